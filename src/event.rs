@@ -1,0 +1,59 @@
+//! An *event* is something that happened while work was done, told to whoever shows it.
+//!
+//! Invariant: events are for people and progress displays; no digest and no decision depends on one.
+
+use serde::Serialize;
+
+/// What happened. `name` is what the user calls the thing (`hello`, `deb:gcc`), sizes are bytes.
+#[expect(missing_docs, reason = "the fields are what the variant's sentence names")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A build step has its sandbox and runs.
+    BuildStarted { name: String },
+    /// A running build wrote a line to its standard output or error.
+    BuildOutput { name: String, line: String },
+    /// A build step is done and registered.
+    BuildFinished { name: String, path: String },
+    /// A build step had been done before.
+    Reused { name: String, path: String },
+    /// A download begins.
+    FetchStarted { name: String, size: Option<u64> },
+    /// More bytes of a download arrived (`bytes` in all).
+    FetchProgress { name: String, bytes: u64 },
+    /// A download is complete and verified.
+    FetchFinished { name: String, bytes: u64 },
+    /// A layer is being packed; `size` is its uncompressed size where known.
+    LayerStarted { layer: usize, layers: usize, size: u64 },
+    /// A layer is done; `cached` where no file was opened for it.
+    LayerFinished {
+        layer: usize,
+        layers: usize,
+        size: u64,
+        compressed: u64,
+        cached: bool,
+    },
+    /// An image was written or loaded.
+    ImageWritten {
+        name: String,
+        digest: String,
+        destination: String,
+    },
+    /// Something the user should know but need not act on.
+    Note { text: String },
+    /// Something the user should act on.
+    Warning { text: String },
+}
+
+/// Receives events, from many threads.
+pub trait Reporter: Sync {
+    /// Takes one event; must not block for long.
+    fn report(&self, event: Event);
+}
+
+/// Drops every event.
+pub struct Silent;
+
+impl Reporter for Silent {
+    fn report(&self, _: Event) {}
+}

@@ -1,0 +1,19 @@
+//! layerize turns hashed closures into OCI images.
+//!
+//! The flow, each arrow one module: `spec` (what the user wrote) and its lock → `plan` (derivations) →
+//! `build` (sandboxed, into the `store`) → `closure` → `layer` plan and packed layers → `image` →
+//! `transport`. `audit` reads images back. `cli` alone prints, reads the environment or exits.
+//!
+//! | module | one responsibility | may import |
+//! |---|---|---|
+//! | [`digest`] | digests, hashing and verifying readers and writers | – |
+//! | [`event`] | what is reported while work is done | – |
+//! | [`fsio`] | errors with paths, atomic publish, locks, sorted listing | – |
+//! | [`store_path`] | store paths: parsed, printed, ordered, computed; pure | digest |
+//!
+//! `tests/tidy.rs` checks the third column.
+
+pub mod digest;
+pub mod event;
+pub mod fsio;
+pub mod store_path;
