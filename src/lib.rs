@@ -9,6 +9,7 @@
 //! | [`digest`] | digests, hashing and verifying readers and writers | – |
 //! | [`event`] | what is reported while work is done | – |
 //! | [`fsio`] | errors with paths, atomic publish, locks, sorted listing | – |
+//! | [`nar`] | canonical archive of a tree, its hash, the ordered walk | digest fsio |
 //! | [`store_path`] | store paths: parsed, printed, ordered, computed; pure | digest |
 //!
 //! `tests/tidy.rs` checks the third column.
@@ -16,4 +17,5 @@
 pub mod digest;
 pub mod event;
 pub mod fsio;
+pub mod nar;
 pub mod store_path;
