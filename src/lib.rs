@@ -11,6 +11,7 @@
 //! | [`fsio`] | errors with paths, atomic publish, locks, sorted listing | – |
 //! | [`nar`] | canonical archive of a tree, its hash, the ordered walk | digest fsio |
 //! | [`store_path`] | store paths: parsed, printed, ordered, computed; pure | digest |
+//! | [`oci`] | OCI documents, references, canonical JSON; pure | digest |
 //!
 //! `tests/tidy.rs` checks the third column.
 
@@ -18,4 +19,5 @@ pub mod digest;
 pub mod event;
 pub mod fsio;
 pub mod nar;
+pub mod oci;
 pub mod store_path;
