@@ -1,7 +1,7 @@
 //! layerize turns hashed closures into OCI images.
 //!
 //! The flow, each arrow one module: `spec` (what the user wrote) and its lock → `plan` (derivations) →
-//! `build` (sandboxed, into the `store`) → `closure` → `layer` plan and packed layers → `image` →
+//! `build` (sandboxed, into the [`store`]) → `closure` → `layer` plan and packed layers → `image` →
 //! `transport`. `audit` reads images back. `cli` alone prints, reads the environment or exits.
 //!
 //! | module | one responsibility | may import |
@@ -12,6 +12,7 @@
 //! | [`nar`] | canonical archive of a tree, its hash, the ordered walk | digest fsio |
 //! | [`store_path`] | store paths: parsed, printed, ordered, computed; pure | digest |
 //! | [`oci`] | OCI documents, references, canonical JSON; pure | digest |
+//! | [`store`] | add, look up, verify, collect garbage | digest fsio nar store_path |
 //!
 //! `tests/tidy.rs` checks the third column.
 
@@ -20,4 +21,5 @@ pub mod event;
 pub mod fsio;
 pub mod nar;
 pub mod oci;
+pub mod store;
 pub mod store_path;

@@ -1,0 +1,307 @@
+//! *Adding*: how a tree or a file becomes a valid path.
+//!
+//! Invariant: the order is canonicalise, hash and scan in one read, write to disk, rename, write the directory to
+//! disk, register in one transaction; a crash anywhere leaves at worst debris in `tmp` or a tree in `store`
+//! that is not registered. A path that is valid already is never touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use super::canonical::{canonicalise, seal};
+use super::database::{Addressing, Registration};
+use super::error::StoreError;
+use super::evidence::Evidence;
+use super::inspect::{Inspection, inspect};
+use super::modulo::{rewrite_file, rewrite_symlink};
+use super::session::Session;
+use super::{NewOutput, Store};
+use crate::digest::{Digest, HashingWriter};
+use crate::fsio::{IoContext, LockKind, PathError, remove_tree, sync_file_system, sync_parent};
+use crate::nar::{self, Entry, EntryKind};
+use crate::store_path::{PathInfo, StoreDir, StorePath, check_name, content_addressed, fixed_file};
+
+/// Up to so many entries are synced one by one; for more, one sync of the whole file system is cheaper.
+const SYNCED_SINGLY: u64 = 8;
+
+impl Store {
+    /// Copies a tree or file into the store under its content address (`nix-store --add`).
+    ///
+    /// Where that address is valid already, nothing is copied: the source is read once.
+    pub fn add_tree(&self, name: &str, source: &Path) -> Result<PathInfo, StoreError> {
+        check_name(name)?;
+        self.check_writable()?;
+        let (hash, _) = nar::hash(source)?;
+        let path = content_addressed(&StoreDir::layerize(), name, &hash, &BTreeSet::new(), false)?;
+        if let Some(info) = self.info(&path)? {
+            return Ok(info);
+        }
+        let staging = self.stage()?;
+        let tree = staging.path().join("tree");
+        for entry in nar::walk(source) {
+            copy_entry(&entry?, source, &tree)?;
+        }
+        canonicalise(&tree)?;
+        // What counts is the copy: the source may have changed meanwhile.
+        let inspection = inspect(&tree, [], None)?;
+        let path = content_addressed(&StoreDir::layerize(), name, &inspection.hash, &BTreeSet::new(), false)?;
+        let addressing = Addressing::Tree(inspection.hash);
+        let new = plain_registration(path, &inspection, addressing);
+        self.publish(&tree, new, inspection.entries)
+    }
+
+    /// Copies one file into the store under the address of its SHA-256 (`nix-store --add-fixed sha256`), as a
+    /// file that is not executable; a file with another hash is an error.
+    pub fn add_file_flat(&self, name: &str, file: &Path, sha256: &Digest) -> Result<PathInfo, StoreError> {
+        let path = fixed_file(&StoreDir::layerize(), name, sha256)?;
+        if let Some(info) = self.info(&path)? {
+            return Ok(info);
+        }
+        let staging = self.stage()?;
+        let tree = staging.path().join("tree");
+        let actual = copy_hashing(file, &tree)?;
+        if actual != *sha256 {
+            return Err(StoreError::HashMismatch {
+                file: file.to_owned(),
+                expected: *sha256,
+                actual,
+            });
+        }
+        canonicalise(&tree)?;
+        let inspection = inspect(&tree, [], None)?;
+        let new = plain_registration(path, &inspection, Addressing::File(*sha256));
+        self.publish(&tree, new, inspection.entries)
+    }
+
+    /// Moves a finished tree (any modes; on the store's file system) into the store under its content address:
+    /// canonicalises it, hashes and scans it for `candidates` in one read, rewrites `scratch` (the path at which
+    /// it was built) to the final path, syncs, renames, registers. Early cutoff is that equal content gives an
+    /// equal path: where that path is valid already the tree is dropped.
+    ///
+    /// A tree that refers to itself is read a second time, since the hash of what it becomes needs the path that
+    /// the first read gives. Where it does so in a way that cannot be rewritten (in a name, inside a compressed
+    /// file, in UTF-16), its path stays `scratch`.
+    pub fn add_output(&self, output: NewOutput<'_>) -> Result<PathInfo, StoreError> {
+        check_name(output.name)?;
+        self.check_writable()?;
+        canonicalise(output.tree)?;
+        let inspection = inspect(output.tree, output.candidates, output.scratch)?;
+        let references = with_declared(&inspection, &output);
+        let address = address(&output, &inspection, &references)?;
+        if let Some(info) = self.info(&address.path)? {
+            remove_tree(output.tree)?;
+            return Ok(info);
+        }
+        let mut new = Registration {
+            derivation: output.derivation,
+            sandboxed: output.sandboxed,
+            ..plain_registration(address.path, &inspection, address.addressing)
+        };
+        new.references = references;
+        if let (Some(place), Some(scratch)) = (&inspection.own.first, output.scratch) {
+            new.references.insert(new.path.clone(), Evidence::Found(place.clone()));
+            if *scratch != new.path {
+                rewrite(output.tree, &inspection.own.entries, scratch, &new.path)?;
+            }
+            (new.nar_hash, new.nar_size) = nar::hash(output.tree)?;
+        }
+        self.publish(output.tree, new, inspection.entries)
+    }
+
+    /// Gives a canonical tree its final name and registers it.
+    fn publish(&self, tree: &Path, new: Registration, entries: u64) -> Result<PathInfo, StoreError> {
+        let session = self.session()?;
+        sync_tree(tree, entries)?;
+        let lock = self.lock(LockKind::Exclusive)?;
+        if let Some((_, old)) = self.database.registration(&new.path)? {
+            session.protect(&new.path)?;
+            drop(lock);
+            remove_tree(tree)?;
+            // Of two different results of one derivation the first stays; anything else has one content.
+            if old.nar_hash != new.nar_hash && new.addressing != Addressing::Derivation {
+                return Err(StoreError::Collision { path: new.path });
+            }
+            return Ok(old.info());
+        }
+        // What a crash left there: nobody else can be writing it, since we hold the lock.
+        let physical = self.physical(&new.path);
+        let debris = session.fresh_path();
+        let had_debris = move_away(&physical, &debris)?;
+        if let Err(error) = self.install(&session, tree, &new) {
+            // Should this fail too, the next collection removes it.
+            let failed = session.fresh_path();
+            let _ = move_away(&physical, &failed).and_then(|_| Ok(remove_tree(&failed)?));
+            return Err(error);
+        }
+        drop(lock);
+        if had_debris {
+            remove_tree(&debris)?;
+        }
+        Ok(new.info())
+    }
+
+    /// Renames and registers. To be called with the store's lock held exclusively.
+    fn install(&self, session: &Session, tree: &Path, new: &Registration) -> Result<(), StoreError> {
+        let physical = self.physical(&new.path);
+        move_tree(tree, &physical)?;
+        sync_parent(&physical)?;
+        // Protected first: once it is registered nothing may fail any more.
+        session.protect(&new.path)?;
+        self.database.register(new)
+    }
+}
+
+/// Where an output goes.
+struct Address {
+    path: StorePath,
+    addressing: Addressing,
+}
+
+fn address(
+    output: &NewOutput<'_>,
+    inspection: &Inspection,
+    references: &BTreeMap<StorePath, Evidence>,
+) -> Result<Address, StoreError> {
+    let own = inspection.own.first.is_some();
+    if let Some(scratch) = output.scratch.filter(|_| own && !inspection.own.rewritable) {
+        return Ok(Address {
+            path: scratch.clone(),
+            addressing: Addressing::Derivation,
+        });
+    }
+    let targets = references.keys().cloned().collect();
+    Ok(Address {
+        path: content_addressed(&StoreDir::layerize(), output.name, &inspection.hash, &targets, own)?,
+        addressing: Addressing::Tree(inspection.hash),
+    })
+}
+
+/// What the scan found, and what follows from it.
+fn with_declared(inspection: &Inspection, output: &NewOutput<'_>) -> BTreeMap<StorePath, Evidence> {
+    let found: BTreeSet<StorePath> = inspection.found.keys().cloned().collect();
+    let mut declared = (output.declare)(&found);
+    declared.sort();
+    let mut references: BTreeMap<StorePath, Evidence> = inspection
+        .found
+        .iter()
+        .map(|(path, place)| (path.clone(), Evidence::Found(place.clone())))
+        .collect();
+    for (path, via) in declared {
+        references.entry(path).or_insert(Evidence::Declared { via });
+    }
+    references
+}
+
+/// The registration of a path without references.
+fn plain_registration(path: StorePath, inspection: &Inspection, addressing: Addressing) -> Registration {
+    Registration {
+        path,
+        nar_hash: inspection.hash,
+        nar_size: inspection.size,
+        addressing,
+        derivation: None,
+        sandboxed: true,
+        references: BTreeMap::new(),
+        unscanned: inspection.unscanned.clone(),
+    }
+}
+
+fn rewrite(tree: &Path, entries: &[Entry], old: &StorePath, new: &StorePath) -> Result<(), StoreError> {
+    for entry in entries {
+        let path = entry.below(tree);
+        match &entry.kind {
+            EntryKind::File { executable, .. } => rewrite_file(&path, *executable, old.hash(), new.hash())?,
+            EntryKind::Symlink { target } => rewrite_symlink(&path, target, old.hash(), new.hash())?,
+            EntryKind::Directory => {}
+        }
+    }
+    Ok(())
+}
+
+/// Copies one entry of the tree at `source` to its place below `dest`.
+fn copy_entry(entry: &Entry, source: &Path, dest: &Path) -> Result<(), PathError> {
+    let (from, to) = (entry.below(source), entry.below(dest));
+    match &entry.kind {
+        EntryKind::Directory => fs::create_dir(&to).context("create directory", &to),
+        EntryKind::Symlink { target } => {
+            use std::os::unix::ffi::OsStrExt;
+            symlink(std::ffi::OsStr::from_bytes(target), &to).context("create the symlink", &to)
+        }
+        EntryKind::File { executable, .. } => {
+            let mut from_file = File::open(&from).context("open", &from)?;
+            let mode = if *executable { 0o700 } else { 0o600 };
+            let mut to_file = File::options()
+                .write(true)
+                .create_new(true)
+                .mode(mode)
+                .open(&to)
+                .context("create", &to)?;
+            // Shares the blocks where the file system can (`copy_file_range`).
+            io::copy(&mut from_file, &mut to_file).context("copy", &to)?;
+            to_file
+                .set_permissions(Permissions::from_mode(mode))
+                .context("set the mode of", &to)
+        }
+    }
+}
+
+/// Copies a file and hashes what was copied.
+fn copy_hashing(from: &Path, to: &Path) -> Result<Digest, PathError> {
+    let mut source = File::open(from).context("open", from)?;
+    let mut sink = HashingWriter::new(File::create_new(to).context("create", to)?);
+    let mut block = vec![0; 128 * 1024];
+    loop {
+        match source.read(&mut block).context("read", from)? {
+            0 => break,
+            count => sink.write_all(&block[..count]).context("write", to)?,
+        }
+    }
+    let (_, hasher, _) = sink.finish();
+    Ok(hasher.digest())
+}
+
+/// Writes a canonical tree to disk.
+fn sync_tree(tree: &Path, entries: u64) -> Result<(), StoreError> {
+    if entries > SYNCED_SINGLY || tree.is_symlink() {
+        let parent = tree.parent().unwrap_or(tree);
+        return Ok(sync_file_system(parent)?);
+    }
+    for entry in nar::walk(tree) {
+        let entry = entry?;
+        if !matches!(entry.kind, EntryKind::Symlink { .. }) {
+            let path = entry.below(tree);
+            File::open(&path)
+                .and_then(|file| file.sync_all())
+                .context("sync", &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Renames a canonical tree to its final path.
+fn move_tree(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let metadata = fs::symlink_metadata(from).context("read the attributes of", from)?;
+    if !metadata.is_dir() {
+        return Ok(fs::rename(from, to).context("rename to", to)?);
+    }
+    // To rename a directory is to change its `..`, which takes the right to write to it.
+    fs::set_permissions(from, Permissions::from_mode(0o755)).context("make writable", from)?;
+    fs::rename(from, to).context("rename to", to)?;
+    seal(to, &EntryKind::Directory)?;
+    Ok(File::open(to).and_then(|dir| dir.sync_all()).context("sync", to)?)
+}
+
+/// Renames whatever stands at `from`, if anything does, to be removed later.
+pub(super) fn move_away(from: &Path, to: &Path) -> Result<bool, StoreError> {
+    let metadata = match fs::symlink_metadata(from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other.context("read the attributes of", from)?,
+    };
+    if metadata.is_dir() {
+        fs::set_permissions(from, Permissions::from_mode(0o755)).context("make writable", from)?;
+    }
+    fs::rename(from, to).context("move away", from)?;
+    Ok(true)
+}

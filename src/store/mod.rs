@@ -1,0 +1,253 @@
+//! The *store* holds immutable trees by their store paths, with what is known of them in SQLite.
+//!
+//! Invariant: a path appears by rename, its row in the database last; a path never changes; a crash leaves
+//! at worst an unregistered path, which the next run removes.
+//!
+//! # On disk
+//! | below the store's directory | what |
+//! |---|---|
+//! | `store/HASH-NAME` | the trees, read-only |
+//! | `db/db.sqlite` | what is known of them |
+//! | `tmp/session-X.lock` | one for each process that has the store open: its lock, and the paths it relies on |
+//! | `tmp/session-X.N` | staging directories and what is being deleted |
+//! | `locks/store` | held shared to rely on a path, exclusively to add one or to collect garbage; never for long |
+//! | `locks/build-HASH` | held while a derivation is built |
+//! | `roots/NAME` | symlinks to what must stay |
+//! | `cache/`, `log/` | other modules' |
+
+mod add;
+mod canonical;
+mod database;
+mod error;
+mod evidence;
+mod gc;
+mod inspect;
+mod modulo;
+mod query;
+mod roots;
+mod scan;
+mod session;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use canonical::MTIME;
+pub use database::Addressing;
+pub use error::StoreError;
+pub use evidence::{Evidence, Place, PlaceKind};
+pub use gc::{GcOptions, GcReport, Kept};
+pub use query::{PathDetails, Provenance};
+pub use roots::Root;
+pub use session::StagingDir;
+pub use verify::Problem;
+
+use crate::digest::Digest;
+use crate::fsio::{FileLock, IoContext, LockKind, create_dir_all};
+use crate::store_path::{PathInfo, StorePath};
+use database::Database;
+use session::Session;
+
+/// The directories of a store.
+const DIRECTORIES: [&str; 7] = ["store", "db", "locks", "roots", "tmp", "cache", "log"];
+
+/// An open store, to be shared by all threads of a process.
+///
+/// What it says is valid stays valid until it is dropped: no garbage collector, in whatever process, removes
+/// it. A store that the user may not write to is opened for looking up alone.
+pub struct Store {
+    dir: PathBuf,
+    database: Database,
+    /// Started when first needed.
+    session: Mutex<Option<Arc<Session>>>,
+}
+
+/// A tree to be moved into the store by [`Store::add_output`].
+pub struct NewOutput<'a> {
+    /// Name part of its store path.
+    pub name: &'a str,
+    /// Where it is.
+    pub tree: &'a Path,
+    /// The logical path it was built at and may refer to itself by.
+    pub scratch: Option<&'a StorePath>,
+    /// Paths whose hashes are searched for.
+    pub candidates: &'a BTreeSet<StorePath>,
+    /// Called with what the scan found; gives the references to add: (reference, declared through).
+    pub declare: &'a Declare<'a>,
+    /// The resolved derivation's hash, where one made the path.
+    pub derivation: Option<Digest>,
+    /// False where it was built with `--sandbox=none`.
+    pub sandboxed: bool,
+}
+
+/// From the references that the scan found to those to add: (reference, declared through).
+pub type Declare<'a> = dyn Fn(&BTreeSet<StorePath>) -> Vec<(StorePath, StorePath)> + 'a;
+
+impl Store {
+    /// Opens the store whose physical files are below `dir`, creating it where it is missing, and removes what a
+    /// crash left behind.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let dir = std::path::absolute(dir).context("find", dir)?;
+        if is_read_only(&dir) {
+            let database = Database::open_read_only(&dir)?;
+            return Ok(Self::new(dir, database));
+        }
+        for name in DIRECTORIES {
+            let path = dir.join(name);
+            if !path.is_dir() {
+                create_dir_all(&path)?;
+            }
+        }
+        let database = Database::open(&dir)?;
+        let store = Self::new(dir, database);
+        store.recover()?;
+        Ok(store)
+    }
+
+    fn new(dir: PathBuf, database: Database) -> Self {
+        Self {
+            dir,
+            database,
+            session: Mutex::new(None),
+        }
+    }
+
+    /// The physical directory given to [`open`](Self::open), absolute.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where the tree of `path` is on disk (whether or not it is valid).
+    pub fn physical(&self, path: &StorePath) -> PathBuf {
+        self.dir.join("store").join(path.to_string())
+    }
+
+    /// What is known of `path`; `None` where it is not valid. A valid path stays so as long as this store is open.
+    pub fn info(&self, path: &StorePath) -> Result<Option<PathInfo>, StoreError> {
+        if self.database.read_only() {
+            return self.database.info(path);
+        }
+        let session = self.session()?;
+        if session.protects(path) {
+            return self.database.info(path);
+        }
+        let _lock = self.lock(LockKind::Shared)?;
+        let info = self.database.info(path)?;
+        if info.is_some() {
+            session.protect(path)?;
+        }
+        Ok(info)
+    }
+
+    /// A new empty directory on the store's file system, removed when dropped (or by the next run after a crash).
+    pub fn stage(&self) -> Result<StagingDir, StoreError> {
+        StagingDir::create(&self.session()?)
+    }
+
+    /// The path that a resolved derivation made, whether or not it is still valid: enough to resolve what takes it in.
+    pub fn known_output(&self, derivation: &Digest) -> Result<Option<StorePath>, StoreError> {
+        self.database.realisation(derivation)
+    }
+
+    /// The output that a resolved derivation made, if it is still valid.
+    pub fn realisation(&self, derivation: &Digest) -> Result<Option<StorePath>, StoreError> {
+        let Some(path) = self.database.realisation(derivation)? else {
+            return Ok(None);
+        };
+        Ok(self.info(&path)?.map(|info| info.path))
+    }
+
+    /// Records that a resolved derivation (its canonical JSON kept for later questions) made `path`.
+    pub fn record_realisation(&self, derivation: &Digest, json: &str, path: &StorePath) -> Result<(), StoreError> {
+        self.check_writable()?;
+        if self.database.record_realisation(derivation, json, path)? {
+            return Ok(());
+        }
+        Err(StoreError::NotValid {
+            path: path.clone(),
+            needed_by: None,
+        })
+    }
+
+    /// Waits until no other process or thread builds `derivation`. Check [`realisation`](Self::realisation) again after.
+    pub fn lock_build(&self, derivation: &Digest) -> Result<FileLock, StoreError> {
+        self.check_writable()?;
+        let path = self.dir.join("locks").join(format!("build-{}", derivation.hex()));
+        loop {
+            let lock = FileLock::acquire(&path, LockKind::Exclusive)?;
+            // The collector removes such files when nobody holds them.
+            if session::is_linked(lock.file(), &path)? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Takes `locks/store`. Locks are taken in one order: this one, a session's mutex, the database's mutex; whoever
+    /// holds one of the mutexes waits for no other lock.
+    fn lock(&self, kind: LockKind) -> Result<FileLock, StoreError> {
+        Ok(FileLock::acquire(&self.dir.join("locks/store"), kind)?)
+    }
+
+    fn session(&self) -> Result<Arc<Session>, StoreError> {
+        self.check_writable()?;
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*session {
+            Some(session) => Ok(Arc::clone(session)),
+            None => Ok(Arc::clone(session.insert(Session::start(&self.tmp())?))),
+        }
+    }
+
+    fn tmp(&self) -> PathBuf {
+        self.dir.join("tmp")
+    }
+
+    fn check_writable(&self) -> Result<(), StoreError> {
+        if self.database.read_only() {
+            return Err(StoreError::ReadOnly { dir: self.dir.clone() });
+        }
+        Ok(())
+    }
+
+    /// Removes what sessions that did not end well left behind.
+    fn recover(&self) -> Result<(), StoreError> {
+        let dead = session::bury(&self.tmp())?;
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let path = self.dir.join("locks/store");
+        // Somebody is busy: then the dead session's file stays, and with it the task for the next run.
+        if let Some(_lock) = FileLock::try_acquire(&path, LockKind::Exclusive)? {
+            for path in self.unregistered()? {
+                crate::fsio::remove_tree(&self.physical(&path))?;
+            }
+            for session in dead {
+                session.forget()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Trees in `store/` that are no valid paths. To be called with the store's lock held exclusively.
+    fn unregistered(&self) -> Result<Vec<StorePath>, StoreError> {
+        let names = crate::fsio::sorted_names(&self.dir.join("store"))?;
+        let paths = names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect();
+        self.database.unregistered(paths)
+    }
+}
+
+/// Whether there is a store that the user may not write to.
+fn is_read_only(dir: &Path) -> bool {
+    let database = dir.join("db/db.sqlite");
+    let writable = |path: &Path| {
+        let access = rustix::fs::access(path, rustix::fs::Access::WRITE_OK);
+        // What is missing will be made.
+        matches!(access, Ok(()) | Err(rustix::io::Errno::NOENT))
+    };
+    database.exists()
+        && !["db/db.sqlite", "db", "tmp", "locks", "."]
+            .iter()
+            .all(|name| writable(&dir.join(name)))
+}

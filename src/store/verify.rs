@@ -1,0 +1,301 @@
+//! *Verification* compares what the database says with what is on disk.
+//!
+//! Invariant: it changes nothing, takes no lock for long, and a problem names the path and, where the disk still
+//! tells, the file in it. Repair is by forgetting: what was forgotten is built again when it is needed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::Store;
+use super::add::move_away;
+use super::canonical::deviation;
+use super::database::{Addressing, Registration};
+use super::error::StoreError;
+use super::evidence::printable;
+use super::modulo::ModuloHasher;
+use crate::digest::{Digest, HashingWriter};
+use crate::fsio::{IoContext, LockKind, remove_tree, sorted_names};
+use crate::nar::{self, EntryKind};
+use crate::store_path::{StoreDir, StorePath, content_addressed, fixed_file};
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// SQLite found something wrong with its file.
+    Database {
+        /// What, in one sentence.
+        finding: String,
+    },
+    /// A valid path's tree is gone.
+    Missing {
+        /// The path.
+        path: StorePath,
+    },
+    /// A valid path's tree is not what was registered.
+    Modified {
+        /// The path.
+        path: StorePath,
+        /// The first file in it that shows that it was written to, where one does.
+        file: Option<String>,
+        /// How it differs.
+        how: String,
+    },
+    /// Something in `store/` is no valid path.
+    Unregistered {
+        /// Its name.
+        name: String,
+    },
+    /// A path refers to one that is not valid.
+    BadReference {
+        /// The path.
+        path: StorePath,
+        /// What it refers to.
+        target: StorePath,
+    },
+    /// A path is not the one that its content gives.
+    WrongAddress {
+        /// The path.
+        path: StorePath,
+        /// The path that it should have.
+        expected: StorePath,
+    },
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Database { finding } => write!(f, "the database is damaged: {finding}"),
+            Self::Missing { path } => write!(f, "`{path}` is missing on disk"),
+            Self::Modified { path, file: None, how } => write!(f, "`{path}` was modified: {how}"),
+            Self::Modified {
+                path,
+                file: Some(file),
+                how,
+            } => write!(f, "`{path}` was modified: `{file}`: {how}"),
+            Self::Unregistered { name } => write!(f, "`{name}` is in the store, but no valid path"),
+            Self::BadReference { path, target } => write!(f, "`{path}` refers to `{target}`, which is not valid"),
+            Self::WrongAddress { path, expected } => write!(f, "`{path}` has the content of `{expected}`"),
+        }
+    }
+}
+
+impl Problem {
+    /// The valid path that is not as it should be.
+    pub fn path(&self) -> Option<&StorePath> {
+        match self {
+            Self::Missing { path }
+            | Self::Modified { path, .. }
+            | Self::BadReference { path, .. }
+            | Self::WrongAddress { path, .. } => Some(path),
+            Self::Database { .. } | Self::Unregistered { .. } => None,
+        }
+    }
+}
+
+impl Store {
+    /// Compares everything that is registered with the disk: that it is there and that modes and times say that
+    /// nothing wrote to it; with `contents` also every byte. Problems come sorted by path.
+    pub fn verify(&self, contents: bool) -> Result<Vec<Problem>, StoreError> {
+        let findings = self.database.check()?.into_iter();
+        let mut problems: Vec<Problem> = findings.map(|finding| Problem::Database { finding }).collect();
+        let all = self.database.registrations()?;
+        for registration in all.values() {
+            self.verify_path(registration, &all, contents, &mut problems)?;
+        }
+        problems.extend(self.foreign(&all)?);
+        Ok(problems)
+    }
+
+    fn verify_path(
+        &self,
+        registration: &Registration,
+        all: &BTreeMap<StorePath, Registration>,
+        contents: bool,
+        problems: &mut Vec<Problem>,
+    ) -> Result<(), StoreError> {
+        let path = &registration.path;
+        for target in registration
+            .references
+            .keys()
+            .filter(|&target| !all.contains_key(target))
+        {
+            problems.push(Problem::BadReference {
+                path: path.clone(),
+                target: target.clone(),
+            });
+        }
+        if let Some(expected) = expected_path(registration)?.filter(|expected| expected != path) {
+            problems.push(Problem::WrongAddress {
+                path: path.clone(),
+                expected,
+            });
+        }
+        let tree = self.physical(path);
+        let problem = match fs::symlink_metadata(&tree) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Problem::Missing { path: path.clone() }),
+            _ => examine(&tree, registration, contents),
+        };
+        // A collection that runs meanwhile is no problem.
+        if let Some(problem) = problem
+            && self.database.info(path)?.is_some()
+        {
+            problems.push(problem);
+        }
+        Ok(())
+    }
+
+    /// What lies in `store/` without being a valid path.
+    fn foreign(&self, all: &BTreeMap<StorePath, Registration>) -> Result<Vec<Problem>, StoreError> {
+        // Nobody is just about to register a tree while this is held.
+        let _lock = if self.database.read_only() {
+            None
+        } else {
+            Some(self.lock(LockKind::Shared)?)
+        };
+        let valid = |name: &str| name.parse().is_ok_and(|path: StorePath| all.contains_key(&path));
+        let mut problems = Vec::new();
+        for name in sorted_names(&self.dir.join("store"))? {
+            let name = name.to_string_lossy().into_owned();
+            if valid(&name) {
+                continue;
+            }
+            // It may have become valid since `all` was read.
+            let registered = match name.parse() {
+                Ok(path) => self.database.info(&path)?.is_some(),
+                Err(_) => false,
+            };
+            if !registered {
+                problems.push(Problem::Unregistered { name });
+            }
+        }
+        Ok(problems)
+    }
+
+    /// Forgets the paths of `problems` and all paths that refer to them, and removes trees that are no valid
+    /// paths; gives the paths forgotten. They are built again when they are needed.
+    pub fn repair(&self, problems: &[Problem]) -> Result<BTreeSet<StorePath>, StoreError> {
+        let session = self.session()?;
+        let mut doomed = Vec::new();
+        let forgotten = {
+            let _lock = self.lock(LockKind::Exclusive)?;
+            let all = self.database.registrations()?;
+            let broken = problems
+                .iter()
+                .filter_map(Problem::path)
+                .filter(|&path| all.contains_key(path));
+            let forgotten = with_referrers(&all, broken.cloned().collect());
+            self.database.forget(&forgotten)?;
+            for path in forgotten.iter().cloned().chain(self.unregistered()?) {
+                let away = session.fresh_path();
+                if move_away(&self.physical(&path), &away)? {
+                    doomed.push(away);
+                }
+            }
+            forgotten
+        };
+        for tree in doomed {
+            remove_tree(&tree)?;
+        }
+        Ok(forgotten)
+    }
+}
+
+/// `paths` and everything that refers to them, directly or not.
+fn with_referrers(all: &BTreeMap<StorePath, Registration>, mut paths: BTreeSet<StorePath>) -> BTreeSet<StorePath> {
+    loop {
+        let before = paths.len();
+        for registration in all.values() {
+            if registration.references.keys().any(|target| paths.contains(target)) {
+                paths.insert(registration.path.clone());
+            }
+        }
+        if paths.len() == before {
+            return paths;
+        }
+    }
+}
+
+/// The path that the registered hashes give; `None` where the path does not come from its content.
+fn expected_path(registration: &Registration) -> Result<Option<StorePath>, StoreError> {
+    let (dir, name) = (StoreDir::layerize(), registration.path.name());
+    let info = registration.info();
+    Ok(match &registration.addressing {
+        Addressing::Tree(hash) => Some(content_addressed(
+            &dir,
+            name,
+            hash,
+            &info.references,
+            info.self_reference,
+        )?),
+        Addressing::File(hash) => Some(fixed_file(&dir, name, hash)?),
+        Addressing::Derivation => None,
+    })
+}
+
+/// What is wrong with a tree. That it cannot be read is one of the things that can be.
+fn examine(tree: &Path, registration: &Registration, contents: bool) -> Option<Problem> {
+    let examined = first_deviation(tree).and_then(|deviation| match deviation {
+        None if contents => Ok(differing_contents(tree, registration)?.map(|how| (None, how))),
+        other => Ok(other),
+    });
+    let (file, how) = examined.unwrap_or_else(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+        Some((None, format!("{error}{}", cause.unwrap_or_default())))
+    })?;
+    Some(Problem::Modified {
+        path: registration.path.clone(),
+        file,
+        how,
+    })
+}
+
+/// The first entry that something wrote to, as far as modes and times tell.
+fn first_deviation(tree: &Path) -> Result<Option<(Option<String>, String)>, StoreError> {
+    for entry in nar::walk(tree) {
+        let entry = entry?;
+        if let Some(how) = deviation(&entry.below(tree), &entry.kind)? {
+            return Ok(Some((
+                Some(printable(&entry.path)).filter(|file| !file.is_empty()),
+                how,
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// How a tree's bytes differ from the registered ones.
+fn differing_contents(tree: &Path, registration: &Registration) -> Result<Option<String>, StoreError> {
+    let (hash, size) = nar::hash(tree)?;
+    if (hash, size) != (registration.nar_hash, registration.nar_size) {
+        return Ok(Some(format!(
+            "its archive has hash {hash} and {size} bytes, not {} and {}",
+            registration.nar_hash, registration.nar_size
+        )));
+    }
+    let (expected, actual) = match &registration.addressing {
+        Addressing::Derivation => return Ok(None),
+        Addressing::File(expected) => (expected, file_hash(tree)?),
+        Addressing::Tree(expected) if !registration.info().self_reference => (expected, hash),
+        Addressing::Tree(expected) => {
+            let mut hasher = ModuloHasher::new(Some(registration.path.hash()));
+            nar::write(tree, &mut hasher)?;
+            (expected, hasher.finish().hash)
+        }
+    };
+    Ok((actual != *expected).then(|| format!("its address comes from {expected}, but its content gives {actual}")))
+}
+
+/// Hash of the bytes of the one file that a tree is (of all of them one after the other, where it is more).
+fn file_hash(tree: &Path) -> Result<Digest, StoreError> {
+    let mut sink = HashingWriter::new(io::sink());
+    nar::visit(tree, &mut |entry, contents| {
+        if matches!(entry.kind, EntryKind::File { .. }) {
+            io::copy(contents, &mut sink).context("read", entry.below(tree))?;
+        }
+        Ok(())
+    })?;
+    Ok(sink.finish().1.digest())
+}
