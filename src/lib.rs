@@ -1,7 +1,7 @@
 //! layerize turns hashed closures into OCI images.
 //!
 //! The flow, each arrow one module: `spec` (what the user wrote) and its lock → `plan` (derivations) →
-//! `build` (sandboxed, into the [`store`]) → `closure` → `layer` plan and packed layers → `image` →
+//! `build` (sandboxed, into the [`store`]) → [`closure`] → `layer` plan and packed layers → `image` →
 //! `transport`. `audit` reads images back. `cli` alone prints, reads the environment or exits.
 //!
 //! | module | one responsibility | may import |
@@ -13,9 +13,11 @@
 //! | [`store_path`] | store paths: parsed, printed, ordered, computed; pure | digest |
 //! | [`oci`] | OCI documents, references, canonical JSON; pure | digest |
 //! | [`store`] | add, look up, verify, collect garbage | digest fsio nar store_path |
+//! | [`closure`] | closed set, topological order, why-chains | digest store_path store |
 //!
 //! `tests/tidy.rs` checks the third column.
 
+pub mod closure;
 pub mod digest;
 pub mod event;
 pub mod fsio;

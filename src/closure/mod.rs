@@ -1,0 +1,84 @@
+//! A *closure* is the least set of store paths that holds its roots and every reference of its members.
+//!
+//! Invariant: sorted by path, references before referrers where `topological` says so; the answer depends
+//! on the store's references alone.
+
+mod order;
+mod render;
+#[cfg(test)]
+mod tests;
+mod why;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use render::{ClosureReport, PathReport, Tree, TreeNode};
+pub use why::{Chain, Step, why};
+
+use crate::store::{Store, StoreError};
+use crate::store_path::{PathInfo, StorePath};
+
+/// A set of paths closed under references.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closure {
+    /// The roots it was asked for, sorted.
+    pub roots: Vec<StorePath>,
+    /// All members, sorted by path.
+    pub members: Vec<PathInfo>,
+}
+
+/// The closure of `roots`; an invalid path among them or their references is an error that names it.
+pub fn compute(store: &Store, roots: &BTreeSet<StorePath>) -> Result<Closure, StoreError> {
+    let mut members: BTreeMap<StorePath, PathInfo> = BTreeMap::new();
+    let mut waiting: Vec<(StorePath, Option<StorePath>)> = roots.iter().map(|root| (root.clone(), None)).collect();
+    while let Some((path, needed_by)) = waiting.pop() {
+        if members.contains_key(&path) {
+            continue;
+        }
+        let Some(info) = store.info(&path)? else {
+            return Err(StoreError::NotValid { path, needed_by });
+        };
+        let references = info.references.iter();
+        waiting.extend(references.map(|reference| (reference.clone(), Some(path.clone()))));
+        members.insert(path, info);
+    }
+    Ok(Closure {
+        roots: roots.iter().cloned().collect(),
+        members: members.into_values().collect(),
+    })
+}
+
+impl Closure {
+    /// The member `path`.
+    pub fn get(&self, path: &StorePath) -> Option<&PathInfo> {
+        self.index(path).map(|index| &self.members[index])
+    }
+
+    /// Sizes of all members' archives in bytes.
+    pub fn nar_size(&self) -> u64 {
+        self.members.iter().map(|member| member.nar_size).sum()
+    }
+
+    /// All members, each after what it refers to; what may come in any order is sorted by path. Members that refer
+    /// to each other in a circle stand together, sorted by path, where the first of them would stand.
+    pub fn topological(&self) -> Vec<&PathInfo> {
+        let order = order::components(&self.edges());
+        order.into_iter().flatten().map(|index| &self.members[index]).collect()
+    }
+
+    /// For each member, the sizes of all archives of its own closure in bytes.
+    pub fn closure_sizes(&self) -> BTreeMap<&StorePath, u64> {
+        let sizes: Vec<u64> = self.members.iter().map(|member| member.nar_size).collect();
+        let sums = order::reachable_sums(&self.edges(), &sizes);
+        self.members.iter().map(|member| &member.path).zip(sums).collect()
+    }
+
+    fn index(&self, path: &StorePath) -> Option<usize> {
+        self.members.binary_search_by(|member| member.path.cmp(path)).ok()
+    }
+
+    /// For each member, the members it refers to, both by index.
+    fn edges(&self) -> Vec<Vec<usize>> {
+        let references = |member: &PathInfo| member.references.iter().filter_map(|path| self.index(path)).collect();
+        self.members.iter().map(references).collect()
+    }
+}
