@@ -1,0 +1,228 @@
+//! Checks of texts that end up in an image: its names, its settings, its files.
+
+use super::super::keys::STRATEGIES;
+use super::{Check, OTHER_ARCHITECTURES, absolute_path, advise, did_you_mean, refuse};
+
+/// OCI platform and Debian architecture, pairwise (OCI image-spec, image-index.md#platform-variants).
+const PLATFORMS: &[(&str, &str)] = &[
+    ("linux/amd64", "amd64"),
+    ("linux/arm64", "arm64"),
+    ("linux/arm64/v8", "arm64"),
+    ("linux/arm/v5", "armel"),
+    ("linux/arm/v7", "armhf"),
+    ("linux/386", "i386"),
+    ("linux/loong64", "loong64"),
+    ("linux/mips64le", "mips64el"),
+    ("linux/ppc64le", "ppc64el"),
+    ("linux/riscv64", "riscv64"),
+    ("linux/s390x", "s390x"),
+];
+
+/// An OCI platform that Debian has an architecture for.
+pub(in super::super) fn platform(text: &str) -> Check<String> {
+    if PLATFORMS.iter().any(|(platform, _)| *platform == text) {
+        return Ok(text.to_owned());
+    }
+    let names = || PLATFORMS.iter().map(|(platform, _)| *platform);
+    let machine = text.strip_prefix("linux/").unwrap_or(text);
+    let debian = (OTHER_ARCHITECTURES.iter())
+        .find(|(other, _)| *other == machine)
+        .map_or(machine, |(_, debian)| debian);
+    let same_machine = PLATFORMS.iter().rev().find(|(_, architecture)| *architecture == debian);
+    let meant = same_machine.map(|(platform, _)| *platform).map(|platform| {
+        if platform == "linux/arm64/v8" {
+            "linux/arm64"
+        } else {
+            platform
+        }
+    });
+    match meant.or_else(|| did_you_mean(text, names())) {
+        Some(meant) => advise("not a platform", format!("write `{meant}`")),
+        None if text.contains('/') && !text.starts_with("linux/") => {
+            advise("only Linux images can be made", "write `linux/amd64`")
+        }
+        None => {
+            let known: Vec<&str> = names().collect();
+            advise("unknown platform", format!("write one of `{}`", known.join("`, `")))
+        }
+    }
+}
+
+/// The Debian architecture whose packages run on a platform that [`platform`] accepts.
+pub(in super::super) fn platform_architecture(platform: &str) -> Option<&'static str> {
+    let found = PLATFORMS.iter().find(|(name, _)| *name == platform);
+    found.map(|(_, architecture)| *architecture)
+}
+
+/// One path component of an image's name (OCI distribution-spec, "Pulling manifests"):
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, any number of them separated by `/`.
+pub(in super::super) fn image_name(text: &str) -> Check {
+    let component = |component: &str| {
+        let words = component.split(|c: char| !c.is_ascii_alphanumeric());
+        let separators = component.split(|c: char| c.is_ascii_alphanumeric());
+        let mut inner = separators.filter(|separator| !separator.is_empty());
+        words.clone().next().is_some_and(|word| !word.is_empty())
+            && words.clone().next_back().is_some_and(|word| !word.is_empty())
+            && inner.all(|separator| matches!(separator, "." | "_" | "__") || separator.bytes().all(|b| b == b'-'))
+    };
+    if text.is_empty() {
+        return refuse("it is empty");
+    }
+    if text.len() > 128 {
+        return refuse("it is longer than 128 bytes");
+    }
+    if text.contains(':') {
+        return advise("it holds a `:`", "write the tag as `tag = \"…\"`");
+    }
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        let lower = text.to_ascii_lowercase();
+        return advise("registries refuse capitals", format!("write `{lower}`"));
+    }
+    if !text.split('/').all(component) {
+        return refuse("only `a-z` and `0-9`, separated by `.`, `_`, `__`, `-` or `/`, are allowed");
+    }
+    Ok(())
+}
+
+/// An image's tag (OCI distribution-spec): `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
+pub(in super::super) fn tag(text: &str) -> Check<String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    match text.as_bytes() {
+        [] => advise("it is empty", "leave `tag` out for `latest`"),
+        bytes if bytes.len() > 128 => refuse("it is longer than 128 characters"),
+        [b'.' | b'-', ..] => refuse("it must start with a letter, a digit or `_`"),
+        bytes if !bytes.iter().all(|&byte| allowed(byte)) => {
+            refuse("only ASCII letters, digits and `_ . -` are allowed")
+        }
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// The absolute path of a file or tree that a spec puts into an image; a tree may be laid out at `/` itself.
+pub(in super::super) fn file_path(text: &str) -> Check {
+    let path = absolute_path(text)?;
+    if path == "/layerize/store" || path.starts_with("/layerize/store/") || path == "/layerize" {
+        return advise(
+            "`/layerize/store` holds packages only",
+            "make a package of it and name it in `contents`",
+        );
+    }
+    if path.split('/').any(|component| component.starts_with(".wh.")) {
+        return refuse("a name that starts with `.wh.` would delete a file in a layer below");
+    }
+    if path.split('/').any(|component| component.len() > 255) || path.len() > 4095 {
+        return refuse("it is longer than Linux allows");
+    }
+    Ok(())
+}
+
+/// `80`, `80/tcp`, `53/udp`, printed with its protocol (OCI image-spec, config.md, `ExposedPorts`).
+pub(in super::super) fn port(text: &str) -> Check<String> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    if !matches!(protocol, "tcp" | "udp") {
+        return advise(
+            "the protocol must be `tcp` or `udp`",
+            format!("write `\"{number}/tcp\"`"),
+        );
+    }
+    if let Some((_, inner)) = number.split_once(':') {
+        return advise(
+            "an image names only the port inside",
+            format!("write `\"{inner}/{protocol}\"`; the outer one is given to `docker run -p`"),
+        );
+    }
+    let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    match number.parse::<u16>() {
+        Ok(port) if digits && port != 0 => Ok(format!("{port}/{protocol}")),
+        _ => advise("not a port", "write a number from 1 to 65535, or `\"53/udp\"`"),
+    }
+}
+
+/// `gzip[:LEVEL]`, `zstd[:LEVEL]`, `none`.
+pub(in super::super) fn compression(text: &str) -> Check<String> {
+    let (engine, level) = match text.split_once(':') {
+        Some((engine, level)) => (engine, Some(level)),
+        None => (text, None),
+    };
+    let levels = match engine {
+        "gzip" => 1..=12,
+        "zstd" => 1..=22,
+        "none" if level.is_none() => return Ok(text.to_owned()),
+        "none" => return advise("`none` has no level", "write `none`"),
+        _ => {
+            let known = did_you_mean(engine, ["gzip", "zstd", "none"]);
+            let help = known.map_or_else(
+                || "write `gzip`, `zstd` or `none`".to_owned(),
+                |known| format!("did you mean `{known}`?"),
+            );
+            return advise("unknown compression", help);
+        }
+    };
+    let fits = |level: &str| level.parse().is_ok_and(|parsed: u8| levels.contains(&parsed)) && !level.starts_with('+');
+    match level {
+        Some(level) if !fits(level) => refuse(format!(
+            "{engine}'s levels go from {} to {}",
+            levels.start(),
+            levels.end()
+        )),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// Permission bits in octal: `0644`, `755`, `0o1777`.
+pub(in super::super) fn mode(text: &str) -> Check<u32> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let octal = !digits.is_empty() && digits.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if octal && mode <= 0o7777 => Ok(mode),
+        _ => advise("not permission bits", "write them in octal, such as `\"0644\"`"),
+    }
+}
+
+/// The name of a layer strategy.
+pub(in super::super) fn strategy(text: &str) -> Check<String> {
+    if STRATEGIES.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    match did_you_mean(text, STRATEGIES.iter().copied()) {
+        Some(similar) => advise("unknown strategy", format!("did you mean `{similar}`?")),
+        None => advise(
+            "unknown strategy",
+            format!("write one of `{}`", STRATEGIES.join("`, `")),
+        ),
+    }
+}
+
+/// A user's or group's name as `useradd` takes it: `[a-z_][a-z0-9_-]*`, at most 32 bytes.
+pub(in super::super) fn user_name(text: &str) -> Check {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+    match text.as_bytes() {
+        [] => refuse("it is empty"),
+        bytes if bytes.len() > 32 => refuse("it is longer than 32 bytes"),
+        bytes if !bytes.iter().all(|&byte| allowed(byte)) => refuse("only `a-z`, `0-9`, `_` and `-` are allowed"),
+        [b'a'..=b'z' | b'_', ..] => Ok(()),
+        _ => refuse("it must start with a letter or `_`"),
+    }
+}
+
+/// A signal: `SIGTERM`, `SIGRTMIN+3`, or its number (OCI image-spec, config.md, `StopSignal`).
+pub(in super::super) fn signal(text: &str) -> Check<String> {
+    const NAMES: &[&str] = &[
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
+        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
+        "WINCH", "IO", "PWR", "SYS", "RTMIN", "RTMAX",
+    ];
+    let is_number = |text: &str| text.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number));
+    let name = text.strip_prefix("SIG").unwrap_or("");
+    let realtime = |prefix| name.strip_prefix(prefix).is_some_and(is_number);
+    if NAMES.contains(&name) || is_number(text) || realtime("RTMIN+") || realtime("RTMAX-") {
+        return Ok(text.to_owned());
+    }
+    let upper = text.to_ascii_uppercase();
+    let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let meant = (NAMES.contains(&bare).then_some(bare)).or_else(|| did_you_mean(bare, NAMES.iter().copied()));
+    let help = meant.map_or("write a name such as `SIGTERM`".to_owned(), |name| {
+        format!("write `SIG{name}`")
+    });
+    advise("not a signal", help)
+}

@@ -1,0 +1,372 @@
+//! *Checks* of single texts: names, addresses, numbers written as text. Pure.
+//!
+//! Invariant: what a check accepts can be used without quoting or checking it again; what it refuses comes
+//! back with what is wrong and what to write instead.
+
+use crate::digest::Digest;
+
+use super::keys::ARCHITECTURES;
+
+mod image;
+
+pub(super) use image::{
+    compression, file_path, image_name, mode, platform, platform_architecture, port, signal, strategy, tag, user_name,
+};
+
+/// What is wrong with a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Complaint {
+    /// In a few words, beside the caret.
+    pub(super) label: String,
+    /// What to write instead.
+    pub(super) help: Option<String>,
+}
+
+/// The result of a check.
+pub(super) type Check<T = ()> = Result<T, Complaint>;
+
+fn refuse<T>(label: impl Into<String>) -> Check<T> {
+    Err(Complaint {
+        label: label.into(),
+        help: None,
+    })
+}
+
+fn advise<T>(label: impl Into<String>, help: impl Into<String>) -> Check<T> {
+    Err(Complaint {
+        label: label.into(),
+        help: Some(help.into()),
+    })
+}
+
+/// The candidate spelt most like `word`, if any is near enough to be meant.
+pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let length = word.chars().count();
+    let near = (length / 3).clamp(1, 3).min(length.saturating_sub(1));
+    (candidates.into_iter())
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase()),
+                candidate,
+            )
+        })
+        .filter(|(distance, candidate)| *distance <= near && *candidate != word)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Longest package name, version or alias in bytes: with both and a suffix, a store path's name still fits.
+pub(super) const NAME_MAX: usize = 96;
+
+/// A package's name: a letter or digit, then letters, digits, `+ - . _`.
+pub(super) fn package_name(text: &str) -> Check {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte);
+    match text.as_bytes() {
+        [] => refuse("it is empty"),
+        bytes if bytes.len() > NAME_MAX => refuse(format!("it is longer than {NAME_MAX} bytes")),
+        bytes if !bytes.iter().all(|&byte| allowed(byte)) => {
+            let label = "only ASCII letters, digits and `+ - . _` are allowed";
+            let fixed = text.replace(|c: char| !c.is_ascii() || !allowed(c as u8), "-");
+            match fixed.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()) {
+                "" => refuse(label),
+                fixed => advise(label, format!("write `{fixed}`")),
+            }
+        }
+        [first, ..] if !first.is_ascii_alphanumeric() => refuse("it must start with a letter or digit"),
+        _ => Ok(()),
+    }
+}
+
+/// The alias of an import: as a package's name, and not `deb`.
+pub(super) fn alias(text: &str) -> Check {
+    if text == "deb" {
+        return advise(
+            "`deb:NAME` is a Debian package",
+            "choose another name, such as `debian-base`",
+        );
+    }
+    package_name(text)
+}
+
+/// A version: what a store path's name may hold.
+pub(super) fn version(text: &str) -> Check<String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-._?=".contains(&byte);
+    match text.as_bytes() {
+        [] => advise("it is empty", "leave `version` out"),
+        bytes if bytes.len() > NAME_MAX => refuse(format!("it is longer than {NAME_MAX} bytes")),
+        bytes if !bytes.iter().all(|&byte| allowed(byte)) => {
+            refuse("only ASCII letters, digits and `+ - . _ ? =` are allowed")
+        }
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// A Debian package's name (Debian policy §5.6.1): two or more of `a-z 0-9 + - .`, a letter or digit first.
+pub(super) fn debian_name(text: &str) -> Check {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
+    match text.as_bytes() {
+        [] => advise("the name is missing", "write `deb:NAME`"),
+        [_] => refuse("a Debian package's name has at least two characters"),
+        bytes if bytes.len() > NAME_MAX => refuse(format!("it is longer than {NAME_MAX} bytes")),
+        bytes if bytes.contains(&b'=') => {
+            let name = text.split('=').next().unwrap_or_default();
+            advise(
+                "a version cannot be given here",
+                format!("write `{name}`: the lock pins its version"),
+            )
+        }
+        bytes if bytes.contains(&b':') => {
+            let name = text.split(':').next().unwrap_or_default();
+            advise(
+                "an architecture cannot be given here",
+                format!("write `{name}`: `[debian] architecture` holds for all"),
+            )
+        }
+        bytes if bytes.iter().any(u8::is_ascii_uppercase) => advise(
+            "a Debian package's name has no capitals",
+            format!("write `{}`", text.to_ascii_lowercase()),
+        ),
+        bytes if !bytes.iter().all(|&byte| allowed(byte)) => refuse("only `a-z`, `0-9` and `+ - .` are allowed"),
+        [first, ..] if !first.is_ascii_alphanumeric() => refuse("it must start with a letter or digit"),
+        _ => Ok(()),
+    }
+}
+
+/// Debian's name of an architecture.
+pub(super) fn architecture(text: &str) -> Check<String> {
+    if ARCHITECTURES.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    let known = ARCHITECTURES.join("`, `");
+    match OTHER_ARCHITECTURES.iter().find(|(other, _)| *other == text) {
+        Some((_, debian)) => advise(
+            "not Debian's name of an architecture",
+            format!("Debian calls it `{debian}`"),
+        ),
+        None => match did_you_mean(text, ARCHITECTURES.iter().copied()) {
+            Some(similar) => advise("unknown architecture", format!("did you mean `{similar}`?")),
+            None => advise("unknown architecture", format!("write one of `{known}`")),
+        },
+    }
+}
+
+/// What others call Debian's architectures.
+const OTHER_ARCHITECTURES: &[(&str, &str)] = &[
+    ("x86_64", "amd64"),
+    ("x86-64", "amd64"),
+    ("aarch64", "arm64"),
+    ("386", "i386"),
+    ("i686", "i386"),
+    ("arm", "armhf"),
+    ("armv7", "armhf"),
+    ("ppc64le", "ppc64el"),
+    ("mips64le", "mips64el"),
+];
+
+/// The name of an environment variable.
+pub(super) fn env_name(text: &str) -> Check {
+    match text {
+        "" => refuse("it is empty"),
+        _ if text.contains('=') => {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            advise("it holds a `=`", format!("write `{name} = \"{value}\"`"))
+        }
+        _ if text.contains('\0') => refuse("it holds a NUL character"),
+        _ => Ok(()),
+    }
+}
+
+/// The name of a build's environment variable: not one that layerize sets for its own purposes.
+pub(super) fn build_env_name(text: &str) -> Check {
+    if text == "out" || text.starts_with("LAYERIZE_") {
+        return refuse("layerize sets this variable itself");
+    }
+    env_name(text)
+}
+
+/// A non-empty text.
+pub(super) fn nonempty(text: &str) -> Check<String> {
+    match text.trim() {
+        "" => refuse("it is empty"),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// A path on the user's machine.
+pub(super) fn local_path(text: &str) -> Check<String> {
+    if text.contains("://") {
+        return advise(
+            "this is an address, not a path",
+            "only a package's `source` is fetched: `[package.NAME] source = { url = \"…\" }`",
+        );
+    }
+    if let Some(below) = text.strip_prefix("~/") {
+        return advise(
+            "`~` is the shell's",
+            format!("write a path relative to this file instead of `~/{below}`"),
+        );
+    }
+    nonempty(text)
+}
+
+/// An absolute path without `.`, `..` or empty components, `/` itself allowed.
+pub(super) fn absolute_path(text: &str) -> Check<String> {
+    let Some(relative) = text.strip_prefix('/') else {
+        return match text {
+            "" => refuse("it is empty"),
+            _ => advise(
+                "it must be absolute",
+                format!("write `/{}`", text.trim_start_matches("./")),
+            ),
+        };
+    };
+    if text.contains('\0') {
+        return refuse("it holds a NUL character");
+    }
+    let clean: Vec<&str> = (relative.split('/'))
+        .filter(|component| !matches!(*component, "" | "."))
+        .collect();
+    if clean.contains(&"..") {
+        return refuse("`..` is not allowed");
+    }
+    let clean = format!("/{}", clean.join("/"));
+    if clean != text {
+        return advise("it is not in its shortest form", format!("write `{clean}`"));
+    }
+    Ok(clean)
+}
+
+/// Longest `timeout` in seconds: a year.
+const DURATION_MAX: u64 = 365 * 24 * 3600;
+
+/// `90s`, `30m`, `1h30m`, `2d`: seconds, at least one.
+pub(super) fn duration(text: &str) -> Check<u64> {
+    let advice = "write a number with `s`, `m`, `h` or `d`, such as `30m` or `1h30m`";
+    let mut seconds = 0u64;
+    let mut rest = text;
+    let mut smallest = u64::MAX;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let Ok(number) = rest[..digits].parse::<u64>() else {
+            return advise("not a duration", advice);
+        };
+        let unit = match rest[digits..].chars().next() {
+            Some('s') => 1,
+            Some('m') => 60,
+            Some('h') => 3600,
+            Some('d') => 86400,
+            Some(_) => return advise("not a duration", advice),
+            None => {
+                return advise(
+                    "the unit is missing",
+                    format!("write `{text}s` for seconds, `{text}m` for minutes"),
+                );
+            }
+        };
+        if unit >= smallest {
+            return advise("the units must go from large to small", advice);
+        }
+        smallest = unit;
+        seconds = seconds.saturating_add(number.saturating_mul(unit));
+        rest = &rest[digits + 1..];
+    }
+    match seconds {
+        0 => advise("it must be longer than nothing", advice),
+        1..=DURATION_MAX => Ok(seconds),
+        _ => refuse("it is longer than a year"),
+    }
+}
+
+/// A SHA-256 as `sha256sum` prints it, with or without `sha256:`.
+pub(super) fn sha256(text: &str) -> Check<Digest> {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    if let Ok(digest) = Digest::from_hex(hex) {
+        return Ok(digest);
+    }
+    let all_hex = hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match hex.len() {
+        _ if text.starts_with("sha256-") => advise(
+            "this is the base64 form",
+            "write the 64 hexadecimal digits that `sha256sum` prints",
+        ),
+        0 => advise("it is empty", "leave `sha256` out, and `layerize lock` pins it"),
+        64 if all_hex => advise(
+            "it must be in lower case",
+            format!("write `{}`", hex.to_ascii_lowercase()),
+        ),
+        count if all_hex => refuse(format!("a SHA-256 has 64 hexadecimal digits, this has {count}")),
+        _ => refuse("a SHA-256 is 64 hexadecimal digits, as `sha256sum` prints them"),
+    }
+}
+
+/// `https:`, `http:` or `file:`, and something after it.
+pub(super) fn url(text: &str) -> Check<String> {
+    let Some((scheme, rest)) = text.split_once(':') else {
+        return advise(
+            "not a URL",
+            "write `https://…` or `file:///…`, or `path = \"…\"` for a path",
+        );
+    };
+    let is_web = matches!(scheme, "http" | "https");
+    if text.bytes().any(|byte| byte.is_ascii_control() || byte == b' ') {
+        return advise("it holds a space or a control character", "write a space as `%20`");
+    }
+    match scheme {
+        "http" | "https" | "file" => {}
+        "git" | "git+https" | "git+ssh" | "ssh" => {
+            return advise(
+                "git addresses cannot be fetched",
+                "use the address of an archive of that revision",
+            );
+        }
+        _ => {
+            return advise(
+                format!("`{scheme}:` cannot be fetched"),
+                "only `https:`, `http:` and `file:` can",
+            );
+        }
+    }
+    let host = rest.strip_prefix("//").and_then(|rest| rest.split('/').next());
+    if is_web && host.is_none_or(str::is_empty) {
+        return advise("the host is missing", format!("write `{scheme}://HOST/PATH`"));
+    }
+    if rest.trim_matches('/').is_empty() {
+        return refuse("the path is missing");
+    }
+    Ok(text.to_owned())
+}
+
+/// The logical path of something in layerize's store: `/layerize/store/<32 base32 characters>-<name>`.
+pub(super) fn store_path(text: &str) -> Check {
+    let Some(base) = text.strip_prefix("/layerize/store/") else {
+        let help = if text.starts_with("/nix/store/") {
+            "give it on the command line: `layerize build /nix/store/…`"
+        } else {
+            "write `deb:NAME`, the name of a package, or `/layerize/store/HASH-NAME`"
+        };
+        return advise("not a path in layerize's store", help);
+    };
+    let hash_char = |byte: u8| byte.is_ascii_digit() || (byte.is_ascii_lowercase() && !b"eotu".contains(&byte));
+    let name_char = |byte: u8| byte.is_ascii_alphanumeric() || b"+-._?=".contains(&byte);
+    let bytes = base.as_bytes();
+    let well_formed = bytes.len() > 33
+        && bytes.len() <= 33 + 211
+        && bytes[..32].iter().all(|&byte| hash_char(byte))
+        && bytes[32] == b'-'
+        && bytes[33] != b'.'
+        && bytes[33..].iter().all(|&byte| name_char(byte));
+    if !well_formed {
+        let below = base.contains('/');
+        return match below {
+            true => advise(
+                "it points into a store path",
+                "name the store path itself: `/layerize/store/HASH-NAME`",
+            ),
+            false => advise("not a store path", "write `/layerize/store/HASH-NAME`"),
+        };
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+//! What each check accepts and refuses.
+
+use super::*;
+
+/// The texts that `check` accepts.
+fn accepted<'a, T>(check: impl Fn(&str) -> Check<T>, texts: &[&'a str]) -> Vec<&'a str> {
+    texts.iter().copied().filter(|text| check(text).is_ok()).collect()
+}
+
+#[test]
+fn package_names() {
+    let texts = [
+        "a", "A9", "gcc-12", "a+b.c_d", "9p", "", "-a", ".a", "a b", "a:b", "a/b", "ä", "a=b", "a?",
+    ];
+    assert_eq!(accepted(package_name, &texts), ["a", "A9", "gcc-12", "a+b.c_d", "9p"]);
+    assert!(package_name(&"x".repeat(NAME_MAX)).is_ok());
+    assert!(package_name(&"x".repeat(NAME_MAX + 1)).is_err());
+    assert_eq!(accepted(alias, &["deb", "debian", "base"]), ["debian", "base"]);
+    assert_eq!(package_name("a b/c").unwrap_err().help.unwrap(), "write `a-b-c`");
+    assert_eq!(package_name("::").unwrap_err().help, None);
+}
+
+#[test]
+fn versions() {
+    let texts = ["1", "1.0-rc.1+x", "v2_0", "", "1:2", "1~2", "1 2", "1/2"];
+    assert_eq!(accepted(version, &texts), ["1", "1.0-rc.1+x", "v2_0"]);
+}
+
+#[test]
+fn debian_names() {
+    let texts = [
+        "g++", "libc6", "0ad", "a.b-c", "g", "G++", "-a", "+a", "a_b", "a:amd64", "a=1", "", "ä",
+    ];
+    assert_eq!(accepted(debian_name, &texts), ["g++", "libc6", "0ad", "a.b-c"]);
+}
+
+#[test]
+fn architectures_and_platforms_go_together() {
+    for debian in ARCHITECTURES {
+        assert!(architecture(debian).is_ok());
+    }
+    for text in [
+        "linux/amd64",
+        "linux/arm64",
+        "linux/arm64/v8",
+        "linux/arm/v7",
+        "linux/386",
+    ] {
+        assert_eq!(platform(text).unwrap(), text);
+        assert!(ARCHITECTURES.contains(&platform_architecture(text).unwrap()), "{text}");
+    }
+    for (text, help) in [
+        ("amd64", "write `linux/amd64`"),
+        ("aarch64", "write `linux/arm64`"),
+        ("linux/x86_64", "write `linux/amd64`"),
+        ("linux/armhf", "write `linux/arm/v7`"),
+        ("darwin/arm64", "write `linux/amd64`"),
+    ] {
+        assert_eq!(platform(text).unwrap_err().help.unwrap(), help, "{text}");
+    }
+    assert_eq!(platform_architecture("plan9/amd64"), None);
+}
+
+#[test]
+fn image_names_and_tags() {
+    let texts = [
+        "a", "a/b", "a.b", "a_b", "a__b", "a---b", "9/8/7", "", "A", "a_", "_a", "a___b", "a..b", "a._b", "a//b", "/a",
+        "a:1", "a b", "ä",
+    ];
+    assert_eq!(accepted(image_name, &texts), texts[..7]);
+    let texts = ["latest", "v1.0", "_x", "A-b", "", ".x", "-x", "a/b", "a:b", "ä"];
+    assert_eq!(accepted(tag, &texts), texts[..4]);
+    assert!(tag(&"x".repeat(128)).is_ok() && tag(&"x".repeat(129)).is_err());
+}
+
+#[test]
+fn variables() {
+    assert_eq!(
+        accepted(env_name, &["A", "a.b", "ä ö", "", "A=B", "A\0"]),
+        ["A", "a.b", "ä ö"]
+    );
+    assert_eq!(
+        accepted(build_env_name, &["A", "out", "LAYERIZE_X", "output"]),
+        ["A", "output"]
+    );
+}
+
+#[test]
+fn paths() {
+    let texts = [
+        "/", "/a", "/a/b.c", "/ä", "", "a", "./a", "/a/", "//a", "/a/./b", "/a/../b", "/..", "/a\0",
+    ];
+    assert_eq!(accepted(absolute_path, &texts), texts[..4]);
+    assert_eq!(absolute_path("//a/./b/").unwrap_err().help.unwrap(), "write `/a/b`");
+    let texts = [
+        "/",
+        "/etc/x",
+        "/layerizer",
+        "/layerize",
+        "/layerize/store",
+        "/layerize/store/x",
+        "/a/.wh.b",
+        "/.wh.x/a",
+    ];
+    assert_eq!(accepted(file_path, &texts), texts[..3]);
+    assert!(file_path(&format!("/{}", "x".repeat(256))).is_err());
+    assert!(file_path(&"/xx".repeat(2000)).is_err());
+    let texts = ["a", "../a", "/a", "a b", "", " ", "http://a", "~/a"];
+    assert_eq!(accepted(local_path, &texts), texts[..4]);
+}
+
+#[test]
+fn ports() {
+    for (text, expected) in [
+        ("80", "80/tcp"),
+        ("53/udp", "53/udp"),
+        ("0080/tcp", "80/tcp"),
+        ("65535", "65535/tcp"),
+    ] {
+        assert_eq!(port(text).unwrap(), expected);
+    }
+    let texts = [
+        "", "0", "65536", "+80", "-1", "80/sctp", "80/", "/tcp", "80:80", "http", "80/TCP", "8 0",
+    ];
+    assert_eq!(accepted(port, &texts), [""; 0]);
+}
+
+#[test]
+fn compressions() {
+    let texts = [
+        "gzip", "gzip:1", "gzip:12", "zstd", "zstd:22", "none", "gzip:0", "gzip:13", "zstd:0", "zstd:23", "none:0",
+        "gzip:", "gzip:+1", "gz", "", "GZIP", "gzip:6:7",
+    ];
+    assert_eq!(accepted(compression, &texts), texts[..6]);
+}
+
+#[test]
+fn durations() {
+    for (text, seconds) in [
+        ("1s", 1),
+        ("90s", 90),
+        ("30m", 1800),
+        ("1h30m", 5400),
+        ("2d1h1m1s", 176_461),
+        ("365d", 31_536_000),
+    ] {
+        assert_eq!(duration(text).unwrap(), seconds, "{text}");
+    }
+    let texts = [
+        "",
+        "s",
+        "30",
+        "0s",
+        "0d0s",
+        "1.5h",
+        "-1s",
+        "1m1h",
+        "1s1s",
+        "366d",
+        "18446744073709551615d",
+        "99999999999999999999s",
+        "1 h",
+        "1ü",
+        "1h ",
+    ];
+    assert_eq!(accepted(duration, &texts), [""; 0]);
+}
+
+#[test]
+fn digests() {
+    let hex = Digest::of(b"").hex();
+    assert_eq!(sha256(&hex).unwrap(), Digest::of(b""));
+    assert_eq!(sha256(&format!("sha256:{hex}")).unwrap(), Digest::of(b""));
+    let upper = hex.to_uppercase();
+    let long = format!("{hex}0");
+    assert_eq!(
+        accepted(sha256, &["", &upper, &long, &hex[1..], "sha256:", "sha256-x", "md5:x"]),
+        [""; 0]
+    );
+}
+
+#[test]
+fn modes() {
+    for (text, expected) in [
+        ("0644", 0o644),
+        ("644", 0o644),
+        ("0o755", 0o755),
+        ("7777", 0o7777),
+        ("0", 0),
+    ] {
+        assert_eq!(mode(text).unwrap(), expected);
+    }
+    assert_eq!(
+        accepted(mode, &["", "0o", "888", "+644", "10000", "rw", "0x1ff", "6 4"]),
+        [""; 0]
+    );
+}
+
+#[test]
+fn addresses() {
+    let texts = [
+        "https://x.invalid/a",
+        "http://x.invalid:80/a?b#c",
+        "file:///a",
+        "file:a/b",
+        "file:/a",
+        "",
+        "x",
+        "ftp://x/a",
+        "https:///a",
+        "https://",
+        "https:a",
+        "file:",
+        "file:///",
+        "https://x.invalid/a b",
+        "https://x.invalid/\n",
+        "ssh://x/a",
+    ];
+    assert_eq!(accepted(url, &texts), texts[..5]);
+}
+
+#[test]
+fn users_and_signals() {
+    let texts = [
+        "web", "_x", "a-b", "www-data", "", "Web", "9a", "-a", "a b", "a:b", "a.b",
+    ];
+    assert_eq!(accepted(user_name, &texts), texts[..4]);
+    let texts = [
+        "SIGTERM",
+        "SIGRTMIN",
+        "SIGRTMIN+3",
+        "SIGRTMAX-1",
+        "9",
+        "",
+        "TERM",
+        "SIG",
+        "SIGX",
+        "SIGRTMIN+",
+        "0",
+        "65",
+        "sigterm",
+    ];
+    assert_eq!(accepted(signal, &texts), texts[..5]);
+}
+
+#[test]
+fn store_paths() {
+    let hash = "0mdqa9w1p6cmli6976v4wi0sw9r4p5pr";
+    let good = format!("/layerize/store/{hash}-hello-2.10");
+    let texts = [
+        good.clone(),
+        format!("/layerize/store/{hash}-"),
+        format!("/layerize/store/{hash}-.x"),
+        format!("/layerize/store/{hash}-x/bin"),
+        format!("/layerize/store/{hash}"),
+        format!("/layerize/store/{}-x", hash.replace('m', "e")),
+        format!("/nix/store/{hash}-x"),
+        "/layerize/store/".to_owned(),
+        "/layerize/store/äääääääääääääääää-x".to_owned(),
+    ];
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    assert_eq!(accepted(store_path, &texts), [good]);
+}
+
+#[test]
+fn strategies() {
+    assert_eq!(accepted(strategy, STRATEGIES_TOO), STRATEGIES_TOO[..7]);
+}
+
+/// The names that the layer engine knows, and two that it does not.
+const STRATEGIES_TOO: &[&str] = &[
+    "churn",
+    "size-first",
+    "popularity",
+    "biggest",
+    "dominator",
+    "per-path",
+    "single",
+    "",
+    "Churn",
+];
+
+#[test]
+fn meant_words_are_found() {
+    let known = ["version", "source", "tools", "a"];
+    for (word, expected) in [
+        ("versoin", Some("version")),
+        ("Version", Some("version")),
+        ("sorce", Some("source")),
+        ("tool", Some("tools")),
+        ("libraries", None),
+        ("b", None),
+        ("", None),
+        ("source", None),
+    ] {
+        assert_eq!(did_you_mean(word, known), expected, "{word}");
+    }
+}

@@ -1,0 +1,161 @@
+//! A *spec file* by itself: its tables read, its imports named, no other file looked at.
+//!
+//! Invariant: names in it are still the file's own; syntax errors are reported alone, as what follows them
+//! in the text cannot be trusted, except for keys given twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::checks;
+use super::diagnostics::Diagnostic;
+use super::keys;
+use super::reader::{Field, Reader, Table};
+use super::types::{Debian, Image, Package, Spanned};
+use super::{image, package, syntax};
+
+/// One file's content.
+#[derive(Debug, Default)]
+pub(super) struct SpecFile {
+    /// Paths of imported files as written, by alias.
+    pub(super) imports: BTreeMap<String, Spanned<String>>,
+    /// Aliases whose import is itself wrong: names through them are not looked up.
+    pub(super) broken_imports: BTreeSet<String>,
+    /// Packages by their own names.
+    pub(super) packages: BTreeMap<String, Package>,
+    /// Names of packages that are themselves wrong.
+    pub(super) broken_packages: BTreeSet<String>,
+    /// Images by name; none for an imported file.
+    pub(super) images: BTreeMap<String, Image>,
+    /// `[debian]`; empty for an imported file.
+    pub(super) debian: Debian,
+    /// Whether the text could not even be taken apart, so that nothing is known of its names.
+    pub(super) unreadable: bool,
+}
+
+/// Reads the text of file number `index`, whose paths are relative to `dir`. Images and `[debian]` of imported
+/// files do not count and are not looked at: they are another project's.
+pub(super) fn read(index: usize, dir: &Path, text: &str, errors: &mut Vec<Diagnostic>) -> SpecFile {
+    let mut file = SpecFile::default();
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    file.unreadable = syntax.iter().any(|error| !syntax::is_duplicate(error));
+    let described = syntax
+        .iter()
+        .map(|error| syntax::describe(index, text, document.get_ref(), error));
+    errors.extend(described);
+    if file.unreadable {
+        return file;
+    }
+    let mut reader = Reader { file: index, errors };
+    let table = reader.document(document.get_ref(), "the spec", keys::ROOT);
+    read_imports(&mut reader, &table, &mut file);
+    for field in table.entries(&mut reader, "package") {
+        let name = field.key.to_owned();
+        if let Some(package) = package::read(&mut reader, &field, dir) {
+            file.packages.insert(name, package);
+        } else {
+            file.broken_packages.insert(name);
+        }
+    }
+    if index == 0 {
+        for field in table.entries(&mut reader, "image") {
+            let image = image::read(&mut reader, &field, dir);
+            file.images.extend(image.map(|image| (field.key.to_owned(), image)));
+        }
+        if let Some(field) = table.get("debian") {
+            file.debian = read_debian(&mut reader, &field).unwrap_or_default();
+        }
+        check_platforms(&mut reader, &file);
+    }
+    file
+}
+
+fn read_imports(reader: &mut Reader<'_>, table: &Table<'_>, file: &mut SpecFile) {
+    for entry in table.entries(reader, "imports") {
+        reader.accept_key(&entry, "an import's alias", checks::alias(entry.key));
+        let path = match entry.value {
+            DeValue::String(_) => reader.checked(&entry, checks::local_path),
+            _ => read_import(reader, &entry),
+        };
+        if let Some(path) = path {
+            file.imports.insert(entry.key.to_owned(), path);
+        } else {
+            file.broken_imports.insert(entry.key.to_owned());
+        }
+    }
+}
+
+fn read_import(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<Spanned<String>> {
+    let what = format!("import `{}`", entry.key);
+    let table = reader.table(entry, what, keys::IMPORT.iter().collect())?;
+    let Some(path) = table.get("path") else {
+        let diagnostic = Diagnostic::new(format!("{} has no `path`", table.what))
+            .at(table.span, "`path` is missing")
+            .help(format!("write `{} = {{ path = \"../DIR\" }}`", entry.key));
+        reader.error(diagnostic);
+        return None;
+    };
+    reader.checked(&path, checks::local_path)
+}
+
+fn read_debian(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Debian> {
+    let table = reader.table(field, "`[debian]`".to_owned(), keys::DEBIAN.iter().collect())?;
+    let elements = table.elements(reader, "sources");
+    let sources: Vec<String> = (elements.iter())
+        .filter_map(|element| reader.checked(element, checks::nonempty))
+        .map(|source| source.value)
+        .collect();
+    let keyring = table.get("keyring").and_then(|field| {
+        if elements.is_empty() {
+            let diagnostic = Diagnostic::new("`keyring` has no effect without `sources`")
+                .at(field.key_span.clone(), "the machine's sources have their own")
+                .help("add `sources = [\"deb …\"]`, or leave `keyring` out");
+            reader.error(diagnostic);
+        }
+        reader.checked(&field, checks::local_path)
+    });
+    Some(Debian {
+        sources,
+        keyring: keyring.map(|keyring| keyring.value),
+        architecture: (table.checked(reader, "architecture", checks::architecture))
+            .map(|architecture| architecture.value),
+        base: read_base(reader, &table),
+    })
+}
+
+fn read_base(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Vec<String>> {
+    let field = table.get("base")?;
+    let check = |text: &str| match text.strip_prefix("deb:") {
+        Some(bare) => Err(checks::Complaint {
+            label: "`deb:` goes without saying here".to_owned(),
+            help: Some(format!("write `{bare}`")),
+        }),
+        None => checks::debian_name(text).map(|()| text.to_owned()),
+    };
+    let elements = reader.array(&field);
+    let names = elements
+        .iter()
+        .filter_map(|element| reader.checked(element, check))
+        .map(|name| name.value);
+    Some(names.collect())
+}
+
+/// An image for another machine than the one whose Debian packages are locked cannot hold them.
+fn check_platforms(reader: &mut Reader<'_>, file: &SpecFile) {
+    let Some(architecture) = &file.debian.architecture else {
+        return;
+    };
+    for image in file.images.values() {
+        let Some(platform) = &image.platform else { continue };
+        let expected = checks::platform_architecture(&platform.value);
+        if expected.is_some_and(|expected| expected != architecture) {
+            let message = format!(
+                "image `{}` is for another architecture than `[debian]`",
+                image.name.value
+            );
+            let label = format!("`[debian] architecture` is `{architecture}`");
+            reader.error(Diagnostic::new(message).at(platform.span.clone(), label));
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! *Image files*: what a spec itself puts into an image, by absolute path.
+//!
+//! Invariant: each entry is of exactly one kind, and none stands below another that cannot be a directory.
+
+use std::collections::BTreeMap;
+
+use toml::de::DeValue;
+
+use super::checks;
+use super::diagnostics::Diagnostic;
+use super::image::Accounts;
+use super::keys::{self, ID_MAX};
+use super::reader::{Field, Reader, Table};
+use super::types::{ImageFile, ImageFileKind, Spanned};
+
+/// Reads `files` of an image.
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    table: &Table<'_>,
+    known: &Accounts<'_>,
+) -> BTreeMap<String, Spanned<ImageFile>> {
+    let mut files = BTreeMap::new();
+    for entry in table.entries(reader, "files") {
+        reader.accept_key(&entry, "a file's path in the image", checks::file_path(entry.key));
+        if let Some(file) = read_file(reader, &entry, known) {
+            let span = entry.key_span.clone();
+            files.insert(entry.key.to_owned(), Spanned { value: file, span });
+        }
+    }
+    refuse_below_files(reader, &files);
+    files
+}
+
+/// A string is a path; a table has exactly one of `source`, `text`, `symlink` and `directory`.
+fn read_file(reader: &mut Reader<'_>, entry: &Field<'_>, known: &Accounts<'_>) -> Option<ImageFile> {
+    if matches!(entry.value, DeValue::String(_)) {
+        let path = reader.checked(entry, checks::local_path)?;
+        return Some(ImageFile {
+            kind: ImageFileKind::Source(path.value),
+            mode: None,
+            owner: None,
+            group: None,
+        });
+    }
+    if !matches!(entry.value, DeValue::Table(_)) {
+        let help = "write the path of a file, or `{ text = \"…\" }`".to_owned();
+        reader.wrong_type(entry, "a string or a table", Some(help));
+        return None;
+    }
+    let table = reader.table(entry, format!("file `{}`", entry.key), keys::FILE.iter().collect())?;
+    let mode = table.get("mode").and_then(|field| read_mode(reader, &field));
+    let mut account = |key| table.get(key).and_then(|field| read_account(reader, &field, known));
+    let (owner, group) = (account("owner"), account("group"));
+    let kind = read_kind(reader, &table)?;
+    if entry.key == "/" && !matches!(kind, ImageFileKind::Source(_) | ImageFileKind::Directory) {
+        let diagnostic = Diagnostic::new("`/` must be a directory")
+            .at(entry.span.clone(), "something else")
+            .help("name what is to stand below it: `\"/motd\" = { text = \"…\" }`");
+        reader.error(diagnostic);
+    }
+    if matches!(kind, ImageFileKind::Symlink(_)) {
+        for key in ["mode", "owner", "group"] {
+            if let Some(field) = table.get(key) {
+                let diagnostic = Diagnostic::new(format!("{} has no effect on a symlink", field.title()));
+                reader.error(diagnostic.at(field.key_span, "leave it out"));
+            }
+        }
+    }
+    Some(ImageFile {
+        kind,
+        mode,
+        owner,
+        group,
+    })
+}
+
+fn read_kind(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<ImageFileKind> {
+    let given: Vec<Field<'_>> = ["source", "text", "symlink", "directory"]
+        .iter()
+        .filter_map(|key| table.get(key))
+        .collect();
+    let Some((field, others)) = given.split_first() else {
+        let diagnostic = Diagnostic::new(format!("{} does not say what it is", table.what))
+            .at(table.span.clone(), "one of `source`, `text`, `symlink` and `directory` is missing")
+            .help("write `{ source = \"FILE\" }`, `{ text = \"…\" }`, `{ symlink = \"TARGET\" }` or `{ directory = true }`");
+        reader.error(diagnostic);
+        return None;
+    };
+    for other in others {
+        let diagnostic = Diagnostic::new(format!("{} has both `{}` and `{}`", table.what, field.key, other.key))
+            .at(other.key_span.clone(), "an entry is of one kind")
+            .help(format!("keep `{}` or `{}`", field.key, other.key));
+        reader.error(diagnostic);
+    }
+    match field.key {
+        "source" => reader
+            .checked(field, checks::local_path)
+            .map(|path| ImageFileKind::Source(path.value)),
+        "text" => reader.text(field).map(|text| ImageFileKind::Text(text.value)),
+        "symlink" => reader
+            .checked(field, checks::nonempty)
+            .map(|target| ImageFileKind::Symlink(target.value)),
+        _ => {
+            if reader.flag(field)? {
+                return Some(ImageFileKind::Directory);
+            }
+            let diagnostic = Diagnostic::new(format!("{} is neither a directory nor anything else", table.what))
+                .at(field.span.clone(), "only `true` has a meaning here");
+            reader.error(diagnostic);
+            None
+        }
+    }
+}
+
+/// A string in octal, or a TOML integer written in octal; a decimal one is a mistake.
+fn read_mode(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<u32> {
+    let integer = match field.value {
+        DeValue::Integer(integer) => integer,
+        DeValue::String(_) => return reader.checked(field, checks::mode).map(|mode| mode.value),
+        _ => {
+            let help = "write it in octal: `\"0644\"` or `0o644`".to_owned();
+            reader.wrong_type(field, "a string or an integer", Some(help));
+            return None;
+        }
+    };
+    if integer.radix() == 8 {
+        let mode = reader.integer(field, 0, 0o7777)?;
+        return u32::try_from(mode).ok();
+    }
+    let digits = integer.as_str();
+    let help = match checks::mode(digits) {
+        Ok(_) => format!("write `0o{digits}` or `\"{digits:0>4}\"`"),
+        Err(_) => "write `0o644` or `\"0644\"`".to_owned(),
+    };
+    let diagnostic = Diagnostic::new(format!("{} must be octal", field.title()))
+        .at(field.span.clone(), "this integer is not octal")
+        .help(help);
+    reader.error(diagnostic);
+    None
+}
+
+/// A name or an ID.
+fn read_account(reader: &mut Reader<'_>, field: &Field<'_>, known: &Accounts<'_>) -> Option<String> {
+    if matches!(field.value, DeValue::Integer(_)) {
+        return reader.integer(field, 0, ID_MAX).map(|id| id.to_string());
+    }
+    let name = reader.text(field)?.value;
+    let checked = match name.split_once(':') {
+        Some((owner, group)) => Err(checks::Complaint {
+            label: "it holds a `:`".to_owned(),
+            help: Some(format!("write `owner = \"{owner}\", group = \"{group}\"`")),
+        }),
+        None => known.check(&name),
+    };
+    reader.accept(field, checked).map(|()| name)
+}
+
+/// A text or symlink cannot have entries below it.
+fn refuse_below_files(reader: &mut Reader<'_>, files: &BTreeMap<String, Spanned<ImageFile>>) {
+    for (path, file) in files {
+        let ancestors = path.match_indices('/').skip(1).map(|(end, _)| &path[..end]);
+        for ancestor in ancestors {
+            let Some(above) = files.get(ancestor) else { continue };
+            let what = match above.value.kind {
+                ImageFileKind::Text(_) => "a file",
+                ImageFileKind::Symlink(_) => "a symlink",
+                ImageFileKind::Source(_) | ImageFileKind::Directory => continue,
+            };
+            let diagnostic = Diagnostic::new(format!("`{path}` cannot stand below `{ancestor}`, {what}"))
+                .at(file.span.clone(), format!("below {what}"))
+                .note_at(above.span.clone(), format!("{what}, not a directory"));
+            reader.error(diagnostic);
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! The *keys* that a spec may hold: their names, shapes and meaning, table by table.
+//!
+//! Invariant: the parser and the published JSON Schema both read these tables, so neither knows a key that
+//! the other does not.
+
+use Shape::{Any, Choice, Count, Flag, Many, Map, Probability, Table, Text};
+
+/// A key of a table.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) shape: Shape,
+    /// One sentence for editors.
+    pub(super) doc: &'static str,
+    /// Names by which other tools call it, for advice.
+    pub(super) also: &'static [&'static str],
+    pub(super) required: bool,
+}
+
+/// What a value looks like.
+#[derive(Debug)]
+pub(super) enum Shape {
+    Text,
+    Flag,
+    /// An integer from the first to the second.
+    Count(i64, i64),
+    /// A number from 0 to 1.
+    Probability,
+    /// One of these strings.
+    Choice(&'static [&'static str]),
+    /// An array.
+    Many(&'static Shape),
+    /// A table with keys of the user's choice.
+    Map(&'static Shape),
+    Table(&'static [Key]),
+    Any(&'static [Shape]),
+}
+
+pub(super) const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
+    Key {
+        name,
+        shape,
+        doc,
+        also: &[],
+        required: false,
+    }
+}
+
+const fn also(key: Key, also: &'static [&'static str]) -> Key {
+    Key { also, ..key }
+}
+
+pub(super) const fn required(key: Key) -> Key {
+    Key { required: true, ..key }
+}
+
+/// The largest user or group ID: 2³²−1 means "no change" to `chown`.
+pub(super) const ID_MAX: i64 = u32::MAX as i64 - 1;
+
+/// Most layers an image may have: what every client loads (docker refuses more than 125).
+pub(super) const LAYERS_MAX: i64 = 125;
+
+/// Names of the layer strategies.
+pub(super) const STRATEGIES: &[&str] = &[
+    "churn",
+    "size-first",
+    "popularity",
+    "biggest",
+    "dominator",
+    "per-path",
+    "single",
+];
+
+const TEXTS: Shape = Many(&Text);
+
+/// The whole file.
+pub(super) const ROOT: &[Key] = &[
+    also(
+        key(
+            "imports",
+            Map(&Any(&[Text, Table(IMPORT)])),
+            "Other spec files whose packages are used as `alias:package`.",
+        ),
+        &["import", "include"],
+    ),
+    key(
+        "debian",
+        Table(DEBIAN),
+        "Where Debian packages come from, and which of them every build has.",
+    ),
+    also(
+        key("package", Map(&Table(PACKAGE)), "What is built, by name."),
+        &["packages", "pkg"],
+    ),
+    also(
+        key(
+            "image",
+            Map(&Table(IMAGE)),
+            "Container images made of packages, by name.",
+        ),
+        &["images", "container"],
+    ),
+];
+
+/// `[imports] ALIAS = { … }`.
+pub(super) const IMPORT: &[Key] = &[required(key(
+    "path",
+    Text,
+    "A folder with a `layerize.toml`, or a `.toml` file, relative to this file.",
+))];
+
+/// `[debian]`.
+pub(super) const DEBIAN: &[Key] = &[
+    key(
+        "sources",
+        TEXTS,
+        "Apt sources, one-line or deb822; default: those of the machine.",
+    ),
+    key(
+        "keyring",
+        Text,
+        "Keyring that signs `sources`, a path relative to this file; default: the machine's.",
+    ),
+    also(
+        key(
+            "architecture",
+            Choice(ARCHITECTURES),
+            "Debian's name of the architecture; default: the machine's when the lock is made.",
+        ),
+        &["arch"],
+    ),
+    key(
+        "base",
+        TEXTS,
+        "Replaces the Debian packages that every build has, names without `deb:`.",
+    ),
+];
+
+/// Debian's architectures that have an OCI platform.
+pub(super) const ARCHITECTURES: &[&str] = &[
+    "amd64", "arm64", "armel", "armhf", "i386", "loong64", "mips64el", "ppc64el", "riscv64", "s390x",
+];
+
+/// `[package.NAME]`.
+pub(super) const PACKAGE: &[Key] = &[
+    key("version", Text, "The output is named `NAME-VERSION`."),
+    also(
+        key(
+            "source",
+            Any(&[Text, Table(SOURCE_PATH), Table(SOURCE_URL), Table(SOURCE_DEBIAN)]),
+            "What is built: unpacked into the build's working directory; a string is a path.",
+        ),
+        &["src", "url", "path"],
+    ),
+    also(
+        key("tools", TEXTS, "Needed while building only."),
+        &["nativeBuildInputs", "build-tools", "build-depends"],
+    ),
+    also(
+        key(
+            "libraries",
+            TEXTS,
+            "Linked against; what the output really uses stays in its closure.",
+        ),
+        &["buildInputs", "libs", "dependencies", "depends", "deps"],
+    ),
+    also(
+        key("runtime", TEXTS, "In the closure whether or not the output names them."),
+        &["propagatedBuildInputs", "run-depends"],
+    ),
+    also(
+        key("dev", TEXTS, "In `layerize shell` only."),
+        &["dev-dependencies", "shell"],
+    ),
+    also(
+        key("env", Map(&Text), "Variables of the build."),
+        &["environment", "vars"],
+    ),
+    also(
+        key(
+            "script",
+            Text,
+            "Run by the shell in the sandbox; writes to `$out`. Without it the package is its source.",
+        ),
+        &["build", "run", "command", "buildPhase"],
+    ),
+    key("timeout", Text, "Longest time the script may run: `30m`, `1h30m`."),
+    key(
+        "base",
+        Flag,
+        "Whether Debian's small shell environment is among the tools (default true).",
+    ),
+];
+
+/// `source = { path = … }`.
+pub(super) const SOURCE_PATH: &[Key] = &[
+    required(also(
+        key("path", Text, "A file or directory, relative to this file."),
+        &["dir", "directory", "file"],
+    )),
+    key(
+        "include",
+        TEXTS,
+        "Gitignore-style patterns; only what matches one is taken.",
+    ),
+    also(
+        key("exclude", TEXTS, "Gitignore-style patterns of what is left out."),
+        &["ignore"],
+    ),
+    key(
+        "gitignore",
+        Flag,
+        "Whether `.gitignore` files are honoured (default true).",
+    ),
+];
+
+/// `source = { url = … }`.
+pub(super) const SOURCE_URL: &[Key] = &[
+    required(also(
+        key("url", Text, "`https:`, `http:` or `file:` address of a file."),
+        &["uri", "href", "git"],
+    )),
+    also(
+        key(
+            "sha256",
+            Text,
+            "Digest of the file, 64 hexadecimal digits; without it the lock pins it.",
+        ),
+        &["hash", "digest", "checksum", "sha"],
+    ),
+    also(
+        key("unpack", Flag, "Whether to unpack the file; default: by its name."),
+        &["extract"],
+    ),
+    also(
+        key(
+            "strip",
+            Count(0, 64),
+            "Leading directories to drop; default 1 if all entries share one, else 0.",
+        ),
+        &["strip-components"],
+    ),
+];
+
+/// `source = { deb-source = … }`.
+pub(super) const SOURCE_DEBIAN: &[Key] = &[required(also(
+    key("deb-source", Text, "Name of a Debian source package."),
+    &["debian-source", "deb-src", "deb"],
+))];
+
+/// `[image.NAME]`.
+pub(super) const IMAGE: &[Key] = &[
+    key("tag", Text, "Tag of the image's name (default `latest`)."),
+    also(
+        key(
+            "contents",
+            TEXTS,
+            "Packages at their own store paths, joined under `/` by symlinks.",
+        ),
+        &["packages", "content", "from"],
+    ),
+    also(
+        key("root", TEXTS, "Debian packages laid out at `/`."),
+        &["debs", "base"],
+    ),
+    also(
+        key(
+            "files",
+            Map(&Any(&[Text, Table(FILE)])),
+            "Further files, by absolute path in the image; a string is a path relative to this file.",
+        ),
+        &["copy", "add"],
+    ),
+    also(
+        key(
+            "users",
+            Map(&Any(&[Count(0, ID_MAX), Table(USER)])),
+            "Users and their groups, by name; an integer is the ID of both.",
+        ),
+        &["accounts"],
+    ),
+    key("entrypoint", TEXTS, "The program and its fixed arguments."),
+    also(
+        key("cmd", TEXTS, "Arguments that whoever runs the image may replace."),
+        &["command", "args"],
+    ),
+    also(
+        key("env", Map(&Text), "Variables of the program."),
+        &["environment", "vars"],
+    ),
+    also(
+        key("workdir", Text, "Working directory, absolute."),
+        &["working-dir", "working-directory", "cwd"],
+    ),
+    key(
+        "user",
+        Text,
+        "`user[:group]`, names or numbers, that the program runs as.",
+    ),
+    also(
+        key(
+            "ports",
+            Many(&Any(&[Count(1, 65535), Text])),
+            "Ports it listens on: `80`, `\"53/udp\"`.",
+        ),
+        &["expose", "exposed-ports"],
+    ),
+    key("volumes", TEXTS, "Directories, absolute, for data that outlives it."),
+    key("labels", Map(&Text), "Labels of the image's config."),
+    key("annotations", Map(&Text), "Annotations of the image's manifest."),
+    also(
+        key("stop-signal", Text, "Signal that asks it to end: `SIGQUIT`."),
+        &["stopsignal", "signal"],
+    ),
+    key("layers", Table(LAYERS), "How store paths are put into layers."),
+    also(
+        key(
+            "platform",
+            Text,
+            "`linux/ARCHITECTURE[/VARIANT]`; default: what the lock's architecture says.",
+        ),
+        &["arch", "architecture"],
+    ),
+    also(
+        key(
+            "compression",
+            Text,
+            "`gzip[:LEVEL]`, `zstd[:LEVEL]` or `none` (default `gzip`).",
+        ),
+        &["compress"],
+    ),
+];
+
+/// `files = { "/…" = { … } }`.
+pub(super) const FILE: &[Key] = &[
+    also(
+        key("source", Text, "A file or tree, relative to this file."),
+        &["src", "path", "file"],
+    ),
+    also(key("text", Text, "The file's content."), &["content", "contents"]),
+    also(
+        key("symlink", Text, "Target of a symlink."),
+        &["link", "target", "symlink-to"],
+    ),
+    also(
+        key("directory", Flag, "`true` for an empty directory."),
+        &["dir", "mkdir"],
+    ),
+    also(
+        key(
+            "mode",
+            Any(&[Text, Count(0, 0o7777)]),
+            "Permission bits, octal: `\"0644\"` or `0o644`.",
+        ),
+        &["permissions", "chmod"],
+    ),
+    also(
+        key("owner", Any(&[Text, Count(0, ID_MAX)]), "Name or ID of the owner."),
+        &["user", "uid", "chown"],
+    ),
+    also(
+        key("group", Any(&[Text, Count(0, ID_MAX)]), "Name or ID of the group."),
+        &["gid"],
+    ),
+];
+
+/// `users = { NAME = { … } }`.
+pub(super) const USER: &[Key] = &[
+    required(also(key("uid", Count(0, ID_MAX), "Numeric user ID."), &["id"])),
+    key(
+        "gid",
+        Count(0, ID_MAX),
+        "Numeric group ID (default: the same as `uid`).",
+    ),
+    also(
+        key("home", Text, "Home directory, absolute (default `/`)."),
+        &["home-dir"],
+    ),
+    key("shell", Text, "Login shell, absolute (default `/sbin/nologin`)."),
+];
+
+/// `layers = { … }`.
+pub(super) const LAYERS: &[Key] = &[
+    key(
+        "strategy",
+        Choice(STRATEGIES),
+        "How paths are grouped (default `churn`).",
+    ),
+    also(
+        key(
+            "max",
+            Count(1, LAYERS_MAX),
+            "Most layers the image may have (default 100).",
+        ),
+        &["max-layers", "limit"],
+    ),
+    key(
+        "groups",
+        Many(&TEXTS),
+        "Groups of package names that stand together in a layer of their own.",
+    ),
+    key(
+        "weights",
+        Map(&Probability),
+        "Probability that an update changes a package, by name.",
+    ),
+    key("plan", Text, "A plan file, relative to this file."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every table with its keys.
+    fn tables() -> Vec<&'static [Key]> {
+        fn walk(shape: &'static Shape, found: &mut Vec<&'static [Key]>) {
+            match shape {
+                Table(keys) => {
+                    found.push(keys);
+                    keys.iter().for_each(|key| walk(&key.shape, found));
+                }
+                Many(inner) | Map(inner) => walk(inner, found),
+                Any(shapes) => shapes.iter().for_each(|shape| walk(shape, found)),
+                Text | Flag | Count(..) | Probability | Choice(_) => {}
+            }
+        }
+        let mut found = vec![ROOT];
+        ROOT.iter().for_each(|key| walk(&key.shape, &mut found));
+        found
+    }
+
+    #[test]
+    fn names_are_unique_and_documented() {
+        for keys in tables() {
+            let mut names: Vec<&str> = keys.iter().map(|key| key.name).collect();
+            for key in keys {
+                assert!(key.doc.ends_with('.') || key.doc.ends_with(")."), "{}", key.name);
+                assert!(
+                    !key.also.iter().any(|also| names.contains(also) && *also == key.name),
+                    "{}",
+                    key.name
+                );
+            }
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), keys.len(), "{names:?}");
+        }
+    }
+}

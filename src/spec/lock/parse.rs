@@ -1,0 +1,409 @@
+//! Reading a lock: hostile until every value has passed its check.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::de::{DeTable, DeValue};
+
+use crate::spec::checks::{self, Check, Complaint};
+use crate::spec::diagnostics::{Diagnostic, Diagnostics};
+use crate::spec::keys::Shape::{Count, Many, Table as TableOf, Text};
+use crate::spec::keys::{Key, key, required};
+use crate::spec::reader::{Field, Reader, Table};
+use crate::spec::syntax;
+use crate::spec::types::{
+    Lock, LockedDeb, LockedDebSource, LockedFile, LockedUrl, PackageName, SourceFile, Span, Spanned,
+};
+
+use super::{FILE_NAME, VERSION};
+
+/// Largest lock in bytes; ten thousand packages make some ten megabytes.
+const TEXT_SIZE_MAX: usize = 256 << 20;
+
+/// Largest file that a lock may pin, in bytes: 256 GiB.
+const FILE_SIZE_MAX: i64 = 256 << 30;
+
+/// Reads a lock's text. What is wrong comes back all at once; an unknown version alone.
+pub fn parse(text: &str) -> Result<Lock, Diagnostics> {
+    let mut errors = Vec::new();
+    let lock = read(text, &mut errors);
+    match lock.filter(|_| errors.is_empty()) {
+        Some(lock) => Ok(lock),
+        None => {
+            let file = SourceFile {
+                path: FILE_NAME.into(),
+                text: text.to_owned(),
+            };
+            Err(Diagnostics::new(errors, vec![file]))
+        }
+    }
+}
+
+const SIZE: Key = required(key("size", Count(0, FILE_SIZE_MAX), "Size in bytes."));
+const SHA256: Key = required(key("sha256", Text, "Digest, 64 hexadecimal digits."));
+const NAME: Key = required(key("name", Text, "Name."));
+const PACKAGE_VERSION: Key = required(key("version", Text, "Debian version."));
+
+const ROOT: &[Key] = &[
+    required(key("version", Count(VERSION, VERSION), "Version of the text.")),
+    key("architecture", Text, "Debian architecture."),
+    key("deb", Many(&TableOf(DEB)), "Debian binary packages."),
+    key("deb-set", Many(&TableOf(DEB_SET)), "What is resolved together."),
+    key("deb-source", Many(&TableOf(DEB_SOURCE)), "Debian source packages."),
+    key("url", Many(&TableOf(URL)), "Downloads."),
+];
+const DEB: &[Key] = &[
+    NAME,
+    PACKAGE_VERSION,
+    required(key("architecture", Text, "Debian architecture, or `all`.")),
+    required(key("filename", Text, "Path in the archive.")),
+    SIZE,
+    SHA256,
+    required(key("depends", Many(&Text), "Names, alternatives separated by ` | `.")),
+    required(key("source", Text, "`NAME=VERSION` of its source package.")),
+];
+const DEB_SET: &[Key] = &[
+    required(key("wanted", Many(&Text), "Names.")),
+    required(key("resolved", Many(&Text), "Names.")),
+];
+const DEB_SOURCE: &[Key] = &[
+    NAME,
+    PACKAGE_VERSION,
+    required(key("directory", Text, "Directory in the archive.")),
+    required(key("files", Many(&TableOf(FILE)), "The `.dsc` and what it lists.")),
+];
+const FILE: &[Key] = &[NAME, SIZE, SHA256];
+const URL: &[Key] = &[required(key("package", Text, "Qualified name.")), SIZE, SHA256];
+
+fn read(text: &str, errors: &mut Vec<Diagnostic>) -> Option<Lock> {
+    if text.len() > TEXT_SIZE_MAX {
+        errors.push(Diagnostic::new(format!(
+            "the lock is larger than {TEXT_SIZE_MAX} bytes"
+        )));
+        return None;
+    }
+    if let Some(marker) = conflict_marker(text) {
+        let diagnostic = Diagnostic::new("the lock holds an unresolved merge conflict")
+            .at(marker, "conflict marker")
+            .help("keep either side of it, then run `layerize lock`");
+        errors.push(diagnostic);
+        return None;
+    }
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    if !syntax.is_empty() {
+        errors.extend(
+            syntax
+                .iter()
+                .map(|error| syntax::describe(0, text, document.get_ref(), error)),
+        );
+        return None;
+    }
+    let mut reader = Reader { file: 0, errors };
+    check_version(&mut reader, document.get_ref())?;
+    let table = reader.document(document.get_ref(), "the lock", ROOT);
+    let mut lock = Lock {
+        architecture: (table.checked(&mut reader, "architecture", checks::architecture)).map(|name| name.value),
+        ..Lock::default()
+    };
+    for entry in table.elements(&mut reader, "deb") {
+        let deb = read_deb(&mut reader, &entry);
+        insert(&mut reader, &entry, &mut lock.debs, deb);
+    }
+    for entry in table.elements(&mut reader, "deb-source") {
+        let source = read_deb_source(&mut reader, &entry);
+        insert(&mut reader, &entry, &mut lock.deb_sources, source);
+    }
+    for entry in table.elements(&mut reader, "url") {
+        let url = read_url(&mut reader, &entry);
+        insert(&mut reader, &entry, &mut lock.urls, url);
+    }
+    if reader.errors.is_empty() {
+        check_architectures(&mut reader, &table, &lock);
+        for entry in table.elements(&mut reader, "deb-set") {
+            let set = read_deb_set(&mut reader, &entry, &lock.debs);
+            insert(&mut reader, &entry, &mut lock.deb_sets, set);
+        }
+    }
+    Some(lock)
+}
+
+fn conflict_marker(text: &str) -> Option<Span> {
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        if ["<<<<<<< ", "=======", ">>>>>>> "]
+            .iter()
+            .any(|marker| line.starts_with(marker))
+        {
+            return Some(Span {
+                file: 0,
+                range: start..start + line.trim_end().len(),
+            });
+        }
+        start += line.len();
+    }
+    None
+}
+
+/// The version comes first: nothing can be said of the keys of a version that is not known.
+fn check_version(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<()> {
+    let again = "run `layerize lock` to make it anew";
+    let Some(version) = document.get("version") else {
+        let diagnostic = Diagnostic::new("the lock has no `version`");
+        reader.error(diagnostic.at(reader.span(0..0), "`version = 1` is missing").help(again));
+        return None;
+    };
+    if let DeValue::Integer(integer) = version.get_ref()
+        && i64::from_str_radix(integer.as_str(), integer.radix()) == Ok(VERSION)
+    {
+        return Some(());
+    }
+    let diagnostic = Diagnostic::new("the lock's version is not known")
+        .at(
+            reader.span(version.span()),
+            format!("this layerize reads version {VERSION}"),
+        )
+        .help(format!("use a newer layerize, or {again}"));
+    reader.error(diagnostic);
+    None
+}
+
+fn insert<K: Ord, V>(reader: &mut Reader<'_>, entry: &Field<'_>, map: &mut BTreeMap<K, V>, read: Option<(K, V)>) {
+    let Some((key, value)) = read else { return };
+    if map.insert(key, value).is_some() {
+        let diagnostic = Diagnostic::new(format!("two entries of `{}` have one name", entry.key))
+            .at(entry.span.clone(), "named again")
+            .help("keep one of them, then run `layerize lock`");
+        reader.error(diagnostic);
+    }
+}
+
+/// Opens an entry of an array of tables; all its keys but optional ones must be there.
+fn open<'t>(reader: &mut Reader<'_>, entry: &Field<'t>, keys: &'static [Key]) -> Option<Table<'t>> {
+    let named = match entry.value {
+        DeValue::Table(entries) => ["name", "package"]
+            .iter()
+            .find_map(|key| entries.get(*key)?.get_ref().as_str()),
+        _ => None,
+    };
+    let what = match named {
+        Some(name) => format!("`{}` entry `{name}`", entry.key),
+        None => format!("a `{}` entry", entry.key),
+    };
+    let place = entry.span.clone();
+    let table = reader.table(entry, what, keys.iter().collect())?;
+    let missing: Vec<&str> = (keys.iter())
+        .filter(|key| key.required && table.get(key.name).is_none())
+        .map(|key| key.name)
+        .collect();
+    if missing.is_empty() {
+        return Some(table);
+    }
+    let diagnostic = Diagnostic::new(format!("{} is incomplete", table.what))
+        .at(place, format!("`{}` is missing", missing.join("`, `")))
+        .help("run `layerize lock` to make it anew");
+    reader.error(diagnostic);
+    None
+}
+
+fn read_deb(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(String, LockedDeb)> {
+    let table = open(reader, entry, DEB)?;
+    let name = table.checked(reader, "name", named(checks::debian_name));
+    let version = table.checked(reader, "version", debian_version);
+    let architecture = table.checked(reader, "architecture", |text| match text {
+        "all" => Ok(text.to_owned()),
+        _ => checks::architecture(text),
+    });
+    let filename = table.checked(reader, "filename", pool_path);
+    let pinned = read_pin(reader, &table);
+    let depends: Vec<Spanned<Vec<String>>> = (table.elements(reader, "depends").iter())
+        .filter_map(|element| reader.checked(element, alternatives))
+        .collect();
+    let source = table.checked(reader, "source", source_and_version);
+    let (size, sha256) = pinned?;
+    Some((
+        name?.value,
+        LockedDeb {
+            version: version?.value,
+            architecture: architecture?.value,
+            filename: filename?.value,
+            size,
+            sha256,
+            depends: depends.into_iter().map(|any| any.value).collect(),
+            source: source?.value,
+        },
+    ))
+}
+
+fn read_deb_source(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(String, LockedDebSource)> {
+    let table = open(reader, entry, DEB_SOURCE)?;
+    let name = table.checked(reader, "name", named(checks::debian_name));
+    let version = table.checked(reader, "version", debian_version);
+    let directory = table.checked(reader, "directory", pool_path);
+    let mut files: Vec<LockedFile> = Vec::new();
+    for element in table.elements(reader, "files") {
+        let Some(file) = read_file(reader, &element) else {
+            continue;
+        };
+        if files.iter().any(|earlier| earlier.name == file.name) {
+            let diagnostic = Diagnostic::new(format!("file `{}` is named twice", file.name));
+            reader.error(diagnostic.at(element.span.clone(), "named again"));
+        }
+        files.push(file);
+    }
+    if files.iter().filter(|file| file.name.ends_with(".dsc")).count() != 1 {
+        let diagnostic = Diagnostic::new(format!("{} must have one `.dsc` file", table.what));
+        reader.error(diagnostic.at(table.get("files")?.key_span, "its files"));
+    }
+    Some((
+        name?.value,
+        LockedDebSource {
+            version: version?.value,
+            directory: directory?.value,
+            files,
+        },
+    ))
+}
+
+fn read_file(reader: &mut Reader<'_>, element: &Field<'_>) -> Option<LockedFile> {
+    let table = open(reader, element, FILE)?;
+    let name = table.checked(reader, "name", file_name);
+    let (size, sha256) = read_pin(reader, &table)?;
+    Some(LockedFile {
+        name: name?.value,
+        size,
+        sha256,
+    })
+}
+
+fn read_url(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(PackageName, LockedUrl)> {
+    let table = open(reader, entry, URL)?;
+    let package = table.checked(reader, "package", |text| {
+        text.split(':').try_for_each(checks::package_name)?;
+        Ok(PackageName(text.to_owned()))
+    });
+    let (size, sha256) = read_pin(reader, &table)?;
+    Some((package?.value, LockedUrl { size, sha256 }))
+}
+
+fn read_pin(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<(u64, crate::digest::Digest)> {
+    let size = reader.integer(&table.get("size")?, 0, FILE_SIZE_MAX);
+    let sha256 = table.checked(reader, "sha256", checks::sha256);
+    Some((u64::try_from(size?).ok()?, sha256?.value))
+}
+
+/// What is wanted must be among what is resolved, and all of that among the locked packages.
+fn read_deb_set(
+    reader: &mut Reader<'_>,
+    entry: &Field<'_>,
+    debs: &BTreeMap<String, LockedDeb>,
+) -> Option<(Vec<String>, Vec<String>)> {
+    let table = open(reader, entry, DEB_SET)?;
+    let mut names = |key, known: &dyn Fn(&str) -> bool, where_: &str| {
+        let mut names = BTreeSet::new();
+        for element in table.elements(reader, key) {
+            let Some(name) = reader.checked(&element, named(checks::debian_name)) else {
+                continue;
+            };
+            if !known(&name.value) {
+                let diagnostic = Diagnostic::new(format!("`{}` is not among {where_}", name.value))
+                    .at(name.span.clone(), "not there")
+                    .help("run `layerize lock` to resolve it anew");
+                reader.error(diagnostic);
+            }
+            names.insert(name.value);
+        }
+        names
+    };
+    let resolved = names("resolved", &|name| debs.contains_key(name), "the locked packages");
+    let wanted = names("wanted", &|name| resolved.contains(name), "what it resolves to");
+    Some((wanted.into_iter().collect(), resolved.into_iter().collect()))
+}
+
+/// All packages are for the lock's one architecture, or for all.
+fn check_architectures(reader: &mut Reader<'_>, table: &Table<'_>, lock: &Lock) {
+    let locked = lock.architecture.as_deref();
+    for element in table.elements(reader, "deb") {
+        let DeValue::Table(entries) = element.value else {
+            continue;
+        };
+        let Some(architecture) = entries.get("architecture") else {
+            continue;
+        };
+        let text = architecture.get_ref().as_str();
+        if locked.is_none() || (text != Some("all") && text != locked) {
+            let label = match locked {
+                Some(locked) => format!("the lock is for `{locked}`"),
+                None => "the lock has no `architecture`".to_owned(),
+            };
+            let diagnostic = Diagnostic::new("a Debian package for another architecture than the lock")
+                .at(reader.span(architecture.span()), label)
+                .help("run `layerize lock` to make it anew");
+            reader.error(diagnostic);
+        }
+    }
+}
+
+fn named(check: fn(&str) -> Check) -> impl Fn(&str) -> Check<String> {
+    move |text| check(text).map(|()| text.to_owned())
+}
+
+fn refuse<T>(label: &str) -> Check<T> {
+    Err(Complaint {
+        label: label.to_owned(),
+        help: None,
+    })
+}
+
+/// A Debian version (Debian policy §5.6.12): `[epoch:]upstream[-revision]`.
+fn debian_version(text: &str) -> Check<String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".+~:-".contains(&byte);
+    match text.as_bytes() {
+        [] => refuse("it is empty"),
+        bytes if bytes.len() > 128 => refuse("it is longer than 128 bytes"),
+        bytes if !bytes.iter().all(|&byte| allowed(byte)) => refuse("not a Debian version"),
+        [first, ..] if !first.is_ascii_alphanumeric() => refuse("not a Debian version"),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// A path below a mirror: relative, without `..`, without a host.
+fn pool_path(text: &str) -> Check<String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-._~%:/".contains(&byte);
+    // A `:` may come with an epoch in a file's name; before the first `/` it would make the path an address.
+    let (first, below) = text.split_once('/').unwrap_or(("", text));
+    match text {
+        _ if first.contains(':') || below.contains("://") => refuse("a lock names no host"),
+        _ if text.len() > 1024 => refuse("it is longer than 1024 bytes"),
+        _ if !text.bytes().all(allowed) => refuse("only letters, digits and `+ - . _ ~ % : /` are allowed"),
+        _ if text.split('/').any(|component| component.is_empty()) => {
+            refuse("it must be relative, without empty components")
+        }
+        _ if text.split('/').any(|component| component == "..") => refuse("`..` is not allowed"),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// A single component of such a path.
+fn file_name(text: &str) -> Check<String> {
+    match text {
+        "." | ".." => refuse("not a file's name"),
+        _ if text.contains('/') => refuse("a file's name has no `/`"),
+        _ if text.len() > 255 => refuse("it is longer than 255 bytes"),
+        _ => pool_path(text),
+    }
+}
+
+/// `NAME=VERSION`.
+fn source_and_version(text: &str) -> Check<(String, String)> {
+    let Some((name, version)) = text.split_once('=') else {
+        return refuse("it must be `NAME=VERSION`");
+    };
+    checks::debian_name(name)?;
+    Ok((name.to_owned(), debian_version(version)?))
+}
+
+/// `NAME | NAME | …`.
+fn alternatives(text: &str) -> Check<Vec<String>> {
+    let names: Vec<String> = text.split(" | ").map(str::to_owned).collect();
+    names.iter().try_for_each(|name| checks::debian_name(name))?;
+    Ok(names)
+}

@@ -1,0 +1,37 @@
+//! A *spec* is what the user wrote: packages and images in `layerize.toml`; a *lock* pins its outside inputs.
+//!
+//! Invariant: pure (texts in, values or diagnostics out); every value that can be wrong keeps its place in
+//! the file, and all errors of a file are reported at once.
+//!
+//! A text goes through four stages: `file` takes TOML's spanned tree apart by the tables of `keys` and the
+//! `checks` of single values; [`load()`] follows imports; `names` looks every name up; then packages get their
+//! qualified names and the [`Workspace`] is whole.
+
+mod checks;
+mod diagnostics;
+mod file;
+pub(crate) mod graph;
+mod image;
+mod image_files;
+mod keys;
+mod load;
+pub mod lock;
+mod names;
+mod needs;
+mod package;
+mod reader;
+mod schema;
+mod syntax;
+mod types;
+
+pub use diagnostics::{Diagnostic, Diagnostics, Note};
+pub use load::{FILE_NAME, load, parse, spec_path};
+pub(crate) use needs::package_names;
+pub use needs::{
+    build_debs, contents_debs, deb_sets, deb_sources, debs, lock_is_current, root_debs, shell_debs, unpinned_urls,
+};
+pub use schema::schema;
+pub use types::*;
+
+#[cfg(test)]
+mod tests;

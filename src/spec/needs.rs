@@ -1,0 +1,352 @@
+//! What a workspace *needs* from outside, and so what a lock must hold.
+//!
+//! Invariant: a function of the workspace alone, in which order does not matter; `plan` asks the lock for
+//! exactly the sets named here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::types::{DEBIAN_BASE, Dependency, Image, Lock, Package, PackageName, Source, Spanned, Workspace};
+
+/// The sets of Debian packages that are each resolved together, by their sorted names; empty sets left out.
+///
+/// They are resolved apart because each is laid out apart: what a compiler needs must not decide which
+/// alternative an image gets. A set for each
+/// - package with a script: its `tools`, `libraries` and `runtime`, and the base environment;
+/// - such a package that has Debian packages in `dev`: the same with these, for `layerize shell`;
+/// - image: its `root`;
+/// - image: the Debian packages in its `contents`, whose own dependencies are members of its closure.
+///
+/// What a package's `runtime` depends on when an image holds it was resolved with the package's build, so that
+/// the closure of a package is the same in each image.
+pub fn deb_sets(workspace: &Workspace) -> BTreeSet<Vec<String>> {
+    let builds = workspace.packages.values().flat_map(|package| {
+        [
+            build_debs(workspace, package),
+            shell_debs(workspace, package).unwrap_or_default(),
+        ]
+    });
+    let images = workspace.images.values().flat_map(|image| {
+        let debs = |dependencies| sorted(debs(dependencies).map(str::to_owned));
+        [debs(&image.root), debs(&image.contents)]
+    });
+    builds.chain(images).filter(|set| !set.is_empty()).collect()
+}
+
+/// Names of the Debian source packages that are built.
+pub fn deb_sources(workspace: &Workspace) -> BTreeSet<String> {
+    let sources = workspace
+        .packages
+        .values()
+        .filter_map(|package| match &package.source.as_ref()?.value {
+            Source::DebianSource { name } => Some(name.clone()),
+            _ => None,
+        });
+    sources.collect()
+}
+
+/// Addresses whose digest the spec does not give, by the package that has them as its source.
+pub fn unpinned_urls(workspace: &Workspace) -> BTreeMap<PackageName, String> {
+    let urls = (workspace.packages.iter()).filter_map(|(name, package)| match &package.source.as_ref()?.value {
+        Source::Url { url, sha256: None, .. } => Some((name.clone(), url.clone())),
+        _ => None,
+    });
+    urls.collect()
+}
+
+/// Whether `lock` holds exactly what `workspace` needs; if not, what is missing and what is too much, a line
+/// each.
+pub fn lock_is_current(workspace: &Workspace, lock: &Lock) -> Result<(), Vec<String>> {
+    let mut wrong = Vec::new();
+    let wanted = workspace.debian.architecture.as_ref();
+    if let (Some(wanted), Some(locked)) = (wanted, &lock.architecture)
+        && wanted != locked
+    {
+        wrong.push(format!(
+            "the lock is for architecture `{locked}`, the spec for `{wanted}`"
+        ));
+    }
+    compare(
+        &deb_sets(workspace),
+        lock.deb_sets.keys().cloned().collect(),
+        |names| format!("the resolution of `deb:{}`", names.join("`, `deb:")),
+        &mut wrong,
+    );
+    compare(
+        &deb_sources(workspace),
+        lock.deb_sources.keys().cloned().collect(),
+        |name| format!("the Debian source package `{name}`"),
+        &mut wrong,
+    );
+    compare(
+        &unpinned_urls(workspace).into_keys().collect(),
+        lock.urls.keys().cloned().collect(),
+        |name| format!("the download for package `{name}`"),
+        &mut wrong,
+    );
+    let used: BTreeSet<&String> = lock.deb_sets.values().flatten().collect();
+    let unused = lock.debs.keys().filter(|name| !used.contains(name));
+    wrong.extend(unused.map(|name| format!("no longer needed: the Debian package `{name}`")));
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// The Debian packages of `package`'s build, sorted; none where it has no script.
+pub fn build_debs(workspace: &Workspace, package: &Package) -> Vec<String> {
+    if package.script.is_none() {
+        return Vec::new();
+    }
+    let own = [&package.tools, &package.libraries, &package.runtime];
+    let own = own.into_iter().flat_map(|list| debs(list)).map(str::to_owned);
+    let base = if package.base { base(workspace) } else { Vec::new() };
+    sorted(own.chain(base))
+}
+
+/// The Debian packages of `package`'s shell, sorted; `None` where they are those of its build.
+pub fn shell_debs(workspace: &Workspace, package: &Package) -> Option<Vec<String>> {
+    package.script.as_ref()?;
+    let build = build_debs(workspace, package);
+    let dev = debs(&package.dev).map(str::to_owned);
+    let shell = sorted(build.iter().cloned().chain(dev));
+    (shell != build).then_some(shell)
+}
+
+/// The Debian packages laid out at an image's `/`, sorted.
+pub fn root_debs(image: &Image) -> Vec<String> {
+    sorted(debs(&image.root).map(str::to_owned))
+}
+
+/// The Debian packages among an image's `contents`, sorted.
+pub fn contents_debs(image: &Image) -> Vec<String> {
+    sorted(debs(&image.contents).map(str::to_owned))
+}
+
+/// The Debian packages among `dependencies`, in their order.
+pub fn debs(dependencies: &[Spanned<Dependency>]) -> impl Iterator<Item = &str> {
+    dependencies.iter().filter_map(|dependency| match &dependency.value {
+        Dependency::Debian(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+fn base(workspace: &Workspace) -> Vec<String> {
+    let default = || DEBIAN_BASE.iter().map(|name| (*name).to_owned()).collect();
+    workspace.debian.base.clone().unwrap_or_else(default)
+}
+
+fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
+    names.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn compare<T: Ord>(needed: &BTreeSet<T>, locked: BTreeSet<T>, name: impl Fn(&T) -> String, wrong: &mut Vec<String>) {
+    let missing = needed
+        .difference(&locked)
+        .map(|item| format!("missing: {}", name(item)));
+    wrong.extend(missing);
+    let superfluous = locked
+        .difference(needed)
+        .map(|item| format!("no longer needed: {}", name(item)));
+    wrong.extend(superfluous);
+}
+
+impl Workspace {
+    /// The part of the workspace that `packages` and `images` need, dev shells included: so that a plan for a
+    /// few targets asks for nothing of the others.
+    pub fn only(&self, packages: &BTreeSet<PackageName>, images: &BTreeSet<String>) -> Self {
+        let images: BTreeMap<String, Image> = (self.images.iter())
+            .filter(|(name, _)| images.contains(*name))
+            .map(|(name, image)| (name.clone(), image.clone()))
+            .collect();
+        let contents = images.values().flat_map(|image| package_names(&image.contents));
+        let mut todo: Vec<&PackageName> = packages.iter().chain(contents).collect();
+        let mut needed: BTreeMap<PackageName, Package> = BTreeMap::new();
+        while let Some(name) = todo.pop() {
+            let Some(package) = self.packages.get(name).filter(|_| !needed.contains_key(name)) else {
+                continue;
+            };
+            needed.insert(name.clone(), package.clone());
+            let lists = [&package.tools, &package.libraries, &package.runtime, &package.dev];
+            todo.extend(lists.into_iter().flat_map(|list| package_names(list)));
+        }
+        Self {
+            files: self.files.clone(),
+            packages: needed,
+            images,
+            debian: self.debian.clone(),
+        }
+    }
+}
+
+/// The workspace's packages among `dependencies`, in their order.
+pub(crate) fn package_names(dependencies: &[Spanned<Dependency>]) -> impl Iterator<Item = &PackageName> {
+    dependencies.iter().filter_map(|dependency| match &dependency.value {
+        Dependency::Package(name) => Some(name),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{LockedUrl, parse};
+
+    const SPEC: &str = r#"
+        debian.base = ["dash"]
+
+        [package.app]
+        source = "."
+        tools = ["deb:gcc", "lib", "plain"]
+        libraries = ["deb:libc6-dev"]
+        runtime = ["deb:tzdata"]
+        dev = ["deb:gdb"]
+        script = "make"
+
+        [package.lib]
+        source = { url = "https://x.invalid/lib.tar.gz" }
+        tools = ["deb:make"]
+        dev = ["deb:dash", "helper"]
+        script = "make"
+
+        [package.bare]
+        source = { deb-source = "hello" }
+        base = false
+        script = "make"
+
+        [package.helper]
+        source = { deb-source = "hello" }
+        script = "make"
+
+        [package.plain]
+        source = { url = "https://x.invalid/plain.tar.gz" }
+
+        [package.pinned]
+        source = { url = "https://x.invalid/x", sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" }
+
+        [image.one]
+        contents = ["app", "deb:zlib1g", "deb:bash"]
+        root = ["deb:nginx"]
+
+        [image.two]
+        contents = ["deb:bash", "deb:zlib1g"]
+    "#;
+
+    fn workspace() -> Workspace {
+        parse(SPEC).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    fn current_lock() -> Lock {
+        let sets = deb_sets(&workspace());
+        let deb = |name: &String| {
+            let deb = crate::spec::LockedDeb {
+                version: "1".to_owned(),
+                architecture: "amd64".to_owned(),
+                filename: "pool/x.deb".to_owned(),
+                size: 1,
+                sha256: crate::digest::Digest::of(b""),
+                depends: Vec::new(),
+                source: (name.clone(), "1".to_owned()),
+            };
+            (name.clone(), deb)
+        };
+        let url = LockedUrl {
+            size: 0,
+            sha256: crate::digest::Digest::of(b""),
+        };
+        let source = crate::spec::LockedDebSource {
+            version: "1".to_owned(),
+            directory: "pool".to_owned(),
+            files: Vec::new(),
+        };
+        Lock {
+            architecture: Some("amd64".to_owned()),
+            debs: sets.iter().flatten().map(deb).collect(),
+            deb_sets: sets.iter().map(|set| (set.clone(), set.clone())).collect(),
+            deb_sources: [("hello".to_owned(), source)].into(),
+            urls: (unpinned_urls(&workspace()).into_keys())
+                .map(|name| (name, url.clone()))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn each_way_of_laying_out_has_its_set() {
+        let sets: Vec<String> = deb_sets(&workspace()).iter().map(|set| set.join(" ")).collect();
+        assert_eq!(
+            sets,
+            [
+                "bash zlib1g",
+                "dash",
+                "dash gcc gdb libc6-dev tzdata",
+                "dash gcc libc6-dev tzdata",
+                "dash make",
+                "nginx",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_base_is_the_machine_independent_default() {
+        let text = SPEC.replace("debian.base = [\"dash\"]", "");
+        let workspace = parse(&text).unwrap();
+        let helper = &workspace.packages[&PackageName("helper".to_owned())];
+        assert_eq!(build_debs(&workspace, helper), DEBIAN_BASE);
+    }
+
+    #[test]
+    fn downloads_without_a_digest_are_to_be_pinned() {
+        let urls: Vec<(String, String)> = (unpinned_urls(&workspace()).into_iter())
+            .map(|(name, url)| (name.0, url))
+            .collect();
+        let expected = [
+            ("lib", "https://x.invalid/lib.tar.gz"),
+            ("plain", "https://x.invalid/plain.tar.gz"),
+        ];
+        assert_eq!(urls, expected.map(|(name, url)| (name.to_owned(), url.to_owned())));
+        assert_eq!(deb_sources(&workspace()), ["hello".to_owned()].into());
+    }
+
+    #[test]
+    fn a_lock_is_current_or_says_why_not() {
+        assert_eq!(lock_is_current(&workspace(), &current_lock()), Ok(()));
+        let mut lock = current_lock();
+        lock.deb_sets.remove(&vec!["nginx".to_owned()]);
+        lock.deb_sets.insert(vec!["old".to_owned()], Vec::new());
+        lock.deb_sources.clear();
+        let url = lock.urls.remove(&PackageName("lib".to_owned())).unwrap();
+        lock.urls.insert(PackageName("gone".to_owned()), url);
+        lock.architecture = Some("arm64".to_owned());
+        let mut workspace = workspace();
+        workspace.debian.architecture = Some("amd64".to_owned());
+        assert_eq!(
+            lock_is_current(&workspace, &lock).unwrap_err(),
+            [
+                "the lock is for architecture `arm64`, the spec for `amd64`",
+                "missing: the resolution of `deb:nginx`",
+                "no longer needed: the resolution of `deb:old`",
+                "missing: the Debian source package `hello`",
+                "missing: the download for package `lib`",
+                "no longer needed: the download for package `gone`",
+                "no longer needed: the Debian package `nginx`",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_part_holds_what_it_needs_and_no_more() {
+        let workspace = workspace();
+        let names = |packages: &[&str], images: &[&str]| {
+            let packages = packages.iter().map(|name| PackageName((*name).to_owned())).collect();
+            let images = images.iter().map(|name| (*name).to_owned()).collect();
+            let part = workspace.only(&packages, &images);
+            let names = part
+                .packages
+                .keys()
+                .map(ToString::to_string)
+                .chain(part.images.into_keys());
+            names.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(&[], &[]), "");
+        assert_eq!(names(&["plain", "nope"], &[]), "plain");
+        assert_eq!(names(&["lib"], &[]), "helper lib");
+        assert_eq!(names(&[], &["one"]), "app helper lib plain one");
+        assert_eq!(names(&["bare"], &["two"]), "bare two");
+    }
+}

@@ -1,0 +1,315 @@
+//! A *package* as the user wrote it: `[package.NAME]` and its source.
+//!
+//! Invariant: a package that comes back without a diagnostic has something to do, and every value in it has
+//! passed its check; whether the names in it exist is [`super::names`]' business.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use toml::de::DeValue;
+
+use super::checks::{self, Complaint, did_you_mean};
+use super::diagnostics::Diagnostic;
+use super::keys::{self, Key};
+use super::reader::{Field, Reader, Table};
+use super::types::{Dependency, Package, PackageName, Source, Spanned};
+
+/// Reads `[package.NAME]`.
+pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option<Package> {
+    reader.accept_key(field, "a package's name", checks::package_name(field.key));
+    let what = format!("package `{}`", field.key);
+    let table = reader.table(field, what, keys::PACKAGE.iter().collect())?;
+    let package = Package {
+        name: Spanned {
+            value: PackageName(field.key.to_owned()),
+            span: field.key_span.clone(),
+        },
+        dir: dir.to_owned(),
+        version: table.checked(reader, "version", checks::version),
+        source: read_source(reader, &table, dir),
+        tools: dependencies(reader, &table, "tools"),
+        libraries: dependencies(reader, &table, "libraries"),
+        runtime: dependencies(reader, &table, "runtime"),
+        dev: dependencies(reader, &table, "dev"),
+        env: text_map(reader, &table, "env", checks::build_env_name),
+        script: table.checked(reader, "script", checks::nonempty),
+        timeout_seconds: read_timeout(reader, &table),
+        base: table.flag(reader, "base").unwrap_or(true),
+    };
+    check_purpose(reader, &table);
+    Some(package)
+}
+
+/// A package needs a script or a source, and what only a script can use needs a script.
+fn check_purpose(reader: &mut Reader<'_>, table: &Table<'_>) {
+    if table.get("script").is_some() {
+        return;
+    }
+    if table.get("source").is_none() {
+        let diagnostic = Diagnostic::new(format!("{} has neither a `script` nor a `source`", table.what))
+            .at(table.span.clone(), "nothing to build")
+            .help("add `script = \"…\"` to build something, or `source = \"DIR\"` to take files as they are");
+        return reader.error(diagnostic);
+    }
+    for key in ["tools", "libraries", "runtime", "dev", "env", "timeout", "base"] {
+        if let Some(field) = table.get(key) {
+            let diagnostic = Diagnostic::new(format!("{} has no effect without a `script`", field.title()))
+                .at(field.key_span, "used by a script only")
+                .help(format!("add `script = \"…\"`, or leave `{key}` out"));
+            reader.error(diagnostic);
+        }
+    }
+}
+
+/// A number without a unit is a mistake that deserves its own advice.
+fn read_timeout(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<u64> {
+    let field = table.get("timeout")?;
+    if matches!(field.value, DeValue::Integer(_)) {
+        let help = "write the unit: `\"90s\"`, `\"30m\"`, `\"2h\"`".to_owned();
+        reader.wrong_type(&field, "a string", Some(help));
+        return None;
+    }
+    reader.checked(&field, checks::duration).map(|seconds| seconds.value)
+}
+
+/// Reads an array of dependencies, each at most once; none where it is missing.
+pub(super) fn dependencies(reader: &mut Reader<'_>, table: &Table<'_>, key: &'static str) -> Vec<Spanned<Dependency>> {
+    let mut found: Vec<Spanned<Dependency>> = Vec::new();
+    for element in table.elements(reader, key) {
+        let Some(dependency) = reader.checked(&element, dependency) else {
+            continue;
+        };
+        match found.iter().find(|earlier| earlier.value == dependency.value) {
+            Some(earlier) => {
+                let message = format!("`{key}` of {} names `{}` twice", table.what, dependency.value);
+                let diagnostic = Diagnostic::new(message).at(dependency.span, "named again");
+                reader.error(diagnostic.note_at(earlier.span.clone(), "first named here"));
+            }
+            None => found.push(dependency),
+        }
+    }
+    found
+}
+
+/// `deb:NAME`, `NAME`, `alias:NAME` or `/layerize/store/HASH-NAME`.
+fn dependency(text: &str) -> Result<Dependency, Complaint> {
+    if let Some(name) = text.strip_prefix("deb:") {
+        return checks::debian_name(name).map(|()| Dependency::Debian(name.to_owned()));
+    }
+    if text.starts_with('/') {
+        return checks::store_path(text).map(|()| Dependency::StorePath(text.to_owned()));
+    }
+    for part in text.split(':') {
+        checks::package_name(part).map_err(|complaint| Complaint {
+            help: (complaint.help).or_else(|| Some("write `NAME`, `ALIAS:NAME` or `deb:NAME`".to_owned())),
+            ..complaint
+        })?;
+    }
+    Ok(Dependency::Package(PackageName(text.to_owned())))
+}
+
+/// Reads a table of strings whose keys pass `check_key`; empty where it is missing.
+pub(super) fn text_map(
+    reader: &mut Reader<'_>,
+    table: &Table<'_>,
+    key: &'static str,
+    check_key: fn(&str) -> Result<(), Complaint>,
+) -> BTreeMap<String, Spanned<String>> {
+    let mut found = BTreeMap::new();
+    for entry in table.entries(reader, key) {
+        reader.accept_key(&entry, &format!("a key of {}", entry.owner), check_key(entry.key));
+        if let Some(text) = reader.text(&entry) {
+            found.insert(entry.key.to_owned(), text);
+        }
+    }
+    found
+}
+
+fn read_source(reader: &mut Reader<'_>, table: &Table<'_>, dir: &Path) -> Option<Spanned<Source>> {
+    let field = table.get("source")?;
+    let value = source(reader, &field, dir)?;
+    Some(Spanned {
+        value,
+        span: field.span,
+    })
+}
+
+/// Reads `source`: a path as a string, or a table of exactly one kind.
+fn source(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option<Source> {
+    if let DeValue::String(_) = field.value {
+        return reader.checked(field, source_path).map(|path| Source::Path {
+            path: path.value,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            gitignore: true,
+        });
+    }
+    if !matches!(field.value, DeValue::Table(_)) {
+        let help = "write `\"DIR\"`, `{ url = \"…\", sha256 = \"…\" }` or `{ deb-source = \"NAME\" }`";
+        reader.wrong_type(field, "a string or a table", Some(help.to_owned()));
+        return None;
+    }
+    let kinds = [
+        ("path", keys::SOURCE_PATH),
+        ("url", keys::SOURCE_URL),
+        ("deb-source", keys::SOURCE_DEBIAN),
+    ];
+    let all: Vec<&'static Key> = kinds.iter().flat_map(|(_, keys)| keys.iter()).collect();
+    let table = reader.table(field, field.title(), all)?;
+    let mut given = kinds.iter().filter(|(kind, _)| table.get(kind).is_some());
+    let Some((kind, own)) = given.next() else {
+        let diagnostic = Diagnostic::new(format!("{} does not say where from", field.title()))
+            .at(field.span.clone(), "one of `path`, `url` and `deb-source` is missing")
+            .help("write `{ path = \"DIR\" }`, `{ url = \"…\", sha256 = \"…\" }` or `{ deb-source = \"NAME\" }`");
+        reader.error(diagnostic);
+        return None;
+    };
+    refuse_foreign_keys(reader, &table, kind, own, &kinds);
+    match *kind {
+        "path" => path_source(reader, &table),
+        "url" => url_source(reader, &table, dir),
+        _ => {
+            let name = table.checked(reader, "deb-source", debian_source_name)?;
+            Some(Source::DebianSource { name: name.value })
+        }
+    }
+}
+
+/// Keys of another kind of source than the one that is given.
+fn refuse_foreign_keys(
+    reader: &mut Reader<'_>,
+    table: &Table<'_>,
+    kind: &'static str,
+    own: &[Key],
+    kinds: &[(&'static str, &'static [Key])],
+) {
+    for (other, keys) in kinds {
+        for key in keys.iter().filter(|key| !own.iter().any(|own| own.name == key.name)) {
+            let Some(field) = table.get(key.name) else { continue };
+            let diagnostic = if key.name == *other {
+                Diagnostic::new(format!("{} has both `{kind}` and `{other}`", table.what))
+                    .at(field.key_span, "a source comes from one place")
+                    .help(format!("keep `{kind}` or `{other}`"))
+            } else {
+                Diagnostic::new(format!("`{}` does not belong to a `{kind}` source", key.name))
+                    .at(field.key_span, format!("a key of `{other}` sources"))
+                    .help(format!("leave `{}` out", key.name))
+            };
+            reader.error(diagnostic);
+        }
+    }
+}
+
+fn path_source(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Source> {
+    let mut patterns = |key| {
+        let elements = table.elements(reader, key);
+        let texts = elements.iter().filter_map(|element| reader.text(element));
+        texts.map(|text| text.value).collect()
+    };
+    let (include, exclude) = (patterns("include"), patterns("exclude"));
+    let gitignore = table.flag(reader, "gitignore");
+    let path = table.checked(reader, "path", source_path)?;
+    Some(Source::Path {
+        path: path.value,
+        include,
+        exclude,
+        gitignore: gitignore.unwrap_or(true),
+    })
+}
+
+fn url_source(reader: &mut Reader<'_>, table: &Table<'_>, dir: &Path) -> Option<Source> {
+    let sha256 = table.checked(reader, "sha256", checks::sha256);
+    let unpack = table.flag(reader, "unpack");
+    let strip = table.get("strip").and_then(|field| {
+        let strip = reader.integer(&field, 0, 64)?;
+        if unpack == Some(false) {
+            let diagnostic = Diagnostic::new(format!("{} has no effect with `unpack = false`", field.title()))
+                .at(field.key_span, "used while unpacking only")
+                .help("leave `strip` or `unpack = false` out");
+            reader.error(diagnostic);
+        }
+        u32::try_from(strip).ok()
+    });
+    let url = table.checked(reader, "url", checks::url)?;
+    Some(Source::Url {
+        url: from_dir(&url.value, dir),
+        sha256: sha256.map(|sha256| sha256.value),
+        unpack,
+        strip,
+    })
+}
+
+/// A `file:` address that is relative to the spec's directory, made relative to where that directory is named
+/// from; what an address cannot hold of the directory's path is escaped (RFC 3986 §2.1).
+fn from_dir(url: &str, dir: &Path) -> String {
+    let Some(path) = url.strip_prefix("file:").filter(|path| !path.starts_with('/')) else {
+        return url.to_owned();
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let escape = |byte: &u8| match plain(*byte) {
+        true => char::from(*byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    let dir: String = dir.as_os_str().as_bytes().iter().map(escape).collect();
+    match dir.as_str() {
+        "" => format!("file:{path}"),
+        dir => format!("file:{}/{path}", dir.trim_end_matches('/')),
+    }
+}
+
+/// A path, with advice where an address or a Debian package was meant.
+fn source_path(text: &str) -> Result<String, Complaint> {
+    let meant = if text.contains("://") {
+        Some(format!("write `{{ url = \"{text}\" }}`"))
+    } else {
+        let name = text.strip_prefix("deb-source:").or_else(|| text.strip_prefix("deb:"));
+        name.map(|name| format!("write `{{ deb-source = \"{name}\" }}`"))
+    };
+    match meant {
+        Some(help) => Err(Complaint {
+            label: "this is not a path".to_owned(),
+            help: Some(help),
+        }),
+        None => checks::local_path(text),
+    }
+}
+
+fn debian_source_name(text: &str) -> Result<String, Complaint> {
+    let bare = text.strip_prefix("deb:").unwrap_or(text);
+    checks::debian_name(bare)?;
+    if bare != text {
+        return Err(Complaint {
+            label: "`deb:` is for binary packages".to_owned(),
+            help: Some(format!("write `{bare}`")),
+        });
+    }
+    Ok(text.to_owned())
+}
+
+/// Advice for the name of a package that does not exist: one spelt like it, else a Debian package.
+pub(super) fn advice_for_unknown(name: &str, known: &[&str]) -> Option<String> {
+    if let Some(similar) = did_you_mean(name, known.iter().copied()) {
+        return Some(format!("did you mean `{similar}`?"));
+    }
+    let debian = checks::debian_name(name).is_ok();
+    debian.then(|| format!("a Debian package is written `deb:{name}`; a package of your own needs `[package.{name}]`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_addresses_are_relative_to_the_spec() {
+        for (url, dir, expected) in [
+            ("file:vendor/a.tar", "/a b/ä%", "file:/a%20b/%C3%A4%25/vendor/a.tar"),
+            ("file:vendor/a.tar", "/", "file:/vendor/a.tar"),
+            ("file:vendor/a.tar", "", "file:vendor/a.tar"),
+            ("file:///srv/a.tar", "/a", "file:///srv/a.tar"),
+            ("https://x.invalid/a", "/a", "https://x.invalid/a"),
+        ] {
+            assert_eq!(from_dir(url, Path::new(dir)), expected);
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! The types of a parsed spec: packages, images, sources and dependencies, each value with its span.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use crate::digest::Digest;
+
+/// A value and where it stands: file index into [`Workspace::files`] and byte range in that file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spanned<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    pub span: Span,
+}
+
+impl<T> Spanned<T> {
+    /// A value that stands in no file: a flag's.
+    pub fn nowhere(value: T) -> Self {
+        Self {
+            value,
+            span: Span {
+                file: usize::MAX,
+                range: 0..0,
+            },
+        }
+    }
+}
+
+/// A place in one of the workspace's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Index into [`Workspace::files`].
+    pub file: usize,
+    /// Byte range in the file's text.
+    pub range: Range<usize>,
+}
+
+/// A spec file's text, for diagnostics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// As shown to the user, relative to where they are if possible.
+    pub path: PathBuf,
+    /// The whole text.
+    pub text: String,
+}
+
+/// A package's name, with the alias path of the import it came from: `hello`, `base:openssl`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PackageName(pub String);
+
+impl fmt::Display for PackageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A root spec with everything it imports, checked: every name resolves, no cycle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workspace {
+    /// The root file first, then imported ones in order of first mention.
+    pub files: Vec<SourceFile>,
+    /// All packages by qualified name; the root file's own have no prefix.
+    pub packages: BTreeMap<PackageName, Package>,
+    /// The root file's images.
+    pub images: BTreeMap<String, Image>,
+    /// The root file's `[debian]` table.
+    pub debian: Debian,
+}
+
+/// `[package.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// Qualified name and where its table header stands.
+    pub name: Spanned<PackageName>,
+    /// Directory of the file that declares it, to which its paths are relative.
+    pub dir: PathBuf,
+    /// `version`; the output is named `NAME-VERSION`.
+    pub version: Option<Spanned<String>>,
+    /// `source`: unpacked into the build's working directory.
+    pub source: Option<Spanned<Source>>,
+    /// `tools`: in the build only.
+    pub tools: Vec<Spanned<Dependency>>,
+    /// `libraries`: linked against; what is really used stays referenced.
+    pub libraries: Vec<Spanned<Dependency>>,
+    /// `runtime`: in the closure whether or not the scan finds them.
+    pub runtime: Vec<Spanned<Dependency>>,
+    /// `dev`: in `layerize shell` only.
+    pub dev: Vec<Spanned<Dependency>>,
+    /// `env`: variables of the build.
+    pub env: BTreeMap<String, Spanned<String>>,
+    /// `script`: run by `bash -e` (or `sh` where no bash is among the tools); `None` takes the source as it is.
+    pub script: Option<Spanned<String>>,
+    /// `timeout` in seconds.
+    pub timeout_seconds: Option<u64>,
+    /// `base`: whether Debian's small shell environment is among the tools (default true).
+    pub base: bool,
+}
+
+/// What a package or image depends on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dependency {
+    /// `deb:NAME`: a Debian binary package with what it depends on.
+    Debian(String),
+    /// `NAME` or `alias:NAME`: a package of the workspace.
+    Package(PackageName),
+    /// `/layerize/store/HASH-NAME`: a path that must be in the store.
+    StorePath(String),
+}
+
+impl fmt::Display for Dependency {
+    /// As the user writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Debian(name) => write!(f, "deb:{name}"),
+            Self::Package(name) => name.fmt(f),
+            Self::StorePath(path) => f.write_str(path),
+        }
+    }
+}
+
+/// Where a package's source comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// `{ path = "src", include = […], exclude = […], gitignore = true }`, relative to the package's `dir`.
+    Path {
+        /// The file or directory.
+        path: String,
+        /// Gitignore-style patterns; where given, only what matches one is taken.
+        include: Vec<String>,
+        /// Gitignore-style patterns of what is left out.
+        exclude: Vec<String>,
+        /// Whether `.gitignore` files below the path are honoured (default true).
+        gitignore: bool,
+    },
+    /// `{ url = "…", sha256 = "…", unpack = true, strip = 1 }`; `file:`, `http:` and `https:`.
+    Url {
+        /// The address.
+        url: String,
+        /// Digest of the file; where absent, the lock pins it.
+        sha256: Option<Digest>,
+        /// Whether to unpack it; default: by its name.
+        unpack: Option<bool>,
+        /// Leading directories dropped while unpacking; default 1 if all entries share one, else 0.
+        strip: Option<u32>,
+    },
+    /// `{ deb-source = "hello" }`: a Debian source package, its patches applied.
+    DebianSource {
+        /// Source package name.
+        name: String,
+    },
+}
+
+/// `[debian]`: where Debian packages come from and which small set every build has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Debian {
+    /// `sources`: deb822 or one-line apt sources; empty: those of the machine.
+    pub sources: Vec<String>,
+    /// `keyring`: path of the keyring for `sources`, relative to the spec; `None`: the machine's.
+    pub keyring: Option<String>,
+    /// `architecture`: Debian's name (`amd64`); `None`: the machine's when the lock is made.
+    pub architecture: Option<String>,
+    /// `base`: replaces the packages that every build has (names without `deb:`).
+    pub base: Option<Vec<String>>,
+}
+
+/// `[image.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Name and where its table header stands.
+    pub name: Spanned<String>,
+    /// Directory of the file that declares it.
+    pub dir: PathBuf,
+    /// `tag` (default `latest`).
+    pub tag: String,
+    /// `contents`: store paths at their own place, joined under `/` by symlinks.
+    pub contents: Vec<Spanned<Dependency>>,
+    /// `root`: Debian packages laid out at `/`.
+    pub root: Vec<Spanned<Dependency>>,
+    /// `files`: by absolute path in the image.
+    pub files: BTreeMap<String, Spanned<ImageFile>>,
+    /// `users`: by name.
+    pub users: BTreeMap<String, Spanned<User>>,
+    /// `entrypoint`.
+    pub entrypoint: Vec<String>,
+    /// `cmd`.
+    pub cmd: Vec<String>,
+    /// `env`, in the order of their names.
+    pub env: BTreeMap<String, String>,
+    /// `workdir`.
+    pub workdir: Option<String>,
+    /// `user`: `user[:group]`, names or numbers.
+    pub user: Option<String>,
+    /// `ports`: `80`, `"53/udp"`; printed `80/tcp`.
+    pub ports: Vec<String>,
+    /// `volumes`.
+    pub volumes: Vec<String>,
+    /// `labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `annotations` of the manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// `stop-signal`.
+    pub stop_signal: Option<String>,
+    /// `layers`.
+    pub layers: Layers,
+    /// `platform` (default `linux/amd64` or what the lock's architecture says).
+    pub platform: Option<Spanned<String>>,
+    /// `compression` (default gzip).
+    pub compression: Option<Spanned<String>>,
+}
+
+impl Image {
+    /// An image with nothing in it, which no file declares.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: Spanned::nowhere(name.to_owned()),
+            dir: PathBuf::new(),
+            tag: "latest".to_owned(),
+            contents: Vec::new(),
+            root: Vec::new(),
+            files: BTreeMap::new(),
+            users: BTreeMap::new(),
+            entrypoint: Vec::new(),
+            cmd: Vec::new(),
+            env: BTreeMap::new(),
+            workdir: None,
+            user: None,
+            ports: Vec::new(),
+            volumes: Vec::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            stop_signal: None,
+            layers: Layers::default(),
+            platform: None,
+            compression: None,
+        }
+    }
+}
+
+/// A file, directory or symlink that the spec puts into an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFile {
+    /// What it is.
+    pub kind: ImageFileKind,
+    /// Permission bits; default 0644 for files (0755 where executable on disk), 0755 for directories.
+    pub mode: Option<u32>,
+    /// Numeric or named owner; default 0.
+    pub owner: Option<String>,
+    /// Numeric or named group; default 0.
+    pub group: Option<String>,
+}
+
+/// What kind of entry an [`ImageFile`] makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageFileKind {
+    /// `"path"` or `{ source = "path" }`: a file or tree relative to the spec.
+    Source(String),
+    /// `{ text = "…" }`: content given in the spec.
+    Text(String),
+    /// `{ symlink = "target" }`.
+    Symlink(String),
+    /// `{ directory = true }`: an empty directory.
+    Directory,
+}
+
+/// A line of `etc/passwd` and its group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Numeric user ID.
+    pub uid: u32,
+    /// Numeric group ID (default: the same as `uid`).
+    pub gid: u32,
+    /// Home directory (default `/`).
+    pub home: String,
+    /// Login shell (default `/sbin/nologin`).
+    pub shell: String,
+}
+
+/// `layers = { strategy, max, groups, weights, plan }`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Layers {
+    /// Strategy's name; `None`: `churn`.
+    pub strategy: Option<Spanned<String>>,
+    /// Most layers the image may have; `None`: 100.
+    pub max: Option<Spanned<u32>>,
+    /// Groups of package names that stand together in a layer of their own.
+    pub groups: Vec<Vec<String>>,
+    /// Probability of change by package name, in parts per million.
+    pub weights: BTreeMap<String, u32>,
+    /// A plan file, relative to the spec.
+    pub plan: Option<Spanned<String>>,
+}
+
+/// `layerize.lock`: every input that comes from outside, pinned by hash. Names no host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lock {
+    /// Debian architecture of `debs` (`amd64`); `None` while there are none.
+    pub architecture: Option<String>,
+    /// Debian binary packages by name; one version each.
+    pub debs: BTreeMap<String, LockedDeb>,
+    /// What each set of wanted packages resolves to, by the sorted names wanted.
+    pub deb_sets: BTreeMap<Vec<String>, Vec<String>>,
+    /// Debian source packages by name.
+    pub deb_sources: BTreeMap<String, LockedDebSource>,
+    /// Downloads of `source = { url = … }`, by package name.
+    pub urls: BTreeMap<PackageName, LockedUrl>,
+}
+
+/// A Debian binary package as pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedDeb {
+    /// Debian version, with epoch if it has one.
+    pub version: String,
+    /// `amd64`, or `all`.
+    pub architecture: String,
+    /// Path in the archive's pool, without host.
+    pub filename: String,
+    /// Size of the `.deb` in bytes.
+    pub size: u64,
+    /// Digest of the `.deb`.
+    pub sha256: Digest,
+    /// `Depends` and `Pre-Depends`: each an alternative of locked package names (virtual ones resolved to
+    /// their locked providers); versions dropped, as the solver has dealt with them.
+    pub depends: Vec<Vec<String>>,
+    /// Source package and its version, for the bill of materials.
+    pub source: (String, String),
+}
+
+/// A Debian source package as pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedDebSource {
+    /// Debian version.
+    pub version: String,
+    /// Directory in the archive's pool, without host.
+    pub directory: String,
+    /// The `.dsc` and what it lists.
+    pub files: Vec<LockedFile>,
+}
+
+/// A file as pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedFile {
+    /// File name without directory.
+    pub name: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Digest.
+    pub sha256: Digest,
+}
+
+/// A download as pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedUrl {
+    /// Size in bytes.
+    pub size: u64,
+    /// Digest.
+    pub sha256: Digest,
+}
+
+/// Debian packages that every build has unless `base = false` or `[debian] base` says otherwise: a shell and
+/// what `configure` scripts take for granted.
+pub const DEBIAN_BASE: &[&str] = &[
+    "bash",
+    "bzip2",
+    "coreutils",
+    "dash",
+    "diffutils",
+    "findutils",
+    "gawk",
+    "grep",
+    "gzip",
+    "libc-bin",
+    "patch",
+    "sed",
+    "tar",
+    "xz-utils",
+];
