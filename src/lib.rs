@@ -1,6 +1,6 @@
 //! layerize turns hashed closures into OCI images.
 //!
-//! The flow, each arrow one module: [`spec`] (what the user wrote) and its lock → `plan` (derivations) →
+//! The flow, each arrow one module: [`spec`] (what the user wrote) and its lock → [`plan`] (derivations) →
 //! `build` (sandboxed, into the [`store`]) → [`closure`] → `layer` plan and packed layers → `image` →
 //! `transport`. `audit` reads images back. `cli` alone prints, reads the environment or exits.
 //!
@@ -15,6 +15,7 @@
 //! | [`store`] | add, look up, verify, collect garbage | digest fsio nar store_path |
 //! | [`closure`] | closed set, topological order, why-chains | digest store_path store |
 //! | [`spec`] | the user's TOML and the lock; pure | digest |
+//! | [`plan`] | spec and lock → derivations in order; pure | digest spec store_path |
 //!
 //! `tests/tidy.rs` checks the third column.
 
@@ -24,6 +25,7 @@ pub mod event;
 pub mod fsio;
 pub mod nar;
 pub mod oci;
+pub mod plan;
 pub mod spec;
 pub mod store;
 pub mod store_path;

@@ -1,0 +1,385 @@
+//! *Making* a plan: a step for everything that a workspace builds or fetches.
+//!
+//! Invariant: equal steps are one step, whoever needs them; a step comes after its inputs; the plan is a
+//! function of spec, lock and the store paths of local sources.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::spec::{
+    self, Diagnostic, Diagnostics, Image, Lock, LockedDebSource, Package, PackageName, Source, Spanned, Workspace,
+    graph,
+};
+use crate::store_path::{NAME_MAX, StorePath};
+
+use super::resolve::step_key;
+use super::script::{Purpose, Scripts, in_files, resolve, unique};
+use super::{Action, Derivation, Download, ImageInputs, Input, Origin, Plan, StepId};
+
+/// The plan of all packages and images in `workspace`, with the Debian packages that they need.
+///
+/// `sources` holds the store path of each package's `path` source, added under its [`source_name`]. Everything that
+/// the lock does not hold is reported at once.
+pub fn make(
+    workspace: &Workspace,
+    lock: &Lock,
+    sources: &BTreeMap<PackageName, StorePath>,
+) -> Result<Plan, Diagnostics> {
+    let mut maker = Maker {
+        workspace,
+        lock,
+        sources,
+        plan: Plan::default(),
+        known: BTreeMap::new(),
+    };
+    let mut errors: Vec<Diagnostic> = check_lock(workspace, lock).into_iter().collect();
+    if !errors.is_empty() {
+        return Err(in_files(errors, &workspace.files));
+    }
+    maker.add_debs();
+    for package in in_order(workspace) {
+        match maker.package(package) {
+            Ok(input) => {
+                maker.plan.packages.insert(package.name.value.clone(), input);
+            }
+            Err(diagnostic) => errors.push(*diagnostic),
+        }
+    }
+    // What needs a package that failed would only say so again.
+    if errors.is_empty() {
+        for (name, image) in &workspace.images {
+            match maker.image(image) {
+                Ok(inputs) => {
+                    maker.plan.images.insert(name.clone(), inputs);
+                }
+                Err(diagnostic) => errors.push(*diagnostic),
+            }
+        }
+    }
+    if errors.is_empty() {
+        return Ok(maker.plan);
+    }
+    Err(in_files(errors, &workspace.files))
+}
+
+/// Name part of the store path of what `package` makes: `NAME-VERSION`, or `NAME`.
+pub fn output_name(package: &Package) -> String {
+    let name = package.name.value.0.rsplit(':').next().unwrap_or_default();
+    match &package.version {
+        Some(version) => format!("{name}-{}", version.value),
+        None => name.to_owned(),
+    }
+}
+
+/// Name part of the store path of `package`'s source, `is_file` where that is a single file and no tree.
+///
+/// Without a script the source is the output and named as that. A script finds a single file in its working
+/// directory under this name, so it keeps its own; anything else is named by the package, whatever its
+/// directory or archive is called.
+pub fn source_name(package: &Package, is_file: bool) -> String {
+    let own = package.source.as_ref().and_then(|source| match &source.value {
+        Source::Path { path, .. } => path.rsplit('/').find(|part| !part.is_empty()),
+        Source::Url { url, .. } => Some(url_file_name(url)),
+        Source::DebianSource { .. } => None,
+    });
+    match (&package.script, own) {
+        (None, _) => output_name(package),
+        (Some(_), Some(own)) if is_file => store_name(own),
+        (Some(_), _) => format!("{}-source", output_name(package)),
+    }
+}
+
+/// The packages, each after those that its build needs.
+fn in_order(workspace: &Workspace) -> Vec<&Package> {
+    let packages: Vec<&Package> = workspace.packages.values().collect();
+    let names: Vec<&PackageName> = workspace.packages.keys().collect();
+    let successors: Vec<Vec<usize>> = (packages.iter())
+        .map(|package| {
+            let lists = [&package.tools, &package.libraries, &package.runtime];
+            let needed = lists.into_iter().flat_map(|list| spec::package_names(list));
+            needed.filter_map(|name| names.binary_search(&name).ok()).collect()
+        })
+        .collect();
+    let order = graph::dependency_order(&successors);
+    order.into_iter().map(|index| packages[index]).collect()
+}
+
+fn check_lock(workspace: &Workspace, lock: &Lock) -> Option<Diagnostic> {
+    let (wanted, locked) = (workspace.debian.architecture.as_ref()?, lock.architecture.as_ref()?);
+    (wanted != locked).then(|| {
+        Diagnostic::new(format!(
+            "the lock is for architecture `{locked}`, the spec for `{wanted}`"
+        ))
+        .help("run `layerize lock`")
+    })
+}
+
+struct Maker<'a> {
+    workspace: &'a Workspace,
+    lock: &'a Lock,
+    sources: &'a BTreeMap<PackageName, StorePath>,
+    plan: Plan,
+    /// Steps by everything in them that is hashed.
+    known: BTreeMap<String, StepId>,
+}
+
+impl Maker<'_> {
+    /// The step, or the one that is equal to it in everything that is hashed.
+    fn add(&mut self, derivation: Derivation) -> Input {
+        let key = step_key(&derivation);
+        if let Some(&step) = self.known.get(&key) {
+            if let (Action::Script(known), Action::Script(new)) =
+                (&mut self.plan.steps[step].action, &derivation.action)
+            {
+                // One build must suit all: the longest of their times, and none is longest.
+                known.timeout_seconds = known.timeout_seconds.zip(new.timeout_seconds).map(|(a, b)| a.max(b));
+            }
+            return Input::Step(step);
+        }
+        self.plan.steps.push(derivation);
+        self.known.insert(key, self.plan.steps.len() - 1);
+        Input::Step(self.plan.steps.len() - 1)
+    }
+
+    /// A step for each Debian package of each set that the workspace needs.
+    fn add_debs(&mut self) {
+        let lock = self.lock;
+        let sets = spec::deb_sets(self.workspace);
+        let needed = sets.iter().filter_map(|set| lock.deb_sets.get(set)).flatten();
+        let needed: BTreeSet<&String> = needed.collect();
+        for name in needed {
+            let Some(deb) = lock.debs.get(name) else { continue };
+            let file_name = deb.filename.rsplit('/').next().unwrap_or_default();
+            let derivation = Derivation {
+                label: format!("deb:{name}"),
+                name: debian_output_name(name, &deb.version),
+                action: Action::UnpackDeb {
+                    deb: Download {
+                        name: file_name.to_owned(),
+                        sha256: deb.sha256,
+                        size: Some(deb.size),
+                        origin: Origin::Deb {
+                            package: name.clone(),
+                            version: deb.version.clone(),
+                            architecture: deb.architecture.clone(),
+                            filename: deb.filename.clone(),
+                        },
+                    },
+                    package: name.clone(),
+                },
+            };
+            let input = self.add(derivation);
+            self.plan.debs.insert(name.clone(), input);
+        }
+    }
+
+    /// What makes `package`: its script, or its source as it is.
+    fn package(&mut self, package: &Package) -> Result<Input, Box<Diagnostic>> {
+        let source = match &package.source {
+            Some(source) => Some(self.source(package, source)?),
+            None => None,
+        };
+        match (&package.script, source) {
+            (None, Some(source)) => Ok(source),
+            (_, source) => {
+                let scripts = self.scripts();
+                let script = scripts.of(package, source, Purpose::Build)?;
+                Ok(self.add(Derivation {
+                    label: package.name.value.0.clone(),
+                    name: output_name(package),
+                    action: Action::Script(Box::new(script)),
+                }))
+            }
+        }
+    }
+
+    fn source(&mut self, package: &Package, source: &Spanned<Source>) -> Result<Input, Box<Diagnostic>> {
+        let name = &package.name.value;
+        let (label, action) = match &source.value {
+            Source::Path { path, .. } => {
+                let found = self.sources.get(name).cloned();
+                return found.map(Input::Path).ok_or_else(|| {
+                    let message = format!("the source `{path}` of package `{name}` is not in the store");
+                    Box::new(Diagnostic::new(message).at(source.span.clone(), "not added"))
+                });
+            }
+            Source::Url {
+                url,
+                sha256,
+                unpack,
+                strip,
+            } => {
+                let locked = self.lock.urls.get(name);
+                let sha256 = sha256
+                    .or(locked.map(|locked| locked.sha256))
+                    .ok_or_else(|| not_locked(format!("the download for package `{name}`"), source))?;
+                let file_name = url_file_name(url);
+                let download = Download {
+                    name: file_name.to_owned(),
+                    sha256,
+                    size: locked
+                        .filter(|locked| locked.sha256 == sha256)
+                        .map(|locked| locked.size),
+                    origin: Origin::Url(url.clone()),
+                };
+                let action = match unpack.unwrap_or_else(|| is_archive(file_name)) {
+                    true => Action::Unpack {
+                        archive: download,
+                        strip: *strip,
+                    },
+                    false => Action::Fetch(download),
+                };
+                let label = match package.script {
+                    Some(_) => format!("{name} (source)"),
+                    None => name.to_string(),
+                };
+                (label, action)
+            }
+            Source::DebianSource { name } => {
+                let locked = self.lock.deb_sources.get(name);
+                let locked = locked.ok_or_else(|| not_locked(format!("the Debian source package `{name}`"), source))?;
+                (format!("deb-source:{name}"), unpack_source(name, locked))
+            }
+        };
+        Ok(self.add(Derivation {
+            label,
+            name: source_name(package, matches!(action, Action::Fetch(_))),
+            action,
+        }))
+    }
+
+    fn image(&self, image: &Image) -> Result<ImageInputs, Box<Diagnostic>> {
+        let scripts = self.scripts();
+        let (name, place) = (&image.name.value, &image.name.span);
+        let root = resolve(
+            self.lock,
+            &spec::root_debs(image),
+            &format!("`root` of image `{name}`"),
+            place,
+        )?;
+        let wanted = spec::contents_debs(image);
+        let resolved = resolve(self.lock, &wanted, &format!("`contents` of image `{name}`"), place)?;
+        let contents = unique(scripts.all(&image.contents)?);
+        let declared = scripts.debs(resolved.ordered())?;
+        Ok(ImageInputs {
+            declared: (declared.into_iter())
+                .filter(|input| !contents.contains(input))
+                .collect(),
+            contents,
+            root: scripts.debs(root.ordered())?,
+        })
+    }
+
+    fn scripts(&self) -> Scripts<'_> {
+        Scripts {
+            workspace: self.workspace,
+            lock: self.lock,
+            plan: &self.plan,
+        }
+    }
+}
+
+fn not_locked(what: String, source: &Spanned<Source>) -> Box<Diagnostic> {
+    let diagnostic = Diagnostic::new(format!("{what} is not in the lock"))
+        .at(source.span.clone(), "its digest is not known")
+        .help("run `layerize lock`");
+    Box::new(diagnostic)
+}
+
+/// The `.dsc` first, what it lists after it by name.
+fn unpack_source(name: &str, locked: &LockedDebSource) -> Action {
+    let mut files: Vec<Download> = (locked.files.iter())
+        .map(|file| Download {
+            name: file.name.clone(),
+            sha256: file.sha256,
+            size: Some(file.size),
+            origin: Origin::DebSource {
+                package: name.to_owned(),
+                version: locked.version.clone(),
+                filename: format!("{}/{}", locked.directory, file.name),
+            },
+        })
+        .collect();
+    files.sort_by_key(|file| (!file.name.ends_with(".dsc"), file.name.clone()));
+    Action::UnpackDebSource {
+        files,
+        package: name.to_owned(),
+    }
+}
+
+/// `NAME-VERSION` without the version's epoch, as the files of the archive are named.
+fn debian_output_name(name: &str, version: &str) -> String {
+    let version = version.split_once(':').map_or(version, |(_, version)| version);
+    store_name(&format!("{name}-{version}"))
+}
+
+/// The text as the name of a store path: what that cannot hold (`~`, a dot at the start) becomes `_`, what is
+/// too long is cut.
+fn store_name(text: &str) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "+-._?=".contains(c);
+    let mut name: String = text.chars().map(|c| if allowed(c) { c } else { '_' }).collect();
+    name.truncate(NAME_MAX);
+    if name.is_empty() || name.starts_with('.') {
+        name.replace_range(..name.len().min(1), "_");
+    }
+    name
+}
+
+/// Last component of an address's path.
+fn url_file_name(url: &str) -> &str {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    match path.trim_end_matches('/').rsplit(['/', ':']).next() {
+        Some(name) if !name.is_empty() => name,
+        _ => "download",
+    }
+}
+
+/// Whether a file of this name is unpacked unless the spec says otherwise.
+fn is_archive(file_name: &str) -> bool {
+    const SUFFIXES: &[&str] = &[
+        ".crate",
+        ".tar",
+        ".tar.bz2",
+        ".tar.gz",
+        ".tar.lzma",
+        ".tar.xz",
+        ".tar.zst",
+        ".tbz2",
+        ".tgz",
+        ".txz",
+        ".tzst",
+        ".zip",
+    ];
+    let lower = file_name.to_ascii_lowercase();
+    SUFFIXES.iter().any(|suffix| lower.ends_with(suffix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_store_paths() {
+        for (text, expected) in [
+            ("a~b:c/ä", "a_b_c__"),
+            (".x", "_x"),
+            ("", "_"),
+            ("ok-1.0+2", "ok-1.0+2"),
+        ] {
+            assert_eq!(store_name(text), expected);
+        }
+        assert_eq!(store_name(&"x".repeat(500)).len(), NAME_MAX);
+        assert_eq!(debian_output_name("gcc", "4:12.2.0-3~rc"), "gcc-12.2.0-3_rc");
+    }
+
+    #[test]
+    fn addresses_have_file_names() {
+        for (url, name, archive) in [
+            ("https://x.invalid/a/b.tar.gz?x=/y#z", "b.tar.gz", true),
+            ("https://x.invalid/a/B.ZIP/", "B.ZIP", true),
+            ("file:b.json", "b.json", false),
+            ("https://x.invalid/?", "x.invalid", false),
+        ] {
+            assert_eq!((url_file_name(url), is_archive(url_file_name(url))), (name, archive));
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! A *derivation* is one fully resolved build step; a *plan* is all of them in dependency order.
+//!
+//! Invariant: pure; the plan is a function of spec, lock and the store paths of local sources, and the hash
+//! of a resolved derivation covers everything that can change its output and nothing that cannot (not the
+//! URL of a download, not its mirror, not a timeout, not the number of cores).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::digest::Digest;
+use crate::spec::PackageName;
+use crate::store_path::StorePath;
+
+mod debs;
+mod make;
+mod resolve;
+mod script;
+
+pub use make::{make, output_name, source_name};
+pub use resolve::{FORMAT, SANDBOX_FORMAT, fixed_path, resolved_json};
+pub use script::shell;
+
+/// All steps that the spec needs, each after its inputs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// The steps; an [`Input::Step`] always points to an earlier one.
+    pub steps: Vec<Derivation>,
+    /// The step that makes each package.
+    pub packages: BTreeMap<PackageName, Input>,
+    /// The step that unpacks each Debian package.
+    pub debs: BTreeMap<String, Input>,
+    /// What each image is made of.
+    pub images: BTreeMap<String, ImageInputs>,
+}
+
+impl Plan {
+    /// What `name` means as a target: all inputs of an image, else a package's, else those of `deb:NAME`.
+    pub fn target(&self, name: &str) -> Option<Vec<Input>> {
+        if let Some(image) = self.images.get(name) {
+            return Some(image.all().into_iter().cloned().collect());
+        }
+        let input = match name.strip_prefix("deb:") {
+            Some(deb) => self.debs.get(deb),
+            None => self.packages.get(&PackageName(name.to_owned())),
+        };
+        input.map(|input| vec![input.clone()])
+    }
+}
+
+/// Index of a step in [`Plan::steps`].
+pub type StepId = usize;
+
+/// Something a step needs: what another step makes, or a path that is in the store already.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Input {
+    /// Output of an earlier step.
+    Step(StepId),
+    /// A store path.
+    Path(StorePath),
+}
+
+/// The inputs of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageInputs {
+    /// Roots of the closure, in the order of `contents`.
+    pub contents: Vec<Input>,
+    /// Debian packages among `contents` bring what they depend on: further closure members.
+    pub declared: BTreeSet<Input>,
+    /// Debian packages laid out at `/`, each after what it depends on.
+    pub root: Vec<Input>,
+}
+
+impl ImageInputs {
+    /// Everything that must be in the store before the image can be made, without repetition.
+    pub fn all(&self) -> BTreeSet<&Input> {
+        (self.contents.iter()).chain(&self.declared).chain(&self.root).collect()
+    }
+}
+
+/// One build step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Derivation {
+    /// What the user calls it, for messages: `hello`, `deb:gcc`.
+    pub label: String,
+    /// Name part of the output's store path: `hello-2.10`.
+    pub name: String,
+    /// What is done.
+    pub action: Action,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// A file from outside, taken as it is: fixed output, path known beforehand.
+    Fetch(Download),
+    /// An archive from outside, unpacked.
+    Unpack {
+        /// The archive.
+        archive: Download,
+        /// Leading directories to drop; `None`: 1 if all entries share one, else 0.
+        strip: Option<u32>,
+    },
+    /// A Debian binary package as a tree: usr-merged, alternatives recorded, maintainer scripts not run.
+    UnpackDeb {
+        /// The `.deb`.
+        deb: Download,
+        /// Package name.
+        package: String,
+    },
+    /// A Debian source package: upstream's tree with `debian/` in it, patches not yet applied.
+    UnpackDebSource {
+        /// The files that the `.dsc` lists and the `.dsc` itself.
+        files: Vec<Download>,
+        /// Source package name.
+        package: String,
+    },
+    /// The user's script in the sandbox.
+    Script(Box<Script>),
+}
+
+/// A file from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Download {
+    /// File name, for messages and for archives' kinds.
+    pub name: String,
+    /// Digest: the only part that is hashed.
+    pub sha256: Digest,
+    /// Size in bytes where the lock knows it.
+    pub size: Option<u64>,
+    /// Where to get it.
+    pub origin: Origin,
+}
+
+/// Where a download comes from; never hashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// An address (`file:`, `http:`, `https:`).
+    Url(String),
+    /// A binary package of a Debian mirror.
+    Deb {
+        /// Package name.
+        package: String,
+        /// Version.
+        version: String,
+        /// Architecture (`amd64`, `all`).
+        architecture: String,
+        /// Path below the mirror.
+        filename: String,
+    },
+    /// A file of a Debian source package.
+    DebSource {
+        /// Source package name.
+        package: String,
+        /// Version.
+        version: String,
+        /// Path below the mirror.
+        filename: String,
+    },
+}
+
+impl Derivation {
+    /// The inputs of the step, without repetition.
+    pub fn inputs(&self) -> BTreeSet<&Input> {
+        match &self.action {
+            Action::Script(script) => script.inputs(),
+            Action::Fetch(_) | Action::Unpack { .. } | Action::UnpackDeb { .. } | Action::UnpackDebSource { .. } => {
+                BTreeSet::new()
+            }
+        }
+    }
+
+    /// The files from outside that the step needs.
+    pub fn downloads(&self) -> Vec<&Download> {
+        match &self.action {
+            Action::Fetch(download)
+            | Action::Unpack { archive: download, .. }
+            | Action::UnpackDeb { deb: download, .. } => vec![download],
+            Action::UnpackDebSource { files, .. } => files.iter().collect(),
+            Action::Script(_) => Vec::new(),
+        }
+    }
+}
+
+impl Script {
+    /// Everything that must be in the store before the script runs, without repetition.
+    pub fn inputs(&self) -> BTreeSet<&Input> {
+        let declared = self
+            .declared
+            .iter()
+            .flat_map(|(input, others)| others.iter().chain([input]));
+        (self.source.iter())
+            .chain(&self.root)
+            .chain(&self.tools)
+            .chain(&self.libraries)
+            .chain(&self.runtime)
+            .chain(declared)
+            .collect()
+    }
+}
+
+/// A build by the user's script.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Script {
+    /// The script's text.
+    pub script: String,
+    /// The user's variables.
+    pub env: BTreeMap<String, String>,
+    /// `x86_64-linux`, `aarch64-linux`.
+    pub system: String,
+    /// Unpacked into `/build/source`, the working directory.
+    pub source: Option<Input>,
+    /// Debian packages that make up the root file system (tools, libraries and base, with what they depend
+    /// on), each after what it depends on.
+    pub root: Vec<Input>,
+    /// Packages whose `bin` is in `PATH`.
+    pub tools: Vec<Input>,
+    /// Paths to link against: the packages themselves and, for Debian ones, all they depend on.
+    pub libraries: Vec<Input>,
+    /// Paths that the output refers to whether the scan finds them or not.
+    pub runtime: Vec<Input>,
+    /// For each Debian package of `root`, `libraries` and `runtime`: those it depends on, transitively. An
+    /// output in which the scan finds the first also refers to the others.
+    pub declared: BTreeMap<Input, BTreeSet<Input>>,
+    /// Most seconds it may run; not hashed.
+    pub timeout_seconds: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests;

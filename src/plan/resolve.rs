@@ -1,0 +1,162 @@
+//! The *resolved derivation*: a step with its inputs' actual store paths, as the text whose hash decides
+//! whether it was done before.
+//!
+//! Invariant: two steps that would give the same output have the same text wherever and however they are
+//! asked for; two that might not have different ones.
+//!
+//! # The text, format 1
+//!
+//! JSON in one line: keys sorted by bytes, no white space, integers only, strings escaped as RFC 8259 demands
+//! and no further (`\"`, `\\`, `\b \t \n \f \r`, `\u00xx` in lower case for other control characters; all else
+//! as UTF-8). An absent value is `null`. Store paths stand in full.
+//!
+//! ```json
+//! {"action":{…},"format":1,"name":"hello-2.10","store":"/layerize/store"}
+//! ```
+//!
+//! `action.kind` is one of
+//!
+//! | kind | further keys |
+//! |---|---|
+//! | `fetch` | `sha256` |
+//! | `unpack` | `sha256`, `strip` |
+//! | `unpack-deb` | `package` (it names files in the output), `sha256` |
+//! | `unpack-deb-source` | `files`: digest by file name, as the `.dsc` refers to names |
+//! | `script` | `declared`, `env`, `libraries`, `root`, `runtime`, `sandbox`, `script`, `source`, `system`, `tools` |
+//!
+//! **In** is all that can change the output: the name and the store's directory (both are part of the path
+//! that a build may write into its output), what is unpacked by its digest, and of a script its text, its
+//! variables, the machine, the rules of its sandbox ([`SANDBOX_FORMAT`]) and the store paths of its inputs.
+//! `root`, `tools` and `libraries` keep their order, as it decides which of two files of one name is found;
+//! `runtime` and `declared` are sets and are sorted. `declared` is in because it becomes references of the
+//! output, though it changes no byte of it.
+//!
+//! **Out** is what cannot: where a download comes from (URL, mirror, pool path, size: its digest says it all;
+//! its file name only where a script sees it, as the name of a single file), a Debian package's version (it is in the package), labels, how long a script may run and on
+//! how many cores. And inputs stand by their *content-addressed* paths: an input that was rebuilt to the same
+//! content does not count as changed.
+//!
+//! Any change to this text or to what the actions do is a new [`FORMAT`]; `fixtures/plan/` holds texts and
+//! hashes that may never change within one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use crate::store_path::{StoreDir, StorePath, fixed_file};
+
+use super::{Action, Derivation, Input, Script};
+
+/// Number of the rules by which derivations are hashed and built; part of every derivation's hash.
+pub const FORMAT: u32 = 1;
+
+/// Number of the rules of the sandbox that scripts can observe (mounts, variables, host name, IDs, clock); part
+/// of every script's hash.
+pub const SANDBOX_FORMAT: u32 = 1;
+
+/// The text whose SHA-256 is the resolved derivation's hash; `path` gives an input's store path.
+pub fn resolved_json(derivation: &Derivation, path: &dyn Fn(&Input) -> StorePath) -> String {
+    let dir = StoreDir::layerize();
+    hashed_text(derivation, &|input| dir.join(&path(input)))
+}
+
+/// The path of a fixed output, known before it is fetched (`nix-store --add-fixed sha256`); `None` for a step
+/// whose output is not fixed.
+pub fn fixed_path(derivation: &Derivation) -> Option<StorePath> {
+    match &derivation.action {
+        Action::Fetch(download) => fixed_file(&StoreDir::layerize(), &derivation.name, &download.sha256).ok(),
+        Action::Unpack { .. } | Action::UnpackDeb { .. } | Action::UnpackDebSource { .. } | Action::Script(_) => None,
+    }
+}
+
+/// The same text within one plan, inputs by their steps: equal for equal steps.
+pub(super) fn step_key(derivation: &Derivation) -> String {
+    hashed_text(derivation, &|input| match input {
+        Input::Step(step) => format!("step {step}"),
+        Input::Path(path) => path.to_string(),
+    })
+}
+
+fn hashed_text(derivation: &Derivation, name: &dyn Fn(&Input) -> String) -> String {
+    let document = json!({
+        "action": action(&derivation.action, name),
+        "format": FORMAT,
+        "name": derivation.name,
+        "store": StoreDir::LAYERIZE,
+    });
+    let mut text = String::new();
+    write_canonical(&document, &mut text);
+    text
+}
+
+fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
+    match action {
+        Action::Fetch(download) => json!({ "kind": "fetch", "sha256": download.sha256.hex() }),
+        Action::Unpack { archive, strip } => {
+            json!({ "kind": "unpack", "sha256": archive.sha256.hex(), "strip": strip })
+        }
+        Action::UnpackDeb { deb, package } => {
+            json!({ "kind": "unpack-deb", "package": package, "sha256": deb.sha256.hex() })
+        }
+        Action::UnpackDebSource { files, package: _ } => {
+            let files: BTreeMap<&str, String> = (files.iter())
+                .map(|file| (file.name.as_str(), file.sha256.hex()))
+                .collect();
+            json!({ "kind": "unpack-deb-source", "files": files })
+        }
+        Action::Script(script) => script_action(script, name),
+    }
+}
+
+fn script_action(script: &Script, name: &dyn Fn(&Input) -> String) -> Value {
+    let list = |inputs: &[Input]| inputs.iter().map(name).collect::<Vec<_>>();
+    let set = |inputs: &mut dyn Iterator<Item = &Input>| inputs.map(name).collect::<BTreeSet<_>>();
+    // Two inputs may have one path: their declarations are those of that path.
+    let mut declared: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (input, needed) in &script.declared {
+        declared.entry(name(input)).or_default().extend(set(&mut needed.iter()));
+    }
+    json!({
+        "kind": "script",
+        "declared": declared,
+        "env": script.env,
+        "libraries": list(&script.libraries),
+        "root": list(&script.root),
+        "runtime": set(&mut script.runtime.iter()),
+        "sandbox": SANDBOX_FORMAT,
+        "script": script.script,
+        "source": script.source.as_ref().map(name),
+        "system": script.system,
+        "tools": list(&script.tools),
+    })
+}
+
+/// Writes JSON with its keys sorted, whatever order the value's own maps have.
+fn write_canonical(value: &Value, text: &mut String) {
+    match value {
+        Value::Array(elements) => {
+            text.push('[');
+            for (index, element) in elements.iter().enumerate() {
+                if index > 0 {
+                    text.push(',');
+                }
+                write_canonical(element, text);
+            }
+            text.push(']');
+        }
+        Value::Object(entries) => {
+            let sorted: BTreeMap<&String, &Value> = entries.iter().collect();
+            text.push('{');
+            for (index, (key, value)) in sorted.into_iter().enumerate() {
+                if index > 0 {
+                    text.push(',');
+                }
+                text.push_str(&Value::from(key.as_str()).to_string());
+                text.push(':');
+                write_canonical(value, text);
+            }
+            text.push('}');
+        }
+        scalar => text.push_str(&scalar.to_string()),
+    }
+}

@@ -1,0 +1,202 @@
+//! A package's *script* with its inputs, for a build or for a shell.
+//!
+//! Invariant: a shell differs from the build by the `dev` dependencies and by nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::spec::{
+    self, Dependency, Diagnostic, Diagnostics, Lock, Package, PackageName, SourceFile, Span, Spanned, Workspace,
+};
+
+use super::debs::Resolution;
+use super::{Input, Plan, Script};
+
+/// The environment of `layerize shell PACKAGE`: the package's build with its `dev` dependencies.
+///
+/// `plan` must have been made from the same workspace and lock.
+pub fn shell(workspace: &Workspace, lock: &Lock, plan: &Plan, package: &PackageName) -> Result<Script, Diagnostics> {
+    let scripts = Scripts { workspace, lock, plan };
+    let found = workspace.packages.get(package);
+    let unknown = || Box::new(Diagnostic::new(format!("unknown package `{package}`")));
+    let script = found.ok_or_else(unknown).and_then(|found| {
+        let source = match &plan.packages.get(package) {
+            Some(Input::Step(step)) => plan.steps.get(*step).and_then(|step| match &step.action {
+                super::Action::Script(script) => script.source.clone(),
+                _ => None,
+            }),
+            _ => None,
+        };
+        scripts.of(found, source, Purpose::Shell)
+    });
+    script.map_err(|diagnostic| in_files(vec![*diagnostic], &workspace.files))
+}
+
+/// Diagnostics about a workspace's files.
+pub(super) fn in_files(items: Vec<Diagnostic>, files: &[SourceFile]) -> Diagnostics {
+    Diagnostics::new(items, files.to_vec())
+}
+
+/// What a script is for.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Purpose {
+    Build,
+    Shell,
+}
+
+/// Makes scripts from packages whose inputs the plan holds.
+pub(super) struct Scripts<'a> {
+    pub(super) workspace: &'a Workspace,
+    pub(super) lock: &'a Lock,
+    pub(super) plan: &'a Plan,
+}
+
+impl Scripts<'_> {
+    /// The script of `package`, which must have one.
+    pub(super) fn of(
+        &self,
+        package: &Package,
+        source: Option<Input>,
+        purpose: Purpose,
+    ) -> Result<Script, Box<Diagnostic>> {
+        let name = &package.name.value;
+        let Some(script) = &package.script else {
+            let diagnostic = Diagnostic::new(format!("package `{name}` has no script"))
+                .at(package.name.span.clone(), "nothing is run for it")
+                .help("add `script = \"…\"`");
+            return Err(Box::new(diagnostic));
+        };
+        let build = || spec::build_debs(self.workspace, package);
+        let wanted = match purpose {
+            Purpose::Build => build(),
+            Purpose::Shell => spec::shell_debs(self.workspace, package).unwrap_or_else(build),
+        };
+        let place = &package.name.span;
+        let resolution = resolve(self.lock, &wanted, &format!("package `{name}`"), place)?;
+        let mut tools = self.packages(&package.tools)?;
+        if purpose == Purpose::Shell {
+            tools.extend(self.packages(&package.dev)?);
+        }
+        Ok(Script {
+            script: script.value.clone(),
+            env: (package.env.iter())
+                .map(|(name, value)| (name.clone(), value.value.clone()))
+                .collect(),
+            system: system(self.workspace, self.lock),
+            source,
+            root: self.debs(resolution.ordered())?,
+            tools: unique(tools),
+            libraries: self.libraries(package, &resolution)?,
+            runtime: unique(self.all(&package.runtime)?),
+            declared: self.declared(&resolution)?,
+            timeout_seconds: package.timeout_seconds,
+        })
+    }
+
+    /// Packages as they are, and Debian packages each followed by what it depends on.
+    fn libraries(&self, package: &Package, resolution: &Resolution<'_>) -> Result<Vec<Input>, Box<Diagnostic>> {
+        let mut libraries = Vec::new();
+        for dependency in &package.libraries {
+            libraries.push(self.input(&dependency.value)?);
+            if let Dependency::Debian(name) = &dependency.value {
+                libraries.extend(self.debs(resolution.needed_by(name))?);
+            }
+        }
+        Ok(unique(libraries))
+    }
+
+    fn declared(&self, resolution: &Resolution<'_>) -> Result<BTreeMap<Input, BTreeSet<Input>>, Box<Diagnostic>> {
+        let mut declared = BTreeMap::new();
+        for name in resolution.ordered() {
+            let needed = self.debs(resolution.needed_by(name))?;
+            if !needed.is_empty() {
+                declared.insert(self.deb(name)?, needed.into_iter().collect());
+            }
+        }
+        Ok(declared)
+    }
+
+    /// The inputs of `dependencies`, Debian packages left out.
+    fn packages(&self, dependencies: &[Spanned<Dependency>]) -> Result<Vec<Input>, Box<Diagnostic>> {
+        let others = dependencies
+            .iter()
+            .filter(|dependency| !matches!(dependency.value, Dependency::Debian(_)));
+        others.map(|dependency| self.input(&dependency.value)).collect()
+    }
+
+    /// The inputs of `dependencies`, in their order.
+    pub(super) fn all(&self, dependencies: &[Spanned<Dependency>]) -> Result<Vec<Input>, Box<Diagnostic>> {
+        dependencies
+            .iter()
+            .map(|dependency| self.input(&dependency.value))
+            .collect()
+    }
+
+    fn input(&self, dependency: &Dependency) -> Result<Input, Box<Diagnostic>> {
+        match dependency {
+            Dependency::Debian(name) => self.deb(name),
+            Dependency::Package(name) => {
+                let found = self.plan.packages.get(name).cloned();
+                found.ok_or_else(|| Box::new(Diagnostic::new(format!("package `{name}` is not in the plan"))))
+            }
+            Dependency::StorePath(path) => {
+                let split = crate::store_path::StoreDir::layerize().split(path);
+                let found = split.filter(|(_, below)| below.is_empty());
+                found
+                    .map(|(path, _)| Input::Path(path))
+                    .ok_or_else(|| Box::new(Diagnostic::new(format!("`{path}` is not a store path"))))
+            }
+        }
+    }
+
+    pub(super) fn debs(&self, names: Vec<&str>) -> Result<Vec<Input>, Box<Diagnostic>> {
+        names.into_iter().map(|name| self.deb(name)).collect()
+    }
+
+    fn deb(&self, name: &str) -> Result<Input, Box<Diagnostic>> {
+        let found = self.plan.debs.get(name).cloned();
+        found.ok_or_else(|| {
+            let diagnostic = Diagnostic::new(format!("the Debian package `{name}` is not in the lock"));
+            Box::new(diagnostic.help("run `layerize lock`"))
+        })
+    }
+}
+
+/// What `wanted` comes to, for `user`.
+pub(super) fn resolve<'a>(
+    lock: &'a Lock,
+    wanted: &[String],
+    user: &str,
+    place: &Span,
+) -> Result<Resolution<'a>, Box<Diagnostic>> {
+    Resolution::new(lock, wanted).ok_or_else(|| {
+        let message = format!("the Debian packages of {user} are not in the lock");
+        let diagnostic = Diagnostic::new(message)
+            .at(place.clone(), "not resolved together")
+            .note(format!("it needs `deb:{}`", wanted.join("`, `deb:")))
+            .help("run `layerize lock`");
+        Box::new(diagnostic)
+    })
+}
+
+/// The inputs without repetition, each where it comes first.
+pub(super) fn unique(inputs: Vec<Input>) -> Vec<Input> {
+    let mut seen = BTreeSet::new();
+    inputs.into_iter().filter(|input| seen.insert(input.clone())).collect()
+}
+
+/// Nix's name of the machine that scripts are for. Without Debian packages there is nothing to say so but the
+/// machine that layerize itself was compiled for, which is the one that runs the script.
+fn system(workspace: &Workspace, lock: &Lock) -> String {
+    let architecture = lock.architecture.as_ref().or(workspace.debian.architecture.as_ref());
+    let machine = architecture.map_or(std::env::consts::ARCH, |architecture| match architecture.as_str() {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        "armel" => "armv5tel",
+        "armhf" => "armv7l",
+        "i386" => "i686",
+        "loong64" => "loongarch64",
+        "ppc64el" => "powerpc64le",
+        other => other,
+    });
+    format!("{machine}-linux")
+}

@@ -1,0 +1,161 @@
+//! Tests of what is hashed: nothing that matters is left out, nothing else is in, and it is what it was.
+
+use super::*;
+
+/// These texts and hashes are format 1: a change here rebuilds everything that was ever built.
+#[test]
+fn resolved_texts_and_hashes_are_what_they_were() {
+    let workspace = workspace();
+    let plan = plan_of(&workspace, &lock_for(&workspace));
+    let paths = paths(&plan);
+    let mut text = String::new();
+    for step in &plan.steps {
+        let json = resolved_json(step, &|input| path_of(&paths, input));
+        let fixed = fixed_path(step).map_or("not fixed".to_owned(), |path| path.to_string());
+        let _ = writeln!(
+            text,
+            "{} ({fixed})\n{}\n{json}\n",
+            step.label,
+            Digest::of(json.as_bytes())
+        );
+    }
+    check_golden("resolved.txt", &text);
+}
+
+#[test]
+fn where_things_come_from_changes_nothing() {
+    let spec = workspace();
+    let lock = lock_for(&spec);
+    let before = texts(&plan_of(&spec, &lock));
+    let moved = load(&|text| text.replace("files.invalid/data-7.tar.gz?mirror=1", "other.invalid/x/y.tgz"));
+    assert_eq!(texts(&plan_of(&moved, &lock)), before);
+    let patient = load(&|text| text.replace("5m", "6m"));
+    assert_eq!(texts(&plan_of(&patient, &lock)), before);
+    let mut mirrored = lock;
+    for deb in mirrored.debs.values_mut() {
+        deb.filename = format!("elsewhere/{}", deb.filename);
+        deb.size += 1;
+        deb.source.1.push_str("+x");
+    }
+    for source in mirrored.deb_sources.values_mut() {
+        source.directory.push_str("/moved");
+        source.version.push_str("+x");
+    }
+    mirrored.urls.values_mut().for_each(|url| url.size += 1);
+    assert_eq!(texts(&plan_of(&spec, &mirrored)), before);
+}
+
+#[test]
+fn whatever_can_change_an_output_changes_the_hash() {
+    let path = |n: u8| Input::Path(StorePath::new(StoreHash::from_bytes([n; 20]), "x").unwrap());
+    let script = Script {
+        script: "make".to_owned(),
+        env: [("A".to_owned(), "1".to_owned())].into(),
+        system: "x86_64-linux".to_owned(),
+        source: Some(path(1)),
+        root: vec![path(2), path(3)],
+        tools: vec![path(4), path(5)],
+        libraries: vec![path(6), path(7)],
+        runtime: vec![path(8), path(9)],
+        declared: [(path(2), [path(3)].into())].into(),
+        timeout_seconds: None,
+    };
+    let step = |name: &str, script: Script| Derivation {
+        label: "x".to_owned(),
+        name: name.to_owned(),
+        action: Action::Script(Box::new(script)),
+    };
+    let text = |step: &Derivation| {
+        resolved_json(step, &|input| match input {
+            Input::Path(path) => path.clone(),
+            Input::Step(_) => unreachable!(),
+        })
+    };
+    let changed = |change: &dyn Fn(&mut Script)| {
+        let mut script = script.clone();
+        change(&mut script);
+        text(&step("x", script))
+    };
+    let original = text(&step("x", script.clone()));
+    let all = [
+        original.clone(),
+        text(&step("y", script.clone())),
+        changed(&|script| script.script.push(' ')),
+        changed(&|script| drop(script.env.insert("B".to_owned(), String::new()))),
+        changed(&|script| drop(script.env.insert("A".to_owned(), "2".to_owned()))),
+        changed(&|script| script.env.clear()),
+        changed(&|script| script.system = "aarch64-linux".to_owned()),
+        changed(&|script| script.source = None),
+        changed(&|script| script.source = Some(path(2))),
+        changed(&|script| script.root.reverse()),
+        changed(&|script| drop(script.root.pop())),
+        changed(&|script| script.tools.reverse()),
+        changed(&|script| drop(script.tools.pop())),
+        changed(&|script| script.libraries.reverse()),
+        changed(&|script| drop(script.libraries.pop())),
+        changed(&|script| drop(script.runtime.pop())),
+        changed(&|script| script.declared.clear()),
+        changed(&|script| drop(script.declared.insert(path(3), [path(2)].into()))),
+        changed(&|script| drop(script.declared.insert(path(2), [path(3), path(4)].into()))),
+    ];
+    let distinct: BTreeSet<&String> = all.iter().collect();
+    assert_eq!(distinct.len(), all.len());
+    assert_eq!(
+        changed(&|script| script.runtime.reverse()),
+        original,
+        "a set has no order"
+    );
+    assert_eq!(changed(&|script| script.timeout_seconds = Some(1)), original);
+}
+
+#[test]
+fn every_kind_of_download_is_known_by_its_digest() {
+    let download = |name: &str, seed: &str| Download {
+        name: name.to_owned(),
+        sha256: Digest::of(seed.as_bytes()),
+        size: Some(seed.len() as u64),
+        origin: Origin::Url(format!("https://{seed}.invalid")),
+    };
+    let deb = |package: &str, download| Action::UnpackDeb {
+        deb: download,
+        package: package.to_owned(),
+    };
+    let unpack = |archive, strip| Action::Unpack { archive, strip };
+    let source = |files| Action::UnpackDebSource {
+        files,
+        package: "x".to_owned(),
+    };
+    let text = |action: Action| {
+        let step = Derivation {
+            label: "x".to_owned(),
+            name: "x".to_owned(),
+            action,
+        };
+        resolved_json(&step, &|_| unreachable!())
+    };
+    let a = || download("a", "a");
+    let all = [
+        text(Action::Fetch(a())),
+        text(Action::Fetch(download("a", "b"))),
+        text(unpack(a(), None)),
+        text(unpack(a(), Some(0))),
+        text(unpack(a(), Some(1))),
+        text(unpack(download("a", "b"), None)),
+        text(deb("x", a())),
+        text(deb("y", a())),
+        text(deb("x", download("a", "b"))),
+        text(source(vec![a()])),
+        text(source(vec![download("b", "a")])),
+        text(source(vec![a(), download("b", "b")])),
+    ];
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+    let elsewhere = || Download {
+        origin: Origin::Url("file:///x".to_owned()),
+        size: None,
+        ..a()
+    };
+    assert_eq!(text(Action::Fetch(elsewhere())), all[0]);
+    assert_eq!(text(unpack(elsewhere(), None)), all[2]);
+    assert_eq!(text(deb("x", elsewhere())), all[6]);
+    assert_eq!(text(source(vec![elsewhere()])), all[9]);
+}
