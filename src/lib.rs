@@ -16,16 +16,20 @@
 //! | [`closure`] | closed set, topological order, why-chains | digest store_path store |
 //! | [`spec`] | the user's TOML and the lock; pure | digest |
 //! | [`plan`] | spec and lock → derivations in order; pure | digest spec store_path |
+//! | [`root`] | a root file system composed of packages' trees | digest fsio |
+//! | [`fetch`] | downloads, archives, Debian packages | digest event fsio nar store store_path spec plan root |
 //!
 //! `tests/tidy.rs` checks the third column.
 
 pub mod closure;
 pub mod digest;
 pub mod event;
+pub mod fetch;
 pub mod fsio;
 pub mod nar;
 pub mod oci;
 pub mod plan;
+pub mod root;
 pub mod spec;
 pub mod store;
 pub mod store_path;

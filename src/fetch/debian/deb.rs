@@ -1,0 +1,276 @@
+//! A *binary package* (`.deb`, deb(5)) as a tree.
+//!
+//! Invariant: the tree is a function of the `.deb`'s bytes alone. It has the package's files with `/bin`, `/lib`
+//! and so on below `usr`, and beside them what the package manager would have made of it without running
+//! anything: its control paragraph and checksums in `var/lib/dpkg/status.d`, what it asks `update-alternatives`
+//! for (`root::ALTERNATIVES_DIR`), and the bundle of the certificates it ships.
+
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read};
+use std::path::Path;
+
+use super::ar::{ArReader, Member};
+use super::{control, postinst, usrmerge};
+use crate::fetch::FetchError;
+use crate::fetch::unpack::UnpackError;
+use crate::fetch::unpack::compression::{Compression, MAGIC_MAX};
+use crate::fetch::unpack::tar::{Kind, TarReader};
+use crate::fetch::unpack::tree::{Duplicates, EntryPath, Node, TreeWriter};
+use crate::fsio::{self, IoContext};
+use crate::root;
+
+/// Most bytes of each file of `control.tar` that is read: the checksums of a million files.
+const CONTROL_MAX: u64 = 128 << 20;
+
+/// Where scanners look for the packages of an image without dpkg, one file a package (as distroless images have it).
+const STATUS_DIR: &str = "var/lib/dpkg/status.d";
+
+/// Certificates that `update-ca-certificates` would bundle, and the bundle.
+const CERTIFICATES_DIR: &[u8] = b"usr/share/ca-certificates/";
+const CERTIFICATES_BUNDLE: &[u8] = b"etc/ssl/certs/ca-certificates.crt";
+
+/// Unpacks a `.deb` into `dest`, a new directory: usr-merged, maintainer scripts not run, its control paragraph
+/// in `var/lib/dpkg/status.d/PACKAGE` and its checksums in `PACKAGE.md5sums` beside it, its
+/// `update-alternatives --install` lines in `var/lib/dpkg/alternatives.d/PACKAGE`, the CA bundle made where it
+/// ships certificates.
+///
+/// Absolute symlinks to what the package itself brings become relative, so that they lead somewhere where the
+/// store path stands alone. Modes are 0755 or 0644 (set-user-ID bits go), hard links become copies.
+pub fn unpack_deb(deb: &Path, package: &str, dest: &Path) -> Result<(), FetchError> {
+    unpack(deb, package, dest).map_err(|source| FetchError::Unpack {
+        name: format!("deb:{package}"),
+        source: Box::new(source),
+    })
+}
+
+fn unpack(deb: &Path, package: &str, dest: &Path) -> Result<(), UnpackError> {
+    if !super::is_package_name(package) {
+        return Err(wrong(format!("`{package}` is no package name")));
+    }
+    let file = File::open(deb).context("open", deb)?;
+    let size = file.metadata().context("read", deb)?.len();
+    let mut archive = ArReader::new(&file)?;
+    check_version(archive.next_member()?)?;
+    let control = Control::read(expect(&mut archive, "control.tar")?)?;
+    control.check(package)?;
+    let mut tree = TreeWriter::new(dest, size, Duplicates::MustBeEqual)?;
+    unpack_data(expect(&mut archive, "data.tar")?, &mut tree)?;
+    make_links_relative(&mut tree);
+    control.write(package, &mut tree)?;
+    write_certificates(&mut tree)?;
+    tree.publish(false)
+}
+
+/// The first member is `debian-binary` and says which version of the format follows.
+fn check_version(member: Option<Member<'_>>) -> Result<(), UnpackError> {
+    let Some(mut member) = member.filter(|member| member.name == "debian-binary") else {
+        return Err(wrong("it is not a Debian package: `debian-binary` does not come first"));
+    };
+    let mut version = String::new();
+    let read = member.content.by_ref().take(16).read_to_string(&mut version);
+    read.map_err(|source| UnpackError::Damaged { source })?;
+    if !version.starts_with("2.") {
+        return Err(wrong(format!(
+            "it is of version `{}` of the format, not 2",
+            version.trim()
+        )));
+    }
+    Ok(())
+}
+
+/// The next member that is not a private one (`_…`, to be skipped); its name must start with `name`.
+fn expect<'a>(archive: &mut ArReader<'a>, name: &str) -> Result<Box<dyn Read + 'a>, UnpackError> {
+    loop {
+        let Some(member) = archive.next_member()? else {
+            return Err(wrong(format!("it has no `{name}`")));
+        };
+        if member.name.starts_with('_') {
+            continue;
+        }
+        let suffix = member.name.strip_prefix(name);
+        if !matches!(suffix, Some("" | ".gz" | ".xz" | ".zst" | ".bz2")) {
+            return Err(wrong(format!("it has `{}` where `{name}` must be", member.name)));
+        }
+        let mut content = member.content;
+        let mut magic = Vec::new();
+        let read = content.by_ref().take(MAGIC_MAX as u64).read_to_end(&mut magic);
+        read.map_err(|source| UnpackError::Damaged { source })?;
+        let compression = Compression::sniff(&magic);
+        return compression.decoder(BufReader::with_capacity(1 << 17, Cursor::new(magic).chain(content)));
+    }
+}
+
+/// What `control.tar` says.
+#[derive(Default)]
+struct Control {
+    paragraph: String,
+    md5sums: Vec<u8>,
+    alternatives: String,
+}
+
+impl Control {
+    fn read(tar: impl Read) -> Result<Self, UnpackError> {
+        let mut files = Self::default();
+        // A longer one counts as cut off.
+        let mut archive = TarReader::new(tar.take(4 * CONTROL_MAX));
+        while let Some(entry) = archive.next_entry()? {
+            let Kind::File { size, .. } = entry.kind else { continue };
+            let path = EntryPath::parse(&entry.path)?;
+            if !matches!(path.as_bytes(), b"control" | b"md5sums" | b"postinst") {
+                continue;
+            }
+            if size > CONTROL_MAX {
+                return Err(UnpackError::TooLarge {
+                    limit: format!("{CONTROL_MAX} bytes of `{}`", path.display()),
+                });
+            }
+            let mut bytes = Vec::new();
+            let read = archive.data(&entry)?.read_to_end(&mut bytes);
+            read.map_err(|source| UnpackError::Damaged { source })?;
+            match path.as_bytes() {
+                b"md5sums" => files.md5sums = bytes,
+                b"postinst" => files.alternatives = postinst::alternatives(&String::from_utf8_lossy(&bytes)),
+                _ => {
+                    files.paragraph =
+                        String::from_utf8(bytes).map_err(|_| wrong("its control paragraph is not UTF-8"))?;
+                }
+            }
+        }
+        archive.finish()?;
+        Ok(files)
+    }
+
+    /// The paragraph is that of `package`.
+    fn check(&self, package: &str) -> Result<(), UnpackError> {
+        let paragraphs = control::parse(&self.paragraph)
+            .map_err(|line| wrong(format!("line {line} of its control paragraph is no field")))?;
+        match paragraphs.first().and_then(|paragraph| paragraph.get("package")) {
+            Some(name) if name == package => Ok(()),
+            Some(name) => Err(wrong(format!("it holds the package `{name}`"))),
+            None => Err(wrong("its control paragraph names no package")),
+        }
+    }
+
+    fn write(&self, package: &str, tree: &mut TreeWriter) -> Result<(), UnpackError> {
+        let mut status = String::new();
+        for line in self.paragraph.lines().filter(|line| !line.trim().is_empty()) {
+            status.push_str(line);
+            status.push('\n');
+            if line.to_ascii_lowercase().starts_with("package:") {
+                status.push_str("Status: install ok installed\n");
+            }
+        }
+        write_file(tree, &format!("{STATUS_DIR}/{package}"), status.as_bytes())?;
+        if !self.md5sums.is_empty() {
+            write_file(tree, &format!("{STATUS_DIR}/{package}.md5sums"), &self.md5sums)?;
+        }
+        if !self.alternatives.is_empty() {
+            let path = format!("{}/{package}", root::ALTERNATIVES_DIR);
+            write_file(tree, &path, self.alternatives.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn write_file(tree: &mut TreeWriter, path: &str, content: &[u8]) -> Result<(), UnpackError> {
+    let path = EntryPath::parse(path.as_bytes())?;
+    tree.file(&path, false, content.len() as u64, &mut Cursor::new(content))
+}
+
+fn unpack_data(tar: impl Read, tree: &mut TreeWriter) -> Result<(), UnpackError> {
+    let mut archive = TarReader::new(tar);
+    while let Some(entry) = archive.next_entry()? {
+        let original = EntryPath::parse(&entry.path)?;
+        let path = EntryPath::trusted(usrmerge::merged(original.as_bytes()));
+        match entry.kind {
+            Kind::Directory => tree.directory(&path)?,
+            Kind::File { executable, size } => {
+                drop_link_to_itself(tree, &path);
+                tree.file(&path, executable, size, &mut archive.data(&entry)?)?;
+            }
+            Kind::Symlink { target } => {
+                let target_after = usrmerge::merged_target(original.as_bytes(), &target);
+                let itself = root::resolve(root::parent(path.as_bytes()), &target_after) == path.as_bytes();
+                // `/bin/x -> /usr/bin/x` beside `/usr/bin/x`: after the merge they are one file.
+                if (itself && original != path) || usrmerge::is_merge_link(original.as_bytes(), &target) {
+                    continue;
+                }
+                if itself && tree.nodes().contains_key(path.as_bytes()) {
+                    continue;
+                }
+                tree.symlink(&path, &target_after)?;
+            }
+            Kind::HardLink { target } => {
+                let target = EntryPath::parse(&target)?;
+                let target = EntryPath::trusted(usrmerge::merged(target.as_bytes()));
+                if target != path {
+                    tree.hard_link(&path, &target)?;
+                }
+            }
+            Kind::Special { kind } => {
+                return Err(UnpackError::Special {
+                    entry: original.display(),
+                    kind: kind.to_owned(),
+                });
+            }
+        }
+    }
+    archive.finish()
+}
+
+/// A symlink `/usr/bin/x -> /bin/x` that came before `/bin/x`: after the merge it leads to itself, and the file
+/// takes its place.
+fn drop_link_to_itself(tree: &mut TreeWriter, path: &EntryPath) {
+    if let Some(Node::Symlink(target)) = tree.nodes().get(path.as_bytes())
+        && root::resolve(root::parent(path.as_bytes()), target) == path.as_bytes()
+    {
+        tree.forget_symlink(path);
+    }
+}
+
+/// Turns absolute symlinks to what the package itself brings into relative ones.
+fn make_links_relative(tree: &mut TreeWriter) {
+    let mut links = Vec::new();
+    for (path, node) in tree.nodes() {
+        let Node::Symlink(target) = node else { continue };
+        let meaning = root::resolve(&[], target);
+        if target.starts_with(b"/") && tree.nodes().contains_key(&meaning) {
+            links.push((path.clone(), usrmerge::relative(root::parent(path), &meaning)));
+        }
+    }
+    for (path, target) in links {
+        tree.retarget(&path, target);
+    }
+}
+
+/// Makes the bundle of the certificates that the package ships, as `update-ca-certificates` does: one after the
+/// other, in the order of their names.
+fn write_certificates(tree: &mut TreeWriter) -> Result<(), UnpackError> {
+    let is_certificate =
+        |path: &[u8], node: &Node| path.starts_with(CERTIFICATES_DIR) && path.ends_with(b".crt") && *node == Node::File;
+    let certificates: Vec<_> = tree
+        .nodes()
+        .iter()
+        .filter(|(path, node)| is_certificate(path, node))
+        .map(|(path, _)| tree.physical(path))
+        .collect();
+    if certificates.is_empty() || tree.nodes().contains_key(CERTIFICATES_BUNDLE) {
+        return Ok(());
+    }
+    let mut bundle = Vec::new();
+    for certificate in certificates {
+        bundle.extend(fsio::read_limited(&certificate, 1 << 20)?);
+        if bundle.last() != Some(&b'\n') {
+            bundle.push(b'\n');
+        }
+    }
+    let path = EntryPath::trusted(CERTIFICATES_BUNDLE.to_vec());
+    tree.file(&path, false, bundle.len() as u64, &mut Cursor::new(bundle))
+}
+
+fn wrong(reason: impl Into<String>) -> UnpackError {
+    UnpackError::Package { reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests;

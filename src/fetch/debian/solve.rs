@@ -1,0 +1,453 @@
+//! *Solving*: which versions of which Debian packages the wanted ones need, by apt's own solver.
+//!
+//! Invariant: one version per name in the whole lock; a set whose locked versions need not change is not solved
+//! again. apt is asked at most once for its lists, and not at all where nothing has to be solved.
+//!
+//! How locked versions are kept: they are *pinned* (apt_preferences(5)) at a priority that makes them the
+//! candidates wherever an archive still has them. Where that leaves no solution, the pins of the packages that
+//! apt blames go, with those built from the same sources, until there is one: so what changes is what must.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::apt::{Apt, own_words};
+use super::index::{self, Record};
+use super::sources::{AptSources, Kind};
+use super::{is_package_name, version};
+use crate::event::{Event, Reporter};
+use crate::fetch::download::parallel;
+use crate::fetch::resolve::most_similar;
+use crate::fetch::{FetchConfig, FetchError, Update};
+use crate::spec::{Lock, LockedDeb, LockedDebSource};
+
+/// What is to be resolved, and from what.
+pub(in crate::fetch) struct Request<'a> {
+    pub sources: &'a AptSources,
+    pub old: &'a Lock,
+    pub update: &'a Update,
+    pub config: &'a FetchConfig,
+    pub reporter: &'a dyn Reporter,
+}
+
+/// The binary packages' part of a lock.
+#[derive(Debug, Default)]
+pub(in crate::fetch) struct Debs {
+    pub architecture: Option<String>,
+    pub debs: BTreeMap<String, LockedDeb>,
+    pub deb_sets: BTreeMap<Vec<String>, Vec<String>>,
+}
+
+/// Version by package name.
+type Versions = BTreeMap<String, String>;
+
+/// Resolves each set of wanted packages on its own.
+pub(in crate::fetch) fn resolve_sets(sets: &BTreeSet<Vec<String>>, request: &Request<'_>) -> Result<Debs, FetchError> {
+    if sets.is_empty() {
+        return Ok(Debs::default());
+    }
+    let nothing = Lock::default();
+    // A lock for another architecture says nothing about this one.
+    let wanted = request.sources.architecture.as_ref();
+    let fits = request.old.architecture.is_some()
+        && wanted.is_none_or(|wanted| request.old.architecture.as_ref() == Some(wanted));
+    let old = match request.update {
+        Update::Everything => &nothing,
+        _ if fits => request.old,
+        _ => &nothing,
+    };
+    let unlocked = unlocked(old, request.update);
+    let is_kept = |set: &&Vec<String>| {
+        let resolved = old.deb_sets.get(*set);
+        resolved.is_some_and(|names| {
+            names
+                .iter()
+                .all(|name| old.debs.contains_key(name) && !unlocked.contains(name))
+        })
+    };
+    let (kept, todo): (BTreeSet<_>, BTreeSet<_>) = sets.iter().partition(is_kept);
+    let architecture = wanted.or(old.architecture.as_ref()).cloned();
+    let mut solver = Solver {
+        old,
+        pins: old
+            .debs
+            .iter()
+            .filter(|(name, _)| !unlocked.contains(*name))
+            .map(|(name, deb)| (name.clone(), deb.version.clone()))
+            .collect(),
+        kept,
+        solved: BTreeMap::new(),
+    };
+    if todo.is_empty() {
+        return Ok(solver.lock(architecture, &BTreeMap::new()));
+    }
+    let apt = open(request, Kind::Binary, architecture, "Debian packages")?;
+    check_names(&apt, todo.iter().copied().flatten())?;
+    solver.solve(&apt, todo)?;
+    let records = solver.records(&apt)?;
+    solver.report_changes(request.reporter);
+    Ok(solver.lock(Some(apt.architecture().to_owned()), &records))
+}
+
+/// Names whose locked version may change: those that are to be updated, and what is built from the same sources
+/// (a library and its headers want each other's version).
+fn unlocked(old: &Lock, update: &Update) -> BTreeSet<String> {
+    let named: BTreeSet<String> = old.debs.keys().filter(|name| update.takes(name)).cloned().collect();
+    with_siblings(old, &named)
+}
+
+fn with_siblings(old: &Lock, names: &BTreeSet<String>) -> BTreeSet<String> {
+    let sources: BTreeSet<&String> = names
+        .iter()
+        .filter_map(|name| Some(&old.debs.get(name)?.source.0))
+        .collect();
+    let siblings = old.debs.iter().filter(|(_, deb)| sources.contains(&deb.source.0));
+    siblings.map(|(name, _)| name.clone()).collect()
+}
+
+/// Opens apt's state and fetches its lists.
+fn open(request: &Request<'_>, kind: Kind, architecture: Option<String>, what: &str) -> Result<Apt, FetchError> {
+    if request.config.offline {
+        return Err(FetchError::Offline {
+            name: format!("the index of {what}"),
+        });
+    }
+    let sources = AptSources {
+        architecture,
+        ..request.sources.clone()
+    };
+    let apt = Apt::open(&request.config.apt_state, &sources, kind)?;
+    let text = format!("resolving {what}");
+    request.reporter.report(Event::Note { text });
+    apt.update()?;
+    Ok(apt)
+}
+
+/// Every wanted name must be that of a real package: apt would take others as patterns.
+fn check_names<'a>(apt: &Apt, wanted: impl Iterator<Item = &'a String>) -> Result<(), FetchError> {
+    let names = apt.succeed("apt-cache", "list its packages", ["pkgnames"])?;
+    let names: BTreeSet<&str> = names.lines().collect();
+    for name in wanted.collect::<BTreeSet<_>>() {
+        if names.contains(name.as_str()) {
+            continue;
+        }
+        let providers = if is_package_name(name) {
+            providers(apt, name)?
+        } else {
+            Vec::new()
+        };
+        return Err(FetchError::UnknownDeb {
+            name: name.clone(),
+            similar: most_similar(name, names.iter().copied()),
+            providers,
+        });
+    }
+    Ok(())
+}
+
+/// The packages that provide a virtual one.
+fn providers(apt: &Apt, name: &str) -> Result<Vec<String>, FetchError> {
+    let output = apt.run("apt-cache", ["showpkg", name], None)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines = text
+        .lines()
+        .skip_while(|line| !line.starts_with("Reverse Provides"))
+        .skip(1);
+    let names: BTreeSet<String> = lines
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
+    Ok(names.into_iter().collect())
+}
+
+struct Solver<'a> {
+    old: &'a Lock,
+    pins: Versions,
+    /// Sets that stay as they are locked.
+    kept: BTreeSet<&'a Vec<String>>,
+    solved: BTreeMap<&'a Vec<String>, Versions>,
+}
+
+impl<'a> Solver<'a> {
+    /// Solves the sets of `todo`, and with them kept sets that hold a package whose version had to change.
+    fn solve(&mut self, apt: &Apt, mut todo: BTreeSet<&'a Vec<String>>) -> Result<(), FetchError> {
+        loop {
+            self.solved = self.solve_all(apt, &todo)?;
+            let changed: BTreeSet<&String> = self
+                .solved
+                .values()
+                .flatten()
+                .filter(|(name, version)| self.old.debs.get(*name).is_some_and(|deb| deb.version != **version))
+                .map(|(name, _)| name)
+                .collect();
+            let (drawn_in, kept) = self.kept.iter().partition::<BTreeSet<_>, _>(|set| {
+                let locked = self.old.deb_sets.get(**set);
+                locked.is_some_and(|names| names.iter().any(|name| changed.contains(name)))
+            });
+            if drawn_in.is_empty() {
+                return self.check_one_version();
+            }
+            todo.extend(drawn_in);
+            self.kept = kept;
+        }
+    }
+
+    /// Solves every set with the same pins, with fewer of them until all have a solution.
+    fn solve_all(
+        &mut self,
+        apt: &Apt,
+        todo: &BTreeSet<&'a Vec<String>>,
+    ) -> Result<BTreeMap<&'a Vec<String>, Versions>, FetchError> {
+        'pins: loop {
+            apt.pin(&self.pins)?;
+            let sets: Vec<&Vec<String>> = todo.iter().copied().collect();
+            let mut solved = BTreeMap::new();
+            for (set, answer) in sets.iter().zip(parallel(&sets, |set| solve_set(apt, set))?) {
+                match answer {
+                    Ok(versions) => solved.insert(*set, versions),
+                    Err(message) if self.relax(&message) => continue 'pins,
+                    Err(message) => {
+                        return Err(FetchError::Apt {
+                            action: format!("find versions that go together for {}", set.join(", ")),
+                            message,
+                        });
+                    }
+                };
+            }
+            return Ok(solved);
+        }
+    }
+
+    /// Drops the pins that apt's `message` names, else all; false where there was none left.
+    fn relax(&mut self, message: &str) -> bool {
+        let is_separator = |char: char| char.is_whitespace() || "():,|=<>".contains(char);
+        let blamed: BTreeSet<String> = message
+            .split(is_separator)
+            .filter(|word| self.pins.contains_key(*word))
+            .map(str::to_owned)
+            .collect();
+        let had = !self.pins.is_empty();
+        let blamed = with_siblings(self.old, &blamed);
+        match blamed.is_empty() {
+            true => self.pins.clear(),
+            false => self.pins.retain(|name, _| !blamed.contains(name)),
+        }
+        had
+    }
+
+    /// apt installs only candidates, which are one per name; a lock relies on it.
+    fn check_one_version(&self) -> Result<(), FetchError> {
+        let mut versions: BTreeMap<&String, &String> = BTreeMap::new();
+        for (name, version) in self.solved.values().flatten() {
+            if *versions.entry(name).or_insert(version) != version {
+                return Err(FetchError::AptAnswer {
+                    subject: name.clone(),
+                    reason: "two of the wanted sets need two versions of it".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// All names with their versions, those of kept sets included.
+    fn versions(&self) -> Versions {
+        let kept = self.kept.iter().filter_map(|set| self.old.deb_sets.get(*set)).flatten();
+        let kept = kept.filter_map(|name| Some((name.clone(), self.old.debs.get(name)?.version.clone())));
+        kept.chain(
+            self.solved
+                .values()
+                .flatten()
+                .map(|(name, version)| (name.clone(), version.clone())),
+        )
+        .collect()
+    }
+
+    /// The archives' records of all versions; those of kept packages may be missing.
+    fn records(&self, apt: &Apt) -> Result<BTreeMap<String, Record>, FetchError> {
+        let versions = self.versions();
+        let wanted = versions.iter().map(|(name, version)| format!("{name}={version}"));
+        let arguments = ["show", "--no-all-versions"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(wanted);
+        let output = apt.run("apt-cache", arguments, None)?;
+        let mut records = BTreeMap::new();
+        let mut unreadable = Vec::new();
+        for record in index::parse_binary(&String::from_utf8_lossy(&output.stdout))? {
+            match record {
+                Ok(record) if versions.get(&record.package) == Some(&record.version) => {
+                    records.entry(record.package.clone()).or_insert(record);
+                }
+                Ok(_) => {}
+                Err(error) => unreadable.push(error),
+            }
+        }
+        let is_missing = |name: &&String| !records.contains_key(*name) && !self.is_locked(name);
+        if let Some(name) = self.solved.values().flat_map(BTreeMap::keys).find(is_missing) {
+            return Err(unreadable.pop().unwrap_or_else(|| FetchError::Apt {
+                action: format!("show the record of `{name}`"),
+                message: own_words(&output),
+            }));
+        }
+        Ok(records)
+    }
+
+    /// Whether the old lock has this package in the version that the new one has.
+    fn is_locked(&self, name: &str) -> bool {
+        let old = self.old.debs.get(name).map(|deb| &deb.version);
+        old.is_some() && self.versions().get(name) == old
+    }
+
+    fn report_changes(&self, reporter: &dyn Reporter) {
+        for (name, version) in self.versions() {
+            match self.old.debs.get(&name) {
+                Some(old) if old.version != version => {
+                    let text = format!("deb:{name} {} -> {version}", old.version);
+                    reporter.report(Event::Note { text });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn lock(&self, architecture: Option<String>, records: &BTreeMap<String, Record>) -> Debs {
+        let versions = self.versions();
+        let mut providers: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for record in records.values() {
+            for provided in &record.provides {
+                providers.entry(provided).or_default().insert(&record.package);
+            }
+        }
+        let resolve_group = |package: &str, group: &Vec<String>| {
+            let mut names: Vec<String> = Vec::new();
+            for alternative in group {
+                let real = versions.contains_key(alternative).then_some(alternative.as_str());
+                let virtual_ones = providers.get(alternative.as_str()).into_iter().flatten().copied();
+                for name in real.into_iter().chain(virtual_ones) {
+                    if name != package && !names.iter().any(|known| known == name) {
+                        names.push(name.to_owned());
+                    }
+                }
+            }
+            names
+        };
+        let mut debs = BTreeMap::new();
+        for (name, version) in &versions {
+            let record = records.get(name);
+            let old = self.old.debs.get(name).filter(|deb| deb.version == *version);
+            let Some(mut deb) = old.cloned().or_else(|| record.map(locked)) else {
+                continue;
+            };
+            let groups = match record.filter(|record| record.sha256 == deb.sha256) {
+                Some(record) => &record.depends,
+                None => &deb.depends,
+            };
+            let mut depends: Vec<Vec<String>> = Vec::new();
+            for group in groups.iter().map(|group| resolve_group(name, group)) {
+                if !group.is_empty() && !depends.contains(&group) {
+                    depends.push(group);
+                }
+            }
+            deb.depends = depends;
+            debs.insert(name.clone(), deb);
+        }
+        let kept = self
+            .kept
+            .iter()
+            .filter_map(|set| Some(((*set).clone(), self.old.deb_sets.get(*set)?.clone())));
+        let solved = self
+            .solved
+            .iter()
+            .map(|(set, versions)| ((*set).clone(), versions.keys().cloned().collect()));
+        Debs {
+            architecture,
+            debs,
+            deb_sets: kept.chain(solved).collect(),
+        }
+    }
+}
+
+fn locked(record: &Record) -> LockedDeb {
+    LockedDeb {
+        version: record.version.clone(),
+        architecture: record.architecture.clone(),
+        filename: record.filename.clone(),
+        size: record.size,
+        sha256: record.sha256,
+        depends: Vec::new(),
+        source: record.source.clone(),
+    }
+}
+
+/// Asks apt what installing `set` into nothing would fetch; where it says no, its own words.
+///
+/// The list of addresses is asked for and not a simulation, which takes apt twice the time.
+fn solve_set(apt: &Apt, set: &[String]) -> Result<Result<Versions, String>, FetchError> {
+    let options = ["install", "--print-uris", "-y", "-q", "--"].map(str::to_owned);
+    let output = apt.run("apt-get", options.iter().chain(set), None)?;
+    if !output.status.success() {
+        return Ok(Err(own_words(&output)));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let files = text.lines().filter(|line| line.starts_with('\''));
+    let versions: Option<Versions> = files.map(parse_file).collect();
+    let versions = versions.filter(|versions| set.iter().all(|name| versions.contains_key(name)));
+    versions.map(Ok).ok_or_else(|| FetchError::AptAnswer {
+        subject: set.join(", "),
+        reason: "what it would install does not hold what was asked for".to_owned(),
+    })
+}
+
+/// `'ADDRESS' NAME_VERSION_ARCHITECTURE.deb SIZE HASH`: name and version.
+fn parse_file(line: &str) -> Option<(String, String)> {
+    let file = line.split("' ").nth(1)?.split(' ').next()?.strip_suffix(".deb")?;
+    let (name, rest) = file.split_once('_')?;
+    let version = rest.rsplit_once('_')?.0.replace("%3a", ":");
+    (is_package_name(name) && super::is_version(&version)).then(|| (name.to_owned(), version))
+}
+
+/// Resolves source packages: the locked version, else the highest that the archives have.
+pub(in crate::fetch) fn resolve_sources(
+    names: &BTreeSet<String>,
+    request: &Request<'_>,
+) -> Result<BTreeMap<String, LockedDebSource>, FetchError> {
+    let mut locked = BTreeMap::new();
+    let mut apt = None;
+    for name in names {
+        let old = request.old.deb_sources.get(name);
+        if let Some(old) = old.filter(|_| !request.update.takes(name)) {
+            locked.insert(name.clone(), old.clone());
+            continue;
+        }
+        let apt = match &mut apt {
+            Some(apt) => apt,
+            none => none.insert(open(request, Kind::Source, None, "Debian source packages")?),
+        };
+        let source = newest_source(apt, name)?.ok_or_else(|| FetchError::UnknownDebSource { name: name.clone() })?;
+        locked.insert(name.clone(), source);
+    }
+    Ok(locked)
+}
+
+/// The highest version of a source package that the archives have.
+pub(super) fn newest_source(apt: &Apt, name: &str) -> Result<Option<LockedDebSource>, FetchError> {
+    let sources = sources_of(apt, name)?;
+    Ok(sources
+        .into_iter()
+        .max_by(|a, b| version::compare(&a.version, &b.version)))
+}
+
+/// All versions of a source package that the archives have.
+pub(super) fn sources_of(apt: &Apt, name: &str) -> Result<Vec<LockedDebSource>, FetchError> {
+    if !is_package_name(name) {
+        return Ok(Vec::new());
+    }
+    let output = apt.run("apt-cache", ["showsrc", "--only-source", name], None)?;
+    let sources = index::parse_source(&String::from_utf8_lossy(&output.stdout))?;
+    Ok(sources
+        .into_iter()
+        .filter(|(package, _)| package == name)
+        .map(|(_, source)| source)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,347 @@
+//! Tests of downloads: caches, mirrors, wrong bytes.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::Mutex;
+
+use super::*;
+use crate::digest::Digest;
+use crate::event::Silent;
+use crate::fetch::debian::solve::{Request, resolve_sets, resolve_sources};
+use crate::fetch::debian::testing::require;
+use crate::fetch::debian::testing_repo::{Repo, deb_download, source_downloads};
+use crate::fetch::testing::{Reply, Server};
+use crate::fetch::{Update, unpack_deb, unpack_deb_source};
+use crate::spec::{Lock, LockedDeb};
+
+fn url(address: &str, content: &[u8]) -> Download {
+    Download {
+        name: "x.tar".to_owned(),
+        sha256: Digest::of(content),
+        size: Some(content.len() as u64),
+        origin: Origin::Url(address.to_owned()),
+    }
+}
+
+fn config(dir: &std::path::Path) -> FetchConfig {
+    FetchConfig {
+        cache: dir.join("cache"),
+        apt_state: dir.join("apt"),
+        ..FetchConfig::default()
+    }
+}
+
+#[test]
+fn a_file_is_downloaded_once_and_verified_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(|_| Reply::ok("abc"));
+    let (first, second) = (url(&server.url("/1"), b"abc"), url(&server.url("/2"), b"abc"));
+    let config = config(dir.path());
+    let files = fetch(&[&first, &second, &first], &config, &Silent).unwrap();
+    assert_eq!(files.len(), 3);
+    assert!(files.iter().all(|file| *file == files[0]));
+    assert_eq!(fs::read(&files[0]).unwrap(), b"abc");
+    assert_eq!(server.requests("/1") + server.requests("/2"), 1);
+
+    // What is in the cache needs no network.
+    let offline = FetchConfig {
+        offline: true,
+        ..config.clone()
+    };
+    fetch(&[&second], &offline, &Silent).unwrap();
+    fs::write(&files[0], "abd").unwrap();
+    let error = fetch(&[&second], &offline, &Silent).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`x.tar` is not in the cache and the network must not be used"
+    );
+    assert_eq!(error.help().unwrap(), "run the same command once without `--offline`");
+    fetch(&[&second], &config, &Silent).unwrap();
+    assert_eq!(server.requests("/1") + server.requests("/2"), 2);
+}
+
+#[test]
+fn threads_that_want_one_file_download_it_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(|_| {
+        thread::sleep(std::time::Duration::from_millis(50));
+        Reply::ok("abc")
+    });
+    let download = url(&server.url("/x"), b"abc");
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| fetch(&[&download], &config(dir.path()), &Silent).unwrap());
+        }
+    });
+    assert_eq!(server.requests("/x"), 1);
+}
+
+#[test]
+fn wrong_content_says_what_to_type() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(|path| {
+        if path == "/x" {
+            Reply::ok("abc")
+        } else {
+            Reply::status(404)
+        }
+    });
+    let wrong = Download {
+        size: None,
+        ..url(&server.url("/x"), b"other")
+    };
+    let error = fetch(&[&wrong], &config(dir.path()), &Silent).unwrap_err();
+    let (expected, actual) = (Digest::of(b"other"), Digest::of(b"abc"));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "`{}` gives other content for `x.tar`: expected {expected}, got {actual}",
+            server.url("/x")
+        )
+    );
+    assert!(
+        error
+            .help()
+            .unwrap()
+            .contains(&format!("sha256 = \"{}\"", actual.hex()))
+    );
+    let short = Download {
+        size: Some(7),
+        ..url(&server.url("/x"), b"abc")
+    };
+    let error = fetch(&[&short], &config(dir.path()), &Silent).unwrap_err();
+    assert!(
+        error.to_string().ends_with("gives 3 bytes for `x.tar`, expected 7"),
+        "{error}"
+    );
+    let gone = url(&server.url("/gone"), b"abc");
+    let error = fetch(&[&gone], &config(dir.path()), &Silent).unwrap_err();
+    assert!(matches!(error, FetchError::NotFound { .. }), "{error}");
+    assert!(
+        crate::fsio::sorted_names(&dir.path().join("cache/sha256"))
+            .unwrap()
+            .is_empty()
+    );
+}
+
+/// A repository whose packages are locked.
+fn locked() -> (Repo, Vec<Download>) {
+    let mut repo = Repo::new();
+    repo.add("aa", "1:1.0", "Depends: bb\n");
+    repo.add("bb", "2.0", "");
+    repo.add_source("src", "1.0");
+    let config = repo.config();
+    let request = Request {
+        sources: &repo.apt_sources(),
+        old: &Lock::default(),
+        update: &Update::Nothing,
+        config: &config,
+        reporter: &Silent,
+    };
+    let debs = resolve_sets(&BTreeSet::from([vec!["aa".to_owned()]]), &request).unwrap();
+    let sources = resolve_sources(&BTreeSet::from(["src".to_owned()]), &request).unwrap();
+    let debs = debs
+        .debs
+        .iter()
+        .map(|(name, deb): (&String, &LockedDeb)| deb_download(name, deb));
+    let downloads = debs.chain(source_downloads("src", &sources["src"])).collect();
+    (repo, downloads)
+}
+
+fn fetch_all(downloads: &[Download], config: &FetchConfig) -> Result<Vec<PathBuf>, FetchError> {
+    fetch(&downloads.iter().collect::<Vec<_>>(), config, &Silent)
+}
+
+#[test]
+fn locked_packages_come_from_apt_and_unpack() {
+    if !require("apt-get") {
+        return;
+    }
+    let (repo, downloads) = locked();
+    let files = fetch_all(&downloads, &repo.config()).unwrap();
+    assert_eq!(files.len(), 4);
+    let tree = repo.path().join("tree");
+    unpack_deb(&files[0], "aa", &tree).unwrap();
+    assert_eq!(fs::read(tree.join("usr/share/aa/version")).unwrap(), b"1:1.0");
+    let named = |index: usize| (downloads[index].name.clone(), files[index].clone());
+    let source = repo.path().join("source");
+    unpack_deb_source(&[named(2), named(3)], &source).unwrap();
+    assert_eq!(fs::read(source.join("debian/rules")).unwrap(), b"r");
+    // A state without lists, as on a machine that only has the lock.
+    let fresh = FetchConfig {
+        cache: repo.path().join("cache-2"),
+        apt_state: repo.path().join("apt-2"),
+        ..repo.config()
+    };
+    assert_eq!(fetch_all(&downloads, &fresh).unwrap().len(), 4);
+}
+
+/// A configuration that cannot reach apt's archive: what comes, comes from elsewhere.
+fn without_apt(repo: &Repo) -> FetchConfig {
+    let empty = repo.path().join("empty");
+    fs::create_dir_all(&empty).unwrap();
+    fs::write(empty.join("Packages"), "").unwrap();
+    fs::write(empty.join("Sources"), "").unwrap();
+    let mut config = repo.config();
+    config.apt.sources = vec![format!("deb [trusted=yes] file:{} ./", empty.display())];
+    config
+}
+
+#[test]
+fn mirrors_and_snapshots_carry_locked_packages() {
+    if !require("apt-get") {
+        return;
+    }
+    let (repo, downloads) = locked();
+    let archive = repo.archive();
+    let served = archive.clone();
+    let server = Server::start(move |path| {
+        match fs::read(served.join(path.trim_start_matches("/debian/").replace("%25", "%"))) {
+            Ok(content) => Reply::ok(content),
+            Err(_) => Reply::status(404),
+        }
+    });
+    let directory = archive.display().to_string();
+    for mirror in [directory.clone(), format!("file:{directory}"), server.url("/debian")] {
+        for (mirrors, snapshots) in [(vec![mirror.clone()], vec![]), (vec![], vec![mirror.clone()])] {
+            repo.forget_cache();
+            let config = FetchConfig {
+                mirrors,
+                snapshots,
+                ..without_apt(&repo)
+            };
+            assert_eq!(fetch_all(&downloads, &config).unwrap().len(), 4, "{mirror}");
+        }
+    }
+    // A local mirror needs no network.
+    repo.forget_cache();
+    let offline = FetchConfig {
+        offline: true,
+        mirrors: vec![server.url("/none"), directory],
+        ..without_apt(&repo)
+    };
+    assert_eq!(fetch_all(&downloads, &offline).unwrap().len(), 4);
+    assert_eq!(server.requests("/none/pool/bb_2.0_all.deb"), 0);
+}
+
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl Reporter for Warnings {
+    fn report(&self, event: Event) {
+        if let Event::Warning { text } = event {
+            self.0.lock().unwrap().push(text);
+        }
+    }
+}
+
+#[test]
+fn a_mirror_with_other_content_is_passed_over_with_a_warning() {
+    if !require("apt-get") {
+        return;
+    }
+    let (repo, downloads) = locked();
+    let wrong = repo.path().join("wrong");
+    fs::create_dir_all(wrong.join("pool")).unwrap();
+    fs::write(
+        wrong.join("pool/bb_2.0_all.deb"),
+        "x".repeat(downloads[1].size.unwrap() as usize),
+    )
+    .unwrap();
+    let config = FetchConfig {
+        mirrors: vec![wrong.display().to_string(), repo.archive().display().to_string()],
+        ..without_apt(&repo)
+    };
+    let warnings = Warnings::default();
+    fetch(&[&downloads[1]], &config, &warnings).unwrap();
+    let warnings = warnings.0.into_inner().unwrap();
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("gives other content for `deb:bb`"), "{warnings:?}");
+}
+
+#[test]
+fn a_package_that_nobody_carries_names_its_successor() {
+    if !require("apt-get") {
+        return;
+    }
+    let (mut repo, downloads) = locked();
+    repo.drop_from_index("bb", "2.0");
+    repo.add("bb", "2.1", "");
+    let mirror = repo.path().join("nothing").display().to_string();
+    let config = FetchConfig {
+        mirrors: vec![mirror.clone()],
+        ..repo.config()
+    };
+    let error = fetch_all(&downloads, &config).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no source carries `deb:bb` 2.0 any more; it was replaced by 2.1"
+    );
+    assert_eq!(
+        error.help().unwrap(),
+        format!(
+            "`layerize lock --update bb` takes the new version; a snapshot mirror still has the old (asked: {mirror}: not there, apt: not there)"
+        )
+    );
+    let error = fetch_all(
+        &downloads,
+        &FetchConfig {
+            cache: repo.path().join("c"),
+            ..without_apt(&repo)
+        },
+    )
+    .unwrap_err();
+    assert_eq!(error.to_string(), "no source carries `deb:aa` 1:1.0");
+    let offline = FetchConfig {
+        offline: true,
+        cache: repo.path().join("c"),
+        ..config
+    };
+    let error = fetch_all(&downloads[1..], &offline).unwrap_err();
+    assert!(matches!(error, FetchError::Offline { .. }), "{error}");
+}
+
+#[test]
+fn a_download_that_fails_is_told_in_apts_words() {
+    if !require("apt-get") {
+        return;
+    }
+    let (repo, downloads) = locked();
+    fs::remove_file(repo.archive().join("pool/bb_2.0_all.deb")).unwrap();
+    let error = fetch_all(&downloads, &repo.config()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("apt cannot download deb:bb 2.0:\n  E: Failed to fetch"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_hostile_lock_entry_reaches_no_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let origin = |package: &str, version: &str, filename: &str| Origin::Deb {
+        package: package.to_owned(),
+        version: version.to_owned(),
+        architecture: "all".to_owned(),
+        filename: filename.to_owned(),
+    };
+    for origin in [origin("-o=x", "1", "pool/x"), origin("aa", "1 /etc/passwd", "pool/x")] {
+        let download = Download {
+            origin,
+            ..url("", b"abc")
+        };
+        let error = fetch(&[&download], &config(dir.path()), &Silent).unwrap_err();
+        assert!(matches!(error, FetchError::MalformedEntry { .. }), "{error}");
+    }
+    let download = Download {
+        origin: origin("aa", "1", "../../etc/passwd"),
+        ..url("", b"abc")
+    };
+    let config = FetchConfig {
+        mirrors: vec!["/srv".to_owned()],
+        ..config(dir.path())
+    };
+    let error = fetch(&[&download], &config, &Silent).unwrap_err();
+    assert!(matches!(error, FetchError::Address { .. }), "{error}");
+}

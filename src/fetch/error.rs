@@ -1,0 +1,200 @@
+//! Why something could not be *fetched, resolved or unpacked*, and what to type next.
+
+use std::error::Error;
+
+use crate::digest::Digest;
+use crate::fsio::PathError;
+use crate::store::StoreError;
+
+use super::unpack::UnpackError;
+
+/// Why something could not be fetched, resolved or unpacked. `name` is what the user calls the thing
+/// (`deb:gcc`, a file's name), `origin` the address or program it came from; sizes are bytes.
+#[expect(missing_docs, reason = "the fields are what the variant's message names")]
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Reading or writing a file failed.
+    #[error(transparent)]
+    Io(#[from] PathError),
+    /// The store could not do what was asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// All bytes arrived and are not the ones wanted.
+    #[error("`{origin}` gives other content for `{name}`: expected {expected}, got {actual}")]
+    Digest {
+        name: String,
+        origin: String,
+        expected: Digest,
+        actual: Digest,
+    },
+    /// More or fewer bytes than the lock says.
+    #[error("`{origin}` gives {actual} bytes for `{name}`, expected {expected}")]
+    Size {
+        name: String,
+        origin: String,
+        expected: u64,
+        actual: u64,
+    },
+    /// More bytes than anything may have.
+    #[error("`{url}` gives more than {limit} bytes")]
+    TooLarge { url: String, limit: u64 },
+    /// There is nothing at the address.
+    #[error("there is nothing at `{url}`")]
+    NotFound { url: String },
+    /// The host cannot be reached, or does not speak the protocol.
+    #[error("cannot reach `{url}`")]
+    Unreachable {
+        url: String,
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The host answered with an error.
+    #[error("`{url}` answers {status}")]
+    Status { url: String, status: String },
+    /// The transfer broke off or made no progress.
+    #[error("the download of `{url}` broke off")]
+    Interrupted {
+        url: String,
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Not an address that can be fetched.
+    #[error("`{url}` cannot be fetched: {reason}")]
+    Address { url: String, reason: &'static str },
+    /// The network is needed and must not be used.
+    #[error("`{name}` is not in the cache and the network must not be used")]
+    Offline { name: String },
+    /// A locked Debian package that nobody carries any more.
+    #[error("no source carries `{name}` {version}{}", replaced.as_ref().map_or_else(String::new, |new| format!(" any more; it was replaced by {new}")))]
+    Gone {
+        /// `deb:gcc`, `deb-source:hello`.
+        name: String,
+        version: String,
+        /// The version that the machine's sources have instead.
+        replaced: Option<String>,
+        /// What was asked, in order.
+        asked: Vec<String>,
+    },
+    /// apt's programs are not on this machine.
+    #[error("`{program}` is not on this machine; it resolves and downloads Debian packages")]
+    AptMissing { program: &'static str },
+    /// `--update NAME` names nothing that is locked or wanted.
+    #[error("there is nothing called `{name}` in the lock")]
+    UnknownUpdate {
+        name: String,
+        /// What is in the lock and most like it.
+        similar: Option<String>,
+    },
+    /// apt says no, in its own words.
+    #[error("apt cannot {action}:\n{message}")]
+    Apt { action: String, message: String },
+    /// apt's answer is not what it should be.
+    #[error("apt gives no usable answer about `{subject}`: {reason}")]
+    AptAnswer { subject: String, reason: String },
+    /// No source has a package of the name.
+    #[error("there is no Debian package `{name}`")]
+    UnknownDeb {
+        name: String,
+        /// The package whose name is most like it.
+        similar: Option<String>,
+        /// The packages that provide it, where the name is virtual.
+        providers: Vec<String>,
+    },
+    /// No source has a source package of the name.
+    #[error("there is no Debian source package `{name}`")]
+    UnknownDebSource { name: String },
+    /// A lock or a Debian index says what cannot be.
+    #[error("the entry of `{name}` is malformed: {reason}")]
+    MalformedEntry { name: String, reason: String },
+    /// An archive cannot be unpacked.
+    #[error("cannot unpack `{name}`")]
+    Unpack { name: String, source: Box<UnpackError> },
+    /// A local source is not there.
+    #[error("`{path}` is not there; it is the source of `{package}`")]
+    LocalMissing {
+        package: String,
+        path: String,
+        /// A name beside it that is most like it.
+        similar: Option<String>,
+    },
+    /// A pattern of `include` or `exclude` that is none.
+    #[error("`{pattern}` of `{package}` is not a pattern")]
+    Pattern {
+        package: String,
+        pattern: String,
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A local source holds what cannot be in a store.
+    #[error("`{path}` is {kind}; the source of `{package}` may hold files, directories and symlinks only")]
+    LocalSpecial {
+        package: String,
+        path: String,
+        kind: &'static str,
+    },
+    /// A local source of which everything is filtered away.
+    #[error("the filters of `{package}` leave nothing of `{path}`")]
+    LocalEmpty { package: String, path: String },
+}
+
+impl FetchError {
+    /// What the user can do about it: what to type next.
+    pub fn help(&self) -> Option<String> {
+        let help = match self {
+            Self::Digest { actual, origin, .. } if origin.starts_with("http") || origin.starts_with("file:") => format!(
+                "if the new content is right, write `sha256 = \"{}\"` (or `layerize lock --update NAME` where the lock pins \
+                 it); otherwise somebody changed what is at the address",
+                actual.hex()
+            ),
+            Self::Digest { .. } | Self::Size { .. } => {
+                "the copy is damaged or is another version: remove it, or lock what is there with `layerize lock --update NAME`"
+                    .to_owned()
+            }
+            Self::NotFound { .. } => "check the address; a moved release needs a new `url`".to_owned(),
+            Self::Unreachable { .. } | Self::Interrupted { .. } => {
+                "check the network and the proxy (`https_proxy`), then run the same command again".to_owned()
+            }
+            Self::Offline { .. } => "run the same command once without `--offline`".to_owned(),
+            Self::Gone { name, asked, .. } => {
+                let name = name.rsplit(':').next().unwrap_or(name);
+                let asked = match asked.as_slice() {
+                    [] => String::new(),
+                    asked => format!(" (asked: {})", asked.join(", ")),
+                };
+                format!("`layerize lock --update {name}` takes the new version; a snapshot mirror still has the old{asked}")
+            }
+            Self::AptMissing { .. } => {
+                "lock on a machine with apt (any Debian or Ubuntu, also in a container); building from the lock \
+                 needs a mirror: `--mirror DIR` or `--mirror http://…`"
+                    .to_owned()
+            }
+            Self::UnknownUpdate { similar, .. } => match similar {
+                Some(similar) => format!("did you mean `{similar}`?"),
+                None => "name Debian packages, Debian source packages or packages with a `url`".to_owned(),
+            },
+            Self::UnknownDeb {
+                similar, providers, ..
+            } => match (providers.as_slice(), similar) {
+                ([], Some(similar)) => format!("did you mean `deb:{similar}`?"),
+                ([], None) => "`apt-cache search WORD` lists packages".to_owned(),
+                (providers, _) => format!("the name is virtual; take one that provides it: {}", providers.join(", ")),
+            },
+            Self::UnknownDebSource { .. } => {
+                "`apt-cache showsrc PACKAGE` tells a binary package's source (it needs deb-src lines)".to_owned()
+            }
+            Self::MalformedEntry { .. } => "make the lock anew: `layerize lock --update`".to_owned(),
+            Self::Unpack { source, .. } => return source.help(),
+            Self::LocalMissing { similar, .. } => match similar {
+                Some(similar) => format!("did you mean `{similar}`?"),
+                None => "paths are relative to the directory of `layerize.toml`".to_owned(),
+            },
+            Self::Pattern { .. } => "patterns are those of `.gitignore`: `*.c`, `/build`, `docs/**`".to_owned(),
+            Self::LocalSpecial { .. } => "leave it out with `exclude`".to_owned(),
+            Self::LocalEmpty { .. } => "check `include` and `exclude`, or set `gitignore = false`".to_owned(),
+            Self::Apt { .. } | Self::AptAnswer { .. } => {
+                "apt's sources are those of `[debian] sources`, or else this machine's (`/etc/apt`)".to_owned()
+            }
+            Self::Store(_) | Self::Io(_) | Self::TooLarge { .. } | Self::Status { .. } | Self::Address { .. } => {
+                return None;
+            }
+        };
+        Some(help)
+    }
+}

@@ -1,0 +1,40 @@
+//! A *fetch* brings a file from outside in, verified against its hash while it streams.
+//!
+//! Invariant: nothing is used before its digest has been checked; what was fetched is kept by digest, so
+//! that two addresses of one content are one download.
+
+use std::path::PathBuf;
+
+mod cache;
+pub mod debian;
+mod download;
+mod error;
+pub mod local;
+mod resolve;
+#[cfg(test)]
+mod testing;
+mod transfer;
+mod unpack;
+
+pub use debian::{AptSources, unpack_deb, unpack_deb_source};
+pub use download::fetch;
+pub use error::FetchError;
+pub use resolve::{Update, resolve};
+pub use unpack::{UnpackError, unpack_archive};
+
+/// What the machine's user configured for downloads. The environment is read by `cli` alone.
+#[derive(Debug, Clone, Default)]
+pub struct FetchConfig {
+    /// Where fetched files are kept by digest (`CACHE/sha256/<hex>`).
+    pub cache: PathBuf,
+    /// Where apt's isolated state is kept.
+    pub apt_state: PathBuf,
+    /// Where apt gets packages from; default: the machine's own sources. Those of a spec: [`AptSources::of`].
+    pub apt: AptSources,
+    /// Debian mirrors tried before the machine's apt: directories, `file:` or `http(s):` URLs.
+    pub mirrors: Vec<String>,
+    /// Snapshot mirrors asked for versions that the mirrors no longer carry.
+    pub snapshots: Vec<String>,
+    /// Use no network: what is neither in the cache nor in a local file is an error.
+    pub offline: bool,
+}

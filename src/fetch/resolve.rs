@@ -1,0 +1,146 @@
+//! *Resolving*: the lock that a workspace needs, every input from outside pinned by hash.
+//!
+//! Invariant: the lock is a function of the spec, the old lock, what may be updated, and what the archives and
+//! addresses hold; never of the order in which things are written or asked for. What need not change does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cache::{Cache, Labels};
+use super::debian::{AptSources, solve};
+use super::download::parallel;
+use super::transfer::{Address, Transfer};
+use super::{FetchConfig, FetchError};
+use crate::event::{Event, Reporter};
+use crate::spec;
+use crate::spec::{Lock, LockedUrl, PackageName, Workspace};
+
+/// Which locked entries [`resolve`] may change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update {
+    /// Only what is missing is added; what is no longer needed goes.
+    Nothing,
+    /// Everything is resolved anew.
+    Everything,
+    /// These names (Debian packages, source packages, packages with a URL) and what must change with them.
+    Names(Vec<String>),
+}
+
+impl Update {
+    /// Whether an entry of this name is to be resolved anew.
+    pub(super) fn takes(&self, name: &str) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Everything => true,
+            Self::Names(names) => names.iter().any(|wanted| wanted == name),
+        }
+    }
+}
+
+/// Makes the lock that `workspace` needs, starting from `old`.
+///
+/// With [`Update::Nothing`] a locked version stays as long as it can: a set of packages that is locked and wanted
+/// as before is not asked about at all (so a version that the mirrors dropped stays locked), and for a new set
+/// the locked versions are preferred. The network is used only for what must be resolved.
+pub fn resolve(
+    workspace: &Workspace,
+    old: &Lock,
+    update: &Update,
+    config: &FetchConfig,
+    reporter: &dyn Reporter,
+) -> Result<Lock, FetchError> {
+    check_names(workspace, old, update)?;
+    let sources = AptSources::of(workspace);
+    let request = solve::Request {
+        sources: &sources,
+        old,
+        update,
+        config,
+        reporter,
+    };
+    let debs = solve::resolve_sets(&spec::deb_sets(workspace), &request)?;
+    Ok(Lock {
+        architecture: debs.architecture,
+        debs: debs.debs,
+        deb_sets: debs.deb_sets,
+        deb_sources: solve::resolve_sources(&spec::deb_sources(workspace), &request)?,
+        urls: resolve_urls(&spec::unpinned_urls(workspace), &request)?,
+    })
+}
+
+/// A name that is to be updated must be that of something.
+fn check_names(workspace: &Workspace, old: &Lock, update: &Update) -> Result<(), FetchError> {
+    let Update::Names(names) = update else { return Ok(()) };
+    let mut known: BTreeSet<&str> = BTreeSet::new();
+    known.extend(old.debs.keys().map(String::as_str));
+    known.extend(old.deb_sources.keys().map(String::as_str));
+    known.extend(old.urls.keys().map(|name| name.0.as_str()));
+    known.extend(workspace.packages.keys().map(|name| name.0.as_str()));
+    let sets = spec::deb_sets(workspace);
+    known.extend(sets.iter().flatten().map(String::as_str));
+    let sources = spec::deb_sources(workspace);
+    known.extend(sources.iter().map(String::as_str));
+    match names.iter().find(|name| !known.contains(name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(FetchError::UnknownUpdate {
+            name: name.clone(),
+            similar: most_similar(name, known.iter().copied()),
+        }),
+    }
+}
+
+/// Hashes what is at the addresses that are not pinned yet.
+fn resolve_urls(
+    urls: &BTreeMap<PackageName, String>,
+    request: &solve::Request<'_>,
+) -> Result<BTreeMap<PackageName, LockedUrl>, FetchError> {
+    let wanted: Vec<(&PackageName, &String)> = urls.iter().collect();
+    if wanted.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let cache = Cache::open(&request.config.cache)?;
+    let transfer = Transfer::new();
+    let locked = parallel(&wanted, |(name, url)| match request.old.urls.get(name) {
+        Some(locked) if !request.update.takes(&name.0) => Ok(locked.clone()),
+        _ => pin(name, url, &cache, &transfer, request),
+    })?;
+    Ok(urls.keys().cloned().zip(locked).collect())
+}
+
+fn pin(
+    name: &PackageName,
+    url: &str,
+    cache: &Cache,
+    transfer: &Transfer,
+    request: &solve::Request<'_>,
+) -> Result<LockedUrl, FetchError> {
+    let address = Address::parse(url)?;
+    if request.config.offline && !address.is_local() {
+        return Err(FetchError::Offline { name: name.to_string() });
+    }
+    let origin = address.display();
+    let labels = Labels {
+        name: &name.0,
+        origin: &origin,
+    };
+    let (sha256, size) = transfer.with(&address, |content| {
+        request.reporter.report(Event::FetchStarted {
+            name: name.to_string(),
+            size: None,
+        });
+        cache.insert_unpinned(content, labels, request.reporter)
+    })?;
+    Ok(LockedUrl { size, sha256 })
+}
+
+/// The name that `name` was probably meant to be.
+pub(super) fn most_similar<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let distance_max = 1 + name.chars().count() / 4;
+    names
+        .map(|known| (strsim::damerau_levenshtein(name, known), known))
+        .filter(|(distance, _)| *distance <= distance_max)
+        .min()
+        .map(|(_, known)| known.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

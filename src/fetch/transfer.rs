@@ -1,0 +1,253 @@
+//! A *transfer*: the bytes behind an address (`file:`, `http:`, `https:`, a directory), as a stream.
+//!
+//! Invariant: nothing here trusts the bytes; connections have a time limit without progress but none in all.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use reqwest::blocking::{Client, Response};
+use reqwest::{StatusCode, Url, redirect};
+
+use super::FetchError;
+use crate::fsio::IoContext;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long an answer, or the next bytes of one, may take to come.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many redirects are followed.
+const REDIRECTS_MAX: usize = 10;
+/// How often a transfer that failed for a reason that may pass is tried, the first time included.
+const ATTEMPTS: u32 = 4;
+/// The pause before the second attempt; it doubles with each.
+const BACKOFF: Duration = Duration::from_millis(500);
+
+/// Something that can be fetched from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Address {
+    /// A file of this machine.
+    Local(PathBuf),
+    /// `http:` or `https:`.
+    Http(Box<Url>),
+}
+
+impl Address {
+    /// Parses the address of a file: `file:`, `http:` or `https:`.
+    pub(super) fn parse(text: &str) -> Result<Self, FetchError> {
+        let wrong = |reason| FetchError::Address {
+            url: text.to_owned(),
+            reason,
+        };
+        let url = Url::parse(text).map_err(|_| wrong("it is not an address; write `file:///…` or `https://…`"))?;
+        match url.scheme() {
+            "http" | "https" => Ok(Self::Http(Box::new(url))),
+            "file" => {
+                let path = url.to_file_path();
+                path.map(Self::Local)
+                    .map_err(|()| wrong("it names another host than this machine"))
+            }
+            _ => Err(wrong("only `file:`, `http:` and `https:` are supported")),
+        }
+    }
+
+    /// Joins a mirror (a directory, or an address of one) and a path below it.
+    pub(super) fn below(mirror: &str, path: &str) -> Result<Self, FetchError> {
+        let is_safe = |part: &str| !matches!(part, "" | "." | "..");
+        if !path.split('/').all(is_safe) {
+            return Err(FetchError::Address {
+                url: path.to_owned(),
+                reason: "a path below a mirror may not hold `..`",
+            });
+        }
+        if !mirror.contains(':') {
+            return Ok(Self::Local(Path::new(mirror).join(path)));
+        }
+        let mut address = Self::parse(mirror)?;
+        match &mut address {
+            Self::Local(dir) => dir.push(path),
+            Self::Http(url) => {
+                if let Ok(mut segments) = url.path_segments_mut() {
+                    segments.pop_if_empty().extend(path.split('/'));
+                }
+            }
+        }
+        Ok(address)
+    }
+
+    /// Whether no network is needed.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self, Self::Local(_))
+    }
+
+    /// As the user would write it; a password in it is left out.
+    pub(super) fn display(&self) -> String {
+        match self {
+            Self::Local(path) => format!("file://{}", path.display()),
+            Self::Http(url) => {
+                let mut url = url.clone();
+                if url.password().is_some() && url.set_password(None).is_err() {
+                    return format!("{}://…", url.scheme());
+                }
+                url.to_string()
+            }
+        }
+    }
+}
+
+/// Opens addresses; keeps connections.
+pub(super) struct Transfer {
+    client: OnceLock<Result<Client, String>>,
+    plain: OnceLock<Result<Client, String>>,
+    backoff: Duration,
+}
+
+impl Transfer {
+    /// No connection is made yet.
+    pub(super) fn new() -> Self {
+        Self {
+            client: OnceLock::new(),
+            plain: OnceLock::new(),
+            backoff: BACKOFF,
+        }
+    }
+
+    /// Hands the bytes behind `address` to `receive`, again where that failed for a reason that may pass (no
+    /// connection, no progress, an overloaded server).
+    pub(super) fn with<T>(
+        &self,
+        address: &Address,
+        mut receive: impl FnMut(&mut dyn Read) -> Result<T, FetchError>,
+    ) -> Result<T, FetchError> {
+        let mut pause = self.backoff;
+        let mut attempt = 1;
+        loop {
+            let result = self.open(address).and_then(|mut content| receive(&mut content));
+            match result {
+                Err(error) if attempt < ATTEMPTS && !address.is_local() && may_pass(&error) => {}
+                result => return result,
+            }
+            thread::sleep(pause);
+            pause *= 2;
+            attempt += 1;
+        }
+    }
+
+    fn open(&self, address: &Address) -> Result<Box<dyn Read>, FetchError> {
+        match address {
+            Address::Local(path) => match File::open(path) {
+                Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => Ok(Box::new(file)),
+                Ok(_) => Err(FetchError::Address {
+                    url: address.display(),
+                    reason: "it is not a file",
+                }),
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    Err(FetchError::NotFound { url: address.display() })
+                }
+                Err(error) => Err(error).context("open", path)?,
+            },
+            Address::Http(url) => self.get(url, &address.display()),
+        }
+    }
+
+    fn get(&self, url: &Url, shown: &str) -> Result<Box<dyn Read>, FetchError> {
+        let response = self.client(url, shown)?.get(url.clone()).send();
+        let response = response.map_err(|error| FetchError::Unreachable {
+            url: shown.to_owned(),
+            source: Box::new(error.without_url()),
+        })?;
+        match response.status() {
+            StatusCode::OK => Ok(Box::new(Body(response))),
+            StatusCode::NOT_FOUND | StatusCode::GONE => Err(FetchError::NotFound { url: shown.to_owned() }),
+            status => Err(FetchError::Status {
+                url: shown.to_owned(),
+                status: status.to_string(),
+            }),
+        }
+    }
+
+    /// The client for `url`. On a machine without any root certificates plain `http:` must work all the same
+    /// (what it brings is verified by digest), so that has a client of its own then.
+    fn client(&self, url: &Url, shown: &str) -> Result<&Client, FetchError> {
+        let unreachable = |message: &String| FetchError::Unreachable {
+            url: shown.to_owned(),
+            source: message.clone().into(),
+        };
+        let client = self.client.get_or_init(|| build_client(false));
+        match client {
+            Ok(client) => Ok(client),
+            Err(_) if url.scheme() == "http" => {
+                let plain = self.plain.get_or_init(|| build_client(true));
+                plain.as_ref().map_err(unreachable)
+            }
+            Err(message) => Err(unreachable(message)),
+        }
+    }
+}
+
+/// A response's body, its errors without the address (the caller names it).
+struct Body(Response);
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+/// Builds a client that trusts the machine's root certificates (or none) and takes the proxies that the
+/// environment names.
+fn build_client(without_roots: bool) -> Result<Client, String> {
+    // The default of the whole process; where somebody installed one before, that one serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = Client::builder()
+        .user_agent(concat!("layerize/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(PROGRESS_TIMEOUT)
+        .redirect(redirect::Policy::custom(follow));
+    let builder = match without_roots {
+        true => builder.tls_certs_only([]),
+        false => builder,
+    };
+    builder.build().map_err(|error| chain(&error))
+}
+
+fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let downgrade = attempt.url().scheme() == "http" && attempt.previous().iter().any(|url| url.scheme() == "https");
+    if attempt.previous().len() > REDIRECTS_MAX {
+        attempt.error(format!("more than {REDIRECTS_MAX} redirects"))
+    } else if downgrade {
+        attempt.error("it redirects from `https:` to `http:`")
+    } else {
+        attempt.follow()
+    }
+}
+
+/// Whether the same request may succeed in a while.
+fn may_pass(error: &FetchError) -> bool {
+    match error {
+        FetchError::Interrupted { .. } => true,
+        FetchError::Unreachable { source, .. } => {
+            let error = source.downcast_ref::<reqwest::Error>();
+            error.is_some_and(|error| error.is_connect() || error.is_timeout() || error.is_request())
+        }
+        FetchError::Status { status, .. } => status.starts_with('5') || status.starts_with("429"),
+        _ => false,
+    }
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

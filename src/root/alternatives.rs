@@ -1,0 +1,112 @@
+//! *Alternatives*: the links that `update-alternatives` would have made for a set of packages.
+//!
+//! Invariant: a function of the packages' records and contents; the order of the packages does not matter.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use super::{ALTERNATIVES_DIR, RootError};
+use crate::fsio;
+
+/// Largest record of one package, in bytes.
+const RECORD_MAX: u64 = 1 << 20;
+
+/// Links that `update-alternatives` would have made, highest priority first, ties by package name (the first in
+/// byte order wins): link path → target, both absolute.
+///
+/// As `update-alternatives` does: a choice whose target no package brings is no choice, a slave goes with the
+/// choice that won and is left out where its target is missing, and a link never stands in the way of a file
+/// that a package brings itself.
+pub fn alternatives(packages: &[&Path]) -> Result<BTreeMap<String, String>, RootError> {
+    let mut choices = Vec::new();
+    for package in packages {
+        read_package(package, &mut choices)?;
+    }
+    let exists = |absolute: &str| {
+        let relative = absolute.trim_start_matches('/');
+        packages
+            .iter()
+            .any(|package| package.join(relative).symlink_metadata().is_ok())
+    };
+    let mut best: BTreeMap<&str, &Choice> = BTreeMap::new();
+    for choice in choices.iter().filter(|choice| exists(&choice.master.target)) {
+        let winner = best.entry(&choice.master.name).or_insert(choice);
+        if choice.rank() < winner.rank() {
+            *winner = choice;
+        }
+    }
+    let mut links = BTreeMap::new();
+    for choice in best.values() {
+        let slaves = choice.slaves.iter().filter(|slave| exists(&slave.target));
+        for link in std::iter::once(&choice.master).chain(slaves) {
+            if !exists(&link.link) {
+                links.insert(link.link.clone(), link.target.clone());
+            }
+        }
+    }
+    Ok(links)
+}
+
+/// One `update-alternatives --install`.
+struct Choice {
+    package: String,
+    priority: i64,
+    master: Link,
+    slaves: Vec<Link>,
+}
+
+struct Link {
+    link: String,
+    name: String,
+    target: String,
+}
+
+impl Choice {
+    /// Orders the choices of one name, the winner least.
+    fn rank(&self) -> (i64, &str, &str) {
+        (self.priority.saturating_neg(), &self.package, &self.master.target)
+    }
+}
+
+fn read_package(package: &Path, choices: &mut Vec<Choice>) -> Result<(), RootError> {
+    let dir = package.join(ALTERNATIVES_DIR);
+    if !fs::symlink_metadata(&dir).is_ok_and(|metadata| metadata.is_dir()) {
+        return Ok(());
+    }
+    for name in fsio::sorted_names(&dir)? {
+        let path = dir.join(&name);
+        let text = fsio::read_limited(&path, RECORD_MAX)?;
+        let package = name.to_string_lossy();
+        for (index, line) in String::from_utf8_lossy(&text).lines().enumerate() {
+            parse_line(&package, line, choices).ok_or_else(|| RootError::Alternatives {
+                path: path.clone(),
+                line: index + 1,
+                text: line.to_owned(),
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Parses a line of [`ALTERNATIVES_DIR`]'s format; `None` where it does not follow it.
+fn parse_line(package: &str, line: &str, choices: &mut Vec<Choice>) -> Option<()> {
+    let link = |link: &str, name: &str, target: &str| {
+        (link.starts_with('/') && target.starts_with('/')).then(|| Link {
+            link: link.to_owned(),
+            name: name.to_owned(),
+            target: target.to_owned(),
+        })
+    };
+    match line.split(' ').collect::<Vec<_>>()[..] {
+        ["install", path, name, target, priority] => choices.push(Choice {
+            package: package.to_owned(),
+            priority: priority.parse().ok()?,
+            master: link(path, name, target)?,
+            slaves: Vec::new(),
+        }),
+        ["slave", path, name, target] => choices.last_mut()?.slaves.push(link(path, name, target)?),
+        _ => return None,
+    }
+    Some(())
+}
