@@ -1,7 +1,7 @@
 //! layerize turns hashed closures into OCI images.
 //!
 //! The flow, each arrow one module: [`spec`] (what the user wrote) and its lock → [`plan`] (derivations) →
-//! `build` (sandboxed, into the [`store`]) → [`closure`] → `layer` plan and packed layers → `image` →
+//! [`build`] (sandboxed, into the [`store`]) → [`closure`] → `layer` plan and packed layers → `image` →
 //! `transport`. `audit` reads images back. `cli` alone prints, reads the environment or exits.
 //!
 //! | module | one responsibility | may import |
@@ -18,9 +18,11 @@
 //! | [`plan`] | spec and lock → derivations in order; pure | digest spec store_path |
 //! | [`root`] | a root file system composed of packages' trees | digest fsio |
 //! | [`fetch`] | downloads, archives, Debian packages | digest event fsio nar store store_path spec plan root |
+//! | [`build`] | realise derivations: schedule, sandbox, scan, register | digest event fsio store_path store closure spec plan root fetch |
 //!
 //! `tests/tidy.rs` checks the third column.
 
+pub mod build;
 pub mod closure;
 pub mod digest;
 pub mod event;

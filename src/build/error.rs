@@ -1,0 +1,239 @@
+//! Why a *build* failed, and what to type next.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::runner::{FailedCommand, quoted};
+use super::sandbox::SandboxError;
+use crate::store_path::{StorePath, StorePathError};
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The store could not do what was asked.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// Something could not be fetched or unpacked.
+    #[error(transparent)]
+    Fetch(#[from] crate::fetch::FetchError),
+    /// The packages of a build's root do not fit together.
+    #[error(transparent)]
+    Root(#[from] crate::root::RootError),
+    /// Reading or writing a file failed.
+    #[error(transparent)]
+    Io(#[from] crate::fsio::PathError),
+    /// A name that cannot be part of a store path.
+    #[error(transparent)]
+    StorePath(#[from] StorePathError),
+    /// A step failed.
+    #[error("cannot build `{label}`")]
+    Step {
+        /// What the user calls it.
+        label: String,
+        /// Why.
+        #[source]
+        source: Box<BuildError>,
+    },
+    /// Something could not be run in its sandbox.
+    #[error("cannot run {what}")]
+    Sandbox {
+        /// What was to be run: "the script of `hello`".
+        what: String,
+        /// Why.
+        #[source]
+        source: SandboxError,
+    },
+    /// A script failed.
+    #[error(transparent)]
+    Script(Box<ScriptFailure>),
+    /// A store path that is needed is not in the store.
+    #[error("`{path}` is not in the store")]
+    MissingPath {
+        /// The path.
+        path: StorePath,
+    },
+    /// The root of a build has no shell.
+    #[error("cannot run the script of `{label}`: none of its packages has a shell")]
+    NoShell {
+        /// What the user calls it.
+        label: String,
+    },
+    /// Without a sandbox the store is not where its paths say.
+    #[error("cannot build without a sandbox: `/layerize/store` is not a link to `{}`", store.display())]
+    NotLinked {
+        /// The store's directory of trees.
+        store: PathBuf,
+    },
+    /// [`super::cancel`] was called.
+    #[error("the build was cancelled")]
+    Cancelled,
+    /// More than one step failed.
+    #[error("{} builds failed", failures.len())]
+    Several {
+        /// Each one's failure, in the order in which they failed.
+        failures: Vec<BuildError>,
+    },
+}
+
+impl BuildError {
+    /// What to type next.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Step { source, .. } => source.help(),
+            Self::Sandbox { source, .. } => source.help(),
+            Self::Store(error) => error.help(),
+            Self::Fetch(error) => error.help(),
+            Self::Root(error) => error.help(),
+            Self::Script(failure) => failure.help(),
+            Self::NoShell { .. } => Some("add `tools = [\"deb:bash\"]`, or leave `base` at its default".to_owned()),
+            Self::NotLinked { store } => Some(format!(
+                "sudo mkdir -p /layerize && sudo ln -sfn {} /layerize/store",
+                quoted(store)
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// A script that did not end well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptFailure {
+    /// What the user calls the package.
+    pub label: String,
+    /// What went wrong.
+    pub reason: Reason,
+    /// The command that failed, where that is known.
+    pub command: Option<FailedCommand>,
+    /// The last lines of its log.
+    pub tail: Vec<String>,
+    /// Where the whole log is.
+    pub log: PathBuf,
+    /// Where the build directory is, if it was kept.
+    pub kept: Option<PathBuf>,
+}
+
+/// What went wrong with a script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// It exited with this status.
+    Status(i32),
+    /// It was killed by this signal.
+    Signal(i32),
+    /// It did not end within this many seconds.
+    TimedOut(u64),
+    /// It ended well and left nothing at `$out`.
+    NoOutput,
+    /// It wrote these names beside `$out`.
+    OutsideOutput(Vec<String>),
+}
+
+impl std::error::Error for ScriptFailure {}
+
+impl fmt::Display for ScriptFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot build `{}`: ", self.label)?;
+        match (&self.command, &self.reason) {
+            (Some(command), Reason::Status(_) | Reason::Signal(_)) => write!(f, "{command} ")?,
+            _ => f.write_str("its script ")?,
+        }
+        match &self.reason {
+            Reason::Status(status) => write!(f, "failed with exit status {status}"),
+            Reason::Signal(signal) => write!(f, "was killed by signal {}", signal_name(*signal)),
+            Reason::TimedOut(seconds) => write!(f, "did not end within {seconds} seconds and was killed"),
+            Reason::NoOutput => f.write_str("ended well but left nothing at `$out`"),
+            Reason::OutsideOutput(names) => write!(f, "wrote `{}` into the store, beside `$out`", names.join("`, `")),
+        }?;
+        if !self.tail.is_empty() {
+            f.write_str("\n  the last lines of its log:")?;
+        }
+        for line in &self.tail {
+            write!(f, "\n    {line}")?;
+        }
+        write!(f, "\n  the whole log: {}", self.log.display())?;
+        match &self.kept {
+            Some(kept) => write!(f, "\n  the build directory: {}", kept.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for FailedCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = self.text.lines();
+        write!(f, "`{}", lines.next().unwrap_or_default())?;
+        f.write_str(if lines.next().is_some() { " …`" } else { "`" })?;
+        match self.line {
+            Some(line) => write!(f, " (line {line} of its script)"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What programs print when there is no network.
+const NETWORK_SIGNS: [&str; 6] = [
+    "temporary failure in name resolution",
+    "network is unreachable",
+    "could not resolve host",
+    "name or service not known",
+    "failed to resolve",
+    "failed to lookup address",
+];
+
+impl ScriptFailure {
+    /// What to type next.
+    pub fn help(&self) -> Option<String> {
+        match &self.reason {
+            Reason::NoOutput => Some(
+                "the script must make a file or directory `$out`: `make install` after `./configure --prefix=$out`, \
+                 or `install -D hello $out/bin/hello`"
+                    .to_owned(),
+            ),
+            Reason::OutsideOutput(_) => Some("write to `$out` or below it alone".to_owned()),
+            Reason::TimedOut(_) => Some("raise `timeout` in the package, for example `timeout = \"2h\"`".to_owned()),
+            Reason::Status(_) | Reason::Signal(_) => self.help_from_log().or_else(|| self.help_to_look()),
+        }
+    }
+
+    fn help_from_log(&self) -> Option<String> {
+        let mentions = |sign: &&str| self.tail.iter().any(|line| line.to_lowercase().contains(*sign));
+        if NETWORK_SIGNS.iter().any(mentions) {
+            return Some(
+                "a build has no network: give what it downloads as `source = { url = \"…\" }` of a package of its \
+                 own, and that package in `tools` or `libraries`"
+                    .to_owned(),
+            );
+        }
+        let missing = self.tail.iter().rev().find_map(|line| missing_program(line))?;
+        Some(format!(
+            "add the package that has `{missing}` to `tools`: often `\"deb:{missing}\"`"
+        ))
+    }
+
+    fn help_to_look(&self) -> Option<String> {
+        match &self.kept {
+            Some(_) => None,
+            None => Some(
+                "`layerize build --keep-failed` keeps the build directory; `layerize shell` has the build's surroundings"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+/// `run: line 3: cmake: command not found` (bash), `run: 3: cmake: not found` (dash) → `cmake`.
+fn missing_program(line: &str) -> Option<&str> {
+    let start = line
+        .strip_suffix(": command not found")
+        .or_else(|| line.strip_suffix(": not found"))?;
+    let name = start.rsplit(": ").next()?;
+    let is_name = !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte));
+    is_name.then_some(name)
+}
+
+/// `SIGSEGV`, or the number where it has no name.
+fn signal_name(signal: i32) -> String {
+    nix::sys::signal::Signal::try_from(signal).map_or_else(|_| signal.to_string(), |signal| signal.to_string())
+}

@@ -1,0 +1,219 @@
+//! The *fix-up* of an output: run paths shrunk to what is used, and a word on what is not in the store.
+//!
+//! The linker wrapper gives every program all library directories; a directory that provides nothing would still
+//! be found by the reference scan and keep its package in the closure. Invariant: after the fix-up a run path holds
+//! a store directory only where the file, or a library it leads to, needs something of it; what the user put into
+//! it besides (`$ORIGIN`, a directory outside the store) stays, but for the build directory, which will be gone.
+
+mod elf;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::fsio::{IoContext, PathError, sorted_names};
+use crate::store_path::StoreDir;
+use elf::Elf;
+
+/// Most links followed to find a library.
+const LINKS_MAX: usize = 40;
+
+/// Where things are that have a logical path.
+pub(super) struct Places<'a> {
+    /// The output's logical path.
+    pub logical: &'a str,
+    /// Where the output is on disk.
+    pub tree: &'a Path,
+    /// Where the store's trees are on disk.
+    pub store: &'a Path,
+}
+
+/// What an output needs from outside the store: what → the first file that needs it, relative to the output.
+pub(super) type Missing = BTreeMap<String, String>;
+
+/// Shrinks every run path in the output; gives the interpreters and libraries that no store path provides.
+pub(super) fn fix(places: &Places<'_>) -> Result<Missing, PathError> {
+    let mut missing = Missing::new();
+    let mut pending = vec![places.tree.to_owned()];
+    while let Some(path) = pending.pop() {
+        let metadata = fs::symlink_metadata(&path).context("read", &path)?;
+        if metadata.is_dir() {
+            make_readable(&path, &metadata)?;
+            let names = sorted_names(&path)?;
+            pending.extend(names.iter().rev().map(|name| path.join(name)));
+        } else if metadata.is_file() {
+            make_readable(&path, &metadata)?;
+            fix_file(places, &path, &mut missing)?;
+        }
+    }
+    Ok(missing)
+}
+
+/// A build may leave what its owner cannot read; modes are set anew when the output enters the store.
+fn make_readable(path: &Path, metadata: &fs::Metadata) -> Result<(), PathError> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = metadata.permissions().mode();
+    let wanted = mode | if metadata.is_dir() { 0o700 } else { 0o400 };
+    if wanted != mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(wanted)).context("make readable", path)?;
+    }
+    Ok(())
+}
+
+fn fix_file(places: &Places<'_>, path: &Path, missing: &mut Missing) -> Result<(), PathError> {
+    let Some(elf) = elf::read(path)? else {
+        return Ok(());
+    };
+    let shown = path.strip_prefix(places.tree).unwrap_or(path).display().to_string();
+    let origin = places.origin(path);
+    let use_of = Use::of(places, &elf, &origin)?;
+    let needs_loading = elf.interpreter.is_some() || elf.run_path.is_some();
+    let outside = elf
+        .interpreter
+        .iter()
+        .filter(|interpreter| places.find(interpreter).is_none());
+    // A library without run path is for others to load, with theirs.
+    let libraries = use_of.missing.iter().filter(|_| needs_loading);
+    for name in outside.chain(libraries) {
+        missing.entry(name.clone()).or_insert_with(|| shown.clone());
+    }
+    let Some(run_path) = &elf.run_path else {
+        return Ok(());
+    };
+    let mut seen = BTreeSet::new();
+    let kept: Vec<&str> = directories(&run_path.value)
+        .filter(|dir| places.is_kept(dir, &origin, &use_of.directories) && seen.insert(*dir))
+        .collect();
+    let value = kept.join(":");
+    if value != run_path.value {
+        elf::set_run_path(path, run_path, &value)?;
+    }
+    Ok(())
+}
+
+fn directories(run_path: &str) -> impl Iterator<Item = &str> {
+    run_path.split(':').filter(|dir| !dir.is_empty())
+}
+
+/// What of its run path a file uses.
+#[derive(Debug, Default)]
+struct Use {
+    /// The directories in which something needed was found.
+    directories: BTreeSet<String>,
+    /// Needed libraries found nowhere.
+    missing: BTreeSet<String>,
+}
+
+impl Use {
+    /// Searches as the loader does: for what a library needs first in its own run path, then in that of the file
+    /// which led to it.
+    fn of(places: &Places<'_>, elf: &Elf, origin: &str) -> Result<Self, PathError> {
+        let own: Vec<String> = expand(elf, origin);
+        let mut found = Self::default();
+        let mut seen: BTreeSet<String> = elf.needed.iter().cloned().collect();
+        let mut pending: VecDeque<(String, Vec<String>)> =
+            elf.needed.iter().map(|name| (name.clone(), Vec::new())).collect();
+        while let Some((name, search_first)) = pending.pop_front() {
+            let hit = match name.rsplit_once('/') {
+                // The loader searches for plain names alone.
+                Some((dir, _)) => places.find(&name).map(|physical| (physical, dir, false)),
+                None => search_first
+                    .iter()
+                    .map(|dir| (dir, false))
+                    .chain(own.iter().map(|dir| (dir, true)))
+                    .find_map(|(dir, is_own)| Some((places.find(&format!("{dir}/{name}"))?, dir.as_str(), is_own))),
+            };
+            let Some((physical, dir, is_own)) = hit else {
+                found.missing.insert(name);
+                continue;
+            };
+            if is_own {
+                found.directories.insert(dir.to_owned());
+            }
+            if let Some(library) = elf::read(&physical)? {
+                let dirs = expand(&library, dir);
+                for needed in library.needed {
+                    if seen.insert(needed.clone()) {
+                        pending.push_back((needed, dirs.clone()));
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The directories of a file's run path, with its own directory for `$ORIGIN`.
+fn expand(elf: &Elf, origin: &str) -> Vec<String> {
+    let value = elf.run_path.as_ref().map_or("", |run_path| run_path.value.as_str());
+    directories(value).map(|dir| with_origin(dir, origin)).collect()
+}
+
+fn with_origin(dir: &str, origin: &str) -> String {
+    dir.replace("${ORIGIN}", origin).replace("$ORIGIN", origin)
+}
+
+impl Places<'_> {
+    /// The logical directory of a file of the output.
+    fn origin(&self, path: &Path) -> String {
+        let below = path.parent().and_then(|parent| parent.strip_prefix(self.tree).ok());
+        match below.map(Path::to_string_lossy) {
+            Some(below) if !below.is_empty() => format!("{}/{below}", self.logical),
+            _ => self.logical.to_owned(),
+        }
+    }
+
+    fn is_kept(&self, dir: &str, origin: &str, used: &BTreeSet<String>) -> bool {
+        let expanded = with_origin(dir, origin);
+        let is_in_store = Path::new(&expanded).starts_with(StoreDir::LAYERIZE);
+        match is_in_store && expanded == dir {
+            true => used.contains(&expanded),
+            false => !Path::new(dir).starts_with("/build"),
+        }
+    }
+
+    /// Where the file at a logical path is on disk, links followed; `None` where it is not in the store.
+    fn find(&self, logical: &str) -> Option<PathBuf> {
+        let mut logical = normal(Path::new(logical));
+        for _ in 0..LINKS_MAX {
+            let physical = self.physical(&logical)?;
+            let metadata = physical.symlink_metadata().ok()?;
+            if !metadata.is_symlink() {
+                return metadata.is_file().then_some(physical);
+            }
+            let target = fs::read_link(&physical).ok()?;
+            logical = normal(&logical.parent()?.join(target));
+        }
+        None
+    }
+
+    fn physical(&self, logical: &Path) -> Option<PathBuf> {
+        if let Ok(below) = logical.strip_prefix(self.logical) {
+            return Some(if below.as_os_str().is_empty() {
+                self.tree.to_owned()
+            } else {
+                self.tree.join(below)
+            });
+        }
+        let below = logical.strip_prefix(StoreDir::LAYERIZE).ok()?;
+        Some(self.store.join(below))
+    }
+}
+
+/// The path without `.` and `..`, as text.
+fn normal(path: &Path) -> PathBuf {
+    let mut result = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                result.pop();
+            }
+            std::path::Component::CurDir => {}
+            part => result.push(part),
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests;

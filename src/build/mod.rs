@@ -1,0 +1,57 @@
+//! A *build* realises derivations: fetches and unpacks, runs scripts in the sandbox, registers what they made.
+//!
+//! Invariant: an output enters the store only from a step that ended well, scanned and canonical; a sandbox
+//! that cannot be set up is an error and never degrades silently.
+
+mod error;
+mod fixup;
+mod link;
+mod log;
+mod realise;
+mod rootfs;
+mod runner;
+pub mod sandbox;
+mod schedule;
+mod script;
+mod shell;
+mod source;
+mod step;
+mod tree;
+
+use std::path::PathBuf;
+
+pub use error::{BuildError, Reason, ScriptFailure};
+pub use realise::realise;
+pub use runner::FailedCommand;
+pub use sandbox::{cancel, sandbox_main};
+pub use shell::{ShellOptions, User, run_in_store, shell};
+
+use crate::fetch::FetchConfig;
+
+/// How scripts are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SandboxMode {
+    /// Own user, mount, pid, net, ipc and uts namespaces.
+    #[default]
+    Namespaces,
+    /// None at all, recorded in the path's info: the script runs on the machine itself, with the machine's
+    /// programs and network. `/layerize/store` must be a link to the store's directory of trees.
+    None,
+}
+
+/// Options of one run.
+#[derive(Debug, Clone, Default)]
+pub struct BuildOptions {
+    /// How scripts are run.
+    pub sandbox: SandboxMode,
+    /// How many steps run at once (0: as many as there are cores).
+    pub jobs: usize,
+    /// What a script may use (`LAYERIZE_CORES`; 0: all); not hashed.
+    pub cores: usize,
+    /// Keep the build directory of a failed script.
+    pub keep_failed: bool,
+    /// What downloads use.
+    pub fetch: FetchConfig,
+    /// The program that becomes the sandbox's helper; `None`: this one, which then must call [`sandbox_main`].
+    pub helper: Option<PathBuf>,
+}

@@ -1,0 +1,209 @@
+//! *Realising* a plan: worker threads that take jobs from the schedule until the targets are in the store.
+//!
+//! Invariant: the result does not depend on the number of threads or on which step ends first. After the first
+//! failure nothing new is started; what runs is let run, and every failure is reported.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::schedule::{Job, Schedule};
+use super::step::Step;
+use super::{BuildError, BuildOptions, sandbox};
+use crate::event::{Event, Reporter};
+use crate::fetch;
+use crate::plan::{Action, Download, Input, Plan, StepId};
+use crate::store::Store;
+use crate::store_path::{StoreDir, StorePath};
+
+/// What all worker threads share.
+struct Work<'a> {
+    store: &'a Store,
+    plan: &'a Plan,
+    options: &'a BuildOptions,
+    reporter: &'a dyn Reporter,
+    progress: Mutex<Progress<'a>>,
+    changed: Condvar,
+}
+
+struct Progress<'a> {
+    schedule: Schedule<'a>,
+    failures: Vec<BuildError>,
+}
+
+/// Lets the others end where one worker panics; otherwise they would wait for what it was doing for ever.
+struct WakeOnPanic<'a, 'b>(&'a Work<'b>);
+
+impl Drop for WakeOnPanic<'_, '_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().failures.push(BuildError::Cancelled);
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+/// Makes everything that `targets` need, in parallel where steps are independent.
+///
+/// Gives the store path of every target, and of every other step reached that is in the store. Steps made before
+/// are looked up, and what only they needed is neither fetched nor made again.
+pub fn realise(
+    store: &Store,
+    plan: &Plan,
+    targets: &[Input],
+    options: &BuildOptions,
+    reporter: &dyn Reporter,
+) -> Result<BTreeMap<Input, StorePath>, BuildError> {
+    let schedule = Schedule::new(store, plan, targets)?;
+    let wanted = schedule.wanted();
+    let inputs = wanted.iter().flat_map(|&id| plan.steps[id].inputs());
+    check_given(store, inputs.chain(targets))?;
+    report_reused(plan, &schedule, reporter);
+    let work = Work {
+        store,
+        plan,
+        options,
+        reporter,
+        progress: Mutex::new(Progress {
+            schedule,
+            failures: Vec::new(),
+        }),
+        changed: Condvar::new(),
+    };
+    let jobs = match options.jobs {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        jobs => jobs,
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..jobs {
+            scope.spawn(|| work.run());
+        }
+        work.run();
+    });
+    let mut progress = work.progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match (progress.failures.pop(), progress.failures.is_empty()) {
+        (None, _) => {
+            let mut paths = progress.schedule.valid_paths();
+            paths.extend(targets.iter().filter_map(given));
+            Ok(paths)
+        }
+        (Some(failure), true) => Err(failure),
+        (Some(last), false) => {
+            progress.failures.push(last);
+            Err(BuildError::Several {
+                failures: progress.failures,
+            })
+        }
+    }
+}
+
+fn given(input: &Input) -> Option<(Input, StorePath)> {
+    match input {
+        Input::Path(path) => Some((input.clone(), path.clone())),
+        Input::Step(_) => None,
+    }
+}
+
+/// Paths that the plan takes for granted must be there where they are needed.
+fn check_given<'a>(store: &Store, inputs: impl Iterator<Item = &'a Input>) -> Result<(), BuildError> {
+    for (_, path) in inputs.filter_map(given) {
+        if store.info(&path)?.is_none() {
+            return Err(BuildError::MissingPath { path });
+        }
+    }
+    Ok(())
+}
+
+/// Tells which packages had been built before; unpacked downloads are not worth a line each.
+fn report_reused(plan: &Plan, schedule: &Schedule<'_>, reporter: &dyn Reporter) {
+    for (input, path) in schedule.valid_paths() {
+        let Input::Step(id) = input else { continue };
+        if matches!(plan.steps[id].action, Action::Script(_)) {
+            reporter.report(Event::Reused {
+                name: plan.steps[id].label.clone(),
+                path: StoreDir::layerize().join(&path),
+            });
+        }
+    }
+}
+
+impl<'a> Work<'a> {
+    fn lock(&self) -> MutexGuard<'_, Progress<'a>> {
+        // A thread that panics takes the whole run with it: the scope passes the panic on.
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One worker: takes jobs until there are none.
+    fn run(&self) {
+        let _guard = WakeOnPanic(self);
+        while let Some(job) = self.take() {
+            match job {
+                Job::Fetch(batch) => self.fetch(&batch),
+                Job::Step(id, resolved, paths) => {
+                    let files = self.lock().schedule.files(id);
+                    let step = Step {
+                        store: self.store,
+                        plan: self.plan,
+                        options: self.options,
+                        reporter: self.reporter,
+                        id,
+                        resolved,
+                        paths,
+                        files,
+                    };
+                    let result = step.realise();
+                    self.settle(&[id], result, |schedule, path| schedule.made(id, path));
+                }
+            }
+        }
+    }
+
+    /// The next job; waits while others may still lead to one.
+    fn take(&self) -> Option<Job> {
+        let mut progress = self.lock();
+        loop {
+            if !progress.failures.is_empty() || sandbox::is_cancelled() {
+                if progress.failures.is_empty() {
+                    progress.failures.push(BuildError::Cancelled);
+                }
+                return None;
+            }
+            if let Some(job) = progress.schedule.next() {
+                // There may be another one for somebody who waits.
+                self.changed.notify_one();
+                return Some(job);
+            }
+            if !progress.schedule.is_busy() {
+                self.changed.notify_all();
+                return None;
+            }
+            progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn fetch(&self, batch: &[StepId]) {
+        let downloads: Vec<&Download> = batch.iter().flat_map(|&id| self.plan.steps[id].downloads()).collect();
+        let result = fetch::fetch(&downloads, &self.options.fetch, self.reporter).map_err(BuildError::from);
+        self.settle(batch, result, |schedule, files: Vec<PathBuf>| {
+            schedule.fetched(batch, files);
+            Ok(())
+        });
+    }
+
+    /// Takes note of how a job ended and wakes those who wait for it.
+    fn settle<T>(
+        &self,
+        steps: &[StepId],
+        result: Result<T, BuildError>,
+        note: impl FnOnce(&mut Schedule<'a>, T) -> Result<(), BuildError>,
+    ) {
+        let mut progress = self.lock();
+        let result = result.and_then(|value| note(&mut progress.schedule, value));
+        if let Err(error) = result {
+            progress.schedule.failed(steps);
+            progress.failures.push(error);
+        }
+        drop(progress);
+        self.changed.notify_all();
+    }
+}

@@ -1,0 +1,344 @@
+//! The sandbox's *helper*: our own program, started anew, single-threaded, that becomes the sandbox.
+//!
+//! Three processes, each the parent of the next: the *outer* one makes the namespaces and waits for either the
+//! end of the build or the end of whoever asked; *init* (process 1 of the new pid namespace) mounts, starts the
+//! *program* and reaps what the program leaves behind. When init ends the kernel ends everything else inside.
+//!
+//! Invariant: at most one reply is written, by the first process that knows the answer; no way of ending the
+//! asking process (SIGKILL included) leaves a process behind.
+
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, getegid, geteuid, getppid, setgroups, setsid};
+
+use super::request::{Refusal, Reply, Request, SetupStep, Walls};
+use super::{limits, mounts, seccomp};
+use crate::fsio::read_limited;
+
+/// Largest request: some thousand paths.
+const REQUEST_LIMIT: u64 = 64 << 20;
+
+/// Status of a helper process that has written a refusal.
+const REFUSED: i32 = 125;
+
+/// A step of the setup that failed, on its way to the reply.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub step: SetupStep,
+    pub path: Option<PathBuf>,
+    pub error: io::Error,
+}
+
+impl Failed {
+    pub(super) fn errno(step: SetupStep, path: Option<&Path>, errno: Errno) -> Self {
+        Self {
+            step,
+            path: path.map(Path::to_owned),
+            error: errno.into(),
+        }
+    }
+
+    pub(super) fn io(step: SetupStep, path: &Path, error: &io::Error) -> Self {
+        let error = match error.raw_os_error() {
+            Some(errno) => io::Error::from_raw_os_error(errno),
+            None => io::Error::other(error.to_string()),
+        };
+        Self {
+            step,
+            path: Some(path.to_owned()),
+            error,
+        }
+    }
+
+    /// The same failure, told as part of another step.
+    pub(super) fn during(self, step: SetupStep) -> Self {
+        Self { step, ..self }
+    }
+}
+
+impl From<Failed> for Refusal {
+    fn from(failed: Failed) -> Self {
+        let errno = failed.error.raw_os_error();
+        Self {
+            step: failed.step,
+            path: failed.path,
+            errno: errno.unwrap_or(0),
+            detail: errno.is_none().then(|| failed.error.to_string()),
+        }
+    }
+}
+
+/// Entry point of the helper process: to be called first thing in `main`, before any thread is started, when
+/// the first argument is `__sandbox`; the second names the request's file. Never returns.
+pub fn sandbox_main() -> ! {
+    let status = match read_request() {
+        Ok((request, mut reply)) => match become_sandbox(&request, &mut reply) {
+            Ok(()) => 0,
+            Err(failed) => refuse(&mut reply, failed),
+        },
+        // Nobody to tell: whoever asked sees that there is no reply.
+        Err(_) => REFUSED,
+    };
+    std::process::exit(status)
+}
+
+fn read_request() -> io::Result<(Request, File)> {
+    limits::close_inherited_files();
+    let path = std::env::args_os().nth(2).map(PathBuf::from);
+    let path = path.ok_or_else(|| io::Error::other("no request is named"))?;
+    let bytes = read_limited(&path, REQUEST_LIMIT).map_err(|error| error.source)?;
+    let request: Request = serde_json::from_slice(&bytes)?;
+    let reply = File::options().write(true).create_new(true).open(&request.reply)?;
+    Ok((request, reply))
+}
+
+fn refuse(reply: &mut File, failed: Failed) -> i32 {
+    answer(reply, &Reply::Refused(failed.into()));
+    REFUSED
+}
+
+/// Writes the reply, unless another process of this sandbox has already done so.
+fn answer(reply: &mut File, answer: &Reply) {
+    let written = reply.metadata().map_or(0, |metadata| metadata.len());
+    if let (0, Ok(json)) = (written, serde_json::to_vec(answer)) {
+        // A failure shows as a missing reply.
+        let _ = reply.write_all(&json);
+    }
+}
+
+fn become_sandbox(request: &Request, reply: &mut File) -> Result<(), Failed> {
+    match request.walls {
+        Walls::Build | Walls::Shell => {
+            user_namespace(request)?;
+            let network = match request.walls {
+                Walls::Build => CloneFlags::CLONE_NEWNET,
+                _ => CloneFlags::empty(),
+            };
+            namespaces(
+                CloneFlags::CLONE_NEWNS
+                    | CloneFlags::CLONE_NEWPID
+                    | CloneFlags::CLONE_NEWIPC
+                    | CloneFlags::CLONE_NEWUTS
+                    | network,
+            )?;
+            end_with(request.parent)?;
+            contain(request, reply, init)
+        }
+        Walls::Run => {
+            user_namespace(request)?;
+            namespaces(CloneFlags::CLONE_NEWNS)?;
+            end_with(request.parent)?;
+            mounts::enter(request)?;
+            exec(request).map(|never| match never {})
+        }
+        Walls::None => {
+            end_with(request.parent)?;
+            contain(request, reply, |request, _| {
+                setsid().map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
+                limits::fix()?;
+                exec(request)
+            })
+        }
+    }
+}
+
+/// A user namespace in which the caller is `request.ids`.
+fn user_namespace(request: &Request) -> Result<(), Failed> {
+    let (user, group) = (geteuid(), getegid());
+    if user.is_root() && request.walls == Walls::Build {
+        match setgroups(&[]) {
+            // Root of a user namespace that denies it is in the position of an ordinary user, who keeps them too.
+            Ok(()) | Err(Errno::EPERM) => {}
+            Err(errno) => return Err(Failed::errno(SetupStep::Groups, None, errno)),
+        }
+    }
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| Failed::errno(SetupStep::UserNamespace, None, errno))?;
+    let write = |path: &str, text: String| {
+        fs::write(path, text).map_err(|error| Failed::io(SetupStep::IdMap, Path::new(path), &error))
+    };
+    // Without this the group map may not be written.
+    write("/proc/self/setgroups", "deny".to_owned())?;
+    write("/proc/self/uid_map", format!("{} {user} 1", request.ids.0))?;
+    write("/proc/self/gid_map", format!("{} {group} 1", request.ids.1))
+}
+
+/// The other namespaces; the cgroup namespace where the kernel has one.
+fn namespaces(flags: CloneFlags) -> Result<(), Failed> {
+    match unshare(flags | CloneFlags::CLONE_NEWCGROUP) {
+        Err(Errno::EINVAL) => unshare(flags),
+        result => result,
+    }
+    .map_err(|errno| Failed::errno(SetupStep::Namespaces, None, errno))
+}
+
+/// Has the kernel kill this process when its parent ends. To be called after the last change of credentials,
+/// which would undo it.
+fn end_with(parent: i32) -> Result<(), Failed> {
+    set_pdeathsig(Signal::SIGKILL).map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
+    match getppid().as_raw() == parent {
+        true => Ok(()),
+        // It ended before the line above.
+        false => std::process::exit(REFUSED),
+    }
+}
+
+/// Runs `first` in a child process and waits for its end, or for the end of whoever asked: their end of our
+/// standard input is closed by then, whatever ended them.
+fn contain(
+    request: &Request,
+    reply: &mut File,
+    first: impl FnOnce(&Request, &mut File) -> Result<Infallible, Failed>,
+) -> Result<(), Failed> {
+    let fork_failed = |errno| Failed::errno(SetupStep::Fork, None, errno);
+    let (alive, outer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(fork_failed)?;
+    // SAFETY: this process has one thread.
+    let child = match unsafe { nix::unistd::fork() }.map_err(fork_failed)? {
+        ForkResult::Child => {
+            drop(outer);
+            let result = end_with_pipe(&alive).and_then(|()| first(request, reply));
+            let Err(failed) = result;
+            std::process::exit(refuse(reply, failed));
+        }
+        ForkResult::Parent { child } => child,
+    };
+    drop(alive);
+    let interactive = request.walls == Walls::Shell;
+    if !interactive && !wait_for_end(child).map_err(fork_failed)? {
+        let _ = match request.walls {
+            Walls::None => killpg(child, Signal::SIGKILL).or_else(|_| kill(child, Signal::SIGKILL)),
+            _ => kill(child, Signal::SIGKILL),
+        };
+    }
+    // In a pid namespace init's end is everyone's end: the kernel waits for them before it lets us reap init.
+    let status = loop {
+        match waitpid(child, None) {
+            Err(Errno::EINTR) => {}
+            status => break status.map_err(fork_failed)?,
+        }
+    };
+    if request.walls == Walls::None {
+        let _ = killpg(child, Signal::SIGKILL);
+    }
+    drop(outer);
+    match status {
+        WaitStatus::Signaled(_, signal, _) => answer(reply, &Reply::Signaled(signal as i32)),
+        WaitStatus::Exited(_, status) => answer(reply, &Reply::Exited(status)),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Has the kernel kill this process when its parent ends; the parent is in another pid namespace, so whether it
+/// has already ended shows at the pipe that it holds.
+fn end_with_pipe(alive: &OwnedFd) -> Result<(), Failed> {
+    set_pdeathsig(Signal::SIGKILL).map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
+    let mut fds = [PollFd::new(alive.as_fd(), PollFlags::empty())];
+    match poll(&mut fds, PollTimeout::ZERO) {
+        Ok(0) => Ok(()),
+        _ => std::process::exit(REFUSED),
+    }
+}
+
+/// Waits for the end of `child` (true) or of standard input (false).
+fn wait_for_end(child: Pid) -> nix::Result<bool> {
+    let pid = rustix::process::Pid::from_raw(child.as_raw()).ok_or(Errno::ESRCH)?;
+    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+        .map_err(|error| Errno::from_raw(error.raw_os_error()))?;
+    let stdin = io::stdin();
+    loop {
+        let mut fds = [
+            PollFd::new(process.as_fd(), PollFlags::POLLIN),
+            // No byte is ever written to it: only its end shows.
+            PollFd::new(stdin.as_fd(), PollFlags::empty()),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            result => result?,
+        };
+        if fds[0].any() == Some(true) {
+            return Ok(true);
+        }
+        if fds[1].any() == Some(true) {
+            return Ok(false);
+        }
+    }
+}
+
+/// Process 1 of the sandbox.
+fn init(request: &Request, reply: &mut File) -> Result<Infallible, Failed> {
+    mounts::enter(request)?;
+    limits::name_host()?;
+    if request.walls == Walls::Build {
+        limits::loopback_up()?;
+    }
+    let fork_failed = |errno| Failed::errno(SetupStep::Fork, None, errno);
+    // SAFETY: this process has one thread.
+    let program = match unsafe { nix::unistd::fork() }.map_err(fork_failed)? {
+        ForkResult::Child => {
+            let Err(failed) = program(request);
+            std::process::exit(refuse(reply, failed));
+        }
+        ForkResult::Parent { child } => child,
+    };
+    let ended = reap_until(program).map_err(fork_failed)?;
+    answer(reply, &ended);
+    std::process::exit(0)
+}
+
+/// Reaps every process that ends until `program` does, and tells how that one ended.
+fn reap_until(program: Pid) -> nix::Result<Reply> {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::Exited(pid, status)) if pid == program => return Ok(Reply::Exited(status)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => return Ok(Reply::Signaled(signal as i32)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// The process that becomes what was asked for.
+fn program(request: &Request) -> Result<Infallible, Failed> {
+    if request.walls == Walls::Build {
+        setsid().map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
+        limits::fix()?;
+    }
+    limits::drop_privileges()?;
+    if request.walls == Walls::Build {
+        seccomp::install()?;
+    }
+    exec(request)
+}
+
+fn exec(request: &Request) -> Result<Infallible, Failed> {
+    limits::reset_signals()?;
+    std::env::set_current_dir(&request.cwd)
+        .map_err(|error| Failed::io(SetupStep::WorkingDirectory, &request.cwd, &error))?;
+    let (name, arguments) = request
+        .argv
+        .split_first()
+        .ok_or_else(|| Failed::errno(SetupStep::Exec, None, Errno::EINVAL))?;
+    let mut command = Command::new(name);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(request.env.iter().map(|(k, v)| (k, v)));
+    if matches!(request.walls, Walls::Build | Walls::None) {
+        limits::detach_input()?;
+    }
+    let error = command.exec();
+    Err(Failed::io(SetupStep::Exec, Path::new(name), &error))
+}

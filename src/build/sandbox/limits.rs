@@ -1,0 +1,152 @@
+//! What the sandbox *fixes* of a process besides its mounts: limits, personality, names, privileges, signals.
+//!
+//! Invariant: nothing here depends on the machine or on how layerize was started, so that no build can tell.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::sethostname;
+
+use super::helper::Failed;
+use super::request::SetupStep;
+
+/// Soft limits of a build: (resource, value). The hard limits stay the machine's, so that a build that knows what
+/// it does may ask for more.
+const SOFT_LIMITS: [(Resource, u64); 3] = [
+    (Resource::RLIMIT_CORE, 0),
+    (Resource::RLIMIT_NOFILE, 1024),
+    (Resource::RLIMIT_STACK, 8 << 20),
+];
+
+/// Version of the capability structures with 64 bits (`linux/capability.h`).
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+/// Closes every file but standard input, output and error that whoever started us left open.
+pub(super) fn close_inherited_files() {
+    // SAFETY: called first thing in `main`; no `File` of this process exists yet.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+}
+
+/// Umask, resource limits, and addresses that do not vary.
+pub(super) fn fix() -> Result<(), Failed> {
+    umask(Mode::from_bits_truncate(0o022));
+    let failed = |errno| Failed::errno(SetupStep::Limits, None, errno);
+    for (resource, wanted) in SOFT_LIMITS {
+        let (_, hard) = getrlimit(resource).map_err(failed)?;
+        let hard = if wanted == 0 { 0 } else { hard };
+        setrlimit(resource, wanted.min(hard), hard).map_err(failed)?;
+    }
+    // SAFETY: takes a number only.
+    let result = unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
+    Errno::result(result).map(drop).map_err(failed)
+}
+
+/// The names every sandbox has.
+pub(super) fn name_host() -> Result<(), Failed> {
+    const DOMAIN: &str = "(none)";
+    let failed = |errno| Failed::errno(SetupStep::HostName, None, errno);
+    sethostname("localhost").map_err(failed)?;
+    // SAFETY: pointer and length describe a constant.
+    let result = unsafe { libc::setdomainname(DOMAIN.as_ptr().cast(), DOMAIN.len()) };
+    Errno::result(result).map(drop).map_err(failed)
+}
+
+/// Brings up `lo`, the only interface of a new network namespace.
+pub(super) fn loopback_up() -> Result<(), Failed> {
+    let failed = |errno| Failed::errno(SetupStep::Loopback, None, errno);
+    // SAFETY: the descriptor is checked, used in this function alone and closed in it; `ifreq` is plain data for
+    // which zeros are valid, and outlives the call that reads it.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        Errno::result(socket).map_err(failed)?;
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+            *to = *from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        let result = Errno::result(libc::ioctl(socket, libc::SIOCSIFFLAGS, &raw const request));
+        libc::close(socket);
+        result.map(drop).map_err(failed)
+    }
+}
+
+/// Gives up every capability, for good.
+pub(super) fn drop_privileges() -> Result<(), Failed> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    let failed = |errno| Failed::errno(SetupStep::Privileges, None, errno);
+    nix::sys::prctl::set_no_new_privs().map_err(failed)?;
+    for capability in 0..=63 {
+        // SAFETY: takes numbers only.
+        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability as libc::c_ulong, 0, 0, 0) };
+        match Errno::result(result) {
+            Ok(_) => {}
+            // One more than the kernel knows.
+            Err(Errno::EINVAL) => break,
+            Err(errno) => return Err(failed(errno)),
+        }
+    }
+    let header = Header {
+        version: CAPABILITY_VERSION_3,
+        pid: 0,
+    };
+    // Effective, permitted, inheritable; twice, for the low and the high half.
+    let none = [0_u32; 6];
+    // SAFETY: both pointers are to live values of the layout that version 3 prescribes.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
+    Errno::result(result).map(drop).map_err(failed)
+}
+
+/// Gives every signal its default action: a build must not notice that layerize was started by `nohup`.
+pub(super) fn reset_signals() -> Result<(), Failed> {
+    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default action runs no code of ours.
+        unsafe { sigaction(signal, &action) }.map_err(|errno| Failed::errno(SetupStep::Limits, None, errno))?;
+    }
+    SigSet::empty()
+        .thread_set_mask()
+        .map_err(|errno| Failed::errno(SetupStep::Limits, None, errno))
+}
+
+/// While it lives, SIGINT and SIGQUIT do nothing to this process.
+pub(super) struct IgnoredInterrupts([(Signal, SigAction); 2]);
+
+impl IgnoredInterrupts {
+    pub(super) fn new() -> io::Result<Self> {
+        let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+        // SAFETY: ignoring a signal runs no code of ours.
+        let set = |signal| unsafe { sigaction(signal, &ignore) }.map(|old| (signal, old));
+        Ok(Self([set(Signal::SIGINT)?, set(Signal::SIGQUIT)?]))
+    }
+}
+
+impl Drop for IgnoredInterrupts {
+    fn drop(&mut self) {
+        for (signal, old) in &self.0 {
+            // SAFETY: the action was in force before. It cannot be refused now.
+            let _ = unsafe { sigaction(*signal, old) };
+        }
+    }
+}
+
+/// Makes standard input empty.
+pub(super) fn detach_input() -> Result<(), Failed> {
+    let null = Path::new("/dev/null");
+    let failed = |error: io::Error| Failed::io(SetupStep::Device, null, &error);
+    let file = File::open(null).map_err(failed)?;
+    // SAFETY: both descriptors are open; standard input is not owned by any `File`.
+    Errno::result(unsafe { libc::dup2(file.as_raw_fd(), libc::STDIN_FILENO) })
+        .map(drop)
+        .map_err(|errno| failed(errno.into()))
+}

@@ -1,0 +1,274 @@
+//! A *sandbox* is the walled-off place in which a build's script runs: own root, own processes, no network.
+//!
+//! Invariant: what runs inside sees what the [`Sandbox`] names and nothing else; one that cannot be set up is an
+//! error that says why and what to type. When [`Sandbox::run`] returns, or its process dies in whatever way, no
+//! process of the sandbox is left.
+//!
+//! This side asks; the [`helper`] process, our own program started anew, does. That way nothing is forked from a
+//! program with threads, and the only `unsafe` code of layerize runs in a process that does nothing else.
+#![allow(
+    unsafe_code,
+    reason = "namespaces, capabilities and limits have no safe interface for all that is needed"
+)]
+
+mod diagnose;
+mod helper;
+mod limits;
+mod mounts;
+mod request;
+mod seccomp;
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+pub use diagnose::{Cause, SandboxError};
+pub use helper::sandbox_main;
+pub use request::{Bind, Refusal, SetupStep, Walls};
+
+use super::tree::close_to_others;
+use crate::fsio::{IoContext, PathError, create_dir_all, read_limited};
+use request::{Reply, Request, RootPlan};
+
+/// Most directories in one overlay. The kernel takes 500, and their names must fit a page.
+const OVERLAY_MAX: usize = 400;
+
+/// Largest reply: one path and a few words.
+const REPLY_LIMIT: u64 = 1 << 20;
+
+/// How often a running build looks whether it was cancelled.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long the helper may take to end a sandbox before it is killed itself.
+const GRACE: Duration = Duration::from_secs(10);
+
+static CANCELLED: AtomicBool = AtomicBool::new(false);
+
+/// Ends every running sandbox of this process and lets no new one start: for Ctrl-C. Safe in a signal handler.
+pub fn cancel() {
+    CANCELLED.store(true, Ordering::SeqCst);
+}
+
+/// Whether [`cancel`] was called.
+pub fn is_cancelled() -> bool {
+    CANCELLED.load(Ordering::SeqCst)
+}
+
+/// A program and the surroundings it is to run in.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    /// The program that becomes the helper; `None`: this one.
+    pub helper: Option<PathBuf>,
+    /// How much is walled off.
+    pub walls: Walls,
+    /// An existing directory for the sandbox's own needs, closed to other users; nothing of it is visible inside.
+    pub staging: PathBuf,
+    /// Directories that make up the read-only root, the topmost first; not used with [`Walls::Run`] and
+    /// [`Walls::None`].
+    pub layers: Vec<PathBuf>,
+    /// What is bound into the root, in this order. Targets must exist in a layer or in an earlier bind.
+    pub binds: Vec<Bind>,
+    /// User and group ID inside.
+    pub ids: (u32, u32),
+    /// Program (absolute, as seen inside) and its arguments.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Working directory as seen inside.
+    pub cwd: PathBuf,
+    /// Most time it may take.
+    pub timeout: Option<Duration>,
+}
+
+/// How what ran in a sandbox ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It exited with this status.
+    Exited(i32),
+    /// It was killed by this signal, or the sandbox was.
+    Signaled(i32),
+    /// It took longer than the timeout and was killed.
+    TimedOut,
+    /// [`cancel`] was called and it was killed.
+    Cancelled,
+}
+
+impl Sandbox {
+    /// Runs the program without input, and gives what it writes to standard output and error, in the order
+    /// written, to `output`, piece by piece.
+    pub fn run(&self, output: &mut dyn FnMut(&[u8])) -> Result<Outcome, SandboxError> {
+        if is_cancelled() {
+            return Ok(Outcome::Cancelled);
+        }
+        let (request, reply) = self.prepare()?;
+        let (mut reader, writer) = std::io::pipe().map_err(SandboxError::start)?;
+        let writer_for_errors = writer.try_clone().map_err(SandboxError::start)?;
+        let mut command = self.command(&request);
+        // Ctrl-C at the terminal is ours to handle: see `cancel`.
+        command.process_group(0);
+        let child = command
+            .stdin(Stdio::piped())
+            .stdout(writer)
+            .stderr(writer_for_errors)
+            .spawn();
+        // The command holds the pipe's writing ends, which would keep it open for ever.
+        drop(command);
+        let mut child = child.map_err(SandboxError::start)?;
+        let killed = watch(&mut child, &mut reader, self.timeout, output).map_err(SandboxError::start)?;
+        child.wait().map_err(SandboxError::start)?;
+        match killed {
+            Some(outcome) => Ok(outcome),
+            None => read_reply(&reply),
+        }
+    }
+
+    /// Runs the program on our own standard input, output and error.
+    pub fn run_interactively(&self) -> Result<Outcome, SandboxError> {
+        let (request, reply) = self.prepare()?;
+        // Ctrl-C at the terminal is for the program.
+        let _ignoring = limits::IgnoredInterrupts::new().map_err(SandboxError::start)?;
+        let mut child = self.command(&request).spawn().map_err(SandboxError::start)?;
+        let status = child.wait().map_err(SandboxError::start)?;
+        let silent = read_limited(&reply, REPLY_LIMIT).is_ok_and(|bytes| bytes.is_empty());
+        if self.walls == Walls::Run && silent {
+            // The helper has become the program, and replies only where it could not.
+            return Ok(match status.code() {
+                Some(code) => Outcome::Exited(code),
+                None => Outcome::Signaled(status.signal().unwrap_or(0)),
+            });
+        }
+        read_reply(&reply)
+    }
+
+    fn command(&self, request: &Path) -> Command {
+        let helper = self.helper.as_deref().unwrap_or(Path::new("/proc/self/exe"));
+        let mut command = Command::new(helper);
+        command.arg("__sandbox").arg(request);
+        command
+    }
+
+    /// Writes the request and what it refers to; gives the files of request and reply.
+    fn prepare(&self) -> Result<(PathBuf, PathBuf), SandboxError> {
+        close_to_others(&self.staging)?;
+        let mount_point = self.staging.join("root");
+        create_dir_all(&mount_point)?;
+        let overlays = self.staging.join("overlays");
+        let root = match self.walls {
+            Walls::Build | Walls::Shell => RootPlan::Overlay {
+                groups: link_layers(&self.layers, &overlays, &self.staging)?,
+            },
+            Walls::Run | Walls::None => RootPlan::Host,
+        };
+        let (file, reply) = (self.staging.join("request.json"), self.staging.join("reply.json"));
+        let request = Request {
+            parent: std::process::id() as i32,
+            reply: reply.clone(),
+            walls: self.walls,
+            mount_point,
+            overlays,
+            root,
+            binds: self.binds.clone(),
+            ids: self.ids,
+            argv: self.argv.clone(),
+            env: self.env.clone(),
+            cwd: self.cwd.clone(),
+        };
+        let json = serde_json::to_vec(&request).map_err(|error| SandboxError::start(error.into()))?;
+        std::fs::write(&file, json).context("write", &file)?;
+        Ok((file, reply))
+    }
+}
+
+/// Links the layers as `overlays/GROUP/INDEX`, and gives how many each group has.
+fn link_layers(layers: &[PathBuf], overlays: &Path, staging: &Path) -> Result<Vec<usize>, PathError> {
+    // An overlay without a writable directory needs two.
+    let empty = staging.join("empty");
+    create_dir_all(&empty)?;
+    let mut layers = layers.to_vec();
+    if layers.len() < 2 {
+        layers.push(empty);
+    }
+    let mut groups = Vec::new();
+    for (group, members) in chunks_of_two_or_more(&layers).enumerate() {
+        let links = overlays.join(group.to_string());
+        create_dir_all(&links)?;
+        create_dir_all(&overlays.join("top").join(group.to_string()))?;
+        for (index, layer) in members.iter().enumerate() {
+            let link = links.join(index.to_string());
+            symlink(layer, &link).context("create the link", &link)?;
+        }
+        groups.push(members.len());
+    }
+    Ok(groups)
+}
+
+/// The layers in as few groups of at most [`OVERLAY_MAX`] as possible, of about equal size.
+fn chunks_of_two_or_more(layers: &[PathBuf]) -> impl Iterator<Item = &[PathBuf]> {
+    let groups = layers.len().div_ceil(OVERLAY_MAX).max(1);
+    layers.chunks(layers.len().div_ceil(groups).max(1))
+}
+
+/// Passes output on until there is no more, and ends the sandbox when its time is up or it is cancelled.
+fn watch(
+    child: &mut Child,
+    reader: &mut std::io::PipeReader,
+    timeout: Option<Duration>,
+    output: &mut dyn FnMut(&[u8]),
+) -> std::io::Result<Option<Outcome>> {
+    let started = Instant::now();
+    let mut lifeline = child.stdin.take();
+    let mut killed: Option<(Outcome, Instant)> = None;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let ready = wait_readable(reader, TICK)?;
+        if ready {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(killed.map(|(outcome, _)| outcome)),
+                Ok(count) => output(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        } else if child.try_wait()?.is_some() {
+            // Only without walls can a process outlive the helper and keep the pipe open.
+            return Ok(killed.map(|(outcome, _)| outcome));
+        }
+        let over = timeout.is_some_and(|timeout| started.elapsed() >= timeout);
+        match killed {
+            None if over || is_cancelled() => {
+                // The helper ends the sandbox when it sees its standard input closed.
+                drop(lifeline.take());
+                let outcome = if over { Outcome::TimedOut } else { Outcome::Cancelled };
+                killed = Some((outcome, Instant::now()));
+            }
+            Some((_, at)) if at.elapsed() >= GRACE => child.kill()?,
+            _ => {}
+        }
+    }
+}
+
+fn wait_readable(reader: &std::io::PipeReader, at_most: Duration) -> std::io::Result<bool> {
+    let timeout = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::ZERO);
+    let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, timeout) {
+        Ok(count) => Ok(count > 0),
+        Err(Errno::EINTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn read_reply(path: &Path) -> Result<Outcome, SandboxError> {
+    let bytes = read_limited(path, REPLY_LIMIT).map_err(|_| SandboxError::NoReply)?;
+    match serde_json::from_slice(&bytes).map_err(|_| SandboxError::NoReply)? {
+        Reply::Exited(status) => Ok(Outcome::Exited(status)),
+        Reply::Signaled(signal) => Ok(Outcome::Signaled(signal)),
+        Reply::Refused(refusal) => Err(SandboxError::refused(refusal)),
+    }
+}

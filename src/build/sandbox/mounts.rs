@@ -1,0 +1,212 @@
+//! The sandbox's *mounts*: how the new root comes to be, seen from inside its own mount namespace.
+//!
+//! Invariant: everything is mounted below the mount point before the root changes; all of it is read-only
+//! but the binds that ask to be writable, `/tmp`'s bind and `/dev/shm`. Mount targets are directories that we
+//! made ourselves (the overlay's topmost layer), so no package can redirect one with a symlink.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::{FsFlags, statvfs};
+
+use super::helper::Failed;
+use super::request::{Bind, Request, RootPlan, SetupStep, Walls};
+use crate::fsio::sorted_names;
+use crate::store_path::StoreDir;
+
+/// Device nodes bound from the machine.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Links in `/dev`.
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Composes the root that `request` describes, and makes it the root of this mount namespace.
+pub(super) fn enter(request: &Request) -> Result<(), Failed> {
+    let root = request.mount_point.as_path();
+    mount_at(None, Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_PRIVATE, "")
+        .map_err(|error| error.during(SetupStep::Propagation))?;
+    match &request.root {
+        RootPlan::Overlay { groups } => {
+            overlay_root(request, groups)?;
+            devices(&root.join("dev"))?;
+            proc(&root.join("proc"))?;
+        }
+        RootPlan::Host => host_root(root)?,
+    }
+    for bind in &request.binds {
+        bind_path(root, bind)?;
+    }
+    if request.walls == Walls::Run {
+        remount(root, MsFlags::MS_RDONLY)?;
+    }
+    pivot(root)
+}
+
+/// Mounts the overlay, in groups where there are more directories than one overlay takes.
+///
+/// The directories are named by short relative links: the option string is limited to a page, and a sandbox
+/// that reads `/proc/mounts` learns nothing of where the store is.
+fn overlay_root(request: &Request, groups: &[usize]) -> Result<(), Failed> {
+    let overlay = |links: &Path, count: usize, target: &Path| {
+        std::env::set_current_dir(links).map_err(|error| Failed::io(SetupStep::Overlay, links, &error))?;
+        let names: Vec<String> = (0..count).map(|index| index.to_string()).collect();
+        let options = format!("lowerdir={}", names.join(":"));
+        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mount_at(Some("overlay".as_ref()), target, Some("overlay"), flags, &options)
+            .map_err(|error| error.during(SetupStep::Overlay))
+    };
+    if let [count] = groups {
+        return overlay(&request.overlays.join("0"), *count, &request.mount_point);
+    }
+    // `overlays/top` holds the mount points of the groups, named as its links would be.
+    let top = request.overlays.join("top");
+    for (index, count) in groups.iter().enumerate() {
+        let name = index.to_string();
+        overlay(&request.overlays.join(&name), *count, &top.join(&name))?;
+    }
+    overlay(&top, groups.len(), &request.mount_point)
+}
+
+/// A `/dev` of its own: the harmless nodes, private pseudo terminals and shared memory.
+fn devices(dev: &Path) -> Result<(), Failed> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    // Not 1777: in a sticky directory of another owner, `> /dev/null` (O_CREAT) would be refused.
+    mount_at(Some("tmpfs".as_ref()), dev, Some("tmpfs"), flags, "mode=0755,size=64k")?;
+    for name in DEVICES {
+        let target = dev.join(name);
+        let failed = |error: &std::io::Error| Failed::io(SetupStep::Device, &target, error);
+        fs::write(&target, "").map_err(|error| failed(&error))?;
+        let source = Path::new("/dev").join(name);
+        mount_at(Some(source.as_os_str()), &target, None, MsFlags::MS_BIND, "")
+            .map_err(|error| error.during(SetupStep::Device))?;
+    }
+    for (name, target) in DEVICE_LINKS {
+        let link = dev.join(name);
+        symlink(target, &link).map_err(|error| Failed::io(SetupStep::Device, &link, &error))?;
+    }
+    let pts = dev.join("pts");
+    make_dir(&pts)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount_at(
+        Some("devpts".as_ref()),
+        &pts,
+        Some("devpts"),
+        flags,
+        "newinstance,ptmxmode=0666,mode=0620",
+    )?;
+    let shm = dev.join("shm");
+    make_dir(&shm)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount_at(Some("tmpfs".as_ref()), &shm, Some("tmpfs"), flags, "mode=1777")?;
+    remount(dev, MsFlags::MS_RDONLY)
+}
+
+/// A `/proc` of the sandbox's own processes. Read-only: where the machine's root is mapped, `/proc/sys` and
+/// `/proc/sysrq-trigger` would be writable otherwise.
+fn proc(target: &Path) -> Result<(), Failed> {
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount_at(Some("proc".as_ref()), target, Some("proc"), flags, "").map_err(|error| error.during(SetupStep::Proc))
+}
+
+/// A root in which every entry of the machine's root stands at its place.
+fn host_root(root: &Path) -> Result<(), Failed> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount_at(Some("tmpfs".as_ref()), root, Some("tmpfs"), flags, "mode=0755")?;
+    // So that the directory in which it lies can be bound without it.
+    mount_at(None, root, None, MsFlags::MS_UNBINDABLE, "")?;
+    let host = Path::new("/");
+    let names = sorted_names(host).map_err(|error| Failed::io(SetupStep::Bind, host, &error.source))?;
+    let own = StoreDir::LAYERIZE.split('/').nth(1).unwrap_or_default();
+    for name in names.iter().filter(|name| name.as_bytes() != own.as_bytes()) {
+        let (source, target) = (host.join(name), root.join(name));
+        let failed = |error: std::io::Error| Failed::io(SetupStep::Bind, &source, &error);
+        let kind = fs::symlink_metadata(&source).map_err(failed)?.file_type();
+        if kind.is_symlink() {
+            symlink(fs::read_link(&source).map_err(failed)?, &target).map_err(failed)?;
+            continue;
+        }
+        match kind.is_dir() {
+            true => make_dir(&target)?,
+            false => fs::write(&target, "").map_err(failed)?,
+        }
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount_at(Some(source.as_os_str()), &target, None, flags, "").map_err(|error| error.during(SetupStep::Bind))?;
+    }
+    let store = below(root, Path::new(StoreDir::LAYERIZE));
+    fs::create_dir_all(&store).map_err(|error| Failed::io(SetupStep::Bind, &store, &error))
+}
+
+/// Binds one path, read-only unless it is to be writable.
+fn bind_path(root: &Path, bind: &Bind) -> Result<(), Failed> {
+    let target = below(root, &bind.target);
+    // A whole tree may have further mounts in it; without them the kernel refuses to show it in a user namespace.
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount_at(Some(bind.source.as_os_str()), &target, None, flags, "").map_err(|error| Failed {
+        step: SetupStep::Bind,
+        path: Some(bind.source.clone()),
+        ..error
+    })?;
+    let mut added = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    added.set(MsFlags::MS_RDONLY, !bind.writable);
+    remount(&target, added)
+}
+
+/// Adds flags to a mount. Those it has must be repeated: in a user namespace the kernel refuses to drop them.
+fn remount(target: &Path, added: MsFlags) -> Result<(), Failed> {
+    let present = statvfs(target)
+        .map_err(|errno| Failed::errno(SetupStep::Mount, Some(target), errno))?
+        .flags();
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | added;
+    for (flag, kept) in [
+        (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+    ] {
+        if present.contains(flag) {
+            flags |= kept;
+        }
+    }
+    mount_at(None, target, None, flags, "")
+}
+
+/// Makes `root` the root and lets go of the machine's.
+fn pivot(root: &Path) -> Result<(), Failed> {
+    let failed = |errno| Failed::errno(SetupStep::Pivot, Some(root), errno);
+    std::env::set_current_dir(root).map_err(|error| Failed::io(SetupStep::Pivot, root, &error))?;
+    nix::unistd::pivot_root(".", ".").map_err(failed)?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(failed)?;
+    std::env::set_current_dir("/").map_err(|error| Failed::io(SetupStep::Pivot, root, &error))
+}
+
+fn make_dir(path: &Path) -> Result<(), Failed> {
+    let failed = |error: std::io::Error| Failed::io(SetupStep::Mount, path, &error);
+    fs::create_dir(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(failed)
+}
+
+/// `inside`, an absolute path of the sandbox, as it is before the root changes.
+fn below(root: &Path, inside: &Path) -> PathBuf {
+    root.join(inside.strip_prefix("/").unwrap_or(inside))
+}
+
+fn mount_at(
+    source: Option<&OsStr>,
+    target: &Path,
+    kind: Option<&str>,
+    flags: MsFlags,
+    options: &str,
+) -> Result<(), Failed> {
+    let options = (!options.is_empty()).then_some(options);
+    mount(source, target, kind, flags, options).map_err(|errno| Failed::errno(SetupStep::Mount, Some(target), errno))
+}

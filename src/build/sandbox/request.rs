@@ -1,0 +1,184 @@
+//! A sandbox *request* is everything the helper process is told, and its *reply* everything it tells back.
+//!
+//! Invariant: the request names each thing that will be visible inside; what it does not name is not there.
+//! Both are JSON in files of the staging directory, which no sandbox can see.
+
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What the helper is to run, and in what surroundings.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Request {
+    /// Process that asked; when it is gone the sandbox goes too.
+    pub parent: i32,
+    /// Where the reply is written.
+    pub reply: PathBuf,
+    /// How much is walled off.
+    pub walls: Walls,
+    /// Empty directory on which the new root is mounted.
+    pub mount_point: PathBuf,
+    /// Directory that holds one directory of links `0`, `1`, … for each overlay of [`RootPlan::Overlay`].
+    pub overlays: PathBuf,
+    /// What the new root consists of.
+    pub root: RootPlan,
+    /// What is bound into it, in this order.
+    pub binds: Vec<Bind>,
+    /// User and group ID inside.
+    pub ids: (u32, u32),
+    /// Program (absolute, as seen inside) and its arguments.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Working directory as seen inside.
+    pub cwd: PathBuf,
+}
+
+/// How much is walled off from what runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Walls {
+    /// A build: own user, mount, pid, net, ipc, uts and cgroup namespaces, system call filter, fixed limits.
+    Build,
+    /// A development shell: own user, mount, pid, ipc and uts namespaces; the machine's network and terminal.
+    Shell,
+    /// A program of the store on the machine's own root: own user and mount namespaces.
+    Run,
+    /// None: for `--sandbox=none` alone.
+    None,
+}
+
+/// What the new root consists of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RootPlan {
+    /// A read-only overlay of the directories that the links of each group point to, the topmost first.
+    Overlay {
+        /// How many links each directory `overlays/0`, `overlays/1`, … holds. More than one group: each is
+        /// an overlay of its own, and the root is the overlay of those.
+        groups: Vec<usize>,
+    },
+    /// The machine's root: each of its entries bound.
+    Host,
+}
+
+/// A file or directory of the machine that is visible inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// Where it is on the machine; no symlink.
+    pub source: PathBuf,
+    /// Where it is inside, absolute; an existing directory or file.
+    pub target: PathBuf,
+    /// Whether it can be written to.
+    pub writable: bool,
+}
+
+/// What the helper answers: the first thing that went wrong, or how the program ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Reply {
+    /// The program exited with this status.
+    Exited(i32),
+    /// The program was killed by this signal.
+    Signaled(i32),
+    /// The sandbox could not be set up.
+    Refused(Refusal),
+}
+
+/// A step of setting the sandbox up that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Which step.
+    pub step: SetupStep,
+    /// The path it was about, where there is one.
+    pub path: Option<PathBuf>,
+    /// The system's error number (0 where the failure is not the system's).
+    pub errno: i32,
+    /// What else is to be said, where the number does not say it.
+    pub detail: Option<String>,
+}
+
+impl Refusal {
+    /// The system's error.
+    pub fn source(&self) -> io::Error {
+        match (&self.detail, self.errno) {
+            (Some(detail), 0) => io::Error::other(detail.clone()),
+            (_, errno) => io::Error::from_raw_os_error(errno),
+        }
+    }
+}
+
+/// The steps of setting a sandbox up, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SetupStep {
+    /// Reading the request.
+    Request,
+    /// Giving up supplementary groups (as root).
+    Groups,
+    /// Creating the user namespace.
+    UserNamespace,
+    /// Writing its user and group ID maps.
+    IdMap,
+    /// Creating the other namespaces.
+    Namespaces,
+    /// Starting a process.
+    Fork,
+    /// Detaching the mounts from the machine's.
+    Propagation,
+    /// Composing the root.
+    Overlay,
+    /// Mounting a file system.
+    Mount,
+    /// Binding a path.
+    Bind,
+    /// Mounting `/proc`.
+    Proc,
+    /// Binding a device.
+    Device,
+    /// Naming the host.
+    HostName,
+    /// Bringing the loopback interface up.
+    Loopback,
+    /// Making the composed root the root.
+    Pivot,
+    /// Setting limits and personality.
+    Limits,
+    /// Giving up privileges.
+    Privileges,
+    /// Installing the system call filter.
+    Filter,
+    /// Entering the working directory.
+    WorkingDirectory,
+    /// Starting the program.
+    Exec,
+}
+
+impl SetupStep {
+    /// The step as the end of "cannot …".
+    pub fn infinitive(self) -> &'static str {
+        match self {
+            Self::Request => "read the sandbox's request",
+            Self::Groups => "give up supplementary groups",
+            Self::UserNamespace => "create a user namespace",
+            Self::IdMap => "map the user into the sandbox",
+            Self::Namespaces => "create mount, pid, net, ipc and uts namespaces",
+            Self::Fork => "start a process",
+            Self::Propagation => "detach the sandbox's mounts",
+            Self::Overlay => "compose the root from packages (overlayfs)",
+            Self::Mount => "mount a file system on",
+            Self::Bind => "bind",
+            Self::Proc => "mount a fresh /proc",
+            Self::Device => "bind the device",
+            Self::HostName => "name the sandbox's host",
+            Self::Loopback => "bring up the loopback interface",
+            Self::Pivot => "enter the composed root",
+            Self::Limits => "fix limits and address layout",
+            Self::Privileges => "give up privileges",
+            Self::Filter => "install the system call filter",
+            Self::WorkingDirectory => "enter the working directory",
+            Self::Exec => "start",
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The *schedule*: which steps of a plan have to be carried out, which of them can be now.
+//!
+//! A step is *known* when its output's path is known, *valid* when that path is in the store. To resolve a step its
+//! inputs must be known; to carry it out they must be valid. So a step whose output is valid needs nothing, its
+//! inputs may even be gone from the store; and a step whose inputs came out as they were before is found valid
+//! again instead of being carried out (early cutoff).
+//!
+//! Invariant: looking alone (no file is opened) until something has to be made.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::BuildError;
+use super::step::Resolved;
+use crate::plan::{self, Input, Plan, StepId};
+use crate::store::Store;
+use crate::store_path::StorePath;
+
+/// What is known of a step.
+#[derive(Debug, Clone)]
+enum State {
+    /// The path of some input is not known.
+    Unresolved,
+    /// Nothing is known to have been made of it.
+    Resolved(Resolved),
+    /// Where its output would be, though it is not there.
+    Known(Resolved, StorePath),
+    /// Its output is in the store.
+    Valid(StorePath),
+}
+
+/// What to do next.
+pub(super) enum Job {
+    /// Fetch what these steps need, in one go.
+    Fetch(Vec<StepId>),
+    /// Carry this step out.
+    Step(StepId, Resolved, BTreeMap<Input, StorePath>),
+}
+
+/// The steps that some targets need, and how far they are.
+pub(super) struct Schedule<'a> {
+    store: &'a Store,
+    plan: &'a Plan,
+    targets: BTreeSet<StepId>,
+    /// What each step that the targets may need takes in.
+    inputs: BTreeMap<StepId, BTreeSet<&'a Input>>,
+    states: BTreeMap<StepId, State>,
+    running: BTreeSet<StepId>,
+    /// Downloaded files of steps; none for steps that need no download.
+    files: BTreeMap<StepId, Vec<PathBuf>>,
+    fetching: BTreeSet<StepId>,
+}
+
+impl<'a> Schedule<'a> {
+    /// Looks up everything that `targets` may need.
+    pub(super) fn new(store: &'a Store, plan: &'a Plan, targets: &[Input]) -> Result<Self, BuildError> {
+        let steps = |input: &Input| match input {
+            Input::Step(id) => Some(*id),
+            Input::Path(_) => None,
+        };
+        let targets: BTreeSet<StepId> = targets.iter().filter_map(steps).collect();
+        let mut inputs = BTreeMap::new();
+        let mut pending: Vec<StepId> = targets.iter().copied().collect();
+        while let Some(id) = pending.pop() {
+            if let Entry::Vacant(entry) = inputs.entry(id) {
+                let needed = entry.insert(plan.steps[id].inputs());
+                pending.extend(needed.iter().filter_map(|input| steps(input)));
+            }
+        }
+        let states = inputs.keys().map(|&id| (id, State::Unresolved)).collect();
+        let mut schedule = Self {
+            store,
+            plan,
+            targets,
+            inputs,
+            states,
+            running: BTreeSet::new(),
+            files: BTreeMap::new(),
+            fetching: BTreeSet::new(),
+        };
+        schedule.resolve()?;
+        Ok(schedule)
+    }
+
+    /// The next thing to do that nobody does yet; `None`: nothing, or nothing before something else is done.
+    pub(super) fn next(&mut self) -> Option<Job> {
+        let wanted = self.wanted();
+        let unfetched = |id: &StepId| {
+            let is_there = self.files.contains_key(id) || self.fetching.contains(id);
+            !is_there && !self.plan.steps[*id].downloads().is_empty()
+        };
+        let batch: Vec<StepId> = wanted.iter().copied().filter(unfetched).collect();
+        if !batch.is_empty() {
+            self.fetching.extend(&batch);
+            return Some(Job::Fetch(batch));
+        }
+        let id = wanted.into_iter().find(|&id| self.is_ready(id))?;
+        let (State::Resolved(resolved) | State::Known(resolved, _)) = &self.states[&id] else {
+            return None;
+        };
+        let job = Job::Step(id, resolved.clone(), self.paths_of(id));
+        self.running.insert(id);
+        Some(job)
+    }
+
+    /// Whether something is being done.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.running.is_empty() || !self.fetching.is_empty()
+    }
+
+    /// The files of a step's downloads.
+    pub(super) fn files(&self, id: StepId) -> Vec<PathBuf> {
+        self.files.get(&id).cloned().unwrap_or_default()
+    }
+
+    /// Takes note of a batch's files, in the order of the steps' downloads.
+    pub(super) fn fetched(&mut self, batch: &[StepId], files: Vec<PathBuf>) {
+        let mut files = files.into_iter();
+        for &id in batch {
+            let count = self.plan.steps[id].downloads().len();
+            self.files.insert(id, files.by_ref().take(count).collect());
+            self.fetching.remove(&id);
+        }
+    }
+
+    /// Takes note that something could not be done.
+    pub(super) fn failed(&mut self, steps: &[StepId]) {
+        for id in steps {
+            self.running.remove(id);
+            self.fetching.remove(id);
+        }
+    }
+
+    /// Takes note of a step's output, and looks up what can be looked up now.
+    pub(super) fn made(&mut self, id: StepId, path: StorePath) -> Result<(), BuildError> {
+        self.running.remove(&id);
+        let was = self.states.insert(id, State::Valid(path.clone()));
+        // Made anew it came out otherwise: what was resolved with the old path has to be resolved anew.
+        if matches!(was, Some(State::Known(_, known)) if known != path) {
+            self.forget_users_of(id);
+        }
+        self.resolve()
+    }
+
+    /// The store path of every step that is in the store.
+    pub(super) fn valid_paths(&self) -> BTreeMap<Input, StorePath> {
+        let valid = self.states.iter().filter_map(|(&id, state)| match state {
+            State::Valid(path) => Some((Input::Step(id), path.clone())),
+            _ => None,
+        });
+        let given = self.inputs.values().flatten().filter_map(|input| match input {
+            Input::Path(path) => Some((Input::Path(path.clone()), path.clone())),
+            Input::Step(_) => None,
+        });
+        given.chain(valid).collect()
+    }
+
+    /// Resolves what can be, in plan order, and looks it up.
+    fn resolve(&mut self) -> Result<(), BuildError> {
+        let ids: Vec<StepId> = self.inputs.keys().copied().collect();
+        for id in ids {
+            let is_open = matches!(self.states[&id], State::Unresolved);
+            if is_open && self.inputs[&id].iter().all(|input| self.path_of(input).is_some()) {
+                let state = self.look_up(id)?;
+                self.states.insert(id, state);
+            }
+        }
+        Ok(())
+    }
+
+    fn look_up(&self, id: StepId) -> Result<State, BuildError> {
+        let derivation = &self.plan.steps[id];
+        let resolved = Resolved::new(derivation, &|input| {
+            self.path_of(input)
+                .cloned()
+                .expect("only steps whose inputs are all known are resolved")
+        });
+        if let Some(path) = plan::fixed_path(derivation) {
+            return Ok(match self.store.info(&path)? {
+                Some(_) => State::Valid(path),
+                None => State::Known(resolved, path),
+            });
+        }
+        Ok(match self.store.known_output(&resolved.digest)? {
+            Some(path) if self.store.info(&path)?.is_some() => State::Valid(path),
+            Some(path) => State::Known(resolved, path),
+            None => State::Resolved(resolved),
+        })
+    }
+
+    fn path_of(&self, input: &'a Input) -> Option<&StorePath> {
+        match input {
+            Input::Path(path) => Some(path),
+            Input::Step(id) => match self.states.get(id)? {
+                State::Valid(path) | State::Known(_, path) => Some(path),
+                State::Unresolved | State::Resolved(_) => None,
+            },
+        }
+    }
+
+    fn paths_of(&self, id: StepId) -> BTreeMap<Input, StorePath> {
+        let inputs = self.inputs[&id].iter();
+        inputs
+            .filter_map(|&input| Some((input.clone(), self.path_of(input)?.clone())))
+            .collect()
+    }
+
+    /// The steps that have to be carried out as far as can be said by now, in plan order.
+    pub(super) fn wanted(&self) -> BTreeSet<StepId> {
+        let mut wanted = BTreeSet::new();
+        let mut needed_valid: BTreeSet<StepId> = self.targets.clone();
+        let mut needed_known = BTreeSet::new();
+        // Users come after what they use: each step is reached when all that need it have been.
+        for (&id, inputs) in self.inputs.iter().rev() {
+            let (valid, known) = (needed_valid.contains(&id), needed_known.contains(&id));
+            let steps = inputs.iter().filter_map(|input| match input {
+                Input::Step(id) => Some(*id),
+                Input::Path(_) => None,
+            });
+            match &self.states[&id] {
+                State::Unresolved if valid || known => needed_known.extend(steps),
+                State::Resolved(_) if valid || known => {
+                    wanted.insert(id);
+                    needed_valid.extend(steps);
+                }
+                State::Known(..) if valid => {
+                    wanted.insert(id);
+                    needed_valid.extend(steps);
+                }
+                _ => {}
+            }
+        }
+        wanted
+    }
+
+    fn is_ready(&self, id: StepId) -> bool {
+        let is_valid = |input: &&Input| match input {
+            Input::Path(_) => true,
+            Input::Step(id) => matches!(self.states.get(id), Some(State::Valid(_))),
+        };
+        !self.running.contains(&id) && !self.fetching.contains(&id) && self.inputs[&id].iter().all(is_valid)
+    }
+
+    fn forget_users_of(&mut self, id: StepId) {
+        let mut changed = BTreeSet::from([id]);
+        for (&user, inputs) in &self.inputs {
+            let uses = inputs
+                .iter()
+                .any(|input| matches!(input, Input::Step(id) if changed.contains(id)));
+            let is_settled = matches!(self.states[&user], State::Valid(_)) || self.running.contains(&user);
+            if uses && !is_settled {
+                self.states.insert(user, State::Unresolved);
+                changed.insert(user);
+            }
+        }
+    }
+}

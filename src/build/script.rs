@@ -1,0 +1,484 @@
+//! A *script step*: the user's script run in its sandbox, and what it made brought into the store.
+//!
+//! What a script finds (any change to it is a new [`crate::plan::SANDBOX_FORMAT`]):
+//! * the root: the packages of `tools`, `libraries` and `base`, read-only; `/dev`, `/proc`, no `/sys`, no network;
+//! * `/layerize/store`: the closure of `source`, `tools`, `libraries` and `runtime`, read-only, and room for `$out`,
+//!   which may become a directory, a file or a link; anything else that is made there is an error;
+//! * `/build`, `/tmp`, `/dev/shm`: writable, empty but for `/build/source`, the writable copy of the source (a single
+//!   file is placed in it), its working directory;
+//! * the variables of [`variables`] and no others; user 1000, group 100, host `localhost`, umask 022.
+//!
+//! Invariant: an output is registered only after the script ended well; a script that failed leaves its log, and its
+//! build directory where that was asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::error::{Reason, ScriptFailure};
+use super::fixup::{self, Missing, Places};
+use super::link::Linkage;
+use super::log::BuildLog;
+use super::rootfs::Root;
+use super::runner::{Runner, failed_command};
+use super::sandbox::{Bind, Outcome, Sandbox, Walls};
+use super::source::{SOURCE_DATE_EPOCH, copy_writable};
+use super::tree::{close_to_others, make_dir};
+use super::{BuildError, BuildOptions, SandboxMode};
+use crate::closure;
+use crate::digest::Digest;
+use crate::event::{Event, Reporter};
+use crate::fsio::{IoContext, create_dir_all, remove_tree, sorted_names};
+use crate::plan::{Derivation, Input, Script};
+use crate::store::{NewOutput, StagingDir, Store};
+use crate::store_path::{StoreDir, StorePath, input_addressed};
+
+/// User and group that a build is.
+const BUILDER: (u32, u32) = (1000, 100);
+
+/// Most names shown in one message.
+const NAMES_SHOWN: usize = 5;
+
+/// A script step about to be run.
+pub(super) struct ScriptStep<'a> {
+    pub store: &'a Store,
+    pub options: &'a BuildOptions,
+    pub reporter: &'a dyn Reporter,
+    pub derivation: &'a Derivation,
+    pub script: &'a Script,
+    /// Hash of the resolved derivation.
+    pub digest: Digest,
+    /// The store path of every input, all of them valid.
+    pub paths: &'a BTreeMap<Input, StorePath>,
+    /// Whether the source is a Debian source package, whose patches are to be applied.
+    pub has_debian_patches: bool,
+}
+
+/// What is prepared for one run.
+struct Prepared {
+    /// Removed when dropped.
+    staging: StagingDir,
+    /// The paths visible below `/layerize/store`.
+    visible: BTreeSet<StorePath>,
+    /// The logical path that is `$out`.
+    scratch: StorePath,
+    sandbox: Sandbox,
+    /// Where the build directory is on disk.
+    build: PathBuf,
+    /// Where the directory is that becomes `/layerize/store`.
+    store: PathBuf,
+    /// What a failed script leaves outside the staging directory.
+    _debris: Option<Debris>,
+}
+
+/// A tree that goes when this does.
+struct Debris(PathBuf);
+
+impl Drop for Debris {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed when garbage is collected.
+        let _ = remove_tree(&self.0);
+    }
+}
+
+impl ScriptStep<'_> {
+    /// Runs the script; gives the path of what it made.
+    pub(super) fn run(&self) -> Result<StorePath, BuildError> {
+        let prepared = self.prepare()?;
+        let label = &self.derivation.label;
+        self.reporter.report(Event::BuildStarted { name: label.clone() });
+        let mut tell = |line: &str| {
+            self.reporter.report(Event::BuildOutput {
+                name: label.clone(),
+                line: line.to_owned(),
+            });
+        };
+        let mut log = BuildLog::create(self.log_path())?;
+        let outcome = prepared.sandbox.run(&mut |bytes| log.take(bytes, &mut tell));
+        let log_path = log.path().to_owned();
+        let tail = log.finish(&mut tell)?;
+        let outcome = outcome.map_err(|source| BuildError::Sandbox {
+            what: format!("the script of `{label}`"),
+            source,
+        })?;
+        match self.judge(&prepared, outcome)? {
+            None => self.register(&prepared),
+            Some(reason) => Err(BuildError::Script(Box::new(ScriptFailure {
+                label: label.clone(),
+                reason,
+                command: failed_command(&prepared.build, &self.script.script),
+                tail,
+                log: log_path,
+                kept: self.keep(&prepared)?,
+            }))),
+        }
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.store.dir().join("log").join(format!("{}.log", self.digest.hex()))
+    }
+
+    fn prepare(&self) -> Result<Prepared, BuildError> {
+        let staging = self.store.stage()?;
+        let dir = staging.path();
+        close_to_others(dir)?;
+        let scratch = input_addressed(&StoreDir::layerize(), &self.derivation.name, &self.digest)?;
+        let visible = self.visible()?;
+        let [build, tmp, store, own] = ["build", "tmp", "store", "sandbox"].map(|name| dir.join(name));
+        for (path, mode) in [(&build, 0o755), (&tmp, 0o1777), (&store, 0o755), (&own, 0o700)] {
+            make_dir(path, mode)?;
+        }
+        self.copy_source(&build.join("source"))?;
+        let sandbox = match self.options.sandbox {
+            SandboxMode::Namespaces => {
+                let mut binds: Vec<Bind> = [(&build, "/build"), (&tmp, "/tmp"), (&store, StoreDir::LAYERIZE)]
+                    .map(|(source, target)| Bind {
+                        source: source.clone(),
+                        target: target.into(),
+                        writable: true,
+                    })
+                    .into();
+                binds.extend(bind_inputs(self.store, &visible, &store)?);
+                self.walled(own, dir.join("fixups"), binds, &scratch)?
+            }
+            SandboxMode::None => self.bare(own, dir, &build, &scratch)?,
+        };
+        let (store, debris) = match self.options.sandbox {
+            SandboxMode::Namespaces => (store, None),
+            SandboxMode::None => (
+                self.store.dir().join("store"),
+                Some(Debris(self.store.physical(&scratch))),
+            ),
+        };
+        Ok(Prepared {
+            staging,
+            visible,
+            scratch,
+            sandbox,
+            build,
+            store,
+            _debris: debris,
+        })
+    }
+
+    /// The sandbox of an ordinary build.
+    fn walled(
+        &self,
+        staging: PathBuf,
+        fixups: PathBuf,
+        binds: Vec<Bind>,
+        scratch: &StorePath,
+    ) -> Result<Sandbox, BuildError> {
+        let surroundings = Surroundings::make(self.store, self.script, self.paths, fixups)?;
+        let label = &self.derivation.label;
+        let runner = Runner::in_root(&surroundings.root, label, &self.script.script, self.has_debian_patches)?;
+        let mut env = surroundings.variables;
+        env.extend(self.variables_of_step("/build", scratch));
+        Ok(Sandbox {
+            helper: self.options.helper.clone(),
+            walls: Walls::Build,
+            staging,
+            layers: surroundings.root.layers(),
+            binds,
+            ids: BUILDER,
+            argv: runner.argv,
+            env: self.with_user_variables(env),
+            cwd: "/build/source".into(),
+            timeout: self.timeout(),
+        })
+    }
+
+    /// No sandbox: the script runs on the machine itself, with its programs. Store paths must be where they say.
+    fn bare(&self, staging: PathBuf, dir: &Path, build: &Path, scratch: &StorePath) -> Result<Sandbox, BuildError> {
+        let physical = self.store.dir().join("store");
+        if fs::canonicalize(StoreDir::LAYERIZE).ok() != fs::canonicalize(&physical).ok() {
+            return Err(BuildError::NotLinked { store: physical });
+        }
+        remove_tree(&self.store.physical(scratch))?;
+        let runner = Runner::on_host(&dir.join("runner"), build, &self.script.script, self.has_debian_patches)?;
+        let mut env = base_variables(HOST_PATH, "C.UTF-8");
+        env.extend(self.variables_of_step(&build.display().to_string(), scratch));
+        Ok(Sandbox {
+            helper: self.options.helper.clone(),
+            walls: Walls::None,
+            staging,
+            layers: Vec::new(),
+            binds: Vec::new(),
+            ids: BUILDER,
+            argv: runner.argv,
+            env: self.with_user_variables(env),
+            cwd: build.join("source"),
+            timeout: self.timeout(),
+        })
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.script.timeout_seconds.map(Duration::from_secs)
+    }
+
+    fn path_of(&self, input: &Input) -> Option<&StorePath> {
+        self.paths.get(input)
+    }
+
+    /// The closure of all inputs but the root's packages.
+    fn visible(&self) -> Result<BTreeSet<StorePath>, BuildError> {
+        let script = self.script;
+        let inputs = script
+            .source
+            .iter()
+            .chain(&script.tools)
+            .chain(&script.libraries)
+            .chain(&script.runtime);
+        let roots = inputs.filter_map(|input| self.path_of(input)).cloned().collect();
+        let closure = closure::compute(self.store, &roots)?;
+        Ok(closure.members.into_iter().map(|info| info.path).collect())
+    }
+
+    fn copy_source(&self, dest: &Path) -> Result<(), BuildError> {
+        match self.script.source.as_ref().and_then(|input| self.path_of(input)) {
+            Some(path) => Ok(copy_writable(&self.store.physical(path), path.name(), dest)?),
+            None => Ok(make_dir(dest, 0o755)?),
+        }
+    }
+
+    fn variables_of_step(&self, build: &str, scratch: &StorePath) -> Vec<(String, String)> {
+        let dir = StoreDir::layerize();
+        let cores = match self.options.cores {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            cores => cores,
+        };
+        let mut variables = vec![
+            ("LAYERIZE_CORES".to_owned(), cores.to_string()),
+            ("PWD".to_owned(), format!("{build}/source")),
+            ("out".to_owned(), dir.join(scratch)),
+        ];
+        if let Some(path) = self.script.source.as_ref().and_then(|input| self.path_of(input)) {
+            variables.push(("src".to_owned(), dir.join(path)));
+        }
+        variables.extend(["TMPDIR", "TEMPDIR", "TMP", "TEMP"].map(|name| (name.to_owned(), build.to_owned())));
+        variables
+    }
+
+    /// The user's variables replace those of the same name, but for where the output goes.
+    fn with_user_variables(&self, variables: Vec<(String, String)>) -> Vec<(String, String)> {
+        let mut all: BTreeMap<String, String> = variables.into_iter().collect();
+        let own = self
+            .script
+            .env
+            .iter()
+            .filter(|(name, _)| *name != "out" && *name != "src");
+        all.extend(own.map(|(name, value)| (name.clone(), value.clone())));
+        all.into_iter().collect()
+    }
+
+    /// What is wrong with how the script ended and with what it left; `None`: nothing.
+    fn judge(&self, prepared: &Prepared, outcome: Outcome) -> Result<Option<Reason>, BuildError> {
+        let out = OsString::from(prepared.scratch.to_string());
+        match outcome {
+            Outcome::Exited(0) => {}
+            Outcome::Exited(status) => return Ok(Some(Reason::Status(status))),
+            Outcome::Signaled(signal) => return Ok(Some(Reason::Signal(signal))),
+            Outcome::TimedOut => return Ok(Some(Reason::TimedOut(self.script.timeout_seconds.unwrap_or(0)))),
+            Outcome::Cancelled => return Err(BuildError::Cancelled),
+        }
+        if self.options.sandbox == SandboxMode::Namespaces {
+            let mut others = sorted_names(&prepared.store)?;
+            others.retain(|name| *name != out && !is_visible(name, &prepared.visible));
+            if !others.is_empty() {
+                others.truncate(NAMES_SHOWN);
+                let names = others.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+                return Ok(Some(Reason::OutsideOutput(names)));
+            }
+        }
+        match prepared.store.join(out).symlink_metadata() {
+            Ok(_) => Ok(None),
+            Err(_) => Ok(Some(Reason::NoOutput)),
+        }
+    }
+
+    /// Moves the output into the store.
+    fn register(&self, prepared: &Prepared) -> Result<StorePath, BuildError> {
+        let tree = prepared.staging.path().join("output");
+        let made = prepared.store.join(prepared.scratch.to_string());
+        fs::rename(&made, &tree).context("move", &made)?;
+        let logical = StoreDir::layerize().join(&prepared.scratch);
+        let missing = fixup::fix(&Places {
+            logical: &logical,
+            tree: &tree,
+            store: &self.store.dir().join("store"),
+        })?;
+        self.warn_of(&missing);
+        let info = self.store.add_output(NewOutput {
+            name: &self.derivation.name,
+            tree: &tree,
+            scratch: Some(&prepared.scratch),
+            candidates: &prepared.visible,
+            declare: &|found| self.declare(found),
+            derivation: Some(self.digest),
+            sandboxed: self.options.sandbox == SandboxMode::Namespaces,
+        })?;
+        Ok(info.path)
+    }
+
+    /// References besides those found: what found Debian packages depend on, and `runtime` with what it depends on.
+    fn declare(&self, found: &BTreeSet<StorePath>) -> Vec<(StorePath, StorePath)> {
+        let runtime: BTreeSet<&StorePath> = self
+            .script
+            .runtime
+            .iter()
+            .filter_map(|input| self.path_of(input))
+            .collect();
+        let mut declared: BTreeSet<(StorePath, StorePath)> =
+            runtime.iter().map(|&path| (path.clone(), path.clone())).collect();
+        for (package, needs) in &self.script.declared {
+            let Some(via) = self
+                .path_of(package)
+                .filter(|path| found.contains(path) || runtime.contains(path))
+            else {
+                continue;
+            };
+            let needs = needs.iter().filter_map(|input| self.path_of(input));
+            declared.extend(needs.map(|path| (path.clone(), via.clone())));
+        }
+        declared.into_iter().collect()
+    }
+
+    /// Says which programs and libraries will be looked for outside the store.
+    fn warn_of(&self, missing: &Missing) {
+        if missing.is_empty() {
+            return;
+        }
+        let label = &self.derivation.label;
+        let mut named: Vec<String> = missing
+            .iter()
+            .map(|(name, file)| format!("`{name}` (for `{file}`)"))
+            .collect();
+        if named.len() > NAMES_SHOWN {
+            let more = named.split_off(NAMES_SHOWN).len();
+            named.push(format!("{more} more"));
+        }
+        let advice = match self.script.libraries.is_empty() {
+            true => "`libraries = [\"deb:libc6-dev\"]` links it to the store",
+            false => "add the Debian packages that have them to `libraries`",
+        };
+        self.reporter.report(Event::Warning {
+            text: format!(
+                "`{label}` needs {} from outside the store: it runs only where that is installed, as in an image \
+                 whose `root` has it; {advice}",
+                named.join(", ")
+            ),
+        });
+    }
+
+    /// Keeps the build directory of a failed script, where that was asked for.
+    fn keep(&self, prepared: &Prepared) -> Result<Option<PathBuf>, BuildError> {
+        if !self.options.keep_failed {
+            return Ok(None);
+        }
+        let failed = self.store.dir().join("failed");
+        create_dir_all(&failed)?;
+        let kept = failed.join(prepared.scratch.to_string());
+        remove_tree(&kept)?;
+        fs::rename(&prepared.build, &kept).context("move", &prepared.build)?;
+        Ok(Some(kept))
+    }
+}
+
+/// `PATH` without a sandbox.
+const HOST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The root of a build and the variables that go with it; also those of a development shell.
+pub(super) struct Surroundings {
+    pub root: Root,
+    pub variables: Vec<(String, String)>,
+}
+
+impl Surroundings {
+    /// Composes the root of `script`, its linker wrappers and variables in `fixups`, which must not exist.
+    pub(super) fn make(
+        store: &Store,
+        script: &Script,
+        paths: &BTreeMap<Input, StorePath>,
+        fixups: PathBuf,
+    ) -> Result<Self, BuildError> {
+        let located = |inputs: &[Input]| -> Vec<(StorePath, PathBuf)> {
+            let paths = inputs.iter().filter_map(|input| paths.get(input));
+            paths.map(|path| (path.clone(), store.physical(path))).collect()
+        };
+        let packages: Vec<PathBuf> = located(&script.root)
+            .into_iter()
+            .map(|(_, physical)| physical)
+            .collect();
+        let root = Root::compose(fixups, &packages)?;
+        let linkage = Linkage::of(&located(&script.libraries), &script.system)?;
+        let wrappers = linkage.wrap_linkers(&root)?;
+        let mut path: Vec<String> = wrappers.iter().cloned().collect();
+        for (tool, physical) in located(&script.tools) {
+            if physical.join("bin").is_dir() {
+                path.push(format!("{}/bin", StoreDir::layerize().join(&tool)));
+            }
+        }
+        path.extend(["/usr/bin".to_owned(), "/usr/sbin".to_owned()]);
+        let locale = if root.has("usr/lib/locale/C.utf8") {
+            "C.UTF-8"
+        } else {
+            "C"
+        };
+        let mut variables = base_variables(&path.join(":"), locale);
+        variables.extend(wrappers.map(|dir| ("COMPILER_PATH".to_owned(), dir)));
+        variables.extend(
+            linkage
+                .variables()
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value)),
+        );
+        Ok(Self { root, variables })
+    }
+}
+
+/// Variables that are the same for every build.
+fn base_variables(path: &str, locale: &str) -> Vec<(String, String)> {
+    [
+        ("HOME", "/homeless-shelter"),
+        ("LC_ALL", locale),
+        ("PATH", path),
+        ("SOURCE_DATE_EPOCH", &SOURCE_DATE_EPOCH.to_string()),
+        ("TERM", "dumb"),
+        ("TZ", "UTC"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// Makes a place for each visible path in the directory that becomes `/layerize/store`, and binds it there.
+pub(super) fn bind_inputs(store: &Store, visible: &BTreeSet<StorePath>, dir: &Path) -> Result<Vec<Bind>, BuildError> {
+    let mut binds = Vec::new();
+    for path in visible {
+        let (source, place) = (store.physical(path), dir.join(path.to_string()));
+        let kind = fs::symlink_metadata(&source).context("read", &source)?.file_type();
+        if kind.is_symlink() {
+            // A link cannot be bound.
+            let target = fs::read_link(&source).context("read the link", &source)?;
+            symlink(target, &place).context("create the link", &place)?;
+            continue;
+        }
+        match kind.is_dir() {
+            true => make_dir(&place, 0o755)?,
+            false => fs::write(&place, "").context("write", &place)?,
+        }
+        binds.push(Bind {
+            source,
+            target: StoreDir::layerize().join(path).into(),
+            writable: false,
+        });
+    }
+    Ok(binds)
+}
+
+fn is_visible(name: &OsString, visible: &BTreeSet<StorePath>) -> bool {
+    let path = name.to_str().and_then(|name| name.parse().ok());
+    path.is_some_and(|path: StorePath| visible.contains(&path))
+}

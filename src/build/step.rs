@@ -1,0 +1,153 @@
+//! One *step* of a plan carried out: what it needs, what hash its resolved derivation has, how its output is made.
+//!
+//! Invariant: whoever makes an output holds the lock of its derivation and has looked, under that lock, whether
+//! somebody else has made it meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::script::ScriptStep;
+use super::{BuildError, BuildOptions};
+use crate::digest::Digest;
+use crate::event::{Event, Reporter};
+use crate::fetch;
+use crate::plan::{self, Action, Derivation, Input, Plan, StepId};
+use crate::store::{NewOutput, Store};
+use crate::store_path::{StoreDir, StorePath};
+
+/// A derivation whose inputs are store paths.
+#[derive(Debug, Clone)]
+pub(super) struct Resolved {
+    /// Its canonical JSON.
+    pub json: String,
+    /// Hash of that.
+    pub digest: Digest,
+}
+
+impl Resolved {
+    /// Resolves a derivation; `path_of` knows every one of its inputs.
+    pub(super) fn new(derivation: &Derivation, path_of: &dyn Fn(&Input) -> StorePath) -> Self {
+        let json = plan::resolved_json(derivation, path_of);
+        let digest = Digest::of(json.as_bytes());
+        Self { json, digest }
+    }
+}
+
+/// A step whose inputs are all valid and whose downloads are all there.
+pub(super) struct Step<'a> {
+    pub store: &'a Store,
+    pub plan: &'a Plan,
+    pub options: &'a BuildOptions,
+    pub reporter: &'a dyn Reporter,
+    pub id: StepId,
+    pub resolved: Resolved,
+    /// The store path of every input.
+    pub paths: BTreeMap<Input, StorePath>,
+    /// The verified file of each download, in order.
+    pub files: Vec<PathBuf>,
+}
+
+impl Step<'_> {
+    /// Makes the output, unless somebody else has; gives its path.
+    pub(super) fn realise(&self) -> Result<StorePath, BuildError> {
+        let digest = &self.resolved.digest;
+        let _lock = self.store.lock_build(digest)?;
+        let label = &self.derivation().label;
+        if let Some(path) = self.store.realisation(digest)? {
+            self.report_reused(&path);
+            return Ok(path);
+        }
+        let path = self.make().map_err(|error| match error {
+            // These name the step themselves.
+            BuildError::Script(_) | BuildError::Sandbox { .. } | BuildError::NoShell { .. } | BuildError::Cancelled => {
+                error
+            }
+            error => BuildError::Step {
+                label: label.clone(),
+                source: Box::new(error),
+            },
+        })?;
+        self.store.record_realisation(digest, &self.resolved.json, &path)?;
+        self.reporter.report(Event::BuildFinished {
+            name: label.clone(),
+            path: StoreDir::layerize().join(&path),
+        });
+        Ok(path)
+    }
+
+    fn derivation(&self) -> &Derivation {
+        &self.plan.steps[self.id]
+    }
+
+    fn report_reused(&self, path: &StorePath) {
+        self.reporter.report(Event::Reused {
+            name: self.derivation().label.clone(),
+            path: StoreDir::layerize().join(path),
+        });
+    }
+
+    fn make(&self) -> Result<StorePath, BuildError> {
+        for path in self.paths.values() {
+            if self.store.info(path)?.is_none() {
+                return Err(BuildError::MissingPath { path: path.clone() });
+            }
+        }
+        let derivation = self.derivation();
+        match (&derivation.action, self.files.as_slice()) {
+            (Action::Fetch(download), [file]) => {
+                let info = self.store.add_file_flat(&derivation.name, file, &download.sha256)?;
+                Ok(info.path)
+            }
+            (Action::Unpack { archive, strip }, [file]) => {
+                self.unpack(|dest| fetch::unpack_archive(file, &archive.name, *strip, dest))
+            }
+            (Action::UnpackDeb { package, .. }, [file]) => self.unpack(|dest| fetch::unpack_deb(file, package, dest)),
+            (Action::UnpackDebSource { files, .. }, paths) => {
+                let named: Vec<(String, PathBuf)> = files
+                    .iter()
+                    .map(|file| file.name.clone())
+                    .zip(paths.iter().cloned())
+                    .collect();
+                self.unpack(|dest| fetch::unpack_deb_source(&named, dest))
+            }
+            (Action::Script(script), _) => ScriptStep {
+                store: self.store,
+                options: self.options,
+                reporter: self.reporter,
+                derivation,
+                script,
+                digest: self.resolved.digest,
+                paths: &self.paths,
+                has_debian_patches: self.has_debian_source(script.source.as_ref()),
+            }
+            .run(),
+            (Action::Fetch(_) | Action::Unpack { .. } | Action::UnpackDeb { .. }, _) => {
+                unreachable!("a step is started when each of its downloads has its file")
+            }
+        }
+    }
+
+    /// Brings an unpacked tree into the store; what comes from outside refers to nothing.
+    fn unpack(&self, unpack: impl FnOnce(&Path) -> Result<(), fetch::FetchError>) -> Result<StorePath, BuildError> {
+        let staging = self.store.stage()?;
+        let tree = staging.path().join("tree");
+        unpack(&tree)?;
+        let info = self.store.add_output(NewOutput {
+            name: &self.derivation().name,
+            tree: &tree,
+            scratch: None,
+            candidates: &BTreeSet::new(),
+            declare: &|_| Vec::new(),
+            derivation: Some(self.resolved.digest),
+            sandboxed: true,
+        })?;
+        Ok(info.path)
+    }
+
+    fn has_debian_source(&self, source: Option<&Input>) -> bool {
+        match source {
+            Some(Input::Step(id)) => matches!(self.plan.steps[*id].action, Action::UnpackDebSource { .. }),
+            _ => false,
+        }
+    }
+}
