@@ -1,7 +1,7 @@
 //! layerize turns hashed closures into OCI images.
 //!
 //! The flow, each arrow one module: [`spec`] (what the user wrote) and its lock → [`plan`] (derivations) →
-//! [`build`] (sandboxed, into the [`store`]) → [`closure`] → `layer` plan and packed layers → `image` →
+//! [`build`] (sandboxed, into the [`store`]) → [`closure`] → [`layer`] plan and packed layers → `image` →
 //! `transport`. `audit` reads images back. `cli` alone prints, reads the environment or exits.
 //!
 //! | module | one responsibility | may import |
@@ -19,6 +19,7 @@
 //! | [`root`] | a root file system composed of packages' trees | digest fsio |
 //! | [`fetch`] | downloads, archives, Debian packages | digest event fsio nar store store_path spec plan root |
 //! | [`build`] | realise derivations: schedule, sandbox, scan, register | digest event fsio store_path store closure spec plan root fetch |
+//! | [`layer`] | partition, tar, compression, layer cache | digest event fsio nar store_path closure oci |
 //!
 //! `tests/tidy.rs` checks the third column.
 
@@ -28,6 +29,7 @@ pub mod digest;
 pub mod event;
 pub mod fetch;
 pub mod fsio;
+pub mod layer;
 pub mod nar;
 pub mod oci;
 pub mod plan;

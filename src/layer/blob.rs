@@ -1,0 +1,340 @@
+//! A *blob* is where a layer's bytes as stored can be read.
+//!
+//! Invariant: a blob is a sequence of byte ranges; files that were made for it live as long as it does. What
+//! it yields is unverified; [`Layer::open`] and [`Layer::copy_to`] verify.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::cache::{LayerCache, LayerRecord};
+use super::{Layer, LayerError, LayerInput, PackOptions, pack};
+use crate::digest::{Digest, VerifyError, VerifyingReader};
+use crate::event::Silent;
+use crate::fsio::{IoContext, PathError};
+
+/// Where a blob's bytes can be read.
+#[derive(Debug, Clone)]
+pub enum Blob {
+    /// In memory.
+    Bytes(Arc<[u8]>),
+    /// A part of a file that is not ours.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        len: u64,
+    },
+    /// A part of a file that stays there for as long as `keep` lives: a temporary file, or one of the cache.
+    Kept {
+        /// The file.
+        path: PathBuf,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        len: u64,
+        /// Removes or releases the file when dropped.
+        keep: Arc<Keep>,
+    },
+    /// Parts, one after the other.
+    Parts(Vec<Blob>),
+}
+
+/// What keeps a [`Blob::Kept`] file there.
+#[derive(Debug)]
+pub enum Keep {
+    /// A temporary file, removed when dropped.
+    Temporary(tempfile::TempPath),
+    /// A layer of the cache.
+    Cached(Box<CachedLayer>),
+}
+
+/// A layer whose pieces are in the cache, with what is needed to pack it again.
+#[derive(Debug)]
+pub struct CachedLayer {
+    pub(super) cache: LayerCache,
+    pub(super) key: Digest,
+    pub(super) record: LayerRecord,
+    pub(super) input: LayerInput,
+    pub(super) single_member: bool,
+}
+
+impl Blob {
+    /// Number of bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File { len, .. } | Self::Kept { len, .. } => *len,
+            Self::Parts(parts) => parts.iter().map(Self::size).sum(),
+        }
+    }
+
+    /// A reader of the bytes, **unverified**. A file that ends early is an error of kind `UnexpectedEof`; errors
+    /// name the file. At most one file is open at a time.
+    pub fn open(&self) -> BlobReader {
+        let mut ranges = VecDeque::new();
+        self.flatten(&mut ranges);
+        BlobReader { ranges, current: None }
+    }
+
+    fn flatten(&self, ranges: &mut VecDeque<Self>) {
+        match self {
+            Self::Parts(parts) => parts.iter().for_each(|part| part.flatten(ranges)),
+            range => ranges.push_back(range.clone()),
+        }
+    }
+}
+
+/// Reads a [`Blob`], unverified.
+#[derive(Debug)]
+pub struct BlobReader {
+    ranges: VecDeque<Blob>,
+    current: Option<Range>,
+}
+
+/// The range being read. Its blob is held so that its file is.
+#[derive(Debug)]
+enum Range {
+    Bytes {
+        bytes: Arc<[u8]>,
+        at: usize,
+    },
+    File {
+        file: File,
+        path: PathBuf,
+        left: u64,
+        _blob: Blob,
+    },
+}
+
+impl Range {
+    fn open(blob: Blob) -> io::Result<Self> {
+        let (path, offset, len) = match &blob {
+            Blob::Bytes(bytes) => {
+                return Ok(Self::Bytes {
+                    bytes: bytes.clone(),
+                    at: 0,
+                });
+            }
+            Blob::File { path, offset, len } | Blob::Kept { path, offset, len, .. } => (path.clone(), *offset, *len),
+            Blob::Parts(_) => unreachable!("parts are flattened before they are read"),
+        };
+        let mut file = File::open(&path).map_err(|source| named("open", &path, source))?;
+        if offset > 0 {
+            file.seek(SeekFrom::Start(offset))
+                .map_err(|source| named("seek in", &path, source))?;
+        }
+        Ok(Self::File {
+            file,
+            path,
+            left: len,
+            _blob: blob,
+        })
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Bytes { bytes, at } => {
+                let count = (&bytes[*at..]).read(buffer)?;
+                *at += count;
+                Ok(count)
+            }
+            Self::File { left: 0, .. } => Ok(0),
+            Self::File { file, path, left, .. } => {
+                let want = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                let count = file
+                    .read(&mut buffer[..want])
+                    .map_err(|source| named("read", path, source))?;
+                if count == 0 {
+                    return Err(named("read", path, io::ErrorKind::UnexpectedEof.into()));
+                }
+                *left -= count as u64;
+                Ok(count)
+            }
+        }
+    }
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if let Some(range) = &mut self.current {
+                let count = range.read(buffer)?;
+                if count > 0 {
+                    return Ok(count);
+                }
+                self.current = None;
+            }
+            match self.ranges.pop_front() {
+                None => return Ok(0),
+                Some(blob) => self.current = Some(Range::open(blob)?),
+            }
+        }
+    }
+}
+
+impl Layer {
+    /// A reader of the layer's bytes as stored that fails at end of file if they are not what `digest` and `size` say.
+    pub fn open(&self) -> VerifyingReader<BlobReader> {
+        VerifyingReader::new(self.blob.open(), self.digest, Some(self.size))
+    }
+
+    /// Writes the layer's bytes as stored to `file` at its position, verified: after an error, what was written
+    /// there must not be used. Where the cache turns out to be damaged, the layer is packed anew and written
+    /// over what was written of it. `dest` is the file's name for messages.
+    pub fn copy_to(&self, file: &mut File, dest: &Path) -> Result<(), LayerError> {
+        let start = file.stream_position().context("seek in", dest)?;
+        match self.copy_once(file, dest) {
+            Err(LayerError::Damaged { .. }) if self.cached().is_some() => {
+                file.seek(SeekFrom::Start(start)).context("seek in", dest)?;
+                self.packed_anew()?.copy_once(file, dest)
+            }
+            result => result,
+        }
+    }
+
+    fn copy_once(&self, file: &mut File, dest: &Path) -> Result<(), LayerError> {
+        let mut reader = self.open();
+        let mut buffer = vec![0; 1 << 17];
+        loop {
+            let count = match reader.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.read_error(error)),
+            };
+            file.write_all(&buffer[..count]).context("write", dest)?;
+        }
+    }
+
+    /// The same layer with sound bytes: damaged entries of the cache are removed and made again.
+    pub fn packed_anew(&self) -> Result<Self, LayerError> {
+        let Some(cached) = self.cached() else {
+            return Ok(self.clone());
+        };
+        cached.cache.evict(&cached.key, &cached.record);
+        let options = PackOptions {
+            compression: self.compression,
+            threads: 0,
+            single_member: cached.single_member,
+            cache: Some(&cached.cache),
+            scratch: None,
+        };
+        let layers = pack(std::slice::from_ref(&cached.input), &options, &Silent)?;
+        let layer = layers.into_iter().next().expect("one input makes one layer");
+        if layer.digest == self.digest {
+            return Ok(layer);
+        }
+        let other = VerifyError::Digest {
+            expected: self.digest,
+            actual: layer.digest,
+        };
+        Err(LayerError::Damaged {
+            digest: self.digest,
+            source: io::Error::new(io::ErrorKind::InvalidData, other),
+        })
+    }
+
+    fn cached(&self) -> Option<&CachedLayer> {
+        let Blob::Parts(parts) = &self.blob else { return None };
+        parts.iter().find_map(|part| match part {
+            Blob::Kept { keep, .. } => match &**keep {
+                Keep::Cached(cached) => Some(&**cached),
+                Keep::Temporary(_) => None,
+            },
+            _ => None,
+        })
+    }
+
+    /// What a failure of [`open`](Self::open)'s reader means; damaged entries of the cache are removed, so that
+    /// packing again makes them anew.
+    pub fn read_error(&self, error: io::Error) -> LayerError {
+        let damaged = error.get_ref().is_some_and(|inner| inner.is::<VerifyError>())
+            || matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound);
+        if damaged {
+            if let Some(cached) = self.cached() {
+                cached.cache.evict(&cached.key, &cached.record);
+            }
+            return LayerError::Damaged {
+                digest: self.digest,
+                source: error,
+            };
+        }
+        LayerError::Blob {
+            digest: self.digest,
+            source: error,
+        }
+    }
+}
+
+/// An I/O error whose text names the file.
+fn named(action: &'static str, path: &Path, source: io::Error) -> io::Error {
+    let kind = source.kind();
+    io::Error::new(
+        kind,
+        PathError {
+            action,
+            path: path.to_owned(),
+            source,
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_read_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "0123456789").unwrap();
+        let keep = Arc::new(Keep::Temporary(
+            tempfile::NamedTempFile::new().unwrap().into_temp_path(),
+        ));
+        let blob = Blob::Parts(vec![
+            Blob::Bytes(b"ab"[..].into()),
+            Blob::Parts(vec![
+                Blob::Bytes(b""[..].into()),
+                Blob::File {
+                    path: path.clone(),
+                    offset: 2,
+                    len: 3,
+                },
+            ]),
+            Blob::Kept {
+                path,
+                offset: 9,
+                len: 1,
+                keep,
+            },
+        ]);
+        let mut text = String::new();
+        blob.open().read_to_string(&mut text).unwrap();
+        assert_eq!((text.as_str(), blob.size()), ("ab2349", 6));
+    }
+
+    #[test]
+    fn a_short_or_missing_file_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let blob = Blob::File {
+            path: path.clone(),
+            offset: 0,
+            len: 3,
+        };
+        let missing = blob.open().read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        assert!(missing.to_string().contains(path.to_str().unwrap()));
+        std::fs::write(&path, "12").unwrap();
+        let short = blob.open().read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

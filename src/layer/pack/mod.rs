@@ -1,0 +1,454 @@
+//! *Packing* turns layer inputs into layers: one read of each file feeds its verification, the tar, the
+//! compression and both digests.
+//!
+//! Invariant: a layer is a function of its input, the compression and the format; the cache, the number of
+//! threads and the state of the page cache change how long it takes and nothing else.
+//!
+//! A layer of store paths is made of *pieces*: the directories above the paths, each path, and the end of the
+//! archive. A piece begins a new block, so that its packed bytes are the same in whatever layer it stands: the
+//! cache keeps them by store path. A layer all of whose pieces are known and whose record is kept costs
+//! no read at all; where only the record is missing (another path of the layer changed), the kept pieces are
+//! unpacked for the layer's diffID, which costs a fifth of packing them.
+
+mod ahead;
+mod collect;
+mod pool;
+mod source;
+mod stream;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use ahead::Ahead;
+use collect::{Collected, Output, Piece};
+use pool::{Pool, Worker};
+use stream::Stream;
+
+use super::blob::{CachedLayer, Keep};
+use super::cache::{LayerCache, LayerRecord, PartRecord};
+use super::codec::Engine;
+use super::tree::{Tree, compare_paths};
+use super::{Blob, Compression, FORMAT, Layer, LayerError, tar};
+use crate::digest::Digest;
+use crate::event::{Event, Reporter};
+use crate::fsio::PathError;
+
+/// A store path to be packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreEntry {
+    /// Its absolute logical path: its name in the layer.
+    pub logical: String,
+    /// Where it is on disk.
+    pub physical: PathBuf,
+    /// Hash of its canonical archive; verified while packing.
+    pub nar_hash: Digest,
+    /// Size of that archive in bytes.
+    pub nar_size: u64,
+}
+
+/// What a layer holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LayerContent {
+    /// Store paths, in any order.
+    StorePaths(Vec<StoreEntry>),
+    /// Other entries.
+    Tree(Tree),
+}
+
+/// A layer to be packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerInput {
+    /// What it holds.
+    pub content: LayerContent,
+    /// One line for the image's history.
+    pub comment: String,
+}
+
+impl LayerInput {
+    /// Uncompressed size in bytes, near enough to tell large from small.
+    fn size(&self) -> u64 {
+        match &self.content {
+            LayerContent::StorePaths(paths) => paths.iter().map(|path| path.nar_size).sum(),
+            LayerContent::Tree(tree) => tree.content_size() + 512 * tree.len() as u64,
+        }
+    }
+}
+
+/// How layers are packed.
+#[derive(Debug, Default)]
+pub struct PackOptions<'c> {
+    /// How they are compressed.
+    pub compression: Compression,
+    /// Number of threads; 0 is as many as the machine has.
+    pub threads: usize,
+    /// One gzip member for a whole layer, for consumers that read no more than the first.
+    pub single_member: bool,
+    /// Where packed pieces are kept.
+    pub cache: Option<&'c LayerCache>,
+    /// Directory for temporary files where there is no cache; `None`: the system's.
+    pub scratch: Option<PathBuf>,
+}
+
+/// Packs layers; the result is in the order of `inputs`.
+pub fn pack(
+    inputs: &[LayerInput],
+    options: &PackOptions<'_>,
+    reporter: &dyn Reporter,
+) -> Result<Vec<Layer>, LayerError> {
+    let engine = Engine::new(options.compression, options.single_member);
+    let jobs = inputs
+        .iter()
+        .map(|input| Recipe::new(input, engine))
+        .collect::<Result<Vec<_>, _>>()?;
+    check_unique(&jobs)?;
+    let mut order: Vec<usize> = (0..inputs.len()).collect();
+    order.sort_by_key(|&index| (std::cmp::Reverse(inputs[index].size()), index));
+    let results: Vec<Mutex<Option<Result<Layer, LayerError>>>> = inputs.iter().map(|_| Mutex::new(None)).collect();
+    let threads = match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let ahead = Ahead::default();
+    Pool::run(engine, threads, order, &|index, worker| {
+        let packing = Packing {
+            recipe: &jobs[index],
+            input: &inputs[index],
+            options,
+            reporter,
+            place: (index, inputs.len()),
+            ahead: &ahead,
+        };
+        let result = packing.run(worker);
+        if result.is_err() {
+            worker.stop();
+        }
+        if let (Ok(mut slot), Some(result)) = (results[index].lock(), result.transpose()) {
+            *slot = Some(result);
+        }
+    });
+    finished(results)
+}
+
+/// All layers, or the error of the first layer that has one.
+fn finished(results: Vec<Mutex<Option<Result<Layer, LayerError>>>>) -> Result<Vec<Layer>, LayerError> {
+    let results: Vec<_> = results
+        .into_iter()
+        .map(|slot| slot.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+        .collect();
+    let count = results.len();
+    let layers = results.into_iter().flatten().collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(layers.len(), count, "a layer is left out only when another failed");
+    Ok(layers)
+}
+
+/// Why a layer's packing ended early.
+enum Halt {
+    /// It cannot be packed.
+    Error(LayerError),
+    /// The cache cannot be written.
+    CacheWrite(PathError),
+    /// This piece of the cache is not what its index says.
+    Corrupt(Digest),
+    /// Another layer failed.
+    Stopped,
+}
+
+impl From<LayerError> for Halt {
+    fn from(error: LayerError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// What a layer is made of, with the keys of its pieces.
+struct Recipe<'i> {
+    key: Digest,
+    pieces: Vec<Part<'i>>,
+    store_paths: Vec<&'i str>,
+}
+
+enum Part<'i> {
+    Parents(Vec<Vec<u8>>),
+    StorePath(Digest, &'i StoreEntry),
+    Tree(Digest, &'i Tree),
+    Trailer,
+}
+
+impl<'i> Recipe<'i> {
+    fn new(input: &'i LayerInput, engine: Engine) -> Result<Self, LayerError> {
+        let mut pieces = Vec::new();
+        let mut store_paths = Vec::new();
+        match &input.content {
+            LayerContent::StorePaths(entries) => {
+                let mut sorted: Vec<&StoreEntry> = entries.iter().collect();
+                sorted.sort_by(|a, b| compare_paths(a.logical.as_bytes(), b.logical.as_bytes()));
+                let mut above = Vec::new();
+                for entry in sorted {
+                    let new = missing_parents(&entry.logical, &mut above)?;
+                    if !new.is_empty() {
+                        pieces.push(Part::Parents(new));
+                    }
+                    pieces.push(Part::StorePath(store_path_key(entry, engine), entry));
+                    store_paths.push(entry.logical.as_str());
+                }
+            }
+            LayerContent::Tree(tree) => pieces.push(Part::Tree(tree_key(tree, engine), tree)),
+        }
+        pieces.push(Part::Trailer);
+        Ok(Self {
+            key: layer_key(&pieces, engine),
+            pieces,
+            store_paths,
+        })
+    }
+}
+
+/// Directories above `logical` that no earlier path of the layer has.
+fn missing_parents(logical: &str, above: &mut Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, LayerError> {
+    let relative = logical
+        .strip_prefix('/')
+        .filter(|rest| !rest.is_empty() && !rest.ends_with('/'));
+    let Some(relative) = relative else {
+        return Err(LayerError::Logical {
+            path: logical.to_owned(),
+        });
+    };
+    let parents = relative
+        .bytes()
+        .enumerate()
+        .filter(|&(_, byte)| byte == b'/')
+        .map(|(index, _)| relative.as_bytes()[..index].to_vec());
+    let new: Vec<_> = parents.filter(|parent| !above.contains(parent)).collect();
+    above.extend(new.iter().cloned());
+    Ok(new)
+}
+
+fn check_unique(recipes: &[Recipe<'_>]) -> Result<(), LayerError> {
+    let mut seen = std::collections::BTreeSet::new();
+    for path in recipes.iter().flat_map(|recipe| &recipe.store_paths) {
+        if !seen.insert(*path) {
+            return Err(LayerError::Twice {
+                path: (*path).to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A key covers all that packed bytes depend on: the rules, the engine, and `what` they are of.
+fn key(engine: Engine, what: &str) -> Digest {
+    let Engine {
+        compression,
+        single_member,
+    } = engine;
+    let (name, block) = (engine.name(), engine.block_size());
+    Digest::of(
+        format!("format {FORMAT}\n{name} {compression:?} single {single_member} block {block}\n{what}").as_bytes(),
+    )
+}
+
+fn store_path_key(entry: &StoreEntry, engine: Engine) -> Digest {
+    let StoreEntry { logical, nar_hash, .. } = entry;
+    key(engine, &format!("store path {nar_hash} {} {logical}", entry.nar_size))
+}
+
+fn tree_key(tree: &Tree, engine: Engine) -> Digest {
+    key(engine, &format!("tree {}", tree.identity()))
+}
+
+fn layer_key(pieces: &[Part<'_>], engine: Engine) -> Digest {
+    let keys = pieces.iter().filter_map(|piece| match piece {
+        Part::StorePath(key, _) | Part::Tree(key, _) => Some(key.to_string()),
+        Part::Parents(_) | Part::Trailer => None,
+    });
+    key(engine, &format!("layer {}", keys.collect::<Vec<_>>().join(" ")))
+}
+
+/// The packing of one layer.
+struct Packing<'p> {
+    recipe: &'p Recipe<'p>,
+    input: &'p LayerInput,
+    options: &'p PackOptions<'p>,
+    reporter: &'p dyn Reporter,
+    /// Index and number of layers.
+    place: (usize, usize),
+    ahead: &'p Ahead,
+}
+
+impl Packing<'_> {
+    /// `None` where another layer's failure ended it.
+    fn run(&self, worker: &mut Worker<'_>) -> Result<Option<Layer>, LayerError> {
+        let (layer, layers) = self.place;
+        self.reporter.report(Event::LayerStarted {
+            layer,
+            layers,
+            size: self.input.size(),
+        });
+        let mut cache = self.options.cache;
+        loop {
+            if let Some(found) = cache.and_then(|cache| self.recorded(cache)) {
+                return Ok(Some(self.report(found, true)));
+            }
+            match self.assemble(worker, cache) {
+                Ok(collected) => return Ok(Some(self.report(self.finish(cache, collected), false))),
+                Err(Halt::Error(error)) => return Err(error),
+                Err(Halt::Stopped) => return Ok(None),
+                // One piece fewer that looks sound, each time round.
+                Err(Halt::Corrupt(key)) => {
+                    cache.inspect(|cache| cache.remove_piece(&key));
+                }
+                Err(Halt::CacheWrite(error)) => {
+                    self.warn(&error);
+                    cache = None;
+                }
+            }
+        }
+    }
+
+    fn report(&self, layer: Layer, cached: bool) -> Layer {
+        self.reporter.report(Event::LayerFinished {
+            layer: self.place.0,
+            layers: self.place.1,
+            size: layer.tar_size,
+            compressed: layer.size,
+            cached,
+        });
+        layer
+    }
+
+    fn warn(&self, error: &PathError) {
+        self.reporter.report(Event::Warning {
+            text: format!("the layer cache is left out: {error}: {}", error.source),
+        });
+    }
+
+    fn recorded(&self, cache: &LayerCache) -> Option<Layer> {
+        let record = cache.layer(&self.recipe.key)?;
+        let blob = self.cached_blob(cache, &record)?;
+        (blob.size() == record.size).then(|| self.layer(&record, blob))
+    }
+
+    /// The layer's parts in the cache; `None` for a record that makes no sense.
+    fn cached_blob(&self, cache: &LayerCache, record: &LayerRecord) -> Option<Blob> {
+        let keep = Arc::new(Keep::Cached(Box::new(CachedLayer {
+            cache: cache.clone(),
+            key: self.recipe.key,
+            record: record.clone(),
+            input: self.input.clone(),
+            single_member: self.options.single_member,
+        })));
+        let blobs = record.parts.iter().map(|part| match part {
+            PartRecord::Piece { key, size, .. } => Some(Blob::Kept {
+                path: cache.piece_path(key),
+                offset: 0,
+                len: *size,
+                keep: keep.clone(),
+            }),
+            PartRecord::Bytes(hex) => Some(Blob::Bytes(from_hex(hex)?.into())),
+        });
+        Some(Blob::Parts(blobs.collect::<Option<_>>()?))
+    }
+
+    fn finish(&self, cache: Option<&LayerCache>, collected: Collected) -> Layer {
+        let Collected { record, spool } = collected;
+        if let Some(Err(error)) = cache.map(|cache| cache.put_layer(&self.recipe.key, &record)) {
+            self.warn(&error);
+        }
+        let blob = match (spool, cache) {
+            (Some(path), _) => Blob::Kept {
+                path: path.to_path_buf(),
+                offset: 0,
+                len: record.size,
+                keep: Arc::new(Keep::Temporary(path)),
+            },
+            (None, Some(cache)) => self
+                .cached_blob(cache, &record)
+                .expect("a record just made makes sense"),
+            (None, None) => unreachable!("without a cache a layer is spooled"),
+        };
+        self.layer(&record, blob)
+    }
+
+    fn layer(&self, record: &LayerRecord, blob: Blob) -> Layer {
+        Layer {
+            diff_id: record.diff_id,
+            digest: record.digest,
+            size: record.size,
+            tar_size: record.tar_size,
+            compression: self.options.compression,
+            store_paths: self.recipe.store_paths.iter().map(|&path| path.to_owned()).collect(),
+            comment: self.input.comment.clone(),
+            blob,
+        }
+    }
+
+    fn assemble(&self, worker: &mut Worker<'_>, cache: Option<&LayerCache>) -> Result<Collected, Halt> {
+        let output = match cache {
+            Some(cache) => Output::Cache(cache),
+            None => Output::Spool(self.spool()?),
+        };
+        let coming = self.recipe.pieces.iter().filter_map(|part| match part {
+            Part::StorePath(key, entry) => {
+                let kept = cache.is_some_and(|cache| cache.piece_path(key).exists());
+                (!kept).then(|| entry.physical.clone())
+            }
+            _ => None,
+        });
+        let mut stream = Stream::new(worker, output, self.ahead, coming.collect())?;
+        for part in &self.recipe.pieces {
+            if let Part::StorePath(key, _) | Part::Tree(key, _) = part
+                && let Some((file, index)) = cache.and_then(|cache| cache.open_piece(key))
+            {
+                stream.cached(*key, file, index)?;
+                continue;
+            }
+            match part {
+                Part::Parents(paths) => {
+                    stream.begin(Piece::Inline);
+                    source::parents(&mut stream, paths)?;
+                }
+                Part::Trailer => {
+                    stream.begin(Piece::Inline);
+                    stream.zeros(tar::TRAILER)?;
+                }
+                Part::StorePath(key, entry) => {
+                    stream.begin(Piece::Fresh(*key));
+                    source::store_path(&mut stream, entry)?;
+                }
+                Part::Tree(key, tree) => {
+                    stream.begin(Piece::Fresh(*key));
+                    source::tree(&mut stream, tree)?;
+                }
+            }
+            stream.end()?;
+        }
+        stream.finish()
+    }
+
+    fn spool(&self) -> Result<tempfile::NamedTempFile, LayerError> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".layerize-layer-");
+        let made = match &self.options.scratch {
+            Some(dir) => builder.tempfile_in(dir),
+            None => builder.tempfile(),
+        };
+        made.map_err(|source| {
+            LayerError::Io(PathError {
+                action: "create a temporary file in",
+                path: self.options.scratch.clone().unwrap_or_else(std::env::temp_dir),
+                source,
+            })
+        })
+    }
+}
+
+fn from_hex(hex: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| (byte as char).to_digit(16);
+    let pairs = hex.as_bytes().chunks(2).map(|pair| match pair {
+        &[high, low] => Some((digit(high)? << 4 | digit(low)?) as u8),
+        _ => None,
+    });
+    pairs.collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! A *source* of tar bytes: a store path or a tree, walked in the order of the tar dialect.
+//!
+//! Invariant: a store path's tar is a function of its canonical archive (NAR): the same walk and the same read
+//! that make the tar make the NAR's hash, which must be the recorded one. So the packed bytes of a store path
+//! can be kept under its name and NAR hash.
+
+use std::fs::{File, Metadata};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+
+use super::stream::Stream;
+use super::{Halt, StoreEntry};
+use crate::digest::{Digest, Hasher};
+use crate::fsio::{self, IoContext, PathError};
+use crate::layer::LayerError;
+use crate::layer::tar::{self, Entry, Kind};
+use crate::layer::tree::{self, FileContent, Tree, TreeEntry};
+
+/// Writes directories that stand above store paths.
+pub(super) fn parents(stream: &mut Stream<'_, '_, '_>, paths: &[Vec<u8>]) -> Result<(), Halt> {
+    for path in paths {
+        let entry = Entry {
+            path,
+            kind: Kind::Directory,
+            mode: tree::PARENT_MODE,
+            uid: 0,
+            gid: 0,
+        };
+        stream.header(&entry)?;
+    }
+    Ok(())
+}
+
+/// Writes a store path, verifying it.
+pub(super) fn store_path(stream: &mut Stream<'_, '_, '_>, entry: &StoreEntry) -> Result<(), Halt> {
+    stream.reached(&entry.physical);
+    let mut walk = Walk {
+        stream,
+        nar: Nar::new(),
+    };
+    let root = entry.logical.trim_start_matches('/').as_bytes().to_vec();
+    walk.node(&entry.physical, &root)?;
+    let (hash, size) = walk.nar.finish();
+    if (hash, size) == (entry.nar_hash, entry.nar_size) {
+        return Ok(());
+    }
+    Err(LayerError::Changed {
+        path: entry.logical.clone(),
+        expected: entry.nar_hash,
+        actual: hash,
+        expected_size: entry.nar_size,
+        actual_size: size,
+    }
+    .into())
+}
+
+/// Writes a tree.
+pub(super) fn tree(stream: &mut Stream<'_, '_, '_>, tree: &Tree) -> Result<(), Halt> {
+    for (path, entry) in tree.iter() {
+        stream.header(&tree::header(path, entry))?;
+        let TreeEntry::File { content, .. } = entry else {
+            continue;
+        };
+        match content {
+            FileContent::Bytes(bytes) => stream.write(bytes)?,
+            FileContent::Path { physical, size, .. } => {
+                let file = File::open(physical)
+                    .context("open", physical)
+                    .map_err(LayerError::from)?;
+                let actual = file
+                    .metadata()
+                    .context("read", physical)
+                    .map_err(LayerError::from)?
+                    .len();
+                if actual != *size {
+                    return Err(LayerError::Size {
+                        path: physical.clone(),
+                        expected: *size,
+                        actual,
+                    }
+                    .into());
+                }
+                stream.copy(&file, physical, *size, &mut |_| {})?;
+            }
+        }
+        stream.zeros(tar::padding(content.size()))?;
+    }
+    Ok(())
+}
+
+struct Walk<'s, 'w, 'p, 'c> {
+    stream: &'s mut Stream<'w, 'p, 'c>,
+    nar: Nar,
+}
+
+impl Walk<'_, '_, '_, '_> {
+    fn node(&mut self, physical: &Path, path: &[u8]) -> Result<(), Halt> {
+        let metadata = std::fs::symlink_metadata(physical)
+            .context("read", physical)
+            .map_err(LayerError::from)?;
+        self.nar.texts(&[b"(", b"type"]);
+        if metadata.is_dir() {
+            self.directory(physical, path)?;
+        } else if metadata.is_file() {
+            self.file(physical, path, &metadata)?;
+        } else if metadata.is_symlink() {
+            self.symlink(physical, path)?;
+        } else {
+            return Err(LayerError::Special {
+                path: physical.to_owned(),
+                kind: special_kind(&metadata),
+            }
+            .into());
+        }
+        self.nar.text(b")");
+        Ok(())
+    }
+
+    fn directory(&mut self, physical: &Path, path: &[u8]) -> Result<(), Halt> {
+        self.nar.text(b"directory");
+        self.header(path, Kind::Directory, 0o555)?;
+        for name in fsio::sorted_names(physical).map_err(LayerError::from)? {
+            self.nar.texts(&[b"entry", b"(", b"name", name.as_bytes(), b"node"]);
+            let below = [path, b"/", name.as_bytes()].concat();
+            self.node(&physical.join(&name), &below)?;
+            self.nar.text(b")");
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, physical: &Path, path: &[u8], metadata: &Metadata) -> Result<(), Halt> {
+        let executable = metadata.permissions().mode() & 0o100 != 0;
+        let size = metadata.len();
+        self.nar.text(b"regular");
+        if executable {
+            self.nar.texts(&[b"executable", b""]);
+        }
+        self.header(path, Kind::File { size }, if executable { 0o555 } else { 0o444 })?;
+        let file = open_nofollow(physical).map_err(LayerError::from)?;
+        self.nar.text(b"contents");
+        self.nar.begin_contents(size);
+        let nar = &mut self.nar;
+        self.stream
+            .copy(&file, physical, size, &mut |bytes| nar.contents(bytes))?;
+        self.nar.end_contents(size);
+        self.stream.zeros(tar::padding(size))
+    }
+
+    fn symlink(&mut self, physical: &Path, path: &[u8]) -> Result<(), Halt> {
+        let target = std::fs::read_link(physical)
+            .context("read link", physical)
+            .map_err(LayerError::from)?;
+        let target = target.into_os_string().into_vec();
+        self.nar.texts(&[b"symlink", b"target", &target]);
+        self.header(path, Kind::Symlink { target: &target }, 0o777)
+    }
+
+    fn header(&mut self, path: &[u8], kind: Kind<'_>, mode: u32) -> Result<(), Halt> {
+        self.stream.header(&Entry {
+            path,
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+        })
+    }
+}
+
+fn open_nofollow(path: &Path) -> Result<File, PathError> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .map(File::from)
+        .map_err(std::io::Error::from)
+        .context("open", path)
+}
+
+fn special_kind(metadata: &Metadata) -> &'static str {
+    let kind = metadata.file_type();
+    if kind.is_socket() {
+        "a socket"
+    } else if kind.is_fifo() {
+        "a named pipe"
+    } else if kind.is_char_device() || kind.is_block_device() {
+        "a device"
+    } else {
+        "of an unknown kind"
+    }
+}
+
+/// The running hash of a canonical archive (Nix manual, "Nix Archive (NAR) format"): a sequence of strings, each
+/// with its length before it and padded to eight bytes.
+struct Nar {
+    hasher: Hasher,
+    size: u64,
+    /// Short strings wait here, so that the hash takes them in together.
+    pending: Vec<u8>,
+}
+
+impl Nar {
+    fn new() -> Self {
+        let mut nar = Self {
+            hasher: Hasher::new(),
+            size: 0,
+            pending: Vec::new(),
+        };
+        nar.text(b"nix-archive-1");
+        nar
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        self.begin_contents(text.len() as u64);
+        self.pending.extend_from_slice(text);
+        self.size += text.len() as u64;
+        self.end_contents(text.len() as u64);
+    }
+
+    fn texts(&mut self, texts: &[&[u8]]) {
+        for text in texts {
+            self.text(text);
+        }
+    }
+
+    fn begin_contents(&mut self, size: u64) {
+        self.pending.extend_from_slice(&size.to_le_bytes());
+        self.size += 8;
+    }
+
+    fn contents(&mut self, bytes: &[u8]) {
+        self.flush();
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+
+    fn end_contents(&mut self, size: u64) {
+        let padding = (8 - size % 8) % 8;
+        self.pending.extend_from_slice(&[0; 8][..padding as usize]);
+        self.size += padding;
+    }
+
+    fn flush(&mut self) {
+        self.hasher.update(&self.pending);
+        self.pending.clear();
+    }
+
+    fn finish(mut self) -> (Digest, u64) {
+        self.flush();
+        (self.hasher.digest(), self.size)
+    }
+}

@@ -1,0 +1,244 @@
+//! A layer's *stream*: tar bytes are cut into blocks, packed by whichever thread is free, and collected in order.
+//!
+//! Invariant: at most a few blocks per thread are in memory, whatever the size of a file or a layer; files are
+//! read straight into the block that is packed.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Halt;
+use super::ahead::{self, Ahead};
+use super::collect::{Collected, Collector, Output, Piece};
+use super::pool::{Block, Slot, Submitted, Task, Worker};
+use crate::fsio::PathError;
+use crate::layer::LayerError;
+use crate::layer::cache::PieceIndex;
+use crate::layer::codec::{SINGLE_FINAL, SINGLE_HEADER};
+use crate::layer::tar;
+
+pub(super) struct Stream<'w, 'p, 'c> {
+    worker: &'w mut Worker<'p>,
+    block: Block,
+    /// A header's bytes, kept for the next one.
+    header: Vec<u8>,
+    waiting: VecDeque<Waiting>,
+    collector: Collector<'c>,
+    ahead: &'c Ahead,
+    /// Trees to be read, while they are not yet asked for.
+    coming: VecDeque<PathBuf>,
+}
+
+/// What is to be collected, in order.
+enum Waiting {
+    Begin(Piece),
+    Block(Block),
+    Slot(Arc<Slot>),
+    End,
+}
+
+impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
+    /// Begins a layer, for which the trees `coming` will be read in this order.
+    pub fn new(
+        worker: &'w mut Worker<'p>,
+        output: Output<'c>,
+        ahead: &'c Ahead,
+        coming: VecDeque<PathBuf>,
+    ) -> Result<Self, Halt> {
+        let engine = worker.engine();
+        let mut collector = Collector::new(output, engine.is_identity());
+        if engine.single_member {
+            collector.begin(Piece::Inline)?;
+            collector.packed(&SINGLE_HEADER)?;
+            collector.end()?;
+        }
+        Ok(Self {
+            block: worker.take_block(),
+            worker,
+            header: Vec::new(),
+            waiting: VecDeque::new(),
+            collector,
+            ahead,
+            coming,
+        })
+    }
+
+    /// Begins a piece: what follows is packed by itself.
+    pub fn begin(&mut self, piece: Piece) {
+        self.waiting.push_back(Waiting::Begin(piece));
+    }
+
+    /// Takes the next tar bytes.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Halt> {
+        while !bytes.is_empty() {
+            let free = &mut self.block.tar[self.block.filled..];
+            let count = free.len().min(bytes.len());
+            free[..count].copy_from_slice(&bytes[..count]);
+            bytes = &bytes[count..];
+            self.filled(count)?;
+        }
+        Ok(())
+    }
+
+    /// Takes an entry's header.
+    pub fn header(&mut self, entry: &tar::Entry<'_>) -> Result<(), Halt> {
+        let mut header = std::mem::take(&mut self.header);
+        header.clear();
+        tar::append_header(&mut header, entry).map_err(LayerError::from)?;
+        self.write(&header)?;
+        self.header = header;
+        Ok(())
+    }
+
+    /// Takes NULs.
+    pub fn zeros(&mut self, count: usize) -> Result<(), Halt> {
+        const ZEROS: [u8; tar::TRAILER] = [0; tar::TRAILER];
+        self.write(&ZEROS[..count.min(ZEROS.len())])
+    }
+
+    /// Takes `size` bytes of a file and shows each to `tap`; a shorter file is an error.
+    pub fn copy(&mut self, file: &File, path: &Path, size: u64, tap: &mut dyn FnMut(&[u8])) -> Result<(), Halt> {
+        let mut at = 0;
+        while at < size {
+            let free = &mut self.block.tar[self.block.filled..];
+            let want = free.len().min(usize::try_from(size - at).unwrap_or(usize::MAX));
+            let read = match at {
+                0 => ahead::read_first(file, &mut free[..want]),
+                _ => file.read_at(&mut free[..want], at).map(|count| (count, false)),
+            };
+            let (count, waited) = match read {
+                Ok((0, _)) => return Err(LayerError::Shrunk { path: path.to_owned() }.into()),
+                Ok(read) => read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(cannot_read(path, source)),
+            };
+            tap(&free[..count]);
+            at += count as u64;
+            if waited && !self.coming.is_empty() {
+                self.ahead.add(std::mem::take(&mut self.coming).into_iter());
+            }
+            self.filled(count)?;
+        }
+        self.ahead.was_read(size);
+        Ok(())
+    }
+
+    /// Tells that a tree, one of those to come, is being read now. It counts as to come: much of it may be.
+    pub fn reached(&mut self, tree: &Path) {
+        while self.coming.front().is_some_and(|passed| passed != tree) {
+            self.coming.pop_front();
+        }
+    }
+
+    /// Ends the piece.
+    pub fn end(&mut self) -> Result<(), Halt> {
+        self.flush()?;
+        self.waiting.push_back(Waiting::End);
+        self.collect()
+    }
+
+    /// A whole piece from the cache, the file at its beginning.
+    pub fn cached(&mut self, key: crate::digest::Digest, mut file: File, index: PieceIndex) -> Result<(), Halt> {
+        let mut left = index.tar_size;
+        let lengths = index.blocks.clone();
+        self.begin(Piece::Cached(key, index));
+        for length in lengths {
+            let mut block = self.worker.take_block();
+            block.filled = usize::try_from(left).unwrap_or(usize::MAX).min(block.tar.len());
+            left -= block.filled as u64;
+            block.packed.resize(length as usize, 0);
+            file.read_exact(&mut block.packed).map_err(|_| Halt::Corrupt(key))?;
+            let submitted = self
+                .worker
+                .submit(Task::Unpack, block)
+                .map_err(|_| Halt::Corrupt(key))?;
+            self.push(submitted)?;
+        }
+        self.waiting.push_back(Waiting::End);
+        self.collect()
+    }
+
+    /// Ends the layer.
+    pub fn finish(mut self) -> Result<Collected, Halt> {
+        while !self.waiting.is_empty() {
+            self.collect_one()?;
+        }
+        if self.worker.engine().single_member {
+            let (crc, size) = (self.collector.crc(), self.collector.tar_size() as u32);
+            self.collector.begin(Piece::Inline)?;
+            let end = [&SINGLE_FINAL[..], &crc.to_le_bytes(), &size.to_le_bytes()].concat();
+            self.collector.packed(&end)?;
+            self.collector.end()?;
+        }
+        self.worker.give_block(self.block);
+        Ok(self.collector.finish())
+    }
+
+    fn filled(&mut self, count: usize) -> Result<(), Halt> {
+        self.block.filled += count;
+        if self.block.filled == self.block.tar.len() {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Halt> {
+        if self.block.filled == 0 {
+            return Ok(());
+        }
+        if self.worker.is_stopped() {
+            return Err(Halt::Stopped);
+        }
+        let fresh = self.worker.take_block();
+        let block = std::mem::replace(&mut self.block, fresh);
+        let submitted = self.worker.submit(Task::Pack, block).map_err(LayerError::from)?;
+        self.push(submitted)
+    }
+
+    fn push(&mut self, submitted: Submitted) -> Result<(), Halt> {
+        self.waiting.push_back(match submitted {
+            Submitted::Done(block) => Waiting::Block(block),
+            Submitted::Waiting(slot) => Waiting::Slot(slot),
+        });
+        self.collect()
+    }
+
+    /// Collects what is ready, and waits where too much waits behind a block that is not.
+    fn collect(&mut self) -> Result<(), Halt> {
+        let most = self.worker.most_waiting();
+        loop {
+            match self.waiting.front() {
+                None => return Ok(()),
+                Some(Waiting::Slot(slot)) if !Worker::is_ready(slot) && self.waiting.len() <= most => return Ok(()),
+                Some(_) => self.collect_one()?,
+            }
+        }
+    }
+
+    fn collect_one(&mut self) -> Result<(), Halt> {
+        let single = self.worker.engine().single_member;
+        let block = match self.waiting.pop_front() {
+            None => return Ok(()),
+            Some(Waiting::Begin(piece)) => return self.collector.begin(piece),
+            Some(Waiting::End) => return self.collector.end(),
+            Some(Waiting::Block(block)) => block,
+            Some(Waiting::Slot(slot)) => self.worker.wait(&slot).map_err(|error| self.collector.blame(error))?,
+        };
+        self.collector.block(&block, single)?;
+        self.worker.give_block(block);
+        Ok(())
+    }
+}
+
+fn cannot_read(path: &Path, source: std::io::Error) -> Halt {
+    let error = PathError {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    };
+    LayerError::from(error).into()
+}

@@ -1,0 +1,446 @@
+//! A *partition* of a closure into layers: which store paths go together.
+//!
+//! Invariant: pure; the plan is a function of the graph, the options and the plan before, the same for any order
+//! of its input, on every machine. Ties go by package name, never by hash.
+//!
+//! From scratch a plan is made by a [`Strategy`]; the default, `churn`, minimises the bytes expected to be re-sent.
+//! With the plan of the release before ([`PlanOptions::previous`]) it is updated instead: what did not
+//! change stays, what changed is arranged anew, with all that was seen to change so far.
+
+mod advice;
+mod baselines;
+mod bits;
+mod churn;
+mod file;
+mod fleet;
+mod graph;
+mod history;
+mod model;
+mod polish;
+mod simulate;
+mod update;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+pub use advice::{Explanation, Replan, explain, replan};
+pub use file::{LayerPlan, PLAN_FORMAT, PlannedLayer};
+pub use fleet::{Fleet, plan_fleet};
+pub use graph::{Graph, Node};
+pub use history::{History, Observed};
+pub use model::{MILLION, PRIOR, STRENGTH};
+pub use simulate::{Simulated, Way, simulate};
+
+use model::{Group, Model};
+
+/// Most layers of an image that every consumer loads: Docker refuses more.
+pub const DOCKER_LIMIT: usize = 125;
+
+/// Most layers where nothing else is asked for.
+pub const DEFAULT_MAX_LAYERS: usize = 100;
+
+/// How many releases a plan that is updated is expected to serve: keeping a layer as it is saves its bytes now,
+/// changing it saves a little at each release.
+const HORIZON: u64 = 5;
+
+/// How a closure is partitioned from scratch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Strategy {
+    /// Fewest bytes expected to be re-sent.
+    #[default]
+    Churn,
+    /// nixpkgs' automatic layers.
+    SizeFirst,
+    /// nixpkgs' former way.
+    Popularity,
+    /// Guix's way.
+    Biggest,
+    /// Nixery's way.
+    Dominator,
+    /// One layer for each path, and an error where that is too many.
+    PerPath,
+    /// One layer for all.
+    Single,
+}
+
+impl Strategy {
+    /// All of them, the default first.
+    pub const ALL: [Self; 7] = [
+        Self::Churn,
+        Self::SizeFirst,
+        Self::Popularity,
+        Self::Biggest,
+        Self::Dominator,
+        Self::PerPath,
+        Self::Single,
+    ];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Churn => "churn",
+            Self::SizeFirst => "size-first",
+            Self::Popularity => "popularity",
+            Self::Biggest => "biggest",
+            Self::Dominator => "dominator",
+            Self::PerPath => "per-path",
+            Self::Single => "single",
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Strategy {
+    type Err = PlanError;
+
+    fn from_str(text: &str) -> Result<Self, PlanError> {
+        let found = Self::ALL.into_iter().find(|strategy| strategy.name() == text);
+        found.ok_or_else(|| PlanError::Strategy { text: text.to_owned() })
+    }
+}
+
+/// What a plan is made by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// How, where there is no previous plan.
+    pub strategy: Strategy,
+    /// Most layers that the image may have in all.
+    pub max_layers: usize,
+    /// How many of these are not for this closure: a base image's, and one of other files.
+    pub other_layers: usize,
+    /// Allows more than [`DOCKER_LIMIT`].
+    pub beyond_docker: bool,
+    /// Groups of package names (or paths) that stand together in a layer of their own.
+    pub groups: Vec<Vec<String>>,
+    /// Probability of change between two releases by package name, in parts per million.
+    pub weights: BTreeMap<String, u32>,
+    /// What was seen to change, from elsewhere than `previous`.
+    pub history: History,
+    /// The plan of the release before, to start from.
+    pub previous: Option<LayerPlan>,
+    /// The plan is to be kept for the next release: worth some more thought. From scratch a plan that is not kept
+    /// is better a little coarser, since a finer one changes more when the closure does.
+    pub carried: bool,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::Churn,
+            max_layers: DEFAULT_MAX_LAYERS,
+            other_layers: 0,
+            beyond_docker: false,
+            groups: Vec::new(),
+            weights: BTreeMap::new(),
+            history: History::default(),
+            previous: None,
+            carried: false,
+        }
+    }
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A plan or graph that is no JSON of the right form.
+    #[error("cannot read the JSON")]
+    Json {
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A graph's JSON has another form.
+    #[error("cannot read `{at}` of the graph: {reason}")]
+    Shape {
+        /// Which part.
+        at: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A plan of a form that this version does not know.
+    #[error("the plan has format {found}, and this version knows format {PLAN_FORMAT}")]
+    Format {
+        /// Its format.
+        found: u32,
+    },
+    /// A graph of more paths than can be planned.
+    #[error("the graph has more than {limit} paths")]
+    TooLarge {
+        /// Most paths.
+        limit: usize,
+    },
+    /// A reference out of the graph.
+    #[error("`{path}` refers to `{reference}`, which is not in the graph")]
+    Open {
+        /// The path.
+        path: String,
+        /// What it refers to.
+        reference: String,
+    },
+    /// A path that stands in a graph or plan twice.
+    #[error("`{path}` stands in it twice")]
+    Twice {
+        /// The path.
+        path: String,
+    },
+    /// A path of the closure that no layer of the plan holds.
+    #[error("no layer of the plan holds `{path}`")]
+    Missing {
+        /// The path.
+        path: String,
+    },
+    /// A path of the plan that is not in the closure.
+    #[error("the plan holds `{path}`, which is not in the closure")]
+    Foreign {
+        /// The path.
+        path: String,
+    },
+    /// No strategy has this name.
+    #[error("there is no strategy `{text}`")]
+    Strategy {
+        /// The name.
+        text: String,
+    },
+    /// A name that is no package of the closure.
+    #[error("`{name}` is no package of the closure")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The most similar package.
+        similar: Option<String>,
+    },
+    /// A package in two groups.
+    #[error("`{name}` stands in two groups")]
+    Grouped {
+        /// The package.
+        name: String,
+    },
+    /// A weight above one.
+    #[error("the weight of `{name}` is {weight} parts per million, which is more than certain")]
+    Weight {
+        /// The package.
+        name: String,
+        /// The weight.
+        weight: u32,
+    },
+    /// More layers than may be.
+    #[error("{needed} layers are needed, and at most {limit} are allowed")]
+    TooMany {
+        /// Layers needed.
+        needed: usize,
+        /// Layers allowed.
+        limit: usize,
+    },
+    /// A limit above Docker's.
+    #[error("{asked} layers are more than Docker loads ({DOCKER_LIMIT})")]
+    BeyondDocker {
+        /// Layers asked for.
+        asked: usize,
+    },
+}
+
+impl PlanError {
+    /// What to write instead.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Strategy { .. } => {
+                let names: Vec<_> = Strategy::ALL.iter().map(|strategy| format!("`{strategy}`")).collect();
+                Some(format!("the strategies are {}", names.join(", ")))
+            }
+            Self::Open { .. } => {
+                Some("give the whole closure, for instance from `nix path-info --json --recursive`".to_owned())
+            }
+            Self::Unknown { similar, .. } => similar.as_ref().map(|name| format!("did you mean `{name}`?")),
+            Self::TooMany { .. } => Some("allow more layers, or give fewer groups".to_owned()),
+            Self::BeyondDocker { .. } => Some("ask for it by name if nobody loads the image with Docker".to_owned()),
+            Self::Foreign { .. } | Self::Missing { .. } => {
+                Some("make the plan anew with `layerize plan --previous`".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Partitions a closure into layers, lowest first: least expected changes first, so that what is below a changed
+/// layer stays what it was.
+pub fn partition(graph: &Graph, options: &PlanOptions) -> Result<LayerPlan, PlanError> {
+    let limit = layer_limit(options)?;
+    let mut history = options.history.clone();
+    if let Some(previous) = &options.previous {
+        history.extend(&previous.history);
+        history.observe(previous, graph);
+    }
+    history.retain(graph.keys());
+    let weights = given_weights(graph, &options.weights)?;
+    let releases = if options.previous.is_some() { HORIZON } else { 1 };
+    let model = Model::new(graph, &weights, &history, releases);
+    let fixed = fixed_groups(graph, &options.groups)?;
+    let grouped: BTreeSet<usize> = fixed.iter().flatten().copied().collect();
+    let rest: Vec<usize> = (0..graph.len()).filter(|node| !grouped.contains(node)).collect();
+    let needed = fixed.len() + usize::from(!rest.is_empty());
+    if needed > limit {
+        return Err(PlanError::TooMany { needed, limit });
+    }
+    let mut layers: Vec<(Group, String)> = Vec::new();
+    for members in fixed {
+        layers.push((model.group(members), "grouped by the spec".to_owned()));
+    }
+    for group in arrange(&model, options, &rest, limit - layers.len())? {
+        let reason = reason(&model, options, &group);
+        layers.push((group, reason));
+    }
+    layers.sort_by(|(a, _), (b, _)| (a.weight, &a.members).cmp(&(b.weight, &b.members)));
+    Ok(LayerPlan {
+        format: PLAN_FORMAT,
+        history,
+        layers: layers
+            .into_iter()
+            .map(|(group, reason)| planned(graph, &group, reason))
+            .collect(),
+        strategy: options.strategy.name().to_owned(),
+    })
+}
+
+fn layer_limit(options: &PlanOptions) -> Result<usize, PlanError> {
+    if options.max_layers > DOCKER_LIMIT && !options.beyond_docker {
+        return Err(PlanError::BeyondDocker {
+            asked: options.max_layers,
+        });
+    }
+    match options.max_layers.checked_sub(options.other_layers) {
+        None | Some(0) => Err(PlanError::TooMany {
+            needed: options.other_layers + 1,
+            limit: options.max_layers,
+        }),
+        Some(limit) => Ok(limit),
+    }
+}
+
+fn arrange(model: &Model<'_>, options: &PlanOptions, nodes: &[usize], limit: usize) -> Result<Vec<Group>, PlanError> {
+    if nodes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let graph = model.graph;
+    let groups = match options.strategy {
+        Strategy::Churn => return Ok(churn(model, options, nodes, limit)),
+        Strategy::SizeFirst => baselines::size_first(graph, nodes, limit),
+        Strategy::Popularity => baselines::popularity(graph, nodes, limit),
+        Strategy::Biggest => baselines::biggest(graph, nodes, limit),
+        Strategy::Dominator => baselines::dominator(graph, nodes, limit),
+        Strategy::PerPath if nodes.len() > limit => {
+            return Err(PlanError::TooMany {
+                needed: nodes.len(),
+                limit,
+            });
+        }
+        Strategy::PerPath => nodes.iter().map(|&node| vec![node]).collect(),
+        Strategy::Single => vec![nodes.to_vec()],
+    };
+    Ok(groups.into_iter().map(|members| model.group(members)).collect())
+}
+
+fn churn(model: &Model<'_>, options: &PlanOptions, nodes: &[usize], limit: usize) -> Vec<Group> {
+    if let Some(previous) = &options.previous {
+        return update::update(model, previous, nodes, limit);
+    }
+    let singles = nodes.iter().map(|&node| model.single(node)).collect();
+    let groups = churn::merge_down(model, singles, limit);
+    if options.carried {
+        polish::polish(model, groups, limit, &[])
+    } else {
+        groups
+    }
+}
+
+fn planned(graph: &Graph, group: &Group, reason: String) -> PlannedLayer {
+    let mut paths: Vec<String> = group
+        .members
+        .iter()
+        .map(|&node| graph.nodes()[node].path.clone())
+        .collect();
+    paths.sort_unstable();
+    PlannedLayer {
+        paths,
+        reason,
+        size: group.size,
+    }
+}
+
+fn reason(model: &Model<'_>, options: &PlanOptions, group: &Group) -> String {
+    if options.strategy != Strategy::Churn {
+        return format!("by `{}`", options.strategy);
+    }
+    let what = if group.members.len() == 1 { "alone" } else { "together" };
+    let often = match group.weight / (MILLION / 100) {
+        100.. => "changes with nearly every release".to_owned(),
+        percent => format!("about {percent} changes in 100 releases"),
+    };
+    match advice::main_cause(model, group) {
+        Some(cause) => format!("{what}: {often}, mostly through {cause}"),
+        None => format!("{what}: {often}"),
+    }
+}
+
+/// Nodes of the user's groups.
+fn fixed_groups(graph: &Graph, groups: &[Vec<String>]) -> Result<Vec<Vec<usize>>, PlanError> {
+    let mut taken = BTreeSet::new();
+    let mut fixed = Vec::new();
+    for group in groups {
+        let mut members = Vec::new();
+        for name in group {
+            for node in lookup(graph, name)? {
+                if !taken.insert(node) {
+                    return Err(PlanError::Grouped { name: name.clone() });
+                }
+                members.push(node);
+            }
+        }
+        if !members.is_empty() {
+            fixed.push(members);
+        }
+    }
+    Ok(fixed)
+}
+
+fn given_weights(graph: &Graph, weights: &BTreeMap<String, u32>) -> Result<BTreeMap<usize, u64>, PlanError> {
+    let mut given = BTreeMap::new();
+    for (name, &weight) in weights {
+        if u64::from(weight) > MILLION {
+            return Err(PlanError::Weight {
+                name: name.clone(),
+                weight,
+            });
+        }
+        for node in lookup(graph, name)? {
+            given.insert(node, u64::from(weight));
+        }
+    }
+    Ok(given)
+}
+
+/// The nodes a user's text names.
+fn lookup(graph: &Graph, name: &str) -> Result<Vec<usize>, PlanError> {
+    let found = graph.named(name);
+    if found.is_empty() {
+        let close = graph
+            .keys()
+            .iter()
+            .map(|key| (strsim::normalized_damerau_levenshtein(name, key), key));
+        let best = close
+            .filter(|(score, _)| *score > 0.6)
+            .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)));
+        return Err(PlanError::Unknown {
+            name: name.to_owned(),
+            similar: best.map(|(_, key)| key.clone()),
+        });
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;

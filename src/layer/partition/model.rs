@@ -1,0 +1,125 @@
+//! The *model* of change: what a layer is expected to cost in bytes re-sent.
+//!
+//! Invariant: costs are integers (bytes times parts per million), so that a plan is the same on every machine.
+//!
+//! A path changes when anything in its closure does. If each path of the closure of a layer changes on its own
+//! with a small probability per release, the layer is re-sent with about the sum of these probabilities. The sum is
+//! used as it is and not as `1 − Π(1 − p)`: the probabilities are guesses, and where the exact form saturates it
+//! sees no difference any more between a layer that changes often and one that changes always. Measured over 43
+//! release sequences, the plain sum re-sends less at every number of layers.
+
+use std::collections::BTreeMap;
+
+use super::bits::{Bits, Weights};
+use super::graph::Graph;
+use super::history::History;
+
+/// One in parts per million.
+pub const MILLION: u64 = 1_000_000;
+
+/// Probability, in parts per million, that a path changes on its own between two releases, before anything is
+/// known of it: a closure of a hundred paths sees about three such changes, its application's among them.
+pub const PRIOR: u64 = 30_000;
+
+/// How many releases' worth of observation the prior is.
+pub const STRENGTH: u64 = 5;
+
+/// Sizes and probabilities of the paths of one graph.
+pub(super) struct Model<'g> {
+    pub graph: &'g Graph,
+    pub weights: Weights,
+    /// How many releases a plan's expected cost counts for, against what changing the plan costs now.
+    pub releases: u64,
+}
+
+impl<'g> Model<'g> {
+    /// Given weights (by node) come before observed ones, these before the prior.
+    pub fn new(graph: &'g Graph, given: &BTreeMap<usize, u64>, history: &History, releases: u64) -> Self {
+        let weight = |node: usize| match given.get(&node) {
+            Some(&weight) => weight,
+            None => history.probability(&graph.keys()[node]),
+        };
+        Self {
+            graph,
+            weights: Weights::new((0..graph.len()).map(weight).collect()),
+            releases,
+        }
+    }
+
+    /// A group of one node.
+    pub fn single(&self, node: usize) -> Group {
+        let closure = self.graph.closure(node).clone();
+        Group {
+            members: vec![node],
+            size: self.graph.nodes()[node].size,
+            weight: self.weights.sum(&closure),
+            closure,
+            standing: false,
+        }
+    }
+
+    /// A group of given nodes; none without members.
+    pub fn group(&self, mut members: Vec<usize>) -> Group {
+        members.sort_unstable();
+        let mut closure = Bits::empty(self.graph.len());
+        members
+            .iter()
+            .for_each(|&node| closure.extend(self.graph.closure(node)));
+        Group {
+            size: members.iter().map(|&node| self.graph.nodes()[node].size).sum(),
+            weight: self.weights.sum(&closure),
+            members,
+            closure,
+            standing: false,
+        }
+    }
+
+    /// Both together.
+    pub fn merged(&self, a: Group, b: &Group) -> Group {
+        let Group {
+            mut members,
+            size,
+            mut closure,
+            ..
+        } = a;
+        members.extend(&b.members);
+        members.sort_unstable();
+        closure.extend(&b.closure);
+        Group {
+            members,
+            size: size + b.size,
+            weight: self.weights.sum(&closure),
+            closure,
+            standing: false,
+        }
+    }
+
+    /// What a group is expected to cost over the counted releases, and now if it is not standing.
+    pub fn cost(&self, group: &Group) -> i128 {
+        let now = if group.standing { 0 } else { MILLION };
+        i128::from(group.size) * (i128::from(group.weight) * i128::from(self.releases) + i128::from(now))
+    }
+
+    /// How much more two groups cost together than apart.
+    pub fn merge_cost(&self, a: &Group, b: &Group) -> i128 {
+        let weight = self.weights.sum_union(&a.closure, &b.closure);
+        let together =
+            i128::from(a.size + b.size) * (i128::from(weight) * i128::from(self.releases) + i128::from(MILLION));
+        together - self.cost(a) - self.cost(b)
+    }
+}
+
+/// Some nodes that stand in one layer.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    /// Ascending.
+    pub members: Vec<usize>,
+    /// Bytes.
+    pub size: u64,
+    /// Everything they refer to.
+    pub closure: Bits,
+    /// Expected changes of the closure per release, in parts per million.
+    pub weight: u64,
+    /// Whether exactly this layer was there before and nothing in it changed: keeping it costs nothing now.
+    pub standing: bool,
+}

@@ -1,0 +1,731 @@
+//! Tests of planning: strategies, groups, weights, updates, limits.
+
+use std::path::Path;
+
+use proptest::prelude::{prop, prop_assert, proptest};
+use proptest::strategy::Strategy as _;
+
+use super::*;
+
+/// Text of a file of `fixtures/layer`.
+fn fixture(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/layer").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Sixteen releases of a web application (see `scripts/plan-table`).
+fn medium() -> Vec<Graph> {
+    (0..16)
+        .map(|release| Graph::parse_json(&fixture(&format!("medium/v{release}.json"))).unwrap())
+        .collect()
+}
+
+fn with_layers(max_layers: usize) -> PlanOptions {
+    PlanOptions {
+        max_layers,
+        ..PlanOptions::default()
+    }
+}
+
+/// Megabytes re-sent at 10, 20, 40 and 100 layers.
+fn row(releases: &[Graph], way: Way) -> [u64; 4] {
+    [10, 20, 40, 100].map(|layers| {
+        let sent = simulate(releases, way, &with_layers(layers)).unwrap();
+        assert_eq!(sent.steps.len(), releases.len() - 1);
+        (sent.resent() + 500_000) / 1_000_000
+    })
+}
+
+#[test]
+fn baselines_send_what_their_originals_send() {
+    let releases = medium();
+    for (strategy, expected) in [
+        (Strategy::Popularity, [2457, 2347, 2063, 559]),
+        (Strategy::Biggest, [1202, 819, 645, 559]),
+        (Strategy::SizeFirst, [964, 698, 605, 559]),
+        (Strategy::Single, [2737; 4]),
+    ] {
+        assert_eq!(row(&releases, Way::Scratch(strategy)), expected, "{strategy}");
+    }
+    assert_eq!(row(&releases, Way::Bound), [559; 4]);
+}
+
+#[test]
+fn churn_sends_least_and_carried_plans_send_less() {
+    let releases = medium();
+    let scratch = row(&releases, Way::Scratch(Strategy::Churn));
+    let carried = row(&releases, Way::Carried);
+    assert!(
+        scratch
+            .iter()
+            .zip([811, 647, 571, 559])
+            .all(|(sent, bound)| *sent <= bound),
+        "{scratch:?}"
+    );
+    assert!(
+        carried
+            .iter()
+            .zip([719, 601, 571, 559])
+            .all(|(sent, bound)| *sent <= bound),
+        "{carried:?}"
+    );
+    assert_eq!(
+        (scratch, carried),
+        ([811, 647, 570, 559], [660, 593, 563, 559]),
+        "better or worse than it was"
+    );
+}
+
+/// A sequence of random numbers that is the same everywhere.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+/// Releases of an application on top of a Debian package graph: it changes most of the time, its settings and assets now
+/// and then, a package every second or third release (some packages more than others), and packages come and go
+/// where `moving`. What refers to a changed path is rebuilt, as in any hashed store.
+fn debian(title: &str, seed: u64, moving: bool) -> Vec<Graph> {
+    let document: serde_json::Value = serde_json::from_str(&fixture(&format!("debian/{title}.json"))).unwrap();
+    let base = Graph::parse_json(&document.to_string()).unwrap();
+    let listed = |key: &str| {
+        document[key]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|path| path.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (programs, extra) = (listed("programs"), listed("extra"));
+    let mut dice = Dice(seed);
+    let hot: Vec<String> = (0..8)
+        .map(|_| base.nodes()[dice.roll(base.len())].path.clone())
+        .collect();
+    let mut revisions: BTreeMap<String, usize> = BTreeMap::new();
+    let mut added: Vec<String> = Vec::new();
+    let mut releases = vec![release(&base, &programs, &revisions)];
+    for _ in 1..16 {
+        let mut change = |what: &str| *revisions.entry(what.to_owned()).or_default() += 1;
+        for (what, percent) in [("app", 80), ("settings", 30), ("assets", 10)] {
+            if dice.roll(100) < percent {
+                change(what);
+            }
+        }
+        match dice.roll(100) {
+            0..20 => change(&hot[dice.roll(hot.len())]),
+            20..40 => change(&base.nodes()[dice.roll(base.len())].path.clone()),
+            _ => {}
+        }
+        if moving && dice.roll(100) < 25 {
+            let package = extra[dice.roll(extra.len())].clone();
+            match added.iter().position(|other| *other == package) {
+                Some(at) => drop(added.remove(at)),
+                None => added.push(package),
+            }
+        }
+        releases.push(release(&base, &[&programs[..], &added].concat(), &revisions));
+    }
+    releases
+}
+
+/// The closure of `wanted` with an application on top.
+fn release(base: &Graph, wanted: &[String], revisions: &BTreeMap<String, usize>) -> Graph {
+    let revision = |what: &str| revisions.get(what).copied().unwrap_or(0);
+    let index: BTreeMap<&str, usize> = (0..base.len()).map(|at| (base.nodes()[at].path.as_str(), at)).collect();
+    let mut held = BTreeSet::new();
+    for path in wanted {
+        held.extend(base.closure(index[path.as_str()]).iter());
+    }
+    // The revisions of all that a path refers to stand for its hash.
+    let renamed = |path: &str| {
+        let below = base.closure(index[path]).iter();
+        let sum: usize = below
+            .map(|node| (node + 1) * 1000 * revision(&base.nodes()[node].path))
+            .sum();
+        let (_, name) = path["/layerize/store/".len()..].split_once('-').unwrap();
+        format!("/layerize/store/{sum:032}-{name}")
+    };
+    let mut nodes: Vec<Node> = held
+        .iter()
+        .map(|&node| Node {
+            path: renamed(&base.nodes()[node].path),
+            references: base.nodes()[node].references.iter().map(|path| renamed(path)).collect(),
+            ..base.nodes()[node].clone()
+        })
+        .collect();
+    let below: Vec<String> = wanted.iter().map(|path| renamed(path)).collect();
+    let hash = |what: &str, below: &[String]| {
+        let digest = crate::digest::Digest::of(format!("{what} {} {below:?}", revision(what)).as_bytes());
+        format!(
+            "/layerize/store/{}-{what}",
+            &digest.hex()[..crate::store_path::HASH_CHARS]
+        )
+    };
+    let mut add = |name: &str, size: u64, references: Vec<String>| {
+        let path = hash(name, &references);
+        nodes.push(Node {
+            name: name.to_owned(),
+            path: path.clone(),
+            size,
+            references,
+        });
+        path
+    };
+    let app = add("app", 14_000_000, below);
+    let settings = add("settings", 2000, vec![app.clone()]);
+    let assets = add("assets", 5_000_000, Vec::new());
+    add("env", 30_000, vec![app, settings, assets]);
+    Graph::new(nodes).unwrap()
+}
+
+#[test]
+fn the_same_order_holds_on_other_sequences() {
+    for moving in [false, true] {
+        let sequences: Vec<Vec<Graph>> = ["web", "java", "php"]
+            .iter()
+            .flat_map(|title| [1, 2].map(|seed| debian(title, seed, moving)))
+            .collect();
+        for layers in [10, 20, 40] {
+            let total = |way| -> u64 {
+                let sent = sequences
+                    .iter()
+                    .map(|releases| simulate(releases, way, &with_layers(layers)).unwrap().resent());
+                sent.sum()
+            };
+            let ways = [
+                Way::Scratch(Strategy::SizeFirst),
+                Way::Scratch(Strategy::Churn),
+                Way::Carried,
+                Way::Bound,
+            ];
+            let [size_first, churn, carried, bound] = ways.map(total);
+            // With many layers all come near the bound, and carrying a plan has nothing left to save.
+            let spare = if layers == 40 { bound / 1000 } else { 0 };
+            let ordered = size_first > churn && churn + spare > carried && carried >= bound;
+            assert!(
+                ordered,
+                "moving {moving}, {layers} layers: {:?}",
+                (size_first, churn, carried, bound)
+            );
+        }
+    }
+}
+
+#[test]
+fn plans_do_not_depend_on_the_order_of_their_input() {
+    let releases = medium();
+    let previous = partition(&releases[4], &with_layers(20)).unwrap();
+    let mut nodes = releases[5].nodes().to_vec();
+    let mut dice = Dice(7);
+    for round in 0..3 {
+        for at in 0..nodes.len() {
+            let other = dice.roll(nodes.len());
+            nodes.swap(at, other);
+            nodes[at].references.reverse();
+        }
+        let graph = Graph::new(nodes.clone()).unwrap();
+        for strategy in Strategy::ALL
+            .into_iter()
+            .filter(|strategy| *strategy != Strategy::PerPath)
+        {
+            let options = PlanOptions {
+                strategy,
+                ..with_layers(20)
+            };
+            assert_eq!(
+                partition(&graph, &options).unwrap(),
+                partition(&releases[5], &options).unwrap(),
+                "{strategy} {round}"
+            );
+        }
+        let options = PlanOptions {
+            previous: Some(previous.clone()),
+            ..with_layers(20)
+        };
+        assert_eq!(
+            partition(&graph, &options).unwrap(),
+            partition(&releases[5], &options).unwrap()
+        );
+    }
+}
+
+#[test]
+fn plans_do_not_depend_on_hashes() {
+    let graph = &medium()[0];
+    let other_hash = |path: &String| {
+        path.chars()
+            .enumerate()
+            .map(|(at, c)| match (at, c) {
+                (11..43, 'a'..='y') => (c as u8 + 1) as char,
+                (11..43, 'z') => 'a',
+                _ => c,
+            })
+            .collect::<String>()
+    };
+    let nodes = graph.nodes().iter().map(|node| Node {
+        path: other_hash(&node.path),
+        references: node.references.iter().map(other_hash).collect(),
+        ..node.clone()
+    });
+    let renamed = Graph::new(nodes.collect()).unwrap();
+    for strategy in Strategy::ALL
+        .into_iter()
+        .filter(|strategy| *strategy != Strategy::PerPath)
+    {
+        let options = PlanOptions {
+            strategy,
+            ..with_layers(20)
+        };
+        let mut plan = partition(graph, &options).unwrap();
+        for layer in &mut plan.layers {
+            layer.paths = layer.paths.iter().map(other_hash).collect();
+            layer.paths.sort();
+        }
+        assert_eq!(plan, partition(&renamed, &options).unwrap(), "{strategy}");
+    }
+}
+
+#[test]
+fn plan_files_come_back_and_are_golden() {
+    let releases = medium();
+    let first = partition(
+        &releases[0],
+        &PlanOptions {
+            carried: true,
+            ..with_layers(10)
+        },
+    )
+    .unwrap();
+    let second = partition(
+        &releases[1],
+        &PlanOptions {
+            previous: Some(first.clone()),
+            ..with_layers(10)
+        },
+    )
+    .unwrap();
+    assert_eq!(LayerPlan::parse(&second.print()).unwrap(), second);
+    assert_eq!(second.history.observed("webapp"), Observed { changed: 1, seen: 1 });
+    assert_eq!(second.history.observed("libc6"), Observed { changed: 0, seen: 1 });
+    assert_eq!(
+        second.history.observed("medium-env"),
+        Observed { changed: 0, seen: 1 },
+        "it changed with the application"
+    );
+    assert_eq!(
+        second.print(),
+        fixture("plan-v1.json"),
+        "a change to plans that are kept"
+    );
+}
+
+#[test]
+fn an_unchanged_closure_keeps_its_plan() {
+    let releases = medium();
+    for layers in [10, 30] {
+        let mut plan = partition(
+            &releases[0],
+            &PlanOptions {
+                carried: true,
+                ..with_layers(layers)
+            },
+        )
+        .unwrap();
+        for graph in &releases[1..8] {
+            plan = partition(
+                graph,
+                &PlanOptions {
+                    previous: Some(plan),
+                    ..with_layers(layers)
+                },
+            )
+            .unwrap();
+            let again = partition(
+                graph,
+                &PlanOptions {
+                    previous: Some(plan.clone()),
+                    ..with_layers(layers)
+                },
+            )
+            .unwrap();
+            assert_eq!(again.print(), plan.print());
+        }
+    }
+}
+
+#[test]
+fn plans_by_hand_are_checked() {
+    let graph = small();
+    let path = |name: &str| graph.nodes()[graph.named(name)[0]].path.clone();
+    let plan = |layers: &[&[String]]| {
+        let layers: Vec<_> = layers.iter().map(|paths| serde_json::json!({"paths": paths})).collect();
+        let mut plan = LayerPlan::parse(&serde_json::json!({"layers": layers}).to_string()).unwrap();
+        plan.check(&graph).map(|()| plan).map_err(|error| error.to_string())
+    };
+    let (a, b, c) = (path("a"), path("b"), path("c"));
+    let good = plan(&[&[c.clone(), a.clone()], std::slice::from_ref(&b)]).unwrap();
+    assert_eq!((good.layers[0].size, good.strategy.as_str()), (40, "by-hand"));
+    assert_eq!(
+        plan(&[&[a.clone(), b.clone()]]),
+        Err(format!("no layer of the plan holds `{c}`"))
+    );
+    assert_eq!(
+        plan(&[&[a.clone(), b.clone()], &[c.clone(), a.clone()]]),
+        Err(format!("`{a}` stands in it twice"))
+    );
+    assert_eq!(
+        plan(&[&[a, b, c, "/x".into()]]),
+        Err("the plan holds `/x`, which is not in the closure".into())
+    );
+    assert!(matches!(
+        LayerPlan::parse(r#"{"format":2,"layers":[]}"#),
+        Err(PlanError::Format { found: 2 })
+    ));
+    assert!(matches!(
+        LayerPlan::parse(r#"{"layer":[]}"#),
+        Err(PlanError::Json { .. })
+    ));
+}
+
+/// c (30 bytes) refers to b (20), b to a (10).
+fn small() -> Graph {
+    let path = |name: &str| format!("/s/{name:0>32}-{name}-1.0");
+    let node = |name: &str, size, references: &[&str]| Node {
+        name: String::new(),
+        path: path(name),
+        size,
+        references: references.iter().map(|name| path(name)).collect(),
+    };
+    Graph::new(vec![node("c", 30, &["b"]), node("b", 20, &["a"]), node("a", 10, &[])]).unwrap()
+}
+
+#[test]
+fn groups_stand_and_the_rest_is_filled_around() {
+    let graph = &medium()[0];
+    let names = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+    let options = PlanOptions {
+        groups: vec![names(&["libc6", "libssl3"]), names(&["webapp", "webapp-config"])],
+        ..with_layers(10)
+    };
+    let mut plan = partition(graph, &options).unwrap();
+    assert_eq!(plan.layers.len(), 10);
+    plan.check(graph).unwrap();
+    let grouped: Vec<_> = plan
+        .layers
+        .iter()
+        .filter(|layer| layer.reason == "grouped by the spec")
+        .collect();
+    assert!(grouped.len() == 2 && grouped[0].paths.len() == 2 && grouped[0].paths[0].ends_with("-libc6-2.36"));
+    let fails = |groups: &[&[&str]], max| {
+        let groups = groups.iter().map(|group| names(group)).collect();
+        let error = partition(
+            graph,
+            &PlanOptions {
+                groups,
+                ..with_layers(max)
+            },
+        )
+        .unwrap_err();
+        (error.to_string(), error.help().unwrap_or_default())
+    };
+    assert_eq!(
+        fails(&[&["libssl"]], 10),
+        (
+            "`libssl` is no package of the closure".into(),
+            "did you mean `libssl3`?".into()
+        )
+    );
+    assert_eq!(fails(&[&["libc6"], &["libc6"]], 10).0, "`libc6` stands in two groups");
+    assert_eq!(
+        fails(&[&["libc6"]], 1).0,
+        "2 layers are needed, and at most 1 are allowed"
+    );
+}
+
+#[test]
+fn weights_keep_what_changes_apart() {
+    let graph = small();
+    let plan = |weights: &[(&str, u32)]| {
+        let weights = weights
+            .iter()
+            .map(|&(name, weight)| (name.to_owned(), weight))
+            .collect();
+        partition(
+            &graph,
+            &PlanOptions {
+                weights,
+                ..with_layers(2)
+            },
+        )
+    };
+    let apart = |name: &str, weights: &[(&str, u32)]| {
+        let plan = plan(weights).unwrap();
+        let alone = plan.layers.iter().find(|layer| layer.paths.len() == 1).unwrap();
+        assert!(alone.paths[0].contains(&format!("-{name}-")), "{weights:?}");
+    };
+    apart("c", &[("c", 900_000)]);
+    apart("a", &[("b", 900_000)]);
+    assert!(matches!(plan(&[("c", 1_000_001)]), Err(PlanError::Weight { .. })));
+    assert!(matches!(plan(&[("d", 1)]), Err(PlanError::Unknown { .. })));
+}
+
+#[test]
+fn limits_count_all_layers() {
+    let graph = small();
+    let fails = |options: PlanOptions| partition(&graph, &options).unwrap_err().to_string();
+    assert_eq!(fails(with_layers(126)), "126 layers are more than Docker loads (125)");
+    partition(
+        &graph,
+        &PlanOptions {
+            beyond_docker: true,
+            ..with_layers(126)
+        },
+    )
+    .unwrap();
+    partition(&graph, &with_layers(125)).unwrap();
+    assert_eq!(
+        fails(PlanOptions {
+            other_layers: 5,
+            ..with_layers(5)
+        }),
+        "6 layers are needed, and at most 5 are allowed"
+    );
+    assert_eq!(
+        partition(
+            &graph,
+            &PlanOptions {
+                other_layers: 4,
+                ..with_layers(5)
+            }
+        )
+        .unwrap()
+        .layers
+        .len(),
+        1
+    );
+    assert_eq!(
+        fails(PlanOptions {
+            strategy: Strategy::PerPath,
+            ..with_layers(2)
+        }),
+        "3 layers are needed, and at most 2 are allowed"
+    );
+    assert_eq!(
+        partition(&Graph::new(Vec::new()).unwrap(), &with_layers(5))
+            .unwrap()
+            .layers,
+        []
+    );
+    let error = "chrun".parse::<Strategy>().unwrap_err();
+    assert!(
+        error
+            .help()
+            .unwrap()
+            .starts_with("the strategies are `churn`, `size-first`")
+    );
+}
+
+#[test]
+fn layers_stand_least_changing_first() {
+    let graph = small();
+    let plan = partition(&graph, &with_layers(3)).unwrap();
+    let order: Vec<&str> = plan.layers.iter().map(|layer| &layer.paths[0][36..]).collect();
+    assert_eq!(order, ["a-1.0", "b-1.0", "c-1.0"]);
+}
+
+#[test]
+fn popularity_is_that_of_its_source() {
+    // The example of the source: scores A1 B2 C3 D4 E5 F9 G2.
+    let path = |name: &str| format!("/s/{name:0>32}-{name}");
+    let edges = [
+        ("A", "BG"),
+        ("B", "CE"),
+        ("C", "DE"),
+        ("D", "F"),
+        ("E", "F"),
+        ("F", ""),
+        ("G", ""),
+    ];
+    let nodes = edges.map(|(name, below)| Node {
+        name: String::new(),
+        path: path(name),
+        size: 1,
+        references: below.chars().map(|c| path(&c.to_string())).collect(),
+    });
+    let graph = Graph::new(nodes.to_vec()).unwrap();
+    let all: Vec<usize> = (0..7).collect();
+    let groups = baselines::popularity(&graph, &all, 4);
+    let named: Vec<String> = groups
+        .iter()
+        .map(|group| group.iter().map(|&node| graph.keys()[node].as_str()).collect())
+        .collect();
+    assert_eq!(named, ["F", "E", "D", "CBGA"]);
+}
+
+#[test]
+fn a_change_is_explained() {
+    let releases = medium();
+    let plan = partition(&releases[0], &with_layers(20)).unwrap();
+    let told = explain(&plan, &releases[0], "libssl3").unwrap();
+    assert!(told.path.ends_with("-libssl3-3.0.17"));
+    assert!(plan.layers[told.layer].paths.contains(&told.path));
+    assert_eq!(told.together_with.len() + 1, plan.layers[told.layer].paths.len());
+    assert_eq!(told.layer_size, plan.layers[told.layer].size);
+    assert_eq!((told.rebuilds, told.observed), (43, Observed::default()));
+    assert!(told.resends_bytes >= told.least_bytes && told.resends_layers >= 2);
+    assert_eq!(told.expected_changes, 2 * PRIOR, "its own and libc6's");
+    let error = explain(&plan, &releases[0], "libssl").unwrap_err();
+    assert!(matches!(error, PlanError::Unknown { .. }));
+}
+
+#[test]
+fn planning_anew_is_weighed() {
+    let releases = medium();
+    let fresh = PlanOptions {
+        carried: true,
+        ..with_layers(10)
+    };
+    let popular = partition(
+        &releases[0],
+        &PlanOptions {
+            strategy: Strategy::Popularity,
+            ..with_layers(10)
+        },
+    )
+    .unwrap();
+    let advice = replan(&popular, &releases[0], &with_layers(10)).unwrap().unwrap();
+    assert!(advice.saved_per_release > 10_000_000 && advice.bytes_now > 100_000_000 && advice.releases() > 0);
+    let good = partition(&releases[0], &fresh).unwrap();
+    assert_eq!(replan(&good, &releases[0], &fresh).unwrap(), None);
+}
+
+#[test]
+fn fleets_share_layers() {
+    let images: Vec<Graph> = ["web", "php", "java"]
+        .iter()
+        .map(|title| debian(title, 1, false).remove(0))
+        .collect();
+    let fleet = plan_fleet(&images, &with_layers(40)).unwrap();
+    for (plan, graph) in fleet.plans.iter().zip(&images) {
+        assert!(plan.layers.len() <= 40);
+        plan.clone().check(graph).unwrap();
+    }
+    let all = Graph::new(
+        images
+            .iter()
+            .flat_map(|graph| graph.nodes().to_vec())
+            .map(|node| (node.path.clone(), node))
+            .collect::<BTreeMap<_, _>>()
+            .into_values()
+            .collect(),
+    )
+    .unwrap();
+    assert_eq!(fleet.together.first_push, all.size(), "no path is sent twice");
+    assert!(fleet.apart.first_push > all.size());
+    assert!(matches!(
+        plan_fleet(&images, &with_layers(2)),
+        Err(PlanError::TooMany { .. })
+    ));
+}
+
+#[test]
+fn near_pairs_are_almost_as_good_as_all_pairs() {
+    let mut dice = Dice(3);
+    let path = |n: usize| format!("/s/{n:032}-p{n}");
+    let nodes = (0..300).map(|n| Node {
+        name: String::new(),
+        path: path(n),
+        size: 1 + dice.roll(1_000_000) as u64,
+        references: (0..n.min(3)).map(|_| path(dice.roll(n))).collect(),
+    });
+    let graph = Graph::new(nodes.collect()).unwrap();
+    let model = Model::new(&graph, &BTreeMap::new(), &History::default(), 1);
+    let cost = |groups: Vec<Group>| groups.iter().map(|group| model.cost(group)).sum::<i128>();
+    let singles = || (0..graph.len()).map(|node| model.single(node)).collect::<Vec<_>>();
+    let [all, near] = [1000, 60].map(|dense| churn::merge_down_beyond(dense, &model, singles(), 20));
+    assert_eq!((all.len(), near.len()), (20, 20));
+    let worst = cost(vec![model.group((0..graph.len()).collect())]);
+    let (all, near) = (cost(all), cost(near));
+    assert!(near * 100 <= all * 110 && near < worst, "{near} {all} {worst}");
+}
+
+fn any_graph() -> impl proptest::strategy::Strategy<Value = Graph> {
+    prop::collection::vec((0..1_000_000u64, prop::collection::vec(0..40usize, 0..4)), 1..40).prop_map(|nodes| {
+        let count = nodes.len();
+        let path = |n: usize| format!("/s/{n:032}-p{n}");
+        let nodes = nodes.into_iter().enumerate().map(|(n, (size, references))| Node {
+            name: String::new(),
+            path: path(n),
+            size,
+            references: references.into_iter().map(|other| path(other % count)).collect(),
+        });
+        Graph::new(nodes.collect()).unwrap()
+    })
+}
+
+proptest! {
+    #[test]
+    fn every_plan_holds_every_path_once(graph in any_graph(), next in any_graph(), max_layers in 1..12usize) {
+        let strategies = Strategy::ALL.into_iter().filter(|strategy| *strategy != Strategy::PerPath);
+        for strategy in strategies {
+            let mut plan = partition(&graph, &PlanOptions { strategy, ..with_layers(max_layers) }).unwrap();
+            plan.check(&graph).unwrap();
+            prop_assert!(plan.layers.len() <= max_layers && plan.layers.iter().all(|layer| !layer.paths.is_empty()));
+            let carried = PlanOptions { previous: Some(plan), carried: true, ..with_layers(max_layers) };
+            let mut plan = partition(&next, &carried).unwrap();
+            plan.check(&next).unwrap();
+            prop_assert!(plan.layers.len() <= max_layers);
+        }
+    }
+}
+
+/// What `scripts/plan-table` shows.
+#[test]
+#[ignore = "prints a table"]
+#[expect(clippy::print_stderr, reason = "that is what it is for")]
+fn table() {
+    let ways = [
+        Strategy::Popularity,
+        Strategy::Biggest,
+        Strategy::Dominator,
+        Strategy::SizeFirst,
+        Strategy::Churn,
+    ]
+    .map(Way::Scratch);
+    let ways: Vec<Way> = ways.into_iter().chain([Way::Carried, Way::Bound]).collect();
+    let debian_all = |moving| -> Vec<Vec<Graph>> {
+        let titles = ["web", "java", "php", "science"];
+        titles
+            .iter()
+            .flat_map(|title| [1, 2, 3].map(|seed| debian(title, seed, moving)))
+            .collect()
+    };
+    let sets = [
+        ("medium", vec![medium()]),
+        ("debian, packages stay", debian_all(false)),
+        ("debian, packages come and go", debian_all(true)),
+    ];
+    for (title, sequences) in sets {
+        eprintln!(
+            "\n{title}: MB re-sent over {} sequences, by number of layers",
+            sequences.len()
+        );
+        eprintln!("{:18}{:>9}{:>9}{:>9}{:>9}{:>9}", "", 10, 20, 40, 60, 100);
+        for &way in &ways {
+            let cells = [10, 20, 40, 60, 100].map(|layers| {
+                let sent = sequences
+                    .iter()
+                    .map(|releases| simulate(releases, way, &with_layers(layers)).unwrap().resent());
+                format!("{:>9}", (sent.sum::<u64>() + 500_000) / 1_000_000)
+            });
+            eprintln!("{:18}{}", way.name(), cells.concat());
+        }
+    }
+}

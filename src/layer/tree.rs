@@ -1,0 +1,337 @@
+//! A *tree* is a layer's entries that are not store paths: files, directories and links with modes and owners.
+//!
+//! Invariant: entries are held in the order of the tar dialect (see [`tar`](super::tar)), every path is
+//! relative and normal, and every parent of an entry is in the tree, as a directory, once.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::tar::{self, TarError};
+use crate::digest::{Digest, Hasher};
+
+/// Mode of a parent directory that the tree adds by itself.
+pub const PARENT_MODE: u32 = 0o755;
+
+/// Something at a path of a [`Tree`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TreeEntry {
+    /// A directory.
+    Directory {
+        /// Permission bits.
+        mode: u32,
+        /// Numeric owner.
+        uid: u32,
+        /// Numeric group.
+        gid: u32,
+    },
+    /// A regular file.
+    File {
+        /// Its bytes.
+        content: FileContent,
+        /// Permission bits.
+        mode: u32,
+        /// Numeric owner.
+        uid: u32,
+        /// Numeric group.
+        gid: u32,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Its target, as it is.
+        target: Vec<u8>,
+        /// Numeric owner.
+        uid: u32,
+        /// Numeric group.
+        gid: u32,
+    },
+}
+
+/// A file's bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileContent {
+    /// In memory.
+    Bytes(Arc<[u8]>),
+    /// On disk, and never changing as long as `identity` is the same.
+    Path {
+        /// Where it is.
+        physical: PathBuf,
+        /// Size in bytes; another size on disk is an error.
+        size: u64,
+        /// Names the content for the cache: a digest, or a store path's NAR hash and the path below it.
+        identity: String,
+    },
+}
+
+impl FileContent {
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Path { size, .. } => *size,
+        }
+    }
+}
+
+/// A relative path without leading, trailing or doubled slash, ordered as the tar dialect orders entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreePath(Vec<u8>);
+
+impl TreePath {
+    /// The path's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Ord for TreePath {
+    fn cmp(&self, other: &Self) -> Ordering {
+        compare_paths(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for TreePath {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Byte order with `/` before every other byte: the order of a walk that sorts each directory's names.
+pub fn compare_paths(a: &[u8], b: &[u8]) -> Ordering {
+    // No name holds a NUL, so that its place is free for the slash.
+    let key = |&byte: &u8| if byte == b'/' { 0 } else { byte };
+    a.iter().map(key).cmp(b.iter().map(key))
+}
+
+/// Entries by path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tree(BTreeMap<TreePath, TreeEntry>);
+
+impl Tree {
+    /// A tree without entries.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the entry at `path`, replacing what was there, and adds missing parents (mode 0755, owner 0).
+    ///
+    /// A path that a layer cannot hold, below something that is no directory, or a non-directory above
+    /// something, is an error.
+    pub fn insert(&mut self, path: &[u8], entry: TreeEntry) -> Result<(), TarError> {
+        let mut scratch = Vec::new();
+        tar::append_header(&mut scratch, &header(path, &entry))?;
+        self.check_place(path, &entry)?;
+        for (index, _) in path.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
+            self.0
+                .entry(TreePath(path[..index].to_vec()))
+                .or_insert(TreeEntry::Directory {
+                    mode: PARENT_MODE,
+                    uid: 0,
+                    gid: 0,
+                });
+        }
+        self.0.insert(TreePath(path.to_vec()), entry);
+        Ok(())
+    }
+
+    fn check_place(&self, path: &[u8], entry: &TreeEntry) -> Result<(), TarError> {
+        let error = |path: &[u8], reason| {
+            Err(TarError::Path {
+                path: tar::shown(path),
+                reason,
+            })
+        };
+        for (index, _) in path.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
+            match self.get(&path[..index]) {
+                None | Some(TreeEntry::Directory { .. }) => {}
+                Some(_) => return error(path, "a parent of it is no directory"),
+            }
+        }
+        let key = TreePath(path.to_vec());
+        let next = self.0.range(key.clone()..).find(|(other, _)| **other != key);
+        let below = next.is_some_and(|(other, _)| {
+            other.0.len() > path.len() && other.0.starts_with(path) && other.0[path.len()] == b'/'
+        });
+        if below && !matches!(entry, TreeEntry::Directory { .. }) {
+            return error(path, "there are entries below it, and it is no directory");
+        }
+        Ok(())
+    }
+
+    /// The entry at `path`.
+    pub fn get(&self, path: &[u8]) -> Option<&TreeEntry> {
+        self.0.get(&TreePath(path.to_vec()))
+    }
+
+    /// All entries in the order in which a layer holds them.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &TreeEntry)> {
+        self.0.iter().map(|(path, entry)| (path.as_bytes(), entry))
+    }
+
+    /// Number of entries, added parents included.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Sum of the files' sizes in bytes.
+    pub fn content_size(&self) -> u64 {
+        self.0
+            .values()
+            .map(|entry| match entry {
+                TreeEntry::File { content, .. } => content.size(),
+                _ => 0,
+            })
+            .sum()
+    }
+
+    /// Names everything that the tree's tar depends on.
+    pub(super) fn identity(&self) -> Digest {
+        let mut hasher = Hasher::new();
+        let mut field = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        for (path, entry) in self.iter() {
+            // The header says kind, mode, owner, size and target. It fitted when the entry was inserted.
+            let mut bytes = Vec::new();
+            let _ = tar::append_header(&mut bytes, &header(path, entry));
+            field(&bytes);
+            if let TreeEntry::File { content, .. } = entry {
+                match content {
+                    FileContent::Bytes(bytes) => field(Digest::of(bytes).to_string().as_bytes()),
+                    FileContent::Path { identity, .. } => field(format!("identity:{identity}").as_bytes()),
+                }
+            }
+        }
+        hasher.digest()
+    }
+}
+
+/// The tar header data of an entry.
+pub(super) fn header<'a>(path: &'a [u8], entry: &'a TreeEntry) -> tar::Entry<'a> {
+    let (kind, mode, uid, gid) = match entry {
+        TreeEntry::Directory { mode, uid, gid } => (tar::Kind::Directory, *mode, *uid, *gid),
+        TreeEntry::File {
+            content,
+            mode,
+            uid,
+            gid,
+        } => (tar::Kind::File { size: content.size() }, *mode, *uid, *gid),
+        TreeEntry::Symlink { target, uid, gid } => (tar::Kind::Symlink { target }, 0o777, *uid, *gid),
+    };
+    tar::Entry {
+        path,
+        kind,
+        mode,
+        uid,
+        gid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(bytes: &[u8]) -> TreeEntry {
+        TreeEntry::File {
+            content: FileContent::Bytes(bytes.into()),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+        }
+    }
+
+    fn paths(tree: &Tree) -> Vec<String> {
+        tree.iter().map(|(path, _)| tar::shown(path)).collect()
+    }
+
+    #[test]
+    fn parents_are_added_once_and_before() {
+        let mut tree = Tree::new();
+        tree.insert(b"a-b", file(b"")).unwrap();
+        tree.insert(b"a/c/d", file(b"x")).unwrap();
+        tree.insert(b"a/b", file(b"")).unwrap();
+        tree.insert(b"a.b", file(b"")).unwrap();
+        assert_eq!(paths(&tree), ["a", "a/b", "a/c", "a/c/d", "a-b", "a.b"]);
+        assert_eq!(tree.content_size(), 1);
+        let given = TreeEntry::Directory {
+            mode: 0o1777,
+            uid: 1,
+            gid: 2,
+        };
+        tree.insert(b"a", given.clone()).unwrap();
+        assert_eq!(tree.get(b"a"), Some(&given));
+    }
+
+    #[test]
+    fn impossible_paths_are_refused() {
+        let mut tree = Tree::new();
+        tree.insert(b"file", file(b"")).unwrap();
+        tree.insert(b"dir/x", file(b"")).unwrap();
+        for path in [
+            &b""[..],
+            b"/a",
+            b"a/",
+            b"a//b",
+            b"../a",
+            b"a/./b",
+            b"a\0",
+            b"a/.wh.b",
+            b"file/x",
+            b"dir",
+        ] {
+            assert!(tree.insert(path, file(b"")).is_err(), "{}", tar::shown(path));
+        }
+        assert_eq!(paths(&tree), ["dir", "dir/x", "file"]);
+    }
+
+    #[test]
+    fn identity_covers_all_that_the_tar_depends_on() {
+        let base = |entry| {
+            let mut tree = Tree::new();
+            tree.insert(b"a", entry).unwrap();
+            tree.identity()
+        };
+        let on_disk = |identity: &str, size| TreeEntry::File {
+            content: FileContent::Path {
+                physical: "/x".into(),
+                size,
+                identity: identity.into(),
+            },
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+        };
+        let mut all = vec![
+            base(file(b"")),
+            base(file(b"x")),
+            base(on_disk("i", 1)),
+            base(on_disk("i", 2)),
+            base(on_disk("j", 1)),
+            base(TreeEntry::Directory {
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+            }),
+            base(TreeEntry::Directory {
+                mode: 0o755,
+                uid: 1,
+                gid: 0,
+            }),
+            base(TreeEntry::Symlink {
+                target: b"b".into(),
+                uid: 0,
+                gid: 0,
+            }),
+        ];
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 8);
+    }
+}
