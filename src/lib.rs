@@ -1,7 +1,7 @@
 //! layerize turns hashed closures into OCI images.
 //!
 //! The flow, each arrow one module: [`spec`] (what the user wrote) and its lock → [`plan`] (derivations) →
-//! [`build`] (sandboxed, into the [`store`]) → [`closure`] → [`layer`] plan and packed layers → `image` →
+//! [`build`] (sandboxed, into the [`store`]) → [`closure`] → [`layer`] plan and packed layers → [`image`] →
 //! `transport`. `audit` reads images back. `cli` alone prints, reads the environment or exits.
 //!
 //! | module | one responsibility | may import |
@@ -20,6 +20,7 @@
 //! | [`fetch`] | downloads, archives, Debian packages | digest event fsio nar store store_path spec plan root |
 //! | [`build`] | realise derivations: schedule, sandbox, scan, register | digest event fsio store_path store closure spec plan root fetch |
 //! | [`layer`] | partition, tar, compression, layer cache | digest event fsio nar store_path closure oci |
+//! | [`image`] | config, manifest and layers as one value | digest event fsio store_path closure root oci layer spec |
 //!
 //! `tests/tidy.rs` checks the third column.
 
@@ -29,6 +30,7 @@ pub mod digest;
 pub mod event;
 pub mod fetch;
 pub mod fsio;
+pub mod image;
 pub mod layer;
 pub mod nar;
 pub mod oci;

@@ -1,0 +1,293 @@
+//! The *image cache* keeps how images were cut into layers, so that an unchanged image is not laid out again.
+//!
+//! Invariant: a record is found by a key that covers all that a layout depends on, and is believed only after its
+//! checksum was verified; a damaged one is as good as a missing one. What is kept is never a digest: config and
+//! manifest are made anew from the layers each time, so that the cache can cost time and nothing else.
+//!
+//! Together with the layer cache this makes a second build open no file of any store path: the key is made of hashes
+//! that the request brings (and of the spec's own `files`, which are read), the record says what each layer holds,
+//! and the layer cache knows the packed bytes of that.
+//!
+//! `DIR/ab/cdef…` holds one line with a SHA-256 and the record (JSON) that it is of.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::cut::Cut;
+use super::request::ImageRequest;
+use super::sources::Source;
+use crate::digest::Digest;
+use crate::fsio::{self, AtomicFile, IoContext, PathError};
+use crate::layer::{self, FileContent, LayerContent, LayerInput, StoreEntry, Tree, TreeEntry};
+use crate::oci::canonical_json;
+
+/// A larger record is taken for damage: an image of a million files has one of about 200 MB.
+const RECORD_SIZE_MAX: u64 = 512 << 20;
+
+/// Number of the rules by which images are laid out and cut, and of the record's form.
+const VERSION: u32 = 1;
+
+/// A directory of records.
+#[derive(Debug, Clone)]
+pub struct ImageCache {
+    dir: PathBuf,
+}
+
+impl ImageCache {
+    /// Uses the cache in `dir`, creating it where it is missing. Removing any file of it at any time is harmless.
+    pub fn open(dir: &Path) -> Result<Self, PathError> {
+        fsio::create_dir_all(dir)?;
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// The layers of an image, if they are known. No store path is looked at.
+    pub(super) fn get(&self, key: &Digest, request: &ImageRequest<'_>) -> Option<Vec<Cut>> {
+        let bytes = fsio::read_limited(&self.path(key), RECORD_SIZE_MAX).ok()?;
+        let newline = bytes.iter().position(|&byte| byte == b'\n')?;
+        let (line, json) = (std::str::from_utf8(&bytes[..newline]).ok()?, &bytes[newline + 1..]);
+        if Digest::from_hex(line).ok()? != Digest::of(json) {
+            return None;
+        }
+        let record: Vec<LayerRecord> = serde_json::from_slice(json).ok()?;
+        record.into_iter().map(|layer| layer.into_cut(request)).collect()
+    }
+
+    /// Keeps the record of an image's layers.
+    pub(super) fn put(&self, key: &Digest, record: &[u8]) -> Result<(), PathError> {
+        let path = self.path(key);
+        if let Some(parent) = path.parent() {
+            fsio::create_dir_all(parent)?;
+        }
+        let mut file = AtomicFile::create(&path)?;
+        let line = format!("{}\n", Digest::of(record).hex());
+        file.write_all(line.as_bytes()).context("write", &path)?;
+        file.write_all(record).context("write", &path)?;
+        file.publish_unsynced()
+    }
+
+    /// Forgets a record: the layer cache may hold something else under the names in it.
+    pub(super) fn remove(&self, key: &Digest) {
+        // Where nothing can be removed nothing could be written either, and the record is not ours to mend.
+        let _ = std::fs::remove_file(self.path(key));
+    }
+
+    fn path(&self, key: &Digest) -> PathBuf {
+        let hex = key.hex();
+        self.dir.join(&hex[..2]).join(&hex[2..])
+    }
+}
+
+/// The record of an image's layers; none for an image with a name that is no UTF-8.
+pub(super) fn record(cuts: &[Cut], request: &ImageRequest<'_>) -> Option<Vec<u8>> {
+    let closure = request.closure.iter().enumerate();
+    let indices = closure
+        .map(|(index, member)| (member.logical.as_str(), index))
+        .collect();
+    let layers = cuts.iter().map(|cut| LayerRecord::of(cut, &indices));
+    Some(canonical_json(&layers.collect::<Option<Vec<_>>>()?))
+}
+
+/// The digest of everything that an image's layout, its checks and its cut into layers depend on.
+pub(super) fn key(request: &ImageRequest<'_>, sources: &[Source], plan: &str) -> Digest {
+    let spec = request.spec;
+    let users = spec
+        .users
+        .iter()
+        .map(|(name, user)| (name, &user.value))
+        .map(|(name, user)| (name, user.uid, user.gid, &user.home, &user.shell));
+    let files = sources.iter().map(|source| {
+        let entries: Vec<_> = source.entries.iter().map(super::sources::SourceEntry::key).collect();
+        (
+            source.path.escape_ascii().to_string(),
+            entries,
+            source.mode,
+            &source.owner,
+            &source.group,
+        )
+    });
+    let closure = request.closure.iter().map(|member| {
+        (
+            &member.name,
+            &member.logical,
+            &member.nar_hash,
+            member.nar_size,
+            &member.references,
+        )
+    });
+    let root = request
+        .root
+        .iter()
+        .map(|package| (&package.name, &package.version, &package.nar_hash, package.nar_size));
+    let contents = request.contents.iter().map(|content| (&content.name, &content.logical));
+    let made_of = (
+        contents.collect::<Vec<_>>(),
+        closure.collect::<Vec<_>>(),
+        root.collect::<Vec<_>>(),
+        files.collect::<Vec<_>>(),
+        users.collect::<Vec<_>>(),
+    );
+    // What only the checks look at: a record says that they have passed.
+    let checked = (
+        &spec.entrypoint,
+        &spec.cmd,
+        &spec.env,
+        &spec.workdir,
+        &spec.user,
+        &spec.volumes,
+        &request.platform,
+    );
+    Digest::of(&canonical_json(&(VERSION, layer::FORMAT, plan, made_of, checked)))
+}
+
+/// A layer of a record.
+#[derive(Debug, Serialize, Deserialize)]
+struct LayerRecord {
+    comment: String,
+    packages: Vec<String>,
+    content: ContentRecord,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ContentRecord {
+    /// Indices into the request's closure.
+    Store(Vec<usize>),
+    /// Path and entry, parents before what is below them.
+    Tree(Vec<(String, EntryRecord)>),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct EntryRecord {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    kind: KindRecord,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum KindRecord {
+    Directory,
+    Symlink(String),
+    Text(String),
+    File {
+        physical: PathBuf,
+        size: u64,
+        identity: String,
+    },
+}
+
+impl LayerRecord {
+    fn of(cut: &Cut, indices: &BTreeMap<&str, usize>) -> Option<Self> {
+        let content = match &cut.input.content {
+            LayerContent::StorePaths(paths) => {
+                let index = |path: &StoreEntry| indices.get(path.logical.as_str()).copied();
+                ContentRecord::Store(paths.iter().map(index).collect::<Option<_>>()?)
+            }
+            LayerContent::Tree(tree) => {
+                let entries = tree
+                    .iter()
+                    .map(|(path, entry)| Some((text(path)?, EntryRecord::of(entry)?)));
+                ContentRecord::Tree(entries.collect::<Option<_>>()?)
+            }
+        };
+        Some(Self {
+            comment: cut.input.comment.clone(),
+            packages: cut.packages.clone(),
+            content,
+        })
+    }
+
+    fn into_cut(self, request: &ImageRequest<'_>) -> Option<Cut> {
+        let content = match self.content {
+            ContentRecord::Store(indices) => {
+                let member = |index: usize| request.closure.get(index).map(super::cut::store_entry);
+                LayerContent::StorePaths(indices.into_iter().map(member).collect::<Option<_>>()?)
+            }
+            ContentRecord::Tree(entries) => {
+                let mut tree = Tree::new();
+                for (path, entry) in entries {
+                    tree.insert(path.as_bytes(), entry.into_entry()).ok()?;
+                }
+                LayerContent::Tree(tree)
+            }
+        };
+        Some(Cut {
+            input: LayerInput {
+                content,
+                comment: self.comment,
+            },
+            packages: self.packages,
+        })
+    }
+}
+
+impl EntryRecord {
+    fn of(entry: &TreeEntry) -> Option<Self> {
+        let (mode, uid, gid, kind) = match entry {
+            TreeEntry::Directory { mode, uid, gid } => (*mode, *uid, *gid, KindRecord::Directory),
+            TreeEntry::Symlink { target, uid, gid } => (0, *uid, *gid, KindRecord::Symlink(text(target)?)),
+            TreeEntry::File {
+                content,
+                mode,
+                uid,
+                gid,
+            } => (*mode, *uid, *gid, KindRecord::of(content)?),
+        };
+        Some(Self { mode, uid, gid, kind })
+    }
+
+    fn into_entry(self) -> TreeEntry {
+        let Self { mode, uid, gid, kind } = self;
+        let content = match kind {
+            KindRecord::Directory => return TreeEntry::Directory { mode, uid, gid },
+            KindRecord::Symlink(target) => {
+                return TreeEntry::Symlink {
+                    target: target.into_bytes(),
+                    uid,
+                    gid,
+                };
+            }
+            KindRecord::Text(text) => FileContent::Bytes(text.into_bytes().into()),
+            KindRecord::File {
+                physical,
+                size,
+                identity,
+            } => FileContent::Path {
+                physical,
+                size,
+                identity,
+            },
+        };
+        TreeEntry::File {
+            content,
+            mode,
+            uid,
+            gid,
+        }
+    }
+}
+
+impl KindRecord {
+    fn of(content: &FileContent) -> Option<Self> {
+        Some(match content {
+            FileContent::Bytes(bytes) => Self::Text(text(bytes)?),
+            FileContent::Path {
+                physical,
+                size,
+                identity,
+            } => Self::File {
+                physical: physical.to_str()?.into(),
+                size: *size,
+                identity: identity.clone(),
+            },
+        })
+    }
+}
+
+fn text(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes).ok().map(str::to_owned)
+}

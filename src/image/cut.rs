@@ -1,0 +1,211 @@
+//! To *cut* an image is to say which layer holds what.
+//!
+//! Invariant: every store path and every entry of the layout is in exactly one layer, but for directories, which every
+//! layer states that has something below them. From the lowest: the packages of `root`, the store paths of the closure,
+//! and one layer of everything else (joined links, files, accounts), which changes most and costs least.
+//!
+//! Which packages and which store paths share a layer is the [`plan`](mod@super::plan)'s to say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use super::error::ImageError;
+use super::filesystem::{Content, Node, NodeKind, Origin, directory_mode};
+use super::layout::{Layout, root_node};
+use super::plan::root_path;
+use super::request::{ClosureMember, ImageRequest, RootPackage};
+use crate::layer::partition::LayerPlan;
+use crate::layer::{FileContent, LayerContent, LayerError, LayerInput, StoreEntry, Tree, TreeEntry};
+use crate::root::{self, RootEntry};
+
+/// Names that a layer's comment lists before it counts the rest.
+const NAMES_SHOWN: usize = 4;
+
+const TOP_COMMENT: &str = "links, files and accounts";
+
+/// A layer to be packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cut {
+    pub input: LayerInput,
+    /// `NAME=VERSION` of the Debian packages in it.
+    pub packages: Vec<String>,
+}
+
+/// Cuts a layout into layers by a plan of the request, lowest first.
+pub(super) fn cut(request: &ImageRequest<'_>, layout: &Layout, plan: &LayerPlan) -> Result<Vec<Cut>, ImageError> {
+    let packages = request.root.iter().enumerate();
+    let packages: BTreeMap<_, _> = packages.map(|(index, package)| (root_path(package), index)).collect();
+    let members: BTreeMap<_, _> = request
+        .closure
+        .iter()
+        .map(|member| (member.logical.as_str(), member))
+        .collect();
+    let owners = owners(request, layout)?;
+    let mut cuts = Vec::new();
+    for layer in &plan.layers {
+        let paths = layer.paths.iter();
+        let group: BTreeSet<usize> = paths.clone().filter_map(|path| packages.get(path).copied()).collect();
+        if !group.is_empty() {
+            cuts.extend(root_layer(request, layout, &owners, &group)?);
+        }
+        let group: Vec<_> = paths.filter_map(|path| members.get(path.as_str()).copied()).collect();
+        if !group.is_empty() {
+            cuts.push(store_layer(&group));
+        }
+    }
+    cuts.push(Cut {
+        input: LayerInput {
+            content: LayerContent::Tree(top_tree(layout, &owners)?),
+            comment: TOP_COMMENT.to_owned(),
+        },
+        packages: Vec::new(),
+    });
+    Ok(cuts)
+}
+
+fn store_layer(members: &[&ClosureMember]) -> Cut {
+    let names: Vec<_> = members.iter().map(|member| member.name.clone()).collect();
+    Cut {
+        input: LayerInput {
+            content: LayerContent::StorePaths(members.iter().map(|member| store_entry(member)).collect()),
+            comment: comment(&names),
+        },
+        packages: Vec::new(),
+    }
+}
+
+/// A closure member as the packer takes it.
+pub(super) fn store_entry(member: &ClosureMember) -> StoreEntry {
+    StoreEntry {
+        logical: member.logical.clone(),
+        physical: member.physical.clone(),
+        nar_hash: member.nar_hash,
+        nar_size: member.nar_size,
+    }
+}
+
+/// The package that each entry of the root came from first, by the entry's path: symlinks, and directories with nothing
+/// in them (the others are stated by whatever is below them).
+fn owners(request: &ImageRequest<'_>, layout: &Layout) -> Result<BTreeMap<Vec<u8>, usize>, ImageError> {
+    let parents: BTreeSet<&[u8]> = layout.root.keys().map(|path| root::parent(path)).collect();
+    let mut owners = BTreeMap::new();
+    for (path, entry) in &layout.root {
+        let owner = match entry {
+            RootEntry::File { package, .. } => Some(*package),
+            RootEntry::Directory if parents.contains(path.as_slice()) => None,
+            RootEntry::Directory | RootEntry::Symlink { .. } => {
+                let below = OsStr::from_bytes(path);
+                let brings = |package: &RootPackage| package.physical.join(below).symlink_metadata().is_ok();
+                request.root.iter().position(brings)
+            }
+        };
+        if let Some(owner) = owner {
+            owners.insert(path.clone(), owner);
+        }
+    }
+    Ok(owners)
+}
+
+/// The layer of some packages; none where earlier ones bring all that they have.
+fn root_layer(
+    request: &ImageRequest<'_>,
+    layout: &Layout,
+    owners: &BTreeMap<Vec<u8>, usize>,
+    group: &BTreeSet<usize>,
+) -> Result<Option<Cut>, ImageError> {
+    let mut tree = Tree::new();
+    for (path, owner) in owners {
+        if let Some(entry) = layout.root.get(path).filter(|_| group.contains(owner)) {
+            // A layer of packages must not change with what is laid over it: its directories are the root's own.
+            insert(&mut tree, path, &root_node(request, path, entry), &|parent| {
+                Node::directory(directory_mode(parent))
+            })?;
+        }
+    }
+    if tree.is_empty() {
+        return Ok(None);
+    }
+    let packages = || group.iter().filter_map(|&index| request.root.get(index));
+    let names: Vec<_> = packages()
+        .map(|package| format!("{} {}", package.name, package.version))
+        .collect();
+    Ok(Some(Cut {
+        input: LayerInput {
+            content: LayerContent::Tree(tree),
+            comment: comment(&names),
+        },
+        packages: packages()
+            .map(|package| format!("{}={}", package.name, package.version))
+            .collect(),
+    }))
+}
+
+/// Everything that is neither a package's nor a store path.
+fn top_tree(layout: &Layout, owners: &BTreeMap<Vec<u8>, usize>) -> Result<Tree, ImageError> {
+    let mut tree = Tree::new();
+    for (path, node) in layout.files.nodes() {
+        // The links of a merged `/usr` are no package's.
+        let is_packages = owners.contains_key(path) || node.kind == NodeKind::Directory;
+        if node.origin != Origin::Root || !is_packages {
+            insert(&mut tree, path, node, &|parent| {
+                let present = layout.files.node(parent).cloned();
+                present.unwrap_or_else(|| Node::directory(directory_mode(parent)))
+            })?;
+        }
+    }
+    Ok(tree)
+}
+
+/// Adds a node with its parents, each as `parent` has it: those that the tree adds by itself are all 0755.
+fn insert(tree: &mut Tree, path: &[u8], node: &Node, parent: &dyn Fn(&[u8]) -> Node) -> Result<(), LayerError> {
+    for (end, _) in path.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
+        let above = &path[..end];
+        if tree.get(above).is_none() {
+            tree.insert(above, entry(&parent(above)))?;
+        }
+    }
+    Ok(tree.insert(path, entry(node))?)
+}
+
+fn entry(node: &Node) -> TreeEntry {
+    let Node { mode, uid, gid, .. } = *node;
+    match &node.kind {
+        NodeKind::Directory => TreeEntry::Directory { mode, uid, gid },
+        NodeKind::Symlink(target) => TreeEntry::Symlink {
+            target: target.clone(),
+            uid,
+            gid,
+        },
+        NodeKind::File(content) => TreeEntry::File {
+            content: match content.clone() {
+                Content::Bytes(bytes) => FileContent::Bytes(bytes),
+                Content::Disk {
+                    physical,
+                    size,
+                    identity,
+                } => FileContent::Path {
+                    physical,
+                    size,
+                    identity,
+                },
+            },
+            mode,
+            uid,
+            gid,
+        },
+    }
+}
+
+/// What a layer holds, in one line that stays short.
+fn comment(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        _ if names.len() <= NAMES_SHOWN + 1 => names.join(", "),
+        _ => format!(
+            "{} and {} more",
+            names[..NAMES_SHOWN].join(", "),
+            names.len() - NAMES_SHOWN
+        ),
+    }
+}

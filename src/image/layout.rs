@@ -1,0 +1,361 @@
+//! A *layout* is an image's whole file system before it is cut into layers.
+//!
+//! Invariant: a function of the request. It is made in this order, where later steps give way to what is there already,
+//! except `files`, which replace it:
+//!
+//! 1. the packages of `root`, laid out at `/` (directories 0755, files 0644 or 0755, all root's; `/tmp`, `/var/tmp` and
+//!    `/run/lock` 1777, `/root` 0700, as everywhere below);
+//! 2. the `contents`, joined ([`join`](super::join));
+//! 3. the links that the packages' `update-alternatives` would have made;
+//! 4. the `files` of the spec: files and symlinks replace what is there, directories merge, and a path below a joined
+//!    directory opens it up;
+//! 5. what every image has: `/tmp`, `/etc/passwd`, `/etc/group` and an `/etc/nsswitch.conf` that looks into `/etc/hosts`
+//!    first; with a `root` also what Debian's base-files and its script bring (`/root`, `/home`, `/run`, `/var/log`,
+//!    `/var/run` and the like, the kernel's mount points) and an `/etc/os-release`;
+//! 6. the users' homes, the working directory and the volumes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::accounts::Accounts;
+use super::error::ImageError;
+use super::filesystem::{Content, FileSystem, Found, Node, Origin, directory_mode, push, relative, shown};
+use super::join::join;
+use super::program::similar;
+use super::request::ImageRequest;
+use super::settings::Settings;
+use super::sources::{Source, SourceEntry, SourceKind, normal_path};
+use crate::fsio;
+use crate::root::{self, RootEntry};
+
+/// Directories that an image with a root has, whatever its packages bring: those that runtimes mount over, and those
+/// that Debian's maintainer scripts take for granted.
+const ROOT_DIRS: &[&str] = &[
+    "dev",
+    "home",
+    "proc",
+    "root",
+    "run/lock",
+    "sys",
+    "var/cache",
+    "var/lib",
+    "var/log",
+    "var/tmp",
+];
+
+/// Links that the script of Debian's base-files makes.
+const ROOT_LINKS: &[(&str, &str)] = &[("var/lock", "/run/lock"), ("var/run", "/run")];
+
+/// Largest `etc/passwd` or `etc/group` of an image's own that is read.
+const ACCOUNTS_SIZE_MAX: u64 = 1 << 20;
+
+/// By convention the home of users who have none.
+const NO_HOME: &str = "/nonexistent";
+
+const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n";
+
+/// For a root without Debian's base-files. It names no version, as no package says which release it is from.
+const OS_RELEASE: &str = "ID=debian\nNAME=\"Debian GNU/Linux\"\nPRETTY_NAME=\"Debian GNU/Linux\"\n";
+
+/// The file system of an image, and the part of it that the packages of `root` bring.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub files: FileSystem,
+    pub root: BTreeMap<Vec<u8>, RootEntry>,
+}
+
+/// Makes the layout.
+pub(super) fn lay_out(
+    request: &ImageRequest<'_>,
+    settings: &Settings,
+    sources: &[Source],
+) -> Result<Layout, ImageError> {
+    let members = request.closure.iter();
+    let mut files = FileSystem::new(members.map(|member| (member.logical.as_str(), member.physical.as_path())));
+    let root = lay_out_root(request, &mut files)?;
+    join(&request.contents, &mut files)?;
+    add_alternatives(request, &mut files)?;
+    let owned = add_sources(sources, &mut files)?;
+    let accounts = add_accounts(request, &mut files)?;
+    set_owners(owned, &accounts, &mut files)?;
+    add_base(!request.root.is_empty(), &mut files)?;
+    for user in request
+        .spec
+        .users
+        .values()
+        .map(|user| &user.value)
+        .filter(|user| user.home != NO_HOME)
+    {
+        add_directory(&normal_path("users", &user.home)?, (user.uid, user.gid), &mut files)?;
+    }
+    for path in settings.workdir.iter().chain(&settings.volumes) {
+        add_directory(relative(path.as_bytes()), (0, 0), &mut files)?;
+    }
+    check_user(settings, &accounts)?;
+    Ok(Layout { files, root })
+}
+
+fn lay_out_root(
+    request: &ImageRequest<'_>,
+    files: &mut FileSystem,
+) -> Result<BTreeMap<Vec<u8>, RootEntry>, ImageError> {
+    let packages: Vec<_> = request
+        .root
+        .iter()
+        .map(|package| (package.name.clone(), package.physical.clone()))
+        .collect();
+    let root = root::compose(&packages)?;
+    for (path, entry) in &root {
+        files.insert(path.clone(), root_node(request, path, entry))?;
+    }
+    Ok(root)
+}
+
+/// An entry of the root as the image has it. A file's bytes are named by its package's hash and its path.
+pub(super) fn root_node(request: &ImageRequest<'_>, path: &[u8], entry: &RootEntry) -> Node {
+    let node = match entry {
+        RootEntry::Directory => Node::directory(directory_mode(path)),
+        RootEntry::Symlink { target } => Node::symlink(target.clone()),
+        RootEntry::File {
+            physical,
+            size,
+            executable,
+            package,
+        } => {
+            let package = request.root.get(*package).map(|package| package.nar_hash.to_string());
+            let content = Content::Disk {
+                physical: physical.clone(),
+                size: *size,
+                identity: format!("{} {}", package.unwrap_or_default(), path.escape_ascii()),
+            };
+            Node::file(content, *executable)
+        }
+    };
+    node.from(Origin::Root)
+}
+
+fn add_alternatives(request: &ImageRequest<'_>, files: &mut FileSystem) -> Result<(), ImageError> {
+    let member = |logical: &str| request.closure.iter().find(|member| member.logical == logical);
+    let contents = request
+        .contents
+        .iter()
+        .filter_map(|content| member(&content.logical))
+        .map(|member| member.physical.as_path());
+    // A content that is no directory was refused by the join.
+    let packages: Vec<&Path> = request
+        .root
+        .iter()
+        .map(|package| package.physical.as_path())
+        .chain(contents)
+        .collect();
+    for (link, target) in root::alternatives(&packages)? {
+        let link = normal_path("root", &link)?;
+        if files.resolve(root::parent(&link))?.is_some() {
+            let path = files.make_parent(&link)?;
+            if files.lookup(&path)?.is_none() {
+                files.insert(path, Node::symlink(target))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A node whose owner is yet to be set.
+struct Owned<'a> {
+    path: Vec<u8>,
+    source: &'a Source,
+}
+
+fn add_sources<'a>(sources: &'a [Source], files: &mut FileSystem) -> Result<Vec<Owned<'a>>, ImageError> {
+    let mut owned = Vec::new();
+    for source in sources {
+        for entry in &source.entries {
+            let mut path = source.path.clone();
+            if !entry.path.is_empty() {
+                push(&mut path, &entry.path);
+            }
+            if let Some(path) = add_source(source, entry, &path, files)? {
+                owned.push(Owned { path, source });
+            }
+        }
+    }
+    Ok(owned)
+}
+
+/// Puts one entry into the image; gives its real path, unless it is a directory that was there already.
+fn add_source(
+    source: &Source,
+    entry: &SourceEntry,
+    path: &[u8],
+    files: &mut FileSystem,
+) -> Result<Option<Vec<u8>>, ImageError> {
+    let single = source.entries.len() == 1;
+    match &entry.kind {
+        SourceKind::Directory => {
+            let is_new = files.resolve(path)?.is_none();
+            let path = files.make_directory(path)?;
+            // A directory that was there keeps its mode and owner, unless it alone is what the spec speaks of.
+            if path.is_empty() || !(is_new || single) {
+                return Ok(None);
+            }
+            let mode = match source.mode {
+                Some(mode) if single => mode,
+                // Who may read a file of the tree may enter its directories.
+                Some(mode) => mode & 0o777 | (mode & 0o444) >> 2,
+                None => files
+                    .node(&path)
+                    .map_or_else(|| directory_mode(&path), |node| node.mode),
+            };
+            files.insert(path.clone(), Node::directory(mode))?;
+            Ok(Some(path))
+        }
+        SourceKind::Symlink(target) => {
+            let path = files.make_parent(path)?;
+            files.insert(path.clone(), Node::symlink(target.clone()))?;
+            Ok(Some(path))
+        }
+        SourceKind::File {
+            executable, content, ..
+        } => {
+            let path = files.make_parent(path)?;
+            let node = Node::file(content.clone(), *executable);
+            let mode = source.mode.unwrap_or(node.mode);
+            files.insert(path.clone(), Node { mode, ..node })?;
+            Ok(Some(path))
+        }
+    }
+}
+
+fn set_owners(owned: Vec<Owned<'_>>, accounts: &Accounts, files: &mut FileSystem) -> Result<(), ImageError> {
+    for Owned { path, source } in owned {
+        let (mut uid, mut gid) = (0, 0);
+        if let Some(owner) = &source.owner {
+            uid = accounts
+                .uid(owner)
+                .ok_or_else(|| unknown_user("files", owner, accounts))?;
+        }
+        if let Some(group) = &source.group {
+            gid = accounts
+                .gid(group)
+                .ok_or_else(|| unknown_group("files", group, accounts))?;
+        }
+        if let Some(node) = files.node(&path).cloned() {
+            files.insert(path, Node { uid, gid, ..node })?;
+        }
+    }
+    Ok(())
+}
+
+fn unknown_user(field: &'static str, name: &str, accounts: &Accounts) -> ImageError {
+    ImageError::UnknownAccount {
+        field,
+        kind: "user",
+        name: name.to_owned(),
+        similar: similar(name, accounts.user_names()),
+    }
+}
+
+fn unknown_group(field: &'static str, name: &str, accounts: &Accounts) -> ImageError {
+    ImageError::UnknownAccount {
+        field,
+        kind: "group",
+        name: name.to_owned(),
+        similar: similar(name, accounts.group_names()),
+    }
+}
+
+/// Writes `etc/passwd` and `etc/group` where the image has none of its own, and gives the accounts that they hold.
+fn add_accounts(request: &ImageRequest<'_>, files: &mut FileSystem) -> Result<Accounts, ImageError> {
+    let users = &request.spec.users;
+    let made = Accounts::new(users, !request.root.is_empty())?;
+    let mut texts = Vec::new();
+    for (path, text) in [("etc/passwd", made.passwd()), ("etc/group", made.group())] {
+        texts.push(match files.resolve(path.as_bytes())? {
+            Some(_) if !users.is_empty() => {
+                return Err(ImageError::OwnAccounts {
+                    path: format!("/{path}"),
+                });
+            }
+            Some((_, Found::File { content, .. })) => read_text(&content)?,
+            Some(_) => String::new(),
+            None => {
+                add(path, Node::text(text.clone()), files)?;
+                text
+            }
+        });
+    }
+    Ok(Accounts::from_text(&texts[0], &texts[1]))
+}
+
+fn read_text(content: &Content) -> Result<String, ImageError> {
+    let bytes = match content {
+        Content::Bytes(bytes) => bytes.to_vec(),
+        Content::Disk { physical, .. } => fsio::read_limited(physical, ACCOUNTS_SIZE_MAX)?,
+    };
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn add_base(with_root: bool, files: &mut FileSystem) -> Result<(), ImageError> {
+    add("tmp", Node::directory(directory_mode(b"tmp")), files)?;
+    add("etc/nsswitch.conf", Node::text(NSSWITCH), files)?;
+    if with_root {
+        for dir in ROOT_DIRS {
+            add(dir, Node::directory(directory_mode(dir.as_bytes())), files)?;
+        }
+        for (link, target) in ROOT_LINKS {
+            add(link, Node::symlink(*target), files)?;
+        }
+        add("etc/os-release", Node::text(OS_RELEASE), files)?;
+    }
+    Ok(())
+}
+
+/// Puts a node where the image has nothing (not even a symlink that leads nowhere).
+fn add(path: &str, node: Node, files: &mut FileSystem) -> Result<(), ImageError> {
+    let path = files.make_parent(path.as_bytes())?;
+    if files.lookup(&path)?.is_none() {
+        files.insert(path, node)?;
+    }
+    Ok(())
+}
+
+/// Makes a directory, owned by `(uid, gid)`, where the image has none; its missing parents are root's.
+fn add_directory(path: &[u8], (uid, gid): (u32, u32), files: &mut FileSystem) -> Result<(), ImageError> {
+    match files.resolve(path)? {
+        Some((_, Found::Directory)) => Ok(()),
+        Some(_) => Err(ImageError::NotADirectory {
+            path: shown(path),
+            parent: shown(path),
+        }),
+        None => {
+            let path = files.make_directory(path)?;
+            let mode = files
+                .node(&path)
+                .map_or_else(|| directory_mode(&path), |node| node.mode);
+            let node = Node {
+                uid,
+                gid,
+                ..Node::directory(mode)
+            };
+            files.insert(path, node)
+        }
+    }
+}
+
+/// Checks that the names in `user` are in the image; runtimes refuse to start it otherwise.
+fn check_user(settings: &Settings, accounts: &Accounts) -> Result<(), ImageError> {
+    let Some(text) = &settings.user else {
+        return Ok(());
+    };
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text.as_str(), None),
+    };
+    if accounts.uid(user).is_none() {
+        return Err(unknown_user("user", user, accounts));
+    }
+    match group.filter(|group| accounts.gid(group).is_none()) {
+        Some(group) => Err(unknown_group("user", group, accounts)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,194 @@
+//! *Settings* are what a container runs with: the spec's values, checked and in the form that the config has them.
+//!
+//! Invariant: everything in it is well formed and sorted; a function of the spec alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::error::ImageError;
+use super::filesystem::absolute;
+use super::sources::normal_path;
+use crate::spec;
+
+/// `PATH` of an image that sets none: that of every common base image.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Keys of labels and annotations that begin so are layerize's own.
+const RESERVED: &str = "dev.layerize.";
+
+/// Checked values for the config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Settings {
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    /// Always holds `PATH`.
+    pub env: BTreeMap<String, String>,
+    pub workdir: Option<String>,
+    pub user: Option<String>,
+    pub ports: BTreeSet<String>,
+    pub volumes: BTreeSet<String>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    pub stop_signal: Option<String>,
+}
+
+impl Settings {
+    /// Checks the spec's values.
+    pub fn new(image: &spec::Image) -> Result<Self, ImageError> {
+        let mut env = image.env.clone();
+        env.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
+        for (name, value) in &env {
+            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+                return Err(value_error(
+                    "env",
+                    name,
+                    "a variable's name is not empty and holds no `=`",
+                ));
+            }
+        }
+        for (field, keys) in [("labels", &image.labels), ("annotations", &image.annotations)] {
+            check_keys(field, keys)?;
+        }
+        for (field, words) in [("entrypoint", &image.entrypoint), ("cmd", &image.cmd)] {
+            if words.first().is_some_and(String::is_empty) || words.iter().any(|word| word.contains('\0')) {
+                return Err(value_error(
+                    field,
+                    "",
+                    "its first word is not empty, and none holds a NUL",
+                ));
+            }
+        }
+        if let Some(signal) = image.stop_signal.as_deref().filter(|signal| !is_signal(signal)) {
+            return Err(value_error(
+                "stop-signal",
+                signal,
+                "write `SIGTERM`, `SIGRTMIN+3` or a number from 1 to 64",
+            ));
+        }
+        let paths = |field, paths: &[String]| -> Result<BTreeSet<String>, ImageError> {
+            paths.iter().map(|path| clean(field, path)).collect()
+        };
+        Ok(Self {
+            entrypoint: image.entrypoint.clone(),
+            cmd: image.cmd.clone(),
+            env,
+            workdir: image
+                .workdir
+                .as_deref()
+                .map(|path| clean("workdir", path))
+                .transpose()?,
+            user: image.user.clone(),
+            ports: image
+                .ports
+                .iter()
+                .map(|port| normal_port(port))
+                .collect::<Result<_, _>>()?,
+            volumes: paths("volumes", &image.volumes)?,
+            labels: image.labels.clone(),
+            annotations: image.annotations.clone(),
+            stop_signal: image.stop_signal.clone(),
+        })
+    }
+
+    /// The directories in which commands are looked for, relative to `/`; entries that are not absolute are left out.
+    pub fn path_dirs(&self) -> Vec<Vec<u8>> {
+        let path = self.env.get("PATH").map_or("", String::as_str);
+        path.split(':').filter_map(|dir| normal_path("env", dir).ok()).collect()
+    }
+
+    /// The command that a container runs: the first word of entrypoint and cmd, and the field it stands in.
+    pub fn command(&self) -> Option<(&'static str, &str)> {
+        let entrypoint = self.entrypoint.first().map(|word| ("entrypoint", word.as_str()));
+        entrypoint.or_else(|| self.cmd.first().map(|word| ("cmd", word.as_str())))
+    }
+}
+
+fn value_error(field: &'static str, value: &str, reason: &'static str) -> ImageError {
+    ImageError::Value {
+        field,
+        value: value.to_owned(),
+        reason,
+    }
+}
+
+fn clean(field: &'static str, path: &str) -> Result<String, ImageError> {
+    let bytes = absolute(&normal_path(field, path)?);
+    Ok(String::from_utf8(bytes).expect("it came from a string and was cut at slashes"))
+}
+
+fn check_keys(field: &'static str, keys: &BTreeMap<String, String>) -> Result<(), ImageError> {
+    for key in keys.keys() {
+        if key.is_empty() {
+            return Err(value_error(field, key, "a key is not empty"));
+        }
+        if key.starts_with(RESERVED) {
+            return Err(value_error(
+                field,
+                key,
+                "keys that begin with `dev.layerize.` are layerize's own",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `80` as `80/tcp` (OCI image-spec, config.md: `port/tcp`, `port/udp`).
+fn normal_port(text: &str) -> Result<String, ImageError> {
+    let error = || {
+        value_error(
+            "ports",
+            text,
+            "write a number from 1 to 65535, with `/udp` or `/sctp` if it is not TCP",
+        )
+    };
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u16 = number
+        .parse()
+        .ok()
+        .filter(|&port| port > 0 && digits)
+        .ok_or_else(error)?;
+    match protocol {
+        "tcp" | "udp" | "sctp" => Ok(format!("{number}/{protocol}")),
+        _ => Err(error()),
+    }
+}
+
+fn is_signal(text: &str) -> bool {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().is_ok_and(|number: u8| (1..=64).contains(&number));
+    }
+    let name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"+-".contains(&byte);
+    text.strip_prefix("SIG")
+        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_normalised_or_refused() {
+        let cases = [
+            ("80", "80/tcp"),
+            ("0443/tcp", "443/tcp"),
+            ("53/udp", "53/udp"),
+            ("9/sctp", "9/sctp"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(normal_port(text).unwrap(), expected);
+        }
+        for text in ["", "0", "65536", "-1", "+1", "80/", "80/TCP", "80/http", "a", "80-90"] {
+            assert!(normal_port(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn signals_are_names_or_numbers() {
+        for text in ["SIGTERM", "SIGRTMIN+3", "9", "64"] {
+            assert!(is_signal(text), "{text}");
+        }
+        for text in ["", "TERM", "SIG", "0", "65", "sigterm", "SIG TERM"] {
+            assert!(!is_signal(text), "{text}");
+        }
+    }
+}

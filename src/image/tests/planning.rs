@@ -1,0 +1,257 @@
+//! What is in which layer.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::layer::partition::LayerPlan;
+
+/// Eight packages at `/` and eight store paths, each of which refers to the one before.
+fn many() -> Fixture {
+    let mut fixture = Fixture::new();
+    for index in 0..8 {
+        let (name, file) = (format!("lib{index}-1.0"), format!("lib/{index}"));
+        let before: Vec<_> = fixture
+            .members
+            .last()
+            .map(|member| member.name.clone())
+            .into_iter()
+            .collect();
+        let before: Vec<_> = before.iter().map(String::as_str).collect();
+        fixture.member(&name, &[(&file, &"x".repeat(100 * index))], &before);
+        fixture.package(
+            &format!("deb{index}"),
+            &[
+                (&format!("usr/share/{index}"), "y"),
+                (&format!("usr/lib/l{index}"), "-> x"),
+            ],
+        );
+    }
+    fixture.contents.push(ContentRoot {
+        name: "lib7".to_owned(),
+        logical: fixture.logical("lib7-1.0"),
+    });
+    fixture
+}
+
+fn made(fixture: &Fixture) -> LayerPlan {
+    plan(&fixture.request()).unwrap()
+}
+
+/// The names in each layer of a plan.
+fn names(plan: &LayerPlan) -> Vec<Vec<String>> {
+    let name = |path: &String| path.rsplit('/').next().unwrap()[33..].to_owned();
+    let layers = plan.layers.iter().map(|layer| layer.paths.iter().map(name).collect());
+    layers.collect()
+}
+
+#[test]
+fn everything_is_in_one_layer_whatever_their_number() {
+    let mut fixture = many();
+    let mut whole = BTreeSet::new();
+    for max in [3, 4, 7, 16, 17, 18, 125] {
+        fixture.spec.layers.max = Some(spanned(max));
+        let image = fixture.assemble().unwrap();
+        assert!(image.layers.len() <= max as usize, "{max}");
+        assert!(
+            max > 17 || image.layers.len() == max as usize,
+            "{max}: {}",
+            image.layers.len()
+        );
+        let mut seen = BTreeSet::new();
+        for entry in image
+            .layers
+            .iter()
+            .flat_map(entries)
+            .filter(|entry| !entry.starts_with('d'))
+        {
+            assert!(seen.insert(entry.clone()), "{max}: {entry} stands in two layers");
+        }
+        if whole.is_empty() {
+            whole = seen;
+        } else {
+            assert_eq!(seen, whole, "{max}");
+        }
+        let faults = validate(&image);
+        assert!(faults.is_empty(), "{faults:?}");
+    }
+    assert!(whole.len() > 24, "{whole:?}");
+}
+
+#[test]
+fn layers_are_shared_out_by_size_and_none_is_left_unused() {
+    let cases: &[(u64, u64, u32, (usize, usize))] = &[
+        (1, 1, 3, (1, 1)),
+        (1, 1, 9, (4, 4)),
+        (3, 1, 9, (6, 2)),
+        (1, 1000, 9, (1, 7)),
+        (1000, 1, 9, (7, 1)),
+        (1000, 1, 12, (8, 3)),
+        (1, 1000, 12, (3, 8)),
+        (0, 0, 9, (1, 7)),
+        (1, 1, 100, (8, 8)),
+    ];
+    for &(root_size, store_size, max, expected) in cases {
+        let mut fixture = many();
+        fixture.root.iter_mut().for_each(|package| package.nar_size = root_size);
+        fixture
+            .members
+            .iter_mut()
+            .for_each(|member| member.nar_size = store_size);
+        fixture.spec.layers.max = Some(spanned(max));
+        fixture.spec.layers.strategy = Some(spanned("biggest".to_owned()));
+        let plan = made(&fixture);
+        let at_root = plan
+            .layers
+            .iter()
+            .filter(|layer| layer.paths[0].rfind('/') == Some(0))
+            .count();
+        assert_eq!(
+            (at_root, plan.layers.len() - at_root),
+            expected,
+            "{root_size} {store_size} {max}"
+        );
+    }
+}
+
+#[test]
+fn a_given_plan_is_used_as_it_is() {
+    let mut fixture = many();
+    let mut given = made(&fixture);
+    let all: Vec<String> = given.layers.iter().flat_map(|layer| layer.paths.clone()).collect();
+    given.layers.truncate(1);
+    given.layers[0].paths = all.clone();
+    let request = ImageRequest {
+        plan: Some(given.clone()),
+        ..fixture.request()
+    };
+    let image = assemble(&request, &PackOptions::default(), None, &Silent).unwrap();
+    assert_eq!(image.layers.len(), 3, "packages and store paths share no layer");
+    assert_eq!(image.layers[1].store_paths.len(), 8);
+    assert_eq!(
+        image.layers[0].comment,
+        "deb0 1.0-1, deb1 1.0-1, deb2 1.0-1, deb3 1.0-1 and 4 more"
+    );
+    let refused = |given: LayerPlan| {
+        let request = ImageRequest {
+            plan: Some(given),
+            ..fixture.request()
+        };
+        let error = assemble(&request, &PackOptions::default(), None, &Silent).unwrap_err();
+        std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string)
+    };
+    let mut short = given.clone();
+    short.layers[0].paths.retain(|path| !path.ends_with("lib3-1.0"));
+    assert_eq!(
+        fixture.short(&refused(short)),
+        "no layer of the plan holds `{lib3-1.0}`"
+    );
+    let mut foreign = given.clone();
+    foreign.layers[0].paths.push("/nowhere".to_owned());
+    assert_eq!(
+        refused(foreign),
+        "the plan holds `/nowhere`, which is not in the closure"
+    );
+    let spread = |count: usize| {
+        let mut spread = given.clone();
+        let layer = spread.layers.remove(0);
+        for path in layer.paths.into_iter().take(count) {
+            let mut alone = given.layers[0].clone();
+            alone.paths = vec![path];
+            spread.layers.push(alone);
+        }
+        spread
+    };
+    let request = ImageRequest {
+        plan: Some(spread(16)),
+        ..fixture.request()
+    };
+    assert_eq!(plan(&request).unwrap().layers.len(), 16);
+    for index in 0..120 {
+        fixture.member(&format!("more{index}-1.0"), &[("x", "")], &[]);
+    }
+    let mut too_many = spread(16);
+    for member in &fixture.members[8..] {
+        let mut alone = given.layers[0].clone();
+        alone.paths = vec![member.logical.clone()];
+        too_many.layers.push(alone);
+    }
+    let request = ImageRequest {
+        plan: Some(too_many),
+        ..fixture.request()
+    };
+    let error = assemble(&request, &PackOptions::default(), None, &Silent).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the layer plan makes 137 layers with that of the other files, and Docker loads no more than 125"
+    );
+}
+
+#[test]
+fn groups_and_weights_may_name_both_parts() {
+    let mut fixture = many();
+    fixture.spec.layers.groups = vec![["deb1", "lib2", "lib5", "deb4"].map(str::to_owned).to_vec()];
+    fixture.spec.layers.weights = BTreeMap::from([("deb0".to_owned(), 1), ("lib0".to_owned(), 2)]);
+    let names = names(&made(&fixture));
+    assert!(
+        names.contains(&vec!["deb1-1.0-1".to_owned(), "deb4-1.0-1".to_owned()]),
+        "{names:?}"
+    );
+    assert!(
+        names.contains(&vec!["lib2-1.0".to_owned(), "lib5-1.0".to_owned()]),
+        "{names:?}"
+    );
+    fixture.spec.layers.groups = vec![vec!["lib22".to_owned()]];
+    let error = fixture.assemble().unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(
+        (error.to_string().as_str(), source.as_str()),
+        ("cannot plan the image's layers", "`lib22` is no package of the closure")
+    );
+    assert_eq!(error.help().unwrap(), "did you mean `lib2`?");
+    fixture.spec.layers.groups.clear();
+    fixture.spec.layers.strategy = Some(spanned("chrun".to_owned()));
+    assert!(fixture.assemble().unwrap_err().help().unwrap().contains("`churn`"));
+}
+
+#[test]
+fn a_change_moves_its_own_layers_only() {
+    let mut fixture = many();
+    fixture.spec.layers.max = Some(spanned(9));
+    let before = fixture.assemble().unwrap();
+    let previous = made(&fixture);
+    // The first of the chain stays what it is; the last store path and one package are made anew.
+    fixture.members.pop();
+    fixture.contents.clear();
+    fixture.member("lib7-1.1", &[("lib/7", "new")], &["lib6-1.0"]);
+    fixture.root.remove(3);
+    fixture.package("deb3", &[("usr/share/3", "new")]);
+    let request = ImageRequest {
+        previous: Some(previous),
+        ..fixture.request()
+    };
+    let after = assemble(&request, &PackOptions::default(), None, &Silent).unwrap();
+    assert!(after.layers.len() <= 9);
+    let digests: BTreeSet<_> = before.layers.iter().map(|layer| layer.digest).collect();
+    let kept = after
+        .layers
+        .iter()
+        .filter(|layer| digests.contains(&layer.digest))
+        .count();
+    // The layer of the changed package, that of the changed path, and that of the links are new.
+    assert!(kept + 3 >= after.layers.len(), "{kept} of {}", after.layers.len());
+}
+
+#[test]
+fn a_package_that_brings_nothing_new_has_no_layer() {
+    let mut fixture = Fixture::new();
+    fixture.package("one", &[("usr/share/x", "1")]);
+    fixture.package("two", &[("usr/share/x", "1")]);
+    let comments: Vec<_> = fixture
+        .assemble()
+        .unwrap()
+        .layers
+        .into_iter()
+        .map(|layer| layer.comment)
+        .collect();
+    assert_eq!(comments, ["one 1.0-1", "links, files and accounts"]);
+}
