@@ -2,7 +2,7 @@
 //!
 //! The flow, each arrow one module: [`spec`] (what the user wrote) and its lock → [`plan`] (derivations) →
 //! [`build`] (sandboxed, into the [`store`]) → [`closure`] → [`layer`] plan and packed layers → [`image`] →
-//! `transport`. `audit` reads images back. `cli` alone prints, reads the environment or exits.
+//! [`transport`]. `audit` reads images back. `cli` alone prints, reads the environment or exits.
 //!
 //! | module | one responsibility | may import |
 //! |---|---|---|
@@ -21,6 +21,7 @@
 //! | [`build`] | realise derivations: schedule, sandbox, scan, register | digest event fsio store_path store closure spec plan root fetch |
 //! | [`layer`] | partition, tar, compression, layer cache | digest event fsio nar store_path closure oci |
 //! | [`image`] | config, manifest and layers as one value | digest event fsio store_path closure root oci layer spec |
+//! | [`transport`] | archives, layouts, daemons: sources and sinks | digest event fsio oci image layer |
 //!
 //! `tests/tidy.rs` checks the third column.
 
@@ -39,3 +40,4 @@ pub mod root;
 pub mod spec;
 pub mod store;
 pub mod store_path;
+pub mod transport;

@@ -1,0 +1,330 @@
+//! A *daemon* is a container engine on this machine, reached through its own command: `docker` or `podman`.
+//!
+//! Invariant: an image counts as loaded only when the engine names it by the digest that was sent; the engine's
+//! process is never killed, and what it says on failure is shown.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::str::FromStr;
+
+use super::read::{self, ReadOptions};
+use super::write::{Stream, docker_warnings};
+use super::{Sink, Source, TransportError, names};
+use crate::digest::Digest;
+use crate::image::Image;
+
+/// Most bytes of an engine's output that are kept.
+const OUTPUT_MAX: usize = 64 << 10;
+
+/// A kind of engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Engine {
+    /// Docker.
+    Docker,
+    /// Podman.
+    Podman,
+}
+
+impl Engine {
+    /// The name of its program.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        }
+    }
+
+    /// The first of docker and podman whose program starts.
+    pub fn find() -> Result<Self, TransportError> {
+        [Self::Docker, Self::Podman]
+            .into_iter()
+            .find(|engine| {
+                let mut command = Command::new(engine.program());
+                command
+                    .arg("--version")
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null());
+                command.status().is_ok_and(|status| status.success())
+            })
+            .ok_or(TransportError::NoEngine)
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.program())
+    }
+}
+
+impl FromStr for Engine {
+    type Err = TransportError;
+
+    fn from_str(text: &str) -> Result<Self, TransportError> {
+        match text {
+            "docker" => Ok(Self::Docker),
+            "podman" => Ok(Self::Podman),
+            _ => Err(TransportError::Unsupported {
+                action: "load images into",
+                place: text.to_owned(),
+                instead: "the engines are `docker` and `podman`".to_owned(),
+            }),
+        }
+    }
+}
+
+/// What a load did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The engine that has the image now.
+    pub engine: Engine,
+    /// The image ID by which it knows it.
+    pub id: String,
+    /// What it said.
+    pub output: String,
+}
+
+/// Loads an image into an engine, under these names, and checks that the engine has it.
+pub fn load(image: &Image, names: &[String], engine: Engine) -> Result<Loaded, TransportError> {
+    Daemon::new(engine).load(image, names)
+}
+
+/// An engine and how it is called.
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    engine: Engine,
+    program: OsString,
+    arguments: Vec<OsString>,
+    name: Option<String>,
+}
+
+impl Daemon {
+    /// The engine by its usual program, found in `PATH`.
+    pub fn new(engine: Engine) -> Self {
+        Self {
+            engine,
+            program: engine.program().into(),
+            arguments: Vec::new(),
+            name: None,
+        }
+    }
+
+    /// Called by another program.
+    pub fn program(mut self, program: impl Into<OsString>) -> Self {
+        self.program = program.into();
+        self
+    }
+
+    /// With arguments before the verb, such as `--root DIR` or `--context NAME`.
+    pub fn arguments(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.arguments = arguments.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// With one more name for images that are put.
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Streams the image to `load`, and asks the engine what it has then.
+    pub fn load(&self, image: &Image, names: &[String]) -> Result<Loaded, TransportError> {
+        let mut names = names.to_vec();
+        names.extend(self.name.clone());
+        let mut child = self.spawn(&["load"], Stdio::piped())?;
+        let stdin = child.stdin.take().expect("standard input was asked to be a pipe");
+        let place = format!("{} load", self.program.display());
+        let collect = Output::collect(&mut child);
+        let stream = Stream::new(stdin, &place);
+        let sent = stream.put(image, &names);
+        drop(stream);
+        let status = child.wait().map_err(|source| self.missing(source))?;
+        let output = collect.join();
+        match sent {
+            // The engine ends early when it fails: what it said is the reason, the broken pipe its consequence.
+            Ok(_) | Err(TransportError::ReaderGone { .. }) if !status.success() => {
+                return Err(self.failed(&["load"], status, &output.err_or_out()));
+            }
+            sent => sent?,
+        };
+        let id = self.check(image, &names)?;
+        Ok(Loaded {
+            engine: self.engine,
+            id,
+            output: output.out,
+        })
+    }
+
+    /// Reads an image of a Docker engine, through `docker save`.
+    pub(super) fn open(&self, name: &str, options: &ReadOptions) -> Result<Box<dyn Source>, TransportError> {
+        let place = format!("{}-daemon:{name}", self.engine);
+        if name.starts_with('-') {
+            return Err(TransportError::Name {
+                text: name.to_owned(),
+                reason: "it begins with `-`",
+            });
+        }
+        let mut child = self.spawn(&["save", name], Stdio::null())?;
+        let mut stdout = child.stdout.take().expect("standard output was asked to be a pipe");
+        let collect = Output::collect(&mut child);
+        let image = read::stream(&mut stdout, &place, options);
+        // Read what is left, so that the engine can end.
+        let _ = io::copy(&mut stdout, &mut io::sink());
+        let status = child.wait().map_err(|source| self.missing(source))?;
+        let output = collect.join();
+        if !status.success() {
+            return Err(self.failed(&["save", name], status, &output.err_or_out()));
+        }
+        Ok(Box::new(image?))
+    }
+
+    /// Asks the engine for the image ID of every name; it must be the image's.
+    fn check(&self, image: &Image, names: &[String]) -> Result<String, TransportError> {
+        // Docker's containerd store takes the manifest's digest for the image ID, all others the config's.
+        let known = [image.config_digest, image.digest];
+        let mut asked: Vec<String> = names::parse_all(names)?.iter().map(ToString::to_string).collect();
+        if asked.is_empty() {
+            let by_config = image.config_digest.to_string();
+            let found = self.inspect(&by_config).is_ok();
+            asked.push(if found { by_config } else { image.digest.to_string() });
+        }
+        let mut first = None;
+        for name in asked {
+            let id = self.inspect(&name)?;
+            let hex = id.strip_prefix("sha256:").unwrap_or(&id);
+            if !known.iter().any(|digest| digest.hex() == hex) {
+                return Err(TransportError::EngineDiffers {
+                    program: self.program.display().to_string(),
+                    name,
+                    expected: image.config_digest,
+                    actual: id,
+                });
+            }
+            first.get_or_insert(id);
+        }
+        Ok(first.unwrap_or_default())
+    }
+
+    fn inspect(&self, name: &str) -> Result<String, TransportError> {
+        let arguments = ["image", "inspect", "--format", "{{.Id}}", name];
+        let mut child = self.spawn(&arguments, Stdio::null())?;
+        let collect = Output::collect(&mut child);
+        let status = child.wait().map_err(|source| self.missing(source))?;
+        let output = collect.join();
+        if !status.success() {
+            return Err(self.failed(&arguments, status, &output.err_or_out()));
+        }
+        Ok(output.out.trim().to_owned())
+    }
+
+    fn spawn(&self, arguments: &[&str], stdin: Stdio) -> Result<Child, TransportError> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).args(arguments);
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().map_err(|source| self.missing(source))
+    }
+
+    fn missing(&self, source: io::Error) -> TransportError {
+        TransportError::EngineMissing {
+            program: self.program.display().to_string(),
+            source,
+        }
+    }
+
+    fn failed(&self, arguments: &[&str], status: ExitStatus, output: &str) -> TransportError {
+        const UNREACHABLE: [&str; 4] = [
+            "Cannot connect to the Docker daemon",
+            "Is the docker daemon running",
+            "permission denied while trying to connect",
+            "Cannot connect to Podman",
+        ];
+        let program = self.program.display().to_string();
+        let output = output.trim().to_owned();
+        if UNREACHABLE.iter().any(|text| output.contains(text)) {
+            return TransportError::EngineUnreachable { program, output };
+        }
+        let command = format!("{program} {}", arguments.join(" "));
+        TransportError::EngineFailed {
+            command,
+            status: status.to_string(),
+            output,
+        }
+    }
+}
+
+impl Sink for Daemon {
+    fn put(&self, image: &Image, names: &[String]) -> Result<Digest, TransportError> {
+        self.load(image, names).map(|_| image.digest)
+    }
+
+    fn warnings(&self, image: &Image) -> Vec<String> {
+        if self.engine == Engine::Docker {
+            docker_warnings(image)
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+/// Both outputs of a child, read by threads of their own so that the child never waits for us.
+struct Collector {
+    out: Option<std::thread::JoinHandle<String>>,
+    err: Option<std::thread::JoinHandle<String>>,
+}
+
+struct Output {
+    out: String,
+    err: String,
+}
+
+impl Output {
+    fn collect(child: &mut Child) -> Collector {
+        fn keep(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+            std::thread::spawn(move || tail(&mut pipe))
+        }
+        Collector {
+            out: child.stdout.take().map(keep),
+            err: child.stderr.take().map(keep),
+        }
+    }
+
+    /// What explains a failure: standard error, else standard output.
+    fn err_or_out(&self) -> String {
+        let text = if self.err.trim().is_empty() {
+            &self.out
+        } else {
+            &self.err
+        };
+        text.clone()
+    }
+}
+
+impl Collector {
+    fn join(self) -> Output {
+        let text = |handle: Option<std::thread::JoinHandle<String>>| {
+            handle.and_then(|handle| handle.join().ok()).unwrap_or_default()
+        };
+        Output {
+            out: text(self.out),
+            err: text(self.err),
+        }
+    }
+}
+
+/// The last bytes of a stream, which is read to its end.
+fn tail(pipe: &mut dyn Read) -> String {
+    let mut kept = Vec::new();
+    let mut buffer = [0; 8192];
+    while let Ok(count) = pipe.read(&mut buffer) {
+        if count == 0 {
+            break;
+        }
+        kept.extend_from_slice(&buffer[..count]);
+        if kept.len() > 2 * OUTPUT_MAX {
+            kept.drain(..kept.len() - OUTPUT_MAX);
+        }
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}

@@ -1,0 +1,249 @@
+//! A *transport error* says which image place failed, at what, and what to do about it.
+//!
+//! Invariant: every variant names its place (`docker-archive:x.tar`, `oci:dir`, `docker`) and its subject; the
+//! cause is in the source chain, not in the text.
+
+use std::io;
+
+use crate::digest::Digest;
+
+/// Why an image could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// Reading or writing a file failed.
+    #[error(transparent)]
+    Io(#[from] crate::fsio::PathError),
+    /// A layer of the image to be written cannot be read, or is damaged.
+    #[error(transparent)]
+    Layer(#[from] crate::layer::LayerError),
+    /// A name is no reference.
+    #[error(transparent)]
+    Reference(#[from] crate::oci::ReferenceError),
+    /// The text names no place for an image.
+    #[error("`{text}` does not name a place for an image: {reason}")]
+    Location {
+        /// What the user wrote.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The text is not an image name.
+    #[error("`{text}` is not an image name: {reason}")]
+    Name {
+        /// What was given as a name.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The place is known but cannot be used in this way.
+    #[error("cannot {action} `{place}`")]
+    Unsupported {
+        /// "read an image from" or "write an image to".
+        action: &'static str,
+        /// The place.
+        place: String,
+        /// What to use instead.
+        instead: String,
+    },
+    /// The file holds no image in any form that is read.
+    #[error("`{place}` holds no image: {reason}")]
+    NotAnImage {
+        /// The place.
+        place: String,
+        /// What was looked for and not found.
+        reason: String,
+    },
+    /// A document or an archive breaks its format.
+    #[error("{what} in `{place}` is malformed: {reason}")]
+    Malformed {
+        /// The place.
+        place: String,
+        /// Which part of it.
+        what: String,
+        /// Which rule is broken.
+        reason: String,
+    },
+    /// A JSON document does not parse.
+    #[error("{what} in `{place}` is malformed")]
+    Json {
+        /// The place.
+        place: String,
+        /// Which document.
+        what: String,
+        /// Where and why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Something is referred to and not there.
+    #[error("{what} is missing in `{place}`")]
+    Missing {
+        /// The place.
+        place: String,
+        /// What is missing, with its name.
+        what: String,
+    },
+    /// Something is larger than anything legitimate.
+    #[error("{what} in `{place}` is larger than {limit} bytes")]
+    TooLarge {
+        /// The place.
+        place: String,
+        /// What is too large.
+        what: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Reading a part of an image failed, or it is not what its digest says.
+    #[error("cannot read {what} in `{place}`")]
+    Read {
+        /// The place.
+        place: String,
+        /// Which part.
+        what: String,
+        /// The I/O error, or a [`VerifyError`](crate::digest::VerifyError) inside one.
+        #[source]
+        source: io::Error,
+    },
+    /// The archive's own tar is broken.
+    #[error("cannot read the tar of `{place}`")]
+    Tar {
+        /// The place.
+        place: String,
+        /// Where and why.
+        #[source]
+        source: super::tar_read::TarError,
+    },
+    /// Several images, and no unique one was asked for.
+    #[error("`{place}` holds {}", choices_text(.asked.as_deref(), .choices.len()))]
+    Choose {
+        /// The place.
+        place: String,
+        /// The name asked for, if any.
+        asked: Option<String>,
+        /// The names it has.
+        choices: Vec<String>,
+    },
+    /// Several platforms, and no unique one was asked for.
+    #[error("`{place}` holds {}", platform_text(.wanted.as_deref()))]
+    Platform {
+        /// The place.
+        place: String,
+        /// The platform asked for, if any.
+        wanted: Option<String>,
+        /// The platforms it has, `os/arch[/variant]`.
+        available: Vec<String>,
+    },
+    /// Writing to a stream failed.
+    #[error("cannot write the archive to `{place}`")]
+    Stream {
+        /// What was written to.
+        place: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The consumer of a stream closed it early.
+    #[error("the reader of `{place}` went away before the whole archive was written")]
+    ReaderGone {
+        /// What was written to.
+        place: String,
+    },
+    /// A program is not installed.
+    #[error("cannot start `{program}`")]
+    EngineMissing {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No container engine is installed.
+    #[error("neither `docker` nor `podman` can be started")]
+    NoEngine,
+    /// The engine's daemon does not answer.
+    #[error("`{program}` cannot reach its daemon: {output}")]
+    EngineUnreachable {
+        /// The program.
+        program: String,
+        /// What it said.
+        output: String,
+    },
+    /// The engine refused or failed.
+    #[error("`{command}` failed with {status}: {output}")]
+    EngineFailed {
+        /// The program and its arguments.
+        command: String,
+        /// Its exit status, in words.
+        status: String,
+        /// What it said, bounded.
+        output: String,
+    },
+    /// The engine holds another image under the name than was sent.
+    #[error("`{program}` holds `{actual}` as `{name}`, not the image that was sent (`{expected}`)")]
+    EngineDiffers {
+        /// The program.
+        program: String,
+        /// The name that was inspected.
+        name: String,
+        /// The config digest that was sent.
+        expected: Digest,
+        /// The image ID that the engine gave.
+        actual: String,
+    },
+}
+
+impl TransportError {
+    /// What the user can do about it, where anything can be said.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Location { .. } => Some(
+                "write `FILE.tar`, `docker-archive:FILE`, `oci-archive:FILE`, `oci:DIR[:tag]`, `docker-daemon:NAME` or `-`"
+                    .to_owned(),
+            ),
+            Self::Name { .. } => Some("write a name such as `hello`, `hello:1.2` or `registry.example/me/hello:1.2`".to_owned()),
+            Self::Unsupported { instead, .. } => Some(instead.clone()),
+            Self::Choose { place, choices, .. } if choices.is_empty() => {
+                Some(format!("it holds several images without names; choose one by `{place}:@0`, `{place}:@1`, …"))
+            }
+            Self::Choose { choices, .. } => Some(format!("append `:NAME`; it holds {}", quoted(choices))),
+            Self::Platform { available, .. } => Some(format!("choose a platform; it holds {}", quoted(available))),
+            Self::Layer(error) => error.help(),
+            Self::Reference(error) => error.help(),
+            Self::EngineMissing { program, .. } => Some(format!(
+                "install `{program}`, or write a file with `-o FILE.tar` and load it elsewhere"
+            )),
+            Self::NoEngine => Some("install docker or podman, or write a file with `-o FILE.tar`".to_owned()),
+            Self::EngineUnreachable { program, .. } => Some(format!(
+                "start the daemon and check `{program} info`, or load with podman, which needs no daemon"
+            )),
+            Self::TooLarge { .. } | Self::Malformed { .. } | Self::Json { .. } | Self::Tar { .. } => {
+                Some("the file was damaged, or not made by an image tool".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn choices_text(asked: Option<&str>, count: usize) -> String {
+    match asked {
+        Some(name) => format!("no image named `{name}`"),
+        None => format!("several images ({count} names), and none was chosen"),
+    }
+}
+
+fn platform_text(wanted: Option<&str>) -> String {
+    match wanted {
+        Some(platform) => format!("no image for the platform `{platform}`"),
+        None => "images for several platforms, and none was chosen".to_owned(),
+    }
+}
+
+fn quoted(items: &[String]) -> String {
+    let shown: Vec<String> = items.iter().take(20).map(|item| format!("`{item}`")).collect();
+    let more = items.len().saturating_sub(shown.len());
+    let tail = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    format!("{}{tail}", shown.join(", "))
+}

@@ -1,0 +1,260 @@
+//! A *location* is the text by which a user names where an image is read from or written to, as skopeo has it.
+//!
+//! Invariant: parsing is pure (no file is looked at) and parsing what is printed gives the same location.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::daemon::{Daemon, Engine};
+use super::read::{self, ReadOptions};
+use super::write::{Archive, Layout, Stream};
+use super::{Sink, Source, TransportError};
+
+/// Where an image is, or is to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// `docker-archive:FILE[:NAME[:TAG]]`: a tar for `docker load`.
+    DockerArchive {
+        /// The file.
+        path: PathBuf,
+        /// Which image of it.
+        name: Option<String>,
+    },
+    /// `oci-archive:FILE[:TAG]`: an OCI layout in a tar.
+    OciArchive {
+        /// The file.
+        path: PathBuf,
+        /// Which image of it.
+        name: Option<String>,
+    },
+    /// `oci:DIR[:TAG]`: an OCI layout directory.
+    Layout {
+        /// The directory.
+        path: PathBuf,
+        /// Which image of it.
+        name: Option<String>,
+    },
+    /// `docker://NAME`: a registry.
+    Registry(String),
+    /// `docker-daemon:NAME`: the images of a Docker engine.
+    Daemon(String),
+    /// `-`: standard input or output.
+    Stdio,
+    /// A file or directory of a form that is found by looking; written as a docker-archive.
+    Path(PathBuf),
+}
+
+/// Transports that skopeo knows and layerize does not.
+const FOREIGN: [&str; 6] = ["containers-storage", "dir", "ostree", "sif", "tarball", "atomic"];
+
+impl FromStr for Location {
+    type Err = TransportError;
+
+    fn from_str(text: &str) -> Result<Self, TransportError> {
+        let error = |reason| TransportError::Location {
+            text: text.to_owned(),
+            reason,
+        };
+        if text.is_empty() {
+            return Err(error("it is empty"));
+        }
+        if text == "-" {
+            return Ok(Self::Stdio);
+        }
+        let Some((transport, rest)) = text.split_once(':').filter(|(before, _)| !before.contains('/')) else {
+            return Ok(Self::Path(text.into()));
+        };
+        if rest.is_empty() {
+            return Err(error("nothing follows the colon"));
+        }
+        let split = || {
+            let (path, name) = rest
+                .split_once(':')
+                .map_or((rest, None), |(path, name)| (path, Some(name)));
+            if path.is_empty() || name == Some("") {
+                return Err(error("a path or a name is empty"));
+            }
+            Ok((PathBuf::from(path), name.map(str::to_owned)))
+        };
+        match transport {
+            "docker-archive" => split().map(|(path, name)| Self::DockerArchive { path, name }),
+            "oci-archive" => split().map(|(path, name)| Self::OciArchive { path, name }),
+            "oci" => split().map(|(path, name)| Self::Layout { path, name }),
+            "docker-daemon" => Ok(Self::Daemon(rest.to_owned())),
+            "docker" => match rest.strip_prefix("//").filter(|name| !name.is_empty()) {
+                Some(name) => Ok(Self::Registry(name.to_owned())),
+                None => Err(error("a registry is written `docker://NAME`")),
+            },
+            _ if FOREIGN.contains(&transport) => Err(error("this transport is not one of layerize's")),
+            _ => Err(error(
+                "no such transport; a file whose name has a colon is written `./NAME`",
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = |f: &mut fmt::Formatter<'_>, transport, path: &Path, name: &Option<String>| {
+            write!(f, "{transport}:{}", path.display())?;
+            name.as_ref().map_or(Ok(()), |name| write!(f, ":{name}"))
+        };
+        match self {
+            Self::DockerArchive { path, name } => named(f, "docker-archive", path, name),
+            Self::OciArchive { path, name } => named(f, "oci-archive", path, name),
+            Self::Layout { path, name } => named(f, "oci", path, name),
+            Self::Registry(name) => write!(f, "docker://{name}"),
+            Self::Daemon(name) => write!(f, "docker-daemon:{name}"),
+            Self::Stdio => f.write_str("-"),
+            Self::Path(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl Location {
+    /// Opens the image that is there; `-` reads standard input.
+    pub fn source(&self, options: &ReadOptions) -> Result<Box<dyn Source>, TransportError> {
+        let place = self.to_string();
+        let image = match self {
+            Self::DockerArchive { path, name } => read::docker_archive(path, name.as_deref(), options)?,
+            Self::OciArchive { path, name } => read::oci_archive(path, name.as_deref(), options)?,
+            Self::Layout { path, name } => read::layout(path, name.as_deref(), options)?,
+            Self::Path(path) => read::any(path, None, options)?,
+            Self::Stdio => read::stream(&mut std::io::stdin().lock(), &place, options)?,
+            Self::Daemon(name) => return Daemon::new(Engine::Docker).open(name, options),
+            Self::Registry(name) => {
+                return Err(TransportError::Unsupported {
+                    action: "read an image from",
+                    instead: format!(
+                        "copy it first: `skopeo copy docker://{name} oci-archive:FILE`, then read the file"
+                    ),
+                    place,
+                });
+            }
+        };
+        Ok(Box::new(image))
+    }
+
+    /// The sink that writes there; a name in the location is given to the image beside the names of the call.
+    /// `records` is a directory for notes on what was written, so that nothing is written twice.
+    pub fn sink(&self, records: Option<&Path>) -> Result<Box<dyn Sink>, TransportError> {
+        let place = self.to_string();
+        match self {
+            Self::DockerArchive { path, name } => {
+                Ok(Box::new(Archive::docker(path).named(name.as_deref()).records(records)))
+            }
+            Self::Path(path) => Ok(Box::new(Archive::docker(path).records(records))),
+            Self::OciArchive { path, name } => Ok(Box::new(Archive::oci(path).named(name.as_deref()).records(records))),
+            Self::Layout { path, name } => Ok(Box::new(Layout::new(path, name.as_deref()))),
+            Self::Stdio => Ok(Box::new(Stream::new(std::io::stdout(), "standard output"))),
+            Self::Daemon(name) => Ok(Box::new(Daemon::new(Engine::Docker).named(name))),
+            Self::Registry(name) => Err(TransportError::Unsupported {
+                action: "write an image to",
+                instead: format!("write `oci-archive:FILE`, then `skopeo copy oci-archive:FILE docker://{name}`"),
+                place,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_print_as_they_are_written() {
+        let path = |text: &str| PathBuf::from(text);
+        let name = |text: &str| Some(text.to_owned());
+        for (text, location) in [
+            ("-", Location::Stdio),
+            ("hello.tar", Location::Path(path("hello.tar"))),
+            ("./a:b.tar", Location::Path(path("./a:b.tar"))),
+            ("/abs/x", Location::Path(path("/abs/x"))),
+            (
+                "docker-archive:x.tar",
+                Location::DockerArchive {
+                    path: path("x.tar"),
+                    name: None,
+                },
+            ),
+            (
+                "docker-archive:x.tar:a:b",
+                Location::DockerArchive {
+                    path: path("x.tar"),
+                    name: name("a:b"),
+                },
+            ),
+            (
+                "oci-archive:d/x.tar:v1",
+                Location::OciArchive {
+                    path: path("d/x.tar"),
+                    name: name("v1"),
+                },
+            ),
+            (
+                "oci:dir",
+                Location::Layout {
+                    path: path("dir"),
+                    name: None,
+                },
+            ),
+            (
+                "oci:/d/e:latest",
+                Location::Layout {
+                    path: path("/d/e"),
+                    name: name("latest"),
+                },
+            ),
+            (
+                "docker://registry.example/a/b:1",
+                Location::Registry("registry.example/a/b:1".into()),
+            ),
+            ("docker-daemon:a:1", Location::Daemon("a:1".into())),
+        ] {
+            assert_eq!(text.parse::<Location>().unwrap(), location);
+            assert_eq!(location.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_names_no_place_is_refused_with_advice() {
+        for text in [
+            "",
+            "oci:",
+            "docker:x",
+            "docker://",
+            "dir:x",
+            "containers-storage:x",
+            "C:x",
+            "hello:latest",
+            "oci::x",
+            "oci:x:",
+        ] {
+            let error = text.parse::<Location>().unwrap_err();
+            assert!(matches!(&error, TransportError::Location { .. }), "{text}");
+            assert!(error.help().is_some_and(|help| help.contains("oci-archive:FILE")));
+        }
+    }
+
+    #[test]
+    fn a_registry_is_refused_with_what_to_do_instead() {
+        let location: Location = "docker://registry.example/a/b:1".parse().unwrap();
+        let error = location.sink(None).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "cannot write an image to `docker://registry.example/a/b:1`"
+        );
+        assert!(
+            error
+                .help()
+                .unwrap()
+                .contains("skopeo copy oci-archive:FILE docker://registry.example/a/b:1")
+        );
+        let error = location.source(&ReadOptions::default()).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "cannot read an image from `docker://registry.example/a/b:1`"
+        );
+    }
+}

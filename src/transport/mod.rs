@@ -1,0 +1,146 @@
+//! A *transport* is where an image is read from ([`Source`]) or written to ([`Sink`]), named as skopeo names them.
+//!
+//! Invariant: what is read is verified against its digest before it is believed; what is written appears whole
+//! or not at all.
+
+use std::io::Read;
+
+use crate::digest::{Digest, VerifyingReader};
+use crate::image::Image;
+
+pub mod daemon;
+pub mod decompress;
+pub mod document;
+mod error;
+mod location;
+mod names;
+pub mod read;
+pub mod tar_read;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+pub mod write;
+
+pub use daemon::{Daemon, Engine, Loaded};
+pub use error::TransportError;
+pub use location::Location;
+pub use read::ReadOptions;
+pub use write::{Archive, Layout, Stream};
+
+/// Somewhere images can be read from: one image in it, already chosen.
+pub trait Source: Send + Sync {
+    /// The place, as the user wrote it.
+    fn place(&self) -> &str;
+
+    /// The manifest's bytes and media type.
+    fn manifest(&self) -> Result<(Vec<u8>, String), TransportError>;
+
+    /// A blob, verified at end of file.
+    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send + '_>, TransportError>;
+
+    /// The bytes of the index that the image was chosen from, where there is one.
+    fn index(&self) -> Option<&[u8]> {
+        None
+    }
+
+    /// The image's names there, sorted.
+    fn names(&self) -> &[String] {
+        &[]
+    }
+
+    /// Whether the manifest was made up by the reader because the place holds none (old docker archives).
+    fn synthesized(&self) -> bool {
+        false
+    }
+
+    /// Second descriptions of the image that contradict the manifest, each as one sentence.
+    fn contradictions(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The config's bytes, verified.
+    fn config(&self) -> Result<Vec<u8>, TransportError> {
+        let (manifest, _) = self.manifest()?;
+        let manifest: document::Manifest = document::parse(&manifest, self.place(), "the manifest")?;
+        read_blob(self, &manifest.config, document::CONFIG_MAX, "the config")
+    }
+}
+
+/// Somewhere an image can be written to.
+pub trait Sink {
+    /// Writes the image whole and gives its manifest's digest.
+    fn put(&self, image: &Image, names: &[String]) -> Result<Digest, TransportError>;
+
+    /// What consumers of this sink's form will not like about the image, one sentence each.
+    fn warnings(&self, image: &Image) -> Vec<String> {
+        let _ = image;
+        Vec::new()
+    }
+}
+
+/// A built image is read from its own memory and layer files.
+impl Source for Image {
+    fn place(&self) -> &str {
+        "the built image"
+    }
+
+    fn manifest(&self) -> Result<(Vec<u8>, String), TransportError> {
+        let manifest: document::Manifest = document::parse(&self.manifest, self.place(), "the manifest")?;
+        Ok((
+            self.manifest.clone(),
+            manifest.media_type.unwrap_or_else(|| document::MANIFEST.to_owned()),
+        ))
+    }
+
+    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send + '_>, TransportError> {
+        if *digest == self.config_digest {
+            return Ok(Box::new(VerifyingReader::new(
+                self.config.as_slice(),
+                *digest,
+                Some(size),
+            )));
+        }
+        let layer = self.layers.iter().find(|layer| layer.digest == *digest);
+        let layer = layer.ok_or_else(|| TransportError::Missing {
+            place: self.place().to_owned(),
+            what: format!("the blob `{digest}`"),
+        })?;
+        Ok(Box::new(VerifyingReader::new(layer.blob.open(), *digest, Some(size))))
+    }
+}
+
+/// Writes one image to several sinks, one after the other; a failure of one does not keep the others from being
+/// written. The results are in the sinks' order.
+pub fn put_all(sinks: &[Box<dyn Sink>], image: &Image, names: &[String]) -> Vec<Result<Digest, TransportError>> {
+    sinks.iter().map(|sink| sink.put(image, names)).collect()
+}
+
+/// A whole small blob in memory, verified; one that claims more than `limit` bytes is not read.
+pub fn read_blob(
+    source: &(impl Source + ?Sized),
+    descriptor: &document::Descriptor,
+    limit: u64,
+    what: &str,
+) -> Result<Vec<u8>, TransportError> {
+    let place = source.place().to_owned();
+    if descriptor.size > limit {
+        return Err(TransportError::TooLarge {
+            place,
+            what: what.to_owned(),
+            limit,
+        });
+    }
+    let mut bytes = Vec::new();
+    let read = source
+        .blob(&descriptor.digest, descriptor.size)?
+        .read_to_end(&mut bytes);
+    match read {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(TransportError::Read {
+            place,
+            what: format!("{what} `{}`", descriptor.digest),
+            source: error,
+        }),
+    }
+}

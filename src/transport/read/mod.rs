@@ -1,0 +1,280 @@
+//! A *stored image* is one image of an archive or a layout, chosen and ready to be read.
+//!
+//! Invariant: index, manifest and config were verified against their descriptors when it was opened; layers are
+//! verified while they are read; an archive is listed once and its blobs are read in place.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::decompress::{Packing, Unpacker};
+use super::document::{self, Descriptor};
+use super::{Source, TransportError};
+use crate::digest::{Digest, VerifyingReader};
+use crate::fsio::IoContext;
+
+mod choose;
+mod container;
+mod docker;
+
+use container::Container;
+
+/// Largest archive that is unpacked to a temporary file before it is read, in bytes.
+const SPOOL_MAX: u64 = 256 << 30;
+
+/// How to read.
+#[derive(Debug, Clone)]
+pub struct ReadOptions {
+    /// Which platform of a multi-platform image, `os/arch[/variant]`; `None` takes the only one.
+    pub platform: Option<String>,
+    /// Where compressed archives and streams are spooled to; `None` is the system's directory for temporary files.
+    pub temp_dir: Option<PathBuf>,
+    /// Largest size in bytes that a spooled archive may unpack to.
+    pub spool_max: u64,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self {
+            platform: None,
+            temp_dir: None,
+            spool_max: SPOOL_MAX,
+        }
+    }
+}
+
+/// One image of an archive or a layout.
+pub struct StoredImage {
+    place: String,
+    container: Container,
+    index: Option<Vec<u8>>,
+    manifest: Vec<u8>,
+    media_type: String,
+    names: Vec<String>,
+    synthesized: bool,
+    /// Names of blobs that are not at `blobs/sha256/<hex>`.
+    elsewhere: BTreeMap<Digest, String>,
+    contradictions: Vec<String>,
+}
+
+/// Which documents an archive must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// `manifest.json`, with or without an OCI layout around it.
+    Docker,
+    /// `oci-layout` and `index.json`.
+    Oci,
+    /// Either.
+    Any,
+}
+
+/// Opens an image of a `docker save` archive.
+pub fn docker_archive(path: &Path, name: Option<&str>, options: &ReadOptions) -> Result<StoredImage, TransportError> {
+    let place = format!("docker-archive:{}", path.display());
+    archive(path, &place, name, Form::Docker, options)
+}
+
+/// Opens an image of an OCI layout in a tar.
+pub fn oci_archive(path: &Path, name: Option<&str>, options: &ReadOptions) -> Result<StoredImage, TransportError> {
+    let place = format!("oci-archive:{}", path.display());
+    archive(path, &place, name, Form::Oci, options)
+}
+
+/// Opens an image of an OCI layout directory.
+pub fn layout(path: &Path, name: Option<&str>, options: &ReadOptions) -> Result<StoredImage, TransportError> {
+    let place = format!("oci:{}", path.display());
+    if !path.is_dir() {
+        let reason = "it is not a directory".to_owned();
+        return Err(TransportError::NotAnImage { place, reason });
+    }
+    open(Container::dir(path, &place), &place, name, Form::Oci, options)
+}
+
+/// Opens an image of a file or directory whose form is found by looking.
+pub fn any(path: &Path, name: Option<&str>, options: &ReadOptions) -> Result<StoredImage, TransportError> {
+    if path.is_dir() {
+        return layout(path, name, options);
+    }
+    archive(path, &path.display().to_string(), name, Form::Any, options)
+}
+
+/// Opens the image of an archive that arrives as a stream, which is spooled to a temporary file.
+pub fn stream(input: &mut dyn Read, place: &str, options: &ReadOptions) -> Result<StoredImage, TransportError> {
+    let file = spool(input, place, options)?;
+    open(Container::tar(file, place)?, place, None, Form::Any, options)
+}
+
+fn archive(
+    path: &Path,
+    place: &str,
+    name: Option<&str>,
+    form: Form,
+    options: &ReadOptions,
+) -> Result<StoredImage, TransportError> {
+    let mut file = File::open(path).context("open", path)?;
+    if !file.metadata().context("read the attributes of", path)?.is_file() {
+        let file = spool(&mut file, place, options)?;
+        return open(Container::tar(file, place)?, place, name, form, options);
+    }
+    let mut head = Vec::new();
+    (&file).take(6).read_to_end(&mut head).context("read", path)?;
+    io::Seek::rewind(&mut file).context("read", path)?;
+    if Packing::sniff(&head) != Packing::None {
+        file = spool(&mut file, place, options)?;
+    }
+    open(Container::tar(file, place)?, place, name, form, options)
+}
+
+/// Unpacks a stream to an unnamed temporary file, which can be read at any position.
+fn spool(input: &mut dyn Read, place: &str, options: &ReadOptions) -> Result<File, TransportError> {
+    let read = |source| TransportError::Read {
+        place: place.to_owned(),
+        what: "the archive".to_owned(),
+        source,
+    };
+    let dir = options.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let mut file = tempfile::tempfile_in(&dir).context("create a temporary file in", &dir)?;
+    let mut unpacker = Unpacker::new(input).map_err(read)?;
+    let mut buffer = vec![0; 256 << 10];
+    let mut total = 0u64;
+    loop {
+        let count = match unpacker.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(read(error)),
+        };
+        total += count as u64;
+        if total > options.spool_max {
+            let what = "the unpacked archive".to_owned();
+            return Err(TransportError::TooLarge {
+                place: place.to_owned(),
+                what,
+                limit: options.spool_max,
+            });
+        }
+        file.write_all(&buffer[..count])
+            .context("write a temporary file in", &dir)?;
+    }
+    Ok(file)
+}
+
+fn open(
+    container: Container,
+    place: &str,
+    name: Option<&str>,
+    form: Form,
+    options: &ReadOptions,
+) -> Result<StoredImage, TransportError> {
+    let (oci, docker) = (container.has("index.json"), container.has("manifest.json"));
+    let reason = match form {
+        Form::Any if !oci && !docker => "there is neither `index.json` nor `manifest.json` in it",
+        Form::Oci if !oci => "there is no `index.json` in it",
+        Form::Docker if !docker && container.has("repositories") => {
+            "there is no `manifest.json` in it; Docker before 1.10 made such archives: load and save it again"
+        }
+        Form::Docker if !docker => "there is no `manifest.json` in it",
+        _ if oci => return choose::open(container, place, name, options),
+        _ => return docker::open(container, place, name),
+    };
+    Err(TransportError::NotAnImage {
+        place: place.to_owned(),
+        reason: reason.to_owned(),
+    })
+}
+
+impl Source for StoredImage {
+    fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn manifest(&self) -> Result<(Vec<u8>, String), TransportError> {
+        Ok((self.manifest.clone(), self.media_type.clone()))
+    }
+
+    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send + '_>, TransportError> {
+        blob(&self.container, &self.place, &self.elsewhere, digest, size)
+    }
+
+    fn index(&self) -> Option<&[u8]> {
+        self.index.as_deref()
+    }
+
+    fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    fn synthesized(&self) -> bool {
+        self.synthesized
+    }
+
+    fn contradictions(&self) -> Vec<String> {
+        self.contradictions.clone()
+    }
+}
+
+fn blob(
+    container: &Container,
+    place: &str,
+    elsewhere: &BTreeMap<Digest, String>,
+    digest: &Digest,
+    size: u64,
+) -> Result<Box<dyn Read + Send>, TransportError> {
+    let usual = format!("blobs/sha256/{}", digest.hex());
+    let name = elsewhere.get(digest).unwrap_or(&usual);
+    let Some((reader, _)) = container.open(name)? else {
+        let what = format!("the blob `{digest}`");
+        return Err(TransportError::Missing {
+            place: place.to_owned(),
+            what,
+        });
+    };
+    Ok(Box::new(VerifyingReader::new(reader, *digest, Some(size))))
+}
+
+/// A verified document of a container.
+fn blob_bytes(
+    container: &Container,
+    place: &str,
+    descriptor: &Descriptor,
+    limit: u64,
+    what: &str,
+) -> Result<Vec<u8>, TransportError> {
+    if descriptor.size > limit {
+        return Err(TransportError::TooLarge {
+            place: place.to_owned(),
+            what: what.to_owned(),
+            limit,
+        });
+    }
+    let mut bytes = Vec::new();
+    let mut reader = blob(container, place, &BTreeMap::new(), &descriptor.digest, descriptor.size)?;
+    match reader.read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(source) => {
+            let what = format!("{what} `{}`", descriptor.digest);
+            Err(TransportError::Read {
+                place: place.to_owned(),
+                what,
+                source,
+            })
+        }
+    }
+}
+
+/// The media type a document has: its own word, else its descriptor's.
+fn media_type_of(bytes: &[u8], descriptor: &Descriptor) -> String {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: Option<String>,
+    }
+    let own = serde_json::from_slice::<Typed>(bytes)
+        .ok()
+        .and_then(|typed| typed.media_type);
+    own.unwrap_or_else(|| match descriptor.media_type.as_str() {
+        "" => document::MANIFEST.to_owned(),
+        media_type => media_type.to_owned(),
+    })
+}

@@ -1,0 +1,6 @@
+//! Tests of the transports as a whole; those of one file stand in it.
+
+mod hostile;
+mod peers;
+mod reading;
+mod writing;

@@ -1,0 +1,228 @@
+//! A *bundle* is the list of files that make up an image archive, with their order and contents.
+//!
+//! Invariant: a function of the image's bytes and its names alone. The order is `oci-layout`, `index.json`,
+//! `manifest.json` (docker-archives), then the blobs: manifest, config, layers from the lowest up, each once, so that
+//! whoever reads a stream knows every digest before the bytes come and can apply layers as they arrive.
+//!
+//! A docker-archive is a *union*: an OCI layout whose `manifest.json` points at `blobs/sha256/<hex>`. Docker from
+//! 1.10, podman, skopeo, buildah, containerd and umoci all read it. Two annotations name the image, because each of
+//! these clients looks at one of them: `io.containerd.image.name` has the name in full and
+//! `org.opencontainers.image.ref.name` the tag. `RepoTags` has names in full too: of an archive with several names podman
+//! reads that list alone, and would take a short `hello:latest` for `localhost/hello:latest`.
+
+use std::borrow::Cow;
+
+use serde_json::{Value, json};
+
+use super::super::TransportError;
+use super::super::document::{self, CONTAINERD_NAME, ConfigLinks, INDEX, MANIFEST, Manifest, REF_NAME};
+use super::{Out, header};
+use crate::digest::{Digest, Hasher};
+use crate::image::Image;
+use crate::layer::Layer;
+use crate::layer::tar::{BLOCK, TRAILER, padding};
+use crate::oci::{Reference, canonical_json};
+
+/// The version of the rules above; part of what [`Bundle::key`] hashes.
+const RULES: &str = "layerize image archive 1";
+
+/// The files of an archive, in order.
+pub(super) struct Bundle<'a> {
+    members: Vec<Member<'a>>,
+}
+
+struct Member<'a> {
+    name: String,
+    content: Content<'a>,
+}
+
+enum Content<'a> {
+    Directory,
+    Bytes(Cow<'a, [u8]>),
+    Layer(&'a Layer),
+}
+
+/// How an image is named in an `index.json`: the two annotations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Label {
+    /// `io.containerd.image.name`.
+    pub(super) full: Option<String>,
+    /// `org.opencontainers.image.ref.name`.
+    pub(super) reference: Option<String>,
+}
+
+impl Label {
+    fn of(name: &Reference) -> Self {
+        Self {
+            full: Some(name.to_string()),
+            reference: Some(name.tag_or_default().to_owned()),
+        }
+    }
+}
+
+/// The labels of an image with these names; a `reference` that the user asked for stands for all of them.
+pub(super) fn labels(names: &[Reference], reference: Option<&str>) -> Vec<Label> {
+    match (reference, names) {
+        (Some(reference), names) => {
+            vec![Label {
+                full: names.first().map(Reference::to_string),
+                reference: Some(reference.to_owned()),
+            }]
+        }
+        (None, []) => vec![Label {
+            full: None,
+            reference: None,
+        }],
+        (None, names) => names.iter().map(Label::of).collect(),
+    }
+}
+
+/// The descriptors of an image in an `index.json`, one for each label.
+pub(super) fn descriptors(image: &Image, labels: &[Label], place: &str) -> Result<Vec<Value>, TransportError> {
+    let manifest: Manifest = document::parse(&image.manifest, place, "the manifest to be written")?;
+    let config: ConfigLinks = document::parse(&image.config, place, "the config to be written")?;
+    check(image, &manifest, place)?;
+    let mut platform = json!({ "architecture": config.architecture, "os": config.os });
+    if let Some(variant) = config.variant {
+        platform["variant"] = Value::String(variant);
+    }
+    let descriptor = |label: &Label| {
+        let mut value = json!({
+            "mediaType": manifest.media_type.as_deref().unwrap_or(MANIFEST),
+            "digest": image.digest,
+            "size": image.manifest.len(),
+            "platform": platform,
+        });
+        for (key, text) in [(CONTAINERD_NAME, &label.full), (REF_NAME, &label.reference)] {
+            if let Some(text) = text {
+                value["annotations"][key] = Value::String(text.clone());
+            }
+        }
+        value
+    };
+    Ok(labels.iter().map(descriptor).collect())
+}
+
+/// An image value whose parts do not belong together is not written.
+fn check(image: &Image, manifest: &Manifest, place: &str) -> Result<(), TransportError> {
+    let layers = || image.layers.iter().map(|layer| (layer.digest, layer.size));
+    let named = manifest.layers.iter().map(|layer| (layer.digest, layer.size));
+    let whole = Digest::of(&image.manifest) == image.digest
+        && Digest::of(&image.config) == image.config_digest
+        && manifest.config.digest == image.config_digest
+        && layers().eq(named);
+    if whole {
+        return Ok(());
+    }
+    Err(TransportError::Malformed {
+        place: place.to_owned(),
+        what: "the image to be written".to_owned(),
+        reason: "its manifest does not name its own config and layers".to_owned(),
+    })
+}
+
+impl<'a> Bundle<'a> {
+    /// The files of a docker-archive.
+    pub(super) fn docker(image: &'a Image, names: &[Reference], place: &str) -> Result<Self, TransportError> {
+        let layers: Vec<String> = image.layers.iter().map(|layer| blob_name(&layer.digest)).collect();
+        let tags: Vec<String> = names.iter().map(Reference::to_string).collect();
+        let manifest = json!([{ "Config": blob_name(&image.config_digest), "Layers": layers, "RepoTags": tags }]);
+        Self::new(image, &labels(names, None), Some(&manifest), place)
+    }
+
+    /// The files of an OCI archive.
+    pub(super) fn oci(image: &'a Image, labels: &[Label], place: &str) -> Result<Self, TransportError> {
+        Self::new(image, labels, None, place)
+    }
+
+    fn new(image: &'a Image, labels: &[Label], docker: Option<&Value>, place: &str) -> Result<Self, TransportError> {
+        let index = index_json(descriptors(image, labels, place)?);
+        let mut bundle = Self { members: Vec::new() };
+        bundle.bytes("oci-layout", layout_json());
+        bundle.bytes("index.json", index);
+        if let Some(docker) = docker {
+            bundle.bytes("manifest.json", canonical_json(docker));
+        }
+        bundle.add("blobs/", Content::Directory);
+        bundle.add("blobs/sha256/", Content::Directory);
+        bundle.add(
+            &blob_name(&image.digest),
+            Content::Bytes(Cow::Borrowed(&image.manifest)),
+        );
+        bundle.add(
+            &blob_name(&image.config_digest),
+            Content::Bytes(Cow::Borrowed(&image.config)),
+        );
+        for layer in &image.layers {
+            let name = blob_name(&layer.digest);
+            if !bundle.members.iter().any(|member| member.name == name) {
+                bundle.add(&name, Content::Layer(layer));
+            }
+        }
+        Ok(bundle)
+    }
+
+    fn bytes(&mut self, name: &str, bytes: Vec<u8>) {
+        self.add(name, Content::Bytes(Cow::Owned(bytes)));
+    }
+
+    fn add(&mut self, name: &str, content: Content<'a>) {
+        self.members.push(Member {
+            name: name.to_owned(),
+            content,
+        });
+    }
+
+    /// A digest over everything that decides the archive's bytes, without reading a layer.
+    pub(super) fn key(&self) -> Digest {
+        let mut hasher = Hasher::new();
+        hasher.update(RULES.as_bytes());
+        for Member { name, content } in &self.members {
+            let (digest, size) = match content {
+                Content::Directory => (Digest::of(b""), 0),
+                Content::Bytes(bytes) => (Digest::of(bytes), bytes.len() as u64),
+                Content::Layer(layer) => (layer.digest, layer.size),
+            };
+            hasher.update(format!("\n{name}\0{digest}\0{size}").as_bytes());
+        }
+        hasher.digest()
+    }
+
+    /// Writes the archive, checking every layer against its digest on the way.
+    pub(super) fn write(&self, out: &mut dyn Out) -> Result<(), TransportError> {
+        for Member { name, content } in &self.members {
+            let size = match content {
+                Content::Directory => {
+                    out.bytes(&header::directory(name))?;
+                    continue;
+                }
+                Content::Bytes(bytes) => {
+                    out.bytes(&header::file(name, bytes.len() as u64))?;
+                    out.bytes(bytes)?;
+                    bytes.len() as u64
+                }
+                Content::Layer(layer) => {
+                    out.bytes(&header::file(name, layer.size))?;
+                    out.layer(layer)?;
+                    layer.size
+                }
+            };
+            out.bytes(&[0; BLOCK][..padding(size)])?;
+        }
+        out.bytes(&[0; TRAILER])?;
+        out.finish()
+    }
+}
+
+/// The content of `oci-layout` (image-spec, image-layout.md).
+pub(super) fn layout_json() -> Vec<u8> {
+    canonical_json(&json!({ "imageLayoutVersion": "1.0.0" }))
+}
+
+fn index_json(descriptors: Vec<Value>) -> Vec<u8> {
+    canonical_json(&json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": descriptors }))
+}
+
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}

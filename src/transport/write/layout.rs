@@ -1,0 +1,149 @@
+//! A *layout directory* gains an image: its blobs first, its name in `index.json` last.
+//!
+//! Invariant: whatever else the layout holds stays; a reference (`org.opencontainers.image.ref.name`) is the layout's
+//! key and moves to the new image, as a tag does. Writers lock the directory against each other; readers see the old
+//! or the new `index.json`. Format: OCI image-spec, image-layout.md.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::super::document::{self, CONTAINERD_NAME, INDEX, MANIFEST_MAX, REF_NAME};
+use super::super::names;
+use super::super::{Sink, TransportError};
+use super::{bundle, oci_labels};
+use crate::digest::Digest;
+use crate::fsio::{self, AtomicFile, IoContext};
+use crate::image::Image;
+use crate::layer::Compression;
+use crate::oci::canonical_json;
+
+/// A layout directory: `oci:DIR[:TAG]`.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    path: PathBuf,
+    reference: Option<String>,
+}
+
+impl Layout {
+    /// The layout in `path`, made where nothing is; the image gets `reference`, else the tags of its names.
+    pub fn new(path: &Path, reference: Option<&str>) -> Self {
+        Self {
+            path: path.to_owned(),
+            reference: reference.map(str::to_owned),
+        }
+    }
+
+    fn place(&self) -> String {
+        format!("oci:{}", self.path.display())
+    }
+
+    /// Sees that the directory is a layout, or empty.
+    fn prepare(&self, place: &str) -> Result<(), TransportError> {
+        let marker = self.path.join("oci-layout");
+        if !marker.exists() {
+            if !fsio::sorted_names(&self.path)?.is_empty() {
+                return Err(TransportError::Unsupported {
+                    action: "write an image to",
+                    place: place.to_owned(),
+                    instead: "the directory holds other things; name an empty or a new one".to_owned(),
+                });
+            }
+            fsio::write_atomic(&marker, &bundle::layout_json())?;
+        }
+        Ok(fsio::create_dir_all(&self.path.join("blobs/sha256"))?)
+    }
+
+    /// Writes a blob unless a file of its name and size is there.
+    fn blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        write: impl FnOnce(&mut File, &Path) -> Result<(), TransportError>,
+    ) -> Result<(), TransportError> {
+        let path = self.path.join("blobs/sha256").join(digest.hex());
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size) {
+            return Ok(());
+        }
+        let mut file = AtomicFile::create(&path)?;
+        write(file.file(), &path)?;
+        Ok(file.publish_unsynced()?)
+    }
+
+    fn blobs(&self, image: &Image) -> Result<(), TransportError> {
+        for layer in &image.layers {
+            self.blob(&layer.digest, layer.size, |file, path| Ok(layer.copy_to(file, path)?))?;
+        }
+        for (digest, bytes) in [(image.config_digest, &image.config), (image.digest, &image.manifest)] {
+            self.blob(&digest, bytes.len() as u64, |file, path| {
+                Ok(file.write_all(bytes).context("write", path)?)
+            })?;
+        }
+        // One sync of the file system instead of one for each blob: the index must not survive a crash without them.
+        Ok(fsio::sync_file_system(&self.path)?)
+    }
+
+    fn merge_index(&self, added: &[Value], place: &str) -> Result<(), TransportError> {
+        let path = self.path.join("index.json");
+        let old = match fsio::read_limited(&path, MANIFEST_MAX) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        let mut index: Value = match &old {
+            Some(bytes) => document::parse(bytes, place, "`index.json`")?,
+            None => json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }),
+        };
+        let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
+            return Err(TransportError::Malformed {
+                place: place.to_owned(),
+                what: "`index.json`".to_owned(),
+                reason: "it has no list `manifests`".to_owned(),
+            });
+        };
+        manifests.retain(|found| !added.iter().any(|new| replaces(new, found)));
+        manifests.extend(added.iter().cloned());
+        let new = canonical_json(&index);
+        if old.as_ref() != Some(&new) {
+            fsio::write_atomic(&path, &new)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a new descriptor takes the place of one found: the same reference, or the same image where it has none.
+fn replaces(new: &Value, found: &Value) -> bool {
+    let note = |value: &'_ Value, key: &str| value["annotations"][key].as_str().map(str::to_owned);
+    match (note(new, REF_NAME), note(found, REF_NAME)) {
+        (Some(new), Some(found)) => new == found,
+        (None, None) => new["digest"] == found["digest"] && note(found, CONTAINERD_NAME).is_none(),
+        _ => false,
+    }
+}
+
+impl Sink for Layout {
+    fn put(&self, image: &Image, names: &[String]) -> Result<Digest, TransportError> {
+        let place = self.place();
+        let labels = oci_labels(&names::parse_all(names)?, self.reference.as_deref())?;
+        let descriptors = bundle::descriptors(image, &labels, &place)?;
+        fsio::create_dir_all(&self.path)?;
+        // The directory itself is locked, so that no lock file is left in a layout that is published as it is.
+        let lock = File::open(&self.path).context("open", &self.path)?;
+        lock.lock().context("lock", &self.path)?;
+        self.prepare(&place)?;
+        self.blobs(image)?;
+        self.merge_index(&descriptors, &place)?;
+        Ok(image.digest)
+    }
+
+    fn warnings(&self, image: &Image) -> Vec<String> {
+        let zstd = image
+            .layers
+            .iter()
+            .any(|layer| matches!(layer.compression, Compression::Zstd(_)));
+        let text = "layers compressed with zstd cannot be unpacked by umoci before 0.5; gzip works everywhere";
+        zstd.then(|| text.to_owned()).into_iter().collect()
+    }
+}

@@ -1,0 +1,331 @@
+//! An image is *written* as an archive file, an archive on a stream, or into a layout directory.
+//!
+//! Invariant: equal images and names give equal bytes on every machine; every blob is hashed while it is copied, and a
+//! file gets its name only when all of them were right.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::names;
+use super::{Sink, TransportError};
+use crate::digest::Digest;
+use crate::fsio::{AtomicFile, IoContext};
+use crate::image::Image;
+use crate::layer::{Compression, Layer};
+use crate::oci::Reference;
+
+mod bundle;
+mod header;
+mod layout;
+mod record;
+
+use bundle::{Bundle, Label};
+pub use layout::Layout;
+
+/// Most layers that Docker's graph drivers stack.
+const DOCKER_LAYERS_MAX: usize = 125;
+const COPY_BUFFER: usize = 256 << 10;
+
+/// An archive file: `docker-archive:F` or `oci-archive:F`.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    path: PathBuf,
+    docker: bool,
+    name: Option<String>,
+    records: Option<PathBuf>,
+}
+
+/// What a write did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// Whether the file already held exactly this and was left alone.
+    pub unchanged: bool,
+}
+
+impl Archive {
+    /// A tar that is both a `docker save` archive and an OCI layout.
+    pub fn docker(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            docker: true,
+            name: None,
+            records: None,
+        }
+    }
+
+    /// A tar that is an OCI layout.
+    pub fn oci(path: &Path) -> Self {
+        Self {
+            docker: false,
+            ..Self::docker(path)
+        }
+    }
+
+    /// With a name of its own: one more name in a docker-archive, the reference in an OCI archive.
+    pub fn named(mut self, name: Option<&str>) -> Self {
+        self.name = name.map(str::to_owned);
+        self
+    }
+
+    /// With a directory for notes on what was written, so that an unchanged file is not written again.
+    pub fn records(mut self, dir: Option<&Path>) -> Self {
+        self.records = dir.map(Path::to_owned);
+        self
+    }
+
+    /// Writes the archive, or finds that the file holds it already.
+    pub fn write(&self, image: &Image, names: &[String]) -> Result<Written, TransportError> {
+        let place = self.place();
+        let bundle = self.bundle(image, names, &place)?;
+        let written = |unchanged| Written {
+            digest: image.digest,
+            unchanged,
+        };
+        let path = match target(&self.path)? {
+            Target::File(path) => path,
+            Target::Stream(mut file) => {
+                return bundle
+                    .write(&mut StreamOut::new(&mut file, &place))
+                    .map(|()| written(false));
+            }
+        };
+        let key = bundle.key();
+        if self.records.as_ref().is_some_and(|dir| record::holds(dir, &path, key)) {
+            return Ok(written(true));
+        }
+        let mut file = AtomicFile::create(&path)?;
+        bundle.write(&mut FileOut::new(file.file(), &path))?;
+        let open = file.file().try_clone().context("open", &path)?;
+        file.publish()?;
+        if let Some(dir) = &self.records {
+            record::note(dir, &path, key, &open)?;
+        }
+        Ok(written(false))
+    }
+
+    fn bundle<'a>(&self, image: &'a Image, names: &[String], place: &str) -> Result<Bundle<'a>, TransportError> {
+        let mut names = names::parse_all(names)?;
+        if !self.docker {
+            return Bundle::oci(image, &oci_labels(&names, self.name.as_deref())?, place);
+        }
+        if let Some(own) = &self.name {
+            let own = names::parse(own)?;
+            names.retain(|name| *name != own);
+            names.push(own);
+        }
+        Bundle::docker(image, &names, place)
+    }
+
+    fn place(&self) -> String {
+        let transport = if self.docker { "docker-archive" } else { "oci-archive" };
+        format!("{transport}:{}", self.path.display())
+    }
+}
+
+impl Sink for Archive {
+    fn put(&self, image: &Image, names: &[String]) -> Result<Digest, TransportError> {
+        self.write(image, names).map(|written| written.digest)
+    }
+
+    fn warnings(&self, image: &Image) -> Vec<String> {
+        docker_warnings(image)
+    }
+}
+
+/// A docker-archive on a stream: standard output, or an engine's input.
+pub struct Stream<W> {
+    writer: Mutex<W>,
+    place: String,
+}
+
+impl<W: Write> Stream<W> {
+    /// Writes to `writer`, which messages call `place`.
+    pub fn new(writer: W, place: &str) -> Self {
+        Self {
+            writer: Mutex::new(writer),
+            place: place.to_owned(),
+        }
+    }
+
+    /// Gives back the writer.
+    pub fn into_inner(self) -> W {
+        self.writer.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<W: Write> Sink for Stream<W> {
+    fn put(&self, image: &Image, names: &[String]) -> Result<Digest, TransportError> {
+        let bundle = Bundle::docker(image, &names::parse_all(names)?, &self.place)?;
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        bundle.write(&mut StreamOut::new(&mut *writer, &self.place))?;
+        Ok(image.digest)
+    }
+
+    fn warnings(&self, image: &Image) -> Vec<String> {
+        docker_warnings(image)
+    }
+}
+
+/// Where a bundle is written to.
+trait Out {
+    /// Writes bytes.
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), TransportError>;
+    /// Writes a layer's stored bytes, verified.
+    fn layer(&mut self, layer: &Layer) -> Result<(), TransportError>;
+    /// Hands everything on to the system.
+    fn finish(&mut self) -> Result<(), TransportError>;
+}
+
+/// A file, in which a layer whose cache turns out to be damaged can be written again.
+struct FileOut<'a> {
+    file: BufWriter<&'a mut File>,
+    path: &'a Path,
+}
+
+impl<'a> FileOut<'a> {
+    fn new(file: &'a mut File, path: &'a Path) -> Self {
+        Self {
+            file: BufWriter::with_capacity(64 << 10, file),
+            path,
+        }
+    }
+}
+
+impl Out for FileOut<'_> {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), TransportError> {
+        Ok(self.file.write_all(bytes).context("write", self.path)?)
+    }
+
+    fn layer(&mut self, layer: &Layer) -> Result<(), TransportError> {
+        self.finish()?;
+        Ok(layer.copy_to(self.file.get_mut(), self.path)?)
+    }
+
+    fn finish(&mut self) -> Result<(), TransportError> {
+        Ok(self.file.flush().context("write", self.path)?)
+    }
+}
+
+/// A stream, which cannot be taken back: a damaged layer ends it.
+struct StreamOut<'a> {
+    writer: BufWriter<&'a mut dyn Write>,
+    place: &'a str,
+}
+
+impl<'a> StreamOut<'a> {
+    fn new(writer: &'a mut dyn Write, place: &'a str) -> Self {
+        Self {
+            writer: BufWriter::with_capacity(64 << 10, writer),
+            place,
+        }
+    }
+
+    /// The reader's end is told apart, because it is not the writer's failure.
+    fn error(&self, source: io::Error) -> TransportError {
+        let place = self.place.to_owned();
+        match source.kind() {
+            io::ErrorKind::BrokenPipe => TransportError::ReaderGone { place },
+            _ => TransportError::Stream { place, source },
+        }
+    }
+}
+
+impl Out for StreamOut<'_> {
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), TransportError> {
+        self.writer.write_all(bytes).map_err(|source| self.error(source))
+    }
+
+    fn layer(&mut self, layer: &Layer) -> Result<(), TransportError> {
+        let mut reader = layer.open();
+        let mut buffer = vec![0; COPY_BUFFER];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => self.bytes(&buffer[..count])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(layer.read_error(error).into()),
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), TransportError> {
+        self.writer.flush().map_err(|source| self.error(source))
+    }
+}
+
+/// The labels of an OCI archive or layout; a reference follows the grammar of the image-spec's annotation.
+fn oci_labels(names: &[Reference], reference: Option<&str>) -> Result<Vec<Label>, TransportError> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:@/+".contains(&byte);
+    match reference {
+        Some(text) if text.is_empty() || !text.bytes().all(legal) => Err(TransportError::Name {
+            text: text.to_owned(),
+            reason: "a reference has letters, digits and `-._:@/+`",
+        }),
+        _ => Ok(bundle::labels(names, reference)),
+    }
+}
+
+/// What readers of docker-archives refuse.
+pub(super) fn docker_warnings(image: &Image) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if image
+        .layers
+        .iter()
+        .any(|layer| matches!(layer.compression, Compression::Zstd(_)))
+    {
+        warnings.push(
+            "layers compressed with zstd cannot be loaded by Docker before 23 nor read by umoci; gzip works everywhere"
+                .to_owned(),
+        );
+    }
+    let layers = image.layers.len();
+    if layers > DOCKER_LAYERS_MAX {
+        warnings.push(format!(
+            "Docker loads at most {DOCKER_LAYERS_MAX} layers with its classic storage, this image has {layers}"
+        ));
+    }
+    warnings
+}
+
+/// Where an archive's bytes go.
+enum Target {
+    /// A file to be replaced, absolute and without links.
+    File(PathBuf),
+    /// A pipe or device, which takes the bytes and must never be replaced.
+    Stream(File),
+}
+
+fn target(path: &Path) -> Result<Target, TransportError> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => absolute(path).map(Target::File),
+        Err(error) => Err(error).context("read the attributes of", path)?,
+        Ok(metadata) if metadata.is_file() => Ok(Target::File(fs::canonicalize(path).context("resolve", path)?)),
+        Ok(metadata) if metadata.file_type().is_fifo() || metadata.file_type().is_char_device() => Ok(Target::Stream(
+            File::options()
+                .write(true)
+                .open(path)
+                .context("open for writing", path)?,
+        )),
+        Ok(_) => {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "it is neither a file nor a pipe");
+            Err(error).context("write", path)?
+        }
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, TransportError> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let parent = fs::canonicalize(parent).context("find the directory", parent)?;
+    match path.file_name() {
+        Some(name) => Ok(parent.join(name)),
+        None => Err(io::Error::from(io::ErrorKind::InvalidInput)).context("write", path)?,
+    }
+}
