@@ -1,0 +1,92 @@
+//! A *flattened image* is the file system that its layers make, whatever their number and order.
+//!
+//! Invariant: layers are applied as the OCI image-spec has it (layer.md, "Applying Changesets"): a later entry takes
+//! the place of an earlier one, `.wh.NAME` removes NAME and all below, `.wh..wh..opq` all that lower layers put into
+//! its directory. A hard link is the file it names.
+
+use std::collections::BTreeMap;
+
+use super::super::facts::{Fact, LayerFacts};
+use crate::transport::tar_read::{Kind, clean};
+
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// Files by path, each with the index of its layer.
+pub(super) type Flat = BTreeMap<Vec<u8>, (usize, Fact)>;
+
+pub(super) fn flatten<'a>(layers: impl IntoIterator<Item = &'a LayerFacts>) -> Flat {
+    let mut flat = Flat::new();
+    for (index, layer) in layers.into_iter().enumerate() {
+        apply(&mut flat, index, layer);
+    }
+    flat
+}
+
+fn apply(flat: &mut Flat, index: usize, layer: &LayerFacts) {
+    // Whiteouts first: they mean lower layers only, wherever they stand in this one.
+    for fact in &layer.facts {
+        let (dir, name) = split(&fact.path);
+        if name == OPAQUE {
+            remove_below(flat, dir);
+        } else if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            let path = if dir.is_empty() {
+                hidden.to_vec()
+            } else {
+                [dir, b"/", hidden].concat()
+            };
+            remove_below(flat, &path);
+            flat.remove(&path);
+        }
+    }
+    for fact in layer
+        .facts
+        .iter()
+        .filter(|fact| !split(&fact.path).1.starts_with(WHITEOUT))
+    {
+        if fact.entry.kind != Kind::Directory {
+            remove_below(flat, &fact.path);
+        }
+        let fact = linked(flat, fact);
+        flat.insert(fact.path.clone(), (index, fact));
+    }
+}
+
+/// A hard link as the file that it is another name of; the link itself where there is no such file.
+fn linked(flat: &Flat, fact: &Fact) -> Fact {
+    if fact.entry.kind != Kind::HardLink {
+        return fact.clone();
+    }
+    let Some((_, target)) = flat.get(&clean(&fact.entry.link)) else {
+        return fact.clone();
+    };
+    let mut own = target.clone();
+    own.path.clone_from(&fact.path);
+    own.entry.path.clone_from(&fact.entry.path);
+    own
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&[], path),
+    }
+}
+
+/// Removes everything below a directory; the root is the empty path.
+fn remove_below(flat: &mut Flat, dir: &[u8]) {
+    if dir.is_empty() {
+        flat.clear();
+        return;
+    }
+    let from = [dir, b"/"].concat();
+    let below: Vec<Vec<u8>> = flat
+        .range(from.clone()..)
+        .map(|(path, _)| path)
+        .take_while(|path| path.starts_with(&from))
+        .cloned()
+        .collect();
+    for path in below {
+        flat.remove(&path);
+    }
+}

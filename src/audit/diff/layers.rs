@@ -1,0 +1,155 @@
+//! Layers are *paired* by diffID, in order; what is left over was added, removed, moved, or changed in place.
+//!
+//! Invariant: each layer of either image has exactly one fate; no layer is read for it.
+
+use super::super::opened::OpenedLayer;
+use super::sequence::align;
+use crate::digest::{DiffId, Digest};
+
+/// What became of a layer, by its indexes in both images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The same blob, or the same tar in another blob, at the same place in the order.
+    Same(usize, usize),
+    /// Another tar at the same place in the order.
+    Changed(usize, usize),
+    /// The same tar elsewhere in the order.
+    Moved(usize, usize),
+    /// Only in the first image.
+    Removed(usize),
+    /// Only in the second image.
+    Added(usize),
+}
+
+/// What makes two layers the same: the tar, or the blob where a config does not say the tar.
+#[derive(PartialEq, Eq)]
+enum Identity {
+    Tar(DiffId),
+    Blob(Digest),
+}
+
+pub(super) fn fates(a: &[OpenedLayer], b: &[OpenedLayer]) -> Vec<Fate> {
+    let identities = |layers: &[OpenedLayer]| -> Vec<Identity> {
+        let identity = |layer: &OpenedLayer| {
+            layer
+                .diff_id
+                .map_or(Identity::Blob(layer.descriptor.digest), Identity::Tar)
+        };
+        layers.iter().map(identity).collect()
+    };
+    let (ids_a, ids_b) = (identities(a), identities(b));
+    let mut fates = Vec::new();
+    let mut loose = (Vec::new(), Vec::new());
+    let (mut x, mut y) = (0, 0);
+    for (to_x, to_y) in align(&ids_a, &ids_b).into_iter().chain([(a.len(), b.len())]) {
+        gap(x..to_x, y..to_y, &mut fates, &mut loose);
+        if to_x < a.len() && to_y < b.len() {
+            fates.push(Fate::Same(to_x, to_y));
+        }
+        (x, y) = (to_x + 1, to_y + 1);
+    }
+    resolve_moves(&mut fates, &ids_a, &ids_b, &loose);
+    fates
+}
+
+/// Between two pairs, as many layers on both sides stand for each other; otherwise it cannot be told which do.
+fn gap(
+    a: std::ops::Range<usize>,
+    b: std::ops::Range<usize>,
+    fates: &mut Vec<Fate>,
+    loose: &mut (Vec<usize>, Vec<usize>),
+) {
+    loose.0.extend(a.clone());
+    loose.1.extend(b.clone());
+    if a.len() == b.len() {
+        fates.extend(a.zip(b).map(|(x, y)| Fate::Changed(x, y)));
+    } else {
+        fates.extend(a.map(Fate::Removed));
+        fates.extend(b.map(Fate::Added));
+    }
+}
+
+/// Layers that are in both images out of order: whatever else was thought of them, they moved.
+fn resolve_moves(fates: &mut Vec<Fate>, a: &[Identity], b: &[Identity], loose: &(Vec<usize>, Vec<usize>)) {
+    let mut free = loose.1.clone();
+    for &x in &loose.0 {
+        let Some(found) = free.iter().position(|&y| a[x] == b[y]) else {
+            continue;
+        };
+        let y = free.remove(found);
+        let split = |fate: Fate| match fate {
+            Fate::Changed(p, q) if p == x && q == y => vec![],
+            Fate::Changed(p, q) if p == x => vec![Fate::Added(q)],
+            Fate::Changed(p, q) if q == y => vec![Fate::Removed(p)],
+            Fate::Removed(p) if p == x => vec![],
+            Fate::Added(q) if q == y => vec![],
+            other => vec![other],
+        };
+        *fates = fates.drain(..).flat_map(split).collect();
+        fates.push(Fate::Moved(x, y));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::document::Descriptor;
+
+    fn layers(text: &str) -> Vec<OpenedLayer> {
+        let layer = |byte: u8| OpenedLayer {
+            descriptor: Descriptor {
+                media_type: String::new(),
+                digest: Digest::of(&[byte]),
+                size: 1,
+                annotations: None,
+                platform: None,
+            },
+            diff_id: Some(DiffId::from_bytes([byte; 32])),
+        };
+        text.bytes().map(layer).collect()
+    }
+
+    #[test]
+    fn every_layer_has_one_fate() {
+        use Fate::{Added, Changed, Moved, Removed, Same};
+        for (a, b, expected) in [
+            ("abc", "abc", vec![Same(0, 0), Same(1, 1), Same(2, 2)]),
+            ("abc", "axc", vec![Same(0, 0), Changed(1, 1), Same(2, 2)]),
+            ("abc", "abxc", vec![Same(0, 0), Same(1, 1), Added(2), Same(2, 3)]),
+            ("abc", "ac", vec![Same(0, 0), Removed(1), Same(2, 1)]),
+            ("abc", "xyz", vec![Changed(0, 0), Changed(1, 1), Changed(2, 2)]),
+            ("ab", "ba", vec![Same(1, 0), Moved(0, 1)]),
+            ("a", "", vec![Removed(0)]),
+            ("", "", vec![]),
+        ] {
+            assert_eq!(fates(&layers(a), &layers(b)), expected, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn fates_cover_both_images_exactly_once() {
+        for (a, b) in [
+            ("abcdef", "fabxde"),
+            ("aab", "baa"),
+            ("abc", "cba"),
+            ("abxy", "yxzw"),
+            ("aaaa", "aa"),
+        ] {
+            let mut seen = (vec![0; a.len()], vec![0; b.len()]);
+            for fate in fates(&layers(a), &layers(b)) {
+                match fate {
+                    Fate::Same(x, y) | Fate::Changed(x, y) | Fate::Moved(x, y) => {
+                        seen.0[x] += 1;
+                        seen.1[y] += 1;
+                    }
+                    Fate::Removed(x) => seen.0[x] += 1,
+                    Fate::Added(y) => seen.1[y] += 1,
+                }
+            }
+            assert!(
+                seen.0.iter().chain(&seen.1).all(|&count| count == 1),
+                "{a} {b}: {seen:?}"
+            );
+        }
+    }
+}

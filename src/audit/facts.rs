@@ -1,0 +1,79 @@
+//! The *facts* of a layer: what each of its entries says, with a digest in place of each content.
+//!
+//! Invariant: memory grows with the number of entries and never with their sizes.
+
+use std::collections::BTreeMap;
+
+use super::AuditError;
+use super::stream::{LayerEnd, LayerStream};
+use crate::digest::{Digest, Hasher};
+use crate::transport::Source;
+use crate::transport::document::Descriptor;
+use crate::transport::tar_read::{Entry, Kind};
+
+/// An entry, its content replaced by a digest.
+#[derive(Debug, Clone)]
+pub(super) struct Fact {
+    /// Path without `./` and trailing slash.
+    pub(super) path: Vec<u8>,
+    /// The entry as read.
+    pub(super) entry: Entry,
+    /// Digest of a file's content.
+    pub(super) content: Option<Digest>,
+}
+
+impl Fact {
+    /// The path for people.
+    pub(super) fn shown(&self) -> String {
+        shown(&self.path)
+    }
+}
+
+/// All entries of a layer, in its order.
+pub(super) struct LayerFacts {
+    pub(super) facts: Vec<Fact>,
+    pub(super) end: LayerEnd,
+}
+
+/// Reads a whole layer.
+pub(super) fn scan(source: &dyn Source, descriptor: &Descriptor) -> Result<LayerFacts, AuditError> {
+    let mut stream = LayerStream::open(source, descriptor)?;
+    let mut facts = Vec::new();
+    while let Some(entry) = stream.next_entry()? {
+        let mut content = None;
+        if matches!(entry.kind, Kind::File | Kind::Other(_)) {
+            let mut hasher = Hasher::new();
+            stream.body(|bytes| {
+                hasher.update(bytes);
+                Ok(())
+            })?;
+            content = Some(hasher.digest());
+        }
+        facts.push(Fact {
+            path: entry.clean_path(),
+            entry,
+            content,
+        });
+    }
+    Ok(LayerFacts {
+        facts,
+        end: stream.finish()?,
+    })
+}
+
+impl LayerFacts {
+    /// The entries by path; of a path that is there twice the last counts, as it does for whoever unpacks.
+    pub(super) fn by_path(&self) -> BTreeMap<&[u8], &Fact> {
+        self.facts.iter().map(|fact| (fact.path.as_slice(), fact)).collect()
+    }
+}
+
+/// Bytes of a path for people: UTF-8 as it is, control characters and other bytes escaped.
+pub(super) fn shown(path: &[u8]) -> String {
+    match std::str::from_utf8(path) {
+        Ok("") => "/".to_owned(),
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        Ok(text) => text.escape_debug().to_string(),
+        Err(_) => path.escape_ascii().to_string(),
+    }
+}

@@ -1,0 +1,258 @@
+//! An *inspection* says what an image is: its names, digests, config and layers with the store paths they hold.
+//!
+//! Invariant: without options nothing but the documents is read; with them, what was read is verified.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::opened::{Opened, OpenedLayer};
+use super::stream::{LayerStream, packing_of};
+use super::{AuditError, human_size, owner};
+use crate::digest::{DiffId, Digest};
+use crate::transport::Source;
+
+/// The annotation of a layer's descriptor that lists the store paths in it, separated by spaces.
+const STORE_PATHS: &str = "dev.layerize.store-paths";
+
+/// How deep to look.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InspectOptions {
+    /// Read the layers: their uncompressed sizes, entries, and the store paths of those without an annotation.
+    pub layers: bool,
+}
+
+/// What an image is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Where it is.
+    pub place: String,
+    /// Its names there.
+    pub names: Vec<String>,
+    /// Digest of the manifest; `None` where the place holds none (old docker archives).
+    pub digest: Option<Digest>,
+    /// Media type of the manifest.
+    pub media_type: String,
+    /// Digest of the config: Docker's image ID.
+    pub config_digest: Digest,
+    /// Media type of the config.
+    pub config_media_type: String,
+    /// `os/architecture[/variant]`.
+    pub platform: String,
+    /// When it was made, as the config says.
+    pub created: Option<String>,
+    /// The config's `config`: entrypoint, environment and the like, as it stands.
+    pub config: Value,
+    /// The manifest's annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// The layers, lowest first.
+    pub layers: Vec<LayerReport>,
+    /// Bytes of all layers as stored.
+    pub size: u64,
+    /// Bytes of all layers' tars, where they were read.
+    pub unpacked_size: Option<u64>,
+}
+
+/// What a layer is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LayerReport {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Digest of its tar, as the config says.
+    pub diff_id: Option<DiffId>,
+    /// Media type.
+    pub media_type: String,
+    /// Bytes as stored.
+    pub size: u64,
+    /// How it is compressed, by its first bytes.
+    pub compression: &'static str,
+    /// Bytes of its tar, where it was read.
+    pub unpacked_size: Option<u64>,
+    /// Number of its entries, where it was read.
+    pub entries: Option<u64>,
+    /// The store paths in it, sorted.
+    pub store_paths: Vec<String>,
+    /// What the history says of it.
+    pub comment: Option<String>,
+    /// Its descriptor's other annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Reads an image's documents, and its layers where the options say so.
+pub fn inspect(source: &dyn Source, options: InspectOptions) -> Result<Report, AuditError> {
+    let image = Opened::new(source)?;
+    let history = image.layer_history();
+    let mut layers = Vec::new();
+    for (index, layer) in image.layers.iter().enumerate() {
+        let made = history
+            .get(index)
+            .and_then(|entry| entry.comment.clone().or_else(|| entry.created_by.clone()));
+        layers.push(layer_report(source, layer, made, options)?);
+    }
+    Ok(Report {
+        place: source.place().to_owned(),
+        names: source.names().to_vec(),
+        digest: (!source.synthesized()).then_some(image.manifest_digest),
+        media_type: image.media_type.clone(),
+        config_digest: image.manifest.config.digest,
+        config_media_type: image.manifest.config.media_type.clone(),
+        platform: image.config.platform().to_string(),
+        created: image.config_value["created"].as_str().map(str::to_owned),
+        config: image.config_value["config"].clone(),
+        annotations: image.manifest.annotations.clone().unwrap_or_default(),
+        size: layers.iter().map(|layer| layer.size).sum(),
+        unpacked_size: layers.iter().map(|layer| layer.unpacked_size).sum(),
+        layers,
+    })
+}
+
+fn layer_report(
+    source: &dyn Source,
+    layer: &OpenedLayer,
+    comment: Option<String>,
+    options: InspectOptions,
+) -> Result<LayerReport, AuditError> {
+    let descriptor = &layer.descriptor;
+    let mut annotations = descriptor.annotations.clone().unwrap_or_default();
+    let listed = annotations.remove(STORE_PATHS);
+    let mut report = LayerReport {
+        digest: descriptor.digest,
+        diff_id: layer.diff_id,
+        media_type: descriptor.media_type.clone(),
+        size: descriptor.size,
+        compression: packing_of(source, descriptor)?.name(),
+        unpacked_size: None,
+        entries: None,
+        store_paths: listed
+            .iter()
+            .flat_map(|text| text.split_whitespace())
+            .map(str::to_owned)
+            .collect(),
+        comment,
+        annotations,
+    };
+    if options.layers {
+        let mut stream = LayerStream::open(source, descriptor)?;
+        let mut found = BTreeSet::new();
+        let mut entries = 0;
+        while let Some(entry) = stream.next_entry()? {
+            entries += 1;
+            found.extend(owner(&String::from_utf8_lossy(&entry.clean_path())).map(|(path, _)| path));
+        }
+        report.unpacked_size = Some(stream.finish()?.tar_size);
+        report.entries = Some(entries);
+        report.store_paths = found.into_iter().collect();
+    }
+    Ok(report)
+}
+
+impl Report {
+    /// The report for people.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let mut line = |label: &str, value: &str| {
+            let _ = writeln!(text, "{label:<13}{value}");
+        };
+        line("image", &self.place);
+        self.names.iter().for_each(|name| line("name", name));
+        match &self.digest {
+            Some(digest) => line("digest", &digest.to_string()),
+            None => line("digest", "none: the archive holds no manifest"),
+        }
+        line("config", &self.config_digest.to_string());
+        line("media type", &self.media_type);
+        line("platform", &self.platform);
+        line("created", self.created.as_deref().unwrap_or("unknown"));
+        for (label, field) in FIELDS {
+            for value in values(&self.config[field]) {
+                line(label, &value);
+            }
+        }
+        for (key, value) in &self.annotations {
+            line("annotation", &format!("{key}={value}"));
+        }
+        let unpacked = self
+            .unpacked_size
+            .map(|size| format!(", {} unpacked", human_size(size)))
+            .unwrap_or_default();
+        line(
+            "layers",
+            &format!("{}, {}{unpacked}", self.layers.len(), human_size(self.size)),
+        );
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.render(index, &mut text);
+        }
+        text
+    }
+}
+
+/// The config's fields in the order people expect them.
+const FIELDS: [(&str, &str); 9] = [
+    ("entrypoint", "Entrypoint"),
+    ("cmd", "Cmd"),
+    ("env", "Env"),
+    ("user", "User"),
+    ("workdir", "WorkingDir"),
+    ("port", "ExposedPorts"),
+    ("volume", "Volumes"),
+    ("label", "Labels"),
+    ("stop signal", "StopSignal"),
+];
+
+/// The lines of a config field: a command on one line, a map or an environment on one line for each member.
+fn values(value: &Value) -> Vec<String> {
+    match value {
+        Value::Null => Vec::new(),
+        Value::String(text) if text.is_empty() => Vec::new(),
+        Value::String(text) => vec![text.clone()],
+        Value::Array(items)
+            if items
+                .iter()
+                .all(|item| item.as_str().is_some_and(|text| text.contains('='))) =>
+        {
+            items.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+        }
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| {
+                value
+                    .as_str()
+                    .map_or_else(|| key.clone(), |text| format!("{key}={text}"))
+            })
+            .collect(),
+        other => vec![other.to_string()],
+    }
+}
+
+impl LayerReport {
+    fn render(&self, index: usize, text: &mut String) {
+        let unpacked = self
+            .unpacked_size
+            .map(|size| format!(" of {}", human_size(size)))
+            .unwrap_or_default();
+        let entries = self
+            .entries
+            .map(|count| format!(", {count} entries"))
+            .unwrap_or_default();
+        let size = human_size(self.size);
+        let _ = writeln!(
+            text,
+            "  {index:>3}  {}  {size}{unpacked}, {}{entries}",
+            self.digest, self.compression
+        );
+        if let Some(diff_id) = self
+            .diff_id
+            .filter(|diff_id| diff_id.as_bytes() != self.digest.as_bytes())
+        {
+            let _ = writeln!(text, "       diffID {diff_id}");
+        }
+        if let Some(comment) = self.comment.as_ref().filter(|comment| !comment.is_empty()) {
+            let _ = writeln!(text, "       {comment}");
+        }
+        for path in &self.store_paths {
+            let _ = writeln!(text, "       {path}");
+        }
+    }
+}

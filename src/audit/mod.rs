@@ -1,0 +1,107 @@
+//! An *audit* reads images back and explains them: inspect, diff, verify.
+//!
+//! Invariant: a report is a function of the two images' bytes; equal digests are never opened; layers are streamed and
+//! no file's content is held in memory beyond a bound.
+
+mod diff;
+mod facts;
+mod inspect;
+mod opened;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub use diff::{
+    ArchiveChange, Aspect, ContentChange, DiffOptions, DiffReport, Difference, FieldChange, FileChange, LayerChange,
+    LayerPlace, Side, StorePathChange, diff,
+};
+pub use inspect::{InspectOptions, LayerReport, Report, inspect};
+pub use verify::{Problem, VerifyReport, verify};
+
+use crate::digest::{DiffId, Digest};
+use crate::store_path::StoreDir;
+use crate::transport::TransportError;
+
+/// Why an image could not be audited.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The image could not be read.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A layer could not be read to its end, or is not what its digest says.
+    #[error("cannot read the layer `{digest}` of `{place}`")]
+    Layer {
+        /// Where the image is.
+        place: String,
+        /// The layer.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A layer's tar is broken.
+    #[error("cannot read the tar of the layer `{digest}` of `{place}`")]
+    Tar {
+        /// Where the image is.
+        place: String,
+        /// The layer.
+        digest: Digest,
+        /// Where and why.
+        #[source]
+        source: crate::transport::tar_read::TarError,
+    },
+    /// A layer's tar is another than the config claims, so that nothing can be said by the claim.
+    #[error("the layer `{digest}` of `{place}` unpacks to {actual}, and the config claims {claimed}")]
+    Claim {
+        /// Where the image is.
+        place: String,
+        /// The layer.
+        digest: Digest,
+        /// The diffID in the config.
+        claimed: DiffId,
+        /// The diffID of the tar.
+        actual: DiffId,
+    },
+    /// A temporary file could not be used.
+    #[error(transparent)]
+    Io(#[from] crate::fsio::PathError),
+}
+
+impl AuditError {
+    /// What the user can do about it, where anything can be said.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Transport(error) => error.help(),
+            Self::Layer { .. } | Self::Tar { .. } | Self::Claim { .. } => {
+                Some("`layerize verify` says what is wrong with the image".to_owned())
+            }
+            Self::Io(_) => None,
+        }
+    }
+}
+
+/// The store path that owns a file and what follows it, by the file's path in the image.
+fn owner(path: &str) -> Option<(String, String)> {
+    let absolute = format!("/{}", path.trim_start_matches('/'));
+    [StoreDir::layerize(), StoreDir::nix()].iter().find_map(|dir| {
+        let (path, below) = dir.split(&absolute)?;
+        Some((dir.join(&path), below.to_owned()))
+    })
+}
+
+/// A size as people read it.
+fn human_size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
+}

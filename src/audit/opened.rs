@@ -1,0 +1,75 @@
+//! An *opened image* is a source's manifest and config, read and parsed once.
+//!
+//! Invariant: both documents are kept as bytes and as values; every layer of the manifest is listed, with its diffID
+//! where the config has one for it.
+
+use serde_json::Value;
+
+use super::AuditError;
+use crate::digest::{DiffId, Digest};
+use crate::transport::document::{self, ConfigLinks, Descriptor, Manifest};
+use crate::transport::{Source, TransportError};
+
+/// Manifest and config of an image.
+pub(super) struct Opened<'a> {
+    pub(super) source: &'a dyn Source,
+    pub(super) manifest_bytes: Vec<u8>,
+    pub(super) media_type: String,
+    pub(super) manifest_digest: Digest,
+    pub(super) manifest: Manifest,
+    pub(super) manifest_value: Value,
+    pub(super) config_bytes: Vec<u8>,
+    pub(super) config: ConfigLinks,
+    pub(super) config_value: Value,
+    pub(super) layers: Vec<OpenedLayer>,
+}
+
+/// A layer as the documents describe it.
+#[derive(Debug, Clone)]
+pub(super) struct OpenedLayer {
+    pub(super) descriptor: Descriptor,
+    /// `None` where the config has too few.
+    pub(super) diff_id: Option<DiffId>,
+}
+
+impl<'a> Opened<'a> {
+    pub(super) fn new(source: &'a dyn Source) -> Result<Self, AuditError> {
+        let place = source.place();
+        let (manifest_bytes, media_type) = source.manifest()?;
+        let manifest: Manifest = document::parse(&manifest_bytes, place, "the manifest")?;
+        let config_bytes = source.config()?;
+        let config: ConfigLinks = document::parse(&config_bytes, place, "the config")?;
+        let diff_ids = config.rootfs.diff_ids.clone().unwrap_or_default();
+        let layers = manifest.layers.iter().enumerate();
+        let layers = layers.map(|(index, descriptor)| OpenedLayer {
+            descriptor: descriptor.clone(),
+            diff_id: diff_ids.get(index).copied(),
+        });
+        Ok(Self {
+            source,
+            media_type,
+            manifest_digest: Digest::of(&manifest_bytes),
+            manifest_value: value(&manifest_bytes, place, "the manifest")?,
+            config_value: value(&config_bytes, place, "the config")?,
+            layers: layers.collect(),
+            manifest_bytes,
+            manifest,
+            config_bytes,
+            config,
+        })
+    }
+
+    /// The history entries that made layers, in the layers' order.
+    pub(super) fn layer_history(&self) -> Vec<&document::History> {
+        self.config
+            .history
+            .iter()
+            .flatten()
+            .filter(|entry| !entry.empty_layer)
+            .collect()
+    }
+}
+
+fn value(bytes: &[u8], place: &str, what: &str) -> Result<Value, TransportError> {
+    document::parse(bytes, place, what)
+}
