@@ -1,0 +1,173 @@
+//! The user's *configuration*: `$XDG_CONFIG_HOME/layerize/config.toml`, about this machine and never about a digest.
+//!
+//! Invariant: nothing in it can change what is built, only where bytes come from and how long they are kept.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::Deserialize;
+
+use super::error::advised;
+
+/// How many bytes of packed layers are kept unless `[cache] max-size` says otherwise.
+const DEFAULT_CACHE_BYTES: u64 = 20_000_000_000;
+
+/// Largest configuration file that is read.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// What the user configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `store`: the physical store.
+    pub store: Option<PathBuf>,
+    /// `[debian] mirrors`: tried before the machine's apt.
+    pub debian_mirrors: Vec<String>,
+    /// `[debian] snapshots`: asked for versions that the mirrors no longer carry.
+    pub debian_snapshots: Vec<String>,
+    /// `[cache] max-size` in bytes.
+    pub cache_max_size: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        File::default().into_config()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    store: Option<PathBuf>,
+    debian: Debian,
+    cache: Cache,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Debian {
+    mirrors: Vec<String>,
+    snapshots: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct Cache {
+    #[serde(deserialize_with = "size")]
+    max_size: Option<u64>,
+}
+
+impl Config {
+    /// Reads the file; a missing one is an empty one.
+    pub fn load(path: Option<PathBuf>) -> anyhow::Result<Self> {
+        let Some(path) = path.filter(|path| path.exists()) else {
+            return Ok(Self::default());
+        };
+        let bytes = crate::fsio::read_limited(&path, CONFIG_BYTES_MAX)?;
+        let text = String::from_utf8(bytes).with_context(|| format!("`{}` is not UTF-8", path.display()))?;
+        Self::parse(&text, &path)
+    }
+
+    fn parse(text: &str, path: &Path) -> anyhow::Result<Self> {
+        let file: File = toml::from_str(text).map_err(|error| {
+            advised(
+                format!(
+                    "`{}` is not a valid configuration:\n{}",
+                    path.display(),
+                    error.to_string().trim_end()
+                ),
+                "known are: store, [debian] mirrors and snapshots, [cache] max-size",
+            )
+        })?;
+        Ok(file.into_config())
+    }
+}
+
+impl File {
+    fn into_config(self) -> Config {
+        Config {
+            store: self.store,
+            debian_mirrors: self.debian.mirrors,
+            debian_snapshots: self.debian.snapshots,
+            cache_max_size: self.cache.max_size.unwrap_or(DEFAULT_CACHE_BYTES),
+        }
+    }
+}
+
+/// Bytes as a number, or as text with a unit: `"20GB"`, `"500MiB"`.
+fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Size {
+        Bytes(u64),
+        Text(String),
+    }
+    match Size::deserialize(deserializer)? {
+        Size::Bytes(bytes) => Ok(Some(bytes)),
+        Size::Text(text) => parse_size(&text)
+            .map(Some)
+            .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no size: write for example \"20GB\""))),
+    }
+}
+
+/// Parses `"20GB"`, `"500 MiB"`, `"1000"` into bytes.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_parse() {
+        let cases = [
+            ("20GB", Some(20_000_000_000)),
+            ("500 MiB", Some(500 << 20)),
+            ("7", Some(7)),
+            ("GB", None),
+            ("1 XB", None),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(parse_size(text), bytes, "{text}");
+        }
+        assert_eq!(parse_size("99999999999 TB"), None, "overflow");
+    }
+
+    #[test]
+    fn a_configuration_is_read_and_errors_say_where() {
+        let path = Path::new("config.toml");
+        let config = Config::parse("[debian]\nmirrors = [\"/m\"]\n[cache]\nmax-size = \"1GB\"\n", path).unwrap();
+        assert_eq!(
+            (config.debian_mirrors.as_slice(), config.cache_max_size),
+            (&["/m".to_owned()][..], 1_000_000_000)
+        );
+        let error = Config::parse("[cache]\nmax-size = \"much\"\n", path)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("config.toml") && error.contains("line 2") && error.contains("`much` is no size"),
+            "{error}"
+        );
+        assert!(
+            Config::parse("stroe = \"x\"\n", path)
+                .unwrap_err()
+                .to_string()
+                .contains("stroe")
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! What is shown when a command fails: `error:`, its causes, and what to type next.
+//!
+//! Invariant: exit status 2 is trouble, 1 is the answer no; a closed pipe is no trouble.
+
+use std::fmt::Write as _;
+use std::io;
+
+use crate::audit::AuditError;
+use crate::build::BuildError;
+use crate::fetch::{FetchError, UnpackError};
+use crate::image::ImageError;
+use crate::layer::partition::PlanError;
+use crate::layer::{LayerError, ParseCompressionError};
+use crate::nar::NarError;
+use crate::oci::ReferenceError;
+use crate::root::RootError;
+use crate::spec::Diagnostics;
+use crate::store::StoreError;
+use crate::transport::TransportError;
+
+use super::ui::Ui;
+
+/// A failure with advice that the command itself has.
+#[derive(Debug)]
+pub struct Advised {
+    /// What failed.
+    pub message: String,
+    /// What to type next.
+    pub help: String,
+}
+
+impl std::fmt::Display for Advised {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Advised {}
+
+/// An [`anyhow::Error`] with advice.
+pub fn advised(message: impl Into<String>, help: impl Into<String>) -> anyhow::Error {
+    Advised {
+        message: message.into(),
+        help: help.into(),
+    }
+    .into()
+}
+
+/// Prints a failure to standard error.
+pub fn show(error: &anyhow::Error, ui: &Ui) {
+    ui.clear();
+    ui.line(render(error, ui).trim_end());
+}
+
+fn render(error: &anyhow::Error, ui: &Ui) -> String {
+    if let Some(diagnostics) = error.downcast_ref::<Diagnostics>() {
+        return diagnostics.render(ui.color());
+    }
+    let mut text = format!("{} {error}\n", ui.paint("error:", "1;31"));
+    let mut shown = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Transparent errors print what their source prints: once is enough.
+        if cause != shown {
+            let _ = writeln!(text, "caused by: {cause}");
+        }
+        shown = cause;
+    }
+    let mut helps: Vec<String> = error.chain().filter_map(help).collect();
+    helps.dedup();
+    for help in helps {
+        let _ = writeln!(text, "{} {help}", ui.paint("help:", "1;36"));
+    }
+    text
+}
+
+/// The advice that an error of one of our modules carries.
+fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    macro_rules! first_help {
+        ($($kind:ty),*) => {
+            None$(.or_else(|| error.downcast_ref::<$kind>().and_then(<$kind>::help)))*
+        };
+    }
+    error
+        .downcast_ref::<Advised>()
+        .map(|advised| advised.help.clone())
+        .or_else(|| {
+            first_help!(
+                AuditError,
+                BuildError,
+                FetchError,
+                ImageError,
+                LayerError,
+                NarError,
+                ParseCompressionError,
+                PlanError,
+                ReferenceError,
+                RootError,
+                StoreError,
+                TransportError,
+                UnpackError
+            )
+        })
+}
+
+/// Whether the failure is that whoever read our output went away.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}

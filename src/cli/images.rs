@@ -1,0 +1,349 @@
+//! From targets to *images*: gathers what an image is made of and has it assembled.
+//!
+//! Invariant: an image of store paths and an image of a spec take the same way; flags only fill in a spec.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::image::{self, ClosureMember, ContentRoot, Image, ImageRequest, RootPackage};
+use crate::layer::partition::LayerPlan;
+use crate::layer::{Compression, PackOptions};
+use crate::oci::Platform;
+use crate::plan::Input;
+use crate::spec::{self, Spanned};
+use crate::store_path::{StoreDir, StorePath};
+
+use super::context::Context;
+use super::error::advised;
+use super::pipeline::{Target, Work};
+
+/// The platform of images without anything that says otherwise. Not the machine's: a digest may not depend on it.
+const DEFAULT_PLATFORM: &str = "linux/amd64";
+
+/// Largest plan file that is read.
+const PLAN_BYTES_MAX: u64 = 256 << 20;
+
+/// Options that make up an image of store paths, or change one of the spec.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Image options")]
+pub struct ImageFlags {
+    /// Name of an image of store paths, with its tag if it has one
+    #[arg(long, value_name = "NAME[:TAG]")]
+    name: Option<String>,
+    /// Program of an image of store paths; repeat for its fixed arguments
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    entrypoint: Vec<String>,
+    /// Default argument of an image of store paths; repeatable
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    cmd: Vec<String>,
+    /// Variable of an image of store paths; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    env: Vec<String>,
+    /// Working directory of an image of store paths
+    #[arg(long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// User of an image of store paths
+    #[arg(long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Label of an image of store paths; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// Port of an image of store paths; repeatable
+    #[arg(long, value_name = "PORT[/PROTOCOL]")]
+    port: Vec<String>,
+    /// Platform of an image of store paths [default: linux/amd64]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
+    /// gzip[:LEVEL], zstd[:LEVEL] or none [default: the spec's, else gzip]
+    #[arg(long, value_name = "HOW")]
+    pub compression: Option<Compression>,
+    /// Most layers [default: the spec's, else 100]
+    #[arg(long, value_name = "N")]
+    pub max_layers: Option<u32>,
+    /// How store paths are grouped into layers [default: the spec's, else churn]
+    #[arg(long, value_name = "NAME")]
+    pub strategy: Option<String>,
+    /// Take the layers from a plan file: one of `layerize plan --json`, or written by hand
+    #[arg(long, value_name = "FILE", conflicts_with = "previous")]
+    pub plan: Option<PathBuf>,
+    /// Start from the plan of the release before, and keep what did not change as it is
+    #[arg(long, value_name = "FILE")]
+    pub previous: Option<PathBuf>,
+    /// One gzip member a layer, for consumers that read no more than the first
+    #[arg(long)]
+    pub single_member: bool,
+    /// Number of threads that pack [default: the number of cores]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub pack_threads: usize,
+}
+
+/// An assembled image with its names.
+pub struct NamedImage {
+    /// What the user calls it; names the default archive.
+    pub name: String,
+    /// `NAME:TAG`, for the sinks.
+    pub names: Vec<String>,
+    /// The image.
+    pub image: Image,
+}
+
+/// Everything that an image is made of, found and in the store.
+pub struct Recipe {
+    /// What the spec or the flags say.
+    pub spec: spec::Image,
+    contents: Vec<ContentRoot>,
+    closure: Vec<ClosureMember>,
+    root: Vec<RootPackage>,
+    platform: Platform,
+    plan: Option<LayerPlan>,
+    previous: Option<LayerPlan>,
+}
+
+impl Recipe {
+    /// The recipe as the `image` module takes it.
+    pub fn request(&self, context: &Context) -> ImageRequest<'_> {
+        ImageRequest {
+            spec: &self.spec,
+            contents: self.contents.clone(),
+            closure: self.closure.clone(),
+            root: self.root.clone(),
+            platform: self.platform.clone(),
+            created: context.epoch,
+            plan: self.plan.clone(),
+            previous: self.previous.clone(),
+        }
+    }
+}
+
+/// Assembles all images among the targets; all store paths among them make up one.
+pub fn of_targets(work: &Work, flags: &ImageFlags, context: &Context) -> anyhow::Result<Vec<NamedImage>> {
+    let mut images = Vec::new();
+    for recipe in recipes(work, flags)? {
+        images.push(assemble(&recipe, flags, context)?);
+    }
+    for target in &work.targets {
+        if let Target::Image(_) = target {
+            work.add_root(target)?;
+        }
+    }
+    Ok(images)
+}
+
+/// What each image among the targets is made of.
+pub fn recipes(work: &Work, flags: &ImageFlags) -> anyhow::Result<Vec<Recipe>> {
+    let mut paths = Vec::new();
+    let mut recipes = Vec::new();
+    for target in &work.targets {
+        match target {
+            Target::Path(path) => paths.push(path),
+            Target::Image(name) => recipes.push(of_spec(name, work, flags)?),
+            Target::Package(_) => {}
+        }
+    }
+    match paths.is_empty() {
+        true => flags.refuse_path_flags()?,
+        false => recipes.push(of_paths(&paths, work, flags)?),
+    }
+    Ok(recipes)
+}
+
+fn of_paths(paths: &[&StorePath], work: &Work, flags: &ImageFlags) -> anyhow::Result<Recipe> {
+    let content = |path: &&StorePath| ContentRoot {
+        name: path.name().to_owned(),
+        logical: StoreDir::layerize().join(path),
+    };
+    Ok(Recipe {
+        spec: flags.to_spec()?,
+        contents: paths.iter().map(content).collect(),
+        closure: closure_members(&paths.iter().map(|path| (*path).clone()).collect(), work)?,
+        root: Vec::new(),
+        platform: flags.platform.as_deref().unwrap_or(DEFAULT_PLATFORM).parse()?,
+        plan: read_plan(flags.plan.as_deref())?,
+        previous: read_plan(flags.previous.as_deref())?,
+    })
+}
+
+fn of_spec(name: &str, work: &Work, flags: &ImageFlags) -> anyhow::Result<Recipe> {
+    let project = work.project.as_ref().expect("an image of a spec has a project");
+    let mut spec = project.workspace.images[name].clone();
+    flags.change(&mut spec);
+    let inputs = &work.plan.images[name];
+    let contents = spec
+        .contents
+        .iter()
+        .zip(&inputs.contents)
+        .map(|(dependency, input)| ContentRoot {
+            name: dependency.value.to_string(),
+            logical: StoreDir::layerize().join(&work.path(input)),
+        })
+        .collect();
+    let platform = match (&spec.platform, &project.lock.architecture) {
+        (Some(platform), _) => platform.value.parse()?,
+        (None, Some(architecture)) => Platform::from_debian(architecture)
+            .with_context(|| format!("no OCI platform is known for Debian's architecture `{architecture}`"))?,
+        (None, None) => DEFAULT_PLATFORM.parse()?,
+    };
+    let of_spec = spec.layers.plan.as_ref().map(|file| spec.dir.join(&file.value));
+    Ok(Recipe {
+        contents,
+        closure: closure_members(&work.roots(&Target::Image(name.to_owned())), work)?,
+        root: root_packages(&inputs.root, work)?,
+        platform,
+        plan: read_plan(flags.plan.as_deref().or(of_spec.as_deref()))?,
+        previous: read_plan(flags.previous.as_deref())?,
+        spec,
+    })
+}
+
+fn assemble(recipe: &Recipe, flags: &ImageFlags, context: &Context) -> anyhow::Result<NamedImage> {
+    let name = recipe.spec.name.value.clone();
+    let of_spec = recipe
+        .spec
+        .compression
+        .as_ref()
+        .map(|text| text.value.parse::<Compression>())
+        .transpose()?;
+    let cache = context.layer_cache()?;
+    let options = PackOptions {
+        compression: flags.compression.or(of_spec).unwrap_or_default(),
+        single_member: flags.single_member,
+        threads: flags.pack_threads,
+        cache: Some(&cache),
+        ..PackOptions::default()
+    };
+    let image = image::assemble(
+        &recipe.request(context),
+        &options,
+        Some(&context.image_cache()?),
+        context.ui,
+    )
+    .with_context(|| format!("cannot make image `{name}`"))?;
+    Ok(NamedImage {
+        names: vec![format!("{name}:{}", recipe.spec.tag)],
+        name,
+        image,
+    })
+}
+
+/// Reads a layer plan, if one is given.
+pub fn read_plan(path: Option<&Path>) -> anyhow::Result<Option<LayerPlan>> {
+    let Some(path) = path else { return Ok(None) };
+    let bytes = crate::fsio::read_limited(path, PLAN_BYTES_MAX)?;
+    let text = String::from_utf8(bytes).with_context(|| format!("`{}` is not UTF-8", path.display()))?;
+    let plan = LayerPlan::parse(&text).with_context(|| format!("`{}` is no layer plan", path.display()))?;
+    Ok(Some(plan))
+}
+
+fn closure_members(roots: &BTreeSet<StorePath>, work: &Work) -> anyhow::Result<Vec<ClosureMember>> {
+    let dir = StoreDir::layerize();
+    let members = crate::closure::compute(&work.store, roots)?.members;
+    Ok(members
+        .iter()
+        .map(|info| ClosureMember::new(info, &dir, work.store.physical(&info.path)))
+        .collect())
+}
+
+fn root_packages(inputs: &[Input], work: &Work) -> anyhow::Result<Vec<RootPackage>> {
+    let names: BTreeMap<&Input, &String> = work.plan.debs.iter().map(|(name, input)| (input, name)).collect();
+    let lock = &work.project.as_ref().expect("Debian packages come from a spec").lock;
+    inputs
+        .iter()
+        .map(|input| {
+            let path = work.path(input);
+            let info = work
+                .store
+                .info(&path)?
+                .with_context(|| format!("store path `{path}` is gone"))?;
+            let name = names.get(input).map_or(path.name(), |name| name.as_str()).to_owned();
+            let version = lock.debs.get(&name).map(|deb| deb.version.clone()).unwrap_or_default();
+            let physical = work.store.physical(&path);
+            let logical = StoreDir::layerize().join(&path);
+            Ok(RootPackage {
+                name,
+                version,
+                logical,
+                physical,
+                nar_hash: info.nar_hash,
+                nar_size: info.nar_size,
+            })
+        })
+        .collect()
+}
+
+impl ImageFlags {
+    /// The flags as the spec of an image of store paths.
+    fn to_spec(&self) -> anyhow::Result<spec::Image> {
+        let name = self.name.as_deref().ok_or_else(|| {
+            advised(
+                "an image of store paths needs a name",
+                "add for example `--name app --entrypoint app`",
+            )
+        })?;
+        let (name, tag) = match name.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, tag),
+            _ => (name, "latest"),
+        };
+        let mut image = spec::Image {
+            tag: tag.to_owned(),
+            entrypoint: self.entrypoint.clone(),
+            cmd: self.cmd.clone(),
+            env: pairs("--env", &self.env)?,
+            workdir: self.workdir.clone(),
+            user: self.user.clone(),
+            ports: self.port.clone(),
+            labels: pairs("--label", &self.label)?,
+            ..spec::Image::new(name)
+        };
+        self.change(&mut image);
+        Ok(image)
+    }
+
+    /// Applies the flags that any image takes.
+    fn change(&self, image: &mut spec::Image) {
+        if let Some(max) = self.max_layers {
+            image.layers.max = Some(Spanned::nowhere(max));
+        }
+        if let Some(strategy) = &self.strategy {
+            image.layers.strategy = Some(Spanned::nowhere(strategy.clone()));
+        }
+    }
+
+    /// An image of the spec says these things in the spec.
+    fn refuse_path_flags(&self) -> anyhow::Result<()> {
+        let given = [
+            ("--name", self.name.is_some()),
+            ("--entrypoint", !self.entrypoint.is_empty()),
+            ("--cmd", !self.cmd.is_empty()),
+            ("--env", !self.env.is_empty()),
+            ("--workdir", self.workdir.is_some()),
+            ("--user", self.user.is_some()),
+            ("--label", !self.label.is_empty()),
+            ("--port", !self.port.is_empty()),
+            ("--platform", self.platform.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((flag, _)) => Err(advised(
+                format!("`{flag}` is for images of store paths; this image is described by the spec"),
+                "say it in layerize.toml",
+            )),
+        }
+    }
+}
+
+/// `KEY=VALUE` arguments.
+fn pairs(flag: &str, arguments: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    arguments
+        .iter()
+        .map(|argument| match argument.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+            _ => Err(advised(
+                format!("`{flag} {argument}` has no value"),
+                format!("write `{flag} KEY=VALUE`"),
+            )),
+        })
+        .collect()
+}

@@ -1,0 +1,34 @@
+//! `layerize inspect`: what an image holds.
+
+use clap::Args;
+
+use crate::audit::{self, InspectOptions};
+
+use super::Outcome;
+use super::context::Context;
+
+/// Arguments of `layerize inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The image: an archive, docker-archive:FILE, oci-archive:FILE, oci:DIR[:TAG], docker-daemon:NAME or -
+    source: String,
+    /// Read the layers too: what is in each, and how large it is unpacked
+    #[arg(long)]
+    layers: bool,
+    /// Which platform of a multi-platform image
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
+}
+
+/// Prints a report.
+pub fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let source = context.source(&args.source, args.platform.as_deref())?;
+    let report = audit::inspect(source.as_ref(), InspectOptions { layers: args.layers })?;
+    let text = if context.ui.json() {
+        serde_json::to_string(&report)?
+    } else {
+        report.render()
+    };
+    context.ui.data(text.trim_end())?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,64 @@
+//! `layerize load`: images straight into Docker or podman.
+
+use clap::{Args, ValueEnum};
+
+use crate::event::{Event, Reporter};
+use crate::layer::Compression;
+use crate::transport::{Daemon, Engine};
+
+use super::Outcome;
+use super::build::BuildFlags;
+use super::context::Context;
+use super::images::{self, ImageFlags};
+use super::pipeline;
+
+/// Arguments of `layerize load`.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// Images of the spec, or store paths that together make one image [default: all images]
+    targets: Vec<String>,
+    /// Which engine [default: the first that is installed]
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    engine: Option<EngineName>,
+    #[command(flatten)]
+    image: ImageFlags,
+    #[command(flatten)]
+    flags: BuildFlags,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EngineName {
+    Docker,
+    Podman,
+}
+
+/// Builds images and pipes each into the engine.
+pub fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let engine = match args.engine {
+        Some(EngineName::Docker) => Engine::Docker,
+        Some(EngineName::Podman) => Engine::Podman,
+        None => Engine::find()?,
+    };
+    let work = pipeline::prepare(&args.targets, &args.flags, context)?;
+    // The pipe to a local engine is faster than any compressor, and the engine would only decompress again.
+    let mut flags = args.image.clone();
+    flags.compression.get_or_insert(Compression::None);
+    for named in images::of_targets(&work, &flags, context)? {
+        let loaded = Daemon::new(engine).load(&named.image, &named.names)?;
+        let destination = format!("{engine}:{}", named.names.join(","));
+        let digest = named.image.digest.to_string();
+        context.ui.report(Event::ImageWritten {
+            name: named.name.clone(),
+            digest,
+            destination,
+        });
+        if !context.ui.json() {
+            context
+                .ui
+                .data(&format!("{} {engine}:{}", loaded.id, named.names.join(",")))?;
+        }
+    }
+    context.trim_layer_cache()?;
+    context.ui.summary();
+    Ok(Outcome::Done)
+}

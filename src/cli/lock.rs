@@ -1,0 +1,112 @@
+//! `layerize lock`: pins what comes from outside.
+
+use anyhow::bail;
+use clap::Args;
+
+use crate::fetch::Update;
+use crate::spec;
+
+use super::Outcome;
+use super::context::{Context, shown};
+use super::project::Project;
+
+/// Arguments of `layerize lock`.
+#[derive(Debug, Args)]
+pub struct LockArgs {
+    /// Resolve these anew (Debian packages, source packages, packages with a URL), or everything if none is named
+    #[arg(long, num_args = 0.., value_name = "NAME")]
+    update: Option<Vec<String>>,
+    /// Change nothing: exit status 1 if the lock is not current
+    #[arg(long, conflicts_with = "update")]
+    check: bool,
+    /// Use nothing but what was fetched before
+    #[arg(long)]
+    offline: bool,
+    /// Directory, file: or http: address with Debian packages, tried before the machine's apt; repeatable
+    #[arg(long, value_name = "MIRROR")]
+    mirror: Vec<String>,
+}
+
+/// Makes the lock current and says what changed.
+pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let mut project = Project::load(context)?;
+    if args.check {
+        let Err(reasons) = spec::lock_is_current(&project.workspace, &project.lock) else {
+            return Ok(Outcome::Done);
+        };
+        for reason in reasons {
+            context.ui.line(&reason);
+        }
+        return Ok(Outcome::No);
+    }
+    let update = match &args.update {
+        None => Update::Nothing,
+        Some(names) if names.is_empty() => Update::Everything,
+        Some(names) => Update::Names(
+            names
+                .iter()
+                .map(|name| name.trim_start_matches("deb:").to_owned())
+                .collect(),
+        ),
+    };
+    let before = project.lock.clone();
+    project.update_lock(&update, args.offline, &args.mirror, context)?;
+    let after = &project.lock;
+    if let Update::Names(names) = &update {
+        let known = |name: &String| {
+            after.debs.contains_key(name)
+                || after.deb_sources.contains_key(name)
+                || after.urls.contains_key(&spec::PackageName(name.clone()))
+        };
+        if let Some(unknown) = names.iter().find(|name| !known(name)) {
+            bail!("`{unknown}` is not in the lock: it is no Debian package, source package or download of this spec");
+        }
+    }
+    let changes = changes(&before, after);
+    for change in &changes {
+        context.ui.line(change);
+    }
+    context.ui.clear();
+    let path = shown(&project.lock_path());
+    context.ui.line(&match changes.len() {
+        0 => format!("{} is current.", path.display()),
+        count => format!("{} written, {count} changed.", path.display()),
+    });
+    Ok(Outcome::Done)
+}
+
+/// What is different, a line each: added, removed, or with another version or hash.
+fn changes(before: &spec::Lock, after: &spec::Lock) -> Vec<String> {
+    let mut entries = std::collections::BTreeMap::<String, (Option<String>, Option<String>)>::new();
+    for (label, value) in pins(before) {
+        entries.entry(label).or_default().0 = Some(value);
+    }
+    for (label, value) in pins(after) {
+        entries.entry(label).or_default().1 = Some(value);
+    }
+    entries
+        .into_iter()
+        .filter_map(|(label, change)| match change {
+            (None, Some(new)) => Some(format!("+ {label} {new}")),
+            (Some(old), None) => Some(format!("- {label} {old}")),
+            (Some(old), Some(new)) if old != new => Some(format!("~ {label} {old} → {new}")),
+            _ => None,
+        })
+        .collect()
+}
+
+fn pins(lock: &spec::Lock) -> Vec<(String, String)> {
+    let debs = lock
+        .debs
+        .iter()
+        .map(|(name, deb)| (format!("deb:{name}"), deb.version.clone()));
+    let sources = lock
+        .deb_sources
+        .iter()
+        .map(|(name, source)| (format!("deb-source:{name}"), source.version.clone()));
+    let urls = lock
+        .urls
+        .iter()
+        .map(|(name, url)| (format!("url of {name}"), url.sha256.to_string()));
+    debs.chain(sources).chain(urls).collect()
+}

@@ -1,0 +1,204 @@
+//! The *command line*: the only code that prints, reads the environment or exits.
+//!
+//! Invariant: standard output holds data for programs, standard error everything for people; the exit status
+//! is 0 for done, 1 where the answer is no, 2 for trouble.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+mod build;
+mod closure;
+mod completions;
+mod config;
+mod context;
+mod diff;
+mod error;
+mod images;
+mod inspect;
+mod interrupt;
+mod load;
+mod lock;
+mod pipeline;
+mod plan;
+mod project;
+mod run;
+mod schema;
+mod shell;
+mod sinks;
+mod store;
+mod text;
+mod ui;
+mod verify;
+
+use context::Context;
+use ui::{Mode, Ui};
+
+/// Hashed closures into OCI images: hermetic builds, reproducible digests, no daemon, no root, no Dockerfile.
+#[derive(Debug, Parser)]
+#[command(name = "layerize", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+struct Global {
+    /// Physical store [default: $XDG_DATA_HOME/layerize]
+    #[arg(long, global = true, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// The spec, or its directory [default: the nearest layerize.toml]
+    #[arg(short, long, global = true, value_name = "PATH")]
+    file: Option<PathBuf>,
+    /// Print nothing but warnings and errors to standard error
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Print every line that builds write
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// Print JSON to standard output
+    #[arg(long, global = true)]
+    json: bool,
+    /// When to use colours
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    color: Color,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build images or packages, and write each image to a sink
+    Build(build::BuildArgs),
+    /// Build images and load them into Docker or podman
+    Load(load::LoadArgs),
+    /// Show which store paths share a layer, why, and what an update would re-send
+    Plan(plan::PlanArgs),
+    /// Show the runtime closure of packages, images or store paths
+    Closure(closure::ClosureArgs),
+    /// Show what an image holds
+    Inspect(inspect::InspectArgs),
+    /// Compare two images: exit status 0 if their digests are equal, else 1
+    Diff(diff::DiffArgs),
+    /// Recompute every digest of an image: exit status 0 if all are right, else 1
+    Verify(verify::VerifyArgs),
+    /// Pin every input that comes from outside in layerize.lock
+    Lock(lock::LockArgs),
+    /// Enter the build environment of a package
+    Shell(shell::ShellArgs),
+    /// Run a program of a package
+    Run(run::RunArgs),
+    /// Look after the store
+    Store(store::StoreArgs),
+    /// Print the JSON Schema of layerize.toml
+    Schema,
+    /// Print completions for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// What a command that ended without trouble says by its exit status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Outcome {
+    /// Done, or the answer is yes: 0.
+    Done,
+    /// The answer is no: 1.
+    No,
+    /// The status of a program that was run.
+    Status(u8),
+}
+
+impl Outcome {
+    /// The exit status of a program that was run.
+    fn of_status(status: i32) -> Self {
+        match status {
+            0 => Self::Done,
+            status => Self::Status(u8::try_from(status).unwrap_or(2)),
+        }
+    }
+}
+
+/// Runs the program: parses the arguments, does what they say, shows errors, gives the exit status.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.get(1).is_some_and(|argument| argument == "__sandbox") {
+        crate::build::sandbox_main();
+    }
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => run(cli),
+        Err(error) => {
+            let trouble = error.use_stderr();
+            // Help and version go to standard output; if nobody reads them there is nobody to tell.
+            let _ = error.print();
+            ExitCode::from(if trouble { 2 } else { 0 })
+        }
+    }
+}
+
+fn run(cli: Cli) -> ExitCode {
+    let mode = Mode::choose(cli.global.quiet, cli.global.json);
+    let ui = Ui::new(mode, wants_color(cli.global.color), cli.global.verbose);
+    interrupt::watch();
+    match dispatch(&cli, &ui) {
+        Ok(_) if interrupt::requested() => interrupt::exit_code(),
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::No) => ExitCode::from(1),
+        Ok(Outcome::Status(status)) => ExitCode::from(status),
+        Err(error) if error::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            error::show(&error, &ui);
+            if interrupt::requested() {
+                interrupt::exit_code()
+            } else {
+                ExitCode::from(2)
+            }
+        }
+    }
+}
+
+fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
+    let context = Context::new(&cli.global, ui)?;
+    match &cli.command {
+        Command::Build(args) => build::run(args, &context),
+        Command::Load(args) => load::run(args, &context),
+        Command::Plan(args) => plan::run(args, &context),
+        Command::Closure(args) => closure::run(args, &context),
+        Command::Inspect(args) => inspect::run(args, &context),
+        Command::Diff(args) => diff::run(args, &context),
+        Command::Verify(args) => verify::run(args, &context),
+        Command::Lock(args) => lock::run(args, &context),
+        Command::Shell(args) => shell::run(args, &context),
+        Command::Run(args) => run::run(args, &context),
+        Command::Store(args) => store::run(args, &context),
+        Command::Schema => schema::run(&context),
+        Command::Completions(args) => completions::run(args),
+    }
+}
+
+fn wants_color(color: Color) -> bool {
+    match color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => std::io::stderr().is_terminal() && !context::is_set("NO_COLOR"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

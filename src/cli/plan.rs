@@ -1,0 +1,332 @@
+//! `layerize plan`: which store paths share a layer, why, and what an update would re-send.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+
+use crate::image;
+use crate::layer::partition::{self, Fleet, Graph, LayerPlan, Node, PlanOptions, Strategy, Way};
+
+use super::Outcome;
+use super::build::BuildFlags;
+use super::context::Context;
+use super::error::advised;
+use super::images::{self, ImageFlags, Recipe};
+use super::pipeline;
+use super::text::size;
+
+/// Largest graph file that is read: some 100,000 paths.
+const GRAPH_BYTES_MAX: u64 = 512 << 20;
+
+/// Names that a layer's line shows before it counts the rest.
+const NAMES_SHOWN: usize = 6;
+
+/// Arguments of `layerize plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Images or store paths [default: all images]
+    targets: Vec<String>,
+    /// Plan this closure graph: JSON of `nix path-info --json`, exportReferencesGraph, or the like
+    #[arg(long, value_name = "FILE", conflicts_with = "targets")]
+    graph: Option<PathBuf>,
+    /// Learn what changes from a directory of earlier graphs or plans, oldest first by name
+    #[arg(long, value_name = "DIR")]
+    history: Option<PathBuf>,
+    /// Allow more layers than Docker loads
+    #[arg(long)]
+    beyond_docker: bool,
+    /// Say why this path is in its layer and what a change of it would re-send
+    #[arg(long, value_name = "PATH", group = "question")]
+    explain: Option<String>,
+    /// Replay a directory of graphs, oldest first by name, and compare what each strategy sends
+    #[arg(long, value_name = "DIR", group = "question", conflicts_with_all = ["targets", "graph"])]
+    simulate: Option<PathBuf>,
+    #[command(flatten)]
+    image: ImageFlags,
+    #[command(flatten)]
+    flags: BuildFlags,
+}
+
+/// Plans what the arguments name and prints the plan, or answers a question about it.
+pub fn run(args: &PlanArgs, context: &Context) -> anyhow::Result<Outcome> {
+    if let Some(dir) = &args.simulate {
+        simulate(dir, &options(args, None)?, context)?;
+    } else if let Some(file) = &args.graph {
+        let graph = read_graph(file)?;
+        let options = options(args, Some(&graph))?;
+        let plan = partition::partition(&graph, &options)?;
+        answer(args, &plan, &graph, &options, context)?;
+    } else {
+        of_targets(args, context)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn of_targets(args: &PlanArgs, context: &Context) -> anyhow::Result<()> {
+    let work = pipeline::prepare(&args.targets, &args.flags, context)?;
+    let recipes = images::recipes(&work, &args.image)?;
+    context.ui.clear();
+    if recipes.is_empty() {
+        return Err(advised(
+            "there is no image to plan",
+            "name an image of the spec, or a store path",
+        ));
+    }
+    let graphs = recipes
+        .iter()
+        .map(|recipe| graph(recipe, context))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    if let ([recipe], [graph]) = (&recipes[..], &graphs[..]) {
+        let plan = image::plan(&recipe.request(context))?;
+        return answer(args, &plan, graph, &options(args, Some(graph))?, context);
+    }
+    let fleet = partition::plan_fleet(&graphs, &options(args, None)?)?;
+    for (recipe, plan) in recipes.iter().zip(&fleet.plans) {
+        if !context.ui.json() {
+            context.ui.data(&format!("{}:", recipe.spec.name.value))?;
+        }
+        show(plan, context)?;
+    }
+    context.ui.note(&trade_off(&fleet));
+    Ok(())
+}
+
+/// The closure of an image as the planner sees it.
+fn graph(recipe: &Recipe, context: &Context) -> anyhow::Result<Graph> {
+    let request = recipe.request(context);
+    let nodes = request.closure.iter().map(|member| Node {
+        name: String::new(),
+        path: member.logical.clone(),
+        size: member.nar_size,
+        references: member.references.iter().cloned().collect(),
+    });
+    Ok(Graph::new(nodes.collect())?)
+}
+
+fn options(args: &PlanArgs, graph: Option<&Graph>) -> anyhow::Result<PlanOptions> {
+    let mut options = PlanOptions {
+        beyond_docker: args.beyond_docker,
+        ..PlanOptions::default()
+    };
+    if let Some(strategy) = &args.image.strategy {
+        options.strategy = strategy.parse()?;
+    }
+    if let Some(max) = args.image.max_layers {
+        options.max_layers = usize::try_from(max).unwrap_or(usize::MAX);
+    }
+    options.previous = images::read_plan(args.image.previous.as_deref())?;
+    options.carried = options.previous.is_some();
+    if let Some(dir) = &args.history {
+        let mut earlier = Vec::new();
+        for file in releases(dir)? {
+            earlier.push(read_release(&file)?);
+        }
+        if let Some(graph) = graph {
+            options.history = learn(&earlier, graph);
+        }
+    }
+    Ok(options)
+}
+
+/// The files of a directory of releases, oldest first: `v2` is before `v10`.
+fn releases(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut names = crate::fsio::sorted_names(dir)?;
+    names.sort_by_key(|name| (name.len(), name.clone()));
+    Ok(names.into_iter().map(|name| dir.join(name)).collect())
+}
+
+/// An earlier release: all its paths as one layer, and as a graph. Read from its plan or its closure graph.
+fn read_release(path: &Path) -> anyhow::Result<(LayerPlan, Graph)> {
+    let text = read_text(path)?;
+    let graph = match LayerPlan::parse(&text) {
+        Ok(plan) => {
+            let paths = plan.layers.iter().flat_map(|layer| &layer.paths);
+            let node = |path: &String| Node {
+                name: String::new(),
+                path: path.clone(),
+                size: 0,
+                references: Vec::new(),
+            };
+            Graph::new(paths.map(node).collect())?
+        }
+        Err(_) => Graph::parse_json(&text)
+            .with_context(|| format!("`{}` is neither a layer plan nor a closure graph", path.display()))?,
+    };
+    let single = PlanOptions {
+        strategy: Strategy::Single,
+        ..PlanOptions::default()
+    };
+    Ok((partition::partition(&graph, &single)?, graph))
+}
+
+/// What was seen to change from release to release, and from the last of them to `graph`.
+fn learn(earlier: &[(LayerPlan, Graph)], graph: &Graph) -> partition::History {
+    let mut history = partition::History::default();
+    let graphs = earlier.iter().skip(1).map(|(_, graph)| graph).chain([graph]);
+    for ((before, _), after) in earlier.iter().zip(graphs) {
+        history.observe(before, after);
+    }
+    history
+}
+
+fn read_graph(path: &Path) -> anyhow::Result<Graph> {
+    Graph::parse_json(&read_text(path)?).with_context(|| format!("`{}` is no closure graph", path.display()))
+}
+
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    let bytes = crate::fsio::read_limited(path, GRAPH_BYTES_MAX)?;
+    String::from_utf8(bytes).with_context(|| format!("`{}` is not UTF-8", path.display()))
+}
+
+fn answer(
+    args: &PlanArgs,
+    plan: &LayerPlan,
+    graph: &Graph,
+    options: &PlanOptions,
+    context: &Context,
+) -> anyhow::Result<()> {
+    if let Some(path) = &args.explain {
+        return explain(plan, graph, path, context);
+    }
+    show(plan, context)?;
+    if options.previous.is_some()
+        && let Some(replan) = partition::replan(plan, graph, options)?
+    {
+        context.ui.note(&format!(
+            "planning from scratch would re-send {} now and save {} a release: it pays after {} releases",
+            size(replan.bytes_now),
+            size(replan.saved_per_release),
+            replan.releases(),
+        ));
+    }
+    Ok(())
+}
+
+fn show(plan: &LayerPlan, context: &Context) -> anyhow::Result<()> {
+    if context.ui.json() {
+        return Ok(context.ui.data(plan.print().trim_end())?);
+    }
+    for (index, layer) in plan.layers.iter().enumerate() {
+        let names: Vec<&str> = layer.paths.iter().map(|path| name_of(path)).collect();
+        let shown = names.iter().take(NAMES_SHOWN).copied().collect::<Vec<_>>().join(", ");
+        let rest = names.len().saturating_sub(NAMES_SHOWN);
+        let more = if rest > 0 {
+            format!(" and {rest} more")
+        } else {
+            String::new()
+        };
+        context.ui.data(&format!(
+            "{index:>3}  {:>10}  {shown}{more}  ({})",
+            size(layer.size),
+            layer.reason
+        ))?;
+    }
+    Ok(())
+}
+
+/// The name part of an absolute store path.
+fn name_of(path: &str) -> &str {
+    let base = path.rsplit('/').next().unwrap_or(path);
+    base.split_once('-').map_or(base, |(_, name)| name)
+}
+
+fn explain(plan: &LayerPlan, graph: &Graph, path: &str, context: &Context) -> anyhow::Result<()> {
+    let explanation = partition::explain(plan, graph, path)?;
+    if context.ui.json() {
+        return Ok(context.ui.data(&serde_json::to_string(&explanation)?)?);
+    }
+    let per_mille = |millionths: u64| format!("{:.1} %", millionths as f64 / 10_000.0);
+    let others: Vec<&str> = explanation.together_with.iter().map(|path| name_of(path)).collect();
+    let lines = [
+        explanation.path.clone(),
+        format!(
+            "  layer       {}: {} ({})",
+            explanation.layer,
+            size(explanation.layer_size),
+            explanation.reason
+        ),
+        format!(
+            "  with        {}",
+            if others.is_empty() {
+                "nothing else".to_owned()
+            } else {
+                others.join(", ")
+            }
+        ),
+        format!(
+            "  changes     expected in {} of releases, its layer in {}",
+            per_mille(explanation.expected_changes),
+            per_mille(explanation.layer_expected_changes),
+        ),
+        format!(
+            "  a change    rebuilds {} paths and re-sends {} layers, {} (at the least {})",
+            explanation.rebuilds,
+            explanation.resends_layers,
+            size(explanation.resends_bytes),
+            size(explanation.least_bytes),
+        ),
+    ];
+    Ok(context.ui.data(&lines.join("\n"))?)
+}
+
+fn trade_off(fleet: &Fleet) -> String {
+    format!(
+        "planned together: {} on first push, {} expected at a release; each by itself: {} and {}",
+        size(fleet.together.first_push),
+        size(fleet.together.per_release),
+        size(fleet.apart.first_push),
+        size(fleet.apart.per_release),
+    )
+}
+
+/// Strategies that fit any number of layers.
+const SIMULATED: [Strategy; 6] = [
+    Strategy::Single,
+    Strategy::Popularity,
+    Strategy::Biggest,
+    Strategy::Dominator,
+    Strategy::SizeFirst,
+    Strategy::Churn,
+];
+
+fn simulate(dir: &Path, options: &PlanOptions, context: &Context) -> anyhow::Result<()> {
+    let releases = releases(dir)?
+        .iter()
+        .map(|file| read_graph(file))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    if releases.len() < 2 {
+        return Err(advised(
+            format!("`{}` holds {} closure graphs", dir.display(), releases.len()),
+            "a simulation needs two or more, one file a release",
+        ));
+    }
+    let ways = SIMULATED
+        .into_iter()
+        .map(Way::Scratch)
+        .chain([Way::Carried, Way::Bound]);
+    for way in ways {
+        let result = partition::simulate(&releases, way, options)?;
+        let line = if context.ui.json() {
+            json!({ "way": way.name(), "first": result.first, "steps": result.steps, "resent": result.resent() })
+                .to_string()
+        } else {
+            let megabytes = |bytes: u64| bytes as f64 / 1e6;
+            let steps: Vec<String> = result
+                .steps
+                .iter()
+                .map(|step| format!("{:.0}", megabytes(*step)))
+                .collect();
+            format!(
+                "{:<17} first {:>7.1} MB  re-sent {:>8.1} MB  ({})",
+                way.name(),
+                megabytes(result.first),
+                megabytes(result.resent()),
+                steps.join(" "),
+            )
+        };
+        context.ui.data(&line)?;
+    }
+    Ok(())
+}

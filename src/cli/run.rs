@@ -1,0 +1,87 @@
+//! `layerize run`: a program of a package on this machine, with the store where its paths say it is.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::build;
+use crate::store_path::StoreDir;
+
+use super::Outcome;
+use super::build::BuildFlags;
+use super::context::{self, Context};
+use super::error::advised;
+use super::pipeline::{self, Target, Work};
+
+/// Arguments of `layerize run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The package or store path
+    target: String,
+    /// Its program [default: its only one, or the one that is called as the package]
+    #[arg(long, value_name = "NAME")]
+    program: Option<String>,
+    /// What the program is given
+    #[arg(last = true)]
+    arguments: Vec<String>,
+    #[command(flatten)]
+    flags: BuildFlags,
+}
+
+/// Realises the package and runs its program.
+pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let work = pipeline::prepare_package(&args.target, &args.flags, context)?;
+    context.ui.clear();
+    let program = program(args, &work)?;
+    let argv = std::iter::once(program).chain(args.arguments.iter().cloned()).collect();
+    let cwd = std::env::current_dir().context("cannot tell the current directory")?;
+    let status = build::run_in_store(&work.store, argv, context::all_variables(), cwd, None)?;
+    Ok(Outcome::of_status(status))
+}
+
+/// The absolute logical path of the program that is meant.
+fn program(args: &RunArgs, work: &Work) -> anyhow::Result<String> {
+    let (path, called) = match &work.targets[..] {
+        [Target::Package(name)] => {
+            let called = name.0.rsplit(':').next().unwrap_or_default().to_owned();
+            (work.path(&work.plan.packages[name]), called)
+        }
+        [Target::Path(path)] => (path.clone(), path.name().to_owned()),
+        _ => {
+            return Err(advised(
+                "one package was expected",
+                "name a package of the spec, or a store path",
+            ));
+        }
+    };
+    let programs = programs(&work.store.physical(&path))?;
+    let wanted = match &args.program {
+        Some(program) => program,
+        None if programs.len() == 1 => &programs[0],
+        None => &called,
+    };
+    if !programs.contains(wanted) {
+        let help = match programs.len() {
+            0 => "it has no `bin`: it is no program".to_owned(),
+            _ => format!("choose with `--program`: {}", programs.join(", ")),
+        };
+        return Err(advised(
+            format!("`{}` has no program `{wanted}`", StoreDir::layerize().join(&path)),
+            help,
+        ));
+    }
+    Ok(format!("{}/bin/{wanted}", StoreDir::layerize().join(&path)))
+}
+
+/// What is in the path's `bin`.
+fn programs(physical: &Path) -> anyhow::Result<Vec<String>> {
+    let bin = physical.join("bin");
+    if !bin.is_dir() {
+        return Ok(Vec::new());
+    }
+    Ok(crate::fsio::sorted_names(&bin)?
+        .into_iter()
+        .filter_map(|name| name.into_string().ok())
+        .collect())
+}

@@ -1,0 +1,99 @@
+//! Where images go: parses `-o` and writes one image to all of them.
+//!
+//! Invariant: a line on standard output for each sink that has the image, unless standard output *is* the sink.
+
+use anyhow::Context as _;
+
+use crate::event::{Event, Reporter};
+use crate::transport::{self, Location};
+
+use super::context::Context;
+use super::error::advised;
+use super::images::NamedImage;
+
+/// The `-o` arguments; empty for the default.
+pub fn parse(outputs: &[String]) -> anyhow::Result<Vec<Location>> {
+    let locations = outputs
+        .iter()
+        .map(|output| Ok(output.parse()?))
+        .collect::<anyhow::Result<Vec<Location>>>()?;
+    let pipes = locations
+        .iter()
+        .filter(|location| **location == Location::Stdio)
+        .count();
+    if pipes > 1 {
+        return Err(advised("`-o -` is given twice", "standard output can hold one image"));
+    }
+    Ok(locations)
+}
+
+/// Several images cannot share one place.
+pub fn check_count(images: usize, locations: &[Location]) -> anyhow::Result<()> {
+    if images > 1 && !locations.is_empty() {
+        return Err(advised(
+            format!("`-o` is given, but {images} images are to be written"),
+            "name the image to build, or leave out `-o` for NAME.tar each",
+        ));
+    }
+    Ok(())
+}
+
+/// Writes an image to its sinks and prints a line for each.
+pub fn write(named: &NamedImage, locations: &[Location], context: &Context) -> anyhow::Result<()> {
+    let default = [Location::DockerArchive {
+        path: archive_name(&named.name).into(),
+        name: None,
+    }];
+    let locations = if locations.is_empty() { &default } else { locations };
+    let records = context.store_dir.join("cache/outputs");
+    crate::fsio::create_dir_all(&records)?;
+    let sinks = locations
+        .iter()
+        .map(|location| Ok(location.sink(Some(&records))?))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    for sink in &sinks {
+        for text in sink.warnings(&named.image) {
+            context.ui.report(Event::Warning { text });
+        }
+    }
+    let mut failure = None;
+    for (location, result) in locations
+        .iter()
+        .zip(transport::put_all(&sinks, &named.image, &named.names))
+    {
+        match result {
+            Ok(digest) => told(named, &digest.to_string(), location, context)?,
+            Err(error) => {
+                let error =
+                    anyhow::Error::from(error).context(format!("cannot write image `{}` to `{location}`", named.name));
+                if let Some(earlier) = failure.replace(error) {
+                    super::error::show(&earlier, context.ui);
+                }
+            }
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+fn told(named: &NamedImage, digest: &str, location: &Location, context: &Context) -> anyhow::Result<()> {
+    if *location == Location::Stdio {
+        return Ok(());
+    }
+    context.ui.report(Event::ImageWritten {
+        name: named.name.clone(),
+        digest: digest.to_owned(),
+        destination: location.to_string(),
+    });
+    if !context.ui.json() {
+        context
+            .ui
+            .data(&format!("{digest} {location}"))
+            .context("cannot write to standard output")?;
+    }
+    Ok(())
+}
+
+/// The file that an image is written to where nothing else is asked for.
+pub fn archive_name(image: &str) -> String {
+    format!("{}.tar", image.rsplit('/').next().unwrap_or(image))
+}

@@ -1,0 +1,287 @@
+//! `layerize store`: add, info, ls, verify, gc, roots.
+
+use std::io::BufRead as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::digest::Hasher;
+use crate::fsio::IoContext;
+use crate::store::{Evidence, GcOptions, GcReport, PathDetails, Store};
+use crate::store_path::{StoreDir, StorePath};
+
+use super::Outcome;
+use super::context::Context;
+use super::error::advised;
+use super::text::size;
+
+/// Arguments of `layerize store`.
+#[derive(Debug, Args)]
+pub struct StoreArgs {
+    #[command(subcommand)]
+    command: StoreCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Copy files or trees into the store and print their store paths
+    Add {
+        /// What to add
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Name in the store path [default: the file's]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Address a single file by the SHA-256 of its bytes, as a download is
+        #[arg(long)]
+        flat: bool,
+    },
+    /// Show what is known of store paths
+    Info {
+        /// Store paths
+        #[arg(required = true)]
+        paths: Vec<String>,
+    },
+    /// List all valid store paths
+    Ls,
+    /// Read every store path and compare it with what was recorded: exit status 1 if anything is wrong
+    Verify {
+        /// Only look whether everything is there
+        #[arg(long)]
+        no_contents: bool,
+    },
+    /// Delete what no root needs
+    Gc {
+        /// Only show what would be deleted
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List what the garbage collector keeps, and why
+    Roots,
+}
+
+/// Does what the subcommand says.
+pub fn run(args: &StoreArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let store = context.store()?;
+    match &args.command {
+        StoreCommand::Add { paths, name, flat } => add(&store, paths, name.as_deref(), *flat, context),
+        StoreCommand::Info { paths } => info(&store, paths, context),
+        StoreCommand::Ls => ls(&store, context),
+        StoreCommand::Verify { no_contents } => verify(&store, !no_contents, context),
+        StoreCommand::Gc { dry_run } => gc(&store, *dry_run, context),
+        StoreCommand::Roots => roots(&store, context),
+    }
+}
+
+fn add(store: &Store, paths: &[PathBuf], name: Option<&str>, flat: bool, context: &Context) -> anyhow::Result<Outcome> {
+    if name.is_some() && paths.len() > 1 {
+        return Err(advised("`--name` can name one path only", "add the paths one by one"));
+    }
+    for path in paths {
+        let name = match name {
+            Some(name) => name.to_owned(),
+            None => file_name(path)?,
+        };
+        let info = if flat {
+            store.add_file_flat(&name, path, &hash_file(path)?)?
+        } else {
+            store.add_tree(&name, path)?
+        };
+        let logical = StoreDir::layerize().join(&info.path);
+        let line = if context.ui.json() {
+            json!({ "path": logical, "narHash": info.nar_hash }).to_string()
+        } else {
+            logical
+        };
+        context.ui.data(&line)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn file_name(path: &Path) -> anyhow::Result<String> {
+    let absolute = IoContext::context(path.canonicalize(), "find", path)?;
+    let name = absolute.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    name.ok_or_else(|| {
+        advised(
+            format!("`{}` has no usable name", path.display()),
+            "give one with `--name NAME`",
+        )
+    })
+}
+
+fn hash_file(path: &Path) -> anyhow::Result<crate::digest::Digest> {
+    let file = IoContext::context(std::fs::File::open(path), "open", path)?;
+    let mut reader = std::io::BufReader::with_capacity(1 << 16, file);
+    let mut hasher = Hasher::new();
+    loop {
+        let bytes = IoContext::context(reader.fill_buf(), "read", path)?;
+        if bytes.is_empty() {
+            return Ok(hasher.digest());
+        }
+        hasher.update(bytes);
+        let count = bytes.len();
+        reader.consume(count);
+    }
+}
+
+fn info(store: &Store, paths: &[String], context: &Context) -> anyhow::Result<Outcome> {
+    for text in paths {
+        let path = parse(text)?;
+        let details = store.info_full(&path)?.ok_or_else(|| {
+            advised(
+                format!("`{text}` is not in the store {}", store.dir().display()),
+                "`layerize store ls` lists what is",
+            )
+        })?;
+        let line = if context.ui.json() {
+            info_json(&details).to_string()
+        } else {
+            info_text(store, &details)
+        };
+        context.ui.data(&line)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// A store path with or without its directory.
+fn parse(text: &str) -> anyhow::Result<StorePath> {
+    let base = text
+        .trim_end_matches('/')
+        .strip_prefix(&format!("{}/", StoreDir::LAYERIZE))
+        .unwrap_or(text);
+    Ok(base.parse()?)
+}
+
+fn info_json(details: &PathDetails) -> serde_json::Value {
+    let dir = StoreDir::layerize();
+    let references: Vec<String> = details.info.references.iter().map(|path| dir.join(path)).collect();
+    let evidence: serde_json::Map<String, serde_json::Value> = details
+        .evidence
+        .iter()
+        .map(|(path, evidence)| (dir.join(path), json!(evidence)))
+        .collect();
+    json!({
+        "path": dir.join(&details.info.path),
+        "narHash": details.info.nar_hash,
+        "narSize": details.info.nar_size,
+        "references": references,
+        "selfReference": details.info.self_reference,
+        "evidence": evidence,
+        "derivation": details.provenance.derivation,
+        "sandboxed": details.provenance.sandboxed,
+    })
+}
+
+fn info_text(store: &Store, details: &PathDetails) -> String {
+    let dir = StoreDir::layerize();
+    let info = &details.info;
+    let mut lines = vec![
+        dir.join(&info.path),
+        format!("  on disk     {}", store.physical(&info.path).display()),
+        format!("  NAR hash    {}", info.nar_hash),
+        format!("  NAR size    {} ({} bytes)", size(info.nar_size), info.nar_size),
+    ];
+    if let Some(derivation) = &details.provenance.derivation {
+        lines.push(format!("  derivation  {derivation}"));
+        if !details.provenance.sandboxed {
+            lines.push("  sandbox     none: built with --sandbox=none".to_owned());
+        }
+    }
+    for (path, evidence) in &details.evidence {
+        let because = match evidence {
+            Evidence::Found(place) => format!("found in {place}"),
+            Evidence::Declared { via } => format!("declared by {via}"),
+        };
+        lines.push(format!("  refers to   {path} ({because})"));
+    }
+    lines.join("\n")
+}
+
+fn ls(store: &Store, context: &Context) -> anyhow::Result<Outcome> {
+    let dir = StoreDir::layerize();
+    for info in store.list()? {
+        let path = dir.join(&info.path);
+        let line = if context.ui.json() {
+            json!({ "path": path, "narHash": info.nar_hash, "narSize": info.nar_size }).to_string()
+        } else {
+            path
+        };
+        context.ui.data(&line)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn verify(store: &Store, contents: bool, context: &Context) -> anyhow::Result<Outcome> {
+    let problems = store.verify(contents)?;
+    for problem in &problems {
+        context.ui.data(&problem.to_string())?;
+    }
+    let paths = store.list()?.len();
+    context.ui.line(&match problems.len() {
+        0 => format!("{paths} store paths, all as they were recorded."),
+        count => format!("{paths} store paths, {count} problems."),
+    });
+    Ok(if problems.is_empty() {
+        Outcome::Done
+    } else {
+        Outcome::No
+    })
+}
+
+fn gc(store: &Store, dry_run: bool, context: &Context) -> anyhow::Result<Outcome> {
+    let report = store.gc(&GcOptions {
+        dry_run,
+        ..GcOptions::default()
+    })?;
+    let dir = StoreDir::layerize();
+    for (path, nar_size) in &report.removed {
+        let path = dir.join(path);
+        let line = if context.ui.json() {
+            json!({ "path": path, "narSize": nar_size }).to_string()
+        } else {
+            path
+        };
+        context.ui.data(&line)?;
+    }
+    context.ui.line(&gc_summary(&report, dry_run));
+    Ok(Outcome::Done)
+}
+
+fn gc_summary(report: &GcReport, dry_run: bool) -> String {
+    let verb = if dry_run { "would be deleted" } else { "deleted" };
+    let mut lines: Vec<String> = report
+        .kept
+        .iter()
+        .map(|kept| {
+            let name = kept.root.as_ref().map_or("running processes", |root| &root.name);
+            format!(
+                "kept by {name}: {} paths, {}, {} of it by nothing else",
+                kept.paths,
+                size(kept.bytes),
+                size(kept.own_bytes)
+            )
+        })
+        .collect();
+    lines.push(format!(
+        "{} paths {verb} ({}), {} paths kept ({}).",
+        report.removed.len(),
+        size(report.removed_bytes()),
+        report.kept_paths,
+        size(report.kept_bytes),
+    ));
+    lines.join("\n")
+}
+
+fn roots(store: &Store, context: &Context) -> anyhow::Result<Outcome> {
+    for root in store.roots()? {
+        let target = root.target.as_ref().map(|path| StoreDir::layerize().join(path));
+        let line = if context.ui.json() {
+            json!({ "name": root.name, "link": root.link, "target": target }).to_string()
+        } else {
+            format!("{} → {}", root.name, target.as_deref().unwrap_or("nothing (stale)"))
+        };
+        context.ui.data(&line)?;
+    }
+    Ok(Outcome::Done)
+}

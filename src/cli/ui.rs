@@ -1,0 +1,282 @@
+//! The *ui* shows events to people: live lines on a terminal, plain lines in a pipe, or JSON for programs.
+//!
+//! Invariant: one printer; standard output is written by [`Ui::data`] (and, with `--json`, by events) alone.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{DecimalBytes, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::event::{Event, Reporter};
+
+/// How events are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A live line for each thing under way.
+    Terminal,
+    /// A line for each thing that ended.
+    Plain,
+    /// Warnings and errors only.
+    Quiet,
+    /// Every event as a line of JSON on standard output.
+    Json,
+}
+
+impl Mode {
+    /// The mode that the flags ask for, or else what standard error is.
+    pub fn choose(quiet: bool, json: bool) -> Self {
+        match (json, quiet, io::stderr().is_terminal()) {
+            (true, ..) => Self::Json,
+            (_, true, _) => Self::Quiet,
+            (_, _, true) => Self::Terminal,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// Shows events and counts them for the summary.
+pub struct Ui {
+    mode: Mode,
+    color: bool,
+    verbose: bool,
+    bars: MultiProgress,
+    started: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    running: BTreeMap<String, ProgressBar>,
+    built: Vec<String>,
+    reused: usize,
+    fetched: usize,
+    fetched_bytes: u64,
+    layers_packed: usize,
+    layers_cached: usize,
+}
+
+impl Ui {
+    /// A printer in `mode`; `verbose` shows every line that builds write.
+    pub fn new(mode: Mode, color: bool, verbose: bool) -> Self {
+        let target = match mode {
+            Mode::Terminal => ProgressDrawTarget::stderr(),
+            _ => ProgressDrawTarget::hidden(),
+        };
+        let bars = MultiProgress::with_draw_target(target);
+        Self {
+            mode,
+            color,
+            verbose,
+            bars,
+            started: Instant::now(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Whether errors and diagnostics may be coloured.
+    pub fn color(&self) -> bool {
+        self.color
+    }
+
+    /// Whether standard output is to hold JSON.
+    pub fn json(&self) -> bool {
+        self.mode == Mode::Json
+    }
+
+    /// How many layers were packed and not found in the cache.
+    pub fn layers_packed(&self) -> usize {
+        self.lock().layers_packed
+    }
+
+    /// Writes a line of data to standard output.
+    pub fn data(&self, line: &str) -> io::Result<()> {
+        self.bars.suspend(|| {
+            let mut out = io::stdout().lock();
+            out.write_all(line.as_bytes())?;
+            out.write_all(b"\n")?;
+            out.flush()
+        })
+    }
+
+    /// Writes a line for people to standard error, above what is live.
+    pub fn line(&self, text: &str) {
+        // A closed standard error must not stop the work.
+        let _ = self.bars.suspend(|| writeln!(io::stderr(), "{text}"));
+    }
+
+    /// A line beside data, for people who look: not in quiet mode, nor beside JSON.
+    pub fn note(&self, text: &str) {
+        self.done(text);
+    }
+
+    /// Clears the live lines and says what was done.
+    pub fn summary(&self) {
+        self.clear();
+        let state = self.lock();
+        let mut parts = Vec::new();
+        if !state.built.is_empty() {
+            parts.push(format!("{} built", state.built.len()));
+        }
+        if state.reused > 0 {
+            parts.push(format!("{} reused", state.reused));
+        }
+        if state.fetched > 0 {
+            parts.push(format!(
+                "{} fetched ({})",
+                state.fetched,
+                DecimalBytes(state.fetched_bytes)
+            ));
+        }
+        if state.layers_packed + state.layers_cached > 0 {
+            parts.push(format!(
+                "{} layers packed, {} from cache",
+                state.layers_packed, state.layers_cached
+            ));
+        }
+        drop(state);
+        if !parts.is_empty() && matches!(self.mode, Mode::Terminal | Mode::Plain) {
+            let elapsed = self.started.elapsed();
+            let elapsed = if elapsed < Duration::from_secs(10) {
+                format!("{:.2} s", elapsed.as_secs_f64())
+            } else {
+                HumanDuration(elapsed).to_string()
+            };
+            self.line(&format!("{} in {elapsed}.", parts.join(", ")));
+        }
+    }
+
+    /// Removes the live lines, so that what follows starts on a clean terminal.
+    pub fn clear(&self) {
+        for (_, bar) in std::mem::take(&mut self.lock().running) {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self, name: &str, style: &str, length: Option<u64>) {
+        if self.mode != Mode::Terminal {
+            return;
+        }
+        let bar = self.bars.add(ProgressBar::no_length());
+        if let Some(length) = length {
+            bar.set_length(length);
+        }
+        bar.set_style(ProgressStyle::with_template(style).expect("a constant template"));
+        bar.set_prefix(name.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(120));
+        self.lock().running.insert(name.to_owned(), bar);
+    }
+
+    fn end(&self, name: &str) {
+        if let Some(bar) = self.lock().running.remove(name) {
+            bar.finish_and_clear();
+            self.bars.remove(&bar);
+        }
+    }
+
+    fn with_bar(&self, name: &str, change: impl FnOnce(&ProgressBar)) {
+        if let Some(bar) = self.lock().running.get(name) {
+            change(bar);
+        }
+    }
+
+    /// A line about something that ended: not in quiet mode.
+    fn done(&self, text: &str) {
+        if matches!(self.mode, Mode::Terminal | Mode::Plain) {
+            self.line(text);
+        }
+    }
+
+    fn show(&self, event: &Event) {
+        match event {
+            Event::BuildStarted { name } => {
+                self.start(name, "{spinner} building {prefix} {elapsed} {wide_msg:.dim}", None);
+                if self.mode == Mode::Plain {
+                    self.line(&format!("building {name}"));
+                }
+            }
+            Event::BuildOutput { name, line } if self.verbose => self.line(&format!("{name}> {line}")),
+            Event::BuildOutput { name, line } => self.with_bar(name, |bar| bar.set_message(printable(line))),
+            Event::BuildFinished { name, path } => {
+                self.end(name);
+                // One line for each of a hundred unpacked packages would bury what the user asked for.
+                if !name.starts_with("deb:") || self.verbose {
+                    self.done(&format!("built {name}: {path}"));
+                }
+            }
+            Event::Reused { name, path } if self.verbose => self.done(&format!("reused {name}: {path}")),
+            Event::Reused { .. } => {}
+            Event::FetchStarted { name, size } => self.start(
+                name,
+                "{spinner} fetching {prefix} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {wide_bar}",
+                *size,
+            ),
+            Event::FetchProgress { name, bytes } => self.with_bar(name, |bar| bar.set_position(*bytes)),
+            Event::FetchFinished { name, bytes } => {
+                self.end(name);
+                if !name.starts_with("deb:") || self.verbose {
+                    self.done(&format!("fetched {name} ({})", DecimalBytes(*bytes)));
+                }
+            }
+            Event::LayerStarted { layer, layers, size } => self.start(
+                &layer_name(*layer, *layers),
+                "{spinner} packing {prefix} {elapsed} {wide_msg:.dim}",
+                Some(*size),
+            ),
+            Event::LayerFinished { layer, layers, .. } => self.end(&layer_name(*layer, *layers)),
+            Event::ImageWritten { .. } => {}
+            Event::Note { text } => self.done(&format!("note: {text}")),
+            Event::Warning { text } => self.line(&format!("{} {text}", self.paint("warning:", "1;33"))),
+        }
+    }
+
+    /// Wraps a word in an SGR colour where colours are wanted.
+    pub fn paint(&self, word: &str, sgr: &str) -> String {
+        if self.color {
+            format!("\x1b[{sgr}m{word}\x1b[0m")
+        } else {
+            word.to_owned()
+        }
+    }
+
+    fn count(&self, event: &Event) {
+        let mut state = self.lock();
+        match event {
+            Event::BuildFinished { name, .. } => state.built.push(name.clone()),
+            Event::Reused { .. } => state.reused += 1,
+            Event::FetchFinished { bytes, .. } => {
+                state.fetched += 1;
+                state.fetched_bytes += bytes;
+            }
+            Event::LayerFinished { cached: true, .. } => state.layers_cached += 1,
+            Event::LayerFinished { cached: false, .. } => state.layers_packed += 1,
+            _ => {}
+        }
+    }
+}
+
+impl Reporter for Ui {
+    fn report(&self, event: Event) {
+        self.count(&event);
+        if self.mode != Mode::Json {
+            return self.show(&event);
+        }
+        let line = serde_json::to_string(&event).expect("events hold strings and numbers");
+        // A consumer that went away must not stop the work; the exit status tells what became of it.
+        let _ = self.data(&line);
+    }
+}
+
+fn layer_name(layer: usize, layers: usize) -> String {
+    format!("layer {} of {layers}", layer + 1)
+}
+
+/// A line of build output without what would move the cursor.
+fn printable(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,374 @@
+//! Every example in `specs/`, built with its committed lock, loaded into real engines and run there.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::{LAYERIZE, Place, Ran, copy_tree, have, is_root, peer, shared_cache};
+
+const GREETING: &str = "Hello, world!\n";
+
+/// The digest at the start of a line that `build` printed.
+fn digest(line: &str) -> &str {
+    let digest = line.split_whitespace().next().unwrap();
+    assert!(digest.starts_with("sha256:") && digest.len() == 71, "{line}");
+    digest
+}
+
+/// Loads an archive into Docker under its own name and gives the image's name.
+fn docker_load(archive: &Path) -> String {
+    let loaded = peer(Command::new("docker").arg("load").arg("-i").arg(archive));
+    let line = loaded
+        .stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("Loaded image: "))
+        .map(str::to_owned);
+    line.unwrap_or_else(|| panic!("docker load said: {}", loaded.stdout))
+}
+
+fn docker_run(image: &str, args: &[&str]) -> String {
+    peer(
+        Command::new("docker")
+            .args(["run", "--rm", "--network", "none", image])
+            .args(args),
+    )
+    .stdout
+}
+
+/// podman with a storage of its own, so that nothing of the machine's is touched.
+fn podman(place: &Place) -> Command {
+    let mut command = Command::new("podman");
+    command
+        .arg("--root")
+        .arg(place.path().join("podman"))
+        .arg("--runroot")
+        .arg(place.path().join("podman-run"))
+        .args([
+            "--storage-driver",
+            "vfs",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--runtime",
+            "runc",
+        ]);
+    command
+}
+
+#[test]
+fn hello_is_built_loaded_run_and_rebuilt_from_nothing_but_its_records() {
+    let place = Place::with_spec("hello");
+    let built = place.run(&["build", "--locked", "hello"]).success();
+    let line = built.line().to_owned();
+    assert!(line.ends_with(" docker-archive:hello.tar"), "{line}");
+    let archive = place.project.join("hello.tar");
+
+    if have("docker", &["info"]) {
+        assert_eq!(docker_run(&docker_load(&archive), &[]), GREETING);
+    }
+    if is_root() && have("podman", &["--version"]) {
+        peer(podman(&place).args(["load", "-i"]).arg(&archive));
+        // Limits of its own: where root lacks CAP_SYS_RESOURCE, podman's defaults cannot be set.
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+        let ran = peer(
+            podman(&place)
+                .args(["run", "--rm", "--network", "none"])
+                .args(limits)
+                .arg("hello"),
+        );
+        assert_eq!(ran.stdout, GREETING);
+    }
+    let layout = place.path().join("layout");
+    if have("skopeo", &["--version"]) {
+        let from = format!("oci-archive:{}", archive.display());
+        let to = format!("oci:{}:hello", layout.display());
+        peer(Command::new("skopeo").args(["copy", "--preserve-digests", &from, &to]));
+        let seen = peer(Command::new("skopeo").args(["inspect", "--format", "{{.Digest}}", &to])).stdout;
+        assert_eq!(seen.trim(), digest(&line));
+        if is_root() && have("umoci", &["--version"]) {
+            let bundle = place.path().join("bundle");
+            peer(
+                Command::new("umoci")
+                    .args(["unpack", "--image"])
+                    .arg(format!("{}:hello", layout.display()))
+                    .arg(&bundle),
+            );
+            let names = peer(Command::new("ls").arg(bundle.join("rootfs/layerize/store"))).stdout;
+            assert!(names.contains("-hello-2.10") && names.contains("-libc6-"), "{names}");
+        }
+    }
+
+    the_closure_holds_libc_and_no_compiler(&place);
+    nothing_changed_opens_no_store_path(&place, &line);
+}
+
+fn the_closure_holds_libc_and_no_compiler(place: &Place) {
+    let closure = place.run(&["closure", "hello"]).success().stdout;
+    for needed in ["-hello-2.10", "-libc6-"] {
+        assert!(closure.contains(needed), "{needed} is missing in:\n{closure}");
+    }
+    for refused in ["-gcc-12-12", "-cpp-", "-binutils", "-make-", "-bash-", "-libc6-dev-"] {
+        assert!(!closure.contains(refused), "{refused} is in:\n{closure}");
+    }
+    let why = place.run(&["closure", "hello", "--why", "libc6"]).success().stdout;
+    assert!(why.contains("bin/hello") && why.contains("-libc6-"), "{why}");
+}
+
+/// What a build needed is collected, what it made is kept: building again needs none of it.
+#[test]
+fn a_collected_store_still_knows_what_was_built() {
+    let place = Place::with_script("mkdir $out; echo made > $out/file");
+    let line = place.run(&["build", "thing"]).success().line().to_owned();
+    let collected = place.run(&["store", "gc"]).success().stdout;
+    assert!(
+        collected.contains("-coreutils-") && !collected.contains("-thing"),
+        "{collected}"
+    );
+    let again = place.run(&["build", "--offline", "thing"]).success();
+    assert_eq!(again.line(), line);
+    assert!(
+        again.stderr.contains("1 reused") && !again.stderr.contains("built"),
+        "{}",
+        again.stderr
+    );
+
+    // A new script needs all of it again, from the downloads that are still there.
+    place.write(
+        "layerize.toml",
+        &crate::support::script_spec("mkdir $out; echo anew > $out/file"),
+    );
+    let anew = place.run(&["build", "--offline", "thing"]).success();
+    assert_ne!(anew.line(), line);
+    place.run(&["store", "verify"]).success();
+}
+
+/// With the trees of all store paths moved away, a second build still succeeds: it opens none of them.
+fn nothing_changed_opens_no_store_path(place: &Place, line: &str) {
+    let trees = place.store().join("store");
+    let away = place.store().join("store-away");
+    fs::rename(&trees, &away).unwrap();
+    fs::create_dir(&trees).unwrap();
+    let before = fs::metadata(place.project.join("hello.tar")).unwrap();
+    let second = place.run(&["build", "--locked", "hello"]).success();
+    assert_eq!(second.line(), line);
+    let after = fs::metadata(place.project.join("hello.tar")).unwrap();
+    assert_eq!(
+        before.modified().unwrap(),
+        after.modified().unwrap(),
+        "an unchanged archive is not written again"
+    );
+    fs::remove_dir(&trees).unwrap();
+    fs::rename(&away, &trees).unwrap();
+}
+
+#[test]
+fn two_worlds_make_the_same_bytes() {
+    let place = Place::with_spec("hello");
+    let first = place.run(&["build", "--locked", "hello"]).success();
+
+    // Another store, directory, umask, time zone, locale, number of threads and, as root, another user.
+    let other = Place::new();
+    let project = other.path().join("elsewhere/deeper");
+    fs::create_dir_all(&project).unwrap();
+    copy_tree(&place_of_spec("hello"), &project);
+    let program = other.path().join("layerize");
+    fs::copy(LAYERIZE, &program).unwrap();
+    copy_tree(&shared_cache().join("layerize"), &other.path().join("cache/layerize"));
+    peer(Command::new("chmod").args(["-R", "a+rwX"]).arg(other.path()));
+
+    let shell = format!(
+        "umask 077; exec {} build --locked --jobs 1 --cores 1 hello",
+        program.display()
+    );
+    let mut command = if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid",
+            "4242",
+            "--regid",
+            "4242",
+            "--clear-groups",
+            "sh",
+            "-c",
+            &shell,
+        ]);
+        command
+    } else {
+        let mut command = Command::new("sh");
+        command.args(["-c", &shell]);
+        command
+    };
+    other.prepare(&mut command);
+    command
+        .current_dir(&project)
+        .env("XDG_CACHE_HOME", other.path().join("cache"))
+        .env("TZ", "Pacific/Kiritimati")
+        .env("LC_ALL", "tr_TR.UTF-8")
+        .env("USER", "someone");
+    let second = Ran::of(command.output().unwrap()).success();
+    assert_eq!(second.line(), first.line());
+    let (a, b) = (place.project.join("hello.tar"), project.join("hello.tar"));
+    peer(Command::new("cmp").arg(&a).arg(&b));
+    place.run(&["diff", a.to_str().unwrap(), b.to_str().unwrap()]).success();
+}
+
+fn place_of_spec(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("specs").join(name)
+}
+
+#[test]
+fn nginx_serves_its_page() {
+    let place = Place::with_spec("nginx");
+    place.run(&["build", "--locked"]).success();
+    if !have("docker", &["info"]) || !is_root() {
+        return;
+    }
+    let image = docker_load(&place.project.join("nginx.tar"));
+    let name = format!("layerize-test-{}", std::process::id());
+    let mut server = Server(
+        Command::new("docker")
+            .args(["run", "--rm", "--network", "none", "--name", &name, &image])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap(),
+        name.clone(),
+    );
+    // The container has a network of its own with nothing but loopback: ask from inside that namespace.
+    let page = server.wait_for_page();
+    assert!(page.contains("Served from hashed closures."), "{page}");
+}
+
+/// A container that is stopped at the end, whatever became of the test.
+struct Server(Child, String);
+
+impl Server {
+    fn wait_for_page(&mut self) -> String {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(page) = self.ask() {
+                return page;
+            }
+            assert!(self.0.try_wait().unwrap().is_none(), "the container ended");
+            assert!(Instant::now() < deadline, "no answer in a minute");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn ask(&self) -> Option<String> {
+        let inspect = Command::new("docker")
+            .args(["inspect", "--format", "{{.State.Pid}}", &self.1])
+            .output()
+            .ok()?;
+        let pid = String::from_utf8(inspect.stdout).ok()?;
+        let pid = pid.trim();
+        if pid.is_empty() || pid == "0" {
+            return None;
+        }
+        let asked = Command::new("nsenter")
+            .args([
+                "--net",
+                "--target",
+                pid,
+                "curl",
+                "--silent",
+                "--fail",
+                "http://127.0.0.1:8080/",
+            ])
+            .output()
+            .ok()?;
+        asked.status.success().then(|| String::from_utf8(asked.stdout).unwrap())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["kill", &self.1]).output();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn static_is_one_store_path_and_runs() {
+    let place = Place::with_spec("static");
+    place.run(&["build", "--locked"]).success();
+    let closure = place.run(&["closure", "static"]).success().stdout;
+    assert_eq!(closure.lines().count(), 1, "{closure}");
+    if have("docker", &["info"]) {
+        let image = docker_load(&place.project.join("static.tar"));
+        assert_eq!(docker_run(&image, &[]), "layerize: a=1 e=2 i=1 l=1 r=1 y=1 z=1\n");
+        assert_eq!(docker_run(&image, &["aab", "Z"]), "aab: a=2 b=1\nZ: z=1\n");
+    }
+}
+
+#[test]
+fn the_monorepo_images_share_what_they_have_in_common() {
+    let place = Place::with_spec("monorepo");
+    let built = place.run(&["build", "--locked"]).success();
+    assert_eq!(built.stdout.lines().count(), 2, "{}", built.stdout);
+    let shared = |image: &str| -> Vec<String> {
+        let closure = place.run(&["closure", image]).success().stdout;
+        closure
+            .lines()
+            .filter(|line| line.contains("-greet-1"))
+            .map(str::to_owned)
+            .collect()
+    };
+    assert_eq!(shared("api").len(), 1);
+    assert_eq!(shared("api"), shared("worker"));
+    if have("docker", &["info"]) {
+        let api = docker_load(&place.project.join("api.tar"));
+        assert_eq!(docker_run(&api, &["you"]), "api says hello, you!\n");
+        let worker = docker_load(&place.project.join("worker.tar"));
+        assert_eq!(
+            docker_run(&worker, &[]),
+            "ahoy, worker!\ngood morning, worker!\nhello, worker!\n"
+        );
+    }
+
+    // A comment in the shared library's source: its content stays the same, so its users are not built again.
+    let source = place.project.join("base/greet/greet.c");
+    let text = fs::read_to_string(&source).unwrap();
+    fs::write(&source, format!("/* changed */ {text}")).unwrap();
+    let again = place.run(&["build", "--locked", "--json", "api"]).success();
+    let builds: Vec<&str> = again
+        .stdout
+        .lines()
+        .filter(|line| line.contains("\"build-started\""))
+        .collect();
+    assert!(
+        builds.len() == 1 && builds[0].contains("base:greet"),
+        "only the library is built: {builds:?}"
+    );
+    assert_eq!(
+        digest_of_image(&again.stdout),
+        digest(built.stdout.lines().next().unwrap())
+    );
+}
+
+fn digest_of_image(events: &str) -> String {
+    let event = events
+        .lines()
+        .find(|line| line.contains("\"image-written\""))
+        .expect("an image was written");
+    let event: serde_json::Value = serde_json::from_str(event).unwrap();
+    event["digest"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn every_spec_is_covered_here() {
+    let names: Vec<String> = layerize::fsio::sorted_names(&Path::new(env!("CARGO_MANIFEST_DIR")).join("specs"))
+        .unwrap()
+        .into_iter()
+        .map(|name| name.into_string().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        ["hello", "monorepo", "nginx", "static"],
+        "add a test for a new spec, then its name here"
+    );
+    for name in names {
+        let mode = fs::metadata(place_of_spec(&name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o500, 0o500);
+    }
+}

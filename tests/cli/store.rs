@@ -1,0 +1,121 @@
+//! `layerize store`: what goes in has the address that real Nix computes, and stays as long as a root needs it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
+
+use crate::support::{Place, have, peer};
+
+/// A tree with everything that a store path may hold.
+fn make_tree(place: &Place) {
+    place
+        .write("tree/empty-file", "")
+        .write("tree/dir/text", "text\n")
+        .write("tree/ünïcode", "ü")
+        .write("tree/run", "#!/bin/sh\n");
+    fs::create_dir(place.project.join("tree/empty-dir")).unwrap();
+    fs::set_permissions(place.project.join("tree/run"), fs::Permissions::from_mode(0o700)).unwrap();
+    symlink("dir/text", place.project.join("tree/link")).unwrap();
+    symlink("/nowhere", place.project.join("tree/dangling")).unwrap();
+    fs::write(place.project.join("tree/large"), vec![7; 5_000_001]).unwrap();
+}
+
+#[test]
+fn added_trees_have_the_paths_that_nix_gives_them() {
+    let place = Place::new();
+    make_tree(&place);
+    let path = place.run(&["store", "add", "tree"]).success().line().to_owned();
+    let file = place
+        .run(&["store", "add", "--flat", "tree/large"])
+        .success()
+        .line()
+        .to_owned();
+    assert!(
+        path.starts_with("/layerize/store/") && path.ends_with("-tree"),
+        "{path}"
+    );
+    if !have("nix-store", &["--version"]) {
+        return;
+    }
+    let nix = |args: &[&str]| {
+        let root = format!(
+            "local?root={}&store=/layerize/store",
+            place.path().join("nix").display()
+        );
+        let mut command = Command::new("nix-store");
+        place.prepare(
+            command
+                .args(["--option", "build-users-group", "", "--store", &root])
+                .args(args),
+        );
+        peer(&mut command).line().to_owned()
+    };
+    assert_eq!(nix(&["--add", "tree"]), path);
+    assert_eq!(nix(&["--add-fixed", "--recursive", "sha256", "tree"]), path);
+    assert_eq!(nix(&["--add-fixed", "sha256", "tree/large"]), file);
+
+    let physical = place.store().join("store").join(path.rsplit('/').next().unwrap());
+    let sum = |tree: &std::path::Path| {
+        let dump = format!("nix-store --dump '{}' | sha256sum", tree.display());
+        peer(Command::new("sh").args(["-c", &dump])).stdout[..64].to_owned()
+    };
+    let info: serde_json::Value =
+        serde_json::from_str(&place.run(&["store", "info", "--json", &path]).success().stdout).unwrap();
+    assert_eq!(info["narHash"], format!("sha256:{}", sum(&physical)), "{info}");
+    assert_eq!(sum(&place.project.join("tree")), sum(&physical));
+}
+
+#[test]
+fn what_no_root_needs_is_collected() {
+    let place = Place::new();
+    make_tree(&place);
+    place.write("layerize.toml", "[package.kept]\nsource = \"tree/dir\"\n");
+    let kept = place.run(&["build", "kept"]).success().line().to_owned();
+    let lost = place.run(&["store", "add", "tree"]).success().line().to_owned();
+    let listed = place.run(&["store", "ls"]).success().stdout;
+    assert!(listed.contains(&kept) && listed.contains(&lost), "{listed}");
+
+    let dry = place.run(&["store", "gc", "--dry-run"]).success().stdout;
+    assert!(dry.contains(&lost) && !dry.contains(&kept), "{dry}");
+    assert_eq!(
+        place.run(&["store", "ls"]).success().stdout,
+        listed,
+        "a dry run deletes nothing"
+    );
+
+    let done = place.run(&["store", "gc"]).success().stdout;
+    assert_eq!(done, dry);
+    let left = place.run(&["store", "ls"]).success().stdout;
+    assert!(left.contains(&kept) && !left.contains(&lost), "{left}");
+    place.run(&["store", "verify"]).success();
+    place.run(&["store", "info", &lost]).exits(2).says(&[&lost]);
+}
+
+#[test]
+fn verify_names_what_was_changed() {
+    let place = Place::new();
+    make_tree(&place);
+    let path = place.run(&["store", "add", "tree"]).success().line().to_owned();
+    place.run(&["store", "verify"]).success();
+    let physical = place.store().join("store").join(path.rsplit('/').next().unwrap());
+    let text = physical.join("dir/text");
+    fs::set_permissions(&text, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&text, "tampered").unwrap();
+    let verified = place.run(&["store", "verify"]).exits(1);
+    let base = path.rsplit('/').next().unwrap();
+    assert!(
+        verified.stdout.contains(base) && verified.stdout.contains("dir/text"),
+        "{}",
+        verified.stdout
+    );
+}
+
+#[test]
+fn what_a_store_cannot_hold_is_refused() {
+    let place = Place::new();
+    place.write("tree/a", "");
+    peer(Command::new("mkfifo").arg(place.project.join("tree/pipe")));
+    place.run(&["store", "add", "tree"]).exits(2).says(&["tree/pipe"]);
+    place.run(&["store", "add", "missing"]).exits(2).says(&["missing"]);
+    assert_eq!(place.run(&["store", "ls"]).success().stdout, "");
+}

@@ -1,0 +1,242 @@
+//! A place of its own for each test: a cleared environment, own home and store, and the real peers.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use layerize::fsio::{FileLock, LockKind};
+
+/// The program under test.
+pub const LAYERIZE: &str = env!("CARGO_BIN_EXE_layerize");
+
+/// A directory with a home, a store and a project in it, removed at the end.
+pub struct Place {
+    dir: tempfile::TempDir,
+    /// Where commands run.
+    pub project: PathBuf,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub stdout: String,
+    pub stderr: String,
+    pub status: i32,
+}
+
+impl Ran {
+    pub fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+        Self {
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+            status: output.status.code().unwrap_or(-1),
+        }
+    }
+
+    #[track_caller]
+    pub fn success(self) -> Self {
+        self.exits(0)
+    }
+
+    #[track_caller]
+    pub fn exits(self, status: i32) -> Self {
+        assert_eq!(
+            self.status, status,
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout, self.stderr
+        );
+        self
+    }
+
+    /// Asserts that standard error holds each of these texts.
+    #[track_caller]
+    pub fn says(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(self.stderr.contains(text), "`{text}` is missing in:\n{}", self.stderr);
+        }
+        self
+    }
+
+    /// The only line of standard output.
+    #[track_caller]
+    pub fn line(&self) -> &str {
+        let mut lines = self.stdout.lines();
+        let line = lines
+            .next()
+            .unwrap_or_else(|| panic!("no line on standard output; stderr:\n{}", self.stderr));
+        assert_eq!(lines.next(), None, "one line was expected:\n{}", self.stdout);
+        line
+    }
+}
+
+impl Place {
+    /// A new place with an empty project.
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // An ordinary user must be able to enter.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let project = dir.path().join("project");
+        fs::create_dir(&project).unwrap();
+        Self { dir, project }
+    }
+
+    /// A new place whose project is a copy of `specs/NAME`.
+    pub fn with_spec(name: &str) -> Self {
+        let place = Self::new();
+        copy_tree(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("specs").join(name),
+            &place.project,
+        );
+        place
+    }
+
+    /// Writes a file of the project, with its directories.
+    pub fn write(&self, path: &str, text: &str) -> &Self {
+        let path = self.project.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The physical store.
+    pub fn store(&self) -> PathBuf {
+        self.dir.path().join("data/layerize")
+    }
+
+    /// `layerize` with the cleared environment of this place, not yet started.
+    pub fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
+        let mut command = Command::new(LAYERIZE);
+        self.prepare(command.args(args));
+        command
+    }
+
+    /// Clears a command's environment and points it to this place; downloads are shared between tests.
+    pub fn prepare(&self, command: &mut Command) {
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", self.dir.path())
+            .env("XDG_DATA_HOME", self.dir.path().join("data"))
+            .env("XDG_CONFIG_HOME", self.dir.path().join("config"))
+            .env("XDG_CACHE_HOME", shared_cache())
+            .current_dir(&self.project)
+            .stdin(Stdio::null());
+    }
+
+    /// Runs `layerize` to its end.
+    pub fn run<S: AsRef<OsStr>>(&self, args: &[S]) -> Ran {
+        Ran::of(self.command(args).output().unwrap())
+    }
+}
+
+/// Downloads that all tests of this target directory share.
+pub fn shared_cache() -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// Copies a tree to a place that does not exist yet, modes and times included.
+fn copy_tree_to(from: &Path, to: &Path) {
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    peer(Command::new("cp").arg("-a").arg(from).arg(to));
+}
+
+/// Copies what is in a directory into another, which is created where it is missing.
+pub fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    let status = Command::new("cp")
+        .arg("-r")
+        .arg(from.join("."))
+        .arg(to)
+        .status()
+        .unwrap();
+    assert!(status.success(), "copying {} failed", from.display());
+}
+
+/// Runs another program and asserts that it ends well.
+#[track_caller]
+pub fn peer(command: &mut Command) -> Ran {
+    let output = command.stdin(Stdio::null()).output();
+    Ran::of(output.unwrap_or_else(|error| panic!("{command:?}: {error}"))).success()
+}
+
+/// Whether a peer is there; a missing one is a failure in CI and said loudly elsewhere.
+pub fn have(program: &str, probe: &[&str]) -> bool {
+    let works = Command::new(program)
+        .args(probe)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    #[expect(clippy::disallowed_methods, reason = "tests ask whether they run in CI")]
+    let in_ci = std::env::var_os("CI").is_some();
+    assert!(
+        works || !in_ci,
+        "`{program} {}` does not work, and CI needs it",
+        probe.join(" ")
+    );
+    if !works {
+        #[expect(clippy::print_stderr, reason = "a skipped oracle must be seen")]
+        {
+            eprintln!(
+                "SKIPPED: `{program} {}` does not work here; run scripts/setup test",
+                probe.join(" ")
+            );
+        }
+    }
+    works
+}
+
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A package whose script is `script`, with nothing but the base tools, and an image of it.
+pub fn script_spec(script: &str) -> String {
+    format!("[package.thing]\nscript = '''\n{script}\n'''\n\n[image.thing]\ncontents = [\"thing\"]\n")
+}
+
+impl Place {
+    /// A project whose one package runs `script` with the base tools, locked.
+    pub fn with_script(script: &str) -> Self {
+        let place = Self::new();
+        place.write("layerize.toml", &script_spec(script));
+        place.lock_base();
+        place
+    }
+
+    /// Puts the lock of the base tools into the project, and the tools into the store; both are made once for all
+    /// tests.
+    pub fn lock_base(&self) {
+        let base = shared_cache().join("base");
+        let lock_file = shared_cache().join("base.making");
+        let guard = FileLock::acquire(&lock_file, LockKind::Exclusive).unwrap();
+        // A store of another build of the program may have another schema.
+        let program = format!("{:?}", fs::metadata(LAYERIZE).unwrap().modified().unwrap());
+        if fs::read_to_string(base.join("program")).unwrap_or_default() != program {
+            layerize::fsio::remove_tree(&base).unwrap();
+            let maker = Self::new();
+            maker.write("layerize.toml", &script_spec("mkdir $out").replace("thing", "probe"));
+            maker.run(&["build"]).success();
+            let made = shared_cache().join("base.new");
+            layerize::fsio::remove_tree(&made).unwrap();
+            fs::create_dir(&made).unwrap();
+            fs::copy(maker.project.join("layerize.lock"), made.join("layerize.lock")).unwrap();
+            copy_tree_to(&maker.store(), &made.join("store"));
+            fs::write(made.join("program"), program).unwrap();
+            fs::rename(&made, &base).unwrap();
+        }
+        drop(guard);
+        fs::copy(base.join("layerize.lock"), self.project.join("layerize.lock")).unwrap();
+        copy_tree_to(&base.join("store"), &self.store());
+    }
+}

@@ -1,0 +1,8 @@
+//! What tests of builds share: a root made of the machine's own programs, and a store to build in.
+#![allow(dead_code, unused_imports, reason = "no test uses all of it")]
+
+mod fixture;
+mod root;
+
+pub use fixture::{Fixture, Recorder, STORE, logical};
+pub use root::machine_root;
