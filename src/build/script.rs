@@ -53,8 +53,6 @@ pub(super) struct ScriptStep<'a> {
     pub digest: Digest,
     /// The store path of every input, all of them valid.
     pub paths: &'a BTreeMap<Input, StorePath>,
-    /// Whether the source is a Debian source package, whose patches are to be applied.
-    pub has_debian_patches: bool,
 }
 
 /// What is prepared for one run.
@@ -174,7 +172,12 @@ impl ScriptStep<'_> {
     ) -> Result<Sandbox, BuildError> {
         let surroundings = Surroundings::make(self.store, self.script, self.paths, fixups)?;
         let label = &self.derivation.label;
-        let runner = Runner::in_root(&surroundings.root, label, &self.script.script, self.has_debian_patches)?;
+        let runner = Runner::in_root(
+            &surroundings.root,
+            label,
+            &self.script.script,
+            self.script.debian_patches,
+        )?;
         let mut env = surroundings.variables;
         env.extend(self.variables_of_step("/build", scratch));
         Ok(Sandbox {
@@ -198,7 +201,12 @@ impl ScriptStep<'_> {
             return Err(BuildError::NotLinked { store: physical });
         }
         remove_tree(&self.store.physical(scratch))?;
-        let runner = Runner::on_host(&dir.join("runner"), build, &self.script.script, self.has_debian_patches)?;
+        let runner = Runner::on_host(
+            &dir.join("runner"),
+            build,
+            &self.script.script,
+            self.script.debian_patches,
+        )?;
         let mut env = base_variables(HOST_PATH, "C.UTF-8");
         env.extend(self.variables_of_step(&build.display().to_string(), scratch));
         Ok(Sandbox {

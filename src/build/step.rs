@@ -68,6 +68,7 @@ impl Step<'_> {
             },
         })?;
         self.store.record_realisation(digest, &self.resolved.json, &path)?;
+        self.warn_of_unscanned(&path)?;
         self.reporter.report(Event::BuildFinished {
             name: label.clone(),
             path: StoreDir::layerize().join(&path),
@@ -84,6 +85,17 @@ impl Step<'_> {
             name: self.derivation().label.clone(),
             path: StoreDir::layerize().join(path),
         });
+    }
+
+    /// What could not be searched may hide a reference, without which the output would not run.
+    fn warn_of_unscanned(&self, path: &StorePath) -> Result<(), BuildError> {
+        let details = self.store.info_full(path)?;
+        for file in details.map(|details| details.unscanned).unwrap_or_default() {
+            let label = &self.derivation().label;
+            let text = format!("`{file}` of `{label}` is packed too deep or too large to be searched for references");
+            self.reporter.report(Event::Warning { text });
+        }
+        Ok(())
     }
 
     fn make(&self) -> Result<StorePath, BuildError> {
@@ -118,7 +130,6 @@ impl Step<'_> {
                 script,
                 digest: self.resolved.digest,
                 paths: &self.paths,
-                has_debian_patches: self.has_debian_source(script.source.as_ref()),
             }
             .run(),
             (Action::Fetch(_) | Action::Unpack { .. } | Action::UnpackDeb { .. }, _) => {
@@ -142,12 +153,5 @@ impl Step<'_> {
             sandboxed: true,
         })?;
         Ok(info.path)
-    }
-
-    fn has_debian_source(&self, source: Option<&Input>) -> bool {
-        match source {
-            Some(Input::Step(id)) => matches!(self.plan.steps[*id].action, Action::UnpackDebSource { .. }),
-            _ => false,
-        }
     }
 }

@@ -208,6 +208,8 @@ pub struct Script {
     pub system: String,
     /// Unpacked into `/build/source`, the working directory.
     pub source: Option<Input>,
+    /// Whether the source is a Debian source package, whose patches are applied before the script runs.
+    pub debian_patches: bool,
     /// Debian packages that make up the root file system (tools, libraries and base, with what they depend
     /// on), each after what it depends on.
     pub root: Vec<Input>,

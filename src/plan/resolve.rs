@@ -22,7 +22,7 @@
 //! | `unpack` | `sha256`, `strip` |
 //! | `unpack-deb` | `package` (it names files in the output), `sha256` |
 //! | `unpack-deb-source` | `files`: digest by file name, as the `.dsc` refers to names |
-//! | `script` | `declared`, `env`, `libraries`, `root`, `runtime`, `sandbox`, `script`, `source`, `system`, `tools` |
+//! | `script` | `debianPatches`, `declared`, `env`, `libraries`, `root`, `runtime`, `sandbox`, `script`, `source`, `system`, `tools` |
 //!
 //! **In** is all that can change the output: the name and the store's directory (both are part of the path
 //! that a build may write into its output), what is unpacked by its digest, and of a script its text, its
@@ -118,6 +118,7 @@ fn script_action(script: &Script, name: &dyn Fn(&Input) -> String) -> Value {
     }
     json!({
         "kind": "script",
+        "debianPatches": script.debian_patches,
         "declared": declared,
         "env": script.env,
         "libraries": list(&script.libraries),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::spec::{
-    self, Dependency, Diagnostic, Diagnostics, Lock, Package, PackageName, SourceFile, Span, Spanned, Workspace,
+    self, Dependency, Diagnostic, Diagnostics, Lock, Package, PackageName, Source, SourceFile, Span, Spanned, Workspace,
 };
 
 use super::debs::Resolution;
@@ -83,6 +83,10 @@ impl Scripts<'_> {
                 .collect(),
             system: system(self.workspace, self.lock),
             source,
+            debian_patches: matches!(
+                package.source.as_ref().map(|source| &source.value),
+                Some(Source::DebianSource { .. })
+            ),
             root: self.debs(resolution.ordered())?,
             tools: unique(tools),
             libraries: self.libraries(package, &resolution)?,
