@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 
+use crate::audit::{self, InspectOptions};
 use crate::image::{self, ClosureMember, ContentRoot, Image, ImageRequest, RootPackage};
-use crate::layer::partition::LayerPlan;
+use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Strategy};
 use crate::layer::{Compression, PackOptions};
 use crate::oci::Platform;
 use crate::plan::Input;
@@ -69,9 +70,9 @@ pub struct ImageFlags {
     /// Take the layers from a plan file: one of `layerize plan --json`, or written by hand
     #[arg(long, value_name = "FILE", conflicts_with = "previous")]
     pub plan: Option<PathBuf>,
-    /// Start from the plan of the release before, and keep what did not change as it is
-    #[arg(long, value_name = "FILE")]
-    pub previous: Option<PathBuf>,
+    /// Start from the release before, a plan file or an image, and keep what did not change as it is
+    #[arg(long, value_name = "PLAN|IMAGE")]
+    pub previous: Option<String>,
     /// One gzip member a layer, for consumers that read no more than the first
     #[arg(long)]
     pub single_member: bool,
@@ -121,7 +122,7 @@ impl Recipe {
 /// Assembles all images among the targets; all store paths among them make up one.
 pub fn of_targets(work: &Work, flags: &ImageFlags, context: &Context) -> anyhow::Result<Vec<NamedImage>> {
     let mut images = Vec::new();
-    for recipe in recipes(work, flags)? {
+    for recipe in recipes(work, flags, context)? {
         images.push(assemble(&recipe, flags, context)?);
     }
     for target in &work.targets {
@@ -133,24 +134,24 @@ pub fn of_targets(work: &Work, flags: &ImageFlags, context: &Context) -> anyhow:
 }
 
 /// What each image among the targets is made of.
-pub fn recipes(work: &Work, flags: &ImageFlags) -> anyhow::Result<Vec<Recipe>> {
+pub fn recipes(work: &Work, flags: &ImageFlags, context: &Context) -> anyhow::Result<Vec<Recipe>> {
     let mut paths = Vec::new();
     let mut recipes = Vec::new();
     for target in &work.targets {
         match target {
             Target::Path(path) => paths.push(path),
-            Target::Image(name) => recipes.push(of_spec(name, work, flags)?),
+            Target::Image(name) => recipes.push(of_spec(name, work, flags, context)?),
             Target::Package(_) => {}
         }
     }
     match paths.is_empty() {
         true => flags.refuse_path_flags()?,
-        false => recipes.push(of_paths(&paths, work, flags)?),
+        false => recipes.push(of_paths(&paths, work, flags, context)?),
     }
     Ok(recipes)
 }
 
-fn of_paths(paths: &[&StorePath], work: &Work, flags: &ImageFlags) -> anyhow::Result<Recipe> {
+fn of_paths(paths: &[&StorePath], work: &Work, flags: &ImageFlags, context: &Context) -> anyhow::Result<Recipe> {
     let content = |path: &&StorePath| ContentRoot {
         name: path.name().to_owned(),
         logical: StoreDir::layerize().join(path),
@@ -162,11 +163,11 @@ fn of_paths(paths: &[&StorePath], work: &Work, flags: &ImageFlags) -> anyhow::Re
         root: Vec::new(),
         platform: flags.platform.as_deref().unwrap_or(DEFAULT_PLATFORM).parse()?,
         plan: read_plan(flags.plan.as_deref())?,
-        previous: read_plan(flags.previous.as_deref())?,
+        previous: read_previous(flags.previous.as_deref(), context)?,
     })
 }
 
-fn of_spec(name: &str, work: &Work, flags: &ImageFlags) -> anyhow::Result<Recipe> {
+fn of_spec(name: &str, work: &Work, flags: &ImageFlags, context: &Context) -> anyhow::Result<Recipe> {
     let project = work.project.as_ref().expect("an image of a spec has a project");
     let mut spec = project.workspace.images[name].clone();
     flags.change(&mut spec);
@@ -193,7 +194,7 @@ fn of_spec(name: &str, work: &Work, flags: &ImageFlags) -> anyhow::Result<Recipe
         root: root_packages(&inputs.root, work)?,
         platform,
         plan: read_plan(flags.plan.as_deref().or(of_spec.as_deref()))?,
-        previous: read_plan(flags.previous.as_deref())?,
+        previous: read_previous(flags.previous.as_deref(), context)?,
         spec,
     })
 }
@@ -235,6 +236,42 @@ pub fn read_plan(path: Option<&Path>) -> anyhow::Result<Option<LayerPlan>> {
     let text = String::from_utf8(bytes).with_context(|| format!("`{}` is not UTF-8", path.display()))?;
     let plan = LayerPlan::parse(&text).with_context(|| format!("`{}` is no layer plan", path.display()))?;
     Ok(Some(plan))
+}
+
+/// Reads the plan of the release before: its plan file, or what its image says of its layers.
+pub fn read_previous(text: Option<&str>, context: &Context) -> anyhow::Result<Option<LayerPlan>> {
+    let Some(text) = text else { return Ok(None) };
+    let file = Path::new(text);
+    if file.is_file()
+        && let Ok(Some(plan)) = read_plan(Some(file))
+    {
+        return Ok(Some(plan));
+    }
+    let image = context
+        .source(text, None)
+        .with_context(|| format!("`{text}` is neither a layer plan nor an image"))?;
+    let report = audit::inspect(image.as_ref(), InspectOptions::default())?;
+    let layers = report.layers.into_iter().filter(|layer| !layer.store_paths.is_empty());
+    let layers: Vec<PlannedLayer> = layers
+        .map(|layer| PlannedLayer {
+            paths: layer.store_paths,
+            reason: String::new(),
+            size: 0,
+        })
+        .collect();
+    if layers.is_empty() {
+        let help = "name an image of layerize's, or a plan of `layerize plan --json`";
+        return Err(advised(
+            format!("the layers of `{text}` do not say which store paths they hold"),
+            help,
+        ));
+    }
+    Ok(Some(LayerPlan {
+        format: PLAN_FORMAT,
+        history: History::default(),
+        layers,
+        strategy: Strategy::default().to_string(),
+    }))
 }
 
 fn closure_members(roots: &BTreeSet<StorePath>, work: &Work) -> anyhow::Result<Vec<ClosureMember>> {

@@ -52,10 +52,10 @@ pub struct PlanArgs {
 /// Plans what the arguments name and prints the plan, or answers a question about it.
 pub fn run(args: &PlanArgs, context: &Context) -> anyhow::Result<Outcome> {
     if let Some(dir) = &args.simulate {
-        simulate(dir, &options(args, None)?, context)?;
+        simulate(dir, &options(args, None, context)?, context)?;
     } else if let Some(file) = &args.graph {
         let graph = read_graph(file)?;
-        let options = options(args, Some(&graph))?;
+        let options = options(args, Some(&graph), context)?;
         let plan = partition::partition(&graph, &options)?;
         answer(args, &plan, &graph, &options, context)?;
     } else {
@@ -66,7 +66,7 @@ pub fn run(args: &PlanArgs, context: &Context) -> anyhow::Result<Outcome> {
 
 fn of_targets(args: &PlanArgs, context: &Context) -> anyhow::Result<()> {
     let work = pipeline::prepare(&args.targets, &args.flags, context)?;
-    let recipes = images::recipes(&work, &args.image)?;
+    let recipes = images::recipes(&work, &args.image, context)?;
     context.ui.clear();
     if recipes.is_empty() {
         return Err(advised(
@@ -80,9 +80,9 @@ fn of_targets(args: &PlanArgs, context: &Context) -> anyhow::Result<()> {
         .collect::<anyhow::Result<Vec<_>>>()?;
     if let ([recipe], [graph]) = (&recipes[..], &graphs[..]) {
         let plan = image::plan(&recipe.request(context))?;
-        return answer(args, &plan, graph, &options(args, Some(graph))?, context);
+        return answer(args, &plan, graph, &options(args, Some(graph), context)?, context);
     }
-    let fleet = partition::plan_fleet(&graphs, &options(args, None)?)?;
+    let fleet = partition::plan_fleet(&graphs, &options(args, None, context)?)?;
     for (recipe, plan) in recipes.iter().zip(&fleet.plans) {
         if !context.ui.json() {
             context.ui.data(&format!("{}:", recipe.spec.name.value))?;
@@ -105,7 +105,7 @@ fn graph(recipe: &Recipe, context: &Context) -> anyhow::Result<Graph> {
     Ok(Graph::new(nodes.collect())?)
 }
 
-fn options(args: &PlanArgs, graph: Option<&Graph>) -> anyhow::Result<PlanOptions> {
+fn options(args: &PlanArgs, graph: Option<&Graph>, context: &Context) -> anyhow::Result<PlanOptions> {
     let mut options = PlanOptions {
         beyond_docker: args.beyond_docker,
         ..PlanOptions::default()
@@ -116,7 +116,7 @@ fn options(args: &PlanArgs, graph: Option<&Graph>) -> anyhow::Result<PlanOptions
     if let Some(max) = args.image.max_layers {
         options.max_layers = usize::try_from(max).unwrap_or(usize::MAX);
     }
-    options.previous = images::read_plan(args.image.previous.as_deref())?;
+    options.previous = images::read_previous(args.image.previous.as_deref(), context)?;
     options.carried = options.previous.is_some();
     if let Some(dir) = &args.history {
         let mut earlier = Vec::new();

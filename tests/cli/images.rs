@@ -133,7 +133,7 @@ fn every_compression_round_trips_and_has_the_same_diff_ids() {
             .as_array()
             .unwrap()
             .iter()
-            .map(|layer| layer["diffId"].to_string())
+            .map(|layer| layer["diff_id"].as_str().unwrap().to_owned())
             .collect();
         assert!(!ids.is_empty());
         diff_ids.push(ids);

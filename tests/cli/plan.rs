@@ -171,6 +171,53 @@ fn a_build_takes_a_plan_and_refuses_a_wrong_one() {
 }
 
 #[test]
+fn a_build_starts_from_the_image_before() {
+    let place = Place::new();
+    let add = |name: &str, text: &str| {
+        place.write(&format!("{name}/file-{name}"), text);
+        place.run(&["store", "add", name]).success().line().to_owned()
+    };
+    let names = ["a", "b", "c", "d"];
+    let paths: Vec<String> = names.iter().map(|name| add(name, name)).collect();
+    let layers = |image: &str| -> Vec<serde_json::Value> {
+        let inspected = place.run(&["inspect", "--json", image]).success().stdout;
+        let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+        let layers = inspected["layers"].as_array().unwrap().iter();
+        layers
+            .filter(|layer| layer["store_paths"] != serde_json::json!([]))
+            .map(|layer| layer["diff_id"].clone())
+            .collect()
+    };
+    let build = |paths: &[String], more: &[&str]| {
+        let mut args = vec!["build", "--name", "x"];
+        args.extend(paths.iter().map(String::as_str));
+        args.extend(more);
+        place.run(&args).success()
+    };
+    // An odd partition that no strategy would make: only the image can tell the next build of it.
+    place.write(
+        "odd.json",
+        &serde_json::json!({ "layers": [
+            { "paths": [paths[0], paths[3]] }, { "paths": [paths[1], paths[2]] },
+        ]})
+        .to_string(),
+    );
+    build(&paths, &["--plan", "odd.json", "-o", "oci:one"]);
+    let changed: Vec<String> = [&paths[..3], &[add("d", "changed")]].concat();
+    build(&changed, &["--previous", "oci:one", "-o", "oci:two"]);
+    let (before, after) = (layers("oci:one"), layers("oci:two"));
+    assert_eq!(
+        before.iter().filter(|layer| after.contains(layer)).count(),
+        1,
+        "{before:?} {after:?}"
+    );
+    place
+        .run(&["build", &paths[0], "--name", "x", "--previous", "missing"])
+        .exits(2)
+        .says(&["`missing`"]);
+}
+
+#[test]
 fn images_planned_together_share_layers() {
     let place = Place::new();
     place
