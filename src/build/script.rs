@@ -6,7 +6,7 @@
 //!   which may become a directory, a file or a link; anything else that is made there is an error;
 //! * `/build`, `/tmp`, `/dev/shm`: writable, empty but for `/build/source`, the writable copy of the source (a single
 //!   file is placed in it), its working directory;
-//! * the variables of [`variables`] and no others; user 1000, group 100, host `localhost`, umask 022.
+//! * the variables of `variables` and no others; user 1000, group 100, host `localhost`, umask 022.
 //!
 //! Invariant: an output is registered only after the script ended well; a script that failed leaves its log, and its
 //! build directory where that was asked for.

@@ -3,6 +3,9 @@
 //! Invariant: standard output holds data for programs, standard error everything for people; the exit status
 //! is 0 for done, 1 where the answer is no, 2 for trouble.
 
+// Help texts are doc comments, and write what may be left out in brackets.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cache::{LayerCache, LayerRecord};
-use super::{Layer, LayerError, LayerInput, PackOptions, pack};
+use super::pack::{TarReader, pack};
+use super::{Layer, LayerError, LayerInput, PackOptions};
 use crate::digest::{Digest, VerifyError, VerifyingReader};
 use crate::event::Silent;
 use crate::fsio::{IoContext, PathError};
@@ -40,6 +41,13 @@ pub enum Blob {
         /// Removes or releases the file when dropped.
         keep: Arc<Keep>,
     },
+    /// The tar of a layer, made anew from the store while it is read.
+    Tar {
+        /// What the layer holds.
+        input: Arc<LayerInput>,
+        /// Number of bytes.
+        len: u64,
+    },
     /// Parts, one after the other.
     Parts(Vec<Blob>),
 }
@@ -68,7 +76,7 @@ impl Blob {
     pub fn size(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::File { len, .. } | Self::Kept { len, .. } => *len,
+            Self::File { len, .. } | Self::Kept { len, .. } | Self::Tar { len, .. } => *len,
             Self::Parts(parts) => parts.iter().map(Self::size).sum(),
         }
     }
@@ -109,6 +117,7 @@ enum Range {
         left: u64,
         _blob: Blob,
     },
+    Tar(TarReader),
 }
 
 impl Range {
@@ -121,6 +130,7 @@ impl Range {
                 });
             }
             Blob::File { path, offset, len } | Blob::Kept { path, offset, len, .. } => (path.clone(), *offset, *len),
+            Blob::Tar { input, .. } => return Ok(Self::Tar(TarReader::new(LayerInput::clone(input)))),
             Blob::Parts(_) => unreachable!("parts are flattened before they are read"),
         };
         let mut file = File::open(&path).map_err(|source| named("open", &path, source))?;
@@ -143,6 +153,7 @@ impl Range {
                 *at += count;
                 Ok(count)
             }
+            Self::Tar(tar) => tar.read(buffer),
             Self::File { left: 0, .. } => Ok(0),
             Self::File { file, path, left, .. } => {
                 let want = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));

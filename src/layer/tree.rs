@@ -1,6 +1,6 @@
 //! A *tree* is a layer's entries that are not store paths: files, directories and links with modes and owners.
 //!
-//! Invariant: entries are held in the order of the tar dialect (see [`tar`](super::tar)), every path is
+//! Invariant: entries are held in the order of the tar dialect (see `super::tar`), every path is
 //! relative and normal, and every parent of an entry is in the tree, as a directory, once.
 
 use std::cmp::Ordering;

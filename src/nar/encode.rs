@@ -1,7 +1,7 @@
 //! The *encoder* turns a sequence of entries into the archive's bytes.
 //!
 //! Invariant: what it writes depends on the entries alone. It trusts their order: take it from
-//! [`walk`](super::walk), [`visit`](super::visit) or [`read`](super::read).
+//! [`walk`](super::walk()), [`visit`](super::visit) or [`read`](super::read).
 
 use std::io::{self, Read, Write};
 

@@ -10,7 +10,7 @@
 //! devices have no archive.
 //!
 //! Both a tree on disk ([`visit`]) and an archive ([`read`]) give that sequence, and whatever takes it (the
-//! [`Encoder`], [`restore`], a scanner) works on either.
+//! [`Encoder`], [`restore()`], a scanner) works on either.
 //!
 //! # The format
 //! Fixed for ever (Nix manual, "Nix Archive Format"). Everything is a string: its length in bytes as a

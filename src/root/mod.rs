@@ -149,7 +149,7 @@ impl RootEntry {
 /// Directories merge. A path that two packages bring is taken from the first where both have the same content
 /// (files: bytes and executable bit; symlinks: what the target means), and an error otherwise. Where `usr/bin`
 /// and the like exist, `bin` and the like are symlinks to them ([`MERGED_DIRS`]). The packages' records of
-/// alternatives are left out: what they ask for is [`alternatives`], the caller's to add.
+/// alternatives are left out: what they ask for is [`alternatives()`], the caller's to add.
 pub fn compose(packages: &[(String, PathBuf)]) -> Result<BTreeMap<Vec<u8>, RootEntry>, RootError> {
     let mut composer = Composer {
         packages,

@@ -4,7 +4,7 @@
 //! error that says why and what to type. When [`Sandbox::run`] returns, or its process dies in whatever way, no
 //! process of the sandbox is left.
 //!
-//! This side asks; the [`helper`] process, our own program started anew, does. That way nothing is forked from a
+//! This side asks; the `helper` process, our own program started anew, does. That way nothing is forked from a
 //! program with threads, and the only `unsafe` code of layerize runs in a process that does nothing else.
 #![allow(
     unsafe_code,

@@ -31,6 +31,8 @@ pub(super) enum Output<'c> {
     Cache(&'c LayerCache),
     /// In one temporary file.
     Spool(tempfile::NamedTempFile),
+    /// Not at all.
+    Nowhere,
 }
 
 /// Everything collected of a layer.
@@ -57,7 +59,7 @@ struct Open {
     piece: Piece,
     file: Option<AtomicFile>,
     bytes: Vec<u8>,
-    hasher: Hasher,
+    crc: Crc,
     index: PieceIndex,
 }
 
@@ -97,10 +99,10 @@ impl<'c> Collector<'c> {
             piece,
             file,
             bytes: Vec::new(),
-            hasher: Hasher::new(),
+            crc: Crc::new(),
             index: PieceIndex {
                 size: 0,
-                sha256: Digest::of(b""),
+                crc32: 0,
                 tar_size: 0,
                 blocks: Vec::new(),
             },
@@ -136,16 +138,17 @@ impl<'c> Collector<'c> {
                 let written = file.as_file_mut().write_all(packed);
                 written.context("write", file.path()).map_err(LayerError::from)?;
             }
+            (Output::Nowhere, _) => {}
             (Output::Cache(_), Piece::Inline) => open.bytes.extend_from_slice(packed),
             (Output::Cache(cache), Piece::Fresh(key)) => {
-                open.hasher.update(packed);
+                open.crc.update(packed);
                 if let Some(file) = &mut open.file {
                     let path = || cache.piece_path(key);
                     file.write_all(packed)
                         .map_err(|source| Halt::CacheWrite(path_error(path(), source)))?;
                 }
             }
-            (Output::Cache(_), Piece::Cached(..)) => open.hasher.update(packed),
+            (Output::Cache(_), Piece::Cached(..)) => open.crc.update(packed),
         }
         Ok(())
     }
@@ -166,7 +169,7 @@ impl<'c> Collector<'c> {
         let Output::Cache(cache) = &self.output else {
             return Ok(());
         };
-        open.index.sha256 = open.hasher.digest();
+        open.index.crc32 = open.crc.sum();
         let (key, file_size) = match (open.piece, open.file) {
             (Piece::Inline, _) => {
                 self.parts.push(PartRecord::Bytes(to_hex(&open.bytes)));
@@ -198,7 +201,7 @@ impl<'c> Collector<'c> {
             self.digest.digest()
         };
         let spool = match self.output {
-            Output::Cache(_) => None,
+            Output::Cache(_) | Output::Nowhere => None,
             Output::Spool(file) => Some(file.into_temp_path()),
         };
         Collected {

@@ -12,23 +12,29 @@
 
 mod ahead;
 mod collect;
+mod pipe;
 mod pool;
+mod recipe;
 mod source;
 mod stream;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use ahead::Ahead;
 use collect::{Collected, Output, Piece};
+pub(super) use pipe::TarReader;
 use pool::{Pool, Worker};
+use recipe::{Part, Recipe, check_unique};
 use stream::Stream;
 
 use super::blob::{CachedLayer, Keep};
 use super::cache::{LayerCache, LayerRecord, PartRecord};
 use super::codec::Engine;
-use super::tree::{Tree, compare_paths};
-use super::{Blob, Compression, FORMAT, Layer, LayerError, tar};
+use super::tree::Tree;
+use super::{Blob, Compression, Layer, LayerError};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fsio::PathError;
@@ -108,7 +114,7 @@ pub fn pack(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let ahead = Ahead::default();
+    let (ahead, cache_failed) = (Ahead::default(), AtomicBool::new(false));
     Pool::run(engine, threads, order, &|index, worker| {
         let packing = Packing {
             recipe: &jobs[index],
@@ -117,6 +123,7 @@ pub fn pack(
             reporter,
             place: (index, inputs.len()),
             ahead: &ahead,
+            cache_failed: &cache_failed,
         };
         let result = packing.run(worker);
         if result.is_err() {
@@ -149,7 +156,7 @@ enum Halt {
     CacheWrite(PathError),
     /// This piece of the cache is not what its index says.
     Corrupt(Digest),
-    /// Another layer failed.
+    /// Another layer failed, or the reader is gone.
     Stopped,
 }
 
@@ -157,110 +164,6 @@ impl From<LayerError> for Halt {
     fn from(error: LayerError) -> Self {
         Self::Error(error)
     }
-}
-
-/// What a layer is made of, with the keys of its pieces.
-struct Recipe<'i> {
-    key: Digest,
-    pieces: Vec<Part<'i>>,
-    store_paths: Vec<&'i str>,
-}
-
-enum Part<'i> {
-    Parents(Vec<Vec<u8>>),
-    StorePath(Digest, &'i StoreEntry),
-    Tree(Digest, &'i Tree),
-    Trailer,
-}
-
-impl<'i> Recipe<'i> {
-    fn new(input: &'i LayerInput, engine: Engine) -> Result<Self, LayerError> {
-        let mut pieces = Vec::new();
-        let mut store_paths = Vec::new();
-        match &input.content {
-            LayerContent::StorePaths(entries) => {
-                let mut sorted: Vec<&StoreEntry> = entries.iter().collect();
-                sorted.sort_by(|a, b| compare_paths(a.logical.as_bytes(), b.logical.as_bytes()));
-                let mut above = Vec::new();
-                for entry in sorted {
-                    let new = missing_parents(&entry.logical, &mut above)?;
-                    if !new.is_empty() {
-                        pieces.push(Part::Parents(new));
-                    }
-                    pieces.push(Part::StorePath(store_path_key(entry, engine), entry));
-                    store_paths.push(entry.logical.as_str());
-                }
-            }
-            LayerContent::Tree(tree) => pieces.push(Part::Tree(tree_key(tree, engine), tree)),
-        }
-        pieces.push(Part::Trailer);
-        Ok(Self {
-            key: layer_key(&pieces, engine),
-            pieces,
-            store_paths,
-        })
-    }
-}
-
-/// Directories above `logical` that no earlier path of the layer has.
-fn missing_parents(logical: &str, above: &mut Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, LayerError> {
-    let relative = logical
-        .strip_prefix('/')
-        .filter(|rest| !rest.is_empty() && !rest.ends_with('/'));
-    let Some(relative) = relative else {
-        return Err(LayerError::Logical {
-            path: logical.to_owned(),
-        });
-    };
-    let parents = relative
-        .bytes()
-        .enumerate()
-        .filter(|&(_, byte)| byte == b'/')
-        .map(|(index, _)| relative.as_bytes()[..index].to_vec());
-    let new: Vec<_> = parents.filter(|parent| !above.contains(parent)).collect();
-    above.extend(new.iter().cloned());
-    Ok(new)
-}
-
-fn check_unique(recipes: &[Recipe<'_>]) -> Result<(), LayerError> {
-    let mut seen = std::collections::BTreeSet::new();
-    for path in recipes.iter().flat_map(|recipe| &recipe.store_paths) {
-        if !seen.insert(*path) {
-            return Err(LayerError::Twice {
-                path: (*path).to_owned(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// A key covers all that packed bytes depend on: the rules, the engine, and `what` they are of.
-fn key(engine: Engine, what: &str) -> Digest {
-    let Engine {
-        compression,
-        single_member,
-    } = engine;
-    let (name, block) = (engine.name(), engine.block_size());
-    Digest::of(
-        format!("format {FORMAT}\n{name} {compression:?} single {single_member} block {block}\n{what}").as_bytes(),
-    )
-}
-
-fn store_path_key(entry: &StoreEntry, engine: Engine) -> Digest {
-    let StoreEntry { logical, nar_hash, .. } = entry;
-    key(engine, &format!("store path {nar_hash} {} {logical}", entry.nar_size))
-}
-
-fn tree_key(tree: &Tree, engine: Engine) -> Digest {
-    key(engine, &format!("tree {}", tree.identity()))
-}
-
-fn layer_key(pieces: &[Part<'_>], engine: Engine) -> Digest {
-    let keys = pieces.iter().filter_map(|piece| match piece {
-        Part::StorePath(key, _) | Part::Tree(key, _) => Some(key.to_string()),
-        Part::Parents(_) | Part::Trailer => None,
-    });
-    key(engine, &format!("layer {}", keys.collect::<Vec<_>>().join(" ")))
 }
 
 /// The packing of one layer.
@@ -272,6 +175,7 @@ struct Packing<'p> {
     /// Index and number of layers.
     place: (usize, usize),
     ahead: &'p Ahead,
+    cache_failed: &'p AtomicBool,
 }
 
 impl Packing<'_> {
@@ -283,7 +187,8 @@ impl Packing<'_> {
             layers,
             size: self.input.size(),
         });
-        let mut cache = self.options.cache;
+        let mut cache = self.options.cache.filter(|_| !self.cache_failed.load(Relaxed));
+        let mut damaged = None;
         loop {
             if let Some(found) = cache.and_then(|cache| self.recorded(cache)) {
                 return Ok(Some(self.report(found, true)));
@@ -292,10 +197,12 @@ impl Packing<'_> {
                 Ok(collected) => return Ok(Some(self.report(self.finish(cache, collected), false))),
                 Err(Halt::Error(error)) => return Err(error),
                 Err(Halt::Stopped) => return Ok(None),
-                // One piece fewer that looks sound, each time round.
-                Err(Halt::Corrupt(key)) => {
+                // The damaged piece is made anew; one that cannot even be removed ends the cache's use.
+                Err(Halt::Corrupt(key)) if damaged != Some(key) => {
                     cache.inspect(|cache| cache.remove_piece(&key));
+                    damaged = Some(key);
                 }
+                Err(Halt::Corrupt(_)) => cache = None,
                 Err(Halt::CacheWrite(error)) => {
                     self.warn(&error);
                     cache = None;
@@ -315,7 +222,11 @@ impl Packing<'_> {
         layer
     }
 
+    /// Tells once that the cache cannot be used; layers begun later do without it.
     fn warn(&self, error: &PathError) {
+        if self.cache_failed.swap(true, Relaxed) {
+            return;
+        }
         self.reporter.report(Event::Warning {
             text: format!("the layer cache is left out: {error}: {}", error.source),
         });
@@ -323,7 +234,10 @@ impl Packing<'_> {
 
     fn recorded(&self, cache: &LayerCache) -> Option<Layer> {
         let record = cache.layer(&self.recipe.key)?;
-        let blob = self.cached_blob(cache, &record)?;
+        let blob = match self.options.compression {
+            Compression::None => self.plain_blob(&record),
+            _ => self.cached_blob(cache, &record)?,
+        };
         (blob.size() == record.size).then(|| self.layer(&record, blob))
     }
 
@@ -348,12 +262,20 @@ impl Packing<'_> {
         Some(Blob::Parts(blobs.collect::<Option<_>>()?))
     }
 
+    fn plain_blob(&self, record: &LayerRecord) -> Blob {
+        Blob::Tar {
+            input: Arc::new(self.input.clone()),
+            len: record.size,
+        }
+    }
+
     fn finish(&self, cache: Option<&LayerCache>, collected: Collected) -> Layer {
         let Collected { record, spool } = collected;
         if let Some(Err(error)) = cache.map(|cache| cache.put_layer(&self.recipe.key, &record)) {
             self.warn(&error);
         }
         let blob = match (spool, cache) {
+            _ if self.options.compression == Compression::None => self.plain_blob(&record),
             (Some(path), _) => Blob::Kept {
                 path: path.to_path_buf(),
                 offset: 0,
@@ -382,7 +304,11 @@ impl Packing<'_> {
     }
 
     fn assemble(&self, worker: &mut Worker<'_>, cache: Option<&LayerCache>) -> Result<Collected, Halt> {
+        // An uncompressed layer is made anew from the store when it is read.
+        let plain = worker.engine().is_identity();
+        let cache = cache.filter(|_| !plain);
         let output = match cache {
+            _ if plain => Output::Nowhere,
             Some(cache) => Output::Cache(cache),
             None => Output::Spool(self.spool()?),
         };
@@ -401,24 +327,11 @@ impl Packing<'_> {
                 stream.cached(*key, file, index)?;
                 continue;
             }
-            match part {
-                Part::Parents(paths) => {
-                    stream.begin(Piece::Inline);
-                    source::parents(&mut stream, paths)?;
-                }
-                Part::Trailer => {
-                    stream.begin(Piece::Inline);
-                    stream.zeros(tar::TRAILER)?;
-                }
-                Part::StorePath(key, entry) => {
-                    stream.begin(Piece::Fresh(*key));
-                    source::store_path(&mut stream, entry)?;
-                }
-                Part::Tree(key, tree) => {
-                    stream.begin(Piece::Fresh(*key));
-                    source::tree(&mut stream, tree)?;
-                }
-            }
+            stream.begin(match part {
+                Part::StorePath(key, _) | Part::Tree(key, _) => Piece::Fresh(*key),
+                Part::Parents(_) | Part::Trailer => Piece::Inline,
+            });
+            source::write_part(&mut stream, part, true)?;
             stream.end()?;
         }
         stream.finish()

@@ -1,4 +1,4 @@
-//! A *source* of tar bytes: a store path or a tree, walked in the order of the tar dialect.
+//! A *source* of tar bytes: a part of a layer, walked in the order of the tar dialect into a [`TarSink`].
 //!
 //! Invariant: a store path's tar is a function of its canonical archive (NAR): the same walk and the same read
 //! that make the tar make the NAR's hash, which must be the recorded one. So the packed bytes of a store path
@@ -9,16 +9,49 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
-use super::stream::Stream;
-use super::{Halt, StoreEntry};
+use super::{Halt, Part, StoreEntry};
 use crate::digest::{Digest, Hasher};
 use crate::fsio::{self, IoContext, PathError};
 use crate::layer::LayerError;
 use crate::layer::tar::{self, Entry, Kind};
 use crate::layer::tree::{self, FileContent, Tree, TreeEntry};
 
-/// Writes directories that stand above store paths.
-pub(super) fn parents(stream: &mut Stream<'_, '_, '_>, paths: &[Vec<u8>]) -> Result<(), Halt> {
+/// Takes the bytes of a tar.
+pub(super) trait TarSink {
+    /// Takes the next bytes.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Halt>;
+
+    /// Takes `size` bytes of a file and shows each to `tap`; a shorter file is an error.
+    fn copy(&mut self, file: &File, path: &Path, size: u64, tap: &mut dyn FnMut(&[u8])) -> Result<(), Halt>;
+
+    /// Is told that a store path comes next.
+    fn reached(&mut self, tree: &Path);
+
+    /// Takes NULs, at most as many as end a tar.
+    fn zeros(&mut self, count: usize) -> Result<(), Halt> {
+        const ZEROS: [u8; tar::TRAILER] = [0; tar::TRAILER];
+        self.write(&ZEROS[..count])
+    }
+
+    /// Takes an entry's header.
+    fn header(&mut self, entry: &Entry<'_>) -> Result<(), Halt> {
+        let mut header = Vec::with_capacity(tar::BLOCK);
+        tar::append_header(&mut header, entry).map_err(LayerError::from)?;
+        self.write(&header)
+    }
+}
+
+/// Writes a part of a layer; a store path's archive hash is verified where `verify` says so.
+pub(super) fn write_part(sink: &mut dyn TarSink, part: &Part<'_>, verify: bool) -> Result<(), Halt> {
+    match part {
+        Part::Parents(paths) => parents(sink, paths),
+        Part::StorePath(_, entry) => store_path(sink, entry, verify),
+        Part::Tree(_, content) => tree(sink, content),
+        Part::Trailer => sink.zeros(tar::TRAILER),
+    }
+}
+
+fn parents(sink: &mut dyn TarSink, paths: &[Vec<u8>]) -> Result<(), Halt> {
     for path in paths {
         let entry = Entry {
             path,
@@ -27,22 +60,21 @@ pub(super) fn parents(stream: &mut Stream<'_, '_, '_>, paths: &[Vec<u8>]) -> Res
             uid: 0,
             gid: 0,
         };
-        stream.header(&entry)?;
+        sink.header(&entry)?;
     }
     Ok(())
 }
 
-/// Writes a store path, verifying it.
-pub(super) fn store_path(stream: &mut Stream<'_, '_, '_>, entry: &StoreEntry) -> Result<(), Halt> {
-    stream.reached(&entry.physical);
+fn store_path(sink: &mut dyn TarSink, entry: &StoreEntry, verify: bool) -> Result<(), Halt> {
+    sink.reached(&entry.physical);
     let mut walk = Walk {
-        stream,
-        nar: Nar::new(),
+        sink,
+        nar: Nar::new(verify),
     };
     let root = entry.logical.trim_start_matches('/').as_bytes().to_vec();
     walk.node(&entry.physical, &root)?;
     let (hash, size) = walk.nar.finish();
-    if (hash, size) == (entry.nar_hash, entry.nar_size) {
+    if !verify || (hash, size) == (entry.nar_hash, entry.nar_size) {
         return Ok(());
     }
     Err(LayerError::Changed {
@@ -55,15 +87,14 @@ pub(super) fn store_path(stream: &mut Stream<'_, '_, '_>, entry: &StoreEntry) ->
     .into())
 }
 
-/// Writes a tree.
-pub(super) fn tree(stream: &mut Stream<'_, '_, '_>, tree: &Tree) -> Result<(), Halt> {
+fn tree(sink: &mut dyn TarSink, tree: &Tree) -> Result<(), Halt> {
     for (path, entry) in tree.iter() {
-        stream.header(&tree::header(path, entry))?;
+        sink.header(&tree::header(path, entry))?;
         let TreeEntry::File { content, .. } = entry else {
             continue;
         };
         match content {
-            FileContent::Bytes(bytes) => stream.write(bytes)?,
+            FileContent::Bytes(bytes) => sink.write(bytes)?,
             FileContent::Path { physical, size, .. } => {
                 let file = File::open(physical)
                     .context("open", physical)
@@ -81,20 +112,20 @@ pub(super) fn tree(stream: &mut Stream<'_, '_, '_>, tree: &Tree) -> Result<(), H
                     }
                     .into());
                 }
-                stream.copy(&file, physical, *size, &mut |_| {})?;
+                sink.copy(&file, physical, *size, &mut |_| {})?;
             }
         }
-        stream.zeros(tar::padding(content.size()))?;
+        sink.zeros(tar::padding(content.size()))?;
     }
     Ok(())
 }
 
-struct Walk<'s, 'w, 'p, 'c> {
-    stream: &'s mut Stream<'w, 'p, 'c>,
+struct Walk<'s> {
+    sink: &'s mut dyn TarSink,
     nar: Nar,
 }
 
-impl Walk<'_, '_, '_, '_> {
+impl Walk<'_> {
     fn node(&mut self, physical: &Path, path: &[u8]) -> Result<(), Halt> {
         let metadata = std::fs::symlink_metadata(physical)
             .context("read", physical)
@@ -141,10 +172,10 @@ impl Walk<'_, '_, '_, '_> {
         self.nar.text(b"contents");
         self.nar.begin_contents(size);
         let nar = &mut self.nar;
-        self.stream
+        self.sink
             .copy(&file, physical, size, &mut |bytes| nar.contents(bytes))?;
         self.nar.end_contents(size);
-        self.stream.zeros(tar::padding(size))
+        self.sink.zeros(tar::padding(size))
     }
 
     fn symlink(&mut self, physical: &Path, path: &[u8]) -> Result<(), Halt> {
@@ -157,7 +188,7 @@ impl Walk<'_, '_, '_, '_> {
     }
 
     fn header(&mut self, path: &[u8], kind: Kind<'_>, mode: u32) -> Result<(), Halt> {
-        self.stream.header(&Entry {
+        self.sink.header(&Entry {
             path,
             kind,
             mode,
@@ -191,6 +222,8 @@ fn special_kind(metadata: &Metadata) -> &'static str {
 /// The running hash of a canonical archive (Nix manual, "Nix Archive (NAR) format"): a sequence of strings, each
 /// with its length before it and padded to eight bytes.
 struct Nar {
+    /// Whether it is wanted at all.
+    hashes: bool,
     hasher: Hasher,
     size: u64,
     /// Short strings wait here, so that the hash takes them in together.
@@ -198,8 +231,9 @@ struct Nar {
 }
 
 impl Nar {
-    fn new() -> Self {
+    fn new(hashes: bool) -> Self {
         let mut nar = Self {
+            hashes,
             hasher: Hasher::new(),
             size: 0,
             pending: Vec::new(),
@@ -228,7 +262,9 @@ impl Nar {
 
     fn contents(&mut self, bytes: &[u8]) {
         self.flush();
-        self.hasher.update(bytes);
+        if self.hashes {
+            self.hasher.update(bytes);
+        }
         self.size += bytes.len() as u64;
     }
 
@@ -239,7 +275,9 @@ impl Nar {
     }
 
     fn flush(&mut self) {
-        self.hasher.update(&self.pending);
+        if self.hashes {
+            self.hasher.update(&self.pending);
+        }
         self.pending.clear();
     }
 

@@ -14,17 +14,15 @@ use super::Halt;
 use super::ahead::{self, Ahead};
 use super::collect::{Collected, Collector, Output, Piece};
 use super::pool::{Block, Slot, Submitted, Task, Worker};
+use super::source::TarSink;
 use crate::fsio::PathError;
 use crate::layer::LayerError;
 use crate::layer::cache::PieceIndex;
 use crate::layer::codec::{SINGLE_FINAL, SINGLE_HEADER};
-use crate::layer::tar;
 
 pub(super) struct Stream<'w, 'p, 'c> {
     worker: &'w mut Worker<'p>,
     block: Block,
-    /// A header's bytes, kept for the next one.
-    header: Vec<u8>,
     waiting: VecDeque<Waiting>,
     collector: Collector<'c>,
     ahead: &'c Ahead,
@@ -58,7 +56,6 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
         Ok(Self {
             block: worker.take_block(),
             worker,
-            header: Vec::new(),
             waiting: VecDeque::new(),
             collector,
             ahead,
@@ -69,68 +66,6 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
     /// Begins a piece: what follows is packed by itself.
     pub fn begin(&mut self, piece: Piece) {
         self.waiting.push_back(Waiting::Begin(piece));
-    }
-
-    /// Takes the next tar bytes.
-    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Halt> {
-        while !bytes.is_empty() {
-            let free = &mut self.block.tar[self.block.filled..];
-            let count = free.len().min(bytes.len());
-            free[..count].copy_from_slice(&bytes[..count]);
-            bytes = &bytes[count..];
-            self.filled(count)?;
-        }
-        Ok(())
-    }
-
-    /// Takes an entry's header.
-    pub fn header(&mut self, entry: &tar::Entry<'_>) -> Result<(), Halt> {
-        let mut header = std::mem::take(&mut self.header);
-        header.clear();
-        tar::append_header(&mut header, entry).map_err(LayerError::from)?;
-        self.write(&header)?;
-        self.header = header;
-        Ok(())
-    }
-
-    /// Takes NULs.
-    pub fn zeros(&mut self, count: usize) -> Result<(), Halt> {
-        const ZEROS: [u8; tar::TRAILER] = [0; tar::TRAILER];
-        self.write(&ZEROS[..count.min(ZEROS.len())])
-    }
-
-    /// Takes `size` bytes of a file and shows each to `tap`; a shorter file is an error.
-    pub fn copy(&mut self, file: &File, path: &Path, size: u64, tap: &mut dyn FnMut(&[u8])) -> Result<(), Halt> {
-        let mut at = 0;
-        while at < size {
-            let free = &mut self.block.tar[self.block.filled..];
-            let want = free.len().min(usize::try_from(size - at).unwrap_or(usize::MAX));
-            let read = match at {
-                0 => ahead::read_first(file, &mut free[..want]),
-                _ => file.read_at(&mut free[..want], at).map(|count| (count, false)),
-            };
-            let (count, waited) = match read {
-                Ok((0, _)) => return Err(LayerError::Shrunk { path: path.to_owned() }.into()),
-                Ok(read) => read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(cannot_read(path, source)),
-            };
-            tap(&free[..count]);
-            at += count as u64;
-            if waited && !self.coming.is_empty() {
-                self.ahead.add(std::mem::take(&mut self.coming).into_iter());
-            }
-            self.filled(count)?;
-        }
-        self.ahead.was_read(size);
-        Ok(())
-    }
-
-    /// Tells that a tree, one of those to come, is being read now. It counts as to come: much of it may be.
-    pub fn reached(&mut self, tree: &Path) {
-        while self.coming.front().is_some_and(|passed| passed != tree) {
-            self.coming.pop_front();
-        }
     }
 
     /// Ends the piece.
@@ -234,7 +169,53 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
     }
 }
 
-fn cannot_read(path: &Path, source: std::io::Error) -> Halt {
+impl TarSink for Stream<'_, '_, '_> {
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), Halt> {
+        while !bytes.is_empty() {
+            let free = &mut self.block.tar[self.block.filled..];
+            let count = free.len().min(bytes.len());
+            free[..count].copy_from_slice(&bytes[..count]);
+            bytes = &bytes[count..];
+            self.filled(count)?;
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, file: &File, path: &Path, size: u64, tap: &mut dyn FnMut(&[u8])) -> Result<(), Halt> {
+        let mut at = 0;
+        while at < size {
+            let free = &mut self.block.tar[self.block.filled..];
+            let want = free.len().min(usize::try_from(size - at).unwrap_or(usize::MAX));
+            let read = match at {
+                0 => ahead::read_first(file, &mut free[..want]),
+                _ => file.read_at(&mut free[..want], at).map(|count| (count, false)),
+            };
+            let (count, waited) = match read {
+                Ok((0, _)) => return Err(LayerError::Shrunk { path: path.to_owned() }.into()),
+                Ok(read) => read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(cannot_read(path, source)),
+            };
+            tap(&free[..count]);
+            at += count as u64;
+            if waited && !self.coming.is_empty() {
+                self.ahead.add(std::mem::take(&mut self.coming).into_iter());
+            }
+            self.filled(count)?;
+        }
+        self.ahead.was_read(size);
+        Ok(())
+    }
+
+    /// It still counts as to come: much of it may be.
+    fn reached(&mut self, tree: &Path) {
+        while self.coming.front().is_some_and(|passed| passed != tree) {
+            self.coming.pop_front();
+        }
+    }
+}
+
+pub(super) fn cannot_read(path: &Path, source: std::io::Error) -> Halt {
     let error = PathError {
         action: "read",
         path: path.to_owned(),

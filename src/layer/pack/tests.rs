@@ -8,6 +8,7 @@ use std::process::Command;
 
 use super::*;
 use crate::event::Silent;
+use crate::layer::tar::TRAILER;
 use crate::layer::testing::{describe, noise, oracle, sample, store_layer};
 use crate::layer::{FileContent, TreeEntry};
 
@@ -101,6 +102,22 @@ fn check_golden(name: &str, found: &str) {
 }
 
 #[test]
+fn a_hundred_times_in_a_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = inputs(dir.path());
+    let inputs = [inputs[1].clone(), inputs[3].clone()];
+    for compression in [Compression::default(), Compression::Zstd(3)] {
+        let first = digests(&pack(&inputs, &options(compression, 1), &Silent).unwrap());
+        for _ in 0..100 {
+            assert_eq!(
+                digests(&pack(&inputs, &options(compression, 3), &Silent).unwrap()),
+                first
+            );
+        }
+    }
+}
+
+#[test]
 fn every_compression_holds_the_same_tar() {
     let dir = tempfile::tempdir().unwrap();
     let inputs = inputs(dir.path());
@@ -150,7 +167,7 @@ fn entries_stand_in_order_with_modes_of_the_store() {
     let dir = tempfile::tempdir().unwrap();
     let layers = pack(&inputs(dir.path())[..1], &options(Compression::None, 1), &Silent).unwrap();
     let bytes = bytes_of(&layers[0]);
-    assert!(bytes.ends_with(&[0; tar::TRAILER]) && bytes[bytes.len() - tar::TRAILER - 512..][..512] != [0; 512]);
+    assert!(bytes.ends_with(&[0; TRAILER]) && bytes[bytes.len() - TRAILER - 512..][..512] != [0; 512]);
     let mut archive = ::tar::Archive::new(&bytes[..]);
     let listed: Vec<String> = archive
         .entries()
@@ -289,4 +306,33 @@ fn unreadable_files_are_named() {
     assert!(error.to_string().contains("bin/tool"));
 }
 
+#[test]
+fn a_plain_layer_that_changed_is_not_read_as_sound() {
+    let dir = tempfile::tempdir().unwrap();
+    let entry = sample(dir.path(), "b", 2_000_000);
+    let layer = pack(
+        &[store_layer(vec![entry.clone()])],
+        &options(Compression::None, 1),
+        &Silent,
+    )
+    .unwrap()
+    .remove(0);
+    assert_eq!(bytes_of(&layer).len() as u64, layer.size);
+    // A reader that goes away ends the thread that writes.
+    layer.open().read_exact(&mut [0; 10]).unwrap();
+    let tool = entry.physical.join("bin/tool");
+    let mut content = fs::read(&tool).unwrap();
+    content[1_000_000] ^= 1;
+    fs::remove_file(&tool).unwrap();
+    fs::write(&tool, content).unwrap();
+    let error = layer.open().read_to_end(&mut Vec::new()).unwrap_err();
+    assert!(matches!(layer.read_error(error), LayerError::Damaged { .. }));
+    fs::remove_file(&tool).unwrap();
+    let error = layer.open().read_to_end(&mut Vec::new()).unwrap_err();
+    assert!(!error.to_string().is_empty());
+    let dest = dir.path().join("dest");
+    layer.copy_to(&mut fs::File::create(&dest).unwrap(), &dest).unwrap_err();
+}
+
 mod cached;
+mod processes;

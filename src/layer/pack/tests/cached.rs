@@ -63,6 +63,13 @@ fn an_unchanged_layer_opens_no_file_and_a_changed_one_only_what_changed() {
             let layers = pack(&inputs, &with, &seen).unwrap();
             assert_eq!(digests(&layers), expected);
             assert_eq!(*seen.cached.lock().unwrap(), [true; 4]);
+            if compression == Compression::None {
+                // Uncompressed layers are kept nowhere: reading them reads the store.
+                layers[0].open().read_to_end(&mut Vec::new()).unwrap_err();
+                fs::rename(&hidden, &physical).unwrap();
+                assert_eq!(Digest::of(&bytes_of(&layers[0])), layers[0].digest);
+                continue;
+            }
             for layer in &layers {
                 assert_eq!(Digest::of(&bytes_of(layer)), layer.digest);
             }
@@ -196,7 +203,7 @@ fn a_cache_that_cannot_be_written_is_left_out_with_a_warning() {
     }
     let warnings = seen.warnings.lock().unwrap();
     assert!(
-        !warnings.is_empty()
+        warnings.len() == 1
             && warnings
                 .iter()
                 .all(|text| text.starts_with("the layer cache is left out: cannot "))

@@ -1,0 +1,133 @@
+//! A layer's tar *made anew* from the store while it is read: uncompressed layers are kept nowhere.
+//!
+//! Invariant: the reader sees the tar that was packed, or what its digest does not fit: whoever reads verifies.
+//!
+//! A thread walks the trees and sends buffers; it waits while a few of them are unread, and ends when the reader is
+//! dropped.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+
+use super::source::{TarSink, write_part};
+use super::stream::cannot_read;
+use super::{Engine, Halt, LayerInput, Recipe};
+use crate::layer::{Compression, LayerError};
+
+const BUFFER: usize = 1 << 18;
+/// Most full buffers that wait for the reader.
+const MOST_WAITING: usize = 3;
+
+/// Reads the tar of a layer that was packed before.
+#[derive(Debug)]
+pub(in crate::layer) struct TarReader {
+    full: Receiver<Result<Vec<u8>, LayerError>>,
+    empty: Sender<Vec<u8>>,
+    buffer: Vec<u8>,
+    at: usize,
+}
+
+impl TarReader {
+    /// Begins to make the tar of `input`.
+    pub fn new(input: LayerInput) -> Self {
+        let (send_full, full) = sync_channel(MOST_WAITING);
+        let (empty, take_empty) = channel();
+        std::thread::spawn(move || {
+            let mut pipe = Pipe {
+                full: send_full,
+                empty: take_empty,
+                buffer: Vec::with_capacity(BUFFER),
+            };
+            let result = pipe.write_layer(&input);
+            if let Err(Halt::Error(error)) = result.and_then(|()| pipe.flush()) {
+                // A reader that is gone does not care.
+                let _ = pipe.full.send(Err(error));
+            }
+        });
+        Self {
+            full,
+            empty,
+            buffer: Vec::new(),
+            at: 0,
+        }
+    }
+}
+
+impl Read for TarReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.buffer.len() {
+            match self.full.recv() {
+                Err(_) => return Ok(0),
+                Ok(Err(error)) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+                Ok(Ok(next)) => {
+                    let used = std::mem::replace(&mut self.buffer, next);
+                    self.at = 0;
+                    // The thread may have ended.
+                    let _ = self.empty.send(used);
+                }
+            }
+        }
+        let count = (&self.buffer[self.at..]).read(buffer)?;
+        self.at += count;
+        Ok(count)
+    }
+}
+
+/// The thread's end.
+struct Pipe {
+    full: SyncSender<Result<Vec<u8>, LayerError>>,
+    empty: Receiver<Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+impl Pipe {
+    fn write_layer(&mut self, input: &LayerInput) -> Result<(), Halt> {
+        let recipe = Recipe::new(input, Engine::new(Compression::None, false))?;
+        recipe.pieces.iter().try_for_each(|part| write_part(self, part, false))
+    }
+
+    fn flush(&mut self) -> Result<(), Halt> {
+        let mut next = self.empty.try_recv().unwrap_or_default();
+        next.clear();
+        next.reserve(BUFFER);
+        let full = std::mem::replace(&mut self.buffer, next);
+        self.full.send(Ok(full)).map_err(|_| Halt::Stopped)
+    }
+}
+
+impl TarSink for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Halt> {
+        if self.buffer.len() + bytes.len() > BUFFER {
+            self.flush()?;
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn copy(&mut self, file: &File, path: &Path, size: u64, tap: &mut dyn FnMut(&[u8])) -> Result<(), Halt> {
+        let mut at = 0;
+        while at < size {
+            let from = self.buffer.len();
+            if from >= BUFFER {
+                self.flush()?;
+                continue;
+            }
+            let want = (BUFFER - from).min(usize::try_from(size - at).unwrap_or(usize::MAX));
+            self.buffer.resize(from + want, 0);
+            let count = match file.read_at(&mut self.buffer[from..], at) {
+                Ok(0) => return Err(LayerError::Shrunk { path: path.to_owned() }.into()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                Err(source) => return Err(cannot_read(path, source)),
+            };
+            self.buffer.truncate(from + count);
+            tap(&self.buffer[from..]);
+            at += count as u64;
+        }
+        Ok(())
+    }
+
+    fn reached(&mut self, _: &Path) {}
+}

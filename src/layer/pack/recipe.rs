@@ -1,0 +1,118 @@
+//! A *recipe* is what a layer is made of: its parts in order, and the keys by which the cache knows them.
+//!
+//! Invariant: a key covers all that the packed bytes depend on (rules, engine, block size, content) and nothing else.
+
+use super::{LayerContent, LayerInput, StoreEntry};
+use crate::digest::Digest;
+use crate::layer::codec::Engine;
+use crate::layer::tree::{Tree, compare_paths};
+use crate::layer::{FORMAT, LayerError};
+
+/// What a layer is made of, with the keys of its pieces.
+pub(super) struct Recipe<'i> {
+    /// Names the layer in the cache.
+    pub key: Digest,
+    pub pieces: Vec<Part<'i>>,
+    /// In the order of the layer.
+    pub store_paths: Vec<&'i str>,
+}
+
+/// A part of a layer, packed by itself.
+pub(super) enum Part<'i> {
+    Parents(Vec<Vec<u8>>),
+    StorePath(Digest, &'i StoreEntry),
+    Tree(Digest, &'i Tree),
+    Trailer,
+}
+
+impl<'i> Recipe<'i> {
+    /// The parts of a layer, in order.
+    pub fn new(input: &'i LayerInput, engine: Engine) -> Result<Self, LayerError> {
+        let mut pieces = Vec::new();
+        let mut store_paths = Vec::new();
+        match &input.content {
+            LayerContent::StorePaths(entries) => {
+                let mut sorted: Vec<&StoreEntry> = entries.iter().collect();
+                sorted.sort_by(|a, b| compare_paths(a.logical.as_bytes(), b.logical.as_bytes()));
+                let mut above = Vec::new();
+                for entry in sorted {
+                    let new = missing_parents(&entry.logical, &mut above)?;
+                    if !new.is_empty() {
+                        pieces.push(Part::Parents(new));
+                    }
+                    pieces.push(Part::StorePath(store_path_key(entry, engine), entry));
+                    store_paths.push(entry.logical.as_str());
+                }
+            }
+            LayerContent::Tree(tree) => pieces.push(Part::Tree(tree_key(tree, engine), tree)),
+        }
+        pieces.push(Part::Trailer);
+        Ok(Self {
+            key: layer_key(&pieces, engine),
+            pieces,
+            store_paths,
+        })
+    }
+}
+
+/// Directories above `logical` that no earlier path of the layer has.
+fn missing_parents(logical: &str, above: &mut Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, LayerError> {
+    let relative = logical
+        .strip_prefix('/')
+        .filter(|rest| !rest.is_empty() && !rest.ends_with('/'));
+    let Some(relative) = relative else {
+        return Err(LayerError::Logical {
+            path: logical.to_owned(),
+        });
+    };
+    let parents = relative
+        .bytes()
+        .enumerate()
+        .filter(|&(_, byte)| byte == b'/')
+        .map(|(index, _)| relative.as_bytes()[..index].to_vec());
+    let new: Vec<_> = parents.filter(|parent| !above.contains(parent)).collect();
+    above.extend(new.iter().cloned());
+    Ok(new)
+}
+
+/// Checks that no store path stands in two places.
+pub(super) fn check_unique(recipes: &[Recipe<'_>]) -> Result<(), LayerError> {
+    let mut seen = std::collections::BTreeSet::new();
+    for path in recipes.iter().flat_map(|recipe| &recipe.store_paths) {
+        if !seen.insert(*path) {
+            return Err(LayerError::Twice {
+                path: (*path).to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A key covers all that packed bytes depend on: the rules, the engine, and `what` they are of.
+fn key(engine: Engine, what: &str) -> Digest {
+    let Engine {
+        compression,
+        single_member,
+    } = engine;
+    let (name, block) = (engine.name(), engine.block_size());
+    Digest::of(
+        format!("format {FORMAT}\n{name} {compression:?} single {single_member} block {block}\n{what}").as_bytes(),
+    )
+}
+
+fn store_path_key(entry: &StoreEntry, engine: Engine) -> Digest {
+    let StoreEntry { logical, nar_hash, .. } = entry;
+    key(engine, &format!("store path {nar_hash} {} {logical}", entry.nar_size))
+}
+
+fn tree_key(tree: &Tree, engine: Engine) -> Digest {
+    key(engine, &format!("tree {}", tree.identity()))
+}
+
+fn layer_key(pieces: &[Part<'_>], engine: Engine) -> Digest {
+    let keys = pieces.iter().filter_map(|piece| match piece {
+        Part::StorePath(key, _) | Part::Tree(key, _) => Some(key.to_string()),
+        Part::Parents(_) | Part::Trailer => None,
+    });
+    key(engine, &format!("layer {}", keys.collect::<Vec<_>>().join(" ")))
+}

@@ -1,0 +1,238 @@
+//! Bytes re-sent over sequences of releases: the measured one, and made ones.
+
+use super::*;
+
+/// Megabytes re-sent at 10, 20, 40 and 100 layers.
+fn row(releases: &[Graph], way: Way) -> [u64; 4] {
+    [10, 20, 40, 100].map(|layers| {
+        let sent = simulate(releases, way, &with_layers(layers)).unwrap();
+        assert_eq!(sent.steps.len(), releases.len() - 1);
+        (sent.resent() + 500_000) / 1_000_000
+    })
+}
+
+#[test]
+fn baselines_send_what_their_originals_send() {
+    let releases = medium();
+    for (strategy, expected) in [
+        (Strategy::Popularity, [2457, 2347, 2063, 559]),
+        (Strategy::Biggest, [1202, 819, 645, 559]),
+        (Strategy::SizeFirst, [964, 698, 605, 559]),
+        (Strategy::Single, [2737; 4]),
+    ] {
+        assert_eq!(row(&releases, Way::Scratch(strategy)), expected, "{strategy}");
+    }
+    assert_eq!(row(&releases, Way::Bound), [559; 4]);
+}
+
+#[test]
+fn churn_sends_least_and_carried_plans_send_less() {
+    let releases = medium();
+    let scratch = row(&releases, Way::Scratch(Strategy::Churn));
+    let carried = row(&releases, Way::Carried);
+    assert!(
+        scratch
+            .iter()
+            .zip([811, 647, 571, 559])
+            .all(|(sent, bound)| *sent <= bound),
+        "{scratch:?}"
+    );
+    assert!(
+        carried
+            .iter()
+            .zip([719, 601, 571, 559])
+            .all(|(sent, bound)| *sent <= bound),
+        "{carried:?}"
+    );
+    assert_eq!(
+        (scratch, carried),
+        ([811, 647, 570, 559], [660, 593, 563, 559]),
+        "better or worse than it was"
+    );
+}
+
+/// A sequence of random numbers that is the same everywhere.
+pub(super) struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+/// Releases of an application on top of a Debian package graph: it changes most of the time, its settings and assets now
+/// and then, a package every second or third release (some packages more than others), and packages come and go
+/// where `moving`. What refers to a changed path is rebuilt, as in any hashed store.
+pub(super) fn debian(title: &str, seed: u64, moving: bool) -> Vec<Graph> {
+    let document: serde_json::Value = serde_json::from_str(&fixture(&format!("debian/{title}.json"))).unwrap();
+    let base = Graph::parse_json(&document.to_string()).unwrap();
+    let listed = |key: &str| {
+        document[key]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|path| path.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (programs, extra) = (listed("programs"), listed("extra"));
+    let mut dice = Dice(seed);
+    let hot: Vec<String> = (0..8)
+        .map(|_| base.nodes()[dice.roll(base.len())].path.clone())
+        .collect();
+    let mut revisions: BTreeMap<String, usize> = BTreeMap::new();
+    let mut added: Vec<String> = Vec::new();
+    let mut releases = vec![release(&base, &programs, &revisions)];
+    for _ in 1..16 {
+        let mut change = |what: &str| *revisions.entry(what.to_owned()).or_default() += 1;
+        for (what, percent) in [("app", 80), ("settings", 30), ("assets", 10)] {
+            if dice.roll(100) < percent {
+                change(what);
+            }
+        }
+        match dice.roll(100) {
+            0..20 => change(&hot[dice.roll(hot.len())]),
+            20..40 => change(&base.nodes()[dice.roll(base.len())].path.clone()),
+            _ => {}
+        }
+        if moving && dice.roll(100) < 25 {
+            let package = extra[dice.roll(extra.len())].clone();
+            match added.iter().position(|other| *other == package) {
+                Some(at) => drop(added.remove(at)),
+                None => added.push(package),
+            }
+        }
+        releases.push(release(&base, &[&programs[..], &added].concat(), &revisions));
+    }
+    releases
+}
+
+/// The closure of `wanted` with an application on top.
+fn release(base: &Graph, wanted: &[String], revisions: &BTreeMap<String, usize>) -> Graph {
+    let revision = |what: &str| revisions.get(what).copied().unwrap_or(0);
+    let index: BTreeMap<&str, usize> = (0..base.len()).map(|at| (base.nodes()[at].path.as_str(), at)).collect();
+    let mut held = BTreeSet::new();
+    for path in wanted {
+        held.extend(base.closure(index[path.as_str()]).iter());
+    }
+    // The revisions of all that a path refers to stand for its hash.
+    let renamed = |path: &str| {
+        let below = base.closure(index[path]).iter();
+        let sum: usize = below
+            .map(|node| (node + 1) * 1000 * revision(&base.nodes()[node].path))
+            .sum();
+        let (_, name) = path["/layerize/store/".len()..].split_once('-').unwrap();
+        format!("/layerize/store/{sum:032}-{name}")
+    };
+    let mut nodes: Vec<Node> = held
+        .iter()
+        .map(|&node| Node {
+            path: renamed(&base.nodes()[node].path),
+            references: base.nodes()[node].references.iter().map(|path| renamed(path)).collect(),
+            ..base.nodes()[node].clone()
+        })
+        .collect();
+    let below: Vec<String> = wanted.iter().map(|path| renamed(path)).collect();
+    let hash = |what: &str, below: &[String]| {
+        let digest = crate::digest::Digest::of(format!("{what} {} {below:?}", revision(what)).as_bytes());
+        format!(
+            "/layerize/store/{}-{what}",
+            &digest.hex()[..crate::store_path::HASH_CHARS]
+        )
+    };
+    let mut add = |name: &str, size: u64, references: Vec<String>| {
+        let path = hash(name, &references);
+        nodes.push(Node {
+            name: name.to_owned(),
+            path: path.clone(),
+            size,
+            references,
+        });
+        path
+    };
+    let app = add("app", 14_000_000, below);
+    let settings = add("settings", 2000, vec![app.clone()]);
+    let assets = add("assets", 5_000_000, Vec::new());
+    add("env", 30_000, vec![app, settings, assets]);
+    Graph::new(nodes).unwrap()
+}
+
+#[test]
+fn the_same_order_holds_on_other_sequences() {
+    for moving in [false, true] {
+        let sequences: Vec<Vec<Graph>> = ["web", "java", "php"]
+            .iter()
+            .flat_map(|title| [1, 2].map(|seed| debian(title, seed, moving)))
+            .collect();
+        for layers in [10, 20, 40] {
+            let total = |way| -> u64 {
+                let sent = sequences
+                    .iter()
+                    .map(|releases| simulate(releases, way, &with_layers(layers)).unwrap().resent());
+                sent.sum()
+            };
+            let ways = [
+                Way::Scratch(Strategy::SizeFirst),
+                Way::Scratch(Strategy::Churn),
+                Way::Carried,
+                Way::Bound,
+            ];
+            let [size_first, churn, carried, bound] = ways.map(total);
+            // With many layers all come near the bound, and carrying a plan has nothing left to save.
+            let spare = if layers == 40 { bound / 1000 } else { 0 };
+            let ordered = size_first > churn && churn + spare > carried && carried >= bound;
+            assert!(
+                ordered,
+                "moving {moving}, {layers} layers: {:?}",
+                (size_first, churn, carried, bound)
+            );
+        }
+    }
+}
+
+/// What `scripts/plan-table` shows.
+#[test]
+#[ignore = "prints a table"]
+#[expect(clippy::print_stderr, reason = "that is what it is for")]
+fn table() {
+    let ways = [
+        Strategy::Popularity,
+        Strategy::Biggest,
+        Strategy::Dominator,
+        Strategy::SizeFirst,
+        Strategy::Churn,
+    ]
+    .map(Way::Scratch);
+    let ways: Vec<Way> = ways.into_iter().chain([Way::Carried, Way::Bound]).collect();
+    let debian_all = |moving| -> Vec<Vec<Graph>> {
+        let titles = ["web", "java", "php", "science"];
+        titles
+            .iter()
+            .flat_map(|title| [1, 2, 3].map(|seed| debian(title, seed, moving)))
+            .collect()
+    };
+    let sets = [
+        ("medium", vec![medium()]),
+        ("debian, packages stay", debian_all(false)),
+        ("debian, packages come and go", debian_all(true)),
+    ];
+    for (title, sequences) in sets {
+        eprintln!(
+            "\n{title}: MB re-sent over {} sequences, by number of layers",
+            sequences.len()
+        );
+        eprintln!("{:18}{:>9}{:>9}{:>9}{:>9}{:>9}", "", 10, 20, 40, 60, 100);
+        for &way in &ways {
+            let cells = [10, 20, 40, 60, 100].map(|layers| {
+                let sent = sequences
+                    .iter()
+                    .map(|releases| simulate(releases, way, &with_layers(layers)).unwrap().resent());
+                format!("{:>9}", (sent.sum::<u64>() + 500_000) / 1_000_000)
+            });
+            eprintln!("{:18}{}", way.name(), cells.concat());
+        }
+    }
+}
