@@ -4,6 +4,7 @@ use std::error::Error;
 
 use crate::digest::Digest;
 use crate::fsio::PathError;
+use crate::nar::NarError;
 use crate::store::StoreError;
 
 use super::unpack::UnpackError;
@@ -19,6 +20,9 @@ pub enum FetchError {
     /// The store could not do what was asked.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A tree could not be archived.
+    #[error(transparent)]
+    Nar(#[from] NarError),
     /// All bytes arrived and are not the ones wanted.
     #[error("`{origin}` gives other content for `{name}`: expected {expected}, got {actual}")]
     Digest {
@@ -191,7 +195,7 @@ impl FetchError {
             Self::Apt { .. } | Self::AptAnswer { .. } => {
                 "apt's sources are those of `[debian] sources`, or else this machine's (`/etc/apt`)".to_owned()
             }
-            Self::Store(_) | Self::Io(_) | Self::TooLarge { .. } | Self::Status { .. } | Self::Address { .. } => {
+            Self::Store(_) | Self::Io(_) | Self::Nar(_) | Self::TooLarge { .. } | Self::Status { .. } | Self::Address { .. } => {
                 return None;
             }
         };

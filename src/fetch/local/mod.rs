@@ -4,7 +4,7 @@
 //! repository around it, not on git's configuration, not on what a build has left in ignored places.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -206,25 +206,6 @@ fn copy_entry(root: &Path, entry: &Entry, dest: &Path) -> Result<(), FetchError>
             to.set_permissions(Permissions::from_mode(mode))
                 .context("set the mode of", &place)?;
         }
-    }
-    Ok(())
-}
-
-/// A file's content of exactly `size` bytes; a file that changes while it is read is an error.
-fn read_exactly(path: &Path, size: u64, mut take: impl FnMut(&[u8])) -> Result<(), FetchError> {
-    let mut file = File::open(path).context("open", path)?.take(size + 1);
-    let mut buffer = vec![0; 1 << 17];
-    let mut total = 0;
-    loop {
-        let count = file.read(&mut buffer).context("read", path)?;
-        if count == 0 {
-            break;
-        }
-        total += count as u64;
-        take(&buffer[..count]);
-    }
-    if total != size {
-        return Err(io::Error::other("it changed while it was read")).context("read", path)?;
     }
     Ok(())
 }
