@@ -17,6 +17,10 @@ pub fn parse(outputs: &[String]) -> anyhow::Result<Vec<Location>> {
         .iter()
         .map(|output| Ok(output.parse()?))
         .collect::<anyhow::Result<Vec<Location>>>()?;
+    // What cannot be written to is an error before anything is built for it.
+    for location in &locations {
+        location.sink(None)?;
+    }
     let pipes = locations
         .iter()
         .filter(|location| **location == Location::Stdio)

@@ -75,6 +75,12 @@ fn wrong_arguments_are_status_2() {
         .run(&["build", "-o", "teleport:x", "hello"])
         .exits(2)
         .says(&["teleport"]);
+    place
+        .run(&["build", "-o", "docker://x/y", "hello"])
+        .exits(2)
+        .says(&["docker://x/y", "skopeo"]);
+    let listed = place.run(&["store", "ls"]).success().stdout;
+    assert_eq!(listed, "", "nothing is built for a sink that cannot be written to");
 }
 
 #[test]
