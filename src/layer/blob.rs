@@ -48,8 +48,29 @@ pub enum Blob {
         /// Number of bytes.
         len: u64,
     },
+    /// A blob that lies in another image's place and is read only when it is needed.
+    Elsewhere {
+        /// The place.
+        origin: Arc<dyn Origin>,
+        /// Which of its blobs.
+        digest: Digest,
+        /// Number of bytes.
+        len: u64,
+    },
     /// Parts, one after the other.
     Parts(Vec<Blob>),
+}
+
+/// A place that holds blobs by digest: an archive, a layout, a repository of a registry.
+pub trait Origin: std::fmt::Debug + Send + Sync {
+    /// Opens a blob of `len` bytes; the reader may hold connections and files of its own.
+    fn open(&self, digest: &Digest, len: u64) -> io::Result<Box<dyn Read + Send>>;
+
+    /// The registry's host and the repository that hold the blob, where the place is one: a push to the same
+    /// registry mounts it from there, without reading it.
+    fn repository(&self) -> Option<(&str, &str)> {
+        None
+    }
 }
 
 /// What keeps a [`Blob::Kept`] file there.
@@ -77,6 +98,7 @@ impl Blob {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::File { len, .. } | Self::Kept { len, .. } | Self::Tar { len, .. } => *len,
+            Self::Elsewhere { len, .. } => *len,
             Self::Parts(parts) => parts.iter().map(Self::size).sum(),
         }
     }
@@ -105,7 +127,6 @@ pub struct BlobReader {
 }
 
 /// The range being read. Its blob is held so that its file is.
-#[derive(Debug)]
 enum Range {
     Bytes {
         bytes: Arc<[u8]>,
@@ -118,6 +139,18 @@ enum Range {
         _blob: Blob,
     },
     Tar(TarReader),
+    Elsewhere(Box<dyn Read + Send>),
+}
+
+impl std::fmt::Debug for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bytes { at, .. } => write!(f, "bytes from {at}"),
+            Self::File { path, left, .. } => write!(f, "{left} bytes of `{}`", path.display()),
+            Self::Tar(_) => f.write_str("a tar made anew"),
+            Self::Elsewhere(_) => f.write_str("a blob that lies elsewhere"),
+        }
+    }
 }
 
 impl Range {
@@ -131,6 +164,7 @@ impl Range {
             }
             Blob::File { path, offset, len } | Blob::Kept { path, offset, len, .. } => (path.clone(), *offset, *len),
             Blob::Tar { input, .. } => return Ok(Self::Tar(TarReader::new(LayerInput::clone(input)))),
+            Blob::Elsewhere { origin, digest, len } => return Ok(Self::Elsewhere(origin.open(digest, *len)?)),
             Blob::Parts(_) => unreachable!("parts are flattened before they are read"),
         };
         let mut file = File::open(&path).map_err(|source| named("open", &path, source))?;
@@ -154,6 +188,7 @@ impl Range {
                 Ok(count)
             }
             Self::Tar(tar) => tar.read(buffer),
+            Self::Elsewhere(reader) => reader.read(buffer),
             Self::File { left: 0, .. } => Ok(0),
             Self::File { file, path, left, .. } => {
                 let want = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -330,6 +365,31 @@ mod tests {
         let mut text = String::new();
         blob.open().read_to_string(&mut text).unwrap();
         assert_eq!((text.as_str(), blob.size()), ("ab2349", 6));
+    }
+
+    #[test]
+    fn a_blob_that_lies_elsewhere_is_opened_when_it_is_read_and_not_before() {
+        #[derive(Debug, Default)]
+        struct Counted(std::sync::atomic::AtomicUsize);
+        impl Origin for Counted {
+            fn open(&self, _: &Digest, len: u64) -> io::Result<Box<dyn Read + Send>> {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Ok(Box::new(io::repeat(b'x').take(len)))
+            }
+        }
+        let origin = Arc::new(Counted::default());
+        let blob = Blob::Elsewhere {
+            origin: origin.clone(),
+            digest: Digest::of(b"xxx"),
+            len: 3,
+        };
+        assert_eq!(blob.size(), 3);
+        let mut reader = blob.open();
+        assert_eq!(origin.0.load(std::sync::atomic::Ordering::Relaxed), 0);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "xxx");
+        assert_eq!(origin.0.load(std::sync::atomic::Ordering::Relaxed), 1);
     }
 
     #[test]

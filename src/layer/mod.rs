@@ -17,7 +17,7 @@ mod tree;
 
 use std::path::PathBuf;
 
-pub use blob::{Blob, BlobReader, CachedLayer, Keep};
+pub use blob::{Blob, BlobReader, CachedLayer, Keep, Origin};
 pub use cache::{LayerCache, Trimmed};
 pub use codec::CodecError;
 pub use compression::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, ParseCompressionError};
