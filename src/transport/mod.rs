@@ -15,6 +15,7 @@ mod error;
 mod location;
 mod names;
 pub mod read;
+pub mod registry;
 pub mod tar_read;
 #[cfg(test)]
 pub(crate) mod testing;
