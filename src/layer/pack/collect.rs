@@ -1,4 +1,4 @@
-//! A layer being *collected*: its blocks in order become two digests and stored bytes.
+//! A layer being *collected*: its blocks in order become a digest and stored bytes.
 //!
 //! Invariant: bytes arrive in the order in which they stand in the blob; what is kept is exactly what was hashed.
 
@@ -45,7 +45,6 @@ pub(super) struct Collected {
 pub(super) struct Collector<'c> {
     output: Output<'c>,
     identity: bool,
-    diff: Hasher,
     digest: Hasher,
     crc: Crc,
     tar_size: u64,
@@ -69,7 +68,6 @@ impl<'c> Collector<'c> {
         Self {
             output,
             identity,
-            diff: Hasher::new(),
             digest: Hasher::new(),
             crc: Crc::new(),
             tar_size: 0,
@@ -77,6 +75,11 @@ impl<'c> Collector<'c> {
             parts: Vec::new(),
             open: None,
         }
+    }
+
+    /// Whether the open piece is from the cache.
+    pub fn is_cached(&self) -> bool {
+        matches!(&self.open, Some(open) if matches!(open.piece, Piece::Cached(..)))
     }
 
     /// CRC of the tar so far (RFC 1952).
@@ -113,7 +116,6 @@ impl<'c> Collector<'c> {
     /// Takes a block of the open piece.
     pub fn block(&mut self, block: &Block, single_member: bool) -> Result<(), Halt> {
         let tar = &block.tar[..block.filled];
-        self.diff.update(tar);
         self.tar_size += tar.len() as u64;
         if single_member {
             self.crc.update(tar);
@@ -193,10 +195,10 @@ impl<'c> Collector<'c> {
         Ok(())
     }
 
-    /// Ends the layer.
-    pub fn finish(self) -> Collected {
+    /// Ends the layer, whose tar has the hash `diff`.
+    pub fn finish(self, diff: Hasher) -> Collected {
         let digest = if self.identity {
-            self.diff.clone().digest()
+            diff.clone().digest()
         } else {
             self.digest.digest()
         };
@@ -206,7 +208,7 @@ impl<'c> Collector<'c> {
         };
         Collected {
             record: LayerRecord {
-                diff_id: self.diff.diff_id(),
+                diff_id: diff.diff_id(),
                 digest,
                 size: self.size,
                 tar_size: self.tar_size,

@@ -330,7 +330,7 @@ impl Packing<'_> {
             stream.begin(match part {
                 Part::StorePath(key, _) | Part::Tree(key, _) => Piece::Fresh(*key),
                 Part::Parents(_) | Part::Trailer => Piece::Inline,
-            });
+            })?;
             source::write_part(&mut stream, part, true)?;
             stream.end()?;
         }

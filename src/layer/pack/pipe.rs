@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use super::source::{TarSink, write_part};
 use super::stream::cannot_read;
 use super::{Engine, Halt, LayerInput, Recipe};
+use crate::digest::Hasher;
 use crate::layer::{Compression, LayerError};
 
 const BUFFER: usize = 1 << 18;
@@ -106,7 +107,7 @@ impl TarSink for Pipe {
         Ok(())
     }
 
-    fn copy(&mut self, file: &File, path: &Path, size: u64, tap: &mut dyn FnMut(&[u8])) -> Result<(), Halt> {
+    fn copy(&mut self, file: &File, path: &Path, size: u64, mut archive: Option<&mut Hasher>) -> Result<(), Halt> {
         let mut at = 0;
         while at < size {
             let from = self.buffer.len();
@@ -123,7 +124,9 @@ impl TarSink for Pipe {
                 Err(source) => return Err(cannot_read(path, source)),
             };
             self.buffer.truncate(from + count);
-            tap(&self.buffer[from..]);
+            if let Some(archive) = &mut archive {
+                archive.update(&self.buffer[from..]);
+            }
             at += count as u64;
         }
         Ok(())

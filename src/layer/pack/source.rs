@@ -21,8 +21,8 @@ pub(super) trait TarSink {
     /// Takes the next bytes.
     fn write(&mut self, bytes: &[u8]) -> Result<(), Halt>;
 
-    /// Takes `size` bytes of a file and shows each to `tap`; a shorter file is an error.
-    fn copy(&mut self, file: &File, path: &Path, size: u64, tap: &mut dyn FnMut(&[u8])) -> Result<(), Halt>;
+    /// Takes `size` bytes of a file, and has `archive` take them in too; a shorter file is an error.
+    fn copy(&mut self, file: &File, path: &Path, size: u64, archive: Option<&mut Hasher>) -> Result<(), Halt>;
 
     /// Is told that a store path comes next.
     fn reached(&mut self, tree: &Path);
@@ -112,7 +112,7 @@ fn tree(sink: &mut dyn TarSink, tree: &Tree) -> Result<(), Halt> {
                     }
                     .into());
                 }
-                sink.copy(&file, physical, *size, &mut |_| {})?;
+                sink.copy(&file, physical, *size, None)?;
             }
         }
         sink.zeros(tar::padding(content.size()))?;
@@ -171,9 +171,7 @@ impl Walk<'_> {
         let file = open_nofollow(physical).map_err(LayerError::from)?;
         self.nar.text(b"contents");
         self.nar.begin_contents(size);
-        let nar = &mut self.nar;
-        self.sink
-            .copy(&file, physical, size, &mut |bytes| nar.contents(bytes))?;
+        self.sink.copy(&file, physical, size, self.nar.contents(size))?;
         self.nar.end_contents(size);
         self.sink.zeros(tar::padding(size))
     }
@@ -260,12 +258,11 @@ impl Nar {
         self.size += 8;
     }
 
-    fn contents(&mut self, bytes: &[u8]) {
+    /// What takes in the `size` bytes that come next.
+    fn contents(&mut self, size: u64) -> Option<&mut Hasher> {
         self.flush();
-        if self.hashes {
-            self.hasher.update(bytes);
-        }
-        self.size += bytes.len() as u64;
+        self.size += size;
+        self.hashes.then_some(&mut self.hasher)
     }
 
     fn end_contents(&mut self, size: u64) {

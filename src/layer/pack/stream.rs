@@ -15,6 +15,7 @@ use super::ahead::{self, Ahead};
 use super::collect::{Collected, Collector, Output, Piece};
 use super::pool::{Block, Slot, Submitted, Task, Worker};
 use super::source::TarSink;
+use crate::digest::Hasher;
 use crate::fsio::PathError;
 use crate::layer::LayerError;
 use crate::layer::cache::PieceIndex;
@@ -23,6 +24,11 @@ use crate::layer::codec::{SINGLE_FINAL, SINGLE_HEADER};
 pub(super) struct Stream<'w, 'p, 'c> {
     worker: &'w mut Worker<'p>,
     block: Block,
+    /// Hash of the tar. Fresh bytes are taken in as they are read, together with the archive's hash; those from the
+    /// cache when they are collected.
+    diff: Hasher,
+    /// Whether the piece begun last is from the cache.
+    from_cache: bool,
     waiting: VecDeque<Waiting>,
     collector: Collector<'c>,
     ahead: &'c Ahead,
@@ -56,6 +62,8 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
         Ok(Self {
             block: worker.take_block(),
             worker,
+            diff: Hasher::new(),
+            from_cache: false,
             waiting: VecDeque::new(),
             collector,
             ahead,
@@ -64,8 +72,15 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
     }
 
     /// Begins a piece: what follows is packed by itself.
-    pub fn begin(&mut self, piece: Piece) {
+    pub fn begin(&mut self, piece: Piece) -> Result<(), Halt> {
+        let from_cache = matches!(piece, Piece::Cached(..));
+        // The tar's hash takes in bytes in order: what is from the cache comes before what is read now.
+        if self.from_cache && !from_cache {
+            self.collect_all()?;
+        }
+        self.from_cache = from_cache;
         self.waiting.push_back(Waiting::Begin(piece));
+        Ok(())
     }
 
     /// Ends the piece.
@@ -79,7 +94,7 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
     pub fn cached(&mut self, key: crate::digest::Digest, mut file: File, index: PieceIndex) -> Result<(), Halt> {
         let mut left = index.tar_size;
         let lengths = index.blocks.clone();
-        self.begin(Piece::Cached(key, index));
+        self.begin(Piece::Cached(key, index))?;
         for length in lengths {
             let mut block = self.worker.take_block();
             block.filled = usize::try_from(left).unwrap_or(usize::MAX).min(block.tar.len());
@@ -98,9 +113,7 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
 
     /// Ends the layer.
     pub fn finish(mut self) -> Result<Collected, Halt> {
-        while !self.waiting.is_empty() {
-            self.collect_one()?;
-        }
+        self.collect_all()?;
         if self.worker.engine().single_member {
             let (crc, size) = (self.collector.crc(), self.collector.tar_size() as u32);
             self.collector.begin(Piece::Inline)?;
@@ -109,7 +122,7 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
             self.collector.end()?;
         }
         self.worker.give_block(self.block);
-        Ok(self.collector.finish())
+        Ok(self.collector.finish(self.diff))
     }
 
     fn filled(&mut self, count: usize) -> Result<(), Halt> {
@@ -154,6 +167,13 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
         }
     }
 
+    fn collect_all(&mut self) -> Result<(), Halt> {
+        while !self.waiting.is_empty() {
+            self.collect_one()?;
+        }
+        Ok(())
+    }
+
     fn collect_one(&mut self) -> Result<(), Halt> {
         let single = self.worker.engine().single_member;
         let block = match self.waiting.pop_front() {
@@ -163,6 +183,9 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
             Some(Waiting::Block(block)) => block,
             Some(Waiting::Slot(slot)) => self.worker.wait(&slot).map_err(|error| self.collector.blame(error))?,
         };
+        if self.collector.is_cached() {
+            self.diff.update(&block.tar[..block.filled]);
+        }
         self.collector.block(&block, single)?;
         self.worker.give_block(block);
         Ok(())
@@ -175,13 +198,14 @@ impl TarSink for Stream<'_, '_, '_> {
             let free = &mut self.block.tar[self.block.filled..];
             let count = free.len().min(bytes.len());
             free[..count].copy_from_slice(&bytes[..count]);
+            self.diff.update(&bytes[..count]);
             bytes = &bytes[count..];
             self.filled(count)?;
         }
         Ok(())
     }
 
-    fn copy(&mut self, file: &File, path: &Path, size: u64, tap: &mut dyn FnMut(&[u8])) -> Result<(), Halt> {
+    fn copy(&mut self, file: &File, path: &Path, size: u64, mut archive: Option<&mut Hasher>) -> Result<(), Halt> {
         let mut at = 0;
         while at < size {
             let free = &mut self.block.tar[self.block.filled..];
@@ -196,7 +220,10 @@ impl TarSink for Stream<'_, '_, '_> {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(source) => return Err(cannot_read(path, source)),
             };
-            tap(&free[..count]);
+            match &mut archive {
+                Some(archive) => self.diff.update_with(archive, &free[..count]),
+                None => self.diff.update(&free[..count]),
+            }
             at += count as u64;
             if waited && !self.coming.is_empty() {
                 self.ahead.add(std::mem::take(&mut self.coming).into_iter());

@@ -8,7 +8,11 @@ use std::io::{self, Read, Write};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest as _, Sha256};
+
+mod sha256;
+mod two_lanes;
+
+pub use sha256::Hasher;
 
 /// SHA-256 of bytes as they are stored or sent, printed `sha256:<64 hex>` (OCI image-spec, descriptor.md#digests).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,7 +95,9 @@ sha256_newtype!(DiffId);
 impl Digest {
     /// Hashes bytes that are all in memory.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
+        let mut hasher = Hasher::new();
+        hasher.update(bytes);
+        hasher.digest()
     }
 
     /// Parses 64 hexadecimal digits without the `sha256:` prefix, as `sha256sum` prints them.
@@ -99,32 +105,6 @@ impl Digest {
         from_hex(text)
             .map(Self)
             .ok_or_else(|| ParseDigestError { text: text.to_owned() })
-    }
-}
-
-/// A running SHA-256.
-#[derive(Clone, Default)]
-pub struct Hasher(Sha256);
-
-impl Hasher {
-    /// Starts with no bytes.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Takes in the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// The digest of all bytes taken in, as stored bytes.
-    pub fn digest(self) -> Digest {
-        Digest(self.0.finalize().into())
-    }
-
-    /// The digest of all bytes taken in, as an uncompressed layer tar.
-    pub fn diff_id(self) -> DiffId {
-        DiffId(self.0.finalize().into())
     }
 }
 
