@@ -33,6 +33,36 @@ pub enum Event {
         compressed: u64,
         cached: bool,
     },
+    /// A blob is looked for at a registry, and sent if it is missing; `repository` has its host before it.
+    BlobStarted {
+        name: String,
+        size: u64,
+        repository: String,
+    },
+    /// More bytes of a blob were sent (`bytes` from its start).
+    BlobProgress { name: String, bytes: u64 },
+    /// A blob is at the registry.
+    BlobFinished {
+        name: String,
+        size: u64,
+        outcome: BlobOutcome,
+    },
+    /// A host is asked again only after a pause.
+    Waiting {
+        host: String,
+        milliseconds: u64,
+        reason: String,
+    },
+    /// An image is at a registry, with bytes as sent, found there, and mounted there.
+    Pushed {
+        references: Vec<String>,
+        digest: String,
+        requests: u64,
+        sent: u64,
+        skipped: u64,
+        mounted: u64,
+        milliseconds: u64,
+    },
     /// An image was written or loaded.
     ImageWritten {
         name: String,
@@ -43,6 +73,18 @@ pub enum Event {
     Note { text: String },
     /// Something the user should act on.
     Warning { text: String },
+}
+
+/// How a blob came to be where it is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BlobOutcome {
+    /// It was sent.
+    Sent,
+    /// It was there.
+    Present,
+    /// The registry took it from another of its repositories.
+    Mounted,
 }
 
 /// Receives events, from many threads.

@@ -12,6 +12,7 @@ use crate::fetch::{AptSources, FetchConfig};
 use crate::image::ImageCache;
 use crate::layer::LayerCache;
 use crate::store::Store;
+use crate::transport::registry::RegistryConfig;
 use crate::transport::{Location, ReadOptions, Source};
 
 use super::Global;
@@ -101,8 +102,17 @@ impl<'a> Context<'a> {
         let location: Location = location.parse()?;
         Ok(location.source(&ReadOptions {
             platform: platform.map(str::to_owned),
+            registries: self.registries(),
             ..ReadOptions::default()
         })?)
+    }
+
+    /// How registries are reached.
+    pub fn registries(&self) -> RegistryConfig {
+        RegistryConfig {
+            state_dir: Some(self.cache_dir.join("registries")),
+            ..RegistryConfig::default()
+        }
     }
 
     /// Where packed layers are kept.

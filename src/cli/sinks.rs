@@ -4,7 +4,8 @@
 
 use anyhow::Context as _;
 
-use crate::event::{Event, Reporter};
+use crate::event::{Event, Reporter, Silent};
+use crate::transport::registry::RegistryConfig;
 use crate::transport::{self, Location};
 
 use super::context::Context;
@@ -19,7 +20,7 @@ pub fn parse(outputs: &[String]) -> anyhow::Result<Vec<Location>> {
         .collect::<anyhow::Result<Vec<Location>>>()?;
     // What cannot be written to is an error before anything is built for it.
     for location in &locations {
-        location.sink(None)?;
+        location.sink(None, &RegistryConfig::default(), &Silent)?;
     }
     let pipes = locations
         .iter()
@@ -51,9 +52,10 @@ pub fn write(named: &NamedImage, locations: &[Location], context: &Context) -> a
     let locations = if locations.is_empty() { &default } else { locations };
     let records = context.store_dir.join("cache/outputs");
     crate::fsio::create_dir_all(&records)?;
+    let registries = context.registries();
     let sinks = locations
         .iter()
-        .map(|location| Ok(location.sink(Some(&records))?))
+        .map(|location| Ok(location.sink(Some(&records), &registries, context.ui)?))
         .collect::<anyhow::Result<Vec<_>>>()?;
     for sink in &sinks {
         for text in sink.warnings(&named.image) {

@@ -229,6 +229,35 @@ impl Ui {
                 Some(*size),
             ),
             Event::LayerFinished { layer, layers, .. } => self.end(&layer_name(*layer, *layers)),
+            Event::BlobStarted { name, size, .. } => self.start(
+                name,
+                "{spinner} pushing {prefix:.dim} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {wide_bar}",
+                Some(*size),
+            ),
+            Event::BlobProgress { name, bytes } => self.with_bar(name, |bar| bar.set_position(*bytes)),
+            Event::BlobFinished { name, .. } => self.end(name),
+            Event::Waiting {
+                host,
+                milliseconds,
+                reason,
+            } => {
+                let seconds = Duration::from_millis(*milliseconds).as_secs_f32();
+                self.done(&format!("waiting {seconds:.1} s for {host}: {reason}"));
+            }
+            Event::Pushed {
+                references,
+                requests,
+                sent,
+                skipped,
+                mounted,
+                ..
+            } => self.done(&format!(
+                "pushed {}: {requests} requests, {} sent, {} there, {} mounted",
+                references.join(", "),
+                DecimalBytes(*sent),
+                DecimalBytes(*skipped),
+                DecimalBytes(*mounted)
+            )),
             Event::ImageWritten { .. } => {}
             Event::Note { text } => self.done(&format!("note: {text}")),
             Event::Warning { text } => self.line(&format!("{} {text}", self.paint("warning:", "1;33"))),

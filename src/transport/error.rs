@@ -19,6 +19,9 @@ pub enum TransportError {
     /// A name is no reference.
     #[error(transparent)]
     Reference(#[from] crate::oci::ReferenceError),
+    /// A registry does not do what is asked, or cannot be asked.
+    #[error(transparent)]
+    Registry(Box<super::registry::RegistryError>),
     /// The text names no place for an image.
     #[error("`{text}` does not name a place for an image: {reason}")]
     Location {
@@ -191,12 +194,18 @@ pub enum TransportError {
     },
 }
 
+impl From<super::registry::RegistryError> for TransportError {
+    fn from(error: super::registry::RegistryError) -> Self {
+        Self::Registry(Box::new(error))
+    }
+}
+
 impl TransportError {
     /// What the user can do about it, where anything can be said.
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Location { .. } => Some(
-                "write `FILE.tar`, `docker-archive:FILE`, `oci-archive:FILE`, `oci:DIR[:tag]`, `docker-daemon:NAME` or `-`"
+                "write `FILE.tar`, `docker-archive:FILE`, `oci-archive:FILE`, `oci:DIR[:tag]`, `docker://NAME`, `docker-daemon:NAME` or `-`"
                     .to_owned(),
             ),
             Self::Name { .. } => Some("write a name such as `hello`, `hello:1.2` or `registry.example/me/hello:1.2`".to_owned()),
@@ -206,6 +215,7 @@ impl TransportError {
             }
             Self::Choose { choices, .. } => Some(format!("append `:NAME`; it holds {}", quoted(choices))),
             Self::Platform { available, .. } => Some(format!("choose a platform; it holds {}", quoted(available))),
+            Self::Registry(error) => error.help(),
             Self::Layer(error) => error.help(),
             Self::Reference(error) => error.help(),
             Self::EngineMissing { program, .. } => Some(format!(

@@ -8,8 +8,10 @@ use std::str::FromStr;
 
 use super::daemon::{Daemon, Engine};
 use super::read::{self, ReadOptions};
+use super::registry::{RegistryConfig, RegistrySink, RemoteImage};
 use super::write::{Archive, Layout, Stream};
 use super::{Sink, Source, TransportError};
+use crate::event::Reporter;
 
 /// Where an image is, or is to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,23 +125,20 @@ impl Location {
             Self::Path(path) => read::any(path, None, options)?,
             Self::Stdio => read::stream(&mut std::io::stdin().lock(), &place, options)?,
             Self::Daemon(name) => return Daemon::new(Engine::Docker).open(name, options),
-            Self::Registry(name) => {
-                return Err(TransportError::Unsupported {
-                    action: "read an image from",
-                    instead: format!(
-                        "copy it first: `skopeo copy docker://{name} oci-archive:FILE`, then read the file"
-                    ),
-                    place,
-                });
-            }
+            Self::Registry(name) => return Ok(Box::new(RemoteImage::open(name, options)?)),
         };
         Ok(Box::new(image))
     }
 
     /// The sink that writes there; a name in the location is given to the image beside the names of the call.
-    /// `records` is a directory for notes on what was written, so that nothing is written twice.
-    pub fn sink(&self, records: Option<&Path>) -> Result<Box<dyn Sink>, TransportError> {
-        let place = self.to_string();
+    /// `records` is a directory for notes on what was written, so that nothing is written twice; `registries` says how
+    /// registries are reached, and `reporter` is told how far a push is.
+    pub fn sink<'a>(
+        &self,
+        records: Option<&Path>,
+        registries: &RegistryConfig,
+        reporter: &'a dyn Reporter,
+    ) -> Result<Box<dyn Sink + 'a>, TransportError> {
         match self {
             Self::DockerArchive { path, name } => {
                 Ok(Box::new(Archive::docker(path).named(name.as_deref()).records(records)))
@@ -149,11 +148,7 @@ impl Location {
             Self::Layout { path, name } => Ok(Box::new(Layout::new(path, name.as_deref()))),
             Self::Stdio => Ok(Box::new(Stream::new(std::io::stdout(), "standard output"))),
             Self::Daemon(name) => Ok(Box::new(Daemon::new(Engine::Docker).named(name))),
-            Self::Registry(name) => Err(TransportError::Unsupported {
-                action: "write an image to",
-                instead: format!("write `oci-archive:FILE`, then `skopeo copy oci-archive:FILE docker://{name}`"),
-                place,
-            }),
+            Self::Registry(name) => Ok(Box::new(RegistrySink::new(name, registries, reporter)?)),
         }
     }
 }
@@ -161,6 +156,7 @@ impl Location {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Silent;
 
     #[test]
     fn locations_print_as_they_are_written() {
@@ -238,23 +234,13 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_is_refused_with_what_to_do_instead() {
-        let location: Location = "docker://registry.example/a/b:1".parse().unwrap();
-        let error = location.sink(None).err().unwrap();
-        assert_eq!(
-            error.to_string(),
-            "cannot write an image to `docker://registry.example/a/b:1`"
-        );
-        assert!(
-            error
-                .help()
-                .unwrap()
-                .contains("skopeo copy oci-archive:FILE docker://registry.example/a/b:1")
-        );
-        let error = location.source(&ReadOptions::default()).err().unwrap();
-        assert_eq!(
-            error.to_string(),
-            "cannot read an image from `docker://registry.example/a/b:1`"
-        );
+    fn a_registry_is_a_place_whose_name_must_be_a_reference() {
+        let sink = |text: &str| {
+            let location: Location = text.parse().unwrap();
+            location.sink(None, &RegistryConfig::default(), &Silent).err()
+        };
+        assert!(sink("docker://registry.example/a/b:1").is_none());
+        let error = sink("docker://registry.example/A").unwrap();
+        assert!(matches!(error, TransportError::Reference(_)) && error.help().is_some());
     }
 }

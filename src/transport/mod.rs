@@ -50,6 +50,11 @@ pub trait Source: Send + Sync {
         &[]
     }
 
+    /// The registry's host and the repository, where the place is one: its layers can be mounted from there.
+    fn repository(&self) -> Option<(&str, &str)> {
+        None
+    }
+
     /// Whether the manifest was made up by the reader because the place holds none (old docker archives).
     fn synthesized(&self) -> bool {
         false
@@ -113,7 +118,7 @@ impl Source for Image {
 
 /// Writes one image to several sinks, one after the other; a failure of one does not keep the others from being
 /// written. The results are in the sinks' order.
-pub fn put_all(sinks: &[Box<dyn Sink>], image: &Image, names: &[String]) -> Vec<Result<Digest, TransportError>> {
+pub fn put_all(sinks: &[Box<dyn Sink + '_>], image: &Image, names: &[String]) -> Vec<Result<Digest, TransportError>> {
     sinks.iter().map(|sink| sink.put(image, names)).collect()
 }
 

@@ -76,9 +76,9 @@ fn wrong_arguments_are_status_2() {
         .exits(2)
         .says(&["teleport"]);
     place
-        .run(&["build", "-o", "docker://x/y", "hello"])
+        .run(&["build", "-o", "docker://x/Y", "hello"])
         .exits(2)
-        .says(&["docker://x/y", "skopeo"]);
+        .says(&["`x/Y`", "lower case"]);
     let listed = place.run(&["store", "ls"]).success().stdout;
     assert_eq!(listed, "", "nothing is built for a sink that cannot be written to");
 }

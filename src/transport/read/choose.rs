@@ -193,7 +193,11 @@ fn descend(
 }
 
 /// The only image, or the only one of the wanted platform.
-fn one(candidates: &[Descriptor], place: &str, options: &ReadOptions) -> Result<Descriptor, TransportError> {
+pub(in crate::transport) fn one(
+    candidates: &[Descriptor],
+    place: &str,
+    options: &ReadOptions,
+) -> Result<Descriptor, TransportError> {
     let unique = |found: &[&Descriptor]| {
         let first = *found.first()?;
         found

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::decompress::{Packing, Unpacker};
 use super::document::{self, Descriptor};
+use super::registry::RegistryConfig;
 use super::{Source, TransportError};
 use crate::digest::{Digest, VerifyingReader};
 use crate::fsio::IoContext;
@@ -18,6 +19,7 @@ mod choose;
 mod container;
 mod docker;
 
+pub(super) use choose::one as choose_one;
 use container::Container;
 
 /// Largest archive that is unpacked to a temporary file before it is read, in bytes.
@@ -32,6 +34,8 @@ pub struct ReadOptions {
     pub temp_dir: Option<PathBuf>,
     /// Largest size in bytes that a spooled archive may unpack to.
     pub spool_max: u64,
+    /// How registries are reached.
+    pub registries: RegistryConfig,
 }
 
 impl Default for ReadOptions {
@@ -40,6 +44,7 @@ impl Default for ReadOptions {
             platform: None,
             temp_dir: None,
             spool_max: SPOOL_MAX,
+            registries: RegistryConfig::default(),
         }
     }
 }
@@ -265,6 +270,11 @@ fn blob_bytes(
 
 /// The media type a document has: its own word, else its descriptor's.
 fn media_type_of(bytes: &[u8], descriptor: &Descriptor) -> String {
+    media_type(bytes, &descriptor.media_type)
+}
+
+/// The media type a document has: its own word, else what is said of it.
+pub(super) fn media_type(bytes: &[u8], said: &str) -> String {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Typed {
@@ -273,7 +283,7 @@ fn media_type_of(bytes: &[u8], descriptor: &Descriptor) -> String {
     let own = serde_json::from_slice::<Typed>(bytes)
         .ok()
         .and_then(|typed| typed.media_type);
-    own.unwrap_or_else(|| match descriptor.media_type.as_str() {
+    own.unwrap_or_else(|| match said {
         "" => document::MANIFEST.to_owned(),
         media_type => media_type.to_owned(),
     })

@@ -87,10 +87,10 @@ impl RegistryConfig {
 
     /// The HTTP client for an endpoint's host, with its certificates and proxies. It follows no redirects and has no
     /// deadline for a whole request: the caller sees to both.
-    pub fn client(&self, _endpoint: &Endpoint) -> Result<reqwest::blocking::Client, TransportError> {
-        let client = reqwest::blocking::Client::builder()
+    pub fn client(&self, _endpoint: &Endpoint) -> Result<reqwest::Client, TransportError> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(None)
             .build();
         client.map_err(|source| TransportError::Location {
             text: source.to_string(),

@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::super::testing::*;
 use super::super::*;
+use crate::event::Silent;
 use crate::layer::Compression;
+use crate::transport::registry::RegistryConfig;
 
 const GZIP: Compression = Compression::Gzip(6);
 const GREETING: &str = "hello from layerize";
@@ -162,7 +164,7 @@ fn skopeo_sees_our_digest_in_every_form_and_copies_it_unchanged() {
         for form in &forms {
             form.parse::<Location>()
                 .unwrap()
-                .sink(None)
+                .sink(None, &RegistryConfig::default(), &Silent)
                 .unwrap()
                 .put(&image, &names)
                 .unwrap();

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::super::testing::*;
 use super::super::*;
+use crate::event::Silent;
 use crate::layer::Compression;
+use crate::transport::registry::RegistryConfig;
 
 const GZIP: Compression = Compression::Gzip(6);
 
@@ -54,7 +56,11 @@ fn every_form_reads_back_as_it_was_written() {
             format!("oci:{}", at("layout")),
         ] {
             let parsed: Location = location.parse().unwrap();
-            parsed.sink(None).unwrap().put(&image, &["hello:1".to_owned()]).unwrap();
+            parsed
+                .sink(None, &RegistryConfig::default(), &Silent)
+                .unwrap()
+                .put(&image, &["hello:1".to_owned()])
+                .unwrap();
             let source = open(&location).unwrap();
             assert_is(&*source, &image);
             assert_eq!(source.names(), ["docker.io/library/hello:1"]);

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use super::super::tar_read::{Kind, Streamed, TarReader};
 use super::super::testing::*;
 use super::super::*;
+use crate::event::Silent;
 use crate::fsio::sorted_names;
 use crate::layer::{Blob, Compression, LayerError};
+use crate::transport::registry::RegistryConfig;
 
 const GZIP: Compression = Compression::Gzip(6);
 
@@ -322,7 +324,12 @@ fn several_sinks_take_one_image_and_one_failure_spares_the_others() {
     .map(|text| text.replace(":A", &format!(":{}/a.tar", dir.path().display())))
     .map(|text| text.replace(":B", &format!(":{}/b", dir.path().display())))
     .map(|text| text.replace(":C", &format!(":{}/c.tar", dir.path().display())))
-    .map(|text| text.parse::<Location>().unwrap().sink(None).unwrap())
+    .map(|text| {
+        text.parse::<Location>()
+            .unwrap()
+            .sink(None, &RegistryConfig::default(), &Silent)
+            .unwrap()
+    })
     .collect();
     let results = put_all(&sinks, &sample(GZIP), &names(&["x"]));
     let good: Vec<bool> = results.iter().map(Result::is_ok).collect();

@@ -1,0 +1,320 @@
+//! A *registry error* says what was being done, at which host, what the registry answered, and what to do about it.
+//!
+//! Invariant: a registry's own words are shown, bounded and printable; no secret and no query string is.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde::Deserialize;
+
+use crate::digest::Digest;
+
+/// Most characters of one message that are shown.
+const MESSAGE_MAX: usize = 300;
+/// Most messages that are shown.
+const MESSAGES_MAX: usize = 5;
+
+/// Why a registry did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// No connection could be made.
+    #[error("cannot {action}: `{host}` cannot be reached")]
+    Unreachable {
+        /// What was being done.
+        action: String,
+        /// The host.
+        host: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The connection ended too early.
+    #[error("cannot {action}: the connection to `{host}` broke")]
+    Broken {
+        /// What was being done.
+        action: String,
+        /// The host.
+        host: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Nothing moved.
+    #[error("cannot {action}: nothing moved between here and `{host}` for {} s", .patience.as_secs_f32())]
+    Stalled {
+        /// What was being done.
+        action: String,
+        /// The host.
+        host: String,
+        /// How long that was watched.
+        patience: Duration,
+    },
+    /// The registry says no.
+    #[error("cannot {action}: `{host}` answers {status}{}", after(.words))]
+    Status {
+        /// What was being done.
+        action: String,
+        /// The host.
+        host: String,
+        /// The status of the answer.
+        status: StatusCode,
+        /// The codes of the errors in the answer.
+        codes: Vec<String>,
+        /// The registry's words.
+        words: String,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The user may not do this.
+    #[error("cannot {action}: `{host}` does not allow it to {who}: {status}{}", after(.words))]
+    Denied {
+        /// What was being done.
+        action: String,
+        /// The host.
+        host: String,
+        /// Who asked: `an anonymous user`, or `the user NAME`.
+        who: String,
+        /// The status of the answer.
+        status: StatusCode,
+        /// The registry's words.
+        words: String,
+    },
+    /// The registry asks to wait for longer than is waited.
+    #[error("cannot {action}: `{host}` asks to wait for {seconds} s, and {limit} s are the most that is waited")]
+    Busy {
+        /// What was being done.
+        action: String,
+        /// The host.
+        host: String,
+        /// What it asks for.
+        seconds: u64,
+        /// The longest wait.
+        limit: u64,
+    },
+    /// An answer that no registry may give.
+    #[error("cannot {action}: the answer of `{host}` is not followed: {reason}")]
+    Protocol {
+        /// What was being done.
+        action: String,
+        /// The host.
+        host: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The registry has other content than was sent or asked for.
+    #[error("cannot {action}: `{host}` has `{actual}` there, not `{expected}`")]
+    Differs {
+        /// What was being done.
+        action: String,
+        /// The host.
+        host: String,
+        /// What it should be.
+        expected: Digest,
+        /// What it is, in the registry's words.
+        actual: String,
+    },
+    /// A tag that must not move names another image.
+    #[error("the tag `{name}` exists and names `{existing}`, not `{wanted}`")]
+    TagTaken {
+        /// The tag's whole reference.
+        name: String,
+        /// What it names.
+        existing: String,
+        /// What it was to name.
+        wanted: Digest,
+    },
+    /// What is to be sent cannot be read.
+    #[error("cannot {action}: its bytes cannot be read")]
+    Source {
+        /// What was being done.
+        action: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The thread that moves bytes cannot be started.
+    #[error("cannot start the client of registries")]
+    Start {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+fn after(words: &str) -> String {
+    match words {
+        "" => String::new(),
+        words => format!(": {words}"),
+    }
+}
+
+impl RegistryError {
+    /// What the user can do about it, where anything can be said.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Denied { host, who, .. } if who.starts_with("an anonymous") => Some(format!(
+                "log in with `docker login {host}` or `podman login {host}`; `layerize auth explain` shows where logins are looked for"
+            )),
+            Self::Denied { .. } => Some(
+                "check the name and the user's rights; `layerize auth explain` shows which login is used".to_owned(),
+            ),
+            Self::Unreachable { host, .. } => Some(format!(
+                "check the name `{host}`, the network and the proxy; a registry without TLS must be allowed by name"
+            )),
+            Self::Broken { .. } | Self::Stalled { .. } => {
+                Some("run the command again: what has arrived is not sent twice".to_owned())
+            }
+            Self::Busy { seconds, .. } => Some(format!(
+                "run the command again in {seconds} s: what has arrived is not sent twice"
+            )),
+            Self::TagTaken { .. } => Some("push under another tag, or allow tags to move".to_owned()),
+            Self::Status { status, action, .. } if *status == StatusCode::PAYLOAD_TOO_LARGE => Some(
+                if action.contains("manifest") {
+                    "the registry limits a manifest's size: use fewer layers or shorter annotations"
+                } else {
+                    "the registry, or a proxy before it, limits the size of a request: use smaller layers"
+                }
+                .to_owned(),
+            ),
+            Self::Status { codes, .. } if codes.iter().any(|code| code == "NAME_UNKNOWN") => {
+                Some("create the repository at the registry first, if it does not do so by itself".to_owned())
+            }
+            Self::Status { status, .. } if status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS => {
+                Some("run the command again later: what has arrived is not sent twice".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the same request may succeed in a while: what broke on the way, and what registries answer when they
+    /// are busy (429, 5xx, and error codes that mean the same).
+    pub(super) fn may_pass(&self) -> bool {
+        const PASSING: [u16; 12] = [408, 425, 429, 499, 500, 502, 503, 504, 520, 522, 524, 529];
+        const CODES: [&str; 3] = ["TOOMANYREQUESTS", "UNAVAILABLE", "UNKNOWN"];
+        match self {
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::Stalled { .. } => true,
+            Self::Status { status, codes, .. } => {
+                let client = matches!(status.as_u16(), 400 | 401 | 403 | 404 | 405 | 413);
+                PASSING.contains(&status.as_u16())
+                    || (!client && codes.iter().any(|code| CODES.contains(&code.as_str())))
+            }
+            _ => false,
+        }
+    }
+
+    /// The status of an answer that says no.
+    pub(super) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status { status, .. } | Self::Denied { status, .. } => Some(status.as_u16()),
+            _ => None,
+        }
+    }
+
+    /// Whether the answer holds this error code.
+    pub(super) fn has_code(&self, wanted: &str) -> bool {
+        matches!(self, Self::Status { codes, .. } if codes.iter().any(|code| code == wanted))
+    }
+
+    /// How long the registry asks to wait.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// The errors in a body (distribution-spec, "Error Codes"): codes and words.
+pub(super) fn read_errors(body: &[u8], content_type: &str) -> (Vec<String>, String) {
+    #[derive(Deserialize)]
+    struct Errors {
+        #[serde(default)]
+        errors: Vec<One>,
+        // What token servers and proxies write.
+        #[serde(default)]
+        error: Option<serde_json::Value>,
+        #[serde(default)]
+        error_description: Option<String>,
+        #[serde(default)]
+        details: Option<String>,
+        #[serde(default)]
+        message: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct One {
+        #[serde(default)]
+        code: Option<serde_json::Value>,
+        #[serde(default)]
+        message: Option<String>,
+        #[serde(default)]
+        detail: Option<serde_json::Value>,
+    }
+    let Ok(read) = serde_json::from_slice::<Errors>(body) else {
+        return (Vec::new(), plain_words(body, content_type));
+    };
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut codes = Vec::new();
+    let mut words = String::new();
+    for one in read.errors.iter().take(MESSAGES_MAX) {
+        let code = one.code.as_ref().map(text).unwrap_or_default();
+        let code = printable(&code, 64);
+        if !words.is_empty() {
+            words.push_str("; ");
+        }
+        words.push_str(&code);
+        for part in [
+            one.message.clone(),
+            one.detail.as_ref().filter(|detail| !empty(detail)).map(text),
+        ] {
+            if let Some(part) = part.filter(|part| !part.is_empty()) {
+                let _ = write!(words, " ({})", printable(&part, MESSAGE_MAX));
+            }
+        }
+        codes.push(code);
+    }
+    if read.errors.is_empty() {
+        let parts = [
+            read.error.as_ref().map(text),
+            read.error_description,
+            read.details,
+            read.message,
+        ];
+        let parts: Vec<String> = parts
+            .into_iter()
+            .flatten()
+            .map(|part| printable(&part, MESSAGE_MAX))
+            .collect();
+        words = parts.join(": ");
+    }
+    (codes, words)
+}
+
+fn empty(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Null => true,
+        serde_json::Value::Object(map) => map.is_empty(),
+        serde_json::Value::Array(items) => items.is_empty(),
+        serde_json::Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}
+
+fn plain_words(body: &[u8], content_type: &str) -> String {
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim();
+    if text.is_empty() {
+        String::new()
+    } else if content_type.contains("html") || text.starts_with('<') {
+        "a web page and no answer of a registry".to_owned()
+    } else {
+        printable(text, MESSAGE_MAX)
+    }
+}
+
+/// A text from outside that can be shown: no control characters, not long.
+pub(super) fn printable(text: &str, max: usize) -> String {
+    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    let mut short: String = text.chars().take(max).map(shown).collect();
+    if text.chars().nth(max).is_some() {
+        short.push('…');
+    }
+    short
+}

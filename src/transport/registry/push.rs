@@ -1,0 +1,595 @@
+//! A *push* brings images, and an index of them, to a repository of a registry: what it lacks, and nothing else.
+//!
+//! Invariant: a manifest is written after all that it names, a tag last; a blob goes to a repository once in a run,
+//! however many images hold it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::header::CONTENT_LENGTH;
+use reqwest::{Method, Url};
+use serde::Serialize;
+
+use super::address;
+use super::client::{Call, Client, Counters, Reply, Tuning};
+use super::content::Content;
+use super::error::RegistryError;
+use super::repo::{Presence, Repo};
+use super::upload::upload;
+use super::wire::lock;
+use super::{Endpoint, RegistryConfig};
+use crate::digest::Digest;
+use crate::event::{BlobOutcome, Event, Reporter};
+use crate::image::Image;
+use crate::oci::Reference;
+use crate::transport::TransportError;
+use crate::transport::document::{self, MANIFEST};
+
+/// How many repositories a blob is tried to be mounted from.
+const MOUNTS_MAX: usize = 2;
+
+/// How to push.
+#[derive(Debug, Clone)]
+pub struct PushOptions {
+    /// How many blobs are under way at once.
+    pub concurrency: usize,
+    /// Ask only, and say what would be sent.
+    pub dry_run: bool,
+    /// A tag that names another image is an error, and not moved.
+    pub immutable_tags: bool,
+    /// The longest wait that a registry may ask for.
+    pub wait_max: Duration,
+    /// Repositories of the same registry that blobs may be mounted from.
+    pub mount_from: Vec<String>,
+}
+
+impl Default for PushOptions {
+    fn default() -> Self {
+        Self {
+            concurrency: 8,
+            dry_run: false,
+            immutable_tags: false,
+            wait_max: Duration::from_secs(300),
+            mount_from: Vec::new(),
+        }
+    }
+}
+
+/// An index that is pushed above the images that it lists.
+#[derive(Debug, Clone, Copy)]
+pub struct IndexDocument<'a> {
+    /// Its bytes, sent as they are.
+    pub bytes: &'a [u8],
+    /// Its media type.
+    pub media_type: &'a str,
+}
+
+/// A request that a dry run would have made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    /// Its method and path.
+    pub request: String,
+    /// The bytes of its body.
+    pub bytes: u64,
+}
+
+/// What a push did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PushSummary {
+    /// Digest of the index, else of the (last) image.
+    pub digest: Option<Digest>,
+    /// The references that name it now.
+    pub references: Vec<String>,
+    /// HTTP requests, those to token servers among them.
+    pub requests: u64,
+    /// Bytes of all requests' bodies.
+    pub bytes_sent: u64,
+    /// Blobs that were sent, and their bytes.
+    pub blobs_sent: u64,
+    /// Bytes of the blobs that were sent.
+    pub blob_bytes_sent: u64,
+    /// Blobs that were there.
+    pub blobs_skipped: u64,
+    /// Bytes of the blobs that were there.
+    pub bytes_skipped: u64,
+    /// Blobs that were mounted from another repository.
+    pub blobs_mounted: u64,
+    /// Bytes of the blobs that were mounted.
+    pub bytes_mounted: u64,
+    /// Requests that were made again.
+    pub retries: u64,
+    /// Requests that waited for their turn.
+    pub waits: u64,
+    /// Milliseconds that requests waited, all together.
+    pub waited_milliseconds: u64,
+    /// How long it took, in milliseconds.
+    pub milliseconds: u64,
+    /// What a dry run would have sent.
+    pub plan: Vec<Planned>,
+}
+
+/// A manifest or index with the blobs it needs.
+pub(super) struct Document {
+    pub(super) digest: Digest,
+    pub(super) bytes: Vec<u8>,
+    pub(super) media_type: String,
+    pub(super) blobs: Vec<Content>,
+}
+
+impl Document {
+    fn of_image(image: &Image) -> Result<Self, TransportError> {
+        let manifest: document::Manifest = document::parse(&image.manifest, "the image", "the manifest")?;
+        let mut blobs: Vec<Content> = image.layers.iter().map(Content::layer).collect();
+        blobs.push(Content::of(image.config.clone()));
+        Ok(Self {
+            digest: image.digest,
+            bytes: image.manifest.clone(),
+            media_type: manifest.media_type.unwrap_or_else(|| MANIFEST.to_owned()),
+            blobs,
+        })
+    }
+}
+
+/// Pushes images and, above them, an index to the repository of `target`, and gives the uppermost these tags beside
+/// that of `target`. Without any tag it is pushed by digest alone.
+pub fn push(
+    config: &RegistryConfig,
+    target: &Reference,
+    images: &[&Image],
+    index: Option<IndexDocument<'_>>,
+    tags: &[String],
+    options: &PushOptions,
+    reporter: &dyn Reporter,
+) -> Result<PushSummary, TransportError> {
+    Pusher::new(config, options, reporter)?.push(target, images, index, tags)
+}
+
+/// Pushes to one repository after the other, or to several at once: blobs that went to one are mounted in the next.
+pub struct Pusher<'r> {
+    pub(super) client: Client<'r>,
+    options: PushOptions,
+    /// A repository of each host that has a blob.
+    known: Mutex<BTreeMap<(String, Digest), String>>,
+    flights: Mutex<Flights>,
+    landed: Condvar,
+}
+
+/// Blobs on their way, and blobs that arrived, each with host and repository.
+#[derive(Default)]
+struct Flights {
+    flying: BTreeSet<(String, String, Digest)>,
+    there: BTreeSet<(String, String, Digest)>,
+}
+
+impl<'r> Pusher<'r> {
+    /// A pusher that has asked nobody yet.
+    pub fn new(
+        config: &RegistryConfig,
+        options: &PushOptions,
+        reporter: &'r dyn Reporter,
+    ) -> Result<Self, TransportError> {
+        let mut tuning = Tuning::default();
+        tuning.persistence.wait_max = options.wait_max;
+        Self::tuned(config, options, tuning, reporter)
+    }
+
+    /// A pusher with another patience, for tests.
+    pub(super) fn tuned(
+        config: &RegistryConfig,
+        options: &PushOptions,
+        tuning: Tuning,
+        reporter: &'r dyn Reporter,
+    ) -> Result<Self, TransportError> {
+        Ok(Self {
+            client: Client::new(config, tuning, reporter)?,
+            options: options.clone(),
+            known: Mutex::default(),
+            flights: Mutex::default(),
+            landed: Condvar::new(),
+        })
+    }
+
+    /// See [`push`].
+    pub fn push(
+        &self,
+        target: &Reference,
+        images: &[&Image],
+        index: Option<IndexDocument<'_>>,
+        tags: &[String],
+    ) -> Result<PushSummary, TransportError> {
+        let mut documents = images
+            .iter()
+            .map(|image| Document::of_image(image))
+            .collect::<Result<Vec<_>, _>>()?;
+        if let Some(index) = index {
+            documents.push(Document {
+                digest: Digest::of(index.bytes),
+                bytes: index.bytes.to_vec(),
+                media_type: index.media_type.to_owned(),
+                blobs: Vec::new(),
+            });
+        }
+        let mut all_tags: Vec<String> = target.tag().map(str::to_owned).into_iter().collect();
+        for tag in tags {
+            target.with_tag(tag)?;
+            if !all_tags.contains(tag) {
+                all_tags.push(tag.clone());
+            }
+        }
+        if let (Some(expected), Some(top)) = (target.digest(), documents.last())
+            && *expected != top.digest
+        {
+            return Err(RegistryError::Differs {
+                action: format!("push to `{target}`"),
+                host: target.registry().to_owned(),
+                expected: *expected,
+                actual: format!("{} (the image that is to be pushed)", top.digest),
+            }
+            .into());
+        }
+        let push = Push::new(self, target)?;
+        push.run(&documents, &all_tags)
+    }
+
+    /// The endpoint of a registry that is written to.
+    pub(super) fn endpoint(&self, target: &Reference) -> Result<Endpoint, TransportError> {
+        let endpoints = self.client.config.endpoints(target.registry(), false)?;
+        let own = endpoints.into_iter().rfind(|endpoint| !endpoint.mirror);
+        own.ok_or_else(|| TransportError::Missing {
+            place: format!("docker://{target}"),
+            what: "an endpoint to write to".to_owned(),
+        })
+    }
+}
+
+/// A push to one repository.
+pub(super) struct Push<'p, 'r> {
+    pusher: &'p Pusher<'r>,
+    pub(super) repo: Repo<'p, 'r>,
+    target: Reference,
+    summary: Mutex<PushSummary>,
+    began: Instant,
+    before: [u64; 5],
+}
+
+impl<'p, 'r> Push<'p, 'r> {
+    pub(super) fn new(pusher: &'p Pusher<'r>, target: &Reference) -> Result<Self, TransportError> {
+        let endpoint = pusher.endpoint(target)?;
+        Ok(Self {
+            pusher,
+            repo: Repo::writing(&pusher.client, endpoint, target.repository()),
+            target: target.clone(),
+            summary: Mutex::default(),
+            began: Instant::now(),
+            before: read(&pusher.client.counters),
+        })
+    }
+
+    /// Pushes documents in order; the last one gets the tags.
+    fn run(&self, documents: &[Document], tags: &[String]) -> Result<PushSummary, TransportError> {
+        let Some((top, below)) = documents.split_last() else {
+            return Ok(PushSummary::default());
+        };
+        if self.pusher.options.immutable_tags {
+            for tag in tags {
+                self.check_tag(tag, &top.digest)?;
+            }
+        }
+        let there = self.parallel(documents, |document| {
+            let found = self.repo.head_manifest(&document.digest.to_string())?;
+            Ok(found == Some(document.digest))
+        })?;
+        self.bring_blobs(documents, &there)?;
+        for (document, there) in below.iter().zip(&there) {
+            if !there {
+                self.write(document, &[])?;
+            }
+        }
+        let there = there.last().copied().unwrap_or_default();
+        let confirmed = if there { Vec::new() } else { self.write(top, tags)? };
+        for tag in tags.iter().filter(|tag| !confirmed.contains(tag)) {
+            // A registry whose tags cannot move refuses even what it has.
+            let same = there && self.repo.head_manifest(tag)? == Some(top.digest);
+            if !same {
+                self.put(top, tag)?;
+            }
+        }
+        Ok(self.finish(top.digest, tags))
+    }
+
+    /// The summary, with what the client counted.
+    pub(super) fn finish(&self, digest: Digest, tags: &[String]) -> PushSummary {
+        let after = read(&self.pusher.client.counters);
+        let [requests, bytes_sent, retries, waits, waited] = std::array::from_fn(|i| after[i] - self.before[i]);
+        let name = self.target.name();
+        let references = if tags.is_empty() {
+            vec![format!("{name}@{digest}")]
+        } else {
+            tags.iter().map(|tag| format!("{name}:{tag}")).collect()
+        };
+        PushSummary {
+            digest: Some(digest),
+            references,
+            requests,
+            bytes_sent,
+            retries,
+            waits,
+            waited_milliseconds: waited,
+            milliseconds: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            ..lock(&self.summary).clone()
+        }
+    }
+
+    fn check_tag(&self, tag: &str, wanted: &Digest) -> Result<(), TransportError> {
+        match self.repo.head_manifest(tag)? {
+            Some(existing) if existing != *wanted => Err(RegistryError::TagTaken {
+                name: format!("{}:{tag}", self.target.name()),
+                existing: existing.to_string(),
+                wanted: *wanted,
+            }
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings the blobs of all documents that are not there.
+    fn bring_blobs(&self, documents: &[Document], there: &[bool]) -> Result<(), TransportError> {
+        let mut blobs: BTreeMap<Digest, &Content> = BTreeMap::new();
+        let mut skipped: BTreeMap<Digest, u64> = BTreeMap::new();
+        for (document, there) in documents.iter().zip(there) {
+            for content in &document.blobs {
+                if *there {
+                    skipped.insert(content.digest, content.size);
+                } else {
+                    blobs.insert(content.digest, content);
+                }
+            }
+        }
+        skipped.retain(|digest, _| !blobs.contains_key(digest));
+        for size in skipped.values() {
+            self.count(BlobOutcome::Present, *size);
+        }
+        let mut blobs: Vec<&Content> = blobs.into_values().collect();
+        // The longest ones first, so that they do not end alone.
+        blobs.sort_by_key(|content| std::cmp::Reverse(content.size));
+        self.parallel(&blobs, |content| self.bring(content))?;
+        Ok(())
+    }
+
+    /// Brings one blob, unless somebody does or did so in this run.
+    pub(super) fn bring(&self, content: &Content) -> Result<(), TransportError> {
+        let access = &self.repo.access;
+        let key = (access.endpoint.host.clone(), access.repository.clone(), content.digest);
+        let pusher = self.pusher;
+        let mut flights = lock(&pusher.flights);
+        while flights.flying.contains(&key) {
+            flights = pusher.landed.wait(flights).unwrap_or_else(PoisonError::into_inner);
+        }
+        if flights.there.contains(&key) {
+            drop(flights);
+            self.count(BlobOutcome::Present, content.size);
+            return Ok(());
+        }
+        flights.flying.insert(key.clone());
+        drop(flights);
+        let result = self.bring_once(content);
+        let mut flights = lock(&pusher.flights);
+        flights.flying.remove(&key);
+        if result.is_ok() && !pusher.options.dry_run {
+            flights.there.insert(key);
+            let known = (access.endpoint.host.clone(), content.digest);
+            lock(&pusher.known).insert(known, access.repository.clone());
+        }
+        drop(flights);
+        pusher.landed.notify_all();
+        let outcome = result?;
+        self.count(outcome, content.size);
+        Ok(())
+    }
+
+    fn bring_once(&self, content: &Content) -> Result<BlobOutcome, TransportError> {
+        let reporter = self.pusher.client.reporter;
+        let name = content.digest.to_string();
+        reporter.report(Event::BlobStarted {
+            name: name.clone(),
+            size: content.size,
+            repository: self.repo.name(),
+        });
+        let outcome = match self.repo.head_blob(&content.digest, content.size)? {
+            Presence::Present => BlobOutcome::Present,
+            Presence::Missing if self.pusher.options.dry_run => {
+                self.plan(
+                    format!("PUT /v2/{}/blobs/uploads/…?digest={name}", self.target.repository()),
+                    content.size,
+                );
+                BlobOutcome::Sent
+            }
+            Presence::Missing => match self.mount(content)? {
+                Mounted::Yes => BlobOutcome::Mounted,
+                Mounted::No(opened) => {
+                    self.send(content, opened)?;
+                    BlobOutcome::Sent
+                }
+            },
+        };
+        let size = content.size;
+        reporter.report(Event::BlobFinished { name, size, outcome });
+        Ok(outcome)
+    }
+
+    /// Uploads a blob; where the cache that it is read from is damaged, once more with what is made anew.
+    fn send(&self, content: &Content, opened: Option<Url>) -> Result<(), TransportError> {
+        let unreadable = |error: TransportError| match error {
+            TransportError::Registry(error) => match *error {
+                RegistryError::Source { source, .. } => Ok(source),
+                error => Err(error.into()),
+            },
+            error => Err(error),
+        };
+        match upload(&self.repo, content, opened) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let content = content.repaired(unreadable(error)?)?;
+                upload(&self.repo, &content, None).map_err(|error| match unreadable(error) {
+                    Ok(source) => content.read_error(source).into(),
+                    Err(error) => error,
+                })
+            }
+        }
+    }
+
+    /// Lets the registry take a blob from another of its repositories (distribution-spec, end-11). Whatever it answers
+    /// but yes means no; a session that it opens instead is used.
+    fn mount(&self, content: &Content) -> Result<Mounted, TransportError> {
+        let mut access = self.repo.access.clone();
+        for from in self.mount_sources(content) {
+            let scopes = [self.repo.access.scopes[0].clone(), format!("repository:{from}:pull")];
+            access.scopes = scopes.to_vec();
+            let url = self.repo.url("blobs/uploads/", &access.endpoint.host);
+            let url = address::with_query(&url, "mount", &content.digest.to_string());
+            let url = address::with_query(&url, "from", &from);
+            let action = format!(
+                "mount the blob `{}` from `{from}` in `{}`",
+                content.digest,
+                self.repo.name()
+            );
+            let mut call = Call::new(Method::POST, url, &access, &action).header(CONTENT_LENGTH, "0");
+            let Ok(reply) = self.pusher.client.once(&mut call) else {
+                continue;
+            };
+            match reply.status() {
+                201 => return Ok(Mounted::Yes),
+                202 => return Ok(Mounted::No(reply.location(&call).ok().flatten())),
+                _ => {}
+            }
+        }
+        Ok(Mounted::No(None))
+    }
+
+    /// Other repositories of the same registry that have a blob, as far as is known.
+    fn mount_sources(&self, content: &Content) -> Vec<String> {
+        let access = &self.repo.access;
+        let origin = content.repository().filter(|(host, _)| *host == access.endpoint.host);
+        let known = lock(&self.pusher.known)
+            .get(&(access.endpoint.host.clone(), content.digest))
+            .cloned();
+        let origin = origin.map(|(_, repository)| repository.to_owned());
+        let mut sources: Vec<String> = Vec::new();
+        for source in origin
+            .into_iter()
+            .chain(known)
+            .chain(self.pusher.options.mount_from.clone())
+        {
+            if source != access.repository && !sources.contains(&source) {
+                sources.push(source);
+            }
+        }
+        sources.truncate(MOUNTS_MAX);
+        sources
+    }
+
+    /// Writes a manifest whose blobs are there, under as many of the tags as one request can; gives those.
+    pub(super) fn write(&self, document: &Document, tags: &[String]) -> Result<Vec<String>, TransportError> {
+        match tags {
+            [] => self.put(document, &document.digest.to_string()).map(|_| Vec::new()),
+            [tag] => self.put(document, tag).map(|_| vec![tag.clone()]),
+            _ if self.pusher.options.dry_run => self.put(document, &document.digest.to_string()).map(|_| Vec::new()),
+            _ => self.with_blobs_again(document, || {
+                self.repo
+                    .put_with_tags(&document.digest, &document.bytes, &document.media_type, tags)
+            }),
+        }
+    }
+
+    /// Writes a manifest under a tag or digest.
+    pub(super) fn put(&self, document: &Document, reference: &str) -> Result<Option<Reply>, TransportError> {
+        if self.pusher.options.dry_run {
+            let request = format!("PUT /v2/{}/manifests/{reference}", self.target.repository());
+            self.plan(request, document.bytes.len() as u64);
+            return Ok(None);
+        }
+        let put = || self.repo.put_manifest(reference, &document.bytes, &document.media_type);
+        self.with_blobs_again(document, put).map(Some)
+    }
+
+    /// Does `put`, and once more where the registry has lost sight of blobs that it had.
+    fn with_blobs_again<T>(
+        &self,
+        document: &Document,
+        put: impl Fn() -> Result<T, TransportError>,
+    ) -> Result<T, TransportError> {
+        match put() {
+            Err(TransportError::Registry(error))
+                if error.has_code("MANIFEST_BLOB_UNKNOWN") || error.has_code("BLOB_UNKNOWN") =>
+            {
+                let access = &self.repo.access;
+                for content in &document.blobs {
+                    let key = (access.endpoint.host.clone(), access.repository.clone(), content.digest);
+                    lock(&self.pusher.flights).there.remove(&key);
+                    self.bring(content)?;
+                }
+                put()
+            }
+            result => result,
+        }
+    }
+
+    fn plan(&self, request: String, bytes: u64) {
+        lock(&self.summary).plan.push(Planned { request, bytes });
+    }
+
+    fn count(&self, outcome: BlobOutcome, size: u64) {
+        let mut summary = lock(&self.summary);
+        let summary = &mut *summary;
+        let (count, bytes) = match outcome {
+            BlobOutcome::Sent => (&mut summary.blobs_sent, &mut summary.blob_bytes_sent),
+            BlobOutcome::Present => (&mut summary.blobs_skipped, &mut summary.bytes_skipped),
+            BlobOutcome::Mounted => (&mut summary.blobs_mounted, &mut summary.bytes_mounted),
+        };
+        *count += 1;
+        *bytes += size;
+    }
+
+    /// Does `work` for every item, a few at once; the results in order, or the first error.
+    pub(super) fn parallel<T: Sync, R: Send>(
+        &self,
+        items: &[T],
+        work: impl Fn(&T) -> Result<R, TransportError> + Sync,
+    ) -> Result<Vec<R>, TransportError> {
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let results = Mutex::new(BTreeMap::new());
+        std::thread::scope(|scope| {
+            for _ in 0..self.pusher.options.concurrency.max(1).min(items.len()) {
+                scope.spawn(|| {
+                    while !failed.load(Ordering::Relaxed) {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(item) = items.get(index) else { return };
+                        let result = work(item);
+                        failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                        lock(&results).insert(index, result);
+                    }
+                });
+            }
+        });
+        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        results.into_values().collect()
+    }
+}
+
+enum Mounted {
+    Yes,
+    No(Option<Url>),
+}
+
+fn read(counters: &Counters) -> [u64; 5] {
+    let Counters {
+        requests,
+        sent,
+        retries,
+        waits,
+        waited_ms,
+    } = counters;
+    [requests, sent, retries, waits, waited_ms].map(|counter| counter.load(Ordering::Relaxed))
+}

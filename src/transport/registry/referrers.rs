@@ -1,0 +1,270 @@
+//! *Referrers* are manifests that speak of another one, their subject: signatures, lists of parts, provenance.
+//!
+//! Invariant: a referrer can be found afterwards, by the registry's own list or by the tag that stands for it where
+//! the registry keeps none; nobody else's entry of that tag is lost.
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::RegistryConfig;
+use super::client::{Call, Client, Tuning};
+use super::content::Content;
+use super::error::RegistryError;
+use super::push::{Document, Push, PushOptions, PushSummary, Pusher};
+use super::repo::Repo;
+use crate::digest::Digest;
+use crate::event::{Reporter, Silent};
+use crate::oci::{Reference, canonical_json};
+use crate::transport::TransportError;
+use crate::transport::document::{self, Descriptor, INDEX, MANIFEST, MANIFEST_MAX};
+
+/// Most pages of a list that are read.
+const PAGES_MAX: usize = 100;
+/// How often the fallback tag is written again because somebody else wrote it meanwhile.
+const ROUNDS_MAX: u32 = 6;
+
+/// A manifest that refers to another one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Referrer {
+    /// What it is, with its annotations.
+    #[serde(flatten)]
+    pub descriptor: Descriptor,
+    /// The kind of artifact.
+    #[serde(default)]
+    pub artifact_type: Option<String>,
+}
+
+/// Pushes a manifest that has a `subject` of the repository of `target`, with its blobs, and makes sure that it is
+/// listed there (distribution-spec, "Pushing Manifests with Subject").
+pub fn attach(
+    config: &RegistryConfig,
+    target: &Reference,
+    manifest: &[u8],
+    blobs: &[Vec<u8>],
+    options: &PushOptions,
+    reporter: &dyn Reporter,
+) -> Result<PushSummary, TransportError> {
+    Pusher::new(config, options, reporter)?.attach(target, manifest, blobs)
+}
+
+/// The manifests that refer to `subject` (a reference with a digest), of one kind if one is given, in the registry's
+/// order.
+pub fn referrers(
+    config: &RegistryConfig,
+    subject: &Reference,
+    artifact_type: Option<&str>,
+) -> Result<Vec<Referrer>, TransportError> {
+    list(config, Tuning::default(), subject, artifact_type)
+}
+
+pub(super) fn list(
+    config: &RegistryConfig,
+    tuning: Tuning,
+    subject: &Reference,
+    artifact_type: Option<&str>,
+) -> Result<Vec<Referrer>, TransportError> {
+    let Some(digest) = subject.digest() else {
+        return Err(TransportError::Name {
+            text: subject.to_string(),
+            reason: "referrers are listed of an image's digest: append `@sha256:…`",
+        });
+    };
+    let client = Client::new(config, tuning, &Silent)?;
+    let endpoint = config.endpoints(subject.registry(), false)?.into_iter().next_back();
+    let endpoint = endpoint.ok_or_else(|| TransportError::Missing {
+        place: subject.to_string(),
+        what: "an endpoint to read from".to_owned(),
+    })?;
+    let repo = Repo::reading(&client, endpoint, subject.repository());
+    let all = match api(&repo, digest)? {
+        Some(listed) => listed,
+        None => match repo.manifest(&fallback_tag(digest), subject.registry())? {
+            Some(found) => parse(&found.bytes, &repo.name())?,
+            None => Vec::new(),
+        },
+    };
+    // Filtered here whether or not the registry did so.
+    let wanted = |referrer: &Referrer| artifact_type.is_none_or(|kind| referrer.artifact_type.as_deref() == Some(kind));
+    Ok(all.into_iter().filter(wanted).collect())
+}
+
+/// The registry's own list; `None` where it has none (a 404, a 400, or a web page).
+fn api(repo: &Repo<'_, '_>, digest: &Digest) -> Result<Option<Vec<Referrer>>, TransportError> {
+    let action = format!("list what refers to `{digest}` in `{}`", repo.name());
+    let mut url = repo.url(&format!("referrers/{digest}"), &repo.access.endpoint.host);
+    let mut all = Vec::new();
+    for _ in 0..PAGES_MAX {
+        let mut call = Call::new(Method::GET, url.clone(), &repo.access, &action);
+        let mut reply = match repo.client.call(&mut call, &[200, 400, 404, 405]) {
+            // A redirect to a page where people log in, or to nowhere, is no list.
+            Err(TransportError::Registry(error)) if matches!(error.status(), Some(301..=399 | 501)) => return Ok(None),
+            reply => reply?,
+        };
+        let is_index = reply.header("content-type").is_some_and(|kind| kind.starts_with(INDEX));
+        if reply.status() != 200 || !is_index {
+            return Ok(None);
+        }
+        let next = reply.header("link").and_then(next_link);
+        let next = next.map(|next| super::address::resolve(&next, &reply.url, &repo.access.endpoint.base));
+        let limit = usize::try_from(MANIFEST_MAX).unwrap_or(usize::MAX);
+        let read = reply.answer.read_limited(limit);
+        let host = repo.access.endpoint.host.clone();
+        let (bytes, whole) = read.map_err(|source| super::client::broken(&action, host, source))?;
+        if !whole {
+            return Err(repo.client.protocol(&call, "its list is larger than a manifest may be"));
+        }
+        all.extend(parse(&bytes, &repo.name())?);
+        match next {
+            None => return Ok(Some(all)),
+            Some(next) => url = next.map_err(|reason| repo.client.protocol(&call, reason))?,
+        }
+    }
+    Ok(Some(all))
+}
+
+/// The target of `<…>; rel="next"` (RFC 8288).
+fn next_link(header: &str) -> Option<String> {
+    header.split(',').find_map(|link| {
+        let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+        let next = parameters
+            .split(';')
+            .map(str::trim)
+            .any(|p| matches!(p, "rel=\"next\"" | "rel=next"));
+        next.then(|| target.to_owned())
+    })
+}
+
+fn parse(bytes: &[u8], place: &str) -> Result<Vec<Referrer>, TransportError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct List {
+        #[serde(default)]
+        manifests: Vec<Referrer>,
+    }
+    let list: List = document::parse(bytes, place, "the list of referrers")?;
+    Ok(list.manifests)
+}
+
+/// The tag that stands for the list of referrers (distribution-spec, "Referrers Tag Schema").
+fn fallback_tag(digest: &Digest) -> String {
+    format!("sha256-{}", digest.hex())
+}
+
+impl Pusher<'_> {
+    /// See [`attach`].
+    pub fn attach(
+        &self,
+        target: &Reference,
+        manifest: &[u8],
+        blobs: &[Vec<u8>],
+    ) -> Result<PushSummary, TransportError> {
+        let read = Subjected::read(manifest)?;
+        let push = Push::new(self, target)?;
+        let document = Document {
+            digest: Digest::of(manifest),
+            bytes: manifest.to_vec(),
+            media_type: read.media_type.clone().unwrap_or_else(|| MANIFEST.to_owned()),
+            blobs: blobs.iter().map(|bytes| Content::of(bytes.clone())).collect(),
+        };
+        push.parallel(&document.blobs, |content| push.bring(content))?;
+        let reply = push.put(&document, &document.digest.to_string())?;
+        // A registry that keeps the list says so.
+        let listed = reply.as_ref().is_none_or(|reply| reply.header("oci-subject").is_some());
+        if !listed && api(&push.repo, &read.subject.digest)?.is_none() {
+            let descriptor = read.descriptor(&document);
+            add_to_fallback(&push.repo, &read.subject.digest, descriptor)?;
+        }
+        Ok(push.finish(document.digest, &[]))
+    }
+}
+
+/// The fields of a manifest that its entry in a list of referrers has.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Subjected {
+    media_type: Option<String>,
+    artifact_type: Option<String>,
+    config: Option<Descriptor>,
+    annotations: Option<Map<String, Value>>,
+    subject: Descriptor,
+}
+
+impl Subjected {
+    fn read(manifest: &[u8]) -> Result<Self, TransportError> {
+        document::parse(manifest, "the document to attach", "the manifest")
+    }
+
+    /// Its entry: with all annotations, and the config's type where it has no own one.
+    fn descriptor(&self, document: &Document) -> Value {
+        let mut entry = json!({
+            "mediaType": document.media_type,
+            "digest": document.digest,
+            "size": document.bytes.len(),
+        });
+        let own = self.artifact_type.as_deref().filter(|own| !own.is_empty());
+        if let Some(kind) = own.or(self.config.as_ref().map(|config| config.media_type.as_str())) {
+            entry["artifactType"] = kind.into();
+        }
+        if let Some(annotations) = self.annotations.clone().filter(|annotations| !annotations.is_empty()) {
+            entry["annotations"] = Value::Object(annotations);
+        }
+        entry
+    }
+}
+
+/// Adds an entry to the index that the fallback tag names, against whoever does the same at this moment.
+fn add_to_fallback(repo: &Repo<'_, '_>, subject: &Digest, entry: Value) -> Result<(), TransportError> {
+    let tag = fallback_tag(subject);
+    let host = repo.access.endpoint.host.clone();
+    let (what, place) = (format!("the list of referrers `{tag}`"), repo.name());
+    for _ in 0..ROUNDS_MAX {
+        let found = repo.manifest(&tag, &host)?;
+        let etag = found.as_ref().and_then(|found| found.etag.clone());
+        let mut index: Value = match &found {
+            None => json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }),
+            Some(found) => document::parse(&found.bytes, &place, what.clone())?,
+        };
+        let entries = index.get_mut("manifests").and_then(Value::as_array_mut);
+        let Some(entries) =
+            entries.filter(|_| found.as_ref().is_none_or(|found| document::is_index(&found.media_type)))
+        else {
+            return Err(TransportError::Malformed {
+                place,
+                what,
+                reason: "it is no index: somebody uses the tag for something else".to_owned(),
+            });
+        };
+        if entries.iter().any(|listed| listed["digest"] == entry["digest"]) {
+            return Ok(());
+        }
+        entries.push(entry.clone());
+        let url = repo.url(&format!("manifests/{tag}"), &host);
+        match repo.put(url, &tag, &canonical_json(&index), INDEX, etag.as_deref()) {
+            // Somebody was faster: their entry is read before ours is added.
+            Err(TransportError::Registry(error)) if error.status() == Some(412) => {}
+            // The next round reads it back: without a condition, somebody may have overwritten it.
+            result => drop(result?),
+        }
+    }
+    Err(RegistryError::Protocol {
+        action: format!("add to the list of referrers `{tag}` of `{}`", repo.name()),
+        host,
+        reason: "what is written there is overwritten each time".to_owned(),
+    }
+    .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_38_the_next_page_is_found_in_any_link_header() {
+        assert_eq!(next_link("</v2/x?n=2>; rel=\"next\"").as_deref(), Some("/v2/x?n=2"));
+        assert_eq!(next_link("<a>; rel=prev, <b>; title=x; rel=next").as_deref(), Some("b"));
+        assert_eq!(next_link("<a>; rel=\"prev\""), None);
+        assert_eq!(next_link("a; rel=next"), None);
+    }
+}

@@ -1,0 +1,253 @@
+//! A *repository* at one endpoint: its manifests, its tags, and whether it has a blob.
+//!
+//! Invariant: a manifest that was read is what its digest says, and one that was written is sent exactly as hashed.
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{Method, Url};
+
+use super::Endpoint;
+use super::address;
+use super::client::{Access, Call, Client, Payload, Reply, broken};
+use super::error::{RegistryError, printable};
+use crate::digest::Digest;
+use crate::transport::TransportError;
+use crate::transport::document::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, MANIFEST_MAX};
+
+/// The header in which a registry says which content it speaks of.
+const CONTENT_DIGEST: &str = "docker-content-digest";
+/// The header that confirms a tag of a PUT by digest (distribution-spec, end-7b).
+const OCI_TAG: &str = "oci-tag";
+
+/// A repository at an endpoint.
+pub(super) struct Repo<'c, 'r> {
+    pub(super) client: &'c Client<'r>,
+    pub(super) access: Access,
+}
+
+/// A manifest as it was read.
+pub(super) struct Fetched {
+    pub(super) bytes: Vec<u8>,
+    pub(super) media_type: String,
+    pub(super) digest: Digest,
+    /// The registry's mark of this state, for a write that must not overwrite another one.
+    pub(super) etag: Option<String>,
+}
+
+/// What a registry says of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    Present,
+    Missing,
+}
+
+impl<'c, 'r> Repo<'c, 'r> {
+    /// A repository to read from.
+    pub(super) fn reading(client: &'c Client<'r>, endpoint: Endpoint, repository: &str) -> Self {
+        let scopes = vec![format!("repository:{repository}:pull")];
+        Self::with_scopes(client, endpoint, repository, scopes)
+    }
+
+    /// A repository to write to.
+    pub(super) fn writing(client: &'c Client<'r>, endpoint: Endpoint, repository: &str) -> Self {
+        let scopes = vec![format!("repository:{repository}:pull,push")];
+        Self::with_scopes(client, endpoint, repository, scopes)
+    }
+
+    fn with_scopes(client: &'c Client<'r>, endpoint: Endpoint, repository: &str, scopes: Vec<String>) -> Self {
+        let repository = repository.to_owned();
+        let access = Access {
+            endpoint,
+            repository,
+            scopes,
+        };
+        Self { client, access }
+    }
+
+    /// `HOST/REPOSITORY`, for messages.
+    pub(super) fn name(&self) -> String {
+        format!("{}/{}", self.access.endpoint.host, self.access.repository)
+    }
+
+    /// The URL of something in the repository. A mirror is told whose content is wanted by `ns`.
+    pub(super) fn url(&self, rest: &str, registry: &str) -> Url {
+        let endpoint = &self.access.endpoint;
+        let mut url = endpoint.base.clone();
+        let base = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{base}/v2/{}/{rest}", self.access.repository));
+        if endpoint.mirror {
+            url = address::with_query(&url, "ns", registry);
+        }
+        url
+    }
+
+    fn own_url(&self, rest: &str) -> Url {
+        self.url(rest, &self.access.endpoint.host)
+    }
+
+    /// The digest of a manifest, by tag or digest; `None` where there is none.
+    pub(super) fn head_manifest(&self, reference: &str) -> Result<Option<Digest>, TransportError> {
+        let action = format!("look for the manifest `{reference}` in `{}`", self.name());
+        let url = self.own_url(&format!("manifests/{reference}"));
+        let mut call = Call::new(Method::HEAD, url, &self.access, &action).header(ACCEPT, accept());
+        let reply = self.client.call(&mut call, &[200, 404])?;
+        if reply.status() == 404 {
+            return Ok(None);
+        }
+        match content_digest(&reply) {
+            Some(digest) => Ok(Some(digest)),
+            // Old registries do not say; the bytes do.
+            None => Ok(self
+                .manifest(reference, &self.access.endpoint.host)?
+                .map(|fetched| fetched.digest)),
+        }
+    }
+
+    /// A manifest, by tag or digest, verified; `None` where there is none.
+    pub(super) fn manifest(&self, reference: &str, registry: &str) -> Result<Option<Fetched>, TransportError> {
+        let action = format!("read the manifest `{reference}` of `{}`", self.name());
+        let url = self.url(&format!("manifests/{reference}"), registry);
+        let mut call = Call::new(Method::GET, url, &self.access, &action).header(ACCEPT, accept());
+        let mut reply = self.client.call(&mut call, &[200, 404])?;
+        if reply.status() == 404 {
+            return Ok(None);
+        }
+        let media_type = reply.header(CONTENT_TYPE.as_str()).unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
+        let claimed = content_digest(&reply);
+        let etag = reply.header("etag").map(str::to_owned);
+        let limit = usize::try_from(MANIFEST_MAX).unwrap_or(usize::MAX);
+        let read = reply.answer.read_limited(limit);
+        let (bytes, whole) = read.map_err(|source| broken(&action, self.access.endpoint.host.clone(), source))?;
+        if !whole {
+            return Err(TransportError::TooLarge {
+                place: self.name(),
+                what: format!("the manifest `{reference}`"),
+                limit: MANIFEST_MAX,
+            });
+        }
+        let digest = Digest::of(&bytes);
+        let wanted = reference.parse::<Digest>().ok();
+        if let Some(expected) = wanted.or(claimed).filter(|expected| *expected != digest) {
+            return Err(self.differs(&action, expected, &digest.to_string()).into());
+        }
+        Ok(Some(Fetched {
+            bytes,
+            media_type,
+            digest,
+            etag,
+        }))
+    }
+
+    /// Writes a manifest under a tag or its digest.
+    pub(super) fn put_manifest(
+        &self,
+        reference: &str,
+        bytes: &[u8],
+        media_type: &str,
+    ) -> Result<Reply, TransportError> {
+        self.put(
+            self.own_url(&format!("manifests/{reference}")),
+            reference,
+            bytes,
+            media_type,
+            None,
+        )
+    }
+
+    /// Writes a manifest by its digest with several tags at once (distribution-spec, end-7b); gives the tags that the
+    /// registry confirmed.
+    pub(super) fn put_with_tags(
+        &self,
+        digest: &Digest,
+        bytes: &[u8],
+        media_type: &str,
+        tags: &[String],
+    ) -> Result<Vec<String>, TransportError> {
+        let mut url = self.own_url(&format!("manifests/{digest}"));
+        for tag in tags {
+            url = address::with_query(&url, "tag", tag);
+        }
+        let reply = match self.put(url, &digest.to_string(), bytes, media_type, None) {
+            Err(TransportError::Registry(error)) if matches!(error.status(), Some(414 | 431)) => {
+                self.put_manifest(&digest.to_string(), bytes, media_type)?
+            }
+            reply => reply?,
+        };
+        let confirmed = reply.answer.headers().get_all(OCI_TAG).iter();
+        let confirmed = confirmed
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','));
+        let confirmed: Vec<&str> = confirmed.map(str::trim).collect();
+        Ok(tags
+            .iter()
+            .filter(|tag| confirmed.contains(&tag.as_str()))
+            .cloned()
+            .collect())
+    }
+
+    /// Writes a manifest; `if_match` is the state that it replaces.
+    pub(super) fn put(
+        &self,
+        url: Url,
+        reference: &str,
+        bytes: &[u8],
+        media_type: &str,
+        if_match: Option<&str>,
+    ) -> Result<Reply, TransportError> {
+        let action = format!("write the manifest `{reference}` to `{}`", self.name());
+        let mut call = Call::new(Method::PUT, url, &self.access, &action)
+            .header(CONTENT_TYPE, media_type)
+            .payload(Payload::Bytes(Bytes::copy_from_slice(bytes)));
+        if let Some(tag) = if_match {
+            call = call.header(reqwest::header::IF_MATCH, tag);
+        }
+        let reply = self.client.call(&mut call, &[200, 201, 202, 204])?;
+        let expected = Digest::of(bytes);
+        match reply.header(CONTENT_DIGEST) {
+            Some(text) if text.starts_with("sha256:") && text != expected.to_string() => {
+                Err(self.differs(&action, expected, &printable(text, 80)).into())
+            }
+            _ => Ok(reply),
+        }
+    }
+
+    /// Whether a blob is there. A registry that cannot say, or says a size that cannot be, is one that lacks it.
+    pub(super) fn head_blob(&self, digest: &Digest, size: u64) -> Result<Presence, TransportError> {
+        let action = format!("look for the blob `{digest}` in `{}`", self.name());
+        let mut call = Call::new(
+            Method::HEAD,
+            self.own_url(&format!("blobs/{digest}")),
+            &self.access,
+            &action,
+        );
+        let reply = self.client.call(&mut call, &[200, 404, 405, 500, 501])?;
+        if reply.status() != 200 {
+            return Ok(Presence::Missing);
+        }
+        let said = reply.header("content-length").and_then(|text| text.parse::<u64>().ok());
+        let other = content_digest(&reply).is_some_and(|found| found != *digest);
+        // A proxy may leave the length out, or say 0 for a body it does not send.
+        let lies = other || said.is_some_and(|said| said != size && said != 0);
+        Ok(if lies { Presence::Missing } else { Presence::Present })
+    }
+
+    fn differs(&self, action: &str, expected: Digest, actual: &str) -> RegistryError {
+        RegistryError::Differs {
+            action: action.to_owned(),
+            host: self.access.endpoint.host.clone(),
+            expected,
+            actual: actual.to_owned(),
+        }
+    }
+}
+
+/// The media types of what is an image here.
+fn accept() -> String {
+    [INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST].join(", ")
+}
+
+/// The digest that an answer names, where it is one of ours.
+fn content_digest(reply: &Reply) -> Option<Digest> {
+    reply.header(CONTENT_DIGEST)?.parse().ok()
+}

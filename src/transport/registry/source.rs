@@ -1,0 +1,300 @@
+//! A *remote image* is an image of a registry, or of a mirror of it, as a source.
+//!
+//! Invariant: the manifest was verified when it was opened, blobs are verified while they are read; a download that
+//! breaks goes on where it broke.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Instant;
+
+use reqwest::Method;
+use reqwest::header::RANGE;
+
+use super::Endpoint;
+use super::client::{Call, Client, Reply, Tuning, broken};
+use super::config::RegistryConfig;
+use super::error::RegistryError;
+use super::repo::{Fetched, Repo};
+use crate::digest::{Digest, VerifyingReader};
+use crate::event::Silent;
+use crate::layer::Origin;
+use crate::oci::Reference;
+use crate::transport::document::{self, Descriptor, Index};
+use crate::transport::read::{self, ReadOptions};
+use crate::transport::{Source, TransportError};
+
+/// Deepest nesting of indexes.
+const DEPTH_MAX: usize = 4;
+
+/// A repository of a registry that blobs are read from. A clone is the same one.
+#[derive(Clone)]
+pub struct Remote(Arc<Inner>);
+
+struct Inner {
+    client: Client<'static>,
+    registry: String,
+    repository: String,
+    /// Mirrors first, the registry itself last.
+    endpoints: Vec<Endpoint>,
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Remote({}/{})", self.0.registry, self.0.repository)
+    }
+}
+
+impl Remote {
+    /// The repository of a reference; nobody is asked yet.
+    pub fn new(config: &RegistryConfig, reference: &Reference) -> Result<Self, TransportError> {
+        Self::tuned(config, reference, Tuning::default())
+    }
+
+    pub(super) fn tuned(
+        config: &RegistryConfig,
+        reference: &Reference,
+        tuning: Tuning,
+    ) -> Result<Self, TransportError> {
+        Ok(Self(Arc::new(Inner {
+            client: Client::new(config, tuning, &Silent)?,
+            registry: reference.registry().to_owned(),
+            repository: reference.repository().to_owned(),
+            endpoints: config.endpoints(reference.registry(), true)?,
+        })))
+    }
+}
+
+impl Inner {
+    /// A manifest by tag or digest, from the first endpoint that has it.
+    fn manifest(&self, reference: &str) -> Result<Fetched, TransportError> {
+        let place = format!("docker://{}/{}", self.registry, self.repository);
+        let missing = TransportError::Missing {
+            place,
+            what: format!("the manifest `{reference}`"),
+        };
+        self.first(missing, |endpoint| {
+            let repo = Repo::reading(&self.client, endpoint.clone(), &self.repository);
+            repo.manifest(reference, &self.registry)
+        })
+    }
+
+    /// The first answer of an endpoint; a mirror's failure is not the last word.
+    fn first<T>(
+        &self,
+        missing: TransportError,
+        ask: impl Fn(&Endpoint) -> Result<Option<T>, TransportError>,
+    ) -> Result<T, TransportError> {
+        for endpoint in &self.endpoints {
+            match ask(endpoint) {
+                Ok(Some(found)) => return Ok(found),
+                Err(error) if !endpoint.mirror => return Err(error),
+                _ => {}
+            }
+        }
+        Err(missing)
+    }
+
+    /// Opens a blob at a byte of it.
+    fn open_at(&self, digest: &Digest, at: u64) -> Result<Reply, TransportError> {
+        let name = format!("{}/{}", self.registry, self.repository);
+        let action = format!("read the blob `{digest}` of `{name}`");
+        let missing = TransportError::Missing {
+            place: format!("docker://{name}"),
+            what: format!("the blob `{digest}`"),
+        };
+        self.first(missing, |endpoint| {
+            let repo = Repo::reading(&self.client, endpoint.clone(), &self.repository);
+            let url = repo.url(&format!("blobs/{digest}"), &self.registry);
+            let mut call = Call::new(Method::GET, url, &repo.access, &action);
+            if at > 0 {
+                call = call.header(RANGE, format!("bytes={at}-"));
+            }
+            let mut reply = self.client.call(&mut call, &[200, 206, 404])?;
+            match reply.status() {
+                404 => return Ok(None),
+                200 => skip(&mut reply, at).map_err(|source| broken(&action, endpoint.host.clone(), source))?,
+                _ => {
+                    let start = format!("bytes {at}-");
+                    if !reply
+                        .header("content-range")
+                        .is_some_and(|range| range.starts_with(&start))
+                    {
+                        return Err(self.client.protocol(&call, "it gives other bytes than were asked for"));
+                    }
+                }
+            }
+            Ok(Some(reply))
+        })
+    }
+}
+
+fn skip(reply: &mut Reply, bytes: u64) -> io::Result<()> {
+    let skipped = io::copy(&mut (&mut reply.answer).take(bytes), &mut io::sink())?;
+    if skipped < bytes {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(())
+}
+
+impl Origin for Remote {
+    fn open(&self, digest: &Digest, len: u64) -> io::Result<Box<dyn Read + Send>> {
+        let download = Download::open(&self.0, digest, len).map_err(io::Error::other)?;
+        Ok(Box::new(download))
+    }
+
+    fn repository(&self) -> Option<(&str, &str)> {
+        Some((&self.0.registry, &self.0.repository))
+    }
+}
+
+/// A blob while it is downloaded.
+struct Download {
+    remote: Arc<Inner>,
+    digest: Digest,
+    size: u64,
+    at: u64,
+    reply: Option<Reply>,
+    failures: u32,
+    began: Instant,
+}
+
+impl Download {
+    fn open(remote: &Arc<Inner>, digest: &Digest, size: u64) -> Result<Self, TransportError> {
+        Ok(Self {
+            reply: Some(remote.open_at(digest, 0)?),
+            remote: remote.clone(),
+            digest: *digest,
+            size,
+            at: 0,
+            failures: 0,
+            began: Instant::now(),
+        })
+    }
+
+    /// After a break: waits, or gives up.
+    fn broke(&mut self, source: io::Error) -> io::Result<()> {
+        self.reply = None;
+        self.failures += 1;
+        let Some(own) = self.remote.endpoints.last() else {
+            return Err(source);
+        };
+        let repo = Repo::reading(&self.remote.client, own.clone(), &self.remote.repository);
+        let action = format!("read the blob `{}` of `{}`", self.digest, repo.name());
+        let error: RegistryError = broken(&action, own.host.clone(), source);
+        let paused = self.remote.client.pause(&repo.access, error, self.failures, self.began);
+        paused.map_err(io::Error::other)
+    }
+}
+
+impl Read for Download {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(reply) = &mut self.reply else {
+                self.began = Instant::now();
+                self.reply = Some(self.remote.open_at(&self.digest, self.at).map_err(io::Error::other)?);
+                continue;
+            };
+            match reply.answer.read(buffer) {
+                Ok(0) if self.at < self.size && !buffer.is_empty() => {
+                    self.broke(io::ErrorKind::UnexpectedEof.into())?;
+                }
+                Ok(count) => {
+                    self.at += count as u64;
+                    self.failures = 0;
+                    return Ok(count);
+                }
+                Err(error) => self.broke(error)?,
+            }
+        }
+    }
+}
+
+/// An image of a registry.
+pub struct RemoteImage {
+    place: String,
+    remote: Remote,
+    manifest: Fetched,
+    index: Option<Vec<u8>>,
+    names: Vec<String>,
+}
+
+impl RemoteImage {
+    /// Reads the manifest of `name` (`REGISTRY/REPOSITORY[:TAG][@DIGEST]`); of an index, the one that the options mean.
+    pub fn open(name: &str, options: &ReadOptions) -> Result<Self, TransportError> {
+        Self::tuned(name, options, Tuning::default())
+    }
+
+    pub(super) fn tuned(name: &str, options: &ReadOptions, tuning: Tuning) -> Result<Self, TransportError> {
+        let place = format!("docker://{name}");
+        let reference: Reference = name.parse()?;
+        let remote = Remote::tuned(&options.registries, &reference, tuning)?;
+        let wanted = reference
+            .digest()
+            .map_or_else(|| reference.tag_or_default().to_owned(), ToString::to_string);
+        let mut found = remote.0.manifest(&wanted)?;
+        let mut index = None;
+        for _ in 0..DEPTH_MAX {
+            found.media_type = read::media_type(&found.bytes, &found.media_type);
+            if document::is_manifest(&found.media_type) {
+                let names = vec![reference.to_string()];
+                return Ok(Self {
+                    place,
+                    remote,
+                    manifest: found,
+                    index,
+                    names,
+                });
+            }
+            if !document::is_index(&found.media_type) {
+                return Err(TransportError::Malformed {
+                    place,
+                    what: format!("the manifest `{}`", found.digest),
+                    reason: format!("its media type `{}` is not an image's", found.media_type),
+                });
+            }
+            let listed: Index = document::parse(&found.bytes, &place, "the index")?;
+            let candidates = listed.manifests.into_iter().filter(|found| !found.is_attestation());
+            let candidates: Vec<Descriptor> = candidates.collect();
+            let chosen = read::choose_one(&candidates, &place, options)?;
+            index = Some(found.bytes);
+            found = remote.0.manifest(&chosen.digest.to_string())?;
+        }
+        Err(TransportError::Malformed {
+            place,
+            what: "the index".to_owned(),
+            reason: format!("indexes are nested more than {DEPTH_MAX} deep"),
+        })
+    }
+
+    /// The repository, as where layers lie.
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+}
+
+impl Source for RemoteImage {
+    fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn manifest(&self) -> Result<(Vec<u8>, String), TransportError> {
+        Ok((self.manifest.bytes.clone(), self.manifest.media_type.clone()))
+    }
+
+    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send + '_>, TransportError> {
+        let download = Download::open(&self.remote.0, digest, size)?;
+        Ok(Box::new(VerifyingReader::new(download, *digest, Some(size))))
+    }
+
+    fn index(&self) -> Option<&[u8]> {
+        self.index.as_deref()
+    }
+
+    fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    fn repository(&self) -> Option<(&str, &str)> {
+        self.remote.repository()
+    }
+}

@@ -1,0 +1,173 @@
+//! Real peers: Debian's `docker-registry` is pushed to, skopeo, podman and docker pull what arrived.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::super::{RegistryConfig, RemoteImage};
+use super::*;
+use crate::digest::Digest;
+use crate::transport::read::ReadOptions;
+use crate::transport::testing::{oracle, podman, run, runnable, stdout};
+use crate::transport::{Source, document, read_blob};
+
+/// A `docker-registry` on loopback, ended when dropped.
+pub(super) struct Distribution {
+    child: Child,
+    pub(super) host: String,
+    pub(super) dir: tempfile::TempDir,
+}
+
+impl Distribution {
+    /// Starts one; `extra` are more lines of its configuration, `{dir}` in them its directory. `None` where it is not
+    /// installed, which is said.
+    pub(super) fn start(extra: &str) -> Option<Self> {
+        if !oracle("docker-registry") {
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let at = dir.path().display();
+            let extra = extra.replace("{dir}", &at.to_string());
+            let text = format!(
+                "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {at}/data\n  delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:{port}\n{extra}"
+            );
+            let config = dir.path().join("config.yml");
+            std::fs::write(&config, text).unwrap();
+            let mut command = Command::new("docker-registry");
+            command
+                .arg("serve")
+                .arg(&config)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_secs(20) && child.try_wait().unwrap().is_none() {
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    let host = format!("127.0.0.1:{port}");
+                    return Some(Self { child, host, dir });
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        panic!("docker-registry does not start");
+    }
+}
+
+impl Drop for Distribution {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads an image back whole, verified.
+pub(super) fn pull(name: &str, options: &ReadOptions) -> (Digest, Vec<Vec<u8>>) {
+    let image = RemoteImage::open(name, options).unwrap();
+    let (bytes, _) = image.manifest().unwrap();
+    let manifest: document::Manifest = document::parse(&bytes, "x", "y").unwrap();
+    let blobs = std::iter::once(&manifest.config)
+        .chain(&manifest.layers)
+        .map(|descriptor| read_blob(&image, descriptor, 1 << 30, "a blob").unwrap())
+        .collect();
+    (Digest::of(&bytes), blobs)
+}
+
+#[test]
+fn an_image_goes_to_a_real_registry_and_comes_back() {
+    let Some(registry) = Distribution::start("") else {
+        return;
+    };
+    let config = RegistryConfig::default();
+    let host = &registry.host;
+    let first = sized(&[(1, 300_000), (2, 10), (3, 2_000_000)]);
+    let total: u64 = first.layers.iter().map(|layer| layer.size).sum::<u64>() + first.config.len() as u64;
+    let name = format!("{host}/team/app:1");
+
+    let summary = push(&config, &name, &first).unwrap();
+    assert_eq!((summary.blobs_sent, summary.blob_bytes_sent), (4, total));
+    assert_eq!(summary.bytes_sent, total + first.manifest.len() as u64);
+    assert_eq!(summary.digest, Some(first.digest));
+
+    let again = push(&config, &name, &first).unwrap();
+    assert_eq!((again.requests, again.bytes_sent, again.bytes_skipped), (2, 0, total));
+
+    let second = sized(&[(1, 300_000), (9, 10), (3, 2_000_000)]);
+    let changed = push(&config, &format!("{host}/team/app:2"), &second).unwrap();
+    assert_eq!(
+        changed.blob_bytes_sent,
+        second.layers[1].size + second.config.len() as u64
+    );
+    assert_eq!(changed.blobs_skipped, 2);
+
+    let options = PushOptions {
+        mount_from: vec!["team/app".to_owned()],
+        ..PushOptions::default()
+    };
+    let mounted = push_with(&config, &format!("{host}/other:1"), &second, &options).unwrap();
+    assert_eq!((mounted.blobs_mounted, mounted.blobs_sent), (4, 0));
+    assert_eq!(mounted.bytes_sent, second.manifest.len() as u64);
+
+    let read = ReadOptions::default();
+    let (digest, blobs) = pull(&name, &read);
+    assert_eq!(digest, first.digest);
+    let sizes: Vec<usize> = blobs.iter().map(Vec::len).collect();
+    assert_eq!(sizes.iter().sum::<usize>() as u64, total);
+    let (digest, _) = pull(&format!("{host}/other@{}", second.digest), &read);
+    assert_eq!(digest, second.digest);
+}
+
+#[test]
+fn skopeo_podman_and_docker_pull_what_was_pushed_by_digest() {
+    let Some(registry) = Distribution::start("") else {
+        return;
+    };
+    let Some(image) = runnable(Compression::Gzip(6), "pushed by the registry client\n") else {
+        return;
+    };
+    let config = RegistryConfig::default();
+    let name = format!("{}/runs", registry.host);
+    push(&config, &format!("{name}:1"), &image).unwrap();
+    let by_digest = format!("{name}@{}", image.digest);
+    if oracle("skopeo") {
+        let mut inspect = Command::new("skopeo");
+        inspect
+            .args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}"])
+            .arg(format!("docker://{name}:1"));
+        assert_eq!(stdout(&mut inspect), image.digest.to_string());
+        let out = registry.dir.path().join("copied");
+        let mut copy = Command::new("skopeo");
+        copy.args(["copy", "--src-tls-verify=false", "--insecure-policy"])
+            .arg(format!("docker://{by_digest}"));
+        run(copy.arg(format!("oci:{}", out.display())));
+        let file = out.join("blobs/sha256").join(image.digest.hex());
+        assert_eq!(std::fs::read(file).unwrap(), image.manifest);
+    }
+    if oracle("podman") {
+        let mut command = Command::new("podman");
+        command.args(podman(registry.dir.path()));
+        run(command.args(["pull", "-q", "--tls-verify=false"]).arg(&by_digest));
+        let mut command = Command::new("podman");
+        command
+            .args(podman(registry.dir.path()))
+            .args(["run", "--rm", "--network", "none"]);
+        command
+            .args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"])
+            .arg(&by_digest);
+        assert_eq!(stdout(&mut command), "hello from layerize");
+    }
+    if oracle("docker") {
+        run(Command::new("docker").args(["pull", "-q"]).arg(&by_digest));
+        let text = stdout(
+            Command::new("docker")
+                .args(["run", "--rm", "--network", "none"])
+                .arg(&by_digest),
+        );
+        run(Command::new("docker").args(["rmi", "-f"]).arg(&by_digest));
+        assert_eq!(text, "hello from layerize");
+    }
+}
