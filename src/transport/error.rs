@@ -19,6 +19,9 @@ pub enum TransportError {
     /// A name is no reference.
     #[error(transparent)]
     Reference(#[from] crate::oci::ReferenceError),
+    /// What is configured about registries cannot be used.
+    #[error(transparent)]
+    Config(#[from] super::registry::ConfigError),
     /// The text names no place for an image.
     #[error("`{text}` does not name a place for an image: {reason}")]
     Location {
@@ -208,6 +211,7 @@ impl TransportError {
             Self::Platform { available, .. } => Some(format!("choose a platform; it holds {}", quoted(available))),
             Self::Layer(error) => error.help(),
             Self::Reference(error) => error.help(),
+            Self::Config(error) => error.help(),
             Self::EngineMissing { program, .. } => Some(format!(
                 "install `{program}`, or write a file with `-o FILE.tar` and load it elsewhere"
             )),

@@ -5,4 +5,4 @@
 
 pub mod config;
 
-pub use config::{Endpoint, Login, RegistryConfig};
+pub use config::{ConfigError, Endpoint, Login, RegistryConfig};
