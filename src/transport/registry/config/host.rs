@@ -49,7 +49,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
 }
 
 /// That `host` is what an image name can begin with, so that it can neither leave a directory nor change a URL.
-pub(super) fn check(host: &str) -> Result<(), ConfigError> {
+pub fn check(host: &str) -> Result<(), ConfigError> {
     let error = |reason| ConfigError::Host {
         text: host.to_owned(),
         reason,

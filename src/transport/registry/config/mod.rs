@@ -35,7 +35,7 @@ pub use credentials::{FileOutcome, FileTrace};
 pub use error::ConfigError;
 pub use explain::{EndpointTrace, Explanation, LoginKind};
 pub use helper::Helpers;
-pub use host::Mirror;
+pub use host::{Mirror, check as check_host};
 pub use proxy::{ProxyVariable, ProxyVariables};
 pub use tls::{TlsSources, tls_advice};
 
@@ -84,6 +84,22 @@ pub struct HostConfig {
     pub client_cert: Option<PathBuf>,
     /// The key of the client certificate.
     pub client_key: Option<PathBuf>,
+}
+
+impl HostConfig {
+    /// That its keys go together.
+    pub fn check(&self, host: &str) -> Result<(), ConfigError> {
+        let error = |present, missing| ConfigError::ClientKeys {
+            host: host.to_owned(),
+            present,
+            missing,
+        };
+        match (&self.client_cert, &self.client_key) {
+            (Some(_), None) => Err(error("client-cert", "client-key")),
+            (None, Some(_)) => Err(error("client-key", "client-cert")),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Clients that were made, by the address they are for; shared by copies of the configuration.

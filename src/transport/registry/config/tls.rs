@@ -91,23 +91,10 @@ pub(super) fn sources(config: &RegistryConfig, host: &str) -> Result<TlsSources,
     }
     if let Some(of_host) = config.hosts.get(host) {
         sources.authorities.extend(of_host.ca_file.clone());
-        match (&of_host.client_cert, &of_host.client_key) {
-            (None, None) => {}
-            (Some(certificate), Some(key)) => {
-                sources.client_certificate = Some(certificate.clone());
-                sources.client_key = Some(key.clone());
-            }
-            (certificate, _) => {
-                let (present, missing) = match certificate {
-                    Some(_) => ("client-cert", "client-key"),
-                    None => ("client-key", "client-cert"),
-                };
-                return Err(ConfigError::ClientKeys {
-                    host: host.to_owned(),
-                    present,
-                    missing,
-                });
-            }
+        of_host.check(host)?;
+        if let (Some(certificate), Some(key)) = (&of_host.client_cert, &of_host.client_key) {
+            sources.client_certificate = Some(certificate.clone());
+            sources.client_key = Some(key.clone());
         }
     }
     sources.authorities.extend(config.ca_files.iter().cloned());
