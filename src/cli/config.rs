@@ -2,10 +2,13 @@
 //!
 //! Invariant: nothing in it can change what is built, only where bytes come from and how long they are kept.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Deserialize;
+
+use crate::transport::registry::config::{self, HostConfig};
 
 use super::error::advised;
 
@@ -26,11 +29,13 @@ pub struct Config {
     pub debian_snapshots: Vec<String>,
     /// `[cache] max-size` in bytes.
     pub cache_max_size: u64,
+    /// `[registries."HOST"]`: how single registries are reached.
+    pub registries: BTreeMap<String, HostConfig>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        File::default().into_config()
+        File::default().into_config(BTreeMap::new())
     }
 }
 
@@ -40,6 +45,18 @@ struct File {
     store: Option<PathBuf>,
     debian: Debian,
     cache: Cache,
+    registries: BTreeMap<String, Registry>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct Registry {
+    plain_http: Option<bool>,
+    credentials_over_http: bool,
+    mirrors: Vec<String>,
+    ca_file: Option<PathBuf>,
+    client_cert: Option<PathBuf>,
+    client_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -75,16 +92,44 @@ impl Config {
                     path.display(),
                     error.to_string().trim_end()
                 ),
-                "known are: store, [debian] mirrors and snapshots, [cache] max-size",
+                "known are: store, [debian] mirrors and snapshots, [cache] max-size, [registries.\"HOST\"] mirrors, \
+                 plain-http, credentials-over-http, ca-file, client-cert and client-key",
             )
         })?;
-        Ok(file.into_config())
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let mut registries = BTreeMap::new();
+        for (host, registry) in &file.registries {
+            let of_host = registry
+                .of_host(host, dir)
+                .with_context(|| format!("`{}`: [registries.\"{host}\"] cannot be used", path.display()))?;
+            registries.insert(host.clone(), of_host);
+        }
+        Ok(file.into_config(registries))
+    }
+}
+
+impl Registry {
+    /// Checked, with paths relative to the configuration's own directory.
+    fn of_host(&self, host: &str, dir: &Path) -> Result<HostConfig, config::ConfigError> {
+        config::check_host(host)?;
+        let file = |path: &Option<PathBuf>| path.as_ref().map(|path| dir.join(path));
+        let of_host = HostConfig {
+            plain_http: self.plain_http,
+            credentials_over_http: self.credentials_over_http,
+            mirrors: self.mirrors.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            ca_file: file(&self.ca_file),
+            client_cert: file(&self.client_cert),
+            client_key: file(&self.client_key),
+        };
+        of_host.check(host)?;
+        Ok(of_host)
     }
 }
 
 impl File {
-    fn into_config(self) -> Config {
+    fn into_config(self, registries: BTreeMap<String, HostConfig>) -> Config {
         Config {
+            registries,
             store: self.store,
             debian_mirrors: self.debian.mirrors,
             debian_snapshots: self.debian.snapshots,
@@ -164,10 +209,46 @@ mod tests {
             "{error}"
         );
         assert!(
+            Config::parse("[registries.\"r.example\"]\nmirors = []\n", path)
+                .unwrap_err()
+                .to_string()
+                .contains("mirors")
+        );
+        assert!(
             Config::parse("stroe = \"x\"\n", path)
                 .unwrap_err()
                 .to_string()
                 .contains("stroe")
         );
+    }
+
+    #[test]
+    fn registries_are_read_and_errors_name_the_host() {
+        let path = Path::new("/home/me/.config/layerize/config.toml");
+        let text = "[registries.\"docker.io\"]\nmirrors = [\"m.example:5000/hub\"]\n\
+                    [registries.\"r.example\"]\nplain-http = true\nca-file = \"ca.crt\"\n";
+        let config = Config::parse(text, path).unwrap();
+        assert_eq!(
+            config.registries["docker.io"].mirrors,
+            ["m.example:5000/hub".parse().unwrap()]
+        );
+        let registry = &config.registries["r.example"];
+        assert_eq!(registry.plain_http, Some(true));
+        assert_eq!(
+            registry.ca_file.as_deref(),
+            Some(Path::new("/home/me/.config/layerize/ca.crt"))
+        );
+        for (key, value, expected) in [
+            ("r.example", "mirrors = [\"https://m.example\"]", "without `https://`"),
+            ("r.example", "client-cert = \"c\"", "without `client-key`"),
+            ("https://r.example", "", "is not a registry's host"),
+        ] {
+            let error = Config::parse(&format!("[registries.\"{key}\"]\n{value}\n"), path).unwrap_err();
+            let text = format!("{error:#}");
+            assert!(
+                text.contains(expected) && text.contains(key) && text.contains("config.toml"),
+                "{text}"
+            );
+        }
     }
 }

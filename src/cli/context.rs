@@ -13,9 +13,11 @@ use crate::image::ImageCache;
 use crate::layer::LayerCache;
 use crate::store::Store;
 use crate::transport::registry::RegistryConfig;
+use crate::transport::registry::config::{AuthSource, FileKind, Helpers, ProxyVariable, ProxyVariables};
 use crate::transport::{Location, ReadOptions, Source};
 
 use super::Global;
+use super::auth::RegistryFlags;
 use super::config::Config;
 use super::error::advised;
 use super::ui::Ui;
@@ -38,6 +40,8 @@ pub struct Context<'a> {
     pub file: Option<PathBuf>,
     /// `SOURCE_DATE_EPOCH`, in seconds.
     pub epoch: i64,
+    /// What the flags say about registries.
+    registry_flags: RegistryFlags,
 }
 
 impl<'a> Context<'a> {
@@ -61,6 +65,7 @@ impl<'a> Context<'a> {
             cache_dir,
             file: global.file.clone(),
             epoch: epoch()?,
+            registry_flags: global.registries.clone(),
         })
     }
 
@@ -107,10 +112,20 @@ impl<'a> Context<'a> {
         })?)
     }
 
-    /// How registries are reached.
+    /// How registries are reached and who the user is there: the environment, the configuration file and the flags.
     pub fn registries(&self) -> RegistryConfig {
+        let flags = &self.registry_flags;
         RegistryConfig {
+            plain_http: flags.plain_http.iter().cloned().collect(),
+            ca_files: flags.ca_file.clone(),
             state_dir: Some(self.cache_dir.join("registries")),
+            auth_files: auth_files(),
+            helpers: Helpers::new(path_list("PATH")),
+            certs_dirs: certs_dirs(),
+            ssl_cert_file: path_variable("SSL_CERT_FILE"),
+            ssl_cert_dirs: path_list("SSL_CERT_DIR"),
+            proxies: proxies(),
+            hosts: self.config.registries.clone(),
             ..RegistryConfig::default()
         }
     }
@@ -166,6 +181,86 @@ fn xdg_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
     path_variable(variable)
         .filter(|dir| dir.is_absolute())
         .or_else(|| Some(path_variable("HOME")?.join(below_home)))
+}
+
+/// The files that podman and docker keep credentials in, in podman's order (`transport::registry::config` has it).
+fn auth_files() -> Vec<AuthSource> {
+    let source = |path: PathBuf, kind, origin| AuthSource { path, kind, origin };
+    let docker = path_variable("DOCKER_CONFIG").map(|dir| dir.join("config.json"));
+    let home = path_variable("HOME");
+    let first = match (path_variable("REGISTRY_AUTH_FILE"), &docker) {
+        (Some(path), _) => source(path, FileKind::Containers, "REGISTRY_AUTH_FILE"),
+        (None, Some(path)) => source(path.clone(), FileKind::Docker, "DOCKER_CONFIG"),
+        (None, None) => match path_variable("XDG_RUNTIME_DIR") {
+            Some(dir) => source(
+                dir.join("containers/auth.json"),
+                FileKind::Containers,
+                "XDG_RUNTIME_DIR",
+            ),
+            None => {
+                let path = format!("/run/containers/{}/auth.json", rustix::process::getuid().as_raw());
+                source(path.into(), FileKind::Containers, "the user's run directory")
+            }
+        },
+    };
+    let mut sources = vec![first];
+    if let Some(dir) = xdg_dir("XDG_CONFIG_HOME", ".config") {
+        sources.push(source(
+            dir.join("containers/auth.json"),
+            FileKind::Containers,
+            "XDG_CONFIG_HOME",
+        ));
+    }
+    match (docker, &home) {
+        (Some(path), _) => sources.push(source(path, FileKind::Docker, "DOCKER_CONFIG")),
+        (None, Some(home)) => sources.push(source(home.join(".docker/config.json"), FileKind::Docker, "HOME")),
+        (None, None) => {}
+    }
+    if let Some(home) = home {
+        sources.push(source(home.join(".dockercfg"), FileKind::Legacy, "HOME"));
+    }
+    // `DOCKER_CONFIG` is asked for twice by these rules.
+    let mut seen = Vec::new();
+    sources.retain(|source| {
+        let is_new = !seen.contains(&source.path);
+        seen.push(source.path.clone());
+        is_new
+    });
+    sources
+}
+
+/// Directories of certificates by host: the user's before the machine's, podman's before docker's.
+fn certs_dirs() -> Vec<PathBuf> {
+    let config = xdg_dir("XDG_CONFIG_HOME", ".config");
+    let below = |dir: &str| config.iter().map(|config| config.join(dir)).collect::<Vec<_>>();
+    [
+        below("containers/certs.d"),
+        below("docker/certs.d"),
+        vec!["/etc/containers/certs.d".into(), "/etc/docker/certs.d".into()],
+    ]
+    .concat()
+}
+
+/// The proxies that the environment names, in upper case before lower case.
+fn proxies() -> ProxyVariables {
+    let first = |names: [&'static str; 2]| {
+        let found = names.into_iter().find_map(|name| Some((name, text_variable(name)?)));
+        found.map(|(name, value)| ProxyVariable { name, value })
+    };
+    let no_proxy = first(["NO_PROXY", "no_proxy"]).map(|variable| variable.value);
+    ProxyVariables {
+        https: first(["HTTPS_PROXY", "https_proxy"]),
+        http: first(["HTTP_PROXY", "http_proxy"]),
+        all: first(["ALL_PROXY", "all_proxy"]),
+        no_proxy: no_proxy.unwrap_or_default(),
+    }
+}
+
+/// The directories in an environment variable that lists them.
+fn path_list(name: &str) -> Vec<PathBuf> {
+    let list = path_variable(name).unwrap_or_default();
+    let dirs = std::env::split_paths(list.as_os_str());
+    dirs.filter(|dir| !dir.as_os_str().is_empty()).collect()
 }
 
 fn epoch() -> anyhow::Result<i64> {

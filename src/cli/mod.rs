@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+mod auth;
 mod build;
 mod closure;
 mod completions;
@@ -71,6 +72,8 @@ struct Global {
     /// When to use colours
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
     color: Color,
+    #[command(flatten)]
+    registries: auth::RegistryFlags,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -104,6 +107,8 @@ enum Command {
     Run(run::RunArgs),
     /// Look after the store
     Store(store::StoreArgs),
+    /// Show who you are at a registry and how it is reached
+    Auth(auth::AuthArgs),
     /// Print the JSON Schema of layerize.toml
     Schema,
     /// Print completions for a shell
@@ -183,6 +188,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Shell(args) => shell::run(args, &context),
         Command::Run(args) => run::run(args, &context),
         Command::Store(args) => store::run(args, &context),
+        Command::Auth(args) => auth::run(args, &context),
         Command::Schema => schema::run(&context),
         Command::Completions(args) => completions::run(args),
     }

@@ -22,6 +22,9 @@ pub enum TransportError {
     /// A registry does not do what is asked, or cannot be asked.
     #[error(transparent)]
     Registry(Box<super::registry::RegistryError>),
+    /// What is configured about registries cannot be used.
+    #[error(transparent)]
+    Config(#[from] super::registry::ConfigError),
     /// The text names no place for an image.
     #[error("`{text}` does not name a place for an image: {reason}")]
     Location {
@@ -218,6 +221,7 @@ impl TransportError {
             Self::Registry(error) => error.help(),
             Self::Layer(error) => error.help(),
             Self::Reference(error) => error.help(),
+            Self::Config(error) => error.help(),
             Self::EngineMissing { program, .. } => Some(format!(
                 "install `{program}`, or write a file with `-o FILE.tar` and load it elsewhere"
             )),

@@ -441,6 +441,7 @@ impl<'r> Client<'r> {
                 host,
                 base,
                 mirror: false,
+                prefix: String::new(),
             })?
         };
         lock(&self.clients).insert(origin, client.clone());

@@ -73,7 +73,7 @@ impl Inner {
             what: format!("the manifest `{reference}`"),
         };
         self.first(missing, |endpoint| {
-            let repo = Repo::reading(&self.client, endpoint.clone(), &self.repository);
+            let repo = Repo::reading(&self.client, endpoint.clone(), &endpoint.repository(&self.repository));
             repo.manifest(reference, &self.registry)
         })
     }
@@ -103,7 +103,7 @@ impl Inner {
             what: format!("the blob `{digest}`"),
         };
         self.first(missing, |endpoint| {
-            let repo = Repo::reading(&self.client, endpoint.clone(), &self.repository);
+            let repo = Repo::reading(&self.client, endpoint.clone(), &endpoint.repository(&self.repository));
             let url = repo.url(&format!("blobs/{digest}"), &self.registry);
             let mut call = Call::new(Method::GET, url, &repo.access, &action);
             if at > 0 {

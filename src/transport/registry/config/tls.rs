@@ -1,0 +1,323 @@
+//! *TLS* to a registry: whom is trusted, and how this machine shows who it is.
+//!
+//! Invariant: certificates add to the system's and never replace them; a private key is read only for its own host.
+//!
+//! A directory `certs.d/HOST[:PORT]` holds authorities in `*.crt` and client certificates as `NAME.cert` with
+//! `NAME.key` (containers-certs.d(5), docker's the same). Of several such directories the first that exists is used, as
+//! podman does; of several client certificates the first by name.
+
+use std::error::Error;
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessage, RootCertStore,
+    SignatureScheme,
+};
+use serde::Serialize;
+
+use super::RegistryConfig;
+use super::error::ConfigError;
+
+/// Largest file of certificates that is read, in bytes.
+const PEM_BYTES_MAX: u64 = 16 << 20;
+
+/// What is used for TLS to a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct TlsSources {
+    /// Where the system's authorities come from: "the system", or files and directories of `SSL_CERT_FILE` and
+    /// `SSL_CERT_DIR`.
+    pub system: Vec<String>,
+    /// The directory `certs.d/HOST` that is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certs_d: Option<PathBuf>,
+    /// Files with further authorities.
+    pub authorities: Vec<PathBuf>,
+    /// The client certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<PathBuf>,
+    /// The file of its key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_key: Option<PathBuf>,
+}
+
+/// The directory `certs.d/HOST` that is used for a host.
+pub(super) fn certs_d(config: &RegistryConfig, host: &str) -> Option<PathBuf> {
+    let dirs = config.certs_dirs.iter().map(|dir| dir.join(host));
+    dirs.into_iter().find(|dir| dir.is_dir())
+}
+
+/// What is used for a host; no certificate is read yet.
+pub(super) fn sources(config: &RegistryConfig, host: &str) -> Result<TlsSources, ConfigError> {
+    let mut sources = TlsSources {
+        system: system_sources(config),
+        certs_d: certs_d(config, host),
+        ..TlsSources::default()
+    };
+    if let Some(dir) = &sources.certs_d {
+        let names = crate::fsio::sorted_names(dir)?;
+        let paths = |extension: &str| -> Vec<PathBuf> {
+            let has = |name: &&std::ffi::OsString| Path::new(name).extension() == Some(OsStr::new(extension));
+            names.iter().filter(has).map(|name| dir.join(name)).collect()
+        };
+        let pair = |present: &Path, extension: &str| {
+            let missing = present.with_extension(extension);
+            match missing.exists() {
+                true => Ok(()),
+                false => Err(ConfigError::ClientPair {
+                    present: present.to_owned(),
+                    missing,
+                }),
+            }
+        };
+        for key in paths("key") {
+            pair(&key, "cert")?;
+        }
+        for certificate in paths("cert") {
+            pair(&certificate, "key")?;
+            if sources.client_certificate.is_none() {
+                sources.client_key = Some(certificate.with_extension("key"));
+                sources.client_certificate = Some(certificate);
+            }
+        }
+        sources.authorities = paths("crt");
+    }
+    if let Some(of_host) = config.hosts.get(host) {
+        sources.authorities.extend(of_host.ca_file.clone());
+        of_host.check(host)?;
+        if let (Some(certificate), Some(key)) = (&of_host.client_cert, &of_host.client_key) {
+            sources.client_certificate = Some(certificate.clone());
+            sources.client_key = Some(key.clone());
+        }
+    }
+    sources.authorities.extend(config.ca_files.iter().cloned());
+    Ok(sources)
+}
+
+fn system_sources(config: &RegistryConfig) -> Vec<String> {
+    let file = config.ssl_cert_file.iter().map(|path| ("SSL_CERT_FILE", path));
+    let dirs = config.ssl_cert_dirs.iter().map(|path| ("SSL_CERT_DIR", path));
+    let named: Vec<String> = file
+        .chain(dirs)
+        .map(|(variable, path)| format!("{variable}={}", path.display()))
+        .collect();
+    match named.is_empty() {
+        true => vec!["the system".to_owned()],
+        false => named,
+    }
+}
+
+/// The TLS library's configuration for a host.
+pub(super) fn client_config(
+    config: &RegistryConfig,
+    sources: &TlsSources,
+    host: &str,
+) -> Result<ClientConfig, ConfigError> {
+    let tls_error = |source| ConfigError::Tls {
+        host: host.to_owned(),
+        source,
+    };
+    let mut roots = RootCertStore::empty();
+    // What the system trusts and the library cannot read is passed over: it would refuse a server, not accept one.
+    roots.add_parsable_certificates(system_roots(config)?);
+    let mut named = Vec::new();
+    for path in &sources.authorities {
+        for certificate in certificates(path)? {
+            roots
+                .add(certificate.clone())
+                .map_err(|error| ConfigError::Certificates {
+                    path: path.clone(),
+                    reason: format!("holds a certificate that cannot be used: {error}"),
+                })?;
+            named.push(certificate);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone());
+    let builder = builder.with_safe_default_protocol_versions().map_err(tls_error)?;
+    let builder = match named.is_empty() {
+        true => builder.with_root_certificates(roots),
+        false => {
+            let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            let inner = inner.map_err(|error| tls_error(rustls::Error::General(error.to_string())))?;
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Named { inner, named }))
+        }
+    };
+    match (&sources.client_certificate, &sources.client_key) {
+        (Some(certificate), Some(key)) => builder
+            .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
+            .map_err(tls_error),
+        _ => Ok(builder.with_no_client_auth()),
+    }
+}
+
+fn system_roots(config: &RegistryConfig) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    if config.ssl_cert_file.is_none() && config.ssl_cert_dirs.is_empty() {
+        return Ok(rustls_native_certs::load_native_certs().certs);
+    }
+    let mut roots = match &config.ssl_cert_file {
+        Some(file) => certificates(file)?,
+        None => Vec::new(),
+    };
+    for dir in &config.ssl_cert_dirs {
+        // A directory of the list need not exist.
+        roots.extend(rustls_native_certs::load_certs_from_paths(None, Some(dir)).certs);
+    }
+    Ok(roots)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let error = |reason: String| ConfigError::Certificates {
+        path: path.to_owned(),
+        reason,
+    };
+    let bytes = crate::fsio::read_limited(path, PEM_BYTES_MAX)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => Err(error("holds no certificate".to_owned())),
+        Ok(certificates) => Ok(certificates),
+        Err(_) => Err(error("holds a certificate that is not in PEM form".to_owned())),
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ConfigError> {
+    let bytes = crate::fsio::read_limited(path, PEM_BYTES_MAX)?;
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
+        let encrypted = String::from_utf8_lossy(&bytes).contains("ENCRYPTED");
+        ConfigError::Certificates {
+            path: path.to_owned(),
+            reason: match encrypted {
+                true => "is encrypted; only keys without a passphrase can be used".to_owned(),
+                false => "holds no private key".to_owned(),
+            },
+        }
+    })
+}
+
+/// The usual verifier, which also accepts a server whose own certificate was named as trusted.
+///
+/// Self-signed certificates of registries are authorities and servers' certificates at once, which docker and podman
+/// accept and the TLS library does not.
+#[derive(Debug)]
+struct Named {
+    inner: Arc<WebPkiServerVerifier>,
+    named: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Named {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verdict = self
+            .inner
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match verdict {
+            // The library gives this answer to an authority as a server where all else would be right to ask: the
+            // server holds the key (the handshake's signature) and the name is compared here.
+            Err(rustls::Error::InvalidCertificate(reason))
+                if is_authority(&reason) && self.named.iter().any(|named| named == end_entity) =>
+            {
+                rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// The library's `CaUsedAsEndEntity`, which has no variant of its own.
+fn is_authority(reason: &CertificateError) -> bool {
+    matches!(reason, CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity"))
+}
+
+/// What to do about a failed connection to `host`, if TLS is why it failed.
+pub fn tls_advice(error: &(dyn Error + 'static), host: &str) -> Option<String> {
+    let advice = match tls_error(error)? {
+        rustls::Error::InvalidCertificate(reason) => match reason {
+            CertificateError::UnknownIssuer => format!(
+                "the certificate of `{host}` is signed by nobody whom this machine trusts: give its authority with \
+                 `--ca-file FILE`, or put it into `/etc/containers/certs.d/{host}/ca.crt`"
+            ),
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                format!("the certificate is not for `{host}`: use the name that it is for")
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                format!("the certificate of `{host}` has expired: renew it, or set this machine's clock right")
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                format!("the certificate of `{host}` is not valid yet: set this machine's clock right")
+            }
+            reason if is_authority(reason) => format!(
+                "the certificate of `{host}` is an authority's own: trust that very certificate with `--ca-file FILE`"
+            ),
+            _ => return None,
+        },
+        rustls::Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::CertificateUnknown,
+        ) => format!(
+            "`{host}` wants a client certificate that it trusts: put `client.cert` and `client.key` into \
+             `/etc/containers/certs.d/{host}/`, or name them by `client-cert` and `client-key` in layerize's config.toml"
+        ),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => format!(
+            "`{host}` does not speak TLS: if the network is trusted, allow plain HTTP with `--plain-http {host}`"
+        ),
+        _ => return None,
+    };
+    Some(advice)
+}
+
+/// The TLS library's error in a chain, which is inside I/O errors.
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found);
+        }
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
