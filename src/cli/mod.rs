@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+mod attest;
 mod build;
 mod closure;
 mod completions;
@@ -28,7 +29,9 @@ mod lock;
 mod pipeline;
 mod plan;
 mod project;
+mod provenance;
 mod run;
+mod sbom;
 mod schema;
 mod shell;
 mod sinks;
@@ -96,6 +99,10 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Recompute every digest of an image: exit status 0 if all are right, else 1
     Verify(verify::VerifyArgs),
+    /// Print the bill of materials of an image: SPDX or CycloneDX
+    Sbom(sbom::SbomArgs),
+    /// Print how an image was made: SLSA v1 provenance
+    Provenance(provenance::ProvenanceArgs),
     /// Pin every input that comes from outside in layerize.lock
     Lock(lock::LockArgs),
     /// Enter the build environment of a package
@@ -179,6 +186,8 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Inspect(args) => inspect::run(args, &context),
         Command::Diff(args) => diff::run(args, &context),
         Command::Verify(args) => verify::run(args, &context),
+        Command::Sbom(args) => sbom::run(args, &context),
+        Command::Provenance(args) => provenance::run(args, &context),
         Command::Lock(args) => lock::run(args, &context),
         Command::Shell(args) => shell::run(args, &context),
         Command::Run(args) => run::run(args, &context),
