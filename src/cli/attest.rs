@@ -2,24 +2,27 @@
 //!
 //! Invariant: a document of a target speaks of the very image that `build` with the same flags writes.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::Args;
 
 use crate::attest::{self, BuildFacts, Gathered, Inventory, SbomFormat};
 use crate::digest::Digest;
 use crate::image::{Image, ImageRequest};
+use crate::oci::{self, Artifact};
 use crate::plan::{Input, StepId};
 use crate::spec;
 use crate::store_path::StorePath;
-use crate::transport::Location;
+use crate::transport::{Layout, Location, Source};
 
 use super::build::BuildFlags;
 use super::context::Context;
 use super::error::advised;
-use super::images::{self, ImageFlags, Recipe};
+use super::images::{self, ImageFlags, NamedImage, Recipe};
 use super::pipeline::{self, Work};
+use super::sbom::Format;
 
 /// An image that was just assembled, with all that it was made of.
 pub struct Subject<'a> {
@@ -172,4 +175,183 @@ pub fn output(document: &[u8], file: Option<&Path>, context: &Context) -> anyhow
             Ok(context.ui.data(text.trim_end())?)
         }
     }
+}
+
+/// What `build` makes beside an image.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Attestation options")]
+pub struct AttestFlags {
+    /// Make a bill of materials in this form; repeat or separate by commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FORMAT")]
+    sbom: Vec<Format>,
+    /// Make SLSA v1 provenance
+    #[arg(long)]
+    provenance: bool,
+    /// Attach the documents to the image in its OCI layout, as referrers
+    #[arg(long)]
+    attach: bool,
+    /// Write the documents to files beside the image: NAME.spdx.json, NAME.cdx.json, NAME.provenance.json [default]
+    #[arg(long)]
+    beside: bool,
+}
+
+impl AttestFlags {
+    /// Refuses what cannot be done before anything is built for it.
+    pub fn check(&self, locations: &[Location]) -> anyhow::Result<()> {
+        if !self.any() && (self.attach || self.beside) {
+            return Err(advised(
+                "there is nothing to attach or to write beside the image",
+                "add `--sbom spdx`, `--sbom cyclonedx` or `--provenance`",
+            ));
+        }
+        if self.attach && locations.is_empty() {
+            return Err(advised(
+                "`--attach` needs a place that holds referrers, and NAME.tar is none",
+                "add `-o oci:DIR`, or take `--beside`",
+            ));
+        }
+        match self.attach {
+            true => locations.iter().try_for_each(can_hold_artifacts),
+            false => Ok(()),
+        }
+    }
+
+    fn any(&self) -> bool {
+        self.provenance || !self.sbom.is_empty()
+    }
+
+    /// Makes the documents of all images among the targets, which have just been written to `locations`.
+    pub fn write(
+        &self,
+        work: &Work,
+        images: &[NamedImage],
+        image_flags: &ImageFlags,
+        locations: &[Location],
+        context: &Context,
+    ) -> anyhow::Result<()> {
+        if !self.any() {
+            return Ok(());
+        }
+        for (recipe, named) in images::recipes(work, image_flags, context)?.iter().zip(images) {
+            let subject = Subject::new(recipe, &named.image, work, image_flags, context);
+            for (suffix, document) in self.documents(&subject)? {
+                let short = named.name.rsplit('/').next().unwrap_or(&named.name);
+                let file_name = format!("{short}.{suffix}");
+                if self.attach {
+                    let kind = attest::kind_of(&document).expect("our own documents are known");
+                    let subject = oci::Subject {
+                        media_type: oci::MediaType::MANIFEST.to_owned(),
+                        digest: named.image.digest,
+                        size: named.image.manifest.len() as u64,
+                    };
+                    let artifact = attest::artifact(&kind, document.clone(), subject, &file_name);
+                    for location in locations {
+                        attach(&artifact, location, context)?;
+                    }
+                }
+                if self.beside || !self.attach {
+                    for dir in beside(locations) {
+                        let path = dir.join(&file_name);
+                        crate::fsio::write_atomic(&path, &document)?;
+                        context.ui.note(&format!("Wrote {}.", path.display()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn documents(&self, subject: &Subject<'_>) -> anyhow::Result<Vec<(&'static str, Vec<u8>)>> {
+        let mut documents = Vec::new();
+        for (format, suffix) in [(Format::Spdx, "spdx.json"), (Format::Cyclonedx, "cdx.json")] {
+            if self.sbom.contains(&format) {
+                documents.push((suffix, subject.sbom(format.into())?));
+            }
+        }
+        if self.provenance {
+            documents.push(("provenance.json", subject.provenance()?));
+        }
+        Ok(documents)
+    }
+}
+
+/// The directories of the files that an image was written to; without any, the current one.
+fn beside(locations: &[Location]) -> BTreeSet<PathBuf> {
+    let parent = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
+    let dirs: BTreeSet<PathBuf> = locations
+        .iter()
+        .filter_map(|location| match location {
+            Location::DockerArchive { path, .. }
+            | Location::OciArchive { path, .. }
+            | Location::Layout { path, .. }
+            | Location::Path(path) => Some(parent(path)),
+            Location::Registry(_) | Location::Daemon(_) | Location::Stdio => None,
+        })
+        .collect();
+    match dirs.is_empty() {
+        true => BTreeSet::from([PathBuf::new()]),
+        false => dirs,
+    }
+}
+
+/// Stores an artifact beside its subject: the one place where transports with referrers are told apart.
+pub fn attach(artifact: &Artifact, location: &Location, context: &Context) -> anyhow::Result<()> {
+    can_hold_artifacts(location)?;
+    if let Location::Layout { path, .. } | Location::Path(path) = location {
+        Layout::new(path, None).attach(artifact)?;
+    }
+    if !context.ui.json() {
+        context
+            .ui
+            .data(&format!("{} {} {location}", artifact.digest, artifact.artifact_type))?;
+    }
+    Ok(())
+}
+
+/// Whether [`attach`] can store anything there.
+pub fn can_hold_artifacts(location: &Location) -> anyhow::Result<()> {
+    match location {
+        Location::Layout { .. } => Ok(()),
+        Location::Path(path) if path.is_dir() => Ok(()),
+        _ => Err(advised(
+            format!("nothing can be attached to an image in `{location}`"),
+            "name a layout (`oci:DIR[:TAG]`), or write the document to a file with `-o FILE`",
+        )),
+    }
+}
+
+/// The manifest of an image as the subject of an artifact.
+pub fn subject_of(source: &dyn Source) -> anyhow::Result<oci::Subject> {
+    let (manifest, media_type) = source.manifest()?;
+    if source.synthesized() {
+        let place = source.place().to_owned();
+        return Err(attest::AttestError::NoManifest { place }.into());
+    }
+    Ok(oci::Subject {
+        media_type,
+        digest: Digest::of(&manifest),
+        size: manifest.len() as u64,
+    })
+}
+
+/// A document file, and what it is: by `--type`, else by what is in it.
+pub fn read_document(path: &Path, kind: Option<&str>) -> anyhow::Result<(attest::DocumentKind, Vec<u8>)> {
+    let document = crate::fsio::read_limited(path, attest::BUNDLE_MAX)?;
+    let kind = match kind {
+        Some("spdx") => Some(attest::DocumentKind::Spdx),
+        Some("cyclonedx") => Some(attest::DocumentKind::CycloneDx),
+        Some(other) if other.contains('/') => Some(attest::DocumentKind::Other(other.to_owned())),
+        Some(other) => {
+            return Err(advised(
+                format!("`--type {other}` is no media type"),
+                "write spdx, cyclonedx or MEDIA/TYPE; what layerize itself writes needs no `--type`",
+            ));
+        }
+        None => attest::kind_of(&document),
+    };
+    let kind = kind.ok_or_else(|| attest::AttestError::Document {
+        path: path.to_owned(),
+        reason: "its kind is not known".to_owned(),
+    })?;
+    Ok((kind, document))
 }

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 use super::decompress::{Packing, Unpacker};
 use super::document::{self, Descriptor};
-use super::{Source, TransportError};
+use super::{Referrer, Source, TransportError};
 use crate::digest::{Digest, VerifyingReader};
 use crate::fsio::IoContext;
 
 mod choose;
 mod container;
 mod docker;
+mod referrers;
 
 use container::Container;
 
@@ -207,6 +208,10 @@ impl Source for StoredImage {
 
     fn synthesized(&self) -> bool {
         self.synthesized
+    }
+
+    fn referrers(&self) -> Result<Vec<Referrer>, TransportError> {
+        referrers::of(&self.container, &self.place, &Digest::of(&self.manifest))
     }
 
     fn contradictions(&self) -> Vec<String> {
