@@ -159,8 +159,10 @@ impl Layout {
                 reason: "it has no list `manifests`".to_owned(),
             });
         };
-        manifests.retain(|found| !added.iter().any(|new| replaces(new, found)));
-        manifests.extend(added.iter().cloned());
+        // What is there already keeps its place, so that writing the same again changes no byte.
+        let missing: Vec<&Value> = added.iter().filter(|new| !manifests.contains(new)).collect();
+        manifests.retain(|found| !missing.iter().any(|new| replaces(new, found)));
+        manifests.extend(missing.into_iter().cloned());
         let new = canonical_json(&index);
         if old.as_ref() != Some(&new) {
             fsio::write_atomic(&path, &new)?;
