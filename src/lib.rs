@@ -2,7 +2,7 @@
 //!
 //! The flow, each arrow one module: [`spec`] (what the user wrote) and its lock → [`plan`] (derivations) →
 //! [`build`] (sandboxed, into the [`store`]) → [`closure`] → [`layer`] plan and packed layers → [`image`] →
-//! [`transport`]. [`audit`] reads images back. [`cli`] alone prints, reads the environment or exits.
+//! [`transport`]. [`audit`] reads images back, [`attest`] states things of them. [`cli`] alone prints, reads the environment or exits.
 //!
 //! | module | one responsibility | may import |
 //! |---|---|---|
@@ -23,10 +23,12 @@
 //! | [`image`] | config, manifest and layers as one value | digest event fsio store_path closure root oci layer spec |
 //! | [`transport`] | archives, layouts, daemons: sources and sinks | digest event fsio oci image layer |
 //! | [`audit`] | inspect, diff, verify | digest fsio store_path oci layer image transport |
+//! | [`attest`] | bills of materials, provenance, signatures | digest fsio store_path oci store plan layer image transport |
 //! | [`cli`] | arguments, progress, error display, one file a verb | all |
 //!
 //! `tests/tidy.rs` checks the third column.
 
+pub mod attest;
 pub mod audit;
 pub mod build;
 pub mod cli;

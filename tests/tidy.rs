@@ -31,6 +31,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("image", "digest event fsio store_path closure root oci layer spec"),
     ("transport", "digest event fsio oci image layer"),
     ("audit", "digest fsio store_path oci layer image transport"),
+    ("attest", "digest fsio store_path oci store plan layer image transport"),
 ];
 
 /// `cli` may import everything; nothing may import it.

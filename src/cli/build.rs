@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::Outcome;
+use super::attest::AttestFlags;
 use super::context::Context;
 use super::images::{self, ImageFlags};
 use super::pipeline::{self, Target};
@@ -20,6 +21,8 @@ pub struct BuildArgs {
     output: Vec<String>,
     #[command(flatten)]
     image: ImageFlags,
+    #[command(flatten)]
+    attest: AttestFlags,
     #[command(flatten)]
     flags: BuildFlags,
 }
@@ -63,11 +66,14 @@ pub enum Sandbox {
 /// Builds what the arguments name; prints a line per image and sink, or per package.
 pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
     let locations = sinks::parse(&args.output)?;
+    args.attest.check(&locations)?;
     let work = pipeline::prepare(&args.targets, &args.flags, context)?;
     sinks::check_count(work.image_count(), &locations)?;
-    for image in images::of_targets(&work, &args.image, context)? {
-        sinks::write(&image, &locations, context)?;
+    let images = images::of_targets(&work, &args.image, context)?;
+    for image in &images {
+        sinks::write(image, &locations, context)?;
     }
+    args.attest.write(&work, &images, &args.image, &locations, context)?;
     for target in &work.targets {
         if let Target::Package(name) = target {
             let path = work.path(&work.plan.packages[name]);

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::io;
 
+use crate::attest::AttestError;
 use crate::audit::AuditError;
 use crate::build::BuildError;
 use crate::fetch::{FetchError, UnpackError};
@@ -85,6 +86,7 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         .map(|advised| advised.help.clone())
         .or_else(|| {
             first_help!(
+                AttestError,
                 AuditError,
                 BuildError,
                 FetchError,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
+use serde_json::{Value, json};
 
 use crate::audit::{self, InspectOptions};
 use crate::image::{self, ClosureMember, ContentRoot, Image, ImageRequest, RootPackage};
@@ -199,7 +200,8 @@ fn of_spec(name: &str, work: &Work, flags: &ImageFlags, context: &Context) -> an
     })
 }
 
-fn assemble(recipe: &Recipe, flags: &ImageFlags, context: &Context) -> anyhow::Result<NamedImage> {
+/// Assembles the image of a recipe.
+pub fn assemble(recipe: &Recipe, flags: &ImageFlags, context: &Context) -> anyhow::Result<NamedImage> {
     let name = recipe.spec.name.value.clone();
     let of_spec = recipe
         .spec
@@ -336,6 +338,37 @@ impl ImageFlags {
         };
         self.change(&mut image);
         Ok(image)
+    }
+
+    /// Which platform of a finished image, or for an image of store paths.
+    pub fn platform(&self) -> Option<&str> {
+        self.platform.as_deref()
+    }
+
+    /// The flags that were given and change the image, by name, for its provenance.
+    pub fn options(&self) -> BTreeMap<String, Value> {
+        let given = |list: &[String]| (!list.is_empty()).then(|| json!(list));
+        let file = |path: &Path| json!(path.file_name().map(|name| name.to_string_lossy()));
+        let options = [
+            ("name", self.name.as_ref().map(|name| json!(name))),
+            ("entrypoint", given(&self.entrypoint)),
+            ("cmd", given(&self.cmd)),
+            ("env", given(&self.env)),
+            ("workdir", self.workdir.as_ref().map(|dir| json!(dir))),
+            ("user", self.user.as_ref().map(|user| json!(user))),
+            ("label", given(&self.label)),
+            ("port", given(&self.port)),
+            ("compression", self.compression.map(|how| json!(how.to_string()))),
+            ("max-layers", self.max_layers.map(|max| json!(max))),
+            ("strategy", self.strategy.as_ref().map(|name| json!(name))),
+            ("plan", self.plan.as_deref().map(file)),
+            ("previous", self.previous.as_deref().map(|text| file(Path::new(text)))),
+            ("single-member", self.single_member.then(|| json!(true))),
+        ];
+        let options = options.into_iter();
+        options
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect()
     }
 
     /// Applies the flags that any image takes.

@@ -13,6 +13,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+mod attach;
+mod attest;
 mod auth;
 mod build;
 mod closure;
@@ -24,19 +26,24 @@ mod error;
 mod images;
 mod inspect;
 mod interrupt;
+mod key;
 mod load;
 mod lock;
 mod pipeline;
 mod plan;
 mod project;
+mod provenance;
 mod run;
+mod sbom;
 mod schema;
 mod shell;
+mod sign;
 mod sinks;
 mod store;
 mod text;
 mod ui;
 mod verify;
+mod verify_signature;
 
 use context::Context;
 use ui::{Mode, Ui};
@@ -99,6 +106,18 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Recompute every digest of an image: exit status 0 if all are right, else 1
     Verify(verify::VerifyArgs),
+    /// Print the bill of materials of an image: SPDX or CycloneDX
+    Sbom(sbom::SbomArgs),
+    /// Print how an image was made: SLSA v1 provenance
+    Provenance(provenance::ProvenanceArgs),
+    /// Attach a document to an image in an OCI layout, as a referrer
+    Attach(attach::AttachArgs),
+    /// Sign an image, or a document about it, with a key: a sigstore bundle, made offline
+    Sign(sign::SignArgs),
+    /// Check who signed an image: exit status 0 if the key vouches for it, else 1
+    VerifySignature(verify_signature::VerifySignatureArgs),
+    /// Make keys that sign
+    Key(key::KeyArgs),
     /// Pin every input that comes from outside in layerize.lock
     Lock(lock::LockArgs),
     /// Enter the build environment of a package
@@ -184,6 +203,12 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Inspect(args) => inspect::run(args, &context),
         Command::Diff(args) => diff::run(args, &context),
         Command::Verify(args) => verify::run(args, &context),
+        Command::Sbom(args) => sbom::run(args, &context),
+        Command::Provenance(args) => provenance::run(args, &context),
+        Command::Attach(args) => attach::run(args, &context),
+        Command::Sign(args) => sign::run(args, &context),
+        Command::VerifySignature(args) => verify_signature::run(args, &context),
+        Command::Key(args) => key::run(args, &context),
         Command::Lock(args) => lock::run(args, &context),
         Command::Shell(args) => shell::run(args, &context),
         Command::Run(args) => run::run(args, &context),

@@ -1,14 +1,16 @@
-//! *OCI documents*: media types, descriptors, references, platforms and canonical JSON (OCI image-spec v1.1). Pure.
+//! *OCI documents*: media types, descriptors, artifacts, references, platforms and canonical JSON (OCI image-spec v1.1). Pure.
 //!
 //! Invariant: bytes that are hashed come from [`canonical_json`]; a document that was read keeps its bytes
 //! ([`Raw`]) and is never serialised again.
 
+mod artifact;
 mod document;
 mod json;
 mod media_type;
 mod platform;
 mod reference;
 
+pub use artifact::{Artifact, Subject};
 pub use document::{
     CONFIG_SIZE_MAX, Config, Descriptor, Document, DocumentError, INDEX_SIZE_MAX, Index, MANIFEST_SIZE_MAX, Manifest,
     digest_of, read_config, read_document, read_index, read_manifest, sorted,

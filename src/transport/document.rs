@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::TransportError;
 use crate::digest::{DiffId, Digest};
+use crate::oci::MediaType;
 
 /// Largest index or manifest in bytes; registries cap them at 4 MiB.
 pub const MANIFEST_MAX: u64 = 4 << 20;
@@ -47,6 +48,9 @@ pub struct Descriptor {
     /// What the content runs on.
     #[serde(default)]
     pub platform: Option<Platform>,
+    /// What kind of artifact it is, where it is none of an image.
+    #[serde(default)]
+    pub artifact_type: Option<String>,
 }
 
 impl Descriptor {
@@ -55,11 +59,31 @@ impl Descriptor {
         self.annotations.as_ref()?.get(key).map(String::as_str)
     }
 
-    /// Whether it is a build attestation that Docker stores beside images, not an image to run.
+    /// Whether it is what stands beside images and is none to run: a build attestation of Docker's, an artifact with a
+    /// subject, or the list of such artifacts under an image's fallback tag.
     pub fn is_attestation(&self) -> bool {
         let unknown = self.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
-        unknown || self.annotation("vnd.docker.reference.type").is_some()
+        unknown
+            || self.annotation("vnd.docker.reference.type").is_some()
+            || self.is_artifact()
+            || self.annotation(REF_NAME).is_some_and(is_fallback_tag)
     }
+
+    /// Whether it says to be an artifact; of an image, some say the type of its config.
+    fn is_artifact(&self) -> bool {
+        let kind = self.artifact_type.as_deref().unwrap_or_default();
+        !kind.is_empty() && kind != MediaType::CONFIG && kind != MediaType::DOCKER_CONFIG
+    }
+}
+
+/// Whether a tag is one of those under which the referrers of an image are listed, `sha256-HEX`, or where cosign 2 and
+/// before kept a signature, `sha256-HEX.sig` (distribution-spec, "Referrers Tag Schema").
+pub fn is_fallback_tag(tag: &str) -> bool {
+    let Some(rest) = tag.strip_prefix("sha256-") else {
+        return false;
+    };
+    let (hex, after) = rest.split_at_checked(64).unwrap_or((rest, ""));
+    hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) && (after.is_empty() || after.starts_with('.'))
 }
 
 /// A platform (image-spec, image-index.md).

@@ -15,6 +15,7 @@ mod error;
 mod location;
 mod names;
 pub mod read;
+mod referrers;
 pub mod registry;
 pub mod tar_read;
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use daemon::{Daemon, Engine, Loaded};
 pub use error::TransportError;
 pub use location::Location;
 pub use read::ReadOptions;
+pub use referrers::{REFERRERS_MAX, Referrer};
 pub use write::{Archive, Layout, Stream};
 
 /// Somewhere images can be read from: one image in it, already chosen.
@@ -63,6 +65,11 @@ pub trait Source: Send + Sync {
     /// Second descriptions of the image that contradict the manifest, each as one sentence.
     fn contradictions(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// The artifacts there that have the image as their subject, sorted by digest.
+    fn referrers(&self) -> Result<Vec<Referrer>, TransportError> {
+        Ok(Vec::new())
     }
 
     /// The config's bytes, verified.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod attest;
 mod bad_input;
 mod crash;
 mod images;

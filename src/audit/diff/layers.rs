@@ -103,6 +103,7 @@ mod tests {
                 size: 1,
                 annotations: None,
                 platform: None,
+                artifact_type: None,
             },
             diff_id: Some(DiffId::from_bytes([byte; 32])),
         };

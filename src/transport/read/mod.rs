@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use super::decompress::{Packing, Unpacker};
 use super::document::{self, Descriptor};
 use super::registry::RegistryConfig;
-use super::{Source, TransportError};
+use super::{Referrer, Source, TransportError};
 use crate::digest::{Digest, VerifyingReader};
 use crate::fsio::IoContext;
 
 mod choose;
 mod container;
 mod docker;
+mod referrers;
 
 pub(super) use choose::one as choose_one;
 use container::Container;
@@ -212,6 +213,10 @@ impl Source for StoredImage {
 
     fn synthesized(&self) -> bool {
         self.synthesized
+    }
+
+    fn referrers(&self) -> Result<Vec<Referrer>, TransportError> {
+        referrers::of(&self.container, &self.place, &Digest::of(&self.manifest))
     }
 
     fn contradictions(&self) -> Vec<String> {

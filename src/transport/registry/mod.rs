@@ -26,9 +26,9 @@ mod token;
 mod upload;
 mod wire;
 
+pub use config::{ConfigError, Endpoint, Login, RegistryConfig};
 pub use error::RegistryError;
 pub use push::{IndexDocument, Planned, PushOptions, PushSummary, Pusher, push};
 pub use referrers::{Referrer, attach, referrers};
 pub use sink::RegistrySink;
 pub use source::{Remote, RemoteImage};
-pub use config::{ConfigError, Endpoint, Login, RegistryConfig};

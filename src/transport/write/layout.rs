@@ -4,13 +4,14 @@
 //! key and moves to the new image, as a tag does. Writers lock the directory against each other; readers see the old
 //! or the new `index.json`. Format: OCI image-spec, image-layout.md.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::super::document::{self, CONTAINERD_NAME, INDEX, MANIFEST_MAX, REF_NAME};
+use super::super::document::{self, CONTAINERD_NAME, INDEX, Index, MANIFEST_MAX, REF_NAME};
 use super::super::names;
 use super::super::{Sink, TransportError};
 use super::{bundle, oci_labels};
@@ -18,7 +19,7 @@ use crate::digest::Digest;
 use crate::fsio::{self, AtomicFile, IoContext};
 use crate::image::Image;
 use crate::layer::Compression;
-use crate::oci::canonical_json;
+use crate::oci::{Artifact, canonical_json};
 
 /// A layout directory: `oci:DIR[:TAG]`.
 #[derive(Debug, Clone)]
@@ -85,6 +86,61 @@ impl Layout {
         Ok(fsio::sync_file_system(&self.path)?)
     }
 
+    /// Stores an artifact beside its subject, which must be there: its blobs, its entry in `index.json`, and its entry in
+    /// the list under the subject's fallback tag, where clients look that do not read all of an index (regclient).
+    pub fn attach(&self, artifact: &Artifact) -> Result<(), TransportError> {
+        let place = self.place();
+        let lock = File::open(&self.path).context("open", &self.path)?;
+        lock.lock().context("lock", &self.path)?;
+        let subject = self.path.join("blobs/sha256").join(artifact.subject.digest.hex());
+        if !subject.is_file() {
+            return Err(TransportError::Missing {
+                place,
+                what: format!("the image `{}`", artifact.subject.digest),
+            });
+        }
+        let list = self.referrers_list(artifact, &place)?;
+        let manifest = (artifact.digest, artifact.manifest.clone());
+        let list_digest = Digest::of(&list);
+        for (digest, bytes) in artifact.blobs.iter().chain([&manifest, &(list_digest, list.clone())]) {
+            self.blob(digest, bytes.len() as u64, |file, path| {
+                Ok(file.write_all(bytes).context("write", path)?)
+            })?;
+        }
+        fsio::sync_file_system(&self.path)?;
+        let list_descriptor = json!({
+            "mediaType": INDEX,
+            "digest": list_digest,
+            "size": list.len(),
+            "annotations": { REF_NAME: artifact.subject.fallback_tag() },
+        });
+        self.merge_index(&[artifact.descriptor(), list_descriptor], &place)
+    }
+
+    /// The list under the fallback tag with the artifact in it, sorted by digest.
+    fn referrers_list(&self, artifact: &Artifact, place: &str) -> Result<Vec<u8>, TransportError> {
+        let bytes = fsio::read_limited(&self.path.join("index.json"), MANIFEST_MAX)?;
+        let index: Index = document::parse(&bytes, place, "`index.json`")?;
+        let tag = artifact.subject.fallback_tag();
+        let old = index
+            .manifests
+            .iter()
+            .find(|found| found.annotation(REF_NAME) == Some(&tag));
+        let mut manifests: BTreeMap<String, Value> = BTreeMap::new();
+        if let Some(old) = old {
+            let what = format!("the list of referrers `{}`", old.digest);
+            let path = self.path.join("blobs/sha256").join(old.digest.hex());
+            let bytes = fsio::read_limited(&path, MANIFEST_MAX)?;
+            let list: Value = document::parse(&bytes, place, what)?;
+            let listed = list["manifests"].as_array().into_iter().flatten();
+            manifests.extend(listed.filter_map(|found| Some((found["digest"].as_str()?.to_owned(), found.clone()))));
+        }
+        manifests.insert(artifact.digest.to_string(), artifact.descriptor());
+        let manifests: Vec<Value> = manifests.into_values().collect();
+        let list = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+        Ok(canonical_json(&list))
+    }
+
     fn merge_index(&self, added: &[Value], place: &str) -> Result<(), TransportError> {
         let path = self.path.join("index.json");
         let old = match fsio::read_limited(&path, MANIFEST_MAX) {
@@ -103,8 +159,10 @@ impl Layout {
                 reason: "it has no list `manifests`".to_owned(),
             });
         };
-        manifests.retain(|found| !added.iter().any(|new| replaces(new, found)));
-        manifests.extend(added.iter().cloned());
+        // What is there already keeps its place, so that writing the same again changes no byte.
+        let missing: Vec<&Value> = added.iter().filter(|new| !manifests.contains(new)).collect();
+        manifests.retain(|found| !missing.iter().any(|new| replaces(new, found)));
+        manifests.extend(missing.into_iter().cloned());
         let new = canonical_json(&index);
         if old.as_ref() != Some(&new) {
             fsio::write_atomic(&path, &new)?;

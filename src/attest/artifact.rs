@@ -1,0 +1,100 @@
+//! The *kinds* of documents that are attached to images, recognised by what is in them.
+//!
+//! Invariant: the types are those of cosign's bundle specification, of ORAS and of the document's own registration
+//! with IANA, so that other tools find what layerize attaches and the other way round.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::oci::{Artifact, Subject};
+
+use super::bundle::{BUNDLE_TYPE, payload_of};
+use super::dsse::IN_TOTO_TYPE;
+use super::statement::Statement;
+
+/// Media type of an SPDX document in JSON.
+const SPDX_TYPE: &str = "application/spdx+json";
+/// Media type of a CycloneDX document in JSON.
+const CYCLONEDX_TYPE: &str = "application/vnd.cyclonedx+json";
+
+/// What a document is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DocumentKind {
+    /// An SPDX document.
+    Spdx,
+    /// A CycloneDX document.
+    CycloneDx,
+    /// An in-toto statement with this predicate, not signed.
+    Statement(String),
+    /// A sigstore bundle around a statement with this predicate.
+    Bundle(Option<String>),
+    /// Something else, by the media type that the user gave.
+    Other(String),
+}
+
+/// What a document is, by its own fields; `None` where it has none that are known.
+pub fn kind_of(document: &[u8]) -> Option<DocumentKind> {
+    let value: Value = serde_json::from_slice(document).ok()?;
+    if value.get("spdxVersion").is_some() {
+        return Some(DocumentKind::Spdx);
+    }
+    if value["bomFormat"] == "CycloneDX" {
+        return Some(DocumentKind::CycloneDx);
+    }
+    if value.get("_type").is_some() {
+        let statement = Statement::parse(document).ok()?;
+        return Some(DocumentKind::Statement(statement.predicate_type));
+    }
+    if value["mediaType"].as_str().is_some_and(super::bundle::is_bundle) {
+        let statement = payload_of(document).and_then(|payload| Statement::parse(&payload).ok());
+        return Some(DocumentKind::Bundle(
+            statement.map(|statement| statement.predicate_type),
+        ));
+    }
+    None
+}
+
+/// The predicate type under which cosign and others look for a document of this kind.
+pub fn predicate_type(kind: &DocumentKind) -> Option<&'static str> {
+    match kind {
+        DocumentKind::Spdx => Some("https://spdx.dev/Document"),
+        DocumentKind::CycloneDx => Some("https://cyclonedx.org/bom"),
+        DocumentKind::Statement(_) | DocumentKind::Bundle(_) | DocumentKind::Other(_) => None,
+    }
+}
+
+impl DocumentKind {
+    /// Media type of the document and type of its artifact.
+    pub fn media_type(&self) -> &str {
+        match self {
+            Self::Spdx => SPDX_TYPE,
+            Self::CycloneDx => CYCLONEDX_TYPE,
+            Self::Statement(_) => IN_TOTO_TYPE,
+            Self::Bundle(_) => BUNDLE_TYPE,
+            Self::Other(media_type) => media_type,
+        }
+    }
+
+    fn annotations(&self) -> BTreeMap<String, String> {
+        let pairs: Vec<(&str, &str)> = match self {
+            Self::Statement(predicate) => vec![("in-toto.io/predicate-type", predicate)],
+            Self::Bundle(predicate) => [("dev.sigstore.bundle.content", "dsse-envelope")]
+                .into_iter()
+                .chain(
+                    predicate
+                        .iter()
+                        .map(|predicate| ("dev.sigstore.bundle.predicateType", predicate.as_str())),
+                )
+                .collect(),
+            Self::Spdx | Self::CycloneDx | Self::Other(_) => Vec::new(),
+        };
+        let pairs = pairs.into_iter();
+        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+}
+
+/// A document as an artifact of `subject`; `file_name` is what whoever downloads it may call it.
+pub fn artifact(kind: &DocumentKind, document: Vec<u8>, subject: Subject, file_name: &str) -> Artifact {
+    Artifact::new(subject, kind.media_type(), kind.annotations(), document, file_name)
+}

@@ -1,0 +1,193 @@
+//! A *bundle* is a signature with all that is needed to check it but the key (sigstore protobuf-specs, bundle v0.3).
+//!
+//! Invariant: nothing of a bundle is believed before the signature over it was verified with the caller's key; the
+//! hint in it names a key for people and decides nothing. There is no certificate, no log and no time: the key alone
+//! is trusted.
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::digest::Digest;
+use crate::oci::{canonical_json, parse_json};
+
+use super::AttestError;
+use super::dsse::{IN_TOTO_TYPE, pae};
+use super::key::{PrivateKey, PublicKey};
+use super::statement::Statement;
+
+/// Media type of a bundle, and type of its artifact.
+pub const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+
+/// The same in the older spelling.
+const BUNDLE_TYPE_OLD: &str = "application/vnd.dev.sigstore.bundle+json;version=0.3";
+
+/// Largest bundle that is read, in bytes: a bill of materials of a whole distribution fits.
+pub const BUNDLE_MAX: u64 = 64 << 20;
+
+/// Why a bundle does not vouch for an image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// It is not a bundle, or not one of the form that is read.
+    #[error("it is no bundle that can be checked: {0}")]
+    Malformed(String),
+    /// It was made by a certificate.
+    #[error("it is signed by a certificate and not by a key")]
+    Certificate,
+    /// The payload is no in-toto statement.
+    #[error("its payload is `{0}` and no in-toto statement")]
+    PayloadType(String),
+    /// The signature is another key's.
+    #[error("it is signed by another key: {0}")]
+    OtherKey(String),
+    /// The signature is not of these bytes.
+    #[error("the signature does not match: payload or signature were changed, or the key is another")]
+    Signature,
+    /// The signature is right, but it is about something else.
+    #[error("it speaks of another image")]
+    OtherSubject,
+    /// The signature is right, but something else is stated.
+    #[error("it states `{0}`")]
+    Predicate(String),
+}
+
+/// What a bundle vouches for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// Type of the statement's predicate.
+    pub predicate_type: String,
+    /// The statement's bytes as they were signed.
+    pub statement: Vec<u8>,
+}
+
+/// Signs a statement; the bundle as canonical JSON.
+pub fn sign(statement: &[u8], key: &PrivateKey) -> Result<Vec<u8>, AttestError> {
+    let signature = key.sign(&pae(IN_TOTO_TYPE, statement))?;
+    Ok(canonical_json(&json!({
+        "mediaType": BUNDLE_TYPE,
+        "verificationMaterial": { "publicKey": { "hint": key.public().hint() } },
+        "dsseEnvelope": {
+            "payload": STANDARD.encode(statement),
+            "payloadType": IN_TOTO_TYPE,
+            "signatures": [{ "sig": STANDARD.encode(signature) }],
+        },
+    })))
+}
+
+/// Checks that `key` signed a statement about `image`, with this predicate if one is asked for.
+pub fn verify(bundle: &[u8], image: &Digest, key: &PublicKey, predicate: Option<&str>) -> Result<Verified, Rejection> {
+    let opened = Opened::parse(bundle)?;
+    if opened.payload_type != IN_TOTO_TYPE {
+        return Err(Rejection::PayloadType(shown(&opened.payload_type)));
+    }
+    if !key.verifies(&pae(&opened.payload_type, &opened.payload), &opened.signature) {
+        return Err(match opened.hint {
+            Some(hint) if hint != key.hint() => Rejection::OtherKey(shown(&hint)),
+            _ => Rejection::Signature,
+        });
+    }
+    let statement = Statement::parse(&opened.payload).map_err(Rejection::Malformed)?;
+    if !statement.is_about(image) {
+        return Err(Rejection::OtherSubject);
+    }
+    if predicate.is_some_and(|wanted| wanted != statement.predicate_type) {
+        return Err(Rejection::Predicate(shown(&statement.predicate_type)));
+    }
+    Ok(Verified {
+        predicate_type: statement.predicate_type,
+        statement: opened.payload,
+    })
+}
+
+/// Whether a media type is that of a bundle that is read.
+pub(super) fn is_bundle(media_type: &str) -> bool {
+    matches!(media_type, BUNDLE_TYPE | BUNDLE_TYPE_OLD)
+}
+
+/// The payload of a bundle, not verified: to say what it claims to be.
+pub(super) fn payload_of(bundle: &[u8]) -> Option<Vec<u8>> {
+    Opened::parse(bundle).ok().map(|opened| opened.payload)
+}
+
+/// A bundle taken apart.
+struct Opened {
+    payload_type: String,
+    payload: Vec<u8>,
+    signature: Vec<u8>,
+    hint: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Bundle {
+    media_type: String,
+    verification_material: Value,
+    #[serde(default)]
+    dsse_envelope: Option<Envelope>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope {
+    payload: String,
+    payload_type: String,
+    signatures: Vec<Signature>,
+}
+
+#[derive(Deserialize)]
+struct Signature {
+    sig: String,
+}
+
+impl Opened {
+    fn parse(bytes: &[u8]) -> Result<Self, Rejection> {
+        let malformed = |reason: &str| Rejection::Malformed(reason.to_owned());
+        let bundle: Bundle = parse_json(bytes).map_err(|error| {
+            Rejection::Malformed(
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string),
+            )
+        })?;
+        if !is_bundle(&bundle.media_type) {
+            let reason = format!("its media type is `{}`", shown(&bundle.media_type));
+            return Err(Rejection::Malformed(reason));
+        }
+        let material = &bundle.verification_material;
+        if material.get("certificate").is_some() || material.get("x509CertificateChain").is_some() {
+            return Err(Rejection::Certificate);
+        }
+        let Some(envelope) = bundle.dsse_envelope else {
+            return Err(malformed("it has no DSSE envelope"));
+        };
+        // Sigstore allows one signature in an envelope, so that no other is taken for it.
+        let [Signature { sig }] = envelope.signatures.as_slice() else {
+            return Err(malformed("it has not exactly one signature"));
+        };
+        let payload = decode(&envelope.payload).ok_or_else(|| malformed("the payload is no base64"))?;
+        let signature = decode(sig).ok_or_else(|| malformed("the signature is no base64"))?;
+        Ok(Self {
+            payload_type: envelope.payload_type,
+            payload,
+            signature,
+            hint: material["publicKey"]["hint"].as_str().map(str::to_owned),
+        })
+    }
+}
+
+/// Base64 as JSON forms of protocol buffers have it: either alphabet, with or without padding.
+fn decode(text: &str) -> Option<Vec<u8>> {
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let alphabet = match text.contains(['-', '_']) {
+        true => alphabet::URL_SAFE,
+        false => alphabet::STANDARD,
+    };
+    GeneralPurpose::new(&alphabet, config).decode(text).ok()
+}
+
+/// A text from outside, short and without control characters.
+fn shown(text: &str) -> String {
+    let short: String = text.chars().take(100).collect();
+    short.escape_debug().to_string()
+}

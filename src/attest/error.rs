@@ -1,0 +1,88 @@
+//! Why a document could not be made, attached, signed or read.
+
+use std::path::PathBuf;
+
+use crate::digest::Digest;
+
+/// Why something could not be attested.
+#[derive(Debug, thiserror::Error)]
+pub enum AttestError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Io(#[from] crate::fsio::PathError),
+    /// The image could not be read.
+    #[error(transparent)]
+    Transport(#[from] crate::transport::TransportError),
+    /// The store could not be asked.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// The archive holds no manifest whose digest could be named.
+    #[error("`{place}` holds no manifest, so that there is no digest to speak of")]
+    NoManifest {
+        /// Where the image is.
+        place: String,
+    },
+    /// A file is no document of a kind that is known.
+    #[error("`{}` is no document that can be attached: {reason}", path.display())]
+    Document {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A statement is about something else.
+    #[error("`{}` does not speak of {digest}", path.display())]
+    OtherSubject {
+        /// The file.
+        path: PathBuf,
+        /// The image.
+        digest: Digest,
+    },
+    /// A file holds no key that is understood.
+    #[error("`{}` holds no {wanted}: {reason}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// "private key" or "public key".
+        wanted: &'static str,
+        /// What is there instead.
+        reason: &'static str,
+        /// What to type.
+        advice: Option<&'static str>,
+    },
+    /// The system gave no random numbers, or the key cannot sign.
+    #[error("cannot {action}")]
+    Crypto {
+        /// "make a key" or "sign".
+        action: &'static str,
+    },
+    /// A file that would be overwritten.
+    #[error("`{}` is there already", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl AttestError {
+    /// What the user can do about it, where anything can be said.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Transport(error) => error.help(),
+            Self::NoManifest { .. } => {
+                Some("copy it to a form with a manifest: `skopeo copy docker-archive:FILE oci:DIR:TAG`".to_owned())
+            }
+            Self::Document { .. } => Some(
+                "SPDX, CycloneDX and in-toto statements are recognised; name another kind by `--type MEDIA/TYPE`"
+                    .to_owned(),
+            ),
+            Self::OtherSubject { .. } => {
+                Some("make the statement for this image: `layerize provenance TARGET -o FILE`".to_owned())
+            }
+            Self::Key { advice, .. } => advice.map(str::to_owned),
+            Self::Exists { .. } => Some("a key is never overwritten: name another file, or move this one".to_owned()),
+            Self::Store(error) => error.help(),
+            Self::Io(_) | Self::Crypto { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! To *gather* an inventory is to look up what the store, the plan and the image know of everything in it.
+//!
+//! Invariant: the components are the closure and the packages of `root`, no more and no fewer; nothing is guessed
+//! from file contents. Where there is a plan, what a component was made of is the plan's to say, so that the history
+//! of this machine's store changes no document; a store path without a plan is known by the derivation that made it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::digest::Digest;
+use crate::fsio;
+use crate::image::{Image, ImageRequest, PACKAGES_ANNOTATION};
+use crate::plan::{Action, Download, Input, Origin as DownloadOrigin, Plan, StepId};
+use crate::store::Store;
+use crate::store_path::{StoreDir, StorePath};
+
+use super::AttestError;
+use super::inventory::{Component, ImageFacts, Inventory, LayerFacts, Origin, PinnedFile, split_name};
+use super::partial::created;
+use super::purl;
+
+/// Largest control paragraph of a Debian package, in bytes.
+const PARAGRAPH_MAX: u64 = 1 << 20;
+
+/// An image with all that is known of how it was built.
+pub struct Gathered<'a> {
+    /// What it was made of.
+    pub request: &'a ImageRequest<'a>,
+    /// What was made.
+    pub image: &'a Image,
+    /// Where the store paths are.
+    pub store: &'a Store,
+    /// The project's steps; empty for an image of store paths.
+    pub plan: &'a Plan,
+    /// The steps that made store paths.
+    pub steps: BTreeMap<StorePath, StepId>,
+    /// Name and version in the spec of the packages at these store paths.
+    pub packages: BTreeMap<StorePath, (String, Option<String>)>,
+}
+
+/// The inventory of an image that was just built.
+pub fn gather(built: &Gathered<'_>) -> Result<Inventory, AttestError> {
+    let mut components = Vec::new();
+    let mut relations = Relations::default();
+    for member in &built.request.closure {
+        let mut component = built.component(&member.logical, &member.name, &member.physical, &mut relations)?;
+        component.nar_hash = Some(member.nar_hash);
+        component.references.extend(member.references.iter().cloned());
+        let layers = built.image.layers.iter();
+        let holding = layers.filter(|layer| layer.store_paths.contains(&member.logical));
+        component.layers.extend(holding.map(|layer| layer.digest));
+        components.push(component);
+    }
+    let layers_of_packages = layers_of_packages(&built.image.manifest);
+    for package in &built.request.root {
+        let mut component = built.component(&package.logical, &package.name, &package.physical, &mut relations)?;
+        component.nar_hash = Some(package.nar_hash);
+        component.at_root = true;
+        component.name.clone_from(&package.name);
+        if !package.version.is_empty() {
+            component.version = Some(package.version.clone());
+        }
+        let key = format!("{}={}", package.name, package.version);
+        component
+            .layers
+            .extend(layers_of_packages.get(&key).into_iter().flatten());
+        components.push(component);
+    }
+    relations.add_to(&mut components);
+    Ok(Inventory::new(image_facts(built), components, true))
+}
+
+fn image_facts(built: &Gathered<'_>) -> ImageFacts {
+    let layers = built.image.layers.iter();
+    ImageFacts {
+        name: built.request.spec.name.value.clone(),
+        tag: Some(built.request.spec.tag.clone()),
+        digest: built.image.digest,
+        platform: Some(built.request.platform.clone()),
+        created: created(&built.image.config),
+        layers: layers
+            .map(|layer| LayerFacts {
+                digest: layer.digest,
+                size: layer.size,
+            })
+            .collect(),
+    }
+}
+
+impl Gathered<'_> {
+    fn component(
+        &self,
+        logical: &str,
+        name: &str,
+        physical: &Path,
+        relations: &mut Relations,
+    ) -> Result<Component, AttestError> {
+        let mut component = Component::new(logical.to_owned(), String::new());
+        (component.name, component.version) = split_name(name);
+        let Some((path, _)) = StoreDir::layerize().split(logical) else {
+            component.origin = Origin::Nix;
+            return Ok(component);
+        };
+        let made = self.made(&path)?;
+        component.sources = made.files;
+        component.origin = made.origin;
+        if let Some((name, version)) = self.packages.get(&path) {
+            component.name.clone_from(name);
+            if version.is_some() {
+                component.version.clone_from(version);
+            }
+        }
+        if let Some(package) = made.debian {
+            let paragraph = paragraph(physical, &package)?;
+            describe(&mut component, &package, &paragraph);
+            relations.note(logical, &package, &paragraph);
+        }
+        Ok(component)
+    }
+
+    fn made(&self, path: &StorePath) -> Result<Made, AttestError> {
+        if let Some(&step) = self.steps.get(path) {
+            return Ok(self.made_by_step(step));
+        }
+        let derivation = self.derivation(path)?;
+        let kind = derivation["action"]["kind"].as_str();
+        let mut made = Made::of(match kind {
+            Some("script") => Origin::Built,
+            _ => Origin::Taken,
+        });
+        if kind == Some("unpack-deb") {
+            made.debian = derivation["action"]["package"].as_str().map(str::to_owned);
+        }
+        made.files = files_of(&derivation);
+        if let Some((source, _)) = derivation["action"]["source"]
+            .as_str()
+            .and_then(|source| StoreDir::layerize().split(source))
+        {
+            made.files.extend(files_of(&self.derivation(&source)?));
+        }
+        Ok(made)
+    }
+
+    /// The derivation that made a path, as JSON; null where there is none, or the path is gone.
+    pub(super) fn derivation(&self, path: &StorePath) -> Result<Value, AttestError> {
+        let text = self.store.info_full(path)?.and_then(|details| details.derivation_json);
+        Ok(text
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default())
+    }
+
+    fn made_by_step(&self, step: StepId) -> Made {
+        let derivation = &self.plan.steps[step];
+        let mut made = Made::of(Origin::Taken);
+        match &derivation.action {
+            Action::UnpackDeb { package, .. } => made.debian = Some(package.clone()),
+            Action::Script(script) => {
+                made.origin = Origin::Built;
+                if let Some(Input::Step(source)) = script.source {
+                    made.files = pinned(&self.plan.steps[source].downloads());
+                }
+            }
+            Action::Fetch(_) | Action::Unpack { .. } | Action::UnpackDebSource { .. } => {}
+        }
+        made.files.extend(pinned(&derivation.downloads()));
+        made
+    }
+}
+
+/// What made a component.
+struct Made {
+    origin: Origin,
+    /// The Debian binary package that it is.
+    debian: Option<String>,
+    files: BTreeSet<PinnedFile>,
+}
+
+impl Made {
+    fn of(origin: Origin) -> Self {
+        Self {
+            origin,
+            debian: None,
+            files: BTreeSet::new(),
+        }
+    }
+}
+
+fn pinned(downloads: &[&Download]) -> BTreeSet<PinnedFile> {
+    downloads.iter().map(|download| pinned_file(download)).collect()
+}
+
+/// A download as documents show it.
+pub(super) fn pinned_file(download: &Download) -> PinnedFile {
+    let sha256 = download.sha256;
+    let (location, purl, binary) = match &download.origin {
+        DownloadOrigin::Url(url) => {
+            let url = without_password(url);
+            let purl = purl::download(&download.name, None, Some(&url), &sha256);
+            (url, purl, false)
+        }
+        DownloadOrigin::Deb {
+            package,
+            version,
+            architecture,
+            filename,
+        } => {
+            let purl = purl::debian(package, Some(version), Some(architecture));
+            (filename.clone(), purl, true)
+        }
+        DownloadOrigin::DebSource {
+            package,
+            version,
+            filename,
+        } => (filename.clone(), purl::debian_source(package, version), false),
+    };
+    PinnedFile {
+        sha256,
+        name: download.name.clone(),
+        location: Some(location),
+        purl,
+        binary,
+    }
+}
+
+/// Whoever wrote a password into an address did not mean to publish it.
+fn without_password(text: &str) -> String {
+    match url::Url::parse(text) {
+        Ok(mut url) if !url.username().is_empty() || url.password().is_some() => {
+            // Neither fails for an address that had them.
+            let _ = url.set_username("");
+            let _ = url.set_password(None);
+            url.to_string()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// The files that a derivation in the store names by their digests; where they came from it does not say.
+pub(super) fn files_of(derivation: &Value) -> BTreeSet<PinnedFile> {
+    let action = &derivation["action"];
+    let binary = action["kind"] == "unpack-deb";
+    let name = derivation["name"].as_str().unwrap_or("file");
+    let one = action["sha256"].as_str().map(|digest| (name.to_owned(), digest));
+    let many = action["files"].as_object().into_iter().flatten();
+    let many = many.filter_map(|(name, digest)| Some((name.clone(), digest.as_str()?)));
+    one.into_iter()
+        .chain(many)
+        .filter_map(|(name, digest)| {
+            let sha256 = Digest::from_hex(digest).ok()?;
+            Some(PinnedFile {
+                sha256,
+                purl: purl::download(&name, None, None, &sha256),
+                name,
+                location: None,
+                binary,
+            })
+        })
+        .collect()
+}
+
+/// The fields of a Debian package's control paragraph, which unpacking leaves in its tree, by lower-case name.
+fn paragraph(tree: &Path, package: &str) -> Result<BTreeMap<String, String>, AttestError> {
+    let path = tree.join("var/lib/dpkg/status.d").join(package);
+    let bytes = match fsio::read_limited(&path, PARAGRAPH_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut fields: BTreeMap<String, String> = BTreeMap::new();
+    let mut last = None;
+    for line in String::from_utf8_lossy(&bytes).lines() {
+        match (line.starts_with([' ', '\t']), &last, line.split_once(':')) {
+            (true, Some(field), _) => {
+                if let Some(value) = fields.get_mut(field) {
+                    value.push(' ');
+                    value.push_str(line.trim());
+                }
+            }
+            (false, _, Some((field, value))) => {
+                let field = field.to_ascii_lowercase();
+                fields.insert(field.clone(), value.trim().to_owned());
+                last = Some(field);
+            }
+            _ => {}
+        }
+    }
+    Ok(fields)
+}
+
+fn describe(component: &mut Component, package: &str, paragraph: &BTreeMap<String, String>) {
+    let field = |name: &str| paragraph.get(name).cloned();
+    package.clone_into(&mut component.name);
+    if let Some(version) = field("version") {
+        component.version = Some(version);
+    }
+    // `Source: NAME (VERSION)`; what is missing is the binary package's own (Debian policy §5.6.1).
+    let source = field("source").unwrap_or_else(|| package.to_owned());
+    let (name, version) = match source.split_once('(') {
+        Some((name, version)) => (name.trim().to_owned(), Some(version.trim_end_matches(')').to_owned())),
+        None => (source, None),
+    };
+    let version = version.or_else(|| component.version.clone());
+    component.origin = Origin::Debian {
+        architecture: field("architecture"),
+        source: version.map(|version| (name, version)),
+        maintainer: field("maintainer"),
+    };
+}
+
+/// Who needs whom among Debian packages, by their names.
+#[derive(Default)]
+struct Relations {
+    /// Components by the names they provide.
+    provided: BTreeMap<String, BTreeSet<String>>,
+    /// Names that a component needs.
+    needed: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Relations {
+    fn note(&mut self, key: &str, package: &str, paragraph: &BTreeMap<String, String>) {
+        let names = |field: &str| -> BTreeSet<String> {
+            let value = paragraph.get(field).map_or("", String::as_str);
+            // `name:any (>= 1) [arch]`, separated by `,` and `|`.
+            let words = value.split([',', '|']).filter_map(|one| {
+                let name = one.trim().split([' ', '(', '[', ':']).next()?;
+                (!name.is_empty()).then(|| name.to_owned())
+            });
+            words.collect()
+        };
+        for name in names("provides").into_iter().chain([package.to_owned()]) {
+            self.provided.entry(name).or_default().insert(key.to_owned());
+        }
+        let needed = self.needed.entry(key.to_owned()).or_default();
+        needed.extend(names("depends"));
+        needed.extend(names("pre-depends"));
+    }
+
+    /// Of alternatives all that are in the image count: any of them may be the one that is used.
+    fn add_to(&self, components: &mut [Component]) {
+        for component in components {
+            let needed = self.needed.get(&component.key).into_iter().flatten();
+            let keys = needed.filter_map(|name| self.provided.get(name)).flatten();
+            component.references.extend(keys.cloned());
+        }
+    }
+}
+
+/// The layers that hold Debian packages, by `NAME=VERSION`, as the manifest says.
+fn layers_of_packages(manifest: &[u8]) -> BTreeMap<String, BTreeSet<Digest>> {
+    let manifest: Value = serde_json::from_slice(manifest).unwrap_or_default();
+    let mut layers: BTreeMap<String, BTreeSet<Digest>> = BTreeMap::new();
+    for layer in manifest["layers"].as_array().into_iter().flatten() {
+        let digest = layer["digest"].as_str().and_then(|digest| digest.parse().ok());
+        let packages = layer["annotations"][PACKAGES_ANNOTATION].as_str();
+        if let (Some(digest), Some(packages)) = (digest, packages) {
+            for package in packages.split_whitespace() {
+                layers.entry(package.to_owned()).or_default().insert(digest);
+            }
+        }
+    }
+    layers
+}

@@ -1,0 +1,235 @@
+//! The *inventory* of an image: every store path and package in it, with what is known of each.
+//!
+//! Invariant: components are unique by their key and sorted by it; references lead to components of the inventory;
+//! `complete` is said only where the inventory comes from the closure itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::digest::Digest;
+use crate::oci::Platform;
+
+use super::{cyclonedx, purl, spdx};
+
+/// Name and version of the program, as documents name their maker. Golden documents outlive releases.
+pub(super) const TOOL: (&str, &str) = ("layerize", if cfg!(test) { "TEST" } else { env!("CARGO_PKG_VERSION") });
+
+/// The image that an inventory is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// What it is called, without tag: `hello`, `registry.example/team/hello`.
+    pub name: String,
+    /// Its tag.
+    pub tag: Option<String>,
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// What it is for.
+    pub platform: Option<Platform>,
+    /// When it was made, as its config says (RFC 3339, whole seconds).
+    pub created: String,
+    /// Its layers, lowest first.
+    pub layers: Vec<LayerFacts>,
+}
+
+/// A layer of the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerFacts {
+    /// Digest of its blob.
+    pub digest: Digest,
+    /// Its size as stored, in bytes.
+    pub size: u64,
+}
+
+/// A store path or package in the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Component {
+    /// What it is known by in the documents: its logical store path, or `deb:NAME=VERSION`.
+    pub key: String,
+    /// Name of the package.
+    pub name: String,
+    /// Its version.
+    pub version: Option<String>,
+    /// SHA-256 of its canonical archive (NAR).
+    pub nar_hash: Option<Digest>,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The files from outside that it was made of, without those that only its build tools were made of.
+    pub sources: BTreeSet<PinnedFile>,
+    /// Whether its files are laid out at `/` and not at its store path.
+    pub at_root: bool,
+    /// The layers that hold it.
+    pub layers: BTreeSet<Digest>,
+    /// Keys of the components that it needs at run time.
+    pub references: BTreeSet<String>,
+}
+
+/// Where a component comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A Debian binary package.
+    Debian {
+        /// `amd64`, `all`; where it is known.
+        architecture: Option<String>,
+        /// Source package and its version.
+        source: Option<(String, String)>,
+        /// Who maintains it: `NAME <EMAIL>`.
+        maintainer: Option<String>,
+    },
+    /// Built by a script of the spec.
+    Built,
+    /// Taken as it is: a download, or files of the user's.
+    Taken,
+    /// A path of a Nix store.
+    Nix,
+    /// Nothing is known.
+    Unknown,
+}
+
+/// A file from outside, pinned by its digest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PinnedFile {
+    /// Digest of the file.
+    pub sha256: Digest,
+    /// File name.
+    pub name: String,
+    /// Address, or path below a Debian mirror; `None` where it is not known.
+    pub location: Option<String>,
+    /// Package URL.
+    pub purl: String,
+    /// Whether it is a binary package and no source.
+    pub binary: bool,
+}
+
+/// All that is in an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inventory {
+    /// The image.
+    pub image: ImageFacts,
+    /// What is in it, sorted by key.
+    pub components: Vec<Component>,
+    /// Whether this is exactly the closure; else it is what the image's annotations tell.
+    pub complete: bool,
+}
+
+/// A form in which an inventory is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SbomFormat {
+    /// SPDX 2.3, as JSON.
+    Spdx,
+    /// CycloneDX 1.6, as JSON.
+    CycloneDx,
+}
+
+/// The bill of materials of an inventory, as canonical JSON.
+pub fn sbom(inventory: &Inventory, format: SbomFormat) -> Vec<u8> {
+    match format {
+        SbomFormat::Spdx => spdx::write(inventory),
+        SbomFormat::CycloneDx => cyclonedx::write(inventory),
+    }
+}
+
+impl Inventory {
+    /// Sorts and merges components; drops references that lead out of the inventory, and those to oneself.
+    pub fn new(image: ImageFacts, components: impl IntoIterator<Item = Component>, complete: bool) -> Self {
+        let mut merged: BTreeMap<String, Component> = BTreeMap::new();
+        for component in components {
+            match merged.get_mut(&component.key) {
+                // The same package both at its store path and at `/`.
+                Some(known) => {
+                    known.layers.extend(component.layers);
+                    known.references.extend(component.references);
+                    known.sources.extend(component.sources);
+                    known.at_root |= component.at_root;
+                }
+                None => {
+                    merged.insert(component.key.clone(), component);
+                }
+            }
+        }
+        let keys: BTreeSet<String> = merged.keys().cloned().collect();
+        let mut components: Vec<Component> = merged.into_values().collect();
+        for component in &mut components {
+            component
+                .references
+                .retain(|key| keys.contains(key) && *key != component.key);
+        }
+        Self {
+            image,
+            components,
+            complete,
+        }
+    }
+
+    /// The pinned files of all components, each once, sorted by digest.
+    pub(super) fn files(&self) -> BTreeMap<Digest, &PinnedFile> {
+        let files = self.components.iter().flat_map(|component| &component.sources);
+        // Of a file with two names the first in order counts.
+        files.rev().map(|file| (file.sha256, file)).collect()
+    }
+
+    /// The layers' digests, each once, in order of first appearance.
+    pub(super) fn layers(&self) -> Vec<&LayerFacts> {
+        let mut seen = BTreeSet::new();
+        let layers = self.image.layers.iter();
+        layers.filter(|layer| seen.insert(layer.digest)).collect()
+    }
+}
+
+impl Component {
+    /// A component of which nothing but its key and name is known.
+    pub(super) fn new(key: String, name: String) -> Self {
+        Self {
+            key,
+            name,
+            version: None,
+            nar_hash: None,
+            origin: Origin::Unknown,
+            sources: BTreeSet::new(),
+            at_root: false,
+            layers: BTreeSet::new(),
+            references: BTreeSet::new(),
+        }
+    }
+
+    /// Its package URL.
+    pub fn purl(&self) -> String {
+        let version = self.version.as_deref();
+        match &self.origin {
+            Origin::Debian { architecture, .. } => purl::debian(&self.name, version, architecture.as_deref()),
+            Origin::Nix => purl::nix(&self.name, version),
+            Origin::Taken if self.sources.len() == 1 => {
+                let file = self.sources.first().expect("there is one");
+                purl::download(&self.name, version, file.location.as_deref(), &file.sha256)
+            }
+            Origin::Built | Origin::Taken | Origin::Unknown => purl::generic(&self.name, version),
+        }
+    }
+}
+
+/// Name and version of the name part of a store path: the version begins after the first `-` that a digit follows
+/// (as Nix splits derivation names).
+pub(super) fn split_name(text: &str) -> (String, Option<String>) {
+    let bytes = text.as_bytes();
+    let cut = (1..bytes.len().saturating_sub(1)).find(|&at| bytes[at] == b'-' && bytes[at + 1].is_ascii_digit());
+    match cut {
+        Some(at) => (text[..at].to_owned(), Some(text[at + 1..].to_owned())),
+        None => (text.to_owned(), None),
+    }
+}
+
+/// A UUID of RFC 9562, version 8 (made by rules of one's own): the first bits of a SHA-256 over `bytes`.
+pub(super) fn uuid(bytes: &[u8]) -> String {
+    let digest = Digest::of(bytes);
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest.as_bytes()[..16]);
+    id[6] = id[6] & 0x0f | 0x80;
+    id[8] = id[8] & 0x3f | 0x80;
+    let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
+}

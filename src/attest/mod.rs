@@ -1,0 +1,35 @@
+//! To *attest* is to state something of an image beside it: what it is made of, how it was made, who vouches for it.
+//!
+//! Invariant: a document is a function of the image, its inventory and the program's version: no clock, no random
+//! number, no host name, everything sorted, written by [`canonical_json`](crate::oci::canonical_json). (A P-256
+//! signature alone is random by nature.) No image digest ever depends on a document.
+//!
+//! [`Inventory`] (`gather`: from the closure, `partial`: from a finished image alone) → [`sbom`] (`spdx`, `cyclonedx`)
+//! and [`provenance()`]; `statement` → `dsse` → [`sign()`] and [`verify()`] with a `key`; what is attached to an image
+//! becomes an [`Artifact`](crate::oci::Artifact).
+
+mod artifact;
+mod bundle;
+mod cyclonedx;
+mod dsse;
+mod error;
+mod gather;
+mod inventory;
+mod key;
+mod partial;
+mod provenance;
+mod purl;
+mod spdx;
+mod statement;
+#[cfg(test)]
+mod tests;
+
+pub use artifact::{DocumentKind, artifact, kind_of, predicate_type};
+pub use bundle::{BUNDLE_MAX, BUNDLE_TYPE, Rejection, Verified, sign, verify};
+pub use error::AttestError;
+pub use gather::{Gathered, gather};
+pub use inventory::{Component, ImageFacts, Inventory, LayerFacts, Origin, PinnedFile, SbomFormat, sbom};
+pub use key::{KeyKind, PrivateKey, PublicKey, generate};
+pub use partial::of_source;
+pub use provenance::{BuildFacts, PROVENANCE_TYPE, provenance};
+pub use statement::{SIGNATURE_PREDICATE, Statement, statement};

@@ -1,0 +1,222 @@
+//! *Provenance* says how an image was made: from which spec, which pinned inputs, by which program (SLSA v1, as the
+//! predicate of an in-toto statement).
+//!
+//! Invariant: no time, no machine and no run is named (SLSA leaves all of `runDetails.metadata` optional), so that
+//! whoever builds the image again gets the same document. A store path that was built without the sandbox is said to
+//! be: `sandboxed` is `false` among its subject's annotations.
+//!
+//! - `buildType` is [`BUILD_TYPE`]. Its external parameters are `image`, `tag`, `platform`, `options` (flags that were
+//!   given), `spec` (files, by digest) and `lock`; its internal ones the numbers of the formats, the date, and
+//!   `unresolved`, inputs of which the store knows no more.
+//! - `resolvedDependencies` are the files from outside by SHA-256, those of build tools included, and local sources
+//!   and store paths that were not built by the hash of their canonical archive (`narSha256`).
+//! - Subjects are the image by the SHA-256 of its manifest, and the store paths in it by `narSha256`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use crate::digest::Digest;
+use crate::layer;
+use crate::plan::{self, Input, StepId};
+use crate::store::Store;
+use crate::store_path::{StoreDir, StorePath};
+
+use super::AttestError;
+use super::gather::{Gathered, files_of, pinned_file};
+use super::inventory::{Inventory, PinnedFile, TOOL};
+use super::statement::statement_of;
+
+/// Type of the predicate.
+pub const PROVENANCE_TYPE: &str = "https://slsa.dev/provenance/v1";
+
+/// What kind of build it was: the rules of this module's page. A name and no address.
+const BUILD_TYPE: &str = "https://layerize.dev/build/v1";
+
+/// Who built: any layerize, trusted as far as the machine that ran it. A name and no address.
+const BUILDER: &str = "https://layerize.dev/builder/local/v1";
+
+/// What the user asked for.
+#[derive(Debug, Clone, Default)]
+pub struct BuildFacts {
+    /// The spec's files by names relative to the project.
+    pub spec: BTreeMap<String, Digest>,
+    /// The lock's text.
+    pub lock: Option<Digest>,
+    /// Flags that change the image, by name.
+    pub options: BTreeMap<String, Value>,
+}
+
+/// The statement as canonical JSON.
+pub fn provenance(built: &Gathered<'_>, inventory: &Inventory, facts: &BuildFacts) -> Result<Vec<u8>, AttestError> {
+    let materials = match built.plan.steps.is_empty() {
+        true => Materials::of_store(built)?,
+        false => Materials::of_plan(built)?,
+    };
+    let predicate = json!({
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": external_parameters(built, facts),
+            "internalParameters": {
+                "layerFormat": layer::FORMAT,
+                "planFormat": plan::FORMAT,
+                "sandboxFormat": plan::SANDBOX_FORMAT,
+                "sourceDateEpoch": built.request.created,
+                "unresolved": materials.unresolved,
+            },
+            "resolvedDependencies": materials.descriptors(),
+        },
+        "runDetails": {
+            "builder": {
+                "id": BUILDER,
+                "version": { TOOL.0: TOOL.1, "layerFormat": layer::FORMAT.to_string() },
+            },
+        },
+    });
+    Ok(statement_of(&subjects(built, inventory)?, PROVENANCE_TYPE, &predicate))
+}
+
+fn external_parameters(built: &Gathered<'_>, facts: &BuildFacts) -> Value {
+    let spec = facts.spec.iter();
+    let spec: Vec<Value> = spec
+        .map(|(name, digest)| json!({ "name": name, "digest": { "sha256": digest.hex() } }))
+        .collect();
+    let mut parameters = json!({
+        "image": built.request.spec.name.value,
+        "tag": built.request.spec.tag,
+        "platform": built.request.platform.to_string(),
+    });
+    if !spec.is_empty() {
+        parameters["spec"] = json!(spec);
+    }
+    if let Some(lock) = &facts.lock {
+        parameters["lock"] = json!({ "digest": { "sha256": lock.hex() } });
+    }
+    if !facts.options.is_empty() {
+        parameters["options"] = json!(facts.options);
+    }
+    if spec.is_empty() {
+        let contents: Vec<&str> = built
+            .request
+            .contents
+            .iter()
+            .map(|content| content.logical.as_str())
+            .collect();
+        parameters["contents"] = json!(contents);
+    }
+    parameters
+}
+
+fn subjects(built: &Gathered<'_>, inventory: &Inventory) -> Result<Vec<Value>, AttestError> {
+    let image = &inventory.image;
+    let name = match &image.tag {
+        Some(tag) => format!("{}:{tag}", image.name),
+        None => image.name.clone(),
+    };
+    let mut subjects = vec![json!({ "name": name, "digest": { "sha256": image.digest.hex() } })];
+    for component in &inventory.components {
+        let Some(hash) = &component.nar_hash else { continue };
+        let mut subject = nar_descriptor(&component.key, hash);
+        if let Some((path, _)) = StoreDir::layerize().split(&component.key)
+            && let Some(details) = built.store.info_full(&path)?
+            && details.provenance.derivation.is_some()
+            && !details.provenance.sandboxed
+        {
+            subject["annotations"] = json!({ "sandboxed": false });
+        }
+        subjects.push(subject);
+    }
+    Ok(subjects)
+}
+
+fn nar_descriptor(name: &str, hash: &Digest) -> Value {
+    json!({ "name": name, "digest": { "narSha256": hash.hex() } })
+}
+
+/// What an image was made of.
+#[derive(Default)]
+struct Materials {
+    files: BTreeSet<PinnedFile>,
+    /// Trees that no derivation made: local sources, store paths that were added.
+    trees: BTreeMap<String, Digest>,
+    /// Store paths that are gone.
+    unresolved: BTreeSet<String>,
+}
+
+impl Materials {
+    /// Everything that the steps of the image take in, build tools included.
+    fn of_plan(built: &Gathered<'_>) -> Result<Self, AttestError> {
+        let mut materials = Self::default();
+        let name = &built.request.spec.name.value;
+        let mut pending: Vec<&Input> = match built.plan.images.get(name) {
+            Some(inputs) => inputs.all().into_iter().collect(),
+            None => Vec::new(),
+        };
+        let mut seen: BTreeSet<StepId> = BTreeSet::new();
+        while let Some(input) = pending.pop() {
+            match input {
+                Input::Path(path) => materials.tree(path, built.store)?,
+                Input::Step(step) if seen.insert(*step) => {
+                    let derivation = &built.plan.steps[*step];
+                    materials
+                        .files
+                        .extend(derivation.downloads().into_iter().map(pinned_file));
+                    pending.extend(derivation.inputs());
+                }
+                Input::Step(_) => {}
+            }
+        }
+        Ok(materials)
+    }
+
+    /// Everything that the store's derivations name, from the image's store paths down.
+    fn of_store(built: &Gathered<'_>) -> Result<Self, AttestError> {
+        let mut materials = Self::default();
+        let dir = StoreDir::layerize();
+        let members = built.request.closure.iter().map(|member| &member.logical);
+        let mut pending: Vec<StorePath> = members.filter_map(|logical| Some(dir.split(logical)?.0)).collect();
+        let mut seen = BTreeSet::new();
+        while let Some(path) = pending.pop() {
+            if !seen.insert(path.clone()) {
+                continue;
+            }
+            let derivation = built.derivation(&path)?;
+            if derivation.is_null() {
+                materials.tree(&path, built.store)?;
+                continue;
+            }
+            materials.files.extend(files_of(&derivation));
+            let action = &derivation["action"];
+            let lists = ["root", "tools", "libraries", "runtime"].map(|key| action[key].as_array());
+            let inputs = lists.into_iter().flatten().flatten().chain([&action["source"]]);
+            pending.extend(inputs.filter_map(|input| Some(dir.split(input.as_str()?)?.0)));
+        }
+        Ok(materials)
+    }
+
+    fn tree(&mut self, path: &StorePath, store: &Store) -> Result<(), AttestError> {
+        let logical = StoreDir::layerize().join(path);
+        match store.info(path)? {
+            Some(info) => {
+                self.trees.insert(logical, info.nar_hash);
+            }
+            None => {
+                self.unresolved.insert(logical);
+            }
+        }
+        Ok(())
+    }
+
+    /// Resource descriptors (in-toto Attestation Framework), files first, by digest.
+    fn descriptors(&self) -> Vec<Value> {
+        let files = self.files.iter().map(|file| {
+            let uri = match &file.location {
+                Some(location) if location.contains("://") => location,
+                _ => &file.purl,
+            };
+            json!({ "name": file.name, "uri": uri, "digest": { "sha256": file.sha256.hex() } })
+        });
+        let trees = self.trees.iter().map(|(name, hash)| nar_descriptor(name, hash));
+        files.chain(trees).collect()
+    }
+}

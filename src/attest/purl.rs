@@ -1,0 +1,125 @@
+//! A *package URL* (purl) names a package in a way that scanners and vulnerability databases look up.
+//!
+//! Invariant: canonical by the purl specification: qualifiers sorted by key, empty ones left out, components
+//! percent-encoded but for unreserved characters and `:` (in qualifiers `/` too).
+
+use crate::digest::Digest;
+
+/// A Debian binary package.
+pub(super) fn debian(name: &str, version: Option<&str>, architecture: Option<&str>) -> String {
+    let name = name.to_ascii_lowercase();
+    build("deb/debian", &name, version, &[("arch", architecture)])
+}
+
+/// A Debian source package.
+pub(super) fn debian_source(name: &str, version: &str) -> String {
+    debian(name, Some(version), Some("source"))
+}
+
+/// Software that no registry of packages knows.
+pub(super) fn generic(name: &str, version: Option<&str>) -> String {
+    build("generic", name, version, &[])
+}
+
+/// A file that was downloaded; an address without a host (`file:`) says nothing to others and is left out.
+pub(super) fn download(name: &str, version: Option<&str>, url: Option<&str>, sha256: &Digest) -> String {
+    let checksum = sha256.to_string();
+    let url = url.filter(|url| url.starts_with("https://") || url.starts_with("http://"));
+    build(
+        "generic",
+        name,
+        version,
+        &[("checksum", Some(&checksum)), ("download_url", url)],
+    )
+}
+
+/// A package of Nix.
+pub(super) fn nix(name: &str, version: Option<&str>) -> String {
+    build("nix", name, version, &[])
+}
+
+/// An image; `name` may begin with a registry and a path.
+pub(super) fn oci(name: &str, digest: &Digest, architecture: Option<&str>, tag: Option<&str>) -> String {
+    let lower = name.to_ascii_lowercase();
+    let last = lower.rsplit('/').next().unwrap_or(&lower);
+    let repository = lower.contains('/').then_some(lower.as_str());
+    let version = digest.to_string();
+    build(
+        "oci",
+        last,
+        Some(&version),
+        &[("arch", architecture), ("repository_url", repository), ("tag", tag)],
+    )
+}
+
+/// The qualifiers must be sorted by key.
+fn build(kind: &str, name: &str, version: Option<&str>, qualifiers: &[(&str, Option<&str>)]) -> String {
+    let mut text = format!("pkg:{kind}/{}", encode(name, ""));
+    if let Some(version) = version.filter(|version| !version.is_empty()) {
+        text.push('@');
+        text.push_str(&encode(version, ""));
+    }
+    let mut separator = '?';
+    for (key, value) in qualifiers {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            text.push(separator);
+            text.push_str(key);
+            text.push('=');
+            text.push_str(&encode(value, "/"));
+            separator = '&';
+        }
+    }
+    text
+}
+
+fn encode(text: &str, also: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        let plain = byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) || also.as_bytes().contains(&byte);
+        if plain {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn package_urls_are_canonical() {
+        // Each is what `packageurl-python` prints of what it parses; `tests/cli/sbom.rs` asks it again.
+        let digest = Digest::of(b"");
+        for (purl, expected) in [
+            (
+                debian("libstdc++6", Some("1:12.2~rc-3+b1"), Some("amd64")),
+                "pkg:deb/debian/libstdc%2B%2B6@1:12.2~rc-3%2Bb1?arch=amd64".to_owned(),
+            ),
+            (debian("x", None, None), "pkg:deb/debian/x".to_owned()),
+            (
+                debian_source("hello", "2.10-3"),
+                "pkg:deb/debian/hello@2.10-3?arch=source".to_owned(),
+            ),
+            (generic("a b/c", Some("")), "pkg:generic/a%20b%2Fc".to_owned()),
+            (
+                download("a", Some("1"), Some("https://x.invalid/a?b=c&d#e"), &digest),
+                format!("pkg:generic/a@1?checksum={digest}&download_url=https://x.invalid/a%3Fb%3Dc%26d%23e"),
+            ),
+            (
+                download("a", None, Some("file:///home/me/a"), &digest),
+                format!("pkg:generic/a?checksum={digest}"),
+            ),
+            (nix("glibc", Some("2.38-27")), "pkg:nix/glibc@2.38-27".to_owned()),
+            (
+                oci("Registry.example/team/App", &digest, Some("amd64"), Some("v1")),
+                format!("pkg:oci/app@{digest}?arch=amd64&repository_url=registry.example/team/app&tag=v1"),
+            ),
+            (oci("app", &digest, None, None), format!("pkg:oci/app@{digest}")),
+        ] {
+            assert_eq!(purl, expected);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The inventory as an *SPDX 2.3* document (JSON form of the SPDX specification, version 2.3, annex "JSON schema").
+//!
+//! Invariant: one package for the image, one for each layer, each component and each pinned file; all that is said
+//! of how they belong together is a relationship:
+//!
+//! | from | relationship | to |
+//! |---|---|---|
+//! | the document | `DESCRIBES` | the image |
+//! | the image | `CONTAINS` | its layers, and components that no layer is known to hold |
+//! | a layer | `CONTAINS` | the components in it |
+//! | a component | `DEPENDS_ON` | what it refers to |
+//! | a component | `GENERATED_FROM` | the files from outside that it was made of |
+//!
+//! A component's checksum is that of its canonical archive (NAR), as its comment says: a tree has no bytes of its own.
+
+use serde_json::{Value, json};
+
+use crate::digest::Digest;
+use crate::oci::canonical_json;
+
+use super::inventory::{Component, Inventory, Origin, PinnedFile, TOOL, uuid};
+use super::purl;
+
+const NOTHING: &str = "NOASSERTION";
+const DOCUMENT: &str = "SPDXRef-DOCUMENT";
+
+/// The document as canonical JSON.
+pub(super) fn write(inventory: &Inventory) -> Vec<u8> {
+    let image = &inventory.image;
+    let mut document = json!({
+        "SPDXID": DOCUMENT,
+        "spdxVersion": "SPDX-2.3",
+        "dataLicense": "CC0-1.0",
+        "name": image.name,
+        "creationInfo": {
+            "created": image.created,
+            "creators": [format!("Tool: {}-{}", TOOL.0, TOOL.1)],
+        },
+        "packages": packages(inventory),
+        "relationships": relationships(inventory),
+    });
+    if !inventory.complete {
+        document["comment"] = json!(
+            "Partial: made from the annotations of a finished image. It lists the store paths and packages that these \
+             name; hashes, sources and dependencies are not known."
+        );
+    }
+    let id = uuid(&canonical_json(&document));
+    document["documentNamespace"] = json!(format!("urn:uuid:{id}"));
+    canonical_json(&document)
+}
+
+fn packages(inventory: &Inventory) -> Vec<Value> {
+    let mut packages = vec![image_package(inventory)];
+    packages.extend(inventory.layers().into_iter().map(|layer| {
+        let mut package = package(
+            &layer_id(&layer.digest),
+            &format!("layer {}", layer.digest),
+            None,
+            "ARCHIVE",
+        );
+        package["checksums"] = checksums(&layer.digest);
+        package
+    }));
+    packages.extend(inventory.components.iter().map(component_package));
+    packages.extend(inventory.files().into_values().map(file_package));
+    packages
+}
+
+fn image_package(inventory: &Inventory) -> Value {
+    let image = &inventory.image;
+    let version = image.digest.to_string();
+    let mut package = package(&image_id(&image.digest), &image.name, Some(&version), "CONTAINER");
+    let architecture = image.platform.as_ref().map(|platform| platform.architecture());
+    let purl = purl::oci(&image.name, &image.digest, architecture, image.tag.as_deref());
+    package["checksums"] = checksums(&image.digest);
+    package["externalRefs"] = references(&purl);
+    package
+}
+
+fn component_package(component: &Component) -> Value {
+    let version = component.version.as_deref();
+    let mut package = package(&component_id(component), &component.name, version, "INSTALL");
+    package["externalRefs"] = references(&component.purl());
+    let place = match component.at_root {
+        true => format!("{}, laid out at /", component.key),
+        false => component.key.clone(),
+    };
+    package["comment"] = json!(match component.nar_hash {
+        Some(_) => format!("{place}; the checksum is that of its canonical archive (NAR)"),
+        None => place,
+    });
+    if let Some(hash) = &component.nar_hash {
+        package["checksums"] = checksums(hash);
+    }
+    match &component.origin {
+        Origin::Debian { source, maintainer, .. } => {
+            if let Some((name, version)) = source {
+                package["sourceInfo"] = json!(format!("built from the Debian source package {name} {version}"));
+            }
+            if let Some((name, mail)) = maintainer.as_deref().and_then(person) {
+                package["supplier"] = json!(match mail {
+                    Some(mail) => format!("Organization: {name} ({mail})"),
+                    None => format!("Organization: {name}"),
+                });
+            }
+        }
+        Origin::Built => package["sourceInfo"] = json!("built by a script of the spec"),
+        Origin::Taken | Origin::Nix | Origin::Unknown => {}
+    }
+    package
+}
+
+fn file_package(file: &PinnedFile) -> Value {
+    let purpose = if file.binary { "ARCHIVE" } else { "SOURCE" };
+    let mut package = package(&file_id(file), &file.name, None, purpose);
+    package["checksums"] = checksums(&file.sha256);
+    package["packageFileName"] = json!(file.name);
+    package["externalRefs"] = references(&file.purl);
+    if let Some(location) = &file.location {
+        match is_download_location(location) {
+            true => package["downloadLocation"] = json!(location),
+            // A lock names no mirror: the path below any of them.
+            false if file.purl.starts_with("pkg:deb/") => {
+                package["comment"] = json!(format!("{location} of a Debian mirror"));
+            }
+            false => {}
+        }
+    }
+    package
+}
+
+/// What every package must have (SPDX 2.3, clause 7).
+fn package(id: &str, name: &str, version: Option<&str>, purpose: &str) -> Value {
+    let mut package = json!({
+        "SPDXID": id,
+        "name": name,
+        "downloadLocation": NOTHING,
+        "filesAnalyzed": false,
+        "licenseConcluded": NOTHING,
+        "licenseDeclared": NOTHING,
+        "copyrightText": NOTHING,
+        "supplier": NOTHING,
+        "primaryPackagePurpose": purpose,
+    });
+    if let Some(version) = version {
+        package["versionInfo"] = json!(version);
+    }
+    package
+}
+
+fn checksums(digest: &Digest) -> Value {
+    json!([{ "algorithm": "SHA256", "checksumValue": digest.hex() }])
+}
+
+fn references(purl: &str) -> Value {
+    json!([{
+        "referenceCategory": "PACKAGE-MANAGER",
+        "referenceType": "purl",
+        "referenceLocator": purl,
+    }])
+}
+
+fn relationships(inventory: &Inventory) -> Vec<Value> {
+    let image = image_id(&inventory.image.digest);
+    let mut relationships = vec![relationship(DOCUMENT, "DESCRIBES", &image)];
+    let layers = inventory.layers();
+    for layer in &layers {
+        relationships.push(relationship(&image, "CONTAINS", &layer_id(&layer.digest)));
+    }
+    for component in &inventory.components {
+        let id = component_id(component);
+        if component.layers.is_empty() {
+            relationships.push(relationship(&image, "CONTAINS", &id));
+        }
+        for layer in &component.layers {
+            relationships.push(relationship(&layer_id(layer), "CONTAINS", &id));
+        }
+    }
+    let by_key = |key: &String| {
+        let components = &inventory.components;
+        let index = components.binary_search_by(|component| component.key.cmp(key)).ok()?;
+        Some(component_id(&components[index]))
+    };
+    for component in &inventory.components {
+        let id = component_id(component);
+        let needed = component.references.iter().filter_map(by_key);
+        relationships.extend(needed.map(|needed| relationship(&id, "DEPENDS_ON", &needed)));
+        let files = component.sources.iter().map(file_id);
+        relationships.extend(files.map(|file| relationship(&id, "GENERATED_FROM", &file)));
+    }
+    relationships
+}
+
+fn relationship(from: &str, kind: &str, to: &str) -> Value {
+    json!({ "spdxElementId": from, "relationshipType": kind, "relatedSpdxElement": to })
+}
+
+fn image_id(digest: &Digest) -> String {
+    format!("SPDXRef-Image-{}", digest.hex())
+}
+
+fn layer_id(digest: &Digest) -> String {
+    format!("SPDXRef-Layer-{}", digest.hex())
+}
+
+fn file_id(file: &PinnedFile) -> String {
+    format!("SPDXRef-File-{}", file.sha256.hex())
+}
+
+/// Letters, digits, `.` and `-` alone are allowed: the key's own hash keeps apart what else would read alike.
+fn component_id(component: &Component) -> String {
+    let base = component.key.rsplit('/').next().unwrap_or(&component.key);
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+    let base: String = base.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
+    let hash = Digest::of(component.key.as_bytes()).hex();
+    format!("SPDXRef-{base}-{}", &hash[..8])
+}
+
+/// `NAME <MAIL>` as its two parts; parentheses would end the name in SPDX.
+fn person(text: &str) -> Option<(String, Option<&str>)> {
+    let (name, mail) = match text.split_once('<') {
+        Some((name, mail)) => (name, Some(mail.trim_end_matches('>').trim())),
+        None => (text, None),
+    };
+    let name: String = name.trim().chars().filter(|c| !"()".contains(*c)).collect();
+    (!name.is_empty()).then_some((name, mail.filter(|mail| !mail.is_empty())))
+}
+
+/// Whether SPDX takes the address for a download location: http or https at a host that has a domain name.
+fn is_download_location(location: &str) -> bool {
+    let Ok(url) = url::Url::parse(location) else {
+        return false;
+    };
+    let has_domain = url.domain().and_then(|domain| domain.rsplit_once('.')).is_some();
+    matches!(url.scheme(), "http" | "https") && has_domain
+}

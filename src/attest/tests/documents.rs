@@ -1,0 +1,318 @@
+//! Golden bills of materials and provenance; equal whatever order their facts come in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::attest::*;
+use crate::digest::Digest;
+use crate::image::{ClosureMember, ContentRoot, Image, ImageRequest, RootPackage};
+use crate::layer::Compression;
+use crate::plan::{self, Action, Derivation, Download, ImageInputs, Input, Plan, Script};
+use crate::spec;
+use crate::store::Store;
+use crate::store_path::StorePath;
+use crate::transport::testing;
+
+/// A small image: `hello` built from a Debian source package, the C library beside it, `certs` laid out at `/`.
+struct Small {
+    dir: tempfile::TempDir,
+    spec: spec::Image,
+    plan: Plan,
+    image: Image,
+}
+
+const HELLO: &str = "0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-hello-2.10";
+const LIBC: &str = "1mdqa9w1p6cmli6976v4wi0sw9r4p5pr-libc6-2.36-9_b1";
+const CERTS: &str = "2mdqa9w1p6cmli6976v4wi0sw9r4p5pr-certs-2023";
+
+fn logical(base: &str) -> String {
+    format!("/layerize/store/{base}")
+}
+
+fn download(name: &str, origin: plan::Origin) -> Download {
+    Download {
+        name: name.to_owned(),
+        sha256: Digest::of(name.as_bytes()),
+        size: None,
+        origin,
+    }
+}
+
+fn deb(package: &str, version: &str) -> Derivation {
+    let file = format!("{package}_{version}_amd64.deb");
+    let origin = plan::Origin::Deb {
+        package: package.to_owned(),
+        version: version.to_owned(),
+        architecture: "amd64".to_owned(),
+        filename: format!("pool/main/{package}/{file}"),
+    };
+    Derivation {
+        label: format!("deb:{package}"),
+        name: format!("{package}-{version}"),
+        action: Action::UnpackDeb {
+            deb: download(&file, origin),
+            package: package.to_owned(),
+        },
+    }
+}
+
+fn steps() -> Vec<Derivation> {
+    let file = |name: &str| {
+        let origin = plan::Origin::DebSource {
+            package: "hello".to_owned(),
+            version: "2.10-3".to_owned(),
+            filename: format!("pool/main/h/hello/{name}"),
+        };
+        download(name, origin)
+    };
+    let patch = plan::Origin::Url("https://me:secret@files.example.org/a%20b.tar.gz?x=1".to_owned());
+    vec![
+        deb("libc6", "1:2.36-9+b1"),
+        deb("certs", "2023"),
+        deb("gcc", "4:12"),
+        Derivation {
+            label: "deb-source:hello".to_owned(),
+            name: "hello-2.10-source".to_owned(),
+            action: Action::UnpackDebSource {
+                files: vec![file("hello_2.10-3.dsc"), file("hello_2.10.orig.tar.gz")],
+                package: "hello".to_owned(),
+            },
+        },
+        Derivation {
+            label: "patch".to_owned(),
+            name: "patch".to_owned(),
+            action: Action::Fetch(download("a b.tar.gz", patch)),
+        },
+        Derivation {
+            label: "hello".to_owned(),
+            name: "hello-2.10".to_owned(),
+            action: Action::Script(Box::new(Script {
+                source: Some(Input::Step(3)),
+                root: vec![Input::Step(2)],
+                tools: vec![Input::Step(4)],
+                libraries: vec![Input::Step(0)],
+                ..Script::default()
+            })),
+        },
+    ]
+}
+
+impl Small {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let paragraph = |base: &str, package: &str, text: &str| {
+            let status = dir.path().join(base).join("var/lib/dpkg/status.d");
+            std::fs::create_dir_all(&status).unwrap();
+            std::fs::write(status.join(package), text).unwrap();
+        };
+        let libc = "Package: libc6\nSource: glibc (1:2.36-9)\nVersion: 1:2.36-9+b1\nArchitecture: amd64\n\
+                    Maintainer: GNU Libc (team) <libc@example.org>\nProvides: libc6-abi,\n  libc-any (= 1)\nDepends: \
+                    missing (>= 1)\nDescription: a library\n of many words\n";
+        paragraph(LIBC, "libc6", libc);
+        let certs = "Package: certs\nVersion: 2023\nArchitecture: all\nDepends: openssl | libc-any (>= 1), x\n";
+        paragraph(CERTS, "certs", certs);
+        let plan = Plan {
+            steps: steps(),
+            images: BTreeMap::from([(
+                "team/hello".to_owned(),
+                ImageInputs {
+                    contents: vec![Input::Step(5)],
+                    declared: BTreeSet::from([Input::Step(0)]),
+                    root: vec![Input::Step(1)],
+                },
+            )]),
+            ..Plan::default()
+        };
+        let mut image = testing::image(&[
+            (testing::tar(&[testing::Node::file("a", "1")]), Compression::None),
+            (testing::tar(&[testing::Node::file("b", "2")]), Compression::None),
+        ]);
+        image.layers[0].store_paths = vec![logical(HELLO), logical(LIBC)];
+        let mut manifest: Value = serde_json::from_slice(&image.manifest).unwrap();
+        manifest["layers"][1]["annotations"] = json!({ "dev.layerize.packages": "certs=2023 other=1" });
+        image.manifest = crate::oci::canonical_json(&manifest);
+        image.digest = Digest::of(&image.manifest);
+        Self {
+            spec: spec::Image::new("team/hello"),
+            plan,
+            image,
+            dir,
+        }
+    }
+
+    fn physical(&self, base: &str) -> PathBuf {
+        self.dir.path().join(base)
+    }
+
+    fn request(&self) -> ImageRequest<'_> {
+        let member = |base: &str, references: &[&str]| ClosureMember {
+            name: base[33..].to_owned(),
+            logical: logical(base),
+            physical: self.physical(base),
+            nar_hash: Digest::of(base.as_bytes()),
+            nar_size: 1,
+            references: references.iter().map(|base| logical(base)).collect(),
+        };
+        ImageRequest {
+            spec: &self.spec,
+            contents: vec![ContentRoot {
+                name: "hello".to_owned(),
+                logical: logical(HELLO),
+            }],
+            closure: vec![member(HELLO, &[LIBC]), member(LIBC, &[])],
+            root: vec![RootPackage {
+                name: "certs".to_owned(),
+                version: "2023".to_owned(),
+                logical: logical(CERTS),
+                physical: self.physical(CERTS),
+                nar_hash: Digest::of(CERTS.as_bytes()),
+                nar_size: 1,
+            }],
+            platform: "linux/arm64/v8".parse().unwrap(),
+            created: 1,
+            plan: None,
+            previous: None,
+        }
+    }
+
+    fn with<T>(&self, use_it: impl FnOnce(&Gathered<'_>) -> T) -> T {
+        let path = |base: &str| base.parse::<StorePath>().unwrap();
+        let store = Store::open(&self.dir.path().join("store")).unwrap();
+        let request = self.request();
+        use_it(&Gathered {
+            request: &request,
+            image: &self.image,
+            store: &store,
+            plan: &self.plan,
+            steps: BTreeMap::from([(path(HELLO), 5), (path(LIBC), 0), (path(CERTS), 1)]),
+            packages: BTreeMap::from([(path(HELLO), ("hello".to_owned(), Some("2.10".to_owned())))]),
+        })
+    }
+
+    fn inventory(&self) -> Inventory {
+        self.with(|built| gather(built).unwrap())
+    }
+
+    fn provenance(&self) -> Vec<u8> {
+        let facts = BuildFacts {
+            spec: BTreeMap::from([("layerize.toml".to_owned(), Digest::of(b"spec"))]),
+            lock: Some(Digest::of(b"lock")),
+            options: BTreeMap::from([("compression".to_owned(), json!("zstd"))]),
+        };
+        self.with(|built| provenance(built, &gather(built).unwrap(), &facts).unwrap())
+    }
+}
+
+/// Compares with a file of `fixtures/attest`, laid out for people. Where the file was deleted it is written.
+fn golden(name: &str, document: &[u8]) {
+    let value: Value = serde_json::from_slice(document).unwrap();
+    assert_eq!(document, crate::oci::canonical_json(&value), "a document is canonical");
+    let mut text = serde_json::to_string_pretty(&value).unwrap();
+    text.push('\n');
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/attest").join(name);
+    if !path.exists() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(text, std::fs::read_to_string(&path).unwrap(), "{}", path.display());
+}
+
+#[test]
+fn documents_of_a_small_image_never_change() {
+    let small = Small::new();
+    let inventory = small.inventory();
+    golden("small.spdx.json", &sbom(&inventory, SbomFormat::Spdx));
+    golden("small.cdx.json", &sbom(&inventory, SbomFormat::CycloneDx));
+    golden("small.provenance.json", &small.provenance());
+}
+
+#[test]
+fn an_inventory_holds_what_is_known_and_no_more() {
+    let inventory = Small::new().inventory();
+    let keys: Vec<&str> = inventory.components.iter().map(|found| found.key.as_str()).collect();
+    assert_eq!(keys, [&logical(HELLO), &logical(LIBC), &logical(CERTS)]);
+    let [hello, libc, certs] = &inventory.components[..] else {
+        panic!("three components");
+    };
+    assert_eq!(hello.sources.len(), 2, "its own source, not its compiler");
+    assert_eq!(libc.purl(), "pkg:deb/debian/libc6@1:2.36-9%2Bb1?arch=amd64");
+    assert_eq!(
+        certs.references,
+        BTreeSet::from([logical(LIBC)]),
+        "through a name that the C library provides; what is not in the image is left out"
+    );
+    assert!(certs.at_root && !libc.at_root);
+    assert_eq!(certs.layers, BTreeSet::from([inventory.image.layers[1].digest]));
+    assert_eq!(hello.layers, BTreeSet::from([inventory.image.layers[0].digest]));
+}
+
+#[test]
+fn no_document_publishes_a_password() {
+    let small = Small::new();
+    let provenance = String::from_utf8(small.provenance()).unwrap();
+    assert!(provenance.contains("files.example.org/a%20b.tar.gz?x=1"));
+    assert!(!provenance.contains("secret") && !provenance.contains("me@"));
+}
+
+#[test]
+fn a_finished_image_gives_a_partial_inventory() {
+    let mut small = Small::new();
+    let mut manifest: Value = serde_json::from_slice(&small.image.manifest).unwrap();
+    let nix = "/nix/store/3mdqa9w1p6cmli6976v4wi0sw9r4p5pr-glibc-2.38-27";
+    manifest["layers"][0]["annotations"] = json!({ "dev.layerize.store-paths": format!("{} {nix}", logical(HELLO)) });
+    small.image.manifest = crate::oci::canonical_json(&manifest);
+    let inventory = of_source(&small.image).unwrap();
+    assert!(!inventory.complete);
+    let purls: Vec<String> = inventory.components.iter().map(Component::purl).collect();
+    assert_eq!(
+        purls,
+        [
+            "pkg:generic/hello@2.10",
+            "pkg:nix/glibc@2.38-27",
+            "pkg:deb/debian/certs@2023",
+            "pkg:deb/debian/other@1"
+        ]
+    );
+    let spdx = String::from_utf8(sbom(&inventory, SbomFormat::Spdx)).unwrap();
+    assert!(spdx.contains("Partial: made from the annotations"));
+    let cyclonedx = String::from_utf8(sbom(&inventory, SbomFormat::CycloneDx)).unwrap();
+    assert!(cyclonedx.contains(r#""aggregate":"incomplete""#));
+    assert_eq!(inventory.image.created, "1970-01-01T00:00:01Z");
+}
+
+#[test]
+fn equal_images_have_equal_names_and_others_have_not() {
+    let small = Small::new();
+    let one = small.inventory();
+    let mut other = one.clone();
+    other.image.digest = Digest::of(b"other");
+    for format in [SbomFormat::Spdx, SbomFormat::CycloneDx] {
+        let id = |inventory: &Inventory| {
+            let document: Value = serde_json::from_slice(&sbom(inventory, format)).unwrap();
+            let id = document.get("documentNamespace").or(document.get("serialNumber"));
+            id.unwrap().as_str().unwrap().to_owned()
+        };
+        assert_eq!(id(&one), id(&one.clone()));
+        assert_ne!(id(&one), id(&other));
+        // RFC 9562: version 8 and variant 10.
+        let id = id(&one);
+        assert!(id.starts_with("urn:uuid:") && id.len() == 45, "{id}");
+        assert_eq!(&id[23..24], "8", "{id}");
+        assert!("89ab".contains(&id[28..29]), "{id}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_facts_changes_nothing(order in Just([0usize, 1, 2, 1, 0]).prop_shuffle()) {
+        static INVENTORY: std::sync::LazyLock<Inventory> = std::sync::LazyLock::new(|| Small::new().inventory());
+        let inventory = &*INVENTORY;
+        let components = order.iter().map(|&index| inventory.components[index].clone());
+        let shuffled = Inventory::new(inventory.image.clone(), components, true);
+        for format in [SbomFormat::Spdx, SbomFormat::CycloneDx] {
+            prop_assert_eq!(sbom(&shuffled, format), sbom(inventory, format));
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Documents of a small made-up image, and signatures over them.
+
+mod documents;
+mod signatures;

@@ -1,0 +1,38 @@
+//! `layerize attach`: a document beside a finished image.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::attest;
+
+use super::Outcome;
+use super::attest::{attach, can_hold_artifacts, read_document, subject_of};
+use super::context::Context;
+
+/// Arguments of `layerize attach`.
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// The image: oci:DIR[:TAG]
+    source: String,
+    /// The document: an SPDX or CycloneDX file, an in-toto statement, a sigstore bundle, or anything with `--type`
+    file: PathBuf,
+    /// What the document is: spdx, cyclonedx or a media type [default: found by looking]
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// Which platform of a multi-platform image
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
+}
+
+/// Attaches the document; prints the artifact's digest, its type and the place.
+pub fn run(args: &AttachArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let location = args.source.parse()?;
+    can_hold_artifacts(&location)?;
+    let source = context.source(&args.source, args.platform.as_deref())?;
+    let (kind, document) = read_document(&args.file, args.kind.as_deref())?;
+    let name = args.file.file_name().map(|name| name.to_string_lossy().into_owned());
+    let artifact = attest::artifact(&kind, document, subject_of(source.as_ref())?, &name.unwrap_or_default());
+    attach(&artifact, &location, context)?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,357 @@
+//! What the verbs that *attest* share: from a target or a finished image to its inventory and documents.
+//!
+//! Invariant: a document of a target speaks of the very image that `build` with the same flags writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::attest::{self, BuildFacts, Gathered, Inventory, SbomFormat};
+use crate::digest::Digest;
+use crate::image::{Image, ImageRequest};
+use crate::oci::{self, Artifact};
+use crate::plan::{Input, StepId};
+use crate::spec;
+use crate::store_path::StorePath;
+use crate::transport::{Layout, Location, Source};
+
+use super::build::BuildFlags;
+use super::context::Context;
+use super::error::advised;
+use super::images::{self, ImageFlags, NamedImage, Recipe};
+use super::pipeline::{self, Work};
+use super::sbom::Format;
+
+/// An image that was just assembled, with all that it was made of.
+pub struct Subject<'a> {
+    work: &'a Work,
+    request: ImageRequest<'a>,
+    image: &'a Image,
+    flags: &'a ImageFlags,
+}
+
+impl<'a> Subject<'a> {
+    /// The image of a recipe.
+    pub fn new(recipe: &'a Recipe, image: &'a Image, work: &'a Work, flags: &'a ImageFlags, context: &Context) -> Self {
+        Self {
+            work,
+            request: recipe.request(context),
+            image,
+            flags,
+        }
+    }
+
+    /// Its bill of materials.
+    pub fn sbom(&self, format: SbomFormat) -> anyhow::Result<Vec<u8>> {
+        Ok(attest::sbom(&attest::gather(&self.gathered())?, format))
+    }
+
+    /// Its provenance.
+    pub fn provenance(&self) -> anyhow::Result<Vec<u8>> {
+        let built = self.gathered();
+        let inventory = attest::gather(&built)?;
+        Ok(attest::provenance(&built, &inventory, &self.facts())?)
+    }
+
+    fn gathered(&self) -> Gathered<'_> {
+        let mut steps: BTreeMap<StorePath, StepId> = BTreeMap::new();
+        for (input, path) in &self.work.paths {
+            // Of steps that made the same path the first in the plan counts: the inputs come in its order.
+            if let Input::Step(step) = input {
+                steps.entry(path.clone()).or_insert(*step);
+            }
+        }
+        Gathered {
+            request: &self.request,
+            image: self.image,
+            store: &self.work.store,
+            plan: &self.work.plan,
+            steps,
+            packages: self.packages(),
+        }
+    }
+
+    /// What the spec calls the packages at store paths.
+    fn packages(&self) -> BTreeMap<StorePath, (String, Option<String>)> {
+        let Some(project) = &self.work.project else {
+            return BTreeMap::new();
+        };
+        let packages = self.work.plan.packages.iter().filter_map(|(name, input)| {
+            let path = match input {
+                Input::Path(path) => path,
+                Input::Step(_) => self.work.paths.get(input)?,
+            };
+            let version = project.workspace.packages.get(name)?.version.as_ref();
+            let own = name.0.rsplit(':').next().unwrap_or(&name.0);
+            Some((
+                path.clone(),
+                (own.to_owned(), version.map(|version| version.value.clone())),
+            ))
+        });
+        packages.collect()
+    }
+
+    fn facts(&self) -> BuildFacts {
+        let mut facts = BuildFacts {
+            options: self.flags.options(),
+            ..BuildFacts::default()
+        };
+        if let Some(project) = &self.work.project {
+            let files = project.workspace.files.iter();
+            facts.spec = files
+                .map(|file| (relative(&file.path, &project.dir), Digest::of(file.text.as_bytes())))
+                .collect();
+            facts.lock = Some(Digest::of(spec::lock::print(&project.lock).as_bytes()));
+        }
+        facts
+    }
+}
+
+/// A spec file's name as it is in every checkout: no path of this machine.
+fn relative(file: &Path, project: &Path) -> String {
+    let below = file.strip_prefix(project).ok();
+    let name = below.or_else(|| file.file_name().map(Path::new)).unwrap_or(file);
+    name.display().to_string()
+}
+
+/// The finished image that the only argument names: a transport, or a file or layout that is there and no target.
+pub fn finished(arguments: &[String]) -> Option<&str> {
+    let [argument] = arguments else { return None };
+    let path = Path::new(argument);
+    match argument.parse::<Location>() {
+        Ok(Location::Path(_)) => (path.is_file() || path.join("oci-layout").is_file()).then_some(argument.as_str()),
+        Ok(_) => Some(argument),
+        Err(_) => None,
+    }
+}
+
+/// The inventory of a finished image, as far as its annotations tell.
+pub fn partial(source: &str, platform: Option<&str>, context: &Context) -> anyhow::Result<Inventory> {
+    let image = context.source(source, platform)?;
+    Ok(attest::of_source(image.as_ref())?)
+}
+
+/// Assembles the one image that the targets name and hands it on.
+pub fn of_one_image<T>(
+    targets: &[String],
+    image_flags: &ImageFlags,
+    flags: &BuildFlags,
+    context: &Context,
+    then: impl FnOnce(&Subject<'_>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let work = pipeline::prepare(targets, flags, context)?;
+    let mut recipes = images::recipes(&work, image_flags, context)?;
+    let recipe = match (recipes.pop(), recipes.len()) {
+        (Some(recipe), 0) => recipe,
+        (None, _) => {
+            return Err(advised(
+                "the targets make no image",
+                "name an image of the spec, or store paths with `--name NAME`",
+            ));
+        }
+        (Some(_), more) => {
+            return Err(advised(
+                format!("the targets make {} images, and a document speaks of one", more + 1),
+                "name the image",
+            ));
+        }
+    };
+    let named = images::assemble(&recipe, image_flags, context)?;
+    let subject = Subject::new(&recipe, &named.image, &work, image_flags, context);
+    let result = then(&subject)?;
+    context.trim_layer_cache()?;
+    Ok(result)
+}
+
+/// Prints a document, or writes it to a file.
+pub fn output(document: &[u8], file: Option<&Path>, context: &Context) -> anyhow::Result<()> {
+    context.ui.clear();
+    match file.filter(|file| *file != Path::new("-")) {
+        Some(file) => Ok(crate::fsio::write_atomic(file, document)?),
+        None => {
+            let text = std::str::from_utf8(document).context("a document is not UTF-8")?;
+            Ok(context.ui.data(text.trim_end())?)
+        }
+    }
+}
+
+/// What `build` makes beside an image.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Attestation options")]
+pub struct AttestFlags {
+    /// Make a bill of materials in this form; repeat or separate by commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FORMAT")]
+    sbom: Vec<Format>,
+    /// Make SLSA v1 provenance
+    #[arg(long)]
+    provenance: bool,
+    /// Attach the documents to the image in its OCI layout, as referrers
+    #[arg(long)]
+    attach: bool,
+    /// Write the documents to files beside the image: NAME.spdx.json, NAME.cdx.json, NAME.provenance.json [default]
+    #[arg(long)]
+    beside: bool,
+}
+
+impl AttestFlags {
+    /// Refuses what cannot be done before anything is built for it.
+    pub fn check(&self, locations: &[Location]) -> anyhow::Result<()> {
+        if !self.any() && (self.attach || self.beside) {
+            return Err(advised(
+                "there is nothing to attach or to write beside the image",
+                "add `--sbom spdx`, `--sbom cyclonedx` or `--provenance`",
+            ));
+        }
+        if self.attach && locations.is_empty() {
+            return Err(advised(
+                "`--attach` needs a place that holds referrers, and NAME.tar is none",
+                "add `-o oci:DIR`, or take `--beside`",
+            ));
+        }
+        match self.attach {
+            true => locations.iter().try_for_each(can_hold_artifacts),
+            false => Ok(()),
+        }
+    }
+
+    fn any(&self) -> bool {
+        self.provenance || !self.sbom.is_empty()
+    }
+
+    /// Makes the documents of all images among the targets, which have just been written to `locations`.
+    pub fn write(
+        &self,
+        work: &Work,
+        images: &[NamedImage],
+        image_flags: &ImageFlags,
+        locations: &[Location],
+        context: &Context,
+    ) -> anyhow::Result<()> {
+        if !self.any() {
+            return Ok(());
+        }
+        for (recipe, named) in images::recipes(work, image_flags, context)?.iter().zip(images) {
+            let subject = Subject::new(recipe, &named.image, work, image_flags, context);
+            for (suffix, document) in self.documents(&subject)? {
+                let short = named.name.rsplit('/').next().unwrap_or(&named.name);
+                let file_name = format!("{short}.{suffix}");
+                if self.attach {
+                    let kind = attest::kind_of(&document).expect("our own documents are known");
+                    let subject = oci::Subject {
+                        media_type: oci::MediaType::MANIFEST.to_owned(),
+                        digest: named.image.digest,
+                        size: named.image.manifest.len() as u64,
+                    };
+                    let artifact = attest::artifact(&kind, document.clone(), subject, &file_name);
+                    for location in locations {
+                        attach(&artifact, location, context)?;
+                    }
+                }
+                if self.beside || !self.attach {
+                    for dir in beside(locations) {
+                        let path = dir.join(&file_name);
+                        crate::fsio::write_atomic(&path, &document)?;
+                        context.ui.note(&format!("Wrote {}.", path.display()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn documents(&self, subject: &Subject<'_>) -> anyhow::Result<Vec<(&'static str, Vec<u8>)>> {
+        let mut documents = Vec::new();
+        for (format, suffix) in [(Format::Spdx, "spdx.json"), (Format::Cyclonedx, "cdx.json")] {
+            if self.sbom.contains(&format) {
+                documents.push((suffix, subject.sbom(format.into())?));
+            }
+        }
+        if self.provenance {
+            documents.push(("provenance.json", subject.provenance()?));
+        }
+        Ok(documents)
+    }
+}
+
+/// The directories of the files that an image was written to; without any, the current one.
+fn beside(locations: &[Location]) -> BTreeSet<PathBuf> {
+    let parent = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
+    let dirs: BTreeSet<PathBuf> = locations
+        .iter()
+        .filter_map(|location| match location {
+            Location::DockerArchive { path, .. }
+            | Location::OciArchive { path, .. }
+            | Location::Layout { path, .. }
+            | Location::Path(path) => Some(parent(path)),
+            Location::Registry(_) | Location::Daemon(_) | Location::Stdio => None,
+        })
+        .collect();
+    match dirs.is_empty() {
+        true => BTreeSet::from([PathBuf::new()]),
+        false => dirs,
+    }
+}
+
+/// Stores an artifact beside its subject: the one place where transports with referrers are told apart.
+pub fn attach(artifact: &Artifact, location: &Location, context: &Context) -> anyhow::Result<()> {
+    can_hold_artifacts(location)?;
+    if let Location::Layout { path, .. } | Location::Path(path) = location {
+        Layout::new(path, None).attach(artifact)?;
+    }
+    if !context.ui.json() {
+        context
+            .ui
+            .data(&format!("{} {} {location}", artifact.digest, artifact.artifact_type))?;
+    }
+    Ok(())
+}
+
+/// Whether [`attach`] can store anything there.
+pub fn can_hold_artifacts(location: &Location) -> anyhow::Result<()> {
+    match location {
+        Location::Layout { .. } => Ok(()),
+        Location::Path(path) if path.is_dir() => Ok(()),
+        _ => Err(advised(
+            format!("nothing can be attached to an image in `{location}`"),
+            "name a layout (`oci:DIR[:TAG]`), or write the document to a file with `-o FILE`",
+        )),
+    }
+}
+
+/// The manifest of an image as the subject of an artifact.
+pub fn subject_of(source: &dyn Source) -> anyhow::Result<oci::Subject> {
+    let (manifest, media_type) = source.manifest()?;
+    if source.synthesized() {
+        let place = source.place().to_owned();
+        return Err(attest::AttestError::NoManifest { place }.into());
+    }
+    Ok(oci::Subject {
+        media_type,
+        digest: Digest::of(&manifest),
+        size: manifest.len() as u64,
+    })
+}
+
+/// A document file, and what it is: by `--type`, else by what is in it.
+pub fn read_document(path: &Path, kind: Option<&str>) -> anyhow::Result<(attest::DocumentKind, Vec<u8>)> {
+    let document = crate::fsio::read_limited(path, attest::BUNDLE_MAX)?;
+    let kind = match kind {
+        Some("spdx") => Some(attest::DocumentKind::Spdx),
+        Some("cyclonedx") => Some(attest::DocumentKind::CycloneDx),
+        Some(other) if other.contains('/') => Some(attest::DocumentKind::Other(other.to_owned())),
+        Some(other) => {
+            return Err(advised(
+                format!("`--type {other}` is no media type"),
+                "write spdx, cyclonedx or MEDIA/TYPE; what layerize itself writes needs no `--type`",
+            ));
+        }
+        None => attest::kind_of(&document),
+    };
+    let kind = kind.ok_or_else(|| attest::AttestError::Document {
+        path: path.to_owned(),
+        reason: "its kind is not known".to_owned(),
+    })?;
+    Ok((kind, document))
+}

@@ -1,0 +1,52 @@
+//! `layerize key`: keys that sign.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::attest::{self, KeyKind};
+
+use super::Outcome;
+use super::context::Context;
+
+/// Arguments of `layerize key`.
+#[derive(Debug, Args)]
+pub struct KeyArgs {
+    #[command(subcommand)]
+    command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make a key pair: PREFIX.key, for you alone and without passphrase, and PREFIX.pub
+    Generate {
+        /// Where the files go, without their extensions
+        prefix: PathBuf,
+        /// Kind of key
+        #[arg(long = "type", value_enum, default_value = "ed25519")]
+        kind: Kind,
+    },
+}
+
+/// Kinds of keys.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    /// Ed25519: equal documents have equal signatures
+    Ed25519,
+    /// ECDSA on P-256, the kind that cosign makes
+    P256,
+}
+
+/// Makes the files and prints their names.
+pub fn run(args: &KeyArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let KeyCommand::Generate { prefix, kind } = &args.command;
+    let kind = match kind {
+        Kind::Ed25519 => KeyKind::Ed25519,
+        Kind::P256 => KeyKind::P256,
+    };
+    let (private, public) = attest::generate(kind, prefix)?;
+    for path in [private, public] {
+        context.ui.data(&path.display().to_string())?;
+    }
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,34 @@
+//! `layerize provenance`: how an image was made, as an in-toto statement with SLSA v1 provenance.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Outcome;
+use super::attest::{of_one_image, output};
+use super::build::BuildFlags;
+use super::context::Context;
+use super::images::ImageFlags;
+
+/// Arguments of `layerize provenance`.
+#[derive(Debug, Args)]
+pub struct ProvenanceArgs {
+    /// An image of the spec, or store paths that together make one
+    targets: Vec<String>,
+    /// Where to write it [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    image: ImageFlags,
+    #[command(flatten)]
+    flags: BuildFlags,
+}
+
+/// Prints the statement.
+pub fn run(args: &ProvenanceArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let document = of_one_image(&args.targets, &args.image, &args.flags, context, |subject| {
+        subject.provenance()
+    })?;
+    output(&document, args.output.as_deref(), context)?;
+    Ok(Outcome::Done)
+}

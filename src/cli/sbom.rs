@@ -1,0 +1,68 @@
+//! `layerize sbom`: the bill of materials of an image.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::attest::{self, SbomFormat};
+
+use super::Outcome;
+use super::attest::{finished, of_one_image, output, partial};
+use super::build::BuildFlags;
+use super::context::Context;
+use super::images::ImageFlags;
+
+/// Arguments of `layerize sbom`.
+#[derive(Debug, Args)]
+pub struct SbomArgs {
+    /// An image of the spec or store paths (exact), or a finished image named as for `inspect` (what its annotations
+    /// tell)
+    targets: Vec<String>,
+    /// Form of the document
+    #[arg(long, value_enum, default_value = "spdx")]
+    format: Format,
+    /// Where to write it [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    image: ImageFlags,
+    #[command(flatten)]
+    flags: BuildFlags,
+}
+
+/// Forms of a bill of materials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// SPDX 2.3, JSON
+    Spdx,
+    /// CycloneDX 1.6, JSON
+    Cyclonedx,
+}
+
+impl From<Format> for SbomFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Spdx => Self::Spdx,
+            Format::Cyclonedx => Self::CycloneDx,
+        }
+    }
+}
+
+/// Prints the document.
+pub fn run(args: &SbomArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let format = args.format.into();
+    let document = match finished(&args.targets) {
+        Some(source) => {
+            let inventory = partial(source, args.image.platform(), context)?;
+            context
+                .ui
+                .note("This is what the image's annotations tell; `layerize sbom TARGET` knows all of it.");
+            attest::sbom(&inventory, format)
+        }
+        None => of_one_image(&args.targets, &args.image, &args.flags, context, |subject| {
+            subject.sbom(format)
+        })?,
+    };
+    output(&document, args.output.as_deref(), context)?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,480 @@
+//! Bills of materials, provenance and signatures: made, attached, checked, and judged by the official validators.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use layerize::digest::Digest;
+use serde_json::Value;
+
+use crate::support::{Place, have, peer};
+
+/// An image of files, for which nothing is built.
+fn with_files() -> Place {
+    let place = Place::new();
+    place.write("conf/app.conf", "conf\n").write(
+        "layerize.toml",
+        "[package.data]\nversion = \"1.2\"\nsource = \"conf\"\n\n[image.\"team/app\"]\ncontents = [\"data\"]\n",
+    );
+    place
+}
+
+fn json(bytes: impl AsRef<[u8]>) -> Value {
+    serde_json::from_slice(bytes.as_ref()).unwrap()
+}
+
+fn read(place: &Place, path: &str) -> Vec<u8> {
+    fs::read(place.project.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn digest_of(line: &str) -> &str {
+    line.split(' ').next().unwrap()
+}
+
+#[expect(clippy::disallowed_methods, reason = "where scripts/setup keeps the validators")]
+fn venv() -> Option<PathBuf> {
+    let of = |name| std::env::var_os(name).map(PathBuf::from);
+    let venv = of("LAYERIZE_TEST_VENV").or_else(|| {
+        let cache = of("XDG_CACHE_HOME").or_else(|| Some(of("HOME")?.join(".cache")))?;
+        Some(cache.join("layerize-tests/venv"))
+    })?;
+    let probe = "import cyclonedx, spdx_tools, in_toto_attestation, securesystemslib";
+    have(venv.join("bin/python").to_str()?, &["-c", probe]).then_some(venv)
+}
+
+/// The official validators, and the other implementations of package URLs and DSSE.
+const VALIDATE: &str = r#"
+import base64, json, sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from google.protobuf import json_format
+from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
+from in_toto_attestation.v1 import statement_pb2
+from in_toto_attestation.v1.statement import Statement
+from packageurl import PackageURL
+from spdx_tools.spdx.parser.parse_anything import parse_file
+from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
+def purls(value):
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in ("purl", "referenceLocator"):
+                yield inner
+            yield from purls(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from purls(inner)
+
+def dsse(bundle, public):
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    from securesystemslib.dsse import Envelope
+    from securesystemslib.signer import SSlibKey
+    key = SSlibKey.from_crypto(load_pem_public_key(open(public, "rb").read()))
+    envelope = json.load(open(bundle))["dsseEnvelope"]
+    for signature in envelope["signatures"]:
+        signature["keyid"] = key.keyid
+    Envelope.from_dict(envelope).verify([key], 1)
+
+kind, path = sys.argv[1:3]
+document = json.load(open(path))
+if kind == "spdx":
+    messages = validate_full_spdx_document(parse_file(path))
+    assert not messages, [message.validation_message for message in messages]
+elif kind == "cyclonedx":
+    error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(path).read())
+    assert error is None, error
+elif kind == "provenance":
+    statement = json_format.ParseDict(document, statement_pb2.Statement())
+    Statement.copy_from_pb(statement).validate()
+    predicate = json_format.ParseDict(document["predicate"], provenance_pb2.Provenance())
+    assert predicate.build_definition.build_type and predicate.run_details.builder.id
+elif kind == "dsse":
+    dsse(path, sys.argv[3])
+found = list(purls(document))
+assert kind in ("provenance", "dsse") or found
+for purl in found:
+    assert PackageURL.from_string(purl).to_string() == purl, purl
+"#;
+
+/// Has a file judged; the file's name must end in one of the suffixes that `build --beside` gives.
+fn validate(place: &Place, kind: &str, args: &[&str]) {
+    if let Some(venv) = venv() {
+        let mut python = Command::new(venv.join("bin/python"));
+        peer(
+            python
+                .args(["-c", VALIDATE, kind])
+                .args(args)
+                .current_dir(&place.project),
+        );
+    }
+}
+
+#[test]
+fn documents_are_attached_or_beside_and_no_digest_knows_of_them() {
+    let place = with_files();
+    let plain = place.run(&["build", "-o", "oci:plain:v1"]).success();
+    let digest = digest_of(plain.line()).to_owned();
+    let documents = ["--sbom", "spdx,cyclonedx", "--provenance"];
+    let everything = [
+        &["build", "-o", "oci:layout:v1", "--attach", "--beside"][..],
+        &documents,
+    ]
+    .concat();
+    let built = place.run(&everything).success();
+    let lines: Vec<&str> = built.stdout.lines().collect();
+    assert_eq!(lines.len(), 4, "{}", built.stdout);
+    assert_eq!(digest_of(lines[0]), digest, "the documents changed the image");
+    for (suffix, kind) in [
+        ("spdx", "application/spdx+json"),
+        ("cdx", "application/vnd.cyclonedx+json"),
+        ("provenance", "application/vnd.in-toto+json"),
+    ] {
+        let document = read(&place, &format!("app.{suffix}.json"));
+        let blob = format!("layout/blobs/sha256/{}", Digest::of(&document).hex());
+        assert_eq!(read(&place, &blob), document, "the very bytes are attached");
+        assert!(lines.iter().any(|line| line.contains(kind)), "{}", built.stdout);
+        assert!(String::from_utf8(document).unwrap().contains(&digest[7..]));
+        let validator = if suffix == "cdx" { "cyclonedx" } else { suffix };
+        validate(&place, validator, &[&format!("app.{suffix}.json")]);
+    }
+    // A second time nothing changes, and the layout still holds one image.
+    let index = read(&place, "layout/index.json");
+    place.run(&everything).success();
+    assert!(read(&place, "layout/index.json") == index, "the layout changed");
+    let inspected = place.run(&["inspect", "--json", "oci:layout"]).success();
+    assert_eq!(json(inspected.stdout)["digest"], digest.as_str());
+    place.run(&["verify", "oci:layout"]).success();
+    // The same documents come of the same image elsewhere, on a day that is said to be another.
+    let elsewhere = with_files();
+    elsewhere.run(&[&["build"][..], &documents].concat()).success();
+    assert!(elsewhere.project.join("app.tar").exists());
+    for suffix in ["spdx", "cdx", "provenance"] {
+        let name = format!("app.{suffix}.json");
+        assert_eq!(read(&elsewhere, &name), read(&place, &name), "{name}");
+    }
+}
+
+#[test]
+fn other_tools_still_read_a_layout_with_documents() {
+    let place = with_files();
+    let build = ["build", "-o", "oci:layout:v1", "--attach", "--sbom", "spdx"];
+    let built = place.run(&build).success();
+    let digest = digest_of(built.stdout.lines().next().unwrap()).to_owned();
+    let artifact = digest_of(built.stdout.lines().nth(1).unwrap()).to_owned();
+    let run = |program: &str, args: &[&str]| peer(Command::new(program).args(args).current_dir(&place.project));
+    if have("skopeo", &["--version"]) {
+        let seen = run("skopeo", &["inspect", "--format", "{{.Digest}}", "oci:layout:v1"]);
+        assert_eq!(seen.stdout.trim(), digest);
+        run("skopeo", &["copy", "--insecure-policy", "oci:layout:v1", "oci:copy:v1"]);
+    }
+    if have("umoci", &["--version"]) {
+        let listed = run("umoci", &["list", "--layout", "layout"]);
+        assert!(listed.stdout.lines().any(|line| line == "v1"), "{}", listed.stdout);
+        run("umoci", &["stat", "--image", "layout:v1"]);
+        run("umoci", &["gc", "--layout", "layout"]);
+        let kept = place.project.join("layout/blobs/sha256").join(&artifact[7..]);
+        assert!(kept.exists(), "umoci takes the artifact for garbage");
+    }
+    // What finds artifacts without reading all of an index reads the list under the fallback tag.
+    let index = json(read(&place, "layout/index.json"));
+    let tag = format!("sha256-{}", &digest[7..]);
+    let entries = index["manifests"].as_array().unwrap();
+    let list = entries
+        .iter()
+        .find(|entry| entry["annotations"]["org.opencontainers.image.ref.name"] == tag.as_str())
+        .unwrap();
+    let list = json(read(
+        &place,
+        &format!("layout/blobs/{}", list["digest"].as_str().unwrap().replace(':', "/")),
+    ));
+    assert_eq!(list["manifests"].as_array().unwrap().len(), 1);
+    assert_eq!(list["manifests"][0]["digest"], artifact.as_str());
+    assert_eq!(list["manifests"][0]["artifactType"], "application/spdx+json");
+}
+
+/// Debian packages at their store paths, and laid out at `/`.
+#[test]
+fn documents_list_exactly_the_closure() {
+    let place = Place::new();
+    place.write(
+        "layerize.toml",
+        "[image.tool]\ncontents = [\"deb:gzip\"]\n\n[image.rooted]\nroot = [\"deb:gzip\"]\n",
+    );
+    place
+        .run(&["build", "--quiet", "--sbom", "spdx,cyclonedx", "--provenance"])
+        .success();
+    let closure = place.run(&["closure", "tool"]).success().stdout;
+    let closure: BTreeSet<&str> = closure.lines().filter_map(|line| line.split('\t').next()).collect();
+    assert!(closure.len() > 1, "gzip needs the C library: {closure:?}");
+    let components = |document: &Value, key: &str| -> BTreeSet<String> {
+        let components = document["components"].as_array().unwrap().iter();
+        components
+            .map(|component| component[key].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let tool = json(read(&place, "tool.cdx.json"));
+    let listed = components(&tool, "bom-ref");
+    assert_eq!(listed.iter().map(String::as_str).collect::<BTreeSet<_>>(), closure);
+    let spdx = json(read(&place, "tool.spdx.json"));
+    let packages = spdx["packages"].as_array().unwrap().iter();
+    let installed: BTreeSet<&str> = packages
+        .filter(|package| package["primaryPackagePurpose"] == "INSTALL")
+        .map(|package| package["comment"].as_str().unwrap().split(';').next().unwrap())
+        .collect();
+    assert_eq!(installed, closure);
+    let gzip = tool["components"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|found| found["name"] == "gzip")
+        .unwrap();
+    let purl = gzip["purl"].as_str().unwrap();
+    assert!(
+        purl.starts_with("pkg:deb/debian/gzip@") && purl.contains("?arch="),
+        "{purl}"
+    );
+    assert_eq!(gzip["externalReferences"][0]["hashes"][0]["alg"], "SHA-256");
+    let needs = tool["dependencies"].as_array().unwrap().iter();
+    let needs: Vec<&Value> = needs.filter(|found| found["ref"] == gzip["bom-ref"]).collect();
+    assert!(needs[0]["dependsOn"].to_string().contains("-libc6-"), "{needs:?}");
+
+    // At `/` the image itself says which packages it holds.
+    let inspected = json(place.run(&["inspect", "--json", "rooted.tar"]).success().stdout);
+    let layers = inspected["layers"].as_array().unwrap().iter();
+    let packages: BTreeSet<String> = layers
+        .filter_map(|layer| layer["annotations"]["dev.layerize.packages"].as_str())
+        .flat_map(|text| text.split(' '))
+        .map(str::to_owned)
+        .collect();
+    let rooted = json(read(&place, "rooted.cdx.json"));
+    let listed: BTreeSet<String> = rooted["components"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|found| {
+            format!(
+                "{}={}",
+                found["name"].as_str().unwrap(),
+                found["version"].as_str().unwrap()
+            )
+        })
+        .collect();
+    assert_eq!(listed, packages);
+    for image in ["tool", "rooted"] {
+        validate(&place, "spdx", &[&format!("{image}.spdx.json")]);
+        validate(&place, "cyclonedx", &[&format!("{image}.cdx.json")]);
+        validate(&place, "provenance", &[&format!("{image}.provenance.json")]);
+    }
+    // Every locked package that the image takes in is a dependency of its provenance.
+    let provenance = String::from_utf8(read(&place, "tool.provenance.json")).unwrap();
+    let hashes = tool["components"].as_array().unwrap().iter();
+    for hash in hashes.map(|found| &found["externalReferences"][0]["hashes"][0]["content"]) {
+        assert!(provenance.contains(hash.as_str().unwrap()));
+    }
+    // What a finished image tells is less, says so, and is valid too.
+    for (format, suffix) in [("spdx", "spdx"), ("cyclonedx", "cdx")] {
+        let name = format!("partial.{suffix}.json");
+        place
+            .run(&["sbom", "tool.tar", "--format", format, "-o", &name])
+            .success()
+            .says(&["annotations"]);
+        validate(&place, format, &[&name]);
+    }
+    let partial = json(read(&place, "partial.cdx.json"));
+    assert_eq!(components(&partial, "bom-ref"), components(&tool, "bom-ref"));
+    assert_eq!(partial["compositions"][0]["aggregate"], "incomplete");
+    // An image of store paths knows its packages by what the store recorded.
+    let paths: Vec<&str> = closure.iter().copied().collect();
+    let args = [
+        &[
+            "sbom",
+            "--name",
+            "again",
+            "--format",
+            "cyclonedx",
+            "--entrypoint",
+            "gzip",
+        ][..],
+        &paths,
+    ]
+    .concat();
+    let again = json(place.run(&args).success().stdout);
+    assert_eq!(components(&again, "purl"), components(&tool, "purl"));
+}
+
+#[test]
+fn a_key_vouches_for_an_image_and_for_documents() {
+    let place = with_files();
+    place
+        .run(&[
+            "build",
+            "-q",
+            "-o",
+            "oci:layout:v1",
+            "--sbom",
+            "spdx",
+            "--provenance",
+            "--beside",
+        ])
+        .success();
+    for kind in ["ed25519", "p256"] {
+        let made = place.run(&["key", "generate", kind, "--type", kind]).success();
+        assert_eq!(made.stdout, format!("{kind}.key\n{kind}.pub\n"));
+    }
+    place
+        .run(&["key", "generate", "ed25519"])
+        .exits(2)
+        .says(&["there already"]);
+    let verify = |key: &str, more: &[&str]| {
+        place.run(&[&["verify-signature", "oci:layout:v1", "--key", key][..], more].concat())
+    };
+    let unsigned = verify("ed25519.pub", &[]).exits(1);
+    assert!(unsigned.stdout.contains("no bundle is attached"), "{}", unsigned.stdout);
+    for key in ["ed25519", "p256"] {
+        let private = format!("{key}.key");
+        place.run(&["sign", "oci:layout:v1", "--key", &private]).success();
+        let vouched = verify(&format!("{key}.pub"), &[]).success();
+        assert!(vouched.line().contains("https://sigstore.dev/cosign/sign/v1"));
+        for (file, kind) in [("app.spdx.json", "spdx"), ("app.provenance.json", "provenance")] {
+            let refused = verify(&format!("{key}.pub"), &["--type", kind]).exits(1);
+            assert!(refused.stdout.contains("it states"), "{}", refused.stdout);
+            let sign = ["sign", "oci:layout:v1", "--key", &private, "--predicate", file];
+            place.run(&sign).success();
+            verify(&format!("{key}.pub"), &["--type", kind, "-o", "statement.json"]).success();
+            let statement = json(read(&place, "statement.json"));
+            let document = json(read(&place, file));
+            match kind {
+                "spdx" => assert_eq!(statement["predicate"], document),
+                _ => assert_eq!(statement, document),
+            }
+        }
+        place
+            .run(&["sign", "oci:layout:v1", "--key", &private, "-o", "bundle.json"])
+            .success();
+        validate(&place, "dsse", &["bundle.json", &format!("{key}.pub")]);
+        let refused = verify("stranger.pub", &[]);
+        assert_eq!(refused.status, 2, "there is no such key");
+    }
+    // Signing again with Ed25519 adds nothing: the artifact is the same.
+    let index = read(&place, "layout/index.json");
+    place.run(&["sign", "oci:layout:v1", "--key", "ed25519.key"]).success();
+    assert!(read(&place, "layout/index.json") == index, "the layout changed");
+    place.run(&["inspect", "oci:layout"]).success();
+    place.run(&["verify", "oci:layout"]).success();
+}
+
+#[test]
+fn what_no_key_vouches_for_is_refused() {
+    let place = with_files();
+    place
+        .run(&["build", "-q", "-o", "oci:layout:v1", "-o", "app.tar", "--provenance"])
+        .success();
+    place.write("conf/app.conf", "other\n");
+    place.run(&["build", "-q", "-o", "oci:other:v1"]).success();
+    for name in ["own", "stranger"] {
+        place.run(&["key", "generate", name]).success();
+    }
+    // An archive holds no artifacts, but a bundle in a file speaks of any image.
+    place
+        .run(&["sign", "app.tar", "--key", "own.key"])
+        .exits(2)
+        .says(&["nothing can be attached", "-o FILE"]);
+    place
+        .run(&["sign", "app.tar", "--key", "own.key", "-o", "bundle.json"])
+        .success();
+    let verify = |source: &str, key: &str, bundle: &str| {
+        let ran = place.run(&["verify-signature", source, "--key", key, "--bundle", bundle]);
+        (ran.status, ran.stdout + &ran.stderr)
+    };
+    assert_eq!(verify("app.tar", "own.pub", "bundle.json").0, 0);
+    assert_eq!(
+        verify("oci:layout:v1", "own.pub", "bundle.json").0,
+        0,
+        "the same image elsewhere"
+    );
+    let tampered = |change: &dyn Fn(&mut Value)| {
+        let mut bundle = json(read(&place, "bundle.json"));
+        change(&mut bundle);
+        place.write("tampered.json", &bundle.to_string());
+    };
+    let expect = |(status, text): (i32, String), reason: &str| {
+        assert_eq!(status, 1, "{text}");
+        assert!(text.contains(reason), "`{reason}` is missing in {text}");
+    };
+    expect(
+        verify("app.tar", "stranger.pub", "bundle.json"),
+        "signed by another key",
+    );
+    expect(
+        verify("oci:other:v1", "own.pub", "bundle.json"),
+        "speaks of another image",
+    );
+    tampered(&|bundle| bundle["dsseEnvelope"]["payload"] = "e30=".into());
+    expect(verify("app.tar", "own.pub", "tampered.json"), "does not match");
+    tampered(&|bundle| bundle["dsseEnvelope"]["signatures"][0]["sig"] = "AAAA".into());
+    expect(verify("app.tar", "own.pub", "tampered.json"), "does not match");
+    place.write("tampered.json", "no JSON");
+    expect(verify("app.tar", "own.pub", "tampered.json"), "no bundle");
+    // Provenance of one image is not signed for another.
+    place
+        .run(&[
+            "sign",
+            "oci:other:v1",
+            "--key",
+            "own.key",
+            "--predicate",
+            "app.provenance.json",
+        ])
+        .exits(2)
+        .says(&["does not speak of"]);
+    // A bundle that was changed in its place is no longer the blob that its artifact names.
+    let signed = place.run(&["sign", "oci:layout:v1", "--key", "own.key"]).success();
+    let artifact = format!("layout/blobs/sha256/{}", &digest_of(signed.line())[7..]);
+    let blob = json(read(&place, &artifact))["layers"][0]["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let blob = place.project.join(format!("layout/blobs/{}", blob.replace(':', "/")));
+    let text = fs::read_to_string(&blob).unwrap().replace("\"sig\":\"", "\"sig\":\"A");
+    fs::write(&blob, text).unwrap();
+    place
+        .run(&["verify-signature", "oci:layout:v1", "--key", "own.pub"])
+        .exits(2)
+        .says(&["a bundle"]);
+}
+
+#[test]
+fn what_cannot_hold_documents_is_said_before_anything_is_built() {
+    let place = with_files();
+    for (args, texts) in [
+        (&["build", "--attach"][..], &["nothing to attach", "--sbom spdx"][..]),
+        (
+            &["build", "--attach", "--sbom", "spdx"],
+            &["NAME.tar is none", "oci:DIR"],
+        ),
+        (
+            &["build", "--attach", "--provenance", "-o", "x.tar"],
+            &["nothing can be attached", "x.tar"],
+        ),
+        (&["attach", "x.tar", "file"], &["nothing can be attached"]),
+    ] {
+        place.run(args).exits(2).says(texts);
+    }
+    assert!(!Path::new(&place.project.join("x.tar")).exists());
+    place.run(&["build", "-q", "-o", "oci:layout:v1"]).success();
+    place.write("note.txt", "a note");
+    place
+        .run(&["attach", "oci:layout:v1", "note.txt"])
+        .exits(2)
+        .says(&["its kind is not known", "--type"]);
+    let attached = place
+        .run(&["attach", "oci:layout:v1", "note.txt", "--type", "text/plain"])
+        .success();
+    assert!(
+        attached.line().contains(" text/plain oci:layout:v1"),
+        "{}",
+        attached.stdout
+    );
+    place.run(&["inspect", "oci:layout"]).success();
+}
