@@ -24,6 +24,10 @@ pub struct Config {
     pub debian_mirrors: Vec<String>,
     /// `[debian] snapshots`: asked for versions that the mirrors no longer carry.
     pub debian_snapshots: Vec<String>,
+    /// `[nix] caches`: binary caches that store paths are fetched from.
+    pub nix_caches: Vec<String>,
+    /// `[nix] trusted-keys`: whose signatures of store paths are believed, `NAME:BASE64`.
+    pub nix_trusted_keys: Vec<String>,
     /// `[cache] max-size` in bytes.
     pub cache_max_size: u64,
 }
@@ -39,7 +43,15 @@ impl Default for Config {
 struct File {
     store: Option<PathBuf>,
     debian: Debian,
+    nix: Nix,
     cache: Cache,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct Nix {
+    caches: Vec<String>,
+    trusted_keys: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -75,7 +87,7 @@ impl Config {
                     path.display(),
                     error.to_string().trim_end()
                 ),
-                "known are: store, [debian] mirrors and snapshots, [cache] max-size",
+                "known are: store, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size",
             )
         })?;
         Ok(file.into_config())
@@ -88,6 +100,8 @@ impl File {
             store: self.store,
             debian_mirrors: self.debian.mirrors,
             debian_snapshots: self.debian.snapshots,
+            nix_caches: self.nix.caches,
+            nix_trusted_keys: self.nix.trusted_keys,
             cache_max_size: self.cache.max_size.unwrap_or(DEFAULT_CACHE_BYTES),
         }
     }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io;
 
 use crate::audit::AuditError;
+use crate::binary_cache::{CacheError, KeyError};
 use crate::build::BuildError;
 use crate::fetch::{FetchError, UnpackError};
 use crate::image::ImageError;
@@ -87,8 +88,10 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
             first_help!(
                 AuditError,
                 BuildError,
+                CacheError,
                 FetchError,
                 ImageError,
+                KeyError,
                 LayerError,
                 NarError,
                 ParseCompressionError,

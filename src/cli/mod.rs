@@ -33,6 +33,7 @@ mod schema;
 mod shell;
 mod sinks;
 mod store;
+mod store_copy;
 mod text;
 mod ui;
 mod verify;
