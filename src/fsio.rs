@@ -170,6 +170,12 @@ impl AtomicFile {
         sync_parent(&self.path)
     }
 
+    /// As [`publish`](Self::publish) under a name in the same directory that depends on what was written.
+    pub fn publish_as(mut self, path: &Path) -> Result<(), PathError> {
+        path.clone_into(&mut self.path);
+        self.publish()
+    }
+
     /// As [`publish`](Self::publish) without waiting for the disk: for caches that verify what they read.
     pub fn publish_unsynced(mut self) -> Result<(), PathError> {
         self.rename()

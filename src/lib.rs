@@ -18,6 +18,7 @@
 //! | [`plan`] | spec and lock → derivations in order; pure | digest spec store_path |
 //! | [`root`] | a root file system composed of packages' trees | digest fsio |
 //! | [`fetch`] | downloads, archives, Debian packages | digest event fsio nar store store_path spec plan root |
+//! | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio nar store_path store closure fetch |
 //! | [`build`] | realise derivations: schedule, sandbox, scan, register | digest event fsio store_path store closure spec plan root fetch |
 //! | [`layer`] | partition, tar, compression, layer cache | digest event fsio nar store_path closure oci |
 //! | [`image`] | config, manifest and layers as one value | digest event fsio store_path closure root oci layer spec |
@@ -30,6 +31,7 @@
 
 pub mod attest;
 pub mod audit;
+pub mod binary_cache;
 pub mod build;
 pub mod cli;
 pub mod closure;

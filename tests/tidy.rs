@@ -23,6 +23,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("plan", "digest spec store_path"),
     ("root", "digest fsio"),
     ("fetch", "digest event fsio nar store store_path spec plan root"),
+    ("binary_cache", "digest event fsio nar store_path store closure fetch"),
     (
         "build",
         "digest event fsio store_path store closure spec plan root fetch",

@@ -27,6 +27,10 @@ pub struct Config {
     pub debian_mirrors: Vec<String>,
     /// `[debian] snapshots`: asked for versions that the mirrors no longer carry.
     pub debian_snapshots: Vec<String>,
+    /// `[nix] caches`: binary caches that store paths are fetched from.
+    pub nix_caches: Vec<String>,
+    /// `[nix] trusted-keys`: whose signatures of store paths are believed, `NAME:BASE64`.
+    pub nix_trusted_keys: Vec<String>,
     /// `[cache] max-size` in bytes.
     pub cache_max_size: u64,
     /// `[registries."HOST"]`: how single registries are reached.
@@ -44,6 +48,7 @@ impl Default for Config {
 struct File {
     store: Option<PathBuf>,
     debian: Debian,
+    nix: Nix,
     cache: Cache,
     registries: BTreeMap<String, Registry>,
 }
@@ -57,6 +62,13 @@ struct Registry {
     ca_file: Option<PathBuf>,
     client_cert: Option<PathBuf>,
     client_key: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct Nix {
+    caches: Vec<String>,
+    trusted_keys: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -92,8 +104,8 @@ impl Config {
                     path.display(),
                     error.to_string().trim_end()
                 ),
-                "known are: store, [debian] mirrors and snapshots, [cache] max-size, [registries.\"HOST\"] mirrors, \
-                 plain-http, credentials-over-http, ca-file, client-cert and client-key",
+                "known are: store, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, \
+                 [registries.\"HOST\"] mirrors, plain-http, credentials-over-http, ca-file, client-cert and client-key",
             )
         })?;
         let dir = path.parent().unwrap_or(Path::new("."));
@@ -133,6 +145,8 @@ impl File {
             store: self.store,
             debian_mirrors: self.debian.mirrors,
             debian_snapshots: self.debian.snapshots,
+            nix_caches: self.nix.caches,
+            nix_trusted_keys: self.nix.trusted_keys,
             cache_max_size: self.cache.max_size.unwrap_or(DEFAULT_CACHE_BYTES),
         }
     }

@@ -7,6 +7,7 @@ use std::io;
 
 use crate::attest::AttestError;
 use crate::audit::AuditError;
+use crate::binary_cache::{CacheError, KeyError};
 use crate::build::BuildError;
 use crate::fetch::{FetchError, UnpackError};
 use crate::image::ImageError;
@@ -89,8 +90,10 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 AttestError,
                 AuditError,
                 BuildError,
+                CacheError,
                 FetchError,
                 ImageError,
+                KeyError,
                 LayerError,
                 NarError,
                 ParseCompressionError,

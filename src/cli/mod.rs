@@ -40,6 +40,7 @@ mod shell;
 mod sign;
 mod sinks;
 mod store;
+mod store_copy;
 mod text;
 mod ui;
 mod verify;

@@ -1,4 +1,4 @@
-//! `layerize store`: add, info, ls, verify, gc, roots.
+//! `layerize store`: add, info, ls, verify, gc, roots, and the verbs of binary caches ([`super::store_copy`]).
 
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use crate::store_path::{StoreDir, StorePath};
 use super::Outcome;
 use super::context::Context;
 use super::error::advised;
+use super::store_copy::{self, CopyArgs, KeyCommand, SignArgs};
 use super::text::size;
 
 /// Arguments of `layerize store`.
@@ -59,10 +60,23 @@ enum StoreCommand {
     },
     /// List what the garbage collector keeps, and why
     Roots,
+    /// Copy closures from a binary cache into the store, or from the store to a binary cache
+    Copy(CopyArgs),
+    /// Sign store paths; the signatures are kept and go with every copy
+    Sign(SignArgs),
+    /// Make keys that sign store paths
+    #[command(subcommand)]
+    Key(KeyCommand),
 }
 
 /// Does what the subcommand says.
 pub fn run(args: &StoreArgs, context: &Context) -> anyhow::Result<Outcome> {
+    match &args.command {
+        StoreCommand::Copy(args) => return store_copy::copy(args, context),
+        StoreCommand::Sign(args) => return store_copy::sign(args, context),
+        StoreCommand::Key(command) => return store_copy::key(command, context),
+        _ => {}
+    }
     let store = context.store()?;
     match &args.command {
         StoreCommand::Add { paths, name, flat } => add(&store, paths, name.as_deref(), *flat, context),
@@ -71,6 +85,7 @@ pub fn run(args: &StoreArgs, context: &Context) -> anyhow::Result<Outcome> {
         StoreCommand::Verify { no_contents } => verify(&store, !no_contents, context),
         StoreCommand::Gc { dry_run } => gc(&store, *dry_run, context),
         StoreCommand::Roots => roots(&store, context),
+        StoreCommand::Copy(_) | StoreCommand::Sign(_) | StoreCommand::Key(_) => unreachable!("done above"),
     }
 }
 

@@ -236,10 +236,10 @@ pub(super) fn expected(download: &Download) -> Expected {
 }
 
 /// Does `work` for every item on a few threads; the results in the items' order, or the first error in it.
-pub(super) fn parallel<T: Sync, R: Send>(
+pub(crate) fn parallel<T: Sync, R: Send, E: Send>(
     items: &[T],
-    work: impl Fn(&T) -> Result<R, FetchError> + Sync,
-) -> Result<Vec<R>, FetchError> {
+    work: impl Fn(&T) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
     let results = Mutex::new(BTreeMap::new());

@@ -12,14 +12,16 @@ mod error;
 pub mod local;
 mod resolve;
 #[cfg(test)]
-mod testing;
-mod transfer;
+pub(crate) mod testing;
+pub(crate) mod transfer;
 mod unpack;
 
 pub use debian::{AptSources, unpack_deb, unpack_deb_source};
 pub use download::fetch;
+pub(crate) use download::parallel;
 pub use error::FetchError;
 pub use resolve::{Update, resolve};
+pub(crate) use unpack::compression::Compression as ArchiveCompression;
 pub use unpack::{UnpackError, unpack_archive};
 
 /// What the machine's user configured for downloads. The environment is read by `cli` alone.

@@ -7,45 +7,64 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// What the server answers.
-pub(super) struct Reply(Vec<u8>);
+pub(crate) struct Reply(Vec<u8>);
 
 impl Reply {
-    pub(super) fn ok(body: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn ok(body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
         Self::cut(body, body.len())
     }
 
     /// An answer that announces more bytes than it has.
-    pub(super) fn cut(body: impl AsRef<[u8]>, announced: usize) -> Self {
+    pub(crate) fn cut(body: impl AsRef<[u8]>, announced: usize) -> Self {
         let mut reply =
             format!("HTTP/1.1 200 OK\r\nContent-Length: {announced}\r\nConnection: close\r\n\r\n").into_bytes();
         reply.extend_from_slice(body.as_ref());
         Self(reply)
     }
 
-    pub(super) fn status(status: u16) -> Self {
+    /// The bytes of `body` from `start` on, all of which are announced and `sent` of which are sent.
+    pub(crate) fn partial(body: &[u8], start: usize, sent: usize) -> Self {
+        let (rest, total) = (&body[start..], body.len());
+        let mut reply = format!(
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {start}-{}/{total}\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n",
+            total - 1,
+            rest.len()
+        )
+        .into_bytes();
+        reply.extend_from_slice(&rest[..sent.min(rest.len())]);
+        Self(reply)
+    }
+
+    pub(crate) fn status(status: u16) -> Self {
         Self(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes())
     }
 
-    pub(super) fn redirect(to: &str) -> Self {
+    pub(crate) fn redirect(to: &str) -> Self {
         let reply = format!("HTTP/1.1 302 X\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         Self(reply.into_bytes())
     }
 }
 
 /// A web server that lives as long as the test's process.
-pub(super) struct Server {
+pub(crate) struct Server {
     port: u16,
     requests: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
 impl Server {
-    pub(super) fn start(answer: impl Fn(&str) -> Reply + Send + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&str) -> Reply + Send + 'static) -> Self {
         Self::start_counting(move |path, _| answer(path))
     }
 
     /// `answer` gets the path and how often it was asked for before.
-    pub(super) fn start_counting(answer: impl Fn(&str, usize) -> Reply + Send + 'static) -> Self {
+    pub(crate) fn start_counting(answer: impl Fn(&str, usize) -> Reply + Send + 'static) -> Self {
+        Self::start_ranged(move |path, count, _| answer(path, count))
+    }
+
+    /// `answer` gets the position at which the wanted range begins, too: 0 where no range is wanted.
+    pub(crate) fn start_ranged(answer: impl Fn(&str, usize, usize) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let requests = Arc::new(Mutex::new(BTreeMap::new()));
@@ -59,10 +78,14 @@ impl Server {
                     continue;
                 }
                 let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+                let mut start = 0;
                 while line.trim() != "" {
                     line.clear();
                     if reader.read_line(&mut line).is_err() {
                         break;
+                    }
+                    if let Some(range) = line.to_ascii_lowercase().strip_prefix("range: bytes=") {
+                        start = range.trim().trim_end_matches('-').parse().unwrap();
                     }
                 }
                 let count = {
@@ -72,17 +95,17 @@ impl Server {
                     *count - 1
                 };
                 // A client that went away is no failure of the test.
-                let _ = stream.write_all(&answer(&path, count).0);
+                let _ = stream.write_all(&answer(&path, count, start).0);
             }
         });
         Self { port, requests }
     }
 
-    pub(super) fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    pub(super) fn requests(&self, path: &str) -> usize {
+    pub(crate) fn requests(&self, path: &str) -> usize {
         self.requests.lock().unwrap().get(path).copied().unwrap_or(0)
     }
 }

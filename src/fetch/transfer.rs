@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use reqwest::blocking::{Client, Response};
+use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{StatusCode, Url, redirect};
 
 use super::FetchError;
@@ -29,7 +30,7 @@ const BACKOFF: Duration = Duration::from_millis(500);
 
 /// Something that can be fetched from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Address {
+pub(crate) enum Address {
     /// A file of this machine.
     Local(PathBuf),
     /// `http:` or `https:`.
@@ -38,7 +39,7 @@ pub(super) enum Address {
 
 impl Address {
     /// Parses the address of a file: `file:`, `http:` or `https:`.
-    pub(super) fn parse(text: &str) -> Result<Self, FetchError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, FetchError> {
         let wrong = |reason| FetchError::Address {
             url: text.to_owned(),
             reason,
@@ -56,7 +57,7 @@ impl Address {
     }
 
     /// Joins a mirror (a directory, or an address of one) and a path below it.
-    pub(super) fn below(mirror: &str, path: &str) -> Result<Self, FetchError> {
+    pub(crate) fn below(mirror: &str, path: &str) -> Result<Self, FetchError> {
         let is_safe = |part: &str| !matches!(part, "" | "." | "..");
         if !path.split('/').all(is_safe) {
             return Err(FetchError::Address {
@@ -80,12 +81,12 @@ impl Address {
     }
 
     /// Whether no network is needed.
-    pub(super) fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         matches!(self, Self::Local(_))
     }
 
     /// As the user would write it; a password in it is left out.
-    pub(super) fn display(&self) -> String {
+    pub(crate) fn display(&self) -> String {
         match self {
             Self::Local(path) => format!("file://{}", path.display()),
             Self::Http(url) => {
@@ -100,7 +101,7 @@ impl Address {
 }
 
 /// Opens addresses; keeps connections.
-pub(super) struct Transfer {
+pub(crate) struct Transfer {
     client: OnceLock<Result<Client, String>>,
     plain: OnceLock<Result<Client, String>>,
     backoff: Duration,
@@ -108,7 +109,7 @@ pub(super) struct Transfer {
 
 impl Transfer {
     /// No connection is made yet.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             client: OnceLock::new(),
             plain: OnceLock::new(),
@@ -116,18 +117,53 @@ impl Transfer {
         }
     }
 
+    /// One that does not wait long between attempts.
+    #[cfg(test)]
+    pub(crate) fn impatient() -> Self {
+        Self {
+            backoff: Duration::from_millis(1),
+            ..Self::new()
+        }
+    }
+
     /// Hands the bytes behind `address` to `receive`, again where that failed for a reason that may pass (no
     /// connection, no progress, an overloaded server).
-    pub(super) fn with<T>(
+    pub(crate) fn with<T>(
         &self,
         address: &Address,
         mut receive: impl FnMut(&mut dyn Read) -> Result<T, FetchError>,
     ) -> Result<T, FetchError> {
+        self.attempts(address, || {
+            self.open(address).and_then(|mut content| receive(&mut content))
+        })
+    }
+
+    /// As [`with`](Self::with) for the bytes from a position on. `position` is asked before each attempt; `receive`
+    /// is told where its bytes begin: there, or at 0 where the server does not do ranges (RFC 9110, section 14).
+    pub(crate) fn resume<T>(
+        &self,
+        address: &Address,
+        position: impl Fn() -> u64,
+        mut receive: impl FnMut(u64, &mut dyn Read) -> Result<T, FetchError>,
+    ) -> Result<T, FetchError> {
+        self.attempts(address, || match (address, position()) {
+            (Address::Http(url), position @ 1..) => {
+                let (start, mut content) = self.get(url, &address.display(), position)?;
+                receive(start, &mut content)
+            }
+            _ => self.open(address).and_then(|mut content| receive(0, &mut content)),
+        })
+    }
+
+    fn attempts<T>(
+        &self,
+        address: &Address,
+        mut attempt_once: impl FnMut() -> Result<T, FetchError>,
+    ) -> Result<T, FetchError> {
         let mut pause = self.backoff;
         let mut attempt = 1;
         loop {
-            let result = self.open(address).and_then(|mut content| receive(&mut content));
-            match result {
+            match attempt_once() {
                 Err(error) if attempt < ATTEMPTS && !address.is_local() && may_pass(&error) => {}
                 result => return result,
             }
@@ -150,18 +186,25 @@ impl Transfer {
                 }
                 Err(error) => Err(error).context("open", path)?,
             },
-            Address::Http(url) => self.get(url, &address.display()),
+            Address::Http(url) => Ok(self.get(url, &address.display(), 0)?.1),
         }
     }
 
-    fn get(&self, url: &Url, shown: &str) -> Result<Box<dyn Read>, FetchError> {
-        let response = self.client(url, shown)?.get(url.clone()).send();
-        let response = response.map_err(|error| FetchError::Unreachable {
+    /// The bytes from `position` on, or all where the server gives all: where they begin, and they.
+    fn get(&self, url: &Url, shown: &str, position: u64) -> Result<(u64, Box<dyn Read>), FetchError> {
+        let mut request = self.client(url, shown)?.get(url.clone());
+        if position > 0 {
+            request = request.header(RANGE, format!("bytes={position}-"));
+        }
+        let response = request.send().map_err(|error| FetchError::Unreachable {
             url: shown.to_owned(),
             source: Box::new(error.without_url()),
         })?;
         match response.status() {
-            StatusCode::OK => Ok(Box::new(Body(response))),
+            StatusCode::OK => Ok((0, Box::new(Body(response)))),
+            StatusCode::PARTIAL_CONTENT if begins_at(&response, position) => Ok((position, Box::new(Body(response)))),
+            // What is there already is not the beginning of what the server has.
+            StatusCode::RANGE_NOT_SATISFIABLE if position > 0 => self.get(url, shown, 0),
             StatusCode::NOT_FOUND | StatusCode::GONE => Err(FetchError::NotFound { url: shown.to_owned() }),
             status => Err(FetchError::Status {
                 url: shown.to_owned(),
@@ -187,6 +230,16 @@ impl Transfer {
             Err(message) => Err(unreachable(message)),
         }
     }
+}
+
+/// Whether a partial answer begins where it was asked to (`Content-Range: bytes START-END/SIZE`).
+fn begins_at(response: &Response, position: u64) -> bool {
+    let range = response
+        .headers()
+        .get(CONTENT_RANGE)
+        .and_then(|value| value.to_str().ok());
+    let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+    start == Some(position)
 }
 
 /// A response's body, its errors without the address (the caller names it).

@@ -14,6 +14,7 @@ use super::canonical::{canonicalise, seal};
 use super::database::{Addressing, Registration};
 use super::error::StoreError;
 use super::evidence::Evidence;
+use super::import::Attestation;
 use super::inspect::{Inspection, inspect};
 use super::modulo::{rewrite_file, rewrite_symlink};
 use super::session::Session;
@@ -34,7 +35,7 @@ impl Store {
         check_name(name)?;
         self.check_writable()?;
         let (hash, _) = nar::hash(source)?;
-        let path = content_addressed(&StoreDir::layerize(), name, &hash, &BTreeSet::new(), false)?;
+        let path = content_addressed(&self.store_dir, name, &hash, &BTreeSet::new(), false)?;
         if let Some(info) = self.info(&path)? {
             return Ok(info);
         }
@@ -46,7 +47,7 @@ impl Store {
         canonicalise(&tree)?;
         // What counts is the copy: the source may have changed meanwhile.
         let inspection = inspect(&tree, [], None)?;
-        let path = content_addressed(&StoreDir::layerize(), name, &inspection.hash, &BTreeSet::new(), false)?;
+        let path = content_addressed(&self.store_dir, name, &inspection.hash, &BTreeSet::new(), false)?;
         let addressing = Addressing::Tree(inspection.hash);
         let new = plain_registration(path, &inspection, addressing);
         self.publish(&tree, new, inspection.entries)
@@ -55,7 +56,7 @@ impl Store {
     /// Copies one file into the store under the address of its SHA-256 (`nix-store --add-fixed sha256`), as a
     /// file that is not executable; a file with another hash is an error.
     pub fn add_file_flat(&self, name: &str, file: &Path, sha256: &Digest) -> Result<PathInfo, StoreError> {
-        let path = fixed_file(&StoreDir::layerize(), name, sha256)?;
+        let path = fixed_file(&self.store_dir, name, sha256)?;
         if let Some(info) = self.info(&path)? {
             return Ok(info);
         }
@@ -89,7 +90,7 @@ impl Store {
         canonicalise(output.tree)?;
         let inspection = inspect(output.tree, output.candidates, output.scratch)?;
         let references = with_declared(&inspection, &output);
-        let address = address(&output, &inspection, &references)?;
+        let address = address(&self.store_dir, &output, &inspection, &references)?;
         if let Some(info) = self.info(&address.path)? {
             remove_tree(output.tree)?;
             return Ok(info);
@@ -111,7 +112,7 @@ impl Store {
     }
 
     /// Gives a canonical tree its final name and registers it.
-    fn publish(&self, tree: &Path, new: Registration, entries: u64) -> Result<PathInfo, StoreError> {
+    pub(super) fn publish(&self, tree: &Path, new: Registration, entries: u64) -> Result<PathInfo, StoreError> {
         let session = self.session()?;
         sync_tree(tree, entries)?;
         let lock = self.lock(LockKind::Exclusive)?;
@@ -160,6 +161,7 @@ struct Address {
 }
 
 fn address(
+    store_dir: &StoreDir,
     output: &NewOutput<'_>,
     inspection: &Inspection,
     references: &BTreeMap<StorePath, Evidence>,
@@ -173,7 +175,7 @@ fn address(
     }
     let targets = references.keys().cloned().collect();
     Ok(Address {
-        path: content_addressed(&StoreDir::layerize(), output.name, &inspection.hash, &targets, own)?,
+        path: content_addressed(store_dir, output.name, &inspection.hash, &targets, own)?,
         addressing: Addressing::Tree(inspection.hash),
     })
 }
@@ -205,6 +207,7 @@ fn plain_registration(path: StorePath, inspection: &Inspection, addressing: Addr
         sandboxed: true,
         references: BTreeMap::new(),
         unscanned: inspection.unscanned.clone(),
+        attestation: Attestation::default(),
     }
 }
 

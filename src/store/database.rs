@@ -11,18 +11,20 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
+mod attestation;
 mod rows;
 
 use rows::{PATH_COLUMNS, PathRow, ReferenceRow};
 
 use super::error::{DatabaseContext, StoreError};
 use super::evidence::Evidence;
+use super::import::Attestation;
 use crate::digest::Digest;
 use crate::fsio::{FileLock, LockKind};
 use crate::store_path::{PathInfo, StorePath};
 
 /// The newest schema this program knows.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 
 /// How long a statement waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -76,6 +78,23 @@ CREATE TABLE realisation (
 CREATE INDEX realisation_path ON realisation (path);
 ";
 
+/// What schema 2 added: what others said of a path that came from them, kept to be said again.
+const CREATE_2: &str = "
+CREATE TABLE attestation (
+    path INTEGER PRIMARY KEY REFERENCES path ON DELETE CASCADE,
+    -- Base name of the derivation that made it.
+    deriver TEXT,
+    -- What the path is computed from, as Nix writes it.
+    content_address TEXT
+) STRICT;
+CREATE TABLE signature (
+    path INTEGER NOT NULL REFERENCES path ON DELETE CASCADE,
+    -- `NAME:BASE64`.
+    signature TEXT NOT NULL,
+    PRIMARY KEY (path, signature)
+) STRICT, WITHOUT ROWID;
+";
+
 /// An open database.
 pub(super) struct Database {
     connection: Mutex<Connection>,
@@ -106,6 +125,8 @@ pub(super) struct Registration {
     /// Why it refers to each path; with itself where it holds its own hash.
     pub references: BTreeMap<StorePath, Evidence>,
     pub unscanned: Vec<String>,
+    /// To be kept with it; looked up by [`Database::attestation`], and else empty.
+    pub attestation: Attestation,
 }
 
 impl Registration {
@@ -129,8 +150,8 @@ impl Database {
         let file = dir.join("db/db.sqlite");
         let connection = Connection::open(&file).during("open tables", &file)?;
         let database = Self::new(connection, file, false)?;
-        if database.schema()? == 0 {
-            database.create(dir)?;
+        if database.schema()? < SCHEMA {
+            database.upgrade(dir)?;
         }
         database.check_schema(dir)?;
         Ok(database)
@@ -166,12 +187,15 @@ impl Database {
         })
     }
 
-    fn create(&self, dir: &Path) -> Result<(), StoreError> {
+    /// Creates the tables, or those that an older schema lacks.
+    fn upgrade(&self, dir: &Path) -> Result<(), StoreError> {
         // Switching to a write-ahead log does not wait for others by itself.
         let _lock = FileLock::acquire(&dir.join("locks/create"), LockKind::Exclusive)?;
-        if self.schema()? != 0 {
-            return Ok(());
-        }
+        let create = match self.schema()? {
+            0 => CREATE,
+            1 => "",
+            _ => return Ok(()),
+        };
         let mut connection = self.lock();
         connection
             .execute_batch("PRAGMA journal_mode = WAL;")
@@ -179,7 +203,7 @@ impl Database {
         let transaction = self.begin(&mut connection)?;
         transaction
             .execute_batch(&format!(
-                "{CREATE} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA};"
+                "{create} {CREATE_2} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA};"
             ))
             .during("create tables", &self.file)?;
         transaction.commit().during("create tables", &self.file)?;
@@ -203,7 +227,8 @@ impl Database {
 
     fn check_schema(&self, dir: &Path) -> Result<(), StoreError> {
         match self.schema()? {
-            SCHEMA => Ok(()),
+            // An older one is left as it is where nothing can be written.
+            1..=SCHEMA => Ok(()),
             found => Err(StoreError::NewerSchema {
                 dir: dir.to_owned(),
                 found,
@@ -395,6 +420,7 @@ impl Database {
                 });
             }
         }
+        attestation::insert(&transaction, id, &new.attestation).during("register a path", &self.file)?;
         transaction.commit().during("register a path", &self.file)
     }
 

@@ -93,6 +93,38 @@ pub enum StoreError {
         /// The path.
         path: StorePath,
     },
+    /// An imported archive is not the one that was announced.
+    #[error(
+        "the archive of `{path}` is {actual} ({actual_size} bytes), not {expected} ({expected_size} bytes) as announced"
+    )]
+    ArchiveMismatch {
+        /// The path.
+        path: StorePath,
+        /// Announced NAR hash.
+        expected: Digest,
+        /// Announced NAR size in bytes.
+        expected_size: u64,
+        /// NAR hash of what came.
+        actual: Digest,
+        /// NAR size of what came.
+        actual_size: u64,
+    },
+    /// A path that is said to come from its content does not.
+    #[error("`{path}` is not the path that its announced content gives: that is `{expected}`")]
+    WrongAddress {
+        /// The path.
+        path: StorePath,
+        /// The path that the announced content gives.
+        expected: StorePath,
+    },
+    /// An imported tree is not what its path is said to be computed from.
+    #[error("`{path}` has other content than its path says: {how}")]
+    WrongContent {
+        /// The path.
+        path: StorePath,
+        /// How it differs.
+        how: String,
+    },
     /// A root's name is no file name.
     #[error("`{name}` cannot name a root: {reason}")]
     RootName {
@@ -142,6 +174,10 @@ impl StoreError {
             )),
             Self::Collision { .. } => Some("run `layerize store verify --contents`".to_owned()),
             Self::LinkTaken { link } => Some(format!("remove `{}` or name another link", link.display())),
+            Self::ArchiveMismatch { .. } | Self::WrongAddress { .. } | Self::WrongContent { .. } => Some(
+                "where it came from is damaged or was tampered with; nothing was registered: fetch it from elsewhere"
+                    .to_owned(),
+            ),
             Self::Io(_) | Self::Name(_) | Self::Database { .. } | Self::RootName { .. } => None,
         }
     }

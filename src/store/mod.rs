@@ -14,6 +14,7 @@
 //! | `locks/build-HASH` | held while a derivation is built |
 //! | `roots/NAME` | symlinks to what must stay |
 //! | `cache/`, `log/` | other modules' |
+//! | `nix/` | a store of the same form for paths named `/nix/store/…` (see [`Store::open_nix`]) |
 
 mod add;
 mod canonical;
@@ -21,6 +22,7 @@ mod database;
 mod error;
 mod evidence;
 mod gc;
+mod import;
 mod inspect;
 mod modulo;
 mod query;
@@ -40,6 +42,7 @@ pub use database::Addressing;
 pub use error::StoreError;
 pub use evidence::{Evidence, Place, PlaceKind};
 pub use gc::{GcOptions, GcReport, Kept};
+pub use import::{Attestation, NewNar, StagedNar};
 pub use query::{PathDetails, Provenance};
 pub use roots::Root;
 pub use session::StagingDir;
@@ -47,7 +50,7 @@ pub use verify::Problem;
 
 use crate::digest::Digest;
 use crate::fsio::{FileLock, IoContext, LockKind, create_dir_all};
-use crate::store_path::{PathInfo, StorePath};
+use crate::store_path::{PathInfo, StoreDir, StorePath};
 use database::Database;
 use session::Session;
 
@@ -60,6 +63,7 @@ const DIRECTORIES: [&str; 7] = ["store", "db", "locks", "roots", "tmp", "cache",
 /// it. A store that the user may not write to is opened for looking up alone.
 pub struct Store {
     dir: PathBuf,
+    store_dir: StoreDir,
     database: Database,
     /// Started when first needed.
     session: Mutex<Option<Arc<Session>>>,
@@ -90,10 +94,20 @@ impl Store {
     /// Opens the store whose physical files are below `dir`, creating it where it is missing, and removes what a
     /// crash left behind.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_as(dir, StoreDir::layerize())
+    }
+
+    /// Opens the store of Nix's paths that belongs to the store in `dir`: `dir/nix`, a store of the same form whose
+    /// paths are named `/nix/store/…`. Nix itself never sees it.
+    pub fn open_nix(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_as(&dir.join("nix"), StoreDir::nix())
+    }
+
+    fn open_as(dir: &Path, store_dir: StoreDir) -> Result<Self, StoreError> {
         let dir = std::path::absolute(dir).context("find", dir)?;
         if is_read_only(&dir) {
             let database = Database::open_read_only(&dir)?;
-            return Ok(Self::new(dir, database));
+            return Ok(Self::new(dir, store_dir, database));
         }
         for name in DIRECTORIES {
             let path = dir.join(name);
@@ -102,14 +116,15 @@ impl Store {
             }
         }
         let database = Database::open(&dir)?;
-        let store = Self::new(dir, database);
+        let store = Self::new(dir, store_dir, database);
         store.recover()?;
         Ok(store)
     }
 
-    fn new(dir: PathBuf, database: Database) -> Self {
+    fn new(dir: PathBuf, store_dir: StoreDir, database: Database) -> Self {
         Self {
             dir,
+            store_dir,
             database,
             session: Mutex::new(None),
         }
@@ -118,6 +133,11 @@ impl Store {
     /// The physical directory given to [`open`](Self::open), absolute.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The directory under which its paths are named.
+    pub fn store_dir(&self) -> &StoreDir {
+        &self.store_dir
     }
 
     /// Where the tree of `path` is on disk (whether or not it is valid).

@@ -14,7 +14,7 @@ use super::Store;
 use super::error::StoreError;
 use crate::digest::Digest;
 use crate::fsio::{IoContext, LockKind, PathError, sorted_names};
-use crate::store_path::{StoreDir, StorePath};
+use crate::store_path::StorePath;
 
 /// What the names of indirect roots begin with.
 const INDIRECT_PREFIX: &str = "link-";
@@ -123,7 +123,7 @@ impl Store {
 
     /// The store path that the symlink `link` with this target leads to, whether by its logical or physical name.
     fn resolve(&self, link: &Path, target: &Path) -> Option<StorePath> {
-        if let Some((path, _)) = target.to_str().and_then(|text| StoreDir::layerize().split(text)) {
+        if let Some((path, _)) = target.to_str().and_then(|text| self.store_dir.split(text)) {
             return Some(path);
         }
         let store = self.dir.join("store");

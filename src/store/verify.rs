@@ -127,7 +127,7 @@ impl Store {
                 target: target.clone(),
             });
         }
-        if let Some(expected) = expected_path(registration)?.filter(|expected| expected != path) {
+        if let Some(expected) = expected_path(&self.store_dir, registration)?.filter(|expected| expected != path) {
             problems.push(Problem::WrongAddress {
                 path: path.clone(),
                 expected,
@@ -219,18 +219,18 @@ fn with_referrers(all: &BTreeMap<StorePath, Registration>, mut paths: BTreeSet<S
 }
 
 /// The path that the registered hashes give; `None` where the path does not come from its content.
-fn expected_path(registration: &Registration) -> Result<Option<StorePath>, StoreError> {
-    let (dir, name) = (StoreDir::layerize(), registration.path.name());
+pub(super) fn expected_path(dir: &StoreDir, registration: &Registration) -> Result<Option<StorePath>, StoreError> {
+    let name = registration.path.name();
     let info = registration.info();
     Ok(match &registration.addressing {
         Addressing::Tree(hash) => Some(content_addressed(
-            &dir,
+            dir,
             name,
             hash,
             &info.references,
             info.self_reference,
         )?),
-        Addressing::File(hash) => Some(fixed_file(&dir, name, hash)?),
+        Addressing::File(hash) => Some(fixed_file(dir, name, hash)?),
         Addressing::Derivation => None,
     })
 }
@@ -275,10 +275,15 @@ fn differing_contents(tree: &Path, registration: &Registration) -> Result<Option
             registration.nar_hash, registration.nar_size
         )));
     }
+    differing_address(tree, registration)
+}
+
+/// How a tree, whose archive has the registered hash, is not what its path is computed from.
+pub(super) fn differing_address(tree: &Path, registration: &Registration) -> Result<Option<String>, StoreError> {
     let (expected, actual) = match &registration.addressing {
         Addressing::Derivation => return Ok(None),
         Addressing::File(expected) => (expected, file_hash(tree)?),
-        Addressing::Tree(expected) if !registration.info().self_reference => (expected, hash),
+        Addressing::Tree(expected) if !registration.info().self_reference => (expected, registration.nar_hash),
         Addressing::Tree(expected) => {
             let mut hasher = ModuloHasher::new(Some(registration.path.hash()));
             nar::write(tree, &mut hasher)?;

@@ -4,10 +4,7 @@ use super::*;
 use crate::fetch::testing::{Reply, Server};
 
 fn fetch(address: &str) -> Result<Vec<u8>, FetchError> {
-    let transfer = Transfer {
-        backoff: Duration::from_millis(1),
-        ..Transfer::new()
-    };
+    let transfer = Transfer::impatient();
     let address = Address::parse(address)?;
     transfer.with(&address, |content| {
         let mut bytes = Vec::new();
@@ -144,4 +141,56 @@ fn an_unreachable_host_is_an_error() {
 #[test]
 fn https_clients_can_be_built() {
     build_client(true).unwrap();
+}
+
+#[test]
+fn a_transfer_that_broke_off_goes_on_where_it_ended() {
+    let body: &'static [u8] = b"0123456789";
+    let server = Server::start_ranged(move |path, count, start| match (path, count) {
+        ("/ranges" | "/none" | "/shorter", 0) => Reply::cut(&body[..4], 10),
+        ("/ranges", 1) => Reply::partial(body, start, 3),
+        ("/ranges", 2) => Reply::status(503),
+        ("/ranges", _) => Reply::partial(body, start, 10),
+        ("/shorter", 1) => Reply::status(416),
+        _ => Reply::ok(body),
+    });
+    for (path, starts) in [
+        ("/ranges", &[0, 4, 7][..]),
+        ("/none", &[0, 0][..]),
+        ("/shorter", &[0, 0][..]),
+    ] {
+        let transfer = Transfer::impatient();
+        let address = Address::parse(&server.url(path)).unwrap();
+        let bytes = std::cell::RefCell::new(Vec::new());
+        let mut began = Vec::new();
+        transfer
+            .resume(
+                &address,
+                || bytes.borrow().len() as u64,
+                |start, content| {
+                    began.push(start);
+                    let mut bytes = bytes.borrow_mut();
+                    bytes.truncate(start as usize);
+                    let mut block = [0; 1];
+                    loop {
+                        match content.read(&mut block) {
+                            Ok(0) => return Ok(()),
+                            Ok(_) => bytes.push(block[0]),
+                            Err(error) => {
+                                return Err(FetchError::Interrupted {
+                                    url: "test".to_owned(),
+                                    source: Box::new(error),
+                                });
+                            }
+                        }
+                    }
+                },
+            )
+            .unwrap();
+        assert_eq!(
+            (bytes.into_inner().as_slice(), began.as_slice()),
+            (body, starts),
+            "{path}"
+        );
+    }
 }

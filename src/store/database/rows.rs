@@ -9,6 +9,7 @@ use rusqlite::Row;
 use super::{Addressing, Registration};
 use crate::digest::Digest;
 use crate::store::evidence::{Evidence, Place, PlaceKind};
+use crate::store::import::Attestation;
 use crate::store_path::StorePath;
 
 /// What [`PathRow::read`] takes.
@@ -67,6 +68,7 @@ impl PathRow {
             references: BTreeMap::new(),
             unscanned,
             path,
+            attestation: Attestation::default(),
         })
     }
 }

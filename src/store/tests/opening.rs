@@ -22,7 +22,7 @@ fn a_newer_schema_is_refused() {
         error,
         StoreError::NewerSchema {
             found: 99,
-            known: 1,
+            known: 2,
             ..
         }
     ));
@@ -197,4 +197,25 @@ fn a_file_with_another_hash_is_refused() {
     assert!(error.help().unwrap().contains(&Digest::of(b"other").hex()));
     assert_eq!(scene.store.verify(true).unwrap(), []);
     assert_eq!(scene.debris(), Vec::<String>::new());
+}
+
+#[test]
+fn a_store_of_the_first_schema_is_upgraded() {
+    let scene = Scene::new();
+    let file = scene.dir.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let info = scene.store.add_tree("file", &file).unwrap();
+    let dir = scene.store.dir().to_owned();
+    drop(scene.store);
+    let database = rusqlite::Connection::open(dir.join("db/db.sqlite")).unwrap();
+    let older = "DROP TABLE signature; DROP TABLE attestation; PRAGMA user_version = 1";
+    database.execute_batch(older).unwrap();
+    drop(database);
+    let store = Store::open(&dir).unwrap();
+    assert_eq!(store.attestation(&info.path).unwrap(), Attestation::default());
+    store.add_signature(&info.path, "name:signature").unwrap();
+    store.add_signature(&info.path, "name:signature").unwrap();
+    let signatures = store.attestation(&info.path).unwrap().signatures;
+    assert_eq!(signatures.into_iter().collect::<Vec<_>>(), ["name:signature"]);
+    assert_eq!(store.verify(true).unwrap(), []);
 }

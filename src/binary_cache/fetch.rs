@@ -1,0 +1,209 @@
+//! *Fetching* a closure: what the store lacks of it comes from the first cache that has it and is trusted.
+//!
+//! Invariant: a path is registered after all it refers to, and only when its archive is the one that a trusted key
+//! signed or that its own name proves. Whatever stops it, what is registered by then is whole, and stays; the next
+//! run goes on from there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::BufReader;
+
+use super::error::CacheError;
+use super::narinfo::NarInfo;
+use super::ordered::in_order;
+use super::remote::BinaryCache;
+use super::trust::Trust;
+use crate::event::{Event, Reporter};
+use crate::fetch::parallel;
+use crate::fsio::IoContext;
+use crate::store::{NewNar, StagedNar, Store};
+use crate::store_path::StorePath;
+
+/// How many archives are on their way at once.
+const THREADS: usize = 6;
+
+/// Most paths of one closure.
+const PATHS_MAX: usize = 1 << 20;
+
+/// What the store lacks, and who has it.
+struct Found<'a> {
+    cache: &'a BinaryCache,
+    narinfo: NarInfo,
+}
+
+/// Makes `roots` and all they refer to valid in `store`; gives what was fetched, referenced paths first. `caches` are
+/// asked in their order.
+pub fn fetch_closure(
+    store: &Store,
+    roots: &BTreeSet<StorePath>,
+    caches: &[BinaryCache],
+    trust: &Trust,
+    reporter: &dyn Reporter,
+) -> Result<Vec<StorePath>, CacheError> {
+    let found = survey(store, roots, caches, trust)?;
+    let (order, needs) = in_topological_order(found)?;
+    in_order(
+        &order,
+        &needs,
+        THREADS,
+        |found| stage(store, found, reporter),
+        |found, staged| {
+            let info = store.register_nar(staged)?;
+            reporter.report(Event::Note {
+                text: format!("{} from {}", store.store_dir().join(&info.path), found.cache.display()),
+            });
+            Ok(())
+        },
+    )?;
+    Ok(order.into_iter().map(|found| found.narinfo.info.path).collect())
+}
+
+/// Finds everything of the closure that the store lacks, level by level.
+fn survey<'a>(
+    store: &Store,
+    roots: &BTreeSet<StorePath>,
+    caches: &'a [BinaryCache],
+    trust: &Trust,
+) -> Result<BTreeMap<StorePath, Found<'a>>, CacheError> {
+    let mut all = BTreeMap::new();
+    let mut seen: BTreeSet<StorePath> = roots.clone();
+    let mut level: Vec<(StorePath, Option<StorePath>)> = roots.iter().map(|root| (root.clone(), None)).collect();
+    while !level.is_empty() {
+        let answers = parallel(&level, |(path, needed_by)| match store.info(path)? {
+            Some(_) => Ok(None),
+            None => locate(store, path, needed_by.as_ref(), caches, trust).map(Some),
+        })?;
+        level = Vec::new();
+        for found in answers.into_iter().flatten() {
+            let info = &found.narinfo.info;
+            for reference in &info.references {
+                if seen.insert(reference.clone()) {
+                    level.push((reference.clone(), Some(info.path.clone())));
+                }
+            }
+            all.insert(info.path.clone(), found);
+        }
+        if seen.len() > PATHS_MAX {
+            return Err(CacheError::TooManyPaths { limit: PATHS_MAX });
+        }
+    }
+    Ok(all)
+}
+
+/// The first cache that has a path and is trusted; where none is, why the first that has it is not.
+fn locate<'a>(
+    store: &Store,
+    path: &StorePath,
+    needed_by: Option<&StorePath>,
+    caches: &'a [BinaryCache],
+    trust: &Trust,
+) -> Result<Found<'a>, CacheError> {
+    let mut refused = None;
+    for cache in caches {
+        let narinfo = match cache.narinfo(path, store.store_dir()) {
+            Ok(Some(narinfo)) => narinfo,
+            Ok(None) => continue,
+            // A cache that is down or damaged is not the last word.
+            Err(error) => {
+                refused.get_or_insert(error);
+                continue;
+            }
+        };
+        match trust.check(&narinfo, store.store_dir()) {
+            Ok(()) => return Ok(Found { cache, narinfo }),
+            Err(reason) => {
+                refused.get_or_insert(CacheError::Untrusted {
+                    path: path.clone(),
+                    cache: cache.display(),
+                    reason,
+                });
+            }
+        }
+    }
+    Err(refused.unwrap_or_else(|| CacheError::Missing {
+        path: path.clone(),
+        needed_by: needed_by.cloned(),
+        caches: caches.iter().map(BinaryCache::display).collect(),
+    }))
+}
+
+/// The paths found, each after those it refers to, and for each the indices of those.
+fn in_topological_order(
+    mut found: BTreeMap<StorePath, Found<'_>>,
+) -> Result<(Vec<Found<'_>>, Vec<Vec<usize>>), CacheError> {
+    let mut waiting: BTreeMap<StorePath, usize> = BTreeMap::new();
+    let mut referrers: BTreeMap<StorePath, Vec<StorePath>> = BTreeMap::new();
+    for (path, Found { narinfo, .. }) in &found {
+        let missing = narinfo
+            .info
+            .references
+            .iter()
+            .filter(|reference| found.contains_key(reference));
+        waiting.insert(path.clone(), missing.clone().count());
+        for reference in missing {
+            referrers.entry(reference.clone()).or_default().push(path.clone());
+        }
+    }
+    let mut ready: BTreeSet<StorePath> = waiting
+        .iter()
+        .filter(|(_, count)| **count == 0)
+        .map(|(path, _)| path.clone())
+        .collect();
+    let mut place: BTreeMap<StorePath, usize> = BTreeMap::new();
+    let (mut order, mut needs) = (Vec::new(), Vec::new());
+    while let Some(path) = ready.pop_first() {
+        for referrer in referrers.remove(&path).unwrap_or_default() {
+            if let Some(count) = waiting.get_mut(&referrer) {
+                *count -= 1;
+                if *count == 0 {
+                    ready.insert(referrer);
+                }
+            }
+        }
+        if let Some(item) = found.remove(&path) {
+            let references = item.narinfo.info.references.iter();
+            needs.push(
+                references
+                    .filter_map(|reference| place.get(reference).copied())
+                    .collect(),
+            );
+            place.insert(path, order.len());
+            order.push(item);
+        }
+    }
+    match found.into_iter().next() {
+        Some((path, item)) => Err(CacheError::Circle {
+            path,
+            cache: item.cache.display(),
+        }),
+        None => Ok((order, needs)),
+    }
+}
+
+/// Brings one path's archive and unpacks it beside the store's paths.
+fn stage(store: &Store, found: &Found<'_>, reporter: &dyn Reporter) -> Result<StagedNar, CacheError> {
+    let Found { cache, narinfo } = found;
+    let path = &narinfo.info.path;
+    let file = cache.archive(narinfo, &store.dir().join("cache/nar"), reporter)?;
+    let url = narinfo.url.clone();
+    let opened = File::open(&file.path).context("open", &file.path)?;
+    let reader = BufReader::with_capacity(1 << 17, opened);
+    let decoder = narinfo.compression.archive().decoder(reader);
+    let mut decoder = decoder.map_err(|source| CacheError::Unpack {
+        url: url.clone(),
+        source,
+    })?;
+    let new = NewNar {
+        info: narinfo.info.clone(),
+        addressing: narinfo.addressing(store.store_dir()),
+        attestation: narinfo.attestation.clone(),
+    };
+    let staged = store
+        .stage_nar(&new, &mut decoder)
+        .map_err(|source| CacheError::Archive {
+            path: path.clone(),
+            url: format!("{}/{url}", cache.display().trim_end_matches('/')),
+            source,
+        })?;
+    Ok(staged)
+}

@@ -1,0 +1,279 @@
+//! `layerize store copy`, `sign` and `key`: store paths from binary caches and to them.
+//!
+//! Invariant: unsigned paths are taken only with `--no-check-sigs`; a secret key is printed nowhere, and its file can
+//! be read by its owner alone.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+
+use crate::binary_cache::{self, BinaryCache, ExportOptions, NarCompression, PublicKey, SecretKey, Trust};
+use crate::fsio::{IoContext, read_limited};
+use crate::store::Store;
+use crate::store_path::{StoreDir, StorePath};
+
+use super::Outcome;
+use super::context::Context;
+use super::error::advised;
+
+/// Largest file of a key that is read.
+const KEY_BYTES_MAX: u64 = 4096;
+
+/// Arguments of `layerize store copy`.
+#[derive(Debug, Args)]
+pub struct CopyArgs {
+    /// Store paths: `/nix/store/…` or `/layerize/store/…`, with all they refer to
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<String>,
+    /// Binary cache to take them from: file:DIR or http(s)://…; repeatable, in order [default: the configuration's]
+    #[arg(long, value_name = "CACHE", conflicts_with = "to")]
+    from: Vec<String>,
+    /// Directory to write them to as a binary cache: file:DIR
+    #[arg(long, value_name = "CACHE")]
+    to: Option<String>,
+    /// Key whose signatures are believed, NAME:BASE64; repeatable, besides the configuration's
+    #[arg(long, value_name = "KEY", conflicts_with = "to")]
+    trusted_key: Vec<String>,
+    /// Take what nobody signed, too
+    #[arg(long, conflicts_with = "to")]
+    no_check_sigs: bool,
+    /// Secret key that signs what is written; repeatable
+    #[arg(long, value_name = "FILE", requires = "to")]
+    sign_key: Vec<PathBuf>,
+    /// How archives are compressed: xz, zstd or none
+    #[arg(long, value_name = "HOW", default_value = "xz", value_parser = parse_compression)]
+    compression: NarCompression,
+}
+
+/// Arguments of `layerize store sign`.
+#[derive(Debug, Args)]
+pub struct SignArgs {
+    /// Store paths
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<String>,
+    /// File of the secret key
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Sign all they refer to, too
+    #[arg(long)]
+    closure: bool,
+}
+
+/// Subcommands of `layerize store key`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a pair of keys, NAME.secret and NAME.public, and print the public one
+    Generate {
+        /// What signatures call the key: by habit the cache's host and a number
+        name: String,
+        /// Where to write the two files
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Print the public half of a secret key
+    Public {
+        /// File of the secret key
+        file: PathBuf,
+    },
+}
+
+fn parse_compression(text: &str) -> Result<NarCompression, String> {
+    match text.parse()? {
+        NarCompression::Bzip2 | NarCompression::Gzip => Err(format!("`{text}` is only read; write xz, zstd or none")),
+        compression => Ok(compression),
+    }
+}
+
+/// `layerize store copy`.
+pub fn copy(args: &CopyArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let (store_dir, paths) = parse_paths(&args.paths)?;
+    let store = open(&store_dir, context)?;
+    let copied = match &args.to {
+        Some(to) => export(args, to, &store, &paths, context)?,
+        None => fetch(args, &store, &paths, context)?,
+    };
+    for path in &copied {
+        context.ui.data(&store_dir.join(path))?;
+    }
+    context.ui.note(&format!("{} store paths copied.", copied.len()));
+    Ok(Outcome::Done)
+}
+
+fn fetch(
+    args: &CopyArgs,
+    store: &Store,
+    paths: &BTreeSet<StorePath>,
+    context: &Context,
+) -> anyhow::Result<Vec<StorePath>> {
+    let caches = open_caches(&args.from, store.store_dir(), context)?;
+    let keys = args.trusted_key.iter().chain(&context.config.nix_trusted_keys);
+    let trust = Trust {
+        keys: keys.map(|key| key.parse::<PublicKey>()).collect::<Result<_, _>>()?,
+        unsigned: args.no_check_sigs,
+    };
+    Ok(binary_cache::fetch_closure(store, paths, &caches, &trust, context.ui)?)
+}
+
+/// The caches that arguments name, or else those of the configuration.
+fn open_caches(named: &[String], store_dir: &StoreDir, context: &Context) -> anyhow::Result<Vec<BinaryCache>> {
+    let names = match named {
+        [] => &context.config.nix_caches,
+        named => named,
+    };
+    if names.is_empty() {
+        return Err(advised(
+            "there is no binary cache to copy from",
+            "name one with `--from CACHE`, or in the configuration: `[nix] caches = [\"https://…\"]`; \
+             `--to file:DIR` copies the other way",
+        ));
+    }
+    let open = |name: &String| BinaryCache::open(name, store_dir);
+    Ok(names.iter().map(open).collect::<Result<_, _>>()?)
+}
+
+fn export(
+    args: &CopyArgs,
+    to: &str,
+    store: &Store,
+    paths: &BTreeSet<StorePath>,
+    context: &Context,
+) -> anyhow::Result<Vec<StorePath>> {
+    let keys = args
+        .sign_key
+        .iter()
+        .map(|file| read_key(file))
+        .collect::<Result<Vec<_>, _>>()?;
+    let options = ExportOptions {
+        compression: args.compression,
+        keys: &keys,
+    };
+    let members = binary_cache::members(store, paths)?;
+    let dir = cache_dir(to)?;
+    Ok(binary_cache::export(
+        &dir,
+        store.store_dir(),
+        &members,
+        &options,
+        context.ui,
+    )?)
+}
+
+/// The directory that `file:DIR`, `file:///DIR` or a plain path names.
+fn cache_dir(to: &str) -> anyhow::Result<PathBuf> {
+    let path = match to.split_once(':') {
+        Some(("file", rest)) => rest.strip_prefix("//").unwrap_or(rest),
+        Some(_) => {
+            let cache = to.to_owned();
+            return Err(binary_cache::CacheError::NotWritable { cache }.into());
+        }
+        None => to,
+    };
+    std::path::absolute(path).with_context(|| format!("cannot make `{path}` absolute"))
+}
+
+/// `layerize store sign`.
+pub fn sign(args: &SignArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let (store_dir, paths) = parse_paths(&args.paths)?;
+    let store = open(&store_dir, context)?;
+    let key = read_key(&args.key)?;
+    let paths = match args.closure {
+        true => binary_cache::members(&store, &paths)?
+            .into_iter()
+            .map(|member| member.info.path)
+            .collect(),
+        false => paths,
+    };
+    binary_cache::sign(&store, &paths, &key)?;
+    context.ui.note(&format!(
+        "{} store paths signed by {}.",
+        paths.len(),
+        key.public().name()
+    ));
+    Ok(Outcome::Done)
+}
+
+/// `layerize store key`.
+pub fn key(command: &KeyCommand, context: &Context) -> anyhow::Result<Outcome> {
+    let key = match command {
+        KeyCommand::Generate { name, dir } => {
+            let key = SecretKey::generate(name)?;
+            write_new(&dir.join(format!("{name}.secret")), &key.to_text(), 0o600)?;
+            write_new(
+                &dir.join(format!("{name}.public")),
+                &format!("{}\n", key.public()),
+                0o644,
+            )?;
+            key
+        }
+        KeyCommand::Public { file } => read_key(file)?,
+    };
+    context.ui.data(&key.public().to_string())?;
+    Ok(Outcome::Done)
+}
+
+fn write_new(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
+    let mut options = std::fs::File::options();
+    let file = options.write(true).create_new(true).mode(mode).open(path);
+    let mut file = match file {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(advised(
+                format!("`{}` exists already", path.display()),
+                "a lost key cannot be made again: choose another name, or another place with `--dir`",
+            ));
+        }
+        other => IoContext::context(other, "create", path)?,
+    };
+    Ok(IoContext::context(
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()),
+        "write",
+        path,
+    )?)
+}
+
+fn read_key(file: &Path) -> anyhow::Result<SecretKey> {
+    let text = String::from_utf8(read_limited(file, KEY_BYTES_MAX)?)
+        .map_err(|_| anyhow::anyhow!("`{}` is no secret key: it is not UTF-8", file.display()))?;
+    SecretKey::parse(&text).with_context(|| format!("cannot use the key in `{}`", file.display()))
+}
+
+/// Opens the store whose paths are named below `dir`.
+fn open(dir: &StoreDir, context: &Context) -> anyhow::Result<Store> {
+    match dir.as_str() {
+        StoreDir::NIX => Ok(Store::open_nix(&context.store_dir)?),
+        _ => context.store(),
+    }
+}
+
+/// Absolute store paths, all of one store.
+fn parse_paths(texts: &[String]) -> anyhow::Result<(StoreDir, BTreeSet<StorePath>)> {
+    let mut dirs = BTreeSet::new();
+    let mut paths = BTreeSet::new();
+    for text in texts {
+        let (dir, path) = parse_path(text)?;
+        dirs.insert(dir);
+        paths.insert(path);
+    }
+    match (dirs.pop_first(), dirs.is_empty()) {
+        (Some(dir), true) => Ok((dir, paths)),
+        _ => Err(advised(
+            "the paths are of two stores",
+            "copy those of /nix/store and those of /layerize/store one after the other",
+        )),
+    }
+}
+
+fn parse_path(text: &str) -> anyhow::Result<(StoreDir, StorePath)> {
+    for dir in [StoreDir::nix(), StoreDir::layerize()] {
+        if let Some((path, "")) = dir.split(text.trim_end_matches('/')) {
+            return Ok((dir, path));
+        }
+    }
+    Err(advised(
+        format!("`{text}` is no store path"),
+        "store paths look like /nix/store/HASH-NAME or /layerize/store/HASH-NAME",
+    ))
+}
