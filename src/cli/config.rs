@@ -20,6 +20,8 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 pub struct Config {
     /// `store`: the physical store.
     pub store: Option<PathBuf>,
+    /// `nix-store`: the directory that `nix/store` is in.
+    pub nix_store: Option<PathBuf>,
     /// `[debian] mirrors`: tried before the machine's apt.
     pub debian_mirrors: Vec<String>,
     /// `[debian] snapshots`: asked for versions that the mirrors no longer carry.
@@ -35,9 +37,10 @@ impl Default for Config {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 struct File {
     store: Option<PathBuf>,
+    nix_store: Option<PathBuf>,
     debian: Debian,
     cache: Cache,
 }
@@ -75,7 +78,7 @@ impl Config {
                     path.display(),
                     error.to_string().trim_end()
                 ),
-                "known are: store, [debian] mirrors and snapshots, [cache] max-size",
+                "known are: store, nix-store, [debian] mirrors and snapshots, [cache] max-size",
             )
         })?;
         Ok(file.into_config())
@@ -86,6 +89,7 @@ impl File {
     fn into_config(self) -> Config {
         Config {
             store: self.store,
+            nix_store: self.nix_store,
             debian_mirrors: self.debian.mirrors,
             debian_snapshots: self.debian.snapshots,
             cache_max_size: self.cache.max_size.unwrap_or(DEFAULT_CACHE_BYTES),

@@ -5,6 +5,7 @@
 mod bad_input;
 mod crash;
 mod images;
+mod nix;
 mod plan;
 mod specs;
 mod store;

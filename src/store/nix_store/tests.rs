@@ -1,0 +1,1 @@
+//! A Nix store read in every way, against what real Nix says.
