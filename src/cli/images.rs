@@ -9,13 +9,14 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::audit::{self, InspectOptions};
-use crate::image::{self, ClosureMember, ContentRoot, Image, ImageRequest, RootPackage};
+use crate::image::{self, ClosureMember, ContentRoot, Generated, GeneratedKind, Image, ImageRequest, RootPackage};
 use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Strategy};
 use crate::layer::{Compression, PackOptions};
 use crate::oci::Platform;
 use crate::plan::Input;
 use crate::spec::{self, Dependency, Spanned};
 use crate::store::ReadStore;
+use crate::store::nix_store::{self, StateKind};
 use crate::store_path::{StoreDir, StorePath};
 
 use super::context::Context;
@@ -75,6 +76,9 @@ pub struct ImageFlags {
     /// Start from the release before, a plan file or an image, and keep what did not change as it is
     #[arg(long, value_name = "PLAN|IMAGE")]
     pub previous: Option<String>,
+    /// Put a Nix database into the image that knows its /nix/store paths, so that Nix works in it
+    #[arg(long)]
+    pub nix_db: bool,
     /// One gzip member a layer, for consumers that read no more than the first
     #[arg(long)]
     pub single_member: bool,
@@ -100,6 +104,7 @@ pub struct Recipe {
     contents: Vec<ContentRoot>,
     closure: Vec<ClosureMember>,
     root: Vec<RootPackage>,
+    generated: Vec<Generated>,
     platform: Platform,
     plan: Option<LayerPlan>,
     previous: Option<LayerPlan>,
@@ -113,6 +118,7 @@ impl Recipe {
             contents: self.contents.clone(),
             closure: self.closure.clone(),
             root: self.root.clone(),
+            generated: self.generated.clone(),
             platform: self.platform.clone(),
             created: context.epoch,
             plan: self.plan.clone(),
@@ -164,6 +170,7 @@ fn of_paths(paths: &[&Target], work: &Work, flags: &ImageFlags, context: &Contex
     roots.add_mentions(&spec, work)?;
     Ok(Recipe {
         closure: roots.members(work)?,
+        generated: roots.database(&spec, work)?,
         spec,
         contents,
         root: Vec::new(),
@@ -203,6 +210,7 @@ fn of_spec(name: &str, work: &Work, flags: &ImageFlags, context: &Context) -> an
     Ok(Recipe {
         contents,
         closure: roots.members(work)?,
+        generated: roots.database(&spec, work)?,
         root: root_packages(&inputs.root, work)?,
         platform,
         plan: read_plan(flags.plan.as_deref().or(of_spec.as_deref()))?,
@@ -332,6 +340,30 @@ impl Roots {
         Ok(())
     }
 
+    /// The Nix database of an image that wants one.
+    fn database(&self, image: &spec::Image, work: &Work) -> anyhow::Result<Vec<Generated>> {
+        if !image.nix_db {
+            return Ok(Vec::new());
+        }
+        if self.nix.is_empty() {
+            return Err(advised(
+                "a Nix database is wanted, but the image holds no path of a Nix store",
+                "leave `nix-db` out, or name a path of `/nix/store`",
+            ));
+        }
+        let closure = crate::closure::compute(work.nix.get()?, &self.nix)?;
+        let entries = nix_store::state_directory(&closure.members, &self.nix)?;
+        let generated = entries.into_iter().map(|entry| Generated {
+            path: entry.path,
+            kind: match entry.kind {
+                StateKind::Directory(mode) => GeneratedKind::Directory(mode),
+                StateKind::File(bytes) => GeneratedKind::File(bytes.into()),
+                StateKind::Symlink(target) => GeneratedKind::Symlink(target),
+            },
+        });
+        Ok(generated.collect())
+    }
+
     /// Both closures.
     fn members(&self, work: &Work) -> anyhow::Result<Vec<ClosureMember>> {
         let mut members = closure_members(&self.own, &work.store)?;
@@ -409,6 +441,7 @@ impl ImageFlags {
 
     /// Applies the flags that any image takes.
     fn change(&self, image: &mut spec::Image) {
+        image.nix_db |= self.nix_db;
         if let Some(max) = self.max_layers {
             image.layers.max = Some(Spanned::nowhere(max));
         }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::closure;
+use crate::image::ImageError;
 use crate::layer::LayerError;
 use crate::spec::{self, ImageFileKind, Lock, LockedNix, Workspace};
 use crate::store::ReadStore;
@@ -166,8 +167,8 @@ impl LazyNix {
     pub fn explained(&self, error: anyhow::Error) -> anyhow::Error {
         let changed = error
             .chain()
-            .find_map(|cause| match cause.downcast_ref::<LayerError>() {
-                Some(LayerError::Changed { path, .. }) => StoreDir::nix().split(path),
+            .find_map(|cause| match cause.downcast_ref::<ImageError>() {
+                Some(ImageError::Layer(LayerError::Changed { path, .. })) => StoreDir::nix().split(path),
                 _ => None,
             });
         let (Some((path, _)), Ok(store)) = (changed, self.get()) else {

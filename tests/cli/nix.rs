@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -359,4 +360,314 @@ fn root_and_an_ordinary_user_pack_the_same_image_from_every_source_of_knowledge(
     let listed = layerize(&place, &nix, &["closure", &path]).success().stdout;
     fs::rename(&away, &database).unwrap();
     assert_eq!(layerize(&place, &nix, &["closure", &path]).success().stdout, listed);
+}
+
+fn inspected(place: &Place, source: &str) -> serde_json::Value {
+    let ran = place.run(&["inspect", "--json", source]).success();
+    serde_json::from_str(&ran.stdout).unwrap()
+}
+
+/// Digest of each layer, with the store paths in it.
+fn layers(place: &Place, source: &str) -> BTreeSet<(String, String)> {
+    let report = inspected(place, source);
+    let layers = report["layers"].as_array().unwrap().iter();
+    layers
+        .map(|layer| (layer["digest"].to_string(), layer["store_paths"].to_string()))
+        .collect()
+}
+
+#[test]
+fn another_leaf_moves_its_own_layer_alone_and_mentioned_paths_come_along() {
+    let Some((place, nix, one)) = built() else { return };
+    let two = nix.build(&expression("two"), "second");
+    assert_ne!(one, two);
+    let last = format!("-library-{}-1.0", LIBRARIES - 1);
+    let library = nix
+        .requisites(&one)
+        .into_iter()
+        .find(|path| path.ends_with(&last))
+        .unwrap();
+    // The program is no content, so that no link at `/` leads to it: it is in the image because the command is in it.
+    let build = |program: &str, output: &str| {
+        let program = format!("{program}/bin/program");
+        layerize(&place, &nix, &build_args(&program, &library, output)).success()
+    };
+    let _ = build(&one, "oci-archive:one.tar");
+    let _ = build(&two, "oci-archive:two.tar");
+    let (before, after) = (layers(&place, "one.tar"), layers(&place, "two.tar"));
+    assert_eq!(before.len(), LIBRARIES + 2);
+    let differing: Vec<_> = after.difference(&before).collect();
+    assert_eq!(differing.len(), 1, "{differing:?}");
+    assert!(
+        differing[0].1.contains(&two) && !differing[0].1.contains("library"),
+        "{differing:?}"
+    );
+
+    // As a content it is also linked to, and the layer of links changes with it.
+    let _ = layerize(
+        &place,
+        &nix,
+        &["build", &one, "--name", "program", "-o", "oci-archive:three.tar"],
+    )
+    .success();
+    let _ = layerize(
+        &place,
+        &nix,
+        &["build", &two, "--name", "program", "-o", "oci-archive:four.tar"],
+    )
+    .success();
+    let (before, after) = (layers(&place, "three.tar"), layers(&place, "four.tar"));
+    assert_eq!(after.difference(&before).count(), 2);
+
+    let missing = "/nix/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-absent";
+    layerize(
+        &place,
+        &nix,
+        &["build", &library, "--name", "x", "--env", &format!("X={missing}/bin")],
+    )
+    .exits(2)
+    .says(&["`env` names", missing, "not in the store"]);
+}
+
+#[test]
+fn a_tampered_path_is_an_error_that_names_the_file_and_leaves_nothing() {
+    let Some((place, nix, path)) = built() else { return };
+    let args = build_args("program", &path, "oci-archive:out.tar");
+    let text = nix.root.join(path.trim_start_matches('/')).join("share/text");
+    let original = fs::read(&text).unwrap();
+    let time = fs::metadata(&text).unwrap().modified().unwrap();
+    let write = |bytes: &[u8]| {
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&text, bytes).unwrap();
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o444)).unwrap();
+    };
+    write(b"static, bad\\n");
+    layerize(&place, &nix, &args).exits(2).says(&[
+        &format!("`{path}` is not what Nix registered"),
+        "`share/text` (written to)",
+        "nix-store --repair-path",
+    ]);
+    // Someone who also sets the time back leaves no trace but the hash.
+    fs::File::open(&text).unwrap().set_modified(time).unwrap();
+    layerize(&place, &nix, &args)
+        .exits(2)
+        .says(&["which file differs cannot be told", "its archive is sha256:"]);
+    assert!(!place.project.join("out.tar").exists());
+    write(&original);
+    layerize(&place, &nix, &args).success();
+
+    // A path that is registered and gone, one that was never there, and a file in one.
+    let away = nix.root.join("away");
+    fs::rename(nix.root.join(path.trim_start_matches('/')), &away).unwrap();
+    layerize::fsio::remove_tree(&place.store()).unwrap();
+    layerize(&place, &nix, &args).exits(2).says(&[&path]);
+    fs::rename(&away, nix.root.join(path.trim_start_matches('/'))).unwrap();
+    let absent = "/nix/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-absent";
+    layerize(&place, &nix, &["build", absent])
+        .exits(2)
+        .says(&[absent, "nix-store --realise", "--nix-store"]);
+    let inside = format!("{path}/bin/program");
+    layerize(&place, &nix, &["build", &inside])
+        .exits(2)
+        .says(&["leads into a store path", "--entrypoint"]);
+    place
+        .run(&["--nix-store", "/nowhere", "build", &path])
+        .exits(2)
+        .says(&["no Nix store", "--nix-store DIR"]);
+}
+
+/// A process that has the database open and something of its own in the log, as a running Nix has.
+struct Writer(std::process::Child);
+
+impl Writer {
+    fn start(database: &Path) -> Self {
+        let script = "import sqlite3, sys
+c = sqlite3.connect(sys.argv[1])
+c.execute('pragma journal_mode = wal')
+c.execute('pragma wal_autocheckpoint = 0')
+c.execute('insert into DerivationOutputs select max(id), ?, ? from ValidPaths', ('x', 'y'))
+c.commit()
+print('ready', flush=True)
+sys.stdin.read()";
+        let mut child = Command::new("python3")
+            .args(["-c", script])
+            .arg(database)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Self(child)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The database as an ordinary user finds it while Nix works on it.
+#[test]
+fn an_ordinary_user_reads_what_is_in_the_log() {
+    if !is_root() || !have("python3", &["--version"]) {
+        return;
+    }
+    let Some((place, nix, path)) = built() else { return };
+    let root = nix.root.to_str().unwrap();
+    let expected = layerize(&place, &nix, &["closure", &path]).success().stdout;
+    let writer = Writer::start(&nix.database());
+    let beside = |end: &str| PathBuf::from(format!("{}{end}", nix.database().display()));
+    let mode = |end: &str, mode| fs::set_permissions(beside(end), fs::Permissions::from_mode(mode)).unwrap();
+    assert!(fs::metadata(beside("-wal")).unwrap().len() > 0 && beside("-shm").exists());
+    let closure = || {
+        Ran::of(
+            as_user(&place, &["--nix-store", root, "closure", &path])
+                .output()
+                .unwrap(),
+        )
+    };
+    // The log's index may be read, as Nix leaves it.
+    mode("-shm", 0o644);
+    assert_eq!(closure().success().stdout, expected);
+    // It may not: database and log are copied.
+    mode("-shm", 0o600);
+    assert_eq!(closure().success().stdout, expected);
+    // The log may not be read either: without it nobody knows what is valid.
+    mode("-wal", 0o600);
+    closure().exits(2).says(&["--closure-graph"]);
+    mode("-wal", 0o644);
+    // The writer is killed: log and index stay as they are.
+    drop(writer);
+    assert!(fs::metadata(beside("-wal")).unwrap().len() > 0);
+    assert_eq!(closure().success().stdout, expected);
+    let owned = fs::metadata(beside("-wal")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&owned), 0);
+}
+
+#[test]
+fn nix_works_in_an_image_with_a_database() {
+    let Some((place, nix, path)) = built() else { return };
+    let mut args = build_args("program", &path, "docker-archive:program.tar");
+    args.push("--nix-db");
+    let first = digest(&layerize(&place, &nix, &args).success());
+    layerize::fsio::remove_tree(&place.store()).unwrap();
+    // Another machine registered the same paths at another time.
+    peer(Command::new("python3").args([
+        "-c",
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); \
+         c.execute('update ValidPaths set registrationTime = 7, deriver = null, ultimate = 0, sigs = \"k:x\"'); c.commit()",
+        nix.database().to_str().unwrap(),
+    ]));
+    assert_eq!(digest(&layerize(&place, &nix, &args).success()), first);
+    let Some(rootfs) = unpacked(&place, &place.project.join("program.tar")) else {
+        return;
+    };
+    let inside = Nix {
+        root: rootfs,
+        dir: nix.dir.clone(),
+    };
+    let verified = peer(inside.command("nix-store").args(["--verify", "--check-contents"]));
+    for complaint in ["error", "modified", "disappeared", "not in", "missing"] {
+        assert!(!verified.stderr.contains(complaint), "{}", verified.stderr);
+    }
+    assert_eq!(inside.requisites(&path), nix.requisites(&path));
+    let dead = peer(inside.command("nix-store").args(["--gc", "--print-dead"])).stdout;
+    assert_eq!(dead, "", "the roots keep everything");
+    // The check can fail: it sees what is not as the database says.
+    let text = inside.root.join(path.trim_start_matches('/')).join("share/text");
+    fs::set_permissions(&text, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&text, "tampered").unwrap();
+    let verified = Ran::of(
+        inside
+            .command("nix-store")
+            .args(["--verify", "--check-contents"])
+            .output()
+            .unwrap(),
+    );
+    assert!(verified.stderr.contains("modified"), "{}", verified.stderr);
+}
+
+#[test]
+fn a_spec_mixes_both_stores_and_the_lock_pins_what_a_link_led_to() {
+    let Some((place, nix, one)) = built() else { return };
+    let link = nix.dir.join("result");
+    place
+        .write("conf/app.conf", "conf\n")
+        .write("config.toml", &format!("nix-store = \"{}\"\n", nix.root.display()))
+        .write(
+            "layerize.toml",
+            &format!(
+                "[package.conf]\nsource = \"conf\"\n\n[image.app]\ncontents = [\"conf\", {{ nix = \"{}\" }}]\n\
+                 entrypoint = [\"program\"]\nnix-db = true\n",
+                link.display()
+            ),
+        );
+    let config = place.path().join("config/layerize");
+    fs::create_dir_all(&config).unwrap();
+    fs::rename(place.project.join("config.toml"), config.join("config.toml")).unwrap();
+    place.run(&["build", "--locked"]).exits(2).says(&["missing", "result"]);
+    let first = digest(&place.run(&["build", "-o", "oci-archive:app.tar"]).success());
+    let lock = fs::read_to_string(place.project.join("layerize.lock")).unwrap();
+    assert!(lock.contains("[[nix]]") && lock.contains(&one), "{lock}");
+    let text = inspected(&place, "app.tar").to_string();
+    assert!(text.contains(&one) && text.contains("/layerize/store/"), "{text}");
+    let closure = place.run(&["closure"]).success().stdout;
+    assert!(closure.contains("-conf\t") && closure.contains(&one), "{closure}");
+    let json: serde_json::Value = serde_json::from_str(&place.run(&["closure", "--json"]).success().stdout).unwrap();
+    assert_eq!(json["roots"].as_array().unwrap().len(), 2);
+    place.run(&["lock", "--check"]).success();
+    place
+        .run(&["build", "--locked", "-o", "oci-archive:again.tar"])
+        .success();
+
+    // The link leads elsewhere: `--locked` says so, the lock follows otherwise.
+    let two = nix.build(&expression("two"), "result");
+    place.run(&["lock", "--check"]).exits(1).says(&["leads to", &two, &one]);
+    place.run(&["build", "--locked"]).exits(2).says(&["stale", &two]);
+    // A machine on which nothing was built has the path and no link.
+    let away = nix.dir.join("away");
+    fs::rename(&link, &away).unwrap();
+    assert_eq!(
+        digest(&place.run(&["build", "--locked", "-o", "oci-archive:app.tar"]).success()),
+        first
+    );
+    fs::rename(&away, &link).unwrap();
+    let second = digest(&place.run(&["build", "-o", "oci-archive:app.tar"]).success());
+    assert_ne!(second, first);
+    let lock = fs::read_to_string(place.project.join("layerize.lock")).unwrap();
+    assert!(lock.contains(&two) && !lock.contains(&one), "{lock}");
+
+    // A lock that pins other content of the same path.
+    let wrong = |key: &str| {
+        let lines = lock.lines().map(|line| match line.starts_with(key) {
+            true => format!("{key} = \"{}\"", "0".repeat(64)),
+            false => line.to_owned(),
+        });
+        let text: String = lines.map(|line| line + "\n").collect();
+        fs::write(place.project.join("layerize.lock"), text).unwrap();
+        place
+            .run(&["build", "--locked"])
+            .exits(2)
+            .says(&["not what the lock pins", "--update"])
+    };
+    wrong("nar-sha256").says(&["the content of"]);
+    wrong("closure-sha256").says(&["something in the closure"]);
+    place.run(&["lock", "--update", link.to_str().unwrap()]).success();
+    place.run(&["build", "--locked", "-o", "oci-archive:app.tar"]).success();
+    // On the command line a link, or a profile, is as good as what it leads to.
+    let relative = Command::new("cp")
+        .arg("-P")
+        .arg(&link)
+        .arg(place.project.join("result"))
+        .status()
+        .unwrap();
+    assert!(relative.success());
+    let by_link = place.run(&["build", "result", "-o", "oci-archive:x.tar"]).success();
+    let by_path = place.run(&["build", &two, "-o", "oci-archive:y.tar"]).success();
+    assert_eq!(digest(&by_link), digest(&by_path));
+    assert!(by_link.stdout.contains("oci-archive:x.tar"), "{}", by_link.stdout);
 }

@@ -96,7 +96,12 @@ impl NixError {
                 "name a store path, a profile, or a link that `nix-build` made; `--nix-store DIR` names another store"
                     .to_owned(),
             ),
-            Self::Database { .. } | Self::Command { .. } | Self::Register { .. } => None,
+            Self::Command { .. } => Some(
+                "Nix was asked because its database cannot be read by this user: run as its owner, or name a \
+                 `--closure-graph FILE`"
+                    .to_owned(),
+            ),
+            Self::Database { .. } | Self::Register { .. } => None,
         }
     }
 }
