@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 use clap::Args;
 use serde_json::json;
 
-use crate::closure::{self, Chain, Closure};
-use crate::store::Evidence;
+use crate::closure::{self, Chain, Closure, ClosureReport};
+use crate::store::{Evidence, ReadStore};
 use crate::store_path::{StoreDir, StorePath};
 
 use super::Outcome;
 use super::build::BuildFlags;
 use super::context::Context;
 use super::error::advised;
-use super::pipeline::{self, Work};
+use super::nix;
+use super::pipeline::{self, Target, Work};
 use super::text::size;
 
 /// Arguments of `layerize closure`.
@@ -38,68 +39,90 @@ pub struct ClosureArgs {
 pub fn run(args: &ClosureArgs, context: &Context) -> anyhow::Result<Outcome> {
     let work = pipeline::prepare(&args.targets, &args.flags, context)?;
     context.ui.clear();
-    let roots: BTreeSet<StorePath> = work.targets.iter().flat_map(|target| work.roots(target)).collect();
-    let closure = closure::compute(&work.store, &roots)?;
+    let closures = closures(&work)?;
     if let Some(wanted) = &args.why {
-        return why(wanted, &roots, &closure, &work, context);
+        return why(wanted, &closures, context);
     }
-    let text = if args.tree {
-        closure.tree().to_string()
-    } else if args.dot {
-        closure.dot()
-    } else if context.ui.json() {
-        serde_json::to_string(&closure.report())?
+    let text = if context.ui.json() && !args.tree && !args.dot {
+        let reports = closures.iter().map(|(_, closure)| closure.report());
+        serde_json::to_string(&reports.reduce(ClosureReport::and))?
     } else {
-        let dir = StoreDir::layerize();
-        let lines = closure
-            .members
-            .iter()
-            .map(|info| format!("{}\t{}", dir.join(&info.path), size(info.nar_size)));
-        lines.collect::<Vec<_>>().join("\n")
+        let texts = closures.iter().map(|(_, closure)| match (args.tree, args.dot) {
+            (true, _) => closure.tree().to_string(),
+            (_, true) => closure.dot(),
+            _ => list(closure),
+        });
+        texts.collect::<Vec<_>>().concat()
     };
     context.ui.data(text.trim_end())?;
-    context.ui.note(&format!(
-        "{} store paths, {}.",
-        closure.members.len(),
-        size(closure.nar_size())
-    ));
+    let paths: usize = closures.iter().map(|(_, closure)| closure.members.len()).sum();
+    let bytes: u64 = closures.iter().map(|(_, closure)| closure.nar_size()).sum();
+    context.ui.note(&format!("{paths} store paths, {}.", size(bytes)));
     Ok(Outcome::Done)
 }
 
-fn why(
-    wanted: &str,
-    roots: &BTreeSet<StorePath>,
-    closure: &Closure,
-    work: &Work,
-    context: &Context,
-) -> anyhow::Result<Outcome> {
-    let targets: Vec<&StorePath> = closure
+/// The closures of all targets, one for each store in which there is anything of it.
+fn closures(work: &Work) -> anyhow::Result<Vec<(&dyn ReadStore, Closure)>> {
+    let (mut own, mut in_nix) = (BTreeSet::new(), BTreeSet::new());
+    for target in &work.targets {
+        own.extend(work.roots(target));
+        in_nix.extend(work.nix_roots(target)?);
+        if let (Target::Image(name), Some(project)) = (target, &work.project) {
+            for mention in nix::mentions(&project.workspace.images[name]) {
+                match mention.nix {
+                    true => in_nix.insert(mention.path),
+                    false => own.insert(mention.path),
+                };
+            }
+        }
+    }
+    let mut closures: Vec<(&dyn ReadStore, Closure)> = Vec::new();
+    if !own.is_empty() || in_nix.is_empty() {
+        closures.push((&work.store, closure::compute(&work.store, &own)?));
+    }
+    if !in_nix.is_empty() {
+        let store = work.nix.get()?;
+        closures.push((store, closure::compute(store, &in_nix)?));
+    }
+    Ok(closures)
+}
+
+fn list(closure: &Closure) -> String {
+    let lines = closure
         .members
         .iter()
-        .map(|info| &info.path)
-        .filter(|path| names(wanted, path))
-        .collect();
-    if targets.is_empty() {
+        .map(|info| format!("{}\t{}\n", closure.dir.join(&info.path), size(info.nar_size)));
+    lines.collect()
+}
+
+fn why(wanted: &str, closures: &[(&dyn ReadStore, Closure)], context: &Context) -> anyhow::Result<Outcome> {
+    let mut found = false;
+    for (store, closure) in closures {
+        let roots: BTreeSet<StorePath> = closure.roots.iter().cloned().collect();
+        let members = closure.members.iter().map(|info| &info.path);
+        for target in members.filter(|path| names(wanted, path, &closure.dir)) {
+            found = true;
+            for chain in closure::why(*store, &roots, target)? {
+                let text = if context.ui.json() {
+                    json!(chain).to_string()
+                } else {
+                    render(&chain, &closure.dir)
+                };
+                context.ui.data(&text)?;
+            }
+        }
+    }
+    if !found {
         let help = "`layerize closure` lists what is in it";
         return Err(advised(format!("nothing named `{wanted}` is in the closure"), help));
-    }
-    for target in targets {
-        for chain in closure::why(&work.store, roots, target)? {
-            let text = if context.ui.json() {
-                json!(chain).to_string()
-            } else {
-                render(&chain)
-            };
-            context.ui.data(&text)?;
-        }
     }
     Ok(Outcome::Done)
 }
 
 /// Whether the user means this path: the whole of it, its name, or its name without version.
-fn names(wanted: &str, path: &StorePath) -> bool {
+fn names(wanted: &str, path: &StorePath, dir: &StoreDir) -> bool {
     let name = path.name();
-    StoreDir::layerize().join(path) == wanted
+    dir.join(path) == wanted
         || path.to_string() == wanted
         || name == wanted
         || name.strip_prefix(wanted).is_some_and(|rest| {
@@ -108,8 +131,7 @@ fn names(wanted: &str, path: &StorePath) -> bool {
         })
 }
 
-fn render(chain: &Chain) -> String {
-    let dir = StoreDir::layerize();
+fn render(chain: &Chain, dir: &StoreDir) -> String {
     let mut lines = vec![dir.join(&chain.root)];
     for (depth, step) in chain.steps.iter().enumerate() {
         let because = match &step.evidence {
@@ -128,12 +150,13 @@ mod tests {
     #[test]
     fn a_path_is_named_with_or_without_version() {
         let path: StorePath = "0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-libc6-2.36".parse().unwrap();
+        let dir = StoreDir::layerize();
         for wanted in ["libc6", "libc6-2.36", "0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-libc6-2.36"] {
-            assert!(names(wanted, &path), "{wanted}");
+            assert!(names(wanted, &path, &dir), "{wanted}");
         }
-        assert!(names(&StoreDir::layerize().join(&path), &path));
+        assert!(names(&dir.join(&path), &path, &dir));
         for wanted in ["libc", "libc6-2", "2.36", ""] {
-            assert!(!names(wanted, &path), "{wanted}");
+            assert!(!names(wanted, &path, &dir), "{wanted}");
         }
     }
 }

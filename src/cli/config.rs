@@ -23,6 +23,8 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 pub struct Config {
     /// `store`: the physical store.
     pub store: Option<PathBuf>,
+    /// `nix-store`: the directory that `nix/store` is in.
+    pub nix_store: Option<PathBuf>,
     /// `[debian] mirrors`: tried before the machine's apt.
     pub debian_mirrors: Vec<String>,
     /// `[debian] snapshots`: asked for versions that the mirrors no longer carry.
@@ -44,9 +46,10 @@ impl Default for Config {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 struct File {
     store: Option<PathBuf>,
+    nix_store: Option<PathBuf>,
     debian: Debian,
     nix: Nix,
     cache: Cache,
@@ -104,7 +107,7 @@ impl Config {
                     path.display(),
                     error.to_string().trim_end()
                 ),
-                "known are: store, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, \
+                "known are: store, nix-store, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, \
                  [registries.\"HOST\"] mirrors, plain-http, credentials-over-http, ca-file, client-cert and client-key",
             )
         })?;
@@ -143,6 +146,7 @@ impl File {
         Config {
             registries,
             store: self.store,
+            nix_store: self.nix_store,
             debian_mirrors: self.debian.mirrors,
             debian_snapshots: self.debian.snapshots,
             nix_caches: self.nix.caches,

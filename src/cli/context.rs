@@ -20,6 +20,7 @@ use super::Global;
 use super::auth::RegistryFlags;
 use super::config::Config;
 use super::error::advised;
+use super::nix::LazyNix;
 use super::ui::Ui;
 
 /// Seconds since 1970 of everything that has a date, unless `SOURCE_DATE_EPOCH` says otherwise. Not 0, which
@@ -34,6 +35,10 @@ pub struct Context<'a> {
     pub config: Config,
     /// Physical store.
     pub store_dir: PathBuf,
+    /// Directory that `nix/store` is in.
+    pub nix_root: PathBuf,
+    /// What is known of the paths there, in place of Nix's database.
+    pub closure_graph: Option<PathBuf>,
     /// Where downloads and apt's state are kept: shared by all stores of the user.
     pub cache_dir: PathBuf,
     /// `--file`.
@@ -56,12 +61,16 @@ impl<'a> Context<'a> {
         };
         let store_dir = std::path::absolute(&store_dir)
             .with_context(|| format!("cannot make `{}` absolute", store_dir.display()))?;
+        let nix_root = global.nix_store.as_ref().or(config.nix_store.as_ref());
+        let nix_root = nix_root.cloned().unwrap_or_else(|| PathBuf::from("/"));
         let cache_dir =
             xdg_dir("XDG_CACHE_HOME", ".cache").map_or_else(|| store_dir.join("cache"), |dir| dir.join("layerize"));
         Ok(Self {
             ui,
             config,
             store_dir,
+            nix_root,
+            closure_graph: global.closure_graph.clone(),
             cache_dir,
             file: global.file.clone(),
             epoch: epoch()?,
@@ -72,6 +81,11 @@ impl<'a> Context<'a> {
     /// Opens the store.
     pub fn store(&self) -> anyhow::Result<Store> {
         Ok(Store::open(&self.store_dir)?)
+    }
+
+    /// The Nix store, opened when it is needed.
+    pub fn nix(&self) -> LazyNix {
+        LazyNix::new(self.nix_root.clone(), self.closure_graph.clone())
     }
 
     /// Where downloads come from.

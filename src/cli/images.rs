@@ -10,16 +10,19 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::audit::{self, InspectOptions};
-use crate::image::{self, ClosureMember, ContentRoot, Image, ImageRequest, RootPackage};
+use crate::image::{self, ClosureMember, ContentRoot, Generated, GeneratedKind, Image, ImageRequest, RootPackage};
 use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Strategy};
 use crate::layer::{Compression, PackOptions};
 use crate::oci::Platform;
 use crate::plan::Input;
-use crate::spec::{self, Spanned};
+use crate::spec::{self, Dependency, Spanned};
+use crate::store::ReadStore;
+use crate::store::nix_store::{self, StateKind};
 use crate::store_path::{StoreDir, StorePath};
 
 use super::context::Context;
 use super::error::advised;
+use super::nix::{self, Mention};
 use super::pipeline::{Target, Work};
 
 /// The platform of images without anything that says otherwise. Not the machine's: a digest may not depend on it.
@@ -32,7 +35,7 @@ const PLAN_BYTES_MAX: u64 = 256 << 20;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Image options")]
 pub struct ImageFlags {
-    /// Name of an image of store paths, with its tag if it has one
+    /// Name of an image of store paths, with its tag if it has one [default: the first path's name]
     #[arg(long, value_name = "NAME[:TAG]")]
     name: Option<String>,
     /// Program of an image of store paths; repeat for its fixed arguments
@@ -74,6 +77,9 @@ pub struct ImageFlags {
     /// Start from the release before, a plan file or an image, and keep what did not change as it is
     #[arg(long, value_name = "PLAN|IMAGE")]
     pub previous: Option<String>,
+    /// Put a Nix database into the image that knows its /nix/store paths, so that Nix works in it
+    #[arg(long)]
+    pub nix_db: bool,
     /// One gzip member a layer, for consumers that read no more than the first
     #[arg(long)]
     pub single_member: bool,
@@ -99,6 +105,7 @@ pub struct Recipe {
     contents: Vec<ContentRoot>,
     closure: Vec<ClosureMember>,
     root: Vec<RootPackage>,
+    generated: Vec<Generated>,
     platform: Platform,
     plan: Option<LayerPlan>,
     previous: Option<LayerPlan>,
@@ -112,6 +119,7 @@ impl Recipe {
             contents: self.contents.clone(),
             closure: self.closure.clone(),
             root: self.root.clone(),
+            generated: self.generated.clone(),
             platform: self.platform.clone(),
             created: context.epoch,
             plan: self.plan.clone(),
@@ -124,7 +132,7 @@ impl Recipe {
 pub fn of_targets(work: &Work, flags: &ImageFlags, context: &Context) -> anyhow::Result<Vec<NamedImage>> {
     let mut images = Vec::new();
     for recipe in recipes(work, flags, context)? {
-        images.push(assemble(&recipe, flags, context)?);
+        images.push(assemble(&recipe, flags, context).map_err(|error| work.nix.explained(error))?);
     }
     for target in &work.targets {
         if let Target::Image(_) = target {
@@ -136,13 +144,11 @@ pub fn of_targets(work: &Work, flags: &ImageFlags, context: &Context) -> anyhow:
 
 /// What each image among the targets is made of.
 pub fn recipes(work: &Work, flags: &ImageFlags, context: &Context) -> anyhow::Result<Vec<Recipe>> {
-    let mut paths = Vec::new();
+    let paths: Vec<&Target> = work.targets.iter().filter(|target| target.is_path()).collect();
     let mut recipes = Vec::new();
     for target in &work.targets {
-        match target {
-            Target::Path(path) => paths.push(path),
-            Target::Image(name) => recipes.push(of_spec(name, work, flags, context)?),
-            Target::Package(_) => {}
+        if let Target::Image(name) = target {
+            recipes.push(of_spec(name, work, flags, context)?);
         }
     }
     match paths.is_empty() {
@@ -152,15 +158,22 @@ pub fn recipes(work: &Work, flags: &ImageFlags, context: &Context) -> anyhow::Re
     Ok(recipes)
 }
 
-fn of_paths(paths: &[&StorePath], work: &Work, flags: &ImageFlags, context: &Context) -> anyhow::Result<Recipe> {
-    let content = |path: &&StorePath| ContentRoot {
-        name: path.name().to_owned(),
-        logical: StoreDir::layerize().join(path),
-    };
+fn of_paths(paths: &[&Target], work: &Work, flags: &ImageFlags, context: &Context) -> anyhow::Result<Recipe> {
+    let (mut roots, mut contents) = (Roots::default(), Vec::new());
+    for target in paths {
+        match target {
+            Target::Path(path) => contents.push(roots.add_own(path.name(), path)),
+            Target::Nix(path) => contents.push(roots.add_nix(path.name(), path)),
+            Target::Image(_) | Target::Package(_) => {}
+        }
+    }
+    let spec = flags.to_spec(&contents)?;
+    roots.add_mentions(&spec, work)?;
     Ok(Recipe {
-        spec: flags.to_spec()?,
-        contents: paths.iter().map(content).collect(),
-        closure: closure_members(&paths.iter().map(|path| (*path).clone()).collect(), work)?,
+        closure: roots.members(work)?,
+        generated: roots.database(&spec, work)?,
+        spec,
+        contents,
         root: Vec::new(),
         platform: flags.platform.as_deref().unwrap_or(DEFAULT_PLATFORM).parse()?,
         plan: read_plan(flags.plan.as_deref())?,
@@ -173,15 +186,21 @@ fn of_spec(name: &str, work: &Work, flags: &ImageFlags, context: &Context) -> an
     let mut spec = project.workspace.images[name].clone();
     flags.change(&mut spec);
     let inputs = &work.plan.images[name];
-    let contents = spec
-        .contents
-        .iter()
-        .zip(&inputs.contents)
-        .map(|(dependency, input)| ContentRoot {
-            name: dependency.value.to_string(),
-            logical: StoreDir::layerize().join(&work.path(input)),
-        })
-        .collect();
+    let mut roots = Roots {
+        own: work.roots(&Target::Image(name.to_owned())),
+        ..Roots::default()
+    };
+    let (mut contents, mut own) = (Vec::new(), inputs.contents.iter());
+    for dependency in &spec.contents {
+        let name = dependency.value.to_string();
+        if let Dependency::Nix(text) = &dependency.value {
+            let path = work.nix.locked(text, &project.lock)?;
+            contents.push(roots.add_nix(&name, &path));
+        } else if let Some(input) = own.next() {
+            contents.push(roots.add_own(&name, &work.path(input)));
+        }
+    }
+    roots.add_mentions(&spec, work)?;
     let platform = match (&spec.platform, &project.lock.architecture) {
         (Some(platform), _) => platform.value.parse()?,
         (None, Some(architecture)) => Platform::from_debian(architecture)
@@ -191,7 +210,8 @@ fn of_spec(name: &str, work: &Work, flags: &ImageFlags, context: &Context) -> an
     let of_spec = spec.layers.plan.as_ref().map(|file| spec.dir.join(&file.value));
     Ok(Recipe {
         contents,
-        closure: closure_members(&work.roots(&Target::Image(name.to_owned())), work)?,
+        closure: roots.members(work)?,
+        generated: roots.database(&spec, work)?,
         root: root_packages(&inputs.root, work)?,
         platform,
         plan: read_plan(flags.plan.as_deref().or(of_spec.as_deref()))?,
@@ -276,12 +296,92 @@ pub fn read_previous(text: Option<&str>, context: &Context) -> anyhow::Result<Op
     }))
 }
 
-fn closure_members(roots: &BTreeSet<StorePath>, work: &Work) -> anyhow::Result<Vec<ClosureMember>> {
-    let dir = StoreDir::layerize();
-    let members = crate::closure::compute(&work.store, roots)?.members;
-    Ok(members
+/// The roots of an image's closure, in either store.
+#[derive(Debug, Default)]
+struct Roots {
+    own: BTreeSet<StorePath>,
+    nix: BTreeSet<StorePath>,
+}
+
+impl Roots {
+    fn add_own(&mut self, name: &str, path: &StorePath) -> ContentRoot {
+        self.own.insert(path.clone());
+        ContentRoot {
+            name: name.to_owned(),
+            logical: StoreDir::layerize().join(path),
+        }
+    }
+
+    fn add_nix(&mut self, name: &str, path: &StorePath) -> ContentRoot {
+        self.nix.insert(path.clone());
+        ContentRoot {
+            name: name.to_owned(),
+            logical: StoreDir::nix().join(path),
+        }
+    }
+
+    /// Adds what the image's settings lead into.
+    fn add_mentions(&mut self, image: &spec::Image, work: &Work) -> anyhow::Result<()> {
+        for Mention { nix, path, field } in nix::mentions(image) {
+            let store: &dyn ReadStore = match nix {
+                true => work.nix.get()?,
+                false => &work.store,
+            };
+            if store.info(&path)?.is_none() {
+                let logical = store.store_dir().join(&path);
+                return Err(advised(
+                    format!("`{field}` names `{logical}`, which is not in the store"),
+                    "name a path that is there: it becomes part of the image",
+                ));
+            }
+            match nix {
+                true => self.nix.insert(path),
+                false => self.own.insert(path),
+            };
+        }
+        Ok(())
+    }
+
+    /// The Nix database of an image that wants one.
+    fn database(&self, image: &spec::Image, work: &Work) -> anyhow::Result<Vec<Generated>> {
+        if !image.nix_db {
+            return Ok(Vec::new());
+        }
+        if self.nix.is_empty() {
+            return Err(advised(
+                "a Nix database is wanted, but the image holds no path of a Nix store",
+                "leave `nix-db` out, or name a path of `/nix/store`",
+            ));
+        }
+        let closure = crate::closure::compute(work.nix.get()?, &self.nix)?;
+        let entries = nix_store::state_directory(&closure.members, &self.nix)?;
+        let generated = entries.into_iter().map(|entry| Generated {
+            path: entry.path,
+            kind: match entry.kind {
+                StateKind::Directory(mode) => GeneratedKind::Directory(mode),
+                StateKind::File(bytes) => GeneratedKind::File(bytes.into()),
+                StateKind::Symlink(target) => GeneratedKind::Symlink(target),
+            },
+        });
+        Ok(generated.collect())
+    }
+
+    /// Both closures.
+    fn members(&self, work: &Work) -> anyhow::Result<Vec<ClosureMember>> {
+        let mut members = closure_members(&self.own, &work.store)?;
+        if !self.nix.is_empty() {
+            members.extend(closure_members(&self.nix, work.nix.get()?)?);
+        }
+        Ok(members)
+    }
+}
+
+fn closure_members(roots: &BTreeSet<StorePath>, store: &dyn ReadStore) -> anyhow::Result<Vec<ClosureMember>> {
+    let closure = crate::closure::compute(store, roots)?;
+    Ok(closure
+        .members
         .iter()
-        .map(|info| ClosureMember::new(info, &dir, work.store.physical(&info.path)))
+        .map(|info| ClosureMember::new(info, &closure.dir, store.physical(&info.path)))
         .collect())
 }
 
@@ -314,8 +414,9 @@ fn root_packages(inputs: &[Input], work: &Work) -> anyhow::Result<Vec<RootPackag
 
 impl ImageFlags {
     /// The flags as the spec of an image of store paths.
-    fn to_spec(&self) -> anyhow::Result<spec::Image> {
-        let name = self.name.as_deref().ok_or_else(|| {
+    fn to_spec(&self, contents: &[ContentRoot]) -> anyhow::Result<spec::Image> {
+        let of_content = || contents.first().and_then(|content| image_name(&content.name));
+        let name = self.name.clone().or_else(of_content).ok_or_else(|| {
             advised(
                 "an image of store paths needs a name",
                 "add for example `--name app --entrypoint app`",
@@ -323,7 +424,7 @@ impl ImageFlags {
         })?;
         let (name, tag) = match name.rsplit_once(':') {
             Some((name, tag)) if !tag.contains('/') => (name, tag),
-            _ => (name, "latest"),
+            _ => (name.as_str(), "latest"),
         };
         let mut image = spec::Image {
             tag: tag.to_owned(),
@@ -373,6 +474,7 @@ impl ImageFlags {
 
     /// Applies the flags that any image takes.
     fn change(&self, image: &mut spec::Image) {
+        image.nix_db |= self.nix_db;
         if let Some(max) = self.max_layers {
             image.layers.max = Some(Spanned::nowhere(max));
         }
@@ -402,6 +504,20 @@ impl ImageFlags {
             )),
         }
     }
+}
+
+/// What an image is called that is made of a store path of this name: the name without version, as registries take it.
+fn image_name(name: &str) -> Option<String> {
+    let end = name.match_indices('-').find(|(at, _)| {
+        let next = name.as_bytes().get(at + 1);
+        next.is_some_and(u8::is_ascii_digit)
+    });
+    let bare = end.map_or(name, |(at, _)| &name[..at]).to_ascii_lowercase();
+    let words = bare
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty());
+    let name = words.collect::<Vec<_>>().join("-");
+    (!name.is_empty()).then_some(name)
 }
 
 /// `KEY=VALUE` arguments.

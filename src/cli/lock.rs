@@ -13,7 +13,7 @@ use super::project::Project;
 /// Arguments of `layerize lock`.
 #[derive(Debug, Args)]
 pub struct LockArgs {
-    /// Resolve these anew (Debian packages, source packages, packages with a URL), or everything if none is named
+    /// Resolve these anew (Debian packages, source packages, packages with a URL, Nix links), or everything if none is named
     #[arg(long, num_args = 0.., value_name = "NAME")]
     update: Option<Vec<String>>,
     /// Change nothing: exit status 1 if the lock is not current
@@ -31,9 +31,10 @@ pub struct LockArgs {
 pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
     let mut project = Project::load(context)?;
     if args.check {
-        let Err(reasons) = spec::lock_is_current(&project.workspace, &project.lock) else {
+        let reasons = project.lock_reasons(context)?;
+        if reasons.is_empty() {
             return Ok(Outcome::Done);
-        };
+        }
         for reason in reasons {
             context.ui.line(&reason);
         }
@@ -55,6 +56,7 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
     if let Update::Names(names) = &update {
         let known = |name: &String| {
             after.debs.contains_key(name)
+                || after.nix.contains_key(name)
                 || after.deb_sources.contains_key(name)
                 || after.urls.contains_key(&spec::PackageName(name.clone()))
         };
@@ -108,5 +110,9 @@ fn pins(lock: &spec::Lock) -> Vec<(String, String)> {
         .urls
         .iter()
         .map(|(name, url)| (format!("url of {name}"), url.sha256.to_string()));
-    debs.chain(sources).chain(urls).collect()
+    let nix = lock.nix.iter().map(|(name, nix)| {
+        let pin = format!("{} {}", nix.path, nix.closure);
+        (format!("nix:{name}"), pin)
+    });
+    debs.chain(sources).chain(urls).chain(nix).collect()
 }

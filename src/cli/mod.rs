@@ -29,6 +29,7 @@ mod interrupt;
 mod key;
 mod load;
 mod lock;
+mod nix;
 mod pipeline;
 mod plan;
 mod project;
@@ -65,6 +66,13 @@ struct Global {
     /// Physical store [default: $XDG_DATA_HOME/layerize]
     #[arg(long, global = true, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// Directory that `nix/store` is in, for paths of a Nix store [default: /]
+    #[arg(long, global = true, value_name = "DIR")]
+    nix_store: Option<PathBuf>,
+    /// What is known of those paths, in place of Nix's database: JSON of `nix path-info --json --recursive`, or of
+    /// exportReferencesGraph
+    #[arg(long, global = true, value_name = "FILE")]
+    closure_graph: Option<PathBuf>,
     /// The spec, or its directory [default: the nearest layerize.toml]
     #[arg(short, long, global = true, value_name = "PATH")]
     file: Option<PathBuf>,

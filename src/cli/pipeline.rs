@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::build;
 use crate::fetch::AptSources;
 use crate::plan::{ImageInputs, Input, Plan};
+use crate::spec::Dependency;
 use crate::spec::PackageName;
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
@@ -14,7 +15,8 @@ use crate::store_path::{StoreDir, StorePath};
 use super::build::BuildFlags;
 use super::context::Context;
 use super::error::advised;
-use super::project::Project;
+use super::nix::LazyNix;
+use super::project::{Project, find_spec};
 
 /// What an argument names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,12 +27,23 @@ pub enum Target {
     Package(PackageName),
     /// `/layerize/store/HASH-NAME`.
     Path(StorePath),
+    /// `/nix/store/HASH-NAME`, or a link that leads there.
+    Nix(StorePath),
+}
+
+impl Target {
+    /// Whether it is a store path: all of them together make one image.
+    pub fn is_path(&self) -> bool {
+        matches!(self, Self::Path(_) | Self::Nix(_))
+    }
 }
 
 /// Targets with everything they need in the store.
 pub struct Work {
     /// The open store.
     pub store: Store,
+    /// The Nix store, opened where a target takes something from it.
+    pub nix: LazyNix,
     /// The project, where a target needed one.
     pub project: Option<Project>,
     /// Its steps.
@@ -43,25 +56,32 @@ pub struct Work {
 
 /// Understands the arguments and realises what they name.
 pub fn prepare(arguments: &[String], flags: &BuildFlags, context: &Context) -> anyhow::Result<Work> {
-    prepare_named(arguments, &|project| named(arguments, project), flags, context)
+    prepare_named(
+        arguments,
+        &|project, nix| named(arguments, project, nix),
+        flags,
+        context,
+    )
 }
 
 /// As [`prepare`] for a package or a store path: an image of the same name is not meant.
 pub fn prepare_package(argument: &String, flags: &BuildFlags, context: &Context) -> anyhow::Result<Work> {
-    let choose = |project: &Project| Ok(vec![package(argument, project)?]);
+    let choose = |project: &Project, _: &LazyNix| Ok(vec![package(argument, project)?]);
     prepare_named(std::slice::from_ref(argument), &choose, flags, context)
 }
 
 fn prepare_named(
     arguments: &[String],
-    choose: &dyn Fn(&Project) -> anyhow::Result<Vec<Target>>,
+    choose: &dyn Fn(&Project, &LazyNix) -> anyhow::Result<Vec<Target>>,
     flags: &BuildFlags,
     context: &Context,
 ) -> anyhow::Result<Work> {
     let store = context.store()?;
-    if let Some(targets) = store_paths(arguments) {
+    let nix = context.nix();
+    if let Some(targets) = store_paths(arguments, &nix, context)? {
         let work = Work {
             store,
+            nix,
             project: None,
             plan: Plan::default(),
             targets,
@@ -70,7 +90,7 @@ fn prepare_named(
         return work.check_paths();
     }
     let mut project = Project::load(context)?;
-    let targets = choose(&project)?;
+    let targets = choose(&project, &nix)?;
     project.make_lock_current(flags, context)?;
     let plan = project.plan(&store)?;
     let inputs: Vec<Input> = targets
@@ -83,6 +103,7 @@ fn prepare_named(
     let paths = build::realise(&store, &plan, &inputs, &options, context.ui)?;
     Work {
         store,
+        nix,
         project: Some(project),
         plan,
         targets,
@@ -104,10 +125,11 @@ impl Work {
         }
     }
 
-    /// The roots of a target's closure.
+    /// The roots of a target's closure in layerize's store.
     pub fn roots(&self, target: &Target) -> BTreeSet<StorePath> {
         match target {
             Target::Path(path) => BTreeSet::from([path.clone()]),
+            Target::Nix(_) => BTreeSet::new(),
             Target::Package(name) => BTreeSet::from([self.path(&self.plan.packages[name])]),
             Target::Image(name) => {
                 let inputs = &self.plan.images[name];
@@ -121,13 +143,30 @@ impl Work {
         }
     }
 
+    /// The roots of a target's closure in the Nix store.
+    pub fn nix_roots(&self, target: &Target) -> anyhow::Result<BTreeSet<StorePath>> {
+        match target {
+            Target::Nix(path) => Ok(BTreeSet::from([path.clone()])),
+            Target::Path(_) | Target::Package(_) => Ok(BTreeSet::new()),
+            Target::Image(name) => {
+                let project = self.project.as_ref().expect("an image of a spec has a project");
+                let contents = &project.workspace.images[name].contents;
+                let names = contents.iter().filter_map(|content| match &content.value {
+                    Dependency::Nix(name) => Some(name),
+                    _ => None,
+                });
+                names.map(|name| self.nix.locked(name, &project.lock)).collect()
+            }
+        }
+    }
+
     /// Keeps a target from the garbage collector, in place of what the same target was before.
     pub fn add_root(&self, target: &Target) -> anyhow::Result<()> {
         let Some(project) = &self.project else { return Ok(()) };
         let (kind, name) = match target {
             Target::Image(name) => ("image", name.as_str()),
             Target::Package(name) => ("package", name.0.as_str()),
-            Target::Path(_) => return Ok(()),
+            Target::Path(_) | Target::Nix(_) => return Ok(()),
         };
         let project = crate::digest::Digest::of(project.dir.as_os_str().as_encoded_bytes()).hex();
         let root = |index: usize| format!("{}-{kind}-{}-{index}", &project[..12], name.replace([':', '/'], "-"));
@@ -153,7 +192,7 @@ impl Work {
             .iter()
             .filter(|target| matches!(target, Target::Image(_)))
             .count();
-        images + usize::from(self.targets.iter().any(|target| matches!(target, Target::Path(_))))
+        images + usize::from(self.targets.iter().any(Target::is_path))
     }
 
     fn check_paths(self) -> anyhow::Result<Self> {
@@ -178,7 +217,7 @@ impl Work {
 /// The steps that a target needs.
 fn inputs_of(target: &Target, plan: &Plan) -> Vec<Input> {
     match target {
-        Target::Path(_) => Vec::new(),
+        Target::Path(_) | Target::Nix(_) => Vec::new(),
         Target::Package(name) => vec![plan.packages[name].clone()],
         Target::Image(name) => {
             let ImageInputs {
@@ -192,18 +231,28 @@ fn inputs_of(target: &Target, plan: &Plan) -> Vec<Input> {
 }
 
 /// The arguments as store paths, if there are any and all of them are.
-fn store_paths(arguments: &[String]) -> Option<Vec<Target>> {
-    let targets: Option<Vec<Target>> = arguments.iter().map(|argument| parse_path(argument)).collect();
-    targets.filter(|targets| !targets.is_empty())
+fn store_paths(arguments: &[String], nix: &LazyNix, context: &Context) -> anyhow::Result<Option<Vec<Target>>> {
+    // Where there is a spec, what is called `result` there is meant before a link of that name.
+    let bare = find_spec(context.file.as_deref()).is_err();
+    let targets = arguments.iter().map(|argument| parse_path(argument, nix, bare));
+    let targets: Option<Vec<Target>> = targets.collect::<anyhow::Result<_>>()?;
+    Ok(targets.filter(|targets| !targets.is_empty()))
 }
 
-fn parse_path(argument: &str) -> Option<Target> {
+fn parse_path(argument: &str, nix: &LazyNix, bare: bool) -> anyhow::Result<Option<Target>> {
+    match parse_own_path(argument) {
+        Some(path) => Ok(Some(path)),
+        None => Ok(nix.argument(argument, bare)?.map(Target::Nix)),
+    }
+}
+
+fn parse_own_path(argument: &str) -> Option<Target> {
     let (path, below) = StoreDir::layerize().split(argument.trim_end_matches('/'))?;
     below.is_empty().then_some(Target::Path(path))
 }
 
 /// Images and packages by name; without any name all images, or all of the file's own packages if it has no image.
-fn named(arguments: &[String], project: &Project) -> anyhow::Result<Vec<Target>> {
+fn named(arguments: &[String], project: &Project, nix: &LazyNix) -> anyhow::Result<Vec<Target>> {
     let workspace = &project.workspace;
     if arguments.is_empty() && !workspace.images.is_empty() {
         return Ok(workspace.images.keys().cloned().map(Target::Image).collect());
@@ -212,7 +261,11 @@ fn named(arguments: &[String], project: &Project) -> anyhow::Result<Vec<Target>>
         let own = workspace.packages.keys().filter(|name| !name.0.contains(':'));
         return Ok(own.cloned().map(Target::Package).collect());
     }
-    arguments.iter().map(|argument| name(argument, project)).collect()
+    let target = |argument: &String| match name(argument, project) {
+        Ok(target) => Ok(target),
+        Err(error) => nix.argument(argument, true)?.map(Target::Nix).ok_or(error),
+    };
+    arguments.iter().map(target).collect()
 }
 
 /// One name of a package.
@@ -233,7 +286,7 @@ pub fn package(argument: &str, project: &Project) -> anyhow::Result<Target> {
 /// One name: an image before a package of the same name.
 pub fn name(argument: &str, project: &Project) -> anyhow::Result<Target> {
     let workspace = &project.workspace;
-    if let Some(path) = parse_path(argument) {
+    if let Some(path) = parse_own_path(argument) {
         return Ok(path);
     }
     if workspace.images.contains_key(argument) {

@@ -51,9 +51,10 @@ impl Project {
 
     /// Makes the lock current; with `--locked`, says why it is not.
     pub fn make_lock_current(&mut self, flags: &BuildFlags, context: &Context) -> anyhow::Result<()> {
-        let Err(reasons) = spec::lock_is_current(&self.workspace, &self.lock) else {
+        let reasons = self.lock_reasons(context)?;
+        if reasons.is_empty() {
             return Ok(());
-        };
+        }
         if flags.locked {
             let what = if self.lock == Lock::default() {
                 "missing"
@@ -68,6 +69,16 @@ impl Project {
         self.update_lock(&Update::Nothing, flags.offline, &flags.mirror, context)
     }
 
+    /// Why the lock is not current, a line each.
+    pub fn lock_reasons(&self, context: &Context) -> anyhow::Result<Vec<String>> {
+        let mut reasons = spec::lock_is_current(&self.workspace, &self.lock)
+            .err()
+            .unwrap_or_default();
+        let moved = context.nix().moved(&self.workspace, &self.lock)?;
+        reasons.extend(moved.into_iter().map(|(_, reason)| reason));
+        Ok(reasons)
+    }
+
     /// Resolves what `update` says and writes the lock where it changed.
     pub fn update_lock(
         &mut self,
@@ -76,18 +87,36 @@ impl Project {
         mirrors: &[String],
         context: &Context,
     ) -> anyhow::Result<()> {
-        let lock = fetch::resolve(
+        let mut lock = fetch::resolve(
             &self.workspace,
             &self.lock,
             update,
             &context.fetch_config(offline, mirrors, AptSources::of(&self.workspace)),
             context.ui,
         )?;
+        self.pin_nix(&mut lock, update, context)?;
         let path = self.lock_path();
         if lock != self.lock || !path.exists() {
             crate::fsio::write_atomic(&path, spec::lock::print(&lock).as_bytes())?;
         }
         self.lock = lock;
+        Ok(())
+    }
+
+    /// Pins the paths of a Nix store that are not pinned yet, that `update` takes, or whose links lead elsewhere now.
+    fn pin_nix(&self, lock: &mut Lock, update: &Update, context: &Context) -> anyhow::Result<()> {
+        let nix = context.nix();
+        let moved: Vec<String> = nix
+            .moved(&self.workspace, lock)?
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        for (name, dir) in spec::nix_contents(&self.workspace) {
+            if !lock.nix.contains_key(&name) || update.takes(&name) || moved.contains(&name) {
+                let pin = nix.pin(&name, &dir)?;
+                lock.nix.insert(name, pin);
+            }
+        }
         Ok(())
     }
 
@@ -136,7 +165,8 @@ impl Project {
     }
 }
 
-fn find_spec(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+/// The spec that is given, or the nearest.
+pub fn find_spec(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     let path = match given {
         Some(dir) if dir.is_dir() => dir.join(SPEC_NAME),
         Some(file) => file.to_owned(),

@@ -3,12 +3,14 @@
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::digest::Hasher;
 use crate::fsio::IoContext;
-use crate::store::{Evidence, GcOptions, GcReport, PathDetails, Store};
+use crate::store::nix_store::NixPath;
+use crate::store::{Evidence, GcOptions, GcReport, PathDetails, ReadStore, Store};
 use crate::store_path::{StoreDir, StorePath};
 
 use super::Outcome;
@@ -142,6 +144,10 @@ fn hash_file(path: &Path) -> anyhow::Result<crate::digest::Digest> {
 
 fn info(store: &Store, paths: &[String], context: &Context) -> anyhow::Result<Outcome> {
     for text in paths {
+        if let Some(path) = context.nix().argument(text, false)? {
+            context.ui.data(&nix_info(&path, context)?)?;
+            continue;
+        }
         let path = parse(text)?;
         let details = store.info_full(&path)?.ok_or_else(|| {
             advised(
@@ -157,6 +163,49 @@ fn info(store: &Store, paths: &[String], context: &Context) -> anyhow::Result<Ou
         context.ui.data(&line)?;
     }
     Ok(Outcome::Done)
+}
+
+/// What is known of a path of a Nix store.
+fn nix_info(path: &StorePath, context: &Context) -> anyhow::Result<String> {
+    let nix = context.nix();
+    let store = nix.get()?;
+    let (dir, logical) = (store.store_dir(), store.store_dir().join(path));
+    let details = store.details(path)?;
+    let NixPath {
+        info,
+        deriver,
+        content_address,
+        signatures,
+    } = details.with_context(|| format!("`{logical}` is not in the Nix store"))?;
+    let references: Vec<String> = info.references.iter().map(|path| dir.join(path)).collect();
+    if context.ui.json() {
+        let value = json!({
+            "path": logical,
+            "narHash": info.nar_hash,
+            "narSize": info.nar_size,
+            "references": references,
+            "selfReference": info.self_reference,
+            "deriver": deriver,
+            "ca": content_address,
+            "signatures": signatures,
+        });
+        return Ok(value.to_string());
+    }
+    let mut lines = vec![
+        logical,
+        format!("  on disk     {}", store.physical(path).display()),
+        format!("  known from  {}", store.source()),
+        format!("  NAR hash    {}", info.nar_hash),
+        format!("  NAR size    {} ({} bytes)", size(info.nar_size), info.nar_size),
+    ];
+    lines.extend(deriver.map(|deriver| format!("  deriver     {deriver}")));
+    lines.extend(content_address.map(|address| format!("  address     {address}")));
+    lines.extend(signatures.iter().map(|signature| format!("  signed      {signature}")));
+    lines.extend(references.iter().map(|reference| format!("  refers to   {reference}")));
+    if info.self_reference {
+        lines.push("  refers to   itself".to_owned());
+    }
+    Ok(lines.join("\n"))
 }
 
 /// A store path with or without its directory.

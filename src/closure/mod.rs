@@ -14,12 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use render::{ClosureReport, PathReport, Tree, TreeNode};
 pub use why::{Chain, Step, why};
 
-use crate::store::{Store, StoreError};
-use crate::store_path::{PathInfo, StorePath};
+use crate::store::{ReadStore, StoreError};
+use crate::store_path::{PathInfo, StoreDir, StorePath};
 
 /// A set of paths closed under references.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closure {
+    /// The logical directory of its paths.
+    pub dir: StoreDir,
     /// The roots it was asked for, sorted.
     pub roots: Vec<StorePath>,
     /// All members, sorted by path.
@@ -27,7 +29,7 @@ pub struct Closure {
 }
 
 /// The closure of `roots`; an invalid path among them or their references is an error that names it.
-pub fn compute(store: &Store, roots: &BTreeSet<StorePath>) -> Result<Closure, StoreError> {
+pub fn compute(store: &dyn ReadStore, roots: &BTreeSet<StorePath>) -> Result<Closure, StoreError> {
     let mut members: BTreeMap<StorePath, PathInfo> = BTreeMap::new();
     let mut waiting: Vec<(StorePath, Option<StorePath>)> = roots.iter().map(|root| (root.clone(), None)).collect();
     while let Some((path, needed_by)) = waiting.pop() {
@@ -42,6 +44,7 @@ pub fn compute(store: &Store, roots: &BTreeSet<StorePath>) -> Result<Closure, St
         members.insert(path, info);
     }
     Ok(Closure {
+        dir: store.store_dir(),
         roots: roots.iter().cloned().collect(),
         members: members.into_values().collect(),
     })

@@ -9,7 +9,7 @@ use indicatif::DecimalBytes;
 use serde::Serialize;
 
 use super::Closure;
-use crate::store_path::{PathInfo, StoreDir, StorePath};
+use crate::store_path::{PathInfo, StorePath};
 
 /// A closure as a tree, in which each path is unfolded once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,8 +21,8 @@ pub struct Tree {
 /// A path in a [`Tree`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TreeNode {
-    /// The path.
-    pub path: StorePath,
+    /// Its absolute logical path.
+    pub path: String,
     /// Size of its archive in bytes.
     pub nar_size: u64,
     /// Sizes of all archives of its own closure in bytes.
@@ -83,7 +83,7 @@ impl Closure {
             level = next;
         }
         let node = |member: &PathInfo, repeated| TreeNode {
-            path: member.path.clone(),
+            path: self.dir.join(&member.path),
             nar_size: member.nar_size,
             closure_size: sizes.get(&member.path).copied().unwrap_or(member.nar_size),
             repeated,
@@ -140,7 +140,7 @@ impl Closure {
 
     /// The closure for programs.
     pub fn report(&self) -> ClosureReport {
-        let dir = StoreDir::layerize();
+        let dir = &self.dir;
         let sizes = self.closure_sizes();
         let report = |member: &PathInfo| {
             let mut references = member.references.clone();
@@ -163,6 +163,16 @@ impl Closure {
     }
 }
 
+impl ClosureReport {
+    /// This closure and one in another store.
+    pub fn and(mut self, other: Self) -> Self {
+        self.roots.extend(other.roots);
+        self.nar_size += other.nar_size;
+        self.paths.extend(other.paths);
+        self
+    }
+}
+
 impl fmt::Display for Tree {
     /// One line a path with its size and that of its closure; `…` marks those unfolded elsewhere.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -176,7 +186,7 @@ impl fmt::Display for Tree {
 impl TreeNode {
     fn fmt_line(&self, f: &mut fmt::Formatter<'_>, before: &str, branch: &str, below: &str) -> fmt::Result {
         let mark = if self.repeated { " …" } else { "" };
-        let path = StoreDir::layerize().join(&self.path);
+        let path = &self.path;
         write!(f, "{before}{branch}{path}  {}", DecimalBytes(self.nar_size))?;
         if self.closure_size > self.nar_size {
             write!(f, ", closure {}", DecimalBytes(self.closure_size))?;

@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::store::NewOutput;
+use crate::store::Store;
 use crate::store_path::StoreDir;
 
 struct Scene {
@@ -134,6 +135,7 @@ fn a_tree_unfolds_each_path_once() {
     };
     // b and c refer to each other.
     let closure = Closure {
+        dir: crate::store_path::StoreDir::layerize(),
         roots: vec![a.clone()],
         members: vec![
             member(&a, &[&b, &c]),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::compute;
-use crate::store::{Evidence, Store, StoreError};
+use crate::store::{Evidence, ReadStore, StoreError};
 use crate::store_path::StorePath;
 
 /// How a root comes to have a path in its closure.
@@ -31,7 +31,7 @@ pub struct Step {
 }
 
 /// For each of `roots` that has `target` in its closure, the shortest chain of references to it.
-pub fn why(store: &Store, roots: &BTreeSet<StorePath>, target: &StorePath) -> Result<Vec<Chain>, StoreError> {
+pub fn why(store: &dyn ReadStore, roots: &BTreeSet<StorePath>, target: &StorePath) -> Result<Vec<Chain>, StoreError> {
     let closure = compute(store, roots)?;
     let mut referrers: BTreeMap<&StorePath, Vec<&StorePath>> = BTreeMap::new();
     for member in &closure.members {

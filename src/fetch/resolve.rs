@@ -27,7 +27,7 @@ pub enum Update {
 
 impl Update {
     /// Whether an entry of this name is to be resolved anew.
-    pub(super) fn takes(&self, name: &str) -> bool {
+    pub fn takes(&self, name: &str) -> bool {
         match self {
             Self::Nothing => false,
             Self::Everything => true,
@@ -64,6 +64,11 @@ pub fn resolve(
         deb_sets: debs.deb_sets,
         deb_sources: solve::resolve_sources(&spec::deb_sources(workspace), &request)?,
         urls: resolve_urls(&spec::unpinned_urls(workspace), &request)?,
+        // What a Nix store holds is not fetched: who knows the store pins it.
+        nix: (old.nix.iter())
+            .filter(|(name, _)| spec::nix_contents(workspace).contains_key(*name))
+            .map(|(name, locked)| (name.clone(), locked.clone()))
+            .collect(),
     })
 }
 
@@ -77,6 +82,8 @@ fn check_names(workspace: &Workspace, old: &Lock, update: &Update) -> Result<(),
     known.extend(workspace.packages.keys().map(|name| name.0.as_str()));
     let sets = spec::deb_sets(workspace);
     known.extend(sets.iter().flatten().map(String::as_str));
+    let nix = spec::nix_contents(workspace);
+    known.extend(nix.keys().map(String::as_str));
     let sources = spec::deb_sources(workspace);
     known.extend(sources.iter().map(String::as_str));
     match names.iter().find(|name| !known.contains(name.as_str())) {

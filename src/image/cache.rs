@@ -14,10 +14,12 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::cut::Cut;
-use super::request::ImageRequest;
+use super::request::{GeneratedKind, ImageRequest};
 use super::sources::Source;
 use crate::digest::Digest;
 use crate::fsio::{self, AtomicFile, IoContext, PathError};
@@ -28,7 +30,7 @@ use crate::oci::canonical_json;
 const RECORD_SIZE_MAX: u64 = 512 << 20;
 
 /// Number of the rules by which images are laid out and cut, and of the record's form.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A directory of records.
 #[derive(Debug, Clone)]
@@ -121,6 +123,14 @@ pub(super) fn key(request: &ImageRequest<'_>, sources: &[Source], plan: &str) ->
         .root
         .iter()
         .map(|package| (&package.name, &package.version, &package.nar_hash, package.nar_size));
+    let generated = request.generated.iter().map(|entry| {
+        let (kind, what) = match &entry.kind {
+            GeneratedKind::Directory(mode) => ("directory", mode.to_string()),
+            GeneratedKind::File(bytes) => ("file", Digest::of(bytes).to_string()),
+            GeneratedKind::Symlink(target) => ("symlink", target.clone()),
+        };
+        (&entry.path, kind, what)
+    });
     let contents = request.contents.iter().map(|content| (&content.name, &content.logical));
     let made_of = (
         contents.collect::<Vec<_>>(),
@@ -128,6 +138,7 @@ pub(super) fn key(request: &ImageRequest<'_>, sources: &[Source], plan: &str) ->
         root.collect::<Vec<_>>(),
         files.collect::<Vec<_>>(),
         users.collect::<Vec<_>>(),
+        generated.collect::<Vec<_>>(),
     );
     // What only the checks look at: a record says that they have passed.
     let checked = (
@@ -173,6 +184,8 @@ enum KindRecord {
     Directory,
     Symlink(String),
     Text(String),
+    /// Bytes that are no text, in base 64.
+    Bytes(String),
     File {
         physical: PathBuf,
         size: u64,
@@ -252,6 +265,8 @@ impl EntryRecord {
                 };
             }
             KindRecord::Text(text) => FileContent::Bytes(text.into_bytes().into()),
+            // The record's checksum was right: it is what was written.
+            KindRecord::Bytes(text) => FileContent::Bytes(STANDARD.decode(text).unwrap_or_default().into()),
             KindRecord::File {
                 physical,
                 size,
@@ -274,7 +289,10 @@ impl EntryRecord {
 impl KindRecord {
     fn of(content: &FileContent) -> Option<Self> {
         Some(match content {
-            FileContent::Bytes(bytes) => Self::Text(text(bytes)?),
+            FileContent::Bytes(bytes) => match text(bytes) {
+                Some(text) => Self::Text(text),
+                None => Self::Bytes(STANDARD.encode(bytes)),
+            },
             FileContent::Path {
                 physical,
                 size,

@@ -80,6 +80,12 @@ pub enum ImageError {
         /// What stands there.
         path: String,
     },
+    /// Something stands where the image's Nix database goes.
+    #[error("`{path}` is part of the Nix database that is made for the image, and stands in it already")]
+    Taken {
+        /// The path in the image.
+        path: String,
+    },
     /// Permission bits out of range.
     #[error("the mode {mode:o} of `{path}` in `files` is more than 7777")]
     Mode {

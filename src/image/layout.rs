@@ -9,10 +9,11 @@
 //! 3. the links that the packages' `update-alternatives` would have made;
 //! 4. the `files` of the spec: files and symlinks replace what is there, directories merge, and a path below a joined
 //!    directory opens it up;
-//! 5. what every image has: `/tmp`, `/etc/passwd`, `/etc/group` and an `/etc/nsswitch.conf` that looks into `/etc/hosts`
+//! 5. what was made for the image: its Nix database;
+//! 6. what every image has: `/tmp`, `/etc/passwd`, `/etc/group` and an `/etc/nsswitch.conf` that looks into `/etc/hosts`
 //!    first; with a `root` also what Debian's base-files and its script bring (`/root`, `/home`, `/run`, `/var/log`,
 //!    `/var/run` and the like, the kernel's mount points) and an `/etc/os-release`;
-//! 6. the users' homes, the working directory and the volumes.
+//! 7. the users' homes, the working directory and the volumes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,7 +23,7 @@ use super::error::ImageError;
 use super::filesystem::{Content, FileSystem, Found, Node, Origin, directory_mode, push, relative, shown};
 use super::join::join;
 use super::program::similar;
-use super::request::ImageRequest;
+use super::request::{Generated, GeneratedKind, ImageRequest};
 use super::settings::Settings;
 use super::sources::{Source, SourceEntry, SourceKind, normal_path};
 use crate::fsio;
@@ -76,6 +77,7 @@ pub(super) fn lay_out(
     join(&request.contents, &mut files)?;
     add_alternatives(request, &mut files)?;
     let owned = add_sources(sources, &mut files)?;
+    add_generated(&request.generated, &mut files)?;
     let accounts = add_accounts(request, &mut files)?;
     set_owners(owned, &accounts, &mut files)?;
     add_base(!request.root.is_empty(), &mut files)?;
@@ -156,6 +158,28 @@ fn add_alternatives(request: &ImageRequest<'_>, files: &mut FileSystem) -> Resul
                 files.insert(path, Node::symlink(target))?;
             }
         }
+    }
+    Ok(())
+}
+
+/// What was made for the image stands at its own place: anything of the user's there is a mistake.
+fn add_generated(generated: &[Generated], files: &mut FileSystem) -> Result<(), ImageError> {
+    for Generated { path, kind } in generated {
+        let path = normal_path("generated", path)?;
+        let node = match kind {
+            GeneratedKind::Directory(mode) => {
+                let path = files.make_directory(&path)?;
+                files.insert(path, Node::directory(*mode))?;
+                continue;
+            }
+            GeneratedKind::File(bytes) => Node::file(Content::Bytes(bytes.clone()), false),
+            GeneratedKind::Symlink(target) => Node::symlink(target.as_str()),
+        };
+        let place = files.make_parent(&path)?;
+        if files.lookup(&place)?.is_some() {
+            return Err(ImageError::Taken { path: shown(&path) });
+        }
+        files.insert(place, node)?;
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ pub use cache::ImageCache;
 pub use document::{FORMAT_ANNOTATION, LISTS_SIZE_MAX, PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
 pub use error::{Collision, ImageError};
 pub use plan::plan;
-pub use request::{ClosureMember, ContentRoot, ImageRequest, RootPackage};
+pub use request::{ClosureMember, ContentRoot, Generated, GeneratedKind, ImageRequest, RootPackage};
 pub use settings::DEFAULT_PATH;
 pub use validate::{Fault, validate};
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::layer::partition::LayerPlan;
@@ -20,6 +21,8 @@ pub struct ImageRequest<'a> {
     pub closure: Vec<ClosureMember>,
     /// Debian packages laid out at `/`, in order.
     pub root: Vec<RootPackage>,
+    /// What was made for this image by something else than its spec: a Nix database. Nothing may stand in its place.
+    pub generated: Vec<Generated>,
     /// What the image is for.
     pub platform: Platform,
     /// Seconds since 1970 that the config's `created` says: `SOURCE_DATE_EPOCH`, else 1.
@@ -28,6 +31,26 @@ pub struct ImageRequest<'a> {
     pub plan: Option<LayerPlan>,
     /// The layer plan of the release before, from which a new one starts.
     pub previous: Option<LayerPlan>,
+}
+
+/// An entry of an image that was made for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generated {
+    /// Absolute path in the image.
+    pub path: String,
+    /// What it is.
+    pub kind: GeneratedKind,
+}
+
+/// What a [`Generated`] entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GeneratedKind {
+    /// A directory with these permission bits.
+    Directory(u32),
+    /// A file, 0644.
+    File(Arc<[u8]>),
+    /// A symlink.
+    Symlink(String),
 }
 
 /// A store path that is joined under `/`.

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::spec::{
-    self, Diagnostic, Diagnostics, Image, Lock, LockedDebSource, Package, PackageName, Source, Spanned, Workspace,
-    graph,
+    self, Dependency, Diagnostic, Diagnostics, Image, Lock, LockedDebSource, Package, PackageName, Source, Spanned,
+    Workspace, graph,
 };
 use crate::store_path::{NAME_MAX, StorePath};
 
@@ -258,7 +258,12 @@ impl Maker<'_> {
         )?;
         let wanted = spec::contents_debs(image);
         let resolved = resolve(self.lock, &wanted, &format!("`contents` of image `{name}`"), place)?;
-        let contents = unique(scripts.all(&image.contents)?);
+        // What is in a Nix store is there already.
+        let own = image
+            .contents
+            .iter()
+            .filter(|content| !matches!(content.value, Dependency::Nix(_)));
+        let contents = unique(scripts.all(&own.cloned().collect::<Vec<_>>())?);
         let declared = scripts.debs(resolved.ordered())?;
         Ok(ImageInputs {
             declared: (declared.into_iter())

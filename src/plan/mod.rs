@@ -61,7 +61,7 @@ pub enum Input {
 /// The inputs of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImageInputs {
-    /// Roots of the closure, in the order of `contents`.
+    /// Roots of the closure, in the order of `contents`; those in a Nix store are left out.
     pub contents: Vec<Input>,
     /// Debian packages among `contents` bring what they depend on: further closure members.
     pub declared: BTreeSet<Input>,

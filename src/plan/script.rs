@@ -142,6 +142,7 @@ impl Scripts<'_> {
                 let found = self.plan.packages.get(name).cloned();
                 found.ok_or_else(|| Box::new(Diagnostic::new(format!("package `{name}` is not in the plan"))))
             }
+            Dependency::Nix(path) => Err(Box::new(Diagnostic::new(format!("`{path}` is in no plan")))),
             Dependency::StorePath(path) => {
                 let split = crate::store_path::StoreDir::layerize().split(path);
                 let found = split.filter(|(_, below)| below.is_empty());

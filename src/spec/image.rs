@@ -12,7 +12,7 @@ use super::checks::{self, Complaint, did_you_mean};
 use super::diagnostics::Diagnostic;
 use super::image_files;
 use super::keys::{self, ID_MAX, LAYERS_MAX};
-use super::package::{dependencies, text_map};
+use super::package::{contents, dependencies, text_map};
 use super::reader::{Field, Reader, Table};
 use super::types::{Dependency, Image, Layers, Spanned, User};
 
@@ -33,7 +33,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         },
         dir: dir.to_owned(),
         tag: (table.checked(reader, "tag", checks::tag)).map_or("latest".to_owned(), |tag| tag.value),
-        contents: dependencies(reader, &table, "contents"),
+        contents: contents(reader, &table),
         root: read_root(reader, &table),
         files: image_files::read(reader, &table, &known),
         entrypoint: command(reader, &table, "entrypoint"),
@@ -49,6 +49,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         layers: read_layers(reader, &table).unwrap_or_default(),
         platform: table.checked(reader, "platform", checks::platform),
         compression: table.checked(reader, "compression", checks::compression),
+        nix_db: table.flag(reader, "nix-db").unwrap_or(false),
         users,
     };
     if ["contents", "root", "files"].iter().all(|key| is_empty(&table, key)) {

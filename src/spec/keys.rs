@@ -254,8 +254,8 @@ pub(super) const IMAGE: &[Key] = &[
     also(
         key(
             "contents",
-            TEXTS,
-            "Packages at their own store paths, joined under `/` by symlinks.",
+            Many(&Any(&[Text, Table(NIX)])),
+            "Packages at their own store paths, joined under `/` by symlinks; `{ nix = \"…\" }` for a path of a Nix store.",
         ),
         &["packages", "content", "from"],
     ),
@@ -329,7 +329,25 @@ pub(super) const IMAGE: &[Key] = &[
         ),
         &["compress"],
     ),
+    also(
+        key(
+            "nix-db",
+            Flag,
+            "Whether the image has a Nix database that knows its `/nix/store` paths (default false).",
+        ),
+        &["nix-database", "initializeNixDatabase", "includeNixDB"],
+    ),
 ];
+
+/// `contents = [{ nix = … }]`.
+pub(super) const NIX: &[Key] = &[required(also(
+    key(
+        "nix",
+        Text,
+        "`/nix/store/HASH-NAME`, or a link that leads there, such as `result`, relative to this file.",
+    ),
+    &["path", "nix-store", "drv"],
+))];
 
 /// `files = { "/…" = { … } }`.
 pub(super) const FILE: &[Key] = &[

@@ -4,6 +4,7 @@
 //! exactly the sets named here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::types::{DEBIAN_BASE, Dependency, Image, Lock, Package, PackageName, Source, Spanned, Workspace};
 
@@ -53,6 +54,18 @@ pub fn unpinned_urls(workspace: &Workspace) -> BTreeMap<PackageName, String> {
     urls.collect()
 }
 
+/// What the images take from a Nix store, as the spec names it, with the directories of the specs that do.
+pub fn nix_contents(workspace: &Workspace) -> BTreeMap<String, PathBuf> {
+    let contents = workspace.images.values().flat_map(|image| {
+        let names = image.contents.iter().filter_map(|dependency| match &dependency.value {
+            Dependency::Nix(name) => Some(name.clone()),
+            _ => None,
+        });
+        names.map(|name| (name, image.dir.clone()))
+    });
+    contents.collect()
+}
+
 /// Whether `lock` holds exactly what `workspace` needs; if not, what is missing and what is too much, a line
 /// each.
 pub fn lock_is_current(workspace: &Workspace, lock: &Lock) -> Result<(), Vec<String>> {
@@ -81,6 +94,12 @@ pub fn lock_is_current(workspace: &Workspace, lock: &Lock) -> Result<(), Vec<Str
         &unpinned_urls(workspace).into_keys().collect(),
         lock.urls.keys().cloned().collect(),
         |name| format!("the download for package `{name}`"),
+        &mut wrong,
+    );
+    compare(
+        &nix_contents(workspace).into_keys().collect(),
+        lock.nix.keys().cloned().collect(),
+        |name| format!("the Nix store path of `{name}`"),
         &mut wrong,
     );
     let used: BTreeSet<&String> = lock.deb_sets.values().flatten().collect();
@@ -263,6 +282,7 @@ mod tests {
             urls: (unpinned_urls(&workspace()).into_keys())
                 .map(|name| (name, url.clone()))
                 .collect(),
+            nix: BTreeMap::new(),
         }
     }
 

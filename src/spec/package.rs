@@ -75,11 +75,52 @@ fn read_timeout(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<u64> {
 
 /// Reads an array of dependencies, each at most once; none where it is missing.
 pub(super) fn dependencies(reader: &mut Reader<'_>, table: &Table<'_>, key: &'static str) -> Vec<Spanned<Dependency>> {
+    let elements = table.elements(reader, key);
+    let read = elements
+        .iter()
+        .filter_map(|element| reader.checked(element, dependency))
+        .collect();
+    unique(reader, table, key, read)
+}
+
+/// Reads an image's `contents`, which may also name paths of a Nix store.
+pub(super) fn contents(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<Spanned<Dependency>> {
+    let mut read = Vec::new();
+    for element in table.elements(reader, "contents") {
+        read.extend(match element.value {
+            DeValue::Table(_) => read_nix(reader, &element),
+            _ => reader.checked(&element, |text| match text.starts_with("/nix/store/") {
+                true => checks::nix_path(text).map(|path| Dependency::Nix(path.to_owned())),
+                false => dependency(text),
+            }),
+        });
+    }
+    unique(reader, table, "contents", read)
+}
+
+fn read_nix(reader: &mut Reader<'_>, element: &Field<'_>) -> Option<Spanned<Dependency>> {
+    let table = reader.table(element, element.title(), keys::NIX.iter().collect())?;
+    let Some(field) = table.get("nix") else {
+        let diagnostic = Diagnostic::new(format!("{} says nothing", table.what))
+            .at(element.span.clone(), "`nix` is missing")
+            .help("write `{ nix = \"/nix/store/HASH-NAME\" }` or `{ nix = \"result\" }`");
+        reader.error(diagnostic);
+        return None;
+    };
+    reader.checked(&field, |text| match text.starts_with("/nix/store/") {
+        true => checks::nix_path(text).map(|path| Dependency::Nix(path.to_owned())),
+        false => checks::nonempty(text).map(Dependency::Nix),
+    })
+}
+
+fn unique(
+    reader: &mut Reader<'_>,
+    table: &Table<'_>,
+    key: &'static str,
+    read: Vec<Spanned<Dependency>>,
+) -> Vec<Spanned<Dependency>> {
     let mut found: Vec<Spanned<Dependency>> = Vec::new();
-    for element in table.elements(reader, key) {
-        let Some(dependency) = reader.checked(&element, dependency) else {
-            continue;
-        };
+    for dependency in read {
         match found.iter().find(|earlier| earlier.value == dependency.value) {
             Some(earlier) => {
                 let message = format!("`{key}` of {} names `{}` twice", table.what, dependency.value);

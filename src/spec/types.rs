@@ -108,6 +108,8 @@ pub enum Dependency {
     Package(PackageName),
     /// `/layerize/store/HASH-NAME`: a path that must be in the store.
     StorePath(String),
+    /// `{ nix = "…" }`: a path of a Nix store, or a link that leads to one, relative to the spec. Only in `contents`.
+    Nix(String),
 }
 
 impl fmt::Display for Dependency {
@@ -116,7 +118,7 @@ impl fmt::Display for Dependency {
         match self {
             Self::Debian(name) => write!(f, "deb:{name}"),
             Self::Package(name) => name.fmt(f),
-            Self::StorePath(path) => f.write_str(path),
+            Self::StorePath(path) | Self::Nix(path) => f.write_str(path),
         }
     }
 }
@@ -209,6 +211,8 @@ pub struct Image {
     pub platform: Option<Spanned<String>>,
     /// `compression` (default gzip).
     pub compression: Option<Spanned<String>>,
+    /// `nix-db`: whether the image has a Nix database that knows its `/nix/store` paths.
+    pub nix_db: bool,
 }
 
 impl Image {
@@ -235,6 +239,7 @@ impl Image {
             layers: Layers::default(),
             platform: None,
             compression: None,
+            nix_db: false,
         }
     }
 }
@@ -306,6 +311,8 @@ pub struct Lock {
     pub deb_sources: BTreeMap<String, LockedDebSource>,
     /// Downloads of `source = { url = … }`, by package name.
     pub urls: BTreeMap<PackageName, LockedUrl>,
+    /// Paths of Nix stores, by the text in `contents = [{ nix = "…" }]`.
+    pub nix: BTreeMap<String, LockedNix>,
 }
 
 /// A Debian binary package as pinned.
@@ -357,6 +364,17 @@ pub struct LockedUrl {
     pub size: u64,
     /// Digest.
     pub sha256: Digest,
+}
+
+/// A path of a Nix store as pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedNix {
+    /// `/nix/store/HASH-NAME`.
+    pub path: String,
+    /// Digest of its canonical archive (NAR).
+    pub nar_hash: Digest,
+    /// Digest of what its closure consists of: of `HASH-NAME NAR-HASH`, a line for each member, sorted.
+    pub closure: Digest,
 }
 
 /// Debian packages that every build has unless `base = false` or `[debian] base` says otherwise: a shell and

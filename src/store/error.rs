@@ -133,6 +133,9 @@ pub enum StoreError {
         /// Which rule it breaks.
         reason: &'static str,
     },
+    /// A Nix store could not be read.
+    #[error(transparent)]
+    Nix(#[from] super::nix_store::NixError),
     /// Something stands where a link to a root is to be made.
     #[error("`{}` exists and is no link into a store", link.display())]
     LinkTaken {
@@ -153,6 +156,7 @@ impl StoreError {
                 Some("free some space, for instance with `layerize store gc`, and try again".to_owned())
             }
             Self::Tree(error) => error.help(),
+            Self::Nix(error) => error.help(),
             Self::DatabaseLocked { .. } => {
                 Some("wait until the other layerize is done, or look for one that hangs".to_owned())
             }

@@ -25,6 +25,7 @@ mod gc;
 mod import;
 mod inspect;
 mod modulo;
+pub mod nix_store;
 mod query;
 mod roots;
 mod scan;
@@ -53,6 +54,39 @@ use crate::fsio::{FileLock, IoContext, LockKind, create_dir_all};
 use crate::store_path::{PathInfo, StoreDir, StorePath};
 use database::Database;
 use session::Session;
+
+/// A store that can be looked into: layerize's own, or a Nix store.
+pub trait ReadStore {
+    /// The logical directory of its paths.
+    fn store_dir(&self) -> StoreDir;
+
+    /// Where the tree of `path` is on disk (whether or not it is valid).
+    fn physical(&self, path: &StorePath) -> PathBuf;
+
+    /// What is known of `path`; `None` where it is not valid.
+    fn info(&self, path: &StorePath) -> Result<Option<PathInfo>, StoreError>;
+
+    /// Why `referrer` refers to `target`; `None` where it does not.
+    fn evidence(&self, referrer: &StorePath, target: &StorePath) -> Result<Option<Evidence>, StoreError>;
+}
+
+impl ReadStore for Store {
+    fn store_dir(&self) -> StoreDir {
+        StoreDir::layerize()
+    }
+
+    fn physical(&self, path: &StorePath) -> PathBuf {
+        Store::physical(self, path)
+    }
+
+    fn info(&self, path: &StorePath) -> Result<Option<PathInfo>, StoreError> {
+        Store::info(self, path)
+    }
+
+    fn evidence(&self, referrer: &StorePath, target: &StorePath) -> Result<Option<Evidence>, StoreError> {
+        Store::evidence(self, referrer, target)
+    }
+}
 
 /// The directories of a store.
 const DIRECTORIES: [&str; 7] = ["store", "db", "locks", "roots", "tmp", "cache", "log"];

@@ -6,6 +6,7 @@ mod attest;
 mod bad_input;
 mod crash;
 mod images;
+mod nix;
 mod plan;
 mod specs;
 mod store;

@@ -340,12 +340,26 @@ pub(super) fn url(text: &str) -> Check<String> {
 pub(super) fn store_path(text: &str) -> Check {
     let Some(base) = text.strip_prefix("/layerize/store/") else {
         let help = if text.starts_with("/nix/store/") {
-            "give it on the command line: `layerize build /nix/store/…`"
+            "paths of a Nix store can stand in an image's `contents`, or on the command line"
         } else {
             "write `deb:NAME`, the name of a package, or `/layerize/store/HASH-NAME`"
         };
         return advise("not a path in layerize's store", help);
     };
+    store_base("/layerize/store", base)
+}
+
+/// A path of a Nix store, `/nix/store/<32 base32 characters>-<name>`; a slash at its end is left out.
+pub(super) fn nix_path(text: &str) -> Check<&str> {
+    let text = text.trim_end_matches('/');
+    match text.strip_prefix("/nix/store/") {
+        Some(base) => store_base("/nix/store", base).map(|()| text),
+        None => advise("not a path of a Nix store", "write `/nix/store/HASH-NAME`"),
+    }
+}
+
+/// What follows the directory in a store path.
+fn store_base(dir: &str, base: &str) -> Check {
     let hash_char = |byte: u8| byte.is_ascii_digit() || (byte.is_ascii_lowercase() && !b"eotu".contains(&byte));
     let name_char = |byte: u8| byte.is_ascii_alphanumeric() || b"+-._?=".contains(&byte);
     let bytes = base.as_bytes();
@@ -360,9 +374,9 @@ pub(super) fn store_path(text: &str) -> Check {
         return match below {
             true => advise(
                 "it points into a store path",
-                "name the store path itself: `/layerize/store/HASH-NAME`",
+                format!("name the store path itself: `{dir}/HASH-NAME`"),
             ),
-            false => advise("not a store path", "write `/layerize/store/HASH-NAME`"),
+            false => advise("not a store path", format!("write `{dir}/HASH-NAME`")),
         };
     }
     Ok(())

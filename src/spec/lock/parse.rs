@@ -11,7 +11,7 @@ use crate::spec::keys::{Key, key, required};
 use crate::spec::reader::{Field, Reader, Table};
 use crate::spec::syntax;
 use crate::spec::types::{
-    Lock, LockedDeb, LockedDebSource, LockedFile, LockedUrl, PackageName, SourceFile, Span, Spanned,
+    Lock, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl, PackageName, SourceFile, Span, Spanned,
 };
 
 use super::{FILE_NAME, VERSION};
@@ -50,6 +50,7 @@ const ROOT: &[Key] = &[
     key("deb-set", Many(&TableOf(DEB_SET)), "What is resolved together."),
     key("deb-source", Many(&TableOf(DEB_SOURCE)), "Debian source packages."),
     key("url", Many(&TableOf(URL)), "Downloads."),
+    key("nix", Many(&TableOf(NIX)), "Paths of Nix stores."),
 ];
 const DEB: &[Key] = &[
     NAME,
@@ -73,6 +74,17 @@ const DEB_SOURCE: &[Key] = &[
 ];
 const FILE: &[Key] = &[NAME, SIZE, SHA256];
 const URL: &[Key] = &[required(key("package", Text, "Qualified name.")), SIZE, SHA256];
+
+const NIX: &[Key] = &[
+    required(key("name", Text, "The path, or the link that led to it.")),
+    required(key("path", Text, "Path in the Nix store.")),
+    required(key("nar-sha256", Text, "Digest of its archive, 64 hexadecimal digits.")),
+    required(key(
+        "closure-sha256",
+        Text,
+        "Digest of its closure, 64 hexadecimal digits.",
+    )),
+];
 
 fn read(text: &str, errors: &mut Vec<Diagnostic>) -> Option<Lock> {
     if text.len() > TEXT_SIZE_MAX {
@@ -115,6 +127,10 @@ fn read(text: &str, errors: &mut Vec<Diagnostic>) -> Option<Lock> {
     for entry in table.elements(&mut reader, "url") {
         let url = read_url(&mut reader, &entry);
         insert(&mut reader, &entry, &mut lock.urls, url);
+    }
+    for entry in table.elements(&mut reader, "nix") {
+        let nix = read_nix(&mut reader, &entry);
+        insert(&mut reader, &entry, &mut lock.nix, nix);
     }
     if reader.errors.is_empty() {
         check_architectures(&mut reader, &table, &lock);
@@ -282,6 +298,22 @@ fn read_url(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(PackageName, 
     });
     let (size, sha256) = read_pin(reader, &table)?;
     Some((package?.value, LockedUrl { size, sha256 }))
+}
+
+fn read_nix(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(String, LockedNix)> {
+    let table = open(reader, entry, NIX)?;
+    let name = table.checked(reader, "name", checks::nonempty);
+    let path = table.checked(reader, "path", |text| checks::nix_path(text).map(str::to_owned));
+    let nar_hash = table.checked(reader, "nar-sha256", checks::sha256);
+    let closure = table.checked(reader, "closure-sha256", checks::sha256);
+    Some((
+        name?.value,
+        LockedNix {
+            path: path?.value,
+            nar_hash: nar_hash?.value,
+            closure: closure?.value,
+        },
+    ))
 }
 
 fn read_pin(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<(u64, crate::digest::Digest)> {

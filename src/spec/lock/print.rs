@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::spec::types::{Lock, LockedDeb, LockedDebSource, LockedUrl, PackageName};
+use crate::spec::types::{Lock, LockedDeb, LockedDebSource, LockedNix, LockedUrl, PackageName};
 
 use super::VERSION;
 
@@ -31,6 +31,9 @@ pub fn print(lock: &Lock) -> String {
     }
     for (package, url) in &lock.urls {
         printer.url(package, url);
+    }
+    for (name, nix) in &lock.nix {
+        printer.nix(name, nix);
     }
     printer.text
 }
@@ -70,6 +73,14 @@ impl Printer {
         self.string("package", &package.0);
         self.key("size", &url.size.to_string());
         self.string("sha256", &url.sha256.hex());
+    }
+
+    fn nix(&mut self, name: &str, nix: &LockedNix) {
+        self.header("nix");
+        self.string("name", name);
+        self.string("path", &nix.path);
+        self.string("nar-sha256", &nix.nar_hash.hex());
+        self.string("closure-sha256", &nix.closure.hex());
     }
 
     fn header(&mut self, name: &str) {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::digest::Digest;
 use crate::spec::tests::check_golden;
-use crate::spec::types::{Lock, LockedDeb, LockedDebSource, LockedFile, LockedUrl, PackageName};
+use crate::spec::types::{Lock, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl, PackageName};
 
 fn deb(version: &str, depends: &[&[&str]]) -> LockedDeb {
     LockedDeb {
@@ -58,6 +58,15 @@ fn example() -> Lock {
             LockedUrl {
                 size: 0,
                 sha256: Digest::of(b""),
+            },
+        )]
+        .into(),
+        nix: [(
+            "../result".to_owned(),
+            LockedNix {
+                path: "/nix/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-curl-8.9".to_owned(),
+                nar_hash: Digest::of(b"nar"),
+                closure: Digest::of(b"closure"),
             },
         )]
         .into(),
@@ -190,7 +199,11 @@ prop_compose! {
         picks in prop::collection::vec(prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 1..5), 0..4),
         deb_sources in prop::collection::btree_map(arb_name(), arb_source(), 0..3),
         urls in prop::collection::btree_map("([a-z]{1,5}:){0,2}[a-zA-Z0-9][a-zA-Z0-9+._-]{0,8}", (0..1u64 << 30, arb_digest()), 0..3),
+        nix in prop::collection::btree_map("[a-z/.]{1,9}", (arb_digest(), arb_digest()), 0..3),
     ) -> Lock {
+        let nix = nix.into_iter().map(|(name, (nar_hash, closure))| {
+            (name, LockedNix { path: format!("/nix/store/{}-x", "0".repeat(32)), nar_hash, closure })
+        }).collect();
         let names: Vec<&String> = debs.keys().collect();
         let deb_sets = picks.iter().map(|picks| {
             let resolved: std::collections::BTreeSet<String> = picks.iter().map(|(index, _)| index.get(&names).to_string()).collect();
@@ -199,7 +212,7 @@ prop_compose! {
             (wanted.into_iter().collect(), resolved.into_iter().collect())
         }).collect();
         let urls = urls.into_iter().map(|(name, (size, sha256))| (PackageName(name), LockedUrl { size, sha256 })).collect();
-        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, debs }
+        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, debs, nix }
     }
 }
 

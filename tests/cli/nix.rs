@@ -1,0 +1,673 @@
+//! Images from a real Nix store: closures that real Nix built, in a chroot store of each test's own.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{LAYERIZE, Place, Ran, have, is_root, peer};
+
+/// Paths of the closure below the program, in a chain with branches.
+const LIBRARIES: usize = 64;
+
+/// A chroot store that real Nix builds in, without network, below a directory of the test.
+struct Nix {
+    root: PathBuf,
+    dir: PathBuf,
+}
+
+impl Nix {
+    /// `None` (after saying so) where Nix is not installed.
+    fn new(place: &Place) -> Option<Self> {
+        if !have("nix-build", &["--version"]) {
+            return None;
+        }
+        let nix = Self {
+            root: place.path().join("chroot"),
+            dir: place.path().join("expressions"),
+        };
+        fs::create_dir_all(&nix.dir).unwrap();
+        Some(nix)
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", &self.dir)
+            .args(["--store", self.root.to_str().unwrap()])
+            .current_dir(&self.dir);
+        command
+    }
+
+    /// Builds an expression; `link` is made in the directory of the expressions.
+    #[track_caller]
+    fn build(&self, expression: &str, link: &str) -> String {
+        fs::write(self.dir.join("default.nix"), expression).unwrap();
+        let mut command = self.command("nix-build");
+        command
+            .args([
+                "--option",
+                "sandbox",
+                "true",
+                "--option",
+                "sandbox-paths",
+                "/bin /usr /lib /lib64",
+            ])
+            .args(["--option", "build-users-group", "", "--option", "substitute", "false"])
+            .args(["--out-link", link, "default.nix"]);
+        peer(&mut command).line().to_owned()
+    }
+
+    /// What `nix-store --query --requisites` prints, sorted.
+    fn requisites(&self, path: &str) -> BTreeSet<String> {
+        let ran = peer(self.command("nix-store").args(["--query", "--requisites", path]));
+        ran.stdout.lines().map(str::to_owned).collect()
+    }
+
+    fn database(&self) -> PathBuf {
+        self.root.join("nix/var/nix/db/db.sqlite")
+    }
+}
+
+/// `LIBRARIES` small paths that refer to each other, and a static program that refers to the last of them.
+///
+/// `leaf` is the content of the program's own data: with another one only the program's path changes.
+fn expression(leaf: &str) -> String {
+    format!(
+        r#"
+let
+  derive = name: script: env: derivation ({{
+    inherit name;
+    system = builtins.currentSystem;
+    builder = "/bin/sh";
+    args = [ "-ec" script ];
+    PATH = "/bin:/usr/bin";
+  }} // env);
+  library = n: derive "library-${{toString n}}-1.0" ''
+    mkdir -p $out/lib
+    echo "library ${{toString n}} at $out needs $below" > $out/lib/library-${{toString n}}.so
+    ln -s library-${{toString n}}.so $out/lib/library.so
+    for i in $below; do ln -sfn $i $out/lib/needs-''${{i##*-library-}}; done
+  '' {{ below = if n == 0 then [] else if n < 4 then [ (at (n - 1)) ] else [ (at (n - 1)) (at (n / 2)) ]; }};
+  libraries = builtins.genList library {LIBRARIES};
+  at = builtins.elemAt libraries;
+  program = derive "program-2.0" ''
+    mkdir -p $out/bin $out/share/empty
+    printf '#include <stdio.h>\nint main(int n, char **v) {{ FILE *f = fopen("%s/share/text", "r"); char t[99]; if (!f || !fgets(t, 99, f)) return 1; printf("%%s", t); return n > 1 ? 3 : 0; }}\n' $out > p.c
+    gcc -static -o $out/bin/program p.c
+    echo 'static, {leaf}' > $out/share/text
+    echo $libraries > $out/share/libraries
+  '' {{ libraries = map at [ {last} {before} ]; }};
+in program
+"#,
+        last = LIBRARIES - 1,
+        before = LIBRARIES - 2,
+    )
+}
+
+/// A place with a built closure: the program's path in the Nix store.
+fn built() -> Option<(Place, Nix, String)> {
+    let place = Place::new();
+    let nix = Nix::new(&place)?;
+    let path = nix.build(&expression("one"), "result");
+    Some((place, nix, path))
+}
+
+/// Runs `layerize` with the chroot store.
+fn layerize(place: &Place, nix: &Nix, args: &[&str]) -> Ran {
+    let root = nix.root.to_str().unwrap();
+    place.run(&[&["--nix-store", root], args].concat())
+}
+
+fn digest(ran: &Ran) -> String {
+    ran.line().split(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn the_closure_is_that_of_nix() {
+    let Some((place, nix, path)) = built() else { return };
+    let listed = layerize(&place, &nix, &["closure", &path]).success();
+    let ours: BTreeSet<String> = listed
+        .stdout
+        .lines()
+        .map(|line| line.split('\t').next().unwrap().to_owned())
+        .collect();
+    let theirs = nix.requisites(&path);
+    assert_eq!(ours, theirs);
+    assert!(theirs.len() >= 60, "only {} paths", theirs.len());
+
+    let info = layerize(&place, &nix, &["store", "info", "--json", &path])
+        .success()
+        .stdout;
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    let query = |what: &str| peer(nix.command("nix-store").args(["--query", what, &path])).stdout;
+    let hash = query("--hash");
+    let ours = info["narHash"].as_str().unwrap();
+    assert_eq!(
+        peer(Command::new("nix-hash").args(["--type", "sha256", "--to-base32", &ours[7..]])).line(),
+        hash.trim().trim_start_matches("sha256:")
+    );
+    assert_eq!(info["narSize"].to_string(), query("--size").trim());
+    assert_eq!(info["deriver"].as_str().unwrap(), query("--deriver").trim());
+
+    let tree = layerize(&place, &nix, &["closure", "--tree", &path]).success().stdout;
+    assert!(tree.starts_with(&path) && tree.contains("├── /nix/store/"), "{tree}");
+    let why = layerize(&place, &nix, &["closure", "--why", "library-0", &path])
+        .success()
+        .stdout;
+    assert!(why.contains("lib/library-") && why.contains("-library-0-1.0"), "{why}");
+    let plan = layerize(&place, &nix, &["plan", "--json", &path]).success().stdout;
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    let planned: BTreeSet<String> = (plan["layers"].as_array().unwrap().iter())
+        .flat_map(|layer| layer["paths"].as_array().unwrap())
+        .map(|path| path.as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(planned, theirs);
+}
+
+/// The program alone, its files not joined under `/`: its path stands in the command.
+fn build_args<'a>(program: &'a str, path: &'a str, output: &'a str) -> Vec<&'a str> {
+    vec![
+        "build",
+        path,
+        "--name",
+        "program",
+        "--entrypoint",
+        program,
+        "-o",
+        output,
+    ]
+}
+
+fn podman(place: &Place) -> Command {
+    let mut command = Command::new("podman");
+    command
+        .arg("--root")
+        .arg(place.path().join("podman"))
+        .arg("--runroot")
+        .arg(place.path().join("podman-run"))
+        .args([
+            "--storage-driver",
+            "vfs",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--runtime",
+            "runc",
+        ]);
+    command
+}
+
+/// Loads an archive into docker: its image's ID.
+fn load(archive: &Path) -> String {
+    let loaded = peer(Command::new("docker").args(["load", "--quiet", "-i"]).arg(archive)).stdout;
+    loaded.trim().rsplit(": ").next().unwrap().to_owned()
+}
+
+/// The image of an archive as umoci unpacks it, which takes root; `None` where that cannot be.
+fn unpacked(place: &Place, archive: &Path) -> Option<PathBuf> {
+    if !is_root() || !have("umoci", &["--version"]) || !have("skopeo", &["--version"]) {
+        return None;
+    }
+    let (layout, bundle) = (place.path().join("layout"), place.path().join("bundle"));
+    for dir in [&layout, &bundle] {
+        layerize::fsio::remove_tree(dir).unwrap();
+    }
+    let to = format!("oci:{}:image", layout.display());
+    let from = format!("oci-archive:{}", archive.display());
+    peer(Command::new("skopeo").args(["copy", "--preserve-digests", &from, &to]));
+    let image = format!("{}:image", layout.display());
+    peer(Command::new("umoci").args(["unpack", "--image", &image]).arg(&bundle));
+    Some(bundle.join("rootfs"))
+}
+
+#[test]
+fn the_image_of_a_closure_runs_and_holds_the_store() {
+    let Some((place, nix, path)) = built() else { return };
+    let program = format!("{path}/bin/program");
+    let built = layerize(&place, &nix, &build_args(&program, &path, "docker-archive:program.tar")).success();
+    assert!(
+        built.line().ends_with(" docker-archive:program.tar"),
+        "{}",
+        built.stdout
+    );
+    let archive = place.project.join("program.tar");
+    place.run(&["verify", "program.tar"]).success();
+    if have("docker", &["info"]) {
+        let image = load(&archive);
+        let ran = peer(Command::new("docker").args(["run", "--rm", "--network", "none", &image]));
+        assert_eq!(ran.stdout, "static, one\n");
+    }
+    if is_root() && have("podman", &["--version"]) {
+        peer(podman(&place).args(["load", "-i"]).arg(&archive));
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+        let ran = peer(
+            podman(&place)
+                .args(["run", "--rm", "--network", "none"])
+                .args(limits)
+                .arg("program"),
+        );
+        assert_eq!(ran.stdout, "static, one\n");
+    }
+    let Some(rootfs) = unpacked(&place, &archive) else {
+        return;
+    };
+    let paths = nix.requisites(&path);
+    let hashes = |root: &Path| {
+        let trees = paths.iter().map(|path| root.join(path.trim_start_matches('/')));
+        peer(Command::new("nix-hash").args(["--type", "sha256"]).args(trees)).stdout
+    };
+    assert_eq!(hashes(&nix.root), hashes(&rootfs));
+    let names = peer(Command::new("ls").arg(rootfs.join("nix/store")))
+        .stdout
+        .lines()
+        .count();
+    assert_eq!(names, paths.len());
+}
+
+/// Everything that an ordinary user needs: the program, and the store as others see it.
+fn as_user(place: &Place, args: &[&str]) -> Command {
+    let program = place.path().join("layerize-copy");
+    if !program.exists() {
+        fs::copy(LAYERIZE, &program).unwrap();
+    }
+    let home = place.path().join("user");
+    fs::create_dir_all(&home).unwrap();
+    let mut command = match is_root() {
+        true => {
+            peer(Command::new("chown").arg("4242:4242").arg(&home));
+            let mut command = Command::new("setpriv");
+            command
+                .args(["--reuid", "4242", "--regid", "4242", "--clear-groups"])
+                .arg(&program);
+            command
+        }
+        false => Command::new(&program),
+    };
+    place.prepare(command.args(args));
+    command
+        .env("HOME", &home)
+        .env("XDG_DATA_HOME", home.join("data"))
+        .env("XDG_CONFIG_HOME", home.join("config"))
+        .env("XDG_CACHE_HOME", home.join("cache"))
+        .current_dir(&home);
+    command
+}
+
+#[test]
+fn root_and_an_ordinary_user_pack_the_same_image_from_every_source_of_knowledge() {
+    let Some((place, nix, path)) = built() else { return };
+    let root = nix.root.to_str().unwrap();
+    let program = format!("{path}/bin/program");
+    let args = build_args(&program, &path, "oci-archive:out.tar");
+    let expected = digest(&layerize(&place, &nix, &args).success());
+    let user = |extra: &[&str]| {
+        layerize::fsio::remove_tree(&place.path().join("user/data")).unwrap();
+        let ran = Ran::of(
+            as_user(&place, &[&["--nix-store", root], extra, &args[..]].concat())
+                .output()
+                .unwrap(),
+        );
+        assert_eq!(digest(&ran.success()), expected, "{extra:?}");
+    };
+    user(&[]);
+
+    // A closure graph in the shape of old Nix, and in that of newer ones.
+    let json = peer(nix.command("nix").args([
+        "--extra-experimental-features",
+        "nix-command",
+        "path-info",
+        "--json",
+        "--recursive",
+        &path,
+    ]))
+    .stdout;
+    let list: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    let by_path: serde_json::Map<String, serde_json::Value> = list
+        .iter()
+        .map(|item| (item["path"].as_str().unwrap().to_owned(), item.clone()))
+        .collect();
+    let bare = |text: &str| text.trim_start_matches("/nix/store/").to_owned();
+    let newest: serde_json::Map<String, serde_json::Value> = by_path
+        .iter()
+        .map(|(path, item)| {
+            let mut item = item.clone();
+            let references = item["references"].as_array().unwrap().iter();
+            item["references"] = references.map(|path| bare(path.as_str().unwrap())).collect();
+            (bare(path), item)
+        })
+        .collect();
+    let newest = serde_json::json!({ "version": 2, "storeDir": "/nix/store", "info": newest });
+    let references_graph = serde_json::json!({ "closure": list, "outputs": {} });
+    let database = nix.database();
+    let away = database.with_extension("away");
+    fs::rename(&database, &away).unwrap();
+    for (name, text) in [
+        ("old.json", json),
+        ("new.json", serde_json::Value::Object(by_path).to_string()),
+        ("newest.json", newest.to_string()),
+        ("references.json", references_graph.to_string()),
+    ] {
+        let file = place.path().join(name);
+        fs::write(&file, text).unwrap();
+        user(&["--closure-graph", file.to_str().unwrap()]);
+    }
+
+    // No database and no graph: the files themselves say it all.
+    user(&[]);
+    let listed = layerize(&place, &nix, &["closure", &path]).success().stdout;
+    fs::rename(&away, &database).unwrap();
+    assert_eq!(layerize(&place, &nix, &["closure", &path]).success().stdout, listed);
+}
+
+fn inspected(place: &Place, source: &str) -> serde_json::Value {
+    let ran = place.run(&["inspect", "--json", source]).success();
+    serde_json::from_str(&ran.stdout).unwrap()
+}
+
+/// Digest of each layer, with the store paths in it.
+fn layers(place: &Place, source: &str) -> BTreeSet<(String, String)> {
+    let report = inspected(place, source);
+    let layers = report["layers"].as_array().unwrap().iter();
+    layers
+        .map(|layer| (layer["digest"].to_string(), layer["store_paths"].to_string()))
+        .collect()
+}
+
+#[test]
+fn another_leaf_moves_its_own_layer_alone_and_mentioned_paths_come_along() {
+    let Some((place, nix, one)) = built() else { return };
+    let two = nix.build(&expression("two"), "second");
+    assert_ne!(one, two);
+    let last = format!("-library-{}-1.0", LIBRARIES - 1);
+    let library = nix
+        .requisites(&one)
+        .into_iter()
+        .find(|path| path.ends_with(&last))
+        .unwrap();
+    // The program is no content, so that no link at `/` leads to it: it is in the image because the command is in it.
+    let build = |program: &str, output: &str| {
+        let program = format!("{program}/bin/program");
+        layerize(&place, &nix, &build_args(&program, &library, output)).success()
+    };
+    let _ = build(&one, "oci-archive:one.tar");
+    let _ = build(&two, "oci-archive:two.tar");
+    let (before, after) = (layers(&place, "one.tar"), layers(&place, "two.tar"));
+    assert_eq!(before.len(), LIBRARIES + 2);
+    let differing: Vec<_> = after.difference(&before).collect();
+    assert_eq!(differing.len(), 1, "{differing:?}");
+    assert!(
+        differing[0].1.contains(&two) && !differing[0].1.contains("library"),
+        "{differing:?}"
+    );
+
+    // As a content it is also linked to, and the layer of links changes with it.
+    let _ = layerize(
+        &place,
+        &nix,
+        &["build", &one, "--name", "program", "-o", "oci-archive:three.tar"],
+    )
+    .success();
+    let _ = layerize(
+        &place,
+        &nix,
+        &["build", &two, "--name", "program", "-o", "oci-archive:four.tar"],
+    )
+    .success();
+    let (before, after) = (layers(&place, "three.tar"), layers(&place, "four.tar"));
+    assert_eq!(after.difference(&before).count(), 2);
+
+    let missing = "/nix/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-absent";
+    layerize(
+        &place,
+        &nix,
+        &["build", &library, "--name", "x", "--env", &format!("X={missing}/bin")],
+    )
+    .exits(2)
+    .says(&["`env` names", missing, "not in the store"]);
+}
+
+#[test]
+fn a_tampered_path_is_an_error_that_names_the_file_and_leaves_nothing() {
+    let Some((place, nix, path)) = built() else { return };
+    let args = build_args("program", &path, "oci-archive:out.tar");
+    let text = nix.root.join(path.trim_start_matches('/')).join("share/text");
+    let original = fs::read(&text).unwrap();
+    let time = fs::metadata(&text).unwrap().modified().unwrap();
+    let write = |bytes: &[u8]| {
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&text, bytes).unwrap();
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o444)).unwrap();
+    };
+    write(b"static, bad\\n");
+    layerize(&place, &nix, &args).exits(2).says(&[
+        &format!("`{path}` is not what Nix registered"),
+        "`share/text` (written to)",
+        "nix-store --repair-path",
+    ]);
+    // Someone who also sets the time back leaves no trace but the hash.
+    fs::File::open(&text).unwrap().set_modified(time).unwrap();
+    layerize(&place, &nix, &args)
+        .exits(2)
+        .says(&["which file differs cannot be told", "its archive is sha256:"]);
+    assert!(!place.project.join("out.tar").exists());
+    write(&original);
+    layerize(&place, &nix, &args).success();
+
+    // A path that is registered and gone, one that was never there, and a file in one.
+    let away = nix.root.join("away");
+    fs::rename(nix.root.join(path.trim_start_matches('/')), &away).unwrap();
+    layerize::fsio::remove_tree(&place.store()).unwrap();
+    layerize(&place, &nix, &args).exits(2).says(&[&path]);
+    fs::rename(&away, nix.root.join(path.trim_start_matches('/'))).unwrap();
+    let absent = "/nix/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-absent";
+    layerize(&place, &nix, &["build", absent])
+        .exits(2)
+        .says(&[absent, "nix-store --realise", "--nix-store"]);
+    let inside = format!("{path}/bin/program");
+    layerize(&place, &nix, &["build", &inside])
+        .exits(2)
+        .says(&["leads into a store path", "--entrypoint"]);
+    place
+        .run(&["--nix-store", "/nowhere", "build", &path])
+        .exits(2)
+        .says(&["no Nix store", "--nix-store DIR"]);
+}
+
+/// A process that has the database open and something of its own in the log, as a running Nix has.
+struct Writer(std::process::Child);
+
+impl Writer {
+    fn start(database: &Path) -> Self {
+        let script = "import sqlite3, sys
+c = sqlite3.connect(sys.argv[1])
+c.execute('pragma journal_mode = wal')
+c.execute('pragma wal_autocheckpoint = 0')
+c.execute('insert into DerivationOutputs select max(id), ?, ? from ValidPaths', ('x', 'y'))
+c.commit()
+print('ready', flush=True)
+sys.stdin.read()";
+        let mut child = Command::new("python3")
+            .args(["-c", script])
+            .arg(database)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Self(child)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The database as an ordinary user finds it while Nix works on it.
+#[test]
+fn an_ordinary_user_reads_what_is_in_the_log() {
+    if !is_root() || !have("python3", &["--version"]) {
+        return;
+    }
+    let Some((place, nix, path)) = built() else { return };
+    let root = nix.root.to_str().unwrap();
+    let expected = layerize(&place, &nix, &["closure", &path]).success().stdout;
+    let writer = Writer::start(&nix.database());
+    let beside = |end: &str| PathBuf::from(format!("{}{end}", nix.database().display()));
+    let mode = |end: &str, mode| fs::set_permissions(beside(end), fs::Permissions::from_mode(mode)).unwrap();
+    assert!(fs::metadata(beside("-wal")).unwrap().len() > 0 && beside("-shm").exists());
+    let closure = || {
+        Ran::of(
+            as_user(&place, &["--nix-store", root, "closure", &path])
+                .output()
+                .unwrap(),
+        )
+    };
+    // The log's index may be read, as Nix leaves it.
+    mode("-shm", 0o644);
+    assert_eq!(closure().success().stdout, expected);
+    // It may not: database and log are copied.
+    mode("-shm", 0o600);
+    assert_eq!(closure().success().stdout, expected);
+    // The log may not be read either: without it nobody knows what is valid.
+    mode("-wal", 0o600);
+    closure().exits(2).says(&["--closure-graph"]);
+    mode("-wal", 0o644);
+    // The writer is killed: log and index stay as they are.
+    drop(writer);
+    assert!(fs::metadata(beside("-wal")).unwrap().len() > 0);
+    assert_eq!(closure().success().stdout, expected);
+    let owned = fs::metadata(beside("-wal")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&owned), 0);
+}
+
+#[test]
+fn nix_works_in_an_image_with_a_database() {
+    let Some((place, nix, path)) = built() else { return };
+    let mut args = build_args("program", &path, "docker-archive:program.tar");
+    args.push("--nix-db");
+    let first = digest(&layerize(&place, &nix, &args).success());
+    layerize::fsio::remove_tree(&place.store()).unwrap();
+    // Another machine registered the same paths at another time.
+    peer(Command::new("python3").args([
+        "-c",
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); \
+         c.execute('update ValidPaths set registrationTime = 7, deriver = null, ultimate = 0, sigs = \"k:x\"'); c.commit()",
+        nix.database().to_str().unwrap(),
+    ]));
+    assert_eq!(digest(&layerize(&place, &nix, &args).success()), first);
+    let Some(rootfs) = unpacked(&place, &place.project.join("program.tar")) else {
+        return;
+    };
+    let inside = Nix {
+        root: rootfs,
+        dir: nix.dir.clone(),
+    };
+    let verified = peer(inside.command("nix-store").args(["--verify", "--check-contents"]));
+    for complaint in ["error", "modified", "disappeared", "not in", "missing"] {
+        assert!(!verified.stderr.contains(complaint), "{}", verified.stderr);
+    }
+    assert_eq!(inside.requisites(&path), nix.requisites(&path));
+    let dead = peer(inside.command("nix-store").args(["--gc", "--print-dead"])).stdout;
+    assert_eq!(dead, "", "the roots keep everything");
+    // The check can fail: it sees what is not as the database says.
+    let text = inside.root.join(path.trim_start_matches('/')).join("share/text");
+    fs::set_permissions(&text, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&text, "tampered").unwrap();
+    let verified = Ran::of(
+        inside
+            .command("nix-store")
+            .args(["--verify", "--check-contents"])
+            .output()
+            .unwrap(),
+    );
+    assert!(verified.stderr.contains("modified"), "{}", verified.stderr);
+}
+
+#[test]
+fn a_spec_mixes_both_stores_and_the_lock_pins_what_a_link_led_to() {
+    let Some((place, nix, one)) = built() else { return };
+    let link = nix.dir.join("result");
+    place
+        .write("conf/app.conf", "conf\n")
+        .write("config.toml", &format!("nix-store = \"{}\"\n", nix.root.display()))
+        .write(
+            "layerize.toml",
+            &format!(
+                "[package.conf]\nsource = \"conf\"\n\n[image.app]\ncontents = [\"conf\", {{ nix = \"{}\" }}]\n\
+                 entrypoint = [\"program\"]\nnix-db = true\n",
+                link.display()
+            ),
+        );
+    let config = place.path().join("config/layerize");
+    fs::create_dir_all(&config).unwrap();
+    fs::rename(place.project.join("config.toml"), config.join("config.toml")).unwrap();
+    place.run(&["build", "--locked"]).exits(2).says(&["missing", "result"]);
+    let first = digest(&place.run(&["build", "-o", "oci-archive:app.tar"]).success());
+    let lock = fs::read_to_string(place.project.join("layerize.lock")).unwrap();
+    assert!(lock.contains("[[nix]]") && lock.contains(&one), "{lock}");
+    let text = inspected(&place, "app.tar").to_string();
+    assert!(text.contains(&one) && text.contains("/layerize/store/"), "{text}");
+    let closure = place.run(&["closure"]).success().stdout;
+    assert!(closure.contains("-conf\t") && closure.contains(&one), "{closure}");
+    let json: serde_json::Value = serde_json::from_str(&place.run(&["closure", "--json"]).success().stdout).unwrap();
+    assert_eq!(json["roots"].as_array().unwrap().len(), 2);
+    place.run(&["lock", "--check"]).success();
+    place
+        .run(&["build", "--locked", "-o", "oci-archive:again.tar"])
+        .success();
+
+    // The link leads elsewhere: `--locked` says so, the lock follows otherwise.
+    let two = nix.build(&expression("two"), "result");
+    place.run(&["lock", "--check"]).exits(1).says(&["leads to", &two, &one]);
+    place.run(&["build", "--locked"]).exits(2).says(&["stale", &two]);
+    // A machine on which nothing was built has the path and no link.
+    let away = nix.dir.join("away");
+    fs::rename(&link, &away).unwrap();
+    assert_eq!(
+        digest(&place.run(&["build", "--locked", "-o", "oci-archive:app.tar"]).success()),
+        first
+    );
+    fs::rename(&away, &link).unwrap();
+    let second = digest(&place.run(&["build", "-o", "oci-archive:app.tar"]).success());
+    assert_ne!(second, first);
+    let lock = fs::read_to_string(place.project.join("layerize.lock")).unwrap();
+    assert!(lock.contains(&two) && !lock.contains(&one), "{lock}");
+
+    // A lock that pins other content of the same path.
+    let wrong = |key: &str| {
+        let lines = lock.lines().map(|line| match line.starts_with(key) {
+            true => format!("{key} = \"{}\"", "0".repeat(64)),
+            false => line.to_owned(),
+        });
+        let text: String = lines.map(|line| line + "\n").collect();
+        fs::write(place.project.join("layerize.lock"), text).unwrap();
+        place
+            .run(&["build", "--locked"])
+            .exits(2)
+            .says(&["not what the lock pins", "--update"])
+    };
+    wrong("nar-sha256").says(&["the content of"]);
+    wrong("closure-sha256").says(&["something in the closure"]);
+    place.run(&["lock", "--update", link.to_str().unwrap()]).success();
+    place.run(&["build", "--locked", "-o", "oci-archive:app.tar"]).success();
+    // On the command line a link, or a profile, is as good as what it leads to.
+    let relative = Command::new("cp")
+        .arg("-P")
+        .arg(&link)
+        .arg(place.project.join("result"))
+        .status()
+        .unwrap();
+    assert!(relative.success());
+    let by_link = place.run(&["build", "result", "-o", "oci-archive:x.tar"]).success();
+    let by_path = place.run(&["build", &two, "-o", "oci-archive:y.tar"]).success();
+    assert_eq!(digest(&by_link), digest(&by_path));
+    assert!(by_link.stdout.contains("oci-archive:x.tar"), "{}", by_link.stdout);
+}
