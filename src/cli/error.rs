@@ -8,7 +8,7 @@ use std::io;
 use crate::audit::AuditError;
 use crate::build::BuildError;
 use crate::fetch::{FetchError, UnpackError};
-use crate::image::ImageError;
+use crate::image::{ImageError, IndexError};
 use crate::layer::partition::PlanError;
 use crate::layer::{LayerError, ParseCompressionError};
 use crate::nar::NarError;
@@ -89,6 +89,7 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 BuildError,
                 FetchError,
                 ImageError,
+                IndexError,
                 LayerError,
                 NarError,
                 ParseCompressionError,

@@ -9,13 +9,14 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::audit::{self, InspectOptions};
-use crate::image::{self, ClosureMember, ContentRoot, Image, ImageRequest, RootPackage};
+use crate::image::{self, ClosureMember, ContentRoot, Image, ImageRequest, Index, RootPackage};
 use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Strategy};
 use crate::layer::{Compression, PackOptions};
 use crate::oci::Platform;
 use crate::plan::Input;
 use crate::spec::{self, Spanned};
 use crate::store_path::{StoreDir, StorePath};
+use crate::transport::Content;
 
 use super::context::Context;
 use super::error::advised;
@@ -87,8 +88,20 @@ pub struct NamedImage {
     pub name: String,
     /// `NAME:TAG`, for the sinks.
     pub names: Vec<String>,
-    /// The image.
+    /// The image; the first of them where it is made for several platforms.
     pub image: Image,
+    /// The images for all platforms, where there are several.
+    pub index: Option<Index>,
+}
+
+impl NamedImage {
+    /// What is to be written: the image, or all of them.
+    pub fn content(&self) -> Content {
+        match &self.index {
+            Some(index) => Content::Index(index.clone()),
+            None => Content::Image(self.image.clone()),
+        }
+    }
 }
 
 /// Everything that an image is made of, found and in the store.
@@ -226,6 +239,7 @@ fn assemble(recipe: &Recipe, flags: &ImageFlags, context: &Context) -> anyhow::R
         names: vec![format!("{name}:{}", recipe.spec.tag)],
         name,
         image,
+        index: None,
     })
 }
 
@@ -372,7 +386,7 @@ impl ImageFlags {
 }
 
 /// `KEY=VALUE` arguments.
-fn pairs(flag: &str, arguments: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+pub fn pairs(flag: &str, arguments: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
     arguments
         .iter()
         .map(|argument| match argument.split_once('=') {

@@ -18,9 +18,11 @@ mod closure;
 mod completions;
 mod config;
 mod context;
+mod copy;
 mod diff;
 mod error;
 mod images;
+mod index;
 mod inspect;
 mod interrupt;
 mod load;
@@ -28,12 +30,14 @@ mod lock;
 mod pipeline;
 mod plan;
 mod project;
+mod push;
 mod run;
 mod schema;
 mod shell;
 mod sinks;
 mod store;
 mod text;
+mod transfer;
 mod ui;
 mod verify;
 
@@ -86,6 +90,12 @@ enum Command {
     Build(build::BuildArgs),
     /// Build images and load them into Docker or podman
     Load(load::LoadArgs),
+    /// Build an image and push it to a registry
+    Push(push::PushArgs),
+    /// Copy an image, or all of an index, from one place to another, byte for byte
+    Copy(copy::CopyArgs),
+    /// Put images for several platforms under one name
+    Index(index::IndexArgs),
     /// Show which store paths share a layer, why, and what an update would re-send
     Plan(plan::PlanArgs),
     /// Show the runtime closure of packages, images or store paths
@@ -174,6 +184,9 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
     match &cli.command {
         Command::Build(args) => build::run(args, &context),
         Command::Load(args) => load::run(args, &context),
+        Command::Push(args) => push::run(args, &context),
+        Command::Copy(args) => copy::run(args, &context),
+        Command::Index(args) => index::run(args, &context),
         Command::Plan(args) => plan::run(args, &context),
         Command::Closure(args) => closure::run(args, &context),
         Command::Inspect(args) => inspect::run(args, &context),

@@ -157,9 +157,13 @@ impl Daemon {
         })
     }
 
-    /// Reads an image of a Docker engine, through `docker save`.
-    pub(super) fn open(&self, name: &str, options: &ReadOptions) -> Result<Box<dyn Source>, TransportError> {
-        let place = format!("{}-daemon:{name}", self.engine);
+    /// Reads an image of an engine, through its `save`.
+    pub(super) fn open(
+        &self,
+        name: &str,
+        place: &str,
+        options: &ReadOptions,
+    ) -> Result<Box<dyn Source>, TransportError> {
         if name.starts_with('-') {
             return Err(TransportError::Name {
                 text: name.to_owned(),
@@ -169,7 +173,7 @@ impl Daemon {
         let mut child = self.spawn(&["save", name], Stdio::null())?;
         let mut stdout = child.stdout.take().expect("standard output was asked to be a pipe");
         let collect = Output::collect(&mut child);
-        let image = read::stream(&mut stdout, &place, options);
+        let image = read::stream(&mut stdout, place, options);
         // Read what is left, so that the engine can end.
         let _ = io::copy(&mut stdout, &mut io::sink());
         let status = child.wait().map_err(|source| self.missing(source))?;

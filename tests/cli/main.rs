@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod copy;
 mod crash;
 mod images;
+mod index;
 mod plan;
 mod specs;
 mod store;

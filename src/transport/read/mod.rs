@@ -32,6 +32,8 @@ pub struct ReadOptions {
     pub temp_dir: Option<PathBuf>,
     /// Largest size in bytes that a spooled archive may unpack to.
     pub spool_max: u64,
+    /// Whether a name that stands for an index gives the index itself, and not one image of it.
+    pub whole: bool,
 }
 
 impl Default for ReadOptions {
@@ -40,6 +42,7 @@ impl Default for ReadOptions {
             platform: None,
             temp_dir: None,
             spool_max: SPOOL_MAX,
+            whole: false,
         }
     }
 }
@@ -193,7 +196,7 @@ impl Source for StoredImage {
         Ok((self.manifest.clone(), self.media_type.clone()))
     }
 
-    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send + '_>, TransportError> {
+    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
         blob(&self.container, &self.place, &self.elsewhere, digest, size)
     }
 
