@@ -75,6 +75,10 @@ fn render(error: &anyhow::Error, ui: &Ui) -> String {
 
 /// The advice that an error of one of our modules carries.
 fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    // An error of ours that went through a reader stands inside an I/O error.
+    if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        return help(inner);
+    }
     macro_rules! first_help {
         ($($kind:ty),*) => {
             None$(.or_else(|| error.downcast_ref::<$kind>().and_then(<$kind>::help)))*

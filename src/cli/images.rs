@@ -18,6 +18,7 @@ use crate::spec::{self, Spanned};
 use crate::store_path::{StoreDir, StorePath};
 use crate::transport::Content;
 
+use super::bases;
 use super::context::Context;
 use super::error::advised;
 use super::pipeline::{Target, Work};
@@ -56,6 +57,9 @@ pub struct ImageFlags {
     /// Port of an image of store paths; repeatable
     #[arg(long, value_name = "PORT[/PROTOCOL]")]
     port: Vec<String>,
+    /// Image that an image of store paths is laid over: docker://NAME, oci:DIR:TAG, docker-archive:FILE, …
+    #[arg(long, value_name = "IMAGE")]
+    base: Option<String>,
     /// Platform of an image of store paths [default: linux/amd64]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
@@ -111,6 +115,7 @@ pub struct Recipe {
     contents: Vec<ContentRoot>,
     closure: Vec<ClosureMember>,
     root: Vec<RootPackage>,
+    base: Option<image::Base>,
     platform: Platform,
     plan: Option<LayerPlan>,
     previous: Option<LayerPlan>,
@@ -124,6 +129,7 @@ impl Recipe {
             contents: self.contents.clone(),
             closure: self.closure.clone(),
             root: self.root.clone(),
+            base: self.base.clone(),
             platform: self.platform.clone(),
             created: context.epoch,
             plan: self.plan.clone(),
@@ -169,12 +175,19 @@ fn of_paths(paths: &[&StorePath], work: &Work, flags: &ImageFlags, context: &Con
         name: path.name().to_owned(),
         logical: StoreDir::layerize().join(path),
     };
+    let spec = flags.to_spec()?;
+    let platform: Platform = flags.platform.as_deref().unwrap_or(DEFAULT_PLATFORM).parse()?;
+    let base = match &flags.base {
+        Some(text) => Some(bases::of_flag(text, &spec, &platform, work.offline, context)?),
+        None => None,
+    };
     Ok(Recipe {
-        spec: flags.to_spec()?,
+        spec,
         contents: paths.iter().map(content).collect(),
         closure: closure_members(&paths.iter().map(|path| (*path).clone()).collect(), work)?,
         root: Vec::new(),
-        platform: flags.platform.as_deref().unwrap_or(DEFAULT_PLATFORM).parse()?,
+        base,
+        platform,
         plan: read_plan(flags.plan.as_deref())?,
         previous: read_previous(flags.previous.as_deref(), context)?,
     })
@@ -194,21 +207,27 @@ fn of_spec(name: &str, work: &Work, flags: &ImageFlags, context: &Context) -> an
             logical: StoreDir::layerize().join(&work.path(input)),
         })
         .collect();
-    let platform = match (&spec.platform, &project.lock.architecture) {
-        (Some(platform), _) => platform.value.parse()?,
-        (None, Some(architecture)) => Platform::from_debian(architecture)
-            .with_context(|| format!("no OCI platform is known for Debian's architecture `{architecture}`"))?,
-        (None, None) => DEFAULT_PLATFORM.parse()?,
-    };
+    let platform = platform_of_spec(&spec, &project.lock)?;
     let of_spec = spec.layers.plan.as_ref().map(|file| spec.dir.join(&file.value));
     Ok(Recipe {
         contents,
         closure: closure_members(&work.roots(&Target::Image(name.to_owned())), work)?,
         root: root_packages(&inputs.root, work)?,
+        base: bases::of_spec(&spec, &project.lock, work.offline, context)?,
         platform,
         plan: read_plan(flags.plan.as_deref().or(of_spec.as_deref()))?,
         previous: read_previous(flags.previous.as_deref(), context)?,
         spec,
+    })
+}
+
+/// What an image of a spec is for.
+pub fn platform_of_spec(spec: &spec::Image, lock: &spec::Lock) -> anyhow::Result<Platform> {
+    Ok(match (&spec.platform, &lock.architecture) {
+        (Some(platform), _) => platform.value.parse()?,
+        (None, Some(architecture)) => Platform::from_debian(architecture)
+            .with_context(|| format!("no OCI platform is known for Debian's architecture `{architecture}`"))?,
+        (None, None) => DEFAULT_PLATFORM.parse()?,
     })
 }
 
@@ -374,6 +393,7 @@ impl ImageFlags {
             ("--label", !self.label.is_empty()),
             ("--port", !self.port.is_empty()),
             ("--platform", self.platform.is_some()),
+            ("--base", self.base.is_some()),
         ];
         match given.iter().find(|(_, given)| *given) {
             None => Ok(()),

@@ -31,7 +31,7 @@ pub struct LockArgs {
 pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
     let mut project = Project::load(context)?;
     if args.check {
-        let Err(reasons) = spec::lock_is_current(&project.workspace, &project.lock) else {
+        let Err(reasons) = project.lock_is_current() else {
             return Ok(Outcome::Done);
         };
         for reason in reasons {
@@ -57,6 +57,7 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
             after.debs.contains_key(name)
                 || after.deb_sources.contains_key(name)
                 || after.urls.contains_key(&spec::PackageName(name.clone()))
+                || after.bases.contains_key(name)
         };
         if let Some(unknown) = names.iter().find(|name| !known(name)) {
             bail!("`{unknown}` is not in the lock: it is no Debian package, source package or download of this spec");
@@ -108,5 +109,9 @@ fn pins(lock: &spec::Lock) -> Vec<(String, String)> {
         .urls
         .iter()
         .map(|(name, url)| (format!("url of {name}"), url.sha256.to_string()));
-    debs.chain(sources).chain(urls).collect()
+    let bases = lock
+        .bases
+        .iter()
+        .map(|(name, base)| (format!("base of {name}"), base.sha256.to_string()));
+    debs.chain(sources).chain(urls).chain(bases).collect()
 }

@@ -39,6 +39,8 @@ pub struct Work {
     pub targets: Vec<Target>,
     /// Store paths of all inputs that the targets need.
     pub paths: BTreeMap<Input, StorePath>,
+    /// Whether nothing may be asked of other machines.
+    pub offline: bool,
 }
 
 /// Understands the arguments and realises what they name.
@@ -66,6 +68,7 @@ fn prepare_named(
             plan: Plan::default(),
             targets,
             paths: BTreeMap::new(),
+            offline: flags.offline,
         };
         return work.check_paths();
     }
@@ -87,6 +90,7 @@ fn prepare_named(
         plan,
         targets,
         paths,
+        offline: flags.offline,
     }
     .check_paths()
 }

@@ -15,6 +15,7 @@ use crate::spec::{self, Diagnostics, Lock, PackageName, Workspace};
 use crate::store::Store;
 use crate::store_path::StorePath;
 
+use super::bases;
 use super::build::BuildFlags;
 use super::context::{Context, shown};
 use super::error::advised;
@@ -49,9 +50,18 @@ impl Project {
         Ok(Self { workspace, dir, lock })
     }
 
+    /// Whether the lock is current; if not, why not, a line each.
+    pub fn lock_is_current(&self) -> Result<(), Vec<String>> {
+        let mut reasons = spec::lock_is_current(&self.workspace, &self.lock)
+            .err()
+            .unwrap_or_default();
+        reasons.extend(bases::stale(&self.workspace, &self.lock));
+        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    }
+
     /// Makes the lock current; with `--locked`, says why it is not.
     pub fn make_lock_current(&mut self, flags: &BuildFlags, context: &Context) -> anyhow::Result<()> {
-        let Err(reasons) = spec::lock_is_current(&self.workspace, &self.lock) else {
+        let Err(reasons) = self.lock_is_current() else {
             return Ok(());
         };
         if flags.locked {
@@ -76,13 +86,14 @@ impl Project {
         mirrors: &[String],
         context: &Context,
     ) -> anyhow::Result<()> {
-        let lock = fetch::resolve(
+        let mut lock = fetch::resolve(
             &self.workspace,
             &self.lock,
             update,
             &context.fetch_config(offline, mirrors, AptSources::of(&self.workspace)),
             context.ui,
         )?;
+        bases::resolve(&self.workspace, &mut lock, update, offline, context)?;
         let path = self.lock_path();
         if lock != self.lock || !path.exists() {
             crate::fsio::write_atomic(&path, spec::lock::print(&lock).as_bytes())?;

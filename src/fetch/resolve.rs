@@ -64,6 +64,8 @@ pub fn resolve(
         deb_sets: debs.deb_sets,
         deb_sources: solve::resolve_sources(&spec::deb_sources(workspace), &request)?,
         urls: resolve_urls(&spec::unpinned_urls(workspace), &request)?,
+        // Bases are images, which this module does not read: whoever does brings them up to date.
+        bases: old.bases.clone(),
     })
 }
 
@@ -74,6 +76,8 @@ fn check_names(workspace: &Workspace, old: &Lock, update: &Update) -> Result<(),
     known.extend(old.debs.keys().map(String::as_str));
     known.extend(old.deb_sources.keys().map(String::as_str));
     known.extend(old.urls.keys().map(|name| name.0.as_str()));
+    let based = workspace.images.iter().filter(|(_, image)| image.base.is_some());
+    known.extend(based.map(|(name, _)| name.as_str()));
     known.extend(workspace.packages.keys().map(|name| name.0.as_str()));
     let sets = spec::deb_sets(workspace);
     known.extend(sets.iter().flatten().map(String::as_str));

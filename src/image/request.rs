@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::base::Base;
 use crate::digest::Digest;
 use crate::layer::partition::LayerPlan;
 use crate::oci::Platform;
@@ -20,6 +21,8 @@ pub struct ImageRequest<'a> {
     pub closure: Vec<ClosureMember>,
     /// Debian packages laid out at `/`, in order.
     pub root: Vec<RootPackage>,
+    /// The image that this one is laid over.
+    pub base: Option<Base>,
     /// What the image is for.
     pub platform: Platform,
     /// Seconds since 1970 that the config's `created` says: `SOURCE_DATE_EPOCH`, else 1.

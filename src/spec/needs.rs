@@ -53,6 +53,13 @@ pub fn unpinned_urls(workspace: &Workspace) -> BTreeMap<PackageName, String> {
     urls.collect()
 }
 
+/// Bases of the workspace's images: the image's name and the base as the spec has it.
+pub fn bases(workspace: &Workspace) -> BTreeSet<(String, String)> {
+    let images = workspace.images.iter();
+    let bases = images.filter_map(|(name, image)| Some((name.clone(), image.base.as_ref()?.value.clone())));
+    bases.collect()
+}
+
 /// Whether `lock` holds exactly what `workspace` needs; if not, what is missing and what is too much, a line
 /// each.
 pub fn lock_is_current(workspace: &Workspace, lock: &Lock) -> Result<(), Vec<String>> {
@@ -81,6 +88,14 @@ pub fn lock_is_current(workspace: &Workspace, lock: &Lock) -> Result<(), Vec<Str
         &unpinned_urls(workspace).into_keys().collect(),
         lock.urls.keys().cloned().collect(),
         |name| format!("the download for package `{name}`"),
+        &mut wrong,
+    );
+    compare(
+        &bases(workspace),
+        (lock.bases.iter())
+            .map(|(image, base)| (image.clone(), base.reference.clone()))
+            .collect(),
+        |(image, base)| format!("the base `{base}` of image `{image}`"),
         &mut wrong,
     );
     let used: BTreeSet<&String> = lock.deb_sets.values().flatten().collect();
@@ -263,6 +278,7 @@ mod tests {
             urls: (unpinned_urls(&workspace()).into_keys())
                 .map(|name| (name, url.clone()))
                 .collect(),
+            bases: BTreeMap::new(),
         }
     }
 

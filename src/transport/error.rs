@@ -58,6 +58,16 @@ pub enum TransportError {
         /// What it stands for.
         actual: Digest,
     },
+    /// A place no longer has what a lock pins.
+    #[error("`{place}` is {actual} now, and {expected} is pinned")]
+    Unpinned {
+        /// The place.
+        place: String,
+        /// What is pinned.
+        expected: Digest,
+        /// What is there.
+        actual: Digest,
+    },
     /// The file holds no image in any form that is read.
     #[error("`{place}` holds no image: {reason}")]
     NotAnImage {
@@ -214,6 +224,9 @@ impl TransportError {
             ),
             Self::Name { .. } => Some("write a name such as `hello`, `hello:1.2` or `registry.example/me/hello:1.2`".to_owned()),
             Self::Unsupported { instead, .. } => Some(instead.clone()),
+            Self::Unpinned { .. } => {
+                Some("`layerize lock --update IMAGE` takes what is there now; or bring back what was".to_owned())
+            }
             Self::NoIndex => Some(
                 "choose one with `--platform OS/ARCH`, or write `oci-archive:FILE`, `oci:DIR[:tag]` or `docker://NAME`"
                     .to_owned(),

@@ -16,6 +16,7 @@ mod error;
 mod location;
 mod names;
 mod open;
+mod peek;
 pub mod read;
 pub mod registry;
 pub mod tar_read;
@@ -29,6 +30,7 @@ pub use daemon::{Daemon, Engine, Loaded};
 pub use error::TransportError;
 pub use location::Location;
 pub use open::{Content, open};
+pub use peek::read_files;
 pub use read::ReadOptions;
 pub use write::{Archive, Layout, Stream};
 

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod base;
 mod copy;
 mod crash;
 mod images;
 mod index;
+mod load;
 mod plan;
 mod specs;
 mod store;

@@ -120,6 +120,7 @@ impl Fixture {
             contents: self.contents.clone(),
             closure: self.members.clone(),
             root: self.root.clone(),
+            base: None,
             platform: self.platform.parse().unwrap(),
             created: 1,
             plan: None,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::spec::types::{Lock, LockedDeb, LockedDebSource, LockedUrl, PackageName};
+use crate::spec::types::{Lock, LockedBase, LockedDeb, LockedDebSource, LockedUrl, PackageName};
 
 use super::VERSION;
 
@@ -31,6 +31,9 @@ pub fn print(lock: &Lock) -> String {
     }
     for (package, url) in &lock.urls {
         printer.url(package, url);
+    }
+    for (image, base) in &lock.bases {
+        printer.base(image, base);
     }
     printer.text
 }
@@ -70,6 +73,14 @@ impl Printer {
         self.string("package", &package.0);
         self.key("size", &url.size.to_string());
         self.string("sha256", &url.sha256.hex());
+    }
+
+    fn base(&mut self, image: &str, base: &LockedBase) {
+        self.header("base");
+        self.string("image", image);
+        self.string("reference", &base.reference);
+        self.string("platform", &base.platform);
+        self.string("sha256", &base.sha256.hex());
     }
 
     fn header(&mut self, name: &str) {
