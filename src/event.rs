@@ -69,6 +69,16 @@ pub enum Event {
         digest: String,
         destination: String,
     },
+    /// An image or an index is where it was to go; of its bytes, `written` were sent and `skipped` were there
+    /// already. With `dry_run` nothing was written, and the numbers say what would be.
+    Transferred {
+        digest: String,
+        destination: String,
+        written: u64,
+        skipped: u64,
+        milliseconds: u64,
+        dry_run: bool,
+    },
     /// Something the user should know but need not act on.
     Note { text: String },
     /// Something the user should act on.

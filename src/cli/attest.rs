@@ -285,7 +285,7 @@ fn beside(locations: &[Location]) -> BTreeSet<PathBuf> {
             | Location::OciArchive { path, .. }
             | Location::Layout { path, .. }
             | Location::Path(path) => Some(parent(path)),
-            Location::Registry(_) | Location::Daemon(_) | Location::Stdio => None,
+            Location::Registry(_) | Location::Daemon(_) | Location::Podman(_) | Location::Stdio => None,
         })
         .collect();
     match dirs.is_empty() {

@@ -4,17 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
 use crate::build::{BuildOptions, SandboxMode};
+use crate::event::{Event, Reporter};
 use crate::fetch::{AptSources, FetchConfig};
 use crate::image::ImageCache;
 use crate::layer::LayerCache;
 use crate::store::Store;
 use crate::transport::registry::RegistryConfig;
 use crate::transport::registry::config::{AuthSource, FileKind, Helpers, ProxyVariable, ProxyVariables};
-use crate::transport::{Location, ReadOptions, Source};
+use crate::transport::{self, Content, Location, ReadOptions, Source};
 
 use super::Global;
 use super::auth::RegistryFlags;
@@ -144,6 +146,24 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Opens what an argument names, an image or with `whole` an index too; its layers are read when they are wanted.
+    pub fn content(&self, location: &Location, platform: Option<&str>, whole: bool) -> anyhow::Result<Opened> {
+        let source: Arc<dyn Source> = Arc::from(location.source(&ReadOptions {
+            platform: platform.map(str::to_owned),
+            whole,
+            registries: self.registries(),
+            ..ReadOptions::default()
+        })?);
+        for text in source.contradictions() {
+            self.ui.report(Event::Warning { text });
+        }
+        Ok(Opened {
+            content: transport::open(&source)?,
+            names: source.names().to_vec(),
+            synthesized: source.synthesized(),
+        })
+    }
+
     /// Where packed layers are kept.
     pub fn layer_cache(&self) -> anyhow::Result<LayerCache> {
         Ok(LayerCache::open(&self.store_dir.join("cache/layers"))?)
@@ -161,6 +181,16 @@ impl<'a> Context<'a> {
     pub fn image_cache(&self) -> anyhow::Result<ImageCache> {
         Ok(ImageCache::open(&self.store_dir.join("cache/images"))?)
     }
+}
+
+/// What [`Context::content`] found.
+pub struct Opened {
+    /// An image or an index.
+    pub content: Content,
+    /// Its names there.
+    pub names: Vec<String>,
+    /// Whether the place has no manifest, so that one was made up.
+    pub synthesized: bool,
 }
 
 /// Whether an environment variable is set and not empty.

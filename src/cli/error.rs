@@ -10,7 +10,7 @@ use crate::audit::AuditError;
 use crate::binary_cache::{CacheError, KeyError};
 use crate::build::BuildError;
 use crate::fetch::{FetchError, UnpackError};
-use crate::image::ImageError;
+use crate::image::{ImageError, IndexError};
 use crate::layer::partition::PlanError;
 use crate::layer::{LayerError, ParseCompressionError};
 use crate::nar::NarError;
@@ -77,6 +77,10 @@ fn render(error: &anyhow::Error, ui: &Ui) -> String {
 
 /// The advice that an error of one of our modules carries.
 fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    // An error of ours that went through a reader stands inside an I/O error.
+    if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        return help(inner);
+    }
     macro_rules! first_help {
         ($($kind:ty),*) => {
             None$(.or_else(|| error.downcast_ref::<$kind>().and_then(<$kind>::help)))*
@@ -93,6 +97,7 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 CacheError,
                 FetchError,
                 ImageError,
+                IndexError,
                 KeyError,
                 LayerError,
                 NarError,

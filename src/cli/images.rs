@@ -10,7 +10,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::audit::{self, InspectOptions};
-use crate::image::{self, ClosureMember, ContentRoot, Generated, GeneratedKind, Image, ImageRequest, RootPackage};
+use crate::image::{
+    self, ClosureMember, ContentRoot, Generated, GeneratedKind, Image, ImageRequest, Index, RootPackage,
+};
 use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Strategy};
 use crate::layer::{Compression, PackOptions};
 use crate::oci::Platform;
@@ -19,7 +21,9 @@ use crate::spec::{self, Dependency, Spanned};
 use crate::store::ReadStore;
 use crate::store::nix_store::{self, StateKind};
 use crate::store_path::{StoreDir, StorePath};
+use crate::transport::Content;
 
+use super::bases;
 use super::context::Context;
 use super::error::advised;
 use super::nix::{self, Mention};
@@ -59,6 +63,9 @@ pub struct ImageFlags {
     /// Port of an image of store paths; repeatable
     #[arg(long, value_name = "PORT[/PROTOCOL]")]
     port: Vec<String>,
+    /// Image that an image of store paths is laid over: docker://NAME, oci:DIR:TAG, docker-archive:FILE, …
+    #[arg(long, value_name = "IMAGE")]
+    base: Option<String>,
     /// Platform of an image of store paths [default: linux/amd64]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
@@ -94,8 +101,20 @@ pub struct NamedImage {
     pub name: String,
     /// `NAME:TAG`, for the sinks.
     pub names: Vec<String>,
-    /// The image.
+    /// The image; the first of them where it is made for several platforms.
     pub image: Image,
+    /// The images for all platforms, where there are several.
+    pub index: Option<Index>,
+}
+
+impl NamedImage {
+    /// What is to be written: the image, or all of them.
+    pub fn content(&self) -> Content {
+        match &self.index {
+            Some(index) => Content::Index(index.clone()),
+            None => Content::Image(self.image.clone()),
+        }
+    }
 }
 
 /// Everything that an image is made of, found and in the store.
@@ -106,6 +125,7 @@ pub struct Recipe {
     closure: Vec<ClosureMember>,
     root: Vec<RootPackage>,
     generated: Vec<Generated>,
+    base: Option<image::Base>,
     platform: Platform,
     plan: Option<LayerPlan>,
     previous: Option<LayerPlan>,
@@ -120,6 +140,7 @@ impl Recipe {
             closure: self.closure.clone(),
             root: self.root.clone(),
             generated: self.generated.clone(),
+            base: self.base.clone(),
             platform: self.platform.clone(),
             created: context.epoch,
             plan: self.plan.clone(),
@@ -169,13 +190,19 @@ fn of_paths(paths: &[&Target], work: &Work, flags: &ImageFlags, context: &Contex
     }
     let spec = flags.to_spec(&contents)?;
     roots.add_mentions(&spec, work)?;
+    let platform: Platform = flags.platform.as_deref().unwrap_or(DEFAULT_PLATFORM).parse()?;
+    let base = match &flags.base {
+        Some(text) => Some(bases::of_flag(text, &spec, &platform, work.offline, context)?),
+        None => None,
+    };
     Ok(Recipe {
         closure: roots.members(work)?,
         generated: roots.database(&spec, work)?,
         spec,
         contents,
         root: Vec::new(),
-        platform: flags.platform.as_deref().unwrap_or(DEFAULT_PLATFORM).parse()?,
+        base,
+        platform,
         plan: read_plan(flags.plan.as_deref())?,
         previous: read_previous(flags.previous.as_deref(), context)?,
     })
@@ -201,22 +228,28 @@ fn of_spec(name: &str, work: &Work, flags: &ImageFlags, context: &Context) -> an
         }
     }
     roots.add_mentions(&spec, work)?;
-    let platform = match (&spec.platform, &project.lock.architecture) {
-        (Some(platform), _) => platform.value.parse()?,
-        (None, Some(architecture)) => Platform::from_debian(architecture)
-            .with_context(|| format!("no OCI platform is known for Debian's architecture `{architecture}`"))?,
-        (None, None) => DEFAULT_PLATFORM.parse()?,
-    };
+    let platform = platform_of_spec(&spec, &project.lock)?;
     let of_spec = spec.layers.plan.as_ref().map(|file| spec.dir.join(&file.value));
     Ok(Recipe {
         contents,
         closure: roots.members(work)?,
         generated: roots.database(&spec, work)?,
         root: root_packages(&inputs.root, work)?,
+        base: bases::of_spec(&spec, &project.lock, work.offline, context)?,
         platform,
         plan: read_plan(flags.plan.as_deref().or(of_spec.as_deref()))?,
         previous: read_previous(flags.previous.as_deref(), context)?,
         spec,
+    })
+}
+
+/// What an image of a spec is for.
+pub fn platform_of_spec(spec: &spec::Image, lock: &spec::Lock) -> anyhow::Result<Platform> {
+    Ok(match (&spec.platform, &lock.architecture) {
+        (Some(platform), _) => platform.value.parse()?,
+        (None, Some(architecture)) => Platform::from_debian(architecture)
+            .with_context(|| format!("no OCI platform is known for Debian's architecture `{architecture}`"))?,
+        (None, None) => DEFAULT_PLATFORM.parse()?,
     })
 }
 
@@ -248,6 +281,7 @@ pub fn assemble(recipe: &Recipe, flags: &ImageFlags, context: &Context) -> anyho
         names: vec![format!("{name}:{}", recipe.spec.tag)],
         name,
         image,
+        index: None,
     })
 }
 
@@ -495,6 +529,7 @@ impl ImageFlags {
             ("--label", !self.label.is_empty()),
             ("--port", !self.port.is_empty()),
             ("--platform", self.platform.is_some()),
+            ("--base", self.base.is_some()),
         ];
         match given.iter().find(|(_, given)| *given) {
             None => Ok(()),
@@ -521,7 +556,7 @@ fn image_name(name: &str) -> Option<String> {
 }
 
 /// `KEY=VALUE` arguments.
-fn pairs(flag: &str, arguments: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+pub fn pairs(flag: &str, arguments: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
     arguments
         .iter()
         .map(|argument| match argument.split_once('=') {

@@ -1,5 +1,7 @@
 //! `layerize load`: images straight into Docker or podman.
 
+use std::time::Instant;
+
 use clap::{Args, ValueEnum};
 
 use crate::event::{Event, Reporter};
@@ -44,6 +46,7 @@ pub fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Outcome> {
     let mut flags = args.image.clone();
     flags.compression.get_or_insert(Compression::None);
     for named in images::of_targets(&work, &flags, context)? {
+        let started = Instant::now();
         let loaded = Daemon::new(engine).load(&named.image, &named.names)?;
         let destination = format!("{engine}:{}", named.names.join(","));
         let digest = named.image.digest.to_string();
@@ -51,6 +54,14 @@ pub fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Outcome> {
             name: named.name.clone(),
             digest,
             destination,
+        });
+        context.ui.report(Event::Transferred {
+            digest: named.image.digest.to_string(),
+            destination: format!("{engine}:{}", named.names.join(",")),
+            written: loaded.transferred.written,
+            skipped: loaded.transferred.skipped,
+            milliseconds: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            dry_run: false,
         });
         if !context.ui.json() {
             context

@@ -59,6 +59,7 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
                 || after.nix.contains_key(name)
                 || after.deb_sources.contains_key(name)
                 || after.urls.contains_key(&spec::PackageName(name.clone()))
+                || after.bases.contains_key(name)
         };
         if let Some(unknown) = names.iter().find(|name| !known(name)) {
             bail!("`{unknown}` is not in the lock: it is no Debian package, source package or download of this spec");
@@ -114,5 +115,9 @@ fn pins(lock: &spec::Lock) -> Vec<(String, String)> {
         let pin = format!("{} {}", nix.path, nix.closure);
         (format!("nix:{name}"), pin)
     });
-    debs.chain(sources).chain(urls).chain(nix).collect()
+    let bases = lock
+        .bases
+        .iter()
+        .map(|(name, base)| (format!("base of {name}"), base.sha256.to_string()));
+    debs.chain(sources).chain(urls).chain(nix).chain(bases).collect()
 }

@@ -16,14 +16,17 @@ use clap::{Args, Parser, Subcommand};
 mod attach;
 mod attest;
 mod auth;
+mod bases;
 mod build;
 mod closure;
 mod completions;
 mod config;
 mod context;
+mod copy;
 mod diff;
 mod error;
 mod images;
+mod index;
 mod inspect;
 mod interrupt;
 mod key;
@@ -34,6 +37,7 @@ mod pipeline;
 mod plan;
 mod project;
 mod provenance;
+mod push;
 mod run;
 mod sbom;
 mod schema;
@@ -43,6 +47,7 @@ mod sinks;
 mod store;
 mod store_copy;
 mod text;
+mod transfer;
 mod ui;
 mod verify;
 mod verify_signature;
@@ -105,6 +110,12 @@ enum Command {
     Build(build::BuildArgs),
     /// Build images and load them into Docker or podman
     Load(load::LoadArgs),
+    /// Build an image and push it to a registry
+    Push(push::PushArgs),
+    /// Copy an image, or all of an index, from one place to another, byte for byte
+    Copy(copy::CopyArgs),
+    /// Put images for several platforms under one name
+    Index(index::IndexArgs),
     /// Show which store paths share a layer, why, and what an update would re-send
     Plan(plan::PlanArgs),
     /// Show the runtime closure of packages, images or store paths
@@ -207,6 +218,9 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
     match &cli.command {
         Command::Build(args) => build::run(args, &context),
         Command::Load(args) => load::run(args, &context),
+        Command::Push(args) => push::run(args, &context),
+        Command::Copy(args) => copy::run(args, &context),
+        Command::Index(args) => index::run(args, &context),
         Command::Plan(args) => plan::run(args, &context),
         Command::Closure(args) => closure::run(args, &context),
         Command::Inspect(args) => inspect::run(args, &context),

@@ -52,6 +52,8 @@ pub struct Work {
     pub targets: Vec<Target>,
     /// Store paths of all inputs that the targets need.
     pub paths: BTreeMap<Input, StorePath>,
+    /// Whether nothing may be asked of other machines.
+    pub offline: bool,
 }
 
 /// Understands the arguments and realises what they name.
@@ -86,6 +88,7 @@ fn prepare_named(
             plan: Plan::default(),
             targets,
             paths: BTreeMap::new(),
+            offline: flags.offline,
         };
         return work.check_paths();
     }
@@ -108,6 +111,7 @@ fn prepare_named(
         plan,
         targets,
         paths,
+        offline: flags.offline,
     }
     .check_paths()
 }

@@ -15,6 +15,7 @@ use crate::spec::{self, Diagnostics, Lock, PackageName, Workspace};
 use crate::store::Store;
 use crate::store_path::StorePath;
 
+use super::bases;
 use super::build::BuildFlags;
 use super::context::{Context, shown};
 use super::error::advised;
@@ -76,6 +77,7 @@ impl Project {
             .unwrap_or_default();
         let moved = context.nix().moved(&self.workspace, &self.lock)?;
         reasons.extend(moved.into_iter().map(|(_, reason)| reason));
+        reasons.extend(bases::stale(&self.workspace, &self.lock));
         Ok(reasons)
     }
 
@@ -95,6 +97,7 @@ impl Project {
             context.ui,
         )?;
         self.pin_nix(&mut lock, update, context)?;
+        bases::resolve(&self.workspace, &mut lock, update, offline, context)?;
         let path = self.lock_path();
         if lock != self.lock || !path.exists() {
             crate::fsio::write_atomic(&path, spec::lock::print(&lock).as_bytes())?;

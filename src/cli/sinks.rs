@@ -65,7 +65,7 @@ pub fn write(named: &NamedImage, locations: &[Location], context: &Context) -> a
     let mut failure = None;
     for (location, result) in locations
         .iter()
-        .zip(transport::put_all(&sinks, &named.image, &named.names))
+        .zip(transport::put_all(&sinks, &named.content(), &named.names))
     {
         match result {
             Ok(digest) => told(named, &digest.to_string(), location, context)?,

@@ -259,6 +259,24 @@ impl Ui {
                 DecimalBytes(*mounted)
             )),
             Event::ImageWritten { .. } => {}
+            Event::Transferred {
+                destination,
+                written,
+                skipped,
+                milliseconds,
+                dry_run,
+                ..
+            } => {
+                let (written, skipped) = (DecimalBytes(*written), DecimalBytes(*skipped));
+                let rest = format!("{skipped} there already");
+                self.done(&match dry_run {
+                    true => format!("{destination}: {written} to write, {rest}"),
+                    false => {
+                        let seconds = Duration::from_millis(*milliseconds).as_secs_f64();
+                        format!("{destination}: {written} written, {rest}, in {seconds:.2} s")
+                    }
+                });
+            }
             Event::Note { text } => self.done(&format!("note: {text}")),
             Event::Warning { text } => self.line(&format!("{} {text}", self.paint("warning:", "1;33"))),
         }

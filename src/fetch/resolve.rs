@@ -69,6 +69,8 @@ pub fn resolve(
             .filter(|(name, _)| spec::nix_contents(workspace).contains_key(*name))
             .map(|(name, locked)| (name.clone(), locked.clone()))
             .collect(),
+        // Bases are images, which this module does not read: whoever does brings them up to date.
+        bases: old.bases.clone(),
     })
 }
 
@@ -79,6 +81,8 @@ fn check_names(workspace: &Workspace, old: &Lock, update: &Update) -> Result<(),
     known.extend(old.debs.keys().map(String::as_str));
     known.extend(old.deb_sources.keys().map(String::as_str));
     known.extend(old.urls.keys().map(|name| name.0.as_str()));
+    let based = workspace.images.iter().filter(|(_, image)| image.base.is_some());
+    known.extend(based.map(|(name, _)| name.as_str()));
     known.extend(workspace.packages.keys().map(|name| name.0.as_str()));
     let sets = spec::deb_sets(workspace);
     known.extend(sets.iter().flatten().map(String::as_str));

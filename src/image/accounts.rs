@@ -206,6 +206,56 @@ impl Accounts {
     }
 }
 
+/// `etc/passwd` and `etc/group` of an image over a base: the base's as they are, and a line for each declared user and
+/// group that they do not have. A base without accounts is taken to have those of every image.
+pub(super) fn over_base(
+    declared: &BTreeMap<String, Spanned<spec::User>>,
+    passwd: &str,
+    group: &str,
+) -> Result<(String, String), ImageError> {
+    let new = Accounts::new(declared, false)?;
+    if passwd.is_empty() && group.is_empty() {
+        return Ok((new.passwd(), new.group()));
+    }
+    let present = Accounts::from_text(passwd, group);
+    let (mut passwd, mut group) = (whole_lines(passwd), whole_lines(group));
+    for (name, user) in declared.iter().map(|(name, user)| (name, &user.value)) {
+        match present.users.get(name) {
+            Some(found) if (found.uid, found.gid) == (user.uid, user.gid) => continue,
+            Some(found) => {
+                return Err(ImageError::BaseAccount {
+                    name: name.clone(),
+                    uid: found.uid,
+                });
+            }
+            None => {}
+        }
+        if let Some((first, _)) = present.users.iter().find(|(_, found)| found.uid == user.uid) {
+            return Err(ImageError::SameUid {
+                first: first.clone(),
+                second: name.clone(),
+                uid: user.uid,
+            });
+        }
+        let spec::User { uid, gid, home, shell } = user;
+        passwd.push_str(&format!("{name}:x:{uid}:{gid}:{name}:{home}:{shell}\n"));
+        let has_group = |groups: &BTreeMap<String, u32>| groups.values().any(|found| found == gid);
+        if !has_group(&present.groups) && !group.contains(&format!(":x:{gid}:\n")) {
+            group.push_str(&format!("{name}:x:{gid}:\n"));
+        }
+    }
+    Ok((passwd, group))
+}
+
+fn whole_lines(text: &str) -> String {
+    let end = if text.is_empty() || text.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
+    format!("{text}{end}")
+}
+
 fn sortable<'a>((uid, name, user): (u32, &'a String, &'a User)) -> (u32, &'a str, u32, &'a str, &'a str) {
     (uid, name, user.gid, &user.home, &user.shell)
 }

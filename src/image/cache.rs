@@ -150,7 +150,8 @@ pub(super) fn key(request: &ImageRequest<'_>, sources: &[Source], plan: &str) ->
         &spec.volumes,
         &request.platform,
     );
-    Digest::of(&canonical_json(&(VERSION, layer::FORMAT, plan, made_of, checked)))
+    let base = request.base.as_ref().map(|base| (&base.image.digest, &base.accounts));
+    Digest::of(&canonical_json(&(VERSION, layer::FORMAT, plan, made_of, checked, base)))
 }
 
 /// A layer of a record.

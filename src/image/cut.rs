@@ -54,13 +54,17 @@ pub(super) fn cut(request: &ImageRequest<'_>, layout: &Layout, plan: &LayerPlan)
             cuts.push(store_layer(&group));
         }
     }
-    cuts.push(Cut {
-        input: LayerInput {
-            content: LayerContent::Tree(top_tree(layout, &owners)?),
-            comment: TOP_COMMENT.to_owned(),
-        },
-        packages: Vec::new(),
-    });
+    let top = top_tree(layout, &owners)?;
+    // Over a base there may be nothing but other settings.
+    if request.base.is_none() || !top.is_empty() {
+        cuts.push(Cut {
+            input: LayerInput {
+                content: LayerContent::Tree(top),
+                comment: TOP_COMMENT.to_owned(),
+            },
+            packages: Vec::new(),
+        });
+    }
     Ok(cuts)
 }
 
@@ -147,7 +151,7 @@ fn top_tree(layout: &Layout, owners: &BTreeMap<Vec<u8>, usize>) -> Result<Tree, 
     for (path, node) in layout.files.nodes() {
         // The links of a merged `/usr` are no package's.
         let is_packages = owners.contains_key(path) || node.kind == NodeKind::Directory;
-        if node.origin != Origin::Root || !is_packages {
+        if node.origin != Origin::Base && (node.origin != Origin::Root || !is_packages) {
             insert(&mut tree, path, node, &|parent| {
                 let present = layout.files.node(parent).cloned();
                 present.unwrap_or_else(|| Node::directory(directory_mode(parent)))

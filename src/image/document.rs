@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Image;
+use super::base::{Base, BaseHistory, BaseParts};
 use super::settings::Settings;
 use crate::digest::{DiffId, Digest};
 use crate::layer::{FORMAT, Layer};
@@ -33,15 +34,25 @@ pub const LISTS_SIZE_MAX: usize = 512 << 10;
 
 const AUTHOR: &str = "layerize";
 
-/// Makes the image of packed layers; `packages` are each layer's Debian packages.
+/// Makes the image of a base's layers, if there is one, and packed layers over them; `packages` are each packed layer's
+/// Debian packages.
 pub(super) fn write(
     settings: &Settings,
     platform: &Platform,
     created: &str,
+    base: Option<(&Base, &BaseParts)>,
     layers: Vec<Layer>,
     packages: &[Vec<String>],
 ) -> Image {
-    let config = canonical_json(&config(settings, platform, created, &layers));
+    let below = base.map_or(&[][..], |(base, _)| &base.image.layers);
+    let packages: Vec<Vec<String>> = below
+        .iter()
+        .map(|_| Vec::new())
+        .chain(packages.iter().cloned())
+        .collect();
+    let history = base.map_or(&[][..], |(_, parts)| &parts.history);
+    let layers: Vec<Layer> = below.iter().cloned().chain(layers).collect();
+    let config = canonical_json(&config(settings, platform, created, (history, below.len()), &layers));
     let config_digest = Digest::of(&config);
     let mut annotations = settings.annotations.clone();
     annotations.insert(FORMAT_ANNOTATION.to_owned(), FORMAT.to_string());
@@ -54,7 +65,7 @@ pub(super) fn write(
             size: config.len() as u64,
             annotations: BTreeMap::new(),
         },
-        layers: descriptors(&layers, packages),
+        layers: descriptors(&layers, &packages),
         annotations,
     });
     Image {
@@ -98,7 +109,22 @@ fn descriptors(layers: &[Layer], packages: &[Vec<String>]) -> Vec<Descriptor> {
         .collect()
 }
 
-fn config<'a>(settings: &'a Settings, platform: &'a Platform, created: &'a str, layers: &'a [Layer]) -> Config<'a> {
+/// `below` is the history of a base and the number of its layers, which come first among `layers`.
+fn config<'a>(
+    settings: &'a Settings,
+    platform: &'a Platform,
+    created: &'a str,
+    below: (&'a [BaseHistory], usize),
+    layers: &'a [Layer],
+) -> Config<'a> {
+    let (history, count) = below;
+    let own = layers.iter().skip(count).map(|layer| {
+        HistoryEntry::Own(History {
+            created,
+            created_by: AUTHOR,
+            comment: &layer.comment,
+        })
+    });
     let empty_objects =
         |keys: &'a std::collections::BTreeSet<String>| keys.iter().map(|key| (key.as_str(), BTreeMap::new())).collect();
     Config {
@@ -120,19 +146,13 @@ fn config<'a>(settings: &'a Settings, platform: &'a Platform, created: &'a str, 
             working_dir: settings.workdir.as_deref(),
             labels: &settings.labels,
             stop_signal: settings.stop_signal.as_deref(),
+            rest: &settings.rest,
         },
         rootfs: RootFs {
             kind: "layers",
             diff_ids: layers.iter().map(|layer| layer.diff_id).collect(),
         },
-        history: layers
-            .iter()
-            .map(|layer| History {
-                created,
-                created_by: AUTHOR,
-                comment: &layer.comment,
-            })
-            .collect(),
+        history: history.iter().map(HistoryEntry::Base).chain(own).collect(),
     }
 }
 
@@ -165,7 +185,7 @@ struct Config<'a> {
     created: &'a str,
     config: Execution<'a>,
     rootfs: RootFs,
-    history: Vec<History<'a>>,
+    history: Vec<HistoryEntry<'a>>,
 }
 
 /// The keys of an object whose values are all `{}`, as Go writes a set.
@@ -191,6 +211,8 @@ struct Execution<'a> {
     labels: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stop_signal: Option<&'a str>,
+    #[serde(flatten)]
+    rest: &'a BTreeMap<String, serde_json::Value>,
 }
 
 #[derive(Serialize)]
@@ -198,6 +220,13 @@ struct RootFs {
     #[serde(rename = "type")]
     kind: &'static str,
     diff_ids: Vec<DiffId>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum HistoryEntry<'a> {
+    Base(&'a BaseHistory),
+    Own(History<'a>),
 }
 
 #[derive(Serialize)]

@@ -222,6 +222,38 @@ pub enum ImageError {
         /// Layers of the image.
         layers: usize,
     },
+    /// Something about the base that no image can stand on.
+    #[error("the base cannot be used: {reason}")]
+    BaseMalformed {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The base is for another platform.
+    #[error("the base is for `{base}`, the image for `{image}`")]
+    BasePlatform {
+        /// The base's.
+        base: Platform,
+        /// The image's.
+        image: Platform,
+    },
+    /// The base leaves too few layers.
+    #[error("the base has {base} layers, and {least} more do not fit into {max}")]
+    BaseLayers {
+        /// Layers of the base.
+        base: usize,
+        /// Fewest layers of the image's own.
+        least: usize,
+        /// Most layers there may be.
+        max: usize,
+    },
+    /// A declared user is another one in the base.
+    #[error("user `{name}` is in the base already, with the ID {uid} and another group or ID than declared")]
+    BaseAccount {
+        /// The user.
+        name: String,
+        /// Its ID in the base.
+        uid: u32,
+    },
 }
 
 /// Two different things of one path.
@@ -321,6 +353,14 @@ impl ImageError {
             Self::LayersMax { least, .. } => {
                 format!("write `layers = {{ max = N }}` with N from {least} to {DOCKER_LIMIT}")
             }
+            Self::BaseMalformed { .. } => "choose another base".to_owned(),
+            Self::BasePlatform { base, .. } => {
+                format!("write `platform = \"{base}\"`, or choose a base that has the image's platform")
+            }
+            Self::BaseLayers { .. } => {
+                format!("choose a base of fewer layers, or raise `layers.max` (to {DOCKER_LIMIT} at most)")
+            }
+            Self::BaseAccount { .. } => "leave it out of `users`, or give it another name".to_owned(),
             Self::PlanLayers { .. } => "put paths that change together into one layer of the plan".to_owned(),
             _ => return None,
         })

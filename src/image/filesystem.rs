@@ -54,6 +54,8 @@ pub(super) enum Origin {
     Root,
     /// A link to something in one of the contents.
     Joined,
+    /// Taken to be in the base: never in a layer of ours.
+    Base,
     /// Anything else: what the spec asks for, and what every image has.
     Own,
 }

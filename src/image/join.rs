@@ -8,6 +8,7 @@
 //! - A directory that one content alone brings is one symlink to it. It is a real directory, its entries joined one by
 //!   one, where several contents bring it, where the image has it for another reason, at the top level, and below
 //!   `etc`, `dev`, `proc`, `sys`, `run`, `tmp` and `var`, where containers and their users add files.
+//! - Over a base every directory is a real one: one symlink could hide a whole directory of the base.
 //! - A file or symlink is one symlink to it. A content's own symlinks are not followed (the link leads to the link), so
 //!   that dangling and absolute ones keep their meaning; only where a symlink to a directory meets a directory do the two
 //!   merge, as in Nix's `buildEnv`.
@@ -34,7 +35,7 @@ const REAL_BELOW: &[&[u8]] = &[b"dev", b"etc", b"proc", b"run", b"sys", b"tmp", 
 const NOT_JOINED: &[&[u8]] = &[b"nix-support", ALTERNATIVES_DIR.as_bytes()];
 
 /// Joins `contents`, first to last, into `files`.
-pub(super) fn join(contents: &[ContentRoot], files: &mut FileSystem) -> Result<(), ImageError> {
+pub(super) fn join(contents: &[ContentRoot], over_base: bool, files: &mut FileSystem) -> Result<(), ImageError> {
     let mut providers: Vec<Provider> = Vec::new();
     for content in contents {
         let logical = relative(content.logical.as_bytes()).to_vec();
@@ -61,6 +62,7 @@ pub(super) fn join(contents: &[ContentRoot], files: &mut FileSystem) -> Result<(
     merge_usr(&providers, files)?;
     let mut join = Join {
         files,
+        over_base,
         collisions: Vec::new(),
     };
     join.merge(&[], &providers)?;
@@ -97,6 +99,7 @@ fn merge_usr(contents: &[Provider], files: &mut FileSystem) -> Result<(), ImageE
 
 struct Join<'a> {
     files: &'a mut FileSystem,
+    over_base: bool,
     collisions: Vec<Collision>,
 }
 
@@ -124,7 +127,7 @@ impl Join<'_> {
     /// Joins what the providers have for `path`, whose parent is a directory node.
     fn place(&mut self, path: Vec<u8>, providers: Vec<Provider>) -> Result<(), ImageError> {
         let present = self.files.lookup(&path)?;
-        let alone = present.is_none() && providers.len() == 1;
+        let alone = present.is_none() && providers.len() == 1 && !self.over_base;
         let mut directories = Vec::new();
         for provider in &providers {
             match self.files.lookup(provider)? {

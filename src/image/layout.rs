@@ -14,11 +14,15 @@
 //!    first; with a `root` also what Debian's base-files and its script bring (`/root`, `/home`, `/run`, `/var/log`,
 //!    `/var/run` and the like, the kernel's mount points) and an `/etc/os-release`;
 //! 7. the users' homes, the working directory and the volumes.
+//!
+//! Over a [`base`](super::base) the last two bring nothing but the homes of declared users and, where there are any, the
+//! base's accounts with them: what every image has, the base has.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::accounts::Accounts;
+use super::accounts::{self, Accounts};
+use super::base;
 use super::error::ImageError;
 use super::filesystem::{Content, FileSystem, Found, Node, Origin, directory_mode, push, relative, shown};
 use super::join::join;
@@ -73,14 +77,20 @@ pub(super) fn lay_out(
 ) -> Result<Layout, ImageError> {
     let members = request.closure.iter();
     let mut files = FileSystem::new(members.map(|member| (member.logical.as_str(), member.physical.as_path())));
+    let over_base = request.base.is_some();
+    if over_base {
+        add_links_of_base(&mut files)?;
+    }
     let root = lay_out_root(request, &mut files)?;
-    join(&request.contents, &mut files)?;
+    join(&request.contents, over_base, &mut files)?;
     add_alternatives(request, &mut files)?;
     let owned = add_sources(sources, &mut files)?;
     add_generated(&request.generated, &mut files)?;
     let accounts = add_accounts(request, &mut files)?;
     set_owners(owned, &accounts, &mut files)?;
-    add_base(!request.root.is_empty(), &mut files)?;
+    if !over_base {
+        add_base(!request.root.is_empty(), &mut files)?;
+    }
     for user in request
         .spec
         .users
@@ -90,11 +100,40 @@ pub(super) fn lay_out(
     {
         add_directory(&normal_path("users", &user.home)?, (user.uid, user.gid), &mut files)?;
     }
-    for path in settings.workdir.iter().chain(&settings.volumes) {
+    // Runtimes make them where they are missing; an entry of ours would take the base's owner and mode away.
+    for path in settings.workdir.iter().chain(&settings.volumes).filter(|_| !over_base) {
         add_directory(relative(path.as_bytes()), (0, 0), &mut files)?;
     }
-    check_user(settings, &accounts)?;
+    if !over_base || request.spec.user.is_some() {
+        check_user(settings, &accounts)?;
+    }
     Ok(Layout { files, root })
+}
+
+/// Makes the symlinks that a base is taken to have, so that what goes to `/bin` goes to `/usr/bin` and hides nothing.
+fn add_links_of_base(files: &mut FileSystem) -> Result<(), ImageError> {
+    for (link, target) in base::links() {
+        let below = relative(target.as_bytes()).to_vec();
+        for (end, _) in below.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
+            files.insert(
+                below[..end].to_vec(),
+                Node::directory(directory_mode(&below[..end])).from(Origin::Base),
+            )?;
+        }
+        files.insert(
+            below.clone(),
+            Node::directory(directory_mode(&below)).from(Origin::Base),
+        )?;
+        let parent = root::parent(link.as_bytes()).to_vec();
+        if !parent.is_empty() {
+            files.insert(
+                parent.clone(),
+                Node::directory(directory_mode(&parent)).from(Origin::Base),
+            )?;
+        }
+        files.insert(link.into_bytes(), Node::symlink(target).from(Origin::Base))?;
+    }
+    Ok(())
 }
 
 fn lay_out_root(
@@ -108,7 +147,11 @@ fn lay_out_root(
         .collect();
     let root = root::compose(&packages)?;
     for (path, entry) in &root {
-        files.insert(path.clone(), root_node(request, path, entry))?;
+        // A link of the base's stays the base's.
+        let of_base = files.node(path).is_some_and(|node| node.origin == Origin::Base);
+        if !(of_base && matches!(entry, RootEntry::Symlink { .. })) {
+            files.insert(path.clone(), root_node(request, path, entry))?;
+        }
     }
     Ok(root)
 }
@@ -291,9 +334,19 @@ fn unknown_group(field: &'static str, name: &str, accounts: &Accounts) -> ImageE
 /// Writes `etc/passwd` and `etc/group` where the image has none of its own, and gives the accounts that they hold.
 fn add_accounts(request: &ImageRequest<'_>, files: &mut FileSystem) -> Result<Accounts, ImageError> {
     let users = &request.spec.users;
-    let made = Accounts::new(users, !request.root.is_empty())?;
+    let of_base = request
+        .base
+        .as_ref()
+        .map(|base| base.accounts.clone().unwrap_or_default());
+    let made = match &of_base {
+        Some((passwd, group)) => accounts::over_base(users, passwd, group)?,
+        None => {
+            let made = Accounts::new(users, !request.root.is_empty())?;
+            (made.passwd(), made.group())
+        }
+    };
     let mut texts = Vec::new();
-    for (path, text) in [("etc/passwd", made.passwd()), ("etc/group", made.group())] {
+    for (path, text) in [("etc/passwd", made.0), ("etc/group", made.1)] {
         texts.push(match files.resolve(path.as_bytes())? {
             Some(_) if !users.is_empty() => {
                 return Err(ImageError::OwnAccounts {
@@ -303,7 +356,9 @@ fn add_accounts(request: &ImageRequest<'_>, files: &mut FileSystem) -> Result<Ac
             Some((_, Found::File { content, .. })) => read_text(&content)?,
             Some(_) => String::new(),
             None => {
-                add(path, Node::text(text.clone()), files)?;
+                if of_base.is_none() || !users.is_empty() {
+                    add(path, Node::text(text.clone()), files)?;
+                }
                 text
             }
         });

@@ -6,14 +6,16 @@
 //!
 //! The way there: `settings` (the spec's values, checked) and `sources` (its files, read) → `layout` (the whole file
 //! system: `root`, `join`, `files`, `accounts`) → `program` (does the command start?) → [`plan()`] and `cut` (which
-//! layer holds what) → [`layer::pack`] → `document` (config and manifest). `cache` remembers the outcome of the middle.
+//! layer holds what; below them all may lie a `base`) → [`layer::pack`] → `document` (config and manifest). `cache` remembers the outcome of the middle.
 
 mod accounts;
+mod base;
 mod cache;
 mod cut;
 mod document;
 mod error;
 mod filesystem;
+mod index;
 mod join;
 mod layout;
 mod plan;
@@ -26,9 +28,11 @@ mod tests;
 mod timestamp;
 mod validate;
 
+pub use base::{Base, needs_accounts};
 pub use cache::ImageCache;
 pub use document::{FORMAT_ANNOTATION, LISTS_SIZE_MAX, PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
 pub use error::{Collision, ImageError};
+pub use index::{Index, IndexError, platform_of};
 pub use plan::plan;
 pub use request::{ClosureMember, ContentRoot, Generated, GeneratedKind, ImageRequest, RootPackage};
 pub use settings::DEFAULT_PATH;
@@ -37,6 +41,7 @@ pub use validate::{Fault, validate};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::layer::{self, Layer, PackOptions};
+use base::BaseParts;
 use cut::Cut;
 use settings::Settings;
 
@@ -65,7 +70,7 @@ pub fn assemble(
     cache: Option<&ImageCache>,
     reporter: &dyn Reporter,
 ) -> Result<Image, ImageError> {
-    let settings = Settings::new(request.spec)?;
+    let own = Settings::new(request.spec)?;
     let sources = sources::read(request.spec)?;
     let created = timestamp::rfc3339(request.created).ok_or(ImageError::Created {
         seconds: request.created,
@@ -75,13 +80,24 @@ pub fn assemble(
             platform: request.platform.clone(),
         });
     }
+    let base = request
+        .base
+        .as_ref()
+        .map(|base| BaseParts::new(base, &request.platform))
+        .transpose()?;
+    let settings = match &base {
+        Some(base) => base.merge(own, request.spec),
+        None => own,
+    };
     let finish = |cuts: Vec<Cut>| -> Result<Image, ImageError> {
         let (inputs, packages): (Vec<_>, Vec<_>) = cuts.into_iter().map(|cut| (cut.input, cut.packages)).unzip();
         let layers = layer::pack(&inputs, options, reporter)?;
+        let below = request.base.as_ref().zip(base.as_ref());
         Ok(document::write(
             &settings,
             &request.platform,
             &created,
+            below,
             layers,
             &packages,
         ))
@@ -103,7 +119,7 @@ pub fn assemble(
     }
     let plan = plan::plan(request)?;
     let layout = layout::lay_out(request, &settings, &sources)?;
-    program::check(&settings, &layout.files, &request.platform)?;
+    program::check(&settings, &layout.files, &request.platform, request.base.is_some())?;
     let cuts = cut::cut(request, &layout, &plan)?;
     let record = cache.and_then(|_| cache::record(&cuts, request));
     let image = finish(cuts)?;

@@ -19,7 +19,7 @@ pub fn plan(request: &ImageRequest<'_>) -> Result<LayerPlan, ImageError> {
     let (root, store) = graphs(request)?;
     let (root_share, store_share) = shares(request)?;
     if let Some(given) = &request.plan {
-        return given_plan(given, &root, &store);
+        return given_plan(given, base_layers(request), &root, &store);
     }
     check_names(request, &root, &store)?;
     let strategy = request.spec.layers.strategy.as_ref();
@@ -94,12 +94,8 @@ fn graphs(request: &ImageRequest<'_>) -> Result<(Graph, Graph), ImageError> {
 
 /// How many layers the packages of `root` and the store paths may have; one more is for everything else.
 fn shares(request: &ImageRequest<'_>) -> Result<(usize, usize), ImageError> {
-    let max = max_layers(request);
+    let max = own_layers(request)?;
     let (packages, paths) = (request.root.len(), request.closure.len());
-    let least = 1 + usize::from(packages > 0) + usize::from(paths > 0);
-    if max < least || max > DOCKER_LIMIT {
-        return Err(ImageError::LayersMax { max, least });
-    }
     let budget = max - 1;
     if packages == 0 || paths == 0 {
         return Ok((packages.min(budget), paths.min(budget)));
@@ -110,6 +106,28 @@ fn shares(request: &ImageRequest<'_>) -> Result<(usize, usize), ImageError> {
     let share = usize::try_from(fair).unwrap_or(budget).clamp(1, budget - 1);
     let root_share = share.min(packages).max(budget.saturating_sub(paths).min(packages));
     Ok((root_share, (budget - root_share).min(paths)))
+}
+
+/// How many layers the image may have over its base. Where the spec names no limit, the usual one gives way to a base of
+/// many layers as far as Docker allows.
+fn own_layers(request: &ImageRequest<'_>) -> Result<usize, ImageError> {
+    let least = 1 + usize::from(!request.root.is_empty()) + usize::from(!request.closure.is_empty());
+    let base = base_layers(request);
+    let mut max = max_layers(request);
+    if request.spec.layers.max.is_none() {
+        max = max.max(base + least);
+    }
+    if max > DOCKER_LIMIT || max < base + least {
+        return Err(match base {
+            0 => ImageError::LayersMax { max, least },
+            _ => ImageError::BaseLayers { base, least, max },
+        });
+    }
+    Ok(max - base)
+}
+
+fn base_layers(request: &ImageRequest<'_>) -> usize {
+    request.base.as_ref().map_or(0, |base| base.image.layers.len())
 }
 
 fn max_layers(request: &ImageRequest<'_>) -> usize {
@@ -133,7 +151,7 @@ fn options(request: &ImageRequest<'_>, part: Part, graph: &Graph, share: usize) 
         .as_ref()
         .map(|strategy| strategy.value.parse())
         .transpose()?;
-    let max_layers = max_layers(request);
+    let max_layers = own_layers(request)?;
     Ok(PlanOptions {
         strategy: strategy.unwrap_or(defaults.strategy),
         max_layers,
@@ -170,16 +188,16 @@ fn only(plan: &LayerPlan, part: Part) -> LayerPlan {
 }
 
 /// A plan that is to be used as it is. A layer with paths of both parts becomes two.
-fn given_plan(given: &LayerPlan, root: &Graph, store: &Graph) -> Result<LayerPlan, ImageError> {
+fn given_plan(given: &LayerPlan, base: usize, root: &Graph, store: &Graph) -> Result<LayerPlan, ImageError> {
     let mut layers = Vec::new();
     for (part, graph) in [(Part::Root, root), (Part::Store, store)] {
         let mut half = only(given, part);
         half.check(graph)?;
         layers.extend(half.layers);
     }
-    if layers.len() + 1 > DOCKER_LIMIT {
+    if base + layers.len() + 1 > DOCKER_LIMIT {
         return Err(ImageError::PlanLayers {
-            layers: layers.len() + 1,
+            layers: base + layers.len() + 1,
         });
     }
     Ok(LayerPlan {

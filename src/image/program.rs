@@ -23,7 +23,14 @@ const HEAD_MAX: u64 = 1 << 20;
 const DEPTH_MAX: usize = 5;
 
 /// Checks the command that a container of the image runs. A command below a volume may come with the volume.
-pub(super) fn check(settings: &Settings, files: &FileSystem, platform: &Platform) -> Result<(), ImageError> {
+///
+/// With a base, what is not among `files` may be in the base, whose layers are not read for it: it passes.
+pub(super) fn check(
+    settings: &Settings,
+    files: &FileSystem,
+    platform: &Platform,
+    over_base: bool,
+) -> Result<(), ImageError> {
     let Some((field, command)) = settings.command() else {
         return Ok(());
     };
@@ -33,6 +40,7 @@ pub(super) fn check(settings: &Settings, files: &FileSystem, platform: &Platform
         settings,
         files,
         platform,
+        over_base,
     };
     match check.find(command)? {
         Some(path) => check.startable(&path, 0),
@@ -57,6 +65,7 @@ struct Check<'a> {
     settings: &'a Settings,
     files: &'a FileSystem,
     platform: &'a Platform,
+    over_base: bool,
 }
 
 impl Check<'_> {
@@ -78,6 +87,7 @@ impl Check<'_> {
                 Some((path, Found::File { executable: true, .. })) => Ok(Some(path)),
                 _ if below_volume => Ok(None),
                 Some((_, Found::File { .. })) => Err(self.not_executable(&text)),
+                _ if self.over_base => Ok(None),
                 _ => Err(self.missing(command)?),
             };
         }
@@ -92,6 +102,7 @@ impl Check<'_> {
             }
         }
         match unusable {
+            _ if self.over_base => Ok(None),
             Some(path) => Err(self.not_executable(&shown(&path))),
             None => Err(self.missing(command)?),
         }
@@ -152,6 +163,7 @@ impl Check<'_> {
         };
         match found {
             Some((path, Found::File { executable: true, .. })) => self.startable(&path, depth + 1),
+            _ if self.over_base => Ok(()),
             _ => Err(ImageError::InterpreterMissing {
                 program: shown(path),
                 interpreter: String::from_utf8_lossy(&interpreter).into_owned(),

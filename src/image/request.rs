@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::base::Base;
 use crate::digest::Digest;
 use crate::layer::partition::LayerPlan;
 use crate::oci::Platform;
@@ -23,6 +24,8 @@ pub struct ImageRequest<'a> {
     pub root: Vec<RootPackage>,
     /// What was made for this image by something else than its spec: a Nix database. Nothing may stand in its place.
     pub generated: Vec<Generated>,
+    /// The image that this one is laid over.
+    pub base: Option<Base>,
     /// What the image is for.
     pub platform: Platform,
     /// Seconds since 1970 that the config's `created` says: `SOURCE_DATE_EPOCH`, else 1.

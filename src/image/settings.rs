@@ -1,6 +1,6 @@
 //! *Settings* are what a container runs with: the spec's values, checked and in the form that the config has them.
 //!
-//! Invariant: everything in it is well formed and sorted; a function of the spec alone.
+//! Invariant: everything in it is well formed and sorted; a function of the spec and the documents of its base.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::spec;
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Keys of labels and annotations that begin so are layerize's own.
-const RESERVED: &str = "dev.layerize.";
+pub(super) const RESERVED: &str = "dev.layerize.";
 
 /// Checked values for the config.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub(super) struct Settings {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     pub stop_signal: Option<String>,
+    /// What a base's config has and a spec cannot say.
+    pub rest: BTreeMap<String, serde_json::Value>,
 }
 
 impl Settings {
@@ -86,6 +88,7 @@ impl Settings {
             labels: image.labels.clone(),
             annotations: image.annotations.clone(),
             stop_signal: image.stop_signal.clone(),
+            rest: BTreeMap::new(),
         })
     }
 

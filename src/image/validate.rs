@@ -210,7 +210,7 @@ fn check_layer(index: usize, layer: &Layer, in_config: Option<&String>, faults: 
             return;
         }
     };
-    if size != layer.tar_size {
+    if layer.tar_size != 0 && size != layer.tar_size {
         faults.push(Fault::TarSize {
             index,
             expected: layer.tar_size,
@@ -243,7 +243,11 @@ fn read_tar(layer: &Layer) -> io::Result<(DiffId, u64)> {
             Compression::Zstd(_) => Box::new(zstd::stream::read::Decoder::new(&mut blob)?),
             Compression::None => Box::new(&mut blob),
         };
-        hash(tar.take(layer.tar_size.saturating_add(1)))?
+        let limit = match layer.tar_size {
+            0 => u64::MAX,
+            size => size.saturating_add(1),
+        };
+        hash(tar.take(limit))?
     };
     // The end of the blob is where its digest is checked.
     io::copy(&mut blob, &mut io::sink())?;

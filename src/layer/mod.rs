@@ -138,7 +138,7 @@ pub struct Layer {
     pub digest: Digest,
     /// Size of the blob in bytes.
     pub size: u64,
-    /// Size of the uncompressed tar in bytes.
+    /// Size of the uncompressed tar in bytes; 0 for a layer of a foreign image, which nobody has counted.
     pub tar_size: u64,
     /// How it is compressed.
     pub compression: Compression,

@@ -24,7 +24,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
     let users = read_users(reader, &table);
     let known = Accounts {
         names: users.keys().map(String::as_str).collect(),
-        open: !is_empty(&table, "root"),
+        open: !is_empty(&table, "root") || table.get("base").is_some(),
     };
     let image = Image {
         name: Spanned {
@@ -35,6 +35,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         tag: (table.checked(reader, "tag", checks::tag)).map_or("latest".to_owned(), |tag| tag.value),
         contents: contents(reader, &table),
         root: read_root(reader, &table),
+        base: table.checked(reader, "base", checks::base_image),
         files: image_files::read(reader, &table, &known),
         entrypoint: command(reader, &table, "entrypoint"),
         cmd: command(reader, &table, "cmd"),
@@ -52,7 +53,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         nix_db: table.flag(reader, "nix-db").unwrap_or(false),
         users,
     };
-    if ["contents", "root", "files"].iter().all(|key| is_empty(&table, key)) {
+    if image.base.is_none() && ["contents", "root", "files"].iter().all(|key| is_empty(&table, key)) {
         let diagnostic = Diagnostic::new(format!("{} holds nothing", table.what))
             .at(table.span.clone(), "an empty image")
             .help("add `contents = [\"PACKAGE\"]`, `root = [\"deb:NAME\"]` or `files = { \"/PATH\" = \"FILE\" }`");

@@ -259,9 +259,14 @@ pub(super) const IMAGE: &[Key] = &[
         ),
         &["packages", "content", "from"],
     ),
+    also(key("root", TEXTS, "Debian packages laid out at `/`."), &["debs"]),
     also(
-        key("root", TEXTS, "Debian packages laid out at `/`."),
-        &["debs", "base"],
+        key(
+            "base",
+            Text,
+            "The image that this one is laid over: `docker://NAME`, or a place such as `oci:DIR:TAG` relative to this file; pinned in the lock.",
+        ),
+        &["base-image", "from-image", "parent"],
     ),
     also(
         key(

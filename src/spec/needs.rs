@@ -66,6 +66,13 @@ pub fn nix_contents(workspace: &Workspace) -> BTreeMap<String, PathBuf> {
     contents.collect()
 }
 
+/// Bases of the workspace's images: the image's name and the base as the spec has it.
+pub fn bases(workspace: &Workspace) -> BTreeSet<(String, String)> {
+    let images = workspace.images.iter();
+    let bases = images.filter_map(|(name, image)| Some((name.clone(), image.base.as_ref()?.value.clone())));
+    bases.collect()
+}
+
 /// Whether `lock` holds exactly what `workspace` needs; if not, what is missing and what is too much, a line
 /// each.
 pub fn lock_is_current(workspace: &Workspace, lock: &Lock) -> Result<(), Vec<String>> {
@@ -100,6 +107,14 @@ pub fn lock_is_current(workspace: &Workspace, lock: &Lock) -> Result<(), Vec<Str
         &nix_contents(workspace).into_keys().collect(),
         lock.nix.keys().cloned().collect(),
         |name| format!("the Nix store path of `{name}`"),
+        &mut wrong,
+    );
+    compare(
+        &bases(workspace),
+        (lock.bases.iter())
+            .map(|(image, base)| (image.clone(), base.reference.clone()))
+            .collect(),
+        |(image, base)| format!("the base `{base}` of image `{image}`"),
         &mut wrong,
     );
     let used: BTreeSet<&String> = lock.deb_sets.values().flatten().collect();
@@ -283,6 +298,7 @@ mod tests {
                 .map(|name| (name, url.clone()))
                 .collect(),
             nix: BTreeMap::new(),
+            bases: BTreeMap::new(),
         }
     }
 

@@ -218,7 +218,7 @@ mod properties {
                 "package.a.source.url", "package.a.source.sha256", "package.a.source.unpack", "package.a.source.strip",
                 "package.a.source.deb-source", "package.a.tools", "package.a.env", "package.a.env.A",
                 "package.a.script", "package.a.timeout", "package.a.base", "image", "image.a", "image.a.tag",
-                "image.a.contents", "image.a.root", "image.a.files", "image.a.files.\"/a\"",
+                "image.a.contents", "image.a.root", "image.a.base", "image.a.files", "image.a.files.\"/a\"",
                 "image.a.files.\"/a\".mode", "image.a.files.\"/a\".owner", "image.a.users", "image.a.users.u",
                 "image.a.users.u.uid", "image.a.entrypoint", "image.a.env", "image.a.workdir", "image.a.user",
                 "image.a.ports", "image.a.volumes", "image.a.labels", "image.a.stop-signal", "image.a.layers",

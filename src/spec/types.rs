@@ -181,6 +181,8 @@ pub struct Image {
     pub contents: Vec<Spanned<Dependency>>,
     /// `root`: Debian packages laid out at `/`.
     pub root: Vec<Spanned<Dependency>>,
+    /// `base`: where the image is that this one is laid over, as the user wrote it.
+    pub base: Option<Spanned<String>>,
     /// `files`: by absolute path in the image.
     pub files: BTreeMap<String, Spanned<ImageFile>>,
     /// `users`: by name.
@@ -224,6 +226,7 @@ impl Image {
             tag: "latest".to_owned(),
             contents: Vec::new(),
             root: Vec::new(),
+            base: None,
             files: BTreeMap::new(),
             users: BTreeMap::new(),
             entrypoint: Vec::new(),
@@ -313,6 +316,20 @@ pub struct Lock {
     pub urls: BTreeMap<PackageName, LockedUrl>,
     /// Paths of Nix stores, by the text in `contents = [{ nix = "…" }]`.
     pub nix: BTreeMap<String, LockedNix>,
+    /// Bases of images, by the image's name. The one thing in a lock that may name a host: a registry's is part of an
+    /// image's name.
+    pub bases: BTreeMap<String, LockedBase>,
+}
+
+/// A base as pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedBase {
+    /// `base` as the spec has it.
+    pub reference: String,
+    /// `os/arch[/variant]` that was chosen of it.
+    pub platform: String,
+    /// Digest of the manifest for that platform.
+    pub sha256: Digest,
 }
 
 /// A Debian binary package as pinned.

@@ -2,21 +2,32 @@
 //!
 //! Invariant: an image counts as loaded only when the engine names it by the digest that was sent; the engine's
 //! process is never killed, and what it says on failure is shown.
+//!
+//! Only what the engine lacks is sent. An image whose ID it has gets the names and nothing else. Docker keeps layers by
+//! the chain of diffIDs from the bottom up, looks there before it opens a layer's file, and never misses one that the
+//! archive leaves out: so the lowest layers that an image of the engine's has as its own lowest ones are left out. Where that
+//! fails (an engine with another storage, an image removed in between) everything is sent.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::str::FromStr;
 
 use super::read::{self, ReadOptions};
 use super::write::{Stream, docker_warnings};
-use super::{Sink, Source, TransportError, names};
-use crate::digest::Digest;
+use super::{Sink, Source, Tally, Transferred, TransportError, names};
+use crate::digest::{DiffId, Digest};
 use crate::image::Image;
 
 /// Most bytes of an engine's output that are kept.
 const OUTPUT_MAX: usize = 64 << 10;
+
+/// Longest line of an engine's list that is read; 125 diffIDs are below 10 kB.
+const LINE_MAX: u64 = 64 << 10;
+/// Most images that an engine is asked about at once.
+const INSPECT_MAX: usize = 500;
 
 /// A kind of engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +95,8 @@ pub struct Loaded {
     pub id: String,
     /// What it said.
     pub output: String,
+    /// Bytes that were sent, and those that it had.
+    pub transferred: Transferred,
 }
 
 /// Loads an image into an engine, under these names, and checks that the engine has it.
@@ -98,6 +111,7 @@ pub struct Daemon {
     program: OsString,
     arguments: Vec<OsString>,
     name: Option<String>,
+    tally: Tally,
 }
 
 impl Daemon {
@@ -108,6 +122,7 @@ impl Daemon {
             program: engine.program().into(),
             arguments: Vec::new(),
             name: None,
+            tally: Tally::default(),
         }
     }
 
@@ -129,37 +144,109 @@ impl Daemon {
         self
     }
 
-    /// Streams the image to `load`, and asks the engine what it has then.
+    /// Sends what the engine lacks of the image to its `load`, and asks the engine what it has then.
     pub fn load(&self, image: &Image, names: &[String]) -> Result<Loaded, TransportError> {
         let mut names = names.to_vec();
         names.extend(self.name.clone());
+        let loaded = |id, output| Loaded {
+            engine: self.engine,
+            id,
+            output,
+            transferred: self.tally.total(),
+        };
+        if self.tag(image, &names)? {
+            let layers = image.layers.iter().map(|layer| layer.size);
+            self.tally
+                .skipped(layers.sum::<u64>() + (image.manifest.len() + image.config.len()) as u64);
+            return Ok(loaded(self.check(image, &names)?, String::new()));
+        }
+        let present = self.present_layers(image).unwrap_or_default();
+        if !present.is_empty()
+            && let Ok(output) = self.send(image, &names, &present)
+            && let Ok(id) = self.check(image, &names)
+        {
+            return Ok(loaded(id, output));
+        }
+        let output = self.send(image, &names, &BTreeSet::new())?;
+        Ok(loaded(self.check(image, &names)?, output))
+    }
+
+    /// Gives the names to the image if the engine has it.
+    fn tag(&self, image: &Image, names: &[String]) -> Result<bool, TransportError> {
+        let known = [image.config_digest, image.digest];
+        let has = |digest: &&Digest| {
+            let id = self.inspect(&digest.to_string());
+            id.is_ok_and(|id| id.trim_start_matches("sha256:") == digest.hex())
+        };
+        let Some(digest) = known.iter().find(has) else {
+            return Ok(false);
+        };
+        for name in names::parse_all(names)? {
+            self.run(&["tag", &digest.to_string(), &name.to_string()])?;
+        }
+        Ok(true)
+    }
+
+    /// The blobs of the image's lowest layers, as far up as an image of the engine's has the same ones. One that the image
+    /// needs again further up is not among them.
+    fn present_layers(&self, image: &Image) -> Result<BTreeSet<Digest>, TransportError> {
+        if self.engine != Engine::Docker {
+            return Ok(BTreeSet::new());
+        }
+        let mut ids = BTreeSet::new();
+        self.lines(&["image", "ls", "-aq", "--no-trunc"], &mut |line| {
+            ids.insert(line.to_owned());
+        })?;
+        let ids: Vec<String> = ids.into_iter().collect();
+        let wanted: Vec<DiffId> = image.layers.iter().map(|layer| layer.diff_id).collect();
+        let mut most = 0;
+        for some in ids.chunks(INSPECT_MAX) {
+            let mut arguments = vec!["image", "inspect", "--format", "{{json .RootFS.Layers}}"];
+            arguments.extend(some.iter().map(String::as_str));
+            self.lines(&arguments, &mut |line| {
+                let found: Vec<DiffId> = serde_json::from_str(line).unwrap_or_default();
+                let same = wanted.iter().zip(&found).take_while(|(wanted, found)| wanted == found);
+                most = most.max(same.count());
+            })?;
+        }
+        let (below, above) = image.layers.split_at(most);
+        let mut present: BTreeSet<Digest> = below.iter().map(|layer| layer.digest).collect();
+        above.iter().for_each(|layer| {
+            present.remove(&layer.digest);
+        });
+        Ok(present)
+    }
+
+    /// Streams the image without the files of the layers `present`; gives what the engine said.
+    fn send(&self, image: &Image, names: &[String], present: &BTreeSet<Digest>) -> Result<String, TransportError> {
         let mut child = self.spawn(&["load"], Stdio::piped())?;
         let stdin = child.stdin.take().expect("standard input was asked to be a pipe");
         let place = format!("{} load", self.program.display());
         let collect = Output::collect(&mut child);
         let stream = Stream::new(stdin, &place);
-        let sent = stream.put(image, &names);
+        let sent = stream.put_without(image, names, present);
+        let transferred = stream.transferred();
+        self.tally.wrote(transferred.written);
+        self.tally.skipped(transferred.skipped);
         drop(stream);
         let status = child.wait().map_err(|source| self.missing(source))?;
         let output = collect.join();
         match sent {
             // The engine ends early when it fails: what it said is the reason, the broken pipe its consequence.
-            Ok(_) | Err(TransportError::ReaderGone { .. }) if !status.success() => {
-                return Err(self.failed(&["load"], status, &output.err_or_out()));
+            Ok(()) | Err(TransportError::ReaderGone { .. }) if !status.success() => {
+                Err(self.failed(&["load"], status, &output.err_or_out()))
             }
-            sent => sent?,
-        };
-        let id = self.check(image, &names)?;
-        Ok(Loaded {
-            engine: self.engine,
-            id,
-            output: output.out,
-        })
+            sent => sent.map(|()| output.out),
+        }
     }
 
-    /// Reads an image of a Docker engine, through `docker save`.
-    pub(super) fn open(&self, name: &str, options: &ReadOptions) -> Result<Box<dyn Source>, TransportError> {
-        let place = format!("{}-daemon:{name}", self.engine);
+    /// Reads an image of an engine, through its `save`.
+    pub(super) fn open(
+        &self,
+        name: &str,
+        place: &str,
+        options: &ReadOptions,
+    ) -> Result<Box<dyn Source>, TransportError> {
         if name.starts_with('-') {
             return Err(TransportError::Name {
                 text: name.to_owned(),
@@ -169,7 +256,7 @@ impl Daemon {
         let mut child = self.spawn(&["save", name], Stdio::null())?;
         let mut stdout = child.stdout.take().expect("standard output was asked to be a pipe");
         let collect = Output::collect(&mut child);
-        let image = read::stream(&mut stdout, &place, options);
+        let image = read::stream(&mut stdout, place, options);
         // Read what is left, so that the engine can end.
         let _ = io::copy(&mut stdout, &mut io::sink());
         let status = child.wait().map_err(|source| self.missing(source))?;
@@ -208,15 +295,41 @@ impl Daemon {
     }
 
     fn inspect(&self, name: &str) -> Result<String, TransportError> {
-        let arguments = ["image", "inspect", "--format", "{{.Id}}", name];
-        let mut child = self.spawn(&arguments, Stdio::null())?;
+        self.run(&["image", "inspect", "--format", "{{.Id}}", name])
+    }
+
+    /// Runs the engine's program to its end; gives the end of what it prints.
+    fn run(&self, arguments: &[&str]) -> Result<String, TransportError> {
+        let mut child = self.spawn(arguments, Stdio::null())?;
         let collect = Output::collect(&mut child);
         let status = child.wait().map_err(|source| self.missing(source))?;
         let output = collect.join();
         if !status.success() {
-            return Err(self.failed(&arguments, status, &output.err_or_out()));
+            return Err(self.failed(arguments, status, &output.err_or_out()));
         }
         Ok(output.out.trim().to_owned())
+    }
+
+    /// Hands on the lines that the engine's program prints, however many they are; one that is too long is cut.
+    fn lines(&self, arguments: &[&str], each: &mut dyn FnMut(&str)) -> Result<(), TransportError> {
+        let mut child = self.spawn(arguments, Stdio::null())?;
+        let stdout = child.stdout.take().expect("standard output was asked to be a pipe");
+        let collect = Output::collect(&mut child);
+        let mut reader = BufReader::new(stdout);
+        let mut line = Vec::new();
+        while let Ok(count) = (&mut reader).take(LINE_MAX).read_until(b'\n', &mut line) {
+            if count == 0 {
+                break;
+            }
+            each(String::from_utf8_lossy(&line).trim());
+            line.clear();
+        }
+        let status = child.wait().map_err(|source| self.missing(source))?;
+        let output = collect.join();
+        if !status.success() {
+            return Err(self.failed(&arguments[..2.min(arguments.len())], status, &output.err_or_out()));
+        }
+        Ok(())
     }
 
     fn spawn(&self, arguments: &[&str], stdin: Stdio) -> Result<Child, TransportError> {
@@ -257,6 +370,10 @@ impl Daemon {
 impl Sink for Daemon {
     fn put(&self, image: &Image, names: &[String]) -> Result<Digest, TransportError> {
         self.load(image, names).map(|_| image.digest)
+    }
+
+    fn transferred(&self) -> Transferred {
+        self.tally.total()
     }
 
     fn warnings(&self, image: &Image) -> Vec<String> {

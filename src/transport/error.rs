@@ -51,6 +51,29 @@ pub enum TransportError {
         /// What to use instead.
         instead: String,
     },
+    /// The form holds one image, and an index of several was to be written.
+    #[error("this form holds one image, not an index of several platforms")]
+    NoIndex,
+    /// A name that must not move stands for something else already.
+    #[error("`{name}` in `{place}` is {actual} already, and names there are not to be moved")]
+    Immutable {
+        /// The place.
+        place: String,
+        /// The name.
+        name: String,
+        /// What it stands for.
+        actual: Digest,
+    },
+    /// A place no longer has what a lock pins.
+    #[error("`{place}` is {actual} now, and {expected} is pinned")]
+    Unpinned {
+        /// The place.
+        place: String,
+        /// What is pinned.
+        expected: Digest,
+        /// What is there.
+        actual: Digest,
+    },
     /// The file holds no image in any form that is read.
     #[error("`{place}` holds no image: {reason}")]
     NotAnImage {
@@ -213,6 +236,14 @@ impl TransportError {
             ),
             Self::Name { .. } => Some("write a name such as `hello`, `hello:1.2` or `registry.example/me/hello:1.2`".to_owned()),
             Self::Unsupported { instead, .. } => Some(instead.clone()),
+            Self::Unpinned { .. } => {
+                Some("`layerize lock --update IMAGE` takes what is there now; or bring back what was".to_owned())
+            }
+            Self::NoIndex => Some(
+                "choose one with `--platform OS/ARCH`, or write `oci-archive:FILE`, `oci:DIR[:tag]` or `docker://NAME`"
+                    .to_owned(),
+            ),
+            Self::Immutable { .. } => Some("give it another tag; `--skip-existing` leaves what is there".to_owned()),
             Self::Choose { place, choices, .. } if choices.is_empty() => {
                 Some(format!("it holds several images without names; choose one by `{place}:@0`, `{place}:@1`, …"))
             }

@@ -12,6 +12,7 @@ use super::registry::{RegistryConfig, RegistrySink, RemoteImage};
 use super::write::{Archive, Layout, Stream};
 use super::{Sink, Source, TransportError};
 use crate::event::Reporter;
+use crate::oci::Reference;
 
 /// Where an image is, or is to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub enum Location {
     Registry(String),
     /// `docker-daemon:NAME`: the images of a Docker engine.
     Daemon(String),
+    /// `containers-storage:NAME`: the images of podman, by skopeo's name for them, reached through `podman`.
+    Podman(String),
     /// `-`: standard input or output.
     Stdio,
     /// A file or directory of a form that is found by looking; written as a docker-archive.
@@ -48,7 +51,7 @@ pub enum Location {
 }
 
 /// Transports that skopeo knows and layerize does not.
-const FOREIGN: [&str; 6] = ["containers-storage", "dir", "ostree", "sif", "tarball", "atomic"];
+const FOREIGN: [&str; 5] = ["dir", "ostree", "sif", "tarball", "atomic"];
 
 impl FromStr for Location {
     type Err = TransportError;
@@ -84,6 +87,7 @@ impl FromStr for Location {
             "oci-archive" => split().map(|(path, name)| Self::OciArchive { path, name }),
             "oci" => split().map(|(path, name)| Self::Layout { path, name }),
             "docker-daemon" => Ok(Self::Daemon(rest.to_owned())),
+            "containers-storage" => Ok(Self::Podman(rest.to_owned())),
             "docker" => match rest.strip_prefix("//").filter(|name| !name.is_empty()) {
                 Some(name) => Ok(Self::Registry(name.to_owned())),
                 None => Err(error("a registry is written `docker://NAME`")),
@@ -108,6 +112,7 @@ impl fmt::Display for Location {
             Self::Layout { path, name } => named(f, "oci", path, name),
             Self::Registry(name) => write!(f, "docker://{name}"),
             Self::Daemon(name) => write!(f, "docker-daemon:{name}"),
+            Self::Podman(name) => write!(f, "containers-storage:{name}"),
             Self::Stdio => f.write_str("-"),
             Self::Path(path) => write!(f, "{}", path.display()),
         }
@@ -115,6 +120,45 @@ impl fmt::Display for Location {
 }
 
 impl Location {
+    /// The same place with another tag, where a place holds images by tags: layouts and registries.
+    pub fn tagged(&self, tag: &str) -> Result<Option<Self>, TransportError> {
+        Ok(match self {
+            Self::Layout { path, .. } => Some(Self::Layout {
+                path: path.clone(),
+                name: Some(tag.to_owned()),
+            }),
+            Self::Registry(name) => {
+                let reference: Reference = name.parse()?;
+                Some(Self::Registry(reference.with_tag(tag)?.to_string()))
+            }
+            _ => None,
+        })
+    }
+
+    /// The name that the location itself gives to what is written there.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::DockerArchive { name, .. } | Self::OciArchive { name, .. } | Self::Layout { name, .. } => {
+                name.as_deref()
+            }
+            Self::Registry(name) | Self::Daemon(name) | Self::Podman(name) => Some(name),
+            Self::Stdio | Self::Path(_) => None,
+        }
+    }
+
+    /// The same place with its path, if it has one and that is relative, taken from `dir`.
+    pub fn below(&self, dir: &Path) -> Self {
+        let mut location = self.clone();
+        match &mut location {
+            Self::DockerArchive { path, .. }
+            | Self::OciArchive { path, .. }
+            | Self::Layout { path, .. }
+            | Self::Path(path) => *path = dir.join(&path),
+            Self::Registry(_) | Self::Daemon(_) | Self::Podman(_) | Self::Stdio => {}
+        }
+        location
+    }
+
     /// Opens the image that is there; `-` reads standard input.
     pub fn source(&self, options: &ReadOptions) -> Result<Box<dyn Source>, TransportError> {
         let place = self.to_string();
@@ -124,7 +168,8 @@ impl Location {
             Self::Layout { path, name } => read::layout(path, name.as_deref(), options)?,
             Self::Path(path) => read::any(path, None, options)?,
             Self::Stdio => read::stream(&mut std::io::stdin().lock(), &place, options)?,
-            Self::Daemon(name) => return Daemon::new(Engine::Docker).open(name, options),
+            Self::Daemon(name) => return Daemon::new(Engine::Docker).open(name, &place, options),
+            Self::Podman(name) => return Daemon::new(Engine::Podman).open(name, &place, options),
             Self::Registry(name) => return Ok(Box::new(RemoteImage::open(name, options)?)),
         };
         Ok(Box::new(image))
@@ -148,6 +193,7 @@ impl Location {
             Self::Layout { path, name } => Ok(Box::new(Layout::new(path, name.as_deref()))),
             Self::Stdio => Ok(Box::new(Stream::new(std::io::stdout(), "standard output"))),
             Self::Daemon(name) => Ok(Box::new(Daemon::new(Engine::Docker).named(name))),
+            Self::Podman(name) => Ok(Box::new(Daemon::new(Engine::Podman).named(name))),
             Self::Registry(name) => Ok(Box::new(RegistrySink::new(name, registries, reporter)?)),
         }
     }
@@ -207,6 +253,7 @@ mod tests {
                 Location::Registry("registry.example/a/b:1".into()),
             ),
             ("docker-daemon:a:1", Location::Daemon("a:1".into())),
+            ("containers-storage:a:1", Location::Podman("a:1".into())),
         ] {
             assert_eq!(text.parse::<Location>().unwrap(), location);
             assert_eq!(location.to_string(), text);
@@ -221,7 +268,6 @@ mod tests {
             "docker:x",
             "docker://",
             "dir:x",
-            "containers-storage:x",
             "C:x",
             "hello:latest",
             "oci::x",
@@ -242,5 +288,28 @@ mod tests {
         assert!(sink("docker://registry.example/a/b:1").is_none());
         let error = sink("docker://registry.example/A").unwrap();
         assert!(matches!(error, TransportError::Reference(_)) && error.help().is_some());
+    }
+
+    #[test]
+    fn a_place_takes_other_tags_and_other_directories() {
+        let location = |text: &str| text.parse::<Location>().unwrap();
+        for (text, tagged) in [
+            ("oci:d:v1", Some("oci:d:v2")),
+            ("oci:d", Some("oci:d:v2")),
+            ("docker://registry.example/a:1", Some("docker://registry.example/a:v2")),
+            ("oci-archive:x.tar", None),
+            ("docker-daemon:a", None),
+        ] {
+            let found = location(text).tagged("v2").unwrap();
+            assert_eq!(found.map(|found| found.to_string()).as_deref(), tagged, "{text}");
+        }
+        for (text, below) in [
+            ("oci:d:v1", "oci:/base/d:v1"),
+            ("oci:/d:v1", "oci:/d:v1"),
+            ("x.tar", "/base/x.tar"),
+            ("docker-daemon:a", "docker-daemon:a"),
+        ] {
+            assert_eq!(location(text).below(Path::new("/base")).to_string(), below);
+        }
     }
 }

@@ -3,10 +3,11 @@
 //! Invariant: what is read is verified against its digest before it is believed; what is written appears whole
 //! or not at all.
 
-use std::io::Read;
+use std::io::{self, Cursor, Read};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::digest::{Digest, VerifyingReader};
-use crate::image::Image;
+use crate::image::{Image, Index};
 
 pub mod daemon;
 pub mod decompress;
@@ -14,6 +15,8 @@ pub mod document;
 mod error;
 mod location;
 mod names;
+mod open;
+mod peek;
 pub mod read;
 mod referrers;
 pub mod registry;
@@ -27,6 +30,8 @@ pub mod write;
 pub use daemon::{Daemon, Engine, Loaded};
 pub use error::TransportError;
 pub use location::Location;
+pub use open::{Content, open};
+pub use peek::read_files;
 pub use read::ReadOptions;
 pub use referrers::{REFERRERS_MAX, Referrer};
 pub use write::{Archive, Layout, Stream};
@@ -40,7 +45,19 @@ pub trait Source: Send + Sync {
     fn manifest(&self) -> Result<(Vec<u8>, String), TransportError>;
 
     /// A blob, verified at end of file.
-    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send + '_>, TransportError>;
+    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError>;
+
+    /// A manifest that an index lists, verified.
+    fn listed(&self, descriptor: &document::Descriptor) -> Result<Vec<u8>, TransportError> {
+        read_blob(self, descriptor, document::MANIFEST_MAX, "the manifest")
+    }
+
+    /// The registry's host and the repository, where the place is one: see [`Origin::repository`].
+    ///
+    /// [`Origin::repository`]: crate::layer::Origin::repository
+    fn repository(&self) -> Option<(&str, &str)> {
+        None
+    }
 
     /// The bytes of the index that the image was chosen from, where there is one.
     fn index(&self) -> Option<&[u8]> {
@@ -50,11 +67,6 @@ pub trait Source: Send + Sync {
     /// The image's names there, sorted.
     fn names(&self) -> &[String] {
         &[]
-    }
-
-    /// The registry's host and the repository, where the place is one: its layers can be mounted from there.
-    fn repository(&self) -> Option<(&str, &str)> {
-        None
     }
 
     /// Whether the manifest was made up by the reader because the place holds none (old docker archives).
@@ -85,10 +97,62 @@ pub trait Sink {
     /// Writes the image whole and gives its manifest's digest.
     fn put(&self, image: &Image, names: &[String]) -> Result<Digest, TransportError>;
 
+    /// Writes an index and all images that it lists, and gives the index's digest. Forms that hold one image alone
+    /// refuse it.
+    fn put_index(&self, index: &Index, names: &[String]) -> Result<Digest, TransportError> {
+        let _ = (index, names);
+        Err(TransportError::NoIndex)
+    }
+
+    /// What is there now under the names that a [`put`](Self::put) with `names` would give: each name with the digest
+    /// of the manifest or index that it stands for. Nothing where the form cannot say.
+    fn current(&self, names: &[String]) -> Result<Vec<(String, Digest)>, TransportError> {
+        let _ = names;
+        Ok(Vec::new())
+    }
+
+    /// Which of these blobs are there already and would not be written. Nothing where the form cannot say.
+    fn present(&self, blobs: &[(Digest, u64)]) -> Result<Vec<Digest>, TransportError> {
+        let _ = blobs;
+        Ok(Vec::new())
+    }
+
+    /// Bytes of blobs and documents that this sink has written, and has found to be there, so far.
+    fn transferred(&self) -> Transferred {
+        Transferred::default()
+    }
+
     /// What consumers of this sink's form will not like about the image, one sentence each.
     fn warnings(&self, image: &Image) -> Vec<String> {
         let _ = image;
         Vec::new()
+    }
+}
+
+/// What sinks count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Transferred {
+    /// Bytes that were written.
+    pub written: u64,
+    /// Bytes that were there already.
+    pub skipped: u64,
+}
+
+/// A count that the clones of a sink share.
+#[derive(Debug, Clone, Default)]
+struct Tally(Arc<Mutex<Transferred>>);
+
+impl Tally {
+    fn wrote(&self, bytes: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).written += bytes;
+    }
+
+    fn skipped(&self, bytes: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).skipped += bytes;
+    }
+
+    fn total(&self) -> Transferred {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,13 +170,10 @@ impl Source for Image {
         ))
     }
 
-    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send + '_>, TransportError> {
+    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
         if *digest == self.config_digest {
-            return Ok(Box::new(VerifyingReader::new(
-                self.config.as_slice(),
-                *digest,
-                Some(size),
-            )));
+            let config = Cursor::new(self.config.clone());
+            return Ok(Box::new(VerifyingReader::new(config, *digest, Some(size))));
         }
         let layer = self.layers.iter().find(|layer| layer.digest == *digest);
         let layer = layer.ok_or_else(|| TransportError::Missing {
@@ -123,10 +184,18 @@ impl Source for Image {
     }
 }
 
-/// Writes one image to several sinks, one after the other; a failure of one does not keep the others from being
-/// written. The results are in the sinks' order.
-pub fn put_all(sinks: &[Box<dyn Sink + '_>], image: &Image, names: &[String]) -> Vec<Result<Digest, TransportError>> {
-    sinks.iter().map(|sink| sink.put(image, names)).collect()
+/// Writes one image or index to several sinks, one after the other; a failure of one does not keep the others from
+/// being written. The results are in the sinks' order.
+pub fn put_all(
+    sinks: &[Box<dyn Sink + '_>],
+    content: &Content,
+    names: &[String],
+) -> Vec<Result<Digest, TransportError>> {
+    let put = |sink: &Box<dyn Sink + '_>| match content {
+        Content::Image(image) => sink.put(image, names),
+        Content::Index(index) => sink.put_index(index, names),
+    };
+    sinks.iter().map(put).collect()
 }
 
 /// A whole small blob in memory, verified; one that claims more than `limit` bytes is not read.
@@ -145,7 +214,7 @@ pub fn read_blob(
         });
     }
     let mut bytes = Vec::new();
-    let read = source
+    let read: io::Result<usize> = source
         .blob(&descriptor.digest, descriptor.size)?
         .read_to_end(&mut bytes);
     match read {

@@ -4,8 +4,12 @@
 
 mod attest;
 mod bad_input;
+mod base;
+mod copy;
 mod crash;
 mod images;
+mod index;
+mod load;
 mod nix;
 mod plan;
 mod specs;

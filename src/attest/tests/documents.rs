@@ -162,6 +162,8 @@ impl Small {
                 name: "hello".to_owned(),
                 logical: logical(HELLO),
             }],
+            base: None,
+            generated: Vec::new(),
             closure: vec![member(HELLO, &[LIBC]), member(LIBC, &[])],
             root: vec![RootPackage {
                 name: "certs".to_owned(),

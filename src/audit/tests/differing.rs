@@ -292,7 +292,7 @@ impl Source for Counting<'_> {
         self.image.manifest()
     }
 
-    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send + '_>, TransportError> {
+    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
         self.opened.fetch_add(1, Ordering::Relaxed);
         self.image.blob(digest, size)
     }

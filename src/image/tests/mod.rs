@@ -121,6 +121,7 @@ impl Fixture {
             closure: self.members.clone(),
             root: self.root.clone(),
             generated: Vec::new(),
+            base: None,
             platform: self.platform.parse().unwrap(),
             created: 1,
             plan: None,

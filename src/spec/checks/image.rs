@@ -205,6 +205,32 @@ pub(in super::super) fn user_name(text: &str) -> Check {
     }
 }
 
+/// Where a base image is; whether it is there is found out when the lock is made.
+pub(in super::super) fn base_image(text: &str) -> Check<String> {
+    if text.is_empty() {
+        return refuse("it is empty");
+    }
+    if text.len() > 1024 || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return refuse("an image's place is a short text without spaces");
+    }
+    if text == "-" {
+        return refuse("standard input cannot be pinned");
+    }
+    if text.contains("://") && !text.starts_with("docker://") {
+        return advise(
+            "not an image's place",
+            "an image of a registry is written `docker://NAME`",
+        );
+    }
+    if !text.contains(['/', ':']) || (!text.contains(':') && !text.starts_with(['.', '/'])) {
+        return advise(
+            "it does not say where the image is",
+            format!("write `docker://{text}` for an image of a registry, or `oci:DIR:TAG`, `docker-archive:FILE`"),
+        );
+    }
+    Ok(text.to_owned())
+}
+
 /// A signal: `SIGTERM`, `SIGRTMIN+3`, or its number (OCI image-spec, config.md, `StopSignal`).
 pub(in super::super) fn signal(text: &str) -> Check<String> {
     const NAMES: &[&str] = &[

@@ -1,13 +1,13 @@
 //! The *lock file*: every input from outside, pinned by hash, as text that people review and merge.
 //!
 //! Invariant: one lock has one text ([`print()`]), and reading that text gives the lock back ([`parse()`]); it
-//! names no host; what was read holds no name, path or size that could do harm, and every package that a
+//! names no host but in an image's name; what was read holds no name, path or size that could do harm, and every package that a
 //! resolution names is there.
 //!
 //! # The text, version 1
 //!
 //! TOML; first a comment, `version = 1` and the Debian `architecture`, then an array of tables for each kind of
-//! input, sorted by name: `[[deb]]`, `[[deb-set]]`, `[[deb-source]]`, `[[url]]`, `[[nix]]`. An entry has the same keys
+//! input, sorted by name: `[[deb]]`, `[[deb-set]]`, `[[deb-source]]`, `[[url]]`, `[[nix]]`, `[[base]]`. An entry has the same keys
 //! always, each on a line of its own, and lists have an element a line: a review shows what changed and no more, and
 //! changes of two branches merge unless they are next to each other. Where they are, either side will do, as
 //! `layerize lock` adds what is missing.

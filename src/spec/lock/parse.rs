@@ -11,7 +11,8 @@ use crate::spec::keys::{Key, key, required};
 use crate::spec::reader::{Field, Reader, Table};
 use crate::spec::syntax;
 use crate::spec::types::{
-    Lock, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl, PackageName, SourceFile, Span, Spanned,
+    Lock, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl, PackageName, SourceFile, Span,
+    Spanned,
 };
 
 use super::{FILE_NAME, VERSION};
@@ -51,6 +52,13 @@ const ROOT: &[Key] = &[
     key("deb-source", Many(&TableOf(DEB_SOURCE)), "Debian source packages."),
     key("url", Many(&TableOf(URL)), "Downloads."),
     key("nix", Many(&TableOf(NIX)), "Paths of Nix stores."),
+    key("base", Many(&TableOf(BASE)), "Bases of images."),
+];
+const BASE: &[Key] = &[
+    required(key("image", Text, "The image over it.")),
+    required(key("reference", Text, "Where it is.")),
+    required(key("platform", Text, "`os/arch[/variant]`.")),
+    SHA256,
 ];
 const DEB: &[Key] = &[
     NAME,
@@ -132,6 +140,10 @@ fn read(text: &str, errors: &mut Vec<Diagnostic>) -> Option<Lock> {
         let nix = read_nix(&mut reader, &entry);
         insert(&mut reader, &entry, &mut lock.nix, nix);
     }
+    for entry in table.elements(&mut reader, "base") {
+        let base = read_base(&mut reader, &entry);
+        insert(&mut reader, &entry, &mut lock.bases, base);
+    }
     if reader.errors.is_empty() {
         check_architectures(&mut reader, &table, &lock);
         for entry in table.elements(&mut reader, "deb-set") {
@@ -195,7 +207,7 @@ fn insert<K: Ord, V>(reader: &mut Reader<'_>, entry: &Field<'_>, map: &mut BTree
 /// Opens an entry of an array of tables; all its keys but optional ones must be there.
 fn open<'t>(reader: &mut Reader<'_>, entry: &Field<'t>, keys: &'static [Key]) -> Option<Table<'t>> {
     let named = match entry.value {
-        DeValue::Table(entries) => ["name", "package"]
+        DeValue::Table(entries) => ["name", "package", "image"]
             .iter()
             .find_map(|key| entries.get(*key)?.get_ref().as_str()),
         _ => None,
@@ -312,6 +324,22 @@ fn read_nix(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(String, Locke
             path: path?.value,
             nar_hash: nar_hash?.value,
             closure: closure?.value,
+        },
+    ))
+}
+
+fn read_base(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(String, LockedBase)> {
+    let table = open(reader, entry, BASE)?;
+    let image = table.checked(reader, "image", named(checks::image_name));
+    let reference = table.checked(reader, "reference", checks::base_image);
+    let platform = table.checked(reader, "platform", checks::platform);
+    let sha256 = table.checked(reader, "sha256", checks::sha256);
+    Some((
+        image?.value,
+        LockedBase {
+            reference: reference?.value,
+            platform: platform?.value,
+            sha256: sha256?.value,
         },
     ))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::spec::types::{Lock, LockedDeb, LockedDebSource, LockedNix, LockedUrl, PackageName};
+use crate::spec::types::{Lock, LockedBase, LockedDeb, LockedDebSource, LockedNix, LockedUrl, PackageName};
 
 use super::VERSION;
 
@@ -34,6 +34,9 @@ pub fn print(lock: &Lock) -> String {
     }
     for (name, nix) in &lock.nix {
         printer.nix(name, nix);
+    }
+    for (image, base) in &lock.bases {
+        printer.base(image, base);
     }
     printer.text
 }
@@ -81,6 +84,14 @@ impl Printer {
         self.string("path", &nix.path);
         self.string("nar-sha256", &nix.nar_hash.hex());
         self.string("closure-sha256", &nix.closure.hex());
+    }
+
+    fn base(&mut self, image: &str, base: &LockedBase) {
+        self.header("base");
+        self.string("image", image);
+        self.string("reference", &base.reference);
+        self.string("platform", &base.platform);
+        self.string("sha256", &base.sha256.hex());
     }
 
     fn header(&mut self, name: &str) {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::digest::Digest;
 use crate::spec::tests::check_golden;
-use crate::spec::types::{Lock, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl, PackageName};
+use crate::spec::types::{Lock, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl, PackageName};
 
 fn deb(version: &str, depends: &[&[&str]]) -> LockedDeb {
     LockedDeb {
@@ -67,6 +67,15 @@ fn example() -> Lock {
                 path: "/nix/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-curl-8.9".to_owned(),
                 nar_hash: Digest::of(b"nar"),
                 closure: Digest::of(b"closure"),
+            },
+        )]
+        .into(),
+        bases: [(
+            "web".to_owned(),
+            LockedBase {
+                reference: "oci:images/base:v1".to_owned(),
+                platform: "linux/amd64".to_owned(),
+                sha256: Digest::of(b"base"),
             },
         )]
         .into(),
@@ -141,6 +150,9 @@ fn wrong_locks_are_explained() {
         ),
         ("[[url]]\n", "[[url]]\nhost = \"evil.invalid\"\n"),
         ("sha256 = \"", "sha256 = \"0"),
+        ("\"oci:images/base:v1\"", "\"images and more\""),
+        ("platform = \"linux/amd64\"", "platform = \"linux/vax\""),
+        ("image = \"web\"", "image = \"We b\""),
     ];
     let mut said = String::new();
     for (from, to) in changes {
@@ -212,7 +224,13 @@ prop_compose! {
             (wanted.into_iter().collect(), resolved.into_iter().collect())
         }).collect();
         let urls = urls.into_iter().map(|(name, (size, sha256))| (PackageName(name), LockedUrl { size, sha256 })).collect();
-        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, debs, nix }
+        let base = LockedBase {
+            reference: "docker://registry.example/a:1".to_owned(),
+            platform: "linux/arm64".to_owned(),
+            sha256: Digest::of(b"a"),
+        };
+        let bases = picks.iter().enumerate().map(|(index, _)| (format!("image-{index}"), base.clone())).collect();
+        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, debs, nix, bases }
     }
 }
 

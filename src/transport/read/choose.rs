@@ -49,12 +49,16 @@ pub(super) fn open(
         .filter(|found| same.contains(&found.digest))
         .filter_map(display_name)
         .collect();
-    let contradictions = docker::contradictions(&container, place, &manifest, alone)?;
+    let media_type = media_type_of(&manifest, &descriptor);
+    let contradictions = match document::is_index(&media_type) {
+        true => Vec::new(),
+        false => docker::contradictions(&container, place, &manifest, alone)?,
+    };
     Ok(StoredImage {
         place: place.to_owned(),
         container,
         index: Some(index),
-        media_type: media_type_of(&manifest, &descriptor),
+        media_type,
         manifest,
         names: names.into_iter().collect(),
         synthesized: false,
@@ -135,7 +139,7 @@ fn top_digests(candidates: &[Descriptor], name: Option<&str>) -> Vec<Digest> {
     nested.map(|descriptor| descriptor.digest).collect()
 }
 
-/// A manifest that was chosen.
+/// A manifest that was chosen, or an index where it is wanted whole.
 struct Chosen {
     manifest: Vec<u8>,
     descriptor: Descriptor,
@@ -160,7 +164,7 @@ fn descend(
         alone &= all.iter().all(|other| other.digest == descriptor.digest);
         let bytes = blob_bytes(container, place, &descriptor, MANIFEST_MAX, "the manifest")?;
         let media_type = media_type_of(&bytes, &descriptor);
-        if document::is_index(&media_type) {
+        if document::is_index(&media_type) && !options.whole {
             let nested: Index = document::parse(&bytes, place, "the nested index")?;
             all = nested
                 .manifests
@@ -171,7 +175,7 @@ fn descend(
             index = bytes;
             continue;
         }
-        if !document::is_manifest(&media_type) {
+        if !document::is_manifest(&media_type) && !document::is_index(&media_type) {
             return Err(TransportError::Malformed {
                 place: place.to_owned(),
                 what: format!("the manifest `{}`", descriptor.digest),

@@ -37,6 +37,8 @@ pub struct ReadOptions {
     pub spool_max: u64,
     /// How registries are reached.
     pub registries: RegistryConfig,
+    /// Whether a name that stands for an index gives the index itself, and not one image of it.
+    pub whole: bool,
 }
 
 impl Default for ReadOptions {
@@ -46,6 +48,7 @@ impl Default for ReadOptions {
             temp_dir: None,
             spool_max: SPOOL_MAX,
             registries: RegistryConfig::default(),
+            whole: false,
         }
     }
 }
@@ -199,7 +202,7 @@ impl Source for StoredImage {
         Ok((self.manifest.clone(), self.media_type.clone()))
     }
 
-    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send + '_>, TransportError> {
+    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
         blob(&self.container, &self.place, &self.elsewhere, digest, size)
     }
 

@@ -281,7 +281,7 @@ impl Source for RemoteImage {
         Ok((self.manifest.bytes.clone(), self.manifest.media_type.clone()))
     }
 
-    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send + '_>, TransportError> {
+    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
         let download = Download::open(&self.remote.0, digest, size)?;
         Ok(Box::new(VerifyingReader::new(download, *digest, Some(size))))
     }

@@ -305,11 +305,21 @@ fn an_engine_that_is_missing_or_fails_is_an_error_that_says_so() {
     let error = other.load(&image, &names).unwrap_err();
     assert!(matches!(error, TransportError::EngineDiffers { .. }), "{error}");
     let id = image.config_digest;
+    let dir = tempfile::tempdir().unwrap();
+    let there = dir.path().join("there").display().to_string();
     let good = fake(&format!(
-        "case $1 in load) cat >/dev/null; echo loaded;; *) echo {id};; esac"
+        "case $1 in load) cat >/dev/null; touch {there}; echo loaded;; *) [ -e {there} ] && echo {id};; esac"
     ));
     let loaded = good.load(&image, &names).unwrap();
     assert_eq!((loaded.id, loaded.output.as_str()), (id.to_string(), "loaded\n"));
+    assert!(loaded.transferred.written > 0 && loaded.transferred.skipped == 0);
+    // An engine that has the image gets its names and nothing else.
+    let knows = fake(&format!(
+        "case $1 in load) exit 7;; tag) [ $2 = {id} ];; *) echo {id};; esac"
+    ));
+    let loaded = knows.load(&image, &names).unwrap();
+    assert_eq!((loaded.id, loaded.transferred.written), (id.to_string(), 0));
+    assert!(loaded.transferred.skipped > 0);
     // The engine leaves while a large image is on its way, without any complaint.
     let large = super::super::testing::image(&[(tar(&[Node::file("big", vec![7; 1 << 20])]), Compression::None)]);
     let error = fake("exit 0").load(&large, &names).unwrap_err();

@@ -331,7 +331,7 @@ fn several_sinks_take_one_image_and_one_failure_spares_the_others() {
             .unwrap()
     })
     .collect();
-    let results = put_all(&sinks, &sample(GZIP), &names(&["x"]));
+    let results = put_all(&sinks, &Content::Image(sample(GZIP)), &names(&["x"]));
     let good: Vec<bool> = results.iter().map(Result::is_ok).collect();
     assert_eq!(good, [true, false, true, true]);
     assert_eq!(sorted_names(dir.path()).unwrap(), ["a.tar", "b", "c.tar"]);

@@ -11,14 +11,16 @@
 //! reads that list alone, and would take a short `hello:latest` for `localhost/hello:latest`.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::TransportError;
-use super::super::document::{self, CONTAINERD_NAME, ConfigLinks, INDEX, MANIFEST, Manifest, REF_NAME};
+use super::super::document::{self, CONTAINERD_NAME, INDEX, MANIFEST, Manifest, REF_NAME};
 use super::{Out, header};
 use crate::digest::{Digest, Hasher};
-use crate::image::Image;
+use crate::image::{Image, Index};
 use crate::layer::Layer;
 use crate::layer::tar::{BLOCK, TRAILER, padding};
 use crate::oci::{Reference, canonical_json};
@@ -29,6 +31,7 @@ const RULES: &str = "layerize image archive 1";
 /// The files of an archive, in order.
 pub(super) struct Bundle<'a> {
     members: Vec<Member<'a>>,
+    names: BTreeSet<String>,
 }
 
 struct Member<'a> {
@@ -80,27 +83,58 @@ pub(super) fn labels(names: &[Reference], reference: Option<&str>) -> Vec<Label>
 /// The descriptors of an image in an `index.json`, one for each label.
 pub(super) fn descriptors(image: &Image, labels: &[Label], place: &str) -> Result<Vec<Value>, TransportError> {
     let manifest: Manifest = document::parse(&image.manifest, place, "the manifest to be written")?;
-    let config: ConfigLinks = document::parse(&image.config, place, "the config to be written")?;
     check(image, &manifest, place)?;
+    let mut value = json!({
+        "mediaType": manifest.media_type.as_deref().unwrap_or(MANIFEST),
+        "digest": image.digest,
+        "size": image.manifest.len(),
+    });
+    if let Some(platform) = platform(&image.config) {
+        value["platform"] = platform;
+    }
+    Ok(labels.iter().map(|label| labelled(&value, label)).collect())
+}
+
+/// The platform as the config has it; none for an artifact.
+fn platform(config: &[u8]) -> Option<Value> {
+    #[derive(Deserialize)]
+    struct Config {
+        architecture: String,
+        os: String,
+        variant: Option<String>,
+    }
+    let config: Config = serde_json::from_slice(config).ok()?;
     let mut platform = json!({ "architecture": config.architecture, "os": config.os });
     if let Some(variant) = config.variant {
         platform["variant"] = Value::String(variant);
     }
-    let descriptor = |label: &Label| {
-        let mut value = json!({
-            "mediaType": manifest.media_type.as_deref().unwrap_or(MANIFEST),
-            "digest": image.digest,
-            "size": image.manifest.len(),
-            "platform": platform,
+    Some(platform)
+}
+
+/// The descriptors of an index in an `index.json`, one for each label.
+pub(super) fn index_descriptors(index: &Index, labels: &[Label], place: &str) -> Result<Vec<Value>, TransportError> {
+    let list: document::Index = document::parse(&index.bytes, place, "the index to be written")?;
+    let listed = list.manifests.iter().map(|descriptor| descriptor.digest);
+    let whole = Digest::of(&index.bytes) == index.digest && listed.eq(index.images.iter().map(|image| image.digest));
+    if !whole {
+        return Err(TransportError::Malformed {
+            place: place.to_owned(),
+            what: "the index to be written".to_owned(),
+            reason: "it does not list its own images".to_owned(),
         });
-        for (key, text) in [(CONTAINERD_NAME, &label.full), (REF_NAME, &label.reference)] {
-            if let Some(text) = text {
-                value["annotations"][key] = Value::String(text.clone());
-            }
+    }
+    let value = json!({ "mediaType": index.media_type, "digest": index.digest, "size": index.bytes.len() });
+    Ok(labels.iter().map(|label| labelled(&value, label)).collect())
+}
+
+fn labelled(descriptor: &Value, label: &Label) -> Value {
+    let mut value = descriptor.clone();
+    for (key, text) in [(CONTAINERD_NAME, &label.full), (REF_NAME, &label.reference)] {
+        if let Some(text) = text {
+            value["annotations"][key] = Value::String(text.clone());
         }
-        value
-    };
-    Ok(labels.iter().map(descriptor).collect())
+    }
+    value
 }
 
 /// An image value whose parts do not belong together is not written.
@@ -135,31 +169,61 @@ impl<'a> Bundle<'a> {
         Self::new(image, labels, None, place)
     }
 
+    /// The files of an OCI archive that holds an index.
+    pub(super) fn of_index(index: &'a Index, labels: &[Label], place: &str) -> Result<Self, TransportError> {
+        let mut bundle = Self::begin(index_descriptors(index, labels, place)?, None);
+        bundle.add(&blob_name(&index.digest), Content::Bytes(Cow::Borrowed(&index.bytes)));
+        index.images.iter().for_each(|image| bundle.image(image));
+        Ok(bundle)
+    }
+
     fn new(image: &'a Image, labels: &[Label], docker: Option<&Value>, place: &str) -> Result<Self, TransportError> {
-        let index = index_json(descriptors(image, labels, place)?);
-        let mut bundle = Self { members: Vec::new() };
+        let mut bundle = Self::begin(descriptors(image, labels, place)?, docker);
+        bundle.image(image);
+        Ok(bundle)
+    }
+
+    fn begin(descriptors: Vec<Value>, docker: Option<&Value>) -> Self {
+        let mut bundle = Self {
+            members: Vec::new(),
+            names: BTreeSet::new(),
+        };
         bundle.bytes("oci-layout", layout_json());
-        bundle.bytes("index.json", index);
+        bundle.bytes("index.json", index_json(descriptors));
         if let Some(docker) = docker {
             bundle.bytes("manifest.json", canonical_json(docker));
         }
         bundle.add("blobs/", Content::Directory);
         bundle.add("blobs/sha256/", Content::Directory);
-        bundle.add(
-            &blob_name(&image.digest),
-            Content::Bytes(Cow::Borrowed(&image.manifest)),
-        );
-        bundle.add(
-            &blob_name(&image.config_digest),
-            Content::Bytes(Cow::Borrowed(&image.config)),
-        );
-        for layer in &image.layers {
-            let name = blob_name(&layer.digest);
-            if !bundle.members.iter().any(|member| member.name == name) {
-                bundle.add(&name, Content::Layer(layer));
-            }
+        bundle
+    }
+
+    fn image(&mut self, image: &'a Image) {
+        for (digest, bytes) in [(image.digest, &image.manifest), (image.config_digest, &image.config)] {
+            self.add(&blob_name(&digest), Content::Bytes(Cow::Borrowed(bytes)));
         }
-        Ok(bundle)
+        for layer in &image.layers {
+            self.add(&blob_name(&layer.digest), Content::Layer(layer));
+        }
+    }
+
+    /// Leaves out the files of these layers: whoever reads the archive has them.
+    pub(super) fn without(mut self, layers: &BTreeSet<Digest>) -> Self {
+        self.members.retain(|member| match &member.content {
+            Content::Layer(layer) => !layers.contains(&layer.digest),
+            _ => true,
+        });
+        self
+    }
+
+    /// Bytes of the blobs in it.
+    pub(super) fn size(&self) -> u64 {
+        let sizes = self.members.iter().map(|member| match &member.content {
+            Content::Directory => 0,
+            Content::Bytes(bytes) => bytes.len() as u64,
+            Content::Layer(layer) => layer.size,
+        });
+        sizes.sum()
     }
 
     fn bytes(&mut self, name: &str, bytes: Vec<u8>) {
@@ -167,10 +231,12 @@ impl<'a> Bundle<'a> {
     }
 
     fn add(&mut self, name: &str, content: Content<'a>) {
-        self.members.push(Member {
-            name: name.to_owned(),
-            content,
-        });
+        if self.names.insert(name.to_owned()) {
+            self.members.push(Member {
+                name: name.to_owned(),
+                content,
+            });
+        }
     }
 
     /// A digest over everything that decides the archive's bytes, without reading a layer.

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::super::document::{self, CONTAINERD_NAME, INDEX, Index, MANIFEST_MAX, REF_NAME};
+use super::super::document::{self, CONTAINERD_NAME, INDEX, MANIFEST_MAX, REF_NAME};
 use super::super::names;
-use super::super::{Sink, TransportError};
+use super::super::{Sink, Tally, Transferred, TransportError};
 use super::{bundle, oci_labels};
 use crate::digest::Digest;
 use crate::fsio::{self, AtomicFile, IoContext};
-use crate::image::Image;
+use crate::image::{Image, Index};
 use crate::layer::Compression;
 use crate::oci::{Artifact, canonical_json};
 
@@ -26,6 +26,7 @@ use crate::oci::{Artifact, canonical_json};
 pub struct Layout {
     path: PathBuf,
     reference: Option<String>,
+    tally: Tally,
 }
 
 impl Layout {
@@ -34,6 +35,7 @@ impl Layout {
         Self {
             path: path.to_owned(),
             reference: reference.map(str::to_owned),
+            tally: Tally::default(),
         }
     }
 
@@ -64,26 +66,66 @@ impl Layout {
         size: u64,
         write: impl FnOnce(&mut File, &Path) -> Result<(), TransportError>,
     ) -> Result<(), TransportError> {
-        let path = self.path.join("blobs/sha256").join(digest.hex());
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size) {
+        let path = self.blob_path(digest);
+        if self.holds(digest, size) {
+            self.tally.skipped(size);
             return Ok(());
         }
         let mut file = AtomicFile::create(&path)?;
         write(file.file(), &path)?;
-        Ok(file.publish_unsynced()?)
+        file.publish_unsynced()?;
+        self.tally.wrote(size);
+        Ok(())
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.path.join("blobs/sha256").join(digest.hex())
+    }
+
+    fn holds(&self, digest: &Digest, size: u64) -> bool {
+        let metadata = fs::metadata(self.blob_path(digest));
+        metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
+    }
+
+    /// Writes images, a document over them if there is one, and their names.
+    fn write(&self, images: &[Image], over: Option<&Index>, added: &[Value]) -> Result<(), TransportError> {
+        let place = self.place();
+        fsio::create_dir_all(&self.path)?;
+        // The directory itself is locked, so that no lock file is left in a layout that is published as it is.
+        let lock = File::open(&self.path).context("open", &self.path)?;
+        lock.lock().context("lock", &self.path)?;
+        self.prepare(&place)?;
+        for image in images {
+            self.blobs(image)?;
+        }
+        if let Some(index) = over {
+            self.document(&index.digest, &index.bytes)?;
+        }
+        // One sync of the file system instead of one for each blob: the index must not survive a crash without them.
+        fsio::sync_file_system(&self.path)?;
+        self.merge_index(added, &place)
+    }
+
+    fn document(&self, digest: &Digest, bytes: &[u8]) -> Result<(), TransportError> {
+        self.blob(digest, bytes.len() as u64, |file, path| {
+            Ok(file.write_all(bytes).context("write", path)?)
+        })
     }
 
     fn blobs(&self, image: &Image) -> Result<(), TransportError> {
         for layer in &image.layers {
             self.blob(&layer.digest, layer.size, |file, path| Ok(layer.copy_to(file, path)?))?;
         }
-        for (digest, bytes) in [(image.config_digest, &image.config), (image.digest, &image.manifest)] {
-            self.blob(&digest, bytes.len() as u64, |file, path| {
-                Ok(file.write_all(bytes).context("write", path)?)
-            })?;
+        self.document(&image.config_digest, &image.config)?;
+        self.document(&image.digest, &image.manifest)
+    }
+
+    fn read_index(&self) -> Result<Option<Vec<u8>>, TransportError> {
+        match fsio::read_limited(&self.path.join("index.json"), MANIFEST_MAX) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
         }
-        // One sync of the file system instead of one for each blob: the index must not survive a crash without them.
-        Ok(fsio::sync_file_system(&self.path)?)
     }
 
     /// Stores an artifact beside its subject, which must be there: its blobs, its entry in `index.json`, and its entry in
@@ -120,7 +162,7 @@ impl Layout {
     /// The list under the fallback tag with the artifact in it, sorted by digest.
     fn referrers_list(&self, artifact: &Artifact, place: &str) -> Result<Vec<u8>, TransportError> {
         let bytes = fsio::read_limited(&self.path.join("index.json"), MANIFEST_MAX)?;
-        let index: Index = document::parse(&bytes, place, "`index.json`")?;
+        let index: document::Index = document::parse(&bytes, place, "`index.json`")?;
         let tag = artifact.subject.fallback_tag();
         let old = index
             .manifests
@@ -143,11 +185,7 @@ impl Layout {
 
     fn merge_index(&self, added: &[Value], place: &str) -> Result<(), TransportError> {
         let path = self.path.join("index.json");
-        let old = match fsio::read_limited(&path, MANIFEST_MAX) {
-            Ok(bytes) => Some(bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error.into()),
-        };
+        let old = self.read_index()?;
         let mut index: Value = match &old {
             Some(bytes) => document::parse(bytes, place, "`index.json`")?,
             None => json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }),
@@ -183,17 +221,44 @@ fn replaces(new: &Value, found: &Value) -> bool {
 
 impl Sink for Layout {
     fn put(&self, image: &Image, names: &[String]) -> Result<Digest, TransportError> {
-        let place = self.place();
         let labels = oci_labels(&names::parse_all(names)?, self.reference.as_deref())?;
-        let descriptors = bundle::descriptors(image, &labels, &place)?;
-        fsio::create_dir_all(&self.path)?;
-        // The directory itself is locked, so that no lock file is left in a layout that is published as it is.
-        let lock = File::open(&self.path).context("open", &self.path)?;
-        lock.lock().context("lock", &self.path)?;
-        self.prepare(&place)?;
-        self.blobs(image)?;
-        self.merge_index(&descriptors, &place)?;
+        let descriptors = bundle::descriptors(image, &labels, &self.place())?;
+        self.write(std::slice::from_ref(image), None, &descriptors)?;
         Ok(image.digest)
+    }
+
+    fn put_index(&self, index: &Index, names: &[String]) -> Result<Digest, TransportError> {
+        let labels = oci_labels(&names::parse_all(names)?, self.reference.as_deref())?;
+        let descriptors = bundle::index_descriptors(index, &labels, &self.place())?;
+        self.write(&index.images, Some(index), &descriptors)?;
+        Ok(index.digest)
+    }
+
+    fn current(&self, names: &[String]) -> Result<Vec<(String, Digest)>, TransportError> {
+        let Some(bytes) = self.read_index()? else {
+            return Ok(Vec::new());
+        };
+        let index: document::Index = document::parse(&bytes, &self.place(), "`index.json`")?;
+        let labels = oci_labels(&names::parse_all(names)?, self.reference.as_deref())?;
+        let wanted = labels.iter().filter_map(|label| label.reference.as_deref());
+        let found = wanted.flat_map(|name| {
+            let named = |found: &&document::Descriptor| found.annotation(REF_NAME) == Some(name);
+            index
+                .manifests
+                .iter()
+                .filter(named)
+                .map(|found| (name.to_owned(), found.digest))
+        });
+        Ok(found.collect())
+    }
+
+    fn present(&self, blobs: &[(Digest, u64)]) -> Result<Vec<Digest>, TransportError> {
+        let held = blobs.iter().filter(|(digest, size)| self.holds(digest, *size));
+        Ok(held.map(|(digest, _)| *digest).collect())
+    }
+
+    fn transferred(&self) -> Transferred {
+        self.tally.total()
     }
 
     fn warnings(&self, image: &Image) -> Vec<String> {
@@ -202,6 +267,8 @@ impl Sink for Layout {
             .iter()
             .any(|layer| matches!(layer.compression, Compression::Zstd(_)));
         let text = "layers compressed with zstd cannot be unpacked by umoci before 0.5; gzip works everywhere";
-        zstd.then(|| text.to_owned()).into_iter().collect()
+        let mut warnings: Vec<String> = zstd.then(|| text.to_owned()).into_iter().collect();
+        warnings.extend(super::docker_manifest_warning(image));
+        warnings
     }
 }

@@ -3,17 +3,19 @@
 //! Invariant: equal images and names give equal bytes on every machine; every blob is hashed while it is copied, and a
 //! file gets its name only when all of them were right.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::names;
-use super::{Sink, TransportError};
+use super::read::{self, ReadOptions};
+use super::{Sink, Source, Tally, Transferred, TransportError};
+use super::{document, names};
 use crate::digest::Digest;
 use crate::fsio::{AtomicFile, IoContext};
-use crate::image::Image;
+use crate::image::{Image, Index};
 use crate::layer::{Compression, Layer};
 use crate::oci::Reference;
 
@@ -36,6 +38,7 @@ pub struct Archive {
     docker: bool,
     name: Option<String>,
     records: Option<PathBuf>,
+    tally: Tally,
 }
 
 /// What a write did.
@@ -55,6 +58,7 @@ impl Archive {
             docker: true,
             name: None,
             records: None,
+            tally: Tally::default(),
         }
     }
 
@@ -80,32 +84,38 @@ impl Archive {
 
     /// Writes the archive, or finds that the file holds it already.
     pub fn write(&self, image: &Image, names: &[String]) -> Result<Written, TransportError> {
-        let place = self.place();
-        let bundle = self.bundle(image, names, &place)?;
-        let written = |unchanged| Written {
+        let bundle = self.bundle(image, names, &self.place())?;
+        let unchanged = self.write_bundle(&bundle)?;
+        Ok(Written {
             digest: image.digest,
             unchanged,
-        };
+        })
+    }
+
+    /// Gives whether the file was left alone.
+    fn write_bundle(&self, bundle: &Bundle<'_>) -> Result<bool, TransportError> {
         let path = match target(&self.path)? {
             Target::File(path) => path,
             Target::Stream(mut file) => {
-                return bundle
-                    .write(&mut StreamOut::new(&mut file, &place))
-                    .map(|()| written(false));
+                bundle.write(&mut StreamOut::new(&mut file, &self.place()))?;
+                self.tally.wrote(bundle.size());
+                return Ok(false);
             }
         };
         let key = bundle.key();
         if self.records.as_ref().is_some_and(|dir| record::holds(dir, &path, key)) {
-            return Ok(written(true));
+            self.tally.skipped(bundle.size());
+            return Ok(true);
         }
         let mut file = AtomicFile::create(&path)?;
         bundle.write(&mut FileOut::new(file.file(), &path))?;
+        self.tally.wrote(bundle.size());
         let open = file.file().try_clone().context("open", &path)?;
         file.publish()?;
         if let Some(dir) = &self.records {
             record::note(dir, &path, key, &open)?;
         }
-        Ok(written(false))
+        Ok(false)
     }
 
     fn bundle<'a>(&self, image: &'a Image, names: &[String], place: &str) -> Result<Bundle<'a>, TransportError> {
@@ -132,8 +142,38 @@ impl Sink for Archive {
         self.write(image, names).map(|written| written.digest)
     }
 
+    fn put_index(&self, index: &Index, names: &[String]) -> Result<Digest, TransportError> {
+        if self.docker {
+            return Err(TransportError::NoIndex);
+        }
+        let labels = oci_labels(&names::parse_all(names)?, self.name.as_deref())?;
+        self.write_bundle(&Bundle::of_index(index, &labels, &self.place())?)?;
+        Ok(index.digest)
+    }
+
+    /// An archive is written whole, so that it stands as one thing under its own name.
+    fn current(&self, _names: &[String]) -> Result<Vec<(String, Digest)>, TransportError> {
+        if !self.path.is_file() {
+            return Ok(Vec::new());
+        }
+        let options = ReadOptions {
+            whole: true,
+            ..ReadOptions::default()
+        };
+        let (manifest, _) = read::any(&self.path, None, &options)?.manifest()?;
+        Ok(vec![(self.path.display().to_string(), Digest::of(&manifest))])
+    }
+
+    fn transferred(&self) -> Transferred {
+        self.tally.total()
+    }
+
     fn warnings(&self, image: &Image) -> Vec<String> {
-        docker_warnings(image)
+        let mut warnings = docker_warnings(image);
+        if !self.docker {
+            warnings.extend(docker_manifest_warning(image));
+        }
+        warnings
     }
 }
 
@@ -141,6 +181,7 @@ impl Sink for Archive {
 pub struct Stream<W> {
     writer: Mutex<W>,
     place: String,
+    tally: Tally,
 }
 
 impl<W: Write> Stream<W> {
@@ -149,7 +190,25 @@ impl<W: Write> Stream<W> {
         Self {
             writer: Mutex::new(writer),
             place: place.to_owned(),
+            tally: Tally::default(),
         }
+    }
+
+    /// Writes a docker-archive without the files of the layers `present`, which its reader has.
+    pub(super) fn put_without(
+        &self,
+        image: &Image,
+        names: &[String],
+        present: &BTreeSet<Digest>,
+    ) -> Result<(), TransportError> {
+        let bundle = Bundle::docker(image, &names::parse_all(names)?, &self.place)?;
+        let whole = bundle.size();
+        let bundle = bundle.without(present);
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        bundle.write(&mut StreamOut::new(&mut *writer, &self.place))?;
+        self.tally.wrote(bundle.size());
+        self.tally.skipped(whole - bundle.size());
+        Ok(())
     }
 
     /// Gives back the writer.
@@ -160,10 +219,12 @@ impl<W: Write> Stream<W> {
 
 impl<W: Write> Sink for Stream<W> {
     fn put(&self, image: &Image, names: &[String]) -> Result<Digest, TransportError> {
-        let bundle = Bundle::docker(image, &names::parse_all(names)?, &self.place)?;
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        bundle.write(&mut StreamOut::new(&mut *writer, &self.place))?;
+        self.put_without(image, names, &BTreeSet::new())?;
         Ok(image.digest)
+    }
+
+    fn transferred(&self) -> Transferred {
+        self.tally.total()
     }
 
     fn warnings(&self, image: &Image) -> Vec<String> {
@@ -290,6 +351,15 @@ pub(super) fn docker_warnings(image: &Image) -> Vec<String> {
         ));
     }
     warnings
+}
+
+/// A manifest of Docker's form keeps its bytes in a layout, where some readers only look for OCI's.
+fn docker_manifest_warning(image: &Image) -> Option<String> {
+    let manifest: document::Manifest = serde_json::from_slice(&image.manifest).ok()?;
+    let is_docker = manifest.media_type.as_deref() == Some(document::DOCKER_MANIFEST);
+    let text = "the manifest has Docker's media type, which skopeo does not find in an OCI layout; a docker-archive or \
+                a registry can hold it";
+    is_docker.then(|| text.to_owned())
 }
 
 /// Where an archive's bytes go.

@@ -1,0 +1,261 @@
+//! *Bases*: the images that others are laid over, pinned in the lock and opened by what is pinned.
+//!
+//! Invariant: a build uses exactly the manifest that the lock pins. Its manifest and config are kept once they were
+//! read; the place is not asked again until somebody wants a layer's bytes.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context as _;
+
+use crate::digest::{Digest, VerifyingReader};
+use crate::fetch::Update;
+use crate::fsio;
+use crate::image::{self, Base};
+use crate::oci::{Platform, Reference};
+use crate::spec::{self, Lock, LockedBase, Workspace};
+use crate::transport::registry::RegistryConfig;
+use crate::transport::{self, Content, Location, ReadOptions, Source, TransportError, document};
+
+use super::context::Context;
+use super::error::advised;
+use super::images::platform_of_spec;
+
+/// Largest `/etc/passwd` or `/etc/group` of a base that is read.
+const ACCOUNTS_SIZE_MAX: u64 = 1 << 20;
+
+/// What the lock says of a base that the spec no longer does, a line each: its platform. (What is missing or too much,
+/// [`spec::lock_is_current`] says.)
+pub fn stale(workspace: &Workspace, lock: &Lock) -> Vec<String> {
+    let bases = lock.bases.iter().filter_map(|(name, base)| {
+        let platform = platform_of_spec(workspace.images.get(name)?, lock).ok()?.to_string();
+        let text = format!(
+            "the base of image `{name}` is pinned for `{}`, not `{platform}`",
+            base.platform
+        );
+        (platform != base.platform).then_some(text)
+    });
+    bases.collect()
+}
+
+/// Brings the bases in `lock` up to date: what is pinned stays, but for what `update` says.
+pub fn resolve(
+    workspace: &Workspace,
+    lock: &mut Lock,
+    update: &Update,
+    offline: bool,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let mut bases = std::collections::BTreeMap::new();
+    for (name, image) in &workspace.images {
+        let Some(reference) = &image.base else { continue };
+        let platform = platform_of_spec(image, lock)?.to_string();
+        let wanted = match update {
+            Update::Everything => true,
+            Update::Names(names) => names.contains(name) || names.contains(&reference.value),
+            Update::Nothing => false,
+        };
+        let fits = |base: &&LockedBase| base.reference == reference.value && base.platform == platform;
+        let base = match lock.bases.get(name).filter(fits).filter(|_| !wanted) {
+            Some(pinned) => pinned.clone(),
+            None => LockedBase {
+                sha256: digest_of(&reference.value, &image.dir, &platform, offline, context)
+                    .with_context(|| format!("cannot pin the base of image `{name}`"))?,
+                reference: reference.value.clone(),
+                platform,
+            },
+        };
+        bases.insert(name.clone(), base);
+    }
+    lock.bases = bases;
+    Ok(())
+}
+
+/// The digest that a reference stands for now.
+fn digest_of(reference: &str, dir: &Path, platform: &str, offline: bool, context: &Context) -> anyhow::Result<Digest> {
+    let location = reference.parse::<Location>()?.below(dir);
+    refuse_offline(&location, offline)?;
+    let source = context.source(&location.to_string(), Some(platform))?;
+    let (manifest, media_type) = source.manifest()?;
+    keep(&manifest, context)?;
+    keep(&source.config()?, context)?;
+    debug_assert!(document::is_manifest(&media_type), "a platform was chosen");
+    Ok(Digest::of(&manifest))
+}
+
+fn refuse_offline(location: &Location, offline: bool) -> anyhow::Result<()> {
+    match location {
+        Location::Registry(_) if offline => Err(advised(
+            format!("`{location}` would have to be asked for"),
+            "leave out `--offline` once",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Opens the base of an image of the spec as the lock pins it.
+pub fn of_spec(spec: &spec::Image, lock: &Lock, offline: bool, context: &Context) -> anyhow::Result<Option<Base>> {
+    if spec.base.is_none() {
+        return Ok(None);
+    }
+    let name = &spec.name.value;
+    let pinned = lock.bases.get(name).context("the lock was made current")?;
+    let location = pinned.reference.parse::<Location>()?.below(&spec.dir);
+    let pin = Pin {
+        digest: pinned.sha256,
+        platform: pinned.platform.clone(),
+    };
+    open(location, pin, spec, offline, context)
+        .with_context(|| format!("cannot use the base of image `{name}`"))
+        .map(Some)
+}
+
+/// Opens the base of an image of store paths, as it is now.
+pub fn of_flag(
+    text: &str,
+    spec: &spec::Image,
+    platform: &Platform,
+    offline: bool,
+    context: &Context,
+) -> anyhow::Result<Base> {
+    let digest = digest_of(text, Path::new(""), &platform.to_string(), offline, context);
+    let pin = Pin {
+        digest: digest.with_context(|| format!("cannot use the base `{text}`"))?,
+        platform: platform.to_string(),
+    };
+    open(text.parse()?, pin, spec, offline, context).with_context(|| format!("cannot use the base `{text}`"))
+}
+
+/// Which manifest is meant.
+struct Pin {
+    digest: Digest,
+    platform: String,
+}
+
+fn open(location: Location, pin: Pin, spec: &spec::Image, offline: bool, context: &Context) -> anyhow::Result<Base> {
+    let Pin { digest, platform } = pin;
+    let (location, name, repository) = match &location {
+        Location::Registry(text) => {
+            let reference: Reference = text.parse()?;
+            let name = reference.name();
+            let tagged = reference.tag().map_or(name.clone(), |tag| format!("{name}:{tag}"));
+            let repository = (reference.registry().to_owned(), reference.repository().to_owned());
+            let exact = Location::Registry(format!("{name}@{digest}"));
+            (exact, Some(tagged), Some(repository))
+        }
+        _ => (location, None, None),
+    };
+    let source = Pinned {
+        place: location.to_string(),
+        location,
+        digest,
+        platform,
+        repository,
+        offline,
+        dir: documents_dir(context),
+        registries: context.registries(),
+        opened: OnceLock::new(),
+    };
+    let source: Arc<dyn Source> = Arc::new(source);
+    let Content::Image(image) = transport::open(&source)? else {
+        return Err(TransportError::NoIndex.into());
+    };
+    let accounts = match image::needs_accounts(spec) {
+        false => None,
+        true => {
+            let paths = ["etc/passwd", "etc/group"];
+            let mut files = transport::read_files(&image.layers, &paths, ACCOUNTS_SIZE_MAX)?;
+            let mut text = |path| String::from_utf8_lossy(&files.remove(path).unwrap_or_default()).into_owned();
+            Some((text(paths[0]), text(paths[1])))
+        }
+    };
+    Ok(Base { name, image, accounts })
+}
+
+fn documents_dir(context: &Context) -> PathBuf {
+    context.store_dir.join("cache/bases")
+}
+
+/// Keeps a manifest or config by its digest.
+fn keep(bytes: &[u8], context: &Context) -> anyhow::Result<()> {
+    let dir = documents_dir(context);
+    fsio::create_dir_all(&dir)?;
+    Ok(fsio::write_atomic(&dir.join(Digest::of(bytes).hex()), bytes)?)
+}
+
+/// One manifest of a place, which is asked only for what is not kept.
+struct Pinned {
+    place: String,
+    location: Location,
+    digest: Digest,
+    platform: String,
+    repository: Option<(String, String)>,
+    offline: bool,
+    dir: PathBuf,
+    registries: RegistryConfig,
+    opened: OnceLock<Arc<dyn Source>>,
+}
+
+impl Pinned {
+    /// The place itself; it must have what is pinned.
+    fn source(&self) -> Result<&Arc<dyn Source>, TransportError> {
+        if let Some(source) = self.opened.get() {
+            return Ok(source);
+        }
+        if self.offline && self.repository.is_some() {
+            return Err(TransportError::Unsupported {
+                action: "ask offline for",
+                place: self.place.clone(),
+                instead: "leave out `--offline` once".to_owned(),
+            });
+        }
+        let source: Arc<dyn Source> = Arc::from(self.location.source(&ReadOptions {
+            platform: Some(self.platform.clone()),
+            registries: self.registries.clone(),
+            ..ReadOptions::default()
+        })?);
+        let actual = Digest::of(&source.manifest()?.0);
+        if actual != self.digest {
+            return Err(TransportError::Unpinned {
+                place: self.place.clone(),
+                expected: self.digest,
+                actual,
+            });
+        }
+        Ok(self.opened.get_or_init(|| source))
+    }
+
+    fn kept(&self, digest: &Digest, limit: u64) -> Option<Vec<u8>> {
+        let bytes = fsio::read_limited(&self.dir.join(digest.hex()), limit).ok()?;
+        (Digest::of(&bytes) == *digest).then_some(bytes)
+    }
+}
+
+impl Source for Pinned {
+    fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn manifest(&self) -> Result<(Vec<u8>, String), TransportError> {
+        match self.kept(&self.digest, document::MANIFEST_MAX) {
+            Some(bytes) => Ok((bytes, document::MANIFEST.to_owned())),
+            None => self.source()?.manifest(),
+        }
+    }
+
+    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
+        if size <= document::CONFIG_MAX
+            && let Some(bytes) = self.kept(digest, document::CONFIG_MAX)
+        {
+            let reader = VerifyingReader::new(io::Cursor::new(bytes), *digest, Some(size));
+            return Ok(Box::new(reader));
+        }
+        self.source()?.blob(digest, size)
+    }
+
+    fn repository(&self) -> Option<(&str, &str)> {
+        let (host, repository) = self.repository.as_ref()?;
+        Some((host, repository))
+    }
+}

@@ -1,0 +1,46 @@
+//! `layerize copy`: an image, or all of an index, from one place to another.
+
+use clap::Args;
+
+use crate::transport::{Content, Location};
+
+use super::Outcome;
+use super::context::Context;
+use super::transfer::TransferFlags;
+
+/// Arguments of `layerize copy`.
+#[derive(Debug, Args)]
+pub struct CopyArgs {
+    /// Where the image is: docker-archive:FILE, oci-archive:FILE, oci:DIR[:TAG], docker://NAME, docker-daemon:NAME,
+    /// containers-storage:NAME, a file, or - for standard input
+    source: String,
+    /// Where it goes, named likewise; a file becomes a docker-archive
+    sink: String,
+    /// Copy the whole index with the images for all platforms
+    #[arg(long, conflicts_with = "platform")]
+    all: bool,
+    /// Which platform of a multi-platform image
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
+    #[command(flatten)]
+    flags: TransferFlags,
+}
+
+/// Copies; manifest, config and layers keep their bytes, and what cannot be kept is said.
+pub fn run(args: &CopyArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let source: Location = args.source.parse()?;
+    let sink: Location = args.sink.parse()?;
+    let opened = context.content(&source, args.platform.as_deref(), args.all)?;
+    if opened.synthesized {
+        context
+            .ui
+            .note("note: the source holds no manifest; one was made for its layers, and the digest is of that");
+    }
+    if matches!(sink, Location::Daemon(_) | Location::Podman(_)) && matches!(opened.content, Content::Image(_)) {
+        context
+            .ui
+            .note("note: an engine keeps config and layers and makes a manifest of its own when it pushes");
+    }
+    args.flags.write(&opened.content, &sink, &opened.names, context)?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,127 @@
+//! `layerize push`: an image into registries.
+
+use clap::Args;
+
+use crate::transport::{Content, Location};
+
+use super::Outcome;
+use super::build::BuildFlags;
+use super::context::Context;
+use super::error::advised;
+use super::images::{self, ImageFlags};
+use super::pipeline;
+use super::transfer::TransferFlags;
+
+/// Arguments of `layerize push`.
+#[derive(Debug, Args)]
+pub struct PushArgs {
+    /// What to push (an image of the spec, store paths that together make one image, or a place such as oci:DIR:TAG or
+    /// FILE.tar) and then where to: NAME[:TAG] with a host, or docker://NAME[:TAG], repeatable
+    #[arg(required = true, value_name = "[NAME…] REF…")]
+    arguments: Vec<String>,
+    /// Push the whole index of a place with the images for all platforms
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    transfer: TransferFlags,
+    #[command(flatten)]
+    image: ImageFlags,
+    #[command(flatten)]
+    flags: BuildFlags,
+}
+
+/// Builds what is to be built and pushes it.
+pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let (what, registries) = split(&args.arguments)?;
+    // What cannot be pushed to is an error before anything is built for it.
+    for registry in &registries {
+        registry.sink(None, &context.registries(), context.ui)?;
+    }
+    if let [place] = what.as_slice()
+        && let Some(location) = place_of(place)
+    {
+        let opened = context.content(&location, None, args.all)?;
+        return push(&opened.content, &registries, args, context);
+    }
+    let work = pipeline::prepare(&what, &args.flags, context)?;
+    if work.image_count() != 1 {
+        return Err(advised(
+            format!("{} images are to be pushed to one name", work.image_count()),
+            "name the one to push: `layerize push IMAGE REF`",
+        ));
+    }
+    for named in images::of_targets(&work, &args.image, context)? {
+        push(&named.content(), &registries, args, context)?;
+    }
+    context.trim_layer_cache()?;
+    context.ui.summary();
+    Ok(Outcome::Done)
+}
+
+fn push(content: &Content, registries: &[Location], args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
+    for registry in registries {
+        args.transfer.write(content, registry, &[], context)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// What to push, and where: every `docker://…`, or else the last argument.
+fn split(arguments: &[String]) -> anyhow::Result<(Vec<String>, Vec<Location>)> {
+    let is_registry = |argument: &&String| argument.starts_with("docker://");
+    let (registries, mut what): (Vec<&String>, Vec<&String>) = arguments.iter().partition(is_registry);
+    let mut locations = registries
+        .into_iter()
+        .map(|registry| Ok(registry.parse()?))
+        .collect::<anyhow::Result<Vec<Location>>>()?;
+    if locations.is_empty()
+        && let Some(last) = what.pop()
+    {
+        if !last.contains('/') || place_of(last).is_some() {
+            return Err(advised(
+                format!("`{last}` does not say which registry to push to"),
+                "end with a name that has a host, such as `registry.example/me/hello:1`, or `docker://NAME`",
+            ));
+        }
+        locations.push(format!("docker://{last}").parse()?);
+    }
+    Ok((what.into_iter().cloned().collect(), locations))
+}
+
+/// An argument that names a place where an image is, and neither an image of the spec nor a store path.
+fn place_of(argument: &str) -> Option<Location> {
+    let location: Location = argument.parse().ok()?;
+    match &location {
+        Location::Registry(_) => None,
+        Location::Path(path) => (argument.ends_with(".tar") && path.is_file()).then_some(location),
+        _ => Some(location),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_first_and_registries_last() {
+        let split = |arguments: &[&str]| {
+            let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+            split(&arguments).map(|(what, where_to)| {
+                let where_to: Vec<String> = where_to.iter().map(ToString::to_string).collect();
+                (what.join(" "), where_to.join(" "))
+            })
+        };
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(split(&["r.example/a:1"]).unwrap(), pair("", "docker://r.example/a:1"));
+        assert_eq!(
+            split(&["hello", "r.example/a"]).unwrap(),
+            pair("hello", "docker://r.example/a")
+        );
+        assert_eq!(
+            split(&["oci:d:v1", "docker://a", "docker://b"]).unwrap(),
+            pair("oci:d:v1", "docker://a docker://b")
+        );
+        for wrong in [&["hello"][..], &["hello", "oci:d"], &["hello", "hello:1"]] {
+            assert!(split(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Images for several platforms under one name, beside skopeo.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::copy::build;
+use crate::support::{Place, have, peer};
+
+/// A place with a layout `parts` that has an image for each of three platforms, and their digests.
+fn parts() -> (Place, Vec<String>) {
+    let place = Place::new();
+    let digests = ["amd64", "arm64", "arm"].map(|architecture| {
+        let (platform, sink) = (format!("linux/{architecture}"), format!("oci:parts:{architecture}"));
+        build(&place, architecture, &["--platform", &platform, "-o", &sink])
+    });
+    (place, digests.to_vec())
+}
+
+fn inspect_raw(place: &Place, source: &str) -> Value {
+    let mut skopeo = Command::new("skopeo");
+    skopeo.args(["inspect", "--raw", source]).current_dir(&place.project);
+    serde_json::from_str(&peer(&mut skopeo).stdout).unwrap()
+}
+
+fn platforms(index: &Value) -> Vec<String> {
+    let entries = index["manifests"].as_array().unwrap().iter();
+    entries
+        .map(|entry| {
+            let platform = &entry["platform"];
+            let text = |key: &str| platform[key].as_str().unwrap_or_default().to_owned();
+            format!("{}/{}{}", text("os"), text("architecture"), text("variant"))
+        })
+        .collect()
+}
+
+#[test]
+fn an_index_is_the_same_in_whatever_order_its_images_come() {
+    let (place, digests) = parts();
+    let create = |sink: &str, order: [&str; 3]| {
+        let sources: Vec<String> = order.iter().map(|tag| format!("oci:parts:{tag}")).collect();
+        let mut args = vec!["index", "create", sink, "--annotation", "team=core"];
+        args.extend(sources.iter().map(String::as_str));
+        let created = place.run(&args).success();
+        created.line().split(' ').next().unwrap().to_owned()
+    };
+    let one = create("oci:all:v1", ["amd64", "arm64", "arm"]);
+    let two = create("oci-archive:all.tar:v1", ["arm", "amd64", "arm64"]);
+    assert_eq!(one, two);
+    // Platforms are chosen by name, and all of them verify.
+    for (platform, digest) in [
+        ("linux/amd64", &digests[0]),
+        ("linux/arm64", &digests[1]),
+        ("linux/arm/v7", &digests[2]),
+    ] {
+        for source in ["oci:all:v1", "oci-archive:all.tar:v1"] {
+            let seen = place
+                .run(&["inspect", "--json", "--platform", platform, source])
+                .success();
+            let seen: Value = serde_json::from_str(&seen.stdout).unwrap();
+            assert_eq!(seen["digest"], digest.as_str());
+            place.run(&["verify", source, "--platform", platform]).success();
+        }
+    }
+    if have("skopeo", &["--version"]) {
+        let index = inspect_raw(&place, "oci:all:v1");
+        assert_eq!(platforms(&index), ["linux/amd64", "linux/armv7", "linux/arm64"]);
+        assert_eq!(index["annotations"]["team"], "core");
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args(["copy", "--all", "oci-archive:all.tar:v1", "oci:peer:v1"]);
+        peer(skopeo.current_dir(&place.project));
+        assert_eq!(inspect_raw(&place, "oci:peer:v1"), index);
+        place.run(&["copy", "--all", "oci:peer:v1", "oci:back:v1"]).success();
+    }
+}
+
+#[test]
+fn an_image_is_added_in_place_of_the_one_for_its_platform() {
+    let (place, digests) = parts();
+    place
+        .run(&[
+            "index",
+            "create",
+            "oci:all:v1",
+            "oci:parts:amd64",
+            "oci:parts:arm",
+            "--annotation",
+            "a=b",
+        ])
+        .success();
+    place.run(&["index", "add", "oci:all:v1", "oci:parts:arm64"]).success();
+    let newer = build(&place, "newer", &["--platform", "linux/arm64", "-o", "oci:parts:newer"]);
+    place.run(&["index", "add", "oci:all:v1", "oci:parts:newer"]).success();
+    let index = fs::read_to_string(place.project.join("all/index.json")).unwrap();
+    let index: Value = serde_json::from_str(&index).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    let index = fs::read(place.project.join("all/blobs/sha256").join(&digest[7..])).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    let listed: Vec<&str> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["digest"].as_str().unwrap())
+        .collect();
+    assert_eq!(listed, [&digests[0], &digests[2], &newer]);
+    assert_eq!(index["annotations"]["a"], "b");
+}
+
+#[test]
+fn what_makes_no_index_is_refused() {
+    let (place, digests) = parts();
+    let other = build(&place, "other", &["-o", "oci:parts:other"]);
+    place
+        .run(&["index", "create", "oci:all:v1", "oci:parts:amd64", "oci:parts:other"])
+        .exits(2)
+        .says(&["linux/amd64", &digests[0], &other]);
+    place
+        .run(&[
+            "index",
+            "create",
+            "docker-archive:all.tar",
+            "oci:parts:amd64",
+            "oci:parts:arm",
+        ])
+        .exits(2)
+        .says(&["one image, not an index", "oci-archive:FILE"]);
+    place
+        .run(&["index", "add", "oci:parts:amd64", "oci:parts:arm"])
+        .exits(2)
+        .says(&["is one image"]);
+    place
+        .run(&["index", "create", "oci:all:v1", "oci:parts:amd64", "oci:parts:arm"])
+        .success();
+    place
+        .run(&["copy", "oci:all:v1", "one.tar"])
+        .exits(2)
+        .says(&["several platforms", "linux/amd64"]);
+    place
+        .run(&["copy", "--all", "oci:all:v1", "one.tar"])
+        .exits(2)
+        .says(&["not an index"]);
+    let one = place
+        .run(&["copy", "--platform", "linux/amd64", "oci:all:v1", "one.tar"])
+        .success();
+    assert!(one.line().starts_with(&digests[0]));
+}
