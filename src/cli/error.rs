@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io;
 
 use crate::audit::AuditError;
+use crate::audit::UnknownClass;
 use crate::build::BuildError;
 use crate::fetch::{FetchError, UnpackError};
 use crate::image::ImageError;
@@ -97,6 +98,7 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 RootError,
                 StoreError,
                 TransportError,
+                UnknownClass,
                 UnpackError
             )
         })

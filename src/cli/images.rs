@@ -311,6 +311,14 @@ fn root_packages(inputs: &[Input], work: &Work) -> anyhow::Result<Vec<RootPackag
 }
 
 impl ImageFlags {
+    /// The flags of an image of store paths that has this name and says nothing else.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: Some(name.to_owned()),
+            ..Self::default()
+        }
+    }
+
     /// The flags as the spec of an image of store paths.
     fn to_spec(&self) -> anyhow::Result<spec::Image> {
         let name = self.name.as_deref().ok_or_else(|| {

@@ -76,8 +76,11 @@ fn a_large_layer_is_written_read_and_compared_in_little_memory() {
     assert_eq!(
         file.content,
         Some(ContentChange {
+            kind: "binary",
             offset: SIZE - 1,
-            text: None
+            bytes: 1,
+            text: None,
+            inside: Vec::new()
         })
     );
     let peak = peak_memory();

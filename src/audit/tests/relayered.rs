@@ -21,7 +21,7 @@ fn the_same_files_in_other_layers_are_the_same_files() {
         named(&report),
         ["config history", "layer removed", "layer added", "layer added"]
     );
-    assert!(report.render().ends_with("same files, other layering\n"));
+    assert!(report.render().contains("\nsame files, other layering\n"));
 }
 
 #[test]
@@ -44,9 +44,10 @@ fn a_layer_that_is_added_removed_or_moved_is_named() {
     let fewer = report(&base, &layered(&[&b]));
     assert_eq!(named(&fewer), ["config history", "layer removed", "a removed"]);
     let moved = report(&base, &layered(&[&b, &a]));
+    // Nothing of a layer that is in both is read, so nobody can say which of two files of one name wins.
     assert_eq!(
         (named(&moved), moved.same_files),
-        (vec!["layer moved".to_owned()], Some(true))
+        (vec!["layer moved".to_owned()], None)
     );
 }
 
@@ -107,7 +108,7 @@ fn a_rebuilt_store_path_is_matched_by_its_name() {
     );
     assert_eq!(
         file.content.as_ref().unwrap().text.as_deref(),
-        Some("@@ -1,1 +1,1 @@\n-one\n+two")
+        Some("@@ -1 +1 @@\n-one\n+two")
     );
 }
 
