@@ -4,6 +4,8 @@
 
 mod bad_input;
 mod crash;
+mod diff;
+mod diff_pairs;
 mod images;
 mod plan;
 mod specs;

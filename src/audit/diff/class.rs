@@ -54,6 +54,8 @@ classes! {
     Manifest "manifest",
     /// A document of the same values in other bytes: order of keys, white space, escapes.
     Json "json",
+    /// A field that is absent on one side and null, false or empty on the other.
+    EmptyField "empty-field",
     /// When the image or a step of its history was made.
     Created "created",
     /// The history, its times aside.
@@ -114,7 +116,7 @@ classes! {
     Mtime "mtime",
     /// A file's content.
     Content "content",
-    /// A content that differs in nothing but hashes of store paths.
+    /// A content or a symbolic link that differs in nothing but hashes of store paths.
     StoreHash "store-hash",
     /// Target of a symbolic link, or of a hard link to another file.
     Link "link",

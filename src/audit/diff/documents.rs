@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::super::opened::Opened;
-use super::{Class, FieldChange};
+use super::layers::Fate;
+use super::{Class, FieldChange, LayerPlace};
 use crate::image::{PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
 
 /// Keys of labels and annotations by which tools name themselves.
@@ -101,16 +102,31 @@ fn config_class(field: &str) -> Class {
     }
 }
 
-/// Fields of the config that differ, diffIDs left out.
-pub(super) fn config(a: &Opened, b: &Opened) -> Vec<FieldChange> {
-    let clean = |opened: &Opened| {
+/// Fields of the config that differ, diffIDs left out, and what the history says of layers that are on one side only.
+pub(super) fn config(a: &Opened, b: &Opened, fates: &[Fate]) -> Vec<FieldChange> {
+    let lone = |of: fn(LayerPlace) -> (Option<usize>, Option<usize>)| -> BTreeSet<usize> {
+        let places = fates.iter().map(|fate| of(fate.place()));
+        places
+            .filter_map(|(own, other)| own.filter(|_| other.is_none()))
+            .collect()
+    };
+    let lone = (lone(|place| (place.a, place.b)), lone(|place| (place.b, place.a)));
+    let clean = |opened: &Opened, lone: &BTreeSet<usize>| {
         let mut value = opened.config_value.clone();
+        if let Some(Value::Array(history)) = value.get_mut("history") {
+            let mut layer = 0;
+            history.retain(|entry| {
+                let own = entry.get("empty_layer") != Some(&Value::Bool(true));
+                layer += usize::from(own);
+                !own || !lone.contains(&(layer - 1))
+            });
+        }
         if let Some(rootfs) = value.get_mut("rootfs").and_then(Value::as_object_mut) {
             rootfs.remove("diff_ids");
         }
         value
     };
-    Comparison::of(config_class).run("", &clean(a), &clean(b))
+    Comparison::of(config_class).run("", &clean(a, &lone.0), &clean(b, &lone.1))
 }
 
 /// Fields of two index descriptors or indexes that differ.
@@ -157,7 +173,17 @@ impl Comparison {
     }
 
     fn push(&mut self, field: String, a: Option<Value>, b: Option<Value>) {
-        let class = (self.class)(&field);
+        let empty = |value: &Option<Value>| match value {
+            None | Some(Value::Null | Value::Bool(false)) => true,
+            Some(Value::String(text)) => text.is_empty(),
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(Value::Object(object)) => object.is_empty(),
+            Some(Value::Bool(true) | Value::Number(_)) => false,
+        };
+        let class = match empty(&a) && empty(&b) {
+            true => Class::EmptyField,
+            false => (self.class)(&field),
+        };
         self.changes.push(FieldChange { class, field, a, b });
     }
 

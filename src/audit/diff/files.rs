@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::facts::{Fact, shown};
 use super::super::owner;
-use super::packages;
 use super::{Class, FileChange, LayerPlace, StorePathChange};
+use super::{inside, packages};
 use crate::digest::Digest;
 use crate::transport::tar_read::{Entry, Kind};
 
@@ -173,7 +173,11 @@ pub(super) fn aspects(pair: &Pair) -> Vec<FileChange> {
         return changes;
     }
     if matches!(x.kind, Kind::HardLink | Kind::Symlink) && x.kind == y.kind {
-        differ(Class::Link, shown(&x.link), shown(&y.link));
+        let class = match inside::only_hashes_differ(&x.link, &y.link) {
+            true => Class::StoreHash,
+            false => Class::Link,
+        };
+        differ(class, shown(&x.link), shown(&y.link));
     }
     if let (Some(p), Some(q)) = (a.content, b.content)
         && p != q

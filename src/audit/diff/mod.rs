@@ -107,8 +107,9 @@ pub fn diff(a: &dyn Source, b: &dyn Source, options: &DiffOptions) -> Result<Dif
         files: Vec::new(),
         wanted: Vec::new(),
     };
-    comparison.documents();
-    comparison.layers()?;
+    let fates = layers::fates(&a.layers, &b.layers);
+    comparison.documents(&fates);
+    comparison.layers(&fates)?;
     comparison.contents()?;
     Ok(comparison.finish())
 }
@@ -147,9 +148,9 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    fn documents(&mut self) {
+    fn documents(&mut self, fates: &[Fate]) {
         let manifest = documents::manifest(self.a, self.b);
-        let config = documents::config(self.a, self.b);
+        let config = documents::config(self.a, self.b, fates);
         let differences = &mut self.report.differences;
         differences.extend(manifest.into_iter().map(Difference::Manifest));
         if self.comparable() && self.a.manifest_value == self.b.manifest_value {
@@ -173,14 +174,13 @@ impl Comparison<'_> {
         !self.a.source.synthesized() && !self.b.source.synthesized()
     }
 
-    fn layers(&mut self) -> Result<(), AuditError> {
-        let fates = layers::fates(&self.a.layers, &self.b.layers);
+    fn layers(&mut self, fates: &[Fate]) -> Result<(), AuditError> {
         self.report.layers = fates.iter().map(|fate| fate.place()).collect();
         for (side, image) in [(&mut self.report.a, self.a), (&mut self.report.b, self.b)] {
             side.layers = image.side_layers();
         }
         let (mut changed, mut relayered) = (Vec::new(), false);
-        for &fate in &fates {
+        for &fate in fates {
             if let Fate::Same(x, y) = fate {
                 self.same_layer(x, y)?;
                 continue;
@@ -193,7 +193,7 @@ impl Comparison<'_> {
             self.report.differences.push(Difference::Layer(change));
         }
         if relayered {
-            return self.flattened(&fates);
+            return self.flattened(fates);
         }
         changed.into_iter().try_for_each(|(x, y)| self.changed_layer(x, y))
     }

@@ -139,6 +139,9 @@ fn file(change: &FileChange) -> String {
         Class::Added => format!("+{path} added: {b}"),
         Class::Removed => format!("-{path} removed: {a}"),
         Class::Renamed => format!("{path} renamed: → {b}"),
+        Class::StoreHash if change.content.is_none() => {
+            format!("{path} link target (only hashes of store paths): {a} → {b}")
+        }
         // The place where contents differ says more than their digests.
         Class::Content | Class::StoreHash if change.content.is_some() => format!("{path} {}", word(change.class)),
         class => format!("{path} {}: {a} → {b}", word(class)),

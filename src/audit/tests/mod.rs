@@ -3,6 +3,7 @@
 mod differing;
 mod inspecting;
 mod large;
+mod packing;
 mod relayered;
 mod verifying;
 

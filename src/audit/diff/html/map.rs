@@ -37,7 +37,9 @@ pub(super) fn draw(report: &DiffReport, page: &mut String) {
     let (left, right) = (boxes(&report.a, largest, tall), boxes(&report.b, largest, tall));
     let _ = writeln!(
         page,
-        "<svg class=\"map\" viewBox=\"0 0 {WIDTH} {tall}\" role=\"img\" aria-label=\"layers of both images\">"
+        "<svg class=\"map\" viewBox=\"-2 -2 {} {}\" role=\"img\" aria-label=\"layers of both images\">",
+        WIDTH + 4,
+        tall + 4
     );
     for place in &report.layers {
         if let (Some(a), Some(b)) = (place.a, place.b)

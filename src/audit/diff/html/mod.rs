@@ -28,7 +28,7 @@ impl DiffReport {
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <link rel=\"icon\" href=\"data:,\">\n<title>layerize diff: {} and {}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+             <title>layerize diff: {} and {}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
              <main>\n<h1>Two images, <span class=\"verdict {verdict}\">{verdict}</span></h1>\n",
             escaped(&self.a.place),
             escaped(&self.b.place)
@@ -269,7 +269,10 @@ fn content(change: &ContentChange) -> String {
     } else {
         format!("<ul>{parts}</ul>")
     };
-    format!("<details open><summary>{summary}</summary>{text}{parts}</details>")
+    if text.is_empty() && parts.is_empty() {
+        return format!("<span class=\"dim\">{summary}</span>");
+    }
+    format!("<details open><summary class=\"dim\">{summary}</summary>{text}{parts}</details>")
 }
 
 fn inside(change: &InsideChange) -> String {
