@@ -9,7 +9,7 @@ use super::stream::{LayerEnd, LayerStream};
 use crate::digest::{Digest, Hasher};
 use crate::transport::Source;
 use crate::transport::document::Descriptor;
-use crate::transport::tar_read::{Entry, Kind};
+use crate::transport::tar_read::{Entry, Kind, clean};
 
 /// An entry, its content replaced by a digest.
 #[derive(Debug, Clone)]
@@ -18,14 +18,21 @@ pub(super) struct Fact {
     pub(super) path: Vec<u8>,
     /// The entry as read.
     pub(super) entry: Entry,
-    /// Digest of a file's content.
+    /// Digest of a file's content, or of the file's that a hard link names.
     pub(super) content: Option<Digest>,
+    /// Where the content of a hard link is: the path of the file it names.
+    pub(super) body: Option<Vec<u8>>,
 }
 
 impl Fact {
     /// The path for people.
     pub(super) fn shown(&self) -> String {
         shown(&self.path)
+    }
+
+    /// The path of the entry that holds the content.
+    pub(super) fn body_path(&self) -> &[u8] {
+        self.body.as_deref().unwrap_or(&self.path)
     }
 }
 
@@ -39,6 +46,7 @@ pub(super) struct LayerFacts {
 pub(super) fn scan(source: &dyn Source, descriptor: &Descriptor) -> Result<LayerFacts, AuditError> {
     let mut stream = LayerStream::open(source, descriptor)?;
     let mut facts = Vec::new();
+    let mut links = false;
     while let Some(entry) = stream.next_entry()? {
         let mut content = None;
         if matches!(entry.kind, Kind::File | Kind::Other(_)) {
@@ -49,16 +57,37 @@ pub(super) fn scan(source: &dyn Source, descriptor: &Descriptor) -> Result<Layer
             })?;
             content = Some(hasher.digest());
         }
+        links |= entry.kind == Kind::HardLink;
         facts.push(Fact {
             path: entry.clean_path(),
             entry,
             content,
+            body: None,
         });
+    }
+    if links {
+        resolve_links(&mut facts);
     }
     Ok(LayerFacts {
         facts,
         end: stream.finish()?,
     })
+}
+
+/// Gives hard links the content of the file that they name, if it comes before them in the layer.
+fn resolve_links(facts: &mut [Fact]) {
+    let mut files: BTreeMap<Vec<u8>, (Vec<u8>, Digest)> = BTreeMap::new();
+    for fact in facts {
+        if fact.entry.kind == Kind::HardLink {
+            if let Some((body, digest)) = files.get(&clean(&fact.entry.link)).cloned() {
+                fact.content = Some(digest);
+                files.insert(fact.path.clone(), (body.clone(), digest));
+                fact.body = Some(body);
+            }
+        } else if let Some(digest) = fact.content {
+            files.insert(fact.path.clone(), (fact.path.clone(), digest));
+        }
+    }
 }
 
 impl LayerFacts {

@@ -13,8 +13,9 @@ mod tests;
 mod verify;
 
 pub use diff::{
-    ArchiveChange, Aspect, ContentChange, DiffOptions, DiffReport, Difference, FieldChange, FileChange, LayerChange,
-    LayerPlace, Side, StorePathChange, diff,
+    ArchiveChange, Cause, Child, Class, ContentChange, DiffOptions, DiffReport, Difference, FieldChange, FileChange,
+    InsideChange, LayerChange, LayerDifference, LayerPlace, Side, SideLayer, StorePathChange, UnknownClass, diff,
+    diff_indexes,
 };
 pub use inspect::{InspectOptions, LayerReport, Report, inspect};
 pub use verify::{Problem, VerifyReport, verify};

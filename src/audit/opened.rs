@@ -59,6 +59,24 @@ impl<'a> Opened<'a> {
         })
     }
 
+    /// The layers for a report.
+    pub(super) fn side_layers(&self) -> Vec<super::SideLayer> {
+        let history = self.layer_history();
+        let comment = |index: usize| {
+            let entry = history.get(index)?;
+            entry.comment.as_deref().or(entry.created_by.as_deref())
+        };
+        let layers = self.layers.iter().enumerate();
+        layers
+            .map(|(index, layer)| super::SideLayer {
+                digest: layer.descriptor.digest,
+                diff_id: layer.diff_id,
+                size: layer.descriptor.size,
+                holds: super::diff::holds(&layer.descriptor, comment(index)),
+            })
+            .collect()
+    }
+
     /// The history entries that made layers, in the layers' order.
     pub(super) fn layer_history(&self) -> Vec<&document::History> {
         self.config

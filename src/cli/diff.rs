@@ -1,34 +1,215 @@
 //! `layerize diff`: whether two images are equal, and all that differs.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 use clap::Args;
 
-use crate::audit::{self, DiffOptions};
+use crate::audit::{self, Child, Class, DiffOptions, DiffReport};
+use crate::store::Store;
+use crate::store_path::StoreDir;
+use crate::transport::{Location, Source, TransportError};
 
 use super::Outcome;
+use super::build::BuildFlags;
 use super::context::Context;
+use super::error::advised;
+use super::images::{self, ImageFlags};
+use super::pipeline::{self, Target};
+use super::project::Project;
 
 /// Arguments of `layerize diff`.
 #[derive(Debug, Args)]
 pub struct DiffArgs {
-    /// An image, named as for `inspect`
+    /// An image, named as for `inspect`; or an image or package of the spec, or a store path, which is built
     a: String,
     /// Another
     b: String,
-    /// Which platform of multi-platform images
+    /// Which platform of multi-platform images [default: all of both, one by one]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
+    /// Compare names and indexes too: what the places say of the images
+    #[arg(long)]
+    indexes: bool,
+    /// Classes of differences that count as none, separated by commas; repeatable
+    #[arg(long, value_name = "CLASS", value_delimiter = ',')]
+    ignore: Vec<String>,
+    /// Write the report to a file as a page for a browser
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    #[command(flatten)]
+    flags: BuildFlags,
 }
 
 /// Prints what differs; the answer is no if anything does.
 pub fn run(args: &DiffArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let a = context.source(&args.a, args.platform.as_deref())?;
-    let b = context.source(&args.b, args.platform.as_deref())?;
-    let report = audit::diff(a.as_ref(), b.as_ref(), &DiffOptions::default())?;
+    let mut options = DiffOptions {
+        indexes: args.indexes,
+        ..DiffOptions::default()
+    };
+    for class in &args.ignore {
+        options.ignore.insert(class.trim().parse::<Class>()?);
+    }
+    let (a, b) = (open(&args.a, args, context)?, open(&args.b, args, context)?);
+    let mut report = match (a, b) {
+        (Opened::One(a), Opened::One(b)) => audit::diff(a.as_ref(), b.as_ref(), &options)?,
+        (a, b) => audit::diff_indexes(&a.children()?, &b.children()?, &options)?,
+    };
+    // Derivations are found where the store is; without one there is nothing to explain by.
+    if context.store_dir.join("db").is_dir() {
+        let store = context.store()?;
+        report.explain(&|path| derivation(&store, path));
+    }
+    context.ui.clear();
+    if let Some(file) = &args.html {
+        std::fs::write(file, report.render_html()).with_context(|| format!("cannot write `{}`", file.display()))?;
+    }
     let text = if context.ui.json() {
         serde_json::to_string(&report)?
     } else {
-        report.render()
+        colored(&report, context)
     };
     context.ui.data(text.trim_end())?;
     Ok(if report.equal() { Outcome::Done } else { Outcome::No })
+}
+
+/// What an argument names: an image, or several of one index.
+enum Opened {
+    One(Box<dyn Source>),
+    Many(Vec<Child>),
+}
+
+impl Opened {
+    fn children(self) -> anyhow::Result<Vec<Child>> {
+        match self {
+            Self::Many(children) => Ok(children),
+            Self::One(source) => Ok(vec![Child {
+                platform: platform_of(source.as_ref())?,
+                source,
+            }]),
+        }
+    }
+}
+
+/// The platform that an image's config names.
+fn platform_of(source: &dyn Source) -> anyhow::Result<String> {
+    let report = audit::inspect(source, audit::InspectOptions::default())?;
+    Ok(report.platform)
+}
+
+fn open(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Opened> {
+    if let Some(image) = built(text, args, context)? {
+        return Ok(Opened::One(image));
+    }
+    match context.source(text, args.platform.as_deref()) {
+        Ok(source) => Ok(Opened::One(source)),
+        Err(error) => match error.downcast_ref::<TransportError>() {
+            Some(TransportError::Platform {
+                wanted: None,
+                available,
+                ..
+            }) => {
+                let child = |platform: &String| -> anyhow::Result<Child> {
+                    let source = context.source(text, Some(platform))?;
+                    let platform = platform.clone();
+                    Ok(Child { platform, source })
+                };
+                Ok(Opened::Many(
+                    available.iter().map(child).collect::<anyhow::Result<_>>()?,
+                ))
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+/// The image of a store path or of a target of the spec, if the text names one and no file or layout.
+fn built(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Option<Box<dyn Source>>> {
+    let is_path = StoreDir::layerize()
+        .split(text.trim_end_matches('/'))
+        .is_some_and(|(_, below)| below.is_empty());
+    if !is_path && !is_target(text, context) {
+        return Ok(None);
+    }
+    let mut work = pipeline::prepare(&[text.to_owned()], &args.flags, context)?;
+    let mut flags = ImageFlags::default();
+    for target in &mut work.targets {
+        if let Target::Package(name) = target {
+            *target = Target::Path(work.paths[&work.plan.packages[name]].clone());
+        }
+        // The name is no part of the image.
+        if let Target::Path(_) = target {
+            flags = ImageFlags::named("diff");
+        }
+    }
+    let image = images::of_targets(&work, &flags, context)?.pop();
+    let image = image.ok_or_else(|| {
+        advised(
+            format!("`{text}` makes no image"),
+            "name an image, a package or a store path",
+        )
+    })?;
+    Ok(Some(Box::new(Built {
+        place: text.to_owned(),
+        image: image.image,
+    })))
+}
+
+/// Whether a text names something of the nearest spec. What is an image as it stands is meant as such.
+fn is_target(text: &str, context: &Context) -> bool {
+    let path = Path::new(text);
+    let stands = path.is_file()
+        || ["index.json", "manifest.json"]
+            .iter()
+            .any(|file| path.join(file).exists());
+    let named_as_place = matches!(text.parse::<Location>(), Ok(location) if !matches!(location, Location::Path(_)));
+    if stands || named_as_place {
+        return false;
+    }
+    Project::load(context).is_ok_and(|project| pipeline::name(text, &project).is_ok())
+}
+
+/// An image that was built to be compared, under the name by which it was asked for.
+struct Built {
+    place: String,
+    image: crate::image::Image,
+}
+
+impl Source for Built {
+    fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn manifest(&self) -> Result<(Vec<u8>, String), TransportError> {
+        self.image.manifest()
+    }
+
+    fn blob(
+        &self,
+        digest: &crate::digest::Digest,
+        size: u64,
+    ) -> Result<Box<dyn std::io::Read + Send + '_>, TransportError> {
+        self.image.blob(digest, size)
+    }
+}
+
+/// The derivation that made a store path, if the store knows it.
+fn derivation(store: &Store, path: &str) -> Option<String> {
+    let (path, _) = StoreDir::layerize().split(path)?;
+    store.info_full(&path).ok()??.derivation_json
+}
+
+/// The report for people, what is gone and what is new in colours where colours are wanted.
+fn colored(report: &DiffReport, context: &Context) -> String {
+    let text = report.render();
+    let line = |line: &str| match line.trim_start().chars().next() {
+        Some('-') => context.ui.paint_out(line, "31"),
+        Some('+') => context.ui.paint_out(line, "32"),
+        Some('@') => context.ui.paint_out(line, "36"),
+        _ => match line.split_once(' ') {
+            Some((level, rest)) if !level.is_empty() => format!("{} {rest}", context.ui.paint_out(level, "1")),
+            _ => line.to_owned(),
+        },
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
 }

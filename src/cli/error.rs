@@ -7,6 +7,7 @@ use std::io;
 
 use crate::attest::AttestError;
 use crate::audit::AuditError;
+use crate::audit::UnknownClass;
 use crate::binary_cache::{CacheError, KeyError};
 use crate::build::BuildError;
 use crate::fetch::{FetchError, UnpackError};
@@ -107,6 +108,7 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 RootError,
                 StoreError,
                 TransportError,
+                UnknownClass,
                 UnpackError
             )
         })

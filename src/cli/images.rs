@@ -447,6 +447,14 @@ fn root_packages(inputs: &[Input], work: &Work) -> anyhow::Result<Vec<RootPackag
 }
 
 impl ImageFlags {
+    /// The flags of an image of store paths that has this name and says nothing else.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: Some(name.to_owned()),
+            ..Self::default()
+        }
+    }
+
     /// The flags as the spec of an image of store paths.
     fn to_spec(&self, contents: &[ContentRoot]) -> anyhow::Result<spec::Image> {
         let of_content = || contents.first().and_then(|content| image_name(&content.name));

@@ -291,6 +291,15 @@ impl Ui {
         }
     }
 
+    /// As [`Ui::paint`] for standard output: not where a program reads it, unless colours are asked for.
+    pub fn paint_out(&self, word: &str, sgr: &str) -> String {
+        if self.color && (io::stdout().is_terminal() || !io::stderr().is_terminal()) {
+            self.paint(word, sgr)
+        } else {
+            word.to_owned()
+        }
+    }
+
     fn count(&self, event: &Event) {
         let mut state = self.lock();
         match event {

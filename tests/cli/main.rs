@@ -7,6 +7,8 @@ mod bad_input;
 mod base;
 mod copy;
 mod crash;
+mod diff;
+mod diff_pairs;
 mod images;
 mod index;
 mod load;

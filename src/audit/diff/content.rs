@@ -1,7 +1,7 @@
 //! Contents that differ are read *a second time* to say where: the first differing byte, and of small texts the lines.
 //!
-//! Invariant: contents pass through a temporary file of bounded size, never through memory as a whole, except texts
-//! of at most 64 KiB.
+//! Invariant: contents pass through a temporary file of bounded size, never through memory as a whole, except those of
+//! at most [`inside::SIZE_MAX`] bytes, which are looked into.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -10,15 +10,13 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use super::super::AuditError;
 use super::super::opened::Opened;
 use super::super::stream::LayerStream;
-use super::{ContentChange, DiffOptions, sequence};
+use super::{ContentChange, DiffOptions, inside};
 use crate::fsio::IoContext;
 use crate::transport::tar_read::Kind;
 
 /// Largest content that is compared, and all of one image's together, in bytes.
 const FILE_MAX: u64 = 256 << 20;
 const TOTAL_MAX: u64 = 2 << 30;
-/// Largest text of which lines are shown.
-const TEXT_MAX: u64 = 64 << 10;
 
 /// A file difference whose contents are to be compared: its number, and layer and path on both sides.
 pub(super) struct Wanted {
@@ -27,13 +25,14 @@ pub(super) struct Wanted {
     pub(super) b: (usize, Vec<u8>),
 }
 
-/// What differs in each of the wanted; `None` where a content was too large or is not there.
+/// What differs in each of the wanted, and whether that is hashes of store paths alone; `None` where a content was too
+/// large or is not there.
 pub(super) fn explain(
     a: &Opened,
     b: &Opened,
     wanted: &[Wanted],
     options: &DiffOptions,
-) -> Result<Vec<Option<ContentChange>>, AuditError> {
+) -> Result<Vec<Option<(ContentChange, bool)>>, AuditError> {
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
@@ -100,13 +99,14 @@ impl Spool {
         Ok(Some((BufReader::new(&self.file).take(size), size)))
     }
 
-    fn text(&mut self, key: &(usize, Vec<u8>)) -> io::Result<Option<String>> {
-        let Some((mut reader, size)) = self.section(key)?.filter(|(_, size)| *size <= TEXT_MAX) else {
+    /// The whole of a content that is small enough to be looked into.
+    fn small(&mut self, key: &(usize, Vec<u8>)) -> io::Result<Option<Vec<u8>>> {
+        let Some((mut reader, size)) = self.section(key)?.filter(|(_, size)| *size <= inside::SIZE_MAX) else {
             return Ok(None);
         };
         let mut bytes = Vec::with_capacity(size as usize);
         reader.read_to_end(&mut bytes)?;
-        Ok(String::from_utf8(bytes).ok().filter(|text| !text.contains('\0')))
+        Ok(Some(bytes))
     }
 }
 
@@ -116,34 +116,44 @@ fn compare(
     b: &mut Spool,
     key_b: &(usize, Vec<u8>),
     lines: usize,
-) -> io::Result<Option<ContentChange>> {
-    let offset = match (a.section(key_a)?, b.section(key_b)?) {
-        (Some((x, _)), Some((y, _))) => first_difference(x, y)?,
+) -> io::Result<Option<(ContentChange, bool)>> {
+    if let (Some(x), Some(y)) = (a.small(key_a)?, b.small(key_b)?) {
+        let name = String::from_utf8_lossy(&key_b.1);
+        let change = inside::explain(&name, &x, &y, lines);
+        return Ok(Some((change, inside::only_hashes_differ(&x, &y))));
+    }
+    let (offset, bytes) = match (a.section(key_a)?, b.section(key_b)?) {
+        (Some((x, _)), Some((y, _))) => differences(x, y)?,
         _ => return Ok(None),
     };
-    let text = match (a.text(key_a)?, b.text(key_b)?) {
-        (Some(x), Some(y)) => Some(sequence::unified(&x, &y, lines)),
-        _ => None,
+    let change = ContentChange {
+        kind: "binary",
+        offset,
+        bytes,
+        text: None,
+        inside: Vec::new(),
     };
-    Ok(Some(ContentChange { offset, text }))
+    Ok(Some((change, false)))
 }
 
-fn first_difference(mut a: impl io::BufRead, mut b: impl io::BufRead) -> io::Result<u64> {
-    let mut offset = 0;
+/// The first byte that differs, and how many of those that both have.
+fn differences(mut a: impl io::BufRead, mut b: impl io::BufRead) -> io::Result<(u64, u64)> {
+    let (mut offset, mut differing, mut first) = (0, 0, None);
     loop {
         let (x, y) = (a.fill_buf()?, b.fill_buf()?);
         let both = x.len().min(y.len());
-        // Whole buffers are compared at the speed of memory; only the one that differs is looked at byte by byte.
-        let same = if x[..both] == y[..both] {
-            both
-        } else {
-            x.iter().zip(y).take_while(|(x, y)| x == y).count()
-        };
-        offset += same as u64;
-        if same < both || both == 0 {
-            return Ok(offset);
+        if both == 0 {
+            return Ok((first.unwrap_or(offset), differing));
         }
-        a.consume(same);
-        b.consume(same);
+        // Whole buffers are compared at the speed of memory; only those that differ are looked at byte by byte.
+        if x[..both] != y[..both] {
+            let pairs = x.iter().zip(y);
+            let same = pairs.clone().take_while(|(x, y)| x == y).count();
+            first.get_or_insert(offset + same as u64);
+            differing += pairs.filter(|(x, y)| x != y).count() as u64;
+        }
+        offset += both as u64;
+        a.consume(both);
+        b.consume(both);
     }
 }

@@ -8,7 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::super::opened::Opened;
-use super::FieldChange;
+use super::layers::Fate;
+use super::{Class, FieldChange, LayerPlace};
+use crate::image::{PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
+
+/// Keys of labels and annotations by which tools name themselves.
+const TOOL_KEYS: [&str; 3] = ["io.buildah.version", "com.docker.", "moby.buildkit."];
 
 /// Fields of the manifest that differ, layers left out.
 pub(super) fn manifest(a: &Opened, b: &Opened) -> Vec<FieldChange> {
@@ -28,39 +33,109 @@ pub(super) fn manifest(a: &Opened, b: &Opened) -> Vec<FieldChange> {
         }
         value
     };
-    let mut changes = Vec::new();
-    compare("", &clean(a), &clean(b), &mut changes);
-    changes
+    Comparison::of(manifest_class).run("", &clean(a), &clean(b))
 }
 
-/// Annotations and media type of two layers that stand for each other.
-pub(super) fn layer(index: usize, a: &Value, b: &Value, same_blob: bool) -> Vec<FieldChange> {
+/// Annotations and media type of two layers that stand for each other. Where the compression differs, the media type
+/// differs only as far as it says something else; what layerize notes of a layer's contents follows from them.
+pub(super) fn layer(index: usize, a: &Value, b: &Value, recompressed: bool) -> Vec<FieldChange> {
     let clean = |value: &Value| {
         let mut value = value.clone();
-        if let Some(object) = value.as_object_mut() {
-            object.retain(|key, _| {
-                !matches!(key.as_str(), "digest" | "size" | "data") && (same_blob || key != "mediaType")
-            });
+        let Some(object) = value.as_object_mut() else {
+            return value;
+        };
+        object.retain(|key, _| !matches!(key.as_str(), "digest" | "size" | "data"));
+        if recompressed && let Some(Value::String(media_type)) = object.get_mut("mediaType") {
+            for suffix in [".gzip", "+gzip", "+zstd", ".zstd"] {
+                if let Some(plain) = media_type.strip_suffix(suffix) {
+                    *media_type = plain.to_owned();
+                }
+            }
+        }
+        if let Some(annotations) = object.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.retain(|key, _| key != STORE_PATHS_ANNOTATION && key != PACKAGES_ANNOTATION);
+            if annotations.is_empty() {
+                object.remove("annotations");
+            }
         }
         value
     };
-    let mut changes = Vec::new();
-    compare(&format!("layers[{index}]"), &clean(a), &clean(b), &mut changes);
-    changes
+    Comparison::of(manifest_class).run(&format!("layers[{index}]"), &clean(a), &clean(b))
 }
 
-/// Fields of the config that differ, diffIDs left out.
-pub(super) fn config(a: &Opened, b: &Opened) -> Vec<FieldChange> {
-    let clean = |opened: &Opened| {
+fn manifest_class(field: &str) -> Class {
+    let last = field.rsplit('.').next().unwrap_or(field);
+    if last == "mediaType" || last == "schemaVersion" {
+        Class::MediaType
+    } else if field.contains("annotations") {
+        Class::Annotation
+    } else {
+        Class::Manifest
+    }
+}
+
+/// The class of a field of the config (image-spec, config.md; Docker's further fields are those of its image
+/// specification 1.2).
+fn config_class(field: &str) -> Class {
+    let first = field.split(['.', '[']).next().unwrap_or(field);
+    let is_tool = |prefix: &str| {
+        TOOL_KEYS
+            .iter()
+            .any(|key| field.starts_with(&format!("{prefix}.{key}")))
+    };
+    match first {
+        "created" => Class::Created,
+        "history" if field.ends_with(".created") => Class::Created,
+        "history" if field.ends_with(".author") => Class::Builder,
+        "history" => Class::History,
+        "os" | "architecture" | "variant" => Class::Platform,
+        "os_features" | "os_version" => Class::Platform,
+        "author" | "container" | "container_config" | "docker_version" | "id" | "parent" => Class::Builder,
+        "config" if field.starts_with("config.Env") && field.ends_with("(order)") => Class::EnvOrder,
+        "config" if field.starts_with("config.Env") => Class::Env,
+        "config" if is_tool("config.Labels") => Class::Builder,
+        "config" if field.starts_with("config.Labels") => Class::Label,
+        "config" if matches!(field, "config.Hostname" | "config.Domainname" | "config.Image") => Class::Builder,
+        "rootfs" => Class::Manifest,
+        _ if field.starts_with("os.") => Class::Platform,
+        _ => Class::Config,
+    }
+}
+
+/// Fields of the config that differ, diffIDs left out, and what the history says of layers that are on one side only.
+pub(super) fn config(a: &Opened, b: &Opened, fates: &[Fate]) -> Vec<FieldChange> {
+    let lone = |of: fn(LayerPlace) -> (Option<usize>, Option<usize>)| -> BTreeSet<usize> {
+        let places = fates.iter().map(|fate| of(fate.place()));
+        places
+            .filter_map(|(own, other)| own.filter(|_| other.is_none()))
+            .collect()
+    };
+    let lone = (lone(|place| (place.a, place.b)), lone(|place| (place.b, place.a)));
+    let clean = |opened: &Opened, lone: &BTreeSet<usize>| {
         let mut value = opened.config_value.clone();
+        if let Some(Value::Array(history)) = value.get_mut("history") {
+            let mut layer = 0;
+            history.retain(|entry| {
+                let own = entry.get("empty_layer") != Some(&Value::Bool(true));
+                layer += usize::from(own);
+                !own || !lone.contains(&(layer - 1))
+            });
+        }
         if let Some(rootfs) = value.get_mut("rootfs").and_then(Value::as_object_mut) {
             rootfs.remove("diff_ids");
         }
         value
     };
-    let mut changes = Vec::new();
-    compare("", &clean(a), &clean(b), &mut changes);
-    changes
+    Comparison::of(config_class).run("", &clean(a, &lone.0), &clean(b, &lone.1))
+}
+
+/// Fields of two index descriptors or indexes that differ.
+pub(super) fn index(field: &str, a: &Value, b: &Value) -> Vec<FieldChange> {
+    let class = |field: &str| match manifest_class(field) {
+        Class::Manifest => Class::IndexEntry,
+        class => class,
+    };
+    Comparison::of(class).run(field, a, b)
 }
 
 /// A document whose values are equal and whose bytes are not: order of keys, white space, escapes.
@@ -71,82 +146,102 @@ pub(super) fn encoding(what: &str, a: &[u8], b: &[u8]) -> FieldChange {
         Value::String(String::from_utf8_lossy(&bytes[from.min(bytes.len())..(at + 20).min(bytes.len())]).into_owned())
     };
     FieldChange {
+        class: Class::Json,
         field: format!("{what} JSON encoding, from byte {at}"),
         a: Some(note(a)),
         b: Some(note(b)),
     }
 }
 
-fn compare(field: &str, a: &Value, b: &Value, changes: &mut Vec<FieldChange>) {
-    let below = |key: &str| {
-        if field.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{field}.{key}")
-        }
-    };
-    match (a, b) {
-        _ if a == b => {}
-        (Value::Object(x), Value::Object(y)) => {
-            let keys: BTreeSet<&String> = x.keys().chain(y.keys()).collect();
-            for key in keys {
-                pair(below(key), x.get(key), y.get(key), changes);
-            }
-        }
-        (Value::Array(x), Value::Array(y)) if field.ends_with("Env") => environment(field, x, y, changes),
-        (Value::Array(x), Value::Array(y)) if x.len() == y.len() && x.iter().chain(y).all(Value::is_object) => {
-            for (index, (x, y)) in x.iter().zip(y).enumerate() {
-                compare(&format!("{field}[{index}]"), x, y, changes);
-            }
-        }
-        _ => changes.push(FieldChange {
-            field: field.to_owned(),
-            a: Some(a.clone()),
-            b: Some(b.clone()),
-        }),
-    }
+/// A walk through two documents at once.
+struct Comparison {
+    class: fn(&str) -> Class,
+    changes: Vec<FieldChange>,
 }
 
-fn pair(field: String, a: Option<&Value>, b: Option<&Value>, changes: &mut Vec<FieldChange>) {
-    match (a, b) {
-        (Some(a), Some(b)) => compare(&field, a, b, changes),
-        (a, b) => changes.push(FieldChange {
-            field,
-            a: a.cloned(),
-            b: b.cloned(),
-        }),
+impl Comparison {
+    fn of(class: fn(&str) -> Class) -> Self {
+        Self {
+            class,
+            changes: Vec::new(),
+        }
     }
-}
 
-/// An environment is a map that is written as a list; its order is told only where nothing else differs.
-fn environment(field: &str, a: &[Value], b: &[Value], changes: &mut Vec<FieldChange>) {
-    fn map(list: &[Value]) -> BTreeMap<&str, &str> {
-        list.iter()
-            .filter_map(Value::as_str)
-            .map(|text| text.split_once('=').unwrap_or((text, "")))
-            .collect()
+    fn run(mut self, field: &str, a: &Value, b: &Value) -> Vec<FieldChange> {
+        self.compare(field, a, b);
+        self.changes
     }
-    let (x, y) = (map(a), map(b));
-    let keys: BTreeSet<&str> = x
-        .keys()
-        .chain(y.keys())
-        .copied()
-        .filter(|key| x.get(key) != y.get(key))
-        .collect();
-    if keys.is_empty() {
-        let whole = |list: &[Value]| Some(Value::Array(list.to_vec()));
-        changes.push(FieldChange {
-            field: format!("{field} (order)"),
-            a: whole(a),
-            b: whole(b),
-        });
+
+    fn push(&mut self, field: String, a: Option<Value>, b: Option<Value>) {
+        let empty = |value: &Option<Value>| match value {
+            None | Some(Value::Null | Value::Bool(false)) => true,
+            Some(Value::String(text)) => text.is_empty(),
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(Value::Object(object)) => object.is_empty(),
+            Some(Value::Bool(true) | Value::Number(_)) => false,
+        };
+        let class = match empty(&a) && empty(&b) {
+            true => Class::EmptyField,
+            false => (self.class)(&field),
+        };
+        self.changes.push(FieldChange { class, field, a, b });
     }
-    for key in keys {
-        let text = |map: &BTreeMap<&str, &str>| map.get(key).map(|&text| Value::String(text.to_owned()));
-        changes.push(FieldChange {
-            field: format!("{field}.{key}"),
-            a: text(&x),
-            b: text(&y),
-        });
+
+    fn compare(&mut self, field: &str, a: &Value, b: &Value) {
+        let below = |key: &str| {
+            if field.is_empty() {
+                key.to_owned()
+            } else {
+                format!("{field}.{key}")
+            }
+        };
+        match (a, b) {
+            _ if a == b => {}
+            (Value::Object(x), Value::Object(y)) => {
+                let keys: BTreeSet<&String> = x.keys().chain(y.keys()).collect();
+                for key in keys {
+                    self.pair(below(key), x.get(key), y.get(key));
+                }
+            }
+            (Value::Array(x), Value::Array(y)) if field.ends_with("Env") => self.environment(field, x, y),
+            (Value::Array(x), Value::Array(y)) if x.len() == y.len() && x.iter().chain(y).all(Value::is_object) => {
+                for (index, (x, y)) in x.iter().zip(y).enumerate() {
+                    self.compare(&format!("{field}[{index}]"), x, y);
+                }
+            }
+            _ => self.push(field.to_owned(), Some(a.clone()), Some(b.clone())),
+        }
+    }
+
+    fn pair(&mut self, field: String, a: Option<&Value>, b: Option<&Value>) {
+        match (a, b) {
+            (Some(a), Some(b)) => self.compare(&field, a, b),
+            (a, b) => self.push(field, a.cloned(), b.cloned()),
+        }
+    }
+
+    /// An environment is a map that is written as a list; its order is told only where nothing else differs.
+    fn environment(&mut self, field: &str, a: &[Value], b: &[Value]) {
+        fn map(list: &[Value]) -> BTreeMap<&str, &str> {
+            list.iter()
+                .filter_map(Value::as_str)
+                .map(|text| text.split_once('=').unwrap_or((text, "")))
+                .collect()
+        }
+        let (x, y) = (map(a), map(b));
+        let keys: BTreeSet<&str> = x
+            .keys()
+            .chain(y.keys())
+            .copied()
+            .filter(|key| x.get(key) != y.get(key))
+            .collect();
+        if keys.is_empty() {
+            let whole = |list: &[Value]| Some(Value::Array(list.to_vec()));
+            self.push(format!("{field} (order)"), whole(a), whole(b));
+        }
+        for key in keys {
+            let text = |map: &BTreeMap<&str, &str>| map.get(key).map(|&text| Value::String(text.to_owned()));
+            self.push(format!("{field}.{key}"), text(&x), text(&y));
+        }
     }
 }

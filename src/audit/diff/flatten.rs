@@ -15,12 +15,23 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Files by path, each with the index of its layer.
 pub(super) type Flat = BTreeMap<Vec<u8>, (usize, Fact)>;
 
-pub(super) fn flatten<'a>(layers: impl IntoIterator<Item = &'a LayerFacts>) -> Flat {
+/// Applies layers in their order, each with its index in the image. Where other layers lie below them (`above`), their
+/// whiteouts stay as files: what they hide is not known.
+pub(super) fn flatten<'a>(layers: impl IntoIterator<Item = (usize, &'a LayerFacts)>, above: bool) -> Flat {
     let mut flat = Flat::new();
-    for (index, layer) in layers.into_iter().enumerate() {
+    for (index, layer) in layers {
         apply(&mut flat, index, layer);
+        if above {
+            let whiteouts = layer.facts.iter().filter(|fact| is_whiteout(&fact.path));
+            flat.extend(whiteouts.map(|fact| (fact.path.clone(), (index, fact.clone()))));
+        }
     }
     flat
+}
+
+/// Whether a path is that of a whiteout.
+pub(super) fn is_whiteout(path: &[u8]) -> bool {
+    split(path).1.starts_with(WHITEOUT)
 }
 
 fn apply(flat: &mut Flat, index: usize, layer: &LayerFacts) {
@@ -39,11 +50,7 @@ fn apply(flat: &mut Flat, index: usize, layer: &LayerFacts) {
             flat.remove(&path);
         }
     }
-    for fact in layer
-        .facts
-        .iter()
-        .filter(|fact| !split(&fact.path).1.starts_with(WHITEOUT))
-    {
+    for fact in layer.facts.iter().filter(|fact| !is_whiteout(&fact.path)) {
         if fact.entry.kind != Kind::Directory {
             remove_below(flat, &fact.path);
         }
@@ -63,6 +70,7 @@ fn linked(flat: &Flat, fact: &Fact) -> Fact {
     let mut own = target.clone();
     own.path.clone_from(&fact.path);
     own.entry.path.clone_from(&fact.entry.path);
+    own.body = Some(target.body_path().to_vec());
     own
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: each layer of either image has exactly one fate; no layer is read for it.
 
 use super::super::opened::OpenedLayer;
+use super::LayerPlace;
 use super::sequence::align;
 use crate::digest::{DiffId, Digest};
 
@@ -19,6 +20,41 @@ pub(super) enum Fate {
     Removed(usize),
     /// Only in the second image.
     Added(usize),
+}
+
+impl Fate {
+    /// The layers it is about.
+    pub(super) fn place(self) -> LayerPlace {
+        let (a, b) = match self {
+            Self::Same(a, b) | Self::Changed(a, b) | Self::Moved(a, b) => (Some(a), Some(b)),
+            Self::Removed(a) => (Some(a), None),
+            Self::Added(b) => (None, Some(b)),
+        };
+        LayerPlace { a, b }
+    }
+}
+
+/// Whether the layers that are not in both images lie together, at the same place between those that are in both:
+/// then the images' file systems are the same if what these layers make is the same.
+pub(super) fn together(fates: &[Fate]) -> bool {
+    let mut own = (Vec::new(), Vec::new());
+    for fate in fates {
+        match *fate {
+            Fate::Same(..) => {}
+            Fate::Moved(..) => return false,
+            Fate::Changed(a, b) => {
+                own.0.push(a);
+                own.1.push(b);
+            }
+            Fate::Removed(a) => own.0.push(a),
+            Fate::Added(b) => own.1.push(b),
+        }
+    }
+    own.0.sort_unstable();
+    own.1.sort_unstable();
+    let joined = |list: &[usize]| list.windows(2).all(|two| two[0] + 1 == two[1]);
+    // Below the first of them lie only common layers, as many as its index says.
+    joined(&own.0) && joined(&own.1) && (own.0.is_empty() || own.1.is_empty() || own.0[0] == own.1[0])
 }
 
 /// What makes two layers the same: the tar, or the blob where a config does not say the tar.

@@ -1,28 +1,43 @@
 //! A *difference* is one respect in which two images are not the same, told top down: manifest, config, layers, files.
 //!
 //! Invariant: images of one manifest digest are equal and nothing else of them is read; layers of one blob digest
-//! are never read; a report without differences means that config and layers are the same.
+//! are never read; a report without differences means that config and layers are the same, what was to be ignored
+//! aside.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-
-use serde::Serialize;
-use serde_json::Value;
 
 use super::AuditError;
 use super::facts::{LayerFacts, scan};
 use super::opened::{Opened, OpenedLayer};
-use super::stream::LayerStream;
-use crate::digest::{DiffId, Digest};
+use crate::digest::Digest;
 use crate::transport::Source;
+use crate::transport::document::{self, Manifest};
 
+mod cause;
+mod class;
 mod content;
+mod dialect;
 mod documents;
 mod files;
 mod flatten;
+mod html;
+mod index;
+mod inside;
 mod layers;
+mod packages;
+mod packing;
 mod render;
+mod report;
 mod sequence;
+
+pub use class::{Class, UnknownClass};
+pub use index::{Child, diff_indexes};
+pub(super) use packages::holds;
+pub use report::{
+    ArchiveChange, Cause, ContentChange, DiffReport, Difference, FieldChange, FileChange, InsideChange, LayerChange,
+    LayerDifference, LayerPlace, Side, SideLayer, StorePathChange,
+};
 
 use content::Wanted;
 use files::{Files, Matched};
@@ -39,226 +54,49 @@ pub struct DiffOptions {
     pub lines: usize,
     /// Where contents are kept meanwhile; `None` is the system's directory for temporary files.
     pub temp_dir: Option<PathBuf>,
+    /// Classes of differences that count as none.
+    pub ignore: BTreeSet<Class>,
+    /// Whether names and indexes are compared too: what the places say of the images, and not the images themselves.
+    pub indexes: bool,
 }
 
 impl Default for DiffOptions {
     fn default() -> Self {
         Self {
             files: 1000,
-            contents: 20,
+            contents: 100,
             lines: 40,
             temp_dir: None,
+            ignore: BTreeSet::new(),
+            indexes: false,
         }
-    }
-}
-
-/// How two images differ.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct DiffReport {
-    /// The first image.
-    pub a: Side,
-    /// The second image.
-    pub b: Side,
-    /// Whether the file systems that the layers make are the same; `None` where they were not compared as a whole.
-    pub same_files: Option<bool>,
-    /// The differences, top down.
-    pub differences: Vec<Difference>,
-    /// Number of file differences that are not in the list.
-    pub omitted: usize,
-}
-
-/// One of the two images.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Side {
-    /// Where it is.
-    pub place: String,
-    /// Digest of its manifest; `None` where the place holds none.
-    pub digest: Option<Digest>,
-}
-
-/// One respect in which two images differ.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "level", rename_all = "kebab-case")]
-pub enum Difference {
-    /// A field of the manifest.
-    Manifest(FieldChange),
-    /// A field of the config.
-    Config(FieldChange),
-    /// A whole layer.
-    Layer(LayerChange),
-    /// A store path that has another hash.
-    StorePath(StorePathChange),
-    /// A file.
-    File(FileChange),
-    /// How a layer's tar is written.
-    Archive(ArchiveChange),
-}
-
-/// A field of a JSON document.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct FieldChange {
-    /// Its path in the document: `config.Env.PATH`.
-    pub field: String,
-    /// Its value in the first image.
-    pub a: Option<Value>,
-    /// Its value in the second image.
-    pub b: Option<Value>,
-}
-
-/// What became of a layer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "change", rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the fields are what the variant's sentence names")]
-pub enum LayerChange {
-    /// Only in the second image.
-    Added { b: usize, digest: Digest, size: u64 },
-    /// Only in the first image.
-    Removed { a: usize, digest: Digest, size: u64 },
-    /// In both, at another place in the order.
-    Moved { a: usize, b: usize, digest: Digest },
-    /// The same tar, stored in other bytes.
-    Compression {
-        a: usize,
-        b: usize,
-        from: String,
-        to: String,
-    },
-    /// Another tar at the same place; its files follow.
-    Changed {
-        a: usize,
-        b: usize,
-        from: Digest,
-        to: Digest,
-    },
-}
-
-/// A store path of one image that stands for one of the other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct StorePathChange {
-    /// In the first image.
-    pub a: String,
-    /// In the second image.
-    pub b: String,
-}
-
-/// Which layers something is in, by index from the lowest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct LayerPlace {
-    /// In the first image.
-    pub a: Option<usize>,
-    /// In the second image.
-    pub b: Option<usize>,
-}
-
-/// The respect in which files or archives differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Aspect {
-    /// Only in the second image.
-    Added,
-    /// Only in the first image.
-    Removed,
-    /// File, directory, link and so on.
-    Type,
-    /// Permission bits.
-    Mode,
-    /// Owner or group, by number or name.
-    Owner,
-    /// Modification time.
-    Mtime,
-    /// Size, and with it the content.
-    Size,
-    /// Content of the same size.
-    Content,
-    /// Target of a link.
-    Link,
-    /// Numbers of a device.
-    Device,
-    /// Extended attributes.
-    Xattr,
-    /// Order of the entries.
-    Order,
-    /// How the tar says the same.
-    Dialect,
-}
-
-/// A file that differs in one respect.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FileChange {
-    /// Its path, as in the first image.
-    pub path: String,
-    /// The respect.
-    pub aspect: Aspect,
-    /// The layers.
-    pub layer: LayerPlace,
-    /// What the first image has.
-    pub a: Option<String>,
-    /// What the second image has.
-    pub b: Option<String>,
-    /// The store path that owns it.
-    pub store_path: Option<String>,
-    /// Where the contents differ, if they were compared.
-    pub content: Option<ContentChange>,
-}
-
-/// Where two contents differ.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ContentChange {
-    /// The first byte that differs, from 0.
-    pub offset: u64,
-    /// A unified diff, if both are small texts.
-    pub text: Option<String>,
-}
-
-/// Two tars that write the same differently.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ArchiveChange {
-    /// The layers.
-    pub layer: LayerPlace,
-    /// [`Aspect::Order`] or [`Aspect::Dialect`].
-    pub aspect: Aspect,
-    /// What exactly.
-    pub what: String,
-    /// Number of entries it concerns.
-    pub entries: u64,
-    /// The first of them.
-    pub first: String,
-    /// How the first image has it.
-    pub a: String,
-    /// How the second image has it.
-    pub b: String,
-}
-
-impl DiffReport {
-    /// Whether the images are the same.
-    pub fn equal(&self) -> bool {
-        self.differences.is_empty()
     }
 }
 
 /// Compares two images.
 pub fn diff(a: &dyn Source, b: &dyn Source, options: &DiffOptions) -> Result<DiffReport, AuditError> {
-    let side = |source: &dyn Source| -> Result<(Side, Digest), AuditError> {
-        let digest = Digest::of(&source.manifest()?.0);
-        let known = (!source.synthesized()).then_some(digest);
-        Ok((
-            Side {
-                place: source.place().to_owned(),
-                digest: known,
-            },
-            digest,
-        ))
-    };
     let ((side_a, digest_a), (side_b, digest_b)) = (side(a)?, side(b)?);
-    let report = DiffReport {
+    let layers = (0..side_a.layers.len().min(side_b.layers.len()))
+        .map(|index| place(index, index))
+        .collect();
+    let mut report = DiffReport {
         a: side_a,
         b: side_b,
+        platform: None,
         same_files: None,
+        classes: BTreeSet::new(),
         differences: Vec::new(),
         omitted: 0,
+        ignored: 0,
+        layers,
+        images: Vec::new(),
     };
+    if options.indexes {
+        report.differences = index::places(a, b);
+    }
     if digest_a == digest_b {
-        return Ok(report);
+        let differences = std::mem::take(&mut report.differences);
+        return Ok(finished(report, differences, Vec::new(), options));
     }
     let (a, b) = (Opened::new(a)?, Opened::new(b)?);
     let mut comparison = Comparison {
@@ -269,10 +107,33 @@ pub fn diff(a: &dyn Source, b: &dyn Source, options: &DiffOptions) -> Result<Dif
         files: Vec::new(),
         wanted: Vec::new(),
     };
-    comparison.documents();
-    comparison.layers()?;
+    let fates = layers::fates(&a.layers, &b.layers);
+    comparison.documents(&fates);
+    comparison.layers(&fates)?;
     comparison.contents()?;
     Ok(comparison.finish())
+}
+
+fn side(source: &dyn Source) -> Result<(Side, Digest), AuditError> {
+    let (bytes, _) = source.manifest()?;
+    let digest = Digest::of(&bytes);
+    let manifest: Manifest = document::parse(&bytes, source.place(), "the manifest")?;
+    let layers = manifest.layers.iter().map(|layer| SideLayer {
+        digest: layer.digest,
+        diff_id: None,
+        size: layer.size,
+        holds: packages::holds(layer, None),
+    });
+    let side = Side {
+        place: source.place().to_owned(),
+        digest: (!source.synthesized()).then_some(digest),
+        layers: layers.collect(),
+    };
+    Ok((side, digest))
+}
+
+fn place(a: usize, b: usize) -> LayerPlace {
+    LayerPlace { a: Some(a), b: Some(b) }
 }
 
 /// A comparison under way.
@@ -287,107 +148,104 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    fn documents(&mut self) {
+    fn documents(&mut self, fates: &[Fate]) {
         let manifest = documents::manifest(self.a, self.b);
-        let config = documents::config(self.a, self.b);
-        let comparable = !self.a.source.synthesized() && !self.b.source.synthesized();
-        self.report
-            .differences
-            .extend(manifest.into_iter().map(Difference::Manifest));
-        if comparable && self.a.manifest_value == self.b.manifest_value {
+        let config = documents::config(self.a, self.b, fates);
+        let differences = &mut self.report.differences;
+        differences.extend(manifest.into_iter().map(Difference::Manifest));
+        if self.comparable() && self.a.manifest_value == self.b.manifest_value {
             let change = documents::encoding("manifest's", &self.a.manifest_bytes, &self.b.manifest_bytes);
             self.report.differences.push(Difference::Manifest(change));
         }
-        self.report
-            .differences
-            .extend(config.into_iter().map(Difference::Config));
+        let differences = &mut self.report.differences;
+        differences.extend(config.into_iter().map(Difference::Config));
         if self.a.config_value == self.b.config_value && self.a.config_bytes != self.b.config_bytes {
             let change = documents::encoding("config's", &self.a.config_bytes, &self.b.config_bytes);
             self.report.differences.push(Difference::Config(change));
         }
+        let packages = packages::changes(self.a, self.b);
+        self.report
+            .differences
+            .extend(packages.into_iter().map(Difference::StorePath));
     }
 
-    fn layers(&mut self) -> Result<(), AuditError> {
-        let fates = layers::fates(&self.a.layers, &self.b.layers);
-        let mut changed = Vec::new();
-        let mut relayered = false;
-        for fate in fates {
-            let (from, to) = (
-                |x: usize| &self.a.layers[x].descriptor,
-                |y: usize| &self.b.layers[y].descriptor,
-            );
-            let change = match fate {
-                Fate::Same(x, y) => {
-                    self.same_layer(x, y)?;
-                    continue;
-                }
-                Fate::Changed(x, y) => {
-                    changed.push((x, y));
-                    LayerChange::Changed {
-                        a: x,
-                        b: y,
-                        from: from(x).digest,
-                        to: to(y).digest,
-                    }
-                }
-                Fate::Moved(x, y) => LayerChange::Moved {
-                    a: x,
-                    b: y,
-                    digest: from(x).digest,
-                },
-                Fate::Removed(x) => LayerChange::Removed {
-                    a: x,
-                    digest: from(x).digest,
-                    size: from(x).size,
-                },
-                Fate::Added(y) => LayerChange::Added {
-                    b: y,
-                    digest: to(y).digest,
-                    size: to(y).size,
-                },
-            };
+    /// Whether both manifests are the places' own: one that the reader made up is compared with nothing.
+    fn comparable(&self) -> bool {
+        !self.a.source.synthesized() && !self.b.source.synthesized()
+    }
+
+    fn layers(&mut self, fates: &[Fate]) -> Result<(), AuditError> {
+        self.report.layers = fates.iter().map(|fate| fate.place()).collect();
+        for (side, image) in [(&mut self.report.a, self.a), (&mut self.report.b, self.b)] {
+            side.layers = image.side_layers();
+        }
+        let (mut changed, mut relayered) = (Vec::new(), false);
+        for &fate in fates {
+            if let Fate::Same(x, y) = fate {
+                self.same_layer(x, y)?;
+                continue;
+            }
+            if let Fate::Changed(x, y) = fate {
+                changed.push((x, y));
+            }
             relayered |= !matches!(fate, Fate::Changed(..));
+            let change = self.fate(fate);
             self.report.differences.push(Difference::Layer(change));
         }
         if relayered {
-            return self.flattened();
+            return self.flattened(fates);
         }
         changed.into_iter().try_for_each(|(x, y)| self.changed_layer(x, y))
+    }
+
+    fn fate(&self, fate: Fate) -> LayerDifference {
+        let from = |x: usize| &self.a.layers[x].descriptor;
+        let to = |y: usize| &self.b.layers[y].descriptor;
+        let (class, change) = match fate {
+            Fate::Same(a, b) | Fate::Changed(a, b) => {
+                let (from, to) = (from(a).digest, to(b).digest);
+                (None, LayerChange::Changed { a, b, from, to })
+            }
+            Fate::Moved(a, b) => {
+                let digest = from(a).digest;
+                (Some(Class::LayerOrder), LayerChange::Moved { a, b, digest })
+            }
+            Fate::Removed(a) => {
+                let (digest, size) = (from(a).digest, from(a).size);
+                (Some(Class::LayerRemoved), LayerChange::Removed { a, digest, size })
+            }
+            Fate::Added(b) => {
+                let (digest, size) = (to(b).digest, to(b).size);
+                (Some(Class::LayerAdded), LayerChange::Added { b, digest, size })
+            }
+        };
+        LayerDifference { class, change }
     }
 
     /// Two layers of one tar: their descriptors may differ, and their compression.
     fn same_layer(&mut self, x: usize, y: usize) -> Result<(), AuditError> {
         let (p, q) = (&self.a.layers[x].descriptor, &self.b.layers[y].descriptor);
-        let comparable = !self.a.source.synthesized() && !self.b.source.synthesized();
-        if comparable {
+        let mut found = Vec::new();
+        if p.digest != q.digest {
+            let (from, to) = (packed(self.a, x)?, packed(self.b, y)?);
+            found = packing::compare(&from, &to);
+        }
+        let recompressed = found.iter().any(|(class, ..)| *class == Class::Compression);
+        if self.comparable() {
             let (values_a, values_b) = (&self.a.manifest_value["layers"][x], &self.b.manifest_value["layers"][y]);
-            let changes = documents::layer(x, values_a, values_b, p.digest == q.digest);
+            let changes = documents::layer(x, values_a, values_b, recompressed);
             self.report
                 .differences
                 .extend(changes.into_iter().map(Difference::Manifest));
         }
-        if p.digest != q.digest {
-            let from = self.stored(self.a, x)?;
-            let to = self.stored(self.b, y)?;
-            let change = LayerChange::Compression { a: x, b: y, from, to };
-            self.report.differences.push(Difference::Layer(change));
-        }
+        let differences = found.into_iter().map(|(class, from, to)| {
+            Difference::Layer(LayerDifference {
+                class: Some(class),
+                change: LayerChange::Compression { a: x, b: y, from, to },
+            })
+        });
+        self.report.differences.extend(differences);
         Ok(())
-    }
-
-    /// How a layer is stored; it is read, because that two blobs hold one tar is only the configs' claim so far.
-    fn stored(&self, image: &Opened, index: usize) -> Result<String, AuditError> {
-        let OpenedLayer { descriptor, diff_id } = &image.layers[index];
-        let end = LayerStream::open(image.source, descriptor)?.finish()?;
-        match *diff_id {
-            Some(claimed) if claimed != end.diff_id => Err(AuditError::Claim {
-                place: image.source.place().to_owned(),
-                digest: descriptor.digest,
-                claimed,
-                actual: end.diff_id,
-            }),
-            _ => Ok(format!("{}, {} bytes", end.packing.name(), descriptor.size)),
-        }
     }
 
     /// Two layers of which one stands for the other: file by file.
@@ -400,86 +258,189 @@ impl Comparison<'_> {
         let before = self.files.len();
         self.file_changes(&matched);
         let quiet = self.files.len() == before && matched.store_paths.is_empty();
-        let place = LayerPlace { a: Some(x), b: Some(y) };
-        let changes = files::archive(place, &a, &b, &matched, quiet);
+        let mut changes = dialect::archive(place(x, y), &a, &b, &matched, quiet);
+        if self.comparable() {
+            let (values_a, values_b) = (&self.a.manifest_value["layers"][x], &self.b.manifest_value["layers"][y]);
+            let fields = documents::layer(x, values_a, values_b, a.end.packing != b.end.packing);
+            self.report
+                .differences
+                .extend(fields.into_iter().map(Difference::Manifest));
+        }
+        changes.extend(dialect::packing(place(x, y), &a, &b));
         self.report
             .differences
             .extend(changes.into_iter().map(Difference::Archive));
         Ok(())
     }
 
-    /// Images whose layers were cut differently: the file systems that they make.
-    fn flattened(&mut self) -> Result<(), AuditError> {
-        let mut cache: BTreeMap<(Option<DiffId>, Digest), LayerFacts> = BTreeMap::new();
-        for image in [self.a, self.b] {
-            for layer in &image.layers {
-                let key = (layer.diff_id, layer.descriptor.digest);
-                if let std::collections::btree_map::Entry::Vacant(slot) = cache.entry(key) {
-                    slot.insert(scan(image.source, &layer.descriptor)?);
+    /// Images whose layers were cut differently: what the layers make that are not in both. Those that are in both are
+    /// not read, so that the two file systems as a whole are known to be the same only where the others lie together.
+    fn flattened(&mut self, fates: &[Fate]) -> Result<(), AuditError> {
+        let own_a = |x: usize| {
+            fates
+                .iter()
+                .any(|fate| matches!(fate, Fate::Removed(p) | Fate::Changed(p, _) if *p == x))
+        };
+        let own_b = |y: usize| {
+            fates
+                .iter()
+                .any(|fate| matches!(fate, Fate::Added(q) | Fate::Changed(_, q) if *q == y))
+        };
+        let read = |image: &Opened, own: &dyn Fn(usize) -> bool| -> Result<Vec<(usize, LayerFacts)>, AuditError> {
+            let wanted = image.layers.iter().enumerate().filter(|(index, _)| own(*index));
+            wanted
+                .map(|(index, layer)| Ok((index, scan(image.source, &layer.descriptor)?)))
+                .collect()
+        };
+        let (layers_a, layers_b) = (read(self.a, &own_a)?, read(self.b, &own_b)?);
+        let above = fates
+            .iter()
+            .any(|fate| matches!(fate, Fate::Same(..) | Fate::Moved(..)));
+        let flat_a = flatten::flatten(layers_a.iter().map(|(index, facts)| (*index, facts)), above);
+        let flat_b = flatten::flatten(layers_b.iter().map(|(index, facts)| (*index, facts)), above);
+        let (in_a, in_b) = (borrowed(&flat_a), borrowed(&flat_b));
+        let matched = files::matched(&in_a, &in_b);
+        let before = self.files.len();
+        self.file_changes(&matched);
+        let same = self.files.len() == before && matched.store_paths.is_empty();
+        let together = layers::together(fates);
+        // What a whiteout hides is in a layer that was not read.
+        let hidden = self.files[before..]
+            .iter()
+            .any(|change| flatten::is_whiteout(change.path.as_bytes()));
+        self.report.same_files = if same {
+            together.then_some(true)
+        } else {
+            (!hidden).then_some(false)
+        };
+        if same && together {
+            for difference in &mut self.report.differences {
+                if let Difference::Layer(layer) = difference
+                    && !matches!(layer.change, LayerChange::Compression { .. })
+                {
+                    layer.class = Some(Class::Layering);
                 }
             }
         }
-        let flat = |image: &Opened| {
-            let keys = image
-                .layers
-                .iter()
-                .map(|layer| (layer.diff_id, layer.descriptor.digest));
-            flatten::flatten(keys.filter_map(|key| cache.get(&key)))
-        };
-        let (flat_a, flat_b) = (flat(self.a), flat(self.b));
-        let (in_a, in_b) = (borrowed(&flat_a), borrowed(&flat_b));
-        let matched = files::matched(&in_a, &in_b);
-        self.file_changes(&matched);
-        self.report.same_files = Some(self.files.is_empty() && matched.store_paths.is_empty());
         Ok(())
     }
 
     fn file_changes(&mut self, matched: &Matched) {
-        self.report
-            .differences
-            .extend(matched.store_paths.iter().cloned().map(Difference::StorePath));
+        let known = &self.report.differences;
+        let new: Vec<Difference> = matched
+            .store_paths
+            .iter()
+            .cloned()
+            .map(Difference::StorePath)
+            .filter(|change| !known.contains(change))
+            .collect();
+        self.report.differences.extend(new);
         for pair in &matched.pairs {
             for change in files::aspects(pair) {
-                if matches!(change.aspect, Aspect::Size | Aspect::Content) && self.wanted.len() < self.options.contents
-                {
+                if change.class == Class::Content && self.wanted.len() < self.options.contents {
                     let ((layer_a, a), (layer_b, b)) = pair;
                     self.wanted.push(Wanted {
                         change: self.files.len(),
-                        a: (*layer_a, a.path.clone()),
-                        b: (*layer_b, b.path.clone()),
+                        a: (*layer_a, a.body_path().to_vec()),
+                        b: (*layer_b, b.body_path().to_vec()),
                     });
                 }
                 self.files.push(change);
             }
         }
-        self.files
-            .extend(matched.removed.iter().map(|&place| files::lone(Aspect::Removed, place)));
-        self.files
-            .extend(matched.added.iter().map(|&place| files::lone(Aspect::Added, place)));
+        self.files.extend(files::lone(matched));
     }
 
     fn contents(&mut self) -> Result<(), AuditError> {
         let found = content::explain(self.a, self.b, &self.wanted, self.options)?;
         for (wanted, content) in self.wanted.iter().zip(found) {
-            self.files[wanted.change].content = content;
+            let change = &mut self.files[wanted.change];
+            if let Some((content, hashes_only)) = content {
+                if hashes_only {
+                    change.class = Class::StoreHash;
+                }
+                change.content = Some(content);
+            }
         }
         Ok(())
     }
 
     fn finish(mut self) -> DiffReport {
-        self.report.omitted = self.files.len().saturating_sub(self.options.files);
-        self.files.truncate(self.options.files);
-        // Files before archives: what the layers say before how they say it.
-        let (archives, mut rest): (Vec<_>, Vec<_>) = self
-            .report
-            .differences
-            .into_iter()
-            .partition(|difference| matches!(difference, Difference::Archive(_)));
-        rest.extend(self.files.into_iter().map(Difference::File));
-        rest.extend(archives);
-        self.report.differences = rest;
-        self.report
+        let differences = std::mem::take(&mut self.report.differences);
+        finished(self.report, differences, self.files, self.options)
     }
+}
+
+/// How a layer is packed, its claimed diffID checked.
+fn packed(image: &Opened, index: usize) -> Result<packing::Packed, AuditError> {
+    let OpenedLayer { descriptor, diff_id } = &image.layers[index];
+    let place = || image.source.place().to_owned();
+    let blob = image.source.blob(&descriptor.digest, descriptor.size)?;
+    let packed = packing::read(blob, descriptor.size).map_err(|source| AuditError::Layer {
+        place: place(),
+        digest: descriptor.digest,
+        source,
+    })?;
+    match *diff_id {
+        Some(claimed) if claimed != packed.diff_id => Err(AuditError::Claim {
+            place: place(),
+            digest: descriptor.digest,
+            claimed,
+            actual: packed.diff_id,
+        }),
+        _ => Ok(packed),
+    }
+}
+
+/// Leaves out what is to be ignored and orders the rest: files before archives, what the layers say before how.
+fn finished(
+    mut report: DiffReport,
+    differences: Vec<Difference>,
+    files: Vec<FileChange>,
+    options: &DiffOptions,
+) -> DiffReport {
+    let (archives, rest): (Vec<_>, Vec<_>) = differences
+        .into_iter()
+        .partition(|difference| matches!(difference, Difference::Archive(_)));
+    let all = rest
+        .into_iter()
+        .chain(files.into_iter().map(Difference::File))
+        .chain(archives);
+    let (ignored, kept): (Vec<_>, Vec<_>) =
+        all.partition(|difference| difference.class().is_some_and(|class| options.ignore.contains(&class)));
+    report.ignored += ignored.len();
+    report.classes = kept.iter().filter_map(Difference::class).collect();
+    // A layer that differs only in what is ignored does not differ.
+    let explained: BTreeSet<(Option<usize>, Option<usize>)> = kept.iter().filter_map(explains).collect();
+    let mut room = options.files;
+    for difference in kept {
+        match &difference {
+            Difference::Layer(LayerDifference {
+                class: None,
+                change: LayerChange::Changed { a, b, .. },
+            }) if !ignored.is_empty() && !explained.iter().any(|(x, y)| *x == Some(*a) || *y == Some(*b)) => {
+                continue;
+            }
+            Difference::File(_) if room == 0 => {
+                report.omitted += 1;
+                continue;
+            }
+            Difference::File(_) => room -= 1,
+            _ => {}
+        }
+        report.differences.push(difference);
+    }
+    report
+}
+
+/// The layers whose change a difference explains.
+fn explains(difference: &Difference) -> Option<(Option<usize>, Option<usize>)> {
+    let place = match difference {
+        Difference::File(change) => change.layer,
+        Difference::Archive(change) => change.layer,
+        _ => return None,
+    };
+    Some((place.a, place.b))
 }
 
 fn borrowed(flat: &flatten::Flat) -> Files<'_> {

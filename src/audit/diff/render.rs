@@ -7,9 +7,14 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::super::human_size;
-use super::{ArchiveChange, Aspect, DiffReport, Difference, FieldChange, FileChange, LayerChange, LayerPlace};
+use super::{
+    ArchiveChange, Cause, Class, ContentChange, DiffReport, Difference, FieldChange, FileChange, InsideChange,
+    LayerChange, LayerPlace, StorePathChange,
+};
 
 const VALUE_MAX: usize = 120;
+/// Columns before what belongs to the line above.
+const INDENT: usize = 12;
 
 impl DiffReport {
     /// The report for people.
@@ -18,10 +23,19 @@ impl DiffReport {
         let digest = |digest: &Option<crate::digest::Digest>| {
             digest.map_or_else(|| "no manifest".to_owned(), |digest| digest.to_string())
         };
-        let _ = writeln!(text, "- {}  {}", self.a.place, digest(&self.a.digest));
-        let _ = writeln!(text, "+ {}  {}", self.b.place, digest(&self.b.digest));
-        if self.equal() {
-            text.push_str("the images are equal\n");
+        let platform = self
+            .platform
+            .as_ref()
+            .map(|platform| format!("  {platform}"))
+            .unwrap_or_default();
+        let _ = writeln!(text, "- {}  {}{platform}", cut(&self.a.place), digest(&self.a.digest));
+        let _ = writeln!(text, "+ {}  {}{platform}", cut(&self.b.place), digest(&self.b.digest));
+        let ignored = match self.ignored {
+            0 => String::new(),
+            count => format!(", {count} differences ignored"),
+        };
+        if self.equal() && self.images.is_empty() {
+            let _ = writeln!(text, "the images are equal{ignored}");
             return text;
         }
         self.differences
@@ -35,19 +49,60 @@ impl DiffReport {
             Some(false) => text.push_str("other files, other layering\n"),
             None => {}
         }
+        for image in &self.images {
+            text.push_str(&image.render());
+        }
+        if self.platform.is_none() && !self.classes.is_empty() {
+            let classes: Vec<&str> = self.classes.iter().map(|class| class.name()).collect();
+            let _ = writeln!(text, "{} classes: {}{ignored}", classes.len(), classes.join(", "));
+        }
         text
     }
 }
 
 fn render(difference: &Difference, text: &mut String) {
     let _ = match difference {
+        Difference::Index(change) => writeln!(text, "index     {}", field(change)),
         Difference::Manifest(change) => writeln!(text, "manifest  {}", field(change)),
         Difference::Config(change) => writeln!(text, "config    {}", field(change)),
-        Difference::Layer(change) => writeln!(text, "layer     {}", layer(change)),
-        Difference::StorePath(change) => writeln!(text, "store     {} → {}", change.a, change.b),
+        Difference::Layer(change) => writeln!(text, "layer     {}", layer(change.class, &change.change)),
+        Difference::StorePath(change) => writeln!(text, "store     {}", store_path(change)),
         Difference::File(change) => writeln!(text, "file      {}", file(change)),
         Difference::Archive(change) => writeln!(text, "tar       {}", archive(change)),
     };
+}
+
+fn store_path(change: &StorePathChange) -> String {
+    let (a, b) = (cut(&change.a), cut(&change.b));
+    let mut line = match change.class {
+        Class::Package => format!("package {}: {a} → {b}", cut(&change.name)),
+        _ => format!("{a} → {b}"),
+    };
+    for said in change.causes.iter().map(cause) {
+        let _ = write!(line, "\n{:INDENT$}because of {said}", "");
+    }
+    line
+}
+
+fn cause(cause: &Cause) -> String {
+    let value = |value: &Option<String>| cut(value.as_deref().unwrap_or("absent"));
+    let mut line = cut(&cause.input);
+    for input in cause.through.iter().rev() {
+        let _ = write!(line, " of {}", cut(input));
+    }
+    match &cause.text {
+        Some(text) => indented(text, INDENT + 2, &mut line),
+        None => {
+            let _ = write!(line, ": {} → {}", value(&cause.a), value(&cause.b));
+        }
+    }
+    line
+}
+
+fn indented(text: &str, by: usize, out: &mut String) {
+    for line in text.lines() {
+        let _ = write!(out, "\n{:by$}{line}", "");
+    }
 }
 
 fn field(change: &FieldChange) -> String {
@@ -59,12 +114,15 @@ fn field(change: &FieldChange) -> String {
     format!("{}: {} → {}", change.field, value(&change.a), value(&change.b))
 }
 
-fn layer(change: &LayerChange) -> String {
+fn layer(class: Option<Class>, change: &LayerChange) -> String {
     match change {
         LayerChange::Added { b, digest, size } => format!("+{b} added: {digest}, {}", human_size(*size)),
         LayerChange::Removed { a, digest, size } => format!("-{a} removed: {digest}, {}", human_size(*size)),
         LayerChange::Moved { a, b, digest } => format!("{a} → {b} moved: {digest}"),
-        LayerChange::Compression { a, b, from, to } => format!("{} compression only: {from} → {to}", indexes(*a, *b)),
+        LayerChange::Compression { a, b, from, to } => {
+            let what = class.map_or("", Class::name);
+            format!("{} {what} only: {from} → {to}", indexes(*a, *b))
+        }
         LayerChange::Changed { a, b, from, to } => format!("{} changed: {from} → {to}", indexes(*a, *b)),
     }
 }
@@ -77,19 +135,53 @@ fn file(change: &FileChange) -> String {
     let value = |value: &Option<String>| cut(value.as_deref().unwrap_or("absent"));
     let (a, b) = (value(&change.a), value(&change.b));
     let path = &change.path;
-    let mut line = match change.aspect {
-        Aspect::Added => format!("+{path} added: {b}"),
-        Aspect::Removed => format!("-{path} removed: {a}"),
+    let mut line = match change.class {
+        Class::Added => format!("+{path} added: {b}"),
+        Class::Removed => format!("-{path} removed: {a}"),
+        Class::Renamed => format!("{path} renamed: → {b}"),
+        Class::StoreHash if change.content.is_none() => {
+            format!("{path} link target (only hashes of store paths): {a} → {b}")
+        }
         // The place where contents differ says more than their digests.
-        Aspect::Content if change.content.is_some() => format!("{path} content"),
-        aspect => format!("{path} {}: {a} → {b}", word(aspect)),
+        Class::Content | Class::StoreHash if change.content.is_some() => format!("{path} {}", word(change.class)),
+        class => format!("{path} {}: {a} → {b}", word(class)),
     };
     let _ = write!(line, "  ({})", place(change.layer));
-    if let Some(content) = &change.content {
-        let _ = write!(line, ", from byte {}", content.offset);
-        for text in content.text.iter().flat_map(|text| text.lines()) {
-            let _ = write!(line, "\n            {text}");
+    if let Some(found) = &change.content {
+        content(found, INDENT, &mut line);
+    }
+    line
+}
+
+fn content(change: &ContentChange, by: usize, line: &mut String) {
+    let _ = match change.text {
+        Some(_) => write!(line, ", from byte {}", change.offset),
+        None => write!(
+            line,
+            ", {}, {} bytes from byte {}",
+            change.kind, change.bytes, change.offset
+        ),
+    };
+    if let Some(text) = &change.text {
+        indented(text, by, line);
+    }
+    for part in &change.inside {
+        let _ = write!(line, "\n{:by$}{}", "", inside(part, by));
+    }
+}
+
+fn inside(change: &InsideChange, by: usize) -> String {
+    let mut line = match (&change.a, &change.b) {
+        (Some(a), Some(b)) => format!("{}: {} → {}", cut(&change.part), cut(a), cut(b)),
+        (Some(a), None) if change.part.starts_with("section") && a.contains("differ") => {
+            format!("{}: {}", cut(&change.part), cut(a))
         }
+        (Some(a), None) => format!("-{}: {}", cut(&change.part), cut(a)),
+        (None, Some(b)) => format!("+{}: {}", cut(&change.part), cut(b)),
+        (None, None) => cut(&change.part),
+    };
+    if let Some(found) = &change.content {
+        content(found, by + 2, &mut line);
     }
     line
 }
@@ -106,15 +198,10 @@ fn archive(change: &ArchiveChange) -> String {
         format!(" of {} entries", change.entries)
     };
     let (a, b) = (cut(&change.a), cut(&change.b));
-    if change.aspect == Aspect::Order {
+    if change.class == Class::Order {
         return format!("order{entries}: `{a}` → `{b}`  ({})", place(change.layer));
     }
-    format!(
-        "{} {}{entries}: {a} → {b}{first}  ({})",
-        word(change.aspect),
-        change.what,
-        place(change.layer)
-    )
+    format!("{}{entries}: {a} → {b}{first}  ({})", change.what, place(change.layer))
 }
 
 fn place(layer: LayerPlace) -> String {
@@ -125,21 +212,14 @@ fn place(layer: LayerPlace) -> String {
     }
 }
 
-fn word(aspect: Aspect) -> &'static str {
-    match aspect {
-        Aspect::Added => "added",
-        Aspect::Removed => "removed",
-        Aspect::Type => "type",
-        Aspect::Mode => "mode",
-        Aspect::Owner => "owner",
-        Aspect::Mtime => "mtime",
-        Aspect::Size => "size",
-        Aspect::Content => "content",
-        Aspect::Link => "link target",
-        Aspect::Device => "device",
-        Aspect::Xattr => "xattr",
-        Aspect::Order => "order",
-        Aspect::Dialect => "dialect",
+fn word(class: Class) -> &'static str {
+    match class {
+        Class::Link => "link target",
+        Class::StoreHash => "content (only hashes of store paths)",
+        Class::HardLink => "hard link",
+        Class::ImpliedDirectory => "directory entry",
+        Class::TarSparse => "stored",
+        class => class.name(),
     }
 }
 

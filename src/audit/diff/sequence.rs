@@ -63,26 +63,26 @@ fn middle<T: PartialEq>(a: &[T], b: &[T]) -> Vec<(usize, usize)> {
 pub(super) fn unified(a: &str, b: &str, lines_max: usize) -> String {
     let (a, b): (Vec<&str>, Vec<&str>) = (a.split_inclusive('\n').collect(), b.split_inclusive('\n').collect());
     let mut out: Vec<String> = Vec::new();
-    for hunk in hunks(&script(&a, &b)) {
-        let (first_a, first_b) = (hunk[0].a, hunk[0].b);
-        let count = |kinds: [Side; 2]| hunk.iter().filter(|edit| kinds.contains(&edit.side)).count();
-        let (in_a, in_b) = (count([Side::Both, Side::A]), count([Side::Both, Side::B]));
-        // A range of no lines is named by the line before it (POSIX diff, "Diff -u").
-        let at = |first: usize, count: usize| if count == 0 { first } else { first + 1 };
-        out.push(format!(
-            "@@ -{},{in_a} +{},{in_b} @@",
-            at(first_a, in_a),
-            at(first_b, in_b)
-        ));
-        for edit in hunk {
-            let (sign, text) = match edit.side {
-                Side::Both => (' ', a[edit.a]),
-                Side::A => ('-', a[edit.a]),
-                Side::B => ('+', b[edit.b]),
-            };
-            out.push(format!("{sign}{}", clipped(text)));
-            if !text.ends_with('\n') {
-                out.push("\\ no newline at end of file".to_owned());
+    for group in similar::group_diff_ops(operations(&a, &b), 3) {
+        let range = |from: usize, to: usize| match to - from {
+            // A range of no lines is named by the line before it, and one of one line by it alone (POSIX diff -u).
+            0 => format!("{from},0"),
+            1 => format!("{}", from + 1),
+            count => format!("{},{count}", from + 1),
+        };
+        let (Some(first), Some(last)) = (group.first(), group.last()) else {
+            continue;
+        };
+        let in_a = range(first.old_range().start, last.old_range().end);
+        let in_b = range(first.new_range().start, last.new_range().end);
+        out.push(format!("@@ -{in_a} +{in_b} @@"));
+        for operation in &group {
+            let (old, new) = (&a[operation.old_range()], &b[operation.new_range()]);
+            if operation.tag() == similar::DiffTag::Equal {
+                push(' ', old, &mut out);
+            } else {
+                push('-', old, &mut out);
+                push('+', new, &mut out);
             }
         }
     }
@@ -92,6 +92,48 @@ pub(super) fn unified(a: &str, b: &str, lines_max: usize) -> String {
         out.push(format!("… {more} more lines"));
     }
     out.join("\n")
+}
+
+fn push(sign: char, lines: &[&str], out: &mut Vec<String>) {
+    for line in lines {
+        out.push(format!("{sign}{}", clipped(line)));
+        if !line.ends_with('\n') {
+            out.push("\\ no newline at end of file".to_owned());
+        }
+    }
+}
+
+/// The steps from one text to the other. Where both are long between their common ends, the whole middle is one step:
+/// the time that an exact answer takes grows with the product of the lengths, and a limit of time would let the answer
+/// depend on the machine.
+fn operations(a: &[&str], b: &[&str]) -> Vec<similar::DiffOp> {
+    const LINES_MAX: usize = 4000;
+    let head = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+    let tail = a[head..]
+        .iter()
+        .rev()
+        .zip(b[head..].iter().rev())
+        .take_while(|(x, y)| x == y)
+        .count();
+    let (old_len, new_len) = (a.len() - head - tail, b.len() - head - tail);
+    if old_len <= LINES_MAX && new_len <= LINES_MAX {
+        return similar::capture_diff_slices(similar::Algorithm::Myers, a, b);
+    }
+    let equal = |old_index, new_index, len| similar::DiffOp::Equal {
+        old_index,
+        new_index,
+        len,
+    };
+    let middle = similar::DiffOp::Replace {
+        old_index: head,
+        old_len,
+        new_index: head,
+        new_len,
+    };
+    let all = [equal(0, 0, head), middle, equal(a.len() - tail, b.len() - tail, tail)];
+    all.into_iter()
+        .filter(|operation| !operation.old_range().is_empty() || !operation.new_range().is_empty())
+        .collect()
 }
 
 fn clipped(line: &str) -> String {
@@ -106,61 +148,6 @@ fn clipped(line: &str) -> String {
         shown.push('…');
     }
     shown
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Both,
-    A,
-    B,
-}
-
-/// A line that is kept, removed or added, with the position reached in both texts.
-#[derive(Debug, Clone, Copy)]
-struct Edit {
-    side: Side,
-    a: usize,
-    b: usize,
-}
-
-fn script(a: &[&str], b: &[&str]) -> Vec<Edit> {
-    let mut edits = Vec::new();
-    let (mut x, mut y) = (0, 0);
-    for (to_x, to_y) in align(a, b).into_iter().chain([(a.len(), b.len())]) {
-        edits.extend((x..to_x).map(|x| Edit {
-            side: Side::A,
-            a: x,
-            b: y,
-        }));
-        edits.extend((y..to_y).map(|y| Edit {
-            side: Side::B,
-            a: to_x,
-            b: y,
-        }));
-        if to_x < a.len() && to_y < b.len() {
-            edits.push(Edit {
-                side: Side::Both,
-                a: to_x,
-                b: to_y,
-            });
-        }
-        (x, y) = (to_x + 1, to_y + 1);
-    }
-    edits
-}
-
-/// Groups changes that have at most six kept lines between them.
-fn hunks(edits: &[Edit]) -> Vec<&[Edit]> {
-    const CONTEXT: usize = 3;
-    let mut ranges: Vec<(usize, usize)> = Vec::new();
-    for (index, _) in edits.iter().enumerate().filter(|(_, edit)| edit.side != Side::Both) {
-        let (from, to) = (index.saturating_sub(CONTEXT), (index + 1 + CONTEXT).min(edits.len()));
-        match ranges.last_mut() {
-            Some(last) if from <= last.1 => last.1 = to,
-            _ => ranges.push((from, to)),
-        }
-    }
-    ranges.into_iter().map(|(from, to)| &edits[from..to]).collect()
 }
 
 #[cfg(test)]
@@ -185,7 +172,7 @@ mod tests {
         ] {
             assert_eq!(unified(a, b, 100), expected);
         }
-        assert_eq!(unified("", "x\n", 100), "@@ -0,0 +1,1 @@\n+x");
+        assert_eq!(unified("", "x\n", 100), "@@ -0,0 +1 @@\n+x");
         assert_eq!(unified("x\ny\n", "", 2), "@@ -1,2 +0,0 @@\n-x\n… 1 more lines");
     }
 
@@ -202,13 +189,16 @@ mod tests {
             }
         }
 
+        /// Our unified diff is the one that `patch` would apply: applying it by hand gives the second text.
         #[test]
-        fn the_script_rebuilds_both_texts(a in "[ab\n]{0,30}", b in "[ab\n]{0,30}") {
+        fn a_unified_diff_rebuilds_the_second_text(a in "[ab\n]{0,30}", b in "[ab\n]{0,30}") {
             let (x, y): (Vec<&str>, Vec<&str>) = (a.split_inclusive('\n').collect(), b.split_inclusive('\n').collect());
-            let edits = script(&x, &y);
-            let left: String = edits.iter().filter(|edit| edit.side != Side::B).map(|edit| x[edit.a]).collect();
-            let right: String = edits.iter().filter(|edit| edit.side != Side::A).map(|edit| y[edit.b]).collect();
-            prop_assert_eq!((left, right), (a, b));
+            let mut made = String::new();
+            for operation in operations(&x, &y) {
+                prop_assert!(operation.tag() != similar::DiffTag::Equal || x[operation.old_range()] == y[operation.new_range()]);
+                made.extend(y[operation.new_range()].iter().copied());
+            }
+            prop_assert_eq!(made, b);
         }
     }
 }

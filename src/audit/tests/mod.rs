@@ -3,6 +3,7 @@
 mod differing;
 mod inspecting;
 mod large;
+mod packing;
 mod relayered;
 mod verifying;
 
@@ -43,13 +44,13 @@ fn named(report: &DiffReport) -> Vec<String> {
         .iter()
         .map(|difference| (difference, serde_json::to_value(difference).unwrap()))
         .map(|(difference, value)| match difference {
-            Difference::Manifest(_) | Difference::Config(_) => {
+            Difference::Index(_) | Difference::Manifest(_) | Difference::Config(_) => {
                 format!("{} {}", word(&value, "level"), word(&value, "field"))
             }
             Difference::Layer(_) => format!("layer {}", word(&value, "change")),
-            Difference::StorePath(_) => "store-path".to_owned(),
-            Difference::File(_) => format!("{} {}", word(&value, "path"), word(&value, "aspect")),
-            Difference::Archive(_) => format!("{} {}", word(&value, "aspect"), word(&value, "what")),
+            Difference::StorePath(_) => word(&value, "class"),
+            Difference::File(_) => format!("{} {}", word(&value, "path"), word(&value, "class")),
+            Difference::Archive(_) => word(&value, "class"),
         })
         .collect()
 }

@@ -17,11 +17,8 @@ fn the_same_files_in_other_layers_are_the_same_files() {
     let two = layered(&[&nodes[..2], &nodes[2..]]);
     let report = report(&one, &two);
     assert_eq!(report.same_files, Some(true), "{}", report.render());
-    assert_eq!(
-        named(&report),
-        ["config history", "layer removed", "layer added", "layer added"]
-    );
-    assert!(report.render().ends_with("same files, other layering\n"));
+    assert_eq!(named(&report), ["layer removed", "layer added", "layer added"]);
+    assert!(report.render().contains("\nsame files, other layering\n"));
 }
 
 #[test]
@@ -32,7 +29,7 @@ fn other_files_in_other_layers_are_named() {
     let report = report(&layered(&[&nodes]), &layered(&[&changed[..2], &changed[2..]]));
     assert_eq!(report.same_files, Some(false));
     // The hard link is another name of the file, and changes with it.
-    assert_eq!(named(&report)[4..], ["etc/motd mode", "etc/same mode"]);
+    assert_eq!(named(&report)[3..], ["etc/motd mode", "etc/same mode"]);
 }
 
 #[test]
@@ -40,13 +37,14 @@ fn a_layer_that_is_added_removed_or_moved_is_named() {
     let (a, b, c) = ([Node::file("a", "a")], [Node::file("b", "b")], [Node::file("c", "c")]);
     let base = layered(&[&a, &b]);
     let more = report(&base, &layered(&[&a, &c, &b]));
-    assert_eq!(named(&more), ["config history", "layer added", "c added"]);
+    assert_eq!(named(&more), ["layer added", "c added"]);
     let fewer = report(&base, &layered(&[&b]));
-    assert_eq!(named(&fewer), ["config history", "layer removed", "a removed"]);
+    assert_eq!(named(&fewer), ["layer removed", "a removed"]);
     let moved = report(&base, &layered(&[&b, &a]));
+    // Nothing of a layer that is in both is read, so nobody can say which of two files of one name wins.
     assert_eq!(
         (named(&moved), moved.same_files),
-        (vec!["layer moved".to_owned()], Some(true))
+        (vec!["layer moved".to_owned()], None)
     );
 }
 
@@ -107,7 +105,7 @@ fn a_rebuilt_store_path_is_matched_by_its_name() {
     );
     assert_eq!(
         file.content.as_ref().unwrap().text.as_deref(),
-        Some("@@ -1,1 +1,1 @@\n-one\n+two")
+        Some("@@ -1 +1 @@\n-one\n+two")
     );
 }
 

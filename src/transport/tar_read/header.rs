@@ -102,9 +102,11 @@ impl<'a> RawHeader<'a> {
             form: Form {
                 magic,
                 pax: BTreeSet::new(),
+                pax_other: BTreeMap::new(),
                 gnu_long_name: false,
                 gnu_long_link: false,
                 headers: Digest::from_bytes([0; 32]),
+                header: Digest::of(self.0),
             },
             header_offset: offset,
             body_offset: offset + BLOCK,
@@ -161,7 +163,8 @@ pub(super) fn apply_pax(entry: &mut Entry, key: &str, value: &[u8], offset: u64)
             .ok_or_else(|| malformed(offset, reason))
     };
     match key {
-        "path" => entry.path = value.to_vec(),
+        // GNU tar puts the real name of a file that is stored as sparse here (GNU tar, "PAX Format, Version 1.0").
+        "path" | "GNU.sparse.name" => entry.path = value.to_vec(),
         "linkpath" => entry.link = value.to_vec(),
         "size" => entry.size = decimal("a pax size that is no number")?,
         "uid" => entry.uid = decimal("a pax uid that is no number")?,
@@ -179,6 +182,12 @@ pub(super) fn apply_pax(entry: &mut Entry, key: &str, value: &[u8], offset: u64)
         }
     }
     Ok(())
+}
+
+/// Whether [`apply_pax`] does something with records of this key.
+pub(super) fn is_known(key: &str) -> bool {
+    let known = ["path", "linkpath", "size", "uid", "gid", "uname", "gname", "mtime"];
+    known.contains(&key) || key.starts_with("SCHILY.xattr.") || key.starts_with("LIBARCHIVE.xattr.")
 }
 
 /// Seconds with an optional fraction, rounded towards the past, as (seconds, nanoseconds).

@@ -105,12 +105,16 @@ pub struct Form {
     pub magic: Magic,
     /// Keys of its own pax records.
     pub pax: BTreeSet<String>,
+    /// Those of its pax records that say nothing which is read here: times of access, comments and so on.
+    pub pax_other: BTreeMap<String, Vec<u8>>,
     /// A GNU `L` entry holds the path.
     pub gnu_long_name: bool,
     /// A GNU `K` entry holds the link target.
     pub gnu_long_link: bool,
     /// Digest of all header blocks, extension headers with their bodies included.
     pub headers: Digest,
+    /// Digest of the last header block alone, which no extension header is.
+    pub header: Digest,
 }
 
 /// An entry of a tar.
@@ -265,6 +269,8 @@ impl<R: Skip> TarReader<R> {
         for (key, value) in &pending.pax {
             apply_pax(&mut entry, key, value, offset)?;
         }
+        let others = (pending.pax.iter()).filter(|(key, _)| !header::is_known(key));
+        entry.form.pax_other = others.map(|(key, value)| (key.clone(), value.clone())).collect();
         entry.form.pax = pending.pax.into_keys().collect();
         entry.form.headers = pending.hasher.digest();
         if entry.kind == Kind::File && entry.path.ends_with(b"/") && entry.form.magic == Magic::V7 {

@@ -1,0 +1,209 @@
+//! *Indexes* are compared image by image, and as the documents they are: order, annotations, attestations.
+//!
+//! Invariant: images are matched by platform; one whose digest is the same on both sides is not opened.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::super::AuditError;
+use super::documents;
+use super::{Class, DiffOptions, DiffReport, Difference, FieldChange, Side, diff};
+use crate::digest::Digest;
+use crate::transport::Source;
+use crate::transport::document::{CONTAINERD_NAME, Descriptor, REF_NAME};
+
+/// An image of an index.
+pub struct Child {
+    /// Its platform, as the index has it.
+    pub platform: String,
+    /// The image.
+    pub source: Box<dyn Source>,
+}
+
+/// Compares all images of two places, of which at least one holds several.
+pub fn diff_indexes(a: &[Child], b: &[Child], options: &DiffOptions) -> Result<DiffReport, AuditError> {
+    let side = |children: &[Child]| Side {
+        place: children
+            .first()
+            .map(|child| child.source.place().to_owned())
+            .unwrap_or_default(),
+        digest: children.first().and_then(|child| child.source.index()).map(Digest::of),
+        layers: Vec::new(),
+    };
+    let mut differences = match (a.first(), b.first()) {
+        (Some(x), Some(y)) => places(x.source.as_ref(), y.source.as_ref()),
+        _ => Vec::new(),
+    };
+    let (in_a, in_b) = (by_platform(a), by_platform(b));
+    let platforms: BTreeSet<&str> = in_a.keys().chain(in_b.keys()).copied().collect();
+    let mut images = Vec::new();
+    for platform in platforms {
+        match (in_a.get(platform), in_b.get(platform)) {
+            (Some(x), Some(y)) => {
+                let one = DiffOptions {
+                    indexes: false,
+                    ..options.clone()
+                };
+                let mut report = diff(x.source.as_ref(), y.source.as_ref(), &one)?;
+                report.platform = Some(platform.to_owned());
+                images.push(report);
+            }
+            (x, y) => {
+                let field = entry(platform);
+                let said = |known: &Difference| matches!(known, Difference::Index(change) if change.field == field);
+                if !differences.iter().any(said) {
+                    let digest = |child: Option<&&Child>| -> Result<Option<Value>, AuditError> {
+                        let bytes = child.map(|child| child.source.manifest()).transpose()?;
+                        Ok(bytes.map(|(bytes, _)| json!(Digest::of(&bytes))))
+                    };
+                    let (a, b) = (digest(x)?, digest(y)?);
+                    let class = Class::IndexEntry;
+                    differences.push(Difference::Index(FieldChange { class, field, a, b }));
+                }
+            }
+        }
+    }
+    let report = DiffReport {
+        a: side(a),
+        b: side(b),
+        platform: None,
+        same_files: None,
+        classes: BTreeSet::new(),
+        differences: Vec::new(),
+        omitted: 0,
+        ignored: 0,
+        layers: Vec::new(),
+        images: Vec::new(),
+    };
+    let mut report = super::finished(report, differences, Vec::new(), options);
+    report
+        .classes
+        .extend(images.iter().flat_map(|image| image.classes.iter().copied()));
+    report.images = images;
+    Ok(report)
+}
+
+fn by_platform(children: &[Child]) -> BTreeMap<&str, &Child> {
+    children.iter().map(|child| (child.platform.as_str(), child)).collect()
+}
+
+fn entry(key: &str) -> String {
+    format!("manifests[{key}]")
+}
+
+/// What two places say of an image beside the image itself: its names, and the index that lists it.
+pub(super) fn places(a: &dyn Source, b: &dyn Source) -> Vec<Difference> {
+    let mut changes = Vec::new();
+    if a.names() != b.names() {
+        changes.push(FieldChange {
+            class: Class::Names,
+            field: "names".to_owned(),
+            a: Some(json!(a.names())),
+            b: Some(json!(b.names())),
+        });
+    }
+    if let (Some(x), Some(y)) = (a.index(), b.index())
+        && x != y
+        && let (Ok(p), Ok(q)) = (serde_json::from_slice::<Value>(x), serde_json::from_slice::<Value>(y))
+    {
+        if p == q {
+            changes.push(documents::encoding("index's", x, y));
+        } else {
+            changes.extend(indexes(p, q));
+        }
+    }
+    changes.into_iter().map(Difference::Index).collect()
+}
+
+fn indexes(mut a: Value, mut b: Value) -> Vec<FieldChange> {
+    let (entries_a, entries_b) = (entries(&mut a), entries(&mut b));
+    let mut changes = documents::index("", &a, &b);
+    let keys = |entries: &[(String, Value)]| entries.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+    let (keys_a, keys_b) = (keys(&entries_a), keys(&entries_b));
+    let (in_a, in_b): (BTreeMap<String, Value>, BTreeMap<String, Value>) =
+        (entries_a.into_iter().collect(), entries_b.into_iter().collect());
+    for key in in_a.keys().chain(in_b.keys()).collect::<BTreeSet<_>>() {
+        let attestation = key.starts_with("attestation");
+        let class = if attestation {
+            Class::Attestation
+        } else {
+            Class::IndexEntry
+        };
+        match (in_a.get(key), in_b.get(key)) {
+            (Some(x), Some(y)) if attestation && x["digest"] != y["digest"] => changes.push(FieldChange {
+                class,
+                field: entry(key),
+                a: Some(x["digest"].clone()),
+                b: Some(y["digest"].clone()),
+            }),
+            (Some(x), Some(y)) => {
+                changes.extend(documents::index(&entry(key), &without_content(x), &without_content(y)))
+            }
+            (x, y) => changes.push(FieldChange {
+                class,
+                field: entry(key),
+                a: x.map(|value| value["digest"].clone()),
+                b: y.map(|value| value["digest"].clone()),
+            }),
+        }
+    }
+    let common = |keys: &[String], other: &BTreeMap<String, Value>| {
+        keys.iter()
+            .filter(|key| other.contains_key(*key))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let (order_a, order_b) = (common(&keys_a, &in_b), common(&keys_b, &in_a));
+    if order_a != order_b {
+        changes.push(FieldChange {
+            class: Class::IndexOrder,
+            field: "manifests (order)".to_owned(),
+            a: Some(json!(order_a)),
+            b: Some(json!(order_b)),
+        });
+    }
+    changes
+}
+
+/// Takes the descriptors out of an index, each with a key of its own: platform, attestation, or media type.
+fn entries(index: &mut Value) -> Vec<(String, Value)> {
+    let taken = index.get_mut("manifests").map(Value::take);
+    let list = taken.and_then(|list| list.as_array().cloned()).unwrap_or_default();
+    let mut entries: Vec<(String, Value)> = Vec::new();
+    for value in list {
+        let descriptor = serde_json::from_value::<Descriptor>(value.clone());
+        let base = match &descriptor {
+            Ok(descriptor) if descriptor.is_attestation() => "attestation".to_owned(),
+            Ok(Descriptor {
+                platform: Some(platform),
+                ..
+            }) => platform.to_string(),
+            Ok(descriptor) => descriptor.media_type.clone(),
+            Err(_) => "unreadable".to_owned(),
+        };
+        let taken = |key: &String| entries.iter().any(|(other, _)| other == key);
+        let numbered = (1..).map(|number| match number {
+            1 => base.clone(),
+            number => format!("{base} {number}"),
+        });
+        let key = numbered.into_iter().find(|key| !taken(key)).unwrap_or_default();
+        entries.push((key, value));
+    }
+    entries
+}
+
+/// A descriptor without what follows from the image, and without its names, which are told by themselves.
+fn without_content(descriptor: &Value) -> Value {
+    let mut value = descriptor.clone();
+    if let Some(object) = value.as_object_mut() {
+        object.retain(|key, _| !matches!(key.as_str(), "digest" | "size" | "data"));
+        if let Some(annotations) = object.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.retain(|key, _| key != REF_NAME && key != CONTAINERD_NAME);
+            if annotations.is_empty() {
+                object.remove("annotations");
+            }
+        }
+    }
+    value
+}
