@@ -17,7 +17,7 @@ pub use diff::{
     LayerPlace, Side, StorePathChange, diff,
 };
 pub use inspect::{InspectOptions, LayerReport, Report, inspect};
-pub use verify::{Problem, VerifyReport, verify};
+pub use verify::{ParseProfileError, Problem, Profile, Rule, VerifyReport, verify, verify_for};
 
 use crate::digest::{DiffId, Digest};
 use crate::store_path::StoreDir;

@@ -9,3 +9,4 @@ mod plan;
 mod specs;
 mod store;
 mod support;
+mod verify;
