@@ -14,10 +14,10 @@ use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Str
 use crate::layer::{Compression, PackOptions};
 use crate::oci::Platform;
 use crate::plan::Input;
-use crate::spec::{self, Spanned};
+use crate::spec::{self, GoldenKey, Spanned};
 use crate::store_path::{StoreDir, StorePath};
 
-use super::context::Context;
+use super::context::{Context, DEFAULT_EPOCH};
 use super::error::advised;
 use super::pipeline::{Target, Work};
 
@@ -89,6 +89,8 @@ pub struct NamedImage {
     pub names: Vec<String>,
     /// The image.
     pub image: Image,
+    /// What its digest is recorded under; `None` where flags make it another image than the spec's.
+    pub golden: Option<GoldenKey>,
 }
 
 /// Everything that an image is made of, found and in the store.
@@ -101,6 +103,8 @@ pub struct Recipe {
     platform: Platform,
     plan: Option<LayerPlan>,
     previous: Option<LayerPlan>,
+    /// Whether `spec` is a file's, not made of flags.
+    is_of_spec: bool,
 }
 
 impl Recipe {
@@ -116,6 +120,23 @@ impl Recipe {
             plan: self.plan.clone(),
             previous: self.previous.clone(),
         }
+    }
+}
+
+impl Recipe {
+    /// Of an image of the spec as the spec has it: what its digest is recorded under.
+    fn golden_key(&self, flags: &ImageFlags, compression: Compression, context: &Context) -> Option<GoldenKey> {
+        let changed = flags.max_layers.is_some()
+            || flags.strategy.is_some()
+            || flags.plan.is_some()
+            || flags.previous.is_some()
+            || flags.single_member;
+        (self.is_of_spec && !changed && context.epoch == DEFAULT_EPOCH).then(|| GoldenKey {
+            image: self.spec.name.value.clone(),
+            platform: self.platform.to_string(),
+            compression: compression.to_string(),
+            format: crate::layer::FORMAT,
+        })
     }
 }
 
@@ -164,6 +185,7 @@ fn of_paths(paths: &[&StorePath], work: &Work, flags: &ImageFlags, context: &Con
         platform: flags.platform.as_deref().unwrap_or(DEFAULT_PLATFORM).parse()?,
         plan: read_plan(flags.plan.as_deref())?,
         previous: read_previous(flags.previous.as_deref(), context)?,
+        is_of_spec: false,
     })
 }
 
@@ -196,6 +218,7 @@ fn of_spec(name: &str, work: &Work, flags: &ImageFlags, context: &Context) -> an
         plan: read_plan(flags.plan.as_deref().or(of_spec.as_deref()))?,
         previous: read_previous(flags.previous.as_deref(), context)?,
         spec,
+        is_of_spec: true,
     })
 }
 
@@ -223,6 +246,7 @@ fn assemble(recipe: &Recipe, flags: &ImageFlags, context: &Context) -> anyhow::R
     )
     .with_context(|| format!("cannot make image `{name}`"))?;
     Ok(NamedImage {
+        golden: recipe.golden_key(flags, options.compression, context),
         names: vec![format!("{name}:{}", recipe.spec.tag)],
         name,
         image,

@@ -20,6 +20,7 @@ mod config;
 mod context;
 mod diff;
 mod error;
+mod golden;
 mod images;
 mod inspect;
 mod interrupt;

@@ -52,6 +52,12 @@ pub fn prepare_package(argument: &String, flags: &BuildFlags, context: &Context)
     prepare_named(std::slice::from_ref(argument), &choose, flags, context)
 }
 
+/// As [`prepare`] for images of a project that is loaded, its lock current.
+pub fn prepare_images(project: Project, flags: &BuildFlags, context: &Context) -> anyhow::Result<Work> {
+    let targets = project.workspace.images.keys().cloned().map(Target::Image).collect();
+    realise(context.store()?, project, targets, flags, context)
+}
+
 fn prepare_named(
     arguments: &[String],
     choose: &dyn Fn(&Project) -> anyhow::Result<Vec<Target>>,
@@ -72,6 +78,17 @@ fn prepare_named(
     let mut project = Project::load(context)?;
     let targets = choose(&project)?;
     project.make_lock_current(flags, context)?;
+    realise(store, project, targets, flags, context)
+}
+
+/// Makes all that the targets need.
+fn realise(
+    store: Store,
+    project: Project,
+    targets: Vec<Target>,
+    flags: &BuildFlags,
+    context: &Context,
+) -> anyhow::Result<Work> {
     let plan = project.plan(&store)?;
     let inputs: Vec<Input> = targets
         .iter()

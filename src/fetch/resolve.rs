@@ -64,7 +64,17 @@ pub fn resolve(
         deb_sets: debs.deb_sets,
         deb_sources: solve::resolve_sources(&spec::deb_sources(workspace), &request)?,
         urls: resolve_urls(&spec::unpinned_urls(workspace), &request)?,
+        golden: golden_of(workspace, old),
     })
+}
+
+/// The recorded digests of images that there still are; what becomes of them shows when they are built.
+fn golden_of(workspace: &Workspace, old: &Lock) -> BTreeMap<spec::GoldenKey, spec::Golden> {
+    let known = old
+        .golden
+        .iter()
+        .filter(|(key, _)| workspace.images.contains_key(&key.image));
+    known.map(|(key, golden)| (key.clone(), golden.clone())).collect()
 }
 
 /// A name that is to be updated must be that of something.

@@ -263,6 +263,7 @@ mod tests {
             urls: (unpinned_urls(&workspace()).into_keys())
                 .map(|name| (name, url.clone()))
                 .collect(),
+            golden: Default::default(),
         }
     }
 

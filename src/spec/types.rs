@@ -306,6 +306,30 @@ pub struct Lock {
     pub deb_sources: BTreeMap<String, LockedDebSource>,
     /// Downloads of `source = { url = … }`, by package name.
     pub urls: BTreeMap<PackageName, LockedUrl>,
+    /// Digests that images had when they were last recorded.
+    pub golden: BTreeMap<GoldenKey, Golden>,
+}
+
+/// Of which image, made how, a digest is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GoldenKey {
+    /// `[image.NAME]`.
+    pub image: String,
+    /// `OS/ARCH[/VARIANT]`.
+    pub platform: String,
+    /// `gzip`, `zstd:19`, `none`.
+    pub compression: String,
+    /// Number of the rules by which it was made.
+    pub format: u32,
+}
+
+/// The digest of an image, and of what it was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Golden {
+    /// Digest of specs, lock and local sources: where these are the same, so must `digest` be.
+    pub inputs: Digest,
+    /// Digest of the image's manifest.
+    pub digest: Digest,
 }
 
 /// A Debian binary package as pinned.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::spec::types::{Lock, LockedDeb, LockedDebSource, LockedUrl, PackageName};
+use crate::spec::types::{Golden, GoldenKey, Lock, LockedDeb, LockedDebSource, LockedUrl, PackageName};
 
 use super::VERSION;
 
@@ -31,6 +31,9 @@ pub fn print(lock: &Lock) -> String {
     }
     for (package, url) in &lock.urls {
         printer.url(package, url);
+    }
+    for (key, golden) in &lock.golden {
+        printer.golden(key, golden);
     }
     printer.text
 }
@@ -70,6 +73,16 @@ impl Printer {
         self.string("package", &package.0);
         self.key("size", &url.size.to_string());
         self.string("sha256", &url.sha256.hex());
+    }
+
+    fn golden(&mut self, key: &GoldenKey, golden: &Golden) {
+        self.header("golden");
+        self.string("image", &key.image);
+        self.string("platform", &key.platform);
+        self.string("compression", &key.compression);
+        self.key("format", &key.format.to_string());
+        self.string("inputs", &golden.inputs.hex());
+        self.string("digest", &golden.digest.to_string());
     }
 
     fn header(&mut self, name: &str) {

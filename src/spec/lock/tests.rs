@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::digest::Digest;
 use crate::spec::tests::check_golden;
-use crate::spec::types::{Lock, LockedDeb, LockedDebSource, LockedFile, LockedUrl, PackageName};
+use crate::spec::types::{Golden, GoldenKey, Lock, LockedDeb, LockedDebSource, LockedFile, LockedUrl, PackageName};
 
 fn deb(version: &str, depends: &[&[&str]]) -> LockedDeb {
     LockedDeb {
@@ -61,7 +61,22 @@ fn example() -> Lock {
             },
         )]
         .into(),
+        golden: ["gzip", "zstd:19"].map(golden).into(),
     }
+}
+
+fn golden(compression: &str) -> (GoldenKey, Golden) {
+    let key = GoldenKey {
+        image: "hello".to_owned(),
+        platform: "linux/amd64".to_owned(),
+        compression: compression.to_owned(),
+        format: 1,
+    };
+    let golden = Golden {
+        inputs: Digest::of(b"inputs"),
+        digest: Digest::of(compression.as_bytes()),
+    };
+    (key, golden)
 }
 
 #[test]
@@ -132,6 +147,11 @@ fn wrong_locks_are_explained() {
         ),
         ("[[url]]\n", "[[url]]\nhost = \"evil.invalid\"\n"),
         ("sha256 = \"", "sha256 = \"0"),
+        ("image = \"hello\"", "image = \"../hello\""),
+        ("compression = \"zstd:19\"", "compression = \"gzip\""),
+        ("format = 1\n", "format = 0\n"),
+        ("digest = \"sha256:", "digest = \"sha512:"),
+        ("inputs = \"", "inputs = \"0"),
     ];
     let mut said = String::new();
     for (from, to) in changes {
@@ -189,6 +209,7 @@ prop_compose! {
         debs in prop::collection::btree_map(arb_name(), arb_deb(), 1..6),
         picks in prop::collection::vec(prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 1..5), 0..4),
         deb_sources in prop::collection::btree_map(arb_name(), arb_source(), 0..3),
+        compressions in prop::collection::btree_set(prop::sample::select(vec!["gzip", "gzip:6", "zstd", "none"]), 0..3),
         urls in prop::collection::btree_map("([a-z]{1,5}:){0,2}[a-zA-Z0-9][a-zA-Z0-9+._-]{0,8}", (0..1u64 << 30, arb_digest()), 0..3),
     ) -> Lock {
         let names: Vec<&String> = debs.keys().collect();
@@ -199,7 +220,7 @@ prop_compose! {
             (wanted.into_iter().collect(), resolved.into_iter().collect())
         }).collect();
         let urls = urls.into_iter().map(|(name, (size, sha256))| (PackageName(name), LockedUrl { size, sha256 })).collect();
-        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, debs }
+        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, debs, golden: compressions.into_iter().map(golden).collect() }
     }
 }
 
