@@ -10,6 +10,7 @@ mod opened;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod trees;
 mod verify;
 
 pub use diff::{
@@ -17,6 +18,7 @@ pub use diff::{
     LayerPlace, Side, StorePathChange, diff,
 };
 pub use inspect::{InspectOptions, LayerReport, Report, inspect};
+pub use trees::{TreeChange, TreeClass, compare_trees};
 pub use verify::{ParseProfileError, Problem, Profile, Rule, VerifyReport, verify, verify_for};
 
 use crate::digest::{DiffId, Digest};

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::audit::{self, InspectOptions};
+use crate::digest::Digest;
 use crate::image::{self, ClosureMember, ContentRoot, Image, ImageRequest, RootPackage};
 use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Strategy};
 use crate::layer::{Compression, PackOptions};
@@ -124,6 +125,12 @@ impl Recipe {
 }
 
 impl Recipe {
+    /// What the spec says of compression.
+    pub fn compression(&self) -> anyhow::Result<Option<Compression>> {
+        let text = self.spec.compression.as_ref();
+        Ok(text.map(|text| text.value.parse::<Compression>()).transpose()?)
+    }
+
     /// Of an image of the spec as the spec has it: what its digest is recorded under.
     fn golden_key(&self, flags: &ImageFlags, compression: Compression, context: &Context) -> Option<GoldenKey> {
         let changed = flags.max_layers.is_some()
@@ -222,14 +229,20 @@ fn of_spec(name: &str, work: &Work, flags: &ImageFlags, context: &Context) -> an
     })
 }
 
+/// Assembles an image once more, with one thread and without anything that was kept; gives its digest.
+pub fn digest_from_scratch(recipe: &Recipe, flags: &ImageFlags, context: &Context) -> anyhow::Result<Digest> {
+    let options = PackOptions {
+        compression: flags.compression.or(recipe.compression()?).unwrap_or_default(),
+        single_member: flags.single_member,
+        threads: 1,
+        ..PackOptions::default()
+    };
+    Ok(image::assemble(&recipe.request(context), &options, None, context.ui)?.digest)
+}
+
 fn assemble(recipe: &Recipe, flags: &ImageFlags, context: &Context) -> anyhow::Result<NamedImage> {
     let name = recipe.spec.name.value.clone();
-    let of_spec = recipe
-        .spec
-        .compression
-        .as_ref()
-        .map(|text| text.value.parse::<Compression>())
-        .transpose()?;
+    let of_spec = recipe.compression()?;
     let cache = context.layer_cache()?;
     let options = PackOptions {
         compression: flags.compression.or(of_spec).unwrap_or_default(),

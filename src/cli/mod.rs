@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 mod build;
+mod check;
 mod closure;
 mod completions;
 mod config;
@@ -97,6 +98,8 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Recompute every digest of an image: exit status 0 if all are right, else 1
     Verify(verify::VerifyArgs),
+    /// Build again in other surroundings: exit status 0 if everything comes out the same, else 1
+    Check(check::CheckArgs),
     /// Pin every input that comes from outside in layerize.lock
     Lock(lock::LockArgs),
     /// Enter the build environment of a package
@@ -180,6 +183,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Inspect(args) => inspect::run(args, &context),
         Command::Diff(args) => diff::run(args, &context),
         Command::Verify(args) => verify::run(args, &context),
+        Command::Check(args) => check::run(args, &context),
         Command::Lock(args) => lock::run(args, &context),
         Command::Shell(args) => shell::run(args, &context),
         Command::Run(args) => run::run(args, &context),

@@ -193,7 +193,7 @@ impl Work {
 }
 
 /// The steps that a target needs.
-fn inputs_of(target: &Target, plan: &Plan) -> Vec<Input> {
+pub fn inputs_of(target: &Target, plan: &Plan) -> Vec<Input> {
     match target {
         Target::Path(_) => Vec::new(),
         Target::Package(name) => vec![plan.packages[name].clone()],

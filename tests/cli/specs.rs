@@ -101,6 +101,7 @@ fn hello_is_built_loaded_run_and_rebuilt_from_nothing_but_its_records() {
     }
 
     the_closure_holds_libc_and_no_compiler(&place);
+    place.run(&["check", "--locked"]).success();
     nothing_changed_opens_no_store_path(&place, &line);
 }
 
@@ -223,6 +224,7 @@ fn nginx_serves_its_page() {
     let place = Place::with_spec("nginx");
     let built = place.run(&["build", "--locked"]).success();
     assert_golden(&place, "nginx", digest(built.line()));
+    place.run(&["check", "--locked"]).success();
     if !have("docker", &["info"]) || !is_root() {
         return;
     }
@@ -295,6 +297,7 @@ fn static_is_one_store_path_and_runs() {
     let place = Place::with_spec("static");
     let built = place.run(&["build", "--locked"]).success();
     assert_golden(&place, "static", digest(built.line()));
+    place.run(&["check", "--locked"]).success();
     let closure = place.run(&["closure", "static"]).success().stdout;
     assert_eq!(closure.lines().count(), 1, "{closure}");
     if have("docker", &["info"]) {
@@ -312,6 +315,7 @@ fn the_monorepo_images_share_what_they_have_in_common() {
     for (name, line) in ["api", "worker"].into_iter().zip(built.stdout.lines()) {
         assert_golden(&place, name, digest(line));
     }
+    place.run(&["check", "--locked"]).success();
     let shared = |image: &str| -> Vec<String> {
         let closure = place.run(&["closure", image]).success().stdout;
         closure
