@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use layerize::build::sandbox::{Bind, Outcome, Sandbox, SandboxError, Walls};
+use layerize::build::sandbox::{Bind, Outcome, Sandbox, SandboxError, Walls, World};
 use machine::machine_root;
 
 /// The topmost layer: what is mounted on, and the links of a merged `/usr`.
@@ -57,6 +57,7 @@ impl Fixture {
             env: vec![("PATH".to_owned(), "/usr/bin".to_owned())],
             cwd: "/build".into(),
             timeout: Some(Duration::from_secs(60)),
+            world: World::default(),
         };
         Self { dir, sandbox }
     }

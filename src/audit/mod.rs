@@ -10,6 +10,7 @@ mod opened;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod trees;
 mod verify;
 
 pub use diff::{
@@ -18,7 +19,8 @@ pub use diff::{
     diff_indexes,
 };
 pub use inspect::{InspectOptions, LayerReport, Report, inspect};
-pub use verify::{Problem, VerifyReport, verify};
+pub use trees::{TreeChange, TreeClass, compare_trees};
+pub use verify::{ParseProfileError, Problem, Profile, Rule, VerifyReport, verify, verify_for};
 
 use crate::digest::{DiffId, Digest};
 use crate::store_path::StoreDir;

@@ -6,7 +6,7 @@
 use std::io::{self, Read};
 
 use super::AuditError;
-use crate::digest::{DiffId, Hasher};
+use crate::digest::{DiffId, Hasher, VerifyError};
 use crate::transport::Source;
 use crate::transport::decompress::{Packing, Unpacker};
 use crate::transport::document::Descriptor;
@@ -32,6 +32,8 @@ pub(super) struct LayerEnd {
     pub(super) trailer: Trailer,
     /// Bytes of the blob after its compressed stream.
     pub(super) left_over: u64,
+    /// Whether it is zstd whose first frame holds no data.
+    pub(super) begins_with_skippable_frame: bool,
 }
 
 impl<'a> LayerStream<'a> {
@@ -77,6 +79,7 @@ impl<'a> LayerStream<'a> {
         let Self { place, descriptor, tar } = self;
         let (Streamed(hashing), trailer) = tar.finish().map_err(|error| tar_error(&place, &descriptor, error))?;
         let packing = hashing.inner.packing();
+        let begins_with_skippable_frame = hashing.inner.begins_with_skippable_frame();
         let read = hashing.inner.drain();
         let left_over = read.map_err(|source| AuditError::Layer {
             place,
@@ -89,6 +92,7 @@ impl<'a> LayerStream<'a> {
             packing,
             trailer,
             left_over,
+            begins_with_skippable_frame,
         })
     }
 
@@ -133,9 +137,25 @@ struct Hashing<R> {
     size: u64,
 }
 
-impl<R: Read> Read for Hashing<R> {
+impl<R: Read> Hashing<Unpacker<R>> {
+    /// A decoder's error with the byte of the blob at which it gave up; what a digest says is of the whole blob.
+    fn at_position(&self, error: io::Error) -> io::Error {
+        let is_digest = error.get_ref().is_some_and(|inner| inner.is::<VerifyError>());
+        if is_digest || error.kind() == io::ErrorKind::Interrupted || self.inner.packing() == Packing::None {
+            return error;
+        }
+        let text = format!(
+            "its {} stream is broken at byte {} of the blob: {error}",
+            self.inner.packing().name(),
+            self.inner.position()
+        );
+        io::Error::new(error.kind(), text)
+    }
+}
+
+impl<R: Read> Read for Hashing<Unpacker<R>> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
+        let count = self.inner.read(buffer).map_err(|error| self.at_position(error))?;
         self.hasher.update(&buffer[..count]);
         self.size += count as u64;
         if self.size > TAR_MAX {

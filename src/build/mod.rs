@@ -3,6 +3,7 @@
 //! Invariant: an output enters the store only from a step that ended well, scanned and canonical; a sandbox
 //! that cannot be set up is an error and never degrades silently.
 
+mod check;
 mod error;
 mod fixup;
 mod link;
@@ -17,14 +18,17 @@ mod shell;
 mod source;
 mod step;
 mod tree;
+mod variation;
 
 use std::path::PathBuf;
 
+pub use check::{Again, checked_steps, make_again};
 pub use error::{BuildError, Reason, ScriptFailure};
 pub use realise::realise;
 pub use runner::FailedCommand;
 pub use sandbox::{cancel, sandbox_main};
 pub use shell::{ShellOptions, User, run_in_store, shell};
+pub use variation::Variation;
 
 use crate::fetch::FetchConfig;
 

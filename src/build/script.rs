@@ -24,9 +24,10 @@ use super::link::Linkage;
 use super::log::BuildLog;
 use super::rootfs::Root;
 use super::runner::{Runner, failed_command};
-use super::sandbox::{Bind, Outcome, Sandbox, Walls};
+use super::sandbox::{Bind, Copied, Outcome, Sandbox, Walls, World};
 use super::source::{SOURCE_DATE_EPOCH, copy_writable};
 use super::tree::{close_to_others, make_dir};
+use super::variation::{self, Variation};
 use super::{BuildError, BuildOptions, SandboxMode};
 use crate::closure;
 use crate::digest::Digest;
@@ -53,6 +54,19 @@ pub(super) struct ScriptStep<'a> {
     pub digest: Digest,
     /// The store path of every input, all of them valid.
     pub paths: &'a BTreeMap<Input, StorePath>,
+    /// In what its surroundings are other than they always are; nothing, except for a check.
+    pub variations: &'a BTreeSet<Variation>,
+}
+
+/// What a script made that was run again.
+pub(super) struct Remade {
+    /// The output, canonical.
+    pub tree: PathBuf,
+    /// SHA-256 of its canonical archive.
+    pub nar_hash: Digest,
+    /// Size of that in bytes.
+    pub nar_size: u64,
+    _staging: StagingDir,
 }
 
 /// What is prepared for one run.
@@ -85,6 +99,25 @@ impl Drop for Debris {
 impl ScriptStep<'_> {
     /// Runs the script; gives the path of what it made.
     pub(super) fn run(&self) -> Result<StorePath, BuildError> {
+        self.register(&self.execute()?)
+    }
+
+    /// Runs the script and registers nothing: its output as it would enter the store as `path`, which the same
+    /// derivation made before. The output goes when what is given goes.
+    pub(super) fn run_again(&self, path: &StorePath) -> Result<Remade, BuildError> {
+        let prepared = self.execute()?;
+        let tree = self.take_output(&prepared)?;
+        let (nar_hash, nar_size) = self.store.settle_output(&tree, &prepared.scratch, path)?;
+        Ok(Remade {
+            tree,
+            nar_hash,
+            nar_size,
+            _staging: prepared.staging,
+        })
+    }
+
+    /// Runs the script; what it made is in the staging directory.
+    fn execute(&self) -> Result<Prepared, BuildError> {
         let prepared = self.prepare()?;
         let label = &self.derivation.label;
         self.reporter.report(Event::BuildStarted { name: label.clone() });
@@ -103,7 +136,7 @@ impl ScriptStep<'_> {
             source,
         })?;
         match self.judge(&prepared, outcome)? {
-            None => self.register(&prepared),
+            None => Ok(prepared),
             Some(reason) => Err(BuildError::Script(Box::new(ScriptFailure {
                 label: label.clone(),
                 reason,
@@ -116,7 +149,10 @@ impl ScriptStep<'_> {
     }
 
     fn log_path(&self) -> PathBuf {
-        self.store.dir().join("log").join(format!("{}.log", self.digest.hex()))
+        // The log of the build that counts is kept.
+        let again = if self.variations.is_empty() { "" } else { "-again" };
+        let log = self.store.dir().join("log");
+        log.join(format!("{}{again}.log", self.digest.hex()))
     }
 
     fn prepare(&self) -> Result<Prepared, BuildError> {
@@ -130,9 +166,19 @@ impl ScriptStep<'_> {
             make_dir(path, mode)?;
         }
         self.copy_source(&build.join("source"))?;
+        let mut world = variation::world(self.variations);
+        let mut build_bind = build.clone();
+        if self.varies(Variation::FileOrder) {
+            build_bind = dir.join("memory");
+            make_dir(&build_bind, 0o755)?;
+            world.copies.push(Copied {
+                from: build.clone(),
+                to: build_bind.clone(),
+            });
+        }
         let sandbox = match self.options.sandbox {
             SandboxMode::Namespaces => {
-                let mut binds: Vec<Bind> = [(&build, "/build"), (&tmp, "/tmp"), (&store, StoreDir::LAYERIZE)]
+                let mut binds: Vec<Bind> = [(&build_bind, "/build"), (&tmp, "/tmp"), (&store, StoreDir::LAYERIZE)]
                     .map(|(source, target)| Bind {
                         source: source.clone(),
                         target: target.into(),
@@ -140,7 +186,7 @@ impl ScriptStep<'_> {
                     })
                     .into();
                 binds.extend(bind_inputs(self.store, &visible, &store)?);
-                self.walled(own, dir.join("fixups"), binds, &scratch)?
+                self.walled(own, dir.join("fixups"), binds, &scratch, world)?
             }
             SandboxMode::None => self.bare(own, dir, &build, &scratch)?,
         };
@@ -169,8 +215,16 @@ impl ScriptStep<'_> {
         fixups: PathBuf,
         binds: Vec<Bind>,
         scratch: &StorePath,
+        world: World,
     ) -> Result<Sandbox, BuildError> {
         let surroundings = Surroundings::make(self.store, self.script, self.paths, fixups)?;
+        if self.varies(Variation::User) {
+            surroundings
+                .root
+                .fixups
+                .file("etc/passwd", &variation::passwd(), 0o644)?;
+            surroundings.root.fixups.file("etc/group", variation::GROUP, 0o644)?;
+        }
         let label = &self.derivation.label;
         let runner = Runner::in_root(
             &surroundings.root,
@@ -180,17 +234,24 @@ impl ScriptStep<'_> {
         )?;
         let mut env = surroundings.variables;
         env.extend(self.variables_of_step("/build", scratch));
+        variation::change_variables(&mut env, self.variations);
+        let ids = if self.varies(Variation::User) {
+            variation::USER
+        } else {
+            BUILDER
+        };
         Ok(Sandbox {
             helper: self.options.helper.clone(),
             walls: Walls::Build,
             staging,
             layers: surroundings.root.layers(),
             binds,
-            ids: BUILDER,
+            ids,
             argv: runner.argv,
             env: self.with_user_variables(env),
             cwd: "/build/source".into(),
             timeout: self.timeout(),
+            world,
         })
     }
 
@@ -220,7 +281,12 @@ impl ScriptStep<'_> {
             env: self.with_user_variables(env),
             cwd: build.join("source"),
             timeout: self.timeout(),
+            world: World::default(),
         })
+    }
+
+    fn varies(&self, variation: Variation) -> bool {
+        self.variations.contains(&variation)
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -307,8 +373,8 @@ impl ScriptStep<'_> {
         }
     }
 
-    /// Moves the output into the store.
-    fn register(&self, prepared: &Prepared) -> Result<StorePath, BuildError> {
+    /// Takes the output from where the script made it, and shrinks its run paths.
+    fn take_output(&self, prepared: &Prepared) -> Result<PathBuf, BuildError> {
         let tree = prepared.staging.path().join("output");
         let made = prepared.store.join(prepared.scratch.to_string());
         fs::rename(&made, &tree).context("move", &made)?;
@@ -318,7 +384,15 @@ impl ScriptStep<'_> {
             tree: &tree,
             store: &self.store.dir().join("store"),
         })?;
-        self.warn_of(&missing);
+        if self.variations.is_empty() {
+            self.warn_of(&missing);
+        }
+        Ok(tree)
+    }
+
+    /// Moves the output into the store.
+    fn register(&self, prepared: &Prepared) -> Result<StorePath, BuildError> {
+        let tree = self.take_output(prepared)?;
         let info = self.store.add_output(NewOutput {
             name: &self.derivation.name,
             tree: &tree,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::BuildError;
 use super::rootfs::{GROUP, PASSWD};
-use super::sandbox::{Bind, Outcome, Sandbox, Walls};
+use super::sandbox::{Bind, Outcome, Sandbox, Walls, World};
 use super::script::Surroundings;
 use super::tree::{Tree, close_to_others, make_dir};
 use crate::plan::{Input, Script};
@@ -104,6 +104,7 @@ pub fn shell(
         env: variables(&surroundings, script, options),
         cwd: options.cwd.clone(),
         timeout: None,
+        world: World::default(),
     };
     run(&sandbox, "the shell")
 }
@@ -130,6 +131,7 @@ pub fn run_in_store(
         env: env.into_iter().collect(),
         cwd,
         timeout: None,
+        world: World::default(),
     };
     run(&sandbox, &what)
 }

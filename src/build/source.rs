@@ -3,6 +3,7 @@
 //! Invariant: the copy's modes and times do not depend on the machine or the clock. All times are equal, so that
 //! `make` does not take a generated file of a release for older than what it was generated from.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -48,6 +49,49 @@ fn copy(source: &Path, dest: &Path) -> Result<(), PathError> {
         fs::set_permissions(dest, fs::Permissions::from_mode(mode)).context("set the mode of", dest)?;
     }
     set_time(dest)
+}
+
+/// Copies what is in `source` into the empty directory `dest` in such an order that `dest` and all below it are listed
+/// the other way round: for file systems that list what was created in some order, first to last or last to first.
+pub(super) fn copy_in_other_order(source: &Path, dest: &Path) -> Result<(), PathError> {
+    let probes = ["1", "2"].map(|name| dest.join(name));
+    for probe in &probes {
+        fs::write(probe, "").context("write", probe)?;
+    }
+    let oldest_first = listed(dest)?.first().is_some_and(|name| name == "1");
+    for probe in &probes {
+        fs::remove_file(probe).context("remove", probe)?;
+    }
+    copy_entries(source, dest, oldest_first)
+}
+
+fn copy_entries(source: &Path, dest: &Path, oldest_first: bool) -> Result<(), PathError> {
+    let mut names = listed(source)?;
+    if oldest_first {
+        names.reverse();
+    }
+    for name in names {
+        let (from, to) = (source.join(&name), dest.join(&name));
+        let metadata = fs::symlink_metadata(&from).context("read", &from)?;
+        match metadata.is_dir() {
+            true => {
+                make_dir(&to, metadata.permissions().mode() & 0o7777)?;
+                copy_entries(&from, &to, oldest_first)?;
+                set_time(&to)?;
+            }
+            false => copy(&from, &to)?,
+        }
+    }
+    Ok(())
+}
+
+/// The names in a directory in the file system's own order.
+#[expect(clippy::disallowed_methods, reason = "the file system's order is what is asked for")]
+fn listed(dir: &Path) -> Result<Vec<OsString>, PathError> {
+    let entries = fs::read_dir(dir).context("list", dir)?;
+    entries
+        .map(|entry| Ok(entry.context("list", dir)?.file_name()))
+        .collect()
 }
 
 fn set_time(path: &Path) -> Result<(), PathError> {

@@ -130,6 +130,7 @@ impl Step<'_> {
                 script,
                 digest: self.resolved.digest,
                 paths: &self.paths,
+                variations: &BTreeSet::new(),
             }
             .run(),
             (Action::Fetch(_) | Action::Unpack { .. } | Action::UnpackDeb { .. }, _) => {

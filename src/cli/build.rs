@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum};
 use super::Outcome;
 use super::attest::AttestFlags;
 use super::context::Context;
+use super::golden;
 use super::images::{self, ImageFlags};
 use super::pipeline::{self, Target};
 use super::sinks;
@@ -28,7 +29,7 @@ pub struct BuildArgs {
 }
 
 /// Options of every command that builds.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Build options")]
 pub struct BuildFlags {
     /// Refuse a lock that is not current
@@ -55,9 +56,10 @@ pub struct BuildFlags {
 }
 
 /// How scripts are run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Sandbox {
     /// In namespaces of their own, without network
+    #[default]
     Namespaces,
     /// On the machine as it is: recorded in the store, never silent
     None,
@@ -71,6 +73,9 @@ pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
     sinks::check_count(work.image_count(), &locations)?;
     let images = images::of_targets(&work, &args.image, context)?;
     for image in &images {
+        if args.flags.locked {
+            golden::compare(image, &work, context)?;
+        }
         sinks::write(image, &locations, context)?;
     }
     args.attest.write(&work, &images, &args.image, &locations, context)?;

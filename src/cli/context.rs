@@ -27,7 +27,7 @@ use super::ui::Ui;
 
 /// Seconds since 1970 of everything that has a date, unless `SOURCE_DATE_EPOCH` says otherwise. Not 0, which
 /// some tools take for "no date".
-const DEFAULT_EPOCH: i64 = 1;
+pub const DEFAULT_EPOCH: i64 = 1;
 
 /// What every command needs.
 pub struct Context<'a> {

@@ -184,11 +184,7 @@ impl Source for Built {
         self.image.manifest()
     }
 
-    fn blob(
-        &self,
-        digest: &crate::digest::Digest,
-        size: u64,
-    ) -> Result<Box<dyn std::io::Read + Send + '_>, TransportError> {
+    fn blob(&self, digest: &crate::digest::Digest, size: u64) -> Result<Box<dyn std::io::Read + Send>, TransportError> {
         self.image.blob(digest, size)
     }
 }

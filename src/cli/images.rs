@@ -10,6 +10,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::audit::{self, InspectOptions};
+use crate::digest::Digest;
 use crate::image::{
     self, ClosureMember, ContentRoot, Generated, GeneratedKind, Image, ImageRequest, Index, RootPackage,
 };
@@ -17,14 +18,14 @@ use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Str
 use crate::layer::{Compression, PackOptions};
 use crate::oci::Platform;
 use crate::plan::Input;
-use crate::spec::{self, Dependency, Spanned};
+use crate::spec::{self, Dependency, GoldenKey, Spanned};
 use crate::store::ReadStore;
 use crate::store::nix_store::{self, StateKind};
 use crate::store_path::{StoreDir, StorePath};
 use crate::transport::Content;
 
 use super::bases;
-use super::context::Context;
+use super::context::{Context, DEFAULT_EPOCH};
 use super::error::advised;
 use super::nix::{self, Mention};
 use super::pipeline::{Target, Work};
@@ -105,6 +106,8 @@ pub struct NamedImage {
     pub image: Image,
     /// The images for all platforms, where there are several.
     pub index: Option<Index>,
+    /// What its digest is recorded under; `None` where flags make it another image than the spec's.
+    pub golden: Option<GoldenKey>,
 }
 
 impl NamedImage {
@@ -129,6 +132,8 @@ pub struct Recipe {
     platform: Platform,
     plan: Option<LayerPlan>,
     previous: Option<LayerPlan>,
+    /// Whether `spec` is a file's, not made of flags.
+    is_of_spec: bool,
 }
 
 impl Recipe {
@@ -146,6 +151,29 @@ impl Recipe {
             plan: self.plan.clone(),
             previous: self.previous.clone(),
         }
+    }
+}
+
+impl Recipe {
+    /// What the spec says of compression.
+    pub fn compression(&self) -> anyhow::Result<Option<Compression>> {
+        let text = self.spec.compression.as_ref();
+        Ok(text.map(|text| text.value.parse::<Compression>()).transpose()?)
+    }
+
+    /// Of an image of the spec as the spec has it: what its digest is recorded under.
+    fn golden_key(&self, flags: &ImageFlags, compression: Compression, context: &Context) -> Option<GoldenKey> {
+        let changed = flags.max_layers.is_some()
+            || flags.strategy.is_some()
+            || flags.plan.is_some()
+            || flags.previous.is_some()
+            || flags.single_member;
+        (self.is_of_spec && !changed && context.epoch == DEFAULT_EPOCH).then(|| GoldenKey {
+            image: self.spec.name.value.clone(),
+            platform: self.platform.to_string(),
+            compression: compression.to_string(),
+            format: crate::layer::FORMAT,
+        })
     }
 }
 
@@ -205,6 +233,7 @@ fn of_paths(paths: &[&Target], work: &Work, flags: &ImageFlags, context: &Contex
         platform,
         plan: read_plan(flags.plan.as_deref())?,
         previous: read_previous(flags.previous.as_deref(), context)?,
+        is_of_spec: false,
     })
 }
 
@@ -240,6 +269,7 @@ fn of_spec(name: &str, work: &Work, flags: &ImageFlags, context: &Context) -> an
         plan: read_plan(flags.plan.as_deref().or(of_spec.as_deref()))?,
         previous: read_previous(flags.previous.as_deref(), context)?,
         spec,
+        is_of_spec: true,
     })
 }
 
@@ -253,15 +283,21 @@ pub fn platform_of_spec(spec: &spec::Image, lock: &spec::Lock) -> anyhow::Result
     })
 }
 
+/// Assembles an image once more, with one thread and without anything that was kept; gives its digest.
+pub fn digest_from_scratch(recipe: &Recipe, flags: &ImageFlags, context: &Context) -> anyhow::Result<Digest> {
+    let options = PackOptions {
+        compression: flags.compression.or(recipe.compression()?).unwrap_or_default(),
+        single_member: flags.single_member,
+        threads: 1,
+        ..PackOptions::default()
+    };
+    Ok(image::assemble(&recipe.request(context), &options, None, context.ui)?.digest)
+}
+
 /// Assembles the image of a recipe.
 pub fn assemble(recipe: &Recipe, flags: &ImageFlags, context: &Context) -> anyhow::Result<NamedImage> {
     let name = recipe.spec.name.value.clone();
-    let of_spec = recipe
-        .spec
-        .compression
-        .as_ref()
-        .map(|text| text.value.parse::<Compression>())
-        .transpose()?;
+    let of_spec = recipe.compression()?;
     let cache = context.layer_cache()?;
     let options = PackOptions {
         compression: flags.compression.or(of_spec).unwrap_or_default(),
@@ -278,6 +314,7 @@ pub fn assemble(recipe: &Recipe, flags: &ImageFlags, context: &Context) -> anyho
     )
     .with_context(|| format!("cannot make image `{name}`"))?;
     Ok(NamedImage {
+        golden: recipe.golden_key(flags, options.compression, context),
         names: vec![format!("{name}:{}", recipe.spec.tag)],
         name,
         image,

@@ -7,7 +7,9 @@ use crate::fetch::Update;
 use crate::spec;
 
 use super::Outcome;
+use super::build::BuildFlags;
 use super::context::{Context, shown};
+use super::golden;
 use super::project::Project;
 
 /// Arguments of `layerize lock`.
@@ -16,6 +18,9 @@ pub struct LockArgs {
     /// Resolve these anew (Debian packages, source packages, packages with a URL, Nix links), or everything if none is named
     #[arg(long, num_args = 0.., value_name = "NAME")]
     update: Option<Vec<String>>,
+    /// Build every image, and record its digest: `build --locked` then fails where the same inputs give another one
+    #[arg(long, conflicts_with = "check")]
+    golden: bool,
     /// Change nothing: exit status 1 if the lock is not current
     #[arg(long, conflicts_with = "update")]
     check: bool,
@@ -65,7 +70,15 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
             bail!("`{unknown}` is not in the lock: it is no Debian package, source package or download of this spec");
         }
     }
-    let changes = changes(&before, after);
+    if args.golden {
+        let flags = BuildFlags {
+            offline: args.offline,
+            mirror: args.mirror.clone(),
+            ..BuildFlags::default()
+        };
+        golden::record(&mut project, &flags, context)?;
+    }
+    let changes = changes(&before, &project.lock);
     for change in &changes {
         context.ui.line(change);
     }
@@ -119,5 +132,14 @@ fn pins(lock: &spec::Lock) -> Vec<(String, String)> {
         .bases
         .iter()
         .map(|(name, base)| (format!("base of {name}"), base.sha256.to_string()));
-    debs.chain(sources).chain(urls).chain(nix).chain(bases).collect()
+    let golden = lock.golden.iter().map(|(key, golden)| {
+        let label = format!("digest of {} ({}, {})", key.image, key.platform, key.compression);
+        (label, golden.digest.to_string())
+    });
+    debs.chain(sources)
+        .chain(urls)
+        .chain(nix)
+        .chain(bases)
+        .chain(golden)
+        .collect()
 }

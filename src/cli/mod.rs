@@ -18,6 +18,7 @@ mod attest;
 mod auth;
 mod bases;
 mod build;
+mod check;
 mod closure;
 mod completions;
 mod config;
@@ -25,6 +26,7 @@ mod context;
 mod copy;
 mod diff;
 mod error;
+mod golden;
 mod images;
 mod index;
 mod inspect;
@@ -126,6 +128,8 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Recompute every digest of an image: exit status 0 if all are right, else 1
     Verify(verify::VerifyArgs),
+    /// Build again in other surroundings: exit status 0 if everything comes out the same, else 1
+    Check(check::CheckArgs),
     /// Print the bill of materials of an image: SPDX or CycloneDX
     Sbom(sbom::SbomArgs),
     /// Print how an image was made: SLSA v1 provenance
@@ -226,6 +230,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Inspect(args) => inspect::run(args, &context),
         Command::Diff(args) => diff::run(args, &context),
         Command::Verify(args) => verify::run(args, &context),
+        Command::Check(args) => check::run(args, &context),
         Command::Sbom(args) => sbom::run(args, &context),
         Command::Provenance(args) => provenance::run(args, &context),
         Command::Attach(args) => attach::run(args, &context),

@@ -72,6 +72,12 @@ pub fn prepare_package(argument: &String, flags: &BuildFlags, context: &Context)
     prepare_named(std::slice::from_ref(argument), &choose, flags, context)
 }
 
+/// As [`prepare`] for images of a project that is loaded, its lock current.
+pub fn prepare_images(project: Project, flags: &BuildFlags, context: &Context) -> anyhow::Result<Work> {
+    let targets = project.workspace.images.keys().cloned().map(Target::Image).collect();
+    realise(context.store()?, context.nix(), project, targets, flags, context)
+}
+
 fn prepare_named(
     arguments: &[String],
     choose: &dyn Fn(&Project, &LazyNix) -> anyhow::Result<Vec<Target>>,
@@ -95,6 +101,18 @@ fn prepare_named(
     let mut project = Project::load(context)?;
     let targets = choose(&project, &nix)?;
     project.make_lock_current(flags, context)?;
+    realise(store, nix, project, targets, flags, context)
+}
+
+/// Makes all that the targets need.
+fn realise(
+    store: Store,
+    nix: LazyNix,
+    project: Project,
+    targets: Vec<Target>,
+    flags: &BuildFlags,
+    context: &Context,
+) -> anyhow::Result<Work> {
     let plan = project.plan(&store)?;
     let inputs: Vec<Input> = targets
         .iter()
@@ -219,7 +237,7 @@ impl Work {
 }
 
 /// The steps that a target needs.
-fn inputs_of(target: &Target, plan: &Plan) -> Vec<Input> {
+pub fn inputs_of(target: &Target, plan: &Plan) -> Vec<Input> {
     match target {
         Target::Path(_) | Target::Nix(_) => Vec::new(),
         Target::Package(name) => vec![plan.packages[name].clone()],

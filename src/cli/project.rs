@@ -123,6 +123,14 @@ impl Project {
         Ok(())
     }
 
+    /// Writes the lock as it is now.
+    pub fn write_lock(&self) -> anyhow::Result<()> {
+        Ok(crate::fsio::write_atomic(
+            &self.lock_path(),
+            spec::lock::print(&self.lock).as_bytes(),
+        )?)
+    }
+
     /// Where the lock is.
     pub fn lock_path(&self) -> PathBuf {
         self.dir.join(LOCK_NAME)
@@ -133,7 +141,8 @@ impl Project {
         Ok(plan::make(&self.workspace, &self.lock, &self.add_sources(store)?)?)
     }
 
-    fn add_sources(&self, store: &Store) -> anyhow::Result<BTreeMap<PackageName, StorePath>> {
+    /// Adds the local sources to the store, and gives where each package's is.
+    pub fn add_sources(&self, store: &Store) -> anyhow::Result<BTreeMap<PackageName, StorePath>> {
         let mut sources = BTreeMap::new();
         for (name, package) in &self.workspace.packages {
             if let Some(mut source) = LocalSource::of(package) {

@@ -1,8 +1,9 @@
-//! `layerize verify`: whether every digest of an image is right.
+//! `layerize verify`: whether every digest of an image is right, and whether its consumers can read it.
 
 use clap::Args;
 
-use crate::audit;
+use crate::audit::{self, Profile, VerifyReport};
+use crate::transport::TransportError;
 
 use super::Outcome;
 use super::context::Context;
@@ -11,16 +12,25 @@ use super::context::Context;
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// An image, named as for `inspect`
-    source: String,
+    #[arg(required_unless_present = "rules")]
+    source: Option<String>,
     /// Which platform of a multi-platform image
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
+    /// Ask for what a consumer wants beyond the specification: docker-20, lambda, or strict; repeatable
+    #[arg(long, value_name = "NAME")]
+    profile: Vec<Profile>,
+    /// List the rules of the profiles, each with the fact it rests on
+    #[arg(long, conflicts_with = "source")]
+    rules: bool,
 }
 
 /// Prints what is wrong; the answer is no if anything is.
 pub fn run(args: &VerifyArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let source = context.source(&args.source, args.platform.as_deref())?;
-    let report = audit::verify(source.as_ref())?;
+    let Some(source) = args.source.as_deref().filter(|_| !args.rules) else {
+        return list_rules(&args.profile, context);
+    };
+    let report = report(source, args, context)?;
     let text = if context.ui.json() {
         serde_json::to_string(&report)?
     } else {
@@ -28,4 +38,37 @@ pub fn run(args: &VerifyArgs, context: &Context) -> anyhow::Result<Outcome> {
     };
     context.ui.data(text.trim_end())?;
     Ok(if report.ok() { Outcome::Done } else { Outcome::No })
+}
+
+/// An image so damaged that it cannot be opened has a report too; where there is none, that is trouble.
+fn report(source: &str, args: &VerifyArgs, context: &Context) -> anyhow::Result<VerifyReport> {
+    match context.source(source, args.platform.as_deref()) {
+        Ok(source) => Ok(audit::verify_for(source.as_ref(), &args.profile)?),
+        Err(error) => match error.downcast_ref::<TransportError>() {
+            Some(damage) if damage.is_damage() => Ok(VerifyReport::unreadable(source, damage)),
+            _ => Err(error),
+        },
+    }
+}
+
+fn list_rules(profiles: &[Profile], context: &Context) -> anyhow::Result<Outcome> {
+    let chosen = if profiles.is_empty() { &Profile::ALL } else { profiles };
+    if context.ui.json() {
+        let all: std::collections::BTreeMap<&str, _> =
+            chosen.iter().map(|profile| (profile.name(), profile.rules())).collect();
+        context.ui.data(&serde_json::to_string(&all)?)?;
+        return Ok(Outcome::Done);
+    }
+    for profile in chosen {
+        for rule in profile.rules() {
+            context.ui.data(&format!(
+                "{}/{}: {} ({})",
+                profile.name(),
+                rule.name,
+                rule.rule,
+                rule.fact
+            ))?;
+        }
+    }
+    Ok(Outcome::Done)
 }

@@ -71,7 +71,17 @@ pub fn resolve(
             .collect(),
         // Bases are images, which this module does not read: whoever does brings them up to date.
         bases: old.bases.clone(),
+        golden: golden_of(workspace, old),
     })
+}
+
+/// The recorded digests of images that there still are; what becomes of them shows when they are built.
+fn golden_of(workspace: &Workspace, old: &Lock) -> BTreeMap<spec::GoldenKey, spec::Golden> {
+    let known = old
+        .golden
+        .iter()
+        .filter(|(key, _)| workspace.images.contains_key(&key.image));
+    known.map(|(key, golden)| (key.clone(), golden.clone())).collect()
 }
 
 /// A name that is to be updated must be that of something.

@@ -299,6 +299,7 @@ mod tests {
                 .collect(),
             nix: BTreeMap::new(),
             bases: BTreeMap::new(),
+            golden: Default::default(),
         }
     }
 

@@ -319,6 +319,8 @@ pub struct Lock {
     /// Bases of images, by the image's name. The one thing in a lock that may name a host: a registry's is part of an
     /// image's name.
     pub bases: BTreeMap<String, LockedBase>,
+    /// Digests that images had when they were last recorded.
+    pub golden: BTreeMap<GoldenKey, Golden>,
 }
 
 /// A base as pinned.
@@ -330,6 +332,28 @@ pub struct LockedBase {
     pub platform: String,
     /// Digest of the manifest for that platform.
     pub sha256: Digest,
+}
+
+/// Of which image, made how, a digest is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GoldenKey {
+    /// `[image.NAME]`.
+    pub image: String,
+    /// `OS/ARCH[/VARIANT]`.
+    pub platform: String,
+    /// `gzip`, `zstd:19`, `none`.
+    pub compression: String,
+    /// Number of the rules by which it was made.
+    pub format: u32,
+}
+
+/// The digest of an image, and of what it was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Golden {
+    /// Digest of specs, lock and local sources: where these are the same, so must `digest` be.
+    pub inputs: Digest,
+    /// Digest of the image's manifest.
+    pub digest: Digest,
 }
 
 /// A Debian binary package as pinned.

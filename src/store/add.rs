@@ -111,6 +111,23 @@ impl Store {
         self.publish(output.tree, new, inspection.entries)
     }
 
+    /// Makes a finished tree what it would be in the store as `path` (which another tree of the same derivation is),
+    /// and registers nothing: canonical, and referring to `path` where it referred to `scratch`. Gives hash and size of
+    /// its canonical archive.
+    pub fn settle_output(
+        &self,
+        tree: &Path,
+        scratch: &StorePath,
+        path: &StorePath,
+    ) -> Result<(Digest, u64), StoreError> {
+        canonicalise(tree)?;
+        let inspection = inspect(tree, &BTreeSet::new(), Some(scratch))?;
+        if inspection.own.first.is_some() && inspection.own.rewritable && scratch != path {
+            rewrite(tree, &inspection.own.entries, scratch, path)?;
+        }
+        Ok(nar::hash(tree)?)
+    }
+
     /// Gives a canonical tree its final name and registers it.
     pub(super) fn publish(&self, tree: &Path, new: Registration, entries: u64) -> Result<PathInfo, StoreError> {
         let session = self.session()?;

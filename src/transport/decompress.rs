@@ -54,11 +54,26 @@ impl Packing {
     }
 }
 
-type Sniffed<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
+type Sniffed<R> = BufReader<Counting<Chain<Cursor<Vec<u8>>, R>>>;
+
+/// Counts what is read through it.
+struct Counting<R> {
+    inner: R,
+    count: u64,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.count += count as u64;
+        Ok(count)
+    }
+}
 
 /// Reads the unpacked bytes of whatever packing the input turns out to have.
 pub struct Unpacker<R: Read> {
     packing: Packing,
+    begins_with_skippable_frame: bool,
     decoder: Decoder<R>,
 }
 
@@ -76,7 +91,12 @@ impl<R: Read> Unpacker<R> {
         let mut head = Vec::with_capacity(HEAD);
         (&mut input).take(HEAD as u64).read_to_end(&mut head)?;
         let packing = Packing::sniff(&head);
-        let input = BufReader::with_capacity(BUFFER, Cursor::new(head).chain(input));
+        let begins_with_skippable_frame = packing == Packing::Zstd && head[0] != 0x28;
+        let input = Counting {
+            inner: Cursor::new(head).chain(input),
+            count: 0,
+        };
+        let input = BufReader::with_capacity(BUFFER, input);
         let decoder = match packing {
             Packing::None => Decoder::Plain(input),
             Packing::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(input))),
@@ -87,7 +107,28 @@ impl<R: Read> Unpacker<R> {
             }
             Packing::Bzip2 => Decoder::Bzip2(bzip2::bufread::MultiBzDecoder::new(input)),
         };
-        Ok(Self { packing, decoder })
+        Ok(Self {
+            packing,
+            begins_with_skippable_frame,
+            decoder,
+        })
+    }
+
+    /// Whether it is zstd and the first frame holds no data: some readers do not know it for zstd then.
+    pub fn begins_with_skippable_frame(&self) -> bool {
+        self.begins_with_skippable_frame
+    }
+
+    /// How many bytes of the packed input the decoder has taken: where it stopped if it failed.
+    pub fn position(&self) -> u64 {
+        let input = match &self.decoder {
+            Decoder::Plain(input) => input,
+            Decoder::Gzip(decoder) => decoder.get_ref(),
+            Decoder::Zstd(decoder) => decoder.get_ref(),
+            Decoder::Xz(decoder) => decoder.get_ref(),
+            Decoder::Bzip2(decoder) => decoder.get_ref(),
+        };
+        input.get_ref().count - input.buffer().len() as u64
     }
 
     /// What the first bytes said.

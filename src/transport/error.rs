@@ -227,6 +227,20 @@ impl From<super::registry::RegistryError> for TransportError {
 }
 
 impl TransportError {
+    /// Whether the image is there and is not what it should be, as against one that cannot be reached or chosen.
+    pub fn is_damage(&self) -> bool {
+        use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        match self {
+            Self::Malformed { .. }
+            | Self::Json { .. }
+            | Self::Missing { .. }
+            | Self::TooLarge { .. }
+            | Self::Tar { .. } => true,
+            Self::Read { source, .. } => matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof),
+            _ => false,
+        }
+    }
+
     /// What the user can do about it, where anything can be said.
     pub fn help(&self) -> Option<String> {
         match self {

@@ -84,6 +84,11 @@ pub trait Source: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Whether an archive has the list (`manifest.json`) that Docker's older engines need; `None`: it is no archive.
+    fn lists_for_docker(&self) -> Option<bool> {
+        None
+    }
+
     /// The config's bytes, verified.
     fn config(&self) -> Result<Vec<u8>, TransportError> {
         let (manifest, _) = self.manifest()?;

@@ -5,6 +5,7 @@
 mod attest;
 mod bad_input;
 mod base;
+mod check;
 mod copy;
 mod crash;
 mod diff;
@@ -17,3 +18,4 @@ mod plan;
 mod specs;
 mod store;
 mod support;
+mod verify;

@@ -62,6 +62,7 @@ fn hello_is_built_loaded_run_and_rebuilt_from_nothing_but_its_records() {
     let built = place.run(&["build", "--locked", "hello"]).success();
     let line = built.line().to_owned();
     assert!(line.ends_with(" docker-archive:hello.tar"), "{line}");
+    assert_golden(&place, "hello", digest(&line));
     let archive = place.project.join("hello.tar");
 
     if have("docker", &["info"]) {
@@ -100,6 +101,7 @@ fn hello_is_built_loaded_run_and_rebuilt_from_nothing_but_its_records() {
     }
 
     the_closure_holds_libc_and_no_compiler(&place);
+    place.run(&["check", "--locked"]).success();
     nothing_changed_opens_no_store_path(&place, &line);
 }
 
@@ -220,7 +222,9 @@ fn place_of_spec(name: &str) -> PathBuf {
 #[test]
 fn nginx_serves_its_page() {
     let place = Place::with_spec("nginx");
-    place.run(&["build", "--locked"]).success();
+    let built = place.run(&["build", "--locked"]).success();
+    assert_golden(&place, "nginx", digest(built.line()));
+    place.run(&["check", "--locked"]).success();
     if !have("docker", &["info"]) || !is_root() {
         return;
     }
@@ -291,7 +295,9 @@ impl Drop for Server {
 #[test]
 fn static_is_one_store_path_and_runs() {
     let place = Place::with_spec("static");
-    place.run(&["build", "--locked"]).success();
+    let built = place.run(&["build", "--locked"]).success();
+    assert_golden(&place, "static", digest(built.line()));
+    place.run(&["check", "--locked"]).success();
     let closure = place.run(&["closure", "static"]).success().stdout;
     assert_eq!(closure.lines().count(), 1, "{closure}");
     if have("docker", &["info"]) {
@@ -306,6 +312,10 @@ fn the_monorepo_images_share_what_they_have_in_common() {
     let place = Place::with_spec("monorepo");
     let built = place.run(&["build", "--locked"]).success();
     assert_eq!(built.stdout.lines().count(), 2, "{}", built.stdout);
+    for (name, line) in ["api", "worker"].into_iter().zip(built.stdout.lines()) {
+        assert_golden(&place, name, digest(line));
+    }
+    place.run(&["check", "--locked"]).success();
     let shared = |image: &str| -> Vec<String> {
         let closure = place.run(&["closure", image]).success().stdout;
         closure
@@ -353,6 +363,69 @@ fn digest_of_image(events: &str) -> String {
         .expect("an image was written");
     let event: serde_json::Value = serde_json::from_str(event).unwrap();
     event["digest"].as_str().unwrap().to_owned()
+}
+
+/// The digest that a spec's lock records of an image must be the one that was built: what changes anyone's digest
+/// cannot land unnoticed.
+#[track_caller]
+fn assert_golden(place: &Place, image: &str, digest: &str) {
+    let text = fs::read_to_string(place.project.join("layerize.lock")).unwrap();
+    let lock = layerize::spec::lock::parse(&text).unwrap();
+    let recorded: Vec<String> = lock
+        .golden
+        .iter()
+        .filter(|(key, _)| key.image == image)
+        .map(|(_, golden)| golden.digest.to_string())
+        .collect();
+    assert_eq!(
+        recorded,
+        [digest],
+        "`{image}`: run `layerize lock --golden` if this is meant"
+    );
+}
+
+/// A build of the same inputs that gives another digest than the lock records is an error; of other inputs it is said.
+#[test]
+fn a_recorded_digest_is_compared() {
+    let place = Place::with_script("mkdir $out; echo made > $out/file");
+    let recorded = place.run(&["lock", "--golden"]).success();
+    assert!(
+        recorded
+            .stderr
+            .contains("+ digest of thing (linux/amd64, gzip) sha256:"),
+        "{}",
+        recorded.stderr
+    );
+    let line = place.run(&["build", "--locked", "thing"]).success().line().to_owned();
+    let lock = fs::read_to_string(place.project.join("layerize.lock")).unwrap();
+    assert!(lock.contains(digest(&line)), "{lock}");
+
+    let wrong = lock.replace(digest(&line), &format!("sha256:{}", "0".repeat(64)));
+    place.write("layerize.lock", &wrong);
+    let refused = place.run(&["build", "--locked", "thing"]).exits(2);
+    refused.says(&[
+        "of the same spec, lock and sources",
+        "layerize check thing",
+        digest(&line),
+    ]);
+    place.run(&["build", "thing"]).success();
+    // Another compression is another image, of which nothing is recorded.
+    place
+        .run(&["build", "--locked", "--compression", "none", "thing"])
+        .success();
+
+    place.write("layerize.lock", &lock);
+    place.write(
+        "layerize.toml",
+        &crate::support::script_spec("mkdir $out; echo other > $out/file"),
+    );
+    let other = place.run(&["build", "--locked", "thing"]).success();
+    other.says(&["of other inputs", "layerize lock --golden"]);
+    place.run(&["lock"]).success();
+    assert_eq!(fs::read_to_string(place.project.join("layerize.lock")).unwrap(), lock);
+    let again = place.run(&["lock", "--golden"]).success();
+    assert!(again.stderr.contains("~ digest of thing"), "{}", again.stderr);
+    place.run(&["build", "--locked", "thing"]).success();
 }
 
 #[test]

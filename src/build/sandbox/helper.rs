@@ -148,7 +148,7 @@ fn become_sandbox(request: &Request, reply: &mut File) -> Result<(), Failed> {
             end_with(request.parent)?;
             contain(request, reply, |request, _| {
                 setsid().map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
-                limits::fix()?;
+                limits::fix(&request.world)?;
                 exec(request)
             })
         }
@@ -280,7 +280,7 @@ fn wait_for_end(child: Pid) -> nix::Result<bool> {
 /// Process 1 of the sandbox.
 fn init(request: &Request, reply: &mut File) -> Result<Infallible, Failed> {
     mounts::enter(request)?;
-    limits::name_host()?;
+    limits::name_host(&request.world)?;
     if request.walls == Walls::Build {
         limits::loopback_up()?;
     }
@@ -314,7 +314,7 @@ fn reap_until(program: Pid) -> nix::Result<Reply> {
 fn program(request: &Request) -> Result<Infallible, Failed> {
     if request.walls == Walls::Build {
         setsid().map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
-        limits::fix()?;
+        limits::fix(&request.world)?;
     }
     limits::drop_privileges()?;
     if request.walls == Walls::Build {

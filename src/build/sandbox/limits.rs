@@ -9,13 +9,14 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::sethostname;
+use nix::unistd::{Pid, sethostname};
 
 use super::helper::Failed;
-use super::request::SetupStep;
+use super::request::{SetupStep, World};
 
 /// Soft limits of a build: (resource, value). The hard limits stay the machine's, so that a build that knows what
 /// it does may ask for more.
@@ -34,25 +35,41 @@ pub(super) fn close_inherited_files() {
     unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
 }
 
-/// Umask, resource limits, and addresses that do not vary.
-pub(super) fn fix() -> Result<(), Failed> {
-    umask(Mode::from_bits_truncate(0o022));
+/// Umask, resource limits, and addresses that do not vary unless a check wants them to.
+pub(super) fn fix(world: &World) -> Result<(), Failed> {
+    umask(Mode::from_bits_truncate(world.umask));
     let failed = |errno| Failed::errno(SetupStep::Limits, None, errno);
     for (resource, wanted) in SOFT_LIMITS {
         let (_, hard) = getrlimit(resource).map_err(failed)?;
         let hard = if wanted == 0 { 0 } else { hard };
         setrlimit(resource, wanted.min(hard), hard).map_err(failed)?;
     }
+    if world.one_processor {
+        one_processor()?;
+    }
+    if world.addresses_vary {
+        return Ok(());
+    }
     // SAFETY: takes a number only.
     let result = unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
     Errno::result(result).map(drop).map_err(failed)
 }
 
-/// The names every sandbox has.
-pub(super) fn name_host() -> Result<(), Failed> {
+/// Stays on the first processor that we may use: who asks how many there are is told one.
+fn one_processor() -> Result<(), Failed> {
+    let failed = |errno| Failed::errno(SetupStep::Limits, None, errno);
+    let all = sched_getaffinity(Pid::from_raw(0)).map_err(failed)?;
+    let first = (0..CpuSet::count()).find(|&cpu| all.is_set(cpu).unwrap_or(false));
+    let mut one = CpuSet::new();
+    one.set(first.unwrap_or(0)).map_err(failed)?;
+    sched_setaffinity(Pid::from_raw(0), &one).map_err(failed)
+}
+
+/// The names every sandbox has; a check gives it another.
+pub(super) fn name_host(world: &World) -> Result<(), Failed> {
     const DOMAIN: &str = "(none)";
     let failed = |errno| Failed::errno(SetupStep::HostName, None, errno);
-    sethostname("localhost").map_err(failed)?;
+    sethostname(&world.host).map_err(failed)?;
     // SAFETY: pointer and length describe a constant.
     let result = unsafe { libc::setdomainname(DOMAIN.as_ptr().cast(), DOMAIN.len()) };
     Errno::result(result).map(drop).map_err(failed)

@@ -32,7 +32,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 pub use diagnose::{Cause, SandboxError};
 pub use helper::sandbox_main;
-pub use request::{Bind, Refusal, SetupStep, Walls};
+pub use request::{Bind, Copied, Refusal, SetupStep, Walls, World};
 
 use super::tree::close_to_others;
 use crate::fsio::{IoContext, PathError, create_dir_all, read_limited};
@@ -86,6 +86,8 @@ pub struct Sandbox {
     pub cwd: PathBuf,
     /// Most time it may take.
     pub timeout: Option<Duration>,
+    /// What is fixed of the surroundings.
+    pub world: World,
 }
 
 /// How what ran in a sandbox ended.
@@ -180,6 +182,7 @@ impl Sandbox {
             argv: self.argv.clone(),
             env: self.env.clone(),
             cwd: self.cwd.clone(),
+            world: self.world.clone(),
         };
         let json = serde_json::to_vec(&request).map_err(|error| SandboxError::start(error.into()))?;
         std::fs::write(&file, json).context("write", &file)?;

@@ -14,7 +14,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::helper::Failed;
-use super::request::{Bind, Request, RootPlan, SetupStep, Walls};
+use super::request::{Bind, Copied, Request, RootPlan, SetupStep, Walls};
+use crate::build::source::copy_in_other_order;
 use crate::fsio::sorted_names;
 use crate::store_path::StoreDir;
 
@@ -42,6 +43,9 @@ pub(super) fn enter(request: &Request) -> Result<(), Failed> {
             proc(&root.join("proc"))?;
         }
         RootPlan::Host => host_root(root)?,
+    }
+    for copied in &request.world.copies {
+        copy_to_memory(copied)?;
     }
     for bind in &request.binds {
         bind_path(root, bind)?;
@@ -144,6 +148,14 @@ fn host_root(root: &Path) -> Result<(), Failed> {
     }
     let store = below(root, Path::new(StoreDir::LAYERIZE));
     fs::create_dir_all(&store).map_err(|error| Failed::io(SetupStep::Bind, &store, &error))
+}
+
+/// Mounts a memory file system and copies a directory there, so that everything is listed in another order.
+fn copy_to_memory(copied: &Copied) -> Result<(), Failed> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount_at(Some("tmpfs".as_ref()), &copied.to, Some("tmpfs"), flags, "mode=0755")?;
+    copy_in_other_order(&copied.from, &copied.to)
+        .map_err(|error| Failed::io(SetupStep::Mount, &error.path, &error.source))
 }
 
 /// Binds one path, read-only unless it is to be writable.

@@ -33,6 +33,45 @@ pub(super) struct Request {
     pub env: Vec<(String, String)>,
     /// Working directory as seen inside.
     pub cwd: PathBuf,
+    /// What is fixed of the surroundings.
+    pub world: World,
+}
+
+/// What a sandbox *fixes* of its surroundings, so that no build can tell one machine from another. A check of a build's
+/// reproducibility fixes it otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct World {
+    /// Name of the host.
+    pub host: String,
+    /// File creation mask of a build.
+    pub umask: u32,
+    /// Whether addresses of memory vary from run to run.
+    pub addresses_vary: bool,
+    /// Whether a build sees one processor, however many there are.
+    pub one_processor: bool,
+    /// Directories that are copied to a memory file system first, where they are listed in another order.
+    pub copies: Vec<Copied>,
+}
+
+/// A directory that is copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// Where it is on the machine.
+    pub from: PathBuf,
+    /// An existing empty directory, on which the memory file system is mounted.
+    pub to: PathBuf,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            host: "localhost".to_owned(),
+            umask: 0o022,
+            addresses_vary: false,
+            one_processor: false,
+            copies: Vec::new(),
+        }
+    }
 }
 
 /// How much is walled off from what runs.

@@ -7,7 +7,8 @@
 //! # The text, version 1
 //!
 //! TOML; first a comment, `version = 1` and the Debian `architecture`, then an array of tables for each kind of
-//! input, sorted by name: `[[deb]]`, `[[deb-set]]`, `[[deb-source]]`, `[[url]]`, `[[nix]]`, `[[base]]`. An entry has the same keys
+//! input, sorted by name: `[[deb]]`, `[[deb-set]]`, `[[deb-source]]`, `[[url]]`, `[[nix]]`, `[[base]]`; last a `[[golden]]` for
+//! each image whose digest is recorded. An entry has the same keys
 //! always, each on a line of its own, and lists have an element a line: a review shows what changed and no more, and
 //! changes of two branches merge unless they are next to each other. Where they are, either side will do, as
 //! `layerize lock` adds what is missing.

@@ -11,14 +11,17 @@ use crate::spec::keys::{Key, key, required};
 use crate::spec::reader::{Field, Reader, Table};
 use crate::spec::syntax;
 use crate::spec::types::{
-    Lock, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl, PackageName, SourceFile, Span,
-    Spanned,
+    Golden, GoldenKey, Lock, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl, PackageName,
+    SourceFile, Span, Spanned,
 };
 
 use super::{FILE_NAME, VERSION};
 
 /// Largest lock in bytes; ten thousand packages make some ten megabytes.
 const TEXT_SIZE_MAX: usize = 256 << 20;
+
+/// Largest number of a format.
+const FORMAT_MAX: i64 = 1_000_000;
 
 /// Largest file that a lock may pin, in bytes: 256 GiB.
 const FILE_SIZE_MAX: i64 = 256 << 30;
@@ -53,6 +56,7 @@ const ROOT: &[Key] = &[
     key("url", Many(&TableOf(URL)), "Downloads."),
     key("nix", Many(&TableOf(NIX)), "Paths of Nix stores."),
     key("base", Many(&TableOf(BASE)), "Bases of images."),
+    key("golden", Many(&TableOf(GOLDEN)), "Digests of images."),
 ];
 const BASE: &[Key] = &[
     required(key("image", Text, "The image over it.")),
@@ -81,6 +85,14 @@ const DEB_SOURCE: &[Key] = &[
     required(key("files", Many(&TableOf(FILE)), "The `.dsc` and what it lists.")),
 ];
 const FILE: &[Key] = &[NAME, SIZE, SHA256];
+const GOLDEN: &[Key] = &[
+    required(key("image", Text, "Name.")),
+    required(key("platform", Text, "What it is for.")),
+    required(key("compression", Text, "How its layers are stored.")),
+    required(key("format", Count(1, FORMAT_MAX), "Number of the rules.")),
+    required(key("inputs", Text, "Digest, 64 hexadecimal digits.")),
+    required(key("digest", Text, "`sha256:` and 64 hexadecimal digits.")),
+];
 const URL: &[Key] = &[required(key("package", Text, "Qualified name.")), SIZE, SHA256];
 
 const NIX: &[Key] = &[
@@ -143,6 +155,10 @@ fn read(text: &str, errors: &mut Vec<Diagnostic>) -> Option<Lock> {
     for entry in table.elements(&mut reader, "base") {
         let base = read_base(&mut reader, &entry);
         insert(&mut reader, &entry, &mut lock.bases, base);
+    }
+    for entry in table.elements(&mut reader, "golden") {
+        let golden = read_golden(&mut reader, &entry);
+        insert(&mut reader, &entry, &mut lock.golden, golden);
     }
     if reader.errors.is_empty() {
         check_architectures(&mut reader, &table, &lock);
@@ -342,6 +358,30 @@ fn read_base(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(String, Lock
             sha256: sha256?.value,
         },
     ))
+}
+
+fn read_golden(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(GoldenKey, Golden)> {
+    let table = open(reader, entry, GOLDEN)?;
+    let image = table.checked(reader, "image", named(checks::image_name));
+    let platform = table.checked(reader, "platform", checks::platform);
+    let compression = table.checked(reader, "compression", checks::compression);
+    let format = reader.integer(&table.get("format")?, 1, FORMAT_MAX);
+    let inputs = table.checked(reader, "inputs", checks::sha256);
+    let digest = table.checked(reader, "digest", |text| match text.strip_prefix("sha256:") {
+        Some(hex) => checks::sha256(hex),
+        None => refuse("it must begin with `sha256:`"),
+    });
+    let key = GoldenKey {
+        image: image?.value,
+        platform: platform?.value,
+        compression: compression?.value,
+        format: u32::try_from(format?).ok()?,
+    };
+    let golden = Golden {
+        inputs: inputs?.value,
+        digest: digest?.value,
+    };
+    Some((key, golden))
 }
 
 fn read_pin(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<(u64, crate::digest::Digest)> {

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::spec::types::{Lock, LockedBase, LockedDeb, LockedDebSource, LockedNix, LockedUrl, PackageName};
+use crate::spec::types::{
+    Golden, GoldenKey, Lock, LockedBase, LockedDeb, LockedDebSource, LockedNix, LockedUrl, PackageName,
+};
 
 use super::VERSION;
 
@@ -37,6 +39,9 @@ pub fn print(lock: &Lock) -> String {
     }
     for (image, base) in &lock.bases {
         printer.base(image, base);
+    }
+    for (key, golden) in &lock.golden {
+        printer.golden(key, golden);
     }
     printer.text
 }
@@ -92,6 +97,16 @@ impl Printer {
         self.string("reference", &base.reference);
         self.string("platform", &base.platform);
         self.string("sha256", &base.sha256.hex());
+    }
+
+    fn golden(&mut self, key: &GoldenKey, golden: &Golden) {
+        self.header("golden");
+        self.string("image", &key.image);
+        self.string("platform", &key.platform);
+        self.string("compression", &key.compression);
+        self.key("format", &key.format.to_string());
+        self.string("inputs", &golden.inputs.hex());
+        self.string("digest", &golden.digest.to_string());
     }
 
     fn header(&mut self, name: &str) {

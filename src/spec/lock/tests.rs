@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::digest::Digest;
 use crate::spec::tests::check_golden;
-use crate::spec::types::{Lock, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl, PackageName};
+use crate::spec::types::{
+    Golden, GoldenKey, Lock, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl, PackageName,
+};
 
 fn deb(version: &str, depends: &[&[&str]]) -> LockedDeb {
     LockedDeb {
@@ -79,7 +81,22 @@ fn example() -> Lock {
             },
         )]
         .into(),
+        golden: ["gzip", "zstd:19"].map(golden).into(),
     }
+}
+
+fn golden(compression: &str) -> (GoldenKey, Golden) {
+    let key = GoldenKey {
+        image: "hello".to_owned(),
+        platform: "linux/amd64".to_owned(),
+        compression: compression.to_owned(),
+        format: 1,
+    };
+    let golden = Golden {
+        inputs: Digest::of(b"inputs"),
+        digest: Digest::of(compression.as_bytes()),
+    };
+    (key, golden)
 }
 
 #[test]
@@ -153,6 +170,11 @@ fn wrong_locks_are_explained() {
         ("\"oci:images/base:v1\"", "\"images and more\""),
         ("platform = \"linux/amd64\"", "platform = \"linux/vax\""),
         ("image = \"web\"", "image = \"We b\""),
+        ("image = \"hello\"", "image = \"../hello\""),
+        ("compression = \"zstd:19\"", "compression = \"gzip\""),
+        ("format = 1\n", "format = 0\n"),
+        ("digest = \"sha256:", "digest = \"sha512:"),
+        ("inputs = \"", "inputs = \"0"),
     ];
     let mut said = String::new();
     for (from, to) in changes {
@@ -210,6 +232,7 @@ prop_compose! {
         debs in prop::collection::btree_map(arb_name(), arb_deb(), 1..6),
         picks in prop::collection::vec(prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 1..5), 0..4),
         deb_sources in prop::collection::btree_map(arb_name(), arb_source(), 0..3),
+        compressions in prop::collection::btree_set(prop::sample::select(vec!["gzip", "gzip:6", "zstd", "none"]), 0..3),
         urls in prop::collection::btree_map("([a-z]{1,5}:){0,2}[a-zA-Z0-9][a-zA-Z0-9+._-]{0,8}", (0..1u64 << 30, arb_digest()), 0..3),
         nix in prop::collection::btree_map("[a-z/.]{1,9}", (arb_digest(), arb_digest()), 0..3),
     ) -> Lock {
@@ -230,7 +253,7 @@ prop_compose! {
             sha256: Digest::of(b"a"),
         };
         let bases = picks.iter().enumerate().map(|(index, _)| (format!("image-{index}"), base.clone())).collect();
-        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, debs, nix, bases }
+        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, debs, nix, bases, golden: compressions.into_iter().map(golden).collect() }
     }
 }
 

@@ -50,6 +50,11 @@ enum Stored {
 }
 
 impl Container {
+    /// Whether it is a directory, not an archive.
+    pub(super) fn is_dir(&self) -> bool {
+        matches!(self.files, Files::Dir(_))
+    }
+
     /// A directory; nothing of it is read yet.
     pub fn dir(path: &Path, place: &str) -> Self {
         Self {

@@ -225,6 +225,10 @@ impl Source for StoredImage {
     fn contradictions(&self) -> Vec<String> {
         self.contradictions.clone()
     }
+
+    fn lists_for_docker(&self) -> Option<bool> {
+        (!self.container.is_dir()).then(|| self.container.has("manifest.json"))
+    }
 }
 
 fn blob(

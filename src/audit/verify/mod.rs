@@ -1,0 +1,494 @@
+//! A *verification* computes again every digest, size, diffID and link of an image.
+//!
+//! Invariant: a report without problems means that every byte of the image was read and is what the documents say; a
+//! damaged layer does not keep the others from being checked.
+//!
+//! Rules come in two sorts: what the image specification demands and what no client could read are always asked for;
+//! what single consumers want beyond that is in [`Profile`]s.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::Value;
+
+mod layer;
+mod profile;
+mod shape;
+
+pub use profile::{ParseProfileError, Profile, Rule};
+
+use super::AuditError;
+use super::stream::LayerEnd;
+use crate::digest::{DiffId, Digest};
+use crate::oci::{NAME_MAX, parse_json};
+use crate::transport::decompress::Packing;
+use crate::transport::document::{self, ConfigLinks, Index, Manifest};
+use crate::transport::{Source, TransportError, read_blob};
+use layer::{Files, LayerSeen};
+use shape::Shape;
+
+/// Largest config that podman, skopeo and buildah read, in bytes (containers/image, `iolimits`).
+const CONFIG_MAX: u64 = 4 << 20;
+
+/// Longest tag (distribution-spec, "Pulling manifests").
+const TAG_MAX: usize = 128;
+
+/// Annotation by which Docker marks attestations.
+const ATTESTATION: &str = "vnd.docker.reference.type";
+
+/// What a verification found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// Where the image is.
+    pub place: String,
+    /// Digest of its manifest; `None` where it could not be read.
+    pub digest: Option<Digest>,
+    /// Number of layers read.
+    pub layers: usize,
+    /// Bytes of layers read.
+    pub bytes: u64,
+    /// The profiles that were asked for.
+    pub profiles: Vec<Profile>,
+    /// What is wrong, top down.
+    pub problems: Vec<Problem>,
+}
+
+/// Something wrong with an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Where: `manifest`, `config`, `layer 3`, or a field or path in one of them.
+    pub subject: String,
+    /// What is wrong.
+    pub text: String,
+    /// The byte of the layer's tar at which the entry begins, where it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// The rule of a profile (`lambda/parents`), where it is none of the specification's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// What that rule rests on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fact: Option<&'static str>,
+}
+
+impl VerifyReport {
+    /// The report on an image that could not even be opened.
+    pub fn unreadable(place: &str, error: &TransportError) -> Self {
+        Self {
+            place: place.to_owned(),
+            digest: None,
+            layers: 0,
+            bytes: 0,
+            profiles: Vec::new(),
+            problems: vec![Problem {
+                subject: "archive".to_owned(),
+                text: with_causes(error),
+                offset: None,
+                rule: None,
+                fact: None,
+            }],
+        }
+    }
+
+    /// Whether nothing is wrong.
+    pub fn ok(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// The report for people.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        for problem in &self.problems {
+            let _ = write!(text, "{}: {}", problem.subject, problem.text);
+            if let Some(offset) = problem.offset {
+                let _ = write!(text, ", at byte {offset} of the tar");
+            }
+            if let (Some(rule), Some(fact)) = (&problem.rule, problem.fact) {
+                let _ = write!(text, " ({rule}: {fact})");
+            }
+            text.push('\n');
+        }
+        let count = match self.problems.len() {
+            0 => "no problems".to_owned(),
+            1 => "1 problem".to_owned(),
+            count => format!("{count} problems"),
+        };
+        let size = super::human_size(self.bytes);
+        let digest = self
+            .digest
+            .map_or_else(|| "no digest".to_owned(), |digest| digest.to_string());
+        let _ = writeln!(
+            text,
+            "{}: {digest}, {} layers, {size}: {count}",
+            self.place, self.layers
+        );
+        text
+    }
+}
+
+/// Reads all of an image and says what is wrong with it by the specification. An image whose manifest cannot be had is
+/// an error.
+pub fn verify(source: &dyn Source) -> Result<VerifyReport, AuditError> {
+    verify_for(source, &[])
+}
+
+/// As [`verify`], with the rules of some profiles besides.
+pub fn verify_for(source: &dyn Source, profiles: &[Profile]) -> Result<VerifyReport, AuditError> {
+    let mut problems = Problems {
+        profiles: profiles.to_vec(),
+        list: Vec::new(),
+    };
+    problems.profiles.sort();
+    problems.profiles.dedup();
+    let (bytes, media_type) = source.manifest()?;
+    let digest = Digest::of(&bytes);
+    let mut report = VerifyReport {
+        place: source.place().to_owned(),
+        digest: Some(digest),
+        layers: 0,
+        bytes: 0,
+        profiles: problems.profiles.clone(),
+        problems: Vec::new(),
+    };
+    if let Some(found) = documents(source, &bytes, media_type, &mut problems) {
+        report.layers = found.manifest.layers.len();
+        report.bytes = found.manifest.layers.iter().map(|layer| layer.size).sum();
+        let seen = layers(source, &found, &mut problems);
+        profile::check(source, &found, &seen, &mut problems);
+    }
+    report.problems = problems.list;
+    Ok(report)
+}
+
+/// The documents of an image as far as they can be understood.
+struct Found<'a> {
+    media_type: String,
+    digest: Digest,
+    manifest: Manifest,
+    config: Option<ConfigLinks>,
+    place: &'a str,
+}
+
+/// Checks manifest, config, index and names; `None` where there is no telling which layers there are.
+fn documents<'a>(
+    source: &'a dyn Source,
+    bytes: &[u8],
+    media_type: String,
+    problems: &mut Problems,
+) -> Option<Found<'a>> {
+    let docker = media_type == document::DOCKER_MANIFEST;
+    let shape = if docker {
+        shape::DOCKER_MANIFEST
+    } else {
+        shape::MANIFEST
+    };
+    let manifest: Manifest = problems.document("manifest", bytes, shape, docker)?;
+    let mut found = Found {
+        digest: Digest::of(bytes),
+        manifest,
+        config: None,
+        place: source.place(),
+        media_type,
+    };
+    problems.manifest(&found, bytes.len() as u64);
+    match read_blob(source, &found.manifest.config, document::CONFIG_MAX, "the config") {
+        Ok(bytes) => {
+            let config = problems.document("config", &bytes, shape::CONFIG, docker);
+            found.config = config;
+            if bytes.len() as u64 > CONFIG_MAX {
+                let text = format!(
+                    "it has {} bytes, and podman and skopeo read at most {CONFIG_MAX}",
+                    bytes.len()
+                );
+                problems.add("config", text);
+            }
+        }
+        Err(error) => problems.add("config", with_causes(&error)),
+    }
+    problems.config(&found);
+    if let Some(index) = source.index() {
+        problems.index(index, &found, bytes.len() as u64);
+    }
+    for name in source.names() {
+        problems.name(name);
+    }
+    for text in source.contradictions() {
+        problems.add("archive", text);
+    }
+    Some(found)
+}
+
+/// Reads every layer.
+fn layers(source: &dyn Source, found: &Found<'_>, problems: &mut Problems) -> BTreeMap<usize, LayerSeen> {
+    let claimed: Vec<DiffId> = found
+        .config
+        .as_ref()
+        .and_then(|config| config.rootfs.diff_ids.clone())
+        .unwrap_or_default();
+    let (mut files, mut seen, mut actual) = (Files::default(), BTreeMap::new(), Vec::new());
+    for (index, descriptor) in found.manifest.layers.iter().enumerate() {
+        let subject = format!("layer {index}");
+        match layer::read(source, descriptor, &subject, &mut files, problems) {
+            Ok(end) => {
+                problems.layer_end(&subject, &descriptor.media_type, claimed.get(index), &end);
+                actual.push(end.diff_id);
+                seen.insert(
+                    index,
+                    LayerSeen {
+                        packing: end.packing,
+                        tar_size: end.tar_size,
+                        trailer: end.trailer,
+                        begins_with_skippable_frame: end.begins_with_skippable_frame,
+                    },
+                );
+            }
+            Err(error) => problems.add(&subject, with_causes(&error)),
+        }
+    }
+    let sorted = |ids: &[DiffId]| {
+        let mut ids = ids.to_vec();
+        ids.sort();
+        ids
+    };
+    if actual != claimed && sorted(&actual) == sorted(&claimed) {
+        let text = format!("those of `{}` are the config's in another order", found.place);
+        problems.add("manifest, layers", text);
+    }
+    seen
+}
+
+#[derive(Default)]
+struct Problems {
+    profiles: Vec<Profile>,
+    list: Vec<Problem>,
+}
+
+impl Problems {
+    fn add(&mut self, subject: &str, text: impl Into<String>) {
+        self.list.push(Problem {
+            subject: subject.to_owned(),
+            text: text.into(),
+            offset: None,
+            rule: None,
+            fact: None,
+        });
+    }
+
+    fn at(&mut self, subject: &str, offset: u64, text: impl Into<String>) {
+        self.add(subject, text);
+        if let Some(problem) = self.list.last_mut() {
+            problem.offset = Some(offset);
+        }
+    }
+
+    fn rule(&mut self, profile: Profile, rule: &'static str, subject: &str, text: String) {
+        self.add(subject, text);
+        if let Some(problem) = self.list.last_mut() {
+            problem.rule = Some(format!("{}/{rule}", profile.name()));
+            problem.fact = profile.fact(rule);
+        }
+    }
+
+    /// Compares a document with its shape and gives its links; `None` where it has none that can be followed.
+    fn document<T: serde::de::DeserializeOwned>(
+        &mut self,
+        what: &str,
+        bytes: &[u8],
+        shape: Shape,
+        null_is_absent: bool,
+    ) -> Option<T> {
+        let value: Value = match parse_json(bytes) {
+            Ok(value) => value,
+            Err(error) => {
+                self.add(what, with_causes(&error));
+                return None;
+            }
+        };
+        let before = self.list.len();
+        shape::check(&value, shape, null_is_absent, &mut |field, text| {
+            let subject = if field.is_empty() {
+                what.to_owned()
+            } else {
+                format!("{what}, {field}")
+            };
+            self.add(&subject, text);
+        });
+        match T::deserialize(value) {
+            Ok(document) => Some(document),
+            Err(error) if self.list.len() == before => {
+                self.add(what, error.to_string());
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    fn manifest(&mut self, found: &Found<'_>, size: u64) {
+        let manifest = &found.manifest;
+        if size > document::MANIFEST_MAX {
+            let text = format!(
+                "it has {size} bytes, and registries take at most {}",
+                document::MANIFEST_MAX
+            );
+            self.add("manifest", text);
+        }
+        let config_type = match found.media_type == document::MANIFEST {
+            true => "application/vnd.oci.image.config.v1+json",
+            false => "application/vnd.docker.container.image.v1+json",
+        };
+        if manifest.config.media_type != config_type {
+            let text = format!(
+                "it is `{}`, and an image's is `{config_type}`",
+                manifest.config.media_type
+            );
+            self.add("manifest, config.mediaType", text);
+        }
+        self.times("manifest", manifest.annotations.as_ref());
+        for (index, layer) in manifest.layers.iter().enumerate() {
+            let media_type = &layer.media_type;
+            if packing_of_type(media_type).is_none() {
+                let text = format!("its media type `{media_type}` is not a layer's");
+                self.add(&format!("layer {index}"), text);
+            }
+        }
+    }
+
+    /// Annotations that the specification gives a form.
+    fn times(&mut self, what: &str, annotations: Option<&BTreeMap<String, String>>) {
+        const CREATED: &str = "org.opencontainers.image.created";
+        if let Some(time) = annotations.and_then(|all| all.get(CREATED))
+            && !shape::is_rfc3339(time)
+        {
+            let text = format!("it is `{}`, which is no time of RFC 3339", time.escape_debug());
+            self.add(&format!("{what}, annotations[{CREATED:?}]"), text);
+        }
+        if annotations.is_some_and(|all| all.contains_key("")) {
+            self.add(&format!("{what}, annotations"), "a key is empty");
+        }
+    }
+
+    fn config(&mut self, found: &Found<'_>) {
+        let Some(config) = &found.config else { return };
+        let layers = found.manifest.layers.len();
+        let diff_ids = config.rootfs.diff_ids.as_ref().map_or(0, Vec::len);
+        if diff_ids != layers {
+            self.add(
+                "config, rootfs.diff_ids",
+                format!("it has {diff_ids}, and the manifest has {layers} layers"),
+            );
+        }
+        let all = config.history.as_deref().unwrap_or_default();
+        let history = all.iter().filter(|entry| !entry.empty_layer).count();
+        if !all.is_empty() && history != layers {
+            self.add(
+                "config, history",
+                format!("it tells of {history} layers, and the manifest has {layers}"),
+            );
+        }
+    }
+
+    /// The index that lists the image: what it says of the manifest must be so.
+    fn index(&mut self, bytes: &[u8], found: &Found<'_>, manifest_size: u64) {
+        let Some(index): Option<Index> = self.document("index", bytes, shape::INDEX, false) else {
+            return;
+        };
+        for (number, listed) in index.manifests.iter().enumerate() {
+            let subject = |field: &str| format!("index, manifests[{number}].{field}");
+            self.times(&format!("index, manifests[{number}]"), listed.annotations.as_ref());
+            if listed.digest != found.digest {
+                continue;
+            }
+            if listed.size != manifest_size {
+                let text = format!("it is {}, and the manifest has {manifest_size} bytes", listed.size);
+                self.add(&subject("size"), text);
+            }
+            if listed.media_type != found.media_type {
+                let text = format!(
+                    "it is `{}`, and the manifest's is `{}`",
+                    listed.media_type, found.media_type
+                );
+                self.add(&subject("mediaType"), text);
+            }
+            let (Some(said), Some(config)) = (&listed.platform, &found.config) else {
+                continue;
+            };
+            let own = config.platform();
+            if (&said.os, &said.architecture) != (&own.os, &own.architecture) {
+                self.add(&subject("platform"), format!("it is {said}, and the config says {own}"));
+            }
+        }
+    }
+
+    /// Lengths that no client and no registry exceeds.
+    fn name(&mut self, name: &str) {
+        let (repository, tag) = match name.rsplit_once(':') {
+            Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+            _ => (name, ""),
+        };
+        for (what, length, most) in [("its tag", tag.len(), TAG_MAX), ("it", repository.len(), NAME_MAX)] {
+            if length > most {
+                let text = format!("{what} has {length} bytes, and at most {most} can be");
+                self.add(&format!("name `{}`", name.escape_debug()), text);
+            }
+        }
+    }
+
+    fn layer_end(&mut self, subject: &str, media_type: &str, claimed: Option<&DiffId>, end: &LayerEnd) {
+        if let Some(claimed) = claimed.filter(|&&claimed| claimed != end.diff_id) {
+            self.add(
+                subject,
+                format!("its diffID is {}, and the config says {claimed}", end.diff_id),
+            );
+        }
+        if let Some(claimed) = packing_of_type(media_type).filter(|&claimed| claimed != end.packing) {
+            let text = format!(
+                "its media type says {}, and its bytes are {}",
+                claimed.name(),
+                end.packing.name()
+            );
+            self.add(subject, text);
+        }
+        if end.left_over > 0 {
+            self.add(subject, format!("{} bytes follow its compressed stream", end.left_over));
+        }
+        let position = end.tar_size - end.trailer.bytes;
+        if !end.trailer.zero {
+            self.at(subject, position, "bytes other than zero follow its last entry");
+        } else if end.trailer.bytes < 1024 && end.tar_size > 0 {
+            let text = format!(
+                "its tar ends in {} zero bytes, and 1024 mark the end",
+                end.trailer.bytes
+            );
+            self.at(subject, position, text);
+        }
+    }
+}
+
+/// The packing that a layer's media type stands for.
+fn packing_of_type(media_type: &str) -> Option<Packing> {
+    let suffix = [
+        "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        "application/vnd.docker.image.rootfs.diff.tar",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar",
+    ]
+    .iter()
+    .find_map(|prefix| media_type.strip_prefix(prefix))?;
+    match suffix {
+        "" => Some(Packing::None),
+        "+gzip" | ".gzip" => Some(Packing::Gzip),
+        "+zstd" | ".zstd" => Some(Packing::Zstd),
+        _ => None,
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}

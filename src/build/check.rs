@@ -1,0 +1,109 @@
+//! A *check* runs the script of a step again, in other surroundings, to see whether its output is the same.
+//!
+//! Invariant: nothing that a check makes is registered or recorded: the store knows as much after it as before, but for
+//! inputs that had been collected.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::script::{Remade, ScriptStep};
+use super::step::Resolved;
+use super::variation::Variation;
+use super::{BuildError, BuildOptions, realise};
+use crate::digest::Digest;
+use crate::event::Reporter;
+use crate::plan::{Action, Input, Plan, StepId};
+use crate::store::Store;
+use crate::store_path::{PathInfo, StorePath};
+
+/// An output that was made again.
+pub struct Again {
+    /// What the store has of the same derivation.
+    pub known: PathInfo,
+    remade: Remade,
+}
+
+impl Again {
+    /// Whether it came out the same.
+    pub fn is_same(&self) -> bool {
+        self.remade.nar_hash == self.known.nar_hash
+    }
+
+    /// SHA-256 of its canonical archive.
+    pub fn nar_hash(&self) -> Digest {
+        self.remade.nar_hash
+    }
+
+    /// Size of that in bytes.
+    pub fn nar_size(&self) -> u64 {
+        self.remade.nar_size
+    }
+
+    /// Where it is, as long as this lives.
+    pub fn tree(&self) -> &Path {
+        &self.remade.tree
+    }
+}
+
+/// The steps that run a script, among all that `targets` need, each after what it needs.
+pub fn checked_steps(plan: &Plan, targets: &[Input]) -> Vec<StepId> {
+    let mut seen = BTreeSet::new();
+    let mut pending: Vec<StepId> = targets.iter().filter_map(step).collect();
+    while let Some(id) = pending.pop() {
+        if seen.insert(id) {
+            pending.extend(plan.steps[id].inputs().into_iter().filter_map(step));
+        }
+    }
+    let scripts = seen
+        .into_iter()
+        .filter(|&id| matches!(plan.steps[id].action, Action::Script(_)));
+    scripts.collect()
+}
+
+fn step(input: &Input) -> Option<StepId> {
+    match input {
+        Input::Step(id) => Some(*id),
+        Input::Path(_) => None,
+    }
+}
+
+/// Runs the script of a step, whose output is in the store, once more.
+pub fn make_again(
+    store: &Store,
+    plan: &Plan,
+    id: StepId,
+    variations: &BTreeSet<Variation>,
+    options: &BuildOptions,
+    reporter: &dyn Reporter,
+) -> Result<Again, BuildError> {
+    let derivation = &plan.steps[id];
+    let Action::Script(script) = &derivation.action else {
+        unreachable!("only steps with scripts are checked")
+    };
+    // What only a build needs may have been collected.
+    let inputs: Vec<Input> = derivation.inputs().into_iter().cloned().collect();
+    let paths: BTreeMap<Input, StorePath> = realise(store, plan, &inputs, options, reporter)?;
+    let resolved = Resolved::new(derivation, &|input| paths[input].clone());
+    let known = store.realisation(&resolved.digest)?;
+    let known = match known {
+        Some(path) => path,
+        // The inputs came out otherwise than when it was made, or it was collected.
+        None => realise(store, plan, &[Input::Step(id)], options, reporter)?[&Input::Step(id)].clone(),
+    };
+    let again = ScriptStep {
+        store,
+        options,
+        reporter,
+        derivation,
+        script,
+        digest: resolved.digest,
+        paths: &paths,
+        variations,
+    }
+    .run_again(&known)?;
+    let info = store.info(&known)?.ok_or(BuildError::MissingPath { path: known })?;
+    Ok(Again {
+        known: info,
+        remade: again,
+    })
+}

@@ -1,0 +1,110 @@
+//! A *golden digest* is what an image's digest was when it was recorded in the lock, with what it was made from.
+//!
+//! Invariant: the digest of the inputs is of texts and trees alone and of no rule of layerize's, so that a release that
+//! makes other bytes of the same inputs is found out.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::digest::Digest;
+use crate::event::{Event, Reporter};
+use crate::nar;
+use crate::oci::canonical_json;
+use crate::spec::{self, Golden, ImageFileKind};
+
+use super::build::BuildFlags;
+use super::context::Context;
+use super::error::advised;
+use super::images::{self, ImageFlags, NamedImage};
+use super::pipeline::{self, Work};
+use super::project::{LOCK_NAME, Project};
+
+/// Builds every image of the project as the spec has it and writes their digests into the lock.
+pub fn record(project: &mut Project, flags: &BuildFlags, context: &Context) -> anyhow::Result<()> {
+    let work = pipeline::prepare_images(Project::load(context)?, flags, context)?;
+    let mut golden = BTreeMap::new();
+    for image in images::of_targets(&work, &ImageFlags::default(), context)? {
+        let Some(key) = image.golden.clone() else {
+            let help = "unset SOURCE_DATE_EPOCH: what is recorded is the image that everybody builds";
+            return Err(advised("the digest would depend on SOURCE_DATE_EPOCH", help));
+        };
+        let inputs = inputs(&key.image, &work)?;
+        let digest = image.image.digest;
+        golden.insert(key, Golden { inputs, digest });
+    }
+    if project.lock.golden != golden {
+        project.lock.golden = golden;
+        project.write_lock()?;
+    }
+    Ok(())
+}
+
+/// Compares an image that was built with what is recorded of it. Other inputs may give another digest: that is said;
+/// the same inputs may not: that is an error.
+pub fn compare(image: &NamedImage, work: &Work, context: &Context) -> anyhow::Result<()> {
+    let recorded = match (&image.golden, &work.project) {
+        (Some(key), Some(project)) => project.lock.golden.get(key),
+        _ => None,
+    };
+    let Some(recorded) = recorded.filter(|recorded| recorded.digest != image.image.digest) else {
+        return Ok(());
+    };
+    let what = format!(
+        "image `{}` is {}, and {LOCK_NAME} records {}",
+        image.name, image.image.digest, recorded.digest
+    );
+    if inputs(&image.name, work)? != recorded.inputs {
+        let text = format!("{what}, of other inputs; `layerize lock --golden` records the new digest");
+        context.ui.report(Event::Warning { text });
+        return Ok(());
+    }
+    Err(advised(
+        format!("{what} of the same spec, lock and sources"),
+        format!(
+            "`layerize check {}` tells whether its builds are reproducible; if they are, this layerize makes other bytes \
+             than the one that recorded the digest, and `layerize lock --golden` records the new one",
+            image.name
+        ),
+    ))
+}
+
+/// What an image is made from, as far as it is not layerize's own doing.
+#[derive(Serialize)]
+struct Inputs {
+    specs: Vec<Digest>,
+    lock: Digest,
+    sources: BTreeMap<String, String>,
+    files: BTreeMap<String, Digest>,
+    plan: Option<Digest>,
+}
+
+fn inputs(name: &str, work: &Work) -> anyhow::Result<Digest> {
+    let project = work.project.as_ref().expect("images of a spec have a project");
+    let image = &project.workspace.images[name];
+    let mut lock = project.lock.clone();
+    lock.golden.clear();
+    let mut files = BTreeMap::new();
+    for (path, file) in &image.files {
+        if let ImageFileKind::Source(source) = &file.value.kind {
+            files.insert(path.clone(), nar::hash(&image.dir.join(source))?.0);
+        }
+    }
+    let plan = image.layers.plan.as_ref().map(|file| image.dir.join(&file.value));
+    let sources = project.add_sources(&work.store)?;
+    Ok(Digest::of(&canonical_json(&Inputs {
+        specs: project
+            .workspace
+            .files
+            .iter()
+            .map(|file| Digest::of(file.text.as_bytes()))
+            .collect(),
+        lock: Digest::of(spec::lock::print(&lock).as_bytes()),
+        sources: sources
+            .into_iter()
+            .map(|(name, path)| (name.0, path.to_string()))
+            .collect(),
+        files,
+        plan: plan.map(|path| nar::hash(&path)).transpose()?.map(|(hash, _)| hash),
+    })))
+}

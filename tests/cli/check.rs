@@ -1,0 +1,156 @@
+//! `layerize check`: planted non-determinism is found and explained, what is reproducible passes, nothing is registered.
+
+use serde_json::Value;
+
+use crate::support::Place;
+
+/// Name of a package, its script, and what the report must say of its difference.
+const PLANTED: &[(&str, &str, &str)] = &[
+    ("clock", "date +%s >$out", "only numbers differ"),
+    ("random", "echo $RANDOM$RANDOM >$out", "only numbers differ"),
+    (
+        "listing",
+        "mkdir d; cd d; touch a b c d e f g h i j k l; ls -U >$out",
+        "same lines in another order",
+    ),
+    ("processors", "nproc >$out", "only numbers differ"),
+    ("cores", "echo $LAYERIZE_CORES >$out", "only numbers differ"),
+    ("user", "id -u >$out", "only numbers differ"),
+    ("host", "cat /proc/sys/kernel/hostname >$out", "+another-host"),
+    ("mask", "umask >$out", "only numbers differ"),
+    ("zone", "date -d @0 +%H:%M >$out", "+13:45"),
+    ("words", "echo $LC_ALL >$out", "-C"),
+    (
+        "home",
+        "mkdir $out; ln -s $HOME $out/home",
+        "home: link: /homeless-shelter / /another-homeless-shelter",
+    ),
+    ("memory", "head -c 12 /proc/self/maps >$out", "content"),
+    (
+        "picky",
+        "test $(id -u) = 1000; touch $out",
+        "in other surroundings it cannot be built",
+    ),
+];
+
+fn spec(packages: &[(&str, &str)]) -> String {
+    packages
+        .iter()
+        .map(|(name, script)| format!("[package.{name}]\nscript = '''\n{script}\n'''\n"))
+        .collect()
+}
+
+#[test]
+fn planted_non_determinism_is_found() {
+    let place = Place::new();
+    let mut packages: Vec<(&str, &str)> = PLANTED.iter().map(|(name, script, _)| (*name, *script)).collect();
+    packages.push(("good", "mkdir $out; cat * >$out/all; echo $out >$out/self"));
+    place.write(
+        "layerize.toml",
+        &spec(&packages).replace("[package.good]", "[package.good]\nsource = { path = \"src\" }"),
+    );
+    place.write("src/a", "a").write("src/b", "b");
+    place.lock_base();
+    let text = place.run(&["check"]).exits(1).stdout;
+    let of = |name: &str| -> &str {
+        let starts = [format!("DIFFERS  {name} "), format!("same     {name} ")];
+        let at = starts.iter().find_map(|start| text.find(start));
+        let rest = &text[at.unwrap_or_else(|| panic!("{name} is missing in {text}"))..];
+        let end = ["\nDIFFERS", "\nsame", "\nvaried"]
+            .iter()
+            .filter_map(|next| rest.find(next))
+            .min();
+        &rest[..end.unwrap()]
+    };
+    for (name, _, said) in PLANTED {
+        // One processor cannot be made fewer.
+        let alone = std::thread::available_parallelism().unwrap().get() == 1;
+        if *name == "processors" && alone {
+            continue;
+        }
+        assert!(
+            of(name).starts_with("DIFFERS") && of(name).contains(said),
+            "{name}: {}",
+            of(name)
+        );
+    }
+    assert!(of("good").starts_with("same"), "{text}");
+    assert!(text.contains("not varied: the date"), "{text}");
+    place.run(&["store", "verify"]).success();
+}
+
+/// The order in which a source's files are listed is another one, whatever it is on this machine's file system.
+#[test]
+fn the_order_of_a_source_is_the_other_way_round() {
+    let place = Place::new();
+    let script = "ls -U >$out; find sub >>$out";
+    place.write(
+        "layerize.toml",
+        &spec(&[("order", script)]).replace("\nscript", "\nsource = { path = \"src\" }\nscript"),
+    );
+    for name in ["a", "b", "sub/x", "sub/y"] {
+        place.write(&format!("src/{name}"), name);
+    }
+    place.lock_base();
+    let json = place
+        .run(&["check", "--json", "--keep", "kept", "--find-cause", "order"])
+        .exits(1)
+        .stdout;
+    let report: Value = serde_json::from_str(json.lines().last().unwrap()).unwrap();
+    let output = &report["outputs"][0];
+    assert_eq!(
+        output["causes"],
+        serde_json::json!(["file system and directory order"]),
+        "{json}"
+    );
+    let kept = place.project.join(output["kept"].as_str().unwrap());
+    let read = |side: &str| std::fs::read_to_string(kept.join(side)).unwrap();
+    let lines = |text: &str| -> Vec<String> { text.lines().take(3).map(str::to_owned).collect() };
+    let (a, mut b) = (lines(&read("a")), lines(&read("b")));
+    b.reverse();
+    assert_eq!(a, b);
+}
+
+#[test]
+fn a_hash_seeded_order_is_found() {
+    let place = Place::new();
+    let script = "perl -e 'my %h = map { $_ => 1 } 1..50; print join(\" \", keys %h), \"\\n\"' >$out";
+    let text = spec(&[("hash", script)]).replace("\nscript", "\ntools = [\"deb:perl-base\"]\nscript");
+    place.write("layerize.toml", &text);
+    let ran = place.run(&["check", "--find-cause"]).exits(1);
+    assert!(ran.stdout.contains("the same words in another order"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("depends on: nothing that was varied"),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
+fn what_is_reproducible_passes_and_nothing_is_registered() {
+    let place = Place::with_script(
+        "mkdir -p $out/bin; printf '#!/bin/sh\\n' >$out/bin/x; chmod +x $out/bin/x; echo $out >$out/self",
+    );
+    place.run(&["build", "thing"]).success();
+    let before = place.run(&["store", "ls"]).success().stdout;
+    let ran = place.run(&["check", "--times", "2", "thing"]).success();
+    assert!(
+        ran.stdout.starts_with("same     thing /layerize/store/"),
+        "{}",
+        ran.stdout
+    );
+    assert!(ran.stdout.contains("\nsame     image thing sha256:"), "{}", ran.stdout);
+    assert_eq!(place.run(&["store", "ls"]).success().stdout, before);
+    let path = before
+        .lines()
+        .find(|line| line.contains("-thing"))
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap();
+    place
+        .run(&["check", path])
+        .exits(2)
+        .says(&["name the image or package"]);
+    place.run(&["check", "--sandbox", "none", "thing"]).exits(2);
+}
