@@ -31,6 +31,7 @@ const PEM_BYTES_MAX: u64 = 16 << 20;
 
 /// What is used for TLS to a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct TlsSources {
     /// Where the system's authorities come from: "the system", or files and directories of `SSL_CERT_FILE` and
     /// `SSL_CERT_DIR`.
@@ -270,7 +271,8 @@ fn is_authority(reason: &CertificateError) -> bool {
 pub fn tls_advice(error: &(dyn Error + 'static), host: &str) -> Option<String> {
     let advice = match tls_error(error)? {
         rustls::Error::InvalidCertificate(reason) => match reason {
-            CertificateError::UnknownIssuer => format!(
+            // A bad signature is one by another authority of the same name.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
                 "the certificate of `{host}` is signed by nobody whom this machine trusts: give its authority with \
                  `--ca-file FILE`, or put it into `/etc/containers/certs.d/{host}/ca.crt`"
             ),
@@ -292,6 +294,7 @@ pub fn tls_advice(error: &(dyn Error + 'static), host: &str) -> Option<String> {
             AlertDescription::CertificateRequired
             | AlertDescription::BadCertificate
             | AlertDescription::UnknownCA
+            | AlertDescription::DecryptError
             | AlertDescription::AccessDenied
             | AlertDescription::CertificateUnknown,
         ) => format!(

@@ -1,1 +1,79 @@
 //! Tests of what registries are configured with.
+
+mod credentials;
+mod helpers;
+mod hostile;
+mod peers;
+mod proxies;
+pub(crate) mod served;
+mod tls;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+use super::{AuthSource, FileKind, Helpers, RegistryConfig};
+
+/// A directory with files of credentials and programs.
+struct Home {
+    dir: tempfile::TempDir,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    fn write(&self, path: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// A helper that is a shell script.
+    fn helper(&self, name: &str, script: &str) {
+        let path = self.write(
+            &format!("bin/docker-credential-{name}"),
+            format!("#!/bin/sh\n{script}\n"),
+        );
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// A configuration with podman's file, docker's file and the legacy file of this place, in podman's order.
+    fn config(&self) -> RegistryConfig {
+        let source = |path: &str, kind, origin| AuthSource {
+            path: self.at(path),
+            kind,
+            origin,
+        };
+        RegistryConfig {
+            auth_files: vec![
+                source("run/auth.json", FileKind::Containers, "XDG_RUNTIME_DIR"),
+                source("docker/config.json", FileKind::Docker, "HOME"),
+                source(".dockercfg", FileKind::Legacy, "HOME"),
+            ],
+            helpers: Helpers::new(vec![self.at("bin")]),
+            ..RegistryConfig::default()
+        }
+    }
+}
+
+/// `{"auth": base64(text)}`
+fn auth(text: &str) -> Value {
+    json!({ "auth": base64::engine::general_purpose::STANDARD.encode(text) })
+}
+
+fn write_pem(path: &Path, pem: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, pem).unwrap();
+}
