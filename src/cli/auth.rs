@@ -28,18 +28,17 @@ enum AuthCommand {
 struct ExplainArgs {
     /// The image, such as `registry.example/team/app:1.0`
     reference: String,
-    #[command(flatten)]
-    registries: RegistryFlags,
 }
 
-/// Flags of every command that speaks to a registry.
-#[derive(Debug, Default, Args)]
+/// Flags of every command, for the registries that its images are at.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Registries")]
 pub struct RegistryFlags {
     /// Trust this authority's certificate too (PEM); repeatable
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub ca_file: Vec<PathBuf>,
     /// Speak to this registry without TLS; repeatable
-    #[arg(long, value_name = "HOST[:PORT]", value_parser = host)]
+    #[arg(long, global = true, value_name = "HOST[:PORT]", value_parser = host)]
     pub plain_http: Vec<String>,
 }
 
@@ -57,7 +56,7 @@ pub fn run(args: &AuthArgs, context: &Context) -> anyhow::Result<Outcome> {
 fn explain(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
     let text = args.reference.strip_prefix("docker://").unwrap_or(&args.reference);
     let reference: Reference = text.parse()?;
-    let explanation = context.registries(&args.registries).explain(&reference)?;
+    let explanation = context.registries().explain(&reference)?;
     if context.ui.json() {
         context.ui.data(&serde_json::to_string(&explanation)?)?;
     } else {

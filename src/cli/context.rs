@@ -17,6 +17,7 @@ use crate::transport::registry::config::{AuthSource, FileKind, Helpers, ProxyVar
 use crate::transport::{Location, ReadOptions, Source};
 
 use super::Global;
+use super::auth::RegistryFlags;
 use super::config::Config;
 use super::error::advised;
 use super::ui::Ui;
@@ -39,6 +40,8 @@ pub struct Context<'a> {
     pub file: Option<PathBuf>,
     /// `SOURCE_DATE_EPOCH`, in seconds.
     pub epoch: i64,
+    /// `--ca-file` and `--plain-http`.
+    registry_flags: RegistryFlags,
 }
 
 impl<'a> Context<'a> {
@@ -62,6 +65,7 @@ impl<'a> Context<'a> {
             cache_dir,
             file: global.file.clone(),
             epoch: epoch()?,
+            registry_flags: global.registries.clone(),
         })
     }
 
@@ -108,7 +112,8 @@ impl<'a> Context<'a> {
     }
 
     /// How registries are reached and who the user is there: the environment, the configuration file and the flags.
-    pub fn registries(&self, flags: &super::auth::RegistryFlags) -> RegistryConfig {
+    pub fn registries(&self) -> RegistryConfig {
+        let flags = &self.registry_flags;
         RegistryConfig {
             plain_http: flags.plain_http.iter().cloned().collect(),
             ca_files: flags.ca_file.clone(),

@@ -72,6 +72,8 @@ struct Global {
     /// When to use colours
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
     color: Color,
+    #[command(flatten)]
+    registries: auth::RegistryFlags,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]

@@ -22,10 +22,8 @@ mod tls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::blocking::Client;
 use url::Url;
 
 use super::super::TransportError;
@@ -65,8 +63,6 @@ pub struct RegistryConfig {
     pub proxies: ProxyVariables,
     /// What the user configured for single hosts.
     pub hosts: BTreeMap<String, HostConfig>,
-    /// Clients that were made, so that their connections are kept.
-    pub clients: Clients,
 }
 
 /// What the user configured for one host: `[registries."HOST"]`.
@@ -99,16 +95,6 @@ impl HostConfig {
             (None, Some(_)) => Err(error("client-key", "client-cert")),
             _ => Ok(()),
         }
-    }
-}
-
-/// Clients that were made, by the address they are for; shared by copies of the configuration.
-#[derive(Clone, Default)]
-pub struct Clients(Arc<Mutex<BTreeMap<String, Client>>>);
-
-impl fmt::Debug for Clients {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Clients")
     }
 }
 
@@ -195,35 +181,25 @@ impl RegistryConfig {
 
     /// The HTTP client for an endpoint's host, with its certificates and proxies. It follows no redirects and has no
     /// deadline for a whole request: the caller sees to both.
-    pub fn client(&self, endpoint: &Endpoint) -> Result<Client, TransportError> {
-        let mut clients = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = endpoint.base.to_string();
-        if let Some(client) = clients.get(&key) {
-            return Ok(client.clone());
-        }
-        let client = self.make_client(&endpoint.host)?;
-        clients.insert(key, client.clone());
-        Ok(client)
-    }
-
-    fn make_client(&self, host: &str) -> Result<Client, ConfigError> {
+    pub fn client(&self, endpoint: &Endpoint) -> Result<reqwest::Client, TransportError> {
+        let host = &endpoint.host;
         let sources = tls::sources(self, host)?;
         let tls = tls::client_config(self, &sources, host)?;
         let proxies = proxy::Proxies::new(&self.proxies)?;
-        let client = Client::builder()
+        let client = reqwest::Client::builder()
             .user_agent(concat!("layerize/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(None)
             .no_proxy()
             .proxy(reqwest::Proxy::custom(move |url| proxies.choose(url).cloned()))
             .tls_backend_preconfigured(tls)
             .build();
-        client.map_err(|source| ConfigError::Client {
-            host: host.to_owned(),
+        let error = |source| ConfigError::Client {
+            host: host.clone(),
             source,
-        })
+        };
+        Ok(client.map_err(error)?)
     }
 
     fn endpoint(&self, host: &str) -> Result<Endpoint, ConfigError> {

@@ -49,8 +49,10 @@ pub struct TlsSources {
     pub client_key: Option<PathBuf>,
 }
 
-/// The directory `certs.d/HOST` that is used for a host.
+/// The directory `certs.d/HOST` that is used for a host; none for what a registry sends us to that no image name could
+/// begin with.
 pub(super) fn certs_d(config: &RegistryConfig, host: &str) -> Option<PathBuf> {
+    super::check_host(host).ok()?;
     let dirs = config.certs_dirs.iter().map(|dir| dir.join(host));
     dirs.into_iter().find(|dir| dir.is_dir())
 }
@@ -227,8 +229,8 @@ impl ServerCertVerifier for Named {
             .inner
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verdict {
-            // The library gives this answer to an authority as a server where all else would be right to ask: the
-            // server holds the key (the handshake's signature) and the name is compared here.
+            // The library gives this answer after it looked at the dates; that the server holds the key is shown by the
+            // handshake's signature, and the name is compared here.
             Err(rustls::Error::InvalidCertificate(reason))
                 if is_authority(&reason) && self.named.iter().any(|named| named == end_entity) =>
             {

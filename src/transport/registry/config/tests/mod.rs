@@ -68,6 +68,23 @@ impl Home {
     }
 }
 
+/// Sends a GET and gives status and body.
+fn get(client: &reqwest::Client, url: reqwest::Url, login: Option<(&str, &str)>) -> reqwest::Result<(u16, String)> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let request = client.get(url);
+        let request = match login {
+            Some((username, password)) => request.basic_auth(username, Some(password)),
+            None => request,
+        };
+        let response = request.send().await?;
+        Ok((response.status().as_u16(), response.text().await?))
+    })
+}
+
 /// `{"auth": base64(text)}`
 fn auth(text: &str) -> Value {
     json!({ "auth": base64::engine::general_purpose::STANDARD.encode(text) })

@@ -4,26 +4,24 @@ use std::path::Path;
 use std::process::Command;
 
 use super::super::{AuthSource, FileKind, Login, RegistryConfig};
-use super::Home;
 use super::served::{self, Demands, PASSWORD, USER};
+use super::{Home, get};
 use crate::transport::testing::{oracle, run};
 
 /// The status that the registry gives to a request with the credentials that are found for it.
 fn status(config: &RegistryConfig, host: &str) -> u16 {
     let endpoint = config.endpoints(host, false).unwrap().remove(0);
-    let request = config
-        .client(&endpoint)
-        .unwrap()
-        .get(endpoint.base.join("v2/").unwrap());
-    let request = match config.login(&endpoint.host, "a/b").unwrap() {
+    let client = config.client(&endpoint).unwrap();
+    let url = endpoint.base.join("v2/").unwrap();
+    let login = match config.login(&endpoint.host, "a/b").unwrap() {
         Login::Basic { username, password } => {
             assert_eq!((username.as_str(), password.as_str()), (USER, PASSWORD));
-            request.basic_auth(username, Some(password))
+            Some((USER, PASSWORD))
         }
-        Login::Anonymous => request,
+        Login::Anonymous => None,
         login => panic!("{login:?}"),
     };
-    request.send().unwrap().status().as_u16()
+    get(&client, url, login).unwrap().0
 }
 
 fn config(file: &Path, kind: FileKind, ca_file: Option<&Path>) -> RegistryConfig {

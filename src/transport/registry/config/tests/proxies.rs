@@ -1,6 +1,6 @@
 //! Which proxy is used for what, and that it is.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -10,7 +10,7 @@ use url::Url;
 use super::super::proxy::Proxies;
 use super::super::{ConfigError, ProxyVariable, ProxyVariables, RegistryConfig};
 use super::served;
-use super::{Home, write_pem};
+use super::{Home, get, write_pem};
 
 fn variable(name: &'static str, value: &str) -> Option<ProxyVariable> {
     Some(ProxyVariable {
@@ -166,13 +166,10 @@ fn tunnel(a: TcpStream, b: TcpStream) {
     thread::spawn(move || std::io::copy(&mut from, &mut to));
 }
 
-fn get(config: &RegistryConfig, host: &str) -> String {
+fn ask(config: &RegistryConfig, host: &str) -> String {
     let endpoint = config.endpoints(host, true).unwrap().remove(0);
     let client = config.client(&endpoint).unwrap();
-    let mut text = String::new();
-    let mut response = client.get(endpoint.base).send().unwrap();
-    response.read_to_string(&mut text).unwrap();
-    text
+    get(&client, endpoint.base, None).unwrap().1
 }
 
 #[test]
@@ -181,7 +178,7 @@ fn plain_requests_go_through_the_proxy_with_its_password() {
     let mut config = RegistryConfig::default();
     config.plain_http.insert("r.example".to_owned());
     config.proxies.http = variable("HTTP_PROXY", &format!("http://me:pw@{address}"));
-    assert_eq!(get(&config, "r.example"), "ok");
+    assert_eq!(ask(&config, "r.example"), "ok");
     let seen = seen.lock().unwrap().join("");
     assert!(seen.starts_with("GET http://r.example/ HTTP/1.1\r\n"), "{seen}");
     assert!(
@@ -205,7 +202,7 @@ fn tls_goes_through_a_tunnel_and_is_verified_at_its_end() {
         ..RegistryConfig::default()
     };
     config.proxies.all = variable("ALL_PROXY", &format!("me:pw@{address}"));
-    assert_eq!(get(&config, "r.example:5000"), "hello");
+    assert_eq!(ask(&config, "r.example:5000"), "hello");
     let seen = seen.lock().unwrap().join("");
     assert!(seen.starts_with("CONNECT r.example:5000 HTTP/1.1\r\n"), "{seen}");
     assert!(
@@ -220,6 +217,6 @@ fn what_is_excepted_does_not_meet_the_proxy() {
     let (here, _) = proxy(None);
     let mut config = RegistryConfig::default();
     config.proxies.all = variable("ALL_PROXY", &address);
-    assert_eq!(get(&config, &here), "ok", "loopback is asked directly");
+    assert_eq!(ask(&config, &here), "ok", "loopback is asked directly");
     assert!(seen.lock().unwrap().is_empty());
 }

@@ -77,9 +77,19 @@ impl Authority {
 
 /// A certificate that is signed by itself and an authority, as `openssl req -x509` makes them.
 pub fn self_signed(names: &[&str]) -> Certified {
+    signed_by_itself(names, 4096)
+}
+
+/// The same, but its time is over.
+pub fn expired(names: &[&str]) -> Certified {
+    signed_by_itself(names, 2001)
+}
+
+fn signed_by_itself(names: &[&str], last_year: i32) -> Certified {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_after = rcgen::date_time_ymd(last_year, 1, 1);
     let key = KeyPair::generate().unwrap();
     Certified {
         certificate: params.self_signed(&key).unwrap().pem(),

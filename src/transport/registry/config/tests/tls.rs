@@ -1,6 +1,5 @@
 //! Whom TLS trusts, shown with servers in this process.
 
-use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -13,8 +12,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use super::super::{ConfigError, HostConfig, RegistryConfig, tls_advice};
-use super::served::{Authority, Certified, self_signed};
-use super::{Home, write_pem};
+use super::served::{Authority, Certified, expired, self_signed};
+use super::{Home, get, write_pem};
 use crate::transport::TransportError;
 
 /// Starts a server that says `hello` and gives its address; with an authority it wants certificates of clients.
@@ -57,20 +56,14 @@ pub(super) fn serve(certified: &Certified, clients: Option<&Authority>) -> Strin
 }
 
 /// What the server says, or the advice on why it cannot be spoken to.
-fn get(config: &RegistryConfig, host: &str) -> Result<String, String> {
+fn ask(config: &RegistryConfig, host: &str) -> Result<String, String> {
     let endpoint = config.endpoints(host, true).unwrap().remove(0);
     assert_eq!(endpoint.base.scheme(), "https");
     let client = config.client(&endpoint).unwrap();
-    let sent = client.get(endpoint.base).send();
-    let read = sent.map(|mut response| {
-        let mut text = String::new();
-        response.read_to_string(&mut text).unwrap();
-        text
-    });
-    read.map_err(|error| {
-        let advice = tls_advice(&error, host);
-        advice.unwrap_or_else(|| panic!("no advice for {error:?} {:?}", error.source()))
-    })
+    match get(&client, endpoint.base, None) {
+        Ok((_, text)) => Ok(text),
+        Err(error) => Err(tls_advice(&error, host).unwrap_or_else(|| panic!("no advice for {error:?}"))),
+    }
 }
 
 /// A configuration that trusts nobody but those that a test names, whatever this machine trusts.
@@ -96,7 +89,7 @@ fn a_private_authority_is_trusted_where_it_is_named() {
     let ca = home.at("ca.crt");
     write_pem(&ca, &authority.pem());
 
-    let unknown = get(&with_tls(nobody(&home), &host), &host).unwrap_err();
+    let unknown = ask(&with_tls(nobody(&home), &host), &host).unwrap_err();
     assert!(
         unknown.contains("--ca-file") && unknown.contains(&format!("certs.d/{host}/ca.crt")),
         "{unknown}"
@@ -104,7 +97,7 @@ fn a_private_authority_is_trusted_where_it_is_named() {
 
     let mut config = nobody(&home);
     config.ca_files = vec![ca.clone()];
-    assert_eq!(get(&config, &host).unwrap(), "hello", "--ca-file");
+    assert_eq!(ask(&config, &host).unwrap(), "hello", "--ca-file");
 
     let mut config = nobody(&home);
     let of_host = HostConfig {
@@ -112,20 +105,20 @@ fn a_private_authority_is_trusted_where_it_is_named() {
         ..HostConfig::default()
     };
     config.hosts.insert(host.clone(), of_host);
-    assert_eq!(get(&config, &host).unwrap(), "hello", "ca-file");
+    assert_eq!(ask(&config, &host).unwrap(), "hello", "ca-file");
 
     let mut config = with_tls(nobody(&home), &host);
     config.ssl_cert_file = Some(ca.clone());
-    assert_eq!(get(&config, &host).unwrap(), "hello", "SSL_CERT_FILE");
+    assert_eq!(ask(&config, &host).unwrap(), "hello", "SSL_CERT_FILE");
 
     let mut config = with_tls(nobody(&home), &host);
     write_pem(&home.at("roots/x.pem"), &authority.pem());
     config.ssl_cert_dirs.push(home.at("roots"));
-    assert_eq!(get(&config, &host).unwrap(), "hello", "SSL_CERT_DIR");
+    assert_eq!(ask(&config, &host).unwrap(), "hello", "SSL_CERT_DIR");
 
     let config = nobody(&home);
     write_pem(&home.at(&format!("etc/certs.d/{host}/any.crt")), &authority.pem());
-    assert_eq!(get(&config, &host).unwrap(), "hello", "certs.d");
+    assert_eq!(ask(&config, &host).unwrap(), "hello", "certs.d");
 
     // The user's directory is used instead of the machine's, not beside it.
     let config = nobody(&home);
@@ -133,7 +126,7 @@ fn a_private_authority_is_trusted_where_it_is_named() {
         &home.at(&format!("user/certs.d/{host}/other.crt")),
         &Authority::new().pem(),
     );
-    assert!(get(&config, &host).is_err());
+    assert!(ask(&config, &host).is_err());
     let explanation = config.explain(&format!("{host}/a").parse().unwrap()).unwrap();
     let sources = explanation.endpoints[0].tls.clone().unwrap();
     assert_eq!(sources.certs_d, Some(home.at(&format!("user/certs.d/{host}"))));
@@ -148,7 +141,7 @@ fn a_certificate_for_another_name_is_refused() {
     let mut config = nobody(&home);
     config.ca_files = vec![home.at("ca.crt")];
     write_pem(&home.at("ca.crt"), &authority.pem());
-    let error = get(&config, &host).unwrap_err();
+    let error = ask(&config, &host).unwrap_err();
     assert!(error.contains("is not for"), "{error}");
 }
 
@@ -160,11 +153,11 @@ fn a_self_signed_certificate_is_trusted_where_it_is_named() {
     let mut config = nobody(&home);
     config.ca_files = vec![home.at("ca.crt")];
     write_pem(&home.at("ca.crt"), &Authority::new().pem());
-    get(&config, &host).unwrap_err();
+    ask(&config, &host).unwrap_err();
     let mut config = nobody(&home);
     config.ca_files = vec![home.at("server.crt")];
     write_pem(&home.at("server.crt"), &certified.certificate);
-    assert_eq!(get(&config, &host).unwrap(), "hello");
+    assert_eq!(ask(&config, &host).unwrap(), "hello");
 
     // The very certificate, but not the very name.
     let certified = self_signed(&["other.example"]);
@@ -172,7 +165,19 @@ fn a_self_signed_certificate_is_trusted_where_it_is_named() {
     let mut config = nobody(&home);
     config.ca_files = vec![home.at("other.crt")];
     write_pem(&home.at("other.crt"), &certified.certificate);
-    assert!(get(&config, &host).unwrap_err().contains("is not for"));
+    assert!(ask(&config, &host).unwrap_err().contains("is not for"));
+}
+
+#[test]
+fn a_named_certificate_that_has_expired_is_refused() {
+    let home = Home::new();
+    let certified = expired(&["127.0.0.1"]);
+    let host = serve(&certified, None);
+    let mut config = nobody(&home);
+    config.ca_files = vec![home.at("server.crt")];
+    write_pem(&home.at("server.crt"), &certified.certificate);
+    let error = ask(&config, &host).unwrap_err();
+    assert!(error.contains("has expired"), "{error}");
 }
 
 #[test]
@@ -182,7 +187,7 @@ fn a_client_certificate_is_shown_where_there_is_one() {
     let host = serve(&authority.certificate(&["127.0.0.1"]), Some(&authority));
     let dir = home.at(&format!("etc/certs.d/{host}"));
     write_pem(&dir.join("ca.crt"), &authority.pem());
-    let refused = get(&nobody(&home), &host).unwrap_err();
+    let refused = ask(&nobody(&home), &host).unwrap_err();
     assert!(
         refused.contains("client certificate") && refused.contains("client.cert"),
         "{refused}"
@@ -198,16 +203,16 @@ fn a_client_certificate_is_shown_where_there_is_one() {
         ..HostConfig::default()
     };
     config.hosts.insert(host.clone(), of_host);
-    assert_eq!(get(&config, &host).unwrap(), "hello", "client-cert and client-key");
+    assert_eq!(ask(&config, &host).unwrap(), "hello", "client-cert and client-key");
 
     write_pem(&dir.join("me.cert"), &client.certificate);
     write_pem(&dir.join("me.key"), &client.key);
-    assert_eq!(get(&nobody(&home), &host).unwrap(), "hello", "certs.d");
+    assert_eq!(ask(&nobody(&home), &host).unwrap(), "hello", "certs.d");
 
     let stranger = Authority::new().client();
     write_pem(&dir.join("me.cert"), &stranger.certificate);
     write_pem(&dir.join("me.key"), &stranger.key);
-    assert!(get(&nobody(&home), &host).unwrap_err().contains("client certificate"));
+    assert!(ask(&nobody(&home), &host).unwrap_err().contains("client certificate"));
 }
 
 #[test]
@@ -221,7 +226,7 @@ fn a_server_without_tls_is_told_apart() {
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         }
     });
-    let error = get(&with_tls(nobody(&home), &host), &host).unwrap_err();
+    let error = ask(&with_tls(nobody(&home), &host), &host).unwrap_err();
     assert!(error.contains(&format!("--plain-http {host}")), "{error}");
 }
 
