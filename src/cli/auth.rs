@@ -30,7 +30,7 @@ struct ExplainArgs {
     reference: String,
 }
 
-/// Flags of every command, for the registries that its images are at.
+/// Flags of every command that speaks to a registry.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Registries")]
 pub struct RegistryFlags {

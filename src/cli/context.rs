@@ -40,7 +40,7 @@ pub struct Context<'a> {
     pub file: Option<PathBuf>,
     /// `SOURCE_DATE_EPOCH`, in seconds.
     pub epoch: i64,
-    /// `--ca-file` and `--plain-http`.
+    /// What the flags say about registries.
     registry_flags: RegistryFlags,
 }
 

@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod auth;
 mod bad_input;
 mod crash;
 mod images;
 mod plan;
-#[path = "../../src/transport/registry/config/tests/served.rs"]
-mod served;
 mod specs;
 mod store;
 mod support;
+
+// Registries, and one to speak to.
+mod auth;
+#[path = "../../src/transport/registry/config/tests/served.rs"]
+mod served;

@@ -24,6 +24,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use reqwest::Client;
 use url::Url;
 
 use super::super::TransportError;
@@ -181,12 +182,15 @@ impl RegistryConfig {
 
     /// The HTTP client for an endpoint's host, with its certificates and proxies. It follows no redirects and has no
     /// deadline for a whole request: the caller sees to both.
-    pub fn client(&self, endpoint: &Endpoint) -> Result<reqwest::Client, TransportError> {
-        let host = &endpoint.host;
+    pub fn client(&self, endpoint: &Endpoint) -> Result<Client, TransportError> {
+        Ok(self.make_client(&endpoint.host)?)
+    }
+
+    fn make_client(&self, host: &str) -> Result<Client, ConfigError> {
         let sources = tls::sources(self, host)?;
         let tls = tls::client_config(self, &sources, host)?;
         let proxies = proxy::Proxies::new(&self.proxies)?;
-        let client = reqwest::Client::builder()
+        let client = Client::builder()
             .user_agent(concat!("layerize/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
@@ -195,11 +199,10 @@ impl RegistryConfig {
             .proxy(reqwest::Proxy::custom(move |url| proxies.choose(url).cloned()))
             .tls_backend_preconfigured(tls)
             .build();
-        let error = |source| ConfigError::Client {
-            host: host.clone(),
+        client.map_err(|source| ConfigError::Client {
+            host: host.to_owned(),
             source,
-        };
-        Ok(client.map_err(error)?)
+        })
     }
 
     fn endpoint(&self, host: &str) -> Result<Endpoint, ConfigError> {
