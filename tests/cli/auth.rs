@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::served::{self, Demands, PASSWORD, USER};
-use crate::support::{Place, Ran, have};
+use crate::support::{Place, Ran, have, peer};
 
 /// `base64(NAME:SECRET-password)`
 fn auth(name: &str) -> String {
@@ -138,13 +138,12 @@ fn helpers_are_found_on_path_and_may_read_the_environment() {
     let place = Place::new();
     let bin = place.path().join("bin");
     fs::create_dir(&bin).unwrap();
-    let helper = bin.join("docker-credential-test");
-    fs::write(
-        &helper,
-        "#!/bin/sh\necho '{\"Username\":\"'$WHO'\",\"Secret\":\"SECRET\"}'\n",
-    )
-    .unwrap();
-    fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let script = "#!/bin/sh\necho '{\"Username\":\"'$WHO'\",\"Secret\":\"SECRET\"}'\n";
+    place.write("script", script);
+    // Another process writes it: a file that a thread of this one has open for writing cannot be run.
+    let mut install = Command::new("install");
+    install.arg("-m755").arg(place.project.join("script"));
+    peer(install.arg(bin.join("docker-credential-test")));
     let docker = place.path().join(".docker");
     fs::create_dir(&docker).unwrap();
     fs::write(docker.join("config.json"), "{\"credsStore\": \"test\"}").unwrap();
@@ -222,7 +221,7 @@ fn a_login_of_skopeo_under_a_private_authority_is_explained() {
     login.arg(ca_file.parent().unwrap()).arg(&registry.host);
     let run = place.path().join("run");
     fs::create_dir(&run).unwrap();
-    crate::support::peer(login.env("XDG_RUNTIME_DIR", &run));
+    peer(login.env("XDG_RUNTIME_DIR", &run));
     let variables = [("XDG_RUNTIME_DIR", run.display().to_string())];
     let reference = format!("{}/a/b:1", registry.host);
     let found = json(

@@ -130,7 +130,7 @@ fn what_could_be_a_secret_is_not_repeated() {
 fn a_helper_that_hangs_is_given_up() {
     for script in [
         "exec sleep 60",
-        "sleep 60 & echo '{\"Username\":\"me\",\"Secret\":\"s\"}'",
+        "sleep 3 & echo '{\"Username\":\"me\",\"Secret\":\"s\"}'",
     ] {
         let (_home, mut config) = with_script(script);
         config.helpers.timeout = Some(Duration::from_millis(300));

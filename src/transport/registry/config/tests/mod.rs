@@ -9,13 +9,14 @@ pub(crate) mod served;
 mod tls;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::{AuthSource, FileKind, Helpers, RegistryConfig};
+use crate::transport::testing::run;
 
 /// A directory with files of credentials and programs.
 struct Home {
@@ -42,11 +43,11 @@ impl Home {
 
     /// A helper that is a shell script.
     fn helper(&self, name: &str, script: &str) {
-        let path = self.write(
-            &format!("bin/docker-credential-{name}"),
-            format!("#!/bin/sh\n{script}\n"),
-        );
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        let script = self.write("script", format!("#!/bin/sh\n{script}\n"));
+        let path = self.write(&format!("bin/docker-credential-{name}"), "");
+        fs::remove_file(&path).unwrap();
+        // Another process writes it: a file that a thread of this one has open for writing cannot be run.
+        run(Command::new("install").arg("-m755").arg(script).arg(path));
     }
 
     /// A configuration with podman's file, docker's file and the legacy file of this place, in podman's order.
