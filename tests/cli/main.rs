@@ -19,3 +19,8 @@ mod specs;
 mod store;
 mod support;
 mod verify;
+
+// Registries, and one to speak to.
+mod auth;
+#[path = "../../src/transport/registry/config/tests/served.rs"]
+mod served;
