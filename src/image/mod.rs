@@ -32,6 +32,7 @@ pub use error::{Collision, ImageError};
 pub use plan::plan;
 pub use request::{ClosureMember, ContentRoot, ImageRequest, RootPackage};
 pub use settings::DEFAULT_PATH;
+pub use sources::local_files;
 pub use validate::{Fault, validate};
 
 use crate::digest::Digest;
