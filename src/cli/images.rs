@@ -543,7 +543,7 @@ impl ImageFlags {
             ("strategy", self.strategy.as_ref().map(|name| json!(name))),
             ("plan", self.plan.as_deref().map(file)),
             ("previous", self.previous.as_deref().map(|text| file(Path::new(text)))),
-            ("single-member", self.single_member.then(|| json!(true))),
+            ("single-member", self.single_member.then_some(Value::Bool(true))),
         ];
         let options = options.into_iter();
         options

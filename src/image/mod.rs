@@ -36,6 +36,7 @@ pub use index::{Index, IndexError, platform_of};
 pub use plan::plan;
 pub use request::{ClosureMember, ContentRoot, Generated, GeneratedKind, ImageRequest, RootPackage};
 pub use settings::DEFAULT_PATH;
+pub use sources::local_files;
 pub use validate::{Fault, validate};
 
 use crate::digest::Digest;
