@@ -11,7 +11,7 @@ use crate::build::BuildError;
 use crate::fetch::{FetchError, UnpackError};
 use crate::image::ImageError;
 use crate::layer::partition::PlanError;
-use crate::layer::{LayerError, ParseCompressionError};
+use crate::layer::{LayerError, ParseCompressionError, ParseTarProfileError};
 use crate::nar::NarError;
 use crate::oci::ReferenceError;
 use crate::root::RootError;
@@ -95,6 +95,7 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 LayerError,
                 NarError,
                 ParseCompressionError,
+                ParseTarProfileError,
                 PlanError,
                 ReferenceError,
                 RootError,

@@ -11,7 +11,7 @@ use clap::Args;
 use crate::audit::{self, InspectOptions};
 use crate::image::{self, ClosureMember, ContentRoot, Image, ImageRequest, RootPackage};
 use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Strategy};
-use crate::layer::{Compression, PackOptions};
+use crate::layer::{Compression, PackOptions, TarProfile};
 use crate::oci::Platform;
 use crate::plan::Input;
 use crate::spec::{self, Spanned};
@@ -73,6 +73,9 @@ pub struct ImageFlags {
     /// Start from the release before, a plan file or an image, and keep what did not change as it is
     #[arg(long, value_name = "PLAN|IMAGE")]
     pub previous: Option<String>,
+    /// Whose dialect the layers' tars are written in: layerize, nix2container or dockertools [default: the spec's, else layerize]
+    #[arg(long, value_name = "TOOL")]
+    pub tar_profile: Option<TarProfile>,
     /// One gzip member a layer, for consumers that read no more than the first
     #[arg(long)]
     pub single_member: bool,
@@ -207,8 +210,11 @@ fn assemble(recipe: &Recipe, flags: &ImageFlags, context: &Context) -> anyhow::R
         .as_ref()
         .map(|text| text.value.parse::<Compression>())
         .transpose()?;
+    let tar_profile = recipe.spec.layers.tar_profile.as_ref();
+    let tar_profile = tar_profile.map(|text| text.value.parse::<TarProfile>()).transpose()?;
     let cache = context.layer_cache()?;
     let options = PackOptions {
+        profile: flags.tar_profile.or(tar_profile).unwrap_or_default(),
         compression: flags.compression.or(of_spec).unwrap_or_default(),
         single_member: flags.single_member,
         threads: flags.pack_threads,

@@ -84,6 +84,7 @@ pub fn assemble(
             &created,
             layers,
             &packages,
+            options.profile,
         ))
     };
     let identity = plan::identity(request);
