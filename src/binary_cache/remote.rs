@@ -126,7 +126,7 @@ impl BinaryCache {
             return Err(CacheError::WrongPath {
                 url,
                 path: path.clone(),
-                found: narinfo.info.path,
+                found: Box::new(narinfo.info.path),
             });
         }
         Ok(Some(narinfo))
@@ -372,7 +372,7 @@ fn interrupted(url: &str, error: io::Error) -> FetchError {
 fn verify(path: &Path, narinfo: &NarInfo, url: &str) -> Result<(), CacheError> {
     let file = |source| CacheError::File {
         url: url.to_owned(),
-        source,
+        source: Box::new(source),
     };
     let actual = size_of(path);
     if let Some(expected) = narinfo.file_size.filter(|&expected| expected != actual) {
