@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod binary_cache;
 mod crash;
 mod images;
 mod plan;
