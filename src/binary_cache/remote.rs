@@ -154,7 +154,9 @@ impl BinaryCache {
             None => Digest::of(url.as_bytes()),
         };
         let path = downloads.join(format!("{}.part", key.hex()));
-        let lock = FileLock::acquire(&downloads.join(format!("{}.lock", key.hex())), LockKind::Exclusive)?;
+        // One lock for many files: there are never more lock files than these. Whoever holds one waits for no other.
+        let lock = downloads.join(format!("{}.lock", &key.hex()[..2]));
+        let lock = FileLock::acquire(&lock, LockKind::Exclusive)?;
         let resumed = size_of(&path) > 0;
         self.download(&address, narinfo, &path, reporter)?;
         match verify(&path, narinfo, &url) {

@@ -19,6 +19,8 @@
 //! | device fields | zeros | zeros, NULs in a PAX header | NULs |
 //! | NULs at the end | 1024 | 1024 | up to a multiple of 10240 |
 //!
+//! podman refuses the NULs of `dockertools` as an unsound `zstd:chunked` image: compress such layers with gzip.
+//!
 //! Facts from nix2container (`nix/tar.go`, `nix/graph.go`) with Go 1.27, and from nixpkgs
 //! (`docker/stream_layered_image.py`, with its defaults: owner 0, modification time 1) with Python 3.11. Those two
 //! put the store paths of a layer in the order they are given; here they are sorted, as nix2container sorts them.
