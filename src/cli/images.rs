@@ -15,7 +15,7 @@ use crate::image::{
     self, ClosureMember, ContentRoot, Generated, GeneratedKind, Image, ImageRequest, Index, RootPackage,
 };
 use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Strategy};
-use crate::layer::{Compression, PackOptions};
+use crate::layer::{Compression, PackOptions, TarProfile};
 use crate::oci::Platform;
 use crate::plan::Input;
 use crate::spec::{self, Dependency, GoldenKey, Spanned};
@@ -88,6 +88,9 @@ pub struct ImageFlags {
     /// Put a Nix database into the image that knows its /nix/store paths, so that Nix works in it
     #[arg(long)]
     pub nix_db: bool,
+    /// Whose dialect the layers' tars are written in: layerize, nix2container or dockertools [default: the spec's, else layerize]
+    #[arg(long, value_name = "TOOL")]
+    pub tar_profile: Option<TarProfile>,
     /// One gzip member a layer, for consumers that read no more than the first
     #[arg(long)]
     pub single_member: bool,
@@ -298,8 +301,11 @@ pub fn digest_from_scratch(recipe: &Recipe, flags: &ImageFlags, context: &Contex
 pub fn assemble(recipe: &Recipe, flags: &ImageFlags, context: &Context) -> anyhow::Result<NamedImage> {
     let name = recipe.spec.name.value.clone();
     let of_spec = recipe.compression()?;
+    let tar_profile = recipe.spec.layers.tar_profile.as_ref();
+    let tar_profile = tar_profile.map(|text| text.value.parse::<TarProfile>()).transpose()?;
     let cache = context.layer_cache()?;
     let options = PackOptions {
+        profile: flags.tar_profile.or(tar_profile).unwrap_or_default(),
         compression: flags.compression.or(of_spec).unwrap_or_default(),
         single_member: flags.single_member,
         threads: flags.pack_threads,

@@ -101,6 +101,7 @@ pub fn assemble(
             below,
             layers,
             &packages,
+            options.profile,
         ))
     };
     let identity = plan::identity(request);

@@ -271,6 +271,7 @@ fn read_layers(reader: &mut Reader<'_>, image: &Table<'_>) -> Option<Layers> {
     });
     Some(Layers {
         strategy: table.checked(reader, "strategy", checks::strategy),
+        tar_profile: table.checked(reader, "tar-profile", checks::tar_profile),
         max,
         groups: read_groups(reader, &table),
         weights: read_weights(reader, &table),

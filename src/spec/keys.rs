@@ -71,6 +71,9 @@ pub(super) const STRATEGIES: &[&str] = &[
     "single",
 ];
 
+/// Names of the tar profiles.
+pub(super) const TAR_PROFILES: &[&str] = &["layerize", "nix2container", "dockertools"];
+
 const TEXTS: Shape = Many(&Text);
 
 /// The whole file.
@@ -428,6 +431,14 @@ pub(super) const LAYERS: &[Key] = &[
         "Probability that an update changes a package, by name.",
     ),
     key("plan", Text, "A plan file, relative to this file."),
+    also(
+        key(
+            "tar-profile",
+            Choice(TAR_PROFILES),
+            "Whose dialect the layers' tars are written in (default `layerize`).",
+        ),
+        &["tar", "profile"],
+    ),
 ];
 
 #[cfg(test)]

@@ -286,11 +286,13 @@ pub struct User {
     pub shell: String,
 }
 
-/// `layers = { strategy, max, groups, weights, plan }`.
+/// `layers = { strategy, max, groups, weights, plan, tar-profile }`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layers {
     /// Strategy's name; `None`: `churn`.
     pub strategy: Option<Spanned<String>>,
+    /// `tar-profile`: the dialect of the layers' tars.
+    pub tar_profile: Option<Spanned<String>>,
     /// Most layers the image may have; `None`: 100.
     pub max: Option<Spanned<u32>>,
     /// Groups of package names that stand together in a layer of their own.

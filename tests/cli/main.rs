@@ -5,6 +5,7 @@
 mod attest;
 mod bad_input;
 mod base;
+mod binary_cache;
 mod check;
 mod copy;
 mod crash;

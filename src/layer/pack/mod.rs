@@ -33,6 +33,7 @@ use stream::Stream;
 use super::blob::{CachedLayer, Keep};
 use super::cache::{LayerCache, LayerRecord, PartRecord};
 use super::codec::Engine;
+use super::profile::TarProfile;
 use super::tree::Tree;
 use super::{Blob, Compression, Layer, LayerError};
 use crate::digest::Digest;
@@ -87,6 +88,8 @@ pub struct PackOptions<'c> {
     pub compression: Compression,
     /// Number of threads; 0 is as many as the machine has.
     pub threads: usize,
+    /// The dialect of their tars.
+    pub profile: TarProfile,
     /// One gzip member for a whole layer, for consumers that read no more than the first.
     pub single_member: bool,
     /// Where packed pieces are kept.
@@ -104,7 +107,7 @@ pub fn pack(
     let engine = Engine::new(options.compression, options.single_member);
     let jobs = inputs
         .iter()
-        .map(|input| Recipe::new(input, engine))
+        .map(|input| Recipe::new(input, engine, options.profile))
         .collect::<Result<Vec<_>, _>>()?;
     check_unique(&jobs)?;
     let mut order: Vec<usize> = (0..inputs.len()).collect();
@@ -249,6 +252,7 @@ impl Packing<'_> {
             record: record.clone(),
             input: self.input.clone(),
             single_member: self.options.single_member,
+            profile: self.options.profile,
         })));
         let blobs = record.parts.iter().map(|part| match part {
             PartRecord::Piece { key, size, .. } => Some(Blob::Kept {
@@ -265,6 +269,7 @@ impl Packing<'_> {
     fn plain_blob(&self, record: &LayerRecord) -> Blob {
         Blob::Tar {
             input: Arc::new(self.input.clone()),
+            profile: self.options.profile,
             len: record.size,
         }
     }
@@ -329,9 +334,9 @@ impl Packing<'_> {
             }
             stream.begin(match part {
                 Part::StorePath(key, _) | Part::Tree(key, _) => Piece::Fresh(*key),
-                Part::Parents(_) | Part::Trailer => Piece::Inline,
+                Part::Beginning | Part::Parents(_) | Part::Trailer => Piece::Inline,
             })?;
-            source::write_part(&mut stream, part, true)?;
+            source::write_part(&mut stream, part, self.options.profile, true)?;
             stream.end()?;
         }
         stream.finish()

@@ -1,6 +1,6 @@
 //! Checks of texts that end up in an image: its names, its settings, its files.
 
-use super::super::keys::STRATEGIES;
+use super::super::keys::{STRATEGIES, TAR_PROFILES};
 use super::{Check, OTHER_ARCHITECTURES, absolute_path, advise, did_you_mean, refuse};
 
 /// OCI platform and Debian architecture, pairwise (OCI image-spec, image-index.md#platform-variants).
@@ -181,15 +181,21 @@ pub(in super::super) fn mode(text: &str) -> Check<u32> {
 
 /// The name of a layer strategy.
 pub(in super::super) fn strategy(text: &str) -> Check<String> {
-    if STRATEGIES.contains(&text) {
+    one_of(text, STRATEGIES, "unknown strategy")
+}
+
+/// The name of a tar profile.
+pub(in super::super) fn tar_profile(text: &str) -> Check<String> {
+    one_of(text, TAR_PROFILES, "unknown tar profile")
+}
+
+fn one_of(text: &str, choices: &[&str], complaint: &'static str) -> Check<String> {
+    if choices.contains(&text) {
         return Ok(text.to_owned());
     }
-    match did_you_mean(text, STRATEGIES.iter().copied()) {
-        Some(similar) => advise("unknown strategy", format!("did you mean `{similar}`?")),
-        None => advise(
-            "unknown strategy",
-            format!("write one of `{}`", STRATEGIES.join("`, `")),
-        ),
+    match did_you_mean(text, choices.iter().copied()) {
+        Some(similar) => advise(complaint, format!("did you mean `{similar}`?")),
+        None => advise(complaint, format!("write one of `{}`", choices.join("`, `"))),
     }
 }
 

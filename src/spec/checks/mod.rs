@@ -11,7 +11,7 @@ mod image;
 
 pub(super) use image::{
     base_image, compression, file_path, image_name, mode, platform, platform_architecture, port, signal, strategy, tag,
-    user_name,
+    tar_profile, user_name,
 };
 
 /// What is wrong with a text.
