@@ -14,7 +14,7 @@ use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Str
 use crate::layer::{Compression, PackOptions};
 use crate::oci::Platform;
 use crate::plan::Input;
-use crate::spec::{self, Dependency, Spanned};
+use crate::spec::{self, Dependency, Permission, PermissionPaths, Spanned};
 use crate::store::ReadStore;
 use crate::store::nix_store::{self, StateKind};
 use crate::store_path::{StoreDir, StorePath};
@@ -79,6 +79,12 @@ pub struct ImageFlags {
     /// Put a Nix database into the image that knows its /nix/store paths, so that Nix works in it
     #[arg(long)]
     pub nix_db: bool,
+    /// Give permission bits to a path in the image, or to all that a pattern of *, ** and ? fits; repeatable
+    #[arg(long, value_name = "PATH=MODE")]
+    pub chmod: Vec<String>,
+    /// Give an owner to a path in the image, or to all that a pattern fits; repeatable
+    #[arg(long, value_name = "PATH=OWNER[:GROUP]")]
+    pub chown: Vec<String>,
     /// One gzip member a layer, for consumers that read no more than the first
     #[arg(long)]
     pub single_member: bool,
@@ -120,7 +126,7 @@ impl Recipe {
             root: self.root.clone(),
             generated: self.generated.clone(),
             platform: self.platform.clone(),
-            created: context.epoch,
+            created: self.spec.created.unwrap_or(context.epoch),
             plan: self.plan.clone(),
             previous: self.previous.clone(),
         }
@@ -183,7 +189,7 @@ fn of_paths(paths: &[&Target], work: &Work, flags: &ImageFlags, context: &Contex
 fn of_spec(name: &str, work: &Work, flags: &ImageFlags, context: &Context) -> anyhow::Result<Recipe> {
     let project = work.project.as_ref().expect("an image of a spec has a project");
     let mut spec = project.workspace.images[name].clone();
-    flags.change(&mut spec);
+    flags.change(&mut spec)?;
     let inputs = &work.plan.images[name];
     let mut roots = Roots {
         own: work.roots(&Target::Image(name.to_owned())),
@@ -435,12 +441,13 @@ impl ImageFlags {
             labels: pairs("--label", &self.label)?,
             ..spec::Image::new(name)
         };
-        self.change(&mut image);
+        self.change(&mut image)?;
         Ok(image)
     }
 
     /// Applies the flags that any image takes.
-    fn change(&self, image: &mut spec::Image) {
+    fn change(&self, image: &mut spec::Image) -> anyhow::Result<()> {
+        image.permissions.extend(permissions(&self.chmod, &self.chown)?);
         image.nix_db |= self.nix_db;
         if let Some(max) = self.max_layers {
             image.layers.max = Some(Spanned::nowhere(max));
@@ -448,6 +455,7 @@ impl ImageFlags {
         if let Some(strategy) = &self.strategy {
             image.layers.strategy = Some(Spanned::nowhere(strategy.clone()));
         }
+        Ok(())
     }
 
     /// An image of the spec says these things in the spec.
@@ -485,6 +493,52 @@ fn image_name(name: &str) -> Option<String> {
         .filter(|word| !word.is_empty());
     let name = words.collect::<Vec<_>>().join("-");
     (!name.is_empty()).then_some(name)
+}
+
+/// The rules of `--chmod` and `--chown`.
+fn permissions(modes: &[String], owners: &[String]) -> anyhow::Result<Vec<Permission>> {
+    let rule = |flag: &str, argument: &str| match argument.rsplit_once('=') {
+        Some((path, value)) if path.starts_with(['/', '*']) && !value.is_empty() => Ok((
+            Permission {
+                paths: match path.contains(['*', '?']) {
+                    true => PermissionPaths::Pattern(path.to_owned()),
+                    false => PermissionPaths::Path(path.to_owned()),
+                },
+                mode: None,
+                owner: None,
+                group: None,
+            },
+            value.to_owned(),
+        )),
+        _ => Err(advised(
+            format!("`{flag} {argument}` is no rule"),
+            "write for example `--chmod /var/lib/app=0750` or `--chown '/srv/**=1000:1000'`",
+        )),
+    };
+    let mut rules = Vec::new();
+    for argument in modes {
+        let (rule, mode) = rule("--chmod", argument)?;
+        let bits = u32::from_str_radix(&mode, 8).ok().filter(|&mode| mode <= 0o7777);
+        let bits =
+            bits.ok_or_else(|| advised(format!("`{mode}` is no permission bits"), "write them in octal: `0750`"))?;
+        rules.push(Permission {
+            mode: Some(bits),
+            ..rule
+        });
+    }
+    for argument in owners {
+        let (rule, owner) = rule("--chown", argument)?;
+        let (user, group) = match owner.split_once(':') {
+            Some((user, group)) => (user.to_owned(), Some(group.to_owned())),
+            None => (owner, None),
+        };
+        rules.push(Permission {
+            owner: Some(user).filter(|user| !user.is_empty()),
+            group: group.filter(|group| !group.is_empty()),
+            ..rule
+        });
+    }
+    Ok(rules)
 }
 
 /// `KEY=VALUE` arguments.

@@ -13,7 +13,8 @@
 //! 6. what every image has: `/tmp`, `/etc/passwd`, `/etc/group` and an `/etc/nsswitch.conf` that looks into `/etc/hosts`
 //!    first; with a `root` also what Debian's base-files and its script bring (`/root`, `/home`, `/run`, `/var/log`,
 //!    `/var/run` and the like, the kernel's mount points) and an `/etc/os-release`;
-//! 7. the users' homes, the working directory and the volumes.
+//! 7. the users' homes, the working directory and the volumes;
+//! 8. the modes and owners of the spec's `permissions`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,6 +23,7 @@ use super::accounts::Accounts;
 use super::error::ImageError;
 use super::filesystem::{Content, FileSystem, Found, Node, Origin, directory_mode, push, relative, shown};
 use super::join::join;
+use super::permissions::{self, Attributes};
 use super::program::similar;
 use super::request::{Generated, GeneratedKind, ImageRequest};
 use super::settings::Settings;
@@ -63,6 +65,8 @@ const OS_RELEASE: &str = "ID=debian\nNAME=\"Debian GNU/Linux\"\nPRETTY_NAME=\"De
 pub(super) struct Layout {
     pub files: FileSystem,
     pub root: BTreeMap<Vec<u8>, RootEntry>,
+    /// Modes and owners in store paths that the spec gives.
+    pub attributes: Attributes,
 }
 
 /// Makes the layout.
@@ -94,7 +98,12 @@ pub(super) fn lay_out(
         add_directory(relative(path.as_bytes()), (0, 0), &mut files)?;
     }
     check_user(settings, &accounts)?;
-    Ok(Layout { files, root })
+    let attributes = permissions::apply(request, &accounts, &mut files)?;
+    Ok(Layout {
+        files,
+        root,
+        attributes,
+    })
 }
 
 fn lay_out_root(
@@ -270,7 +279,7 @@ fn set_owners(owned: Vec<Owned<'_>>, accounts: &Accounts, files: &mut FileSystem
     Ok(())
 }
 
-fn unknown_user(field: &'static str, name: &str, accounts: &Accounts) -> ImageError {
+pub(super) fn unknown_user(field: &'static str, name: &str, accounts: &Accounts) -> ImageError {
     ImageError::UnknownAccount {
         field,
         kind: "user",
@@ -279,7 +288,7 @@ fn unknown_user(field: &'static str, name: &str, accounts: &Accounts) -> ImageEr
     }
 }
 
-fn unknown_group(field: &'static str, name: &str, accounts: &Accounts) -> ImageError {
+pub(super) fn unknown_group(field: &'static str, name: &str, accounts: &Accounts) -> ImageError {
     ImageError::UnknownAccount {
         field,
         kind: "group",

@@ -16,6 +16,7 @@ mod error;
 mod filesystem;
 mod join;
 mod layout;
+mod permissions;
 mod plan;
 mod program;
 mod request;

@@ -267,6 +267,66 @@ fn the_image_of_a_closure_runs_and_holds_the_store() {
     assert_eq!(names, paths.len());
 }
 
+/// Permission bits and owners, of what is at `/`, of links, and of what is in store paths.
+#[test]
+fn modes_and_owners_are_given_by_path_and_pattern() {
+    let Some((place, nix, path)) = built() else { return };
+    let args = |rules: &[&str]| {
+        let mut args = build_args("program", &path, "docker-archive:out.tar")
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>();
+        args.extend(rules.iter().map(|rule| (*rule).to_owned()));
+        args
+    };
+    let build = |rules: &[&str]| {
+        let args = args(rules);
+        layerize(&place, &nix, &args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let plain = digest(&build(&[]).success());
+    let program = format!("--chmod={path}/bin/program=0500");
+    let owned = digest(
+        &build(&[
+            "--chown=/nix=1000:100",
+            "--chown=/nix/store=1000:100",
+            "--chown=/nix/store/**=1000:100",
+            "--chmod=/nix/store/*-library-7-*/**=0640",
+            &program,
+            "--chmod=/tmp=0700",
+            "--nix-db",
+        ])
+        .success(),
+    );
+    assert_ne!(plain, owned);
+    if let Some(rootfs) = unpacked(&place, &place.project.join("out.tar")) {
+        let stat = |path: &str| {
+            let metadata = fs::symlink_metadata(rootfs.join(path.trim_start_matches('/'))).unwrap();
+            use std::os::unix::fs::MetadataExt;
+            format!("{:o} {}:{}", metadata.mode() & 0o7777, metadata.uid(), metadata.gid())
+        };
+        let paths = nix.requisites(&path);
+        let library = paths.iter().find(|path| path.ends_with("-library-7-1.0")).unwrap();
+        assert_eq!(stat("/nix"), "755 1000:100");
+        assert_eq!(stat("/nix/store"), "755 1000:100");
+        assert_eq!(stat(&path), "555 1000:100");
+        assert_eq!(stat(&format!("{path}/bin/program")), "500 1000:100");
+        assert_eq!(stat(library), "555 1000:100");
+        assert_eq!(stat(&format!("{library}/lib")), "750 1000:100");
+        assert_eq!(stat(&format!("{library}/lib/library-7.so")), "640 1000:100");
+        assert_eq!(stat(&format!("{library}/lib/library.so")), "777 1000:100");
+        assert_eq!(stat("/tmp"), "700 0:0");
+    }
+    // A second build takes it all from what the first one kept, with the same outcome.
+    let again = build(&[]).success();
+    assert_eq!(digest(&again), plain);
+    build(&["--chmod=/nix/store/*-absent/**=0600"])
+        .exits(2)
+        .says(&["nothing in the image", "*-absent"]);
+    build(&["--chown=/tmp=nobody-here"]).exits(2).says(&["nobody-here"]);
+    build(&["--chmod=tmp=0600"]).exits(2).says(&["--chmod", "is no rule"]);
+    build(&["--chmod=/tmp=999"]).exits(2).says(&["octal"]);
+}
+
 /// Everything that an ordinary user needs: the program, and the store as others see it.
 fn as_user(place: &Place, args: &[&str]) -> Command {
     let program = place.path().join("layerize-copy");
@@ -641,7 +701,22 @@ fn a_spec_mixes_both_stores_and_the_lock_pins_what_a_link_led_to() {
     let lock = fs::read_to_string(place.project.join("layerize.lock")).unwrap();
     assert!(lock.contains(&two) && !lock.contains(&one), "{lock}");
 
-    // A lock that pins other content of the same path.
+    a_lock_that_pins_other_content_is_refused(&place, &lock, &link);
+    // On the command line a link, or a profile, is as good as what it leads to.
+    let relative = Command::new("cp")
+        .arg("-P")
+        .arg(&link)
+        .arg(place.project.join("result"))
+        .status()
+        .unwrap();
+    assert!(relative.success());
+    let by_link = place.run(&["build", "result", "-o", "oci-archive:x.tar"]).success();
+    let by_path = place.run(&["build", &two, "-o", "oci-archive:y.tar"]).success();
+    assert_eq!(digest(&by_link), digest(&by_path));
+    assert!(by_link.stdout.contains("oci-archive:x.tar"), "{}", by_link.stdout);
+}
+
+fn a_lock_that_pins_other_content_is_refused(place: &Place, lock: &str, link: &Path) {
     let wrong = |key: &str| {
         let lines = lock.lines().map(|line| match line.starts_with(key) {
             true => format!("{key} = \"{}\"", "0".repeat(64)),
@@ -658,16 +733,4 @@ fn a_spec_mixes_both_stores_and_the_lock_pins_what_a_link_led_to() {
     wrong("closure-sha256").says(&["something in the closure"]);
     place.run(&["lock", "--update", link.to_str().unwrap()]).success();
     place.run(&["build", "--locked", "-o", "oci-archive:app.tar"]).success();
-    // On the command line a link, or a profile, is as good as what it leads to.
-    let relative = Command::new("cp")
-        .arg("-P")
-        .arg(&link)
-        .arg(place.project.join("result"))
-        .status()
-        .unwrap();
-    assert!(relative.success());
-    let by_link = place.run(&["build", "result", "-o", "oci-archive:x.tar"]).success();
-    let by_path = place.run(&["build", &two, "-o", "oci-archive:y.tar"]).success();
-    assert_eq!(digest(&by_link), digest(&by_path));
-    assert!(by_link.stdout.contains("oci-archive:x.tar"), "{}", by_link.stdout);
 }

@@ -10,7 +10,8 @@ use super::keys::ARCHITECTURES;
 mod image;
 
 pub(super) use image::{
-    compression, file_path, image_name, mode, platform, platform_architecture, port, signal, strategy, tag, user_name,
+    compression, file_path, image_name, mode, pattern, platform, platform_architecture, port, signal, strategy, tag,
+    timestamp, user_name,
 };
 
 /// What is wrong with a text.
