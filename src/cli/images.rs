@@ -2,27 +2,26 @@
 //!
 //! Invariant: an image of store paths and an image of a spec take the same way; flags only fill in a spec.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
 
 use crate::audit::{self, InspectOptions};
-use crate::image::{self, ClosureMember, ContentRoot, Generated, GeneratedKind, Image, ImageRequest, RootPackage};
+use crate::image::{self, ClosureMember, ContentRoot, Generated, Image, ImageRequest, RootPackage};
 use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Strategy};
 use crate::layer::{Compression, PackOptions};
 use crate::oci::Platform;
 use crate::plan::Input;
-use crate::spec::{self, Dependency, Permission, PermissionPaths, Spanned};
-use crate::store::ReadStore;
-use crate::store::nix_store::{self, StateKind};
-use crate::store_path::{StoreDir, StorePath};
+use crate::spec::{self, Dependency, Spanned};
+use crate::store_path::StoreDir;
 
 use super::context::Context;
 use super::error::advised;
-use super::nix::{self, Mention};
+use super::permissions::permissions;
 use super::pipeline::{Target, Work};
+use super::roots::{Roots, image_name};
 
 /// The platform of images without anything that says otherwise. Not the machine's: a digest may not depend on it.
 const DEFAULT_PLATFORM: &str = "linux/amd64";
@@ -137,6 +136,7 @@ impl Recipe {
 pub fn of_targets(work: &Work, flags: &ImageFlags, context: &Context) -> anyhow::Result<Vec<NamedImage>> {
     let mut images = Vec::new();
     for recipe in recipes(work, flags, context)? {
+        work.nix.warn_of_missing_records(context.ui);
         images.push(assemble(&recipe, flags, context).map_err(|error| work.nix.explained(error))?);
     }
     for target in &work.targets {
@@ -300,95 +300,6 @@ pub fn read_previous(text: Option<&str>, context: &Context) -> anyhow::Result<Op
     }))
 }
 
-/// The roots of an image's closure, in either store.
-#[derive(Debug, Default)]
-struct Roots {
-    own: BTreeSet<StorePath>,
-    nix: BTreeSet<StorePath>,
-}
-
-impl Roots {
-    fn add_own(&mut self, name: &str, path: &StorePath) -> ContentRoot {
-        self.own.insert(path.clone());
-        ContentRoot {
-            name: name.to_owned(),
-            logical: StoreDir::layerize().join(path),
-        }
-    }
-
-    fn add_nix(&mut self, name: &str, path: &StorePath) -> ContentRoot {
-        self.nix.insert(path.clone());
-        ContentRoot {
-            name: name.to_owned(),
-            logical: StoreDir::nix().join(path),
-        }
-    }
-
-    /// Adds what the image's settings lead into.
-    fn add_mentions(&mut self, image: &spec::Image, work: &Work) -> anyhow::Result<()> {
-        for Mention { nix, path, field } in nix::mentions(image) {
-            let store: &dyn ReadStore = match nix {
-                true => work.nix.get()?,
-                false => &work.store,
-            };
-            if store.info(&path)?.is_none() {
-                let logical = store.store_dir().join(&path);
-                return Err(advised(
-                    format!("`{field}` names `{logical}`, which is not in the store"),
-                    "name a path that is there: it becomes part of the image",
-                ));
-            }
-            match nix {
-                true => self.nix.insert(path),
-                false => self.own.insert(path),
-            };
-        }
-        Ok(())
-    }
-
-    /// The Nix database of an image that wants one.
-    fn database(&self, image: &spec::Image, work: &Work) -> anyhow::Result<Vec<Generated>> {
-        if !image.nix_db {
-            return Ok(Vec::new());
-        }
-        if self.nix.is_empty() {
-            return Err(advised(
-                "a Nix database is wanted, but the image holds no path of a Nix store",
-                "leave `nix-db` out, or name a path of `/nix/store`",
-            ));
-        }
-        let closure = crate::closure::compute(work.nix.get()?, &self.nix)?;
-        let entries = nix_store::state_directory(&closure.members, &self.nix)?;
-        let generated = entries.into_iter().map(|entry| Generated {
-            path: entry.path,
-            kind: match entry.kind {
-                StateKind::Directory(mode) => GeneratedKind::Directory(mode),
-                StateKind::File(bytes) => GeneratedKind::File(bytes.into()),
-                StateKind::Symlink(target) => GeneratedKind::Symlink(target),
-            },
-        });
-        Ok(generated.collect())
-    }
-
-    /// Both closures.
-    fn members(&self, work: &Work) -> anyhow::Result<Vec<ClosureMember>> {
-        let mut members = closure_members(&self.own, &work.store)?;
-        if !self.nix.is_empty() {
-            members.extend(closure_members(&self.nix, work.nix.get()?)?);
-        }
-        Ok(members)
-    }
-}
-
-fn closure_members(roots: &BTreeSet<StorePath>, store: &dyn ReadStore) -> anyhow::Result<Vec<ClosureMember>> {
-    let closure = crate::closure::compute(store, roots)?;
-    Ok(closure
-        .members
-        .iter()
-        .map(|info| ClosureMember::new(info, &closure.dir, store.physical(&info.path)))
-        .collect())
-}
-
 fn root_packages(inputs: &[Input], work: &Work) -> anyhow::Result<Vec<RootPackage>> {
     let names: BTreeMap<&Input, &String> = work.plan.debs.iter().map(|(name, input)| (input, name)).collect();
     let lock = &work.project.as_ref().expect("Debian packages come from a spec").lock;
@@ -479,66 +390,6 @@ impl ImageFlags {
             )),
         }
     }
-}
-
-/// What an image is called that is made of a store path of this name: the name without version, as registries take it.
-fn image_name(name: &str) -> Option<String> {
-    let end = name.match_indices('-').find(|(at, _)| {
-        let next = name.as_bytes().get(at + 1);
-        next.is_some_and(u8::is_ascii_digit)
-    });
-    let bare = end.map_or(name, |(at, _)| &name[..at]).to_ascii_lowercase();
-    let words = bare
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty());
-    let name = words.collect::<Vec<_>>().join("-");
-    (!name.is_empty()).then_some(name)
-}
-
-/// The rules of `--chmod` and `--chown`.
-fn permissions(modes: &[String], owners: &[String]) -> anyhow::Result<Vec<Permission>> {
-    let rule = |flag: &str, argument: &str| match argument.rsplit_once('=') {
-        Some((path, value)) if path.starts_with(['/', '*']) && !value.is_empty() => Ok((
-            Permission {
-                paths: match path.contains(['*', '?']) {
-                    true => PermissionPaths::Pattern(path.to_owned()),
-                    false => PermissionPaths::Path(path.to_owned()),
-                },
-                mode: None,
-                owner: None,
-                group: None,
-            },
-            value.to_owned(),
-        )),
-        _ => Err(advised(
-            format!("`{flag} {argument}` is no rule"),
-            "write for example `--chmod /var/lib/app=0750` or `--chown '/srv/**=1000:1000'`",
-        )),
-    };
-    let mut rules = Vec::new();
-    for argument in modes {
-        let (rule, mode) = rule("--chmod", argument)?;
-        let bits = u32::from_str_radix(&mode, 8).ok().filter(|&mode| mode <= 0o7777);
-        let bits =
-            bits.ok_or_else(|| advised(format!("`{mode}` is no permission bits"), "write them in octal: `0750`"))?;
-        rules.push(Permission {
-            mode: Some(bits),
-            ..rule
-        });
-    }
-    for argument in owners {
-        let (rule, owner) = rule("--chown", argument)?;
-        let (user, group) = match owner.split_once(':') {
-            Some((user, group)) => (user.to_owned(), Some(group.to_owned())),
-            None => (owner, None),
-        };
-        rules.push(Permission {
-            owner: Some(user).filter(|user| !user.is_empty()),
-            group: group.filter(|group| !group.is_empty()),
-            ..rule
-        });
-    }
-    Ok(rules)
 }
 
 /// `KEY=VALUE` arguments.

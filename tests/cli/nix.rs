@@ -153,6 +153,13 @@ fn the_closure_is_that_of_nix() {
     assert_eq!(info["narSize"].to_string(), query("--size").trim());
     assert_eq!(info["deriver"].as_str().unwrap(), query("--deriver").trim());
 
+    for verb in [&["store", "info", &path][..], &["inspect", &path]] {
+        let text = layerize(&place, &nix, verb).success().stdout;
+        assert!(
+            text.starts_with(&path) && text.contains("known from  the database"),
+            "{text}"
+        );
+    }
     let tree = layerize(&place, &nix, &["closure", "--tree", &path]).success().stdout;
     assert!(tree.starts_with(&path) && tree.contains("├── /nix/store/"), "{tree}");
     let why = layerize(&place, &nix, &["closure", "--why", "library-0", &path])
@@ -733,4 +740,38 @@ fn a_lock_that_pins_other_content_is_refused(place: &Place, lock: &str, link: &P
     wrong("closure-sha256").says(&["something in the closure"]);
     place.run(&["lock", "--update", link.to_str().unwrap()]).success();
     place.run(&["build", "--locked", "-o", "oci-archive:app.tar"]).success();
+}
+
+/// Without `--nix-store` the machine's own store is meant: here in a root of its own that has the chroot store as `/nix`.
+#[test]
+fn the_store_of_the_machine_needs_no_option() {
+    if !is_root() || !have("unshare", &["--mount", "true"]) {
+        return;
+    }
+    let Some((place, nix, path)) = built() else { return };
+    let there = layerize(&place, &nix, &build_args("program", &path, "oci-archive:there.tar")).success();
+    fs::copy(LAYERIZE, place.project.join("layerize-copy")).unwrap();
+    let script = format!(
+        "set -e; r={root}/machine; mkdir $r; mount -t tmpfs none $r
+         for d in bin usr lib lib64 etc dev proc; do if test -d /$d; then mkdir $r/$d; mount --rbind /$d $r/$d; fi; done
+         mkdir -p $r/nix $r/p $r/tmp; mount --bind {nix}/nix $r/nix; mount --bind {project} $r/p
+         ln -s {path} $r/nix-profile
+         exec chroot $r sh -c 'cd /p; HOME=/p ./layerize-copy build /nix-profile --name program --entrypoint program \
+           -o oci-archive:here.tar'",
+        root = place.path().display(),
+        nix = nix.root.display(),
+        project = place.project.display(),
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]);
+    place.prepare(&mut command);
+    let here = Ran::of(
+        command
+            .env_remove("XDG_DATA_HOME")
+            .env_remove("XDG_CACHE_HOME")
+            .output()
+            .unwrap(),
+    )
+    .success();
+    assert_eq!(digest(&here), digest(&there));
 }
