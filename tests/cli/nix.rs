@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{LAYERIZE, Place, Ran, have, is_root, peer};
+use layerize::fsio::{FileLock, LockKind};
+
+use crate::support::{LAYERIZE, Place, Ran, have, is_root, peer, shared_cache};
 
 /// Paths of the closure below the program, in a chain with branches.
 const LIBRARIES: usize = 64;
@@ -108,12 +110,32 @@ in program
     )
 }
 
-/// A place with a built closure: the program's path in the Nix store.
+/// A place with a built closure: the program's path in the Nix store. It is built once for all tests.
 fn built() -> Option<(Place, Nix, String)> {
     let place = Place::new();
     let nix = Nix::new(&place)?;
-    let path = nix.build(&expression("one"), "result");
-    Some((place, nix, path))
+    let made = shared_cache().join("nix-chroot");
+    let guard = FileLock::acquire(&shared_cache().join("nix-chroot.making"), LockKind::Exclusive).unwrap();
+    let text = expression("one");
+    if fs::read_to_string(made.join("expression")).unwrap_or_default() != text {
+        let maker = Place::new();
+        let nix = Nix::new(&maker)?;
+        nix.build(&text, "result");
+        layerize::fsio::remove_tree(&made).unwrap();
+        fs::create_dir(&made).unwrap();
+        copy(&nix.root, &made.join("chroot"));
+        copy(&nix.dir.join("result"), &made.join("result"));
+        fs::write(made.join("expression"), text).unwrap();
+    }
+    copy(&made.join("chroot"), &nix.root);
+    copy(&made.join("result"), &nix.dir.join("result"));
+    drop(guard);
+    let path = fs::read_link(nix.dir.join("result")).unwrap();
+    Some((place, nix, path.to_str().unwrap().to_owned()))
+}
+
+fn copy(from: &Path, to: &Path) {
+    peer(Command::new("cp").arg("-a").arg(from).arg(to));
 }
 
 /// Runs `layerize` with the chroot store.
@@ -408,7 +430,30 @@ fn root_and_an_ordinary_user_pack_the_same_image_from_every_source_of_knowledge(
         .collect();
     let newest = serde_json::json!({ "version": 2, "storeDir": "/nix/store", "info": newest });
     let references_graph = serde_json::json!({ "closure": list, "outputs": {} });
+    // A database that only the daemon may read: Nix is asked, here a program that says what Nix said.
     let database = nix.database();
+    if is_root() {
+        let (bin, answer) = (place.path().join("bin"), place.path().join("answer.json"));
+        fs::create_dir(&bin).unwrap();
+        fs::write(&answer, &json).unwrap();
+        let script = format!(
+            "#!/bin/sh\ncase $* in *path-info*) exec cat {};; esac\n",
+            answer.display()
+        );
+        fs::write(bin.join("nix"), script).unwrap();
+        fs::set_permissions(bin.join("nix"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&database, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut command = as_user(&place, &["--nix-store", root, "store", "info", &path]);
+        let ran = Ran::of(
+            command
+                .env("PATH", format!("{}:/usr/bin:/bin", bin.display()))
+                .output()
+                .unwrap(),
+        )
+        .success();
+        assert!(ran.stdout.contains("`nix path-info`"), "{}", ran.stdout);
+        fs::set_permissions(&database, fs::Permissions::from_mode(0o644)).unwrap();
+    }
     let away = database.with_extension("away");
     fs::rename(&database, &away).unwrap();
     for (name, text) in [
