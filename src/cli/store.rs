@@ -139,8 +139,8 @@ fn hash_file(path: &Path) -> anyhow::Result<crate::digest::Digest> {
 
 fn info(store: &Store, paths: &[String], context: &Context) -> anyhow::Result<Outcome> {
     for text in paths {
-        if let Some(path) = context.nix().argument(text, false)? {
-            context.ui.data(&nix_info(&path, context)?)?;
+        if let Some(info) = nix_info(text, context)? {
+            context.ui.data(&info)?;
             continue;
         }
         let path = parse(text)?;
@@ -160,9 +160,13 @@ fn info(store: &Store, paths: &[String], context: &Context) -> anyhow::Result<Ou
     Ok(Outcome::Done)
 }
 
-/// What is known of a path of a Nix store.
-fn nix_info(path: &StorePath, context: &Context) -> anyhow::Result<String> {
+/// What is known of a path of a Nix store; `None` where the text names none.
+pub fn nix_info(text: &str, context: &Context) -> anyhow::Result<Option<String>> {
     let nix = context.nix();
+    let Some(path) = nix.argument(text, false)? else {
+        return Ok(None);
+    };
+    let path = &path;
     let store = nix.get()?;
     let (dir, logical) = (store.store_dir(), store.store_dir().join(path));
     let details = store.details(path)?;
@@ -184,7 +188,7 @@ fn nix_info(path: &StorePath, context: &Context) -> anyhow::Result<String> {
             "ca": content_address,
             "signatures": signatures,
         });
-        return Ok(value.to_string());
+        return Ok(Some(value.to_string()));
     }
     let mut lines = vec![
         logical,
@@ -200,7 +204,7 @@ fn nix_info(path: &StorePath, context: &Context) -> anyhow::Result<String> {
     if info.self_reference {
         lines.push("  refers to   itself".to_owned());
     }
-    Ok(lines.join("\n"))
+    Ok(Some(lines.join("\n")))
 }
 
 /// A store path with or without its directory.

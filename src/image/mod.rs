@@ -18,6 +18,7 @@ mod filesystem;
 mod index;
 mod join;
 mod layout;
+mod permissions;
 mod plan;
 mod program;
 mod request;

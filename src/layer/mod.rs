@@ -22,7 +22,7 @@ pub use blob::{Blob, BlobReader, CachedLayer, Keep, Origin};
 pub use cache::{LayerCache, Trimmed};
 pub use codec::CodecError;
 pub use compression::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, ParseCompressionError};
-pub use pack::{LayerContent, LayerInput, PackOptions, StoreEntry, pack};
+pub use pack::{Attribute, LayerContent, LayerInput, PackOptions, StoreEntry, pack};
 pub use profile::{ParseTarProfileError, TarProfile};
 pub use size::human_size;
 pub use tar::TarError;

@@ -213,6 +213,10 @@ pub struct Image {
     pub platform: Option<Spanned<String>>,
     /// `compression` (default gzip).
     pub compression: Option<Spanned<String>>,
+    /// `permissions`: modes and owners by path or pattern, in the order in which they apply.
+    pub permissions: Vec<Permission>,
+    /// `created`: seconds since 1970; `None`: `SOURCE_DATE_EPOCH`, else 1.
+    pub created: Option<i64>,
     /// `nix-db`: whether the image has a Nix database that knows its `/nix/store` paths.
     pub nix_db: bool,
 }
@@ -242,6 +246,8 @@ impl Image {
             layers: Layers::default(),
             platform: None,
             compression: None,
+            permissions: Vec::new(),
+            created: None,
             nix_db: false,
         }
     }
@@ -258,6 +264,36 @@ pub struct ImageFile {
     pub owner: Option<String>,
     /// Numeric or named group; default 0.
     pub group: Option<String>,
+}
+
+/// Mode and owner of something in an image, wherever it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permission {
+    /// Of what.
+    pub paths: PermissionPaths,
+    /// Permission bits; not those of symlinks.
+    pub mode: Option<u32>,
+    /// Numeric or named owner.
+    pub owner: Option<String>,
+    /// Numeric or named group.
+    pub group: Option<String>,
+}
+
+/// What a [`Permission`] is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PermissionPaths {
+    /// One absolute path.
+    Path(String),
+    /// All absolute paths that a pattern of `*`, `**` and `?` fits.
+    Pattern(String),
+}
+
+impl fmt::Display for PermissionPaths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(text) | Self::Pattern(text) => f.write_str(text),
+        }
+    }
 }
 
 /// What kind of entry an [`ImageFile`] makes.

@@ -51,6 +51,21 @@ pub struct StoreEntry {
     pub nar_hash: Digest,
     /// Size of that archive in bytes.
     pub nar_size: u64,
+    /// Modes and owners in it that are not the usual ones, sorted by path.
+    pub attributes: Vec<Attribute>,
+}
+
+/// Mode and owner of an entry of a store path, in place of 0444 or 0555 and root.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attribute {
+    /// The entry, relative to the store path; empty for the store path itself.
+    pub path: Vec<u8>,
+    /// Permission bits; `None`: the usual ones.
+    pub mode: Option<u32>,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
 }
 
 /// What a layer holds.

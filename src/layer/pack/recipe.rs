@@ -2,7 +2,7 @@
 //!
 //! Invariant: a key covers all that the packed bytes depend on (rules, engine, block size, content) and nothing else.
 
-use super::{LayerContent, LayerInput, StoreEntry};
+use super::{Attribute, LayerContent, LayerInput, StoreEntry};
 use crate::digest::Digest;
 use crate::layer::codec::Engine;
 use crate::layer::profile::TarProfile;
@@ -119,7 +119,15 @@ fn key(Rules { engine, profile }: Rules, what: &str) -> Digest {
 
 fn store_path_key(entry: &StoreEntry, rules: Rules) -> Digest {
     let StoreEntry { logical, nar_hash, .. } = entry;
-    key(rules, &format!("store path {nar_hash} {} {logical}", entry.nar_size))
+    let attributes = entry.attributes.iter().map(|attribute| {
+        let Attribute { path, mode, uid, gid } = attribute;
+        format!("\n{mode:?} {uid} {gid} {}", path.escape_ascii())
+    });
+    let attributes: String = attributes.collect();
+    key(
+        rules,
+        &format!("store path {nar_hash} {} {logical}{attributes}", entry.nar_size),
+    )
 }
 
 fn tree_key(tree: &Tree, rules: Rules) -> Digest {

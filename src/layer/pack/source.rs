@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
-use super::{Halt, Part, StoreEntry};
+use super::{Attribute, Halt, Part, StoreEntry};
 use crate::digest::{Digest, Hasher};
 use crate::fsio::{self, IoContext, PathError};
 use crate::layer::LayerError;
@@ -86,6 +86,8 @@ fn store_path(sink: &mut dyn TarSink, entry: &StoreEntry, profile: TarProfile, v
         sink,
         profile,
         nar: Nar::new(verify),
+        above: entry.logical.len(),
+        attributes: &entry.attributes,
     };
     let root = entry.logical.trim_start_matches('/').as_bytes().to_vec();
     walk.node(&entry.physical, &root)?;
@@ -140,6 +142,9 @@ struct Walk<'s> {
     sink: &'s mut dyn TarSink,
     profile: TarProfile,
     nar: Nar,
+    /// Length of what stands before the name of an entry in its path in the layer.
+    above: usize,
+    attributes: &'s [Attribute],
 }
 
 impl Walk<'_> {
@@ -203,12 +208,18 @@ impl Walk<'_> {
     }
 
     fn header(&mut self, path: &[u8], kind: Kind<'_>, mode: u32) -> Result<(), Halt> {
+        let below = path.get(self.above..).unwrap_or_default();
+        let found = self
+            .attributes
+            .binary_search_by(|attribute| attribute.path.as_slice().cmp(below));
+        let usual = Attribute::default();
+        let attribute = found.map_or(&usual, |index| &self.attributes[index]);
         let entry = Entry {
             path,
             kind,
-            mode,
-            uid: 0,
-            gid: 0,
+            mode: attribute.mode.unwrap_or(mode),
+            uid: attribute.uid,
+            gid: attribute.gid,
         };
         self.sink.header(&entry, self.profile)
     }
