@@ -60,7 +60,7 @@ impl Client<'_> {
     /// The `Authorization` for a request, where the registry is known to want one.
     pub(super) fn authorization(&self, access: &Access, action: &str) -> Result<Option<HeaderValue>, TransportError> {
         let host = &access.endpoint.host;
-        let login = || self.config.login(host, &access.repository);
+        let login = || self.login(access);
         let challenge = lock(&self.auth.challenges).get(host).cloned();
         match challenge {
             None => match login()? {
@@ -95,7 +95,7 @@ impl Client<'_> {
             return Ok(false);
         };
         let access = call.access;
-        let login = self.config.login(&access.endpoint.host, &access.repository)?;
+        let login = self.login(access)?;
         let (scope, insufficient) = match &found {
             Challenge::Basic => {
                 let could = basic(&login).is_some() && shown.is_none() && status == StatusCode::UNAUTHORIZED;
@@ -150,7 +150,7 @@ impl Client<'_> {
             Url::parse(realm).map_err(|error| refused(format!("its token server's address is malformed ({error})")));
         let realm = address::judge(realm?, &access.endpoint.base)
             .map_err(|reason| refused(format!("it names a token server, but {reason}")))?;
-        let login = self.config.login(&access.endpoint.host, &access.repository)?;
+        let login = self.login(access)?;
         if login != Login::Anonymous && !self.may_have_login(&realm, access)? {
             let reason = format!(
                 "it wants the login to be sent to `{}` without TLS",
