@@ -37,8 +37,11 @@ const CLIENT_ID: &str = "layerize";
 #[derive(Default)]
 pub(super) struct Auth {
     challenges: Mutex<BTreeMap<String, Challenge>>,
-    slots: Mutex<BTreeMap<(String, Vec<String>), Arc<Mutex<Slot>>>>,
+    slots: Mutex<BTreeMap<Purpose, Arc<Mutex<Slot>>>>,
 }
+
+/// A host and the scopes that are needed there.
+type Purpose = (String, Vec<String>);
 
 /// The token for one purpose.
 #[derive(Default)]

@@ -121,6 +121,8 @@ pub(super) struct Ways {
     /// Every location is good for one request.
     pub(super) fresh_locations: bool,
     pub(super) min_chunk: Option<u64>,
+    /// A rest after each piece of a body.
+    pub(super) throttle: Option<Duration>,
 }
 
 /// An upload's bytes, repository and the state that its next location must have.
@@ -229,6 +231,11 @@ impl Faulty {
     /// Bytes of upload bodies that arrived, in all.
     pub(super) fn arrived(&self) -> usize {
         self.seen("*", "/blobs/uploads/").iter().map(|seen| seen.body).sum()
+    }
+
+    /// Whether no request is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.shared.busy.load(Ordering::SeqCst) == 0
     }
 
     pub(super) fn has_blob(&self, repository: &str, digest: &Digest) -> bool {
@@ -481,7 +488,11 @@ fn take_body(shared: &Shared, request: &Request, input: &mut impl Read, limit: u
     let id = upload_id(&request.path).filter(|_| took.refused.is_none());
     let mut left = request.length.min(limit);
     let mut buffer = vec![0; 64 << 10];
+    let throttle = lock(&shared.ways).throttle;
     while left > 0 {
+        if let Some(rest) = throttle {
+            std::thread::sleep(rest);
+        }
         let want = left.min(buffer.len());
         let count = input.read(&mut buffer[..want])?;
         if count == 0 {
@@ -760,50 +771,58 @@ fn referrers(shared: &Shared, repository: &str, digest: &str) -> Answer {
         .text(index.to_string())
 }
 
-fn upload(shared: &Shared, request: &Request, repository: &str, refused: Option<Answer>) -> Answer {
+fn location(repository: &str, id: &str, upload: &Upload) -> String {
+    format!("/v2/{repository}/blobs/uploads/{id}?_state={}", upload.state)
+}
+
+fn parameter(request: &Request, name: &str) -> Option<String> {
+    let found = request.query.iter().find(|(key, _)| key == name);
+    found.map(|(_, value)| value.clone())
+}
+
+/// Begins an upload, or mounts a blob.
+fn begin(shared: &Shared, request: &Request, repository: &str) -> Answer {
     let ways = lock(&shared.ways).clone();
     let mut store = lock(&shared.store);
-    let query = |name: &str| {
-        request
-            .query
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.clone())
-    };
-    let location = |id: &str, upload: &Upload| format!("/v2/{repository}/blobs/uploads/{id}?_state={}", upload.state);
-    let Some(id) = upload_id(&request.path) else {
-        if let (Some(digest), Some(from)) = (query("mount"), query("from")) {
-            let digest: Digest = digest.parse().unwrap();
-            match (ways.mount, store.blobs.get(&(from, digest)).cloned()) {
-                (None, Some(blob)) => {
-                    store.blobs.insert((repository.to_owned(), digest), blob);
-                    return Answer::new(201).with("Docker-Content-Digest", digest.to_string());
-                }
-                (Some(status), _) if status != 202 => return Answer::error(status, "UNSUPPORTED", "no mounts"),
-                _ => {}
+    if let (Some(digest), Some(from)) = (parameter(request, "mount"), parameter(request, "from")) {
+        let digest: Digest = digest.parse().unwrap();
+        match (ways.mount, store.blobs.get(&(from, digest)).cloned()) {
+            (None, Some(blob)) => {
+                store.blobs.insert((repository.to_owned(), digest), blob);
+                return Answer::new(201).with("Docker-Content-Digest", digest.to_string());
             }
+            (Some(status), _) if status != 202 => return Answer::error(status, "UNSUPPORTED", "no mounts"),
+            _ => {}
         }
-        let id = format!("upload-{}", shared.next.fetch_add(1, Ordering::Relaxed));
-        let upload = Upload::default();
-        let mut answer = Answer::new(202)
-            .with("Location", location(&id, &upload))
-            .with("Range", "0-0");
-        if let Some(least) = ways.min_chunk {
-            answer.set("OCI-Chunk-Min-Length", least.to_string());
-        }
-        store.uploads.insert(id, upload);
-        return answer;
+    }
+    let id = format!("upload-{}", shared.next.fetch_add(1, Ordering::Relaxed));
+    let upload = Upload::default();
+    let mut answer = Answer::new(202)
+        .with("Location", location(repository, &id, &upload))
+        .with("Range", "0-0");
+    if let Some(least) = ways.min_chunk {
+        answer.set("OCI-Chunk-Min-Length", least.to_string());
+    }
+    store.uploads.insert(id, upload);
+    answer
+}
+
+fn upload(shared: &Shared, request: &Request, repository: &str, refused: Option<Answer>) -> Answer {
+    let Some(id) = upload_id(&request.path) else {
+        return begin(shared, request, repository);
     };
+    let ways = lock(&shared.ways).clone();
+    let mut store = lock(&shared.store);
     let Some(upload) = store.uploads.get_mut(id) else {
         return Answer::error(404, "BLOB_UPLOAD_UNKNOWN", "upload unknown to registry");
     };
-    if ways.fresh_locations && query("_state") != Some(upload.state.to_string()) {
+    if ways.fresh_locations && parameter(request, "_state") != Some(upload.state.to_string()) {
         return Answer::error(404, "BLOB_UPLOAD_UNKNOWN", "stale location");
     }
     match request.method.as_str() {
         "GET" if ways.no_status => Answer::error(405, "UNSUPPORTED", "no status"),
         "GET" => {
-            let mut answer = Answer::new(204).with("Location", location(id, upload));
+            let mut answer = Answer::new(204).with("Location", location(repository, id, upload));
             if !upload.bytes.is_empty() {
                 answer.set("Range", format!("0-{}", upload.bytes.len() - 1));
             }
@@ -816,11 +835,11 @@ fn upload(shared: &Shared, request: &Request, repository: &str, refused: Option<
             let first = *upload.first_end.get_or_insert(end);
             let (status, end) = if ways.stuck_range { (201, first) } else { (202, end) };
             Answer::new(status)
-                .with("Location", location(id, upload))
+                .with("Location", location(repository, id, upload))
                 .with("Range", format!("0-{end}"))
         }
         "PUT" => {
-            let digest: Digest = query("digest").unwrap().parse().unwrap();
+            let digest: Digest = parameter(request, "digest").unwrap().parse().unwrap();
             let upload = store.uploads.remove(id).unwrap();
             if Digest::of(&upload.bytes) != digest {
                 return Answer::error(400, "DIGEST_INVALID", "provided digest did not match uploaded content");

@@ -3,6 +3,7 @@
 mod faulty;
 mod flow;
 mod oracle;
+mod processes;
 mod pulling;
 mod pushing;
 mod uploading;
