@@ -144,6 +144,7 @@ impl Paths {
         let entries = names.iter().zip([link, tree, file]).map(|(name, physical)| {
             let (nar_hash, nar_size) = crate::nar::hash(&physical).unwrap();
             StoreEntry {
+                attributes: Vec::new(),
                 logical: format!("/nix/store/{name}"),
                 physical,
                 nar_hash,
