@@ -6,6 +6,7 @@ mod bad_input;
 mod crash;
 mod images;
 mod plan;
+mod registry;
 mod specs;
 mod store;
 mod support;

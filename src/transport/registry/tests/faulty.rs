@@ -141,7 +141,12 @@ pub(super) struct Store {
     pub(super) tokens: BTreeMap<String, Vec<String>>,
 }
 
+/// Makes a token that allows these scopes.
+pub(super) type Mint = Box<dyn Fn(&[String]) -> String + Send + Sync>;
+
 pub(super) struct Shared {
+    /// Makes tokens for another registry.
+    pub(super) mint: Mutex<Option<Mint>>,
     pub(super) ways: Mutex<Ways>,
     pub(super) store: Mutex<Store>,
     pub(super) log: Mutex<Vec<Seen>>,
@@ -171,6 +176,7 @@ impl Faulty {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let shared = Arc::new(Shared {
+            mint: Mutex::default(),
             ways: Mutex::new(ways),
             store: Mutex::default(),
             log: Mutex::default(),
@@ -600,6 +606,9 @@ fn handle(shared: &Shared, request: &Request, took: Took) -> Answer {
     let path = request.path.clone();
     let repository = repository_of(&path);
     let rest = path.strip_prefix(&format!("/v2/{repository}/")).unwrap_or_default();
+    if path == "/v2/" {
+        return Answer::new(200).text("{}");
+    }
     if path == "/token" {
         return token(shared, request, &took.bytes);
     }
@@ -665,7 +674,10 @@ fn token(shared: &Shared, request: &Request, body: &[u8]) -> Answer {
             return Answer::new(401).text("{\"details\":\"incorrect username or password\"}");
         }
     }
-    let token = format!("token-{}", shared.next.fetch_add(1, Ordering::Relaxed));
+    let token = match &*lock(&shared.mint) {
+        Some(mint) => mint(&scopes),
+        None => format!("token-{}", shared.next.fetch_add(1, Ordering::Relaxed)),
+    };
     lock(&shared.store).tokens.insert(token.clone(), scopes);
     let name = if request.method == "POST" {
         "access_token"

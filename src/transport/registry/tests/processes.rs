@@ -121,7 +121,7 @@ fn row_22_a_push_that_is_killed_is_taken_up_by_the_next_process() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let before = registry.arrived();
-    assert!(before >= SIZE / 3 && before < SIZE, "killed in the middle: {before}");
+    assert!((SIZE / 3..SIZE).contains(&before), "killed in the middle: {before}");
     run(child(dir.path()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     let image = prepared(dir.path());
     assert_eq!(registry.arrived(), SIZE + image.config.len(), "only the rest was sent");
@@ -175,10 +175,17 @@ fn a_gigabyte_is_pushed_as_fast_as_curl_does() {
         let text = format!("curl {:.2} s, layerize {:.2} s, {peak} kB\n", curls[round], ours[round]);
         std::io::stderr().write_all(text.as_bytes()).unwrap();
     }
-    // Killed in the middle, and again.
+    // Killed in the middle, and again. (This registry signs the offset into its locations and forgets an upload whose
+    // request was cut off, so that the blob is sent whole; one that follows the specification gets the rest alone.)
     fs::write(dir.path().join("target"), format!("{}/killed:1", registry.host)).unwrap();
     let mut first = child(dir.path()).spawn().unwrap();
-    std::thread::sleep(Duration::from_secs_f64(2.0 + ours[0] / 2.0));
+    let uploads = registry
+        .dir
+        .path()
+        .join("data/docker/registry/v2/repositories/killed/_uploads");
+    while arrived(&uploads) < 1 << 29 && first.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     first.kill().unwrap();
     first.wait().unwrap();
     run(child(dir.path()).stdout(Stdio::piped()).stderr(Stdio::piped()));
@@ -187,6 +194,13 @@ fn a_gigabyte_is_pushed_as_fast_as_curl_does() {
     std::io::stderr().write_all(text.as_bytes()).unwrap();
     let best = |times: &[f64]| times.iter().copied().fold(f64::MAX, f64::min);
     assert!(best(&curls) >= 0.8 * best(&ours));
+}
+
+/// The largest upload that the registry has on its disk.
+fn arrived(uploads: &Path) -> u64 {
+    let names = crate::fsio::sorted_names(uploads).unwrap_or_default();
+    let size = |name| fs::metadata(uploads.join(name).join("data")).map_or(0, |data| data.len());
+    names.into_iter().map(size).max().unwrap_or(0)
 }
 
 /// Seconds that `curl -T` takes to upload a file as a blob.

@@ -118,7 +118,7 @@ fn row_05_a_token_is_renewed_before_it_ends() {
     });
     // Longer than the token lives.
     let slow = |_: &super::faulty::Shared| std::thread::sleep(Duration::from_millis(1100));
-    registry.once("POST", "/blobs/uploads/", Act::First(Box::new(slow)));
+    registry.once("PUT", "/blobs/uploads/", Act::First(Box::new(slow)));
     to(&registry, &sized(&[(1, 1000)])).unwrap();
     let refused: Vec<_> = registry.log().into_iter().filter(|seen| seen.status == 401).collect();
     assert_eq!(
