@@ -16,6 +16,7 @@ mod index;
 mod load;
 mod nix;
 mod plan;
+mod registry;
 mod specs;
 mod store;
 mod support;

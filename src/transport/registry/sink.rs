@@ -2,8 +2,9 @@
 //!
 //! Invariant: the location alone says where the image goes; other names of the image are names in archives.
 
-use super::push::{PushOptions, push};
-use super::{PushSummary, RegistryConfig};
+use super::RegistryConfig;
+use super::outcome::{PushOptions, PushSummary};
+use super::push::push;
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::image::Image;
