@@ -180,11 +180,11 @@ impl Source for Image {
 /// Writes one image or index to several sinks, one after the other; a failure of one does not keep the others from
 /// being written. The results are in the sinks' order.
 pub fn put_all(sinks: &[Box<dyn Sink>], content: &Content, names: &[String]) -> Vec<Result<Digest, TransportError>> {
-    let put = |sink: &Box<dyn Sink>| match content {
+    let put = |sink: &dyn Sink| match content {
         Content::Image(image) => sink.put(image, names),
         Content::Index(index) => sink.put_index(index, names),
     };
-    sinks.iter().map(put).collect()
+    sinks.iter().map(|sink| put(sink.as_ref())).collect()
 }
 
 /// A whole small blob in memory, verified; one that claims more than `limit` bytes is not read.
