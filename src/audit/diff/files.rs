@@ -245,6 +245,9 @@ fn change(
 ) -> FileChange {
     let path = fact.shown();
     let store_path = owner(&path).map(|(store_path, _)| store_path);
+    let package = store_path
+        .as_deref()
+        .map(|path| packages::package_of(packages::name_of(path)).to_owned());
     FileChange {
         path,
         class,
@@ -252,6 +255,7 @@ fn change(
         a,
         b,
         store_path,
+        package,
         content: None,
     }
 }

@@ -366,6 +366,10 @@ impl Comparison<'_> {
     }
 
     fn finish(mut self) -> DiffReport {
+        for change in self.files.iter_mut().filter(|change| change.package.is_none()) {
+            let layer = |image: &Opened, index: Option<usize>| packages::only(&image.layers[index?].descriptor);
+            change.package = layer(self.a, change.layer.a).or_else(|| layer(self.b, change.layer.b));
+        }
         let differences = std::mem::take(&mut self.report.differences);
         finished(self.report, differences, self.files, self.options)
     }

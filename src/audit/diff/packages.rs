@@ -108,6 +108,13 @@ fn versions(image: &Opened) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// The package of a layer that holds only one, by its list.
+pub(super) fn only(layer: &Descriptor) -> Option<String> {
+    let mut items = layer.annotation(PACKAGES_ANNOTATION)?.split_ascii_whitespace();
+    let first = items.next().filter(|_| items.next().is_none())?;
+    Some(first.split('=').next().unwrap_or(first).to_owned())
+}
+
 /// What a layer holds, in a few words.
 pub(in super::super) fn holds(layer: &Descriptor, history: Option<&str>) -> String {
     let list = |key: &str| -> Vec<String> {

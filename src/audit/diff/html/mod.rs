@@ -150,6 +150,11 @@ fn title(difference: &Difference) -> String {
         Difference::File(FileChange {
             store_path: Some(path), ..
         }) => format!("Files of {path}"),
+        Difference::File(FileChange {
+            package: Some(name),
+            layer,
+            ..
+        }) => format!("Files of {name} in {}", place(*layer)),
         Difference::File(change) => format!("Files in {}", place(change.layer)),
         Difference::Archive(_) => "How the tars are written".to_owned(),
     }
