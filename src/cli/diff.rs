@@ -55,9 +55,10 @@ pub fn run(args: &DiffArgs, context: &Context) -> anyhow::Result<Outcome> {
         (Opened::One(a), Opened::One(b)) => audit::diff(a.as_ref(), b.as_ref(), &options)?,
         (a, b) => audit::diff_indexes(&a.children()?, &b.children()?, &options)?,
     };
-    // Derivations are found where the store is; without one there is nothing to explain by.
-    if context.store_dir.join("db").is_dir() {
-        let store = context.store()?;
+    // Derivations are found where the store is; without one that can be read there is nothing to explain by.
+    if context.store_dir.join("db").is_dir()
+        && let Ok(store) = context.store()
+    {
         report.explain(&|path| derivation(&store, path));
     }
     context.ui.clear();

@@ -71,6 +71,22 @@ pub(super) fn matched<'a>(a: &Files<'a>, b: &Files<'a>) -> Matched<'a> {
     matched
 }
 
+impl Matched<'_> {
+    /// Whether two links differ only in that one store path stands for another.
+    pub(super) fn follows(&self, (a, b): &Pair) -> bool {
+        let (x, y) = (&a.1.entry.link, &b.1.entry.link);
+        let pairs = self.store_paths.iter();
+        pairs
+            .filter_map(|change| {
+                Some((
+                    x.strip_prefix(change.a.as_bytes())?,
+                    y.strip_prefix(change.b.as_bytes())?,
+                ))
+            })
+            .any(|(rest_a, rest_b)| rest_a == rest_b)
+    }
+}
+
 /// Whether there are files below a directory that has no entry of its own.
 fn implies(files: &Files, path: &[u8], fact: &Fact) -> bool {
     let below = [path, b"/"].concat();

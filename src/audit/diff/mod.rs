@@ -336,7 +336,10 @@ impl Comparison<'_> {
             .collect();
         self.report.differences.extend(new);
         for pair in &matched.pairs {
-            for change in files::aspects(pair) {
+            for mut change in files::aspects(pair) {
+                if change.class == Class::Link && matched.follows(pair) {
+                    change.class = Class::StoreHash;
+                }
                 if change.class == Class::Content && self.wanted.len() < self.options.contents {
                     let ((layer_a, a), (layer_b, b)) = pair;
                     self.wanted.push(Wanted {

@@ -140,7 +140,7 @@ fn file(change: &FileChange) -> String {
         Class::Removed => format!("-{path} removed: {a}"),
         Class::Renamed => format!("{path} renamed: → {b}"),
         Class::StoreHash if change.content.is_none() => {
-            format!("{path} link target (only hashes of store paths): {a} → {b}")
+            format!("{path} link target (only store paths): {a} → {b}")
         }
         // The place where contents differ says more than their digests.
         Class::Content | Class::StoreHash if change.content.is_some() => format!("{path} {}", word(change.class)),

@@ -259,7 +259,11 @@ fn cause(cause: &Cause) -> String {
 
 fn file(change: &FileChange) -> Row {
     let more = change.content.as_ref().map(content).unwrap_or_default();
-    (change.path.clone(), change.a.clone(), change.b.clone(), more)
+    // The section's title says the store path.
+    let owner = change.store_path.as_deref().unwrap_or_default().trim_start_matches('/');
+    let below = change.path.strip_prefix(owner).map(|path| path.trim_start_matches('/'));
+    let path = below.filter(|path| !path.is_empty()).unwrap_or(&change.path);
+    (path.to_owned(), change.a.clone(), change.b.clone(), more)
 }
 
 fn content(change: &ContentChange) -> String {

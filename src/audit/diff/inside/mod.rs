@@ -230,6 +230,37 @@ mod tests {
         );
     }
 
+    proptest::proptest! {
+        /// Forms with some of their bytes changed are looked into without a panic, whatever they then say.
+        #[test]
+        fn damaged_forms_do_no_harm(form in 0usize..4, changes in proptest::collection::vec((0usize..1 << 16, 0u8..), 1..20)) {
+            use crate::transport::testing::{Node, tar};
+            let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+            zip.start_file("a", zip::write::SimpleFileOptions::default()).unwrap();
+            zip.write_all(&[7; 100]).unwrap();
+            let elf = std::fs::read("/bin/true").unwrap_or_default();
+            let header = |name: &str, size: usize| format!("{name:<16}{:<12}0     0     100644  {size:<10}`\n\u{1}\0", 0);
+            let forms = [
+                zip.finish().unwrap().into_inner(),
+                tar(&[Node::file("a", "1"), Node::file("b", "2")]),
+                ["!<arch>\n".to_owned(), header("a/", 2), header("b/", 2)].concat().into_bytes(),
+                elf,
+            ];
+            let whole = &forms[form];
+            let mut damaged = whole.clone();
+            for (at, byte) in changes {
+                let length = damaged.len().max(1);
+                // Most of what can be wrong stands at the front or the end.
+                let at = if at % 2 == 0 { at % length.min(600) } else { length - 1 - at % length.min(2000) };
+                if let Some(place) = damaged.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            explain("x", whole, &damaged, &Limits::new(9));
+            explain("x", &damaged, &damaged[..damaged.len() / 2], &Limits::new(9));
+        }
+    }
+
     #[test]
     fn what_only_looks_like_a_form_is_a_binary() {
         for magic in [
