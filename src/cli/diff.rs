@@ -20,6 +20,7 @@ use super::project::Project;
 
 /// Arguments of `layerize diff`.
 #[derive(Debug, Args)]
+#[command(after_long_help = classes())]
 pub struct DiffArgs {
     /// An image, named as for `inspect`; or an image or package of the spec, or a store path, which is built
     a: String,
@@ -39,6 +40,13 @@ pub struct DiffArgs {
     html: Option<PathBuf>,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+/// All classes with their meanings, for the long help.
+fn classes() -> String {
+    let line = |class: &Class| format!("  {:<18} {}\n", class.name(), class.meaning());
+    let lines: String = Class::ALL.iter().map(line).collect();
+    format!("Classes of differences:\n{lines}")
 }
 
 /// Prints what differs; the answer is no if anything does.
