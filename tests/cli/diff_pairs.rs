@@ -467,6 +467,13 @@ const DOCKER: &[Row] = &[
     ),
 ];
 
+const DAEMON: &[Row] = &[row(
+    &[25],
+    &["compression"],
+    Made::Images("oci:a", "docker-daemon:NAME"),
+    "p=$($L store add t); $L build $p --name $NAME -o docker-archive:x.tar -o oci:a; docker load -i x.tar",
+)];
+
 const SKOPEO: &[Row] = &[
     row(
         &[26],
@@ -540,8 +547,10 @@ const OWN: &[Row] = &[
 ];
 
 fn run(rows: &[Row]) {
-    for row in rows {
+    for (number, row) in rows.iter().enumerate() {
         let place = Place::new();
+        let name = format!("lz-{}-{number}", std::process::id());
+        let removed = Removed(name.clone());
         let script = match row.script.contains("gtar") || !PYTHON_ROWS.iter().any(|other| std::ptr::eq(other, row)) {
             true => format!("{SHELL}{}", row.script),
             false => String::new(),
@@ -557,8 +566,14 @@ fn run(rows: &[Row]) {
             bash
         };
         place.prepare(&mut command);
-        peer(command.env("L", LAYERIZE).env("TMPDIR", place.path()));
+        peer(
+            command
+                .env("L", LAYERIZE)
+                .env("NAME", &name)
+                .env("TMPDIR", place.path()),
+        );
         let (a, b) = places(&row.made, &place.project);
+        let (a, b) = (a.replace("NAME", &name), b.replace("NAME", &name));
         let indexes: &[&str] = if matches!(row.made, Made::Indexes) {
             &["--indexes"]
         } else {
@@ -567,6 +582,18 @@ fn run(rows: &[Row]) {
         let arguments = [&["diff", "--json", &a, &b], row.arguments, indexes].concat();
         let ran = place.run(&arguments);
         told(row, &ran, &place.run(&["diff", &a, &b]).stdout);
+        if [&a, &b].iter().all(|place| !place.starts_with("docker-daemon:")) {
+            std::mem::forget(removed);
+        }
+    }
+}
+
+/// Removes an image from docker when a row ends, however it ends.
+struct Removed(String);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rmi", "-f", &self.0]).output();
     }
 }
 
@@ -687,6 +714,7 @@ tools! {
     pairs_of_umoci: UMOCI, needs "umoci" "--version";
     pairs_of_buildah: BUILDAH, needs "buildah" "--version";
     pairs_of_docker: DOCKER, needs "docker" "info";
+    pairs_of_a_daemon: DAEMON, needs "docker" "info";
     pairs_of_skopeo: SKOPEO, needs "skopeo" "--version";
     pairs_of_layerize: OWN, needs "bash" "--version";
 }

@@ -123,13 +123,15 @@ fn pair_renamed(matched: &mut Matched) {
             matched.renamed.push((*from, *to));
         }
     }
-    let renamed = &matched.renamed;
+    let addresses =
+        |of: fn(&Pair) -> *const Fact| -> BTreeSet<*const Fact> { matched.renamed.iter().map(of).collect() };
+    let (from, to) = (addresses(|pair| pair.0.1), addresses(|pair| pair.1.1));
     matched
         .removed
-        .retain(|fact| !renamed.iter().any(|(from, _)| std::ptr::eq(from.1, fact.1)));
+        .retain(|(_, fact)| !from.contains(&std::ptr::from_ref(*fact)));
     matched
         .added
-        .retain(|fact| !renamed.iter().any(|(_, to)| std::ptr::eq(to.1, fact.1)));
+        .retain(|(_, fact)| !to.contains(&std::ptr::from_ref(*fact)));
 }
 
 /// The store paths that own files.
