@@ -4,6 +4,7 @@
 //! no file's content is held in memory beyond a bound.
 
 mod diff;
+mod explain;
 mod facts;
 mod inspect;
 mod opened;
@@ -17,6 +18,7 @@ pub use diff::{
     ArchiveChange, Aspect, ContentChange, DiffOptions, DiffReport, Difference, FieldChange, FileChange, LayerChange,
     LayerPlace, Side, StorePathChange, diff,
 };
+pub use explain::{Explanation, Followed, Mention, Seen, explain};
 pub use inspect::{InspectOptions, LayerReport, Report, inspect};
 pub use trees::{TreeChange, TreeClass, compare_trees};
 pub use verify::{ParseProfileError, Problem, Profile, Rule, VerifyReport, verify, verify_for};

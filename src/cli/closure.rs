@@ -88,7 +88,7 @@ fn why(
             let text = if context.ui.json() {
                 json!(chain).to_string()
             } else {
-                render(&chain)
+                render_chain(&chain)
             };
             context.ui.data(&text)?;
         }
@@ -108,7 +108,8 @@ fn names(wanted: &str, path: &StorePath) -> bool {
         })
 }
 
-fn render(chain: &Chain) -> String {
+/// A chain for people, a line a step.
+pub fn render_chain(chain: &Chain) -> String {
     let dir = StoreDir::layerize();
     let mut lines = vec![dir.join(&chain.root)];
     for (depth, step) in chain.steps.iter().enumerate() {

@@ -21,6 +21,7 @@ mod config;
 mod context;
 mod diff;
 mod error;
+mod explain;
 mod golden;
 mod images;
 mod inspect;
@@ -30,6 +31,7 @@ mod lock;
 mod pipeline;
 mod plan;
 mod project;
+mod rebuild;
 mod run;
 mod schema;
 mod shell;
@@ -100,6 +102,10 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Build again in other surroundings: exit status 0 if everything comes out the same, else 1
     Check(check::CheckArgs),
+    /// Make an image anew from its spec, as it says it was made: exit status 0 if it is the same, else 1
+    Rebuild(rebuild::RebuildArgs),
+    /// Show which layer and store path hold a file of an image, why, and what made it
+    Explain(explain::ExplainArgs),
     /// Pin every input that comes from outside in layerize.lock
     Lock(lock::LockArgs),
     /// Enter the build environment of a package
@@ -184,6 +190,8 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Diff(args) => diff::run(args, &context),
         Command::Verify(args) => verify::run(args, &context),
         Command::Check(args) => check::run(args, &context),
+        Command::Rebuild(args) => rebuild::run(args, &context),
+        Command::Explain(args) => explain::run(args, &context),
         Command::Lock(args) => lock::run(args, &context),
         Command::Shell(args) => shell::run(args, &context),
         Command::Run(args) => run::run(args, &context),

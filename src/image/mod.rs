@@ -29,9 +29,10 @@ mod validate;
 pub use cache::ImageCache;
 pub use document::{FORMAT_ANNOTATION, LISTS_SIZE_MAX, PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
 pub use error::{Collision, ImageError};
-pub use plan::plan;
+pub use plan::{plan, root_path};
 pub use request::{ClosureMember, ContentRoot, ImageRequest, RootPackage};
 pub use settings::DEFAULT_PATH;
+pub use timestamp::parse as parse_time;
 pub use validate::{Fault, validate};
 
 use crate::digest::Digest;

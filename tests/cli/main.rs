@@ -5,8 +5,10 @@
 mod bad_input;
 mod check;
 mod crash;
+mod explain;
 mod images;
 mod plan;
+mod rebuild;
 mod specs;
 mod store;
 mod support;
