@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::audit::{self, Explanation};
 use crate::closure::{self, Chain};
 use crate::digest::Digest;
-use crate::store::Store;
+use crate::store::{PathDetails, Store};
 use crate::store_path::{StoreDir, StorePath};
 
 use super::Outcome;
@@ -41,6 +41,8 @@ pub struct ExplainArgs {
 struct Report {
     #[serde(flatten)]
     image: Explanation,
+    /// The store path of the Debian package whose file it is, where it was laid out at `/`.
+    package_path: Option<String>,
     /// The shortest ways from what the image is made for to the store path; `None` where the store has it not.
     why: Option<Vec<Chain>>,
     made: Option<Made>,
@@ -62,6 +64,7 @@ pub fn run(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
     let image = audit::explain(source.as_ref(), &args.path)?;
     let mut report = Report {
         image,
+        package_path: None,
         why: None,
         made: None,
     };
@@ -80,30 +83,59 @@ pub fn run(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
 impl Report {
     /// Adds what the store knows. A machine that never built anything has no store, and is not given one.
     fn ask_store(&mut self, context: &Context) -> anyhow::Result<()> {
-        let parse = |text: &String| StoreDir::layerize().split(text).map(|(path, _)| path);
-        let Some(path) = self.image.store_path.as_ref().and_then(parse) else {
-            return Ok(());
-        };
         if !context.store_dir.is_dir() {
             return Ok(());
         }
+        let parse = |text: &String| StoreDir::layerize().split(text).map(|(path, _)| path);
         let store = context.store()?;
+        let Some(path) = self.image.store_path.as_ref().and_then(parse) else {
+            return self.ask_for_package(&store);
+        };
         let Some(details) = store.info_full(&path)? else {
             return Ok(());
         };
-        let resolved = details
-            .derivation_json
-            .as_deref()
-            .map(serde_json::from_str)
-            .transpose()?;
-        self.made = Some(Made {
-            derivation: details.provenance.derivation,
-            sandboxed: details.provenance.sandboxed,
-            nar_size: details.info.nar_size,
-            resolved,
-        });
+        self.made = Some(Made::of(&details)?);
         let roots: BTreeSet<StorePath> = self.image.roots.iter().filter_map(parse).collect();
         self.why = Some(why(&store, &roots, &path)?);
+        Ok(())
+    }
+
+    /// A file of a package that was laid out at `/` belongs to none of the image's store paths: the store may have the
+    /// package's.
+    fn ask_for_package(&mut self, store: &Store) -> anyhow::Result<()> {
+        let names: BTreeSet<&str> = self
+            .image
+            .packages
+            .iter()
+            .filter_map(|package| package.split('=').next())
+            .collect();
+        let below = self.image.path.trim_start_matches('/');
+        if self.image.file.is_none() || names.is_empty() {
+            return Ok(());
+        }
+        for info in store.list()? {
+            let named = names
+                .iter()
+                .any(|name| info.path.name().starts_with(&format!("{name}-")));
+            let has_it = || store.physical(&info.path).join(below).symlink_metadata().is_ok();
+            let Some(details) = (named && has_it())
+                .then(|| store.info_full(&info.path))
+                .transpose()?
+                .flatten()
+            else {
+                continue;
+            };
+            let made = Made::of(&details)?;
+            let package = made
+                .resolved
+                .as_ref()
+                .and_then(|resolved| resolved["action"]["package"].as_str());
+            if package.is_some_and(|package| names.contains(package)) {
+                self.package_path = Some(StoreDir::layerize().join(&info.path));
+                self.made = Some(made);
+                return Ok(());
+            }
+        }
         Ok(())
     }
 
@@ -121,6 +153,9 @@ impl Report {
             [] => {}
             [one] => drop(writeln!(text, "package      {one}")),
             many => drop(writeln!(text, "package      one of {}", many.join(", "))),
+        }
+        if let Some(path) = &self.package_path {
+            let _ = writeln!(text, "from         {path}");
         }
         for chain in self.why.iter().flatten() {
             let lines = render_chain(chain);
@@ -173,6 +208,19 @@ impl Report {
 }
 
 impl Made {
+    fn of(details: &PathDetails) -> anyhow::Result<Self> {
+        Ok(Self {
+            derivation: details.provenance.derivation,
+            sandboxed: details.provenance.sandboxed,
+            nar_size: details.info.nar_size,
+            resolved: details
+                .derivation_json
+                .as_deref()
+                .map(serde_json::from_str)
+                .transpose()?,
+        })
+    }
+
     fn render(&self, text: &mut String) {
         let _ = match &self.derivation {
             Some(derivation) => writeln!(text, "made by      derivation {derivation}"),
