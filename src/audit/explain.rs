@@ -18,6 +18,9 @@ use crate::transport::tar_read::{Entry, Kind, clean};
 /// Most links that are followed.
 const LINKS_MAX: usize = 40;
 
+/// Most bytes of paths and link targets that are remembered of one image.
+const PATHS_MAX: usize = 1 << 30;
+
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
@@ -100,11 +103,20 @@ type Tree = BTreeMap<Vec<u8>, Brief>;
 /// Reads an image and explains a path of it; a last link is followed too.
 pub fn explain(source: &dyn Source, path: &str) -> Result<Explanation, AuditError> {
     let image = Opened::new(source)?;
-    let mut trees = Vec::new();
+    let (mut trees, mut bytes) = (Vec::new(), 0);
     for layer in &image.layers {
         let mut stream = LayerStream::open(source, &layer.descriptor)?;
         let mut tree = Tree::new();
         while let Some(entry) = stream.next_entry()? {
+            bytes += entry.path.len() + entry.link.len() + 128;
+            if bytes > PATHS_MAX {
+                let text = format!("its entries' paths have more than {PATHS_MAX} bytes: this is no image to run");
+                return Err(AuditError::Layer {
+                    place: source.place().to_owned(),
+                    digest: layer.descriptor.digest,
+                    source: std::io::Error::other(text),
+                });
+            }
             tree.insert(entry.clean_path(), Brief::of(entry));
         }
         stream.finish()?;

@@ -1,4 +1,4 @@
-//! An *audit* reads images back and explains them: inspect, diff, verify.
+//! An *audit* reads images back and explains them: inspect, diff, verify, explain; and compares trees.
 //!
 //! Invariant: a report is a function of the two images' bytes; equal digests are never opened; layers are streamed and
 //! no file's content is held in memory beyond a bound.

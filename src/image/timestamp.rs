@@ -20,7 +20,8 @@ pub(super) fn rfc3339(seconds: i64) -> Option<String> {
     ))
 }
 
-/// The seconds since 1970 of a text that [`rfc3339`] writes; `None` of any other, another way to say the same included.
+/// The seconds since 1970 of a time as layerize writes it (`1970-01-01T00:00:01Z`); `None` of any other text, another way to
+/// say the same included.
 pub fn parse(text: &str) -> Option<i64> {
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
