@@ -22,7 +22,7 @@
 //! | [`layer`] | partition, tar, compression, layer cache | digest event fsio nar store_path closure oci |
 //! | [`image`] | config, manifest and layers as one value | digest event fsio store_path closure root oci layer spec |
 //! | [`transport`] | archives, layouts, daemons: sources and sinks | digest event fsio oci image layer |
-//! | [`audit`] | inspect, diff, verify | digest fsio store_path oci layer image transport |
+//! | [`audit`] | inspect, diff, verify, explain | digest fsio store_path oci layer image transport |
 //! | [`cli`] | arguments, progress, error display, one file a verb | all |
 //!
 //! `tests/tidy.rs` checks the third column.
