@@ -23,7 +23,7 @@
 //! | [`layer`] | partition, tar, compression, layer cache | digest event fsio nar store_path closure oci |
 //! | [`image`] | config, manifest and layers as one value | digest event fsio store_path closure root oci layer spec |
 //! | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest event fsio oci image layer |
-//! | [`audit`] | inspect, diff, verify | digest fsio store_path oci layer image transport |
+//! | [`audit`] | inspect, diff, verify, explain | digest fsio store_path oci layer image transport |
 //! | [`attest`] | bills of materials, provenance, signatures | digest fsio store_path oci store plan layer image transport |
 //! | [`cli`] | arguments, progress, error display, one file a verb | all |
 //!

@@ -1,9 +1,10 @@
-//! An *audit* reads images back and explains them: inspect, diff, verify.
+//! An *audit* reads images back and explains them: inspect, diff, verify, explain; and compares trees.
 //!
 //! Invariant: a report is a function of the two images' bytes; equal digests are never opened; layers are streamed and
 //! no file's content is held in memory beyond a bound.
 
 mod diff;
+mod explain;
 mod facts;
 mod inspect;
 mod opened;
@@ -18,6 +19,7 @@ pub use diff::{
     InsideChange, LayerChange, LayerDifference, LayerPlace, Side, SideLayer, StorePathChange, UnknownClass, diff,
     diff_indexes,
 };
+pub use explain::{Explanation, Followed, Mention, Seen, explain};
 pub use inspect::{InspectOptions, LayerReport, Report, inspect};
 pub use trees::{TreeChange, TreeClass, compare_trees};
 pub use verify::{ParseProfileError, Problem, Profile, Rule, VerifyReport, verify, verify_for};

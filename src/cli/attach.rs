@@ -13,7 +13,7 @@ use super::context::Context;
 /// Arguments of `layerize attach`.
 #[derive(Debug, Args)]
 pub struct AttachArgs {
-    /// The image: oci:DIR[:TAG]
+    /// The image: oci:DIR[:TAG] or docker://NAME
     source: String,
     /// The document: an SPDX or CycloneDX file, an in-toto statement, a sigstore bundle, or anything with `--type`
     file: PathBuf,

@@ -16,6 +16,7 @@ use crate::oci::{self, Artifact};
 use crate::plan::{Input, StepId};
 use crate::spec;
 use crate::store_path::StorePath;
+use crate::transport::registry::{self, PushOptions};
 use crate::transport::{Layout, Location, Source};
 
 use super::build::BuildFlags;
@@ -188,7 +189,7 @@ pub struct AttestFlags {
     /// Make SLSA v1 provenance
     #[arg(long)]
     provenance: bool,
-    /// Attach the documents to the image in its OCI layout, as referrers
+    /// Attach the documents to the image in its OCI layout or registry, as referrers
     #[arg(long)]
     attach: bool,
     /// Write the documents to files beside the image: NAME.spdx.json, NAME.cdx.json, NAME.provenance.json [default]
@@ -208,7 +209,7 @@ impl AttestFlags {
         if self.attach && locations.is_empty() {
             return Err(advised(
                 "`--attach` needs a place that holds referrers, and NAME.tar is none",
-                "add `-o oci:DIR`, or take `--beside`",
+                "add `-o oci:DIR` or `-o docker://NAME`, or take `--beside`",
             ));
         }
         match self.attach {
@@ -298,8 +299,21 @@ fn beside(locations: &[Location]) -> BTreeSet<PathBuf> {
 /// Stores an artifact beside its subject: the one place where transports with referrers are told apart.
 pub fn attach(artifact: &Artifact, location: &Location, context: &Context) -> anyhow::Result<()> {
     can_hold_artifacts(location)?;
-    if let Location::Layout { path, .. } | Location::Path(path) = location {
-        Layout::new(path, None).attach(artifact)?;
+    match location {
+        Location::Layout { path, .. } | Location::Path(path) => Layout::new(path, None).attach(artifact)?,
+        Location::Registry(name) => {
+            let blobs: Vec<Vec<u8>> = artifact.blobs.iter().map(|(_, bytes)| bytes.clone()).collect();
+            let options = PushOptions::default();
+            let registries = context.registries();
+            let target: oci::Reference = name.parse()?;
+            registry::attach(&registries, &target, &artifact.manifest, &blobs, &options, context.ui)?;
+        }
+        // Refused above.
+        Location::DockerArchive { .. }
+        | Location::OciArchive { .. }
+        | Location::Daemon(_)
+        | Location::Podman(_)
+        | Location::Stdio => {}
     }
     let (digest, kind) = (&artifact.digest, &artifact.artifact_type);
     let line = match context.ui.json() {
@@ -319,11 +333,11 @@ pub fn attach(artifact: &Artifact, location: &Location, context: &Context) -> an
 /// Whether [`attach`] can store anything there.
 pub fn can_hold_artifacts(location: &Location) -> anyhow::Result<()> {
     match location {
-        Location::Layout { .. } => Ok(()),
+        Location::Layout { .. } | Location::Registry(_) => Ok(()),
         Location::Path(path) if path.is_dir() => Ok(()),
         _ => Err(advised(
             format!("nothing can be attached to an image in `{location}`"),
-            "name a layout (`oci:DIR[:TAG]`), or write the document to a file with `-o FILE`",
+            "name a layout (`oci:DIR[:TAG]`) or a registry (`docker://NAME`), or write the document to a file with `-o FILE`",
         )),
     }
 }

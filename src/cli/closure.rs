@@ -106,7 +106,7 @@ fn why(wanted: &str, closures: &[(&dyn ReadStore, Closure)], context: &Context) 
                 let text = if context.ui.json() {
                     json!(chain).to_string()
                 } else {
-                    render(&chain, &closure.dir)
+                    render_chain(&chain, &closure.dir)
                 };
                 context.ui.data(&text)?;
             }
@@ -131,7 +131,8 @@ fn names(wanted: &str, path: &StorePath, dir: &StoreDir) -> bool {
         })
 }
 
-fn render(chain: &Chain, dir: &StoreDir) -> String {
+/// A chain for people, a line a step.
+pub fn render_chain(chain: &Chain, dir: &StoreDir) -> String {
     let mut lines = vec![dir.join(&chain.root)];
     for (depth, step) in chain.steps.iter().enumerate() {
         let because = match &step.evidence {

@@ -30,6 +30,7 @@ use super::ui::Ui;
 pub const DEFAULT_EPOCH: i64 = 1;
 
 /// What every command needs.
+#[derive(Clone)]
 pub struct Context<'a> {
     /// Shows events.
     pub ui: &'a Ui,
@@ -48,7 +49,7 @@ pub struct Context<'a> {
     /// `SOURCE_DATE_EPOCH`, in seconds.
     pub epoch: i64,
     /// What the flags say about registries.
-    registry_flags: RegistryFlags,
+    pub registry_flags: RegistryFlags,
 }
 
 impl<'a> Context<'a> {
@@ -87,7 +88,11 @@ impl<'a> Context<'a> {
 
     /// The Nix store, opened when it is needed.
     pub fn nix(&self) -> LazyNix {
-        LazyNix::new(self.nix_root.clone(), self.closure_graph.clone())
+        LazyNix::new(
+            self.nix_root.clone(),
+            self.closure_graph.clone(),
+            self.store_dir.clone(),
+        )
     }
 
     /// Where downloads come from.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an image of store paths and an image of a spec take the same way; flags only fill in a spec.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -140,6 +140,8 @@ pub struct Recipe {
     previous: Option<LayerPlan>,
     /// Whether `spec` is a file's, not made of flags.
     is_of_spec: bool,
+    /// Seconds since 1970 that the config says, where it is not the context's.
+    created: Option<i64>,
 }
 
 impl Recipe {
@@ -153,7 +155,7 @@ impl Recipe {
             generated: self.generated.clone(),
             base: self.base.clone(),
             platform: self.platform.clone(),
-            created: self.spec.created.unwrap_or(context.epoch),
+            created: self.created.or(self.spec.created).unwrap_or(context.epoch),
             plan: self.plan.clone(),
             previous: self.previous.clone(),
         }
@@ -165,6 +167,55 @@ impl Recipe {
     pub fn compression(&self) -> anyhow::Result<Option<Compression>> {
         let text = self.spec.compression.as_ref();
         Ok(text.map(|text| text.value.parse::<Compression>()).transpose()?)
+    }
+
+    /// Makes it an image of another time and platform.
+    pub fn made_at(&mut self, seconds: i64, platform: Platform) {
+        (self.created, self.platform) = (Some(seconds), platform);
+    }
+
+    /// Takes over which store paths and packages share a layer in an image, where that has exactly this recipe's.
+    pub fn take_layers(&mut self, image: &audit::Report) -> bool {
+        let packages: BTreeMap<String, String> = self
+            .root
+            .iter()
+            .map(|package| {
+                (
+                    format!("{}={}", package.name, package.version),
+                    image::root_path(package),
+                )
+            })
+            .collect();
+        let mut layers = Vec::new();
+        for layer in &image.layers {
+            let listed = layer.annotations.get(image::PACKAGES_ANNOTATION);
+            let listed = listed.map_or("", String::as_str).split_whitespace();
+            // What is no package of the recipe's makes the sets below differ.
+            let mut paths: Vec<String> = listed
+                .map(|name| packages.get(name).cloned().unwrap_or_else(|| name.to_owned()))
+                .chain(layer.store_paths.iter().cloned())
+                .collect();
+            paths.sort();
+            if !paths.is_empty() {
+                layers.push(PlannedLayer {
+                    paths,
+                    reason: String::new(),
+                    size: 0,
+                });
+            }
+        }
+        let in_image: BTreeSet<&String> = layers.iter().flat_map(|layer| &layer.paths).collect();
+        let members = self.closure.iter().map(|member| &member.logical);
+        if in_image != members.chain(packages.values()).collect() {
+            return false;
+        }
+        self.plan = Some(LayerPlan {
+            format: PLAN_FORMAT,
+            history: History::default(),
+            layers,
+            strategy: Strategy::default().to_string(),
+        });
+        true
     }
 
     /// Of an image of the spec as the spec has it: what its digest is recorded under.
@@ -266,6 +317,7 @@ fn of_paths(paths: &[&Target], work: &Work, flags: &ImageFlags, context: &Contex
         plan: read_plan(flags.plan.as_deref())?,
         previous: read_previous(flags.previous.as_deref(), context)?,
         is_of_spec: false,
+        created: None,
     })
 }
 
@@ -302,6 +354,7 @@ fn of_spec(name: &str, work: &Work, flags: &ImageFlags, context: &Context) -> an
         previous: read_previous(flags.previous.as_deref(), context)?,
         spec,
         is_of_spec: true,
+        created: None,
     })
 }
 

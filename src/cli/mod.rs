@@ -26,6 +26,7 @@ mod context;
 mod copy;
 mod diff;
 mod error;
+mod explain;
 mod golden;
 mod images;
 mod index;
@@ -41,6 +42,7 @@ mod plan;
 mod project;
 mod provenance;
 mod push;
+mod rebuild;
 mod roots;
 mod run;
 mod sbom;
@@ -132,11 +134,15 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Build again in other surroundings: exit status 0 if everything comes out the same, else 1
     Check(check::CheckArgs),
+    /// Make an image anew from its spec, as it says it was made: exit status 0 if it is the same, else 1
+    Rebuild(rebuild::RebuildArgs),
+    /// Show which layer and store path hold a file of an image, why, and what made it
+    Explain(explain::ExplainArgs),
     /// Print the bill of materials of an image: SPDX or CycloneDX
     Sbom(sbom::SbomArgs),
     /// Print how an image was made: SLSA v1 provenance
     Provenance(provenance::ProvenanceArgs),
-    /// Attach a document to an image in an OCI layout, as a referrer
+    /// Attach a document to an image in an OCI layout or a registry, as a referrer
     Attach(attach::AttachArgs),
     /// Sign an image, or a document about it, with a key: a sigstore bundle, made offline
     Sign(sign::SignArgs),
@@ -233,6 +239,8 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Diff(args) => diff::run(args, &context),
         Command::Verify(args) => verify::run(args, &context),
         Command::Check(args) => check::run(args, &context),
+        Command::Rebuild(args) => rebuild::run(args, &context),
+        Command::Explain(args) => explain::run(args, &context),
         Command::Sbom(args) => sbom::run(args, &context),
         Command::Provenance(args) => provenance::run(args, &context),
         Command::Attach(args) => attach::run(args, &context),

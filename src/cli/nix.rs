@@ -13,7 +13,7 @@ use crate::image::ImageError;
 use crate::layer::LayerError;
 use crate::spec::{self, ImageFileKind, Lock, LockedNix, Workspace};
 use crate::store::nix_store::{Linked, NixStore};
-use crate::store::{ReadStore, StoreError};
+use crate::store::{ReadStore, Store, StoreError};
 use crate::store_path::{HASH_CHARS, NAME_MAX, StoreDir, StorePath};
 
 use super::error::advised;
@@ -26,15 +26,18 @@ const SUSPECTS_MAX: usize = 5;
 pub struct LazyNix {
     root: PathBuf,
     graph: Option<PathBuf>,
+    /// layerize's store, which may have paths from binary caches.
+    own: PathBuf,
     store: OnceCell<NixStore>,
 }
 
 impl LazyNix {
-    /// The store below `root`, told of by `graph` where one is given.
-    pub fn new(root: PathBuf, graph: Option<PathBuf>) -> Self {
+    /// The store below `root`, told of by `graph` where one is given, and what was fetched into layerize's store in `own`.
+    pub fn new(root: PathBuf, graph: Option<PathBuf>, own: PathBuf) -> Self {
         Self {
             root,
             graph,
+            own,
             store: OnceCell::new(),
         }
     }
@@ -42,7 +45,13 @@ impl LazyNix {
     /// Opens it, or gives it where it is open.
     pub fn get(&self) -> anyhow::Result<&NixStore> {
         if self.store.get().is_none() {
-            let store = NixStore::open(&self.root, self.graph.as_deref())?;
+            let store = match (self.has_fetched(), self.on_machine()) {
+                (true, false) => NixStore::of_fetched(&self.own, Store::open_nix(&self.own)?),
+                (true, true) => {
+                    NixStore::open(&self.root, self.graph.as_deref())?.and_fetched(Store::open_nix(&self.own)?)
+                }
+                (false, _) => NixStore::open(&self.root, self.graph.as_deref())?,
+            };
             // Nobody else can have set it: a cell is of one thread.
             let _ = self.store.set(store);
         }
@@ -51,7 +60,15 @@ impl LazyNix {
 
     /// Whether there is such a store at all.
     pub fn exists(&self) -> bool {
+        self.on_machine() || self.has_fetched()
+    }
+
+    fn on_machine(&self) -> bool {
         self.root.join("nix/store").is_dir()
+    }
+
+    fn has_fetched(&self) -> bool {
+        self.own.join("nix/db").is_dir()
     }
 
     /// Says so where there is nothing that paths could be compared with.
@@ -111,8 +128,10 @@ impl LazyNix {
             store.root().display(),
             store.source()
         );
-        let help =
-            format!("`nix-store --realise {logical}` fetches or builds it; `--nix-store DIR` names another store");
+        let help = format!(
+            "`nix-store --realise {logical}` fetches or builds it, `layerize store copy --from CACHE {logical}` fetches it \
+                     from a binary cache; `--nix-store DIR` names another store"
+        );
         Err(advised(message, help))
     }
 

@@ -16,7 +16,7 @@ use super::error::advised;
 /// Arguments of `layerize sign`.
 #[derive(Debug, Args)]
 pub struct SignArgs {
-    /// An image, named as for `inspect`; without `-o` the bundle is attached to it, which needs oci:DIR[:TAG]
+    /// An image, named as for `inspect`; without `-o` the bundle is attached to it, which needs oci:DIR[:TAG] or docker://NAME
     source: String,
     /// Private key: Ed25519 or P-256, PKCS #8 in PEM
     #[arg(long, value_name = "FILE")]

@@ -34,10 +34,11 @@ pub use cache::ImageCache;
 pub use document::{FORMAT_ANNOTATION, LISTS_SIZE_MAX, PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
 pub use error::{Collision, ImageError};
 pub use index::{Index, IndexError, platform_of};
-pub use plan::plan;
+pub use plan::{plan, root_path};
 pub use request::{ClosureMember, ContentRoot, Generated, GeneratedKind, ImageRequest, RootPackage};
 pub use settings::DEFAULT_PATH;
 pub use sources::local_files;
+pub use timestamp::parse as parse_time;
 pub use validate::{Fault, validate};
 
 use crate::digest::Digest;

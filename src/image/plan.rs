@@ -56,7 +56,7 @@ pub(super) fn identity(request: &ImageRequest<'_>) -> String {
 }
 
 /// What a plan calls a package of `root`.
-pub(super) fn root_path(package: &RootPackage) -> String {
+pub fn root_path(package: &RootPackage) -> String {
     format!("/{}", package.logical.rsplit('/').next().unwrap_or(&package.logical))
 }
 

@@ -20,6 +20,23 @@ pub(super) fn rfc3339(seconds: i64) -> Option<String> {
     ))
 }
 
+/// The seconds since 1970 of a time as layerize writes it (`1970-01-01T00:00:01Z`); `None` of any other text, another way to
+/// say the same included.
+pub fn parse(text: &str) -> Option<i64> {
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    // Years are counted from March, as in `civil`.
+    let year = if month <= 2 { year - 1 } else { year };
+    let month = if month <= 2 { month + 9 } else { month - 3 };
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * month + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    let seconds = days * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second;
+    (rfc3339(seconds)? == text).then_some(seconds)
+}
+
 /// Year, month and day of a day since 1970-01-01 in the proleptic Gregorian calendar.
 ///
 /// Years are counted from March, so that the leap day is a year's last: then months before a given one have
@@ -59,6 +76,18 @@ mod tests {
         ];
         for (seconds, expected) in cases {
             assert_eq!(rfc3339(seconds).as_deref(), Some(expected), "{seconds}");
+            assert_eq!(parse(expected), Some(seconds), "{seconds}");
+        }
+        for text in [
+            "",
+            "1970-01-01",
+            "1970-01-01T00:00:01+00:00",
+            "1970-02-30T00:00:01Z",
+            "1970-1-01T00:00:01Z",
+            "+970-01-01T00:00:01Z",
+            "1970-01-01T24:00:00Z",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
         }
         for seconds in [LAST + 1, -62_167_219_201, i64::MAX, i64::MIN] {
             assert_eq!(rfc3339(seconds), None, "{seconds}");

@@ -72,7 +72,7 @@ pub trait ReadStore {
 
 impl ReadStore for Store {
     fn store_dir(&self) -> StoreDir {
-        StoreDir::layerize()
+        self.store_dir.clone()
     }
 
     fn physical(&self, path: &StorePath) -> PathBuf {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use layerize::digest::Digest;
 use serde_json::Value;
@@ -437,6 +439,92 @@ fn what_no_key_vouches_for_is_refused() {
         ])
         .exits(2)
         .says(&["does not speak of"]);
+}
+
+/// A registry on a port of its own, stopped at the end.
+struct Registry {
+    process: Child,
+    address: String,
+}
+
+impl Registry {
+    fn start(place: &Place) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let root = place.path().join("registry");
+        let config = format!(
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
+            root.display()
+        );
+        place.write("registry.yml", &config);
+        let process = Command::new("docker-registry")
+            .args(["serve", "registry.yml"])
+            .current_dir(&place.project)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let registry = Self { process, address };
+        for _ in 0..200 {
+            if TcpStream::connect(&registry.address).is_ok() {
+                return registry;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("the registry did not start");
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn documents_and_signatures_lie_in_a_registry_too() {
+    if !have("docker-registry", &["--version"]) {
+        return;
+    }
+    let place = with_files();
+    let registry = Registry::start(&place);
+    let name = format!("docker://{}/team/app:v1", registry.address);
+    let plain = ["--plain-http", registry.address.as_str()];
+    let run = |args: &[&str]| place.run(&[args, &plain[..]].concat());
+    let built = run(&[
+        "build",
+        "-o",
+        &name,
+        "--sbom",
+        "spdx",
+        "--provenance",
+        "--attach",
+        "--beside",
+    ])
+    .success();
+    assert_eq!(built.stdout.lines().count(), 3, "{}", built.stdout);
+    run(&["key", "generate", "own"]).success();
+    run(&["key", "generate", "stranger"]).success();
+    run(&["verify-signature", &name, "--key", "own.pub"]).exits(1);
+    run(&["sign", &name, "--key", "own.key"]).success();
+    run(&["sign", &name, "--key", "own.key", "--predicate", "app.provenance.json"]).success();
+    run(&["verify-signature", &name, "--key", "own.pub"]).success();
+    run(&["verify-signature", &name, "--key", "own.pub", "--type", "provenance"]).success();
+    let refused = run(&["verify-signature", &name, "--key", "stranger.pub"]).exits(1);
+    assert!(refused.stdout.contains("signed by another key"), "{}", refused.stdout);
+    let inspected = json(run(&["inspect", "--json", &name]).success().stdout);
+    assert_eq!(inspected["digest"], digest_of(built.stdout.lines().next().unwrap()));
+    if have("skopeo", &["--version"]) {
+        let copy = [
+            "copy",
+            "--insecure-policy",
+            "--src-tls-verify=false",
+            &name,
+            "oci:copied:v1",
+        ];
+        peer(Command::new("skopeo").args(copy).current_dir(&place.project));
+    }
 }
 
 /// A bundle that was changed in its place is no longer the blob that its artifact names.

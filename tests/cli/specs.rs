@@ -63,6 +63,7 @@ fn hello_is_built_loaded_run_and_rebuilt_from_nothing_but_its_records() {
     let line = built.line().to_owned();
     assert!(line.ends_with(" docker-archive:hello.tar"), "{line}");
     assert_golden(&place, "hello", digest(&line));
+    assert_audited(&place, "hello");
     let archive = place.project.join("hello.tar");
 
     if have("docker", &["info"]) {
@@ -224,6 +225,12 @@ fn nginx_serves_its_page() {
     let place = Place::with_spec("nginx");
     let built = place.run(&["build", "--locked"]).success();
     assert_golden(&place, "nginx", digest(built.line()));
+    let told = place.run(&["explain", "nginx.tar", "/usr/sbin/nginx"]).success().stdout;
+    assert!(
+        told.contains("package      nginx=") && told.contains("\nfrom         /layerize/store/"),
+        "{told}"
+    );
+    assert_audited(&place, "nginx");
     place.run(&["check", "--locked"]).success();
     if !have("docker", &["info"]) || !is_root() {
         return;
@@ -297,6 +304,7 @@ fn static_is_one_store_path_and_runs() {
     let place = Place::with_spec("static");
     let built = place.run(&["build", "--locked"]).success();
     assert_golden(&place, "static", digest(built.line()));
+    assert_audited(&place, "static");
     place.run(&["check", "--locked"]).success();
     let closure = place.run(&["closure", "static"]).success().stdout;
     assert_eq!(closure.lines().count(), 1, "{closure}");
@@ -314,6 +322,7 @@ fn the_monorepo_images_share_what_they_have_in_common() {
     assert_eq!(built.stdout.lines().count(), 2, "{}", built.stdout);
     for (name, line) in ["api", "worker"].into_iter().zip(built.stdout.lines()) {
         assert_golden(&place, name, digest(line));
+        assert_audited(&place, name);
     }
     place.run(&["check", "--locked"]).success();
     let shared = |image: &str| -> Vec<String> {
@@ -382,6 +391,21 @@ fn assert_golden(place: &Place, image: &str, digest: &str) {
         [digest],
         "`{image}`: run `layerize lock --golden` if this is meant"
     );
+}
+
+/// No profile has anything to say of an image, and it comes out again from what it tells of its making.
+#[track_caller]
+fn assert_audited(place: &Place, image: &str) {
+    let archive = format!("{image}.tar");
+    let profiles = ["docker-20", "lambda", "strict"].map(|profile| format!("--profile={profile}"));
+    let verify = [
+        &["verify", archive.as_str()][..],
+        &profiles.each_ref().map(String::as_str),
+    ]
+    .concat();
+    place.run(&verify).success();
+    let ran = place.run(&["rebuild", "--json", &archive]).success();
+    assert!(ran.stdout.contains("\"layers_of_image\":true"), "{}", ran.stdout);
 }
 
 /// A build of the same inputs that gives another digest than the lock records is an error; of other inputs it is said.

@@ -14,7 +14,7 @@ use crate::image::Image;
 use crate::layer::Compression;
 use crate::transport::testing::{Node, image, tar};
 
-const GZIP: Compression = Compression::Gzip(6);
+pub(super) const GZIP: Compression = Compression::Gzip(6);
 
 /// A tree with an entry of every kind.
 fn tree() -> Vec<Node> {

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use proptest::prelude::*;
+
 use serde_json::Value;
 
 use super::super::*;
@@ -186,6 +188,45 @@ fn an_archive_with_two_faces_is_named() {
     std::fs::write(&path, bytes).unwrap();
     let report = verify(&*Location::Path(path).source(&ReadOptions::default()).unwrap()).unwrap();
     assert_eq!(report.problems[0].subject, "archive", "{}", report.render());
+}
+
+proptest! {
+    /// Whatever the bytes of a tar or a document are, and however they lie, there is a report.
+    #[test]
+    fn changed_bytes_are_reported_and_never_a_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        what in 0..3,
+    ) {
+        let mut base = of(&tree());
+        let change = |bytes: &mut Vec<u8>| {
+            for (at, byte) in &changes {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+        };
+        match what {
+            0 => {
+                let mut bytes = tar(&tree());
+                change(&mut bytes);
+                base = image(&[(bytes, Compression::None)]);
+            }
+            1 => {
+                let mut config = base.config.clone();
+                change(&mut config);
+                let text = String::from_utf8_lossy(&base.manifest).replace(
+                    &Digest::of(&base.config).to_string(),
+                    &Digest::of(&config).to_string(),
+                );
+                (base.config_digest, base.config, base.manifest) = (Digest::of(&config), config, text.into_bytes());
+            }
+            _ => change(&mut base.manifest),
+        }
+        base.digest = Digest::of(&base.manifest);
+        if let Ok(report) = verify_for(&base, &Profile::ALL) {
+            prop_assert!(report.render().ends_with('\n'));
+        }
+        let _ = explain(&base, "/etc/issue");
+    }
 }
 
 /// Images that other tools made have no problems, and differ from ours in what is known to differ.

@@ -2,7 +2,8 @@
 //!
 //! Invariant: nothing below the store's directory is ever written, created or locked, and no daemon is needed. What is
 //! told of a path comes from one source, the first of these that is there: a closure graph that the user names, the
-//! database, `nix path-info` (where the database may not be read), or the paths themselves, searched and hashed.
+//! database, `nix path-info` (where the database may not be read), or the paths themselves, searched and hashed. A path
+//! that is not valid there may be among those that layerize fetched from binary caches, and then that is where it is.
 //!
 //! | below the root of the file system | what |
 //! |---|---|
@@ -32,7 +33,7 @@ pub use link::Linked;
 pub use register::{StateEntry, StateKind, state_directory};
 
 use super::evidence::Evidence;
-use super::{ReadStore, StoreError};
+use super::{ReadStore, Store, StoreError};
 use crate::digest::Digest;
 use crate::store_path::{PathInfo, StoreDir, StorePath};
 use database::Database;
@@ -73,15 +74,31 @@ enum Knowledge {
     /// `nix path-info`, asked for a closure at a time.
     Command,
     Scan(Box<Scanner>),
+    /// The machine has no Nix store.
+    Nothing,
+}
+
+/// What is known of a valid path, and whether it is one that layerize fetched.
+#[derive(Debug, Clone)]
+struct Found {
+    path: NixPath,
+    fetched: bool,
 }
 
 /// An open Nix store.
-#[derive(Debug)]
 pub struct NixStore {
     root: PathBuf,
     knowledge: Knowledge,
+    /// Paths from binary caches.
+    fetched: Option<Store>,
     /// What was asked for before.
-    known: Mutex<BTreeMap<StorePath, Option<NixPath>>>,
+    known: Mutex<BTreeMap<StorePath, Option<Found>>>,
+}
+
+impl std::fmt::Debug for NixStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NixStore({})", self.root.display())
+    }
 }
 
 impl NixStore {
@@ -99,8 +116,27 @@ impl NixStore {
         Ok(Self {
             root,
             knowledge,
+            fetched: None,
             known: Mutex::new(BTreeMap::new()),
         })
+    }
+
+    /// Nothing but the paths that were fetched into `store`, which belongs to layerize's store in `dir`.
+    pub fn of_fetched(dir: &Path, store: Store) -> Self {
+        Self {
+            root: dir.to_owned(),
+            knowledge: Knowledge::Nothing,
+            fetched: Some(store),
+            known: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// The same with the paths that were fetched into `store`, where they are not valid here.
+    pub fn and_fetched(self, store: Store) -> Self {
+        Self {
+            fetched: Some(store),
+            ..self
+        }
     }
 
     fn choose(root: &Path) -> Result<Knowledge, StoreError> {
@@ -120,6 +156,7 @@ impl NixStore {
             Knowledge::Database(_) => "the database",
             Knowledge::Command => "`nix path-info`",
             Knowledge::Scan(_) => "its files, as it has no database",
+            Knowledge::Nothing => "what was fetched from binary caches",
         }
     }
 
@@ -135,20 +172,29 @@ impl NixStore {
 
     /// Everything that is known of `path`; `None` where it is not valid.
     pub fn details(&self, path: &StorePath) -> Result<Option<NixPath>, StoreError> {
+        Ok(self.find(path)?.map(|found| found.path))
+    }
+
+    fn find(&self, path: &StorePath) -> Result<Option<Found>, StoreError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.get(path) {
             return Ok(found.clone());
         }
-        let found = match &self.knowledge {
-            Knowledge::Graph(graph) => graph.get(path).cloned(),
-            Knowledge::Database(database) => database.path(path)?,
+        let here = |path| Found { path, fetched: false };
+        let mut found = match &self.knowledge {
+            Knowledge::Graph(graph) => graph.get(path).cloned().map(here),
+            Knowledge::Database(database) => database.path(path)?.map(here),
             Knowledge::Command => {
                 let closure = command::path_info(&self.root, path)?;
-                known.extend(closure.into_iter().map(|(path, found)| (path, Some(found))));
+                known.extend(closure.into_iter().map(|(path, found)| (path, Some(here(found)))));
                 known.get(path).cloned().flatten()
             }
-            Knowledge::Scan(scanner) => scanner.path(path)?,
+            Knowledge::Scan(scanner) => scanner.path(path)?.map(here),
+            Knowledge::Nothing => None,
         };
+        if let (None, Some(store)) = (&found, &self.fetched) {
+            found = fetched(store, path)?.map(|path| Found { path, fetched: true });
+        }
         known.insert(path.clone(), found.clone());
         Ok(found)
     }
@@ -176,7 +222,10 @@ impl ReadStore for NixStore {
     }
 
     fn physical(&self, path: &StorePath) -> PathBuf {
-        self.root.join("nix/store").join(path.to_string())
+        match (&self.fetched, self.find(path)) {
+            (Some(store), Ok(Some(Found { fetched: true, .. }))) => store.physical(path),
+            _ => self.root.join("nix/store").join(path.to_string()),
+        }
     }
 
     fn info(&self, path: &StorePath) -> Result<Option<PathInfo>, StoreError> {
@@ -198,6 +247,18 @@ impl ReadStore for NixStore {
             Evidence::Found,
         )))
     }
+}
+
+/// What is known of a path that was fetched.
+fn fetched(store: &Store, path: &StorePath) -> Result<Option<NixPath>, StoreError> {
+    let Some(info) = store.info(path)? else { return Ok(None) };
+    let attestation = store.attestation(path)?;
+    Ok(Some(NixPath {
+        info,
+        deriver: attestation.deriver.map(|name| format!("{}/{name}", StoreDir::NIX)),
+        content_address: attestation.content_address,
+        signatures: attestation.signatures.into_iter().collect(),
+    }))
 }
 
 fn read_graph(file: &Path) -> Result<BTreeMap<StorePath, NixPath>, StoreError> {

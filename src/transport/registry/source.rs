@@ -3,6 +3,7 @@
 //! Invariant: the manifest was verified when it was opened, blobs are verified while they are read; a download that
 //! breaks goes on where it broke.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,6 +15,7 @@ use super::Endpoint;
 use super::client::{Call, Client, Reply, Tuning, broken};
 use super::config::RegistryConfig;
 use super::error::RegistryError;
+use super::referrers;
 use super::repo::{Fetched, Repo};
 use crate::digest::{Digest, VerifyingReader};
 use crate::event::Silent;
@@ -21,7 +23,7 @@ use crate::layer::Origin;
 use crate::oci::Reference;
 use crate::transport::document::{self, Descriptor, Index};
 use crate::transport::read::{self, ReadOptions};
-use crate::transport::{Source, TransportError};
+use crate::transport::{REFERRERS_MAX, Referrer, Source, TransportError};
 
 /// Deepest nesting of indexes.
 const DEPTH_MAX: usize = 4;
@@ -216,6 +218,10 @@ pub struct RemoteImage {
     manifest: Fetched,
     index: Option<Vec<u8>>,
     names: Vec<String>,
+    /// To ask for what refers to the image.
+    reference: Reference,
+    config: RegistryConfig,
+    tuning: Tuning,
 }
 
 impl RemoteImage {
@@ -227,7 +233,7 @@ impl RemoteImage {
     pub(super) fn tuned(name: &str, options: &ReadOptions, tuning: Tuning) -> Result<Self, TransportError> {
         let place = format!("docker://{name}");
         let reference: Reference = name.parse()?;
-        let remote = Remote::tuned(&options.registries, &reference, tuning)?;
+        let remote = Remote::tuned(&options.registries, &reference, tuning.clone())?;
         let wanted = reference
             .digest()
             .map_or_else(|| reference.tag_or_default().to_owned(), ToString::to_string);
@@ -243,6 +249,9 @@ impl RemoteImage {
                     manifest: found,
                     index,
                     names,
+                    reference,
+                    config: options.registries.clone(),
+                    tuning,
                 });
             }
             if !document::is_index(&found.media_type) {
@@ -296,5 +305,29 @@ impl Source for RemoteImage {
 
     fn repository(&self) -> Option<(&str, &str)> {
         self.remote.repository()
+    }
+
+    fn referrers(&self) -> Result<Vec<Referrer>, TransportError> {
+        let image = Digest::of(&self.manifest.bytes);
+        let listed = referrers::list(
+            &self.config,
+            self.tuning.clone(),
+            &self.reference.with_digest(image),
+            None,
+        )?;
+        let digests: BTreeSet<Digest> = listed.iter().map(|found| found.descriptor.digest).collect();
+        if digests.len() > REFERRERS_MAX {
+            return Err(TransportError::Malformed {
+                place: self.place.clone(),
+                what: "the list of referrers".to_owned(),
+                reason: format!("it has more than {REFERRERS_MAX} entries"),
+            });
+        }
+        let mut found = Vec::new();
+        for digest in digests {
+            let manifest = self.remote.0.manifest(&digest.to_string())?;
+            found.extend(Referrer::parse(&manifest.bytes, &image, &self.place)?);
+        }
+        Ok(found)
     }
 }

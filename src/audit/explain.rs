@@ -1,0 +1,383 @@
+//! An *explanation* of a path in an image: which layer it comes from, which layers hide it, and which store path owns it.
+//!
+//! Invariant: every layer is read and verified; a path is resolved as whoever runs the image would see it, links of the
+//! image included, and never leads out of the image.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::Serialize;
+
+use super::facts::shown;
+use super::opened::Opened;
+use super::stream::LayerStream;
+use super::{AuditError, owner};
+use crate::digest::Digest;
+use crate::transport::Source;
+use crate::transport::tar_read::{Entry, Kind, clean};
+
+/// Most links that are followed.
+const LINKS_MAX: usize = 40;
+
+/// Most bytes of paths and link targets that are remembered of one image.
+const PATHS_MAX: usize = 1 << 30;
+
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// Where a path of an image comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The path that was asked for, absolute.
+    pub asked: String,
+    /// The links on the way to the file, in the order in which they were followed.
+    pub links: Vec<Followed>,
+    /// The file's own path, absolute.
+    pub path: String,
+    /// What it is; `None` where the image has no such file.
+    pub file: Option<Seen>,
+    /// Everything that the layers say of the file's path, lowest layer first.
+    pub layers: Vec<Mention>,
+    /// The store path that owns it, where one does.
+    pub store_path: Option<String>,
+    /// Where it is in there.
+    pub below: Option<String>,
+    /// The Debian packages in the layer that it comes from, `NAME=VERSION`, where the image says so.
+    pub packages: Vec<String>,
+    /// All store paths that links outside the store lead into: what the image is made for.
+    pub roots: BTreeSet<String>,
+}
+
+/// A link that was followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Followed {
+    /// Its path, absolute.
+    pub path: String,
+    /// Its target as written.
+    pub target: String,
+    /// The layer that it comes from.
+    pub layer: usize,
+}
+
+/// A file as the image has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    /// `file`, `directory`, `symlink` and so on.
+    pub kind: String,
+    /// Permission bits in octal.
+    pub mode: String,
+    /// Owner and group.
+    pub owner: String,
+    /// Bytes.
+    pub size: u64,
+    /// The layer that it comes from.
+    pub layer: usize,
+}
+
+/// What one layer says of a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mention {
+    /// Index of the layer, from 0, lowest first.
+    pub layer: usize,
+    /// Digest of its blob.
+    pub digest: Digest,
+    /// What the history says of it.
+    pub comment: Option<String>,
+    /// `has it`, `deletes it (.wh.name)`, and so on.
+    pub what: String,
+    /// Whether this is what is seen in the end.
+    pub counts: bool,
+}
+
+/// An entry as far as it is told.
+#[derive(Debug, Clone)]
+struct Brief {
+    kind: Kind,
+    mode: u32,
+    owner: (u64, u64),
+    size: u64,
+    link: Vec<u8>,
+}
+
+type Tree = BTreeMap<Vec<u8>, Brief>;
+
+/// Reads an image and explains a path of it; a last link is followed too.
+pub fn explain(source: &dyn Source, path: &str) -> Result<Explanation, AuditError> {
+    let image = Opened::new(source)?;
+    let (mut trees, mut bytes) = (Vec::new(), 0);
+    for layer in &image.layers {
+        let mut stream = LayerStream::open(source, &layer.descriptor)?;
+        let mut tree = Tree::new();
+        while let Some(entry) = stream.next_entry()? {
+            bytes += entry.path.len() + entry.link.len() + 128;
+            if bytes > PATHS_MAX {
+                let text = format!("its entries' paths have more than {PATHS_MAX} bytes: this is no image to run");
+                return Err(AuditError::Layer {
+                    place: source.place().to_owned(),
+                    digest: layer.descriptor.digest,
+                    source: std::io::Error::other(text),
+                });
+            }
+            tree.insert(entry.clean_path(), Brief::of(entry));
+        }
+        stream.finish()?;
+        trees.push(tree);
+    }
+    let stack = Stack { image: &image, trees };
+    Ok(stack.explain(path))
+}
+
+impl Brief {
+    fn of(entry: Entry) -> Self {
+        Self {
+            kind: entry.kind,
+            mode: entry.mode,
+            owner: (entry.uid, entry.gid),
+            size: entry.size,
+            link: entry.link,
+        }
+    }
+}
+
+/// The layers of an image, lowest first.
+struct Stack<'a> {
+    image: &'a Opened<'a>,
+    trees: Vec<Tree>,
+}
+
+/// How a layer stands to a path that it has no entry of.
+enum Hiding {
+    /// It does not.
+    No,
+    /// Nothing of the layers below is seen there; the reason.
+    Yes(String),
+}
+
+impl Stack<'_> {
+    fn explain(&self, path: &str) -> Explanation {
+        let (resolved, links) = self.resolve(path.as_bytes());
+        let found = self.find(&resolved);
+        let text = absolute(&resolved);
+        let owned = owner(&text);
+        let packages = found.map(|(layer, _)| self.packages(layer)).unwrap_or_default();
+        Explanation {
+            asked: absolute(&clean(path.as_bytes())),
+            links,
+            file: found.map(|(layer, brief)| self.seen(layer, brief)),
+            layers: self.mentions(&resolved, found.map(|(layer, _)| layer)),
+            store_path: owned.as_ref().map(|(store_path, _)| store_path.clone()),
+            below: owned.map(|(_, below)| below),
+            packages,
+            roots: self.roots(),
+            path: text,
+        }
+    }
+
+    /// The entry that is seen at a path, and its layer.
+    fn find(&self, path: &[u8]) -> Option<(usize, &Brief)> {
+        for (index, tree) in self.trees.iter().enumerate().rev() {
+            if let Some(brief) = tree.get(path) {
+                return Some((index, brief));
+            }
+            if let Hiding::Yes(_) = hiding(tree, path) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// A hard link is what it links to, in its own layer.
+    fn seen(&self, layer: usize, brief: &Brief) -> Seen {
+        let target = (brief.kind == Kind::HardLink)
+            .then(|| self.trees[layer].get(&clean(&brief.link)))
+            .flatten();
+        let size = target.map_or(brief.size, |target| target.size);
+        Seen {
+            kind: brief.kind.name(),
+            mode: format!("{:04o}", brief.mode),
+            owner: format!("{}:{}", brief.owner.0, brief.owner.1),
+            size,
+            layer,
+        }
+    }
+
+    /// The path without links, as far as it leads, and the links that were followed.
+    fn resolve(&self, path: &[u8]) -> (Vec<u8>, Vec<Followed>) {
+        let parts = |path: &[u8]| -> VecDeque<Vec<u8>> {
+            let parts = path.split(|&byte| byte == b'/');
+            let parts = parts.filter(|part| !part.is_empty() && *part != b".");
+            parts.map(<[u8]>::to_vec).collect()
+        };
+        let mut left = parts(path);
+        let mut done: Vec<Vec<u8>> = Vec::new();
+        let mut links = Vec::new();
+        while let Some(part) = left.pop_front() {
+            if part == b".." {
+                done.pop();
+                continue;
+            }
+            done.push(part);
+            let here = done.join(&b'/');
+            let Some((layer, brief)) = self.find(&here) else {
+                continue;
+            };
+            if brief.kind != Kind::Symlink || links.len() >= LINKS_MAX {
+                continue;
+            }
+            links.push(Followed {
+                path: absolute(&here),
+                target: shown(&brief.link),
+                layer,
+            });
+            done.pop();
+            if brief.link.starts_with(b"/") {
+                done.clear();
+            }
+            let mut target = parts(&brief.link);
+            target.append(&mut left);
+            left = target;
+        }
+        (done.join(&b'/'), links)
+    }
+
+    fn mentions(&self, path: &[u8], counting: Option<usize>) -> Vec<Mention> {
+        let history = self.image.layer_history();
+        let mut mentions = Vec::new();
+        for (index, tree) in self.trees.iter().enumerate() {
+            let what = match (tree.get(path), hiding(tree, path)) {
+                (Some(brief), _) => format!("has it: {}, {} bytes", brief.kind.name(), brief.size),
+                (None, Hiding::Yes(reason)) => reason,
+                (None, Hiding::No) => continue,
+            };
+            let comment = history.get(index);
+            mentions.push(Mention {
+                layer: index,
+                digest: self.image.layers[index].descriptor.digest,
+                comment: comment.and_then(|entry| entry.comment.clone().or_else(|| entry.created_by.clone())),
+                what,
+                counts: counting == Some(index),
+            });
+        }
+        mentions
+    }
+
+    fn packages(&self, layer: usize) -> Vec<String> {
+        let listed = self.image.layers[layer].descriptor.annotation("dev.layerize.packages");
+        let listed = listed.unwrap_or_default().split_whitespace();
+        listed.map(str::to_owned).collect()
+    }
+
+    fn roots(&self) -> BTreeSet<String> {
+        let mut roots = BTreeSet::new();
+        for tree in &self.trees {
+            for (path, brief) in tree.iter().filter(|(_, brief)| brief.kind == Kind::Symlink) {
+                let is_outside = owner(&absolute(path)).is_none();
+                let target = std::str::from_utf8(&brief.link).ok().filter(|_| is_outside);
+                roots.extend(target.and_then(owner).map(|(store_path, _)| store_path));
+            }
+        }
+        roots
+    }
+}
+
+/// Whether a layer without an entry of a path hides what lower layers have there (image-spec, layer.md, "Whiteouts").
+fn hiding(tree: &Tree, path: &[u8]) -> Hiding {
+    let mut end = path.len();
+    let mut is_itself = true;
+    loop {
+        let here = &path[..end];
+        let slash = here.iter().rposition(|&byte| byte == b'/');
+        let (parent, name) = match slash {
+            Some(at) => (&here[..at], &here[at + 1..]),
+            None => (&b""[..], here),
+        };
+        let join = |name: &[u8]| match parent {
+            b"" => name.to_vec(),
+            parent => [parent, b"/", name].concat(),
+        };
+        if !is_itself && tree.get(here).is_some_and(|brief| brief.kind != Kind::Directory) {
+            return Hiding::Yes(format!("hides it: `{}` is no directory there", absolute(here)));
+        }
+        let whiteout = join(&[WHITEOUT, name].concat());
+        if !name.is_empty() && tree.contains_key(&whiteout) {
+            return Hiding::Yes(format!("deletes it: `{}`", absolute(&whiteout)));
+        }
+        let opaque = join(OPAQUE);
+        if tree.contains_key(&opaque) {
+            return Hiding::Yes(format!("deletes it: `{}`", absolute(&opaque)));
+        }
+        match slash {
+            Some(at) => (end, is_itself) = (at, false),
+            None => return Hiding::No,
+        }
+    }
+}
+
+fn absolute(path: &[u8]) -> String {
+    match path {
+        b"" => "/".to_owned(),
+        path => format!("/{}", shown(path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::GZIP;
+    use super::*;
+    use crate::transport::testing::{Node, image, tar};
+
+    fn ask(path: &str) -> Explanation {
+        let store = format!("layerize/store/{}-tool-1", "0".repeat(32));
+        let lower = tar(&[
+            Node::dir("etc"),
+            Node::file("etc/gone", "x"),
+            Node::file("etc/kept", "x"),
+            Node::file("opaque/file", "x"),
+            Node::file("dir/file", "x"),
+            Node::file(&format!("{store}/bin/tool"), "tool"),
+            Node::symlink("bin", "usr/bin"),
+            Node::symlink("usr/bin/tool", &format!("/{store}/bin/tool")),
+            Node::symlink("loop", "loop"),
+        ]);
+        let upper = tar(&[
+            Node::file("etc/.wh.gone", ""),
+            Node::file("opaque/.wh..wh..opq", ""),
+            Node::file("dir", "now a file"),
+            Node::file("etc/kept", "newer"),
+        ]);
+        explain(&image(&[(lower, GZIP), (upper, GZIP)]), path).unwrap()
+    }
+
+    #[test]
+    fn what_is_seen_is_told_apart_from_what_was() {
+        for (path, layer, last) in [
+            ("/etc/kept", Some(1), "has it: file, 5 bytes"),
+            ("etc/gone", None, "deletes it: `/etc/.wh.gone`"),
+            ("/opaque/file", None, "deletes it: `/opaque/.wh..wh..opq`"),
+            ("/dir/file", None, "hides it: `/dir` is no directory there"),
+            ("/etc", Some(0), "has it: directory, 0 bytes"),
+            ("/etc/../../etc/kept", Some(1), "has it: file, 5 bytes"),
+        ] {
+            let told = ask(path);
+            assert_eq!(told.file.as_ref().map(|file| file.layer), layer, "{path}");
+            assert_eq!(
+                told.layers.last().map(|mention| mention.what.as_str()),
+                Some(last),
+                "{path}"
+            );
+        }
+        assert!(ask("/missing").layers.is_empty());
+        assert!(ask("/loop").links.len() == LINKS_MAX);
+    }
+
+    #[test]
+    fn links_lead_to_the_store_path_that_owns_the_file() {
+        let told = ask("/bin/tool");
+        let links: Vec<&str> = told.links.iter().map(|link| link.path.as_str()).collect();
+        assert_eq!(links, ["/bin", "/usr/bin/tool"]);
+        let store_path = format!("/layerize/store/{}-tool-1", "0".repeat(32));
+        assert_eq!(told.store_path.as_deref(), Some(store_path.as_str()));
+        assert_eq!(told.below.as_deref(), Some("bin/tool"));
+        assert_eq!(told.roots, BTreeSet::from([store_path]));
+        assert_eq!(told.file.unwrap().size, 4);
+    }
+}

@@ -1,0 +1,270 @@
+//! `layerize rebuild`: makes an image anew from a spec, as it says it was made, and compares.
+//!
+//! Invariant: nothing of the old image gets into the new one but facts that it tells of its making: format, platform,
+//! time, compression, and which store paths share a layer.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::audit::{self, DiffOptions, DiffReport, InspectOptions, Report as Inspection};
+use crate::digest::Digest;
+use crate::image::{self, FORMAT_ANNOTATION};
+use crate::layer::{self, Compression};
+
+use super::Outcome;
+use super::build::BuildFlags;
+use super::context::Context;
+use super::error::advised;
+use super::images::{self, ImageFlags, NamedImage, Recipe};
+use super::pipeline;
+use super::project::Project;
+
+/// Arguments of `layerize rebuild`.
+#[derive(Debug, Args)]
+pub struct RebuildArgs {
+    /// An image of layerize's, named as for `inspect`
+    source: String,
+    /// The spec that it is said to be made from, or its directory [default: the nearest layerize.toml]
+    #[arg(long, value_name = "PATH")]
+    spec: Option<PathBuf>,
+    /// Which image of the spec [default: the one of its name]
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
+    /// Which platform of a multi-platform image
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
+    /// The compression with its level, which no image tells [default: the spec's]
+    #[arg(long, value_name = "HOW")]
+    compression: Option<Compression>,
+    #[command(flatten)]
+    flags: BuildFlags,
+}
+
+/// What came out.
+#[derive(Debug, Serialize)]
+struct Report {
+    same: bool,
+    image: String,
+    digest: Digest,
+    rebuilt: Digest,
+    facts: Facts,
+    /// What else could be the reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remark: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    differences: Option<DiffReport>,
+}
+
+/// What the old image tells of its making.
+#[derive(Debug, Serialize)]
+struct Facts {
+    format: u32,
+    platform: String,
+    created: String,
+    compression: String,
+    single_member: bool,
+    /// Whether the layers are as the old image has them; else as the spec plans them now.
+    layers_of_image: bool,
+}
+
+const REMARK_LEVEL: &str = "every layer's tar is the same and only its compression differs: an image does not tell at \
+    which level it was compressed; try `--compression gzip:6`";
+
+/// Rebuilds and compares; the answer is no if the digest is another.
+pub fn run(args: &RebuildArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let source = context.source(&args.source, args.platform.as_deref())?;
+    let old = audit::inspect(source.as_ref(), InspectOptions::default())?;
+    let format = format_of(&old)?;
+    let context = &Context {
+        file: args.spec.clone().or_else(|| context.file.clone()),
+        ..context.clone()
+    };
+    let name = image_of(&old, args, &Project::load(context)?)?;
+    let flags = BuildFlags {
+        locked: true,
+        ..args.flags.clone()
+    };
+    let work = pipeline::prepare(std::slice::from_ref(&name), &flags, context)?;
+    let recipes = images::recipes(&work, &ImageFlags::default(), context)?;
+    let mut recipe = recipes.into_iter().next().expect("an image has a recipe");
+    let layers_of_image = recipe.follow(&old)?;
+    let digest = old.digest.ok_or_else(|| not_ours(&old))?;
+    let compression = compression_of(&old, args, &recipe)?;
+    let (rebuilt, single_member) = assemble(&recipe, compression, &old, context)?;
+    let mut report = Report {
+        same: rebuilt.image.digest == digest,
+        image: name,
+        digest,
+        rebuilt: rebuilt.image.digest,
+        facts: Facts {
+            format,
+            platform: old.platform.clone(),
+            created: old.created.clone().unwrap_or_default(),
+            compression: compression.to_string(),
+            single_member,
+            layers_of_image,
+        },
+        remark: None,
+        differences: None,
+    };
+    if !report.same {
+        report.remark = same_tars(&old, &rebuilt).then_some(REMARK_LEVEL);
+        report.differences = Some(audit::diff(source.as_ref(), &rebuilt.image, &DiffOptions::default())?);
+    }
+    context.ui.clear();
+    let text = match context.ui.json() {
+        true => serde_json::to_string(&report)?,
+        false => report.render(),
+    };
+    context.ui.data(text.trim_end())?;
+    Ok(if report.same { Outcome::Done } else { Outcome::No })
+}
+
+/// The number of the rules by which the image was made, which must be known here.
+fn format_of(old: &Inspection) -> anyhow::Result<u32> {
+    let Some(text) = old.annotations.get(FORMAT_ANNOTATION) else {
+        return Err(not_ours(old));
+    };
+    match text.parse() {
+        Ok(layer::FORMAT) => Ok(layer::FORMAT),
+        _ => Err(advised(
+            format!(
+                "`{}` was made with format `{}`, and this layerize makes format {}",
+                old.place,
+                text.escape_debug(),
+                layer::FORMAT
+            ),
+            "use a release of layerize that has this format",
+        )),
+    }
+}
+
+fn not_ours(old: &Inspection) -> anyhow::Error {
+    advised(
+        format!(
+            "`{}` does not say that layerize made it: no `{FORMAT_ANNOTATION}` in its manifest",
+            old.place
+        ),
+        "name the archive or layout that `layerize build` wrote: what went through Docker's own store has lost it",
+    )
+}
+
+/// The image of the spec that is meant: by its name there, else the only one.
+fn image_of(old: &Inspection, args: &RebuildArgs, project: &Project) -> anyhow::Result<String> {
+    let known: Vec<&String> = project.workspace.images.keys().collect();
+    let unknown = |what: String| {
+        let names: Vec<&str> = known.iter().map(|name| name.as_str()).collect();
+        advised(
+            what,
+            format!("name one with `--image`; the spec has: {}", names.join(", ")),
+        )
+    };
+    if let Some(name) = &args.image {
+        return match known.contains(&name) {
+            true => Ok(name.clone()),
+            false => Err(unknown(format!("the spec has no image `{name}`"))),
+        };
+    }
+    let is_named = |known: &&&String| {
+        old.names.iter().any(|name| {
+            let bare = name.rsplit_once(':').map_or(name.as_str(), |(bare, _)| bare);
+            bare == known.as_str() || bare.ends_with(&format!("/{known}"))
+        })
+    };
+    match (known.iter().find(is_named), known.as_slice()) {
+        (Some(name), _) => Ok((**name).clone()),
+        (None, [only]) => Ok((*only).clone()),
+        (None, _) => Err(unknown(format!(
+            "`{}` does not say which image of the spec it is",
+            old.place
+        ))),
+    }
+}
+
+/// The engine that the layers show, at the level that is given, else the spec's, else the default.
+fn compression_of(old: &Inspection, args: &RebuildArgs, recipe: &Recipe) -> anyhow::Result<Compression> {
+    if let Some(given) = args.compression {
+        return Ok(given);
+    }
+    let shown = old.layers.first().map_or("gzip", |layer| layer.compression);
+    if let Some(other) = old.layers.iter().find(|layer| layer.compression != shown) {
+        let text = format!("`{}` has layers of {shown} and of {}", old.place, other.compression);
+        return Err(advised(
+            text,
+            "layerize compresses all layers alike: another tool has changed it",
+        ));
+    }
+    let engine: Compression = shown.parse()?;
+    let of_spec = recipe
+        .compression()?
+        .filter(|of_spec| of_spec.media_type() == engine.media_type());
+    Ok(of_spec.unwrap_or(engine))
+}
+
+/// Assembles; where only the compression is another, once more with one gzip member a layer.
+fn assemble(
+    recipe: &Recipe,
+    compression: Compression,
+    old: &Inspection,
+    context: &Context,
+) -> anyhow::Result<(NamedImage, bool)> {
+    let flags = |single_member| {
+        let mut flags = ImageFlags::default();
+        (flags.compression, flags.single_member) = (Some(compression), single_member);
+        flags
+    };
+    let many = images::assemble(recipe, &flags(false), context)?;
+    if Some(many.image.digest) != old.digest && same_tars(old, &many) {
+        let single = images::assemble(recipe, &flags(true), context)?;
+        if Some(single.image.digest) == old.digest {
+            return Ok((single, true));
+        }
+    }
+    Ok((many, false))
+}
+
+fn same_tars(old: &Inspection, new: &NamedImage) -> bool {
+    let new = new.image.layers.iter().map(|layer| Some(layer.diff_id));
+    old.layers.iter().map(|layer| layer.diff_id).eq(new)
+}
+
+impl Recipe {
+    /// Takes over what an image tells of its making; whether that goes for its layers too, which it does only where
+    /// they hold exactly what is to be packed.
+    fn follow(&mut self, old: &Inspection) -> anyhow::Result<bool> {
+        let created = old.created.as_deref().unwrap_or_default();
+        let seconds = image::parse_time(created).ok_or_else(|| {
+            advised(
+                format!("`{}` says `{}` of when it was made", old.place, created.escape_debug()),
+                "layerize writes times as `1970-01-01T00:00:01Z`: another tool has changed it",
+            )
+        })?;
+        self.made_at(seconds, old.platform.parse()?);
+        Ok(self.take_layers(old))
+    }
+}
+
+impl Report {
+    fn render(&self) -> String {
+        let Facts {
+            format,
+            platform,
+            created,
+            compression,
+            ..
+        } = &self.facts;
+        let facts = format!("format {format}, {platform}, {created}, {compression}");
+        if self.same {
+            return format!("same     image {} {} ({facts})\n", self.image, self.digest);
+        }
+        let mut text = format!(
+            "DIFFERS  image {} {} and {} ({facts})\n",
+            self.image, self.digest, self.rebuilt
+        );
+        text.extend(self.remark.map(|remark| format!("{remark}\n")));
+        text.extend(self.differences.as_ref().map(DiffReport::render));
+        text
+    }
+}
