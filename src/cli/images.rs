@@ -67,7 +67,7 @@ pub struct ImageFlags {
     /// Image that an image of store paths is laid over: docker://NAME, oci:DIR:TAG, docker-archive:FILE, …
     #[arg(long, value_name = "IMAGE")]
     base: Option<String>,
-    /// Platform of an image of store paths [default: linux/amd64]
+    /// Platform of an image of store paths; several, separated by commas, make an index [default: linux/amd64]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
     /// gzip[:LEVEL], zstd[:LEVEL] or none [default: the spec's, else gzip]
@@ -179,6 +179,9 @@ impl Recipe {
 
 /// Assembles all images among the targets; all store paths among them make up one.
 pub fn of_targets(work: &Work, flags: &ImageFlags, context: &Context) -> anyhow::Result<Vec<NamedImage>> {
+    if flags.platform.as_ref().is_some_and(|platforms| platforms.contains(',')) {
+        return for_platforms(work, flags, context);
+    }
     let mut images = Vec::new();
     for recipe in recipes(work, flags, context)? {
         images.push(assemble(&recipe, flags, context).map_err(|error| work.nix.explained(error))?);
@@ -189,6 +192,28 @@ pub fn of_targets(work: &Work, flags: &ImageFlags, context: &Context) -> anyhow:
         }
     }
     Ok(images)
+}
+
+/// The image of store paths for several platforms. What only runs on one of them is found by the check of its program.
+fn for_platforms(work: &Work, flags: &ImageFlags, context: &Context) -> anyhow::Result<Vec<NamedImage>> {
+    let mut all: Vec<NamedImage> = Vec::new();
+    for platform in flags.platform.iter().flat_map(|platforms| platforms.split(',')) {
+        let flags = ImageFlags {
+            platform: Some(platform.trim().to_owned()),
+            ..flags.clone()
+        };
+        all.extend(of_targets(work, &flags, context)?);
+    }
+    let images = all.iter().map(|named| named.image.clone()).collect();
+    let index = Index::new(images, &BTreeMap::new())?;
+    let first = all.into_iter().next();
+    Ok(first
+        .map(|named| NamedImage {
+            index: Some(index),
+            ..named
+        })
+        .into_iter()
+        .collect())
 }
 
 /// What each image among the targets is made of.
@@ -580,7 +605,13 @@ impl ImageFlags {
             None => Ok(()),
             Some((flag, _)) => Err(advised(
                 format!("`{flag}` is for images of store paths; this image is described by the spec"),
-                "say it in layerize.toml",
+                match *flag {
+                    "--platform" => {
+                        "say it in layerize.toml; a lock is for one architecture: build on each, and join the images with \
+                         `layerize index create`"
+                    }
+                    _ => "say it in layerize.toml",
+                },
             )),
         }
     }

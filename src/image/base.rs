@@ -142,8 +142,8 @@ impl BaseParts {
         })?;
         if actual != *platform {
             return Err(ImageError::BasePlatform {
-                base: actual,
-                image: platform.clone(),
+                base: actual.to_string(),
+                image: platform.to_string(),
             });
         }
         let foreign = |layer: &&Layer| !matches!(MediaType::parse(&layer.media_type), MediaType::Layer(_));

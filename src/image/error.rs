@@ -232,9 +232,9 @@ pub enum ImageError {
     #[error("the base is for `{base}`, the image for `{image}`")]
     BasePlatform {
         /// The base's.
-        base: Platform,
+        base: String,
         /// The image's.
-        image: Platform,
+        image: String,
     },
     /// The base leaves too few layers.
     #[error("the base has {base} layers, and {least} more do not fit into {max}")]
@@ -353,6 +353,13 @@ impl ImageError {
             Self::LayersMax { least, .. } => {
                 format!("write `layers = {{ max = N }}` with N from {least} to {DOCKER_LIMIT}")
             }
+            Self::PlanLayers { .. } => "put paths that change together into one layer of the plan".to_owned(),
+            _ => return self.help_with_base(),
+        })
+    }
+
+    fn help_with_base(&self) -> Option<String> {
+        Some(match self {
             Self::BaseMalformed { .. } => "choose another base".to_owned(),
             Self::BasePlatform { base, .. } => {
                 format!("write `platform = \"{base}\"`, or choose a base that has the image's platform")
@@ -361,7 +368,6 @@ impl ImageError {
                 format!("choose a base of fewer layers, or raise `layers.max` (to {DOCKER_LIMIT} at most)")
             }
             Self::BaseAccount { .. } => "leave it out of `users`, or give it another name".to_owned(),
-            Self::PlanLayers { .. } => "put paths that change together into one layer of the plan".to_owned(),
             _ => return None,
         })
     }

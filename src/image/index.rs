@@ -49,7 +49,7 @@ pub enum IndexError {
     #[error("the images {first} and {second} are both for `{platform}`")]
     Twice {
         /// The platform.
-        platform: Platform,
+        platform: String,
         /// The one.
         first: Digest,
         /// The other.
@@ -79,7 +79,7 @@ impl Index {
             match by_platform.get(&platform) {
                 Some(first) if first.digest != image.digest => {
                     return Err(IndexError::Twice {
-                        platform,
+                        platform: platform.to_string(),
                         first: first.digest,
                         second: image.digest,
                     });

@@ -5,8 +5,10 @@
 //!
 //! Only what the engine lacks is sent. An image whose ID it has gets the names and nothing else. Docker keeps layers by
 //! the chain of diffIDs from the bottom up, looks there before it opens a layer's file, and never misses one that the
-//! archive leaves out: so the lowest layers that an image of the engine's has as its own lowest ones are left out. Where that
-//! fails (an engine with another storage, an image removed in between) everything is sent.
+//! archive leaves out: so the lowest layers that an image of the engine's has as its own lowest ones are left out. Podman
+//! reads a docker-archive whole, but of a layout only the blobs that it lacks: it is given a temporary one without the
+//! layers that any of its images has. Where that fails (an engine with another storage, an image removed in between)
+//! everything is sent.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -16,10 +18,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::str::FromStr;
 
 use super::read::{self, ReadOptions};
-use super::write::{Stream, docker_warnings};
+use super::write::{Layout, Stream, docker_warnings};
 use super::{Sink, Source, Tally, Transferred, TransportError, names};
 use crate::digest::{DiffId, Digest};
+use crate::fsio::IoContext;
 use crate::image::Image;
+use crate::layer::Layer;
 
 /// Most bytes of an engine's output that are kept.
 const OUTPUT_MAX: usize = 64 << 10;
@@ -162,7 +166,7 @@ impl Daemon {
         }
         let present = self.present_layers(image).unwrap_or_default();
         if !present.is_empty()
-            && let Ok(output) = self.send(image, &names, &present)
+            && let Ok(output) = self.send_lacking(image, &names, &present)
             && let Ok(id) = self.check(image, &names)
         {
             return Ok(loaded(id, output));
@@ -187,27 +191,21 @@ impl Daemon {
         Ok(true)
     }
 
-    /// The blobs of the image's lowest layers, as far up as an image of the engine's has the same ones. One that the image
-    /// needs again further up is not among them.
+    /// The blobs of layers that need not be sent. Docker: the image's lowest layers, as far up as an image of the engine's
+    /// has the same ones, but for one that the image needs again further up. Podman: all uncompressed ones that it has, as
+    /// those alone it finds by the diffID.
     fn present_layers(&self, image: &Image) -> Result<BTreeSet<Digest>, TransportError> {
-        if self.engine != Engine::Docker {
-            return Ok(BTreeSet::new());
-        }
-        let mut ids = BTreeSet::new();
-        self.lines(&["image", "ls", "-aq", "--no-trunc"], &mut |line| {
-            ids.insert(line.to_owned());
-        })?;
-        let ids: Vec<String> = ids.into_iter().collect();
+        let (mut most, mut known) = (0, BTreeSet::new());
         let wanted: Vec<DiffId> = image.layers.iter().map(|layer| layer.diff_id).collect();
-        let mut most = 0;
-        for some in ids.chunks(INSPECT_MAX) {
-            let mut arguments = vec!["image", "inspect", "--format", "{{json .RootFS.Layers}}"];
-            arguments.extend(some.iter().map(String::as_str));
-            self.lines(&arguments, &mut |line| {
-                let found: Vec<DiffId> = serde_json::from_str(line).unwrap_or_default();
-                let same = wanted.iter().zip(&found).take_while(|(wanted, found)| wanted == found);
-                most = most.max(same.count());
-            })?;
+        self.each_image(&mut |found| {
+            let same = wanted.iter().zip(&found).take_while(|(wanted, found)| wanted == found);
+            most = most.max(same.count());
+            known.extend(found.into_iter().filter(|found| wanted.contains(found)));
+        })?;
+        if self.engine == Engine::Podman {
+            let plain = |layer: &&Layer| layer.digest.as_bytes() == layer.diff_id.as_bytes();
+            let present = image.layers.iter().filter(|layer| known.contains(&layer.diff_id));
+            return Ok(present.filter(plain).map(|layer| layer.digest).collect());
         }
         let (below, above) = image.layers.split_at(most);
         let mut present: BTreeSet<Digest> = below.iter().map(|layer| layer.digest).collect();
@@ -215,6 +213,51 @@ impl Daemon {
             present.remove(&layer.digest);
         });
         Ok(present)
+    }
+
+    /// Gives the diffIDs of each image that the engine has.
+    fn each_image(&self, each: &mut dyn FnMut(Vec<DiffId>)) -> Result<(), TransportError> {
+        let mut ids = BTreeSet::new();
+        self.lines(&["image", "ls", "-aq", "--no-trunc"], &mut |line| {
+            ids.insert(line.to_owned());
+        })?;
+        let ids: Vec<String> = ids.into_iter().collect();
+        for some in ids.chunks(INSPECT_MAX) {
+            let mut arguments = vec!["image", "inspect", "--format", "{{json .RootFS.Layers}}"];
+            arguments.extend(some.iter().map(String::as_str));
+            self.lines(&arguments, &mut |line| {
+                each(serde_json::from_str(line).unwrap_or_default());
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Sends the image without the layers `present`; gives what the engine said.
+    fn send_lacking(
+        &self,
+        image: &Image,
+        names: &[String],
+        present: &BTreeSet<Digest>,
+    ) -> Result<String, TransportError> {
+        if self.engine == Engine::Docker {
+            return self.send(image, names, present);
+        }
+        let dir = tempfile::tempdir().context("create a temporary directory in", std::env::temp_dir())?;
+        let layout = Layout::new(&dir.path().join("image"), Some("image")).without(present);
+        layout.put(image, &[])?;
+        let transferred = layout.transferred();
+        self.tally.wrote(transferred.written);
+        self.tally.skipped(transferred.skipped);
+        // Podman makes a name of the path, which must have no capitals; afterwards it is taken away again.
+        let mut pull = self.command(&["pull", "--quiet", "oci:image:image"]);
+        pull.current_dir(dir.path());
+        let output = self.finish(pull, &["pull"])?;
+        let id = image.config_digest.to_string();
+        self.run(&["untag", &id])?;
+        for name in names::parse_all(names)? {
+            self.run(&["tag", &id, &name.to_string()])?;
+        }
+        Ok(output)
     }
 
     /// Streams the image without the files of the layers `present`; gives what the engine said.
@@ -300,7 +343,16 @@ impl Daemon {
 
     /// Runs the engine's program to its end; gives the end of what it prints.
     fn run(&self, arguments: &[&str]) -> Result<String, TransportError> {
-        let mut child = self.spawn(arguments, Stdio::null())?;
+        self.finish(self.command(arguments), arguments)
+    }
+
+    fn finish(&self, mut command: Command, arguments: &[&str]) -> Result<String, TransportError> {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = child.map_err(|source| self.missing(source))?;
         let collect = Output::collect(&mut child);
         let status = child.wait().map_err(|source| self.missing(source))?;
         let output = collect.join();
@@ -332,9 +384,14 @@ impl Daemon {
         Ok(())
     }
 
-    fn spawn(&self, arguments: &[&str], stdin: Stdio) -> Result<Child, TransportError> {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).args(arguments);
+        command
+    }
+
+    fn spawn(&self, arguments: &[&str], stdin: Stdio) -> Result<Child, TransportError> {
+        let mut command = self.command(arguments);
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().map_err(|source| self.missing(source))
     }

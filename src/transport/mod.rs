@@ -196,11 +196,11 @@ pub fn put_all(
     content: &Content,
     names: &[String],
 ) -> Vec<Result<Digest, TransportError>> {
-    let put = |sink: &Box<dyn Sink + '_>| match content {
+    let put = |sink: &dyn Sink| match content {
         Content::Image(image) => sink.put(image, names),
         Content::Index(index) => sink.put_index(index, names),
     };
-    sinks.iter().map(put).collect()
+    sinks.iter().map(|sink| put(sink.as_ref())).collect()
 }
 
 /// A whole small blob in memory, verified; one that claims more than `limit` bytes is not read.

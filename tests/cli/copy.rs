@@ -40,7 +40,7 @@ fn a_digest_survives_every_form() {
     ];
     for (source, sink) in chain {
         let copied = place.run(&["copy", source, sink]).success();
-        assert_eq!(copied.line(), format!("{digest} {}", sink.replace("c.tar", "c.tar")));
+        assert_eq!(copied.line(), format!("{digest} {}", sink));
     }
     place.run(&["diff", "oci:first:v1", "oci:third:v4"]).success();
     place.run(&["verify", "oci:third:v4"]).success();

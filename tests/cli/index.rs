@@ -145,3 +145,43 @@ fn what_makes_no_index_is_refused() {
         .success();
     assert!(one.line().starts_with(&digests[0]));
 }
+
+#[test]
+fn data_can_be_built_for_several_platforms_and_a_program_cannot() {
+    let (place, _) = parts();
+    let digest = build(
+        &place,
+        "data",
+        &["--platform", "linux/arm64,linux/amd64", "-o", "oci:all:v1"],
+    );
+    for platform in ["linux/amd64", "linux/arm64"] {
+        place.run(&["verify", "oci:all:v1", "--platform", platform]).success();
+    }
+    let again = build(
+        &place,
+        "data",
+        &["--platform", "linux/amd64,linux/arm64", "-o", "oci-archive:all.tar"],
+    );
+    assert_eq!(again, digest);
+    place.write("bin/main.c", "int main(void) { return 0; }\n");
+    let mut gcc = Command::new("gcc");
+    peer(
+        gcc.args(["-static", "-o", "bin/main", "bin/main.c"])
+            .current_dir(&place.project),
+    );
+    let path = place.run(&["store", "add", "bin"]).success().line().to_owned();
+    let program = format!("{path}/main");
+    place
+        .run(&[
+            "build",
+            &path,
+            "--name",
+            "x",
+            "--entrypoint",
+            &program,
+            "--platform",
+            "linux/amd64,linux/arm64",
+        ])
+        .exits(2)
+        .says(&["linux/arm64", "amd64"]);
+}

@@ -29,13 +29,61 @@ fn load(place: &Place, engine: &str) -> (u64, u64, String) {
         .stdout
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let event = events.filter(|event| event["event"] == "transferred").last().unwrap();
+    let event = events
+        .filter(|event| event["event"] == "transferred")
+        .next_back()
+        .unwrap();
     let number = |key: &str| event[key].as_u64().unwrap();
     (
         number("written"),
         number("skipped"),
         event["digest"].as_str().unwrap().to_owned(),
     )
+}
+
+/// Podman reads a temporary layout that has only what it lacks.
+#[test]
+fn podman_gets_the_layers_that_it_lacks() {
+    if !have("podman", &["--version"]) {
+        return;
+    }
+    let mark = format!("podman-{}", std::process::id());
+    let place = with_packages(&mark);
+    let name = format!("layerize-test-{mark}:latest");
+    let program = peer(Command::new("sh").args(["-c", "command -v podman"]))
+        .line()
+        .to_owned();
+    let at = |name: &str| place.path().join(name).display().to_string();
+    let script = format!(
+        "#!/bin/sh\nexec {program} --root {} --runroot {} --storage-driver vfs --cgroup-manager cgroupfs --runtime runc \"$@\"\n",
+        at("podman"),
+        at("podman-run")
+    );
+    place.write("bin/podman", &script);
+    let podman = place.project.join("bin/podman");
+    fs::set_permissions(&podman, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let load = || {
+        let mut command = place.command(&["load", "--json", "--engine", "podman"]);
+        command.env("PATH", format!("{}:/usr/bin:/bin", place.project.join("bin").display()));
+        let events = peer(&mut command).stdout;
+        let events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let event = events
+            .filter(|event| event["event"] == "transferred")
+            .next_back()
+            .unwrap();
+        event["written"].as_u64().unwrap()
+    };
+    let first = load();
+    assert!(first > 3_000_000, "{first}");
+    assert_eq!(load(), 0);
+    fs::write(place.project.join("one/share/one"), "changed").unwrap();
+    let leaf = load();
+    assert!(leaf < 100_000, "{leaf}");
+    let seen = |format: &str| peer(Command::new(&podman).args(["image", "inspect", "--format", format, &name])).stdout;
+    assert_eq!(
+        seen("{{json .RepoTags}}").trim(),
+        format!("[\"localhost/{name}\"]").replace("localhost", "docker.io/library")
+    );
 }
 
 fn docker(args: &[&str]) -> String {

@@ -15,6 +15,7 @@ mod index;
 mod load;
 mod nix;
 mod plan;
+mod push;
 mod specs;
 mod store;
 mod support;

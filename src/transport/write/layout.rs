@@ -4,7 +4,7 @@
 //! key and moves to the new image, as a tag does. Writers lock the directory against each other; readers see the old
 //! or the new `index.json`. Format: OCI image-spec, image-layout.md.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ use crate::oci::{Artifact, canonical_json};
 pub struct Layout {
     path: PathBuf,
     reference: Option<String>,
+    /// Layers that are left out.
+    without: BTreeSet<Digest>,
     tally: Tally,
 }
 
@@ -35,8 +37,15 @@ impl Layout {
         Self {
             path: path.to_owned(),
             reference: reference.map(str::to_owned),
+            without: BTreeSet::new(),
             tally: Tally::default(),
         }
+    }
+
+    /// Leaves out these layers: whoever reads the layout has them.
+    pub(in crate::transport) fn without(mut self, layers: &BTreeSet<Digest>) -> Self {
+        self.without.clone_from(layers);
+        self
     }
 
     fn place(&self) -> String {
@@ -114,6 +123,10 @@ impl Layout {
 
     fn blobs(&self, image: &Image) -> Result<(), TransportError> {
         for layer in &image.layers {
+            if self.without.contains(&layer.digest) {
+                self.tally.skipped(layer.size);
+                continue;
+            }
             self.blob(&layer.digest, layer.size, |file, path| Ok(layer.copy_to(file, path)?))?;
         }
         self.document(&image.config_digest, &image.config)?;
