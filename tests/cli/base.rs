@@ -48,7 +48,14 @@ fn with_base() -> Option<Place> {
     let umoci = |args: &[&str]| peer(Command::new("umoci").args(args).current_dir(&place.project));
     umoci(&["init", "--layout", "base"]);
     umoci(&["new", "--image", "base:v1"]);
-    umoci(&["insert", "--rootless", "--image", "base:v1", "rootfs", "/"]);
+    // GNU tar ends an archive as POSIX has it, which umoci's own `insert` does not.
+    let mut tar = Command::new("tar");
+    tar.args(["-b2", "--owner=0", "--group=0", "--numeric-owner", "--sort=name"]);
+    peer(
+        tar.args(["-C", "rootfs", "-cf", "layer.tar", "."])
+            .current_dir(&place.project),
+    );
+    umoci(&["raw", "add-layer", "--image", "base:v1", "layer.tar"]);
     umoci(&[
         "config",
         "--image",
