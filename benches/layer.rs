@@ -44,6 +44,7 @@ fn archive(logical: &str, physical: &Path) -> Result<(Digest, u64)> {
         physical: physical.to_owned(),
         nar_hash: Digest::of(b""),
         nar_size: 0,
+        attributes: Vec::new(),
     };
     let options = PackOptions {
         compression: Compression::None,
@@ -144,6 +145,7 @@ fn entries(text: &str) -> Result<BTreeMap<String, StoreEntry>> {
             physical: field("physical")?.into(),
             nar_hash: field("narHash")?.parse()?,
             nar_size: node["narSize"].as_u64().context("a path without `narSize`")?,
+            attributes: Vec::new(),
         };
         Ok((entry.logical.clone(), entry))
     });

@@ -12,7 +12,7 @@
 //! | [`nar`] | canonical archive of a tree, its hash, the ordered walk | digest fsio |
 //! | [`store_path`] | store paths: parsed, printed, ordered, computed; pure | digest |
 //! | [`oci`] | OCI documents, references, canonical JSON; pure | digest |
-//! | [`store`] | add, look up, verify, collect garbage | digest fsio nar store_path |
+//! | [`store`] | add, look up, verify, collect garbage; a Nix store read-only | digest fsio nar store_path |
 //! | [`closure`] | closed set, topological order, why-chains | digest store_path store |
 //! | [`spec`] | the user's TOML and the lock; pure | digest |
 //! | [`plan`] | spec and lock → derivations in order; pure | digest spec store_path |

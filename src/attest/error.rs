@@ -13,6 +13,9 @@ pub enum AttestError {
     /// The image could not be read.
     #[error(transparent)]
     Transport(#[from] crate::transport::TransportError),
+    /// The image's own files could not be read.
+    #[error(transparent)]
+    Image(#[from] crate::image::ImageError),
     /// The store could not be asked.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
@@ -82,6 +85,7 @@ impl AttestError {
             Self::Key { advice, .. } => advice.map(str::to_owned),
             Self::Exists { .. } => Some("a key is never overwritten: name another file, or move this one".to_owned()),
             Self::Store(error) => error.help(),
+            Self::Image(error) => error.help(),
             Self::Io(_) | Self::Crypto { .. } => None,
         }
     }

@@ -233,3 +233,26 @@ pub(super) fn uuid(bytes: &[u8]) -> String {
         &hex[20..]
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_versions_are_split_as_nix_does() {
+        for (text, name, version) in [
+            ("hello-2.10", "hello", Some("2.10")),
+            ("libc6-2.36-9+deb12u1", "libc6", Some("2.36-9+deb12u1")),
+            ("python3.11-minimal", "python3.11-minimal", None),
+            ("a-", "a-", None),
+            ("-1", "-1", None),
+            ("", "", None),
+        ] {
+            assert_eq!(
+                split_name(text),
+                (name.to_owned(), version.map(str::to_owned)),
+                "{text}"
+            );
+        }
+    }
+}

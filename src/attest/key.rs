@@ -77,8 +77,12 @@ pub fn generate(kind: KeyKind, prefix: &Path) -> Result<(PathBuf, PathBuf), Atte
         }
     };
     let pair = Pair::parse(&pkcs8).ok_or(AttestError::Crypto { action: "make a key" })?;
-    let file = |extension| PathBuf::from(format!("{}.{extension}", prefix.display()));
-    let (private, public) = (file("key"), file("pub"));
+    let file = |extension| {
+        let mut name = prefix.as_os_str().to_owned();
+        name.push(extension);
+        PathBuf::from(name)
+    };
+    let (private, public) = (file(".key"), file(".pub"));
     // Neither file may be there: half of a pair that was overwritten is of no use to anybody.
     if public.symlink_metadata().is_ok() {
         return Err(AttestError::Exists { path: public });

@@ -128,3 +128,24 @@ pub(super) fn created(config: &[u8]) -> String {
         false => NO_DATE.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_whole_seconds_of_utc() {
+        for (text, expected) in [
+            ("2023-05-01T10:00:00Z", "2023-05-01T10:00:00Z"),
+            ("2023-05-01T10:00:00.123456789Z", "2023-05-01T10:00:00Z"),
+            ("2023-05-01T10:00:00+02:00", NO_DATE),
+            ("2023-05-01T10:00:00", NO_DATE),
+            ("yesterday\u{e9}Z", NO_DATE),
+            ("", NO_DATE),
+        ] {
+            let config = serde_json::json!({ "created": text }).to_string();
+            assert_eq!(created(config.as_bytes()), expected, "{text}");
+        }
+        assert_eq!(created(b"no JSON"), NO_DATE);
+    }
+}

@@ -8,8 +8,9 @@
 //! - `buildType` is [`BUILD_TYPE`]. Its external parameters are `image`, `tag`, `platform`, `options` (flags that were
 //!   given), `spec` (files, by digest) and `lock`; its internal ones the numbers of the formats, the date, and
 //!   `unresolved`, inputs of which the store knows no more.
-//! - `resolvedDependencies` are the files from outside by SHA-256, those of build tools included, and local sources
-//!   and store paths that were not built by the hash of their canonical archive (`narSha256`).
+//! - `resolvedDependencies` are the files from outside by SHA-256, those of build tools included; local sources and
+//!   store paths that were not built by the hash of their canonical archive (`narSha256`); and the image's `files` by
+//!   SHA-256, under their paths in the image.
 //! - Subjects are the image by the SHA-256 of its manifest, and the store paths in it by `narSha256`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::digest::Digest;
+use crate::image;
 use crate::layer;
-use crate::plan::{self, Input, StepId};
+use crate::plan::{self, ImageInputs, Input, StepId};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
@@ -49,10 +51,11 @@ pub struct BuildFacts {
 
 /// The statement as canonical JSON.
 pub fn provenance(built: &Gathered<'_>, inventory: &Inventory, facts: &BuildFacts) -> Result<Vec<u8>, AttestError> {
-    let materials = match built.plan.steps.is_empty() {
-        true => Materials::of_store(built)?,
-        false => Materials::of_plan(built)?,
+    let mut materials = match built.plan.images.get(&built.request.spec.name.value) {
+        Some(inputs) => Materials::of_plan(built, inputs)?,
+        None => Materials::of_store(built)?,
     };
+    materials.local = image::local_files(built.request.spec)?;
     let predicate = json!({
         "buildDefinition": {
             "buildType": BUILD_TYPE,
@@ -139,19 +142,17 @@ struct Materials {
     files: BTreeSet<PinnedFile>,
     /// Trees that no derivation made: local sources, store paths that were added.
     trees: BTreeMap<String, Digest>,
+    /// The spec's `files`, by their paths in the image.
+    local: BTreeMap<String, Digest>,
     /// Store paths that are gone.
     unresolved: BTreeSet<String>,
 }
 
 impl Materials {
     /// Everything that the steps of the image take in, build tools included.
-    fn of_plan(built: &Gathered<'_>) -> Result<Self, AttestError> {
+    fn of_plan(built: &Gathered<'_>, inputs: &ImageInputs) -> Result<Self, AttestError> {
         let mut materials = Self::default();
-        let name = &built.request.spec.name.value;
-        let mut pending: Vec<&Input> = match built.plan.images.get(name) {
-            Some(inputs) => inputs.all().into_iter().collect(),
-            None => Vec::new(),
-        };
+        let mut pending: Vec<&Input> = inputs.all().into_iter().collect();
         let mut seen: BTreeSet<StepId> = BTreeSet::new();
         while let Some(input) = pending.pop() {
             match input {
@@ -207,7 +208,7 @@ impl Materials {
         Ok(())
     }
 
-    /// Resource descriptors (in-toto Attestation Framework), files first, by digest.
+    /// Resource descriptors (in-toto Attestation Framework): downloads by digest, then trees and files by name.
     fn descriptors(&self) -> Vec<Value> {
         let files = self.files.iter().map(|file| {
             let uri = match &file.location {
@@ -217,6 +218,8 @@ impl Materials {
             json!({ "name": file.name, "uri": uri, "digest": { "sha256": file.sha256.hex() } })
         });
         let trees = self.trees.iter().map(|(name, hash)| nar_descriptor(name, hash));
-        files.chain(trees).collect()
+        let local = self.local.iter();
+        let local = local.map(|(name, digest)| json!({ "name": name, "digest": { "sha256": digest.hex() } }));
+        files.chain(trees).chain(local).collect()
     }
 }

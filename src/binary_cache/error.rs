@@ -17,16 +17,16 @@ use super::narinfo::NarInfoError;
 pub enum CacheError {
     /// A transfer failed.
     #[error(transparent)]
-    Fetch(#[from] FetchError),
+    Fetch(Box<FetchError>),
     /// The store could not do what was asked.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(Box<StoreError>),
     /// Reading or writing a file failed.
     #[error(transparent)]
     Io(#[from] PathError),
     /// A tree could not be archived.
     #[error(transparent)]
-    Nar(#[from] NarError),
+    Nar(Box<NarError>),
     /// A text is no key.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -55,7 +55,7 @@ pub enum CacheError {
     WrongPath {
         url: String,
         path: StorePath,
-        found: StorePath,
+        found: Box<StorePath>,
     },
     /// Nobody who is trusted vouches for a path.
     #[error("`{path}` from `{cache}` is not trusted: {reason}")]
@@ -68,7 +68,7 @@ pub enum CacheError {
     #[error("no cache has `{path}`{}", needed_by.as_ref().map_or_else(String::new, |by| format!(" (needed by `{by}`)")))]
     Missing {
         path: StorePath,
-        needed_by: Option<StorePath>,
+        needed_by: Option<Box<StorePath>>,
         /// What was asked.
         caches: Vec<String>,
     },
@@ -80,14 +80,14 @@ pub enum CacheError {
     File {
         url: String,
         #[source]
-        source: VerifyError,
+        source: Box<VerifyError>,
     },
     /// A compressed archive cannot be unpacked.
     #[error("cannot unpack `{url}`")]
     Unpack {
         url: String,
         #[source]
-        source: UnpackError,
+        source: Box<UnpackError>,
     },
     /// An archive is not what it should be.
     #[error("cannot take `{path}` from `{url}`")]
@@ -95,7 +95,7 @@ pub enum CacheError {
         path: StorePath,
         url: String,
         #[source]
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// Paths that refer to each other in a circle: no store can register them.
     #[error("`{path}` needs itself by way of other paths, says `{cache}`")]
@@ -118,7 +118,7 @@ impl CacheError {
             Self::Fetch(error) => return error.help(),
             Self::Store(error) => return error.help(),
             Self::Key(error) => return error.help(),
-            Self::Archive { source, .. } if !matches!(source, StoreError::Tree(_)) => return source.help(),
+            Self::Archive { source, .. } if !matches!(**source, StoreError::Tree(_)) => return source.help(),
             Self::Unpack { .. } | Self::File { .. } | Self::Archive { .. } => {
                 "the file is damaged; nothing of it was registered: try again, or another cache with `--from`"
             }
@@ -148,5 +148,23 @@ impl CacheError {
             Self::Io(_) | Self::Nar(_) | Self::TooManyPaths { .. } => return None,
         };
         Some(help.to_owned())
+    }
+}
+
+impl From<FetchError> for CacheError {
+    fn from(error: FetchError) -> Self {
+        Self::Fetch(Box::new(error))
+    }
+}
+
+impl From<StoreError> for CacheError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
+impl From<NarError> for CacheError {
+    fn from(error: NarError) -> Self {
+        Self::Nar(Box::new(error))
     }
 }

@@ -122,7 +122,7 @@ fn locate<'a>(
     }
     Err(refused.unwrap_or_else(|| CacheError::Missing {
         path: path.clone(),
-        needed_by: needed_by.cloned(),
+        needed_by: needed_by.cloned().map(Box::new),
         caches: caches.iter().map(BinaryCache::display).collect(),
     }))
 }
@@ -191,7 +191,7 @@ fn stage(store: &Store, found: &Found<'_>, reporter: &dyn Reporter) -> Result<St
     let decoder = narinfo.compression.archive().decoder(reader);
     let mut decoder = decoder.map_err(|source| CacheError::Unpack {
         url: url.clone(),
-        source,
+        source: Box::new(source),
     })?;
     let new = NewNar {
         info: narinfo.info.clone(),
@@ -203,7 +203,7 @@ fn stage(store: &Store, found: &Found<'_>, reporter: &dyn Reporter) -> Result<St
         .map_err(|source| CacheError::Archive {
             path: path.clone(),
             url: format!("{}/{url}", cache.display().trim_end_matches('/')),
-            source,
+            source: Box::new(source),
         })?;
     Ok(staged)
 }

@@ -295,6 +295,8 @@ impl<'t> Lines<'t> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Made by Nix 2.8 (`nix copy --to file://…`).
@@ -401,5 +403,17 @@ mod tests {
             .references
             .insert("0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-a".parse().unwrap());
         assert_eq!(parsed.addressing(&dir), Addressing::Derivation);
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_ones_are_refused_or_mean_what_they_say(at in 0..NIX.len(), text in "[ -~\n]{0,6}", cut in 0usize..6) {
+            let mut damaged = NIX.to_owned();
+            damaged.replace_range(at..(at + cut).min(NIX.len()), &text);
+            let dir = StoreDir::nix();
+            if let Ok(parsed) = NarInfo::parse(&damaged, &dir) {
+                prop_assert_eq!(NarInfo::parse(&parsed.print(&dir), &dir), Ok(parsed));
+            }
+        }
     }
 }

@@ -126,7 +126,7 @@ impl BinaryCache {
             return Err(CacheError::WrongPath {
                 url,
                 path: path.clone(),
-                found: narinfo.info.path,
+                found: Box::new(narinfo.info.path),
             });
         }
         Ok(Some(narinfo))
@@ -154,7 +154,9 @@ impl BinaryCache {
             None => Digest::of(url.as_bytes()),
         };
         let path = downloads.join(format!("{}.part", key.hex()));
-        let lock = FileLock::acquire(&downloads.join(format!("{}.lock", key.hex())), LockKind::Exclusive)?;
+        // One lock for many files: there are never more lock files than these. Whoever holds one waits for no other.
+        let lock = downloads.join(format!("{}.lock", &key.hex()[..2]));
+        let lock = FileLock::acquire(&lock, LockKind::Exclusive)?;
         let resumed = size_of(&path) > 0;
         self.download(&address, narinfo, &path, reporter)?;
         match verify(&path, narinfo, &url) {
@@ -372,7 +374,7 @@ fn interrupted(url: &str, error: io::Error) -> FetchError {
 fn verify(path: &Path, narinfo: &NarInfo, url: &str) -> Result<(), CacheError> {
     let file = |source| CacheError::File {
         url: url.to_owned(),
-        source,
+        source: Box::new(source),
     };
     let actual = size_of(path);
     if let Some(expected) = narinfo.file_size.filter(|&expected| expected != actual) {

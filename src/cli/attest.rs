@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
+use serde_json::json;
 
 use crate::attest::{self, BuildFacts, Gathered, Inventory, SbomFormat};
 use crate::digest::Digest;
@@ -300,12 +301,19 @@ pub fn attach(artifact: &Artifact, location: &Location, context: &Context) -> an
     if let Location::Layout { path, .. } | Location::Path(path) = location {
         Layout::new(path, None).attach(artifact)?;
     }
-    if !context.ui.json() {
-        context
-            .ui
-            .data(&format!("{} {} {location}", artifact.digest, artifact.artifact_type))?;
-    }
-    Ok(())
+    let (digest, kind) = (&artifact.digest, &artifact.artifact_type);
+    let line = match context.ui.json() {
+        true => json!({
+            "event": "artifact-attached",
+            "digest": digest,
+            "artifact_type": kind,
+            "subject": artifact.subject.digest,
+            "destination": location.to_string(),
+        })
+        .to_string(),
+        false => format!("{digest} {kind} {location}"),
+    };
+    Ok(context.ui.data(&line)?)
 }
 
 /// Whether [`attach`] can store anything there.

@@ -142,7 +142,6 @@ impl<'a> Context<'a> {
             ssl_cert_dirs: path_list("SSL_CERT_DIR"),
             proxies: proxies(),
             hosts: self.config.registries.clone(),
-            ..RegistryConfig::default()
         }
     }
 

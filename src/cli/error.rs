@@ -13,7 +13,7 @@ use crate::build::BuildError;
 use crate::fetch::{FetchError, UnpackError};
 use crate::image::{ImageError, IndexError};
 use crate::layer::partition::PlanError;
-use crate::layer::{LayerError, ParseCompressionError};
+use crate::layer::{LayerError, ParseCompressionError, ParseTarProfileError};
 use crate::nar::NarError;
 use crate::oci::ReferenceError;
 use crate::root::RootError;
@@ -103,6 +103,7 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 LayerError,
                 NarError,
                 ParseCompressionError,
+                ParseTarProfileError,
                 PlanError,
                 ReferenceError,
                 RootError,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an image of store paths and an image of a spec take the same way; flags only fill in a spec.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -11,24 +11,21 @@ use serde_json::{Value, json};
 
 use crate::audit::{self, InspectOptions};
 use crate::digest::Digest;
-use crate::image::{
-    self, ClosureMember, ContentRoot, Generated, GeneratedKind, Image, ImageRequest, Index, RootPackage,
-};
+use crate::image::{self, ClosureMember, ContentRoot, Generated, Image, ImageRequest, Index, RootPackage};
 use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Strategy};
-use crate::layer::{Compression, PackOptions};
+use crate::layer::{Compression, PackOptions, TarProfile};
 use crate::oci::Platform;
 use crate::plan::Input;
 use crate::spec::{self, Dependency, GoldenKey, Spanned};
-use crate::store::ReadStore;
-use crate::store::nix_store::{self, StateKind};
-use crate::store_path::{StoreDir, StorePath};
+use crate::store_path::StoreDir;
 use crate::transport::Content;
 
 use super::bases;
 use super::context::{Context, DEFAULT_EPOCH};
 use super::error::advised;
-use super::nix::{self, Mention};
+use super::permissions::permissions;
 use super::pipeline::{Target, Work};
+use super::roots::{Roots, image_name};
 
 /// The platform of images without anything that says otherwise. Not the machine's: a digest may not depend on it.
 const DEFAULT_PLATFORM: &str = "linux/amd64";
@@ -88,6 +85,15 @@ pub struct ImageFlags {
     /// Put a Nix database into the image that knows its /nix/store paths, so that Nix works in it
     #[arg(long)]
     pub nix_db: bool,
+    /// Whose dialect the layers' tars are written in: layerize, nix2container or dockertools [default: the spec's, else layerize]
+    #[arg(long, value_name = "TOOL")]
+    pub tar_profile: Option<TarProfile>,
+    /// Give permission bits to a path in the image, or to all that a pattern of *, ** and ? fits; repeatable
+    #[arg(long, value_name = "PATH=MODE")]
+    pub chmod: Vec<String>,
+    /// Give an owner to a path in the image, or to all that a pattern fits; repeatable
+    #[arg(long, value_name = "PATH=OWNER[:GROUP]")]
+    pub chown: Vec<String>,
     /// One gzip member a layer, for consumers that read no more than the first
     #[arg(long)]
     pub single_member: bool,
@@ -147,7 +153,7 @@ impl Recipe {
             generated: self.generated.clone(),
             base: self.base.clone(),
             platform: self.platform.clone(),
-            created: context.epoch,
+            created: self.spec.created.unwrap_or(context.epoch),
             plan: self.plan.clone(),
             previous: self.previous.clone(),
         }
@@ -184,6 +190,7 @@ pub fn of_targets(work: &Work, flags: &ImageFlags, context: &Context) -> anyhow:
     }
     let mut images = Vec::new();
     for recipe in recipes(work, flags, context)? {
+        work.nix.warn_of_missing_records(context.ui);
         images.push(assemble(&recipe, flags, context).map_err(|error| work.nix.explained(error))?);
     }
     for target in &work.targets {
@@ -265,7 +272,7 @@ fn of_paths(paths: &[&Target], work: &Work, flags: &ImageFlags, context: &Contex
 fn of_spec(name: &str, work: &Work, flags: &ImageFlags, context: &Context) -> anyhow::Result<Recipe> {
     let project = work.project.as_ref().expect("an image of a spec has a project");
     let mut spec = project.workspace.images[name].clone();
-    flags.change(&mut spec);
+    flags.change(&mut spec)?;
     let inputs = &work.plan.images[name];
     let mut roots = Roots {
         own: work.roots(&Target::Image(name.to_owned())),
@@ -323,8 +330,11 @@ pub fn digest_from_scratch(recipe: &Recipe, flags: &ImageFlags, context: &Contex
 pub fn assemble(recipe: &Recipe, flags: &ImageFlags, context: &Context) -> anyhow::Result<NamedImage> {
     let name = recipe.spec.name.value.clone();
     let of_spec = recipe.compression()?;
+    let tar_profile = recipe.spec.layers.tar_profile.as_ref();
+    let tar_profile = tar_profile.map(|text| text.value.parse::<TarProfile>()).transpose()?;
     let cache = context.layer_cache()?;
     let options = PackOptions {
+        profile: flags.tar_profile.or(tar_profile).unwrap_or_default(),
         compression: flags.compression.or(of_spec).unwrap_or_default(),
         single_member: flags.single_member,
         threads: flags.pack_threads,
@@ -392,95 +402,6 @@ pub fn read_previous(text: Option<&str>, context: &Context) -> anyhow::Result<Op
     }))
 }
 
-/// The roots of an image's closure, in either store.
-#[derive(Debug, Default)]
-struct Roots {
-    own: BTreeSet<StorePath>,
-    nix: BTreeSet<StorePath>,
-}
-
-impl Roots {
-    fn add_own(&mut self, name: &str, path: &StorePath) -> ContentRoot {
-        self.own.insert(path.clone());
-        ContentRoot {
-            name: name.to_owned(),
-            logical: StoreDir::layerize().join(path),
-        }
-    }
-
-    fn add_nix(&mut self, name: &str, path: &StorePath) -> ContentRoot {
-        self.nix.insert(path.clone());
-        ContentRoot {
-            name: name.to_owned(),
-            logical: StoreDir::nix().join(path),
-        }
-    }
-
-    /// Adds what the image's settings lead into.
-    fn add_mentions(&mut self, image: &spec::Image, work: &Work) -> anyhow::Result<()> {
-        for Mention { nix, path, field } in nix::mentions(image) {
-            let store: &dyn ReadStore = match nix {
-                true => work.nix.get()?,
-                false => &work.store,
-            };
-            if store.info(&path)?.is_none() {
-                let logical = store.store_dir().join(&path);
-                return Err(advised(
-                    format!("`{field}` names `{logical}`, which is not in the store"),
-                    "name a path that is there: it becomes part of the image",
-                ));
-            }
-            match nix {
-                true => self.nix.insert(path),
-                false => self.own.insert(path),
-            };
-        }
-        Ok(())
-    }
-
-    /// The Nix database of an image that wants one.
-    fn database(&self, image: &spec::Image, work: &Work) -> anyhow::Result<Vec<Generated>> {
-        if !image.nix_db {
-            return Ok(Vec::new());
-        }
-        if self.nix.is_empty() {
-            return Err(advised(
-                "a Nix database is wanted, but the image holds no path of a Nix store",
-                "leave `nix-db` out, or name a path of `/nix/store`",
-            ));
-        }
-        let closure = crate::closure::compute(work.nix.get()?, &self.nix)?;
-        let entries = nix_store::state_directory(&closure.members, &self.nix)?;
-        let generated = entries.into_iter().map(|entry| Generated {
-            path: entry.path,
-            kind: match entry.kind {
-                StateKind::Directory(mode) => GeneratedKind::Directory(mode),
-                StateKind::File(bytes) => GeneratedKind::File(bytes.into()),
-                StateKind::Symlink(target) => GeneratedKind::Symlink(target),
-            },
-        });
-        Ok(generated.collect())
-    }
-
-    /// Both closures.
-    fn members(&self, work: &Work) -> anyhow::Result<Vec<ClosureMember>> {
-        let mut members = closure_members(&self.own, &work.store)?;
-        if !self.nix.is_empty() {
-            members.extend(closure_members(&self.nix, work.nix.get()?)?);
-        }
-        Ok(members)
-    }
-}
-
-fn closure_members(roots: &BTreeSet<StorePath>, store: &dyn ReadStore) -> anyhow::Result<Vec<ClosureMember>> {
-    let closure = crate::closure::compute(store, roots)?;
-    Ok(closure
-        .members
-        .iter()
-        .map(|info| ClosureMember::new(info, &closure.dir, store.physical(&info.path)))
-        .collect())
-}
-
 fn root_packages(inputs: &[Input], work: &Work) -> anyhow::Result<Vec<RootPackage>> {
     let names: BTreeMap<&Input, &String> = work.plan.debs.iter().map(|(name, input)| (input, name)).collect();
     let lock = &work.project.as_ref().expect("Debian packages come from a spec").lock;
@@ -541,7 +462,7 @@ impl ImageFlags {
             labels: pairs("--label", &self.label)?,
             ..spec::Image::new(name)
         };
-        self.change(&mut image);
+        self.change(&mut image)?;
         Ok(image)
     }
 
@@ -568,7 +489,7 @@ impl ImageFlags {
             ("strategy", self.strategy.as_ref().map(|name| json!(name))),
             ("plan", self.plan.as_deref().map(file)),
             ("previous", self.previous.as_deref().map(|text| file(Path::new(text)))),
-            ("single-member", self.single_member.then(|| json!(true))),
+            ("single-member", self.single_member.then_some(Value::Bool(true))),
         ];
         let options = options.into_iter();
         options
@@ -577,7 +498,8 @@ impl ImageFlags {
     }
 
     /// Applies the flags that any image takes.
-    fn change(&self, image: &mut spec::Image) {
+    fn change(&self, image: &mut spec::Image) -> anyhow::Result<()> {
+        image.permissions.extend(permissions(&self.chmod, &self.chown)?);
         image.nix_db |= self.nix_db;
         if let Some(max) = self.max_layers {
             image.layers.max = Some(Spanned::nowhere(max));
@@ -585,6 +507,7 @@ impl ImageFlags {
         if let Some(strategy) = &self.strategy {
             image.layers.strategy = Some(Spanned::nowhere(strategy.clone()));
         }
+        Ok(())
     }
 
     /// An image of the spec says these things in the spec.
@@ -615,20 +538,6 @@ impl ImageFlags {
             )),
         }
     }
-}
-
-/// What an image is called that is made of a store path of this name: the name without version, as registries take it.
-fn image_name(name: &str) -> Option<String> {
-    let end = name.match_indices('-').find(|(at, _)| {
-        let next = name.as_bytes().get(at + 1);
-        next.is_some_and(u8::is_ascii_digit)
-    });
-    let bare = end.map_or(name, |(at, _)| &name[..at]).to_ascii_lowercase();
-    let words = bare
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty());
-    let name = words.collect::<Vec<_>>().join("-");
-    (!name.is_empty()).then_some(name)
 }
 
 /// `KEY=VALUE` arguments.

@@ -4,13 +4,15 @@ use clap::Args;
 
 use crate::audit::{self, InspectOptions};
 
+use crate::store_path::StoreDir;
+
 use super::Outcome;
 use super::context::Context;
 
 /// Arguments of `layerize inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The image: an archive, docker-archive:FILE, oci-archive:FILE, oci:DIR[:TAG], docker-daemon:NAME or -
+    /// The image (or a path of a Nix store): an archive, docker-archive:FILE, oci-archive:FILE, oci:DIR[:TAG], docker-daemon:NAME or -
     source: String,
     /// Read the layers too: what is in each, and how large it is unpacked
     #[arg(long)]
@@ -22,6 +24,12 @@ pub struct InspectArgs {
 
 /// Prints a report.
 pub fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<Outcome> {
+    if args.source.starts_with(StoreDir::NIX)
+        && let Some(info) = super::store::nix_info(&args.source, context)?
+    {
+        context.ui.data(&info)?;
+        return Ok(Outcome::Done);
+    }
     let source = context.source(&args.source, args.platform.as_deref())?;
     let report = audit::inspect(source.as_ref(), InspectOptions { layers: args.layers })?;
     let text = if context.ui.json() {

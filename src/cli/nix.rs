@@ -17,6 +17,7 @@ use crate::store::nix_store::{Linked, NixStore};
 use crate::store_path::{HASH_CHARS, NAME_MAX, StoreDir, StorePath};
 
 use super::error::advised;
+use super::ui::Ui;
 
 /// Files that are named where a store path is not what Nix registered.
 const SUSPECTS_MAX: usize = 5;
@@ -51,6 +52,16 @@ impl LazyNix {
     /// Whether there is such a store at all.
     pub fn exists(&self) -> bool {
         self.root.join("nix/store").is_dir()
+    }
+
+    /// Says so where there is nothing that paths could be compared with.
+    pub fn warn_of_missing_records(&self, ui: &Ui) {
+        if let Some(store) = self.store.get().filter(|store| !store.has_records()) {
+            ui.note(&format!(
+                "the Nix store of `{}` has no database: its paths are taken as they are on disk now",
+                store.root().display()
+            ));
+        }
     }
 
     /// The store path that an argument names: `/nix/store/HASH-NAME`, or with a `/` in it (or anyhow, where `bare`) a

@@ -74,20 +74,15 @@ enum StoreCommand {
 /// Does what the subcommand says.
 pub fn run(args: &StoreArgs, context: &Context) -> anyhow::Result<Outcome> {
     match &args.command {
-        StoreCommand::Copy(args) => return store_copy::copy(args, context),
-        StoreCommand::Sign(args) => return store_copy::sign(args, context),
-        StoreCommand::Key(command) => return store_copy::key(command, context),
-        _ => {}
-    }
-    let store = context.store()?;
-    match &args.command {
-        StoreCommand::Add { paths, name, flat } => add(&store, paths, name.as_deref(), *flat, context),
-        StoreCommand::Info { paths } => info(&store, paths, context),
-        StoreCommand::Ls => ls(&store, context),
-        StoreCommand::Verify { no_contents } => verify(&store, !no_contents, context),
-        StoreCommand::Gc { dry_run } => gc(&store, *dry_run, context),
-        StoreCommand::Roots => roots(&store, context),
-        StoreCommand::Copy(_) | StoreCommand::Sign(_) | StoreCommand::Key(_) => unreachable!("done above"),
+        StoreCommand::Add { paths, name, flat } => add(&context.store()?, paths, name.as_deref(), *flat, context),
+        StoreCommand::Info { paths } => info(&context.store()?, paths, context),
+        StoreCommand::Ls => ls(&stores(context)?, context),
+        StoreCommand::Verify { no_contents } => verify(&stores(context)?, !no_contents, context),
+        StoreCommand::Gc { dry_run } => gc(&stores(context)?, *dry_run, context),
+        StoreCommand::Roots => roots(&context.store()?, context),
+        StoreCommand::Copy(args) => store_copy::copy(args, context),
+        StoreCommand::Sign(args) => store_copy::sign(args, context),
+        StoreCommand::Key(command) => store_copy::key(command, context),
     }
 }
 
@@ -144,8 +139,8 @@ fn hash_file(path: &Path) -> anyhow::Result<crate::digest::Digest> {
 
 fn info(store: &Store, paths: &[String], context: &Context) -> anyhow::Result<Outcome> {
     for text in paths {
-        if let Some(path) = context.nix().argument(text, false)? {
-            context.ui.data(&nix_info(&path, context)?)?;
+        if let Some(info) = nix_info(text, context)? {
+            context.ui.data(&info)?;
             continue;
         }
         let path = parse(text)?;
@@ -165,9 +160,13 @@ fn info(store: &Store, paths: &[String], context: &Context) -> anyhow::Result<Ou
     Ok(Outcome::Done)
 }
 
-/// What is known of a path of a Nix store.
-fn nix_info(path: &StorePath, context: &Context) -> anyhow::Result<String> {
+/// What is known of a path of a Nix store; `None` where the text names none.
+pub fn nix_info(text: &str, context: &Context) -> anyhow::Result<Option<String>> {
     let nix = context.nix();
+    let Some(path) = nix.argument(text, false)? else {
+        return Ok(None);
+    };
+    let path = &path;
     let store = nix.get()?;
     let (dir, logical) = (store.store_dir(), store.store_dir().join(path));
     let details = store.details(path)?;
@@ -189,7 +188,7 @@ fn nix_info(path: &StorePath, context: &Context) -> anyhow::Result<String> {
             "ca": content_address,
             "signatures": signatures,
         });
-        return Ok(value.to_string());
+        return Ok(Some(value.to_string()));
     }
     let mut lines = vec![
         logical,
@@ -205,7 +204,7 @@ fn nix_info(path: &StorePath, context: &Context) -> anyhow::Result<String> {
     if info.self_reference {
         lines.push("  refers to   itself".to_owned());
     }
-    Ok(lines.join("\n"))
+    Ok(Some(lines.join("\n")))
 }
 
 /// A store path with or without its directory.
@@ -262,26 +261,40 @@ fn info_text(store: &Store, details: &PathDetails) -> String {
     lines.join("\n")
 }
 
-fn ls(store: &Store, context: &Context) -> anyhow::Result<Outcome> {
-    let dir = StoreDir::layerize();
-    for info in store.list()? {
-        let path = dir.join(&info.path);
-        let line = if context.ui.json() {
-            json!({ "path": path, "narHash": info.nar_hash, "narSize": info.nar_size }).to_string()
-        } else {
-            path
-        };
-        context.ui.data(&line)?;
+/// The store, and the one of paths that were fetched from Nix's caches, if there ever were any.
+fn stores(context: &Context) -> anyhow::Result<Vec<Store>> {
+    let mut stores = vec![context.store()?];
+    if context.store_dir.join("nix/db").is_dir() {
+        stores.push(Store::open_nix(&context.store_dir)?);
+    }
+    Ok(stores)
+}
+
+fn ls(stores: &[Store], context: &Context) -> anyhow::Result<Outcome> {
+    for store in stores {
+        for info in store.list()? {
+            let path = store.store_dir().join(&info.path);
+            let line = if context.ui.json() {
+                json!({ "path": path, "narHash": info.nar_hash, "narSize": info.nar_size }).to_string()
+            } else {
+                path
+            };
+            context.ui.data(&line)?;
+        }
     }
     Ok(Outcome::Done)
 }
 
-fn verify(store: &Store, contents: bool, context: &Context) -> anyhow::Result<Outcome> {
-    let problems = store.verify(contents)?;
+fn verify(stores: &[Store], contents: bool, context: &Context) -> anyhow::Result<Outcome> {
+    let mut problems = Vec::new();
+    let mut paths = 0;
+    for store in stores {
+        problems.extend(store.verify(contents)?);
+        paths += store.list()?.len();
+    }
     for problem in &problems {
         context.ui.data(&problem.to_string())?;
     }
-    let paths = store.list()?.len();
     context.ui.line(&match problems.len() {
         0 => format!("{paths} store paths, all as they were recorded."),
         count => format!("{paths} store paths, {count} problems."),
@@ -293,14 +306,20 @@ fn verify(store: &Store, contents: bool, context: &Context) -> anyhow::Result<Ou
     })
 }
 
-fn gc(store: &Store, dry_run: bool, context: &Context) -> anyhow::Result<Outcome> {
+fn gc(stores: &[Store], dry_run: bool, context: &Context) -> anyhow::Result<Outcome> {
+    for store in stores {
+        collect(store, dry_run, context)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn collect(store: &Store, dry_run: bool, context: &Context) -> anyhow::Result<()> {
     let report = store.gc(&GcOptions {
         dry_run,
         ..GcOptions::default()
     })?;
-    let dir = StoreDir::layerize();
     for (path, nar_size) in &report.removed {
-        let path = dir.join(path);
+        let path = store.store_dir().join(path);
         let line = if context.ui.json() {
             json!({ "path": path, "narSize": nar_size }).to_string()
         } else {
@@ -309,7 +328,7 @@ fn gc(store: &Store, dry_run: bool, context: &Context) -> anyhow::Result<Outcome
         context.ui.data(&line)?;
     }
     context.ui.line(&gc_summary(&report, dry_run));
-    Ok(Outcome::Done)
+    Ok(())
 }
 
 fn gc_summary(report: &GcReport, dry_run: bool) -> String {

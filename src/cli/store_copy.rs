@@ -99,7 +99,7 @@ pub fn copy(args: &CopyArgs, context: &Context) -> anyhow::Result<Outcome> {
     for path in &copied {
         context.ui.data(&store_dir.join(path))?;
     }
-    context.ui.note(&format!("{} store paths copied.", copied.len()));
+    context.ui.note(&format!("{} copied.", count(copied.len())));
     Ok(Outcome::Done)
 }
 
@@ -188,11 +188,9 @@ pub fn sign(args: &SignArgs, context: &Context) -> anyhow::Result<Outcome> {
         false => paths,
     };
     binary_cache::sign(&store, &paths, &key)?;
-    context.ui.note(&format!(
-        "{} store paths signed by {}.",
-        paths.len(),
-        key.public().name()
-    ));
+    context
+        .ui
+        .note(&format!("{} signed by {}.", count(paths.len()), key.public().name()));
     Ok(Outcome::Done)
 }
 
@@ -238,6 +236,13 @@ fn read_key(file: &Path) -> anyhow::Result<SecretKey> {
     let text = String::from_utf8(read_limited(file, KEY_BYTES_MAX)?)
         .map_err(|_| anyhow::anyhow!("`{}` is no secret key: it is not UTF-8", file.display()))?;
     SecretKey::parse(&text).with_context(|| format!("cannot use the key in `{}`", file.display()))
+}
+
+fn count(paths: usize) -> String {
+    match paths {
+        1 => "1 store path".to_owned(),
+        paths => format!("{paths} store paths"),
+    }
 }
 
 /// Opens the store whose paths are named below `dir`.

@@ -23,8 +23,9 @@ use super::request::{GeneratedKind, ImageRequest};
 use super::sources::Source;
 use crate::digest::Digest;
 use crate::fsio::{self, AtomicFile, IoContext, PathError};
-use crate::layer::{self, FileContent, LayerContent, LayerInput, StoreEntry, Tree, TreeEntry};
+use crate::layer::{self, Attribute, FileContent, LayerContent, LayerInput, StoreEntry, Tree, TreeEntry};
 use crate::oci::canonical_json;
+use crate::spec::PermissionPaths;
 
 /// A larger record is taken for damage: an image of a million files has one of about 200 MB.
 const RECORD_SIZE_MAX: u64 = 512 << 20;
@@ -131,6 +132,10 @@ pub(super) fn key(request: &ImageRequest<'_>, sources: &[Source], plan: &str) ->
         };
         (&entry.path, kind, what)
     });
+    let permissions = spec.permissions.iter().map(|rule| {
+        let exact = matches!(rule.paths, PermissionPaths::Path(_));
+        (exact, rule.paths.to_string(), rule.mode, &rule.owner, &rule.group)
+    });
     let contents = request.contents.iter().map(|content| (&content.name, &content.logical));
     let made_of = (
         contents.collect::<Vec<_>>(),
@@ -139,6 +144,7 @@ pub(super) fn key(request: &ImageRequest<'_>, sources: &[Source], plan: &str) ->
         files.collect::<Vec<_>>(),
         users.collect::<Vec<_>>(),
         generated.collect::<Vec<_>>(),
+        permissions.collect::<Vec<_>>(),
     );
     // What only the checks look at: a record says that they have passed.
     let checked = (
@@ -165,10 +171,31 @@ struct LayerRecord {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum ContentRecord {
-    /// Indices into the request's closure.
-    Store(Vec<usize>),
+    /// Indices into the request's closure, with what is not usual in it.
+    Store(Vec<(usize, Vec<AttributeRecord>)>),
     /// Path and entry, parents before what is below them.
     Tree(Vec<(String, EntryRecord)>),
+}
+
+/// Path, mode, owner and group.
+#[derive(Debug, Serialize, Deserialize)]
+struct AttributeRecord(String, Option<u32>, u32, u32);
+
+impl AttributeRecord {
+    fn of(attribute: &Attribute) -> Option<Self> {
+        let Attribute { path, mode, uid, gid } = attribute;
+        Some(Self(text(path)?, *mode, *uid, *gid))
+    }
+
+    fn into_attribute(self) -> Attribute {
+        let Self(path, mode, uid, gid) = self;
+        Attribute {
+            path: path.into_bytes(),
+            mode,
+            uid,
+            gid,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -198,7 +225,10 @@ impl LayerRecord {
     fn of(cut: &Cut, indices: &BTreeMap<&str, usize>) -> Option<Self> {
         let content = match &cut.input.content {
             LayerContent::StorePaths(paths) => {
-                let index = |path: &StoreEntry| indices.get(path.logical.as_str()).copied();
+                let index = |path: &StoreEntry| {
+                    let attributes = path.attributes.iter().map(AttributeRecord::of);
+                    Some((*indices.get(path.logical.as_str())?, attributes.collect::<Option<_>>()?))
+                };
                 ContentRecord::Store(paths.iter().map(index).collect::<Option<_>>()?)
             }
             LayerContent::Tree(tree) => {
@@ -218,7 +248,13 @@ impl LayerRecord {
     fn into_cut(self, request: &ImageRequest<'_>) -> Option<Cut> {
         let content = match self.content {
             ContentRecord::Store(indices) => {
-                let member = |index: usize| request.closure.get(index).map(super::cut::store_entry);
+                let member = |(index, attributes): (usize, Vec<AttributeRecord>)| {
+                    let attributes = attributes.into_iter().map(AttributeRecord::into_attribute);
+                    Some(super::cut::store_entry(
+                        request.closure.get(index)?,
+                        attributes.collect(),
+                    ))
+                };
                 LayerContent::StorePaths(indices.into_iter().map(member).collect::<Option<_>>()?)
             }
             ContentRecord::Tree(entries) => {

@@ -13,10 +13,11 @@ use std::os::unix::ffi::OsStrExt;
 use super::error::ImageError;
 use super::filesystem::{Content, Node, NodeKind, Origin, directory_mode};
 use super::layout::{Layout, root_node};
+use super::permissions::Attributes;
 use super::plan::root_path;
 use super::request::{ClosureMember, ImageRequest, RootPackage};
 use crate::layer::partition::LayerPlan;
-use crate::layer::{FileContent, LayerContent, LayerError, LayerInput, StoreEntry, Tree, TreeEntry};
+use crate::layer::{Attribute, FileContent, LayerContent, LayerError, LayerInput, StoreEntry, Tree, TreeEntry};
 use crate::root::{self, RootEntry};
 
 /// Names that a layer's comment lists before it counts the rest.
@@ -51,7 +52,7 @@ pub(super) fn cut(request: &ImageRequest<'_>, layout: &Layout, plan: &LayerPlan)
         }
         let group: Vec<_> = paths.filter_map(|path| members.get(path.as_str()).copied()).collect();
         if !group.is_empty() {
-            cuts.push(store_layer(&group));
+            cuts.push(store_layer(&group, &layout.attributes));
         }
     }
     let top = top_tree(layout, &owners)?;
@@ -68,11 +69,16 @@ pub(super) fn cut(request: &ImageRequest<'_>, layout: &Layout, plan: &LayerPlan)
     Ok(cuts)
 }
 
-fn store_layer(members: &[&ClosureMember]) -> Cut {
+fn store_layer(members: &[&ClosureMember], attributes: &Attributes) -> Cut {
     let names: Vec<_> = members.iter().map(|member| member.name.clone()).collect();
     Cut {
         input: LayerInput {
-            content: LayerContent::StorePaths(members.iter().map(|member| store_entry(member)).collect()),
+            content: LayerContent::StorePaths(
+                members
+                    .iter()
+                    .map(|member| store_entry(member, attributes.get(&member.logical).cloned().unwrap_or_default()))
+                    .collect(),
+            ),
             comment: comment(&names),
         },
         packages: Vec::new(),
@@ -80,12 +86,13 @@ fn store_layer(members: &[&ClosureMember]) -> Cut {
 }
 
 /// A closure member as the packer takes it.
-pub(super) fn store_entry(member: &ClosureMember) -> StoreEntry {
+pub(super) fn store_entry(member: &ClosureMember, attributes: Vec<Attribute>) -> StoreEntry {
     StoreEntry {
         logical: member.logical.clone(),
         physical: member.physical.clone(),
         nar_hash: member.nar_hash,
         nar_size: member.nar_size,
+        attributes,
     }
 }
 

@@ -19,10 +19,11 @@ use super::Image;
 use super::base::{Base, BaseHistory, BaseParts};
 use super::settings::Settings;
 use crate::digest::{DiffId, Digest};
-use crate::layer::{FORMAT, Layer};
+use crate::layer::{FORMAT, Layer, TarProfile};
 use crate::oci::{MediaType, Platform, canonical_json};
 
-/// Annotation of the manifest: the number of the rules by which the image was made.
+/// Annotation of the manifest: the number of the rules by which the image was made, and the tar profile where it is
+/// not layerize's own.
 pub const FORMAT_ANNOTATION: &str = "dev.layerize.format";
 /// Annotation of a layer's descriptor: the store paths in it.
 pub const STORE_PATHS_ANNOTATION: &str = "dev.layerize.store-paths";
@@ -43,6 +44,7 @@ pub(super) fn write(
     base: Option<(&Base, &BaseParts)>,
     layers: Vec<Layer>,
     packages: &[Vec<String>],
+    profile: TarProfile,
 ) -> Image {
     let below = base.map_or(&[][..], |(base, _)| &base.image.layers);
     let packages: Vec<Vec<String>> = below
@@ -55,7 +57,11 @@ pub(super) fn write(
     let config = canonical_json(&config(settings, platform, created, (history, below.len()), &layers));
     let config_digest = Digest::of(&config);
     let mut annotations = settings.annotations.clone();
-    annotations.insert(FORMAT_ANNOTATION.to_owned(), FORMAT.to_string());
+    let format = match profile {
+        TarProfile::Layerize => FORMAT.to_string(),
+        other => format!("{FORMAT} {other}"),
+    };
+    annotations.insert(FORMAT_ANNOTATION.to_owned(), format);
     let manifest = canonical_json(&Manifest {
         schema_version: 2,
         media_type: MediaType::MANIFEST,

@@ -80,6 +80,12 @@ pub enum ImageError {
         /// What stands there.
         path: String,
     },
+    /// A rule of `permissions` that is for nothing in the image.
+    #[error("nothing in the image is what `{rule}` in `permissions` is for")]
+    NothingFits {
+        /// The rule's path or pattern.
+        rule: String,
+    },
     /// Something stands where the image's Nix database goes.
     #[error("`{path}` is part of the Nix database that is made for the image, and stands in it already")]
     Taken {

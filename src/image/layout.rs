@@ -13,7 +13,8 @@
 //! 6. what every image has: `/tmp`, `/etc/passwd`, `/etc/group` and an `/etc/nsswitch.conf` that looks into `/etc/hosts`
 //!    first; with a `root` also what Debian's base-files and its script bring (`/root`, `/home`, `/run`, `/var/log`,
 //!    `/var/run` and the like, the kernel's mount points) and an `/etc/os-release`;
-//! 7. the users' homes, the working directory and the volumes.
+//! 7. the users' homes, the working directory and the volumes;
+//! 8. the modes and owners of the spec's `permissions`.
 //!
 //! Over a [`base`](super::base) the last two bring nothing but the homes of declared users and, where there are any, the
 //! base's accounts with them: what every image has, the base has.
@@ -26,6 +27,7 @@ use super::base;
 use super::error::ImageError;
 use super::filesystem::{Content, FileSystem, Found, Node, Origin, directory_mode, push, relative, shown};
 use super::join::join;
+use super::permissions::{self, Attributes};
 use super::program::similar;
 use super::request::{Generated, GeneratedKind, ImageRequest};
 use super::settings::Settings;
@@ -67,6 +69,8 @@ const OS_RELEASE: &str = "ID=debian\nNAME=\"Debian GNU/Linux\"\nPRETTY_NAME=\"De
 pub(super) struct Layout {
     pub files: FileSystem,
     pub root: BTreeMap<Vec<u8>, RootEntry>,
+    /// Modes and owners in store paths that the spec gives.
+    pub attributes: Attributes,
 }
 
 /// Makes the layout.
@@ -107,7 +111,12 @@ pub(super) fn lay_out(
     if !over_base || request.spec.user.is_some() {
         check_user(settings, &accounts)?;
     }
-    Ok(Layout { files, root })
+    let attributes = permissions::apply(request, &accounts, &mut files)?;
+    Ok(Layout {
+        files,
+        root,
+        attributes,
+    })
 }
 
 /// Makes the symlinks that a base is taken to have, so that what goes to `/bin` goes to `/usr/bin` and hides nothing.
@@ -313,7 +322,7 @@ fn set_owners(owned: Vec<Owned<'_>>, accounts: &Accounts, files: &mut FileSystem
     Ok(())
 }
 
-fn unknown_user(field: &'static str, name: &str, accounts: &Accounts) -> ImageError {
+pub(super) fn unknown_user(field: &'static str, name: &str, accounts: &Accounts) -> ImageError {
     ImageError::UnknownAccount {
         field,
         kind: "user",
@@ -322,7 +331,7 @@ fn unknown_user(field: &'static str, name: &str, accounts: &Accounts) -> ImageEr
     }
 }
 
-fn unknown_group(field: &'static str, name: &str, accounts: &Accounts) -> ImageError {
+pub(super) fn unknown_group(field: &'static str, name: &str, accounts: &Accounts) -> ImageError {
     ImageError::UnknownAccount {
         field,
         kind: "group",

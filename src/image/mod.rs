@@ -18,6 +18,7 @@ mod filesystem;
 mod index;
 mod join;
 mod layout;
+mod permissions;
 mod plan;
 mod program;
 mod request;
@@ -36,6 +37,7 @@ pub use index::{Index, IndexError, platform_of};
 pub use plan::plan;
 pub use request::{ClosureMember, ContentRoot, Generated, GeneratedKind, ImageRequest, RootPackage};
 pub use settings::DEFAULT_PATH;
+pub use sources::local_files;
 pub use validate::{Fault, validate};
 
 use crate::digest::Digest;
@@ -100,6 +102,7 @@ pub fn assemble(
             below,
             layers,
             &packages,
+            options.profile,
         ))
     };
     let identity = plan::identity(request);

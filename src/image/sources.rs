@@ -3,6 +3,7 @@
 //! Invariant: independent of the machine: names sorted by bytes, modes reduced to the executable bit, owners, times and
 //! everything else on disk ignored.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -116,6 +117,26 @@ pub(super) fn read(image: &spec::Image) -> Result<Vec<Source>, ImageError> {
         });
     }
     Ok(sources)
+}
+
+/// The files that an image's `files` bring: digest by path in the image.
+pub fn local_files(image: &spec::Image) -> Result<BTreeMap<String, Digest>, ImageError> {
+    let mut files = BTreeMap::new();
+    for source in read(image)? {
+        for entry in &source.entries {
+            if let SourceKind::File { digest, .. } = &entry.kind {
+                let mut path = source.path.clone();
+                if !entry.path.is_empty() {
+                    push(&mut path, &entry.path);
+                }
+                files.insert(
+                    format!("/{}", super::filesystem::shown(&path).trim_start_matches('/')),
+                    *digest,
+                );
+            }
+        }
+    }
+    Ok(files)
 }
 
 /// An absolute path of the spec without `.`, `..`, doubled or trailing slashes, as a path relative to `/`.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::cache::{LayerCache, LayerRecord};
 use super::pack::{TarReader, pack};
+use super::profile::TarProfile;
 use super::{Layer, LayerError, LayerInput, PackOptions};
 use crate::digest::{Digest, VerifyError, VerifyingReader};
 use crate::event::Silent;
@@ -45,6 +46,8 @@ pub enum Blob {
     Tar {
         /// What the layer holds.
         input: Arc<LayerInput>,
+        /// The dialect of its tar.
+        profile: TarProfile,
         /// Number of bytes.
         len: u64,
     },
@@ -90,6 +93,7 @@ pub struct CachedLayer {
     pub(super) record: LayerRecord,
     pub(super) input: LayerInput,
     pub(super) single_member: bool,
+    pub(super) profile: TarProfile,
 }
 
 impl Blob {
@@ -163,7 +167,9 @@ impl Range {
                 });
             }
             Blob::File { path, offset, len } | Blob::Kept { path, offset, len, .. } => (path.clone(), *offset, *len),
-            Blob::Tar { input, .. } => return Ok(Self::Tar(TarReader::new(LayerInput::clone(input)))),
+            Blob::Tar { input, profile, .. } => {
+                return Ok(Self::Tar(TarReader::new(LayerInput::clone(input), *profile)));
+            }
             Blob::Elsewhere { origin, digest, len } => return Ok(Self::Elsewhere(origin.open(digest, *len)?)),
             Blob::Parts(_) => unreachable!("parts are flattened before they are read"),
         };
@@ -270,6 +276,7 @@ impl Layer {
             compression: self.compression,
             threads: 0,
             single_member: cached.single_member,
+            profile: cached.profile,
             cache: Some(&cached.cache),
             scratch: None,
         };

@@ -9,6 +9,7 @@ mod codec;
 mod compression;
 mod pack;
 pub mod partition;
+mod profile;
 mod size;
 pub mod tar;
 #[cfg(test)]
@@ -21,7 +22,8 @@ pub use blob::{Blob, BlobReader, CachedLayer, Keep, Origin};
 pub use cache::{LayerCache, Trimmed};
 pub use codec::CodecError;
 pub use compression::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, ParseCompressionError};
-pub use pack::{LayerContent, LayerInput, PackOptions, StoreEntry, pack};
+pub use pack::{Attribute, LayerContent, LayerInput, PackOptions, StoreEntry, pack};
+pub use profile::{ParseTarProfileError, TarProfile};
 pub use size::human_size;
 pub use tar::TarError;
 pub use tree::{FileContent, PARENT_MODE, Tree, TreeEntry, TreePath, compare_paths};

@@ -5,6 +5,8 @@
 //!
 //! # The dialect (format 1)
 //!
+//! (Those of other tools: [`TarProfile`](super::TarProfile).)
+//!
 //! The archive is POSIX.1-2001 `pax` interchange, written so that it is plain `ustar` wherever `ustar` can say
 //! it. Every rule below is part of [`FORMAT`](super::FORMAT).
 //!
@@ -45,11 +47,11 @@ pub const TRAILER: usize = 2 * BLOCK;
 /// Modification time of every entry, in seconds since the epoch.
 pub const MTIME: u64 = 1;
 
-const NAME_FIELD: usize = 100;
+pub(super) const NAME_FIELD: usize = 100;
 const PREFIX_FIELD: usize = 155;
-const MAX_OCTAL_SIZE: u64 = 0o77_777_777_777;
-const MAX_OCTAL_ID: u32 = 0o7_777_777;
-const PAX_NAME: &[u8] = b"././@PaxHeader";
+pub(super) const MAX_OCTAL_SIZE: u64 = 0o77_777_777_777;
+pub(super) const MAX_OCTAL_ID: u32 = 0o7_777_777;
+pub(super) const PAX_NAME: &[u8] = b"././@PaxHeader";
 
 /// An entry that cannot be said in a layer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -145,6 +147,7 @@ pub fn append_header(out: &mut Vec<u8>, entry: &Entry<'_>) -> Result<(), TarErro
         uid: if entry.uid > MAX_OCTAL_ID { 0 } else { entry.uid },
         gid: if entry.gid > MAX_OCTAL_ID { 0 } else { entry.gid },
         flag,
+        ..Fields::default()
     };
     out.extend_from_slice(&field.encode());
     Ok(())
@@ -156,7 +159,8 @@ pub fn padding(size: u64) -> usize {
     if over == 0 { 0 } else { BLOCK - over }
 }
 
-fn check(entry: &Entry<'_>) -> Result<(), TarError> {
+/// That an entry can stand in a layer.
+pub(super) fn check(entry: &Entry<'_>) -> Result<(), TarError> {
     let path = || shown(entry.path);
     for component in entry.path.split(|&byte| byte == b'/') {
         let reason = match component {
@@ -186,7 +190,7 @@ fn check(entry: &Entry<'_>) -> Result<(), TarError> {
 }
 
 /// `prefix` and `name` fields of a name, or `None` where they cannot hold it.
-fn split_name(name: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn split_name(name: &[u8]) -> Option<(&[u8], &[u8])> {
     if name.len() <= NAME_FIELD {
         return Some((b"", name));
     }
@@ -228,7 +232,7 @@ fn pax_records(entry: &Entry<'_>, long_name: Option<&Vec<u8>>, target: &[u8], si
 }
 
 /// `<length> <keyword>=<value>\n`, where the length counts its own digits.
-fn append_record(out: &mut Vec<u8>, keyword: &str, value: &[u8]) {
+pub(super) fn append_record(out: &mut Vec<u8>, keyword: &str, value: &[u8]) {
     let rest = keyword.len() + value.len() + 3;
     let mut length = rest + 1;
     while length != rest + digits(length) {
@@ -246,48 +250,77 @@ fn digits(number: usize) -> usize {
 fn append_pax(out: &mut Vec<u8>, records: &[u8]) {
     let size = records.len() as u64;
     let header = Fields {
-        prefix: b"",
         name: PAX_NAME,
-        target: b"",
         size,
         mode: 0o644,
-        uid: 0,
-        gid: 0,
         flag: b'x',
+        ..Fields::default()
     };
+    append_with_content(out, &header, records);
+}
+
+/// Appends a header and the content that belongs to it.
+pub(super) fn append_with_content(out: &mut Vec<u8>, header: &Fields<'_>, content: &[u8]) {
     out.extend_from_slice(&header.encode());
-    out.extend_from_slice(records);
-    out.resize(out.len() + padding(size), 0);
+    out.extend_from_slice(content);
+    out.resize(out.len() + padding(content.len() as u64), 0);
 }
 
 /// What the fields of one 512-byte header hold, already known to fit.
-struct Fields<'a> {
-    prefix: &'a [u8],
-    name: &'a [u8],
-    target: &'a [u8],
-    size: u64,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    flag: u8,
+pub(super) struct Fields<'a> {
+    pub prefix: &'a [u8],
+    pub name: &'a [u8],
+    pub target: &'a [u8],
+    pub size: u64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub flag: u8,
+    pub mtime: u64,
+    /// Name of both the owner and the group.
+    pub owner: &'a [u8],
+    /// Whether the device fields hold zeros in octal; else NULs.
+    pub devices: bool,
+}
+
+impl Default for Fields<'_> {
+    fn default() -> Self {
+        Self {
+            prefix: b"",
+            name: b"",
+            target: b"",
+            size: 0,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            flag: b'0',
+            mtime: MTIME,
+            owner: b"",
+            devices: true,
+        }
+    }
 }
 
 impl Fields<'_> {
     /// The header (POSIX.1-2017, pax, "ustar Interchange Format").
-    fn encode(&self) -> [u8; BLOCK] {
+    pub fn encode(&self) -> [u8; BLOCK] {
         let mut block = [0; BLOCK];
         put(&mut block, 0, self.name);
         put_octal(&mut block, 100, 7, u64::from(self.mode));
         put_octal(&mut block, 108, 7, u64::from(self.uid));
         put_octal(&mut block, 116, 7, u64::from(self.gid));
         put_octal(&mut block, 124, 11, self.size);
-        put_octal(&mut block, 136, 11, MTIME);
+        put_octal(&mut block, 136, 11, self.mtime);
         put(&mut block, 148, b"        ");
         block[156] = self.flag;
         put(&mut block, 157, self.target);
         put(&mut block, 257, b"ustar\x0000");
-        put_octal(&mut block, 329, 7, 0);
-        put_octal(&mut block, 337, 7, 0);
+        put(&mut block, 265, self.owner);
+        put(&mut block, 297, self.owner);
+        if self.devices {
+            put_octal(&mut block, 329, 7, 0);
+            put_octal(&mut block, 337, 7, 0);
+        }
         put(&mut block, 345, self.prefix);
         let sum: u64 = block.iter().map(|&byte| u64::from(byte)).sum();
         put_octal(&mut block, 148, 6, sum);

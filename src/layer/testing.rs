@@ -47,6 +47,7 @@ pub(super) fn describe(logical: String, physical: &Path) -> StoreEntry {
         physical: physical.to_owned(),
         nar_hash: Digest::of(b""),
         nar_size: 0,
+        attributes: Vec::new(),
     };
     let options = PackOptions {
         compression: super::Compression::None,

@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::checks::{self, Complaint, did_you_mean};
 use super::diagnostics::Diagnostic;
 use super::image_files;
-use super::keys::{self, ID_MAX, LAYERS_MAX};
+use super::keys::{self, CREATED_MAX, ID_MAX, LAYERS_MAX};
 use super::package::{contents, dependencies, text_map};
 use super::reader::{Field, Reader, Table};
 use super::types::{Dependency, Image, Layers, Spanned, User};
@@ -50,6 +50,8 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         layers: read_layers(reader, &table).unwrap_or_default(),
         platform: table.checked(reader, "platform", checks::platform),
         compression: table.checked(reader, "compression", checks::compression),
+        permissions: image_files::read_permissions(reader, &table, &known),
+        created: read_created(reader, &table),
         nix_db: table.flag(reader, "nix-db").unwrap_or(false),
         users,
     };
@@ -251,6 +253,20 @@ fn unique(reader: &mut Reader<'_>, what: &str, values: Vec<Spanned<String>>) -> 
     seen
 }
 
+/// Seconds, or a text in RFC 3339. No date of TOML's own: JSON Schema knows none.
+fn read_created(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<i64> {
+    let field = table.get("created")?;
+    match field.value {
+        DeValue::Integer(_) => reader.integer(&field, 0, CREATED_MAX),
+        DeValue::Datetime(time) => {
+            let help = format!("write `created = \"{time}\"`");
+            reader.wrong_type(&field, "an integer or a string", Some(help));
+            None
+        }
+        _ => reader.checked(&field, checks::timestamp).map(|time| time.value),
+    }
+}
+
 fn read_signal(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<String> {
     let field = table.get("stop-signal")?;
     if matches!(field.value, DeValue::Integer(_)) {
@@ -271,6 +287,7 @@ fn read_layers(reader: &mut Reader<'_>, image: &Table<'_>) -> Option<Layers> {
     });
     Some(Layers {
         strategy: table.checked(reader, "strategy", checks::strategy),
+        tar_profile: table.checked(reader, "tar-profile", checks::tar_profile),
         max,
         groups: read_groups(reader, &table),
         weights: read_weights(reader, &table),

@@ -11,7 +11,7 @@ use super::diagnostics::Diagnostic;
 use super::image::Accounts;
 use super::keys::{self, ID_MAX};
 use super::reader::{Field, Reader, Table};
-use super::types::{ImageFile, ImageFileKind, Spanned};
+use super::types::{ImageFile, ImageFileKind, Permission, PermissionPaths, Spanned};
 
 /// Reads `files` of an image.
 pub(super) fn read(
@@ -68,6 +68,45 @@ fn read_file(reader: &mut Reader<'_>, entry: &Field<'_>, known: &Accounts<'_>) -
     }
     Some(ImageFile {
         kind,
+        mode,
+        owner,
+        group,
+    })
+}
+
+/// Reads `permissions` of an image.
+pub(super) fn read_permissions(reader: &mut Reader<'_>, table: &Table<'_>, known: &Accounts<'_>) -> Vec<Permission> {
+    let elements = table.elements(reader, "permissions");
+    let rules = elements
+        .iter()
+        .filter_map(|element| read_permission(reader, element, known));
+    rules.collect()
+}
+
+fn read_permission(reader: &mut Reader<'_>, element: &Field<'_>, known: &Accounts<'_>) -> Option<Permission> {
+    let table = reader.table(element, element.title(), keys::PERMISSION.iter().collect())?;
+    let mode = table.get("mode").and_then(|field| read_mode(reader, &field));
+    let mut account = |key| table.get(key).and_then(|field| read_account(reader, &field, known));
+    let (owner, group) = (account("owner"), account("group"));
+    if ["mode", "owner", "group"].iter().all(|key| table.get(key).is_none()) {
+        let diagnostic = Diagnostic::new(format!("{} changes nothing", table.what))
+            .at(element.span.clone(), "`mode`, `owner` and `group` are missing")
+            .help("add for example `mode = \"0750\"`");
+        reader.error(diagnostic);
+    }
+    let paths = match (table.get("path"), table.get("pattern")) {
+        (Some(field), None) => PermissionPaths::Path(reader.checked(&field, checks::absolute_path)?.value),
+        (None, Some(field)) => PermissionPaths::Pattern(reader.checked(&field, checks::pattern)?.value),
+        _ => {
+            let diagnostic = Diagnostic::new(format!("{} must have a `path` or a `pattern`", table.what))
+                .at(element.span.clone(), "one of them, not both")
+                .help("write `{ path = \"/var/lib/app\", … }` or `{ pattern = \"/srv/**\", … }`");
+            reader.error(diagnostic);
+            return None;
+        }
+    };
+    Some(Permission {
+        paths,
         mode,
         owner,
         group,

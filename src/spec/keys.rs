@@ -57,6 +57,9 @@ pub(super) const fn required(key: Key) -> Key {
 /// The largest user or group ID: 2³²−1 means "no change" to `chown`.
 pub(super) const ID_MAX: i64 = u32::MAX as i64 - 1;
 
+/// The last second that RFC 3339 can write: 9999-12-31T23:59:59Z.
+pub(super) const CREATED_MAX: i64 = 253_402_300_799;
+
 /// Most layers an image may have: what every client loads (docker refuses more than 125).
 pub(super) const LAYERS_MAX: i64 = 125;
 
@@ -70,6 +73,9 @@ pub(super) const STRATEGIES: &[&str] = &[
     "per-path",
     "single",
 ];
+
+/// Names of the tar profiles.
+pub(super) const TAR_PROFILES: &[&str] = &["layerize", "nix2container", "dockertools"];
 
 const TEXTS: Shape = Many(&Text);
 
@@ -336,11 +342,56 @@ pub(super) const IMAGE: &[Key] = &[
     ),
     also(
         key(
+            "permissions",
+            Many(&Table(PERMISSION)),
+            "Modes and owners of what is in the image, store paths included; a later rule wins.",
+        ),
+        &["perms", "chmod", "chown"],
+    ),
+    also(
+        key(
+            "created",
+            Any(&[Count(0, CREATED_MAX), Text]),
+            "Time of the image: seconds since 1970, or `\"2024-12-31T23:59:59Z\"`; default: `SOURCE_DATE_EPOCH`, else 1.",
+        ),
+        &["timestamp", "date"],
+    ),
+    also(
+        key(
             "nix-db",
             Flag,
             "Whether the image has a Nix database that knows its `/nix/store` paths (default false).",
         ),
         &["nix-database", "initializeNixDatabase", "includeNixDB"],
+    ),
+];
+
+/// `permissions = [{ … }]`.
+pub(super) const PERMISSION: &[Key] = &[
+    key("path", Text, "An absolute path in the image."),
+    also(
+        key(
+            "pattern",
+            Text,
+            "Absolute paths: `*` is any part of a name, `**` of a path, `?` one character.",
+        ),
+        &["regex", "glob"],
+    ),
+    also(
+        key(
+            "mode",
+            Any(&[Text, Count(0, 0o7777)]),
+            "Permission bits, octal: `\"0644\"` or `0o644`; by pattern, directories can be entered by who may read them.",
+        ),
+        &["permissions", "chmod"],
+    ),
+    also(
+        key("owner", Any(&[Text, Count(0, ID_MAX)]), "Name or ID of the owner."),
+        &["user", "uid", "uname", "chown"],
+    ),
+    also(
+        key("group", Any(&[Text, Count(0, ID_MAX)]), "Name or ID of the group."),
+        &["gid", "gname"],
     ),
 ];
 
@@ -428,6 +479,14 @@ pub(super) const LAYERS: &[Key] = &[
         "Probability that an update changes a package, by name.",
     ),
     key("plan", Text, "A plan file, relative to this file."),
+    also(
+        key(
+            "tar-profile",
+            Choice(TAR_PROFILES),
+            "Whose dialect the layers' tars are written in (default `layerize`).",
+        ),
+        &["tar", "profile"],
+    ),
 ];
 
 #[cfg(test)]

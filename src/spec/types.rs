@@ -213,6 +213,10 @@ pub struct Image {
     pub platform: Option<Spanned<String>>,
     /// `compression` (default gzip).
     pub compression: Option<Spanned<String>>,
+    /// `permissions`: modes and owners by path or pattern, in the order in which they apply.
+    pub permissions: Vec<Permission>,
+    /// `created`: seconds since 1970; `None`: `SOURCE_DATE_EPOCH`, else 1.
+    pub created: Option<i64>,
     /// `nix-db`: whether the image has a Nix database that knows its `/nix/store` paths.
     pub nix_db: bool,
 }
@@ -242,6 +246,8 @@ impl Image {
             layers: Layers::default(),
             platform: None,
             compression: None,
+            permissions: Vec::new(),
+            created: None,
             nix_db: false,
         }
     }
@@ -258,6 +264,36 @@ pub struct ImageFile {
     pub owner: Option<String>,
     /// Numeric or named group; default 0.
     pub group: Option<String>,
+}
+
+/// Mode and owner of something in an image, wherever it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permission {
+    /// Of what.
+    pub paths: PermissionPaths,
+    /// Permission bits; not those of symlinks.
+    pub mode: Option<u32>,
+    /// Numeric or named owner.
+    pub owner: Option<String>,
+    /// Numeric or named group.
+    pub group: Option<String>,
+}
+
+/// What a [`Permission`] is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PermissionPaths {
+    /// One absolute path.
+    Path(String),
+    /// All absolute paths that a pattern of `*`, `**` and `?` fits.
+    Pattern(String),
+}
+
+impl fmt::Display for PermissionPaths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(text) | Self::Pattern(text) => f.write_str(text),
+        }
+    }
 }
 
 /// What kind of entry an [`ImageFile`] makes.
@@ -286,11 +322,13 @@ pub struct User {
     pub shell: String,
 }
 
-/// `layers = { strategy, max, groups, weights, plan }`.
+/// `layers = { strategy, max, groups, weights, plan, tar-profile }`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layers {
     /// Strategy's name; `None`: `churn`.
     pub strategy: Option<Spanned<String>>,
+    /// `tar-profile`: the dialect of the layers' tars.
+    pub tar_profile: Option<Spanned<String>>,
     /// Most layers the image may have; `None`: 100.
     pub max: Option<Spanned<u32>>,
     /// Groups of package names that stand together in a layer of their own.

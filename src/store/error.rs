@@ -94,20 +94,12 @@ pub enum StoreError {
         path: StorePath,
     },
     /// An imported archive is not the one that was announced.
-    #[error(
-        "the archive of `{path}` is {actual} ({actual_size} bytes), not {expected} ({expected_size} bytes) as announced"
-    )]
+    #[error("the archive of `{path}` is not the one that was announced: {how}")]
     ArchiveMismatch {
         /// The path.
         path: StorePath,
-        /// Announced NAR hash.
-        expected: Digest,
-        /// Announced NAR size in bytes.
-        expected_size: u64,
-        /// NAR hash of what came.
-        actual: Digest,
-        /// NAR size of what came.
-        actual_size: u64,
+        /// How it differs.
+        how: String,
     },
     /// A path that is said to come from its content does not.
     #[error("`{path}` is not the path that its announced content gives: that is `{expected}`")]

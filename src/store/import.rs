@@ -73,10 +73,10 @@ impl Store {
         if actual != (new.info.nar_hash, new.info.nar_size) {
             return Err(StoreError::ArchiveMismatch {
                 path: new.info.path.clone(),
-                expected: new.info.nar_hash,
-                expected_size: new.info.nar_size,
-                actual: actual.0,
-                actual_size: actual.1,
+                how: format!(
+                    "it is {} ({} bytes), not {} ({} bytes)",
+                    actual.0, actual.1, new.info.nar_hash, new.info.nar_size
+                ),
             });
         }
         canonicalise(&tree)?;

@@ -15,7 +15,8 @@ fn with_files() -> Place {
     let place = Place::new();
     place.write("conf/app.conf", "conf\n").write(
         "layerize.toml",
-        "[package.data]\nversion = \"1.2\"\nsource = \"conf\"\n\n[image.\"team/app\"]\ncontents = [\"data\"]\n",
+        "[package.data]\nversion = \"1.2\"\nsource = \"conf\"\n\n[image.\"team/app\"]\ncontents = [\"data\"]\n\
+         files = { \"/etc/motd\" = \"conf/app.conf\" }\n",
     );
     place
 }
@@ -76,35 +77,38 @@ def dsse(bundle, public):
         signature["keyid"] = key.keyid
     Envelope.from_dict(envelope).verify([key], 1)
 
-kind, path = sys.argv[1:3]
-document = json.load(open(path))
-if kind == "spdx":
-    messages = validate_full_spdx_document(parse_file(path))
-    assert not messages, [message.validation_message for message in messages]
-elif kind == "cyclonedx":
-    error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(path).read())
-    assert error is None, error
-elif kind == "provenance":
-    statement = json_format.ParseDict(document, statement_pb2.Statement())
-    Statement.copy_from_pb(statement).validate()
-    predicate = json_format.ParseDict(document["predicate"], provenance_pb2.Provenance())
-    assert predicate.build_definition.build_type and predicate.run_details.builder.id
-elif kind == "dsse":
-    dsse(path, sys.argv[3])
-found = list(purls(document))
-assert kind in ("provenance", "dsse") or found
-for purl in found:
-    assert PackageURL.from_string(purl).to_string() == purl, purl
+def check(kind, path, key=None):
+    document = json.load(open(path))
+    if kind == "spdx":
+        messages = validate_full_spdx_document(parse_file(path))
+        assert not messages, [message.validation_message for message in messages]
+    elif kind == "cyclonedx":
+        error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(path).read())
+        assert error is None, error
+    elif kind == "provenance":
+        statement = json_format.ParseDict(document, statement_pb2.Statement())
+        Statement.copy_from_pb(statement).validate()
+        predicate = json_format.ParseDict(document["predicate"], provenance_pb2.Provenance())
+        assert predicate.build_definition.build_type and predicate.run_details.builder.id
+    elif kind == "dsse":
+        dsse(path, key)
+    found = list(purls(document))
+    assert kind in ("provenance", "dsse") or found
+    for purl in found:
+        assert PackageURL.from_string(purl).to_string() == purl, purl
+
+for argument in sys.argv[1:]:
+    check(*argument.split("="))
 "#;
 
-/// Has a file judged; the file's name must end in one of the suffixes that `build --beside` gives.
-fn validate(place: &Place, kind: &str, args: &[&str]) {
+/// Has files judged, each `KIND=FILE` or `dsse=FILE=KEY`; all at once, because Python takes its time to start.
+fn validate(place: &Place, documents: &[&str]) {
     if let Some(venv) = venv() {
         let mut python = Command::new(venv.join("bin/python"));
         peer(
             python
-                .args(["-c", VALIDATE, kind])
-                .args(args)
+                .args(["-c", VALIDATE])
+                .args(documents)
                 .current_dir(&place.project),
         );
     }
@@ -135,9 +139,23 @@ fn documents_are_attached_or_beside_and_no_digest_knows_of_them() {
         assert_eq!(read(&place, &blob), document, "the very bytes are attached");
         assert!(lines.iter().any(|line| line.contains(kind)), "{}", built.stdout);
         assert!(String::from_utf8(document).unwrap().contains(&digest[7..]));
-        let validator = if suffix == "cdx" { "cyclonedx" } else { suffix };
-        validate(&place, validator, &[&format!("app.{suffix}.json")]);
     }
+    let judged = [
+        "spdx=app.spdx.json",
+        "cyclonedx=app.cdx.json",
+        "provenance=app.provenance.json",
+    ];
+    validate(&place, &judged);
+    let provenance = json(read(&place, "app.provenance.json"));
+    let inputs = provenance["predicate"]["buildDefinition"]["resolvedDependencies"].to_string();
+    assert!(
+        inputs.contains(&format!(
+            "{{\"digest\":{{\"sha256\":\"{}\"}},\"name\":\"/etc/motd\"}}",
+            Digest::of(b"conf\n").hex()
+        )),
+        "{inputs}"
+    );
+    assert!(inputs.contains("narSha256"), "the local source is an input: {inputs}");
     // A second time nothing changes, and the layout still holds one image.
     let index = read(&place, "layout/index.json");
     place.run(&everything).success();
@@ -193,6 +211,14 @@ fn other_tools_still_read_a_layout_with_documents() {
     assert_eq!(list["manifests"][0]["artifactType"], "application/spdx+json");
 }
 
+/// The values of a key in the components of a CycloneDX document.
+fn components(document: &Value, key: &str) -> BTreeSet<String> {
+    let components = document["components"].as_array().unwrap().iter();
+    components
+        .map(|component| component[key].as_str().unwrap().to_owned())
+        .collect()
+}
+
 /// Debian packages at their store paths, and laid out at `/`.
 #[test]
 fn documents_list_exactly_the_closure() {
@@ -205,41 +231,59 @@ fn documents_list_exactly_the_closure() {
         .run(&["build", "--quiet", "--sbom", "spdx,cyclonedx", "--provenance"])
         .success();
     let closure = place.run(&["closure", "tool"]).success().stdout;
-    let closure: BTreeSet<&str> = closure.lines().filter_map(|line| line.split('\t').next()).collect();
+    let paths = closure.lines().filter_map(|line| line.split('\t').next());
+    let closure: BTreeSet<String> = paths.map(str::to_owned).collect();
     assert!(closure.len() > 1, "gzip needs the C library: {closure:?}");
-    let components = |document: &Value, key: &str| -> BTreeSet<String> {
-        let components = document["components"].as_array().unwrap().iter();
-        components
-            .map(|component| component[key].as_str().unwrap().to_owned())
-            .collect()
-    };
     let tool = json(read(&place, "tool.cdx.json"));
-    let listed = components(&tool, "bom-ref");
-    assert_eq!(listed.iter().map(String::as_str).collect::<BTreeSet<_>>(), closure);
+    assert_eq!(components(&tool, "bom-ref"), closure);
     let spdx = json(read(&place, "tool.spdx.json"));
     let packages = spdx["packages"].as_array().unwrap().iter();
-    let installed: BTreeSet<&str> = packages
+    let installed: BTreeSet<String> = packages
         .filter(|package| package["primaryPackagePurpose"] == "INSTALL")
-        .map(|package| package["comment"].as_str().unwrap().split(';').next().unwrap())
+        .map(|package| {
+            package["comment"]
+                .as_str()
+                .unwrap()
+                .split(';')
+                .next()
+                .unwrap()
+                .to_owned()
+        })
         .collect();
     assert_eq!(installed, closure);
-    let gzip = tool["components"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|found| found["name"] == "gzip")
-        .unwrap();
+    gzip_is_described(&tool);
+    packages_at_the_root_are_listed(&place);
+    // Every locked package that the image takes in is a dependency of its provenance.
+    let provenance = String::from_utf8(read(&place, "tool.provenance.json")).unwrap();
+    let hashes = tool["components"].as_array().unwrap().iter();
+    for hash in hashes.map(|found| &found["externalReferences"][0]["hashes"][0]["content"]) {
+        assert!(provenance.contains(hash.as_str().unwrap()));
+    }
+    a_finished_image_is_described_in_part(&place, &tool);
+    // An image of store paths knows its packages by what the store recorded.
+    let paths: Vec<&str> = closure.iter().map(String::as_str).collect();
+    let args = [&["sbom", "--name", "again", "--format", "cyclonedx"][..], &paths].concat();
+    let again = json(place.run(&args).success().stdout);
+    assert_eq!(components(&again, "purl"), components(&tool, "purl"));
+    let judged = ["tool", "rooted", "partial"].map(|name| format!("spdx={name}.spdx.json cyclonedx={name}.cdx.json"));
+    let judged = judged.join(" ") + " provenance=tool.provenance.json provenance=rooted.provenance.json";
+    validate(&place, &judged.split(' ').collect::<Vec<_>>());
+}
+
+fn gzip_is_described(tool: &Value) {
+    let mut all = tool["components"].as_array().unwrap().iter();
+    let gzip = all.find(|found| found["name"] == "gzip").unwrap();
     let purl = gzip["purl"].as_str().unwrap();
-    assert!(
-        purl.starts_with("pkg:deb/debian/gzip@") && purl.contains("?arch="),
-        "{purl}"
-    );
+    assert!(purl.starts_with("pkg:deb/debian/gzip@"), "{purl}");
+    assert!(purl.contains("?arch="), "{purl}");
     assert_eq!(gzip["externalReferences"][0]["hashes"][0]["alg"], "SHA-256");
     let needs = tool["dependencies"].as_array().unwrap().iter();
     let needs: Vec<&Value> = needs.filter(|found| found["ref"] == gzip["bom-ref"]).collect();
     assert!(needs[0]["dependsOn"].to_string().contains("-libc6-"), "{needs:?}");
+}
 
-    // At `/` the image itself says which packages it holds.
+/// At `/` the image itself says which packages it holds.
+fn packages_at_the_root_are_listed(place: &Place) {
     let inspected = json(place.run(&["inspect", "--json", "rooted.tar"]).success().stdout);
     let layers = inspected["layers"].as_array().unwrap().iter();
     let packages: BTreeSet<String> = layers
@@ -247,60 +291,25 @@ fn documents_list_exactly_the_closure() {
         .flat_map(|text| text.split(' '))
         .map(str::to_owned)
         .collect();
-    let rooted = json(read(&place, "rooted.cdx.json"));
-    let listed: BTreeSet<String> = rooted["components"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|found| {
-            format!(
-                "{}={}",
-                found["name"].as_str().unwrap(),
-                found["version"].as_str().unwrap()
-            )
-        })
+    let rooted = json(read(place, "rooted.cdx.json"));
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let listed = rooted["components"].as_array().unwrap().iter();
+    let listed: BTreeSet<String> = listed
+        .map(|found| format!("{}={}", text(&found["name"]), text(&found["version"])))
         .collect();
     assert_eq!(listed, packages);
-    for image in ["tool", "rooted"] {
-        validate(&place, "spdx", &[&format!("{image}.spdx.json")]);
-        validate(&place, "cyclonedx", &[&format!("{image}.cdx.json")]);
-        validate(&place, "provenance", &[&format!("{image}.provenance.json")]);
-    }
-    // Every locked package that the image takes in is a dependency of its provenance.
-    let provenance = String::from_utf8(read(&place, "tool.provenance.json")).unwrap();
-    let hashes = tool["components"].as_array().unwrap().iter();
-    for hash in hashes.map(|found| &found["externalReferences"][0]["hashes"][0]["content"]) {
-        assert!(provenance.contains(hash.as_str().unwrap()));
-    }
-    // What a finished image tells is less, says so, and is valid too.
+}
+
+/// What a finished image tells is less, and says so.
+fn a_finished_image_is_described_in_part(place: &Place, tool: &Value) {
     for (format, suffix) in [("spdx", "spdx"), ("cyclonedx", "cdx")] {
         let name = format!("partial.{suffix}.json");
-        place
-            .run(&["sbom", "tool.tar", "--format", format, "-o", &name])
-            .success()
-            .says(&["annotations"]);
-        validate(&place, format, &[&name]);
+        let sbom = place.run(&["sbom", "tool.tar", "--format", format, "-o", &name]);
+        sbom.success().says(&["annotations"]);
     }
-    let partial = json(read(&place, "partial.cdx.json"));
-    assert_eq!(components(&partial, "bom-ref"), components(&tool, "bom-ref"));
+    let partial = json(read(place, "partial.cdx.json"));
+    assert_eq!(components(&partial, "bom-ref"), components(tool, "bom-ref"));
     assert_eq!(partial["compositions"][0]["aggregate"], "incomplete");
-    // An image of store paths knows its packages by what the store recorded.
-    let paths: Vec<&str> = closure.iter().copied().collect();
-    let args = [
-        &[
-            "sbom",
-            "--name",
-            "again",
-            "--format",
-            "cyclonedx",
-            "--entrypoint",
-            "gzip",
-        ][..],
-        &paths,
-    ]
-    .concat();
-    let again = json(place.run(&args).success().stdout);
-    assert_eq!(components(&again, "purl"), components(&tool, "purl"));
 }
 
 #[test]
@@ -350,12 +359,12 @@ fn a_key_vouches_for_an_image_and_for_documents() {
             }
         }
         place
-            .run(&["sign", "oci:layout:v1", "--key", &private, "-o", "bundle.json"])
+            .run(&["sign", "oci:layout:v1", "--key", &private, "-o", &format!("{key}.json")])
             .success();
-        validate(&place, "dsse", &["bundle.json", &format!("{key}.pub")]);
         let refused = verify("stranger.pub", &[]);
         assert_eq!(refused.status, 2, "there is no such key");
     }
+    validate(&place, &["dsse=ed25519.json=ed25519.pub", "dsse=p256.json=p256.pub"]);
     // Signing again with Ed25519 adds nothing: the artifact is the same.
     let index = read(&place, "layout/index.json");
     place.run(&["sign", "oci:layout:v1", "--key", "ed25519.key"]).success();
@@ -428,14 +437,19 @@ fn what_no_key_vouches_for_is_refused() {
         ])
         .exits(2)
         .says(&["does not speak of"]);
-    // A bundle that was changed in its place is no longer the blob that its artifact names.
+}
+
+/// A bundle that was changed in its place is no longer the blob that its artifact names.
+#[test]
+fn an_attached_bundle_is_verified_before_it_is_read() {
+    let place = with_files();
+    place.run(&["build", "-q", "-o", "oci:layout:v1"]).success();
+    place.run(&["key", "generate", "own"]).success();
     let signed = place.run(&["sign", "oci:layout:v1", "--key", "own.key"]).success();
     let artifact = format!("layout/blobs/sha256/{}", &digest_of(signed.line())[7..]);
-    let blob = json(read(&place, &artifact))["layers"][0]["digest"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let blob = place.project.join(format!("layout/blobs/{}", blob.replace(':', "/")));
+    let artifact = json(read(&place, &artifact));
+    let blob = artifact["layers"][0]["digest"].as_str().unwrap().replace(':', "/");
+    let blob = place.project.join(format!("layout/blobs/{blob}"));
     let text = fs::read_to_string(&blob).unwrap().replace("\"sig\":\"", "\"sig\":\"A");
     fs::write(&blob, text).unwrap();
     place

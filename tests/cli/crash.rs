@@ -56,6 +56,84 @@ fn kill_9_at_any_moment_leaves_nothing_that_the_next_run_does_not_mend() {
 }
 
 #[test]
+fn a_copy_from_a_binary_cache_or_to_one_can_be_killed_at_any_moment() {
+    let place = Place::new();
+    let paths: Vec<String> = (0..6)
+        .map(|index| {
+            for file in 0..50 {
+                place.write(
+                    &format!("tree-{index}/{file}"),
+                    &format!("{index} {file}\n").repeat(3000),
+                );
+            }
+            let tree = format!("tree-{index}");
+            place.run(&["store", "add", &tree]).success().line().to_owned()
+        })
+        .collect();
+    let copy = |store: &str, direction: &str, cache: &str| {
+        let mut args = vec![
+            "--store",
+            store,
+            "store",
+            "copy",
+            direction,
+            cache,
+            "--compression",
+            "zstd",
+        ];
+        if direction == "--from" {
+            args.truncate(6);
+        }
+        args.extend(paths.iter().map(String::as_str));
+        place.command(&args)
+    };
+    let own = place.store();
+    let own = own.to_str().unwrap();
+    let whole = |command: &mut Command| {
+        let begun = Instant::now();
+        Ran::of(command.output().unwrap()).success();
+        begun.elapsed()
+    };
+    let killed = |mut command: Command, moment: Duration| {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(moment);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    let span = whole(&mut copy(own, "--to", "file:whole"));
+    for moment in moments(8, span) {
+        killed(copy(own, "--to", "file:cache"), moment);
+    }
+    whole(&mut copy(own, "--to", "file:cache"));
+    peer(
+        Command::new("diff")
+            .args(["-r", "--exclude=.layerize-*", "whole", "cache"])
+            .current_dir(&place.project),
+    );
+    let cache = format!("file:{}", place.project.join("cache").display());
+    let span = whole(&mut copy("taker", "--from", &cache));
+    for (round, moment) in moments(12, span).enumerate() {
+        let store = format!("taker-{}", round % 4);
+        killed(copy(&store, "--from", &cache), moment);
+        place.run(&["store", "verify", "--store", &store]).success();
+    }
+    for round in 0..4 {
+        let store = format!("taker-{round}");
+        whole(&mut copy(&store, "--from", &cache));
+        place.run(&["store", "verify", "--store", &store]).success();
+        assert_eq!(
+            place
+                .run(&["store", "ls", "--store", &store])
+                .success()
+                .stdout
+                .lines()
+                .count(),
+            6
+        );
+    }
+}
+
+#[test]
 fn the_sandbox_dies_with_its_parent() {
     let place = Place::with_script("echo started; exec -a layerize-orphan-probe sleep 987");
     let mut child = place

@@ -5,6 +5,7 @@
 mod attest;
 mod bad_input;
 mod base;
+mod binary_cache;
 mod check;
 mod copy;
 mod crash;
@@ -20,3 +21,8 @@ mod specs;
 mod store;
 mod support;
 mod verify;
+
+// Registries, and one to speak to.
+mod auth;
+#[path = "../../src/transport/registry/config/tests/served.rs"]
+mod served;

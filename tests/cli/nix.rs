@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{LAYERIZE, Place, Ran, have, is_root, peer};
+use layerize::fsio::{FileLock, LockKind};
+
+use crate::support::{LAYERIZE, Place, Ran, have, is_root, peer, shared_cache};
 
 /// Paths of the closure below the program, in a chain with branches.
 const LIBRARIES: usize = 64;
@@ -108,12 +110,32 @@ in program
     )
 }
 
-/// A place with a built closure: the program's path in the Nix store.
+/// A place with a built closure: the program's path in the Nix store. It is built once for all tests.
 fn built() -> Option<(Place, Nix, String)> {
     let place = Place::new();
     let nix = Nix::new(&place)?;
-    let path = nix.build(&expression("one"), "result");
-    Some((place, nix, path))
+    let made = shared_cache().join("nix-chroot");
+    let guard = FileLock::acquire(&shared_cache().join("nix-chroot.making"), LockKind::Exclusive).unwrap();
+    let text = expression("one");
+    if fs::read_to_string(made.join("expression")).unwrap_or_default() != text {
+        let maker = Place::new();
+        let nix = Nix::new(&maker)?;
+        nix.build(&text, "result");
+        layerize::fsio::remove_tree(&made).unwrap();
+        fs::create_dir(&made).unwrap();
+        copy(&nix.root, &made.join("chroot"));
+        copy(&nix.dir.join("result"), &made.join("result"));
+        fs::write(made.join("expression"), text).unwrap();
+    }
+    copy(&made.join("chroot"), &nix.root);
+    copy(&made.join("result"), &nix.dir.join("result"));
+    drop(guard);
+    let path = fs::read_link(nix.dir.join("result")).unwrap();
+    Some((place, nix, path.to_str().unwrap().to_owned()))
+}
+
+fn copy(from: &Path, to: &Path) {
+    peer(Command::new("cp").arg("-a").arg(from).arg(to));
 }
 
 /// Runs `layerize` with the chroot store.
@@ -153,6 +175,13 @@ fn the_closure_is_that_of_nix() {
     assert_eq!(info["narSize"].to_string(), query("--size").trim());
     assert_eq!(info["deriver"].as_str().unwrap(), query("--deriver").trim());
 
+    for verb in [&["store", "info", &path][..], &["inspect", &path]] {
+        let text = layerize(&place, &nix, verb).success().stdout;
+        assert!(
+            text.starts_with(&path) && text.contains("known from  the database"),
+            "{text}"
+        );
+    }
     let tree = layerize(&place, &nix, &["closure", "--tree", &path]).success().stdout;
     assert!(tree.starts_with(&path) && tree.contains("├── /nix/store/"), "{tree}");
     let why = layerize(&place, &nix, &["closure", "--why", "library-0", &path])
@@ -267,6 +296,66 @@ fn the_image_of_a_closure_runs_and_holds_the_store() {
     assert_eq!(names, paths.len());
 }
 
+/// Permission bits and owners, of what is at `/`, of links, and of what is in store paths.
+#[test]
+fn modes_and_owners_are_given_by_path_and_pattern() {
+    let Some((place, nix, path)) = built() else { return };
+    let args = |rules: &[&str]| {
+        let mut args = build_args("program", &path, "docker-archive:out.tar")
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>();
+        args.extend(rules.iter().map(|rule| (*rule).to_owned()));
+        args
+    };
+    let build = |rules: &[&str]| {
+        let args = args(rules);
+        layerize(&place, &nix, &args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let plain = digest(&build(&[]).success());
+    let program = format!("--chmod={path}/bin/program=0500");
+    let owned = digest(
+        &build(&[
+            "--chown=/nix=1000:100",
+            "--chown=/nix/store=1000:100",
+            "--chown=/nix/store/**=1000:100",
+            "--chmod=/nix/store/*-library-7-*/**=0640",
+            &program,
+            "--chmod=/tmp=0700",
+            "--nix-db",
+        ])
+        .success(),
+    );
+    assert_ne!(plain, owned);
+    if let Some(rootfs) = unpacked(&place, &place.project.join("out.tar")) {
+        let stat = |path: &str| {
+            let metadata = fs::symlink_metadata(rootfs.join(path.trim_start_matches('/'))).unwrap();
+            use std::os::unix::fs::MetadataExt;
+            format!("{:o} {}:{}", metadata.mode() & 0o7777, metadata.uid(), metadata.gid())
+        };
+        let paths = nix.requisites(&path);
+        let library = paths.iter().find(|path| path.ends_with("-library-7-1.0")).unwrap();
+        assert_eq!(stat("/nix"), "755 1000:100");
+        assert_eq!(stat("/nix/store"), "755 1000:100");
+        assert_eq!(stat(&path), "555 1000:100");
+        assert_eq!(stat(&format!("{path}/bin/program")), "500 1000:100");
+        assert_eq!(stat(library), "555 1000:100");
+        assert_eq!(stat(&format!("{library}/lib")), "750 1000:100");
+        assert_eq!(stat(&format!("{library}/lib/library-7.so")), "640 1000:100");
+        assert_eq!(stat(&format!("{library}/lib/library.so")), "777 1000:100");
+        assert_eq!(stat("/tmp"), "700 0:0");
+    }
+    // A second build takes it all from what the first one kept, with the same outcome.
+    let again = build(&[]).success();
+    assert_eq!(digest(&again), plain);
+    build(&["--chmod=/nix/store/*-absent/**=0600"])
+        .exits(2)
+        .says(&["nothing in the image", "*-absent"]);
+    build(&["--chown=/tmp=nobody-here"]).exits(2).says(&["nobody-here"]);
+    build(&["--chmod=tmp=0600"]).exits(2).says(&["--chmod", "is no rule"]);
+    build(&["--chmod=/tmp=999"]).exits(2).says(&["octal"]);
+}
+
 /// Everything that an ordinary user needs: the program, and the store as others see it.
 fn as_user(place: &Place, args: &[&str]) -> Command {
     let program = place.path().join("layerize-copy");
@@ -341,7 +430,30 @@ fn root_and_an_ordinary_user_pack_the_same_image_from_every_source_of_knowledge(
         .collect();
     let newest = serde_json::json!({ "version": 2, "storeDir": "/nix/store", "info": newest });
     let references_graph = serde_json::json!({ "closure": list, "outputs": {} });
+    // A database that only the daemon may read: Nix is asked, here a program that says what Nix said.
     let database = nix.database();
+    if is_root() {
+        let (bin, answer) = (place.path().join("bin"), place.path().join("answer.json"));
+        fs::create_dir(&bin).unwrap();
+        fs::write(&answer, &json).unwrap();
+        let script = format!(
+            "#!/bin/sh\ncase $* in *path-info*) exec cat {};; esac\n",
+            answer.display()
+        );
+        fs::write(bin.join("nix"), script).unwrap();
+        fs::set_permissions(bin.join("nix"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&database, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut command = as_user(&place, &["--nix-store", root, "store", "info", &path]);
+        let ran = Ran::of(
+            command
+                .env("PATH", format!("{}:/usr/bin:/bin", bin.display()))
+                .output()
+                .unwrap(),
+        )
+        .success();
+        assert!(ran.stdout.contains("`nix path-info`"), "{}", ran.stdout);
+        fs::set_permissions(&database, fs::Permissions::from_mode(0o644)).unwrap();
+    }
     let away = database.with_extension("away");
     fs::rename(&database, &away).unwrap();
     for (name, text) in [
@@ -641,7 +753,22 @@ fn a_spec_mixes_both_stores_and_the_lock_pins_what_a_link_led_to() {
     let lock = fs::read_to_string(place.project.join("layerize.lock")).unwrap();
     assert!(lock.contains(&two) && !lock.contains(&one), "{lock}");
 
-    // A lock that pins other content of the same path.
+    a_lock_that_pins_other_content_is_refused(&place, &lock, &link);
+    // On the command line a link, or a profile, is as good as what it leads to.
+    let relative = Command::new("cp")
+        .arg("-P")
+        .arg(&link)
+        .arg(place.project.join("result"))
+        .status()
+        .unwrap();
+    assert!(relative.success());
+    let by_link = place.run(&["build", "result", "-o", "oci-archive:x.tar"]).success();
+    let by_path = place.run(&["build", &two, "-o", "oci-archive:y.tar"]).success();
+    assert_eq!(digest(&by_link), digest(&by_path));
+    assert!(by_link.stdout.contains("oci-archive:x.tar"), "{}", by_link.stdout);
+}
+
+fn a_lock_that_pins_other_content_is_refused(place: &Place, lock: &str, link: &Path) {
     let wrong = |key: &str| {
         let lines = lock.lines().map(|line| match line.starts_with(key) {
             true => format!("{key} = \"{}\"", "0".repeat(64)),
@@ -658,16 +785,38 @@ fn a_spec_mixes_both_stores_and_the_lock_pins_what_a_link_led_to() {
     wrong("closure-sha256").says(&["something in the closure"]);
     place.run(&["lock", "--update", link.to_str().unwrap()]).success();
     place.run(&["build", "--locked", "-o", "oci-archive:app.tar"]).success();
-    // On the command line a link, or a profile, is as good as what it leads to.
-    let relative = Command::new("cp")
-        .arg("-P")
-        .arg(&link)
-        .arg(place.project.join("result"))
-        .status()
-        .unwrap();
-    assert!(relative.success());
-    let by_link = place.run(&["build", "result", "-o", "oci-archive:x.tar"]).success();
-    let by_path = place.run(&["build", &two, "-o", "oci-archive:y.tar"]).success();
-    assert_eq!(digest(&by_link), digest(&by_path));
-    assert!(by_link.stdout.contains("oci-archive:x.tar"), "{}", by_link.stdout);
+}
+
+/// Without `--nix-store` the machine's own store is meant: here in a root of its own that has the chroot store as `/nix`.
+#[test]
+fn the_store_of_the_machine_needs_no_option() {
+    if !is_root() || !have("unshare", &["--mount", "true"]) {
+        return;
+    }
+    let Some((place, nix, path)) = built() else { return };
+    let there = layerize(&place, &nix, &build_args("program", &path, "oci-archive:there.tar")).success();
+    fs::copy(LAYERIZE, place.project.join("layerize-copy")).unwrap();
+    let script = format!(
+        "set -e; r={root}/machine; mkdir $r; mount -t tmpfs none $r
+         for d in bin usr lib lib64 etc dev proc; do if test -d /$d; then mkdir $r/$d; mount --rbind /$d $r/$d; fi; done
+         mkdir -p $r/nix $r/p $r/tmp; mount --bind {nix}/nix $r/nix; mount --bind {project} $r/p
+         ln -s {path} $r/nix-profile
+         exec chroot $r sh -c 'cd /p; HOME=/p ./layerize-copy build /nix-profile --name program --entrypoint program \
+           -o oci-archive:here.tar'",
+        root = place.path().display(),
+        nix = nix.root.display(),
+        project = place.project.display(),
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]);
+    place.prepare(&mut command);
+    let here = Ran::of(
+        command
+            .env_remove("XDG_DATA_HOME")
+            .env_remove("XDG_CACHE_HOME")
+            .output()
+            .unwrap(),
+    )
+    .success();
+    assert_eq!(digest(&here), digest(&there));
 }

@@ -77,105 +77,92 @@ fn a_bundle_has_one_text() {
 fn every_damage_is_refused_with_its_reason() {
     let dir = tempfile::tempdir().unwrap();
     let (key, public, ..) = keys(dir.path(), KeyKind::Ed25519, "key");
-    let bundle: Value = serde_json::from_slice(&signed(&key)).unwrap();
-    let changed = |change: &dyn Fn(&mut Value)| {
-        let mut bundle = bundle.clone();
-        change(&mut bundle);
-        serde_json::to_vec(&bundle).unwrap()
-    };
-    let base64 = |text: &str| Value::from(STANDARD.encode(text));
-    let foreign = |payload_type: &str, payload: &[u8]| {
-        changed(&|bundle| {
-            let signature = key.sign(&pae(payload_type, payload)).unwrap();
-            bundle["dsseEnvelope"] = json!({
-                "payload": STANDARD.encode(payload),
-                "payloadType": payload_type,
-                "signatures": [{ "sig": STANDARD.encode(signature) }],
-            });
-        })
-    };
-    let in_toto = "application/vnd.in-toto+json";
     let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
-    let twice = String::from_utf8(signed(&key))
-        .unwrap()
-        .replacen('{', r#"{"mediaType":"x","#, 1);
-    for (damaged, reason) in [
-        (b"".to_vec(), "it is no bundle"),
-        (b"[]".to_vec(), "it is no bundle"),
-        (deep.into_bytes(), "recursion limit"),
-        (twice.into_bytes(), "it is no bundle"),
-        (
-            changed(&|bundle| bundle["mediaType"] = json!("text/html")),
-            "media type is `text/html`",
-        ),
-        (
-            changed(&|bundle| bundle["verificationMaterial"] = json!({ "certificate": {} })),
-            "by a certificate",
-        ),
-        (
-            changed(&|bundle| bundle["dsseEnvelope"] = Value::Null),
-            "no DSSE envelope",
-        ),
-        (
-            changed(&|bundle| bundle["dsseEnvelope"]["signatures"] = json!([])),
-            "not exactly one signature",
-        ),
-        (
-            changed(&|bundle| {
-                let one = bundle["dsseEnvelope"]["signatures"][0].clone();
-                bundle["dsseEnvelope"]["signatures"] = json!([one, one]);
-            }),
-            "not exactly one signature",
-        ),
-        (
-            changed(&|bundle| bundle["dsseEnvelope"]["payload"] = json!("!")),
-            "payload is no base64",
-        ),
-        (
-            changed(&|bundle| bundle["dsseEnvelope"]["signatures"][0]["sig"] = json!("!")),
-            "signature is no base64",
-        ),
-        (
-            changed(&|bundle| bundle["dsseEnvelope"]["payload"] = base64("{}")),
-            "does not match",
-        ),
-        (
-            changed(&|bundle| bundle["dsseEnvelope"]["signatures"][0]["sig"] = base64("short")),
-            "does not match",
-        ),
-        (
-            changed(&|bundle| bundle["verificationMaterial"]["publicKey"]["hint"] = json!("bm9uZQ==")),
-            "",
-        ),
-        (
-            changed(&|bundle| bundle["dsseEnvelope"]["payloadType"] = json!("text/plain")),
-            "payload is `text/plain`",
-        ),
-        (foreign("text/plain", b"x"), "payload is `text/plain`"),
-        (foreign(in_toto, b"x"), "it is no bundle"),
-        (
-            foreign(in_toto, br#"{"_type":"other","subject":[],"predicateType":"x"}"#),
-            "`_type` is `other`",
-        ),
-        (
-            foreign(
-                in_toto,
-                &statement(&Digest::of(b"other"), SIGNATURE_PREDICATE, &json!({})),
-            ),
-            "another image",
-        ),
-        (
-            foreign(in_toto, &statement(&image(), "https://x.invalid/p", &json!({}))),
-            "it states `https://x.invalid/p`",
-        ),
-    ] {
-        let result = verify(&damaged, &image(), &public, Some(SIGNATURE_PREDICATE));
+    let text = String::from_utf8(signed(&key)).unwrap();
+    let twice = text.replacen('{', r#"{"mediaType":"x","#, 1);
+    let mut damages = vec![
+        (String::new(), "it is no bundle"),
+        ("[]".to_owned(), "it is no bundle"),
+        (deep, "recursion limit"),
+        (twice, "it is no bundle"),
+    ];
+    damages.extend(changed(&key));
+    damages.extend(foreign(&key));
+    for (damaged, reason) in damages {
+        let result = verify(damaged.as_bytes(), &image(), &public, Some(SIGNATURE_PREDICATE));
         match (result, reason) {
             (Ok(_), "") => {}
             (Err(rejection), reason) if !reason.is_empty() && rejection.to_string().contains(reason) => {}
             (result, _) => panic!("`{reason}` was expected: {result:?}"),
         }
     }
+}
+
+/// A bundle in which one value was replaced after it was signed, with the reason to refuse it; none where it may be.
+fn changed(key: &PrivateKey) -> Vec<(String, &'static str)> {
+    let bundle: Value = serde_json::from_slice(&signed(key)).unwrap();
+    let one = &bundle["dsseEnvelope"]["signatures"][0];
+    let base64 = |text: &str| Value::from(STANDARD.encode(text));
+    let cases = [
+        ("/mediaType", json!("text/html"), "media type is `text/html`"),
+        (
+            "/verificationMaterial",
+            json!({ "certificate": {} }),
+            "by a certificate",
+        ),
+        ("/verificationMaterial/publicKey/hint", json!("bm9uZQ=="), ""),
+        ("/dsseEnvelope", Value::Null, "no DSSE envelope"),
+        ("/dsseEnvelope/signatures", json!([]), "not exactly one signature"),
+        (
+            "/dsseEnvelope/signatures",
+            json!([one, one]),
+            "not exactly one signature",
+        ),
+        ("/dsseEnvelope/signatures/0/sig", json!("!"), "signature is no base64"),
+        ("/dsseEnvelope/signatures/0/sig", base64("short"), "does not match"),
+        ("/dsseEnvelope/payload", json!("!"), "payload is no base64"),
+        ("/dsseEnvelope/payload", base64("{}"), "does not match"),
+        (
+            "/dsseEnvelope/payloadType",
+            json!("text/plain"),
+            "payload is `text/plain`",
+        ),
+    ];
+    let cases = cases.into_iter().map(|(place, value, reason)| {
+        let mut bundle = bundle.clone();
+        *bundle.pointer_mut(place).unwrap() = value;
+        (bundle.to_string(), reason)
+    });
+    cases.collect()
+}
+
+/// Bundles with right signatures over something else.
+fn foreign(key: &PrivateKey) -> Vec<(String, &'static str)> {
+    let in_toto = "application/vnd.in-toto+json";
+    let other = statement(&Digest::of(b"other"), SIGNATURE_PREDICATE, &json!({}));
+    let predicate = statement(&image(), "https://x.invalid/p", &json!({}));
+    let cases = [
+        ("text/plain", &b"x"[..], "payload is `text/plain`"),
+        (in_toto, b"x", "it is no bundle"),
+        (
+            in_toto,
+            br#"{"_type":"other","subject":[],"predicateType":"x"}"#,
+            "`_type` is `other`",
+        ),
+        (in_toto, &other, "another image"),
+        (in_toto, &predicate, "it states `https://x.invalid/p`"),
+    ];
+    let cases = cases.into_iter().map(|(payload_type, payload, reason)| {
+        let mut bundle: Value = serde_json::from_slice(&signed(key)).unwrap();
+        let signature = key.sign(&pae(payload_type, payload)).unwrap();
+        bundle["dsseEnvelope"] = json!({
+            "payload": STANDARD.encode(payload),
+            "payloadType": payload_type,
+            "signatures": [{ "sig": STANDARD.encode(signature) }],
+        });
+        (bundle.to_string(), reason)
+    });
+    cases.collect()
 }
 
 #[test]
@@ -365,5 +352,19 @@ fn documents_are_known_by_what_is_in_them() {
     }
     for document in [&b"{}"[..], b"", b"[1]", br#"{"_type":"x"}"#] {
         assert_eq!(kind_of(document), None);
+    }
+}
+
+proptest::proptest! {
+    /// Whatever is read ends in an answer.
+    #[test]
+    fn no_bundle_makes_the_reader_panic(text in r#"(\{|\}|\[|\]|"[a-zA-Z]{0,9}"|:|,|[0-9]{1,3}|null|.){0,60}"#) {
+        let dir = tempfile::tempdir().unwrap();
+        let public = dir.path().join("key.pub");
+        std::fs::write(&public, "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA6kpsY+KcUgq+9VB7Ey7F+ZVHaq7+viVmsHlj7WIzS1E=\n-----END PUBLIC KEY-----\n").unwrap();
+        let public = PublicKey::read(&public).unwrap();
+        proptest::prop_assert!(verify(text.as_bytes(), &image(), &public, None).is_err());
+        let _ = kind_of(text.as_bytes());
+        let _ = Statement::parse(text.as_bytes());
     }
 }

@@ -222,6 +222,7 @@ fn describe(logical: &str, physical: &Path) -> (Digest, u64) {
         physical: physical.to_owned(),
         nar_hash: Digest::of(b""),
         nar_size: 0,
+        attributes: Vec::new(),
     };
     let input = LayerInput {
         content: LayerContent::StorePaths(vec![entry]),

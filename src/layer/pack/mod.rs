@@ -33,6 +33,7 @@ use stream::Stream;
 use super::blob::{CachedLayer, Keep};
 use super::cache::{LayerCache, LayerRecord, PartRecord};
 use super::codec::Engine;
+use super::profile::TarProfile;
 use super::tree::Tree;
 use super::{Blob, Compression, Layer, LayerError};
 use crate::digest::Digest;
@@ -50,6 +51,21 @@ pub struct StoreEntry {
     pub nar_hash: Digest,
     /// Size of that archive in bytes.
     pub nar_size: u64,
+    /// Modes and owners in it that are not the usual ones, sorted by path.
+    pub attributes: Vec<Attribute>,
+}
+
+/// Mode and owner of an entry of a store path, in place of 0444 or 0555 and root.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attribute {
+    /// The entry, relative to the store path; empty for the store path itself.
+    pub path: Vec<u8>,
+    /// Permission bits; `None`: the usual ones.
+    pub mode: Option<u32>,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
 }
 
 /// What a layer holds.
@@ -87,6 +103,8 @@ pub struct PackOptions<'c> {
     pub compression: Compression,
     /// Number of threads; 0 is as many as the machine has.
     pub threads: usize,
+    /// The dialect of their tars.
+    pub profile: TarProfile,
     /// One gzip member for a whole layer, for consumers that read no more than the first.
     pub single_member: bool,
     /// Where packed pieces are kept.
@@ -104,7 +122,7 @@ pub fn pack(
     let engine = Engine::new(options.compression, options.single_member);
     let jobs = inputs
         .iter()
-        .map(|input| Recipe::new(input, engine))
+        .map(|input| Recipe::new(input, engine, options.profile))
         .collect::<Result<Vec<_>, _>>()?;
     check_unique(&jobs)?;
     let mut order: Vec<usize> = (0..inputs.len()).collect();
@@ -249,6 +267,7 @@ impl Packing<'_> {
             record: record.clone(),
             input: self.input.clone(),
             single_member: self.options.single_member,
+            profile: self.options.profile,
         })));
         let blobs = record.parts.iter().map(|part| match part {
             PartRecord::Piece { key, size, .. } => Some(Blob::Kept {
@@ -265,6 +284,7 @@ impl Packing<'_> {
     fn plain_blob(&self, record: &LayerRecord) -> Blob {
         Blob::Tar {
             input: Arc::new(self.input.clone()),
+            profile: self.options.profile,
             len: record.size,
         }
     }
@@ -329,9 +349,9 @@ impl Packing<'_> {
             }
             stream.begin(match part {
                 Part::StorePath(key, _) | Part::Tree(key, _) => Piece::Fresh(*key),
-                Part::Parents(_) | Part::Trailer => Piece::Inline,
+                Part::Beginning | Part::Parents(_) | Part::Trailer => Piece::Inline,
             })?;
-            source::write_part(&mut stream, part, true)?;
+            source::write_part(&mut stream, part, self.options.profile, true)?;
             stream.end()?;
         }
         stream.finish()

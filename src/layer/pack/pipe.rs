@@ -15,6 +15,7 @@ use super::source::{TarSink, write_part};
 use super::stream::cannot_read;
 use super::{Engine, Halt, LayerInput, Recipe};
 use crate::digest::Hasher;
+use crate::layer::profile::TarProfile;
 use crate::layer::{Compression, LayerError};
 
 const BUFFER: usize = 1 << 18;
@@ -32,7 +33,7 @@ pub(in crate::layer) struct TarReader {
 
 impl TarReader {
     /// Begins to make the tar of `input`.
-    pub fn new(input: LayerInput) -> Self {
+    pub fn new(input: LayerInput, profile: TarProfile) -> Self {
         let (send_full, full) = sync_channel(MOST_WAITING);
         let (empty, take_empty) = channel();
         std::thread::spawn(move || {
@@ -40,8 +41,9 @@ impl TarReader {
                 full: send_full,
                 empty: take_empty,
                 buffer: Vec::with_capacity(BUFFER),
+                sent: 0,
             };
-            let result = pipe.write_layer(&input);
+            let result = pipe.write_layer(&input, profile);
             if let Err(Halt::Error(error)) = result.and_then(|()| pipe.flush()) {
                 // A reader that is gone does not care.
                 let _ = pipe.full.send(Err(error));
@@ -81,12 +83,15 @@ struct Pipe {
     full: SyncSender<Result<Vec<u8>, LayerError>>,
     empty: Receiver<Vec<u8>>,
     buffer: Vec<u8>,
+    /// Bytes sent before those in the buffer.
+    sent: u64,
 }
 
 impl Pipe {
-    fn write_layer(&mut self, input: &LayerInput) -> Result<(), Halt> {
-        let recipe = Recipe::new(input, Engine::new(Compression::None, false))?;
-        recipe.pieces.iter().try_for_each(|part| write_part(self, part, false))
+    fn write_layer(&mut self, input: &LayerInput, profile: TarProfile) -> Result<(), Halt> {
+        let recipe = Recipe::new(input, Engine::new(Compression::None, false), profile)?;
+        let mut parts = recipe.pieces.iter();
+        parts.try_for_each(|part| write_part(self, part, profile, false))
     }
 
     fn flush(&mut self) -> Result<(), Halt> {
@@ -94,6 +99,7 @@ impl Pipe {
         next.clear();
         next.reserve(BUFFER);
         let full = std::mem::replace(&mut self.buffer, next);
+        self.sent += full.len() as u64;
         self.full.send(Ok(full)).map_err(|_| Halt::Stopped)
     }
 }
@@ -133,4 +139,8 @@ impl TarSink for Pipe {
     }
 
     fn reached(&mut self, _: &Path) {}
+
+    fn position(&self) -> u64 {
+        self.sent + self.buffer.len() as u64
+    }
 }

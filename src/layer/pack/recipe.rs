@@ -2,9 +2,10 @@
 //!
 //! Invariant: a key covers all that the packed bytes depend on (rules, engine, block size, content) and nothing else.
 
-use super::{LayerContent, LayerInput, StoreEntry};
+use super::{Attribute, LayerContent, LayerInput, StoreEntry};
 use crate::digest::Digest;
 use crate::layer::codec::Engine;
+use crate::layer::profile::TarProfile;
 use crate::layer::tree::{Tree, compare_paths};
 use crate::layer::{FORMAT, LayerError};
 
@@ -19,6 +20,8 @@ pub(super) struct Recipe<'i> {
 
 /// A part of a layer, packed by itself.
 pub(super) enum Part<'i> {
+    /// What a profile puts before everything else.
+    Beginning,
     Parents(Vec<Vec<u8>>),
     StorePath(Digest, &'i StoreEntry),
     Tree(Digest, &'i Tree),
@@ -27,8 +30,12 @@ pub(super) enum Part<'i> {
 
 impl<'i> Recipe<'i> {
     /// The parts of a layer, in order.
-    pub fn new(input: &'i LayerInput, engine: Engine) -> Result<Self, LayerError> {
+    pub fn new(input: &'i LayerInput, engine: Engine, profile: TarProfile) -> Result<Self, LayerError> {
+        let rules = Rules { engine, profile };
         let mut pieces = Vec::new();
+        if profile == TarProfile::Nix2container {
+            pieces.push(Part::Beginning);
+        }
         let mut store_paths = Vec::new();
         match &input.content {
             LayerContent::StorePaths(entries) => {
@@ -40,15 +47,15 @@ impl<'i> Recipe<'i> {
                     if !new.is_empty() {
                         pieces.push(Part::Parents(new));
                     }
-                    pieces.push(Part::StorePath(store_path_key(entry, engine), entry));
+                    pieces.push(Part::StorePath(store_path_key(entry, rules), entry));
                     store_paths.push(entry.logical.as_str());
                 }
             }
-            LayerContent::Tree(tree) => pieces.push(Part::Tree(tree_key(tree, engine), tree)),
+            LayerContent::Tree(tree) => pieces.push(Part::Tree(tree_key(tree, rules), tree)),
         }
         pieces.push(Part::Trailer);
         Ok(Self {
-            key: layer_key(&pieces, engine),
+            key: layer_key(&pieces, rules),
             pieces,
             store_paths,
         })
@@ -88,31 +95,49 @@ pub(super) fn check_unique(recipes: &[Recipe<'_>]) -> Result<(), LayerError> {
     Ok(())
 }
 
-/// A key covers all that packed bytes depend on: the rules, the engine, and `what` they are of.
-fn key(engine: Engine, what: &str) -> Digest {
+/// What packed bytes depend on beside what they are of and [`FORMAT`].
+#[derive(Clone, Copy)]
+struct Rules {
+    engine: Engine,
+    profile: TarProfile,
+}
+
+/// A key covers all that packed bytes depend on: the rules, and `what` they are of.
+fn key(Rules { engine, profile }: Rules, what: &str) -> Digest {
     let Engine {
         compression,
         single_member,
     } = engine;
     let (name, block) = (engine.name(), engine.block_size());
-    Digest::of(
-        format!("format {FORMAT}\n{name} {compression:?} single {single_member} block {block}\n{what}").as_bytes(),
+    let profile = match profile {
+        TarProfile::Layerize => String::new(),
+        other => format!(" profile {other}"),
+    };
+    let rules = format!("format {FORMAT}{profile}\n{name} {compression:?} single {single_member} block {block}");
+    Digest::of(format!("{rules}\n{what}").as_bytes())
+}
+
+fn store_path_key(entry: &StoreEntry, rules: Rules) -> Digest {
+    let StoreEntry { logical, nar_hash, .. } = entry;
+    let attributes = entry.attributes.iter().map(|attribute| {
+        let Attribute { path, mode, uid, gid } = attribute;
+        format!("\n{mode:?} {uid} {gid} {}", path.escape_ascii())
+    });
+    let attributes: String = attributes.collect();
+    key(
+        rules,
+        &format!("store path {nar_hash} {} {logical}{attributes}", entry.nar_size),
     )
 }
 
-fn store_path_key(entry: &StoreEntry, engine: Engine) -> Digest {
-    let StoreEntry { logical, nar_hash, .. } = entry;
-    key(engine, &format!("store path {nar_hash} {} {logical}", entry.nar_size))
+fn tree_key(tree: &Tree, rules: Rules) -> Digest {
+    key(rules, &format!("tree {}", tree.identity()))
 }
 
-fn tree_key(tree: &Tree, engine: Engine) -> Digest {
-    key(engine, &format!("tree {}", tree.identity()))
-}
-
-fn layer_key(pieces: &[Part<'_>], engine: Engine) -> Digest {
+fn layer_key(pieces: &[Part<'_>], rules: Rules) -> Digest {
     let keys = pieces.iter().filter_map(|piece| match piece {
         Part::StorePath(key, _) | Part::Tree(key, _) => Some(key.to_string()),
-        Part::Parents(_) | Part::Trailer => None,
+        Part::Beginning | Part::Parents(_) | Part::Trailer => None,
     });
-    key(engine, &format!("layer {}", keys.collect::<Vec<_>>().join(" ")))
+    key(rules, &format!("layer {}", keys.collect::<Vec<_>>().join(" ")))
 }

@@ -9,10 +9,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
-use super::{Halt, Part, StoreEntry};
+use super::{Attribute, Halt, Part, StoreEntry};
 use crate::digest::{Digest, Hasher};
 use crate::fsio::{self, IoContext, PathError};
 use crate::layer::LayerError;
+use crate::layer::profile::TarProfile;
 use crate::layer::tar::{self, Entry, Kind};
 use crate::layer::tree::{self, FileContent, Tree, TreeEntry};
 
@@ -27,31 +28,45 @@ pub(super) trait TarSink {
     /// Is told that a store path comes next.
     fn reached(&mut self, tree: &Path);
 
-    /// Takes NULs, at most as many as end a tar.
-    fn zeros(&mut self, count: usize) -> Result<(), Halt> {
+    /// How many bytes it has taken.
+    fn position(&self) -> u64;
+
+    /// Takes NULs.
+    fn zeros(&mut self, mut count: usize) -> Result<(), Halt> {
         const ZEROS: [u8; tar::TRAILER] = [0; tar::TRAILER];
-        self.write(&ZEROS[..count])
+        while count > 0 {
+            let some = count.min(ZEROS.len());
+            self.write(&ZEROS[..some])?;
+            count -= some;
+        }
+        Ok(())
     }
 
     /// Takes an entry's header.
-    fn header(&mut self, entry: &Entry<'_>) -> Result<(), Halt> {
+    fn header(&mut self, entry: &Entry<'_>, profile: TarProfile) -> Result<(), Halt> {
         let mut header = Vec::with_capacity(tar::BLOCK);
-        tar::append_header(&mut header, entry).map_err(LayerError::from)?;
+        profile.append_header(&mut header, entry).map_err(LayerError::from)?;
         self.write(&header)
     }
 }
 
 /// Writes a part of a layer; a store path's archive hash is verified where `verify` says so.
-pub(super) fn write_part(sink: &mut dyn TarSink, part: &Part<'_>, verify: bool) -> Result<(), Halt> {
+pub(super) fn write_part(
+    sink: &mut dyn TarSink,
+    part: &Part<'_>,
+    profile: TarProfile,
+    verify: bool,
+) -> Result<(), Halt> {
     match part {
-        Part::Parents(paths) => parents(sink, paths),
-        Part::StorePath(_, entry) => store_path(sink, entry, verify),
-        Part::Tree(_, content) => tree(sink, content),
-        Part::Trailer => sink.zeros(tar::TRAILER),
+        Part::Beginning => sink.write(&profile.beginning()),
+        Part::Parents(paths) => parents(sink, paths, profile),
+        Part::StorePath(_, entry) => store_path(sink, entry, profile, verify),
+        Part::Tree(_, content) => tree(sink, content, profile),
+        Part::Trailer => sink.zeros(profile.trailer(sink.position())),
     }
 }
 
-fn parents(sink: &mut dyn TarSink, paths: &[Vec<u8>]) -> Result<(), Halt> {
+fn parents(sink: &mut dyn TarSink, paths: &[Vec<u8>], profile: TarProfile) -> Result<(), Halt> {
     for path in paths {
         let entry = Entry {
             path,
@@ -60,16 +75,19 @@ fn parents(sink: &mut dyn TarSink, paths: &[Vec<u8>]) -> Result<(), Halt> {
             uid: 0,
             gid: 0,
         };
-        sink.header(&entry)?;
+        sink.header(&entry, profile)?;
     }
     Ok(())
 }
 
-fn store_path(sink: &mut dyn TarSink, entry: &StoreEntry, verify: bool) -> Result<(), Halt> {
+fn store_path(sink: &mut dyn TarSink, entry: &StoreEntry, profile: TarProfile, verify: bool) -> Result<(), Halt> {
     sink.reached(&entry.physical);
     let mut walk = Walk {
         sink,
+        profile,
         nar: Nar::new(verify),
+        above: entry.logical.len(),
+        attributes: &entry.attributes,
     };
     let root = entry.logical.trim_start_matches('/').as_bytes().to_vec();
     walk.node(&entry.physical, &root)?;
@@ -87,9 +105,9 @@ fn store_path(sink: &mut dyn TarSink, entry: &StoreEntry, verify: bool) -> Resul
     .into())
 }
 
-fn tree(sink: &mut dyn TarSink, tree: &Tree) -> Result<(), Halt> {
+fn tree(sink: &mut dyn TarSink, tree: &Tree, profile: TarProfile) -> Result<(), Halt> {
     for (path, entry) in tree.iter() {
-        sink.header(&tree::header(path, entry))?;
+        sink.header(&tree::header(path, entry), profile)?;
         let TreeEntry::File { content, .. } = entry else {
             continue;
         };
@@ -122,7 +140,11 @@ fn tree(sink: &mut dyn TarSink, tree: &Tree) -> Result<(), Halt> {
 
 struct Walk<'s> {
     sink: &'s mut dyn TarSink,
+    profile: TarProfile,
     nar: Nar,
+    /// Length of what stands before the name of an entry in its path in the layer.
+    above: usize,
+    attributes: &'s [Attribute],
 }
 
 impl Walk<'_> {
@@ -186,13 +208,20 @@ impl Walk<'_> {
     }
 
     fn header(&mut self, path: &[u8], kind: Kind<'_>, mode: u32) -> Result<(), Halt> {
-        self.sink.header(&Entry {
+        let below = path.get(self.above..).unwrap_or_default();
+        let found = self
+            .attributes
+            .binary_search_by(|attribute| attribute.path.as_slice().cmp(below));
+        let usual = Attribute::default();
+        let attribute = found.map_or(&usual, |index| &self.attributes[index]);
+        let entry = Entry {
             path,
             kind,
-            mode,
-            uid: 0,
-            gid: 0,
-        })
+            mode: attribute.mode.unwrap_or(mode),
+            uid: attribute.uid,
+            gid: attribute.gid,
+        };
+        self.sink.header(&entry, self.profile)
     }
 }
 

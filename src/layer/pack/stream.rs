@@ -29,6 +29,8 @@ pub(super) struct Stream<'w, 'p, 'c> {
     diff: Hasher,
     /// Whether the piece begun last is from the cache.
     from_cache: bool,
+    /// Tar bytes so far.
+    position: u64,
     waiting: VecDeque<Waiting>,
     collector: Collector<'c>,
     ahead: &'c Ahead,
@@ -61,6 +63,7 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
         }
         Ok(Self {
             block: worker.take_block(),
+            position: 0,
             worker,
             diff: Hasher::new(),
             from_cache: false,
@@ -93,6 +96,7 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
     /// A whole piece from the cache, the file at its beginning.
     pub fn cached(&mut self, key: crate::digest::Digest, mut file: File, index: PieceIndex) -> Result<(), Halt> {
         let mut left = index.tar_size;
+        self.position += left;
         let lengths = index.blocks.clone();
         self.begin(Piece::Cached(key, index))?;
         for length in lengths {
@@ -127,6 +131,7 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
 
     fn filled(&mut self, count: usize) -> Result<(), Halt> {
         self.block.filled += count;
+        self.position += count as u64;
         if self.block.filled == self.block.tar.len() {
             self.flush()
         } else {
@@ -232,6 +237,10 @@ impl TarSink for Stream<'_, '_, '_> {
         }
         self.ahead.was_read(size);
         Ok(())
+    }
+
+    fn position(&self) -> u64 {
+        self.position
     }
 
     /// It still counts as to come: much of it may be.

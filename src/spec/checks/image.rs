@@ -1,6 +1,6 @@
 //! Checks of texts that end up in an image: its names, its settings, its files.
 
-use super::super::keys::STRATEGIES;
+use super::super::keys::{STRATEGIES, TAR_PROFILES};
 use super::{Check, OTHER_ARCHITECTURES, absolute_path, advise, did_you_mean, refuse};
 
 /// OCI platform and Debian architecture, pairwise (OCI image-spec, image-index.md#platform-variants).
@@ -179,17 +179,69 @@ pub(in super::super) fn mode(text: &str) -> Check<u32> {
     }
 }
 
+/// A pattern of absolute paths.
+pub(in super::super) fn pattern(text: &str) -> Check<String> {
+    match text {
+        "" => refuse("it is empty"),
+        _ if !text.starts_with(['/', '*']) => advise("it must fit absolute paths", format!("write `/**/{text}`")),
+        _ if text.len() > 4095 => refuse("it is longer than a path can be"),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// `2024-12-31T23:59:59Z`: RFC 3339 in UTC and whole seconds, as seconds since 1970.
+pub(in super::super) fn timestamp(text: &str) -> Check<i64> {
+    let wrong = || advise("not a time", "write seconds since 1970, or `\"2024-12-31T23:59:59Z\"`");
+    let shape = |(at, byte): (usize, u8)| match at {
+        4 | 7 => byte == b'-',
+        10 => byte == b'T',
+        13 | 16 => byte == b':',
+        19 => byte == b'Z',
+        _ => byte.is_ascii_digit(),
+    };
+    if text.len() != 20 || !text.bytes().enumerate().all(shape) {
+        return wrong();
+    }
+    let number = |range: std::ops::Range<usize>| text[range].parse::<i64>().unwrap_or(-1);
+    let (year, month, day) = (number(0..4), number(5..7), number(8..10));
+    let (hour, minute, second) = (number(11..13), number(14..16), number(17..19));
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month {
+        4 | 6 | 9 | 11 => 30,
+        2 => 28 + i64::from(leap),
+        1..=12 => 31,
+        _ => 0,
+    };
+    if !(1..=days).contains(&day) || hour > 23 || minute > 59 || second > 59 || year < 1970 {
+        return wrong();
+    }
+    // Years are counted from March, so that the leap day is a year's last.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    Ok(days * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
 /// The name of a layer strategy.
 pub(in super::super) fn strategy(text: &str) -> Check<String> {
-    if STRATEGIES.contains(&text) {
+    one_of(text, STRATEGIES, "unknown strategy")
+}
+
+/// The name of a tar profile.
+pub(in super::super) fn tar_profile(text: &str) -> Check<String> {
+    one_of(text, TAR_PROFILES, "unknown tar profile")
+}
+
+fn one_of(text: &str, choices: &[&str], complaint: &'static str) -> Check<String> {
+    if choices.contains(&text) {
         return Ok(text.to_owned());
     }
-    match did_you_mean(text, STRATEGIES.iter().copied()) {
-        Some(similar) => advise("unknown strategy", format!("did you mean `{similar}`?")),
-        None => advise(
-            "unknown strategy",
-            format!("write one of `{}`", STRATEGIES.join("`, `")),
-        ),
+    match did_you_mean(text, choices.iter().copied()) {
+        Some(similar) => advise(complaint, format!("did you mean `{similar}`?")),
+        None => advise(complaint, format!("write one of `{}`", choices.join("`, `"))),
     }
 }
 

@@ -10,8 +10,8 @@ use super::keys::ARCHITECTURES;
 mod image;
 
 pub(super) use image::{
-    base_image, compression, file_path, image_name, mode, platform, platform_architecture, port, signal, strategy, tag,
-    user_name,
+    base_image, compression, file_path, image_name, mode, pattern, platform, platform_architecture, port, signal,
+    strategy, tag, tar_profile, timestamp, user_name,
 };
 
 /// What is wrong with a text.

@@ -244,6 +244,34 @@ fn users_and_signals() {
 }
 
 #[test]
+fn times_are_those_of_date() {
+    // `date --utc --date=… +%s`
+    let good = [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1999-12-31T23:59:59Z", 946_684_799),
+        ("2000-02-29T12:00:00Z", 951_825_600),
+        ("2024-03-01T00:00:00Z", 1_709_251_200),
+        ("9999-12-31T23:59:59Z", 253_402_300_799),
+    ];
+    for (text, seconds) in good {
+        assert_eq!(image::timestamp(text).ok(), Some(seconds), "{text}");
+    }
+    for text in [
+        "",
+        "2024-03-01",
+        "2023-02-29T00:00:00Z",
+        "2024-00-01T00:00:00Z",
+        "2024-13-01T00:00:00Z",
+        "2024-01-01T24:00:00Z",
+        "2024-01-01T00:00:00+0",
+        "1969-12-31T23:59:59Z",
+        "2024-01-0äT00:00:0Z",
+    ] {
+        assert!(image::timestamp(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn store_paths() {
     let hash = "0mdqa9w1p6cmli6976v4wi0sw9r4p5pr";
     let good = format!("/layerize/store/{hash}-hello-2.10");

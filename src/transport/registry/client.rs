@@ -34,7 +34,7 @@ const WARNINGS_MAX: usize = 50;
 const TOLD_FROM: Duration = Duration::from_millis(900);
 
 /// How patient and how persistent a client is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Tuning {
     pub(super) patience: Patience,
     pub(super) persistence: Persistence,
@@ -44,6 +44,8 @@ pub(super) struct Tuning {
     pub(super) chunks_over: u64,
     /// Blobs of at least this size have their sessions remembered.
     pub(super) remembered_from: u64,
+    /// Who the user is everywhere, whatever is configured.
+    pub(super) login: Option<Login>,
 }
 
 impl Default for Tuning {
@@ -63,6 +65,7 @@ impl Default for Tuning {
             chunk: 64 << 20,
             chunks_over: 4 << 30,
             remembered_from: 1 << 20,
+            login: None,
         }
     }
 }
@@ -413,9 +416,17 @@ impl<'r> Client<'r> {
         }
     }
 
+    /// Who the user is there.
+    pub(super) fn login(&self, access: &Access) -> Result<Login, TransportError> {
+        match &self.tuning.login {
+            Some(login) => Ok(login.clone()),
+            None => self.config.login(&access.endpoint.host, &access.repository),
+        }
+    }
+
     /// Who the user is, for messages.
     fn who(&self, access: &Access) -> String {
-        match self.config.login(&access.endpoint.host, &access.repository) {
+        match self.login(access) {
             Ok(Login::Basic { username, .. }) => format!("the user `{}`", printable(&username, 64)),
             Ok(Login::IdentityToken(_)) => "the holder of the identity token".to_owned(),
             Ok(Login::RegistryToken(_)) => "the holder of the registry token".to_owned(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
+use super::config::tls_advice;
 use crate::digest::Digest;
 
 /// Most characters of one message that are shown.
@@ -156,9 +157,11 @@ impl RegistryError {
             Self::Denied { .. } => Some(
                 "check the name and the user's rights; `layerize auth explain` shows which login is used".to_owned(),
             ),
-            Self::Unreachable { host, .. } => Some(format!(
-                "check the name `{host}`, the network and the proxy; a registry without TLS must be allowed by name"
-            )),
+            Self::Unreachable { host, source, .. } => Some(tls_advice(source.as_ref(), host).unwrap_or_else(|| {
+                format!(
+                    "check the name `{host}`, the network and the proxy; a registry without TLS must be allowed by name"
+                )
+            })),
             Self::Broken { .. } | Self::Stalled { .. } => {
                 Some("run the command again: what has arrived is not sent twice".to_owned())
             }

@@ -37,8 +37,11 @@ const CLIENT_ID: &str = "layerize";
 #[derive(Default)]
 pub(super) struct Auth {
     challenges: Mutex<BTreeMap<String, Challenge>>,
-    slots: Mutex<BTreeMap<(String, Vec<String>), Arc<Mutex<Slot>>>>,
+    slots: Mutex<BTreeMap<Purpose, Arc<Mutex<Slot>>>>,
 }
+
+/// A host and the scopes that are needed there.
+type Purpose = (String, Vec<String>);
 
 /// The token for one purpose.
 #[derive(Default)]
@@ -60,7 +63,7 @@ impl Client<'_> {
     /// The `Authorization` for a request, where the registry is known to want one.
     pub(super) fn authorization(&self, access: &Access, action: &str) -> Result<Option<HeaderValue>, TransportError> {
         let host = &access.endpoint.host;
-        let login = || self.config.login(host, &access.repository);
+        let login = || self.login(access);
         let challenge = lock(&self.auth.challenges).get(host).cloned();
         match challenge {
             None => match login()? {
@@ -95,7 +98,7 @@ impl Client<'_> {
             return Ok(false);
         };
         let access = call.access;
-        let login = self.config.login(&access.endpoint.host, &access.repository)?;
+        let login = self.login(access)?;
         let (scope, insufficient) = match &found {
             Challenge::Basic => {
                 let could = basic(&login).is_some() && shown.is_none() && status == StatusCode::UNAUTHORIZED;
@@ -150,7 +153,7 @@ impl Client<'_> {
             Url::parse(realm).map_err(|error| refused(format!("its token server's address is malformed ({error})")));
         let realm = address::judge(realm?, &access.endpoint.base)
             .map_err(|reason| refused(format!("it names a token server, but {reason}")))?;
-        let login = self.config.login(&access.endpoint.host, &access.repository)?;
+        let login = self.login(access)?;
         if login != Login::Anonymous && !self.may_have_login(&realm, access)? {
             let reason = format!(
                 "it wants the login to be sent to `{}` without TLS",

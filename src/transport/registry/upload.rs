@@ -88,14 +88,14 @@ pub(super) fn upload(repo: &Repo<'_, '_>, content: &Content, opened: Option<Url>
     };
     let mut feed = Feed::new(content, &progress);
     loop {
+        if upload.session.is_none() && (upload.all_sent && upload.is_there()? || !upload.begin()?) {
+            break;
+        }
         let began = Instant::now();
         match upload.go_on(&mut feed) {
             Ok(()) => break,
             Err(TransportError::Registry(error)) => upload.recover(*error, began)?,
             Err(error) => return Err(error),
-        }
-        if upload.session.is_none() && upload.all_sent && upload.is_there()? {
-            break;
         }
     }
     if let Some(place) = &upload.place {
@@ -140,9 +140,6 @@ impl Upload<'_, '_, '_> {
 
     /// Sends what is missing.
     fn go_on(&mut self, feed: &mut Feed<'_>) -> Result<(), TransportError> {
-        if self.session.is_none() && !self.begin()? {
-            return Ok(());
-        }
         let offset = self.session.as_ref().map_or(0, |session| session.offset);
         if offset == 0 && !self.chunked || self.content.size == 0 {
             return self.send_whole(feed);

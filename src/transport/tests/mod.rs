@@ -3,4 +3,5 @@
 mod hostile;
 mod peers;
 mod reading;
+mod referrers;
 mod writing;

@@ -159,8 +159,8 @@ impl Exception {
             return any_port(Hosts::Network(address, width(address)));
         }
         let (host, port) = match item.rsplit_once(':') {
-            Some((host, port)) => (host, Some(port.parse().ok()?)),
-            None => (item.as_str(), None),
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port.parse().ok()?)),
+            _ => (item.as_str(), None),
         };
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let hosts = match bare.parse::<IpAddr>() {

@@ -31,6 +31,7 @@ const PEM_BYTES_MAX: u64 = 16 << 20;
 
 /// What is used for TLS to a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct TlsSources {
     /// Where the system's authorities come from: "the system", or files and directories of `SSL_CERT_FILE` and
     /// `SSL_CERT_DIR`.
@@ -48,8 +49,10 @@ pub struct TlsSources {
     pub client_key: Option<PathBuf>,
 }
 
-/// The directory `certs.d/HOST` that is used for a host.
+/// The directory `certs.d/HOST` that is used for a host; none for what a registry sends us to that no image name could
+/// begin with.
 pub(super) fn certs_d(config: &RegistryConfig, host: &str) -> Option<PathBuf> {
+    super::check_host(host).ok()?;
     let dirs = config.certs_dirs.iter().map(|dir| dir.join(host));
     dirs.into_iter().find(|dir| dir.is_dir())
 }
@@ -226,8 +229,8 @@ impl ServerCertVerifier for Named {
             .inner
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verdict {
-            // The library gives this answer to an authority as a server where all else would be right to ask: the
-            // server holds the key (the handshake's signature) and the name is compared here.
+            // The library gives this answer after it looked at the dates; that the server holds the key is shown by the
+            // handshake's signature, and the name is compared here.
             Err(rustls::Error::InvalidCertificate(reason))
                 if is_authority(&reason) && self.named.iter().any(|named| named == end_entity) =>
             {
@@ -270,7 +273,8 @@ fn is_authority(reason: &CertificateError) -> bool {
 pub fn tls_advice(error: &(dyn Error + 'static), host: &str) -> Option<String> {
     let advice = match tls_error(error)? {
         rustls::Error::InvalidCertificate(reason) => match reason {
-            CertificateError::UnknownIssuer => format!(
+            // A bad signature is one by another authority of the same name.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
                 "the certificate of `{host}` is signed by nobody whom this machine trusts: give its authority with \
                  `--ca-file FILE`, or put it into `/etc/containers/certs.d/{host}/ca.crt`"
             ),
@@ -292,6 +296,7 @@ pub fn tls_advice(error: &(dyn Error + 'static), host: &str) -> Option<String> {
             AlertDescription::CertificateRequired
             | AlertDescription::BadCertificate
             | AlertDescription::UnknownCA
+            | AlertDescription::DecryptError
             | AlertDescription::AccessDenied
             | AlertDescription::CertificateUnknown,
         ) => format!(

@@ -1,6 +1,12 @@
 //! What a push and a pull survive, against a registry that fails on purpose, and what real peers say of the outcome.
 
+mod faulty;
+mod flow;
 mod oracle;
+mod processes;
+mod pulling;
+mod pushing;
+mod uploading;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -9,7 +15,7 @@ use std::time::Duration;
 use super::client::Tuning;
 use super::retry::Persistence;
 use super::wire::{Patience, lock};
-use super::{PushOptions, PushSummary, Pusher, RegistryConfig};
+use super::{Login, PushOptions, PushSummary, Pusher, RegistryConfig};
 use crate::event::{Event, Reporter};
 use crate::image::Image;
 use crate::layer::Compression;
@@ -34,6 +40,7 @@ fn hasty() -> Tuning {
         chunk: 1 << 20,
         chunks_over: 64 << 20,
         remembered_from: 1,
+        login: None,
     }
 }
 
@@ -89,6 +96,38 @@ impl Told {
 /// Pushes with little patience.
 fn push(config: &RegistryConfig, target: &str, image: &Image) -> Result<PushSummary, TransportError> {
     push_with(config, target, image, &PushOptions::default())
+}
+
+/// Pushes to `app:1` of a registry of the test.
+fn to(registry: &faulty::Faulty, image: &Image) -> Result<PushSummary, TransportError> {
+    push(&RegistryConfig::default(), &format!("{}/app:1", registry.host), image)
+}
+
+/// Pushes as somebody.
+fn as_user(registry: &faulty::Faulty, login: Login, image: &Image) -> Result<PushSummary, TransportError> {
+    let target: Reference = format!("{}/app:1", registry.host).parse().unwrap();
+    let tuning = Tuning {
+        login: Some(login),
+        ..hasty()
+    };
+    let options = PushOptions::default();
+    Pusher::tuned(&RegistryConfig::default(), &options, tuning, &crate::event::Silent)?.push(
+        &target,
+        &[image],
+        None,
+        &[],
+    )
+}
+
+/// The whole text of an error and its causes.
+fn text(error: &TransportError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }
 
 fn push_with(

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::super::{RegistryConfig, RemoteImage};
+use super::faulty::{Faulty, Ways};
 use super::*;
 use crate::digest::Digest;
 use crate::transport::read::ReadOptions;
@@ -170,4 +171,148 @@ fn skopeo_podman_and_docker_pull_what_was_pushed_by_digest() {
         run(Command::new("docker").args(["rmi", "-f"]).arg(&by_digest));
         assert_eq!(text, "hello from layerize");
     }
+}
+
+/// Signs tokens as distribution's token specification has them, with a certificate that is written to `dir`.
+fn mint(dir: &std::path::Path) -> super::faulty::Mint {
+    use base64::Engine as _;
+    use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+    use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["tokens".to_owned()])
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    std::fs::write(dir.join("tokens.pem"), certificate.pem()).unwrap();
+    let chain = BASE64_STANDARD.encode(certificate.der());
+    let random = ring::rand::SystemRandom::new();
+    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key.serialize_der(), &random).unwrap();
+    Box::new(move |scopes| {
+        #[expect(clippy::disallowed_methods, reason = "the registry looks at its clock")]
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        let access = scopes.iter().map(|scope| {
+            let words: Vec<&str> = scope.split(':').collect();
+            let actions: Vec<&str> = words[2].split(',').collect();
+            serde_json::json!({ "type": words[0], "name": words[1], "actions": actions })
+        });
+        let access: Vec<_> = access.collect();
+        let head = serde_json::json!({ "typ": "JWT", "alg": "ES256", "x5c": [chain] });
+        let claims = serde_json::json!({ "iss": "issuer", "sub": "me", "aud": "test", "exp": now + 300, "nbf": now - 10,
+            "iat": now, "jti": format!("{now}"), "access": access });
+        let part = |value: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+        let text = format!("{}.{}", part(head), part(claims));
+        let signature = key.sign(&ring::rand::SystemRandom::new(), text.as_bytes()).unwrap();
+        format!("{text}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+    })
+}
+
+#[test]
+fn a_real_registry_with_a_token_server_is_pushed_to_and_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = Faulty::start(Ways {
+        login: Some(("me".into(), "secret".into())),
+        ..Ways::default()
+    });
+    *lock(&tokens.shared.mint) = Some(mint(dir.path()));
+    let extra = format!(
+        "auth:\n  token:\n    realm: http://{}/token\n    service: test\n    issuer: issuer\n    rootcertbundle: {}/tokens.pem\n",
+        tokens.host,
+        dir.path().display()
+    );
+    let Some(registry) = Distribution::start(&extra) else {
+        return;
+    };
+    let login = Login::Basic {
+        username: "me".into(),
+        password: "secret".into(),
+    };
+    let tuning = Tuning {
+        login: Some(login),
+        ..hasty()
+    };
+    let image = sized(&[(1, 300_000), (2, 20)]);
+    let config = RegistryConfig::default();
+    let options = PushOptions::default();
+    let pusher = Pusher::tuned(&config, &options, tuning.clone(), &crate::event::Silent).unwrap();
+    let at = |name: &str| -> Reference { format!("{}/{name}", registry.host).parse().unwrap() };
+    pusher.push(&at("a/b:1"), &[&image], None, &[]).unwrap();
+    let mounted = pusher.push(&at("c:1"), &[&image], None, &[]).unwrap();
+    assert_eq!(
+        mounted.blobs_mounted, 3,
+        "the token allows to read the other repository"
+    );
+    let read = RemoteImage::tuned(&at("c:1").to_string(), &ReadOptions::default(), tuning).unwrap();
+    assert_eq!(read.manifest().unwrap().0, image.manifest);
+    let error = push(&config, &at("a/b:1").to_string(), &image).unwrap_err();
+    assert!(
+        text(&error).contains("incorrect username or password"),
+        "{}",
+        text(&error)
+    );
+    assert!(
+        registry_log_is_clean(&tokens),
+        "the registry's tokens never went to the token server"
+    );
+}
+
+fn registry_log_is_clean(tokens: &Faulty) -> bool {
+    let shown = |seen: &super::faulty::Seen| seen.headers.get("authorization").cloned().unwrap_or_default();
+    tokens.log().iter().all(|seen| !shown(seen).starts_with("Bearer"))
+}
+
+/// Requests and body bytes of an update of one leaf of a hundred layers, beside skopeo: run with `--no-capture`.
+#[test]
+fn an_update_of_one_of_a_hundred_layers_costs_less_than_with_skopeo() {
+    let layers: Vec<(u64, usize)> = (0..100).map(|seed| (seed + 1, 20_000)).collect();
+    let mut changed = layers.clone();
+    changed[50].0 = 1000;
+    let (first, second) = (sized(&layers), sized(&changed));
+    let ours = Faulty::start(Ways::default());
+    to(&ours, &first).unwrap();
+    let cost = |registry: &Faulty, from: usize| {
+        let log = registry.log();
+        (
+            log.len() - from,
+            log[from..].iter().map(|seen| seen.body).sum::<usize>(),
+        )
+    };
+    let from = ours.log().len();
+    to(&ours, &second).unwrap();
+    let (requests, bytes) = cost(&ours, from);
+    let leaf = second.layers[50].size as usize + second.config.len() + second.manifest.len();
+    assert_eq!(bytes, leaf, "the leaf, the config and the manifest");
+    assert!(requests <= 101 + 1 + 2 * 2 + 1, "{requests}");
+    if !oracle("skopeo") {
+        return;
+    }
+    let theirs = Faulty::start(Ways::default());
+    let dir = tempfile::tempdir().unwrap();
+    let mut costs = Vec::new();
+    for (name, image) in [("first", &first), ("second", &second)] {
+        let layout = format!("oci:{}", dir.path().join(name).display());
+        let sink = layout.parse::<crate::transport::Location>().unwrap();
+        sink.sink(None, &RegistryConfig::default(), &crate::event::Silent)
+            .unwrap()
+            .put(image, &[])
+            .unwrap();
+        let from = theirs.log().len();
+        let mut copy = Command::new("skopeo");
+        copy.args(["copy", "-q", "--dest-tls-verify=false", "--insecure-policy"])
+            .arg(&layout);
+        run(copy.arg(format!("docker://{}/app:1", theirs.host)));
+        costs.push(cost(&theirs, from));
+    }
+    let (their_requests, their_bytes) = costs[1];
+    assert!(
+        requests <= their_requests && bytes <= their_bytes,
+        "{requests} {bytes}, {their_requests} {their_bytes}"
+    );
+    let text = format!(
+        "layerize: {requests} requests, {bytes} bytes; skopeo: {their_requests} requests, {their_bytes} bytes\n"
+    );
+    std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes()).unwrap();
 }

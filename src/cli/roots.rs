@@ -1,0 +1,141 @@
+//! The *roots* of an image's closure, in layerize's store and in a Nix store.
+//!
+//! Invariant: all that leads into a store is a root: what the user names as content, and what the image's own settings
+//! mention.
+
+use std::collections::BTreeSet;
+
+use crate::image::{ClosureMember, ContentRoot, Generated, GeneratedKind};
+use crate::spec;
+use crate::store::ReadStore;
+use crate::store::nix_store::{self, StateKind};
+use crate::store_path::{StoreDir, StorePath};
+
+use super::error::advised;
+use super::nix::{self, Mention};
+use super::pipeline::Work;
+
+/// The roots of an image's closure, in either store.
+#[derive(Debug, Default)]
+pub struct Roots {
+    /// In layerize's own.
+    pub own: BTreeSet<StorePath>,
+    /// In the Nix store.
+    pub nix: BTreeSet<StorePath>,
+}
+
+impl Roots {
+    /// Adds a content of layerize's store.
+    pub fn add_own(&mut self, name: &str, path: &StorePath) -> ContentRoot {
+        self.own.insert(path.clone());
+        ContentRoot {
+            name: name.to_owned(),
+            logical: StoreDir::layerize().join(path),
+        }
+    }
+
+    /// Adds a content of the Nix store.
+    pub fn add_nix(&mut self, name: &str, path: &StorePath) -> ContentRoot {
+        self.nix.insert(path.clone());
+        ContentRoot {
+            name: name.to_owned(),
+            logical: StoreDir::nix().join(path),
+        }
+    }
+
+    /// Adds what the image's settings lead into.
+    pub fn add_mentions(&mut self, image: &spec::Image, work: &Work) -> anyhow::Result<()> {
+        for Mention { nix, path, field } in nix::mentions(image) {
+            let store: &dyn ReadStore = match nix {
+                true => work.nix.get()?,
+                false => &work.store,
+            };
+            if store.info(&path)?.is_none() {
+                let logical = store.store_dir().join(&path);
+                return Err(advised(
+                    format!("`{field}` names `{logical}`, which is not in the store"),
+                    "name a path that is there: it becomes part of the image",
+                ));
+            }
+            match nix {
+                true => self.nix.insert(path),
+                false => self.own.insert(path),
+            };
+        }
+        Ok(())
+    }
+
+    /// The Nix database of an image that wants one.
+    pub fn database(&self, image: &spec::Image, work: &Work) -> anyhow::Result<Vec<Generated>> {
+        if !image.nix_db {
+            return Ok(Vec::new());
+        }
+        if self.nix.is_empty() {
+            return Err(advised(
+                "a Nix database is wanted, but the image holds no path of a Nix store",
+                "leave `nix-db` out, or name a path of `/nix/store`",
+            ));
+        }
+        let closure = crate::closure::compute(work.nix.get()?, &self.nix)?;
+        let entries = nix_store::state_directory(&closure.members, &self.nix)?;
+        let generated = entries.into_iter().map(|entry| Generated {
+            path: entry.path,
+            kind: match entry.kind {
+                StateKind::Directory(mode) => GeneratedKind::Directory(mode),
+                StateKind::File(bytes) => GeneratedKind::File(bytes.into()),
+                StateKind::Symlink(target) => GeneratedKind::Symlink(target),
+            },
+        });
+        Ok(generated.collect())
+    }
+
+    /// Both closures.
+    pub fn members(&self, work: &Work) -> anyhow::Result<Vec<ClosureMember>> {
+        let mut members = closure_members(&self.own, &work.store)?;
+        if !self.nix.is_empty() {
+            members.extend(closure_members(&self.nix, work.nix.get()?)?);
+        }
+        Ok(members)
+    }
+}
+
+fn closure_members(roots: &BTreeSet<StorePath>, store: &dyn ReadStore) -> anyhow::Result<Vec<ClosureMember>> {
+    let closure = crate::closure::compute(store, roots)?;
+    Ok(closure
+        .members
+        .iter()
+        .map(|info| ClosureMember::new(info, &closure.dir, store.physical(&info.path)))
+        .collect())
+}
+
+/// What an image is called that is made of a store path of this name: the name without version, as registries take it.
+pub fn image_name(name: &str) -> Option<String> {
+    let end = name.match_indices('-').find(|(at, _)| {
+        let next = name.as_bytes().get(at + 1);
+        next.is_some_and(u8::is_ascii_digit)
+    });
+    let bare = end.map_or(name, |(at, _)| &name[..at]).to_ascii_lowercase();
+    let words = bare
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty());
+    let name = words.collect::<Vec<_>>().join("-");
+    (!name.is_empty()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_called_as_its_path_without_version() {
+        for (path, name) in [
+            ("hello-2.10", Some("hello")),
+            ("Python3.11-x", Some("python3-11-x")),
+            ("gcc-12-base-12.2", Some("gcc")),
+            ("a__b..c", Some("a-b-c")),
+            ("+-", None),
+        ] {
+            assert_eq!(image_name(path).as_deref(), name, "{path}");
+        }
+    }
+}

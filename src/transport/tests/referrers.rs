@@ -1,0 +1,171 @@
+//! Artifacts beside images in layouts: stored, found again, and never taken for images.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::digest::Digest;
+use crate::image::Image;
+use crate::layer::Compression;
+use crate::oci::{Artifact, MediaType, Subject, canonical_json};
+use crate::transport::document::{self, Descriptor};
+use crate::transport::testing::sample;
+use crate::transport::{Layout, ReadOptions, Sink, Source, TransportError, read, read_blob};
+
+fn subject(image: &Image) -> Subject {
+    Subject {
+        media_type: MediaType::MANIFEST.to_owned(),
+        digest: image.digest,
+        size: image.manifest.len() as u64,
+    }
+}
+
+fn note(image: &Image, text: &str) -> Artifact {
+    let annotations = BTreeMap::from([("note".to_owned(), text.to_owned())]);
+    Artifact::new(subject(image), "text/x-note", annotations, text.into(), "note.txt")
+}
+
+fn write(path: &Path, value: &Value) -> Descriptor {
+    let bytes = canonical_json(value);
+    let digest = Digest::of(&bytes);
+    fs::write(path.join("blobs/sha256").join(digest.hex()), &bytes).unwrap();
+    serde_json::from_value(json!({ "digest": digest, "size": bytes.len() })).unwrap()
+}
+
+fn edit_index(path: &Path, edit: impl FnOnce(&mut Vec<Value>)) {
+    let file = path.join("index.json");
+    let mut index: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    edit(index["manifests"].as_array_mut().unwrap());
+    fs::write(file, canonical_json(&index)).unwrap();
+}
+
+#[test]
+fn what_is_attached_is_found_and_the_image_still_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("layout");
+    let image = sample(Compression::None);
+    let layout = Layout::new(&path, Some("v1"));
+    layout.put(&image, &[]).unwrap();
+    for text in ["one", "two", "one"] {
+        layout.attach(&note(&image, text)).unwrap();
+    }
+    // By the only image's name, by its tag, and through an archive of the same files.
+    for name in [None, Some("v1")] {
+        let found = read::layout(&path, name, &ReadOptions::default()).unwrap();
+        assert_eq!(found.manifest().unwrap().0, image.manifest);
+        let referrers = found.referrers().unwrap();
+        let mut expected = [note(&image, "one"), note(&image, "two")];
+        expected.sort_by_key(|artifact| artifact.digest);
+        assert_eq!(referrers.len(), 2);
+        for (referrer, artifact) in referrers.iter().zip(expected) {
+            assert_eq!(
+                (referrer.digest, referrer.artifact_type.as_str()),
+                (artifact.digest, "text/x-note")
+            );
+            assert_eq!(referrer.annotations, artifact.annotations);
+            let blob = read_blob(&found, &referrer.blobs[0], 100, "the note").unwrap();
+            assert_eq!(blob, artifact.annotations["note"].as_bytes());
+        }
+    }
+    // An image that comes beside it, and one that takes its name, leave the artifacts alone.
+    let other = sample(Compression::Gzip(6));
+    layout.put(&other, &[]).unwrap();
+    Layout::new(&path, Some("v0")).put(&image, &[]).unwrap();
+    let found = read::layout(&path, Some("v0"), &ReadOptions::default()).unwrap();
+    assert_eq!(found.referrers().unwrap().len(), 2);
+    let found = read::layout(&path, Some("v1"), &ReadOptions::default()).unwrap();
+    assert_eq!(found.referrers().unwrap(), [], "another image has none");
+}
+
+#[test]
+fn a_subject_must_be_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("layout");
+    let (image, other) = (sample(Compression::None), sample(Compression::Gzip(6)));
+    let layout = Layout::new(&path, Some("v1"));
+    layout.put(&image, &[]).unwrap();
+    let before = fs::read(path.join("index.json")).unwrap();
+    let error = layout.attach(&note(&other, "x")).unwrap_err();
+    assert!(matches!(error, TransportError::Missing { .. }), "{error}");
+    assert_eq!(fs::read(path.join("index.json")).unwrap(), before);
+}
+
+#[test]
+fn lists_of_other_tools_are_read_and_lies_in_them_are_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("layout");
+    let image = sample(Compression::None);
+    Layout::new(&path, Some("v1")).put(&image, &[]).unwrap();
+    let artifact = note(&image, "hidden");
+    fs::write(
+        path.join("blobs/sha256").join(artifact.digest.hex()),
+        &artifact.manifest,
+    )
+    .unwrap();
+    // As regclient has it: listed under the fallback tag alone.
+    let stranger = json!({
+        "schemaVersion": 2,
+        "artifactType": "text/x-note",
+        "config": { "mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2 },
+        "layers": [],
+        "subject": { "mediaType": MediaType::MANIFEST, "digest": Digest::of(b"another"), "size": 7 },
+    });
+    let lying = write(&path, &stranger);
+    let lying = json!({ "mediaType": MediaType::MANIFEST, "digest": lying.digest, "size": lying.size });
+    let list =
+        json!({ "schemaVersion": 2, "mediaType": MediaType::INDEX, "manifests": [artifact.descriptor(), lying] });
+    let list = write(&path, &list);
+    let tag = subject(&image).fallback_tag();
+    edit_index(&path, |manifests| {
+        manifests.push(json!({
+            "mediaType": MediaType::INDEX,
+            "digest": list.digest,
+            "size": list.size,
+            "annotations": { "org.opencontainers.image.ref.name": tag },
+        }));
+    });
+    let found = read::layout(&path, None, &ReadOptions::default()).unwrap();
+    let digests: Vec<Digest> = found
+        .referrers()
+        .unwrap()
+        .iter()
+        .map(|referrer| referrer.digest)
+        .collect();
+    assert_eq!(digests, [artifact.digest]);
+    // What is attached next joins that list.
+    Layout::new(&path, None).attach(&note(&image, "next")).unwrap();
+    let found = read::layout(&path, None, &ReadOptions::default()).unwrap();
+    assert_eq!(found.referrers().unwrap().len(), 2);
+    // A referrer that is damaged or gone is an error, not a silence.
+    fs::write(path.join("blobs/sha256").join(artifact.digest.hex()), "damage").unwrap();
+    assert!(found.referrers().is_err());
+}
+
+#[test]
+fn fallback_tags_and_artifacts_are_no_images() {
+    let hex = "0".repeat(64);
+    for (tag, expected) in [
+        (format!("sha256-{hex}"), true),
+        (format!("sha256-{hex}.sig"), true),
+        (format!("sha256-{hex}x"), false),
+        (format!("sha256-{}", &hex[1..]), false),
+        (format!("sha256-{}ä", &hex[2..]), false),
+        ("latest".to_owned(), false),
+        ("sha256-".to_owned(), false),
+    ] {
+        assert_eq!(document::is_fallback_tag(&tag), expected, "{tag}");
+    }
+    for (kind, expected) in [
+        (json!("text/x"), true),
+        (json!(""), false),
+        (json!(null), false),
+        // Lists of referrers give an image the type of its config.
+        (json!("application/vnd.oci.image.config.v1+json"), false),
+    ] {
+        let descriptor = json!({ "digest": Digest::of(b""), "size": 0, "artifactType": kind });
+        let descriptor: Descriptor = serde_json::from_value(descriptor).unwrap();
+        assert_eq!(descriptor.is_attestation(), expected, "{kind}");
+    }
+}
