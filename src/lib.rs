@@ -22,7 +22,7 @@
 //! | [`build`] | realise derivations: schedule, sandbox, scan, register | digest event fsio store_path store closure spec plan root fetch |
 //! | [`layer`] | partition, tar, compression, layer cache | digest event fsio nar store_path closure oci |
 //! | [`image`] | config, manifest and layers as one value | digest event fsio store_path closure root oci layer spec |
-//! | [`transport`] | archives, layouts, daemons: sources and sinks | digest event fsio oci image layer |
+//! | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest event fsio oci image layer |
 //! | [`audit`] | inspect, diff, verify | digest fsio store_path oci layer image transport |
 //! | [`attest`] | bills of materials, provenance, signatures | digest fsio store_path oci store plan layer image transport |
 //! | [`cli`] | arguments, progress, error display, one file a verb | all |

@@ -16,7 +16,7 @@ use crate::store_path::StoreDir;
 pub struct BuildArgs {
     /// Images or packages of the spec, or store paths that together make one image [default: all images]
     targets: Vec<String>,
-    /// Where each image goes: docker-archive:FILE, oci-archive:FILE, oci:DIR[:TAG], docker-daemon:NAME, or - for
+    /// Where each image goes: docker-archive:FILE, oci-archive:FILE, oci:DIR[:TAG], docker://NAME, docker-daemon:NAME, or - for
     /// standard output [default: docker-archive:NAME.tar]
     #[arg(short, long, value_name = "SINK")]
     output: Vec<String>,

@@ -82,7 +82,7 @@ fn closures(work: &Work) -> anyhow::Result<Vec<(&dyn ReadStore, Closure)>> {
     }
     if !in_nix.is_empty() {
         let store = work.nix.get()?;
-        closures.push((store, closure::compute(store, &in_nix)?));
+        closures.push((store, work.nix.closure(&in_nix)?));
     }
     Ok(closures)
 }

@@ -20,6 +20,7 @@ use super::project::Project;
 
 /// Arguments of `layerize diff`.
 #[derive(Debug, Args)]
+#[command(after_long_help = classes())]
 pub struct DiffArgs {
     /// An image, named as for `inspect`; or an image or package of the spec, or a store path, which is built
     a: String,
@@ -41,6 +42,13 @@ pub struct DiffArgs {
     flags: BuildFlags,
 }
 
+/// All classes with their meanings, for the long help.
+fn classes() -> String {
+    let line = |class: &Class| format!("  {:<18} {}\n", class.name(), class.meaning());
+    let lines: String = Class::ALL.iter().map(line).collect();
+    format!("Classes of differences:\n{lines}")
+}
+
 /// Prints what differs; the answer is no if anything does.
 pub fn run(args: &DiffArgs, context: &Context) -> anyhow::Result<Outcome> {
     let mut options = DiffOptions {
@@ -55,9 +63,10 @@ pub fn run(args: &DiffArgs, context: &Context) -> anyhow::Result<Outcome> {
         (Opened::One(a), Opened::One(b)) => audit::diff(a.as_ref(), b.as_ref(), &options)?,
         (a, b) => audit::diff_indexes(&a.children()?, &b.children()?, &options)?,
     };
-    // Derivations are found where the store is; without one there is nothing to explain by.
-    if context.store_dir.join("db").is_dir() {
-        let store = context.store()?;
+    // Derivations are found where the store is; without one that can be read there is nothing to explain by.
+    if context.store_dir.join("db").is_dir()
+        && let Ok(store) = context.store()
+    {
         report.explain(&|path| derivation(&store, path));
     }
     context.ui.clear();

@@ -12,7 +12,7 @@ use super::context::Context;
 /// Arguments of `layerize inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The image (or a path of a Nix store): an archive, docker-archive:FILE, oci-archive:FILE, oci:DIR[:TAG], docker-daemon:NAME or -
+    /// The image (or a path of a Nix store): an archive, docker-archive:FILE, oci-archive:FILE, oci:DIR[:TAG], docker://NAME, docker-daemon:NAME or -
     source: String,
     /// Read the layers too: what is in each, and how large it is unpacked
     #[arg(long)]

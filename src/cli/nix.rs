@@ -8,12 +8,12 @@ use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::closure;
+use crate::closure::{self, Closure};
 use crate::image::ImageError;
 use crate::layer::LayerError;
 use crate::spec::{self, ImageFileKind, Lock, LockedNix, Workspace};
-use crate::store::ReadStore;
 use crate::store::nix_store::{Linked, NixStore};
+use crate::store::{ReadStore, StoreError};
 use crate::store_path::{HASH_CHARS, NAME_MAX, StoreDir, StorePath};
 
 use super::error::advised;
@@ -116,11 +116,34 @@ impl LazyNix {
         Err(advised(message, help))
     }
 
+    /// The closure of paths of the store.
+    pub fn closure(&self, roots: &BTreeSet<StorePath>) -> anyhow::Result<Closure> {
+        let store = self.get()?;
+        closure::compute(store, roots).map_err(|error| match error {
+            StoreError::NotValid { path, needed_by } => {
+                let dir = StoreDir::nix();
+                let named =
+                    needed_by.map_or_else(String::new, |path| format!(" `{}` refers to it, but", dir.join(&path)));
+                let message = format!(
+                    "`{}` is missing:{named} {} does not know it",
+                    dir.join(&path),
+                    store.source()
+                );
+                let help = match &self.graph {
+                    Some(_) => "write the whole closure to the graph: `nix path-info --json --recursive PATH`",
+                    None => "`nix-store --verify` tells what is wrong with the store",
+                };
+                advised(message, help)
+            }
+            other => other.into(),
+        })
+    }
+
     /// What the lock says of `{ nix = "NAME" }` of a spec in `dir`.
     pub fn pin(&self, name: &str, dir: &Path) -> anyhow::Result<LockedNix> {
         let store = self.get()?;
         let path = self.whole(name, store.resolve(&dir.join(name))?)?;
-        let closure = closure::compute(store, &BTreeSet::from([path.clone()]))?;
+        let closure = self.closure(&BTreeSet::from([path.clone()]))?;
         let nar_hash = closure.get(&path).map(|info| info.nar_hash);
         Ok(LockedNix {
             path: StoreDir::nix().join(&path),
@@ -158,8 +181,7 @@ impl LazyNix {
             return Err(advised(format!("`{name}` is not in the lock"), "run `layerize lock`"));
         };
         self.valid(&path, name)?;
-        let store = self.get()?;
-        let closure = closure::compute(store, &BTreeSet::from([path.clone()]))?;
+        let closure = self.closure(&BTreeSet::from([path.clone()]))?;
         let nar_hash = closure.get(&path).map(|info| info.nar_hash);
         let differs = if nar_hash != Some(locked.nar_hash) {
             format!("the content of `{}`", locked.path)

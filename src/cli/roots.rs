@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::closure::Closure;
 use crate::image::{ClosureMember, ContentRoot, Generated, GeneratedKind};
 use crate::spec;
 use crate::store::ReadStore;
@@ -76,7 +77,7 @@ impl Roots {
                 "leave `nix-db` out, or name a path of `/nix/store`",
             ));
         }
-        let closure = crate::closure::compute(work.nix.get()?, &self.nix)?;
+        let closure = work.nix.closure(&self.nix)?;
         let entries = nix_store::state_directory(&closure.members, &self.nix)?;
         let generated = entries.into_iter().map(|entry| Generated {
             path: entry.path,
@@ -91,21 +92,19 @@ impl Roots {
 
     /// Both closures.
     pub fn members(&self, work: &Work) -> anyhow::Result<Vec<ClosureMember>> {
-        let mut members = closure_members(&self.own, &work.store)?;
+        let mut members = closure_members(&crate::closure::compute(&work.store, &self.own)?, &work.store);
         if !self.nix.is_empty() {
-            members.extend(closure_members(&self.nix, work.nix.get()?)?);
+            members.extend(closure_members(&work.nix.closure(&self.nix)?, work.nix.get()?));
         }
         Ok(members)
     }
 }
 
-fn closure_members(roots: &BTreeSet<StorePath>, store: &dyn ReadStore) -> anyhow::Result<Vec<ClosureMember>> {
-    let closure = crate::closure::compute(store, roots)?;
-    Ok(closure
-        .members
-        .iter()
+fn closure_members(closure: &Closure, store: &dyn ReadStore) -> Vec<ClosureMember> {
+    let members = closure.members.iter();
+    members
         .map(|info| ClosureMember::new(info, &closure.dir, store.physical(&info.path)))
-        .collect())
+        .collect()
 }
 
 /// What an image is called that is made of a store path of this name: the name without version, as registries take it.

@@ -2,11 +2,11 @@
 //!
 //! Invariant: a layer of store paths has the bytes that the named tool gives it, and so its diffID; whoever comes from
 //! that tool keeps the layers that a registry has already. Everything else (order, times, contents, what cannot stand
-//! in a layer) is the same in all of them: see [`tar`](super::tar), which is the default and the better dialect.
+//! in a layer) is the same in all of them: see [`tar`], which is the default and the better dialect.
 //!
 //! | | `layerize` | `nix2container` | `dockertools` |
 //! |---|---|---|---|
-//! | written there by | [`tar`](super::tar) | Go's `archive/tar` | Python's `tarfile` |
+//! | written there by | [`tar`] | Go's `archive/tar` | Python's `tarfile` |
 //! | names | relative, `/` after directories | absolute, none after directories | absolute, `/` after directories |
 //! | an entry of the root | no | yes, `/` | no |
 //! | mode of directories above a store path | 0755 | 0755 | 0755 |

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::Command;
 
-use crate::support::{Place, have, peer};
+use crate::support::{Place, Ran, have, peer};
 
 /// A place whose store holds a tree; its store path.
 fn with_tree() -> (Place, String) {
@@ -76,60 +77,56 @@ fn a_path_goes_to_a_cache_and_comes_from_it() {
     }
 }
 
+/// Runs a program of Nix in a place, with its experimental command enabled.
+fn nix(place: &Place, program: &str, args: &[&str]) -> Ran {
+    let mut command = Command::new(program);
+    if program == "nix" {
+        command.args(["--extra-experimental-features", "nix-command"]);
+    }
+    place.prepare(command.args(["--option", "build-users-group", ""]).args(args));
+    peer(&mut command)
+}
+
+/// A cache that Nix made and signed with the key whose halves are `secret` and `public` in the project: its directory,
+/// a path in it, and the path that this one refers to.
+fn cache_of_nix(place: &Place) -> (PathBuf, String, String) {
+    let root = format!("local?root={}", place.path().join("nix").display());
+    nix(
+        place,
+        "nix-store",
+        &["--generate-binary-cache-key", "nix-1", "secret", "public"],
+    );
+    // A text that refers to another path: its own address is of a kind that needs a signature.
+    place.write("dep/data", "data\n");
+    let text = "builtins.toFile \"top\" \"refers to ${./dep}\"";
+    let eval = ["--store", &root, "--eval", "--read-write-mode", "-E", text];
+    let top = nix(place, "nix-instantiate", &eval).line().trim_matches('"').to_owned();
+    let dep = nix(place, "nix-store", &["--store", &root, "-q", "--references", &top])
+        .line()
+        .to_owned();
+    let cache = place.path().join("cache");
+    let secret = place.project.join("secret");
+    let to = format!("file://{}?secret-key={}", cache.display(), secret.display());
+    nix(place, "nix", &["copy", "--store", &root, "--to", &to, &top]);
+    (cache, top, dep)
+}
+
 #[test]
 fn paths_of_nix_need_a_signature_by_a_trusted_key() {
     if !have("nix-store", &["--version"]) {
         return;
     }
     let place = Place::new();
-    place.write("dep/data", "data\n");
-    let root = format!("local?root={}", place.path().join("nix").display());
-    let nix = |program: &str, args: &[&str]| {
-        let mut command = Command::new(program);
-        place.prepare(command.args(["--option", "build-users-group", ""]).args(args));
-        peer(&mut command)
-    };
-    nix(
-        "nix-store",
-        &["--generate-binary-cache-key", "nix-1", "secret", "public"],
-    );
-    // A text that refers to another path: its own address is of a kind that needs a signature.
-    let text = "builtins.toFile \"top\" \"refers to ${./dep}\"";
-    let eval = ["--store", &root, "--eval", "--read-write-mode", "-E", text];
-    let top = nix("nix-instantiate", &eval).line().trim_matches('"').to_owned();
-    let top = top.as_str();
-    let dep = nix("nix-store", &["--store", &root, "-q", "--references", top])
-        .line()
-        .to_owned();
-    let cache = place.path().join("cache");
-    let to = format!(
-        "file://{}?secret-key={}",
-        cache.display(),
-        place.project.join("secret").display()
-    );
-    nix(
-        "nix",
-        &[
-            "--extra-experimental-features",
-            "nix-command",
-            "copy",
-            "--store",
-            &root,
-            "--to",
-            &to,
-            top,
-        ],
-    );
-
+    let (cache, top, dep) = cache_of_nix(&place);
     let from = format!("file:{}", cache.display());
-    place.run(&["store", "copy", "--from", &from, top]).exits(2).says(&[
+    place.run(&["store", "copy", "--from", &from, &top]).exits(2).says(&[
         "-top` from `file:",
         "it is signed by nix-1, which is no trusted key",
         "--trusted-key NAME:BASE64",
     ]);
     assert_eq!(place.run(&["store", "ls"]).success().stdout, "");
     place
-        .run(&["store", "copy", top])
+        .run(&["store", "copy", &top])
         .exits(2)
         .says(&["there is no binary cache to copy from", "[nix] caches"]);
     // The configuration names the cache and the key.
@@ -140,19 +137,12 @@ fn paths_of_nix_need_a_signature_by_a_trusted_key() {
     );
     fs::create_dir_all(place.path().join("config/layerize")).unwrap();
     fs::write(place.path().join("config/layerize/config.toml"), config).unwrap();
-    let copied = place.run(&["store", "copy", top]).success();
+    let copied = place.run(&["store", "copy", &top]).success();
     assert_eq!(copied.stdout, format!("{dep}\n{top}\n"));
-    let mut listed: Vec<String> = place
-        .run(&["store", "ls"])
-        .success()
-        .stdout
-        .lines()
-        .map(str::to_owned)
-        .collect();
-    listed.sort();
-    let mut expected = vec![dep.clone(), top.to_owned()];
-    expected.sort();
-    assert_eq!(listed, expected);
+    let mut expected = [dep.as_str(), &top];
+    expected.sort_unstable();
+    let listed = place.run(&["store", "ls"]).success().stdout;
+    assert_eq!(listed.lines().collect::<Vec<_>>(), expected);
     place
         .run(&["store", "verify"])
         .success()
@@ -160,29 +150,22 @@ fn paths_of_nix_need_a_signature_by_a_trusted_key() {
     let ours = fs::read_to_string(place.store().join(&top[1..])).unwrap();
     assert_eq!(ours, format!("refers to {dep}"));
     // And out again: the signature of whoever made it goes along.
-    let again = format!("file:{}", place.path().join("again").display());
-    place.run(&["store", "copy", "--to", &again, top]).success();
-    let root = format!("local?root={}", place.path().join("nix-2").display());
     let again = format!("file://{}", place.path().join("again").display());
+    place.run(&["store", "copy", "--to", &again, &top]).success();
+    let root = format!("local?root={}", place.path().join("nix-2").display());
     let mut args = vec![
-        "--extra-experimental-features",
-        "nix-command",
         "copy",
         "--from",
         &again,
         "--to",
         &root,
-        top,
-    ];
-    args.extend([
+        &top,
         "--option",
         "require-sigs",
         "true",
-        "--option",
-        "trusted-public-keys",
-        public.trim_end(),
-    ]);
-    nix("nix", &args);
+    ];
+    args.extend(["--option", "trusted-public-keys", public.trim_end()]);
+    nix(&place, "nix", &args);
     place.run(&["store", "gc"]).success();
     assert_eq!(place.run(&["store", "ls"]).success().stdout, "");
 }

@@ -55,81 +55,64 @@ fn kill_9_at_any_moment_leaves_nothing_that_the_next_run_does_not_mend() {
     );
 }
 
+/// Six store paths of fifty files.
+fn six_paths(place: &Place) -> Vec<String> {
+    let add = |index| {
+        for file in 0..50 {
+            let text = format!("{index} {file}\n").repeat(3000);
+            place.write(&format!("tree-{index}/{file}"), &text);
+        }
+        let tree = format!("tree-{index}");
+        place.run(&["store", "add", &tree]).success().line().to_owned()
+    };
+    (0..6).map(add).collect()
+}
+
+/// How long a command takes.
+fn span(mut command: Command) -> Duration {
+    let begun = Instant::now();
+    Ran::of(command.output().unwrap()).success();
+    begun.elapsed()
+}
+
+/// Kills a command a moment after it began.
+fn kill(mut command: Command, moment: Duration) {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(moment);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[test]
 fn a_copy_from_a_binary_cache_or_to_one_can_be_killed_at_any_moment() {
     let place = Place::new();
-    let paths: Vec<String> = (0..6)
-        .map(|index| {
-            for file in 0..50 {
-                place.write(
-                    &format!("tree-{index}/{file}"),
-                    &format!("{index} {file}\n").repeat(3000),
-                );
-            }
-            let tree = format!("tree-{index}");
-            place.run(&["store", "add", &tree]).success().line().to_owned()
-        })
-        .collect();
-    let copy = |store: &str, direction: &str, cache: &str| {
-        let mut args = vec![
-            "--store",
-            store,
-            "store",
-            "copy",
-            direction,
-            cache,
-            "--compression",
-            "zstd",
-        ];
-        if direction == "--from" {
-            args.truncate(6);
-        }
-        args.extend(paths.iter().map(String::as_str));
-        place.command(&args)
+    let paths = six_paths(&place);
+    let copy = |options: &[&str]| {
+        let mut command = place.command(&["store", "copy"]);
+        command.args(options).args(&paths);
+        command
     };
-    let own = place.store();
-    let own = own.to_str().unwrap();
-    let whole = |command: &mut Command| {
-        let begun = Instant::now();
-        Ran::of(command.output().unwrap()).success();
-        begun.elapsed()
-    };
-    let killed = |mut command: Command, moment: Duration| {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(moment);
-        child.kill().unwrap();
-        child.wait().unwrap();
-    };
-    let span = whole(&mut copy(own, "--to", "file:whole"));
-    for moment in moments(8, span) {
-        killed(copy(own, "--to", "file:cache"), moment);
+    let to = |cache| copy(&["--compression", "zstd", "--to", cache]);
+    for moment in moments(8, span(to("file:whole"))) {
+        kill(to("file:cache"), moment);
     }
-    whole(&mut copy(own, "--to", "file:cache"));
-    peer(
-        Command::new("diff")
-            .args(["-r", "--exclude=.layerize-*", "whole", "cache"])
-            .current_dir(&place.project),
-    );
+    span(to("file:cache"));
+    let same = ["-r", "--exclude=.layerize-*", "whole", "cache"];
+    peer(Command::new("diff").args(same).current_dir(&place.project));
+
     let cache = format!("file:{}", place.project.join("cache").display());
-    let span = whole(&mut copy("taker", "--from", &cache));
-    for (round, moment) in moments(12, span).enumerate() {
+    let from = |store: &str| copy(&["--store", store, "--from", &cache]);
+    for (round, moment) in moments(12, span(from("taker"))).enumerate() {
         let store = format!("taker-{}", round % 4);
-        killed(copy(&store, "--from", &cache), moment);
+        kill(from(&store), moment);
         place.run(&["store", "verify", "--store", &store]).success();
     }
     for round in 0..4 {
         let store = format!("taker-{round}");
-        whole(&mut copy(&store, "--from", &cache));
+        span(from(&store));
         place.run(&["store", "verify", "--store", &store]).success();
-        assert_eq!(
-            place
-                .run(&["store", "ls", "--store", &store])
-                .success()
-                .stdout
-                .lines()
-                .count(),
-            6
-        );
+        let listed = place.run(&["store", "ls", "--store", &store]).success();
+        assert_eq!(listed.stdout.lines().count(), paths.len());
     }
 }
 

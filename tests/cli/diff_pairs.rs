@@ -304,6 +304,13 @@ s = lambda d: {'mediaType': 'IMAGE', 'digest': 'sha256:' + d * 64, 'size': 9, 'p
 i = lambda *l: json.dumps({'schemaVersion': 2, 'manifests': list(l)}); configs(i(e, s('1')), i(e, s('2')))",
     ),
     row(
+        &[33],
+        &["index-entry"],
+        Made::Indexes,
+        "e = lambda a: {'mediaType': 'IMAGE', 'digest': 'DIGEST', 'size': 'SIZE', 'platform': {'os': 'linux', 'architecture': a}}
+i = lambda *l: json.dumps({'schemaVersion': 2, 'manifests': list(l)}); configs(i(e('amd64')), i(e('amd64'), e('arm64')))",
+    ),
+    row(
         &[39],
         &["annotation"],
         Made::Indexes,
@@ -432,6 +439,14 @@ const BUILDAH: &[Row] = &[
          B manifest create m; B manifest add m oci:x:x; B manifest add m oci:y:x; B manifest push --all m oci:a:x
          B manifest create n; B manifest add n oci:y:x; B manifest add n oci:x:x; B manifest push --all n oci:b:x",
     ),
+    // One image against an index of it and another; buildah compresses what it pushes, and names the index's type.
+    row(
+        &[33],
+        &["compression", "index-entry", "media-type"],
+        Made::Images("oci:x", "oci:b"),
+        "c=$(B from scratch); B add -q $c t/a /f; B commit -q --timestamp 0 $c oci:x:x; B config --arch arm64 $c; B commit -q --timestamp 0 $c oci:y:x
+         B manifest create n; B manifest add n oci:x:x; B manifest add n oci:y:x; B manifest push --all n oci:b:x",
+    ),
 ];
 
 const DOCKER: &[Row] = &[
@@ -451,6 +466,13 @@ const DOCKER: &[Row] = &[
           docker load -i a.tar; docker save lz-c-$$:x -o b.tar",
     ),
 ];
+
+const DAEMON: &[Row] = &[row(
+    &[25],
+    &["compression"],
+    Made::Images("oci:a", "docker-daemon:NAME"),
+    "p=$($L store add t); $L build $p --name $NAME -o docker-archive:x.tar -o oci:a; docker load -i x.tar",
+)];
 
 const SKOPEO: &[Row] = &[
     row(
@@ -525,8 +547,10 @@ const OWN: &[Row] = &[
 ];
 
 fn run(rows: &[Row]) {
-    for row in rows {
+    for (number, row) in rows.iter().enumerate() {
         let place = Place::new();
+        let name = format!("lz-{}-{number}", std::process::id());
+        let removed = Removed(name.clone());
         let script = match row.script.contains("gtar") || !PYTHON_ROWS.iter().any(|other| std::ptr::eq(other, row)) {
             true => format!("{SHELL}{}", row.script),
             false => String::new(),
@@ -542,8 +566,14 @@ fn run(rows: &[Row]) {
             bash
         };
         place.prepare(&mut command);
-        peer(command.env("L", LAYERIZE).env("TMPDIR", place.path()));
+        peer(
+            command
+                .env("L", LAYERIZE)
+                .env("NAME", &name)
+                .env("TMPDIR", place.path()),
+        );
         let (a, b) = places(&row.made, &place.project);
+        let (a, b) = (a.replace("NAME", &name), b.replace("NAME", &name));
         let indexes: &[&str] = if matches!(row.made, Made::Indexes) {
             &["--indexes"]
         } else {
@@ -552,6 +582,18 @@ fn run(rows: &[Row]) {
         let arguments = [&["diff", "--json", &a, &b], row.arguments, indexes].concat();
         let ran = place.run(&arguments);
         told(row, &ran, &place.run(&["diff", &a, &b]).stdout);
+        if [&a, &b].iter().all(|place| !place.starts_with("docker-daemon:")) {
+            std::mem::forget(removed);
+        }
+    }
+}
+
+/// Removes an image from docker when a row ends, however it ends.
+struct Removed(String);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rmi", "-f", &self.0]).output();
     }
 }
 
@@ -654,7 +696,7 @@ macro_rules! tools {
             let classes: BTreeSet<&str> = rows.iter().flat_map(|row| row.classes.iter().copied()).collect();
             assert!(rows.len() >= 60 && sources.len() >= 33, "{} rows, sources {sources:?}", rows.len());
             // Shown in the library's own tests, where nothing else would make such an image.
-            let elsewhere = ["index-entry", "manifest", "layer-added", "layer-removed", "layer-order", "blob-trailer"];
+            let elsewhere = ["manifest", "layer-added", "layer-removed", "layer-order", "blob-trailer"];
             let missing: Vec<&str> = layerize::audit::Class::ALL
                 .iter()
                 .map(|class| class.name())
@@ -672,6 +714,7 @@ tools! {
     pairs_of_umoci: UMOCI, needs "umoci" "--version";
     pairs_of_buildah: BUILDAH, needs "buildah" "--version";
     pairs_of_docker: DOCKER, needs "docker" "info";
+    pairs_of_a_daemon: DAEMON, needs "docker" "info";
     pairs_of_skopeo: SKOPEO, needs "skopeo" "--version";
     pairs_of_layerize: OWN, needs "bash" "--version";
 }

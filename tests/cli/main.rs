@@ -17,6 +17,7 @@ mod load;
 mod nix;
 mod plan;
 mod push;
+mod registry;
 mod specs;
 mod store;
 mod support;

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::packages::{matching, name_of, package_of};
-use super::{Cause, Class, sequence};
+use super::sequence::{self, Limits};
+use super::{Cause, Class};
 
 /// Inputs of inputs of inputs that are followed.
 const DEPTH_MAX: usize = 12;
@@ -52,6 +53,10 @@ impl Search<'_> {
         };
         let before = self.found.len();
         let (p, q) = (&x["action"], &y["action"]);
+        if is_deb(p) && is_deb(q) && p["package"] == q["package"] {
+            self.lock_entry(&x, &y, through);
+            return self.found.len() > before;
+        }
         for (field, what) in [
             ("name", "name and version"),
             ("format", "rules of layerize's derivations"),
@@ -64,6 +69,40 @@ impl Search<'_> {
             self.field("kind of step", &p["kind"], &q["kind"], through);
         }
         self.found.len() > before
+    }
+
+    /// A Debian package is what the lock says of it: version and digest.
+    fn lock_entry(&mut self, a: &Value, b: &Value, through: &[String]) {
+        let text = |value: &Value| {
+            let name = value["name"].as_str().unwrap_or_default();
+            let version = name
+                .strip_prefix(package_of(name))
+                .unwrap_or_default()
+                .trim_start_matches('-');
+            let digest: String = value["action"]["sha256"]
+                .as_str()
+                .unwrap_or_default()
+                .chars()
+                .take(12)
+                .collect();
+            format!("{version} (sha256 {digest}…)")
+        };
+        let package = a["action"]["package"].as_str().unwrap_or_default();
+        let (p, q) = (text(a), text(b));
+        if p != q {
+            self.push(&format!("lock entry deb:{package}"), through, Some(p), Some(q), None);
+        }
+    }
+
+    /// The name of an input as the spec would have it.
+    fn label(&self, what: &str, path: &str) -> String {
+        let known = (self.derivation)(path).and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        let prefix = if known.is_some_and(|value| is_deb(&value["action"])) {
+            "deb:"
+        } else {
+            ""
+        };
+        format!("{what} {prefix}{}", package_of(name_of(path)))
     }
 
     fn actions(&mut self, a: &Value, b: &Value, through: &[String]) {
@@ -82,7 +121,13 @@ impl Search<'_> {
         if let (Some(x), Some(y)) = (a["script"].as_str(), b["script"].as_str())
             && x != y
         {
-            self.push("script", through, None, None, Some(sequence::unified(x, y, LINES_MAX)));
+            self.push(
+                "script",
+                through,
+                None,
+                None,
+                Some(sequence::unified(x, y, &Limits::new(LINES_MAX))),
+            );
         }
         let (x, y) = (map(&a["env"]), map(&b["env"]));
         for key in x.keys().chain(y.keys()).copied().collect::<BTreeSet<_>>() {
@@ -149,13 +194,13 @@ impl Search<'_> {
         };
         for path in lone(&set_a, &set_b) {
             if self.seen.insert((path.clone(), String::new())) {
-                let input = format!("{what} {}", package_of(name_of(&path)));
+                let input = self.label(what, &path);
                 self.push(&input, through, Some(name_of(&path).to_owned()), None, None);
             }
         }
         for path in lone(&set_b, &set_a) {
             if self.seen.insert((String::new(), path.clone())) {
-                let input = format!("{what} {}", package_of(name_of(&path)));
+                let input = self.label(what, &path);
                 self.push(&input, through, None, Some(name_of(&path).to_owned()), None);
             }
         }
@@ -163,7 +208,7 @@ impl Search<'_> {
 
     /// An input that is another: of another version, or because of one of its own inputs.
     fn input(&mut self, what: &str, a: &str, b: &str, class: Class, through: &[String]) {
-        let input = format!("{what} {}", package_of(name_of(a)));
+        let input = self.label(what, a);
         let name = |path: &str| Some(name_of(path).to_owned());
         if class == Class::Package && what != "source" {
             return self.push(&input, through, name(a), name(b), None);
@@ -196,6 +241,10 @@ impl Search<'_> {
             });
         }
     }
+}
+
+fn is_deb(action: &Value) -> bool {
+    action["kind"] == "unpack-deb"
 }
 
 fn list(value: &Value) -> Vec<String> {
@@ -323,6 +372,23 @@ mod tests {
             told(own, &[]),
             ["tool own: /layerize/store/u1-own → /layerize/store/u2-own"]
         );
+    }
+
+    #[test]
+    fn a_debian_package_is_its_lock_entry() {
+        let deb = |version: &str, digest: &str| {
+            let action = json!({ "kind": "unpack-deb", "package": "libc6", "sha256": digest });
+            Some(json!({ "action": action, "format": 1, "name": format!("libc6-{version}") }).to_string())
+        };
+        let derivation = |path: &str| match path.ends_with('9') {
+            true => deb("2.36-9", "00112233445566778899"),
+            false => deb("2.36-10", "aabbccddeeff00112233"),
+        };
+        let found = causes(&path("a-libc6-2.36-9"), &path("b-libc6-2.36-10"), &derivation);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].input, "lock entry deb:libc6");
+        assert_eq!(found[0].a.as_deref(), Some("2.36-9 (sha256 001122334455…)"));
+        assert_eq!(found[0].b.as_deref(), Some("2.36-10 (sha256 aabbccddeeff…)"));
     }
 
     #[test]

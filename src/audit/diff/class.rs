@@ -116,7 +116,7 @@ classes! {
     Mtime "mtime",
     /// A file's content.
     Content "content",
-    /// A content or a symbolic link that differs in nothing but hashes of store paths.
+    /// A content that differs in nothing but hashes of store paths, or a link in which one store path stands for another.
     StoreHash "store-hash",
     /// Target of a symbolic link, or of a hard link to another file.
     Link "link",

@@ -10,6 +10,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use super::super::AuditError;
 use super::super::opened::Opened;
 use super::super::stream::LayerStream;
+use super::sequence::Limits;
 use super::{ContentChange, DiffOptions, inside};
 use crate::fsio::IoContext;
 use crate::transport::tar_read::Kind;
@@ -39,10 +40,11 @@ pub(super) fn explain(
     let mut spool_a = Spool::extract(a, wanted.iter().map(|wanted| &wanted.a), options)?;
     let mut spool_b = Spool::extract(b, wanted.iter().map(|wanted| &wanted.b), options)?;
     let dir = options.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let limits = Limits::new(options.lines);
     wanted
         .iter()
         .map(|wanted| {
-            let change = compare(&mut spool_a, &wanted.a, &mut spool_b, &wanted.b, options.lines);
+            let change = compare(&mut spool_a, &wanted.a, &mut spool_b, &wanted.b, &limits);
             Ok(change.context("read a temporary file in", &dir)?)
         })
         .collect()
@@ -115,11 +117,11 @@ fn compare(
     key_a: &(usize, Vec<u8>),
     b: &mut Spool,
     key_b: &(usize, Vec<u8>),
-    lines: usize,
+    limits: &Limits,
 ) -> io::Result<Option<(ContentChange, bool)>> {
     if let (Some(x), Some(y)) = (a.small(key_a)?, b.small(key_b)?) {
         let name = String::from_utf8_lossy(&key_b.1);
-        let change = inside::explain(&name, &x, &y, lines);
+        let change = inside::explain(&name, &x, &y, limits);
         return Ok(Some((change, inside::only_hashes_differ(&x, &y))));
     }
     let (offset, bytes) = match (a.section(key_a)?, b.section(key_b)?) {

@@ -111,13 +111,22 @@ pub(super) fn config(a: &Opened, b: &Opened, fates: &[Fate]) -> Vec<FieldChange>
             .collect()
     };
     let lone = (lone(|place| (place.a, place.b)), lone(|place| (place.b, place.a)));
-    let clean = |opened: &Opened, lone: &BTreeSet<usize>| {
+    let changed = |of: fn(LayerPlace) -> Option<usize>| -> BTreeSet<usize> {
+        let changed = fates.iter().filter(|fate| matches!(fate, Fate::Changed(..)));
+        changed.filter_map(|fate| of(fate.place())).collect()
+    };
+    let changed = (changed(|place| place.a), changed(|place| place.b));
+    let clean = |opened: &Opened, lone: &BTreeSet<usize>, changed: &BTreeSet<usize>| {
         let mut value = opened.config_value.clone();
         if let Some(Value::Array(history)) = value.get_mut("history") {
             let mut layer = 0;
-            history.retain(|entry| {
+            history.retain_mut(|entry| {
                 let own = entry.get("empty_layer") != Some(&Value::Bool(true));
                 layer += usize::from(own);
+                // What layerize says of a layer follows from what is in it.
+                if own && changed.contains(&(layer - 1)) && entry["created_by"] == "layerize" {
+                    entry.as_object_mut().map(|entry| entry.remove("comment"));
+                }
                 !own || !lone.contains(&(layer - 1))
             });
         }
@@ -126,7 +135,7 @@ pub(super) fn config(a: &Opened, b: &Opened, fates: &[Fate]) -> Vec<FieldChange>
         }
         value
     };
-    Comparison::of(config_class).run("", &clean(a, &lone.0), &clean(b, &lone.1))
+    Comparison::of(config_class).run("", &clean(a, &lone.0, &changed.0), &clean(b, &lone.1, &changed.1))
 }
 
 /// Fields of two index descriptors or indexes that differ.

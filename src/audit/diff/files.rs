@@ -71,6 +71,22 @@ pub(super) fn matched<'a>(a: &Files<'a>, b: &Files<'a>) -> Matched<'a> {
     matched
 }
 
+impl Matched<'_> {
+    /// Whether two links differ only in that one store path stands for another.
+    pub(super) fn follows(&self, (a, b): &Pair) -> bool {
+        let (x, y) = (&a.1.entry.link, &b.1.entry.link);
+        let pairs = self.store_paths.iter();
+        pairs
+            .filter_map(|change| {
+                Some((
+                    x.strip_prefix(change.a.as_bytes())?,
+                    y.strip_prefix(change.b.as_bytes())?,
+                ))
+            })
+            .any(|(rest_a, rest_b)| rest_a == rest_b)
+    }
+}
+
 /// Whether there are files below a directory that has no entry of its own.
 fn implies(files: &Files, path: &[u8], fact: &Fact) -> bool {
     let below = [path, b"/"].concat();
@@ -107,13 +123,15 @@ fn pair_renamed(matched: &mut Matched) {
             matched.renamed.push((*from, *to));
         }
     }
-    let renamed = &matched.renamed;
+    let addresses =
+        |of: fn(&Pair) -> *const Fact| -> BTreeSet<*const Fact> { matched.renamed.iter().map(of).collect() };
+    let (from, to) = (addresses(|pair| pair.0.1), addresses(|pair| pair.1.1));
     matched
         .removed
-        .retain(|fact| !renamed.iter().any(|(from, _)| std::ptr::eq(from.1, fact.1)));
+        .retain(|(_, fact)| !from.contains(&std::ptr::from_ref(*fact)));
     matched
         .added
-        .retain(|fact| !renamed.iter().any(|(_, to)| std::ptr::eq(to.1, fact.1)));
+        .retain(|(_, fact)| !to.contains(&std::ptr::from_ref(*fact)));
 }
 
 /// The store paths that own files.
@@ -245,6 +263,9 @@ fn change(
 ) -> FileChange {
     let path = fact.shown();
     let store_path = owner(&path).map(|(store_path, _)| store_path);
+    let package = store_path
+        .as_deref()
+        .map(|path| packages::package_of(packages::name_of(path)).to_owned());
     FileChange {
         path,
         class,
@@ -252,6 +273,7 @@ fn change(
         a,
         b,
         store_path,
+        package,
         content: None,
     }
 }

@@ -32,7 +32,13 @@ pub fn diff_indexes(a: &[Child], b: &[Child], options: &DiffOptions) -> Result<D
         layers: Vec::new(),
     };
     let mut differences = match (a.first(), b.first()) {
-        (Some(x), Some(y)) => places(x.source.as_ref(), y.source.as_ref()),
+        (Some(x), Some(y)) => {
+            let only = |children: &[Child]| match children {
+                [one] => Some(one.platform.clone()),
+                _ => None,
+            };
+            places_of(x.source.as_ref(), y.source.as_ref(), [only(a), only(b)])
+        }
         _ => Vec::new(),
     };
     let (in_a, in_b) = (by_platform(a), by_platform(b));
@@ -94,6 +100,11 @@ fn entry(key: &str) -> String {
 
 /// What two places say of an image beside the image itself: its names, and the index that lists it.
 pub(super) fn places(a: &dyn Source, b: &dyn Source) -> Vec<Difference> {
+    places_of(a, b, [None, None])
+}
+
+/// As [`places`], with the platform of each side's image where it has only one: its index need not say it.
+fn places_of(a: &dyn Source, b: &dyn Source, platforms: [Option<String>; 2]) -> Vec<Difference> {
     let mut changes = Vec::new();
     if a.names() != b.names() {
         changes.push(FieldChange {
@@ -110,14 +121,18 @@ pub(super) fn places(a: &dyn Source, b: &dyn Source) -> Vec<Difference> {
         if p == q {
             changes.push(documents::encoding("index's", x, y));
         } else {
-            changes.extend(indexes(p, q));
+            changes.extend(indexes(p, q, &platforms));
         }
     }
     changes.into_iter().map(Difference::Index).collect()
 }
 
-fn indexes(mut a: Value, mut b: Value) -> Vec<FieldChange> {
-    let (entries_a, entries_b) = (entries(&mut a), entries(&mut b));
+fn indexes(mut a: Value, mut b: Value, platforms: &[Option<String>; 2]) -> Vec<FieldChange> {
+    let said = platforms.iter().all(Option::is_none);
+    let (entries_a, entries_b) = (
+        entries(&mut a, platforms[0].as_ref()),
+        entries(&mut b, platforms[1].as_ref()),
+    );
     let mut changes = documents::index("", &a, &b);
     let keys = |entries: &[(String, Value)]| entries.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
     let (keys_a, keys_b) = (keys(&entries_a), keys(&entries_b));
@@ -137,9 +152,11 @@ fn indexes(mut a: Value, mut b: Value) -> Vec<FieldChange> {
                 a: Some(x["digest"].clone()),
                 b: Some(y["digest"].clone()),
             }),
-            (Some(x), Some(y)) => {
-                changes.extend(documents::index(&entry(key), &without_content(x), &without_content(y)))
-            }
+            (Some(x), Some(y)) => changes.extend(documents::index(
+                &entry(key),
+                &without_content(x, said),
+                &without_content(y, said),
+            )),
             (x, y) => changes.push(FieldChange {
                 class,
                 field: entry(key),
@@ -166,8 +183,9 @@ fn indexes(mut a: Value, mut b: Value) -> Vec<FieldChange> {
     changes
 }
 
-/// Takes the descriptors out of an index, each with a key of its own: platform, attestation, or media type.
-fn entries(index: &mut Value) -> Vec<(String, Value)> {
+/// Takes the descriptors out of an index, each with a key of its own: platform, attestation, or media type; `only` is
+/// the platform of the only image.
+fn entries(index: &mut Value, only: Option<&String>) -> Vec<(String, Value)> {
     let taken = index.get_mut("manifests").map(Value::take);
     let list = taken.and_then(|list| list.as_array().cloned()).unwrap_or_default();
     let mut entries: Vec<(String, Value)> = Vec::new();
@@ -179,7 +197,7 @@ fn entries(index: &mut Value) -> Vec<(String, Value)> {
                 platform: Some(platform),
                 ..
             }) => platform.to_string(),
-            Ok(descriptor) => descriptor.media_type.clone(),
+            Ok(descriptor) => only.unwrap_or(&descriptor.media_type).clone(),
             Err(_) => "unreadable".to_owned(),
         };
         let taken = |key: &String| entries.iter().any(|(other, _)| other == key);
@@ -193,11 +211,12 @@ fn entries(index: &mut Value) -> Vec<(String, Value)> {
     entries
 }
 
-/// A descriptor without what follows from the image, and without its names, which are told by themselves.
-fn without_content(descriptor: &Value) -> Value {
+/// A descriptor without what follows from the image, without its names, which are told by themselves, and
+/// without its platform where not both sides have to say it.
+fn without_content(descriptor: &Value, platform: bool) -> Value {
     let mut value = descriptor.clone();
     if let Some(object) = value.as_object_mut() {
-        object.retain(|key, _| !matches!(key.as_str(), "digest" | "size" | "data"));
+        object.retain(|key, _| !matches!(key.as_str(), "digest" | "size" | "data") && (platform || key != "platform"));
         if let Some(annotations) = object.get_mut("annotations").and_then(Value::as_object_mut) {
             annotations.retain(|key, _| key != REF_NAME && key != CONTAINERD_NAME);
             if annotations.is_empty() {

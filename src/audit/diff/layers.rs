@@ -2,9 +2,12 @@
 //!
 //! Invariant: each layer of either image has exactly one fate; no layer is read for it.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
+
 use super::super::opened::OpenedLayer;
-use super::LayerPlace;
 use super::sequence::align;
+use super::{LayerPlace, packages};
 use crate::digest::{DiffId, Digest};
 
 /// What became of a layer, by its indexes in both images.
@@ -78,7 +81,7 @@ pub(super) fn fates(a: &[OpenedLayer], b: &[OpenedLayer]) -> Vec<Fate> {
     let mut loose = (Vec::new(), Vec::new());
     let (mut x, mut y) = (0, 0);
     for (to_x, to_y) in align(&ids_a, &ids_b).into_iter().chain([(a.len(), b.len())]) {
-        gap(x..to_x, y..to_y, &mut fates, &mut loose);
+        gap((a, x..to_x), (b, y..to_y), &mut fates, &mut loose);
         if to_x < a.len() && to_y < b.len() {
             fates.push(Fate::Same(to_x, to_y));
         }
@@ -90,19 +93,43 @@ pub(super) fn fates(a: &[OpenedLayer], b: &[OpenedLayer]) -> Vec<Fate> {
 
 /// Between two pairs, as many layers on both sides stand for each other; otherwise it cannot be told which do.
 fn gap(
-    a: std::ops::Range<usize>,
-    b: std::ops::Range<usize>,
+    (layers_a, a): (&[OpenedLayer], Range<usize>),
+    (layers_b, b): (&[OpenedLayer], Range<usize>),
     fates: &mut Vec<Fate>,
     loose: &mut (Vec<usize>, Vec<usize>),
 ) {
     loose.0.extend(a.clone());
     loose.1.extend(b.clone());
     if a.len() == b.len() {
-        fates.extend(a.zip(b).map(|(x, y)| Fate::Changed(x, y)));
+        fates.extend(pairs((layers_a, a), (layers_b, b)));
     } else {
         fates.extend(a.map(Fate::Removed));
         fates.extend(b.map(Fate::Added));
     }
+}
+
+/// Pairs as many layers on both sides: those that hold the most packages in common, as layerize's layers say, the others
+/// in their order.
+fn pairs((layers_a, a): (&[OpenedLayer], Range<usize>), (layers_b, b): (&[OpenedLayer], Range<usize>)) -> Vec<Fate> {
+    let names = |layers: &[OpenedLayer], range: Range<usize>| -> Vec<(usize, BTreeSet<String>)> {
+        range
+            .map(|index| (index, packages::names(&layers[index].descriptor)))
+            .collect()
+    };
+    let (mut rest_a, mut free) = (Vec::new(), names(layers_b, b));
+    let mut fates = Vec::new();
+    for (x, packages) in names(layers_a, a) {
+        let common = |(_, other): &(usize, BTreeSet<String>)| other.intersection(&packages).count();
+        // Of several the first.
+        let best = (0..free.len()).rev().max_by_key(|&index| common(&free[index]));
+        match best.filter(|&index| common(&free[index]) > 0) {
+            Some(index) => fates.push(Fate::Changed(x, free.remove(index).0)),
+            None => rest_a.push(x),
+        }
+    }
+    fates.extend(rest_a.into_iter().zip(free).map(|(x, (y, _))| Fate::Changed(x, y)));
+    fates.sort_by_key(|fate| fate.place().a);
+    fates
 }
 
 /// Layers that are in both images out of order: whatever else was thought of them, they moved.
@@ -161,6 +188,25 @@ mod tests {
         ] {
             assert_eq!(fates(&layers(a), &layers(b)), expected, "{a} {b}");
         }
+    }
+
+    #[test]
+    fn layers_of_the_same_packages_stand_for_each_other_wherever_they_are() {
+        let layer = |byte: u8, paths: &str| {
+            let mut layer = layers("x").remove(0);
+            layer.diff_id = Some(DiffId::from_bytes([byte; 32]));
+            let list = (crate::image::STORE_PATHS_ANNOTATION.to_owned(), paths.to_owned());
+            layer.descriptor.annotations = Some(std::collections::BTreeMap::from([list]));
+            layer
+        };
+        let a = [
+            layer(1, "/s/a-app-1.0"),
+            layer(2, "/s/a-libc6-2.36 /s/a-zlib-1"),
+            layer(3, ""),
+        ];
+        let b = [layer(4, "/s/b-libc6-2.37"), layer(5, ""), layer(6, "/s/b-app-1.1")];
+        let expected = [Fate::Changed(0, 2), Fate::Changed(1, 0), Fate::Changed(2, 1)];
+        assert_eq!(fates(&a, &b), expected);
     }
 
     #[test]

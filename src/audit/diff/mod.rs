@@ -336,7 +336,10 @@ impl Comparison<'_> {
             .collect();
         self.report.differences.extend(new);
         for pair in &matched.pairs {
-            for change in files::aspects(pair) {
+            for mut change in files::aspects(pair) {
+                if change.class == Class::Link && matched.follows(pair) {
+                    change.class = Class::StoreHash;
+                }
                 if change.class == Class::Content && self.wanted.len() < self.options.contents {
                     let ((layer_a, a), (layer_b, b)) = pair;
                     self.wanted.push(Wanted {
@@ -366,6 +369,10 @@ impl Comparison<'_> {
     }
 
     fn finish(mut self) -> DiffReport {
+        for change in self.files.iter_mut().filter(|change| change.package.is_none()) {
+            let layer = |image: &Opened, index: Option<usize>| packages::only(&image.layers[index?].descriptor);
+            change.package = layer(self.a, change.layer.a).or_else(|| layer(self.b, change.layer.b));
+        }
         let differences = std::mem::take(&mut self.report.differences);
         finished(self.report, differences, self.files, self.options)
     }

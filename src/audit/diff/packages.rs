@@ -108,6 +108,31 @@ fn versions(image: &Opened) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// The packages of a layer, without versions, as its annotations name them.
+pub(super) fn names(layer: &Descriptor) -> BTreeSet<String> {
+    let list = |key: &str| {
+        layer
+            .annotation(key)
+            .unwrap_or_default()
+            .split_ascii_whitespace()
+            .collect::<Vec<_>>()
+    };
+    let paths = list(STORE_PATHS_ANNOTATION)
+        .into_iter()
+        .map(|path| package_of(name_of(path)));
+    let packages = list(PACKAGES_ANNOTATION)
+        .into_iter()
+        .filter_map(|item| item.split('=').next());
+    paths.chain(packages).map(str::to_owned).collect()
+}
+
+/// The package of a layer that holds only one, by its list.
+pub(super) fn only(layer: &Descriptor) -> Option<String> {
+    let mut items = layer.annotation(PACKAGES_ANNOTATION)?.split_ascii_whitespace();
+    let first = items.next().filter(|_| items.next().is_none())?;
+    Some(first.split('=').next().unwrap_or(first).to_owned())
+}
+
 /// What a layer holds, in a few words.
 pub(in super::super) fn holds(layer: &Descriptor, history: Option<&str>) -> String {
     let list = |key: &str| -> Vec<String> {

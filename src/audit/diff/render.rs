@@ -140,13 +140,16 @@ fn file(change: &FileChange) -> String {
         Class::Removed => format!("-{path} removed: {a}"),
         Class::Renamed => format!("{path} renamed: → {b}"),
         Class::StoreHash if change.content.is_none() => {
-            format!("{path} link target (only hashes of store paths): {a} → {b}")
+            format!("{path} link target (only store paths): {a} → {b}")
         }
         // The place where contents differ says more than their digests.
         Class::Content | Class::StoreHash if change.content.is_some() => format!("{path} {}", word(change.class)),
         class => format!("{path} {}: {a} → {b}", word(class)),
     };
-    let _ = write!(line, "  ({})", place(change.layer));
+    // Where the path does not say the package, its layer may.
+    let package = change.package.as_ref().filter(|_| change.store_path.is_none());
+    let package = package.map(|name| format!(", package {name}")).unwrap_or_default();
+    let _ = write!(line, "  ({}{})", place(change.layer), cut(&package));
     if let Some(found) = &change.content {
         content(found, INDENT, &mut line);
     }

@@ -197,6 +197,8 @@ pub struct FileChange {
     pub b: Option<String>,
     /// The store path that owns it.
     pub store_path: Option<String>,
+    /// The package that owns it: the store path's, or the only one of its layer.
+    pub package: Option<String>,
     /// Where the contents differ, if they were compared.
     pub content: Option<ContentChange>,
 }

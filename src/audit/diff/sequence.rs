@@ -3,6 +3,8 @@
 //! Invariant: time and memory are bounded; beyond the bound only the common ends are paired, which is a correct
 //! alignment, though not the longest.
 
+use std::cell::Cell;
+
 /// Most cells of the table: 16 MiB of `u32`.
 const CELLS_MAX: usize = 4 << 20;
 
@@ -58,12 +60,37 @@ fn middle<T: PartialEq>(a: &[T], b: &[T]) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// A unified diff of two texts with three lines of context, of at most `lines_max` lines and no line over 200
-/// characters.
-pub(super) fn unified(a: &str, b: &str, lines_max: usize) -> String {
+/// How much a comparison of texts may tell, and how long it may take.
+pub(super) struct Limits {
+    /// Most lines of one unified diff.
+    pub(super) lines: usize,
+    /// What is left of the work for all texts together, in pairs of lines. Not time: the answer may not depend on the
+    /// machine.
+    work: Cell<u64>,
+}
+
+impl Limits {
+    pub(super) fn new(lines: usize) -> Self {
+        const WORK: u64 = 400_000_000;
+        Self {
+            lines,
+            work: Cell::new(WORK),
+        }
+    }
+
+    /// Takes the work of a comparison of so many lines, if there is enough left.
+    fn allow(&self, a: usize, b: usize) -> bool {
+        let left = self.work.get().checked_sub((a as u64).saturating_mul(b as u64));
+        self.work.set(left.unwrap_or(self.work.get()));
+        left.is_some()
+    }
+}
+
+/// A unified diff of two texts with three lines of context, no line over 200 characters.
+pub(super) fn unified(a: &str, b: &str, limits: &Limits) -> String {
     let (a, b): (Vec<&str>, Vec<&str>) = (a.split_inclusive('\n').collect(), b.split_inclusive('\n').collect());
     let mut out: Vec<String> = Vec::new();
-    for group in similar::group_diff_ops(operations(&a, &b), 3) {
+    for group in similar::group_diff_ops(operations(&a, &b, limits), 3) {
         let range = |from: usize, to: usize| match to - from {
             // A range of no lines is named by the line before it, and one of one line by it alone (POSIX diff -u).
             0 => format!("{from},0"),
@@ -86,8 +113,8 @@ pub(super) fn unified(a: &str, b: &str, lines_max: usize) -> String {
             }
         }
     }
-    let more = out.len().saturating_sub(lines_max);
-    out.truncate(lines_max);
+    let more = out.len().saturating_sub(limits.lines);
+    out.truncate(limits.lines);
     if more > 0 {
         out.push(format!("… {more} more lines"));
     }
@@ -104,9 +131,8 @@ fn push(sign: char, lines: &[&str], out: &mut Vec<String>) {
 }
 
 /// The steps from one text to the other. Where both are long between their common ends, the whole middle is one step:
-/// the time that an exact answer takes grows with the product of the lengths, and a limit of time would let the answer
-/// depend on the machine.
-fn operations(a: &[&str], b: &[&str]) -> Vec<similar::DiffOp> {
+/// the time that an exact answer takes grows with the product of the lengths.
+fn operations(a: &[&str], b: &[&str], limits: &Limits) -> Vec<similar::DiffOp> {
     const LINES_MAX: usize = 4000;
     let head = a.iter().zip(b).take_while(|(x, y)| x == y).count();
     let tail = a[head..]
@@ -116,7 +142,7 @@ fn operations(a: &[&str], b: &[&str]) -> Vec<similar::DiffOp> {
         .take_while(|(x, y)| x == y)
         .count();
     let (old_len, new_len) = (a.len() - head - tail, b.len() - head - tail);
-    if old_len <= LINES_MAX && new_len <= LINES_MAX {
+    if old_len <= LINES_MAX && new_len <= LINES_MAX && limits.allow(old_len, new_len) {
         return similar::capture_diff_slices(similar::Algorithm::Myers, a, b);
     }
     let equal = |old_index, new_index, len| similar::DiffOp::Equal {
@@ -170,10 +196,25 @@ mod tests {
                 "@@ -7,4 +7,4 @@\n 7\n 8\n 9\n-10\n+10\n\\ no newline at end of file",
             ),
         ] {
-            assert_eq!(unified(a, b, 100), expected);
+            assert_eq!(unified(a, b, &Limits::new(100)), expected);
         }
-        assert_eq!(unified("", "x\n", 100), "@@ -0,0 +1 @@\n+x");
-        assert_eq!(unified("x\ny\n", "", 2), "@@ -1,2 +0,0 @@\n-x\n… 1 more lines");
+        assert_eq!(unified("", "x\n", &Limits::new(100)), "@@ -0,0 +1 @@\n+x");
+        assert_eq!(
+            unified("x\ny\n", "", &Limits::new(2)),
+            "@@ -1,2 +0,0 @@\n-x\n… 1 more lines"
+        );
+    }
+
+    /// Texts without a common line cost the most; when the work is used up, they are told as a whole.
+    #[test]
+    fn the_work_of_all_texts_together_is_bounded() {
+        let text = |c: char| (0..4000).map(|n| format!("{c}{n}\n")).collect::<String>();
+        let (a, b) = (text('a'), text('b'));
+        let limits = Limits::new(usize::MAX);
+        let first = unified(&a, &b, &limits);
+        for _ in 0..100 {
+            assert_eq!(unified(&a, &b, &limits), first);
+        }
     }
 
     proptest! {
@@ -194,7 +235,7 @@ mod tests {
         fn a_unified_diff_rebuilds_the_second_text(a in "[ab\n]{0,30}", b in "[ab\n]{0,30}") {
             let (x, y): (Vec<&str>, Vec<&str>) = (a.split_inclusive('\n').collect(), b.split_inclusive('\n').collect());
             let mut made = String::new();
-            for operation in operations(&x, &y) {
+            for operation in operations(&x, &y, &Limits::new(9)) {
                 prop_assert!(operation.tag() != similar::DiffTag::Equal || x[operation.old_range()] == y[operation.new_range()]);
                 made.extend(y[operation.new_range()].iter().copied());
             }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::layer::LayerCache;
+use crate::spec::PermissionPaths;
 
 type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
 
@@ -169,6 +170,18 @@ fn whatever_changes_the_image_or_its_checks_changes_the_key() {
         }),
         ("the user", &|fixture| fixture.spec.user = Some("0".to_owned())),
         ("a volume", &|fixture| fixture.spec.volumes.push("/v".to_owned())),
+        ("a mode by path", &|fixture| {
+            fixture.permission(PermissionPaths::Path("/tmp".to_owned()), 0o700)
+        }),
+        ("a mode by pattern", &|fixture| {
+            fixture.permission(PermissionPaths::Pattern("/tmp".to_owned()), 0o700)
+        }),
+        ("something generated", &|fixture| {
+            fixture.generate("/made", GeneratedKind::File([0xff].as_slice().into()))
+        }),
+        ("other bytes generated", &|fixture| {
+            fixture.generate("/made", GeneratedKind::File([0xfe].as_slice().into()))
+        }),
         ("the layers", &|fixture| fixture.spec.layers.max = Some(spanned(5))),
         ("the platform", &|fixture| fixture.platform = "linux/arm64"),
     ];
@@ -190,6 +203,23 @@ fn whatever_changes_the_image_or_its_checks_changes_the_key() {
         assert!(!keys.contains(&key), "{what}");
         keys.push(key);
     }
+}
+
+#[test]
+fn what_is_generated_and_other_modes_come_back_from_the_cache() {
+    let (mut fixture, caches) = (sample(), Caches::new());
+    fixture.generate("/var/db", GeneratedKind::Directory(0o1777));
+    fixture.generate("/var/db/bytes", GeneratedKind::File([0, 0xff, b'x'].as_slice().into()));
+    fixture.generate("/var/db/link", GeneratedKind::Symlink("bytes".to_owned()));
+    fixture.permission(PermissionPaths::Pattern("/layerize/store/**".to_owned()), 0o640);
+    let first = caches.assemble(&fixture).unwrap();
+    let plain = caches.assemble(&sample()).unwrap();
+    assert_ne!(
+        first.layers[1].digest, plain.layers[1].digest,
+        "store paths have other modes"
+    );
+    fs::remove_dir_all(fixture.dir.path().join("store")).unwrap();
+    assert_eq!(caches.assemble(&fixture).unwrap().digest, first.digest);
 }
 
 #[test]

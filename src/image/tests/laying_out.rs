@@ -399,3 +399,48 @@ fn working_directory_volumes_and_homes_are_made_where_they_are_missing() {
         "cannot put anything at `/etc/passwd`: `/etc/passwd` is no directory in the image"
     );
 }
+
+#[test]
+fn permissions_apply_to_whatever_is_there_and_the_last_one_wins() {
+    let mut fixture = Fixture::new();
+    fixture.content("app", &[("bin/app", "x!"), ("share/text", "text")]);
+    fixture.package("base", &[("usr/share/doc", "doc")]);
+    fixture.user("web", 33, "/srv");
+    let pattern = |text: &str| spec::PermissionPaths::Pattern(text.to_owned());
+    let path = |text: &str| spec::PermissionPaths::Path(text.to_owned());
+    fixture.permission(pattern("/srv**"), 0o640);
+    fixture.permission(path("/srv"), 0o711);
+    fixture.permission(path("/layerize"), 0o750);
+    fixture.permission(path("/usr/share/doc"), 0o600);
+    let layout = fixture.layout().unwrap();
+    for line in ["srv/ 711", "layerize/ 750", "usr/share/doc 600 \"doc\""] {
+        assert!(
+            layout.iter().any(|found| found.starts_with(line)),
+            "`{line}` is missing in {layout:#?}"
+        );
+    }
+    fixture.permission(pattern("/layerize/store/*-app/share/*"), 0o400);
+    fixture.layout().unwrap();
+    fixture.permission(path("/absent"), 0o400);
+    let error = fixture.layout().unwrap_err();
+    assert!(error.to_string().contains("`/absent` in `permissions`"), "{error}");
+    fixture.spec.permissions.pop();
+    fixture.spec.permissions[0].owner = Some("nobody-here".to_owned());
+    let error = fixture.layout().unwrap_err();
+    assert!(
+        error.to_string().contains("`permissions` names the user `nobody-here`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn nothing_may_stand_where_something_is_generated() {
+    let mut fixture = Fixture::new();
+    fixture.file("/var/db/x", ImageFileKind::Text("mine".to_owned()));
+    fixture.generate("/var/db", GeneratedKind::Directory(0o700));
+    let layout = fixture.layout().unwrap();
+    assert!(layout.iter().any(|line| line.starts_with("var/db/ 700")), "{layout:#?}");
+    fixture.generate("/var/db/x", GeneratedKind::File(b"made".as_slice().into()));
+    let error = fixture.layout().unwrap_err();
+    assert!(error.to_string().contains("`/var/db/x`"), "{error}");
+}

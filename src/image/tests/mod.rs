@@ -27,6 +27,7 @@ struct Fixture {
     members: Vec<ClosureMember>,
     contents: Vec<ContentRoot>,
     root: Vec<RootPackage>,
+    generated: Vec<Generated>,
     spec: spec::Image,
     platform: &'static str,
 }
@@ -40,6 +41,7 @@ impl Fixture {
             members: Vec::new(),
             contents: Vec::new(),
             root: Vec::new(),
+            generated: Vec::new(),
             spec,
             platform: "linux/amd64",
         }
@@ -109,6 +111,22 @@ impl Fixture {
         self.spec.users.insert(name.to_owned(), spanned(user));
     }
 
+    fn permission(&mut self, paths: spec::PermissionPaths, mode: u32) {
+        self.spec.permissions.push(spec::Permission {
+            paths,
+            mode: Some(mode),
+            owner: None,
+            group: None,
+        });
+    }
+
+    fn generate(&mut self, path: &str, kind: GeneratedKind) {
+        self.generated.push(Generated {
+            path: path.to_owned(),
+            kind,
+        });
+    }
+
     fn logical(&self, name: &str) -> String {
         let member = self.members.iter().find(|member| member.name == name);
         member.map(|member| member.logical.clone()).unwrap()
@@ -120,7 +138,7 @@ impl Fixture {
             contents: self.contents.clone(),
             closure: self.members.clone(),
             root: self.root.clone(),
-            generated: Vec::new(),
+            generated: self.generated.clone(),
             base: None,
             platform: self.platform.parse().unwrap(),
             created: 1,

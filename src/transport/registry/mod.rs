@@ -13,6 +13,7 @@ mod client;
 pub mod config;
 mod content;
 mod error;
+mod outcome;
 mod push;
 mod referrers;
 mod repo;
@@ -28,7 +29,8 @@ mod wire;
 
 pub use config::{ConfigError, Endpoint, Login, RegistryConfig};
 pub use error::RegistryError;
-pub use push::{IndexDocument, Planned, PushOptions, PushSummary, Pusher, push};
+pub use outcome::{IndexDocument, Planned, PushOptions, PushSummary};
+pub use push::{Pusher, push};
 pub use referrers::{Referrer, attach, referrers};
 pub use sink::RegistrySink;
 pub use source::{Remote, RemoteImage};

@@ -6,16 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Method, Url};
-use serde::Serialize;
+use serde::Deserialize;
 
 use super::address;
 use super::client::{Call, Client, Counters, Reply, Tuning};
 use super::content::Content;
 use super::error::RegistryError;
+use super::outcome::{IndexDocument, Planned, PushOptions, PushSummary};
 use super::repo::{Presence, Repo};
 use super::upload::upload;
 use super::wire::lock;
@@ -25,90 +26,12 @@ use crate::event::{BlobOutcome, Event, Reporter};
 use crate::image::Image;
 use crate::oci::Reference;
 use crate::transport::TransportError;
-use crate::transport::document::{self, MANIFEST};
+use crate::transport::document::{self, Descriptor, MANIFEST};
 
+/// How many manifests below a tag are read for the blobs that they name.
+const LEARNED_MAX: usize = 16;
 /// How many repositories a blob is tried to be mounted from.
 const MOUNTS_MAX: usize = 2;
-
-/// How to push.
-#[derive(Debug, Clone)]
-pub struct PushOptions {
-    /// How many blobs are under way at once.
-    pub concurrency: usize,
-    /// Ask only, and say what would be sent.
-    pub dry_run: bool,
-    /// A tag that names another image is an error, and not moved.
-    pub immutable_tags: bool,
-    /// The longest wait that a registry may ask for.
-    pub wait_max: Duration,
-    /// Repositories of the same registry that blobs may be mounted from.
-    pub mount_from: Vec<String>,
-}
-
-impl Default for PushOptions {
-    fn default() -> Self {
-        Self {
-            concurrency: 8,
-            dry_run: false,
-            immutable_tags: false,
-            wait_max: Duration::from_secs(300),
-            mount_from: Vec::new(),
-        }
-    }
-}
-
-/// An index that is pushed above the images that it lists.
-#[derive(Debug, Clone, Copy)]
-pub struct IndexDocument<'a> {
-    /// Its bytes, sent as they are.
-    pub bytes: &'a [u8],
-    /// Its media type.
-    pub media_type: &'a str,
-}
-
-/// A request that a dry run would have made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Planned {
-    /// Its method and path.
-    pub request: String,
-    /// The bytes of its body.
-    pub bytes: u64,
-}
-
-/// What a push did.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct PushSummary {
-    /// Digest of the index, else of the (last) image.
-    pub digest: Option<Digest>,
-    /// The references that name it now.
-    pub references: Vec<String>,
-    /// HTTP requests, those to token servers among them.
-    pub requests: u64,
-    /// Bytes of all requests' bodies.
-    pub bytes_sent: u64,
-    /// Blobs that were sent, and their bytes.
-    pub blobs_sent: u64,
-    /// Bytes of the blobs that were sent.
-    pub blob_bytes_sent: u64,
-    /// Blobs that were there.
-    pub blobs_skipped: u64,
-    /// Bytes of the blobs that were there.
-    pub bytes_skipped: u64,
-    /// Blobs that were mounted from another repository.
-    pub blobs_mounted: u64,
-    /// Bytes of the blobs that were mounted.
-    pub bytes_mounted: u64,
-    /// Requests that were made again.
-    pub retries: u64,
-    /// Requests that waited for their turn.
-    pub waits: u64,
-    /// Milliseconds that requests waited, all together.
-    pub waited_milliseconds: u64,
-    /// How long it took, in milliseconds.
-    pub milliseconds: u64,
-    /// What a dry run would have sent.
-    pub plan: Vec<Planned>,
-}
 
 /// A manifest or index with the blobs it needs.
 pub(super) struct Document {
@@ -281,6 +204,11 @@ impl<'p, 'r> Push<'p, 'r> {
             let found = self.repo.head_manifest(&document.digest.to_string())?;
             Ok(found == Some(document.digest))
         })?;
+        if there.contains(&false)
+            && let Some(tag) = tags.first()
+        {
+            self.learn_from(tag)?;
+        }
         self.bring_blobs(documents, &there)?;
         for (document, there) in below.iter().zip(&there) {
             if !there {
@@ -332,6 +260,42 @@ impl<'p, 'r> Push<'p, 'r> {
             .into()),
             _ => Ok(()),
         }
+    }
+
+    /// What the tag names now has its blobs in the repository: one request instead of one for each of them. If the
+    /// registry has lost one, it says so when the manifest is written, and they are looked for one by one.
+    fn learn_from(&self, tag: &str) -> Result<(), TransportError> {
+        #[derive(Deserialize)]
+        struct Listed {
+            #[serde(default)]
+            config: Option<Descriptor>,
+            #[serde(default)]
+            layers: Vec<Descriptor>,
+            #[serde(default)]
+            manifests: Vec<Descriptor>,
+        }
+        let access = &self.repo.access;
+        let mut references = vec![tag.to_owned()];
+        let mut read = 0;
+        while let Some(reference) = references.pop().filter(|_| read < LEARNED_MAX) {
+            read += 1;
+            let Some(found) = self.repo.manifest(&reference, &access.endpoint.host)? else {
+                continue;
+            };
+            // What is no image teaches nothing.
+            let Ok(listed) = serde_json::from_slice::<Listed>(&found.bytes) else {
+                continue;
+            };
+            if reference == tag {
+                references.extend(listed.manifests.iter().map(|child| child.digest.to_string()));
+            }
+            let mut flights = lock(&self.pusher.flights);
+            for blob in listed.layers.iter().chain(&listed.config) {
+                let key = (access.endpoint.host.clone(), access.repository.clone(), blob.digest);
+                flights.there.insert(key);
+            }
+        }
+        Ok(())
     }
 
     /// Brings the blobs of all documents that are not there.

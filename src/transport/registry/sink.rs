@@ -2,8 +2,9 @@
 //!
 //! Invariant: the location alone says where the image goes; other names of the image are names in archives.
 
-use super::push::{IndexDocument, Planned, PushOptions, push};
-use super::{PushSummary, RegistryConfig, RemoteImage};
+use super::outcome::{IndexDocument, Planned, PushOptions, PushSummary};
+use super::push::push;
+use super::{RegistryConfig, RemoteImage};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::image::{Image, Index};

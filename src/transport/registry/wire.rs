@@ -27,7 +27,7 @@ const PIECES_AHEAD: usize = 2;
 pub(super) struct Patience {
     /// Between two pieces of a body, in either direction.
     pub(super) idle: Duration,
-    /// From the last byte of a request to the first of its answer: a registry hashes a large blob in this time.
+    /// From the last byte of an upload to the first of its answer: a registry hashes a large blob in this time.
     pub(super) answer: Duration,
 }
 
@@ -101,6 +101,9 @@ impl Wire {
             }
         };
         let request = request.build().map_err(WireError::Broken)?;
+        let uploads = matches!(*request.method(), Method::PUT | Method::PATCH);
+        let answer = if uploads { patience.answer } else { patience.idle };
+        let patience = Patience { answer, ..patience };
         let exchange = exchange(client.execute(request), pipe.clone().zip(body), patience);
         let response = self.handle.block_on(exchange)?;
         Ok(Answer {

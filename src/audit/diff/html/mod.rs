@@ -150,6 +150,11 @@ fn title(difference: &Difference) -> String {
         Difference::File(FileChange {
             store_path: Some(path), ..
         }) => format!("Files of {path}"),
+        Difference::File(FileChange {
+            package: Some(name),
+            layer,
+            ..
+        }) => format!("Files of {name} in {}", place(*layer)),
         Difference::File(change) => format!("Files in {}", place(change.layer)),
         Difference::Archive(_) => "How the tars are written".to_owned(),
     }
@@ -254,7 +259,11 @@ fn cause(cause: &Cause) -> String {
 
 fn file(change: &FileChange) -> Row {
     let more = change.content.as_ref().map(content).unwrap_or_default();
-    (change.path.clone(), change.a.clone(), change.b.clone(), more)
+    // The section's title says the store path.
+    let owner = change.store_path.as_deref().unwrap_or_default().trim_start_matches('/');
+    let below = change.path.strip_prefix(owner).map(|path| path.trim_start_matches('/'));
+    let path = below.filter(|path| !path.is_empty()).unwrap_or(&change.path);
+    (path.to_owned(), change.a.clone(), change.b.clone(), more)
 }
 
 fn content(change: &ContentChange) -> String {

@@ -129,3 +129,67 @@ fn dynamic(file: &object::File) -> BTreeMap<&'static str, String> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::sequence::Limits;
+    use super::super::explain;
+    use crate::transport::testing::{oracle, run};
+    use std::process::Command;
+
+    fn library(dir: &std::path::Path, source: &str, arguments: &[&str]) -> Vec<u8> {
+        let (c, so) = (dir.join("x.c"), dir.join("x.so"));
+        std::fs::write(&c, source).unwrap();
+        let mut gcc = Command::new("gcc");
+        run(gcc
+            .args(["-shared", "-fPIC", "-nostdlib", "-o"])
+            .arg(&so)
+            .arg(&c)
+            .args(arguments));
+        std::fs::read(so).unwrap()
+    }
+
+    #[test]
+    fn programs_are_told_by_what_the_linker_made() {
+        if !oracle("gcc") {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let source = "int f(void) { return 1; }\n";
+        let build =
+            |source, arguments: &[&str]| library(dir.path(), source, &[&["-Wl,--build-id=0x01"], arguments].concat());
+        let plain = build(source, &["-Wl,-soname,a.so.1"]);
+        let told = |other: &[u8]| {
+            let change = explain("x.so", &plain, other, &Limits::new(9));
+            assert_eq!(change.kind, "elf");
+            let shown = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+            let parts = change.inside.iter();
+            parts
+                .map(|part| format!("{}: {} → {}", part.part, shown(&part.a), shown(&part.b)))
+                .collect::<Vec<_>>()
+        };
+        let soname = told(&build(source, &["-Wl,-soname,b.so.1"]));
+        assert_eq!(soname[0], "soname: a.so.1 → b.so.1");
+        assert!(
+            soname.iter().any(|part| part.starts_with("section .dynstr: 1 of ")),
+            "{soname:?}"
+        );
+        let path = told(&build(source, &["-Wl,-soname,a.so.1", "-Wl,-rpath,/opt/lib"]));
+        assert!(path.iter().any(|part| part.ends_with("path: - → /opt/lib")), "{path:?}");
+        let id = library(dir.path(), source, &["-Wl,--build-id=0x02", "-Wl,-soname,a.so.1"]);
+        let id = told(&id);
+        assert_eq!(id[0], "build ID: 01 → 02");
+        assert_eq!(id.len(), 2, "{id:?}");
+        let code = told(&build("int f(void) { return 2; }\n", &["-Wl,-soname,a.so.1"]));
+        assert_eq!(code.len(), 1, "{code:?}");
+        assert!(code[0].starts_with("section .text: 1 of "), "{code:?}");
+        let more = told(&build(
+            "int f(void) { return 1; }\nint g(void) { return 1; }\n",
+            &["-Wl,-soname,a.so.1"],
+        ));
+        assert!(
+            more.iter().any(|part| part.starts_with("number of symbols")),
+            "{more:?}"
+        );
+    }
+}

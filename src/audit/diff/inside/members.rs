@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 
 use super::super::report::InsideChange;
-use super::{Found, MEMBER_MAX, compare as compare_contents, part};
+use super::super::sequence::Limits;
+use super::{Found, MEMBER_MAX, PARTS_MAX, compare as compare_contents, part};
 use crate::transport::tar_read::{Streamed, TarReader};
 
 /// Most members of an archive that are looked at.
@@ -27,7 +28,7 @@ struct Members {
     order: Vec<String>,
 }
 
-pub(super) fn compare(a: &[u8], b: &[u8], lines: usize, depth: usize) -> Found {
+pub(super) fn compare(a: &[u8], b: &[u8], limits: &Limits, depth: usize) -> Found {
     let (kind, x, y) = if a.starts_with(b"PK\x03\x04") && b.starts_with(b"PK\x03\x04") {
         ("zip", zip(a)?, zip(b)?)
     } else if a.starts_with(b"!<arch>\n") && b.starts_with(b"!<arch>\n") {
@@ -37,7 +38,7 @@ pub(super) fn compare(a: &[u8], b: &[u8], lines: usize, depth: usize) -> Found {
     } else {
         return None;
     };
-    let mut inside = differences(&x, &y, lines, depth);
+    let mut inside = differences(&x, &y, limits, depth);
     if inside.is_empty() && x.order != y.order {
         let first = x.order.iter().zip(&y.order).find(|(p, q)| p != q);
         let (p, q) = first.map(|(p, q)| (p.clone(), q.clone())).unzip();
@@ -53,7 +54,7 @@ pub(super) fn compare(a: &[u8], b: &[u8], lines: usize, depth: usize) -> Found {
     Some((kind, inside))
 }
 
-fn differences(a: &Members, b: &Members, lines: usize, depth: usize) -> Vec<InsideChange> {
+fn differences(a: &Members, b: &Members, limits: &Limits, depth: usize) -> Vec<InsideChange> {
     let mut keys: Vec<&(String, usize)> = a.by_name.keys().chain(b.by_name.keys()).collect();
     keys.sort();
     keys.dedup();
@@ -71,8 +72,9 @@ fn differences(a: &Members, b: &Members, lines: usize, depth: usize) -> Vec<Insi
         }
         if p.size != q.size || p.content != q.content {
             let mut change = part(what, size(x), size(y));
-            if let (Some(p), Some(q)) = (&p.content, &q.content) {
-                change.content = Some(Box::new(compare_contents(&key.0, p, q, lines, depth + 1)));
+            // Beyond the most that are told nothing is looked into.
+            if let (Some(p), Some(q), true) = (&p.content, &q.content, changes.len() < PARTS_MAX) {
+                change.content = Some(Box::new(compare_contents(&key.0, p, q, limits, depth + 1)));
             }
             changes.push(change);
         }
@@ -209,12 +211,13 @@ fn ar(bytes: &[u8]) -> Option<Members> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::sequence::Limits;
     use super::super::explain;
     use crate::transport::testing::{Node, tar};
     use std::io::Write;
 
     fn parts(name: &str, a: &[u8], b: &[u8]) -> (&'static str, Vec<String>) {
-        let change = explain(name, a, b, 9);
+        let change = explain(name, a, b, &Limits::new(9));
         (
             change.kind,
             change.inside.iter().map(|part| part.part.clone()).collect(),

@@ -5,7 +5,7 @@
 use std::io::Read;
 
 use super::report::{ContentChange, InsideChange};
-use super::sequence;
+use super::sequence::{self, Limits};
 use crate::transport::decompress::{Packing, Unpacker};
 
 mod elf;
@@ -23,11 +23,11 @@ const DEPTH_MAX: usize = 3;
 const PARTS_MAX: usize = 40;
 
 /// Explains the difference of two contents; `name` is the file's.
-pub(super) fn explain(name: &str, a: &[u8], b: &[u8], lines: usize) -> ContentChange {
-    compare(name, a, b, lines, 0)
+pub(super) fn explain(name: &str, a: &[u8], b: &[u8], limits: &Limits) -> ContentChange {
+    compare(name, a, b, limits, 0)
 }
 
-fn compare(name: &str, a: &[u8], b: &[u8], lines: usize, depth: usize) -> ContentChange {
+fn compare(name: &str, a: &[u8], b: &[u8], limits: &Limits, depth: usize) -> ContentChange {
     let both = a.iter().zip(b);
     let mut change = ContentChange {
         kind: "binary",
@@ -38,13 +38,13 @@ fn compare(name: &str, a: &[u8], b: &[u8], lines: usize, depth: usize) -> Conten
     };
     if let (Some(x), Some(y)) = (text(a), text(b)) {
         change.kind = "text";
-        change.text = Some(sequence::unified(x, y, lines));
+        change.text = Some(sequence::unified(x, y, limits));
         return change;
     }
     let found = elf::compare(a, b)
         .or_else(|| python(name, a, b))
-        .or_else(|| (depth < DEPTH_MAX).then(|| members::compare(a, b, lines, depth))?)
-        .or_else(|| (depth < DEPTH_MAX).then(|| unpacked(name, a, b, lines, depth))?);
+        .or_else(|| (depth < DEPTH_MAX).then(|| members::compare(a, b, limits, depth))?)
+        .or_else(|| (depth < DEPTH_MAX).then(|| unpacked(name, a, b, limits, depth))?);
     if let Some((kind, mut inside)) = found {
         let more = inside.len().saturating_sub(PARTS_MAX);
         inside.truncate(PARTS_MAX);
@@ -112,7 +112,7 @@ fn python(name: &str, a: &[u8], b: &[u8]) -> Found {
 }
 
 /// Compressed contents: what is in them, and how it is packed where that is the same.
-fn unpacked(name: &str, a: &[u8], b: &[u8], lines: usize, depth: usize) -> Found {
+fn unpacked(name: &str, a: &[u8], b: &[u8], limits: &Limits, depth: usize) -> Found {
     let packing = Packing::sniff(a);
     if packing == Packing::None || packing != Packing::sniff(b) {
         return None;
@@ -140,7 +140,7 @@ fn unpacked(name: &str, a: &[u8], b: &[u8], lines: usize, depth: usize) -> Found
     } else {
         let inner = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
         let mut change = part("unpacked content".to_owned(), size(&x), size(&y));
-        change.content = Some(Box::new(compare(inner, &x, &y, lines, depth + 1)));
+        change.content = Some(Box::new(compare(inner, &x, &y, limits, depth + 1)));
         inside.push(change);
     }
     Some((packing.name(), inside))
@@ -203,7 +203,7 @@ mod tests {
             encoder.write_all(text.as_bytes()).unwrap();
             encoder.finish().unwrap()
         };
-        let same = explain("x.gz", &gzip("a", 1), &gzip("a", 2), 9);
+        let same = explain("x.gz", &gzip("a", 1), &gzip("a", 2), &Limits::new(9));
         assert_eq!(
             (same.kind, told(&same)),
             (
@@ -211,7 +211,7 @@ mod tests {
                 vec!["gzip header: mtime 1, xfl 4, os 255 → mtime 2, xfl 4, os 255".to_owned()]
             )
         );
-        let other = explain("x.gz", &gzip("a\n", 1), &gzip("b\n", 1), 9);
+        let other = explain("x.gz", &gzip("a\n", 1), &gzip("b\n", 1), &Limits::new(9));
         let inner = other.inside[0].content.as_ref().unwrap();
         assert_eq!(
             (inner.kind, inner.text.as_deref()),
@@ -223,11 +223,42 @@ mod tests {
     fn compiled_python_is_told_by_its_header() {
         let pyc =
             |time: u8, code: &[u8]| [&[0xa7, 0x0d, b'\r', b'\n', 0, 0, 0, 0, time, 0, 0, 0, 9, 0, 0, 0], code].concat();
-        let change = explain("x.pyc", &pyc(1, b"\xff"), &pyc(2, b"\xff"), 9);
+        let change = explain("x.pyc", &pyc(1, b"\xff"), &pyc(2, b"\xff"), &Limits::new(9));
         assert_eq!(
             (change.kind, told(&change)),
             ("pyc", vec!["source's mtime or hash: 1 → 2".to_owned()])
         );
+    }
+
+    proptest::proptest! {
+        /// Forms with some of their bytes changed are looked into without a panic, whatever they then say.
+        #[test]
+        fn damaged_forms_do_no_harm(form in 0usize..4, changes in proptest::collection::vec((0usize..1 << 16, 0u8..), 1..20)) {
+            use crate::transport::testing::{Node, tar};
+            let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+            zip.start_file("a", zip::write::SimpleFileOptions::default()).unwrap();
+            zip.write_all(&[7; 100]).unwrap();
+            let elf = std::fs::read("/bin/true").unwrap_or_default();
+            let header = |name: &str, size: usize| format!("{name:<16}{:<12}0     0     100644  {size:<10}`\n\u{1}\0", 0);
+            let forms = [
+                zip.finish().unwrap().into_inner(),
+                tar(&[Node::file("a", "1"), Node::file("b", "2")]),
+                ["!<arch>\n".to_owned(), header("a/", 2), header("b/", 2)].concat().into_bytes(),
+                elf,
+            ];
+            let whole = &forms[form];
+            let mut damaged = whole.clone();
+            for (at, byte) in changes {
+                let length = damaged.len().max(1);
+                // Most of what can be wrong stands at the front or the end.
+                let at = if at % 2 == 0 { at % length.min(600) } else { length - 1 - at % length.min(2000) };
+                if let Some(place) = damaged.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            explain("x", whole, &damaged, &Limits::new(9));
+            explain("x", &damaged, &damaged[..damaged.len() / 2], &Limits::new(9));
+        }
     }
 
     #[test]
@@ -240,7 +271,7 @@ mod tests {
             b"\x28\xb5\x2f\xfd",
         ] {
             let (a, b) = ([magic, &[0xff; 700]].concat(), [magic, &[0xfe; 700]].concat());
-            let change = explain("x", &a, &b, 9);
+            let change = explain("x", &a, &b, &Limits::new(9));
             assert_eq!(
                 (change.kind, change.offset, change.bytes),
                 ("binary", magic.len() as u64, 700)

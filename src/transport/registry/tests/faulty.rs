@@ -29,7 +29,7 @@ pub(super) enum Act {
     First(Box<dyn Fn(&Shared) + Send + Sync>),
     /// An answer whose body does not end.
     Endless(Answer),
-    /// The answer's head, then a byte now and then.
+    /// The answer's head, then a few bytes now and then, for a second or so.
     Drip(Answer),
 }
 
@@ -453,8 +453,8 @@ fn send(answer: &Answer, request: &Request, mut connection: &TcpStream, act: Opt
         }
         Some(Act::Drip(_)) => {
             connection.write_all(&head_of(answer, answer.body.len().max(1000)))?;
-            for byte in answer.body.iter().copied() {
-                connection.write_all(&[byte])?;
+            for piece in answer.body.chunks((answer.body.len() / 40).max(1)) {
+                connection.write_all(piece)?;
                 std::thread::sleep(Duration::from_millis(20));
             }
             std::thread::sleep(Duration::from_secs(3));
@@ -606,6 +606,9 @@ fn handle(shared: &Shared, request: &Request, took: Took) -> Answer {
     let path = request.path.clone();
     let repository = repository_of(&path);
     let rest = path.strip_prefix(&format!("/v2/{repository}/")).unwrap_or_default();
+    if path == "/v2/" {
+        return Answer::new(200).text("{}");
+    }
     if path == "/token" {
         return token(shared, request, &took.bytes);
     }

@@ -161,16 +161,6 @@ fn row_33_a_transfer_in_which_no_byte_moves_is_ended_and_taken_up_again() {
 }
 
 #[test]
-fn row_33_a_slow_transfer_whose_bytes_move_is_left_alone() {
-    let registry = Faulty::start(Ways::default());
-    let image = sized(&[(1, 1000)]);
-    // Longer as a whole than a rest between bytes may be.
-    let drip = Answer::new(404).with("Content-Type", "text/plain").text("x".repeat(60));
-    registry.once("GET", "/manifests/", Act::Drip(drip));
-    to(&registry, &image).unwrap();
-}
-
-#[test]
 fn row_34_warnings_are_shown_once_each() {
     let registry = Faulty::start(Ways::default());
     let warn = |answer: &mut Answer| {

@@ -147,6 +147,21 @@ fn a_download_in_which_no_byte_moves_is_taken_up_again() {
 }
 
 #[test]
+fn row_33_a_slow_transfer_whose_bytes_move_is_left_alone() {
+    let image = sized(&[(1, 5000)]);
+    let registry = filled(&image, Ways::default());
+    let path = format!("/blobs/{}", image.layers[0].digest);
+    let bytes = registry_blob(&registry, &image.layers[0].digest);
+    // Longer as a whole than a rest between bytes may be.
+    registry.once("GET", &path, Act::Drip(Answer::new(200).text(bytes.clone())));
+    let source = open(&registry, ":1", &ReadOptions::default()).unwrap();
+    let began = std::time::Instant::now();
+    assert_eq!(read(&source).unwrap()[1], bytes);
+    assert!(began.elapsed() > hasty().patience.idle);
+    assert_eq!(registry.seen("GET", &path).len(), 1);
+}
+
+#[test]
 fn row_08_a_blob_elsewhere_is_got_without_the_login() {
     let image = sized(&[(1, 5000)]);
     let registry = filled(
