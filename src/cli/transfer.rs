@@ -12,6 +12,7 @@ use clap::Args;
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::oci::Reference;
+use crate::transport::registry::{PushOptions, RegistrySink};
 use crate::transport::{Content, Location, Sink, Transferred, TransportError};
 
 use super::context::Context;
@@ -65,7 +66,7 @@ impl TransferFlags {
     }
 
     fn write_one(&self, content: &Content, to: &Destination, context: &Context) -> anyhow::Result<()> {
-        let sink = open_sink(&to.location, context)?;
+        let sink = self.open_sink(&to.location, context)?;
         let started = Instant::now();
         for text in content.images().iter().flat_map(|image| sink.warnings(image)) {
             context.ui.report(Event::Warning { text });
@@ -77,7 +78,9 @@ impl TransferFlags {
                 written: 0,
                 skipped: size,
             },
-            Now::Nothing if self.dry_run => expected(sink.as_ref(), content)?,
+            Now::Nothing if self.dry_run && !matches!(to.location, Location::Registry(_)) => {
+                expected(sink.as_ref(), content)?
+            }
             Now::Nothing => {
                 match content {
                     Content::Image(image) => sink.put(image, &to.names)?,
@@ -100,8 +103,29 @@ impl TransferFlags {
         Ok(())
     }
 
+    /// The one place where a sink is opened for a transfer: what registries need of the flags and the context is given
+    /// to them here.
+    fn open_sink<'a>(&self, location: &Location, context: &Context<'a>) -> anyhow::Result<Box<dyn Sink + 'a>> {
+        if let Location::Registry(name) = location {
+            let options = PushOptions {
+                dry_run: self.dry_run,
+                immutable_tags: self.immutable,
+                ..PushOptions::default()
+            };
+            let sink = RegistrySink::new(name, &context.registries(), context.ui)?;
+            return Ok(Box::new(sink.options(options)));
+        }
+        let records = context.store_dir.join("cache/outputs");
+        crate::fsio::create_dir_all(&records)?;
+        Ok(location.sink(Some(&records), &context.registries(), context.ui)?)
+    }
+
     /// What is under the names now, as far as the flags care.
     fn look(&self, sink: &dyn Sink, digest: Digest, to: &Destination, context: &Context) -> anyhow::Result<Now> {
+        // A push looks for itself, with fewer requests.
+        if matches!(to.location, Location::Registry(_)) && !self.skip_existing {
+            return Ok(Now::Nothing);
+        }
         let current = match sink.current(&to.names) {
             Ok(current) => current,
             // What cannot be read will be replaced, unless that is what must not happen.
@@ -147,13 +171,6 @@ enum Now {
     Other,
 }
 
-/// The one place where a sink is opened for a transfer: what registries need of the context is given to them here.
-pub fn open_sink<'a>(location: &Location, context: &Context<'a>) -> anyhow::Result<Box<dyn Sink + 'a>> {
-    let records = context.store_dir.join("cache/outputs");
-    crate::fsio::create_dir_all(&records)?;
-    Ok(location.sink(Some(&records), &context.registries(), context.ui)?)
-}
-
 /// What a write would do.
 fn expected(sink: &dyn Sink, content: &Content) -> Result<Transferred, TransportError> {
     let blobs = content.blobs();
@@ -171,6 +188,8 @@ fn expected(sink: &dyn Sink, content: &Content) -> Result<Transferred, Transport
 /// Where an image goes: by tag in layouts and registries, each tag a write of its own (of which the second finds
 /// all blobs there); all names at once in archives and engines.
 fn destinations(location: &Location, tags: &[String], names: &[String]) -> anyhow::Result<Vec<Destination>> {
+    // A digest is no name that could be given.
+    let names: Vec<String> = names.iter().filter(|name| !name.contains('@')).cloned().collect();
     let plain = |location: Location| Destination {
         location,
         names: Vec::new(),

@@ -17,6 +17,7 @@ mod index;
 mod load;
 mod nix;
 mod plan;
+mod push;
 mod rebuild;
 mod registry;
 mod specs;

@@ -2,20 +2,22 @@
 //!
 //! Invariant: the location alone says where the image goes; other names of the image are names in archives.
 
-use super::RegistryConfig;
-use super::outcome::{PushOptions, PushSummary};
+use super::outcome::{IndexDocument, Planned, PushOptions, PushSummary};
 use super::push::push;
+use super::{RegistryConfig, RemoteImage};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
-use crate::image::Image;
+use crate::image::{Image, Index};
 use crate::oci::Reference;
-use crate::transport::{Sink, TransportError};
+use crate::transport::{ReadOptions, Sink, Source, Tally, Transferred, TransportError};
 
 /// Pushes images to one reference.
 pub struct RegistrySink<'a> {
     config: RegistryConfig,
     target: Reference,
+    options: PushOptions,
     reporter: &'a dyn Reporter,
+    tally: Tally,
 }
 
 impl<'a> RegistrySink<'a> {
@@ -29,17 +31,71 @@ impl<'a> RegistrySink<'a> {
         Ok(Self {
             config: config.clone(),
             target,
+            options: PushOptions::default(),
             reporter,
+            tally: Tally::default(),
         })
+    }
+
+    /// With other options. Of a dry run each request that would be made is reported.
+    pub fn options(mut self, options: PushOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    fn push(&self, images: &[&Image], index: Option<IndexDocument<'_>>) -> Result<(), TransportError> {
+        let (config, options) = (&self.config, &self.options);
+        let summary = push(config, &self.target, images, index, &[], options, self.reporter)?;
+        for Planned { request, bytes } in &summary.plan {
+            let text = match bytes {
+                0 => request.clone(),
+                bytes => format!("{request} ({bytes} bytes)"),
+            };
+            self.reporter.report(Event::Note { text });
+        }
+        let planned: u64 = summary.plan.iter().map(|planned| planned.bytes).sum();
+        self.tally
+            .wrote(if options.dry_run { planned } else { summary.bytes_sent });
+        self.tally.skipped(summary.bytes_skipped + summary.bytes_mounted);
+        if !options.dry_run {
+            self.reporter.report(pushed(&summary));
+        }
+        Ok(())
     }
 }
 
 impl Sink for RegistrySink<'_> {
     fn put(&self, image: &Image, _: &[String]) -> Result<Digest, TransportError> {
-        let options = PushOptions::default();
-        let summary = push(&self.config, &self.target, &[image], None, &[], &options, self.reporter)?;
-        self.reporter.report(pushed(&summary));
+        self.push(&[image], None)?;
         Ok(image.digest)
+    }
+
+    fn put_index(&self, index: &Index, _: &[String]) -> Result<Digest, TransportError> {
+        let images: Vec<&Image> = index.images.iter().collect();
+        let document = IndexDocument {
+            bytes: &index.bytes,
+            media_type: &index.media_type,
+        };
+        self.push(&images, Some(document))?;
+        Ok(index.digest)
+    }
+
+    fn current(&self, _: &[String]) -> Result<Vec<(String, Digest)>, TransportError> {
+        let options = ReadOptions {
+            whole: true,
+            registries: self.config.clone(),
+            ..ReadOptions::default()
+        };
+        let name = self.target.to_string();
+        match RemoteImage::open(&name, &options) {
+            Ok(image) => Ok(vec![(name, Digest::of(&image.manifest()?.0))]),
+            Err(TransportError::Missing { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn transferred(&self) -> Transferred {
+        self.tally.total()
     }
 }
 

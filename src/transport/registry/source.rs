@@ -225,7 +225,8 @@ pub struct RemoteImage {
 }
 
 impl RemoteImage {
-    /// Reads the manifest of `name` (`REGISTRY/REPOSITORY[:TAG][@DIGEST]`); of an index, the one that the options mean.
+    /// Reads the manifest of `name` (`REGISTRY/REPOSITORY[:TAG][@DIGEST]`); of an index, the one that the options mean,
+    /// or the index itself where they want it whole.
     pub fn open(name: &str, options: &ReadOptions) -> Result<Self, TransportError> {
         Self::tuned(name, options, Tuning::default())
     }
@@ -241,7 +242,8 @@ impl RemoteImage {
         let mut index = None;
         for _ in 0..DEPTH_MAX {
             found.media_type = read::media_type(&found.bytes, &found.media_type);
-            if document::is_manifest(&found.media_type) {
+            let whole = options.whole && document::is_index(&found.media_type);
+            if whole || document::is_manifest(&found.media_type) {
                 let names = vec![reference.to_string()];
                 return Ok(Self {
                     place,
@@ -293,6 +295,10 @@ impl Source for RemoteImage {
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
         let download = Download::open(&self.remote.0, digest, size)?;
         Ok(Box::new(VerifyingReader::new(download, *digest, Some(size))))
+    }
+
+    fn listed(&self, descriptor: &Descriptor) -> Result<Vec<u8>, TransportError> {
+        Ok(self.remote.0.manifest(&descriptor.digest.to_string())?.bytes)
     }
 
     fn index(&self) -> Option<&[u8]> {

@@ -1,0 +1,231 @@
+//! `layerize push`, and every other verb that names a registry, against Debian's `docker-registry`.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::copy::build;
+use crate::support::{Place, Ran, have, peer};
+
+/// A `docker-registry` on loopback without accounts, ended when dropped.
+struct Registry {
+    child: Child,
+    host: String,
+}
+
+impl Registry {
+    fn start(place: &Place) -> Option<Self> {
+        if !have("docker-registry", &["--version"]) {
+            return None;
+        }
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let config = place.path().join("registry.yml");
+            let data = place.path().join("registry").display().to_string();
+            let text = format!(
+                "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {data}\nhttp:\n  addr: 127.0.0.1:{port}\n"
+            );
+            std::fs::write(&config, text).unwrap();
+            let mut command = Command::new("docker-registry");
+            command
+                .arg("serve")
+                .arg(&config)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_secs(20) && child.try_wait().unwrap().is_none() {
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    let host = format!("127.0.0.1:{port}");
+                    return Some(Self { child, host });
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        panic!("docker-registry does not start");
+    }
+
+    /// The reference of a name here.
+    fn name(&self, name: &str) -> String {
+        format!("{}/{name}", self.host)
+    }
+
+    fn at(&self, name: &str) -> String {
+        format!("docker://{}/{name}", self.host)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The last event of a kind.
+fn event(ran: &Ran, kind: &str) -> Value {
+    let events = ran
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut events = events.filter(|event| event["event"] == kind);
+    events
+        .next_back()
+        .unwrap_or_else(|| panic!("no {kind} in {}", ran.stdout))
+}
+
+#[test]
+fn an_image_is_pushed_once_and_under_many_names() {
+    let place = Place::new();
+    let Some(registry) = Registry::start(&place) else {
+        return;
+    };
+    let digest = build(&place, "text", &["-o", "oci:one:v1"]);
+    let push = |args: &[&str]| place.run(&[&["push", "--json", "oci:one:v1"], args].concat());
+    let name = registry.name("a/one:v1");
+    let dry = push(&["--dry-run", &name]).success();
+    assert!(
+        event(&dry, "transferred")["written"].as_u64().unwrap() > 0 && dry.stdout.contains("PUT"),
+        "{}",
+        dry.stdout
+    );
+    place.run(&["inspect", &registry.at("a/one:v1")]).exits(2);
+    let first = push(&[&name, "--tag", "v2", "--digest-file", "digest"]).success();
+    assert_eq!(event(&first, "transferred")["digest"], digest.as_str());
+    assert_eq!(
+        std::fs::read_to_string(place.project.join("digest")).unwrap().trim(),
+        digest
+    );
+    let again = push(&[&name]).success();
+    assert_eq!(event(&again, "pushed")["sent"], 0);
+    for tag in ["v1", "v2"] {
+        place
+            .run(&["diff", "oci:one:v1", &registry.at(&format!("a/one:{tag}"))])
+            .success();
+    }
+    // Another image under a name that must not move.
+    let path = place.run(&["store", "ls"]).success().stdout;
+    let path = path
+        .lines()
+        .find_map(|line| line.split_whitespace().find(|word| word.contains("-data")))
+        .unwrap()
+        .to_owned();
+    let other = ["push", &path, "--name", "x", "--label", "a=b", &name];
+    place
+        .run(&[&other[..], &["--immutable"]].concat())
+        .exits(2)
+        .says(&["v1"]);
+    place
+        .run(&[&other[..], &["--skip-existing"]].concat())
+        .success()
+        .says(&["left as it is"]);
+    let raw = |tag: &str| {
+        place
+            .run(&["inspect", "--json", &registry.at(&format!("a/one:{tag}"))])
+            .success()
+            .stdout
+    };
+    assert_eq!(
+        serde_json::from_str::<Value>(&raw("v1")).unwrap()["digest"],
+        digest.as_str()
+    );
+    place.run(&other).success();
+    assert_ne!(
+        serde_json::from_str::<Value>(&raw("v1")).unwrap()["digest"],
+        digest.as_str()
+    );
+    place
+        .run(&["push", "oci:one:v1", "hello"])
+        .exits(2)
+        .says(&["which registry"]);
+    if have("skopeo", &["--version"]) {
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args([
+            "copy",
+            "--src-tls-verify=false",
+            &registry.at(&format!("a/one@{digest}")),
+            "oci:peer:v1",
+        ]);
+        peer(skopeo.current_dir(&place.project));
+        place.run(&["diff", "oci:one:v1", "oci:peer:v1"]).success();
+    }
+}
+
+#[test]
+fn an_index_goes_to_a_registry_and_back() {
+    let place = Place::new();
+    let Some(registry) = Registry::start(&place) else {
+        return;
+    };
+    for (architecture, tag) in [("amd64", "a"), ("arm64", "b")] {
+        let platform = format!("linux/{architecture}");
+        build(
+            &place,
+            architecture,
+            &["--platform", &platform, "-o", &format!("oci:parts:{tag}")],
+        );
+    }
+    let all = registry.at("all:v1");
+    let created = place
+        .run(&["index", "create", &all, "oci:parts:a", "oci:parts:b"])
+        .success();
+    let digest = created.line().split(' ').next().unwrap().to_owned();
+    place.run(&["inspect", "--platform", "linux/arm64", &all]).success();
+    let copied = place.run(&["copy", "--all", &all, "oci:back:v1"]).success();
+    assert_eq!(copied.line().split(' ').next().unwrap(), digest);
+    let moved = place
+        .run(&["copy", "--all", "--json", &all, &registry.at("other/all:v2")])
+        .success();
+    // The blobs lie at the registry: they are mounted, not sent through here.
+    let pushed = event(&moved, "pushed");
+    assert!(
+        pushed["mounted"].as_u64().unwrap() + pushed["skipped"].as_u64().unwrap() > 0,
+        "{pushed}"
+    );
+    assert_eq!(event(&moved, "transferred")["digest"], digest.as_str());
+}
+
+/// The base's layers go from one repository to the other at the registry: they are not even there where we build.
+#[test]
+fn a_base_of_a_registry_is_never_downloaded() {
+    let place = Place::new();
+    let Some(registry) = Registry::start(&place) else {
+        return;
+    };
+    let noise: String = (0..200_000u32)
+        .map(|n| n.wrapping_mul(2_654_435_761).to_string())
+        .collect();
+    build(&place, &noise, &["-o", &registry.at("base:v1")]);
+    place.write("app/share/own", "own\n");
+    place.write(
+        "layerize.toml",
+        &format!(
+            "[package.app]\nsource = \"app\"\n\n[image.web]\nbase = \"{}\"\ncontents = [\"app\"]\n",
+            registry.at("base:v1")
+        ),
+    );
+    let pushed = place
+        .run(&["push", "--json", "web", &registry.name("web:v1")])
+        .success();
+    let event = event(&pushed, "pushed");
+    assert!(event["sent"].as_u64().unwrap() < 50_000, "{event}");
+    assert!(event["mounted"].as_u64().unwrap() > 300_000, "{event}");
+    place.run(&["verify", &registry.at("web:v1")]).success();
+    let (_, name) = (0, format!("{}/base:v1", registry.host));
+    let inspected = place
+        .run(&["inspect", "--json", &registry.at("web:v1")])
+        .success()
+        .stdout;
+    assert!(inspected.contains(&name), "{inspected}");
+    // Away from the registry the documents are kept; its layers are not asked for where nobody wants them.
+    drop(registry);
+    place
+        .run(&["build", "--offline", "-o", "oci:out:v1"])
+        .exits(2)
+        .says(&["offline"]);
+}
