@@ -45,7 +45,7 @@ impl<'a> LayerStream<'a> {
             digest: descriptor.digest,
             source,
         })?;
-        let tar = TarReader::new(Streamed(Hashing {
+        let tar = TarReader::of_layer(Streamed(Hashing {
             inner: unpacker,
             hasher: Hasher::new(),
             size: 0,

@@ -11,7 +11,7 @@ use crate::transport::{Content, Location};
 use super::Outcome;
 use super::context::Context;
 use super::error::advised;
-use super::images::pairs;
+use super::image_flags::pairs;
 use super::transfer::TransferFlags;
 
 /// Arguments of `layerize index`.

@@ -28,6 +28,7 @@ mod diff;
 mod error;
 mod explain;
 mod golden;
+mod image_flags;
 mod images;
 mod index;
 mod inspect;

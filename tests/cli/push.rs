@@ -1,69 +1,29 @@
 //! `layerize push`, and every other verb that names a registry, against Debian's `docker-registry`.
 
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::copy::build;
+use crate::registry::registry;
+use crate::served::{Demands, Registry};
 use crate::support::{Place, Ran, have, peer};
 
-/// A `docker-registry` on loopback without accounts, ended when dropped.
-struct Registry {
-    child: Child,
-    host: String,
-}
+/// A registry without accounts.
+struct Open(Registry);
 
-impl Registry {
+impl Open {
     fn start(place: &Place) -> Option<Self> {
-        if !have("docker-registry", &["--version"]) {
-            return None;
-        }
-        for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let config = place.path().join("registry.yml");
-            let data = place.path().join("registry").display().to_string();
-            let text = format!(
-                "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {data}\nhttp:\n  addr: 127.0.0.1:{port}\n"
-            );
-            std::fs::write(&config, text).unwrap();
-            let mut command = Command::new("docker-registry");
-            command
-                .arg("serve")
-                .arg(&config)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
-            let mut child = command.spawn().unwrap();
-            let began = Instant::now();
-            while began.elapsed() < Duration::from_secs(20) && child.try_wait().unwrap().is_none() {
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    let host = format!("127.0.0.1:{port}");
-                    return Some(Self { child, host });
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        panic!("docker-registry does not start");
+        registry(place, Demands::default()).map(Self)
     }
 
     /// The reference of a name here.
     fn name(&self, name: &str) -> String {
-        format!("{}/{name}", self.host)
+        format!("{}/{name}", self.0.host)
     }
 
     fn at(&self, name: &str) -> String {
-        format!("docker://{}/{name}", self.host)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        format!("docker://{}/{name}", self.0.host)
     }
 }
 
@@ -82,7 +42,7 @@ fn event(ran: &Ran, kind: &str) -> Value {
 #[test]
 fn an_image_is_pushed_once_and_under_many_names() {
     let place = Place::new();
-    let Some(registry) = Registry::start(&place) else {
+    let Some(registry) = Open::start(&place) else {
         return;
     };
     let digest = build(&place, "text", &["-o", "oci:one:v1"]);
@@ -159,7 +119,7 @@ fn an_image_is_pushed_once_and_under_many_names() {
 #[test]
 fn an_index_goes_to_a_registry_and_back() {
     let place = Place::new();
-    let Some(registry) = Registry::start(&place) else {
+    let Some(registry) = Open::start(&place) else {
         return;
     };
     for (architecture, tag) in [("amd64", "a"), ("arm64", "b")] {
@@ -194,7 +154,7 @@ fn an_index_goes_to_a_registry_and_back() {
 #[test]
 fn a_base_of_a_registry_is_never_downloaded() {
     let place = Place::new();
-    let Some(registry) = Registry::start(&place) else {
+    let Some(registry) = Open::start(&place) else {
         return;
     };
     let noise: String = (0..200_000u32)
@@ -216,7 +176,7 @@ fn a_base_of_a_registry_is_never_downloaded() {
     assert!(event["sent"].as_u64().unwrap() < 50_000, "{event}");
     assert!(event["mounted"].as_u64().unwrap() > 300_000, "{event}");
     place.run(&["verify", &registry.at("web:v1")]).success();
-    let (_, name) = (0, format!("{}/base:v1", registry.host));
+    let (_, name) = (0, format!("{}/base:v1", registry.0.host));
     let inspected = place
         .run(&["inspect", "--json", &registry.at("web:v1")])
         .success()

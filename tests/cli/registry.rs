@@ -1,58 +1,26 @@
 //! Registries as users meet them: Debian's `docker-registry` on loopback as a sink and as a source.
 
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
 
-use crate::support::{Place, have};
+use serde_json::Value;
 
-/// A registry that ends when dropped.
-struct Registry {
-    child: Child,
-    host: String,
-    _dir: tempfile::TempDir,
-}
+use crate::served::{Demands, PASSWORD, Registry, USER, start};
+use crate::support::{Place, Ran, have, peer};
 
-impl Registry {
-    fn start() -> Option<Self> {
-        if !have("docker-registry", &["--version"]) {
-            return None;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (config, at) = (dir.path().join("config.yml"), dir.path().display());
-        let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {at}/data}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n"
-        );
-        std::fs::write(&config, text).unwrap();
-        let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(config);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let registry = Self {
-            child: command.spawn().unwrap(),
-            host: format!("127.0.0.1:{port}"),
-            _dir: dir,
-        };
-        let began = Instant::now();
-        while TcpStream::connect(&registry.host).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(20), "the registry does not start");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Some(registry)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A registry whose files are in a place's own directory; `None` where there is no `docker-registry`.
+pub fn registry(place: &Place, demands: Demands) -> Option<Registry> {
+    have("docker-registry", &["--version"]).then(|| start(&place.path().join("registry"), demands))
 }
 
 #[test]
 fn a_registry_is_a_sink_and_a_source_like_any_other() {
-    let Some(registry) = Registry::start() else { return };
     let place = Place::new();
+    let Some(registry) = registry(&place, Demands::default()) else {
+        return;
+    };
     place.write("app/share/data", "data\n");
     let path = place.run(&["store", "add", "app"]).success().line().to_owned();
     let location = format!("docker://{}/team/app:1", registry.host);
@@ -86,4 +54,168 @@ fn a_registry_that_is_not_there_is_trouble_with_advice() {
         .run(&["build", &path, "--name", "app", "-o", &location])
         .exits(2)
         .says(&["cannot be reached", "help:", "check the name"]);
+}
+
+/// The event `pushed` of a push of `layout` to `name`.
+fn push(place: &Place, ca: &str, layout: &str, name: &str) -> Value {
+    let pushed = place.run(&["push", "--json", "--ca-file", ca, layout, name]).success();
+    self::pushed(&pushed)
+}
+
+/// The event that says what a push did.
+fn pushed(ran: &Ran) -> Value {
+    let events = ran
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let found = events.into_iter().find(|event| event["event"] == "pushed");
+    found.unwrap_or_else(|| panic!("{}", ran.stdout))
+}
+
+/// Two images in `oci:layout`, `v1` and `v2`, of three store paths of which one is another in the second; with digests.
+fn two_images(place: &Place) -> [String; 2] {
+    let add = |name: &str, text: &str| {
+        place.write(&format!("{name}/share/{name}"), &text.repeat(10_000));
+        place.run(&["store", "add", name]).success().line().to_owned()
+    };
+    let (one, two, leaf) = (add("one", "1\n"), add("two", "2\n"), add("leaf", "old"));
+    let changed = add("leaf", "new");
+    [("v1", &leaf), ("v2", &changed)].map(|(tag, leaf)| {
+        let sink = format!("oci:layout:{tag}");
+        let name = format!("app:{tag}");
+        let built = place.run(&[
+            "build",
+            &one,
+            &two,
+            leaf,
+            "--name",
+            &name,
+            "--strategy",
+            "per-path",
+            "-o",
+            &sink,
+        ]);
+        built.success().stdout.split(' ').next().unwrap().to_owned()
+    })
+}
+
+#[test]
+fn a_push_over_tls_with_a_login_sends_what_changed_and_others_pull_it_by_digest() {
+    let place = Place::new();
+    let demands = Demands { tls: true, user: true };
+    let Some(registry) = registry(&place, demands).filter(|_| have("skopeo", &["--version"])) else {
+        return;
+    };
+    let [first, second] = two_images(&place);
+    let ca_file = registry.ca_file.as_ref().unwrap();
+    let (ca, certs) = (ca_file.to_str().unwrap(), ca_file.parent().unwrap());
+    let name = |tag: &str| format!("{}/team/app{tag}", registry.host);
+
+    // Without a login it says what is missing.
+    place
+        .run(&["push", "--ca-file", ca, "oci:layout:v1", &name(":1")])
+        .exits(2)
+        .says(&["login"]);
+    let auth = place.path().join(".docker/config.json");
+    fs::create_dir_all(auth.parent().unwrap()).unwrap();
+    let mut login = Command::new("skopeo");
+    login
+        .args(["login", "-u", USER, "-p", PASSWORD, "--authfile"])
+        .arg(&auth)
+        .arg("--cert-dir")
+        .arg(certs);
+    peer(login.arg(&registry.host));
+
+    let all = push(&place, ca, "oci:layout:v1", &name(":1"));
+    assert_eq!(all["digest"], first.as_str());
+    assert_eq!(push(&place, ca, "oci:layout:v1", &name(":1"))["sent"], 0);
+    let update = push(&place, ca, "oci:layout:v2", &name(":1"));
+    assert_eq!(update["digest"], second.as_str());
+    let (sent, before) = (update["sent"].as_u64().unwrap(), all["sent"].as_u64().unwrap());
+    let layers = |tag: &str| layers(&place, tag);
+    let leaf: u64 = layers("v2")
+        .iter()
+        .filter(|layer| !layers("v1").contains(layer))
+        .map(|(_, size)| size)
+        .sum();
+    let documents = documents(&place, &second);
+    assert_eq!(
+        sent,
+        leaf + documents,
+        "the leaf's layer, the config and the manifest; first {before}"
+    );
+    // Another repository of the registry has the layers by then.
+    let (from, to) = (
+        format!("docker://{}", name(":1")),
+        format!("docker://{}/other/app:1", registry.host),
+    );
+    let copied = place.run(&["copy", "--json", "--ca-file", ca, &from, &to]).success();
+    let mounted = pushed(&copied);
+    assert!(mounted["mounted"].as_u64() > Some(0), "{mounted}");
+
+    for (digest, to) in [(&first, "pulled:1"), (&second, "pulled:2")] {
+        let mut pull = Command::new("skopeo");
+        pull.args(["copy", "-q", "--insecure-policy", "--src-authfile"])
+            .arg(&auth)
+            .arg("--src-cert-dir")
+            .arg(certs);
+        pull.arg(format!("docker://{}", name(&format!("@{digest}"))))
+            .arg(format!("oci:{to}"));
+        peer(pull.current_dir(&place.project));
+        let seen = place.run(&["inspect", "--json", &format!("oci:{to}")]).success().stdout;
+        assert!(seen.contains(digest.as_str()), "{seen}");
+    }
+    podman_pulls(&place, &auth, certs, &name(&format!("@{second}")), &second);
+}
+
+/// Digests and sizes of the layers of an image of `oci:layout`.
+fn layers(place: &Place, tag: &str) -> Vec<(String, u64)> {
+    let seen = place
+        .run(&["inspect", "--json", &format!("oci:layout:{tag}")])
+        .success()
+        .stdout;
+    let seen: Value = serde_json::from_str(&seen).unwrap();
+    let layer = |layer: &Value| {
+        (
+            layer["digest"].as_str().unwrap().to_owned(),
+            layer["size"].as_u64().unwrap(),
+        )
+    };
+    seen["layers"].as_array().unwrap().iter().map(layer).collect()
+}
+
+/// The sizes of an image's manifest and config in `oci:layout`.
+fn documents(place: &Place, digest: &str) -> u64 {
+    let blob = |digest: &str| {
+        let hex = digest.strip_prefix("sha256:").unwrap();
+        fs::read(place.project.join("layout/blobs/sha256").join(hex)).unwrap()
+    };
+    let manifest = blob(digest);
+    let parsed: Value = serde_json::from_slice(&manifest).unwrap();
+    manifest.len() as u64 + parsed["config"]["size"].as_u64().unwrap()
+}
+
+fn podman_pulls(place: &Place, auth: &Path, certs: &Path, reference: &str, digest: &str) {
+    if !have("podman", &["--version"]) {
+        return;
+    }
+    let podman = |args: &[&str]| {
+        let mut command = Command::new("podman");
+        for (flag, dir) in [("--root", "podman-root"), ("--runroot", "podman-run")] {
+            command.arg(flag).arg(place.path().join(dir));
+        }
+        command
+            .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"])
+            .args(args);
+        command
+    };
+    peer(
+        podman(&["pull", "-q", "--authfile"])
+            .arg(auth)
+            .arg("--cert-dir")
+            .arg(certs)
+            .arg(reference),
+    );
+    let seen = peer(podman(&["image", "inspect", "--format", "{{.Digest}}"]).arg(reference));
+    assert_eq!(seen.stdout.trim(), digest);
 }

@@ -185,6 +185,8 @@ pub struct TarReader<R> {
     body: u64,
     /// Zero bytes that fill the current body's last block.
     padding: u64,
+    /// Whether the last entry's padding may be missing.
+    unpadded: bool,
     globals: BTreeMap<String, Vec<u8>>,
     trailer: Option<Trailer>,
 }
@@ -197,8 +199,18 @@ impl<R: Skip> TarReader<R> {
             position: 0,
             body: 0,
             padding: 0,
+            unpadded: false,
             globals: BTreeMap::new(),
             trailer: None,
+        }
+    }
+
+    /// The same for a layer, whose digest tells whether it is whole: the padding of its last entry may be missing, as
+    /// `umoci insert` (0.4) leaves it.
+    pub fn of_layer(inner: R) -> Self {
+        Self {
+            unpadded: true,
+            ..Self::new(inner)
         }
     }
 
@@ -207,7 +219,11 @@ impl<R: Skip> TarReader<R> {
         if self.trailer.is_some() {
             return Ok(None);
         }
-        self.skip(self.body + self.padding)?;
+        self.skip(self.body)?;
+        if !self.pass_padding()? {
+            self.trailer = Some(Trailer { bytes: 0, zero: true });
+            return Ok(None);
+        }
         (self.body, self.padding) = (0, 0);
         let start = self.position;
         let mut pending = Pending::default();
@@ -238,6 +254,18 @@ impl<R: Skip> TarReader<R> {
                 _ => return self.entry(&header, pending, start, offset).map(Some),
             }
         }
+    }
+
+    /// Passes over the padding of the current entry; `false` where the tar ends without it and may.
+    fn pass_padding(&mut self) -> Result<bool, TarError> {
+        if !self.unpadded {
+            return self.skip(self.padding).map(|()| true);
+        }
+        let mut padding = [0; BLOCK as usize];
+        let wanted = &mut padding[..usize::try_from(self.padding).unwrap_or_default()];
+        let got = read_full(&mut self.inner, wanted).map_err(|source| self.io(source))?;
+        self.position += got as u64;
+        Ok(got as u64 == self.padding)
     }
 
     /// Reads to the end of the tar and says what follows the last entry.
