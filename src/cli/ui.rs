@@ -229,6 +229,15 @@ impl Ui {
                 Some(*size),
             ),
             Event::LayerFinished { layer, layers, .. } => self.end(&layer_name(*layer, *layers)),
+            Event::Note { text } => self.done(&format!("note: {text}")),
+            Event::Warning { text } => self.line(&format!("{} {text}", self.paint("warning:", "1;33"))),
+            _ => self.show_transfer(event),
+        }
+    }
+
+    /// What is told of bytes on their way to registries and other places.
+    fn show_transfer(&self, event: &Event) {
+        match event {
             Event::BlobStarted { name, size, .. } => self.start(
                 name,
                 "{spinner} pushing {prefix:.dim} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {wide_bar}",
@@ -258,7 +267,6 @@ impl Ui {
                 DecimalBytes(*skipped),
                 DecimalBytes(*mounted)
             )),
-            Event::ImageWritten { .. } => {}
             Event::Transferred {
                 destination,
                 written,
@@ -277,8 +285,7 @@ impl Ui {
                     }
                 });
             }
-            Event::Note { text } => self.done(&format!("note: {text}")),
-            Event::Warning { text } => self.line(&format!("{} {text}", self.paint("warning:", "1;33"))),
+            _ => {}
         }
     }
 

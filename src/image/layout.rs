@@ -16,7 +16,7 @@
 //! 7. the users' homes, the working directory and the volumes;
 //! 8. the modes and owners of the spec's `permissions`.
 //!
-//! Over a [`base`](super::base) the last two bring nothing but the homes of declared users and, where there are any, the
+//! Over a [`base`] the last two bring nothing but the homes of declared users and, where there are any, the
 //! base's accounts with them: what every image has, the base has.
 
 use std::collections::BTreeMap;

@@ -171,6 +171,45 @@ fn paths_of_nix_need_a_signature_by_a_trusted_key() {
 }
 
 #[test]
+fn an_image_of_fetched_paths_needs_no_nix() {
+    if !have("nix-store", &["--version"]) {
+        return;
+    }
+    let place = Place::new();
+    let (cache, top, dep) = cache_of_nix(&place);
+    let key = fs::read_to_string(place.project.join("public")).unwrap();
+    let from = format!("file://{}", cache.display());
+    let copy = ["store", "copy", "--from", &from, "--trusted-key", key.trim(), &top];
+    place.run(&copy).success();
+    // What the variable names joins the closure, and what that refers to.
+    let (none, real) = (place.path().join("no-nix"), place.path().join("nix"));
+    let variable = format!("TOP={top}");
+    let build = |root: &PathBuf, sink: &str| {
+        let root = root.to_str().unwrap();
+        let built = place.run(&[
+            "--nix-store",
+            root,
+            "build",
+            &dep,
+            "--name",
+            "app",
+            "--env",
+            &variable,
+            "-o",
+            sink,
+        ]);
+        built.success().stdout.split(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(build(&none, "oci:fetched:1"), build(&real, "oci:of-nix:1"));
+    let seen = place.run(&["inspect", "--json", "oci:fetched:1"]).success().stdout;
+    assert!(seen.contains(&top) && seen.contains(&dep), "{seen}");
+    let none = none.to_str().unwrap();
+    let closure = place.run(&["--nix-store", none, "closure", &top]).success();
+    assert!(closure.stdout.contains(&dep), "{}", closure.stdout);
+    place.run(&["--nix-store", none, "store", "info", &top]).success();
+}
+
+#[test]
 fn wrong_arguments_are_explained() {
     let (place, path) = with_tree();
     let nix = "/nix/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-x";

@@ -25,14 +25,11 @@ fn with_packages(mark: &str) -> Place {
 /// Bytes sent and left out.
 fn load(place: &Place, engine: &str) -> (u64, u64, String) {
     let ran = place.run(&["load", "--json", "--engine", engine]).success();
-    let events = ran
+    let mut events = ran
         .stdout
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let event = events
-        .filter(|event| event["event"] == "transferred")
-        .next_back()
-        .unwrap();
+    let event = events.rfind(|event| event["event"] == "transferred").unwrap();
     let number = |key: &str| event[key].as_u64().unwrap();
     (
         number("written"),
@@ -66,11 +63,8 @@ fn podman_gets_the_layers_that_it_lacks() {
         let mut command = place.command(&["load", "--json", "--engine", "podman"]);
         command.env("PATH", format!("{}:/usr/bin:/bin", place.project.join("bin").display()));
         let events = peer(&mut command).stdout;
-        let events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let event = events
-            .filter(|event| event["event"] == "transferred")
-            .next_back()
-            .unwrap();
+        let mut events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let event = events.rfind(|event| event["event"] == "transferred").unwrap();
         event["written"].as_u64().unwrap()
     };
     let first = load();

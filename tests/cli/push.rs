@@ -103,6 +103,10 @@ fn an_image_is_pushed_once_and_under_many_names() {
         .run(&["push", "oci:one:v1", "hello"])
         .exits(2)
         .says(&["which registry"]);
+    skopeo_reads(&place, &registry, &digest);
+}
+
+fn skopeo_reads(place: &Place, registry: &Open, digest: &str) {
     if have("skopeo", &["--version"]) {
         let mut skopeo = Command::new("skopeo");
         skopeo.args([
