@@ -260,12 +260,14 @@ fn a_cache_that_cannot_be_written_is_a_warning() {
 
 #[test]
 fn files_that_change_meanwhile_are_an_error() {
-    /// Edits a file when the first layer is begun.
+    /// Edits a file when a layer is begun: by a rename, so that another thread sees one text or the other.
     struct Edit(std::path::PathBuf);
     impl crate::event::Reporter for Edit {
         fn report(&self, event: crate::event::Event) {
             if matches!(event, crate::event::Event::LayerStarted { .. }) {
-                fs::write(&self.0, "TEXT").unwrap();
+                let new = tempfile::NamedTempFile::new_in(self.0.parent().unwrap()).unwrap();
+                fs::write(new.path(), "TEXT").unwrap();
+                new.persist(&self.0).unwrap();
             }
         }
     }
