@@ -236,10 +236,10 @@ pub(crate) fn runnable(compression: Compression, mark: &str) -> Option<Image> {
 
 /// Whether a program that a test compares with is here. A missing one is said loudly, and fails in CI.
 pub(crate) fn oracle(program: &str) -> bool {
-    let probe = if program == "docker" {
-        vec!["info"]
-    } else {
-        vec!["--version"]
+    let probe = match program {
+        "docker" => ["info"],
+        "openssl" => ["version"],
+        _ => ["--version"],
     };
     let found = Command::new(program)
         .args(probe)
