@@ -9,13 +9,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use super::compression::NarCompression;
 use crate::digest::Digest;
+use crate::store::nix_store;
 use crate::store::{Addressing, Attestation};
-use crate::store_path::{PathInfo, StoreDir, StorePath, base32_decode, base32_encode, content_addressed, fixed_file};
+use crate::store_path::{PathInfo, StoreDir, StorePath, base32_encode, content_addressed, fixed_file};
 
 /// What a binary cache has of a store path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,19 +202,10 @@ pub fn print_hash(hash: &Digest) -> String {
 
 /// A SHA-256 as Nix writes it: `sha256:` and base 32, base 16 or base 64, or `sha256-` and base 64.
 pub fn parse_hash(text: &str) -> Result<Digest, String> {
-    let bytes = match text.strip_prefix("sha256:") {
-        Some(rest) => match rest.len() {
-            52 => base32_decode(rest.as_bytes()),
-            64 => Digest::from_hex(&rest.to_ascii_lowercase())
-                .ok()
-                .map(|digest| digest.as_bytes().to_vec()),
-            _ => STANDARD.decode(rest).ok(),
-        },
-        None => text.strip_prefix("sha256-").and_then(|rest| STANDARD.decode(rest).ok()),
-    };
-    bytes
-        .and_then(|bytes| bytes.try_into().ok())
-        .map(Digest::from_bytes)
+    let named = text.starts_with("sha256:") || text.starts_with("sha256-");
+    named
+        .then(|| nix_store::parse_hash(text))
+        .flatten()
         .ok_or_else(|| format!("`{}` is no SHA-256", shown(text)))
 }
 
@@ -296,6 +285,9 @@ impl<'t> Lines<'t> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
 
     use super::*;
 

@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 pub use error::NixError;
+pub use hash::parse_hash;
 pub use link::Linked;
 pub use register::{StateEntry, StateKind, state_directory};
 
