@@ -14,7 +14,9 @@ use anyhow::{Context, Result, bail};
 use layerize::digest::Digest;
 use layerize::event::Silent;
 use layerize::layer::partition::{Graph, Node, PlanOptions, partition};
-use layerize::layer::{Compression, LayerCache, LayerContent, LayerError, LayerInput, PackOptions, StoreEntry, pack};
+use layerize::layer::{
+    Compression, LayerCache, LayerContent, LayerError, LayerInput, PackOptions, StoreEntry, for_each_layer, pack,
+};
 use serde_json::{Value, json};
 
 fn main() -> Result<()> {
@@ -123,8 +125,21 @@ fn pack_graph(file: &str, options: &[&str]) -> Result<Value> {
     let layers = pack(&inputs, &options, &Silent)?;
     if let Some(out) = option("--out") {
         let path = Path::new(out).join("layers");
-        let mut file = File::create(&path)?;
-        layers.iter().try_for_each(|layer| layer.copy_to(&mut file, &path))?;
+        let file = File::create(&path)?;
+        let ends = layers.iter().scan(0, |end, layer| {
+            *end += layer.size;
+            Some(*end)
+        });
+        let placed: Vec<_> = layers
+            .iter()
+            .zip(ends)
+            .map(|(layer, end)| (layer, end - layer.size))
+            .collect();
+        for_each_layer(
+            &placed,
+            |(layer, _)| layer.size,
+            |(layer, at)| layer.copy_to(&file, *at, &path),
+        )?;
     }
     let digests: String = layers.iter().map(|layer| layer.digest.to_string()).collect();
     Ok(json!({

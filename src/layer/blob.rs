@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -238,21 +239,18 @@ impl Layer {
         VerifyingReader::new(self.blob.open(), self.digest, Some(self.size))
     }
 
-    /// Writes the layer's bytes as stored to `file` at its position, verified: after an error, what was written
+    /// Writes the layer's bytes as stored to `file` from byte `at` on, verified: after an error, what was written
     /// there must not be used. Where the cache turns out to be damaged, the layer is packed anew and written
-    /// over what was written of it. `dest` is the file's name for messages.
-    pub fn copy_to(&self, file: &mut File, dest: &Path) -> Result<(), LayerError> {
-        let start = file.stream_position().context("seek in", dest)?;
-        match self.copy_once(file, dest) {
-            Err(LayerError::Damaged { .. }) if self.cached().is_some() => {
-                file.seek(SeekFrom::Start(start)).context("seek in", dest)?;
-                self.packed_anew()?.copy_once(file, dest)
-            }
+    /// over what was written of it. `dest` is the file's name for messages. The file's own position plays no part,
+    /// so that several layers can be written at once.
+    pub fn copy_to(&self, file: &File, at: u64, dest: &Path) -> Result<(), LayerError> {
+        match self.copy_once(file, at, dest) {
+            Err(LayerError::Damaged { .. }) if self.cached().is_some() => self.packed_anew()?.copy_once(file, at, dest),
             result => result,
         }
     }
 
-    fn copy_once(&self, file: &mut File, dest: &Path) -> Result<(), LayerError> {
+    fn copy_once(&self, file: &File, mut at: u64, dest: &Path) -> Result<(), LayerError> {
         let mut reader = self.open();
         let mut buffer = vec![0; 1 << 17];
         loop {
@@ -262,7 +260,8 @@ impl Layer {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(self.read_error(error)),
             };
-            file.write_all(&buffer[..count]).context("write", dest)?;
+            file.write_all_at(&buffer[..count], at).context("write", dest)?;
+            at += count as u64;
         }
     }
 

@@ -106,12 +106,11 @@ impl Codec {
             Compression::Gzip(level) if engine.single_member => pack_single(engine, level, tar, packed),
             Compression::Gzip(level) => self.pack_member(engine, level, tar, packed),
             Compression::Zstd(level) => {
-                let bound = zstd::zstd_safe::compress_bound(tar.len());
-                packed.resize(bound, 0);
-                let size = zstd::bulk::Compressor::new(i32::from(level))
-                    .and_then(|mut fresh| fresh.compress_to_buffer(tar, &mut packed[..]))
+                packed.clear();
+                packed.reserve(zstd::zstd_safe::compress_bound(tar.len()));
+                zstd::bulk::Compressor::new(i32::from(level))
+                    .and_then(|mut fresh| fresh.compress_to_buffer(tar, packed))
                     .map_err(|error| engine.error(error))?;
-                packed.truncate(size);
                 Ok(())
             }
             Compression::None => {

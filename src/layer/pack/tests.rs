@@ -331,7 +331,7 @@ fn a_plain_layer_that_changed_is_not_read_as_sound() {
     let error = layer.open().read_to_end(&mut Vec::new()).unwrap_err();
     assert!(!error.to_string().is_empty());
     let dest = dir.path().join("dest");
-    layer.copy_to(&mut fs::File::create(&dest).unwrap(), &dest).unwrap_err();
+    layer.copy_to(&fs::File::create(&dest).unwrap(), 0, &dest).unwrap_err();
 }
 
 mod cached;

@@ -255,7 +255,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// Writes the archive, checking every layer against its digest on the way.
-    pub(super) fn write(&self, out: &mut dyn Out) -> Result<(), TransportError> {
+    pub(super) fn write(&self, out: &mut dyn Out<'a>) -> Result<(), TransportError> {
         for Member { name, content } in &self.members {
             let size = match content {
                 Content::Directory => {

@@ -18,7 +18,7 @@ use super::{bundle, oci_labels};
 use crate::digest::Digest;
 use crate::fsio::{self, AtomicFile, IoContext};
 use crate::image::{Image, Index};
-use crate::layer::Compression;
+use crate::layer::{Compression, Layer, for_each_layer};
 use crate::oci::{Artifact, canonical_json};
 
 /// A layout directory: `oci:DIR[:TAG]`.
@@ -121,14 +121,25 @@ impl Layout {
         })
     }
 
+    fn layer(&self, layer: &Layer) -> Result<(), TransportError> {
+        self.blob(
+            &layer.digest,
+            layer.size,
+            |file, path| Ok(layer.copy_to(file, 0, path)?),
+        )
+    }
+
     fn blobs(&self, image: &Image) -> Result<(), TransportError> {
-        for layer in &image.layers {
-            if self.without.contains(&layer.digest) {
-                self.tally.skipped(layer.size);
-                continue;
-            }
-            self.blob(&layer.digest, layer.size, |file, path| Ok(layer.copy_to(file, path)?))?;
-        }
+        let (without, wanted): (Vec<&Layer>, Vec<_>) = image
+            .layers
+            .iter()
+            .partition(|layer| self.without.contains(&layer.digest));
+        without.iter().for_each(|layer| self.tally.skipped(layer.size));
+        let mut seen = BTreeSet::new();
+        let (wanted, again): (Vec<&Layer>, Vec<_>) = wanted.into_iter().partition(|layer| seen.insert(layer.digest));
+        for_each_layer(&wanted, |layer| layer.size, |layer| self.layer(layer))?;
+        // A layer that an image has twice is one blob.
+        again.iter().for_each(|layer| self.tally.skipped(layer.size));
         self.document(&image.config_digest, &image.config)?;
         self.document(&image.digest, &image.manifest)
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +16,7 @@ use super::{document, names};
 use crate::digest::Digest;
 use crate::fsio::{AtomicFile, IoContext};
 use crate::image::{Image, Index};
-use crate::layer::{Compression, Layer};
+use crate::layer::{Compression, Layer, for_each_layer};
 use crate::oci::Reference;
 
 mod bundle;
@@ -232,43 +232,57 @@ impl<W: Write> Sink for Stream<W> {
     }
 }
 
-/// Where a bundle is written to.
-trait Out {
+/// Where a bundle is written to, whose layers live for `'l`.
+trait Out<'l> {
     /// Writes bytes.
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), TransportError>;
-    /// Writes a layer's stored bytes, verified.
-    fn layer(&mut self, layer: &Layer) -> Result<(), TransportError>;
+    /// Writes a layer's stored bytes, verified, at the latest when the bundle is finished.
+    fn layer(&mut self, layer: &'l Layer) -> Result<(), TransportError>;
     /// Hands everything on to the system.
     fn finish(&mut self) -> Result<(), TransportError>;
 }
 
-/// A file, in which a layer whose cache turns out to be damaged can be written again.
-struct FileOut<'a> {
-    file: BufWriter<&'a mut File>,
-    path: &'a Path,
+/// A file. Its layers get their places at once and their bytes in the end, several layers at a time; one whose cache
+/// turns out to be damaged can be written again.
+struct FileOut<'f, 'l> {
+    file: BufWriter<&'f mut File>,
+    path: &'f Path,
+    layers: Vec<(&'l Layer, u64)>,
 }
 
-impl<'a> FileOut<'a> {
-    fn new(file: &'a mut File, path: &'a Path) -> Self {
+impl<'f> FileOut<'f, '_> {
+    fn new(file: &'f mut File, path: &'f Path) -> Self {
         Self {
             file: BufWriter::with_capacity(64 << 10, file),
             path,
+            layers: Vec::new(),
         }
     }
 }
 
-impl Out for FileOut<'_> {
+impl<'l> Out<'l> for FileOut<'_, 'l> {
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), TransportError> {
         Ok(self.file.write_all(bytes).context("write", self.path)?)
     }
 
-    fn layer(&mut self, layer: &Layer) -> Result<(), TransportError> {
-        self.finish()?;
-        Ok(layer.copy_to(self.file.get_mut(), self.path)?)
+    fn layer(&mut self, layer: &'l Layer) -> Result<(), TransportError> {
+        let at = self.file.stream_position().context("seek in", self.path)?;
+        self.layers.push((layer, at));
+        let after = SeekFrom::Start(at + layer.size);
+        self.file.seek(after).context("seek in", self.path)?;
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), TransportError> {
-        Ok(self.file.flush().context("write", self.path)?)
+        self.file.flush().context("write", self.path)?;
+        let (file, path) = (&**self.file.get_ref(), self.path);
+        let layers = std::mem::take(&mut self.layers);
+        let copied = for_each_layer(
+            &layers,
+            |(layer, _)| layer.size,
+            |(layer, at)| layer.copy_to(file, *at, path),
+        );
+        Ok(copied?)
     }
 }
 
@@ -296,12 +310,12 @@ impl<'a> StreamOut<'a> {
     }
 }
 
-impl Out for StreamOut<'_> {
+impl<'l> Out<'l> for StreamOut<'_> {
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), TransportError> {
         self.writer.write_all(bytes).map_err(|source| self.error(source))
     }
 
-    fn layer(&mut self, layer: &Layer) -> Result<(), TransportError> {
+    fn layer(&mut self, layer: &'l Layer) -> Result<(), TransportError> {
         let mut reader = layer.open();
         let mut buffer = vec![0; COPY_BUFFER];
         loop {
