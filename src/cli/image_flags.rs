@@ -56,6 +56,9 @@ pub struct ImageFlags {
     /// Most layers [default: the spec's, else 100]
     #[arg(long, value_name = "N")]
     pub max_layers: Option<u32>,
+    /// Allow more layers than Docker loads
+    #[arg(long)]
+    pub beyond_docker: bool,
     /// How store paths are grouped into layers [default: the spec's, else churn]
     #[arg(long, value_name = "NAME")]
     pub strategy: Option<String>,
@@ -142,6 +145,7 @@ impl ImageFlags {
             ("port", given(&self.port)),
             ("compression", self.compression.map(|how| json!(how.to_string()))),
             ("max-layers", self.max_layers.map(|max| json!(max))),
+            ("beyond-docker", self.beyond_docker.then_some(Value::Bool(true))),
             ("strategy", self.strategy.as_ref().map(|name| json!(name))),
             ("plan", self.plan.as_deref().map(file)),
             ("previous", self.previous.as_deref().map(|text| file(Path::new(text)))),
@@ -157,6 +161,7 @@ impl ImageFlags {
     pub fn change(&self, image: &mut spec::Image) -> anyhow::Result<()> {
         image.permissions.extend(permissions(&self.chmod, &self.chown)?);
         image.nix_db |= self.nix_db;
+        image.layers.beyond_docker |= self.beyond_docker;
         if let Some(max) = self.max_layers {
             image.layers.max = Some(Spanned::nowhere(max));
         }

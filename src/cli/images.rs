@@ -3,14 +3,13 @@
 //! Invariant: an image of store paths and an image of a spec take the same way; flags only fill in a spec.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::audit::{self, InspectOptions};
+use crate::audit;
 use crate::digest::Digest;
 use crate::image::{self, ClosureMember, ContentRoot, Generated, Image, ImageRequest, Index, RootPackage};
-use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Strategy};
+use crate::layer::partition::{History, LayerPlan};
 use crate::layer::{Compression, PackOptions, TarProfile};
 use crate::oci::Platform;
 use crate::plan::Input;
@@ -20,16 +19,13 @@ use crate::transport::Content;
 
 use super::bases;
 use super::context::{Context, DEFAULT_EPOCH};
-use super::error::advised;
 pub use super::image_flags::ImageFlags;
+use super::layer_plans::{self, Kept};
 use super::pipeline::{Target, Work};
 use super::roots::Roots;
 
 /// The platform of images without anything that says otherwise. Not the machine's: a digest may not depend on it.
 const DEFAULT_PLATFORM: &str = "linux/amd64";
-
-/// Largest plan file that is read.
-const PLAN_BYTES_MAX: u64 = 256 << 20;
 
 /// An assembled image with its names.
 pub struct NamedImage {
@@ -67,6 +63,10 @@ pub struct Recipe {
     platform: Platform,
     plan: Option<LayerPlan>,
     previous: Option<LayerPlan>,
+    /// What was seen to change in earlier releases.
+    pub history: History,
+    /// Where the plan is kept, for an image whose spec says so.
+    pub kept: Option<Kept>,
     /// Whether `spec` is a file's, not made of flags.
     is_of_spec: bool,
     /// Seconds since 1970 that the config says, where it is not the context's.
@@ -87,6 +87,31 @@ impl Recipe {
             created: self.created.or(self.spec.created).unwrap_or(context.epoch),
             plan: self.plan.clone(),
             previous: self.previous.clone(),
+            history: self.history.clone(),
+        }
+    }
+
+    /// Takes the kept plan where it is this image's; else makes the one that is to be kept, starting from it.
+    fn settle_plan(&mut self, context: &Context) -> anyhow::Result<()> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let request = self.request(context);
+        let fits = match &kept.plan {
+            Some(plan) => image::fits(&request, plan)?,
+            None => false,
+        };
+        self.plan = if fits {
+            kept.plan.clone()
+        } else {
+            let previous = kept.plan.clone();
+            Some(image::plan(&ImageRequest { previous, ..request })?)
+        };
+        Ok(())
+    }
+
+    /// Forgets the plan that was settled, so that one is made anew from the one that is kept.
+    pub fn plan_anew(&mut self) {
+        if let Some(kept) = &self.kept {
+            (self.plan, self.previous) = (None, kept.plan.clone());
         }
     }
 
@@ -103,45 +128,14 @@ impl Recipe {
 
     /// Takes over which store paths and packages share a layer in an image, where that has exactly this recipe's.
     pub fn take_layers(&mut self, image: &audit::Report) -> bool {
-        let packages: BTreeMap<String, String> = self
-            .root
-            .iter()
-            .map(|package| {
-                (
-                    format!("{}={}", package.name, package.version),
-                    image::root_path(package),
-                )
-            })
-            .collect();
-        let mut layers = Vec::new();
-        for layer in &image.layers {
-            let listed = layer.annotations.get(image::PACKAGES_ANNOTATION);
-            let listed = listed.map_or("", String::as_str).split_whitespace();
-            // What is no package of the recipe's makes the sets below differ.
-            let mut paths: Vec<String> = listed
-                .map(|name| packages.get(name).cloned().unwrap_or_else(|| name.to_owned()))
-                .chain(layer.store_paths.iter().cloned())
-                .collect();
-            paths.sort();
-            if !paths.is_empty() {
-                layers.push(PlannedLayer {
-                    paths,
-                    reason: String::new(),
-                    size: 0,
-                });
-            }
-        }
+        let layers = layer_plans::layers_of(image, &self.root);
         let in_image: BTreeSet<&String> = layers.iter().flat_map(|layer| &layer.paths).collect();
+        let packages: Vec<String> = self.root.iter().map(image::root_path).collect();
         let members = self.closure.iter().map(|member| &member.logical);
-        if in_image != members.chain(packages.values()).collect() {
+        if in_image != members.chain(&packages).collect() {
             return false;
         }
-        self.plan = Some(LayerPlan {
-            format: PLAN_FORMAT,
-            history: History::default(),
-            layers,
-            strategy: Strategy::default().to_string(),
-        });
+        self.plan = Some(layer_plans::from_layers(layers));
         true
     }
 
@@ -168,8 +162,14 @@ pub fn of_targets(work: &Work, flags: &ImageFlags, context: &Context) -> anyhow:
     }
     let mut images = Vec::new();
     for recipe in recipes(work, flags, context)? {
+        if let Some(kept) = recipe.kept.as_ref().filter(|_| work.locked) {
+            kept.refuse_other(recipe.plan.as_ref())?;
+        }
         work.nix.warn_of_missing_records(context.ui);
         images.push(assemble(&recipe, flags, context).map_err(|error| work.nix.explained(error))?);
+        if let (Some(kept), Some(plan)) = (&recipe.kept, &recipe.plan) {
+            kept.keep(plan, context)?;
+        }
     }
     for target in &work.targets {
         if let Target::Image(_) = target {
@@ -241,8 +241,10 @@ fn of_paths(paths: &[&Target], work: &Work, flags: &ImageFlags, context: &Contex
         root: Vec::new(),
         base,
         platform,
-        plan: read_plan(flags.plan.as_deref())?,
-        previous: read_previous(flags.previous.as_deref(), context)?,
+        plan: flags.plan.as_deref().map(layer_plans::read_plan).transpose()?,
+        previous: layer_plans::read_previous(flags.previous.as_deref(), &[], context)?,
+        history: History::default(),
+        kept: None,
         is_of_spec: false,
         created: None,
     })
@@ -269,20 +271,26 @@ fn of_spec(name: &str, work: &Work, flags: &ImageFlags, context: &Context) -> an
     }
     roots.add_mentions(&spec, work)?;
     let platform = platform_of_spec(&spec, &project.lock)?;
-    let of_spec = spec.layers.plan.as_ref().map(|file| spec.dir.join(&file.value));
-    Ok(Recipe {
+    let root = root_packages(&inputs.root, work)?;
+    let (plan, kept) = layer_plans::of_spec(&spec, flags)?;
+    let mut recipe = Recipe {
         contents,
         closure: roots.members(work)?,
         generated: roots.database(&spec, work)?,
-        root: root_packages(&inputs.root, work)?,
         base: bases::of_spec(&spec, &project.lock, work.offline, context)?,
         platform,
-        plan: read_plan(flags.plan.as_deref().or(of_spec.as_deref()))?,
-        previous: read_previous(flags.previous.as_deref(), context)?,
+        plan,
+        previous: layer_plans::read_previous(flags.previous.as_deref(), &root, context)?,
+        history: History::default(),
+        kept,
+        root,
         spec,
         is_of_spec: true,
         created: None,
-    })
+    };
+    let settled = recipe.settle_plan(context);
+    settled.with_context(|| format!("cannot make image `{name}`"))?;
+    Ok(recipe)
 }
 
 /// What an image of a spec is for.
@@ -335,51 +343,6 @@ pub fn assemble(recipe: &Recipe, flags: &ImageFlags, context: &Context) -> anyho
         image,
         index: None,
     })
-}
-
-/// Reads a layer plan, if one is given.
-pub fn read_plan(path: Option<&Path>) -> anyhow::Result<Option<LayerPlan>> {
-    let Some(path) = path else { return Ok(None) };
-    let bytes = crate::fsio::read_limited(path, PLAN_BYTES_MAX)?;
-    let text = String::from_utf8(bytes).with_context(|| format!("`{}` is not UTF-8", path.display()))?;
-    let plan = LayerPlan::parse(&text).with_context(|| format!("`{}` is no layer plan", path.display()))?;
-    Ok(Some(plan))
-}
-
-/// Reads the plan of the release before: its plan file, or what its image says of its layers.
-pub fn read_previous(text: Option<&str>, context: &Context) -> anyhow::Result<Option<LayerPlan>> {
-    let Some(text) = text else { return Ok(None) };
-    let file = Path::new(text);
-    if file.is_file()
-        && let Ok(Some(plan)) = read_plan(Some(file))
-    {
-        return Ok(Some(plan));
-    }
-    let image = context
-        .source(text, None)
-        .with_context(|| format!("`{text}` is neither a layer plan nor an image"))?;
-    let report = audit::inspect(image.as_ref(), InspectOptions::default())?;
-    let layers = report.layers.into_iter().filter(|layer| !layer.store_paths.is_empty());
-    let layers: Vec<PlannedLayer> = layers
-        .map(|layer| PlannedLayer {
-            paths: layer.store_paths,
-            reason: String::new(),
-            size: 0,
-        })
-        .collect();
-    if layers.is_empty() {
-        let help = "name an image of layerize's, or a plan of `layerize plan --json`";
-        return Err(advised(
-            format!("the layers of `{text}` do not say which store paths they hold"),
-            help,
-        ));
-    }
-    Ok(Some(LayerPlan {
-        format: PLAN_FORMAT,
-        history: History::default(),
-        layers,
-        strategy: Strategy::default().to_string(),
-    }))
 }
 
 fn root_packages(inputs: &[Input], work: &Work) -> anyhow::Result<Vec<RootPackage>> {

@@ -34,6 +34,7 @@ mod index;
 mod inspect;
 mod interrupt;
 mod key;
+mod layer_plans;
 mod load;
 mod lock;
 mod nix;

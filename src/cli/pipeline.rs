@@ -54,6 +54,8 @@ pub struct Work {
     pub paths: BTreeMap<Input, StorePath>,
     /// Whether nothing may be asked of other machines.
     pub offline: bool,
+    /// Whether what is pinned must be current.
+    pub locked: bool,
 }
 
 /// Understands the arguments and realises what they name.
@@ -95,6 +97,7 @@ fn prepare_named(
             targets,
             paths: BTreeMap::new(),
             offline: flags.offline,
+            locked: flags.locked,
         };
         return work.check_paths();
     }
@@ -130,6 +133,7 @@ fn realise(
         targets,
         paths,
         offline: flags.offline,
+        locked: flags.locked,
     }
     .check_paths()
 }

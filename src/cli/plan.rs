@@ -6,14 +6,17 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use crate::image;
-use crate::layer::partition::{self, Fleet, Graph, LayerPlan, Node, PlanOptions, Strategy, Way};
+use crate::image::{self, ImageRequest};
+use crate::layer::partition::{
+    self, Explanation, Fleet, FleetCost, Graph, LayerPlan, Node, PlanOptions, Replan, Strategy, Way,
+};
 
 use super::Outcome;
 use super::build::BuildFlags;
 use super::context::Context;
 use super::error::advised;
 use super::images::{self, ImageFlags, Recipe};
+use super::layer_plans;
 use super::pipeline;
 use super::text::size;
 
@@ -34,9 +37,9 @@ pub struct PlanArgs {
     /// Learn what changes from a directory of earlier graphs or plans, oldest first by name
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
-    /// Allow more layers than Docker loads
-    #[arg(long)]
-    beyond_docker: bool,
+    /// Write each image's plan to the file that its `layers.plan` names, starting from what that holds
+    #[arg(long, group = "question", conflicts_with = "graph")]
+    save: bool,
     /// Say why this path is in its layer and what a change of it would re-send
     #[arg(long, value_name = "PATH", group = "question")]
     explain: Option<String>,
@@ -57,7 +60,13 @@ pub fn run(args: &PlanArgs, context: &Context) -> anyhow::Result<Outcome> {
         let graph = read_graph(file)?;
         let options = options(args, Some(&graph), context)?;
         let plan = partition::partition(&graph, &options)?;
-        answer(args, &plan, &graph, &options, context)?;
+        match &args.explain {
+            Some(path) => print_explanation(&partition::explain(&plan, &graph, path)?, context)?,
+            None => show(&plan, context)?,
+        }
+        if options.previous.is_some() && args.explain.is_none() {
+            advise(partition::replan(&plan, &graph, &options)?, context);
+        }
     } else {
         of_targets(args, context)?;
     }
@@ -66,7 +75,7 @@ pub fn run(args: &PlanArgs, context: &Context) -> anyhow::Result<Outcome> {
 
 fn of_targets(args: &PlanArgs, context: &Context) -> anyhow::Result<()> {
     let work = pipeline::prepare(&args.targets, &args.flags, context)?;
-    let recipes = images::recipes(&work, &args.image, context)?;
+    let mut recipes = images::recipes(&work, &args.image, context)?;
     context.ui.clear();
     if recipes.is_empty() {
         return Err(advised(
@@ -74,23 +83,71 @@ fn of_targets(args: &PlanArgs, context: &Context) -> anyhow::Result<()> {
             "name an image of the spec, or a store path",
         ));
     }
-    let graphs = recipes
-        .iter()
-        .map(|recipe| graph(recipe, context))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    if let ([recipe], [graph]) = (&recipes[..], &graphs[..]) {
-        let plan = image::plan(&recipe.request(context))?;
-        return answer(args, &plan, graph, &options(args, Some(graph), context)?, context);
+    let together = recipes.len() > 1;
+    if args.save || together || args.history.is_some() {
+        recipes.iter_mut().for_each(Recipe::plan_anew);
     }
-    let fleet = partition::plan_fleet(&graphs, &options(args, None, context)?)?;
-    for (recipe, plan) in recipes.iter().zip(&fleet.plans) {
+    if let Some(dir) = &args.history {
+        let earlier = earlier(dir)?;
+        for recipe in &mut recipes {
+            recipe.history = learn(&earlier, &graph(recipe, context)?);
+        }
+    }
+    let requests: Vec<ImageRequest<'_>> = recipes.iter().map(|recipe| recipe.request(context)).collect();
+    let plans = match &requests[..] {
+        [request] => vec![of_one(args, request, context)?],
+        _ => of_fleet(args, &requests, context)?,
+    };
+    if args.save {
+        for (recipe, plan) in recipes.iter().zip(&plans) {
+            keep(recipe, plan, context)?;
+        }
+    }
+    Ok(())
+}
+
+/// Plans one image and prints the plan, or why a path is where it is.
+fn of_one(args: &PlanArgs, request: &ImageRequest<'_>, context: &Context) -> anyhow::Result<LayerPlan> {
+    let plan = image::plan(request)?;
+    if let Some(path) = &args.explain {
+        print_explanation(&image::explain(request, &plan, path)?, context)?;
+        return Ok(plan);
+    }
+    show(&plan, context)?;
+    if request.previous.is_some() || request.plan.is_some() {
+        advise(image::replan(request, &plan)?, context);
+    }
+    Ok(plan)
+}
+
+/// Plans several images together and prints all plans, with what sharing costs and saves.
+fn of_fleet(args: &PlanArgs, requests: &[ImageRequest<'_>], context: &Context) -> anyhow::Result<Vec<LayerPlan>> {
+    if args.explain.is_some() {
+        return Err(advised(
+            format!("`--explain` is about one image, and {} are planned", requests.len()),
+            "name the image",
+        ));
+    }
+    let fleet = image::plan_fleet(requests)?;
+    for (request, plan) in requests.iter().zip(&fleet.plans) {
         if !context.ui.json() {
-            context.ui.data(&format!("{}:", recipe.spec.name.value))?;
+            context.ui.data(&format!("{}:", request.spec.name.value))?;
         }
         show(plan, context)?;
     }
     context.ui.note(&trade_off(&fleet));
-    Ok(())
+    Ok(fleet.plans)
+}
+
+fn keep(recipe: &Recipe, plan: &LayerPlan, context: &Context) -> anyhow::Result<()> {
+    let Some(kept) = &recipe.kept else {
+        let name = &recipe.spec.name.value;
+        return Err(advised(
+            format!("image `{name}` has no place where layerize keeps its plan"),
+            format!("write `layers = {{ plan = \"{name}.plan.json\" }}` into its part of the spec"),
+        ));
+    };
+    kept.keep(plan, context)
 }
 
 /// The closure of an image as the planner sees it.
@@ -107,7 +164,7 @@ fn graph(recipe: &Recipe, context: &Context) -> anyhow::Result<Graph> {
 
 fn options(args: &PlanArgs, graph: Option<&Graph>, context: &Context) -> anyhow::Result<PlanOptions> {
     let mut options = PlanOptions {
-        beyond_docker: args.beyond_docker,
+        beyond_docker: args.image.beyond_docker,
         ..PlanOptions::default()
     };
     if let Some(strategy) = &args.image.strategy {
@@ -116,18 +173,17 @@ fn options(args: &PlanArgs, graph: Option<&Graph>, context: &Context) -> anyhow:
     if let Some(max) = args.image.max_layers {
         options.max_layers = usize::try_from(max).unwrap_or(usize::MAX);
     }
-    options.previous = images::read_previous(args.image.previous.as_deref(), context)?;
+    options.previous = layer_plans::read_previous(args.image.previous.as_deref(), &[], context)?;
     options.carried = options.previous.is_some();
-    if let Some(dir) = &args.history {
-        let mut earlier = Vec::new();
-        for file in releases(dir)? {
-            earlier.push(read_release(&file)?);
-        }
-        if let Some(graph) = graph {
-            options.history = learn(&earlier, graph);
-        }
+    if let (Some(dir), Some(graph)) = (&args.history, graph) {
+        options.history = learn(&earlier(dir)?, graph);
     }
     Ok(options)
+}
+
+/// The earlier releases in a directory, oldest first.
+fn earlier(dir: &Path) -> anyhow::Result<Vec<(LayerPlan, Graph)>> {
+    releases(dir)?.iter().map(|file| read_release(file)).collect()
 }
 
 /// The files of a directory of releases, oldest first: `v2` is before `v10`.
@@ -180,20 +236,9 @@ fn read_text(path: &Path) -> anyhow::Result<String> {
     String::from_utf8(bytes).with_context(|| format!("`{}` is not UTF-8", path.display()))
 }
 
-fn answer(
-    args: &PlanArgs,
-    plan: &LayerPlan,
-    graph: &Graph,
-    options: &PlanOptions,
-    context: &Context,
-) -> anyhow::Result<()> {
-    if let Some(path) = &args.explain {
-        return explain(plan, graph, path, context);
-    }
-    show(plan, context)?;
-    if options.previous.is_some()
-        && let Some(replan) = partition::replan(plan, graph, options)?
-    {
+/// Says when planning from scratch would pay.
+fn advise(replan: Option<Replan>, context: &Context) {
+    if let Some(replan) = replan {
         context.ui.note(&format!(
             "planning from scratch would re-send {} now and save {} a release: it pays after {} releases",
             size(replan.bytes_now),
@@ -201,7 +246,6 @@ fn answer(
             replan.releases(),
         ));
     }
-    Ok(())
 }
 
 fn show(plan: &LayerPlan, context: &Context) -> anyhow::Result<()> {
@@ -232,10 +276,9 @@ fn name_of(path: &str) -> &str {
     base.split_once('-').map_or(base, |(_, name)| name)
 }
 
-fn explain(plan: &LayerPlan, graph: &Graph, path: &str, context: &Context) -> anyhow::Result<()> {
-    let explanation = partition::explain(plan, graph, path)?;
+fn print_explanation(explanation: &Explanation, context: &Context) -> anyhow::Result<()> {
     if context.ui.json() {
-        return Ok(context.ui.data(&serde_json::to_string(&explanation)?)?);
+        return Ok(context.ui.data(&serde_json::to_string(explanation)?)?);
     }
     let per_mille = |millionths: u64| format!("{:.1} %", millionths as f64 / 10_000.0);
     let others: Vec<&str> = explanation.together_with.iter().map(|path| name_of(path)).collect();
@@ -272,13 +315,18 @@ fn explain(plan: &LayerPlan, graph: &Graph, path: &str, context: &Context) -> an
 }
 
 fn trade_off(fleet: &Fleet) -> String {
-    format!(
-        "planned together: {} on first push, {} expected at a release; each by itself: {} and {}",
-        size(fleet.together.first_push),
-        size(fleet.together.per_release),
-        size(fleet.apart.first_push),
-        size(fleet.apart.per_release),
-    )
+    let Fleet { together, apart, .. } = fleet;
+    let cost = |cost: &FleetCost| {
+        format!(
+            "{} to push now, {} expected at a release",
+            size(cost.push),
+            size(cost.per_release)
+        )
+    };
+    match together == apart {
+        true => format!("planned together: {}; each by itself: the same", cost(together)),
+        false => format!("planned together: {}; each by itself: {}", cost(together), cost(apart)),
+    }
 }
 
 /// Strategies that fit any number of layers.

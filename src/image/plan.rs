@@ -11,19 +11,88 @@ use super::error::ImageError;
 use super::program::similar;
 use super::request::{ImageRequest, RootPackage};
 use crate::layer::partition::{
-    DEFAULT_MAX_LAYERS, DOCKER_LIMIT, Graph, LayerPlan, Node, PLAN_FORMAT, PlanError, PlanOptions, partition,
+    self, DEFAULT_MAX_LAYERS, DOCKER_LIMIT, Explanation, Fleet, FleetCost, Graph, LayerPlan, Node, PLAN_FORMAT,
+    PlanError, PlanOptions, Replan, partition,
 };
 
 /// The plan of an image: the request's own where it has one, checked, else one made as the spec's `layers` say.
 pub fn plan(request: &ImageRequest<'_>) -> Result<LayerPlan, ImageError> {
-    let (root, store) = graphs(request)?;
-    let (root_share, store_share) = shares(request)?;
+    let parts = parts(request)?;
     if let Some(given) = &request.plan {
-        return given_plan(given, base_layers(request), &root, &store);
+        return given_plan(request, given, &parts);
     }
-    check_names(request, &root, &store)?;
+    let mut plan = empty(request);
+    for half in &parts {
+        add(&mut plan, partition(&half.graph, &half.options)?);
+    }
+    Ok(plan)
+}
+
+/// Plans of several images that share layers where that saves bytes; one that comes with a plan of its own keeps it.
+pub fn plan_fleet(requests: &[ImageRequest<'_>]) -> Result<Fleet, ImageError> {
+    let mut fleet = Fleet {
+        plans: Vec::new(),
+        together: FleetCost::default(),
+        apart: FleetCost::default(),
+    };
+    let mut halves = Vec::new();
+    for (image, request) in requests.iter().enumerate() {
+        let given = request.plan.as_ref().map(|_| plan(request)).transpose()?;
+        if given.is_none() {
+            halves.extend(parts(request)?.into_iter().map(|half| (image, half)));
+        }
+        fleet.plans.push(given.unwrap_or_else(|| empty(request)));
+    }
+    for part in [Part::Root, Part::Store] {
+        let members = halves.iter().filter(|(_, half)| half.part == part);
+        let (images, members): (Vec<usize>, Vec<_>) = members
+            .map(|(image, half)| (image, (&half.graph, half.options.clone())))
+            .unzip();
+        let made = partition::plan_fleet(&members)?;
+        for (image, plan) in images.into_iter().zip(made.plans) {
+            add(&mut fleet.plans[image], plan);
+        }
+        fleet.together.add(made.together);
+        fleet.apart.add(made.apart);
+    }
+    Ok(fleet)
+}
+
+/// What it would cost and save to plan the image from scratch in place of `plan`; `None` where it would save nothing.
+pub fn replan(request: &ImageRequest<'_>, plan: &LayerPlan) -> Result<Option<Replan>, ImageError> {
+    let mut total: Option<Replan> = None;
+    for half in parts(request)? {
+        if let Some(found) = partition::replan(&only(plan, half.part), &half.graph, &half.options)? {
+            let total = total.get_or_insert_default();
+            total.bytes_now += found.bytes_now;
+            total.saved_per_release += found.saved_per_release;
+        }
+    }
+    Ok(total)
+}
+
+/// Why a store path or a package of `root` is in its layer of `plan`.
+pub fn explain(request: &ImageRequest<'_>, plan: &LayerPlan, path: &str) -> Result<Explanation, ImageError> {
+    let parts = parts(request)?;
+    let all = parts.iter().flat_map(|half| half.graph.keys());
+    let unknown = || PlanError::Unknown {
+        name: path.to_owned(),
+        similar: similar(path, all.map(String::as_str)),
+    };
+    let half = parts.iter().find(|half| !half.graph.named(path).is_empty());
+    let half = half.ok_or_else(unknown)?;
+    Ok(partition::explain(plan, &half.graph, path)?)
+}
+
+/// Whether a plan is one of exactly this image, in no more layers than it may have.
+pub fn fits(request: &ImageRequest<'_>, plan: &LayerPlan) -> Result<bool, ImageError> {
+    let few = plan.layers.len() < own_layers(request)?;
+    Ok(few && given_plan(request, plan, &parts(request)?).is_ok())
+}
+
+fn empty(request: &ImageRequest<'_>) -> LayerPlan {
     let strategy = request.spec.layers.strategy.as_ref();
-    let mut plan = LayerPlan {
+    LayerPlan {
         format: PLAN_FORMAT,
         history: Default::default(),
         layers: Vec::new(),
@@ -31,15 +100,12 @@ pub fn plan(request: &ImageRequest<'_>) -> Result<LayerPlan, ImageError> {
             || PlanOptions::default().strategy.name().to_owned(),
             |strategy| strategy.value.clone(),
         ),
-    };
-    for (part, graph, share) in [(Part::Root, &root, root_share), (Part::Store, &store, store_share)] {
-        if !graph.is_empty() {
-            let made = partition(graph, &options(request, part, graph, share)?)?;
-            plan.history.extend(&made.history);
-            plan.layers.extend(made.layers);
-        }
     }
-    Ok(plan)
+}
+
+fn add(plan: &mut LayerPlan, half: LayerPlan) {
+    plan.history.extend(&half.history);
+    plan.layers.extend(half.layers);
 }
 
 /// Everything that [`plan`] depends on beside the closure and the packages, for the image cache's key.
@@ -50,8 +116,8 @@ pub(super) fn identity(request: &ImageRequest<'_>) -> String {
     let given = request.plan.as_ref().map(LayerPlan::print);
     let previous = request.previous.as_ref().map(LayerPlan::print);
     format!(
-        "{strategy:?} {max:?} {:?} {:?} {given:?} {previous:?}",
-        layers.groups, layers.weights
+        "{strategy:?} {max:?} {} {:?} {:?} {given:?} {previous:?} {:?}",
+        layers.beyond_docker, layers.groups, layers.weights, request.history
     )
 }
 
@@ -74,6 +140,30 @@ impl Part {
             _ => Self::Store,
         }
     }
+}
+
+/// One of the two, ready to be planned.
+struct Half {
+    part: Part,
+    graph: Graph,
+    options: PlanOptions,
+}
+
+/// What is to be planned; a part without any path is left out.
+fn parts(request: &ImageRequest<'_>) -> Result<Vec<Half>, ImageError> {
+    let (root, store) = graphs(request)?;
+    let (root_share, store_share) = shares(request)?;
+    if request.plan.is_none() {
+        check_names(request, &root, &store)?;
+    }
+    let mut parts = Vec::new();
+    for (part, graph, share) in [(Part::Root, root, root_share), (Part::Store, store, store_share)] {
+        if !graph.is_empty() {
+            let options = options(request, part, &graph, share)?;
+            parts.push(Half { part, graph, options });
+        }
+    }
+    Ok(parts)
 }
 
 fn graphs(request: &ImageRequest<'_>) -> Result<(Graph, Graph), ImageError> {
@@ -117,7 +207,8 @@ fn own_layers(request: &ImageRequest<'_>) -> Result<usize, ImageError> {
     if request.spec.layers.max.is_none() {
         max = max.max(base + least);
     }
-    if max > DOCKER_LIMIT || max < base + least {
+    let too_many = max > DOCKER_LIMIT && !request.spec.layers.beyond_docker;
+    if too_many || max < base + least {
         return Err(match base {
             0 => ImageError::LayersMax { max, least },
             _ => ImageError::BaseLayers { base, least, max },
@@ -145,7 +236,6 @@ fn options(request: &ImageRequest<'_>, part: Part, graph: &Graph, share: usize) 
         .iter()
         .map(|group| group.iter().filter(|name| is_ours(name)).cloned().collect());
     let weights = layers.weights.iter().filter(|(name, _)| is_ours(name));
-    let defaults = PlanOptions::default();
     let strategy = layers
         .strategy
         .as_ref()
@@ -153,14 +243,15 @@ fn options(request: &ImageRequest<'_>, part: Part, graph: &Graph, share: usize) 
         .transpose()?;
     let max_layers = own_layers(request)?;
     Ok(PlanOptions {
-        strategy: strategy.unwrap_or(defaults.strategy),
+        strategy: strategy.unwrap_or_default(),
         max_layers,
         other_layers: max_layers.saturating_sub(share),
         groups: groups.filter(|group: &Vec<String>| !group.is_empty()).collect(),
         weights: weights.map(|(name, &weight)| (name.clone(), weight)).collect(),
+        beyond_docker: layers.beyond_docker,
+        history: request.history.clone(),
         previous: request.previous.as_ref().map(|previous| only(previous, part)),
         carried: request.previous.is_some() || layers.plan.is_some(),
-        ..defaults
     })
 }
 
@@ -188,17 +279,18 @@ fn only(plan: &LayerPlan, part: Part) -> LayerPlan {
 }
 
 /// A plan that is to be used as it is. A layer with paths of both parts becomes two.
-fn given_plan(given: &LayerPlan, base: usize, root: &Graph, store: &Graph) -> Result<LayerPlan, ImageError> {
+fn given_plan(request: &ImageRequest<'_>, given: &LayerPlan, parts: &[Half]) -> Result<LayerPlan, ImageError> {
     let mut layers = Vec::new();
-    for (part, graph) in [(Part::Root, root), (Part::Store, store)] {
+    for part in [Part::Root, Part::Store] {
         let mut half = only(given, part);
-        half.check(graph)?;
+        let none = Graph::new(Vec::new())?;
+        let found = parts.iter().find(|half| half.part == part);
+        half.check(found.map_or(&none, |half| &half.graph))?;
         layers.extend(half.layers);
     }
-    if base + layers.len() + 1 > DOCKER_LIMIT {
-        return Err(ImageError::PlanLayers {
-            layers: base + layers.len() + 1,
-        });
+    let all = base_layers(request) + layers.len() + 1;
+    if all > DOCKER_LIMIT && !request.spec.layers.beyond_docker {
+        return Err(ImageError::PlanLayers { layers: all });
     }
     Ok(LayerPlan {
         layers,

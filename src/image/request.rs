@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::base::Base;
 use crate::digest::Digest;
-use crate::layer::partition::LayerPlan;
+use crate::layer::partition::{History, LayerPlan};
 use crate::oci::Platform;
 use crate::spec;
 use crate::store_path::{PathInfo, StoreDir};
@@ -34,6 +34,8 @@ pub struct ImageRequest<'a> {
     pub plan: Option<LayerPlan>,
     /// The layer plan of the release before, from which a new one starts.
     pub previous: Option<LayerPlan>,
+    /// What was seen to change, from elsewhere than `previous`.
+    pub history: History,
 }
 
 /// An entry of an image that was made for it.

@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::checks::{self, Complaint, did_you_mean};
 use super::diagnostics::Diagnostic;
 use super::image_files;
-use super::keys::{self, CREATED_MAX, ID_MAX, LAYERS_MAX};
+use super::keys::{self, CREATED_MAX, ID_MAX, LAYERS_BEYOND_MAX, LAYERS_MAX};
 use super::package::{contents, dependencies, text_map};
 use super::reader::{Field, Reader, Table};
 use super::types::{Dependency, Image, Layers, Spanned, User};
@@ -278,8 +278,10 @@ fn read_signal(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<String> {
 fn read_layers(reader: &mut Reader<'_>, image: &Table<'_>) -> Option<Layers> {
     let field = image.get("layers")?;
     let table = reader.table(&field, field.title(), keys::LAYERS.iter().collect())?;
+    let beyond_docker = table.flag(reader, "beyond-docker").unwrap_or(false);
+    let most = if beyond_docker { LAYERS_BEYOND_MAX } else { LAYERS_MAX };
     let max = table.get("max").and_then(|field| {
-        let max = reader.integer(&field, 1, LAYERS_MAX)?;
+        let max = reader.integer(&field, 1, most)?;
         Some(Spanned {
             value: u32::try_from(max).ok()?,
             span: field.span,
@@ -289,6 +291,7 @@ fn read_layers(reader: &mut Reader<'_>, image: &Table<'_>) -> Option<Layers> {
         strategy: table.checked(reader, "strategy", checks::strategy),
         tar_profile: table.checked(reader, "tar-profile", checks::tar_profile),
         max,
+        beyond_docker,
         groups: read_groups(reader, &table),
         weights: read_weights(reader, &table),
         plan: table.checked(reader, "plan", checks::local_path),

@@ -63,6 +63,9 @@ pub(super) const CREATED_MAX: i64 = 253_402_300_799;
 /// Most layers an image may have: what every client loads (docker refuses more than 125).
 pub(super) const LAYERS_MAX: i64 = 125;
 
+/// Most layers where what Docker refuses is asked for: as many as the kernel's overlayfs stacks.
+pub(super) const LAYERS_BEYOND_MAX: i64 = 500;
+
 /// Names of the layer strategies.
 pub(super) const STRATEGIES: &[&str] = &[
     "churn",
@@ -463,10 +466,15 @@ pub(super) const LAYERS: &[Key] = &[
     also(
         key(
             "max",
-            Count(1, LAYERS_MAX),
-            "Most layers the image may have (default 100).",
+            Count(1, LAYERS_BEYOND_MAX),
+            "Most layers the image may have (default 100; more than 125 only with `beyond-docker`).",
         ),
         &["max-layers", "limit"],
+    ),
+    key(
+        "beyond-docker",
+        Flag,
+        "Whether the image may have more layers than Docker loads (125).",
     ),
     key(
         "groups",

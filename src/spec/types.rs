@@ -322,7 +322,7 @@ pub struct User {
     pub shell: String,
 }
 
-/// `layers = { strategy, max, groups, weights, plan, tar-profile }`.
+/// `layers = { strategy, max, beyond-docker, groups, weights, plan, tar-profile }`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layers {
     /// Strategy's name; `None`: `churn`.
@@ -331,6 +331,8 @@ pub struct Layers {
     pub tar_profile: Option<Spanned<String>>,
     /// Most layers the image may have; `None`: 100.
     pub max: Option<Spanned<u32>>,
+    /// `beyond-docker`: whether `max` may be more than Docker loads.
+    pub beyond_docker: bool,
     /// Groups of package names that stand together in a layer of their own.
     pub groups: Vec<Vec<String>>,
     /// Probability of change by package name, in parts per million.

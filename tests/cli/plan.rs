@@ -220,15 +220,7 @@ fn a_build_starts_from_the_image_before() {
 #[test]
 fn images_planned_together_share_layers() {
     let place = Place::new();
-    place
-        .write("shared/s", &"s".repeat(5000))
-        .write("one/o", "1")
-        .write("two/t", "2");
-    place.write(
-        "layerize.toml",
-        "[package.shared]\nsource = \"shared\"\n[package.one]\nsource = \"one\"\n[package.two]\nsource = \"two\"\n\
-         [image.a]\ncontents = [\"shared\", \"one\"]\n[image.b]\ncontents = [\"shared\", \"two\"]\n",
-    );
+    kept(&place, "");
     let planned = place.run(&["plan", "a", "b"]).success();
     assert!(planned.stderr.contains("planned together"), "{}", planned.stderr);
     assert!(
@@ -273,4 +265,164 @@ fn load_pipes_into_the_engine() {
     let ran = peer(Command::new("docker").args(["run", "--rm", "--network", "none", &name]));
     assert_eq!(ran.stdout, "loaded\n");
     peer(Command::new("docker").args(["rmi", &name]));
+}
+
+/// A spec of two images that share two packages and keep their plans. Each alone would put its own package, the
+/// smallest, with one of these.
+fn kept(place: &Place, more: &str) {
+    place
+        .write("shared/s", &"s".repeat(50_000))
+        .write("common/c", &"c".repeat(50_000))
+        .write("one/o", &format!("1{more}"))
+        .write("two/t", "2");
+    place.write(
+        "layerize.toml",
+        "[package]\nshared = { source = \"shared\" }\ncommon = { source = \"common\" }\n\
+         one = { source = \"one\" }\ntwo = { source = \"two\" }\n\
+         [image.a]\ncontents = [\"shared\", \"common\", \"one\"]\nlayers = { max = 3, plan = \"a.plan.json\" }\n\
+         [image.b]\ncontents = [\"shared\", \"common\", \"two\"]\nlayers = { max = 3, plan = \"b.plan.json\" }\n",
+    );
+}
+
+#[test]
+fn a_kept_plan_is_made_updated_and_committed() {
+    let place = Place::new();
+    kept(&place, "");
+    let plan = || fs::read_to_string(place.project.join("a.plan.json")).unwrap();
+    place.run(&["lock"]).success();
+    place
+        .run(&["build", "--locked", "a"])
+        .exits(2)
+        .says(&["`a.plan.json` is missing", "without `--locked`"]);
+    let first = place.run(&["build", "a"]).success();
+    assert!(
+        first.stderr.contains("layer plan `a.plan.json` written"),
+        "{}",
+        first.stderr
+    );
+    let written = plan();
+    let again = place.run(&["build", "--locked", "a"]).success();
+    assert_eq!(
+        (again.line(), plan()),
+        (first.line(), written.clone()),
+        "nothing changed"
+    );
+    assert!(!again.stderr.contains("layer plan"), "{}", again.stderr);
+
+    // What changed is planned anew, and remembered.
+    kept(&place, " changed");
+    place
+        .run(&["build", "--locked", "a"])
+        .exits(2)
+        .says(&["`a.plan.json` is of another closure"]);
+    assert_eq!(plan(), written, "what is refused writes nothing");
+    place.run(&["build", "a"]).success();
+    let updated: serde_json::Value = serde_json::from_str(&plan()).unwrap();
+    assert_eq!(
+        updated["history"]["one"],
+        serde_json::json!({ "changed": 1, "seen": 1 })
+    );
+    assert_eq!(
+        updated["history"]["shared"],
+        serde_json::json!({ "changed": 0, "seen": 1 })
+    );
+
+    // A plan by hand is used or refused, never written over; flags leave the kept plan alone.
+    place.run(&["build", "a", "--strategy", "single"]).success();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&plan()).unwrap(), updated);
+    let by_hand = "{\"layers\":[{\"paths\":[\"/layerize/store/x\"]}]}";
+    place.write("a.plan.json", by_hand);
+    place.run(&["build", "a"]).exits(2).says(&["/layerize/store/"]);
+    assert_eq!(plan(), by_hand);
+    place.write("a.plan.json", "{");
+    place.run(&["build", "a"]).exits(2).says(&["a.plan.json"]);
+    assert_eq!(plan(), "{");
+}
+
+#[test]
+fn plans_made_together_are_kept_and_built() {
+    let place = Place::new();
+    kept(&place, "");
+    let saved = place.run(&["plan", "--save", "a", "b"]).success();
+    assert!(saved.stderr.contains("planned together"), "{}", saved.stderr);
+    let layers = |image: &str| -> Vec<serde_json::Value> {
+        place.run(&["build", "--locked", image]).success();
+        let archive = format!("{image}.tar");
+        let inspected = place.run(&["inspect", "--json", &archive]).success().stdout;
+        let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+        let layers = inspected["layers"].as_array().unwrap().iter();
+        layers.map(|layer| layer["digest"].clone()).collect()
+    };
+    let (a, b) = (layers("a"), layers("b"));
+    assert!(a.iter().any(|layer| b.contains(layer)), "{a:?} {b:?}");
+    place
+        .run(&["plan", "a", "b", "--explain", "shared"])
+        .exits(2)
+        .says(&["one image"]);
+    place.write(
+        "layerize.toml",
+        "[package.p]\nsource = \"one\"\n[image.i]\ncontents = [\"p\"]\n",
+    );
+    place
+        .run(&["plan", "--save", "i"])
+        .exits(2)
+        .says(&["`i`", "i.plan.json"]);
+}
+
+#[test]
+fn an_image_is_planned_with_what_earlier_releases_show() {
+    let place = Place::new();
+    let add = |name: &str, text: &str| {
+        place.write(&format!("{name}/file-{name}"), text);
+        place.run(&["store", "add", name]).success().line().to_owned()
+    };
+    let steady = ["a", "b", "c"].map(|name| add(name, name));
+    fs::create_dir(place.project.join("history")).unwrap();
+    let mut last = String::new();
+    for release in 0..8 {
+        last = add("d", &release.to_string());
+        let paths: Vec<&String> = steady.iter().chain([&last]).collect();
+        let plan = serde_json::json!({ "layers": [{ "paths": paths }] }).to_string();
+        place.write(&format!("history/{release}.json"), &plan);
+    }
+    let plan = |more: &[&str]| -> Vec<usize> {
+        let mut args = vec!["plan", "--json", "--name", "x", "--max-layers", "3"];
+        args.extend(steady.iter().map(String::as_str));
+        args.push(&last);
+        args.extend(more);
+        let printed = place.run(&args).success().stdout;
+        let plan: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        let layers = plan["layers"].as_array().unwrap().iter();
+        let alone = |layer: &&serde_json::Value| layer["paths"] == serde_json::json!([last]);
+        vec![plan["layers"].as_array().unwrap().len(), layers.filter(alone).count()]
+    };
+    assert_eq!(
+        plan(&["--history", "history"]),
+        [2, 1],
+        "what always changed stands alone"
+    );
+}
+
+#[test]
+fn packages_at_the_root_are_told_by_the_image_before() {
+    let place = Place::new();
+    place.write(
+        "layerize.toml",
+        "[image.rooted]\nroot = [\"deb:gzip\"]\nlayers = { max = 3 }\n",
+    );
+    place
+        .run(&["build", "--strategy", "biggest", "-o", "oci:one"])
+        .success();
+    let layers = |image: &str| -> Vec<serde_json::Value> {
+        let inspected = place.run(&["inspect", "--json", image]).success().stdout;
+        let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+        let layers = inspected["layers"].as_array().unwrap().iter();
+        layers.map(|layer| layer["digest"].clone()).collect()
+    };
+    place
+        .run(&["build", "--previous", "oci:one", "-o", "oci:two"])
+        .success();
+    assert_eq!(layers("oci:one"), layers("oci:two"), "what did not change stands");
+    let told = place.run(&["plan", "--explain", "gzip"]).success().stdout;
+    assert!(told.contains("gzip-") && told.contains("re-sends"), "{told}");
 }

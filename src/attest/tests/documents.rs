@@ -177,6 +177,7 @@ impl Small {
             created: 1,
             plan: None,
             previous: None,
+            history: crate::layer::partition::History::default(),
         }
     }
 

@@ -144,6 +144,7 @@ impl Fixture {
             created: 1,
             plan: None,
             previous: None,
+            history: crate::layer::partition::History::default(),
         }
     }
 

@@ -255,3 +255,92 @@ fn a_package_that_brings_nothing_new_has_no_layer() {
         .collect();
     assert_eq!(comments, ["one 1.0-1", "links, files and accounts"]);
 }
+
+/// The request of an image with some of the fixture's packages and store paths.
+fn part(fixture: &Fixture, packages: usize, members: usize) -> ImageRequest<'_> {
+    let mut request = fixture.request();
+    request.root.truncate(packages);
+    request.closure.truncate(members);
+    request
+}
+
+#[test]
+fn images_share_layers_of_packages_and_of_store_paths() {
+    let mut fixture = many();
+    fixture.spec.layers.max = Some(spanned(7));
+    let requests = [part(&fixture, 8, 5), part(&fixture, 4, 8)];
+    let fleet = plan_fleet(&requests).unwrap();
+    for (planned, request) in fleet.plans.iter().zip(&requests) {
+        assert!(
+            planned.layers.len() <= 6,
+            "one more is for links: {}",
+            planned.layers.len()
+        );
+        let given = ImageRequest {
+            plan: Some(planned.clone()),
+            ..part(&fixture, request.root.len(), request.closure.len())
+        };
+        assert_eq!(
+            plan(&given).unwrap().layers,
+            planned.layers,
+            "it is a plan of the image"
+        );
+    }
+    let [one, two] = &fleet.plans[..] else { panic!() };
+    let shared = |at_root: bool| {
+        let layers = one.layers.iter().filter(|layer| two.layers.contains(layer));
+        layers
+            .filter(|layer| (layer.paths[0].rfind('/') == Some(0)) == at_root)
+            .count()
+    };
+    assert!(
+        shared(true) > 0 && shared(false) > 0,
+        "{:?} {:?}",
+        names(one),
+        names(two)
+    );
+    assert!(fleet.together.push < fleet.apart.push);
+    // One whose plan is given keeps it.
+    let given = made(&fixture);
+    let keeps = ImageRequest {
+        plan: Some(given.clone()),
+        ..fixture.request()
+    };
+    let fleet = plan_fleet(&[keeps, part(&fixture, 4, 8)]).unwrap();
+    assert_eq!(fleet.plans[0], given);
+}
+
+#[test]
+fn packages_are_explained_and_planned_anew_as_store_paths_are() {
+    let mut fixture = many();
+    fixture.spec.layers.max = Some(spanned(6));
+    fixture.spec.layers.strategy = Some(spanned("single".to_owned()));
+    let coarse = made(&fixture);
+    fixture.spec.layers.strategy = None;
+    let request = fixture.request();
+    assert!(fits(&request, &coarse).unwrap());
+    let advice = replan(&request, &coarse).unwrap().unwrap();
+    assert!(advice.bytes_now > 0 && advice.saved_per_release > 0);
+    for name in ["deb3", "lib3"] {
+        let told = explain(&request, &coarse, name).unwrap();
+        assert!(told.path.contains(name) && told.together_with.len() == 7);
+    }
+    let error = explain(&request, &coarse, "deb33").unwrap_err();
+    let help = std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string);
+    assert!(help.contains("`deb33`"), "{help}");
+    let mut short = coarse.clone();
+    short.layers.pop();
+    assert!(!fits(&request, &short).unwrap());
+    fixture.spec.layers.max = Some(spanned(2));
+    assert!(fits(&fixture.request(), &coarse).is_err(), "no plan fits so few layers");
+}
+
+#[test]
+fn more_layers_than_docker_loads_are_asked_for_by_name() {
+    let mut fixture = many();
+    fixture.spec.layers.max = Some(spanned(126));
+    let error = plan(&fixture.request()).unwrap_err();
+    assert!(matches!(error, ImageError::LayersMax { max: 126, .. }));
+    fixture.spec.layers.beyond_docker = true;
+    assert_eq!(made(&fixture).layers.len(), 16);
+}

@@ -78,7 +78,7 @@ pub fn explain(plan: &LayerPlan, graph: &Graph, path: &str) -> Result<Explanatio
 }
 
 /// What planning from scratch would cost and save.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Replan {
     /// Bytes that it would re-send at once.
     pub bytes_now: u64,

@@ -26,7 +26,7 @@ use std::str::FromStr;
 
 pub use advice::{Explanation, Replan, explain, replan};
 pub use file::{LayerPlan, PLAN_FORMAT, PlannedLayer};
-pub use fleet::{Fleet, plan_fleet};
+pub use fleet::{Fleet, FleetCost, plan_fleet};
 pub use graph::{Graph, Node};
 pub use history::{History, Observed};
 pub use model::{MILLION, PRIOR, STRENGTH};
@@ -43,6 +43,9 @@ pub const DEFAULT_MAX_LAYERS: usize = 100;
 /// How many releases a plan that is updated is expected to serve: keeping a layer as it is saves its bytes now,
 /// changing it saves a little at each release.
 const HORIZON: u64 = 5;
+
+/// Why the paths of a group of the user's stand together.
+const GROUPED: &str = "grouped by the spec";
 
 /// How a closure is partitioned from scratch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -270,12 +273,7 @@ impl PlanError {
 /// layer stays what it was.
 pub fn partition(graph: &Graph, options: &PlanOptions) -> Result<LayerPlan, PlanError> {
     let limit = layer_limit(options)?;
-    let mut history = options.history.clone();
-    if let Some(previous) = &options.previous {
-        history.extend(&previous.history);
-        history.observe(previous, graph);
-    }
-    history.retain(graph.keys());
+    let history = learned(graph, options);
     let weights = given_weights(graph, &options.weights)?;
     let releases = if options.previous.is_some() { HORIZON } else { 1 };
     let model = Model::new(graph, &weights, &history, releases);
@@ -288,13 +286,13 @@ pub fn partition(graph: &Graph, options: &PlanOptions) -> Result<LayerPlan, Plan
     }
     let mut layers: Vec<(Group, String)> = Vec::new();
     for members in fixed {
-        layers.push((model.group(members), "grouped by the spec".to_owned()));
+        layers.push((model.group(members), GROUPED.to_owned()));
     }
     for group in arrange(&model, options, &rest, limit - layers.len())? {
         let reason = reason(&model, options, &group);
         layers.push((group, reason));
     }
-    layers.sort_by(|(a, _), (b, _)| (a.weight, &a.members).cmp(&(b.weight, &b.members)));
+    layers.sort_by(by_weight);
     Ok(LayerPlan {
         format: PLAN_FORMAT,
         history,
@@ -304,6 +302,22 @@ pub fn partition(graph: &Graph, options: &PlanOptions) -> Result<LayerPlan, Plan
             .collect(),
         strategy: options.strategy.name().to_owned(),
     })
+}
+
+/// What was seen to change up to `graph`, of its paths alone.
+fn learned(graph: &Graph, options: &PlanOptions) -> History {
+    let mut history = options.history.clone();
+    if let Some(previous) = &options.previous {
+        history.extend(&previous.history);
+        history.observe(previous, graph);
+    }
+    history.retain(graph.keys());
+    history
+}
+
+/// The order of layers: least expected changes lowest.
+fn by_weight((a, _): &(Group, String), (b, _): &(Group, String)) -> std::cmp::Ordering {
+    (a.weight, &a.members).cmp(&(b.weight, &b.members))
 }
 
 fn layer_limit(options: &PlanOptions) -> Result<usize, PlanError> {

@@ -417,35 +417,6 @@ fn planning_anew_is_weighed() {
 }
 
 #[test]
-fn fleets_share_layers() {
-    let images: Vec<Graph> = ["web", "php", "java"]
-        .iter()
-        .map(|title| debian(title, 1, false).remove(0))
-        .collect();
-    let fleet = plan_fleet(&images, &with_layers(40)).unwrap();
-    for (plan, graph) in fleet.plans.iter().zip(&images) {
-        assert!(plan.layers.len() <= 40);
-        plan.clone().check(graph).unwrap();
-    }
-    let all = Graph::new(
-        images
-            .iter()
-            .flat_map(|graph| graph.nodes().to_vec())
-            .map(|node| (node.path.clone(), node))
-            .collect::<BTreeMap<_, _>>()
-            .into_values()
-            .collect(),
-    )
-    .unwrap();
-    assert_eq!(fleet.together.first_push, all.size(), "no path is sent twice");
-    assert!(fleet.apart.first_push > all.size());
-    assert!(matches!(
-        plan_fleet(&images, &with_layers(2)),
-        Err(PlanError::TooMany { .. })
-    ));
-}
-
-#[test]
 fn near_pairs_are_almost_as_good_as_all_pairs() {
     let mut dice = Dice(3);
     let path = |n: usize| format!("/s/{n:032}-p{n}");
@@ -496,4 +467,5 @@ proptest! {
     }
 }
 
+mod fleets;
 mod sequences;

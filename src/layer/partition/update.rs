@@ -39,7 +39,7 @@ pub(super) fn update(model: &Model<'_>, previous: &LayerPlan, nodes: &[usize], l
 }
 
 /// Layers of the previous plan whose paths are all here unchanged and all among `nodes`.
-fn standing_layers(previous: &LayerPlan, changes: &Changes, nodes: &[usize]) -> Vec<Vec<usize>> {
+pub(super) fn standing_layers(previous: &LayerPlan, changes: &Changes, nodes: &[usize]) -> Vec<Vec<usize>> {
     let mut layers = vec![Vec::new(); previous.layers.len()];
     for &node in nodes.iter().filter(|&&node| changes.same[node]) {
         if let Some(layer) = changes.layer[node] {

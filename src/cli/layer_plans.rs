@@ -1,0 +1,171 @@
+//! The *layer plan* of an image: where it comes from, and where it is kept for the next release.
+//!
+//! Invariant: a kept plan is written after the image was made with it, and only if it changed; one that was written by
+//! hand is never touched.
+//!
+//! `layers.plan` of a spec names the file. Where it is missing it is made; where the closure is another one than the
+//! file's, the plan is updated from it, with what was seen to change; `--locked` refuses both.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::audit::{self, InspectOptions};
+use crate::fsio;
+use crate::image::{self, RootPackage};
+use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Strategy};
+use crate::spec;
+use crate::store_path::HASH_CHARS;
+
+use super::context::Context;
+use super::error::advised;
+use super::image_flags::ImageFlags;
+
+/// Largest plan file that is read.
+const PLAN_BYTES_MAX: u64 = 256 << 20;
+
+/// What the strategy of a plan written by hand is called.
+const BY_HAND: &str = "by-hand";
+
+/// The file in which an image's plan is kept, and the plan in it.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// What the spec calls it.
+    name: String,
+    file: PathBuf,
+    /// What the file holds; `None` where it is missing.
+    pub plan: Option<LayerPlan>,
+}
+
+impl Kept {
+    /// Refuses a plan that is not the kept one, because only kept ones may be used.
+    pub fn refuse_other(&self, plan: Option<&LayerPlan>) -> anyhow::Result<()> {
+        if self.plan.as_ref() == plan {
+            return Ok(());
+        }
+        let state = match self.plan {
+            None => "is missing",
+            Some(_) => "is of another closure or of more layers than the image may have",
+        };
+        Err(advised(
+            format!("the layer plan `{}` {state}", self.name),
+            "run `layerize build` without `--locked` and commit the file",
+        ))
+    }
+
+    /// Writes a plan to the file, if it is not there already.
+    pub fn keep(&self, plan: &LayerPlan, context: &Context) -> anyhow::Result<()> {
+        if self.plan.as_ref() == Some(plan) {
+            return Ok(());
+        }
+        fsio::write_atomic(&self.file, plan.print().as_bytes())?;
+        let before = self.plan.iter().flat_map(|before| &before.layers);
+        let before: Vec<&Vec<String>> = before.map(|layer| &layer.paths).collect();
+        let new = plan
+            .layers
+            .iter()
+            .filter(|layer| !before.contains(&&layer.paths))
+            .count();
+        context.ui.note(&format!(
+            "layer plan `{}` written: {new} of {} layers are new",
+            self.name,
+            plan.layers.len()
+        ));
+        Ok(())
+    }
+}
+
+/// What flags and spec say of an image's plan: the one to be used as it is, or the one that is kept. Flags that ask for
+/// another plan leave the kept one alone.
+pub fn of_spec(spec: &spec::Image, flags: &ImageFlags) -> anyhow::Result<(Option<LayerPlan>, Option<Kept>)> {
+    if let Some(file) = &flags.plan {
+        return Ok((Some(read_plan(file)?), None));
+    }
+    let others = flags.previous.is_some() || flags.max_layers.is_some() || flags.strategy.is_some();
+    let Some(name) = spec.layers.plan.as_ref().filter(|_| !others) else {
+        return Ok((None, None));
+    };
+    let file = spec.dir.join(&name.value);
+    let plan = file.exists().then(|| read_plan(&file)).transpose()?;
+    if plan.as_ref().is_some_and(|plan| plan.strategy == BY_HAND) {
+        return Ok((plan, None));
+    }
+    let name = name.value.clone();
+    Ok((None, Some(Kept { name, file, plan })))
+}
+
+/// Reads a layer plan.
+pub fn read_plan(path: &Path) -> anyhow::Result<LayerPlan> {
+    let bytes = fsio::read_limited(path, PLAN_BYTES_MAX)?;
+    let text = String::from_utf8(bytes).with_context(|| format!("`{}` is not UTF-8", path.display()))?;
+    LayerPlan::parse(&text).with_context(|| format!("`{}` is no layer plan", path.display()))
+}
+
+/// Reads the plan of the release before: its plan file, or what its image says of its layers. `packages` are the Debian
+/// packages that the image has at `/` now.
+pub fn read_previous(
+    text: Option<&str>,
+    packages: &[RootPackage],
+    context: &Context,
+) -> anyhow::Result<Option<LayerPlan>> {
+    let Some(text) = text else { return Ok(None) };
+    let file = Path::new(text);
+    if file.is_file()
+        && let Ok(plan) = read_plan(file)
+    {
+        return Ok(Some(plan));
+    }
+    let image = context
+        .source(text, None)
+        .with_context(|| format!("`{text}` is neither a layer plan nor an image"))?;
+    let layers = layers_of(&audit::inspect(image.as_ref(), InspectOptions::default())?, packages);
+    if layers.is_empty() {
+        let help = "name an image of layerize's, or a plan of `layerize plan --json`";
+        return Err(advised(
+            format!("the layers of `{text}` do not say what they hold"),
+            help,
+        ));
+    }
+    Ok(Some(from_layers(layers)))
+}
+
+/// A plan of layers that an image has.
+pub fn from_layers(layers: Vec<PlannedLayer>) -> LayerPlan {
+    LayerPlan {
+        format: PLAN_FORMAT,
+        history: History::default(),
+        layers,
+        strategy: Strategy::default().to_string(),
+    }
+}
+
+/// What an image says of its layers: which store paths are in them, and which Debian packages. A package that is not one of
+/// `packages`, of this very version, gets a path of its name with a hash that nothing has: it is known again and changed.
+pub fn layers_of(image: &audit::Report, packages: &[RootPackage]) -> Vec<PlannedLayer> {
+    let known: BTreeMap<String, String> = packages
+        .iter()
+        .map(|package| {
+            (
+                format!("{}={}", package.name, package.version),
+                image::root_path(package),
+            )
+        })
+        .collect();
+    let other = |listed: &str| format!("/{}-{}", "0".repeat(HASH_CHARS), listed.replace('=', "-"));
+    let layers = image.layers.iter().map(|layer| {
+        let listed = layer.annotations.get(image::PACKAGES_ANNOTATION);
+        let listed = listed.map_or("", String::as_str).split_whitespace();
+        let mut paths: Vec<String> = listed
+            .map(|package| known.get(package).cloned().unwrap_or_else(|| other(package)))
+            .chain(layer.store_paths.iter().cloned())
+            .collect();
+        paths.sort();
+        PlannedLayer {
+            paths,
+            reason: String::new(),
+            size: 0,
+        }
+    });
+    layers.filter(|layer| !layer.paths.is_empty()).collect()
+}
