@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::file::LayerPlan;
 use super::graph::Graph;
 use super::history::Observed;
-use super::model::{Group, MILLION, Model};
+use super::model::{Group, MILLION, Model, Outlook};
 use super::{PlanError, PlanOptions, lookup, partition};
 
 /// Why a path is in its layer.
@@ -45,7 +45,13 @@ pub struct Explanation {
 pub fn explain(plan: &LayerPlan, graph: &Graph, path: &str) -> Result<Explanation, PlanError> {
     let node = lookup(graph, path)?[0];
     let placed = layer_of(plan, graph)?;
-    let model = Model::new(graph, &BTreeMap::new(), &plan.history, 1);
+    // A plan that has learned is one that is kept.
+    let outlook = if plan.history.is_empty() {
+        Outlook::Once
+    } else {
+        Outlook::First
+    };
+    let model = Model::new(graph, &BTreeMap::new(), &plan.history, outlook);
     let layer = placed[node];
     let members: Vec<usize> = (0..graph.len()).filter(|&other| placed[other] == layer).collect();
     let rebuilt: Vec<usize> = (0..graph.len())
@@ -103,7 +109,12 @@ pub fn replan(plan: &LayerPlan, graph: &Graph, options: &PlanOptions) -> Result<
         ..options.clone()
     };
     let fresh = partition(graph, &scratch)?;
-    let model = Model::new(graph, &super::given_weights(graph, &options.weights)?, &plan.history, 1);
+    let model = Model::new(
+        graph,
+        &super::given_weights(graph, &options.weights)?,
+        &plan.history,
+        Outlook::First,
+    );
     let before = expected_bytes(&model, plan)?;
     let after = expected_bytes(&model, &fresh)?;
     let old: std::collections::BTreeSet<&Vec<String>> = plan.layers.iter().map(|layer| &layer.paths).collect();

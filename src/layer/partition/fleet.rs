@@ -15,11 +15,11 @@ use serde::Serialize;
 
 use super::file::{LayerPlan, PLAN_FORMAT};
 use super::graph::{Graph, Node};
-use super::history::{Changes, History};
-use super::model::{Group, MILLION, Model};
+use super::history::Changes;
+use super::model::{self, Group, HORIZON, MILLION, Model, Outlook};
 use super::{
-    GROUPED, HORIZON, PlanError, PlanOptions, Strategy, by_weight, churn, fixed_groups, given_weights, layer_limit,
-    learned, partition, planned, reason, update,
+    GROUPED, PlanError, PlanOptions, Strategy, by_weight, churn, fixed_groups, given_weights, layer_limit, learned,
+    partition, planned, reason, update,
 };
 
 /// Plans of several images, and what they cost.
@@ -76,10 +76,11 @@ fn plan_sorted(images: &[(&Graph, PlanOptions)]) -> Result<Fleet, PlanError> {
         .map(|(graph, options)| partition(graph, options))
         .collect::<Result<Vec<_>, _>>()?;
     let union = union(images)?;
-    let weights = weights(images, &union)?;
-    let updates = images.iter().any(|(_, options)| options.previous.is_some());
-    let releases = if updates { HORIZON } else { 1 };
-    let model = Model::new(&union.graph, &weights, &History::default(), releases);
+    let outlooks: Vec<Outlook> = images.iter().map(|(_, options)| options.outlook()).collect();
+    let outlook = [Outlook::Update, Outlook::First]
+        .into_iter()
+        .find(|outlook| outlooks.contains(outlook));
+    let model = Model::of_weights(&union.graph, weights(images, &union)?, outlook.unwrap_or(Outlook::Once));
     let sent: BTreeSet<&Vec<String>> = images
         .iter()
         .filter_map(|(_, options)| options.previous.as_ref())
@@ -152,22 +153,25 @@ impl Union {
 }
 
 /// Probability of change by node of the union: the highest that an image gives, else by the image that has seen most.
-fn weights(images: &[(&Graph, PlanOptions)], union: &Union) -> Result<BTreeMap<usize, u64>, PlanError> {
+fn weights(images: &[(&Graph, PlanOptions)], union: &Union) -> Result<Vec<u64>, PlanError> {
     let mut given: BTreeMap<usize, u64> = BTreeMap::new();
-    let mut seen: BTreeMap<usize, (u32, u64)> = BTreeMap::new();
+    let mut best: Vec<(u32, u64)> = vec![(0, 0); union.graph.len()];
     for (graph, options) in images {
         for (node, weight) in given_weights(graph, &options.weights)? {
             let highest = given.entry(union.node(graph, node)).or_default();
             *highest = weight.max(*highest);
         }
         let history = learned(graph, options);
-        for (node, key) in graph.keys().iter().enumerate() {
-            let best = seen.entry(union.node(graph, node)).or_default();
-            *best = (history.observed(key).seen, history.probability(key)).max(*best);
+        let weights = model::learned_weights(graph, &history, options.outlook());
+        for (node, (key, weight)) in graph.keys().iter().zip(weights).enumerate() {
+            let best = &mut best[union.node(graph, node)];
+            *best = (history.observed(key).seen, weight).max(*best);
         }
     }
-    let seen = seen.into_iter().map(|(node, (_, probability))| (node, probability));
-    Ok(seen.chain(given).collect())
+    let chosen = best.into_iter().enumerate();
+    Ok(chosen
+        .map(|(node, (_, weight))| given.get(&node).copied().unwrap_or(weight))
+        .collect())
 }
 
 /// The planning of what images share.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::file::LayerPlan;
 use super::graph::{Graph, full_name};
-use super::model::{MILLION, PRIOR, STRENGTH};
+use super::model::{MILLION, STRENGTH};
 
 /// Observed changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,12 +99,12 @@ impl History {
         self.0.get(key).copied().unwrap_or_default()
     }
 
-    /// Probability that a key changes on its own between two releases, in parts per million: the mean between what
-    /// was observed and the prior.
-    pub fn probability(&self, key: &str) -> u64 {
+    /// Probability that a key changes on its own between two releases: the mean between what was observed and `prior`.
+    /// Both in parts per million.
+    pub(super) fn probability(&self, key: &str, prior: u64) -> u64 {
         let Observed { changed, seen } = self.observed(key);
         let (changed, seen) = (u64::from(changed.min(seen)), u64::from(seen));
-        (changed * MILLION + PRIOR * STRENGTH) / (seen + STRENGTH)
+        (changed * MILLION + prior * STRENGTH) / (seen + STRENGTH)
     }
 
     /// Forgets keys that are not among these.

@@ -32,17 +32,13 @@ pub use history::{History, Observed};
 pub use model::{MILLION, PRIOR, STRENGTH};
 pub use simulate::{Simulated, Way, simulate};
 
-use model::{Group, Model};
+use model::{Group, Model, Outlook};
 
 /// Most layers of an image that every consumer loads: Docker refuses more.
 pub const DOCKER_LIMIT: usize = 125;
 
 /// Most layers where nothing else is asked for.
 pub const DEFAULT_MAX_LAYERS: usize = 100;
-
-/// How many releases a plan that is updated is expected to serve: keeping a layer as it is saves its bytes now,
-/// changing it saves a little at each release.
-const HORIZON: u64 = 5;
 
 /// Why the paths of a group of the user's stand together.
 const GROUPED: &str = "grouped by the spec";
@@ -144,6 +140,16 @@ impl Default for PlanOptions {
             history: History::default(),
             previous: None,
             carried: false,
+        }
+    }
+}
+
+impl PlanOptions {
+    fn outlook(&self) -> Outlook {
+        match (&self.previous, self.carried) {
+            (Some(_), _) => Outlook::Update,
+            (None, true) => Outlook::First,
+            (None, false) => Outlook::Once,
         }
     }
 }
@@ -275,8 +281,7 @@ pub fn partition(graph: &Graph, options: &PlanOptions) -> Result<LayerPlan, Plan
     let limit = layer_limit(options)?;
     let history = learned(graph, options);
     let weights = given_weights(graph, &options.weights)?;
-    let releases = if options.previous.is_some() { HORIZON } else { 1 };
-    let model = Model::new(graph, &weights, &history, releases);
+    let model = Model::new(graph, &weights, &history, options.outlook());
     let fixed = fixed_groups(graph, &options.groups)?;
     let grouped: BTreeSet<usize> = fixed.iter().flatten().copied().collect();
     let rest: Vec<usize> = (0..graph.len()).filter(|node| !grouped.contains(node)).collect();

@@ -21,28 +21,76 @@ pub const MILLION: u64 = 1_000_000;
 /// known of it: a closure of a hundred paths sees about three such changes, its application's among them.
 pub const PRIOR: u64 = 30_000;
 
+/// The same for a plan that is kept and will learn: the most for a path that nothing refers to, which is what is being
+/// worked on. With each path that refers to it (directly or not) it falls as the square of their number.
+const KEPT_PRIOR_MOST: u64 = 100_000;
+/// What it falls to: what is below much else is steady. Measured over 96 sequences of releases, half of them not looked
+/// at before, kept plans re-send 6 to 11 % less at 10 layers than with [`PRIOR`] for all and a horizon of 5.
+const KEPT_PRIOR_LEAST: u64 = 15_000;
+
 /// How many releases' worth of observation the prior is.
 pub const STRENGTH: u64 = 5;
+
+/// How many releases a plan that is updated is expected to serve: keeping a layer as it is saves its bytes now,
+/// changing it saves a little at each release.
+pub(super) const HORIZON: u64 = 3;
+
+/// What a plan is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outlook {
+    /// One release: a plan from scratch, which a later release does not start from.
+    Once,
+    /// The first of many: a plan that is kept.
+    First,
+    /// An update of a kept plan.
+    Update,
+}
+
+impl Outlook {
+    /// How many releases a plan's expected cost counts for, against what changing the plan costs now.
+    fn releases(self) -> u64 {
+        match self {
+            Self::Once | Self::First => 1,
+            Self::Update => HORIZON,
+        }
+    }
+
+    /// By node: probability of change before anything is known of it, in parts per million.
+    fn priors(self, graph: &Graph) -> Vec<u64> {
+        if self == Self::Once {
+            return vec![PRIOR; graph.len()];
+        }
+        // A path is in its own closure.
+        let mut counts = vec![0; graph.len()];
+        for node in 0..graph.len() {
+            graph.closure(node).iter().for_each(|below| counts[below] += 1);
+        }
+        let prior = |count: u64| (KEPT_PRIOR_MOST / (count * count)).max(KEPT_PRIOR_LEAST);
+        counts.into_iter().map(prior).collect()
+    }
+}
 
 /// Sizes and probabilities of the paths of one graph.
 pub(super) struct Model<'g> {
     pub graph: &'g Graph,
     pub weights: Weights,
-    /// How many releases a plan's expected cost counts for, against what changing the plan costs now.
-    pub releases: u64,
+    releases: u64,
 }
 
 impl<'g> Model<'g> {
     /// Given weights (by node) come before observed ones, these before the prior.
-    pub fn new(graph: &'g Graph, given: &BTreeMap<usize, u64>, history: &History, releases: u64) -> Self {
-        let weight = |node: usize| match given.get(&node) {
-            Some(&weight) => weight,
-            None => history.probability(&graph.keys()[node]),
-        };
+    pub fn new(graph: &'g Graph, given: &BTreeMap<usize, u64>, history: &History, outlook: Outlook) -> Self {
+        let mut weights = learned_weights(graph, history, outlook);
+        given.iter().for_each(|(&node, &weight)| weights[node] = weight);
+        Self::of_weights(graph, weights, outlook)
+    }
+
+    /// With a probability for every node.
+    pub fn of_weights(graph: &'g Graph, weights: Vec<u64>, outlook: Outlook) -> Self {
         Self {
             graph,
-            weights: Weights::new((0..graph.len()).map(weight).collect()),
-            releases,
+            weights: Weights::new(weights),
+            releases: outlook.releases(),
         }
     }
 
@@ -107,6 +155,12 @@ impl<'g> Model<'g> {
             i128::from(a.size + b.size) * (i128::from(weight) * i128::from(self.releases) + i128::from(MILLION));
         together - self.cost(a) - self.cost(b)
     }
+}
+
+/// By node: probability of change by what was seen, in parts per million.
+pub(super) fn learned_weights(graph: &Graph, history: &History, outlook: Outlook) -> Vec<u64> {
+    let keys = graph.keys().iter().zip(outlook.priors(graph));
+    keys.map(|(key, prior)| history.probability(key, prior)).collect()
 }
 
 /// Some nodes that stand in one layer.

@@ -427,7 +427,7 @@ fn near_pairs_are_almost_as_good_as_all_pairs() {
         references: (0..n.min(3)).map(|_| path(dice.roll(n))).collect(),
     });
     let graph = Graph::new(nodes.collect()).unwrap();
-    let model = Model::new(&graph, &BTreeMap::new(), &History::default(), 1);
+    let model = Model::new(&graph, &BTreeMap::new(), &History::default(), Outlook::Once);
     let cost = |groups: Vec<Group>| groups.iter().map(|group| model.cost(group)).sum::<i128>();
     let singles = || (0..graph.len()).map(|node| model.single(node)).collect::<Vec<_>>();
     let [all, near] = [1000, 60].map(|dense| churn::merge_down_beyond(dense, &model, singles(), 20));
