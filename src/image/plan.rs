@@ -3,7 +3,7 @@
 //! Invariant: pure; a function of the request's hashes, names, sizes and references, never of a file on disk.
 //!
 //! Packages at `/` and store paths never share a layer: the first are files of the image, the second trees of their own.
-//! So there are two plans in one, each made by [`partition`]. The image's layers are shared out between them by
+//! So there are two plans in one, each made by [`partition()`]. The image's layers are shared out between them by
 //! their sizes, at least one each; what one part cannot use goes to the other. In the plan a package of `root` is named
 //! `/HASH-NAME`, a path at the root, and a store path by its whole path: a Debian package may be both.
 
