@@ -93,7 +93,9 @@ impl Recipe {
 
     /// Takes the kept plan where it is this image's; else makes the one that is to be kept, starting from it.
     fn settle_plan(&mut self, context: &Context) -> anyhow::Result<()> {
-        let Some(kept) = &self.kept else { return Ok(()) };
+        let Some(kept) = self.kept.as_ref().filter(|kept| !kept.aside) else {
+            return Ok(());
+        };
         let request = self.request(context);
         let fits = match &kept.plan {
             Some(plan) => image::fits(&request, plan)?,
@@ -108,10 +110,11 @@ impl Recipe {
         Ok(())
     }
 
-    /// Forgets the plan that was settled, so that one is made anew from the one that is kept.
+    /// Forgets the plan that was settled, so that one is made anew: from what flags say was before, else from the kept one.
     pub fn plan_anew(&mut self) {
         if let Some(kept) = &self.kept {
-            (self.plan, self.previous) = (None, kept.plan.clone());
+            self.plan = None;
+            self.previous = self.previous.take().or_else(|| kept.plan.clone());
         }
     }
 
@@ -167,7 +170,9 @@ pub fn of_targets(work: &Work, flags: &ImageFlags, context: &Context) -> anyhow:
         }
         work.nix.warn_of_missing_records(context.ui);
         images.push(assemble(&recipe, flags, context).map_err(|error| work.nix.explained(error))?);
-        if let (Some(kept), Some(plan)) = (&recipe.kept, &recipe.plan) {
+        if let (Some(kept), Some(plan)) = (&recipe.kept, &recipe.plan)
+            && !kept.aside
+        {
             kept.keep(plan, context)?;
         }
     }

@@ -36,12 +36,14 @@ pub struct Kept {
     file: PathBuf,
     /// What the file holds; `None` where it is missing.
     pub plan: Option<LayerPlan>,
+    /// Whether flags ask for another plan: builds then neither use nor write this one.
+    pub aside: bool,
 }
 
 impl Kept {
     /// Refuses a plan that is not the kept one, because only kept ones may be used.
     pub fn refuse_other(&self, plan: Option<&LayerPlan>) -> anyhow::Result<()> {
-        if self.plan.as_ref() == plan {
+        if self.aside || self.plan.as_ref() == plan {
             return Ok(());
         }
         let state = match self.plan {
@@ -76,23 +78,30 @@ impl Kept {
     }
 }
 
-/// What flags and spec say of an image's plan: the one to be used as it is, or the one that is kept. Flags that ask for
-/// another plan leave the kept one alone.
+/// What flags and spec say of an image's plan: the one to be used as it is, or the one that is kept.
 pub fn of_spec(spec: &spec::Image, flags: &ImageFlags) -> anyhow::Result<(Option<LayerPlan>, Option<Kept>)> {
     if let Some(file) = &flags.plan {
         return Ok((Some(read_plan(file)?), None));
     }
-    let others = flags.previous.is_some() || flags.max_layers.is_some() || flags.strategy.is_some();
-    let Some(name) = spec.layers.plan.as_ref().filter(|_| !others) else {
+    let Some(name) = &spec.layers.plan else {
         return Ok((None, None));
     };
+    let aside = flags.previous.is_some() || flags.max_layers.is_some() || flags.strategy.is_some();
     let file = spec.dir.join(&name.value);
     let plan = file.exists().then(|| read_plan(&file)).transpose()?;
     if plan.as_ref().is_some_and(|plan| plan.strategy == BY_HAND) {
-        return Ok((plan, None));
+        return Ok((plan.filter(|_| !aside), None));
     }
     let name = name.value.clone();
-    Ok((None, Some(Kept { name, file, plan })))
+    Ok((
+        None,
+        Some(Kept {
+            name,
+            file,
+            plan,
+            aside,
+        }),
+    ))
 }
 
 /// Reads a layer plan.

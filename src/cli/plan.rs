@@ -16,7 +16,7 @@ use super::build::BuildFlags;
 use super::context::Context;
 use super::error::advised;
 use super::images::{self, ImageFlags, Recipe};
-use super::layer_plans;
+use super::layer_plans::{self, Kept};
 use super::pipeline;
 use super::text::size;
 
@@ -83,6 +83,9 @@ fn of_targets(args: &PlanArgs, context: &Context) -> anyhow::Result<()> {
             "name an image of the spec, or a store path",
         ));
     }
+    if args.save {
+        recipes.iter().try_for_each(|recipe| place(recipe).map(drop))?;
+    }
     let together = recipes.len() > 1;
     if args.save || together || args.history.is_some() {
         recipes.iter_mut().for_each(Recipe::plan_anew);
@@ -100,7 +103,7 @@ fn of_targets(args: &PlanArgs, context: &Context) -> anyhow::Result<()> {
     };
     if args.save {
         for (recipe, plan) in recipes.iter().zip(&plans) {
-            keep(recipe, plan, context)?;
+            place(recipe)?.keep(plan, context)?;
         }
     }
     Ok(())
@@ -139,15 +142,15 @@ fn of_fleet(args: &PlanArgs, requests: &[ImageRequest<'_>], context: &Context) -
     Ok(fleet.plans)
 }
 
-fn keep(recipe: &Recipe, plan: &LayerPlan, context: &Context) -> anyhow::Result<()> {
-    let Some(kept) = &recipe.kept else {
+/// Where a plan is saved.
+fn place(recipe: &Recipe) -> anyhow::Result<&Kept> {
+    recipe.kept.as_ref().ok_or_else(|| {
         let name = &recipe.spec.name.value;
-        return Err(advised(
-            format!("image `{name}` has no place where layerize keeps its plan"),
+        advised(
+            format!("image `{name}` names no plan file, or one that was written by hand"),
             format!("write `layers = {{ plan = \"{name}.plan.json\" }}` into its part of the spec"),
-        ));
-    };
-    kept.keep(plan, context)
+        )
+    })
 }
 
 /// The closure of an image as the planner sees it.

@@ -355,6 +355,11 @@ fn plans_made_together_are_kept_and_built() {
     };
     let (a, b) = (layers("a"), layers("b"));
     assert!(a.iter().any(|layer| b.contains(layer)), "{a:?} {b:?}");
+    // A plan that starts from elsewhere, within other limits, is kept too when that is asked for.
+    place.run(&["plan", "--save", "a", "--max-layers", "2"]).success();
+    let plan = fs::read_to_string(place.project.join("a.plan.json")).unwrap();
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    assert_eq!(plan["layers"].as_array().unwrap().len(), 1, "{plan}");
     place
         .run(&["plan", "a", "b", "--explain", "shared"])
         .exits(2)
