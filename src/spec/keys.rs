@@ -486,7 +486,11 @@ pub(super) const LAYERS: &[Key] = &[
         Map(&Probability),
         "Probability that an update changes a package, by name.",
     ),
-    key("plan", Text, "A plan file, relative to this file."),
+    key(
+        "plan",
+        Text,
+        "File that keeps the plan from release to release, or a plan written by hand, relative to this file.",
+    ),
     also(
         key(
             "tar-profile",

@@ -337,7 +337,7 @@ pub struct Layers {
     pub groups: Vec<Vec<String>>,
     /// Probability of change by package name, in parts per million.
     pub weights: BTreeMap<String, u32>,
-    /// A plan file, relative to the spec.
+    /// File that keeps the plan, or a plan written by hand, relative to the spec.
     pub plan: Option<Spanned<String>>,
 }
 
