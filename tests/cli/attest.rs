@@ -162,8 +162,7 @@ fn documents_are_attached_or_beside_and_no_digest_knows_of_them() {
     let index = read(&place, "layout/index.json");
     place.run(&everything).success();
     assert!(read(&place, "layout/index.json") == index, "the layout changed");
-    let inspected = place.run(&["inspect", "--json", "oci:layout"]).success();
-    assert_eq!(json(inspected.stdout)["digest"], digest.as_str());
+    assert_eq!(place.inspect("oci:layout")["digest"], digest.as_str());
     place.run(&["verify", "oci:layout"]).success();
     // The same documents come of the same image elsewhere, on a day that is said to be another.
     let elsewhere = with_files();
@@ -286,7 +285,7 @@ fn gzip_is_described(tool: &Value) {
 
 /// At `/` the image itself says which packages it holds.
 fn packages_at_the_root_are_listed(place: &Place) {
-    let inspected = json(place.run(&["inspect", "--json", "rooted.tar"]).success().stdout);
+    let inspected = place.inspect("rooted.tar");
     let layers = inspected["layers"].as_array().unwrap().iter();
     let packages: BTreeSet<String> = layers
         .filter_map(|layer| layer["annotations"]["dev.layerize.packages"].as_str())

@@ -109,13 +109,10 @@ fn a_layer_that_both_images_have_is_not_even_looked_for() {
     for (path, out) in [(&a, "oci:left"), (&b, "oci:right")] {
         place.run(&["build", &big, path, "--name", "x", "-o", out]).success();
     }
-    let inspect =
-        |text: &str| -> Value { serde_json::from_str(&place.run(&["inspect", "--json", text]).stdout).unwrap() };
-    let layers = |text: &str| -> Vec<String> {
-        let report = inspect(text);
-        let layers = report["layers"].as_array().unwrap().iter();
-        layers
-            .map(|layer| layer["digest"].as_str().unwrap().replace("sha256:", ""))
+    let layers = |image: &str| -> Vec<String> {
+        let digests = place.inspect_layers(image, "digest").into_iter();
+        digests
+            .map(|digest| digest.as_str().unwrap().replace("sha256:", ""))
             .collect()
     };
     let (left, right) = (layers("oci:left"), layers("oci:right"));

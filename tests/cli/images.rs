@@ -56,11 +56,7 @@ fn a_store_path_becomes_an_image_in_several_sinks() {
     assert_eq!(digests.len(), 3, "{}", built.stdout);
     assert!(digests.iter().all(|digest| *digest == digests[0]), "{}", built.stdout);
 
-    let inspected = place
-        .run(&["inspect", "--json", "docker-archive:app.tar"])
-        .success()
-        .stdout;
-    let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+    let inspected = place.inspect("docker-archive:app.tar");
     assert_eq!(inspected["digest"], digests[0]);
     let text = inspected.to_string();
     for part in ["KEY=value", "\"/data\"", "\"one\"", path.as_str()] {
@@ -127,8 +123,7 @@ fn every_compression_round_trips_and_has_the_same_diff_ids() {
             ])
             .success();
         place.run(&["verify", &output]).success();
-        let inspected = place.run(&["inspect", "--json", &output]).success().stdout;
-        let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+        let inspected = place.inspect(&output);
         let ids: Vec<String> = inspected["layers"]
             .as_array()
             .unwrap()

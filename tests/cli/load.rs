@@ -156,8 +156,7 @@ fn an_engine_that_refuses_what_is_left_out_gets_all() {
     place
         .run(&["build", "-o", "docker-archive:image.tar", "--compression", "none"])
         .success();
-    let inspected = place.run(&["inspect", "--json", "image.tar"]).success().stdout;
-    let inspected: Value = serde_json::from_str(&inspected).unwrap();
+    let inspected = place.inspect("image.tar");
     let ids: Vec<&str> = inspected["layers"]
         .as_array()
         .unwrap()

@@ -490,14 +490,9 @@ fn a_database_that_only_the_daemon_may_read_is_asked_for_through_nix() {
     );
 }
 
-fn inspected(place: &Place, source: &str) -> serde_json::Value {
-    let ran = place.run(&["inspect", "--json", source]).success();
-    serde_json::from_str(&ran.stdout).unwrap()
-}
-
 /// Digest of each layer, with the store paths in it.
 fn layers(place: &Place, source: &str) -> BTreeSet<(String, String)> {
-    let report = inspected(place, source);
+    let report = place.inspect(source);
     let layers = report["layers"].as_array().unwrap().iter();
     layers
         .map(|layer| (layer["digest"].to_string(), layer["store_paths"].to_string()))
@@ -742,7 +737,7 @@ fn a_spec_mixes_both_stores_and_the_lock_pins_what_a_link_led_to() {
     let first = digest(&place.run(&["build", "-o", "oci-archive:app.tar"]).success());
     let lock = fs::read_to_string(place.project.join("layerize.lock")).unwrap();
     assert!(lock.contains("[[nix]]") && lock.contains(&one), "{lock}");
-    let text = inspected(&place, "app.tar").to_string();
+    let text = place.inspect("app.tar").to_string();
     assert!(text.contains(&one) && text.contains("/layerize/store/"), "{text}");
     assert!(text.contains("2024-12-31T23:59:59Z"), "{text}");
     let closure = place.run(&["closure"]).success().stdout;

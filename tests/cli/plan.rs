@@ -148,13 +148,8 @@ fn a_build_takes_a_plan_and_refuses_a_wrong_one() {
     };
     let together = format!("{{\"layers\":[{{\"paths\":[{a:?},{b:?}]}}]}}");
     build(&together).success();
-    let inspected = place.run(&["inspect", "--json", "oci:layout"]).success().stdout;
-    let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
-    assert_eq!(
-        inspected["layers"].as_array().unwrap().len(),
-        2,
-        "one of both paths, one of links: {inspected}"
-    );
+    let layers = place.inspect_layers("oci:layout", "store_paths");
+    assert_eq!(layers.len(), 2, "one of both paths, one of links: {layers:?}");
     build(&format!("{{\"layers\":[{{\"paths\":[{a:?}]}}]}}"))
         .exits(2)
         .says(&[&b]);
@@ -180,8 +175,7 @@ fn a_build_starts_from_the_image_before() {
     let names = ["a", "b", "c", "d"];
     let paths: Vec<String> = names.iter().map(|name| add(name, name)).collect();
     let layers = |image: &str| -> Vec<serde_json::Value> {
-        let inspected = place.run(&["inspect", "--json", image]).success().stdout;
-        let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+        let inspected = place.inspect(image);
         let layers = inspected["layers"].as_array().unwrap().iter();
         layers
             .filter(|layer| layer["store_paths"] != serde_json::json!([]))
@@ -347,11 +341,7 @@ fn plans_made_together_are_kept_and_built() {
     assert!(saved.stderr.contains("planned together"), "{}", saved.stderr);
     let layers = |image: &str| -> Vec<serde_json::Value> {
         place.run(&["build", "--locked", image]).success();
-        let archive = format!("{image}.tar");
-        let inspected = place.run(&["inspect", "--json", &archive]).success().stdout;
-        let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
-        let layers = inspected["layers"].as_array().unwrap().iter();
-        layers.map(|layer| layer["digest"].clone()).collect()
+        place.inspect_layers(&format!("{image}.tar"), "digest")
     };
     let (a, b) = (layers("a"), layers("b"));
     assert!(a.iter().any(|layer| b.contains(layer)), "{a:?} {b:?}");
@@ -418,12 +408,7 @@ fn packages_at_the_root_are_told_by_the_image_before() {
     place
         .run(&["build", "--strategy", "biggest", "-o", "oci:one"])
         .success();
-    let layers = |image: &str| -> Vec<serde_json::Value> {
-        let inspected = place.run(&["inspect", "--json", image]).success().stdout;
-        let inspected: serde_json::Value = serde_json::from_str(&inspected).unwrap();
-        let layers = inspected["layers"].as_array().unwrap().iter();
-        layers.map(|layer| layer["digest"].clone()).collect()
-    };
+    let layers = |image: &str| place.inspect_layers(image, "digest");
     place
         .run(&["build", "--previous", "oci:one", "-o", "oci:two"])
         .success();

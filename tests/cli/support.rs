@@ -134,6 +134,21 @@ impl Place {
     pub fn run<S: AsRef<OsStr>>(&self, args: &[S]) -> Ran {
         Ran::of(self.command(args).output().unwrap())
     }
+
+    /// What `layerize inspect --json` says of an image.
+    #[track_caller]
+    pub fn inspect(&self, image: &str) -> serde_json::Value {
+        let ran = self.run(&["inspect", "--json", image]).success();
+        serde_json::from_str(&ran.stdout).unwrap()
+    }
+
+    /// What it says of each of an image's layers under `key`, from the lowest up.
+    #[track_caller]
+    pub fn inspect_layers(&self, image: &str, key: &str) -> Vec<serde_json::Value> {
+        let inspected = self.inspect(image);
+        let layers = inspected["layers"].as_array().unwrap().iter();
+        layers.map(|layer| layer[key].clone()).collect()
+    }
 }
 
 /// Downloads that all tests of this target directory share.
