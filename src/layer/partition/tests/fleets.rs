@@ -127,3 +127,22 @@ fn a_fleet_keeps_what_did_not_change() {
         before = after;
     }
 }
+
+proptest! {
+    #[test]
+    fn every_plan_of_a_fleet_holds_its_paths_once(
+        graphs in prop::collection::vec((any_graph(), 1..12usize), 1..4),
+        next in any_graph(),
+    ) {
+        let images: Vec<_> = graphs.iter().map(|(graph, max_layers)| (graph, with_layers(*max_layers))).collect();
+        let before = planned_together(&images);
+        // The first image changes, the others stay as they are.
+        let graphs = std::iter::once(&next).chain(graphs.iter().skip(1).map(|(graph, _)| graph));
+        let images = graphs.zip(&before.plans).zip(&images).map(|((graph, plan), (_, options))| {
+            (graph, PlanOptions { previous: Some(plan.clone()), carried: true, ..options.clone() })
+        });
+        let images: Vec<_> = images.collect();
+        let after = planned_together(&images);
+        prop_assert!(after.together.push <= after.apart.push + 5 * after.apart.per_release);
+    }
+}
