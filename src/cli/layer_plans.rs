@@ -48,7 +48,7 @@ impl Kept {
         }
         let state = match self.plan {
             None => "is missing",
-            Some(_) => "is of another closure or of more layers than the image may have",
+            Some(_) => "is of another closure, or of other groups or more layers than the spec says",
         };
         Err(advised(
             format!("the layer plan `{}` {state}", self.name),

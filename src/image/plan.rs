@@ -84,10 +84,18 @@ pub fn explain(request: &ImageRequest<'_>, plan: &LayerPlan, path: &str) -> Resu
     Ok(partition::explain(plan, &half.graph, path)?)
 }
 
-/// Whether a plan is one of exactly this image, in no more layers than it may have.
+/// Whether a plan is one of exactly this image, with the spec's groups, in no more layers than the image may have.
 pub fn fits(request: &ImageRequest<'_>, plan: &LayerPlan) -> Result<bool, ImageError> {
-    let few = plan.layers.len() < own_layers(request)?;
-    Ok(few && given_plan(request, plan, &parts(request)?).is_ok())
+    let parts = parts(request)?;
+    if plan.layers.len() >= own_layers(request)? || given_plan(request, plan, &parts).is_err() {
+        return Ok(false);
+    }
+    for half in &parts {
+        if !partition::has_groups(&only(plan, half.part), &half.graph, &half.options.groups)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn empty(request: &ImageRequest<'_>) -> LayerPlan {

@@ -331,6 +331,15 @@ fn packages_are_explained_and_planned_anew_as_store_paths_are() {
     let mut short = coarse.clone();
     short.layers.pop();
     assert!(!fits(&request, &short).unwrap());
+    fixture.spec.layers.groups = vec![vec!["lib3".to_owned(), "lib5".to_owned()]];
+    assert!(
+        !fits(&fixture.request(), &coarse).unwrap(),
+        "groups that were not there"
+    );
+    assert!(fits(&fixture.request(), &made(&fixture)).unwrap());
+    fixture.spec.layers.groups = vec![vec!["lib33".to_owned()]];
+    assert!(fits(&fixture.request(), &coarse).is_err());
+    fixture.spec.layers.groups.clear();
     fixture.spec.layers.max = Some(spanned(2));
     assert!(fits(&fixture.request(), &coarse).is_err(), "no plan fits so few layers");
 }

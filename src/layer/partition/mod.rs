@@ -426,6 +426,14 @@ fn fixed_groups(graph: &Graph, groups: &[Vec<String>]) -> Result<Vec<Vec<usize>>
     Ok(fixed)
 }
 
+/// Whether a plan has a layer for each of these groups, with the group's paths and no others.
+pub fn has_groups(plan: &LayerPlan, graph: &Graph, groups: &[Vec<String>]) -> Result<bool, PlanError> {
+    let layers: BTreeSet<BTreeSet<&String>> = plan.layers.iter().map(|layer| layer.paths.iter().collect()).collect();
+    let paths = |members: Vec<usize>| members.into_iter().map(|node| &graph.nodes()[node].path).collect();
+    let mut groups = fixed_groups(graph, groups)?.into_iter();
+    Ok(groups.all(|members| layers.contains(&paths(members))))
+}
+
 fn given_weights(graph: &Graph, weights: &BTreeMap<String, u32>) -> Result<BTreeMap<usize, u64>, PlanError> {
     let mut given = BTreeMap::new();
     for (name, &weight) in weights {
