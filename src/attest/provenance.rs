@@ -9,8 +9,8 @@
 //!   given), `spec` (files, by digest) and `lock`; its internal ones the numbers of the formats, the date, and
 //!   `unresolved`, inputs of which the store knows no more.
 //! - `resolvedDependencies` are the files from outside by SHA-256, those of build tools included; local sources and
-//!   store paths that were not built by the hash of their canonical archive (`narSha256`); and the image's `files` by
-//!   SHA-256, under their paths in the image.
+//!   store paths that were not built by the hash of their canonical archive (`narSha256`); the image's `files` by
+//!   SHA-256, under their paths in the image; and its layer plan, if one was given or kept, as `layer-plan`.
 //! - Subjects are the image by the SHA-256 of its manifest, and the store paths in it by `narSha256`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +38,10 @@ const BUILD_TYPE: &str = "https://layerize.dev/build/v1";
 /// Who built: any layerize, trusted as far as the machine that ran it. A name and no address.
 const BUILDER: &str = "https://layerize.dev/builder/local/v1";
 
+/// What a layer plan that was given or kept is called among the dependencies. Its digest is that of its canonical form, which
+/// is the form of a kept plan's file.
+const LAYER_PLAN: &str = "layer-plan";
+
 /// What the user asked for.
 #[derive(Debug, Clone, Default)]
 pub struct BuildFacts {
@@ -56,6 +60,10 @@ pub fn provenance(built: &Gathered<'_>, inventory: &Inventory, facts: &BuildFact
         None => Materials::of_store(built)?,
     };
     materials.local = image::local_files(built.request.spec)?;
+    if let Some(plan) = &built.request.plan {
+        let digest = Digest::of(plan.print().as_bytes());
+        materials.local.insert(LAYER_PLAN.to_owned(), digest);
+    }
     let predicate = json!({
         "buildDefinition": {
             "buildType": BUILD_TYPE,
@@ -142,7 +150,7 @@ struct Materials {
     files: BTreeSet<PinnedFile>,
     /// Trees that no derivation made: local sources, store paths that were added.
     trees: BTreeMap<String, Digest>,
-    /// The spec's `files`, by their paths in the image.
+    /// The spec's `files`, by their paths in the image, and the layer plan.
     local: BTreeMap<String, Digest>,
     /// Store paths that are gone.
     unresolved: BTreeSet<String>,

@@ -25,9 +25,6 @@ use super::image_flags::ImageFlags;
 /// Largest plan file that is read.
 const PLAN_BYTES_MAX: u64 = 256 << 20;
 
-/// What the strategy of a plan written by hand is called.
-const BY_HAND: &str = "by-hand";
-
 /// The file in which an image's plan is kept, and the plan in it.
 #[derive(Debug, Clone)]
 pub struct Kept {
@@ -48,7 +45,7 @@ impl Kept {
         }
         let state = match self.plan {
             None => "is missing",
-            Some(_) => "is of another closure, or of other groups or more layers than the spec says",
+            Some(_) => "is of another closure, or of another strategy, other groups or more layers than the spec says",
         };
         Err(advised(
             format!("the layer plan `{}` {state}", self.name),
@@ -89,7 +86,7 @@ pub fn of_spec(spec: &spec::Image, flags: &ImageFlags) -> anyhow::Result<(Option
     let aside = flags.previous.is_some() || flags.max_layers.is_some() || flags.strategy.is_some();
     let file = spec.dir.join(&name.value);
     let plan = file.exists().then(|| read_plan(&file)).transpose()?;
-    if plan.as_ref().is_some_and(|plan| plan.strategy == BY_HAND) {
+    if plan.as_ref().is_some_and(LayerPlan::is_by_hand) {
         return Ok((plan.filter(|_| !aside), None));
     }
     let name = name.value.clone();

@@ -93,7 +93,7 @@ fn of_targets(args: &PlanArgs, context: &Context) -> anyhow::Result<()> {
     if let Some(dir) = &args.history {
         let earlier = earlier(dir)?;
         for recipe in &mut recipes {
-            recipe.history = learn(&earlier, &graph(recipe, context)?);
+            recipe.history = learn(&earlier, &image::closure_graph(&recipe.request(context))?);
         }
     }
     let requests: Vec<ImageRequest<'_>> = recipes.iter().map(|recipe| recipe.request(context)).collect();
@@ -151,18 +151,6 @@ fn place(recipe: &Recipe) -> anyhow::Result<&Kept> {
             format!("write `layers = {{ plan = \"{name}.plan.json\" }}` into its part of the spec"),
         )
     })
-}
-
-/// The closure of an image as the planner sees it.
-fn graph(recipe: &Recipe, context: &Context) -> anyhow::Result<Graph> {
-    let request = recipe.request(context);
-    let nodes = request.closure.iter().map(|member| Node {
-        name: String::new(),
-        path: member.logical.clone(),
-        size: member.nar_size,
-        references: member.references.iter().cloned().collect(),
-    });
-    Ok(Graph::new(nodes.collect())?)
 }
 
 fn options(args: &PlanArgs, graph: Option<&Graph>, context: &Context) -> anyhow::Result<PlanOptions> {

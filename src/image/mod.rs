@@ -34,7 +34,7 @@ pub use cache::ImageCache;
 pub use document::{FORMAT_ANNOTATION, LISTS_SIZE_MAX, PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
 pub use error::{Collision, ImageError};
 pub use index::{Index, IndexError, platform_of};
-pub use plan::{explain, fits, plan, plan_fleet, replan, root_path};
+pub use plan::{closure_graph, explain, fits, plan, plan_fleet, replan, root_path};
 pub use request::{ClosureMember, ContentRoot, Generated, GeneratedKind, ImageRequest, RootPackage};
 pub use settings::DEFAULT_PATH;
 pub use sources::local_files;

@@ -84,10 +84,12 @@ pub fn explain(request: &ImageRequest<'_>, plan: &LayerPlan, path: &str) -> Resu
     Ok(partition::explain(plan, &half.graph, path)?)
 }
 
-/// Whether a plan is one of exactly this image, with the spec's groups, in no more layers than the image may have.
+/// Whether a plan is one of exactly this image, by the spec's strategy and with its groups, in no more layers than the
+/// image may have.
 pub fn fits(request: &ImageRequest<'_>, plan: &LayerPlan) -> Result<bool, ImageError> {
     let parts = parts(request)?;
-    if plan.layers.len() >= own_layers(request)? || given_plan(request, plan, &parts).is_err() {
+    let few = plan.layers.len() < own_layers(request)?;
+    if !few || plan.strategy != empty(request).strategy || given_plan(request, plan, &parts).is_err() {
         return Ok(false);
     }
     for half in &parts {
@@ -181,13 +183,18 @@ fn graphs(request: &ImageRequest<'_>) -> Result<(Graph, Graph), ImageError> {
         size: package.nar_size,
         references: Vec::new(),
     });
+    Ok((Graph::new(packages.collect())?, closure_graph(request)?))
+}
+
+/// The store paths of an image as the planner sees them.
+pub fn closure_graph(request: &ImageRequest<'_>) -> Result<Graph, PlanError> {
     let members = request.closure.iter().map(|member| Node {
         name: String::new(),
         path: member.logical.clone(),
         size: member.nar_size,
         references: member.references.iter().cloned().collect(),
     });
-    Ok((Graph::new(packages.collect())?, Graph::new(members.collect())?))
+    Graph::new(members.collect())
 }
 
 /// How many layers the packages of `root` and the store paths may have; one more is for everything else.

@@ -302,6 +302,12 @@ fn a_kept_plan_is_made_updated_and_committed() {
         "nothing changed"
     );
     assert!(!again.stderr.contains("layer plan"), "{}", again.stderr);
+    place
+        .run(&["build", "--locked", "a", "--provenance", "--beside"])
+        .success();
+    let provenance = fs::read_to_string(place.project.join("a.provenance.json")).unwrap();
+    let digest = layerize::digest::Digest::of(written.as_bytes()).hex();
+    assert!(provenance.contains("layer-plan") && provenance.contains(&digest));
 
     // What changed is planned anew, and remembered.
     kept(&place, " changed");

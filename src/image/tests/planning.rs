@@ -318,6 +318,11 @@ fn packages_are_explained_and_planned_anew_as_store_paths_are() {
     let coarse = made(&fixture);
     fixture.spec.layers.strategy = None;
     let request = fixture.request();
+    assert!(!fits(&request, &coarse).unwrap(), "a plan by another strategy");
+    let coarse = LayerPlan {
+        strategy: "churn".to_owned(),
+        ..coarse
+    };
     assert!(fits(&request, &coarse).unwrap());
     let advice = replan(&request, &coarse).unwrap().unwrap();
     assert!(advice.bytes_now > 0 && advice.saved_per_release > 0);

@@ -53,8 +53,11 @@ fn current_format() -> u32 {
     PLAN_FORMAT
 }
 
+/// What the strategy of a plan that names none is called.
+const BY_HAND: &str = "by-hand";
+
 fn by_hand() -> String {
-    "by-hand".to_owned()
+    BY_HAND.to_owned()
 }
 
 impl LayerPlan {
@@ -66,6 +69,11 @@ impl LayerPlan {
         }
         plan.layers.iter_mut().for_each(|layer| layer.paths.sort_unstable());
         Ok(plan)
+    }
+
+    /// Whether a person wrote it: no strategy made it.
+    pub fn is_by_hand(&self) -> bool {
+        self.strategy == BY_HAND
     }
 
     /// The canonical bytes, with a newline at the end.

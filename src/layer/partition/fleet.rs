@@ -257,7 +257,9 @@ impl Sharing<'_> {
         for members in self.standing() {
             let same = members.iter().all(|&node| holders[node] == holders[members[0]]);
             if same && members.iter().all(|node| free.contains(node)) {
-                free.retain(|node| !members.contains(node));
+                for node in &members {
+                    free.remove(node);
+                }
                 let mut group = self.model.group(members);
                 group.standing = true;
                 sets.entry(holders[group.members[0]].clone()).or_default().push(group);

@@ -268,7 +268,8 @@ impl<'l> Out<'l> for FileOut<'_, 'l> {
     fn layer(&mut self, layer: &'l Layer) -> Result<(), TransportError> {
         let at = self.file.stream_position().context("seek in", self.path)?;
         self.layers.push((layer, at));
-        let after = SeekFrom::Start(at + layer.size);
+        // A size that no file can have, as a foreign manifest may claim it, is the system's error.
+        let after = SeekFrom::Start(at.saturating_add(layer.size));
         self.file.seek(after).context("seek in", self.path)?;
         Ok(())
     }
