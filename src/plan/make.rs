@@ -6,8 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::spec::{
-    self, Dependency, Diagnostic, Diagnostics, Image, Lock, LockedDebSource, Package, PackageName, Source, Spanned,
-    Workspace, graph,
+    self, Dependency, Diagnostic, Diagnostics, Image, Lock, Package, PackageName, Source, Spanned, Workspace, graph,
 };
 use crate::store_path::{NAME_MAX, StorePath};
 
@@ -148,22 +147,11 @@ impl Maker<'_> {
         let needed: BTreeSet<&String> = needed.collect();
         for name in needed {
             let Some(deb) = lock.debs.get(name) else { continue };
-            let file_name = deb.filename.rsplit('/').next().unwrap_or_default();
             let derivation = Derivation {
                 label: format!("deb:{name}"),
                 name: debian_output_name(name, &deb.version),
                 action: Action::UnpackDeb {
-                    deb: Download {
-                        name: file_name.to_owned(),
-                        sha256: deb.sha256,
-                        size: Some(deb.size),
-                        origin: Origin::Deb {
-                            package: name.clone(),
-                            version: deb.version.clone(),
-                            architecture: deb.architecture.clone(),
-                            filename: deb.filename.clone(),
-                        },
-                    },
+                    deb: Download::deb(name, deb),
                     package: name.clone(),
                 },
             };
@@ -237,7 +225,11 @@ impl Maker<'_> {
             Source::DebianSource { name } => {
                 let locked = self.lock.deb_sources.get(name);
                 let locked = locked.ok_or_else(|| not_locked(format!("the Debian source package `{name}`"), source))?;
-                (format!("deb-source:{name}"), unpack_source(name, locked))
+                let action = Action::UnpackDebSource {
+                    files: Download::deb_source(name, locked),
+                    package: name.clone(),
+                };
+                (format!("deb-source:{name}"), action)
             }
         };
         Ok(self.add(Derivation {
@@ -288,27 +280,6 @@ fn not_locked(what: String, source: &Spanned<Source>) -> Box<Diagnostic> {
         .at(source.span.clone(), "its digest is not known")
         .help("run `layerize lock`");
     Box::new(diagnostic)
-}
-
-/// The `.dsc` first, what it lists after it by name.
-fn unpack_source(name: &str, locked: &LockedDebSource) -> Action {
-    let mut files: Vec<Download> = (locked.files.iter())
-        .map(|file| Download {
-            name: file.name.clone(),
-            sha256: file.sha256,
-            size: Some(file.size),
-            origin: Origin::DebSource {
-                package: name.to_owned(),
-                version: locked.version.clone(),
-                filename: format!("{}/{}", locked.directory, file.name),
-            },
-        })
-        .collect();
-    files.sort_by_key(|file| (!file.name.ends_with(".dsc"), file.name.clone()));
-    Action::UnpackDebSource {
-        files,
-        package: name.to_owned(),
-    }
 }
 
 /// `NAME-VERSION` without the version's epoch, as the files of the archive are named.

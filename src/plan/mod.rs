@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::digest::Digest;
-use crate::spec::PackageName;
+use crate::spec::{LockedDeb, LockedDebSource, PackageName};
 use crate::store_path::StorePath;
 
 mod debs;
@@ -155,6 +155,41 @@ pub enum Origin {
         /// Path below the mirror.
         filename: String,
     },
+}
+
+impl Download {
+    /// The file of a locked Debian package.
+    pub fn deb(package: &str, locked: &LockedDeb) -> Self {
+        Self {
+            name: locked.filename.rsplit('/').next().unwrap_or_default().to_owned(),
+            sha256: locked.sha256,
+            size: Some(locked.size),
+            origin: Origin::Deb {
+                package: package.to_owned(),
+                version: locked.version.clone(),
+                architecture: locked.architecture.clone(),
+                filename: locked.filename.clone(),
+            },
+        }
+    }
+
+    /// The files of a locked Debian source package, the `.dsc` first, what it lists after it by name.
+    pub fn deb_source(package: &str, locked: &LockedDebSource) -> Vec<Self> {
+        let mut files: Vec<Self> = (locked.files.iter())
+            .map(|file| Self {
+                name: file.name.clone(),
+                sha256: file.sha256,
+                size: Some(file.size),
+                origin: Origin::DebSource {
+                    package: package.to_owned(),
+                    version: locked.version.clone(),
+                    filename: format!("{}/{}", locked.directory, file.name),
+                },
+            })
+            .collect();
+        files.sort_by_key(|file| (!file.name.ends_with(".dsc"), file.name.clone()));
+        files
+    }
 }
 
 impl Derivation {
