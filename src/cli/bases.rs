@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context as _;
 
 use crate::digest::{Digest, VerifyingReader};
-use crate::fetch::Update;
+use crate::fetch::{Entry, Update};
 use crate::fsio;
 use crate::image::{self, Base};
 use crate::oci::{Platform, Reference};
@@ -51,11 +51,7 @@ pub fn resolve(
     for (name, image) in &workspace.images {
         let Some(reference) = &image.base else { continue };
         let platform = platform_of_spec(image, lock)?.to_string();
-        let wanted = match update {
-            Update::Everything => true,
-            Update::Names(names) => names.contains(name) || names.contains(&reference.value),
-            Update::Nothing => false,
-        };
+        let wanted = update.takes(Entry::Other(name)) || update.takes(Entry::Other(&reference.value));
         let fits = |base: &&LockedBase| base.reference == reference.value && base.platform == platform;
         let base = match lock.bases.get(name).filter(fits).filter(|_| !wanted) {
             Some(pinned) => pinned.clone(),

@@ -3,12 +3,14 @@
 use anyhow::bail;
 use clap::Args;
 
-use crate::fetch::Update;
+use crate::digest::Digest;
+use crate::fetch::{self, AptSources, Update};
 use crate::spec;
 
 use super::Outcome;
 use super::build::BuildFlags;
 use super::context::{Context, shown};
+use super::error::advised;
 use super::golden;
 use super::project::Project;
 
@@ -18,6 +20,10 @@ pub struct LockArgs {
     /// Resolve these anew (Debian packages, source packages, packages with a URL, Nix links), or everything if none is named
     #[arg(long, num_args = 0.., value_name = "NAME")]
     update: Option<Vec<String>>,
+    /// Resolve anew only the Debian packages and source packages that no source carries any more, and what their new
+    /// versions need; the sources are asked for all that is locked, whatever was downloaded before
+    #[arg(long, conflicts_with_all = ["update", "check"])]
+    refresh: bool,
     /// Build every image, and record its digest: `build --locked` then fails where the same inputs give another one
     #[arg(long, conflicts_with = "check")]
     golden: bool,
@@ -45,16 +51,7 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
         }
         return Ok(Outcome::No);
     }
-    let update = match &args.update {
-        None => Update::Nothing,
-        Some(names) if names.is_empty() => Update::Everything,
-        Some(names) => Update::Names(
-            names
-                .iter()
-                .map(|name| name.trim_start_matches("deb:").to_owned())
-                .collect(),
-        ),
-    };
+    let update = update(args, &project, context)?;
     let before = project.lock.clone();
     project.update_lock(&update, args.offline, &args.mirror, context)?;
     let after = &project.lock;
@@ -85,56 +82,102 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
     context.ui.clear();
     let path = shown(&project.lock_path());
     context.ui.line(&match changes.len() {
+        0 if args.refresh => format!("{} is current: all of it can still be had.", path.display()),
         0 => format!("{} is current.", path.display()),
         count => format!("{} written, {count} changed.", path.display()),
     });
     Ok(Outcome::Done)
 }
 
+/// What the flags say is to be resolved anew.
+fn update(args: &LockArgs, project: &Project, context: &Context) -> anyhow::Result<Update> {
+    if args.refresh && args.offline {
+        return Err(advised(
+            "`--refresh` asks the sources what they still carry, and `--offline` forbids to ask them",
+            "leave out `--offline`; `layerize build --offline` builds from what was fetched before, gone or not",
+        ));
+    }
+    if args.refresh {
+        let sources = AptSources::of(&project.workspace);
+        let config = context.fetch_config(args.offline, &args.mirror, sources);
+        return Ok(Update::Gone(fetch::gone(&project.lock, &config, context.ui)?));
+    }
+    Ok(match &args.update {
+        None => Update::Nothing,
+        Some(names) if names.is_empty() => Update::Everything,
+        Some(names) => Update::Names(
+            names
+                .iter()
+                .map(|name| name.trim_start_matches("deb:").to_owned())
+                .collect(),
+        ),
+    })
+}
+
 /// What is different, a line each: added, removed, or with another version or hash.
 fn changes(before: &spec::Lock, after: &spec::Lock) -> Vec<String> {
-    let mut entries = std::collections::BTreeMap::<String, (Option<String>, Option<String>)>::new();
-    for (label, value) in pins(before) {
-        entries.entry(label).or_default().0 = Some(value);
+    let mut entries = std::collections::BTreeMap::<String, (Option<Pin>, Option<Pin>)>::new();
+    for (label, pin) in pins(before) {
+        entries.entry(label).or_default().0 = Some(pin);
     }
-    for (label, value) in pins(after) {
-        entries.entry(label).or_default().1 = Some(value);
+    for (label, pin) in pins(after) {
+        entries.entry(label).or_default().1 = Some(pin);
     }
     entries
         .into_iter()
         .filter_map(|(label, change)| match change {
-            (None, Some(new)) => Some(format!("+ {label} {new}")),
-            (Some(old), None) => Some(format!("- {label} {old}")),
-            (Some(old), Some(new)) if old != new => Some(format!("~ {label} {old} → {new}")),
+            (None, Some(new)) => Some(format!("+ {label} {}", new.shown)),
+            (Some(old), None) => Some(format!("- {label} {}", old.shown)),
+            (Some(old), Some(new)) if old.shown != new.shown => {
+                Some(format!("~ {label} {} → {}", old.shown, new.shown))
+            }
+            (Some(old), Some(new)) if old != new => Some(format!("~ {label} {}: other files", new.shown)),
             _ => None,
         })
         .collect()
 }
 
-fn pins(lock: &spec::Lock) -> Vec<(String, String)> {
-    let debs = lock
-        .debs
-        .iter()
-        .map(|(name, deb)| (format!("deb:{name}"), deb.version.clone()));
-    let sources = lock
-        .deb_sources
-        .iter()
-        .map(|(name, source)| (format!("deb-source:{name}"), source.version.clone()));
+/// What an entry of a lock is pinned to.
+#[derive(PartialEq, Eq)]
+struct Pin {
+    /// As people tell it from another: a version or a digest.
+    shown: String,
+    /// Digests of its files, where `shown` is none.
+    files: Vec<Digest>,
+}
+
+impl From<String> for Pin {
+    fn from(shown: String) -> Self {
+        let files = Vec::new();
+        Self { shown, files }
+    }
+}
+
+fn pins(lock: &spec::Lock) -> Vec<(String, Pin)> {
+    let debs = lock.debs.iter().map(|(name, deb)| {
+        let (shown, files) = (deb.version.clone(), vec![deb.sha256]);
+        (format!("deb:{name}"), Pin { shown, files })
+    });
+    let sources = lock.deb_sources.iter().map(|(name, source)| {
+        let shown = source.version.clone();
+        let files = source.files.iter().map(|file| file.sha256).collect();
+        (format!("deb-source:{name}"), Pin { shown, files })
+    });
     let urls = lock
         .urls
         .iter()
-        .map(|(name, url)| (format!("url of {name}"), url.sha256.to_string()));
+        .map(|(name, url)| (format!("url of {name}"), url.sha256.to_string().into()));
     let nix = lock.nix.iter().map(|(name, nix)| {
         let pin = format!("{} {}", nix.path, nix.closure);
-        (format!("nix:{name}"), pin)
+        (format!("nix:{name}"), pin.into())
     });
     let bases = lock
         .bases
         .iter()
-        .map(|(name, base)| (format!("base of {name}"), base.sha256.to_string()));
+        .map(|(name, base)| (format!("base of {name}"), base.sha256.to_string().into()));
     let golden = lock.golden.iter().map(|(key, golden)| {
         let label = format!("digest of {} ({}, {})", key.image, key.platform, key.compression);
-        (label, golden.digest.to_string())
+        (label, golden.digest.to_string().into())
     });
     debs.chain(sources)
         .chain(urls)

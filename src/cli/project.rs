@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::fetch::local::LocalSource;
-use crate::fetch::{self, AptSources, Update};
+use crate::fetch::{self, AptSources, Entry, Update};
 use crate::plan::{self, Plan};
 use crate::spec::{self, Diagnostics, Lock, PackageName, Workspace};
 use crate::store::Store;
@@ -115,7 +115,7 @@ impl Project {
             .map(|(name, _)| name)
             .collect();
         for (name, dir) in spec::nix_contents(&self.workspace) {
-            if !lock.nix.contains_key(&name) || update.takes(&name) || moved.contains(&name) {
+            if !lock.nix.contains_key(&name) || update.takes(Entry::Other(&name)) || moved.contains(&name) {
                 let pin = nix.pin(&name, &dir)?;
                 lock.nix.insert(name, pin);
             }

@@ -11,6 +11,7 @@ use std::thread;
 
 use super::cache::{Cache, Expected, Labels};
 use super::debian::client;
+use super::error::{Answer, Asked};
 use super::transfer::{Address, Transfer};
 use super::{FetchConfig, FetchError};
 use crate::event::{Event, Reporter};
@@ -43,7 +44,6 @@ pub fn fetch(
                 download: downloads[index],
                 asked,
                 replaced: None,
-                apt_is_missing: false,
                 apt_failure: None,
             }),
         }
@@ -59,19 +59,18 @@ pub fn fetch(
 /// Where a search ended.
 enum Found {
     File(PathBuf),
-    /// What was asked, each with its answer.
-    Nowhere(Vec<String>),
+    /// What was asked, in order.
+    Nowhere(Vec<Asked>),
 }
 
 /// A file of a Debian package that has not been found yet.
 struct Missing<'a> {
     index: usize,
     download: &'a Download,
-    /// What was asked, each with its answer.
-    asked: Vec<String>,
+    /// What was asked, in order.
+    asked: Vec<Asked>,
     /// The version that apt offers instead.
     replaced: Option<String>,
-    apt_is_missing: bool,
     /// apt's words where it carries the file and could not bring it.
     apt_failure: Option<String>,
 }
@@ -113,19 +112,19 @@ impl Fetcher<'_> {
             if self.config.offline && !address.is_local() {
                 continue;
             }
-            let answer = match self.transfer(download, &address) {
+            let error = match self.transfer(download, &address) {
                 Ok(path) => return Ok(Found::File(path)),
-                Err(FetchError::NotFound { .. }) => "not there",
-                Err(error @ (FetchError::Digest { .. } | FetchError::Size { .. })) => {
-                    let text = error.to_string();
-                    self.reporter.report(Event::Warning { text });
-                    "other content"
-                }
-                Err(FetchError::Unreachable { .. } | FetchError::Interrupted { .. }) => "no answer",
-                Err(FetchError::Status { .. }) => "an error",
-                Err(error) => return Err(error),
+                Err(error) => error,
             };
-            asked.push(format!("{mirror}: {answer}"));
+            let text = error.to_string();
+            let answer = Answer::of(error)?;
+            if answer == Answer::OtherContent {
+                self.reporter.report(Event::Warning { text });
+            }
+            asked.push(Asked {
+                place: mirror.clone(),
+                answer,
+            });
         }
         Ok(Found::Nowhere(asked))
     }
@@ -159,8 +158,7 @@ impl Fetcher<'_> {
             Ok(answers) => answers,
             Err(FetchError::AptMissing { .. }) => {
                 for missing in &mut missing {
-                    missing.apt_is_missing = true;
-                    missing.asked.push("apt: not on this machine".to_owned());
+                    missing.asked.push(apt_says(Answer::NotInstalled));
                 }
                 return Ok(missing);
             }
@@ -171,12 +169,12 @@ impl Fetcher<'_> {
             match answer {
                 client::Answer::File(path) => drop(files.insert(missing.index, path)),
                 client::Answer::Carries(version) => {
-                    missing.asked.push("apt: not there".to_owned());
+                    missing.asked.push(apt_says(Answer::NotThere));
                     missing.replaced = version;
                     still.push(missing);
                 }
                 client::Answer::Failed(words) => {
-                    missing.asked.push("apt: failed".to_owned());
+                    missing.asked.push(apt_says(Answer::Error));
                     missing.apt_failure = Some(words);
                     still.push(missing);
                 }
@@ -200,7 +198,7 @@ impl Fetcher<'_> {
         if self.config.offline {
             return Err(FetchError::Offline { name: label(download) });
         }
-        if missing.apt_is_missing && asked.len() == 1 {
+        if asked == [apt_says(Answer::NotInstalled)] {
             return Err(FetchError::AptMissing { program: "apt-get" });
         }
         if let Some(message) = &missing.apt_failure {
@@ -209,12 +207,27 @@ impl Fetcher<'_> {
                 message: message.clone(),
             });
         }
+        let name = label(download);
+        if !asked.iter().all(|asked| asked.answer.is_clear()) {
+            return Err(FetchError::Unanswered {
+                name,
+                version: version.clone(),
+                asked,
+            });
+        }
         Err(FetchError::Gone {
-            name: label(download),
+            name,
             version: version.clone(),
-            replaced: missing.replaced.clone().filter(|new| new != version),
+            replaced: missing.replaced.clone(),
             asked,
         })
+    }
+}
+
+fn apt_says(answer: Answer) -> Asked {
+    Asked {
+        place: "apt".to_owned(),
+        answer,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Why something could not be *fetched, resolved or unpacked*, and what to type next.
 
 use std::error::Error;
+use std::fmt::{self, Display, Formatter};
 
 use crate::digest::Digest;
 use crate::fsio::PathError;
@@ -8,6 +9,86 @@ use crate::nar::NarError;
 use crate::store::StoreError;
 
 use super::unpack::UnpackError;
+
+/// A place that was asked for a file, and what it said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// A mirror's address, or `apt`.
+    pub place: String,
+    /// What it said.
+    pub answer: Answer,
+}
+
+impl Display for Asked {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.answer)
+    }
+}
+
+/// What a place said that did not give a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// There is no such file.
+    NotThere,
+    /// The file there is another.
+    OtherContent,
+    /// Nothing: no connection, or one that broke off.
+    Silence,
+    /// An error.
+    Error,
+    /// The place is a program that is not installed.
+    NotInstalled,
+}
+
+impl Answer {
+    /// What an error of a transfer says of the place; what says nothing of it comes back.
+    pub(super) fn of(error: FetchError) -> Result<Self, FetchError> {
+        match error {
+            FetchError::NotFound { .. } => Ok(Self::NotThere),
+            FetchError::Digest { .. } | FetchError::Size { .. } => Ok(Self::OtherContent),
+            FetchError::Unreachable { .. } | FetchError::Interrupted { .. } => Ok(Self::Silence),
+            FetchError::Status { .. } => Ok(Self::Error),
+            error => Err(error),
+        }
+    }
+
+    /// Whether the place does not have the file, for certain.
+    pub fn is_clear(self) -> bool {
+        matches!(self, Self::NotThere | Self::OtherContent)
+    }
+}
+
+impl Display for Answer {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotThere => "not there",
+            Self::OtherContent => "other content",
+            Self::Silence => "no answer",
+            Self::Error => "an error",
+            Self::NotInstalled => "not on this machine",
+        })
+    }
+}
+
+/// What became of a version that nobody carries.
+fn fate(version: &str, replaced: Option<&str>) -> String {
+    match replaced {
+        None => ", nor any other version of it".to_owned(),
+        Some(new) if new == version => " any more; it was replaced by another file of the same version".to_owned(),
+        Some(new) => format!(" any more; it was replaced by {new}"),
+    }
+}
+
+fn list(asked: &[Asked]) -> String {
+    let texts: Vec<String> = asked.iter().map(Asked::to_string).collect();
+    texts.join(", ")
+}
+
+/// Those of `asked` whose answer says nothing.
+fn unclear(asked: &[Asked]) -> String {
+    let unclear = asked.iter().filter(|asked| !asked.answer.is_clear());
+    list(&unclear.cloned().collect::<Vec<_>>())
+}
 
 /// Why something could not be fetched, resolved or unpacked. `name` is what the user calls the thing
 /// (`deb:gcc`, a file's name), `origin` the address or program it came from; sizes are bytes.
@@ -67,7 +148,7 @@ pub enum FetchError {
     #[error("`{name}` is not in the cache and the network must not be used")]
     Offline { name: String },
     /// A locked Debian package that nobody carries any more.
-    #[error("no source carries `{name}` {version}{}", replaced.as_ref().map_or_else(String::new, |new| format!(" any more; it was replaced by {new}")))]
+    #[error("no source carries `{name}` {version}{}", fate(version, replaced.as_deref()))]
     Gone {
         /// `deb:gcc`, `deb-source:hello`.
         name: String,
@@ -75,8 +156,20 @@ pub enum FetchError {
         /// The version that the machine's sources have instead.
         replaced: Option<String>,
         /// What was asked, in order.
-        asked: Vec<String>,
+        asked: Vec<Asked>,
     },
+    /// A locked Debian package that no source gave, where not every source gave a clear answer.
+    #[error("it is not known whether `{name}` {version} can still be had: {}", unclear(asked))]
+    Unanswered {
+        /// `deb:gcc`, `deb-source:hello`.
+        name: String,
+        version: String,
+        /// What was asked, in order.
+        asked: Vec<Asked>,
+    },
+    /// apt cannot read all of its sources: what they carry is not known.
+    #[error("apt cannot update its lists:\n{message}")]
+    AptLists { message: String },
     /// apt's programs are not on this machine.
     #[error("`{program}` is not on this machine; it resolves and downloads Debian packages")]
     AptMissing { program: &'static str },
@@ -156,13 +249,28 @@ impl FetchError {
                 "check the network and the proxy (`https_proxy`), then run the same command again".to_owned()
             }
             Self::Offline { .. } => "run the same command once without `--offline`".to_owned(),
-            Self::Gone { name, asked, .. } => {
-                let name = name.rsplit(':').next().unwrap_or(name);
-                let asked = match asked.as_slice() {
-                    [] => String::new(),
-                    asked => format!(" (asked: {})", asked.join(", ")),
-                };
-                format!("`layerize lock --update {name}` takes the new version; a snapshot mirror still has the old{asked}")
+            Self::Gone { replaced, asked, .. } => {
+                let asked = list(asked);
+                match replaced {
+                    Some(_) => format!(
+                        "`layerize lock --refresh` takes the new version and what that needs; a snapshot mirror \
+                         (`snapshots` in the configuration) still has the old (asked: {asked})"
+                    ),
+                    None => format!(
+                        "name another package in the spec, or a place that has this one: `--mirror DIR`, `[debian] \
+                         sources` of the spec, or a snapshot mirror (`snapshots` in the configuration) (asked: {asked})"
+                    ),
+                }
+            }
+            Self::Unanswered { asked, .. } => format!(
+                "check the network and the proxy (`https_proxy`) and run the same command again, or leave out the source \
+                 that does not answer (asked: {})",
+                list(asked)
+            ),
+            Self::AptLists { .. } => {
+                "nothing is known to be gone: check the network, the proxy and apt's sources (those of `[debian] sources`, or \
+                 else this machine's `/etc/apt`), then run the same command again"
+                    .to_owned()
             }
             Self::AptMissing { .. } => {
                 "lock on a machine with apt (any Debian or Ubuntu, also in a container); building from the lock \

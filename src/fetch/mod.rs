@@ -9,6 +9,7 @@ mod cache;
 pub mod debian;
 mod download;
 mod error;
+mod gone;
 pub mod local;
 mod resolve;
 #[cfg(test)]
@@ -19,8 +20,9 @@ mod unpack;
 pub use debian::{AptSources, unpack_deb, unpack_deb_source};
 pub use download::fetch;
 pub(crate) use download::parallel;
-pub use error::FetchError;
-pub use resolve::{Update, resolve};
+pub use error::{Answer, Asked, FetchError};
+pub use gone::gone;
+pub use resolve::{Entry, Gone, Update, resolve};
 pub(crate) use unpack::compression::Compression as ArchiveCompression;
 pub use unpack::{UnpackError, unpack_archive};
 

@@ -23,15 +23,40 @@ pub enum Update {
     Everything,
     /// These names (Debian packages, source packages, packages with a URL) and what must change with them.
     Names(Vec<String>),
+    /// What no source carries any more ([`gone`](super::gone)), and what its new version needs.
+    Gone(Gone),
+}
+
+/// Entries of a lock that no source carries any more.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Gone {
+    /// Names of Debian binary packages.
+    pub debs: BTreeSet<String>,
+    /// Names of Debian source packages.
+    pub deb_sources: BTreeSet<String>,
+}
+
+/// An entry of a lock as an [`Update`] tells it from others: kinds may share a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry<'a> {
+    /// A Debian binary package.
+    Deb(&'a str),
+    /// A Debian source package.
+    DebSource(&'a str),
+    /// A download, a path of a Nix store, a base.
+    Other(&'a str),
 }
 
 impl Update {
-    /// Whether an entry of this name is to be resolved anew.
-    pub fn takes(&self, name: &str) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Everything => true,
-            Self::Names(names) => names.iter().any(|wanted| wanted == name),
+    /// Whether an entry is to be resolved anew.
+    pub fn takes(&self, entry: Entry<'_>) -> bool {
+        let (Entry::Deb(name) | Entry::DebSource(name) | Entry::Other(name)) = entry;
+        match (self, entry) {
+            (Self::Nothing, _) | (Self::Gone(_), Entry::Other(_)) => false,
+            (Self::Everything, _) => true,
+            (Self::Names(names), _) => names.iter().any(|wanted| wanted == name),
+            (Self::Gone(gone), Entry::Deb(_)) => gone.debs.contains(name),
+            (Self::Gone(gone), Entry::DebSource(_)) => gone.deb_sources.contains(name),
         }
     }
 }
@@ -121,7 +146,7 @@ fn resolve_urls(
     let cache = Cache::open(&request.config.cache)?;
     let transfer = Transfer::new();
     let locked = parallel(&wanted, |(name, url)| match request.old.urls.get(name) {
-        Some(locked) if !request.update.takes(&name.0) => Ok(locked.clone()),
+        Some(locked) if !request.update.takes(Entry::Other(&name.0)) => Ok(locked.clone()),
         _ => pin(name, url, &cache, &transfer, request),
     })?;
     Ok(urls.keys().cloned().zip(locked).collect())

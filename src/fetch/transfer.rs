@@ -11,8 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use reqwest::blocking::{Client, Response};
-use reqwest::header::{CONTENT_RANGE, RANGE};
-use reqwest::{StatusCode, Url, redirect};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, RANGE};
+use reqwest::{Method, StatusCode, Url, redirect};
 
 use super::FetchError;
 use crate::fsio::IoContext;
@@ -155,6 +155,23 @@ impl Transfer {
         })
     }
 
+    /// Whether `address` has something, without receiving it: its size in bytes where that is told.
+    pub(crate) fn probe(&self, address: &Address) -> Result<Option<u64>, FetchError> {
+        let Address::Http(url) = address else {
+            return self.open(address).map(|_| None);
+        };
+        let shown = address.display();
+        self.attempts(address, || match self.send(Method::HEAD, url, &shown, 0) {
+            // Servers need not know HEAD (RFC 9110, section 9.1).
+            Err(FetchError::Status { status, .. }) if ["405", "501"].iter().any(|code| status.starts_with(code)) => {
+                Ok(self.send(Method::GET, url, &shown, 0)?.content_length())
+            }
+            Err(error) => Err(error),
+            // `content_length` is that of the body, which an answer to HEAD has not.
+            Ok(response) => Ok(header(&response, CONTENT_LENGTH).and_then(|size| size.parse().ok())),
+        })
+    }
+
     fn attempts<T>(
         &self,
         address: &Address,
@@ -192,7 +209,19 @@ impl Transfer {
 
     /// The bytes from `position` on, or all where the server gives all: where they begin, and they.
     fn get(&self, url: &Url, shown: &str, position: u64) -> Result<(u64, Box<dyn Read>), FetchError> {
-        let mut request = self.client(url, shown)?.get(url.clone());
+        let response = self.send(Method::GET, url, shown, position)?;
+        match response.status() {
+            StatusCode::OK => Ok((0, Box::new(Body(response)))),
+            StatusCode::PARTIAL_CONTENT if begins_at(&response, position) => Ok((position, Box::new(Body(response)))),
+            // What is there already is not the beginning of what the server has.
+            _ => self.get(url, shown, 0),
+        }
+    }
+
+    /// Asks for the bytes from `position` on. Comes back with an answer that has them, all, or word that there are none
+    /// from there on.
+    fn send(&self, method: Method, url: &Url, shown: &str, position: u64) -> Result<Response, FetchError> {
+        let mut request = self.client(url, shown)?.request(method, url.clone());
         if position > 0 {
             request = request.header(RANGE, format!("bytes={position}-"));
         }
@@ -201,10 +230,8 @@ impl Transfer {
             source: Box::new(error.without_url()),
         })?;
         match response.status() {
-            StatusCode::OK => Ok((0, Box::new(Body(response)))),
-            StatusCode::PARTIAL_CONTENT if begins_at(&response, position) => Ok((position, Box::new(Body(response)))),
-            // What is there already is not the beginning of what the server has.
-            StatusCode::RANGE_NOT_SATISFIABLE if position > 0 => self.get(url, shown, 0),
+            StatusCode::OK => Ok(response),
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if position > 0 => Ok(response),
             StatusCode::NOT_FOUND | StatusCode::GONE => Err(FetchError::NotFound { url: shown.to_owned() }),
             status => Err(FetchError::Status {
                 url: shown.to_owned(),
@@ -232,12 +259,13 @@ impl Transfer {
     }
 }
 
+fn header(response: &Response, name: HeaderName) -> Option<&str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
 /// Whether a partial answer begins where it was asked to (`Content-Range: bytes START-END/SIZE`).
 fn begins_at(response: &Response, position: u64) -> bool {
-    let range = response
-        .headers()
-        .get(CONTENT_RANGE)
-        .and_then(|value| value.to_str().ok());
+    let range = header(response, CONTENT_RANGE);
     let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
     start == Some(position)
 }

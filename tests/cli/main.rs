@@ -19,11 +19,16 @@ mod nix;
 mod plan;
 mod push;
 mod rebuild;
+mod refresh;
 mod registry;
 mod specs;
 mod store;
 mod support;
 mod verify;
+
+// Debian archives that tests make.
+#[path = "../../src/fetch/debian/testing_archive.rs"]
+mod archive;
 
 // Registries, and one to speak to.
 mod auth;

@@ -92,7 +92,13 @@ impl Apt {
 
     /// Fetches the lists anew; any source that cannot be read is an error, as the answers would depend on it.
     pub(super) fn update(&self) -> Result<(), FetchError> {
-        self.succeed("apt-get", "update its lists", ["update", "-q"]).map(drop)
+        let output = self.run("apt-get", ["update", "-q"], None)?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(FetchError::AptLists {
+                message: own_words(&output),
+            }),
+        }
     }
 
     /// Says which versions are wanted where they are to be had.

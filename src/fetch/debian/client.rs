@@ -45,11 +45,7 @@ pub(in crate::fetch) fn download(
             continue;
         }
         batch.check()?;
-        let sources = AptSources {
-            architecture: config.apt.architecture.clone().or_else(|| batch.architecture()),
-            ..config.apt.clone()
-        };
-        let apt = Apt::open(&config.apt_state, &sources, kind)?;
+        let apt = batch.open(config)?;
         // Another process may have fetched them while this one waited for the state.
         for (index, file) in std::mem::take(&mut batch.files) {
             match cache.lookup(expected(file.download), reporter)? {
@@ -58,6 +54,24 @@ pub(in crate::fetch) fn download(
             }
         }
         answers.extend(batch.download(&apt, cache, reporter)?);
+    }
+    Ok(answers.into_values().collect())
+}
+
+/// Whether apt carries each of `wanted` (files of Debian packages), in order, by lists that are fetched anew for the
+/// purpose. A source that cannot be read is an error.
+pub(in crate::fetch) fn carries(wanted: &[&Download], config: &FetchConfig) -> Result<Vec<bool>, FetchError> {
+    let mut answers: BTreeMap<usize, bool> = BTreeMap::new();
+    for kind in [Kind::Binary, Kind::Source] {
+        let batch = Batch::of(kind, wanted);
+        if batch.files.is_empty() {
+            continue;
+        }
+        batch.check()?;
+        let apt = batch.open(config)?;
+        apt.update()?;
+        let offers = batch.offers(&apt, batch.files.values().map(|file| file.package).collect())?;
+        answers.extend(batch.files.iter().map(|(index, file)| (*index, offers.carries(file))));
     }
     Ok(answers.into_values().collect())
 }
@@ -121,6 +135,14 @@ impl<'a> Batch<'a> {
             return Err(FetchError::MalformedEntry { name, reason });
         }
         Ok(())
+    }
+
+    fn open(&self, config: &FetchConfig) -> Result<Apt, FetchError> {
+        let sources = AptSources {
+            architecture: config.apt.architecture.clone().or_else(|| self.architecture()),
+            ..config.apt.clone()
+        };
+        Apt::open(&config.apt_state, &sources, self.kind)
     }
 
     fn architecture(&self) -> Option<String> {

@@ -15,6 +15,8 @@ mod sources;
 #[cfg(test)]
 pub(super) mod testing;
 #[cfg(test)]
+mod testing_archive;
+#[cfg(test)]
 pub(super) mod testing_repo;
 mod usrmerge;
 mod version;

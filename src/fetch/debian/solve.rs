@@ -16,7 +16,7 @@ use super::{is_package_name, version};
 use crate::event::{Event, Reporter};
 use crate::fetch::download::parallel;
 use crate::fetch::resolve::most_similar;
-use crate::fetch::{FetchConfig, FetchError, Update};
+use crate::fetch::{Entry, FetchConfig, FetchError, Update};
 use crate::spec::{Lock, LockedDeb, LockedDebSource};
 
 /// What is to be resolved, and from what.
@@ -73,6 +73,7 @@ pub(in crate::fetch) fn resolve_sets(sets: &BTreeSet<Vec<String>>, request: &Req
             .filter(|(name, _)| !unlocked.contains(*name))
             .map(|(name, deb)| (name.clone(), deb.version.clone()))
             .collect(),
+        unlocked,
         kept,
         solved: BTreeMap::new(),
     };
@@ -88,10 +89,15 @@ pub(in crate::fetch) fn resolve_sets(sets: &BTreeSet<Vec<String>>, request: &Req
 }
 
 /// Names whose locked version may change: those that are to be updated, and what is built from the same sources
-/// (a library and its headers want each other's version).
+/// (a library and its headers want each other's version). Of what is gone, only that: what has to move with it, apt's
+/// solver finds out.
 fn unlocked(old: &Lock, update: &Update) -> BTreeSet<String> {
-    let named: BTreeSet<String> = old.debs.keys().filter(|name| update.takes(name)).cloned().collect();
-    with_siblings(old, &named)
+    let is_taken = |name: &&String| update.takes(Entry::Deb(name));
+    let taken: BTreeSet<String> = old.debs.keys().filter(is_taken).cloned().collect();
+    match update {
+        Update::Gone(_) => taken,
+        _ => with_siblings(old, &taken),
+    }
 }
 
 fn with_siblings(old: &Lock, names: &BTreeSet<String>) -> BTreeSet<String> {
@@ -161,6 +167,8 @@ fn providers(apt: &Apt, name: &str) -> Result<Vec<String>, FetchError> {
 struct Solver<'a> {
     old: &'a Lock,
     pins: Versions,
+    /// Names whose entries are made anew.
+    unlocked: BTreeSet<String>,
     /// Sets that stay as they are locked.
     kept: BTreeSet<&'a Vec<String>>,
     solved: BTreeMap<&'a Vec<String>, Versions>,
@@ -332,10 +340,14 @@ impl<'a> Solver<'a> {
         let mut debs = BTreeMap::new();
         for (name, version) in &versions {
             let record = records.get(name);
-            let old = self.old.debs.get(name).filter(|deb| deb.version == *version);
-            let Some(mut deb) = old.cloned().or_else(|| record.map(locked)) else {
-                continue;
+            let old = self.old.debs.get(name).filter(|deb| deb.version == *version).cloned();
+            let new = record.map(locked);
+            // An archive may have replaced a file by another of the same version.
+            let entry = match self.unlocked.contains(name) {
+                true => new.or(old),
+                false => old.or(new),
             };
+            let Some(mut deb) = entry else { continue };
             let groups = match record.filter(|record| record.sha256 == deb.sha256) {
                 Some(record) => &record.depends,
                 None => &deb.depends,
@@ -413,7 +425,7 @@ pub(in crate::fetch) fn resolve_sources(
     let mut apt = None;
     for name in names {
         let old = request.old.deb_sources.get(name);
-        if let Some(old) = old.filter(|_| !request.update.takes(name)) {
+        if let Some(old) = old.filter(|_| !request.update.takes(Entry::DebSource(name))) {
             locked.insert(name.clone(), old.clone());
             continue;
         }

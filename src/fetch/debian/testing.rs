@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use super::testing_archive::ar;
+pub(crate) use super::testing_archive::control;
 use crate::fetch::unpack::testing::{Tar, gzip, xz};
 
 /// Whether `program` is on this machine; says so loudly where it is not, and fails on CI.
@@ -60,29 +62,6 @@ impl Deb {
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut bytes = b"!<arch>\n".to_vec();
-        for (name, content) in &self.members {
-            let header = format!(
-                "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n",
-                0,
-                0,
-                0,
-                100_644,
-                content.len()
-            );
-            bytes.extend_from_slice(header.as_bytes());
-            bytes.extend_from_slice(content);
-            if content.len() % 2 != 0 {
-                bytes.push(b'\n');
-            }
-        }
-        bytes
+        ar(&self.members)
     }
-}
-
-/// The control paragraph of a package.
-pub(crate) fn control(package: &str, version: &str, more: &str) -> String {
-    format!(
-        "Package: {package}\nVersion: {version}\nArchitecture: all\nMaintainer: Nobody <nobody@localhost>\n{more}Description: a test\n"
-    )
 }

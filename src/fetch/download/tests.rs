@@ -9,10 +9,10 @@ use crate::digest::Digest;
 use crate::event::Silent;
 use crate::fetch::debian::solve::{Request, resolve_sets, resolve_sources};
 use crate::fetch::debian::testing::require;
-use crate::fetch::debian::testing_repo::{Repo, deb_download, source_downloads};
+use crate::fetch::debian::testing_repo::Repo;
 use crate::fetch::testing::{Reply, Server};
 use crate::fetch::{Update, unpack_deb, unpack_deb_source};
-use crate::spec::{Lock, LockedDeb};
+use crate::spec::Lock;
 
 fn url(address: &str, content: &[u8]) -> Download {
     Download {
@@ -140,11 +140,8 @@ fn locked() -> (Repo, Vec<Download>) {
     };
     let debs = resolve_sets(&BTreeSet::from([vec!["aa".to_owned()]]), &request).unwrap();
     let sources = resolve_sources(&BTreeSet::from(["src".to_owned()]), &request).unwrap();
-    let debs = debs
-        .debs
-        .iter()
-        .map(|(name, deb): (&String, &LockedDeb)| deb_download(name, deb));
-    let downloads = debs.chain(source_downloads("src", &sources["src"])).collect();
+    let debs = debs.debs.iter().map(|(name, deb)| Download::deb(name, deb));
+    let downloads = debs.chain(Download::deb_source("src", &sources["src"])).collect();
     (repo, downloads)
 }
 
@@ -176,17 +173,6 @@ fn locked_packages_come_from_apt_and_unpack() {
     assert_eq!(fetch_all(&downloads, &fresh).unwrap().len(), 4);
 }
 
-/// A configuration that cannot reach apt's archive: what comes, comes from elsewhere.
-fn without_apt(repo: &Repo) -> FetchConfig {
-    let empty = repo.path().join("empty");
-    fs::create_dir_all(&empty).unwrap();
-    fs::write(empty.join("Packages"), "").unwrap();
-    fs::write(empty.join("Sources"), "").unwrap();
-    let mut config = repo.config();
-    config.apt.sources = vec![format!("deb [trusted=yes] file:{} ./", empty.display())];
-    config
-}
-
 #[test]
 fn mirrors_and_snapshots_carry_locked_packages() {
     if !require("apt-get") {
@@ -208,7 +194,7 @@ fn mirrors_and_snapshots_carry_locked_packages() {
             let config = FetchConfig {
                 mirrors,
                 snapshots,
-                ..without_apt(&repo)
+                ..repo.config_without_apt()
             };
             assert_eq!(fetch_all(&downloads, &config).unwrap().len(), 4, "{mirror}");
         }
@@ -218,7 +204,7 @@ fn mirrors_and_snapshots_carry_locked_packages() {
     let offline = FetchConfig {
         offline: true,
         mirrors: vec![server.url("/none"), directory],
-        ..without_apt(&repo)
+        ..repo.config_without_apt()
     };
     assert_eq!(fetch_all(&downloads, &offline).unwrap().len(), 4);
     assert_eq!(server.requests("/none/pool/bb_2.0_all.deb"), 0);
@@ -250,7 +236,7 @@ fn a_mirror_with_other_content_is_passed_over_with_a_warning() {
     .unwrap();
     let config = FetchConfig {
         mirrors: vec![wrong.display().to_string(), repo.archive().display().to_string()],
-        ..without_apt(&repo)
+        ..repo.config_without_apt()
     };
     let warnings = Warnings::default();
     fetch(&[&downloads[1]], &config, &warnings).unwrap();
@@ -280,18 +266,22 @@ fn a_package_that_nobody_carries_names_its_successor() {
     assert_eq!(
         error.help().unwrap(),
         format!(
-            "`layerize lock --update bb` takes the new version; a snapshot mirror still has the old (asked: {mirror}: not there, apt: not there)"
+            "`layerize lock --refresh` takes the new version and what that needs; a snapshot mirror (`snapshots` in the \
+             configuration) still has the old (asked: {mirror}: not there, apt: not there)"
         )
     );
     let error = fetch_all(
         &downloads,
         &FetchConfig {
             cache: repo.path().join("c"),
-            ..without_apt(&repo)
+            ..repo.config_without_apt()
         },
     )
     .unwrap_err();
-    assert_eq!(error.to_string(), "no source carries `deb:aa` 1:1.0");
+    assert_eq!(
+        error.to_string(),
+        "no source carries `deb:aa` 1:1.0, nor any other version of it"
+    );
     let offline = FetchConfig {
         offline: true,
         cache: repo.path().join("c"),

@@ -1,0 +1,146 @@
+//! A Debian *archive* made by hand in a directory: small packages and a flat index, which real apt reads through
+//! `file:`. `tests/cli` uses this file too.
+//!
+//! Invariant: equal calls make equal bytes, so that digests of what is built from them can be golden.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+/// An archive and its index.
+pub struct Archive {
+    dir: PathBuf,
+    packages: Vec<String>,
+    sources: Vec<String>,
+}
+
+impl Archive {
+    /// An empty archive in `dir`, a new directory.
+    pub fn new(dir: &Path) -> Self {
+        fs::create_dir_all(dir.join("pool")).unwrap();
+        let archive = Self {
+            dir: dir.to_owned(),
+            packages: Vec::new(),
+            sources: Vec::new(),
+        };
+        archive.write();
+        archive
+    }
+
+    /// Adds a version of a package with further control fields; it holds one file that names the version.
+    pub fn add(&mut self, package: &str, version: &str, fields: &str) {
+        let path = format!("usr/share/{package}/version");
+        self.add_files(package, version, fields, &[(&path, 0o644, version)]);
+    }
+
+    /// Adds a version of a package with files: path, mode and content of each.
+    pub fn add_files(&mut self, package: &str, version: &str, fields: &str, files: &[(&str, u32, &str)]) {
+        let paragraph = control(package, version, fields);
+        let deb = ar(&[
+            ("debian-binary".to_owned(), b"2.0\n".to_vec()),
+            ("control.tar".to_owned(), tar(&[("control", 0o644, &paragraph)])),
+            ("data.tar".to_owned(), tar(files)),
+        ]);
+        let filename = format!("pool/{package}_{}_all.deb", version.replace(':', "%3a"));
+        fs::write(self.dir.join(&filename), &deb).unwrap();
+        let (size, digest) = (deb.len(), sha256(&deb));
+        self.packages.push(format!(
+            "{paragraph}Filename: ./{filename}\nSize: {size}\nSHA256: {digest}\n"
+        ));
+        self.write();
+    }
+
+    /// Adds a source package.
+    pub fn add_source(&mut self, package: &str, version: &str) {
+        let tarball = format!("{package}_{version}.tar.gz");
+        let dsc = format!("Format: 3.0 (native)\nVersion: {version}\nFiles:\n x 1 {tarball}\n");
+        let files = [
+            (format!("{package}_{version}.dsc"), dsc.into_bytes()),
+            (tarball, gzip(&tar(&[("p/debian/rules", 0o644, "r")]))),
+        ];
+        let mut rows = String::new();
+        for (name, content) in &files {
+            fs::write(self.dir.join("pool").join(name), content).unwrap();
+            rows.push_str(&format!("\n {} {} {name}", sha256(content), content.len()));
+        }
+        self.sources.push(format!(
+            "Package: {package}\nBinary: {package}\nVersion: {version}\nArchitecture: any\nFormat: 3.0 (native)\nDirectory: pool\nChecksums-Sha256:{rows}\n"
+        ));
+        self.write();
+    }
+
+    /// Drops a version from the index, as an archive does when it is replaced; the files stay where they are.
+    pub fn drop_from_index(&mut self, package: &str, version: &str) {
+        let (of_package, of_version) = (format!("Package: {package}\n"), format!("\nVersion: {version}\n"));
+        let is_dropped = |record: &String| record.starts_with(&of_package) && record.contains(&of_version);
+        self.packages.retain(|record| !is_dropped(record));
+        self.sources.retain(|record| !is_dropped(record));
+        self.write();
+    }
+
+    /// Turns the order of the index around.
+    pub fn reverse(&mut self) {
+        self.packages.reverse();
+        self.write();
+    }
+
+    /// A line of apt sources for the archive.
+    pub fn source_line(&self) -> String {
+        format!("deb [trusted=yes] file:{} ./", self.dir.display())
+    }
+
+    fn write(&self) {
+        fs::write(self.dir.join("Packages"), self.packages.join("\n")).unwrap();
+        fs::write(self.dir.join("Sources.gz"), gzip(self.sources.join("\n").as_bytes())).unwrap();
+    }
+}
+
+/// The control paragraph of a package.
+pub fn control(package: &str, version: &str, more: &str) -> String {
+    format!(
+        "Package: {package}\nVersion: {version}\nArchitecture: all\nMaintainer: Nobody <nobody@localhost>\n{more}Description: a test\n"
+    )
+}
+
+/// An ar(5) archive of these members.
+pub fn ar(members: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = b"!<arch>\n".to_vec();
+    for (name, content) in members {
+        let size = content.len();
+        let header = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 100_644);
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.extend_from_slice(content);
+        if size % 2 != 0 {
+            bytes.push(b'\n');
+        }
+    }
+    bytes
+}
+
+fn tar(files: &[(&str, u32, &str)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, mode, content) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(*mode);
+        header.set_mtime(1);
+        builder
+            .append_data(&mut header, format!("./{path}"), content.as_bytes())
+            .unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,192 @@
+//! Tests of what counts as gone, and of the lock that is made without it.
+
+use std::fs;
+
+use super::*;
+use crate::event::Silent;
+use crate::fetch::debian::solve::{Request, resolve_sets, resolve_sources};
+use crate::fetch::debian::testing::require;
+use crate::fetch::debian::testing_repo::Repo;
+use crate::fetch::testing::{Reply, Server};
+use crate::fetch::{Update, fetch};
+
+/// Locks two sets of packages and a source package of `repo`, starting from `old`.
+fn resolve(repo: &Repo, old: &Lock, update: &Update) -> Lock {
+    let config = repo.config();
+    let request = Request {
+        sources: &repo.apt_sources(),
+        old,
+        update,
+        config: &config,
+        reporter: &Silent,
+    };
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let sets = [set(&["libx-dev", "loner"]), set(&["prog"])].into();
+    let debs = resolve_sets(&sets, &request).unwrap();
+    Lock {
+        architecture: debs.architecture,
+        debs: debs.debs,
+        deb_sets: debs.deb_sets,
+        deb_sources: resolve_sources(&["src".to_owned()].into(), &request).unwrap(),
+        ..Lock::default()
+    }
+}
+
+fn repo() -> (Repo, Lock) {
+    let mut repo = Repo::new();
+    repo.add("libx1", "1", "Source: x\n");
+    repo.add("libx-dev", "1", "Source: x\nDepends: libx1 (= 1)\n");
+    repo.add("prog", "1", "Depends: libx1\n");
+    repo.add("loner", "1", "");
+    repo.add_source("src", "1");
+    let lock = resolve(&repo, &Lock::default(), &Update::Nothing);
+    (repo, lock)
+}
+
+fn versions(lock: &Lock) -> Vec<String> {
+    let debs = lock.debs.iter().map(|(name, deb)| format!("{name} {}", deb.version));
+    let sources = lock.deb_sources.iter();
+    debs.chain(sources.map(|(name, source)| format!("{name} {}", source.version)))
+        .collect()
+}
+
+fn names(gone: &Gone) -> Vec<&str> {
+    gone.debs.iter().chain(&gone.deb_sources).map(String::as_str).collect()
+}
+
+#[test]
+fn what_is_carried_is_not_gone_and_the_lock_stays() {
+    if !require("apt-get") {
+        return;
+    }
+    let (mut repo, lock) = repo();
+    repo.add("loner", "2", "");
+    repo.add_source("src", "2");
+    let gone = gone(&lock, &repo.config(), &Silent).unwrap();
+    assert_eq!(gone, Gone::default());
+    assert_eq!(resolve(&repo, &lock, &Update::Gone(gone)), lock);
+}
+
+#[test]
+fn what_is_gone_moves_with_what_it_needs_and_nothing_else() {
+    if !require("apt-get") {
+        return;
+    }
+    let (mut repo, lock) = repo();
+    // Everything has a newer version; one package and the source package lost the old one.
+    for (name, fields) in [
+        ("loner", "Depends: new\n"),
+        ("new", ""),
+        ("libx1", "Source: x\n"),
+        ("prog", ""),
+    ] {
+        repo.add(name, "2", fields);
+    }
+    repo.add("libx-dev", "2", "Source: x\nDepends: libx1 (= 2)\n");
+    repo.add_source("src", "2");
+    repo.drop_from_index("loner", "1");
+    repo.drop_from_index("src", "1");
+    // That this machine downloaded them is no proof that another can.
+    let all: Vec<Download> = lock.debs.iter().map(|(name, deb)| Download::deb(name, deb)).collect();
+    let mirror = FetchConfig {
+        mirrors: vec![repo.archive().display().to_string()],
+        ..repo.config()
+    };
+    fetch(&all.iter().collect::<Vec<_>>(), &mirror, &Silent).unwrap();
+    let gone = gone(&lock, &repo.config(), &Silent).unwrap();
+    assert_eq!(names(&gone), ["loner", "src"]);
+    let refreshed = resolve(&repo, &lock, &Update::Gone(gone));
+    assert_eq!(
+        versions(&refreshed),
+        ["libx-dev 1", "libx1 1", "loner 2", "new 2", "prog 1", "src 2"]
+    );
+    assert_eq!(refreshed.debs["prog"], lock.debs["prog"]);
+}
+
+#[test]
+fn a_library_takes_its_headers_with_it_in_every_set() {
+    if !require("apt-get") {
+        return;
+    }
+    let (mut repo, lock) = repo();
+    repo.drop_from_index("libx1", "1");
+    repo.add("libx1", "2", "Source: x\n");
+    repo.add("libx-dev", "2", "Source: x\nDepends: libx1 (= 2)\n");
+    repo.add("prog", "2", "Depends: libx1\n");
+    let gone = gone(&lock, &repo.config(), &Silent).unwrap();
+    assert_eq!(names(&gone), ["libx1"]);
+    let refreshed = resolve(&repo, &lock, &Update::Gone(gone));
+    assert_eq!(
+        versions(&refreshed),
+        ["libx-dev 2", "libx1 2", "loner 1", "prog 1", "src 1"]
+    );
+}
+
+#[test]
+fn a_file_replaced_under_its_version_is_gone() {
+    if !require("apt-get") {
+        return;
+    }
+    let (mut repo, lock) = repo();
+    repo.drop_from_index("loner", "1");
+    repo.add("loner", "1", "Section: other\n");
+    let gone = gone(&lock, &repo.config(), &Silent).unwrap();
+    assert_eq!(names(&gone), ["loner"]);
+    let refreshed = resolve(&repo, &lock, &Update::Gone(gone));
+    assert_eq!(versions(&refreshed), versions(&lock));
+    assert_ne!(refreshed.debs["loner"].sha256, lock.debs["loner"].sha256);
+    let again = super::gone(&refreshed, &repo.config(), &Silent).unwrap();
+    assert_eq!(again, Gone::default());
+}
+
+#[test]
+fn each_place_counts_and_silence_is_no_answer() {
+    if !require("apt-get") {
+        return;
+    }
+    let (repo, lock) = repo();
+    let archive = repo.archive();
+    let served = archive.clone();
+    let server = Server::start(
+        move |path| match fs::read(served.join(path.trim_start_matches("/debian/"))) {
+            Ok(content) => Reply::ok(content),
+            Err(_) => Reply::status(404),
+        },
+    );
+    let broken = Server::start(|_| Reply::status(500));
+    let empty = Server::start(|_| Reply::status(404));
+    let (http, broken, empty) = (server.url("/debian"), broken.url("/debian"), empty.url(""));
+    let directory = archive.display().to_string();
+    let nobody = "http://127.0.0.1:1/".to_owned();
+    let ask = |mirrors: &[&String], snapshots: &[&String]| {
+        let config = FetchConfig {
+            mirrors: mirrors.iter().map(|place| (*place).clone()).collect(),
+            snapshots: snapshots.iter().map(|place| (*place).clone()).collect(),
+            ..repo.config_without_apt()
+        };
+        gone_by(Transfer::impatient(), &lock, &config, &Silent)
+    };
+    for place in [&directory, &http] {
+        assert_eq!(ask(&[place], &[]).unwrap(), Gone::default(), "{place}");
+        assert_eq!(ask(&[], &[place]).unwrap(), Gone::default(), "{place}");
+        assert_eq!(ask(&[&broken, place], &[]).unwrap(), Gone::default(), "{place}");
+    }
+    let all = ["libx-dev", "libx1", "loner", "prog", "src"];
+    assert_eq!(names(&ask(&[&empty], &[]).unwrap()), all);
+    for (mirrors, snapshots, unclear) in [
+        (vec![&broken, &empty], vec![], format!("{broken}: an error")),
+        (vec![], vec![&nobody], format!("{nobody}: no answer")),
+    ] {
+        let error = ask(&mirrors, &snapshots).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("it is not known whether `deb:libx-dev` 1 can still be had: {unclear}")
+        );
+    }
+    // Another file in its place.
+    let size = usize::try_from(lock.debs["loner"].size).unwrap();
+    fs::write(archive.join("pool/loner_1_all.deb"), "x".repeat(size)).unwrap();
+    assert_eq!(names(&ask(&[&directory], &[]).unwrap()), ["loner"]);
+    fs::write(archive.join("pool/loner_1_all.deb"), "x").unwrap();
+    assert_eq!(names(&ask(&[&http], &[]).unwrap()), ["loner"]);
+}

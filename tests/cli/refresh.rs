@@ -1,0 +1,203 @@
+//! Locks and what archives do to them: versions that went, that were replaced, archives that do not answer. The
+//! archives are the tests' own, and so are the digests.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
+
+use crate::archive::Archive;
+use crate::support::{Place, Ran, have};
+
+/// A place whose spec takes its packages from an archive of the test's own.
+struct Project {
+    place: Place,
+    archive: Archive,
+}
+
+/// Digests of the images `data` and `thing`, as gzip, zstd and uncompressed, by format 1.
+const GOLDEN: [&str; 3] = [
+    "sha256:206bdcc24a5f67a21eb4b0f7b20b190de137e43aeb4048981f086deef56cbb0f sha256:684aab78ef8c782ee0e4c430ef57c43044646fcf8b6a773ee051ac71cbd2378b",
+    "sha256:3e68fe9df7a2c243abbc1d440a4704876236325913d3b9ce5102b4907adc1585 sha256:9ec90e10235a9d19f5f31b5674b20a6fc2511f3f259c652aaaa5e8e2ba0440c4",
+    "sha256:272eb7bc248378890f82f855d77aeb3b496b5107b43037686e8cbc342cb3c6d7 sha256:f0f70c423f632e5b78b20482a924b0b88b4098f8c8f4a456b3505f65977049b7",
+];
+
+/// An address of this machine at which nobody listens.
+const NOBODY: &str = "http://127.0.0.1:1/debian";
+
+impl Project {
+    /// `None` where apt is not on this machine.
+    fn new() -> Option<Self> {
+        if !have("apt-get", &["--version"]) {
+            return None;
+        }
+        let place = Place::new();
+        let mut archive = Archive::new(&place.path().join("archive"));
+        archive.add("libx1", "1.0", "Source: src-x\n");
+        archive.add_files(
+            "prog",
+            "1.0",
+            "Depends: libx1\n",
+            &[
+                ("etc/prog.conf", 0o644, "key = value\n"),
+                ("usr/bin/prog", 0o755, "#!/usr/bin/other\n"),
+            ],
+        );
+        archive.add("other", "1.0", "");
+        let project = Self { place, archive };
+        project.write_spec(&project.archive.source_line());
+        Some(project)
+    }
+
+    fn write_spec(&self, source_line: &str) {
+        let debian = format!("[debian]\nsources = [\"{source_line}\"]\narchitecture = \"amd64\"\n\n");
+        let image = "[image.thing]\nroot = [\"deb:prog\", \"deb:other\"]\nlabels = { a = \"b\" }\nenv = { KEY = \"value\" }\n\
+             files = { \"/etc/motd\" = \"motd\" }\n";
+        let package = "[package.data]\nsource = { path = \"data\" }\n\n[image.data]\ncontents = [\"data\"]\n\n";
+        self.place.write("layerize.toml", &format!("{debian}{package}{image}"));
+        self.place.write("motd", "hello\n").write("data/file", "data\n");
+    }
+
+    fn locked() -> Option<Self> {
+        let project = Self::new()?;
+        project.run(&["lock"]).success();
+        Some(project)
+    }
+
+    /// Runs `layerize` with downloads of its own: what another test fetched is not to be had.
+    fn run<S: AsRef<OsStr>>(&self, args: &[S]) -> Ran {
+        let mut command = self.place.command(args);
+        Ran::of(
+            command
+                .env("XDG_CACHE_HOME", self.place.path().join("cache"))
+                .output()
+                .unwrap(),
+        )
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.place.project.join("layerize.lock")
+    }
+
+    fn lock(&self) -> String {
+        fs::read_to_string(self.lock_path()).unwrap()
+    }
+}
+
+#[test]
+fn the_digest_of_own_inputs_is_what_it_was() {
+    let Some(project) = Project::locked() else { return };
+    let built = |compression: &str| {
+        let args = ["build", "--locked", "--compression", compression];
+        let built = project.run(&args).success();
+        let digests: Vec<String> = built
+            .stdout
+            .lines()
+            .map(|line| line.split(' ').next().unwrap().to_owned())
+            .collect();
+        digests.join(" ")
+    };
+    let digests = ["gzip", "zstd", "none"].map(built);
+    assert_eq!(digests, GOLDEN);
+    project.run(&["lock", "--golden"]).success();
+    project.run(&["build", "--locked"]).success();
+}
+
+#[test]
+fn a_refresh_of_what_can_be_had_writes_nothing() {
+    let Some(mut project) = Project::locked() else { return };
+    project.archive.add("other", "2.0", "");
+    let (text, written) = (
+        project.lock(),
+        fs::metadata(project.lock_path()).unwrap().modified().unwrap(),
+    );
+    let ran = project.run(&["lock", "--refresh"]).success();
+    ran.says(&["layerize.lock is current: all of it can still be had."]);
+    assert_eq!(project.lock(), text);
+    assert_eq!(fs::metadata(project.lock_path()).unwrap().modified().unwrap(), written);
+}
+
+#[test]
+fn a_package_that_was_replaced_is_refreshed_with_what_it_needs() {
+    let Some(mut project) = Project::locked() else { return };
+    let old = project.lock();
+    project.archive.drop_from_index("prog", "1.0");
+    project.archive.add("prog", "2.0", "Depends: libx1, new\n");
+    project.archive.add("new", "1.0", "");
+    project.archive.add("other", "2.0", "");
+    let ran = project.run(&["build", "--locked", "thing"]).exits(2);
+    ran.says(&[
+        "no source carries `deb:prog` 1.0 any more; it was replaced by 2.0",
+        "`layerize lock --refresh` takes the new version and what that needs",
+    ]);
+    let ran = project.run(&["lock", "--refresh"]).success();
+    let ran = ran.says(&[
+        "~ deb:prog 1.0 → 2.0\n",
+        "+ deb:new 1.0\n",
+        "layerize.lock written, 2 changed.",
+    ]);
+    assert!(!ran.stderr.contains("deb:other"), "{}", ran.stderr);
+    let new = project.lock();
+    assert_ne!(new, old);
+    project.run(&["build", "--locked", "thing"]).success();
+    project.run(&["lock", "--refresh"]).success().says(&["is current"]);
+    assert_eq!(project.lock(), new);
+}
+
+#[test]
+fn a_package_that_was_dropped_is_named() {
+    let Some(mut project) = Project::locked() else { return };
+    let old = project.lock();
+    project.archive.drop_from_index("other", "1.0");
+    let ran = project.run(&["build", "--locked", "thing"]).exits(2);
+    ran.says(&[
+        "no source carries `deb:other` 1.0, nor any other version of it",
+        "name another package in the spec, or a place that has this one: `--mirror DIR`",
+        "apt: not there",
+    ]);
+    let ran = project.run(&["lock", "--refresh"]).exits(2);
+    ran.says(&["there is no Debian package `other`"]);
+    assert_eq!(project.lock(), old, "a lock that cannot be refreshed is left as it is");
+    // A directory that still has it will do.
+    let mirror = project.place.path().join("archive").display().to_string();
+    let ran = project.run(&["lock", "--refresh", "--mirror", &mirror]).success();
+    ran.says(&["is current"]);
+    project
+        .run(&["build", "--locked", "--mirror", &mirror, "thing"])
+        .success();
+}
+
+#[test]
+fn an_archive_that_does_not_answer_is_not_one_that_dropped_a_package() {
+    let Some(mut project) = Project::locked() else { return };
+    project.archive.drop_from_index("other", "1.0");
+    project.archive.add("other", "2.0", "");
+    let old = project.lock();
+    for command in [&["build", "--locked", "thing"][..], &["lock", "--refresh"]] {
+        let ran = project.run(&[command, &["--mirror", NOBODY]].concat()).exits(2);
+        ran.says(&[
+            &format!("it is not known whether `deb:other` 1.0 can still be had: {NOBODY}: no answer"),
+            "check the network and the proxy (`https_proxy`) and run the same command again",
+        ]);
+        assert_eq!(project.lock(), old);
+    }
+    project.write_spec(&format!("deb [trusted=yes] {NOBODY} ./"));
+    for command in [&["build", "--locked", "thing"][..], &["lock", "--refresh"]] {
+        let ran = project.run(command).exits(2);
+        ran.says(&[
+            "apt cannot update its lists:",
+            "nothing is known to be gone: check the network",
+        ]);
+        assert_eq!(project.lock(), old);
+    }
+}
+
+#[test]
+fn a_refresh_excludes_what_contradicts_it() {
+    let Some(project) = Project::locked() else { return };
+    let ran = project.run(&["lock", "--refresh", "--offline"]).exits(2);
+    ran.says(&["`--refresh` asks the sources what they still carry, and `--offline` forbids to ask them"]);
+    for other in ["--update", "--check"] {
+        let ran = project.run(&["lock", "--refresh", other]).exits(2);
+        ran.says(&["cannot be used with"]);
+    }
+}
