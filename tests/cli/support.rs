@@ -83,14 +83,30 @@ impl Place {
         Self { dir, project }
     }
 
-    /// A new place whose project is a copy of `specs/NAME`.
+    /// A new place whose project is a copy of `specs/NAME`, its lock refreshed: what Debian replaced since it was
+    /// committed fails no test.
     pub fn with_spec(name: &str) -> Self {
         let place = Self::new();
         copy_tree(
             &Path::new(env!("CARGO_MANIFEST_DIR")).join("specs").join(name),
             &place.project,
         );
+        let refreshed = place.run(&["lock", "--refresh"]).success().stderr;
+        #[expect(clippy::print_stderr, reason = "what is tested must be seen")]
+        {
+            eprintln!(
+                "a copy of specs/{name}: {}",
+                refreshed.lines().last().unwrap_or_default()
+            );
+        }
         place
+    }
+
+    /// Another place, with a store of its own, whose project is a copy of this one's.
+    pub fn elsewhere(&self) -> Self {
+        let other = Self::new();
+        copy_tree(&self.project, &other.project);
+        other
     }
 
     /// Writes a file of the project, with its directories.
