@@ -23,7 +23,7 @@ pub enum Update {
     Everything,
     /// These names (Debian packages, source packages, packages with a URL) and what must change with them.
     Names(Vec<String>),
-    /// What no source carries any more ([`gone`](super::gone)), and what its new version needs.
+    /// What no source carries any more ([`gone`](super::gone())), and what its new version needs.
     Gone(Gone),
 }
 
