@@ -4,20 +4,24 @@
 //! hint in it names a key for people and decides nothing. There is no certificate, no log and no time: the key alone
 //! is trusted.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
+use serde_json::json;
 
 use crate::digest::Digest;
-use crate::oci::{canonical_json, parse_json};
+use crate::oci::canonical_json;
 
 use super::AttestError;
 use super::dsse::{IN_TOTO_TYPE, pae};
 use super::key::{PrivateKey, PublicKey};
 use super::statement::Statement;
+use super::summary::{self, SUMMARY_TYPE};
 
 /// Media type of a bundle, and type of its artifact.
 pub const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
@@ -52,6 +56,25 @@ pub enum Rejection {
     /// The signature is right, but something else is stated.
     #[error("it states `{0}`")]
     Predicate(String),
+    /// It sums up a check by another policy than the wanted one.
+    #[error("it sums up another check: by the policy `{0}`")]
+    Policy(String),
+    /// It sums up a check that the image did not pass.
+    #[error("it sums up a check whose result is `{0}`, and not `PASSED`")]
+    Result(String),
+}
+
+/// What a bundle has to vouch for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The image, by its manifest's digest.
+    pub image: Digest,
+    /// Whose signature counts.
+    pub keys: &'a [PublicKey],
+    /// Type of the predicate; `None` takes any.
+    pub predicate: Option<&'a str>,
+    /// Of verification summaries: URI of the policy that was checked; `None` takes any.
+    pub policy: Option<&'a str>,
 }
 
 /// What a bundle vouches for.
@@ -61,6 +84,8 @@ pub struct Verified {
     pub predicate_type: String,
     /// The statement's bytes as they were signed.
     pub statement: Vec<u8>,
+    /// Which of the wanted keys signed it.
+    pub key: usize,
 }
 
 /// Signs a statement; the bundle as canonical JSON.
@@ -77,28 +102,38 @@ pub fn sign(statement: &[u8], key: &PrivateKey) -> Result<Vec<u8>, AttestError> 
     })))
 }
 
-/// Checks that `key` signed a statement about `image`, with this predicate if one is asked for.
-pub fn verify(bundle: &[u8], image: &Digest, key: &PublicKey, predicate: Option<&str>) -> Result<Verified, Rejection> {
+/// Checks that one of the keys signed a statement about the image, of the kind that is wanted. A verification summary
+/// counts only if it says `PASSED`.
+pub fn verify(bundle: &[u8], wanted: &Wanted<'_>) -> Result<Verified, Rejection> {
     let opened = Opened::parse(bundle)?;
     if opened.payload_type != IN_TOTO_TYPE {
         return Err(Rejection::PayloadType(shown(&opened.payload_type)));
     }
-    if !key.verifies(&pae(&opened.payload_type, &opened.payload), &opened.signature) {
+    let signed = pae(&opened.payload_type, &opened.payload);
+    let Some(key) = wanted
+        .keys
+        .iter()
+        .position(|key| key.verifies(&signed, &opened.signature))
+    else {
         return Err(match opened.hint {
-            Some(hint) if hint != key.hint() => Rejection::OtherKey(shown(&hint)),
+            Some(hint) if wanted.keys.iter().all(|key| hint != key.hint()) => Rejection::OtherKey(shown(&hint)),
             _ => Rejection::Signature,
         });
-    }
+    };
     let statement = Statement::parse(&opened.payload).map_err(Rejection::Malformed)?;
-    if !statement.is_about(image) {
+    if !statement.is_about(&wanted.image) {
         return Err(Rejection::OtherSubject);
     }
-    if predicate.is_some_and(|wanted| wanted != statement.predicate_type) {
+    if wanted.predicate.is_some_and(|kind| kind != statement.predicate_type) {
         return Err(Rejection::Predicate(shown(&statement.predicate_type)));
+    }
+    if statement.predicate_type == SUMMARY_TYPE {
+        summary::check(&opened.payload, wanted.policy)?;
     }
     Ok(Verified {
         predicate_type: statement.predicate_type,
         statement: opened.payload,
+        key,
     })
 }
 
@@ -120,19 +155,38 @@ struct Opened {
     hint: Option<String>,
 }
 
+/// The fields that are read; all else is passed over without being kept.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Bundle {
+struct Bundle<'a> {
     media_type: String,
-    verification_material: Value,
-    #[serde(default)]
-    dsse_envelope: Option<Envelope>,
+    verification_material: Material,
+    #[serde(default, borrow)]
+    dsse_envelope: Option<Envelope<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Envelope {
-    payload: String,
+struct Material {
+    #[serde(default)]
+    certificate: Option<IgnoredAny>,
+    #[serde(default)]
+    x509_certificate_chain: Option<IgnoredAny>,
+    #[serde(default)]
+    public_key: Option<Hint>,
+}
+
+#[derive(Deserialize)]
+struct Hint {
+    #[serde(default)]
+    hint: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    payload: Cow<'a, str>,
     payload_type: String,
     signatures: Vec<Signature>,
 }
@@ -145,17 +199,14 @@ struct Signature {
 impl Opened {
     fn parse(bytes: &[u8]) -> Result<Self, Rejection> {
         let malformed = |reason: &str| Rejection::Malformed(reason.to_owned());
-        let bundle: Bundle = parse_json(bytes).map_err(|error| {
-            Rejection::Malformed(
-                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string),
-            )
-        })?;
+        let bundle: Bundle<'_> =
+            serde_json::from_slice(bytes).map_err(|error| Rejection::Malformed(error.to_string()))?;
         if !is_bundle(&bundle.media_type) {
             let reason = format!("its media type is `{}`", shown(&bundle.media_type));
             return Err(Rejection::Malformed(reason));
         }
-        let material = &bundle.verification_material;
-        if material.get("certificate").is_some() || material.get("x509CertificateChain").is_some() {
+        let material = bundle.verification_material;
+        if material.certificate.is_some() || material.x509_certificate_chain.is_some() {
             return Err(Rejection::Certificate);
         }
         let Some(envelope) = bundle.dsse_envelope else {
@@ -171,7 +222,7 @@ impl Opened {
             payload_type: envelope.payload_type,
             payload,
             signature,
-            hint: material["publicKey"]["hint"].as_str().map(str::to_owned),
+            hint: material.public_key.and_then(|key| key.hint),
         })
     }
 }
@@ -187,7 +238,7 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 }
 
 /// A text from outside, short and without control characters.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let short: String = text.chars().take(100).collect();
     short.escape_debug().to_string()
 }

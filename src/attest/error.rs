@@ -59,6 +59,12 @@ pub enum AttestError {
         /// "make a key" or "sign".
         action: &'static str,
     },
+    /// A time that cannot be written.
+    #[error("{seconds} seconds since 1970 is a time that RFC 3339 cannot write")]
+    Time {
+        /// The seconds.
+        seconds: i64,
+    },
     /// A file that would be overwritten.
     #[error("`{}` is there already", path.display())]
     Exists {
@@ -86,6 +92,9 @@ impl AttestError {
             Self::Exists { .. } => Some("a key is never overwritten: name another file, or move this one".to_owned()),
             Self::Store(error) => error.help(),
             Self::Image(error) => error.help(),
+            Self::Time { .. } => {
+                Some("set the clock, or SOURCE_DATE_EPOCH, to a time before the year 10000".to_owned())
+            }
             Self::Io(_) | Self::Crypto { .. } => None,
         }
     }

@@ -2,11 +2,12 @@
 //!
 //! Invariant: a document is a function of the image, its inventory and the program's version: no clock, no random
 //! number, no host name, everything sorted, written by [`canonical_json`](crate::oci::canonical_json). (A P-256
-//! signature alone is random by nature.) No image digest ever depends on a document.
+//! signature is random by nature, and a summary must name the time of the check, which the caller gives.) No image digest
+//! ever depends on a document.
 //!
 //! [`Inventory`] (`gather`: from the closure, `partial`: from a finished image alone) → [`sbom`] (`spdx`, `cyclonedx`)
-//! and [`provenance()`]; `statement` → `dsse` → [`sign()`] and [`verify()`] with a `key`; what is attached to an image
-//! becomes an [`Artifact`](crate::oci::Artifact).
+//! and [`provenance()`]; what a rebuild showed → [`summary()`]; `statement` → `dsse` → [`sign()`] and [`verify()`] with
+//! a `key`; what is attached to an image becomes an [`Artifact`](crate::oci::Artifact).
 
 mod artifact;
 mod bundle;
@@ -21,11 +22,12 @@ mod provenance;
 mod purl;
 mod spdx;
 mod statement;
+mod summary;
 #[cfg(test)]
 mod tests;
 
 pub use artifact::{DocumentKind, artifact, kind_of, predicate_type};
-pub use bundle::{BUNDLE_MAX, BUNDLE_TYPE, Rejection, Verified, sign, verify};
+pub use bundle::{BUNDLE_MAX, BUNDLE_TYPE, Rejection, Verified, Wanted, sign, verify};
 pub use error::AttestError;
 pub use gather::{Gathered, gather};
 pub use inventory::{Component, ImageFacts, Inventory, LayerFacts, Origin, PinnedFile, SbomFormat, sbom};
@@ -33,3 +35,4 @@ pub use key::{KeyKind, PrivateKey, PublicKey, generate};
 pub use partial::of_source;
 pub use provenance::{BuildFacts, PROVENANCE_TYPE, provenance};
 pub use statement::{SIGNATURE_PREDICATE, Statement, statement};
+pub use summary::{REBUILD_POLICY, RebuildFacts, SUMMARY_TYPE, summary};

@@ -88,10 +88,7 @@ pub fn provenance(built: &Gathered<'_>, inventory: &Inventory, facts: &BuildFact
 }
 
 fn external_parameters(built: &Gathered<'_>, facts: &BuildFacts) -> Value {
-    let spec = facts.spec.iter();
-    let spec: Vec<Value> = spec
-        .map(|(name, digest)| json!({ "name": name, "digest": { "sha256": digest.hex() } }))
-        .collect();
+    let spec = file_descriptors(&facts.spec);
     let mut parameters = json!({
         "image": built.request.spec.name.value,
         "tag": built.request.spec.tag,
@@ -226,8 +223,14 @@ impl Materials {
             json!({ "name": file.name, "uri": uri, "digest": { "sha256": file.sha256.hex() } })
         });
         let trees = self.trees.iter().map(|(name, hash)| nar_descriptor(name, hash));
-        let local = self.local.iter();
-        let local = local.map(|(name, digest)| json!({ "name": name, "digest": { "sha256": digest.hex() } }));
-        files.chain(trees).chain(local).collect()
+        files.chain(trees).chain(file_descriptors(&self.local)).collect()
     }
+}
+
+/// Resource descriptors of files, by name.
+pub(super) fn file_descriptors(files: &BTreeMap<String, Digest>) -> Vec<Value> {
+    let files = files.iter();
+    files
+        .map(|(name, digest)| json!({ "name": name, "digest": { "sha256": digest.hex() } }))
+        .collect()
 }

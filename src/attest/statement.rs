@@ -1,14 +1,14 @@
 //! An in-toto *statement* binds a predicate to the digests that it is about (in-toto Attestation Framework, Statement v1).
 //!
-//! Invariant: what is written is canonical JSON; what is read is hostile: bounded by the caller, no key twice.
-
-use std::collections::BTreeMap;
+//! Invariant: what is written is canonical JSON; what is read is hostile: bounded by the caller, none of the fields that
+//! are read twice, and the predicate not kept in memory as a value.
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::digest::Digest;
-use crate::oci::{canonical_json, parse_json};
+use crate::oci::canonical_json;
 
 /// `_type` of what is written.
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -33,16 +33,20 @@ pub struct Statement {
 #[derive(Debug, Clone, Deserialize)]
 struct Subject {
     #[serde(default)]
-    digest: BTreeMap<String, String>,
+    digest: Digests,
+}
+
+/// The digests of a subject, of which one algorithm is read.
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Digests {
+    #[serde(default)]
+    sha256: Option<String>,
 }
 
 impl Statement {
     /// Reads a statement; the error says what is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let statement: Self = parse_json(bytes).map_err(|error| match std::error::Error::source(&error) {
-            Some(source) => source.to_string(),
-            None => error.to_string(),
-        })?;
+        let statement: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         match statement.kind.as_str() {
             STATEMENT_TYPE | STATEMENT_TYPE_0_1 => Ok(statement),
             other => Err(format!("its `_type` is `{}`", other.escape_debug())),
@@ -53,8 +57,18 @@ impl Statement {
     pub fn is_about(&self, digest: &Digest) -> bool {
         let hex = digest.hex();
         let mut subjects = self.subject.iter();
-        subjects.any(|subject| subject.digest.get("sha256") == Some(&hex))
+        subjects.any(|subject| subject.digest.sha256.as_ref() == Some(&hex))
     }
+}
+
+/// The predicate of a statement that was parsed before; the error says what is wrong with it.
+pub(super) fn predicate_of<T: DeserializeOwned>(statement: &[u8]) -> Result<T, String> {
+    #[derive(Deserialize)]
+    struct Predicated<T> {
+        predicate: T,
+    }
+    let parsed: Result<Predicated<T>, _> = serde_json::from_slice(statement);
+    parsed.map(|found| found.predicate).map_err(|error| error.to_string())
 }
 
 /// A statement about an image alone, as canonical JSON.

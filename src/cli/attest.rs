@@ -96,18 +96,24 @@ impl<'a> Subject<'a> {
     }
 
     fn facts(&self) -> BuildFacts {
-        let mut facts = BuildFacts {
+        BuildFacts {
             options: self.flags.options(),
-            ..BuildFacts::default()
-        };
-        if let Some(project) = &self.work.project {
-            let files = project.workspace.files.iter();
-            facts.spec = files
-                .map(|file| (relative(&file.path, &project.dir), Digest::of(file.text.as_bytes())))
-                .collect();
-            facts.lock = Some(Digest::of(spec::lock::print(&project.lock).as_bytes()));
+            ..build_facts(self.work)
         }
-        facts
+    }
+}
+
+/// The spec and the lock that an image is made from, by digest.
+pub fn build_facts(work: &Work) -> BuildFacts {
+    let Some(project) = &work.project else {
+        return BuildFacts::default();
+    };
+    let files = project.workspace.files.iter();
+    let files = files.map(|file| (relative(&file.path, &project.dir), Digest::of(file.text.as_bytes())));
+    BuildFacts {
+        spec: files.collect(),
+        lock: Some(Digest::of(spec::lock::print(&project.lock).as_bytes())),
+        options: BTreeMap::new(),
     }
 }
 
@@ -328,6 +334,22 @@ pub fn attach(artifact: &Artifact, location: &Location, context: &Context) -> an
         false => format!("{digest} {kind} {location}"),
     };
     Ok(context.ui.data(&line)?)
+}
+
+/// Writes a bundle about `subject` to a file, or attaches it to the image at `location`.
+pub fn deliver(
+    bundle: Vec<u8>,
+    subject: oci::Subject,
+    file: Option<&Path>,
+    location: &Location,
+    context: &Context,
+) -> anyhow::Result<()> {
+    if file.is_some() {
+        return output(&bundle, file, context);
+    }
+    let kind = attest::kind_of(&bundle).expect("our own bundles are known");
+    let file_name = format!("sha256-{}.sigstore.json", Digest::of(&bundle).hex());
+    attach(&attest::artifact(&kind, bundle, subject, &file_name), location, context)
 }
 
 /// Whether [`attach`] can store anything there.

@@ -168,6 +168,21 @@ impl<'a> Context<'a> {
         })
     }
 
+    /// Seconds since 1970 of an act that must be dated: SOURCE_DATE_EPOCH where it is set, else what the clock shows.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a statement about an act names its time; no image does"
+    )]
+    pub fn now(&self) -> anyhow::Result<i64> {
+        if is_set("SOURCE_DATE_EPOCH") {
+            return Ok(self.epoch);
+        }
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Ok(i64::try_from(
+            since.context("the clock shows a time before 1970")?.as_secs(),
+        )?)
+    }
+
     /// Where packed layers are kept.
     pub fn layer_cache(&self) -> anyhow::Result<LayerCache> {
         Ok(LayerCache::open(&self.store_dir.join("cache/layers"))?)

@@ -3,22 +3,25 @@
 //! Invariant: nothing of the old image gets into the new one but facts that it tells of its making: format, platform,
 //! time, compression, and which store paths share a layer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
+use crate::attest::{self, PrivateKey, RebuildFacts};
 use crate::audit::{self, DiffOptions, DiffReport, InspectOptions, Report as Inspection};
 use crate::digest::Digest;
 use crate::image::{self, FORMAT_ANNOTATION};
 use crate::layer::{self, Compression};
+use crate::transport::Source;
 
 use super::Outcome;
+use super::attest::{build_facts, can_hold_artifacts, deliver, subject_of};
 use super::build::BuildFlags;
 use super::context::Context;
 use super::error::advised;
 use super::images::{self, ImageFlags, NamedImage, Recipe};
-use super::pipeline;
+use super::pipeline::{self, Work};
 use super::project::Project;
 
 /// Arguments of `layerize rebuild`.
@@ -38,6 +41,16 @@ pub struct RebuildArgs {
     /// The compression with its level, which no image tells [default: the spec's]
     #[arg(long, value_name = "HOW")]
     compression: Option<Compression>,
+    /// Where the digest is the same, sign a statement of it (a SLSA verification summary) with `--key`, and attach it to
+    /// the image, which needs oci:DIR[:TAG] or docker://NAME, or write it to `-o`
+    #[arg(long, requires = "key")]
+    attest: bool,
+    /// Private key: Ed25519 or P-256, PKCS #8 in PEM
+    #[arg(long, value_name = "FILE", requires = "attest")]
+    key: Option<PathBuf>,
+    /// Write the bundle to a file instead of attaching it
+    #[arg(short, long, value_name = "FILE", requires = "attest")]
+    output: Option<PathBuf>,
     #[command(flatten)]
     flags: BuildFlags,
 }
@@ -74,6 +87,7 @@ const REMARK_LEVEL: &str = "every layer's tar is the same and only its compressi
 
 /// Rebuilds and compares; the answer is no if the digest is another.
 pub fn run(args: &RebuildArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let signer = signer(args)?;
     let source = context.source(&args.source, args.platform.as_deref())?;
     let old = audit::inspect(source.as_ref(), InspectOptions::default())?;
     let format = format_of(&old)?;
@@ -118,8 +132,52 @@ pub fn run(args: &RebuildArgs, context: &Context) -> anyhow::Result<Outcome> {
         true => serde_json::to_string(&report)?,
         false => report.render(),
     };
-    context.ui.data(text.trim_end())?;
-    Ok(if report.same { Outcome::Done } else { Outcome::No })
+    // Where the bundle goes to standard output, the report does not.
+    match args.output.as_deref() == Some(Path::new("-")) {
+        true => context.ui.line(text.trim_end()),
+        false => context.ui.data(text.trim_end())?,
+    }
+    if !report.same {
+        return Ok(Outcome::No);
+    }
+    if let Some(key) = signer {
+        attest_to(&report, source.as_ref(), &key, &work, args, context)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// The key that the answer is to be signed with; what keeps it from being signed or kept is told before anything is built.
+fn signer(args: &RebuildArgs) -> anyhow::Result<Option<PrivateKey>> {
+    let Some(key) = &args.key else { return Ok(None) };
+    if args.output.is_none() {
+        can_hold_artifacts(&args.source.parse()?)?;
+    }
+    Ok(Some(PrivateKey::read(key)?))
+}
+
+/// Signs that the image was made again with its digest.
+fn attest_to(
+    report: &Report,
+    source: &dyn Source,
+    key: &PrivateKey,
+    work: &Work,
+    args: &RebuildArgs,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let name = match source.repository() {
+        Some((host, repository)) => format!("{host}/{repository}"),
+        None => report.image.clone(),
+    };
+    let statement = attest::summary(&RebuildFacts {
+        digest: report.digest,
+        name: &name,
+        architecture: report.facts.platform.split('/').nth(1).unwrap_or_default(),
+        time: context.now()?,
+        build: &build_facts(work),
+    })?;
+    let bundle = attest::sign(&statement, key)?;
+    let location = args.source.parse()?;
+    deliver(bundle, subject_of(source)?, args.output.as_deref(), &location, context)
 }
 
 /// The number of the rules by which the image was made, which must be known here.

@@ -9,9 +9,9 @@ use crate::attest::{self, AttestError, DocumentKind, PrivateKey, SIGNATURE_PREDI
 use crate::digest::Digest;
 
 use super::Outcome;
-use super::attest::{attach, can_hold_artifacts, output, read_document, subject_of};
+use super::attest::{can_hold_artifacts, deliver, read_document, subject_of};
 use super::context::Context;
-use super::error::advised;
+use super::error::{advised, chain};
 
 /// Arguments of `layerize sign`.
 #[derive(Debug, Args)]
@@ -45,14 +45,7 @@ pub fn run(args: &SignArgs, context: &Context) -> anyhow::Result<Outcome> {
     let source = context.source(&args.source, args.platform.as_deref())?;
     let subject = subject_of(source.as_ref())?;
     let bundle = attest::sign(&statement(args, &subject.digest)?, &key)?;
-    if args.output.is_some() {
-        output(&bundle, args.output.as_deref(), context)?;
-        return Ok(Outcome::Done);
-    }
-    let kind = attest::kind_of(&bundle).expect("our own bundles are known");
-    let file_name = format!("sha256-{}.sigstore.json", Digest::of(&bundle).hex());
-    let artifact = attest::artifact(&kind, bundle, subject, &file_name);
-    attach(&artifact, &location, context)?;
+    deliver(bundle, subject, args.output.as_deref(), &location, context)?;
     Ok(Outcome::Done)
 }
 
@@ -98,11 +91,4 @@ fn statement(args: &SignArgs, image: &Digest) -> anyhow::Result<Vec<u8>> {
     let predicate: Value = crate::oci::parse_json(&document).map_err(|error| not_signed(&chain(&error)))?;
     crate::oci::try_canonical_json(&predicate).map_err(|error| not_signed(&chain(&error)))?;
     Ok(attest::statement(image, predicate_type, &predicate))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }

@@ -1,44 +1,57 @@
-//! `layerize verify-signature`: whether a key vouches for an image.
+//! `layerize verify-signature`: whether keys vouch for an image.
+//!
+//! Invariant: bundles are read, checked and dropped one after the other; one that is of no use is told of and hides no
+//! other; a key counts once, however many bundles it signed and however often it is given.
 
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
-use serde_json::json;
+use serde::Serialize;
 
-use crate::attest::{self, BUNDLE_MAX, BUNDLE_TYPE, PublicKey, Rejection, SIGNATURE_PREDICATE, Verified};
-use crate::transport::{self, Source};
+use crate::attest::{self, BUNDLE_MAX, PublicKey, REBUILD_POLICY, SIGNATURE_PREDICATE, SUMMARY_TYPE, Wanted};
+use crate::digest::Digest;
+use crate::transport::{self, ListedReferrer, REFERRERS_MAX, Source, TransportError};
 
 use super::Outcome;
 use super::attest::{output, subject_of};
 use super::context::Context;
+use super::error::{advised, chain};
 
 /// Names of predicate types that `--type` takes for their URIs, as cosign does.
-const TYPES: [(&str, &str); 4] = [
+const TYPES: [(&str, &str); 5] = [
     ("signature", SIGNATURE_PREDICATE),
     ("spdx", "https://spdx.dev/Document"),
     ("cyclonedx", "https://cyclonedx.org/bom"),
     ("provenance", attest::PROVENANCE_TYPE),
+    ("vsa", SUMMARY_TYPE),
 ];
 
-/// Most bundles beside an image that are checked.
-const BUNDLES_MAX: usize = 100;
+/// Most bytes of manifests and bundles beside one image that are read.
+const TOTAL_MAX: u64 = 4 << 30;
 
 /// Arguments of `layerize verify-signature`.
 #[derive(Debug, Args)]
 pub struct VerifySignatureArgs {
     /// An image, named as for `inspect`; the bundles attached to it are checked
     source: String,
-    /// Public key: Ed25519 or P-256, PEM
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
-    /// Check this bundle instead of those attached
-    #[arg(long, value_name = "FILE")]
-    bundle: Option<PathBuf>,
-    /// What must be vouched for: signature, spdx, cyclonedx, provenance or the URI of a predicate type
+    /// Public key: Ed25519 or P-256, PEM; repeat it for each of several signers
+    #[arg(long = "key", value_name = "FILE", required = true)]
+    keys: Vec<PathBuf>,
+    /// How many of the keys must vouch for the image
+    #[arg(long, value_name = "NUMBER", default_value = "1")]
+    threshold: NonZeroUsize,
+    /// Check this bundle instead of those attached; repeatable
+    #[arg(long = "bundle", value_name = "FILE")]
+    bundles: Vec<PathBuf>,
+    /// What must be vouched for: signature, spdx, cyclonedx, provenance, vsa or the URI of a predicate type
     #[arg(long = "type", value_name = "TYPE", default_value = "signature")]
     kind: String,
-    /// Write the statement that was verified to a file
+    /// With `--type vsa`, which policy must have been checked [default: that of `layerize rebuild --attest`]
+    #[arg(long, value_name = "URI")]
+    policy: Option<String>,
+    /// Write the statement that was verified to a file; of several the first
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Which platform of a multi-platform image
@@ -46,77 +59,236 @@ pub struct VerifySignatureArgs {
     platform: Option<String>,
 }
 
-/// Prints what the key vouches for; the answer is no if nothing of the wanted kind is among it.
+/// Prints which keys vouch for the image; the answer is no if they are too few.
 pub fn run(args: &VerifySignatureArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let key = PublicKey::read(&args.key)?;
+    let (files, keys): (Vec<PathBuf>, Vec<PublicKey>) = signers(args)?.into_iter().unzip();
+    let kind = TYPES.iter().find(|(name, _)| *name == args.kind);
+    let kind = kind.map_or(args.kind.as_str(), |(_, uri)| uri);
+    let policy = match (kind == SUMMARY_TYPE, &args.policy) {
+        (true, policy) => Some(policy.as_deref().unwrap_or(REBUILD_POLICY)),
+        (false, None) => None,
+        (false, Some(_)) => {
+            let text = format!("`--policy` says nothing of `--type {}`", args.kind);
+            return Err(advised(text, "only summaries name a policy: add `--type vsa`"));
+        }
+    };
     let source = context.source(&args.source, args.platform.as_deref())?;
     let image = subject_of(source.as_ref())?.digest;
-    let wanted = TYPES.iter().find(|(name, _)| *name == args.kind);
-    let wanted = wanted.map_or(args.kind.as_str(), |(_, uri)| uri);
-    let bundles = match &args.bundle {
-        Some(path) => vec![(path.display().to_string(), crate::fsio::read_limited(path, BUNDLE_MAX)?)],
-        None => attached(source.as_ref())?,
+    let mut count = Count {
+        wanted: Wanted {
+            image,
+            keys: &keys,
+            predicate: Some(kind),
+            policy,
+        },
+        files: &files,
+        statement: None,
+        answer: Answer {
+            ok: false,
+            digest: image,
+            predicate_type: kind.to_owned(),
+            threshold: args.threshold.get(),
+            vouched: BTreeMap::new(),
+            rejected: Vec::new(),
+            unread: None,
+        },
     };
-    let mut rejected: Vec<(String, Rejection)> = Vec::new();
-    for (name, bundle) in bundles {
-        match attest::verify(&bundle, &image, &key, Some(wanted)) {
-            Ok(verified) => return vouched(&verified, &image.to_string(), &name, args, context),
-            Err(rejection) => rejected.push((name, rejection)),
-        }
+    for text in source.contradictions() {
+        count.reject(args.source.clone(), format!("it can be read as two images: {text}"));
     }
-    if context.ui.json() {
-        let rejected: Vec<_> = rejected
-            .iter()
-            .map(|(name, rejection)| json!({ "bundle": name, "reason": rejection.to_string() }))
-            .collect();
-        context.ui.data(
-            &json!({ "ok": false, "digest": image, "predicateType": wanted, "rejected": rejected }).to_string(),
-        )?;
-        return Ok(Outcome::No);
+    if !count.answer.rejected.is_empty() {
+        return count.answer.tell(context);
     }
-    if rejected.is_empty() {
-        context.ui.data(&format!(
-            "{image}: no bundle is attached to it; name one with `--bundle FILE`"
-        ))?;
+    match args.bundles.as_slice() {
+        [] => count.attached(source.as_ref())?,
+        bundles => count.given(bundles)?,
     }
-    for (name, rejection) in rejected {
-        context.ui.data(&format!("{name}: {rejection}"))?;
+    count.answer.ok = count.enough();
+    if let Some(statement) = count.statement.filter(|_| count.answer.ok && args.output.is_some()) {
+        output(&statement, args.output.as_deref(), context)?;
     }
-    Ok(Outcome::No)
+    count.answer.tell(context)
 }
 
-fn vouched(
-    verified: &Verified,
-    image: &str,
-    name: &str,
-    args: &VerifySignatureArgs,
-    context: &Context,
-) -> anyhow::Result<Outcome> {
-    if args.output.is_some() {
-        output(&verified.statement, args.output.as_deref(), context)?;
+/// The keys with their files, each key once.
+fn signers(args: &VerifySignatureArgs) -> anyhow::Result<Vec<(PathBuf, PublicKey)>> {
+    let mut signers: Vec<(PathBuf, PublicKey)> = Vec::new();
+    for path in &args.keys {
+        let key = PublicKey::read(path)?;
+        if signers.iter().all(|(_, other)| *other != key) {
+            signers.push((path.clone(), key));
+        }
     }
-    let kind = &verified.predicate_type;
-    let text = match context.ui.json() {
-        true => json!({ "ok": true, "digest": image, "predicateType": kind, "bundle": name }).to_string(),
-        false => format!("{image} {kind} {name}"),
-    };
-    context.ui.data(&text)?;
-    Ok(Outcome::Done)
+    let (given, threshold) = (signers.len(), args.threshold.get());
+    if threshold > given {
+        let again = if given < args.keys.len() { " different" } else { "" };
+        let text = format!("`--threshold {threshold}` cannot be met by {given}{again} keys");
+        return Err(advised(
+            text,
+            "name the key of every signer with a `--key FILE` of its own",
+        ));
+    }
+    Ok(signers)
 }
 
-/// The bundles attached to the image, each with its artifact's digest.
-fn attached(source: &dyn Source) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-    let mut bundles = Vec::new();
-    for referrer in source.referrers()? {
-        let is_bundle = |kind: &str| kind.starts_with("application/vnd.dev.sigstore.bundle");
-        if !is_bundle(&referrer.artifact_type) || bundles.len() == BUNDLES_MAX {
-            continue;
-        }
-        if let Some(blob) = referrer.blobs.first() {
-            let bytes = transport::read_blob(source, blob, BUNDLE_MAX, "a bundle")
-                .with_context(|| format!("cannot read the bundle of `{}` ({BUNDLE_TYPE})", referrer.digest))?;
-            bundles.push((referrer.digest.to_string(), bytes));
+/// A check of bundles under way.
+struct Count<'a> {
+    wanted: Wanted<'a>,
+    /// The keys' files.
+    files: &'a [PathBuf],
+    /// The first statement that was verified.
+    statement: Option<Vec<u8>>,
+    answer: Answer,
+}
+
+/// What came out.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    ok: bool,
+    digest: Digest,
+    predicate_type: String,
+    threshold: usize,
+    /// The bundles that count, by the file of the key that signed them.
+    vouched: BTreeMap<String, String>,
+    rejected: Vec<Rejected>,
+    /// Why not everything that is attached was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unread: Option<String>,
+}
+
+/// A bundle that does not count.
+#[derive(Debug, Serialize)]
+struct Rejected {
+    bundle: String,
+    reason: String,
+}
+
+impl Count<'_> {
+    fn enough(&self) -> bool {
+        self.answer.vouched.len() >= self.answer.threshold
+    }
+
+    fn reject(&mut self, bundle: String, reason: String) {
+        self.answer.rejected.push(Rejected { bundle, reason });
+    }
+
+    fn check(&mut self, name: String, bundle: &[u8]) {
+        match attest::verify(bundle, &self.wanted) {
+            Ok(verified) => {
+                self.statement.get_or_insert(verified.statement);
+                let key = self.files[verified.key].display().to_string();
+                self.answer.vouched.entry(key).or_insert(name);
+            }
+            Err(rejection) => self.reject(name, rejection.to_string()),
         }
     }
-    Ok(bundles)
+
+    /// Checks bundles in files; one that cannot be read is trouble, because the user named it.
+    fn given(&mut self, bundles: &[PathBuf]) -> anyhow::Result<()> {
+        for path in bundles {
+            let bundle = crate::fsio::read_limited(path, BUNDLE_MAX)?;
+            self.check(path.display().to_string(), &bundle);
+        }
+        Ok(())
+    }
+
+    /// Checks the bundles that are attached to the image, as far as it takes.
+    fn attached(&mut self, source: &dyn Source) -> Result<(), TransportError> {
+        let referrers = source.referrers()?;
+        let mut left = TOTAL_MAX;
+        for listed in &referrers.listed {
+            if listed.artifact_type.as_deref().is_some_and(|kind| !is_bundle(kind)) {
+                continue;
+            }
+            if self.enough() {
+                return Ok(());
+            }
+            match read(source, listed, &self.wanted.image, &mut left) {
+                Ok(Some(bundle)) => self.check(listed.digest.to_string(), &bundle),
+                Ok(None) => {}
+                Err(error) => self.reject(
+                    listed.digest.to_string(),
+                    format!("it cannot be read: {}", chain(&error)),
+                ),
+            }
+            if left == 0 {
+                self.answer.unread = Some(format!("more than {TOTAL_MAX} bytes are attached"));
+                return Ok(());
+            }
+        }
+        if referrers.unreadable > 0 {
+            let text = format!("{} entries of the list are no descriptors", referrers.unreadable);
+            self.answer.unread = Some(text);
+        }
+        if referrers.cut {
+            self.answer.unread = Some(format!("more than {REFERRERS_MAX} artifacts are attached"));
+        }
+        Ok(())
+    }
+}
+
+fn is_bundle(artifact_type: &str) -> bool {
+    artifact_type.starts_with("application/vnd.dev.sigstore.bundle")
+}
+
+/// The bundle that an artifact holds; `None` where it is none, or about another image. `left` is how many bytes may be
+/// read yet.
+fn read(
+    source: &dyn Source,
+    listed: &ListedReferrer,
+    image: &Digest,
+    left: &mut u64,
+) -> Result<Option<Vec<u8>>, TransportError> {
+    *left = left.saturating_sub(listed.size);
+    let referrer = listed.read(source, image)?;
+    let referrer = referrer.filter(|referrer| is_bundle(&referrer.artifact_type));
+    let Some(blob) = referrer.and_then(|referrer| referrer.blobs.into_iter().next()) else {
+        return Ok(None);
+    };
+    let bundle = transport::read_blob(source, &blob, BUNDLE_MAX, "a bundle")?;
+    *left = left.saturating_sub(blob.size);
+    Ok(Some(bundle))
+}
+
+impl Answer {
+    fn tell(&self, context: &Context) -> anyhow::Result<Outcome> {
+        context.ui.clear();
+        match context.ui.json() {
+            true => context.ui.data(&serde_json::to_string(self)?)?,
+            false => self.print(context)?,
+        }
+        Ok(if self.ok { Outcome::Done } else { Outcome::No })
+    }
+
+    /// A line for each bundle that counts; of the others, on standard output where they are why the answer is no.
+    fn print(&self, context: &Context) -> anyhow::Result<()> {
+        let (digest, kind) = (&self.digest, &self.predicate_type);
+        for (key, bundle) in &self.vouched {
+            context.ui.data(&format!("{digest} {kind} {bundle} {key}"))?;
+        }
+        for Rejected { bundle, reason } in &self.rejected {
+            let line = format!("{bundle}: {reason}");
+            match self.ok {
+                true => context.ui.note(&format!("rejected {line}")),
+                false => context.ui.data(&line)?,
+            }
+        }
+        if self.ok {
+            return Ok(());
+        }
+        if let Some(unread) = &self.unread {
+            context.ui.data(&format!(
+                "{digest}: not all was read: {unread}; name bundles with `--bundle FILE`"
+            ))?;
+        }
+        let line = match (self.vouched.len(), self.threshold) {
+            (0, 1) if !self.rejected.is_empty() => return Ok(()),
+            (0, _) if self.rejected.is_empty() => {
+                format!("{digest}: no bundle is attached to it; name one with `--bundle FILE`")
+            }
+            (found, wanted) => format!("{digest}: {found} of the {wanted} keys that are wanted vouch for it"),
+        };
+        Ok(context.ui.data(&line)?)
+    }
 }

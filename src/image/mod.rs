@@ -38,7 +38,7 @@ pub use plan::{closure_graph, explain, fits, plan, plan_fleet, replan, root_path
 pub use request::{ClosureMember, ContentRoot, Generated, GeneratedKind, ImageRequest, RootPackage};
 pub use settings::DEFAULT_PATH;
 pub use sources::local_files;
-pub use timestamp::parse as parse_time;
+pub use timestamp::{parse as parse_time, rfc3339 as format_time};
 pub use validate::{Fault, validate};
 
 use crate::digest::Digest;

@@ -8,7 +8,7 @@ const LAST: i64 = 253_402_300_799;
 const SECONDS_PER_DAY: i64 = 86_400;
 
 /// The text of `seconds` since 1970-01-01T00:00:00Z; `None` before year 0 or after year 9999.
-pub(super) fn rfc3339(seconds: i64) -> Option<String> {
+pub fn rfc3339(seconds: i64) -> Option<String> {
     let (year, month, day) = civil(seconds.div_euclid(SECONDS_PER_DAY));
     if seconds > LAST || !(0..=9999).contains(&year) {
         return None;

@@ -33,7 +33,7 @@ pub use location::Location;
 pub use open::{Content, open};
 pub use peek::read_files;
 pub use read::ReadOptions;
-pub use referrers::{REFERRERS_MAX, Referrer};
+pub use referrers::{ListedReferrer, REFERRERS_MAX, Referrer, Referrers};
 pub use write::{Archive, Layout, Stream};
 
 /// Somewhere images can be read from: one image in it, already chosen.
@@ -79,9 +79,9 @@ pub trait Source: Send + Sync {
         Vec::new()
     }
 
-    /// The artifacts there that have the image as their subject, sorted by digest.
-    fn referrers(&self) -> Result<Vec<Referrer>, TransportError> {
-        Ok(Vec::new())
+    /// What the place lists as being about the image.
+    fn referrers(&self) -> Result<Referrers, TransportError> {
+        Ok(Referrers::default())
     }
 
     /// Whether an archive has the list (`manifest.json`) that Docker's older engines need; `None`: it is no archive.

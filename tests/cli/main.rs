@@ -8,6 +8,7 @@ mod base;
 mod binary_cache;
 mod check;
 mod copy;
+mod crafted;
 mod crash;
 mod diff;
 mod diff_pairs;

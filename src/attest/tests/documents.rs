@@ -210,7 +210,7 @@ impl Small {
 }
 
 /// Compares with a file of `fixtures/attest`, laid out for people. Where the file was deleted it is written.
-fn golden(name: &str, document: &[u8]) {
+pub(super) fn golden(name: &str, document: &[u8]) {
     let value: Value = serde_json::from_slice(document).unwrap();
     assert_eq!(document, crate::oci::canonical_json(&value), "a document is canonical");
     let mut text = serde_json::to_string_pretty(&value).unwrap();

@@ -28,6 +28,17 @@ fn signed(key: &PrivateKey) -> Vec<u8> {
     sign(&statement(&image(), SIGNATURE_PREDICATE, &json!({})), key).unwrap()
 }
 
+/// Checks a bundle against one key.
+fn checked(bundle: &[u8], key: &PublicKey, predicate: Option<&str>) -> Result<Verified, Rejection> {
+    let wanted = Wanted {
+        image: image(),
+        keys: std::slice::from_ref(key),
+        predicate,
+        policy: None,
+    };
+    verify(bundle, &wanted)
+}
+
 #[test]
 fn what_was_signed_is_verified_with_its_own_key_alone() {
     let dir = tempfile::tempdir().unwrap();
@@ -35,13 +46,10 @@ fn what_was_signed_is_verified_with_its_own_key_alone() {
         let (key, public, ..) = keys(dir.path(), kind, &format!("{kind:?}"));
         let (_, other, ..) = keys(dir.path(), kind, &format!("{kind:?}-other"));
         let bundle = signed(&key);
-        let verified = verify(&bundle, &image(), &public, Some(SIGNATURE_PREDICATE)).unwrap();
+        let verified = checked(&bundle, &public, Some(SIGNATURE_PREDICATE)).unwrap();
         assert_eq!(verified.predicate_type, SIGNATURE_PREDICATE);
         assert_eq!(verified.statement, statement(&image(), SIGNATURE_PREDICATE, &json!({})));
-        assert!(matches!(
-            verify(&bundle, &image(), &other, None),
-            Err(Rejection::OtherKey(_))
-        ));
+        assert!(matches!(checked(&bundle, &other, None), Err(Rejection::OtherKey(_))));
         assert_eq!(
             signed(&key) == bundle,
             kind == KeyKind::Ed25519,
@@ -83,13 +91,13 @@ fn every_damage_is_refused_with_its_reason() {
     let mut damages = vec![
         (String::new(), "it is no bundle"),
         ("[]".to_owned(), "it is no bundle"),
-        (deep, "recursion limit"),
+        (deep, "it is no bundle"),
         (twice, "it is no bundle"),
     ];
     damages.extend(changed(&key));
     damages.extend(foreign(&key));
     for (damaged, reason) in damages {
-        let result = verify(damaged.as_bytes(), &image(), &public, Some(SIGNATURE_PREDICATE));
+        let result = checked(damaged.as_bytes(), &public, Some(SIGNATURE_PREDICATE));
         match (result, reason) {
             (Ok(_), "") => {}
             (Err(rejection), reason) if !reason.is_empty() && rejection.to_string().contains(reason) => {}
@@ -178,7 +186,7 @@ fn bundles_of_others_are_read() {
         .unwrap();
     let url_safe = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(payload);
     bundle["dsseEnvelope"]["payload"] = json!(url_safe);
-    verify(&serde_json::to_vec(&bundle).unwrap(), &image(), &public, None).unwrap();
+    checked(&serde_json::to_vec(&bundle).unwrap(), &public, None).unwrap();
 }
 
 #[test]
@@ -363,7 +371,7 @@ proptest::proptest! {
         let public = dir.path().join("key.pub");
         std::fs::write(&public, "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA6kpsY+KcUgq+9VB7Ey7F+ZVHaq7+viVmsHlj7WIzS1E=\n-----END PUBLIC KEY-----\n").unwrap();
         let public = PublicKey::read(&public).unwrap();
-        proptest::prop_assert!(verify(text.as_bytes(), &image(), &public, None).is_err());
+        proptest::prop_assert!(checked(text.as_bytes(), &public, None).is_err());
         let _ = kind_of(text.as_bytes());
         let _ = Statement::parse(text.as_bytes());
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::decompress::{Packing, Unpacker};
 use super::document::{self, Descriptor};
 use super::registry::RegistryConfig;
-use super::{Referrer, Source, TransportError};
+use super::{Referrers, Source, TransportError};
 use crate::digest::{Digest, VerifyingReader};
 use crate::fsio::IoContext;
 
@@ -218,7 +218,7 @@ impl Source for StoredImage {
         self.synthesized
     }
 
-    fn referrers(&self) -> Result<Vec<Referrer>, TransportError> {
+    fn referrers(&self) -> Result<Referrers, TransportError> {
         referrers::of(&self.container, &self.place, &Digest::of(&self.manifest))
     }
 

@@ -31,6 +31,6 @@ pub use config::{ConfigError, Endpoint, Login, RegistryConfig};
 pub use error::RegistryError;
 pub use outcome::{IndexDocument, Planned, PushOptions, PushSummary};
 pub use push::{Pusher, push};
-pub use referrers::{Referrer, attach, referrers};
+pub use referrers::attach;
 pub use sink::RegistrySink;
 pub use source::{Remote, RemoteImage};

@@ -17,25 +17,15 @@ use super::repo::Repo;
 use crate::digest::Digest;
 use crate::event::{Reporter, Silent};
 use crate::oci::{Reference, canonical_json};
-use crate::transport::TransportError;
 use crate::transport::document::{self, Descriptor, INDEX, MANIFEST, MANIFEST_MAX};
+use crate::transport::{Referrers, TransportError};
 
 /// Most pages of a list that are read.
 const PAGES_MAX: usize = 100;
 /// How often the fallback tag is written again because somebody else wrote it meanwhile.
 const ROUNDS_MAX: u32 = 6;
-
-/// A manifest that refers to another one.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Referrer {
-    /// What it is, with its annotations.
-    #[serde(flatten)]
-    pub descriptor: Descriptor,
-    /// The kind of artifact.
-    #[serde(default)]
-    pub artifact_type: Option<String>,
-}
+/// What messages call a list.
+const LIST: &str = "the list of referrers";
 
 /// Pushes a manifest that has a `subject` of the repository of `target`, with its blobs, and makes sure that it is
 /// listed there (distribution-spec, "Pushing Manifests with Subject").
@@ -50,22 +40,8 @@ pub fn attach(
     Pusher::new(config, options, reporter)?.attach(target, manifest, blobs)
 }
 
-/// The manifests that refer to `subject` (a reference with a digest), of one kind if one is given, in the registry's
-/// order.
-pub fn referrers(
-    config: &RegistryConfig,
-    subject: &Reference,
-    artifact_type: Option<&str>,
-) -> Result<Vec<Referrer>, TransportError> {
-    list(config, Tuning::default(), subject, artifact_type)
-}
-
-pub(super) fn list(
-    config: &RegistryConfig,
-    tuning: Tuning,
-    subject: &Reference,
-    artifact_type: Option<&str>,
-) -> Result<Vec<Referrer>, TransportError> {
+/// What the registry lists as being about `subject` (a reference with a digest), in its order.
+pub(super) fn list(config: &RegistryConfig, tuning: Tuning, subject: &Reference) -> Result<Referrers, TransportError> {
     let Some(digest) = subject.digest() else {
         return Err(TransportError::Name {
             text: subject.to_string(),
@@ -79,23 +55,21 @@ pub(super) fn list(
         what: "an endpoint to read from".to_owned(),
     })?;
     let repo = Repo::reading(&client, endpoint, subject.repository());
-    let all = match api(&repo, digest)? {
-        Some(listed) => listed,
-        None => match repo.manifest(&fallback_tag(digest), subject.registry())? {
-            Some(found) => parse(&found.bytes, &repo.name())?,
-            None => Vec::new(),
-        },
-    };
-    // Filtered here whether or not the registry did so.
-    let wanted = |referrer: &Referrer| artifact_type.is_none_or(|kind| referrer.artifact_type.as_deref() == Some(kind));
-    Ok(all.into_iter().filter(wanted).collect())
+    if let Some(listed) = api(&repo, digest)? {
+        return Ok(listed);
+    }
+    let mut found = Referrers::default();
+    if let Some(list) = repo.manifest(&fallback_tag(digest), subject.registry())? {
+        found.add(&list.bytes, digest, &repo.name(), LIST)?;
+    }
+    Ok(found)
 }
 
 /// The registry's own list; `None` where it has none (a 404, a 400, or a web page).
-fn api(repo: &Repo<'_, '_>, digest: &Digest) -> Result<Option<Vec<Referrer>>, TransportError> {
+fn api(repo: &Repo<'_, '_>, digest: &Digest) -> Result<Option<Referrers>, TransportError> {
     let action = format!("list what refers to `{digest}` in `{}`", repo.name());
     let mut url = repo.url(&format!("referrers/{digest}"), &repo.access.endpoint.host);
-    let mut all = Vec::new();
+    let mut all = Referrers::default();
     for _ in 0..PAGES_MAX {
         let mut call = Call::new(Method::GET, url.clone(), &repo.access, &action);
         let mut reply = match repo.client.call(&mut call, &[200, 400, 404, 405]) {
@@ -116,12 +90,13 @@ fn api(repo: &Repo<'_, '_>, digest: &Digest) -> Result<Option<Vec<Referrer>>, Tr
         if !whole {
             return Err(repo.client.protocol(&call, "its list is larger than a manifest may be"));
         }
-        all.extend(parse(&bytes, &repo.name())?);
+        all.add(&bytes, digest, &repo.name(), LIST)?;
         match next {
-            None => return Ok(Some(all)),
-            Some(next) => url = next.map_err(|reason| repo.client.protocol(&call, reason))?,
+            Some(next) if !all.cut => url = next.map_err(|reason| repo.client.protocol(&call, reason))?,
+            _ => return Ok(Some(all)),
         }
     }
+    all.cut = true;
     Ok(Some(all))
 }
 
@@ -135,17 +110,6 @@ fn next_link(header: &str) -> Option<String> {
             .any(|p| matches!(p, "rel=\"next\"" | "rel=next"));
         next.then(|| target.to_owned())
     })
-}
-
-fn parse(bytes: &[u8], place: &str) -> Result<Vec<Referrer>, TransportError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct List {
-        #[serde(default)]
-        manifests: Vec<Referrer>,
-    }
-    let list: List = document::parse(bytes, place, "the list of referrers")?;
-    Ok(list.manifests)
 }
 
 /// The tag that stands for the list of referrers (distribution-spec, "Referrers Tag Schema").

@@ -3,7 +3,6 @@
 //! Invariant: the manifest was verified when it was opened, blobs are verified while they are read; a download that
 //! breaks goes on where it broke.
 
-use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +22,7 @@ use crate::layer::Origin;
 use crate::oci::Reference;
 use crate::transport::document::{self, Descriptor, Index};
 use crate::transport::read::{self, ReadOptions};
-use crate::transport::{REFERRERS_MAX, Referrer, Source, TransportError};
+use crate::transport::{Referrers, Source, TransportError};
 
 /// Deepest nesting of indexes.
 const DEPTH_MAX: usize = 4;
@@ -313,27 +312,8 @@ impl Source for RemoteImage {
         self.remote.repository()
     }
 
-    fn referrers(&self) -> Result<Vec<Referrer>, TransportError> {
-        let image = Digest::of(&self.manifest.bytes);
-        let listed = referrers::list(
-            &self.config,
-            self.tuning.clone(),
-            &self.reference.with_digest(image),
-            None,
-        )?;
-        let digests: BTreeSet<Digest> = listed.iter().map(|found| found.descriptor.digest).collect();
-        if digests.len() > REFERRERS_MAX {
-            return Err(TransportError::Malformed {
-                place: self.place.clone(),
-                what: "the list of referrers".to_owned(),
-                reason: format!("it has more than {REFERRERS_MAX} entries"),
-            });
-        }
-        let mut found = Vec::new();
-        for digest in digests {
-            let manifest = self.remote.0.manifest(&digest.to_string())?;
-            found.extend(Referrer::parse(&manifest.bytes, &image, &self.place)?);
-        }
-        Ok(found)
+    fn referrers(&self) -> Result<Referrers, TransportError> {
+        let image = self.reference.with_digest(self.manifest.digest);
+        referrers::list(&self.config, self.tuning.clone(), &image)
     }
 }

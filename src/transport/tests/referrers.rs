@@ -12,7 +12,9 @@ use crate::layer::Compression;
 use crate::oci::{Artifact, MediaType, Subject, canonical_json};
 use crate::transport::document::{self, Descriptor};
 use crate::transport::testing::sample;
-use crate::transport::{Layout, ReadOptions, Sink, Source, TransportError, read, read_blob};
+use crate::transport::{
+    Layout, REFERRERS_MAX, ReadOptions, Referrer, Referrers, Sink, Source, TransportError, read, read_blob,
+};
 
 fn subject(image: &Image) -> Subject {
     Subject {
@@ -41,6 +43,16 @@ fn edit_index(path: &Path, edit: impl FnOnce(&mut Vec<Value>)) {
     fs::write(file, canonical_json(&index)).unwrap();
 }
 
+/// The referrers of an image, read, sorted by digest.
+fn referrers(source: &dyn Source) -> Result<Vec<Referrer>, TransportError> {
+    let image = Digest::of(&source.manifest()?.0);
+    let listed = source.referrers()?.listed;
+    let read: Result<Vec<_>, _> = listed.iter().map(|entry| entry.read(source, &image)).collect();
+    let mut found: Vec<Referrer> = read?.into_iter().flatten().collect();
+    found.sort_by_key(|referrer| referrer.digest);
+    Ok(found)
+}
+
 #[test]
 fn what_is_attached_is_found_and_the_image_still_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -55,7 +67,7 @@ fn what_is_attached_is_found_and_the_image_still_is() {
     for name in [None, Some("v1")] {
         let found = read::layout(&path, name, &ReadOptions::default()).unwrap();
         assert_eq!(found.manifest().unwrap().0, image.manifest);
-        let referrers = found.referrers().unwrap();
+        let referrers = referrers(&found).unwrap();
         let mut expected = [note(&image, "one"), note(&image, "two")];
         expected.sort_by_key(|artifact| artifact.digest);
         assert_eq!(referrers.len(), 2);
@@ -74,9 +86,9 @@ fn what_is_attached_is_found_and_the_image_still_is() {
     layout.put(&other, &[]).unwrap();
     Layout::new(&path, Some("v0")).put(&image, &[]).unwrap();
     let found = read::layout(&path, Some("v0"), &ReadOptions::default()).unwrap();
-    assert_eq!(found.referrers().unwrap().len(), 2);
+    assert_eq!(referrers(&found).unwrap().len(), 2);
     let found = read::layout(&path, Some("v1"), &ReadOptions::default()).unwrap();
-    assert_eq!(found.referrers().unwrap(), [], "another image has none");
+    assert_eq!(referrers(&found).unwrap(), [], "another image has none");
 }
 
 #[test]
@@ -127,20 +139,53 @@ fn lists_of_other_tools_are_read_and_lies_in_them_are_not_believed() {
         }));
     });
     let found = read::layout(&path, None, &ReadOptions::default()).unwrap();
-    let digests: Vec<Digest> = found
-        .referrers()
-        .unwrap()
-        .iter()
-        .map(|referrer| referrer.digest)
-        .collect();
+    let digests: Vec<Digest> = referrers(&found).unwrap().iter().map(|found| found.digest).collect();
     assert_eq!(digests, [artifact.digest]);
     // What is attached next joins that list.
     Layout::new(&path, None).attach(&note(&image, "next")).unwrap();
     let found = read::layout(&path, None, &ReadOptions::default()).unwrap();
-    assert_eq!(found.referrers().unwrap().len(), 2);
-    // A referrer that is damaged or gone is an error, not a silence.
+    assert_eq!(referrers(&found).unwrap().len(), 2);
+    // A referrer that is damaged or gone is an error of its own, and hides no other.
     fs::write(path.join("blobs/sha256").join(artifact.digest.hex()), "damage").unwrap();
-    assert!(found.referrers().is_err());
+    assert!(referrers(&found).is_err());
+    let listed = found.referrers().unwrap().listed;
+    let readable = listed
+        .iter()
+        .filter(|entry| matches!(entry.read(&found, &image.digest), Ok(Some(_))));
+    assert_eq!(readable.count(), 1);
+}
+
+/// Whatever an entry is, it is passed over, and those beside it are found.
+#[test]
+fn entries_that_are_no_descriptors_hide_no_other() {
+    let image = Digest::of(b"image");
+    let good = json!({ "mediaType": MediaType::MANIFEST, "digest": Digest::of(b"good"), "size": 4 });
+    let entries = json!([
+        null, 7, "text", [], {}, good, { "digest": "sha999:00", "size": 1 }, { "digest": image, "size": -1 },
+        { "mediaType": MediaType::MANIFEST, "digest": image, "size": 5 },
+        { "mediaType": MediaType::INDEX, "digest": Digest::of(b"index"), "size": 5 }, good,
+    ]);
+    let mut found = Referrers::default();
+    for list in [json!({ "manifests": entries }), json!({ "manifests": null }), json!({})] {
+        found
+            .add(list.to_string().as_bytes(), &image, "here", "the list")
+            .unwrap();
+    }
+    let digests: Vec<Digest> = found.listed.iter().map(|entry| entry.digest).collect();
+    assert_eq!(digests, [Digest::of(b"good")]);
+    assert_eq!((found.unreadable, found.cut), (7, false));
+    let many: Vec<_> = (0..=REFERRERS_MAX)
+        .map(|number| json!({ "digest": Digest::of(number.to_string().as_bytes()), "size": 1 }))
+        .collect();
+    found
+        .add(
+            json!({ "manifests": many }).to_string().as_bytes(),
+            &image,
+            "here",
+            "the list",
+        )
+        .unwrap();
+    assert_eq!((found.listed.len(), found.cut), (REFERRERS_MAX, true));
 }
 
 #[test]
