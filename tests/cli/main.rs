@@ -17,6 +17,7 @@ mod images;
 mod index;
 mod load;
 mod nix;
+mod places;
 mod plan;
 mod push;
 mod rebuild;

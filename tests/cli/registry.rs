@@ -12,7 +12,12 @@ use crate::support::{Place, Ran, have, peer};
 
 /// A registry whose files are in a place's own directory; `None` where there is no `docker-registry`.
 pub fn registry(place: &Place, demands: Demands) -> Option<Registry> {
-    have("docker-registry", &["--version"]).then(|| start(&place.path().join("registry"), demands))
+    registry_in(place, "registry", demands)
+}
+
+/// The same in a directory of this name, so that a place can have several.
+pub fn registry_in(place: &Place, name: &str, demands: Demands) -> Option<Registry> {
+    have("docker-registry", &["--version"]).then(|| start(&place.path().join(name), demands))
 }
 
 #[test]

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -194,7 +194,7 @@ pub(super) struct Client<'r> {
     pub(super) counters: Counters,
     pub(super) auth: Auth,
     pace: Pace,
-    wire: Arc<Wire>,
+    wire: Wire,
     clients: Mutex<BTreeMap<String, reqwest::Client>>,
     warned: Mutex<BTreeSet<String>>,
 }
@@ -527,11 +527,7 @@ fn wire_error(error: WireError, action: &str, host: String) -> RegistryError {
             host,
             source: source.into(),
         },
-        WireError::Broken(source) => RegistryError::Broken {
-            action,
-            host,
-            source: source.into(),
-        },
+        WireError::Broken(source) => RegistryError::Broken { action, host, source },
         WireError::Stalled(patience) => RegistryError::Stalled { action, host, patience },
         WireError::Source(source) => RegistryError::Source { action, source },
     }

@@ -1,26 +1,32 @@
-//! The *wire* sends one HTTP request and gives its answer, on a thread of its own that moves the bytes.
+//! The *wire* sends one HTTP request and gives its answer; one thread of the process moves the bytes of all requests.
 //!
-//! Invariant: no wait is without end, and none has a deadline as a whole: what counts is that bytes move. An answer
-//! that comes before the request was sent whole is the answer.
+//! Invariant: that thread runs the HTTP library and nothing of ours that could wait. What supplies a body's bytes and
+//! what reads an answer runs on the thread of its caller, which waits on a channel of the standard library: so what
+//! supplies bytes may itself ask another host for them. No wait is without end, and none has a deadline as a whole:
+//! what counts is that bytes move. An answer that comes before the request was sent whole is the answer.
 
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, Read};
-use std::pin::{Pin, pin};
-use std::sync::{Arc, PoisonError};
+use std::pin::Pin;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use reqwest::header::HeaderMap;
-use reqwest::{Client, Method, StatusCode, Url};
+use reqwest::{Client, Method, Response, StatusCode, Url};
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
 
-/// How many pieces of a body wait for the connection to take them.
+/// How many pieces of a request's body wait for the connection to take them.
 const PIECES_AHEAD: usize = 2;
+/// How many pieces of an answer's body wait to be read.
+const PIECES_WAITING: usize = 8;
 
 /// How long bytes may rest.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +43,7 @@ pub(super) enum WireError {
     /// No connection could be made.
     Connect(reqwest::Error),
     /// The connection ended, or what came was not HTTP.
-    Broken(reqwest::Error),
+    Broken(Box<dyn Error + Send + Sync>),
     /// No byte moved for this long.
     Stalled(Duration),
     /// The body to be sent cannot be read.
@@ -59,145 +65,242 @@ pub(super) struct Head<'a> {
     pub(super) headers: HeaderMap,
 }
 
-/// The runtime thread.
-pub(super) struct Wire {
-    handle: Handle,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
+/// The way to the thread that moves bytes.
+#[derive(Clone)]
+pub(super) struct Wire(Handle);
 
 impl Wire {
-    /// Starts the thread.
-    pub(super) fn start() -> io::Result<Arc<Self>> {
+    /// Starts the thread, if it does not run yet; it ends with the process.
+    pub(super) fn start() -> io::Result<Self> {
+        static STARTED: Mutex<Option<Handle>> = Mutex::new(None);
+        let mut started = lock(&STARTED);
+        if let Some(handle) = &*started {
+            return Ok(Self(handle.clone()));
+        }
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new()
-            .name("registry".to_owned())
-            .spawn(move || drop(runtime.block_on(stopped)))?;
-        Ok(Arc::new(Self {
-            handle,
-            stop: Some(stop),
-            thread: Some(thread),
-        }))
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place where a thread becomes the runtime's; nobody else waits in it"
+        )]
+        let run = move || runtime.block_on(std::future::pending::<()>());
+        std::thread::Builder::new().name("http".to_owned()).spawn(run)?;
+        *started = Some(handle.clone());
+        Ok(Self(handle))
     }
 
     /// Sends a request with a body that is supplied piece by piece, and waits for the head of its answer.
     pub(super) fn send(
-        self: &Arc<Self>,
+        &self,
         client: &Client,
         head: Head<'_>,
         body: Option<&mut dyn Supply>,
         patience: Patience,
     ) -> Result<Answer, WireError> {
+        let (sender, news) = channel();
         let request = client.request(head.method, head.url.clone()).headers(head.headers);
         let (pipe, request) = match &body {
             None => (None, request),
             Some(supply) => {
-                let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
-                let left = supply.left();
-                let piped = Piped { receiver, left };
-                (Some(sender), request.body(reqwest::Body::wrap(piped)))
+                let (pipe, pieces) = mpsc::unbounded_channel();
+                let piped = Piped {
+                    pieces,
+                    left: supply.left(),
+                    news: sender.clone(),
+                };
+                (Some(pipe), request.body(reqwest::Body::wrap(piped)))
             }
         };
-        let request = request.build().map_err(WireError::Broken)?;
+        let request = request.build().map_err(|error| WireError::Broken(error.into()))?;
         let uploads = matches!(*request.method(), Method::PUT | Method::PATCH);
         let answer = if uploads { patience.answer } else { patience.idle };
-        let patience = Patience { answer, ..patience };
-        let exchange = exchange(client.execute(request), pipe.clone().zip(body), patience);
-        let response = self.handle.block_on(exchange)?;
+        let room = Arc::new(Semaphore::new(PIECES_WAITING));
+        let task = self.0.spawn(exchange(client.execute(request), sender, room.clone()));
+        let exchange = Exchange {
+            news,
+            room,
+            pipe,
+            patience: Patience { answer, ..patience },
+            _task: Aborting(task.abort_handle()),
+        };
+        exchange.answer(body)
+    }
+}
+
+/// What the thread that moves bytes tells about one exchange.
+enum News {
+    /// The connection took a piece of the request's body.
+    Taken,
+    /// The connection takes no more of it; the answer says why.
+    Closed,
+    /// The head of the answer is there, or it is clear that none will come.
+    Answered(reqwest::Result<(StatusCode, HeaderMap)>),
+    /// A piece of the answer's body; `None` is its end.
+    Piece(reqwest::Result<Option<Bytes>>),
+}
+
+/// Executes a request; reads the body of its answer, but not further ahead than there is room.
+async fn exchange(execute: impl Future<Output = reqwest::Result<Response>>, news: Sender<News>, room: Arc<Semaphore>) {
+    let answered = execute.await;
+    let (head, response) = match answered {
+        Ok(response) => (Ok((response.status(), response.headers().clone())), Some(response)),
+        Err(error) => (Err(error), None),
+    };
+    let told = news.send(News::Answered(head));
+    let Some(mut response) = response.filter(|_| told.is_ok()) else {
+        return;
+    };
+    while let Ok(permit) = room.acquire().await {
+        permit.forget();
+        let piece = response.chunk().await;
+        let more = matches!(piece, Ok(Some(_)));
+        if news.send(News::Piece(piece)).is_err() || !more {
+            return;
+        }
+    }
+}
+
+/// Ends the exchange's task when nobody waits for it any more, and with it the connection, unless that is free.
+struct Aborting(AbortHandle);
+
+impl Drop for Aborting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A request under way, as its caller sees it.
+struct Exchange {
+    news: Receiver<News>,
+    /// Room for pieces of the answer.
+    room: Arc<Semaphore>,
+    /// An early answer's request is not ended while the answer is read: that would close the connection.
+    pipe: Option<Pipe>,
+    patience: Patience,
+    _task: Aborting,
+}
+
+impl Exchange {
+    /// Supplies the body, as far as it is wanted, and waits for the head of the answer.
+    fn answer(mut self, body: Option<&mut dyn Supply>) -> Result<Answer, WireError> {
+        let early = match body {
+            Some(supply) => self.supply(supply)?,
+            None => None,
+        };
+        let head = match early {
+            Some(head) => head,
+            None => self.head()?,
+        };
+        let (status, headers) = head.map_err(failed)?;
         Ok(Answer {
-            response,
-            patience,
+            status,
+            headers,
+            exchange: self,
             rest: Bytes::new(),
-            _pipe: pipe,
-            wire: self.clone(),
+            ended: false,
         })
     }
-}
 
-impl Drop for Wire {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        // The last holder may be a task of the runtime itself, which cannot wait for its own thread.
-        let thread = self.thread.take();
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
-            let _ = thread.join();
+    /// Supplies the body until it is at its end or an answer is there, which is given back.
+    fn supply(&mut self, supply: &mut dyn Supply) -> Result<Option<Answered>, WireError> {
+        let mut ahead = 0;
+        loop {
+            let has_room = ahead < PIECES_AHEAD;
+            let wait = if has_room { Duration::ZERO } else { self.patience.idle };
+            match self.news.recv_timeout(wait) {
+                Ok(News::Answered(head)) => return Ok(Some(head)),
+                Ok(News::Taken) => {
+                    ahead -= 1;
+                    continue;
+                }
+                Ok(News::Closed) => return Ok(None),
+                Ok(News::Piece(_)) => continue,
+                Err(RecvTimeoutError::Timeout) if has_room => {}
+                Err(RecvTimeoutError::Timeout) => return Err(WireError::Stalled(wait)),
+                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+            }
+            let (piece, unread) = match supply.next() {
+                Ok(Some(bytes)) => (Ok(bytes), None),
+                Ok(None) => return Ok(None),
+                Err(error) => (Err(Abort), Some(error)),
+            };
+            if let Some(pipe) = &self.pipe {
+                // Where nobody takes it, the news say why.
+                let _ = pipe.send(piece);
+            }
+            if let Some(error) = unread {
+                return Err(WireError::Source(error));
+            }
+            ahead += 1;
         }
     }
-}
 
-/// What waiting for room in the pipe came to.
-enum Turn<'a> {
-    Room(mpsc::Permit<'a, Result<Bytes, Abort>>),
-    Answered(Result<reqwest::Response, WireError>),
-    /// The connection takes no more; the answer says why.
-    Closed,
-}
-
-type Pipe = mpsc::Sender<Result<Bytes, Abort>>;
-
-async fn exchange(
-    execute: impl Future<Output = reqwest::Result<reqwest::Response>>,
-    body: Option<(Pipe, &mut dyn Supply)>,
-    patience: Patience,
-) -> Result<reqwest::Response, WireError> {
-    let mut response = pin!(async { execute.await.map_err(failed) });
-    if let Some((pipe, supply)) = body {
+    /// Waits for the head of the answer.
+    fn head(&self) -> Result<Answered, WireError> {
         loop {
-            let turn = turn(response.as_mut(), &pipe);
-            let turn = tokio::time::timeout(patience.idle, turn).await;
-            match turn.map_err(|_| WireError::Stalled(patience.idle))? {
-                Turn::Answered(result) => return result,
-                Turn::Closed => break,
-                Turn::Room(room) => match supply.next() {
-                    Ok(Some(bytes)) => room.send(Ok(bytes)),
-                    Ok(None) => break,
-                    Err(error) => {
-                        room.send(Err(Abort));
-                        return Err(WireError::Source(error));
-                    }
-                },
+            match self.news.recv_timeout(self.patience.answer) {
+                Ok(News::Answered(head)) => return Ok(head),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => return Err(WireError::Stalled(self.patience.answer)),
+                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
             }
         }
     }
-    let answer = tokio::time::timeout(patience.answer, response).await;
-    answer.map_err(|_| WireError::Stalled(patience.answer))?
+
+    /// The next piece of the answer's body; `None` at its end.
+    fn piece(&self) -> io::Result<Option<Bytes>> {
+        let idle = self.patience.idle;
+        loop {
+            match self.news.recv_timeout(idle) {
+                Ok(News::Piece(piece)) => {
+                    self.room.add_permits(1);
+                    return piece.map_err(|error| io::Error::other(error.without_url()));
+                }
+                // Of a request that was answered early.
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    let reason = format!("no byte came for {} s", idle.as_secs_f32());
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other(Gone)),
+            }
+        }
+    }
 }
 
-/// Waits until the pipe has room or the answer is there, whichever is first.
-async fn turn<'a>(
-    mut response: Pin<&mut impl Future<Output = Result<reqwest::Response, WireError>>>,
-    pipe: &'a Pipe,
-) -> Turn<'a> {
-    let mut room = pin!(pipe.reserve());
-    std::future::poll_fn(|context| {
-        if let Poll::Ready(result) = response.as_mut().poll(context) {
-            return Poll::Ready(Turn::Answered(result));
-        }
-        room.as_mut().poll(context).map(|room| match room {
-            Ok(room) => Turn::Room(room),
-            Err(_) => Turn::Closed,
-        })
-    })
-    .await
-}
+type Answered = reqwest::Result<(StatusCode, HeaderMap)>;
+type Pipe = mpsc::UnboundedSender<Result<Bytes, Abort>>;
 
 fn failed(error: reqwest::Error) -> WireError {
     let error = error.without_url();
     if error.is_connect() {
         WireError::Connect(error)
     } else {
-        WireError::Broken(error)
+        WireError::Broken(error.into())
     }
 }
 
+fn gone() -> WireError {
+    WireError::Broken(Gone.into())
+}
+
+/// The task of an exchange ended without an answer, which only a panic in it does.
+#[derive(Debug)]
+struct Gone;
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the HTTP library gave the request up")
+    }
+}
+
+impl Error for Gone {}
+
 /// A body whose pieces come through a pipe.
 struct Piped {
-    receiver: mpsc::Receiver<Result<Bytes, Abort>>,
+    pieces: mpsc::UnboundedReceiver<Result<Bytes, Abort>>,
     left: u64,
+    news: Sender<News>,
 }
 
 /// The body ends before its length: the connection is closed, so that the registry does not take it for whole.
@@ -210,16 +313,18 @@ impl fmt::Display for Abort {
     }
 }
 
-impl std::error::Error for Abort {}
+impl Error for Abort {}
 
 impl Body for Piped {
     type Data = Bytes;
     type Error = Abort;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Abort>>> {
-        self.receiver.poll_recv(context).map(|piece| match piece {
+        self.pieces.poll_recv(context).map(|piece| match piece {
             Some(Ok(bytes)) => {
                 self.left = self.left.saturating_sub(bytes.len() as u64);
+                // Nobody listens any more when the exchange is over.
+                let _ = self.news.send(News::Taken);
                 Some(Ok(Frame::data(bytes)))
             }
             Some(Err(abort)) => Some(Err(abort)),
@@ -237,25 +342,30 @@ impl Body for Piped {
     }
 }
 
+impl Drop for Piped {
+    fn drop(&mut self) {
+        let _ = self.news.send(News::Closed);
+    }
+}
+
 /// The head of an answer, with its body still to be read.
 pub(super) struct Answer {
-    response: reqwest::Response,
-    patience: Patience,
+    status: StatusCode,
+    headers: HeaderMap,
+    exchange: Exchange,
     rest: Bytes,
-    /// An early answer's request is not ended while the answer is read: that would close the connection.
-    _pipe: Option<Pipe>,
-    wire: Arc<Wire>,
+    ended: bool,
 }
 
 impl Answer {
     /// Its status.
     pub(super) fn status(&self) -> StatusCode {
-        self.response.status()
+        self.status
     }
 
     /// Its headers.
     pub(super) fn headers(&self) -> &HeaderMap {
-        self.response.headers()
+        &self.headers
     }
 
     /// At most `limit` bytes of the body, and whether these are all.
@@ -272,20 +382,12 @@ impl Answer {
     }
 
     fn piece(&mut self) -> io::Result<Option<Bytes>> {
-        let idle = self.patience.idle;
-        let response = &mut self.response;
-        let piece = self
-            .wire
-            .handle
-            .block_on(async { tokio::time::timeout(idle, response.chunk()).await });
-        match piece {
-            Ok(Ok(piece)) => Ok(piece),
-            Ok(Err(error)) => Err(io::Error::other(error.without_url())),
-            Err(_) => Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("no byte came for {} s", idle.as_secs_f32()),
-            )),
+        if self.ended {
+            return Ok(None);
         }
+        let piece = self.exchange.piece()?;
+        self.ended = piece.is_none();
+        Ok(piece)
     }
 }
 
@@ -307,6 +409,6 @@ impl Read for Answer {
 }
 
 /// Locks what no panic leaves in disorder.
-pub(super) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

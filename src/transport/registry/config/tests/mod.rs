@@ -70,6 +70,7 @@ impl Home {
 }
 
 /// Sends a GET and gives status and body.
+#[expect(clippy::disallowed_methods, reason = "nothing waits inside this runtime")]
 fn get(client: &reqwest::Client, url: reqwest::Url, login: Option<(&str, &str)>) -> reqwest::Result<(u16, String)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
