@@ -21,6 +21,7 @@ use crate::spec::Diagnostics;
 use crate::store::StoreError;
 use crate::transport::TransportError;
 
+use super::fault::Fault;
 use super::ui::Ui;
 
 /// A failure with advice that the command itself has.
@@ -107,6 +108,7 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 AuditError,
                 BuildError,
                 CacheError,
+                Fault,
                 FetchError,
                 ImageError,
                 IndexError,

@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 
 /// How long the work has to clean up after itself.
-const GRACE: Duration = Duration::from_secs(3);
+pub const GRACE: Duration = Duration::from_secs(3);
 
 /// Takes the signals out of the hands of all threads started from now on and waits for them in one of its own.
 /// Child processes are not affected: the standard library clears the mask for them.
@@ -31,10 +31,10 @@ pub fn watch() {
         crate::build::cancel();
         std::thread::spawn(|| {
             std::thread::sleep(GRACE);
-            exit_now();
+            exit_now(status());
         });
         let _ = signals.wait();
-        exit_now();
+        exit_now(status());
     });
 }
 
@@ -52,7 +52,8 @@ fn status() -> u8 {
     u8::try_from(128 + SIGNAL.load(Ordering::SeqCst)).unwrap_or(2)
 }
 
-fn exit_now() -> ! {
+/// Ends the process as it is, but for its temporary files.
+pub fn exit_now(status: u8) -> ! {
     crate::fsio::remove_temporaries();
-    std::process::exit(i32::from(status()));
+    std::process::exit(i32::from(status));
 }

@@ -27,6 +27,7 @@ mod copy;
 mod diff;
 mod error;
 mod explain;
+mod fault;
 mod golden;
 mod image_flags;
 mod images;
@@ -166,6 +167,13 @@ enum Command {
     Schema,
     /// Print completions for a shell
     Completions(completions::CompletionsArgs),
+    /// Panic, for the test of what becomes of a panic
+    #[cfg(debug_assertions)]
+    #[command(name = "__fault", hide = true)]
+    Fault {
+        /// Where: here, thread, stuck
+        kind: String,
+    },
 }
 
 /// What a command that ended without trouble says by its exit status.
@@ -195,8 +203,18 @@ pub fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|argument| argument == "__sandbox") {
         crate::build::sandbox_main();
     }
+    fault::watch();
+    fault::catch(|| Ok(parse_and_run(arguments))).unwrap_or_else(|error| {
+        // Before there is a printer, or when it is gone.
+        let ui = Ui::new(Mode::Plain, wants_color(Color::Auto), false);
+        error::show(&error, &ui);
+        ExitCode::from(2)
+    })
+}
+
+fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
     match Cli::try_parse_from(arguments) {
-        Ok(cli) => run(cli),
+        Ok(cli) => run(&cli),
         Err(error) => {
             let trouble = error.use_stderr();
             // Help and version go to standard output; if nobody reads them there is nobody to tell.
@@ -206,11 +224,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> ExitCode {
+fn run(cli: &Cli) -> ExitCode {
     let mode = Mode::choose(cli.global.quiet, cli.global.json);
     let ui = Ui::new(mode, wants_color(cli.global.color), cli.global.verbose);
     interrupt::watch();
-    match dispatch(&cli, &ui) {
+    match fault::catch(|| dispatch(cli, &ui)) {
         Ok(_) if interrupt::requested() => interrupt::exit_code(),
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::No) => ExitCode::from(1),
@@ -218,7 +236,7 @@ fn run(cli: Cli) -> ExitCode {
         Err(error) if error::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             error::show(&error, &ui);
-            if interrupt::requested() {
+            if interrupt::requested() && !error.is::<fault::Fault>() {
                 interrupt::exit_code()
             } else {
                 ExitCode::from(2)
@@ -256,6 +274,11 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Auth(args) => auth::run(args, &context),
         Command::Schema => schema::run(&context),
         Command::Completions(args) => completions::run(args),
+        #[cfg(debug_assertions)]
+        Command::Fault { kind } => {
+            fault::provoke(kind);
+            Ok(Outcome::Done)
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod crash;
 mod diff;
 mod diff_pairs;
 mod explain;
+mod fault;
 mod images;
 mod index;
 mod load;
