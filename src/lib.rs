@@ -1,6 +1,6 @@
 //! layerize turns hashed closures into OCI images.
 //!
-//! The flow, each arrow one module: [`spec`] (what the user wrote) and its lock → [`plan`] (derivations) →
+//! The flow, each arrow one module: [`spec`] (what the user wrote) and its lock → [`derive`] (derivations) →
 //! [`build`] (sandboxed, into the [`store`]) → [`closure`] → [`layer`] plan and packed layers → [`image`] →
 //! [`transport`]. [`audit`] reads images back, [`attest`] states things of them. [`cli`] alone prints, reads the environment or exits.
 //!
@@ -15,16 +15,16 @@
 //! | [`store`] | add, look up, verify, collect garbage; a Nix store read-only | digest fsio nar store_path |
 //! | [`closure`] | closed set, topological order, why-chains | digest store_path store |
 //! | [`spec`] | the user's TOML and the lock; pure | digest |
-//! | [`plan`] | spec and lock → derivations in order; pure | digest spec store_path |
+//! | [`derive`] | spec and lock → derivations in order; pure | digest spec store_path |
 //! | [`root`] | a root file system composed of packages' trees | digest fsio |
-//! | [`fetch`] | downloads, archives, Debian packages | digest event fsio nar store store_path spec plan root |
+//! | [`fetch`] | downloads, archives, Debian packages | digest event fsio nar store store_path spec derive root |
 //! | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio nar store_path store closure fetch |
-//! | [`build`] | realise derivations: schedule, sandbox, scan, register | digest event fsio store_path store closure spec plan root fetch |
+//! | [`build`] | realise derivations: schedule, sandbox, scan, register | digest event fsio store_path store closure spec derive root fetch |
 //! | [`layer`] | partition, tar, compression, layer cache | digest event fsio nar store_path closure oci |
 //! | [`image`] | config, manifest and layers as one value | digest event fsio store_path closure root oci layer spec |
 //! | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest event fsio oci image layer |
 //! | [`audit`] | inspect, diff, verify, explain | digest fsio store_path oci layer image transport |
-//! | [`attest`] | bills of materials, provenance, signatures | digest fsio store_path oci store plan layer image transport |
+//! | [`attest`] | bills of materials, provenance, signatures | digest fsio store_path oci store derive layer image transport |
 //! | [`cli`] | arguments, progress, error display, one file a verb | all |
 //!
 //! `tests/tidy.rs` checks the third column.
@@ -35,6 +35,7 @@ pub mod binary_cache;
 pub mod build;
 pub mod cli;
 pub mod closure;
+pub mod derive;
 pub mod digest;
 pub mod event;
 pub mod fetch;
@@ -43,7 +44,6 @@ pub mod image;
 pub mod layer;
 pub mod nar;
 pub mod oci;
-pub mod plan;
 pub mod root;
 pub mod spec;
 pub mod store;

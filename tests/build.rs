@@ -10,9 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use layerize::build::{BuildError, Reason, SandboxMode, realise};
+use layerize::derive::{Action, Derivation, Download, Input, Origin, Script};
 use layerize::digest::Digest;
 use layerize::event::Event;
-use layerize::plan::{Action, Derivation, Download, Input, Origin, Script};
 use layerize::store::{GcOptions, Store};
 use layerize::store_path::StorePath;
 use machine::{Fixture, logical};

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use layerize::build::{ShellOptions, User, realise, run_in_store, shell};
-use layerize::plan::{Input, Plan};
+use layerize::derive::{BuildPlan, Input};
 use machine::{Fixture, logical};
 
 /// A project directory outside `/tmp`, and what a shell in it writes to `seen`.
@@ -50,7 +50,7 @@ impl Project {
         let options = &self.fixture.options;
         let paths = realise(
             &self.fixture.store,
-            &Plan::default(),
+            &BuildPlan::default(),
             &all,
             options,
             &self.fixture.recorder,

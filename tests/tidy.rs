@@ -20,19 +20,22 @@ const IMPORTS: &[(&str, &str)] = &[
     ("store", "digest fsio nar store_path"),
     ("closure", "digest store_path store"),
     ("spec", "digest"),
-    ("plan", "digest spec store_path"),
+    ("derive", "digest spec store_path"),
     ("root", "digest fsio"),
-    ("fetch", "digest event fsio nar store store_path spec plan root"),
+    ("fetch", "digest event fsio nar store store_path spec derive root"),
     ("binary_cache", "digest event fsio nar store_path store closure fetch"),
     (
         "build",
-        "digest event fsio store_path store closure spec plan root fetch",
+        "digest event fsio store_path store closure spec derive root fetch",
     ),
     ("layer", "digest event fsio nar store_path closure oci"),
     ("image", "digest event fsio store_path closure root oci layer spec"),
     ("transport", "digest event fsio oci image layer"),
     ("audit", "digest fsio store_path oci layer image transport"),
-    ("attest", "digest fsio store_path oci store plan layer image transport"),
+    (
+        "attest",
+        "digest fsio store_path oci store derive layer image transport",
+    ),
 ];
 
 /// `cli` may import everything; nothing may import it.

@@ -9,10 +9,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::derive::{Action, BuildPlan, Download, Input, Origin as DownloadOrigin, StepId};
 use crate::digest::Digest;
 use crate::fsio;
 use crate::image::{Image, ImageRequest, PACKAGES_ANNOTATION};
-use crate::plan::{Action, Download, Input, Origin as DownloadOrigin, Plan, StepId};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
@@ -33,7 +33,7 @@ pub struct Gathered<'a> {
     /// Where the store paths are.
     pub store: &'a Store,
     /// The project's steps; empty for an image of store paths.
-    pub plan: &'a Plan,
+    pub plan: &'a BuildPlan,
     /// The steps that made store paths.
     pub steps: BTreeMap<StorePath, StepId>,
     /// Name and version in the spec of the packages at these store paths.

@@ -17,10 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use crate::derive::{self, ImageInputs, Input, StepId};
 use crate::digest::Digest;
 use crate::image;
 use crate::layer;
-use crate::plan::{self, ImageInputs, Input, StepId};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
@@ -70,8 +70,8 @@ pub fn provenance(built: &Gathered<'_>, inventory: &Inventory, facts: &BuildFact
             "externalParameters": external_parameters(built, facts),
             "internalParameters": {
                 "layerFormat": layer::FORMAT,
-                "planFormat": plan::FORMAT,
-                "sandboxFormat": plan::SANDBOX_FORMAT,
+                "planFormat": derive::FORMAT,
+                "sandboxFormat": derive::SANDBOX_FORMAT,
                 "sourceDateEpoch": built.request.created,
                 "unresolved": materials.unresolved,
             },

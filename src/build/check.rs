@@ -10,9 +10,9 @@ use super::script::{Remade, ScriptStep};
 use super::step::Resolved;
 use super::variation::Variation;
 use super::{BuildError, BuildOptions, realise};
+use crate::derive::{Action, BuildPlan, Input, StepId};
 use crate::digest::Digest;
 use crate::event::Reporter;
-use crate::plan::{Action, Input, Plan, StepId};
 use crate::store::Store;
 use crate::store_path::{PathInfo, StorePath};
 
@@ -46,7 +46,7 @@ impl Again {
 }
 
 /// The steps that run a script, among all that `targets` need, each after what it needs.
-pub fn checked_steps(plan: &Plan, targets: &[Input]) -> Vec<StepId> {
+pub fn checked_steps(plan: &BuildPlan, targets: &[Input]) -> Vec<StepId> {
     let mut seen = BTreeSet::new();
     let mut pending: Vec<StepId> = targets.iter().filter_map(step).collect();
     while let Some(id) = pending.pop() {
@@ -70,7 +70,7 @@ fn step(input: &Input) -> Option<StepId> {
 /// Runs the script of a step, whose output is in the store, once more.
 pub fn make_again(
     store: &Store,
-    plan: &Plan,
+    plan: &BuildPlan,
     id: StepId,
     variations: &BTreeSet<Variation>,
     options: &BuildOptions,

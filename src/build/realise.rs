@@ -10,16 +10,16 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use super::schedule::{Job, Schedule};
 use super::step::Step;
 use super::{BuildError, BuildOptions, sandbox};
+use crate::derive::{Action, BuildPlan, Download, Input, StepId};
 use crate::event::{Event, Reporter};
 use crate::fetch;
-use crate::plan::{Action, Download, Input, Plan, StepId};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
 /// What all worker threads share.
 struct Work<'a> {
     store: &'a Store,
-    plan: &'a Plan,
+    plan: &'a BuildPlan,
     options: &'a BuildOptions,
     reporter: &'a dyn Reporter,
     progress: Mutex<Progress<'a>>,
@@ -49,7 +49,7 @@ impl Drop for WakeOnPanic<'_, '_> {
 /// are looked up, and what only they needed is neither fetched nor made again.
 pub fn realise(
     store: &Store,
-    plan: &Plan,
+    plan: &BuildPlan,
     targets: &[Input],
     options: &BuildOptions,
     reporter: &dyn Reporter,
@@ -115,7 +115,7 @@ fn check_given<'a>(store: &Store, inputs: impl Iterator<Item = &'a Input>) -> Re
 }
 
 /// Tells which packages had been built before; unpacked downloads are not worth a line each.
-fn report_reused(plan: &Plan, schedule: &Schedule<'_>, reporter: &dyn Reporter) {
+fn report_reused(plan: &BuildPlan, schedule: &Schedule<'_>, reporter: &dyn Reporter) {
     for (input, path) in schedule.valid_paths() {
         let Input::Step(id) = input else { continue };
         if matches!(plan.steps[id].action, Action::Script(_)) {

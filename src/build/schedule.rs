@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use super::BuildError;
 use super::step::Resolved;
-use crate::plan::{self, Input, Plan, StepId};
+use crate::derive::{self, BuildPlan, Input, StepId};
 use crate::store::Store;
 use crate::store_path::StorePath;
 
@@ -41,7 +41,7 @@ pub(super) enum Job {
 /// The steps that some targets need, and how far they are.
 pub(super) struct Schedule<'a> {
     store: &'a Store,
-    plan: &'a Plan,
+    plan: &'a BuildPlan,
     targets: BTreeSet<StepId>,
     /// What each step that the targets may need takes in.
     inputs: BTreeMap<StepId, BTreeSet<&'a Input>>,
@@ -54,7 +54,7 @@ pub(super) struct Schedule<'a> {
 
 impl<'a> Schedule<'a> {
     /// Looks up everything that `targets` may need.
-    pub(super) fn new(store: &'a Store, plan: &'a Plan, targets: &[Input]) -> Result<Self, BuildError> {
+    pub(super) fn new(store: &'a Store, plan: &'a BuildPlan, targets: &[Input]) -> Result<Self, BuildError> {
         let steps = |input: &Input| match input {
             Input::Step(id) => Some(*id),
             Input::Path(_) => None,
@@ -176,7 +176,7 @@ impl<'a> Schedule<'a> {
                 .cloned()
                 .expect("only steps whose inputs are all known are resolved")
         });
-        if let Some(path) = plan::fixed_path(derivation) {
+        if let Some(path) = derive::fixed_path(derivation) {
             return Ok(match self.store.info(&path)? {
                 Some(_) => State::Valid(path),
                 None => State::Known(resolved, path),

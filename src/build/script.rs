@@ -1,6 +1,6 @@
 //! A *script step*: the user's script run in its sandbox, and what it made brought into the store.
 //!
-//! What a script finds (any change to it is a new [`crate::plan::SANDBOX_FORMAT`]):
+//! What a script finds (any change to it is a new [`crate::derive::SANDBOX_FORMAT`]):
 //! * the root: the packages of `tools`, `libraries` and `base`, read-only; `/dev`, `/proc`, no `/sys`, no network;
 //! * `/layerize/store`: the closure of `source`, `tools`, `libraries` and `runtime`, read-only, and room for `$out`,
 //!   which may become a directory, a file or a link; anything else that is made there is an error;
@@ -30,10 +30,10 @@ use super::tree::{close_to_others, make_dir};
 use super::variation::{self, Variation};
 use super::{BuildError, BuildOptions, SandboxMode};
 use crate::closure;
+use crate::derive::{Derivation, Input, Script};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fsio::{IoContext, create_dir_all, remove_tree, sorted_names};
-use crate::plan::{Derivation, Input, Script};
 use crate::store::{NewOutput, StagingDir, Store};
 use crate::store_path::{StoreDir, StorePath, input_addressed};
 

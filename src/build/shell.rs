@@ -13,7 +13,7 @@ use super::rootfs::{GROUP, PASSWD};
 use super::sandbox::{Bind, Outcome, Sandbox, Walls, World};
 use super::script::Surroundings;
 use super::tree::{Tree, close_to_others, make_dir};
-use crate::plan::{Input, Script};
+use crate::derive::{Input, Script};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 

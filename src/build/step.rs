@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use super::script::ScriptStep;
 use super::{BuildError, BuildOptions};
+use crate::derive::{self, Action, BuildPlan, Derivation, Input, StepId};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fetch;
-use crate::plan::{self, Action, Derivation, Input, Plan, StepId};
 use crate::store::{NewOutput, Store};
 use crate::store_path::{StoreDir, StorePath};
 
@@ -27,7 +27,7 @@ pub(super) struct Resolved {
 impl Resolved {
     /// Resolves a derivation; `path_of` knows every one of its inputs.
     pub(super) fn new(derivation: &Derivation, path_of: &dyn Fn(&Input) -> StorePath) -> Self {
-        let json = plan::resolved_json(derivation, path_of);
+        let json = derive::resolved_json(derivation, path_of);
         let digest = Digest::of(json.as_bytes());
         Self { json, digest }
     }
@@ -36,7 +36,7 @@ impl Resolved {
 /// A step whose inputs are all valid and whose downloads are all there.
 pub(super) struct Step<'a> {
     pub store: &'a Store,
-    pub plan: &'a Plan,
+    pub plan: &'a BuildPlan,
     pub options: &'a BuildOptions,
     pub reporter: &'a dyn Reporter,
     pub id: StepId,

@@ -10,10 +10,10 @@ use clap::Args;
 use serde_json::json;
 
 use crate::attest::{self, BuildFacts, Gathered, Inventory, SbomFormat};
+use crate::derive::{Input, StepId};
 use crate::digest::Digest;
 use crate::image::{Image, ImageRequest};
 use crate::oci::{self, Artifact};
-use crate::plan::{Input, StepId};
 use crate::spec;
 use crate::store_path::StorePath;
 use crate::transport::registry::{self, PushOptions};

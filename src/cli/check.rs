@@ -13,11 +13,11 @@ use serde::Serialize;
 
 use crate::audit::{self, TreeChange};
 use crate::build::{self, Again, BuildError, Variation};
+use crate::derive::{Input, StepId};
 use crate::digest::Digest;
 use crate::fetch::AptSources;
 use crate::fsio;
 use crate::nar;
-use crate::plan::{Input, StepId};
 use crate::store_path::StoreDir;
 
 use super::build::{BuildFlags, Sandbox};

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 
 use crate::audit;
+use crate::derive::Input;
 use crate::digest::Digest;
 use crate::image::{self, ClosureMember, ContentRoot, Generated, Image, ImageRequest, Index, RootPackage};
 use crate::layer::partition::{History, LayerPlan};
 use crate::layer::{Compression, PackOptions, TarProfile};
 use crate::oci::Platform;
-use crate::plan::Input;
 use crate::spec::{self, Dependency, GoldenKey};
 use crate::store_path::StoreDir;
 use crate::transport::Content;

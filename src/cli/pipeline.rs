@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::build;
+use crate::derive::{BuildPlan, ImageInputs, Input};
 use crate::fetch::AptSources;
-use crate::plan::{ImageInputs, Input, Plan};
 use crate::spec::Dependency;
 use crate::spec::PackageName;
 use crate::store::Store;
@@ -47,7 +47,7 @@ pub struct Work {
     /// The project, where a target needed one.
     pub project: Option<Project>,
     /// Its steps.
-    pub plan: Plan,
+    pub plan: BuildPlan,
     /// What the arguments named, in their order.
     pub targets: Vec<Target>,
     /// Store paths of all inputs that the targets need.
@@ -93,7 +93,7 @@ fn prepare_named(
             store,
             nix,
             project: None,
-            plan: Plan::default(),
+            plan: BuildPlan::default(),
             targets,
             paths: BTreeMap::new(),
             offline: flags.offline,
@@ -241,7 +241,7 @@ impl Work {
 }
 
 /// The steps that a target needs.
-pub fn inputs_of(target: &Target, plan: &Plan) -> Vec<Input> {
+pub fn inputs_of(target: &Target, plan: &BuildPlan) -> Vec<Input> {
     match target {
         Target::Path(_) | Target::Nix(_) => Vec::new(),
         Target::Package(name) => vec![plan.packages[name].clone()],

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use crate::derive::{self, BuildPlan};
 use crate::fetch::local::LocalSource;
 use crate::fetch::{self, AptSources, Entry, Update};
-use crate::plan::{self, Plan};
 use crate::spec::{self, Diagnostics, Lock, PackageName, Workspace};
 use crate::store::Store;
 use crate::store_path::StorePath;
@@ -137,8 +137,8 @@ impl Project {
     }
 
     /// All steps of the project; local sources are added to the store on the way.
-    pub fn plan(&self, store: &Store) -> anyhow::Result<Plan> {
-        Ok(plan::make(&self.workspace, &self.lock, &self.add_sources(store)?)?)
+    pub fn plan(&self, store: &Store) -> anyhow::Result<BuildPlan> {
+        Ok(derive::make(&self.workspace, &self.lock, &self.add_sources(store)?)?)
     }
 
     /// Adds the local sources to the store, and gives where each package's is.

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::build::{self, ShellOptions, User};
+use crate::derive::{self, Input};
 use crate::fetch::AptSources;
-use crate::plan::{self, Input};
 use crate::spec::PackageName;
 
 use super::Outcome;
@@ -42,7 +42,7 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
     let package = package(args.package.as_deref(), &project)?;
     project.make_lock_current(&args.flags, context)?;
     let plan = project.plan(&store)?;
-    let script = plan::shell(&project.workspace, &project.lock, &plan, &package)?;
+    let script = derive::shell(&project.workspace, &project.lock, &plan, &package)?;
     let inputs: Vec<Input> = script.inputs().into_iter().cloned().collect();
     let options = context.build_options(&args.flags, AptSources::of(&project.workspace));
     let paths = build::realise(&store, &plan, &inputs, &options, context.ui)?;

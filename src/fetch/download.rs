@@ -14,8 +14,8 @@ use super::debian::client;
 use super::error::{Answer, Asked};
 use super::transfer::{Address, Transfer};
 use super::{FetchConfig, FetchError};
+use crate::derive::{Download, Origin};
 use crate::event::{Event, Reporter};
-use crate::plan::{Download, Origin};
 
 /// How many transfers run at once.
 const THREADS: usize = 6;

@@ -15,10 +15,10 @@ use super::error::{Answer, Asked};
 use super::resolve::Gone;
 use super::transfer::{Address, Transfer};
 use super::{FetchConfig, FetchError};
+use crate::derive::{Download, Origin};
 use crate::digest::VerifyingReader;
 use crate::event::{Event, Reporter};
 use crate::fsio::IoContext;
-use crate::plan::{Download, Origin};
 use crate::spec::Lock;
 
 /// Asks for every Debian package and source package of `lock` whether it can still be had, in the order of a download

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use layerize::build::{BuildError, BuildOptions, ScriptFailure, realise};
+use layerize::derive::{Action, BuildPlan, Derivation, Input, Script};
 use layerize::event::{Event, Reporter};
-use layerize::plan::{Action, Derivation, Input, Plan, Script};
 use layerize::store::Store;
 use layerize::store_path::{StoreDir, StorePath};
 
@@ -128,19 +128,19 @@ impl Fixture {
         Input::Path(info.path)
     }
 
-    pub fn plan(&self, scripts: Vec<(&str, Script)>) -> Plan {
+    pub fn plan(&self, scripts: Vec<(&str, Script)>) -> BuildPlan {
         let steps = scripts.into_iter().map(|(name, script)| Derivation {
             label: name.to_owned(),
             name: format!("{name}-1"),
             action: Action::Script(Box::new(script)),
         });
-        Plan {
+        BuildPlan {
             steps: steps.collect(),
-            ..Plan::default()
+            ..BuildPlan::default()
         }
     }
 
-    pub fn realise(&self, plan: &Plan) -> Result<BTreeMap<Input, StorePath>, BuildError> {
+    pub fn realise(&self, plan: &BuildPlan) -> Result<BTreeMap<Input, StorePath>, BuildError> {
         let last = Input::Step(plan.steps.len() - 1);
         realise(&self.store, plan, &[last], &self.options, &self.recorder)
     }

@@ -7,10 +7,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::attest::*;
+use crate::derive::{self, Action, BuildPlan, Derivation, Download, ImageInputs, Input, Script};
 use crate::digest::Digest;
 use crate::image::{ClosureMember, ContentRoot, Image, ImageRequest, RootPackage};
 use crate::layer::Compression;
-use crate::plan::{self, Action, Derivation, Download, ImageInputs, Input, Plan, Script};
 use crate::spec;
 use crate::store::Store;
 use crate::store_path::StorePath;
@@ -20,7 +20,7 @@ use crate::transport::testing;
 struct Small {
     dir: tempfile::TempDir,
     spec: spec::Image,
-    plan: Plan,
+    plan: BuildPlan,
     image: Image,
 }
 
@@ -32,7 +32,7 @@ fn logical(base: &str) -> String {
     format!("/layerize/store/{base}")
 }
 
-fn download(name: &str, origin: plan::Origin) -> Download {
+fn download(name: &str, origin: derive::Origin) -> Download {
     Download {
         name: name.to_owned(),
         sha256: Digest::of(name.as_bytes()),
@@ -43,7 +43,7 @@ fn download(name: &str, origin: plan::Origin) -> Download {
 
 fn deb(package: &str, version: &str) -> Derivation {
     let file = format!("{package}_{version}_amd64.deb");
-    let origin = plan::Origin::Deb {
+    let origin = derive::Origin::Deb {
         package: package.to_owned(),
         version: version.to_owned(),
         architecture: "amd64".to_owned(),
@@ -61,14 +61,14 @@ fn deb(package: &str, version: &str) -> Derivation {
 
 fn steps() -> Vec<Derivation> {
     let file = |name: &str| {
-        let origin = plan::Origin::DebSource {
+        let origin = derive::Origin::DebSource {
             package: "hello".to_owned(),
             version: "2.10-3".to_owned(),
             filename: format!("pool/main/h/hello/{name}"),
         };
         download(name, origin)
     };
-    let patch = plan::Origin::Url("https://me:secret@files.example.org/a%20b.tar.gz?x=1".to_owned());
+    let patch = derive::Origin::Url("https://me:secret@files.example.org/a%20b.tar.gz?x=1".to_owned());
     vec![
         deb("libc6", "1:2.36-9+b1"),
         deb("certs", "2023"),
@@ -114,7 +114,7 @@ impl Small {
         paragraph(LIBC, "libc6", libc);
         let certs = "Package: certs\nVersion: 2023\nArchitecture: all\nDepends: openssl | libc-any (>= 1), x\n";
         paragraph(CERTS, "certs", certs);
-        let plan = Plan {
+        let plan = BuildPlan {
             steps: steps(),
             images: BTreeMap::from([(
                 "team/hello".to_owned(),
@@ -124,7 +124,7 @@ impl Small {
                     root: vec![Input::Step(1)],
                 },
             )]),
-            ..Plan::default()
+            ..BuildPlan::default()
         };
         let mut image = testing::image(&[
             (testing::tar(&[testing::Node::file("a", "1")]), Compression::None),

@@ -1,5 +1,5 @@
 //! A *cause* is the input of a build whose change explains that its output is another: found by comparing two resolved
-//! derivations (their text is described in `plan::resolve`), and those of their inputs.
+//! derivations (their text is described in `derive::resolve`), and those of their inputs.
 //!
 //! Invariant: pure; a change is told once, where it begins; bounded in depth and number.
 

@@ -12,13 +12,13 @@ use super::index;
 use super::solve::sources_of;
 use super::sources::{AptSources, Kind};
 use super::{is_package_name, is_version, version};
+use crate::derive::{Download, Origin};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fetch::cache::{Cache, Labels};
 use crate::fetch::download::{expected, label};
 use crate::fetch::{FetchConfig, FetchError};
 use crate::fsio::IoContext;
-use crate::plan::{Download, Origin};
 
 /// What apt has of a wanted file.
 pub(in crate::fetch) enum Answer {

@@ -17,9 +17,9 @@ use archive::{Entry, EntryKind};
 
 use super::FetchError;
 use super::resolve::most_similar;
+use crate::derive;
 use crate::digest::Digest;
 use crate::fsio::{self, IoContext};
-use crate::plan;
 use crate::spec::{Package, Source};
 use crate::store::{NewOutput, Store};
 use crate::store_path::{StoreDir, StorePath, content_addressed};
@@ -56,8 +56,8 @@ impl<'a> LocalSource<'a> {
                 gitignore,
             } => Some(Self {
                 package: &package.name.value.0,
-                tree_name: plan::source_name(package, false),
-                file_name: plan::source_name(package, true),
+                tree_name: derive::source_name(package, false),
+                file_name: derive::source_name(package, true),
                 dir: &package.dir,
                 path,
                 include,

@@ -36,7 +36,7 @@
 //! how many cores. And inputs stand by their *content-addressed* paths: an input that was rebuilt to the same
 //! content does not count as changed.
 //!
-//! Any change to this text or to what the actions do is a new [`FORMAT`]; `fixtures/plan/` holds texts and
+//! Any change to this text or to what the actions do is a new [`FORMAT`]; `fixtures/derive/` holds texts and
 //! hashes that may never change within one.
 
 use std::collections::{BTreeMap, BTreeSet};

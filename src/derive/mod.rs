@@ -1,6 +1,6 @@
-//! A *derivation* is one fully resolved build step; a *plan* is all of them in dependency order.
+//! A *derivation* is one fully resolved build step; a *build plan* is all of them in dependency order.
 //!
-//! Invariant: pure; the plan is a function of spec, lock and the store paths of local sources, and the hash
+//! Invariant: pure; the build plan is a function of spec, lock and the store paths of local sources, and the hash
 //! of a resolved derivation covers everything that can change its output and nothing that cannot (not the
 //! URL of a download, not its mirror, not a timeout, not the number of cores).
 
@@ -21,7 +21,7 @@ pub use script::shell;
 
 /// All steps that the spec needs, each after its inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Plan {
+pub struct BuildPlan {
     /// The steps; an [`Input::Step`] always points to an earlier one.
     pub steps: Vec<Derivation>,
     /// The step that makes each package.
@@ -32,7 +32,7 @@ pub struct Plan {
     pub images: BTreeMap<String, ImageInputs>,
 }
 
-impl Plan {
+impl BuildPlan {
     /// What `name` means as a target: all inputs of an image, else a package's, else those of `deb:NAME`.
     pub fn target(&self, name: &str) -> Option<Vec<Input>> {
         if let Some(image) = self.images.get(name) {
@@ -46,7 +46,7 @@ impl Plan {
     }
 }
 
-/// Index of a step in [`Plan::steps`].
+/// Index of a step in [`BuildPlan::steps`].
 pub type StepId = usize;
 
 /// Something a step needs: what another step makes, or a path that is in the store already.

@@ -12,7 +12,7 @@ use crate::store_path::{NAME_MAX, StorePath};
 
 use super::resolve::step_key;
 use super::script::{Purpose, Scripts, in_files, resolve, unique};
-use super::{Action, Derivation, Download, ImageInputs, Input, Origin, Plan, StepId};
+use super::{Action, BuildPlan, Derivation, Download, ImageInputs, Input, Origin, StepId};
 
 /// The plan of all packages and images in `workspace`, with the Debian packages that they need.
 ///
@@ -22,12 +22,12 @@ pub fn make(
     workspace: &Workspace,
     lock: &Lock,
     sources: &BTreeMap<PackageName, StorePath>,
-) -> Result<Plan, Diagnostics> {
+) -> Result<BuildPlan, Diagnostics> {
     let mut maker = Maker {
         workspace,
         lock,
         sources,
-        plan: Plan::default(),
+        plan: BuildPlan::default(),
         known: BTreeMap::new(),
     };
     let mut errors: Vec<Diagnostic> = check_lock(workspace, lock).into_iter().collect();
@@ -116,7 +116,7 @@ struct Maker<'a> {
     workspace: &'a Workspace,
     lock: &'a Lock,
     sources: &'a BTreeMap<PackageName, StorePath>,
-    plan: Plan,
+    plan: BuildPlan,
     /// Steps by everything in them that is hashed.
     known: BTreeMap<String, StepId>,
 }

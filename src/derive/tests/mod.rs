@@ -15,7 +15,7 @@ use crate::store_path::StoreHash;
 mod hashes;
 
 fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/plan")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/derive")
 }
 
 fn check_golden(name: &str, actual: &str) {
@@ -139,12 +139,12 @@ fn sources(workspace: &Workspace) -> BTreeMap<PackageName, StorePath> {
     local.collect()
 }
 
-fn plan_of(workspace: &Workspace, lock: &Lock) -> Plan {
+fn plan_of(workspace: &Workspace, lock: &Lock) -> BuildPlan {
     make(workspace, lock, &sources(workspace)).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 /// A store path for each input, from the step's own text: as if outputs never changed.
-fn paths(plan: &Plan) -> Vec<StorePath> {
+fn paths(plan: &BuildPlan) -> Vec<StorePath> {
     let mut paths: Vec<StorePath> = Vec::new();
     for step in &plan.steps {
         let text = resolved_json(step, &|input| path_of(&paths, input));
@@ -162,26 +162,26 @@ fn path_of(paths: &[StorePath], input: &Input) -> StorePath {
 }
 
 /// Resolved texts of all steps.
-fn texts(plan: &Plan) -> Vec<String> {
+fn texts(plan: &BuildPlan) -> Vec<String> {
     let paths = paths(plan);
     let texts = (plan.steps.iter()).map(|step| resolved_json(step, &|input| path_of(&paths, input)));
     texts.collect()
 }
 
-fn describe(plan: &Plan, input: &Input) -> String {
+fn describe(plan: &BuildPlan, input: &Input) -> String {
     match input {
         Input::Step(step) => format!("{step}:{}", plan.steps[*step].label),
         Input::Path(path) => path.to_string(),
     }
 }
 
-fn describe_all<'a>(plan: &Plan, inputs: impl IntoIterator<Item = &'a Input>) -> String {
+fn describe_all<'a>(plan: &BuildPlan, inputs: impl IntoIterator<Item = &'a Input>) -> String {
     let all: Vec<String> = inputs.into_iter().map(|input| describe(plan, input)).collect();
     all.join(" ")
 }
 
 /// A plan for people: steps, then what names mean.
-fn overview(plan: &Plan) -> String {
+fn overview(plan: &BuildPlan) -> String {
     let mut text = String::new();
     for (index, step) in plan.steps.iter().enumerate() {
         let _ = writeln!(text, "{index}: {} → {}", step.label, step.name);
@@ -392,7 +392,7 @@ fn a_part_of_the_workspace_needs_less() {
     assert_eq!(names, ["data", "one:zlib", "two:zlib"]);
     let plan = make(&only, &lock, &BTreeMap::new()).unwrap_or_else(|errors| panic!("{errors}"));
     let full = plan_of(&workspace, &lock);
-    let texts = |plan: &Plan| texts(plan).into_iter().collect::<BTreeSet<String>>();
+    let texts = |plan: &BuildPlan| texts(plan).into_iter().collect::<BTreeSet<String>>();
     assert!(texts(&plan).is_subset(&texts(&full)) && plan.steps.len() < full.steps.len());
 }
 

@@ -9,12 +9,17 @@ use crate::spec::{
 };
 
 use super::debs::Resolution;
-use super::{Input, Plan, Script};
+use super::{BuildPlan, Input, Script};
 
 /// The environment of `layerize shell PACKAGE`: the package's build with its `dev` dependencies.
 ///
 /// `plan` must have been made from the same workspace and lock.
-pub fn shell(workspace: &Workspace, lock: &Lock, plan: &Plan, package: &PackageName) -> Result<Script, Diagnostics> {
+pub fn shell(
+    workspace: &Workspace,
+    lock: &Lock,
+    plan: &BuildPlan,
+    package: &PackageName,
+) -> Result<Script, Diagnostics> {
     let scripts = Scripts { workspace, lock, plan };
     let found = workspace.packages.get(package);
     let unknown = || Box::new(Diagnostic::new(format!("unknown package `{package}`")));
@@ -47,7 +52,7 @@ pub(super) enum Purpose {
 pub(super) struct Scripts<'a> {
     pub(super) workspace: &'a Workspace,
     pub(super) lock: &'a Lock,
-    pub(super) plan: &'a Plan,
+    pub(super) plan: &'a BuildPlan,
 }
 
 impl Scripts<'_> {
