@@ -25,6 +25,7 @@
 //! | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest event fsio oci image layer |
 //! | [`audit`] | inspect, diff, verify, explain | digest fsio store_path oci layer image transport |
 //! | [`attest`] | bills of materials, provenance, signatures | digest fsio store_path oci store derive layer image transport |
+//! | [`project`] | spec, lock, store and targets → images | digest event fsio nar store_path oci store closure spec derive fetch build layer image transport audit |
 //! | [`cli`] | arguments, progress, error display, one file a verb | all |
 //!
 //! `tests/tidy.rs` checks the third column.
@@ -44,6 +45,8 @@ pub mod image;
 pub mod layer;
 pub mod nar;
 pub mod oci;
+
+pub mod project;
 pub mod root;
 pub mod spec;
 pub mod store;

@@ -36,6 +36,10 @@ const IMPORTS: &[(&str, &str)] = &[
         "attest",
         "digest fsio store_path oci store derive layer image transport",
     ),
+    (
+        "project",
+        "digest event fsio nar store_path oci store closure spec derive fetch build layer image transport audit",
+    ),
 ];
 
 /// `cli` may import everything; nothing may import it.

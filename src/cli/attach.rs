@@ -6,9 +6,9 @@ use clap::Args;
 
 use crate::attest;
 
-use super::Outcome;
 use super::attest::{attach, can_hold_artifacts, read_document, subject_of};
 use super::context::Context;
+use super::outcome::Outcome;
 
 /// Arguments of `layerize attach`.
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub struct AttachArgs {
 pub fn run(args: &AttachArgs, context: &Context) -> anyhow::Result<Outcome> {
     let location = args.source.parse()?;
     can_hold_artifacts(&location)?;
-    let source = context.source(&args.source, args.platform.as_deref())?;
+    let source = context.environment.source(&args.source, args.platform.as_deref())?;
     let (kind, document) = read_document(&args.file, args.kind.as_deref())?;
     let name = args.file.file_name().map(|name| name.to_string_lossy().into_owned());
     let artifact = attest::artifact(&kind, document, subject_of(source.as_ref())?, &name.unwrap_or_default());

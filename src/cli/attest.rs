@@ -19,12 +19,17 @@ use crate::store_path::StorePath;
 use crate::transport::registry::{self, PushOptions};
 use crate::transport::{Layout, Location, Source};
 
-use super::build::BuildFlags;
 use super::context::Context;
 use super::error::advised;
-use super::images::{self, ImageFlags, NamedImage, Recipe};
-use super::pipeline::{self, Work};
+use super::flags::BuildFlags;
+use super::flags::ImageFlags;
 use super::sbom::Format;
+use crate::project::NamedImage;
+use crate::project::Recipe;
+use crate::project::Work;
+use crate::project::image as images;
+use crate::project::recipe;
+use crate::project::work;
 
 /// An image that was just assembled, with all that it was made of.
 pub struct Subject<'a> {
@@ -39,7 +44,7 @@ impl<'a> Subject<'a> {
     pub fn new(recipe: &'a Recipe, image: &'a Image, work: &'a Work, flags: &'a ImageFlags, context: &Context) -> Self {
         Self {
             work,
-            request: recipe.request(context),
+            request: recipe.request(&context.environment),
             image,
             flags,
         }
@@ -97,7 +102,7 @@ impl<'a> Subject<'a> {
 
     fn facts(&self) -> BuildFacts {
         BuildFacts {
-            options: self.flags.options(),
+            options: self.flags.given(),
             ..build_facts(self.work)
         }
     }
@@ -137,7 +142,7 @@ pub fn finished(arguments: &[String]) -> Option<&str> {
 
 /// The inventory of a finished image, as far as its annotations tell.
 pub fn partial(source: &str, platform: Option<&str>, context: &Context) -> anyhow::Result<Inventory> {
-    let image = context.source(source, platform)?;
+    let image = context.environment.source(source, platform)?;
     Ok(attest::of_source(image.as_ref())?)
 }
 
@@ -149,8 +154,8 @@ pub fn of_one_image<T>(
     context: &Context,
     then: impl FnOnce(&Subject<'_>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let work = pipeline::prepare(targets, flags, context)?;
-    let mut recipes = images::recipes(&work, image_flags, context)?;
+    let work = work::prepare(targets, &flags.options(), &context.environment)?;
+    let mut recipes = recipe::recipes(&work, &image_flags.options()?, &context.environment)?;
     let recipe = match (recipes.pop(), recipes.len()) {
         (Some(recipe), 0) => recipe,
         (None, _) => {
@@ -166,7 +171,7 @@ pub fn of_one_image<T>(
             ));
         }
     };
-    let named = images::assemble(&recipe, image_flags, context)?;
+    let named = images::assemble(&recipe, &image_flags.options()?, &context.environment)?;
     let subject = Subject::new(&recipe, &named.image, &work, image_flags, context);
     let result = then(&subject)?;
     context.trim_layer_cache()?;
@@ -240,7 +245,10 @@ impl AttestFlags {
         if !self.any() {
             return Ok(());
         }
-        for (recipe, named) in images::recipes(work, image_flags, context)?.iter().zip(images) {
+        for (recipe, named) in recipe::recipes(work, &image_flags.options()?, &context.environment)?
+            .iter()
+            .zip(images)
+        {
             let subject = Subject::new(recipe, &named.image, work, image_flags, context);
             for (suffix, document) in self.documents(&subject)? {
                 let short = named.name.rsplit('/').next().unwrap_or(&named.name);
@@ -310,9 +318,9 @@ pub fn attach(artifact: &Artifact, location: &Location, context: &Context) -> an
         Location::Registry(name) => {
             let blobs: Vec<Vec<u8>> = artifact.blobs.iter().map(|(_, bytes)| bytes.clone()).collect();
             let options = PushOptions::default();
-            let registries = context.registries();
+            let registries = &context.environment.registries;
             let target: oci::Reference = name.parse()?;
-            registry::attach(&registries, &target, &artifact.manifest, &blobs, &options, context.ui)?;
+            registry::attach(registries, &target, &artifact.manifest, &blobs, &options, context.ui)?;
         }
         // Refused above.
         Location::DockerArchive { .. }

@@ -20,13 +20,17 @@ use crate::fsio;
 use crate::nar;
 use crate::store_path::StoreDir;
 
-use super::build::{BuildFlags, Sandbox};
 use super::context::Context;
 use super::error::advised;
-use super::golden;
-use super::images::{self, ImageFlags};
-use super::pipeline::{self, Target, Work};
-use super::{Outcome, interrupt};
+use super::flags::ImageFlags;
+use super::flags::{BuildFlags, Sandbox};
+use super::interrupt;
+use super::outcome::Outcome;
+use crate::project::golden;
+use crate::project::image as images;
+use crate::project::recipe;
+use crate::project::work;
+use crate::project::{Target, Work};
 
 /// Most files of one output that are shown to people.
 const FILES_SHOWN: usize = 10;
@@ -101,7 +105,7 @@ pub fn run(args: &CheckArgs, context: &Context) -> anyhow::Result<Outcome> {
         let help = "leave out `--sandbox=none`";
         return Err(advised("without a sandbox there are no surroundings to vary", help));
     }
-    let work = pipeline::prepare(&args.targets, &args.flags, context)?;
+    let work = work::prepare(&args.targets, &args.flags.options(), &context.environment)?;
     if work.targets.iter().any(|target| matches!(target, Target::Path(_))) {
         let help = "name the image or package of the spec that makes it";
         return Err(advised("a store path does not say how it is built again", help));
@@ -110,7 +114,7 @@ pub fn run(args: &CheckArgs, context: &Context) -> anyhow::Result<Outcome> {
     let inputs: Vec<Input> = work
         .targets
         .iter()
-        .flat_map(|target| pipeline::inputs_of(target, &work.plan))
+        .flat_map(|target| work::inputs_of(target, &work.plan))
         .collect();
     let mut report = Report {
         reproducible: true,
@@ -156,7 +160,9 @@ impl<'a> Checked<'a> {
             work,
             args,
             context,
-            options: context.build_options(&args.flags, apt.unwrap_or_default()),
+            options: context
+                .environment
+                .build_options(&args.flags.options(), apt.unwrap_or_default()),
         }
     }
 
@@ -259,13 +265,13 @@ impl<'a> Checked<'a> {
     /// Assembles the targets' images again, without caches and with one thread.
     fn images(&self) -> anyhow::Result<Vec<ImageReport>> {
         let flags = ImageFlags::default();
-        let images = images::of_targets(self.work, &flags, self.context)?;
-        let recipes = images::recipes(self.work, &flags, self.context)?;
+        let images = images::of_targets(self.work, &flags.options()?, &self.context.environment)?;
+        let recipes = recipe::recipes(self.work, &flags.options()?, &self.context.environment)?;
         let mut reports = Vec::new();
         for (image, recipe) in images.iter().zip(&recipes) {
-            golden::compare(image, self.work, self.context)?;
+            golden::compare(image, self.work, &self.context.environment)?;
             let digest = image.image.digest;
-            let other = images::digest_from_scratch(recipe, &flags, self.context)?;
+            let other = images::digest_from_scratch(recipe, &flags.options()?, &self.context.environment)?;
             reports.push(ImageReport {
                 name: image.name.clone(),
                 reproducible: other == digest,

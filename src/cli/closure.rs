@@ -9,13 +9,14 @@ use crate::closure::{self, Chain, Closure, ClosureReport};
 use crate::store::{Evidence, ReadStore};
 use crate::store_path::{StoreDir, StorePath};
 
-use super::Outcome;
-use super::build::BuildFlags;
 use super::context::Context;
 use super::error::advised;
-use super::nix;
-use super::pipeline::{self, Target, Work};
+use super::flags::BuildFlags;
+use super::outcome::Outcome;
 use super::text::size;
+use crate::project::mentions;
+use crate::project::work;
+use crate::project::{Target, Work};
 
 /// Arguments of `layerize closure`.
 #[derive(Debug, Args)]
@@ -37,7 +38,7 @@ pub struct ClosureArgs {
 
 /// Realises the targets and prints their closure.
 pub fn run(args: &ClosureArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let work = pipeline::prepare(&args.targets, &args.flags, context)?;
+    let work = work::prepare(&args.targets, &args.flags.options(), &context.environment)?;
     context.ui.clear();
     let closures = closures(&work)?;
     if let Some(wanted) = &args.why {
@@ -68,7 +69,7 @@ fn closures(work: &Work) -> anyhow::Result<Vec<(&dyn ReadStore, Closure)>> {
         own.extend(work.roots(target));
         in_nix.extend(work.nix_roots(target)?);
         if let (Target::Image(name), Some(project)) = (target, &work.project) {
-            for mention in nix::mentions(&project.workspace.images[name]) {
+            for mention in mentions(&project.workspace.images[name]) {
                 match mention.nix {
                     true => in_nix.insert(mention.path),
                     false => own.insert(mention.path),

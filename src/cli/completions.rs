@@ -2,9 +2,9 @@
 
 use std::io::Write as _;
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 
-use super::{Cli, Outcome};
+use super::outcome::Outcome;
 
 /// Arguments of `layerize completions`.
 #[derive(Debug, Args)]
@@ -14,10 +14,10 @@ pub struct CompletionsArgs {
 }
 
 /// Prints the completion script.
-pub fn run(args: &CompletionsArgs) -> anyhow::Result<Outcome> {
+pub fn run(args: &CompletionsArgs, mut program: Command) -> anyhow::Result<Outcome> {
     // Collected first: clap_complete panics when the reader goes away.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "layerize", &mut script);
+    clap_complete::generate(args.shell, &mut program, "layerize", &mut script);
     std::io::stdout().write_all(&script)?;
     Ok(Outcome::Done)
 }

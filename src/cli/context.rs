@@ -8,26 +8,17 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use crate::build::{BuildOptions, SandboxMode};
 use crate::event::{Event, Reporter};
-use crate::fetch::{AptSources, FetchConfig};
-use crate::image::ImageCache;
-use crate::layer::LayerCache;
-use crate::store::Store;
+use crate::project::{DEFAULT_EPOCH, Environment};
 use crate::transport::registry::RegistryConfig;
 use crate::transport::registry::config::{AuthSource, FileKind, Helpers, ProxyVariable, ProxyVariables};
 use crate::transport::{self, Content, Location, ReadOptions, Source};
 
-use super::Global;
-use super::auth::RegistryFlags;
 use super::config::Config;
 use super::error::advised;
-use super::nix::LazyNix;
+use super::flags::Global;
+use super::flags::RegistryFlags;
 use super::ui::Ui;
-
-/// Seconds since 1970 of everything that has a date, unless `SOURCE_DATE_EPOCH` says otherwise. Not 0, which
-/// some tools take for "no date".
-pub const DEFAULT_EPOCH: i64 = 1;
 
 /// What every command needs.
 #[derive(Clone)]
@@ -36,20 +27,8 @@ pub struct Context<'a> {
     pub ui: &'a Ui,
     /// The user's configuration file.
     pub config: Config,
-    /// Physical store.
-    pub store_dir: PathBuf,
-    /// Directory that `nix/store` is in.
-    pub nix_root: PathBuf,
-    /// What is known of the paths there, in place of Nix's database.
-    pub closure_graph: Option<PathBuf>,
-    /// Where downloads and apt's state are kept: shared by all stores of the user.
-    pub cache_dir: PathBuf,
-    /// `--file`.
-    pub file: Option<PathBuf>,
-    /// `SOURCE_DATE_EPOCH`, in seconds.
-    pub epoch: i64,
-    /// What the flags say about registries.
-    pub registry_flags: RegistryFlags,
+    /// What the machine, the user and the working directory bring.
+    pub environment: Environment<'a>,
 }
 
 impl<'a> Context<'a> {
@@ -68,86 +47,24 @@ impl<'a> Context<'a> {
         let nix_root = nix_root.cloned().unwrap_or_else(|| PathBuf::from("/"));
         let cache_dir =
             xdg_dir("XDG_CACHE_HOME", ".cache").map_or_else(|| store_dir.join("cache"), |dir| dir.join("layerize"));
-        Ok(Self {
-            ui,
-            config,
+        let environment = Environment {
+            reporter: ui,
+            registries: registries(&global.registries, &config, &cache_dir),
             store_dir,
             nix_root,
             closure_graph: global.closure_graph.clone(),
             cache_dir,
+            here: std::env::current_dir().context("cannot tell the current directory")?,
             file: global.file.clone(),
             epoch: epoch()?,
-            registry_flags: global.registries.clone(),
+            debian_mirrors: config.debian_mirrors.clone(),
+            debian_snapshots: config.debian_snapshots.clone(),
+        };
+        Ok(Self {
+            ui,
+            config,
+            environment,
         })
-    }
-
-    /// Opens the store.
-    pub fn store(&self) -> anyhow::Result<Store> {
-        Ok(Store::open(&self.store_dir)?)
-    }
-
-    /// The Nix store, opened when it is needed.
-    pub fn nix(&self) -> LazyNix {
-        LazyNix::new(
-            self.nix_root.clone(),
-            self.closure_graph.clone(),
-            self.store_dir.clone(),
-        )
-    }
-
-    /// Where downloads come from.
-    pub fn fetch_config(&self, offline: bool, mirrors: &[String], apt: AptSources) -> FetchConfig {
-        FetchConfig {
-            cache: self.cache_dir.join("fetch"),
-            apt_state: self.cache_dir.join("apt"),
-            apt,
-            mirrors: mirrors.iter().chain(&self.config.debian_mirrors).cloned().collect(),
-            snapshots: self.config.debian_snapshots.clone(),
-            offline,
-        }
-    }
-
-    /// How scripts are run.
-    pub fn build_options(&self, flags: &super::build::BuildFlags, apt: AptSources) -> BuildOptions {
-        BuildOptions {
-            sandbox: if flags.sandbox == super::build::Sandbox::None {
-                SandboxMode::None
-            } else {
-                SandboxMode::Namespaces
-            },
-            jobs: flags.jobs,
-            cores: flags.cores,
-            keep_failed: flags.keep_failed,
-            fetch: self.fetch_config(flags.offline, &flags.mirror, apt),
-            ..BuildOptions::default()
-        }
-    }
-
-    /// Opens an image that an argument names.
-    pub fn source(&self, location: &str, platform: Option<&str>) -> anyhow::Result<Box<dyn Source>> {
-        let location: Location = location.parse()?;
-        Ok(location.source(&ReadOptions {
-            platform: platform.map(str::to_owned),
-            registries: self.registries(),
-            ..ReadOptions::default()
-        })?)
-    }
-
-    /// How registries are reached and who the user is there: the environment, the configuration file and the flags.
-    pub fn registries(&self) -> RegistryConfig {
-        let flags = &self.registry_flags;
-        RegistryConfig {
-            plain_http: flags.plain_http.iter().cloned().collect(),
-            ca_files: flags.ca_file.clone(),
-            state_dir: Some(self.cache_dir.join("registries")),
-            auth_files: auth_files(),
-            helpers: Helpers::new(path_list("PATH")),
-            certs_dirs: certs_dirs(),
-            ssl_cert_file: path_variable("SSL_CERT_FILE"),
-            ssl_cert_dirs: path_list("SSL_CERT_DIR"),
-            proxies: proxies(),
-            hosts: self.config.registries.clone(),
-        }
     }
 
     /// Opens what an argument names, an image or with `whole` an index too; its layers are read when they are wanted.
@@ -155,7 +72,7 @@ impl<'a> Context<'a> {
         let source: Arc<dyn Source> = Arc::from(location.source(&ReadOptions {
             platform: platform.map(str::to_owned),
             whole,
-            registries: self.registries(),
+            registries: self.environment.registries.clone(),
             ..ReadOptions::default()
         })?);
         for text in source.contradictions() {
@@ -175,7 +92,7 @@ impl<'a> Context<'a> {
     )]
     pub fn now(&self) -> anyhow::Result<i64> {
         if is_set("SOURCE_DATE_EPOCH") {
-            return Ok(self.epoch);
+            return Ok(self.environment.epoch);
         }
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Ok(i64::try_from(
@@ -183,22 +100,35 @@ impl<'a> Context<'a> {
         )?)
     }
 
-    /// Where packed layers are kept.
-    pub fn layer_cache(&self) -> anyhow::Result<LayerCache> {
-        Ok(LayerCache::open(&self.store_dir.join("cache/layers"))?)
-    }
-
     /// Deletes the packed layers used longest ago where there are more bytes than may be, if any was added.
     pub fn trim_layer_cache(&self) -> anyhow::Result<()> {
         if self.ui.layers_packed() > 0 {
-            self.layer_cache()?.trim(self.config.cache_max_size)?;
+            self.environment.layer_cache()?.trim(self.config.cache_max_size)?;
         }
         Ok(())
     }
+}
 
-    /// Where it is kept which layers made up an image.
-    pub fn image_cache(&self) -> anyhow::Result<ImageCache> {
-        Ok(ImageCache::open(&self.store_dir.join("cache/images"))?)
+/// How registries are reached and who the user is there: the environment, the configuration file and the flags.
+fn registries(flags: &RegistryFlags, config: &Config, cache_dir: &Path) -> RegistryConfig {
+    RegistryConfig {
+        plain_http: flags.plain_http.iter().cloned().collect(),
+        ca_files: flags.ca_file.clone(),
+        state_dir: Some(cache_dir.join("registries")),
+        auth_files: auth_files(),
+        helpers: Helpers::new(path_list("PATH")),
+        certs_dirs: certs_dirs(),
+        ssl_cert_file: path_variable("SSL_CERT_FILE"),
+        ssl_cert_dirs: path_list("SSL_CERT_DIR"),
+        proxies: proxies(),
+        hosts: config.registries.clone(),
+    }
+}
+
+impl Context<'_> {
+    /// `path` relative to the working directory where it is below it: how people would type it.
+    pub fn shown<'p>(&self, path: &'p Path) -> &'p Path {
+        path.strip_prefix(&self.environment.here).unwrap_or(path)
     }
 }
 
@@ -335,15 +265,5 @@ fn epoch() -> anyhow::Result<i64> {
                 "unset it, or set it to seconds since 1970, as `git log -1 --format=%ct` prints them",
             )
         }),
-    }
-}
-
-/// `path` relative to the current directory where it is below it: how people would type it.
-pub fn shown(path: &Path) -> PathBuf {
-    match std::env::current_dir() {
-        Ok(here) => path
-            .strip_prefix(&here)
-            .map_or_else(|_| path.to_owned(), Path::to_owned),
-        Err(_) => path.to_owned(),
     }
 }

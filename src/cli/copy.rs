@@ -4,8 +4,8 @@ use clap::Args;
 
 use crate::transport::{Content, Location};
 
-use super::Outcome;
 use super::context::Context;
+use super::outcome::Outcome;
 use super::transfer::TransferFlags;
 
 /// Arguments of `layerize copy`.

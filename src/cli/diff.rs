@@ -10,13 +10,14 @@ use crate::store::Store;
 use crate::store_path::StoreDir;
 use crate::transport::{Location, Source, TransportError};
 
-use super::Outcome;
-use super::build::BuildFlags;
 use super::context::Context;
 use super::error::advised;
-use super::images::{self, ImageFlags};
-use super::pipeline::{self, Target};
-use super::project::Project;
+use super::flags::BuildFlags;
+use super::outcome::Outcome;
+use crate::project::Target;
+use crate::project::image as images;
+use crate::project::{ImageOptions, Project};
+use crate::project::{target, work};
 
 /// Arguments of `layerize diff`.
 #[derive(Debug, Args)]
@@ -64,8 +65,8 @@ pub fn run(args: &DiffArgs, context: &Context) -> anyhow::Result<Outcome> {
         (a, b) => audit::diff_indexes(&a.children()?, &b.children()?, &options)?,
     };
     // Derivations are found where the store is; without one that can be read there is nothing to explain by.
-    if context.store_dir.join("db").is_dir()
-        && let Ok(store) = context.store()
+    if context.environment.store_dir.join("db").is_dir()
+        && let Ok(store) = context.environment.store()
     {
         report.explain(&|path| derivation(&store, path));
     }
@@ -110,25 +111,21 @@ fn open(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Opened
     if let Some(image) = built(text, args, context)? {
         return Ok(Opened::One(image));
     }
-    match context.source(text, args.platform.as_deref()) {
+    match context.environment.source(text, args.platform.as_deref()) {
         Ok(source) => Ok(Opened::One(source)),
-        Err(error) => match error.downcast_ref::<TransportError>() {
-            Some(TransportError::Platform {
-                wanted: None,
-                available,
-                ..
-            }) => {
-                let child = |platform: &String| -> anyhow::Result<Child> {
-                    let source = context.source(text, Some(platform))?;
-                    let platform = platform.clone();
-                    Ok(Child { platform, source })
-                };
-                Ok(Opened::Many(
-                    available.iter().map(child).collect::<anyhow::Result<_>>()?,
-                ))
-            }
-            _ => Err(error),
-        },
+        Err(TransportError::Platform {
+            wanted: None,
+            available,
+            ..
+        }) => {
+            let child = |platform: String| -> anyhow::Result<Child> {
+                let source = context.environment.source(text, Some(&platform))?;
+                Ok(Child { platform, source })
+            };
+            let children = available.into_iter().map(child);
+            Ok(Opened::Many(children.collect::<anyhow::Result<_>>()?))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -140,18 +137,18 @@ fn built(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Optio
     if !is_path && !is_target(text, context) {
         return Ok(None);
     }
-    let mut work = pipeline::prepare(&[text.to_owned()], &args.flags, context)?;
-    let mut flags = ImageFlags::default();
+    let mut work = work::prepare(&[text.to_owned()], &args.flags.options(), &context.environment)?;
+    let mut options = ImageOptions::default();
     for target in &mut work.targets {
         if let Target::Package(name) = target {
             *target = Target::Path(work.paths[&work.plan.packages[name]].clone());
         }
         // The name is no part of the image.
         if let Target::Path(_) = target {
-            flags = ImageFlags::named("diff");
+            options = ImageOptions::named("diff");
         }
     }
-    let image = images::of_targets(&work, &flags, context)?.pop();
+    let image = images::of_targets(&work, &options, &context.environment)?.pop();
     let image = image.ok_or_else(|| {
         advised(
             format!("`{text}` makes no image"),
@@ -175,7 +172,7 @@ fn is_target(text: &str, context: &Context) -> bool {
     if stands || named_as_place {
         return false;
     }
-    Project::load(context).is_ok_and(|project| pipeline::name(text, &project).is_ok())
+    Project::load(&context.environment).is_ok_and(|project| target::name(text, &project).is_ok())
 }
 
 /// An image that was built to be compared, under the name by which it was asked for.

@@ -16,6 +16,7 @@ use crate::layer::partition::PlanError;
 use crate::layer::{LayerError, ParseCompressionError, ParseTarProfileError};
 use crate::nar::NarError;
 use crate::oci::ReferenceError;
+use crate::project::ProjectError;
 use crate::root::RootError;
 use crate::spec::Diagnostics;
 use crate::store::StoreError;
@@ -68,7 +69,7 @@ pub fn show(error: &anyhow::Error, ui: &Ui) {
 }
 
 fn render(error: &anyhow::Error, ui: &Ui) -> String {
-    if let Some(diagnostics) = error.downcast_ref::<Diagnostics>() {
+    if let Some(diagnostics) = diagnostics(error) {
         return diagnostics.render(ui.color());
     }
     let mut text = format!("{} {error}\n", ui.paint("error:", "1;31"));
@@ -88,11 +89,20 @@ fn render(error: &anyhow::Error, ui: &Ui) -> String {
     text
 }
 
+/// The mistakes in a spec or a lock, where those are the failure.
+fn diagnostics(error: &anyhow::Error) -> Option<&Diagnostics> {
+    let of_project = || error.downcast_ref::<ProjectError>()?.diagnostics();
+    error.downcast_ref::<Diagnostics>().or_else(of_project)
+}
+
 /// The advice that an error of one of our modules carries.
 fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     // An error of ours that went through a reader stands inside an I/O error.
     if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         return help(inner);
+    }
+    if let Some(inner) = error.downcast_ref::<Box<ProjectError>>() {
+        return help(inner.as_ref());
     }
     macro_rules! first_help {
         ($($kind:ty),*) => {
@@ -118,6 +128,7 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 ParseCompressionError,
                 ParseTarProfileError,
                 PlanError,
+                ProjectError,
                 ReferenceError,
                 RootError,
                 StoreError,

@@ -15,9 +15,9 @@ use crate::digest::Digest;
 use crate::store::{PathDetails, Store};
 use crate::store_path::{StoreDir, StorePath};
 
-use super::Outcome;
 use super::closure::render_chain;
 use super::context::Context;
+use super::outcome::Outcome;
 use super::text::size;
 
 /// Most lines of a script and most store paths of one kind of input that are shown to people.
@@ -60,7 +60,7 @@ struct Made {
 
 /// Prints where a file comes from; the answer is no if the image has no such file.
 pub fn run(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let source = context.source(&args.source, args.platform.as_deref())?;
+    let source = context.environment.source(&args.source, args.platform.as_deref())?;
     let image = audit::explain(source.as_ref(), &args.path)?;
     let mut report = Report {
         image,
@@ -83,11 +83,11 @@ pub fn run(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
 impl Report {
     /// Adds what the store knows. A machine that never built anything has no store, and is not given one.
     fn ask_store(&mut self, context: &Context) -> anyhow::Result<()> {
-        if !context.store_dir.is_dir() {
+        if !context.environment.store_dir.is_dir() {
             return Ok(());
         }
         let parse = |text: &String| StoreDir::layerize().split(text).map(|(path, _)| path);
-        let store = context.store()?;
+        let store = context.environment.store()?;
         let Some(path) = self.image.store_path.as_ref().and_then(parse) else {
             return self.ask_for_package(&store);
         };

@@ -8,10 +8,10 @@ use crate::event::{Event, Reporter};
 use crate::image::{Image, Index, platform_of};
 use crate::transport::{Content, Location};
 
-use super::Outcome;
 use super::context::Context;
 use super::error::advised;
-use super::image_flags::pairs;
+use super::flags::pairs;
+use super::outcome::Outcome;
 use super::transfer::TransferFlags;
 
 /// Arguments of `layerize index`.

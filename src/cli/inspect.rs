@@ -6,8 +6,8 @@ use crate::audit::{self, InspectOptions};
 
 use crate::store_path::StoreDir;
 
-use super::Outcome;
 use super::context::Context;
+use super::outcome::Outcome;
 
 /// Arguments of `layerize inspect`.
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<Outcome> {
         context.ui.data(&info)?;
         return Ok(Outcome::Done);
     }
-    let source = context.source(&args.source, args.platform.as_deref())?;
+    let source = context.environment.source(&args.source, args.platform.as_deref())?;
     let report = audit::inspect(source.as_ref(), InspectOptions { layers: args.layers })?;
     let text = if context.ui.json() {
         serde_json::to_string(&report)?

@@ -6,8 +6,8 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::attest::{self, KeyKind};
 
-use super::Outcome;
 use super::context::Context;
+use super::outcome::Outcome;
 
 /// Arguments of `layerize key`.
 #[derive(Debug, Args)]

@@ -8,11 +8,12 @@ use crate::event::{Event, Reporter};
 use crate::layer::Compression;
 use crate::transport::{Daemon, Engine};
 
-use super::Outcome;
-use super::build::BuildFlags;
 use super::context::Context;
-use super::images::{self, ImageFlags};
-use super::pipeline;
+use super::flags::BuildFlags;
+use super::flags::ImageFlags;
+use super::outcome::Outcome;
+use crate::project::image as images;
+use crate::project::work;
 
 /// Arguments of `layerize load`.
 #[derive(Debug, Args)]
@@ -41,11 +42,11 @@ pub fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Outcome> {
         Some(EngineName::Podman) => Engine::Podman,
         None => Engine::find()?,
     };
-    let work = pipeline::prepare(&args.targets, &args.flags, context)?;
+    let work = work::prepare(&args.targets, &args.flags.options(), &context.environment)?;
     // The pipe to a local engine is faster than any compressor, and the engine would only decompress again.
     let mut flags = args.image.clone();
     flags.compression.get_or_insert(Compression::None);
-    for named in images::of_targets(&work, &flags, context)? {
+    for named in images::of_targets(&work, &flags.options()?, &context.environment)? {
         let started = Instant::now();
         let loaded = Daemon::new(engine).load(&named.image, &named.names)?;
         let destination = format!("{engine}:{}", named.names.join(","));

@@ -7,12 +7,12 @@ use crate::digest::Digest;
 use crate::fetch::{self, AptSources, Update};
 use crate::spec;
 
-use super::Outcome;
-use super::build::BuildFlags;
-use super::context::{Context, shown};
+use super::context::Context;
 use super::error::advised;
-use super::golden;
-use super::project::Project;
+use super::flags::BuildFlags;
+use super::outcome::Outcome;
+use crate::project::Project;
+use crate::project::golden;
 
 /// Arguments of `layerize lock`.
 #[derive(Debug, Args)]
@@ -40,9 +40,9 @@ pub struct LockArgs {
 
 /// Makes the lock current and says what changed.
 pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let mut project = Project::load(context)?;
+    let mut project = Project::load(&context.environment)?;
     if args.check {
-        let reasons = project.lock_reasons(context)?;
+        let reasons = project.lock_reasons(&context.environment)?;
         if reasons.is_empty() {
             return Ok(Outcome::Done);
         }
@@ -53,7 +53,7 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
     }
     let update = update(args, &project, context)?;
     let before = project.lock.clone();
-    project.update_lock(&update, args.offline, &args.mirror, context)?;
+    project.update_lock(&update, args.offline, &args.mirror, &context.environment)?;
     let after = &project.lock;
     if let Update::Names(names) = &update {
         let known = |name: &String| {
@@ -73,14 +73,15 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
             mirror: args.mirror.clone(),
             ..BuildFlags::default()
         };
-        golden::record(&mut project, &flags, context)?;
+        golden::record(&mut project, &flags.options(), &context.environment)?;
     }
     let changes = changes(&before, &project.lock);
     for change in &changes {
         context.ui.line(change);
     }
     context.ui.clear();
-    let path = shown(&project.lock_path());
+    let path = project.lock_path();
+    let path = context.shown(&path);
     context.ui.line(&match changes.len() {
         0 if args.refresh => format!("{} is current: all of it can still be had.", path.display()),
         0 => format!("{} is current.", path.display()),
@@ -99,7 +100,7 @@ fn update(args: &LockArgs, project: &Project, context: &Context) -> anyhow::Resu
     }
     if args.refresh {
         let sources = AptSources::of(&project.workspace);
-        let config = context.fetch_config(args.offline, &args.mirror, sources);
+        let config = context.environment.fetch_config(args.offline, &args.mirror, sources);
         return Ok(Update::Gone(fetch::gone(&project.lock, &config, context.ui)?));
     }
     Ok(match &args.update {

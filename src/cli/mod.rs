@@ -8,15 +8,13 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod attach;
 mod attest;
 mod auth;
-mod bases;
 mod build;
 mod check;
 mod closure;
@@ -28,25 +26,18 @@ mod diff;
 mod error;
 mod explain;
 mod fault;
-mod golden;
-mod image_flags;
-mod images;
+mod flags;
 mod index;
 mod inspect;
 mod interrupt;
 mod key;
-mod layer_plans;
 mod load;
 mod lock;
-mod nix;
-mod permissions;
-mod pipeline;
+mod outcome;
 mod plan;
-mod project;
 mod provenance;
 mod push;
 mod rebuild;
-mod roots;
 mod run;
 mod sbom;
 mod schema;
@@ -62,6 +53,8 @@ mod verify;
 mod verify_signature;
 
 use context::Context;
+use flags::{Color, Global};
+use outcome::Outcome;
 use ui::{Mode, Ui};
 
 /// Hashed closures into OCI images: hermetic builds, reproducible digests, no daemon, no root, no Dockerfile.
@@ -72,45 +65,6 @@ struct Cli {
     global: Global,
     #[command(subcommand)]
     command: Command,
-}
-
-/// Options of every command.
-#[derive(Debug, Args)]
-struct Global {
-    /// Physical store [default: $XDG_DATA_HOME/layerize]
-    #[arg(long, global = true, value_name = "DIR")]
-    store: Option<PathBuf>,
-    /// Directory that `nix/store` is in, for paths of a Nix store [default: /]
-    #[arg(long, global = true, value_name = "DIR")]
-    nix_store: Option<PathBuf>,
-    /// What is known of those paths, in place of Nix's database: JSON of `nix path-info --json --recursive`, or of
-    /// exportReferencesGraph
-    #[arg(long, global = true, value_name = "FILE")]
-    closure_graph: Option<PathBuf>,
-    /// The spec, or its directory [default: the nearest layerize.toml]
-    #[arg(short, long, global = true, value_name = "PATH")]
-    file: Option<PathBuf>,
-    /// Print nothing but warnings and errors to standard error
-    #[arg(short, long, global = true)]
-    quiet: bool,
-    /// Print every line that builds write
-    #[arg(short, long, global = true)]
-    verbose: bool,
-    /// Print JSON to standard output
-    #[arg(long, global = true)]
-    json: bool,
-    /// When to use colours
-    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
-    color: Color,
-    #[command(flatten)]
-    registries: auth::RegistryFlags,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Color {
-    Auto,
-    Always,
-    Never,
 }
 
 #[derive(Debug, Subcommand)]
@@ -174,27 +128,6 @@ enum Command {
         /// Where: here, thread, stuck
         kind: String,
     },
-}
-
-/// What a command that ended without trouble says by its exit status.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Outcome {
-    /// Done, or the answer is yes: 0.
-    Done,
-    /// The answer is no: 1.
-    No,
-    /// The status of a program that was run.
-    Status(u8),
-}
-
-impl Outcome {
-    /// The exit status of a program that was run.
-    fn of_status(status: i32) -> Self {
-        match status {
-            0 => Self::Done,
-            status => Self::Status(u8::try_from(status).unwrap_or(2)),
-        }
-    }
 }
 
 /// Runs the program: parses the arguments, does what they say, shows errors, gives the exit status.
@@ -273,7 +206,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Store(args) => store::run(args, &context),
         Command::Auth(args) => auth::run(args, &context),
         Command::Schema => schema::run(&context),
-        Command::Completions(args) => completions::run(args),
+        Command::Completions(args) => completions::run(args, Cli::command()),
         #[cfg(debug_assertions)]
         Command::Fault { kind } => {
             fault::provoke(kind);

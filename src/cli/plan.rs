@@ -11,14 +11,16 @@ use crate::layer::partition::{
     self, Explanation, Fleet, FleetCost, Graph, LayerPlan, Node, PlanOptions, Replan, Strategy, Way,
 };
 
-use super::Outcome;
-use super::build::BuildFlags;
 use super::context::Context;
 use super::error::advised;
-use super::images::{self, ImageFlags, Recipe};
-use super::layer_plans::{self, Kept};
-use super::pipeline;
+use super::flags::BuildFlags;
+use super::flags::ImageFlags;
+use super::outcome::Outcome;
 use super::text::size;
+use crate::project::Recipe;
+use crate::project::layer_plan::{self, Kept};
+use crate::project::recipe;
+use crate::project::work;
 
 /// Largest graph file that is read: some 100,000 paths.
 const GRAPH_BYTES_MAX: u64 = 512 << 20;
@@ -74,8 +76,8 @@ pub fn run(args: &PlanArgs, context: &Context) -> anyhow::Result<Outcome> {
 }
 
 fn of_targets(args: &PlanArgs, context: &Context) -> anyhow::Result<()> {
-    let work = pipeline::prepare(&args.targets, &args.flags, context)?;
-    let mut recipes = images::recipes(&work, &args.image, context)?;
+    let work = work::prepare(&args.targets, &args.flags.options(), &context.environment)?;
+    let mut recipes = recipe::recipes(&work, &args.image.options()?, &context.environment)?;
     context.ui.clear();
     if recipes.is_empty() {
         return Err(advised(
@@ -93,17 +95,20 @@ fn of_targets(args: &PlanArgs, context: &Context) -> anyhow::Result<()> {
     if let Some(dir) = &args.history {
         let earlier = earlier(dir)?;
         for recipe in &mut recipes {
-            recipe.history = learn(&earlier, &image::closure_graph(&recipe.request(context))?);
+            recipe.history = learn(&earlier, &image::closure_graph(&recipe.request(&context.environment))?);
         }
     }
-    let requests: Vec<ImageRequest<'_>> = recipes.iter().map(|recipe| recipe.request(context)).collect();
+    let requests: Vec<ImageRequest<'_>> = recipes
+        .iter()
+        .map(|recipe| recipe.request(&context.environment))
+        .collect();
     let plans = match &requests[..] {
         [request] => vec![of_one(args, request, context)?],
         _ => of_fleet(args, &requests, context)?,
     };
     if args.save {
         for (recipe, plan) in recipes.iter().zip(&plans) {
-            place(recipe)?.keep(plan, context)?;
+            place(recipe)?.keep(plan, context.ui)?;
         }
     }
     Ok(())
@@ -164,7 +169,7 @@ fn options(args: &PlanArgs, graph: Option<&Graph>, context: &Context) -> anyhow:
     if let Some(max) = args.image.max_layers {
         options.max_layers = usize::try_from(max).unwrap_or(usize::MAX);
     }
-    options.previous = layer_plans::read_previous(args.image.previous.as_deref(), &[], context)?;
+    options.previous = layer_plan::read_previous(args.image.previous.as_deref(), &[], &context.environment)?;
     options.carried = options.previous.is_some();
     if let (Some(dir), Some(graph)) = (&args.history, graph) {
         options.history = learn(&earlier(dir)?, graph);

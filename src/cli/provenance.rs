@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Outcome;
 use super::attest::{of_one_image, output};
-use super::build::BuildFlags;
 use super::context::Context;
-use super::images::ImageFlags;
+use super::flags::BuildFlags;
+use super::flags::ImageFlags;
+use super::outcome::Outcome;
 
 /// Arguments of `layerize provenance`.
 #[derive(Debug, Args)]

@@ -4,13 +4,14 @@ use clap::Args;
 
 use crate::transport::{Content, Location};
 
-use super::Outcome;
-use super::build::BuildFlags;
 use super::context::Context;
 use super::error::advised;
-use super::images::{self, ImageFlags};
-use super::pipeline;
+use super::flags::BuildFlags;
+use super::flags::ImageFlags;
+use super::outcome::Outcome;
 use super::transfer::TransferFlags;
+use crate::project::image as images;
+use crate::project::work;
 
 /// Arguments of `layerize push`.
 #[derive(Debug, Args)]
@@ -35,7 +36,7 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
     let (what, registries) = split(&args.arguments)?;
     // What cannot be pushed to is an error before anything is built for it.
     for registry in &registries {
-        registry.sink(None, &context.registries(), context.ui)?;
+        registry.sink(None, &context.environment.registries, context.ui)?;
     }
     if let [place] = what.as_slice()
         && let Some(location) = place_of(place)
@@ -43,14 +44,14 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
         let opened = context.content(&location, None, args.all)?;
         return push(&opened.content, &registries, args, context);
     }
-    let work = pipeline::prepare(&what, &args.flags, context)?;
+    let work = work::prepare(&what, &args.flags.options(), &context.environment)?;
     if work.image_count() != 1 {
         return Err(advised(
             format!("{} images are to be pushed to one name", work.image_count()),
             "name the one to push: `layerize push IMAGE REF`",
         ));
     }
-    for named in images::of_targets(&work, &args.image, context)? {
+    for named in images::of_targets(&work, &args.image.options()?, &context.environment)? {
         push(&named.content(), &registries, args, context)?;
     }
     context.trim_layer_cache()?;

@@ -15,14 +15,17 @@ use crate::image::{self, FORMAT_ANNOTATION};
 use crate::layer::{self, Compression};
 use crate::transport::Source;
 
-use super::Outcome;
 use super::attest::{build_facts, can_hold_artifacts, deliver, subject_of};
-use super::build::BuildFlags;
 use super::context::Context;
 use super::error::advised;
-use super::images::{self, ImageFlags, NamedImage, Recipe};
-use super::pipeline::{self, Work};
-use super::project::Project;
+use super::flags::BuildFlags;
+use super::flags::ImageFlags;
+use super::outcome::Outcome;
+use crate::project::NamedImage;
+use crate::project::Project;
+use crate::project::Recipe;
+use crate::project::image as images;
+use crate::project::{ImageOptions, Work, recipe, work};
 
 /// Arguments of `layerize rebuild`.
 #[derive(Debug, Args)]
@@ -88,20 +91,21 @@ const REMARK_LEVEL: &str = "every layer's tar is the same and only its compressi
 /// Rebuilds and compares; the answer is no if the digest is another.
 pub fn run(args: &RebuildArgs, context: &Context) -> anyhow::Result<Outcome> {
     let signer = signer(args)?;
-    let source = context.source(&args.source, args.platform.as_deref())?;
+    let source = context.environment.source(&args.source, args.platform.as_deref())?;
     let old = audit::inspect(source.as_ref(), InspectOptions::default())?;
     let format = format_of(&old)?;
-    let context = &Context {
-        file: args.spec.clone().or_else(|| context.file.clone()),
-        ..context.clone()
-    };
-    let name = image_of(&old, args, &Project::load(context)?)?;
+    let mut context = context.clone();
+    if let Some(spec) = &args.spec {
+        context.environment.file = Some(spec.clone());
+    }
+    let context = &context;
+    let name = image_of(&old, args, &Project::load(&context.environment)?)?;
     let flags = BuildFlags {
         locked: true,
         ..args.flags.clone()
     };
-    let work = pipeline::prepare(std::slice::from_ref(&name), &flags, context)?;
-    let recipes = images::recipes(&work, &ImageFlags::default(), context)?;
+    let work = work::prepare(std::slice::from_ref(&name), &flags.options(), &context.environment)?;
+    let recipes = recipe::recipes(&work, &ImageOptions::default(), &context.environment)?;
     let mut recipe = recipes.into_iter().next().expect("an image has a recipe");
     let layers_of_image = recipe.follow(&old)?;
     let digest = old.digest.ok_or_else(|| not_ours(&old))?;
@@ -273,9 +277,9 @@ fn assemble(
         (flags.compression, flags.single_member) = (Some(compression), single_member);
         flags
     };
-    let many = images::assemble(recipe, &flags(false), context)?;
+    let many = images::assemble(recipe, &flags(false).options()?, &context.environment)?;
     if Some(many.image.digest) != old.digest && same_tars(old, &many) {
-        let single = images::assemble(recipe, &flags(true), context)?;
+        let single = images::assemble(recipe, &flags(true).options()?, &context.environment)?;
         if Some(single.image.digest) == old.digest {
             return Ok((single, true));
         }

@@ -8,11 +8,12 @@ use clap::Args;
 use crate::build;
 use crate::store_path::StoreDir;
 
-use super::Outcome;
-use super::build::BuildFlags;
 use super::context::{self, Context};
 use super::error::advised;
-use super::pipeline::{self, Target, Work};
+use super::flags::BuildFlags;
+use super::outcome::Outcome;
+use crate::project::work;
+use crate::project::{Target, Work};
 
 /// Arguments of `layerize run`.
 #[derive(Debug, Args)]
@@ -31,7 +32,7 @@ pub struct RunArgs {
 
 /// Realises the package and runs its program.
 pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let work = pipeline::prepare_package(&args.target, &args.flags, context)?;
+    let work = work::prepare_package(&args.target, &args.flags.options(), &context.environment)?;
     context.ui.clear();
     let program = program(args, &work)?;
     let argv = std::iter::once(program).chain(args.arguments.iter().cloned()).collect();

@@ -6,11 +6,11 @@ use clap::{Args, ValueEnum};
 
 use crate::attest::{self, SbomFormat};
 
-use super::Outcome;
 use super::attest::{finished, of_one_image, output, partial};
-use super::build::BuildFlags;
 use super::context::Context;
-use super::images::ImageFlags;
+use super::flags::BuildFlags;
+use super::flags::ImageFlags;
+use super::outcome::Outcome;
 
 /// Arguments of `layerize sbom`.
 #[derive(Debug, Args)]

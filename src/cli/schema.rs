@@ -1,7 +1,7 @@
 //! `layerize schema`: the JSON Schema of `layerize.toml`, for editors.
 
-use super::Outcome;
 use super::context::Context;
+use super::outcome::Outcome;
 
 /// Prints the schema.
 pub fn run(context: &Context) -> anyhow::Result<Outcome> {

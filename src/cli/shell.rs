@@ -10,12 +10,13 @@ use crate::derive::{self, Input};
 use crate::fetch::AptSources;
 use crate::spec::PackageName;
 
-use super::Outcome;
-use super::build::BuildFlags;
 use super::context::{self, Context};
 use super::error::advised;
-use super::pipeline::{self, Target};
-use super::project::Project;
+use super::flags::BuildFlags;
+use super::outcome::Outcome;
+use crate::project::Project;
+use crate::project::Target;
+use crate::project::target;
 
 /// Variables that a shell takes over from the terminal it is in.
 const TERMINAL_VARIABLES: [&str; 4] = ["TERM", "COLORTERM", "LANG", "EDITOR"];
@@ -37,14 +38,16 @@ pub struct ShellArgs {
 
 /// Realises the package's tools and libraries, and runs a shell among them.
 pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let store = context.store()?;
-    let mut project = Project::load(context)?;
+    let store = context.environment.store()?;
+    let mut project = Project::load(&context.environment)?;
     let package = package(args.package.as_deref(), &project)?;
-    project.make_lock_current(&args.flags, context)?;
+    project.make_lock_current(&args.flags.options(), &context.environment)?;
     let plan = project.plan(&store)?;
     let script = derive::shell(&project.workspace, &project.lock, &plan, &package)?;
     let inputs: Vec<Input> = script.inputs().into_iter().cloned().collect();
-    let options = context.build_options(&args.flags, AptSources::of(&project.workspace));
+    let options = context
+        .environment
+        .build_options(&args.flags.options(), AptSources::of(&project.workspace));
     let paths = build::realise(&store, &plan, &inputs, &options, context.ui)?;
     context.ui.clear();
     let cwd = std::env::current_dir().context("cannot tell the current directory")?;
@@ -80,7 +83,7 @@ pub fn terminal_variables() -> BTreeMap<String, String> {
 /// The package that is meant: the one named, or the only one of the file.
 fn package(name: Option<&str>, project: &Project) -> anyhow::Result<PackageName> {
     if let Some(name) = name {
-        return match pipeline::package(name, project)? {
+        return match target::package(name, project)? {
             Target::Package(package) => Ok(package),
             _ => Err(advised(
                 format!("`{name}` is not a package"),

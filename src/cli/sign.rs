@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use crate::attest::{self, AttestError, DocumentKind, PrivateKey, SIGNATURE_PREDICATE, Statement};
 use crate::digest::Digest;
 
-use super::Outcome;
 use super::attest::{can_hold_artifacts, deliver, read_document, subject_of};
 use super::context::Context;
 use super::error::{advised, chain};
+use super::outcome::Outcome;
 
 /// Arguments of `layerize sign`.
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ pub fn run(args: &SignArgs, context: &Context) -> anyhow::Result<Outcome> {
         can_hold_artifacts(&location)?;
     }
     let key = PrivateKey::read(&args.key)?;
-    let source = context.source(&args.source, args.platform.as_deref())?;
+    let source = context.environment.source(&args.source, args.platform.as_deref())?;
     let subject = subject_of(source.as_ref())?;
     let bundle = attest::sign(&statement(args, &subject.digest)?, &key)?;
     deliver(bundle, subject, args.output.as_deref(), &location, context)?;

@@ -10,7 +10,8 @@ use crate::transport::{self, Location};
 
 use super::context::Context;
 use super::error::advised;
-use super::images::NamedImage;
+use crate::project::NamedImage;
+use crate::project::image::archive_name;
 
 /// The `-o` arguments; empty for the default.
 pub fn parse(outputs: &[String]) -> anyhow::Result<Vec<Location>> {
@@ -50,12 +51,12 @@ pub fn write(named: &NamedImage, locations: &[Location], context: &Context) -> a
         name: None,
     }];
     let locations = if locations.is_empty() { &default } else { locations };
-    let records = context.store_dir.join("cache/outputs");
+    let records = context.environment.store_dir.join("cache/outputs");
     crate::fsio::create_dir_all(&records)?;
-    let registries = context.registries();
+    let registries = &context.environment.registries;
     let sinks = locations
         .iter()
-        .map(|location| Ok(location.sink(Some(&records), &registries, context.ui)?))
+        .map(|location| Ok(location.sink(Some(&records), registries, context.ui)?))
         .collect::<anyhow::Result<Vec<_>>>()?;
     for sink in &sinks {
         for text in sink.warnings(&named.image) {
@@ -97,9 +98,4 @@ fn told(named: &NamedImage, digest: &str, location: &Location, context: &Context
             .context("cannot write to standard output")?;
     }
     Ok(())
-}
-
-/// The file that an image is written to where nothing else is asked for.
-pub fn archive_name(image: &str) -> String {
-    format!("{}.tar", image.rsplit('/').next().unwrap_or(image))
 }

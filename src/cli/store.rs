@@ -13,9 +13,9 @@ use crate::store::nix_store::NixPath;
 use crate::store::{Evidence, GcOptions, GcReport, PathDetails, ReadStore, Store};
 use crate::store_path::{StoreDir, StorePath};
 
-use super::Outcome;
 use super::context::Context;
 use super::error::advised;
+use super::outcome::Outcome;
 use super::store_copy::{self, CopyArgs, KeyCommand, SignArgs};
 use super::text::size;
 
@@ -74,12 +74,14 @@ enum StoreCommand {
 /// Does what the subcommand says.
 pub fn run(args: &StoreArgs, context: &Context) -> anyhow::Result<Outcome> {
     match &args.command {
-        StoreCommand::Add { paths, name, flat } => add(&context.store()?, paths, name.as_deref(), *flat, context),
-        StoreCommand::Info { paths } => info(&context.store()?, paths, context),
+        StoreCommand::Add { paths, name, flat } => {
+            add(&context.environment.store()?, paths, name.as_deref(), *flat, context)
+        }
+        StoreCommand::Info { paths } => info(&context.environment.store()?, paths, context),
         StoreCommand::Ls => ls(&stores(context)?, context),
         StoreCommand::Verify { no_contents } => verify(&stores(context)?, !no_contents, context),
         StoreCommand::Gc { dry_run } => gc(&stores(context)?, *dry_run, context),
-        StoreCommand::Roots => roots(&context.store()?, context),
+        StoreCommand::Roots => roots(&context.environment.store()?, context),
         StoreCommand::Copy(args) => store_copy::copy(args, context),
         StoreCommand::Sign(args) => store_copy::sign(args, context),
         StoreCommand::Key(command) => store_copy::key(command, context),
@@ -162,7 +164,7 @@ fn info(store: &Store, paths: &[String], context: &Context) -> anyhow::Result<Ou
 
 /// What is known of a path of a Nix store; `None` where the text names none.
 pub fn nix_info(text: &str, context: &Context) -> anyhow::Result<Option<String>> {
-    let nix = context.nix();
+    let nix = context.environment.nix();
     let Some(path) = nix.argument(text, false)? else {
         return Ok(None);
     };
@@ -263,9 +265,9 @@ fn info_text(store: &Store, details: &PathDetails) -> String {
 
 /// The store, and the one of paths that were fetched from Nix's caches, if there ever were any.
 fn stores(context: &Context) -> anyhow::Result<Vec<Store>> {
-    let mut stores = vec![context.store()?];
-    if context.store_dir.join("nix/db").is_dir() {
-        stores.push(Store::open_nix(&context.store_dir)?);
+    let mut stores = vec![context.environment.store()?];
+    if context.environment.store_dir.join("nix/db").is_dir() {
+        stores.push(Store::open_nix(&context.environment.store_dir)?);
     }
     Ok(stores)
 }

@@ -16,9 +16,9 @@ use crate::fsio::{IoContext, read_limited};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
-use super::Outcome;
 use super::context::Context;
 use super::error::advised;
+use super::outcome::Outcome;
 
 /// Largest file of a key that is read.
 const KEY_BYTES_MAX: u64 = 4096;
@@ -248,8 +248,8 @@ fn count(paths: usize) -> String {
 /// Opens the store whose paths are named below `dir`.
 fn open(dir: &StoreDir, context: &Context) -> anyhow::Result<Store> {
     match dir.as_str() {
-        StoreDir::NIX => Ok(Store::open_nix(&context.store_dir)?),
-        _ => context.store(),
+        StoreDir::NIX => Ok(Store::open_nix(&context.environment.store_dir)?),
+        _ => Ok(context.environment.store()?),
     }
 }
 

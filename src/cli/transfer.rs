@@ -112,12 +112,12 @@ impl TransferFlags {
                 immutable_tags: self.immutable,
                 ..PushOptions::default()
             };
-            let sink = RegistrySink::new(name, &context.registries(), context.ui)?;
+            let sink = RegistrySink::new(name, &context.environment.registries, context.ui)?;
             return Ok(Box::new(sink.options(options)));
         }
-        let records = context.store_dir.join("cache/outputs");
+        let records = context.environment.store_dir.join("cache/outputs");
         crate::fsio::create_dir_all(&records)?;
-        Ok(location.sink(Some(&records), &context.registries(), context.ui)?)
+        Ok(location.sink(Some(&records), &context.environment.registries, context.ui)?)
     }
 
     /// What is under the names now, as far as the flags care.

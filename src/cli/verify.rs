@@ -3,10 +3,9 @@
 use clap::Args;
 
 use crate::audit::{self, Profile, VerifyReport};
-use crate::transport::TransportError;
 
-use super::Outcome;
 use super::context::Context;
+use super::outcome::Outcome;
 
 /// Arguments of `layerize verify`.
 #[derive(Debug, Args)]
@@ -42,12 +41,10 @@ pub fn run(args: &VerifyArgs, context: &Context) -> anyhow::Result<Outcome> {
 
 /// An image so damaged that it cannot be opened has a report too; where there is none, that is trouble.
 fn report(source: &str, args: &VerifyArgs, context: &Context) -> anyhow::Result<VerifyReport> {
-    match context.source(source, args.platform.as_deref()) {
+    match context.environment.source(source, args.platform.as_deref()) {
         Ok(source) => Ok(audit::verify_for(source.as_ref(), &args.profile)?),
-        Err(error) => match error.downcast_ref::<TransportError>() {
-            Some(damage) if damage.is_damage() => Ok(VerifyReport::unreadable(source, damage)),
-            _ => Err(error),
-        },
+        Err(damage) if damage.is_damage() => Ok(VerifyReport::unreadable(source, &damage)),
+        Err(error) => Err(error.into()),
     }
 }
 

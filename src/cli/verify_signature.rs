@@ -14,10 +14,10 @@ use crate::attest::{self, BUNDLE_MAX, PublicKey, REBUILD_POLICY, SIGNATURE_PREDI
 use crate::digest::Digest;
 use crate::transport::{self, ListedReferrer, REFERRERS_MAX, Source, TransportError};
 
-use super::Outcome;
 use super::attest::{output, subject_of};
 use super::context::Context;
 use super::error::{advised, chain};
+use super::outcome::Outcome;
 
 /// Names of predicate types that `--type` takes for their URIs, as cosign does.
 const TYPES: [(&str, &str); 5] = [
@@ -72,7 +72,7 @@ pub fn run(args: &VerifySignatureArgs, context: &Context) -> anyhow::Result<Outc
             return Err(advised(text, "only summaries name a policy: add `--type vsa`"));
         }
     };
-    let source = context.source(&args.source, args.platform.as_deref())?;
+    let source = context.environment.source(&args.source, args.platform.as_deref())?;
     let image = subject_of(source.as_ref())?.digest;
     let mut count = Count {
         wanted: Wanted {

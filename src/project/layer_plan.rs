@@ -9,18 +9,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-
 use crate::audit::{self, InspectOptions};
+use crate::event::{Event, Reporter};
 use crate::fsio;
 use crate::image::{self, RootPackage};
 use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Strategy};
 use crate::spec;
 use crate::store_path::HASH_CHARS;
 
-use super::context::Context;
-use super::error::advised;
-use super::image_flags::ImageFlags;
+use super::environment::Environment;
+use super::error::ProjectError;
+use super::options::ImageOptions;
 
 /// Largest plan file that is read.
 const PLAN_BYTES_MAX: u64 = 256 << 20;
@@ -39,7 +38,7 @@ pub struct Kept {
 
 impl Kept {
     /// Refuses a plan that is not the kept one, because only kept ones may be used.
-    pub fn refuse_other(&self, plan: Option<&LayerPlan>) -> anyhow::Result<()> {
+    pub fn refuse_other(&self, plan: Option<&LayerPlan>) -> Result<(), ProjectError> {
         if self.aside || self.plan.as_ref() == plan {
             return Ok(());
         }
@@ -47,14 +46,12 @@ impl Kept {
             None => "is missing",
             Some(_) => "is of another closure, or of another strategy, other groups or more layers than the spec says",
         };
-        Err(advised(
-            format!("the layer plan `{}` {state}", self.name),
-            "run `layerize build` without `--locked` and commit the file",
-        ))
+        let name = self.name.clone();
+        Err(ProjectError::StalePlan { name, state })
     }
 
     /// Writes a plan to the file, if it is not there already.
-    pub fn keep(&self, plan: &LayerPlan, context: &Context) -> anyhow::Result<()> {
+    pub fn keep(&self, plan: &LayerPlan, reporter: &dyn Reporter) -> Result<(), ProjectError> {
         if self.plan.as_ref() == Some(plan) {
             return Ok(());
         }
@@ -66,24 +63,22 @@ impl Kept {
             .iter()
             .filter(|layer| !before.contains(&&layer.paths))
             .count();
-        context.ui.note(&format!(
-            "layer plan `{}` written: {new} of {} layers are new",
-            self.name,
-            plan.layers.len()
-        ));
+        let count = plan.layers.len();
+        let text = format!("layer plan `{}` written: {new} of {count} layers are new", self.name);
+        reporter.report(Event::Note { text });
         Ok(())
     }
 }
 
 /// What flags and spec say of an image's plan: the one to be used as it is, or the one that is kept.
-pub fn of_spec(spec: &spec::Image, flags: &ImageFlags) -> anyhow::Result<(Option<LayerPlan>, Option<Kept>)> {
-    if let Some(file) = &flags.plan {
+pub fn of_spec(spec: &spec::Image, options: &ImageOptions) -> Result<(Option<LayerPlan>, Option<Kept>), ProjectError> {
+    if let Some(file) = &options.plan {
         return Ok((Some(read_plan(file)?), None));
     }
     let Some(name) = &spec.layers.plan else {
         return Ok((None, None));
     };
-    let aside = flags.previous.is_some() || flags.max_layers.is_some() || flags.strategy.is_some();
+    let aside = options.previous.is_some() || options.max_layers.is_some() || options.strategy.is_some();
     let file = spec.dir.join(&name.value);
     let plan = file.exists().then(|| read_plan(&file)).transpose()?;
     if plan.as_ref().is_some_and(LayerPlan::is_by_hand) {
@@ -102,10 +97,13 @@ pub fn of_spec(spec: &spec::Image, flags: &ImageFlags) -> anyhow::Result<(Option
 }
 
 /// Reads a layer plan.
-pub fn read_plan(path: &Path) -> anyhow::Result<LayerPlan> {
+pub fn read_plan(path: &Path) -> Result<LayerPlan, ProjectError> {
     let bytes = fsio::read_limited(path, PLAN_BYTES_MAX)?;
-    let text = String::from_utf8(bytes).with_context(|| format!("`{}` is not UTF-8", path.display()))?;
-    LayerPlan::parse(&text).with_context(|| format!("`{}` is no layer plan", path.display()))
+    let text = String::from_utf8(bytes).map_err(|_| ProjectError::NotText { path: path.to_owned() })?;
+    LayerPlan::parse(&text).map_err(|source| ProjectError::NoPlan {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Reads the plan of the release before: its plan file, or what its image says of its layers. `packages` are the Debian
@@ -113,8 +111,8 @@ pub fn read_plan(path: &Path) -> anyhow::Result<LayerPlan> {
 pub fn read_previous(
     text: Option<&str>,
     packages: &[RootPackage],
-    context: &Context,
-) -> anyhow::Result<Option<LayerPlan>> {
+    environment: &Environment<'_>,
+) -> Result<Option<LayerPlan>, ProjectError> {
     let Some(text) = text else { return Ok(None) };
     let file = Path::new(text);
     if file.is_file()
@@ -122,16 +120,15 @@ pub fn read_previous(
     {
         return Ok(Some(plan));
     }
-    let image = context
+    let image = environment
         .source(text, None)
-        .with_context(|| format!("`{text}` is neither a layer plan nor an image"))?;
+        .map_err(|source| ProjectError::NoPrevious {
+            text: text.to_owned(),
+            source: Box::new(source),
+        })?;
     let layers = layers_of(&audit::inspect(image.as_ref(), InspectOptions::default())?, packages);
     if layers.is_empty() {
-        let help = "name an image of layerize's, or a plan of `layerize plan --json`";
-        return Err(advised(
-            format!("the layers of `{text}` do not say what they hold"),
-            help,
-        ));
+        return Err(ProjectError::SilentLayers { text: text.to_owned() });
     }
     Ok(Some(from_layers(layers)))
 }

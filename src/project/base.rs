@@ -7,8 +7,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use anyhow::Context as _;
-
 use crate::digest::{Digest, VerifyingReader};
 use crate::fetch::{Entry, Update};
 use crate::fsio;
@@ -18,9 +16,9 @@ use crate::spec::{self, Lock, LockedBase, Workspace};
 use crate::transport::registry::RegistryConfig;
 use crate::transport::{self, Content, Location, ReadOptions, Source, TransportError, document};
 
-use super::context::Context;
-use super::error::advised;
-use super::images::platform_of_spec;
+use super::environment::Environment;
+use super::error::ProjectError;
+use super::recipe::platform_of_spec;
 
 /// Largest `/etc/passwd` or `/etc/group` of a base that is read.
 const ACCOUNTS_SIZE_MAX: u64 = 1 << 20;
@@ -45,8 +43,8 @@ pub fn resolve(
     lock: &mut Lock,
     update: &Update,
     offline: bool,
-    context: &Context,
-) -> anyhow::Result<()> {
+    environment: &Environment<'_>,
+) -> Result<(), ProjectError> {
     let mut bases = std::collections::BTreeMap::new();
     for (name, image) in &workspace.images {
         let Some(reference) = &image.base else { continue };
@@ -56,8 +54,12 @@ pub fn resolve(
         let base = match lock.bases.get(name).filter(fits).filter(|_| !wanted) {
             Some(pinned) => pinned.clone(),
             None => LockedBase {
-                sha256: digest_of(&reference.value, &image.dir, &platform, offline, context)
-                    .with_context(|| format!("cannot pin the base of image `{name}`"))?,
+                sha256: digest_of(&reference.value, &image.dir, &platform, offline, environment).map_err(|source| {
+                    ProjectError::PinBase {
+                        image: name.clone(),
+                        source: Box::new(source),
+                    }
+                })?,
                 reference: reference.value.clone(),
                 platform,
             },
@@ -69,58 +71,72 @@ pub fn resolve(
 }
 
 /// The digest that a reference stands for now.
-fn digest_of(reference: &str, dir: &Path, platform: &str, offline: bool, context: &Context) -> anyhow::Result<Digest> {
+fn digest_of(
+    reference: &str,
+    dir: &Path,
+    platform: &str,
+    offline: bool,
+    environment: &Environment<'_>,
+) -> Result<Digest, ProjectError> {
     let location = reference.parse::<Location>()?.below(dir);
     refuse_offline(&location, offline)?;
-    let source = context.source(&location.to_string(), Some(platform))?;
+    let source = environment.source(&location.to_string(), Some(platform))?;
     let (manifest, media_type) = source.manifest()?;
-    keep(&manifest, context)?;
-    keep(&source.config()?, context)?;
+    keep(&manifest, environment)?;
+    keep(&source.config()?, environment)?;
     debug_assert!(document::is_manifest(&media_type), "a platform was chosen");
     Ok(Digest::of(&manifest))
 }
 
-fn refuse_offline(location: &Location, offline: bool) -> anyhow::Result<()> {
+fn refuse_offline(location: &Location, offline: bool) -> Result<(), ProjectError> {
     match location {
-        Location::Registry(_) if offline => Err(advised(
-            format!("`{location}` would have to be asked for"),
-            "leave out `--offline` once",
-        )),
+        Location::Registry(_) if offline => Err(ProjectError::Offline {
+            place: location.to_string(),
+        }),
         _ => Ok(()),
     }
 }
 
 /// Opens the base of an image of the spec as the lock pins it.
-pub fn of_spec(spec: &spec::Image, lock: &Lock, offline: bool, context: &Context) -> anyhow::Result<Option<Base>> {
+pub fn of_spec(
+    spec: &spec::Image,
+    lock: &Lock,
+    offline: bool,
+    environment: &Environment<'_>,
+) -> Result<Option<Base>, ProjectError> {
     if spec.base.is_none() {
         return Ok(None);
     }
     let name = &spec.name.value;
-    let pinned = lock.bases.get(name).context("the lock was made current")?;
+    let unpinned = || ProjectError::BaseUnpinned { image: name.clone() };
+    let pinned = lock.bases.get(name).ok_or_else(unpinned)?;
     let location = pinned.reference.parse::<Location>()?.below(&spec.dir);
     let pin = Pin {
         digest: pinned.sha256,
         platform: pinned.platform.clone(),
     };
-    open(location, pin, spec, offline, context)
-        .with_context(|| format!("cannot use the base of image `{name}`"))
+    open(location, pin, spec, offline, environment)
+        .map_err(|source| unusable(format!("of image `{name}`"), source))
         .map(Some)
 }
 
 /// Opens the base of an image of store paths, as it is now.
-pub fn of_flag(
+pub fn of_option(
     text: &str,
     spec: &spec::Image,
     platform: &Platform,
     offline: bool,
-    context: &Context,
-) -> anyhow::Result<Base> {
-    let digest = digest_of(text, Path::new(""), &platform.to_string(), offline, context);
-    let pin = Pin {
-        digest: digest.with_context(|| format!("cannot use the base `{text}`"))?,
-        platform: platform.to_string(),
-    };
-    open(text.parse()?, pin, spec, offline, context).with_context(|| format!("cannot use the base `{text}`"))
+    environment: &Environment<'_>,
+) -> Result<Base, ProjectError> {
+    let platform = platform.to_string();
+    digest_of(text, Path::new(""), &platform, offline, environment)
+        .and_then(|digest| open(text.parse()?, Pin { digest, platform }, spec, offline, environment))
+        .map_err(|source| unusable(format!("`{text}`"), source))
+}
+
+fn unusable(what: String, source: ProjectError) -> ProjectError {
+    let source = Box::new(source);
+    ProjectError::UseBase { what, source }
 }
 
 /// Which manifest is meant.
@@ -129,7 +145,13 @@ struct Pin {
     platform: String,
 }
 
-fn open(location: Location, pin: Pin, spec: &spec::Image, offline: bool, context: &Context) -> anyhow::Result<Base> {
+fn open(
+    location: Location,
+    pin: Pin,
+    spec: &spec::Image,
+    offline: bool,
+    environment: &Environment<'_>,
+) -> Result<Base, ProjectError> {
     let Pin { digest, platform } = pin;
     let (location, name, repository) = match &location {
         Location::Registry(text) => {
@@ -149,8 +171,8 @@ fn open(location: Location, pin: Pin, spec: &spec::Image, offline: bool, context
         platform,
         repository,
         offline,
-        dir: documents_dir(context),
-        registries: context.registries(),
+        dir: documents_dir(environment),
+        registries: environment.registries.clone(),
         opened: OnceLock::new(),
     };
     let source: Arc<dyn Source> = Arc::new(source);
@@ -169,13 +191,13 @@ fn open(location: Location, pin: Pin, spec: &spec::Image, offline: bool, context
     Ok(Base { name, image, accounts })
 }
 
-fn documents_dir(context: &Context) -> PathBuf {
-    context.store_dir.join("cache/bases")
+fn documents_dir(environment: &Environment<'_>) -> PathBuf {
+    environment.store_dir.join("cache/bases")
 }
 
 /// Keeps a manifest or config by its digest.
-fn keep(bytes: &[u8], context: &Context) -> anyhow::Result<()> {
-    let dir = documents_dir(context);
+fn keep(bytes: &[u8], environment: &Environment<'_>) -> Result<(), ProjectError> {
+    let dir = documents_dir(environment);
     fsio::create_dir_all(&dir)?;
     Ok(fsio::write_atomic(&dir.join(Digest::of(bytes).hex()), bytes)?)
 }

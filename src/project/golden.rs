@@ -8,26 +8,25 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::digest::Digest;
-use crate::event::{Event, Reporter};
+use crate::event::Event;
 use crate::nar;
 use crate::oci::canonical_json;
 use crate::spec::{self, Golden, ImageFileKind};
 
-use super::build::BuildFlags;
-use super::context::Context;
-use super::error::advised;
-use super::images::{self, ImageFlags, NamedImage};
-use super::pipeline::{self, Work};
-use super::project::{LOCK_NAME, Project};
+use super::environment::{Environment, WorkOptions};
+use super::error::ProjectError;
+use super::files::{LOCK_NAME, Project};
+use super::image::{self, NamedImage};
+use super::options::ImageOptions;
+use super::work::{self, Work};
 
 /// Builds every image of the project as the spec has it and writes their digests into the lock.
-pub fn record(project: &mut Project, flags: &BuildFlags, context: &Context) -> anyhow::Result<()> {
-    let work = pipeline::prepare_images(Project::load(context)?, flags, context)?;
+pub fn record(project: &mut Project, options: &WorkOptions, environment: &Environment<'_>) -> Result<(), ProjectError> {
+    let work = work::prepare_images(Project::load(environment)?, options, environment)?;
     let mut golden = BTreeMap::new();
-    for image in images::of_targets(&work, &ImageFlags::default(), context)? {
+    for image in image::of_targets(&work, &ImageOptions::default(), environment)? {
         let Some(key) = image.golden.clone() else {
-            let help = "unset SOURCE_DATE_EPOCH: what is recorded is the image that everybody builds";
-            return Err(advised("the digest would depend on SOURCE_DATE_EPOCH", help));
+            return Err(ProjectError::DatedDigest);
         };
         let inputs = inputs(&key.image, &work)?;
         let digest = image.image.digest;
@@ -42,7 +41,7 @@ pub fn record(project: &mut Project, flags: &BuildFlags, context: &Context) -> a
 
 /// Compares an image that was built with what is recorded of it. Other inputs may give another digest: that is said;
 /// the same inputs may not: that is an error.
-pub fn compare(image: &NamedImage, work: &Work, context: &Context) -> anyhow::Result<()> {
+pub fn compare(image: &NamedImage, work: &Work, environment: &Environment<'_>) -> Result<(), ProjectError> {
     let recorded = match (&image.golden, &work.project) {
         (Some(key), Some(project)) => project.lock.golden.get(key),
         _ => None,
@@ -50,23 +49,21 @@ pub fn compare(image: &NamedImage, work: &Work, context: &Context) -> anyhow::Re
     let Some(recorded) = recorded.filter(|recorded| recorded.digest != image.image.digest) else {
         return Ok(());
     };
-    let what = format!(
-        "image `{}` is {}, and {LOCK_NAME} records {}",
-        image.name, image.image.digest, recorded.digest
-    );
-    if inputs(&image.name, work)? != recorded.inputs {
-        let text = format!("{what}, of other inputs; `layerize lock --golden` records the new digest");
-        context.ui.report(Event::Warning { text });
+    let (actual, image) = (image.image.digest, image.name.clone());
+    let recorded_digest = recorded.digest;
+    if inputs(&image, work)? != recorded.inputs {
+        let text = format!(
+            "image `{image}` is {actual}, and {LOCK_NAME} records {recorded_digest}, of other inputs; `layerize lock --golden` \
+             records the new digest"
+        );
+        environment.reporter.report(Event::Warning { text });
         return Ok(());
     }
-    Err(advised(
-        format!("{what} of the same spec, lock and sources"),
-        format!(
-            "`layerize check {}` tells whether its builds are reproducible; if they are, this layerize makes other bytes \
-             than the one that recorded the digest, and `layerize lock --golden` records the new one",
-            image.name
-        ),
-    ))
+    Err(ProjectError::Golden {
+        image,
+        recorded: recorded_digest,
+        actual,
+    })
 }
 
 /// What an image is made from, as far as it is not layerize's own doing.
@@ -79,7 +76,7 @@ struct Inputs {
     plan: Option<Digest>,
 }
 
-fn inputs(name: &str, work: &Work) -> anyhow::Result<Digest> {
+fn inputs(name: &str, work: &Work) -> Result<Digest, ProjectError> {
     let project = work.project.as_ref().expect("images of a spec have a project");
     let image = &project.workspace.images[name];
     let mut lock = project.lock.clone();

@@ -12,9 +12,9 @@ use crate::store::ReadStore;
 use crate::store::nix_store::{self, StateKind};
 use crate::store_path::{StoreDir, StorePath};
 
-use super::error::advised;
-use super::nix::{self, Mention};
-use super::pipeline::Work;
+use super::error::ProjectError;
+use super::mention::{Mention, mentions};
+use super::work::Work;
 
 /// The roots of an image's closure, in either store.
 #[derive(Debug, Default)]
@@ -45,18 +45,15 @@ impl Roots {
     }
 
     /// Adds what the image's settings lead into.
-    pub fn add_mentions(&mut self, image: &spec::Image, work: &Work) -> anyhow::Result<()> {
-        for Mention { nix, path, field } in nix::mentions(image) {
+    pub fn add_mentions(&mut self, image: &spec::Image, work: &Work) -> Result<(), ProjectError> {
+        for Mention { nix, path, field } in mentions(image) {
             let store: &dyn ReadStore = match nix {
                 true => work.nix.get()?,
                 false => &work.store,
             };
             if store.info(&path)?.is_none() {
                 let logical = store.store_dir().join(&path);
-                return Err(advised(
-                    format!("`{field}` names `{logical}`, which is not in the store"),
-                    "name a path that is there: it becomes part of the image",
-                ));
+                return Err(ProjectError::Mention { field, logical });
             }
             match nix {
                 true => self.nix.insert(path),
@@ -67,15 +64,12 @@ impl Roots {
     }
 
     /// The Nix database of an image that wants one.
-    pub fn database(&self, image: &spec::Image, work: &Work) -> anyhow::Result<Vec<Generated>> {
+    pub fn database(&self, image: &spec::Image, work: &Work) -> Result<Vec<Generated>, ProjectError> {
         if !image.nix_db {
             return Ok(Vec::new());
         }
         if self.nix.is_empty() {
-            return Err(advised(
-                "a Nix database is wanted, but the image holds no path of a Nix store",
-                "leave `nix-db` out, or name a path of `/nix/store`",
-            ));
+            return Err(ProjectError::NixDatabase);
         }
         let closure = work.nix.closure(&self.nix)?;
         let entries = nix_store::state_directory(&closure.members, &self.nix)?;
@@ -91,7 +85,7 @@ impl Roots {
     }
 
     /// Both closures.
-    pub fn members(&self, work: &Work) -> anyhow::Result<Vec<ClosureMember>> {
+    pub fn members(&self, work: &Work) -> Result<Vec<ClosureMember>, ProjectError> {
         let mut members = closure_members(&crate::closure::compute(&work.store, &self.own)?, &work.store);
         if !self.nix.is_empty() {
             members.extend(closure_members(&work.nix.closure(&self.nix)?, work.nix.get()?));

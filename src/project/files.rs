@@ -1,4 +1,4 @@
-//! A *project* is the nearest `layerize.toml` with what it imports and its lock.
+//! A *project* is `layerize.toml` with what it imports, and its lock.
 //!
 //! Invariant: the lock that is used is current for the spec; with `--locked` a stale one is an error.
 
@@ -6,20 +6,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-
 use crate::derive::{self, BuildPlan};
 use crate::fetch::local::LocalSource;
 use crate::fetch::{self, AptSources, Entry, Update};
+use crate::fsio::IoContext as _;
 use crate::spec::{self, Diagnostics, Lock, PackageName, Workspace};
 use crate::store::Store;
 use crate::store_path::StorePath;
 
-use super::bases;
-use super::build::BuildFlags;
-use super::context::{Context, shown};
-use super::error::advised;
-use super::sinks;
+use super::base;
+use super::environment::{Environment, WorkOptions};
+use super::error::ProjectError;
+use super::image::archive_name;
 
 /// The spec's file name.
 pub const SPEC_NAME: &str = "layerize.toml";
@@ -42,42 +40,40 @@ pub struct Project {
 
 impl Project {
     /// Finds and reads spec and lock.
-    pub fn load(context: &Context) -> anyhow::Result<Self> {
-        let spec_path = find_spec(context.file.as_deref())?;
-        let workspace = spec::load(&spec_path, &mut read_text).map_err(shown_from_here)?;
+    pub fn load(environment: &Environment<'_>) -> Result<Self, ProjectError> {
+        let spec_path = find_spec(environment)?;
+        let workspace =
+            spec::load(&spec_path, &mut read_text).map_err(|diagnostics| diagnostics.shown_from(&environment.here))?;
         let dir = spec_path.parent().map_or_else(PathBuf::new, Path::to_owned);
-        let lock = read_lock(&dir.join(LOCK_NAME))?;
+        let lock = read_lock(&dir.join(LOCK_NAME), &environment.here)?;
         Ok(Self { workspace, dir, lock })
     }
 
     /// Makes the lock current; with `--locked`, says why it is not.
-    pub fn make_lock_current(&mut self, flags: &BuildFlags, context: &Context) -> anyhow::Result<()> {
-        let reasons = self.lock_reasons(context)?;
+    pub fn make_lock_current(
+        &mut self,
+        options: &WorkOptions,
+        environment: &Environment<'_>,
+    ) -> Result<(), ProjectError> {
+        let reasons = self.lock_reasons(environment)?;
         if reasons.is_empty() {
             return Ok(());
         }
-        if flags.locked {
-            let what = if self.lock == Lock::default() {
-                "missing"
-            } else {
-                "stale"
-            };
-            return Err(advised(
-                format!("{LOCK_NAME} is {what}: {}", reasons.join("; ")),
-                "run `layerize lock` and commit the file, or leave out `--locked`",
-            ));
+        if options.locked {
+            let missing = self.lock == Lock::default();
+            return Err(ProjectError::Stale { missing, reasons });
         }
-        self.update_lock(&Update::Nothing, flags.offline, &flags.mirror, context)
+        self.update_lock(&Update::Nothing, options.offline, &options.mirrors, environment)
     }
 
     /// Why the lock is not current, a line each.
-    pub fn lock_reasons(&self, context: &Context) -> anyhow::Result<Vec<String>> {
+    pub fn lock_reasons(&self, environment: &Environment<'_>) -> Result<Vec<String>, ProjectError> {
         let mut reasons = spec::lock_is_current(&self.workspace, &self.lock)
             .err()
             .unwrap_or_default();
-        let moved = context.nix().moved(&self.workspace, &self.lock)?;
+        let moved = environment.nix().moved(&self.workspace, &self.lock)?;
         reasons.extend(moved.into_iter().map(|(_, reason)| reason));
-        reasons.extend(bases::stale(&self.workspace, &self.lock));
+        reasons.extend(base::stale(&self.workspace, &self.lock));
         Ok(reasons)
     }
 
@@ -87,17 +83,17 @@ impl Project {
         update: &Update,
         offline: bool,
         mirrors: &[String],
-        context: &Context,
-    ) -> anyhow::Result<()> {
+        environment: &Environment<'_>,
+    ) -> Result<(), ProjectError> {
         let mut lock = fetch::resolve(
             &self.workspace,
             &self.lock,
             update,
-            &context.fetch_config(offline, mirrors, AptSources::of(&self.workspace)),
-            context.ui,
+            &environment.fetch_config(offline, mirrors, AptSources::of(&self.workspace)),
+            environment.reporter,
         )?;
-        self.pin_nix(&mut lock, update, context)?;
-        bases::resolve(&self.workspace, &mut lock, update, offline, context)?;
+        self.pin_nix(&mut lock, update, environment)?;
+        base::resolve(&self.workspace, &mut lock, update, offline, environment)?;
         let path = self.lock_path();
         if lock != self.lock || !path.exists() {
             crate::fsio::write_atomic(&path, spec::lock::print(&lock).as_bytes())?;
@@ -107,8 +103,8 @@ impl Project {
     }
 
     /// Pins the paths of a Nix store that are not pinned yet, that `update` takes, or whose links lead elsewhere now.
-    fn pin_nix(&self, lock: &mut Lock, update: &Update, context: &Context) -> anyhow::Result<()> {
-        let nix = context.nix();
+    fn pin_nix(&self, lock: &mut Lock, update: &Update, environment: &Environment<'_>) -> Result<(), ProjectError> {
+        let nix = environment.nix();
         let moved: Vec<String> = nix
             .moved(&self.workspace, lock)?
             .into_iter()
@@ -124,7 +120,7 @@ impl Project {
     }
 
     /// Writes the lock as it is now.
-    pub fn write_lock(&self) -> anyhow::Result<()> {
+    pub fn write_lock(&self) -> Result<(), ProjectError> {
         Ok(crate::fsio::write_atomic(
             &self.lock_path(),
             spec::lock::print(&self.lock).as_bytes(),
@@ -137,19 +133,21 @@ impl Project {
     }
 
     /// All steps of the project; local sources are added to the store on the way.
-    pub fn plan(&self, store: &Store) -> anyhow::Result<BuildPlan> {
+    pub fn plan(&self, store: &Store) -> Result<BuildPlan, ProjectError> {
         Ok(derive::make(&self.workspace, &self.lock, &self.add_sources(store)?)?)
     }
 
     /// Adds the local sources to the store, and gives where each package's is.
-    pub fn add_sources(&self, store: &Store) -> anyhow::Result<BTreeMap<PackageName, StorePath>> {
+    pub fn add_sources(&self, store: &Store) -> Result<BTreeMap<PackageName, StorePath>, ProjectError> {
         let mut sources = BTreeMap::new();
         for (name, package) in &self.workspace.packages {
             if let Some(mut source) = LocalSource::of(package) {
                 let exclude = self.exclude(&source);
                 source.exclude = &exclude;
-                let path = fetch::local::add(store, &source)
-                    .with_context(|| format!("cannot take in the source of package `{name}`"))?;
+                let path = fetch::local::add(store, &source).map_err(|source| ProjectError::Source {
+                    package: name.0.clone(),
+                    source: Box::new(source),
+                })?;
                 sources.insert(name.clone(), path);
             }
         }
@@ -169,7 +167,7 @@ impl Project {
                 self.workspace
                     .images
                     .keys()
-                    .map(|name| format!("/{}", sinks::archive_name(name))),
+                    .map(|name| format!("/{}", archive_name(name))),
             );
         }
         patterns.extend_from_slice(source.exclude);
@@ -177,38 +175,25 @@ impl Project {
     }
 }
 
-/// The spec that is given, or the nearest.
-pub fn find_spec(given: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let path = match given {
-        Some(dir) if dir.is_dir() => dir.join(SPEC_NAME),
-        Some(file) => file.to_owned(),
-        None => match nearest_spec()? {
-            Some(path) => return Ok(path),
-            None => {
-                return Err(advised(
-                    format!("there is no {SPEC_NAME} here or in any directory above"),
-                    format!("write one (README, \"The spec by example\"), or name it with `--file PATH/{SPEC_NAME}`"),
-                ));
-            }
-        },
-    };
-    std::path::absolute(&path).with_context(|| format!("cannot make `{}` absolute", path.display()))
-}
-
-/// The spec in the current directory or the closest one above it.
-fn nearest_spec() -> anyhow::Result<Option<PathBuf>> {
-    let here = std::env::current_dir().context("cannot tell the current directory")?;
-    Ok(here
-        .ancestors()
-        .map(|dir| dir.join(SPEC_NAME))
-        .find(|path| path.is_file()))
-}
-
-fn shown_from_here(diagnostics: Diagnostics) -> Diagnostics {
-    match std::env::current_dir() {
-        Ok(here) => diagnostics.shown_from(&here),
-        Err(_) => diagnostics,
+/// The spec that the user named, or the nearest.
+pub fn find_spec(environment: &Environment<'_>) -> Result<PathBuf, ProjectError> {
+    let named = environment.file.as_ref().map(|file| environment.here.join(file));
+    match named {
+        Some(dir) if dir.is_dir() => Ok(clean(dir.join(SPEC_NAME))),
+        Some(file) => Ok(clean(file)),
+        None => {
+            let candidates = environment.here.ancestors().map(|dir| dir.join(SPEC_NAME));
+            candidates
+                .into_iter()
+                .find(|path| path.is_file())
+                .ok_or(ProjectError::NoSpec)
+        }
     }
+}
+
+/// An absolute path without `.` in it: one project has one directory, however it is named.
+fn clean(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
@@ -216,15 +201,15 @@ fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-fn read_lock(path: &Path) -> anyhow::Result<Lock> {
+fn read_lock(path: &Path, here: &Path) -> Result<Lock, ProjectError> {
     match read_text(path) {
-        Ok(text) => spec::lock::parse(&text).map_err(|mut diagnostics| {
+        Ok(text) => Ok(spec::lock::parse(&text).map_err(|mut diagnostics: Diagnostics| {
             for file in &mut diagnostics.files {
-                file.path = shown(path);
+                file.path = path.to_owned();
             }
-            diagnostics.into()
-        }),
+            diagnostics.shown_from(here)
+        })?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Lock::default()),
-        Err(error) => Err(error).with_context(|| format!("cannot read `{}`", shown(path).display())),
+        Err(error) => Err(error).context("read", path.strip_prefix(here).unwrap_or(path))?,
     }
 }

@@ -1,0 +1,361 @@
+//! The *flags* that several commands share, as clap reads them.
+//!
+//! Invariant: each struct is turned into the engine's own options in one place, which names every field: a flag that is
+//! added cannot be forgotten on the way.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::build::SandboxMode;
+use crate::layer::{Compression, TarProfile};
+use crate::project::{Description, ImageOptions, WorkOptions};
+use crate::spec::{Permission, PermissionPaths};
+use crate::transport::registry::ConfigError;
+use crate::transport::registry::config::check_host;
+
+use super::error::advised;
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Physical store [default: $XDG_DATA_HOME/layerize]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Directory that `nix/store` is in, for paths of a Nix store [default: /]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub nix_store: Option<PathBuf>,
+    /// What is known of those paths, in place of Nix's database: JSON of `nix path-info --json --recursive`, or of
+    /// exportReferencesGraph
+    #[arg(long, global = true, value_name = "FILE")]
+    pub closure_graph: Option<PathBuf>,
+    /// The spec, or its directory [default: the nearest layerize.toml]
+    #[arg(short, long, global = true, value_name = "PATH")]
+    pub file: Option<PathBuf>,
+    /// Print nothing but warnings and errors to standard error
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Print every line that builds write
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Print JSON to standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// When to use colours
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub color: Color,
+    #[command(flatten)]
+    pub registries: RegistryFlags,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Flags of every command that speaks to a registry.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Registries")]
+pub struct RegistryFlags {
+    /// Trust this authority's certificate too (PEM); repeatable
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Vec<PathBuf>,
+    /// Speak to this registry without TLS; repeatable
+    #[arg(long, global = true, value_name = "HOST[:PORT]", value_parser = host)]
+    pub plain_http: Vec<String>,
+}
+
+fn host(text: &str) -> Result<String, ConfigError> {
+    check_host(text).map(|()| text.to_owned())
+}
+
+/// Options of every command that builds.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Build options")]
+pub struct BuildFlags {
+    /// Refuse a lock that is not current
+    #[arg(long)]
+    pub locked: bool,
+    /// Use nothing but what was fetched before
+    #[arg(long)]
+    pub offline: bool,
+    /// Directory, file: or http: address with Debian packages, tried before the machine's apt; repeatable
+    #[arg(long, value_name = "MIRROR")]
+    pub mirror: Vec<String>,
+    /// How scripts are run
+    #[arg(long, value_enum, default_value = "namespaces", value_name = "HOW")]
+    pub sandbox: Sandbox,
+    /// Most steps at once [default: the number of cores]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub jobs: usize,
+    /// Cores that each script may use [default: all]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub cores: usize,
+    /// Keep the build directory of a script that fails
+    #[arg(long)]
+    pub keep_failed: bool,
+}
+
+/// How scripts are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Sandbox {
+    /// In namespaces of their own, without network
+    #[default]
+    Namespaces,
+    /// On the machine as it is: recorded in the store, never silent
+    None,
+}
+
+impl BuildFlags {
+    /// The flags as the options they stand for.
+    pub fn options(&self) -> WorkOptions {
+        let Self {
+            locked,
+            offline,
+            mirror,
+            sandbox,
+            jobs,
+            cores,
+            keep_failed,
+        } = self.clone();
+        WorkOptions {
+            locked,
+            offline,
+            mirrors: mirror,
+            sandbox: match sandbox {
+                Sandbox::Namespaces => SandboxMode::Namespaces,
+                Sandbox::None => SandboxMode::None,
+            },
+            jobs,
+            cores,
+            keep_failed,
+        }
+    }
+}
+
+/// Options that make up an image of store paths, or change one of the spec.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Image options")]
+pub struct ImageFlags {
+    /// Name of an image of store paths, with its tag if it has one [default: the first path's name]
+    #[arg(long, value_name = "NAME[:TAG]")]
+    pub name: Option<String>,
+    /// Program of an image of store paths; repeat for its fixed arguments
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub entrypoint: Vec<String>,
+    /// Default argument of an image of store paths; repeatable
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub cmd: Vec<String>,
+    /// Variable of an image of store paths; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub env: Vec<String>,
+    /// Working directory of an image of store paths
+    #[arg(long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// User of an image of store paths
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Label of an image of store paths; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
+    /// Port of an image of store paths; repeatable
+    #[arg(long, value_name = "PORT[/PROTOCOL]")]
+    pub port: Vec<String>,
+    /// Image that an image of store paths is laid over: docker://NAME, oci:DIR:TAG, docker-archive:FILE, …
+    #[arg(long, value_name = "IMAGE")]
+    pub base: Option<String>,
+    /// Platform of an image of store paths; several, separated by commas, make an index [default: linux/amd64]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+    /// gzip[:LEVEL], zstd[:LEVEL] or none [default: the spec's, else gzip]
+    #[arg(long, value_name = "HOW")]
+    pub compression: Option<Compression>,
+    /// Most layers [default: the spec's, else 100]
+    #[arg(long, value_name = "N")]
+    pub max_layers: Option<u32>,
+    /// Allow more layers than Docker loads
+    #[arg(long)]
+    pub beyond_docker: bool,
+    /// How store paths are grouped into layers [default: the spec's, else churn]
+    #[arg(long, value_name = "NAME")]
+    pub strategy: Option<String>,
+    /// Take the layers from a plan file: one of `layerize plan --json`, or written by hand
+    #[arg(long, value_name = "FILE", conflicts_with = "previous")]
+    pub plan: Option<PathBuf>,
+    /// Start from the release before, a plan file or an image, and keep what did not change as it is
+    #[arg(long, value_name = "PLAN|IMAGE")]
+    pub previous: Option<String>,
+    /// Put a Nix database into the image that knows its /nix/store paths, so that Nix works in it
+    #[arg(long)]
+    pub nix_db: bool,
+    /// Whose dialect the layers' tars are written in: layerize, nix2container or dockertools [default: the spec's, else layerize]
+    #[arg(long, value_name = "TOOL")]
+    pub tar_profile: Option<TarProfile>,
+    /// Give permission bits to a path in the image, or to all that a pattern of *, ** and ? fits; repeatable
+    #[arg(long, value_name = "PATH=MODE")]
+    pub chmod: Vec<String>,
+    /// Give an owner to a path in the image, or to all that a pattern fits; repeatable
+    #[arg(long, value_name = "PATH=OWNER[:GROUP]")]
+    pub chown: Vec<String>,
+    /// One gzip member a layer, for consumers that read no more than the first
+    #[arg(long)]
+    pub single_member: bool,
+    /// Number of threads that pack [default: the number of cores]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub pack_threads: usize,
+}
+
+impl ImageFlags {
+    /// The flags as the options they stand for.
+    pub fn options(&self) -> anyhow::Result<ImageOptions> {
+        let Self {
+            name,
+            entrypoint,
+            cmd,
+            env,
+            workdir,
+            user,
+            label,
+            port,
+            base,
+            platform,
+            compression,
+            max_layers,
+            beyond_docker,
+            strategy,
+            plan,
+            previous,
+            nix_db,
+            tar_profile,
+            chmod,
+            chown,
+            single_member,
+            pack_threads,
+        } = self.clone();
+        Ok(ImageOptions {
+            described: Description {
+                name,
+                entrypoint,
+                cmd,
+                env: pairs("--env", &env)?,
+                workdir,
+                user,
+                labels: pairs("--label", &label)?,
+                ports: port,
+                base,
+            },
+            platforms: platform
+                .iter()
+                .flat_map(|platforms| platforms.split(','))
+                .map(|platform| platform.trim().to_owned())
+                .collect(),
+            compression,
+            max_layers,
+            beyond_docker,
+            strategy,
+            plan,
+            previous,
+            nix_db,
+            tar_profile,
+            permissions: permissions(&chmod, &chown)?,
+            single_member,
+            pack_threads,
+        })
+    }
+
+    /// Which platform of a finished image, or for an image of store paths.
+    pub fn platform(&self) -> Option<&str> {
+        self.platform.as_deref()
+    }
+
+    /// The flags that were given and change the image, by name, for its provenance.
+    pub fn given(&self) -> BTreeMap<String, Value> {
+        let given = |list: &[String]| (!list.is_empty()).then(|| json!(list));
+        let file = |path: &Path| json!(path.file_name().map(|name| name.to_string_lossy()));
+        let options = [
+            ("name", self.name.as_ref().map(|name| json!(name))),
+            ("entrypoint", given(&self.entrypoint)),
+            ("cmd", given(&self.cmd)),
+            ("env", given(&self.env)),
+            ("workdir", self.workdir.as_ref().map(|dir| json!(dir))),
+            ("user", self.user.as_ref().map(|user| json!(user))),
+            ("label", given(&self.label)),
+            ("port", given(&self.port)),
+            ("compression", self.compression.map(|how| json!(how.to_string()))),
+            ("max-layers", self.max_layers.map(|max| json!(max))),
+            ("beyond-docker", self.beyond_docker.then_some(Value::Bool(true))),
+            ("strategy", self.strategy.as_ref().map(|name| json!(name))),
+            ("plan", self.plan.as_deref().map(file)),
+            ("previous", self.previous.as_deref().map(|text| file(Path::new(text)))),
+            ("single-member", self.single_member.then_some(Value::Bool(true))),
+        ];
+        let options = options.into_iter();
+        options
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect()
+    }
+}
+
+/// `KEY=VALUE` arguments.
+pub fn pairs(flag: &str, arguments: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    arguments
+        .iter()
+        .map(|argument| match argument.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+            _ => Err(advised(
+                format!("`{flag} {argument}` has no value"),
+                format!("write `{flag} KEY=VALUE`"),
+            )),
+        })
+        .collect()
+}
+
+/// The rules of `--chmod` and `--chown`.
+fn permissions(modes: &[String], owners: &[String]) -> anyhow::Result<Vec<Permission>> {
+    let rule = |flag: &str, argument: &str| match argument.rsplit_once('=') {
+        Some((path, value)) if path.starts_with(['/', '*']) && !value.is_empty() => Ok((
+            Permission {
+                paths: match path.contains(['*', '?']) {
+                    true => PermissionPaths::Pattern(path.to_owned()),
+                    false => PermissionPaths::Path(path.to_owned()),
+                },
+                mode: None,
+                owner: None,
+                group: None,
+            },
+            value.to_owned(),
+        )),
+        _ => Err(advised(
+            format!("`{flag} {argument}` is no rule"),
+            "write for example `--chmod /var/lib/app=0750` or `--chown '/srv/**=1000:1000'`",
+        )),
+    };
+    let mut rules = Vec::new();
+    for argument in modes {
+        let (rule, mode) = rule("--chmod", argument)?;
+        let bits = u32::from_str_radix(&mode, 8).ok().filter(|&mode| mode <= 0o7777);
+        let bits =
+            bits.ok_or_else(|| advised(format!("`{mode}` is no permission bits"), "write them in octal: `0750`"))?;
+        rules.push(Permission {
+            mode: Some(bits),
+            ..rule
+        });
+    }
+    for argument in owners {
+        let (rule, owner) = rule("--chown", argument)?;
+        let (user, group) = match owner.split_once(':') {
+            Some((user, group)) => (user.to_owned(), Some(group.to_owned())),
+            None => (owner, None),
+        };
+        rules.push(Permission {
+            owner: Some(user).filter(|user| !user.is_empty()),
+            group: group.filter(|group| !group.is_empty()),
+            ..rule
+        });
+    }
+    Ok(rules)
+}

@@ -1,0 +1,133 @@
+//! The *environment* of a command: what the machine, the user and the working directory bring to it.
+//!
+//! Invariant: it decides where bytes are and where they come from. Of all that is in it, only `epoch` and the spec that
+//! `file` or `here` leads to can change a digest.
+
+use std::path::PathBuf;
+
+use crate::build::{BuildOptions, SandboxMode};
+use crate::event::Reporter;
+use crate::fetch::{AptSources, FetchConfig};
+use crate::image::ImageCache;
+use crate::layer::LayerCache;
+use crate::store::Store;
+use crate::transport::registry::RegistryConfig;
+use crate::transport::{Location, ReadOptions, Source, TransportError};
+
+use super::error::ProjectError;
+use super::nix::LazyNix;
+
+/// Seconds since 1970 of everything that has a date, unless `SOURCE_DATE_EPOCH` says otherwise. Not 0, which some tools
+/// take for "no date".
+pub const DEFAULT_EPOCH: i64 = 1;
+
+/// Where things are, where bytes come from, and who is told.
+#[derive(Clone)]
+pub struct Environment<'a> {
+    /// Who is told what happens.
+    pub reporter: &'a dyn Reporter,
+    /// Physical store.
+    pub store_dir: PathBuf,
+    /// Directory that `nix/store` is in.
+    pub nix_root: PathBuf,
+    /// What is known of the paths there, in place of Nix's database.
+    pub closure_graph: Option<PathBuf>,
+    /// Where downloads and apt's state are kept: shared by all stores of the user.
+    pub cache_dir: PathBuf,
+    /// Working directory.
+    pub here: PathBuf,
+    /// The spec or its directory; `None`: the nearest one above `here`.
+    pub file: Option<PathBuf>,
+    /// `SOURCE_DATE_EPOCH`, in seconds.
+    pub epoch: i64,
+    /// Debian mirrors that are tried before the machine's apt.
+    pub debian_mirrors: Vec<String>,
+    /// Snapshot servers, asked for versions that the mirrors no longer carry.
+    pub debian_snapshots: Vec<String>,
+    /// How registries are reached and who the user is there.
+    pub registries: RegistryConfig,
+}
+
+/// How the inputs of images and packages are made.
+#[derive(Debug, Clone, Default)]
+pub struct WorkOptions {
+    /// Refuse a lock that is not current.
+    pub locked: bool,
+    /// Use nothing but what was fetched before.
+    pub offline: bool,
+    /// Debian mirrors that are tried before all others.
+    pub mirrors: Vec<String>,
+    /// How scripts are run.
+    pub sandbox: SandboxMode,
+    /// Most steps at once; 0: the number of cores.
+    pub jobs: usize,
+    /// Cores that each script may use; 0: all.
+    pub cores: usize,
+    /// Keep the build directory of a script that fails.
+    pub keep_failed: bool,
+}
+
+impl Environment<'_> {
+    /// Opens the store.
+    pub fn store(&self) -> Result<Store, ProjectError> {
+        Ok(Store::open(&self.store_dir)?)
+    }
+
+    /// The Nix store, opened when it is needed.
+    pub fn nix(&self) -> LazyNix {
+        LazyNix::new(
+            self.nix_root.clone(),
+            self.closure_graph.clone(),
+            self.store_dir.clone(),
+        )
+    }
+
+    /// Where downloads come from.
+    pub fn fetch_config(&self, offline: bool, mirrors: &[String], apt: AptSources) -> FetchConfig {
+        FetchConfig {
+            cache: self.cache_dir.join("fetch"),
+            apt_state: self.cache_dir.join("apt"),
+            apt,
+            mirrors: mirrors.iter().chain(&self.debian_mirrors).cloned().collect(),
+            snapshots: self.debian_snapshots.clone(),
+            offline,
+        }
+    }
+
+    /// How scripts are run.
+    pub fn build_options(&self, options: &WorkOptions, apt: AptSources) -> BuildOptions {
+        BuildOptions {
+            sandbox: options.sandbox,
+            jobs: options.jobs,
+            cores: options.cores,
+            keep_failed: options.keep_failed,
+            fetch: self.fetch_config(options.offline, &options.mirrors, apt),
+            ..BuildOptions::default()
+        }
+    }
+
+    /// Opens the image that a text names; `platform` chooses one of several.
+    pub fn source(&self, location: &str, platform: Option<&str>) -> Result<Box<dyn Source>, TransportError> {
+        let location: Location = location.parse()?;
+        location.source(&ReadOptions {
+            platform: platform.map(str::to_owned),
+            registries: self.registries.clone(),
+            ..ReadOptions::default()
+        })
+    }
+
+    /// Where packed layers are kept.
+    pub fn layer_cache(&self) -> Result<LayerCache, ProjectError> {
+        Ok(LayerCache::open(&self.store_dir.join("cache/layers"))?)
+    }
+
+    /// Where it is kept which layers made up an image.
+    pub fn image_cache(&self) -> Result<ImageCache, ProjectError> {
+        Ok(ImageCache::open(&self.store_dir.join("cache/images"))?)
+    }
+
+    /// Where it is kept what was written to which place.
+    pub fn records_dir(&self) -> PathBuf {
+        self.store_dir.join("cache/outputs")
+    }
+}

@@ -1,0 +1,394 @@
+//! A *project error* says what could not be made of spec, lock, store and targets, and what to type next.
+//!
+//! Invariant: every variant names the image, path or argument it is about; its cause is in the source chain and not in
+//! the text.
+
+use std::path::PathBuf;
+
+use crate::audit::AuditError;
+use crate::build::BuildError;
+use crate::digest::Digest;
+use crate::fetch::FetchError;
+use crate::fsio::PathError;
+use crate::image::{ImageError, IndexError};
+use crate::layer::partition::PlanError;
+use crate::layer::{ParseCompressionError, ParseTarProfileError};
+use crate::nar::NarError;
+use crate::oci::{PlatformError, ReferenceError};
+use crate::spec::Diagnostics;
+use crate::store::StoreError;
+use crate::store_path::{StoreDir, StorePath};
+use crate::transport::TransportError;
+
+use super::files::{LOCK_NAME, SPEC_NAME};
+
+/// Why a project's images could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    /// The spec or the lock is wrong.
+    #[error(transparent)]
+    Spec(#[from] Diagnostics),
+    /// A store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An input from outside could not be fetched or pinned.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// A build failed.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// What an image is asked to be cannot be planned or checked.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// Images cannot stand in one index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A closure graph or a layer plan cannot be used.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A place of images failed.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// An image could not be read back.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// A tree could not be hashed.
+    #[error(transparent)]
+    Nar(#[from] NarError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Io(#[from] PathError),
+    /// A text is no platform.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// A text is no compression.
+    #[error(transparent)]
+    Compression(#[from] ParseCompressionError),
+    /// A text is no tar profile.
+    #[error(transparent)]
+    TarProfile(#[from] ParseTarProfileError),
+    /// A text is no image name.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+
+    /// There is no spec.
+    #[error("there is no {SPEC_NAME} here or in any directory above")]
+    NoSpec,
+    /// The lock is missing or not the spec's.
+    #[error("{LOCK_NAME} is {}: {}", if *missing { "missing" } else { "stale" }, reasons.join("; "))]
+    Stale {
+        /// Whether there is none.
+        missing: bool,
+        /// What differs, a sentence each.
+        reasons: Vec<String>,
+    },
+    /// A local source could not be added to the store.
+    #[error("cannot take in the source of package `{package}`")]
+    Source {
+        /// The package.
+        package: String,
+        /// Why.
+        source: Box<FetchError>,
+    },
+    /// A store path that an argument names is not in the store.
+    #[error("`{}` is not in the store {}", StoreDir::layerize().join(path), store.display())]
+    NotInStore {
+        /// The path.
+        path: StorePath,
+        /// The store's directory.
+        store: PathBuf,
+    },
+    /// A store path was there when the work began, and is not any more.
+    #[error("store path `{path}` is gone")]
+    Gone {
+        /// The path.
+        path: StorePath,
+    },
+    /// An image was named where a package is wanted.
+    #[error("`{image}` is an image, and a package is wanted")]
+    NoPackage {
+        /// The image.
+        image: String,
+    },
+    /// An argument names nothing.
+    #[error("`{argument}` is neither an image nor a package of this spec, nor a store path")]
+    Unknown {
+        /// What the user wrote.
+        argument: String,
+        /// The closest name, or all that are known.
+        help: String,
+    },
+
+    /// An argument leads into a path of a Nix store.
+    #[error("`{argument}` leads into a store path and not to one")]
+    InsideNixPath {
+        /// What the user wrote.
+        argument: String,
+        /// The path that it leads into.
+        path: StorePath,
+    },
+    /// A path of a Nix store is not valid there.
+    #[error(
+        "`{}`{} is not valid in the Nix store of `{}`, as {knowledge} says",
+        StoreDir::nix().join(path),
+        if *named_by == StoreDir::nix().join(path) { String::new() } else { format!(", which `{named_by}` names,") },
+        root.display()
+    )]
+    NixInvalid {
+        /// The path.
+        path: StorePath,
+        /// What names it: a link, or the path itself.
+        named_by: String,
+        /// The store.
+        root: PathBuf,
+        /// What is asked about its paths.
+        knowledge: &'static str,
+    },
+    /// The closure of a path of a Nix store is not whole.
+    #[error(
+        "`{}` is missing:{} {knowledge} does not know it",
+        StoreDir::nix().join(path),
+        needed_by.as_ref().map_or_else(String::new, |path| format!(" `{}` refers to it, but", StoreDir::nix().join(path)))
+    )]
+    NixIncomplete {
+        /// The path.
+        path: StorePath,
+        /// Who refers to it.
+        needed_by: Option<StorePath>,
+        /// What is asked about its paths.
+        knowledge: &'static str,
+        /// Whether that is a file that the user gave.
+        from_graph: bool,
+    },
+    /// The lock does not pin a path of a Nix store.
+    #[error("`{name}` is not in the lock")]
+    NixUnpinned {
+        /// What the spec calls it.
+        name: String,
+    },
+    /// A path of a Nix store has other content than the lock pins.
+    #[error("{what} is not what the lock pins: it was built to another result on this machine")]
+    NixRepinned {
+        /// What the spec calls it.
+        name: String,
+        /// The part that differs.
+        what: String,
+    },
+    /// A path of a Nix store has other content than Nix registered.
+    #[error("`{}` is not what Nix registered; {files}", StoreDir::nix().join(path))]
+    NixChanged {
+        /// The path.
+        path: StorePath,
+        /// Which of its files show that.
+        files: String,
+        /// How it was found.
+        source: Box<ProjectError>,
+    },
+    /// A Nix database is asked for without anything to put into it.
+    #[error("a Nix database is wanted, but the image holds no path of a Nix store")]
+    NixDatabase,
+    /// What the image's settings name is not in the store.
+    #[error("`{field}` names `{logical}`, which is not in the store")]
+    Mention {
+        /// Where it is named.
+        field: String,
+        /// The path.
+        logical: String,
+    },
+
+    /// The spec names no platform, and the lock's architecture stands for none.
+    #[error("no OCI platform is known for Debian's architecture `{architecture}`")]
+    Architecture {
+        /// Debian's name.
+        architecture: String,
+    },
+    /// An image of store paths has no name.
+    #[error("an image of store paths needs a name")]
+    NoName,
+    /// A flag that describes an image of store paths was given for an image of the spec.
+    #[error("`{flag}` is for images of store paths; this image is described by the spec")]
+    PathFlag {
+        /// The flag.
+        flag: &'static str,
+    },
+    /// An image could not be made.
+    #[error("cannot make image `{image}`")]
+    Making {
+        /// The image.
+        image: String,
+        /// Why.
+        source: Box<ImageError>,
+    },
+
+    /// A base would have to be looked up in a registry.
+    #[error("`{place}` would have to be asked for")]
+    Offline {
+        /// The base.
+        place: String,
+    },
+    /// A base could not be pinned.
+    #[error("cannot pin the base of image `{image}`")]
+    PinBase {
+        /// The image.
+        image: String,
+        /// Why.
+        source: Box<ProjectError>,
+    },
+    /// A base could not be opened.
+    #[error("cannot use the base {what}")]
+    UseBase {
+        /// The image or the base.
+        what: String,
+        /// Why.
+        source: Box<ProjectError>,
+    },
+    /// The lock lacks a base that the spec names.
+    #[error("the base of image `{image}` is not in the lock")]
+    BaseUnpinned {
+        /// The image.
+        image: String,
+    },
+
+    /// A file is no text.
+    #[error("`{}` is not UTF-8", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file is no layer plan.
+    #[error("`{}` is no layer plan", path.display())]
+    NoPlan {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: PlanError,
+    },
+    /// What was named as the release before is neither its plan nor its image.
+    #[error("`{text}` is neither a layer plan nor an image")]
+    NoPrevious {
+        /// What the user wrote.
+        text: String,
+        /// Why it is no image.
+        source: Box<TransportError>,
+    },
+    /// An image does not say what its layers hold.
+    #[error("the layers of `{text}` do not say what they hold")]
+    SilentLayers {
+        /// The image.
+        text: String,
+    },
+    /// A kept plan would have to change.
+    #[error("the layer plan `{name}` {state}")]
+    StalePlan {
+        /// What the spec calls it.
+        name: String,
+        /// What is wrong with it.
+        state: &'static str,
+    },
+
+    /// A digest cannot be recorded, because it is not what everybody gets.
+    #[error("the digest would depend on SOURCE_DATE_EPOCH")]
+    DatedDigest,
+    /// The same inputs gave another digest than is recorded.
+    #[error("image `{image}` is {actual}, and {LOCK_NAME} records {recorded} of the same spec, lock and sources")]
+    Golden {
+        /// The image.
+        image: String,
+        /// The digest in the lock.
+        recorded: Digest,
+        /// The digest that came out.
+        actual: Digest,
+    },
+}
+
+impl ProjectError {
+    /// What to type next.
+    pub fn help(&self) -> Option<String> {
+        self.inner_help().or_else(|| self.own_help())
+    }
+
+    /// The advice of an error that is passed on as it is.
+    fn inner_help(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.help(),
+            Self::Fetch(error) => error.help(),
+            Self::Source { source, .. } => source.help(),
+            Self::Making { source, .. } => source.help(),
+            Self::NoPrevious { source, .. } => source.help(),
+            Self::Build(error) => error.help(),
+            Self::Image(error) => error.help(),
+            Self::Index(error) => error.help(),
+            Self::Plan(error) => error.help(),
+            Self::Transport(error) => error.help(),
+            Self::Audit(error) => error.help(),
+            Self::Nar(error) => error.help(),
+            Self::Compression(error) => error.help(),
+            Self::TarProfile(error) => error.help(),
+            Self::Reference(error) => error.help(),
+            _ => None,
+        }
+    }
+
+    fn own_help(&self) -> Option<String> {
+        let text = match self {
+            Self::NoSpec => {
+                return Some(format!(
+                    "write one (README, \"The spec by example\"), or name it with `--file PATH/{SPEC_NAME}`"
+                ));
+            }
+            Self::Stale { .. } => "run `layerize lock` and commit the file, or leave out `--locked`",
+            Self::NotInStore { .. } => "`layerize store ls` lists what is; `--store DIR` names another store",
+            Self::NoPackage { .. } => "`layerize load` loads an image into an engine",
+            Self::Unknown { help, .. } => help,
+            Self::InsideNixPath { path, .. } => {
+                let logical = StoreDir::nix().join(path);
+                return Some(format!("name `{logical}`, and the file in `--entrypoint`"));
+            }
+            Self::NixInvalid { path, .. } => {
+                let logical = StoreDir::nix().join(path);
+                return Some(format!(
+                    "`nix-store --realise {logical}` fetches or builds it, `layerize store copy --from CACHE {logical}` \
+                     fetches it from a binary cache; `--nix-store DIR` names another store"
+                ));
+            }
+            Self::NixIncomplete { from_graph: true, .. } => {
+                "write the whole closure to the graph: `nix path-info --json --recursive PATH`"
+            }
+            Self::NixIncomplete { .. } => "`nix-store --verify` tells what is wrong with the store",
+            Self::NixUnpinned { .. } | Self::BaseUnpinned { .. } => "run `layerize lock`",
+            Self::NixRepinned { name, .. } => {
+                return Some(format!(
+                    "copy it from where the lock was made, or run `layerize lock --update {name}`"
+                ));
+            }
+            Self::NixDatabase => "leave `nix-db` out, or name a path of `/nix/store`",
+            Self::Mention { .. } => "name a path that is there: it becomes part of the image",
+            Self::NoName => "add for example `--name app --entrypoint app`",
+            Self::PathFlag { flag: "--platform" } => {
+                "say it in layerize.toml; a lock is for one architecture: build on each, and join the images with \
+                 `layerize index create`"
+            }
+            Self::PathFlag { .. } => "say it in layerize.toml",
+            Self::Offline { .. } => "leave out `--offline` once",
+            Self::SilentLayers { .. } => "name an image of layerize's, or a plan of `layerize plan --json`",
+            Self::StalePlan { .. } => "run `layerize build` without `--locked` and commit the file",
+            Self::DatedDigest => "unset SOURCE_DATE_EPOCH: what is recorded is the image that everybody builds",
+            Self::Golden { image, .. } => {
+                return Some(format!(
+                    "`layerize check {image}` tells whether its builds are reproducible; if they are, this layerize makes \
+                     other bytes than the one that recorded the digest, and `layerize lock --golden` records the new one"
+                ));
+            }
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    /// The mistakes in the spec or the lock, where that is what is wrong.
+    pub fn diagnostics(&self) -> Option<&Diagnostics> {
+        match self {
+            Self::Spec(diagnostics) => Some(diagnostics),
+            _ => None,
+        }
+    }
+}

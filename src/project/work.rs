@@ -1,0 +1,252 @@
+//! *Work* is targets with everything they need in the store: names → steps → realised store paths.
+//!
+//! Invariant: whatever a target needs was made or found when there is a [`Work`] of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::build;
+use crate::derive::{BuildPlan, ImageInputs, Input};
+use crate::digest::Digest;
+use crate::fetch::AptSources;
+use crate::spec::Dependency;
+use crate::store::Store;
+use crate::store_path::StorePath;
+
+use super::environment::{Environment, WorkOptions};
+use super::error::ProjectError;
+use super::files::Project;
+use super::nix::LazyNix;
+use super::target::{self, Target};
+
+/// Targets with everything they need in the store.
+pub struct Work {
+    /// The open store.
+    pub store: Store,
+    /// The Nix store, opened where a target takes something from it.
+    pub nix: LazyNix,
+    /// The project, where a target needed one.
+    pub project: Option<Project>,
+    /// Its steps.
+    pub plan: BuildPlan,
+    /// What the arguments named, in their order.
+    pub targets: Vec<Target>,
+    /// Store paths of all inputs that the targets need.
+    pub paths: BTreeMap<Input, StorePath>,
+    /// Whether nothing may be asked of other machines.
+    pub offline: bool,
+    /// Whether what is pinned must be current.
+    pub locked: bool,
+}
+
+/// Understands the arguments and realises what they name.
+pub fn prepare(
+    arguments: &[String],
+    options: &WorkOptions,
+    environment: &Environment<'_>,
+) -> Result<Work, ProjectError> {
+    prepare_named(
+        arguments,
+        |project, nix| target::named(arguments, project, nix),
+        options,
+        environment,
+    )
+}
+
+/// As [`prepare`] for a package or a store path: an image of the same name is not meant.
+pub fn prepare_package(
+    argument: &String,
+    options: &WorkOptions,
+    environment: &Environment<'_>,
+) -> Result<Work, ProjectError> {
+    let choose = |project: &Project, _: &LazyNix| Ok(vec![target::package(argument, project)?]);
+    prepare_named(std::slice::from_ref(argument), choose, options, environment)
+}
+
+/// As [`prepare`] for images of a project that is loaded, its lock current.
+pub fn prepare_images(
+    project: Project,
+    options: &WorkOptions,
+    environment: &Environment<'_>,
+) -> Result<Work, ProjectError> {
+    let targets = project.workspace.images.keys().cloned().map(Target::Image).collect();
+    realise(
+        environment.store()?,
+        environment.nix(),
+        project,
+        targets,
+        options,
+        environment,
+    )
+}
+
+fn prepare_named(
+    arguments: &[String],
+    choose: impl FnOnce(&Project, &LazyNix) -> Result<Vec<Target>, ProjectError>,
+    options: &WorkOptions,
+    environment: &Environment<'_>,
+) -> Result<Work, ProjectError> {
+    let store = environment.store()?;
+    let nix = environment.nix();
+    if let Some(targets) = target::store_paths(arguments, &nix, environment)? {
+        let work = Work {
+            store,
+            nix,
+            project: None,
+            plan: BuildPlan::default(),
+            targets,
+            paths: BTreeMap::new(),
+            offline: options.offline,
+            locked: options.locked,
+        };
+        return work.check_paths();
+    }
+    let mut project = Project::load(environment)?;
+    let targets = choose(&project, &nix)?;
+    project.make_lock_current(options, environment)?;
+    realise(store, nix, project, targets, options, environment)
+}
+
+/// Makes all that the targets need.
+fn realise(
+    store: Store,
+    nix: LazyNix,
+    project: Project,
+    targets: Vec<Target>,
+    options: &WorkOptions,
+    environment: &Environment<'_>,
+) -> Result<Work, ProjectError> {
+    let plan = project.plan(&store)?;
+    let inputs: Vec<Input> = targets
+        .iter()
+        .flat_map(|target| inputs_of(target, &plan))
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    let build_options = environment.build_options(options, AptSources::of(&project.workspace));
+    let paths = build::realise(&store, &plan, &inputs, &build_options, environment.reporter)?;
+    Work {
+        store,
+        nix,
+        project: Some(project),
+        plan,
+        targets,
+        paths,
+        offline: options.offline,
+        locked: options.locked,
+    }
+    .check_paths()
+}
+
+impl Work {
+    /// The store path of an input that was realised.
+    pub fn path(&self, input: &Input) -> StorePath {
+        match input {
+            Input::Path(path) => path.clone(),
+            Input::Step(_) => self
+                .paths
+                .get(input)
+                .cloned()
+                .expect("every input of a target was realised"),
+        }
+    }
+
+    /// The roots of a target's closure in layerize's store.
+    pub fn roots(&self, target: &Target) -> BTreeSet<StorePath> {
+        match target {
+            Target::Path(path) => BTreeSet::from([path.clone()]),
+            Target::Nix(_) => BTreeSet::new(),
+            Target::Package(name) => BTreeSet::from([self.path(&self.plan.packages[name])]),
+            Target::Image(name) => {
+                let inputs = &self.plan.images[name];
+                inputs
+                    .contents
+                    .iter()
+                    .chain(&inputs.declared)
+                    .map(|input| self.path(input))
+                    .collect()
+            }
+        }
+    }
+
+    /// The roots of a target's closure in the Nix store.
+    pub fn nix_roots(&self, target: &Target) -> Result<BTreeSet<StorePath>, ProjectError> {
+        match target {
+            Target::Nix(path) => Ok(BTreeSet::from([path.clone()])),
+            Target::Path(_) | Target::Package(_) => Ok(BTreeSet::new()),
+            Target::Image(name) => {
+                let project = self.project.as_ref().expect("an image of a spec has a project");
+                let contents = &project.workspace.images[name].contents;
+                let names = contents.iter().filter_map(|content| match &content.value {
+                    Dependency::Nix(name) => Some(name),
+                    _ => None,
+                });
+                names.map(|name| self.nix.locked(name, &project.lock)).collect()
+            }
+        }
+    }
+
+    /// Keeps a target from the garbage collector, in place of what the same target was before.
+    pub fn add_root(&self, target: &Target) -> Result<(), ProjectError> {
+        let Some(project) = &self.project else { return Ok(()) };
+        let (kind, name) = match target {
+            Target::Image(name) => ("image", name.as_str()),
+            Target::Package(name) => ("package", name.0.as_str()),
+            Target::Path(_) | Target::Nix(_) => return Ok(()),
+        };
+        let project = Digest::of(project.dir.as_os_str().as_encoded_bytes()).hex();
+        let root = |index: usize| format!("{}-{kind}-{}-{index}", &project[..12], name.replace([':', '/'], "-"));
+        let mut kept = self.roots(target);
+        if let Target::Image(name) = target {
+            kept.extend(self.plan.images[name].root.iter().map(|input| self.path(input)));
+        }
+        let mut index = 0;
+        for path in kept {
+            self.store.add_root(&root(index), &path)?;
+            index += 1;
+        }
+        while self.store.remove_root(&root(index))? {
+            index += 1;
+        }
+        Ok(())
+    }
+
+    /// How many images the targets make: one each, and one of all store paths together.
+    pub fn image_count(&self) -> usize {
+        let images = self
+            .targets
+            .iter()
+            .filter(|target| matches!(target, Target::Image(_)))
+            .count();
+        images + usize::from(self.targets.iter().any(Target::is_path))
+    }
+
+    fn check_paths(self) -> Result<Self, ProjectError> {
+        for target in &self.targets {
+            if let Target::Path(path) = target
+                && self.store.info(path)?.is_none()
+            {
+                return Err(ProjectError::NotInStore {
+                    path: path.clone(),
+                    store: self.store.dir().to_owned(),
+                });
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// The steps that a target needs.
+pub fn inputs_of(target: &Target, plan: &BuildPlan) -> Vec<Input> {
+    match target {
+        Target::Path(_) | Target::Nix(_) => Vec::new(),
+        Target::Package(name) => vec![plan.packages[name].clone()],
+        Target::Image(name) => {
+            let ImageInputs {
+                contents,
+                declared,
+                root,
+            } = &plan.images[name];
+            contents.iter().chain(declared).chain(root).cloned().collect()
+        }
+    }
+}
