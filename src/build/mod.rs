@@ -17,6 +17,7 @@ mod script;
 mod shell;
 mod source;
 mod step;
+mod surroundings;
 mod tree;
 mod variation;
 

@@ -14,18 +14,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::{Reason, ScriptFailure};
 use super::fixup::{self, Missing, Places};
-use super::link::Linkage;
 use super::log::BuildLog;
-use super::rootfs::Root;
 use super::runner::{Runner, failed_command};
 use super::sandbox::{Bind, Copied, Outcome, Sandbox, Walls, World};
-use super::source::{SOURCE_DATE_EPOCH, copy_writable};
+use super::source::copy_writable;
+use super::surroundings::{Surroundings, base_variables, bind_inputs};
 use super::tree::{close_to_others, make_dir};
 use super::variation::{self, Variation};
 use super::{BuildError, BuildOptions, SandboxMode};
@@ -39,6 +37,9 @@ use crate::store_path::{StoreDir, StorePath, input_addressed};
 
 /// User and group that a build is.
 const BUILDER: (u32, u32) = (1000, 100);
+
+/// `PATH` without a sandbox.
+const HOST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Most names shown in one message.
 const NAMES_SHOWN: usize = 5;
@@ -467,97 +468,6 @@ impl ScriptStep<'_> {
         fs::rename(&prepared.build, &kept).context("move", &prepared.build)?;
         Ok(Some(kept))
     }
-}
-
-/// `PATH` without a sandbox.
-const HOST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// The root of a build and the variables that go with it; also those of a development shell.
-pub(super) struct Surroundings {
-    pub root: Root,
-    pub variables: Vec<(String, String)>,
-}
-
-impl Surroundings {
-    /// Composes the root of `script`, its linker wrappers and variables in `fixups`, which must not exist.
-    pub(super) fn make(
-        store: &Store,
-        script: &Script,
-        paths: &BTreeMap<Input, StorePath>,
-        fixups: PathBuf,
-    ) -> Result<Self, BuildError> {
-        let located = |inputs: &[Input]| -> Vec<(StorePath, PathBuf)> {
-            let paths = inputs.iter().filter_map(|input| paths.get(input));
-            paths.map(|path| (path.clone(), store.physical(path))).collect()
-        };
-        let packages: Vec<PathBuf> = located(&script.root)
-            .into_iter()
-            .map(|(_, physical)| physical)
-            .collect();
-        let root = Root::compose(fixups, &packages)?;
-        let linkage = Linkage::of(&located(&script.libraries), &script.system)?;
-        let wrappers = linkage.wrap_linkers(&root)?;
-        let mut path: Vec<String> = wrappers.iter().cloned().collect();
-        for (tool, physical) in located(&script.tools) {
-            if physical.join("bin").is_dir() {
-                path.push(format!("{}/bin", StoreDir::layerize().join(&tool)));
-            }
-        }
-        path.extend(["/usr/bin".to_owned(), "/usr/sbin".to_owned()]);
-        let locale = if root.has("usr/lib/locale/C.utf8") {
-            "C.UTF-8"
-        } else {
-            "C"
-        };
-        let mut variables = base_variables(&path.join(":"), locale);
-        variables.extend(wrappers.map(|dir| ("COMPILER_PATH".to_owned(), dir)));
-        variables.extend(
-            linkage
-                .variables()
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value)),
-        );
-        Ok(Self { root, variables })
-    }
-}
-
-/// Variables that are the same for every build.
-fn base_variables(path: &str, locale: &str) -> Vec<(String, String)> {
-    [
-        ("HOME", "/homeless-shelter"),
-        ("LC_ALL", locale),
-        ("PATH", path),
-        ("SOURCE_DATE_EPOCH", &SOURCE_DATE_EPOCH.to_string()),
-        ("TERM", "dumb"),
-        ("TZ", "UTC"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into()
-}
-
-/// Makes a place for each visible path in the directory that becomes `/layerize/store`, and binds it there.
-pub(super) fn bind_inputs(store: &Store, visible: &BTreeSet<StorePath>, dir: &Path) -> Result<Vec<Bind>, BuildError> {
-    let mut binds = Vec::new();
-    for path in visible {
-        let (source, place) = (store.physical(path), dir.join(path.to_string()));
-        let kind = fs::symlink_metadata(&source).context("read", &source)?.file_type();
-        if kind.is_symlink() {
-            // A link cannot be bound.
-            let target = fs::read_link(&source).context("read the link", &source)?;
-            symlink(target, &place).context("create the link", &place)?;
-            continue;
-        }
-        match kind.is_dir() {
-            true => make_dir(&place, 0o755)?,
-            false => fs::write(&place, "").context("write", &place)?,
-        }
-        binds.push(Bind {
-            source,
-            target: StoreDir::layerize().join(path).into(),
-            writable: false,
-        });
-    }
-    Ok(binds)
 }
 
 fn is_visible(name: &OsString, visible: &BTreeSet<StorePath>) -> bool {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::BuildError;
 use super::rootfs::{GROUP, PASSWD};
 use super::sandbox::{Bind, Outcome, Sandbox, Walls, World};
-use super::script::Surroundings;
+use super::surroundings::Surroundings;
 use super::tree::{Tree, close_to_others, make_dir};
 use crate::derive::{Input, Script};
 use crate::store::Store;
