@@ -235,15 +235,20 @@ pub fn content_addressed(
     references: &BTreeSet<StorePath>,
     self_reference: bool,
 ) -> Result<StorePath, StorePathError> {
-    let mut kind = "source".to_owned();
-    for reference in references {
-        kind.push(':');
-        kind.push_str(&dir.join(reference));
-    }
+    let mut kind = with_references("source", dir, references);
     if self_reference {
         kind.push_str(":self");
     }
     make_store_path(dir, &kind, nar_hash, name)
+}
+
+/// `KIND:REFERENCE:REFERENCE…`
+fn with_references(kind: &str, dir: &StoreDir, references: &BTreeSet<StorePath>) -> String {
+    let references = references.iter().map(|reference| dir.join(reference));
+    std::iter::once(kind.to_owned())
+        .chain(references)
+        .collect::<Vec<_>>()
+        .join(":")
 }
 
 /// Path of a single file added by the SHA-256 of its bytes (`nix-store --add-fixed sha256 FILE`).
@@ -252,9 +257,27 @@ pub fn fixed_file(dir: &StoreDir, name: &str, file_hash: &Digest) -> Result<Stor
     make_store_path(dir, "output:out", &inner, name)
 }
 
-/// Path at which an output is built, from the hash of its resolved derivation (Nix's input-addressed scheme).
-pub fn input_addressed(dir: &StoreDir, name: &str, derivation: &Digest) -> Result<StorePath, StorePathError> {
-    make_store_path(dir, "output:out", derivation, name)
+/// Path at which every output of this name is built, before its own is known.
+///
+/// It depends on nothing else, so whatever a build computes over a file that holds the path (a build ID, a checksum)
+/// is the same whichever of its inputs changed, as long as the rest of the file is. No valid path is ever named so:
+/// no other fingerprint begins with `placeholder:`.
+pub fn placeholder(dir: &StoreDir, name: &str) -> Result<StorePath, StorePathError> {
+    make_store_path(dir, "placeholder", &Digest::of(b""), name)
+}
+
+/// Path of an output that names itself where that cannot be rewritten, so that it must be built at its own path: from
+/// what it was when it was built at its [`placeholder`].
+///
+/// `first` is the NAR hash of that, modulo the placeholder where it can be rewritten; `references` leaves the path
+/// itself out. Equal first outputs have one path, whatever was built to get them.
+pub fn built_in_place(
+    dir: &StoreDir,
+    name: &str,
+    first: &Digest,
+    references: &BTreeSet<StorePath>,
+) -> Result<StorePath, StorePathError> {
+    make_store_path(dir, &with_references("output:self", dir, references), first, name)
 }
 
 /// `<kind>:sha256:<hex>:<store dir>:<name>`, hashed and folded to 160 bits.
@@ -386,7 +409,30 @@ mod tests {
             let path = content_addressed(&dir, "x", &hash, &references, own).unwrap();
             assert_eq!(path.hash().to_string(), expected);
         }
-        let derivation = input_addressed(&dir, "x", &hash).unwrap();
-        assert_eq!(derivation.hash().to_string(), "xjww2hq0lzw69a9gdr6kc6arbh96ac9a");
+    }
+
+    #[test]
+    fn where_an_output_is_built_depends_on_its_name_alone() {
+        let dir = StoreDir::layerize();
+        // `placeholder:sha256:HEX:/layerize/store:NAME` with the hash of nothing; computed independently, in Python.
+        for (name, expected) in [
+            ("x", "pi93ryff8riwrv9gn1i79dz45379sq57"),
+            ("hello-2.10", "p6shg3ic97895q80sic9n06zqyzk4194"),
+        ] {
+            assert_eq!(placeholder(&dir, name).unwrap().hash().to_string(), expected);
+        }
+        // `output:self[:REFERENCE…]:sha256:HEX:/layerize/store:x`, as above.
+        let references = [
+            "0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-a",
+            "1mdqa9w1p6cmli6976v4wi0sw9r4p5pr-b",
+        ];
+        for (references, expected) in [
+            (&references[..0], "y0snkpy55gd79hk7wc4q3hdik3vvwjd5"),
+            (&references[..], "rfbqqvcsdf3x4bzbnibksr5mggr171qx"),
+        ] {
+            let references = references.iter().map(|text| text.parse().unwrap()).collect();
+            let path = built_in_place(&dir, "x", &Digest::of(b""), &references).unwrap();
+            assert_eq!(path.hash().to_string(), expected);
+        }
     }
 }

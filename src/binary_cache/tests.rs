@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::event::Silent;
 use crate::fetch::testing::{Reply, Server};
 use crate::store::{Addressing, Attestation, NewNar, Store};
-use crate::store_path::{PathInfo, StoreDir, StorePath};
+use crate::store_path::{PathInfo, StoreDir, StoreHash, StorePath};
 
 mod hostile;
 mod interrupted;
@@ -40,7 +40,8 @@ impl Scene {
             key: SecretKey::generate("test-1").unwrap(),
             paths: NAMES.map(|name| {
                 let hash = Digest::of(name.as_bytes());
-                crate::store_path::input_addressed(&StoreDir::nix(), name, &hash).unwrap()
+                let hash = StoreHash::from_bytes(*hash.as_bytes().first_chunk().unwrap());
+                StorePath::new(hash, name).unwrap()
             }),
         };
         let store = Store::open_nix(&scene.dir.path().join("maker")).unwrap();

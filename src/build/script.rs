@@ -3,7 +3,9 @@
 //! What a script finds (any change to it is a new [`crate::derive::SANDBOX_FORMAT`]):
 //! * the root: the packages of `tools`, `libraries` and `base`, read-only; `/dev`, `/proc`, no `/sys`, no network;
 //! * `/layerize/store`: the closure of `source`, `tools`, `libraries` and `runtime`, read-only, and room for `$out`,
-//!   which may become a directory, a file or a link; anything else that is made there is an error;
+//!   which may become a directory, a file or a link; anything else that is made there is an error. `$out` is a
+//!   placeholder that depends on the output's name alone; only an output that turns out to hold it where it cannot be
+//!   rewritten is built a second time, at its own path;
 //! * `/build`, `/tmp`, `/dev/shm`: writable, empty but for `/build/source`, the writable copy of the source (a single
 //!   file is placed in it), its working directory;
 //! * the variables of `variables` and no others; user 1000, group 100, host `localhost`, umask 022.
@@ -32,14 +34,17 @@ use crate::derive::{Derivation, Input, Script};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fsio::{IoContext, create_dir_all, remove_tree, sorted_names};
-use crate::store::{NewOutput, StagingDir, Store};
-use crate::store_path::{StoreDir, StorePath, input_addressed};
+use crate::store::{Addressing, BuildPlace, Declare, NewOutput, Place, Rewritten, StagingDir, Store};
+use crate::store_path::{StoreDir, StorePath, placeholder};
 
 /// User and group that a build is.
 const BUILDER: (u32, u32) = (1000, 100);
 
 /// `PATH` without a sandbox.
 const HOST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Characters of a derivation's hash in the name of a kept build directory.
+const FAILED_CHARS: usize = 32;
 
 /// Most names shown in one message.
 const NAMES_SHOWN: usize = 5;
@@ -71,7 +76,7 @@ pub(super) struct Remade {
 }
 
 /// What is prepared for one run.
-struct Prepared {
+struct Prepared<'a> {
     /// Removed when dropped.
     staging: StagingDir,
     /// The paths visible below `/layerize/store`.
@@ -83,30 +88,65 @@ struct Prepared {
     build: PathBuf,
     /// Where the directory is that becomes `/layerize/store`.
     store: PathBuf,
-    /// What a failed script leaves outside the staging directory.
-    _debris: Option<Debris>,
-}
-
-/// A tree that goes when this does.
-struct Debris(PathBuf);
-
-impl Drop for Debris {
-    fn drop(&mut self) {
-        // What cannot be removed now is removed when garbage is collected.
-        let _ = remove_tree(&self.0);
-    }
+    /// Without a sandbox, the place in the store itself where the script makes its output.
+    place: Option<BuildPlace<'a>>,
 }
 
 impl ScriptStep<'_> {
     /// Runs the script; gives the path of what it made.
     pub(super) fn run(&self) -> Result<StorePath, BuildError> {
-        self.register(&self.execute()?)
+        let scratch = self.placeholder()?;
+        let rewritten = {
+            let prepared = self.execute(&scratch)?;
+            let tree = self.take_output(&prepared)?;
+            self.store.add_rewritten(
+                &self.new_output(&prepared, &tree, &|found| self.declare(found)),
+                &scratch,
+            )?
+        };
+        match rewritten {
+            Rewritten::Registered(info) => Ok(info.path),
+            Rewritten::NamesItself { path, place } => {
+                self.say_why_again(place);
+                self.run_in_place(path)
+            }
+        }
+    }
+
+    /// Runs the script for an output that must be built at its own path.
+    fn run_in_place(&self, path: StorePath) -> Result<StorePath, BuildError> {
+        let prepared = self.execute(&path)?;
+        let tree = self.take_output(&prepared)?;
+        let declare = |found: &BTreeSet<StorePath>| self.declare(found);
+        let output = self.new_output(&prepared, &tree, &declare);
+        Ok(self.store.add_in_place(&output, &path)?.path)
+    }
+
+    fn say_why_again(&self, place: Option<Place>) {
+        let label = &self.derivation.label;
+        let place = place.map_or_else(|| "its archive".to_owned(), |place| place.to_string());
+        self.reporter.report(Event::Note {
+            text: format!(
+                "`{label}` holds its own path where it cannot be rewritten ({place}): its script runs a second time, at \
+                 that path"
+            ),
+        });
+    }
+
+    fn placeholder(&self) -> Result<StorePath, BuildError> {
+        Ok(placeholder(&StoreDir::layerize(), &self.derivation.name)?)
     }
 
     /// Runs the script and registers nothing: its output as it would enter the store as `path`, which the same
     /// derivation made before. The output goes when what is given goes.
     pub(super) fn run_again(&self, path: &StorePath) -> Result<Remade, BuildError> {
-        let prepared = self.execute()?;
+        // An output that holds its path for good was built there.
+        let in_place = match self.store.info_full(path)? {
+            Some(details) => details.addressing == Addressing::Derivation,
+            None => false,
+        };
+        let scratch = if in_place { path.clone() } else { self.placeholder()? };
+        let prepared = self.execute(&scratch)?;
         let tree = self.take_output(&prepared)?;
         let (nar_hash, nar_size) = self.store.settle_output(&tree, &prepared.scratch, path)?;
         Ok(Remade {
@@ -117,9 +157,9 @@ impl ScriptStep<'_> {
         })
     }
 
-    /// Runs the script; what it made is in the staging directory.
-    fn execute(&self) -> Result<Prepared, BuildError> {
-        let prepared = self.prepare()?;
+    /// Runs the script with `scratch` as `$out`; what it made is in the staging directory.
+    fn execute(&self, scratch: &StorePath) -> Result<Prepared<'_>, BuildError> {
+        let prepared = self.prepare(scratch)?;
         let label = &self.derivation.label;
         self.reporter.report(Event::BuildStarted { name: label.clone() });
         let mut tell = |line: &str| {
@@ -156,11 +196,10 @@ impl ScriptStep<'_> {
         log.join(format!("{}{again}.log", self.digest.hex()))
     }
 
-    fn prepare(&self) -> Result<Prepared, BuildError> {
+    fn prepare(&self, scratch: &StorePath) -> Result<Prepared<'_>, BuildError> {
         let staging = self.store.stage()?;
         let dir = staging.path();
         close_to_others(dir)?;
-        let scratch = input_addressed(&StoreDir::layerize(), &self.derivation.name, &self.digest)?;
         let visible = self.visible()?;
         let [build, tmp, store, own] = ["build", "tmp", "store", "sandbox"].map(|name| dir.join(name));
         for (path, mode) in [(&build, 0o755), (&tmp, 0o1777), (&store, 0o755), (&own, 0o700)] {
@@ -177,7 +216,7 @@ impl ScriptStep<'_> {
                 to: build_bind.clone(),
             });
         }
-        let sandbox = match self.options.sandbox {
+        let (sandbox, store, place) = match self.options.sandbox {
             SandboxMode::Namespaces => {
                 let mut binds: Vec<Bind> = [(&build_bind, "/build"), (&tmp, "/tmp"), (&store, StoreDir::LAYERIZE)]
                     .map(|(source, target)| Bind {
@@ -187,25 +226,23 @@ impl ScriptStep<'_> {
                     })
                     .into();
                 binds.extend(bind_inputs(self.store, &visible, &store)?);
-                self.walled(own, dir.join("fixups"), binds, &scratch, world)?
+                let sandbox = self.walled(own, dir.join("fixups"), binds, scratch, world)?;
+                (sandbox, store, None)
             }
-            SandboxMode::None => self.bare(own, dir, &build, &scratch)?,
-        };
-        let (store, debris) = match self.options.sandbox {
-            SandboxMode::Namespaces => (store, None),
-            SandboxMode::None => (
-                self.store.dir().join("store"),
-                Some(Debris(self.store.physical(&scratch))),
-            ),
+            SandboxMode::None => {
+                let sandbox = self.bare(own, dir, &build, scratch)?;
+                let place = self.store.build_place(scratch)?;
+                (sandbox, self.store.dir().join("store"), Some(place))
+            }
         };
         Ok(Prepared {
             staging,
             visible,
-            scratch,
+            scratch: scratch.clone(),
             sandbox,
             build,
             store,
-            _debris: debris,
+            place,
         })
     }
 
@@ -262,7 +299,6 @@ impl ScriptStep<'_> {
         if fs::canonicalize(StoreDir::LAYERIZE).ok() != fs::canonicalize(&physical).ok() {
             return Err(BuildError::NotLinked { store: physical });
         }
-        remove_tree(&self.store.physical(scratch))?;
         let runner = Runner::on_host(
             &dir.join("runner"),
             build,
@@ -350,7 +386,7 @@ impl ScriptStep<'_> {
     }
 
     /// What is wrong with how the script ended and with what it left; `None`: nothing.
-    fn judge(&self, prepared: &Prepared, outcome: Outcome) -> Result<Option<Reason>, BuildError> {
+    fn judge(&self, prepared: &Prepared<'_>, outcome: Outcome) -> Result<Option<Reason>, BuildError> {
         let out = OsString::from(prepared.scratch.to_string());
         match outcome {
             Outcome::Exited(0) => {}
@@ -375,10 +411,15 @@ impl ScriptStep<'_> {
     }
 
     /// Takes the output from where the script made it, and shrinks its run paths.
-    fn take_output(&self, prepared: &Prepared) -> Result<PathBuf, BuildError> {
+    fn take_output(&self, prepared: &Prepared<'_>) -> Result<PathBuf, BuildError> {
         let tree = prepared.staging.path().join("output");
-        let made = prepared.store.join(prepared.scratch.to_string());
-        fs::rename(&made, &tree).context("move", &made)?;
+        match &prepared.place {
+            Some(place) => place.take(&tree)?,
+            None => {
+                let made = prepared.store.join(prepared.scratch.to_string());
+                fs::rename(&made, &tree).context("move", &made)?;
+            }
+        }
         let logical = StoreDir::layerize().join(&prepared.scratch);
         let missing = fixup::fix(&Places {
             logical: &logical,
@@ -391,19 +432,19 @@ impl ScriptStep<'_> {
         Ok(tree)
     }
 
-    /// Moves the output into the store.
-    fn register(&self, prepared: &Prepared) -> Result<StorePath, BuildError> {
-        let tree = self.take_output(prepared)?;
-        let info = self.store.add_output(NewOutput {
-            name: &self.derivation.name,
-            tree: &tree,
-            scratch: Some(&prepared.scratch),
+    /// What is to enter the store.
+    fn new_output<'a>(&self, prepared: &'a Prepared<'_>, tree: &'a Path, declare: &'a Declare<'a>) -> NewOutput<'a>
+    where
+        Self: 'a,
+    {
+        NewOutput {
+            name: self.derivation.name.as_str(),
+            tree,
             candidates: &prepared.visible,
-            declare: &|found| self.declare(found),
+            declare,
             derivation: Some(self.digest),
             sandboxed: self.options.sandbox == SandboxMode::Namespaces,
-        })?;
-        Ok(info.path)
+        }
     }
 
     /// References besides those found: what found Debian packages depend on, and `runtime` with what it depends on.
@@ -457,13 +498,17 @@ impl ScriptStep<'_> {
     }
 
     /// Keeps the build directory of a failed script, where that was asked for.
-    fn keep(&self, prepared: &Prepared) -> Result<Option<PathBuf>, BuildError> {
+    fn keep(&self, prepared: &Prepared<'_>) -> Result<Option<PathBuf>, BuildError> {
         if !self.options.keep_failed {
             return Ok(None);
         }
         let failed = self.store.dir().join("failed");
         create_dir_all(&failed)?;
-        let kept = failed.join(prepared.scratch.to_string());
+        let kept = failed.join(format!(
+            "{}-{}",
+            &self.digest.hex()[..FAILED_CHARS],
+            self.derivation.name
+        ));
         remove_tree(&kept)?;
         fs::rename(&prepared.build, &kept).context("move", &prepared.build)?;
         Ok(Some(kept))

@@ -144,10 +144,9 @@ impl Step<'_> {
         let staging = self.store.stage()?;
         let tree = staging.path().join("tree");
         unpack(&tree)?;
-        let info = self.store.add_output(NewOutput {
+        let info = self.store.add_output(&NewOutput {
             name: &self.derivation().name,
             tree: &tree,
-            scratch: None,
             candidates: &BTreeSet::new(),
             declare: &|_| Vec::new(),
             derivation: Some(self.resolved.digest),

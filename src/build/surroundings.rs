@@ -14,8 +14,8 @@ use super::rootfs::Root;
 use super::sandbox::Bind;
 use super::source::SOURCE_DATE_EPOCH;
 use super::tree::make_dir;
+use crate::derive::{Input, Script};
 use crate::fsio::IoContext;
-use crate::plan::{Input, Script};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 

@@ -29,7 +29,6 @@ impl Scene {
         let output = NewOutput {
             name,
             tree: &tree,
-            scratch: None,
             candidates: &references.iter().map(|&path| path.clone()).collect(),
             declare: &|found| {
                 let via = found.first().cloned();
@@ -41,7 +40,7 @@ impl Scene {
             derivation: None,
             sandboxed: true,
         };
-        self.store.add_output(output).unwrap().path
+        self.store.add_output(&output).unwrap().path
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 use super::canonical::{canonicalise, seal};
 use super::database::{Addressing, Registration};
 use super::error::StoreError;
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Place};
 use super::import::Attestation;
 use super::inspect::{Inspection, inspect};
 use super::modulo::{rewrite_file, rewrite_symlink};
@@ -22,10 +22,23 @@ use super::{NewOutput, Store};
 use crate::digest::{Digest, HashingWriter};
 use crate::fsio::{IoContext, LockKind, PathError, remove_tree, sync_file_system, sync_parent};
 use crate::nar::{self, Entry, EntryKind};
-use crate::store_path::{PathInfo, StoreDir, StorePath, check_name, content_addressed, fixed_file};
+use crate::store_path::{PathInfo, StorePath, built_in_place, check_name, content_addressed, fixed_file};
 
 /// Up to so many entries are synced one by one; for more, one sync of the whole file system is cheaper.
 const SYNCED_SINGLY: u64 = 8;
+
+/// What became of a tree that was built at a placeholder.
+pub enum Rewritten {
+    /// It is in the store.
+    Registered(PathInfo),
+    /// It names itself where that cannot be rewritten.
+    NamesItself {
+        /// The path at which it must be built.
+        path: StorePath,
+        /// Where it does so first; `None`: where the scan does not see it.
+        place: Option<Place>,
+    },
+}
 
 impl Store {
     /// Copies a tree or file into the store under its content address (`nix-store --add`).
@@ -76,36 +89,89 @@ impl Store {
         self.publish(&tree, new, inspection.entries)
     }
 
-    /// Moves a finished tree (any modes; on the store's file system) into the store under its content address:
-    /// canonicalises it, hashes and scans it for `candidates` in one read, rewrites `scratch` (the path at which
-    /// it was built) to the final path, syncs, renames, registers. Early cutoff is that equal content gives an
-    /// equal path: where that path is valid already the tree is dropped.
+    /// Moves a finished tree (any modes; on the store's file system), which does not know its own path, into the store
+    /// under its content address: canonicalises it, hashes and scans it for `candidates` in one read, syncs, renames,
+    /// registers. Early cutoff is that equal content gives an equal path: where that path is valid already the tree is
+    /// dropped.
+    pub fn add_output(&self, output: &NewOutput<'_>) -> Result<PathInfo, StoreError> {
+        let (inspection, references) = self.examine(output, None)?;
+        let targets = references.keys().cloned().collect();
+        let path = content_addressed(&self.store_dir, output.name, &inspection.hash, &targets, false)?;
+        self.settle(output, path, Addressing::Tree(inspection.hash), references, &inspection)
+    }
+
+    /// As [`add_output`](Self::add_output) for a tree that was built at `placeholder` and may refer to itself by that:
+    /// where it does, it refers to its final path afterwards.
     ///
-    /// A tree that refers to itself is read a second time, since the hash of what it becomes needs the path that
-    /// the first read gives. Where it does so in a way that cannot be rewritten (in a name, inside a compressed
-    /// file, in UTF-16), its path stays `scratch`.
-    pub fn add_output(&self, output: NewOutput<'_>) -> Result<PathInfo, StoreError> {
+    /// Such a tree is read a second time, since the hash of what it becomes needs the path that the first read gives.
+    /// One that refers to itself in a way that cannot be rewritten (in a name, inside a compressed file, in UTF-16) is
+    /// not taken: what is given is the path at which it must be built instead. So no valid path holds a placeholder
+    /// where the scan sees it, and none is mistaken for another output's own.
+    pub fn add_rewritten(&self, output: &NewOutput<'_>, placeholder: &StorePath) -> Result<Rewritten, StoreError> {
+        let (inspection, references) = self.examine(output, Some(placeholder))?;
+        let own = inspection.own.first.is_some();
+        let targets = references.keys().cloned().collect();
+        let (dir, name, hash) = (&self.store_dir, output.name, &inspection.hash);
+        if own && !inspection.own.rewritable() {
+            let path = built_in_place(dir, name, hash, &targets)?;
+            return Ok(match self.info(&path)? {
+                Some(info) => Rewritten::Registered(info),
+                None => Rewritten::NamesItself {
+                    path,
+                    place: inspection.own.fixed,
+                },
+            });
+        }
+        let path = content_addressed(dir, name, hash, &targets, own)?;
+        if own && self.info(&path)?.is_none() {
+            rewrite(output.tree, &inspection.own.entries, placeholder, &path)?;
+        }
+        let info = self.settle(output, path, Addressing::Tree(inspection.hash), references, &inspection)?;
+        Ok(Rewritten::Registered(info))
+    }
+
+    /// As [`add_output`](Self::add_output) for a tree that was built at `path`, which
+    /// [`add_rewritten`](Self::add_rewritten) gave for it.
+    pub fn add_in_place(&self, output: &NewOutput<'_>, path: &StorePath) -> Result<PathInfo, StoreError> {
+        let (inspection, references) = self.examine(output, Some(path))?;
+        self.settle(output, path.clone(), Addressing::Derivation, references, &inspection)
+    }
+
+    /// Canonicalises a tree and finds out to what it refers, to itself (as `own`) among others.
+    fn examine(
+        &self,
+        output: &NewOutput<'_>,
+        own: Option<&StorePath>,
+    ) -> Result<(Inspection, BTreeMap<StorePath, Evidence>), StoreError> {
         check_name(output.name)?;
         self.check_writable()?;
         canonicalise(output.tree)?;
-        let inspection = inspect(output.tree, output.candidates, output.scratch)?;
-        let references = with_declared(&inspection, &output);
-        let address = address(&self.store_dir, &output, &inspection, &references)?;
-        if let Some(info) = self.info(&address.path)? {
+        let inspection = inspect(output.tree, output.candidates, own)?;
+        let references = with_declared(&inspection, output);
+        Ok((inspection, references))
+    }
+
+    /// Registers a tree that refers to itself, if it does, as `path`.
+    fn settle(
+        &self,
+        output: &NewOutput<'_>,
+        path: StorePath,
+        addressing: Addressing,
+        references: BTreeMap<StorePath, Evidence>,
+        inspection: &Inspection,
+    ) -> Result<PathInfo, StoreError> {
+        if let Some(info) = self.info(&path)? {
             remove_tree(output.tree)?;
             return Ok(info);
         }
         let mut new = Registration {
             derivation: output.derivation,
             sandboxed: output.sandboxed,
-            ..plain_registration(address.path, &inspection, address.addressing)
+            ..plain_registration(path, inspection, addressing)
         };
         new.references = references;
-        if let (Some(place), Some(scratch)) = (&inspection.own.first, output.scratch) {
+        if let Some(place) = &inspection.own.first {
             new.references.insert(new.path.clone(), Evidence::Found(place.clone()));
-            if *scratch != new.path {
-                rewrite(output.tree, &inspection.own.entries, scratch, &new.path)?;
-            }
             (new.nar_hash, new.nar_size) = nar::hash(output.tree)?;
         }
         self.publish(output.tree, new, inspection.entries)
@@ -122,7 +188,7 @@ impl Store {
     ) -> Result<(Digest, u64), StoreError> {
         canonicalise(tree)?;
         let inspection = inspect(tree, &BTreeSet::new(), Some(scratch))?;
-        if inspection.own.first.is_some() && inspection.own.rewritable && scratch != path {
+        if inspection.own.first.is_some() && inspection.own.rewritable() && scratch != path {
             rewrite(tree, &inspection.own.entries, scratch, path)?;
         }
         Ok(nar::hash(tree)?)
@@ -169,32 +235,6 @@ impl Store {
         session.protect(&new.path)?;
         self.database.register(new)
     }
-}
-
-/// Where an output goes.
-struct Address {
-    path: StorePath,
-    addressing: Addressing,
-}
-
-fn address(
-    store_dir: &StoreDir,
-    output: &NewOutput<'_>,
-    inspection: &Inspection,
-    references: &BTreeMap<StorePath, Evidence>,
-) -> Result<Address, StoreError> {
-    let own = inspection.own.first.is_some();
-    if let Some(scratch) = output.scratch.filter(|_| own && !inspection.own.rewritable) {
-        return Ok(Address {
-            path: scratch.clone(),
-            addressing: Addressing::Derivation,
-        });
-    }
-    let targets = references.keys().cloned().collect();
-    Ok(Address {
-        path: content_addressed(store_dir, output.name, &inspection.hash, &targets, own)?,
-        addressing: Addressing::Tree(inspection.hash),
-    })
 }
 
 /// What the scan found, and what follows from it.

@@ -46,7 +46,7 @@ CREATE TABLE path (
     nar_hash BLOB NOT NULL CHECK (length(nar_hash) = 32),
     nar_size INTEGER NOT NULL CHECK (nar_size >= 0),
     -- What the path is computed from, and that hash: 'tree' (NAR hash modulo itself), 'file' (SHA-256 of the
-    -- file), 'derivation' (none: the path is that of the resolved derivation).
+    -- file), 'derivation' (none: what made it gave the path).
     addressing TEXT NOT NULL CHECK (addressing IN ('tree', 'file', 'derivation')),
     address_hash BLOB CHECK (length(address_hash) = 32),
     -- The resolved derivation that made it first.
@@ -109,7 +109,8 @@ pub enum Addressing {
     Tree(Digest),
     /// The hash of the one file it is.
     File(Digest),
-    /// The derivation that made it: it holds its own hash where that cannot be rewritten.
+    /// Nothing that it holds: what made it gave the path (of ours, because it holds its own hash where that cannot be
+    /// rewritten).
     Derivation,
 }
 

@@ -117,6 +117,12 @@ pub enum StoreError {
         /// How it differs.
         how: String,
     },
+    /// What a script was building in the store is there no more, or has been registered by another process.
+    #[error("`{path}` was made by another process while it was built here without a sandbox")]
+    PlaceTaken {
+        /// The path.
+        path: StorePath,
+    },
     /// A root's name is no file name.
     #[error("`{name}` cannot name a root: {reason}")]
     RootName {
@@ -169,6 +175,7 @@ impl StoreError {
                 actual.hex()
             )),
             Self::Collision { .. } => Some("run `layerize store verify --contents`".to_owned()),
+            Self::PlaceTaken { .. } => Some("build again: what the other process made is used".to_owned()),
             Self::LinkTaken { link } => Some(format!("remove `{}` or name another link", link.display())),
             Self::ArchiveMismatch { .. } | Self::WrongAddress { .. } | Self::WrongContent { .. } => Some(
                 "where it came from is damaged or was tampered with; nothing was registered: fetch it from elsewhere"

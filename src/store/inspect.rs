@@ -36,8 +36,17 @@ pub(super) struct OwnReferences {
     pub first: Option<Place>,
     /// Files and symlinks that hold the hash as it is.
     pub entries: Vec<Entry>,
-    /// Whether all of them can be rewritten: not those in names, in UTF-16, or inside compressed files.
-    pub rewritable: bool,
+    /// Where it does so first in a way that cannot be rewritten: in a name, in UTF-16, or inside a compressed file.
+    pub fixed: Option<Place>,
+    /// Whether the hash stands nowhere in the archive but in `entries`.
+    all_seen: bool,
+}
+
+impl OwnReferences {
+    /// Whether all of them can be rewritten.
+    pub(super) fn rewritable(&self) -> bool {
+        self.fixed.is_none() && self.all_seen
+    }
 }
 
 /// Reads the tree at `root`, searching for `candidates` and for `own`, the path that it was built at.
@@ -81,8 +90,8 @@ struct TreeScan {
     own_entries: Vec<Entry>,
     /// How often it stands there.
     own_plain: u64,
-    /// How often it stands where it cannot be rewritten.
-    own_fixed: u64,
+    /// Where it stands first where it cannot be rewritten.
+    own_fixed: Option<Place>,
     unscanned: Vec<String>,
 }
 
@@ -93,7 +102,7 @@ impl TreeScan {
             places: vec![None; needles],
             own_entries: Vec::new(),
             own_plain: 0,
-            own_fixed: 0,
+            own_fixed: None,
             unscanned: Vec::new(),
         }
     }
@@ -120,13 +129,14 @@ impl TreeScan {
     }
 
     fn hit(&mut self, entry: &Entry, kind: PlaceKind, inside: &[String], hit: Hit) {
+        let here = || Place {
+            file: printable(&entry.path),
+            inside: inside.to_vec(),
+            offset: hit.offset,
+            kind,
+        };
         if let Some(place @ None) = self.places.get_mut(hit.needle) {
-            *place = Some(Place {
-                file: printable(&entry.path),
-                inside: inside.to_vec(),
-                offset: hit.offset,
-                kind,
-            });
+            *place = Some(here());
         }
         if !self.has_own || hit.needle != 0 {
             return;
@@ -138,7 +148,9 @@ impl TreeScan {
                     self.own_entries.push(entry.clone());
                 }
             }
-            _ => self.own_fixed += 1,
+            _ => {
+                self.own_fixed.get_or_insert_with(here);
+            }
         }
     }
 
@@ -155,8 +167,9 @@ impl TreeScan {
             own: OwnReferences {
                 first,
                 entries: self.own_entries,
+                fixed: self.own_fixed,
                 // The archive may hold the hash in more places than the scan can name: then nothing is touched.
-                rewritable: self.own_fixed == 0 && self.own_plain == modulo.occurrences,
+                all_seen: self.own_plain == modulo.occurrences,
             },
             unscanned: self.unscanned,
         }

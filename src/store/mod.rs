@@ -17,6 +17,7 @@
 //! | `nix/` | a store of the same form for paths named `/nix/store/…` (see [`Store::open_nix`]) |
 
 mod add;
+mod build_place;
 mod canonical;
 mod database;
 mod error;
@@ -38,6 +39,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use add::Rewritten;
+pub use build_place::BuildPlace;
 pub use canonical::MTIME;
 pub use database::Addressing;
 pub use error::StoreError;
@@ -103,14 +106,12 @@ pub struct Store {
     session: Mutex<Option<Arc<Session>>>,
 }
 
-/// A tree to be moved into the store by [`Store::add_output`].
+/// A tree to be moved into the store, by [`Store::add_output`] and its like.
 pub struct NewOutput<'a> {
     /// Name part of its store path.
     pub name: &'a str,
     /// Where it is.
     pub tree: &'a Path,
-    /// The logical path it was built at and may refer to itself by.
-    pub scratch: Option<&'a StorePath>,
     /// Paths whose hashes are searched for.
     pub candidates: &'a BTreeSet<StorePath>,
     /// Called with what the scan found; gives the references to add: (reference, declared through).
@@ -284,11 +285,17 @@ impl Store {
         Ok(())
     }
 
-    /// Trees in `store/` that are no valid paths. To be called with the store's lock held exclusively.
+    /// Trees in `store/` that are no valid paths, but for those that a build is making there (see [`BuildPlace`]). To
+    /// be called with the store's lock held exclusively.
     fn unregistered(&self) -> Result<Vec<StorePath>, StoreError> {
         let names = crate::fsio::sorted_names(&self.dir.join("store"))?;
         let paths = names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect();
-        self.database.unregistered(paths)
+        let mut paths = self.database.unregistered(paths)?;
+        if !paths.is_empty() {
+            let building = session::building(&self.tmp())?;
+            paths.retain(|path| !building.contains(path));
+        }
+        Ok(paths)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: as long as a session lives it holds an exclusive lock on `tmp/session-X.lock`, so whoever can take
 //! that lock knows that the session is dead and that everything named `tmp/session-X.*` is debris. The file's
 //! lines are the session's temporary roots: the paths that it was told are valid and that the garbage
-//! collector must therefore keep.
+//! collector must therefore keep; after [`BUILDING`], a path that is no valid one, at which it builds.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -17,6 +17,9 @@ use crate::fsio::{FileLock, IoContext, LockKind, remove_tree, sorted_names};
 use crate::store_path::StorePath;
 
 const PREFIX: &str = "session-";
+
+/// What precedes the path of a build place in a session's file.
+const BUILDING: &str = "building ";
 
 /// An open session; dead when dropped.
 pub(super) struct Session {
@@ -68,12 +71,23 @@ impl Session {
     pub(super) fn protect(&self, path: &StorePath) -> Result<(), StoreError> {
         let mut state = self.state();
         if !state.protected.contains(path) {
-            let line = format!("{path}\n");
-            let mut file = self.lock.file();
-            file.write_all(line.as_bytes()).context("write", self.lock_path())?;
+            self.note(&path.to_string())?;
             state.protected.insert(path.clone());
         }
         Ok(())
+    }
+
+    /// Says that what lies at `path`, which is not valid, is being built there. To be called as [`protect`](Self::protect).
+    pub(super) fn build_at(&self, path: &StorePath) -> Result<(), StoreError> {
+        let _state = self.state();
+        self.note(&format!("{BUILDING}{path}"))
+    }
+
+    fn note(&self, line: &str) -> Result<(), StoreError> {
+        let mut file = self.lock.file();
+        Ok(file
+            .write_all(format!("{line}\n").as_bytes())
+            .context("write", self.lock_path())?)
     }
 
     /// A name in `tmp` that was not used before and that nothing stands at.
@@ -180,14 +194,25 @@ impl Dead {
 
 /// The temporary roots of all live sessions. To be called with the store's lock held exclusively.
 pub(super) fn protected(tmp: &Path) -> Result<BTreeSet<StorePath>, StoreError> {
+    noted(tmp, "")
+}
+
+/// Where live sessions build. To be called with the store's lock held exclusively.
+pub(super) fn building(tmp: &Path) -> Result<BTreeSet<StorePath>, StoreError> {
+    noted(tmp, BUILDING)
+}
+
+/// The paths that stand in the files of live sessions after `prefix`.
+fn noted(tmp: &Path, prefix: &str) -> Result<BTreeSet<StorePath>, StoreError> {
     let mut paths = BTreeSet::new();
+    let parse = |line: &str| line.strip_prefix(prefix)?.parse::<StorePath>().ok();
     for name in session_files(tmp)? {
         let path = tmp.join(format!("{name}.lock"));
         if !matches!(holder(&path)?, Holder::Live) {
             continue;
         }
         match fs::read_to_string(&path) {
-            Ok(text) => paths.extend(text.lines().filter_map(|line| line.parse::<StorePath>().ok())),
+            Ok(text) => paths.extend(text.lines().filter_map(parse)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => Err(error).context("read", &path)?,
         }

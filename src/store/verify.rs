@@ -9,13 +9,13 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::Store;
 use super::add::move_away;
 use super::canonical::deviation;
 use super::database::{Addressing, Registration};
 use super::error::StoreError;
 use super::evidence::printable;
 use super::modulo::ModuloHasher;
+use super::{Store, session};
 use crate::digest::{Digest, HashingWriter};
 use crate::fsio::{IoContext, LockKind, remove_tree, sorted_names};
 use crate::nar::{self, EntryKind};
@@ -155,7 +155,12 @@ impl Store {
         } else {
             Some(self.lock(LockKind::Shared)?)
         };
-        let valid = |name: &str| name.parse().is_ok_and(|path: StorePath| all.contains_key(&path));
+        let building = match self.database.read_only() {
+            true => BTreeSet::new(),
+            false => session::building(&self.tmp())?,
+        };
+        let expected = |path: StorePath| all.contains_key(&path) || building.contains(&path);
+        let valid = |name: &str| name.parse().is_ok_and(expected);
         let mut problems = Vec::new();
         for name in sorted_names(&self.dir.join("store"))? {
             let name = name.to_string_lossy().into_owned();

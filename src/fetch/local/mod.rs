@@ -156,10 +156,9 @@ pub fn add(store: &Store, source: &LocalSource<'_>) -> Result<StorePath, FetchEr
     let stage = store.stage()?;
     let tree = stage.path().join("source");
     copy_entries(&root, &entries, &tree)?;
-    let added = store.add_output(NewOutput {
+    let added = store.add_output(&NewOutput {
         name,
         tree: &tree,
-        scratch: None,
         candidates: &Default::default(),
         declare: &|_| Vec::new(),
         derivation: None,

@@ -93,6 +93,43 @@ fn a_collection_that_died_after_forgetting_is_finished() {
 }
 
 #[test]
+fn what_is_built_in_the_store_itself_is_no_debris() {
+    let scene = Scene::new();
+    let path: StorePath = "0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-place".parse().unwrap();
+    let physical = scene.store.physical(&path);
+    let place = scene.store.build_place(&path).unwrap();
+    sample(&physical);
+    fs::write(scene.store.dir().join("tmp/session-dead.lock"), "").unwrap();
+    let other = reopened(&scene);
+    assert_eq!(other.gc(&GcOptions::default()).unwrap().unregistered, []);
+    assert_eq!(other.verify(false).unwrap(), []);
+    assert!(physical.join("data").exists());
+    let staging = scene.store.stage().unwrap();
+    let tree = staging.path().join("tree");
+    place.take(&tree).unwrap();
+    assert!(tree.join("data").exists() && !physical.exists());
+    assert!(
+        matches!(place.take(&tree), Err(StoreError::PlaceTaken { .. })),
+        "nothing is there"
+    );
+    sample(&physical);
+    drop(place);
+    assert!(!physical.exists(), "what a failed build left goes");
+}
+
+#[test]
+fn a_path_that_became_valid_while_it_was_built_in_the_store_stays() {
+    let scene = Scene::new();
+    let info = scene.output("valid", None, &[], sample);
+    let place = scene.store.build_place(&info.path).unwrap();
+    let tree = scene.dir.path().join("tree");
+    let error = place.take(&tree).unwrap_err();
+    assert!(error.help().unwrap().starts_with("build again"), "{error}");
+    drop(place);
+    assert_eq!((tree.exists(), scene.store.verify(true).unwrap()), (false, vec![]));
+}
+
+#[test]
 fn a_store_that_closed_leaves_no_session() {
     let scene = Scene::new();
     scene.output("valid", None, &[], sample);

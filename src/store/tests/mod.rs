@@ -43,20 +43,34 @@ impl Scene {
         candidates: &[&StorePath],
         build: impl Fn(&Path),
     ) -> PathInfo {
+        self.added(name, candidates, build, |output| match scratch {
+            None => self.store.add_output(output).unwrap(),
+            Some(scratch) => match self.store.add_rewritten(output, scratch).unwrap() {
+                Rewritten::Registered(info) => info,
+                Rewritten::NamesItself { path, .. } => panic!("it must be built at {path}"),
+            },
+        })
+    }
+
+    /// Has `add` take `build`'s tree.
+    fn added<T>(
+        &self,
+        name: &str,
+        candidates: &[&StorePath],
+        build: impl Fn(&Path),
+        add: impl FnOnce(&NewOutput<'_>) -> T,
+    ) -> T {
         let staging = self.store.stage().unwrap();
         let tree = staging.path().join("out");
         build(&tree);
-        self.store
-            .add_output(NewOutput {
-                name,
-                tree: &tree,
-                scratch,
-                candidates: &candidates.iter().map(|&path| path.clone()).collect(),
-                declare: &|_| Vec::new(),
-                derivation: None,
-                sandboxed: true,
-            })
-            .unwrap()
+        add(&NewOutput {
+            name,
+            tree: &tree,
+            candidates: &candidates.iter().map(|&path| path.clone()).collect(),
+            declare: &|_| Vec::new(),
+            derivation: None,
+            sandboxed: true,
+        })
     }
 }
 

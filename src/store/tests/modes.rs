@@ -103,10 +103,9 @@ fn what_has_no_archive_is_refused_and_nothing_registered() {
     let _socket = UnixListener::bind(tree.join("run/socket")).unwrap();
     let error = scene
         .store
-        .add_output(NewOutput {
+        .add_output(&NewOutput {
             name: "socket",
             tree: &tree,
-            scratch: None,
             candidates: &BTreeSet::new(),
             declare: &|_| Vec::new(),
             derivation: None,

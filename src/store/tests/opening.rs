@@ -161,13 +161,12 @@ fn realisations_keep_their_derivation() {
     let output = NewOutput {
         name: "made",
         tree: &tree,
-        scratch: None,
         candidates: &BTreeSet::new(),
         declare: &|_| Vec::new(),
         derivation: Some(derivation),
         sandboxed: true,
     };
-    let info = scene.store.add_output(output).unwrap();
+    let info = scene.store.add_output(&output).unwrap();
     assert_eq!(scene.store.realisation(&derivation).unwrap(), None);
     scene
         .store

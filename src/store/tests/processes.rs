@@ -59,13 +59,15 @@ fn work(dir: &Path, round: u64) {
         let output = NewOutput {
             name,
             tree: &tree,
-            scratch: Some(&scratch),
             candidates,
             declare: &|_| Vec::new(),
             derivation: None,
             sandboxed: true,
         };
-        store.add_output(output).unwrap().path
+        match store.add_rewritten(&output, &scratch).unwrap() {
+            Rewritten::Registered(info) => info.path,
+            Rewritten::NamesItself { .. } => unreachable!("a text and a symlink can be rewritten"),
+        }
     };
     let library = add("library", &BTreeSet::new(), "");
     let program = add("program", &BTreeSet::from([library.clone()]), &library.to_string());

@@ -63,13 +63,12 @@ fn declared_references_are_part_of_the_path() {
         let output = NewOutput {
             name: "user",
             tree: &tree,
-            scratch: None,
             candidates: &BTreeSet::from([found.clone()]),
             declare,
             derivation: Some(Digest::of(b"d")),
             sandboxed: false,
         };
-        scene.store.add_output(output)
+        scene.store.add_output(&output)
     };
     let plain = add(&|_| Vec::new()).unwrap();
     let more = add(&|seen| {
@@ -96,35 +95,103 @@ fn declared_references_are_part_of_the_path() {
     );
 }
 
+/// What a script leaves that writes `$out` (`path`) where it cannot be rewritten: by what it does so.
+type Build = fn(&Path, &str);
+
+const UNREWRITABLE: [(&str, Build, &str); 3] = [
+    ("name", |tree, path| fs::write(tree.join(path), "").unwrap(), "its name"),
+    (
+        "gzip",
+        |tree, path| fs::write(tree.join("f.gz"), gzip(&format!("{}{path}", "- ".repeat(200)))).unwrap(),
+        "f.gz, in its gzip, byte 400",
+    ),
+    (
+        "utf-16",
+        |tree, path| fs::write(tree.join("f"), wide(path)).unwrap(),
+        "f, byte 1 (UTF-16)",
+    ),
+];
+
+fn wide(text: &str) -> Vec<u8> {
+    text.encode_utf16().flat_map(u16::to_be_bytes).collect()
+}
+
+/// Such a tree, which also holds `$out` where it could be rewritten.
+fn names_itself(tree: &Path, path: &StorePath, build: Build) {
+    fs::create_dir(tree).unwrap();
+    fs::write(tree.join("plain"), path.to_string()).unwrap();
+    build(tree, &path.to_string());
+}
+
 #[test]
-fn an_output_that_cannot_be_rewritten_keeps_its_path() {
-    let scratch: StorePath = SCRATCH.parse().unwrap();
-    let wide: Vec<u8> = SCRATCH.encode_utf16().flat_map(u16::to_be_bytes).collect();
-    let packed = gzip(&format!("{}{SCRATCH}", "- ".repeat(200)));
-    type Build<'a> = &'a dyn Fn(&Path);
-    let cases: [(&str, Build<'_>); 3] = [
-        ("name", &|tree| fs::write(tree.join(SCRATCH), "").unwrap()),
-        ("gzip", &|tree| fs::write(tree.join("f.gz"), &packed).unwrap()),
-        ("utf-16", &|tree| fs::write(tree.join("f"), &wide).unwrap()),
-    ];
-    for (what, build) in cases {
+fn an_output_that_cannot_be_rewritten_is_built_at_its_own_path() {
+    let placeholder: StorePath = SCRATCH.parse().unwrap();
+    for (what, build, place) in UNREWRITABLE {
         let scene = Scene::new();
-        let info = scene.output("self", Some(&scratch), &[], |tree| {
-            fs::create_dir(tree).unwrap();
-            fs::write(tree.join("plain"), SCRATCH).unwrap();
-            build(tree);
-        });
-        assert_eq!((&info.path, info.self_reference), (&scratch, true), "{what}");
-        let plain = scene.store.physical(&scratch).join("plain");
-        assert_eq!(
-            fs::read_to_string(plain).unwrap(),
-            SCRATCH,
-            "nothing is rewritten by half"
+        let first = || {
+            scene.added(
+                "self",
+                &[],
+                |tree| names_itself(tree, &placeholder, build),
+                |output| scene.store.add_rewritten(output, &placeholder).unwrap(),
+            )
+        };
+        let Rewritten::NamesItself { path, place: found } = first() else {
+            panic!("{what}: it was registered")
+        };
+        assert!(found.unwrap().to_string().ends_with(place), "{what}");
+        assert_ne!(path, placeholder);
+        assert_eq!(scene.store.list().unwrap(), [], "{what}: nothing is registered by half");
+        let info = scene.added(
+            "self",
+            &[],
+            |tree| names_itself(tree, &path, build),
+            |output| scene.store.add_in_place(output, &path).unwrap(),
         );
-        let details = scene.store.info_full(&scratch).unwrap().unwrap();
+        assert_eq!((&info.path, info.self_reference), (&path, true), "{what}");
+        let plain = scene.store.physical(&path).join("plain");
+        assert_eq!(fs::read_to_string(plain).unwrap(), path.to_string());
+        let details = scene.store.info_full(&path).unwrap().unwrap();
         assert_eq!(details.addressing, Addressing::Derivation);
         assert_eq!(scene.store.verify(true).unwrap(), []);
+        let Rewritten::Registered(again) = first() else {
+            panic!("{what}: it would be built in place again")
+        };
+        assert_eq!(
+            again, info,
+            "{what}: equal first outputs are one path, however they came to be"
+        );
     }
+}
+
+#[test]
+fn outputs_of_one_name_that_cannot_be_rewritten_have_a_path_each() {
+    let placeholder: StorePath = SCRATCH.parse().unwrap();
+    let scene = Scene::new();
+    let library = scene.output("library", None, &[], sample).path;
+    let path = |content: &str, candidates: &[&StorePath]| {
+        let build = |tree: &Path| {
+            names_itself(tree, &placeholder, UNREWRITABLE[1].1);
+            fs::write(tree.join("content"), content).unwrap();
+        };
+        let rewritten = scene.added("self", candidates, build, |output| {
+            scene.store.add_rewritten(output, &placeholder).unwrap()
+        });
+        match rewritten {
+            Rewritten::NamesItself { path, .. } => path,
+            Rewritten::Registered(info) => panic!("{} was registered", info.path),
+        }
+    };
+    let with_reference = library.to_string();
+    let paths = [
+        path("one", &[]),
+        path("two", &[]),
+        path(&with_reference, &[]),
+        // The same bytes, in which something is found that was not looked for before.
+        path(&with_reference, &[&library]),
+    ];
+    assert_eq!(paths.iter().collect::<BTreeSet<_>>().len(), paths.len(), "{paths:?}");
+    assert_eq!(path("one", &[]), paths[0], "and always the same one");
 }
 
 #[test]
