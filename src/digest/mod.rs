@@ -1,7 +1,8 @@
 //! A *digest* is the SHA-256 of some bytes, taken once, while they stream past.
 //!
 //! Invariant: [`Digest`] (bytes as stored) and [`DiffId`] (a layer's uncompressed tar) are two types with
-//! no conversion between them, and a reader of outside bytes verifies digest and size at end of file.
+//! no conversion between them, and a reader of outside bytes verifies digest and size at end of file. What other tools
+//! wrote may name its content by another algorithm: that is a [`ContentDigest`].
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -9,10 +10,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod content;
 mod sha256;
 mod two_lanes;
 
+pub use content::{ContentDigest, ParseContentDigestError};
 pub use sha256::Hasher;
+
+use content::ContentHasher;
 
 /// SHA-256 of bytes as they are stored or sent, printed `sha256:<64 hex>` (OCI image-spec, descriptor.md#digests).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -156,13 +161,28 @@ pub enum VerifyError {
         actual: u64,
     },
     /// All bytes arrived and hash to something else.
-    #[error("expected {expected}, got {actual}")]
-    Digest {
-        /// Announced digest.
-        expected: Digest,
-        /// Digest of what was read.
-        actual: Digest,
-    },
+    #[error(transparent)]
+    Digest(Box<DigestMismatch>),
+}
+
+/// Bytes that hash to something else than was announced.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected}, got {actual}")]
+pub struct DigestMismatch {
+    /// Announced digest.
+    pub expected: ContentDigest,
+    /// Digest of what was read.
+    pub actual: ContentDigest,
+}
+
+impl VerifyError {
+    /// The error of bytes with another digest.
+    pub fn digest(expected: impl Into<ContentDigest>, actual: impl Into<ContentDigest>) -> Self {
+        Self::Digest(Box::new(DigestMismatch {
+            expected: expected.into(),
+            actual: actual.into(),
+        }))
+    }
 }
 
 /// A reader of bytes from outside that fails past the announced size and verifies size and digest at end of file.
@@ -171,18 +191,19 @@ pub enum VerifyError {
 /// read before end of file is unverified.
 pub struct VerifyingReader<R> {
     inner: R,
-    hasher: Option<Hasher>,
-    expected: Digest,
+    hasher: Option<ContentHasher>,
+    expected: ContentDigest,
     expected_size: Option<u64>,
     size: u64,
 }
 
 impl<R: Read> VerifyingReader<R> {
     /// Wraps `inner`; `size` in bytes where it is known.
-    pub fn new(inner: R, expected: Digest, size: Option<u64>) -> Self {
+    pub fn new(inner: R, expected: impl Into<ContentDigest>, size: Option<u64>) -> Self {
+        let expected = expected.into();
         Self {
             inner,
-            hasher: Some(Hasher::new()),
+            hasher: Some(expected.hasher()),
             expected,
             expected_size: size,
             size: 0,
@@ -199,12 +220,9 @@ impl<R: Read> VerifyingReader<R> {
                 actual: self.size,
             });
         }
-        let actual = hasher.digest();
+        let actual = hasher.finish();
         if actual != self.expected {
-            return Err(VerifyError::Digest {
-                expected: self.expected,
-                actual,
-            });
+            return Err(VerifyError::digest(self.expected, actual));
         }
         Ok(())
     }
@@ -245,12 +263,12 @@ fn to_hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-fn from_hex(text: &str) -> Option<[u8; 32]> {
+fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();
-    if digits.len() != 64 {
+    if digits.len() != 2 * N {
         return None;
     }
-    let mut bytes = [0; 32];
+    let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
         *byte = hex_value(pair[0])? << 4 | hex_value(pair[1])?;
     }
@@ -304,7 +322,7 @@ mod tests {
         );
     }
 
-    fn read_verified(bytes: &[u8], expected: Digest, size: Option<u64>) -> Result<Vec<u8>, String> {
+    fn read_verified(bytes: &[u8], expected: impl Into<ContentDigest>, size: Option<u64>) -> Result<Vec<u8>, String> {
         let mut out = Vec::new();
         VerifyingReader::new(bytes, expected, size)
             .read_to_end(&mut out)
@@ -330,6 +348,13 @@ mod tests {
             read_verified(b"abd", digest, Some(3))
                 .unwrap_err()
                 .starts_with("expected sha256:ba7816bf")
+        );
+        let sha512 = ContentDigest::Sha512([0; 64]).same_algorithm(b"abc");
+        assert_eq!(read_verified(b"abc", sha512, Some(3)).unwrap(), b"abc");
+        assert!(
+            read_verified(b"abd", sha512, None)
+                .unwrap_err()
+                .starts_with("expected sha512:ddaf35a1")
         );
     }
 }

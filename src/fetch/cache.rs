@@ -191,12 +191,7 @@ fn read_error(error: io::Error, labels: Labels<'_>) -> FetchError {
             expected,
             actual,
         },
-        Some(VerifyError::Digest { expected, actual }) => FetchError::Digest {
-            name,
-            origin,
-            expected,
-            actual,
-        },
+        Some(VerifyError::Digest(mismatch)) => FetchError::Digest { name, origin, mismatch },
         None => FetchError::Interrupted {
             url: origin,
             source: Box::new(error),

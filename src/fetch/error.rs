@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt::{self, Display, Formatter};
 
-use crate::digest::Digest;
+use crate::digest::DigestMismatch;
 use crate::fsio::PathError;
 use crate::nar::NarError;
 use crate::store::StoreError;
@@ -105,12 +105,11 @@ pub enum FetchError {
     #[error(transparent)]
     Nar(#[from] NarError),
     /// All bytes arrived and are not the ones wanted.
-    #[error("`{origin}` gives other content for `{name}`: expected {expected}, got {actual}")]
+    #[error("`{origin}` gives other content for `{name}`: {mismatch}")]
     Digest {
         name: String,
         origin: String,
-        expected: Digest,
-        actual: Digest,
+        mismatch: Box<DigestMismatch>,
     },
     /// More or fewer bytes than the lock says.
     #[error("`{origin}` gives {actual} bytes for `{name}`, expected {expected}")]
@@ -235,10 +234,10 @@ impl FetchError {
     /// What the user can do about it: what to type next.
     pub fn help(&self) -> Option<String> {
         let help = match self {
-            Self::Digest { actual, origin, .. } if origin.starts_with("http") || origin.starts_with("file:") => format!(
+            Self::Digest { mismatch, origin, .. } if origin.starts_with("http") || origin.starts_with("file:") => format!(
                 "if the new content is right, write `sha256 = \"{}\"` (or `layerize lock --update NAME` where the lock pins \
                  it); otherwise somebody changed what is at the address",
-                actual.hex()
+                mismatch.actual.hex()
             ),
             Self::Digest { .. } | Self::Size { .. } => {
                 "the copy is damaged or is another version: remove it, or lock what is there with `layerize lock --update NAME`"

@@ -284,10 +284,7 @@ impl Layer {
         if layer.digest == self.digest {
             return Ok(layer);
         }
-        let other = VerifyError::Digest {
-            expected: self.digest,
-            actual: layer.digest,
-        };
+        let other = VerifyError::digest(self.digest, layer.digest);
         Err(LayerError::Damaged {
             digest: self.digest,
             source: io::Error::new(io::ErrorKind::InvalidData, other),

@@ -168,7 +168,7 @@ fn check_config_name(name: &str, actual: Digest, place: &str) -> Result<(), Tran
         Ok(expected) if expected != actual => Err(TransportError::Read {
             place: place.to_owned(),
             what: format!("the config `{name}`"),
-            source: io::Error::new(io::ErrorKind::InvalidData, VerifyError::Digest { expected, actual }),
+            source: io::Error::new(io::ErrorKind::InvalidData, VerifyError::digest(expected, actual)),
         }),
         _ => Ok(()),
     }
