@@ -15,8 +15,9 @@ use layerize::digest::Digest;
 use layerize::event::Silent;
 use layerize::layer::partition::{Graph, Node, PlanOptions, partition};
 use layerize::layer::{
-    Compression, LayerCache, LayerContent, LayerError, LayerInput, PackOptions, StoreEntry, for_each_layer, pack,
+    LayerCache, LayerContent, LayerError, LayerInput, PackOptions, StoreEntry, for_each_layer, pack,
 };
+use layerize::oci::Compression;
 use serde_json::{Value, json};
 
 fn main() -> Result<()> {

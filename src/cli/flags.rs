@@ -10,7 +10,8 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::build::SandboxMode;
-use crate::layer::{Compression, TarProfile};
+use crate::layer::TarProfile;
+use crate::oci::Compression;
 use crate::project::{Description, ImageOptions, WorkOptions};
 use crate::spec::{Permission, PermissionPaths};
 use crate::transport::registry::ConfigError;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 
 use crate::event::{Event, Reporter};
-use crate::layer::Compression;
+use crate::oci::Compression;
 use crate::transport::{Daemon, Engine};
 
 use super::context::Context;

@@ -12,7 +12,8 @@ use crate::attest::{self, PrivateKey, RebuildFacts};
 use crate::audit::{self, DiffOptions, DiffReport, InspectOptions, Report as Inspection};
 use crate::digest::Digest;
 use crate::image::{self, FORMAT_ANNOTATION};
-use crate::layer::{self, Compression};
+use crate::layer;
+use crate::oci::Compression;
 use crate::transport::Source;
 
 use super::attest::{build_facts, can_hold_artifacts, deliver, subject_of};

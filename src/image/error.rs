@@ -193,7 +193,7 @@ pub enum ImageError {
         /// The processor that it is for.
         machine: String,
         /// The image's platform.
-        platform: Platform,
+        platform: Box<Platform>,
     },
     /// A platform that no container runs on.
     #[error("cannot make an image for `{platform}`: no such platform is known")]

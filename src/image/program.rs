@@ -181,7 +181,7 @@ impl Check<'_> {
         Err(ImageError::WrongMachine {
             program: shown(path),
             machine: machine_name(actual),
-            platform: self.platform.clone(),
+            platform: Box::new(self.platform.clone()),
         })
     }
 }

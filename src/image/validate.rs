@@ -9,11 +9,8 @@ use flate2::read::MultiGzDecoder;
 
 use super::Image;
 use crate::digest::{DiffId, Digest, Hasher};
-use crate::layer::{Compression, Layer};
-use crate::oci::{
-    Config, Descriptor, DocumentError, DocumentKind, LayerCodec, Manifest, MediaType, digest_of, read_config,
-    read_manifest,
-};
+use crate::layer::Layer;
+use crate::oci::{Compression, Config, Descriptor, DocumentError, DocumentKind, LayerCodec, Manifest, MediaType, Raw};
 
 /// A link of an image that does not hold.
 #[derive(Debug, thiserror::Error)]
@@ -98,12 +95,12 @@ pub fn validate(image: &Image) -> Vec<Fault> {
             faults.push(Fault::DocumentDigest { kind, expected, actual });
         }
     }
-    match read_manifest(image.manifest.clone()) {
-        Ok(manifest) => check_manifest(image, manifest.value(), &mut faults),
+    match Raw::<Manifest>::read(image.manifest.clone()) {
+        Ok(manifest) => check_manifest(image, &manifest, &mut faults),
         Err(error) => faults.push(error.into()),
     }
-    let diff_ids = match read_config(image.config.clone()) {
-        Ok(config) => check_config(image, config.value(), &mut faults),
+    let diff_ids = match Raw::<Config>::read(image.config.clone()) {
+        Ok(config) => check_config(image, &config, &mut faults),
         Err(error) => {
             faults.push(error.into());
             Vec::new()
@@ -119,18 +116,18 @@ fn check_manifest(image: &Image, manifest: &Manifest, faults: &mut Vec<Fault>) {
     let config = MediaType::Document(DocumentKind::Config);
     check_descriptor(
         "the config".to_owned(),
-        manifest.config(),
+        &manifest.config,
         (&config, Digest::of(&image.config), image.config.len() as u64),
         faults,
     );
-    if manifest.layers().len() != image.layers.len() {
+    if manifest.layers.len() != image.layers.len() {
         faults.push(Fault::Count {
             place: "manifest",
             layers: image.layers.len(),
-            count: manifest.layers().len(),
+            count: manifest.layers.len(),
         });
     }
-    for (index, (descriptor, layer)) in manifest.layers().iter().zip(&image.layers).enumerate() {
+    for (index, (descriptor, layer)) in manifest.layers.iter().zip(&image.layers).enumerate() {
         let codec = MediaType::Layer(match layer.compression {
             Compression::Gzip(_) => LayerCodec::Gzip,
             Compression::Zstd(_) => LayerCodec::Zstd,
@@ -151,24 +148,24 @@ fn check_descriptor(
     (media_type, digest, size): (&MediaType, Digest, u64),
     faults: &mut Vec<Fault>,
 ) {
-    let said: &str = descriptor.media_type().as_ref();
+    let said = &descriptor.media_type;
     let links = [
         (
             "media type",
             MediaType::parse(said) == *media_type,
-            said.to_owned(),
+            said.clone(),
             media_type.to_string(),
         ),
         (
             "digest",
-            digest_of(descriptor).is_ok_and(|said| said == digest),
-            descriptor.digest().to_string(),
+            descriptor.digest == digest,
+            descriptor.digest.to_string(),
             digest.to_string(),
         ),
         (
             "size",
-            descriptor.size() == size,
-            descriptor.size().to_string(),
+            descriptor.size == size,
+            descriptor.size.to_string(),
             size.to_string(),
         ),
     ];
@@ -185,10 +182,9 @@ fn check_descriptor(
 }
 
 /// Checks the config's numbers of layers, and gives the diffIDs that it names.
-fn check_config(image: &Image, config: &Config, faults: &mut Vec<Fault>) -> Vec<String> {
-    let diff_ids = config.rootfs().diff_ids().clone();
-    let history = config.history().as_deref().unwrap_or_default();
-    let entries = history.iter().filter(|entry| entry.empty_layer() != Some(true)).count();
+fn check_config(image: &Image, config: &Config, faults: &mut Vec<Fault>) -> Vec<DiffId> {
+    let diff_ids = config.diff_ids.clone();
+    let entries = config.layer_history().count();
     let counts = [("config's diffIDs", diff_ids.len()), ("config's history", entries)];
     for (place, count) in counts {
         if count != image.layers.len() {
@@ -202,7 +198,7 @@ fn check_config(image: &Image, config: &Config, faults: &mut Vec<Fault>) -> Vec<
     diff_ids
 }
 
-fn check_layer(index: usize, layer: &Layer, in_config: Option<&String>, faults: &mut Vec<Fault>) {
+fn check_layer(index: usize, layer: &Layer, in_config: Option<&DiffId>, faults: &mut Vec<Fault>) {
     let (actual, size) = match read_tar(layer) {
         Ok(read) => read,
         Err(source) => {
@@ -218,16 +214,13 @@ fn check_layer(index: usize, layer: &Layer, in_config: Option<&String>, faults: 
         });
         return;
     }
-    let said = [
-        ("layer", Some(layer.diff_id.to_string())),
-        ("config", in_config.cloned()),
-    ];
+    let said = [("layer", Some(layer.diff_id)), ("config", in_config.copied())];
     for (place, expected) in said {
-        if let Some(expected) = expected.filter(|expected| *expected != actual.to_string()) {
+        if let Some(expected) = expected.filter(|expected| *expected != actual) {
             faults.push(Fault::DiffId {
                 index,
                 place,
-                expected,
+                expected: expected.to_string(),
                 actual,
             });
         }

@@ -20,7 +20,7 @@
 use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
 use libdeflater::{CompressionLvl, Compressor, Decompressor};
 
-use super::compression::Compression;
+use crate::oci::Compression;
 
 /// Version of the gzip engine, as pinned in `Cargo.toml`.
 const LIBDEFLATE: &str = "libdeflate-1.26.1";

@@ -6,7 +6,6 @@
 mod blob;
 mod cache;
 mod codec;
-mod compression;
 mod each;
 mod pack;
 pub mod partition;
@@ -22,7 +21,6 @@ use std::path::PathBuf;
 pub use blob::{Blob, BlobReader, CachedLayer, Keep, Origin};
 pub use cache::{LayerCache, Trimmed};
 pub use codec::CodecError;
-pub use compression::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, ParseCompressionError};
 pub use each::for_each_layer;
 pub use pack::{Attribute, LayerContent, LayerInput, PackOptions, StoreEntry, pack};
 pub use profile::{ParseTarProfileError, TarProfile};
@@ -31,6 +29,7 @@ pub use tar::TarError;
 pub use tree::{FileContent, PARENT_MODE, Tree, TreeEntry, TreePath, compare_paths};
 
 use crate::digest::{DiffId, Digest};
+use crate::oci::Compression;
 
 /// Number of the rules that a layer's bytes follow: tar dialect, order, compressors with their versions.
 pub const FORMAT: u32 = 1;

@@ -12,7 +12,9 @@ pub enum MediaType {
     Document(DocumentKind),
     /// A layer's tar and how it is compressed.
     Layer(LayerCodec),
-    /// Something else: an artifact, an attestation, a foreign layer.
+    /// A layer that may be had from its vendor alone: Docker's *foreign*, OCI's *non-distributable* one.
+    ForeignLayer(LayerCodec),
+    /// Something else: an artifact, an attestation.
     Other(String),
 }
 
@@ -61,17 +63,34 @@ impl MediaType {
             Self::MANIFEST | Self::DOCKER_MANIFEST => Self::Document(DocumentKind::Manifest),
             Self::INDEX | Self::DOCKER_MANIFEST_LIST => Self::Document(DocumentKind::Index),
             Self::CONFIG | Self::DOCKER_CONFIG => Self::Document(DocumentKind::Config),
-            Self::LAYER | "application/vnd.docker.image.rootfs.diff.tar" => Self::Layer(LayerCodec::None),
-            "application/vnd.oci.image.layer.v1.tar+gzip" | "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
-                Self::Layer(LayerCodec::Gzip)
-            }
-            "application/vnd.oci.image.layer.v1.tar+zstd" | "application/vnd.docker.image.rootfs.diff.tar.zstd" => {
-                Self::Layer(LayerCodec::Zstd)
-            }
-            _ => Self::Other(essence),
+            _ => Self::layer(&essence).unwrap_or(Self::Other(essence)),
         }
     }
+
+    fn layer(essence: &str) -> Option<Self> {
+        let (foreign, suffix) = LAYERS
+            .iter()
+            .find_map(|(prefix, foreign)| Some((*foreign, essence.strip_prefix(prefix)?)))?;
+        let codec = match suffix {
+            "" => LayerCodec::None,
+            "+gzip" | ".gzip" => LayerCodec::Gzip,
+            "+zstd" | ".zstd" => LayerCodec::Zstd,
+            _ => return None,
+        };
+        Some(match foreign {
+            false => Self::Layer(codec),
+            true => Self::ForeignLayer(codec),
+        })
+    }
 }
+
+/// How the names of layers begin, and whether these are foreign.
+const LAYERS: &[(&str, bool)] = &[
+    (MediaType::LAYER, false),
+    ("application/vnd.docker.image.rootfs.diff.tar", false),
+    ("application/vnd.oci.image.layer.nondistributable.v1.tar", true),
+    ("application/vnd.docker.image.rootfs.foreign.diff.tar", true),
+];
 
 impl DocumentKind {
     /// OCI's name for it.
@@ -81,6 +100,16 @@ impl DocumentKind {
             Self::Index => MediaType::INDEX,
             Self::Config => MediaType::CONFIG,
         }
+    }
+}
+
+impl fmt::Display for DocumentKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Manifest => "manifest",
+            Self::Index => "index",
+            Self::Config => "config",
+        })
     }
 }
 
@@ -101,6 +130,9 @@ impl fmt::Display for MediaType {
         f.write_str(match self {
             Self::Document(kind) => kind.as_str(),
             Self::Layer(codec) => codec.media_type(),
+            Self::ForeignLayer(LayerCodec::None) => "application/vnd.oci.image.layer.nondistributable.v1.tar",
+            Self::ForeignLayer(LayerCodec::Gzip) => "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            Self::ForeignLayer(LayerCodec::Zstd) => "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
             Self::Other(text) => text,
         })
     }
@@ -133,7 +165,15 @@ mod tests {
             ),
             (
                 "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
-                MediaType::Other("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".to_owned()),
+                MediaType::ForeignLayer(LayerCodec::Gzip),
+            ),
+            (
+                "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+                MediaType::ForeignLayer(LayerCodec::Zstd),
+            ),
+            (
+                "application/vnd.oci.image.layer.v1.tar+xz",
+                MediaType::Other("application/vnd.oci.image.layer.v1.tar+xz".to_owned()),
             ),
             ("", MediaType::Other(String::new())),
         ];

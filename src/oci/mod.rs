@@ -1,21 +1,35 @@
-//! *OCI documents*: media types, descriptors, artifacts, references, platforms and canonical JSON (OCI image-spec v1.1). Pure.
+//! *OCI documents*: manifests, indexes and configs, typed and raw, and the vocabulary of what stands in them (OCI
+//! image-spec v1.1). Pure.
 //!
 //! Invariant: bytes that are hashed come from [`canonical_json`]; a document that was read keeps its bytes
-//! ([`Raw`]) and is never serialised again.
+//! ([`Raw`]) and is never serialised again; a value that was parsed is a type and is never parsed again.
 
 mod artifact;
-mod document;
+mod compression;
+mod config;
 mod json;
+mod layer_limit;
+mod manifest;
 mod media_type;
 mod platform;
+mod port;
+mod raw;
 mod reference;
+pub mod shape;
+mod stop_signal;
 
 pub use artifact::{Artifact, Subject};
-pub use document::{
-    CONFIG_SIZE_MAX, Config, Descriptor, Document, DocumentError, INDEX_SIZE_MAX, Index, MANIFEST_SIZE_MAX, Manifest,
-    digest_of, read_config, read_document, read_index, read_manifest, sorted,
+pub use compression::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, ParseCompressionError};
+pub use config::{CONFIG_SIZE_MAX, Config, Execution, History};
+pub use json::{INTEGER_MAX, JsonError, canonical_json, parse_json, try_canonical_json};
+pub use layer_limit::{LayerLimit, LayerLimitError};
+pub use manifest::{
+    ATTESTATION, Annotations, CONTAINERD_NAME, Descriptor, INDEX_SIZE_MAX, Index, MANIFEST_SIZE_MAX, Manifest,
+    REF_NAME, UnknownEntry, is_fallback_tag,
 };
-pub use json::{INTEGER_MAX, JsonError, Raw, canonical_json, parse_json, try_canonical_json};
 pub use media_type::{DocumentKind, LayerCodec, MediaType};
 pub use platform::{Platform, PlatformError};
+pub use port::{Port, PortError};
+pub use raw::{Document, DocumentError, Raw, Typed};
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, NAME_MAX, Reference, ReferenceError};
+pub use stop_signal::{StopSignal, StopSignalError};

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::image::ContentRoot;
-use crate::layer::{Compression, TarProfile};
+use crate::layer::TarProfile;
+use crate::oci::Compression;
 use crate::spec::{self, Permission, Spanned};
 
 use super::error::ProjectError;

@@ -7,9 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::audit;
 use crate::derive::Input;
 use crate::image::{self, ClosureMember, ContentRoot, Generated, ImageError, ImageRequest, RootPackage};
-use crate::layer::Compression;
 use crate::layer::partition::{History, LayerPlan};
-use crate::oci::Platform;
+use crate::oci::{Compression, Platform};
 use crate::spec::{self, Dependency, GoldenKey};
 use crate::store_path::StoreDir;
 

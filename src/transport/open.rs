@@ -12,8 +12,8 @@ use super::document::{self, Descriptor, Manifest};
 use super::{Source, TransportError, read_blob};
 use crate::digest::{DiffId, Digest};
 use crate::image::{Image, Index, STORE_PATHS_ANNOTATION};
-use crate::layer::{Blob, Compression, Layer, Origin};
-use crate::oci::{DocumentKind, LayerCodec, MediaType};
+use crate::layer::{Blob, Layer, Origin};
+use crate::oci::{Compression, DocumentKind, LayerCodec, MediaType};
 
 /// Most images that an index may list; real ones have some thirty.
 const IMAGES_MAX: usize = 1000;
@@ -156,7 +156,7 @@ fn open_layer(layer: &Descriptor, diff_id: DiffId, origin: &Arc<dyn Origin>) -> 
         tar_size: 0,
         compression: match MediaType::parse(&layer.media_type) {
             MediaType::Layer(LayerCodec::Gzip) => Compression::default(),
-            MediaType::Layer(LayerCodec::Zstd) => Compression::Zstd(crate::layer::DEFAULT_ZSTD_LEVEL),
+            MediaType::Layer(LayerCodec::Zstd) => Compression::Zstd(crate::oci::DEFAULT_ZSTD_LEVEL),
             _ => Compression::None,
         },
         store_paths: paths.split_whitespace().map(str::to_owned).collect(),

@@ -94,7 +94,7 @@ fn hides(path: &str, kind: Kind, wanted: &str) -> bool {
 mod tests {
     use super::super::testing::{Node, layer, tar};
     use super::*;
-    use crate::layer::Compression;
+    use crate::oci::Compression;
 
     #[test]
     fn the_uppermost_layer_decides() {

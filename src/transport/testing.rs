@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::digest::{DiffId, Digest, Hasher};
 use crate::image::Image;
-use crate::layer::{Blob, Compression, Layer};
+use crate::layer::{Blob, Layer};
+use crate::oci::Compression;
 
 /// A file of a test layer.
 #[derive(Debug, Clone)]

@@ -329,7 +329,7 @@ const DOCUMENTS: &[Case] = &[
     (
         Config(|c| c["config"]["ExposedPorts"] = json!({ "http": {} })),
         false,
-        "config, config.ExposedPorts[\"http\"]: its key is no `PORT[/PROTOCOL]`",
+        "config, config.ExposedPorts[\"http\"]: its key is no `PORT` or `PORT/PROTOCOL`",
     ),
     (
         Config(|c| c["config"]["Volumes"] = json!(["/data"])),

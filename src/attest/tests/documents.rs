@@ -10,7 +10,7 @@ use crate::attest::*;
 use crate::derive::{self, Action, BuildPlan, Derivation, Download, ImageInputs, Input, Script};
 use crate::digest::Digest;
 use crate::image::{ClosureMember, ContentRoot, Image, ImageRequest, RootPackage};
-use crate::layer::Compression;
+use crate::oci::Compression;
 use crate::spec;
 use crate::store::Store;
 use crate::store_path::StorePath;

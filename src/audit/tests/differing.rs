@@ -9,7 +9,7 @@ use super::super::*;
 use super::{GZIP, named, of, report, tree};
 use crate::digest::DiffId;
 use crate::image::Image;
-use crate::layer::Compression;
+use crate::oci::Compression;
 use crate::transport::testing::*;
 use crate::transport::{Source, TransportError};
 

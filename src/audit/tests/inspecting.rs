@@ -6,7 +6,7 @@ use super::super::*;
 use super::{GZIP, tree};
 use crate::digest::DiffId;
 use crate::image::Image;
-use crate::layer::Compression;
+use crate::oci::Compression;
 use crate::transport::testing::*;
 use crate::transport::{Archive, Location, ReadOptions, Sink};
 

@@ -10,7 +10,8 @@ use super::super::*;
 use super::named;
 use crate::digest::HashingWriter;
 use crate::image::Image;
-use crate::layer::{Blob, Compression, Layer};
+use crate::layer::{Blob, Layer};
+use crate::oci::Compression;
 use crate::transport::testing::*;
 use crate::transport::{Archive, Location, ReadOptions, Sink, Source, TransportError};
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{DiffOptions, DiffReport, Difference, diff};
 use crate::image::Image;
-use crate::layer::Compression;
+use crate::oci::Compression;
 use crate::transport::testing::{Node, image, tar};
 
 pub(super) const GZIP: Compression = Compression::Gzip(6);

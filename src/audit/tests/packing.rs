@@ -3,7 +3,8 @@
 use super::super::*;
 use super::{GZIP, tree};
 use crate::image::Image;
-use crate::layer::{Blob, Compression, Layer};
+use crate::layer::{Blob, Layer};
+use crate::oci::Compression;
 use crate::transport::testing::*;
 
 /// An image whose one layer has these bytes instead of its own.

@@ -2,7 +2,7 @@
 
 use super::super::*;
 use super::{GZIP, named, report, tree};
-use crate::layer::Compression;
+use crate::oci::Compression;
 use crate::transport::testing::*;
 
 fn layered(layers: &[&[Node]]) -> crate::image::Image {

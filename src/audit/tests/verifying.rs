@@ -10,7 +10,7 @@ use super::super::*;
 use super::{GZIP, of, tree};
 use crate::digest::DiffId;
 use crate::image::Image;
-use crate::layer::Compression;
+use crate::oci::Compression;
 use crate::transport::testing::*;
 use crate::transport::{Location, ReadOptions, Sink};
 

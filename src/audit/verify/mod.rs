@@ -14,19 +14,18 @@ use serde_json::Value;
 
 mod layer;
 mod profile;
-mod shape;
 
 pub use profile::{ParseProfileError, Profile, Rule};
 
 use super::AuditError;
 use super::stream::LayerEnd;
 use crate::digest::{DiffId, Digest};
+use crate::oci::shape::{self, Shape};
 use crate::oci::{NAME_MAX, parse_json};
 use crate::transport::decompress::Packing;
 use crate::transport::document::{self, ConfigLinks, Index, Manifest};
 use crate::transport::{Source, TransportError, read_blob};
 use layer::{Files, LayerSeen};
-use shape::Shape;
 
 /// Largest config that podman, skopeo and buildah read, in bytes (containers/image, `iolimits`).
 const CONFIG_MAX: u64 = 4 << 20;

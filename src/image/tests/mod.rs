@@ -18,7 +18,8 @@ use std::path::Path;
 use super::*;
 use crate::digest::Digest;
 use crate::event::Silent;
-use crate::layer::{Compression, LayerContent, LayerError, LayerInput, StoreEntry};
+use crate::layer::{LayerContent, LayerError, LayerInput, StoreEntry};
+use crate::oci::Compression;
 use crate::spec::{self, ImageFile, ImageFileKind, Span, Spanned};
 
 /// A request being put together, with its trees on disk.

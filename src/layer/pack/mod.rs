@@ -35,10 +35,11 @@ use super::cache::{LayerCache, LayerRecord, PartRecord};
 use super::codec::Engine;
 use super::profile::TarProfile;
 use super::tree::Tree;
-use super::{Blob, Compression, Layer, LayerError};
+use super::{Blob, Layer, LayerError};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fsio::PathError;
+use crate::oci::Compression;
 
 /// A store path to be packed.
 #[derive(Debug, Clone, PartialEq, Eq)]

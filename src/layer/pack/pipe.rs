@@ -15,8 +15,9 @@ use super::source::{TarSink, write_part};
 use super::stream::cannot_read;
 use super::{Engine, Halt, LayerInput, Recipe};
 use crate::digest::Hasher;
+use crate::layer::LayerError;
 use crate::layer::profile::TarProfile;
-use crate::layer::{Compression, LayerError};
+use crate::oci::Compression;
 
 const BUFFER: usize = 1 << 18;
 /// Most full buffers that wait for the reader.

@@ -11,7 +11,8 @@ use super::*;
 use crate::digest::Digest;
 use crate::event::Silent;
 use crate::layer::tar::BLOCK;
-use crate::layer::{Compression, Layer, LayerCache, LayerContent, LayerInput, PackOptions, StoreEntry, pack};
+use crate::layer::{Layer, LayerCache, LayerContent, LayerInput, PackOptions, StoreEntry, pack};
+use crate::oci::Compression;
 
 /// The answers that nix2container's own tests know (`nix/layers_test.go`), of its fixture
 /// `data/layer1`: an empty file, once with the mode it has and once with another.

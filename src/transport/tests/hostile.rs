@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::super::testing::*;
 use super::super::*;
-use crate::layer::{Blob, Compression};
+use crate::layer::Blob;
+use crate::oci::Compression;
 
 fn layer_bytes(image: &Image, index: usize) -> Vec<u8> {
     let Blob::Bytes(bytes) = &image.layers[index].blob else {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::testing::*;
 use super::super::*;
 use crate::event::Silent;
-use crate::layer::Compression;
+use crate::oci::Compression;
 use crate::transport::registry::RegistryConfig;
 
 const GZIP: Compression = Compression::Gzip(6);

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 
 use crate::digest::Digest;
 use crate::image::Image;
-use crate::layer::Compression;
-use crate::oci::{Artifact, MediaType, Subject, canonical_json};
+use crate::oci::{Artifact, Compression, MediaType, Subject, canonical_json};
 use crate::transport::document::{self, Descriptor};
 use crate::transport::testing::sample;
 use crate::transport::{

@@ -11,7 +11,8 @@ use super::super::testing::*;
 use super::super::*;
 use crate::event::Silent;
 use crate::fsio::sorted_names;
-use crate::layer::{Blob, Compression, LayerError};
+use crate::layer::{Blob, LayerError};
+use crate::oci::Compression;
 use crate::transport::registry::RegistryConfig;
 
 const GZIP: Compression = Compression::Gzip(6);

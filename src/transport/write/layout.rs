@@ -18,8 +18,8 @@ use super::{bundle, oci_labels};
 use crate::digest::Digest;
 use crate::fsio::{self, AtomicFile, IoContext};
 use crate::image::{Image, Index};
-use crate::layer::{Compression, Layer, for_each_layer};
-use crate::oci::{Artifact, canonical_json};
+use crate::layer::{Layer, for_each_layer};
+use crate::oci::{Artifact, Compression, canonical_json};
 
 /// A layout directory: `oci:DIR[:TAG]`.
 #[derive(Debug, Clone)]

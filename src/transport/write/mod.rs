@@ -16,8 +16,8 @@ use super::{document, names};
 use crate::digest::Digest;
 use crate::fsio::{AtomicFile, IoContext};
 use crate::image::{Image, Index};
-use crate::layer::{Compression, Layer, for_each_layer};
-use crate::oci::Reference;
+use crate::layer::{Layer, for_each_layer};
+use crate::oci::{Compression, Reference};
 
 mod bundle;
 mod header;

@@ -18,8 +18,7 @@ use super::wire::{Patience, lock};
 use super::{Login, PushOptions, PushSummary, Pusher, RegistryConfig};
 use crate::event::{Event, Reporter};
 use crate::image::Image;
-use crate::layer::Compression;
-use crate::oci::Reference;
+use crate::oci::{Compression, Reference};
 use crate::transport::TransportError;
 use crate::transport::testing::{Node, image, tar};
 

@@ -1,19 +1,24 @@
 //! The *shape* of a document: which fields it has, and what each of them may hold.
 //!
-//! Invariant: what passes here passes the JSON schemas of the OCI image specification (v1.0.2 and v1.1, `schema/`),
-//! which tests compare; beyond them digests, times and sizes are checked for what they say. Fields that are not in the
-//! tables are nobody's business: the specification lets documents have them.
+//! Invariant: what passes [`check`] passes the JSON schemas of the OCI image specification (v1.0.2 and v1.1,
+//! `schema/`), which tests compare; beyond them digests, times and sizes are checked for what they say. Fields that are
+//! not in the tables are nobody's business: the specification lets documents have them.
+//!
+//! The same tables say where reading is lenient ([`settle`]: what Go's tools leave out or write as `null`) and where it
+//! must not be ([`misspelled`]: Go matches the names of fields without regard to case, and other readers do not).
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::oci::INTEGER_MAX;
+use super::INTEGER_MAX;
+use super::port::Port;
+use crate::digest::ContentDigest;
 
 /// Most characters of a wrong value that are shown.
 const TEXT_SHOWN: usize = 80;
 
 /// What a value may be.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Shape {
+pub enum Shape {
     /// A string.
     Text,
     /// A string with something in it.
@@ -26,7 +31,7 @@ pub(super) enum Shape {
     Size,
     /// `true` or `false`.
     Bool,
-    /// `sha256:` and 64 hexadecimal digits in lower case.
+    /// A digest by a registered algorithm.
     Digest,
     /// `TYPE/SUBTYPE` (RFC 6838, section 4.2).
     MediaType,
@@ -42,7 +47,7 @@ pub(super) enum Shape {
     Some(&'static Shape),
     /// An object whose keys are free.
     Map(&'static Shape),
-    /// An object whose keys are ports: `80`, `80/tcp`, `80-90/udp`.
+    /// An object whose keys are ports: `80`, `80/tcp`.
     Ports,
     /// An object.
     Object(&'static [Field]),
@@ -50,10 +55,14 @@ pub(super) enum Shape {
 
 /// A field of an object.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Field {
+pub struct Field {
     name: &'static str,
     required: bool,
     null: bool,
+    /// Whether a reader takes its absence for an empty value.
+    filled: bool,
+    /// By which name `oci-spec` knows it.
+    known_as: &'static str,
     shape: Shape,
 }
 
@@ -62,6 +71,8 @@ const fn field(name: &'static str, shape: Shape) -> Field {
         name,
         required: false,
         null: false,
+        filled: false,
+        known_as: name,
         shape,
     }
 }
@@ -77,35 +88,40 @@ const fn or_null(field: Field) -> Field {
     Field { null: true, ..field }
 }
 
+/// A required field that some tool leaves out.
+const fn filled(field: Field) -> Field {
+    Field {
+        required: true,
+        filled: true,
+        ..field
+    }
+}
+
+const fn known_as(known_as: &'static str, field: Field) -> Field {
+    Field { known_as, ..field }
+}
+
 const ANNOTATIONS: Field = field("annotations", Shape::Map(&Shape::Text));
 const SCHEMA_VERSION: Field = required(field("schemaVersion", Shape::Number(2)));
 const MEDIA_TYPE: Field = field("mediaType", Shape::MediaType);
 const NO_FIELDS: Shape = Shape::Object(&[]);
 
-/// descriptor.md.
+/// descriptor.md, with the platform that an entry of an index has (image-index.md).
 const DESCRIPTOR: Shape = Shape::Object(&[
-    required(MEDIA_TYPE),
+    filled(MEDIA_TYPE),
     required(field("digest", Shape::Digest)),
     required(field("size", Shape::Size)),
-    field("urls", Shape::List(&Shape::Text)),
+    field("urls", TEXTS),
     field("artifactType", Shape::MediaType),
-    ANNOTATIONS,
-]);
-
-/// An entry of an index: a descriptor with a platform (image-index.md).
-const LISTED: Shape = Shape::Object(&[
-    required(MEDIA_TYPE),
-    required(field("digest", Shape::Digest)),
-    required(field("size", Shape::Size)),
-    field("urls", Shape::List(&Shape::Text)),
-    field("artifactType", Shape::MediaType),
+    field("data", Shape::Text),
     field(
         "platform",
         Shape::Object(&[
-            required(field("architecture", Shape::NonEmpty)),
-            required(field("os", Shape::NonEmpty)),
-            field("os.version", Shape::Text),
-            field("os.features", Shape::List(&Shape::Text)),
+            filled(field("architecture", Shape::NonEmpty)),
+            filled(field("os", Shape::NonEmpty)),
+            // `oci-spec` 0.10 gives these two no names of their own in a descriptor, though in a config.
+            known_as("os_version", field("os.version", Shape::Text)),
+            known_as("os_features", field("os.features", TEXTS)),
             field("variant", Shape::Text),
         ]),
     ),
@@ -113,16 +129,18 @@ const LISTED: Shape = Shape::Object(&[
 ]);
 
 /// manifest.md, with at least one layer.
-pub(super) const MANIFEST: Shape = Shape::Object(&[
+pub const MANIFEST: Shape = Shape::Object(&[
     SCHEMA_VERSION,
     MEDIA_TYPE,
+    field("artifactType", Shape::MediaType),
     required(field("config", DESCRIPTOR)),
-    required(field("layers", Shape::Some(&DESCRIPTOR))),
+    filled(field("layers", Shape::Some(&DESCRIPTOR))),
+    field("subject", DESCRIPTOR),
     ANNOTATIONS,
 ]);
 
 /// Docker's manifest, version 2, schema 2; one without layers has been seen.
-pub(super) const DOCKER_MANIFEST: Shape = Shape::Object(&[
+pub const DOCKER_MANIFEST: Shape = Shape::Object(&[
     SCHEMA_VERSION,
     MEDIA_TYPE,
     required(field("config", DESCRIPTOR)),
@@ -131,44 +149,46 @@ pub(super) const DOCKER_MANIFEST: Shape = Shape::Object(&[
 ]);
 
 /// image-index.md.
-pub(super) const INDEX: Shape = Shape::Object(&[
+pub const INDEX: Shape = Shape::Object(&[
     SCHEMA_VERSION,
     MEDIA_TYPE,
-    required(field("manifests", Shape::List(&LISTED))),
+    field("artifactType", Shape::MediaType),
+    filled(field("manifests", Shape::List(&DESCRIPTOR))),
+    field("subject", DESCRIPTOR),
     ANNOTATIONS,
 ]);
 
 const TEXTS: Shape = Shape::List(&Shape::Text);
 
+/// config.md, `config`.
+pub const EXECUTION: Shape = Shape::Object(&[
+    field("User", Shape::Text),
+    field("ExposedPorts", Shape::Ports),
+    field("Env", Shape::List(&Shape::Variable)),
+    or_null(field("Entrypoint", TEXTS)),
+    or_null(field("Cmd", TEXTS)),
+    or_null(field("Volumes", Shape::Map(&NO_FIELDS))),
+    field("WorkingDir", Shape::Text),
+    or_null(field("Labels", Shape::Map(&Shape::Text))),
+    field("StopSignal", Shape::Signal),
+    field("ArgsEscaped", Shape::Bool),
+]);
+
 /// config.md.
-pub(super) const CONFIG: Shape = Shape::Object(&[
+pub const CONFIG: Shape = Shape::Object(&[
     field("created", Shape::Time),
     field("author", Shape::Text),
-    required(field("architecture", Shape::NonEmpty)),
-    required(field("os", Shape::NonEmpty)),
+    filled(field("architecture", Shape::NonEmpty)),
+    filled(field("os", Shape::NonEmpty)),
     field("os.version", Shape::Text),
     field("os.features", TEXTS),
     field("variant", Shape::Text),
-    field(
-        "config",
-        Shape::Object(&[
-            field("User", Shape::Text),
-            field("ExposedPorts", Shape::Ports),
-            field("Env", Shape::List(&Shape::Variable)),
-            or_null(field("Entrypoint", TEXTS)),
-            or_null(field("Cmd", TEXTS)),
-            or_null(field("Volumes", Shape::Map(&NO_FIELDS))),
-            field("WorkingDir", Shape::Text),
-            or_null(field("Labels", Shape::Map(&Shape::Text))),
-            field("StopSignal", Shape::Signal),
-            field("ArgsEscaped", Shape::Bool),
-        ]),
-    ),
+    field("config", EXECUTION),
     required(field(
         "rootfs",
         Shape::Object(&[
-            required(field("type", Shape::Word("layers"))),
-            required(field("diff_ids", Shape::List(&Shape::Digest))),
+            filled(field("type", Shape::Word("layers"))),
+            filled(field("diff_ids", Shape::List(&Shape::Digest))),
         ]),
     )),
     field(
@@ -186,8 +206,93 @@ pub(super) const CONFIG: Shape = Shape::Object(&[
 /// Compares a document with a shape; `found` is given each field (`layers[1].size`) that does not fit, and why.
 ///
 /// With `null_is_absent` a `null` is as good as no field at all: so Docker writes what Go calls a nil.
-pub(super) fn check(value: &Value, shape: Shape, null_is_absent: bool, found: &mut dyn FnMut(&str, String)) {
+pub fn check(value: &Value, shape: Shape, null_is_absent: bool, found: &mut dyn FnMut(&str, String)) {
     Checker { null_is_absent, found }.value(value, shape, "");
+}
+
+/// Where a document has a field by another case than its own (`Layers`), or beside it: one of `foreign` at its top, or
+/// one of the shape's at any depth. Go's `encoding/json` takes both for one, the later one winning.
+pub fn misspelled(value: &Value, shape: Shape, foreign: &[&str]) -> Option<String> {
+    if let Some(key) = value.as_object().and_then(|object| {
+        object
+            .keys()
+            .find(|key| foreign.iter().any(|name| is_other_case(key, name)))
+    }) {
+        return Some(key.clone());
+    }
+    match (shape, value) {
+        (Shape::Object(fields), Value::Object(object)) => {
+            let other = |key: &&String| fields.iter().any(|field| is_other_case(key, field.name));
+            let below = || {
+                let present = fields.iter().filter_map(|field| Some((field, object.get(field.name)?)));
+                present
+                    .filter_map(|(field, value)| misspelled(value, field.shape, &[]))
+                    .next()
+            };
+            object.keys().find(other).cloned().or_else(below)
+        }
+        (Shape::List(element) | Shape::Some(element), Value::Array(list)) => {
+            list.iter().find_map(|value| misspelled(value, *element, &[]))
+        }
+        _ => None,
+    }
+}
+
+/// Whether Go takes `key` for `name` though another reader does not: its folding is that of Unicode, in which two more
+/// characters fold to ASCII letters.
+fn is_other_case(key: &str, name: &str) -> bool {
+    let fold = |c: char| match c {
+        'ſ' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    };
+    key != name && key.chars().map(fold).eq(name.chars().map(fold))
+}
+
+/// Brings a document into the form that `oci-spec`'s types read: what is `null` is left out, as Go reads it, but for the
+/// value of an annotation or label, which is an empty text then; and what tools are known to leave out is empty.
+pub fn settle(value: &mut Value, shape: Shape) {
+    match (shape, value) {
+        (Shape::Object(fields), Value::Object(object)) => settle_object(object, fields),
+        (Shape::List(element) | Shape::Some(element), Value::Array(list)) => {
+            list.iter_mut().for_each(|value| settle(value, *element));
+        }
+        (Shape::Map(Shape::Text), Value::Object(object)) => {
+            let nulls = object.values_mut().filter(|value| value.is_null());
+            nulls.for_each(|value| *value = Value::from(""));
+        }
+        // What stands under the key of a set is never looked at.
+        (Shape::Map(_) | Shape::Ports, Value::Object(object)) => {
+            object.values_mut().for_each(|value| *value = Value::Object(Map::new()));
+        }
+        _ => {}
+    }
+}
+
+fn settle_object(object: &mut Map<String, Value>, fields: &[Field]) {
+    for field in fields {
+        let value = object.remove(field.name).filter(|value| !value.is_null());
+        let empty = || match field.shape {
+            Shape::List(_) | Shape::Some(_) => Value::Array(Vec::new()),
+            Shape::Word(word) => Value::from(word),
+            _ => Value::from(""),
+        };
+        let Some(mut value) = value.or_else(|| field.filled.then(empty)) else {
+            continue;
+        };
+        settle(&mut value, field.shape);
+        object.insert(field.known_as.to_owned(), value);
+    }
+}
+
+/// The members of an object that no field of its shape names.
+pub fn others(value: &Value, shape: Shape) -> impl Iterator<Item = (&String, &Value)> {
+    let fields = match shape {
+        Shape::Object(fields) => fields,
+        _ => &[],
+    };
+    let members = value.as_object().into_iter().flatten();
+    members.filter(move |(key, _)| fields.iter().all(|field| field.name != key.as_str()))
 }
 
 struct Checker<'a> {
@@ -211,7 +316,7 @@ impl Checker<'_> {
                 }
             }
             Shape::Map(element) => self.map(value, *element, &|_| true, at),
-            Shape::Ports => self.map(value, NO_FIELDS, &is_port, at),
+            Shape::Ports => self.map(value, NO_FIELDS, &|key| key.parse::<Port>().is_ok(), at),
             Shape::Size | Shape::Number(_) | Shape::Bool => self.plain(value, shape, at),
             _ => self.text(value, shape, at),
         }
@@ -242,7 +347,7 @@ impl Checker<'_> {
         for (key, value) in object {
             let below = format!("{at}[{key:?}]");
             if !is_key(key) {
-                (self.found)(&below, "its key is no `PORT[/PROTOCOL]`".to_owned());
+                (self.found)(&below, "its key is no `PORT` or `PORT/PROTOCOL` (config.md)".to_owned());
             }
             self.value(value, element, &below);
         }
@@ -268,8 +373,8 @@ impl Checker<'_> {
             Shape::Word(word) if text != word => {
                 return (self.found)(at, format!("it is `{}`, and must be `{word}`", shortened(text)));
             }
-            Shape::Digest if text.parse::<crate::digest::Digest>().is_err() => {
-                "no digest: `sha256:` and 64 hexadecimal digits"
+            Shape::Digest if text.parse::<ContentDigest>().is_err() => {
+                "no digest: `sha256:` and 64, or `sha512:` and 128 hexadecimal digits"
             }
             Shape::MediaType if !is_media_type(text) => "no media type (`TYPE/SUBTYPE`)",
             Shape::Time if !is_rfc3339(text) => "no time of RFC 3339",
@@ -315,7 +420,7 @@ fn is_media_type(text: &str) -> bool {
 }
 
 /// `1970-01-01T00:00:01Z`, with an optional fraction and any offset (RFC 3339, section 5.6).
-pub(super) fn is_rfc3339(text: &str) -> bool {
+pub fn is_rfc3339(text: &str) -> bool {
     let bytes = text.as_bytes();
     let number = |range: std::ops::Range<usize>| -> Option<u32> {
         let digits = bytes.get(range)?;
@@ -363,14 +468,6 @@ fn is_offset(mut rest: &str) -> bool {
     }
 }
 
-/// `PORT`, `FROM-TO`, each with an optional `/tcp`, `/udp` or `/sctp`.
-fn is_port(key: &str) -> bool {
-    let (ports, protocol) = key.split_once('/').unwrap_or((key, "tcp"));
-    let number = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
-    let (from, to) = ports.split_once('-').unwrap_or((ports, ports));
-    ["tcp", "udp", "sctp"].contains(&protocol.to_ascii_lowercase().as_str()) && number(from) && number(to)
-}
-
 fn is_signal(text: &str) -> bool {
     let name = text.strip_prefix("SIG").unwrap_or(text);
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -415,13 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_signals_and_media_types_are_told() {
-        for text in ["80", "80/tcp", "8000-8010/udp", "5/SCTP"] {
-            assert!(is_port(text), "{text}");
-        }
-        for text in ["", "http", "80/http", "70000", "80-", "/tcp"] {
-            assert!(!is_port(text), "{text}");
-        }
+    fn signals_and_media_types_are_told() {
         for text in ["", "SIGTERM", "TERM", "SIGRTMIN+3", "9"] {
             assert!(is_signal(text), "{text}");
         }

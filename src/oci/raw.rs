@@ -1,0 +1,528 @@
+//! A *raw* document is a manifest, index or config with the very bytes that it was read from or is written as.
+//!
+//! Invariant: the digest is that of exactly the bytes, and the typed value is what a strict reader finds in them. Strict
+//! means that no two readers see two documents: no key twice at any depth, none that differs from a field's in case
+//! alone, schema version 2, and one kind of document only (the confusion of manifest and index, CVE-2021-41190 and
+//! image-spec v1.1). Reading is lenient where a tool is known to leave something out or write `null`: see
+//! [`shape`](super::shape). Every document that comes from anywhere is read here and nowhere else.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::canonical_json;
+use super::json::{JsonError, parse_json};
+use super::manifest::{Index, Manifest};
+use super::media_type::{DocumentKind, MediaType};
+use super::shape::{self, Shape};
+use crate::digest::{ContentDigest, Digest, VerifyError};
+
+/// A kind of document that can be read.
+pub trait Typed: Sized {
+    /// Which one.
+    const KIND: DocumentKind;
+    /// Its fields.
+    const SHAPE: Shape;
+    /// Fields of other kinds that make it ambiguous.
+    const FOREIGN: &'static [&'static str];
+    /// The most bytes that one may have.
+    const SIZE_MAX: u64;
+
+    /// Reads the value of a document that was checked.
+    fn from_json(value: Value) -> Result<Self, DocumentError>;
+}
+
+/// A document, what it says and its bytes. A clone is the same one.
+pub struct Raw<T>(Arc<Inner<T>>);
+
+struct Inner<T> {
+    bytes: Vec<u8>,
+    digest: ContentDigest,
+    value: T,
+}
+
+impl<T: Typed> Raw<T> {
+    /// Reads a document, whose digest is then its SHA-256.
+    pub fn read(bytes: Vec<u8>) -> Result<Self, DocumentError> {
+        let digest = Digest::of(&bytes).into();
+        Self::checked(bytes, digest)
+    }
+
+    /// Reads the document that something names by `digest`, which it must have.
+    pub fn read_named(bytes: Vec<u8>, digest: ContentDigest) -> Result<Self, DocumentError> {
+        check_digest(&bytes, digest)?;
+        Self::checked(bytes, digest)
+    }
+
+    fn checked(bytes: Vec<u8>, digest: ContentDigest) -> Result<Self, DocumentError> {
+        check_size(T::KIND, &bytes, T::SIZE_MAX)?;
+        let value = parse(T::KIND, &bytes)?;
+        Self::of_value(bytes, digest, value)
+    }
+
+    fn of_value(bytes: Vec<u8>, digest: ContentDigest, value: Value) -> Result<Self, DocumentError> {
+        check_size(T::KIND, &bytes, T::SIZE_MAX)?;
+        check_kind::<T>(&value)?;
+        let value = T::from_json(value)?;
+        Ok(Self(Arc::new(Inner { bytes, digest, value })))
+    }
+}
+
+impl<T: Typed + Serialize> Raw<T> {
+    /// Writes a document canonically. One that is larger than what is read anywhere is an error.
+    pub fn write(value: T) -> Result<Self, DocumentError> {
+        let bytes = canonical_json(&value);
+        check_size(T::KIND, &bytes, T::SIZE_MAX)?;
+        let digest = Digest::of(&bytes).into();
+        Ok(Self(Arc::new(Inner { bytes, digest, value })))
+    }
+}
+
+impl<T> Raw<T> {
+    /// The bytes, as they were read or are written.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0.bytes
+    }
+
+    /// Number of the bytes.
+    pub fn size(&self) -> u64 {
+        self.0.bytes.len() as u64
+    }
+
+    /// The digest of the bytes, by the algorithm by which something else names the document.
+    pub fn digest(&self) -> ContentDigest {
+        self.0.digest
+    }
+
+    /// The whole document as JSON, with what no type knows.
+    pub fn json(&self) -> Value {
+        parse_json(&self.0.bytes).unwrap_or_default()
+    }
+}
+
+impl<T> std::ops::Deref for Raw<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0.value
+    }
+}
+
+impl<T> Clone for Raw<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Raw<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.0.digest, self.0.value)
+    }
+}
+
+/// A manifest or an index, as a reference may lead to either.
+#[derive(Debug, Clone)]
+pub enum Document {
+    /// One image, or an artifact.
+    Manifest(Raw<Manifest>),
+    /// A list of them.
+    Index(Raw<Index>),
+}
+
+impl Document {
+    /// Reads a manifest or index, whichever it is; `said` is the media type by which a descriptor or an HTTP header
+    /// announced it, empty where none did, and `digest` what it must have.
+    pub fn read(bytes: Vec<u8>, said: &str, digest: Option<ContentDigest>) -> Result<Self, DocumentError> {
+        if let Some(digest) = digest {
+            check_digest(&bytes, digest)?;
+        }
+        check_size(DocumentKind::Index, &bytes, Index::SIZE_MAX)?;
+        let digest = digest.unwrap_or_else(|| Digest::of(&bytes).into());
+        let value = parse(DocumentKind::Manifest, &bytes)?;
+        let document = match kind_of(&value, said)? {
+            DocumentKind::Index => Self::Index(Raw::of_value(bytes, digest, value)?),
+            _ => Self::Manifest(Raw::of_value(bytes, digest, value)?),
+        };
+        match MediaType::parse(said) {
+            MediaType::Document(announced) if announced != document.kind() => Err(DocumentError::Ambiguous {
+                kind: document.kind(),
+                other: format!("been announced as `{said}`"),
+            }),
+            _ => Ok(document),
+        }
+    }
+
+    /// Which of the two.
+    pub fn kind(&self) -> DocumentKind {
+        match self {
+            Self::Manifest(_) => DocumentKind::Manifest,
+            Self::Index(_) => DocumentKind::Index,
+        }
+    }
+
+    /// The bytes as they were read.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Manifest(manifest) => manifest.bytes(),
+            Self::Index(index) => index.bytes(),
+        }
+    }
+
+    /// The digest of the bytes.
+    pub fn digest(&self) -> ContentDigest {
+        match self {
+            Self::Manifest(manifest) => manifest.digest(),
+            Self::Index(index) => index.digest(),
+        }
+    }
+
+    /// Its media type: its own word, else OCI's for its kind.
+    pub fn media_type(&self) -> &str {
+        match self {
+            Self::Manifest(manifest) => manifest.media_type(),
+            Self::Index(index) => index.media_type(),
+        }
+    }
+}
+
+/// Why bytes are not the document they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    /// More bytes than the kind may have.
+    #[error("the image {kind} has {size} bytes, more than the {limit} that clients and registries take")]
+    Size {
+        /// Which document.
+        kind: DocumentKind,
+        /// Its size in bytes.
+        size: u64,
+        /// The bound.
+        limit: u64,
+    },
+    /// Not what it was named as.
+    #[error("the document is not what its digest says")]
+    Digest(#[source] VerifyError),
+    /// Not JSON, or a key twice.
+    #[error("cannot read the image {kind}")]
+    Json {
+        /// Which document.
+        kind: DocumentKind,
+        /// What is wrong.
+        #[source]
+        source: JsonError,
+    },
+    /// Fields missing, or of the wrong type.
+    #[error("cannot read the image {kind}")]
+    Field {
+        /// Which document.
+        kind: DocumentKind,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Another schema than Docker's schema 2 and OCI's.
+    #[error("the image {kind} has schema version {version}; only version 2 is supported")]
+    SchemaVersion {
+        /// Which document.
+        kind: DocumentKind,
+        /// What it says.
+        version: String,
+    },
+    /// Its fields say one kind, its media type, other fields or whoever announced it another.
+    #[error("the image {kind} also has {other}: it could be read as two different documents")]
+    Ambiguous {
+        /// Which document.
+        kind: DocumentKind,
+        /// What does not belong there.
+        other: String,
+    },
+    /// Neither manifest nor index.
+    #[error("the document is neither an image manifest nor an index: it has neither `layers` nor `manifests`")]
+    Unknown,
+    /// A digest by an algorithm that is not registered, or a malformed one.
+    #[error("`{digest}` in the image {kind} is not a digest that can be checked: sha256 and sha512 are")]
+    Algorithm {
+        /// Which document.
+        kind: DocumentKind,
+        /// The digest.
+        digest: String,
+    },
+}
+
+impl DocumentError {
+    /// A field that cannot be read as it should.
+    pub(super) fn field(kind: DocumentKind) -> impl Fn(serde_json::Error) -> Self {
+        move |source| Self::Field { kind, source }
+    }
+}
+
+fn parse(kind: DocumentKind, bytes: &[u8]) -> Result<Value, DocumentError> {
+    parse_json(bytes).map_err(|source| DocumentError::Json { kind, source })
+}
+
+fn check_size(kind: DocumentKind, bytes: &[u8], limit: u64) -> Result<(), DocumentError> {
+    match bytes.len() as u64 {
+        size if size > limit => Err(DocumentError::Size { kind, size, limit }),
+        _ => Ok(()),
+    }
+}
+
+fn check_digest(bytes: &[u8], expected: ContentDigest) -> Result<(), DocumentError> {
+    match expected.same_algorithm(bytes) {
+        actual if actual != expected => Err(DocumentError::Digest(VerifyError::digest(expected, actual))),
+        _ => Ok(()),
+    }
+}
+
+/// Which of manifest and index a document is, by its fields; where these do not tell, by what is said of it.
+fn kind_of(value: &Value, said: &str) -> Result<DocumentKind, DocumentError> {
+    let has = |names: &[&str]| {
+        names
+            .iter()
+            .any(|name| value.get(name).is_some_and(|field| !field.is_null()))
+    };
+    if has(&["manifests"]) {
+        return Ok(DocumentKind::Index);
+    }
+    if has(&["layers", "config", "fsLayers"]) {
+        return Ok(DocumentKind::Manifest);
+    }
+    let own = value.get("mediaType").and_then(Value::as_str).unwrap_or(said);
+    match MediaType::parse(own) {
+        MediaType::Document(kind @ (DocumentKind::Manifest | DocumentKind::Index)) => Ok(kind),
+        _ if value.get("manifests").is_some() => Ok(DocumentKind::Index),
+        _ => Err(DocumentError::Unknown),
+    }
+}
+
+fn check_kind<T: Typed>(value: &Value) -> Result<(), DocumentError> {
+    let kind = T::KIND;
+    let ambiguous = |other: String| Err(DocumentError::Ambiguous { kind, other });
+    if kind != DocumentKind::Config {
+        match value.get("schemaVersion") {
+            Some(version) if version.as_u64() != Some(2) => {
+                let version = version.to_string();
+                return Err(DocumentError::SchemaVersion { kind, version });
+            }
+            // A missing version is reported with the other missing fields.
+            _ => {}
+        }
+        let own = value.get("mediaType").and_then(Value::as_str);
+        if let Some(text) = own.filter(|text| MediaType::parse(text) != MediaType::Document(kind)) {
+            return ambiguous(format!("the media type `{text}`"));
+        }
+    }
+    let is_there = |key: &&&str| value.get(**key).is_some_and(|field| !field.is_null());
+    if let Some(key) = T::FOREIGN.iter().find(is_there) {
+        return ambiguous(format!("`{key}`"));
+    }
+    match shape::misspelled(value, T::SHAPE, T::FOREIGN) {
+        Some(key) => ambiguous(format!("`{key}`, which some readers take for another field")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::super::{CONFIG_SIZE_MAX, Config, INDEX_SIZE_MAX, MANIFEST_SIZE_MAX};
+    use super::*;
+
+    const SHA: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn manifest(extra: &str) -> Vec<u8> {
+        format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"application/vnd.docker.container.image.v1+json","size":1,"digest":"{SHA}"}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","size":2,"digest":"{SHA}"}}]{extra}}}"#
+        )
+        .into_bytes()
+    }
+
+    fn index(entries: &str) -> Vec<u8> {
+        format!(r#"{{"schemaVersion":2,"manifests":{entries}}}"#).into_bytes()
+    }
+
+    fn read(bytes: Vec<u8>) -> Result<Document, DocumentError> {
+        Document::read(bytes, "", None)
+    }
+
+    fn whole(error: &dyn Error) -> String {
+        match error.source() {
+            Some(source) => format!("{error}: {}", whole(source)),
+            None => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn manifests_and_indexes_are_told_apart_by_their_fields() {
+        let Document::Manifest(found) = read(manifest("")).unwrap() else {
+            panic!("a manifest")
+        };
+        assert_eq!(found.bytes(), manifest(""));
+        assert_eq!(found.digest(), Digest::of(&manifest("")));
+        assert_eq!(found.config.digest, Digest::of(b""));
+        assert_eq!(found.layers[0].size, 2);
+        assert_eq!(found.media_type(), MediaType::MANIFEST);
+        let entry = format!(r#"[{{"mediaType":"x/y","size":1,"digest":"{SHA}"}}]"#);
+        assert!(matches!(read(index(&entry)).unwrap(), Document::Index(list) if list.manifests.len() == 1));
+    }
+
+    #[test]
+    fn what_could_be_read_as_two_documents_is_refused() {
+        let cases = [
+            (manifest(r#","manifests":[]"#), "the image index also has `config`"),
+            (
+                manifest(&format!(r#","mediaType":"{}""#, MediaType::INDEX)),
+                "the image manifest also has the media type",
+            ),
+            (
+                manifest(r#","Manifests":[]"#),
+                "the image manifest also has `Manifests`, which some readers take for another field",
+            ),
+            (manifest(r#","Layers":[]"#), "also has `Layers`, which"),
+            (manifest(r#","layerſ":[]"#), "also has `layerſ`, which"),
+            (
+                manifest(r#","subject":{"Digest":"sha256:0"}"#),
+                "also has `Digest`, which",
+            ),
+            (br#"{"schemaVersion":1,"fsLayers":[]}"#.to_vec(), "has schema version 1"),
+            (
+                br#"{"schemaVersion":"2","layers":[]}"#.to_vec(),
+                "has schema version \"2\"",
+            ),
+            (
+                br#"{"schemaVersion":2}"#.to_vec(),
+                "neither an image manifest nor an index",
+            ),
+            (
+                br#"{"schemaVersion":2,"layers":[]}"#.to_vec(),
+                "cannot read the image manifest: missing field `config`",
+            ),
+            (
+                manifest(r#","schemaVersion":2"#),
+                "malformed JSON: the key `schemaVersion` stands twice",
+            ),
+            (vec![b' '; (INDEX_SIZE_MAX + 1) as usize], "more than the 16777216 that"),
+        ];
+        for (bytes, expected) in cases {
+            let error = whole(&read(bytes).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+        let padded = [manifest(""), vec![b' '; MANIFEST_SIZE_MAX as usize]].concat();
+        assert!(matches!(read(padded), Err(DocumentError::Size { .. })));
+    }
+
+    #[test]
+    fn what_announced_a_document_must_mean_the_same_kind() {
+        for (said, ok) in [
+            ("", true),
+            ("application/json", true),
+            ("application/vnd.oci.image.manifest.v1+json; charset=utf-8", true),
+            (MediaType::DOCKER_MANIFEST, true),
+            (MediaType::INDEX, false),
+            (MediaType::DOCKER_MANIFEST_LIST, false),
+            (MediaType::CONFIG, false),
+        ] {
+            assert_eq!(Document::read(manifest(""), said, None).is_ok(), ok, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_document_has_the_digest_by_which_it_was_asked_for() {
+        let bytes = manifest("");
+        let sha512 = ContentDigest::Sha512([0; 64]).same_algorithm(&bytes);
+        assert_eq!(
+            Document::read(bytes.clone(), "", Some(sha512)).unwrap().digest(),
+            sha512
+        );
+        assert_eq!(
+            Raw::<Manifest>::read_named(bytes.clone(), sha512).unwrap().digest(),
+            sha512
+        );
+        let other = Digest::of(b"other").into();
+        assert!(matches!(
+            Raw::<Manifest>::read_named(bytes, other),
+            Err(DocumentError::Digest(_))
+        ));
+    }
+
+    /// `docker save` and `buildah` write both of these for an empty list; see golang's nil slices.
+    #[test]
+    fn an_empty_list_may_be_null() {
+        let Document::Index(found) = read(index("null")).unwrap() else {
+            panic!("an index")
+        };
+        assert!(found.manifests.is_empty());
+        let null =
+            format!(r#"{{"schemaVersion":2,"config":{{"size":1,"digest":"{SHA}"}},"layers":null,"manifests":null}}"#);
+        let Document::Manifest(found) = read(null.into_bytes()).unwrap() else {
+            panic!("a manifest")
+        };
+        assert!(found.layers.is_empty());
+        assert_eq!(found.config.media_type, "");
+    }
+
+    #[test]
+    fn an_unknown_algorithm_fails_only_what_is_asked_for() {
+        let sha512 = format!("sha512:{}", "0".repeat(128));
+        let entries = format!(
+            r#"[{{"mediaType":"x/y","size":1,"digest":"blake3:00","platform":{{"os":"linux","architecture":"arm64"}}}},
+                {{"mediaType":"x/y","size":1,"digest":"{sha512}"}},{{"mediaType":"x/y","size":1,"digest":"{SHA}"}}]"#
+        );
+        let Document::Index(found) = read(index(&entries)).unwrap() else {
+            panic!("an index")
+        };
+        let digests: Vec<_> = found.manifests.iter().map(|entry| entry.digest.to_string()).collect();
+        assert_eq!(digests, [sha512.as_str(), SHA]);
+        assert_eq!(found.unknown.len(), 1);
+        assert_eq!(found.unknown[0].digest, "blake3:00");
+        assert_eq!(found.unknown[0].platform, "linux/arm64".parse().ok());
+        let text = String::from_utf8(manifest("")).unwrap().replacen(SHA, "blake3:00", 1);
+        assert!(matches!(
+            read(text.into_bytes()),
+            Err(DocumentError::Algorithm { digest, .. }) if digest == "blake3:00"
+        ));
+    }
+
+    #[test]
+    fn docker_configs_with_nulls_are_read() {
+        let text = br#"{"architecture":"amd64","os":"linux","created":"2020-01-01T00:00:00.123Z","container":"x","Size":0,
+            "config":{"Hostname":"","Env":["A=b"],"Cmd":null,"Volumes":null,"Entrypoint":null,"OnBuild":null,
+                "ExposedPorts":{"80/tcp":{}},"Labels":{"b":"2","a":null},"Healthcheck":{"Test":["NONE"]}},
+            "rootfs":{"type":"layers","diff_ids":null},"history":[{"created_by":"x","empty_layer":true,"comment":null}]}"#;
+        let config = Raw::<Config>::read(text.to_vec()).unwrap();
+        assert_eq!(config.execution.env, ["A=b"]);
+        let labels: Vec<_> = config.execution.labels.iter().collect();
+        assert_eq!(
+            labels,
+            [(&"a".to_owned(), &String::new()), (&"b".to_owned(), &"2".to_owned())]
+        );
+        assert_eq!(config.execution.exposed_ports.iter().collect::<Vec<_>>(), ["80/tcp"]);
+        assert_eq!(
+            config.execution.others.keys().collect::<Vec<_>>(),
+            ["Healthcheck", "Hostname", "OnBuild"]
+        );
+        assert!(config.history[0].is_empty_layer());
+        assert_eq!(config.platform(), "linux/amd64".parse().ok());
+        assert_eq!(config.bytes(), text);
+        let bare = Raw::<Config>::read(br#"{"rootfs":{}}"#.to_vec()).unwrap();
+        assert_eq!((bare.platform(), bare.diff_ids.len()), (None, 0));
+        for text in [
+            &br#"{"rootfs":{},"Config":{}}"#[..],
+            br#"{"rootfs":{},"config":{"env":["A=b"]}}"#,
+            br#"{"rootfs":{"Diff_IDs":[]}}"#,
+        ] {
+            assert!(matches!(
+                Raw::<Config>::read(text.to_vec()),
+                Err(DocumentError::Ambiguous { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn a_config_is_bounded_as_a_manifest_is() {
+        let padded = [&br#"{"rootfs":{}}"#[..], &vec![b' '; CONFIG_SIZE_MAX as usize]].concat();
+        assert!(matches!(Raw::<Config>::read(padded), Err(DocumentError::Size { .. })));
+    }
+}
