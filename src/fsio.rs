@@ -1,7 +1,8 @@
 //! File-system *operations with their paths*: every error names what was being done to which path.
 //!
 //! Invariant: a published file or directory appears whole under its final name or not at all (written
-//! beside it, synced, renamed). This is the only module that may list a directory, and it lists sorted.
+//! beside it, synced, renamed). What the user names as an output goes through `output`, which tells files from devices,
+//! pipes and links. This is the only module that may list a directory, and it lists sorted.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -11,6 +12,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+
+mod output;
+
+pub use output::{Target, is_standard_output, write_output};
 
 /// An I/O error with what was being done and to which path.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +109,8 @@ pub fn remove_tree(path: &Path) -> Result<(), PathError> {
     }
 }
 
-/// Writes `bytes` to `path` so that a reader sees the old file or the whole new one, also after a crash.
+/// Writes `bytes` to `path` so that a reader sees the old file or the whole new one, also after a crash. For files of our
+/// own: what a user names goes through [`write_output`].
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), PathError> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).context("write", path)?;
@@ -134,8 +140,10 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Starts a new file that will be named `path`, with the mode that the umask gives to new files.
+    /// Starts a new file that will be named `path`, with the permissions of the file that it replaces, or else those that
+    /// the umask gives to new files.
     pub fn create(path: &Path) -> Result<Self, PathError> {
+        let replaced = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file);
         let parent = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
@@ -146,10 +154,17 @@ impl AtomicFile {
             .tempfile_in(parent)
             .context("create a temporary file in", parent)?;
         lock_temporaries().insert(temp.path().to_owned());
-        Ok(Self {
+        let file = Self {
             temp: Some(temp),
             path: path.to_owned(),
-        })
+        };
+        if let (Some(replaced), Some(temp)) = (replaced, &file.temp) {
+            let mode = fs::Permissions::from_mode(replaced.permissions().mode() & 0o777);
+            temp.as_file()
+                .set_permissions(mode)
+                .context("set the permissions of", path)?;
+        }
+        Ok(file)
     }
 
     /// The open file, to be written to.

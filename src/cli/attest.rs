@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
@@ -23,6 +22,7 @@ use super::context::Context;
 use super::error::advised;
 use super::flags::BuildFlags;
 use super::flags::ImageFlags;
+use super::output;
 use super::sbom::Format;
 use crate::project::NamedImage;
 use crate::project::Recipe;
@@ -178,18 +178,6 @@ pub fn of_one_image<T>(
     Ok(result)
 }
 
-/// Prints a document, or writes it to a file.
-pub fn output(document: &[u8], file: Option<&Path>, context: &Context) -> anyhow::Result<()> {
-    context.ui.clear();
-    match file.filter(|file| *file != Path::new("-")) {
-        Some(file) => Ok(crate::fsio::write_atomic(file, document)?),
-        None => {
-            let text = std::str::from_utf8(document).context("a document is not UTF-8")?;
-            Ok(context.ui.data(text.trim_end())?)
-        }
-    }
-}
-
 /// What `build` makes beside an image.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Attestation options")]
@@ -268,7 +256,7 @@ impl AttestFlags {
                 if self.beside || !self.attach {
                     for dir in beside(locations) {
                         let path = dir.join(&file_name);
-                        crate::fsio::write_atomic(&path, &document)?;
+                        output::write(&document, Some(&path), context)?;
                         context.ui.note(&format!("Wrote {}.", path.display()));
                     }
                 }
@@ -353,7 +341,7 @@ pub fn deliver(
     context: &Context,
 ) -> anyhow::Result<()> {
     if file.is_some() {
-        return output(&bundle, file, context);
+        return output::write(&bundle, file, context);
     }
     let kind = attest::kind_of(&bundle).expect("our own bundles are known");
     let file_name = format!("sha256-{}.sigstore.json", Digest::of(&bundle).hex());

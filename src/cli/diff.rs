@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::Args;
 
 use crate::audit::{self, Child, Class, DiffOptions, DiffReport};
@@ -14,6 +13,7 @@ use super::context::Context;
 use super::error::advised;
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
+use super::output;
 use crate::project::Target;
 use crate::project::image as images;
 use crate::project::{ImageOptions, Project};
@@ -71,15 +71,16 @@ pub fn run(args: &DiffArgs, context: &Context) -> anyhow::Result<Outcome> {
         report.explain(&|path| derivation(&store, path));
     }
     context.ui.clear();
-    if let Some(file) = &args.html {
-        std::fs::write(file, report.render_html()).with_context(|| format!("cannot write `{}`", file.display()))?;
+    let page = args.html.as_deref();
+    if page.is_some() {
+        output::write(report.render_html().as_bytes(), page, context)?;
     }
     let text = if context.ui.json() {
         serde_json::to_string(&report)?
     } else {
         colored(&report, context)
     };
-    context.ui.data(text.trim_end())?;
+    output::report(&text, page, context)?;
     Ok(if report.equal() { Outcome::Done } else { Outcome::No })
 }
 

@@ -34,6 +34,7 @@ mod key;
 mod load;
 mod lock;
 mod outcome;
+mod output;
 mod plan;
 mod provenance;
 mod push;

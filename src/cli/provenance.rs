@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::attest::{of_one_image, output};
+use super::attest::of_one_image;
 use super::context::Context;
 use super::flags::BuildFlags;
 use super::flags::ImageFlags;
 use super::outcome::Outcome;
+use super::output;
 
 /// Arguments of `layerize provenance`.
 #[derive(Debug, Args)]
@@ -29,6 +30,6 @@ pub fn run(args: &ProvenanceArgs, context: &Context) -> anyhow::Result<Outcome> 
     let document = of_one_image(&args.targets, &args.image, &args.flags, context, |subject| {
         subject.provenance()
     })?;
-    output(&document, args.output.as_deref(), context)?;
+    output::write(&document, args.output.as_deref(), context)?;
     Ok(Outcome::Done)
 }

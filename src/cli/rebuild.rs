@@ -3,7 +3,7 @@
 //! Invariant: nothing of the old image gets into the new one but facts that it tells of its making: format, platform,
 //! time, compression, and which store paths share a layer.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
@@ -22,6 +22,7 @@ use super::error::advised;
 use super::flags::BuildFlags;
 use super::flags::ImageFlags;
 use super::outcome::Outcome;
+use super::output;
 use crate::project::NamedImage;
 use crate::project::Project;
 use crate::project::Recipe;
@@ -137,11 +138,7 @@ pub fn run(args: &RebuildArgs, context: &Context) -> anyhow::Result<Outcome> {
         true => serde_json::to_string(&report)?,
         false => report.render(),
     };
-    // Where the bundle goes to standard output, the report does not.
-    match args.output.as_deref() == Some(Path::new("-")) {
-        true => context.ui.line(text.trim_end()),
-        false => context.ui.data(text.trim_end())?,
-    }
+    output::report(&text, args.output.as_deref(), context)?;
     if !report.same {
         return Ok(Outcome::No);
     }

@@ -6,11 +6,12 @@ use clap::{Args, ValueEnum};
 
 use crate::attest::{self, SbomFormat};
 
-use super::attest::{finished, of_one_image, output, partial};
+use super::attest::{finished, of_one_image, partial};
 use super::context::Context;
 use super::flags::BuildFlags;
 use super::flags::ImageFlags;
 use super::outcome::Outcome;
+use super::output;
 
 /// Arguments of `layerize sbom`.
 #[derive(Debug, Args)]
@@ -63,6 +64,6 @@ pub fn run(args: &SbomArgs, context: &Context) -> anyhow::Result<Outcome> {
             subject.sbom(format)
         })?,
     };
-    output(&document, args.output.as_deref(), context)?;
+    output::write(&document, args.output.as_deref(), context)?;
     Ok(Outcome::Done)
 }

@@ -25,10 +25,13 @@ pub fn parse(outputs: &[String]) -> anyhow::Result<Vec<Location>> {
     }
     let pipes = locations
         .iter()
-        .filter(|location| **location == Location::Stdio)
+        .filter(|location| location.is_standard_output())
         .count();
     if pipes > 1 {
-        return Err(advised("`-o -` is given twice", "standard output can hold one image"));
+        return Err(advised(
+            "standard output is named twice",
+            "it can hold one image: leave out one `-o`",
+        ));
     }
     Ok(locations)
 }
@@ -83,7 +86,7 @@ pub fn write(named: &NamedImage, locations: &[Location], context: &Context) -> a
 }
 
 fn told(named: &NamedImage, digest: &str, location: &Location, context: &Context) -> anyhow::Result<()> {
-    if *location == Location::Stdio {
+    if location.is_standard_output() {
         return Ok(());
     }
     context.ui.report(Event::ImageWritten {

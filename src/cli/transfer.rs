@@ -17,6 +17,7 @@ use crate::transport::{Content, Location, Sink, Transferred, TransportError};
 
 use super::context::Context;
 use super::error::advised;
+use super::output;
 
 /// Options of every command that writes images to places.
 #[derive(Debug, Clone, Default, Args)]
@@ -59,8 +60,9 @@ impl TransferFlags {
             self.write_one(content, &destination, context)
                 .with_context(|| format!("cannot write to `{}`", destination.location))?;
         }
-        if let Some(path) = &self.digest_file {
-            crate::fsio::write_atomic(path, format!("{}\n", content.digest()).as_bytes())?;
+        if self.digest_file.is_some() {
+            let digest = format!("{}\n", content.digest());
+            output::write(digest.as_bytes(), self.digest_file.as_deref(), context)?;
         }
         Ok(())
     }
@@ -97,8 +99,9 @@ impl TransferFlags {
             milliseconds: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             dry_run: self.dry_run,
         });
-        if to.location != Location::Stdio && !context.ui.json() {
-            context.ui.data(&format!("{digest} {}", to.location))?;
+        if !to.location.is_standard_output() && !context.ui.json() {
+            let line = format!("{digest} {}", to.location);
+            output::report(&line, self.digest_file.as_deref(), context)?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The *ui* shows events to people: live lines on a terminal, plain lines in a pipe, or JSON for programs.
 //!
-//! Invariant: one printer; standard output is written by [`Ui::data`] (and, with `--json`, by events) alone.
+//! Invariant: one printer; standard output is written by [`Ui::data`] and [`Ui::result`] (and, with `--json`, by events)
+//! alone.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
@@ -92,10 +93,17 @@ impl Ui {
 
     /// Writes a line of data to standard output.
     pub fn data(&self, line: &str) -> io::Result<()> {
+        self.result(line.as_bytes())
+    }
+
+    /// Writes a result to standard output, its bytes as they are, with a newline at the end.
+    pub fn result(&self, bytes: &[u8]) -> io::Result<()> {
         self.bars.suspend(|| {
             let mut out = io::stdout().lock();
-            out.write_all(line.as_bytes())?;
-            out.write_all(b"\n")?;
+            out.write_all(bytes)?;
+            if !bytes.ends_with(b"\n") {
+                out.write_all(b"\n")?;
+            }
             out.flush()
         })
     }

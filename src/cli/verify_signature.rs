@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -14,10 +14,11 @@ use crate::attest::{self, BUNDLE_MAX, PublicKey, REBUILD_POLICY, SIGNATURE_PREDI
 use crate::digest::Digest;
 use crate::transport::{self, ListedReferrer, REFERRERS_MAX, Source, TransportError};
 
-use super::attest::{output, subject_of};
+use super::attest::subject_of;
 use super::context::Context;
 use super::error::{advised, chain};
 use super::outcome::Outcome;
+use super::output;
 
 /// Names of predicate types that `--type` takes for their URIs, as cosign does.
 const TYPES: [(&str, &str); 5] = [
@@ -96,18 +97,18 @@ pub fn run(args: &VerifySignatureArgs, context: &Context) -> anyhow::Result<Outc
     for text in source.contradictions() {
         count.reject(args.source.clone(), format!("it can be read as two images: {text}"));
     }
-    if !count.answer.rejected.is_empty() {
-        return count.answer.tell(context);
+    if count.answer.rejected.is_empty() {
+        match args.bundles.as_slice() {
+            [] => count.attached(source.as_ref())?,
+            bundles => count.given(bundles)?,
+        }
+        count.answer.ok = count.enough();
     }
-    match args.bundles.as_slice() {
-        [] => count.attached(source.as_ref())?,
-        bundles => count.given(bundles)?,
+    let file = args.output.as_deref().filter(|_| count.answer.ok);
+    if let (Some(statement), Some(_)) = (count.statement, file) {
+        output::write(&statement, file, context)?;
     }
-    count.answer.ok = count.enough();
-    if let Some(statement) = count.statement.filter(|_| count.answer.ok && args.output.is_some()) {
-        output(&statement, args.output.as_deref(), context)?;
-    }
-    count.answer.tell(context)
+    count.answer.tell(file, context)
 }
 
 /// The keys with their files, each key once.
@@ -252,43 +253,52 @@ fn read(
 }
 
 impl Answer {
-    fn tell(&self, context: &Context) -> anyhow::Result<Outcome> {
+    /// Says the answer beside `file`, the statement's.
+    fn tell(&self, file: Option<&Path>, context: &Context) -> anyhow::Result<Outcome> {
         context.ui.clear();
-        match context.ui.json() {
-            true => context.ui.data(&serde_json::to_string(self)?)?,
-            false => self.print(context)?,
+        let text = match context.ui.json() {
+            true => serde_json::to_string(self)?,
+            false => self.render(),
+        };
+        output::report(&text, file, context)?;
+        if self.ok && !context.ui.json() {
+            for Rejected { bundle, reason } in &self.rejected {
+                context.ui.note(&format!("rejected {bundle}: {reason}"));
+            }
         }
         Ok(if self.ok { Outcome::Done } else { Outcome::No })
     }
 
-    /// A line for each bundle that counts; of the others, on standard output where they are why the answer is no.
-    fn print(&self, context: &Context) -> anyhow::Result<()> {
+    /// A line for each bundle that counts and, where the answer is no, for each that does not.
+    fn render(&self) -> String {
         let (digest, kind) = (&self.digest, &self.predicate_type);
+        let mut lines: Vec<String> = Vec::new();
         for (key, bundle) in &self.vouched {
-            context.ui.data(&format!("{digest} {kind} {bundle} {key}"))?;
+            lines.push(format!("{digest} {kind} {bundle} {key}"));
         }
-        for Rejected { bundle, reason } in &self.rejected {
-            let line = format!("{bundle}: {reason}");
-            match self.ok {
-                true => context.ui.note(&format!("rejected {line}")),
-                false => context.ui.data(&line)?,
-            }
+        if !self.ok {
+            let rejected = self.rejected.iter();
+            lines.extend(rejected.map(|Rejected { bundle, reason }| format!("{bundle}: {reason}")));
+            let unread = self.unread.iter();
+            lines.extend(
+                unread.map(|reason| format!("{digest}: not all was read: {reason}; name bundles with `--bundle FILE`")),
+            );
+            lines.extend(self.lacking());
         }
-        if self.ok {
-            return Ok(());
+        lines.join("\n")
+    }
+
+    /// What is missing, where what was rejected does not say it.
+    fn lacking(&self) -> Option<String> {
+        let digest = &self.digest;
+        match (self.vouched.len(), self.threshold) {
+            (0, _) if self.rejected.is_empty() => Some(format!(
+                "{digest}: no bundle is attached to it; name one with `--bundle FILE`"
+            )),
+            (0, 1) => None,
+            (found, wanted) => Some(format!(
+                "{digest}: {found} of the {wanted} keys that are wanted vouch for it"
+            )),
         }
-        if let Some(unread) = &self.unread {
-            context.ui.data(&format!(
-                "{digest}: not all was read: {unread}; name bundles with `--bundle FILE`"
-            ))?;
-        }
-        let line = match (self.vouched.len(), self.threshold) {
-            (0, 1) if !self.rejected.is_empty() => return Ok(()),
-            (0, _) if self.rejected.is_empty() => {
-                format!("{digest}: no bundle is attached to it; name one with `--bundle FILE`")
-            }
-            (found, wanted) => format!("{digest}: {found} of the {wanted} keys that are wanted vouch for it"),
-        };
-        Ok(context.ui.data(&line)?)
     }
 }

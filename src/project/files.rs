@@ -96,7 +96,7 @@ impl Project {
         base::resolve(&self.workspace, &mut lock, update, offline, environment)?;
         let path = self.lock_path();
         if lock != self.lock || !path.exists() {
-            crate::fsio::write_atomic(&path, spec::lock::print(&lock).as_bytes())?;
+            crate::fsio::write_output(&path, spec::lock::print(&lock).as_bytes())?;
         }
         self.lock = lock;
         Ok(())
@@ -121,7 +121,7 @@ impl Project {
 
     /// Writes the lock as it is now.
     pub fn write_lock(&self) -> Result<(), ProjectError> {
-        Ok(crate::fsio::write_atomic(
+        Ok(crate::fsio::write_output(
             &self.lock_path(),
             spec::lock::print(&self.lock).as_bytes(),
         )?)

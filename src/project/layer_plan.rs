@@ -55,7 +55,7 @@ impl Kept {
         if self.plan.as_ref() == Some(plan) {
             return Ok(());
         }
-        fsio::write_atomic(&self.file, plan.print().as_bytes())?;
+        fsio::write_output(&self.file, plan.print().as_bytes())?;
         let before = self.plan.iter().flat_map(|before| &before.layers);
         let before: Vec<&Vec<String>> = before.map(|layer| &layer.paths).collect();
         let new = plan

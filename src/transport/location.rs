@@ -12,12 +12,13 @@ use super::registry::{RegistryConfig, RegistrySink, RemoteImage};
 use super::write::{Archive, Layout, Stream};
 use super::{Sink, Source, TransportError};
 use crate::event::Reporter;
+use crate::fsio;
 use crate::oci::Reference;
 
 /// Where an image is, or is to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
-    /// `docker-archive:FILE[:NAME[:TAG]]`: a tar for `docker load`.
+    /// `docker-archive:FILE[:NAME[:TAG]]`: a tar for `docker load`; `-` is standard input or output.
     DockerArchive {
         /// The file.
         path: PathBuf,
@@ -48,6 +49,18 @@ pub enum Location {
     Stdio,
     /// A file or directory of a form that is found by looking; written as a docker-archive.
     Path(PathBuf),
+}
+
+/// What `-` stands for as the file of an archive.
+const STANDARD_INPUT: &str = "/dev/stdin";
+const STANDARD_OUTPUT: &str = "/dev/stdout";
+
+/// The file of an archive; `-` is `standard`, and a file of that name is written `./-`.
+fn file_or<'a>(path: &'a Path, standard: &'static str) -> &'a Path {
+    match path.as_os_str() == "-" {
+        true => Path::new(standard),
+        false => path,
+    }
 }
 
 /// Transports that skopeo knows and layerize does not.
@@ -159,12 +172,27 @@ impl Location {
         location
     }
 
+    /// Whether what is written there comes out at this process's standard output, however it is called.
+    pub fn is_standard_output(&self) -> bool {
+        match self {
+            Self::Stdio => true,
+            Self::DockerArchive { path, .. } | Self::OciArchive { path, .. } | Self::Path(path) => {
+                fsio::is_standard_output(file_or(path, STANDARD_OUTPUT))
+            }
+            Self::Layout { .. } | Self::Registry(_) | Self::Daemon(_) | Self::Podman(_) => false,
+        }
+    }
+
     /// Opens the image that is there; `-` reads standard input.
     pub fn source(&self, options: &ReadOptions) -> Result<Box<dyn Source>, TransportError> {
         let place = self.to_string();
         let image = match self {
-            Self::DockerArchive { path, name } => read::docker_archive(path, name.as_deref(), options)?,
-            Self::OciArchive { path, name } => read::oci_archive(path, name.as_deref(), options)?,
+            Self::DockerArchive { path, name } => {
+                read::docker_archive(file_or(path, STANDARD_INPUT), name.as_deref(), options)?
+            }
+            Self::OciArchive { path, name } => {
+                read::oci_archive(file_or(path, STANDARD_INPUT), name.as_deref(), options)?
+            }
             Self::Layout { path, name } => read::layout(path, name.as_deref(), options)?,
             Self::Path(path) => read::any(path, None, options)?,
             Self::Stdio => read::stream(&mut std::io::stdin().lock(), &place, options)?,
@@ -184,12 +212,17 @@ impl Location {
         registries: &RegistryConfig,
         reporter: &'a dyn Reporter,
     ) -> Result<Box<dyn Sink + 'a>, TransportError> {
+        let archive = |archive: Archive, name: &Option<String>| archive.named(name.as_deref()).records(records);
         match self {
             Self::DockerArchive { path, name } => {
-                Ok(Box::new(Archive::docker(path).named(name.as_deref()).records(records)))
+                let path = file_or(path, STANDARD_OUTPUT);
+                Ok(Box::new(archive(Archive::docker(path), name)))
             }
-            Self::Path(path) => Ok(Box::new(Archive::docker(path).records(records))),
-            Self::OciArchive { path, name } => Ok(Box::new(Archive::oci(path).named(name.as_deref()).records(records))),
+            Self::Path(path) => Ok(Box::new(archive(Archive::docker(path), &None))),
+            Self::OciArchive { path, name } => {
+                let path = file_or(path, STANDARD_OUTPUT);
+                Ok(Box::new(archive(Archive::oci(path), name)))
+            }
             Self::Layout { path, name } => Ok(Box::new(Layout::new(path, name.as_deref()))),
             Self::Stdio => Ok(Box::new(Stream::new(std::io::stdout(), "standard output"))),
             Self::Daemon(name) => Ok(Box::new(Daemon::new(Engine::Docker).named(name))),

@@ -19,6 +19,7 @@ mod images;
 mod index;
 mod load;
 mod nix;
+mod output;
 mod places;
 mod plan;
 mod push;

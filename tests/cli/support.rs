@@ -207,23 +207,31 @@ pub fn have(program: &str, probe: &[&str]) -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success());
-    #[expect(clippy::disallowed_methods, reason = "tests ask whether they run in CI")]
-    let in_ci = std::env::var_os("CI").is_some();
     assert!(
-        works || !in_ci,
+        works || !in_ci(),
         "`{program} {}` does not work, and CI needs it",
         probe.join(" ")
     );
     if !works {
-        #[expect(clippy::print_stderr, reason = "a skipped oracle must be seen")]
-        {
-            eprintln!(
-                "SKIPPED: `{program} {}` does not work here; run scripts/setup test",
-                probe.join(" ")
-            );
-        }
+        let what = format!(
+            "`{program} {}` does not work here; run scripts/setup test",
+            probe.join(" ")
+        );
+        skipped(&what);
     }
     works
+}
+
+/// Whether this is CI, where nothing may be skipped.
+#[expect(clippy::disallowed_methods, reason = "tests ask whether they run in CI")]
+pub fn in_ci() -> bool {
+    std::env::var_os("CI").is_some()
+}
+
+/// Says loudly that something was not tried.
+#[expect(clippy::print_stderr, reason = "a skipped oracle must be seen")]
+pub fn skipped(what: &str) {
+    eprintln!("SKIPPED: {what}");
 }
 
 /// Whether the tests run as root.

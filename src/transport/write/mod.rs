@@ -4,9 +4,8 @@
 //! file gets its name only when all of them were right.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -14,7 +13,7 @@ use super::read::{self, ReadOptions};
 use super::{Sink, Source, Tally, Transferred, TransportError};
 use super::{document, names};
 use crate::digest::Digest;
-use crate::fsio::{AtomicFile, IoContext};
+use crate::fsio::{AtomicFile, IoContext, Target};
 use crate::image::{Image, Index};
 use crate::layer::{Layer, for_each_layer};
 use crate::oci::{Compression, Reference};
@@ -94,7 +93,7 @@ impl Archive {
 
     /// Gives whether the file was left alone.
     fn write_bundle(&self, bundle: &Bundle<'_>) -> Result<bool, TransportError> {
-        let path = match target(&self.path)? {
+        let path = match Target::of(&self.path)? {
             Target::File(path) => path,
             Target::Stream(mut file) => {
                 bundle.write(&mut StreamOut::new(&mut file, &self.place()))?;
@@ -375,42 +374,4 @@ fn docker_manifest_warning(image: &Image) -> Option<String> {
     let text = "the manifest has Docker's media type, which skopeo does not find in an OCI layout; a docker-archive or \
                 a registry can hold it";
     is_docker.then(|| text.to_owned())
-}
-
-/// Where an archive's bytes go.
-enum Target {
-    /// A file to be replaced, absolute and without links.
-    File(PathBuf),
-    /// A pipe or device, which takes the bytes and must never be replaced.
-    Stream(File),
-}
-
-fn target(path: &Path) -> Result<Target, TransportError> {
-    match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => absolute(path).map(Target::File),
-        Err(error) => Err(error).context("read the attributes of", path)?,
-        Ok(metadata) if metadata.is_file() => Ok(Target::File(fs::canonicalize(path).context("resolve", path)?)),
-        Ok(metadata) if metadata.file_type().is_fifo() || metadata.file_type().is_char_device() => Ok(Target::Stream(
-            File::options()
-                .write(true)
-                .open(path)
-                .context("open for writing", path)?,
-        )),
-        Ok(_) => {
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "it is neither a file nor a pipe");
-            Err(error).context("write", path)?
-        }
-    }
-}
-
-fn absolute(path: &Path) -> Result<PathBuf, TransportError> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let parent = fs::canonicalize(parent).context("find the directory", parent)?;
-    match path.file_name() {
-        Some(name) => Ok(parent.join(name)),
-        None => Err(io::Error::from(io::ErrorKind::InvalidInput)).context("write", path)?,
-    }
 }
