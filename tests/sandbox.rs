@@ -5,81 +5,13 @@
 mod machine;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use layerize::build::sandbox::{Bind, Outcome, Sandbox, SandboxError, Walls, World};
-use machine::machine_root;
-
-/// The topmost layer: what is mounted on, and the links of a merged `/usr`.
-fn mount_points(dir: &Path) -> PathBuf {
-    let layer = dir.join("mount-points");
-    for name in ["dev", "proc", "tmp", "build", "layerize/store", "etc"] {
-        fs::create_dir_all(layer.join(name)).unwrap();
-    }
-    for name in ["bin", "lib", "lib64"] {
-        symlink(Path::new("usr").join(name), layer.join(name)).unwrap();
-    }
-    layer
-}
-
-/// A sandbox in a directory of its own, and what it printed.
-struct Fixture {
-    dir: tempfile::TempDir,
-    sandbox: Sandbox,
-}
-
-impl Fixture {
-    fn new(script: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut binds = Vec::new();
-        for (name, target) in [("build", "/build"), ("tmp", "/tmp"), ("store", "/layerize/store")] {
-            let source = dir.path().join(name);
-            fs::create_dir(&source).unwrap();
-            binds.push(Bind {
-                source,
-                target: target.into(),
-                writable: true,
-            });
-        }
-        let staging = dir.path().join("staging");
-        fs::create_dir(&staging).unwrap();
-        let sandbox = Sandbox {
-            helper: Some(env!("CARGO_BIN_EXE_layerize").into()),
-            walls: Walls::Build,
-            staging,
-            layers: vec![mount_points(dir.path()), machine_root()],
-            binds,
-            ids: (1000, 100),
-            argv: ["/usr/bin/bash", "-euc", script].map(str::to_owned).to_vec(),
-            env: vec![("PATH".to_owned(), "/usr/bin".to_owned())],
-            cwd: "/build".into(),
-            timeout: Some(Duration::from_secs(60)),
-            world: World::default(),
-        };
-        Self { dir, sandbox }
-    }
-
-    fn run(&self) -> (Result<Outcome, SandboxError>, String) {
-        let mut text = Vec::new();
-        let outcome = self.sandbox.run(&mut |bytes| text.extend_from_slice(bytes));
-        (outcome, String::from_utf8_lossy(&text).into_owned())
-    }
-
-    fn path(&self, below: &str) -> PathBuf {
-        self.dir.path().join(below)
-    }
-}
-
-/// What a script that must end well prints.
-#[track_caller]
-fn output(script: &str) -> String {
-    let (outcome, text) = Fixture::new(script).run();
-    assert_eq!(outcome.unwrap(), Outcome::Exited(0), "{text}");
-    text
-}
+use layerize::build::sandbox::{Bind, Outcome, SandboxError};
+use machine::{Sandboxed, machine_root, output};
 
 #[test]
 fn no_variable_but_those_given_is_set() {
@@ -126,7 +58,7 @@ fn proc_and_sys_cannot_be_written() {
 #[test]
 fn build_tmp_shm_and_out_can_be_written() {
     let fixture =
-        Fixture::new("for d in /build /tmp /dev/shm /layerize/store; do echo x > $d/f; done; echo x > /dev/null");
+        Sandboxed::new("for d in /build /tmp /dev/shm /layerize/store; do echo x > $d/f; done; echo x > /dev/null");
     assert_eq!(fixture.run().0.unwrap(), Outcome::Exited(0));
     for name in ["build/f", "tmp/f", "store/f"] {
         assert_eq!(fs::read_to_string(fixture.path(name)).unwrap(), "x\n");
@@ -135,7 +67,7 @@ fn build_tmp_shm_and_out_can_be_written() {
 
 #[test]
 fn read_only_binds_stay_so() {
-    let mut fixture = Fixture::new(
+    let mut fixture = Sandboxed::new(
         "cat /layerize/store/in/f; touch /layerize/store/in/f 2>&1 || rm -r /layerize/store/in 2>&1 || true",
     );
     fs::create_dir_all(fixture.path("input")).unwrap();
@@ -225,8 +157,8 @@ fn own_processes_alone_are_seen() {
 
 #[test]
 fn the_status_and_signal_are_told() {
-    assert_eq!(Fixture::new("exit 7").run().0.unwrap(), Outcome::Exited(7));
-    assert_eq!(Fixture::new("kill -SEGV $$").run().0.unwrap(), Outcome::Signaled(11));
+    assert_eq!(Sandboxed::new("exit 7").run().0.unwrap(), Outcome::Exited(7));
+    assert_eq!(Sandboxed::new("kill -SEGV $$").run().0.unwrap(), Outcome::Signaled(11));
 }
 
 #[test]
@@ -276,7 +208,7 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 #[test]
 fn timeout_kills_everything() {
     let marker = format!("86{}.25", std::process::id());
-    let mut fixture = Fixture::new(&format!("trap '' TERM HUP INT; setsid sleep {marker} & sleep {marker}"));
+    let mut fixture = Sandboxed::new(&format!("trap '' TERM HUP INT; setsid sleep {marker} & sleep {marker}"));
     fixture.sandbox.timeout = Some(Duration::from_secs(1));
     assert_eq!(fixture.run().0.unwrap(), Outcome::TimedOut);
     assert_eq!(processes_with(&marker), Vec::<u32>::new());
@@ -285,7 +217,7 @@ fn timeout_kills_everything() {
 #[test]
 fn nothing_is_left_after_the_helper_is_killed() {
     let marker = format!("87{}.25", std::process::id());
-    let fixture = Fixture::new(&format!("setsid sleep {marker} & sleep {marker}"));
+    let fixture = Sandboxed::new(&format!("setsid sleep {marker} & sleep {marker}"));
     let request = fixture.path("staging/request.json");
     std::thread::scope(|scope| {
         let run = scope.spawn(|| fixture.run().0);
@@ -302,7 +234,7 @@ fn nothing_is_left_after_the_helper_is_killed() {
 
 #[test]
 fn many_packages_are_composed_in_groups() {
-    let mut fixture = Fixture::new("cd /many; set -- *; echo $#; cat /first/who");
+    let mut fixture = Sandboxed::new("cd /many; set -- *; echo $#; cat /first/who");
     let many = fixture.path("many");
     for index in 0..1001 {
         let layer = many.join(index.to_string());
@@ -318,7 +250,7 @@ fn many_packages_are_composed_in_groups() {
 
 #[test]
 fn modes_of_the_staging_directory_close_it_to_others() {
-    let fixture = Fixture::new("true");
+    let fixture = Sandboxed::new("true");
     fs::set_permissions(fixture.path("staging"), fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(fixture.run().0.unwrap(), Outcome::Exited(0));
     let mode = fs::metadata(fixture.path("staging")).unwrap().permissions().mode();
@@ -338,7 +270,7 @@ fn the_host_path_of_the_store_does_not_show_in_the_root_mount() {
 
 #[test]
 fn a_missing_program_is_an_error_that_names_it() {
-    let mut fixture = Fixture::new("");
+    let mut fixture = Sandboxed::new("");
     fixture.sandbox.argv = vec!["/usr/bin/missing".to_owned()];
     let error = fixture.run().0.unwrap_err();
     assert_eq!(
@@ -349,7 +281,7 @@ fn a_missing_program_is_an_error_that_names_it() {
 
 #[test]
 fn a_missing_bind_source_is_an_error_that_names_it() {
-    let mut fixture = Fixture::new("true");
+    let mut fixture = Sandboxed::new("true");
     let source = fixture.path("missing");
     fixture.sandbox.binds.push(Bind {
         source: source.clone(),

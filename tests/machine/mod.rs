@@ -3,6 +3,10 @@
 
 mod fixture;
 mod root;
+mod sandboxed;
+mod user;
 
 pub use fixture::{Fixture, Recorder, STORE, logical};
 pub use root::machine_root;
+pub use sandboxed::{Sandboxed, output};
+pub use user::run_again_as_an_ordinary_user;

@@ -17,6 +17,10 @@ const PROGRAMS: &[&str] = &[
 /// A tree with the machine's shell, core utilities and their libraries below `usr`; made once and kept in the build
 /// directory.
 pub fn machine_root() -> PathBuf {
+    super::user::copied_or("machine-root", make_once)
+}
+
+fn make_once() -> PathBuf {
     let probe = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/build/probe.c");
     let version = Digest::of(format!("{PROGRAMS:?} {:?}", fs::read(&probe).unwrap()).as_bytes()).hex();
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("machine-root-{}", &version[..12]));

@@ -91,7 +91,10 @@ fn devices(dev: &Path) -> Result<(), Failed> {
         let failed = |error: &std::io::Error| Failed::io(SetupStep::Device, &target, error);
         fs::write(&target, "").map_err(|error| failed(&error))?;
         let source = Path::new("/dev").join(name);
+        // Read-only: a device can be written to all the same, but the node is the machine's, and where the machine's
+        // root builds it would be its owner who changes the mode or the times.
         mount_at(Some(source.as_os_str()), &target, None, MsFlags::MS_BIND, "")
+            .and_then(|()| remount(&target, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC))
             .map_err(|error| error.during(SetupStep::Device))?;
     }
     for (name, target) in DEVICE_LINKS {
