@@ -350,7 +350,10 @@ impl ScriptStep<'_> {
 
     fn copy_source(&self, dest: &Path) -> Result<(), BuildError> {
         match self.script.source.as_ref().and_then(|input| self.path_of(input)) {
-            Some(path) => Ok(copy_writable(&self.store.physical(path), path.name(), dest)?),
+            Some(path) => {
+                let name = self.script.source_file.as_deref().unwrap_or(path.name());
+                Ok(copy_writable(&self.store.physical(path), name, dest)?)
+            }
             None => Ok(make_dir(dest, 0o755)?),
         }
     }

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use percent_encoding::percent_decode_str;
+
 use crate::spec::{
     self, Dependency, Diagnostic, Diagnostics, Image, Lock, Package, PackageName, Source, Spanned, Workspace, graph,
 };
@@ -75,15 +77,23 @@ pub fn output_name(package: &Package) -> String {
 /// directory under this name, so it keeps its own; anything else is named by the package, whatever its
 /// directory or archive is called.
 pub fn source_name(package: &Package, is_file: bool) -> String {
-    let own = package.source.as_ref().and_then(|source| match &source.value {
-        Source::Path { path, .. } => path.rsplit('/').find(|part| !part.is_empty()),
-        Source::Url { url, .. } => Some(url_file_name(url)),
-        Source::DebianSource { .. } => None,
-    });
+    let own = package
+        .source
+        .as_ref()
+        .and_then(|source| source_file_name(&source.value));
     match (&package.script, own) {
         (None, _) => output_name(package),
-        (Some(_), Some(own)) if is_file => store_name(own),
+        (Some(_), Some(own)) if is_file => store_name(&own),
         (Some(_), _) => format!("{}-source", output_name(package)),
+    }
+}
+
+/// What a source is called where it comes from: the last part of its path or address.
+pub(super) fn source_file_name(source: &Source) -> Option<String> {
+    match source {
+        Source::Path { path, .. } => path.rsplit('/').find(|part| !part.is_empty()).map(str::to_owned),
+        Source::Url { url, .. } => Some(url_file_name(url)),
+        Source::DebianSource { .. } => None,
     }
 }
 
@@ -202,14 +212,14 @@ impl Maker<'_> {
                     .ok_or_else(|| not_locked(format!("the download for package `{name}`"), source))?;
                 let file_name = url_file_name(url);
                 let download = Download {
-                    name: file_name.to_owned(),
+                    name: file_name.clone(),
                     sha256,
                     size: locked
                         .filter(|locked| locked.sha256 == sha256)
                         .map(|locked| locked.size),
                     origin: Origin::Url(url.clone()),
                 };
-                let action = match unpack.unwrap_or_else(|| is_archive(file_name)) {
+                let action = match unpack.unwrap_or_else(|| is_archive(&file_name)) {
                     true => Action::Unpack {
                         archive: download,
                         strip: *strip,
@@ -290,7 +300,7 @@ fn debian_output_name(name: &str, version: &str) -> String {
 
 /// The text as the name of a store path: what that cannot hold (`~`, a dot at the start) becomes `_`, what is
 /// too long is cut.
-fn store_name(text: &str) -> String {
+pub(super) fn store_name(text: &str) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "+-._?=".contains(c);
     let mut name: String = text.chars().map(|c| if allowed(c) { c } else { '_' }).collect();
     name.truncate(NAME_MAX);
@@ -300,13 +310,21 @@ fn store_name(text: &str) -> String {
     name
 }
 
-/// Last component of an address's path.
-fn url_file_name(url: &str) -> &str {
+/// The last part of an address's path, its percent escapes undone (RFC 3986, 2.1) unless that is no file name.
+fn url_file_name(url: &str) -> String {
     let path = url.split(['?', '#']).next().unwrap_or_default();
-    match path.trim_end_matches('/').rsplit(['/', ':']).next() {
+    let encoded = match path.trim_end_matches('/').rsplit(['/', ':']).next() {
         Some(name) if !name.is_empty() => name,
-        _ => "download",
+        _ => return "download".to_owned(),
+    };
+    match percent_decode_str(encoded).decode_utf8() {
+        Ok(name) if is_file_name(&name) => name.into_owned(),
+        _ => encoded.to_owned(),
     }
+}
+
+fn is_file_name(text: &str) -> bool {
+    !text.contains(|c: char| c == '/' || c.is_control()) && !matches!(text, "" | "." | "..")
 }
 
 /// Whether a file of this name is unpacked unless the spec says otherwise.
@@ -354,8 +372,15 @@ mod tests {
             ("https://x.invalid/a/B.ZIP/", "B.ZIP", true),
             ("file:b.json", "b.json", false),
             ("https://x.invalid/?", "x.invalid", false),
+            ("file:a%20b%25.tar.gz", "a b%.tar.gz", true),
+            // What is no file name once its escapes are undone keeps them.
+            ("https://x.invalid/a%2Fb", "a%2Fb", false),
+            ("https://x.invalid/%2e%2E", "%2e%2E", false),
+            ("https://x.invalid/a%0ab", "a%0ab", false),
+            ("https://x.invalid/%ff%zz", "%ff%zz", false),
         ] {
-            assert_eq!((url_file_name(url), is_archive(url_file_name(url))), (name, archive));
+            let found = url_file_name(url);
+            assert_eq!((found.as_str(), is_archive(&found)), (name, archive), "{url}");
         }
     }
 }

@@ -243,6 +243,8 @@ pub struct Script {
     pub system: String,
     /// Unpacked into `/build/source`, the working directory.
     pub source: Option<Input>,
+    /// What a source that is a single file is called in the working directory, where its store path's name cannot say it.
+    pub source_file: Option<String>,
     /// Whether the source is a Debian source package, whose patches are applied before the script runs.
     pub debian_patches: bool,
     /// Debian packages that make up the root file system (tools, libraries and base, with what they depend

@@ -127,6 +127,7 @@ fn script_action(script: &Script, name: &dyn Fn(&Input) -> String) -> Value {
         "sandbox": SANDBOX_FORMAT,
         "script": script.script,
         "source": script.source.as_ref().map(name),
+        "sourceFile": script.source_file,
         "system": script.system,
         "tools": list(&script.tools),
     })

@@ -9,6 +9,7 @@ use crate::spec::{
 };
 
 use super::debs::Resolution;
+use super::make::{source_file_name, store_name};
 use super::{BuildPlan, Input, Script};
 
 /// The environment of `layerize shell PACKAGE`: the package's build with its `dev` dependencies.
@@ -88,6 +89,9 @@ impl Scripts<'_> {
                 .collect(),
             system: system(self.workspace, self.lock),
             source,
+            source_file: (package.source.as_ref())
+                .and_then(|source| source_file_name(&source.value))
+                .filter(|name| store_name(name) != *name),
             debian_patches: matches!(
                 package.source.as_ref().map(|source| &source.value),
                 Some(Source::DebianSource { .. })

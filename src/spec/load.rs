@@ -11,6 +11,7 @@ use super::diagnostics::{Diagnostic, Diagnostics};
 use super::file::{self, SpecFile};
 use super::graph;
 use super::names::{self, Scope};
+use super::syntax;
 use super::types::{Dependency, Package, PackageName, SourceFile, Span, Spanned, Workspace};
 
 /// Name of a spec in its folder.
@@ -115,6 +116,7 @@ impl Loader {
                 return;
             }
         };
+        let text = syntax::normalized(&text).into_owned();
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
         let spec = file::read(index, &dir, &text, &mut self.errors);
         self.texts[index].text = text;

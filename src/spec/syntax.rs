@@ -2,6 +2,7 @@
 //!
 //! Invariant: a place the parser names is kept; a key given twice also shows where it was given first.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use toml::de::{DeTable, DeValue, Error};
@@ -12,6 +13,19 @@ use super::types::Span;
 
 /// What the parser says of a key that is given twice.
 const DUPLICATE_KEY: &str = "duplicate key";
+
+/// The text without a byte-order mark, its lines ended by `\n` alone.
+///
+/// TOML leaves it to the reader what a line end in a multi-line string becomes (TOML 1.0, "String"): a script must be the
+/// same bytes whether an editor or git's `autocrlf` wrote `\r\n`. No other value can hold a line end, and an escaped
+/// `\r` is not one.
+pub(super) fn normalized(text: &str) -> Cow<'_, str> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    match text.contains("\r\n") {
+        true => Cow::Owned(text.replace("\r\n", "\n")),
+        false => Cow::Borrowed(text),
+    }
+}
 
 /// Whether the error is a key given twice, after which the rest of the document can be trusted.
 pub(super) fn is_duplicate(error: &Error) -> bool {

@@ -86,6 +86,31 @@ fn a_missing_root_is_explained() {
     assert!(errors.to_string().contains("change to a folder with a `layerize.toml`"));
 }
 
+/// Editors of Windows and git's `autocrlf` write `\r\n`, some a byte-order mark: the same spec and lock all the same.
+#[test]
+fn line_ends_and_a_byte_order_mark_change_nothing() {
+    let text =
+        "[package.a]\nscript = \"\"\"\nmkdir -p $out/bin\nprintf '\\\\r' > $out/x\n\"\"\"\nenv = { A = \"\\r\" }\n";
+    let script = |text: &str| {
+        let workspace = crate::spec::parse(text).unwrap();
+        let package = workspace.packages.values().next().unwrap().clone();
+        (package.script.unwrap().value, package.env["A"].value.clone())
+    };
+    let plain = script(text);
+    assert_eq!(plain.0, "mkdir -p $out/bin\nprintf '\\r' > $out/x\n");
+    assert_eq!(plain.1, "\r", "an escape is what it says");
+    for other in [text.replace('\n', "\r\n"), format!("\u{feff}{text}")] {
+        assert_eq!(script(&other), plain);
+    }
+    let lock = crate::spec::lock::print(&crate::spec::Lock::default());
+    let other = format!("\u{feff}{}", lock.replace('\n', "\r\n"));
+    assert_eq!(crate::spec::lock::parse(&other).unwrap(), crate::spec::Lock::default());
+    // The place of an error is still the one the editor shows.
+    let error = crate::spec::parse("[package.a]\r\nverzion = 1\r\n").unwrap_err();
+    let shown = error.render(false);
+    assert!(shown.contains("layerize.toml:2:1"), "{shown}");
+}
+
 #[test]
 fn a_file_is_read_once() {
     let mut reads = Vec::new();

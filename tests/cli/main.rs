@@ -18,6 +18,7 @@ mod fault;
 mod images;
 mod index;
 mod load;
+mod names;
 mod nix;
 mod output;
 mod places;

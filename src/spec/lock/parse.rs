@@ -28,6 +28,7 @@ const FILE_SIZE_MAX: i64 = 256 << 30;
 
 /// Reads a lock's text. What is wrong comes back all at once; an unknown version alone.
 pub fn parse(text: &str) -> Result<Lock, Diagnostics> {
+    let text = &*syntax::normalized(text);
     let mut errors = Vec::new();
     let lock = read(text, &mut errors);
     match lock.filter(|_| errors.is_empty()) {
