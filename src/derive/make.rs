@@ -205,6 +205,7 @@ impl Maker<'_> {
                 sha256,
                 unpack,
                 strip,
+                ..
             } => {
                 let locked = self.lock.urls.get(name);
                 let sha256 = sha256

@@ -12,7 +12,7 @@ use super::checks;
 use super::diagnostics::Diagnostic;
 use super::keys;
 use super::reader::{Field, Reader, Table};
-use super::types::{Debian, Image, Package, Spanned};
+use super::types::{Debian, Image, Inputs, Package, Spanned, Withheld};
 use super::{image, package, syntax};
 
 /// One file's content.
@@ -30,12 +30,14 @@ pub(super) struct SpecFile {
     pub(super) images: BTreeMap<String, Image>,
     /// `[debian]`; empty for an imported file.
     pub(super) debian: Debian,
+    /// `[inputs]`; empty for an imported file.
+    pub(super) inputs: Inputs,
     /// Whether the text could not even be taken apart, so that nothing is known of its names.
     pub(super) unreadable: bool,
 }
 
-/// Reads the text of file number `index`, whose paths are relative to `dir`. Images and `[debian]` of imported
-/// files do not count and are not looked at: they are another project's.
+/// Reads the text of file number `index`, whose paths are relative to `dir`. Images, `[debian]` and `[inputs]` of
+/// imported files do not count and are not looked at: they are another project's.
 pub(super) fn read(index: usize, dir: &Path, text: &str, errors: &mut Vec<Diagnostic>) -> SpecFile {
     let mut file = SpecFile::default();
     let (document, syntax) = DeTable::parse_recoverable(text);
@@ -65,6 +67,9 @@ pub(super) fn read(index: usize, dir: &Path, text: &str, errors: &mut Vec<Diagno
         }
         if let Some(field) = table.get("debian") {
             file.debian = read_debian(&mut reader, &field).unwrap_or_default();
+        }
+        if let Some(field) = table.get("inputs") {
+            file.inputs = read_inputs(&mut reader, &field, dir).unwrap_or_default();
         }
         check_platforms(&mut reader, &file);
     }
@@ -122,6 +127,40 @@ fn read_debian(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Debian> {
             .map(|architecture| architecture.value),
         base: read_base(reader, &table),
     })
+}
+
+fn read_inputs(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option<Inputs> {
+    let table = reader.table(field, "`[inputs]`".to_owned(), keys::INPUTS.iter().collect())?;
+    let mut from = Vec::new();
+    for element in table.elements(reader, "from") {
+        from.extend(reader.checked(&element, checks::input_place));
+    }
+    let mut withhold: Vec<Spanned<Withheld>> = Vec::new();
+    for element in table.elements(reader, "withhold") {
+        withhold.extend(reader.checked(&element, withheld));
+    }
+    Some(Inputs {
+        dir: dir.to_owned(),
+        from,
+        withhold,
+    })
+}
+
+fn withheld(text: &str) -> checks::Check<Withheld> {
+    let (name, kind): (_, fn(String) -> Withheld) = match text.split_once(':') {
+        Some(("deb", name)) => (name, Withheld::Deb),
+        Some(("deb-source", name)) => (name, Withheld::DebSource),
+        _ => {
+            return Err(checks::Complaint {
+                label: "it names no Debian package".to_owned(),
+                help: Some(
+                    "write `deb:NAME` or `deb-source:NAME`; a `url` source has `redistribute = false` of its own"
+                        .to_owned(),
+                ),
+            });
+        }
+    };
+    checks::debian_name(name).map(|()| kind(name.to_owned()))
 }
 
 fn read_base(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Vec<String>> {

@@ -97,6 +97,11 @@ pub(super) const ROOT: &[Key] = &[
         Table(DEBIAN),
         "Where Debian packages come from, and which of them every build has.",
     ),
+    key(
+        "inputs",
+        Table(INPUTS),
+        "Where the files that a build takes from outside are kept, and which of them may not be copied.",
+    ),
     also(
         key("package", Map(&Table(PACKAGE)), "What is built, by name."),
         &["packages", "pkg"],
@@ -117,6 +122,26 @@ pub(super) const IMPORT: &[Key] = &[required(key(
     Text,
     "A folder with a `layerize.toml`, or a `.toml` file, relative to this file.",
 ))];
+
+/// `[inputs]`.
+pub(super) const INPUTS: &[Key] = &[
+    also(
+        key(
+            "from",
+            TEXTS,
+            "Places asked before mirrors: `docker://NAME`, `oci:DIR`, or a directory, relative to this file.",
+        ),
+        &["places", "registries", "mirrors"],
+    ),
+    also(
+        key(
+            "withhold",
+            TEXTS,
+            "Debian packages whose files may not be copied to a registry: `deb:NAME`, `deb-source:NAME`.",
+        ),
+        &["exclude", "no-redistribute", "redistribute"],
+    ),
+];
 
 /// `[debian]`.
 pub(super) const DEBIAN: &[Key] = &[
@@ -240,6 +265,11 @@ pub(super) const SOURCE_URL: &[Key] = &[
     also(
         key("unpack", Flag, "Whether to unpack the file; default: by its name."),
         &["extract"],
+    ),
+    key(
+        "redistribute",
+        Flag,
+        "Whether the file may be copied to a registry with the other inputs (default true).",
     ),
     also(
         key(

@@ -183,6 +183,7 @@ impl Loader {
             packages,
             images: root.images,
             debian: root.debian,
+            inputs: root.inputs,
         })
     }
 

@@ -205,6 +205,7 @@ impl Workspace {
             packages: needed,
             images,
             debian: self.debian.clone(),
+            inputs: self.inputs.clone(),
         }
     }
 }

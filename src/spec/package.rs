@@ -262,6 +262,7 @@ fn path_source(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Source> {
 fn url_source(reader: &mut Reader<'_>, table: &Table<'_>, dir: &Path) -> Option<Source> {
     let sha256 = table.checked(reader, "sha256", checks::sha256);
     let unpack = table.flag(reader, "unpack");
+    let redistribute = table.flag(reader, "redistribute");
     let strip = table.get("strip").and_then(|field| {
         let strip = reader.integer(&field, 0, 64)?;
         if unpack == Some(false) {
@@ -278,6 +279,7 @@ fn url_source(reader: &mut Reader<'_>, table: &Table<'_>, dir: &Path) -> Option<
         sha256: sha256.map(|sha256| sha256.value),
         unpack,
         strip,
+        redistribute: redistribute.unwrap_or(true),
     })
 }
 

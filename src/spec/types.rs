@@ -68,6 +68,8 @@ pub struct Workspace {
     pub images: BTreeMap<String, Image>,
     /// The root file's `[debian]` table.
     pub debian: Debian,
+    /// The root file's `[inputs]` table.
+    pub inputs: Inputs,
 }
 
 /// `[package.NAME]`.
@@ -147,6 +149,8 @@ pub enum Source {
         unpack: Option<bool>,
         /// Leading directories dropped while unpacking; default 1 if all entries share one, else 0.
         strip: Option<u32>,
+        /// Whether the file may be copied to where inputs are kept (default true).
+        redistribute: bool,
     },
     /// `{ deb-source = "hello" }`: a Debian source package, its patches applied.
     DebianSource {
@@ -166,6 +170,36 @@ pub struct Debian {
     pub architecture: Option<String>,
     /// `base`: replaces the packages that every build has (names without `deb:`).
     pub base: Option<Vec<String>>,
+}
+
+/// `[inputs]`: where files from outside are kept. Nothing in it changes what is built.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inputs {
+    /// Directory of the file that has the table, to which places are relative.
+    pub dir: PathBuf,
+    /// `from`: places asked before mirrors, as the user wrote them.
+    pub from: Vec<Spanned<String>>,
+    /// `withhold`: Debian packages whose files may not be copied.
+    pub withhold: Vec<Spanned<Withheld>>,
+}
+
+/// An element of `withhold`: a Debian package of the lock.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Withheld {
+    /// `deb:NAME`.
+    Deb(String),
+    /// `deb-source:NAME`.
+    DebSource(String),
+}
+
+impl fmt::Display for Withheld {
+    /// As the user writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deb(name) => write!(f, "deb:{name}"),
+            Self::DebSource(name) => write!(f, "deb-source:{name}"),
+        }
+    }
 }
 
 /// `[image.NAME]`.

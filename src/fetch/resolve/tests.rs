@@ -6,7 +6,7 @@ use super::*;
 use crate::digest::Digest;
 use crate::event::Silent;
 use crate::fetch::testing::{Reply, Server};
-use crate::spec::{Debian, Package, Source, Span, Spanned};
+use crate::spec::{Debian, Inputs, Package, Source, Span, Spanned};
 
 fn spanned<T>(value: T) -> Spanned<T> {
     let span = Span { file: 0, range: 0..0 };
@@ -22,6 +22,7 @@ fn workspace(sources: &[(&str, String, Option<Digest>)]) -> Workspace {
             sha256: *sha256,
             unpack: None,
             strip: None,
+            redistribute: true,
         };
         let package = Package {
             name: spanned(name.clone()),
@@ -44,6 +45,7 @@ fn workspace(sources: &[(&str, String, Option<Digest>)]) -> Workspace {
         packages: sources.iter().map(package).collect(),
         images: BTreeMap::new(),
         debian: Debian::default(),
+        inputs: Inputs::default(),
     }
 }
 

@@ -210,6 +210,25 @@ pub(super) fn local_path(text: &str) -> Check<String> {
     nonempty(text)
 }
 
+/// A place that keeps files by digest: `docker://NAME`, `oci:DIR`, or a directory.
+pub(super) fn input_place(text: &str) -> Check<String> {
+    if let Some((transport, rest)) = text.split_once(':').filter(|(before, _)| !before.contains('/')) {
+        return match (transport, rest.strip_prefix("//")) {
+            ("docker", Some(name)) if !name.is_empty() => Ok(text.to_owned()),
+            ("oci", _) if !rest.is_empty() => Ok(text.to_owned()),
+            ("http" | "https", Some(_)) => advise(
+                "a mirror is the machine's own business",
+                "give it with `--mirror`, or in `[debian] mirrors` of `config.toml`",
+            ),
+            _ => advise(
+                "it names no place that keeps inputs",
+                "write `docker://HOST/NAME`, `oci:DIR`, or a directory",
+            ),
+        };
+    }
+    local_path(text)
+}
+
 /// An absolute path without `.`, `..` or empty components, `/` itself allowed.
 pub(super) fn absolute_path(text: &str) -> Check<String> {
     let Some(relative) = text.strip_prefix('/') else {
