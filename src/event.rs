@@ -17,12 +17,18 @@ pub enum Event {
     BuildFinished { name: String, path: String },
     /// A build step had been done before.
     Reused { name: String, path: String },
+    /// What a place said that was asked for a file, where it did not give it over a network.
+    FetchAsked {
+        name: String,
+        place: String,
+        answer: String,
+    },
     /// A download begins.
     FetchStarted { name: String, size: Option<u64> },
     /// More bytes of a download arrived (`bytes` in all).
     FetchProgress { name: String, bytes: u64 },
-    /// A download is complete and verified.
-    FetchFinished { name: String, bytes: u64 },
+    /// A download is complete and verified; `from` is where it came from.
+    FetchFinished { name: String, bytes: u64, from: String },
     /// A layer is being packed; `size` is its uncompressed size where known.
     LayerStarted { layer: usize, layers: usize, size: u64 },
     /// A layer is done; `cached` where no file was opened for it.

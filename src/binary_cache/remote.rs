@@ -222,7 +222,8 @@ impl BinaryCache {
             })
         })?;
         let bytes = size_of(part);
-        reporter.report(Event::FetchFinished { name, bytes });
+        let from = url.clone();
+        reporter.report(Event::FetchFinished { name, bytes, from });
         Ok(())
     }
 

@@ -225,9 +225,15 @@ impl Ui {
                 *size,
             ),
             Event::FetchProgress { name, bytes } => self.with_bar(name, |bar| bar.set_position(*bytes)),
-            Event::FetchFinished { name, bytes } => {
+            Event::FetchAsked { name, place, answer } if self.verbose => {
+                self.done(&format!("{name} in {place}: {answer}"))
+            }
+            Event::FetchAsked { .. } => {}
+            Event::FetchFinished { name, bytes, from } => {
                 self.end(name);
-                if !name.starts_with("deb:") || self.verbose {
+                if self.verbose {
+                    self.done(&format!("fetched {name} ({}) from {from}", DecimalBytes(*bytes)));
+                } else if !name.starts_with("deb:") {
                     self.done(&format!("fetched {name} ({})", DecimalBytes(*bytes)));
                 }
             }

@@ -26,6 +26,14 @@ pub(super) const SIZE_MAX: u64 = 64 << 30;
 /// How many bytes arrive between two reports of progress.
 const PROGRESS_STEP: u64 = 1 << 20;
 
+/// Directory of the files in a cache.
+const FILES: &str = "sha256";
+
+/// Where the file of a digest is, or would be, in the cache in `dir`.
+pub(super) fn path_in(dir: &Path, digest: &Digest) -> PathBuf {
+    dir.join(FILES).join(digest.hex())
+}
+
 /// What a file must be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected {
@@ -49,7 +57,7 @@ pub(super) struct Cache {
 impl Cache {
     /// Opens the cache in `dir`, creating what is missing.
     pub(super) fn open(dir: &Path) -> Result<Self, FetchError> {
-        let (files, locks) = (dir.join("sha256"), dir.join("locks"));
+        let (files, locks) = (dir.join(FILES), dir.join("locks"));
         fsio::create_dir_all(&files)?;
         fsio::create_dir_all(&locks)?;
         Ok(Self { files, locks })
@@ -142,8 +150,11 @@ impl Cache {
         temp.persist(&path)
             .map_err(|error| error.error)
             .context("rename a temporary file to", &path)?;
-        let name = labels.name.to_owned();
-        reporter.report(Event::FetchFinished { name, bytes: size });
+        reporter.report(Event::FetchFinished {
+            name: labels.name.to_owned(),
+            bytes: size,
+            from: labels.origin.to_owned(),
+        });
         Ok(path)
     }
 }

@@ -1,9 +1,11 @@
 //! *Downloads*: every file that is wanted, from the first place that has it.
 //!
 //! Invariant: a file is given out only after its digest has been checked in this run. The order of places is
-//! that of cost and trust: the cache, an address or the configured mirrors, the machine's apt, snapshots.
+//! that of cost and trust: the cache, places that keep files by digest, an address or the configured mirrors, the
+//! machine's apt, snapshots. A place that does not give a file is not the last word, whatever it says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +13,8 @@ use std::thread;
 
 use super::cache::{Cache, Expected, Labels};
 use super::debian::client;
-use super::error::{Answer, Asked};
+use super::error::{Answer, Asked, Wanted};
+use super::place::{Held, Place, Request};
 use super::transfer::{Address, Transfer};
 use super::{FetchConfig, FetchError};
 use crate::derive::{Download, Origin};
@@ -32,28 +35,37 @@ pub fn fetch(
         reporter,
         cache: Cache::open(&config.cache)?,
         transfer: Transfer::new(),
+        silent: Mutex::default(),
     };
     let first = parallel(downloads, |download| fetcher.ask_cache_and_mirrors(download))?;
-    let mut files = BTreeMap::new();
+    let (mut files, mut errors) = (BTreeMap::new(), Vec::new());
     let mut missing = Vec::new();
     for (index, found) in first.into_iter().enumerate() {
+        let download = downloads[index];
         match found {
             Found::File(path) => drop(files.insert(index, path)),
+            Found::Failed(error) => errors.push(error),
             Found::Nowhere(asked) => missing.push(Missing {
                 index,
-                download: downloads[index],
+                download,
                 asked,
                 replaced: None,
-                apt_failure: None,
+                failure: None,
             }),
         }
     }
     let missing = fetcher.ask_apt(missing, &mut files)?;
     let last = parallel(&missing, |missing| fetcher.ask_snapshots(missing))?;
-    for (missing, path) in missing.iter().zip(last) {
-        files.insert(missing.index, path);
+    for (missing, found) in missing.iter().zip(last) {
+        match found {
+            Ok(path) => drop(files.insert(missing.index, path)),
+            Err(error) => errors.push(error),
+        }
     }
-    Ok(files.into_values().collect())
+    match FetchError::of_all(errors) {
+        None => Ok(files.into_values().collect()),
+        Some(error) => Err(error),
+    }
 }
 
 /// Where a search ended.
@@ -61,6 +73,8 @@ enum Found {
     File(PathBuf),
     /// What was asked, in order.
     Nowhere(Vec<Asked>),
+    /// Nothing is left that could be asked.
+    Failed(FetchError),
 }
 
 /// A file of a Debian package that has not been found yet.
@@ -71,8 +85,17 @@ struct Missing<'a> {
     asked: Vec<Asked>,
     /// The version that apt offers instead.
     replaced: Option<String>,
-    /// apt's words where it carries the file and could not bring it.
-    apt_failure: Option<String>,
+    /// Why apt could not bring it.
+    failure: Option<Failure>,
+}
+
+/// apt's words where it failed.
+#[derive(Clone)]
+enum Failure {
+    /// About its lists.
+    Lists(String),
+    /// About a file that it carries.
+    Download(String),
 }
 
 struct Fetcher<'a> {
@@ -80,6 +103,8 @@ struct Fetcher<'a> {
     reporter: &'a dyn Reporter,
     cache: Cache,
     transfer: Transfer,
+    /// Places that did not answer: they are not asked again in this run.
+    silent: Mutex<BTreeSet<String>>,
 }
 
 impl Fetcher<'_> {
@@ -87,26 +112,102 @@ impl Fetcher<'_> {
         let expected = expected(download);
         let _lock = self.cache.lock(&expected.digest)?;
         if let Some(path) = self.cache.lookup(expected, self.reporter)? {
+            self.reporter.report(Event::FetchAsked {
+                name: label(download),
+                place: "the download cache".to_owned(),
+                answer: "there".to_owned(),
+            });
             return Ok(Found::File(path));
         }
-        match &download.origin {
-            Origin::Url(url) => {
-                let address = Address::parse(url)?;
-                if self.config.offline && !address.is_local() {
-                    let name = download.name.clone();
-                    return Err(FetchError::Offline { name });
-                }
-                self.transfer(download, &address).map(Found::File)
+        let mut asked = Vec::new();
+        for place in &self.config.places {
+            if self.config.offline && !place.is_local() {
+                continue;
             }
+            match self.ask_place(download, place.as_ref())? {
+                Ok(path) => return Ok(Found::File(path)),
+                Err(answer) => asked.push(self.told(download, place.name(), answer)),
+            }
+        }
+        match &download.origin {
+            Origin::Url(url) => self.ask_address(download, url, asked),
             Origin::Deb { filename, .. } | Origin::DebSource { filename, .. } => {
-                self.ask_mirrors(download, filename, &self.config.mirrors)
+                self.ask_mirrors(download, filename, &self.config.mirrors, asked)
             }
         }
     }
 
+    /// The file from a place, or why it does not give it.
+    fn ask_place(&self, download: &Download, place: &dyn Place) -> Result<Result<PathBuf, Answer>, FetchError> {
+        let silent = || self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        if silent().contains(place.name()) {
+            return Ok(Err(Answer::Silence));
+        }
+        let request = Request {
+            digest: &download.sha256,
+            size: download.size,
+            file: &download.name,
+        };
+        let taken = place.open(&request).and_then(|held| match held {
+            Held::File(mut content) => self.insert(download, &mut content, place.name()).map(Ok),
+            Held::Nothing => Ok(Err(Answer::NotThere)),
+            Held::Withheld => Ok(Err(Answer::Withheld)),
+        });
+        let error = match taken {
+            Ok(taken) => return Ok(taken),
+            Err(error) => error,
+        };
+        let text = one_line(&error);
+        let answer = Answer::of(error)?;
+        if answer == Answer::Silence {
+            silent().insert(place.name().to_owned());
+        }
+        self.reporter.report(Event::Warning { text });
+        Ok(Err(answer))
+    }
+
+    fn ask_address(&self, download: &Download, url: &str, mut asked: Vec<Asked>) -> Result<Found, FetchError> {
+        let address = Address::parse(url)?;
+        if self.config.offline && !address.is_local() {
+            let wanted = Box::new(wanted(download));
+            return Ok(Found::Failed(FetchError::OfflineFile { wanted, asked }));
+        }
+        let error = match self.transfer(download, &address) {
+            Ok(path) => return Ok(Found::File(path)),
+            Err(error) => error,
+        };
+        let Some(answer) = Answer::about(&error) else {
+            return Err(error);
+        };
+        asked.push(self.told(download, &address.display(), answer));
+        Ok(Found::Failed(FetchError::Nowhere {
+            wanted: Box::new(wanted(download)),
+            asked,
+            source: Some(Box::new(error)),
+        }))
+    }
+
+    /// What a place said, told on the way.
+    fn told(&self, download: &Download, place: &str, answer: Answer) -> Asked {
+        self.reporter.report(Event::FetchAsked {
+            name: label(download),
+            place: place.to_owned(),
+            answer: answer.to_string(),
+        });
+        Asked {
+            place: place.to_owned(),
+            answer,
+        }
+    }
+
     /// Asks `mirrors` in turn. One that does not answer, or has other content, is not the last word.
-    fn ask_mirrors(&self, download: &Download, filename: &str, mirrors: &[String]) -> Result<Found, FetchError> {
-        let mut asked = Vec::new();
+    fn ask_mirrors(
+        &self,
+        download: &Download,
+        filename: &str,
+        mirrors: &[String],
+        mut asked: Vec<Asked>,
+    ) -> Result<Found, FetchError> {
         for mirror in mirrors {
             let address = Address::below(mirror, filename)?;
             if self.config.offline && !address.is_local() {
@@ -121,27 +222,26 @@ impl Fetcher<'_> {
             if answer == Answer::OtherContent {
                 self.reporter.report(Event::Warning { text });
             }
-            asked.push(Asked {
-                place: mirror.clone(),
-                answer,
-            });
+            asked.push(self.told(download, mirror, answer));
         }
         Ok(Found::Nowhere(asked))
     }
 
     fn transfer(&self, download: &Download, address: &Address) -> Result<PathBuf, FetchError> {
-        let (name, origin) = (label(download), address.display());
-        let labels = Labels {
-            name: &name,
-            origin: &origin,
-        };
-        self.transfer.with(address, |content| {
-            self.reporter.report(Event::FetchStarted {
-                name: name.clone(),
-                size: download.size,
-            });
-            self.cache.insert(expected(download), content, labels, self.reporter)
-        })
+        let origin = address.display();
+        self.transfer
+            .with(address, |content| self.insert(download, content, &origin))
+    }
+
+    /// Takes the bytes of a file that come from `origin`.
+    fn insert(&self, download: &Download, content: &mut dyn Read, origin: &str) -> Result<PathBuf, FetchError> {
+        let name = label(download);
+        self.reporter.report(Event::FetchStarted {
+            name: name.clone(),
+            size: download.size,
+        });
+        let labels = Labels { name: &name, origin };
+        self.cache.insert(expected(download), content, labels, self.reporter)
     }
 
     /// Lets apt bring what it carries of `missing`; gives what is still missing.
@@ -156,26 +256,31 @@ impl Fetcher<'_> {
         let wanted: Vec<&Download> = missing.iter().map(|missing| missing.download).collect();
         let answers = match client::download(&wanted, self.config, &self.cache, self.reporter) {
             Ok(answers) => answers,
-            Err(FetchError::AptMissing { .. }) => {
+            Err(error) => {
+                let (answer, failure) = match error {
+                    FetchError::AptMissing { .. } => (Answer::NotInstalled, None),
+                    FetchError::AptLists { message } => (Answer::Error, Some(Failure::Lists(message))),
+                    error => return Err(error),
+                };
                 for missing in &mut missing {
-                    missing.asked.push(apt_says(Answer::NotInstalled));
+                    missing.asked.push(self.told(missing.download, APT, answer));
+                    missing.failure.clone_from(&failure);
                 }
                 return Ok(missing);
             }
-            Err(error) => return Err(error),
         };
         let mut still = Vec::new();
         for (mut missing, answer) in missing.into_iter().zip(answers) {
             match answer {
                 client::Answer::File(path) => drop(files.insert(missing.index, path)),
                 client::Answer::Carries(version) => {
-                    missing.asked.push(apt_says(Answer::NotThere));
+                    missing.asked.push(self.told(missing.download, APT, Answer::NotThere));
                     missing.replaced = version;
                     still.push(missing);
                 }
                 client::Answer::Failed(words) => {
-                    missing.asked.push(apt_says(Answer::Error));
-                    missing.apt_failure = Some(words);
+                    missing.asked.push(self.told(missing.download, APT, Answer::Error));
+                    missing.failure = Some(Failure::Download(words));
                     still.push(missing);
                 }
             }
@@ -183,52 +288,70 @@ impl Fetcher<'_> {
         Ok(still)
     }
 
-    fn ask_snapshots(&self, missing: &Missing<'_>) -> Result<PathBuf, FetchError> {
+    /// The file from a snapshot, or why it cannot be had at all.
+    fn ask_snapshots(&self, missing: &Missing<'_>) -> Result<Result<PathBuf, FetchError>, FetchError> {
         let download = missing.download;
-        let (Origin::Deb { version, filename, .. } | Origin::DebSource { version, filename, .. }) = &download.origin
-        else {
-            return Err(FetchError::NotFound { url: label(download) });
+        let (Origin::Deb { filename, .. } | Origin::DebSource { filename, .. }) = &download.origin else {
+            return Ok(Err(FetchError::NotFound { url: label(download) }));
         };
         let _lock = self.cache.lock(&download.sha256)?;
-        let mut asked = missing.asked.clone();
-        match self.ask_mirrors(download, filename, &self.config.snapshots)? {
-            Found::File(path) => return Ok(path),
-            Found::Nowhere(more) => asked.extend(more),
-        }
-        if self.config.offline {
-            return Err(FetchError::Offline { name: label(download) });
-        }
-        if asked == [apt_says(Answer::NotInstalled)] {
-            return Err(FetchError::AptMissing { program: "apt-get" });
-        }
-        if let Some(message) = &missing.apt_failure {
-            return Err(FetchError::Apt {
-                action: format!("download {} {version}", label(download)),
-                message: message.clone(),
-            });
-        }
-        let name = label(download);
-        if !asked.iter().all(|asked| asked.answer.is_clear()) {
-            return Err(FetchError::Unanswered {
-                name,
-                version: version.clone(),
-                asked,
-            });
-        }
-        Err(FetchError::Gone {
-            name,
-            version: version.clone(),
-            replaced: missing.replaced.clone(),
-            asked,
+        let found = self.ask_mirrors(download, filename, &self.config.snapshots, missing.asked.clone())?;
+        Ok(match found {
+            Found::File(path) => Ok(path),
+            Found::Failed(error) => Err(error),
+            Found::Nowhere(asked) => Err(self.verdict(missing, asked)),
         })
+    }
+
+    /// What it means that none of `asked` gave a file.
+    fn verdict(&self, missing: &Missing<'_>, asked: Vec<Asked>) -> FetchError {
+        let wanted = Box::new(wanted(missing.download));
+        if self.config.offline {
+            return FetchError::OfflineFile { wanted, asked };
+        }
+        let source = match &missing.failure {
+            Some(Failure::Lists(message)) => Some(FetchError::AptLists {
+                message: message.clone(),
+            }),
+            Some(Failure::Download(message)) => Some(FetchError::Apt {
+                action: format!("download {}", wanted.file),
+                message: message.clone(),
+            }),
+            None => asked
+                .iter()
+                .any(|asked| asked.answer == Answer::NotInstalled)
+                .then_some(FetchError::AptMissing { program: "apt-get" }),
+        };
+        if let Some(source) = source {
+            return FetchError::Nowhere {
+                wanted,
+                asked,
+                source: Some(Box::new(source)),
+            };
+        }
+        match asked.iter().all(|asked| asked.answer.is_clear()) {
+            true => FetchError::Gone {
+                wanted,
+                replaced: missing.replaced.clone(),
+                asked,
+            },
+            false => FetchError::Unanswered { wanted, asked },
+        }
     }
 }
 
-fn apt_says(answer: Answer) -> Asked {
-    Asked {
-        place: "apt".to_owned(),
-        answer,
+/// What apt is called among places.
+const APT: &str = "apt";
+
+/// An error with its causes, in one line.
+fn one_line(error: &FetchError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
     }
+    text.replace('\n', " ")
 }
 
 /// What the user calls a download.
@@ -237,6 +360,21 @@ pub(super) fn label(download: &Download) -> String {
         Origin::Url(_) => download.name.clone(),
         Origin::Deb { package, .. } => format!("deb:{package}"),
         Origin::DebSource { package, .. } => format!("deb-source:{package}"),
+    }
+}
+
+/// A download as messages name it.
+pub(super) fn wanted(download: &Download) -> Wanted {
+    let version = match &download.origin {
+        Origin::Deb { version, .. } | Origin::DebSource { version, .. } => Some(version.clone()),
+        Origin::Url(_) => None,
+    };
+    Wanted {
+        name: label(download),
+        version,
+        file: download.name.clone(),
+        size: download.size,
+        digest: download.sha256,
     }
 }
 

@@ -3,17 +3,49 @@
 use std::error::Error;
 use std::fmt::{self, Display, Formatter};
 
-use crate::digest::DigestMismatch;
+use crate::digest::{Digest, DigestMismatch};
 use crate::fsio::PathError;
 use crate::nar::NarError;
 use crate::store::StoreError;
 
 use super::unpack::UnpackError;
 
+/// A file that was wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// What the user calls it: `deb:gcc`, `deb-source:hello`, a file's name.
+    pub name: String,
+    /// Version, where it has one.
+    pub version: Option<String>,
+    /// File name without directory.
+    pub file: String,
+    /// Size in bytes, where it is known.
+    pub size: Option<u64>,
+    /// Digest.
+    pub digest: Digest,
+}
+
+impl Display for Wanted {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.name)?;
+        if let Some(version) = &self.version {
+            write!(f, " {version}")?;
+        }
+        f.write_str(" (")?;
+        if self.file != self.name {
+            write!(f, "{}, ", self.file)?;
+        }
+        if let Some(size) = self.size {
+            write!(f, "{size} bytes, ")?;
+        }
+        write!(f, "{})", self.digest)
+    }
+}
+
 /// A place that was asked for a file, and what it said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// A mirror's address, or `apt`.
+    /// A place or a mirror as the user wrote it, or `apt`.
     pub place: String,
     /// What it said.
     pub answer: Answer,
@@ -38,23 +70,30 @@ pub enum Answer {
     Error,
     /// The place is a program that is not installed.
     NotInstalled,
+    /// The file may not be copied, and so was not kept.
+    Withheld,
 }
 
 impl Answer {
     /// What an error of a transfer says of the place; what says nothing of it comes back.
     pub(super) fn of(error: FetchError) -> Result<Self, FetchError> {
+        Self::about(&error).ok_or(error)
+    }
+
+    /// What an error of a transfer says of the place; `None` where it says nothing of it.
+    pub(super) fn about(error: &FetchError) -> Option<Self> {
         match error {
-            FetchError::NotFound { .. } => Ok(Self::NotThere),
-            FetchError::Digest { .. } | FetchError::Size { .. } => Ok(Self::OtherContent),
-            FetchError::Unreachable { .. } | FetchError::Interrupted { .. } => Ok(Self::Silence),
-            FetchError::Status { .. } => Ok(Self::Error),
-            error => Err(error),
+            FetchError::NotFound { .. } => Some(Self::NotThere),
+            FetchError::Digest { .. } | FetchError::Size { .. } => Some(Self::OtherContent),
+            FetchError::Unreachable { .. } | FetchError::Interrupted { .. } => Some(Self::Silence),
+            FetchError::Status { .. } => Some(Self::Error),
+            _ => None,
         }
     }
 
     /// Whether the place does not have the file, for certain.
     pub fn is_clear(self) -> bool {
-        matches!(self, Self::NotThere | Self::OtherContent)
+        matches!(self, Self::NotThere | Self::OtherContent | Self::Withheld)
     }
 }
 
@@ -66,17 +105,37 @@ impl Display for Answer {
             Self::Silence => "no answer",
             Self::Error => "an error",
             Self::NotInstalled => "not on this machine",
+            Self::Withheld => "withheld, as it may not be copied",
         })
     }
 }
 
 /// What became of a version that nobody carries.
-fn fate(version: &str, replaced: Option<&str>) -> String {
+fn fate(wanted: &Wanted, replaced: Option<&str>) -> String {
     match replaced {
         None => ", nor any other version of it".to_owned(),
-        Some(new) if new == version => " any more; it was replaced by another file of the same version".to_owned(),
+        Some(new) if wanted.version.as_deref() == Some(new) => {
+            " any more; it was replaced by another file of the same version".to_owned()
+        }
         Some(new) => format!(" any more; it was replaced by {new}"),
     }
+}
+
+/// How many files are named at most.
+const NAMED_MAX: usize = 20;
+
+/// What errors say, a line each, and what is behind the first.
+fn lines(errors: &[FetchError]) -> String {
+    let mut text: String = errors
+        .iter()
+        .take(NAMED_MAX)
+        .map(|error| format!("\n  {error}"))
+        .collect();
+    if errors.len() > NAMED_MAX {
+        text += &format!("\n  and {} more", errors.len() - NAMED_MAX);
+    }
+    let cause = errors.first().and_then(Error::source);
+    text + &cause.map_or_else(String::new, |cause| format!("\n  because of the first: {cause}"))
 }
 
 fn list(asked: &[Asked]) -> String {
@@ -146,26 +205,41 @@ pub enum FetchError {
     /// The network is needed and must not be used.
     #[error("`{name}` is not in the cache and the network must not be used")]
     Offline { name: String },
+    /// The network is needed for a file and must not be used.
+    #[error("{wanted} is neither in the cache nor in a place on this machine, and the network must not be used")]
+    OfflineFile {
+        wanted: Box<Wanted>,
+        /// What was asked, in order.
+        asked: Vec<Asked>,
+    },
     /// A locked Debian package that nobody carries any more.
-    #[error("no source carries `{name}` {version}{}", fate(version, replaced.as_deref()))]
+    #[error("no source carries {wanted}{}", fate(wanted, replaced.as_deref()))]
     Gone {
-        /// `deb:gcc`, `deb-source:hello`.
-        name: String,
-        version: String,
+        wanted: Box<Wanted>,
         /// The version that the machine's sources have instead.
         replaced: Option<String>,
         /// What was asked, in order.
         asked: Vec<Asked>,
     },
     /// A locked Debian package that no source gave, where not every source gave a clear answer.
-    #[error("it is not known whether `{name}` {version} can still be had: {}", unclear(asked))]
+    #[error("it is not known whether {wanted} can still be had: {}", unclear(asked))]
     Unanswered {
-        /// `deb:gcc`, `deb-source:hello`.
-        name: String,
-        version: String,
+        wanted: Box<Wanted>,
         /// What was asked, in order.
         asked: Vec<Asked>,
     },
+    /// A file that was in no place, the last of which gave a reason.
+    #[error("cannot get {wanted}; asked: {}", list(asked))]
+    Nowhere {
+        wanted: Box<Wanted>,
+        /// What was asked, in order.
+        asked: Vec<Asked>,
+        /// What the last said.
+        source: Option<Box<FetchError>>,
+    },
+    /// Several files that cannot be had.
+    #[error("{} files cannot be had:{}", errors.len(), lines(errors))]
+    Several { errors: Vec<FetchError> },
     /// apt cannot read all of its sources: what they carry is not known.
     #[error("apt cannot update its lists:\n{message}")]
     AptLists { message: String },
@@ -231,23 +305,24 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// What the user can do about it: what to type next.
-    pub fn help(&self) -> Option<String> {
+    /// What to do where a file is in no place that was asked.
+    fn help_about_file(&self) -> Option<String> {
         let help = match self {
-            Self::Digest { mismatch, origin, .. } if origin.starts_with("http") || origin.starts_with("file:") => format!(
-                "if the new content is right, write `sha256 = \"{}\"` (or `layerize lock --update NAME` where the lock pins \
-                 it); otherwise somebody changed what is at the address",
-                mismatch.actual.hex()
+            Self::OfflineFile { asked, .. } => format!(
+                "run the same command once without `--offline`, or name a place that has the file: `--inputs-from oci:DIR`{}",
+                match asked.is_empty() {
+                    true => String::new(),
+                    false => format!(" (asked: {})", list(asked)),
+                }
             ),
-            Self::Digest { .. } | Self::Size { .. } => {
-                "the copy is damaged or is another version: remove it, or lock what is there with `layerize lock --update NAME`"
-                    .to_owned()
+            Self::Nowhere { source, .. } => {
+                let own = "name a place that has the file: `--inputs-from docker://NAME` or `--inputs-from oci:DIR`";
+                match source.as_ref().and_then(|source| source.help()) {
+                    Some(help) => format!("{own}; or {help}"),
+                    None => own.to_owned(),
+                }
             }
-            Self::NotFound { .. } => "check the address; a moved release needs a new `url`".to_owned(),
-            Self::Unreachable { .. } | Self::Interrupted { .. } => {
-                "check the network and the proxy (`https_proxy`), then run the same command again".to_owned()
-            }
-            Self::Offline { .. } => "run the same command once without `--offline`".to_owned(),
+            Self::Several { errors } => return errors.first().and_then(Self::help),
             Self::Gone { replaced, asked, .. } => {
                 let asked = list(asked);
                 match replaced {
@@ -266,6 +341,41 @@ impl FetchError {
                  that does not answer (asked: {})",
                 list(asked)
             ),
+            _ => return None,
+        };
+        Some(help)
+    }
+
+    /// One error for all files that cannot be had.
+    pub(super) fn of_all(mut errors: Vec<Self>) -> Option<Self> {
+        match errors.len() {
+            0 | 1 => errors.pop(),
+            _ => Some(Self::Several { errors }),
+        }
+    }
+
+    /// What the user can do about it: what to type next.
+    pub fn help(&self) -> Option<String> {
+        let help = match self {
+            Self::Digest { mismatch, origin, .. } if origin.starts_with("http") || origin.starts_with("file:") => format!(
+                "if the new content is right, write `sha256 = \"{}\"` (or `layerize lock --update NAME` where the lock pins \
+                 it); otherwise somebody changed what is at the address",
+                mismatch.actual.hex()
+            ),
+            Self::Digest { .. } | Self::Size { .. } => {
+                "the copy is damaged or is another version: remove it, or lock what is there with `layerize lock --update NAME`"
+                    .to_owned()
+            }
+            Self::NotFound { .. } => "check the address; a moved release needs a new `url`".to_owned(),
+            Self::Unreachable { .. } | Self::Interrupted { .. } => {
+                "check the network and the proxy (`https_proxy`), then run the same command again".to_owned()
+            }
+            Self::Offline { .. } => "run the same command once without `--offline`".to_owned(),
+            Self::OfflineFile { .. }
+            | Self::Gone { .. }
+            | Self::Unanswered { .. }
+            | Self::Nowhere { .. }
+            | Self::Several { .. } => return self.help_about_file(),
             Self::AptLists { .. } => {
                 "nothing is known to be gone: check the network, the proxy and apt's sources (those of `[debian] sources`, or \
                  else this machine's `/etc/apt`), then run the same command again"

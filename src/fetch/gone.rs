@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::debian::client;
-use super::download::{expected, label, parallel};
+use super::download::{expected, parallel, wanted};
 use super::error::{Answer, Asked};
 use super::resolve::Gone;
 use super::transfer::{Address, Transfer};
@@ -173,13 +173,8 @@ fn is_same_file(path: &Path, download: &Download) -> Result<bool, FetchError> {
 }
 
 fn unanswered(missing: &Missing<'_>) -> FetchError {
-    let version = match &missing.download.origin {
-        Origin::Deb { version, .. } | Origin::DebSource { version, .. } => version.clone(),
-        Origin::Url(_) => String::new(),
-    };
     FetchError::Unanswered {
-        name: label(missing.download),
-        version,
+        wanted: Box::new(wanted(missing.download)),
         asked: missing.asked.clone(),
     }
 }

@@ -4,6 +4,7 @@
 //! that two addresses of one content are one download.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 mod cache;
 pub mod debian;
@@ -11,6 +12,7 @@ mod download;
 mod error;
 mod gone;
 pub mod local;
+mod place;
 mod resolve;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -20,8 +22,9 @@ mod unpack;
 pub use debian::{AptSources, unpack_deb, unpack_deb_source};
 pub use download::fetch;
 pub(crate) use download::parallel;
-pub use error::{Answer, Asked, FetchError};
+pub use error::{Answer, Asked, FetchError, Wanted};
 pub use gone::gone;
+pub use place::{Held, Place, Request};
 pub use resolve::{Entry, Gone, Update, resolve};
 pub(crate) use unpack::compression::Compression as ArchiveCompression;
 pub use unpack::{UnpackError, unpack_archive};
@@ -35,10 +38,18 @@ pub struct FetchConfig {
     pub apt_state: PathBuf,
     /// Where apt gets packages from; default: the machine's own sources. Those of a spec: [`AptSources::of`].
     pub apt: AptSources,
+    /// Places that keep files by digest, asked before addresses and mirrors.
+    pub places: Vec<Arc<dyn Place>>,
     /// Debian mirrors tried before the machine's apt: directories, `file:` or `http(s):` URLs.
     pub mirrors: Vec<String>,
     /// Snapshot mirrors asked for versions that the mirrors no longer carry.
     pub snapshots: Vec<String>,
     /// Use no network: what is neither in the cache nor in a local file is an error.
     pub offline: bool,
+}
+
+/// Where the file of a digest is in the download cache, if it is there; unverified.
+pub fn cached(config: &FetchConfig, digest: &crate::digest::Digest) -> Option<PathBuf> {
+    let path = cache::path_in(&config.cache, digest);
+    path.is_file().then_some(path)
 }

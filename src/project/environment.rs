@@ -88,6 +88,7 @@ impl Environment<'_> {
             cache: self.cache_dir.join("fetch"),
             apt_state: self.cache_dir.join("apt"),
             apt,
+            places: Vec::new(),
             mirrors: mirrors.iter().chain(&self.debian_mirrors).cloned().collect(),
             snapshots: self.debian_snapshots.clone(),
             offline,

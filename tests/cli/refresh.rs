@@ -126,7 +126,8 @@ fn a_package_that_was_replaced_is_refreshed_with_what_it_needs() {
     project.archive.add("other", "2.0", "");
     let ran = project.run(&["build", "--locked", "thing"]).exits(2);
     ran.says(&[
-        "no source carries `deb:prog` 1.0 any more; it was replaced by 2.0",
+        "no source carries `deb:prog` 1.0 (prog_1.0_all.deb, ",
+        ") any more; it was replaced by 2.0",
         "`layerize lock --refresh` takes the new version and what that needs",
     ]);
     let ran = project.run(&["lock", "--refresh"]).success();
@@ -150,7 +151,8 @@ fn a_package_that_was_dropped_is_named() {
     project.archive.drop_from_index("other", "1.0");
     let ran = project.run(&["build", "--locked", "thing"]).exits(2);
     ran.says(&[
-        "no source carries `deb:other` 1.0, nor any other version of it",
+        "no source carries `deb:other` 1.0 (other_1.0_all.deb, ",
+        "), nor any other version of it",
         "name another package in the spec, or a place that has this one: `--mirror DIR`",
         "apt: not there",
     ]);
@@ -175,7 +177,8 @@ fn an_archive_that_does_not_answer_is_not_one_that_dropped_a_package() {
     for command in [&["build", "--locked", "thing"][..], &["lock", "--refresh"]] {
         let ran = project.run(&[command, &["--mirror", NOBODY]].concat()).exits(2);
         ran.says(&[
-            &format!("it is not known whether `deb:other` 1.0 can still be had: {NOBODY}: no answer"),
+            "it is not known whether `deb:other` 1.0 (other_1.0_all.deb, ",
+            &format!(") can still be had: {NOBODY}: no answer"),
             "check the network and the proxy (`https_proxy`) and run the same command again",
         ]);
         assert_eq!(project.lock(), old);

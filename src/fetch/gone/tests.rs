@@ -180,7 +180,10 @@ fn each_place_counts_and_silence_is_no_answer() {
         let error = ask(&mirrors, &snapshots).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("it is not known whether `deb:libx-dev` 1 can still be had: {unclear}")
+            format!(
+                "it is not known whether {} can still be had: {unclear}",
+                crate::fetch::download::wanted(&Download::deb("libx-dev", &lock.debs["libx-dev"]))
+            )
         );
     }
     // Another file in its place.
