@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::attest::{self, BUNDLE_MAX, PublicKey, REBUILD_POLICY, SIGNATURE_PREDICATE, SUMMARY_TYPE, Wanted};
 use crate::digest::Digest;
-use crate::transport::{self, ListedReferrer, REFERRERS_MAX, Source, TransportError};
+use crate::transport::{self, DockerList, ListedReferrer, REFERRERS_MAX, Source, TransportError};
 
 use super::attest::subject_of;
 use super::context::Context;
@@ -94,7 +94,7 @@ pub fn run(args: &VerifySignatureArgs, context: &Context) -> anyhow::Result<Outc
             unread: None,
         },
     };
-    for text in source.contradictions() {
+    for text in two_faced(source.as_ref()) {
         count.reject(args.source.clone(), format!("it can be read as two images: {text}"));
     }
     if count.answer.rejected.is_empty() {
@@ -109,6 +109,15 @@ pub fn run(args: &VerifySignatureArgs, context: &Context) -> anyhow::Result<Outc
         output::write(&statement, file, context)?;
     }
     count.answer.tell(file, context)
+}
+
+/// What makes an archive one image for whoever checks its signature and another one for who loads it.
+fn two_faced(source: &dyn Source) -> Vec<String> {
+    let mut found = source.contradictions();
+    if found.is_empty() && source.docker_list() == Some(DockerList::LeavesOut) {
+        found.push("`manifest.json` leaves it out, so that Docker loads something else".to_owned());
+    }
+    found
 }
 
 /// The keys with their files, each key once.

@@ -32,7 +32,7 @@ pub use error::TransportError;
 pub use location::Location;
 pub use open::{Content, open};
 pub use peek::read_files;
-pub use read::ReadOptions;
+pub use read::{DockerList, ReadOptions};
 pub use referrers::{ListedReferrer, REFERRERS_MAX, Referrer, Referrers};
 pub use write::{Archive, Layout, Stream};
 
@@ -84,8 +84,8 @@ pub trait Source: Send + Sync {
         Ok(Referrers::default())
     }
 
-    /// Whether an archive has the list (`manifest.json`) that Docker's older engines need; `None`: it is no archive.
-    fn lists_for_docker(&self) -> Option<bool> {
+    /// Whether Docker's own list in an archive, `manifest.json`, names the image; `None`: it is no archive.
+    fn docker_list(&self) -> Option<DockerList> {
         None
     }
 

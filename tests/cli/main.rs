@@ -14,6 +14,7 @@ mod diff;
 mod diff_pairs;
 mod early_cutoff;
 mod explain;
+mod faces;
 mod fault;
 mod images;
 mod index;

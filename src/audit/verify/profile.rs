@@ -11,9 +11,9 @@ use serde::Serialize;
 use super::layer::LayerSeen;
 use super::{ATTESTATION, Found, Problems};
 use crate::oci::{Platform, Reference};
-use crate::transport::Source;
 use crate::transport::decompress::Packing;
 use crate::transport::document::{self, Index};
+use crate::transport::{DockerList, Source};
 
 /// Layers that Docker's graph drivers can stack.
 const DOCKER_LAYERS_MAX: usize = 125;
@@ -233,7 +233,7 @@ fn docker_20(source: &dyn Source, found: &Found<'_>, layers: &BTreeMap<usize, La
             problems.rule(ME, "compression", &format!("layer {index}"), text);
         }
     }
-    if source.lists_for_docker() == Some(false) {
+    if source.docker_list().is_some_and(|list| list != DockerList::Names) {
         problems.rule(ME, "list", "archive", "it has no `manifest.json`".to_owned());
     }
     for name in source.names() {

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::TransportError;
 use super::super::document::{self, CONTAINERD_NAME, Descriptor, Index, MANIFEST_MAX, REF_NAME};
 use super::super::names;
-use super::{Container, ReadOptions, StoredImage, blob_bytes, docker, media_type_of};
+use super::faces::{self, Faces};
+use super::{Container, ReadOptions, StoredImage, blob_bytes, media_type_of};
 use crate::digest::Digest;
 
 /// Deepest nesting of indexes.
@@ -27,18 +28,14 @@ pub(super) fn open(
             what: "`index.json`".to_owned(),
         })?;
     let index: Index = document::parse(&bytes, place, "`index.json`")?;
-    let candidates: Vec<Descriptor> = index
-        .manifests
-        .into_iter()
-        .filter(|found| !found.is_attestation())
-        .collect();
+    let listed = index.manifests.iter();
+    let candidates: Vec<Descriptor> = listed.filter(|found| !found.is_attestation()).cloned().collect();
     let named = by_name(&candidates, place, name)?;
     let Chosen {
         manifest,
         descriptor,
-        index,
-        alone,
-    } = descend(&container, place, named, candidates.clone(), options, bytes)?;
+        index: nearest,
+    } = descend(&container, place, named, options, bytes)?;
     // A nested index carries its names at the top, an image there on each of its descriptors.
     let same: BTreeSet<Digest> = [descriptor.digest]
         .into_iter()
@@ -50,20 +47,21 @@ pub(super) fn open(
         .filter_map(display_name)
         .collect();
     let media_type = media_type_of(&manifest, &descriptor);
-    let contradictions = match document::is_index(&media_type) {
-        true => Vec::new(),
-        false => docker::contradictions(&container, place, &manifest, alone)?,
+    let faces = match document::is_index(&media_type) {
+        true => Faces::default(),
+        false => faces::compare(&container, place, &index, &manifest, &names)?,
     };
     Ok(StoredImage {
         place: place.to_owned(),
         container,
-        index: Some(index),
+        index: Some(nearest),
         media_type,
         manifest,
         names: names.into_iter().collect(),
         synthesized: false,
         elsewhere: BTreeMap::new(),
-        contradictions,
+        docker: faces.docker,
+        contradictions: faces.contradictions,
     })
 }
 
@@ -145,33 +143,27 @@ struct Chosen {
     descriptor: Descriptor,
     /// The index that lists it.
     index: Vec<u8>,
-    /// Whether it is the only image there.
-    alone: bool,
 }
 
-/// Follows indexes down to one manifest; `all` is what the top one lists.
+/// Follows indexes down to one manifest.
 fn descend(
     container: &Container,
     place: &str,
     mut candidates: Vec<Descriptor>,
-    mut all: Vec<Descriptor>,
     options: &ReadOptions,
     mut index: Vec<u8>,
 ) -> Result<Chosen, TransportError> {
-    let mut alone = true;
     for _ in 0..DEPTH_MAX {
         let descriptor = one(&candidates, place, options)?;
-        alone &= all.iter().all(|other| other.digest == descriptor.digest);
         let bytes = blob_bytes(container, place, &descriptor, MANIFEST_MAX, "the manifest")?;
         let media_type = media_type_of(&bytes, &descriptor);
         if document::is_index(&media_type) && !options.whole {
             let nested: Index = document::parse(&bytes, place, "the nested index")?;
-            all = nested
+            candidates = nested
                 .manifests
                 .into_iter()
                 .filter(|found| !found.is_attestation())
                 .collect();
-            candidates.clone_from(&all);
             index = bytes;
             continue;
         }
@@ -186,7 +178,6 @@ fn descend(
             manifest: bytes,
             descriptor,
             index,
-            alone,
         });
     }
     Err(TransportError::Malformed {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,8 +18,6 @@ use crate::fsio::IoContext;
 const ENTRIES_MAX: usize = 100_000;
 /// Most links followed for one name.
 const LINKS_MAX: usize = 8;
-/// Documents of which an archive must not hold two, because consumers differ in which one they take.
-const UNIQUE: [&[u8]; 4] = [b"index.json", b"manifest.json", b"oci-layout", b"repositories"];
 
 /// A file's bytes and their number.
 pub(super) type Opened = (Box<dyn Read + Send>, u64);
@@ -99,6 +97,24 @@ impl Container {
                 }))
             }
         }
+    }
+
+    /// Where a file's bytes are, and their number: equal for two names that lead to one file.
+    pub fn position(&self, name: &str) -> Result<Option<(u64, u64)>, TransportError> {
+        match &self.files {
+            Files::Dir(dir) => {
+                let metadata = std::fs::metadata(dir.join(name))
+                    .ok()
+                    .filter(std::fs::Metadata::is_file);
+                Ok(metadata.map(|metadata| (metadata.ino(), metadata.len())))
+            }
+            Files::Tar { entries, .. } => self.resolve(entries, name),
+        }
+    }
+
+    /// What messages call it.
+    pub(super) fn place(&self) -> &str {
+        &self.place
     }
 
     /// A whole file of at most `limit` bytes.
@@ -191,19 +207,29 @@ fn index(file: &File, place: &str) -> Result<BTreeMap<Vec<u8>, Stored>, Transpor
             }
             _ => continue,
         };
-        if UNIQUE.contains(&path.as_slice()) && entries.contains_key(&path) {
-            return Err(malformed(
-                &path,
-                "it is there twice, and consumers differ in which one they take",
-            ));
+        if entries.contains_key(&path) {
+            let reason = "it is there twice, and consumers differ in which one they take";
+            return Err(malformed(&path, reason));
         }
-        // Of any other name the first is taken; its content is checked against its digest.
-        entries.entry(path).or_insert(stored);
+        entries.insert(path, stored);
         if entries.len() > ENTRIES_MAX {
             return Err(malformed(b"", "an image archive has at most 100000 entries"));
         }
     }
-    Ok(entries)
+    // Unpacked, what is below a link goes to where the link leads, in place of what stands there.
+    let below = entries
+        .keys()
+        .find(|path| ancestors(path).any(|dir| entries.contains_key(dir)));
+    match below {
+        Some(path) => Err(malformed(path, "it is below an entry that is no directory")),
+        None => Ok(entries),
+    }
+}
+
+/// The directories that a clean path is in, the innermost first.
+fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let above = |path: &'_ [u8]| path.iter().rposition(|&byte| byte == b'/');
+    std::iter::successors(above(path), move |&at| above(&path[..at])).map(|at| &path[..at])
 }
 
 /// Where a link in directory `parent` of the archive leads, by names alone.

@@ -12,9 +12,9 @@ use serde_json::json;
 
 use super::super::TransportError;
 use super::super::decompress::Packing;
-use super::super::document::{self, CONFIG_MAX, ConfigLinks, DOCKER_MANIFEST, MANIFEST_MAX, Manifest};
+use super::super::document::{self, CONFIG_MAX, ConfigLinks, DOCKER_MANIFEST, MANIFEST_MAX};
 use super::super::names;
-use super::{Container, StoredImage};
+use super::{Container, DockerList, StoredImage};
 use crate::digest::{DiffId, Digest, Hasher, VerifyError};
 use crate::oci::canonical_json;
 
@@ -25,12 +25,12 @@ const LAYERS_MAX: usize = 10_000;
 /// An element of `manifest.json` (Moby image specification v1.2, "Combined Image JSON + Filesystem Changeset Format").
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Item {
-    config: String,
+pub(super) struct Item {
+    pub(super) config: String,
     #[serde(default)]
-    repo_tags: Option<Vec<String>>,
+    pub(super) repo_tags: Option<Vec<String>>,
     #[serde(default)]
-    layers: Option<Vec<String>>,
+    pub(super) layers: Option<Vec<String>>,
 }
 
 pub(super) fn open(container: Container, place: &str, name: Option<&str>) -> Result<StoredImage, TransportError> {
@@ -83,48 +83,13 @@ pub(super) fn open(container: Container, place: &str, name: Option<&str>) -> Res
         names,
         synthesized: true,
         elsewhere,
+        docker: DockerList::Names,
         contradictions: Vec::new(),
     })
 }
 
-/// What `manifest.json` of an archive that is both says against the manifest of its OCI layout. Docker follows the
-/// one, podman the other: an archive with two faces must be found out. Where the layout holds more images than this
-/// one (`alone` is false), `manifest.json` may leave it out, as Docker does with platforms other than its own.
-pub(super) fn contradictions(
-    container: &Container,
-    place: &str,
-    manifest: &[u8],
-    alone: bool,
-) -> Result<Vec<String>, TransportError> {
-    if !container.has("manifest.json") {
-        return Ok(Vec::new());
-    }
-    let manifest: Manifest = document::parse(manifest, place, "the manifest")?;
-    let config = &manifest.config.digest;
-    let Some(item) = items(container, place)?
-        .into_iter()
-        .find(|item| is_blob(&item.config, config))
-    else {
-        let text = format!("`manifest.json` does not name the config `{config}`");
-        return Ok(alone.then_some(text).into_iter().collect());
-    };
-    let layers = item.layers.unwrap_or_default();
-    let same = layers.len() == manifest.layers.len()
-        && layers
-            .iter()
-            .zip(&manifest.layers)
-            .all(|(name, layer)| is_blob(name, &layer.digest));
-    let text = "`manifest.json` names other layers than the manifest of the layout";
-    Ok((!same).then(|| text.to_owned()).into_iter().collect())
-}
-
-/// Whether a file is named by this digest: `blobs/sha256/<hex>`, `<hex>.json`, `<hex>.tar.gz`.
-fn is_blob(name: &str, digest: &Digest) -> bool {
-    let base = name.rsplit('/').next().unwrap_or(name);
-    base.split('.').next() == Some(&digest.hex())
-}
-
-fn items(container: &Container, place: &str) -> Result<Vec<Item>, TransportError> {
+/// The list's items.
+pub(super) fn items(container: &Container, place: &str) -> Result<Vec<Item>, TransportError> {
     let bytes = container.read("manifest.json", MANIFEST_MAX)?.unwrap_or_default();
     document::parse(&bytes, place, "`manifest.json`")
 }
@@ -148,8 +113,16 @@ fn choose(mut items: Vec<Item>, place: &str, name: Option<&str>) -> Result<Item,
         (None, _) => (items.len() == 1).then_some(0),
         (Some(_), Some(number)) => (number < items.len()).then_some(number),
         (Some(name), None) => {
-            let named = |item: &Item| item.repo_tags.iter().flatten().any(|tag| names::same(tag, name));
-            items.iter().position(named)
+            let named = |item: &&Item| item.repo_tags.iter().flatten().any(|tag| names::same(tag, name));
+            // Of two the first would be read here, and the last keep the name in Docker.
+            if items.iter().filter(named).count() > 1 {
+                return Err(TransportError::Malformed {
+                    place: place.to_owned(),
+                    what: "`manifest.json`".to_owned(),
+                    reason: format!("it gives the name `{}` to two images", name.escape_debug()),
+                });
+            }
+            items.iter().position(|item| named(&item))
         }
     };
     found

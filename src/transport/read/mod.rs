@@ -18,10 +18,12 @@ use crate::fsio::IoContext;
 mod choose;
 mod container;
 mod docker;
+mod faces;
 mod referrers;
 
 pub(super) use choose::one as choose_one;
 use container::Container;
+pub use faces::DockerList;
 
 /// Largest archive that is unpacked to a temporary file before it is read, in bytes.
 const SPOOL_MAX: u64 = 256 << 30;
@@ -64,6 +66,8 @@ pub struct StoredImage {
     synthesized: bool,
     /// Names of blobs that are not at `blobs/sha256/<hex>`.
     elsewhere: BTreeMap<Digest, String>,
+    /// Whether Docker's list names it.
+    docker: DockerList,
     contradictions: Vec<String>,
 }
 
@@ -226,8 +230,8 @@ impl Source for StoredImage {
         self.contradictions.clone()
     }
 
-    fn lists_for_docker(&self) -> Option<bool> {
-        (!self.container.is_dir()).then(|| self.container.has("manifest.json"))
+    fn docker_list(&self) -> Option<DockerList> {
+        (!self.container.is_dir()).then_some(self.docker)
     }
 }
 
@@ -238,7 +242,7 @@ fn blob(
     digest: &Digest,
     size: u64,
 ) -> Result<Box<dyn Read + Send>, TransportError> {
-    let usual = format!("blobs/sha256/{}", digest.hex());
+    let usual = blob_path(digest);
     let name = elsewhere.get(digest).unwrap_or(&usual);
     let Some((reader, _)) = container.open(name)? else {
         let what = format!("the blob `{digest}`");
@@ -248,6 +252,11 @@ fn blob(
         });
     };
     Ok(Box::new(VerifyingReader::new(reader, *digest, Some(size))))
+}
+
+/// Where a layout has a blob (image-spec, image-layout.md).
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
 }
 
 /// A verified document of a container.
