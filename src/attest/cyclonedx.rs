@@ -8,13 +8,12 @@ use serde_json::{Value, json};
 
 use crate::oci::canonical_json;
 
-use super::inventory::{Component, Inventory, Origin, PinnedFile, TOOL, uuid};
+use super::inventory::{Component, Extent, Inventory, Origin, PinnedFile, TOOL, uuid};
 use super::purl;
 
 /// The document as canonical JSON.
 pub(super) fn write(inventory: &Inventory) -> Vec<u8> {
     let image = image_reference(inventory);
-    let aggregate = if inventory.complete { "complete" } else { "incomplete" };
     let components: Vec<&str> = inventory
         .components
         .iter()
@@ -28,11 +27,23 @@ pub(super) fn write(inventory: &Inventory) -> Vec<u8> {
         "metadata": metadata(inventory, &image),
         "components": inventory.components.iter().map(component).collect::<Vec<_>>(),
         "dependencies": dependencies(inventory, &image),
-        "compositions": [{ "aggregate": aggregate, "assemblies": [image], "dependencies": components }],
+        "compositions": compositions(&inventory.extent, &image, &components),
     });
     let id = uuid(&canonical_json(&document));
     document["serialNumber"] = json!(format!("urn:uuid:{id}"));
     canonical_json(&document)
+}
+
+/// Whether what the image holds is all listed, and whether what each component needs is.
+fn compositions(extent: &Extent, image: &str, components: &[&str]) -> Value {
+    match extent {
+        Extent::Whole => json!([{ "aggregate": "complete", "assemblies": [image], "dependencies": components }]),
+        Extent::OverBase { .. } => json!([
+            { "aggregate": "incomplete", "assemblies": [image] },
+            { "aggregate": "complete", "dependencies": components },
+        ]),
+        Extent::Annotated => json!([{ "aggregate": "incomplete", "assemblies": [image], "dependencies": components }]),
+    }
 }
 
 fn image_reference(inventory: &Inventory) -> String {

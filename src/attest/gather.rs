@@ -1,6 +1,7 @@
 //! To *gather* an inventory is to look up what the store, the plan and the image know of everything in it.
 //!
-//! Invariant: the components are the closure and the packages of `root`, no more and no fewer; nothing is guessed
+//! Invariant: the components are the closure and the packages of `root`, no more and no fewer (what a base holds is not
+//! looked up, and the inventory says so); nothing is guessed
 //! from file contents. Where there is a plan, what a component was made of is the plan's to say, so that the history
 //! of this machine's store changes no document; a store path without a plan is known by the derivation that made it.
 
@@ -12,12 +13,12 @@ use serde_json::Value;
 use crate::derive::{Action, BuildPlan, Download, Input, Origin as DownloadOrigin, StepId};
 use crate::digest::Digest;
 use crate::fsio;
-use crate::image::{Image, ImageRequest, PACKAGES_ANNOTATION};
+use crate::image::{Image, PACKAGES_ANNOTATION, Recipe};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
 use super::AttestError;
-use super::inventory::{Component, ImageFacts, Inventory, LayerFacts, Origin, PinnedFile, split_name};
+use super::inventory::{Component, Extent, ImageFacts, Inventory, LayerFacts, Origin, PinnedFile, split_name};
 use super::partial::created;
 use super::purl;
 
@@ -27,7 +28,7 @@ const PARAGRAPH_MAX: u64 = 1 << 20;
 /// An image with all that is known of how it was built.
 pub struct Gathered<'a> {
     /// What it was made of.
-    pub request: &'a ImageRequest<'a>,
+    pub recipe: &'a Recipe,
     /// What was made.
     pub image: &'a Image,
     /// Where the store paths are.
@@ -44,7 +45,7 @@ pub struct Gathered<'a> {
 pub fn gather(built: &Gathered<'_>) -> Result<Inventory, AttestError> {
     let mut components = Vec::new();
     let mut relations = Relations::default();
-    for member in &built.request.closure {
+    for member in &built.recipe.closure {
         let mut component = built.component(&member.logical, &member.name, &member.physical, &mut relations)?;
         component.nar_hash = Some(member.nar_hash);
         component.references.extend(member.references.iter().cloned());
@@ -54,7 +55,7 @@ pub fn gather(built: &Gathered<'_>) -> Result<Inventory, AttestError> {
         components.push(component);
     }
     let layers_of_packages = layers_of_packages(&built.image.manifest);
-    for package in &built.request.root {
+    for package in &built.recipe.root {
         let mut component = built.component(&package.logical, &package.name, &package.physical, &mut relations)?;
         component.nar_hash = Some(package.nar_hash);
         component.at_root = true;
@@ -69,16 +70,22 @@ pub fn gather(built: &Gathered<'_>) -> Result<Inventory, AttestError> {
         components.push(component);
     }
     relations.add_to(&mut components);
-    Ok(Inventory::new(image_facts(built), components, true))
+    let extent = match &built.recipe.base {
+        None => Extent::Whole,
+        Some(base) => Extent::OverBase {
+            base: base.name.clone().unwrap_or_else(|| base.image.digest.to_string()),
+        },
+    };
+    Ok(Inventory::new(image_facts(built), components, extent))
 }
 
 fn image_facts(built: &Gathered<'_>) -> ImageFacts {
     let layers = built.image.layers.iter();
     ImageFacts {
-        name: built.request.spec.name.value.clone(),
-        tag: Some(built.request.spec.tag.clone()),
+        name: built.recipe.spec.name.value.clone(),
+        tag: Some(built.recipe.spec.tag.clone()),
         digest: built.image.digest,
-        platform: Some(built.request.platform.clone()),
+        platform: Some(built.recipe.platform.clone()),
         created: created(&built.image.config),
         layers: layers
             .map(|layer| LayerFacts {

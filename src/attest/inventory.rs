@@ -1,7 +1,7 @@
 //! The *inventory* of an image: every store path and package in it, with what is known of each.
 //!
 //! Invariant: components are unique by their key and sorted by it; references lead to components of the inventory;
-//! `complete` is said only where the inventory comes from the closure itself.
+//! [`Extent::Whole`] is said only where the inventory comes from the closure itself and nothing lies below it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -106,8 +106,22 @@ pub struct Inventory {
     pub image: ImageFacts,
     /// What is in it, sorted by key.
     pub components: Vec<Component>,
-    /// Whether this is exactly the closure; else it is what the image's annotations tell.
-    pub complete: bool,
+    /// How much of the image that is.
+    pub extent: Extent,
+}
+
+/// How much of an image an inventory lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extent {
+    /// Everything: the closure and the packages at `/`.
+    Whole,
+    /// Everything but what the layers of a base hold.
+    OverBase {
+        /// The base's name, or the digest of its manifest where it has none.
+        base: String,
+    },
+    /// What the annotations of a finished image name.
+    Annotated,
 }
 
 /// A form in which an inventory is published.
@@ -129,7 +143,7 @@ pub fn sbom(inventory: &Inventory, format: SbomFormat) -> Vec<u8> {
 
 impl Inventory {
     /// Sorts and merges components; drops references that lead out of the inventory, and those to oneself.
-    pub fn new(image: ImageFacts, components: impl IntoIterator<Item = Component>, complete: bool) -> Self {
+    pub fn new(image: ImageFacts, components: impl IntoIterator<Item = Component>, extent: Extent) -> Self {
         let mut merged: BTreeMap<String, Component> = BTreeMap::new();
         for component in components {
             match merged.get_mut(&component.key) {
@@ -155,7 +169,7 @@ impl Inventory {
         Self {
             image,
             components,
-            complete,
+            extent,
         }
     }
 

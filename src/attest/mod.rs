@@ -30,7 +30,7 @@ pub use artifact::{DocumentKind, artifact, kind_of, predicate_type};
 pub use bundle::{BUNDLE_MAX, BUNDLE_TYPE, Rejection, Verified, Wanted, sign, verify};
 pub use error::AttestError;
 pub use gather::{Gathered, gather};
-pub use inventory::{Component, ImageFacts, Inventory, LayerFacts, Origin, PinnedFile, SbomFormat, sbom};
+pub use inventory::{Component, Extent, ImageFacts, Inventory, LayerFacts, Origin, PinnedFile, SbomFormat, sbom};
 pub use key::{KeyKind, PrivateKey, PublicKey, generate};
 pub use partial::of_source;
 pub use provenance::{BuildFacts, PROVENANCE_TYPE, provenance};

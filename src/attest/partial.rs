@@ -15,7 +15,7 @@ use crate::transport::Source;
 use crate::transport::document::{self, ConfigLinks, Manifest};
 
 use super::AttestError;
-use super::inventory::{Component, ImageFacts, Inventory, LayerFacts, Origin, split_name};
+use super::inventory::{Component, Extent, ImageFacts, Inventory, LayerFacts, Origin, split_name};
 
 /// What documents say where an image does not say when it was made, or not in whole seconds of UTC.
 const NO_DATE: &str = "1970-01-01T00:00:01Z";
@@ -56,7 +56,7 @@ pub fn of_source(source: &dyn Source) -> Result<Inventory, AttestError> {
         created: created(&config_bytes),
         layers: layers.collect(),
     };
-    Ok(Inventory::new(image, components.into_values(), false))
+    Ok(Inventory::new(image, components.into_values(), Extent::Annotated))
 }
 
 fn add(components: &mut BTreeMap<String, Component>, component: Component, layer: Digest) {

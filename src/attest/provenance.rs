@@ -5,8 +5,8 @@
 //! whoever builds the image again gets the same document. A store path that was built without the sandbox is said to
 //! be: `sandboxed` is `false` among its subject's annotations.
 //!
-//! - `buildType` is [`BUILD_TYPE`]. Its external parameters are `image`, `tag`, `platform`, `options` (flags that were
-//!   given), `spec` (files, by digest) and `lock`; its internal ones the numbers of the formats, the date, and
+//! - `buildType` is [`BUILD_TYPE`]. Its external parameters are `image`, `tag`, `platform`, `options` (what
+//!   was asked for beyond the spec, or beyond an image of store paths that says nothing, by the spec's keys), `spec` (files, by digest) and `lock`; its internal ones the numbers of the formats, the date, and
 //!   `unresolved`, inputs of which the store knows no more.
 //! - `resolvedDependencies` are the files from outside by SHA-256, those of build tools included; local sources and
 //!   store paths that were not built by the hash of their canonical archive (`narSha256`); the image's `files` by
@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::derive::{self, ImageInputs, Input, StepId};
 use crate::digest::Digest;
@@ -49,18 +49,18 @@ pub struct BuildFacts {
     pub spec: BTreeMap<String, Digest>,
     /// The lock's text.
     pub lock: Option<Digest>,
-    /// Flags that change the image, by name.
-    pub options: BTreeMap<String, Value>,
+    /// What was asked for beyond the spec, by the spec's keys.
+    pub options: Map<String, Value>,
 }
 
 /// The statement as canonical JSON.
 pub fn provenance(built: &Gathered<'_>, inventory: &Inventory, facts: &BuildFacts) -> Result<Vec<u8>, AttestError> {
-    let mut materials = match built.plan.images.get(&built.request.spec.name.value) {
+    let mut materials = match built.plan.images.get(&built.recipe.spec.name.value) {
         Some(inputs) => Materials::of_plan(built, inputs)?,
         None => Materials::of_store(built)?,
     };
-    materials.local = image::local_files(built.request.spec)?;
-    if let Some(plan) = &built.request.plan {
+    materials.local = image::local_files(built.recipe);
+    if let Some(plan) = &built.recipe.plan {
         let digest = Digest::of(plan.print().as_bytes());
         materials.local.insert(LAYER_PLAN.to_owned(), digest);
     }
@@ -72,7 +72,7 @@ pub fn provenance(built: &Gathered<'_>, inventory: &Inventory, facts: &BuildFact
                 "layerFormat": layer::FORMAT,
                 "planFormat": derive::FORMAT,
                 "sandboxFormat": derive::SANDBOX_FORMAT,
-                "sourceDateEpoch": built.request.created,
+                "sourceDateEpoch": built.recipe.created,
                 "unresolved": materials.unresolved,
             },
             "resolvedDependencies": materials.descriptors(),
@@ -90,9 +90,9 @@ pub fn provenance(built: &Gathered<'_>, inventory: &Inventory, facts: &BuildFact
 fn external_parameters(built: &Gathered<'_>, facts: &BuildFacts) -> Value {
     let spec = file_descriptors(&facts.spec);
     let mut parameters = json!({
-        "image": built.request.spec.name.value,
-        "tag": built.request.spec.tag,
-        "platform": built.request.platform.to_string(),
+        "image": built.recipe.spec.name.value,
+        "tag": built.recipe.spec.tag,
+        "platform": built.recipe.platform.to_string(),
     });
     if !spec.is_empty() {
         parameters["spec"] = json!(spec);
@@ -105,7 +105,7 @@ fn external_parameters(built: &Gathered<'_>, facts: &BuildFacts) -> Value {
     }
     if spec.is_empty() {
         let contents: Vec<&str> = built
-            .request
+            .recipe
             .contents
             .iter()
             .map(|content| content.logical.as_str())
@@ -179,7 +179,7 @@ impl Materials {
     fn of_store(built: &Gathered<'_>) -> Result<Self, AttestError> {
         let mut materials = Self::default();
         let dir = StoreDir::layerize();
-        let members = built.request.closure.iter().map(|member| &member.logical);
+        let members = built.recipe.closure.iter().map(|member| &member.logical);
         let mut pending: Vec<StorePath> = members.filter_map(|logical| Some(dir.split(logical)?.0)).collect();
         let mut seen = BTreeSet::new();
         while let Some(path) = pending.pop() {

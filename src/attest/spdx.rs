@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::digest::Digest;
 use crate::oci::canonical_json;
 
-use super::inventory::{Component, Inventory, Origin, PinnedFile, TOOL, uuid};
+use super::inventory::{Component, Extent, Inventory, Origin, PinnedFile, TOOL, uuid};
 use super::purl;
 
 const NOTHING: &str = "NOASSERTION";
@@ -39,15 +39,27 @@ pub(super) fn write(inventory: &Inventory) -> Vec<u8> {
         "packages": packages(inventory),
         "relationships": relationships(inventory),
     });
-    if !inventory.complete {
-        document["comment"] = json!(
-            "Partial: made from the annotations of a finished image. It lists the store paths and packages that these \
-             name; hashes, sources and dependencies are not known."
-        );
+    if let Some(comment) = comment(&inventory.extent) {
+        document["comment"] = json!(comment);
     }
     let id = uuid(&canonical_json(&document));
     document["documentNamespace"] = json!(format!("urn:uuid:{id}"));
     canonical_json(&document)
+}
+
+/// What a reader must know of a document that does not list everything.
+fn comment(extent: &Extent) -> Option<String> {
+    match extent {
+        Extent::Whole => None,
+        Extent::OverBase { base } => Some(format!(
+            "Partial: the image lies over the base image {base}, and what the base's layers hold is not listed."
+        )),
+        Extent::Annotated => Some(
+            "Partial: made from the annotations of a finished image. It lists the store paths and packages that these \
+             name; hashes, sources and dependencies are not known."
+                .to_owned(),
+        ),
+    }
 }
 
 fn packages(inventory: &Inventory) -> Vec<Value> {

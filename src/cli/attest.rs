@@ -6,12 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Map, json};
 
 use crate::attest::{self, BuildFacts, Gathered, Inventory, SbomFormat};
 use crate::derive::{Input, StepId};
 use crate::digest::Digest;
-use crate::image::{Image, ImageRequest};
 use crate::oci::{self, Artifact};
 use crate::spec;
 use crate::store_path::StorePath;
@@ -24,30 +23,20 @@ use super::flags::BuildFlags;
 use super::flags::ImageFlags;
 use super::output;
 use super::sbom::Format;
-use crate::project::NamedImage;
-use crate::project::Recipe;
 use crate::project::Work;
-use crate::project::image as images;
-use crate::project::recipe;
 use crate::project::work;
+use crate::project::{self, NamedImage};
 
 /// An image that was just assembled, with all that it was made of.
 pub struct Subject<'a> {
     work: &'a Work,
-    request: ImageRequest<'a>,
-    image: &'a Image,
-    flags: &'a ImageFlags,
+    named: &'a NamedImage,
 }
 
 impl<'a> Subject<'a> {
-    /// The image of a recipe.
-    pub fn new(recipe: &'a Recipe, image: &'a Image, work: &'a Work, flags: &'a ImageFlags, context: &Context) -> Self {
-        Self {
-            work,
-            request: recipe.request(&context.environment),
-            image,
-            flags,
-        }
+    /// An image that was made of `work`.
+    pub fn new(named: &'a NamedImage, work: &'a Work) -> Self {
+        Self { work, named }
     }
 
     /// Its bill of materials.
@@ -71,8 +60,8 @@ impl<'a> Subject<'a> {
             }
         }
         Gathered {
-            request: &self.request,
-            image: self.image,
+            recipe: &self.named.draft.recipe,
+            image: &self.named.image,
             store: &self.work.store,
             plan: &self.work.plan,
             steps,
@@ -102,7 +91,7 @@ impl<'a> Subject<'a> {
 
     fn facts(&self) -> BuildFacts {
         BuildFacts {
-            options: self.flags.given(),
+            options: self.named.draft.options.clone(),
             ..build_facts(self.work)
         }
     }
@@ -118,7 +107,7 @@ pub fn build_facts(work: &Work) -> BuildFacts {
     BuildFacts {
         spec: files.collect(),
         lock: Some(Digest::of(spec::lock::print(&project.lock).as_bytes())),
-        options: BTreeMap::new(),
+        options: Map::new(),
     }
 }
 
@@ -155,9 +144,9 @@ pub fn of_one_image<T>(
     then: impl FnOnce(&Subject<'_>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let work = work::prepare(targets, &flags.options(), &context.environment)?;
-    let mut recipes = recipe::recipes(&work, &image_flags.options()?, &context.environment)?;
-    let recipe = match (recipes.pop(), recipes.len()) {
-        (Some(recipe), 0) => recipe,
+    let mut drafts = project::drafts(&work, &image_flags.options()?, &context.environment)?;
+    let draft = match (drafts.pop(), drafts.len()) {
+        (Some(draft), 0) => draft,
         (None, _) => {
             return Err(advised(
                 "the targets make no image",
@@ -171,9 +160,8 @@ pub fn of_one_image<T>(
             ));
         }
     };
-    let named = images::assemble(&recipe, &image_flags.options()?, &context.environment)?;
-    let subject = Subject::new(&recipe, &named.image, &work, image_flags, context);
-    let result = then(&subject)?;
+    let named = project::image::assemble(draft, &context.environment)?;
+    let result = then(&Subject::new(&named, &work))?;
     context.trim_layer_cache()?;
     Ok(result)
 }
@@ -226,18 +214,14 @@ impl AttestFlags {
         &self,
         work: &Work,
         images: &[NamedImage],
-        image_flags: &ImageFlags,
         locations: &[Location],
         context: &Context,
     ) -> anyhow::Result<()> {
         if !self.any() {
             return Ok(());
         }
-        for (recipe, named) in recipe::recipes(work, &image_flags.options()?, &context.environment)?
-            .iter()
-            .zip(images)
-        {
-            let subject = Subject::new(recipe, &named.image, work, image_flags, context);
+        for named in images {
+            let subject = Subject::new(named, work);
             for (suffix, document) in self.documents(&subject)? {
                 let short = named.name.rsplit('/').next().unwrap_or(&named.name);
                 let file_name = format!("{short}.{suffix}");

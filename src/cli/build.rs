@@ -7,9 +7,9 @@ use super::context::Context;
 use super::flags::{BuildFlags, ImageFlags};
 use super::outcome::Outcome;
 use super::sinks;
+use crate::project;
 use crate::project::Target;
 use crate::project::golden;
-use crate::project::image as images;
 use crate::project::work;
 use crate::store_path::StoreDir;
 
@@ -36,14 +36,14 @@ pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
     args.attest.check(&locations)?;
     let work = work::prepare(&args.targets, &args.flags.options(), &context.environment)?;
     sinks::check_count(work.image_count(), &locations)?;
-    let images = images::of_targets(&work, &args.image.options()?, &context.environment)?;
+    let images = project::images(&work, &args.image.options()?, &context.environment)?;
     for image in &images {
         if args.flags.locked {
             golden::compare(image, &work, &context.environment)?;
         }
         sinks::write(image, &locations, context)?;
     }
-    args.attest.write(&work, &images, &args.image, &locations, context)?;
+    args.attest.write(&work, &images, &locations, context)?;
     for target in &work.targets {
         if let Target::Package(name) = target {
             let path = work.path(&work.plan.packages[name]);

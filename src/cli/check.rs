@@ -22,13 +22,12 @@ use crate::store_path::StoreDir;
 
 use super::context::Context;
 use super::error::advised;
-use super::flags::ImageFlags;
 use super::flags::{BuildFlags, Sandbox};
 use super::interrupt;
 use super::outcome::Outcome;
+use crate::project;
+use crate::project::ImageOptions;
 use crate::project::golden;
-use crate::project::image as images;
-use crate::project::recipe;
 use crate::project::work;
 use crate::project::{Target, Work};
 
@@ -264,14 +263,12 @@ impl<'a> Checked<'a> {
 
     /// Assembles the targets' images again, without caches and with one thread.
     fn images(&self) -> anyhow::Result<Vec<ImageReport>> {
-        let flags = ImageFlags::default();
-        let images = images::of_targets(self.work, &flags.options()?, &self.context.environment)?;
-        let recipes = recipe::recipes(self.work, &flags.options()?, &self.context.environment)?;
+        let images = project::images(self.work, &ImageOptions::default(), &self.context.environment)?;
         let mut reports = Vec::new();
-        for (image, recipe) in images.iter().zip(&recipes) {
+        for image in &images {
             golden::compare(image, self.work, &self.context.environment)?;
             let digest = image.image.digest;
-            let other = images::digest_from_scratch(recipe, &flags.options()?, &self.context.environment)?;
+            let other = project::image::digest_from_scratch(&image.draft, &self.context.environment)?;
             reports.push(ImageReport {
                 name: image.name.clone(),
                 reproducible: other == digest,

@@ -14,8 +14,8 @@ use super::error::advised;
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
 use super::output;
+use crate::project;
 use crate::project::Target;
-use crate::project::image as images;
 use crate::project::{ImageOptions, Project};
 use crate::project::{target, work};
 
@@ -149,7 +149,7 @@ fn built(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Optio
             options = ImageOptions::named("diff");
         }
     }
-    let image = images::of_targets(&work, &options, &context.environment)?.pop();
+    let image = project::images(&work, &options, &context.environment)?.pop();
     let image = image.ok_or_else(|| {
         advised(
             format!("`{text}` makes no image"),

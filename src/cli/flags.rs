@@ -4,10 +4,9 @@
 //! added cannot be forgotten on the way.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
 
 use crate::build::SandboxMode;
 use crate::layer::TarProfile;
@@ -271,33 +270,6 @@ impl ImageFlags {
     /// Which platform of a finished image, or for an image of store paths.
     pub fn platform(&self) -> Option<&str> {
         self.platform.as_deref()
-    }
-
-    /// The flags that were given and change the image, by name, for its provenance.
-    pub fn given(&self) -> BTreeMap<String, Value> {
-        let given = |list: &[String]| (!list.is_empty()).then(|| json!(list));
-        let file = |path: &Path| json!(path.file_name().map(|name| name.to_string_lossy()));
-        let options = [
-            ("name", self.name.as_ref().map(|name| json!(name))),
-            ("entrypoint", given(&self.entrypoint)),
-            ("cmd", given(&self.cmd)),
-            ("env", given(&self.env)),
-            ("workdir", self.workdir.as_ref().map(|dir| json!(dir))),
-            ("user", self.user.as_ref().map(|user| json!(user))),
-            ("label", given(&self.label)),
-            ("port", given(&self.port)),
-            ("compression", self.compression.map(|how| json!(how.to_string()))),
-            ("max-layers", self.max_layers.map(|max| json!(max))),
-            ("beyond-docker", self.beyond_docker.then_some(Value::Bool(true))),
-            ("strategy", self.strategy.as_ref().map(|name| json!(name))),
-            ("plan", self.plan.as_deref().map(file)),
-            ("previous", self.previous.as_deref().map(|text| file(Path::new(text)))),
-            ("single-member", self.single_member.then_some(Value::Bool(true))),
-        ];
-        let options = options.into_iter();
-        options
-            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-            .collect()
     }
 }
 

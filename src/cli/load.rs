@@ -12,7 +12,7 @@ use super::context::Context;
 use super::flags::BuildFlags;
 use super::flags::ImageFlags;
 use super::outcome::Outcome;
-use crate::project::image as images;
+use crate::project;
 use crate::project::work;
 
 /// Arguments of `layerize load`.
@@ -46,7 +46,7 @@ pub fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Outcome> {
     // The pipe to a local engine is faster than any compressor, and the engine would only decompress again.
     let mut flags = args.image.clone();
     flags.compression.get_or_insert(Compression::None);
-    for named in images::of_targets(&work, &flags.options()?, &context.environment)? {
+    for named in project::images(&work, &flags.options()?, &context.environment)? {
         let started = Instant::now();
         let loaded = Daemon::new(engine).load(&named.image, &named.names)?;
         let destination = format!("{engine}:{}", named.names.join(","));

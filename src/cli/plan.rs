@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use crate::image::{self, ImageRequest};
+use crate::image::{self, Recipe};
 use crate::layer::partition::{
     self, Explanation, Fleet, FleetCost, Graph, LayerPlan, Node, PlanOptions, Replan, Strategy, Way,
 };
@@ -17,10 +17,9 @@ use super::flags::BuildFlags;
 use super::flags::ImageFlags;
 use super::outcome::Outcome;
 use super::text::size;
-use crate::project::Recipe;
 use crate::project::layer_plan::{self, Kept};
-use crate::project::recipe;
 use crate::project::work;
+use crate::project::{self, Draft};
 
 /// Largest graph file that is read: some 100,000 paths.
 const GRAPH_BYTES_MAX: u64 = 512 << 20;
@@ -77,69 +76,66 @@ pub fn run(args: &PlanArgs, context: &Context) -> anyhow::Result<Outcome> {
 
 fn of_targets(args: &PlanArgs, context: &Context) -> anyhow::Result<()> {
     let work = work::prepare(&args.targets, &args.flags.options(), &context.environment)?;
-    let mut recipes = recipe::recipes(&work, &args.image.options()?, &context.environment)?;
+    let mut drafts = project::drafts(&work, &args.image.options()?, &context.environment)?;
     context.ui.clear();
-    if recipes.is_empty() {
+    if drafts.is_empty() {
         return Err(advised(
             "there is no image to plan",
             "name an image of the spec, or a store path",
         ));
     }
     if args.save {
-        recipes.iter().try_for_each(|recipe| place(recipe).map(drop))?;
+        drafts.iter().try_for_each(|draft| place(draft).map(drop))?;
     }
-    let together = recipes.len() > 1;
+    let together = drafts.len() > 1;
     if args.save || together || args.history.is_some() {
-        recipes.iter_mut().for_each(Recipe::plan_anew);
+        drafts.iter_mut().for_each(Draft::plan_anew);
     }
     if let Some(dir) = &args.history {
         let earlier = earlier(dir)?;
-        for recipe in &mut recipes {
-            recipe.history = learn(&earlier, &image::closure_graph(&recipe.request(&context.environment))?);
+        for draft in &mut drafts {
+            draft.recipe.history = learn(&earlier, &image::closure_graph(&draft.recipe)?);
         }
     }
-    let requests: Vec<ImageRequest<'_>> = recipes
-        .iter()
-        .map(|recipe| recipe.request(&context.environment))
-        .collect();
-    let plans = match &requests[..] {
-        [request] => vec![of_one(args, request, context)?],
-        _ => of_fleet(args, &requests, context)?,
+    let recipes: Vec<Recipe> = drafts.iter().map(|draft| draft.recipe.clone()).collect();
+    let plans = match &recipes[..] {
+        [recipe] => vec![of_one(args, recipe, context)?],
+        _ => of_fleet(args, &recipes, context)?,
     };
     if args.save {
-        for (recipe, plan) in recipes.iter().zip(&plans) {
-            place(recipe)?.keep(plan, context.ui)?;
+        for (draft, plan) in drafts.iter().zip(&plans) {
+            place(draft)?.keep(plan, context.ui)?;
         }
     }
     Ok(())
 }
 
 /// Plans one image and prints the plan, or why a path is where it is.
-fn of_one(args: &PlanArgs, request: &ImageRequest<'_>, context: &Context) -> anyhow::Result<LayerPlan> {
-    let plan = image::plan(request)?;
+fn of_one(args: &PlanArgs, recipe: &Recipe, context: &Context) -> anyhow::Result<LayerPlan> {
+    let plan = image::plan(recipe)?;
     if let Some(path) = &args.explain {
-        print_explanation(&image::explain(request, &plan, path)?, context)?;
+        print_explanation(&image::explain(recipe, &plan, path)?, context)?;
         return Ok(plan);
     }
     show(&plan, context)?;
-    if request.previous.is_some() || request.plan.is_some() {
-        advise(image::replan(request, &plan)?, context);
+    if recipe.previous.is_some() || recipe.plan.is_some() {
+        advise(image::replan(recipe, &plan)?, context);
     }
     Ok(plan)
 }
 
 /// Plans several images together and prints all plans, with what sharing costs and saves.
-fn of_fleet(args: &PlanArgs, requests: &[ImageRequest<'_>], context: &Context) -> anyhow::Result<Vec<LayerPlan>> {
+fn of_fleet(args: &PlanArgs, recipes: &[Recipe], context: &Context) -> anyhow::Result<Vec<LayerPlan>> {
     if args.explain.is_some() {
         return Err(advised(
-            format!("`--explain` is about one image, and {} are planned", requests.len()),
+            format!("`--explain` is about one image, and {} are planned", recipes.len()),
             "name the image",
         ));
     }
-    let fleet = image::plan_fleet(requests)?;
-    for (request, plan) in requests.iter().zip(&fleet.plans) {
+    let fleet = image::plan_fleet(recipes)?;
+    for (recipe, plan) in recipes.iter().zip(&fleet.plans) {
         if !context.ui.json() {
-            context.ui.data(&format!("{}:", request.spec.name.value))?;
+            context.ui.data(&format!("{}:", recipe.spec.name.value))?;
         }
         show(plan, context)?;
     }
@@ -148,9 +144,9 @@ fn of_fleet(args: &PlanArgs, requests: &[ImageRequest<'_>], context: &Context) -
 }
 
 /// Where a plan is saved.
-fn place(recipe: &Recipe) -> anyhow::Result<&Kept> {
-    recipe.kept.as_ref().ok_or_else(|| {
-        let name = &recipe.spec.name.value;
+fn place(draft: &Draft) -> anyhow::Result<&Kept> {
+    draft.kept.as_ref().ok_or_else(|| {
+        let name = draft.name();
         advised(
             format!("image `{name}` names no plan file, or one that was written by hand"),
             format!("write `layers = {{ plan = \"{name}.plan.json\" }}` into its part of the spec"),

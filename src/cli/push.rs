@@ -10,7 +10,7 @@ use super::flags::BuildFlags;
 use super::flags::ImageFlags;
 use super::outcome::Outcome;
 use super::transfer::TransferFlags;
-use crate::project::image as images;
+use crate::project;
 use crate::project::work;
 
 /// Arguments of `layerize push`.
@@ -51,7 +51,7 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
             "name the one to push: `layerize push IMAGE REF`",
         ));
     }
-    for named in images::of_targets(&work, &args.image.options()?, &context.environment)? {
+    for named in project::images(&work, &args.image.options()?, &context.environment)? {
         push(&named.content(), &registries, args, context)?;
     }
     context.trim_layer_cache()?;

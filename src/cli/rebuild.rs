@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::attest::{self, PrivateKey, RebuildFacts};
 use crate::audit::{self, DiffOptions, DiffReport, InspectOptions, Report as Inspection};
 use crate::digest::Digest;
-use crate::image::{self, FORMAT_ANNOTATION};
+use crate::image::{self, FORMAT_ANNOTATION, Format, Recipe};
 use crate::layer;
 use crate::oci::Compression;
 use crate::transport::Source;
@@ -20,14 +20,9 @@ use super::attest::{build_facts, can_hold_artifacts, deliver, subject_of};
 use super::context::Context;
 use super::error::advised;
 use super::flags::BuildFlags;
-use super::flags::ImageFlags;
 use super::outcome::Outcome;
 use super::output;
-use crate::project::NamedImage;
-use crate::project::Project;
-use crate::project::Recipe;
-use crate::project::image as images;
-use crate::project::{ImageOptions, Work, recipe, work};
+use crate::project::{self, Draft, ImageOptions, NamedImage, Project, Work, work};
 
 /// Arguments of `layerize rebuild`.
 #[derive(Debug, Args)]
@@ -78,7 +73,8 @@ struct Report {
 /// What the old image tells of its making.
 #[derive(Debug, Serialize)]
 struct Facts {
-    format: u32,
+    #[serde(flatten)]
+    format: Format,
     platform: String,
     created: String,
     compression: String,
@@ -107,12 +103,14 @@ pub fn run(args: &RebuildArgs, context: &Context) -> anyhow::Result<Outcome> {
         ..args.flags.clone()
     };
     let work = work::prepare(std::slice::from_ref(&name), &flags.options(), &context.environment)?;
-    let recipes = recipe::recipes(&work, &ImageOptions::default(), &context.environment)?;
-    let mut recipe = recipes.into_iter().next().expect("an image has a recipe");
-    let layers_of_image = recipe.follow(&old)?;
+    let drafts = project::drafts(&work, &ImageOptions::default(), &context.environment)?;
+    let mut draft = drafts.into_iter().next().expect("an image has a draft");
+    let layers_of_image = follow(&mut draft, &old)?;
+    draft.recipe.tar_profile = format.tar_profile;
     let digest = old.digest.ok_or_else(|| not_ours(&old))?;
-    let compression = compression_of(&old, args, &recipe)?;
-    let (rebuilt, single_member) = assemble(&recipe, compression, &old, context)?;
+    draft.recipe.compression = compression_of(&old, args, &draft.recipe)?;
+    let compression = draft.recipe.compression;
+    let rebuilt = assemble(draft, &old, context)?;
     let mut report = Report {
         same: rebuilt.image.digest == digest,
         image: name,
@@ -123,7 +121,7 @@ pub fn run(args: &RebuildArgs, context: &Context) -> anyhow::Result<Outcome> {
             platform: old.platform.clone(),
             created: old.created.clone().unwrap_or_default(),
             compression: compression.to_string(),
-            single_member,
+            single_member: rebuilt.draft.recipe.single_member,
             layers_of_image,
         },
         remark: None,
@@ -183,13 +181,12 @@ fn attest_to(
 }
 
 /// The number of the rules by which the image was made, which must be known here.
-fn format_of(old: &Inspection) -> anyhow::Result<u32> {
+fn format_of(old: &Inspection) -> anyhow::Result<Format> {
     let Some(text) = old.annotations.get(FORMAT_ANNOTATION) else {
         return Err(not_ours(old));
     };
-    match text.parse() {
-        Ok(layer::FORMAT) => Ok(layer::FORMAT),
-        _ => Err(advised(
+    text.parse().map_err(|_| {
+        advised(
             format!(
                 "`{}` was made with format `{}`, and this layerize makes format {}",
                 old.place,
@@ -197,8 +194,8 @@ fn format_of(old: &Inspection) -> anyhow::Result<u32> {
                 layer::FORMAT
             ),
             "use a release of layerize that has this format",
-        )),
-    }
+        )
+    })
 }
 
 fn not_ours(old: &Inspection) -> anyhow::Error {
@@ -248,8 +245,11 @@ fn compression_of(old: &Inspection, args: &RebuildArgs, recipe: &Recipe) -> anyh
     if let Some(given) = args.compression {
         return Ok(given);
     }
-    let shown = old.layers.first().map_or("gzip", |layer| layer.compression);
-    if let Some(other) = old.layers.iter().find(|layer| layer.compression != shown) {
+    // The layers of a base are as its maker compressed them.
+    let below = recipe.base.as_ref().map_or(0, |base| base.image.layers.len());
+    let own = || old.layers.iter().skip(below);
+    let shown = own().next().map_or("gzip", |layer| layer.compression);
+    if let Some(other) = own().find(|layer| layer.compression != shown) {
         let text = format!("`{}` has layers of {shown} and of {}", old.place, other.compression);
         return Err(advised(
             text,
@@ -257,32 +257,22 @@ fn compression_of(old: &Inspection, args: &RebuildArgs, recipe: &Recipe) -> anyh
         ));
     }
     let engine: Compression = shown.parse()?;
-    let of_spec = recipe
-        .compression()?
-        .filter(|of_spec| of_spec.media_type() == engine.media_type());
+    let of_spec = Some(recipe.compression).filter(|of_spec| of_spec.media_type() == engine.media_type());
     Ok(of_spec.unwrap_or(engine))
 }
 
 /// Assembles; where only the compression is another, once more with one gzip member a layer.
-fn assemble(
-    recipe: &Recipe,
-    compression: Compression,
-    old: &Inspection,
-    context: &Context,
-) -> anyhow::Result<(NamedImage, bool)> {
-    let flags = |single_member| {
-        let mut flags = ImageFlags::default();
-        (flags.compression, flags.single_member) = (Some(compression), single_member);
-        flags
-    };
-    let many = images::assemble(recipe, &flags(false).options()?, &context.environment)?;
+fn assemble(draft: Draft, old: &Inspection, context: &Context) -> anyhow::Result<NamedImage> {
+    let mut single = draft.clone();
+    single.recipe.single_member = true;
+    let many = project::image::assemble(draft, &context.environment)?;
     if Some(many.image.digest) != old.digest && same_tars(old, &many) {
-        let single = images::assemble(recipe, &flags(true).options()?, &context.environment)?;
+        let single = project::image::assemble(single, &context.environment)?;
         if Some(single.image.digest) == old.digest {
-            return Ok((single, true));
+            return Ok(single);
         }
     }
-    Ok((many, false))
+    Ok(many)
 }
 
 fn same_tars(old: &Inspection, new: &NamedImage) -> bool {
@@ -290,20 +280,18 @@ fn same_tars(old: &Inspection, new: &NamedImage) -> bool {
     old.layers.iter().map(|layer| layer.diff_id).eq(new)
 }
 
-impl Recipe {
-    /// Takes over what an image tells of its making; whether that goes for its layers too, which it does only where
-    /// they hold exactly what is to be packed.
-    fn follow(&mut self, old: &Inspection) -> anyhow::Result<bool> {
-        let created = old.created.as_deref().unwrap_or_default();
-        let seconds = image::parse_time(created).ok_or_else(|| {
-            advised(
-                format!("`{}` says `{}` of when it was made", old.place, created.escape_debug()),
-                "layerize writes times as `1970-01-01T00:00:01Z`: another tool has changed it",
-            )
-        })?;
-        self.made_at(seconds, old.platform.parse()?);
-        Ok(self.take_layers(old))
-    }
+/// Takes over what an image tells of its making; whether that goes for its layers too, which it does only where they
+/// hold exactly what is to be packed.
+fn follow(draft: &mut Draft, old: &Inspection) -> anyhow::Result<bool> {
+    let created = old.created.as_deref().unwrap_or_default();
+    draft.recipe.created = image::parse_time(created).ok_or_else(|| {
+        advised(
+            format!("`{}` says `{}` of when it was made", old.place, created.escape_debug()),
+            "layerize writes times as `1970-01-01T00:00:01Z`: another tool has changed it",
+        )
+    })?;
+    draft.recipe.platform = old.platform.parse()?;
+    Ok(draft.take_layers(old))
 }
 
 impl Report {

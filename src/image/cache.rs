@@ -5,7 +5,7 @@
 //! manifest are made anew from the layers each time, so that the cache can cost time and nothing else.
 //!
 //! Together with the layer cache this makes a second build open no file of any store path: the key is made of hashes
-//! that the request brings (and of the spec's own `files`, which are read), the record says what each layer holds,
+//! that the recipe brings (and of the spec's own `files`, which are read), the record says what each layer holds,
 //! and the layer cache knows the packed bytes of that.
 //!
 //! `DIR/ab/cdef…` holds one line with a SHA-256 and the record (JSON) that it is of.
@@ -19,19 +19,17 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::cut::Cut;
-use super::request::{GeneratedKind, ImageRequest};
-use super::sources::Source;
+use super::recipe::Recipe;
 use crate::digest::Digest;
 use crate::fsio::{self, AtomicFile, IoContext, PathError};
-use crate::layer::{self, Attribute, FileContent, LayerContent, LayerInput, StoreEntry, Tree, TreeEntry};
+use crate::layer::{Attribute, FileContent, LayerContent, LayerInput, StoreEntry, Tree, TreeEntry};
 use crate::oci::canonical_json;
-use crate::spec::PermissionPaths;
 
 /// A larger record is taken for damage: an image of a million files has one of about 200 MB.
 const RECORD_SIZE_MAX: u64 = 512 << 20;
 
 /// Number of the rules by which images are laid out and cut, and of the record's form.
-const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// A directory of records.
 #[derive(Debug, Clone)]
@@ -47,7 +45,7 @@ impl ImageCache {
     }
 
     /// The layers of an image, if they are known. No store path is looked at.
-    pub(super) fn get(&self, key: &Digest, request: &ImageRequest<'_>) -> Option<Vec<Cut>> {
+    pub(super) fn get(&self, key: &Digest, recipe: &Recipe) -> Option<Vec<Cut>> {
         let bytes = fsio::read_limited(&self.path(key), RECORD_SIZE_MAX).ok()?;
         let newline = bytes.iter().position(|&byte| byte == b'\n')?;
         let (line, json) = (std::str::from_utf8(&bytes[..newline]).ok()?, &bytes[newline + 1..]);
@@ -55,7 +53,7 @@ impl ImageCache {
             return None;
         }
         let record: Vec<LayerRecord> = serde_json::from_slice(json).ok()?;
-        record.into_iter().map(|layer| layer.into_cut(request)).collect()
+        record.into_iter().map(|layer| layer.into_cut(recipe)).collect()
     }
 
     /// Keeps the record of an image's layers.
@@ -84,80 +82,13 @@ impl ImageCache {
 }
 
 /// The record of an image's layers; none for an image with a name that is no UTF-8.
-pub(super) fn record(cuts: &[Cut], request: &ImageRequest<'_>) -> Option<Vec<u8>> {
-    let closure = request.closure.iter().enumerate();
+pub(super) fn record(cuts: &[Cut], recipe: &Recipe) -> Option<Vec<u8>> {
+    let closure = recipe.closure.iter().enumerate();
     let indices = closure
         .map(|(index, member)| (member.logical.as_str(), index))
         .collect();
     let layers = cuts.iter().map(|cut| LayerRecord::of(cut, &indices));
     Some(canonical_json(&layers.collect::<Option<Vec<_>>>()?))
-}
-
-/// The digest of everything that an image's layout, its checks and its cut into layers depend on.
-pub(super) fn key(request: &ImageRequest<'_>, sources: &[Source], plan: &str) -> Digest {
-    let spec = request.spec;
-    let users = spec
-        .users
-        .iter()
-        .map(|(name, user)| (name, &user.value))
-        .map(|(name, user)| (name, user.uid, user.gid, &user.home, &user.shell));
-    let files = sources.iter().map(|source| {
-        let entries: Vec<_> = source.entries.iter().map(super::sources::SourceEntry::key).collect();
-        (
-            source.path.escape_ascii().to_string(),
-            entries,
-            source.mode,
-            &source.owner,
-            &source.group,
-        )
-    });
-    let closure = request.closure.iter().map(|member| {
-        (
-            &member.name,
-            &member.logical,
-            &member.nar_hash,
-            member.nar_size,
-            &member.references,
-        )
-    });
-    let root = request
-        .root
-        .iter()
-        .map(|package| (&package.name, &package.version, &package.nar_hash, package.nar_size));
-    let generated = request.generated.iter().map(|entry| {
-        let (kind, what) = match &entry.kind {
-            GeneratedKind::Directory(mode) => ("directory", mode.to_string()),
-            GeneratedKind::File(bytes) => ("file", Digest::of(bytes).to_string()),
-            GeneratedKind::Symlink(target) => ("symlink", target.clone()),
-        };
-        (&entry.path, kind, what)
-    });
-    let permissions = spec.permissions.iter().map(|rule| {
-        let exact = matches!(rule.paths, PermissionPaths::Path(_));
-        (exact, rule.paths.to_string(), rule.mode, &rule.owner, &rule.group)
-    });
-    let contents = request.contents.iter().map(|content| (&content.name, &content.logical));
-    let made_of = (
-        contents.collect::<Vec<_>>(),
-        closure.collect::<Vec<_>>(),
-        root.collect::<Vec<_>>(),
-        files.collect::<Vec<_>>(),
-        users.collect::<Vec<_>>(),
-        generated.collect::<Vec<_>>(),
-        permissions.collect::<Vec<_>>(),
-    );
-    // What only the checks look at: a record says that they have passed.
-    let checked = (
-        &spec.entrypoint,
-        &spec.cmd,
-        &spec.env,
-        &spec.workdir,
-        &spec.user,
-        &spec.volumes,
-        &request.platform,
-    );
-    let base = request.base.as_ref().map(|base| (&base.image.digest, &base.accounts));
-    Digest::of(&canonical_json(&(VERSION, layer::FORMAT, plan, made_of, checked, base)))
 }
 
 /// A layer of a record.
@@ -171,7 +102,7 @@ struct LayerRecord {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum ContentRecord {
-    /// Indices into the request's closure, with what is not usual in it.
+    /// Indices into the recipe's closure, with what is not usual in it.
     Store(Vec<(usize, Vec<AttributeRecord>)>),
     /// Path and entry, parents before what is below them.
     Tree(Vec<(String, EntryRecord)>),
@@ -245,13 +176,13 @@ impl LayerRecord {
         })
     }
 
-    fn into_cut(self, request: &ImageRequest<'_>) -> Option<Cut> {
+    fn into_cut(self, recipe: &Recipe) -> Option<Cut> {
         let content = match self.content {
             ContentRecord::Store(indices) => {
                 let member = |(index, attributes): (usize, Vec<AttributeRecord>)| {
                     let attributes = attributes.into_iter().map(AttributeRecord::into_attribute);
                     Some(super::cut::store_entry(
-                        request.closure.get(index)?,
+                        recipe.closure.get(index)?,
                         attributes.collect(),
                     ))
                 };

@@ -15,7 +15,7 @@ use super::filesystem::{Content, Node, NodeKind, Origin, directory_mode};
 use super::layout::{Layout, root_node};
 use super::permissions::Attributes;
 use super::plan::root_path;
-use super::request::{ClosureMember, ImageRequest, RootPackage};
+use super::recipe::{ClosureMember, Recipe, RootPackage};
 use crate::layer::partition::LayerPlan;
 use crate::layer::{Attribute, FileContent, LayerContent, LayerError, LayerInput, StoreEntry, Tree, TreeEntry};
 use crate::root::{self, RootEntry};
@@ -33,22 +33,22 @@ pub(super) struct Cut {
     pub packages: Vec<String>,
 }
 
-/// Cuts a layout into layers by a plan of the request, lowest first.
-pub(super) fn cut(request: &ImageRequest<'_>, layout: &Layout, plan: &LayerPlan) -> Result<Vec<Cut>, ImageError> {
-    let packages = request.root.iter().enumerate();
+/// Cuts a layout into layers by a plan of the recipe, lowest first.
+pub(super) fn cut(recipe: &Recipe, layout: &Layout, plan: &LayerPlan) -> Result<Vec<Cut>, ImageError> {
+    let packages = recipe.root.iter().enumerate();
     let packages: BTreeMap<_, _> = packages.map(|(index, package)| (root_path(package), index)).collect();
-    let members: BTreeMap<_, _> = request
+    let members: BTreeMap<_, _> = recipe
         .closure
         .iter()
         .map(|member| (member.logical.as_str(), member))
         .collect();
-    let owners = owners(request, layout)?;
+    let owners = owners(recipe, layout)?;
     let mut cuts = Vec::new();
     for layer in &plan.layers {
         let paths = layer.paths.iter();
         let group: BTreeSet<usize> = paths.clone().filter_map(|path| packages.get(path).copied()).collect();
         if !group.is_empty() {
-            cuts.extend(root_layer(request, layout, &owners, &group)?);
+            cuts.extend(root_layer(recipe, layout, &owners, &group)?);
         }
         let group: Vec<_> = paths.filter_map(|path| members.get(path.as_str()).copied()).collect();
         if !group.is_empty() {
@@ -57,7 +57,7 @@ pub(super) fn cut(request: &ImageRequest<'_>, layout: &Layout, plan: &LayerPlan)
     }
     let top = top_tree(layout, &owners)?;
     // Over a base there may be nothing but other settings.
-    if request.base.is_none() || !top.is_empty() {
+    if recipe.base.is_none() || !top.is_empty() {
         cuts.push(Cut {
             input: LayerInput {
                 content: LayerContent::Tree(top),
@@ -98,7 +98,7 @@ pub(super) fn store_entry(member: &ClosureMember, attributes: Vec<Attribute>) ->
 
 /// The package that each entry of the root came from first, by the entry's path: symlinks, and directories with nothing
 /// in them (the others are stated by whatever is below them).
-fn owners(request: &ImageRequest<'_>, layout: &Layout) -> Result<BTreeMap<Vec<u8>, usize>, ImageError> {
+fn owners(recipe: &Recipe, layout: &Layout) -> Result<BTreeMap<Vec<u8>, usize>, ImageError> {
     let parents: BTreeSet<&[u8]> = layout.root.keys().map(|path| root::parent(path)).collect();
     let mut owners = BTreeMap::new();
     for (path, entry) in &layout.root {
@@ -108,7 +108,7 @@ fn owners(request: &ImageRequest<'_>, layout: &Layout) -> Result<BTreeMap<Vec<u8
             RootEntry::Directory | RootEntry::Symlink { .. } => {
                 let below = OsStr::from_bytes(path);
                 let brings = |package: &RootPackage| package.physical.join(below).symlink_metadata().is_ok();
-                request.root.iter().position(brings)
+                recipe.root.iter().position(brings)
             }
         };
         if let Some(owner) = owner {
@@ -120,7 +120,7 @@ fn owners(request: &ImageRequest<'_>, layout: &Layout) -> Result<BTreeMap<Vec<u8
 
 /// The layer of some packages; none where earlier ones bring all that they have.
 fn root_layer(
-    request: &ImageRequest<'_>,
+    recipe: &Recipe,
     layout: &Layout,
     owners: &BTreeMap<Vec<u8>, usize>,
     group: &BTreeSet<usize>,
@@ -129,7 +129,7 @@ fn root_layer(
     for (path, owner) in owners {
         if let Some(entry) = layout.root.get(path).filter(|_| group.contains(owner)) {
             // A layer of packages must not change with what is laid over it: its directories are the root's own.
-            insert(&mut tree, path, &root_node(request, path, entry), &|parent| {
+            insert(&mut tree, path, &root_node(recipe, path, entry), &|parent| {
                 Node::directory(directory_mode(parent))
             })?;
         }
@@ -137,7 +137,7 @@ fn root_layer(
     if tree.is_empty() {
         return Ok(None);
     }
-    let packages = || group.iter().filter_map(|&index| request.root.get(index));
+    let packages = || group.iter().filter_map(|&index| recipe.root.get(index));
     let names: Vec<_> = packages()
         .map(|package| format!("{} {}", package.name, package.version))
         .collect();

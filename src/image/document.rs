@@ -17,13 +17,13 @@ use serde::Serialize;
 
 use super::Image;
 use super::base::{Base, BaseHistory, BaseParts};
+use super::format::Format;
 use super::settings::Settings;
 use crate::digest::{DiffId, Digest};
-use crate::layer::{FORMAT, Layer, TarProfile};
+use crate::layer::Layer;
 use crate::oci::{MediaType, Platform, canonical_json};
 
-/// Annotation of the manifest: the number of the rules by which the image was made, and the tar profile where it is
-/// not layerize's own.
+/// Annotation of the manifest: the [`Format`] by which the image was made.
 pub const FORMAT_ANNOTATION: &str = "dev.layerize.format";
 /// Annotation of a layer's descriptor: the store paths in it.
 pub const STORE_PATHS_ANNOTATION: &str = "dev.layerize.store-paths";
@@ -44,7 +44,7 @@ pub(super) fn write(
     base: Option<(&Base, &BaseParts)>,
     layers: Vec<Layer>,
     packages: &[Vec<String>],
-    profile: TarProfile,
+    format: Format,
 ) -> Image {
     let below = base.map_or(&[][..], |(base, _)| &base.image.layers);
     let packages: Vec<Vec<String>> = below
@@ -57,11 +57,7 @@ pub(super) fn write(
     let config = canonical_json(&config(settings, platform, created, (history, below.len()), &layers));
     let config_digest = Digest::of(&config);
     let mut annotations = settings.annotations.clone();
-    let format = match profile {
-        TarProfile::Layerize => FORMAT.to_string(),
-        other => format!("{FORMAT} {other}"),
-    };
-    annotations.insert(FORMAT_ANNOTATION.to_owned(), format);
+    annotations.insert(FORMAT_ANNOTATION.to_owned(), format.to_string());
     let manifest = canonical_json(&Manifest {
         schema_version: 2,
         media_type: MediaType::MANIFEST,

@@ -24,7 +24,7 @@ use std::path::Path;
 
 use super::error::{Collision, ImageError};
 use super::filesystem::{Content, FileSystem, Found, Node, Origin, absolute, push, relative, shown};
-use super::request::ContentRoot;
+use super::recipe::ContentRoot;
 use crate::fsio::{IoContext, PathError};
 use crate::root::{ALTERNATIVES_DIR, MERGED_DIRS};
 

@@ -1,6 +1,6 @@
 //! A *layout* is an image's whole file system before it is cut into layers.
 //!
-//! Invariant: a function of the request. It is made in this order, where later steps give way to what is there already,
+//! Invariant: a function of the recipe. It is made in this order, where later steps give way to what is there already,
 //! except `files`, which replace it:
 //!
 //! 1. the packages of `root`, laid out at `/` (directories 0755, files 0644 or 0755, all root's; `/tmp`, `/var/tmp` and
@@ -29,7 +29,7 @@ use super::filesystem::{Content, FileSystem, Found, Node, Origin, directory_mode
 use super::join::join;
 use super::permissions::{self, Attributes};
 use super::program::similar;
-use super::request::{Generated, GeneratedKind, ImageRequest};
+use super::recipe::{Generated, GeneratedKind, Recipe};
 use super::settings::Settings;
 use super::sources::{Source, SourceEntry, SourceKind, normal_path};
 use crate::fsio;
@@ -74,28 +74,24 @@ pub(super) struct Layout {
 }
 
 /// Makes the layout.
-pub(super) fn lay_out(
-    request: &ImageRequest<'_>,
-    settings: &Settings,
-    sources: &[Source],
-) -> Result<Layout, ImageError> {
-    let members = request.closure.iter();
+pub(super) fn lay_out(recipe: &Recipe, settings: &Settings) -> Result<Layout, ImageError> {
+    let members = recipe.closure.iter();
     let mut files = FileSystem::new(members.map(|member| (member.logical.as_str(), member.physical.as_path())));
-    let over_base = request.base.is_some();
+    let over_base = recipe.base.is_some();
     if over_base {
         add_links_of_base(&mut files)?;
     }
-    let root = lay_out_root(request, &mut files)?;
-    join(&request.contents, over_base, &mut files)?;
-    add_alternatives(request, &mut files)?;
-    let owned = add_sources(sources, &mut files)?;
-    add_generated(&request.generated, &mut files)?;
-    let accounts = add_accounts(request, &mut files)?;
+    let root = lay_out_root(recipe, &mut files)?;
+    join(&recipe.contents, over_base, &mut files)?;
+    add_alternatives(recipe, &mut files)?;
+    let owned = add_sources(&recipe.files, &mut files)?;
+    add_generated(&recipe.generated, &mut files)?;
+    let accounts = add_accounts(recipe, &mut files)?;
     set_owners(owned, &accounts, &mut files)?;
     if !over_base {
-        add_base(!request.root.is_empty(), &mut files)?;
+        add_base(!recipe.root.is_empty(), &mut files)?;
     }
-    for user in request
+    for user in recipe
         .spec
         .users
         .values()
@@ -108,10 +104,10 @@ pub(super) fn lay_out(
     for path in settings.workdir.iter().chain(&settings.volumes).filter(|_| !over_base) {
         add_directory(relative(path.as_bytes()), (0, 0), &mut files)?;
     }
-    if !over_base || request.spec.user.is_some() {
+    if !over_base || recipe.spec.user.is_some() {
         check_user(settings, &accounts)?;
     }
-    let attributes = permissions::apply(request, &accounts, &mut files)?;
+    let attributes = permissions::apply(recipe, &accounts, &mut files)?;
     Ok(Layout {
         files,
         root,
@@ -145,11 +141,8 @@ fn add_links_of_base(files: &mut FileSystem) -> Result<(), ImageError> {
     Ok(())
 }
 
-fn lay_out_root(
-    request: &ImageRequest<'_>,
-    files: &mut FileSystem,
-) -> Result<BTreeMap<Vec<u8>, RootEntry>, ImageError> {
-    let packages: Vec<_> = request
+fn lay_out_root(recipe: &Recipe, files: &mut FileSystem) -> Result<BTreeMap<Vec<u8>, RootEntry>, ImageError> {
+    let packages: Vec<_> = recipe
         .root
         .iter()
         .map(|package| (package.name.clone(), package.physical.clone()))
@@ -159,14 +152,14 @@ fn lay_out_root(
         // A link of the base's stays the base's.
         let of_base = files.node(path).is_some_and(|node| node.origin == Origin::Base);
         if !(of_base && matches!(entry, RootEntry::Symlink { .. })) {
-            files.insert(path.clone(), root_node(request, path, entry))?;
+            files.insert(path.clone(), root_node(recipe, path, entry))?;
         }
     }
     Ok(root)
 }
 
 /// An entry of the root as the image has it. A file's bytes are named by its package's hash and its path.
-pub(super) fn root_node(request: &ImageRequest<'_>, path: &[u8], entry: &RootEntry) -> Node {
+pub(super) fn root_node(recipe: &Recipe, path: &[u8], entry: &RootEntry) -> Node {
     let node = match entry {
         RootEntry::Directory => Node::directory(directory_mode(path)),
         RootEntry::Symlink { target } => Node::symlink(target.clone()),
@@ -176,7 +169,7 @@ pub(super) fn root_node(request: &ImageRequest<'_>, path: &[u8], entry: &RootEnt
             executable,
             package,
         } => {
-            let package = request.root.get(*package).map(|package| package.nar_hash.to_string());
+            let package = recipe.root.get(*package).map(|package| package.nar_hash.to_string());
             let content = Content::Disk {
                 physical: physical.clone(),
                 size: *size,
@@ -188,15 +181,15 @@ pub(super) fn root_node(request: &ImageRequest<'_>, path: &[u8], entry: &RootEnt
     node.from(Origin::Root)
 }
 
-fn add_alternatives(request: &ImageRequest<'_>, files: &mut FileSystem) -> Result<(), ImageError> {
-    let member = |logical: &str| request.closure.iter().find(|member| member.logical == logical);
-    let contents = request
+fn add_alternatives(recipe: &Recipe, files: &mut FileSystem) -> Result<(), ImageError> {
+    let member = |logical: &str| recipe.closure.iter().find(|member| member.logical == logical);
+    let contents = recipe
         .contents
         .iter()
         .filter_map(|content| member(&content.logical))
         .map(|member| member.physical.as_path());
     // A content that is no directory was refused by the join.
-    let packages: Vec<&Path> = request
+    let packages: Vec<&Path> = recipe
         .root
         .iter()
         .map(|package| package.physical.as_path())
@@ -341,16 +334,16 @@ pub(super) fn unknown_group(field: &'static str, name: &str, accounts: &Accounts
 }
 
 /// Writes `etc/passwd` and `etc/group` where the image has none of its own, and gives the accounts that they hold.
-fn add_accounts(request: &ImageRequest<'_>, files: &mut FileSystem) -> Result<Accounts, ImageError> {
-    let users = &request.spec.users;
-    let of_base = request
+fn add_accounts(recipe: &Recipe, files: &mut FileSystem) -> Result<Accounts, ImageError> {
+    let users = &recipe.spec.users;
+    let of_base = recipe
         .base
         .as_ref()
         .map(|base| base.accounts.clone().unwrap_or_default());
     let made = match &of_base {
         Some((passwd, group)) => accounts::over_base(users, passwd, group)?,
         None => {
-            let made = Accounts::new(users, !request.root.is_empty())?;
+            let made = Accounts::new(users, !recipe.root.is_empty())?;
             (made.passwd(), made.group())
         }
     };

@@ -1,7 +1,7 @@
 //! An *image* is a config, a manifest and layers as one immutable value with its raw bytes.
 //!
 //! Invariant: manifest and config are canonical JSON, their digests are of exactly these bytes, and the
-//! config's diffIDs are the layers' in order. [`assemble`] depends on its request alone: not on the clock, the umask,
+//! config's diffIDs are the layers' in order. [`assemble`] depends on its [`Recipe`] alone: not on the clock, the umask,
 //! the machine, the number of threads, or whether it finds anything in its caches.
 //!
 //! The way there: `settings` (the spec's values, checked) and `sources` (its files, read) → `layout` (the whole file
@@ -15,13 +15,14 @@ mod cut;
 mod document;
 mod error;
 mod filesystem;
+mod format;
 mod index;
 mod join;
 mod layout;
 mod permissions;
 mod plan;
 mod program;
-mod request;
+mod recipe;
 mod settings;
 mod sources;
 #[cfg(test)]
@@ -33,9 +34,10 @@ pub use base::{Base, needs_accounts};
 pub use cache::ImageCache;
 pub use document::{FORMAT_ANNOTATION, LISTS_SIZE_MAX, PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
 pub use error::{Collision, ImageError};
+pub use format::{Format, UnknownFormat};
 pub use index::{Index, IndexError, platform_of};
 pub use plan::{closure_graph, explain, fits, plan, plan_fleet, replan, root_path};
-pub use request::{ClosureMember, ContentRoot, Generated, GeneratedKind, ImageRequest, RootPackage};
+pub use recipe::{ClosureMember, ContentRoot, Generated, GeneratedKind, Recipe, RootPackage};
 pub use settings::DEFAULT_PATH;
 pub use sources::local_files;
 pub use timestamp::{parse as parse_time, rfc3339 as format_time};
@@ -43,7 +45,7 @@ pub use validate::{Fault, validate};
 
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
-use crate::layer::{self, Layer, PackOptions};
+use crate::layer::{self, Layer, LayerCache, PackOptions};
 use base::BaseParts;
 use cut::Cut;
 use settings::Settings;
@@ -63,74 +65,48 @@ pub struct Image {
     pub layers: Vec<Layer>,
 }
 
+/// What an image is made with. No digest depends on it.
+#[derive(Debug, Default)]
+pub struct Resources<'a> {
+    /// Number of threads that pack; 0 is as many as the machine has.
+    pub threads: usize,
+    /// Where packed layers are kept.
+    pub layers: Option<&'a LayerCache>,
+    /// Where it is kept which layers made up an image.
+    pub images: Option<&'a ImageCache>,
+}
+
 /// Makes an image: lays it out, checks that its command can start, cuts it into layers and packs them.
 ///
-/// With `cache`, and a layer cache among the pack options, an image that was made before costs no look at any store
-/// path. Errors name the spec's field, the path in the image and the store paths that are to blame.
-pub fn assemble(
-    request: &ImageRequest<'_>,
-    options: &PackOptions<'_>,
-    cache: Option<&ImageCache>,
-    reporter: &dyn Reporter,
-) -> Result<Image, ImageError> {
-    let own = Settings::new(request.spec)?;
-    let sources = sources::read(request.spec)?;
-    let created = timestamp::rfc3339(request.created).ok_or(ImageError::Created {
-        seconds: request.created,
-    })?;
-    if !request.platform.is_known() {
-        return Err(ImageError::Platform {
-            platform: request.platform.clone(),
-        });
-    }
-    let base = request
-        .base
-        .as_ref()
-        .map(|base| BaseParts::new(base, &request.platform))
-        .transpose()?;
-    let settings = match &base {
-        Some(base) => base.merge(own, request.spec),
-        None => own,
-    };
-    let finish = |cuts: Vec<Cut>| -> Result<Image, ImageError> {
-        let (inputs, packages): (Vec<_>, Vec<_>) = cuts.into_iter().map(|cut| (cut.input, cut.packages)).unzip();
-        let layers = layer::pack(&inputs, options, reporter)?;
-        let below = request.base.as_ref().zip(base.as_ref());
-        Ok(document::write(
-            &settings,
-            &request.platform,
-            &created,
-            below,
-            layers,
-            &packages,
-            options.profile,
-        ))
-    };
-    let identity = plan::identity(request);
-    let key = cache::key(request, &sources, &identity);
-    // Store paths never change, the user's files do: an image of half an edit is no image of either state.
-    let unchanged =
-        || -> Result<bool, ImageError> { Ok(cache::key(request, &sources::read(request.spec)?, &identity) == key) };
-    if let Some((cache, cuts)) = cache.and_then(|cache| Some((cache, cache.get(&key, request)?))) {
+/// With both caches an image that was made before costs no look at any store path. Errors name the spec's field, the
+/// path in the image and the store paths that are to blame.
+pub fn assemble(recipe: &Recipe, resources: &Resources<'_>, reporter: &dyn Reporter) -> Result<Image, ImageError> {
+    let finish = Finish::new(recipe, resources, reporter)?;
+    let key = recipe.layout_key(cache::VERSION);
+    if let Some((cache, cuts)) = resources
+        .images
+        .and_then(|cache| Some((cache, cache.get(&key, recipe)?)))
+    {
         // Where the layer cache lost what this record speaks of, and the files are gone too, the long way says so.
-        if let Ok(image) = finish(cuts) {
-            if unchanged()? {
+        if let Ok(image) = finish.image(cuts) {
+            if recipe.files_are_current()? {
                 return Ok(image);
             }
             cache.remove(&key);
             return Err(ImageError::FilesChanged);
         }
     }
-    let plan = plan::plan(request)?;
-    let layout = layout::lay_out(request, &settings, &sources)?;
-    program::check(&settings, &layout.files, &request.platform, request.base.is_some())?;
-    let cuts = cut::cut(request, &layout, &plan)?;
-    let record = cache.and_then(|_| cache::record(&cuts, request));
-    let image = finish(cuts)?;
-    if !unchanged()? {
+    let plan = plan::plan(recipe)?;
+    let layout = layout::lay_out(recipe, &finish.settings)?;
+    program::check(&finish.settings, &layout.files, &recipe.platform, recipe.base.is_some())?;
+    let cuts = cut::cut(recipe, &layout, &plan)?;
+    let record = resources.images.and_then(|_| cache::record(&cuts, recipe));
+    let image = finish.image(cuts)?;
+    // Store paths never change, the user's files do: an image of half an edit is no image of either state.
+    if !recipe.files_are_current()? {
         return Err(ImageError::FilesChanged);
     }
-    if let (Some(cache), Some(record)) = (cache, record)
+    if let (Some(cache), Some(record)) = (resources.images, record)
         && let Err(error) = cache.put(&key, &record)
     {
         // A cache that cannot be written costs the next build its time, not this one its image.
@@ -139,4 +115,65 @@ pub fn assemble(
         });
     }
     Ok(image)
+}
+
+/// The last step: layers are packed, and the documents written.
+struct Finish<'a> {
+    recipe: &'a Recipe,
+    base: Option<BaseParts>,
+    settings: Settings,
+    created: String,
+    pack: PackOptions<'a>,
+    reporter: &'a dyn Reporter,
+}
+
+impl<'a> Finish<'a> {
+    fn new(recipe: &'a Recipe, resources: &Resources<'a>, reporter: &'a dyn Reporter) -> Result<Self, ImageError> {
+        let own = Settings::new(&recipe.spec)?;
+        let created = timestamp::rfc3339(recipe.created).ok_or(ImageError::Created {
+            seconds: recipe.created,
+        })?;
+        if !recipe.platform.is_known() {
+            return Err(ImageError::Platform {
+                platform: recipe.platform.clone(),
+            });
+        }
+        let base = recipe.base.as_ref();
+        let base = base.map(|base| BaseParts::new(base, &recipe.platform)).transpose()?;
+        let settings = match &base {
+            Some(base) => base.merge(own, &recipe.spec),
+            None => own,
+        };
+        let pack = PackOptions {
+            compression: recipe.compression,
+            profile: recipe.tar_profile,
+            single_member: recipe.single_member,
+            threads: resources.threads,
+            cache: resources.layers,
+            ..PackOptions::default()
+        };
+        Ok(Self {
+            recipe,
+            base,
+            settings,
+            created,
+            pack,
+            reporter,
+        })
+    }
+
+    fn image(&self, cuts: Vec<Cut>) -> Result<Image, ImageError> {
+        let (inputs, packages): (Vec<_>, Vec<_>) = cuts.into_iter().map(|cut| (cut.input, cut.packages)).unzip();
+        let layers = layer::pack(&inputs, &self.pack, self.reporter)?;
+        let below = self.recipe.base.as_ref().zip(self.base.as_ref());
+        Ok(document::write(
+            &self.settings,
+            &self.recipe.platform,
+            &self.created,
+            below,
+            layers,
+            &packages,
+            self.recipe.format(),
+        ))
+    }
 }

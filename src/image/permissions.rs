@@ -12,7 +12,7 @@ use super::accounts::Accounts;
 use super::error::ImageError;
 use super::filesystem::{FileSystem, Found, NodeKind, Origin, absolute, push};
 use super::layout::{unknown_group, unknown_user};
-use super::request::ImageRequest;
+use super::recipe::Recipe;
 use super::sources::normal_path;
 use crate::layer::Attribute;
 use crate::spec::{Permission, PermissionPaths};
@@ -29,13 +29,9 @@ struct Rule<'a> {
 }
 
 /// Applies an image's rules to its nodes; gives what they say of its store paths.
-pub(super) fn apply(
-    request: &ImageRequest<'_>,
-    accounts: &Accounts,
-    files: &mut FileSystem,
-) -> Result<Attributes, ImageError> {
+pub(super) fn apply(recipe: &Recipe, accounts: &Accounts, files: &mut FileSystem) -> Result<Attributes, ImageError> {
     let mut rules = Vec::new();
-    for permission in &request.spec.permissions {
+    for permission in &recipe.spec.permissions {
         let uid = permission.owner.as_ref().map(|name| {
             let found = accounts.uid(name);
             found.ok_or_else(|| unknown_user("permissions", name, accounts))
@@ -56,7 +52,7 @@ pub(super) fn apply(
     }
     make_directories(&rules, files)?;
     apply_to_nodes(&mut rules, files)?;
-    let attributes = apply_to_store(request, &mut rules, files)?;
+    let attributes = apply_to_store(recipe, &mut rules, files)?;
     match rules.iter().find(|rule| !rule.used) {
         None => Ok(attributes),
         Some(rule) => Err(ImageError::NothingFits {
@@ -103,13 +99,9 @@ fn apply_to_nodes(rules: &mut [Rule<'_>], files: &mut FileSystem) -> Result<(), 
     Ok(())
 }
 
-fn apply_to_store(
-    request: &ImageRequest<'_>,
-    rules: &mut [Rule<'_>],
-    files: &FileSystem,
-) -> Result<Attributes, ImageError> {
+fn apply_to_store(recipe: &Recipe, rules: &mut [Rule<'_>], files: &FileSystem) -> Result<Attributes, ImageError> {
     let mut attributes = Attributes::new();
-    for member in &request.closure {
+    for member in &recipe.closure {
         let logical = member.logical.as_bytes();
         if !rules.iter().any(|rule| rule.may_fit_below(logical)) {
             continue;

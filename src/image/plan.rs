@@ -1,6 +1,6 @@
 //! A *layer plan* of an image says which packages of `root` and which store paths share a layer.
 //!
-//! Invariant: pure; a function of the request's hashes, names, sizes and references, never of a file on disk.
+//! Invariant: pure; a function of the recipe's hashes, names, sizes and references, never of a file on disk.
 //!
 //! Packages at `/` and store paths never share a layer: the first are files of the image, the second trees of their own.
 //! So there are two plans in one, each made by [`partition()`]. The image's layers are shared out between them by
@@ -9,19 +9,19 @@
 
 use super::error::ImageError;
 use super::program::similar;
-use super::request::{ImageRequest, RootPackage};
+use super::recipe::{Recipe, RootPackage};
 use crate::layer::partition::{
     self, DEFAULT_MAX_LAYERS, DOCKER_LIMIT, Explanation, Fleet, FleetCost, Graph, LayerPlan, Node, PLAN_FORMAT,
     PlanError, PlanOptions, Replan, partition,
 };
 
-/// The plan of an image: the request's own where it has one, checked, else one made as the spec's `layers` say.
-pub fn plan(request: &ImageRequest<'_>) -> Result<LayerPlan, ImageError> {
-    let parts = parts(request)?;
-    if let Some(given) = &request.plan {
-        return given_plan(request, given, &parts);
+/// The plan of an image: the recipe's own where it has one, checked, else one made as the spec's `layers` say.
+pub fn plan(recipe: &Recipe) -> Result<LayerPlan, ImageError> {
+    let parts = parts(recipe)?;
+    if let Some(given) = &recipe.plan {
+        return given_plan(recipe, given, &parts);
     }
-    let mut plan = empty(request);
+    let mut plan = empty(recipe);
     for half in &parts {
         add(&mut plan, partition(&half.graph, &half.options)?);
     }
@@ -29,19 +29,19 @@ pub fn plan(request: &ImageRequest<'_>) -> Result<LayerPlan, ImageError> {
 }
 
 /// Plans of several images that share layers where that saves bytes; one that comes with a plan of its own keeps it.
-pub fn plan_fleet(requests: &[ImageRequest<'_>]) -> Result<Fleet, ImageError> {
+pub fn plan_fleet(recipes: &[Recipe]) -> Result<Fleet, ImageError> {
     let mut fleet = Fleet {
         plans: Vec::new(),
         together: FleetCost::default(),
         apart: FleetCost::default(),
     };
     let mut halves = Vec::new();
-    for (image, request) in requests.iter().enumerate() {
-        let given = request.plan.as_ref().map(|_| plan(request)).transpose()?;
+    for (image, recipe) in recipes.iter().enumerate() {
+        let given = recipe.plan.as_ref().map(|_| plan(recipe)).transpose()?;
         if given.is_none() {
-            halves.extend(parts(request)?.into_iter().map(|half| (image, half)));
+            halves.extend(parts(recipe)?.into_iter().map(|half| (image, half)));
         }
-        fleet.plans.push(given.unwrap_or_else(|| empty(request)));
+        fleet.plans.push(given.unwrap_or_else(|| empty(recipe)));
     }
     for part in [Part::Root, Part::Store] {
         let members = halves.iter().filter(|(_, half)| half.part == part);
@@ -59,9 +59,9 @@ pub fn plan_fleet(requests: &[ImageRequest<'_>]) -> Result<Fleet, ImageError> {
 }
 
 /// What it would cost and save to plan the image from scratch in place of `plan`; `None` where it would save nothing.
-pub fn replan(request: &ImageRequest<'_>, plan: &LayerPlan) -> Result<Option<Replan>, ImageError> {
+pub fn replan(recipe: &Recipe, plan: &LayerPlan) -> Result<Option<Replan>, ImageError> {
     let mut total: Option<Replan> = None;
-    for half in parts(request)? {
+    for half in parts(recipe)? {
         if let Some(found) = partition::replan(&only(plan, half.part), &half.graph, &half.options)? {
             let total = total.get_or_insert_default();
             total.bytes_now += found.bytes_now;
@@ -72,8 +72,8 @@ pub fn replan(request: &ImageRequest<'_>, plan: &LayerPlan) -> Result<Option<Rep
 }
 
 /// Why a store path or a package of `root` is in its layer of `plan`.
-pub fn explain(request: &ImageRequest<'_>, plan: &LayerPlan, path: &str) -> Result<Explanation, ImageError> {
-    let parts = parts(request)?;
+pub fn explain(recipe: &Recipe, plan: &LayerPlan, path: &str) -> Result<Explanation, ImageError> {
+    let parts = parts(recipe)?;
     let all = parts.iter().flat_map(|half| half.graph.keys());
     let unknown = || PlanError::Unknown {
         name: path.to_owned(),
@@ -86,10 +86,10 @@ pub fn explain(request: &ImageRequest<'_>, plan: &LayerPlan, path: &str) -> Resu
 
 /// Whether a plan is one of exactly this image, by the spec's strategy and with its groups, in no more layers than the
 /// image may have.
-pub fn fits(request: &ImageRequest<'_>, plan: &LayerPlan) -> Result<bool, ImageError> {
-    let parts = parts(request)?;
-    let few = plan.layers.len() < own_layers(request)?;
-    if !few || plan.strategy != empty(request).strategy || given_plan(request, plan, &parts).is_err() {
+pub fn fits(recipe: &Recipe, plan: &LayerPlan) -> Result<bool, ImageError> {
+    let parts = parts(recipe)?;
+    let few = plan.layers.len() < own_layers(recipe)?;
+    if !few || plan.strategy != empty(recipe).strategy || given_plan(recipe, plan, &parts).is_err() {
         return Ok(false);
     }
     for half in &parts {
@@ -100,8 +100,8 @@ pub fn fits(request: &ImageRequest<'_>, plan: &LayerPlan) -> Result<bool, ImageE
     Ok(true)
 }
 
-fn empty(request: &ImageRequest<'_>) -> LayerPlan {
-    let strategy = request.spec.layers.strategy.as_ref();
+fn empty(recipe: &Recipe) -> LayerPlan {
+    let strategy = recipe.spec.layers.strategy.as_ref();
     LayerPlan {
         format: PLAN_FORMAT,
         history: Default::default(),
@@ -116,19 +116,6 @@ fn empty(request: &ImageRequest<'_>) -> LayerPlan {
 fn add(plan: &mut LayerPlan, half: LayerPlan) {
     plan.history.extend(&half.history);
     plan.layers.extend(half.layers);
-}
-
-/// Everything that [`plan`] depends on beside the closure and the packages, for the image cache's key.
-pub(super) fn identity(request: &ImageRequest<'_>) -> String {
-    let layers = &request.spec.layers;
-    let strategy = layers.strategy.as_ref().map(|strategy| &strategy.value);
-    let max = layers.max.as_ref().map(|max| max.value);
-    let given = request.plan.as_ref().map(LayerPlan::print);
-    let previous = request.previous.as_ref().map(LayerPlan::print);
-    format!(
-        "{strategy:?} {max:?} {} {:?} {:?} {given:?} {previous:?} {:?}",
-        layers.beyond_docker, layers.groups, layers.weights, request.history
-    )
 }
 
 /// What a plan calls a package of `root`.
@@ -160,35 +147,35 @@ struct Half {
 }
 
 /// What is to be planned; a part without any path is left out.
-fn parts(request: &ImageRequest<'_>) -> Result<Vec<Half>, ImageError> {
-    let (root, store) = graphs(request)?;
-    let (root_share, store_share) = shares(request)?;
-    if request.plan.is_none() {
-        check_names(request, &root, &store)?;
+fn parts(recipe: &Recipe) -> Result<Vec<Half>, ImageError> {
+    let (root, store) = graphs(recipe)?;
+    let (root_share, store_share) = shares(recipe)?;
+    if recipe.plan.is_none() {
+        check_names(recipe, &root, &store)?;
     }
     let mut parts = Vec::new();
     for (part, graph, share) in [(Part::Root, root, root_share), (Part::Store, store, store_share)] {
         if !graph.is_empty() {
-            let options = options(request, part, &graph, share)?;
+            let options = options(recipe, part, &graph, share)?;
             parts.push(Half { part, graph, options });
         }
     }
     Ok(parts)
 }
 
-fn graphs(request: &ImageRequest<'_>) -> Result<(Graph, Graph), ImageError> {
-    let packages = request.root.iter().map(|package| Node {
+fn graphs(recipe: &Recipe) -> Result<(Graph, Graph), ImageError> {
+    let packages = recipe.root.iter().map(|package| Node {
         name: String::new(),
         path: root_path(package),
         size: package.nar_size,
         references: Vec::new(),
     });
-    Ok((Graph::new(packages.collect())?, closure_graph(request)?))
+    Ok((Graph::new(packages.collect())?, closure_graph(recipe)?))
 }
 
 /// The store paths of an image as the planner sees them.
-pub fn closure_graph(request: &ImageRequest<'_>) -> Result<Graph, PlanError> {
-    let members = request.closure.iter().map(|member| Node {
+pub fn closure_graph(recipe: &Recipe) -> Result<Graph, PlanError> {
+    let members = recipe.closure.iter().map(|member| Node {
         name: String::new(),
         path: member.logical.clone(),
         size: member.nar_size,
@@ -198,15 +185,15 @@ pub fn closure_graph(request: &ImageRequest<'_>) -> Result<Graph, PlanError> {
 }
 
 /// How many layers the packages of `root` and the store paths may have; one more is for everything else.
-fn shares(request: &ImageRequest<'_>) -> Result<(usize, usize), ImageError> {
-    let max = own_layers(request)?;
-    let (packages, paths) = (request.root.len(), request.closure.len());
+fn shares(recipe: &Recipe) -> Result<(usize, usize), ImageError> {
+    let max = own_layers(recipe)?;
+    let (packages, paths) = (recipe.root.len(), recipe.closure.len());
     let budget = max - 1;
     if packages == 0 || paths == 0 {
         return Ok((packages.min(budget), paths.min(budget)));
     }
-    let root_size: u128 = request.root.iter().map(|package| u128::from(package.nar_size)).sum();
-    let store_size: u128 = request.closure.iter().map(|member| u128::from(member.nar_size)).sum();
+    let root_size: u128 = recipe.root.iter().map(|package| u128::from(package.nar_size)).sum();
+    let store_size: u128 = recipe.closure.iter().map(|member| u128::from(member.nar_size)).sum();
     let fair = budget as u128 * root_size / (root_size + store_size).max(1);
     let share = usize::try_from(fair).unwrap_or(budget).clamp(1, budget - 1);
     let root_share = share.min(packages).max(budget.saturating_sub(paths).min(packages));
@@ -215,14 +202,14 @@ fn shares(request: &ImageRequest<'_>) -> Result<(usize, usize), ImageError> {
 
 /// How many layers the image may have over its base. Where the spec names no limit, the usual one gives way to a base of
 /// many layers as far as Docker allows.
-fn own_layers(request: &ImageRequest<'_>) -> Result<usize, ImageError> {
-    let least = 1 + usize::from(!request.root.is_empty()) + usize::from(!request.closure.is_empty());
-    let base = base_layers(request);
-    let mut max = max_layers(request);
-    if request.spec.layers.max.is_none() {
+fn own_layers(recipe: &Recipe) -> Result<usize, ImageError> {
+    let least = 1 + usize::from(!recipe.root.is_empty()) + usize::from(!recipe.closure.is_empty());
+    let base = base_layers(recipe);
+    let mut max = max_layers(recipe);
+    if recipe.spec.layers.max.is_none() {
         max = max.max(base + least);
     }
-    let too_many = max > DOCKER_LIMIT && !request.spec.layers.beyond_docker;
+    let too_many = max > DOCKER_LIMIT && !recipe.spec.layers.beyond_docker;
     if too_many || max < base + least {
         return Err(match base {
             0 => ImageError::LayersMax { max, least },
@@ -232,19 +219,19 @@ fn own_layers(request: &ImageRequest<'_>) -> Result<usize, ImageError> {
     Ok(max - base)
 }
 
-fn base_layers(request: &ImageRequest<'_>) -> usize {
-    request.base.as_ref().map_or(0, |base| base.image.layers.len())
+fn base_layers(recipe: &Recipe) -> usize {
+    recipe.base.as_ref().map_or(0, |base| base.image.layers.len())
 }
 
-fn max_layers(request: &ImageRequest<'_>) -> usize {
-    let max = request.spec.layers.max.as_ref();
+fn max_layers(recipe: &Recipe) -> usize {
+    let max = recipe.spec.layers.max.as_ref();
     max.map_or(DEFAULT_MAX_LAYERS, |max| {
         usize::try_from(max.value).unwrap_or(usize::MAX)
     })
 }
 
-fn options(request: &ImageRequest<'_>, part: Part, graph: &Graph, share: usize) -> Result<PlanOptions, ImageError> {
-    let layers = &request.spec.layers;
+fn options(recipe: &Recipe, part: Part, graph: &Graph, share: usize) -> Result<PlanOptions, ImageError> {
+    let layers = &recipe.spec.layers;
     let is_ours = |name: &String| !graph.named(name).is_empty();
     let groups = layers
         .groups
@@ -256,7 +243,7 @@ fn options(request: &ImageRequest<'_>, part: Part, graph: &Graph, share: usize) 
         .as_ref()
         .map(|strategy| strategy.value.parse())
         .transpose()?;
-    let max_layers = own_layers(request)?;
+    let max_layers = own_layers(recipe)?;
     Ok(PlanOptions {
         strategy: strategy.unwrap_or_default(),
         max_layers,
@@ -264,15 +251,15 @@ fn options(request: &ImageRequest<'_>, part: Part, graph: &Graph, share: usize) 
         groups: groups.filter(|group: &Vec<String>| !group.is_empty()).collect(),
         weights: weights.map(|(name, &weight)| (name.clone(), weight)).collect(),
         beyond_docker: layers.beyond_docker,
-        history: request.history.clone(),
-        previous: request.previous.as_ref().map(|previous| only(previous, part)),
-        carried: request.previous.is_some() || layers.plan.is_some(),
+        history: recipe.history.clone(),
+        previous: recipe.previous.as_ref().map(|previous| only(previous, part)),
+        carried: recipe.previous.is_some() || layers.plan.is_some(),
     })
 }
 
 /// Checks that what groups and weights name is in one of the parts; each part's options leave the other's out.
-fn check_names(request: &ImageRequest<'_>, root: &Graph, store: &Graph) -> Result<(), PlanError> {
-    let layers = &request.spec.layers;
+fn check_names(recipe: &Recipe, root: &Graph, store: &Graph) -> Result<(), PlanError> {
+    let layers = &recipe.spec.layers;
     let mut names = layers.groups.iter().flatten().chain(layers.weights.keys());
     match names.find(|name| root.named(name).is_empty() && store.named(name).is_empty()) {
         None => Ok(()),
@@ -294,7 +281,7 @@ fn only(plan: &LayerPlan, part: Part) -> LayerPlan {
 }
 
 /// A plan that is to be used as it is. A layer with paths of both parts becomes two.
-fn given_plan(request: &ImageRequest<'_>, given: &LayerPlan, parts: &[Half]) -> Result<LayerPlan, ImageError> {
+fn given_plan(recipe: &Recipe, given: &LayerPlan, parts: &[Half]) -> Result<LayerPlan, ImageError> {
     let mut layers = Vec::new();
     for part in [Part::Root, Part::Store] {
         let mut half = only(given, part);
@@ -303,8 +290,8 @@ fn given_plan(request: &ImageRequest<'_>, given: &LayerPlan, parts: &[Half]) -> 
         half.check(found.map_or(&none, |half| &half.graph))?;
         layers.extend(half.layers);
     }
-    let all = base_layers(request) + layers.len() + 1;
-    if all > DOCKER_LIMIT && !request.spec.layers.beyond_docker {
+    let all = base_layers(recipe) + layers.len() + 1;
+    if all > DOCKER_LIMIT && !recipe.spec.layers.beyond_docker {
         return Err(ImageError::PlanLayers { layers: all });
     }
     Ok(LayerPlan {

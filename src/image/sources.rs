@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::error::ImageError;
 use super::filesystem::{Content, push, relative};
+use super::recipe::Recipe;
 use crate::digest::{Digest, Hasher};
 use crate::fsio::{self, IoContext, PathError};
 use crate::spec::{self, ImageFileKind};
@@ -120,9 +121,9 @@ pub(super) fn read(image: &spec::Image) -> Result<Vec<Source>, ImageError> {
 }
 
 /// The files that an image's `files` bring: digest by path in the image.
-pub fn local_files(image: &spec::Image) -> Result<BTreeMap<String, Digest>, ImageError> {
+pub fn local_files(recipe: &Recipe) -> BTreeMap<String, Digest> {
     let mut files = BTreeMap::new();
-    for source in read(image)? {
+    for source in &recipe.files {
         for entry in &source.entries {
             if let SourceKind::File { digest, .. } = &entry.kind {
                 let mut path = source.path.clone();
@@ -136,7 +137,7 @@ pub fn local_files(image: &spec::Image) -> Result<BTreeMap<String, Digest>, Imag
             }
         }
     }
-    Ok(files)
+    files
 }
 
 /// An absolute path of the spec without `.`, `..`, doubled or trailing slashes, as a path relative to `/`.

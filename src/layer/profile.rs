@@ -28,6 +28,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Serialize, Serializer};
+
 use super::tar::{
     self, Entry, Fields, Kind, MAX_OCTAL_ID, MAX_OCTAL_SIZE, NAME_FIELD, PAX_NAME, TRAILER, TarError, append_record,
     append_with_content,
@@ -85,6 +87,12 @@ impl fmt::Display for TarProfile {
             Self::Nix2container => "nix2container",
             Self::Dockertools => "dockertools",
         })
+    }
+}
+
+impl Serialize for TarProfile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -16,9 +16,9 @@ use crate::spec::{self, Lock, LockedBase, Workspace};
 use crate::transport::registry::RegistryConfig;
 use crate::transport::{self, Content, Location, ReadOptions, Source, TransportError, document};
 
+use super::draft::platform_of_spec;
 use super::environment::Environment;
 use super::error::ProjectError;
-use super::recipe::platform_of_spec;
 
 /// Largest `/etc/passwd` or `/etc/group` of a base that is read.
 const ACCOUNTS_SIZE_MAX: u64 = 1 << 20;

@@ -302,6 +302,14 @@ pub enum ProjectError {
 }
 
 impl ProjectError {
+    /// That an image could not be made.
+    pub(super) fn making(image: &str, source: ImageError) -> Self {
+        Self::Making {
+            image: image.to_owned(),
+            source: Box::new(source),
+        }
+    }
+
     /// What to type next.
     pub fn help(&self) -> Option<String> {
         self.inner_help().or_else(|| self.own_help())

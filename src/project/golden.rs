@@ -24,8 +24,8 @@ use super::work::{self, Work};
 pub fn record(project: &mut Project, options: &WorkOptions, environment: &Environment<'_>) -> Result<(), ProjectError> {
     let work = work::prepare_images(Project::load(environment)?, options, environment)?;
     let mut golden = BTreeMap::new();
-    for image in image::of_targets(&work, &ImageOptions::default(), environment)? {
-        let Some(key) = image.golden.clone() else {
+    for image in image::images(&work, &ImageOptions::default(), environment)? {
+        let Some(key) = image.draft.golden_key() else {
             return Err(ProjectError::DatedDigest);
         };
         let inputs = inputs(&key.image, &work)?;
@@ -42,8 +42,8 @@ pub fn record(project: &mut Project, options: &WorkOptions, environment: &Enviro
 /// Compares an image that was built with what is recorded of it. Other inputs may give another digest: that is said;
 /// the same inputs may not: that is an error.
 pub fn compare(image: &NamedImage, work: &Work, environment: &Environment<'_>) -> Result<(), ProjectError> {
-    let recorded = match (&image.golden, &work.project) {
-        (Some(key), Some(project)) => project.lock.golden.get(key),
+    let recorded = match (image.draft.golden_key(), &work.project) {
+        (Some(key), Some(project)) => project.lock.golden.get(&key),
         _ => None,
     };
     let Some(recorded) = recorded.filter(|recorded| recorded.digest != image.image.digest) else {

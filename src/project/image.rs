@@ -1,19 +1,17 @@
-//! From recipes to *named images*, assembled and ready to be written.
+//! From drafts to *named images*, assembled and ready to be written.
 //!
-//! Invariant: an image depends on its recipe and its options alone; what was kept from earlier builds only saves time.
+//! Invariant: an image depends on its draft's recipe alone; what was kept from earlier builds only saves time.
 
 use std::collections::BTreeMap;
 
 use crate::digest::Digest;
-use crate::image::{self, Image, Index};
-use crate::layer::{PackOptions, TarProfile};
-use crate::spec::GoldenKey;
+use crate::image::{self, Image, Index, Resources};
 use crate::transport::Content;
 
+use super::draft::{Draft, drafts};
 use super::environment::Environment;
 use super::error::ProjectError;
 use super::options::ImageOptions;
-use super::recipe::{Recipe, recipes};
 use super::target::Target;
 use super::work::Work;
 
@@ -23,12 +21,12 @@ pub struct NamedImage {
     pub name: String,
     /// `NAME:TAG`, for the sinks.
     pub names: Vec<String>,
+    /// What it was made from.
+    pub draft: Draft,
     /// The image; the first of them where it is made for several platforms.
     pub image: Image,
     /// The images for all platforms, where there are several.
     pub index: Option<Index>,
-    /// What its digest is recorded under; `None` where flags make it another image than the spec's.
-    pub golden: Option<GoldenKey>,
 }
 
 impl NamedImage {
@@ -42,7 +40,7 @@ impl NamedImage {
 }
 
 /// Assembles all images among the targets; all store paths among them make up one.
-pub fn of_targets(
+pub fn images(
     work: &Work,
     options: &ImageOptions,
     environment: &Environment<'_>,
@@ -51,17 +49,18 @@ pub fn of_targets(
         return for_platforms(work, options, environment);
     }
     let mut images = Vec::new();
-    for recipe in recipes(work, options, environment)? {
-        if let Some(kept) = recipe.kept.as_ref().filter(|_| work.locked) {
-            kept.refuse_other(recipe.plan.as_ref())?;
+    for draft in drafts(work, options, environment)? {
+        if let Some(kept) = draft.kept.as_ref().filter(|_| work.locked) {
+            kept.refuse_other(draft.recipe.plan.as_ref())?;
         }
         work.nix.note_missing_records(environment.reporter);
-        images.push(assemble(&recipe, options, environment).map_err(|error| work.nix.explained(error))?);
-        if let (Some(kept), Some(plan)) = (&recipe.kept, &recipe.plan)
+        let named = assemble(draft, environment).map_err(|error| work.nix.explained(error))?;
+        if let (Some(kept), Some(plan)) = (&named.draft.kept, &named.draft.recipe.plan)
             && !kept.aside
         {
             kept.keep(plan, environment.reporter)?;
         }
+        images.push(named);
     }
     for target in &work.targets {
         if let Target::Image(_) = target {
@@ -83,7 +82,7 @@ fn for_platforms(
             platforms: vec![platform.clone()],
             ..options.clone()
         };
-        all.extend(of_targets(work, &options, environment)?);
+        all.extend(images(work, &options, environment)?);
     }
     let images = all.iter().map(|named| named.image.clone()).collect();
     let index = Index::new(images, &BTreeMap::new())?;
@@ -97,56 +96,33 @@ fn for_platforms(
         .collect())
 }
 
-/// Assembles an image once more, with one thread and without anything that was kept; gives its digest.
-pub fn digest_from_scratch(
-    recipe: &Recipe,
-    options: &ImageOptions,
-    environment: &Environment<'_>,
-) -> Result<Digest, ProjectError> {
-    let pack = PackOptions {
-        compression: options.compression.or(recipe.compression()?).unwrap_or_default(),
-        single_member: options.single_member,
-        threads: 1,
-        ..PackOptions::default()
+/// Assembles the image of a draft.
+pub fn assemble(draft: Draft, environment: &Environment<'_>) -> Result<NamedImage, ProjectError> {
+    let (layers, images) = (environment.layer_cache()?, environment.image_cache()?);
+    let resources = Resources {
+        threads: draft.threads,
+        layers: Some(&layers),
+        images: Some(&images),
     };
-    Ok(image::assemble(&recipe.request(environment), &pack, None, environment.reporter)?.digest)
-}
-
-/// Assembles the image of a recipe.
-pub fn assemble(
-    recipe: &Recipe,
-    options: &ImageOptions,
-    environment: &Environment<'_>,
-) -> Result<NamedImage, ProjectError> {
-    let name = recipe.spec.name.value.clone();
-    let of_spec = recipe.compression()?;
-    let tar_profile = recipe.spec.layers.tar_profile.as_ref();
-    let tar_profile = tar_profile.map(|text| text.value.parse::<TarProfile>()).transpose()?;
-    let cache = environment.layer_cache()?;
-    let pack = PackOptions {
-        profile: options.tar_profile.or(tar_profile).unwrap_or_default(),
-        compression: options.compression.or(of_spec).unwrap_or_default(),
-        single_member: options.single_member,
-        threads: options.pack_threads,
-        cache: Some(&cache),
-        ..PackOptions::default()
-    };
-    let request = recipe.request(environment);
-    let kept = environment.image_cache()?;
-    let image = image::assemble(&request, &pack, Some(&kept), environment.reporter).map_err(|source| {
-        let image = name.clone();
-        ProjectError::Making {
-            image,
-            source: Box::new(source),
-        }
-    })?;
+    let image = image::assemble(&draft.recipe, &resources, environment.reporter)
+        .map_err(|source| ProjectError::making(draft.name(), source))?;
+    let name = draft.name().to_owned();
     Ok(NamedImage {
-        golden: recipe.golden_key(options, pack.compression, environment),
-        names: vec![format!("{name}:{}", recipe.spec.tag)],
+        names: vec![format!("{name}:{}", draft.recipe.spec.tag)],
         name,
+        draft,
         image,
         index: None,
     })
+}
+
+/// Assembles an image once more, with one thread and without anything that was kept; gives its digest.
+pub fn digest_from_scratch(draft: &Draft, environment: &Environment<'_>) -> Result<Digest, ProjectError> {
+    let resources = Resources {
+        threads: 1,
+        ..Resources::default()
+    };
+    Ok(image::assemble(&draft.recipe, &resources, environment.reporter)?.digest)
 }
 
 /// The file that an image is written to where nothing else is asked for.

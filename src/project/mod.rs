@@ -4,10 +4,11 @@
 //! Nothing here prints or reads the process's environment: what comes from there is in an [`Environment`].
 //!
 //! The way: [`Project`] (spec and lock) → [`target`] (what a name means) → [`work`] (derivations, realised in the store) →
-//! [`recipe`] (everything that an image is made of: [`roots`], `base`, [`layer_plan`]) → [`image`] (assembled, with its
+//! [`draft`] (a [`Recipe`](crate::image::Recipe): everything that decides the image's digest) → [`image`] (assembled, with its
 //! names) → a place of [`transport`](crate::transport). [`golden`] compares what came out with what the lock records.
 
 mod base;
+pub mod draft;
 mod environment;
 mod error;
 mod files;
@@ -17,18 +18,17 @@ pub mod layer_plan;
 mod mention;
 mod nix;
 mod options;
-pub mod recipe;
 mod roots;
 pub mod target;
 pub mod work;
 
+pub use draft::{Draft, drafts};
 pub use environment::{DEFAULT_EPOCH, Environment, WorkOptions};
 pub use error::ProjectError;
 pub use files::{LOCK_NAME, Project, SPEC_NAME};
-pub use image::NamedImage;
+pub use image::{NamedImage, images};
 pub use mention::{Mention, mentions};
 pub use nix::LazyNix;
 pub use options::{Description, ImageOptions};
-pub use recipe::Recipe;
 pub use target::Target;
 pub use work::Work;

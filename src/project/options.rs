@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::image::ContentRoot;
+use crate::image::{ContentRoot, Recipe};
 use crate::layer::TarProfile;
 use crate::oci::Compression;
 use crate::spec::{self, Permission, Spanned};
@@ -95,7 +95,7 @@ impl ImageOptions {
             Some((name, tag)) if !tag.contains('/') => (name, tag),
             _ => (name.as_str(), "latest"),
         };
-        let mut image = spec::Image {
+        Ok(spec::Image {
             tag: tag.to_owned(),
             entrypoint,
             cmd,
@@ -106,22 +106,39 @@ impl ImageOptions {
             labels,
             base: base.map(Spanned::nowhere),
             ..spec::Image::new(name)
-        };
-        self.change(&mut image);
-        Ok(image)
+        })
     }
 
-    /// Applies the options that any image takes.
-    pub(super) fn change(&self, image: &mut spec::Image) {
-        image.permissions.extend(self.permissions.iter().cloned());
-        image.nix_db |= self.nix_db;
-        image.layers.beyond_docker |= self.beyond_docker;
-        if let Some(max) = self.max_layers {
-            image.layers.max = Some(Spanned::nowhere(max));
+    /// Applies the options that any image takes. What must be read from somewhere, the plans, is left to the caller.
+    pub(super) fn apply(&self, recipe: &mut Recipe) {
+        let Self {
+            described: _,
+            platforms: _,
+            compression,
+            max_layers,
+            beyond_docker,
+            strategy,
+            plan: _,
+            previous: _,
+            nix_db,
+            tar_profile,
+            permissions,
+            single_member,
+            pack_threads: _,
+        } = self;
+        let layers = &mut recipe.spec.layers;
+        layers.beyond_docker |= beyond_docker;
+        if let Some(max) = max_layers {
+            layers.max = Some(Spanned::nowhere(*max));
         }
-        if let Some(strategy) = &self.strategy {
-            image.layers.strategy = Some(Spanned::nowhere(strategy.clone()));
+        if let Some(strategy) = strategy {
+            layers.strategy = Some(Spanned::nowhere(strategy.clone()));
         }
+        recipe.spec.nix_db |= nix_db;
+        recipe.spec.permissions.extend(permissions.iter().cloned());
+        recipe.compression = compression.unwrap_or(recipe.compression);
+        recipe.tar_profile = tar_profile.unwrap_or(recipe.tar_profile);
+        recipe.single_member |= single_member;
     }
 
     /// Refuses what an image of the spec says in the spec.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use serde::{Serialize, Serializer};
+
 use crate::digest::Digest;
 
 /// A value and where it stands: file index into [`Workspace::files`] and byte range in that file.
@@ -29,6 +31,13 @@ impl<T> Spanned<T> {
     }
 }
 
+impl<T: Serialize> Serialize for Spanned<T> {
+    /// As the value: where it stands decides nothing.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
+}
+
 /// A place in one of the workspace's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
@@ -48,7 +57,7 @@ pub struct SourceFile {
 }
 
 /// A package's name, with the alias path of the import it came from: `hello`, `base:openssl`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct PackageName(pub String);
 
 impl fmt::Display for PackageName {
@@ -102,7 +111,8 @@ pub struct Package {
 }
 
 /// What a package or image depends on.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Dependency {
     /// `deb:NAME`: a Debian binary package with what it depends on.
     Debian(String),
@@ -288,7 +298,8 @@ impl Image {
 }
 
 /// A file, directory or symlink that the spec puts into an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct ImageFile {
     /// What it is.
     pub kind: ImageFileKind,
@@ -301,7 +312,8 @@ pub struct ImageFile {
 }
 
 /// Mode and owner of something in an image, wherever it comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Permission {
     /// Of what.
     pub paths: PermissionPaths,
@@ -314,7 +326,8 @@ pub struct Permission {
 }
 
 /// What a [`Permission`] is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PermissionPaths {
     /// One absolute path.
     Path(String),
@@ -331,7 +344,8 @@ impl fmt::Display for PermissionPaths {
 }
 
 /// What kind of entry an [`ImageFile`] makes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ImageFileKind {
     /// `"path"` or `{ source = "path" }`: a file or tree relative to the spec.
     Source(String),
@@ -344,7 +358,8 @@ pub enum ImageFileKind {
 }
 
 /// A line of `etc/passwd` and its group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct User {
     /// Numeric user ID.
     pub uid: u32,

@@ -26,6 +26,7 @@ mod places;
 mod plan;
 mod push;
 mod rebuild;
+mod recipe;
 mod refresh;
 mod registry;
 mod specs;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::attest::*;
 use crate::derive::{self, Action, BuildPlan, Derivation, Download, ImageInputs, Input, Script};
 use crate::digest::Digest;
-use crate::image::{ClosureMember, ContentRoot, Image, ImageRequest, RootPackage};
+use crate::image::{ClosureMember, ContentRoot, Image, Recipe, RootPackage};
 use crate::oci::Compression;
 use crate::spec;
 use crate::store::Store;
@@ -147,7 +147,7 @@ impl Small {
         self.dir.path().join(base)
     }
 
-    fn request(&self) -> ImageRequest<'_> {
+    fn recipe(&self) -> Recipe {
         let member = |base: &str, references: &[&str]| ClosureMember {
             name: base[33..].to_owned(),
             logical: logical(base),
@@ -156,37 +156,28 @@ impl Small {
             nar_size: 1,
             references: references.iter().map(|base| logical(base)).collect(),
         };
-        ImageRequest {
-            spec: &self.spec,
-            contents: vec![ContentRoot {
-                name: "hello".to_owned(),
-                logical: logical(HELLO),
-            }],
-            base: None,
-            generated: Vec::new(),
-            closure: vec![member(HELLO, &[LIBC]), member(LIBC, &[])],
-            root: vec![RootPackage {
-                name: "certs".to_owned(),
-                version: "2023".to_owned(),
-                logical: logical(CERTS),
-                physical: self.physical(CERTS),
-                nar_hash: Digest::of(CERTS.as_bytes()),
-                nar_size: 1,
-            }],
-            platform: "linux/arm64/v8".parse().unwrap(),
-            created: 1,
-            plan: None,
-            previous: None,
-            history: crate::layer::partition::History::default(),
-        }
+        let mut recipe = Recipe::new(self.spec.clone(), "linux/arm64/v8".parse().unwrap(), 1).unwrap();
+        recipe.contents = vec![ContentRoot {
+            name: "hello".to_owned(),
+            logical: logical(HELLO),
+        }];
+        recipe.closure = vec![member(HELLO, &[LIBC]), member(LIBC, &[])];
+        recipe.root = vec![RootPackage {
+            name: "certs".to_owned(),
+            version: "2023".to_owned(),
+            logical: logical(CERTS),
+            physical: self.physical(CERTS),
+            nar_hash: Digest::of(CERTS.as_bytes()),
+            nar_size: 1,
+        }];
+        recipe
     }
 
     fn with<T>(&self, use_it: impl FnOnce(&Gathered<'_>) -> T) -> T {
         let path = |base: &str| base.parse::<StorePath>().unwrap();
         let store = Store::open(&self.dir.path().join("store")).unwrap();
-        let request = self.request();
         use_it(&Gathered {
-            request: &request,
+            recipe: &self.recipe(),
             image: &self.image,
             store: &store,
             plan: &self.plan,
@@ -203,7 +194,7 @@ impl Small {
         let facts = BuildFacts {
             spec: BTreeMap::from([("layerize.toml".to_owned(), Digest::of(b"spec"))]),
             lock: Some(Digest::of(b"lock")),
-            options: BTreeMap::from([("compression".to_owned(), json!("zstd"))]),
+            options: [("compression".to_owned(), json!("zstd"))].into_iter().collect(),
         };
         self.with(|built| provenance(built, &gather(built).unwrap(), &facts).unwrap())
     }
@@ -267,7 +258,7 @@ fn a_finished_image_gives_a_partial_inventory() {
     manifest["layers"][0]["annotations"] = json!({ "dev.layerize.store-paths": format!("{} {nix}", logical(HELLO)) });
     small.image.manifest = crate::oci::canonical_json(&manifest);
     let inventory = of_source(&small.image).unwrap();
-    assert!(!inventory.complete);
+    assert_eq!(inventory.extent, Extent::Annotated);
     let purls: Vec<String> = inventory.components.iter().map(Component::purl).collect();
     assert_eq!(
         purls,
@@ -313,7 +304,7 @@ proptest! {
         static INVENTORY: std::sync::LazyLock<Inventory> = std::sync::LazyLock::new(|| Small::new().inventory());
         let inventory = &*INVENTORY;
         let components = order.iter().map(|&index| inventory.components[index].clone());
-        let shuffled = Inventory::new(inventory.image.clone(), components, true);
+        let shuffled = Inventory::new(inventory.image.clone(), components, Extent::Whole);
         for format in [SbomFormat::Spdx, SbomFormat::CycloneDx] {
             prop_assert_eq!(sbom(&shuffled, format), sbom(inventory, format));
         }

@@ -13,7 +13,7 @@ fn facts() -> BuildFacts {
     BuildFacts {
         spec: BTreeMap::from([("layerize.toml".to_owned(), Digest::of(b"spec"))]),
         lock: Some(Digest::of(b"lock")),
-        options: BTreeMap::new(),
+        options: serde_json::Map::new(),
     }
 }
 

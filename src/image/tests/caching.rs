@@ -26,11 +26,15 @@ impl Caches {
     }
 
     fn assemble(&self, fixture: &Fixture) -> Result<Image, ImageError> {
-        let options = PackOptions {
-            cache: Some(&self.layers),
-            ..PackOptions::default()
-        };
-        assemble(&fixture.request(), &options, Some(&self.images), &Silent)
+        assemble(&fixture.recipe(), &self.resources(), &Silent)
+    }
+
+    fn resources(&self) -> Resources<'_> {
+        Resources {
+            threads: 0,
+            layers: Some(&self.layers),
+            images: Some(&self.images),
+        }
     }
 
     /// The files that hold records of images.
@@ -115,19 +119,19 @@ fn a_record_without_its_layers_is_no_error() {
     let (fixture, caches) = (sample(), Caches::new());
     let first = caches.assemble(&fixture).unwrap();
     let other = Caches::new();
-    let options = PackOptions {
-        cache: Some(&other.layers),
-        ..PackOptions::default()
+    let resources = Resources {
+        layers: Some(&other.layers),
+        ..caches.resources()
     };
-    let image = assemble(&fixture.request(), &options, Some(&caches.images), &Silent).unwrap();
+    let image = assemble(&fixture.recipe(), &resources, &Silent).unwrap();
     assert_eq!(image.manifest, first.manifest);
     fs::remove_dir_all(fixture.dir.path().join("store")).unwrap();
     let empty = Caches::new();
-    let options = PackOptions {
-        cache: Some(&empty.layers),
-        ..PackOptions::default()
+    let resources = Resources {
+        layers: Some(&empty.layers),
+        ..caches.resources()
     };
-    let error = assemble(&fixture.request(), &options, Some(&caches.images), &Silent).unwrap_err();
+    let error = assemble(&fixture.recipe(), &resources, &Silent).unwrap_err();
     assert!(!error.to_string().is_empty());
 }
 
@@ -185,14 +189,7 @@ fn whatever_changes_the_image_or_its_checks_changes_the_key() {
         ("the layers", &|fixture| fixture.spec.layers.max = Some(spanned(5))),
         ("the platform", &|fixture| fixture.platform = "linux/arm64"),
     ];
-    let key = |fixture: &Fixture| {
-        let request = fixture.request();
-        cache::key(
-            &request,
-            &sources::read(&fixture.spec).unwrap(),
-            &plan::identity(&request),
-        )
-    };
+    let key = |fixture: &Fixture| fixture.recipe().layout_key(0);
     let plain = key(&sample());
     assert_eq!(key(&sample()), plain, "where things are on disk does not matter");
     let mut keys = vec![plain];
@@ -247,8 +244,11 @@ fn a_cache_that_cannot_be_written_is_a_warning() {
     fs::remove_dir_all(caches.dir.path().join("images")).unwrap();
     fs::write(caches.dir.path().join("images"), "a file").unwrap();
     let warnings = Warnings(std::sync::Mutex::default());
-    let options = PackOptions::default();
-    let image = assemble(&fixture.request(), &options, Some(&caches.images), &warnings).unwrap();
+    let resources = Resources {
+        images: Some(&caches.images),
+        ..Resources::default()
+    };
+    let image = assemble(&fixture.recipe(), &resources, &warnings).unwrap();
     assert_eq!(image.manifest, fixture.assemble().unwrap().manifest);
     let warnings = warnings.0.into_inner().unwrap();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
@@ -273,11 +273,11 @@ fn files_that_change_meanwhile_are_an_error() {
     }
     let (fixture, caches) = (sample(), Caches::new());
     let edit = Edit(fixture.dir.path().join("conf"));
-    let options = PackOptions {
-        cache: Some(&caches.layers),
-        ..PackOptions::default()
+    let resources = Resources {
+        layers: Some(&caches.layers),
+        ..caches.resources()
     };
-    let error = assemble(&fixture.request(), &options, Some(&caches.images), &edit).unwrap_err();
+    let error = assemble(&fixture.recipe(), &resources, &edit).unwrap_err();
     assert_eq!(error.to_string(), "`files` changed on disk while the image was made");
     assert!(caches.records().is_empty());
     let edited = caches.assemble(&fixture).unwrap();

@@ -8,13 +8,11 @@ use crate::layer::Blob;
 fn sound(compression: Compression) -> Image {
     let mut fixture = Fixture::new();
     fixture.content("app", &[("bin/app", "#!"), ("share/x", "text text text text")]);
-    let options = PackOptions {
+    let recipe = Recipe {
         compression,
-        ..PackOptions::default()
+        ..fixture.recipe()
     };
-    assemble(&fixture.request(), &options, None, &Silent)
-        .map(loaded)
-        .unwrap()
+    assemble(&recipe, &Resources::default(), &Silent).map(loaded).unwrap()
 }
 
 /// The same image with its blobs in memory, so that they outlive their files.

@@ -92,12 +92,15 @@ const CONTENTS: &str = "sha256:3c444dd4abf0e78f2f91a40ff080a55e4e137be5a92baa6e5
 fn everything_has_the_golden_bytes() {
     for (reverse, mode, threads) in [(false, 0o644, 1), (true, 0o600, 2), (false, 0o464, 8)] {
         let fixture = everything(reverse, mode);
-        let options = PackOptions {
+        let recipe = Recipe {
             compression: Compression::None,
-            threads,
-            ..PackOptions::default()
+            ..fixture.recipe()
         };
-        let image = assemble(&fixture.request(), &options, None, &Silent).unwrap();
+        let resources = Resources {
+            threads,
+            ..Resources::default()
+        };
+        let image = assemble(&recipe, &resources, &Silent).unwrap();
         check(&image, "everything", EVERYTHING);
     }
 }
@@ -107,11 +110,11 @@ fn contents_alone_have_the_golden_bytes() {
     let mut fixture = Fixture::new();
     fixture.content("hello-2.10", &[("bin/hello", "#!\n")]);
     fixture.spec.entrypoint = vec!["hello".to_owned()];
-    let options = PackOptions {
+    let recipe = Recipe {
         compression: Compression::Gzip(6),
-        ..PackOptions::default()
+        ..fixture.recipe()
     };
-    let image = assemble(&fixture.request(), &options, None, &Silent).unwrap();
+    let image = assemble(&recipe, &Resources::default(), &Silent).unwrap();
     check(&image, "contents", CONTENTS);
 }
 

@@ -259,9 +259,9 @@ proptest! {
             let entries: Vec<_> = tree.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
             fixture.content(name, &entries);
         }
-        let request = fixture.request();
+        let recipe = fixture.recipe();
         let settings = Settings::new(&fixture.spec).unwrap();
-        let layout = match layout::lay_out(&request, &settings, &[]) {
+        let layout = match layout::lay_out(&recipe, &settings) {
             Ok(layout) => layout,
             Err(error) => {
                 // One content alone collides with nothing; one whose `etc` is no directory leaves no place for accounts.

@@ -7,6 +7,7 @@ mod joining;
 mod laying_out;
 mod oracles;
 mod planning;
+mod recipe;
 mod starting;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use crate::layer::{LayerContent, LayerError, LayerInput, StoreEntry};
 use crate::oci::Compression;
 use crate::spec::{self, ImageFile, ImageFileKind, Span, Spanned};
 
-/// A request being put together, with its trees on disk.
+/// A recipe being put together, with its trees on disk.
 struct Fixture {
     dir: tempfile::TempDir,
     members: Vec<ClosureMember>,
@@ -133,31 +134,26 @@ impl Fixture {
         member.map(|member| member.logical.clone()).unwrap()
     }
 
-    fn request(&self) -> ImageRequest<'_> {
-        ImageRequest {
-            spec: &self.spec,
-            contents: self.contents.clone(),
-            closure: self.members.clone(),
-            root: self.root.clone(),
-            generated: self.generated.clone(),
-            base: None,
-            platform: self.platform.parse().unwrap(),
-            created: 1,
-            plan: None,
-            previous: None,
-            history: crate::layer::partition::History::default(),
-        }
+    fn recipe(&self) -> Recipe {
+        self.try_recipe().unwrap()
+    }
+
+    fn try_recipe(&self) -> Result<Recipe, ImageError> {
+        let mut recipe = Recipe::new(self.spec.clone(), self.platform.parse().unwrap(), 1)?;
+        recipe.contents = self.contents.clone();
+        recipe.closure = self.members.clone();
+        recipe.root = self.root.clone();
+        recipe.generated = self.generated.clone();
+        Ok(recipe)
     }
 
     fn assemble(&self) -> Result<Image, ImageError> {
-        assemble(&self.request(), &PackOptions::default(), None, &Silent)
+        assemble(&self.try_recipe()?, &Resources::default(), &Silent)
     }
 
     /// The image's nodes: `path/ mode`, `path -> target`, `path mode text`; store paths as `{name}`.
     fn layout(&self) -> Result<Vec<String>, ImageError> {
-        let request = self.request();
-        let settings = Settings::new(&self.spec)?;
-        let layout = layout::lay_out(&request, &settings, &sources::read(&self.spec)?)?;
+        let layout = layout::lay_out(&self.try_recipe()?, &Settings::new(&self.spec)?)?;
         Ok(layout.files.nodes().map(|(path, node)| self.show(path, node)).collect())
     }
 

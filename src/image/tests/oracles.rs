@@ -69,9 +69,9 @@ fn umoci_unpacks_what_was_laid_out() {
         &["unpack", "--rootless", "--image", &name, bundle.to_str().unwrap()],
     );
     let rootfs = bundle.join("rootfs");
-    let request = fixture.request();
+    let recipe = fixture.recipe();
     let settings = Settings::new(&fixture.spec).unwrap();
-    let layout = layout::lay_out(&request, &settings, &sources::read(&fixture.spec).unwrap()).unwrap();
+    let layout = layout::lay_out(&recipe, &settings).unwrap();
     let mut count = 0;
     for (path, node) in layout.files.nodes() {
         let path = rootfs.join(std::str::from_utf8(path).unwrap());

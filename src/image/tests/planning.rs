@@ -34,7 +34,7 @@ fn many() -> Fixture {
 }
 
 fn made(fixture: &Fixture) -> LayerPlan {
-    plan(&fixture.request()).unwrap()
+    plan(&fixture.recipe()).unwrap()
 }
 
 /// The names in each layer of a plan.
@@ -120,11 +120,11 @@ fn a_given_plan_is_used_as_it_is() {
     let all: Vec<String> = given.layers.iter().flat_map(|layer| layer.paths.clone()).collect();
     given.layers.truncate(1);
     given.layers[0].paths = all.clone();
-    let request = ImageRequest {
+    let recipe = Recipe {
         plan: Some(given.clone()),
-        ..fixture.request()
+        ..fixture.recipe()
     };
-    let image = assemble(&request, &PackOptions::default(), None, &Silent).unwrap();
+    let image = assemble(&recipe, &Resources::default(), &Silent).unwrap();
     assert_eq!(image.layers.len(), 3, "packages and store paths share no layer");
     assert_eq!(image.layers[1].store_paths.len(), 8);
     assert_eq!(
@@ -132,11 +132,11 @@ fn a_given_plan_is_used_as_it_is() {
         "deb0 1.0-1, deb1 1.0-1, deb2 1.0-1, deb3 1.0-1 and 4 more"
     );
     let refused = |given: LayerPlan| {
-        let request = ImageRequest {
+        let recipe = Recipe {
             plan: Some(given),
-            ..fixture.request()
+            ..fixture.recipe()
         };
-        let error = assemble(&request, &PackOptions::default(), None, &Silent).unwrap_err();
+        let error = assemble(&recipe, &Resources::default(), &Silent).unwrap_err();
         std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string)
     };
     let mut short = given.clone();
@@ -161,11 +161,11 @@ fn a_given_plan_is_used_as_it_is() {
         }
         spread
     };
-    let request = ImageRequest {
+    let recipe = Recipe {
         plan: Some(spread(16)),
-        ..fixture.request()
+        ..fixture.recipe()
     };
-    assert_eq!(plan(&request).unwrap().layers.len(), 16);
+    assert_eq!(plan(&recipe).unwrap().layers.len(), 16);
     for index in 0..120 {
         fixture.member(&format!("more{index}-1.0"), &[("x", "")], &[]);
     }
@@ -175,11 +175,11 @@ fn a_given_plan_is_used_as_it_is() {
         alone.paths = vec![member.logical.clone()];
         too_many.layers.push(alone);
     }
-    let request = ImageRequest {
+    let recipe = Recipe {
         plan: Some(too_many),
-        ..fixture.request()
+        ..fixture.recipe()
     };
-    let error = assemble(&request, &PackOptions::default(), None, &Silent).unwrap_err();
+    let error = assemble(&recipe, &Resources::default(), &Silent).unwrap_err();
     assert_eq!(
         error.to_string(),
         "the layer plan makes 137 layers with that of the other files, and Docker loads no more than 125"
@@ -225,11 +225,11 @@ fn a_change_moves_its_own_layers_only() {
     fixture.member("lib7-1.1", &[("lib/7", "new")], &["lib6-1.0"]);
     fixture.root.remove(3);
     fixture.package("deb3", &[("usr/share/3", "new")]);
-    let request = ImageRequest {
+    let recipe = Recipe {
         previous: Some(previous),
-        ..fixture.request()
+        ..fixture.recipe()
     };
-    let after = assemble(&request, &PackOptions::default(), None, &Silent).unwrap();
+    let after = assemble(&recipe, &Resources::default(), &Silent).unwrap();
     assert!(after.layers.len() <= 9);
     let digests: BTreeSet<_> = before.layers.iter().map(|layer| layer.digest).collect();
     let kept = after
@@ -256,12 +256,12 @@ fn a_package_that_brings_nothing_new_has_no_layer() {
     assert_eq!(comments, ["one 1.0-1", "links, files and accounts"]);
 }
 
-/// The request of an image with some of the fixture's packages and store paths.
-fn part(fixture: &Fixture, packages: usize, members: usize) -> ImageRequest<'_> {
-    let mut request = fixture.request();
-    request.root.truncate(packages);
-    request.closure.truncate(members);
-    request
+/// The recipe of an image with some of the fixture's packages and store paths.
+fn part(fixture: &Fixture, packages: usize, members: usize) -> Recipe {
+    let mut recipe = fixture.recipe();
+    recipe.root.truncate(packages);
+    recipe.closure.truncate(members);
+    recipe
 }
 
 #[test]
@@ -270,15 +270,15 @@ fn images_share_layers_of_packages_and_of_store_paths() {
     fixture.spec.layers.max = Some(spanned(7));
     let requests = [part(&fixture, 8, 5), part(&fixture, 4, 8)];
     let fleet = plan_fleet(&requests).unwrap();
-    for (planned, request) in fleet.plans.iter().zip(&requests) {
+    for (planned, recipe) in fleet.plans.iter().zip(&requests) {
         assert!(
             planned.layers.len() <= 6,
             "one more is for links: {}",
             planned.layers.len()
         );
-        let given = ImageRequest {
+        let given = Recipe {
             plan: Some(planned.clone()),
-            ..part(&fixture, request.root.len(), request.closure.len())
+            ..part(&fixture, recipe.root.len(), recipe.closure.len())
         };
         assert_eq!(
             plan(&given).unwrap().layers,
@@ -302,9 +302,9 @@ fn images_share_layers_of_packages_and_of_store_paths() {
     assert!(fleet.together.push < fleet.apart.push);
     // One whose plan is given keeps it.
     let given = made(&fixture);
-    let keeps = ImageRequest {
+    let keeps = Recipe {
         plan: Some(given.clone()),
-        ..fixture.request()
+        ..fixture.recipe()
     };
     let fleet = plan_fleet(&[keeps, part(&fixture, 4, 8)]).unwrap();
     assert_eq!(fleet.plans[0], given);
@@ -317,43 +317,40 @@ fn packages_are_explained_and_planned_anew_as_store_paths_are() {
     fixture.spec.layers.strategy = Some(spanned("single".to_owned()));
     let coarse = made(&fixture);
     fixture.spec.layers.strategy = None;
-    let request = fixture.request();
-    assert!(!fits(&request, &coarse).unwrap(), "a plan by another strategy");
+    let recipe = fixture.recipe();
+    assert!(!fits(&recipe, &coarse).unwrap(), "a plan by another strategy");
     let coarse = LayerPlan {
         strategy: "churn".to_owned(),
         ..coarse
     };
-    assert!(fits(&request, &coarse).unwrap());
-    let advice = replan(&request, &coarse).unwrap().unwrap();
+    assert!(fits(&recipe, &coarse).unwrap());
+    let advice = replan(&recipe, &coarse).unwrap().unwrap();
     assert!(advice.bytes_now > 0 && advice.saved_per_release > 0);
     for name in ["deb3", "lib3"] {
-        let told = explain(&request, &coarse, name).unwrap();
+        let told = explain(&recipe, &coarse, name).unwrap();
         assert!(told.path.contains(name) && told.together_with.len() == 7);
     }
-    let error = explain(&request, &coarse, "deb33").unwrap_err();
+    let error = explain(&recipe, &coarse, "deb33").unwrap_err();
     let help = std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string);
     assert!(help.contains("`deb33`"), "{help}");
     let mut short = coarse.clone();
     short.layers.pop();
-    assert!(!fits(&request, &short).unwrap());
+    assert!(!fits(&recipe, &short).unwrap());
     fixture.spec.layers.groups = vec![vec!["lib3".to_owned(), "lib5".to_owned()]];
-    assert!(
-        !fits(&fixture.request(), &coarse).unwrap(),
-        "groups that were not there"
-    );
-    assert!(fits(&fixture.request(), &made(&fixture)).unwrap());
+    assert!(!fits(&fixture.recipe(), &coarse).unwrap(), "groups that were not there");
+    assert!(fits(&fixture.recipe(), &made(&fixture)).unwrap());
     fixture.spec.layers.groups = vec![vec!["lib33".to_owned()]];
-    assert!(fits(&fixture.request(), &coarse).is_err());
+    assert!(fits(&fixture.recipe(), &coarse).is_err());
     fixture.spec.layers.groups.clear();
     fixture.spec.layers.max = Some(spanned(2));
-    assert!(fits(&fixture.request(), &coarse).is_err(), "no plan fits so few layers");
+    assert!(fits(&fixture.recipe(), &coarse).is_err(), "no plan fits so few layers");
 }
 
 #[test]
 fn more_layers_than_docker_loads_are_asked_for_by_name() {
     let mut fixture = many();
     fixture.spec.layers.max = Some(spanned(126));
-    let error = plan(&fixture.request()).unwrap_err();
+    let error = plan(&fixture.recipe()).unwrap_err();
     assert!(matches!(error, ImageError::LayersMax { max: 126, .. }));
     fixture.spec.layers.beyond_docker = true;
     assert_eq!(made(&fixture).layers.len(), 16);

@@ -159,9 +159,9 @@ fn damaged_headers_are_no_panic() {
     let whole = elf(X86_64, Some("/bin/sh"));
     let mut fixture = fixture(&[("bin/x", &whole)]);
     fixture.spec.entrypoint = vec!["x".to_owned()];
-    let request = fixture.request();
+    let recipe = fixture.recipe();
     let settings = Settings::new(&fixture.spec).unwrap();
-    let layout = layout::lay_out(&request, &settings, &[]).unwrap();
+    let layout = layout::lay_out(&recipe, &settings).unwrap();
     let program = fixture.members[0].physical.join("bin/x");
     for at in 0..whole.len() {
         for (value, length) in [(0, whole.len()), (0x7f, whole.len() - 30), (0xff, whole.len())] {
@@ -170,7 +170,7 @@ fn damaged_headers_are_no_panic() {
             bytes.truncate(length);
             fs::write(&program, &bytes).unwrap();
             // Refused or not: either is fine.
-            let _ = program::check(&settings, &layout.files, &request.platform, false);
+            let _ = program::check(&settings, &layout.files, &recipe.platform, false);
         }
     }
 }
@@ -222,11 +222,11 @@ fn values_that_a_config_cannot_have_are_refused() {
         fixture.error(),
         "the image cannot have 1 layers at most: it needs 2, and Docker loads no more than 125"
     );
-    let request = ImageRequest {
+    let recipe = Recipe {
         created: i64::MAX,
-        ..fixture.request()
+        ..fixture.recipe()
     };
-    let error = assemble(&request, &PackOptions::default(), None, &Silent).unwrap_err();
+    let error = assemble(&recipe, &Resources::default(), &Silent).unwrap_err();
     assert!(
         error
             .to_string()

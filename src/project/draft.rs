@@ -1,0 +1,262 @@
+//! A *draft* is an image that is ready to be assembled: its recipe, and the file that its plan is kept in.
+//!
+//! Invariant: an image of store paths and an image of a spec take the same way; options only fill in a spec.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use crate::audit;
+use crate::derive::Input;
+use crate::image::{self, ImageError, Recipe, RootPackage};
+use crate::oci::Platform;
+use crate::spec::{self, Dependency, GoldenKey};
+use crate::store_path::StoreDir;
+
+use super::base;
+use super::environment::{DEFAULT_EPOCH, Environment};
+use super::error::ProjectError;
+use super::layer_plan::{self, Kept};
+use super::options::ImageOptions;
+use super::roots::Roots;
+use super::target::Target;
+use super::work::Work;
+
+/// The platform of images without anything that says otherwise. Not the machine's: a digest may not depend on it.
+const DEFAULT_PLATFORM: &str = "linux/amd64";
+
+/// An image that is ready to be assembled.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// Everything that decides its digest.
+    pub recipe: Recipe,
+    /// Where its plan is kept, for an image whose spec says so.
+    pub kept: Option<Kept>,
+    /// What was asked for beyond the spec, or for an image of store paths beyond an image of its name.
+    pub options: Map<String, Value>,
+    /// Whether it is an image of the spec, not one of store paths.
+    is_of_spec: bool,
+    /// Number of threads that pack; 0: the number of cores.
+    pub(super) threads: usize,
+}
+
+impl Draft {
+    /// What the user calls the image.
+    pub fn name(&self) -> &str {
+        &self.recipe.spec.name.value
+    }
+
+    /// What the image's digest is recorded under; `None` for an image that is not as the spec alone has it. A compression
+    /// of the user's choice is part of the key.
+    pub fn golden_key(&self) -> Option<GoldenKey> {
+        let is_plain = self.options.keys().all(|key| key == "compression");
+        (self.is_of_spec && is_plain).then(|| GoldenKey {
+            image: self.name().to_owned(),
+            platform: self.recipe.platform.to_string(),
+            compression: self.recipe.compression.to_string(),
+            format: self.recipe.format().number,
+        })
+    }
+
+    /// Takes the kept plan where it is this image's; else makes the one that is to be kept, starting from it.
+    fn settle_plan(&mut self) -> Result<(), ImageError> {
+        let Some(kept) = self.kept.as_ref().filter(|kept| !kept.aside) else {
+            return Ok(());
+        };
+        let fits = match &kept.plan {
+            Some(plan) => image::fits(&self.recipe, plan)?,
+            None => false,
+        };
+        self.recipe.plan = if fits {
+            kept.plan.clone()
+        } else {
+            let given = std::mem::replace(&mut self.recipe.previous, kept.plan.clone());
+            let plan = image::plan(&self.recipe);
+            self.recipe.previous = given;
+            Some(plan?)
+        };
+        Ok(())
+    }
+
+    /// Forgets the plan that was settled, so that one is made anew: from what options say was before, else from the kept one.
+    pub fn plan_anew(&mut self) {
+        if let Some(kept) = &self.kept {
+            self.recipe.plan = None;
+            let previous = &mut self.recipe.previous;
+            *previous = previous.take().or_else(|| kept.plan.clone());
+        }
+    }
+
+    /// Takes over which store paths and packages share a layer in an image, where that has exactly this recipe's.
+    pub fn take_layers(&mut self, image: &audit::Report) -> bool {
+        let Recipe { root, closure, .. } = &self.recipe;
+        let layers = layer_plan::layers_of(image, root);
+        let in_image: BTreeSet<&String> = layers.iter().flat_map(|layer| &layer.paths).collect();
+        let packages: Vec<String> = root.iter().map(image::root_path).collect();
+        let members = closure.iter().map(|member| &member.logical);
+        if in_image != members.chain(&packages).collect() {
+            return false;
+        }
+        self.recipe.plan = Some(layer_plan::from_layers(layers));
+        true
+    }
+}
+
+/// The drafts of all images among the targets; all store paths among them make up one.
+pub fn drafts(work: &Work, options: &ImageOptions, environment: &Environment<'_>) -> Result<Vec<Draft>, ProjectError> {
+    let paths: Vec<&Target> = work.targets.iter().filter(|target| target.is_path()).collect();
+    let mut drafts = Vec::new();
+    for target in &work.targets {
+        if let Target::Image(name) = target {
+            drafts.push(of_spec(name, work, options, environment)?);
+        }
+    }
+    match paths.is_empty() {
+        true => options.refuse_description()?,
+        false => drafts.push(of_paths(&paths, work, options, environment)?),
+    }
+    Ok(drafts)
+}
+
+fn of_paths(
+    paths: &[&Target],
+    work: &Work,
+    options: &ImageOptions,
+    environment: &Environment<'_>,
+) -> Result<Draft, ProjectError> {
+    let (mut roots, mut contents) = (Roots::default(), Vec::new());
+    for target in paths {
+        match target {
+            Target::Path(path) => contents.push(roots.add_own(path.name(), path)),
+            Target::Nix(path) => contents.push(roots.add_nix(path.name(), path)),
+            Target::Image(_) | Target::Package(_) => {}
+        }
+    }
+    let spec = options.to_spec(&contents)?;
+    let plain = spec::Image::new(&spec.name.value);
+    let plain = plain_recipe(plain, DEFAULT_PLATFORM.parse()?)?;
+    let platform = options.platforms.first().map_or(DEFAULT_PLATFORM, String::as_str);
+    let mut recipe = plain_recipe(spec, platform.parse()?)?;
+    recipe.created = environment.epoch;
+    options.apply(&mut recipe);
+    recipe.plan = options.plan.as_deref().map(layer_plan::read_plan).transpose()?;
+    recipe.previous = layer_plan::read_previous(options.previous.as_deref(), &[], environment)?;
+    let beyond = recipe.asked_beyond(&plain);
+    roots.add_mentions(&recipe.spec, work)?;
+    recipe.contents = contents;
+    recipe.closure = roots.members(work)?;
+    recipe.generated = roots.database(&recipe.spec, work)?;
+    if let Some(text) = &recipe.spec.base {
+        let base = base::of_option(&text.value, &recipe.spec, &recipe.platform, work.offline, environment)?;
+        recipe.base = Some(base);
+    }
+    Ok(Draft {
+        recipe,
+        kept: None,
+        options: beyond,
+        is_of_spec: false,
+        threads: options.pack_threads,
+    })
+}
+
+fn of_spec(
+    name: &str,
+    work: &Work,
+    options: &ImageOptions,
+    environment: &Environment<'_>,
+) -> Result<Draft, ProjectError> {
+    let project = work.project.as_ref().expect("an image of a spec has a project");
+    let spec = project.workspace.images[name].clone();
+    let inputs = &work.plan.images[name];
+    let platform = platform_of_spec(&spec, &project.lock)?;
+    let mut plain = plain_recipe(spec, platform)?;
+    let mut recipe = plain.clone();
+    recipe.created = recipe.spec.created.unwrap_or(environment.epoch);
+    options.apply(&mut recipe);
+    recipe.root = root_packages(&inputs.root, work)?;
+    (plain.plan, _) = layer_plan::of_spec(&plain.spec, &ImageOptions::default())?;
+    let kept;
+    (recipe.plan, kept) = layer_plan::of_spec(&recipe.spec, options)?;
+    recipe.previous = layer_plan::read_previous(options.previous.as_deref(), &recipe.root, environment)?;
+    let beyond = recipe.asked_beyond(&plain);
+    let mut roots = Roots {
+        own: work.roots(&Target::Image(name.to_owned())),
+        ..Roots::default()
+    };
+    let mut own = inputs.contents.iter();
+    for dependency in &recipe.spec.contents {
+        let name = dependency.value.to_string();
+        if let Dependency::Nix(text) = &dependency.value {
+            let path = work.nix.locked(text, &project.lock)?;
+            recipe.contents.push(roots.add_nix(&name, &path));
+        } else if let Some(input) = own.next() {
+            recipe.contents.push(roots.add_own(&name, &work.path(input)));
+        }
+    }
+    roots.add_mentions(&recipe.spec, work)?;
+    recipe.closure = roots.members(work)?;
+    recipe.generated = roots.database(&recipe.spec, work)?;
+    recipe.base = base::of_spec(&recipe.spec, &project.lock, work.offline, environment)?;
+    let mut draft = Draft {
+        recipe,
+        kept,
+        options: beyond,
+        is_of_spec: true,
+        threads: options.pack_threads,
+    };
+    draft
+        .settle_plan()
+        .map_err(|source| ProjectError::making(name, source))?;
+    Ok(draft)
+}
+
+/// What a spec's image is by itself, at the date that images have by default, before anything of it is looked up.
+fn plain_recipe(spec: spec::Image, platform: Platform) -> Result<Recipe, ProjectError> {
+    let compression = spec.compression.as_ref().map(|text| text.value.parse()).transpose()?;
+    let tar_profile = spec.layers.tar_profile.as_ref();
+    let tar_profile = tar_profile.map(|text| text.value.parse()).transpose()?;
+    let name = spec.name.value.clone();
+    let created = spec.created.unwrap_or(DEFAULT_EPOCH);
+    let mut recipe = Recipe::new(spec, platform, created).map_err(|source| ProjectError::making(&name, source))?;
+    recipe.compression = compression.unwrap_or_default();
+    recipe.tar_profile = tar_profile.unwrap_or_default();
+    Ok(recipe)
+}
+
+/// What an image of a spec is for.
+pub fn platform_of_spec(spec: &spec::Image, lock: &spec::Lock) -> Result<Platform, ProjectError> {
+    Ok(match (&spec.platform, &lock.architecture) {
+        (Some(platform), _) => platform.value.parse()?,
+        (None, Some(architecture)) => {
+            Platform::from_debian(architecture).ok_or_else(|| ProjectError::Architecture {
+                architecture: architecture.clone(),
+            })?
+        }
+        (None, None) => DEFAULT_PLATFORM.parse()?,
+    })
+}
+
+fn root_packages(inputs: &[Input], work: &Work) -> Result<Vec<RootPackage>, ProjectError> {
+    let names: BTreeMap<&Input, &String> = work.plan.debs.iter().map(|(name, input)| (input, name)).collect();
+    let lock = &work.project.as_ref().expect("Debian packages come from a spec").lock;
+    inputs
+        .iter()
+        .map(|input| {
+            let path = work.path(input);
+            let info = work.store.info(&path)?;
+            let info = info.ok_or_else(|| ProjectError::Gone { path: path.clone() })?;
+            let name = names.get(input).map_or(path.name(), |name| name.as_str()).to_owned();
+            let version = lock.debs.get(&name).map(|deb| deb.version.clone()).unwrap_or_default();
+            let physical = work.store.physical(&path);
+            let logical = StoreDir::layerize().join(&path);
+            Ok(RootPackage {
+                name,
+                version,
+                logical,
+                physical,
+                nar_hash: info.nar_hash,
+                nar_size: info.nar_size,
+            })
+        })
+        .collect()
+}
