@@ -16,6 +16,7 @@ use crate::event::{Event, Reporter};
 use crate::fetch::FetchError;
 use crate::fetch::transfer::{Address, Transfer};
 use crate::fsio::{self, FileLock, IoContext, LockKind};
+use crate::http::HttpConfig;
 use crate::store_path::{StoreDir, StorePath};
 
 /// Largest `nix-cache-info` or narinfo in bytes.
@@ -59,7 +60,7 @@ impl BinaryCache {
     /// Opens the cache at `file:DIR`, an absolute directory, or `http(s)://…`; settings after a `?` are Nix's own.
     ///
     /// A cache of another store than `dir` is an error.
-    pub fn open(text: &str, dir: &StoreDir) -> Result<Self, CacheError> {
+    pub fn open(text: &str, dir: &StoreDir, http: &HttpConfig) -> Result<Self, CacheError> {
         let bare = text.split('?').next().unwrap_or(text);
         let address = match bare.starts_with('/') {
             true => Address::Local(bare.into()),
@@ -76,7 +77,7 @@ impl BinaryCache {
         };
         let cache = Self {
             place,
-            transfer: Transfer::new(),
+            transfer: Transfer::new(http),
         };
         cache.check_info(dir)?;
         Ok(cache)
@@ -281,7 +282,7 @@ impl BinaryCache {
         });
         let bytes = match read {
             Err(FetchError::NotFound { .. }) => return Ok(None),
-            Err(FetchError::Status { status, .. }) if status.starts_with("403") => return Ok(None),
+            Err(FetchError::Status { status, .. }) if status == 403 => return Ok(None),
             other => other?,
         };
         if bytes.len() as u64 > TEXT_MAX {

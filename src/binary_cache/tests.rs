@@ -11,6 +11,7 @@ use super::*;
 use crate::digest::Digest;
 use crate::event::Silent;
 use crate::fetch::testing::{Reply, Server};
+use crate::http::HttpConfig;
 use crate::store::{Addressing, Attestation, NewNar, Store};
 use crate::store_path::{PathInfo, StoreDir, StoreHash, StorePath};
 
@@ -136,7 +137,7 @@ impl Scene {
     /// Fetches the closure of `app` into the taker's store.
     fn fetch(&self, cache: &str, trust: &Trust) -> Result<Vec<StorePath>, CacheError> {
         let store = self.store();
-        let mut cache = BinaryCache::open(cache, store.store_dir())?;
+        let mut cache = BinaryCache::open(cache, store.store_dir(), &HttpConfig::default())?;
         cache.make_impatient();
         fetch_closure(&store, &self.roots(), &[cache], trust, &Silent)
     }

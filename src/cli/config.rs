@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::Deserialize;
 
+use crate::http::{HostTls, SetupError};
 use crate::transport::registry::config::{self, HostConfig};
 
 use super::error::advised;
@@ -37,11 +38,13 @@ pub struct Config {
     pub cache_max_size: u64,
     /// `[registries."HOST"]`: how single registries are reached.
     pub registries: BTreeMap<String, HostConfig>,
+    /// The certificates named there, for whatever is asked of these hosts.
+    pub tls: BTreeMap<String, HostTls>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        File::default().into_config(BTreeMap::new())
+        File::default().into_config(BTreeMap::new(), BTreeMap::new())
     }
 }
 
@@ -112,39 +115,49 @@ impl Config {
             )
         })?;
         let dir = path.parent().unwrap_or(Path::new("."));
-        let mut registries = BTreeMap::new();
+        let (mut registries, mut tls) = (BTreeMap::new(), BTreeMap::new());
         for (host, registry) in &file.registries {
-            let of_host = registry
-                .of_host(host, dir)
-                .with_context(|| format!("`{}`: [registries.\"{host}\"] cannot be used", path.display()))?;
+            let checked = registry.of_host(host).and_then(|of_host| {
+                let of_tls = registry.tls(host, dir)?;
+                Ok((of_host, of_tls))
+            });
+            let (of_host, of_tls) =
+                checked.with_context(|| format!("`{}`: [registries.\"{host}\"] cannot be used", path.display()))?;
             registries.insert(host.clone(), of_host);
+            tls.insert(host.clone(), of_tls);
         }
-        Ok(file.into_config(registries))
+        Ok(file.into_config(registries, tls))
     }
 }
 
 impl Registry {
-    /// Checked, with paths relative to the configuration's own directory.
-    fn of_host(&self, host: &str, dir: &Path) -> Result<HostConfig, config::ConfigError> {
+    fn of_host(&self, host: &str) -> Result<HostConfig, config::ConfigError> {
         config::check_host(host)?;
-        let file = |path: &Option<PathBuf>| path.as_ref().map(|path| dir.join(path));
-        let of_host = HostConfig {
+        Ok(HostConfig {
             plain_http: self.plain_http,
             credentials_over_http: self.credentials_over_http,
             mirrors: self.mirrors.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Checked, with paths relative to the configuration's own directory.
+    fn tls(&self, host: &str, dir: &Path) -> Result<HostTls, SetupError> {
+        let file = |path: &Option<PathBuf>| path.as_ref().map(|path| dir.join(path));
+        let tls = HostTls {
             ca_file: file(&self.ca_file),
             client_cert: file(&self.client_cert),
             client_key: file(&self.client_key),
         };
-        of_host.check(host)?;
-        Ok(of_host)
+        tls.check(host)?;
+        Ok(tls)
     }
 }
 
 impl File {
-    fn into_config(self, registries: BTreeMap<String, HostConfig>) -> Config {
+    fn into_config(self, registries: BTreeMap<String, HostConfig>, tls: BTreeMap<String, HostTls>) -> Config {
         Config {
             registries,
+            tls,
             store: self.store,
             nix_store: self.nix_store,
             debian_mirrors: self.debian.mirrors,
@@ -253,7 +266,7 @@ mod tests {
         let registry = &config.registries["r.example"];
         assert_eq!(registry.plain_http, Some(true));
         assert_eq!(
-            registry.ca_file.as_deref(),
+            config.tls["r.example"].ca_file.as_deref(),
             Some(Path::new("/home/me/.config/layerize/ca.crt"))
         );
         for (key, value, expected) in [

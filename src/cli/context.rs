@@ -9,9 +9,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::event::{Event, Reporter};
+use crate::http::{HttpConfig, ProxyVariable, ProxyVariables};
 use crate::project::{DEFAULT_EPOCH, Environment};
 use crate::transport::registry::RegistryConfig;
-use crate::transport::registry::config::{AuthSource, FileKind, Helpers, ProxyVariable, ProxyVariables};
+use crate::transport::registry::config::{AuthSource, FileKind, Helpers};
 use crate::transport::{self, Content, Location, ReadOptions, Source};
 
 use super::config::Config;
@@ -112,16 +113,25 @@ impl<'a> Context<'a> {
 /// How registries are reached and who the user is there: the environment, the configuration file and the flags.
 fn registries(flags: &RegistryFlags, config: &Config, cache_dir: &Path) -> RegistryConfig {
     RegistryConfig {
+        http: http(flags, config),
         plain_http: flags.plain_http.iter().cloned().collect(),
-        ca_files: flags.ca_file.clone(),
         state_dir: Some(cache_dir.join("registries")),
         auth_files: auth_files(),
         helpers: Helpers::new(path_list("PATH")),
+        hosts: config.registries.clone(),
+    }
+}
+
+/// How hosts are reached: the environment, the configuration file and the flags.
+fn http(flags: &RegistryFlags, config: &Config) -> HttpConfig {
+    HttpConfig {
+        proxies: proxies(),
+        ca_files: flags.ca_file.clone(),
         certs_dirs: certs_dirs(),
         ssl_cert_file: path_variable("SSL_CERT_FILE"),
         ssl_cert_dirs: path_list("SSL_CERT_DIR"),
-        proxies: proxies(),
-        hosts: config.registries.clone(),
+        hosts: config.tls.clone(),
+        netrc: path_variable("NETRC").or_else(|| Some(path_variable("HOME")?.join(".netrc"))),
     }
 }
 

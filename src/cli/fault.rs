@@ -90,6 +90,7 @@ pub fn watch() {
         *first = State::Happened(fault);
         drop(first);
         crate::build::cancel();
+        crate::http::cancel();
         let watchdog = std::thread::Builder::new().spawn(|| {
             std::thread::sleep(interrupt::GRACE);
             if let Some(fault) = take() {

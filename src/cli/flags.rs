@@ -57,9 +57,9 @@ pub enum Color {
     Never,
 }
 
-/// Flags of every command that speaks to a registry.
+/// Flags of every command that speaks to a registry or downloads.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Registries")]
+#[command(next_help_heading = "Network")]
 pub struct RegistryFlags {
     /// Trust this authority's certificate too (PEM); repeatable
     #[arg(long, global = true, value_name = "FILE")]

@@ -29,6 +29,7 @@ pub fn watch() {
         let Ok(first) = signals.wait() else { return };
         SIGNAL.store(first as i32, Ordering::SeqCst);
         crate::build::cancel();
+        crate::http::cancel();
         std::thread::spawn(|| {
             std::thread::sleep(GRACE);
             exit_now(status());

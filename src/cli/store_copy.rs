@@ -131,7 +131,8 @@ fn open_caches(named: &[String], store_dir: &StoreDir, context: &Context) -> any
              `--to file:DIR` copies the other way",
         ));
     }
-    let open = |name: &String| BinaryCache::open(name, store_dir);
+    let http = context.environment.registries.http.clone();
+    let open = |name: &String| BinaryCache::open(name, store_dir, &http);
     Ok(names.iter().map(open).collect::<Result<_, _>>()?)
 }
 

@@ -34,7 +34,7 @@ pub fn fetch(
         config,
         reporter,
         cache: Cache::open(&config.cache)?,
-        transfer: Transfer::new(),
+        transfer: Transfer::new(&config.http),
         silent: Mutex::default(),
     };
     let first = parallel(downloads, |download| fetcher.ask_cache_and_mirrors(download))?;

@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 
 use crate::digest::{Digest, DigestMismatch};
 use crate::fsio::PathError;
+use crate::http::{HttpError, address, tls};
 use crate::nar::NarError;
 use crate::store::StoreError;
 
@@ -87,6 +88,10 @@ impl Answer {
             FetchError::Digest { .. } | FetchError::Size { .. } => Some(Self::OtherContent),
             FetchError::Unreachable { .. } | FetchError::Interrupted { .. } => Some(Self::Silence),
             FetchError::Status { .. } => Some(Self::Error),
+            FetchError::Http {
+                source: HttpError::Redirect { .. },
+                ..
+            } => Some(Self::Error),
             _ => None,
         }
     }
@@ -149,6 +154,9 @@ fn unclear(asked: &[Asked]) -> String {
     list(&unclear.cloned().collect::<Vec<_>>())
 }
 
+/// What to do where the network is at fault.
+const NETWORK_HELP: &str = "check the network and the proxy (`HTTPS_PROXY`), then run the same command again";
+
 /// Why something could not be fetched, resolved or unpacked. `name` is what the user calls the thing
 /// (`deb:gcc`, a file's name), `origin` the address or program it came from; sizes are bytes.
 #[expect(missing_docs, reason = "the fields are what the variant's message names")]
@@ -192,7 +200,18 @@ pub enum FetchError {
     },
     /// The host answered with an error.
     #[error("`{url}` answers {status}")]
-    Status { url: String, status: String },
+    Status {
+        url: String,
+        status: reqwest::StatusCode,
+        /// How long the host asks to wait.
+        retry_after: Option<std::time::Duration>,
+    },
+    /// The request cannot be made, or its answer is not followed.
+    #[error("cannot fetch `{url}`")]
+    Http { url: String, source: HttpError },
+    /// The process is about to end.
+    #[error("the download of `{url}` was interrupted")]
+    Cancelled { url: String },
     /// The transfer broke off or made no progress.
     #[error("the download of `{url}` broke off")]
     Interrupted {
@@ -305,6 +324,37 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// What to do where a host does not give what it was asked for.
+    fn network_help(&self) -> Option<String> {
+        match self {
+            Self::Unreachable { url, source } => {
+                let advice = tls::advice(source.as_ref(), &host(url));
+                Some(advice.unwrap_or_else(|| NETWORK_HELP.to_owned()))
+            }
+            Self::Interrupted { .. } => Some(NETWORK_HELP.to_owned()),
+            Self::Status { url, status, .. } if matches!(status.as_u16(), 401 | 403) => {
+                let host = host(url);
+                let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
+                let how = if url.starts_with("https:") {
+                    ""
+                } else {
+                    " (it is sent over TLS only)"
+                };
+                Some(format!(
+                    "if `{name}` wants a login, write `machine {name} login NAME password SECRET` into `~/.netrc`{how}"
+                ))
+            }
+            Self::Status { retry_after, .. } => retry_after.map(|wait| {
+                format!(
+                    "the host asks to wait for {} s: run the same command again then",
+                    wait.as_secs()
+                )
+            }),
+            Self::Http { source, .. } => source.help(),
+            _ => None,
+        }
+    }
+
     /// What to do where a file is in no place that was asked.
     fn help_about_file(&self) -> Option<String> {
         let help = match self {
@@ -337,7 +387,7 @@ impl FetchError {
                 }
             }
             Self::Unanswered { asked, .. } => format!(
-                "check the network and the proxy (`https_proxy`) and run the same command again, or leave out the source \
+                "check the network and the proxy (`HTTPS_PROXY`) and run the same command again, or leave out the source \
                  that does not answer (asked: {})",
                 list(asked)
             ),
@@ -367,9 +417,6 @@ impl FetchError {
                     .to_owned()
             }
             Self::NotFound { .. } => "check the address; a moved release needs a new `url`".to_owned(),
-            Self::Unreachable { .. } | Self::Interrupted { .. } => {
-                "check the network and the proxy (`https_proxy`), then run the same command again".to_owned()
-            }
             Self::Offline { .. } => "run the same command once without `--offline`".to_owned(),
             Self::OfflineFile { .. }
             | Self::Gone { .. }
@@ -412,10 +459,18 @@ impl FetchError {
             Self::Apt { .. } | Self::AptAnswer { .. } => {
                 "apt's sources are those of `[debian] sources`, or else this machine's (`/etc/apt`)".to_owned()
             }
-            Self::Store(_) | Self::Io(_) | Self::Nar(_) | Self::TooLarge { .. } | Self::Status { .. } | Self::Address { .. } => {
-                return None;
-            }
+            Self::Unreachable { .. }
+            | Self::Interrupted { .. }
+            | Self::Status { .. }
+            | Self::Http { .. }
+            | Self::Cancelled { .. } => return self.network_help(),
+            Self::Store(_) | Self::Io(_) | Self::Nar(_) | Self::TooLarge { .. } | Self::Address { .. } => return None,
         };
         Some(help)
     }
+}
+
+/// Host and port of an address.
+fn host(url: &str) -> String {
+    url::Url::parse(url).map_or_else(|_| url.to_owned(), |url| address::host_of(&url))
 }

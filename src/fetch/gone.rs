@@ -27,7 +27,7 @@ use crate::spec::Lock;
 /// A file in a directory is compared by digest, and so is what apt's lists say; of a file behind `http:` only the size
 /// is known without downloading it, and decides.
 pub fn gone(lock: &Lock, config: &FetchConfig, reporter: &dyn Reporter) -> Result<Gone, FetchError> {
-    gone_by(Transfer::new(), lock, config, reporter)
+    gone_by(Transfer::new(&config.http), lock, config, reporter)
 }
 
 fn gone_by(transfer: Transfer, lock: &Lock, config: &FetchConfig, reporter: &dyn Reporter) -> Result<Gone, FetchError> {

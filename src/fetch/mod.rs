@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::http::HttpConfig;
+
 mod cache;
 pub mod debian;
 mod download;
@@ -44,6 +46,8 @@ pub struct FetchConfig {
     pub mirrors: Vec<String>,
     /// Snapshot mirrors asked for versions that the mirrors no longer carry.
     pub snapshots: Vec<String>,
+    /// How hosts are reached.
+    pub http: HttpConfig,
     /// Use no network: what is neither in the cache nor in a local file is an error.
     pub offline: bool,
 }

@@ -144,7 +144,7 @@ fn resolve_urls(
         return Ok(BTreeMap::new());
     }
     let cache = Cache::open(&request.config.cache)?;
-    let transfer = Transfer::new();
+    let transfer = Transfer::new(&request.config.http);
     let locked = parallel(&wanted, |(name, url)| match request.old.urls.get(name) {
         Some(locked) if !request.update.takes(Entry::Other(&name.0)) => Ok(locked.clone()),
         _ => pin(name, url, &cache, &transfer, request),

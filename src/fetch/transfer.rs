@@ -2,31 +2,34 @@
 //!
 //! Invariant: nothing here trusts the bytes; connections have a time limit without progress but none in all.
 
-use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use reqwest::blocking::{Client, Response};
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderName, RANGE};
-use reqwest::{Method, StatusCode, Url, redirect};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
+use reqwest::{Method, StatusCode};
+use url::Url;
 
 use super::FetchError;
 use crate::fsio::IoContext;
+use crate::http::address::host_of;
+use crate::http::client::{Client, Reply, Tuning, says_nothing_to_head};
+use crate::http::pace::{Persistence, retry_after, status_may_pass};
+use crate::http::{self, HttpConfig, HttpError, tls};
 
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long an answer, or the next bytes of one, may take to come.
-const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
-/// How many redirects are followed.
-const REDIRECTS_MAX: usize = 10;
-/// How often a transfer that failed for a reason that may pass is tried, the first time included.
-const ATTEMPTS: u32 = 4;
-/// The pause before the second attempt; it doubles with each.
-const BACKOFF: Duration = Duration::from_millis(500);
+/// How a transfer that failed for a reason that may pass is tried again. Nobody is told of a wait, so it is not long.
+const PERSISTENCE: Persistence = Persistence {
+    pause: Duration::from_millis(500),
+    pause_max: Duration::from_secs(30),
+    wait_max: Duration::from_secs(60),
+    attempts: 4,
+    attempts_at_first: 4,
+};
+
+/// How many bytes further an attempt must get so that those before it do not count. A server that gives a few bytes at
+/// a time is given up.
+const PROGRESS_MIN: u64 = 1 << 20;
 
 /// Something that can be fetched from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,29 +104,30 @@ impl Address {
 }
 
 /// Opens addresses; keeps connections.
-pub(crate) struct Transfer {
-    client: OnceLock<Result<Client, String>>,
-    plain: OnceLock<Result<Client, String>>,
-    backoff: Duration,
-}
+pub(crate) struct Transfer(Client);
 
 impl Transfer {
     /// No connection is made yet.
-    pub(crate) fn new() -> Self {
-        Self {
-            client: OnceLock::new(),
-            plain: OnceLock::new(),
-            backoff: BACKOFF,
-        }
+    pub(crate) fn new(config: &HttpConfig) -> Self {
+        Self::with_persistence(config, PERSISTENCE)
     }
 
     /// One that does not wait long between attempts.
     #[cfg(test)]
     pub(crate) fn impatient() -> Self {
-        Self {
-            backoff: Duration::from_millis(1),
-            ..Self::new()
-        }
+        let persistence = Persistence {
+            pause: Duration::from_millis(1),
+            ..PERSISTENCE
+        };
+        Self::with_persistence(&HttpConfig::default(), persistence)
+    }
+
+    fn with_persistence(config: &HttpConfig, persistence: Persistence) -> Self {
+        let tuning = Tuning {
+            persistence,
+            ..Tuning::default()
+        };
+        Self(Client::new(config, tuning))
     }
 
     /// Hands the bytes behind `address` to `receive`, again where that failed for a reason that may pass (no
@@ -133,86 +137,85 @@ impl Transfer {
         address: &Address,
         mut receive: impl FnMut(&mut dyn Read) -> Result<T, FetchError>,
     ) -> Result<T, FetchError> {
-        self.attempts(address, || {
-            self.open(address).and_then(|mut content| receive(&mut content))
-        })
+        self.resume(address, || 0, |_, content| receive(content))
     }
 
     /// As [`with`](Self::with) for the bytes from a position on. `position` is asked before each attempt; `receive`
-    /// is told where its bytes begin: there, or at 0 where the server does not do ranges (RFC 9110, section 14).
+    /// is told where its bytes begin: there, or at 0 where the server does not do ranges (RFC 9110, section 14). An
+    /// attempt that got much further than those before it is counted as the first.
     pub(crate) fn resume<T>(
         &self,
         address: &Address,
         position: impl Fn() -> u64,
         mut receive: impl FnMut(u64, &mut dyn Read) -> Result<T, FetchError>,
     ) -> Result<T, FetchError> {
-        self.attempts(address, || match (address, position()) {
-            (Address::Http(url), position @ 1..) => {
-                let (start, mut content) = self.get(url, &address.display(), position)?;
-                receive(start, &mut content)
-            }
-            _ => self.open(address).and_then(|mut content| receive(0, &mut content)),
-        })
+        match address {
+            Address::Local(path) => receive(0, &mut open(path, address)?),
+            Address::Http(url) => self.attempts(url, address, &position, || {
+                let (start, mut content) = self.get(url, &address.display(), position())?;
+                receive(start, &mut content.answer)
+            }),
+        }
     }
 
     /// Whether `address` has something, without receiving it: its size in bytes where that is told.
     pub(crate) fn probe(&self, address: &Address) -> Result<Option<u64>, FetchError> {
-        let Address::Http(url) = address else {
-            return self.open(address).map(|_| None);
+        let url = match address {
+            Address::Local(path) => return open(path, address).map(|_| None),
+            Address::Http(url) => url,
         };
         let shown = address.display();
-        self.attempts(address, || match self.send(Method::HEAD, url, &shown, 0) {
-            // Servers need not know HEAD (RFC 9110, section 9.1).
-            Err(FetchError::Status { status, .. }) if ["405", "501"].iter().any(|code| status.starts_with(code)) => {
-                Ok(self.send(Method::GET, url, &shown, 0)?.content_length())
+        let reply = self.attempts(url, address, &|| 0, || match self.send(Method::HEAD, url, &shown, 0) {
+            Err(FetchError::Status { status, .. }) if says_nothing_to_head(status) => {
+                self.send(Method::GET, url, &shown, 0)
             }
-            Err(error) => Err(error),
-            // `content_length` is that of the body, which an answer to HEAD has not.
-            Ok(response) => Ok(header(&response, CONTENT_LENGTH).and_then(|size| size.parse().ok())),
-        })
+            reply => reply,
+        })?;
+        Ok(reply.header(CONTENT_LENGTH.as_str()).and_then(|size| size.parse().ok()))
     }
 
     fn attempts<T>(
         &self,
+        url: &Url,
         address: &Address,
-        mut attempt_once: impl FnMut() -> Result<T, FetchError>,
+        position: &dyn Fn() -> u64,
+        mut attempt: impl FnMut() -> Result<T, FetchError>,
     ) -> Result<T, FetchError> {
-        let mut pause = self.backoff;
-        let mut attempt = 1;
+        let (host, mut failures, mut furthest) = (host_of(url), 0, position());
         loop {
-            match attempt_once() {
-                Err(error) if attempt < ATTEMPTS && !address.is_local() && may_pass(&error) => {}
-                result => return result,
-            }
-            thread::sleep(pause);
-            pause *= 2;
-            attempt += 1;
-        }
-    }
-
-    fn open(&self, address: &Address) -> Result<Box<dyn Read>, FetchError> {
-        match address {
-            Address::Local(path) => match File::open(path) {
-                Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => Ok(Box::new(file)),
-                Ok(_) => Err(FetchError::Address {
-                    url: address.display(),
-                    reason: "it is not a file",
-                }),
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                    Err(FetchError::NotFound { url: address.display() })
+            let began = Instant::now();
+            let error = match attempt() {
+                Ok(received) => {
+                    self.0.pace.worked(&host);
+                    return Ok(received);
                 }
-                Err(error) => Err(error).context("open", path)?,
-            },
-            Address::Http(url) => Ok(self.get(url, &address.display(), 0)?.1),
+                Err(_) if http::is_cancelled() => return Err(FetchError::Cancelled { url: address.display() }),
+                Err(error) => error,
+            };
+            failures += 1;
+            if position() >= furthest + PROGRESS_MIN {
+                (failures, furthest) = (1, position());
+                self.0.pace.worked(&host);
+            }
+            let persistence = &self.0.tuning.persistence;
+            let asked = match &error {
+                FetchError::Status { retry_after, .. } => *retry_after,
+                _ => None,
+            };
+            let too_long = asked.is_some_and(|asked| asked > persistence.wait_max);
+            if failures >= persistence.attempts || too_long || !may_pass(&error) {
+                return Err(error);
+            }
+            self.0.pace.failed(&host, began, asked, persistence);
         }
     }
 
     /// The bytes from `position` on, or all where the server gives all: where they begin, and they.
-    fn get(&self, url: &Url, shown: &str, position: u64) -> Result<(u64, Box<dyn Read>), FetchError> {
-        let response = self.send(Method::GET, url, shown, position)?;
-        match response.status() {
-            StatusCode::OK => Ok((0, Box::new(Body(response)))),
-            StatusCode::PARTIAL_CONTENT if begins_at(&response, position) => Ok((position, Box::new(Body(response)))),
+    fn get(&self, url: &Url, shown: &str, position: u64) -> Result<(u64, Reply), FetchError> {
+        let reply = self.send(Method::GET, url, shown, position)?;
+        match reply.answer.status() {
+            StatusCode::OK => Ok((0, reply)),
+            StatusCode::PARTIAL_CONTENT if begins_at(&reply, position) => Ok((position, reply)),
             // What is there already is not the beginning of what the server has.
             _ => self.get(url, shown, 0),
         }
@@ -220,90 +223,75 @@ impl Transfer {
 
     /// Asks for the bytes from `position` on. Comes back with an answer that has them, all, or word that there are none
     /// from there on.
-    fn send(&self, method: Method, url: &Url, shown: &str, position: u64) -> Result<Response, FetchError> {
-        let mut request = self.client(url, shown)?.request(method, url.clone());
-        if position > 0 {
-            request = request.header(RANGE, format!("bytes={position}-"));
+    fn send(&self, method: Method, url: &Url, shown: &str, position: u64) -> Result<Reply, FetchError> {
+        let mut headers = HeaderMap::new();
+        if position > 0
+            && let Ok(range) = HeaderValue::from_str(&format!("bytes={position}-"))
+        {
+            headers.insert(RANGE, range);
         }
-        let response = request.send().map_err(|error| FetchError::Unreachable {
-            url: shown.to_owned(),
-            source: Box::new(error.without_url()),
-        })?;
-        match response.status() {
-            StatusCode::OK => Ok(response),
-            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if position > 0 => Ok(response),
+        let reply = self
+            .0
+            .fetch(method, url, &headers)
+            .map_err(|error| unanswered(shown, error))?;
+        match reply.answer.status() {
+            StatusCode::OK => Ok(reply),
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if position > 0 => Ok(reply),
             StatusCode::NOT_FOUND | StatusCode::GONE => Err(FetchError::NotFound { url: shown.to_owned() }),
             status => Err(FetchError::Status {
                 url: shown.to_owned(),
-                status: status.to_string(),
+                status,
+                retry_after: retry_after(reply.answer.headers()),
             }),
         }
     }
+}
 
-    /// The client for `url`. On a machine without any root certificates plain `http:` must work all the same
-    /// (what it brings is verified by digest), so that has a client of its own then.
-    fn client(&self, url: &Url, shown: &str) -> Result<&Client, FetchError> {
-        let unreachable = |message: &String| FetchError::Unreachable {
-            url: shown.to_owned(),
-            source: message.clone().into(),
-        };
-        let client = self.client.get_or_init(|| build_client(false));
-        match client {
-            Ok(client) => Ok(client),
-            Err(_) if url.scheme() == "http" => {
-                let plain = self.plain.get_or_init(|| build_client(true));
-                plain.as_ref().map_err(unreachable)
-            }
-            Err(message) => Err(unreachable(message)),
+/// A file of this machine.
+fn open(path: &Path, address: &Address) -> Result<Local, FetchError> {
+    match File::open(path) {
+        Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => Ok(Local(file)),
+        Ok(_) => Err(FetchError::Address {
+            url: address.display(),
+            reason: "it is not a file",
+        }),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(FetchError::NotFound { url: address.display() })
         }
+        Err(error) => Err(error).context("open", path)?,
     }
 }
 
-fn header(response: &Response, name: HeaderName) -> Option<&str> {
-    response.headers().get(name)?.to_str().ok()
-}
+/// A local file, which may be as large as a download: its reader sees a cancellation, too.
+struct Local(File);
 
-/// Whether a partial answer begins where it was asked to (`Content-Range: bytes START-END/SIZE`).
-fn begins_at(response: &Response, position: u64) -> bool {
-    let range = header(response, CONTENT_RANGE);
-    let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
-    start == Some(position)
-}
-
-/// A response's body, its errors without the address (the caller names it).
-struct Body(Response);
-
-impl Read for Body {
+impl Read for Local {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if http::is_cancelled() {
+            return Err(io::Error::other(HttpError::Cancelled));
+        }
         self.0.read(buffer)
     }
 }
 
-/// Builds a client that trusts the machine's root certificates (or none) and takes the proxies that the
-/// environment names.
-fn build_client(without_roots: bool) -> Result<Client, String> {
-    // The default of the whole process; where somebody installed one before, that one serves as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = Client::builder()
-        .user_agent(concat!("layerize/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(PROGRESS_TIMEOUT)
-        .redirect(redirect::Policy::custom(follow));
-    let builder = match without_roots {
-        true => builder.tls_certs_only([]),
-        false => builder,
-    };
-    builder.build().map_err(|error| chain(&error))
+/// Whether a partial answer begins where it was asked to (`Content-Range: bytes START-END/SIZE`).
+fn begins_at(reply: &Reply, position: u64) -> bool {
+    let range = reply.header(CONTENT_RANGE.as_str());
+    let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+    start == Some(position)
 }
 
-fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    let downgrade = attempt.url().scheme() == "http" && attempt.previous().iter().any(|url| url.scheme() == "https");
-    if attempt.previous().len() > REDIRECTS_MAX {
-        attempt.error(format!("more than {REDIRECTS_MAX} redirects"))
-    } else if downgrade {
-        attempt.error("it redirects from `https:` to `http:`")
-    } else {
-        attempt.follow()
+/// A request without an answer.
+fn unanswered(url: &str, error: HttpError) -> FetchError {
+    let url = url.to_owned();
+    match error {
+        HttpError::Unreachable { source, .. } => FetchError::Unreachable { url, source },
+        HttpError::Broken { source, .. } => FetchError::Interrupted { url, source },
+        error @ HttpError::Stalled { .. } => FetchError::Interrupted {
+            url,
+            source: error.into(),
+        },
+        error => FetchError::Http { url, source: error },
     }
 }
 
@@ -311,23 +299,10 @@ fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
 fn may_pass(error: &FetchError) -> bool {
     match error {
         FetchError::Interrupted { .. } => true,
-        FetchError::Unreachable { source, .. } => {
-            let error = source.downcast_ref::<reqwest::Error>();
-            error.is_some_and(|error| error.is_connect() || error.is_timeout() || error.is_request())
-        }
-        FetchError::Status { status, .. } => status.starts_with('5') || status.starts_with("429"),
+        FetchError::Unreachable { source, .. } => !tls::is_refused(source.as_ref()),
+        FetchError::Status { status, .. } => status_may_pass(*status),
         _ => false,
     }
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

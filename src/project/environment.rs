@@ -91,6 +91,7 @@ impl Environment<'_> {
             places: Vec::new(),
             mirrors: mirrors.iter().chain(&self.debian_mirrors).cloned().collect(),
             snapshots: self.debian_snapshots.clone(),
+            http: self.registries.http.clone(),
             offline,
         }
     }

@@ -178,7 +178,7 @@ fn what_is_wrong_is_said_with_advice() {
         .says(&["absent.crt"]);
     explain(
         &place,
-        &[("HTTPS_PROXY", "socks5://me:SECRET@p.example".to_owned())],
+        &[("HTTPS_PROXY", "ftp://me:SECRET@p.example".to_owned())],
         &["r.example/a"],
     )
     .exits(2)

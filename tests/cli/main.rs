@@ -12,6 +12,7 @@ mod crafted;
 mod crash;
 mod diff;
 mod diff_pairs;
+mod download;
 mod early_cutoff;
 mod explain;
 mod faces;

@@ -179,7 +179,7 @@ fn an_archive_that_does_not_answer_is_not_one_that_dropped_a_package() {
         ran.says(&[
             "it is not known whether `deb:other` 1.0 (other_1.0_all.deb, ",
             &format!(") can still be had: {NOBODY}: no answer"),
-            "check the network and the proxy (`https_proxy`) and run the same command again",
+            "check the network and the proxy (`HTTPS_PROXY`) and run the same command again",
         ]);
         assert_eq!(project.lock(), old);
     }

@@ -328,7 +328,7 @@ fn a_content_addressed_path_needs_no_signature_and_must_have_that_content() {
     .unwrap();
     let taker = scene.store();
     let fetch = || {
-        let cache = BinaryCache::open(&scene.url(), &StoreDir::nix()).unwrap();
+        let cache = BinaryCache::open(&scene.url(), &StoreDir::nix(), &HttpConfig::default()).unwrap();
         fetch_closure(&taker, &roots, &[cache], &Trust::default(), &Silent)
     };
     let file = scene.cache().join(format!("{}.narinfo", info.path.hash()));

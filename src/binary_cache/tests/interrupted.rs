@@ -106,7 +106,7 @@ fn a_cache_that_is_down_is_not_the_last_word() {
     assert!(error.to_string().contains("answers 500"), "{error}");
     let store = scene.store();
     let open = |url: &str| {
-        let mut cache = BinaryCache::open(url, store.store_dir()).unwrap();
+        let mut cache = BinaryCache::open(url, store.store_dir(), &HttpConfig::default()).unwrap();
         cache.make_impatient();
         cache
     };

@@ -176,7 +176,7 @@ fn paths_of_our_own_store_go_to_nix_and_back() {
     assert!(ok, "{text}");
     nix.ok("nix-store", &["--store", &to, "--verify", "--check-contents"]);
     let other = Store::open(&dir.path().join("other")).unwrap();
-    let cache = BinaryCache::open(&from, &StoreDir::layerize()).unwrap();
+    let cache = BinaryCache::open(&from, &StoreDir::layerize(), &HttpConfig::default()).unwrap();
     let fetched = fetch_closure(&other, &roots, &[cache], &Trust::default(), &Silent).unwrap();
     assert_eq!(fetched.len(), 3);
     assert_eq!(other.verify(true).unwrap(), []);

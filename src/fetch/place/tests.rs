@@ -50,7 +50,8 @@ impl Place for Fake {
             }),
             Does::IsBroken => Err(FetchError::Status {
                 url,
-                status: "500".to_owned(),
+                status: reqwest::StatusCode::INTERNAL_SERVER_ERROR,
+                retry_after: None,
             }),
         }
     }

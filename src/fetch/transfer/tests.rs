@@ -85,10 +85,10 @@ fn a_plain_answer_and_redirects_are_read() {
         format!("there is nothing at `{}`", server.url("/gone"))
     );
     let error = fetch(&server.url("/loop")).unwrap_err();
-    let FetchError::Unreachable { source, .. } = error else {
+    let FetchError::Http { source, .. } = error else {
         panic!("{error}")
     };
-    assert!(chain(source.as_ref()).contains("more than 10 redirects"), "{source}");
+    assert!(source.to_string().contains("more than 10 times"), "{source}");
     // The first request and ten redirects, once: a loop does not pass.
     assert_eq!(server.requests("/loop"), 11);
 }
@@ -136,11 +136,6 @@ fn an_unreachable_host_is_an_error() {
     let error = fetch(&format!("http://127.0.0.1:{port}/x")).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot reach `http://127.0.0.1:{port}/x`"));
     assert!(error.help().unwrap().contains("proxy"));
-}
-
-#[test]
-fn https_clients_can_be_built() {
-    build_client(true).unwrap();
 }
 
 #[test]

@@ -3,29 +3,27 @@
 //! Invariant: a login goes to the registry's own origin and to the token server that it names, to no other; whatever
 //! is read of an answer is bounded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reqwest::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT,
-};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 
-use super::address;
 use super::error::{RegistryError, printable, read_errors};
-use super::retry::{Pace, Persistence, retry_after};
 use super::token::Auth;
-use super::wire::{Answer, Head, Patience, Supply, Wire, WireError, lock};
 use super::{Endpoint, Login, RegistryConfig};
 use crate::event::{Event, Reporter};
+use crate::http::address;
+pub(super) use crate::http::client::Reply;
+use crate::http::client::{self, REDIRECTS_MAX, Request, Whole};
+use crate::http::pace::retry_after;
+use crate::http::wire::{Supply, lock};
 use crate::transport::TransportError;
 
-/// Most redirects that are followed.
-const REDIRECTS_MAX: usize = 10;
 /// Most bytes of an error's body that are read.
 const ERROR_MAX: usize = 64 << 10;
 /// Most of a run's warnings that are shown.
@@ -36,8 +34,7 @@ const TOLD_FROM: Duration = Duration::from_millis(900);
 /// How patient and how persistent a client is.
 #[derive(Debug, Clone)]
 pub(super) struct Tuning {
-    pub(super) patience: Patience,
-    pub(super) persistence: Persistence,
+    pub(super) http: client::Tuning,
     /// Bytes of a chunk where nothing else limits it: below what proxies commonly allow (100 MB).
     pub(super) chunk: u64,
     /// Blobs above this size are sent in chunks from the start.
@@ -51,17 +48,7 @@ pub(super) struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            patience: Patience {
-                idle: Duration::from_secs(60),
-                answer: Duration::from_secs(600),
-            },
-            persistence: Persistence {
-                pause: Duration::from_millis(500),
-                pause_max: Duration::from_secs(30),
-                wait_max: Duration::from_secs(300),
-                attempts: 8,
-                attempts_at_first: 3,
-            },
+            http: client::Tuning::default(),
             chunk: 64 << 20,
             chunks_over: 4 << 30,
             remembered_from: 1 << 20,
@@ -143,47 +130,14 @@ impl<'a> Call<'a> {
     }
 }
 
-/// An answer, with its body still to be read.
-pub(super) struct Reply {
-    pub(super) answer: Answer,
-    /// Where it came from, after redirects.
-    pub(super) url: Url,
-}
-
-impl Reply {
-    /// Its status.
-    pub(super) fn status(&self) -> u16 {
-        self.answer.status().as_u16()
-    }
-
-    /// A header that is text.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.answer.headers().get(name)?.to_str().ok()
-    }
-
-    /// The `Location` header, resolved against where the answer came from and judged.
-    pub(super) fn location(&self, call: &Call<'_>) -> Result<Option<Url>, RegistryError> {
-        let Some(location) = self.answer.headers().get(LOCATION) else {
-            return Ok(None);
-        };
-        let location = location.to_str().map_err(|_| "its address is malformed".to_owned());
-        let resolved = location.and_then(|text| address::resolve(text, &self.url, &call.access.endpoint.base));
-        resolved.map(Some).map_err(|reason| RegistryError::Protocol {
-            action: call.action.to_owned(),
-            host: address::host_of(&self.url),
-            reason,
-        })
-    }
-}
-
-/// What a run did.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) requests: AtomicU64,
-    pub(super) sent: AtomicU64,
-    pub(super) retries: AtomicU64,
-    pub(super) waits: AtomicU64,
-    pub(super) waited_ms: AtomicU64,
+/// Where an answer sends a request, judged as an address of the registry.
+pub(super) fn location(reply: &Reply, call: &Call<'_>) -> Result<Option<Url>, RegistryError> {
+    let location = reply.location(&call.access.endpoint.base);
+    location.map_err(|reason| RegistryError::Protocol {
+        action: call.action.to_owned(),
+        host: address::host_of(&reply.url),
+        reason,
+    })
 }
 
 /// Speaks to registries.
@@ -191,32 +145,25 @@ pub(super) struct Client<'r> {
     pub(super) config: RegistryConfig,
     pub(super) tuning: Tuning,
     pub(super) reporter: &'r dyn Reporter,
-    pub(super) counters: Counters,
+    /// Requests that were made again.
+    pub(super) retries: AtomicU64,
     pub(super) auth: Auth,
-    pace: Pace,
-    wire: Wire,
-    clients: Mutex<BTreeMap<String, reqwest::Client>>,
+    pub(super) http: client::Client,
     warned: Mutex<BTreeSet<String>>,
 }
 
 impl<'r> Client<'r> {
     /// A client that has spoken to nobody.
-    pub(super) fn new(
-        config: &RegistryConfig,
-        tuning: Tuning,
-        reporter: &'r dyn Reporter,
-    ) -> Result<Self, TransportError> {
-        Ok(Self {
+    pub(super) fn new(config: &RegistryConfig, tuning: Tuning, reporter: &'r dyn Reporter) -> Self {
+        Self {
             config: config.clone(),
+            http: client::Client::new(&config.http, tuning.http.clone()),
             tuning,
             reporter,
-            counters: Counters::default(),
+            retries: AtomicU64::default(),
             auth: Auth::default(),
-            pace: Pace::default(),
-            wire: Wire::start().map_err(|source| RegistryError::Start { source })?,
-            clients: Mutex::default(),
             warned: Mutex::default(),
-        })
+        }
     }
 
     /// Sends a request until its answer has one of the `expected` statuses, or it is clear that it will not.
@@ -226,7 +173,7 @@ impl<'r> Client<'r> {
             let began = Instant::now();
             let error = match self.once(call) {
                 Ok(reply) if expected.contains(&reply.status()) => {
-                    self.pace.worked(call.host());
+                    self.http.pace.worked(call.host());
                     return Ok(reply);
                 }
                 Ok(reply) => self.refusal(call, reply)?,
@@ -247,9 +194,9 @@ impl<'r> Client<'r> {
         failures: u32,
         began: Instant,
     ) -> Result<(), RegistryError> {
-        let (host, persistence) = (&access.endpoint.host, &self.tuning.persistence);
+        let (host, persistence) = (&access.endpoint.host, &self.tuning.http.persistence);
         let mut attempts = persistence.attempts;
-        if !self.pace.has_answered(host) || access.endpoint.mirror {
+        if !self.http.pace.has_answered(host) || access.endpoint.mirror {
             attempts = attempts.min(persistence.attempts_at_first);
         }
         if !error.may_pass() || failures >= attempts {
@@ -264,8 +211,8 @@ impl<'r> Client<'r> {
                 limit: persistence.wait_max.as_secs(),
             });
         }
-        let pause = self.pace.failed(host, began, asked, persistence);
-        self.counters.retries.fetch_add(1, Ordering::Relaxed);
+        let pause = self.http.pace.failed(host, began, asked, persistence);
+        self.retries.fetch_add(1, Ordering::Relaxed);
         if pause >= TOLD_FROM {
             self.reporter.report(Event::Waiting {
                 host: host.clone(),
@@ -278,7 +225,7 @@ impl<'r> Client<'r> {
 
     /// Bytes moved to or from the host: its failures before do not count any more.
     pub(super) fn progressed(&self, access: &Access) {
-        self.pace.worked(&access.endpoint.host);
+        self.http.pace.worked(&access.endpoint.host);
     }
 
     /// Sends a request, with a login where one is asked for, and follows redirects. Any status is an answer.
@@ -300,9 +247,8 @@ impl<'r> Client<'r> {
                     continue;
                 }
             }
-            let moved = matches!(status.as_u16(), 307 | 308)
-                || (matches!(status.as_u16(), 301..=303) && matches!(call.method, Method::GET | Method::HEAD));
-            match reply.location(call) {
+            let moved = reply.has_moved(&call.method);
+            match location(&reply, call) {
                 Ok(Some(next)) if moved => url = next,
                 Err(error) if moved => return Err(error.into()),
                 _ => return Ok(reply),
@@ -323,18 +269,10 @@ impl<'r> Client<'r> {
         authorization: Option<&HeaderValue>,
     ) -> Result<Reply, TransportError> {
         let headers = headers(call, authorization)?;
-        let client = self.client(url, call)?;
-        let waited = self.pace.wait(call.host());
-        if waited >= Duration::from_millis(1) {
-            self.counters.waits.fetch_add(1, Ordering::Relaxed);
-            let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-            self.counters.waited_ms.fetch_add(waited, Ordering::Relaxed);
-        }
-        self.counters.requests.fetch_add(1, Ordering::Relaxed);
-        let head = Head {
-            method: call.method.clone(),
-            url,
-            headers,
+        let home = &call.access.endpoint;
+        let host = match address::same_origin(url, &home.base) {
+            true => home.host.clone(),
+            false => address::host_of(url),
         };
         let mut whole;
         let body: Option<&mut dyn Supply> = match &mut call.payload {
@@ -345,11 +283,15 @@ impl<'r> Client<'r> {
             }
             Payload::Stream(replay) => Some(&mut **replay),
         };
-        let mut counted = body.map(|body| Counted(body, &self.counters.sent));
-        let body = counted.as_mut().map(|body| body as &mut dyn Supply);
-        let sent = self.wire.send(&client, head, body, self.tuning.patience);
-        let answer = sent.map_err(|error| wire_error(error, call.action, address::host_of(url)))?;
-        self.pace.answered(call.host());
+        let answer = self.http.send(Request {
+            method: call.method.clone(),
+            url,
+            headers,
+            body,
+            host: &host,
+            pace: &home.host,
+        });
+        let answer = answer.map_err(|error| RegistryError::of(error, call.action))?;
         self.show_warnings(answer.headers(), &call.access.endpoint.host);
         Ok(Reply {
             answer,
@@ -434,31 +376,6 @@ impl<'r> Client<'r> {
         }
     }
 
-    /// The HTTP client for a URL's host, made once.
-    fn client(&self, url: &Url, call: &Call<'_>) -> Result<reqwest::Client, TransportError> {
-        let origin = url.origin().ascii_serialization();
-        if let Some(client) = lock(&self.clients).get(&origin) {
-            return Ok(client.clone());
-        }
-        let home = &call.access.endpoint;
-        let client = if address::same_origin(url, &home.base) {
-            self.config.client(home)?
-        } else {
-            let mut base = url.clone();
-            base.set_path("/");
-            base.set_query(None);
-            let host = address::host_of(url);
-            self.config.client(&Endpoint {
-                host,
-                base,
-                mirror: false,
-                prefix: String::new(),
-            })?
-        };
-        lock(&self.clients).insert(origin, client.clone());
-        Ok(client)
-    }
-
     /// `Warning: 299 - "…"` (distribution-spec, "Warnings"): shown once each.
     fn show_warnings(&self, headers: &HeaderMap, host: &str) {
         for value in headers.get_all("warning") {
@@ -498,9 +415,7 @@ fn action_of(error: &RegistryError) -> String {
 }
 
 fn headers(call: &Call<'_>, authorization: Option<&HeaderValue>) -> Result<HeaderMap, RegistryError> {
-    const AGENT: &str = concat!("layerize/", env!("CARGO_PKG_VERSION"));
     let mut headers = HeaderMap::new();
-    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     for (name, value) in &call.headers {
         let value = HeaderValue::from_str(value).map_err(|_| RegistryError::Protocol {
             action: call.action.to_owned(),
@@ -519,55 +434,11 @@ fn headers(call: &Call<'_>, authorization: Option<&HeaderValue>) -> Result<Heade
     Ok(headers)
 }
 
-fn wire_error(error: WireError, action: &str, host: String) -> RegistryError {
-    let action = action.to_owned();
-    match error {
-        WireError::Connect(source) => RegistryError::Unreachable {
-            action,
-            host,
-            source: source.into(),
-        },
-        WireError::Broken(source) => RegistryError::Broken { action, host, source },
-        WireError::Stalled(patience) => RegistryError::Stalled { action, host, patience },
-        WireError::Source(source) => RegistryError::Source { action, source },
-    }
-}
-
 /// A connection that broke while an answer was read.
 pub(super) fn broken(action: &str, host: String, source: io::Error) -> RegistryError {
     RegistryError::Broken {
         action: action.to_owned(),
         host,
         source: source.into(),
-    }
-}
-
-/// A body in one piece.
-struct Whole(Option<Bytes>);
-
-impl Supply for Whole {
-    fn left(&self) -> u64 {
-        self.0.as_ref().map_or(0, |bytes| bytes.len() as u64)
-    }
-
-    fn next(&mut self) -> io::Result<Option<Bytes>> {
-        Ok(self.0.take().filter(|bytes| !bytes.is_empty()))
-    }
-}
-
-/// Counts the bytes of a body.
-struct Counted<'a>(&'a mut dyn Supply, &'a AtomicU64);
-
-impl Supply for Counted<'_> {
-    fn left(&self) -> u64 {
-        self.0.left()
-    }
-
-    fn next(&mut self) -> io::Result<Option<Bytes>> {
-        let piece = self.0.next()?;
-        if let Some(bytes) = &piece {
-            self.1.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        }
-        Ok(piece)
     }
 }

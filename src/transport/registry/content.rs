@@ -8,8 +8,9 @@ use std::io::{self, Read};
 use bytes::Bytes;
 
 use super::client::Replay;
-use super::wire::Supply;
+
 use crate::digest::{Digest, VerifyError};
+use crate::http::wire::Supply;
 use crate::layer::{Blob, Layer, LayerError};
 
 /// Bytes of a piece: large enough that handing them over costs nothing, small enough to have many blobs under way.

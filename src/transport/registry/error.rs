@@ -8,8 +8,9 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
-use super::config::tls_advice;
 use crate::digest::Digest;
+use crate::http::pace::status_may_pass;
+use crate::http::{HttpError, tls};
 
 /// Most characters of one message that are shown.
 const MESSAGE_MAX: usize = 300;
@@ -131,12 +132,13 @@ pub enum RegistryError {
         /// Why.
         source: std::io::Error,
     },
-    /// The thread that moves bytes cannot be started.
-    #[error("cannot start the client of registries")]
-    Start {
+    /// The request cannot be made, or is given up because the process ends.
+    #[error("cannot {action}")]
+    Http {
+        /// What was being done.
+        action: String,
         /// Why.
-        #[source]
-        source: std::io::Error,
+        source: HttpError,
     },
 }
 
@@ -148,6 +150,21 @@ fn after(words: &str) -> String {
 }
 
 impl RegistryError {
+    /// A request that has no answer, while this was being done.
+    pub(super) fn of(error: HttpError, action: &str) -> Self {
+        let action = action.to_owned();
+        match error {
+            HttpError::Unreachable { host, source } => Self::Unreachable { action, host, source },
+            HttpError::Broken { host, source } => Self::Broken { action, host, source },
+            HttpError::Stalled { host, patience } => Self::Stalled { action, host, patience },
+            HttpError::Redirect { host, reason } => Self::Protocol { action, host, reason },
+            HttpError::Source(source) => Self::Source { action, source },
+            source @ (HttpError::Cancelled | HttpError::Start(_) | HttpError::Setup(_)) => {
+                Self::Http { action, source }
+            }
+        }
+    }
+
     /// What the user can do about it, where anything can be said.
     pub fn help(&self) -> Option<String> {
         match self {
@@ -157,7 +174,7 @@ impl RegistryError {
             Self::Denied { .. } => Some(
                 "check the name and the user's rights; `layerize auth explain` shows which login is used".to_owned(),
             ),
-            Self::Unreachable { host, source, .. } => Some(tls_advice(source.as_ref(), host).unwrap_or_else(|| {
+            Self::Unreachable { host, source, .. } => Some(tls::advice(source.as_ref(), host).unwrap_or_else(|| {
                 format!(
                     "check the name `{host}`, the network and the proxy; a registry without TLS must be allowed by name"
                 )
@@ -183,6 +200,7 @@ impl RegistryError {
             Self::Status { status, .. } if status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS => {
                 Some("run the command again later: what has arrived is not sent twice".to_owned())
             }
+            Self::Http { source, .. } => source.help(),
             _ => None,
         }
     }
@@ -190,14 +208,14 @@ impl RegistryError {
     /// Whether the same request may succeed in a while: what broke on the way, and what registries answer when they
     /// are busy (429, 5xx, and error codes that mean the same).
     pub(super) fn may_pass(&self) -> bool {
-        const PASSING: [u16; 12] = [408, 425, 429, 499, 500, 502, 503, 504, 520, 522, 524, 529];
         const CODES: [&str; 3] = ["TOOMANYREQUESTS", "UNAVAILABLE", "UNKNOWN"];
         match self {
-            Self::Unreachable { .. } | Self::Broken { .. } | Self::Stalled { .. } => true,
+            // What a certificate is will not change.
+            Self::Unreachable { source, .. } => !tls::is_refused(source.as_ref()),
+            Self::Broken { .. } | Self::Stalled { .. } => true,
             Self::Status { status, codes, .. } => {
                 let client = matches!(status.as_u16(), 400 | 401 | 403 | 404 | 405 | 413);
-                PASSING.contains(&status.as_u16())
-                    || (!client && codes.iter().any(|code| CODES.contains(&code.as_str())))
+                status_may_pass(*status) || (!client && codes.iter().any(|code| CODES.contains(&code.as_str())))
             }
             _ => false,
         }

@@ -3,11 +3,9 @@
 //! Invariant: what arrives is verified against its digest before it is believed; a secret goes to the host it is for
 //! and to no other, and is in no message.
 //!
-//! From below: `wire` (one request, its bytes watched) → `client` (who we are: `challenge`, `token`; where it leads:
-//! `address`; when again: `retry`) → `repo` (manifests, tags, presence), `upload` (one blob: `content`, and `state`
+//! From below: `client` ([`http`](crate::http), and who we are: `challenge`, `token`) → `repo` (manifests, tags, presence), `upload` (one blob: `content`, and `state`
 //! that outlives the process) → [`push()`] and [`attach`], [`RemoteImage`] for reading.
 
-mod address;
 mod challenge;
 mod client;
 pub mod config;
@@ -17,7 +15,6 @@ mod outcome;
 mod push;
 mod referrers;
 mod repo;
-mod retry;
 mod sink;
 mod source;
 mod state;
@@ -25,7 +22,6 @@ mod state;
 mod tests;
 mod token;
 mod upload;
-mod wire;
 
 pub use config::{ConfigError, Endpoint, Login, RegistryConfig};
 pub use error::RegistryError;

@@ -12,17 +12,17 @@ use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Method, Url};
 use serde::Deserialize;
 
-use super::address;
-use super::client::{Call, Client, Counters, Reply, Tuning};
+use super::client::{Call, Client, Reply, Tuning, location};
 use super::content::Content;
 use super::error::RegistryError;
 use super::outcome::{IndexDocument, Planned, PushOptions, PushSummary};
 use super::repo::{Presence, Repo};
 use super::upload::upload;
-use super::wire::lock;
 use super::{Endpoint, RegistryConfig};
 use crate::digest::Digest;
 use crate::event::{BlobOutcome, Event, Reporter};
+use crate::http::address;
+use crate::http::wire::lock;
 use crate::image::Image;
 use crate::oci::Reference;
 use crate::transport::TransportError;
@@ -94,7 +94,7 @@ impl<'r> Pusher<'r> {
         reporter: &'r dyn Reporter,
     ) -> Result<Self, TransportError> {
         let mut tuning = Tuning::default();
-        tuning.persistence.wait_max = options.wait_max;
+        tuning.http.persistence.wait_max = options.wait_max;
         Self::tuned(config, options, tuning, reporter)
     }
 
@@ -106,7 +106,7 @@ impl<'r> Pusher<'r> {
         reporter: &'r dyn Reporter,
     ) -> Result<Self, TransportError> {
         Ok(Self {
-            client: Client::new(config, tuning, reporter)?,
+            client: Client::new(config, tuning, reporter),
             options: options.clone(),
             known: Mutex::default(),
             flights: Mutex::default(),
@@ -186,7 +186,7 @@ impl<'p, 'r> Push<'p, 'r> {
             target: target.clone(),
             summary: Mutex::default(),
             began: Instant::now(),
-            before: read(&pusher.client.counters),
+            before: counted(&pusher.client),
         })
     }
 
@@ -229,7 +229,7 @@ impl<'p, 'r> Push<'p, 'r> {
 
     /// The summary, with what the client counted.
     pub(super) fn finish(&self, digest: Digest, tags: &[String]) -> PushSummary {
-        let after = read(&self.pusher.client.counters);
+        let after = counted(&self.pusher.client);
         let [requests, bytes_sent, retries, waits, waited] = std::array::from_fn(|i| after[i] - self.before[i]);
         let name = self.target.name();
         let references = if tags.is_empty() {
@@ -425,7 +425,7 @@ impl<'p, 'r> Push<'p, 'r> {
             };
             match reply.status() {
                 201 => return Ok(Mounted::Yes),
-                202 => return Ok(Mounted::No(reply.location(&call).ok().flatten())),
+                202 => return Ok(Mounted::No(location(&reply, &call).ok().flatten())),
                 _ => {}
             }
         }
@@ -547,13 +547,15 @@ enum Mounted {
     No(Option<Url>),
 }
 
-fn read(counters: &Counters) -> [u64; 5] {
-    let Counters {
-        requests,
-        sent,
-        retries,
-        waits,
-        waited_ms,
-    } = counters;
-    [requests, sent, retries, waits, waited_ms].map(|counter| counter.load(Ordering::Relaxed))
+/// Requests, bytes sent, retries, waits and milliseconds waited so far.
+fn counted(client: &Client<'_>) -> [u64; 5] {
+    let counters = &client.http.counters;
+    [
+        &counters.requests,
+        &counters.sent,
+        &client.retries,
+        &counters.waits,
+        &counters.waited_ms,
+    ]
+    .map(|counter| counter.load(Ordering::Relaxed))
 }

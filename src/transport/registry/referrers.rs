@@ -16,6 +16,7 @@ use super::push::{Document, Push, Pusher};
 use super::repo::Repo;
 use crate::digest::Digest;
 use crate::event::{Reporter, Silent};
+use crate::http::address;
 use crate::oci::{Reference, canonical_json};
 use crate::transport::document::{self, Descriptor, INDEX, MANIFEST, MANIFEST_MAX};
 use crate::transport::{Referrers, TransportError};
@@ -48,7 +49,7 @@ pub(super) fn list(config: &RegistryConfig, tuning: Tuning, subject: &Reference)
             reason: "referrers are listed of an image's digest: append `@sha256:…`",
         });
     };
-    let client = Client::new(config, tuning, &Silent)?;
+    let client = Client::new(config, tuning, &Silent);
     let endpoint = config.endpoints(subject.registry(), false)?.into_iter().next_back();
     let endpoint = endpoint.ok_or_else(|| TransportError::Missing {
         place: subject.to_string(),
@@ -82,7 +83,7 @@ fn api(repo: &Repo<'_, '_>, digest: &Digest) -> Result<Option<Referrers>, Transp
             return Ok(None);
         }
         let next = reply.header("link").and_then(next_link);
-        let next = next.map(|next| super::address::resolve(&next, &reply.url, &repo.access.endpoint.base));
+        let next = next.map(|next| address::resolve(&next, &reply.url, &repo.access.endpoint.base));
         let limit = usize::try_from(MANIFEST_MAX).unwrap_or(usize::MAX);
         let read = reply.answer.read_limited(limit);
         let host = repo.access.endpoint.host.clone();

@@ -7,10 +7,10 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, Url};
 
 use super::Endpoint;
-use super::address;
 use super::client::{Access, Call, Client, Payload, Reply, broken};
 use super::error::{RegistryError, printable};
 use crate::digest::Digest;
+use crate::http::address;
 use crate::transport::TransportError;
 use crate::transport::document::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, MANIFEST_MAX};
 

@@ -57,7 +57,7 @@ impl Remote {
         tuning: Tuning,
     ) -> Result<Self, TransportError> {
         Ok(Self(Arc::new(Inner {
-            client: Client::new(config, tuning, &Silent)?,
+            client: Client::new(config, tuning, &Silent),
             registry: reference.registry().to_owned(),
             repository: reference.repository().to_owned(),
             endpoints: config.endpoints(reference.registry(), true)?,

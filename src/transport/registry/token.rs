@@ -8,20 +8,19 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
 use super::Login;
-use super::address;
 use super::challenge::{self, Challenge};
 use super::client::{Access, Call, Client, Payload};
 use super::error::{RegistryError, read_errors};
-use super::retry::retry_after;
-use super::wire::lock;
+use crate::http::address;
+use crate::http::client::{self, sensitive};
+use crate::http::pace::retry_after;
+use crate::http::wire::lock;
 use crate::transport::TransportError;
 
 /// Most bytes of a token server's answer.
@@ -320,19 +319,13 @@ fn bearer(token: &str) -> Option<HeaderValue> {
 }
 
 fn basic(login: &Login) -> Option<HeaderValue> {
-    let pair = match login {
-        Login::Basic { username, password } => format!("{username}:{password}"),
+    let (username, password) = match login {
+        Login::Basic { username, password } => (username.as_str(), password.as_str()),
         // The form that servers without the OAuth form take identity tokens in.
-        Login::IdentityToken(token) => format!("<token>:{token}"),
+        Login::IdentityToken(token) => ("<token>", token.as_str()),
         Login::Anonymous | Login::RegistryToken(_) => return None,
     };
-    sensitive(&format!("Basic {}", BASE64_STANDARD.encode(pair)))
-}
-
-fn sensitive(text: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::from_str(text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
+    client::basic(username, password)
 }
 
 #[cfg(test)]

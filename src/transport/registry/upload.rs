@@ -10,14 +10,14 @@ use std::time::Instant;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE};
 use reqwest::{Method, Url};
 
-use super::address;
-use super::client::{Call, Payload, Reply};
+use super::client::{Call, Payload, Reply, location};
 use super::content::{Content, Feed};
 use super::error::{RegistryError, printable};
 use super::repo::{Presence, Repo};
 use super::state::{Begun, Limits, Place};
 use crate::digest::Digest;
 use crate::event::Event;
+use crate::http::address;
 use crate::transport::TransportError;
 
 /// Smallest chunk that is tried.
@@ -161,7 +161,7 @@ impl Upload<'_, '_, '_> {
         if reply.status() == 201 {
             return Ok(false);
         }
-        let Some(location) = reply.location(&call)? else {
+        let Some(location) = location(&reply, &call)? else {
             return Err(self
                 .repo
                 .client
@@ -231,7 +231,7 @@ impl Upload<'_, '_, '_> {
             drop(call.payload);
             return Err(self.refused(reply));
         }
-        let next = reply.location(&call)?;
+        let next = location(&reply, &call)?;
         drop(call.payload);
         if let Some(session) = &mut self.session {
             session.location = next.unwrap_or_else(|| session.location.clone());
@@ -356,7 +356,7 @@ impl Upload<'_, '_, '_> {
             Err(error) => return Err(error),
         };
         let range = reply.header("range").map(str::to_owned);
-        let location = reply.location(&call).ok().flatten();
+        let location = location(&reply, &call).ok().flatten();
         match range.as_deref().map(parse_range) {
             // `0-0` is one byte or none: not worth guessing.
             Some(Some(last)) if last > 0 && last < self.content.size => {

@@ -5,6 +5,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::http::SetupError;
+
 /// Why a registry's configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -94,60 +96,9 @@ pub enum ConfigError {
         /// The registry.
         host: String,
     },
-    /// A client certificate lacks its key or the other way round.
-    #[error("`{}` has no `{}` beside it", present.display(), missing.display())]
-    ClientPair {
-        /// The file that is there.
-        present: PathBuf,
-        /// The file that is not.
-        missing: PathBuf,
-    },
-    /// A client certificate is configured without a key, or the other way round.
-    #[error("`{host}` is configured with `{present}` but without `{missing}`")]
-    ClientKeys {
-        /// The registry.
-        host: String,
-        /// The key that is there.
-        present: &'static str,
-        /// The key that is not.
-        missing: &'static str,
-    },
-    /// A file of certificates or keys holds none.
-    #[error("`{}` {reason}", path.display())]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A proxy's address is none.
-    #[error("{variable} is `{value}`, which is no proxy's address: {reason}")]
-    Proxy {
-        /// The environment variable.
-        variable: &'static str,
-        /// Its value without user and password.
-        value: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// The HTTP library refuses what was configured.
-    #[error("no HTTP client can be made for `{host}`")]
-    Client {
-        /// The registry.
-        host: String,
-        /// Why.
-        #[source]
-        source: reqwest::Error,
-    },
-    /// The TLS library refuses what was configured.
-    #[error("TLS cannot be set up for `{host}`")]
-    Tls {
-        /// The registry.
-        host: String,
-        /// Why.
-        #[source]
-        source: rustls::Error,
-    },
+    /// What is configured about connections cannot be used.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
 }
 
 impl ConfigError {
@@ -175,13 +126,8 @@ impl ConfigError {
                 "if the network may see them, write `[registries.\"{host}\"] credentials-over-http = true` in \
                  layerize's config.toml"
             ),
-            Self::ClientPair { .. } => {
-                "a client certificate is `NAME.cert` and `NAME.key`; authorities are in `*.crt`".to_owned()
-            }
-            Self::ClientKeys { missing, .. } => format!("add `{missing}`"),
-            Self::Certificates { .. } => "certificates and keys are in PEM form (`-----BEGIN …`)".to_owned(),
-            Self::Proxy { variable, .. } => format!("write {variable}=http://proxy.example:3128, or unset it"),
-            Self::Io(_) | Self::HelperRun { .. } | Self::Client { .. } | Self::Tls { .. } => return None,
+            Self::Setup(error) => return error.help(),
+            Self::Io(_) | Self::HelperRun { .. } => return None,
         };
         Some(text)
     }

@@ -10,9 +10,10 @@ use crate::oci::Reference;
 
 use super::super::super::TransportError;
 use super::credentials::{self, FileOutcome, FileTrace};
-use super::proxy;
-use super::tls::{self, TlsSources};
+use super::error::ConfigError;
 use super::{Endpoint, Login, RegistryConfig};
+use crate::http::proxy::{self, Proxies};
+use crate::http::tls::{self, TlsSources};
 
 /// How a reference's registry would be reached.
 #[derive(Debug, Clone, Serialize)]
@@ -101,13 +102,13 @@ impl RegistryConfig {
         let sources = match plain_http {
             true => None,
             false => {
-                let sources = tls::sources(self, &endpoint.host)?;
+                let sources = tls::sources(&self.http, &endpoint.host).map_err(ConfigError::from)?;
                 // What cannot be used is told now and not at the first connection.
-                tls::client_config(self, &sources, &endpoint.host)?;
+                tls::from_sources(&self.http, &sources, &endpoint.host).map_err(ConfigError::from)?;
                 Some(sources)
             }
         };
-        let proxies = proxy::Proxies::new(&self.proxies)?;
+        let proxies = Proxies::new(&self.http.proxies).map_err(ConfigError::from)?;
         let mut scopes = vec![format!("repository:{repository}:pull")];
         if !endpoint.mirror {
             scopes.push(format!("repository:{repository}:pull,push"));
@@ -183,22 +184,6 @@ impl fmt::Display for FileTrace {
         }
         if let Some(helper) = &self.helper {
             write!(f, ", helper `{helper}`")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for TlsSources {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "  TLS: authorities of {}", self.system.join(", "))?;
-        if let Some(dir) = &self.certs_d {
-            writeln!(f, "    certs.d: {}", dir.display())?;
-        }
-        for path in &self.authorities {
-            writeln!(f, "    authority: {}", path.display())?;
-        }
-        if let Some(path) = &self.client_certificate {
-            writeln!(f, "    client certificate: {}", path.display())?;
         }
         Ok(())
     }

@@ -14,20 +14,17 @@ mod error;
 mod explain;
 mod helper;
 mod host;
-mod proxy;
 #[cfg(test)]
-mod tests;
-mod tls;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use reqwest::Client;
 use url::Url;
 
 use super::super::TransportError;
+use crate::http::{HttpConfig, tls};
 
 pub use auth_file::{AuthSource, FileKind};
 pub use credentials::{FileOutcome, FileTrace};
@@ -35,33 +32,20 @@ pub use error::ConfigError;
 pub use explain::{EndpointTrace, Explanation, LoginKind};
 pub use helper::Helpers;
 pub use host::{Mirror, check as check_host};
-pub use proxy::{ProxyVariable, ProxyVariables};
-pub use tls::{TlsSources, tls_advice};
-
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the machine and the user say about registries.
 #[derive(Debug, Clone, Default)]
 pub struct RegistryConfig {
+    /// How hosts are reached.
+    pub http: HttpConfig,
     /// Hosts (with their port, where they name one) that are spoken to without TLS, beside those on loopback.
     pub plain_http: BTreeSet<String>,
-    /// Files with certificates of authorities to trust beside the system's.
-    pub ca_files: Vec<PathBuf>,
     /// Where uploads that were begun and what was learned of registries are remembered; `None`: nowhere.
     pub state_dir: Option<PathBuf>,
     /// Where credentials are looked for, in order.
     pub auth_files: Vec<AuthSource>,
     /// Programs that keep credentials.
     pub helpers: Helpers,
-    /// Directories that may hold `HOST[:PORT]` with certificates, in order.
-    pub certs_dirs: Vec<PathBuf>,
-    /// `SSL_CERT_FILE`: authorities instead of the system's.
-    pub ssl_cert_file: Option<PathBuf>,
-    /// `SSL_CERT_DIR`: directories with authorities instead of the system's.
-    pub ssl_cert_dirs: Vec<PathBuf>,
-    /// The proxies of the environment.
-    pub proxies: ProxyVariables,
     /// What the user configured for single hosts.
     pub hosts: BTreeMap<String, HostConfig>,
 }
@@ -75,28 +59,6 @@ pub struct HostConfig {
     pub credentials_over_http: bool,
     /// Registries that are asked before it where something is read.
     pub mirrors: Vec<Mirror>,
-    /// Authorities to trust for it.
-    pub ca_file: Option<PathBuf>,
-    /// The client certificate.
-    pub client_cert: Option<PathBuf>,
-    /// The key of the client certificate.
-    pub client_key: Option<PathBuf>,
-}
-
-impl HostConfig {
-    /// That its keys go together.
-    pub fn check(&self, host: &str) -> Result<(), ConfigError> {
-        let error = |present, missing| ConfigError::ClientKeys {
-            host: host.to_owned(),
-            present,
-            missing,
-        };
-        match (&self.client_cert, &self.client_key) {
-            (Some(_), None) => Err(error("client-cert", "client-key")),
-            (None, Some(_)) => Err(error("client-key", "client-cert")),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Who the user is at a registry.
@@ -180,31 +142,6 @@ impl RegistryConfig {
         Ok(endpoints)
     }
 
-    /// The HTTP client for an endpoint's host, with its certificates and proxies. It follows no redirects and has no
-    /// deadline for a whole request: the caller sees to both.
-    pub fn client(&self, endpoint: &Endpoint) -> Result<Client, TransportError> {
-        Ok(self.make_client(&endpoint.host)?)
-    }
-
-    fn make_client(&self, host: &str) -> Result<Client, ConfigError> {
-        let sources = tls::sources(self, host)?;
-        let tls = tls::client_config(self, &sources, host)?;
-        let proxies = proxy::Proxies::new(&self.proxies)?;
-        let client = Client::builder()
-            .user_agent(concat!("layerize/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .no_proxy()
-            .proxy(reqwest::Proxy::custom(move |url| proxies.choose(url).cloned()))
-            .tls_backend_preconfigured(tls)
-            .build();
-        client.map_err(|source| ConfigError::Client {
-            host: host.to_owned(),
-            source,
-        })
-    }
-
     fn endpoint(&self, host: &str) -> Result<Endpoint, ConfigError> {
         host::check(host)?;
         let scheme = if self.is_plain(host) { "http" } else { "https" };
@@ -222,12 +159,9 @@ impl RegistryConfig {
 
     /// Whether a host is spoken to without TLS.
     fn is_plain(&self, host: &str) -> bool {
-        let of_host = self.hosts.get(host);
-        let said = of_host.and_then(|of_host| of_host.plain_http);
-        let about_tls = of_host.is_some_and(|of_host| of_host.ca_file.is_some() || of_host.client_cert.is_some());
-        let about_tls = about_tls || !self.ca_files.is_empty();
+        let said = self.hosts.get(host).and_then(|of_host| of_host.plain_http);
         self.plain_http.contains(host)
-            || said.unwrap_or_else(|| host::is_loopback(host) && !about_tls && tls::certs_d(self, host).is_none())
+            || said.unwrap_or_else(|| host::is_loopback(host) && !tls::is_configured(&self.http, host))
     }
 
     /// Whether credentials are not to be sent to a host.

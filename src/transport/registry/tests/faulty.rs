@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::super::wire::lock;
 use crate::digest::Digest;
+use crate::http::wire::lock;
 
 /// What happens to a request instead of, or beside, what should.
 pub(super) enum Act {

@@ -13,10 +13,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::client::Tuning;
-use super::retry::Persistence;
-use super::wire::{Patience, lock};
 use super::{Login, PushOptions, PushSummary, Pusher, RegistryConfig};
 use crate::event::{Event, Reporter};
+use crate::http::client;
+use crate::http::pace::Persistence;
+use crate::http::wire::{Patience, lock};
 use crate::image::Image;
 use crate::oci::{Compression, Reference};
 use crate::transport::TransportError;
@@ -25,16 +26,18 @@ use crate::transport::testing::{Node, image, tar};
 /// A client that does not wait long.
 fn hasty() -> Tuning {
     Tuning {
-        patience: Patience {
-            idle: Duration::from_millis(600),
-            answer: Duration::from_millis(1500),
-        },
-        persistence: Persistence {
-            pause: Duration::from_millis(5),
-            pause_max: Duration::from_millis(40),
-            wait_max: Duration::from_secs(3),
-            attempts: 6,
-            attempts_at_first: 3,
+        http: client::Tuning {
+            patience: Patience {
+                idle: Duration::from_millis(600),
+                answer: Duration::from_millis(1500),
+            },
+            persistence: Persistence {
+                pause: Duration::from_millis(5),
+                pause_max: Duration::from_millis(40),
+                wait_max: Duration::from_secs(3),
+                attempts: 6,
+                attempts_at_first: 3,
+            },
         },
         chunk: 1 << 20,
         chunks_over: 64 << 20,

@@ -157,7 +157,7 @@ fn row_33_a_slow_transfer_whose_bytes_move_is_left_alone() {
     let source = open(&registry, ":1", &ReadOptions::default()).unwrap();
     let began = std::time::Instant::now();
     assert_eq!(read(&source).unwrap()[1], bytes);
-    assert!(began.elapsed() > hasty().patience.idle);
+    assert!(began.elapsed() > hasty().http.patience.idle);
     assert_eq!(registry.seen("GET", &path).len(), 1);
 }
 

@@ -554,11 +554,11 @@ fn plain_http_is_for_this_machine_and_for_hosts_that_were_named() {
     // What is configured about TLS for this machine is meant.
     config.hosts.entry("localhost:5000".to_owned()).or_default().plain_http = Some(false);
     assert_eq!(scheme(&config, "localhost:5000"), "https");
-    config.certs_dirs = vec![home.at("certs.d")];
+    config.http.certs_dirs = vec![home.at("certs.d")];
     std::fs::create_dir_all(home.at("certs.d/127.0.0.1:5000")).unwrap();
     assert_eq!(scheme(&config, "127.0.0.1:5000"), "https");
     assert_eq!(scheme(&config, "127.0.0.1:5001"), "http");
-    config.ca_files = vec![home.at("ca.crt")];
+    config.http.ca_files = vec![home.at("ca.crt")];
     assert_eq!(scheme(&config, "127.0.0.1:5001"), "https");
     config.plain_http.insert("127.0.0.1:5001".to_owned());
     assert_eq!(scheme(&config, "127.0.0.1:5001"), "http");

@@ -4,8 +4,9 @@ use base64::Engine as _;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::super::{Login, ProxyVariable};
+use super::super::Login;
 use super::Home;
+use crate::http::ProxyVariable;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
@@ -39,8 +40,8 @@ proptest! {
         }
         home.write("run/auth.json", text);
         let mut config = home.config();
-        let value = if shape == 11 { format!("socks5://me:{secret}@p.example") } else { format!("http://me:{secret}@p.example:3128/") };
-        config.proxies.https = Some(ProxyVariable { name: "HTTPS_PROXY", value });
+        let value = if shape == 11 { format!("ftp://me:{secret}@p.example") } else { format!("http://me:{secret}@p.example:3128/") };
+        config.http.proxies.https = Some(ProxyVariable { name: "HTTPS_PROXY", value });
         let mut shown = format!("{config:?}");
         match config.login("r.example", "a") {
             Ok(login) => shown += &format!("{login:?}"),

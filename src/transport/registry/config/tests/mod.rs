@@ -4,12 +4,10 @@ mod credentials;
 mod helpers;
 mod hostile;
 mod peers;
-mod proxies;
 pub(crate) mod served;
-mod tls;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use base64::Engine as _;
@@ -69,30 +67,7 @@ impl Home {
     }
 }
 
-/// Sends a GET and gives status and body.
-#[expect(clippy::disallowed_methods, reason = "nothing waits inside this runtime")]
-fn get(client: &reqwest::Client, url: reqwest::Url, login: Option<(&str, &str)>) -> reqwest::Result<(u16, String)> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let request = client.get(url);
-        let request = match login {
-            Some((username, password)) => request.basic_auth(username, Some(password)),
-            None => request,
-        };
-        let response = request.send().await?;
-        Ok((response.status().as_u16(), response.text().await?))
-    })
-}
-
 /// `{"auth": base64(text)}`
 fn auth(text: &str) -> Value {
     json!({ "auth": base64::engine::general_purpose::STANDARD.encode(text) })
-}
-
-fn write_pem(path: &Path, pem: &str) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, pem).unwrap();
 }

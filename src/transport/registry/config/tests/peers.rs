@@ -3,25 +3,32 @@
 use std::path::Path;
 use std::process::Command;
 
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, HeaderMap};
+
 use super::super::{AuthSource, FileKind, Login, RegistryConfig};
+use super::Home;
 use super::served::{self, Demands, PASSWORD, USER};
-use super::{Home, get};
+use crate::http::HttpConfig;
+use crate::http::client::{Client, Tuning, basic};
 use crate::transport::testing::{oracle, run};
 
 /// The status that the registry gives to a request with the credentials that are found for it.
 fn status(config: &RegistryConfig, host: &str) -> u16 {
     let endpoint = config.endpoints(host, false).unwrap().remove(0);
-    let client = config.client(&endpoint).unwrap();
     let url = endpoint.base.join("v2/").unwrap();
+    let client = Client::new(&config.http, Tuning::default());
     let login = match config.login(&endpoint.host, "a/b").unwrap() {
         Login::Basic { username, password } => {
             assert_eq!((username.as_str(), password.as_str()), (USER, PASSWORD));
-            Some((USER, PASSWORD))
+            basic(USER, PASSWORD)
         }
         Login::Anonymous => None,
         login => panic!("{login:?}"),
     };
-    get(&client, url, login).unwrap().0
+    let mut headers = HeaderMap::new();
+    headers.extend(login.map(|login| (AUTHORIZATION, login)));
+    client.fetch(Method::GET, &url, &headers).unwrap().status()
 }
 
 fn config(file: &Path, kind: FileKind, ca_file: Option<&Path>) -> RegistryConfig {
@@ -31,7 +38,10 @@ fn config(file: &Path, kind: FileKind, ca_file: Option<&Path>) -> RegistryConfig
             kind,
             origin: "test",
         }],
-        ca_files: ca_file.map(Path::to_owned).into_iter().collect(),
+        http: HttpConfig {
+            ca_files: ca_file.map(Path::to_owned).into_iter().collect(),
+            ..HttpConfig::default()
+        },
         ..RegistryConfig::default()
     }
 }

@@ -1,4 +1,4 @@
-//! *TLS* to a registry: whom is trusted, and how this machine shows who it is.
+//! *TLS* to a host: whom is trusted, and how this machine shows who it is.
 //!
 //! Invariant: certificates add to the system's and never replace them; a private key is read only for its own host.
 //!
@@ -8,6 +8,7 @@
 
 use std::error::Error;
 use std::ffi::OsStr;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use rustls::{
 };
 use serde::Serialize;
 
-use super::RegistryConfig;
-use super::error::ConfigError;
+use super::config::HttpConfig;
+use super::error::SetupError;
 
 /// Largest file of certificates that is read, in bytes.
 const PEM_BYTES_MAX: u64 = 16 << 20;
@@ -49,16 +50,43 @@ pub struct TlsSources {
     pub client_key: Option<PathBuf>,
 }
 
-/// The directory `certs.d/HOST` that is used for a host; none for what a registry sends us to that no image name could
-/// begin with.
-pub(super) fn certs_d(config: &RegistryConfig, host: &str) -> Option<PathBuf> {
-    super::check_host(host).ok()?;
+/// For people, each line indented as part of a list.
+impl fmt::Display for TlsSources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  TLS: authorities of {}", self.system.join(", "))?;
+        if let Some(dir) = &self.certs_d {
+            writeln!(f, "    certs.d: {}", dir.display())?;
+        }
+        for path in &self.authorities {
+            writeln!(f, "    authority: {}", path.display())?;
+        }
+        if let Some(path) = &self.client_certificate {
+            writeln!(f, "    client certificate: {}", path.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// The directory `certs.d/HOST` that is used for a host; none for what could leave it.
+pub(crate) fn certs_d(config: &HttpConfig, host: &str) -> Option<PathBuf> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
+    if host.is_empty() || host.starts_with('.') || !host.chars().all(fits) {
+        return None;
+    }
     let dirs = config.certs_dirs.iter().map(|dir| dir.join(host));
     dirs.into_iter().find(|dir| dir.is_dir())
 }
 
+/// Whether anything is configured about TLS to a host, beyond whom the system trusts.
+pub(crate) fn is_configured(config: &HttpConfig, host: &str) -> bool {
+    let of_host = config.hosts.get(host);
+    of_host.is_some_and(|of_host| of_host.ca_file.is_some() || of_host.client_cert.is_some())
+        || !config.ca_files.is_empty()
+        || certs_d(config, host).is_some()
+}
+
 /// What is used for a host; no certificate is read yet.
-pub(super) fn sources(config: &RegistryConfig, host: &str) -> Result<TlsSources, ConfigError> {
+pub(crate) fn sources(config: &HttpConfig, host: &str) -> Result<TlsSources, SetupError> {
     let mut sources = TlsSources {
         system: system_sources(config),
         certs_d: certs_d(config, host),
@@ -74,7 +102,7 @@ pub(super) fn sources(config: &RegistryConfig, host: &str) -> Result<TlsSources,
             let missing = present.with_extension(extension);
             match missing.exists() {
                 true => Ok(()),
-                false => Err(ConfigError::ClientPair {
+                false => Err(SetupError::ClientPair {
                     present: present.to_owned(),
                     missing,
                 }),
@@ -104,7 +132,7 @@ pub(super) fn sources(config: &RegistryConfig, host: &str) -> Result<TlsSources,
     Ok(sources)
 }
 
-fn system_sources(config: &RegistryConfig) -> Vec<String> {
+fn system_sources(config: &HttpConfig) -> Vec<String> {
     let file = config.ssl_cert_file.iter().map(|path| ("SSL_CERT_FILE", path));
     let dirs = config.ssl_cert_dirs.iter().map(|path| ("SSL_CERT_DIR", path));
     let named: Vec<String> = file
@@ -117,25 +145,38 @@ fn system_sources(config: &RegistryConfig) -> Vec<String> {
     }
 }
 
-/// The TLS library's configuration for a host.
-pub(super) fn client_config(
-    config: &RegistryConfig,
+/// The TLS library's configuration for a host. Without `is_needed` nobody is trusted and no file is read, as plain HTTP
+/// works on a machine without any certificates, too.
+pub(crate) fn client_config(config: &HttpConfig, host: &str, is_needed: bool) -> Result<ClientConfig, SetupError> {
+    match is_needed {
+        true => from_sources(config, &sources(config, host)?, host),
+        false => trusting(Vec::new(), &TlsSources::default(), host),
+    }
+}
+
+/// The same from these sources.
+pub(crate) fn from_sources(config: &HttpConfig, sources: &TlsSources, host: &str) -> Result<ClientConfig, SetupError> {
+    trusting(system_roots(config)?, sources, host)
+}
+
+fn trusting(
+    system: Vec<CertificateDer<'static>>,
     sources: &TlsSources,
     host: &str,
-) -> Result<ClientConfig, ConfigError> {
-    let tls_error = |source| ConfigError::Tls {
+) -> Result<ClientConfig, SetupError> {
+    let tls_error = |source| SetupError::Tls {
         host: host.to_owned(),
         source,
     };
     let mut roots = RootCertStore::empty();
     // What the system trusts and the library cannot read is passed over: it would refuse a server, not accept one.
-    roots.add_parsable_certificates(system_roots(config)?);
+    roots.add_parsable_certificates(system);
     let mut named = Vec::new();
     for path in &sources.authorities {
         for certificate in certificates(path)? {
             roots
                 .add(certificate.clone())
-                .map_err(|error| ConfigError::Certificates {
+                .map_err(|error| SetupError::Certificates {
                     path: path.clone(),
                     reason: format!("holds a certificate that cannot be used: {error}"),
                 })?;
@@ -163,7 +204,7 @@ pub(super) fn client_config(
     }
 }
 
-fn system_roots(config: &RegistryConfig) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+fn system_roots(config: &HttpConfig) -> Result<Vec<CertificateDer<'static>>, SetupError> {
     if config.ssl_cert_file.is_none() && config.ssl_cert_dirs.is_empty() {
         return Ok(rustls_native_certs::load_native_certs().certs);
     }
@@ -178,8 +219,8 @@ fn system_roots(config: &RegistryConfig) -> Result<Vec<CertificateDer<'static>>,
     Ok(roots)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
-    let error = |reason: String| ConfigError::Certificates {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SetupError> {
+    let error = |reason: String| SetupError::Certificates {
         path: path.to_owned(),
         reason,
     };
@@ -192,11 +233,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError
     }
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ConfigError> {
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, SetupError> {
     let bytes = crate::fsio::read_limited(path, PEM_BYTES_MAX)?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
         let encrypted = String::from_utf8_lossy(&bytes).contains("ENCRYPTED");
-        ConfigError::Certificates {
+        SetupError::Certificates {
             path: path.to_owned(),
             reason: match encrypted {
                 true => "is encrypted; only keys without a passphrase can be used".to_owned(),
@@ -270,7 +311,7 @@ fn is_authority(reason: &CertificateError) -> bool {
 }
 
 /// What to do about a failed connection to `host`, if TLS is why it failed.
-pub fn tls_advice(error: &(dyn Error + 'static), host: &str) -> Option<String> {
+pub(crate) fn advice(error: &(dyn Error + 'static), host: &str) -> Option<String> {
     let advice = match tls_error(error)? {
         rustls::Error::InvalidCertificate(reason) => match reason {
             // A bad signature is one by another authority of the same name.
@@ -309,6 +350,18 @@ pub fn tls_advice(error: &(dyn Error + 'static), host: &str) -> Option<String> {
         _ => return None,
     };
     Some(advice)
+}
+
+/// Whether one side does not accept the other, which will not change by itself: its certificate, or that it speaks TLS.
+pub(crate) fn is_refused(error: &(dyn Error + 'static)) -> bool {
+    matches!(
+        tls_error(error),
+        Some(
+            rustls::Error::InvalidCertificate(_)
+                | rustls::Error::AlertReceived(_)
+                | rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)
+        )
+    )
 }
 
 /// The TLS library's error in a chain, which is inside I/O errors.

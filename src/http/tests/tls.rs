@@ -11,10 +11,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
-use super::super::{ConfigError, HostConfig, RegistryConfig, tls_advice};
-use super::served::{Authority, Certified, expired, self_signed};
+use super::super::{HostTls, HttpConfig, HttpError, SetupError, tls};
 use super::{Home, get, write_pem};
-use crate::transport::TransportError;
+use crate::transport::registry::config::tests::served::{Authority, Certified, expired, self_signed};
 
 /// Starts a server that says `hello` and gives its address; with an authority it wants certificates of clients.
 pub(super) fn serve(certified: &Certified, clients: Option<&Authority>) -> String {
@@ -56,29 +55,21 @@ pub(super) fn serve(certified: &Certified, clients: Option<&Authority>) -> Strin
 }
 
 /// What the server says, or the advice on why it cannot be spoken to.
-fn ask(config: &RegistryConfig, host: &str) -> Result<String, String> {
-    let endpoint = config.endpoints(host, true).unwrap().remove(0);
-    assert_eq!(endpoint.base.scheme(), "https");
-    let client = config.client(&endpoint).unwrap();
-    match get(&client, endpoint.base, None) {
-        Ok((_, text)) => Ok(text),
-        Err(error) => Err(tls_advice(&error, host).unwrap_or_else(|| panic!("no advice for {error:?}"))),
-    }
+fn ask(config: &HttpConfig, host: &str) -> Result<String, String> {
+    get(config, &format!("https://{host}/")).map_err(|error| {
+        assert!(!error.may_pass(), "{error:?}");
+        error.help().unwrap_or_else(|| panic!("no advice for {error:?}"))
+    })
 }
 
 /// A configuration that trusts nobody but those that a test names, whatever this machine trusts.
-fn nobody(home: &Home) -> RegistryConfig {
+fn nobody(home: &Home) -> HttpConfig {
     std::fs::create_dir_all(home.at("no-roots")).unwrap();
-    RegistryConfig {
+    HttpConfig {
         ssl_cert_dirs: vec![home.at("no-roots"), home.at("absent")],
         certs_dirs: vec![home.at("user/certs.d"), home.at("etc/certs.d")],
-        ..RegistryConfig::default()
+        ..HttpConfig::default()
     }
-}
-
-fn with_tls(mut config: RegistryConfig, host: &str) -> RegistryConfig {
-    config.hosts.entry(host.to_owned()).or_default().plain_http = Some(false);
-    config
 }
 
 #[test]
@@ -89,7 +80,7 @@ fn a_private_authority_is_trusted_where_it_is_named() {
     let ca = home.at("ca.crt");
     write_pem(&ca, &authority.pem());
 
-    let unknown = ask(&with_tls(nobody(&home), &host), &host).unwrap_err();
+    let unknown = ask(&nobody(&home), &host).unwrap_err();
     assert!(
         unknown.contains("--ca-file") && unknown.contains(&format!("certs.d/{host}/ca.crt")),
         "{unknown}"
@@ -100,18 +91,18 @@ fn a_private_authority_is_trusted_where_it_is_named() {
     assert_eq!(ask(&config, &host).unwrap(), "hello", "--ca-file");
 
     let mut config = nobody(&home);
-    let of_host = HostConfig {
+    let of_host = HostTls {
         ca_file: Some(ca.clone()),
-        ..HostConfig::default()
+        ..HostTls::default()
     };
     config.hosts.insert(host.clone(), of_host);
     assert_eq!(ask(&config, &host).unwrap(), "hello", "ca-file");
 
-    let mut config = with_tls(nobody(&home), &host);
+    let mut config = nobody(&home);
     config.ssl_cert_file = Some(ca.clone());
     assert_eq!(ask(&config, &host).unwrap(), "hello", "SSL_CERT_FILE");
 
-    let mut config = with_tls(nobody(&home), &host);
+    let mut config = nobody(&home);
     write_pem(&home.at("roots/x.pem"), &authority.pem());
     config.ssl_cert_dirs.push(home.at("roots"));
     assert_eq!(ask(&config, &host).unwrap(), "hello", "SSL_CERT_DIR");
@@ -127,8 +118,7 @@ fn a_private_authority_is_trusted_where_it_is_named() {
         &Authority::new().pem(),
     );
     assert!(ask(&config, &host).is_err());
-    let explanation = config.explain(&format!("{host}/a").parse().unwrap()).unwrap();
-    let sources = explanation.endpoints[0].tls.clone().unwrap();
+    let sources = tls::sources(&config, &host).unwrap();
     assert_eq!(sources.certs_d, Some(home.at(&format!("user/certs.d/{host}"))));
     assert_eq!(sources.authorities.len(), 1);
 }
@@ -197,10 +187,10 @@ fn a_client_certificate_is_shown_where_there_is_one() {
     write_pem(&home.at("c.pem"), &client.certificate);
     write_pem(&home.at("k.pem"), &client.key);
     let mut config = nobody(&home);
-    let of_host = HostConfig {
+    let of_host = HostTls {
         client_cert: Some(home.at("c.pem")),
         client_key: Some(home.at("k.pem")),
-        ..HostConfig::default()
+        ..HostTls::default()
     };
     config.hosts.insert(host.clone(), of_host);
     assert_eq!(ask(&config, &host).unwrap(), "hello", "client-cert and client-key");
@@ -226,22 +216,18 @@ fn a_server_without_tls_is_told_apart() {
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         }
     });
-    let error = ask(&with_tls(nobody(&home), &host), &host).unwrap_err();
+    let error = ask(&nobody(&home), &host).unwrap_err();
     assert!(error.contains(&format!("--plain-http {host}")), "{error}");
 }
 
-/// What is said about a host's directory with these files; `explain` must say the same.
+/// What is said about a host's directory with these files.
 fn unfit(files: &[(&str, &str)]) -> String {
     let home = Home::new();
     for (name, text) in files {
         write_pem(&home.at(&format!("etc/certs.d/r.example/{name}")), text);
     }
-    let config = nobody(&home);
-    let endpoint = config.endpoints("r.example", true).unwrap().remove(0);
-    let error = config.client(&endpoint).unwrap_err();
-    assert!(matches!(error, TransportError::Config(_)));
-    let explained = config.explain(&"r.example/a".parse().unwrap()).unwrap_err();
-    assert_eq!(explained.to_string(), error.to_string());
+    let error = get(&nobody(&home), "https://r.example/").unwrap_err();
+    assert!(matches!(error, HttpError::Setup(_)), "{error:?}");
     error.to_string()
 }
 
@@ -259,12 +245,8 @@ fn authorities_that_are_none_are_named() {
     let home = Home::new();
     let mut config = nobody(&home);
     config.ca_files = vec![PathBuf::from("/absent/ca.crt")];
-    let endpoint = config.endpoints("r.example", true).unwrap().remove(0);
-    let error = config.client(&endpoint).unwrap_err();
-    assert!(
-        matches!(&error, TransportError::Config(ConfigError::Io(_))),
-        "{error:?}"
-    );
+    let error = get(&config, "https://r.example/").unwrap_err();
+    assert!(matches!(&error, HttpError::Setup(SetupError::Io(_))), "{error:?}");
     assert!(error.to_string().contains("/absent/ca.crt"));
 }
 
@@ -290,4 +272,31 @@ fn client_certificates_that_do_not_fit_their_keys_are_named() {
     ] {
         assert!(said.contains(expected), "{said}");
     }
+}
+
+#[test]
+fn a_directory_of_certificates_cannot_be_left_by_a_host_s_name() {
+    let home = Home::new();
+    write_pem(&home.at("etc/outside/ca.crt"), "");
+    for host in ["..", "../outside", ".", "", "a/b", "a\\b"] {
+        assert_eq!(tls::certs_d(&nobody(&home), host), None, "{host}");
+    }
+}
+
+#[test]
+fn plain_http_needs_no_certificates() {
+    let home = Home::new();
+    let mut config = nobody(&home);
+    config.ssl_cert_file = Some(home.at("absent.pem"));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nplain");
+        }
+    });
+    assert_eq!(get(&config, &format!("http://{host}/")).unwrap(), "plain");
+    let error = get(&config, &format!("https://{host}/")).unwrap_err();
+    assert!(error.to_string().contains("absent.pem"), "{error}");
 }

@@ -1,9 +1,10 @@
-//! A *proxy* stands between this machine and registries, as the environment says.
+//! A *proxy* stands between this machine and others, as the environment says.
 //!
 //! Invariant: this machine itself is never asked for through a proxy; a proxy's password is in no message.
 //!
 //! `HTTPS_PROXY` is for `https:`, `HTTP_PROXY` for `http:`, `ALL_PROXY` for what the others leave out; in upper case
-//! before lower case, as docker and podman read them. `NO_PROXY` is a list of `*`, `example.org` (with what is below
+//! before lower case, as docker and podman read them. Proxies speak `http:`, `https:`, `socks5:` (names are looked up here),
+//! `socks5h:` (by the proxy), `socks4:` or `socks4a:`. `NO_PROXY` is a list of `*`, `example.org` (with what is below
 //! it), `.example.org` and `*.example.org` (only what is below it), addresses and networks (`10.0.0.0/8`), each but a
 //! network with a `:port` or without.
 
@@ -12,7 +13,7 @@ use std::net::IpAddr;
 
 use url::{Host, Url};
 
-use super::error::ConfigError;
+use super::error::SetupError;
 
 /// What the environment says about proxies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl fmt::Debug for ProxyVariable {
 
 /// Which proxy is used for what.
 #[derive(Clone)]
-pub(super) struct Proxies {
+pub(crate) struct Proxies {
     https: Option<Url>,
     http: Option<Url>,
     none_for: Vec<Exception>,
@@ -53,7 +54,7 @@ pub(super) struct Proxies {
 
 impl Proxies {
     /// Reads the variables' values.
-    pub(super) fn new(variables: &ProxyVariables) -> Result<Self, ConfigError> {
+    pub(crate) fn new(variables: &ProxyVariables) -> Result<Self, SetupError> {
         let parse = |variable: &Option<ProxyVariable>| variable.as_ref().map(parse).transpose();
         let all = parse(&variables.all)?;
         Ok(Self {
@@ -68,7 +69,7 @@ impl Proxies {
     }
 
     /// The proxy for a URL; `None`: it is asked for directly.
-    pub(super) fn choose(&self, url: &Url) -> Option<&Url> {
+    pub(crate) fn choose(&self, url: &Url) -> Option<&Url> {
         let proxy = match url.scheme() {
             "https" => self.https.as_ref()?,
             "http" => self.http.as_ref()?,
@@ -87,13 +88,13 @@ impl Proxies {
 }
 
 /// A proxy's address as it may be shown.
-pub(super) fn shown(url: &Url) -> String {
+pub(crate) fn shown(url: &Url) -> String {
     let port = url.port().map_or(String::new(), |port| format!(":{port}"));
     format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
 }
 
-fn parse(variable: &ProxyVariable) -> Result<Url, ConfigError> {
-    let error = |reason| ConfigError::Proxy {
+fn parse(variable: &ProxyVariable) -> Result<Url, SetupError> {
+    let error = |reason| SetupError::Proxy {
         variable: variable.name,
         value: without_user(&variable.value),
         reason,
@@ -104,9 +105,11 @@ fn parse(variable: &ProxyVariable) -> Result<Url, ConfigError> {
     };
     let url = Url::parse(&text).map_err(|_| error("it is no URL"))?;
     match url.scheme() {
-        "http" | "https" if url.host().is_some() => Ok(url),
-        "http" | "https" => Err(error("it has no host")),
-        _ => Err(error("only proxies that speak `http:` or `https:` are supported")),
+        "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h" => match url.host_str() {
+            Some(host) if !host.is_empty() => Ok(url),
+            _ => Err(error("it has no host")),
+        },
+        _ => Err(error("a proxy speaks `http:`, `https:`, `socks5:` or `socks5h:`")),
     }
 }
 

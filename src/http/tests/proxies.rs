@@ -1,6 +1,6 @@
 //! Which proxy is used for what, and that it is.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -8,9 +8,9 @@ use std::thread;
 use url::Url;
 
 use super::super::proxy::Proxies;
-use super::super::{ConfigError, ProxyVariable, ProxyVariables, RegistryConfig};
-use super::served;
+use super::super::{HttpConfig, ProxyVariable, ProxyVariables, SetupError};
 use super::{Home, get, write_pem};
+use crate::transport::registry::config::tests::served::Authority;
 
 fn variable(name: &'static str, value: &str) -> Option<ProxyVariable> {
     Some(ProxyVariable {
@@ -115,7 +115,8 @@ fn no_proxy_lists_names_ports_addresses_and_networks() {
 #[test]
 fn a_proxy_that_is_none_is_named_without_its_password() {
     for value in [
-        "socks5://me:SECRET@p.example",
+        "ftp://me:SECRET@p.example",
+        "socks5://me:SECRET@",
         "http://me:SECRET@",
         "http://me:SECRET@p.example:x",
         "::",
@@ -126,7 +127,7 @@ fn a_proxy_that_is_none_is_named_without_its_password() {
             ..ProxyVariables::default()
         };
         let error = Proxies::new(&variables).err().unwrap_or_else(|| panic!("{value}"));
-        assert!(matches!(error, ConfigError::Proxy { .. }));
+        assert!(matches!(error, SetupError::Proxy { .. }));
         let shown = format!("{error} {error:?} {variables:?} {:?}", error.help());
         assert!(shown.contains("HTTPS_PROXY") && !shown.contains("SECRET"), "{shown}");
     }
@@ -166,43 +167,34 @@ fn tunnel(a: TcpStream, b: TcpStream) {
     thread::spawn(move || std::io::copy(&mut from, &mut to));
 }
 
-fn ask(config: &RegistryConfig, host: &str) -> String {
-    let endpoint = config.endpoints(host, true).unwrap().remove(0);
-    let client = config.client(&endpoint).unwrap();
-    get(&client, endpoint.base, None).unwrap().1
-}
-
 #[test]
 fn plain_requests_go_through_the_proxy_with_its_password() {
     let (address, seen) = proxy(None);
-    let mut config = RegistryConfig::default();
-    config.plain_http.insert("r.example".to_owned());
+    let mut config = HttpConfig::default();
     config.proxies.http = variable("HTTP_PROXY", &format!("http://me:pw@{address}"));
-    assert_eq!(ask(&config, "r.example"), "ok");
+    assert_eq!(get(&config, "http://r.example/").unwrap(), "ok");
     let seen = seen.lock().unwrap().join("");
     assert!(seen.starts_with("GET http://r.example/ HTTP/1.1\r\n"), "{seen}");
     assert!(
         seen.to_lowercase().contains("proxy-authorization: basic bwu6chc=\r\n"),
         "{seen}"
     );
-    let endpoint = &config.explain(&"r.example/a".parse().unwrap()).unwrap().endpoints[0];
-    assert_eq!(endpoint.proxy.as_deref(), Some(format!("http://{address}").as_str()));
 }
 
 #[test]
 fn tls_goes_through_a_tunnel_and_is_verified_at_its_end() {
     let home = Home::new();
-    let authority = served::Authority::new();
+    let authority = Authority::new();
     let server = super::tls::serve(&authority.certificate(&["r.example"]), None);
     let (address, seen) = proxy(Some(server));
     let ca = home.at("ca.crt");
     write_pem(&ca, &authority.pem());
-    let mut config = RegistryConfig {
+    let mut config = HttpConfig {
         ca_files: vec![ca],
-        ..RegistryConfig::default()
+        ..HttpConfig::default()
     };
     config.proxies.all = variable("ALL_PROXY", &format!("me:pw@{address}"));
-    assert_eq!(ask(&config, "r.example:5000"), "hello");
+    assert_eq!(get(&config, "https://r.example:5000/").unwrap(), "hello");
     let seen = seen.lock().unwrap().join("");
     assert!(seen.starts_with("CONNECT r.example:5000 HTTP/1.1\r\n"), "{seen}");
     assert!(
@@ -215,8 +207,78 @@ fn tls_goes_through_a_tunnel_and_is_verified_at_its_end() {
 fn what_is_excepted_does_not_meet_the_proxy() {
     let (address, seen) = proxy(None);
     let (here, _) = proxy(None);
-    let mut config = RegistryConfig::default();
+    let mut config = HttpConfig::default();
     config.proxies.all = variable("ALL_PROXY", &address);
-    assert_eq!(ask(&config, &here), "ok", "loopback is asked directly");
+    assert_eq!(
+        get(&config, &format!("http://{here}/")).unwrap(),
+        "ok",
+        "loopback is asked directly"
+    );
     assert!(seen.lock().unwrap().is_empty());
+}
+
+/// A proxy of SOCKS version 5 (RFC 1928) with a user name and a password (RFC 1929), which hands everything to
+/// `upstream`; gives its address, and what it was asked for: `NAME:PORT`.
+fn socks(upstream: String) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&seen);
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut read = |count: usize| {
+                let mut bytes = vec![0; count];
+                stream.read_exact(&mut bytes).map(|()| bytes)
+            };
+            let methods = read(2).unwrap();
+            assert_eq!(methods[0], 5);
+            assert!(read(methods[1].into()).unwrap().contains(&2));
+            stream.write_all(&[5, 2]).unwrap();
+            let mut read = |count: usize| {
+                let mut bytes = vec![0; count];
+                stream.read_exact(&mut bytes).map(|()| bytes)
+            };
+            let (name, password);
+            let head = read(2).unwrap();
+            name = read(head[1].into()).unwrap();
+            let length = read(1).unwrap()[0];
+            password = read(length.into()).unwrap();
+            assert_eq!((name.as_slice(), password.as_slice()), (&b"me"[..], &b"pw"[..]));
+            stream.write_all(&[1, 0]).unwrap();
+            let mut head = [0; 4];
+            stream.read_exact(&mut head).unwrap();
+            assert_eq!(head, [5, 1, 0, 3], "connect to a name");
+            let mut length = [0];
+            stream.read_exact(&mut length).unwrap();
+            let mut target = vec![0; usize::from(length[0]) + 2];
+            stream.read_exact(&mut target).unwrap();
+            let (host, port) = target.split_at(length[0].into());
+            let port = u16::from_be_bytes(port.try_into().unwrap());
+            let host = String::from_utf8(host.to_vec()).unwrap();
+            notes.lock().unwrap().push(format!("{host}:{port}"));
+            stream.write_all(&[5, 0, 0, 1, 127, 0, 0, 1, 0, 0]).unwrap();
+            tunnel(stream, TcpStream::connect(&upstream).unwrap());
+        }
+    });
+    (address, seen)
+}
+
+/// With `socks5h` the proxy looks names up, which may exist only on its side.
+#[test]
+fn socks_proxies_are_asked_by_name_and_with_their_password() {
+    let (upstream, _) = proxy(None);
+    let (address, seen) = socks(upstream);
+    let mut config = HttpConfig::default();
+    config.proxies.all = variable("ALL_PROXY", &format!("socks5h://me:pw@{address}"));
+    assert_eq!(get(&config, "http://r.example/").unwrap(), "ok");
+    assert_eq!(*seen.lock().unwrap(), ["r.example:80"]);
+
+    let home = Home::new();
+    let authority = Authority::new();
+    let (address, seen) = socks(super::tls::serve(&authority.certificate(&["r.example"]), None));
+    write_pem(&home.at("ca.crt"), &authority.pem());
+    config.ca_files = vec![home.at("ca.crt")];
+    config.proxies.all = variable("ALL_PROXY", &format!("socks5h://me:pw@{address}"));
+    assert_eq!(get(&config, "https://r.example:5000/").unwrap(), "hello");
+    assert_eq!(*seen.lock().unwrap(), ["r.example:5000"]);
 }

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -23,35 +23,28 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
+use super::address::host_of;
+use super::error::HttpError;
+use super::tls;
+
 /// How many pieces of a request's body wait for the connection to take them.
 const PIECES_AHEAD: usize = 2;
 /// How many pieces of an answer's body wait to be read.
 const PIECES_WAITING: usize = 8;
+/// How soon a cancellation is seen.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// How long bytes may rest.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     /// Between two pieces of a body, in either direction.
-    pub(super) idle: Duration,
-    /// From the last byte of an upload to the first of its answer: a registry hashes a large blob in this time.
-    pub(super) answer: Duration,
-}
-
-/// Why there is no answer.
-#[derive(Debug)]
-pub(super) enum WireError {
-    /// No connection could be made.
-    Connect(reqwest::Error),
-    /// The connection ended, or what came was not HTTP.
-    Broken(Box<dyn Error + Send + Sync>),
-    /// No byte moved for this long.
-    Stalled(Duration),
-    /// The body to be sent cannot be read.
-    Source(io::Error),
+    pub(crate) idle: Duration,
+    /// From the last byte of an upload to the first of its answer: a server hashes a large blob in this time.
+    pub(crate) answer: Duration,
 }
 
 /// Pieces of a request's body.
-pub(super) trait Supply {
+pub(crate) trait Supply {
     /// How many bytes are to come.
     fn left(&self) -> u64;
     /// The next piece; `None` when all were given.
@@ -59,19 +52,19 @@ pub(super) trait Supply {
 }
 
 /// What is asked.
-pub(super) struct Head<'a> {
-    pub(super) method: Method,
-    pub(super) url: &'a Url,
-    pub(super) headers: HeaderMap,
+pub(crate) struct Head<'a> {
+    pub(crate) method: Method,
+    pub(crate) url: &'a Url,
+    pub(crate) headers: HeaderMap,
 }
 
 /// The way to the thread that moves bytes.
 #[derive(Clone)]
-pub(super) struct Wire(Handle);
+pub(crate) struct Wire(Handle);
 
 impl Wire {
     /// Starts the thread, if it does not run yet; it ends with the process.
-    pub(super) fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> io::Result<Self> {
         static STARTED: Mutex<Option<Handle>> = Mutex::new(None);
         let mut started = lock(&STARTED);
         if let Some(handle) = &*started {
@@ -90,13 +83,13 @@ impl Wire {
     }
 
     /// Sends a request with a body that is supplied piece by piece, and waits for the head of its answer.
-    pub(super) fn send(
+    pub(crate) fn send(
         &self,
         client: &Client,
         head: Head<'_>,
         body: Option<&mut dyn Supply>,
         patience: Patience,
-    ) -> Result<Answer, WireError> {
+    ) -> Result<Answer, HttpError> {
         let (sender, news) = channel();
         let request = client.request(head.method, head.url.clone()).headers(head.headers);
         let (pipe, request) = match &body {
@@ -111,7 +104,8 @@ impl Wire {
                 (Some(pipe), request.body(reqwest::Body::wrap(piped)))
             }
         };
-        let request = request.build().map_err(|error| WireError::Broken(error.into()))?;
+        let host = host_of(head.url);
+        let request = request.build().map_err(|error| failed(&host, error))?;
         let uploads = matches!(*request.method(), Method::PUT | Method::PATCH);
         let answer = if uploads { patience.answer } else { patience.idle };
         let room = Arc::new(Semaphore::new(PIECES_WAITING));
@@ -120,6 +114,7 @@ impl Wire {
             news,
             room,
             pipe,
+            host,
             patience: Patience { answer, ..patience },
             _task: Aborting(task.abort_handle()),
         };
@@ -176,13 +171,15 @@ struct Exchange {
     room: Arc<Semaphore>,
     /// An early answer's request is not ended while the answer is read: that would close the connection.
     pipe: Option<Pipe>,
+    /// Who is asked, for messages.
+    host: String,
     patience: Patience,
     _task: Aborting,
 }
 
 impl Exchange {
     /// Supplies the body, as far as it is wanted, and waits for the head of the answer.
-    fn answer(mut self, body: Option<&mut dyn Supply>) -> Result<Answer, WireError> {
+    fn answer(mut self, body: Option<&mut dyn Supply>) -> Result<Answer, HttpError> {
         let early = match body {
             Some(supply) => self.supply(supply)?,
             None => None,
@@ -191,7 +188,7 @@ impl Exchange {
             Some(head) => head,
             None => self.head()?,
         };
-        let (status, headers) = head.map_err(failed)?;
+        let (status, headers) = head.map_err(|error| failed(&self.host, error))?;
         Ok(Answer {
             status,
             headers,
@@ -202,22 +199,23 @@ impl Exchange {
     }
 
     /// Supplies the body until it is at its end or an answer is there, which is given back.
-    fn supply(&mut self, supply: &mut dyn Supply) -> Result<Option<Answered>, WireError> {
+    fn supply(&mut self, supply: &mut dyn Supply) -> Result<Option<Answered>, HttpError> {
         let mut ahead = 0;
         loop {
             let has_room = ahead < PIECES_AHEAD;
-            let wait = if has_room { Duration::ZERO } else { self.patience.idle };
-            match self.news.recv_timeout(wait) {
-                Ok(News::Answered(head)) => return Ok(Some(head)),
-                Ok(News::Taken) => {
+            let news = match has_room {
+                true => self.news.try_recv().ok(),
+                false => Some(self.next(self.patience.idle)?),
+            };
+            match news {
+                Some(News::Answered(head)) => return Ok(Some(head)),
+                Some(News::Taken) => {
                     ahead -= 1;
                     continue;
                 }
-                Ok(News::Closed) => return Ok(None),
-                Ok(News::Piece(_)) => continue,
-                Err(RecvTimeoutError::Timeout) if has_room => {}
-                Err(RecvTimeoutError::Timeout) => return Err(WireError::Stalled(wait)),
-                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+                Some(News::Closed) => return Ok(None),
+                Some(News::Piece(_)) => continue,
+                None => {}
             }
             let (piece, unread) = match supply.next() {
                 Ok(Some(bytes)) => (Ok(bytes), None),
@@ -229,40 +227,55 @@ impl Exchange {
                 let _ = pipe.send(piece);
             }
             if let Some(error) = unread {
-                return Err(WireError::Source(error));
+                return Err(HttpError::Source(error));
             }
             ahead += 1;
         }
     }
 
     /// Waits for the head of the answer.
-    fn head(&self) -> Result<Answered, WireError> {
+    fn head(&self) -> Result<Answered, HttpError> {
         loop {
-            match self.news.recv_timeout(self.patience.answer) {
-                Ok(News::Answered(head)) => return Ok(head),
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) => return Err(WireError::Stalled(self.patience.answer)),
-                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+            if let News::Answered(head) = self.next(self.patience.answer)? {
+                return Ok(head);
             }
         }
     }
 
     /// The next piece of the answer's body; `None` at its end.
-    fn piece(&self) -> io::Result<Option<Bytes>> {
-        let idle = self.patience.idle;
+    fn piece(&self) -> Result<Option<Bytes>, HttpError> {
         loop {
-            match self.news.recv_timeout(idle) {
-                Ok(News::Piece(piece)) => {
-                    self.room.add_permits(1);
-                    return piece.map_err(|error| io::Error::other(error.without_url()));
+            // Others are of a request that was answered early.
+            if let News::Piece(piece) = self.next(self.patience.idle)? {
+                self.room.add_permits(1);
+                return piece.map_err(|error| failed(&self.host, error));
+            }
+        }
+    }
+
+    /// What happens next, if it does within `patience`.
+    fn next(&self, patience: Duration) -> Result<News, HttpError> {
+        let started = Instant::now();
+        loop {
+            if super::is_cancelled() {
+                return Err(HttpError::Cancelled);
+            }
+            let left = patience.saturating_sub(started.elapsed());
+            match self.news.recv_timeout(left.min(GLANCE)) {
+                Ok(news) => return Ok(news),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(HttpError::Broken {
+                        host: self.host.clone(),
+                        source: Gone.into(),
+                    });
                 }
-                // Of a request that was answered early.
-                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) if left > GLANCE => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    let reason = format!("no byte came for {} s", idle.as_secs_f32());
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+                    return Err(HttpError::Stalled {
+                        host: self.host.clone(),
+                        patience,
+                    });
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other(Gone)),
             }
         }
     }
@@ -271,17 +284,20 @@ impl Exchange {
 type Answered = reqwest::Result<(StatusCode, HeaderMap)>;
 type Pipe = mpsc::UnboundedSender<Result<Bytes, Abort>>;
 
-fn failed(error: reqwest::Error) -> WireError {
+fn failed(host: &str, error: reqwest::Error) -> HttpError {
+    let host = host.to_owned();
     let error = error.without_url();
-    if error.is_connect() {
-        WireError::Connect(error)
-    } else {
-        WireError::Broken(error.into())
+    // With TLS 1.3 a server looks at the client's certificate after the client takes the connection for made.
+    match error.is_connect() || tls::is_refused(&error) {
+        true => HttpError::Unreachable {
+            host,
+            source: error.into(),
+        },
+        false => HttpError::Broken {
+            host,
+            source: error.into(),
+        },
     }
-}
-
-fn gone() -> WireError {
-    WireError::Broken(Gone.into())
 }
 
 /// The task of an exchange ended without an answer, which only a panic in it does.
@@ -303,7 +319,7 @@ struct Piped {
     news: Sender<News>,
 }
 
-/// The body ends before its length: the connection is closed, so that the registry does not take it for whole.
+/// The body ends before its length: the connection is closed, so that the server does not take it for whole.
 #[derive(Debug)]
 struct Abort;
 
@@ -349,7 +365,7 @@ impl Drop for Piped {
 }
 
 /// The head of an answer, with its body still to be read.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     status: StatusCode,
     headers: HeaderMap,
     exchange: Exchange,
@@ -359,17 +375,17 @@ pub(super) struct Answer {
 
 impl Answer {
     /// Its status.
-    pub(super) fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
 
     /// Its headers.
-    pub(super) fn headers(&self) -> &HeaderMap {
+    pub(crate) fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
     /// At most `limit` bytes of the body, and whether these are all.
-    pub(super) fn read_limited(&mut self, limit: usize) -> io::Result<(Vec<u8>, bool)> {
+    pub(crate) fn read_limited(&mut self, limit: usize) -> io::Result<(Vec<u8>, bool)> {
         let mut bytes = Vec::new();
         while let Some(piece) = self.piece()? {
             let room = limit - bytes.len();
@@ -385,7 +401,7 @@ impl Answer {
         if self.ended {
             return Ok(None);
         }
-        let piece = self.exchange.piece()?;
+        let piece = self.exchange.piece().map_err(io::Error::other)?;
         self.ended = piece.is_none();
         Ok(piece)
     }
@@ -409,6 +425,6 @@ impl Read for Answer {
 }
 
 /// Locks what no panic leaves in disorder.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

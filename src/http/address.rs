@@ -1,19 +1,19 @@
-//! An *address* is a URL that a registry gave (`Location`, `realm`, `Link`), resolved and judged before it is used.
+//! An *address* is a URL that an answer gave (`Location`, `realm`, `Link`), resolved and judged before it is used.
 //!
-//! Invariant: no address leads from a registry of the world to one of this machine or its network, from TLS to plain
-//! HTTP, or carries a login.
+//! Invariant: no address leads from a host of the world to one of this machine or its network, from TLS to plain HTTP, or
+//! carries a login.
 
 use std::net::IpAddr;
 
 use url::{Host, Url};
 
 /// Scheme, host and port: what a login belongs to.
-pub(super) fn same_origin(a: &Url, b: &Url) -> bool {
+pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
     a.scheme() == b.scheme() && a.host() == b.host() && a.port_or_known_default() == b.port_or_known_default()
 }
 
 /// Host and port as image names have them.
-pub(super) fn host_of(url: &Url) -> String {
+pub(crate) fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     match url.port() {
         Some(port) => format!("{host}:{port}"),
@@ -21,17 +21,17 @@ pub(super) fn host_of(url: &Url) -> String {
     }
 }
 
-/// Resolves `text` against the URL that the answer came from, and judges it as an address of the registry at `home`.
+/// Resolves `text` against the URL that the answer came from, and judges it as an address of the host at `home`.
 /// The error is a sentence about the address.
-pub(super) fn resolve(text: &str, from: &Url, home: &Url) -> Result<Url, String> {
+pub(crate) fn resolve(text: &str, from: &Url, home: &Url) -> Result<Url, String> {
     let url = from
         .join(text.trim())
         .map_err(|error| format!("its address is malformed ({error})"))?;
     judge(url, home)
 }
 
-/// Judges an address that the registry at `home` gave; a plain `http:` of a host that was asked over TLS is TLS again.
-pub(super) fn judge(mut url: Url, home: &Url) -> Result<Url, String> {
+/// Judges an address that the host at `home` gave; a plain `http:` of a host that was asked over TLS is TLS again.
+pub(crate) fn judge(mut url: Url, home: &Url) -> Result<Url, String> {
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
         return Err(format!("it leads to an address of the kind `{}:`", url.scheme()));
     }
@@ -61,6 +61,16 @@ pub(super) fn judge(mut url: Url, home: &Url) -> Result<Url, String> {
     }
     url.set_fragment(None);
     Ok(url)
+}
+
+/// Whether a URL's host is this very machine: `localhost`, 127.0.0.0/8 or `::1`. No name is looked up.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        None => false,
+    }
 }
 
 /// How far away a host is, as far as its name tells.
@@ -105,7 +115,7 @@ fn reach(url: &Url) -> Reach {
 }
 
 /// The address with one more parameter in its query; what is there stays as it is.
-pub(super) fn with_query(url: &Url, name: &str, value: &str) -> Url {
+pub(crate) fn with_query(url: &Url, name: &str, value: &str) -> Url {
     let mut url = url.clone();
     let pair = url::form_urlencoded::Serializer::new(String::new())
         .append_pair(name, value)

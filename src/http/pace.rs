@@ -7,29 +7,34 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
+use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
+use super::error::HttpError;
 use super::wire::lock;
+
+/// How soon a cancellation is seen.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// How often and how long is waited.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Persistence {
+pub(crate) struct Persistence {
     /// The first pause; it doubles with each failure that follows.
-    pub(super) pause: Duration,
+    pub(crate) pause: Duration,
     /// The longest pause that is made without being asked for.
-    pub(super) pause_max: Duration,
-    /// The longest wait that a registry may ask for.
-    pub(super) wait_max: Duration,
+    pub(crate) pause_max: Duration,
+    /// The longest wait that a server may ask for.
+    pub(crate) wait_max: Duration,
     /// Failures in a row after which is given up.
-    pub(super) attempts: u32,
+    pub(crate) attempts: u32,
     /// The same where a host has not answered once.
-    pub(super) attempts_at_first: u32,
+    pub(crate) attempts_at_first: u32,
 }
 
 /// The pace of every host.
 #[derive(Default)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     hosts: Mutex<BTreeMap<String, HostPace>>,
 }
 
@@ -44,24 +49,25 @@ struct HostPace {
 
 impl Pace {
     /// Waits until the host may be asked; gives how long that took.
-    pub(super) fn wait(&self, host: &str) -> Duration {
+    pub(crate) fn wait(&self, host: &str) -> Result<Duration, HttpError> {
         let started = Instant::now();
         loop {
             let until = lock(&self.hosts).get(host).and_then(|pace| pace.not_before);
             match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                Some(left) if !left.is_zero() => std::thread::sleep(left),
-                _ => return started.elapsed(),
+                _ if super::is_cancelled() => return Err(HttpError::Cancelled),
+                Some(left) if !left.is_zero() => std::thread::sleep(left.min(GLANCE)),
+                _ => return Ok(started.elapsed()),
             }
         }
     }
 
     /// The host answered, with whatever.
-    pub(super) fn answered(&self, host: &str) {
+    pub(crate) fn answered(&self, host: &str) {
         lock(&self.hosts).entry(host.to_owned()).or_default().answered = true;
     }
 
     /// The host did what was asked, or bytes moved.
-    pub(super) fn worked(&self, host: &str) {
+    pub(crate) fn worked(&self, host: &str) {
         let mut hosts = lock(&self.hosts);
         let pace = hosts.entry(host.to_owned()).or_default();
         pace.answered = true;
@@ -69,12 +75,12 @@ impl Pace {
     }
 
     /// Whether the host has answered at all.
-    pub(super) fn has_answered(&self, host: &str) -> bool {
+    pub(crate) fn has_answered(&self, host: &str) -> bool {
         lock(&self.hosts).get(host).is_some_and(|pace| pace.answered)
     }
 
     /// A request that began at `began` failed: nobody asks the host before the pause that is given back is over.
-    pub(super) fn failed(
+    pub(crate) fn failed(
         &self,
         host: &str,
         began: Instant,
@@ -98,6 +104,13 @@ impl Pace {
     }
 }
 
+/// Whether a request that was answered with this status may succeed in a while: what servers and what is before them
+/// answer when they are busy.
+pub(crate) fn status_may_pass(status: StatusCode) -> bool {
+    const PASSING: [u16; 12] = [408, 425, 429, 499, 500, 502, 503, 504, 520, 522, 524, 529];
+    PASSING.contains(&status.as_u16())
+}
+
 /// Between half of a pause and the whole of it, so that many clients do not come back at once.
 fn jittered(pause: Duration) -> Duration {
     let mut bytes = [0; 2];
@@ -111,7 +124,7 @@ fn jittered(pause: Duration) -> Duration {
 
 /// How long an answer asks to wait (RFC 9110, 10.2.3): seconds, or a date, which is compared with the server's own
 /// clock where the answer tells it.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds));
@@ -190,6 +203,6 @@ mod tests {
             pace.failed("b", Instant::now(), asked, &persistence),
             Duration::from_secs(5)
         );
-        assert!(pace.wait("c").is_zero() || pace.wait("c") < Duration::from_millis(50));
+        assert!(pace.wait("c").unwrap() < Duration::from_millis(50));
     }
 }
