@@ -17,8 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::derive::{self, ImageInputs, Input, StepId};
+use crate::derive::{self, ImageInputs, Input};
 use crate::digest::Digest;
+use crate::graph;
 use crate::image;
 use crate::layer;
 use crate::store::Store;
@@ -157,21 +158,15 @@ impl Materials {
     /// Everything that the steps of the image take in, build tools included.
     fn of_plan(built: &Gathered<'_>, inputs: &ImageInputs) -> Result<Self, AttestError> {
         let mut materials = Self::default();
-        let mut pending: Vec<&Input> = inputs.all().into_iter().collect();
-        let mut seen: BTreeSet<StepId> = BTreeSet::new();
-        while let Some(input) = pending.pop() {
-            match input {
-                Input::Path(path) => materials.tree(path, built.store)?,
-                Input::Step(step) if seen.insert(*step) => {
-                    let derivation = &built.plan.steps[*step];
-                    materials
-                        .files
-                        .extend(derivation.downloads().into_iter().map(pinned_file));
-                    pending.extend(derivation.inputs());
-                }
-                Input::Step(_) => {}
+        graph::try_closure(inputs.all(), |input| match input {
+            Input::Path(path) => materials.tree(path, built.store).map(|()| BTreeSet::new()),
+            Input::Step(step) => {
+                let derivation = &built.plan.steps[*step];
+                let files = derivation.downloads().into_iter().map(pinned_file);
+                materials.files.extend(files);
+                Ok(derivation.inputs())
             }
-        }
+        })?;
         Ok(materials)
     }
 
@@ -180,23 +175,20 @@ impl Materials {
         let mut materials = Self::default();
         let dir = StoreDir::layerize();
         let members = built.recipe.closure.iter().map(|member| &member.logical);
-        let mut pending: Vec<StorePath> = members.filter_map(|logical| Some(dir.split(logical)?.0)).collect();
-        let mut seen = BTreeSet::new();
-        while let Some(path) = pending.pop() {
-            if !seen.insert(path.clone()) {
-                continue;
-            }
-            let derivation = built.derivation(&path)?;
+        let paths = members.filter_map(|logical| Some(dir.split(logical)?.0));
+        graph::try_closure(paths, |path| {
+            let derivation = built.derivation(path)?;
             if derivation.is_null() {
-                materials.tree(&path, built.store)?;
-                continue;
+                materials.tree(path, built.store)?;
+                return Ok(Vec::new());
             }
             materials.files.extend(files_of(&derivation));
             let action = &derivation["action"];
             let lists = ["root", "tools", "libraries", "runtime"].map(|key| action[key].as_array());
             let inputs = lists.into_iter().flatten().flatten().chain([&action["source"]]);
-            pending.extend(inputs.filter_map(|input| Some(dir.split(input.as_str()?)?.0)));
-        }
+            let inputs = inputs.filter_map(|input| Some(dir.split(input.as_str()?)?.0));
+            Ok::<_, AttestError>(inputs.collect())
+        })?;
         Ok(materials)
     }
 

@@ -16,6 +16,7 @@ use super::trust::Trust;
 use crate::event::{Event, Reporter};
 use crate::fetch::parallel;
 use crate::fsio::IoContext;
+use crate::graph;
 use crate::store::{NewNar, StagedNar, Store};
 use crate::store_path::StorePath;
 
@@ -129,55 +130,33 @@ fn locate<'a>(
 
 /// The paths found, each after those it refers to, and for each the indices of those.
 fn in_topological_order(
-    mut found: BTreeMap<StorePath, Found<'_>>,
+    found: BTreeMap<StorePath, Found<'_>>,
 ) -> Result<(Vec<Found<'_>>, Vec<Vec<usize>>), CacheError> {
-    let mut waiting: BTreeMap<StorePath, usize> = BTreeMap::new();
-    let mut referrers: BTreeMap<StorePath, Vec<StorePath>> = BTreeMap::new();
-    for (path, Found { narinfo, .. }) in &found {
-        let missing = narinfo
-            .info
-            .references
-            .iter()
-            .filter(|reference| found.contains_key(reference));
-        waiting.insert(path.clone(), missing.clone().count());
-        for reference in missing {
-            referrers.entry(reference.clone()).or_default().push(path.clone());
-        }
-    }
-    let mut ready: BTreeSet<StorePath> = waiting
-        .iter()
-        .filter(|(_, count)| **count == 0)
-        .map(|(path, _)| path.clone())
-        .collect();
-    let mut place: BTreeMap<StorePath, usize> = BTreeMap::new();
+    let paths: Vec<StorePath> = found.keys().cloned().collect();
+    let among_found = |item: &Found<'_>| -> Vec<usize> {
+        let references = item.narinfo.info.references.iter();
+        references.filter_map(|path| paths.binary_search(path).ok()).collect()
+    };
+    let references: Vec<Vec<usize>> = found.values().map(among_found).collect();
+    let mut found: Vec<Option<Found<'_>>> = found.into_values().map(Some).collect();
+    let mut place = vec![0; found.len()];
     let (mut order, mut needs) = (Vec::new(), Vec::new());
-    while let Some(path) = ready.pop_first() {
-        for referrer in referrers.remove(&path).unwrap_or_default() {
-            if let Some(count) = waiting.get_mut(&referrer) {
-                *count -= 1;
-                if *count == 0 {
-                    ready.insert(referrer);
-                }
-            }
+    for component in graph::components(&references) {
+        let item = component
+            .first()
+            .and_then(|&first| found[first].take().map(|item| (first, item)));
+        let Some((index, item)) = item else { continue };
+        if component.len() > 1 {
+            return Err(CacheError::Circle {
+                path: item.narinfo.info.path,
+                cache: item.cache.display(),
+            });
         }
-        if let Some(item) = found.remove(&path) {
-            let references = item.narinfo.info.references.iter();
-            needs.push(
-                references
-                    .filter_map(|reference| place.get(reference).copied())
-                    .collect(),
-            );
-            place.insert(path, order.len());
-            order.push(item);
-        }
+        place[index] = order.len();
+        needs.push(references[index].iter().map(|&reference| place[reference]).collect());
+        order.push(item);
     }
-    match found.into_iter().next() {
-        Some((path, item)) => Err(CacheError::Circle {
-            path,
-            cache: item.cache.display(),
-        }),
-        None => Ok((order, needs)),
-    }
+    Ok((order, needs))
 }
 
 /// Brings one path's archive and unpacks it beside the store's paths.

@@ -13,6 +13,7 @@ use super::{BuildError, BuildOptions, realise};
 use crate::derive::{Action, BuildPlan, Input, StepId};
 use crate::digest::Digest;
 use crate::event::Reporter;
+use crate::graph;
 use crate::store::Store;
 use crate::store_path::{PathInfo, StorePath};
 
@@ -47,14 +48,10 @@ impl Again {
 
 /// The steps that run a script, among all that `targets` need, each after what it needs.
 pub fn checked_steps(plan: &BuildPlan, targets: &[Input]) -> Vec<StepId> {
-    let mut seen = BTreeSet::new();
-    let mut pending: Vec<StepId> = targets.iter().filter_map(step).collect();
-    while let Some(id) = pending.pop() {
-        if seen.insert(id) {
-            pending.extend(plan.steps[id].inputs().into_iter().filter_map(step));
-        }
-    }
-    let scripts = seen
+    let needed = graph::closure(targets.iter().filter_map(step), |&id| {
+        plan.steps[id].inputs().into_iter().filter_map(step)
+    });
+    let scripts = needed
         .into_iter()
         .filter(|&id| matches!(plan.steps[id].action, Action::Script(_)));
     scripts.collect()

@@ -7,13 +7,13 @@
 //!
 //! Invariant: looking alone (no file is opened) until something has to be made.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::BuildError;
 use super::step::Resolved;
 use crate::derive::{self, BuildPlan, Input, StepId};
+use crate::graph;
 use crate::store::Store;
 use crate::store_path::StorePath;
 
@@ -61,13 +61,12 @@ impl<'a> Schedule<'a> {
         };
         let targets: BTreeSet<StepId> = targets.iter().filter_map(steps).collect();
         let mut inputs = BTreeMap::new();
-        let mut pending: Vec<StepId> = targets.iter().copied().collect();
-        while let Some(id) = pending.pop() {
-            if let Entry::Vacant(entry) = inputs.entry(id) {
-                let needed = entry.insert(plan.steps[id].inputs());
-                pending.extend(needed.iter().filter_map(|input| steps(input)));
-            }
-        }
+        graph::closure(targets.iter().copied(), |&id| {
+            let needed = plan.steps[id].inputs();
+            let next: Vec<StepId> = needed.iter().filter_map(|input| steps(input)).collect();
+            inputs.insert(id, needed);
+            next
+        });
         let states = inputs.keys().map(|&id| (id, State::Unresolved)).collect();
         let mut schedule = Self {
             store,

@@ -3,7 +3,6 @@
 //! Invariant: sorted by path, references before referrers where `topological` says so; the answer depends
 //! on the store's references alone.
 
-mod order;
 mod render;
 #[cfg(test)]
 mod tests;
@@ -14,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use render::{ClosureReport, PathReport, Tree, TreeNode};
 pub use why::{Chain, Step, why};
 
+use crate::graph;
 use crate::store::{ReadStore, StoreError};
 use crate::store_path::{PathInfo, StoreDir, StorePath};
 
@@ -31,18 +31,18 @@ pub struct Closure {
 /// The closure of `roots`; an invalid path among them or their references is an error that names it.
 pub fn compute(store: &dyn ReadStore, roots: &BTreeSet<StorePath>) -> Result<Closure, StoreError> {
     let mut members: BTreeMap<StorePath, PathInfo> = BTreeMap::new();
-    let mut waiting: Vec<(StorePath, Option<StorePath>)> = roots.iter().map(|root| (root.clone(), None)).collect();
-    while let Some((path, needed_by)) = waiting.pop() {
-        if members.contains_key(&path) {
-            continue;
-        }
-        let Some(info) = store.info(&path)? else {
-            return Err(StoreError::NotValid { path, needed_by });
+    graph::try_closure(roots.iter().cloned(), |path| {
+        let Some(info) = store.info(path)? else {
+            let mut needed_by = members.values().filter(|info| info.references.contains(path));
+            return Err(StoreError::NotValid {
+                path: path.clone(),
+                needed_by: needed_by.next().map(|info| info.path.clone()),
+            });
         };
-        let references = info.references.iter();
-        waiting.extend(references.map(|reference| (reference.clone(), Some(path.clone()))));
-        members.insert(path, info);
-    }
+        let references = info.references.clone();
+        members.insert(path.clone(), info);
+        Ok(references)
+    })?;
     Ok(Closure {
         dir: store.store_dir(),
         roots: roots.iter().cloned().collect(),
@@ -61,17 +61,18 @@ impl Closure {
         self.members.iter().map(|member| member.nar_size).sum()
     }
 
-    /// All members, each after what it refers to; what may come in any order is sorted by path. Members that refer
-    /// to each other in a circle stand together, sorted by path, where the first of them would stand.
+    /// All members, each after what it refers to. Members that refer to each other in a circle come one after the other.
     pub fn topological(&self) -> Vec<&PathInfo> {
-        let order = order::components(&self.edges());
-        order.into_iter().flatten().map(|index| &self.members[index]).collect()
+        let order = graph::dependency_order(&self.edges());
+        order.into_iter().map(|index| &self.members[index]).collect()
     }
 
     /// For each member, the sizes of all archives of its own closure in bytes.
     pub fn closure_sizes(&self) -> BTreeMap<&StorePath, u64> {
-        let sizes: Vec<u64> = self.members.iter().map(|member| member.nar_size).collect();
-        let sums = order::reachable_sums(&self.edges(), &sizes);
+        let closures = graph::closures(&self.edges());
+        let sums = closures
+            .iter()
+            .map(|closure| closure.iter().map(|index| self.members[index].nar_size).sum());
         self.members.iter().map(|member| &member.path).zip(sums).collect()
     }
 

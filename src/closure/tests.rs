@@ -151,7 +151,7 @@ fn a_tree_unfolds_each_path_once() {
     assert_eq!(closure.tree().to_string(), text);
     assert_eq!(
         names(closure.topological().into_iter().map(|member| &member.path)),
-        ["d", "b", "c", "a"]
+        ["d", "c", "b", "a"]
     );
     assert_eq!(closure.tree().roots[0].closure_size, 400);
     let dot = closure.dot();

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::spec::{Lock, graph};
+use crate::graph;
+use crate::spec::Lock;
 
 /// A set of Debian packages that were resolved together.
 pub(super) struct Resolution<'a> {
@@ -51,7 +52,8 @@ impl<'a> Resolution<'a> {
         let Ok(own) = self.names.binary_search(&name) else {
             return Vec::new();
         };
-        (graph::reachable(&self.depends, own).into_iter())
+        graph::closure([own], |&index| self.depends[index].iter().copied())
+            .into_iter()
             .filter(|index| *index != own)
             .map(|index| self.names[index])
             .collect()

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use percent_encoding::percent_decode_str;
 
+use crate::graph;
 use crate::spec::{
-    self, Dependency, Diagnostic, Diagnostics, Image, Lock, Package, PackageName, Source, Spanned, Workspace, graph,
+    self, Dependency, Diagnostic, Diagnostics, Image, Lock, Package, PackageName, Source, Spanned, Workspace,
 };
 use crate::store_path::{NAME_MAX, StorePath};
 

@@ -9,10 +9,10 @@ use std::path::{Component, Path, PathBuf};
 
 use super::diagnostics::{Diagnostic, Diagnostics};
 use super::file::{self, SpecFile};
-use super::graph;
 use super::names::{self, Scope};
 use super::syntax;
 use super::types::{Dependency, Package, PackageName, SourceFile, Span, Spanned, Workspace};
+use crate::graph;
 
 /// Name of a spec in its folder.
 pub const FILE_NAME: &str = "layerize.toml";

@@ -10,7 +10,6 @@
 mod checks;
 mod diagnostics;
 mod file;
-pub(crate) mod graph;
 mod image;
 mod image_files;
 mod keys;

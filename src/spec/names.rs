@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use super::checks::did_you_mean;
 use super::diagnostics::Diagnostic;
 use super::file::SpecFile;
-use super::graph;
 use super::package::advice_for_unknown;
 use super::types::{Dependency, Package, Span, Spanned};
+use crate::graph;
 
 /// A file with its imports resolved to file indices (`None` for one that could not be read).
 pub(super) struct Scope<'a> {

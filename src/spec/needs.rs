@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::types::{DEBIAN_BASE, Dependency, Image, Lock, Package, PackageName, Source, Spanned, Workspace};
+use crate::graph;
 
 /// The sets of Debian packages that are each resolved together, by their sorted names; empty sets left out.
 ///
@@ -190,19 +191,18 @@ impl Workspace {
             .map(|(name, image)| (name.clone(), image.clone()))
             .collect();
         let contents = images.values().flat_map(|image| package_names(&image.contents));
-        let mut todo: Vec<&PackageName> = packages.iter().chain(contents).collect();
-        let mut needed: BTreeMap<PackageName, Package> = BTreeMap::new();
-        while let Some(name) = todo.pop() {
-            let Some(package) = self.packages.get(name).filter(|_| !needed.contains_key(name)) else {
-                continue;
-            };
-            needed.insert(name.clone(), package.clone());
-            let lists = [&package.tools, &package.libraries, &package.runtime, &package.dev];
-            todo.extend(lists.into_iter().flat_map(|list| package_names(list)));
-        }
+        let needed = graph::closure(packages.iter().chain(contents), |name| {
+            let package = self.packages.get(*name).into_iter();
+            let lists =
+                package.flat_map(|package| [&package.tools, &package.libraries, &package.runtime, &package.dev]);
+            lists.flat_map(|list| package_names(list))
+        });
+        let packages = self.packages.iter().filter(|(name, _)| needed.contains(name));
         Self {
             files: self.files.clone(),
-            packages: needed,
+            packages: packages
+                .map(|(name, package)| (name.clone(), package.clone()))
+                .collect(),
             images,
             debian: self.debian.clone(),
             inputs: self.inputs.clone(),

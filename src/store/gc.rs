@@ -16,6 +16,7 @@ use super::error::StoreError;
 use super::roots::Root;
 use super::{Store, session};
 use crate::fsio::{LockKind, remove_tree, sorted_names};
+use crate::graph;
 use crate::store_path::StorePath;
 
 /// What to collect.
@@ -179,12 +180,8 @@ fn reach<'a, 'b>(
     all: &'a BTreeMap<StorePath, Registration>,
     from: impl IntoIterator<Item = &'b StorePath>,
 ) -> BTreeSet<&'a StorePath> {
-    let mut reached = BTreeSet::new();
-    let mut waiting: Vec<&'a Registration> = from.into_iter().filter_map(|path| all.get(path)).collect();
-    while let Some(registration) = waiting.pop() {
-        if reached.insert(&registration.path) {
-            waiting.extend(registration.references.keys().filter_map(|path| all.get(path)));
-        }
-    }
-    reached
+    let valid = |path: &StorePath| all.get_key_value(path).map(|(path, _)| path);
+    graph::closure(from.into_iter().filter_map(valid), |path| {
+        all[*path].references.keys().filter_map(valid)
+    })
 }

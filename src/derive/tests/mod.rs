@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::debs::Resolution;
 use super::*;
+use crate::graph;
 use crate::spec::{self, Lock, LockedDeb, LockedDebSource, LockedFile, LockedUrl, Source, Workspace};
 use crate::store_path::StoreHash;
 
@@ -76,15 +77,7 @@ fn lock_for(workspace: &Workspace) -> Lock {
         ..Lock::default()
     };
     for wanted in spec::deb_sets(workspace) {
-        let mut resolved: BTreeSet<String> = BTreeSet::new();
-        let mut todo = wanted.clone();
-        while let Some(name) = todo.pop() {
-            todo.extend(depends(&name).iter().map(|any| any[0].to_owned()));
-            if !resolved.insert(name) {
-                todo.retain(|next| !resolved.contains(next));
-            }
-            todo.retain(|next| !resolved.contains(next));
-        }
+        let resolved = graph::closure(wanted.clone(), |name| depends(name).iter().map(|any| any[0].to_owned()));
         lock.deb_sets.insert(wanted, resolved.into_iter().collect());
     }
     for name in lock.deb_sets.values().flatten() {

@@ -14,6 +14,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::graph::Graph;
+use crate::graph::post_order;
 
 /// Nixery's threshold for a layer of its own, in bytes of closure.
 const LARGE_CLOSURE: u64 = 100_000_000;
@@ -179,24 +180,5 @@ fn common(dominator: &[usize], position: &[usize], mut a: usize, mut b: usize) -
 
 /// References before referrers, ties by key; a cycle is cut where it is met.
 fn topological(graph: &Graph) -> Vec<usize> {
-    let mut order = Vec::with_capacity(graph.len());
-    let mut begun = vec![false; graph.len()];
-    for root in 0..graph.len() {
-        if std::mem::replace(&mut begun[root], true) {
-            continue;
-        }
-        let mut calls = vec![(root, 0)];
-        while let Some((node, at)) = calls.pop() {
-            match graph.references(node).get(at) {
-                None => order.push(node),
-                Some(&reference) => {
-                    calls.push((node, at + 1));
-                    if !std::mem::replace(&mut begun[reference], true) {
-                        calls.push((reference, 0));
-                    }
-                }
-            }
-        }
-    }
-    order
+    post_order(graph.all_references(), &mut |_| {})
 }

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::PlanError;
-use super::bits::Bits;
+use crate::graph::NodeSet;
 
 /// Most paths in a graph.
 const MAX_NODES: usize = 1 << 20;
@@ -37,7 +37,7 @@ pub struct Graph {
     nodes: Vec<Node>,
     keys: Vec<String>,
     references: Vec<Vec<usize>>,
-    closures: Vec<Bits>,
+    closures: Vec<NodeSet>,
 }
 
 impl Graph {
@@ -76,7 +76,7 @@ impl Graph {
             found.dedup();
             references.push(found);
         }
-        let closures = closures(&references);
+        let closures = crate::graph::closures(&references);
         Ok(Self {
             nodes,
             keys,
@@ -145,8 +145,13 @@ impl Graph {
         &self.references[node]
     }
 
+    /// The same for all nodes.
+    pub(super) fn all_references(&self) -> &[Vec<usize>] {
+        &self.references
+    }
+
     /// Everything that a node refers to directly or not, with itself.
-    pub(super) fn closure(&self, node: usize) -> &Bits {
+    pub(super) fn closure(&self, node: usize) -> &NodeSet {
         &self.closures[node]
     }
 
@@ -301,70 +306,6 @@ fn json_node(path: Option<&String>, item: &Value) -> Result<Node, PlanError> {
         size,
         references,
     })
-}
-
-/// The closure of every node. Cycles (Debian packages declare some) share theirs.
-fn closures(references: &[Vec<usize>]) -> Vec<Bits> {
-    let count = references.len();
-    let mut closures = vec![Bits::empty(0); count];
-    for mut component in components(references) {
-        component.sort_unstable();
-        let mut closure = Bits::empty(count);
-        for &node in &component {
-            closure.insert(node);
-            let outside = references[node]
-                .iter()
-                .filter(|other| component.binary_search(other).is_err());
-            outside.for_each(|&reference| closure.extend(&closures[reference]));
-        }
-        for &node in &component {
-            closures[node] = closure.clone();
-        }
-    }
-    closures
-}
-
-/// Strongly connected components, referenced ones first (Tarjan's algorithm, without recursion).
-fn components(references: &[Vec<usize>]) -> Vec<Vec<usize>> {
-    const NEW: usize = usize::MAX;
-    let count = references.len();
-    let (mut number, mut low) = (vec![NEW; count], vec![0; count]);
-    let (mut stack, mut on_stack) = (Vec::new(), vec![false; count]);
-    let (mut next, mut found) = (0, Vec::new());
-    for root in 0..count {
-        let mut calls = if number[root] == NEW {
-            vec![(root, 0)]
-        } else {
-            Vec::new()
-        };
-        while let Some((node, at)) = calls.pop() {
-            if at == 0 {
-                (number[node], low[node]) = (next, next);
-                next += 1;
-                stack.push(node);
-                on_stack[node] = true;
-            }
-            if let Some(&reference) = references[node].get(at) {
-                calls.push((node, at + 1));
-                if number[reference] == NEW {
-                    calls.push((reference, 0));
-                } else if on_stack[reference] {
-                    low[node] = low[node].min(number[reference]);
-                }
-                continue;
-            }
-            if low[node] == number[node] {
-                let from = stack.iter().rposition(|&other| other == node).unwrap_or(0);
-                let component = stack.split_off(from);
-                component.iter().for_each(|&member| on_stack[member] = false);
-                found.push(component);
-            }
-            if let Some(&(caller, _)) = calls.last() {
-                low[caller] = low[caller].min(low[node]);
-            }
-        }
-    }
-    found
 }
 
 #[cfg(test)]

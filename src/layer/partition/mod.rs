@@ -9,7 +9,6 @@
 
 mod advice;
 mod baselines;
-mod bits;
 mod churn;
 mod file;
 mod fleet;
@@ -19,6 +18,7 @@ mod model;
 mod polish;
 mod simulate;
 mod update;
+mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -10,9 +10,10 @@
 
 use std::collections::BTreeMap;
 
-use super::bits::{Bits, Weights};
 use super::graph::Graph;
 use super::history::History;
+use super::weights::Weights;
+use crate::graph::NodeSet;
 
 /// One in parts per million.
 pub const MILLION: u64 = 1_000_000;
@@ -109,7 +110,7 @@ impl<'g> Model<'g> {
     /// A group of given nodes; none without members.
     pub fn group(&self, mut members: Vec<usize>) -> Group {
         members.sort_unstable();
-        let mut closure = Bits::empty(self.graph.len());
+        let mut closure = NodeSet::empty(self.graph.len());
         members
             .iter()
             .for_each(|&node| closure.extend(self.graph.closure(node)));
@@ -171,7 +172,7 @@ pub(super) struct Group {
     /// Bytes.
     pub size: u64,
     /// Everything they refer to.
-    pub closure: Bits,
+    pub closure: NodeSet,
     /// Expected changes of the closure per release, in parts per million.
     pub weight: u64,
     /// Whether exactly this layer was there before and nothing in it changed: keeping it costs nothing now.
