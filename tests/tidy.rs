@@ -19,24 +19,28 @@ const IMPORTS: &[(&str, &str)] = &[
     ("nar", "digest fsio"),
     ("store_path", "digest"),
     ("oci", "digest"),
+    ("archive", "digest oci"),
     ("store", "digest fsio nar store_path graph"),
     ("closure", "digest store_path store graph"),
     ("spec", "digest graph"),
     ("derive", "digest spec store_path graph"),
     ("root", "digest fsio"),
-    ("fetch", "digest event fsio http nar store store_path spec derive root"),
+    (
+        "fetch",
+        "digest event fsio http nar store store_path spec derive root archive oci",
+    ),
     (
         "binary_cache",
-        "digest event fsio http nar store_path store closure fetch graph",
+        "digest event fsio http nar store_path store closure fetch graph archive oci",
     ),
     (
         "build",
         "digest event fsio store_path store closure spec derive root fetch graph",
     ),
-    ("layer", "digest event fsio nar store_path closure oci graph"),
+    ("layer", "digest event fsio nar store_path closure oci graph archive"),
     ("image", "digest event fsio store_path closure root oci layer spec"),
-    ("transport", "digest event fsio http oci image layer"),
-    ("audit", "digest fsio store_path oci layer image transport"),
+    ("transport", "digest event fsio http oci image layer archive"),
+    ("audit", "digest fsio store_path oci layer image transport archive"),
     (
         "attest",
         "digest fsio store_path oci store derive layer image transport graph",
@@ -99,7 +103,7 @@ fn is_test_file(path: &Path) -> bool {
     path.components().any(|component| component.as_os_str() == "tests")
         || path
             .file_stem()
-            .is_some_and(|stem| stem.to_str().unwrap().ends_with("tests"))
+            .is_some_and(|stem| stem == "testing" || stem.to_str().unwrap().ends_with("tests"))
 }
 
 /// Top-level modules named by `crate::…` in a text, also in groups `use crate::{a, b::C}`.

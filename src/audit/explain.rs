@@ -11,9 +11,10 @@ use super::facts::shown;
 use super::opened::Opened;
 use super::stream::LayerStream;
 use super::{AuditError, owner};
+use crate::archive::tar::Entry;
+use crate::archive::{Kind, clean};
 use crate::digest::Digest;
 use crate::transport::Source;
-use crate::transport::tar_read::{Entry, Kind, clean};
 
 /// Most links that are followed.
 const LINKS_MAX: usize = 40;

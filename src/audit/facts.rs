@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 
 use super::AuditError;
 use super::stream::{LayerEnd, LayerStream};
+use crate::archive::tar::Entry;
+use crate::archive::{Kind, clean};
 use crate::digest::{Digest, Hasher};
 use crate::transport::Source;
 use crate::transport::document::Descriptor;
-use crate::transport::tar_read::{Entry, Kind, clean};
 
 /// An entry, its content replaced by a digest.
 #[derive(Debug, Clone)]

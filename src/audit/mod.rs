@@ -54,7 +54,7 @@ pub enum AuditError {
         digest: Digest,
         /// Where and why.
         #[source]
-        source: crate::transport::tar_read::TarError,
+        source: crate::archive::tar::TarError,
     },
     /// A layer's tar is another than the config claims, so that nothing can be said by the claim.
     #[error("the layer `{digest}` of `{place}` unpacks to {actual}, and the config claims {claimed}")]

@@ -6,11 +6,12 @@
 use std::io::{self, Read};
 
 use super::AuditError;
+use crate::archive::compression::Decompressor;
+use crate::archive::tar::{Entry, Streamed, TarError, TarPolicy, TarReader, Trailer};
 use crate::digest::{DiffId, Hasher, VerifyError};
+use crate::oci::CompressionFormat;
 use crate::transport::Source;
-use crate::transport::decompress::{Packing, Unpacker};
 use crate::transport::document::Descriptor;
-use crate::transport::tar_read::{Entry, Streamed, TarError, TarReader, Trailer};
 
 const TAR_MAX: u64 = 1 << 40;
 
@@ -20,7 +21,7 @@ type Blob<'a> = Box<dyn Read + Send + 'a>;
 pub(super) struct LayerStream<'a> {
     place: String,
     descriptor: Descriptor,
-    tar: TarReader<Streamed<Hashing<Unpacker<Blob<'a>>>>>,
+    tar: TarReader<Streamed<Hashing<Decompressor<Blob<'a>>>>>,
 }
 
 /// What is known of a layer once it was read.
@@ -28,7 +29,7 @@ pub(super) struct LayerStream<'a> {
 pub(super) struct LayerEnd {
     pub(super) diff_id: DiffId,
     pub(super) tar_size: u64,
-    pub(super) packing: Packing,
+    pub(super) packing: CompressionFormat,
     pub(super) trailer: Trailer,
     /// Bytes of the blob after its compressed stream.
     pub(super) left_over: u64,
@@ -40,16 +41,17 @@ impl<'a> LayerStream<'a> {
     pub(super) fn open(source: &'a dyn Source, descriptor: &Descriptor) -> Result<Self, AuditError> {
         let place = source.place().to_owned();
         let blob = source.blob(&descriptor.digest, descriptor.size)?;
-        let unpacker = Unpacker::new(blob).map_err(|source| AuditError::Layer {
+        let unpacker = Decompressor::new(blob).map_err(|source| AuditError::Layer {
             place: place.clone(),
             digest: descriptor.digest,
             source,
         })?;
-        let tar = TarReader::of_layer(Streamed(Hashing {
+        let hashing = Hashing {
             inner: unpacker,
             hasher: Hasher::new(),
             size: 0,
-        }));
+        };
+        let tar = TarReader::new(Streamed(hashing), TarPolicy::LAYER);
         Ok(Self {
             place,
             descriptor: descriptor.clone(),
@@ -78,7 +80,7 @@ impl<'a> LayerStream<'a> {
     pub(super) fn finish(self) -> Result<LayerEnd, AuditError> {
         let Self { place, descriptor, tar } = self;
         let (Streamed(hashing), trailer) = tar.finish().map_err(|error| tar_error(&place, &descriptor, error))?;
-        let packing = hashing.inner.packing();
+        let packing = hashing.inner.format();
         let begins_with_skippable_frame = hashing.inner.begins_with_skippable_frame();
         let read = hashing.inner.drain();
         let left_over = read.map_err(|source| AuditError::Layer {
@@ -115,11 +117,11 @@ fn tar_error(place: &str, descriptor: &Descriptor, error: TarError) -> AuditErro
 }
 
 /// The packing of a blob, by its first bytes; the rest is not read.
-pub(super) fn packing_of(source: &dyn Source, descriptor: &Descriptor) -> Result<Packing, AuditError> {
+pub(super) fn packing_of(source: &dyn Source, descriptor: &Descriptor) -> Result<CompressionFormat, AuditError> {
     let blob = source.blob(&descriptor.digest, descriptor.size)?;
     let mut head = Vec::new();
     match blob.take(6.min(descriptor.size)).read_to_end(&mut head) {
-        Ok(_) => Ok(Packing::sniff(&head)),
+        Ok(_) => Ok(CompressionFormat::sniff(&head)),
         Err(error) => {
             let (place, digest) = (source.place().to_owned(), descriptor.digest);
             Err(AuditError::Layer {
@@ -137,23 +139,23 @@ struct Hashing<R> {
     size: u64,
 }
 
-impl<R: Read> Hashing<Unpacker<R>> {
+impl<R: Read> Hashing<Decompressor<R>> {
     /// A decoder's error with the byte of the blob at which it gave up; what a digest says is of the whole blob.
     fn at_position(&self, error: io::Error) -> io::Error {
         let is_digest = error.get_ref().is_some_and(|inner| inner.is::<VerifyError>());
-        if is_digest || error.kind() == io::ErrorKind::Interrupted || self.inner.packing() == Packing::None {
+        if is_digest || error.kind() == io::ErrorKind::Interrupted || self.inner.format() == CompressionFormat::None {
             return error;
         }
         let text = format!(
             "its {} stream is broken at byte {} of the blob: {error}",
-            self.inner.packing().name(),
+            self.inner.format().name(),
             self.inner.position()
         );
         io::Error::new(error.kind(), text)
     }
 }
 
-impl<R: Read> Read for Hashing<Unpacker<R>> {
+impl<R: Read> Read for Hashing<Decompressor<R>> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer).map_err(|error| self.at_position(error))?;
         self.hasher.update(&buffer[..count]);

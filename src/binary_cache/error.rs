@@ -1,7 +1,7 @@
 //! Why paths could not be taken from a *binary cache* or written to one, and what to type next.
 
 use crate::digest::VerifyError;
-use crate::fetch::{FetchError, UnpackError};
+use crate::fetch::FetchError;
 use crate::fsio::PathError;
 use crate::nar::NarError;
 use crate::store::StoreError;
@@ -87,7 +87,7 @@ pub enum CacheError {
     Unpack {
         url: String,
         #[source]
-        source: Box<UnpackError>,
+        source: std::io::Error,
     },
     /// An archive is not what it should be.
     #[error("cannot take `{path}` from `{url}`")]

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::compression::NarCompression;
+use super::compression::Encoder;
 use super::error::CacheError;
 use super::key::SecretKey;
 use super::narinfo::{NarInfo, fingerprint, print_address};
@@ -19,6 +19,7 @@ use crate::digest::HashingWriter;
 use crate::event::{Event, Reporter};
 use crate::fsio::{self, AtomicFile, IoContext, write_atomic};
 use crate::nar;
+use crate::oci::CompressionFormat;
 use crate::store::{Attestation, Store, StoreError};
 use crate::store_path::{PathInfo, StoreDir, StorePath, base32_encode};
 
@@ -40,12 +41,21 @@ pub struct Member {
 }
 
 /// How paths are exported.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ExportOptions<'k> {
-    /// How archives are compressed.
-    pub compression: NarCompression,
+    /// How archives are compressed: xz, zstd or not at all.
+    pub compression: CompressionFormat,
     /// Who signs the paths.
     pub keys: &'k [SecretKey],
+}
+
+impl Default for ExportOptions<'_> {
+    fn default() -> Self {
+        Self {
+            compression: CompressionFormat::Xz,
+            keys: &[],
+        }
+    }
 }
 
 /// The closure of `roots` in `store`, referenced paths first.
@@ -185,7 +195,7 @@ impl Exporter<'_> {
         let compression = self.options.compression;
         let temporary = nars.join("archive");
         let file = HashingWriter::new(AtomicFile::create(&temporary)?);
-        let encoder = compression.encoder(file).context("compress to", &temporary)?;
+        let encoder = Encoder::new(compression, file).context("compress to", &temporary)?;
         let mut sink = HashingWriter::new(encoder);
         nar::write(&member.physical, &mut sink)?;
         let (encoder, hasher, size) = sink.finish();

@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::BufReader;
 
 use super::error::CacheError;
 use super::narinfo::NarInfo;
 use super::ordered::in_order;
 use super::remote::BinaryCache;
 use super::trust::Trust;
+use crate::archive::compression::Decompressor;
 use crate::event::{Event, Reporter};
 use crate::fetch::parallel;
 use crate::fsio::IoContext;
@@ -166,11 +166,10 @@ fn stage(store: &Store, found: &Found<'_>, reporter: &dyn Reporter) -> Result<St
     let file = cache.archive(narinfo, &store.dir().join("cache/nar"), reporter)?;
     let url = narinfo.url.clone();
     let opened = File::open(&file.path).context("open", &file.path)?;
-    let reader = BufReader::with_capacity(1 << 17, opened);
-    let decoder = narinfo.compression.archive().decoder(reader);
+    let decoder = Decompressor::with_format(narinfo.compression, opened);
     let mut decoder = decoder.map_err(|source| CacheError::Unpack {
         url: url.clone(),
-        source: Box::new(source),
+        source,
     })?;
     let new = NewNar {
         info: narinfo.info.clone(),

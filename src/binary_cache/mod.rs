@@ -21,7 +21,6 @@ mod remote;
 mod tests;
 mod trust;
 
-pub use compression::NarCompression;
 pub use error::CacheError;
 pub use export::{ExportOptions, Member, export, members, sign};
 pub use fetch::fetch_closure;

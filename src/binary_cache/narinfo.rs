@@ -9,8 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::compression::NarCompression;
 use crate::digest::Digest;
+use crate::oci::{CompressionFormat, UnknownCompressionFormat};
 use crate::store::nix_store;
 use crate::store::{Addressing, Attestation};
 use crate::store_path::{PathInfo, StoreDir, StorePath, base32_encode, content_addressed, fixed_file};
@@ -23,7 +23,7 @@ pub struct NarInfo {
     /// Where the compressed archive is, relative to the cache.
     pub url: String,
     /// How it is compressed.
-    pub compression: NarCompression,
+    pub compression: CompressionFormat,
     /// SHA-256 of the compressed archive.
     pub file_hash: Option<Digest>,
     /// Size of the compressed archive in bytes.
@@ -90,9 +90,11 @@ impl NarInfo {
             },
             url: lines.parse("URL", |value| Ok(value.to_owned()))?,
             compression: match lines.get("Compression") {
-                Some((line, value)) => value.parse().map_err(|reason: String| wrong(line, reason))?,
+                Some((line, value)) => value
+                    .parse()
+                    .map_err(|error: UnknownCompressionFormat| wrong(line, error.to_string()))?,
                 // What Nix takes it to be, since its first caches did not say.
-                None => NarCompression::Bzip2,
+                None => CompressionFormat::Bzip2,
             },
             file_hash: lines.optional("FileHash", parse_hash)?,
             file_size: lines.optional("FileSize", number)?,

@@ -12,6 +12,7 @@ use crate::digest::Digest;
 use crate::event::Silent;
 use crate::fetch::testing::{Reply, Server};
 use crate::http::HttpConfig;
+use crate::oci::CompressionFormat;
 use crate::store::{Addressing, Attestation, NewNar, Store};
 use crate::store_path::{PathInfo, StoreDir, StoreHash, StorePath};
 
@@ -32,10 +33,10 @@ const NAMES: [&str; 3] = ["data-1", "lib-1", "app-1"];
 impl Scene {
     /// A cache in `DIR/cache`, written by the code under test from a store in `DIR/maker`.
     fn new() -> Self {
-        Self::compressed(NarCompression::Xz)
+        Self::compressed(CompressionFormat::Xz)
     }
 
-    fn compressed(compression: NarCompression) -> Self {
+    fn compressed(compression: CompressionFormat) -> Self {
         let scene = Self {
             dir: tempfile::tempdir().unwrap(),
             key: SecretKey::generate("test-1").unwrap(),
@@ -122,7 +123,7 @@ impl Scene {
         fs::write(self.cache().join("nar/replaced"), archive).unwrap();
         self.change(index, |narinfo| {
             narinfo.url = "nar/replaced".to_owned();
-            narinfo.compression = NarCompression::None;
+            narinfo.compression = CompressionFormat::None;
             narinfo.file_hash = Some(Digest::of(archive));
             narinfo.file_size = Some(archive.len() as u64);
             narinfo.info.nar_hash = Digest::of(archive);
@@ -178,7 +179,7 @@ fn make_tree(tree: &Path, index: usize) {
 
 #[test]
 fn a_closure_is_fetched_once() {
-    for compression in [NarCompression::None, NarCompression::Xz, NarCompression::Zstd] {
+    for compression in [CompressionFormat::None, CompressionFormat::Xz, CompressionFormat::Zstd] {
         let scene = Scene::compressed(compression);
         let fetched = scene.fetch(&scene.url(), &scene.trust()).unwrap();
         assert_eq!(fetched, scene.paths, "{compression}: referenced paths come first");

@@ -110,9 +110,25 @@ impl Step<'_> {
                 let info = self.store.add_file_flat(&derivation.name, file, &download.sha256)?;
                 Ok(info.path)
             }
-            (Action::Unpack { archive, strip }, [file]) => {
-                self.unpack(|dest| fetch::unpack_archive(file, &archive.name, *strip, dest))
-            }
+            (
+                Action::Unpack {
+                    archive,
+                    strip,
+                    or_keep,
+                },
+                [file],
+            ) => self.unpack(|dest| {
+                let unpack = if *or_keep {
+                    fetch::unpack_or_keep
+                } else {
+                    fetch::unpack_archive
+                };
+                if let Some(note) = unpack(file, &archive.name, *strip, dest)? {
+                    let text = format!("`{}`: {note}", archive.name);
+                    self.reporter.report(Event::Note { text });
+                }
+                Ok(())
+            }),
             (Action::UnpackDeb { package, .. }, [file]) => self.unpack(|dest| fetch::unpack_deb(file, package, dest)),
             (Action::UnpackDebSource { files, .. }, paths) => {
                 let named: Vec<(String, PathBuf)> = files

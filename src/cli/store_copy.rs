@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use crate::binary_cache::{self, BinaryCache, ExportOptions, NarCompression, PublicKey, SecretKey, Trust};
+use crate::binary_cache::{self, BinaryCache, ExportOptions, PublicKey, SecretKey, Trust};
 use crate::fsio::{IoContext, read_limited};
+use crate::oci::{CompressionFormat, UnknownCompressionFormat};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
@@ -46,7 +47,7 @@ pub struct CopyArgs {
     sign_key: Vec<PathBuf>,
     /// How archives are compressed: xz, zstd or none
     #[arg(long, value_name = "HOW", default_value = "xz", value_parser = parse_compression)]
-    compression: NarCompression,
+    compression: CompressionFormat,
 }
 
 /// Arguments of `layerize store sign`.
@@ -81,9 +82,14 @@ pub enum KeyCommand {
     },
 }
 
-fn parse_compression(text: &str) -> Result<NarCompression, String> {
-    match text.parse()? {
-        NarCompression::Bzip2 | NarCompression::Gzip => Err(format!("`{text}` is only read; write xz, zstd or none")),
+fn parse_compression(text: &str) -> Result<CompressionFormat, String> {
+    match text
+        .parse()
+        .map_err(|error: UnknownCompressionFormat| error.to_string())?
+    {
+        CompressionFormat::Bzip2 | CompressionFormat::Gzip => {
+            Err(format!("`{text}` is only read; write xz, zstd or none"))
+        }
         compression => Ok(compression),
     }
 }

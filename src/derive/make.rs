@@ -204,7 +204,7 @@ impl Maker<'_> {
             Source::Url {
                 url,
                 sha256,
-                unpack,
+                unpack: wanted,
                 strip,
                 ..
             } => {
@@ -221,12 +221,15 @@ impl Maker<'_> {
                         .map(|locked| locked.size),
                     origin: Origin::Url(url.clone()),
                 };
-                let action = match unpack.unwrap_or_else(|| is_archive(&file_name)) {
-                    true => Action::Unpack {
-                        archive: download,
-                        strip: *strip,
-                    },
-                    false => Action::Fetch(download),
+                let unpack = |or_keep| Action::Unpack {
+                    archive: download.clone(),
+                    strip: *strip,
+                    or_keep,
+                };
+                let action = match wanted.or_else(|| is_archive(&file_name)) {
+                    Some(true) => unpack(false),
+                    Some(false) => Action::Fetch(download),
+                    None => unpack(true),
                 };
                 let label = match package.script {
                     Some(_) => format!("{name} (source)"),
@@ -246,7 +249,10 @@ impl Maker<'_> {
         };
         Ok(self.add(Derivation {
             label,
-            name: source_name(package, matches!(action, Action::Fetch(_))),
+            name: source_name(
+                package,
+                matches!(action, Action::Fetch(_) | Action::Unpack { or_keep: true, .. }),
+            ),
             action,
         }))
     }
@@ -329,8 +335,9 @@ fn is_file_name(text: &str) -> bool {
     !text.contains(|c: char| c == '/' || c.is_control()) && !matches!(text, "" | "." | "..")
 }
 
-/// Whether a file of this name is unpacked unless the spec says otherwise.
-fn is_archive(file_name: &str) -> bool {
+/// Whether a file of this name is unpacked unless the spec says otherwise; `None` where it has no extension (`v1.2` of
+/// `…/tarball/v1.2`), so that its content has to tell.
+fn is_archive(file_name: &str) -> Option<bool> {
     const SUFFIXES: &[&str] = &[
         ".crate",
         ".tar",
@@ -346,7 +353,13 @@ fn is_archive(file_name: &str) -> bool {
         ".zip",
     ];
     let lower = file_name.to_ascii_lowercase();
-    SUFFIXES.iter().any(|suffix| lower.ends_with(suffix))
+    if SUFFIXES.iter().any(|suffix| lower.ends_with(suffix)) {
+        return Some(true);
+    }
+    let (_, extension) = lower.rsplit_once('.')?;
+    let is_extension = extension.starts_with(|c: char| c.is_ascii_alphabetic())
+        && extension.bytes().all(|b| b.is_ascii_alphanumeric());
+    is_extension.then_some(false)
 }
 
 #[cfg(test)]
@@ -370,16 +383,19 @@ mod tests {
     #[test]
     fn addresses_have_file_names() {
         for (url, name, archive) in [
-            ("https://x.invalid/a/b.tar.gz?x=/y#z", "b.tar.gz", true),
-            ("https://x.invalid/a/B.ZIP/", "B.ZIP", true),
-            ("file:b.json", "b.json", false),
-            ("https://x.invalid/?", "x.invalid", false),
-            ("file:a%20b%25.tar.gz", "a b%.tar.gz", true),
+            ("https://x.invalid/a/b.tar.gz?x=/y#z", "b.tar.gz", Some(true)),
+            ("https://x.invalid/a/B.ZIP/", "B.ZIP", Some(true)),
+            ("file:b.json", "b.json", Some(false)),
+            ("https://x.invalid/?", "x.invalid", Some(false)),
+            ("https://x.invalid/tar.gz/v1.2", "v1.2", None),
+            ("https://x.invalid/zipball/main", "main", None),
+            ("https://x.invalid/x-1.0.3-rc1", "x-1.0.3-rc1", None),
+            ("file:a%20b%25.tar.gz", "a b%.tar.gz", Some(true)),
             // What is no file name once its escapes are undone keeps them.
-            ("https://x.invalid/a%2Fb", "a%2Fb", false),
-            ("https://x.invalid/%2e%2E", "%2e%2E", false),
-            ("https://x.invalid/a%0ab", "a%0ab", false),
-            ("https://x.invalid/%ff%zz", "%ff%zz", false),
+            ("https://x.invalid/a%2Fb", "a%2Fb", None),
+            ("https://x.invalid/%2e%2E", "%2e%2E", None),
+            ("https://x.invalid/a%0ab", "a%0ab", None),
+            ("https://x.invalid/%ff%zz", "%ff%zz", None),
         ] {
             let found = url_file_name(url);
             assert_eq!((found.as_str(), is_archive(&found)), (name, archive), "{url}");

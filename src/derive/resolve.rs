@@ -19,7 +19,7 @@
 //! | kind | further keys |
 //! |---|---|
 //! | `fetch` | `sha256` |
-//! | `unpack` | `sha256`, `strip` |
+//! | `unpack`, `unpack-or-keep` | `sha256`, `strip` |
 //! | `unpack-deb` | `package` (it names files in the output), `sha256` |
 //! | `unpack-deb-source` | `files`: digest by file name, as the `.dsc` refers to names |
 //! | `script` | `debianPatches`, `declared`, `env`, `libraries`, `root`, `runtime`, `sandbox`, `script`, `source`, `system`, `tools` |
@@ -92,8 +92,13 @@ fn hashed_text(derivation: &Derivation, name: &dyn Fn(&Input) -> String) -> Stri
 fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
     match action {
         Action::Fetch(download) => json!({ "kind": "fetch", "sha256": download.sha256.hex() }),
-        Action::Unpack { archive, strip } => {
-            json!({ "kind": "unpack", "sha256": archive.sha256.hex(), "strip": strip })
+        Action::Unpack {
+            archive,
+            strip,
+            or_keep,
+        } => {
+            let kind = if *or_keep { "unpack-or-keep" } else { "unpack" };
+            json!({ "kind": kind, "sha256": archive.sha256.hex(), "strip": strip })
         }
         Action::UnpackDeb { deb, package } => {
             json!({ "kind": "unpack-deb", "package": package, "sha256": deb.sha256.hex() })

@@ -28,8 +28,7 @@ pub use error::{Answer, Asked, FetchError, Wanted};
 pub use gone::gone;
 pub use place::{Held, Place, Request};
 pub use resolve::{Entry, Gone, Update, resolve};
-pub(crate) use unpack::compression::Compression as ArchiveCompression;
-pub use unpack::{UnpackError, unpack_archive};
+pub use unpack::{Note, UnpackError, unpack_archive, unpack_or_keep};
 
 /// What the machine's user configured for downloads. The environment is read by `cli` alone.
 #[derive(Debug, Clone, Default)]

@@ -30,10 +30,8 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use super::tar::{
-    self, Entry, Fields, Kind, MAX_OCTAL_ID, MAX_OCTAL_SIZE, NAME_FIELD, PAX_NAME, TRAILER, TarError, append_record,
-    append_with_content,
-};
+use super::tar::{self, Entry, Kind, PAX_NAME, TarError};
+use crate::archive::tar::{HeaderFields, ID_MAX, NAME_MAX, SIZE_MAX, TRAILER, append_record, append_with_content};
 
 /// Size of the records that Python's `tarfile` fills.
 const RECORD: u64 = 10240;
@@ -139,28 +137,28 @@ const ROOT: Entry<'static> = Entry {
 };
 
 /// The fields that both tools fill alike.
-fn fields<'a>(entry: &Entry<'a>) -> Fields<'a> {
+fn fields<'a>(entry: &Entry<'a>) -> HeaderFields<'a> {
     let (size, flag, mode) = match entry.kind {
         Kind::Directory => (0, b'5', entry.mode),
         Kind::File { size } => (size, b'0', entry.mode),
         Kind::Symlink { .. } => (0, b'2', 0o777),
     };
-    Fields {
-        size: if size > MAX_OCTAL_SIZE { 0 } else { size },
+    HeaderFields {
+        size: if size > SIZE_MAX { 0 } else { size },
         mode,
-        uid: if entry.uid > MAX_OCTAL_ID { 0 } else { entry.uid },
-        gid: if entry.gid > MAX_OCTAL_ID { 0 } else { entry.gid },
+        uid: if entry.uid > ID_MAX { 0 } else { entry.uid },
+        gid: if entry.gid > ID_MAX { 0 } else { entry.gid },
         flag,
         owner: OWNER,
-        ..Fields::default()
+        ..HeaderFields::default()
     }
 }
 
 /// What no field can hold: owner, group and size.
 fn large_numbers(entry: &Entry<'_>) -> [(&'static str, Option<u64>); 3] {
-    let id = |id: u32| (id > MAX_OCTAL_ID).then(|| id.into());
+    let id = |id: u32| (id > ID_MAX).then(|| id.into());
     let size = match entry.kind {
-        Kind::File { size } => Some(size).filter(|&size| size > MAX_OCTAL_SIZE),
+        Kind::File { size } => Some(size).filter(|&size| size > SIZE_MAX),
         _ => None,
     };
     [("gid", id(entry.gid)), ("size", size), ("uid", id(entry.uid))]
@@ -175,7 +173,7 @@ fn target<'a>(entry: &Entry<'a>) -> &'a [u8] {
 
 /// Whether a field of 100 bytes cannot say a text.
 fn is_long(text: &[u8]) -> bool {
-    text.len() > NAME_FIELD || !text.is_ascii()
+    text.len() > NAME_MAX || !text.is_ascii()
 }
 
 /// As Go's `archive/tar` writes an entry whose format nobody chose: `ustar` if that can say it, else PAX.
@@ -185,7 +183,7 @@ fn as_go(out: &mut Vec<u8>, name: &[u8], entry: &Entry<'_>) {
     let [gid, size, uid] = large_numbers(entry);
     let numbers = [gid, size, uid].iter().any(|(_, number)| number.is_some());
     if let Some((prefix, short)) = split.filter(|_| !is_long(target) && !numbers) {
-        let header = Fields {
+        let header = HeaderFields {
             prefix,
             name: short,
             target,
@@ -210,18 +208,18 @@ fn as_go(out: &mut Vec<u8>, name: &[u8], entry: &Entry<'_>) {
     }
     let slash = name.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
     let pax_name = only_ascii(&[&name[..slash], b"PaxHeaders.0/", &name[slash..]].concat());
-    let pax_name = &pax_name[..pax_name.len().min(NAME_FIELD)];
-    let header = Fields {
+    let pax_name = &pax_name[..pax_name.len().min(NAME_MAX)];
+    let header = HeaderFields {
         name: without_slashes(pax_name),
         size: content.len() as u64,
         flag: b'x',
         mtime: 0,
         devices: false,
-        ..Fields::default()
+        ..HeaderFields::default()
     };
     append_with_content(out, &header, &content);
     let (name, target) = (only_ascii(name), only_ascii(target));
-    let header = Fields {
+    let header = HeaderFields {
         name: beginning(&name),
         target: beginning(&target),
         ..fields(entry)
@@ -236,8 +234,8 @@ fn only_ascii(text: &[u8]) -> Vec<u8> {
 
 /// What fits a field; not with a slash at its very end, which readers of old take for a directory's.
 fn beginning(text: &[u8]) -> &[u8] {
-    match text.get(..NAME_FIELD) {
-        Some(cut) if text.len() > NAME_FIELD => without_slashes(cut),
+    match text.get(..NAME_MAX) {
+        Some(cut) if text.len() > NAME_MAX => without_slashes(cut),
         _ => text,
     }
 }
@@ -271,20 +269,20 @@ fn as_python(out: &mut Vec<u8>, mut name: Vec<u8>, entry: &Entry<'_>) {
         }
     }
     if !content.is_empty() {
-        let header = Fields {
+        let header = HeaderFields {
             name: PAX_NAME,
             size: content.len() as u64,
             flag: b'x',
             mtime: 0,
             devices: false,
-            ..Fields::default()
+            ..HeaderFields::default()
         };
         append_with_content(out, &header, &content);
     }
     let (name, target) = (question_marks(&name), question_marks(target));
-    let header = Fields {
-        name: &name[..name.len().min(NAME_FIELD)],
-        target: &target[..target.len().min(NAME_FIELD)],
+    let header = HeaderFields {
+        name: &name[..name.len().min(NAME_MAX)],
+        target: &target[..target.len().min(NAME_MAX)],
         devices: false,
         ..fields(entry)
     };

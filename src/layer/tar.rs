@@ -38,19 +38,11 @@
 
 use std::fmt::Write as _;
 
-/// Size of a tar block in bytes.
-pub const BLOCK: usize = 512;
-
-/// Number of NULs that end an archive.
-pub const TRAILER: usize = 2 * BLOCK;
+use crate::archive::tar::{HeaderFields, ID_MAX, NAME_MAX, PREFIX_MAX, SIZE_MAX, append_record, append_with_content};
 
 /// Modification time of every entry, in seconds since the epoch.
 pub const MTIME: u64 = 1;
 
-pub(super) const NAME_FIELD: usize = 100;
-const PREFIX_FIELD: usize = 155;
-pub(super) const MAX_OCTAL_SIZE: u64 = 0o77_777_777_777;
-pub(super) const MAX_OCTAL_ID: u32 = 0o7_777_777;
 pub(super) const PAX_NAME: &[u8] = b"././@PaxHeader";
 
 /// An entry that cannot be said in a layer.
@@ -137,26 +129,21 @@ pub fn append_header(out: &mut Vec<u8>, entry: &Entry<'_>) -> Result<(), TarErro
     if !records.is_empty() {
         append_pax(out, &records);
     }
-    let (prefix, short) = split.unwrap_or((b"", &name[..name.len().min(NAME_FIELD)]));
-    let field = Fields {
+    let (prefix, short) = split.unwrap_or((b"", &name[..name.len().min(NAME_MAX)]));
+    let field = HeaderFields {
         prefix,
         name: short,
-        target: &target[..target.len().min(NAME_FIELD)],
-        size: if size > MAX_OCTAL_SIZE { 0 } else { size },
+        target: &target[..target.len().min(NAME_MAX)],
+        size: if size > SIZE_MAX { 0 } else { size },
         mode,
-        uid: if entry.uid > MAX_OCTAL_ID { 0 } else { entry.uid },
-        gid: if entry.gid > MAX_OCTAL_ID { 0 } else { entry.gid },
+        uid: if entry.uid > ID_MAX { 0 } else { entry.uid },
+        gid: if entry.gid > ID_MAX { 0 } else { entry.gid },
         flag,
-        ..Fields::default()
+        mtime: MTIME,
+        ..HeaderFields::default()
     };
     out.extend_from_slice(&field.encode());
     Ok(())
-}
-
-/// Number of NULs that follow content of `size` bytes.
-pub fn padding(size: u64) -> usize {
-    let over = (size % BLOCK as u64) as usize;
-    if over == 0 { 0 } else { BLOCK - over }
 }
 
 /// That an entry can stand in a layer.
@@ -191,22 +178,22 @@ pub(super) fn check(entry: &Entry<'_>) -> Result<(), TarError> {
 
 /// `prefix` and `name` fields of a name, or `None` where they cannot hold it.
 pub(super) fn split_name(name: &[u8]) -> Option<(&[u8], &[u8])> {
-    if name.len() <= NAME_FIELD {
+    if name.len() <= NAME_MAX {
         return Some((b"", name));
     }
     // The slash that ends a directory's name belongs to `name`, never between the fields.
-    let searched = &name[..(PREFIX_FIELD + 1).min(name.len() - 1)];
+    let searched = &name[..(PREFIX_MAX + 1).min(name.len() - 1)];
     let slash = searched.iter().rposition(|&byte| byte == b'/')?;
     let rest = &name[slash + 1..];
-    (slash > 0 && rest.len() <= NAME_FIELD).then_some((&name[..slash], rest))
+    (slash > 0 && rest.len() <= NAME_MAX).then_some((&name[..slash], rest))
 }
 
 /// PAX records of what the header's fields cannot say, sorted by keyword.
 fn pax_records(entry: &Entry<'_>, long_name: Option<&Vec<u8>>, target: &[u8], size: u64) -> Vec<u8> {
-    let link = Some(target).filter(|target| target.len() > NAME_FIELD || !target.is_ascii());
+    let link = Some(target).filter(|target| target.len() > NAME_MAX || !target.is_ascii());
     let name = long_name.map(Vec::as_slice);
     let mut out = Vec::new();
-    if entry.gid > MAX_OCTAL_ID {
+    if entry.gid > ID_MAX {
         append_record(&mut out, "gid", entry.gid.to_string().as_bytes());
     }
     if [link, name]
@@ -222,122 +209,26 @@ fn pax_records(entry: &Entry<'_>, long_name: Option<&Vec<u8>>, target: &[u8], si
     if let Some(name) = name {
         append_record(&mut out, "path", name);
     }
-    if size > MAX_OCTAL_SIZE {
+    if size > SIZE_MAX {
         append_record(&mut out, "size", size.to_string().as_bytes());
     }
-    if entry.uid > MAX_OCTAL_ID {
+    if entry.uid > ID_MAX {
         append_record(&mut out, "uid", entry.uid.to_string().as_bytes());
     }
     out
 }
 
-/// `<length> <keyword>=<value>\n`, where the length counts its own digits.
-pub(super) fn append_record(out: &mut Vec<u8>, keyword: &str, value: &[u8]) {
-    let rest = keyword.len() + value.len() + 3;
-    let mut length = rest + 1;
-    while length != rest + digits(length) {
-        length = rest + digits(length);
-    }
-    out.extend_from_slice(format!("{length} {keyword}=").as_bytes());
-    out.extend_from_slice(value);
-    out.push(b'\n');
-}
-
-fn digits(number: usize) -> usize {
-    number.checked_ilog10().unwrap_or(0) as usize + 1
-}
-
 fn append_pax(out: &mut Vec<u8>, records: &[u8]) {
     let size = records.len() as u64;
-    let header = Fields {
+    let header = HeaderFields {
         name: PAX_NAME,
         size,
         mode: 0o644,
         flag: b'x',
-        ..Fields::default()
+        mtime: MTIME,
+        ..HeaderFields::default()
     };
     append_with_content(out, &header, records);
-}
-
-/// Appends a header and the content that belongs to it.
-pub(super) fn append_with_content(out: &mut Vec<u8>, header: &Fields<'_>, content: &[u8]) {
-    out.extend_from_slice(&header.encode());
-    out.extend_from_slice(content);
-    out.resize(out.len() + padding(content.len() as u64), 0);
-}
-
-/// What the fields of one 512-byte header hold, already known to fit.
-pub(super) struct Fields<'a> {
-    pub prefix: &'a [u8],
-    pub name: &'a [u8],
-    pub target: &'a [u8],
-    pub size: u64,
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-    pub flag: u8,
-    pub mtime: u64,
-    /// Name of both the owner and the group.
-    pub owner: &'a [u8],
-    /// Whether the device fields hold zeros in octal; else NULs.
-    pub devices: bool,
-}
-
-impl Default for Fields<'_> {
-    fn default() -> Self {
-        Self {
-            prefix: b"",
-            name: b"",
-            target: b"",
-            size: 0,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            flag: b'0',
-            mtime: MTIME,
-            owner: b"",
-            devices: true,
-        }
-    }
-}
-
-impl Fields<'_> {
-    /// The header (POSIX.1-2017, pax, "ustar Interchange Format").
-    pub fn encode(&self) -> [u8; BLOCK] {
-        let mut block = [0; BLOCK];
-        put(&mut block, 0, self.name);
-        put_octal(&mut block, 100, 7, u64::from(self.mode));
-        put_octal(&mut block, 108, 7, u64::from(self.uid));
-        put_octal(&mut block, 116, 7, u64::from(self.gid));
-        put_octal(&mut block, 124, 11, self.size);
-        put_octal(&mut block, 136, 11, self.mtime);
-        put(&mut block, 148, b"        ");
-        block[156] = self.flag;
-        put(&mut block, 157, self.target);
-        put(&mut block, 257, b"ustar\x0000");
-        put(&mut block, 265, self.owner);
-        put(&mut block, 297, self.owner);
-        if self.devices {
-            put_octal(&mut block, 329, 7, 0);
-            put_octal(&mut block, 337, 7, 0);
-        }
-        put(&mut block, 345, self.prefix);
-        let sum: u64 = block.iter().map(|&byte| u64::from(byte)).sum();
-        put_octal(&mut block, 148, 6, sum);
-        block[154] = 0;
-        block
-    }
-}
-
-fn put(block: &mut [u8; BLOCK], offset: usize, bytes: &[u8]) {
-    block[offset..offset + bytes.len()].copy_from_slice(bytes);
-}
-
-fn put_octal(block: &mut [u8; BLOCK], offset: usize, digits: usize, mut value: u64) {
-    for digit in block[offset..offset + digits].iter_mut().rev() {
-        *digit = b'0' + (value & 7) as u8;
-        value >>= 3;
-    }
 }
 
 /// A path for a message: its text, with what is not UTF-8 replaced.

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use proptest::prelude::*;
 
 use super::*;
+use crate::archive::tar::{BLOCK, TRAILER, padding};
 use crate::digest::Digest;
 use crate::layer::testing::oracle;
 

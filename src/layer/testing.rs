@@ -7,22 +7,7 @@ use std::path::Path;
 use super::{LayerContent, LayerError, LayerInput, PackOptions, StoreEntry, pack};
 use crate::digest::Digest;
 use crate::event::Silent;
-
-/// Whether a program that judges our output is installed. Where `CI` is set it must be.
-pub(super) fn oracle(program: &str) -> bool {
-    #[expect(clippy::disallowed_methods, reason = "tests look for programs, and for CI")]
-    let (path, ci) = (
-        std::env::var_os("PATH").unwrap_or_default(),
-        std::env::var_os("CI").is_some(),
-    );
-    let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
-    assert!(found || !ci, "`{program}` is needed where CI is set");
-    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-    if !found {
-        eprintln!("SKIPPED: `{program}` is not installed, its judgement is missing");
-    }
-    found
-}
+pub(super) use crate::testing::oracle;
 
 /// Makes a small store path of every kind of entry below `dir` and describes it.
 pub(super) fn sample(dir: &Path, name: &str, size: usize) -> StoreEntry {

@@ -6,20 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// Says loudly that a test was skipped; where `CI` is `true`, fails it.
-#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test machine says whether tests may be skipped"
-)]
-pub(crate) fn skip(why: &str) {
-    assert_ne!(
-        std::env::var("CI").as_deref(),
-        Ok("true"),
-        "CI=true, but a test cannot run: {why}"
-    );
-    eprintln!("SKIPPED: {why}");
-}
+use crate::testing::skip;
 
 /// A Nix with a store and a home of its own.
 pub(crate) struct Nix {

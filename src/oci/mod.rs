@@ -6,6 +6,7 @@
 
 mod artifact;
 mod compression;
+mod compression_format;
 mod config;
 mod json;
 mod layer_limit;
@@ -20,6 +21,7 @@ mod stop_signal;
 
 pub use artifact::{Artifact, Subject};
 pub use compression::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, ParseCompressionError};
+pub use compression_format::{CompressionFormat, UnknownCompressionFormat};
 pub use config::{CONFIG_SIZE_MAX, Config, Execution, History};
 pub use json::{INTEGER_MAX, JsonError, canonical_json, parse_json, try_canonical_json};
 pub use layer_limit::{LayerLimit, LayerLimitError};

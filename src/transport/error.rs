@@ -139,7 +139,7 @@ pub enum TransportError {
         place: String,
         /// Where and why.
         #[source]
-        source: super::tar_read::TarError,
+        source: crate::archive::tar::TarError,
     },
     /// Several images, and no unique one was asked for.
     #[error("`{place}` holds {}", choices_text(.asked.as_deref(), .choices.len()))]

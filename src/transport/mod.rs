@@ -10,7 +10,6 @@ use crate::digest::{Digest, VerifyingReader};
 use crate::image::{Image, Index};
 
 pub mod daemon;
-pub mod decompress;
 pub mod document;
 mod error;
 mod location;
@@ -20,7 +19,6 @@ mod peek;
 pub mod read;
 mod referrers;
 pub mod registry;
-pub mod tar_read;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

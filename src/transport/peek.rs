@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use super::TransportError;
-use super::decompress::Unpacker;
-use super::tar_read::{Kind, Streamed, TarError, TarReader, clean};
+use crate::archive::compression::Decompressor;
+use crate::archive::tar::{Streamed, TarError, TarPolicy, TarReader};
+use crate::archive::{Kind, clean};
 use crate::layer::Layer;
 
 /// Reads files of at most `limit` bytes by their paths without leading slash; one that is not there is left out.
@@ -31,7 +32,7 @@ pub fn read_files(layers: &[Layer], paths: &[&str], limit: u64) -> Result<BTreeM
 /// is no entry.
 fn read_layer(layer: &Layer, wanted: &[&str], limit: u64) -> Result<BTreeMap<String, Option<Vec<u8>>>, TransportError> {
     let place = format!("layer {}", layer.digest);
-    let unpacker = Unpacker::new(layer.open()).map_err(|source| TransportError::Read {
+    let unpacker = Decompressor::new(layer.open()).map_err(|source| TransportError::Read {
         place: place.clone(),
         what: "the layer".to_owned(),
         source,
@@ -40,7 +41,7 @@ fn read_layer(layer: &Layer, wanted: &[&str], limit: u64) -> Result<BTreeMap<Str
         place: place.clone(),
         source,
     };
-    let mut reader = TarReader::new(Streamed(unpacker));
+    let mut reader = TarReader::new(Streamed(unpacker), TarPolicy::LAYER);
     let (mut files, mut gone) = (BTreeMap::new(), Vec::new());
     while let Some(entry) = reader.next_entry().map_err(tar)? {
         let path = String::from_utf8_lossy(&clean(&entry.path)).into_owned();

@@ -1,111 +1,17 @@
 //! *Test images*: small, built by hand, and the real programs that serve as second opinions.
 
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+pub(crate) use crate::archive::testing::{Node, tar};
 use crate::digest::{DiffId, Digest, Hasher};
 use crate::image::Image;
 use crate::layer::{Blob, Layer};
 use crate::oci::Compression;
-
-/// A file of a test layer.
-#[derive(Debug, Clone)]
-pub(crate) struct Node {
-    pub(crate) path: String,
-    pub(crate) flag: u8,
-    pub(crate) mode: u32,
-    pub(crate) owner: (u64, u64),
-    pub(crate) mtime: u64,
-    pub(crate) data: Vec<u8>,
-    pub(crate) link: String,
-    pub(crate) xattrs: Vec<(String, Vec<u8>)>,
-    pub(crate) gnu: bool,
-}
-
-impl Node {
-    fn new(path: &str, flag: u8, mode: u32) -> Self {
-        Self {
-            path: path.to_owned(),
-            flag,
-            mode,
-            owner: (0, 0),
-            mtime: 1,
-            data: Vec::new(),
-            link: String::new(),
-            xattrs: Vec::new(),
-            gnu: false,
-        }
-    }
-
-    pub(crate) fn file(path: &str, data: impl AsRef<[u8]>) -> Self {
-        Self {
-            data: data.as_ref().to_vec(),
-            ..Self::new(path, b'0', 0o444)
-        }
-    }
-
-    pub(crate) fn dir(path: &str) -> Self {
-        Self::new(&format!("{path}/"), b'5', 0o555)
-    }
-
-    pub(crate) fn symlink(path: &str, target: &str) -> Self {
-        Self {
-            link: target.to_owned(),
-            ..Self::new(path, b'2', 0o777)
-        }
-    }
-
-    pub(crate) fn hard_link(path: &str, target: &str) -> Self {
-        Self {
-            link: target.to_owned(),
-            ..Self::new(path, b'1', 0o444)
-        }
-    }
-
-    pub(crate) fn mode(mut self, mode: u32) -> Self {
-        self.mode = mode;
-        self
-    }
-}
-
-/// The tar of these files, ending in 1024 zero bytes.
-pub(crate) fn tar(nodes: &[Node]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for node in nodes {
-        let xattrs = node
-            .xattrs
-            .iter()
-            .map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.as_slice()));
-        let xattrs: Vec<(String, &[u8])> = xattrs.collect();
-        if !xattrs.is_empty() {
-            builder
-                .append_pax_extensions(xattrs.iter().map(|(key, value)| (key.as_str(), *value)))
-                .unwrap();
-        }
-        let mut header = if node.gnu {
-            tar::Header::new_gnu()
-        } else {
-            tar::Header::new_ustar()
-        };
-        let name = &mut header.as_old_mut().name;
-        name[..node.path.len()].copy_from_slice(node.path.as_bytes());
-        let link = &mut header.as_old_mut().linkname;
-        link[..node.link.len()].copy_from_slice(node.link.as_bytes());
-        header.set_entry_type(tar::EntryType::new(node.flag));
-        header.set_mode(node.mode);
-        header.set_uid(node.owner.0);
-        header.set_gid(node.owner.1);
-        header.set_mtime(node.mtime);
-        header.set_size(node.data.len() as u64);
-        header.set_cksum();
-        builder.append(&header, &node.data[..]).unwrap();
-    }
-    builder.into_inner().unwrap()
-}
+pub(crate) use crate::testing::{oracle, run, stdout};
 
 pub(crate) fn compress(bytes: &[u8], compression: Compression) -> Vec<u8> {
     match compression {
@@ -233,51 +139,6 @@ pub(crate) fn runnable(compression: Compression, mark: &str) -> Option<Image> {
     let upper = tar(&[Node::file("hello", binary).mode(0o555)]);
     let lower = tar(&[Node::dir("etc"), Node::file("etc/motd", mark)]);
     Some(image(&[(lower, compression), (upper, compression)]))
-}
-
-/// Whether a program that a test compares with is here. A missing one is said loudly, and fails in CI.
-pub(crate) fn oracle(program: &str) -> bool {
-    let probe = match program {
-        "docker" => ["info"],
-        "openssl" => ["version"],
-        _ => ["--version"],
-    };
-    let found = Command::new(program)
-        .args(probe)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !found {
-        #[expect(clippy::disallowed_methods, reason = "tests must tell CI from a desk")]
-        let ci = std::env::var("CI").is_ok_and(|value| value == "true");
-        assert!(
-            !ci,
-            "`{program}` is missing, and CI must not skip what is compared with it"
-        );
-        let text = format!("SKIPPED: `{program}` is missing, nothing was compared with it\n");
-        std::io::stderr().write_all(text.as_bytes()).unwrap();
-    }
-    found
-}
-
-/// Runs a program that must succeed.
-pub(crate) fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
-}
-
-/// Standard output of a program that must succeed, trimmed.
-pub(crate) fn stdout(command: &mut Command) -> String {
-    String::from_utf8(run(command).stdout).unwrap().trim().to_owned()
 }
 
 /// Arguments of a podman with a storage of its own; runc also runs where crun finds no cgroups to its liking.

@@ -12,8 +12,9 @@ use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 
+use layerize::archive::compression::Decompressor;
 use layerize::digest::{Digest, Hasher};
-use layerize::transport::decompress::{Packing, Unpacker};
+use layerize::oci::CompressionFormat;
 use serde_json::{Value, json};
 
 use crate::support::{LAYERIZE, Place, Ran, have, peer};
@@ -637,13 +638,13 @@ fn layout(dir: &Path, name: &str, layer: &[u8], config: Option<Vec<u8>>, index: 
         fs::write(dir.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
         (digest.to_string(), bytes.len())
     };
-    let suffix = match Packing::sniff(layer) {
-        Packing::Gzip => "+gzip",
-        Packing::Zstd => "+zstd",
+    let suffix = match CompressionFormat::sniff(layer) {
+        CompressionFormat::Gzip => "+gzip",
+        CompressionFormat::Zstd => "+zstd",
         _ => "",
     };
     let (mut tar, mut hasher) = (Vec::new(), Hasher::new());
-    Unpacker::new(layer).unwrap().read_to_end(&mut tar).unwrap();
+    Decompressor::new(layer).unwrap().read_to_end(&mut tar).unwrap();
     hasher.update(&tar);
     let diff_id = hasher.diff_id().to_string();
     let config = match config {

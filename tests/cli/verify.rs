@@ -531,9 +531,15 @@ const LAYERS: &[Case] = &[
         "layer 0, `a`: it is a file, and the layer has files in it",
     ),
     (
+        // A sparse file without a map: nothing says where its data belong.
         Tars(|tars| tars[0] = with(&[("x", b'S', 0o644, "", "")])),
         false,
-        "layer 0, `x`: it is a type 'S', which layers must not have",
+        "layer 0: cannot read the tar of the layer",
+    ),
+    (
+        Tars(|tars| tars[0] = with(&[("x", b'V', 0o644, "", "")])),
+        false,
+        "layer 0, `x`: it is a type 'V', which layers must not have",
     ),
     (
         Tars(|tars| tars[0] = with(&[("x", b'2', 0o777, "", "")])),

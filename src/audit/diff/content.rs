@@ -12,8 +12,8 @@ use super::super::opened::Opened;
 use super::super::stream::LayerStream;
 use super::sequence::Limits;
 use super::{ContentChange, DiffOptions, inside};
+use crate::archive::Kind;
 use crate::fsio::IoContext;
-use crate::transport::tar_read::Kind;
 
 /// Largest content that is compared, and all of one image's together, in bytes.
 const FILE_MAX: u64 = 256 << 20;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::super::facts::{Fact, LayerFacts};
 use super::files::{Matched, aspects};
 use super::{ArchiveChange, Class, LayerPlace};
-use crate::transport::tar_read::{Entry, Magic};
+use crate::archive::tar::{Entry, Magic};
 
 /// How two layers of matched files are written: order, dialect, what follows the last entry.
 pub(super) fn archive(

@@ -9,8 +9,9 @@ use super::super::facts::{Fact, shown};
 use super::super::owner;
 use super::{Class, FileChange, LayerPlace, StorePathChange};
 use super::{inside, packages};
+use crate::archive::Kind;
+use crate::archive::tar::Entry;
 use crate::digest::Digest;
-use crate::transport::tar_read::{Entry, Kind};
 
 /// Files by path, each with the layer it is in.
 pub(super) type Files<'a> = BTreeMap<&'a [u8], (usize, &'a Fact)>;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::super::facts::{Fact, LayerFacts};
-use crate::transport::tar_read::{Kind, clean};
+use crate::archive::{Kind, clean};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";

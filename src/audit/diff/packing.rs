@@ -6,8 +6,9 @@
 use std::io::{self, BufRead, Read};
 
 use super::Class;
+use crate::archive::compression::Decompressor;
 use crate::digest::{DiffId, Digest, Hasher};
-use crate::transport::decompress::{Packing, Unpacker};
+use crate::oci::CompressionFormat;
 
 /// Longest gzip header: names and comments beyond are an error.
 const GZIP_HEADER_MAX: usize = 64 << 10;
@@ -17,7 +18,7 @@ const BUFFER: usize = 128 << 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Packed {
     pub(super) diff_id: DiffId,
-    packing: Packing,
+    packing: CompressionFormat,
     size: u64,
     detail: Detail,
 }
@@ -61,10 +62,10 @@ struct Zstd {
 pub(super) fn read(blob: impl Read, size: u64) -> io::Result<Packed> {
     let mut window = Window::new(blob);
     window.fill(6)?;
-    let packing = Packing::sniff(window.buffered());
+    let packing = CompressionFormat::sniff(window.buffered());
     let (diff_id, detail) = match packing {
-        Packing::Gzip => gzip(&mut window)?,
-        Packing::Zstd => zstd(&mut window)?,
+        CompressionFormat::Gzip => gzip(&mut window)?,
+        CompressionFormat::Zstd => zstd(&mut window)?,
         _ => {
             let (diff_id, left) = unpack(&mut window)?;
             (diff_id, Detail::Other(left))
@@ -148,7 +149,7 @@ impl Zstd {
 
 /// The diffID, and the number of bytes after the stream.
 fn unpack(blob: impl Read) -> io::Result<(DiffId, u64)> {
-    let mut unpacker = Unpacker::new(blob)?;
+    let mut unpacker = Decompressor::new(blob)?;
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; BUFFER];
     loop {

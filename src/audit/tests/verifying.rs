@@ -120,6 +120,7 @@ fn each_lie_of_a_layer_is_named() {
     let outside = tar(&[Node::file("../x", "")]);
     let sparse = tar(&[Node {
         flag: b'S',
+        gnu: true,
         ..Node::file("x", "")
     }]);
     let cut = tar(&tree())[..1000].to_vec();

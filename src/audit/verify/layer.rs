@@ -9,10 +9,11 @@ use super::super::AuditError;
 use super::super::facts::shown;
 use super::super::stream::{LayerEnd, LayerStream};
 use super::{Problems, Profile};
+use crate::archive::tar::{Entry, Trailer};
+use crate::archive::{Kind, clean};
+use crate::oci::CompressionFormat;
 use crate::transport::Source;
-use crate::transport::decompress::Packing;
 use crate::transport::document::Descriptor;
-use crate::transport::tar_read::{Entry, Kind, Trailer, clean};
 
 /// Most problems that one layer is given: a broken tar may have one an entry.
 const PROBLEMS_MAX: usize = 20;
@@ -33,7 +34,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// What a layer turned out to be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LayerSeen {
-    pub(super) packing: Packing,
+    pub(super) packing: CompressionFormat,
     pub(super) tar_size: u64,
     pub(super) trailer: Trailer,
     pub(super) begins_with_skippable_frame: bool,

@@ -21,8 +21,7 @@ use super::AuditError;
 use super::stream::LayerEnd;
 use crate::digest::{DiffId, Digest};
 use crate::oci::shape::{self, Shape};
-use crate::oci::{NAME_MAX, parse_json};
-use crate::transport::decompress::Packing;
+use crate::oci::{CompressionFormat, NAME_MAX, parse_json};
 use crate::transport::document::{self, ConfigLinks, Index, Manifest};
 use crate::transport::{Source, TransportError, read_blob};
 use layer::{Files, LayerSeen};
@@ -460,7 +459,7 @@ impl Problems {
 }
 
 /// The packing that a layer's media type stands for.
-fn packing_of_type(media_type: &str) -> Option<Packing> {
+fn packing_of_type(media_type: &str) -> Option<CompressionFormat> {
     let suffix = [
         "application/vnd.oci.image.layer.v1.tar",
         "application/vnd.oci.image.layer.nondistributable.v1.tar",
@@ -470,9 +469,9 @@ fn packing_of_type(media_type: &str) -> Option<Packing> {
     .iter()
     .find_map(|prefix| media_type.strip_prefix(prefix))?;
     match suffix {
-        "" => Some(Packing::None),
-        "+gzip" | ".gzip" => Some(Packing::Gzip),
-        "+zstd" | ".zstd" => Some(Packing::Zstd),
+        "" => Some(CompressionFormat::None),
+        "+gzip" | ".gzip" => Some(CompressionFormat::Gzip),
+        "+zstd" | ".zstd" => Some(CompressionFormat::Zstd),
         _ => None,
     }
 }

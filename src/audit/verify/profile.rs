@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::layer::LayerSeen;
 use super::{ATTESTATION, Found, Problems};
+use crate::oci::CompressionFormat;
 use crate::oci::{Platform, Reference};
-use crate::transport::decompress::Packing;
 use crate::transport::document::{self, Index};
 use crate::transport::{DockerList, Source};
 
@@ -228,7 +228,7 @@ fn docker_20(source: &dyn Source, found: &Found<'_>, layers: &BTreeMap<usize, La
         problems.rule(ME, "layers", "manifest, layers", text);
     }
     for (index, layer) in layers {
-        if !matches!(layer.packing, Packing::Gzip | Packing::None) {
+        if !matches!(layer.packing, CompressionFormat::Gzip | CompressionFormat::None) {
             let text = format!("it is {}", layer.packing.name());
             problems.rule(ME, "compression", &format!("layer {index}"), text);
         }
@@ -246,9 +246,9 @@ fn docker_20(source: &dyn Source, found: &Found<'_>, layers: &BTreeMap<usize, La
 fn lambda(source: &dyn Source, found: &Found<'_>, layers: &BTreeMap<usize, LayerSeen>, problems: &mut Problems) {
     const ME: Profile = Profile::Lambda;
     for (index, layer) in layers {
-        if layer.packing != Packing::Gzip {
+        if layer.packing != CompressionFormat::Gzip {
             let how = match layer.packing {
-                Packing::None => "not compressed",
+                CompressionFormat::None => "not compressed",
                 other => other.name(),
             };
             problems.rule(ME, "compression", &format!("layer {index}"), format!("it is {how}"));

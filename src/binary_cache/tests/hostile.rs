@@ -1,6 +1,7 @@
 //! Caches that are damaged or lie: each a clear error, and nothing of the path registered.
 
 use super::*;
+use crate::binary_cache::compression::Encoder;
 
 /// An error with all its causes.
 fn chain(error: &CacheError) -> String {
@@ -247,9 +248,9 @@ fn an_archive_with_another_hash_or_size_is_refused() {
 
 #[test]
 fn a_bomb_is_read_no_further_than_announced() {
-    for compression in [NarCompression::Xz, NarCompression::Zstd] {
+    for compression in [CompressionFormat::Xz, CompressionFormat::Zstd] {
         let scene = Scene::new();
-        let mut encoder = compression.encoder(Vec::new()).unwrap();
+        let mut encoder = Encoder::new(compression, Vec::new()).unwrap();
         let words: [&[u8]; 5] = [b"nix-archive-1", b"(", b"type", b"regular", b"contents"];
         encoder.write_all(&archive(&words)).unwrap();
         encoder.write_all(&(1u64 << 40).to_le_bytes()).unwrap();
@@ -342,7 +343,7 @@ fn a_content_addressed_path_needs_no_signature_and_must_have_that_content() {
     fs::write(scene.cache().join("nar/other"), &other).unwrap();
     let mut wrong = NarInfo::parse(&right, &StoreDir::nix()).unwrap();
     wrong.url = "nar/other".to_owned();
-    wrong.compression = NarCompression::None;
+    wrong.compression = CompressionFormat::None;
     (wrong.file_hash, wrong.file_size) = (None, None);
     (wrong.info.nar_hash, wrong.info.nar_size) = (Digest::of(&other), other.len() as u64);
     fs::write(&file, wrong.print(&StoreDir::nix())).unwrap();

@@ -57,7 +57,7 @@ impl Peer {
 fn nix_takes_what_was_exported_and_signed() {
     let Some(nix) = Peer::find() else { return };
     let key = SecretKey::generate("ours-1").unwrap();
-    for compression in [NarCompression::Xz, NarCompression::Zstd, NarCompression::None] {
+    for compression in [CompressionFormat::Xz, CompressionFormat::Zstd, CompressionFormat::None] {
         let scene = Scene::compressed(compression);
         let store = Store::open_nix(&scene.dir.path().join("maker")).unwrap();
         sign(&store, &scene.paths.iter().cloned().collect(), &key).unwrap();

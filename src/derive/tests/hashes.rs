@@ -124,7 +124,11 @@ fn every_kind_of_download_is_known_by_its_digest() {
         deb: download,
         package: package.to_owned(),
     };
-    let unpack = |archive, strip| Action::Unpack { archive, strip };
+    let unpack = |archive, strip| Action::Unpack {
+        archive,
+        strip,
+        or_keep: false,
+    };
     let source = |files| Action::UnpackDebSource {
         files,
         package: "x".to_owned(),
@@ -153,6 +157,15 @@ fn every_kind_of_download_is_known_by_its_digest() {
         text(source(vec![a(), download("b", "b")])),
     ];
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+    let kept = Action::Unpack {
+        archive: a(),
+        strip: None,
+        or_keep: true,
+    };
+    assert!(
+        !all.contains(&text(kept)),
+        "another output, where the file is no archive"
+    );
     let elsewhere = || Download {
         origin: Origin::Url("file:///x".to_owned()),
         size: None,

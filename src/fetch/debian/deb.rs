@@ -6,15 +6,16 @@
 //! for (`root::ALTERNATIVES_DIR`), and the bundle of the certificates it ships.
 
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read};
+use std::io::{Cursor, Read};
 use std::path::Path;
 
-use super::ar::{ArReader, Member};
 use super::{control, postinst, usrmerge};
+use crate::archive::Kind;
+use crate::archive::ar::{ArError, ArReader};
+use crate::archive::compression::Decompressor;
+use crate::archive::tar::{GNU_SPARSE, Streamed, TarPolicy, TarReader};
 use crate::fetch::FetchError;
 use crate::fetch::unpack::UnpackError;
-use crate::fetch::unpack::compression::{Compression, MAGIC_MAX};
-use crate::fetch::unpack::tar::{Kind, TarReader};
 use crate::fetch::unpack::tree::{Duplicates, EntryPath, Node, TreeWriter};
 use crate::fsio::{self, IoContext};
 use crate::root;
@@ -49,8 +50,8 @@ fn unpack(deb: &Path, package: &str, dest: &Path) -> Result<(), UnpackError> {
     }
     let file = File::open(deb).context("open", deb)?;
     let size = file.metadata().context("read", deb)?.len();
-    let mut archive = ArReader::new(&file)?;
-    check_version(archive.next_member()?)?;
+    let mut archive = ArReader::new(&file).map_err(not_ar)?;
+    check_version(&mut archive)?;
     let control = Control::read(expect(&mut archive, "control.tar")?)?;
     control.check(package)?;
     let mut tree = TreeWriter::new(dest, size, Duplicates::MustBeEqual)?;
@@ -62,12 +63,14 @@ fn unpack(deb: &Path, package: &str, dest: &Path) -> Result<(), UnpackError> {
 }
 
 /// The first member is `debian-binary` and says which version of the format follows.
-fn check_version(member: Option<Member<'_>>) -> Result<(), UnpackError> {
-    let Some(mut member) = member.filter(|member| member.name == "debian-binary") else {
+fn check_version(archive: &mut ArReader<&File>) -> Result<(), UnpackError> {
+    let member = archive.next_member().map_err(not_ar)?;
+    let Some(member) = member.filter(|member| member.name == b"debian-binary") else {
         return Err(wrong("it is not a Debian package: `debian-binary` does not come first"));
     };
     let mut version = String::new();
-    let read = member.content.by_ref().take(16).read_to_string(&mut version);
+    let content = archive.content(&member).map_err(not_ar)?;
+    let read = content.take(16).read_to_string(&mut version);
     read.map_err(|source| UnpackError::Damaged { source })?;
     if !version.starts_with("2.") {
         return Err(wrong(format!(
@@ -78,25 +81,28 @@ fn check_version(member: Option<Member<'_>>) -> Result<(), UnpackError> {
     Ok(())
 }
 
-/// The next member that is not a private one (`_…`, to be skipped); its name must start with `name`.
-fn expect<'a>(archive: &mut ArReader<'a>, name: &str) -> Result<Box<dyn Read + 'a>, UnpackError> {
+/// The next member that is not a private one (`_…`, to be skipped), decompressed; its name must start with `name`.
+fn expect<'a, 'f>(archive: &'a mut ArReader<&'f File>, name: &str) -> Result<impl Read + use<'a, 'f>, UnpackError> {
     loop {
-        let Some(member) = archive.next_member()? else {
+        let Some(member) = archive.next_member().map_err(not_ar)? else {
             return Err(wrong(format!("it has no `{name}`")));
         };
-        if member.name.starts_with('_') {
+        let found = String::from_utf8_lossy(&member.name);
+        if found.starts_with('_') {
             continue;
         }
-        let suffix = member.name.strip_prefix(name);
-        if !matches!(suffix, Some("" | ".gz" | ".xz" | ".zst" | ".bz2")) {
-            return Err(wrong(format!("it has `{}` where `{name}` must be", member.name)));
+        if !matches!(found.strip_prefix(name), Some("" | ".gz" | ".xz" | ".zst" | ".bz2")) {
+            return Err(wrong(format!("it has `{found}` where `{name}` must be")));
         }
-        let mut content = member.content;
-        let mut magic = Vec::new();
-        let read = content.by_ref().take(MAGIC_MAX as u64).read_to_end(&mut magic);
-        read.map_err(|source| UnpackError::Damaged { source })?;
-        let compression = Compression::sniff(&magic);
-        return compression.decoder(BufReader::with_capacity(1 << 17, Cursor::new(magic).chain(content)));
+        let content = archive.content(&member).map_err(not_ar)?;
+        return Decompressor::new(content).map_err(|source| UnpackError::Damaged { source });
+    }
+}
+
+fn not_ar(error: ArError) -> UnpackError {
+    match error {
+        ArError::Io(source) => UnpackError::Damaged { source },
+        ArError::Malformed(reason) => UnpackError::malformed(format!("it is not a Debian package: {reason}")),
     }
 }
 
@@ -112,20 +118,22 @@ impl Control {
     fn read(tar: impl Read) -> Result<Self, UnpackError> {
         let mut files = Self::default();
         // A longer one counts as cut off.
-        let mut archive = TarReader::new(tar.take(4 * CONTROL_MAX));
+        let mut archive = TarReader::new(Streamed(tar.take(4 * CONTROL_MAX)), TarPolicy::SOURCE);
         while let Some(entry) = archive.next_entry()? {
-            let Kind::File { size, .. } = entry.kind else { continue };
+            if entry.kind != Kind::File {
+                continue;
+            }
             let path = EntryPath::parse(&entry.path)?;
             if !matches!(path.as_bytes(), b"control" | b"md5sums" | b"postinst") {
                 continue;
             }
-            if size > CONTROL_MAX {
+            if entry.size > CONTROL_MAX {
                 return Err(UnpackError::TooLarge {
                     limit: format!("{CONTROL_MAX} bytes of `{}`", path.display()),
                 });
             }
             let mut bytes = Vec::new();
-            let read = archive.data(&entry)?.read_to_end(&mut bytes);
+            let read = archive.read_to_end(&mut bytes);
             read.map_err(|source| UnpackError::Damaged { source })?;
             match path.as_bytes() {
                 b"md5sums" => files.md5sums = bytes,
@@ -178,21 +186,21 @@ fn write_file(tree: &mut TreeWriter, path: &str, content: &[u8]) -> Result<(), U
 }
 
 fn unpack_data(tar: impl Read, tree: &mut TreeWriter) -> Result<(), UnpackError> {
-    let mut archive = TarReader::new(tar);
+    let mut archive = TarReader::new(Streamed(tar), TarPolicy::SOURCE);
     while let Some(entry) = archive.next_entry()? {
         let original = EntryPath::parse(&entry.path)?;
         let path = EntryPath::trusted(usrmerge::merged(original.as_bytes()));
         match entry.kind {
             Kind::Directory => tree.directory(&path)?,
-            Kind::File { executable, size } => {
+            Kind::File | GNU_SPARSE => {
                 drop_link_to_itself(tree, &path);
-                tree.file(&path, executable, size, &mut archive.data(&entry)?)?;
+                tree.file(&path, entry.mode & 0o111 != 0, entry.size, &mut archive)?;
             }
-            Kind::Symlink { target } => {
-                let target_after = usrmerge::merged_target(original.as_bytes(), &target);
+            Kind::Symlink => {
+                let target_after = usrmerge::merged_target(original.as_bytes(), &entry.link);
                 let itself = root::resolve(root::parent(path.as_bytes()), &target_after) == path.as_bytes();
                 // `/bin/x -> /usr/bin/x` beside `/usr/bin/x`: after the merge they are one file.
-                if (itself && original != path) || usrmerge::is_merge_link(original.as_bytes(), &target) {
+                if (itself && original != path) || usrmerge::is_merge_link(original.as_bytes(), &entry.link) {
                     continue;
                 }
                 if itself && tree.nodes().contains_key(path.as_bytes()) {
@@ -200,22 +208,18 @@ fn unpack_data(tar: impl Read, tree: &mut TreeWriter) -> Result<(), UnpackError>
                 }
                 tree.symlink(&path, &target_after)?;
             }
-            Kind::HardLink { target } => {
-                let target = EntryPath::parse(&target)?;
+            Kind::HardLink => {
+                let target = EntryPath::parse(&entry.link)?;
                 let target = EntryPath::trusted(usrmerge::merged(target.as_bytes()));
                 if target != path {
                     tree.hard_link(&path, &target)?;
                 }
             }
-            Kind::Special { kind } => {
-                return Err(UnpackError::Special {
-                    entry: original.display(),
-                    kind: kind.to_owned(),
-                });
-            }
+            kind => return Err(UnpackError::special(&original, kind)),
         }
     }
-    archive.finish()
+    archive.finish()?;
+    Ok(())
 }
 
 /// A symlink `/usr/bin/x -> /bin/x` that came before `/bin/x`: after the merge it leads to itself, and the file

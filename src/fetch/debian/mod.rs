@@ -3,7 +3,6 @@
 //! Invariant: nothing of the host's package state is read and nothing of a package is ever run.
 
 mod apt;
-mod ar;
 pub(super) mod client;
 mod control;
 mod deb;

@@ -4,16 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
 use super::control;
+use crate::archive::compression::Decompressor;
 use crate::fetch::FetchError;
-use crate::fetch::unpack::compression::Compression;
 use crate::fetch::unpack::{UnpackError, unpack};
 use crate::fsio::{self, IoContext};
+use crate::oci::CompressionFormat;
 
 /// Largest `.dsc`, in bytes.
 const DSC_MAX: u64 = 1 << 20;
@@ -210,10 +211,10 @@ fn write_diff(diff: &Path, place: &Path) -> Result<(), UnpackError> {
     if fs::symlink_metadata(place).is_ok() {
         return Err(wrong(format!("upstream has a file `{DIFF_NAME}` of its own")));
     }
-    let reader = BufReader::new(File::open(diff).context("open", diff)?);
-    let mut text = Compression::Gzip.decoder(reader)?.take(DIFF_MAX + 1);
+    let file = File::open(diff).context("open", diff)?;
     let mut bytes = Vec::new();
-    text.read_to_end(&mut bytes)
+    Decompressor::with_format(CompressionFormat::Gzip, file)
+        .and_then(|text| text.take(DIFF_MAX + 1).read_to_end(&mut bytes))
         .map_err(|source| UnpackError::Damaged { source })?;
     if bytes.len() as u64 > DIFF_MAX {
         return Err(UnpackError::TooLarge {

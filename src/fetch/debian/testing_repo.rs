@@ -5,11 +5,11 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
 use super::AptSources;
-use super::testing::oracle;
 use super::testing_archive::Archive;
 use crate::digest::Digest;
 use crate::fetch::FetchConfig;
 use crate::fsio;
+use crate::testing::output;
 
 /// An archive, with its user's cache and apt state beside it.
 pub(crate) struct Repo {
@@ -72,13 +72,13 @@ impl Repo {
                 "--passphrase",
                 "",
             ];
-            oracle("gpg", &[&common, arguments].concat())
+            output("gpg", &[&common, arguments].concat())
         };
         gpg(&["--quick-generate-key", "test@localhost", "rsa2048", "sign", "never"]);
         gpg(&["--clearsign", "--output", &path("InRelease"), &path("Release")]);
         let armor: &[&str] = if armor { &["--armor"] } else { &[] };
         gpg(&[armor, &["--output", &keyring_path, "--export"]].concat());
-        oracle(
+        output(
             "gpgconf",
             &["--homedir", home.path().to_str().unwrap(), "--kill", "all"],
         );

@@ -8,11 +8,11 @@ use super::*;
 use crate::digest::Digest;
 use crate::event::Silent;
 use crate::fetch::debian::solve::{Request, resolve_sets, resolve_sources};
-use crate::fetch::debian::testing::require;
 use crate::fetch::debian::testing_repo::Repo;
 use crate::fetch::testing::{Reply, Server};
 use crate::fetch::{Update, unpack_deb, unpack_deb_source};
 use crate::spec::Lock;
+use crate::testing::oracle;
 
 fn url(address: &str, content: &[u8]) -> Download {
     Download {
@@ -158,7 +158,7 @@ fn fetch_all(downloads: &[Download], config: &FetchConfig) -> Result<Vec<PathBuf
 
 #[test]
 fn locked_packages_come_from_apt_and_unpack() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let (repo, downloads) = locked();
@@ -182,7 +182,7 @@ fn locked_packages_come_from_apt_and_unpack() {
 
 #[test]
 fn mirrors_and_snapshots_carry_locked_packages() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let (repo, downloads) = locked();
@@ -230,7 +230,7 @@ impl Reporter for Warnings {
 
 #[test]
 fn a_mirror_with_other_content_is_passed_over_with_a_warning() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let (repo, downloads) = locked();
@@ -254,7 +254,7 @@ fn a_mirror_with_other_content_is_passed_over_with_a_warning() {
 
 #[test]
 fn a_package_that_nobody_carries_names_its_successor() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let (mut repo, downloads) = locked();
@@ -310,7 +310,7 @@ fn a_package_that_nobody_carries_names_its_successor() {
 
 #[test]
 fn a_download_that_fails_is_told_in_apts_words() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let (repo, downloads) = locked();

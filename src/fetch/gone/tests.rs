@@ -5,10 +5,10 @@ use std::fs;
 use super::*;
 use crate::event::Silent;
 use crate::fetch::debian::solve::{Request, resolve_sets, resolve_sources};
-use crate::fetch::debian::testing::require;
 use crate::fetch::debian::testing_repo::Repo;
 use crate::fetch::testing::{Reply, Server};
 use crate::fetch::{Update, fetch};
+use crate::testing::oracle;
 
 /// Locks two sets of packages and a source package of `repo`, starting from `old`.
 fn resolve(repo: &Repo, old: &Lock, update: &Update) -> Lock {
@@ -56,7 +56,7 @@ fn names(gone: &Gone) -> Vec<&str> {
 
 #[test]
 fn what_is_carried_is_not_gone_and_the_lock_stays() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let (mut repo, lock) = repo();
@@ -69,7 +69,7 @@ fn what_is_carried_is_not_gone_and_the_lock_stays() {
 
 #[test]
 fn what_is_gone_moves_with_what_it_needs_and_nothing_else() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let (mut repo, lock) = repo();
@@ -105,7 +105,7 @@ fn what_is_gone_moves_with_what_it_needs_and_nothing_else() {
 
 #[test]
 fn a_library_takes_its_headers_with_it_in_every_set() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let (mut repo, lock) = repo();
@@ -124,7 +124,7 @@ fn a_library_takes_its_headers_with_it_in_every_set() {
 
 #[test]
 fn a_file_replaced_under_its_version_is_gone() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let (mut repo, lock) = repo();
@@ -141,7 +141,7 @@ fn a_file_replaced_under_its_version_is_gone() {
 
 #[test]
 fn each_place_counts_and_silence_is_no_answer() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let (repo, lock) = repo();

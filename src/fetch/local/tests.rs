@@ -3,8 +3,8 @@
 use std::os::unix::net::UnixListener;
 
 use super::*;
-use crate::fetch::debian::testing::{oracle, require};
 use crate::fetch::unpack::testing::show;
+use crate::testing::{oracle, output};
 
 struct Tree(tempfile::TempDir);
 
@@ -194,7 +194,7 @@ fn the_hash_is_that_of_the_copy_as_nix_computes_it() {
     let source = tree.source(&[], &[], true);
     let (root, entries) = source.entries().unwrap();
     let hash = archive::hash(&root, &entries).unwrap();
-    if !require("nix-store") {
+    if !oracle("nix-store") {
         return;
     }
     let dest = tree.0.path().join("dest");
@@ -211,7 +211,7 @@ fn the_hash_is_that_of_the_copy_as_nix_computes_it() {
         ..source
     };
     let (root, entries) = file.entries().unwrap();
-    let expected = oracle(
+    let expected = output(
         "nix-hash",
         &["--type", "sha256", physical("Makefile").to_str().unwrap()],
     );

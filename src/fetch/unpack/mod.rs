@@ -4,24 +4,26 @@
 //! archive, sizes are bounded, and a failure leaves nothing behind. Modes are normalised (0755 and 0644),
 //! owners and times are dropped: the same archive gives the same tree on every machine.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufReader, Read, Seek};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::FetchError;
+use crate::archive::Kind;
+use crate::archive::compression::{self, Decompressor};
+use crate::archive::tar::{self, Streamed, TarError, TarPolicy, TarReader};
+use crate::archive::zip::{self, ZipError, ZipReader};
 use crate::fsio::{IoContext, PathError};
+use crate::oci::CompressionFormat;
 
-pub(super) mod compression;
-pub(super) mod tar;
 #[cfg(test)]
 pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 pub(super) mod tree;
-mod zip;
 
-use compression::Compression;
-use tree::{Duplicates, TreeWriter};
+use tree::{Duplicates, EntryPath, TreeWriter};
 
 /// Why an archive cannot be unpacked. `entry` is a name as the archive spells it.
 #[expect(missing_docs, reason = "the fields are what the variant's message names")]
@@ -64,6 +66,9 @@ pub enum UnpackError {
         entry: String,
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// `strip` takes everything away.
+    #[error("`strip = {strip}` leaves nothing of it: no entry lies below more than {deepest} directories")]
+    StripsAll { strip: u32, deepest: usize },
     /// More than the bounds allow: a bomb, or something that does not belong into a package.
     #[error("it unpacks to more than {limit}")]
     TooLarge { limit: String },
@@ -80,6 +85,17 @@ impl UnpackError {
         Self::Malformed { reason: reason.into() }
     }
 
+    /// What has no place in a tree.
+    pub(super) fn special(entry: &EntryPath, kind: Kind) -> Self {
+        Self::Special {
+            entry: entry.display(),
+            kind: match kind {
+                Kind::Other(_) => "of a kind that is unknown".to_owned(),
+                kind => format!("a {}", kind.name()),
+            },
+        }
+    }
+
     /// What the user can do about it.
     pub fn help(&self) -> Option<String> {
         match self {
@@ -87,67 +103,157 @@ impl UnpackError {
             Self::Damaged { .. } | Self::Malformed { .. } => Some(
                 "check that the address gives the archive itself and that its sha256 is the publisher's".to_owned(),
             ),
+            Self::StripsAll { deepest, .. } => Some(format!(
+                "set `strip` to {deepest} at the most, or leave it out: one directory around everything is dropped by itself"
+            )),
             Self::Special { .. } => Some("device nodes, pipes and sockets cannot be part of a package".to_owned()),
             _ => None,
         }
     }
 }
 
-/// Unpacks an archive (tar, tar.gz, tar.xz, tar.zst, tar.bz2, zip; by content, not by name) into `dest`, a new
+impl From<TarError> for UnpackError {
+    fn from(error: TarError) -> Self {
+        match error {
+            TarError::Io { source, .. } => Self::Damaged { source },
+            TarError::Malformed { offset, reason } => {
+                Self::malformed(format!("{reason} (at byte {offset} of the tar)"))
+            }
+        }
+    }
+}
+
+/// What unpacking an archive has to say beside its result.
+pub type Note = Option<String>;
+
+/// Unpacks an archive (tar, tar.gz, tar.xz, tar.zst, tar.bz2, tar.lzma, zip; by content, not by name) into `dest`, a new
 /// directory; `name` is what messages call it.
 ///
-/// `strip` leading directories are dropped (entries that have no more are left out); `None` drops one where
-/// everything is in one top-level directory. Of several tar entries of one name the last one counts, as tar has
-/// it; in a zip they are an error unless they are the same. Entries that escape, lie below a symlink, are device
-/// nodes and the like are errors that leave nothing behind.
-pub fn unpack_archive(archive: &Path, name: &str, strip: Option<u32>, dest: &Path) -> Result<(), FetchError> {
-    unpack(archive, strip, dest).map_err(|source| FetchError::Unpack {
+/// `strip` leading directories are dropped (entries that have no more are left out; that nothing is left is an error);
+/// `None` drops one where everything is in one top-level directory. Of several tar entries of one name the last one
+/// counts, as tar has it; in a zip they are an error unless they are the same. The slash that begins an absolute name
+/// is dropped, which is noted. Entries that escape, lie below a symlink, are device nodes and the like are errors that
+/// leave nothing behind.
+pub fn unpack_archive(archive: &Path, name: &str, strip: Option<u32>, dest: &Path) -> Result<Note, FetchError> {
+    unpack(archive, strip, dest).map_err(|source| named(name, source))
+}
+
+/// [`unpack_archive`] of what is an archive by its content; any other file is copied to `dest`.
+pub fn unpack_or_keep(file: &Path, name: &str, strip: Option<u32>, dest: &Path) -> Result<Note, FetchError> {
+    if is_archive(file)? {
+        return unpack_archive(file, name, strip, dest);
+    }
+    fs::copy(file, dest).context("copy", file)?;
+    fs::set_permissions(dest, Permissions::from_mode(0o644)).context("set the mode of", dest)?;
+    Ok(None)
+}
+
+/// Whether a file is what [`unpack_archive`] unpacks. What begins like compressed data and is none is a file as any other.
+fn is_archive(path: &Path) -> Result<bool, PathError> {
+    let file = File::open(path).context("open", path)?;
+    match content_of(&file, path) {
+        Err(UnpackError::Io(error)) => Err(error),
+        content => Ok(matches!(content, Ok(Content::Zip | Content::Tar(_)))),
+    }
+}
+
+fn named(name: &str, source: UnpackError) -> FetchError {
+    FetchError::Unpack {
         name: name.to_owned(),
         source: Box::new(source),
-    })
+    }
 }
 
 /// [`unpack_archive`] without the name.
-pub(super) fn unpack(archive: &Path, strip: Option<u32>, dest: &Path) -> Result<(), UnpackError> {
+pub(super) fn unpack(archive: &Path, strip: Option<u32>, dest: &Path) -> Result<Note, UnpackError> {
     let file = File::open(archive).context("open", archive)?;
     let size = file.metadata().context("read", archive)?.len();
-    let (magic, content) = peek(&file, compression::MAGIC_MAX).context("read", archive)?;
-    if magic.starts_with(b"PK\x03\x04") || magic.starts_with(b"PK\x05\x06") {
-        let mut tree = TreeWriter::new(dest, size, Duplicates::MustBeEqual)?;
-        zip::unpack(&file, strip.unwrap_or(0), &mut tree)?;
-        return tree.publish(strip.is_none());
+    let mut tree = match content_of(&file, archive)? {
+        Content::Zip => {
+            let mut tree = TreeWriter::new(dest, size, Duplicates::MustBeEqual)?;
+            unpack_zip(&file, strip.unwrap_or(0), &mut tree)?;
+            tree
+        }
+        Content::Tar(content) => {
+            let mut tree = TreeWriter::new(dest, size, Duplicates::LastWins)?;
+            unpack_tar(content, strip.unwrap_or(0), &mut tree)?;
+            tree
+        }
+        Content::Other(format) => {
+            let kind = match format {
+                CompressionFormat::None => "a plain file".to_owned(),
+                format => format!("a single file compressed with {format}"),
+            };
+            return Err(UnpackError::NoArchive { kind });
+        }
+    };
+    if let (Some(strip), Some(deepest)) = (strip, tree.deepest_stripped())
+        && tree.nodes().is_empty()
+    {
+        return Err(UnpackError::StripsAll { strip, deepest });
     }
-    let compression = Compression::sniff(&magic);
-    let decoder = compression.decoder(BufReader::with_capacity(1 << 17, content))?;
-    let (block, content) = peek(decoder, tar::BLOCK).map_err(|source| UnpackError::Damaged { source })?;
-    if !tar::looks_like_tar(&block) {
-        return Err(UnpackError::NoArchive {
-            kind: compression.describe_file().to_owned(),
-        });
+    let note = tree.take_note();
+    tree.publish(strip.is_none())?;
+    Ok(note)
+}
+
+/// What a file holds.
+enum Content<'a> {
+    Zip,
+    /// With its bytes, decompressed.
+    Tar(Box<dyn Read + 'a>),
+    Other(CompressionFormat),
+}
+
+fn content_of<'a>(mut file: &'a File, path: &Path) -> Result<Content<'a>, UnpackError> {
+    let damaged = |source| UnpackError::Damaged { source };
+    let mut head = Vec::new();
+    file.take(CompressionFormat::MAGIC_MAX as u64)
+        .read_to_end(&mut head)
+        .context("read", path)?;
+    file.rewind().context("read", path)?;
+    if zip::looks_like_zip(&head) {
+        return Ok(Content::Zip);
     }
-    let mut tree = TreeWriter::new(dest, size, Duplicates::LastWins)?;
-    unpack_tar(content, strip.unwrap_or(0), &mut tree)?;
-    tree.publish(strip.is_none())
+    let decompressor = Decompressor::new(file).map_err(damaged)?.allow_padding();
+    let format = decompressor.format();
+    if let Some(tar) = as_tar(decompressor).map_err(damaged)? {
+        return Ok(Content::Tar(Box::new(tar)));
+    }
+    if compression::may_be_lzma(&head) {
+        file.rewind().context("read", path)?;
+        let decoder = compression::lzma_decoder(BufReader::with_capacity(1 << 17, file)).map_err(damaged)?;
+        // Three bytes do not tell it for certain.
+        if let Ok(Some(tar)) = as_tar(decoder) {
+            return Ok(Content::Tar(Box::new(tar)));
+        }
+    }
+    Ok(Content::Other(format))
+}
+
+/// The whole content where it begins as a tar does.
+fn as_tar<R: Read>(mut content: R) -> io::Result<Option<impl Read>> {
+    let mut block = Vec::with_capacity(tar::BLOCK);
+    content.by_ref().take(tar::BLOCK as u64).read_to_end(&mut block)?;
+    Ok(tar::looks_like_tar(&block).then(|| io::Cursor::new(block).chain(content)))
 }
 
 /// Puts the entries of a tar into `tree`, each without its first `strip` directories.
 fn unpack_tar(reader: impl Read, strip: u32, tree: &mut TreeWriter) -> Result<(), UnpackError> {
-    let mut archive = tar::TarReader::new(reader);
+    let mut archive = TarReader::new(Streamed(reader), TarPolicy::SOURCE);
     while let Some(entry) = archive.next_entry()? {
-        let Some(path) = tree::EntryPath::parse(&entry.path)?.strip(strip) else {
-            let tar::Kind::File { size, .. } = entry.kind else {
-                tree.skip_entry(0)?;
-                continue;
-            };
-            tree.skip_entry(size)?;
+        let Some(path) = tree.stripped(&entry.path, strip)? else {
+            tree.skip_entry(entry.size)?;
             continue;
         };
         match entry.kind {
-            tar::Kind::Directory => tree.directory(&path)?,
-            tar::Kind::File { executable, size } => tree.file(&path, executable, size, &mut archive.data(&entry)?)?,
-            tar::Kind::Symlink { target } => tree.symlink(&path, &target)?,
-            tar::Kind::HardLink { target } => {
-                let target = tree::EntryPath::parse(&target)?;
+            Kind::Directory => tree.directory(&path)?,
+            // Before POSIX, a directory was a file whose name ends with a slash.
+            Kind::File if entry.path.ends_with(b"/") => tree.directory(&path)?,
+            Kind::File | tar::GNU_SPARSE => tree.file(&path, entry.mode & 0o111 != 0, entry.size, &mut archive)?,
+            Kind::Symlink => tree.symlink(&path, &entry.link)?,
+            Kind::HardLink => {
+                let target = EntryPath::parse(&entry.link)?;
                 match target.strip(strip) {
                     Some(stripped) => tree.hard_link(&path, &stripped)?,
                     None => {
@@ -158,20 +264,54 @@ fn unpack_tar(reader: impl Read, strip: u32, tree: &mut TreeWriter) -> Result<()
                     }
                 }
             }
-            tar::Kind::Special { kind } => {
-                return Err(UnpackError::Special {
-                    entry: path.display(),
-                    kind: kind.to_owned(),
-                });
-            }
+            // A volume's label.
+            Kind::Other(b'V') => tree.skip_entry(entry.size)?,
+            kind => return Err(UnpackError::special(&path, kind)),
         }
     }
-    archive.finish()
+    archive.finish()?;
+    Ok(())
 }
 
-/// The first `count` bytes (fewer where there are fewer), and the whole content including them.
-fn peek<R: Read>(mut reader: R, count: usize) -> io::Result<(Vec<u8>, impl Read)> {
-    let mut head = Vec::with_capacity(count);
-    reader.by_ref().take(count as u64).read_to_end(&mut head)?;
-    Ok((head.clone(), io::Cursor::new(head).chain(reader)))
+/// Longest target of a symlink, in bytes.
+const TARGET_MAX: u64 = 4096;
+
+/// Puts the entries of a zip into `tree`, each without its first `strip` directories.
+fn unpack_zip(file: &File, strip: u32, tree: &mut TreeWriter) -> Result<(), UnpackError> {
+    let failed = |error: ZipError, entry: &str| match error {
+        ZipError::Damaged(source) => UnpackError::Damaged { source },
+        error @ ZipError::Unsupported(_) => UnpackError::Unsupported {
+            entry: entry.to_owned(),
+            source: Box::new(error),
+        },
+    };
+    let mut archive = ZipReader::new(BufReader::new(file)).map_err(|error| failed(error, ""))?;
+    for index in 0..archive.len() {
+        let member = archive.member(index).map_err(|error| failed(error, ""))?;
+        let Some(path) = tree.stripped(member.name.as_bytes(), strip)? else {
+            tree.skip_entry(0)?;
+            continue;
+        };
+        if member.kind == Kind::Directory {
+            tree.directory(&path)?;
+            continue;
+        }
+        let mut content = archive.content(index).map_err(|error| failed(error, &member.name))?;
+        match member.kind {
+            Kind::Symlink => {
+                let mut target = Vec::new();
+                content
+                    .take(TARGET_MAX)
+                    .read_to_end(&mut target)
+                    .map_err(|source| UnpackError::Damaged { source })?;
+                tree.symlink(&path, &target)?;
+            }
+            Kind::File => {
+                let executable = member.mode.unwrap_or(0) & 0o111 != 0;
+                tree.file(&path, executable, member.size, &mut content)?;
+            }
+            kind => return Err(UnpackError::special(&path, kind)),
+        }
+    }
+    Ok(())
 }

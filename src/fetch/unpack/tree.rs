@@ -35,15 +35,12 @@ const PATH_MAX: usize = 4096;
 pub(crate) struct EntryPath(Vec<u8>);
 
 impl EntryPath {
-    /// Checks the name of an entry as the archive spells it.
+    /// Checks the name of an entry as the archive spells it; the slash that begins an absolute one goes.
     pub(crate) fn parse(raw: &[u8]) -> Result<Self, UnpackError> {
         let escape = |reason| UnpackError::Escape {
             entry: lossy(raw),
             reason,
         };
-        if raw.starts_with(b"/") {
-            return Err(escape("its name is absolute"));
-        }
         if raw.contains(&0) {
             return Err(UnpackError::malformed(format!(
                 "the name `{}` holds a NUL byte",
@@ -74,6 +71,11 @@ impl EntryPath {
             rest = &rest[slash + 1..];
         }
         Some(Self(rest.to_vec()))
+    }
+
+    /// Number of directories that it lies below.
+    fn depth(&self) -> usize {
+        self.0.iter().filter(|&&byte| byte == b'/').count()
     }
 
     /// Wraps a path that is known to be relative and normal.
@@ -122,6 +124,10 @@ pub(crate) struct TreeWriter {
     bytes_left: u64,
     bytes_max: u64,
     entries_left: u64,
+    /// Most directories that a path lay below which was stripped away.
+    deepest_stripped: Option<usize>,
+    /// The first name that was absolute.
+    absolute: Option<String>,
     buffer: Vec<u8>,
 }
 
@@ -153,8 +159,36 @@ impl TreeWriter {
             bytes_left: bytes_max,
             bytes_max,
             entries_left: ENTRIES_MAX,
+            deepest_stripped: None,
+            absolute: None,
             buffer: vec![0; 1 << 17],
         })
+    }
+
+    /// The path of an entry without its first `strip` directories; `None` where it has no more.
+    pub(crate) fn stripped(&mut self, raw: &[u8], strip: u32) -> Result<Option<EntryPath>, UnpackError> {
+        let path = EntryPath::parse(raw)?;
+        if raw.starts_with(b"/") && self.absolute.is_none() {
+            self.absolute = Some(lossy(raw));
+        }
+        let stripped = path.strip(strip);
+        if stripped.is_none() {
+            self.deepest_stripped = self.deepest_stripped.max(Some(path.depth()));
+        }
+        Ok(stripped)
+    }
+
+    /// Most directories that an entry lay below which [`stripped`](Self::stripped) left out.
+    pub(crate) fn deepest_stripped(&self) -> Option<usize> {
+        self.deepest_stripped
+    }
+
+    /// What the user should know of the names.
+    pub(crate) fn take_note(&mut self) -> Option<String> {
+        let name = self.absolute.take()?;
+        Some(format!(
+            "absolute names such as `{name}` were unpacked without their first slash"
+        ))
     }
 
     /// Counts an entry of `size` bytes that leaves no node: reading past it is work too.
@@ -383,6 +417,14 @@ impl TreeWriter {
             };
             file.write_all(&self.buffer[..count]).context("write", physical)?;
             left -= count as u64;
+        }
+        // Where a checksum follows the content, this checks it.
+        match content
+            .read(&mut [0])
+            .map_err(|source| UnpackError::Damaged { source })?
+        {
+            0 => {}
+            _ => return Err(UnpackError::malformed("a file is longer than it says")),
         }
         let mode = if executable { 0o755 } else { 0o644 };
         file.set_permissions(Permissions::from_mode(mode))

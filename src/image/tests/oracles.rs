@@ -1,27 +1,10 @@
 //! Independent tools read the image as it is meant.
 
-use std::process::Command;
-
 use super::filesystem::NodeKind;
 use super::golden::everything;
 use super::*;
 use crate::oci::canonical_json;
-
-/// Whether a program that judges our output is installed. Where `CI` is set it must be.
-fn oracle(program: &str) -> bool {
-    #[expect(clippy::disallowed_methods, reason = "tests look for programs, and for CI")]
-    let (path, ci) = (
-        std::env::var_os("PATH").unwrap_or_default(),
-        std::env::var_os("CI").is_some(),
-    );
-    let found = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
-    assert!(found || !ci, "`{program}` is needed where CI is set");
-    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-    if !found {
-        eprintln!("SKIPPED: `{program}` is not installed, its judgement is missing");
-    }
-    found
-}
+use crate::testing::{oracle, output};
 
 /// Writes an OCI layout of one image named `latest`, by the letter of image-layout.md.
 fn write_layout(image: &Image, dir: &Path) {
@@ -44,17 +27,6 @@ fn write_layout(image: &Image, dir: &Path) {
     }
 }
 
-fn run(program: &str, arguments: &[&str]) -> Vec<u8> {
-    let output = Command::new(program).args(arguments).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{program}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output.stdout
-}
-
 #[test]
 fn umoci_unpacks_what_was_laid_out() {
     if !oracle("umoci") {
@@ -64,7 +36,7 @@ fn umoci_unpacks_what_was_laid_out() {
     let (dir, bundle) = (fixture.dir.path().join("layout"), fixture.dir.path().join("bundle"));
     write_layout(&fixture.assemble().unwrap(), &dir);
     let name = format!("{}:latest", dir.display());
-    run(
+    output(
         "umoci",
         &["unpack", "--rootless", "--image", &name, bundle.to_str().unwrap()],
     );
@@ -103,13 +75,16 @@ fn skopeo_reads_the_config() {
     let image = fixture.assemble().unwrap();
     write_layout(&image, &dir);
     let name = format!("oci:{}:latest", dir.display());
-    let inspected: serde_json::Value = serde_json::from_slice(&run("skopeo", &["inspect", &name])).unwrap();
+    let inspected: serde_json::Value = serde_json::from_str(&output("skopeo", &["inspect", &name])).unwrap();
     assert_eq!(inspected["Digest"], image.digest.to_string());
     assert_eq!(inspected["Created"], "1970-01-01T00:00:01Z");
     assert_eq!(inspected["Labels"]["org.example.a"], "1");
     assert_eq!(inspected["Architecture"], "amd64");
     assert_eq!(inspected["Env"][0], "A=1");
-    assert_eq!(run("skopeo", &["inspect", "--raw", &name]), image.manifest);
+    assert_eq!(
+        output("skopeo", &["inspect", "--raw", &name]).as_bytes(),
+        image.manifest.as_slice()
+    );
     let copy = format!("dir:{}", fixture.dir.path().join("copy").display());
-    run("skopeo", &["copy", "--quiet", &name, &copy]);
+    output("skopeo", &["copy", "--quiet", &name, &copy]);
 }

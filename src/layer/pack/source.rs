@@ -10,11 +10,12 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 use super::{Attribute, Halt, Part, StoreEntry};
+use crate::archive::tar::{BLOCK, TRAILER, padding};
 use crate::digest::{Digest, Hasher};
 use crate::fsio::{self, IoContext, PathError};
 use crate::layer::LayerError;
 use crate::layer::profile::TarProfile;
-use crate::layer::tar::{self, Entry, Kind};
+use crate::layer::tar::{Entry, Kind};
 use crate::layer::tree::{self, FileContent, Tree, TreeEntry};
 
 /// Takes the bytes of a tar.
@@ -33,7 +34,7 @@ pub(super) trait TarSink {
 
     /// Takes NULs.
     fn zeros(&mut self, mut count: usize) -> Result<(), Halt> {
-        const ZEROS: [u8; tar::TRAILER] = [0; tar::TRAILER];
+        const ZEROS: [u8; TRAILER] = [0; TRAILER];
         while count > 0 {
             let some = count.min(ZEROS.len());
             self.write(&ZEROS[..some])?;
@@ -44,7 +45,7 @@ pub(super) trait TarSink {
 
     /// Takes an entry's header.
     fn header(&mut self, entry: &Entry<'_>, profile: TarProfile) -> Result<(), Halt> {
-        let mut header = Vec::with_capacity(tar::BLOCK);
+        let mut header = Vec::with_capacity(BLOCK);
         profile.append_header(&mut header, entry).map_err(LayerError::from)?;
         self.write(&header)
     }
@@ -133,7 +134,7 @@ fn tree(sink: &mut dyn TarSink, tree: &Tree, profile: TarProfile) -> Result<(), 
                 sink.copy(&file, physical, *size, None)?;
             }
         }
-        sink.zeros(tar::padding(content.size()))?;
+        sink.zeros(padding(content.size()))?;
     }
     Ok(())
 }
@@ -195,7 +196,7 @@ impl Walk<'_> {
         self.nar.begin_contents(size);
         self.sink.copy(&file, physical, size, self.nar.contents(size))?;
         self.nar.end_contents(size);
-        self.sink.zeros(tar::padding(size))
+        self.sink.zeros(padding(size))
     }
 
     fn symlink(&mut self, physical: &Path, path: &[u8]) -> Result<(), Halt> {

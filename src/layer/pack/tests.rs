@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::*;
+use crate::archive::tar::TRAILER;
 use crate::event::Silent;
-use crate::layer::tar::TRAILER;
 use crate::layer::testing::{describe, noise, oracle, sample, store_layer};
 use crate::layer::{FileContent, TreeEntry};
 

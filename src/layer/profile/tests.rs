@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::archive::tar::BLOCK;
 use crate::digest::Digest;
 use crate::event::Silent;
-use crate::layer::tar::BLOCK;
 use crate::layer::{Layer, LayerCache, LayerContent, LayerInput, PackOptions, StoreEntry, pack};
 use crate::oci::Compression;
 
@@ -230,7 +230,7 @@ fn dockertools_layers_are_those_of_python() {
         .spawn()
     {
         Ok(python) => python,
-        Err(error) => return crate::nar::oracle::skip(&format!("python3 does not run: {error}")),
+        Err(error) => return crate::testing::skip(&format!("python3 does not run: {error}")),
     };
     python.stdin.take().unwrap().write_all(PYTHON.as_bytes()).unwrap();
     let output = python.wait_with_output().unwrap();

@@ -156,7 +156,7 @@ impl Mounted {
                 .status()
                 .is_ok_and(|status| status.success());
         if !mounted {
-            crate::nar::oracle::skip("a small file system cannot be mounted");
+            crate::testing::skip("a small file system cannot be mounted");
         }
         mounted.then(|| Self(at.to_owned()))
     }

@@ -62,7 +62,7 @@ fn extended_attributes_are_dropped() {
         for path in [tree.to_owned(), tree.join("f")] {
             let set = rustix::fs::lsetxattr(&path, "user.note", b"x", rustix::fs::XattrFlags::empty());
             if set.is_err() {
-                crate::nar::oracle::skip("the file system has no extended attributes");
+                crate::testing::skip("the file system has no extended attributes");
             }
         }
     });
@@ -77,7 +77,7 @@ fn extended_attributes_are_dropped() {
 #[test]
 fn owners_become_ours() {
     if !nix::unistd::geteuid().is_root() {
-        return crate::nar::oracle::skip("only root can give files away");
+        return crate::testing::skip("only root can give files away");
     }
     let scene = Scene::new();
     let info = scene.output("owned", None, &[], |tree| {

@@ -122,7 +122,7 @@ fn ordinary_user() -> Option<(tempfile::TempDir, u32)> {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     if !nix::unistd::geteuid().is_root() {
-        crate::nar::oracle::skip("only root can become an ordinary user");
+        crate::testing::skip("only root can become an ordinary user");
         return None;
     }
     std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -137,7 +137,7 @@ fn finish(child: std::io::Result<Child>) {
             assert!(output.status.success() && text.contains("1 passed"), "{text}");
         }
         // The test program lies where only root may go.
-        Err(error) => crate::nar::oracle::skip(&format!("an ordinary user cannot run this program: {error}")),
+        Err(error) => crate::testing::skip(&format!("an ordinary user cannot run this program: {error}")),
     }
 }
 

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::TransportError;
-use super::super::tar_read::{self, Kind, Seekable, TarReader};
+use crate::archive::tar::{Seekable, TarError, TarPolicy, TarReader};
+use crate::archive::{Kind, clean};
 use crate::fsio::IoContext;
 
 /// Most entries of an image archive: two for each of a few thousand layers are far below.
@@ -77,7 +78,7 @@ impl Container {
     pub fn has(&self, name: &str) -> bool {
         match &self.files {
             Files::Dir(dir) => dir.join(name).is_file(),
-            Files::Tar { entries, .. } => entries.contains_key(&tar_read::clean(name.as_bytes())),
+            Files::Tar { entries, .. } => entries.contains_key(&clean(name.as_bytes())),
         }
     }
 
@@ -139,7 +140,7 @@ impl Container {
             what: format!("`{name}`"),
             reason,
         };
-        let mut key = tar_read::clean(name.as_bytes());
+        let mut key = clean(name.as_bytes());
         for _ in 0..LINKS_MAX {
             match entries.get(&key) {
                 None => return Ok(None),
@@ -185,7 +186,10 @@ fn index(file: &File, place: &str) -> Result<BTreeMap<Vec<u8>, Stored>, Transpor
         reason: reason.to_owned(),
     };
     let input = file.try_clone().and_then(Seekable::new);
-    let mut reader = TarReader::new(input.map_err(|source| tar(tar_read::TarError::Io { offset: 0, source }))?);
+    let mut reader = TarReader::new(
+        input.map_err(|source| tar(TarError::Io { offset: 0, source }))?,
+        TarPolicy::IMAGE,
+    );
     let mut entries = BTreeMap::new();
     while let Some(entry) = reader.next_entry().map_err(tar)? {
         let path = entry.clean_path();
@@ -193,6 +197,10 @@ fn index(file: &File, place: &str) -> Result<BTreeMap<Vec<u8>, Stored>, Transpor
             return Err(malformed(&entry.path, "its path leads out of the archive"));
         }
         let stored = match entry.kind {
+            Kind::File if entry.form.sparse => {
+                let reason = "it is stored as a sparse file, which cannot be read in place: pack the archive anew without `--sparse`";
+                return Err(malformed(&entry.path, reason));
+            }
             Kind::File => Stored::File {
                 offset: entry.body_offset,
                 size: entry.size,

@@ -11,11 +11,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::super::TransportError;
-use super::super::decompress::Packing;
 use super::super::document::{self, CONFIG_MAX, ConfigLinks, DOCKER_MANIFEST, MANIFEST_MAX};
 use super::super::names;
 use super::{Container, DockerList, StoredImage};
 use crate::digest::{DiffId, Digest, Hasher, VerifyError};
+use crate::oci::CompressionFormat;
 use crate::oci::canonical_json;
 
 const CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
@@ -58,7 +58,7 @@ pub(super) fn open(container: Container, place: &str, name: Option<&str>) -> Res
     let mut layers = Vec::new();
     for (path, diff_id) in paths.iter().zip(&diff_ids) {
         let (digest, size, packing) = layer(&container, place, path, diff_id)?;
-        let suffix = if packing == Packing::None {
+        let suffix = if packing == CompressionFormat::None {
             String::new()
         } else {
             format!(".{}", packing.name())
@@ -153,7 +153,7 @@ fn layer(
     place: &str,
     path: &str,
     diff_id: &DiffId,
-) -> Result<(Digest, u64, Packing), TransportError> {
+) -> Result<(Digest, u64, CompressionFormat), TransportError> {
     let what = || format!("the layer `{path}`");
     let read = |source| TransportError::Read {
         place: place.to_owned(),
@@ -166,8 +166,8 @@ fn layer(
     })?;
     let mut head = Vec::new();
     (&mut reader).take(6).read_to_end(&mut head).map_err(read)?;
-    let packing = Packing::sniff(&head);
-    if packing == Packing::None {
+    let packing = CompressionFormat::sniff(&head);
+    if packing == CompressionFormat::None {
         return Ok((Digest::from_bytes(*diff_id.as_bytes()), size, packing));
     }
     let mut hasher = Hasher::new();

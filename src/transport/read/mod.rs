@@ -8,12 +8,13 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::decompress::{Packing, Unpacker};
 use super::document::{self, Descriptor};
 use super::registry::RegistryConfig;
 use super::{Referrers, Source, TransportError};
+use crate::archive::compression::Decompressor;
 use crate::digest::{Digest, VerifyingReader};
 use crate::fsio::IoContext;
+use crate::oci::CompressionFormat;
 
 mod choose;
 mod container;
@@ -133,7 +134,7 @@ fn archive(
     let mut head = Vec::new();
     (&file).take(6).read_to_end(&mut head).context("read", path)?;
     io::Seek::rewind(&mut file).context("read", path)?;
-    if Packing::sniff(&head) != Packing::None {
+    if CompressionFormat::sniff(&head) != CompressionFormat::None {
         file = spool(&mut file, place, options)?;
     }
     open(Container::tar(file, place)?, place, name, form, options)
@@ -148,7 +149,7 @@ fn spool(input: &mut dyn Read, place: &str, options: &ReadOptions) -> Result<Fil
     };
     let dir = options.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
     let mut file = tempfile::tempfile_in(&dir).context("create a temporary file in", &dir)?;
-    let mut unpacker = Unpacker::new(input).map_err(read)?;
+    let mut unpacker = Decompressor::new(input).map_err(read)?;
     let mut buffer = vec![0; 256 << 10];
     let mut total = 0u64;
     loop {

@@ -6,9 +6,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::tar_read::{Kind, Streamed, TarReader};
 use super::super::testing::*;
 use super::super::*;
+use crate::archive::Kind;
+use crate::archive::tar::{Streamed, TarPolicy, TarReader};
 use crate::event::Silent;
 use crate::fsio::sorted_names;
 use crate::layer::{Blob, LayerError};
@@ -47,7 +48,7 @@ fn a_docker_archive_has_the_golden_bytes() {
 fn entries_come_in_the_fixed_order_with_canonical_headers() {
     let image = sample(GZIP);
     let bytes = bytes_of(&image, &["hello"]);
-    let mut reader = TarReader::new(Streamed(&bytes[..]));
+    let mut reader = TarReader::new(Streamed(&bytes[..]), TarPolicy::IMAGE);
     let mut seen = Vec::new();
     while let Some(entry) = reader.next_entry().unwrap() {
         assert_eq!((entry.uid, entry.gid, entry.mtime), (0, 0, (1, 0)));
@@ -68,7 +69,7 @@ fn a_layer_that_comes_twice_is_stored_once() {
     let tar = tar(&[Node::file("x", "x")]);
     let image = image(&[(tar.clone(), GZIP), (tar, GZIP)]);
     let bytes = bytes_of(&image, &[]);
-    let mut reader = TarReader::new(Streamed(&bytes[..]));
+    let mut reader = TarReader::new(Streamed(&bytes[..]), TarPolicy::IMAGE);
     let mut count = 0;
     while reader.next_entry().unwrap().is_some() {
         count += 1;

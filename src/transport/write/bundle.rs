@@ -19,10 +19,10 @@ use serde_json::{Value, json};
 use super::super::TransportError;
 use super::super::document::{self, CONTAINERD_NAME, INDEX, MANIFEST, Manifest, REF_NAME};
 use super::{Out, header};
+use crate::archive::tar::{BLOCK, TRAILER, padding};
 use crate::digest::{Digest, Hasher};
 use crate::image::{Image, Index};
 use crate::layer::Layer;
-use crate::layer::tar::{BLOCK, TRAILER, padding};
 use crate::oci::{Reference, canonical_json};
 
 /// The version of the rules above; part of what [`Bundle::key`] hashes.

@@ -8,7 +8,9 @@ use std::io::{Cursor, Read};
 use super::super::report::InsideChange;
 use super::super::sequence::Limits;
 use super::{Found, MEMBER_MAX, PARTS_MAX, compare as compare_contents, part};
-use crate::transport::tar_read::{Streamed, TarReader};
+use crate::archive::ar::{self, ArReader};
+use crate::archive::tar::{Streamed, TarPolicy, TarReader};
+use crate::archive::zip::{self, ZipReader};
 
 /// Most members of an archive that are looked at.
 const MEMBERS_MAX: usize = 20_000;
@@ -29,12 +31,12 @@ struct Members {
 }
 
 pub(super) fn compare(a: &[u8], b: &[u8], limits: &Limits, depth: usize) -> Found {
-    let (kind, x, y) = if a.starts_with(b"PK\x03\x04") && b.starts_with(b"PK\x03\x04") {
-        ("zip", zip(a)?, zip(b)?)
-    } else if a.starts_with(b"!<arch>\n") && b.starts_with(b"!<arch>\n") {
-        ("ar", ar(a)?, ar(b)?)
+    let (kind, x, y) = if zip::looks_like_zip(a) && zip::looks_like_zip(b) {
+        ("zip", read_zip(a)?, read_zip(b)?)
+    } else if a.starts_with(ar::MAGIC) && b.starts_with(ar::MAGIC) {
+        ("ar", read_ar(a)?, read_ar(b)?)
     } else if is_tar(a) && is_tar(b) {
-        ("tar", tar(a)?, tar(b)?)
+        ("tar", read_tar(a)?, read_tar(b)?)
     } else {
         return None;
     };
@@ -113,29 +115,29 @@ fn content(reader: impl Read, size: u64, total: &mut u64) -> Option<Vec<u8>> {
     (bytes.len() as u64 <= MEMBER_MAX).then_some(bytes)
 }
 
-fn zip(bytes: &[u8]) -> Option<Members> {
-    let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).ok()?;
+fn read_zip(bytes: &[u8]) -> Option<Members> {
+    let mut archive = ZipReader::new(Cursor::new(bytes)).ok()?;
     let (mut members, mut total) = (Members::new(), 0);
     for index in 0..archive.len() {
-        let file = archive.by_index(index).ok()?;
+        let member = archive.member(index).ok()?;
         if !members.room() {
             return None;
         }
-        let time = file
-            .last_modified()
-            .map_or_else(|| "none".to_owned(), |time| time.to_string());
-        let mode = file
-            .unix_mode()
+        let time = member.modified.unwrap_or_else(|| "none".to_owned());
+        let mode = member
+            .mode
             .map_or_else(|| "none".to_owned(), |mode| format!("{mode:o}"));
-        let facts = format!("time {time}, mode {mode}, crc {:08x}", file.crc32());
-        let (name, size) = (file.name_raw().to_vec(), file.size());
-        let content = content(file, size, &mut total);
+        let content = archive
+            .content(index)
+            .ok()
+            .and_then(|reader| content(reader, member.size, &mut total));
         // The checksum says no more than the content, where that is at hand.
         let facts = match &content {
-            Some(_) => facts.split(", crc").next().unwrap_or_default().to_owned(),
-            None => facts,
+            Some(_) => format!("time {time}, mode {mode}"),
+            None => format!("time {time}, mode {mode}, crc {:08x}", member.crc32),
         };
-        members.push(&name, Member { facts, size, content });
+        let size = member.size;
+        members.push(&member.raw_name, Member { facts, size, content });
     }
     Some(members)
 }
@@ -144,8 +146,8 @@ fn is_tar(bytes: &[u8]) -> bool {
     bytes.get(257..262) == Some(b"ustar")
 }
 
-fn tar(bytes: &[u8]) -> Option<Members> {
-    let mut reader = TarReader::new(Streamed(bytes));
+fn read_tar(bytes: &[u8]) -> Option<Members> {
+    let mut reader = TarReader::new(Streamed(bytes), TarPolicy::IMAGE);
     let (mut members, mut total) = (Members::new(), 0);
     while let Some(entry) = reader.next_entry().ok()? {
         if !members.room() {
@@ -167,44 +169,20 @@ fn tar(bytes: &[u8]) -> Option<Members> {
     Some(members)
 }
 
-/// The common archive of Unix, with GNU's and BSD's long names (System V ABI; `ar(5)`).
-fn ar(bytes: &[u8]) -> Option<Members> {
-    const HEADER: usize = 60;
+fn read_ar(bytes: &[u8]) -> Option<Members> {
+    let mut reader = ArReader::new(Cursor::new(bytes)).ok()?;
     let (mut members, mut total) = (Members::new(), 0);
-    let (mut at, mut names): (usize, &[u8]) = (8, &[]);
-    while let Some(header) = bytes.get(at..at + HEADER) {
-        let field = |range: std::ops::Range<usize>| std::str::from_utf8(&header[range]).ok().map(str::trim_end);
-        let size: usize = field(48..58)?.parse().ok()?;
-        let mut body = bytes.get(at + HEADER..(at + HEADER).checked_add(size)?)?;
-        at += HEADER + size.next_multiple_of(2);
-        let raw = field(0..16)?;
-        if raw == "//" {
-            names = body;
-            continue;
-        }
-        let long = raw.strip_prefix('/').and_then(|offset| offset.parse::<usize>().ok());
-        let bsd = raw.strip_prefix("#1/").and_then(|length| length.parse::<usize>().ok());
-        let name = match (long, bsd) {
-            (Some(offset), _) => names.get(offset..)?.split(|&byte| byte == b'/').next()?,
-            (_, Some(length)) => {
-                let (name, rest) = body.split_at_checked(length)?;
-                body = rest;
-                name.split(|&byte| byte == 0).next()?
-            }
-            _ => raw
-                .strip_suffix('/')
-                .filter(|name| !name.is_empty())
-                .unwrap_or(raw)
-                .as_bytes(),
-        };
+    while let Some(member) = reader.next_member().ok()? {
         if !members.room() {
             return None;
         }
-        let (time, uid, gid, mode) = (field(16..28)?, field(28..34)?, field(34..40)?, field(40..48)?);
-        let facts = format!("mtime {time}, owner {uid}:{gid}, mode {mode}");
-        let content = content(body, body.len() as u64, &mut total);
-        let size = body.len() as u64;
-        members.push(name, Member { facts, size, content });
+        let facts = format!(
+            "mtime {}, owner {}:{}, mode {}",
+            member.mtime, member.uid, member.gid, member.mode
+        );
+        let content = content(reader.content(&member).ok()?, member.size, &mut total);
+        let size = member.size;
+        members.push(&member.name, Member { facts, size, content });
     }
     Some(members)
 }

@@ -6,7 +6,8 @@ use std::io::Read;
 
 use super::report::{ContentChange, InsideChange};
 use super::sequence::{self, Limits};
-use crate::transport::decompress::{Packing, Unpacker};
+use crate::archive::compression::Decompressor;
+use crate::oci::CompressionFormat;
 
 mod elf;
 mod members;
@@ -113,13 +114,13 @@ fn python(name: &str, a: &[u8], b: &[u8]) -> Found {
 
 /// Compressed contents: what is in them, and how it is packed where that is the same.
 fn unpacked(name: &str, a: &[u8], b: &[u8], limits: &Limits, depth: usize) -> Found {
-    let packing = Packing::sniff(a);
-    if packing == Packing::None || packing != Packing::sniff(b) {
+    let packing = CompressionFormat::sniff(a);
+    if packing == CompressionFormat::None || packing != CompressionFormat::sniff(b) {
         return None;
     }
     let open = |bytes: &[u8]| {
         let mut out = Vec::new();
-        let unpacker = Unpacker::new(bytes).ok()?;
+        let unpacker = Decompressor::new(bytes).ok()?;
         unpacker.take(MEMBER_MAX + 1).read_to_end(&mut out).ok()?;
         (out.len() as u64 <= MEMBER_MAX).then_some(out)
     };
@@ -131,7 +132,7 @@ fn unpacked(name: &str, a: &[u8], b: &[u8], limits: &Limits, depth: usize) -> Fo
             let time = u32::from_le_bytes(bytes.get(4..8)?.try_into().ok()?);
             Some(format!("mtime {time}, xfl {}, os {}", bytes.get(8)?, bytes.get(9)?))
         };
-        if packing == Packing::Gzip {
+        if packing == CompressionFormat::Gzip {
             inside.extend(differing("gzip header", header(a), header(b)));
         }
         if inside.is_empty() {

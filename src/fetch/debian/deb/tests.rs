@@ -3,8 +3,10 @@
 use std::fs;
 
 use super::*;
-use crate::fetch::debian::testing::{Deb, control, oracle, require};
-use crate::fetch::unpack::testing::{Tar, bzip2, chain, show, xz, zstd};
+use crate::archive::testing::{Tar, bzip2, xz, zstd};
+use crate::fetch::debian::testing::{Deb, control};
+use crate::fetch::unpack::testing::show;
+use crate::testing::{chain, oracle, output};
 
 fn control_tar(more: &[(&str, &str)]) -> Tar {
     let paragraph = control("pkg", "1.0-1", "Depends: libc6 (>= 2)\n");
@@ -90,7 +92,7 @@ fn every_compression_of_the_data_is_read() {
         ("data.tar.zst", zstd(&tree)),
         ("data.tar.xz", xz(&tree)),
         ("data.tar.bz2", bzip2(&tree)),
-        ("data.tar.gz", crate::fetch::unpack::testing::gzip(&tree)),
+        ("data.tar.gz", crate::archive::testing::gzip(&tree)),
     ] {
         let deb = Deb::new(control_tar(&[]), Tar::new()).member(2, name, content);
         assert_eq!(data(&deb).unwrap(), ["etc/ 755", "etc/x 644 1"], "{name}");
@@ -195,10 +197,6 @@ fn a_malformed_package_is_refused() {
             "its name holds `..`",
         ),
         (
-            Deb::new(control_tar(&[]), Tar::new().file("/x", "")),
-            "its name is absolute",
-        ),
-        (
             Deb::new(
                 control_tar(&[]),
                 Tar::new().symlink("./etc", "/tmp").file("./etc/x", ""),
@@ -238,7 +236,7 @@ fn a_cut_or_foreign_file_is_refused() {
 
 #[test]
 fn dpkg_deb_reads_what_we_read() {
-    if !require("dpkg-deb") {
+    if !oracle("dpkg-deb") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -255,7 +253,7 @@ fn dpkg_deb_reads_what_we_read() {
     );
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     for compression in ["none", "gzip", "xz", "zstd"] {
-        oracle(
+        output(
             "dpkg-deb",
             &[
                 "--root-owner-group",
@@ -266,7 +264,7 @@ fn dpkg_deb_reads_what_we_read() {
                 &path(&deb),
             ],
         );
-        oracle("dpkg-deb", &["--extract", &path(&deb), &path(&theirs)]);
+        output("dpkg-deb", &["--extract", &path(&deb), &path(&theirs)]);
         unpack_deb(&deb, "pkg", &ours).unwrap();
         assert_eq!(show(&ours.join("usr")), show(&theirs.join("usr")), "{compression}");
         fs::remove_dir_all(&theirs).unwrap();
@@ -294,8 +292,8 @@ fn the_golden_package_has_its_golden_hash() {
     };
     let hash = source.nar_hash().unwrap();
     assert_eq!(hash.hex(), GOLDEN, "{:#?}", show(&tree));
-    if require("nix-hash") {
-        let theirs = oracle("nix-hash", &["--type", "sha256", tree.to_str().unwrap()]);
+    if oracle("nix-hash") {
+        let theirs = output("nix-hash", &["--type", "sha256", tree.to_str().unwrap()]);
         assert_eq!(theirs.trim(), GOLDEN);
     }
 }

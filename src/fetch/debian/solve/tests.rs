@@ -4,8 +4,8 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::event::{Event, Silent};
-use crate::fetch::debian::testing::require;
 use crate::fetch::debian::testing_repo::Repo;
+use crate::testing::oracle;
 
 fn set(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
@@ -59,7 +59,7 @@ fn repo() -> Repo {
 
 #[test]
 fn a_lock_has_what_the_sets_need() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let mut repo = repo();
@@ -101,7 +101,7 @@ fn a_lock_has_what_the_sets_need() {
 
 #[test]
 fn locked_versions_stay_unless_they_are_to_be_updated() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let mut repo = repo();
@@ -146,7 +146,7 @@ fn locked_versions_stay_unless_they_are_to_be_updated() {
 
 #[test]
 fn a_dropped_version_stays_where_nothing_new_needs_it() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let mut repo = repo();
@@ -191,7 +191,7 @@ impl Reporter for Notes {
 
 #[test]
 fn pins_give_way_only_where_they_must() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let mut repo = repo();
@@ -250,7 +250,7 @@ fn an_unchanged_lock_asks_nobody() {
 
 #[test]
 fn what_cannot_be_resolved_is_told_in_apts_words() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let mut repo = repo();
@@ -280,7 +280,7 @@ fn what_cannot_be_resolved_is_told_in_apts_words() {
 
 #[test]
 fn an_unreadable_source_is_told_in_apts_words() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let repo = repo();
@@ -308,7 +308,7 @@ fn an_unreadable_source_is_told_in_apts_words() {
 
 #[test]
 fn a_signed_source_is_believed_with_its_keyring_only() {
-    if !require("apt-get") || !require("gpg") {
+    if !oracle("apt-get") || !oracle("gpg") {
         return;
     }
     for armor in [false, true] {
@@ -338,7 +338,7 @@ fn a_signed_source_is_believed_with_its_keyring_only() {
 
 #[test]
 fn source_packages_are_locked_at_their_newest_version() {
-    if !require("apt-get") {
+    if !oracle("apt-get") {
         return;
     }
     let mut repo = repo();

@@ -1,7 +1,9 @@
 //! Tests of unpacking Debian source packages, beside `dpkg-source`.
 
 use super::*;
-use crate::fetch::unpack::testing::{Tar, bzip2, chain, gzip, show, xz};
+use crate::archive::testing::{Tar, bzip2, gzip, xz};
+use crate::fetch::unpack::testing::show;
+use crate::testing::chain;
 
 /// Writes the files of a source package; its `.dsc` lists them.
 fn package(dir: &Path, format: &str, files: &[(&str, Vec<u8>)]) -> Vec<(String, PathBuf)> {
