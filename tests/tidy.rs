@@ -2,57 +2,27 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Longest source file, in lines, without its tests: a file is read top-down in one sitting.
 const LINES_MAX: usize = 600;
 
-/// Each module with those it may import. `src/lib.rs` shows the same table; the test compares the two.
-const IMPORTS: &[(&str, &str)] = &[
-    ("digest", ""),
-    ("event", ""),
-    ("fsio", ""),
-    ("http", "fsio"),
-    ("graph", ""),
-    ("nar", "digest fsio"),
-    ("store_path", "digest"),
-    ("oci", "digest"),
-    ("archive", "digest oci"),
-    ("store", "digest fsio nar store_path graph"),
-    ("closure", "digest store_path store graph"),
-    ("spec", "digest graph"),
-    ("derive", "digest spec store_path graph"),
-    ("root", "digest fsio"),
-    (
-        "fetch",
-        "digest event fsio http nar store store_path spec derive root archive oci",
-    ),
-    (
-        "binary_cache",
-        "digest event fsio http nar store_path store closure fetch graph archive oci",
-    ),
-    (
-        "build",
-        "digest event fsio store_path store closure spec derive root fetch graph",
-    ),
-    ("layer", "digest event fsio nar store_path closure oci graph archive"),
-    ("image", "digest event fsio store_path closure root oci layer spec"),
-    ("transport", "digest event fsio http oci image layer archive"),
-    ("audit", "digest fsio store_path oci layer image transport archive"),
-    (
-        "attest",
-        "digest fsio store_path oci store derive layer image transport graph",
-    ),
-    (
-        "project",
-        "digest event fsio nar store_path oci store closure spec derive fetch build layer image transport audit",
-    ),
-];
-
 /// `cli` may import everything; nothing may import it.
 const TOP: &str = "cli";
+
+/// Each module with those it may import, as the page of `src/lib.rs` shows them: lower ones first.
+fn table() -> Vec<(String, BTreeSet<String>)> {
+    let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let row = |line: &str| {
+        let (module, rest) = line.strip_prefix("//! | [`")?.split_once("`] | ")?;
+        let (_, imports) = rest.strip_suffix(" |")?.rsplit_once(" | ")?;
+        let names = imports.split(' ').filter(|name| *name != "–");
+        (module != TOP).then(|| (module.to_owned(), names.map(str::to_owned).collect()))
+    };
+    lib.lines().filter_map(row).collect()
+}
 
 fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     let mut paths: Vec<PathBuf> = list(dir);
@@ -103,7 +73,8 @@ fn is_test_file(path: &Path) -> bool {
     path.components().any(|component| component.as_os_str() == "tests")
         || path
             .file_stem()
-            .is_some_and(|stem| stem == "testing" || stem.to_str().unwrap().ends_with("tests"))
+            .and_then(|stem| stem.to_str())
+            .is_some_and(|stem| stem.starts_with("testing") || stem.ends_with("tests") || stem == "oracle")
 }
 
 /// Top-level modules named by `crate::…` in a text, also in groups `use crate::{a, b::C}`.
@@ -123,43 +94,58 @@ fn imported(text: &str) -> BTreeSet<String> {
     modules
 }
 
-#[test]
-fn modules_import_only_what_the_table_allows() {
-    let mut wrong = Vec::new();
+/// What the code of each module imports, tests left out, and the file in which it is found first.
+fn imports_of_modules() -> BTreeMap<String, BTreeMap<String, PathBuf>> {
+    let mut found: BTreeMap<String, BTreeMap<String, PathBuf>> = BTreeMap::new();
     for (path, text) in sources().iter().filter(|(path, _)| !is_test_file(path)) {
         let Some(module) = module_of(path).filter(|module| module != TOP) else {
             continue;
         };
-        let (_, allowed) = IMPORTS
-            .iter()
-            .find(|(name, _)| *name == module)
-            .unwrap_or_else(|| panic!("{}: module `{module}` is missing in the table", path.display()));
-        for import in imported(without_tests(text)) {
-            if import != module && !allowed.split(' ').any(|name| name == import) {
-                wrong.push(format!("{}: `{module}` may not import `{import}`", path.display()));
-            }
+        let imports = found.entry(module.clone()).or_default();
+        for import in imported(without_tests(text))
+            .into_iter()
+            .filter(|import| *import != module)
+        {
+            imports.entry(import).or_insert_with(|| path.clone());
+        }
+    }
+    found
+}
+
+/// A module imports no more than the table allows, and the table allows no more than is imported.
+#[test]
+fn modules_import_what_the_table_says() {
+    let mut wrong = Vec::new();
+    let (table, found) = (table(), imports_of_modules());
+    let listed: BTreeSet<&String> = table.iter().map(|(module, _)| module).collect();
+    assert_eq!(
+        listed,
+        found.keys().collect(),
+        "the modules of the table and of the code"
+    );
+    for (module, allowed) in &table {
+        let imports = &found[module];
+        for (import, path) in imports.iter().filter(|(import, _)| !allowed.contains(*import)) {
+            wrong.push(format!("{}: `{module}` may not import `{import}`", path.display()));
+        }
+        for unused in allowed.iter().filter(|import| !imports.contains_key(*import)) {
+            wrong.push(format!("src/lib.rs: `{module}` need not import `{unused}`"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Each module imports only those above it in the table, so that there is no cycle.
 #[test]
-fn the_table_has_no_cycle() {
-    let mut done = BTreeSet::new();
-    while done.len() < IMPORTS.len() {
-        let ready: Vec<&str> = IMPORTS
-            .iter()
-            .filter(|(name, imports)| {
-                !done.contains(name)
-                    && imports
-                        .split(' ')
-                        .filter(|import| !import.is_empty())
-                        .all(|i| done.contains(i))
-            })
-            .map(|(name, _)| *name)
-            .collect();
-        assert!(!ready.is_empty(), "a cycle among the modules outside {done:?}");
-        done.extend(ready);
+fn the_table_is_in_order() {
+    let mut above = BTreeSet::new();
+    for (module, imports) in table() {
+        let below: Vec<&String> = imports.difference(&above).collect();
+        assert!(
+            below.is_empty(),
+            "`{module}` is listed before {below:?}, which it imports"
+        );
+        above.insert(module);
     }
 }
 
@@ -180,20 +166,4 @@ fn no_file_is_too_long() {
         .map(|(path, lines)| format!("{} has {lines} lines", path.display()))
         .collect();
     assert!(long.is_empty(), "{}", long.join("\n"));
-}
-
-#[test]
-fn the_page_in_lib_rs_shows_the_table() {
-    let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
-    for (module, imports) in IMPORTS
-        .iter()
-        .filter(|(module, _)| !["audit", "build"].contains(module))
-    {
-        let row = lib
-            .lines()
-            .find(|line| line.starts_with(&format!("//! | [`{module}`]")))
-            .unwrap_or_else(|| panic!("src/lib.rs lacks a row for `{module}`"));
-        let shown = row.trim_end_matches(" |").rsplit("| ").next().unwrap().replace('–', "");
-        assert_eq!(&shown, imports, "src/lib.rs says otherwise for `{module}`");
-    }
 }
