@@ -212,6 +212,7 @@ pub(super) fn pinned_file(download: &Download) -> PinnedFile {
             version,
             architecture,
             filename,
+            ..
         } => {
             let purl = purl::debian(package, Some(version), Some(architecture));
             (filename.clone(), purl, true)
@@ -220,6 +221,7 @@ pub(super) fn pinned_file(download: &Download) -> PinnedFile {
             package,
             version,
             filename,
+            ..
         } => (filename.clone(), purl::debian_source(package, version), false),
     };
     PinnedFile {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::digest::Digest;
-use crate::spec::{LockedDeb, LockedDebSource, PackageName};
+use crate::spec::{LockedArchive, LockedDeb, LockedDebSource, PackageName};
 use crate::store_path::StorePath;
 
 mod debs;
@@ -147,6 +147,8 @@ pub enum Origin {
         architecture: String,
         /// Path below the mirror.
         filename: String,
+        /// Where it was found when it was locked.
+        archive: Option<LockedArchive>,
     },
     /// A file of a Debian source package.
     DebSource {
@@ -156,6 +158,8 @@ pub enum Origin {
         version: String,
         /// Path below the mirror.
         filename: String,
+        /// Where it was found when it was locked.
+        archive: Option<LockedArchive>,
     },
 }
 
@@ -171,6 +175,7 @@ impl Download {
                 version: locked.version.clone(),
                 architecture: locked.architecture.clone(),
                 filename: locked.filename.clone(),
+                archive: locked.archive.clone(),
             },
         }
     }
@@ -186,6 +191,7 @@ impl Download {
                     package: package.to_owned(),
                     version: locked.version.clone(),
                     filename: format!("{}/{}", locked.directory, file.name),
+                    archive: locked.archive.clone(),
                 },
             })
             .collect();

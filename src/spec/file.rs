@@ -125,6 +125,10 @@ fn read_debian(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Debian> {
         keyring: keyring.map(|keyring| keyring.value),
         architecture: (table.checked(reader, "architecture", checks::architecture))
             .map(|architecture| architecture.value),
+        snapshots: (table.elements(reader, "snapshots").iter())
+            .filter_map(|element| reader.checked(element, checks::url))
+            .map(|address| address.value)
+            .collect(),
         base: read_base(reader, &table),
     })
 }

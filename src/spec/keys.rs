@@ -164,6 +164,11 @@ pub(super) const DEBIAN: &[Key] = &[
         &["arch"],
     ),
     key(
+        "snapshots",
+        TEXTS,
+        "Servers asked for versions that no archive carries any more, with `@SNAPSHOTID@` for the time; beside those that the machine knows.",
+    ),
+    key(
         "base",
         TEXTS,
         "Replaces the Debian packages that every build has, names without `deb:`.",

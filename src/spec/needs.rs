@@ -271,6 +271,7 @@ mod tests {
         let sets = deb_sets(&workspace());
         let deb = |name: &String| {
             let deb = crate::spec::LockedDeb {
+                archive: None,
                 version: "1".to_owned(),
                 architecture: "amd64".to_owned(),
                 filename: "pool/x.deb".to_owned(),
@@ -286,6 +287,7 @@ mod tests {
             sha256: crate::digest::Digest::of(b""),
         };
         let source = crate::spec::LockedDebSource {
+            archive: None,
             version: "1".to_owned(),
             directory: "pool".to_owned(),
             files: Vec::new(),

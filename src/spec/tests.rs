@@ -238,7 +238,7 @@ mod properties {
         ) {
             let keys = [
                 "imports", "imports.a", "imports.a.path", "debian", "debian.sources", "debian.keyring",
-                "debian.architecture", "debian.base", "inputs", "inputs.from", "inputs.withhold", "package", "package.a", "package.a.version", "package.a.source",
+                "debian.architecture", "debian.snapshots", "debian.base", "inputs", "inputs.from", "inputs.withhold", "package", "package.a", "package.a.version", "package.a.source",
                 "package.a.source.path", "package.a.source.include", "package.a.source.gitignore",
                 "package.a.source.url", "package.a.source.redistribute", "package.a.source.sha256", "package.a.source.unpack", "package.a.source.strip",
                 "package.a.source.deb-source", "package.a.tools", "package.a.env", "package.a.env.A",

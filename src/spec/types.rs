@@ -178,6 +178,8 @@ pub struct Debian {
     pub keyring: Option<String>,
     /// `architecture`: Debian's name (`amd64`); `None`: the machine's when the lock is made.
     pub architecture: Option<String>,
+    /// `snapshots`: servers that keep what archives dropped, beside those that the machine knows.
+    pub snapshots: Vec<String>,
     /// `base`: replaces the packages that every build has (names without `deb:`).
     pub base: Option<Vec<String>>,
 }
@@ -448,6 +450,8 @@ pub struct Golden {
 /// A Debian binary package as pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockedDeb {
+    /// Where it was found; `None` in locks from before this was recorded, and for archives without a Release file.
+    pub archive: Option<LockedArchive>,
     /// Debian version, with epoch if it has one.
     pub version: String,
     /// `amd64`, or `all`.
@@ -465,9 +469,37 @@ pub struct LockedDeb {
     pub source: (String, String),
 }
 
+/// A part of a Debian archive as it was at one time. It names no host: mirrors and snapshot servers have the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LockedArchive {
+    /// `Origin` of its Release file: `Debian`. As the label, empty where the file does not say.
+    pub origin: String,
+    /// `Label` of its Release file: `Debian-Security`.
+    pub label: String,
+    /// `Codename` of its Release file (`bookworm`), which does not change as `Suite` does (`stable`, `oldstable`).
+    pub suite: String,
+    /// `main`; empty where the archive has none.
+    pub component: String,
+    /// `Date` of its Release file in UTC, as snapshot servers write it: `20261126T210335Z`.
+    pub date: String,
+}
+
+impl LockedArchive {
+    /// Whether `text` is a time as snapshot servers write it: `20261126T210335Z`.
+    pub fn is_date(text: &str) -> bool {
+        let is_digits = |range| {
+            text.get(range)
+                .is_some_and(|part: &str| part.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        text.len() == 16 && is_digits(0..8) && is_digits(9..15) && text.get(8..9) == Some("T") && text.ends_with('Z')
+    }
+}
+
 /// A Debian source package as pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockedDebSource {
+    /// Where it was found; `None` in locks from before this was recorded, and for archives without a Release file.
+    pub archive: Option<LockedArchive>,
     /// Debian version.
     pub version: String,
     /// Directory in the archive's pool, without host.

@@ -44,6 +44,7 @@ fn download(name: &str, origin: derive::Origin) -> Download {
 fn deb(package: &str, version: &str) -> Derivation {
     let file = format!("{package}_{version}_amd64.deb");
     let origin = derive::Origin::Deb {
+        archive: None,
         package: package.to_owned(),
         version: version.to_owned(),
         architecture: "amd64".to_owned(),
@@ -62,6 +63,7 @@ fn deb(package: &str, version: &str) -> Derivation {
 fn steps() -> Vec<Derivation> {
     let file = |name: &str| {
         let origin = derive::Origin::DebSource {
+            archive: None,
             package: "hello".to_owned(),
             version: "2.10-3".to_owned(),
             filename: format!("pool/main/h/hello/{name}"),

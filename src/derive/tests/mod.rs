@@ -90,6 +90,7 @@ fn lock_for(workspace: &Workspace) -> Lock {
             sha256: Digest::of(suffix.as_bytes()),
         };
         let source = LockedDebSource {
+            archive: None,
             version: "1".to_owned(),
             directory: format!("pool/{name}"),
             files: vec![file(".orig.tar.gz"), file(".dsc"), file(".debian.tar.xz")],
@@ -105,6 +106,7 @@ fn lock_for(workspace: &Workspace) -> Lock {
 
 fn locked_deb(name: &str, depends: &[&[&str]]) -> LockedDeb {
     LockedDeb {
+        archive: None,
         version: "1:1.0~rc1-2".to_owned(),
         architecture: "amd64".to_owned(),
         filename: format!("pool/main/{name}_1.0~rc1-2_amd64.deb"),

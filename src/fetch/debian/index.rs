@@ -82,6 +82,7 @@ pub(super) fn parse_source(text: &str) -> Result<Vec<(String, LockedDebSource)>,
         }
         files.sort_by_key(|file| (!file.name.ends_with(".dsc"), file.name.clone()));
         let source = LockedDebSource {
+            archive: None,
             version,
             directory,
             files,

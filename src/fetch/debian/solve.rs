@@ -379,6 +379,7 @@ impl<'a> Solver<'a> {
 
 fn locked(record: &Record) -> LockedDeb {
     LockedDeb {
+        archive: None,
         version: record.version.clone(),
         architecture: record.architecture.clone(),
         filename: record.filename.clone(),

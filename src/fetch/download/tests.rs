@@ -334,6 +334,7 @@ fn a_hostile_lock_entry_reaches_no_program() {
         version: version.to_owned(),
         architecture: "all".to_owned(),
         filename: filename.to_owned(),
+        archive: None,
     };
     for origin in [origin("-o=x", "1", "pool/x"), origin("aa", "1 /etc/passwd", "pool/x")] {
         let download = Download {

@@ -7,12 +7,13 @@
 //! # The text, version 1
 //!
 //! TOML; first a comment, `version = 1` and the Debian `architecture`, then an array of tables for each kind of
-//! input, sorted by name: `[[deb]]`, `[[deb-set]]`, `[[deb-source]]`, `[[url]]`, `[[nix]]`, `[[base]]`; last a `[[golden]]` for
+//! input, sorted by name: `[[archive]]` (where Debian packages were found, as it was then), `[[deb]]`, `[[deb-set]]`, `[[deb-source]]`, `[[url]]`, `[[nix]]`, `[[base]]`; last a `[[golden]]` for
 //! each image whose digest is recorded. An entry has the same keys
-//! always, each on a line of its own, and lists have an element a line: a review shows what changed and no more, and
+//! always (but for `archive`, which entries of older locks and of archives without a Release file lack), each on a line of its own, and lists have an element a line: a review shows what changed and no more, and
 //! changes of two branches merge unless they are next to each other. Where they are, either side will do, as
 //! `layerize lock` adds what is missing.
 
+mod archives;
 mod parse;
 mod print;
 

@@ -11,10 +11,11 @@ use crate::spec::keys::{Key, key, required};
 use crate::spec::reader::{Field, Reader, Table};
 use crate::spec::syntax;
 use crate::spec::types::{
-    Golden, GoldenKey, Lock, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl, PackageName,
-    SourceFile, Span, Spanned,
+    Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl,
+    PackageName, SourceFile, Span, Spanned,
 };
 
+use super::archives::{self, ARCHIVE};
 use super::{FILE_NAME, VERSION};
 
 /// Largest lock in bytes; ten thousand packages make some ten megabytes.
@@ -46,11 +47,13 @@ pub fn parse(text: &str) -> Result<Lock, Diagnostics> {
 const SIZE: Key = required(key("size", Count(0, FILE_SIZE_MAX), "Size in bytes."));
 const SHA256: Key = required(key("sha256", Text, "Digest, 64 hexadecimal digits."));
 const NAME: Key = required(key("name", Text, "Name."));
+const ARCHIVE_NAME: Key = key("archive", Text, "Where it was found: name of an archive.");
 const PACKAGE_VERSION: Key = required(key("version", Text, "Debian version."));
 
 const ROOT: &[Key] = &[
     required(key("version", Count(VERSION, VERSION), "Version of the text.")),
     key("architecture", Text, "Debian architecture."),
+    key("archive", Many(&TableOf(ARCHIVE)), "Archives, as they were."),
     key("deb", Many(&TableOf(DEB)), "Debian binary packages."),
     key("deb-set", Many(&TableOf(DEB_SET)), "What is resolved together."),
     key("deb-source", Many(&TableOf(DEB_SOURCE)), "Debian source packages."),
@@ -67,6 +70,7 @@ const BASE: &[Key] = &[
 ];
 const DEB: &[Key] = &[
     NAME,
+    ARCHIVE_NAME,
     PACKAGE_VERSION,
     required(key("architecture", Text, "Debian architecture, or `all`.")),
     required(key("filename", Text, "Path in the archive.")),
@@ -81,6 +85,7 @@ const DEB_SET: &[Key] = &[
 ];
 const DEB_SOURCE: &[Key] = &[
     NAME,
+    ARCHIVE_NAME,
     PACKAGE_VERSION,
     required(key("directory", Text, "Directory in the archive.")),
     required(key("files", Many(&TableOf(FILE)), "The `.dsc` and what it lists.")),
@@ -137,12 +142,17 @@ fn read(text: &str, errors: &mut Vec<Diagnostic>) -> Option<Lock> {
         architecture: (table.checked(&mut reader, "architecture", checks::architecture)).map(|name| name.value),
         ..Lock::default()
     };
+    let mut known = BTreeMap::new();
+    for entry in table.elements(&mut reader, "archive") {
+        let archive = archives::read(&mut reader, &entry);
+        insert(&mut reader, &entry, &mut known, archive);
+    }
     for entry in table.elements(&mut reader, "deb") {
-        let deb = read_deb(&mut reader, &entry);
+        let deb = read_deb(&mut reader, &entry, &known);
         insert(&mut reader, &entry, &mut lock.debs, deb);
     }
     for entry in table.elements(&mut reader, "deb-source") {
-        let source = read_deb_source(&mut reader, &entry);
+        let source = read_deb_source(&mut reader, &entry, &known);
         insert(&mut reader, &entry, &mut lock.deb_sources, source);
     }
     for entry in table.elements(&mut reader, "url") {
@@ -222,7 +232,7 @@ fn insert<K: Ord, V>(reader: &mut Reader<'_>, entry: &Field<'_>, map: &mut BTree
 }
 
 /// Opens an entry of an array of tables; all its keys but optional ones must be there.
-fn open<'t>(reader: &mut Reader<'_>, entry: &Field<'t>, keys: &'static [Key]) -> Option<Table<'t>> {
+pub(super) fn open<'t>(reader: &mut Reader<'_>, entry: &Field<'t>, keys: &'static [Key]) -> Option<Table<'t>> {
     let named = match entry.value {
         DeValue::Table(entries) => ["name", "package", "image"]
             .iter()
@@ -249,9 +259,14 @@ fn open<'t>(reader: &mut Reader<'_>, entry: &Field<'t>, keys: &'static [Key]) ->
     None
 }
 
-fn read_deb(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(String, LockedDeb)> {
+fn read_deb(
+    reader: &mut Reader<'_>,
+    entry: &Field<'_>,
+    known: &BTreeMap<String, LockedArchive>,
+) -> Option<(String, LockedDeb)> {
     let table = open(reader, entry, DEB)?;
     let name = table.checked(reader, "name", named(checks::debian_name));
+    let archive = archives::of_entry(reader, &table, known);
     let version = table.checked(reader, "version", debian_version);
     let architecture = table.checked(reader, "architecture", |text| match text {
         "all" => Ok(text.to_owned()),
@@ -267,6 +282,7 @@ fn read_deb(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(String, Locke
     Some((
         name?.value,
         LockedDeb {
+            archive,
             version: version?.value,
             architecture: architecture?.value,
             filename: filename?.value,
@@ -278,9 +294,14 @@ fn read_deb(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(String, Locke
     ))
 }
 
-fn read_deb_source(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(String, LockedDebSource)> {
+fn read_deb_source(
+    reader: &mut Reader<'_>,
+    entry: &Field<'_>,
+    known: &BTreeMap<String, LockedArchive>,
+) -> Option<(String, LockedDebSource)> {
     let table = open(reader, entry, DEB_SOURCE)?;
     let name = table.checked(reader, "name", named(checks::debian_name));
+    let archive = archives::of_entry(reader, &table, known);
     let version = table.checked(reader, "version", debian_version);
     let directory = table.checked(reader, "directory", pool_path);
     let mut files: Vec<LockedFile> = Vec::new();
@@ -301,6 +322,7 @@ fn read_deb_source(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(String
     Some((
         name?.value,
         LockedDebSource {
+            archive,
             version: version?.value,
             directory: directory?.value,
             files,
@@ -447,7 +469,7 @@ fn named(check: fn(&str) -> Check) -> impl Fn(&str) -> Check<String> {
     move |text| check(text).map(|()| text.to_owned())
 }
 
-fn refuse<T>(label: &str) -> Check<T> {
+pub(super) fn refuse<T>(label: &str) -> Check<T> {
     Err(Complaint {
         label: label.to_owned(),
         help: None,

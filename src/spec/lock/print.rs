@@ -1,12 +1,13 @@
 //! Printing a lock: one text for one value.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::spec::types::{
-    Golden, GoldenKey, Lock, LockedBase, LockedDeb, LockedDebSource, LockedNix, LockedUrl, PackageName,
+    Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedNix, LockedUrl, PackageName,
 };
 
-use super::VERSION;
+use super::{VERSION, archives};
 
 /// The lock's text, ending in a line break.
 pub fn print(lock: &Lock) -> String {
@@ -17,8 +18,13 @@ pub fn print(lock: &Lock) -> String {
     if let Some(architecture) = &lock.architecture {
         printer.string("architecture", architecture);
     }
+    let archives = archives::names(lock);
+    for (archive, name) in &archives {
+        printer.archive(archive, name);
+    }
+    let archives: BTreeMap<&LockedArchive, String> = archives.into_iter().collect();
     for (name, deb) in &lock.debs {
-        printer.deb(name, deb);
+        printer.deb(name, deb, &archives);
     }
     for (wanted, resolved) in &lock.deb_sets {
         printer.header("deb-set");
@@ -29,7 +35,7 @@ pub fn print(lock: &Lock) -> String {
         printer.list("resolved", resolved.into_iter().map(|name| quote(name)));
     }
     for (name, source) in &lock.deb_sources {
-        printer.deb_source(name, source);
+        printer.deb_source(name, source, &archives);
     }
     for (package, url) in &lock.urls {
         printer.url(package, url);
@@ -51,9 +57,20 @@ struct Printer {
 }
 
 impl Printer {
-    fn deb(&mut self, name: &str, deb: &LockedDeb) {
+    fn archive(&mut self, archive: &LockedArchive, name: &str) {
+        self.header("archive");
+        self.string("name", name);
+        self.string("origin", &archive.origin);
+        self.string("label", &archive.label);
+        self.string("suite", &archive.suite);
+        self.string("component", &archive.component);
+        self.string("date", &archive.date);
+    }
+
+    fn deb(&mut self, name: &str, deb: &LockedDeb, archives: &BTreeMap<&LockedArchive, String>) {
         self.header("deb");
         self.string("name", name);
+        self.archive_of(deb.archive.as_ref(), archives);
         self.string("version", &deb.version);
         self.string("architecture", &deb.architecture);
         self.string("filename", &deb.filename);
@@ -64,9 +81,17 @@ impl Printer {
         self.string("source", &format!("{}={}", deb.source.0, deb.source.1));
     }
 
-    fn deb_source(&mut self, name: &str, source: &LockedDebSource) {
+    /// By what name an entry says where it was found.
+    fn archive_of(&mut self, archive: Option<&LockedArchive>, archives: &BTreeMap<&LockedArchive, String>) {
+        if let Some(name) = archive.and_then(|archive| archives.get(archive)) {
+            self.string("archive", name);
+        }
+    }
+
+    fn deb_source(&mut self, name: &str, source: &LockedDebSource, archives: &BTreeMap<&LockedArchive, String>) {
         self.header("deb-source");
         self.string("name", name);
+        self.archive_of(source.archive.as_ref(), archives);
         self.string("version", &source.version);
         self.string("directory", &source.directory);
         let files = source.files.iter().map(|file| {

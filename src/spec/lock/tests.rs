@@ -6,11 +6,23 @@ use super::*;
 use crate::digest::Digest;
 use crate::spec::tests::check_golden;
 use crate::spec::types::{
-    Golden, GoldenKey, Lock, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl, PackageName,
+    Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl,
+    PackageName,
 };
+
+fn archive(label: &str) -> LockedArchive {
+    LockedArchive {
+        origin: "Debian".to_owned(),
+        label: label.to_owned(),
+        suite: "bookworm-security".to_owned(),
+        component: "main".to_owned(),
+        date: "20261126T210335Z".to_owned(),
+    }
+}
 
 fn deb(version: &str, depends: &[&[&str]]) -> LockedDeb {
     LockedDeb {
+        archive: version.starts_with('2').then(|| archive("Debian-Security")),
         version: version.to_owned(),
         architecture: "amd64".to_owned(),
         filename: format!("pool/main/x/x_{version}.deb"),
@@ -49,6 +61,7 @@ fn example() -> Lock {
         deb_sources: [(
             "hello".to_owned(),
             LockedDebSource {
+                archive: Some(archive("Another")),
                 version: "2.10-3".to_owned(),
                 directory: "pool/main/h/hello".to_owned(),
                 files: vec![file("hello_2.10-3.dsc", 1), file("hello_2.10.orig.tar.gz", 725_946)],
@@ -115,6 +128,21 @@ fn the_text_comes_back() {
     }
 }
 
+/// Locks from before archives were recorded are read, and written as they were.
+#[test]
+fn a_lock_without_archives_comes_back() {
+    let mut old = example();
+    for deb in old.debs.values_mut() {
+        deb.archive = None;
+    }
+    for source in old.deb_sources.values_mut() {
+        source.archive = None;
+    }
+    let text = print(&old);
+    assert!(!text.contains("archive"), "{text}");
+    assert_eq!(parse(&text).unwrap(), old);
+}
+
 #[test]
 fn order_in_the_text_does_not_matter() {
     let text = print(&example());
@@ -165,6 +193,17 @@ fn wrong_locks_are_explained() {
             "resolved = [\n  \"hello\",\n  \"libc6\",",
             "resolved = [\n  \"hello\",\n  \"libc7\",",
         ),
+        (
+            "archive = \"bookworm-security/main@20261126T210335Z\"",
+            "archive = \"other\"",
+        ),
+        ("origin = \"Debian\"", "origin = \"De\\u001bbian\""),
+        ("origin = \"Debian\"\n", ""),
+        ("suite = \"bookworm-security\"", "suite = \"../bookworm\""),
+        ("suite = \"bookworm-security\"", "suite = \"bookworm security\""),
+        ("date = \"20261126T210335Z\"", "date = \"2026-11-26T21:03:35Z\""),
+        ("date = \"20261126T210335Z\"", "date = \"20261126T210335Z/..\""),
+        ("main@20261126T210335Z#2\"\norigin", "main@20261126T210335Z\"\norigin"),
         ("[[url]]\n", "[[url]]\nhost = \"evil.invalid\"\n"),
         ("sha256 = \"", "sha256 = \"0"),
         ("\"oci:images/base:v1\"", "\"images and more\""),
@@ -199,6 +238,7 @@ fn arb_digest() -> impl Strategy<Value = Digest> {
 
 prop_compose! {
     fn arb_deb()(
+        archive in arb_archive(),
         version in arb_version(),
         all in any::<bool>(),
         filename in "pool(/[a-z0-9+._~%-]{1,9}x){1,4}",
@@ -208,18 +248,38 @@ prop_compose! {
         source in (arb_name(), arb_version()),
     ) -> LockedDeb {
         let architecture = if all { "all" } else { "arm64" }.to_owned();
-        LockedDeb { version, architecture, filename, size, sha256, depends, source }
+        LockedDeb { archive, version, architecture, filename, size, sha256, depends, source }
     }
+}
+
+fn arb_archive() -> impl Strategy<Value = Option<LockedArchive>> {
+    let fields = (
+        "[ -~ä\"]{0,2}",
+        "[a-z#@ ]{0,1}",
+        "[a-z-]{0,1}",
+        "(main|a/b)?",
+        "2026010[1-2]T000000Z",
+    );
+    let archive = fields.prop_map(|(origin, label, suite, component, date)| LockedArchive {
+        origin,
+        label,
+        suite,
+        component,
+        date,
+    });
+    prop::option::of(archive)
 }
 
 prop_compose! {
     fn arb_source()(
+        archive in arb_archive(),
         version in arb_version(),
         names in prop::collection::btree_set("[a-z0-9_.+~-]{1,12}x", 0..3),
         pins in prop::collection::vec((0..1u64 << 30, arb_digest()), 4),
     ) -> LockedDebSource {
         let files = std::iter::once("a.dsc".to_owned()).chain(names).zip(pins);
         LockedDebSource {
+            archive,
             version,
             directory: "pool/main".to_owned(),
             files: files.map(|(name, (size, sha256))| LockedFile { name, size, sha256 }).collect(),

@@ -217,6 +217,7 @@ fn pins_give_way_only_where_they_must() {
 fn an_unchanged_lock_asks_nobody() {
     let repo = repo();
     let deb = LockedDeb {
+        archive: None,
         version: "1".to_owned(),
         architecture: "all".to_owned(),
         filename: "pool/x".to_owned(),
