@@ -31,7 +31,7 @@ const PROGRESS_STEP: u64 = 1 << 20;
 /// An open binary cache.
 pub struct BinaryCache {
     place: Place,
-    transfer: Transfer,
+    transfer: Transfer<'static>,
 }
 
 enum Place {

@@ -83,6 +83,7 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
     let path = project.lock_path();
     let path = context.shown(&path);
     context.ui.line(&match changes.len() {
+        0 if project.lock != before => format!("{} written.", path.display()),
         0 if args.refresh => format!("{} is current: all of it can still be had.", path.display()),
         0 => format!("{} is current.", path.display()),
         count => format!("{} written, {count} changed.", path.display()),

@@ -192,7 +192,7 @@ fn receive(
 }
 
 /// Tells bytes that arrived and are wrong from bytes that did not arrive.
-fn read_error(error: io::Error, labels: Labels<'_>) -> FetchError {
+pub(super) fn read_error(error: io::Error, labels: Labels<'_>) -> FetchError {
     let (name, origin) = (labels.name.to_owned(), labels.origin.to_owned());
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<VerifyError>());
     match inner.cloned() {

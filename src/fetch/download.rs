@@ -13,6 +13,7 @@ use std::thread;
 
 use super::cache::{Cache, Expected, Labels};
 use super::debian::client;
+use super::debian::snapshot::Snapshots;
 use super::error::{Answer, Asked, Wanted};
 use super::place::{Held, Place, Request};
 use super::transfer::{Address, Transfer};
@@ -34,7 +35,7 @@ pub fn fetch(
         config,
         reporter,
         cache: Cache::open(&config.cache)?,
-        transfer: Transfer::new(&config.http),
+        transfer: Transfer::telling(&config.http, reporter),
         silent: Mutex::default(),
     };
     let first = parallel(downloads, |download| fetcher.ask_cache_and_mirrors(download))?;
@@ -55,9 +56,9 @@ pub fn fetch(
         }
     }
     let missing = fetcher.ask_apt(missing, &mut files)?;
-    let last = parallel(&missing, |missing| fetcher.ask_snapshots(missing))?;
-    for (missing, found) in missing.iter().zip(last) {
-        match found {
+    let snapshots = Snapshots::new(config, &fetcher.transfer, reporter);
+    for missing in &missing {
+        match fetcher.ask_snapshots(&snapshots, missing)? {
             Ok(path) => drop(files.insert(missing.index, path)),
             Err(error) => errors.push(error),
         }
@@ -102,7 +103,7 @@ struct Fetcher<'a> {
     config: &'a FetchConfig,
     reporter: &'a dyn Reporter,
     cache: Cache,
-    transfer: Transfer,
+    transfer: Transfer<'a>,
     /// Places that did not answer: they are not asked again in this run.
     silent: Mutex<BTreeSet<String>>,
 }
@@ -132,7 +133,7 @@ impl Fetcher<'_> {
         match &download.origin {
             Origin::Url(url) => self.ask_address(download, url, asked),
             Origin::Deb { filename, .. } | Origin::DebSource { filename, .. } => {
-                self.ask_mirrors(download, filename, &self.config.mirrors, asked)
+                self.ask_mirrors(download, filename, asked)
             }
         }
     }
@@ -200,15 +201,9 @@ impl Fetcher<'_> {
         }
     }
 
-    /// Asks `mirrors` in turn. One that does not answer, or has other content, is not the last word.
-    fn ask_mirrors(
-        &self,
-        download: &Download,
-        filename: &str,
-        mirrors: &[String],
-        mut asked: Vec<Asked>,
-    ) -> Result<Found, FetchError> {
-        for mirror in mirrors {
+    /// Asks the mirrors in turn. One that does not answer, or has other content, is not the last word.
+    fn ask_mirrors(&self, download: &Download, filename: &str, mut asked: Vec<Asked>) -> Result<Found, FetchError> {
+        for mirror in &self.config.mirrors {
             let address = Address::below(mirror, filename)?;
             if self.config.offline && !address.is_local() {
                 continue;
@@ -289,18 +284,18 @@ impl Fetcher<'_> {
     }
 
     /// The file from a snapshot, or why it cannot be had at all.
-    fn ask_snapshots(&self, missing: &Missing<'_>) -> Result<Result<PathBuf, FetchError>, FetchError> {
+    fn ask_snapshots(
+        &self,
+        snapshots: &Snapshots<'_>,
+        missing: &Missing<'_>,
+    ) -> Result<Result<PathBuf, FetchError>, FetchError> {
         let download = missing.download;
-        let (Origin::Deb { filename, .. } | Origin::DebSource { filename, .. }) = &download.origin else {
-            return Ok(Err(FetchError::NotFound { url: label(download) }));
-        };
         let _lock = self.cache.lock(&download.sha256)?;
-        let found = self.ask_mirrors(download, filename, &self.config.snapshots, missing.asked.clone())?;
-        Ok(match found {
-            Found::File(path) => Ok(path),
-            Found::Failed(error) => Err(error),
-            Found::Nowhere(asked) => Err(self.verdict(missing, asked)),
-        })
+        let found = snapshots.find(download, |address| self.transfer(download, address))?;
+        Ok(found.map_err(|more| {
+            let more = more.iter().map(|asked| self.told(download, &asked.place, asked.answer));
+            self.verdict(missing, missing.asked.iter().cloned().chain(more).collect())
+        }))
     }
 
     /// What it means that none of `asked` gave a file.

@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
+use super::cache::{Labels, read_error};
 use super::debian::client;
-use super::download::{expected, parallel, wanted};
+use super::debian::snapshot::Snapshots;
+use super::download::{expected, label, parallel, wanted};
 use super::error::{Answer, Asked};
+use super::place::Request;
 use super::resolve::Gone;
 use super::transfer::{Address, Transfer};
 use super::{FetchConfig, FetchError};
@@ -22,15 +24,21 @@ use crate::fsio::IoContext;
 use crate::spec::Lock;
 
 /// Asks for every Debian package and source package of `lock` whether it can still be had, in the order of a download
-/// (mirrors, apt, snapshots), and gives those that cannot. Nothing is downloaded but apt's lists.
+/// (places that keep files by digest, mirrors, apt, snapshots), and gives those that cannot. Nothing is downloaded but
+/// apt's lists.
 ///
 /// A file in a directory is compared by digest, and so is what apt's lists say; of a file behind `http:` only the size
 /// is known without downloading it, and decides.
 pub fn gone(lock: &Lock, config: &FetchConfig, reporter: &dyn Reporter) -> Result<Gone, FetchError> {
-    gone_by(Transfer::new(&config.http), lock, config, reporter)
+    gone_by(&Transfer::telling(&config.http, reporter), lock, config, reporter)
 }
 
-fn gone_by(transfer: Transfer, lock: &Lock, config: &FetchConfig, reporter: &dyn Reporter) -> Result<Gone, FetchError> {
+fn gone_by(
+    transfer: &Transfer<'_>,
+    lock: &Lock,
+    config: &FetchConfig,
+    reporter: &dyn Reporter,
+) -> Result<Gone, FetchError> {
     let debs = lock.debs.iter().map(|(name, deb)| Download::deb(name, deb));
     let sources = lock.deb_sources.iter();
     let sources = sources.flat_map(|(name, source)| Download::deb_source(name, source));
@@ -39,6 +47,7 @@ fn gone_by(transfer: Transfer, lock: &Lock, config: &FetchConfig, reporter: &dyn
     reporter.report(Event::Note { text });
     let question = Question {
         config,
+        reporter,
         transfer,
         unclear: Mutex::new(BTreeMap::new()),
     };
@@ -62,8 +71,9 @@ struct Missing<'a> {
 
 struct Question<'a> {
     config: &'a FetchConfig,
-    transfer: Transfer,
-    /// Mirrors that gave no clear answer, not even after several attempts: they are not asked for every file again.
+    reporter: &'a dyn Reporter,
+    transfer: &'a Transfer<'a>,
+    /// Places that gave no clear answer, not even after several attempts: they are not asked for every file again.
     unclear: Mutex<BTreeMap<String, Answer>>,
 }
 
@@ -75,9 +85,9 @@ impl Question<'_> {
             asked: Vec::new(),
         };
         let missing = downloads.iter().map(nobody_asked).collect();
-        let missing = self.ask_mirrors(missing, &self.config.mirrors)?;
+        let missing = self.ask_places_and_mirrors(missing)?;
         let missing = self.ask_apt(missing)?;
-        let missing = self.ask_mirrors(missing, &self.config.snapshots)?;
+        let missing = self.ask_snapshots(missing)?;
         for file in &missing {
             if !file.asked.iter().all(|asked| asked.answer.is_clear()) {
                 return Err(unanswered(file));
@@ -86,21 +96,9 @@ impl Question<'_> {
         Ok(missing)
     }
 
-    /// Those of `missing` that none of `mirrors` has.
-    fn ask_mirrors<'d>(&self, missing: Vec<Missing<'d>>, mirrors: &[String]) -> Result<Vec<Missing<'d>>, FetchError> {
-        let answers = parallel(&missing, |missing| {
-            let mut asked = Vec::new();
-            for mirror in mirrors {
-                match self.ask_mirror(missing.download, mirror)? {
-                    None => return Ok(None),
-                    Some(answer) => asked.push(Asked {
-                        place: mirror.clone(),
-                        answer,
-                    }),
-                }
-            }
-            Ok::<_, FetchError>(Some(asked))
-        })?;
+    /// Those of `missing` that neither a place for kept files nor a mirror has.
+    fn ask_places_and_mirrors<'d>(&self, missing: Vec<Missing<'d>>) -> Result<Vec<Missing<'d>>, FetchError> {
+        let answers = parallel(&missing, |missing| self.ask_for(missing.download))?;
         let files = missing.into_iter().zip(answers);
         Ok(files
             .filter_map(|(mut missing, asked)| {
@@ -110,35 +108,78 @@ impl Question<'_> {
             .collect())
     }
 
-    /// Why `mirror` does not give a file; `None` where it does.
-    fn ask_mirror(&self, download: &Download, mirror: &str) -> Result<Option<Answer>, FetchError> {
+    /// Who does not have a file; `None` where somebody does.
+    fn ask_for(&self, download: &Download) -> Result<Option<Vec<Asked>>, FetchError> {
         let (Origin::Deb { filename, .. } | Origin::DebSource { filename, .. }) = &download.origin else {
-            return Ok(Some(Answer::NotThere));
+            return Ok(Some(Vec::new()));
         };
-        let address = Address::below(mirror, filename)?;
-        if let Some(answer) = self.unclear().get(mirror) {
-            return Ok(Some(*answer));
+        let request = Request {
+            digest: &download.sha256,
+            size: download.size,
+            file: &download.name,
+        };
+        let mut asked = Vec::new();
+        for place in &self.config.places {
+            let url = || place.name().to_owned();
+            let answer = self.ask(place.name(), || match place.has(&request)? {
+                true => Ok(()),
+                false => Err(FetchError::NotFound { url: url() }),
+            })?;
+            let Some(answer) = answer else { return Ok(None) };
+            asked.push(Asked { place: url(), answer });
         }
-        match self.transfer.probe(&address) {
-            Err(error) => {
-                let answer = Answer::of(error)?;
-                if !answer.is_clear() {
-                    self.unclear().insert(mirror.to_owned(), answer);
-                }
-                Ok(Some(answer))
-            }
-            Ok(size) => {
-                let is_same = match &address {
-                    Address::Local(path) => is_same_file(path, download)?,
-                    Address::Http(_) => size.is_none() || download.size.is_none() || size == download.size,
-                };
-                Ok((!is_same).then_some(Answer::OtherContent))
-            }
+        for mirror in &self.config.mirrors {
+            let address = Address::below(mirror, filename)?;
+            let Some(answer) = self.ask(mirror, || self.check(download, &address))? else {
+                return Ok(None);
+            };
+            let place = mirror.clone();
+            asked.push(Asked { place, answer });
         }
+        Ok(Some(asked))
     }
 
-    fn unclear(&self) -> MutexGuard<'_, BTreeMap<String, Answer>> {
-        self.unclear.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Why a place does not have a file; `None` where it does.
+    fn ask(&self, place: &str, has: impl FnOnce() -> Result<(), FetchError>) -> Result<Option<Answer>, FetchError> {
+        let unclear = || self.unclear.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = unclear().get(place).copied();
+        let answer = match known {
+            Some(answer) => answer,
+            None => match has() {
+                Ok(()) => return Ok(None),
+                Err(error) => Answer::of(error)?,
+            },
+        };
+        if !answer.is_clear() {
+            unclear().insert(place.to_owned(), answer);
+        }
+        Ok(Some(answer))
+    }
+
+    /// Whether `address` has the file, as an error where it does not.
+    fn check(&self, download: &Download, address: &Address) -> Result<(), FetchError> {
+        let size = self.transfer.probe(address)?;
+        let (name, origin) = (label(download), address.display());
+        match (address, size, download.size) {
+            (Address::Local(path), ..) => {
+                let wanted = expected(download);
+                let file = File::open(path).context("open", path)?;
+                let mut reader = VerifyingReader::new(file, wanted.digest, wanted.size);
+                let labels = Labels {
+                    name: &name,
+                    origin: &origin,
+                };
+                let copied = io::copy(&mut reader, &mut io::sink());
+                copied.map(drop).map_err(|error| read_error(error, labels))
+            }
+            (Address::Http(_), Some(actual), Some(expected)) if actual != expected => Err(FetchError::Size {
+                name,
+                origin,
+                expected,
+                actual,
+            }),
+            (Address::Http(_), ..) => Ok(()),
+        }
     }
 
     /// Those of `missing` that apt does not carry.
@@ -159,16 +200,19 @@ impl Question<'_> {
             })
             .collect())
     }
-}
 
-fn is_same_file(path: &Path, download: &Download) -> Result<bool, FetchError> {
-    let wanted = expected(download);
-    let file = File::open(path).context("open", path)?;
-    let mut reader = VerifyingReader::new(file, wanted.digest, wanted.size);
-    match io::copy(&mut reader, &mut io::sink()) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(false),
-        Err(error) => Err(error).context("read", path)?,
+    /// Those of `missing` that no snapshot server has.
+    fn ask_snapshots<'d>(&self, missing: Vec<Missing<'d>>) -> Result<Vec<Missing<'d>>, FetchError> {
+        let snapshots = Snapshots::new(self.config, self.transfer, self.reporter);
+        let mut still = Vec::new();
+        for mut missing in missing {
+            let found = snapshots.find(missing.download, |address| self.check(missing.download, address))?;
+            if let Err(asked) = found {
+                missing.asked.extend(asked);
+                still.push(missing);
+            }
+        }
+        Ok(still)
     }
 }
 

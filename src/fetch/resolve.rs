@@ -144,7 +144,7 @@ fn resolve_urls(
         return Ok(BTreeMap::new());
     }
     let cache = Cache::open(&request.config.cache)?;
-    let transfer = Transfer::new(&request.config.http);
+    let transfer = Transfer::telling(&request.config.http, request.reporter);
     let locked = parallel(&wanted, |(name, url)| match request.old.urls.get(name) {
         Some(locked) if !request.update.takes(Entry::Other(&name.0)) => Ok(locked.clone()),
         _ => pin(name, url, &cache, &transfer, request),
@@ -156,7 +156,7 @@ fn pin(
     name: &PackageName,
     url: &str,
     cache: &Cache,
-    transfer: &Transfer,
+    transfer: &Transfer<'_>,
     request: &solve::Request<'_>,
 ) -> Result<LockedUrl, FetchError> {
     let address = Address::parse(url)?;

@@ -41,6 +41,13 @@ impl Reply {
         Self(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes())
     }
 
+    /// An answer that asks to be asked again after some seconds.
+    pub(crate) fn throttled(status: u16, seconds: u64) -> Self {
+        let reply =
+            format!("HTTP/1.1 {status} X\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        Self(reply.into_bytes())
+    }
+
     pub(crate) fn redirect(to: &str) -> Self {
         let reply = format!("HTTP/1.1 302 X\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         Self(reply.into_bytes())

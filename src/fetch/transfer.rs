@@ -12,13 +12,14 @@ use reqwest::{Method, StatusCode};
 use url::Url;
 
 use super::FetchError;
+use crate::event::{Event, Reporter};
 use crate::fsio::IoContext;
 use crate::http::address::host_of;
 use crate::http::client::{Client, Reply, Tuning, says_nothing_to_head};
 use crate::http::pace::{Persistence, retry_after, status_may_pass};
 use crate::http::{self, HttpConfig, HttpError, tls};
 
-/// How a transfer that failed for a reason that may pass is tried again. Nobody is told of a wait, so it is not long.
+/// How a transfer that failed for a reason that may pass is tried again. Where nobody is told of a wait, it is not long.
 const PERSISTENCE: Persistence = Persistence {
     pause: Duration::from_millis(500),
     pause_max: Duration::from_secs(30),
@@ -26,6 +27,9 @@ const PERSISTENCE: Persistence = Persistence {
     attempts: 4,
     attempts_at_first: 4,
 };
+
+/// The longest wait that a server may ask for where somebody is told of it.
+const WAIT_MAX_TOLD: Duration = Duration::from_secs(600);
 
 /// How many bytes further an attempt must get so that those before it do not count. A server that gives a few bytes at
 /// a time is given up.
@@ -83,6 +87,14 @@ impl Address {
         Ok(address)
     }
 
+    /// The same with a query; a local file has none.
+    pub(crate) fn with_query(mut self, query: &str) -> Self {
+        if let Self::Http(url) = &mut self {
+            url.set_query(Some(query));
+        }
+        self
+    }
+
     /// Whether no network is needed.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self, Self::Local(_))
@@ -104,12 +116,16 @@ impl Address {
 }
 
 /// Opens addresses; keeps connections.
-pub(crate) struct Transfer(Client);
+pub(crate) struct Transfer<'a> {
+    client: Client,
+    /// Who is told of waits that servers ask for.
+    reporter: Option<&'a dyn Reporter>,
+}
 
-impl Transfer {
-    /// No connection is made yet.
+impl Transfer<'static> {
+    /// One that keeps its waits to itself. No connection is made yet.
     pub(crate) fn new(config: &HttpConfig) -> Self {
-        Self::with_persistence(config, PERSISTENCE)
+        Self::with_persistence(config, PERSISTENCE, None)
     }
 
     /// One that does not wait long between attempts.
@@ -119,15 +135,29 @@ impl Transfer {
             pause: Duration::from_millis(1),
             ..PERSISTENCE
         };
-        Self::with_persistence(&HttpConfig::default(), persistence)
+        Self::with_persistence(&HttpConfig::default(), persistence, None)
+    }
+}
+
+impl<'a> Transfer<'a> {
+    /// One that tells of the waits that servers ask for, and so keeps longer ones. No connection is made yet.
+    pub(crate) fn telling(config: &HttpConfig, reporter: &'a dyn Reporter) -> Self {
+        let persistence = Persistence {
+            wait_max: WAIT_MAX_TOLD,
+            ..PERSISTENCE
+        };
+        Self::with_persistence(config, persistence, Some(reporter))
     }
 
-    fn with_persistence(config: &HttpConfig, persistence: Persistence) -> Self {
+    fn with_persistence(config: &HttpConfig, persistence: Persistence, reporter: Option<&'a dyn Reporter>) -> Self {
         let tuning = Tuning {
             persistence,
             ..Tuning::default()
         };
-        Self(Client::new(config, tuning))
+        Self {
+            client: Client::new(config, tuning),
+            reporter,
+        }
     }
 
     /// Hands the bytes behind `address` to `receive`, again where that failed for a reason that may pass (no
@@ -186,7 +216,7 @@ impl Transfer {
             let began = Instant::now();
             let error = match attempt() {
                 Ok(received) => {
-                    self.0.pace.worked(&host);
+                    self.client.pace.worked(&host);
                     return Ok(received);
                 }
                 Err(_) if http::is_cancelled() => return Err(FetchError::Cancelled { url: address.display() }),
@@ -195,9 +225,9 @@ impl Transfer {
             failures += 1;
             if position() >= furthest + PROGRESS_MIN {
                 (failures, furthest) = (1, position());
-                self.0.pace.worked(&host);
+                self.client.pace.worked(&host);
             }
-            let persistence = &self.0.tuning.persistence;
+            let persistence = &self.client.tuning.persistence;
             let asked = match &error {
                 FetchError::Status { retry_after, .. } => *retry_after,
                 _ => None,
@@ -206,7 +236,14 @@ impl Transfer {
             if failures >= persistence.attempts || too_long || !may_pass(&error) {
                 return Err(error);
             }
-            self.0.pace.failed(&host, began, asked, persistence);
+            let pause = self.client.pace.failed(&host, began, asked, persistence);
+            if let Some(reporter) = self.reporter.filter(|_| asked.is_some()) {
+                reporter.report(Event::Waiting {
+                    host: host.clone(),
+                    milliseconds: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                    reason: error.to_string(),
+                });
+            }
         }
     }
 
@@ -231,7 +268,7 @@ impl Transfer {
             headers.insert(RANGE, range);
         }
         let reply = self
-            .0
+            .client
             .fetch(method, url, &headers)
             .map_err(|error| unanswered(shown, error))?;
         match reply.answer.status() {

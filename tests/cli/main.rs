@@ -39,6 +39,11 @@ mod verify;
 #[path = "../../src/fetch/debian/testing_archive.rs"]
 mod archive;
 
+// A web server on loopback.
+#[allow(dead_code, reason = "unit tests use the rest")]
+#[path = "../../src/fetch/testing.rs"]
+mod web;
+
 // Registries, and one to speak to.
 mod auth;
 #[path = "../../src/transport/registry/config/tests/served.rs"]

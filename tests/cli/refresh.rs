@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::archive::Archive;
 use crate::support::{Place, Ran, have};
+use crate::web::{Reply, Server};
 
 /// A place whose spec takes its packages from an archive of the test's own.
 struct Project {
@@ -27,6 +28,11 @@ const NOBODY: &str = "http://127.0.0.1:1/debian";
 impl Project {
     /// `None` where apt is not on this machine.
     fn new() -> Option<Self> {
+        Self::described("")
+    }
+
+    /// The same with an archive that has a Release file of these fields.
+    fn described(release: &str) -> Option<Self> {
         if !have("apt-get", &["--version"]) {
             return None;
         }
@@ -43,6 +49,7 @@ impl Project {
             ],
         );
         archive.add("other", "1.0", "");
+        archive.describe(release);
         let project = Self { place, archive };
         project.write_spec(&project.archive.source_line());
         Some(project)
@@ -63,15 +70,23 @@ impl Project {
         Some(project)
     }
 
-    /// Runs `layerize` with downloads of its own: what another test fetched is not to be had.
+    /// Runs `layerize` with downloads of its own: what another test fetched is not to be had. apt's configuration is
+    /// the machine's with the file `apt.conf` of this place.
     fn run<S: AsRef<OsStr>>(&self, args: &[S]) -> Ran {
+        let place = self.place.path();
         let mut command = self.place.command(args);
-        Ran::of(
-            command
-                .env("XDG_CACHE_HOME", self.place.path().join("cache"))
-                .output()
-                .unwrap(),
-        )
+        command.env("XDG_CACHE_HOME", place.join("cache"));
+        if place.join("apt.conf").exists() {
+            command.env("APT_CONFIG", place.join("apt.conf"));
+        }
+        Ran::of(command.output().unwrap())
+    }
+
+    /// As on a machine that has only the project.
+    fn forget(&self) {
+        for dir in ["cache", "data"] {
+            layerize::fsio::remove_tree(&self.place.path().join(dir)).unwrap();
+        }
     }
 
     fn lock_path(&self) -> PathBuf {
@@ -183,6 +198,7 @@ fn an_archive_that_does_not_answer_is_not_one_that_dropped_a_package() {
         ]);
         assert_eq!(project.lock(), old);
     }
+    fs::write(project.place.path().join("apt.conf"), "Acquire::Retries \"0\";\n").unwrap();
     project.write_spec(&format!("deb [trusted=yes] {NOBODY} ./"));
     for command in [&["build", "--locked", "thing"][..], &["lock", "--refresh"]] {
         let ran = project.run(command).exits(2);
@@ -203,4 +219,67 @@ fn a_refresh_excludes_what_contradicts_it() {
         let ran = project.run(&["lock", "--refresh", other]).exits(2);
         ran.says(&["cannot be used with"]);
     }
+}
+
+const RELEASE: &str = "Origin: Test\nLabel: Test\nSuite: stable\nCodename: book\nDate: Fri, 02 Jan 2026 03:04:05 UTC\n";
+
+/// A server named in apt's own table keeps what the archive replaced: nothing is configured, and nothing has to be
+/// locked anew.
+#[test]
+fn what_an_archive_replaced_comes_from_a_snapshot_that_apt_knows() {
+    let Some(mut project) = Project::described(RELEASE) else {
+        return;
+    };
+    project.run(&["lock"]).success();
+    let lock = project.lock();
+    for line in [
+        "[[archive]]\nname = \"book@20260102T030405Z\"\norigin = \"Test\"\n",
+        "\nname = \"prog\"\narchive = \"book@20260102T030405Z\"\nversion = \"1.0\"\n",
+    ] {
+        assert!(lock.contains(line), "{line} is missing in:\n{lock}");
+    }
+    assert!(!lock.contains("://"), "{lock}");
+    let built = project.run(&["build", "--locked", "thing"]).success();
+
+    project.archive.drop_from_index("prog", "1.0");
+    project.archive.add("prog", "2.0", "Depends: libx1\n");
+    project.forget();
+    project.run(&["build", "--locked", "thing"]).exits(2);
+
+    let pool = project.place.path().join("archive");
+    let server = Server::start(move |path| {
+        let file = path.strip_prefix("/archive/test/20260102T030405Z/").unwrap_or("none");
+        fs::read(pool.join(file)).map_or_else(|_| Reply::status(404), Reply::ok)
+    });
+    let table = format!(
+        "Acquire::Snapshots::URI::Origin::Test \"{}\";\n",
+        server.url("/archive/test/@SNAPSHOTID@/")
+    );
+    fs::write(project.place.path().join("apt.conf"), table).unwrap();
+    let again = project.run(&["build", "--locked", "thing"]).success();
+    assert_eq!(again.line(), built.line());
+    assert_eq!(
+        server.requests("/archive/test/20260102T030405Z/pool/prog_1.0_all.deb"),
+        1
+    );
+    assert_eq!(
+        server.requests("/archive/test/20260102T030405Z/pool/other_1.0_all.deb"),
+        0
+    );
+    project.run(&["lock", "--refresh"]).success().says(&["is current"]);
+    assert_eq!(project.lock(), lock);
+
+    // The server is gone, too: that it does not answer is said, with all that was asked.
+    fs::write(
+        project.place.path().join("apt.conf"),
+        format!("Acquire::Snapshots::URI::Origin::Test \"{NOBODY}/@SNAPSHOTID@/\";\n"),
+    )
+    .unwrap();
+    project.forget();
+    let refused = project.run(&["build", "--locked", "thing"]).exits(2);
+    refused.says(&[
+        "it is not known whether `deb:prog` 1.0 (prog_1.0_all.deb, ",
+        &format!("can still be had: {NOBODY}/20260102T030405Z/: no answer"),
+        &format!("apt: not there, {NOBODY}/20260102T030405Z/: no answer"),
+    ]);
 }

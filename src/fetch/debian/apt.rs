@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use super::snapshot::SNAPSHOT_ID;
 use super::sources::{AptSources, Kind, Text};
 use crate::digest::Digest;
 use crate::fetch::FetchError;
@@ -288,6 +289,22 @@ impl Machine {
             settings,
         })
     }
+}
+
+/// What the machine's apt knows of snapshot servers (apt 2.7 and newer carry a table): the end of each setting's name
+/// (`Origin::Debian`, `Override::Label::X`, `Host::NAME`) and the server's address, with `@SNAPSHOTID@` in it.
+pub(super) fn snapshot_table() -> Result<Vec<(String, String)>, FetchError> {
+    let mut command = Command::new("apt-config");
+    command.args(["dump", "--format", "%f\t%v%n"]);
+    let dump = config_output(command)?;
+    let entries = dump.lines().filter_map(|line| {
+        let (name, address) = line.split_once('\t')?;
+        let name = name.strip_prefix("Acquire::Snapshots::URI::")?;
+        address
+            .contains(SNAPSHOT_ID)
+            .then(|| (name.to_owned(), address.to_owned()))
+    });
+    Ok(entries.collect())
 }
 
 /// The files that apt would read: `main`, then those of `dir` with one of `extensions`, in the order of their names.

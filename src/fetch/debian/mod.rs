@@ -3,11 +3,13 @@
 //! Invariant: nothing of the host's package state is read and nothing of a package is ever run.
 
 mod apt;
+mod archives;
 pub(super) mod client;
 mod control;
 mod deb;
 mod index;
 mod postinst;
+pub(super) mod snapshot;
 pub(super) mod solve;
 mod source;
 mod sources;

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::apt::{Apt, own_words};
+use super::archives::Archives;
 use super::index::{self, Record};
 use super::sources::{AptSources, Kind};
 use super::{is_package_name, version};
@@ -17,7 +18,7 @@ use crate::event::{Event, Reporter};
 use crate::fetch::download::parallel;
 use crate::fetch::resolve::most_similar;
 use crate::fetch::{Entry, FetchConfig, FetchError, Update};
-use crate::spec::{Lock, LockedDeb, LockedDebSource};
+use crate::spec::{Lock, LockedArchive, LockedDeb, LockedDebSource};
 
 /// What is to be resolved, and from what.
 pub(in crate::fetch) struct Request<'a> {
@@ -78,14 +79,15 @@ pub(in crate::fetch) fn resolve_sets(sets: &BTreeSet<Vec<String>>, request: &Req
         solved: BTreeMap::new(),
     };
     if todo.is_empty() {
-        return Ok(solver.lock(architecture, &BTreeMap::new()));
+        return Ok(solver.lock(architecture, &BTreeMap::new(), &BTreeMap::new()));
     }
     let apt = open(request, Kind::Binary, architecture, "Debian packages")?;
     check_names(&apt, todo.iter().copied().flatten())?;
     solver.solve(&apt, todo)?;
     let records = solver.records(&apt)?;
+    let archives = Archives::read(&apt)?.carrying(&apt, &solver.versions())?;
     solver.report_changes(request.reporter);
-    Ok(solver.lock(Some(apt.architecture().to_owned()), &records))
+    Ok(solver.lock(Some(apt.architecture().to_owned()), &records, &archives))
 }
 
 /// Names whose locked version may change: those that are to be updated, and what is built from the same sources
@@ -316,7 +318,12 @@ impl<'a> Solver<'a> {
         }
     }
 
-    fn lock(&self, architecture: Option<String>, records: &BTreeMap<String, Record>) -> Debs {
+    fn lock(
+        &self,
+        architecture: Option<String>,
+        records: &BTreeMap<String, Record>,
+        archives: &BTreeMap<String, LockedArchive>,
+    ) -> Debs {
         let versions = self.versions();
         let mut providers: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for record in records.values() {
@@ -348,10 +355,11 @@ impl<'a> Solver<'a> {
                 false => old.or(new),
             };
             let Some(mut deb) = entry else { continue };
-            let groups = match record.filter(|record| record.sha256 == deb.sha256) {
-                Some(record) => &record.depends,
-                None => &deb.depends,
-            };
+            let record = record.filter(|record| record.sha256 == deb.sha256);
+            if record.is_some() && deb.archive.is_none() {
+                deb.archive = archives.get(name).cloned();
+            }
+            let groups = record.map_or(&deb.depends, |record| &record.depends);
             let mut depends: Vec<Vec<String>> = Vec::new();
             for group in groups.iter().map(|group| resolve_group(name, group)) {
                 if !group.is_empty() && !depends.contains(&group) {
@@ -434,7 +442,10 @@ pub(in crate::fetch) fn resolve_sources(
             Some(apt) => apt,
             none => none.insert(open(request, Kind::Source, None, "Debian source packages")?),
         };
-        let source = newest_source(apt, name)?.ok_or_else(|| FetchError::UnknownDebSource { name: name.clone() })?;
+        let newest = newest_source(apt, name)?;
+        let mut source = newest.ok_or_else(|| FetchError::UnknownDebSource { name: name.clone() })?;
+        let version = BTreeMap::from([(name.clone(), source.version.clone())]);
+        source.archive = Archives::read(apt)?.carrying(apt, &version)?.remove(name);
         locked.insert(name.clone(), source);
     }
     Ok(locked)

@@ -15,6 +15,8 @@ pub struct AptSources {
     pub keyring: Option<PathBuf>,
     /// Debian's name of the architecture (`amd64`); `None`: the machine's.
     pub architecture: Option<String>,
+    /// Snapshot servers, beside those that the machine knows.
+    pub snapshots: Vec<String>,
 }
 
 impl AptSources {
@@ -26,6 +28,7 @@ impl AptSources {
             sources: workspace.debian.sources.clone(),
             keyring: keyring.map(|keyring| dir.unwrap_or(Path::new("")).join(keyring)),
             architecture: workspace.debian.architecture.clone(),
+            snapshots: workspace.debian.snapshots.clone(),
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct Archive {
     dir: PathBuf,
     packages: Vec<String>,
     sources: Vec<String>,
+    /// Fields of its Release file; it has none where they are empty.
+    release: String,
 }
 
 impl Archive {
@@ -26,6 +28,7 @@ impl Archive {
             dir: dir.to_owned(),
             packages: Vec::new(),
             sources: Vec::new(),
+            release: String::new(),
         };
         archive.write();
         archive
@@ -88,14 +91,33 @@ impl Archive {
         self.write();
     }
 
+    /// Gives the archive a Release file with these fields, lines each.
+    pub fn describe(&mut self, fields: &str) {
+        fields.clone_into(&mut self.release);
+        self.write();
+    }
+
     /// A line of apt sources for the archive.
     pub fn source_line(&self) -> String {
         format!("deb [trusted=yes] file:{} ./", self.dir.display())
     }
 
     fn write(&self) {
-        fs::write(self.dir.join("Packages"), self.packages.join("\n")).unwrap();
-        fs::write(self.dir.join("Sources.gz"), gzip(self.sources.join("\n").as_bytes())).unwrap();
+        let sources = self.sources.join("\n").into_bytes();
+        let indexes = [
+            ("Packages", self.packages.join("\n").into_bytes()),
+            ("Sources.gz", gzip(&sources)),
+            ("Sources", sources),
+        ];
+        let mut rows = String::new();
+        for (name, content) in &indexes {
+            fs::write(self.dir.join(name), content).unwrap();
+            rows.push_str(&format!(" {} {} {name}\n", sha256(content), content.len()));
+        }
+        if !self.release.is_empty() {
+            let release = format!("{}SHA256:\n{rows}", self.release);
+            fs::write(self.dir.join("Release"), release).unwrap();
+        }
     }
 }
 

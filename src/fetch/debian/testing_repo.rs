@@ -5,10 +5,13 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
 use super::AptSources;
+use super::solve::{Request, resolve_sets, resolve_sources};
 use super::testing_archive::Archive;
 use crate::digest::Digest;
-use crate::fetch::FetchConfig;
+use crate::event::Silent;
+use crate::fetch::{FetchConfig, Update};
 use crate::fsio;
+use crate::spec::Lock;
 use crate::testing::output;
 
 /// An archive, with its user's cache and apt state beside it.
@@ -45,6 +48,28 @@ impl Repo {
     /// The archive's top directory, which also serves as a mirror.
     pub(crate) fn archive(&self) -> std::path::PathBuf {
         self.dir.path().join("archive")
+    }
+
+    /// Locks sets of packages and source packages, starting from `old`.
+    pub(crate) fn lock(&self, sets: &[&[&str]], sources: &[&str], old: &Lock, update: &Update) -> Lock {
+        let config = self.config();
+        let request = Request {
+            sources: &self.apt_sources(),
+            old,
+            update,
+            config: &config,
+            reporter: &Silent,
+        };
+        let set = |names: &&[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let debs = resolve_sets(&sets.iter().map(set).collect(), &request).unwrap();
+        let sources = sources.iter().map(|name| (*name).to_owned()).collect();
+        Lock {
+            architecture: debs.architecture,
+            debs: debs.debs,
+            deb_sets: debs.deb_sets,
+            deb_sources: resolve_sources(&sources, &request).unwrap(),
+            ..Lock::default()
+        }
     }
 
     /// Signs the index with a new key, and gives the public key's file.
@@ -90,6 +115,7 @@ impl Repo {
             sources: vec![self.source_line()],
             keyring: None,
             architecture: Some("amd64".to_owned()),
+            snapshots: Vec::new(),
         }
     }
 

@@ -1,13 +1,11 @@
 //! Tests of downloads: caches, mirrors, wrong bytes.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Mutex;
 
 use super::*;
 use crate::digest::Digest;
 use crate::event::Silent;
-use crate::fetch::debian::solve::{Request, resolve_sets, resolve_sources};
 use crate::fetch::debian::testing_repo::Repo;
 use crate::fetch::testing::{Reply, Server};
 use crate::fetch::{Update, unpack_deb, unpack_deb_source};
@@ -137,18 +135,11 @@ fn locked() -> (Repo, Vec<Download>) {
     repo.add("aa", "1:1.0", "Depends: bb\n");
     repo.add("bb", "2.0", "");
     repo.add_source("src", "1.0");
-    let config = repo.config();
-    let request = Request {
-        sources: &repo.apt_sources(),
-        old: &Lock::default(),
-        update: &Update::Nothing,
-        config: &config,
-        reporter: &Silent,
-    };
-    let debs = resolve_sets(&BTreeSet::from([vec!["aa".to_owned()]]), &request).unwrap();
-    let sources = resolve_sources(&BTreeSet::from(["src".to_owned()]), &request).unwrap();
-    let debs = debs.debs.iter().map(|(name, deb)| Download::deb(name, deb));
-    let downloads = debs.chain(Download::deb_source("src", &sources["src"])).collect();
+    let lock = repo.lock(&[&["aa"]], &["src"], &Lock::default(), &Update::Nothing);
+    let debs = lock.debs.iter().map(|(name, deb)| Download::deb(name, deb));
+    let downloads = debs
+        .chain(Download::deb_source("src", &lock.deb_sources["src"]))
+        .collect();
     (repo, downloads)
 }
 

@@ -1,35 +1,19 @@
 //! Tests of what counts as gone, and of the lock that is made without it.
 
 use std::fs;
+use std::sync::Arc;
 
 use super::*;
+use crate::digest::Digest;
 use crate::event::Silent;
-use crate::fetch::debian::solve::{Request, resolve_sets, resolve_sources};
 use crate::fetch::debian::testing_repo::Repo;
+use crate::fetch::place::{Held, Place};
 use crate::fetch::testing::{Reply, Server};
 use crate::fetch::{Update, fetch};
 use crate::testing::oracle;
 
-/// Locks two sets of packages and a source package of `repo`, starting from `old`.
 fn resolve(repo: &Repo, old: &Lock, update: &Update) -> Lock {
-    let config = repo.config();
-    let request = Request {
-        sources: &repo.apt_sources(),
-        old,
-        update,
-        config: &config,
-        reporter: &Silent,
-    };
-    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    let sets = [set(&["libx-dev", "loner"]), set(&["prog"])].into();
-    let debs = resolve_sets(&sets, &request).unwrap();
-    Lock {
-        architecture: debs.architecture,
-        debs: debs.debs,
-        deb_sets: debs.deb_sets,
-        deb_sources: resolve_sources(&["src".to_owned()].into(), &request).unwrap(),
-        ..Lock::default()
-    }
+    repo.lock(&[&["libx-dev", "loner"], &["prog"]], &["src"], old, update)
 }
 
 fn repo() -> (Repo, Lock) {
@@ -164,7 +148,7 @@ fn each_place_counts_and_silence_is_no_answer() {
             snapshots: snapshots.iter().map(|place| (*place).clone()).collect(),
             ..repo.config_without_apt()
         };
-        gone_by(Transfer::impatient(), &lock, &config, &Silent)
+        gone_by(&Transfer::impatient(), &lock, &config, &Silent)
     };
     for place in [&directory, &http] {
         assert_eq!(ask(&[place], &[]).unwrap(), Gone::default(), "{place}");
@@ -192,4 +176,40 @@ fn each_place_counts_and_silence_is_no_answer() {
     assert_eq!(names(&ask(&[&directory], &[]).unwrap()), ["loner"]);
     fs::write(archive.join("pool/loner_1_all.deb"), "x").unwrap();
     assert_eq!(names(&ask(&[&http], &[]).unwrap()), ["loner"]);
+}
+
+/// A place that keeps one file.
+#[derive(Debug)]
+struct Keeper(Digest);
+
+impl Place for Keeper {
+    fn name(&self) -> &'static str {
+        "oci:kept"
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn open(&self, _: &Request<'_>) -> Result<Held, FetchError> {
+        panic!("nothing is to be read")
+    }
+
+    fn has(&self, request: &Request<'_>) -> Result<bool, FetchError> {
+        Ok(*request.digest == self.0)
+    }
+}
+
+#[test]
+fn what_a_place_keeps_by_digest_is_not_gone() {
+    if !oracle("apt-get") {
+        return;
+    }
+    let (repo, lock) = repo();
+    let config = FetchConfig {
+        places: vec![Arc::new(Keeper(lock.debs["loner"].sha256))],
+        ..repo.config_without_apt()
+    };
+    let gone = gone(&lock, &config, &Silent).unwrap();
+    assert_eq!(names(&gone), ["libx-dev", "libx1", "prog", "src"]);
 }

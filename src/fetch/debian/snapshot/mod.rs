@@ -1,0 +1,307 @@
+//! *Snapshots*: servers that keep the files which archives dropped.
+//!
+//! Invariant: servers are asked one request after the other, none before the wait is over that the last one asked for;
+//! what they give is verified like everything else.
+//!
+//! A file is looked for by time and path first: an address with `@SNAPSHOTID@` in it has the archive as it was when the
+//! package was locked. Then by name and version, for which the server of `…/archive/NAME/@SNAPSHOTID@/` has an interface
+//! for programs at `…/mr/`: it tells under which hashes the server keeps the files of a package, in `…/file/`.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use serde::Deserialize;
+
+use super::sources::Kind;
+use crate::derive::{Download, Origin};
+use crate::digest::Digest;
+use crate::event::{Event, Reporter};
+use crate::fetch::error::{Answer, Asked};
+use crate::fetch::transfer::{Address, Transfer};
+use crate::fetch::{FetchConfig, FetchError};
+use crate::spec::LockedArchive;
+
+mod servers;
+
+use servers::{Machine, Server};
+
+pub(super) use servers::SNAPSHOT_ID;
+
+/// Largest answer of an interface for programs that is read, in bytes.
+const ANSWER_MAX: u64 = 16 << 20;
+
+/// The snapshot servers that the spec, the user's configuration and this machine's apt name.
+///
+/// For a file that is in no cache, on no mirror and not with apt, [`Snapshots::find`] is what to call.
+pub(in crate::fetch) struct Snapshots<'a> {
+    config: &'a FetchConfig,
+    transfer: &'a Transfer<'a>,
+    reporter: &'a dyn Reporter,
+    /// What apt knows, for binary and for source packages; asked for when it is first needed.
+    machine: [OnceCell<Machine>; 2],
+    /// Places that gave no clear answer, not even after several attempts: they are not asked for every file again.
+    unclear: RefCell<BTreeMap<String, Answer>>,
+}
+
+/// A file of a Debian package as snapshot servers know it.
+struct Wanted<'a> {
+    kind: Kind,
+    package: &'a str,
+    version: &'a str,
+    filename: &'a str,
+    archive: Option<&'a LockedArchive>,
+    sha256: Digest,
+    size: Option<u64>,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(download: &'a Download) -> Option<Self> {
+        let (kind, package, version, filename, archive) = match &download.origin {
+            Origin::Url(_) => return None,
+            Origin::Deb {
+                package,
+                version,
+                filename,
+                archive,
+                ..
+            } => (Kind::Binary, package, version, filename, archive),
+            Origin::DebSource {
+                package,
+                version,
+                filename,
+                archive,
+            } => (Kind::Source, package, version, filename, archive),
+        };
+        Some(Self {
+            kind,
+            package,
+            version,
+            filename,
+            archive: archive.as_ref(),
+            sha256: download.sha256,
+            size: download.size,
+        })
+    }
+}
+
+impl<'a> Snapshots<'a> {
+    /// Nothing is asked yet.
+    pub(in crate::fetch) fn new(
+        config: &'a FetchConfig,
+        transfer: &'a Transfer<'a>,
+        reporter: &'a dyn Reporter,
+    ) -> Self {
+        Self {
+            config,
+            transfer,
+            reporter,
+            machine: [OnceCell::new(), OnceCell::new()],
+            unclear: RefCell::new(BTreeMap::new()),
+        }
+    }
+
+    /// Offers `take` the addresses at which snapshot servers may have a file, one after the other until it succeeds.
+    /// Where it never does, gives who was asked, in order. An error of `take` that says nothing of a place is given on.
+    pub(in crate::fetch) fn find<T>(
+        &self,
+        download: &Download,
+        take: impl FnMut(&Address) -> Result<T, FetchError>,
+    ) -> Result<Result<T, Vec<Asked>>, FetchError> {
+        let mut search = Search {
+            snapshots: self,
+            take,
+            asked: Vec::new(),
+        };
+        let found = match Wanted::of(download) {
+            Some(wanted) => search.run(&wanted, &self.servers(&wanted)?)?,
+            None => None,
+        };
+        Ok(found.ok_or(search.asked))
+    }
+
+    /// The servers for a file: those of the spec and the configuration, then those of apt.
+    fn servers(&self, wanted: &Wanted<'_>) -> Result<Vec<Server>, FetchError> {
+        let machine = self.machine(wanted.kind)?;
+        let configured = self.config.apt.snapshots.iter().chain(&self.config.snapshots);
+        let mut servers: Vec<Server> = configured
+            .map(|address| Server::new(address, machine.paths(wanted.archive)))
+            .collect();
+        for server in machine.servers(wanted.archive) {
+            if !servers.contains(&server) {
+                servers.push(server);
+            }
+        }
+        Ok(servers)
+    }
+
+    fn machine(&self, kind: Kind) -> Result<&Machine, FetchError> {
+        let cell = &self.machine[usize::from(kind == Kind::Source)];
+        if let Some(machine) = cell.get() {
+            return Ok(machine);
+        }
+        let machine = match self.config.offline {
+            // All that apt could name is behind the network.
+            true => Machine::default(),
+            false => Machine::read(self.config, kind)?,
+        };
+        Ok(cell.get_or_init(|| machine))
+    }
+}
+
+/// One file being looked for.
+struct Search<'s, 'a, F> {
+    snapshots: &'s Snapshots<'a>,
+    take: F,
+    asked: Vec<Asked>,
+}
+
+impl<T, F: FnMut(&Address) -> Result<T, FetchError>> Search<'_, '_, F> {
+    fn run(&mut self, wanted: &Wanted<'_>, servers: &[Server]) -> Result<Option<T>, FetchError> {
+        for base in servers.iter().flat_map(|server| server.bases(wanted.archive)) {
+            let address = Address::below(&base, wanted.filename)?;
+            if let Some(taken) = self.ask(&base, &address)? {
+                return Ok(Some(taken));
+            }
+        }
+        let mut roots: Vec<&str> = Vec::new();
+        for root in servers.iter().filter_map(Server::root) {
+            if !roots.contains(&root) && !self.snapshots.config.offline {
+                roots.push(root);
+                if let Some(taken) = self.ask_by_version(root, wanted)? {
+                    return Ok(Some(taken));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the file from one address; what the place says instead is noted.
+    fn ask(&mut self, place: &str, address: &Address) -> Result<Option<T>, FetchError> {
+        if self.is_given_up(place) || (self.snapshots.config.offline && !address.is_local()) {
+            return Ok(None);
+        }
+        match (self.take)(address) {
+            Ok(taken) => Ok(Some(taken)),
+            Err(error) => self.note(place, error).map(|()| None),
+        }
+    }
+
+    fn note(&mut self, place: &str, error: FetchError) -> Result<(), FetchError> {
+        let text = error.to_string();
+        let answer = Answer::of(error)?;
+        if answer == Answer::OtherContent {
+            self.snapshots.reporter.report(Event::Warning { text });
+        }
+        if !answer.is_clear() {
+            self.snapshots.unclear.borrow_mut().insert(place.to_owned(), answer);
+        }
+        self.push(place, answer);
+        Ok(())
+    }
+
+    fn push(&mut self, place: &str, answer: Answer) {
+        self.asked.push(Asked {
+            place: place.to_owned(),
+            answer,
+        });
+    }
+
+    /// Whether a place gave no clear answer before, which then counts again.
+    fn is_given_up(&mut self, place: &str) -> bool {
+        let answer = self.snapshots.unclear.borrow().get(place).copied();
+        if let Some(answer) = answer {
+            self.push(place, answer);
+        }
+        answer.is_some()
+    }
+
+    /// Asks a server's interface for programs under which hashes it has the file, then for that.
+    fn ask_by_version(&mut self, root: &str, wanted: &Wanted<'_>) -> Result<Option<T>, FetchError> {
+        let question = match wanted.kind {
+            Kind::Binary => format!("mr/binary/{}/{}/binfiles", wanted.package, wanted.version),
+            Kind::Source => format!("mr/package/{}/{}/srcfiles", wanted.package, wanted.version),
+        };
+        let address = Address::below(root, &question)?.with_query("fileinfo=1");
+        let place = format!("{root}mr/");
+        if self.is_given_up(&place) {
+            return Ok(None);
+        }
+        let text = match self
+            .snapshots
+            .transfer
+            .with(&address, |content| read(content, &address))
+        {
+            Ok(text) => text,
+            Err(error) => return self.note(&place, error).map(|()| None),
+        };
+        let hashes = match serde_json::from_slice::<Files>(&text) {
+            Ok(files) => files.hashes(wanted),
+            Err(error) => {
+                let text = format!("`{}` gives no usable answer: {error}", address.display());
+                self.snapshots.reporter.report(Event::Warning { text });
+                self.push(&place, Answer::Error);
+                return Ok(None);
+            }
+        };
+        for hash in &hashes {
+            let address = Address::below(root, &format!("file/{hash}"))?;
+            if let Some(taken) = self.ask(&format!("{root}file/"), &address)? {
+                return Ok(Some(taken));
+            }
+        }
+        if hashes.is_empty() {
+            self.push(&place, Answer::NotThere);
+        }
+        Ok(None)
+    }
+}
+
+fn read(content: &mut dyn Read, address: &Address) -> Result<Vec<u8>, FetchError> {
+    let mut bytes = Vec::new();
+    let read = content.take(ANSWER_MAX + 1).read_to_end(&mut bytes);
+    read.map_err(|error| FetchError::Interrupted {
+        url: address.display(),
+        source: Box::new(error),
+    })?;
+    match bytes.len() as u64 > ANSWER_MAX {
+        true => Err(FetchError::TooLarge {
+            url: address.display(),
+            limit: ANSWER_MAX,
+        }),
+        false => Ok(bytes),
+    }
+}
+
+/// What `binfiles` and `srcfiles` answer with `fileinfo=1`: by hash, the files of a version that have it.
+#[derive(Deserialize)]
+struct Files {
+    fileinfo: BTreeMap<String, Vec<FileInfo>>,
+}
+
+#[derive(Deserialize)]
+struct FileInfo {
+    name: String,
+    size: u64,
+}
+
+impl Files {
+    /// The hashes (SHA-1 in hexadecimal; at some servers SHA-256) that may be those of a file: name and size are its.
+    fn hashes(self, wanted: &Wanted<'_>) -> Vec<String> {
+        let name = wanted.filename.rsplit('/').next().unwrap_or_default();
+        let is_it = |info: &FileInfo| info.name == name && wanted.size.is_none_or(|size| size == info.size);
+        let is_hash = |hash: &str| match hash.len() {
+            40 => hash.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            64 => hash == wanted.sha256.hex(),
+            _ => false,
+        };
+        let files = self.fileinfo.into_iter();
+        files
+            .filter(|(hash, infos)| is_hash(hash) && infos.iter().any(is_it))
+            .map(|(hash, _)| hash)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
