@@ -7,6 +7,7 @@
 //! | module | one responsibility | may import |
 //! |---|---|---|
 //! | [`digest`] | digests, hashing and verifying readers and writers | – |
+//! | [`escape`] | text from outside, made safe to show | – |
 //! | [`event`] | what is reported while work is done | – |
 //! | [`fsio`] | errors with paths, atomic publish, locks, sorted listing | – |
 //! | [`http`] | the one HTTP client: TLS, proxies, patience, logins of downloads, where answers lead | fsio |
@@ -17,17 +18,17 @@
 //! | [`archive`] | tar, ar and zip read, tar headers written, compression undone | digest oci |
 //! | [`store`] | add, look up, verify, collect garbage; a Nix store read-only | digest fsio nar store_path graph |
 //! | [`closure`] | closed set, topological order, why-chains | store_path store graph |
-//! | [`spec`] | the user's TOML and the lock; pure | digest graph |
+//! | [`spec`] | the user's TOML and the lock; pure | digest escape graph |
 //! | [`derive`] | spec and lock → derivations in order; pure | digest spec store_path graph |
 //! | [`root`] | a root file system composed of packages' trees | fsio |
 //! | [`fetch`] | downloads, archives, Debian packages | digest event fsio http nar store store_path spec derive root archive oci |
 //! | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci |
 //! | [`build`] | realise derivations: schedule, sandbox, scan, register | digest event fsio store_path store closure derive root fetch graph |
-//! | [`layer`] | partition, tar, compression, layer cache | digest event fsio store_path graph archive oci |
-//! | [`image`] | config, manifest and layers as one value | digest event fsio store_path root oci layer spec |
+//! | [`layer`] | partition, tar, compression, layer cache | digest escape event fsio store_path graph archive oci |
+//! | [`image`] | config, manifest and layers as one value | digest escape event fsio store_path root oci layer spec |
 //! | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest event fsio http oci image layer archive |
-//! | [`audit`] | inspect, diff, verify, explain | digest fsio store_path oci image transport archive |
-//! | [`attest`] | bills of materials, provenance, signatures | digest fsio store_path oci store derive layer image transport graph |
+//! | [`audit`] | inspect, diff, verify, explain | digest escape fsio store_path oci image transport archive |
+//! | [`attest`] | bills of materials, provenance, signatures | digest escape fsio store_path oci store derive layer image transport graph |
 //! | [`project`] | spec, lock, store and targets → images | digest event fsio nar store_path oci store closure spec derive fetch build layer image transport audit |
 //! | [`cli`] | arguments, progress, error display, one file a verb | all |
 //!
@@ -42,6 +43,7 @@ pub mod cli;
 pub mod closure;
 pub mod derive;
 pub mod digest;
+pub mod escape;
 pub mod event;
 pub mod fetch;
 pub mod fsio;

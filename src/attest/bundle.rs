@@ -240,5 +240,5 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 /// A text from outside, short and without control characters.
 pub(super) fn shown(text: &str) -> String {
     let short: String = text.chars().take(100).collect();
-    short.escape_debug().to_string()
+    crate::escape::shown(&short).into_owned()
 }

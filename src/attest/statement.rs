@@ -49,7 +49,7 @@ impl Statement {
         let statement: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         match statement.kind.as_str() {
             STATEMENT_TYPE | STATEMENT_TYPE_0_1 => Ok(statement),
-            other => Err(format!("its `_type` is `{}`", other.escape_debug())),
+            other => Err(format!("its `_type` is `{}`", super::bundle::shown(other))),
         }
     }
 

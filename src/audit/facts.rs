@@ -9,6 +9,7 @@ use super::stream::{LayerEnd, LayerStream};
 use crate::archive::tar::Entry;
 use crate::archive::{Kind, clean};
 use crate::digest::{Digest, Hasher};
+use crate::escape::shown_bytes;
 use crate::transport::Source;
 use crate::transport::document::Descriptor;
 
@@ -98,12 +99,10 @@ impl LayerFacts {
     }
 }
 
-/// Bytes of a path for people: UTF-8 as it is, control characters and other bytes escaped.
+/// Bytes of a path for people.
 pub(super) fn shown(path: &[u8]) -> String {
-    match std::str::from_utf8(path) {
-        Ok("") => "/".to_owned(),
-        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
-        Ok(text) => text.escape_debug().to_string(),
-        Err(_) => path.escape_ascii().to_string(),
+    match path {
+        b"" => "/".to_owned(),
+        path => shown_bytes(path),
     }
 }

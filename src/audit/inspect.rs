@@ -12,6 +12,7 @@ use super::opened::{Opened, OpenedLayer};
 use super::stream::{LayerStream, packing_of};
 use super::{AuditError, human_size, owner};
 use crate::digest::{DiffId, Digest};
+use crate::escape::shown;
 use crate::transport::Source;
 
 /// The annotation of a layer's descriptor that lists the store paths in it, separated by spaces.
@@ -127,7 +128,7 @@ fn layer_report(
         entries: None,
         store_paths: listed
             .iter()
-            .flat_map(|text| text.split_whitespace())
+            .flat_map(|text| text.split(' ').filter(|path| !path.is_empty()))
             .map(str::to_owned)
             .collect(),
         comment,
@@ -153,7 +154,7 @@ impl Report {
     pub fn render(&self) -> String {
         let mut text = String::new();
         let mut line = |label: &str, value: &str| {
-            let _ = writeln!(text, "{label:<13}{value}");
+            let _ = writeln!(text, "{label:<13}{}", shown(value));
         };
         line("image", &self.place);
         self.names.iter().for_each(|name| line("name", name));
@@ -249,10 +250,10 @@ impl LayerReport {
             let _ = writeln!(text, "       diffID {diff_id}");
         }
         if let Some(comment) = self.comment.as_ref().filter(|comment| !comment.is_empty()) {
-            let _ = writeln!(text, "       {comment}");
+            let _ = writeln!(text, "       {}", shown(comment));
         }
         for path in &self.store_paths {
-            let _ = writeln!(text, "       {path}");
+            let _ = writeln!(text, "       {}", shown(path));
         }
     }
 }

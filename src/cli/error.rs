@@ -10,6 +10,7 @@ use crate::audit::AuditError;
 use crate::audit::UnknownClass;
 use crate::binary_cache::{CacheError, KeyError};
 use crate::build::BuildError;
+use crate::escape::shown_message;
 use crate::fetch::{FetchError, UnpackError};
 use crate::image::{ImageError, IndexError};
 use crate::layer::partition::PlanError;
@@ -65,26 +66,26 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// Prints a failure to standard error.
 pub fn show(error: &anyhow::Error, ui: &Ui) {
     ui.clear();
-    ui.line(render(error, ui).trim_end());
+    ui.lines(render(error, ui).trim_end());
 }
 
 fn render(error: &anyhow::Error, ui: &Ui) -> String {
     if let Some(diagnostics) = diagnostics(error) {
         return diagnostics.render(ui.color());
     }
-    let mut text = format!("{} {error}\n", ui.paint("error:", "1;31"));
-    let mut shown = error.to_string();
+    let mut last = error.to_string();
+    let mut text = format!("{} {}\n", ui.paint("error:", "1;31"), shown_message(&last));
     for cause in error.chain().skip(1).map(ToString::to_string) {
         // Transparent errors print what their source prints: once is enough.
-        if cause != shown {
-            let _ = writeln!(text, "caused by: {cause}");
+        if cause != last {
+            let _ = writeln!(text, "caused by: {}", shown_message(&cause));
         }
-        shown = cause;
+        last = cause;
     }
     let mut helps: Vec<String> = error.chain().filter_map(help).collect();
     helps.dedup();
     for help in helps {
-        let _ = writeln!(text, "{} {help}", ui.paint("help:", "1;36"));
+        let _ = writeln!(text, "{} {}", ui.paint("help:", "1;36"), shown_message(&help));
     }
     text
 }

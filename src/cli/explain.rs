@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::audit::{self, Explanation};
 use crate::closure::{self, Chain};
 use crate::digest::Digest;
+use crate::escape::shown;
 use crate::store::{PathDetails, Store};
 use crate::store_path::{StoreDir, StorePath};
 
@@ -151,8 +152,8 @@ impl Report {
         }
         match self.image.packages.as_slice() {
             [] => {}
-            [one] => drop(writeln!(text, "package      {one}")),
-            many => drop(writeln!(text, "package      one of {}", many.join(", "))),
+            [one] => drop(writeln!(text, "package      {}", shown(one))),
+            many => drop(writeln!(text, "package      one of {}", shown(&many.join(", ")))),
         }
         if let Some(path) = &self.package_path {
             let _ = writeln!(text, "from         {path}");
@@ -201,7 +202,7 @@ impl Report {
                 mention.layer, mention.digest, mention.what
             );
             if let Some(comment) = mention.comment.as_ref().filter(|comment| !comment.is_empty()) {
-                let _ = writeln!(text, "             {comment}");
+                let _ = writeln!(text, "             {}", shown(comment));
             }
         }
     }
@@ -257,7 +258,7 @@ impl Made {
             let _ = writeln!(text, "  root       {root} Debian packages");
         }
         for (key, value) in action["env"].as_object().into_iter().flatten() {
-            let _ = writeln!(text, "  env        {key}={}", value.as_str().unwrap_or_default());
+            let _ = writeln!(text, "  env        {key}={}", shown(value.as_str().unwrap_or_default()));
         }
         let script = word("script").unwrap_or_default();
         for line in script.trim().lines().take(LINES_SHOWN) {

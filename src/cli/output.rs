@@ -21,7 +21,7 @@ pub fn write(result: &[u8], file: Option<&Path>, context: &Context) -> anyhow::R
 pub fn report(text: &str, file: Option<&Path>, context: &Context) -> anyhow::Result<()> {
     let taken = file.is_some_and(|file| file == Path::new("-") || fsio::is_standard_output(file));
     match taken {
-        true => context.ui.line(text.trim_end()),
+        true => context.ui.lines(text.trim_end()),
         false => context.ui.data(text.trim_end())?,
     }
     Ok(())

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::attest::{self, PrivateKey, RebuildFacts};
 use crate::audit::{self, DiffOptions, DiffReport, InspectOptions, Report as Inspection};
 use crate::digest::Digest;
+use crate::escape::shown;
 use crate::image::{self, FORMAT_ANNOTATION, Format, Recipe};
 use crate::layer;
 use crate::oci::Compression;
@@ -190,7 +191,7 @@ fn format_of(old: &Inspection) -> anyhow::Result<Format> {
             format!(
                 "`{}` was made with format `{}`, and this layerize makes format {}",
                 old.place,
-                text.escape_debug(),
+                shown(text),
                 layer::FORMAT
             ),
             "use a release of layerize that has this format",
@@ -248,15 +249,15 @@ fn compression_of(old: &Inspection, args: &RebuildArgs, recipe: &Recipe) -> anyh
     // The layers of a base are as its maker compressed them.
     let below = recipe.base.as_ref().map_or(0, |base| base.image.layers.len());
     let own = || old.layers.iter().skip(below);
-    let shown = own().next().map_or("gzip", |layer| layer.compression);
-    if let Some(other) = own().find(|layer| layer.compression != shown) {
-        let text = format!("`{}` has layers of {shown} and of {}", old.place, other.compression);
+    let found = own().next().map_or("gzip", |layer| layer.compression);
+    if let Some(other) = own().find(|layer| layer.compression != found) {
+        let text = format!("`{}` has layers of {found} and of {}", old.place, other.compression);
         return Err(advised(
             text,
             "layerize compresses all layers alike: another tool has changed it",
         ));
     }
-    let engine: Compression = shown.parse()?;
+    let engine: Compression = found.parse()?;
     let of_spec = Some(recipe.compression).filter(|of_spec| of_spec.media_type() == engine.media_type());
     Ok(of_spec.unwrap_or(engine))
 }
@@ -304,6 +305,7 @@ impl Report {
             ..
         } = &self.facts;
         let facts = format!("format {format}, {platform}, {created}, {compression}");
+        let facts = shown(&facts);
         if self.same {
             return format!("same     image {} {} ({facts})\n", self.image, self.digest);
         }

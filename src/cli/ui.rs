@@ -1,8 +1,9 @@
 //! The *ui* shows events to people: live lines on a terminal, plain lines in a pipe, or JSON for programs.
 //!
 //! Invariant: one printer; standard output is written by [`Ui::data`] and [`Ui::result`] (and, with `--json`, by events)
-//! alone.
+//! alone. What is printed for people went through [`escape`](crate::escape): no text from outside moves the cursor.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{DecimalBytes, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::escape::{shown, shown_colored, shown_json, shown_lines, shown_message};
 use crate::event::{Event, Reporter};
 
 /// How events are shown.
@@ -91,13 +93,26 @@ impl Ui {
         self.lock().layers_packed
     }
 
-    /// Writes a line of data to standard output.
-    pub fn data(&self, line: &str) -> io::Result<()> {
-        self.result(line.as_bytes())
+    /// Writes a line or a report to standard output: JSON where that is asked for, else text, in which every field that comes
+    /// from outside was escaped where it was put in.
+    pub fn data(&self, text: &str) -> io::Result<()> {
+        let text = match self.json() {
+            true => shown_json(text),
+            false => self.own(text),
+        };
+        self.write(text.as_bytes())
     }
 
-    /// Writes a result to standard output, its bytes as they are, with a newline at the end.
+    /// Writes a result to standard output, its bytes as they are, with a newline at the end; on a terminal, where they would
+    /// be obeyed, controls are escaped as JSON has it.
     pub fn result(&self, bytes: &[u8]) -> io::Result<()> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) if io::stdout().is_terminal() => self.write(shown_json(text).as_bytes()),
+            _ => self.write(bytes),
+        }
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
         self.bars.suspend(|| {
             let mut out = io::stdout().lock();
             out.write_all(bytes)?;
@@ -108,10 +123,24 @@ impl Ui {
         })
     }
 
-    /// Writes a line for people to standard error, above what is live.
+    /// Writes a line for people to standard error, above what is live; it may go on in lines that two spaces begin.
     pub fn line(&self, text: &str) {
+        self.lines(&shown_message(text));
+    }
+
+    /// Writes a report of several lines to standard error; fields from outside were escaped where they were put in.
+    pub fn lines(&self, text: &str) {
+        let text = self.own(text);
         // A closed standard error must not stop the work.
         let _ = self.bars.suspend(|| writeln!(io::stderr(), "{text}"));
+    }
+
+    /// A text of several lines, in which colours stay that may be there: see [`Ui::paint`].
+    fn own<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match self.color {
+            true => shown_colored(text),
+            false => shown_lines(text),
+        }
     }
 
     /// A line beside data, for people who look: not in quiet mode, nor beside JSON.
@@ -175,7 +204,7 @@ impl Ui {
             bar.set_length(length);
         }
         bar.set_style(ProgressStyle::with_template(style).expect("a constant template"));
-        bar.set_prefix(name.to_owned());
+        bar.set_prefix(shown(name).into_owned());
         bar.enable_steady_tick(Duration::from_millis(120));
         self.lock().running.insert(name.to_owned(), bar);
     }
@@ -209,7 +238,7 @@ impl Ui {
                 }
             }
             Event::BuildOutput { name, line } if self.verbose => self.line(&format!("{name}> {line}")),
-            Event::BuildOutput { name, line } => self.with_bar(name, |bar| bar.set_message(printable(line))),
+            Event::BuildOutput { name, line } => self.with_bar(name, |bar| bar.set_message(shown(line).into_owned())),
             Event::BuildFinished { name, path } => {
                 self.end(name);
                 // One line for each of a hundred unpacked packages would bury what the user asked for.
@@ -244,7 +273,9 @@ impl Ui {
             ),
             Event::LayerFinished { layer, layers, .. } => self.end(&layer_name(*layer, *layers)),
             Event::Note { text } => self.done(&format!("note: {text}")),
-            Event::Warning { text } => self.line(&format!("{} {text}", self.paint("warning:", "1;33"))),
+            Event::Warning { text } => {
+                self.lines(&format!("{} {}", self.paint("warning:", "1;33"), shown_message(text)));
+            }
             _ => self.show_transfer(event),
         }
     }
@@ -351,9 +382,4 @@ impl Reporter for Ui {
 
 fn layer_name(layer: usize, layers: usize) -> String {
     format!("layer {} of {layers}", layer + 1)
-}
-
-/// A line of build output without what would move the cursor.
-fn printable(line: &str) -> String {
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

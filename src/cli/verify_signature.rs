@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::attest::{self, BUNDLE_MAX, PublicKey, REBUILD_POLICY, SIGNATURE_PREDICATE, SUMMARY_TYPE, Wanted};
 use crate::digest::Digest;
+use crate::escape::shown;
 use crate::transport::{self, DockerList, ListedReferrer, REFERRERS_MAX, Source, TransportError};
 
 use super::attest::subject_of;
@@ -283,11 +284,11 @@ impl Answer {
         let (digest, kind) = (&self.digest, &self.predicate_type);
         let mut lines: Vec<String> = Vec::new();
         for (key, bundle) in &self.vouched {
-            lines.push(format!("{digest} {kind} {bundle} {key}"));
+            lines.push(format!("{digest} {} {bundle} {key}", shown(kind)));
         }
         if !self.ok {
             let rejected = self.rejected.iter();
-            lines.extend(rejected.map(|Rejected { bundle, reason }| format!("{bundle}: {reason}")));
+            lines.extend(rejected.map(|Rejected { bundle, reason }| format!("{bundle}: {}", shown(reason))));
             let unread = self.unread.iter();
             lines.extend(
                 unread.map(|reason| format!("{digest}: not all was read: {reason}; name bundles with `--bundle FILE`")),

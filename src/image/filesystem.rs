@@ -396,5 +396,5 @@ pub(super) fn relative(path: &[u8]) -> &[u8] {
 
 /// A path as messages show it.
 pub(super) fn shown(path: &[u8]) -> String {
-    format!("/{}", String::from_utf8_lossy(path))
+    format!("/{}", crate::escape::shown_bytes(path))
 }

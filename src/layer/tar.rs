@@ -36,7 +36,7 @@
 //! * **Whiteouts**: a name that begins with `.wh.` would delete a file of a lower layer when the image is unpacked
 //!   (OCI image-spec, layer.md#whiteouts); it is an error here, never written.
 
-use std::fmt::Write as _;
+pub(super) use crate::escape::shown_bytes as shown;
 
 use crate::archive::tar::{HeaderFields, ID_MAX, NAME_MAX, PREFIX_MAX, SIZE_MAX, append_record, append_with_content};
 
@@ -229,19 +229,6 @@ fn append_pax(out: &mut Vec<u8>, records: &[u8]) {
         ..HeaderFields::default()
     };
     append_with_content(out, &header, records);
-}
-
-/// A path for a message: its text, with what is not UTF-8 replaced.
-pub(super) fn shown(path: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in path.utf8_chunks() {
-        text.push_str(chunk.valid());
-        for byte in chunk.invalid() {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "\\x{byte:02x}");
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -6,8 +6,10 @@
 use std::fmt;
 use std::path::Path;
 
-use annotate_snippets::{AnnotationKind, Element, Group, Level, Renderer, Snippet, normalize_untrusted_str};
+use annotate_snippets::{AnnotationKind, Element, Group, Level, Renderer, Snippet};
 use serde_json::{Value, json};
+
+use crate::escape::{shown, shown_message};
 
 use super::load::relative;
 use super::types::{SourceFile, Span};
@@ -171,12 +173,12 @@ impl Diagnostics {
     }
 
     fn group<'a>(&'a self, item: &'a Diagnostic) -> Group<'a> {
-        let title = Level::ERROR.primary_title(item.message.as_str());
+        let title = Level::ERROR.primary_title(shown(&item.message));
         let mut elements: Vec<Element<'a>> = self.snippets(item).into_iter().map(Element::from).collect();
         let unplaced = item.notes.iter().filter(|note| note.span.is_none());
-        elements.extend(unplaced.map(|note| Level::NOTE.message(normalize_untrusted_str(&note.message)).into()));
+        elements.extend(unplaced.map(|note| Level::NOTE.message(shown_message(&note.message)).into()));
         let help = item.help.iter();
-        elements.extend(help.map(|help| Level::HELP.message(normalize_untrusted_str(help)).into()));
+        elements.extend(help.map(|help| Level::HELP.message(shown_message(help)).into()));
         title.elements(elements)
     }
 
@@ -193,7 +195,7 @@ impl Diagnostics {
             let Some((file, range)) = self.locate(span) else {
                 continue;
             };
-            let label = (!label.is_empty()).then(|| normalize_untrusted_str(label));
+            let label = (!label.is_empty()).then(|| shown(label));
             let annotation = kind.span(range).label(label);
             match by_file.iter().position(|(index, _)| *index == span.file) {
                 Some(found) => {
@@ -201,7 +203,7 @@ impl Diagnostics {
                     by_file.insert(found, (index, snippet.annotation(annotation)));
                 }
                 None => {
-                    let path = file.path.display().to_string();
+                    let path = shown(&file.path.display().to_string()).into_owned();
                     let snippet = Snippet::source(file.text.as_str()).path(path);
                     by_file.push((span.file, snippet.annotation(annotation)));
                 }

@@ -14,6 +14,7 @@ mod diff;
 mod diff_pairs;
 mod download;
 mod early_cutoff;
+mod escapes;
 mod explain;
 mod faces;
 mod fault;

@@ -11,6 +11,7 @@ use super::{
     ArchiveChange, Cause, Class, ContentChange, DiffReport, Difference, FieldChange, FileChange, InsideChange,
     LayerChange, LayerPlace, StorePathChange,
 };
+use crate::escape::{shown, shown_line};
 
 const VALUE_MAX: usize = 120;
 /// Columns before what belongs to the line above.
@@ -26,7 +27,7 @@ impl DiffReport {
         let platform = self
             .platform
             .as_ref()
-            .map(|platform| format!("  {platform}"))
+            .map(|platform| format!("  {}", cut(platform)))
             .unwrap_or_default();
         let _ = writeln!(text, "- {}  {}{platform}", cut(&self.a.place), digest(&self.a.digest));
         let _ = writeln!(text, "+ {}  {}{platform}", cut(&self.b.place), digest(&self.b.digest));
@@ -101,7 +102,7 @@ fn cause(cause: &Cause) -> String {
 
 fn indented(text: &str, by: usize, out: &mut String) {
     for line in text.lines() {
-        let _ = write!(out, "\n{:by$}{line}", "");
+        let _ = write!(out, "\n{:by$}{}", "", shown_line(line));
     }
 }
 
@@ -111,7 +112,7 @@ fn field(change: &FieldChange) -> String {
             .as_ref()
             .map_or_else(|| "absent".to_owned(), |value| cut(&value.to_string()))
     };
-    format!("{}: {} → {}", change.field, value(&change.a), value(&change.b))
+    format!("{}: {} → {}", cut(&change.field), value(&change.a), value(&change.b))
 }
 
 fn layer(class: Option<Class>, change: &LayerChange) -> String {
@@ -121,7 +122,7 @@ fn layer(class: Option<Class>, change: &LayerChange) -> String {
         LayerChange::Moved { a, b, digest } => format!("{a} → {b} moved: {digest}"),
         LayerChange::Compression { a, b, from, to } => {
             let what = class.map_or("", Class::name);
-            format!("{} {what} only: {from} → {to}", indexes(*a, *b))
+            format!("{} {what} only: {} → {}", indexes(*a, *b), cut(from), cut(to))
         }
         LayerChange::Changed { a, b, from, to } => format!("{} changed: {from} → {to}", indexes(*a, *b)),
     }
@@ -134,7 +135,7 @@ fn indexes(a: usize, b: usize) -> String {
 fn file(change: &FileChange) -> String {
     let value = |value: &Option<String>| cut(value.as_deref().unwrap_or("absent"));
     let (a, b) = (value(&change.a), value(&change.b));
-    let path = &change.path;
+    let path = shown(&change.path);
     let mut line = match change.class {
         Class::Added => format!("+{path} added: {b}"),
         Class::Removed => format!("-{path} removed: {a}"),
@@ -193,7 +194,7 @@ fn archive(change: &ArchiveChange) -> String {
     let first = if change.first.is_empty() {
         String::new()
     } else {
-        format!(", first `{}`", change.first)
+        format!(", first `{}`", cut(&change.first))
     };
     let entries = if change.entries == 0 {
         String::new()
@@ -227,9 +228,9 @@ fn word(class: Class) -> &'static str {
 }
 
 fn cut(value: &str) -> String {
-    let clean: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    match clean.char_indices().nth(VALUE_MAX) {
-        Some((at, _)) => format!("{}…", &clean[..at]),
-        None => clean,
+    let shown = shown(value);
+    match shown.char_indices().nth(VALUE_MAX) {
+        Some((at, _)) => format!("{}…", &shown[..at]),
+        None => shown.into_owned(),
     }
 }

@@ -5,6 +5,8 @@
 
 use std::cell::Cell;
 
+use crate::escape::shown_line;
+
 /// Most cells of the table: 16 MiB of `u32`.
 const CELLS_MAX: usize = 4 << 20;
 
@@ -165,15 +167,9 @@ fn operations(a: &[&str], b: &[&str], limits: &Limits) -> Vec<similar::DiffOp> {
 fn clipped(line: &str) -> String {
     const WIDTH: usize = 200;
     let line = line.strip_suffix('\n').unwrap_or(line);
-    let mut shown: String = line
-        .chars()
-        .take(WIDTH)
-        .map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c })
-        .collect();
-    if line.chars().nth(WIDTH).is_some() {
-        shown.push('…');
-    }
-    shown
+    let short = line.char_indices().nth(WIDTH).map_or(line, |(at, _)| &line[..at]);
+    let mark = if short.len() < line.len() { "…" } else { "" };
+    format!("{}{mark}", shown_line(short))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub use profile::{ParseProfileError, Profile, Rule};
 use super::AuditError;
 use super::stream::LayerEnd;
 use crate::digest::{DiffId, Digest};
+use crate::escape::shown;
 use crate::oci::shape::{self, Shape};
 use crate::oci::{CompressionFormat, NAME_MAX, parse_json};
 use crate::transport::document::{self, ConfigLinks, Index, Manifest};
@@ -98,7 +99,7 @@ impl VerifyReport {
     pub fn render(&self) -> String {
         let mut text = String::new();
         for problem in &self.problems {
-            let _ = write!(text, "{}: {}", problem.subject, problem.text);
+            let _ = write!(text, "{}: {}", shown(&problem.subject), shown(&problem.text));
             if let Some(offset) = problem.offset {
                 let _ = write!(text, ", at byte {offset} of the tar");
             }
@@ -119,7 +120,8 @@ impl VerifyReport {
         let _ = writeln!(
             text,
             "{}: {digest}, {} layers, {size}: {count}",
-            self.place, self.layers
+            shown(&self.place),
+            self.layers
         );
         text
     }
