@@ -136,7 +136,11 @@ impl CacheError {
                     caches.join(", ")
                 ));
             }
-            Self::Changed { path } => return Some(format!("see what changed with `layerize store verify {path}`")),
+            Self::Changed { path } => {
+                return Some(format!(
+                    "`layerize store verify {path}` shows what changed, `--repair` makes it again"
+                ));
+            }
             Self::NotWritable { .. } => "write to a directory with `--to file:DIR` and serve that by any web server",
             Self::CacheInfo { .. }
             | Self::NarInfo { .. }

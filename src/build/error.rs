@@ -52,6 +52,12 @@ pub enum BuildError {
         /// The path.
         path: StorePath,
     },
+    /// A path that an output refers to is gone from the store, and no step makes it.
+    #[error("`{path}` is missing in the store, and nothing here makes it")]
+    Lost {
+        /// The path.
+        path: StorePath,
+    },
     /// The root of a build has no shell.
     #[error("cannot run the script of `{label}`: none of its packages has a shell")]
     NoShell {
@@ -86,6 +92,9 @@ impl BuildError {
             Self::Root(error) => error.help(),
             Self::Script(failure) => failure.help(),
             Self::NoShell { .. } => Some("add `tools = [\"deb:bash\"]`, or leave `base` at its default".to_owned()),
+            Self::Lost { path } => Some(format!(
+                "`layerize store verify --repair {path}` forgets it and what refers to it, so that both are made anew"
+            )),
             Self::NotLinked { store } => Some(format!(
                 "sudo mkdir -p /layerize && sudo ln -sfn {} /layerize/store",
                 quoted(store)

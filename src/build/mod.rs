@@ -8,6 +8,7 @@ mod error;
 mod fixup;
 mod link;
 mod log;
+mod mend;
 mod realise;
 mod rootfs;
 mod runner;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 
 pub use check::{Again, checked_steps, make_again};
 pub use error::{BuildError, Reason, ScriptFailure};
+pub use mend::{make_recorded, makers, report_mended};
 pub use realise::realise;
 pub use runner::FailedCommand;
 pub use sandbox::{cancel, sandbox_main};

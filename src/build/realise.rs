@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::mend::report_mended;
 use super::schedule::{Job, Schedule};
 use super::step::Step;
 use super::{BuildError, BuildOptions, sandbox};
@@ -54,8 +55,8 @@ pub fn realise(
     options: &BuildOptions,
     reporter: &dyn Reporter,
 ) -> Result<BTreeMap<Input, StorePath>, BuildError> {
-    let schedule = Schedule::new(store, plan, targets)?;
-    let wanted = schedule.wanted();
+    let mut schedule = Schedule::new(store, plan, targets)?;
+    let wanted = schedule.wanted()?;
     let inputs = wanted.iter().flat_map(|&id| plan.steps[id].inputs());
     check_given(store, inputs.chain(targets))?;
     report_reused(plan, &schedule, reporter);
@@ -81,6 +82,7 @@ pub fn realise(
         work.run();
     });
     let mut progress = work.progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+    report_mended(store, reporter);
     match (progress.failures.pop(), progress.failures.is_empty()) {
         (None, _) => {
             let mut paths = progress.schedule.valid_paths();
@@ -168,10 +170,18 @@ impl<'a> Work<'a> {
                 }
                 return None;
             }
-            if let Some(job) = progress.schedule.next() {
-                // There may be another one for somebody who waits.
-                self.changed.notify_one();
-                return Some(job);
+            match progress.schedule.next() {
+                Ok(Some(job)) => {
+                    // There may be another one for somebody who waits.
+                    self.changed.notify_one();
+                    return Some(job);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    progress.failures.push(error);
+                    self.changed.notify_all();
+                    return None;
+                }
             }
             if !progress.schedule.is_busy() {
                 self.changed.notify_all();

@@ -3,7 +3,8 @@
 //! A step is *known* when its output's path is known, *valid* when that path is in the store. To resolve a step its
 //! inputs must be known; to carry it out they must be valid. So a step whose output is valid needs nothing, its
 //! inputs may even be gone from the store; and a step whose inputs came out as they were before is found valid
-//! again instead of being carried out (early cutoff).
+//! again instead of being carried out (early cutoff). What an output refers to must be there with it: where that is gone
+//! from the store, the step that makes it is carried out too.
 //!
 //! Invariant: looking alone (no file is opened) until something has to be made.
 
@@ -14,7 +15,7 @@ use super::BuildError;
 use super::step::Resolved;
 use crate::derive::{self, BuildPlan, Input, StepId};
 use crate::graph;
-use crate::store::Store;
+use crate::store::{Problem, Store};
 use crate::store_path::StorePath;
 
 /// What is known of a step.
@@ -50,6 +51,8 @@ pub(super) struct Schedule<'a> {
     /// Downloaded files of steps; none for steps that need no download.
     files: BTreeMap<StepId, Vec<PathBuf>>,
     fetching: BTreeSet<StepId>,
+    /// Paths that are there with all they refer to.
+    whole: BTreeSet<StorePath>,
 }
 
 impl<'a> Schedule<'a> {
@@ -77,14 +80,15 @@ impl<'a> Schedule<'a> {
             running: BTreeSet::new(),
             files: BTreeMap::new(),
             fetching: BTreeSet::new(),
+            whole: BTreeSet::new(),
         };
         schedule.resolve()?;
         Ok(schedule)
     }
 
     /// The next thing to do that nobody does yet; `None`: nothing, or nothing before something else is done.
-    pub(super) fn next(&mut self) -> Option<Job> {
-        let wanted = self.wanted();
+    pub(super) fn next(&mut self) -> Result<Option<Job>, BuildError> {
+        let wanted = self.wanted()?;
         let unfetched = |id: &StepId| {
             let is_there = self.files.contains_key(id) || self.fetching.contains(id);
             !is_there && !self.plan.steps[*id].downloads().is_empty()
@@ -92,15 +96,17 @@ impl<'a> Schedule<'a> {
         let batch: Vec<StepId> = wanted.iter().copied().filter(unfetched).collect();
         if !batch.is_empty() {
             self.fetching.extend(&batch);
-            return Some(Job::Fetch(batch));
+            return Ok(Some(Job::Fetch(batch)));
         }
-        let id = wanted.into_iter().find(|&id| self.is_ready(id))?;
+        let Some(id) = wanted.into_iter().find(|&id| self.is_ready(id)) else {
+            return Ok(None);
+        };
         let (State::Resolved(resolved) | State::Known(resolved, _)) = &self.states[&id] else {
-            return None;
+            return Ok(None);
         };
         let job = Job::Step(id, resolved.clone(), self.paths_of(id));
         self.running.insert(id);
-        Some(job)
+        Ok(Some(job))
     }
 
     /// Whether something is being done.
@@ -136,10 +142,27 @@ impl<'a> Schedule<'a> {
         self.running.remove(&id);
         let was = self.states.insert(id, State::Valid(path.clone()));
         // Made anew it came out otherwise: what was resolved with the old path has to be resolved anew.
-        if matches!(was, Some(State::Known(_, known)) if known != path) {
+        if let Some(State::Known(_, known)) = was
+            && known != path
+        {
             self.forget_users_of(id);
+            if self.store.is_damaged(&known) {
+                self.forget_outputs_with(known)?;
+            }
         }
         self.resolve()
+    }
+
+    /// Nothing makes `damaged` any more: what refers to it has to be made anew too.
+    fn forget_outputs_with(&mut self, damaged: StorePath) -> Result<(), BuildError> {
+        let forgotten = self.store.repair(&[Problem::Missing { path: damaged }])?;
+        self.whole.retain(|path| !forgotten.contains(path));
+        for state in self.states.values_mut() {
+            if matches!(state, State::Valid(path) if forgotten.contains(path)) {
+                *state = State::Unresolved;
+            }
+        }
+        Ok(())
     }
 
     /// The store path of every step that is in the store.
@@ -153,6 +176,17 @@ impl<'a> Schedule<'a> {
             Input::Step(_) => None,
         });
         given.chain(valid).collect()
+    }
+
+    /// The steps whose outputs are known and not in the store, with what these would be.
+    pub(super) fn known_paths(self) -> Vec<(StepId, StorePath)> {
+        let states = self.states.into_iter();
+        states
+            .filter_map(|(id, state)| match state {
+                State::Known(_, path) => Some((id, path)),
+                _ => None,
+            })
+            .collect()
     }
 
     /// Resolves what can be, in plan order, and looks it up.
@@ -206,14 +240,18 @@ impl<'a> Schedule<'a> {
     }
 
     /// The steps that have to be carried out as far as can be said by now, in plan order.
-    pub(super) fn wanted(&self) -> BTreeSet<StepId> {
+    pub(super) fn wanted(&mut self) -> Result<BTreeSet<StepId>, BuildError> {
         let mut wanted = BTreeSet::new();
         let mut needed_valid: BTreeSet<StepId> = self.targets.clone();
         let mut needed_known = BTreeSet::new();
         // Users come after what they use: each step is reached when all that need it have been.
-        for (&id, inputs) in self.inputs.iter().rev() {
+        let ids: Vec<StepId> = self.inputs.keys().rev().copied().collect();
+        for id in ids {
             let (valid, known) = (needed_valid.contains(&id), needed_known.contains(&id));
-            let steps = inputs.iter().filter_map(|input| match input {
+            if let (true, State::Valid(path)) = (valid, &self.states[&id]) {
+                needed_valid.extend(self.makers_of_lost(&path.clone())?);
+            }
+            let steps = self.inputs[&id].iter().filter_map(|input| match input {
                 Input::Step(id) => Some(*id),
                 Input::Path(_) => None,
             });
@@ -230,13 +268,37 @@ impl<'a> Schedule<'a> {
                 _ => {}
             }
         }
-        wanted
+        Ok(wanted)
+    }
+
+    /// The steps that make what a valid path refers to and what is gone from the store.
+    fn makers_of_lost(&mut self, path: &StorePath) -> Result<BTreeSet<StepId>, BuildError> {
+        let mut lost = Vec::new();
+        let mut reached = graph::try_closure([path.clone()], |path| {
+            if self.whole.contains(path) {
+                return Ok(BTreeSet::new());
+            }
+            let info = self.store.info(path)?;
+            if info.is_none() {
+                lost.push(path.clone());
+            }
+            Ok::<_, BuildError>(info.map(|info| info.references).unwrap_or_default())
+        })?;
+        if lost.is_empty() {
+            self.whole.append(&mut reached);
+        }
+        let maker = |path: StorePath| {
+            let mut states = self.states.iter();
+            let found = states.find(|(_, state)| matches!(state, State::Known(_, known) if *known == path));
+            found.map(|(&id, _)| id).ok_or(BuildError::Lost { path })
+        };
+        lost.into_iter().map(maker).collect()
     }
 
     fn is_ready(&self, id: StepId) -> bool {
         let is_valid = |input: &&Input| match input {
             Input::Path(_) => true,
-            Input::Step(id) => matches!(self.states.get(id), Some(State::Valid(_))),
+            Input::Step(id) => matches!(self.states.get(id), Some(State::Valid(path)) if self.whole.contains(path)),
         };
         !self.running.contains(&id) && !self.fetching.contains(&id) && self.inputs[&id].iter().all(is_valid)
     }

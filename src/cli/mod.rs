@@ -47,6 +47,7 @@ mod sign;
 mod sinks;
 mod store;
 mod store_copy;
+mod store_verify;
 mod text;
 mod transfer;
 mod ui;

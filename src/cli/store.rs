@@ -17,6 +17,7 @@ use super::context::Context;
 use super::error::advised;
 use super::outcome::Outcome;
 use super::store_copy::{self, CopyArgs, KeyCommand, SignArgs};
+use super::store_verify::{self, VerifyArgs};
 use super::text::size;
 
 /// Arguments of `layerize store`.
@@ -48,12 +49,8 @@ enum StoreCommand {
     },
     /// List all valid store paths
     Ls,
-    /// Read every store path and compare it with what was recorded: exit status 1 if anything is wrong
-    Verify {
-        /// Only look whether everything is there
-        #[arg(long)]
-        no_contents: bool,
-    },
+    /// Read store paths and compare them with what was recorded: exit status 1 if anything is wrong
+    Verify(VerifyArgs),
     /// Delete what no root needs
     Gc {
         /// Only show what would be deleted
@@ -79,7 +76,7 @@ pub fn run(args: &StoreArgs, context: &Context) -> anyhow::Result<Outcome> {
         }
         StoreCommand::Info { paths } => info(&context.environment.store()?, paths, context),
         StoreCommand::Ls => ls(&stores(context)?, context),
-        StoreCommand::Verify { no_contents } => verify(&stores(context)?, !no_contents, context),
+        StoreCommand::Verify(args) => store_verify::run(args, &stores(context)?, context),
         StoreCommand::Gc { dry_run } => gc(&stores(context)?, *dry_run, context),
         StoreCommand::Roots => roots(&context.environment.store()?, context),
         StoreCommand::Copy(args) => store_copy::copy(args, context),
@@ -285,27 +282,6 @@ fn ls(stores: &[Store], context: &Context) -> anyhow::Result<Outcome> {
         }
     }
     Ok(Outcome::Done)
-}
-
-fn verify(stores: &[Store], contents: bool, context: &Context) -> anyhow::Result<Outcome> {
-    let mut problems = Vec::new();
-    let mut paths = 0;
-    for store in stores {
-        problems.extend(store.verify(contents)?);
-        paths += store.list()?.len();
-    }
-    for problem in &problems {
-        context.ui.data(&problem.to_string())?;
-    }
-    context.ui.line(&match problems.len() {
-        0 => format!("{paths} store paths, all as they were recorded."),
-        count => format!("{paths} store paths, {count} problems."),
-    });
-    Ok(if problems.is_empty() {
-        Outcome::Done
-    } else {
-        Outcome::No
-    })
 }
 
 fn gc(stores: &[Store], dry_run: bool, context: &Context) -> anyhow::Result<Outcome> {

@@ -12,10 +12,12 @@ use crate::store_path::StorePath;
 
 mod debs;
 mod make;
+mod recorded;
 mod resolve;
 mod script;
 
 pub use make::{make, output_name, source_name};
+pub use recorded::recorded;
 pub use resolve::{FORMAT, SANDBOX_FORMAT, fixed_path, resolved_json};
 pub use script::shell;
 

@@ -309,7 +309,7 @@ impl ImageError {
                 let file = path.rsplit('/').next().unwrap_or(path);
                 format!("let the script of `{name}` install into a directory, such as `$out/bin/{file}`")
             }
-            Self::ContentMissing { .. } => "run `layerize store verify`, then build again".to_owned(),
+            Self::ContentMissing { .. } => "run `layerize store verify --repair`, then build again".to_owned(),
             Self::ReplacesDirectory { path } => format!("name the file below it, such as `{path}/NAME`"),
             Self::InsideStorePath { .. } => {
                 "put it elsewhere, or change the package that makes the store path".to_owned()

@@ -123,7 +123,9 @@ impl LayerError {
             Self::Changed { path, .. } if path.starts_with("/nix/") => Some(format!(
                 "`nix-store --repair-path {path}` restores it from a binary cache, or delete it and build it again"
             )),
-            Self::Changed { path, .. } => Some(format!("see what changed with `layerize store verify {path}`")),
+            Self::Changed { path, .. } => Some(format!(
+                "`layerize store verify {path}` shows what changed, `--repair` makes it again"
+            )),
             Self::Tar(TarError::Whiteout { .. }) => Some("rename the file, or leave it out of the package".to_owned()),
             Self::Special { .. } => Some("remove it at the end of the build script".to_owned()),
             Self::Damaged { .. } => Some("run the command again: the damaged entry is packed anew".to_owned()),

@@ -147,7 +147,13 @@ fn of_paths(
     recipe.closure = roots.members(work)?;
     recipe.generated = roots.database(&recipe.spec, work)?;
     if let Some(text) = &recipe.spec.base {
-        let base = base::of_option(&text.value, &recipe.spec, &recipe.platform, work.offline, environment)?;
+        let base = base::of_option(
+            &text.value,
+            &recipe.spec,
+            &recipe.platform,
+            work.options.offline,
+            environment,
+        )?;
         recipe.base = Some(base);
     }
     Ok(Draft {
@@ -196,7 +202,7 @@ fn of_spec(
     roots.add_mentions(&recipe.spec, work)?;
     recipe.closure = roots.members(work)?;
     recipe.generated = roots.database(&recipe.spec, work)?;
-    recipe.base = base::of_spec(&recipe.spec, &project.lock, work.offline, environment)?;
+    recipe.base = base::of_spec(&recipe.spec, &project.lock, work.options.offline, environment)?;
     let mut draft = Draft {
         recipe,
         kept,

@@ -98,6 +98,12 @@ pub enum ProjectError {
         /// The store's directory.
         store: PathBuf,
     },
+    /// A store path that an argument names is registered, and gone from the disk.
+    #[error("`{}` is missing on disk", StoreDir::layerize().join(path))]
+    Missing {
+        /// The path.
+        path: StorePath,
+    },
     /// A store path was there when the work began, and is not any more.
     #[error("store path `{path}` is gone")]
     Gone {
@@ -345,6 +351,7 @@ impl ProjectError {
                 ));
             }
             Self::Stale { .. } => "run `layerize lock` and commit the file, or leave out `--locked`",
+            Self::Missing { .. } => "`layerize store verify --repair` makes it again, or forgets it",
             Self::NotInStore { .. } => "`layerize store ls` lists what is; `--store DIR` names another store",
             Self::NoPackage { .. } => "`layerize load` loads an image into an engine",
             Self::Unknown { help, .. } => help,

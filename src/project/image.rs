@@ -2,10 +2,12 @@
 //!
 //! Invariant: an image depends on its draft's recipe alone; what was kept from earlier builds only saves time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::digest::Digest;
-use crate::image::{self, Image, Index, Resources};
+use crate::image::{self, Image, ImageError, Index, Resources};
+use crate::layer::LayerError;
+use crate::store_path::{StoreDir, StorePath};
 use crate::transport::Content;
 
 use super::draft::{Draft, drafts};
@@ -30,6 +32,18 @@ pub struct NamedImage {
 }
 
 impl NamedImage {
+    /// The image of a draft, alone and under the draft's name.
+    fn new(image: Image, draft: Draft) -> Self {
+        let name = draft.name().to_owned();
+        Self {
+            names: vec![format!("{name}:{}", draft.recipe.spec.tag)],
+            name,
+            draft,
+            image,
+            index: None,
+        }
+    }
+
     /// What is to be written: the image, or all of them.
     pub fn content(&self) -> Content {
         match &self.index {
@@ -50,11 +64,11 @@ pub fn images(
     }
     let mut images = Vec::new();
     for draft in drafts(work, options, environment)? {
-        if let Some(kept) = draft.kept.as_ref().filter(|_| work.locked) {
+        if let Some(kept) = draft.kept.as_ref().filter(|_| work.options.locked) {
             kept.refuse_other(draft.recipe.plan.as_ref())?;
         }
         work.nix.note_missing_records(environment.reporter);
-        let named = assemble(draft, environment).map_err(|error| work.nix.explained(error))?;
+        let named = NamedImage::new(assemble_mending(&draft, work, environment)?, draft);
         if let (Some(kept), Some(plan)) = (&named.draft.kept, &named.draft.recipe.plan)
             && !kept.aside
         {
@@ -68,6 +82,33 @@ pub fn images(
         }
     }
     Ok(images)
+}
+
+/// Assembles an image; a store path that turns out not to be what was registered is made again first.
+fn assemble_mending(draft: &Draft, work: &Work, environment: &Environment<'_>) -> Result<Image, ProjectError> {
+    let mut tried = BTreeSet::new();
+    loop {
+        let error = match image_of(draft, environment) {
+            Ok(image) => return Ok(image),
+            Err(error) => error,
+        };
+        let changed = changed_path(&error).filter(|path| tried.insert(path.clone()));
+        match changed {
+            Some(path) if work.mend(&path, environment)? => {}
+            _ => return Err(work.nix.explained(error)),
+        }
+    }
+}
+
+/// The path of layerize's store that was packed and is not what was registered, where that is what went wrong.
+fn changed_path(error: &ProjectError) -> Option<StorePath> {
+    let ProjectError::Making { source, .. } = error else {
+        return None;
+    };
+    match &**source {
+        ImageError::Layer(LayerError::Changed { path, .. }) => Some(StoreDir::layerize().split(path)?.0),
+        _ => None,
+    }
 }
 
 /// The image of store paths for several platforms. What only runs on one of them is found by the check of its program.
@@ -98,22 +139,18 @@ fn for_platforms(
 
 /// Assembles the image of a draft.
 pub fn assemble(draft: Draft, environment: &Environment<'_>) -> Result<NamedImage, ProjectError> {
+    Ok(NamedImage::new(image_of(&draft, environment)?, draft))
+}
+
+fn image_of(draft: &Draft, environment: &Environment<'_>) -> Result<Image, ProjectError> {
     let (layers, images) = (environment.layer_cache()?, environment.image_cache()?);
     let resources = Resources {
         threads: draft.threads,
         layers: Some(&layers),
         images: Some(&images),
     };
-    let image = image::assemble(&draft.recipe, &resources, environment.reporter)
-        .map_err(|source| ProjectError::making(draft.name(), source))?;
-    let name = draft.name().to_owned();
-    Ok(NamedImage {
-        names: vec![format!("{name}:{}", draft.recipe.spec.tag)],
-        name,
-        draft,
-        image,
-        index: None,
-    })
+    image::assemble(&draft.recipe, &resources, environment.reporter)
+        .map_err(|source| ProjectError::making(draft.name(), source))
 }
 
 /// Assembles an image once more, with one thread and without anything that was kept; gives its digest.

@@ -32,10 +32,8 @@ pub struct Work {
     pub targets: Vec<Target>,
     /// Store paths of all inputs that the targets need.
     pub paths: BTreeMap<Input, StorePath>,
-    /// Whether nothing may be asked of other machines.
-    pub offline: bool,
-    /// Whether what is pinned must be current.
-    pub locked: bool,
+    /// How the targets' inputs were made.
+    pub options: WorkOptions,
 }
 
 /// Understands the arguments and realises what they name.
@@ -95,8 +93,7 @@ fn prepare_named(
             plan: BuildPlan::default(),
             targets,
             paths: BTreeMap::new(),
-            offline: options.offline,
-            locked: options.locked,
+            options: options.clone(),
         };
         return work.check_paths();
     }
@@ -116,13 +113,8 @@ fn realise(
     environment: &Environment<'_>,
 ) -> Result<Work, ProjectError> {
     let plan = project.plan(&store)?;
-    let inputs: Vec<Input> = targets
-        .iter()
-        .flat_map(|target| inputs_of(target, &plan))
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
     let build_options = environment.build_options(options, AptSources::of(&project.workspace));
+    let inputs = all_inputs(&targets, &plan);
     let paths = build::realise(&store, &plan, &inputs, &build_options, environment.reporter)?;
     Work {
         store,
@@ -131,8 +123,7 @@ fn realise(
         plan,
         targets,
         paths,
-        offline: options.offline,
-        locked: options.locked,
+        options: options.clone(),
     }
     .check_paths()
 }
@@ -210,6 +201,18 @@ impl Work {
         Ok(())
     }
 
+    /// Makes again a path that was found to be other than it was registered; false where nothing says how.
+    pub fn mend(&self, path: &StorePath, environment: &Environment<'_>) -> Result<bool, ProjectError> {
+        let Some(project) = &self.project else { return Ok(false) };
+        self.store.note_damage(path);
+        let options = environment.build_options(&self.options, AptSources::of(&project.workspace));
+        // A local source is no step's output.
+        project.add_sources(&self.store)?;
+        let inputs = all_inputs(&self.targets, &self.plan);
+        build::realise(&self.store, &self.plan, &inputs, &options, environment.reporter)?;
+        Ok(!self.store.is_damaged(path))
+    }
+
     /// How many images the targets make: one each, and one of all store paths together.
     pub fn image_count(&self) -> usize {
         let images = self
@@ -225,6 +228,9 @@ impl Work {
             if let Target::Path(path) = target
                 && self.store.info(path)?.is_none()
             {
+                if self.store.is_damaged(path) {
+                    return Err(ProjectError::Missing { path: path.clone() });
+                }
                 return Err(ProjectError::NotInStore {
                     path: path.clone(),
                     store: self.store.dir().to_owned(),
@@ -233,6 +239,12 @@ impl Work {
         }
         Ok(self)
     }
+}
+
+/// The steps that targets need, each once.
+fn all_inputs(targets: &[Target], plan: &BuildPlan) -> Vec<Input> {
+    let inputs = targets.iter().flat_map(|target| inputs_of(target, plan));
+    inputs.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The steps that a target needs.

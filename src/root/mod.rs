@@ -76,7 +76,7 @@ impl RootError {
                 "leave out `{first}` or `{second}`: they cannot be installed side by side"
             )),
             Self::Special { .. } | Self::Alternatives { .. } => {
-                Some("check the store with `layerize store verify`".to_owned())
+                Some("mend the store with `layerize store verify --repair`".to_owned())
             }
         }
     }

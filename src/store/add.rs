@@ -201,6 +201,9 @@ impl Store {
         let lock = self.lock(LockKind::Exclusive)?;
         if let Some((_, old)) = self.database.registration(&new.path)? {
             session.protect(&new.path)?;
+            if !self.is_there(&new.path)? {
+                return self.replace(tree, &old, &new);
+            }
             drop(lock);
             remove_tree(tree)?;
             // Of two different results of one derivation the first stays; anything else has one content.
@@ -341,7 +344,7 @@ fn sync_tree(tree: &Path, entries: u64) -> Result<(), StoreError> {
 }
 
 /// Renames a canonical tree to its final path.
-fn move_tree(from: &Path, to: &Path) -> Result<(), StoreError> {
+pub(super) fn move_tree(from: &Path, to: &Path) -> Result<(), StoreError> {
     let metadata = fs::symlink_metadata(from).context("read the attributes of", from)?;
     if !metadata.is_dir() {
         return Ok(fs::rename(from, to).context("rename to", to)?);

@@ -395,6 +395,32 @@ impl Database {
             )
             .during("register a path", &self.file)?;
         let id = transaction.last_insert_rowid();
+        self.insert_references(&transaction, id, new)?;
+        attestation::insert(&transaction, id, &new.attestation).during("register a path", &self.file)?;
+        transaction.commit().during("register a path", &self.file)
+    }
+
+    /// Says of a valid path, to which others may refer, that it has other content now.
+    pub(super) fn replace(&self, new: &Registration) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let transaction = self.begin(&mut connection)?;
+        let path = new.path.to_string();
+        let id: i64 = transaction
+            .query_row("SELECT id FROM path WHERE path = ?1", [&path], |row| row.get(0))
+            .during("look a path up", &self.file)?;
+        let unscanned = serde_json::Value::from(new.unscanned.clone()).to_string();
+        let change = "UPDATE path SET nar_hash = ?2, nar_size = ?3, unscanned = ?4 WHERE id = ?1";
+        let (hash, size) = (&new.nar_hash.as_bytes()[..], new.nar_size.cast_signed());
+        transaction
+            .execute(change, params![id, hash, size, unscanned])
+            .and_then(|_| transaction.execute("DELETE FROM reference WHERE referrer = ?1", [id]))
+            .during("register a path", &self.file)?;
+        self.insert_references(&transaction, id, new)?;
+        transaction.commit().during("register a path", &self.file)
+    }
+
+    /// Inserts what the path with this number refers to.
+    fn insert_references(&self, transaction: &Transaction<'_>, id: i64, new: &Registration) -> Result<(), StoreError> {
         for (target, evidence) in &new.references {
             let row = ReferenceRow::new(target, evidence);
             let inserted = transaction
@@ -421,8 +447,7 @@ impl Database {
                 });
             }
         }
-        attestation::insert(&transaction, id, &new.attestation).during("register a path", &self.file)?;
-        transaction.commit().during("register a path", &self.file)
+        Ok(())
     }
 
     /// Records that `derivation` made `path`; false where `path` is not valid.

@@ -169,7 +169,7 @@ impl StoreError {
             Self::NotValid { needed_by: None, .. } => {
                 Some("`layerize store ls` lists what is there; build the package that makes it".to_owned())
             }
-            Self::NotValid { .. } => Some("run `layerize store verify`".to_owned()),
+            Self::NotValid { .. } => Some("run `layerize store verify --repair`".to_owned()),
             Self::HashMismatch { actual, .. } => Some(format!(
                 "if the new content is what you want, declare `sha256 = \"{}\"`",
                 actual.hex()

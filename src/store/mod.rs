@@ -25,6 +25,7 @@ mod evidence;
 mod gc;
 mod import;
 mod inspect;
+mod mend;
 mod modulo;
 pub mod nix_store;
 mod query;
@@ -104,6 +105,7 @@ pub struct Store {
     database: Database,
     /// Started when first needed.
     session: Mutex<Option<Arc<Session>>>,
+    damage: mend::Damage,
 }
 
 /// A tree to be moved into the store, by [`Store::add_output`] and its like.
@@ -162,6 +164,7 @@ impl Store {
             store_dir,
             database,
             session: Mutex::new(None),
+            damage: mend::Damage::default(),
         }
     }
 
@@ -181,20 +184,29 @@ impl Store {
     }
 
     /// What is known of `path`; `None` where it is not valid. A valid path stays so as long as this store is open.
+    ///
+    /// One whose tree is gone from the disk, or is known to be damaged, is not valid: it is to be made again.
     pub fn info(&self, path: &StorePath) -> Result<Option<PathInfo>, StoreError> {
         if self.database.read_only() {
-            return self.database.info(path);
+            return self.whole(self.database.info(path)?);
         }
         let session = self.session()?;
         if session.protects(path) {
-            return self.database.info(path);
+            return Ok(self.database.info(path)?.filter(|_| !self.is_damaged(path)));
         }
         let _lock = self.lock(LockKind::Shared)?;
-        let info = self.database.info(path)?;
+        let info = self.whole(self.database.info(path)?)?;
         if info.is_some() {
             session.protect(path)?;
         }
         Ok(info)
+    }
+
+    fn whole(&self, info: Option<PathInfo>) -> Result<Option<PathInfo>, StoreError> {
+        match info {
+            Some(info) if self.is_there(&info.path)? => Ok(Some(info)),
+            _ => Ok(None),
+        }
     }
 
     /// A new empty directory on the store's file system, removed when dropped (or by the next run after a crash).

@@ -1,7 +1,8 @@
 //! *Verification* compares what the database says with what is on disk.
 //!
 //! Invariant: it changes nothing, takes no lock for long, and a problem names the path and, where the disk still
-//! tells, the file in it. Repair is by forgetting: what was forgotten is built again when it is needed.
+//! tells, the file in it. What cannot be mended (see [`Store::note_damage`]) is forgotten, and built again when it is
+//! needed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -33,6 +34,13 @@ pub enum Problem {
     Missing {
         /// The path.
         path: StorePath,
+    },
+    /// A valid path's tree cannot be read: nobody can say what it is.
+    Unreadable {
+        /// The path.
+        path: StorePath,
+        /// Why.
+        how: String,
     },
     /// A valid path's tree is not what was registered.
     Modified {
@@ -69,6 +77,7 @@ impl fmt::Display for Problem {
         match self {
             Self::Database { finding } => write!(f, "the database is damaged: {finding}"),
             Self::Missing { path } => write!(f, "`{path}` is missing on disk"),
+            Self::Unreadable { path, how } => write!(f, "`{path}` cannot be read: {how}"),
             Self::Modified { path, file: None, how } => write!(f, "`{path}` was modified: {how}"),
             Self::Modified {
                 path,
@@ -87,10 +96,19 @@ impl Problem {
     pub fn path(&self) -> Option<&StorePath> {
         match self {
             Self::Missing { path }
+            | Self::Unreadable { path, .. }
             | Self::Modified { path, .. }
             | Self::BadReference { path, .. }
             | Self::WrongAddress { path, .. } => Some(path),
             Self::Database { .. } | Self::Unregistered { .. } => None,
+        }
+    }
+
+    /// The path whose registration is right and whose tree is not: made again, all is well.
+    pub fn mendable(&self) -> Option<&StorePath> {
+        match self {
+            Self::Missing { path } | Self::Unreadable { path, .. } | Self::Modified { path, .. } => Some(path),
+            _ => None,
         }
     }
 }
@@ -106,6 +124,20 @@ impl Store {
             self.verify_path(registration, &all, contents, &mut problems)?;
         }
         problems.extend(self.foreign(&all)?);
+        Ok(problems)
+    }
+
+    /// As [`verify`](Self::verify) for these paths alone; one that is not registered is an error.
+    pub fn verify_paths(&self, paths: &BTreeSet<StorePath>, contents: bool) -> Result<Vec<Problem>, StoreError> {
+        let all = self.database.registrations()?;
+        let mut problems = Vec::new();
+        for path in paths {
+            let registration = all.get(path).ok_or_else(|| StoreError::NotValid {
+                path: path.clone(),
+                needed_by: None,
+            })?;
+            self.verify_path(registration, &all, contents, &mut problems)?;
+        }
         Ok(problems)
     }
 
@@ -193,6 +225,7 @@ impl Store {
                 .filter(|&path| all.contains_key(path));
             let forgotten = with_referrers(&all, broken.cloned().collect());
             self.database.forget(&forgotten)?;
+            self.forget_damage(&forgotten);
             for path in forgotten.iter().cloned().chain(self.unregistered()?) {
                 let away = session.fresh_path();
                 if move_away(&self.physical(&path), &away)? {
@@ -246,15 +279,20 @@ fn examine(tree: &Path, registration: &Registration, contents: bool) -> Option<P
         None if contents => Ok(differing_contents(tree, registration)?.map(|how| (None, how))),
         other => Ok(other),
     });
-    let (file, how) = examined.unwrap_or_else(|error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-        Some((None, format!("{error}{}", cause.unwrap_or_default())))
-    })?;
-    Some(Problem::Modified {
-        path: registration.path.clone(),
-        file,
-        how,
-    })
+    let path = registration.path.clone();
+    match examined {
+        Ok(None) => None,
+        Ok(Some((file, how))) => Some(Problem::Modified { path, file, how }),
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            let how = format!("{error}{}", cause.unwrap_or_default());
+            // What has no archive cannot have been registered; what the disk does not give may be as it was.
+            Some(match error {
+                StoreError::Tree(_) => Problem::Modified { path, file: None, how },
+                _ => Problem::Unreadable { path, how },
+            })
+        }
+    }
 }
 
 /// The first entry that something wrote to, as far as modes and times tell.

@@ -21,6 +21,7 @@ mod fault;
 mod images;
 mod index;
 mod load;
+mod mend;
 mod names;
 mod nix;
 mod output;

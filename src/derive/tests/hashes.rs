@@ -23,6 +23,35 @@ fn resolved_texts_and_hashes_are_what_they_were() {
 }
 
 #[test]
+fn a_script_is_read_back_from_its_text_and_a_download_is_not() {
+    let workspace = workspace();
+    let plan = plan_of(&workspace, &lock_for(&workspace));
+    let paths = paths(&plan);
+    let own = |input: &Input| match input {
+        Input::Path(path) => path.clone(),
+        Input::Step(_) => unreachable!("what is read back has paths alone"),
+    };
+    let mut scripts = 0;
+    for step in &plan.steps {
+        let json = resolved_json(step, &|input| path_of(&paths, input));
+        let read = recorded(&json);
+        assert_eq!(
+            read.is_some(),
+            matches!(step.action, Action::Script(_)),
+            "{}",
+            step.label
+        );
+        let Some(read) = read else { continue };
+        assert_eq!(resolved_json(&read, &own), json);
+        // Of other rules nothing is guessed.
+        assert_eq!(recorded(&json.replace("\"format\":1", "\"format\":2")), None);
+        assert_eq!(recorded(&json.replace("\"tools\":", "\"further\":1,\"tools\":")), None);
+        scripts += 1;
+    }
+    assert!(scripts > 0);
+}
+
+#[test]
 fn where_things_come_from_changes_nothing() {
     let spec = workspace();
     let lock = lock_for(&spec);

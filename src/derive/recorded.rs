@@ -1,0 +1,105 @@
+//! A *recorded* derivation: the step that a resolved derivation's text describes, to be carried out again.
+//!
+//! Invariant: what is given has that very text, so what it makes is what was made before. Only scripts are given: the
+//! text of a download does not say where it came from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use crate::store_path::{StoreDir, StorePath};
+
+use super::resolve::resolved_json;
+use super::{Action, Derivation, Input, Script};
+
+/// The text's fields that are needed; the comparison at the end sees to the others.
+#[derive(Deserialize)]
+struct Recorded {
+    action: RecordedAction,
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+enum RecordedAction {
+    Script(Box<RecordedScript>),
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RecordedScript {
+    debian_patches: bool,
+    declared: BTreeMap<String, BTreeSet<String>>,
+    env: BTreeMap<String, String>,
+    libraries: Vec<String>,
+    root: Vec<String>,
+    runtime: Vec<String>,
+    script: String,
+    source: Option<String>,
+    source_file: Option<String>,
+    system: String,
+    tools: Vec<String>,
+}
+
+/// The step whose [`resolved_json`] is `text`; `None` where it runs no script, or was recorded by other rules.
+pub fn recorded(text: &str) -> Option<Derivation> {
+    let Recorded { action, name } = serde_json::from_str(text).ok()?;
+    let derivation = Derivation {
+        label: name.clone(),
+        name,
+        action: Action::Script(Box::new(script(action)?)),
+    };
+    let path = |input: &Input| match input {
+        Input::Path(path) => path.clone(),
+        Input::Step(_) => unreachable!("every input was given as a path"),
+    };
+    (resolved_json(&derivation, &path) == text).then_some(derivation)
+}
+
+fn script(action: RecordedAction) -> Option<Script> {
+    let RecordedAction::Script(script) = action else {
+        return None;
+    };
+    let RecordedScript {
+        debian_patches,
+        declared,
+        env,
+        libraries,
+        root,
+        runtime,
+        script,
+        source,
+        source_file,
+        system,
+        tools,
+    } = *script;
+    let inputs = |paths: Vec<String>| paths.iter().map(|path| input(path)).collect::<Option<Vec<_>>>();
+    let declared = declared.into_iter().map(|(path, needed)| {
+        let needed = needed.iter().map(|path| input(path)).collect::<Option<BTreeSet<_>>>();
+        Some((input(&path)?, needed?))
+    });
+    Some(Script {
+        script,
+        env,
+        system,
+        source: match source {
+            Some(path) => Some(input(&path)?),
+            None => None,
+        },
+        source_file,
+        debian_patches,
+        root: inputs(root)?,
+        tools: inputs(tools)?,
+        libraries: inputs(libraries)?,
+        runtime: inputs(runtime)?,
+        declared: declared.collect::<Option<_>>()?,
+        timeout_seconds: None,
+    })
+}
+
+fn input(logical: &str) -> Option<Input> {
+    let (path, below): (StorePath, _) = StoreDir::layerize().split(logical)?;
+    below.is_empty().then_some(Input::Path(path))
+}

@@ -1,0 +1,134 @@
+//! *Repairing* a store: what is damaged is made again by whatever can make it, and else forgotten.
+//!
+//! Invariant: nothing is forgotten that can be made again; what could not be made now (no network, say) stays registered,
+//! and the next build tries again.
+
+use std::collections::BTreeSet;
+
+use crate::build;
+use crate::event::Event;
+use crate::fetch::AptSources;
+use crate::store::{Problem, Store};
+use crate::store_path::{StoreDir, StorePath};
+
+use super::environment::{Environment, WorkOptions};
+use super::error::ProjectError;
+use super::files::Project;
+
+/// What became of damaged paths.
+#[derive(Debug, Default)]
+pub struct Repair {
+    /// Made again.
+    pub made: BTreeSet<StorePath>,
+    /// Nothing makes these, or they refer to such a path: they are no longer registered.
+    pub forgotten: BTreeSet<StorePath>,
+    /// Something makes these, and could not.
+    pub failed: Vec<(StorePath, ProjectError)>,
+}
+
+/// Mends what `problems` say of a store: by the project here, if there is one, else as the store recorded how it was
+/// made. `options` say how steps are carried out.
+pub fn repair(
+    store: &Store,
+    problems: &[Problem],
+    options: &WorkOptions,
+    environment: &Environment<'_>,
+) -> Result<Repair, ProjectError> {
+    let damaged: BTreeSet<StorePath> = problems.iter().filter_map(Problem::mendable).cloned().collect();
+    let mut repair = Repair::default();
+    if *store.store_dir() == StoreDir::layerize() {
+        make_again(store, &damaged, options, environment, &mut repair);
+    }
+    let kept: BTreeSet<&StorePath> = repair.failed.iter().map(|(path, _)| path).collect();
+    let hopeless = problems.iter().filter(|problem| match problem.mendable() {
+        Some(path) => !repair.made.contains(path) && !kept.contains(path),
+        None => true,
+    });
+    repair.forgotten = store.repair(&hopeless.cloned().collect::<Vec<_>>())?;
+    Ok(repair)
+}
+
+/// Makes again what can be; of what Nix's caches gave, nothing is: it is fetched when it is needed.
+fn make_again(
+    store: &Store,
+    damaged: &BTreeSet<StorePath>,
+    options: &WorkOptions,
+    environment: &Environment<'_>,
+    repair: &mut Repair,
+) {
+    for path in damaged {
+        store.note_damage(path);
+    }
+    let apt = match by_project(store, damaged, options, environment, repair) {
+        Ok(apt) => apt,
+        Err(ProjectError::NoSpec) => AptSources::default(),
+        Err(error) => {
+            let text = format!("the project here cannot help: {error}");
+            environment.reporter.report(Event::Note { text });
+            AptSources::default()
+        }
+    };
+    by_records(
+        store,
+        damaged,
+        &environment.build_options(options, apt),
+        environment,
+        repair,
+    );
+    build::report_mended(store, environment.reporter);
+    repair.made = damaged.iter().filter(|path| !store.is_damaged(path)).cloned().collect();
+    repair.failed.retain(|(path, _)| store.is_damaged(path));
+}
+
+/// Makes again what a step or a source of the project is; gives the project's apt sources.
+fn by_project(
+    store: &Store,
+    damaged: &BTreeSet<StorePath>,
+    options: &WorkOptions,
+    environment: &Environment<'_>,
+    repair: &mut Repair,
+) -> Result<AptSources, ProjectError> {
+    let project = Project::load(environment)?;
+    let reasons = project.lock_reasons(environment)?;
+    if !reasons.is_empty() {
+        return Err(ProjectError::Stale {
+            missing: false,
+            reasons,
+        });
+    }
+    let plan = project.plan(store)?;
+    let apt = AptSources::of(&project.workspace);
+    let build_options = environment.build_options(options, apt.clone());
+    for (path, step) in build::makers(store, &plan, damaged)? {
+        if let Err(error) = build::realise(store, &plan, &[step], &build_options, environment.reporter) {
+            repair.failed.push((path, error.into()));
+        }
+    }
+    Ok(apt)
+}
+
+/// Makes again what the store says how to make, inputs before what is made of them.
+fn by_records(
+    store: &Store,
+    damaged: &BTreeSet<StorePath>,
+    options: &build::BuildOptions,
+    environment: &Environment<'_>,
+    repair: &mut Repair,
+) {
+    let mut left: Vec<&StorePath> = damaged.iter().filter(|path| store.is_damaged(path)).collect();
+    loop {
+        let before = left.len();
+        left.retain(
+            |&path| match build::make_recorded(store, path, options, environment.reporter) {
+                Ok(made) => !made,
+                Err(error) => {
+                    repair.failed.push((path.clone(), error.into()));
+                    false
+                }
+            },
+        );
+        if left.len() == before {
+            return;
+        }
+    }
+}
