@@ -8,6 +8,8 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::str::FromStr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 mod content;
@@ -110,6 +112,12 @@ impl Digest {
         from_hex(text)
             .map(Self)
             .ok_or_else(|| ParseDigestError { text: text.to_owned() })
+    }
+
+    /// Parses `sha256-` and the hash in base 64, as npm's locks and Nix print it (Subresource Integrity, 3.1).
+    pub fn from_sri(text: &str) -> Option<Self> {
+        let bytes = STANDARD.decode(text.strip_prefix("sha256-")?).ok()?;
+        Some(Self(bytes.try_into().ok()?))
     }
 }
 

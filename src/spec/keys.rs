@@ -263,7 +263,7 @@ pub(super) const SOURCE_URL: &[Key] = &[
         key(
             "sha256",
             Text,
-            "Digest of the file, 64 hexadecimal digits; without it the lock pins it.",
+            "SHA-256 of the file: 64 hexadecimal digits, or `sha256-` and base 64; without it the lock pins it.",
         ),
         &["hash", "digest", "checksum", "sha"],
     ),

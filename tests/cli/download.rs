@@ -119,6 +119,33 @@ fn a_login_is_taken_from_netrc() {
     Ran::of(command.env("NETRC", &elsewhere).output().unwrap()).success();
 }
 
+/// As npm's locks, Nix and browsers write them (Subresource Integrity).
+#[test]
+fn a_source_s_hash_may_be_written_in_base_64() {
+    let port = serve(|mut stream, _| {
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+        stream.write_all(answer.as_bytes()).unwrap();
+    });
+    let place = Place::new();
+    let spec = |sha256: &str| {
+        let url = format!("http://127.0.0.1:{port}/hello");
+        let source = format!("{{ url = \"{url}\", sha256 = \"{sha256}\", unpack = false }}");
+        place.write("layerize.toml", &format!("[package.data]\nsource = {source}\n"));
+        place.run(&["build", "data"])
+    };
+    // `printf hello | openssl dgst -sha256 -binary | base64`
+    let built = spec("sha256-LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=").success();
+    let path = built.line().to_owned();
+    let as_hex = spec("2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824").success();
+    assert_eq!(as_hex.line(), path, "the spelling moves nothing");
+    spec("sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
+        .exits(2)
+        .says(&["gives other content"]);
+    spec("sha512-LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=")
+        .exits(2)
+        .says(&["another kind of hash", "leave `sha256` out"]);
+}
+
 /// A server that says when it may be asked again is asked then; one that wants to be left alone for an hour is not waited
 /// for.
 #[test]

@@ -297,17 +297,24 @@ pub(super) fn duration(text: &str) -> Check<u64> {
     }
 }
 
-/// A SHA-256 as `sha256sum` prints it, with or without `sha256:`.
+/// A SHA-256 as `sha256sum` prints it, with or without `sha256:`, or `sha256-` and base 64.
 pub(super) fn sha256(text: &str) -> Check<Digest> {
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
-    if let Ok(digest) = Digest::from_hex(hex) {
+    if let Some(digest) = Digest::from_hex(hex).ok().or_else(|| Digest::from_sri(text)) {
         return Ok(digest);
     }
+    let is_other = ["sha1", "sha384", "sha512", "md5"].iter().any(|other| {
+        let rest = text.strip_prefix(other);
+        rest.is_some_and(|rest| rest.starts_with(['-', ':']))
+    });
     let all_hex = hex.bytes().all(|byte| byte.is_ascii_hexdigit());
     match hex.len() {
-        _ if text.starts_with("sha256-") => advise(
-            "this is the base64 form",
-            "write the 64 hexadecimal digits that `sha256sum` prints",
+        _ if text.starts_with("sha256-") => {
+            refuse("after `sha256-` come the 32 bytes of the hash in base 64: 44 characters")
+        }
+        _ if is_other => advise(
+            "this is another kind of hash",
+            "write the file's SHA-256, or leave `sha256` out, and `layerize lock` pins it",
         ),
         0 => advise("it is empty", "leave `sha256` out, and `layerize lock` pins it"),
         64 if all_hex => advise(

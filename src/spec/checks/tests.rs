@@ -171,10 +171,28 @@ fn digests() {
     let hex = Digest::of(b"").hex();
     assert_eq!(sha256(&hex).unwrap(), Digest::of(b""));
     assert_eq!(sha256(&format!("sha256:{hex}")).unwrap(), Digest::of(b""));
+    // `openssl dgst -sha256 -binary < /dev/null | base64`, which npm, Nix and browsers write so.
+    let sri = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+    assert_eq!(sha256(sri).unwrap(), Digest::of(b""));
     let upper = hex.to_uppercase();
     let long = format!("{hex}0");
     assert_eq!(
-        accepted(sha256, &["", &upper, &long, &hex[1..], "sha256:", "sha256-x", "md5:x"]),
+        accepted(
+            sha256,
+            &[
+                "",
+                &upper,
+                &long,
+                &hex[1..],
+                "sha256:",
+                "sha256-x",
+                "md5:x",
+                &sri[7..],
+                &sri[..50],
+                &format!("{sri} {sri}"),
+                &sri.replace("256", "512")
+            ]
+        ),
         [""; 0]
     );
 }
