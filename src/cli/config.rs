@@ -38,6 +38,8 @@ pub struct Config {
     pub cache_max_size: u64,
     /// `[registries."HOST"]`: how single registries are reached.
     pub registries: BTreeMap<String, HostConfig>,
+    /// Those with `private-network`: their answers may lead to addresses of this machine and its network.
+    pub private_network: Vec<String>,
     /// The certificates named there, for whatever is asked of these hosts.
     pub tls: BTreeMap<String, HostTls>,
 }
@@ -64,6 +66,7 @@ struct File {
 struct Registry {
     plain_http: Option<bool>,
     credentials_over_http: bool,
+    private_network: bool,
     mirrors: Vec<String>,
     ca_file: Option<PathBuf>,
     client_cert: Option<PathBuf>,
@@ -111,7 +114,7 @@ impl Config {
                     error.to_string().trim_end()
                 ),
                 "known are: store, nix-store, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, \
-                 [registries.\"HOST\"] mirrors, plain-http, credentials-over-http, ca-file, client-cert and client-key",
+                 [registries.\"HOST\"] mirrors, plain-http, credentials-over-http, private-network, ca-file, client-cert and client-key",
             )
         })?;
         let dir = path.parent().unwrap_or(Path::new("."));
@@ -155,7 +158,9 @@ impl Registry {
 
 impl File {
     fn into_config(self, registries: BTreeMap<String, HostConfig>, tls: BTreeMap<String, HostTls>) -> Config {
+        let private = self.registries.iter().filter(|(_, registry)| registry.private_network);
         Config {
+            private_network: private.map(|(host, _)| host.clone()).collect(),
             registries,
             tls,
             store: self.store,

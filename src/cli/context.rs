@@ -131,6 +131,12 @@ fn http(flags: &RegistryFlags, config: &Config) -> HttpConfig {
         ssl_cert_file: path_variable("SSL_CERT_FILE"),
         ssl_cert_dirs: path_list("SSL_CERT_DIR"),
         hosts: config.tls.clone(),
+        private_network: flags
+            .private_network
+            .iter()
+            .chain(&config.private_network)
+            .cloned()
+            .collect(),
         netrc: path_variable("NETRC").or_else(|| Some(path_variable("HOME")?.join(".netrc"))),
     }
 }

@@ -67,6 +67,9 @@ pub struct RegistryFlags {
     /// Speak to this registry without TLS; repeatable
     #[arg(long, global = true, value_name = "HOST[:PORT]", value_parser = host)]
     pub plain_http: Vec<String>,
+    /// Let this host's answers lead to addresses of this machine and its network; repeatable
+    #[arg(long, global = true, value_name = "HOST[:PORT]", value_parser = host)]
+    pub private_network: Vec<String>,
 }
 
 fn host(text: &str) -> Result<String, ConfigError> {

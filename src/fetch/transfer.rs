@@ -15,7 +15,7 @@ use super::FetchError;
 use crate::event::{Event, Reporter};
 use crate::fsio::IoContext;
 use crate::http::address::host_of;
-use crate::http::client::{Client, Reply, Tuning, says_nothing_to_head};
+use crate::http::client::{Client, Reply, SAYS_NOTHING, Tuning};
 use crate::http::pace::{Persistence, retry_after, status_may_pass};
 use crate::http::{self, HttpConfig, HttpError, tls};
 
@@ -196,7 +196,7 @@ impl<'a> Transfer<'a> {
         };
         let shown = address.display();
         let reply = self.attempts(url, address, &|| 0, || match self.send(Method::HEAD, url, &shown, 0) {
-            Err(FetchError::Status { status, .. }) if says_nothing_to_head(status) => {
+            Err(FetchError::Status { status, .. }) if SAYS_NOTHING.contains(&status.as_u16()) => {
                 self.send(Method::GET, url, &shown, 0)
             }
             reply => reply,

@@ -13,11 +13,11 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
+use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Method, StatusCode};
 use url::Url;
 
-use super::address;
+use super::address::{self, Home, Stray};
 use super::config::HttpConfig;
 use super::error::{HttpError, SetupError};
 use super::netrc::Netrc;
@@ -97,13 +97,12 @@ impl Reply {
         self.answer.headers().get(name)?.to_str().ok()
     }
 
-    /// The `Location` header, resolved against where the answer came from and judged as one of the host at `home`. The
-    /// error is a sentence.
-    pub(crate) fn location(&self, home: &Url) -> Result<Option<Url>, String> {
+    /// The `Location` header, resolved against where the answer came from and judged as one that `home` gave.
+    pub(crate) fn location(&self, home: Home<'_>) -> Result<Option<Url>, Stray> {
         let Some(location) = self.answer.headers().get(LOCATION) else {
             return Ok(None);
         };
-        let text = location.to_str().map_err(|_| "its address is malformed".to_owned())?;
+        let text = location.to_str().map_err(|_| Stray::Malformed)?;
         address::resolve(text, &self.url, home).map(Some)
     }
 
@@ -170,6 +169,11 @@ impl Client {
         // A login is a header and no part of an address that others are compared with.
         let _ = home.set_username("").and_then(|()| home.set_password(None));
         let home_host = address::host_of(&home);
+        let bounds = Home {
+            url: &home,
+            host: &home_host,
+            may_lead_inside: self.config.private_network.contains(&home_host),
+        };
         let mut url = home.clone();
         for _ in 0..=REDIRECTS_MAX {
             let mut headers = headers.clone();
@@ -186,15 +190,22 @@ impl Client {
                 pace: &home_host,
             })?;
             let reply = Reply { answer, url };
-            match reply.location(&home) {
+            match reply.location(bounds) {
                 Ok(Some(next)) if reply.has_moved(&method) => url = next,
-                Err(reason) if reply.has_moved(&method) => return Err(HttpError::Redirect { host, reason }),
+                Err(stray) if reply.has_moved(&method) => {
+                    return Err(HttpError::Redirect {
+                        host,
+                        reason: stray.to_string(),
+                        help: stray.help(),
+                    });
+                }
                 _ => return Ok(reply),
             }
         }
         Err(HttpError::Redirect {
             host: home_host,
             reason: format!("it redirects more than {REDIRECTS_MAX} times"),
+            help: None,
         })
     }
 
@@ -253,11 +264,9 @@ impl Client {
     }
 }
 
-/// Whether an answer to `HEAD` says nothing of what `GET` would: not every server, nor what is before it, does `HEAD`, or
-/// does it for everyone who may read (RFC 9110, 9.1).
-pub(crate) fn says_nothing_to_head(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 400 | 401 | 403 | 405 | 501)
-}
+/// Statuses of answers to `HEAD` that say nothing of what another request would be answered: not every server, nor what is
+/// before it, does `HEAD` (RFC 9110, 9.1), or does it for everyone who may do other things.
+pub(crate) const SAYS_NOTHING: [u16; 5] = [400, 401, 403, 405, 501];
 
 /// The `Authorization` of a name and a password (RFC 7617).
 pub(crate) fn basic(username: &str, password: &str) -> Option<HeaderValue> {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: pure data, gathered by the caller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::error::SetupError;
@@ -23,6 +23,8 @@ pub struct HttpConfig {
     pub ssl_cert_dirs: Vec<PathBuf>,
     /// Certificates that the user configured for single hosts.
     pub hosts: BTreeMap<String, HostTls>,
+    /// Hosts (with their port, where they name one) whose answers may lead to addresses of this machine and its network.
+    pub private_network: BTreeSet<String>,
     /// The file with logins for downloads (`~/.netrc`), which need not exist.
     pub netrc: Option<PathBuf>,
 }

@@ -42,6 +42,8 @@ pub enum HttpError {
         host: String,
         /// Why not.
         reason: String,
+        /// What to do about it.
+        help: Option<String>,
     },
     /// The process is about to end: see [`cancel`](super::cancel).
     #[error("interrupted")]
@@ -62,6 +64,7 @@ impl HttpError {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Unreachable { host, source } => tls::advice(source.as_ref(), host),
+            Self::Redirect { help, .. } => help.clone(),
             Self::Setup(error) => error.help(),
             _ => None,
         }

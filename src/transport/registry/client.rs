@@ -17,7 +17,7 @@ use super::error::{RegistryError, printable, read_errors};
 use super::token::Auth;
 use super::{Endpoint, Login, RegistryConfig};
 use crate::event::{Event, Reporter};
-use crate::http::address;
+use crate::http::address::{self, Home};
 pub(super) use crate::http::client::Reply;
 use crate::http::client::{self, REDIRECTS_MAX, Request, Whole};
 use crate::http::pace::retry_after;
@@ -64,6 +64,17 @@ pub(super) struct Access {
     pub(super) repository: String,
     /// Scopes of tokens; the one that matters most is first, because some registries read only that.
     pub(super) scopes: Vec<String>,
+}
+
+impl Access {
+    /// Whose answers are followed.
+    pub(super) fn home(&self) -> Home<'_> {
+        Home {
+            url: &self.endpoint.base,
+            host: &self.endpoint.host,
+            may_lead_inside: self.endpoint.may_lead_inside,
+        }
+    }
 }
 
 /// The body of a request.
@@ -132,12 +143,14 @@ impl<'a> Call<'a> {
 
 /// Where an answer sends a request, judged as an address of the registry.
 pub(super) fn location(reply: &Reply, call: &Call<'_>) -> Result<Option<Url>, RegistryError> {
-    let location = reply.location(&call.access.endpoint.base);
-    location.map_err(|reason| RegistryError::Protocol {
-        action: call.action.to_owned(),
-        host: address::host_of(&reply.url),
-        reason,
-    })
+    reply
+        .location(call.access.home())
+        .map_err(|stray| RegistryError::Protocol {
+            action: call.action.to_owned(),
+            host: address::host_of(&reply.url),
+            reason: stray.to_string(),
+            help: stray.help(),
+        })
 }
 
 /// Speaks to registries.
@@ -343,6 +356,7 @@ impl<'r> Client<'r> {
             return RegistryError::Denied {
                 action,
                 host,
+                registry: call.access.endpoint.host.clone(),
                 who,
                 status,
                 words,
@@ -367,7 +381,7 @@ impl<'r> Client<'r> {
     }
 
     /// Who the user is, for messages.
-    fn who(&self, access: &Access) -> String {
+    pub(super) fn who(&self, access: &Access) -> String {
         match self.login(access) {
             Ok(Login::Basic { username, .. }) => format!("the user `{}`", printable(&username, 64)),
             Ok(Login::IdentityToken(_)) => "the holder of the identity token".to_owned(),
@@ -402,6 +416,7 @@ impl<'r> Client<'r> {
             action: call.action.to_owned(),
             host: call.host().to_owned(),
             reason: reason.into(),
+            help: None,
         };
         error.into()
     }
@@ -421,6 +436,7 @@ fn headers(call: &Call<'_>, authorization: Option<&HeaderValue>) -> Result<Heade
             action: call.action.to_owned(),
             host: call.host().to_owned(),
             reason: format!("the value of `{name}` cannot stand in a header"),
+            help: None,
         })?;
         headers.insert(name.clone(), value);
     }

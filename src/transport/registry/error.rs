@@ -73,6 +73,8 @@ pub enum RegistryError {
         action: String,
         /// The host.
         host: String,
+        /// The registry that logins are for, which may have sent us to the host.
+        registry: String,
         /// Who asked: `an anonymous user`, or `the user NAME`.
         who: String,
         /// The status of the answer.
@@ -101,6 +103,8 @@ pub enum RegistryError {
         host: String,
         /// What is wrong with it.
         reason: String,
+        /// What to do about it.
+        help: Option<String>,
     },
     /// The registry has other content than was sent or asked for.
     #[error("cannot {action}: `{host}` has `{actual}` there, not `{expected}`")]
@@ -157,7 +161,12 @@ impl RegistryError {
             HttpError::Unreachable { host, source } => Self::Unreachable { action, host, source },
             HttpError::Broken { host, source } => Self::Broken { action, host, source },
             HttpError::Stalled { host, patience } => Self::Stalled { action, host, patience },
-            HttpError::Redirect { host, reason } => Self::Protocol { action, host, reason },
+            HttpError::Redirect { host, reason, help } => Self::Protocol {
+                action,
+                host,
+                reason,
+                help,
+            },
             HttpError::Source(source) => Self::Source { action, source },
             source @ (HttpError::Cancelled | HttpError::Start(_) | HttpError::Setup(_)) => {
                 Self::Http { action, source }
@@ -168,7 +177,9 @@ impl RegistryError {
     /// What the user can do about it, where anything can be said.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::Denied { host, who, .. } if who.starts_with("an anonymous") => Some(format!(
+            Self::Denied {
+                registry: host, who, ..
+            } if who.starts_with("an anonymous") => Some(format!(
                 "log in with `docker login {host}` or `podman login {host}`; `layerize auth explain` shows where logins are looked for"
             )),
             Self::Denied { .. } => Some(
@@ -200,6 +211,7 @@ impl RegistryError {
             Self::Status { status, .. } if status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS => {
                 Some("run the command again later: what has arrived is not sent twice".to_owned())
             }
+            Self::Protocol { help, .. } => help.clone(),
             Self::Http { source, .. } => source.help(),
             _ => None,
         }

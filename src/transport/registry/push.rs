@@ -201,7 +201,7 @@ impl<'p, 'r> Push<'p, 'r> {
             }
         }
         let there = self.parallel(documents, |document| {
-            let found = self.repo.head_manifest(&document.digest.to_string())?;
+            let found = self.repo.visible_manifest_digest(&document.digest.to_string())?;
             Ok(found == Some(document.digest))
         })?;
         if there.contains(&false)
@@ -219,7 +219,7 @@ impl<'p, 'r> Push<'p, 'r> {
         let confirmed = if there { Vec::new() } else { self.write(top, tags)? };
         for tag in tags.iter().filter(|tag| !confirmed.contains(tag)) {
             // A registry whose tags cannot move refuses even what it has.
-            let same = there && self.repo.head_manifest(tag)? == Some(top.digest);
+            let same = there && self.repo.visible_manifest_digest(tag)? == Some(top.digest);
             if !same {
                 self.put(top, tag)?;
             }
@@ -251,7 +251,7 @@ impl<'p, 'r> Push<'p, 'r> {
     }
 
     fn check_tag(&self, tag: &str, wanted: &Digest) -> Result<(), TransportError> {
-        match self.repo.head_manifest(tag)? {
+        match self.repo.manifest_digest(tag)? {
             Some(existing) if existing != *wanted => Err(RegistryError::TagTaken {
                 name: format!("{}:{tag}", self.target.name()),
                 existing: existing.to_string(),
@@ -279,7 +279,7 @@ impl<'p, 'r> Push<'p, 'r> {
         let mut read = 0;
         while let Some(reference) = references.pop().filter(|_| read < LEARNED_MAX) {
             read += 1;
-            let Some(found) = self.repo.manifest(&reference, &access.endpoint.host)? else {
+            let Some(found) = self.repo.visible_manifest(&reference)? else {
                 continue;
             };
             // What is no image teaches nothing.

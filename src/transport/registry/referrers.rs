@@ -83,7 +83,7 @@ fn api(repo: &Repo<'_, '_>, digest: &Digest) -> Result<Option<Referrers>, Transp
             return Ok(None);
         }
         let next = reply.header("link").and_then(next_link);
-        let next = next.map(|next| address::resolve(&next, &reply.url, &repo.access.endpoint.base));
+        let next = next.map(|next| address::resolve(&next, &reply.url, repo.access.home()));
         let limit = usize::try_from(MANIFEST_MAX).unwrap_or(usize::MAX);
         let read = reply.answer.read_limited(limit);
         let host = repo.access.endpoint.host.clone();
@@ -93,7 +93,7 @@ fn api(repo: &Repo<'_, '_>, digest: &Digest) -> Result<Option<Referrers>, Transp
         }
         all.add(&bytes, digest, &repo.name(), LIST)?;
         match next {
-            Some(next) if !all.cut => url = next.map_err(|reason| repo.client.protocol(&call, reason))?,
+            Some(next) if !all.cut => url = next.map_err(|stray| repo.client.protocol(&call, stray.to_string()))?,
             _ => return Ok(Some(all)),
         }
     }
@@ -218,6 +218,7 @@ fn add_to_fallback(repo: &Repo<'_, '_>, subject: &Digest, entry: Value) -> Resul
         action: format!("add to the list of referrers `{tag}` of `{}`", repo.name()),
         host,
         reason: "what is written there is overwritten each time".to_owned(),
+        help: None,
     }
     .into())
 }

@@ -11,6 +11,7 @@ use super::client::{Access, Call, Client, Payload, Reply, broken};
 use super::error::{RegistryError, printable};
 use crate::digest::Digest;
 use crate::http::address;
+use crate::http::client::SAYS_NOTHING;
 use crate::transport::TransportError;
 use crate::transport::document::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, MANIFEST_MAX};
 
@@ -85,31 +86,56 @@ impl<'c, 'r> Repo<'c, 'r> {
         self.url(rest, &self.access.endpoint.host)
     }
 
-    /// The digest of a manifest, by tag or digest; `None` where there is none.
-    pub(super) fn head_manifest(&self, reference: &str) -> Result<Option<Digest>, TransportError> {
+    /// The digest of a manifest, by tag or digest; `None` where there is none. A registry that says nothing to `HEAD` is
+    /// asked for the manifest itself.
+    pub(super) fn manifest_digest(&self, reference: &str) -> Result<Option<Digest>, TransportError> {
+        let strict = |this: &Self| this.manifest(reference, &this.access.endpoint.host);
+        self.head_manifest(reference, strict)
+    }
+
+    /// The same for who is about to write: `None` also where the registry does not let them look. Some let only those
+    /// read who may not write, or know no reading by `HEAD` or by digest.
+    pub(super) fn visible_manifest_digest(&self, reference: &str) -> Result<Option<Digest>, TransportError> {
+        self.head_manifest(reference, |this| this.visible_manifest(reference))
+    }
+
+    fn head_manifest(
+        &self,
+        reference: &str,
+        get: impl Fn(&Self) -> Result<Option<Fetched>, TransportError>,
+    ) -> Result<Option<Digest>, TransportError> {
         let action = format!("look for the manifest `{reference}` in `{}`", self.name());
         let url = self.own_url(&format!("manifests/{reference}"));
         let mut call = Call::new(Method::HEAD, url, &self.access, &action).header(ACCEPT, accept());
-        let reply = self.client.call(&mut call, &[200, 404])?;
-        if reply.status() == 404 {
-            return Ok(None);
-        }
-        match content_digest(&reply) {
-            Some(digest) => Ok(Some(digest)),
+        let reply = self
+            .client
+            .call(&mut call, &[&[200, 404], &SAYS_NOTHING[..]].concat())?;
+        match (reply.status(), content_digest(&reply)) {
+            (404, _) => Ok(None),
+            (200, Some(digest)) => Ok(Some(digest)),
             // Old registries do not say; the bytes do.
-            None => Ok(self
-                .manifest(reference, &self.access.endpoint.host)?
-                .map(|fetched| fetched.digest)),
+            _ => Ok(get(self)?.map(|fetched| fetched.digest)),
         }
     }
 
     /// A manifest, by tag or digest, verified; `None` where there is none.
     pub(super) fn manifest(&self, reference: &str, registry: &str) -> Result<Option<Fetched>, TransportError> {
+        self.get_manifest(reference, registry, &[404])
+    }
+
+    /// A manifest, by tag or digest, verified; `None` where there is none, or the registry does not let us look.
+    pub(super) fn visible_manifest(&self, reference: &str) -> Result<Option<Fetched>, TransportError> {
+        let absent = [&[404], &SAYS_NOTHING[..]].concat();
+        self.get_manifest(reference, &self.access.endpoint.host, &absent)
+    }
+
+    /// A manifest; `None` where the answer has one of the statuses `absent`.
+    fn get_manifest(&self, reference: &str, registry: &str, absent: &[u16]) -> Result<Option<Fetched>, TransportError> {
         let action = format!("read the manifest `{reference}` of `{}`", self.name());
         let url = self.url(&format!("manifests/{reference}"), registry);
         let mut call = Call::new(Method::GET, url, &self.access, &action).header(ACCEPT, accept());
-        let mut reply = self.client.call(&mut call, &[200, 404])?;
-        if reply.status() == 404 {
+        let mut reply = self.client.call(&mut call, &[&[200], absent].concat())?;
+        if reply.status() != 200 {
             return Ok(None);
         }
         let media_type = reply.header(CONTENT_TYPE.as_str()).unwrap_or_default();
@@ -221,7 +247,9 @@ impl<'c, 'r> Repo<'c, 'r> {
             &self.access,
             &action,
         );
-        let reply = self.client.call(&mut call, &[200, 404, 405, 500, 501])?;
+        let reply = self
+            .client
+            .call(&mut call, &[&[200, 404, 500], &SAYS_NOTHING[..]].concat())?;
         if reply.status() != 200 {
             return Ok(Presence::Missing);
         }

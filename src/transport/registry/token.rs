@@ -147,11 +147,16 @@ impl Client<'_> {
             action: action.to_owned(),
             host: access.endpoint.host.clone(),
             reason,
+            help: None,
         };
         let realm =
-            Url::parse(realm).map_err(|error| refused(format!("its token server's address is malformed ({error})")));
-        let realm = address::judge(realm?, &access.endpoint.base)
-            .map_err(|reason| refused(format!("it names a token server, but {reason}")))?;
+            Url::parse(realm).map_err(|error| refused(format!("its token server's address is malformed ({error})")))?;
+        let realm = address::judge(realm, access.home()).map_err(|stray| RegistryError::Protocol {
+            action: action.to_owned(),
+            host: access.endpoint.host.clone(),
+            reason: format!("it names a token server, but {stray}"),
+            help: stray.help(),
+        })?;
         let login = self.login(access)?;
         if login != Login::Anonymous && !self.may_have_login(&realm, access)? {
             let reason = format!(
@@ -227,6 +232,31 @@ impl Client<'_> {
         self.token_answer(&mut get(), basic(login).as_ref())
     }
 
+    /// The error that a token server's refusal is.
+    fn token_refusal(&self, call: &Call<'_>, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> RegistryError {
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let (codes, words) = read_errors(body, content_type.unwrap_or_default());
+        let (action, host) = (format!("{} (no token)", call.action), address::host_of(&call.url));
+        if matches!(status.as_u16(), 401 | 403) {
+            return RegistryError::Denied {
+                action,
+                host,
+                registry: call.access.endpoint.host.clone(),
+                who: self.who(call.access),
+                status,
+                words,
+            };
+        }
+        RegistryError::Status {
+            retry_after: retry_after(headers),
+            action,
+            host,
+            status,
+            codes,
+            words,
+        }
+    }
+
     /// Asks the token server until it answers with a token, or clearly will not.
     fn token_answer(&self, call: &mut Call<'_>, authorization: Option<&HeaderValue>) -> Result<Token, TransportError> {
         let mut failures = 0;
@@ -237,37 +267,13 @@ impl Client<'_> {
                     return read_token(&body)
                         .ok_or_else(|| self.protocol(call, "its token server's answer holds no token"));
                 }
-                Ok((status, headers, body)) => refusal(call, status, &headers, &body),
+                Ok((status, headers, body)) => self.token_refusal(call, status, &headers, &body),
                 Err(TransportError::Registry(error)) => *error,
                 Err(error) => return Err(error),
             };
             failures += 1;
             self.pause(call.access, error, failures, began)?;
         }
-    }
-}
-
-fn refusal(call: &Call<'_>, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> RegistryError {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let (codes, words) = read_errors(body, content_type.unwrap_or_default());
-    let (action, host) = (format!("{} (no token)", call.action), address::host_of(&call.url));
-    if matches!(status.as_u16(), 401 | 403) {
-        let who = "the login that is set up for it".to_owned();
-        return RegistryError::Denied {
-            action,
-            host,
-            who,
-            status,
-            words,
-        };
-    }
-    RegistryError::Status {
-        retry_after: retry_after(headers),
-        action,
-        host,
-        status,
-        codes,
-        words,
     }
 }
 

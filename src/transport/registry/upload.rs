@@ -113,19 +113,17 @@ impl Upload<'_, '_, '_> {
             .place
             .as_ref()
             .and_then(|place| place.read(host, repository, &self.content.digest));
-        if let Some(begun) = begun.filter(|_| opened.is_none()) {
-            let home = &access.endpoint.base;
-            if let Some(location) = Url::parse(&begun.location)
-                .ok()
-                .and_then(|url| address::judge(url, home).ok())
-            {
-                self.session = Some(Session {
-                    location,
-                    offset: 0,
-                    chunk_min: 0,
-                });
-                self.ask_offset()?;
-            }
+        let location = begun
+            .filter(|_| opened.is_none())
+            .and_then(|begun| Url::parse(&begun.location).ok())
+            .and_then(|url| address::judge(url, access.home()).ok());
+        if let Some(location) = location {
+            self.session = Some(Session {
+                location,
+                offset: 0,
+                chunk_min: 0,
+            });
+            self.ask_offset()?;
         }
         if let Some(location) = opened {
             self.session = Some(Session {

@@ -101,6 +101,8 @@ pub struct Endpoint {
     pub base: Url,
     /// Whether it is a mirror: asked for reading only.
     pub mirror: bool,
+    /// Whether its answers may lead to addresses of this machine and its network.
+    pub may_lead_inside: bool,
     /// What a repository's name begins with there, without slashes at its ends; empty but for some mirrors.
     pub prefix: String,
 }
@@ -153,6 +155,7 @@ impl RegistryConfig {
             host: host.to_owned(),
             base,
             mirror: false,
+            may_lead_inside: self.http.private_network.contains(host),
             prefix: String::new(),
         })
     }

@@ -121,6 +121,8 @@ pub(super) struct Ways {
     /// Every location is good for one request.
     pub(super) fresh_locations: bool,
     pub(super) min_chunk: Option<u64>,
+    /// Where tokens are got, where not from the registry itself.
+    pub(super) realm: Option<String>,
     /// A rest after each piece of a body.
     pub(super) throttle: Option<Duration>,
 }
@@ -173,8 +175,13 @@ pub(super) struct Faulty {
 
 impl Faulty {
     pub(super) fn start(ways: Ways) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = listener.local_addr().unwrap().to_string();
+        Self::start_as("127.0.0.1", ways)
+    }
+
+    /// One that answers under a name of loopback.
+    pub(super) fn start_as(name: &str, ways: Ways) -> Self {
+        let listener = TcpListener::bind((name.trim_matches(['[', ']']), 0)).unwrap();
+        let host = format!("{name}:{}", listener.local_addr().unwrap().port());
         let shared = Arc::new(Shared {
             mint: Mutex::default(),
             ways: Mutex::new(ways),
@@ -558,7 +565,7 @@ fn refusal(shared: &Shared, request: &Request) -> Option<Answer> {
     };
     let challenge = format!(
         "Bearer realm=\"http://{}/token?static=1\",service=\"test\",scope=\"{wanted}\"{error}",
-        shared.host
+        ways.realm.as_ref().unwrap_or(&shared.host)
     );
     Some(Answer::error(401, "UNAUTHORIZED", "authentication required").with("WWW-Authenticate", challenge))
 }

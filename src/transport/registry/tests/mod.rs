@@ -6,6 +6,7 @@ mod oracle;
 mod processes;
 mod pulling;
 mod pushing;
+mod refusing;
 mod uploading;
 
 use std::collections::BTreeSet;

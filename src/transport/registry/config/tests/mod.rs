@@ -7,8 +7,11 @@ mod peers;
 pub(crate) mod served;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -70,4 +73,45 @@ impl Home {
 /// `{"auth": base64(text)}`
 fn auth(text: &str) -> Value {
     json!({ "auth": base64::engine::general_purpose::STANDARD.encode(text) })
+}
+
+/// A proxy for plain HTTP that hands every request to `upstream`, whatever host it is for; gives its address.
+pub(in crate::transport::registry) fn relay(upstream: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, upstream) = (listener.local_addr().unwrap().to_string(), upstream.to_owned());
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(&upstream).unwrap();
+            let (mut from, mut to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut from, &mut to));
+            thread::spawn(move || relay_requests(BufReader::new(client), server));
+        }
+    });
+    address
+}
+
+fn relay_requests(mut from: impl BufRead, mut to: TcpStream) {
+    let mut line = String::new();
+    let mut length = 0;
+    while from.read_line(&mut line).is_ok_and(|count| count > 0) {
+        // Of the line that begins a request the address's scheme and host go (RFC 9112, 3.2.2).
+        let origin = line.find("http://").filter(|_| line.ends_with("HTTP/1.1\r\n"));
+        if let Some(at) = origin {
+            let end = line[at + 7..].find('/').unwrap() + at + 7;
+            line.replace_range(at..end, "");
+        }
+        if let Some(bytes) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+            length = bytes.trim().parse().unwrap();
+        }
+        if to.write_all(line.as_bytes()).is_err() {
+            return;
+        }
+        if line == "\r\n" {
+            let mut body = (&mut from).take(std::mem::take(&mut length));
+            if std::io::copy(&mut body, &mut to).is_err() {
+                return;
+            }
+        }
+        line.clear();
+    }
 }
