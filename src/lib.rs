@@ -12,6 +12,7 @@
 //! | [`fsio`] | errors with paths, atomic publish, locks, sorted listing | – |
 //! | [`http`] | the one HTTP client: TLS, proxies, patience, logins of downloads, where answers lead | fsio |
 //! | [`graph`] | directed graphs: closures, strongly connected components, orders | – |
+//! | [`parallel`] | work shared among threads | – |
 //! | [`nar`] | canonical archive of a tree, its hash, the ordered walk | digest fsio |
 //! | [`store_path`] | store paths: parsed, printed, ordered, computed; pure | digest |
 //! | [`oci`] | OCI documents, references, canonical JSON; pure | digest |
@@ -21,12 +22,12 @@
 //! | [`spec`] | the user's TOML and the lock; pure | digest escape graph |
 //! | [`derive`] | spec and lock → derivations in order; pure | digest spec store_path graph |
 //! | [`root`] | a root file system composed of packages' trees | fsio |
-//! | [`fetch`] | downloads, archives, Debian packages | digest event fsio http nar store store_path spec derive root archive oci |
-//! | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci |
-//! | [`build`] | realise derivations: schedule, sandbox, scan, register | digest event fsio store_path store closure derive root fetch graph |
-//! | [`layer`] | partition, tar, compression, layer cache | digest escape event fsio store_path graph archive oci |
+//! | [`fetch`] | downloads, archives, Debian packages | digest event fsio http nar store store_path spec derive root archive oci parallel |
+//! | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |
+//! | [`build`] | realise derivations: schedule, sandbox, scan, register | digest event fsio store_path store closure derive root fetch graph parallel |
+//! | [`layer`] | partition, tar, compression, layer cache | digest escape event fsio store_path graph archive oci parallel nar |
 //! | [`image`] | config, manifest and layers as one value | digest escape event fsio store_path root oci layer spec |
-//! | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest event fsio http oci image layer archive |
+//! | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest event fsio http oci image layer archive parallel |
 //! | [`audit`] | inspect, diff, verify, explain | digest escape fsio store_path oci image transport archive |
 //! | [`attest`] | bills of materials, provenance, signatures | digest escape fsio store_path oci store derive layer image transport graph |
 //! | [`project`] | spec, lock, store and targets → images | digest event fsio nar store_path oci store closure spec derive fetch build layer image transport audit |
@@ -53,6 +54,7 @@ pub mod image;
 pub mod layer;
 pub mod nar;
 pub mod oci;
+pub mod parallel;
 
 pub mod project;
 pub mod root;

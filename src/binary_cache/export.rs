@@ -13,13 +13,13 @@ use super::compression::Encoder;
 use super::error::CacheError;
 use super::key::SecretKey;
 use super::narinfo::{NarInfo, fingerprint, print_address};
-use super::ordered::in_order;
 use super::remote::store_dir_of;
 use crate::digest::HashingWriter;
 use crate::event::{Event, Reporter};
 use crate::fsio::{self, AtomicFile, IoContext, write_atomic};
 use crate::nar;
 use crate::oci::CompressionFormat;
+use crate::parallel;
 use crate::store::{Attestation, Store, StoreError};
 use crate::store_path::{PathInfo, StoreDir, StorePath, base32_encode};
 
@@ -104,17 +104,16 @@ pub fn export(
             references.filter(|&need| need < index).collect()
         })
         .collect();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let written = std::sync::Mutex::new(BTreeSet::new());
     let exporter = Exporter {
         dir,
         store_dir,
         options,
     };
-    in_order(
+    parallel::in_order(
         members,
         &needs,
-        threads,
+        parallel::threads(0),
         |member| exporter.prepare(member),
         |member, prepared| {
             if exporter.publish(member, prepared)? {

@@ -9,14 +9,13 @@ use std::fs::File;
 
 use super::error::CacheError;
 use super::narinfo::NarInfo;
-use super::ordered::in_order;
 use super::remote::BinaryCache;
 use super::trust::Trust;
 use crate::archive::compression::Decompressor;
 use crate::event::{Event, Reporter};
-use crate::fetch::parallel;
 use crate::fsio::IoContext;
 use crate::graph;
+use crate::parallel;
 use crate::store::{NewNar, StagedNar, Store};
 use crate::store_path::StorePath;
 
@@ -43,7 +42,7 @@ pub fn fetch_closure(
 ) -> Result<Vec<StorePath>, CacheError> {
     let found = survey(store, roots, caches, trust)?;
     let (order, needs) = in_topological_order(found)?;
-    in_order(
+    parallel::in_order(
         &order,
         &needs,
         THREADS,
@@ -70,7 +69,7 @@ fn survey<'a>(
     let mut seen: BTreeSet<StorePath> = roots.clone();
     let mut level: Vec<(StorePath, Option<StorePath>)> = roots.iter().map(|root| (root.clone(), None)).collect();
     while !level.is_empty() {
-        let answers = parallel(&level, |(path, needed_by)| match store.info(path)? {
+        let answers = parallel::map(&level, THREADS, |(path, needed_by)| match store.info(path)? {
             Some(_) => Ok(None),
             None => locate(store, path, needed_by.as_ref(), caches, trust).map(Some),
         })?;

@@ -15,7 +15,6 @@ mod export;
 mod fetch;
 mod key;
 mod narinfo;
-mod ordered;
 mod remote;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use super::{BuildError, BuildOptions, sandbox};
 use crate::derive::{Action, BuildPlan, Download, Input, StepId};
 use crate::event::{Event, Reporter};
 use crate::fetch;
+use crate::parallel;
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
@@ -71,10 +72,7 @@ pub fn realise(
         }),
         changed: Condvar::new(),
     };
-    let jobs = match options.jobs {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        jobs => jobs,
-    };
+    let jobs = parallel::threads(options.jobs);
     std::thread::scope(|scope| {
         for _ in 1..jobs {
             scope.spawn(|| work.run());

@@ -34,6 +34,7 @@ use crate::derive::{Derivation, Input, Script};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fsio::{IoContext, create_dir_all, remove_tree, sorted_names};
+use crate::parallel;
 use crate::store::{Addressing, BuildPlace, Declare, NewOutput, Place, Rewritten, StagingDir, Store};
 use crate::store_path::{StoreDir, StorePath, placeholder};
 
@@ -360,10 +361,7 @@ impl ScriptStep<'_> {
 
     fn variables_of_step(&self, build: &str, scratch: &StorePath) -> Vec<(String, String)> {
         let dir = StoreDir::layerize();
-        let cores = match self.options.cores {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            cores => cores,
-        };
+        let cores = parallel::threads(self.options.cores);
         let mut variables = vec![
             ("LAYERIZE_CORES".to_owned(), cores.to_string()),
             ("PWD".to_owned(), format!("{build}/source")),

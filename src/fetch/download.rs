@@ -7,9 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use super::cache::{Cache, Expected, Labels};
 use super::debian::client;
@@ -20,9 +18,10 @@ use super::transfer::{Address, Transfer};
 use super::{FetchConfig, FetchError};
 use crate::derive::{Download, Origin};
 use crate::event::{Event, Reporter};
+use crate::parallel;
 
 /// How many transfers run at once.
-const THREADS: usize = 6;
+pub(crate) const THREADS: usize = 6;
 
 /// Fetches what is missing of `downloads` (Debian packages in one run of the apt client), and gives for each
 /// the verified file, in order.
@@ -38,7 +37,7 @@ pub fn fetch(
         transfer: Transfer::telling(&config.http, reporter),
         silent: Mutex::default(),
     };
-    let first = parallel(downloads, |download| fetcher.ask_cache_and_mirrors(download))?;
+    let first = parallel::map(downloads, THREADS, |download| fetcher.ask_cache_and_mirrors(download))?;
     let (mut files, mut errors) = (BTreeMap::new(), Vec::new());
     let mut missing = Vec::new();
     for (index, found) in first.into_iter().enumerate() {
@@ -379,34 +378,6 @@ pub(super) fn expected(download: &Download) -> Expected {
         digest: download.sha256,
         size: download.size,
     }
-}
-
-/// Does `work` for every item on a few threads; the results in the items' order, or the first error in it.
-pub(crate) fn parallel<T: Sync, R: Send, E: Send>(
-    items: &[T],
-    work: impl Fn(&T) -> Result<R, E> + Sync,
-) -> Result<Vec<R>, E> {
-    let next = AtomicUsize::new(0);
-    let failed = AtomicBool::new(false);
-    let results = Mutex::new(BTreeMap::new());
-    thread::scope(|scope| {
-        for _ in 0..THREADS.min(items.len()) {
-            scope.spawn(|| {
-                while !failed.load(Ordering::Relaxed) {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(index) else { return };
-                    let result = work(item);
-                    if result.is_err() {
-                        failed.store(true, Ordering::Relaxed);
-                    }
-                    let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-                    results.insert(index, result);
-                }
-            });
-        }
-    });
-    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    results.into_values().collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use super::cache::{Labels, read_error};
 use super::debian::client;
 use super::debian::snapshot::Snapshots;
-use super::download::{expected, label, parallel, wanted};
+use super::download::{THREADS, expected, label, wanted};
 use super::error::{Answer, Asked};
 use super::place::Request;
 use super::resolve::Gone;
@@ -21,6 +21,7 @@ use crate::derive::{Download, Origin};
 use crate::digest::VerifyingReader;
 use crate::event::{Event, Reporter};
 use crate::fsio::IoContext;
+use crate::parallel;
 use crate::spec::Lock;
 
 /// Asks for every Debian package and source package of `lock` whether it can still be had, in the order of a download
@@ -98,7 +99,7 @@ impl Question<'_> {
 
     /// Those of `missing` that neither a place for kept files nor a mirror has.
     fn ask_places_and_mirrors<'d>(&self, missing: Vec<Missing<'d>>) -> Result<Vec<Missing<'d>>, FetchError> {
-        let answers = parallel(&missing, |missing| self.ask_for(missing.download))?;
+        let answers = parallel::map(&missing, THREADS, |missing| self.ask_for(missing.download))?;
         let files = missing.into_iter().zip(answers);
         Ok(files
             .filter_map(|(mut missing, asked)| {

@@ -23,7 +23,6 @@ mod unpack;
 
 pub use debian::{AptSources, unpack_deb, unpack_deb_source};
 pub use download::fetch;
-pub(crate) use download::parallel;
 pub use error::{Answer, Asked, FetchError, Wanted};
 pub use gone::gone;
 pub use place::{Held, Place, Request};

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cache::{Cache, Labels};
 use super::debian::{AptSources, solve};
-use super::download::parallel;
+use super::download::THREADS;
 use super::transfer::{Address, Transfer};
 use super::{FetchConfig, FetchError};
 use crate::event::{Event, Reporter};
+use crate::parallel;
 use crate::spec;
 use crate::spec::{Lock, LockedUrl, PackageName, Workspace};
 
@@ -145,7 +146,7 @@ fn resolve_urls(
     }
     let cache = Cache::open(&request.config.cache)?;
     let transfer = Transfer::telling(&request.config.http, request.reporter);
-    let locked = parallel(&wanted, |(name, url)| match request.old.urls.get(name) {
+    let locked = parallel::map(&wanted, THREADS, |(name, url)| match request.old.urls.get(name) {
         Some(locked) if !request.update.takes(Entry::Other(&name.0)) => Ok(locked.clone()),
         _ => pin(name, url, &cache, &transfer, request),
     })?;

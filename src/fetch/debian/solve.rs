@@ -15,9 +15,10 @@ use super::index::{self, Record};
 use super::sources::{AptSources, Kind};
 use super::{is_package_name, version};
 use crate::event::{Event, Reporter};
-use crate::fetch::download::parallel;
+use crate::fetch::download::THREADS;
 use crate::fetch::resolve::most_similar;
 use crate::fetch::{Entry, FetchConfig, FetchError, Update};
+use crate::parallel;
 use crate::spec::{Lock, LockedArchive, LockedDeb, LockedDebSource};
 
 /// What is to be resolved, and from what.
@@ -210,7 +211,10 @@ impl<'a> Solver<'a> {
             apt.pin(&self.pins)?;
             let sets: Vec<&Vec<String>> = todo.iter().copied().collect();
             let mut solved = BTreeMap::new();
-            for (set, answer) in sets.iter().zip(parallel(&sets, |set| solve_set(apt, set))?) {
+            for (set, answer) in sets
+                .iter()
+                .zip(parallel::map(&sets, THREADS, |set| solve_set(apt, set))?)
+            {
                 match answer {
                     Ok(versions) => solved.insert(*set, versions),
                     Err(message) if self.relax(&message) => continue 'pins,

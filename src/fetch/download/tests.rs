@@ -68,11 +68,11 @@ fn a_file_is_downloaded_once_and_verified_each_time() {
 fn threads_that_want_one_file_download_it_once() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(|_| {
-        thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(std::time::Duration::from_millis(50));
         Reply::ok("abc")
     });
     let download = url(&server.url("/x"), b"abc");
-    thread::scope(|scope| {
+    std::thread::scope(|scope| {
         for _ in 0..6 {
             scope.spawn(|| fetch(&[&download], &config(dir.path()), &Silent).unwrap());
         }

@@ -40,6 +40,7 @@ use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fsio::PathError;
 use crate::oci::Compression;
+use crate::parallel;
 
 /// A store path to be packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,10 +130,7 @@ pub fn pack(
     let mut order: Vec<usize> = (0..inputs.len()).collect();
     order.sort_by_key(|&index| (std::cmp::Reverse(inputs[index].size()), index));
     let results: Vec<Mutex<Option<Result<Layer, LayerError>>>> = inputs.iter().map(|_| Mutex::new(None)).collect();
-    let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
+    let threads = parallel::threads(options.threads);
     let (ahead, cache_failed) = (Ahead::default(), AtomicBool::new(false));
     Pool::run(engine, threads, order, &|index, worker| {
         let packing = Packing {

@@ -4,7 +4,7 @@
 //! however many images hold it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -25,6 +25,7 @@ use crate::http::address;
 use crate::http::wire::lock;
 use crate::image::Image;
 use crate::oci::Reference;
+use crate::parallel;
 use crate::transport::TransportError;
 use crate::transport::document::{self, Descriptor, MANIFEST};
 
@@ -522,23 +523,7 @@ impl<'p, 'r> Push<'p, 'r> {
         items: &[T],
         work: impl Fn(&T) -> Result<R, TransportError> + Sync,
     ) -> Result<Vec<R>, TransportError> {
-        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let results = Mutex::new(BTreeMap::new());
-        std::thread::scope(|scope| {
-            for _ in 0..self.pusher.options.concurrency.max(1).min(items.len()) {
-                scope.spawn(|| {
-                    while !failed.load(Ordering::Relaxed) {
-                        let index = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(item) = items.get(index) else { return };
-                        let result = work(item);
-                        failed.fetch_or(result.is_err(), Ordering::Relaxed);
-                        lock(&results).insert(index, result);
-                    }
-                });
-            }
-        });
-        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        results.into_values().collect()
+        parallel::map(items, self.pusher.options.concurrency.max(1), work)
     }
 }
 
