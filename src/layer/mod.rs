@@ -29,6 +29,7 @@ pub use tar::TarError;
 pub use tree::{FileContent, PARENT_MODE, Tree, TreeEntry, TreePath, compare_paths};
 
 use crate::digest::{DiffId, Digest};
+use crate::nar::NarError;
 use crate::oci::Compression;
 
 /// Number of the rules that a layer's bytes follow: tar dialect, order, compressors with their versions.
@@ -79,13 +80,16 @@ pub enum LayerError {
         path: PathBuf,
     },
     /// A file of a kind that layers do not hold.
-    #[error("`{}` is {kind}: layers hold files, directories and symbolic links", path.display())]
+    #[error("`{}` is a {kind}: layers hold files, directories and symbolic links", path.display())]
     Special {
         /// The file.
         path: PathBuf,
         /// What it is.
         kind: &'static str,
     },
+    /// A store path is no tree that can be archived.
+    #[error(transparent)]
+    Tree(NarError),
     /// A store path's logical name is no absolute path.
     #[error("`{path}` is no absolute path of a store")]
     Logical {
@@ -130,6 +134,16 @@ impl LayerError {
             Self::Special { .. } => Some("remove it at the end of the build script".to_owned()),
             Self::Damaged { .. } => Some("run the command again: the damaged entry is packed anew".to_owned()),
             _ => None,
+        }
+    }
+}
+
+impl From<NarError> for LayerError {
+    fn from(error: NarError) -> Self {
+        match error {
+            NarError::Io(error) => Self::Io(error),
+            NarError::Unsupported { path, kind } => Self::Special { path, kind },
+            error => Self::Tree(error),
         }
     }
 }

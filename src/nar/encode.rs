@@ -20,6 +20,7 @@ pub struct Encoder<W> {
     open: usize,
     /// Strings that wait for the next write; cleared after it.
     pending: Vec<u8>,
+    /// Made when first needed.
     block: Vec<u8>,
 }
 
@@ -30,7 +31,7 @@ impl<W: Write> Encoder<W> {
             sink,
             open: 0,
             pending: Vec::new(),
-            block: vec![0; BLOCK],
+            block: Vec::new(),
         };
         encoder.string(MAGIC);
         Ok(encoder)
@@ -38,6 +39,17 @@ impl<W: Write> Encoder<W> {
 
     /// Appends an entry; `contents` must give exactly a file's size in bytes.
     pub fn entry(&mut self, entry: &Entry, contents: &mut dyn Read) -> Result<(), NarError> {
+        self.begin(entry)?;
+        if let EntryKind::File { size, .. } = entry.kind {
+            self.contents(size, contents)?;
+        }
+        self.end(entry);
+        self.flush()
+    }
+
+    /// Appends an entry up to a file's contents: these are to be written to [`sink`](Self::sink), and then the entry is
+    /// to be [ended](Self::end).
+    pub fn begin(&mut self, entry: &Entry) -> Result<(), NarError> {
         let depth = entry.depth();
         self.close_directories(depth);
         if depth > 0 {
@@ -45,11 +57,7 @@ impl<W: Write> Encoder<W> {
         }
         self.strings(&[b"(", b"type"]);
         match &entry.kind {
-            EntryKind::Directory => {
-                self.string(b"directory");
-                self.open += 1;
-                return self.flush();
-            }
+            EntryKind::Directory => self.string(b"directory"),
             EntryKind::Symlink { target } => self.strings(&[b"symlink", b"target", target]),
             EntryKind::File { executable, size } => {
                 self.string(b"regular");
@@ -58,12 +66,30 @@ impl<W: Write> Encoder<W> {
                 }
                 self.string(b"contents");
                 self.pending.extend_from_slice(&size.to_le_bytes());
-                self.flush()?;
-                self.contents(*size, contents)?;
+                return self.flush();
             }
         }
-        self.close_node(depth);
-        self.flush()
+        match self.pending.len() < BLOCK {
+            true => Ok(()),
+            false => self.flush(),
+        }
+    }
+
+    /// Appends what follows the contents of an entry that was begun.
+    pub fn end(&mut self, entry: &Entry) {
+        match entry.kind {
+            EntryKind::Directory => self.open += 1,
+            EntryKind::Symlink { .. } => self.close_node(entry.depth()),
+            EntryKind::File { size, .. } => {
+                self.pad(size);
+                self.close_node(entry.depth());
+            }
+        }
+    }
+
+    /// Where the archive goes; all of it is there but what follows the contents of the last entry.
+    pub fn sink(&mut self) -> &mut W {
+        &mut self.sink
     }
 
     /// Closes what is open, flushes, and gives back the sink.
@@ -75,6 +101,7 @@ impl<W: Write> Encoder<W> {
     }
 
     fn contents(&mut self, size: u64, contents: &mut dyn Read) -> Result<(), NarError> {
+        self.block.resize(BLOCK, 0);
         let mut written = 0u64;
         loop {
             let count = match contents.read(&mut self.block) {
@@ -100,7 +127,6 @@ impl<W: Write> Encoder<W> {
             }
             self.sink.write_all(&self.block[..count]).map_err(NarError::Sink)?;
         }
-        self.pad(size);
         Ok(())
     }
 

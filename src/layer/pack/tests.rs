@@ -259,7 +259,7 @@ fn what_changed_or_cannot_be_packed_is_named() {
         physical: dir.path().join("gone"),
         ..entry
     };
-    assert!(fails(vec![gone]).0.starts_with("cannot read `"));
+    assert!(fails(vec![gone]).0.starts_with("cannot read the attributes of `"));
 }
 
 #[test]
