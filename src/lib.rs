@@ -1,39 +1,69 @@
 //! layerize turns hashed closures into OCI images.
 //!
-//! The flow, each arrow one module: [`spec`] (what the user wrote) and its lock → [`derive`] (derivations) →
-//! [`build`] (sandboxed, into the [`store`]) → [`closure`] → [`layer`] plan and packed layers → [`image`] →
-//! [`transport`]. [`audit`] reads images back, [`attest`] states things of them. [`cli`] alone prints, reads the environment or exits.
+//! # The house
 //!
-//! | module | one responsibility | may import |
-//! |---|---|---|
-//! | [`digest`] | digests, hashing and verifying readers and writers | – |
-//! | [`escape`] | text from outside, made safe to show | – |
-//! | [`event`] | what is reported while work is done | – |
-//! | [`fsio`] | errors with paths, atomic publish, locks, sorted listing | – |
-//! | [`http`] | the one HTTP client: TLS, proxies, patience, logins of downloads, where answers lead | fsio |
-//! | [`graph`] | directed graphs: closures, strongly connected components, orders | – |
-//! | [`parallel`] | work shared among threads | – |
-//! | [`nar`] | canonical archive of a tree, its hash, the ordered walk | digest fsio |
-//! | [`store_path`] | store paths: parsed, printed, ordered, computed; pure | digest |
-//! | [`oci`] | OCI documents, references, canonical JSON; pure | digest |
-//! | [`archive`] | tar, ar and zip read, tar headers written, compression undone | digest oci |
-//! | [`store`] | add, look up, verify, collect garbage; a Nix store read-only | digest fsio nar store_path graph |
-//! | [`closure`] | closed set, topological order, why-chains | store_path store graph |
-//! | [`spec`] | the user's TOML and the lock; pure | digest escape graph |
-//! | [`derive`] | spec and lock → derivations in order; pure | digest spec store_path graph |
-//! | [`root`] | a root file system composed of packages' trees | fsio |
-//! | [`fetch`] | downloads, archives, Debian packages | digest event fsio http nar store store_path spec derive root archive oci parallel |
-//! | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |
-//! | [`build`] | realise derivations: schedule, sandbox, scan, register | digest event fsio store_path store closure derive root fetch graph parallel |
-//! | [`layer`] | partition, tar, compression, layer cache | digest escape event fsio store_path graph archive oci parallel nar |
-//! | [`image`] | config, manifest and layers as one value | digest escape event fsio store_path root oci layer spec |
-//! | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest event fsio http oci image layer archive parallel |
-//! | [`audit`] | inspect, diff, verify, explain | digest escape fsio store_path oci image transport archive |
-//! | [`attest`] | bills of materials, provenance, signatures | digest escape fsio store_path oci store derive layer image transport graph |
-//! | [`project`] | spec, lock, store and targets → images | digest event fsio nar store_path oci store closure spec derive fetch build layer image transport audit |
-//! | [`cli`] | arguments, progress, error display, one file a verb | all |
+//! Each floor imports only from those below it, and on a floor each room only from those before it. `tests/tidy.rs` reads
+//! this table: it compares the last column with the code, in which a permission that nothing uses is an error as well.
 //!
-//! `tests/tidy.rs` checks the third column: each module imports these, no more and no fewer, all of them listed above it.
+//! | floor | room | one responsibility | imports |
+//! |---|---|---|---|
+//! | 1 | [`digest`] | digests, hashing and verifying readers and writers | – |
+//! | 1 | [`parallel`] | work shared among threads | – |
+//! | 1 | [`escape`] | text from outside, made safe to show | – |
+//! | 1 | [`event`] | what is reported while work is done | – |
+//! | 1 | [`fsio`] | errors with paths, atomic publish, locks, sorted listing | – |
+//! | 1 | [`graph`] | directed graphs: closures, strongly connected components, orders | – |
+//! | 1 | [`store_path`] | store paths: parsed, printed, ordered, computed; pure | digest |
+//! | 1 | [`oci`] | OCI documents, references, canonical JSON; pure | digest |
+//! | 2 | [`nar`] | canonical archive of a tree, its hash, the ordered walk | digest fsio |
+//! | 2 | [`spec`] | the user's TOML and the lock; pure | digest escape graph |
+//! | 2 | [`http`] | the one HTTP client: TLS, proxies, patience, logins of downloads, where answers lead | fsio |
+//! | 2 | [`root`] | a root file system composed of packages' trees | fsio |
+//! | 2 | [`archive`] | tar, ar and zip read, tar headers written, compression undone | digest oci |
+//! | 3 | [`store`] | add, look up, verify, collect garbage; a Nix store read-only | digest fsio nar store_path graph |
+//! | 3 | [`closure`] | closed set, topological order, why-chains | store_path store graph |
+//! | 3 | [`derive`] | spec and lock → derivations in order; pure | digest spec store_path graph |
+//! | 3 | [`layer`] | partition, tar, compression, layer cache | digest escape event fsio store_path graph archive oci parallel nar |
+//! | 4 | [`fetch`] | downloads, archives, Debian packages | digest event fsio http nar store store_path spec derive root archive oci parallel |
+//! | 4 | [`build`] | realise derivations: schedule, sandbox, scan, register | digest event fsio store_path store closure derive root fetch graph parallel |
+//! | 4 | [`image`] | recipe → config, manifest and layers as one value | digest escape event fsio store_path root oci layer spec |
+//! | 5 | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |
+//! | 5 | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest event fsio http oci image layer archive parallel |
+//! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | digest escape fsio store_path oci image transport archive |
+//! | 6 | [`attest`] | state things of images: bills of materials, provenance, signatures | digest escape fsio store_path oci store derive layer image transport graph |
+//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest event fsio nar store_path oci store closure spec derive fetch build layer image transport audit |
+//! | 8 | [`cli`] | arguments, printing, exit status: one file a verb | all |
+//!
+//! Only `cli` prints, reads the process's environment or exits; only there is an error an `anyhow::Error`.
+//!
+//! # A walk: `layerize build hello` in `specs/hello`, from `layerize.toml` to `hello.tar`
+//!
+//! The functions that are passed, in their order; no step goes back.
+//!
+//! 1. `cli::main` parses the arguments, `cli::context` reads the environment into a [`project::Environment`], and
+//!    `cli::build::run` turns its flags into [`project::WorkOptions`] and [`project::ImageOptions`].
+//! 2. [`project::work::prepare`] begins with the project: [`project::Project::load`] reads `layerize.toml` through
+//!    [`spec::load`](fn@spec::load) (every mistake of the file at once) and `layerize.lock` through [`spec::lock::parse`].
+//! 3. `hello` is a name: [`project::target::name`] finds `[image.hello]`, a [`project::Target::Image`].
+//! 4. [`project::Project::make_lock_current`] asks [`spec::lock_is_current`]; only a stale lock is resolved anew, by
+//!    [`fetch::resolve`](fn@fetch::resolve).
+//! 5. [`derive::make`] turns spec and lock into a [`derive::BuildPlan`]: unpack some eighty Debian packages and the source
+//!    of hello, then run its script.
+//! 6. [`build::realise`] does the steps that the image needs and the store lacks, several at a time: [`fetch::fetch`] downloads
+//!    and checks digests, [`fetch::unpack_deb`] makes a tree of a package, and the script runs in [`build::sandbox`].
+//!    What a step made is canonicalised, hashed, searched for references and registered by [`store::Store`]: it is
+//!    `/layerize/store/HASH-hello-2.10` from here on.
+//! 7. [`project::drafts`] collects what the image is made of: [`closure::compute`] follows the references from hello to the
+//!    C library, and [`image::Recipe::new`] reads the image's own files. The [`image::Recipe`] is all that decides the digest.
+//! 8. [`image::assemble`] looks for the recipe's key in the image cache. Where it is not there, [`image::plan`](fn@image::plan)
+//!    shares the closure out among layers ([`layer::partition::partition`]), `image::layout` lays out the file system,
+//!    `image::program` makes sure that the entrypoint can start, and `image::cut` says which layer holds what.
+//! 9. [`layer::pack`] reads each file once: verified, as tar, compressed, both digests. Pieces that are in the layer cache
+//!    are not read at all. `image::document` writes config and manifest as canonical JSON: an [`image::Image`].
+//! 10. `cli::sinks` gives it to [`transport::put_all`]: [`transport::Archive`] writes `hello.tar`, and standard output gets
+//!     the line `sha256:… docker-archive:hello.tar`.
+//!
+//! [`derive`]: mod@crate::derive
 
 pub mod archive;
 pub mod attest;

@@ -16,7 +16,8 @@ const TOP: &str = "cli";
 fn table() -> Vec<(String, BTreeSet<String>)> {
     let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
     let row = |line: &str| {
-        let (module, rest) = line.strip_prefix("//! | [`")?.split_once("`] | ")?;
+        let (_, row) = line.strip_prefix("//! | ")?.split_once(" | [`")?;
+        let (module, rest) = row.split_once("`] | ")?;
         let (_, imports) = rest.strip_suffix(" |")?.rsplit_once(" | ")?;
         let names = imports.split(' ').filter(|name| *name != "–");
         (module != TOP).then(|| (module.to_owned(), names.map(str::to_owned).collect()))
@@ -147,6 +148,90 @@ fn the_table_is_in_order() {
         );
         above.insert(module);
     }
+}
+
+/// The modules of `cli` that verbs share, in the order in which `src/cli/mod.rs` names them.
+fn shared_by_verbs(page: &str) -> Vec<String> {
+    let start = page
+        .find("each importing only from those before it")
+        .expect("the page names what verbs share");
+    let end = start + page[start..].find('.').unwrap();
+    let names = page[start..end].split('`').skip(1).step_by(2);
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn no_verb_imports_another() {
+    let sources = sources();
+    let (_, page) = sources.iter().find(|(path, _)| path.ends_with("cli/mod.rs")).unwrap();
+    let shared = shared_by_verbs(page);
+    assert!(shared.len() > 8, "{shared:?}");
+    let mut wrong = Vec::new();
+    for (path, text) in sources
+        .iter()
+        .filter(|(path, _)| !is_test_file(path) && !path.ends_with("cli/mod.rs"))
+    {
+        if module_of(path).as_deref() != Some(TOP) {
+            continue;
+        }
+        let own = path
+            .components()
+            .nth(2)
+            .unwrap()
+            .as_os_str()
+            .to_str()
+            .unwrap()
+            .trim_end_matches(".rs");
+        let allowed = match shared.iter().position(|name| name == own) {
+            Some(place) => &shared[..place],
+            None => &shared[..],
+        };
+        let in_dir = path.components().count() > 3;
+        for line in without_tests(text).lines() {
+            let line = line.trim_start();
+            let import = match in_dir {
+                false => line.strip_prefix("use super::"),
+                true => line.strip_prefix("use crate::cli::"),
+            };
+            let Some(import) = import else { continue };
+            let name: String = import
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect();
+            if !allowed.contains(&name) {
+                wrong.push(format!("{}: `{own}` may not import `{import}`", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn errors_of_the_library_are_types() {
+    let untyped = |(path, text): &&(PathBuf, String)| {
+        module_of(path).is_some_and(|module| module != TOP) && without_tests(text).contains("anyhow::")
+    };
+    let sources = sources();
+    let wrong: Vec<String> = sources
+        .iter()
+        .filter(untyped)
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "`anyhow` is for `cli`, which shows errors: {}",
+        wrong.join(", ")
+    );
+}
+
+/// The floors of the page rise from row to row.
+#[test]
+fn the_floors_are_in_order() {
+    let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let floor = |line: &str| line.strip_prefix("//! | ")?.split_once(" | [`")?.0.parse::<u32>().ok();
+    let floors: Vec<u32> = lib.lines().filter_map(floor).collect();
+    assert_eq!(floors.len(), table().len() + 1, "each row begins with its floor");
+    assert!(floors.is_sorted(), "{floors:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Map, json};
 
 use crate::attest::{self, BuildFacts, Gathered, Inventory, SbomFormat};
@@ -22,7 +22,6 @@ use super::error::advised;
 use super::flags::BuildFlags;
 use super::flags::ImageFlags;
 use super::output;
-use super::sbom::Format;
 use crate::project::Work;
 use crate::project::work;
 use crate::project::{self, NamedImage};
@@ -164,6 +163,24 @@ pub fn of_one_image<T>(
     let result = then(&Subject::new(&named, &work))?;
     context.trim_layer_cache()?;
     Ok(result)
+}
+
+/// Forms of a bill of materials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// SPDX 2.3, JSON
+    Spdx,
+    /// CycloneDX 1.6, JSON
+    Cyclonedx,
+}
+
+impl From<Format> for SbomFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Spdx => Self::Spdx,
+            Format::Cyclonedx => Self::CycloneDx,
+        }
+    }
 }
 
 /// What `build` makes beside an image.

@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use clap::Args;
 use serde_json::json;
 
-use crate::closure::{self, Chain, Closure, ClosureReport};
-use crate::store::{Evidence, ReadStore};
+use crate::closure::{self, Closure, ClosureReport};
+use crate::store::ReadStore;
 use crate::store_path::{StoreDir, StorePath};
 
 use super::context::Context;
 use super::error::advised;
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
-use super::text::size;
+use super::text::{render_chain, size};
 use crate::project::mentions;
 use crate::project::work;
 use crate::project::{Target, Work};
@@ -130,19 +130,6 @@ fn names(wanted: &str, path: &StorePath, dir: &StoreDir) -> bool {
             rest.strip_prefix('-')
                 .is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
         })
-}
-
-/// A chain for people, a line a step.
-pub fn render_chain(chain: &Chain, dir: &StoreDir) -> String {
-    let mut lines = vec![dir.join(&chain.root)];
-    for (depth, step) in chain.steps.iter().enumerate() {
-        let because = match &step.evidence {
-            Evidence::Found(place) => place.to_string(),
-            Evidence::Declared { via } => format!("declared by {}", via.name()),
-        };
-        lines.push(format!("{}└─ {} ({because})", "   ".repeat(depth), dir.join(&step.to)));
-    }
-    lines.join("\n")
 }
 
 #[cfg(test)]

@@ -16,10 +16,9 @@ use crate::escape::shown;
 use crate::store::{PathDetails, Store};
 use crate::store_path::{StoreDir, StorePath};
 
-use super::closure::render_chain;
 use super::context::Context;
 use super::outcome::Outcome;
-use super::text::size;
+use super::text::{render_chain, size};
 
 /// Most lines of a script and most store paths of one kind of input that are shown to people.
 const LINES_SHOWN: usize = 12;

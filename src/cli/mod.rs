@@ -2,6 +2,9 @@
 //!
 //! Invariant: standard output holds data for programs, standard error everything for people; the exit status
 //! is 0 for done, 1 where the answer is no, 2 for trouble.
+//!
+//! What verbs share, each importing only from those before it: `interrupt` `fault` `outcome` `text` `ui` `error` `config`
+//! `flags` `context` `output` `attest` `sinks` `transfer`. Every other file is a verb, which imports no other verb.
 
 // Help texts are doc comments, and write what may be left out in brackets.
 #![allow(rustdoc::broken_intra_doc_links)]
@@ -46,8 +49,6 @@ mod shell;
 mod sign;
 mod sinks;
 mod store;
-mod store_copy;
-mod store_verify;
 mod text;
 mod transfer;
 mod ui;

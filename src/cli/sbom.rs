@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use crate::attest::{self, SbomFormat};
+use crate::attest;
 
-use super::attest::{finished, of_one_image, partial};
+use super::attest::{Format, finished, of_one_image, partial};
 use super::context::Context;
 use super::flags::BuildFlags;
 use super::flags::ImageFlags;
@@ -29,24 +29,6 @@ pub struct SbomArgs {
     image: ImageFlags,
     #[command(flatten)]
     flags: BuildFlags,
-}
-
-/// Forms of a bill of materials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// SPDX 2.3, JSON
-    Spdx,
-    /// CycloneDX 1.6, JSON
-    Cyclonedx,
-}
-
-impl From<Format> for SbomFormat {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Spdx => Self::Spdx,
-            Format::Cyclonedx => Self::CycloneDx,
-        }
-    }
 }
 
 /// Prints the document.

@@ -1,5 +1,8 @@
 //! `layerize store`: add, info, ls, verify, gc, roots, and the verbs of binary caches ([`super::store_copy`]).
 
+mod copy;
+mod verify;
+
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 
@@ -16,9 +19,9 @@ use crate::store_path::{StoreDir, StorePath};
 use super::context::Context;
 use super::error::advised;
 use super::outcome::Outcome;
-use super::store_copy::{self, CopyArgs, KeyCommand, SignArgs};
-use super::store_verify::{self, VerifyArgs};
 use super::text::size;
+use copy::{CopyArgs, KeyCommand, SignArgs};
+use verify::VerifyArgs;
 
 /// Arguments of `layerize store`.
 #[derive(Debug, Args)]
@@ -76,12 +79,12 @@ pub fn run(args: &StoreArgs, context: &Context) -> anyhow::Result<Outcome> {
         }
         StoreCommand::Info { paths } => info(&context.environment.store()?, paths, context),
         StoreCommand::Ls => ls(&stores(context)?, context),
-        StoreCommand::Verify(args) => store_verify::run(args, &stores(context)?, context),
+        StoreCommand::Verify(args) => verify::run(args, &stores(context)?, context),
         StoreCommand::Gc { dry_run } => gc(&stores(context)?, *dry_run, context),
         StoreCommand::Roots => roots(&context.environment.store()?, context),
-        StoreCommand::Copy(args) => store_copy::copy(args, context),
-        StoreCommand::Sign(args) => store_copy::sign(args, context),
-        StoreCommand::Key(command) => store_copy::key(command, context),
+        StoreCommand::Copy(args) => copy::copy(args, context),
+        StoreCommand::Sign(args) => copy::sign(args, context),
+        StoreCommand::Key(command) => copy::key(command, context),
     }
 }
 

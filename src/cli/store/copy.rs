@@ -17,9 +17,9 @@ use crate::oci::{CompressionFormat, UnknownCompressionFormat};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
-use super::context::Context;
-use super::error::advised;
-use super::outcome::Outcome;
+use crate::cli::context::Context;
+use crate::cli::error::advised;
+use crate::cli::outcome::Outcome;
 
 /// Largest file of a key that is read.
 const KEY_BYTES_MAX: u64 = 4096;

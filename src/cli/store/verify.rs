@@ -10,9 +10,9 @@ use crate::project::{self, Repair, WorkOptions};
 use crate::store::{Problem, Store};
 use crate::store_path::{StoreDir, StorePath};
 
-use super::context::Context;
-use super::error::advised;
-use super::outcome::Outcome;
+use crate::cli::context::Context;
+use crate::cli::error::advised;
+use crate::cli::outcome::Outcome;
 
 /// Arguments of `layerize store verify`.
 #[derive(Debug, Args)]
