@@ -4,7 +4,7 @@
 //! is 0 for done, 1 where the answer is no, 2 for trouble.
 //!
 //! What verbs share, each importing only from those before it: `interrupt` `fault` `outcome` `text` `ui` `error` `config`
-//! `flags` `context` `output` `attest` `sinks` `transfer`. Every other file is a verb, which imports no other verb.
+//! `flags` `context` `manual` `output` `attest` `sinks` `transfer`. Every other file is a verb, which imports no other verb.
 
 // Help texts are doc comments, and write what may be left out in brackets.
 #![allow(rustdoc::broken_intra_doc_links)]
@@ -30,12 +30,16 @@ mod error;
 mod explain;
 mod fault;
 mod flags;
+mod help;
 mod index;
+mod init;
 mod inspect;
 mod interrupt;
 mod key;
 mod load;
 mod lock;
+mod man;
+mod manual;
 mod outcome;
 mod output;
 mod plan;
@@ -72,6 +76,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a first layerize.toml for what is in a directory
+    Init(init::InitArgs),
     /// Build images or packages, and write each image to a sink
     Build(build::BuildArgs),
     /// Build images and load them into Docker or podman
@@ -120,6 +126,10 @@ enum Command {
     Store(store::StoreArgs),
     /// Show who you are at a registry and how it is reached
     Auth(auth::AuthArgs),
+    /// Show a chapter of the manual, or the help of a command
+    Help(help::HelpArgs),
+    /// Write the manual as man pages
+    Man(man::ManArgs),
     /// Print the JSON Schema of layerize.toml
     Schema,
     /// Print completions for a shell
@@ -182,8 +192,13 @@ fn run(cli: &Cli) -> ExitCode {
 }
 
 fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
+    // Help is for those whose machine is not set up, too.
+    if let Command::Help(args) = &cli.command {
+        return help::run(args, Cli::command(), ui);
+    }
     let context = Context::new(&cli.global, ui)?;
     match &cli.command {
+        Command::Init(args) => init::run(args, &context),
         Command::Build(args) => build::run(args, &context),
         Command::Load(args) => load::run(args, &context),
         Command::Push(args) => push::run(args, &context),
@@ -208,6 +223,8 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Run(args) => run::run(args, &context),
         Command::Store(args) => store::run(args, &context),
         Command::Auth(args) => auth::run(args, &context),
+        Command::Help(args) => help::run(args, Cli::command(), ui),
+        Command::Man(args) => man::run(args, Cli::command(), &context),
         Command::Schema => schema::run(&context),
         Command::Completions(args) => completions::run(args, Cli::command()),
         #[cfg(debug_assertions)]

@@ -347,7 +347,7 @@ impl ProjectError {
         let text = match self {
             Self::NoSpec => {
                 return Some(format!(
-                    "write one (README, \"The spec by example\"), or name it with `--file PATH/{SPEC_NAME}`"
+                    "`layerize init` writes one, `layerize help spec` explains it; or name it with `--file PATH/{SPEC_NAME}`"
                 ));
             }
             Self::Stale { .. } => "run `layerize lock` and commit the file, or leave out `--locked`",

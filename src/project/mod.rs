@@ -20,6 +20,7 @@ mod nix;
 mod options;
 mod repair;
 mod roots;
+pub mod starter;
 pub mod target;
 pub mod work;
 

@@ -20,6 +20,7 @@ mod faces;
 mod fault;
 mod images;
 mod index;
+mod init;
 mod load;
 mod mend;
 mod names;

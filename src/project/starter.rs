@@ -1,0 +1,361 @@
+//! A *starter* is the first spec of a directory: written by rules that look at the names of the files in it.
+//!
+//! Invariant: its text is a valid spec, and where something was recognised, one that builds once the named Debian
+//! packages are enough for the program. Nothing is run, and no file that exists is touched.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::fsio::{self, PathError};
+
+use super::files::SPEC_NAME;
+use super::image::archive_name;
+use super::roots::image_name;
+
+/// Largest file that is looked into.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The program that an empty directory gets.
+const HELLO: &str = "#include <stdio.h>\n\nint main(void) {\n    puts(\"Hello from layerize.\");\n    return 0;\n}\n";
+
+/// What a directory holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing: it gets a program in C.
+    Nothing,
+    /// C files and nothing that says how they are built.
+    C {
+        /// They, sorted; the first names the program if it is the only one.
+        files: Vec<String>,
+        /// Whether one of them is C++.
+        cpp: bool,
+    },
+    /// `configure`.
+    Configure,
+    /// `configure.ac`, from which `configure` is made.
+    Autotools,
+    /// `CMakeLists.txt`.
+    CMake,
+    /// `meson.build`.
+    Meson,
+    /// A Makefile.
+    Make {
+        /// Whether it has a target `install`.
+        installs: bool,
+    },
+    /// A Python program.
+    Python {
+        /// The file that is run.
+        file: String,
+    },
+    /// Files of which nothing is known.
+    Other,
+}
+
+/// The first files of a project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Starter {
+    /// What the package and the image are called.
+    pub name: String,
+    /// What the directory holds.
+    pub found: Found,
+}
+
+impl Starter {
+    /// Looks at a directory; `name` is what the user wants it to be called.
+    pub fn of(dir: &Path, name: Option<&str>) -> Result<Self, PathError> {
+        let found = look(dir)?;
+        let of_dir = || dir.file_name().and_then(|name| image_name(&name.to_string_lossy()));
+        let name = match (name, &found) {
+            (Some(name), _) => name.to_owned(),
+            (None, Found::Nothing) => of_dir().unwrap_or_else(|| "hello".to_owned()),
+            (None, _) => of_dir().unwrap_or_else(|| "app".to_owned()),
+        };
+        Ok(Self { name, found })
+    }
+
+    /// The files that are missing, with their texts; the spec is the first.
+    pub fn files(&self, dir: &Path) -> Result<Vec<(PathBuf, String)>, PathError> {
+        let mut files = vec![(dir.join(SPEC_NAME), self.spec())];
+        if self.found == Found::Nothing {
+            files.push((dir.join("hello.c"), HELLO.to_owned()));
+        }
+        let ignore = dir.join(".gitignore");
+        let before = match ignore.exists() {
+            true => String::from_utf8_lossy(&fsio::read_limited(&ignore, FILE_BYTES_MAX)?).into_owned(),
+            false => String::new(),
+        };
+        let line = format!("/{}", archive_name(&self.name));
+        if !before.lines().any(|known| known.trim() == line) {
+            let end = if before.is_empty() || before.ends_with('\n') {
+                ""
+            } else {
+                "\n"
+            };
+            files.push((ignore, format!("{before}{end}{line}\n")));
+        }
+        Ok(files)
+    }
+
+    /// The spec's text.
+    pub fn spec(&self) -> String {
+        let name = &self.name;
+        let head = format!(
+            "# {name}: what is built, and the image of it. `layerize help spec` explains every key.\n#\n\
+             #   layerize build          builds the image and writes {archive}\n\
+             #   layerize load           gives it to Docker or podman\n",
+            archive = archive_name(name)
+        );
+        let run = format!("#   layerize run {name}    runs the program on this machine\n");
+        match &self.found {
+            Found::Python { file } => format!("{head}\n{}", python(name, file)),
+            _ => format!("{head}{run}\n{}\n{}", self.package(), self.image()),
+        }
+    }
+
+    fn package(&self) -> String {
+        let (tools, script) = self.recipe();
+        let tools: Vec<String> = tools.iter().map(|tool| format!("\"deb:{tool}\"")).collect();
+        let unknown = match self.found {
+            Found::Other => "# Nothing here says how it is built: write the script, and name its tools.\n",
+            _ => "",
+        };
+        format!(
+            "{unknown}[package.{name}]\n\
+             # What is here, without what .gitignore leaves out and what layerize itself writes.\n\
+             source = {{ path = \".\" }}\n\
+             # Needed by the build only: Debian packages.\n\
+             tools = [{tools}]\n\
+             # Linked against: what the program really uses becomes part of the image.\n\
+             libraries = [\"deb:libc6-dev\"]\n\
+             # Run in a sandbox without network, in a copy of the source. What is below $out is kept.\n\
+             script = \"\"\"\n{script}\"\"\"\n",
+            name = self.name,
+            tools = tools.join(", "),
+        )
+    }
+
+    /// The Debian packages that are needed, and the script.
+    fn recipe(&self) -> (Vec<&'static str>, String) {
+        let name = &self.name;
+        let of_c =
+            |compiler: &str, files: &str| format!("mkdir -p $out/bin\n{compiler} -O2 -o $out/bin/{name} {files}\n");
+        let make = "make -j$LAYERIZE_CORES\nmake install\n";
+        match &self.found {
+            Found::Nothing => (vec!["gcc"], of_c("gcc", "hello.c")),
+            Found::C { files, cpp: false } => (vec!["gcc"], of_c("gcc", &quoted(files))),
+            Found::C { files, cpp: true } => (vec!["g++"], of_c("g++", &quoted(files))),
+            Found::Configure => (vec!["gcc", "make"], format!("./configure --prefix=$out\n{make}")),
+            Found::Autotools => (
+                vec!["autoconf", "automake", "libtool", "pkgconf", "gcc", "make"],
+                format!("autoreconf --install\n./configure --prefix=$out\n{make}"),
+            ),
+            Found::CMake => (
+                vec!["cmake", "g++", "make"],
+                "cmake -B build -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=$out\n\
+                 cmake --build build -j$LAYERIZE_CORES\ncmake --install build\n"
+                    .to_owned(),
+            ),
+            Found::Meson => (
+                vec!["meson", "ninja-build", "g++", "pkgconf"],
+                "meson setup build --prefix=$out --buildtype=release\nninja -C build -j$LAYERIZE_CORES\n\
+                 ninja -C build install\n"
+                    .to_owned(),
+            ),
+            Found::Make { installs: true } => (
+                vec!["gcc", "make"],
+                "make -j$LAYERIZE_CORES\nmake install PREFIX=$out prefix=$out\n".to_owned(),
+            ),
+            Found::Make { installs: false } => (
+                vec!["gcc", "make"],
+                format!(
+                    "make -j$LAYERIZE_CORES\n# The Makefile has no target `install`: the program is put where it \
+                     belongs here.\nmkdir -p $out/bin\ncp {name} $out/bin/\n"
+                ),
+            ),
+            Found::Python { .. } | Found::Other => (
+                vec![],
+                format!("mkdir -p $out/bin\necho 'write how {name} is built' >&2\nexit 1\n"),
+            ),
+        }
+    }
+
+    fn image(&self) -> String {
+        let name = &self.name;
+        format!(
+            "[image.{name}]\n\
+             # The package with all that it needs at run time, and nothing else: no shell, no package manager.\n\
+             contents = [\"{name}\"]\n\
+             entrypoint = [\"{name}\"]\n{MORE}"
+        )
+    }
+}
+
+/// Keys that most images come to need.
+const MORE: &str = "# cmd = [\"--help\"]\n# env = { LANG = \"C.UTF-8\" }\n# ports = [8080]\n\
+                    # users = { app = 1000 }\n# user = \"app\"\n# root = [\"deb:ca-certificates\"]\n";
+
+fn python(name: &str, file: &str) -> String {
+    format!(
+        "[image.{name}]\n\
+         # Debian packages laid out at /, with what they depend on and nothing else.\n\
+         root = [\"deb:python3\"]\n\
+         entrypoint = [\"/usr/bin/python3\", \"/app/{file}\"]\n\
+         # cmd = [\"--help\"]\n# ports = [8080]\n# users = {{ app = 1000 }}\n# user = \"app\"\n\n\
+         [image.{name}.files]\n\
+         \"/app/{file}\" = \"{file}\"\n"
+    )
+}
+
+/// Names as words of a shell.
+fn quoted(names: &[String]) -> String {
+    let plain = |name: &String| {
+        name.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._+-/".contains(&byte))
+    };
+    let word = |name: &String| match plain(name) && !name.starts_with('-') {
+        true => name.clone(),
+        false => format!("./'{}'", name.replace('\'', "'\\''")),
+    };
+    names.iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+fn look(dir: &Path) -> Result<Found, PathError> {
+    let names = fsio::sorted_names(dir)?;
+    let names: BTreeSet<String> = names.into_iter().filter_map(|name| name.into_string().ok()).collect();
+    let has = |name: &str| names.contains(name);
+    let with = |endings: &[&str]| -> Vec<String> {
+        let is_one = |name: &&String| endings.iter().any(|ending| name.ends_with(ending));
+        names.iter().filter(is_one).cloned().collect()
+    };
+    if has("configure") {
+        return Ok(Found::Configure);
+    }
+    if has("configure.ac") || has("configure.in") {
+        return Ok(Found::Autotools);
+    }
+    if has("CMakeLists.txt") {
+        return Ok(Found::CMake);
+    }
+    if has("meson.build") {
+        return Ok(Found::Meson);
+    }
+    if let Some(makefile) = ["GNUmakefile", "makefile", "Makefile"]
+        .into_iter()
+        .find(|name| has(name))
+    {
+        let text = fsio::read_limited(&dir.join(makefile), FILE_BYTES_MAX)?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let installs = text
+            .lines()
+            .any(|line| line.starts_with("install:") || line.starts_with("install "));
+        return Ok(Found::Make { installs });
+    }
+    let (c, cpp) = (with(&[".c"]), with(&[".cc", ".cpp", ".cxx"]));
+    if !c.is_empty() || !cpp.is_empty() {
+        let cpp_found = !cpp.is_empty();
+        let files = c.into_iter().chain(cpp).collect();
+        return Ok(Found::C { files, cpp: cpp_found });
+    }
+    let python = with(&[".py"]);
+    let main = ["main.py", "app.py", "__main__.py"].into_iter().find(|name| has(name));
+    match (main, python.as_slice()) {
+        (Some(main), _) => return Ok(Found::Python { file: main.to_owned() }),
+        (None, [only]) => return Ok(Found::Python { file: only.clone() }),
+        (None, _) => {}
+    }
+    // What every repository has says nothing of what is built.
+    let tells = |name: &&String| {
+        !name.starts_with('.')
+            && !["README", "LICENSE", "COPYING", "CHANGELOG"]
+                .iter()
+                .any(|word| name.starts_with(word))
+    };
+    Ok(match names.iter().any(|name| tells(&name)) {
+        true => Found::Other,
+        false => Found::Nothing,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn starter(files: &[(&str, &str)]) -> (tempfile::TempDir, Starter) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        let starter = Starter::of(dir.path(), Some("thing")).unwrap();
+        (dir, starter)
+    }
+
+    #[test]
+    fn what_is_there_decides_and_every_text_is_a_spec() {
+        let c = |files: &[&str], cpp| Found::C {
+            files: files.iter().map(|&file| file.to_owned()).collect(),
+            cpp,
+        };
+        let python = |file: &str| Found::Python { file: file.to_owned() };
+        let cases: Vec<(&[&str], Found)> = vec![
+            (&[], Found::Nothing),
+            (&["README.md", "LICENSE", ".git"], Found::Nothing),
+            (&["a.c"], c(&["a.c"], false)),
+            (&["a.c", "b c.c", "a.h"], c(&["a.c", "b c.c"], false)),
+            (&["a.c", "b.cpp"], c(&["a.c", "b.cpp"], true)),
+            (&["configure", "Makefile", "a.c"], Found::Configure),
+            (&["configure.ac", "Makefile.am"], Found::Autotools),
+            (&["CMakeLists.txt", "Makefile"], Found::CMake),
+            (&["meson.build", "a.c"], Found::Meson),
+            (&["Makefile", "a.c"], Found::Make { installs: false }),
+            (&["one.py"], python("one.py")),
+            (&["main.py", "other.py"], python("main.py")),
+            (&["one.py", "two.py"], Found::Other),
+            (&["Cargo.toml", "src"], Found::Other),
+        ];
+        for (names, found) in cases {
+            let files: Vec<(&str, &str)> = names.iter().map(|&name| (name, "")).collect();
+            let (_dir, starter) = starter(&files);
+            assert_eq!(starter.found, found, "{names:?}");
+            let workspace =
+                crate::spec::parse(&starter.spec()).unwrap_or_else(|error| panic!("{}", error.render(false)));
+            assert_eq!(workspace.images.keys().collect::<Vec<_>>(), ["thing"], "{names:?}");
+        }
+        let (_dir, installing) = starter(&[("Makefile", "all:\n\tcc a.c\ninstall: all\n\tcp a $(PREFIX)\n")]);
+        assert_eq!(installing.found, Found::Make { installs: true });
+        assert!(
+            installing.spec().contains("make install PREFIX=$out"),
+            "{}",
+            installing.spec()
+        );
+    }
+
+    #[test]
+    fn names_are_words_of_the_shell() {
+        let names = ["a.c", "b c.c", "it's.c", "-x.c"].map(str::to_owned);
+        assert_eq!(quoted(&names), r"a.c ./'b c.c' ./'it'\''s.c' ./'-x.c'");
+    }
+
+    #[test]
+    fn a_directory_names_the_image_and_files_that_exist_stay() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("My App 2");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join(".gitignore"), "target").unwrap();
+        let starter = Starter::of(&dir, None).unwrap();
+        assert_eq!(starter.name, "my-app-2");
+        let files = starter.files(&dir).unwrap();
+        let names: Vec<_> = files
+            .iter()
+            .map(|(path, _)| path.file_name().unwrap().to_str().unwrap())
+            .collect();
+        assert_eq!(names, ["layerize.toml", "hello.c", ".gitignore"]);
+        assert_eq!(files[2].1, "target\n/my-app-2.tar\n");
+        for (path, text) in &files {
+            fs::write(path, text).unwrap();
+        }
+        let again = Starter::of(&dir, None).unwrap();
+        assert_eq!(again.files(&dir).unwrap().len(), 1, "the archive is ignored already");
+    }
+}
