@@ -67,7 +67,9 @@ fn module_of(path: &Path) -> Option<String> {
 
 /// The part of a file before its unit tests: tests may use any module.
 fn without_tests(text: &str) -> &str {
-    text.split("#[cfg(test)]\nmod tests {").next().unwrap()
+    let before = |mark| text.find(mark).unwrap_or(text.len());
+    let inline = ["#[cfg(test)]\nmod tests {", "#[cfg(test)]\nmod fuzz {"].map(before);
+    &text[..inline[0].min(inline[1])]
 }
 
 fn is_test_file(path: &Path) -> bool {

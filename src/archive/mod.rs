@@ -61,3 +61,59 @@ pub fn clean(path: &[u8]) -> Vec<u8> {
         .collect();
     parts.join(&b'/')
 }
+
+#[cfg(test)]
+mod fuzz {
+    use std::io::{Cursor, Read};
+
+    use super::ar::ArReader;
+    use super::tar::{Streamed, TarPolicy, TarReader};
+    use super::zip::ZipReader;
+
+    /// Reads at most so much of a content.
+    fn drain(content: impl Read) {
+        let _ = std::io::copy(&mut content.take(1 << 20), &mut std::io::sink());
+    }
+
+    #[test]
+    fn fuzz_tar() {
+        crate::testing::fuzz("tar", |bytes| {
+            for policy in [TarPolicy::IMAGE, TarPolicy::LAYER] {
+                let mut reader = TarReader::new(Streamed(bytes), policy);
+                while let Ok(Some(entry)) = reader.next_entry() {
+                    let _ = entry.clean_path();
+                    drain(&mut reader);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn fuzz_ar() {
+        crate::testing::fuzz("ar", |bytes| {
+            let Ok(mut reader) = ArReader::new(Cursor::new(bytes)) else {
+                return;
+            };
+            while let Ok(Some(member)) = reader.next_member() {
+                if let Ok(content) = reader.content(&member) {
+                    drain(content);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn fuzz_zip() {
+        crate::testing::fuzz("zip", |bytes| {
+            let Ok(mut reader) = ZipReader::new(Cursor::new(bytes)) else {
+                return;
+            };
+            for index in 0..reader.len().min(100) {
+                let _ = reader.member(index);
+                if let Ok(content) = reader.content(index) {
+                    drain(content);
+                }
+            }
+        });
+    }
+}

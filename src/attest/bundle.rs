@@ -242,3 +242,20 @@ pub(super) fn shown(text: &str) -> String {
     let short: String = text.chars().take(100).collect();
     crate::escape::shown(&short).into_owned()
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_bundle() {
+        crate::testing::fuzz("bundle", |bytes| {
+            let wanted = super::Wanted {
+                image: crate::digest::Digest::of(b""),
+                keys: &[],
+                predicate: None,
+                policy: None,
+            };
+            assert!(super::verify(bytes, &wanted).is_err());
+            let _ = super::super::kind_of(bytes);
+        });
+    }
+}

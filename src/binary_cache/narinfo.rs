@@ -411,3 +411,16 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_narinfo() {
+        crate::testing::fuzz("narinfo", |bytes| {
+            let dir = crate::store_path::StoreDir::nix();
+            if let Ok(info) = super::NarInfo::parse(&String::from_utf8_lossy(bytes), &dir) {
+                let _ = info.print(&dir);
+            }
+        });
+    }
+}

@@ -194,3 +194,17 @@ pub fn hash(path: &Path) -> Result<(Digest, u64), NarError> {
 ///
 /// Contents that are left unread are skipped.
 pub type Visitor<'a> = dyn FnMut(&Entry, &mut dyn Read) -> Result<(), NarError> + 'a;
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_nar() {
+        crate::testing::fuzz("nar", |bytes| {
+            let mut source = bytes;
+            let _ = super::read(&mut source, &mut |_, content| {
+                let _ = std::io::copy(content, &mut std::io::sink());
+                Ok(())
+            });
+        });
+    }
+}

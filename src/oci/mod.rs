@@ -35,3 +35,26 @@ pub use port::{Port, PortError};
 pub use raw::{Document, DocumentError, Raw, Typed};
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, NAME_MAX, Reference, ReferenceError};
 pub use stop_signal::{StopSignal, StopSignalError};
+
+#[cfg(test)]
+mod fuzz {
+    use super::{Config, Index, Manifest, Raw, Reference};
+
+    #[test]
+    fn fuzz_documents() {
+        crate::testing::fuzz("documents", |bytes| {
+            let _ = Raw::<Manifest>::read(bytes.to_vec());
+            let _ = Raw::<Index>::read(bytes.to_vec());
+            let _ = Raw::<Config>::read(bytes.to_vec());
+        });
+    }
+
+    #[test]
+    fn fuzz_reference() {
+        crate::testing::fuzz("reference", |bytes| {
+            if let Ok(reference) = String::from_utf8_lossy(bytes).parse::<Reference>() {
+                assert_eq!(reference.to_string().parse::<Reference>().unwrap(), reference);
+            }
+        });
+    }
+}

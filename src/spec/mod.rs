@@ -35,3 +35,25 @@ pub use types::*;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_spec() {
+        crate::testing::fuzz("spec", |bytes| {
+            if let Err(errors) = super::parse(&String::from_utf8_lossy(bytes)) {
+                let _ = (errors.render(false), errors.to_json());
+            }
+        });
+    }
+
+    #[test]
+    fn fuzz_lock() {
+        crate::testing::fuzz("lock", |bytes| {
+            match super::lock::parse(&String::from_utf8_lossy(bytes)) {
+                Ok(lock) => drop(super::lock::print(&lock)),
+                Err(errors) => drop(errors.render(false)),
+            }
+        });
+    }
+}

@@ -93,3 +93,15 @@ mod tests {
         assert_eq!(parse(" continued\n"), Err(1));
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_control() {
+        crate::testing::fuzz("control", |bytes| {
+            for paragraph in super::parse(&String::from_utf8_lossy(bytes)).into_iter().flatten() {
+                let _ = (paragraph.get("Package"), paragraph.rows("Files"));
+            }
+        });
+    }
+}

@@ -183,3 +183,14 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_challenge() {
+        crate::testing::fuzz("challenge", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let _ = super::choose(text.lines());
+        });
+    }
+}

@@ -193,3 +193,15 @@ mod tests {
         );
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_elf() {
+        crate::testing::fuzz("elf", |bytes| {
+            let changed: Vec<u8> = bytes.iter().rev().copied().collect();
+            let _ = super::compare(bytes, bytes);
+            let _ = super::compare(bytes, &[&bytes[..bytes.len() / 2], &changed].concat());
+        });
+    }
+}

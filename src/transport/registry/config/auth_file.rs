@@ -232,3 +232,25 @@ fn shown_key(key: &str) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use super::{AuthFile, AuthSource, FileKind};
+
+    #[test]
+    fn fuzz_docker_config() {
+        crate::testing::fuzz("docker-config", |bytes| {
+            for kind in [FileKind::Docker, FileKind::Containers, FileKind::Legacy] {
+                let source = AuthSource {
+                    path: "config.json".into(),
+                    kind,
+                    origin: "a test",
+                };
+                if let Ok(file) = AuthFile::parse(bytes, &source) {
+                    let _ = file.helper("registry.example");
+                    let _ = file.entry("registry.example", "team/app");
+                }
+            }
+        });
+    }
+}
