@@ -133,6 +133,9 @@ fn lock_temporaries() -> std::sync::MutexGuard<'static, BTreeSet<PathBuf>> {
     TEMPORARIES.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+/// What the names of files begin with that are being written; a process that was killed leaves them.
+pub const TEMPORARY_PREFIX: &str = ".layerize-";
+
 /// A file being written beside its final name; dropped unpublished, it leaves nothing behind.
 pub struct AtomicFile {
     temp: Option<tempfile::NamedTempFile>,
@@ -149,7 +152,7 @@ impl AtomicFile {
             .filter(|parent| !parent.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
         let temp = tempfile::Builder::new()
-            .prefix(".layerize-")
+            .prefix(TEMPORARY_PREFIX)
             .permissions(fs::Permissions::from_mode(0o666))
             .tempfile_in(parent)
             .context("create a temporary file in", parent)?;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
 
+use super::budget::Budget;
 use super::facts::shown;
 use super::opened::Opened;
 use super::stream::LayerStream;
@@ -18,9 +19,6 @@ use crate::transport::Source;
 
 /// Most links that are followed.
 const LINKS_MAX: usize = 40;
-
-/// Most bytes of paths and link targets that are remembered of one image.
-const PATHS_MAX: usize = 1 << 30;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -104,26 +102,23 @@ type Tree = BTreeMap<Vec<u8>, Brief>;
 /// Reads an image and explains a path of it; a last link is followed too.
 pub fn explain(source: &dyn Source, path: &str) -> Result<Explanation, AuditError> {
     let image = Opened::new(source)?;
-    let (mut trees, mut bytes) = (Vec::new(), 0);
+    let mut budget = Budget::default();
+    let mut stack = Stack {
+        image: &image,
+        trees: Vec::new(),
+    };
     for layer in &image.layers {
         let mut stream = LayerStream::open(source, &layer.descriptor)?;
         let mut tree = Tree::new();
         while let Some(entry) = stream.next_entry()? {
-            bytes += entry.path.len() + entry.link.len() + 128;
-            if bytes > PATHS_MAX {
-                let text = format!("its entries' paths have more than {PATHS_MAX} bytes: this is no image to run");
-                return Err(AuditError::Layer {
-                    place: source.place().to_owned(),
-                    digest: layer.descriptor.digest,
-                    source: std::io::Error::other(text),
-                });
-            }
+            let size = size_of::<Brief>() + entry.path.len() + entry.link.len();
+            stream.check(budget.take(size, 3))?;
             tree.insert(entry.clean_path(), Brief::of(entry));
         }
         stream.finish()?;
-        trees.push(tree);
+        let tree = stack.settle(tree);
+        stack.trees.push(tree);
     }
-    let stack = Stack { image: &image, trees };
     Ok(stack.explain(path))
 }
 
@@ -171,6 +166,51 @@ impl Stack<'_> {
             roots: self.roots(),
             path: text,
         }
+    }
+
+    /// A layer's entries where they end up. One below a link of the layers below, which the layer itself does not replace,
+    /// goes to where the link leads: so containerd and Docker unpack it. (Who puts a directory in the link's place sees
+    /// something else: `verify --profile strict` says so.)
+    fn settle(&self, mut tree: Tree) -> Tree {
+        if self.trees.is_empty() {
+            return tree;
+        }
+        let mut dirs: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
+        let mut moved = Vec::new();
+        for path in tree.keys() {
+            let Some(at) = path.iter().rposition(|&byte| byte == b'/') else {
+                continue;
+            };
+            let dir = &path[..at];
+            if !dirs.contains_key(dir) {
+                let leads = self.is_below_link(&tree, dir).then(|| self.resolve(dir).0);
+                dirs.insert(dir.to_vec(), leads);
+            }
+            if let Some(Some(leads)) = dirs.get(dir) {
+                let to = [leads.as_slice(), &path[at..]].concat();
+                moved.push((path.clone(), clean(&to)));
+            }
+        }
+        for (from, to) in moved {
+            if let Some(brief) = tree.remove(&from) {
+                tree.insert(to, brief);
+            }
+        }
+        tree
+    }
+
+    /// Whether a directory, or one that it is in, is a link in the layers below that `tree` has no entry of its own for.
+    fn is_below_link(&self, tree: &Tree, dir: &[u8]) -> bool {
+        let ends = dir
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'/')
+            .map(|(at, _)| at);
+        ends.chain([dir.len()]).any(|end| {
+            let here = &dir[..end];
+            let is_link = |(_, brief): (usize, &Brief)| brief.kind == Kind::Symlink;
+            !tree.contains_key(here) && self.find(here).is_some_and(is_link)
+        })
     }
 
     /// The entry that is seen at a path, and its layer.
@@ -368,6 +408,32 @@ mod tests {
         }
         assert!(ask("/missing").layers.is_empty());
         assert!(ask("/loop").links.len() == LINKS_MAX);
+    }
+
+    /// Case 09 of the field: the file was found by neither of its paths.
+    #[test]
+    fn a_file_below_a_link_of_a_lower_layer_is_where_the_link_leads() {
+        let lower = tar(&[
+            Node::dir("usr"),
+            Node::dir("usr/lib"),
+            Node::symlink("lib", "usr/lib"),
+            Node::symlink("own", "usr"),
+        ]);
+        let upper = tar(&[Node::file("lib/b", "2"), Node::dir("own"), Node::file("own/c", "3")]);
+        let image = image(&[(lower, GZIP), (upper, GZIP)]);
+        for (path, leads) in [
+            ("/lib/b", "/usr/lib/b"),
+            ("/usr/lib/b", "/usr/lib/b"),
+            ("/own/c", "/own/c"),
+        ] {
+            let told = explain(&image, path).unwrap();
+            assert_eq!(told.path, leads);
+            assert_eq!(told.file.map(|file| file.layer), Some(1), "{path}");
+        }
+        assert!(
+            explain(&image, "/usr/c").unwrap().file.is_none(),
+            "the layer has a directory in the link's place"
+        );
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The *facts* of a layer: what each of its entries says, with a digest in place of each content.
 //!
-//! Invariant: memory grows with the number of entries and never with their sizes.
+//! Invariant: memory grows with the number of entries and never with their sizes, and has a [`Budget`].
 
 use std::collections::BTreeMap;
 
 use super::AuditError;
+use super::budget::{Budget, size_of_entry};
 use super::stream::{LayerEnd, LayerStream};
 use crate::archive::tar::Entry;
 use crate::archive::{Kind, clean};
@@ -27,6 +28,13 @@ pub(super) struct Fact {
 }
 
 impl Fact {
+    /// What it takes: bytes, and pieces on the heap. Its path stands in the maps by which sides are compared, too, and a
+    /// difference of it in the report.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let (bytes, pieces) = size_of_entry(&self.entry);
+        (size_of::<Self>() + bytes + 2 * self.path.len(), pieces + 4)
+    }
+
     /// The path for people.
     pub(super) fn shown(&self) -> String {
         shown(&self.path)
@@ -44,8 +52,12 @@ pub(super) struct LayerFacts {
     pub(super) end: LayerEnd,
 }
 
-/// Reads a whole layer.
-pub(super) fn scan(source: &dyn Source, descriptor: &Descriptor) -> Result<LayerFacts, AuditError> {
+/// Reads a whole layer, as far as the budget goes.
+pub(super) fn scan(
+    source: &dyn Source,
+    descriptor: &Descriptor,
+    budget: &mut Budget,
+) -> Result<LayerFacts, AuditError> {
     let mut stream = LayerStream::open(source, descriptor)?;
     let mut facts = Vec::new();
     let mut links = false;
@@ -60,12 +72,15 @@ pub(super) fn scan(source: &dyn Source, descriptor: &Descriptor) -> Result<Layer
             content = Some(hasher.digest());
         }
         links |= entry.kind == Kind::HardLink;
-        facts.push(Fact {
+        let fact = Fact {
             path: entry.clean_path(),
             entry,
             content,
             body: None,
-        });
+        };
+        let (bytes, pieces) = fact.size();
+        stream.check(budget.take(bytes, pieces))?;
+        facts.push(fact);
     }
     if links {
         resolve_links(&mut facts);

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::budget::Budget;
 use super::opened::{Opened, OpenedLayer};
 use super::stream::{LayerStream, packing_of};
 use super::{AuditError, human_size, owner};
@@ -85,12 +86,12 @@ pub struct LayerReport {
 pub fn inspect(source: &dyn Source, options: InspectOptions) -> Result<Report, AuditError> {
     let image = Opened::new(source)?;
     let history = image.layer_history();
-    let mut layers = Vec::new();
+    let (mut layers, mut budget) = (Vec::new(), Budget::default());
     for (index, layer) in image.layers.iter().enumerate() {
         let made = history
             .get(index)
             .and_then(|entry| entry.comment.clone().or_else(|| entry.created_by.clone()));
-        layers.push(layer_report(source, layer, made, options)?);
+        layers.push(layer_report(source, layer, made, options, &mut budget)?);
     }
     Ok(Report {
         place: source.place().to_owned(),
@@ -114,6 +115,7 @@ fn layer_report(
     layer: &OpenedLayer,
     comment: Option<String>,
     options: InspectOptions,
+    budget: &mut Budget,
 ) -> Result<LayerReport, AuditError> {
     let descriptor = &layer.descriptor;
     let mut annotations = descriptor.annotations.clone().unwrap_or_default();
@@ -140,7 +142,12 @@ fn layer_report(
         let mut entries = 0;
         while let Some(entry) = stream.next_entry()? {
             entries += 1;
-            found.extend(owner(&String::from_utf8_lossy(&entry.clean_path())).map(|(path, _)| path));
+            if let Some((path, _)) = owner(&String::from_utf8_lossy(&entry.clean_path())) {
+                stream.check(budget.take(path.len(), 2))?;
+                if let Some(again) = found.replace(path) {
+                    budget.give_back(again.len(), 2);
+                }
+            }
         }
         report.unpacked_size = Some(stream.finish()?.tar_size);
         report.entries = Some(entries);

@@ -3,6 +3,7 @@
 //! Invariant: a report is a function of the two images' bytes; equal digests are never opened; layers are streamed and
 //! no file's content is held in memory beyond a bound.
 
+mod budget;
 mod diff;
 mod explain;
 mod facts;

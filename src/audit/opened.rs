@@ -10,6 +10,9 @@ use crate::digest::{DiffId, Digest};
 use crate::transport::document::{self, ConfigLinks, Descriptor, Manifest};
 use crate::transport::{Source, TransportError};
 
+/// Most layers that are looked at; no engine stacks a tenth of them.
+const LAYERS_MAX: usize = 10_000;
+
 /// Manifest and config of an image.
 pub(super) struct Opened<'a> {
     pub(super) source: &'a dyn Source,
@@ -39,6 +42,17 @@ impl<'a> Opened<'a> {
         let manifest: Manifest = document::parse(&manifest_bytes, place, "the manifest")?;
         let config_bytes = source.config()?;
         let config: ConfigLinks = document::parse(&config_bytes, place, "the config")?;
+        if manifest.layers.len() > LAYERS_MAX {
+            return Err(TransportError::Malformed {
+                place: place.to_owned(),
+                what: "the manifest".to_owned(),
+                reason: format!(
+                    "it has {} layers, and at most {LAYERS_MAX} are looked at",
+                    manifest.layers.len()
+                ),
+            }
+            .into());
+        }
         let diff_ids = config.rootfs.diff_ids.clone().unwrap_or_default();
         let layers = manifest.layers.iter().enumerate();
         let layers = layers.map(|(index, descriptor)| OpenedLayer {

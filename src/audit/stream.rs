@@ -98,6 +98,11 @@ impl<'a> LayerStream<'a> {
         })
     }
 
+    /// A failure of what is done with an entry, as the layer's.
+    pub(super) fn check<T>(&self, result: io::Result<T>) -> Result<T, AuditError> {
+        result.map_err(|source| self.error(source))
+    }
+
     fn error(&self, source: io::Error) -> AuditError {
         AuditError::Layer {
             place: self.place.clone(),

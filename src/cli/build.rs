@@ -34,6 +34,7 @@ pub struct BuildArgs {
 pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
     let locations = sinks::parse(&args.output)?;
     args.attest.check(&locations)?;
+    sinks::check_names(&args.targets, &locations, context)?;
     let work = work::prepare(&args.targets, &args.flags.options(), &context.environment)?;
     sinks::check_count(work.image_count(), &locations)?;
     let images = project::images(&work, &args.image.options()?, &context.environment)?;

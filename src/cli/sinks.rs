@@ -2,6 +2,8 @@
 //!
 //! Invariant: a line on standard output for each sink that has the image, unless standard output *is* the sink.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
 
 use crate::event::{Event, Reporter, Silent};
@@ -11,6 +13,7 @@ use crate::transport::{self, Location};
 use super::context::Context;
 use super::error::advised;
 use crate::project::NamedImage;
+use crate::project::Project;
 use crate::project::image::archive_name;
 
 /// The `-o` arguments; empty for the default.
@@ -43,6 +46,29 @@ pub fn check_count(images: usize, locations: &[Location]) -> anyhow::Result<()> 
             format!("`-o` is given, but {images} images are to be written"),
             "name the image to build, or leave out `-o` for NAME.tar each",
         ));
+    }
+    Ok(())
+}
+
+/// Refuses two images of the targets that would be written to one file, before anything is built for them.
+pub fn check_names(targets: &[String], locations: &[Location], context: &Context) -> anyhow::Result<()> {
+    // Without a spec there is one image, and mistakes in one are told where it is needed.
+    let Ok(project) = Project::load(&context.environment) else {
+        return Ok(());
+    };
+    if !locations.is_empty() {
+        return Ok(());
+    }
+    let mut written: BTreeMap<String, &String> = BTreeMap::new();
+    let wanted = |name: &&String| targets.is_empty() || targets.contains(name);
+    for name in project.workspace.images.keys().filter(wanted) {
+        let file = archive_name(name);
+        if let Some(other) = written.insert(file.clone(), name) {
+            return Err(advised(
+                format!("images `{other}` and `{name}` would both be written to `{file}`"),
+                format!("build one after the other, each to a file of its own: `layerize build {name} -o FILE`"),
+            ));
+        }
     }
     Ok(())
 }

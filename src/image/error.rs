@@ -207,6 +207,16 @@ pub enum ImageError {
         /// Seconds since 1970.
         seconds: i64,
     },
+    /// A document that is larger than readers take.
+    #[error("the image's {document} has {size} bytes, and registries, podman and layerize take at most {max}")]
+    DocumentSize {
+        /// "config" or "manifest".
+        document: &'static str,
+        /// Its size in bytes.
+        size: u64,
+        /// The most that is taken, in bytes.
+        max: u64,
+    },
     /// Packages and store paths cannot be shared out among layers.
     #[error("cannot plan the image's layers")]
     Plan(#[from] PlanError),
@@ -355,6 +365,10 @@ impl ImageError {
                 format!("did you mean `linux/{}`?", known.as_deref().unwrap_or("amd64"))
             }
             Self::Created { .. } => "set `SOURCE_DATE_EPOCH` to seconds since 1970, or unset it".to_owned(),
+            Self::DocumentSize { .. } => {
+                "make labels, annotations and the environment shorter: put long texts into files of the image"
+                    .to_owned()
+            }
             Self::Plan(error) => return error.help(),
             Self::LayersMax { least, .. } => {
                 format!("write `layers = {{ max = N }}` with N from {least} to {DOCKER_LIMIT}")

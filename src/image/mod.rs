@@ -46,6 +46,7 @@ pub use validate::{Fault, validate};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::layer::{self, Layer, LayerCache, PackOptions};
+use crate::oci::{CONFIG_SIZE_MAX, MANIFEST_SIZE_MAX};
 use base::BaseParts;
 use cut::Cut;
 use settings::Settings;
@@ -117,6 +118,20 @@ pub fn assemble(recipe: &Recipe, resources: &Resources<'_>, reporter: &dyn Repor
     Ok(image)
 }
 
+/// Refuses documents that no registry takes and nobody reads back.
+fn check_sizes(image: &Image) -> Result<(), ImageError> {
+    for (document, bytes, max) in [
+        ("config", &image.config, CONFIG_SIZE_MAX),
+        ("manifest", &image.manifest, MANIFEST_SIZE_MAX),
+    ] {
+        let size = bytes.len() as u64;
+        if size > max {
+            return Err(ImageError::DocumentSize { document, size, max });
+        }
+    }
+    Ok(())
+}
+
 /// The last step: layers are packed, and the documents written.
 struct Finish<'a> {
     recipe: &'a Recipe,
@@ -166,7 +181,7 @@ impl<'a> Finish<'a> {
         let (inputs, packages): (Vec<_>, Vec<_>) = cuts.into_iter().map(|cut| (cut.input, cut.packages)).unzip();
         let layers = layer::pack(&inputs, &self.pack, self.reporter)?;
         let below = self.recipe.base.as_ref().zip(self.base.as_ref());
-        Ok(document::write(
+        let image = document::write(
             &self.settings,
             &self.recipe.platform,
             &self.created,
@@ -174,6 +189,8 @@ impl<'a> Finish<'a> {
             layers,
             &packages,
             self.recipe.format(),
-        ))
+        );
+        check_sizes(&image)?;
+        Ok(image)
     }
 }

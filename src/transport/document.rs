@@ -15,8 +15,8 @@ use crate::oci::MediaType;
 
 /// Largest index or manifest in bytes; registries cap them at 4 MiB.
 pub const MANIFEST_MAX: u64 = 4 << 20;
-/// Largest config in bytes.
-pub const CONFIG_MAX: u64 = 32 << 20;
+/// Largest config in bytes: what podman, skopeo and buildah read (containers/image, `iolimits`).
+pub const CONFIG_MAX: u64 = crate::oci::CONFIG_SIZE_MAX;
 
 /// Media type of an OCI index.
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";

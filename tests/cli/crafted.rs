@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use layerize::digest::Digest;
+use layerize::digest::{Digest, HashingWriter};
 use layerize::oci::Artifact;
 use serde_json::{Value, json};
 
@@ -221,4 +221,54 @@ fn header(out: &mut Vec<u8>, path: &[u8], flag: u8, link: &[u8], owner: &[u8], s
     header.set_size(size as u64);
     header.set_cksum();
     out.extend(header.as_bytes());
+}
+
+impl Crafted {
+    /// Stores a gzipped layer that is too large to be held, written piece by piece: its diffID and its descriptor.
+    pub fn stream(&self, write: impl FnOnce(&mut dyn Write)) -> (Digest, Value) {
+        let path = self.dir.join("blobs/sha256/new");
+        let file = HashingWriter::new(fs::File::create(&path).unwrap());
+        let gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        let mut tar = HashingWriter::new(std::io::BufWriter::new(gzip));
+        write(&mut tar);
+        let (buffered, tar, _) = tar.finish();
+        let (_, blob, size) = buffered.into_inner().ok().unwrap().finish().unwrap().finish();
+        let digest = blob.digest();
+        fs::rename(path, self.blob(&digest)).unwrap();
+        let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+        (
+            tar.digest(),
+            json!({ "mediaType": media_type, "digest": digest, "size": size }),
+        )
+    }
+
+    /// Writes an image of stored layers under the tag `v1`; `config` and `more` of the manifest are added as they are.
+    pub fn image(&self, layers: &[(Digest, Value)], config: &Value, more: &Value) {
+        let mut document = json!({ "architecture": "amd64", "os": "linux", "config": config });
+        let (diff_ids, layers): (Vec<Digest>, Vec<Value>) = layers.iter().cloned().unzip();
+        document["rootfs"] = json!({ "type": "layers", "diff_ids": diff_ids });
+        let document = document.to_string();
+        let mut manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": { "mediaType": "application/vnd.oci.image.config.v1+json",
+                        "digest": self.put(document.as_bytes()), "size": document.len() },
+            "layers": layers,
+        });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            manifest[key] = value.clone();
+        }
+        let manifest = manifest.to_string();
+        let entry = json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": self.put(manifest.as_bytes()), "size": manifest.len(),
+            "annotations": { "org.opencontainers.image.ref.name": "v1" } });
+        self.edit_index(|manifests| *manifests = vec![entry]);
+    }
+}
+
+/// One entry of a tar, without what ends the archive.
+pub fn entry_of(entry: Entry) -> Vec<u8> {
+    let mut bytes = tar_of(&[entry]);
+    bytes.truncate(bytes.len() - 1024);
+    bytes
 }

@@ -285,3 +285,79 @@ fn another_processor_packs_the_same_bytes() {
         );
     }
 }
+
+/// The second image used to be written over the first, with both digests told.
+#[test]
+fn two_images_that_go_to_one_file_are_refused_before_anything_is_built() {
+    let place = Place::new();
+    place.write("x", "x").write(
+        "layerize.toml",
+        "[image.\"a/b\"]\nfiles = { \"/a\" = \"x\" }\n\n[image.b]\nfiles = { \"/b\" = \"x\" }\n\n[image.c]\nfiles = { \"/c\" = \"x\" }\n",
+    );
+    for args in [&["build"][..], &["build", "a/b", "b"], &["build", "c", "b", "a/b"]] {
+        place
+            .run(args)
+            .exits(2)
+            .says(&["images `a/b` and `b` would both be written to `b.tar`", "-o FILE"]);
+        assert!(!place.project.join("c.tar").exists() && !place.project.join("b.tar").exists());
+    }
+    place.run(&["build", "a/b", "c"]).success();
+    place.run(&["build", "b", "-o", "other.tar"]).success();
+}
+
+/// `build` wrote an image that `inspect`, and every registry, refused.
+#[test]
+fn documents_that_nobody_takes_are_refused() {
+    let place = Place::new();
+    place.write("x", "x");
+    let spec = |field: &str, size: usize| {
+        let text = "y".repeat(size);
+        format!("[image.a]\nfiles = {{ \"/a\" = \"x\" }}\n{field} = {{ z = \"{text}\" }}\n")
+    };
+    for (field, document) in [("annotations", "manifest"), ("labels", "config")] {
+        place.write("layerize.toml", &spec(field, 5 << 20));
+        place
+            .run(&["build"])
+            .exits(2)
+            .says(&[&format!("the image's {document} has"), "4194304"]);
+        assert!(!place.project.join("a.tar").exists());
+        place.write("layerize.toml", &spec(field, 3 << 20));
+        place.run(&["build"]).success();
+        place.run(&["inspect", "a.tar"]).success();
+        place.run(&["verify", "a.tar"]).success();
+        std::fs::remove_file(place.project.join("a.tar")).unwrap();
+    }
+}
+
+/// A writer that was killed before its first file was whole left a directory that no later one took for a layout.
+#[test]
+fn a_layout_whose_first_write_was_killed_is_usable() {
+    let place = Place::new();
+    place
+        .write("x", "x")
+        .write("layerize.toml", "[image.a]\nfiles = { \"/a\" = \"x\" }\n");
+    for left in [
+        &[".layerize-AbCdEf"][..],
+        &[".layerize-1", ".layerize-2"],
+        &["oci-layout"],
+        &["oci-layout", "blobs/sha256/.layerize-x"],
+    ] {
+        for name in left {
+            let text = if *name == "oci-layout" {
+                "{\"imageLayoutVersion\":\"1.0.0\"}"
+            } else {
+                "half"
+            };
+            place.write(&format!("layout/{name}"), text);
+        }
+        place.run(&["build", "-o", "oci:layout:v1"]).success();
+        place.run(&["verify", "oci:layout:v1"]).success();
+        assert!(!place.project.join("layout").join(left[0]).exists() || left[0] == "oci-layout");
+        layerize::fsio::remove_tree(&place.project.join("layout")).unwrap();
+    }
+    place.write("layout/mine", "text");
+    place
+        .run(&["build", "-o", "oci:layout:v1"])
+        .exits(2)
+        .says(&["holds other things"]);
+}

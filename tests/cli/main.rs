@@ -22,6 +22,7 @@ mod images;
 mod index;
 mod init;
 mod load;
+mod memory;
 mod mend;
 mod names;
 mod nix;

@@ -985,3 +985,59 @@ fn v2s2_layout(dir: &Path, layout: &Path) {
     fs::write(layout.join("index.json"), index.to_string()).unwrap();
     fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
 }
+
+/// Links between layers, where consumers differ or a whiteout deletes nothing (case 09 of the field).
+#[test]
+fn entries_and_whiteouts_below_links_are_told() {
+    use crate::crafted::{Crafted, Entry, Parts, tar_of};
+    let place = Place::new();
+    let layout = Crafted::at(&place.project.join("layout"));
+    let dir = |path: &str| Entry::of(path.as_bytes(), b'5', b"");
+    let link = |path: &str, to: &str| Entry::of(path.as_bytes(), b'2', to.as_bytes());
+    let file = |path: &str| Entry::file(path.as_bytes(), b"");
+    for (layers, told, strict) in [
+        (
+            vec![
+                vec![dir("a"), file("a/x"), dir("b")],
+                vec![link("a", "b"), file("a/.wh.x")],
+            ],
+            Some("it is in `a`, which is a symlink"),
+            None,
+        ),
+        (
+            vec![vec![dir("a"), dir("b")], vec![link("a", "b"), file("a/.wh..wh..opq")]],
+            Some("it is in `a`, which is a symlink"),
+            None,
+        ),
+        (
+            vec![
+                vec![dir("usr"), dir("usr/lib"), link("lib", "usr/lib")],
+                vec![file("lib/b")],
+            ],
+            None,
+            Some("`lib` is a symlink in a layer below"),
+        ),
+        (
+            vec![vec![dir("usr"), link("lib", "usr")], vec![file("lib/.wh.b")]],
+            None,
+            Some("`lib` is a symlink in a layer below"),
+        ),
+        (
+            vec![vec![dir("usr"), link("lib", "usr")], vec![dir("lib"), file("lib/b")]],
+            None,
+            None,
+        ),
+    ] {
+        let tars = layers.iter().map(|entries| tar_of(entries)).collect();
+        Parts::of(tars).write(&layout);
+        let ran = place.run(&["verify", "oci:layout"]);
+        match told {
+            Some(told) => assert!(ran.stdout.contains(told), "{}", ran.stdout),
+            None => assert_eq!(ran.status, 0, "{}", ran.stdout),
+        }
+        let ran = place.run(&["verify", "oci:layout", "--profile", "strict"]);
+        let below_link = ran.stdout.contains("strict/below-link");
+        assert_eq!(below_link, strict.is_some(), "{}", ran.stdout);
+        assert!(strict.is_none_or(|text| ran.stdout.contains(text)), "{}", ran.stdout);
+    }
+}

@@ -5,8 +5,10 @@
 //! its directory. A hard link is the file it names.
 
 use std::collections::BTreeMap;
+use std::io;
 
-use super::super::facts::{Fact, LayerFacts};
+use super::super::budget::Budget;
+use super::super::facts::Fact;
 use crate::archive::{Kind, clean};
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -15,28 +17,22 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Files by path, each with the index of its layer.
 pub(super) type Flat = BTreeMap<Vec<u8>, (usize, Fact)>;
 
-/// Applies layers in their order, each with its index in the image. Where other layers lie below them (`above`), their
-/// whiteouts stay as files: what they hide is not known.
-pub(super) fn flatten<'a>(layers: impl IntoIterator<Item = (usize, &'a LayerFacts)>, above: bool) -> Flat {
-    let mut flat = Flat::new();
-    for (index, layer) in layers {
-        apply(&mut flat, index, layer);
-        if above {
-            let whiteouts = layer.facts.iter().filter(|fact| is_whiteout(&fact.path));
-            flat.extend(whiteouts.map(|fact| (fact.path.clone(), (index, fact.clone()))));
-        }
-    }
-    flat
-}
-
 /// Whether a path is that of a whiteout.
 pub(super) fn is_whiteout(path: &[u8]) -> bool {
     split(path).1.starts_with(WHITEOUT)
 }
 
-fn apply(flat: &mut Flat, index: usize, layer: &LayerFacts) {
+/// Applies a layer to those below it. Where other layers lie below them all (`above`), its whiteouts stay as files: what
+/// they hide is not known.
+pub(super) fn apply(
+    flat: &mut Flat,
+    index: usize,
+    facts: Vec<Fact>,
+    above: bool,
+    budget: &mut Budget,
+) -> io::Result<()> {
     // Whiteouts first: they mean lower layers only, wherever they stand in this one.
-    for fact in &layer.facts {
+    for fact in &facts {
         let (dir, name) = split(&fact.path);
         if name == OPAQUE {
             remove_below(flat, dir);
@@ -50,28 +46,38 @@ fn apply(flat: &mut Flat, index: usize, layer: &LayerFacts) {
             flat.remove(&path);
         }
     }
-    for fact in layer.facts.iter().filter(|fact| !is_whiteout(&fact.path)) {
+    for fact in facts {
+        if is_whiteout(&fact.path) {
+            if above {
+                flat.insert(fact.path.clone(), (index, fact));
+            }
+            continue;
+        }
         if fact.entry.kind != Kind::Directory {
             remove_below(flat, &fact.path);
         }
-        let fact = linked(flat, fact);
+        let fact = linked(flat, fact, budget)?;
         flat.insert(fact.path.clone(), (index, fact));
     }
+    Ok(())
 }
 
-/// A hard link as the file that it is another name of; the link itself where there is no such file.
-fn linked(flat: &Flat, fact: &Fact) -> Fact {
+/// A hard link as the file that it is another name of; the link itself where there is no such file. What the file has is
+/// there once more, and paid for.
+fn linked(flat: &Flat, fact: Fact, budget: &mut Budget) -> io::Result<Fact> {
     if fact.entry.kind != Kind::HardLink {
-        return fact.clone();
+        return Ok(fact);
     }
     let Some((_, target)) = flat.get(&clean(&fact.entry.link)) else {
-        return fact.clone();
+        return Ok(fact);
     };
+    let (bytes, pieces) = target.size();
+    budget.take(bytes, pieces)?;
     let mut own = target.clone();
-    own.path.clone_from(&fact.path);
-    own.entry.path.clone_from(&fact.entry.path);
     own.body = Some(target.body_path().to_vec());
-    own
+    own.path = fact.path;
+    own.entry.path = fact.entry.path;
+    Ok(own)
 }
 
 fn split(path: &[u8]) -> (&[u8], &[u8]) {

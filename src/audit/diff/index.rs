@@ -82,7 +82,7 @@ pub fn diff_indexes(a: &[Child], b: &[Child], options: &DiffOptions) -> Result<D
         layers: Vec::new(),
         images: Vec::new(),
     };
-    let mut report = super::finished(report, differences, Vec::new(), options);
+    let mut report = super::finished(report, differences, Vec::new(), super::Told::default(), options);
     report
         .classes
         .extend(images.iter().flat_map(|image| image.classes.iter().copied()));
@@ -189,6 +189,7 @@ fn entries(index: &mut Value, only: Option<&String>) -> Vec<(String, Value)> {
     let taken = index.get_mut("manifests").map(Value::take);
     let list = taken.and_then(|list| list.as_array().cloned()).unwrap_or_default();
     let mut entries: Vec<(String, Value)> = Vec::new();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for value in list {
         let descriptor = serde_json::from_value::<Descriptor>(value.clone());
         let base = match &descriptor {
@@ -200,12 +201,12 @@ fn entries(index: &mut Value, only: Option<&String>) -> Vec<(String, Value)> {
             Ok(descriptor) => only.unwrap_or(&descriptor.media_type).clone(),
             Err(_) => "unreadable".to_owned(),
         };
-        let taken = |key: &String| entries.iter().any(|(other, _)| other == key);
-        let numbered = (1..).map(|number| match number {
-            1 => base.clone(),
+        let count = counts.entry(base.clone()).or_default();
+        *count += 1;
+        let key = match count {
+            1 => base,
             number => format!("{base} {number}"),
-        });
-        let key = numbered.into_iter().find(|key| !taken(key)).unwrap_or_default();
+        };
         entries.push((key, value));
     }
     entries

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::AuditError;
-use super::facts::{LayerFacts, scan};
+use super::budget::Budget;
+use super::facts::scan;
 use super::opened::{Opened, OpenedLayer};
 use crate::digest::Digest;
 use crate::transport::Source;
@@ -96,7 +97,7 @@ pub fn diff(a: &dyn Source, b: &dyn Source, options: &DiffOptions) -> Result<Dif
     }
     if digest_a == digest_b {
         let differences = std::mem::take(&mut report.differences);
-        return Ok(finished(report, differences, Vec::new(), options));
+        return Ok(finished(report, differences, Vec::new(), Told::default(), options));
     }
     let (a, b) = (Opened::new(a)?, Opened::new(b)?);
     let mut comparison = Comparison {
@@ -105,6 +106,7 @@ pub fn diff(a: &dyn Source, b: &dyn Source, options: &DiffOptions) -> Result<Dif
         options,
         report,
         files: Vec::new(),
+        told: Told::default(),
         wanted: Vec::new(),
     };
     let fates = layers::fates(&a.layers, &b.layers);
@@ -136,6 +138,17 @@ fn place(a: usize, b: usize) -> LayerPlace {
     LayerPlace { a: Some(a), b: Some(b) }
 }
 
+/// What is known of all file differences, those that are not kept included.
+#[derive(Default)]
+struct Told {
+    changes: usize,
+    /// Whether one of them is a whiteout.
+    whiteout: bool,
+    /// Classes and layers of those that are counted alone.
+    classes: BTreeSet<Class>,
+    layers: BTreeSet<(Option<usize>, Option<usize>)>,
+}
+
 /// A comparison under way.
 struct Comparison<'a> {
     a: &'a Opened<'a>,
@@ -144,6 +157,7 @@ struct Comparison<'a> {
     report: DiffReport,
     /// File differences, before they are cut to the wanted number.
     files: Vec<FileChange>,
+    told: Told,
     wanted: Vec<Wanted>,
 }
 
@@ -250,14 +264,15 @@ impl Comparison<'_> {
 
     /// Two layers of which one stands for the other: file by file.
     fn changed_layer(&mut self, x: usize, y: usize) -> Result<(), AuditError> {
-        let a = scan(self.a.source, &self.a.layers[x].descriptor)?;
-        let b = scan(self.b.source, &self.b.layers[y].descriptor)?;
+        let mut budget = Budget::default();
+        let a = scan(self.a.source, &self.a.layers[x].descriptor, &mut budget)?;
+        let b = scan(self.b.source, &self.b.layers[y].descriptor, &mut budget)?;
         let in_a: Files = a.by_path().into_iter().map(|(path, fact)| (path, (x, fact))).collect();
         let in_b: Files = b.by_path().into_iter().map(|(path, fact)| (path, (y, fact))).collect();
         let matched = files::matched(&in_a, &in_b);
-        let before = self.files.len();
+        let before = self.told.changes;
         self.file_changes(&matched);
-        let quiet = self.files.len() == before && matched.store_paths.is_empty();
+        let quiet = self.told.changes == before && matched.store_paths.is_empty();
         let mut changes = dialect::archive(place(x, y), &a, &b, &matched, quiet);
         if self.comparable() {
             let (values_a, values_b) = (&self.a.manifest_value["layers"][x], &self.b.manifest_value["layers"][y]);
@@ -286,28 +301,32 @@ impl Comparison<'_> {
                 .iter()
                 .any(|fate| matches!(fate, Fate::Added(q) | Fate::Changed(_, q) if *q == y))
         };
-        let read = |image: &Opened, own: &dyn Fn(usize) -> bool| -> Result<Vec<(usize, LayerFacts)>, AuditError> {
-            let wanted = image.layers.iter().enumerate().filter(|(index, _)| own(*index));
-            wanted
-                .map(|(index, layer)| Ok((index, scan(image.source, &layer.descriptor)?)))
-                .collect()
-        };
-        let (layers_a, layers_b) = (read(self.a, &own_a)?, read(self.b, &own_b)?);
         let above = fates
             .iter()
             .any(|fate| matches!(fate, Fate::Same(..) | Fate::Moved(..)));
-        let flat_a = flatten::flatten(layers_a.iter().map(|(index, facts)| (*index, facts)), above);
-        let flat_b = flatten::flatten(layers_b.iter().map(|(index, facts)| (*index, facts)), above);
+        let mut budget = Budget::default();
+        let mut read = |image: &Opened, own: &dyn Fn(usize) -> bool| -> Result<flatten::Flat, AuditError> {
+            let mut flat = flatten::Flat::new();
+            for (index, layer) in image.layers.iter().enumerate().filter(|(index, _)| own(*index)) {
+                let facts = scan(image.source, &layer.descriptor, &mut budget)?;
+                let applied = flatten::apply(&mut flat, index, facts.facts, above, &mut budget);
+                applied.map_err(|source| AuditError::Layer {
+                    place: image.source.place().to_owned(),
+                    digest: layer.descriptor.digest,
+                    source,
+                })?;
+            }
+            Ok(flat)
+        };
+        let (flat_a, flat_b) = (read(self.a, &own_a)?, read(self.b, &own_b)?);
         let (in_a, in_b) = (borrowed(&flat_a), borrowed(&flat_b));
         let matched = files::matched(&in_a, &in_b);
-        let before = self.files.len();
+        let before = self.told.changes;
         self.file_changes(&matched);
-        let same = self.files.len() == before && matched.store_paths.is_empty();
+        let same = self.told.changes == before && matched.store_paths.is_empty();
         let together = layers::together(fates);
         // What a whiteout hides is in a layer that was not read.
-        let hidden = self.files[before..]
-            .iter()
-            .any(|change| flatten::is_whiteout(change.path.as_bytes()));
+        let hidden = self.told.whiteout;
         self.report.same_files = if same {
             together.then_some(true)
         } else {
@@ -340,7 +359,8 @@ impl Comparison<'_> {
                 if change.class == Class::Link && matched.follows(pair) {
                     change.class = Class::StoreHash;
                 }
-                if change.class == Class::Content && self.wanted.len() < self.options.contents {
+                let wanted = change.class == Class::Content && self.wanted.len() < self.options.contents;
+                if wanted {
                     let ((layer_a, a), (layer_b, b)) = pair;
                     self.wanted.push(Wanted {
                         change: self.files.len(),
@@ -348,10 +368,31 @@ impl Comparison<'_> {
                         b: (*layer_b, b.body_path().to_vec()),
                     });
                 }
-                self.files.push(change);
+                self.tell(change, wanted);
             }
         }
-        self.files.extend(files::lone(matched));
+        for change in files::lone(matched) {
+            self.tell(change, false);
+        }
+    }
+
+    /// Keeps a change for the report, or counts it where it is to be ignored or too many are kept already. One whose
+    /// contents are looked into may turn out to be of another class, and is kept.
+    fn tell(&mut self, change: FileChange, wanted: bool) {
+        self.told.changes += 1;
+        self.told.whiteout |= flatten::is_whiteout(change.path.as_bytes());
+        if wanted {
+            return self.files.push(change);
+        }
+        if self.options.ignore.contains(&change.class) {
+            self.report.ignored += 1;
+        } else if self.files.len() < self.options.files.saturating_add(self.options.contents) {
+            self.files.push(change);
+        } else {
+            self.report.omitted += 1;
+            self.told.classes.insert(change.class);
+            self.told.layers.insert((change.layer.a, change.layer.b));
+        }
     }
 
     fn contents(&mut self) -> Result<(), AuditError> {
@@ -374,7 +415,7 @@ impl Comparison<'_> {
             change.package = layer(self.a, change.layer.a).or_else(|| layer(self.b, change.layer.b));
         }
         let differences = std::mem::take(&mut self.report.differences);
-        finished(self.report, differences, self.files, self.options)
+        finished(self.report, differences, self.files, self.told, self.options)
     }
 }
 
@@ -404,8 +445,10 @@ fn finished(
     mut report: DiffReport,
     differences: Vec<Difference>,
     files: Vec<FileChange>,
+    told: Told,
     options: &DiffOptions,
 ) -> DiffReport {
+    let ignored_before = report.ignored;
     let (archives, rest): (Vec<_>, Vec<_>) = differences
         .into_iter()
         .partition(|difference| matches!(difference, Difference::Archive(_)));
@@ -416,16 +459,19 @@ fn finished(
     let (ignored, kept): (Vec<_>, Vec<_>) =
         all.partition(|difference| difference.class().is_some_and(|class| options.ignore.contains(&class)));
     report.ignored += ignored.len();
-    report.classes = kept.iter().filter_map(Difference::class).collect();
+    report.classes = kept.iter().filter_map(Difference::class).chain(told.classes).collect();
     // A layer that differs only in what is ignored does not differ.
-    let explained: BTreeSet<(Option<usize>, Option<usize>)> = kept.iter().filter_map(explains).collect();
+    let explained: BTreeSet<(Option<usize>, Option<usize>)> =
+        kept.iter().filter_map(explains).chain(told.layers).collect();
     let mut room = options.files;
     for difference in kept {
         match &difference {
             Difference::Layer(LayerDifference {
                 class: None,
                 change: LayerChange::Changed { a, b, .. },
-            }) if !ignored.is_empty() && !explained.iter().any(|(x, y)| *x == Some(*a) || *y == Some(*b)) => {
+            }) if ignored_before + ignored.len() > 0
+                && !explained.iter().any(|(x, y)| *x == Some(*a) || *y == Some(*b)) =>
+            {
                 continue;
             }
             Difference::File(_) if room == 0 => {

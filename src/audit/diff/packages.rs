@@ -71,10 +71,12 @@ pub(super) fn name_of(path: &str) -> &str {
 
 /// A name part without its version: the version's parts begin with a digit, all of them or (as Nix has it) the first.
 pub(super) fn package_of(name: &str) -> &str {
-    let digit = |part: &str| part.starts_with(|c: char| c.is_ascii_digit());
-    let hyphens = || name.match_indices('-').map(|(at, _)| at);
-    let whole = hyphens().find(|at| name[at + 1..].split('-').all(digit));
-    let version = whole.or_else(|| hyphens().find(|at| digit(&name[at + 1..])));
+    let digit = |at: usize| name[at + 1..].starts_with(|c: char| c.is_ascii_digit());
+    // From the end on: the first hyphen of those after which all parts begin with a digit.
+    let backwards = name.rmatch_indices('-').map(|(at, _)| at);
+    let whole = backwards.take_while(|&at| digit(at)).fold(None, |_, at| Some(at));
+    let mut forwards = name.match_indices('-').map(|(at, _)| at);
+    let version = whole.or_else(|| forwards.find(|&at| digit(at)));
     version.map_or(name, |at| &name[..at])
 }
 

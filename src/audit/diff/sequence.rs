@@ -69,14 +69,29 @@ pub(super) struct Limits {
     /// What is left of the work for all texts together, in pairs of lines. Not time: the answer may not depend on the
     /// machine.
     work: Cell<u64>,
+    /// What is left of the bytes that all texts together may have in the report: archives hold archives.
+    text: Cell<usize>,
 }
 
 impl Limits {
     pub(super) fn new(lines: usize) -> Self {
         const WORK: u64 = 400_000_000;
+        const TEXT: usize = 16 << 20;
         Self {
             lines,
             work: Cell::new(WORK),
+            text: Cell::new(TEXT),
+        }
+    }
+
+    /// A text for the report, if there is room left for it.
+    fn told(&self, text: String) -> String {
+        match self.text.get().checked_sub(text.len()) {
+            Some(left) => {
+                self.text.set(left);
+                text
+            }
+            None => "… and more than is told".to_owned(),
         }
     }
 
@@ -120,7 +135,7 @@ pub(super) fn unified(a: &str, b: &str, limits: &Limits) -> String {
     if more > 0 {
         out.push(format!("… {more} more lines"));
     }
-    out.join("\n")
+    limits.told(out.join("\n"))
 }
 
 fn push(sign: char, lines: &[&str], out: &mut Vec<String>) {

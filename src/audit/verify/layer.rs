@@ -19,7 +19,10 @@ use crate::transport::document::Descriptor;
 const PROBLEMS_MAX: usize = 20;
 
 /// Most bytes of paths that are remembered of one image.
-const PATHS_MAX: usize = 1 << 30;
+const PATHS_MAX: usize = 256 << 20;
+
+/// What a path costs besides its bytes: its share of a node, and the allocator's.
+const ENTRY_COST: usize = 96;
 
 /// Longest path and longest link target in bytes (Linux, PATH_MAX without its NUL), and longest component.
 const PATH_MAX: usize = 4095;
@@ -49,7 +52,7 @@ pub(super) struct Files {
 
 impl Files {
     fn insert(&mut self, path: Vec<u8>, kind: Kind) {
-        self.bytes += path.len() + 64;
+        self.bytes += path.len() + ENTRY_COST;
         self.paths.insert(path, kind);
     }
 
@@ -67,10 +70,10 @@ impl Files {
     /// Takes away what is below a path, and with `itself` the path too.
     fn remove(&mut self, path: &[u8], itself: bool) {
         if itself && self.paths.remove(path).is_some() {
-            self.bytes = self.bytes.saturating_sub(path.len() + 64);
+            self.bytes = self.bytes.saturating_sub(path.len() + ENTRY_COST);
         }
         while let Some(found) = self.below(path).cloned() {
-            self.bytes = self.bytes.saturating_sub(found.len() + 64);
+            self.bytes = self.bytes.saturating_sub(found.len() + ENTRY_COST);
             self.paths.remove(&found);
         }
     }
@@ -185,18 +188,29 @@ impl Check<'_> {
                 "the directory comes after what is in it",
             );
         }
+        self.parents(entry, path, false);
+    }
+
+    /// What the directories of an entry are, whiteouts included: in its own layer, or else in those below.
+    fn parents(&mut self, entry: &Entry, path: &[u8], is_whiteout: bool) {
         for parent in ancestors(path) {
-            match self.own.paths.get(parent) {
-                Some(Kind::Directory) => continue,
-                Some(kind) => {
+            match (self.own.paths.get(parent), self.lower.paths.get(parent)) {
+                (Some(Kind::Directory), _) => continue,
+                (Some(kind), _) => {
                     let text = format!("it is in `{}`, which is a {}", shown(parent), kind.name());
                     self.tell(entry, path, text);
                 }
-                None if self.asked(Profile::Lambda) && !self.lower.paths.contains_key(parent) => {
+                (None, Some(kind)) if *kind != Kind::Directory => {
+                    let text = format!("`{}` is a {} in a layer below", shown(parent), kind.name());
+                    if self.asked(Profile::Strict) {
+                        self.rule(Profile::Strict, "below-link", entry, path, &text);
+                    }
+                }
+                (None, None) if !is_whiteout && self.asked(Profile::Lambda) => {
                     let text = format!("its directory `{}` is no entry", shown(parent));
                     self.rule(Profile::Lambda, "parents", entry, path, &text);
                 }
-                None => continue,
+                (None, _) => continue,
             }
             break;
         }
@@ -240,7 +254,9 @@ impl Check<'_> {
             true => parent.to_vec(),
             false => join(parent, hidden),
         };
+        self.parents(entry, path, true);
         self.strict_whiteout(entry, path, parent, &target, opaque);
+        self.own.bytes += target.len() + ENTRY_COST;
         self.whiteouts.push((target, opaque));
         self.remember(entry, path.to_vec());
     }

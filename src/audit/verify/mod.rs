@@ -192,7 +192,7 @@ fn documents<'a>(
         media_type,
     };
     problems.manifest(&found, bytes.len() as u64);
-    match read_blob(source, &found.manifest.config, document::CONFIG_MAX, "the config") {
+    match read_blob(source, &found.manifest.config, 2 * CONFIG_MAX, "the config") {
         Ok(bytes) => {
             let config = problems.document("config", &bytes, shape::CONFIG, docker);
             found.config = config;

@@ -123,6 +123,11 @@ const STRICT: &[Rule] = &[
         "image-spec, layer.md: whiteouts MUST apply to lower layers only",
     ),
     rule(
+        "below-link",
+        "nothing is below a path that is a link or a file in the layers below, unless the layer replaces it",
+        "containerd and Docker follow the link, and who unpacks elsewhere may put a directory in its place",
+    ),
+    rule(
         "end",
         "a layer's tar ends in exactly 1024 zero bytes",
         "with 2048 or more podman 5.4 refuses the image as zstd:chunked (measured)",

@@ -56,7 +56,14 @@ impl Layout {
     fn prepare(&self, place: &str) -> Result<(), TransportError> {
         let marker = self.path.join("oci-layout");
         if !marker.exists() {
-            if !fsio::sorted_names(&self.path)?.is_empty() {
+            // What a writer that was killed before its first file was whole has left, whose lock is ours now.
+            let (left, others): (Vec<_>, Vec<_>) = fsio::sorted_names(&self.path)?
+                .into_iter()
+                .partition(|name| name.as_encoded_bytes().starts_with(fsio::TEMPORARY_PREFIX.as_bytes()));
+            for name in left {
+                fsio::remove_tree(&self.path.join(name))?;
+            }
+            if !others.is_empty() {
                 return Err(TransportError::Unsupported {
                     action: "write an image to",
                     place: place.to_owned(),

@@ -15,7 +15,7 @@ use crate::archive::zip::{self, ZipReader};
 /// Most members of an archive that are looked at.
 const MEMBERS_MAX: usize = 20_000;
 /// Most bytes of members that are unpacked from one archive.
-const TOTAL_MAX: u64 = 64 << 20;
+const TOTAL_MAX: u64 = 16 << 20;
 
 /// A member: what the archive says of it, and its content if it is small enough.
 struct Member {
@@ -94,9 +94,13 @@ impl Members {
 
     fn push(&mut self, name: &[u8], member: Member) {
         let name = name.escape_ascii().to_string();
-        let number = (0..).find(|number| !self.by_name.contains_key(&(name.clone(), *number)));
+        // The last of a name is the one before the next name's first.
+        let last = self.by_name.range(..=(name.clone(), usize::MAX)).next_back();
+        let number = last
+            .filter(|((last, _), _)| *last == name)
+            .map_or(0, |((_, number), _)| number + 1);
         self.order.push(name.clone());
-        self.by_name.insert((name, number.unwrap_or(0)), member);
+        self.by_name.insert((name, number), member);
     }
 
     fn room(&self) -> bool {
