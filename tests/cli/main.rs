@@ -24,6 +24,7 @@ mod init;
 mod load;
 mod memory;
 mod mend;
+mod mirrors;
 mod names;
 mod nix;
 mod output;

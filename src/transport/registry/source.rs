@@ -3,8 +3,9 @@
 //! Invariant: the manifest was verified when it was opened, blobs are verified while they are read; a download that
 //! breaks goes on where it broke.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use reqwest::Method;
@@ -18,6 +19,7 @@ use super::referrers;
 use super::repo::{Fetched, Repo};
 use crate::digest::{Digest, VerifyingReader};
 use crate::event::Silent;
+use crate::http::wire::lock;
 use crate::layer::Origin;
 use crate::oci::Reference;
 use crate::transport::document::{self, Descriptor, Index};
@@ -37,6 +39,8 @@ struct Inner {
     repository: String,
     /// Mirrors first, the registry itself last.
     endpoints: Vec<Endpoint>,
+    /// Hosts of mirrors that gave no answer, not even after several attempts: they are not asked again for every blob.
+    silent: Mutex<BTreeSet<String>>,
 }
 
 impl std::fmt::Debug for Remote {
@@ -61,6 +65,7 @@ impl Remote {
             registry: reference.registry().to_owned(),
             repository: reference.repository().to_owned(),
             endpoints: config.endpoints(reference.registry(), true)?,
+            silent: Mutex::default(),
         })))
     }
 }
@@ -86,9 +91,15 @@ impl Inner {
         ask: impl Fn(&Endpoint) -> Result<Option<T>, TransportError>,
     ) -> Result<T, TransportError> {
         for endpoint in &self.endpoints {
+            if endpoint.mirror && lock(&self.silent).contains(&endpoint.host) {
+                continue;
+            }
             match ask(endpoint) {
                 Ok(Some(found)) => return Ok(found),
                 Err(error) if !endpoint.mirror => return Err(error),
+                Err(TransportError::Registry(error)) if error.may_pass() => {
+                    lock(&self.silent).insert(endpoint.host.clone());
+                }
                 _ => {}
             }
         }
