@@ -18,13 +18,13 @@
 //! | 2 | [`nar`] | canonical archive of a tree, its hash, the ordered walk | digest fsio |
 //! | 2 | [`spec`] | the user's TOML and the lock; pure | digest escape graph |
 //! | 2 | [`http`] | the one HTTP client: TLS, proxies, patience, logins of downloads, where answers lead | fsio |
-//! | 2 | [`root`] | a root file system composed of packages' trees | fsio |
+//! | 2 | [`root`] | a root file system composed of packages' trees | escape fsio |
 //! | 2 | [`archive`] | tar, ar and zip read, tar headers written, compression undone | digest oci |
 //! | 3 | [`store`] | add, look up, verify, collect garbage; a Nix store read-only | digest fsio nar store_path graph |
 //! | 3 | [`closure`] | closed set, topological order, why-chains | store_path store graph |
-//! | 3 | [`derive`] | spec and lock → derivations in order; pure | digest spec store_path graph |
+//! | 3 | [`derive`] | spec and lock → derivations in order; pure | digest spec store_path graph oci |
 //! | 3 | [`layer`] | partition, tar, compression, layer cache | digest escape event fsio store_path graph archive oci parallel nar |
-//! | 4 | [`fetch`] | downloads, archives, Debian packages | digest event fsio http nar store store_path spec derive root archive oci parallel |
+//! | 4 | [`fetch`] | downloads, archives, Debian packages | digest escape event fsio http nar store store_path spec derive root archive oci parallel |
 //! | 4 | [`build`] | realise derivations: schedule, sandbox, scan, register | digest event fsio store_path store closure derive root fetch graph parallel |
 //! | 4 | [`image`] | recipe → config, manifest and layers as one value | digest escape event fsio store_path root oci layer spec |
 //! | 5 | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |

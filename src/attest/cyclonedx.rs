@@ -4,6 +4,7 @@
 //! else is; `dependencies` holds every component. The files that a component was made of are its external references,
 //! with their hashes; the layer that holds it is a property. `compositions` says whether the list is complete.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use crate::oci::canonical_json;
@@ -135,15 +136,31 @@ fn external_reference(file: &PinnedFile) -> Value {
 
 /// What cannot stand in an IRI reference, percent-encoded; `%` itself stays, as addresses are encoded already.
 fn iri_reference(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'_')
+        .remove(b'~')
+        .remove(b':')
+        .remove(b'/')
+        .remove(b'?')
+        .remove(b'#')
+        .remove(b'[')
+        .remove(b']')
+        .remove(b'@')
+        .remove(b'!')
+        .remove(b'$')
+        .remove(b'&')
+        .remove(b'\'')
+        .remove(b'(')
+        .remove(b')')
+        .remove(b'*')
+        .remove(b'+')
+        .remove(b',')
+        .remove(b';')
+        .remove(b'=')
+        .remove(b'%');
+    utf8_percent_encode(text, ENCODED).to_string()
 }
 
 fn dependencies(inventory: &Inventory, image: &str) -> Vec<Value> {

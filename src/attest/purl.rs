@@ -3,7 +3,20 @@
 //! Invariant: canonical by the purl specification: qualifiers sorted by key, empty ones left out, components
 //! percent-encoded but for unreserved characters and `:` (in qualifiers `/` too).
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode as encode};
+
 use crate::digest::Digest;
+
+/// What is encoded in the value of a qualifier.
+const QUALIFIER: &AsciiSet = &COMPONENT.remove(b'/');
+
+/// What is encoded in a component.
+const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b':');
 
 /// A Debian binary package.
 pub(super) fn debian(name: &str, version: Option<&str>, architecture: Option<&str>) -> String {
@@ -54,10 +67,10 @@ pub(super) fn oci(name: &str, digest: &Digest, architecture: Option<&str>, tag: 
 
 /// The qualifiers must be sorted by key.
 fn build(kind: &str, name: &str, version: Option<&str>, qualifiers: &[(&str, Option<&str>)]) -> String {
-    let mut text = format!("pkg:{kind}/{}", encode(name, ""));
+    let mut text = format!("pkg:{kind}/{}", encode(name, COMPONENT));
     if let Some(version) = version.filter(|version| !version.is_empty()) {
         text.push('@');
-        text.push_str(&encode(version, ""));
+        text.push_str(&encode(version, COMPONENT).to_string());
     }
     let mut separator = '?';
     for (key, value) in qualifiers {
@@ -65,24 +78,11 @@ fn build(kind: &str, name: &str, version: Option<&str>, qualifiers: &[(&str, Opt
             text.push(separator);
             text.push_str(key);
             text.push('=');
-            text.push_str(&encode(value, "/"));
+            text.push_str(&encode(value, QUALIFIER).to_string());
             separator = '&';
         }
     }
     text
-}
-
-fn encode(text: &str, also: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) || also.as_bytes().contains(&byte);
-        if plain {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use crate::oci::canonical_json;
 use crate::store_path::{StoreDir, StorePath, fixed_file};
 
 use super::{Action, Derivation, Input, Script};
@@ -84,9 +85,7 @@ fn hashed_text(derivation: &Derivation, name: &dyn Fn(&Input) -> String) -> Stri
         "name": derivation.name,
         "store": StoreDir::LAYERIZE,
     });
-    let mut text = String::new();
-    write_canonical(&document, &mut text);
-    text
+    String::from_utf8(canonical_json(&document)).expect("JSON is UTF-8")
 }
 
 fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
@@ -136,34 +135,4 @@ fn script_action(script: &Script, name: &dyn Fn(&Input) -> String) -> Value {
         "system": script.system,
         "tools": list(&script.tools),
     })
-}
-
-/// Writes JSON with its keys sorted, whatever order the value's own maps have.
-fn write_canonical(value: &Value, text: &mut String) {
-    match value {
-        Value::Array(elements) => {
-            text.push('[');
-            for (index, element) in elements.iter().enumerate() {
-                if index > 0 {
-                    text.push(',');
-                }
-                write_canonical(element, text);
-            }
-            text.push(']');
-        }
-        Value::Object(entries) => {
-            let sorted: BTreeMap<&String, &Value> = entries.iter().collect();
-            text.push('{');
-            for (index, (key, value)) in sorted.into_iter().enumerate() {
-                if index > 0 {
-                    text.push(',');
-                }
-                text.push_str(&Value::from(key.as_str()).to_string());
-                text.push(':');
-                write_canonical(value, text);
-            }
-            text.push('}');
-        }
-        scalar => text.push_str(&scalar.to_string()),
-    }
 }

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::escape::shown_bytes;
 use crate::fsio::{self, IoContext, PathError};
 
 mod alternatives;
@@ -227,7 +228,7 @@ impl Composer<'_> {
         } else {
             Err(RootError::Special {
                 package: self.packages[package].0.clone(),
-                path: lossy(path),
+                path: shown_bytes(path),
             })
         }
     }
@@ -243,7 +244,7 @@ impl Composer<'_> {
         }
         let first = self.owners.get(path).copied().unwrap_or(package);
         Err(RootError::Collision {
-            path: lossy(path),
+            path: shown_bytes(path),
             first: self.packages[first].0.clone(),
             second: self.packages[package].0.clone(),
             kinds: (present.kind(), entry.kind()),
@@ -334,8 +335,4 @@ pub fn resolve(dir: &[u8], target: &[u8]) -> Vec<u8> {
         }
     }
     parts.join(&b'/')
-}
-
-fn lossy(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
 mod attestation;
@@ -166,7 +167,7 @@ impl Database {
         // it hold. Where there is none nothing changes, and SQLite must not try to make one, which it cannot here.
         let in_use = file.with_extension("sqlite-shm").exists();
         let parameters = if in_use { "?mode=ro" } else { "?immutable=1" };
-        let uri = format!("file:{}{parameters}", percent_encode(&file));
+        let uri = format!("file:{}{parameters}", uri_path(&file));
         let connection = Connection::open_with_flags(uri, flags).during("open tables", &file)?;
         let database = Self::new(connection, file, true)?;
         database.check_schema(dir)?;
@@ -503,14 +504,8 @@ impl Database {
 }
 
 /// A path as SQLite's URIs write it.
-fn percent_encode(path: &Path) -> String {
+fn uri_path(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
-    let mut text = String::new();
-    for &byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => text.push(char::from(byte)),
-            other => text.push_str(&format!("%{other:02x}")),
-        }
-    }
-    text
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+    percent_encode(path.as_os_str().as_bytes(), ENCODED).to_string()
 }

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::UnpackError;
+use crate::escape::shown_bytes;
 use crate::fsio::IoContext;
 
 /// Most bytes a tree may hold.
@@ -38,13 +39,13 @@ impl EntryPath {
     /// Checks the name of an entry as the archive spells it; the slash that begins an absolute one goes.
     pub(crate) fn parse(raw: &[u8]) -> Result<Self, UnpackError> {
         let escape = |reason| UnpackError::Escape {
-            entry: lossy(raw),
+            entry: shown_bytes(raw),
             reason,
         };
         if raw.contains(&0) {
             return Err(UnpackError::malformed(format!(
                 "the name `{}` holds a NUL byte",
-                lossy(raw)
+                shown_bytes(raw)
             )));
         }
         if raw.len() > PATH_MAX {
@@ -90,7 +91,7 @@ impl EntryPath {
 
     /// For messages.
     pub(crate) fn display(&self) -> String {
-        lossy(&self.0)
+        shown_bytes(&self.0)
     }
 }
 
@@ -169,7 +170,7 @@ impl TreeWriter {
     pub(crate) fn stripped(&mut self, raw: &[u8], strip: u32) -> Result<Option<EntryPath>, UnpackError> {
         let path = EntryPath::parse(raw)?;
         if raw.starts_with(b"/") && self.absolute.is_none() {
-            self.absolute = Some(lossy(raw));
+            self.absolute = Some(shown_bytes(raw));
         }
         let stripped = path.strip(strip);
         if stripped.is_none() {
@@ -355,7 +356,7 @@ impl TreeWriter {
         }
         Err(UnpackError::NotDirectory {
             entry: entry.display(),
-            parent: lossy(dir),
+            parent: shown_bytes(dir),
             kind,
         })
     }
@@ -480,8 +481,4 @@ fn different(path: &EntryPath) -> UnpackError {
         entry: path.display(),
         reason: "with different content",
     }
-}
-
-fn lossy(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
 }
