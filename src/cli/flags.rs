@@ -195,7 +195,7 @@ pub struct ImageFlags {
     /// Put a Nix database into the image that knows its /nix/store paths, so that Nix works in it
     #[arg(long)]
     pub nix_db: bool,
-    /// Whose dialect the layers' tars are written in: layerize, nix2container or dockertools [default: the spec's, else layerize]
+    /// Match another tool's tar bytes: layerize, nix2container or dockertools [default: the spec's, else layerize]
     #[arg(long, value_name = "TOOL")]
     pub tar_profile: Option<TarProfile>,
     /// Give permission bits to a path in the image, or to all that a pattern of *, ** and ? fits; repeatable

@@ -296,7 +296,7 @@ fn print_explanation(explanation: &Explanation, context: &Context) -> anyhow::Re
             per_mille(explanation.layer_expected_changes),
         ),
         format!(
-            "  a change    rebuilds {} paths and re-sends {} layers, {} (at the least {})",
+            "  a change    rebuilds {} paths and re-sends {} layers, {} (at least {})",
             explanation.rebuilds,
             explanation.resends_layers,
             size(explanation.resends_bytes),

@@ -81,7 +81,7 @@ pub enum ImageError {
         path: String,
     },
     /// A rule of `permissions` that is for nothing in the image.
-    #[error("nothing in the image is what `{rule}` in `permissions` is for")]
+    #[error("`permissions` rule `{rule}` matches nothing in the image")]
     NothingFits {
         /// The rule's path or pattern.
         rule: String,
@@ -222,7 +222,7 @@ pub enum ImageError {
     Plan(#[from] PlanError),
     /// Fewer or more layers than an image can have.
     #[error(
-        "the image cannot have {max} layers at most: it needs {least}, and Docker loads no more than {DOCKER_LIMIT}"
+        "the image needs at least {least} layers, and the limit is {max}; Docker loads no more than {DOCKER_LIMIT}"
     )]
     LayersMax {
         /// What the spec says.

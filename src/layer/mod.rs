@@ -97,7 +97,7 @@ pub enum LayerError {
         path: String,
     },
     /// A store path was given twice.
-    #[error("`{path}` stands in the layers twice")]
+    #[error("`{path}` appears in more than one layer")]
     Twice {
         /// The store path.
         path: String,

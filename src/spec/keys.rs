@@ -530,7 +530,7 @@ pub(super) const LAYERS: &[Key] = &[
         key(
             "tar-profile",
             Choice(TAR_PROFILES),
-            "Whose dialect the layers' tars are written in (default `layerize`).",
+            "Match another tool's tar bytes (default `layerize`).",
         ),
         &["tar", "profile"],
     ),

@@ -423,7 +423,7 @@ fn permissions_apply_to_whatever_is_there_and_the_last_one_wins() {
     fixture.layout().unwrap();
     fixture.permission(path("/absent"), 0o400);
     let error = fixture.layout().unwrap_err();
-    assert!(error.to_string().contains("`/absent` in `permissions`"), "{error}");
+    assert!(error.to_string().contains("`permissions` rule `/absent`"), "{error}");
     fixture.spec.permissions.pop();
     fixture.spec.permissions[0].owner = Some("nobody-here".to_owned());
     let error = fixture.layout().unwrap_err();

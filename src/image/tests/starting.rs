@@ -220,7 +220,7 @@ fn values_that_a_config_cannot_have_are_refused() {
     fixture.spec.layers.max = Some(spanned(1));
     assert_eq!(
         fixture.error(),
-        "the image cannot have 1 layers at most: it needs 2, and Docker loads no more than 125"
+        "the image needs at least 2 layers, and the limit is 1; Docker loads no more than 125"
     );
     let recipe = Recipe {
         created: i64::MAX,

@@ -238,7 +238,7 @@ fn what_changed_or_cannot_be_packed_is_named() {
     assert!(
         fails(vec![entry.clone(), entry.clone()])
             .0
-            .ends_with("-b` stands in the layers twice")
+            .ends_with("-b` appears in more than one layer")
     );
     let relative = StoreEntry {
         logical: "x/y".into(),
