@@ -87,8 +87,9 @@ impl Answer {
             FetchError::NotFound { .. } => Some(Self::NotThere),
             FetchError::Digest { .. } | FetchError::Size { .. } => Some(Self::OtherContent),
             FetchError::Unreachable { .. } | FetchError::Interrupted { .. } => Some(Self::Silence),
-            FetchError::Status { .. } => Some(Self::Error),
-            FetchError::Http {
+            FetchError::Status { .. }
+            | FetchError::TooLarge { .. }
+            | FetchError::Http {
                 source: HttpError::Redirect { .. },
                 ..
             } => Some(Self::Error),
@@ -377,12 +378,13 @@ impl FetchError {
                 let asked = list(asked);
                 match replaced {
                     Some(_) => format!(
-                        "`layerize lock --refresh` takes the new version and what that needs; a snapshot mirror \
-                         (`snapshots` in the configuration) still has the old (asked: {asked})"
+                        "`layerize lock --refresh` takes the new version and what that needs; a snapshot server \
+                         (`snapshots` of `[debian]`, in the spec or the configuration) still has the old (asked: {asked})"
                     ),
                     None => format!(
                         "name another package in the spec, or a place that has this one: `--mirror DIR`, `[debian] \
-                         sources` of the spec, or a snapshot mirror (`snapshots` in the configuration) (asked: {asked})"
+                         sources` of the spec, or a snapshot server (`snapshots` of `[debian]`, in the spec or the \
+                         configuration) (asked: {asked})"
                     ),
                 }
             }

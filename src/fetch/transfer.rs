@@ -95,6 +95,14 @@ impl Address {
         self
     }
 
+    /// The host, with its port where that is not the usual one; empty for a local file.
+    pub(crate) fn host(&self) -> String {
+        match self {
+            Self::Local(_) => String::new(),
+            Self::Http(url) => host_of(url),
+        }
+    }
+
     /// Whether no network is needed.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self, Self::Local(_))

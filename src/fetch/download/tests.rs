@@ -267,8 +267,8 @@ fn a_package_that_nobody_carries_names_its_successor() {
     assert_eq!(
         error.help().unwrap(),
         format!(
-            "`layerize lock --refresh` takes the new version and what that needs; a snapshot mirror (`snapshots` in the \
-             configuration) still has the old (asked: {mirror}: not there, apt: not there)"
+            "`layerize lock --refresh` takes the new version and what that needs; a snapshot server (`snapshots` \
+             of `[debian]`, in the spec or the configuration) still has the old (asked: {mirror}: not there, apt: not there)"
         )
     );
     let error = fetch_all(

@@ -40,8 +40,9 @@ pub(in crate::fetch) struct Snapshots<'a> {
     reporter: &'a dyn Reporter,
     /// What apt knows, for binary and for source packages; asked for when it is first needed.
     machine: [OnceCell<Machine>; 2],
-    /// Places that gave no clear answer, not even after several attempts: they are not asked for every file again.
-    unclear: RefCell<BTreeMap<String, Answer>>,
+    /// Hosts that were silent or busy, and places that do not work, after several attempts: they are not asked for
+    /// every file again.
+    given_up: RefCell<BTreeMap<String, Answer>>,
 }
 
 /// A file of a Debian package as snapshot servers know it.
@@ -97,7 +98,7 @@ impl<'a> Snapshots<'a> {
             transfer,
             reporter,
             machine: [OnceCell::new(), OnceCell::new()],
-            unclear: RefCell::new(BTreeMap::new()),
+            given_up: RefCell::new(BTreeMap::new()),
         }
     }
 
@@ -178,23 +179,27 @@ impl<T, F: FnMut(&Address) -> Result<T, FetchError>> Search<'_, '_, F> {
 
     /// Takes the file from one address; what the place says instead is noted.
     fn ask(&mut self, place: &str, address: &Address) -> Result<Option<T>, FetchError> {
-        if self.is_given_up(place) || (self.snapshots.config.offline && !address.is_local()) {
+        if (self.snapshots.config.offline && !address.is_local()) || self.is_given_up(place, address) {
             return Ok(None);
         }
         match (self.take)(address) {
             Ok(taken) => Ok(Some(taken)),
-            Err(error) => self.note(place, error).map(|()| None),
+            Err(error) => self.note(place, address, error).map(|()| None),
         }
     }
 
-    fn note(&mut self, place: &str, error: FetchError) -> Result<(), FetchError> {
-        let text = error.to_string();
+    fn note(&mut self, place: &str, address: &Address, error: FetchError) -> Result<(), FetchError> {
+        let (text, is_of_host) = (error.to_string(), !address.is_local() && is_of_host(&error));
         let answer = Answer::of(error)?;
         if answer == Answer::OtherContent {
             self.snapshots.reporter.report(Event::Warning { text });
         }
         if !answer.is_clear() {
-            self.snapshots.unclear.borrow_mut().insert(place.to_owned(), answer);
+            let key = match is_of_host {
+                true => address.host(),
+                false => place.to_owned(),
+            };
+            self.snapshots.given_up.borrow_mut().insert(key, answer);
         }
         self.push(place, answer);
         Ok(())
@@ -207,9 +212,11 @@ impl<T, F: FnMut(&Address) -> Result<T, FetchError>> Search<'_, '_, F> {
         });
     }
 
-    /// Whether a place gave no clear answer before, which then counts again.
-    fn is_given_up(&mut self, place: &str) -> bool {
-        let answer = self.snapshots.unclear.borrow().get(place).copied();
+    /// Whether a place or its host gave no clear answer before, which then counts again.
+    fn is_given_up(&mut self, place: &str, address: &Address) -> bool {
+        let given_up = self.snapshots.given_up.borrow();
+        let answer = given_up.get(place).or_else(|| given_up.get(&address.host())).copied();
+        drop(given_up);
         if let Some(answer) = answer {
             self.push(place, answer);
         }
@@ -224,7 +231,7 @@ impl<T, F: FnMut(&Address) -> Result<T, FetchError>> Search<'_, '_, F> {
         };
         let address = Address::below(root, &question)?.with_query("fileinfo=1");
         let place = format!("{root}mr/");
-        if self.is_given_up(&place) {
+        if self.is_given_up(&place, &address) {
             return Ok(None);
         }
         let text = match self
@@ -233,7 +240,7 @@ impl<T, F: FnMut(&Address) -> Result<T, FetchError>> Search<'_, '_, F> {
             .with(&address, |content| read(content, &address))
         {
             Ok(text) => text,
-            Err(error) => return self.note(&place, error).map(|()| None),
+            Err(error) => return self.note(&place, &address, error).map(|()| None),
         };
         let hashes = match serde_json::from_slice::<Files>(&text) {
             Ok(files) => files.hashes(wanted),
@@ -254,6 +261,15 @@ impl<T, F: FnMut(&Address) -> Result<T, FetchError>> Search<'_, '_, F> {
             self.push(&place, Answer::NotThere);
         }
         Ok(None)
+    }
+}
+
+/// Whether an error is about a host, whatever it was asked for.
+fn is_of_host(error: &FetchError) -> bool {
+    match error {
+        FetchError::Unreachable { .. } | FetchError::Interrupted { .. } => true,
+        FetchError::Status { retry_after, .. } => retry_after.is_some(),
+        _ => false,
     }
 }
 

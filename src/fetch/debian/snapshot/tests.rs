@@ -304,7 +304,9 @@ fn an_answer_that_is_none_does_no_harm() {
         return;
     }
     let dropped = Dropped::new();
+    let endless = "x".repeat(17 << 20);
     for answer in [
+        endless.as_str(),
         "",
         "{}",
         "[]",
@@ -312,8 +314,9 @@ fn an_answer_that_is_none_does_no_harm() {
         "<html>",
         "{\"fileinfo\": {}}",
     ] {
+        let served = answer.to_owned();
         let server = Web::start(move |path| match path {
-            BINFILES => Reply::ok(answer),
+            BINFILES => Reply::ok(&served),
             _ => Reply::status(404),
         });
         let error = dropped
@@ -323,6 +326,49 @@ fn an_answer_that_is_none_does_no_harm() {
             "{\"fileinfo\": {}}" => assert!(matches!(error, FetchError::Gone { .. }), "{error}"),
             _ => assert!(matches!(error, FetchError::Unanswered { .. }), "{answer}: {error}"),
         }
+    }
+}
+
+/// A host that is silent is not asked again for every file, at whatever time its archive is wanted; one that only lacks
+/// a path is.
+#[test]
+fn a_silent_host_is_given_up() {
+    if !oracle("apt-get") {
+        return;
+    }
+    let dropped = Dropped::new();
+    let config = FetchConfig {
+        snapshots: ["silent", "busy"]
+            .map(|host| format!("http://{host}/@SNAPSHOTID@/"))
+            .into(),
+        ..dropped.repo.config()
+    };
+    let transfer = Transfer::impatient();
+    let snapshots = Snapshots::new(&config, &transfer, &Silent);
+    let ask = |date: &str| {
+        let mut deb = dropped.lock.debs["aa"].clone();
+        deb.archive.as_mut().unwrap().date = date.to_owned();
+        let mut asked = Vec::new();
+        let answers = snapshots.find(&Download::deb("aa", &deb), |address| {
+            asked.push(address.host());
+            let url = address.display();
+            Err::<(), _>(match address.host().as_str() {
+                "silent" => FetchError::Unreachable {
+                    url,
+                    source: "nobody".into(),
+                },
+                _ => FetchError::NotFound { url },
+            })
+        });
+        (asked, answers.unwrap().unwrap_err())
+    };
+    let (asked, first) = ask("20260101T000000Z");
+    assert_eq!(asked, ["silent", "busy"]);
+    let (asked, second) = ask("20260202T000000Z");
+    assert_eq!(asked, ["busy"]);
+    for answers in [first, second] {
+        let answers: Vec<Answer> = answers.iter().map(|asked| asked.answer).collect();
+        assert_eq!(answers[..2], [Answer::Silence, Answer::NotThere]);
     }
 }
 
