@@ -1,6 +1,6 @@
 //! The *ar* archive: 60-byte headers, members padded to even length (ar(5)); static libraries and Debian packages.
 //!
-//! Invariant: a member lies within the archive; the table of long names is bounded by [`NAMES_MAX`].
+//! Invariant: a member lies within the archive; the table of long names is bounded by `NAMES_MAX`.
 
 use std::io::{self, Read, Seek, SeekFrom, Take};
 

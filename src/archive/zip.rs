@@ -1,7 +1,7 @@
 //! *Zip*, by its directory at the end (APPNOTE.TXT 6.3).
 //!
 //! Invariant: a member's content has the size and checksum that the archive says, or reading it is an error; memory is
-//! bounded ([`LZMA_DICTIONARY_MAX`]).
+//! bounded (`LZMA_DICTIONARY_MAX`).
 
 use std::io::{self, Read, Seek};
 

@@ -3,8 +3,8 @@
 //! Invariant: the environment is not read here; no wait is without end; a login goes to the origin that it is for and
 //! follows no redirect; no address in an answer leads from the world into this machine or its network.
 //!
-//! From below: [`wire`] (one request, its bytes watched) → [`pace`] (when a host may be asked again) → [`client`] (how a
-//! host is reached: [`tls`], [`proxy`]; who the user is there: [`netrc`]; where an answer leads: [`address`]). Registries
+//! From below: `wire` (one request, its bytes watched) → `pace` (when a host may be asked again) → `client` (how a
+//! host is reached: `tls`, `proxy`; who the user is there: `netrc`; where an answer leads: `address`). Registries
 //! (`transport::registry`), downloads (`fetch`) and binary caches are built on it.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -4,7 +4,7 @@
 //! means that no two readers see two documents: no key twice at any depth, none that differs from a field's in case
 //! alone, schema version 2, and one kind of document only (the confusion of manifest and index, CVE-2021-41190 and
 //! image-spec v1.1). Reading is lenient where a tool is known to leave something out or write `null`: see
-//! [`shape`](super::shape). Every document that comes from anywhere is read here and nowhere else.
+//! [`super::shape`]. Every document that comes from anywhere is read here and nowhere else.
 
 use std::fmt;
 use std::sync::Arc;
