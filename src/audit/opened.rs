@@ -10,6 +10,9 @@ use crate::digest::{DiffId, Digest};
 use crate::transport::document::{self, ConfigLinks, Descriptor, Manifest};
 use crate::transport::{Source, TransportError};
 
+/// Most values of a document that are held as such.
+const VALUES_MAX: usize = 200_000;
+
 /// Most layers that are looked at; no engine stacks a tenth of them.
 const LAYERS_MAX: usize = 10_000;
 
@@ -39,8 +42,10 @@ impl<'a> Opened<'a> {
     pub(super) fn new(source: &'a dyn Source) -> Result<Self, AuditError> {
         let place = source.place();
         let (manifest_bytes, media_type) = source.manifest()?;
+        check_values(&manifest_bytes, place, "the manifest")?;
         let manifest: Manifest = document::parse(&manifest_bytes, place, "the manifest")?;
         let config_bytes = source.config()?;
+        check_values(&config_bytes, place, "the config")?;
         let config: ConfigLinks = document::parse(&config_bytes, place, "the config")?;
         if manifest.layers.len() > LAYERS_MAX {
             return Err(TransportError::Malformed {
@@ -100,6 +105,19 @@ impl<'a> Opened<'a> {
             .filter(|entry| !entry.empty_layer)
             .collect()
     }
+}
+
+/// Refuses a document of so many values that holding it as such, several times in a comparison, would take more memory than
+/// there is for it: a value costs some hundred bytes where its text may have two. What commas stand in strings is counted too.
+fn check_values(bytes: &[u8], place: &str, what: &str) -> Result<(), TransportError> {
+    if memchr::memchr_iter(b',', bytes).count() <= VALUES_MAX {
+        return Ok(());
+    }
+    Err(TransportError::Malformed {
+        place: place.to_owned(),
+        what: what.to_owned(),
+        reason: format!("it has more than {VALUES_MAX} values: this is no image to run"),
+    })
 }
 
 fn value(bytes: &[u8], place: &str, what: &str) -> Result<Value, TransportError> {
