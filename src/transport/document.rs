@@ -138,6 +138,9 @@ pub struct Manifest {
     /// Its own media type, if it says.
     #[serde(default)]
     pub media_type: Option<String>,
+    /// What kind of artifact it is, where it is none of an image.
+    #[serde(default)]
+    pub artifact_type: Option<String>,
     /// The config.
     pub config: Descriptor,
     /// The layers, lowest first.

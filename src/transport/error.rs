@@ -54,6 +54,17 @@ pub enum TransportError {
     /// The form holds one image, and an index of several was to be written.
     #[error("this form holds one image, not an index of several platforms")]
     NoIndex,
+    /// The form holds images, and an artifact was to stand beside one.
+    #[error("this form holds images alone, and nothing beside them")]
+    NoCompanion,
+    /// What a place lacks cannot be had.
+    #[error("what `{place}` lacks cannot be brought there")]
+    Supply {
+        /// The place.
+        place: String,
+        /// Why they cannot be had.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A name that must not move stands for something else already.
     #[error("`{name}` in `{place}` is {actual} already, and names there are not to be moved")]
     Immutable {
@@ -257,6 +268,7 @@ impl TransportError {
                 "choose one with `--platform OS/ARCH`, or write `oci-archive:FILE`, `oci:DIR[:tag]` or `docker://NAME`"
                     .to_owned(),
             ),
+            Self::NoCompanion => Some("name a layout (`oci:DIR[:TAG]`) or a registry (`docker://NAME`)".to_owned()),
             Self::Immutable { .. } => Some("give it another tag; `--skip-existing` leaves what is there".to_owned()),
             Self::Choose { place, choices, .. } if choices.is_empty() => {
                 Some(format!("it holds several images without names; choose one by `{place}:@0`, `{place}:@1`, …"))

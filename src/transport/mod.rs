@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::digest::{Digest, VerifyingReader};
 use crate::image::{Image, Index};
 
+mod companion;
 pub mod daemon;
 pub mod document;
 mod error;
@@ -25,10 +26,11 @@ pub(crate) mod testing;
 mod tests;
 pub mod write;
 
+pub use companion::{Companion, Stored, Supply};
 pub use daemon::{Daemon, Engine, Loaded};
 pub use error::TransportError;
 pub use location::Location;
-pub use open::{Content, open};
+pub use open::{Content, open, origin};
 pub use peek::read_files;
 pub use read::{DockerList, ReadOptions};
 pub use referrers::{ListedReferrer, REFERRERS_MAX, Referrer, Referrers};
@@ -82,6 +84,13 @@ pub trait Source: Send + Sync {
         Ok(Referrers::default())
     }
 
+    /// The manifest that `name` stands for in the same layout or repository; `None` where nothing has that name, or the
+    /// form has no names.
+    fn tagged(&self, name: &str) -> Result<Option<Vec<u8>>, TransportError> {
+        let _ = name;
+        Ok(None)
+    }
+
     /// Whether Docker's own list in an archive, `manifest.json`, names the image; `None`: it is no archive.
     fn docker_list(&self) -> Option<DockerList> {
         None
@@ -105,6 +114,13 @@ pub trait Sink {
     fn put_index(&self, index: &Index, names: &[String]) -> Result<Digest, TransportError> {
         let _ = (index, names);
         Err(TransportError::NoIndex)
+    }
+
+    /// Stores an artifact beside images, under its own name: its blobs, of which `supply` makes those readable that
+    /// are not there, and its manifest. Forms that hold images alone refuse it.
+    fn put_companion(&self, companion: &Companion, supply: &Supply<'_>) -> Result<Stored, TransportError> {
+        let _ = (companion, supply);
+        Err(TransportError::NoCompanion)
     }
 
     /// What is there now under the names that a [`put`](Self::put) with `names` would give: each name with the digest

@@ -169,6 +169,11 @@ fn open_layer(layer: &Descriptor, diff_id: DiffId, origin: &Arc<dyn Origin>) -> 
     }
 }
 
+/// A source as where blobs are read from.
+pub fn origin(source: &Arc<dyn Source>) -> Arc<dyn Origin> {
+    Arc::new(SourceOrigin(source.clone()))
+}
+
 /// A source as the origin of blobs.
 struct SourceOrigin(Arc<dyn Source>);
 

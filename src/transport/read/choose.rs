@@ -65,7 +65,7 @@ pub(super) fn open(
     })
 }
 
-fn check_layout(container: &Container, place: &str) -> Result<(), TransportError> {
+pub(super) fn check_layout(container: &Container, place: &str) -> Result<(), TransportError> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Layout {

@@ -16,12 +16,14 @@ use crate::digest::{Digest, VerifyingReader};
 use crate::fsio::IoContext;
 use crate::oci::CompressionFormat;
 
+mod blobs;
 mod choose;
 mod container;
 mod docker;
 mod faces;
 mod referrers;
 
+pub use blobs::LayoutBlobs;
 pub(super) use choose::one as choose_one;
 use container::Container;
 pub use faces::DockerList;
@@ -209,6 +211,10 @@ impl Source for StoredImage {
 
     fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
         blob(&self.container, &self.place, &self.elsewhere, digest, size)
+    }
+
+    fn tagged(&self, name: &str) -> Result<Option<Vec<u8>>, TransportError> {
+        referrers::tagged(&self.container, &self.place, name)
     }
 
     fn index(&self) -> Option<&[u8]> {

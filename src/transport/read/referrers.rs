@@ -32,3 +32,17 @@ fn fallback_lists(index: &[u8], place: &str, image: &Digest) -> Result<Vec<Descr
     let lists = lists.filter(|found| found.annotation(REF_NAME) == Some(&tag) && document::is_index(&found.media_type));
     Ok(lists.collect())
 }
+
+/// The manifest that `index.json` lists under a name.
+pub(super) fn tagged(container: &Container, place: &str, name: &str) -> Result<Option<Vec<u8>>, TransportError> {
+    let Some(bytes) = container.read("index.json", MANIFEST_MAX)? else {
+        return Ok(None);
+    };
+    let index: document::Index = document::parse(&bytes, place, "`index.json`")?;
+    let is_named =
+        |found: &&Descriptor| found.annotation(REF_NAME) == Some(name) && document::is_manifest(&found.media_type);
+    let Some(found) = index.manifests.iter().find(is_named) else {
+        return Ok(None);
+    };
+    blob_bytes(container, place, found, MANIFEST_MAX, &format!("the manifest `{name}`")).map(Some)
+}

@@ -8,9 +8,11 @@
 
 mod challenge;
 mod client;
+mod companion;
 pub mod config;
 mod content;
 mod error;
+mod known;
 mod outcome;
 mod push;
 mod referrers;

@@ -60,6 +60,8 @@ pub struct PushSummary {
     pub digest: Option<Digest>,
     /// The references that name it now.
     pub references: Vec<String>,
+    /// What the first tag stood for before, where the push had a reason to ask.
+    pub replaced: Option<Digest>,
     /// HTTP requests, those to token servers among them.
     pub requests: u64,
     /// Bytes of all requests' bodies.

@@ -10,7 +10,6 @@ use std::time::Instant;
 
 use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Method, Url};
-use serde::Deserialize;
 
 use super::client::{Call, Client, Reply, Tuning, location};
 use super::content::Content;
@@ -27,10 +26,8 @@ use crate::image::Image;
 use crate::oci::Reference;
 use crate::parallel;
 use crate::transport::TransportError;
-use crate::transport::document::{self, Descriptor, MANIFEST};
+use crate::transport::document::{self, MANIFEST};
 
-/// How many manifests below a tag are read for the blobs that they name.
-const LEARNED_MAX: usize = 16;
 /// How many repositories a blob is tried to be mounted from.
 const MOUNTS_MAX: usize = 2;
 
@@ -43,7 +40,7 @@ pub(super) struct Document {
 }
 
 impl Document {
-    fn of_image(image: &Image) -> Result<Self, TransportError> {
+    pub(super) fn of_image(image: &Image) -> Result<Self, TransportError> {
         let manifest: document::Manifest = document::parse(&image.manifest, "the image", "the manifest")?;
         let mut blobs: Vec<Content> = image.layers.iter().map(Content::layer).collect();
         blobs.push(Content::of(image.config.clone()));
@@ -75,16 +72,16 @@ pub struct Pusher<'r> {
     pub(super) client: Client<'r>,
     options: PushOptions,
     /// A repository of each host that has a blob.
-    known: Mutex<BTreeMap<(String, Digest), String>>,
-    flights: Mutex<Flights>,
+    pub(super) known: Mutex<BTreeMap<(String, Digest), String>>,
+    pub(super) flights: Mutex<Flights>,
     landed: Condvar,
 }
 
 /// Blobs on their way, and blobs that arrived, each with host and repository.
 #[derive(Default)]
-struct Flights {
+pub(super) struct Flights {
     flying: BTreeSet<(String, String, Digest)>,
-    there: BTreeSet<(String, String, Digest)>,
+    pub(super) there: BTreeSet<(String, String, Digest)>,
 }
 
 impl<'r> Pusher<'r> {
@@ -170,10 +167,10 @@ impl<'r> Pusher<'r> {
 
 /// A push to one repository.
 pub(super) struct Push<'p, 'r> {
-    pusher: &'p Pusher<'r>,
+    pub(super) pusher: &'p Pusher<'r>,
     pub(super) repo: Repo<'p, 'r>,
     target: Reference,
-    summary: Mutex<PushSummary>,
+    pub(super) summary: Mutex<PushSummary>,
     began: Instant,
     before: [u64; 5],
 }
@@ -263,40 +260,9 @@ impl<'p, 'r> Push<'p, 'r> {
         }
     }
 
-    /// What the tag names now has its blobs in the repository: one request instead of one for each of them. If the
-    /// registry has lost one, it says so when the manifest is written, and they are looked for one by one.
-    fn learn_from(&self, tag: &str) -> Result<(), TransportError> {
-        #[derive(Deserialize)]
-        struct Listed {
-            #[serde(default)]
-            config: Option<Descriptor>,
-            #[serde(default)]
-            layers: Vec<Descriptor>,
-            #[serde(default)]
-            manifests: Vec<Descriptor>,
-        }
-        let access = &self.repo.access;
-        let mut references = vec![tag.to_owned()];
-        let mut read = 0;
-        while let Some(reference) = references.pop().filter(|_| read < LEARNED_MAX) {
-            read += 1;
-            let Some(found) = self.repo.visible_manifest(&reference)? else {
-                continue;
-            };
-            // What is no image teaches nothing.
-            let Ok(listed) = serde_json::from_slice::<Listed>(&found.bytes) else {
-                continue;
-            };
-            if reference == tag {
-                references.extend(listed.manifests.iter().map(|child| child.digest.to_string()));
-            }
-            let mut flights = lock(&self.pusher.flights);
-            for blob in listed.layers.iter().chain(&listed.config) {
-                let key = (access.endpoint.host.clone(), access.repository.clone(), blob.digest);
-                flights.there.insert(key);
-            }
-        }
-        Ok(())
+    /// Whether nothing is to be written.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.pusher.options.dry_run
     }
 
     /// Brings the blobs of all documents that are not there.
@@ -325,8 +291,7 @@ impl<'p, 'r> Push<'p, 'r> {
 
     /// Brings one blob, unless somebody does or did so in this run.
     pub(super) fn bring(&self, content: &Content) -> Result<(), TransportError> {
-        let access = &self.repo.access;
-        let key = (access.endpoint.host.clone(), access.repository.clone(), content.digest);
+        let key = self.key(&content.digest);
         let pusher = self.pusher;
         let mut flights = lock(&pusher.flights);
         while flights.flying.contains(&key) {
@@ -340,14 +305,10 @@ impl<'p, 'r> Push<'p, 'r> {
         flights.flying.insert(key.clone());
         drop(flights);
         let result = self.bring_once(content);
-        let mut flights = lock(&pusher.flights);
-        flights.flying.remove(&key);
-        if result.is_ok() && !pusher.options.dry_run {
-            flights.there.insert(key);
-            let known = (access.endpoint.host.clone(), content.digest);
-            lock(&pusher.known).insert(known, access.repository.clone());
+        lock(&pusher.flights).flying.remove(&key);
+        if result.is_ok() {
+            self.know(content);
         }
-        drop(flights);
         pusher.landed.notify_all();
         let outcome = result?;
         self.count(outcome, content.size);
@@ -355,33 +316,52 @@ impl<'p, 'r> Push<'p, 'r> {
     }
 
     fn bring_once(&self, content: &Content) -> Result<BlobOutcome, TransportError> {
+        self.told(content, || match self.look(content)? {
+            Look::There(outcome) => Ok(outcome),
+            Look::Lacking(opened) => self.deliver(content, opened),
+        })
+    }
+
+    /// Does `work` with a blob, told when it begins and when it ends.
+    pub(super) fn told(
+        &self,
+        content: &Content,
+        work: impl FnOnce() -> Result<BlobOutcome, TransportError>,
+    ) -> Result<BlobOutcome, TransportError> {
         let reporter = self.pusher.client.reporter;
-        let name = content.digest.to_string();
+        let (name, size) = (content.digest.to_string(), content.size);
         reporter.report(Event::BlobStarted {
             name: name.clone(),
-            size: content.size,
+            size,
             repository: self.repo.name(),
         });
-        let outcome = match self.repo.head_blob(&content.digest, content.size)? {
-            Presence::Present => BlobOutcome::Present,
-            Presence::Missing if self.pusher.options.dry_run => {
-                self.plan(
-                    format!("PUT /v2/{}/blobs/uploads/…?digest={name}", self.target.repository()),
-                    content.size,
-                );
-                BlobOutcome::Sent
-            }
-            Presence::Missing => match self.mount(content)? {
-                Mounted::Yes => BlobOutcome::Mounted,
-                Mounted::No(opened) => {
-                    self.send(content, opened)?;
-                    BlobOutcome::Sent
-                }
-            },
-        };
-        let size = content.size;
+        let outcome = work()?;
         reporter.report(Event::BlobFinished { name, size, outcome });
         Ok(outcome)
+    }
+
+    /// Whether a blob is there, or can be taken from another repository.
+    pub(super) fn look(&self, content: &Content) -> Result<Look, TransportError> {
+        match self.repo.head_blob(&content.digest, Some(content.size))? {
+            Presence::Present => Ok(Look::There(BlobOutcome::Present)),
+            Presence::Missing if self.is_dry_run() => Ok(Look::Lacking(None)),
+            Presence::Missing => self.mount(content),
+        }
+    }
+
+    /// Sends a blob that is not there, in the session that a refused mount has opened if there is one.
+    pub(super) fn deliver(&self, content: &Content, opened: Option<Url>) -> Result<BlobOutcome, TransportError> {
+        if self.is_dry_run() {
+            let path = format!(
+                "/v2/{}/blobs/uploads/…?digest={}",
+                self.target.repository(),
+                content.digest
+            );
+            self.plan(format!("PUT {path}"), content.size);
+        } else {
+            self.send(content, opened)?;
+        }
+        Ok(BlobOutcome::Sent)
     }
 
     /// Uploads a blob; where the cache that it is read from is damaged, once more with what is made anew.
@@ -407,7 +387,7 @@ impl<'p, 'r> Push<'p, 'r> {
 
     /// Lets the registry take a blob from another of its repositories (distribution-spec, end-11). Whatever it answers
     /// but yes means no; a session that it opens instead is used.
-    fn mount(&self, content: &Content) -> Result<Mounted, TransportError> {
+    fn mount(&self, content: &Content) -> Result<Look, TransportError> {
         let mut access = self.repo.access.clone();
         for from in self.mount_sources(content) {
             let scopes = [self.repo.access.scopes[0].clone(), format!("repository:{from}:pull")];
@@ -425,12 +405,12 @@ impl<'p, 'r> Push<'p, 'r> {
                 continue;
             };
             match reply.status() {
-                201 => return Ok(Mounted::Yes),
-                202 => return Ok(Mounted::No(location(&reply, &call).ok().flatten())),
+                201 => return Ok(Look::There(BlobOutcome::Mounted)),
+                202 => return Ok(Look::Lacking(location(&reply, &call).ok().flatten())),
                 _ => {}
             }
         }
-        Ok(Mounted::No(None))
+        Ok(Look::Lacking(None))
     }
 
     /// Other repositories of the same registry that have a blob, as far as is known.
@@ -470,13 +450,18 @@ impl<'p, 'r> Push<'p, 'r> {
 
     /// Writes a manifest under a tag or digest.
     pub(super) fn put(&self, document: &Document, reference: &str) -> Result<Option<Reply>, TransportError> {
-        if self.pusher.options.dry_run {
+        self.with_blobs_again(document, || self.put_once(document, reference))
+    }
+
+    /// The same, whatever the registry has lost.
+    pub(super) fn put_once(&self, document: &Document, reference: &str) -> Result<Option<Reply>, TransportError> {
+        if self.is_dry_run() {
             let request = format!("PUT /v2/{}/manifests/{reference}", self.target.repository());
             self.plan(request, document.bytes.len() as u64);
             return Ok(None);
         }
-        let put = || self.repo.put_manifest(reference, &document.bytes, &document.media_type);
-        self.with_blobs_again(document, put).map(Some)
+        let put = self.repo.put_manifest(reference, &document.bytes, &document.media_type);
+        put.map(Some)
     }
 
     /// Does `put`, and once more where the registry has lost sight of blobs that it had.
@@ -486,13 +471,9 @@ impl<'p, 'r> Push<'p, 'r> {
         put: impl Fn() -> Result<T, TransportError>,
     ) -> Result<T, TransportError> {
         match put() {
-            Err(TransportError::Registry(error))
-                if error.has_code("MANIFEST_BLOB_UNKNOWN") || error.has_code("BLOB_UNKNOWN") =>
-            {
-                let access = &self.repo.access;
+            Err(error) if lacks_blobs(&error) => {
                 for content in &document.blobs {
-                    let key = (access.endpoint.host.clone(), access.repository.clone(), content.digest);
-                    lock(&self.pusher.flights).there.remove(&key);
+                    self.forget(content);
                     self.bring(content)?;
                 }
                 put()
@@ -505,7 +486,7 @@ impl<'p, 'r> Push<'p, 'r> {
         lock(&self.summary).plan.push(Planned { request, bytes });
     }
 
-    fn count(&self, outcome: BlobOutcome, size: u64) {
+    pub(super) fn count(&self, outcome: BlobOutcome, size: u64) {
         let mut summary = lock(&self.summary);
         let summary = &mut *summary;
         let (count, bytes) = match outcome {
@@ -527,9 +508,20 @@ impl<'p, 'r> Push<'p, 'r> {
     }
 }
 
-enum Mounted {
-    Yes,
-    No(Option<Url>),
+/// Whether a registry refuses a manifest because it has lost sight of what the manifest names.
+pub(super) fn lacks_blobs(error: &TransportError) -> bool {
+    match error {
+        TransportError::Registry(error) => error.has_code("MANIFEST_BLOB_UNKNOWN") || error.has_code("BLOB_UNKNOWN"),
+        _ => false,
+    }
+}
+
+/// What was found of a blob.
+pub(super) enum Look {
+    /// It is there now.
+    There(BlobOutcome),
+    /// It is not; a session in which it can be sent.
+    Lacking(Option<Url>),
 }
 
 /// Requests, bytes sent, retries, waits and milliseconds waited so far.

@@ -239,14 +239,10 @@ impl<'c, 'r> Repo<'c, 'r> {
     }
 
     /// Whether a blob is there. A registry that cannot say, or says a size that cannot be, is one that lacks it.
-    pub(super) fn head_blob(&self, digest: &Digest, size: u64) -> Result<Presence, TransportError> {
+    pub(super) fn head_blob(&self, digest: &Digest, size: Option<u64>) -> Result<Presence, TransportError> {
         let action = format!("look for the blob `{digest}` in `{}`", self.name());
-        let mut call = Call::new(
-            Method::HEAD,
-            self.own_url(&format!("blobs/{digest}")),
-            &self.access,
-            &action,
-        );
+        let url = self.own_url(&format!("blobs/{digest}"));
+        let mut call = Call::new(Method::HEAD, url, &self.access, &action);
         let reply = self
             .client
             .call(&mut call, &[&[200, 404, 500], &SAYS_NOTHING[..]].concat())?;
@@ -256,7 +252,7 @@ impl<'c, 'r> Repo<'c, 'r> {
         let said = reply.header("content-length").and_then(|text| text.parse::<u64>().ok());
         let other = content_digest(&reply).is_some_and(|found| found != *digest);
         // A proxy may leave the length out, or say 0 for a body it does not send.
-        let lies = other || said.is_some_and(|said| said != size && said != 0);
+        let lies = other || said.zip(size).is_some_and(|(said, size)| said != size && said != 0);
         Ok(if lies { Presence::Missing } else { Presence::Present })
     }
 

@@ -2,14 +2,17 @@
 //!
 //! Invariant: the location alone says where the image goes; other names of the image are names in archives.
 
+use std::sync::{Mutex, OnceLock};
+
 use super::outcome::{IndexDocument, Planned, PushOptions, PushSummary};
-use super::push::push;
+use super::push::Pusher;
 use super::{RegistryConfig, RemoteImage};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
+use crate::http::wire::lock;
 use crate::image::{Image, Index};
 use crate::oci::Reference;
-use crate::transport::{ReadOptions, Sink, Source, Tally, Transferred, TransportError};
+use crate::transport::{Companion, ReadOptions, Sink, Source, Stored, Supply, Tally, Transferred, TransportError};
 
 /// Pushes images to one reference.
 pub struct RegistrySink<'a> {
@@ -18,6 +21,10 @@ pub struct RegistrySink<'a> {
     options: PushOptions,
     reporter: &'a dyn Reporter,
     tally: Tally,
+    /// Made when it is first needed; what it has learned of the registry serves all that is written there.
+    pusher: OnceLock<Pusher<'a>>,
+    /// The image that was under the name before the last push.
+    replaced: Mutex<Option<Digest>>,
 }
 
 impl<'a> RegistrySink<'a> {
@@ -34,6 +41,8 @@ impl<'a> RegistrySink<'a> {
             options: PushOptions::default(),
             reporter,
             tally: Tally::default(),
+            pusher: OnceLock::new(),
+            replaced: Mutex::default(),
         })
     }
 
@@ -44,8 +53,29 @@ impl<'a> RegistrySink<'a> {
     }
 
     fn push(&self, images: &[&Image], index: Option<IndexDocument<'_>>) -> Result<(), TransportError> {
-        let (config, options) = (&self.config, &self.options);
-        let summary = push(config, &self.target, images, index, &[], options, self.reporter)?;
+        let summary = self.pusher()?.push(&self.target, images, index, &[])?;
+        *lock(&self.replaced) = summary.replaced;
+        self.tell_plan(&summary);
+        let planned: u64 = summary.plan.iter().map(|planned| planned.bytes).sum();
+        let dry_run = self.options.dry_run;
+        self.tally.wrote(if dry_run { planned } else { summary.bytes_sent });
+        self.tally.skipped(summary.bytes_skipped + summary.bytes_mounted);
+        if !dry_run {
+            self.reporter.report(pushed(&summary));
+        }
+        Ok(())
+    }
+
+    fn pusher(&self) -> Result<&Pusher<'a>, TransportError> {
+        if let Some(pusher) = self.pusher.get() {
+            return Ok(pusher);
+        }
+        let pusher = Pusher::new(&self.config, &self.options, self.reporter)?;
+        Ok(self.pusher.get_or_init(|| pusher))
+    }
+
+    /// Reports what a dry run would have done.
+    fn tell_plan(&self, summary: &PushSummary) {
         for Planned { request, bytes } in &summary.plan {
             let text = match bytes {
                 0 => request.clone(),
@@ -53,14 +83,6 @@ impl<'a> RegistrySink<'a> {
             };
             self.reporter.report(Event::Note { text });
         }
-        let planned: u64 = summary.plan.iter().map(|planned| planned.bytes).sum();
-        self.tally
-            .wrote(if options.dry_run { planned } else { summary.bytes_sent });
-        self.tally.skipped(summary.bytes_skipped + summary.bytes_mounted);
-        if !options.dry_run {
-            self.reporter.report(pushed(&summary));
-        }
-        Ok(())
     }
 }
 
@@ -78,6 +100,20 @@ impl Sink for RegistrySink<'_> {
         };
         self.push(&images, Some(document))?;
         Ok(index.digest)
+    }
+
+    fn put_companion(&self, companion: &Companion, supply: &Supply<'_>) -> Result<Stored, TransportError> {
+        let replaced = *lock(&self.replaced);
+        let pusher = self.pusher()?;
+        let summary = pusher.put_companion(&self.target, companion, replaced.as_ref(), supply)?;
+        self.tell_plan(&summary);
+        Ok(Stored {
+            requests: summary.requests,
+            blobs_sent: summary.blobs_sent,
+            bytes_sent: summary.blob_bytes_sent,
+            blobs_there: summary.blobs_skipped + summary.blobs_mounted,
+            bytes_there: summary.bytes_skipped + summary.bytes_mounted,
+        })
     }
 
     fn current(&self, _: &[String]) -> Result<Vec<(String, Digest)>, TransportError> {

@@ -16,7 +16,7 @@ use super::client::{Call, Client, Reply, Tuning, broken};
 use super::config::RegistryConfig;
 use super::error::RegistryError;
 use super::referrers;
-use super::repo::{Fetched, Repo};
+use super::repo::{Fetched, Presence, Repo};
 use crate::digest::{Digest, VerifyingReader};
 use crate::event::Silent;
 use crate::http::wire::lock;
@@ -67,6 +67,38 @@ impl Remote {
             endpoints: config.endpoints(reference.registry(), true)?,
             silent: Mutex::default(),
         })))
+    }
+}
+
+impl Remote {
+    /// A manifest by tag or digest; `None` where there is none.
+    pub fn manifest(&self, reference: &str) -> Result<Option<Vec<u8>>, TransportError> {
+        found(self.0.manifest(reference).map(|fetched| fetched.bytes))
+    }
+
+    /// A blob, **unverified**, with its size in bytes where that is known; `None` where it is not there.
+    pub fn blob(&self, digest: &Digest, size: Option<u64>) -> Result<Option<Box<dyn Read + Send>>, TransportError> {
+        // Without its size a download that breaks off ends there, and does not verify.
+        let download = found(Download::open(&self.0, digest, size.unwrap_or_default()))?;
+        Ok(download.map(|download| Box::new(download) as Box<dyn Read + Send>))
+    }
+
+    /// Whether the registry itself has a blob, of this size in bytes where that is known.
+    pub fn has(&self, digest: &Digest, size: Option<u64>) -> Result<bool, TransportError> {
+        let Some(own) = self.0.endpoints.last() else {
+            return Ok(false);
+        };
+        let repo = Repo::reading(&self.0.client, own.clone(), &self.0.repository);
+        Ok(repo.head_blob(digest, size)? == Presence::Present)
+    }
+}
+
+/// What is missing is an answer.
+fn found<T>(result: Result<T, TransportError>) -> Result<Option<T>, TransportError> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(TransportError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -309,6 +341,10 @@ impl Source for RemoteImage {
 
     fn listed(&self, descriptor: &Descriptor) -> Result<Vec<u8>, TransportError> {
         Ok(self.remote.0.manifest(&descriptor.digest.to_string())?.bytes)
+    }
+
+    fn tagged(&self, name: &str) -> Result<Option<Vec<u8>>, TransportError> {
+        self.remote.manifest(name)
     }
 
     fn index(&self) -> Option<&[u8]> {

@@ -397,7 +397,7 @@ impl Upload<'_, '_, '_> {
     }
 
     fn is_there(&self) -> Result<bool, TransportError> {
-        let presence = self.repo.head_blob(&self.content.digest, self.content.size)?;
+        let presence = self.repo.head_blob(&self.content.digest, Some(self.content.size))?;
         Ok(presence == Presence::Present)
     }
 

@@ -92,6 +92,9 @@ pub(super) fn descriptors(image: &Image, labels: &[Label], place: &str) -> Resul
     if let Some(platform) = platform(&image.config) {
         value["platform"] = platform;
     }
+    if let Some(kind) = &manifest.artifact_type {
+        value["artifactType"] = Value::String(kind.clone());
+    }
     Ok(labels.iter().map(|label| labelled(&value, label)).collect())
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::super::document::{self, CONTAINERD_NAME, INDEX, MANIFEST_MAX, REF_NAME};
 use super::super::names;
-use super::super::{Sink, Tally, Transferred, TransportError};
+use super::super::{Companion, Sink, Stored, Supply, Tally, Transferred, TransportError};
 use super::{bundle, oci_labels};
 use crate::digest::Digest;
 use crate::fsio::{self, AtomicFile, IoContext};
@@ -263,6 +263,47 @@ impl Sink for Layout {
         let descriptors = bundle::index_descriptors(index, &labels, &self.place())?;
         self.write(&index.images, Some(index), &descriptors)?;
         Ok(index.digest)
+    }
+
+    fn put_companion(&self, companion: &Companion, supply: &Supply<'_>) -> Result<Stored, TransportError> {
+        let artifact = &companion.artifact;
+        let mut seen = BTreeSet::new();
+        let blobs = artifact.layers.iter().filter(|layer| seen.insert(layer.digest));
+        let (there, sent): (Vec<&Layer>, Vec<&Layer>) = blobs.partition(|layer| self.holds(&layer.digest, layer.size));
+        let lacking: Vec<Digest> = sent.iter().map(|layer| layer.digest).collect();
+        supply(&lacking).map_err(|source| TransportError::Supply {
+            place: self.place(),
+            source,
+        })?;
+        let named = |name: &str| Self {
+            reference: Some(name.to_owned()),
+            tally: Tally::default(),
+            ..self.clone()
+        };
+        named(&companion.tag).put(artifact, &[])?;
+        let anchor = named(&companion.anchor);
+        if anchor.current(&[])?.is_empty() {
+            anchor.put(artifact, &[])?;
+        }
+        if let Some(subject) = &companion.subject {
+            self.attach(&Artifact {
+                manifest: artifact.manifest.clone(),
+                digest: artifact.digest,
+                artifact_type: companion.artifact_type.to_owned(),
+                annotations: BTreeMap::new(),
+                subject: subject.clone(),
+                // They are there by now.
+                blobs: Vec::new(),
+            })?;
+        }
+        let bytes = |layers: &[&Layer]| layers.iter().map(|layer| layer.size).sum();
+        Ok(Stored {
+            requests: 0,
+            blobs_sent: sent.len() as u64,
+            bytes_sent: bytes(&sent),
+            blobs_there: there.len() as u64,
+            bytes_there: bytes(&there),
+        })
     }
 
     fn current(&self, names: &[String]) -> Result<Vec<(String, Digest)>, TransportError> {

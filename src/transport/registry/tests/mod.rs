@@ -1,5 +1,6 @@
 //! What a push and a pull survive, against a registry that fails on purpose, and what real peers say of the outcome.
 
+mod companions;
 mod faulty;
 mod flow;
 mod oracle;

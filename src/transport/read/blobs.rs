@@ -1,0 +1,60 @@
+//! The *blobs* of a layout by digest, whatever images they belong to.
+//!
+//! Invariant: no image is chosen; manifests are bounded and verified, other blobs are given as they are.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::super::TransportError;
+use super::super::document::{self, Index, MANIFEST_MAX};
+use super::{Container, blob_bytes, choose, referrers};
+use crate::digest::Digest;
+
+/// Most artifacts of one kind that are read.
+const ARTIFACTS_MAX: usize = 100;
+
+/// A layout directory.
+pub struct LayoutBlobs {
+    place: String,
+    container: Container,
+}
+
+impl LayoutBlobs {
+    /// The layout in `path`.
+    pub fn open(path: &Path) -> Result<Self, TransportError> {
+        let place = format!("oci:{}", path.display());
+        let container = Container::dir(path, &place);
+        choose::check_layout(&container, &place)?;
+        Ok(Self { place, container })
+    }
+
+    /// A blob, **unverified**; `None` where it is not there.
+    pub fn blob(&self, digest: &Digest) -> Result<Option<Box<dyn Read + Send>>, TransportError> {
+        let opened = self.container.open(&format!("blobs/sha256/{}", digest.hex()))?;
+        Ok(opened.map(|(reader, _)| reader))
+    }
+
+    /// Size in bytes of a blob; `None` where it is not there.
+    pub fn size(&self, digest: &Digest) -> Result<Option<u64>, TransportError> {
+        let opened = self.container.open(&format!("blobs/sha256/{}", digest.hex()))?;
+        Ok(opened.map(|(_, size)| size))
+    }
+
+    /// The manifest that `index.json` lists under a name.
+    pub fn tagged(&self, name: &str) -> Result<Option<Vec<u8>>, TransportError> {
+        referrers::tagged(&self.container, &self.place, name)
+    }
+
+    /// The manifests of artifacts of a kind, each once.
+    pub fn artifacts(&self, kind: &str) -> Result<Vec<Vec<u8>>, TransportError> {
+        let Some(bytes) = self.container.read("index.json", MANIFEST_MAX)? else {
+            return Ok(Vec::new());
+        };
+        let index: Index = document::parse(&bytes, &self.place, "`index.json`")?;
+        let mut seen = std::collections::BTreeSet::new();
+        let listed = index.manifests.iter();
+        let listed = listed.filter(|found| found.artifact_type.as_deref() == Some(kind) && seen.insert(found.digest));
+        let read = |found| blob_bytes(&self.container, &self.place, found, MANIFEST_MAX, "the manifest");
+        listed.take(ARTIFACTS_MAX).map(read).collect()
+    }
+}

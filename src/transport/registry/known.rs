@@ -1,0 +1,90 @@
+//! What is *known* to be in a repository, without asking for each blob.
+//!
+//! Invariant: a manifest that a registry has stands for all that it names. Where the registry has lost a blob all the
+//! same, it says so when the next manifest is written, and the blobs are looked for one by one.
+
+use serde::Deserialize;
+
+use super::content::Content;
+use super::push::Push;
+use crate::digest::Digest;
+use crate::http::wire::lock;
+use crate::transport::TransportError;
+use crate::transport::document::Descriptor;
+
+/// How many manifests below a tag are read for the blobs that they name.
+const LEARNED_MAX: usize = 16;
+
+impl Push<'_, '_> {
+    /// What the tag names now has its blobs in the repository: one request instead of one for each of them. If the
+    /// registry has lost one, it says so when the manifest is written, and they are looked for one by one.
+    pub(super) fn learn_from(&self, tag: &str) -> Result<(), TransportError> {
+        let mut references = vec![tag.to_owned()];
+        let mut read = 0;
+        while let Some(reference) = references.pop().filter(|_| read < LEARNED_MAX) {
+            read += 1;
+            let Some((digest, children)) = self.learn(&reference)? else {
+                continue;
+            };
+            if reference == tag {
+                lock(&self.summary).replaced = Some(digest);
+                references.extend(children.iter().map(ToString::to_string));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the blobs that a manifest names for being in the repository; gives its digest, and the manifests that it
+    /// lists. `None` where there is no such manifest.
+    pub(super) fn learn(&self, reference: &str) -> Result<Option<(Digest, Vec<Digest>)>, TransportError> {
+        #[derive(Deserialize)]
+        struct Listed {
+            #[serde(default)]
+            config: Option<Descriptor>,
+            #[serde(default)]
+            layers: Vec<Descriptor>,
+            #[serde(default)]
+            manifests: Vec<Descriptor>,
+        }
+        let Some(found) = self.repo.visible_manifest(reference)? else {
+            return Ok(None);
+        };
+        // What is no image teaches nothing.
+        let Ok(listed) = serde_json::from_slice::<Listed>(&found.bytes) else {
+            return Ok(Some((found.digest, Vec::new())));
+        };
+        let mut flights = lock(&self.pusher.flights);
+        for blob in listed.layers.iter().chain(&listed.config) {
+            flights.there.insert(self.key(&blob.digest));
+        }
+        let children = listed.manifests.iter().map(|child| child.digest).collect();
+        Ok(Some((found.digest, children)))
+    }
+
+    /// A blob in this repository.
+    pub(super) fn key(&self, digest: &Digest) -> (String, String, Digest) {
+        let access = &self.repo.access;
+        (access.endpoint.host.clone(), access.repository.clone(), *digest)
+    }
+
+    /// Takes note that a blob is there.
+    pub(super) fn know(&self, content: &Content) {
+        if self.is_dry_run() {
+            return;
+        }
+        let access = &self.repo.access;
+        lock(&self.pusher.flights).there.insert(self.key(&content.digest));
+        let known = (access.endpoint.host.clone(), content.digest);
+        lock(&self.pusher.known).insert(known, access.repository.clone());
+    }
+
+    /// Takes note that a blob may be gone.
+    pub(super) fn forget(&self, content: &Content) {
+        lock(&self.pusher.flights).there.remove(&self.key(&content.digest));
+    }
+
+    /// Whether a blob is known to be there.
+    pub(super) fn is_known(&self, digest: &Digest) -> bool {
+        lock(&self.pusher.flights).there.contains(&self.key(digest))
+    }
+}
