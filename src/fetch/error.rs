@@ -88,6 +88,7 @@ impl Answer {
             FetchError::Digest { .. } | FetchError::Size { .. } => Some(Self::OtherContent),
             FetchError::Unreachable { .. } | FetchError::Interrupted { .. } => Some(Self::Silence),
             FetchError::Status { .. }
+            | FetchError::Place { .. }
             | FetchError::TooLarge { .. }
             | FetchError::Http {
                 source: HttpError::Redirect { .. },
@@ -217,6 +218,12 @@ pub enum FetchError {
     #[error("the download of `{url}` broke off")]
     Interrupted {
         url: String,
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A place that keeps files by digest cannot be used.
+    #[error("`{place}` cannot be used")]
+    Place {
+        place: String,
         source: Box<dyn Error + Send + Sync>,
     },
     /// Not an address that can be fetched.
@@ -464,6 +471,7 @@ impl FetchError {
             Self::Unreachable { .. }
             | Self::Interrupted { .. }
             | Self::Status { .. }
+            | Self::Place { .. }
             | Self::Http { .. }
             | Self::Cancelled { .. } => return self.network_help(),
             Self::Store(_) | Self::Io(_) | Self::Nar(_) | Self::TooLarge { .. } | Self::Address { .. } => return None,

@@ -13,7 +13,7 @@ use super::debian::client;
 use super::debian::snapshot::Snapshots;
 use super::download::{THREADS, expected, label, wanted};
 use super::error::{Answer, Asked};
-use super::place::Request;
+use super::place::{Place, Request};
 use super::resolve::Gone;
 use super::transfer::{Address, Transfer};
 use super::{FetchConfig, FetchError};
@@ -46,12 +46,7 @@ fn gone_by(
     let downloads: Vec<Download> = debs.chain(sources).collect();
     let text = format!("asking the sources for {} locked Debian files", downloads.len());
     reporter.report(Event::Note { text });
-    let question = Question {
-        config,
-        reporter,
-        transfer,
-        unclear: Mutex::new(BTreeMap::new()),
-    };
+    let question = Question::new(config, reporter, transfer);
     let mut gone = Gone::default();
     for missing in question.missing(&downloads)? {
         match &missing.download.origin {
@@ -70,7 +65,8 @@ struct Missing<'a> {
     asked: Vec<Asked>,
 }
 
-struct Question<'a> {
+/// What is asked of many places about many files.
+pub(super) struct Question<'a> {
     config: &'a FetchConfig,
     reporter: &'a dyn Reporter,
     transfer: &'a Transfer<'a>,
@@ -78,7 +74,17 @@ struct Question<'a> {
     unclear: Mutex<BTreeMap<String, Answer>>,
 }
 
-impl Question<'_> {
+impl<'a> Question<'a> {
+    /// Nobody has been asked yet.
+    pub(super) fn new(config: &'a FetchConfig, reporter: &'a dyn Reporter, transfer: &'a Transfer<'a>) -> Self {
+        Self {
+            config,
+            reporter,
+            transfer,
+            unclear: Mutex::default(),
+        }
+    }
+
     /// The files that no place has.
     fn missing<'d>(&self, downloads: &'d [Download]) -> Result<Vec<Missing<'d>>, FetchError> {
         let nobody_asked = |download| Missing {
@@ -121,23 +127,55 @@ impl Question<'_> {
         };
         let mut asked = Vec::new();
         for place in &self.config.places {
-            let url = || place.name().to_owned();
-            let answer = self.ask(place.name(), || match place.has(&request)? {
-                true => Ok(()),
-                false => Err(FetchError::NotFound { url: url() }),
-            })?;
-            let Some(answer) = answer else { return Ok(None) };
-            asked.push(Asked { place: url(), answer });
+            let Some(answer) = self.ask_place(place.as_ref(), &request)? else {
+                return Ok(None);
+            };
+            let place = place.name().to_owned();
+            asked.push(Asked { place, answer });
         }
         for mirror in &self.config.mirrors {
             let address = Address::below(mirror, filename)?;
-            let Some(answer) = self.ask(mirror, || self.check(download, &address))? else {
+            let Some(answer) = self.ask_address(mirror, download, &address)? else {
                 return Ok(None);
             };
             let place = mirror.clone();
             asked.push(Asked { place, answer });
         }
         Ok(Some(asked))
+    }
+
+    /// Why a place for kept files does not have one; `None` where it does.
+    pub(super) fn ask_place(&self, place: &dyn Place, request: &Request<'_>) -> Result<Option<Answer>, FetchError> {
+        self.ask(place.name(), || match place.has(request)? {
+            true => Ok(()),
+            false => Err(FetchError::NotFound {
+                url: place.name().to_owned(),
+            }),
+        })
+    }
+
+    /// Why an address does not have a file; `None` where it does. `place` is the mirror that it is below, or itself.
+    pub(super) fn ask_address(
+        &self,
+        place: &str,
+        download: &Download,
+        address: &Address,
+    ) -> Result<Option<Answer>, FetchError> {
+        self.ask(place, || self.check(download, address))
+    }
+
+    /// Whether a snapshot server has a file, or who does not.
+    pub(super) fn ask_snapshots_for(
+        &self,
+        snapshots: &Snapshots<'_>,
+        download: &Download,
+    ) -> Result<Result<(), Vec<Asked>>, FetchError> {
+        snapshots.find(download, |address| self.check(download, address))
+    }
+
+    /// The snapshot servers that are known.
+    pub(super) fn snapshots(&self) -> Snapshots<'_> {
+        Snapshots::new(self.config, self.transfer, self.reporter)
     }
 
     /// Why a place does not have a file; `None` where it does.
@@ -204,11 +242,10 @@ impl Question<'_> {
 
     /// Those of `missing` that no snapshot server has.
     fn ask_snapshots<'d>(&self, missing: Vec<Missing<'d>>) -> Result<Vec<Missing<'d>>, FetchError> {
-        let snapshots = Snapshots::new(self.config, self.transfer, self.reporter);
+        let snapshots = self.snapshots();
         let mut still = Vec::new();
         for mut missing in missing {
-            let found = snapshots.find(missing.download, |address| self.check(missing.download, address))?;
-            if let Err(asked) = found {
+            if let Err(asked) = self.ask_snapshots_for(&snapshots, missing.download)? {
                 missing.asked.extend(asked);
                 still.push(missing);
             }

@@ -16,6 +16,7 @@ mod gone;
 pub mod local;
 mod place;
 mod resolve;
+mod survey;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod transfer;
@@ -27,6 +28,7 @@ pub use error::{Answer, Asked, FetchError, Wanted};
 pub use gone::gone;
 pub use place::{Held, Place, Request};
 pub use resolve::{Entry, Gone, Update, resolve};
+pub use survey::{Presence, Survey, survey};
 pub use unpack::{Note, UnpackError, unpack_archive, unpack_or_keep};
 
 /// What the machine's user configured for downloads. The environment is read by `cli` alone.
@@ -50,8 +52,7 @@ pub struct FetchConfig {
     pub offline: bool,
 }
 
-/// Where the file of a digest is in the download cache, if it is there; unverified.
-pub fn cached(config: &FetchConfig, digest: &crate::digest::Digest) -> Option<PathBuf> {
-    let path = cache::path_in(&config.cache, digest);
-    path.is_file().then_some(path)
+/// Where the file of a digest is in the download cache, or would be; unverified.
+pub fn cache_path(config: &FetchConfig, digest: &crate::digest::Digest) -> PathBuf {
+    cache::path_in(&config.cache, digest)
 }

@@ -39,7 +39,7 @@ pub trait Place: Debug + Send + Sync {
     fn is_local(&self) -> bool;
 
     /// Opens a file. A place that cannot be reached is [`FetchError::Unreachable`], one that does not work
-    /// [`FetchError::Status`].
+    /// [`FetchError::Place`].
     fn open(&self, request: &Request<'_>) -> Result<Held, FetchError>;
 
     /// Whether the file is there, as far as can be told without reading it.

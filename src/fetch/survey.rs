@@ -1,0 +1,196 @@
+//! A *survey* asks every place for every file, without reading one: which are left in few places, and which in none.
+//!
+//! Invariant: silence is told apart from "not there"; nothing is downloaded but apt's lists.
+
+use serde::Serialize;
+
+use super::debian::client;
+use super::download::THREADS;
+
+use super::error::Answer;
+use super::gone::Question;
+use super::place::{Place, Request};
+use super::transfer::{Address, Transfer};
+use super::{FetchConfig, FetchError, cache_path};
+use crate::derive::{Download, Origin};
+use crate::event::Reporter;
+use crate::parallel;
+
+/// Where files are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Survey {
+    /// The places that were asked: the download cache, those that keep files by digest, addresses, mirrors, apt, snapshots.
+    pub places: Vec<String>,
+    /// For each file, in order, what each place said.
+    pub files: Vec<Vec<Presence>>,
+}
+
+/// What a place said of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Presence {
+    /// It is there.
+    There,
+    /// It is not, or another file is.
+    NotThere,
+    /// The place gave no clear answer.
+    Unknown,
+    /// The place has no files of this kind, or may not be asked.
+    NotAsked,
+}
+
+impl Survey {
+    /// Adds a place with what it said of each file.
+    fn add(&mut self, place: &str, answers: impl IntoIterator<Item = Presence>) {
+        self.places.push(place.to_owned());
+        for (row, presence) in self.files.iter_mut().zip(answers) {
+            row.push(presence);
+        }
+    }
+
+    /// How many places have a file.
+    pub fn copies(&self, file: usize) -> usize {
+        self.files[file]
+            .iter()
+            .filter(|presence| **presence == Presence::There)
+            .count()
+    }
+}
+
+/// Asks every place of `config` for each of `downloads`, in the order of a download; snapshot servers, which bear little,
+/// only for files that fewer than two others have.
+pub fn survey(downloads: &[&Download], config: &FetchConfig, reporter: &dyn Reporter) -> Result<Survey, FetchError> {
+    let transfer = Transfer::telling(&config.http, reporter);
+    let surveyor = Surveyor {
+        config,
+        question: Question::new(config, reporter, &transfer),
+    };
+    let mut survey = Survey {
+        places: Vec::new(),
+        files: vec![Vec::new(); downloads.len()],
+    };
+    let cached = |download: &&Download| presence(is_cached(download, config));
+    survey.add("the download cache", downloads.iter().map(cached));
+    for place in &config.places {
+        let answers = parallel::map(downloads, THREADS, |download| {
+            surveyor.ask_place(place.as_ref(), download)
+        })?;
+        survey.add(place.name(), answers);
+    }
+    if downloads.iter().any(|download| !is_deb(download)) {
+        survey.add(
+            "its address",
+            parallel::map(downloads, THREADS, |download| surveyor.ask_address(download))?,
+        );
+    }
+    for mirror in &config.mirrors {
+        let answers = parallel::map(downloads, THREADS, |download| surveyor.ask_mirror(mirror, download))?;
+        survey.add(mirror, answers);
+    }
+    if let Some(answers) = surveyor.ask_apt(downloads)? {
+        survey.add("apt", answers);
+    }
+    if !config.offline && downloads.iter().any(|download| is_deb(download)) {
+        let answers = surveyor.ask_snapshots(downloads, &survey)?;
+        survey.add("snapshots", answers);
+    }
+    Ok(survey)
+}
+
+fn is_deb(download: &Download) -> bool {
+    !matches!(download.origin, Origin::Url(_))
+}
+
+fn presence(is_there: bool) -> Presence {
+    if is_there { Presence::There } else { Presence::NotThere }
+}
+
+/// A place's answer, `None` where it has the file.
+fn of(answer: Option<Answer>) -> Presence {
+    match answer {
+        None => Presence::There,
+        Some(answer) if answer.is_clear() => Presence::NotThere,
+        Some(_) => Presence::Unknown,
+    }
+}
+
+fn is_cached(download: &Download, config: &FetchConfig) -> bool {
+    let metadata = cache_path(config, &download.sha256).metadata();
+    metadata.is_ok_and(|metadata| metadata.is_file() && download.size.is_none_or(|size| size == metadata.len()))
+}
+
+struct Surveyor<'a> {
+    config: &'a FetchConfig,
+    question: Question<'a>,
+}
+
+impl Surveyor<'_> {
+    fn ask_place(&self, place: &dyn Place, download: &Download) -> Result<Presence, FetchError> {
+        if self.config.offline && !place.is_local() {
+            return Ok(Presence::NotAsked);
+        }
+        let request = Request {
+            digest: &download.sha256,
+            size: download.size,
+            file: &download.name,
+        };
+        self.question.ask_place(place, &request).map(of)
+    }
+
+    fn ask_address(&self, download: &Download) -> Result<Presence, FetchError> {
+        let Origin::Url(url) = &download.origin else {
+            return Ok(Presence::NotAsked);
+        };
+        self.probe(url, download, &Address::parse(url)?)
+    }
+
+    fn ask_mirror(&self, mirror: &str, download: &Download) -> Result<Presence, FetchError> {
+        let (Origin::Deb { filename, .. } | Origin::DebSource { filename, .. }) = &download.origin else {
+            return Ok(Presence::NotAsked);
+        };
+        self.probe(mirror, download, &Address::below(mirror, filename)?)
+    }
+
+    fn probe(&self, place: &str, download: &Download, address: &Address) -> Result<Presence, FetchError> {
+        if self.config.offline && !address.is_local() {
+            return Ok(Presence::NotAsked);
+        }
+        self.question.ask_address(place, download, address).map(of)
+    }
+
+    /// What apt's lists have; `None` where there is no apt, or it may not be asked.
+    fn ask_apt(&self, downloads: &[&Download]) -> Result<Option<Vec<Presence>>, FetchError> {
+        let debs: Vec<&Download> = downloads.iter().copied().filter(|download| is_deb(download)).collect();
+        if debs.is_empty() || self.config.offline {
+            return Ok(None);
+        }
+        let answers: Vec<Presence> = match client::carries(&debs, self.config) {
+            Ok(carried) => carried.into_iter().map(presence).collect(),
+            Err(FetchError::AptMissing { .. }) => return Ok(None),
+            Err(FetchError::AptLists { .. }) => vec![Presence::Unknown; debs.len()],
+            Err(error) => return Err(error),
+        };
+        let mut answers = answers.into_iter();
+        let row = |download: &&Download| match is_deb(download) {
+            true => answers.next().unwrap_or(Presence::Unknown),
+            false => Presence::NotAsked,
+        };
+        Ok(Some(downloads.iter().map(row).collect()))
+    }
+
+    fn ask_snapshots(&self, downloads: &[&Download], survey: &Survey) -> Result<Vec<Presence>, FetchError> {
+        let snapshots = self.question.snapshots();
+        let ask = |(at, download): (usize, &&Download)| {
+            if !is_deb(download) || survey.copies(at) > 1 {
+                return Ok(Presence::NotAsked);
+            }
+            Ok(match self.question.ask_snapshots_for(&snapshots, download)? {
+                Ok(()) => Presence::There,
+                Err(asked) if asked.is_empty() => Presence::NotAsked,
+                Err(asked) if asked.iter().all(|asked| asked.answer.is_clear()) => Presence::NotThere,
+                Err(_) => Presence::Unknown,
+            })
+        };
+        downloads.iter().enumerate().map(ask).collect()
+    }
+}
