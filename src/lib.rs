@@ -4,6 +4,7 @@
 //!
 //! Each floor imports only from those below it, and on a floor each room only from those before it. `tests/tidy.rs` reads
 //! this table: it compares the last column with the code, in which a permission that nothing uses is an error as well.
+//! | [`inputs`] | files from outside, kept beside images and found again | digest fsio nar oci store store_path spec derive fetch layer image transport |
 //!
 //! | floor | room | one responsibility | imports |
 //! |---|---|---|---|
@@ -81,6 +82,7 @@ pub mod fsio;
 pub mod graph;
 pub mod http;
 pub mod image;
+pub mod inputs;
 pub mod layer;
 pub mod nar;
 pub mod oci;

@@ -1,0 +1,127 @@
+//! *Finding* the inputs of an image: by their own tag beside it, else among its referrers.
+//!
+//! Invariant: what is found says that it is about the image, or about none.
+
+use std::sync::Arc;
+
+use super::artifact::{ARTIFACT_TYPE, Artifact, CONFIG_MAX, Manifest, Part, tag_of};
+use super::error::InputsError;
+use crate::digest::{Digest, VerifyingReader};
+use crate::layer::Origin;
+use crate::transport::document::Descriptor;
+use crate::transport::{self, Source, TransportError};
+
+/// Most artifacts of an image that are looked at.
+const MANIFESTS_MAX: usize = 20;
+
+/// An artifact and where its blobs can be read.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The artifact.
+    pub artifact: Artifact,
+    /// The place, as the user wrote it.
+    pub place: String,
+    /// The place's blobs, unverified.
+    pub(super) origin: Arc<dyn Origin>,
+}
+
+/// The inputs that are kept beside an image, if any are.
+pub fn beside(source: &Arc<dyn Source>, image: &Digest) -> Result<Option<Found>, InputsError> {
+    let place = source.place();
+    let mut manifests: Vec<Vec<u8>> = source.tagged(&tag_of(image))?.into_iter().collect();
+    if manifests.is_empty() {
+        manifests = referring(source.as_ref())?;
+    }
+    let origin = transport::origin(source);
+    for manifest in manifests {
+        let found = open(&manifest, &origin, place)?;
+        if found
+            .as_ref()
+            .is_some_and(|found| found.artifact.subject == Some(*image))
+        {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// Manifests of inputs among what refers to an image: those that were copied without their tags.
+fn referring(source: &dyn Source) -> Result<Vec<Vec<u8>>, InputsError> {
+    let listed = source.referrers()?.listed.into_iter();
+    let inputs = listed.filter(|listed| listed.artifact_type.as_deref() == Some(ARTIFACT_TYPE));
+    let manifests = inputs.take(MANIFESTS_MAX).map(|listed| {
+        source.listed(&Descriptor {
+            media_type: listed.media_type,
+            digest: listed.digest,
+            size: listed.size,
+            annotations: None,
+            platform: None,
+            artifact_type: listed.artifact_type,
+        })
+    });
+    Ok(manifests.collect::<Result<_, _>>()?)
+}
+
+/// The artifact of a manifest, its config read from where it lies; `None` where it is something else.
+pub(super) fn open(manifest: &[u8], origin: &Arc<dyn Origin>, place: &str) -> Result<Option<Found>, InputsError> {
+    let Some(parsed) = Manifest::parse(manifest, place)? else {
+        return Ok(None);
+    };
+    let descriptor = parsed.config.clone();
+    let what = "the config of the inputs";
+    let config = read(
+        origin.as_ref(),
+        &descriptor.digest,
+        descriptor.size,
+        CONFIG_MAX,
+        what,
+        place,
+    )?;
+    Ok(Some(Found {
+        artifact: parsed.with_config(manifest, &config, place)?,
+        place: place.to_owned(),
+        origin: origin.clone(),
+    }))
+}
+
+impl Found {
+    /// Opens a part; verified at its end.
+    pub(super) fn part(&self, part: &Part) -> Result<impl std::io::Read + use<>, InputsError> {
+        let opened = self.origin.open(&part.digest, part.size);
+        let reader = opened.map_err(|source| self.unreadable(part, source))?;
+        Ok(VerifyingReader::new(reader, part.digest, Some(part.size)))
+    }
+
+    /// A whole part of at most `limit` bytes.
+    pub(super) fn bytes(&self, part: &Part, limit: u64, what: &str) -> Result<Vec<u8>, InputsError> {
+        read(self.origin.as_ref(), &part.digest, part.size, limit, what, &self.place)
+    }
+
+    fn unreadable(&self, part: &Part, source: std::io::Error) -> InputsError {
+        let what = format!("the blob `{}`", part.digest);
+        let place = self.place.clone();
+        TransportError::Read { place, what, source }.into()
+    }
+}
+
+fn read(
+    origin: &dyn Origin,
+    digest: &Digest,
+    size: u64,
+    limit: u64,
+    what: &str,
+    place: &str,
+) -> Result<Vec<u8>, InputsError> {
+    let (place, what) = (place.to_owned(), format!("{what} `{digest}`"));
+    if size > limit {
+        return Err(TransportError::TooLarge { place, what, limit }.into());
+    }
+    let mut bytes = Vec::new();
+    let read = origin.open(digest, size).and_then(|reader| {
+        std::io::Read::read_to_end(&mut VerifyingReader::new(reader, *digest, Some(size)), &mut bytes)
+    });
+    match read {
+        Ok(_) => Ok(bytes),
+        Err(source) => Err(TransportError::Read { place, what, source }.into()),
+    }
+}

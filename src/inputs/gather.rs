@@ -1,0 +1,116 @@
+//! What a plan takes from *outside*: the files of all steps that some targets need, build tools included.
+//!
+//! Invariant: a file is named once, by its digest; what may not be copied is among the withheld, whoever else names it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::artifact::InputFile;
+use super::error::InputsError;
+use crate::derive::{BuildPlan, Download, Input, Origin};
+use crate::digest::Digest;
+use crate::spec::{Lock, Package, Source, Withheld, Workspace};
+
+/// The files that a build takes from outside, sorted by name.
+#[derive(Debug, Clone, Default)]
+pub struct Needed {
+    /// What may be copied, each with how to fetch it.
+    pub files: Vec<(InputFile, Download)>,
+    /// What may not.
+    pub withheld: Vec<(InputFile, Download)>,
+}
+
+/// What `targets` need, with everything that they are built with.
+pub fn gather(plan: &BuildPlan, targets: &[Input], workspace: &Workspace, lock: &Lock) -> Result<Needed, InputsError> {
+    let rules = Rules::of(workspace, lock)?;
+    let mut files: BTreeMap<Digest, (InputFile, Download)> = BTreeMap::new();
+    for download in downloads(plan, targets) {
+        let file = rules.describe(download);
+        files.entry(file.digest).or_insert_with(|| (file, download.clone()));
+    }
+    let mut files: Vec<(InputFile, Download)> = files.into_values().collect();
+    files.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let (withheld, files) = files
+        .into_iter()
+        .partition(|(file, _)| rules.withheld.contains(&file.digest));
+    Ok(Needed { files, withheld })
+}
+
+/// The downloads of the steps that `targets` lead to.
+fn downloads<'p>(plan: &'p BuildPlan, targets: &[Input]) -> Vec<&'p Download> {
+    let mut reached = BTreeSet::new();
+    let mut pending: Vec<&Input> = targets.iter().collect();
+    while let Some(input) = pending.pop() {
+        if let Input::Step(id) = input
+            && reached.insert(*id)
+        {
+            pending.extend(plan.steps[*id].inputs());
+        }
+    }
+    reached.into_iter().flat_map(|id| plan.steps[id].downloads()).collect()
+}
+
+/// What spec and lock say of files.
+struct Rules<'a> {
+    /// The packages that have a file as their source.
+    packages: BTreeMap<Digest, &'a Package>,
+    /// Files that may not be copied.
+    withheld: BTreeSet<Digest>,
+}
+
+impl<'a> Rules<'a> {
+    fn of(workspace: &'a Workspace, lock: &Lock) -> Result<Self, InputsError> {
+        let mut rules = Self {
+            packages: BTreeMap::new(),
+            withheld: BTreeSet::new(),
+        };
+        for (name, package) in &workspace.packages {
+            let Some(Source::Url {
+                sha256, redistribute, ..
+            }) = package.source.as_ref().map(|source| &source.value)
+            else {
+                continue;
+            };
+            let Some(digest) = sha256.or_else(|| lock.urls.get(name).map(|locked| locked.sha256)) else {
+                continue;
+            };
+            rules.packages.entry(digest).or_insert(package);
+            if !redistribute {
+                rules.withheld.insert(digest);
+            }
+        }
+        for withheld in &workspace.inputs.withhold {
+            let files: Option<Vec<Digest>> = match &withheld.value {
+                Withheld::Deb(name) => lock.debs.get(name).map(|deb| vec![deb.sha256]),
+                Withheld::DebSource(name) => {
+                    let source = lock.deb_sources.get(name);
+                    source.map(|source| source.files.iter().map(|file| file.sha256).collect())
+                }
+            };
+            rules.withheld.extend(files.ok_or_else(|| InputsError::UnknownWithheld {
+                name: withheld.value.to_string(),
+            })?);
+        }
+        Ok(rules)
+    }
+
+    fn describe(&self, download: &Download) -> InputFile {
+        let (name, version) = match &download.origin {
+            Origin::Deb { package, version, .. } => (format!("deb:{package}"), Some(version.clone())),
+            Origin::DebSource { package, version, .. } => (format!("deb-source:{package}"), Some(version.clone())),
+            Origin::Url(_) => match self.packages.get(&download.sha256) {
+                Some(package) => {
+                    let version = package.version.as_ref().map(|version| version.value.clone());
+                    (package.name.value.to_string(), version)
+                }
+                None => (download.name.clone(), None),
+            },
+        };
+        InputFile {
+            name,
+            version,
+            file: download.name.clone(),
+            digest: download.sha256,
+            size: download.size,
+        }
+    }
+}
