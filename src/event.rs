@@ -85,6 +85,19 @@ pub enum Event {
         milliseconds: u64,
         dry_run: bool,
     },
+    /// The inputs of an image are kept at `destination`: `inputs` files from outside, of which `withheld` more may not be
+    /// copied. Of all blobs `blobs_sent` were sent, or in a dry run would be, and the others were there.
+    InputsKept {
+        digest: String,
+        destination: String,
+        inputs: usize,
+        withheld: usize,
+        requests: u64,
+        blobs_sent: u64,
+        bytes_sent: u64,
+        blobs_there: u64,
+        dry_run: bool,
+    },
     /// Something the user should know but need not act on.
     Note { text: String },
     /// Something the user should act on.

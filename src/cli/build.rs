@@ -2,16 +2,18 @@
 
 use clap::Args;
 
-use super::attest::AttestFlags;
+use super::attest::{AttestFlags, can_hold_artifacts};
 use super::context::Context;
-use super::flags::{BuildFlags, ImageFlags};
+use super::error::advised;
+use super::flags::{BuildFlags, ImageFlags, InputsFlags};
 use super::outcome::Outcome;
 use super::sinks;
 use crate::project;
 use crate::project::Target;
 use crate::project::golden;
-use crate::project::work;
+use crate::project::{kept, work};
 use crate::store_path::StoreDir;
+use crate::transport::Location;
 
 /// Arguments of `layerize build`.
 #[derive(Debug, Args)]
@@ -25,6 +27,8 @@ pub struct BuildArgs {
     #[command(flatten)]
     image: ImageFlags,
     #[command(flatten)]
+    inputs: InputsFlags,
+    #[command(flatten)]
     attest: AttestFlags,
     #[command(flatten)]
     flags: BuildFlags,
@@ -35,6 +39,10 @@ pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
     let locations = sinks::parse(&args.output)?;
     args.attest.check(&locations)?;
     sinks::check_names(&args.targets, &locations, context)?;
+    let extent = args.inputs.extent(None);
+    if extent.is_some() {
+        check_places(&locations)?;
+    }
     let work = work::prepare(&args.targets, &args.flags.options(), &context.environment)?;
     sinks::check_count(work.image_count(), &locations)?;
     let images = project::images(&work, &args.image.options()?, &context.environment)?;
@@ -42,7 +50,11 @@ pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
         if args.flags.locked {
             golden::compare(image, &work, &context.environment)?;
         }
-        sinks::write(image, &locations, context)?;
+        let keep = match extent {
+            Some(extent) => kept::of_image(image, &work, args.image.made_with(), extent, &context.environment)?,
+            None => None,
+        };
+        sinks::write(image, keep.as_ref(), &locations, context)?;
     }
     args.attest.write(&work, &images, &locations, context)?;
     for target in &work.targets {
@@ -55,4 +67,15 @@ pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
     context.trim_layer_cache()?;
     context.ui.summary();
     Ok(Outcome::Done)
+}
+
+/// Inputs need places that hold more than images; what is none is an error before anything is built for it.
+fn check_places(locations: &[Location]) -> anyhow::Result<()> {
+    if locations.is_empty() {
+        return Err(advised(
+            "`--inputs` needs a place that holds more than an image, and NAME.tar is none",
+            "add `-o oci:DIR` or `-o docker://NAME`",
+        ));
+    }
+    locations.iter().try_for_each(can_hold_artifacts)
 }

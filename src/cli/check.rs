@@ -15,7 +15,6 @@ use crate::audit::{self, TreeChange};
 use crate::build::{self, Again, BuildError, Variation};
 use crate::derive::{Input, StepId};
 use crate::digest::Digest;
-use crate::fetch::AptSources;
 use crate::fsio;
 use crate::nar;
 use crate::store_path::StoreDir;
@@ -109,7 +108,7 @@ pub fn run(args: &CheckArgs, context: &Context) -> anyhow::Result<Outcome> {
         let help = "name the image or package of the spec that makes it";
         return Err(advised("a store path does not say how it is built again", help));
     }
-    let checked = Checked::new(&work, args, context);
+    let checked = Checked::new(&work, args, context)?;
     let inputs: Vec<Input> = work
         .targets
         .iter()
@@ -153,16 +152,14 @@ struct Checked<'a> {
 }
 
 impl<'a> Checked<'a> {
-    fn new(work: &'a Work, args: &'a CheckArgs, context: &'a Context<'a>) -> Self {
-        let apt = work.project.as_ref().map(|project| AptSources::of(&project.workspace));
-        Self {
+    fn new(work: &'a Work, args: &'a CheckArgs, context: &'a Context<'a>) -> anyhow::Result<Self> {
+        let workspace = work.project.as_ref().map(|project| &project.workspace);
+        Ok(Self {
             work,
             args,
             context,
-            options: context
-                .environment
-                .build_options(&args.flags.options(), apt.unwrap_or_default()),
-        }
+            options: context.environment.build_options(&args.flags.options(), workspace)?,
+        })
     }
 
     /// Builds one output again, as often as was asked for or until it differs.

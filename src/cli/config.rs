@@ -26,6 +26,10 @@ pub struct Config {
     pub store: Option<PathBuf>,
     /// `nix-store`: the directory that `nix/store` is in.
     pub nix_store: Option<PathBuf>,
+    /// `[inputs] from`: places that keep inputs, asked before mirrors.
+    pub inputs_from: Vec<String>,
+    /// Directory of the file, to which such places are relative.
+    pub dir: PathBuf,
     /// `[debian] mirrors`: tried before the machine's apt.
     pub debian_mirrors: Vec<String>,
     /// `[debian] snapshots`: asked for versions that the mirrors no longer carry.
@@ -46,7 +50,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        File::default().into_config(BTreeMap::new(), BTreeMap::new())
+        File::default().into_config(Path::new(""), BTreeMap::new(), BTreeMap::new())
     }
 }
 
@@ -55,6 +59,7 @@ impl Default for Config {
 struct File {
     store: Option<PathBuf>,
     nix_store: Option<PathBuf>,
+    inputs: Inputs,
     debian: Debian,
     nix: Nix,
     cache: Cache,
@@ -78,6 +83,12 @@ struct Registry {
 struct Nix {
     caches: Vec<String>,
     trusted_keys: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Inputs {
+    from: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -113,7 +124,7 @@ impl Config {
                     path.display(),
                     error.to_string().trim_end()
                 ),
-                "known are: store, nix-store, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, \
+                "known are: store, nix-store, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, \
                  [registries.\"HOST\"] mirrors, plain-http, credentials-over-http, private-network, ca-file, client-cert and client-key",
             )
         })?;
@@ -129,7 +140,7 @@ impl Config {
             registries.insert(host.clone(), of_host);
             tls.insert(host.clone(), of_tls);
         }
-        Ok(file.into_config(registries, tls))
+        Ok(file.into_config(dir, registries, tls))
     }
 }
 
@@ -157,10 +168,17 @@ impl Registry {
 }
 
 impl File {
-    fn into_config(self, registries: BTreeMap<String, HostConfig>, tls: BTreeMap<String, HostTls>) -> Config {
+    fn into_config(
+        self,
+        dir: &Path,
+        registries: BTreeMap<String, HostConfig>,
+        tls: BTreeMap<String, HostTls>,
+    ) -> Config {
         let private = self.registries.iter().filter(|(_, registry)| registry.private_network);
         Config {
             private_network: private.map(|(host, _)| host.clone()).collect(),
+            inputs_from: self.inputs.from,
+            dir: dir.to_owned(),
             registries,
             tls,
             store: self.store,

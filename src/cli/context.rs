@@ -10,6 +10,7 @@ use anyhow::Context as _;
 
 use crate::event::{Event, Reporter};
 use crate::http::{HttpConfig, ProxyVariable, ProxyVariables};
+use crate::inputs;
 use crate::project::{DEFAULT_EPOCH, Environment};
 use crate::transport::registry::RegistryConfig;
 use crate::transport::registry::config::{AuthSource, FileKind, Helpers};
@@ -48,9 +49,16 @@ impl<'a> Context<'a> {
         let nix_root = nix_root.cloned().unwrap_or_else(|| PathBuf::from("/"));
         let cache_dir =
             xdg_dir("XDG_CACHE_HOME", ".cache").map_or_else(|| store_dir.join("cache"), |dir| dir.join("layerize"));
+        let registries = registries(&global.registries, &config, &cache_dir);
+        let places = config.inputs_from.iter();
+        let places = places.map(|text| inputs::Place::parse(text, &config.dir, &registries));
         let environment = Environment {
             reporter: ui,
-            registries: registries(&global.registries, &config, &cache_dir),
+            inputs_from: places
+                .collect::<Result<_, _>>()
+                .context("`[inputs] from` of the configuration cannot be used")?,
+            base_layers: None,
+            registries,
             store_dir,
             nix_root,
             closure_graph: global.closure_graph.clone(),

@@ -41,6 +41,6 @@ pub fn run(args: &CopyArgs, context: &Context) -> anyhow::Result<Outcome> {
             .ui
             .note("note: an engine keeps config and layers and makes a manifest of its own when it pushes");
     }
-    args.flags.write(&opened.content, &sink, &opened.names, context)?;
+    args.flags.write(&opened.content, None, &sink, &opened.names, context)?;
     Ok(Outcome::Done)
 }

@@ -13,6 +13,7 @@ use crate::build::BuildError;
 use crate::escape::shown_message;
 use crate::fetch::{FetchError, UnpackError};
 use crate::image::{ImageError, IndexError};
+use crate::inputs::InputsError;
 use crate::layer::partition::PlanError;
 use crate::layer::{LayerError, ParseTarProfileError};
 use crate::nar::NarError;
@@ -121,6 +122,7 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 CacheError,
                 Fault,
                 FetchError,
+                InputsError,
                 ImageError,
                 IndexError,
                 KeyError,

@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::build::SandboxMode;
+use crate::inputs::MadeWith;
 use crate::layer::TarProfile;
 use crate::oci::Compression;
-use crate::project::{Description, ImageOptions, WorkOptions};
+use crate::project::{Description, Extent, ImageOptions, WorkOptions};
 use crate::spec::{Permission, PermissionPaths};
 use crate::transport::registry::ConfigError;
 use crate::transport::registry::config::check_host;
@@ -86,6 +87,9 @@ pub struct BuildFlags {
     /// Use nothing but what was fetched before
     #[arg(long)]
     pub offline: bool,
+    /// Place that keeps inputs by digest, asked before all others: docker://NAME, oci:DIR or a directory; repeatable
+    #[arg(long, value_name = "PLACE")]
+    pub inputs_from: Vec<String>,
     /// Directory, file: or http: address with Debian packages, tried before the machine's apt; repeatable
     #[arg(long, value_name = "MIRROR")]
     pub mirror: Vec<String>,
@@ -101,6 +105,40 @@ pub struct BuildFlags {
     /// Keep the build directory of a script that fails
     #[arg(long)]
     pub keep_failed: bool,
+}
+
+/// What is kept beside an image that is written to a layout or a registry.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Inputs options")]
+pub struct InputsFlags {
+    /// Keep what the image was built from beside it: every file from outside, spec and lock; with `=all` local files too
+    /// [push: default]
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "outside", value_name = "all")]
+    pub inputs: Option<InputsExtent>,
+    /// Keep no inputs beside the image
+    #[arg(long, conflicts_with = "inputs")]
+    pub no_inputs: bool,
+}
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InputsExtent {
+    /// Files from outside, spec and lock
+    Outside,
+    /// Local files too
+    All,
+}
+
+impl InputsFlags {
+    /// What is to be kept, by a command that keeps `default` unless it is told otherwise.
+    pub fn extent(&self, default: Option<Extent>) -> Option<Extent> {
+        match (self.inputs, self.no_inputs) {
+            (_, true) => None,
+            (None, _) => default,
+            (Some(InputsExtent::Outside), _) => Some(Extent::Outside),
+            (Some(InputsExtent::All), _) => Some(Extent::All),
+        }
+    }
 }
 
 /// How scripts are run.
@@ -119,6 +157,7 @@ impl BuildFlags {
         let Self {
             locked,
             offline,
+            inputs_from,
             mirror,
             sandbox,
             jobs,
@@ -128,6 +167,8 @@ impl BuildFlags {
         WorkOptions {
             locked,
             offline,
+            inputs_from,
+            places: Vec::new(),
             mirrors: mirror,
             sandbox: match sandbox {
                 Sandbox::Namespaces => SandboxMode::Namespaces,
@@ -267,6 +308,36 @@ impl ImageFlags {
             permissions: permissions(&chmod, &chown)?,
             single_member,
             pack_threads,
+        })
+    }
+
+    /// What of the flags neither an image of a spec nor the spec tells.
+    pub fn made_with(&self) -> MadeWith {
+        MadeWith {
+            compression: self.compression.map(|how| how.to_string()),
+            chmod: self.chmod.clone(),
+            chown: self.chown.clone(),
+            nix_db: self.nix_db,
+            single_member: self.single_member,
+        }
+    }
+
+    /// The flags that an image was made with, as they were kept.
+    pub fn of_made_with(made_with: &MadeWith) -> anyhow::Result<Self> {
+        let MadeWith {
+            compression,
+            chmod,
+            chown,
+            nix_db,
+            single_member,
+        } = made_with.clone();
+        Ok(Self {
+            compression: compression.map(|how| how.parse()).transpose()?,
+            chmod,
+            chown,
+            nix_db,
+            single_member,
+            ..Self::default()
         })
     }
 

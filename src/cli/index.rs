@@ -74,7 +74,7 @@ pub fn run(args: &IndexArgs, context: &Context) -> anyhow::Result<Outcome> {
     for image in &index.images {
         context.ui.note(&format!("{} {}", platform_of(image)?, image.digest));
     }
-    parts.flags.write(&Content::Index(index), &sink, &[], context)?;
+    parts.flags.write(&Content::Index(index), None, &sink, &[], context)?;
     Ok(Outcome::Done)
 }
 

@@ -33,6 +33,7 @@ mod flags;
 mod help;
 mod index;
 mod init;
+mod inputs;
 mod inspect;
 mod interrupt;
 mod key;
@@ -118,6 +119,8 @@ enum Command {
     Key(key::KeyArgs),
     /// Pin every input that comes from outside in layerize.lock
     Lock(lock::LockArgs),
+    /// List what comes from outside, see where it is still to be had, and export it
+    Inputs(inputs::InputsArgs),
     /// Enter the build environment of a package
     Shell(shell::ShellArgs),
     /// Run a program of a package
@@ -219,6 +222,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::VerifySignature(args) => verify_signature::run(args, &context),
         Command::Key(args) => key::run(args, &context),
         Command::Lock(args) => lock::run(args, &context),
+        Command::Inputs(args) => inputs::run(args, &context),
         Command::Shell(args) => shell::run(args, &context),
         Command::Run(args) => run::run(args, &context),
         Command::Store(args) => store::run(args, &context),

@@ -6,12 +6,10 @@ use crate::transport::{Content, Location};
 
 use super::context::Context;
 use super::error::advised;
-use super::flags::BuildFlags;
-use super::flags::ImageFlags;
+use super::flags::{BuildFlags, ImageFlags, InputsFlags};
 use super::outcome::Outcome;
 use super::transfer::TransferFlags;
-use crate::project;
-use crate::project::work;
+use crate::project::{self, Extent, Keep, kept, work};
 
 /// Arguments of `layerize push`.
 #[derive(Debug, Args)]
@@ -25,6 +23,8 @@ pub struct PushArgs {
     all: bool,
     #[command(flatten)]
     transfer: TransferFlags,
+    #[command(flatten)]
+    inputs: InputsFlags,
     #[command(flatten)]
     image: ImageFlags,
     #[command(flatten)]
@@ -41,8 +41,14 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
     if let [place] = what.as_slice()
         && let Some(location) = place_of(place)
     {
+        if args.inputs.inputs.is_some() {
+            return Err(advised(
+                format!("the inputs of `{place}` are not known here"),
+                "push the image by its name in the spec; what another place keeps stays there",
+            ));
+        }
         let opened = context.content(&location, None, args.all)?;
-        return push(&opened.content, &registries, args, context);
+        return push(&opened.content, None, &registries, args, context);
     }
     let work = work::prepare(&what, &args.flags.options(), &context.environment)?;
     if work.image_count() != 1 {
@@ -52,16 +58,26 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
         ));
     }
     for named in project::images(&work, &args.image.options()?, &context.environment)? {
-        push(&named.content(), &registries, args, context)?;
+        let keep = match args.inputs.extent(Some(Extent::Outside)) {
+            Some(extent) => kept::of_image(&named, &work, args.image.made_with(), extent, &context.environment)?,
+            None => None,
+        };
+        push(&named.content(), keep.as_ref(), &registries, args, context)?;
     }
     context.trim_layer_cache()?;
     context.ui.summary();
     Ok(Outcome::Done)
 }
 
-fn push(content: &Content, registries: &[Location], args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
+fn push(
+    content: &Content,
+    keep: Option<&Keep<'_>>,
+    registries: &[Location],
+    args: &PushArgs,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
     for registry in registries {
-        args.transfer.write(content, registry, &[], context)?;
+        args.transfer.write(content, keep, registry, &[], context)?;
     }
     Ok(Outcome::Done)
 }

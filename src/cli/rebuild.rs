@@ -1,9 +1,10 @@
-//! `layerize rebuild`: makes an image anew from a spec, as it says it was made, and compares.
+//! `layerize rebuild`: makes an image anew from what is kept beside it, or from a spec, and compares.
 //!
 //! Invariant: nothing of the old image gets into the new one but facts that it tells of its making: format, platform,
-//! time, compression, and which store paths share a layer.
+//! time, compression, and which store paths share a layer; and the layers of its base, which are not ours to make.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
@@ -12,7 +13,10 @@ use crate::attest::{self, PrivateKey, RebuildFacts};
 use crate::audit::{self, DiffOptions, DiffReport, InspectOptions, Report as Inspection};
 use crate::digest::Digest;
 use crate::escape::shown;
+use crate::event::{Event, Reporter};
+use crate::fetch;
 use crate::image::{self, FORMAT_ANNOTATION, Format, Recipe};
+use crate::inputs::{self, Found};
 use crate::layer;
 use crate::oci::Compression;
 use crate::transport::Source;
@@ -20,17 +24,19 @@ use crate::transport::Source;
 use super::attest::{build_facts, can_hold_artifacts, deliver, subject_of};
 use super::context::Context;
 use super::error::advised;
-use super::flags::BuildFlags;
+use super::flags::{BuildFlags, ImageFlags, Sandbox};
 use super::outcome::Outcome;
 use super::output;
-use crate::project::{self, Draft, ImageOptions, NamedImage, Project, Work, work};
+use crate::project::{self, Draft, NamedImage, Project, ProjectError, SPEC_NAME, Work, WorkOptions, work};
+use crate::spec::Inputs;
 
 /// Arguments of `layerize rebuild`.
 #[derive(Debug, Args)]
 pub struct RebuildArgs {
     /// An image of layerize's, named as for `inspect`
     source: String,
-    /// The spec that it is said to be made from, or its directory [default: the nearest layerize.toml]
+    /// The spec that it is said to be made from, or its directory [default: what is kept beside the image, else the nearest
+    /// layerize.toml]
     #[arg(long, value_name = "PATH")]
     spec: Option<PathBuf>,
     /// Which image of the spec [default: the one of its name]
@@ -90,31 +96,25 @@ const REMARK_LEVEL: &str = "every layer's tar is the same and only its compressi
 /// Rebuilds and compares; the answer is no if the digest is another.
 pub fn run(args: &RebuildArgs, context: &Context) -> anyhow::Result<Outcome> {
     let signer = signer(args)?;
-    let source = context.environment.source(&args.source, args.platform.as_deref())?;
+    let source: Arc<dyn Source> = Arc::from(context.environment.source(&args.source, args.platform.as_deref())?);
     let old = audit::inspect(source.as_ref(), InspectOptions::default())?;
     let format = format_of(&old)?;
+    let digest = old.digest.ok_or_else(|| not_ours(&old))?;
     let mut context = context.clone();
-    if let Some(spec) = &args.spec {
-        context.environment.file = Some(spec.clone());
-    }
+    context.environment.file = args.spec.clone().or(context.environment.file);
+    context.environment.base_layers = Some(source.clone());
     let context = &context;
-    let name = image_of(&old, args, &Project::load(&context.environment)?)?;
-    let flags = BuildFlags {
-        locked: true,
-        ..args.flags.clone()
-    };
-    let work = work::prepare(std::slice::from_ref(&name), &flags.options(), &context.environment)?;
-    let drafts = project::drafts(&work, &ImageOptions::default(), &context.environment)?;
+    let Prepared { work, image, flags } = prepare(&source, &old, &digest, args, context)?;
+    let drafts = project::drafts(&work, &flags.options()?, &context.environment)?;
     let mut draft = drafts.into_iter().next().expect("an image has a draft");
     let layers_of_image = follow(&mut draft, &old)?;
     draft.recipe.tar_profile = format.tar_profile;
-    let digest = old.digest.ok_or_else(|| not_ours(&old))?;
-    draft.recipe.compression = compression_of(&old, args, &draft.recipe)?;
+    draft.recipe.compression = compression_of(&old, args.compression.or(flags.compression), &draft.recipe)?;
     let compression = draft.recipe.compression;
     let rebuilt = assemble(draft, &old, context)?;
     let mut report = Report {
         same: rebuilt.image.digest == digest,
-        image: name,
+        image,
         digest,
         rebuilt: rebuilt.image.digest,
         facts: Facts {
@@ -209,9 +209,115 @@ fn not_ours(old: &Inspection) -> anyhow::Error {
     )
 }
 
+/// Everything that the image is made of, in the store.
+struct Prepared {
+    work: Work,
+    /// Which image of the spec it is.
+    image: String,
+    /// How it was made beyond what the spec says.
+    flags: ImageFlags,
+}
+
+/// Finds what the image is made of, and makes it.
+fn prepare(
+    source: &Arc<dyn Source>,
+    old: &Inspection,
+    digest: &Digest,
+    args: &RebuildArgs,
+    context: &Context,
+) -> anyhow::Result<Prepared> {
+    let found = find_inputs(source, digest, args, context)?;
+    let (project, image) = project(old, found.as_ref(), args, context)?;
+    let flags = match &found {
+        Some(found) => ImageFlags::of_made_with(&found.artifact.about.made_with)?,
+        None => ImageFlags::default(),
+    };
+    let options = WorkOptions {
+        locked: true,
+        places: found
+            .into_iter()
+            .map(|found| Arc::new(found) as Arc<dyn fetch::Place>)
+            .collect(),
+        ..args.flags.options()
+    };
+    let work = work::prepare_image(project, &image, &options, &context.environment)?;
+    Ok(Prepared { work, image, flags })
+}
+
+/// What is kept of the image's making: beside it, else in the places that keep inputs.
+fn find_inputs(
+    source: &Arc<dyn Source>,
+    digest: &Digest,
+    args: &RebuildArgs,
+    context: &Context,
+) -> anyhow::Result<Option<Found>> {
+    match inputs::beside(source, digest) {
+        Ok(Some(found)) => return Ok(Some(found)),
+        Ok(None) => {}
+        // A spec that the user named does without.
+        Err(error) if context.environment.file.is_some() => {
+            let text = format!("what is kept beside the image is not used: {error}");
+            context.ui.report(Event::Warning { text });
+        }
+        Err(error) => return Err(error.into()),
+    }
+    for place in context
+        .environment
+        .input_places(&args.flags.options(), &Inputs::default())?
+    {
+        match place.artifact(digest) {
+            Ok(None) => {}
+            Ok(found) => return Ok(found),
+            Err(error) => context.ui.report(Event::Warning {
+                text: format!("what is kept elsewhere is not used: {error}"),
+            }),
+        }
+    }
+    Ok(None)
+}
+
+/// The project that the image is made of, and which of its images that is: the one that the user named, what is kept, or
+/// the nearest.
+fn project(
+    old: &Inspection,
+    found: Option<&Found>,
+    args: &RebuildArgs,
+    context: &Context,
+) -> anyhow::Result<(Project, String)> {
+    let environment = &context.environment;
+    if let Some(found) = found.filter(|_| environment.file.is_none()) {
+        if args.flags.sandbox == Sandbox::None {
+            return Err(advised(
+                "scripts that came with an image are run in the sandbox only",
+                "leave out `--sandbox none`, or name a project that you trust with `--spec DIR`",
+            ));
+        }
+        let name = match (&args.image, &found.artifact.about.image) {
+            (None, Some(name)) => name.clone(),
+            _ => image_of(old, args, &inputs::image_names(found)?)?,
+        };
+        context
+            .ui
+            .note(&format!("rebuilding from what is kept in {}", found.place));
+        return Ok((Project::restore(found, &name, environment)?, name));
+    }
+    let project = Project::load(environment).map_err(|error| match error {
+        ProjectError::NoSpec => advised(
+            format!(
+                "no inputs are kept beside `{}`, and there is no {SPEC_NAME} here",
+                old.place
+            ),
+            "name the project with `--spec DIR`, or a place that keeps the inputs with `--inputs-from oci:DIR`",
+        ),
+        error => error.into(),
+    })?;
+    let known: Vec<String> = project.workspace.images.keys().cloned().collect();
+    let name = image_of(old, args, &known)?;
+    Ok((project, name))
+}
+
 /// The image of the spec that is meant: by its name there, else the only one.
-fn image_of(old: &Inspection, args: &RebuildArgs, project: &Project) -> anyhow::Result<String> {
-    let known: Vec<&String> = project.workspace.images.keys().collect();
+fn image_of(old: &Inspection, args: &RebuildArgs, known: &[String]) -> anyhow::Result<String> {
     let unknown = |what: String| {
         let names: Vec<&str> = known.iter().map(|name| name.as_str()).collect();
         advised(
@@ -220,20 +326,20 @@ fn image_of(old: &Inspection, args: &RebuildArgs, project: &Project) -> anyhow::
         )
     };
     if let Some(name) = &args.image {
-        return match known.contains(&name) {
+        return match known.contains(name) {
             true => Ok(name.clone()),
             false => Err(unknown(format!("the spec has no image `{name}`"))),
         };
     }
-    let is_named = |known: &&&String| {
+    let is_named = |known: &&String| {
         old.names.iter().any(|name| {
             let bare = name.rsplit_once(':').map_or(name.as_str(), |(bare, _)| bare);
             bare == known.as_str() || bare.ends_with(&format!("/{known}"))
         })
     };
-    match (known.iter().find(is_named), known.as_slice()) {
-        (Some(name), _) => Ok((**name).clone()),
-        (None, [only]) => Ok((*only).clone()),
+    match (known.iter().find(is_named), known) {
+        (Some(name), _) => Ok(name.clone()),
+        (None, [only]) => Ok(only.clone()),
         (None, _) => Err(unknown(format!(
             "`{}` does not say which image of the spec it is",
             old.place
@@ -242,8 +348,8 @@ fn image_of(old: &Inspection, args: &RebuildArgs, project: &Project) -> anyhow::
 }
 
 /// The engine that the layers show, at the level that is given, else the spec's, else the default.
-fn compression_of(old: &Inspection, args: &RebuildArgs, recipe: &Recipe) -> anyhow::Result<Compression> {
-    if let Some(given) = args.compression {
+fn compression_of(old: &Inspection, given: Option<Compression>, recipe: &Recipe) -> anyhow::Result<Compression> {
+    if let Some(given) = given {
         return Ok(given);
     }
     // The layers of a base are as its maker compressed them.

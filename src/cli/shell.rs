@@ -7,7 +7,6 @@ use clap::Args;
 
 use crate::build::{self, ShellOptions, User};
 use crate::derive::{self, Input};
-use crate::fetch::AptSources;
 use crate::spec::PackageName;
 
 use super::context::{self, Context};
@@ -42,12 +41,11 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
     let mut project = Project::load(&context.environment)?;
     let package = package(args.package.as_deref(), &project)?;
     project.make_lock_current(&args.flags.options(), &context.environment)?;
-    let plan = project.plan(&store)?;
+    let plan = project.plan(&project.add_sources(&store)?)?;
     let script = derive::shell(&project.workspace, &project.lock, &plan, &package)?;
     let inputs: Vec<Input> = script.inputs().into_iter().cloned().collect();
-    let options = context
-        .environment
-        .build_options(&args.flags.options(), AptSources::of(&project.workspace));
+    let options = args.flags.options();
+    let options = context.environment.build_options(&options, Some(&project.workspace))?;
     let paths = build::realise(&store, &plan, &inputs, &options, context.ui)?;
     context.ui.clear();
     let cwd = std::env::current_dir().context("cannot tell the current directory")?;

@@ -12,9 +12,8 @@ use crate::transport::{self, Location};
 
 use super::context::Context;
 use super::error::advised;
-use crate::project::NamedImage;
-use crate::project::Project;
 use crate::project::image::archive_name;
+use crate::project::{Keep, NamedImage, Project};
 
 /// The `-o` arguments; empty for the default.
 pub fn parse(outputs: &[String]) -> anyhow::Result<Vec<Location>> {
@@ -73,8 +72,13 @@ pub fn check_names(targets: &[String], locations: &[Location], context: &Context
     Ok(())
 }
 
-/// Writes an image to its sinks and prints a line for each.
-pub fn write(named: &NamedImage, locations: &[Location], context: &Context) -> anyhow::Result<()> {
+/// Writes an image to its sinks, with what is to be kept beside it, and prints a line for each.
+pub fn write(
+    named: &NamedImage,
+    keep: Option<&Keep<'_>>,
+    locations: &[Location],
+    context: &Context,
+) -> anyhow::Result<()> {
     let default = [Location::DockerArchive {
         path: archive_name(&named.name).into(),
         name: None,
@@ -93,15 +97,22 @@ pub fn write(named: &NamedImage, locations: &[Location], context: &Context) -> a
         }
     }
     let mut failure = None;
-    for (location, result) in locations
-        .iter()
-        .zip(transport::put_all(&sinks, &named.content(), &named.names))
-    {
-        match result {
-            Ok(digest) => told(named, &digest.to_string(), location, context)?,
+    let results = transport::put_all(&sinks, &named.content(), &named.names);
+    for ((location, sink), result) in locations.iter().zip(&sinks).zip(results) {
+        let written = result
+            .with_context(|| format!("cannot write image `{}` to `{location}`", named.name))
+            .and_then(|digest| {
+                told(named, &digest.to_string(), location, context)?;
+                match keep {
+                    Some(keep) => keep
+                        .put(sink.as_ref(), &location.to_string(), false)
+                        .with_context(|| not_kept(location)),
+                    None => Ok(Default::default()),
+                }
+            });
+        match written {
+            Ok(_) => {}
             Err(error) => {
-                let error =
-                    anyhow::Error::from(error).context(format!("cannot write image `{}` to `{location}`", named.name));
                 if let Some(earlier) = failure.replace(error) {
                     super::error::show(&earlier, context.ui);
                 }
@@ -127,4 +138,9 @@ fn told(named: &NamedImage, digest: &str, location: &Location, context: &Context
             .context("cannot write to standard output")?;
     }
     Ok(())
+}
+
+/// What is said where an image was written and its inputs were not.
+pub fn not_kept(place: &Location) -> String {
+    format!("the image is at `{place}`, and what it was built from cannot be kept there; `--no-inputs` leaves it out")
 }

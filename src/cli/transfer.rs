@@ -12,12 +12,14 @@ use clap::Args;
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::oci::Reference;
+use crate::project::Keep;
 use crate::transport::registry::{PushOptions, RegistrySink};
 use crate::transport::{Content, Location, Sink, Transferred, TransportError};
 
 use super::context::Context;
 use super::error::advised;
 use super::output;
+use super::sinks::not_kept;
 
 /// Options of every command that writes images to places.
 #[derive(Debug, Clone, Default, Args)]
@@ -48,17 +50,20 @@ struct Destination {
 }
 
 impl TransferFlags {
-    /// Writes `content` to `location` and under all further tags; `names` are those it has by itself.
+    /// Writes `content` to `location` and under all further tags; `names` are those it has by itself. What is to be kept
+    /// beside it goes there once, whatever the number of tags.
     pub fn write(
         &self,
         content: &Content,
+        mut keep: Option<&Keep<'_>>,
         location: &Location,
         names: &[String],
         context: &Context,
     ) -> anyhow::Result<()> {
         for destination in destinations(location, &self.tag, names)? {
-            self.write_one(content, &destination, context)
-                .with_context(|| format!("cannot write to `{}`", destination.location))?;
+            if self.write_one(content, keep, &destination, context)? {
+                keep = None;
+            }
         }
         if self.digest_file.is_some() {
             let digest = format!("{}\n", content.digest());
@@ -67,22 +72,41 @@ impl TransferFlags {
         Ok(())
     }
 
-    fn write_one(&self, content: &Content, to: &Destination, context: &Context) -> anyhow::Result<()> {
-        let sink = self.open_sink(&to.location, context)?;
+    /// Writes to one place; whether the content is there now.
+    fn write_one(
+        &self,
+        content: &Content,
+        keep: Option<&Keep<'_>>,
+        to: &Destination,
+        context: &Context,
+    ) -> anyhow::Result<bool> {
+        let place = &to.location;
+        let sink = self.open_sink(place, keep, context)?;
+        let is_there = self
+            .put(content, sink.as_ref(), to, context)
+            .with_context(|| format!("cannot write to `{place}`"))?;
+        if let Some(keep) = keep.filter(|_| is_there) {
+            keep.put(sink.as_ref(), &place.to_string(), self.dry_run)
+                .with_context(|| not_kept(place))?;
+        }
+        Ok(is_there)
+    }
+
+    fn put(&self, content: &Content, sink: &dyn Sink, to: &Destination, context: &Context) -> anyhow::Result<bool> {
         let started = Instant::now();
         for text in content.images().iter().flat_map(|image| sink.warnings(image)) {
             context.ui.report(Event::Warning { text });
         }
         let digest = content.digest();
         let size = content.blobs().iter().map(|(_, size)| size).sum();
-        let transferred = match self.look(sink.as_ref(), digest, to, context)? {
+        let now = self.look(sink, digest, to, context)?;
+        let is_there = !matches!(now, Now::Other);
+        let transferred = match now {
             Now::There | Now::Other => Transferred {
                 written: 0,
                 skipped: size,
             },
-            Now::Nothing if self.dry_run && !matches!(to.location, Location::Registry(_)) => {
-                expected(sink.as_ref(), content)?
-            }
+            Now::Nothing if self.dry_run && !matches!(to.location, Location::Registry(_)) => expected(sink, content)?,
             Now::Nothing => {
                 match content {
                     Content::Image(image) => sink.put(image, &to.names)?,
@@ -103,14 +127,23 @@ impl TransferFlags {
             let line = format!("{digest} {}", to.location);
             output::report(&line, self.digest_file.as_deref(), context)?;
         }
-        Ok(())
+        Ok(is_there)
     }
 
     /// The one place where a sink is opened for a transfer: what registries need of the flags and the context is given
     /// to them here.
-    fn open_sink<'a>(&self, location: &Location, context: &Context<'a>) -> anyhow::Result<Box<dyn Sink + 'a>> {
+    fn open_sink<'a>(
+        &self,
+        location: &Location,
+        keep: Option<&Keep<'_>>,
+        context: &Context<'a>,
+    ) -> anyhow::Result<Box<dyn Sink + 'a>> {
         if let Location::Registry(name) = location {
+            let reference: Reference = name.parse()?;
             let options = PushOptions {
+                mount_from: keep
+                    .map(|keep| keep.repositories(reference.registry()))
+                    .unwrap_or_default(),
                 dry_run: self.dry_run,
                 immutable_tags: self.immutable,
                 ..PushOptions::default()

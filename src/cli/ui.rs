@@ -312,6 +312,7 @@ impl Ui {
                 DecimalBytes(*skipped),
                 DecimalBytes(*mounted)
             )),
+            Event::InputsKept { .. } => self.show_kept(event),
             Event::Transferred {
                 destination,
                 written,
@@ -332,6 +333,33 @@ impl Ui {
             }
             _ => {}
         }
+    }
+
+    /// What is told of the inputs that are kept beside an image.
+    fn show_kept(&self, event: &Event) {
+        let Event::InputsKept {
+            destination,
+            inputs,
+            withheld,
+            requests,
+            blobs_sent,
+            bytes_sent,
+            blobs_there,
+            dry_run,
+            ..
+        } = event
+        else {
+            return;
+        };
+        let withheld = match withheld {
+            0 => String::new(),
+            withheld => format!(" ({withheld} more may not be copied)"),
+        };
+        let verb = if *dry_run { "to send" } else { "sent" };
+        let sent = format!("{blobs_sent} blobs {verb} ({})", DecimalBytes(*bytes_sent));
+        self.done(&format!(
+            "{inputs} inputs{withheld} kept at {destination}: {requests} requests, {sent}, {blobs_there} there"
+        ));
     }
 
     /// Wraps a word in an SGR colour where colours are wanted.

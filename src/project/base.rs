@@ -173,6 +173,7 @@ fn open(
         offline,
         dir: documents_dir(environment),
         registries: environment.registries.clone(),
+        layers: environment.base_layers.clone(),
         opened: OnceLock::new(),
     };
     let source: Arc<dyn Source> = Arc::new(source);
@@ -196,7 +197,7 @@ fn documents_dir(environment: &Environment<'_>) -> PathBuf {
 }
 
 /// Keeps a manifest or config by its digest.
-fn keep(bytes: &[u8], environment: &Environment<'_>) -> Result<(), ProjectError> {
+pub(super) fn keep(bytes: &[u8], environment: &Environment<'_>) -> Result<(), ProjectError> {
     let dir = documents_dir(environment);
     fsio::create_dir_all(&dir)?;
     Ok(fsio::write_atomic(&dir.join(Digest::of(bytes).hex()), bytes)?)
@@ -212,6 +213,8 @@ struct Pinned {
     offline: bool,
     dir: PathBuf,
     registries: RegistryConfig,
+    /// An image that has the layers too.
+    layers: Option<Arc<dyn Source>>,
     opened: OnceLock<Arc<dyn Source>>,
 }
 
@@ -269,7 +272,8 @@ impl Source for Pinned {
             let reader = VerifyingReader::new(io::Cursor::new(bytes), *digest, Some(size));
             return Ok(Box::new(reader));
         }
-        self.source()?.blob(digest, size)
+        let of_image = self.layers.as_ref().and_then(|image| image.blob(digest, size).ok());
+        of_image.map_or_else(|| self.source()?.blob(digest, size), Ok)
     }
 
     fn repository(&self) -> Option<(&str, &str)> {

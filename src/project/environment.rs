@@ -4,12 +4,15 @@
 //! `file` or `here` leads to can change a digest.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::build::{BuildOptions, SandboxMode};
 use crate::event::Reporter;
-use crate::fetch::{AptSources, FetchConfig};
+use crate::fetch::{self, AptSources, FetchConfig};
 use crate::image::ImageCache;
+use crate::inputs;
 use crate::layer::LayerCache;
+use crate::spec::{Inputs, Workspace};
 use crate::store::Store;
 use crate::transport::registry::RegistryConfig;
 use crate::transport::{Location, ReadOptions, Source, TransportError};
@@ -40,10 +43,14 @@ pub struct Environment<'a> {
     pub file: Option<PathBuf>,
     /// `SOURCE_DATE_EPOCH`, in seconds.
     pub epoch: i64,
+    /// Places that keep inputs, asked before addresses and mirrors.
+    pub inputs_from: Vec<inputs::Place>,
     /// Debian mirrors that are tried before the machine's apt.
     pub debian_mirrors: Vec<String>,
     /// Snapshot servers, asked for versions that the mirrors no longer carry.
     pub debian_snapshots: Vec<String>,
+    /// An image whose layers stand for those of its base, which need not be asked for them.
+    pub base_layers: Option<Arc<dyn Source>>,
     /// How registries are reached and who the user is there.
     pub registries: RegistryConfig,
 }
@@ -55,6 +62,10 @@ pub struct WorkOptions {
     pub locked: bool,
     /// Use nothing but what was fetched before.
     pub offline: bool,
+    /// Places that keep inputs, asked before those of spec and machine.
+    pub inputs_from: Vec<String>,
+    /// Places that keep inputs, asked after those.
+    pub places: Vec<Arc<dyn fetch::Place>>,
     /// Debian mirrors that are tried before all others.
     pub mirrors: Vec<String>,
     /// How scripts are run.
@@ -96,16 +107,39 @@ impl Environment<'_> {
         }
     }
 
-    /// How scripts are run.
-    pub fn build_options(&self, options: &WorkOptions, apt: AptSources) -> BuildOptions {
-        BuildOptions {
+    /// The places that keep inputs, in the order in which they are asked: the command's, the spec's, the machine's.
+    pub fn input_places(&self, options: &WorkOptions, spec: &Inputs) -> Result<Vec<inputs::Place>, ProjectError> {
+        let given = options.inputs_from.iter().map(|text| (text, &self.here));
+        let of_spec = spec.from.iter().map(|text| (&text.value, &spec.dir));
+        let mut places = Vec::new();
+        for (text, dir) in given.chain(of_spec) {
+            places.push(inputs::Place::parse(text, dir, &self.registries)?);
+        }
+        places.extend(self.inputs_from.iter().cloned());
+        Ok(places)
+    }
+
+    /// How scripts are run, and where what they need comes from; for a spec, as that says.
+    pub fn build_options(
+        &self,
+        options: &WorkOptions,
+        workspace: Option<&Workspace>,
+    ) -> Result<BuildOptions, ProjectError> {
+        let apt = workspace.map(AptSources::of).unwrap_or_default();
+        let spec = workspace.map(|workspace| workspace.inputs.clone()).unwrap_or_default();
+        let places = self.input_places(options, &spec)?.into_iter();
+        let places = places.map(|place| Arc::new(place) as Arc<dyn fetch::Place>);
+        Ok(BuildOptions {
             sandbox: options.sandbox,
             jobs: options.jobs,
             cores: options.cores,
             keep_failed: options.keep_failed,
-            fetch: self.fetch_config(options.offline, &options.mirrors, apt),
+            fetch: FetchConfig {
+                places: places.chain(options.places.iter().cloned()).collect(),
+                ..self.fetch_config(options.offline, &options.mirrors, apt)
+            },
             ..BuildOptions::default()
-        }
+        })
     }
 
     /// Opens the image that a text names; `platform` chooses one of several.

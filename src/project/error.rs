@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::fetch::FetchError;
 use crate::fsio::PathError;
 use crate::image::{ImageError, IndexError};
+use crate::inputs::InputsError;
 use crate::layer::ParseTarProfileError;
 use crate::layer::partition::PlanError;
 use crate::nar::NarError;
@@ -58,6 +59,9 @@ pub enum ProjectError {
     /// A file could not be read or written.
     #[error(transparent)]
     Io(#[from] PathError),
+    /// Inputs could not be kept, found or restored.
+    #[error(transparent)]
+    Inputs(Box<InputsError>),
     /// A text is no platform.
     #[error(transparent)]
     Platform(#[from] PlatformError),
@@ -307,6 +311,12 @@ pub enum ProjectError {
     },
 }
 
+impl From<InputsError> for ProjectError {
+    fn from(error: InputsError) -> Self {
+        Self::Inputs(Box::new(error))
+    }
+}
+
 impl ProjectError {
     /// That an image could not be made.
     pub(super) fn making(image: &str, source: ImageError) -> Self {
@@ -336,6 +346,7 @@ impl ProjectError {
             Self::Transport(error) => error.help(),
             Self::Audit(error) => error.help(),
             Self::Nar(error) => error.help(),
+            Self::Inputs(error) => error.help(),
             Self::Compression(error) => error.help(),
             Self::TarProfile(error) => error.help(),
             Self::Reference(error) => error.help(),

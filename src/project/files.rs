@@ -2,17 +2,19 @@
 //!
 //! Invariant: the lock that is used is current for the spec; with `--locked` a stale one is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::derive::{self, BuildPlan};
+use crate::digest::Digest;
 use crate::fetch::local::LocalSource;
 use crate::fetch::{self, AptSources, Entry, Update};
 use crate::fsio::IoContext as _;
+use crate::inputs::{self, Found};
 use crate::spec::{self, Diagnostics, Lock, PackageName, Workspace};
 use crate::store::Store;
-use crate::store_path::StorePath;
+use crate::store_path::{StoreDir, StorePath, content_addressed};
 
 use super::base;
 use super::environment::{Environment, WorkOptions};
@@ -36,6 +38,16 @@ pub struct Project {
     pub dir: PathBuf,
     /// What the lock file holds; empty where there is none.
     pub lock: Lock,
+    /// What stands for the local files, of a project that was restored from what is kept beside an image.
+    kept: Option<KeptFiles>,
+}
+
+/// The local files of a restored project.
+struct KeptFiles {
+    /// Where the files that images take in are, for as long as this lives.
+    _dir: tempfile::TempDir,
+    /// Where the packages' sources are in the store.
+    sources: BTreeMap<PackageName, StorePath>,
 }
 
 impl Project {
@@ -46,7 +58,33 @@ impl Project {
             spec::load(&spec_path, &mut read_text).map_err(|diagnostics| diagnostics.shown_from(&environment.here))?;
         let dir = spec_path.parent().map_or_else(PathBuf::new, Path::to_owned);
         let lock = read_lock(&dir.join(LOCK_NAME), &environment.here)?;
-        Ok(Self { workspace, dir, lock })
+        Ok(Self {
+            workspace,
+            dir,
+            lock,
+            kept: None,
+        })
+    }
+
+    /// The project that an image was made of, from what is kept beside it: see [`inputs::restore()`].
+    pub fn restore(found: &Found, image: &str, environment: &Environment<'_>) -> Result<Self, ProjectError> {
+        let restored = inputs::restore(found, image, &environment.store()?)?;
+        for document in &restored.base {
+            base::keep(document, environment)?;
+        }
+        let spec_path = restored.workspace.files.first().map(|file| file.path.clone());
+        Ok(Self {
+            dir: spec_path
+                .as_deref()
+                .and_then(Path::parent)
+                .map_or_else(PathBuf::new, Path::to_owned),
+            workspace: restored.workspace,
+            lock: restored.lock,
+            kept: Some(KeptFiles {
+                _dir: restored.dir,
+                sources: restored.sources,
+            }),
+        })
     }
 
     /// Makes the lock current; with `--locked`, says why it is not.
@@ -132,13 +170,16 @@ impl Project {
         self.dir.join(LOCK_NAME)
     }
 
-    /// All steps of the project; local sources are added to the store on the way.
-    pub fn plan(&self, store: &Store) -> Result<BuildPlan, ProjectError> {
-        Ok(derive::make(&self.workspace, &self.lock, &self.add_sources(store)?)?)
+    /// All steps of the project, whose local sources were [added](Self::add_sources) to the store.
+    pub fn plan(&self, sources: &BTreeMap<PackageName, StorePath>) -> Result<BuildPlan, ProjectError> {
+        Ok(derive::make(&self.workspace, &self.lock, sources)?)
     }
 
     /// Adds the local sources to the store, and gives where each package's is.
     pub fn add_sources(&self, store: &Store) -> Result<BTreeMap<PackageName, StorePath>, ProjectError> {
+        if let Some(kept) = &self.kept {
+            return Ok(kept.sources_of(&self.workspace));
+        }
         let mut sources = BTreeMap::new();
         for (name, package) in &self.workspace.packages {
             if let Some(mut source) = LocalSource::of(package) {
@@ -153,6 +194,25 @@ impl Project {
         }
         Ok(sources)
     }
+}
+
+impl KeptFiles {
+    /// Where each package's local source is. What the image does not need was not restored, and is nowhere.
+    fn sources_of(&self, workspace: &Workspace) -> BTreeMap<PackageName, StorePath> {
+        let packages = workspace.packages.iter();
+        let local = packages.filter_map(|(name, package)| Some((name, LocalSource::of(package)?)));
+        let paths = local.filter_map(|(name, source)| {
+            let kept = self.sources.get(name).cloned();
+            let nowhere = || nowhere(&source.tree_name);
+            Some((name.clone(), kept.or_else(nowhere)?))
+        });
+        paths.collect()
+    }
+}
+
+/// A path that no store has: that of something whose archive is empty.
+fn nowhere(name: &str) -> Option<StorePath> {
+    content_addressed(&StoreDir::layerize(), name, &Digest::of(b""), &BTreeSet::new(), false).ok()
 }
 
 impl Project {

@@ -5,9 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::build;
+use crate::build::{self, BuildOptions};
 use crate::event::Event;
-use crate::fetch::AptSources;
 use crate::store::{Problem, Store};
 use crate::store_path::{StoreDir, StorePath};
 
@@ -59,35 +58,36 @@ fn make_again(
     for path in damaged {
         store.note_damage(path);
     }
-    let apt = match by_project(store, damaged, options, environment, repair) {
-        Ok(apt) => apt,
-        Err(ProjectError::NoSpec) => AptSources::default(),
+    let project = by_project(store, damaged, options, environment, repair);
+    let build_options = match project {
+        Ok(build_options) => Ok(build_options),
         Err(error) => {
-            let text = format!("the project here cannot help: {error}");
-            environment.reporter.report(Event::Note { text });
-            AptSources::default()
+            if !matches!(error, ProjectError::NoSpec) {
+                let text = format!("the project here cannot help: {error}");
+                environment.reporter.report(Event::Note { text });
+            }
+            environment.build_options(options, None)
         }
     };
-    by_records(
-        store,
-        damaged,
-        &environment.build_options(options, apt),
-        environment,
-        repair,
-    );
+    match build_options {
+        Ok(build_options) => by_records(store, damaged, &build_options, environment, repair),
+        Err(error) => environment.reporter.report(Event::Warning {
+            text: format!("nothing is made again as the store recorded it: {error}"),
+        }),
+    }
     build::report_mended(store, environment.reporter);
     repair.made = damaged.iter().filter(|path| !store.is_damaged(path)).cloned().collect();
     repair.failed.retain(|(path, _)| store.is_damaged(path));
 }
 
-/// Makes again what a step or a source of the project is; gives the project's apt sources.
+/// Makes again what a step or a source of the project is; gives how the project is built.
 fn by_project(
     store: &Store,
     damaged: &BTreeSet<StorePath>,
     options: &WorkOptions,
     environment: &Environment<'_>,
     repair: &mut Repair,
-) -> Result<AptSources, ProjectError> {
+) -> Result<BuildOptions, ProjectError> {
     let project = Project::load(environment)?;
     let reasons = project.lock_reasons(environment)?;
     if !reasons.is_empty() {
@@ -96,22 +96,21 @@ fn by_project(
             reasons,
         });
     }
-    let plan = project.plan(store)?;
-    let apt = AptSources::of(&project.workspace);
-    let build_options = environment.build_options(options, apt.clone());
+    let plan = project.plan(&project.add_sources(store)?)?;
+    let build_options = environment.build_options(options, Some(&project.workspace))?;
     for (path, step) in build::makers(store, &plan, damaged)? {
         if let Err(error) = build::realise(store, &plan, &[step], &build_options, environment.reporter) {
             repair.failed.push((path, error.into()));
         }
     }
-    Ok(apt)
+    Ok(build_options)
 }
 
 /// Makes again what the store says how to make, inputs before what is made of them.
 fn by_records(
     store: &Store,
     damaged: &BTreeSet<StorePath>,
-    options: &build::BuildOptions,
+    options: &BuildOptions,
     environment: &Environment<'_>,
     repair: &mut Repair,
 ) {

@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::build;
 use crate::derive::{BuildPlan, ImageInputs, Input};
 use crate::digest::Digest;
-use crate::fetch::AptSources;
-use crate::spec::Dependency;
+use crate::spec::{Dependency, PackageName};
 use crate::store::Store;
 use crate::store_path::StorePath;
 
@@ -26,6 +25,8 @@ pub struct Work {
     pub nix: LazyNix,
     /// The project, where a target needed one.
     pub project: Option<Project>,
+    /// Where the local sources of its packages are.
+    pub sources: BTreeMap<PackageName, StorePath>,
     /// Its steps.
     pub plan: BuildPlan,
     /// What the arguments named, in their order.
@@ -77,6 +78,25 @@ pub fn prepare_images(
     )
 }
 
+/// As [`prepare`] for one image of a project that is loaded, which must have a lock that is current.
+pub fn prepare_image(
+    mut project: Project,
+    image: &str,
+    options: &WorkOptions,
+    environment: &Environment<'_>,
+) -> Result<Work, ProjectError> {
+    project.make_lock_current(options, environment)?;
+    let targets = vec![Target::Image(image.to_owned())];
+    realise(
+        environment.store()?,
+        environment.nix(),
+        project,
+        targets,
+        options,
+        environment,
+    )
+}
+
 fn prepare_named(
     arguments: &[String],
     choose: impl FnOnce(&Project, &LazyNix) -> Result<Vec<Target>, ProjectError>,
@@ -90,6 +110,7 @@ fn prepare_named(
             store,
             nix,
             project: None,
+            sources: BTreeMap::new(),
             plan: BuildPlan::default(),
             targets,
             paths: BTreeMap::new(),
@@ -112,14 +133,16 @@ fn realise(
     options: &WorkOptions,
     environment: &Environment<'_>,
 ) -> Result<Work, ProjectError> {
-    let plan = project.plan(&store)?;
-    let build_options = environment.build_options(options, AptSources::of(&project.workspace));
+    let sources = project.add_sources(&store)?;
+    let plan = project.plan(&sources)?;
+    let build_options = environment.build_options(options, Some(&project.workspace))?;
     let inputs = all_inputs(&targets, &plan);
     let paths = build::realise(&store, &plan, &inputs, &build_options, environment.reporter)?;
     Work {
         store,
         nix,
         project: Some(project),
+        sources,
         plan,
         targets,
         paths,
@@ -205,7 +228,7 @@ impl Work {
     pub fn mend(&self, path: &StorePath, environment: &Environment<'_>) -> Result<bool, ProjectError> {
         let Some(project) = &self.project else { return Ok(false) };
         self.store.note_damage(path);
-        let options = environment.build_options(&self.options, AptSources::of(&project.workspace));
+        let options = environment.build_options(&self.options, Some(&project.workspace))?;
         // A local source is no step's output.
         project.add_sources(&self.store)?;
         let inputs = all_inputs(&self.targets, &self.plan);

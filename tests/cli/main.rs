@@ -21,6 +21,7 @@ mod fault;
 mod images;
 mod index;
 mod init;
+mod inputs;
 mod load;
 mod memory;
 mod mend;

@@ -1,0 +1,269 @@
+//! What is *kept* of a project beside its images: the files that it takes from outside, its texts, and where that is
+//! wanted its local files.
+//!
+//! Invariant: what a place lacks is fetched before it is sent, all of it at once; nothing is fetched that is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::derive::{BuildPlan, Download, Input};
+use crate::digest::Digest;
+use crate::event::{Event, Reporter};
+use crate::fetch::{self, FetchConfig, FetchError};
+use crate::inputs::{self, Contents, InputFile, LocalTree, MadeWith, Needed};
+use crate::oci::{MediaType, Subject};
+use crate::spec::{Image, PackageName};
+use crate::store::Store;
+use crate::store_path::StorePath;
+use crate::transport::{Companion, Sink, Stored};
+
+use super::environment::{Environment, WorkOptions};
+use super::error::ProjectError;
+use super::files::Project;
+use super::image::NamedImage;
+use super::target::Target;
+use super::work::{Work, inputs_of};
+
+/// What is kept of a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Files from outside, specs, the lock and kept layer plans.
+    Outside,
+    /// Local files too.
+    All,
+}
+
+/// Inputs on their way to a place.
+pub struct Keep<'a> {
+    companion: Companion,
+    needed: Needed,
+    config: FetchConfig,
+    /// Repositories that keep inputs, each with its registry's host.
+    repositories: Vec<(String, String)>,
+    reporter: &'a dyn Reporter,
+}
+
+/// The inputs of an image that was made of a project; `None` where it was made of store paths.
+pub fn of_image<'a>(
+    named: &NamedImage,
+    work: &Work,
+    made_with: MadeWith,
+    extent: Extent,
+    environment: &Environment<'a>,
+) -> Result<Option<Keep<'a>>, ProjectError> {
+    let (Some(project), true) = (&work.project, work.targets.contains(&Target::Image(named.name.clone()))) else {
+        return Ok(None);
+    };
+    let subject = Subject {
+        media_type: MediaType::MANIFEST.to_owned(),
+        digest: named.image.digest,
+        size: named.image.manifest.len() as u64,
+    };
+    let base = named.draft.recipe.base.iter();
+    let wanted = Wanted {
+        project,
+        plan: &work.plan,
+        store: &work.store,
+        sources: &work.sources,
+        targets: vec![Target::Image(named.name.clone())],
+        made_with,
+        subject: Some(subject),
+        base: base
+            .flat_map(|base| [base.image.manifest.clone(), base.image.config.clone()])
+            .collect(),
+        extent,
+    };
+    wanted.keep(&work.options, environment).map(Some)
+}
+
+/// The inputs of `targets`, nothing of which needs to be made.
+pub fn of_targets<'a>(
+    project: &Project,
+    targets: Vec<Target>,
+    extent: Extent,
+    options: &WorkOptions,
+    environment: &Environment<'a>,
+) -> Result<Keep<'a>, ProjectError> {
+    let store = environment.store()?;
+    let sources = project.add_sources(&store)?;
+    let wanted = Wanted {
+        project,
+        plan: &project.plan(&sources)?,
+        store: &store,
+        sources: &sources,
+        targets,
+        made_with: MadeWith::default(),
+        subject: None,
+        base: Vec::new(),
+        extent,
+    };
+    wanted.keep(options, environment)
+}
+
+/// The files that `targets` need from outside.
+pub fn needed(project: &Project, targets: &[Target], environment: &Environment<'_>) -> Result<Needed, ProjectError> {
+    let plan = project.plan(&project.add_sources(&environment.store()?)?)?;
+    let inputs: Vec<Input> = targets.iter().flat_map(|target| inputs_of(target, &plan)).collect();
+    Ok(inputs::gather(&plan, &inputs, &project.workspace, &project.lock)?)
+}
+
+/// Of what the inputs are wanted.
+struct Wanted<'w> {
+    project: &'w Project,
+    plan: &'w BuildPlan,
+    store: &'w Store,
+    sources: &'w BTreeMap<PackageName, StorePath>,
+    targets: Vec<Target>,
+    made_with: MadeWith,
+    subject: Option<Subject>,
+    base: Vec<Vec<u8>>,
+    extent: Extent,
+}
+
+impl Wanted<'_> {
+    fn keep<'a>(&self, options: &WorkOptions, environment: &Environment<'a>) -> Result<Keep<'a>, ProjectError> {
+        let Project { workspace, lock, .. } = self.project;
+        let inputs: Vec<Input> = self
+            .targets
+            .iter()
+            .flat_map(|target| inputs_of(target, self.plan))
+            .collect();
+        let needed = inputs::gather(self.plan, &inputs, workspace, lock)?;
+        let config = environment.build_options(options, Some(workspace))?.fetch;
+        let all = self.extent == Extent::All;
+        let images: Vec<&Image> = self.images().filter_map(|name| workspace.images.get(name)).collect();
+        let portable = inputs::portable(workspace, lock, &images, all);
+        if let Err(why) = &portable {
+            let text = format!("the spec is not kept with the inputs: {why}; a rebuild will need `--spec DIR`");
+            environment.reporter.report(Event::Warning { text });
+        }
+        let contents = Contents {
+            image: self.only_image(),
+            made_with: self.made_with.clone(),
+            subject: self.subject.clone(),
+            lock,
+            needed: &needed,
+            portable,
+            sources: all.then(|| self.local_trees()).transpose()?,
+            base: self.base.clone(),
+        };
+        fetch_unsized(&needed, &config, environment.reporter)?;
+        let companion = inputs::pack(&contents, &config)?;
+        let places = environment.input_places(options, &workspace.inputs)?;
+        let repositories = places.iter().filter_map(inputs::Place::repository);
+        Ok(Keep {
+            companion,
+            repositories: repositories
+                .map(|(host, name)| (host.to_owned(), name.to_owned()))
+                .collect(),
+            needed,
+            config,
+            reporter: environment.reporter,
+        })
+    }
+
+    fn images(&self) -> impl Iterator<Item = &String> {
+        self.targets.iter().filter_map(|target| match target {
+            Target::Image(name) => Some(name),
+            _ => None,
+        })
+    }
+
+    fn only_image(&self) -> Option<String> {
+        match self.targets.as_slice() {
+            [Target::Image(name)] => Some(name.clone()),
+            _ => None,
+        }
+    }
+
+    /// The local sources of all packages that the targets lead to.
+    fn local_trees(&self) -> Result<Vec<LocalTree>, ProjectError> {
+        let packages: BTreeSet<PackageName> = (self.targets.iter())
+            .filter_map(|target| match target {
+                Target::Package(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        let part = self
+            .project
+            .workspace
+            .only(&packages, &self.images().cloned().collect());
+        let mut trees = Vec::new();
+        for (package, path) in self.sources.iter().filter(|(name, _)| part.packages.contains_key(name)) {
+            let gone = || ProjectError::Gone { path: path.clone() };
+            let info = self.store.info(path)?.ok_or_else(gone)?;
+            trees.push(LocalTree {
+                package: package.clone(),
+                physical: self.store.physical(path),
+                nar_hash: info.nar_hash,
+                nar_size: info.nar_size,
+            });
+        }
+        Ok(trees)
+    }
+}
+
+/// Fetches the files whose size nothing says, so that it is known.
+fn fetch_unsized(needed: &Needed, config: &FetchConfig, reporter: &dyn Reporter) -> Result<(), FetchError> {
+    let is_unsized =
+        |(file, _): &&(InputFile, Download)| file.size.is_none() && !fetch::cache_path(config, &file.digest).is_file();
+    let wanted: Vec<&Download> = needed
+        .files
+        .iter()
+        .filter(is_unsized)
+        .map(|(_, download)| download)
+        .collect();
+    fetch::fetch(&wanted, config, reporter).map(drop)
+}
+
+impl Keep<'_> {
+    /// Stores the inputs in a place. What it lacks and the download cache does not have is fetched again.
+    pub fn put(&self, sink: &dyn Sink, destination: &str, dry_run: bool) -> Result<Stored, ProjectError> {
+        let downloads: BTreeMap<&Digest, &Download> = self
+            .needed
+            .files
+            .iter()
+            .map(|(file, download)| (&file.digest, download))
+            .collect();
+        let supply = |lacking: &[Digest]| {
+            let wanted: Vec<&Download> = lacking
+                .iter()
+                .filter_map(|digest| downloads.get(digest).copied())
+                .collect();
+            fetch::fetch(&wanted, &self.config, self.reporter)
+                .map(drop)
+                .map_err(Into::into)
+        };
+        let stored = sink.put_companion(&self.companion, &supply)?;
+        self.reporter.report(Event::InputsKept {
+            digest: self.companion.artifact.digest.to_string(),
+            destination: destination.to_owned(),
+            inputs: self.needed.files.len(),
+            withheld: self.needed.withheld.len(),
+            requests: stored.requests,
+            blobs_sent: stored.blobs_sent,
+            bytes_sent: stored.bytes_sent,
+            blobs_there: stored.blobs_there,
+            dry_run,
+        });
+        Ok(stored)
+    }
+
+    /// Under a name of the user's choice.
+    pub fn named(mut self, tag: Option<&str>) -> Self {
+        if let Some(tag) = tag {
+            tag.clone_into(&mut self.companion.tag);
+        }
+        self
+    }
+
+    /// Digest of the artifact.
+    pub fn digest(&self) -> Digest {
+        self.companion.artifact.digest
+    }
+
+    /// Repositories of a registry that keep inputs, from which it may take blobs.
+    pub fn repositories(&self, host: &str) -> Vec<String> {
+        let here = self.repositories.iter().filter(|(registry, _)| registry == host);
+        here.map(|(_, name)| name.clone()).collect()
+    }
+}
