@@ -23,7 +23,7 @@ use super::error::{Reason, ScriptFailure};
 use super::fixup::{self, Missing, Places};
 use super::log::BuildLog;
 use super::runner::{Runner, failed_command};
-use super::sandbox::{Bind, Copied, Outcome, Sandbox, Walls, World};
+use super::sandbox::{Bind, Copied, Outcome, Sandbox, Veil, Walls, World};
 use super::source::copy_writable;
 use super::surroundings::{Surroundings, base_variables, bind_inputs};
 use super::tree::{close_to_others, make_dir};
@@ -202,8 +202,16 @@ impl ScriptStep<'_> {
         let dir = staging.path();
         close_to_others(dir)?;
         let visible = self.visible()?;
-        let [build, tmp, store, own] = ["build", "tmp", "store", "sandbox"].map(|name| dir.join(name));
-        for (path, mode) in [(&build, 0o755), (&tmp, 0o1777), (&store, 0o755), (&own, 0o700)] {
+        let (work, own) = (dir.join("work"), dir.join("sandbox"));
+        let [build, tmp, store] = ["build", "tmp", "store"].map(|name| work.join(name));
+        let dirs = [
+            (&work, 0o755),
+            (&build, 0o755),
+            (&tmp, 0o1777),
+            (&store, 0o755),
+            (&own, 0o700),
+        ];
+        for (path, mode) in dirs {
             make_dir(path, mode)?;
         }
         self.copy_source(&build.join("source"))?;
@@ -227,7 +235,7 @@ impl ScriptStep<'_> {
                     })
                     .into();
                 binds.extend(bind_inputs(self.store, &visible, &store)?);
-                let sandbox = self.walled(own, dir.join("fixups"), binds, scratch, world)?;
+                let sandbox = self.walled(own, dir.join("fixups"), work, binds, scratch, world)?;
                 (sandbox, store, None)
             }
             SandboxMode::None => {
@@ -252,6 +260,7 @@ impl ScriptStep<'_> {
         &self,
         staging: PathBuf,
         fixups: PathBuf,
+        work: PathBuf,
         binds: Vec<Bind>,
         scratch: &StorePath,
         world: World,
@@ -284,6 +293,16 @@ impl ScriptStep<'_> {
             walls: Walls::Build,
             staging,
             layers: surroundings.root.layers(),
+            veils: vec![
+                Veil {
+                    dir: work,
+                    writable: true,
+                },
+                Veil {
+                    dir: self.store.dir().join("store"),
+                    writable: false,
+                },
+            ],
             binds,
             ids,
             argv: runner.argv,
@@ -313,6 +332,7 @@ impl ScriptStep<'_> {
             walls: Walls::None,
             staging,
             layers: Vec::new(),
+            veils: Vec::new(),
             binds: Vec::new(),
             ids: BUILDER,
             argv: runner.argv,

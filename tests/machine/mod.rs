@@ -9,4 +9,4 @@ mod user;
 pub use fixture::{Fixture, Recorder, STORE, logical};
 pub use root::machine_root;
 pub use sandboxed::{Sandboxed, output};
-pub use user::run_again_as_an_ordinary_user;
+pub use user::{program, run_again_as_an_ordinary_user};

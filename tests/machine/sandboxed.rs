@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use layerize::build::sandbox::{Bind, Outcome, Sandbox, SandboxError, Walls, World};
+use layerize::build::sandbox::{Bind, Outcome, Sandbox, SandboxError, Veil, Walls, World};
 
 use super::root::machine_root;
 use super::user::program;
@@ -33,8 +33,8 @@ impl Sandboxed {
         let dir = tempfile::tempdir().unwrap();
         let mut binds = Vec::new();
         for (name, target) in [("build", "/build"), ("tmp", "/tmp"), ("store", "/layerize/store")] {
-            let source = dir.path().join(name);
-            fs::create_dir(&source).unwrap();
+            let source = dir.path().join("work").join(name);
+            fs::create_dir_all(&source).unwrap();
             binds.push(Bind {
                 source,
                 target: target.into(),
@@ -42,12 +42,20 @@ impl Sandboxed {
             });
         }
         let staging = dir.path().join("staging");
-        fs::create_dir(&staging).unwrap();
+        for dir in [&staging, &dir.path().join("inputs")] {
+            fs::create_dir(dir).unwrap();
+        }
         let sandbox = Sandbox {
             helper: Some(program()),
             walls: Walls::Build,
             staging,
             layers: vec![mount_points(dir.path()), machine_root()],
+            veils: ["work", "inputs"]
+                .map(|name| Veil {
+                    dir: dir.path().join(name),
+                    writable: name == "work",
+                })
+                .into(),
             binds,
             ids: (1000, 100),
             argv: ["/usr/bin/bash", "-euc", script].map(str::to_owned).to_vec(),
@@ -63,6 +71,20 @@ impl Sandboxed {
         let mut text = Vec::new();
         let outcome = self.sandbox.run(&mut |bytes| text.extend_from_slice(bytes));
         (outcome, String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Binds a file or directory of `inputs` at its place in the store, read-only.
+    pub fn bind_input(&mut self, name: &str) {
+        let (source, place) = (self.path("inputs").join(name), self.path("work/store").join(name));
+        match source.is_dir() {
+            true => fs::create_dir(place).unwrap(),
+            false => fs::write(place, "").unwrap(),
+        }
+        self.sandbox.binds.push(Bind {
+            source,
+            target: Path::new("/layerize/store").join(name),
+            writable: false,
+        });
     }
 
     pub fn path(&self, below: &str) -> PathBuf {

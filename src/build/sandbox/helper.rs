@@ -24,7 +24,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getegid, geteuid, getppid, setgroups, setsid};
 
-use super::request::{Refusal, Reply, Request, SetupStep, Walls};
+use super::request::{REQUEST, Refusal, Reply, Request, SetupStep, Walls};
 use super::{limits, mounts, seccomp};
 use crate::fsio::read_limited;
 
@@ -82,7 +82,7 @@ impl From<Failed> for Refusal {
 }
 
 /// Entry point of the helper process: to be called first thing in `main`, before any thread is started, when
-/// the first argument is `__sandbox`; the second names the request's file. Never returns.
+/// the first argument is `__sandbox`; the request is in the working directory. Never returns.
 pub fn sandbox_main() -> ! {
     let status = match read_request() {
         Ok((request, mut reply)) => match become_sandbox(&request, &mut reply) {
@@ -97,9 +97,8 @@ pub fn sandbox_main() -> ! {
 
 fn read_request() -> io::Result<(Request, File)> {
     limits::close_inherited_files();
-    let path = std::env::args_os().nth(2).map(PathBuf::from);
-    let path = path.ok_or_else(|| io::Error::other("no request is named"))?;
-    let bytes = read_limited(&path, REQUEST_LIMIT).map_err(|error| error.source)?;
+    limits::name_process()?;
+    let bytes = read_limited(Path::new(REQUEST), REQUEST_LIMIT).map_err(|error| error.source)?;
     let request: Request = serde_json::from_slice(&bytes)?;
     let reply = File::options().write(true).create_new(true).open(&request.reply)?;
     Ok((request, reply))
@@ -122,6 +121,9 @@ fn answer(reply: &mut File, answer: &Reply) {
 fn become_sandbox(request: &Request, reply: &mut File) -> Result<(), Failed> {
     match request.walls {
         Walls::Build | Walls::Shell => {
+            if request.walls == Walls::Build {
+                limits::leave_keyrings()?;
+            }
             user_namespace(request)?;
             let network = match request.walls {
                 Walls::Build => CloneFlags::CLONE_NEWNET,

@@ -35,6 +35,29 @@ pub(super) fn close_inherited_files() {
     unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
 }
 
+/// Names this process: by what file it was started is not for those inside to know.
+pub(super) fn name_process() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_name(c"layerize")?)
+}
+
+/// Joins a new session keyring: the caller's holds secrets, and what is put there is there for everybody.
+pub(super) fn leave_keyrings() -> Result<(), Failed> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: the name is a null pointer, which asks for a keyring without one.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
+    };
+    match Errno::result(result) {
+        // A kernel without keyrings has nothing to leave; a container's filter lets nobody at them.
+        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        Err(errno) => Err(Failed::errno(SetupStep::Privileges, None, errno)),
+    }
+}
+
 /// Umask, resource limits, and addresses that do not vary unless a check wants them to.
 pub(super) fn fix(world: &World) -> Result<(), Failed> {
     umask(Mode::from_bits_truncate(world.umask));

@@ -32,11 +32,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 pub use diagnose::{Cause, SandboxError};
 pub use helper::sandbox_main;
-pub use request::{Bind, Copied, Refusal, SetupStep, Walls, World};
+pub use request::{Bind, Copied, Refusal, SetupStep, Veil, Walls, World};
 
 use super::tree::close_to_others;
 use crate::fsio::{IoContext, PathError, create_dir_all, read_limited};
-use request::{Reply, Request, RootPlan};
+use request::{REQUEST, Reply, Request, RootPlan};
 
 /// Most directories in one overlay. The kernel takes 500, and their names must fit a page.
 const OVERLAY_MAX: usize = 400;
@@ -74,6 +74,8 @@ pub struct Sandbox {
     /// Directories that make up the read-only root, the topmost first; not used with [`Walls::Run`] and
     /// [`Walls::None`].
     pub layers: Vec<PathBuf>,
+    /// Directories whose places the binds must not tell.
+    pub veils: Vec<Veil>,
     /// What is bound into the root, in this order. Targets must exist in a layer or in an earlier bind.
     pub binds: Vec<Bind>,
     /// User and group ID inside.
@@ -110,10 +112,10 @@ impl Sandbox {
         if is_cancelled() {
             return Ok(Outcome::Cancelled);
         }
-        let (request, reply) = self.prepare()?;
+        let reply = self.prepare()?;
         let (mut reader, writer) = std::io::pipe().map_err(SandboxError::start)?;
         let writer_for_errors = writer.try_clone().map_err(SandboxError::start)?;
-        let mut command = self.command(&request);
+        let mut command = self.command()?;
         // Ctrl-C at the terminal is ours to handle: see `cancel`.
         command.process_group(0);
         let child = command
@@ -134,10 +136,10 @@ impl Sandbox {
 
     /// Runs the program on our own standard input, output and error.
     pub fn run_interactively(&self) -> Result<Outcome, SandboxError> {
-        let (request, reply) = self.prepare()?;
+        let reply = self.prepare()?;
         // Ctrl-C at the terminal is for the program.
         let _ignoring = limits::IgnoredInterrupts::new().map_err(SandboxError::start)?;
-        let mut child = self.command(&request).spawn().map_err(SandboxError::start)?;
+        let mut child = self.command()?.spawn().map_err(SandboxError::start)?;
         let status = child.wait().map_err(SandboxError::start)?;
         let silent = read_limited(&reply, REPLY_LIMIT).is_ok_and(|bytes| bytes.is_empty());
         if self.walls == Walls::Run && silent {
@@ -150,15 +152,19 @@ impl Sandbox {
         read_reply(&reply)
     }
 
-    fn command(&self, request: &Path) -> Command {
-        let helper = self.helper.as_deref().unwrap_or(Path::new("/proc/self/exe"));
+    /// The helper, which finds its request in its working directory: what stands in its arguments can be read inside.
+    fn command(&self) -> Result<Command, SandboxError> {
+        let helper = match &self.helper {
+            None => PathBuf::from("/proc/self/exe"),
+            Some(helper) => std::path::absolute(helper).context("find", helper)?,
+        };
         let mut command = Command::new(helper);
-        command.arg("__sandbox").arg(request);
-        command
+        command.arg0("layerize").arg("__sandbox").current_dir(&self.staging);
+        Ok(command)
     }
 
-    /// Writes the request and what it refers to; gives the files of request and reply.
-    fn prepare(&self) -> Result<(PathBuf, PathBuf), SandboxError> {
+    /// Writes the request and what it refers to; gives the file of the reply.
+    fn prepare(&self) -> Result<PathBuf, SandboxError> {
         close_to_others(&self.staging)?;
         let mount_point = self.staging.join("root");
         create_dir_all(&mount_point)?;
@@ -169,7 +175,7 @@ impl Sandbox {
             },
             Walls::Run | Walls::None => RootPlan::Host,
         };
-        let (file, reply) = (self.staging.join("request.json"), self.staging.join("reply.json"));
+        let (file, reply) = (self.staging.join(REQUEST), self.staging.join("reply.json"));
         let request = Request {
             parent: std::process::id() as i32,
             reply: reply.clone(),
@@ -177,6 +183,7 @@ impl Sandbox {
             mount_point,
             overlays,
             root,
+            veils: self.link_veils()?,
             binds: self.binds.clone(),
             ids: self.ids,
             argv: self.argv.clone(),
@@ -186,7 +193,21 @@ impl Sandbox {
         };
         let json = serde_json::to_vec(&request).map_err(|error| SandboxError::start(error.into()))?;
         std::fs::write(&file, json).context("write", &file)?;
-        Ok((file, reply))
+        Ok(reply)
+    }
+
+    /// Makes a directory for each veil: mount point, links with constant names, and what an overlay needs besides.
+    fn link_veils(&self) -> Result<Vec<(Veil, PathBuf)>, PathError> {
+        let mut veils = Vec::new();
+        for (index, veil) in self.veils.iter().enumerate() {
+            let own = self.staging.join("veils").join(index.to_string());
+            for name in ["mount", "empty", "work"] {
+                create_dir_all(&own.join(name))?;
+            }
+            symlink(&veil.dir, own.join("dir")).context("create the link", &veil.dir)?;
+            veils.push((veil.clone(), own));
+        }
+        Ok(veils)
     }
 }
 

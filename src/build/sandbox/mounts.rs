@@ -1,7 +1,7 @@
 //! The sandbox's *mounts*: how the new root comes to be, seen from inside its own mount namespace.
 //!
 //! Invariant: everything is mounted below the mount point before the root changes; all of it is read-only
-//! but the binds that ask to be writable, `/tmp`'s bind and `/dev/shm`. Mount targets are directories that we
+//! but the binds that ask to be writable, `/dev/shm`, and what belongs to a process in `/proc`. Mount targets are directories that we
 //! made ourselves (the overlay's topmost layer), so no package can redirect one with a symlink.
 
 use std::ffi::OsStr;
@@ -14,13 +14,28 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::helper::Failed;
-use super::request::{Bind, Copied, Request, RootPlan, SetupStep, Walls};
+use super::request::{Bind, Copied, Request, RootPlan, SetupStep, Veil, Walls};
 use crate::build::source::copy_in_other_order;
 use crate::fsio::sorted_names;
 use crate::store_path::StoreDir;
 
 /// Device nodes bound from the machine.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// What of `/proc` tells of the machine, or of its users' secrets, and is nothing to a build.
+const PROC_HIDDEN: [&str; 11] = [
+    "kcore",
+    "key-users",
+    "keys",
+    "kpagecgroup",
+    "kpagecount",
+    "kpageflags",
+    "latency_stats",
+    "sched_debug",
+    "slabinfo",
+    "timer_list",
+    "vmallocinfo",
+];
 
 /// Links in `/dev`.
 const DEVICE_LINKS: [(&str, &str); 5] = [
@@ -47,8 +62,9 @@ pub(super) fn enter(request: &Request) -> Result<(), Failed> {
     for copied in &request.world.copies {
         copy_to_memory(copied)?;
     }
+    let veils = Veils::mount(&request.veils);
     for bind in &request.binds {
-        bind_path(root, bind)?;
+        bind_path(root, &veils.source(&bind.source), bind)?;
     }
     if request.walls == Walls::Run {
         remount(root, MsFlags::MS_RDONLY)?;
@@ -118,11 +134,40 @@ fn devices(dev: &Path) -> Result<(), Failed> {
     remount(dev, MsFlags::MS_RDONLY)
 }
 
-/// A `/proc` of the sandbox's own processes. Read-only: where the machine's root is mapped, `/proc/sys` and
-/// `/proc/sysrq-trigger` would be writable otherwise.
+/// A `/proc` of the sandbox's own processes, each of which may write to what is its own there. All else is the
+/// machine's, and read-only: where the machine's root builds, its builder could write to `/proc/sys` otherwise, and
+/// change the mode of any file there for all instances of `/proc`.
 fn proc(target: &Path) -> Result<(), Failed> {
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount_at(Some("proc".as_ref()), target, Some("proc"), flags, "").map_err(|error| error.during(SetupStep::Proc))
+    let failed = |error: Failed| error.during(SetupStep::Proc);
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount_at(Some("proc".as_ref()), target, Some("proc"), flags, "").map_err(failed)?;
+    forbid_control_groups(target)?;
+    let names = sorted_names(target).map_err(|error| Failed::io(SetupStep::Proc, target, &error.source))?;
+    for name in names.iter().filter(|name| !name.as_bytes()[0].is_ascii_digit()) {
+        let path = target.join(name);
+        // Links lead to a process's own.
+        if path.is_symlink() {
+            continue;
+        }
+        let source = match PROC_HIDDEN.iter().any(|hidden| name == hidden) {
+            true => target.with_file_name("dev").join("null"),
+            false => path.clone(),
+        };
+        mount_at(Some(source.as_os_str()), &path, None, MsFlags::MS_BIND, "")
+            .and_then(|()| remount(&path, flags | MsFlags::MS_RDONLY))
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Lets nobody inside make a control group namespace: with one, a user namespace in the build could mount the machine's
+/// control groups, which are root's where root builds.
+fn forbid_control_groups(proc: &Path) -> Result<(), Failed> {
+    let limit = proc.join("sys/user/max_cgroup_namespaces");
+    match fs::write(&limit, "0") {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failed::io(SetupStep::Proc, &limit, &error)),
+        _ => Ok(()),
+    }
 }
 
 /// A root in which every entry of the machine's root stands at its place.
@@ -161,12 +206,53 @@ fn copy_to_memory(copied: &Copied) -> Result<(), Failed> {
         .map_err(|error| Failed::io(SetupStep::Mount, &error.path, &error.source))
 }
 
+/// The overlays that binds are taken from.
+struct Veils(Vec<(PathBuf, PathBuf)>);
+
+impl Veils {
+    /// Mounts what can be mounted.
+    fn mount(veils: &[(Veil, PathBuf)]) -> Self {
+        let mounted = veils.iter().filter(|(veil, own)| mount_veil(veil, own).is_ok());
+        Self(
+            mounted
+                .map(|(veil, own)| (veil.dir.clone(), own.join("mount")))
+                .collect(),
+        )
+    }
+
+    /// Where `path` is to be bound from.
+    fn source(&self, path: &Path) -> PathBuf {
+        let veiled = self
+            .0
+            .iter()
+            .find_map(|(dir, mount)| Some(mount.join(path.strip_prefix(dir).ok()?)));
+        veiled.unwrap_or_else(|| path.to_owned())
+    }
+}
+
+/// Mounts an overlay of a veil's directory; its options name constant links, as those of the root do.
+fn mount_veil(veil: &Veil, own: &Path) -> Result<(), Failed> {
+    std::env::set_current_dir(own).map_err(|error| Failed::io(SetupStep::Overlay, own, &error))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let (flags, options) = match veil.writable {
+        true => (flags, "lowerdir=empty,upperdir=dir,workdir=work,userxattr"),
+        false => (flags | MsFlags::MS_RDONLY, "lowerdir=dir:empty"),
+    };
+    mount_at(
+        Some("overlay".as_ref()),
+        &own.join("mount"),
+        Some("overlay"),
+        flags,
+        options,
+    )
+}
+
 /// Binds one path, read-only unless it is to be writable.
-fn bind_path(root: &Path, bind: &Bind) -> Result<(), Failed> {
+fn bind_path(root: &Path, source: &Path, bind: &Bind) -> Result<(), Failed> {
     let target = below(root, &bind.target);
     // A whole tree may have further mounts in it; without them the kernel refuses to show it in a user namespace.
     let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-    mount_at(Some(bind.source.as_os_str()), &target, None, flags, "").map_err(|error| Failed {
+    mount_at(Some(source.as_os_str()), &target, None, flags, "").map_err(|error| Failed {
         step: SetupStep::Bind,
         path: Some(bind.source.clone()),
         ..error

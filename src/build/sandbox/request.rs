@@ -8,6 +8,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+/// Name of the request's file, in the helper's working directory.
+pub(super) const REQUEST: &str = "request.json";
+
 /// What the helper is to run, and in what surroundings.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Request {
@@ -23,6 +26,8 @@ pub(super) struct Request {
     pub overlays: PathBuf,
     /// What the new root consists of.
     pub root: RootPlan,
+    /// Directories that are bound from through an overlay, and where each one's links and mount point are.
+    pub veils: Vec<(Veil, PathBuf)>,
     /// What is bound into it, in this order.
     pub binds: Vec<Bind>,
     /// User and group ID inside.
@@ -100,6 +105,19 @@ pub(super) enum RootPlan {
     },
     /// The machine's root: each of its entries bound.
     Host,
+}
+
+/// A directory of the machine whose place is not to be told inside.
+///
+/// A bind tells where on its file system it is from, in `/proc/self/mountinfo`. Where it is from something below a veil,
+/// it is taken from an overlay of that directory instead, and tells its place in there. A kernel or file system that
+/// cannot do so (an overlay is nothing to write to on another overlay) tells the place; nothing else differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Veil {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Whether anything is written below it.
+    pub writable: bool,
 }
 
 /// A file or directory of the machine that is visible inside.

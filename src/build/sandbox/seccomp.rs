@@ -1,8 +1,17 @@
-//! The sandbox's *system call filter*: what a build may not do because a store path could not hold it.
+//! The sandbox's *system call filter*: what a build may not do because a store path could not hold it, because it would
+//! reach out of the sandbox, or because it would tell when the store's files were made.
 //!
 //! Invariant: a refused call fails with an error number that programs know how to live with, none kills the
-//! build. Set-user-ID and set-group-ID bits give `EPERM`, extended attributes `EOPNOTSUPP` (as on a file system
-//! without them). Only the machine's own system call table is allowed: a 32-bit program is killed.
+//! build. Only the machine's own system call table is allowed: a 32-bit program is killed.
+//!
+//! | calls | answer | why |
+//! |---|---|---|
+//! | those that set set-user-ID and set-group-ID bits | `EPERM` | a store path holds none |
+//! | those for extended attributes | `EOPNOTSUPP`, as on a file system without them | a store path holds none |
+//! | `socket` and `socketpair` of families other than unix, IPv4 and IPv6 | `EAFNOSUPPORT` | network namespaces do not wall off all others (`AF_VSOCK` reaches the hypervisor) |
+//! | `add_key`, `keyctl`, `request_key` | `ENOSYS`, as from a kernel without them | keys outlive the build and are the user's |
+//! | `io_uring_*` | `ENOSYS` | it does all of the above unseen |
+//! | `statx` | `ENOSYS` | it tells when a file was created on this machine; libraries ask `fstatat` then, which does not |
 //!
 //! What cannot be inspected here (`openat2` takes a structure) is harmless all the same: the staging directory
 //! is closed to other users, and set-ID bits are dropped when an output enters the store.
@@ -12,11 +21,15 @@ use std::io;
 
 use nix::libc;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
 };
 
 use super::helper::Failed;
 use super::request::SetupStep;
+
+/// What is refused of each call: whatever fits one of its rules, or all of it where there are none.
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// `fchmodat2`, newer than the C library's list on some architectures; one number everywhere.
 const SYS_FCHMODAT2: i64 = 452;
@@ -64,6 +77,20 @@ fn xattr_calls() -> Vec<i64> {
     calls
 }
 
+/// Calls that are answered as by a kernel that does not have them.
+const UNKNOWN: [i64; 7] = [
+    libc::SYS_add_key,
+    libc::SYS_keyctl,
+    libc::SYS_request_key,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_statx,
+];
+
+/// Address families that lead nowhere but to the sandbox's own processes.
+const FAMILIES: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+
 /// Installs the filter for this process and all it starts.
 pub(super) fn install() -> Result<(), Failed> {
     for program in programs().map_err(failed)? {
@@ -87,30 +114,85 @@ fn failed(text: String) -> Failed {
     }
 }
 
-fn programs() -> Result<[BpfProgram; 2], String> {
-    let text = |error: seccompiler::BackendError| error.to_string();
-    let mut set_id: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+fn programs() -> Result<Vec<BpfProgram>, String> {
+    let whole = |calls: &[i64]| calls.iter().map(|&call| (call, Vec::new())).collect();
+    let mut programs = vec![
+        filter(set_id_rules().map_err(|error| error.to_string())?, libc::EPERM)?,
+        filter(whole(&xattr_calls()), libc::EOPNOTSUPP)?,
+        filter(whole(&UNKNOWN), libc::ENOSYS)?,
+        filter(family_rules().map_err(|error| error.to_string())?, libc::EAFNOSUPPORT)?,
+    ];
+    programs.extend(second_table());
+    Ok(programs)
+}
+
+fn set_id_rules() -> Result<Rules, BackendError> {
+    let mut rules = Rules::new();
     for bit in [libc::S_ISUID, libc::S_ISGID].map(u64::from) {
         for (call, mode) in chmod_calls() {
-            let rule = SeccompRule::new(vec![has(mode, bit).map_err(text)?]).map_err(text)?;
-            set_id.entry(call).or_default().push(rule);
+            rules
+                .entry(call)
+                .or_default()
+                .push(SeccompRule::new(vec![has(mode, bit)?])?);
         }
         // Without O_CREAT the mode argument is whatever was in the register.
         for (call, flags, mode) in open_calls() {
-            let creates = has(flags, libc::O_CREAT as u64).map_err(text)?;
-            let rule = SeccompRule::new(vec![creates, has(mode, bit).map_err(text)?]).map_err(text)?;
-            set_id.entry(call).or_default().push(rule);
+            let creates = has(flags, libc::O_CREAT as u64)?;
+            let rule = SeccompRule::new(vec![creates, has(mode, bit)?])?;
+            rules.entry(call).or_default().push(rule);
         }
     }
-    let xattrs = xattr_calls().into_iter().map(|call| (call, Vec::new())).collect();
-    Ok([filter(set_id, libc::EPERM)?, filter(xattrs, libc::EOPNOTSUPP)?])
+    Ok(rules)
 }
 
-fn has(argument: u8, bits: u64) -> Result<SeccompCondition, seccompiler::BackendError> {
+fn family_rules() -> Result<Rules, BackendError> {
+    let is_not = |family: i32| {
+        let family = u64::from(family.unsigned_abs());
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family)
+    };
+    let conditions = FAMILIES.into_iter().map(is_not).collect::<Result<Vec<_>, _>>()?;
+    let rules = [libc::SYS_socket, libc::SYS_socketpair].map(|call| {
+        let rule = SeccompRule::new(conditions.clone())?;
+        Ok((call, vec![rule]))
+    });
+    rules.into_iter().collect()
+}
+
+/// On x86-64 the same calls have second numbers (the "x32" ones), which no rule names: none of those exists.
+#[cfg(target_arch = "x86_64")]
+fn second_table() -> Option<BpfProgram> {
+    use seccompiler::sock_filter;
+    const X32: u32 = 0x4000_0000;
+    let statement = |code: u32, k: u32, jt: u8, jf: u8| sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    Some(vec![
+        // The number is the first word of what a filter is shown (`seccomp_data`).
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, X32, 0, 1),
+        statement(
+            libc::BPF_RET | libc::BPF_K,
+            libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
+            0,
+            0,
+        ),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ])
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn second_table() -> Option<BpfProgram> {
+    None
+}
+
+fn has(argument: u8, bits: u64) -> Result<SeccompCondition, BackendError> {
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bits), bits)
 }
 
-fn filter(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> Result<BpfProgram, String> {
+fn filter(rules: Rules, errno: i32) -> Result<BpfProgram, String> {
     let architecture = std::env::consts::ARCH;
     let target = architecture.try_into();
     let target = target.map_err(|_| format!("no filter is known for the architecture {architecture}"))?;
@@ -124,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_filters_compile_and_fit_the_kernel() {
+    fn all_filters_compile_and_fit_the_kernel() {
         let programs = programs().unwrap();
         assert!(programs.iter().all(|program| (1..4096).contains(&program.len())));
     }
