@@ -4,12 +4,16 @@
 
 use std::path::PathBuf;
 
+use crate::digest::Digest;
 use crate::fetch::FetchError;
 use crate::fsio::PathError;
 use crate::nar::NarError;
 use crate::spec::Diagnostics;
 use crate::store::StoreError;
 use crate::transport::TransportError;
+
+/// What to do about an artifact that breaks its format.
+const DAMAGED: &str = "they were damaged, or not written by layerize; `--spec DIR` builds from the project's own files";
 
 /// Why inputs could not be kept, found or restored.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,16 @@ pub enum InputsError {
     /// A tree could not be archived.
     #[error(transparent)]
     Nar(#[from] NarError),
+    /// Local files that are kept cannot be unpacked.
+    #[error("cannot unpack `{digest}`, local files that are kept in `{place}`")]
+    Archive {
+        /// The place.
+        place: String,
+        /// The archive.
+        digest: Digest,
+        /// What is wrong with it.
+        source: NarError,
+    },
     /// A kept spec or lock is wrong.
     #[error("the {what} that is kept in `{place}` is not valid")]
     Spec {
@@ -123,6 +137,7 @@ impl InputsError {
             Self::Fetch(error) => error.help(),
             Self::Store(error) => error.help(),
             Self::Nar(error) => error.help(),
+            Self::Archive { .. } => Some(DAMAGED.to_owned()),
             Self::Place { .. } => Some("write `docker://HOST/NAME`, `oci:DIR`, or a directory".to_owned()),
             Self::TooMany { .. } => Some(
                 "push with `--no-inputs`, and keep the files in a directory: copy the fetch cache, or a mirror"
@@ -132,10 +147,7 @@ impl InputsError {
                 "write the name as the lock has it, or leave it out: a misspelt name would withhold nothing".to_owned(),
             ),
             Self::Format { .. } => Some("use a release of layerize that has this format".to_owned()),
-            Self::Malformed { .. } => Some(
-                "they were damaged, or not written by layerize; `--spec DIR` builds from the project's own files"
-                    .to_owned(),
-            ),
+            Self::Malformed { .. } => Some(DAMAGED.to_owned()),
             Self::NoSpec { .. } => Some("name the project with `--spec DIR`".to_owned()),
             Self::NoSources { .. } => Some(
                 "name the project with `--spec DIR`; `layerize push --inputs=all` keeps local files too".to_owned(),

@@ -154,7 +154,11 @@ impl Found {
 
     fn unpack(&self, part: &Part, dest: &Path) -> Result<(), InputsError> {
         let mut reader = self.part(part)?;
-        nar::restore(&mut reader, dest)?;
+        nar::restore(&mut reader, dest).map_err(|source| InputsError::Archive {
+            place: self.place.clone(),
+            digest: part.digest,
+            source,
+        })?;
         // The archive ends before its reader does where there are more bytes than there may be.
         match reader.read(&mut [0]) {
             Ok(0) => Ok(()),

@@ -14,15 +14,15 @@ use crate::served::{Demands, Registry};
 use crate::support::{Place, Ran, copy_tree, have, peer};
 
 /// A place whose spec takes packages from an archive and a file from an address, both of which can be taken away.
-struct Project {
-    place: Place,
+pub struct Project {
+    pub place: Place,
     archive: Archive,
 }
 
-const LOCAL: &str = "[package.local]\nsource = { path = \"local\" }\n\n";
+pub const LOCAL: &str = "[package.local]\nsource = { path = \"local\" }\n\n";
 
 impl Project {
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         if !have("apt-get", &["--version"]) {
             return None;
         }
@@ -48,7 +48,7 @@ impl Project {
     }
 
     /// Writes the spec: an image `thing` of Debian packages and a downloaded file, and what else is given.
-    fn spec(&self, inputs: &str, more: &str) {
+    pub fn spec(&self, inputs: &str, more: &str) {
         let sources = self.archive.source_line();
         let text = format!(
             "[debian]\nsources = [\"{sources}\"]\narchitecture = \"amd64\"\n\n{inputs}\
@@ -64,12 +64,12 @@ impl Project {
     }
 
     /// Runs `layerize` with downloads of its own: what another test fetched is not to be had.
-    fn run<S: AsRef<OsStr>>(&self, args: &[S]) -> Ran {
+    pub fn run<S: AsRef<OsStr>>(&self, args: &[S]) -> Ran {
         self.run_in(&self.place, args, true)
     }
 
     /// Runs it in another place; without apt, if that is so.
-    fn run_in<S: AsRef<OsStr>>(&self, place: &Place, args: &[S], apt: bool) -> Ran {
+    pub fn run_in<S: AsRef<OsStr>>(&self, place: &Place, args: &[S], apt: bool) -> Ran {
         let mut command = place.command(args);
         command.env("XDG_CACHE_HOME", place.path().join("cache"));
         if !apt {

@@ -22,6 +22,7 @@ mod images;
 mod index;
 mod init;
 mod inputs;
+mod inputs_hostile;
 mod load;
 mod memory;
 mod mend;
