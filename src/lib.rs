@@ -24,9 +24,10 @@
 //! | 3 | [`store`] | add, look up, verify, collect garbage; a Nix store read-only | digest fsio nar store_path graph |
 //! | 3 | [`closure`] | closed set, topological order, why-chains | store_path store graph |
 //! | 3 | [`derive`] | spec and lock → derivations in order; pure | digest spec store_path graph oci |
+//! | 3 | [`sandbox`] | the walled-off place in which scripts run, and its mounts | fsio store_path |
 //! | 3 | [`layer`] | partition, tar, compression, layer cache | digest escape event fsio store_path graph archive oci parallel nar |
 //! | 4 | [`fetch`] | downloads, archives, Debian packages | digest escape event fsio http nar store store_path spec derive root archive oci parallel |
-//! | 4 | [`build`] | realise derivations: schedule, sandbox, scan, register | digest event fsio store_path store closure derive root fetch graph parallel |
+//! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest event fsio store_path store closure derive root sandbox fetch graph parallel |
 //! | 4 | [`image`] | recipe → config, manifest and layers as one value | digest escape event fsio store_path root oci layer spec |
 //! | 5 | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |
 //! | 5 | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest event fsio http oci image layer archive parallel |
@@ -52,7 +53,7 @@
 //! 5. [`derive::make`] turns spec and lock into a [`derive::BuildPlan`]: unpack some eighty Debian packages and the source
 //!    of hello, then run its script.
 //! 6. [`build::realise`] does the steps that the image needs and the store lacks, several at a time: [`fetch::fetch`] downloads
-//!    and checks digests, [`fetch::unpack_deb`] makes a tree of a package, and the script runs in [`build::sandbox`].
+//!    and checks digests, [`fetch::unpack_deb`] makes a tree of a package, and the script runs in [`sandbox`].
 //!    What a step made is canonicalised, hashed, searched for references and registered by [`store::Store`]: it is
 //!    `/layerize/store/HASH-hello-2.10` from here on.
 //! 7. [`project::drafts`] collects what the image is made of: [`closure::compute`] follows the references from hello to the
@@ -91,6 +92,7 @@ pub mod parallel;
 
 pub mod project;
 pub mod root;
+pub mod sandbox;
 pub mod spec;
 pub mod store;
 pub mod store_path;

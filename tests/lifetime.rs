@@ -12,7 +12,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use layerize::build::{BuildError, cancel};
+use layerize::build::BuildError;
+use layerize::sandbox::cancel;
 use layerize::store::Store;
 use machine::{Fixture, STORE};
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use layerize::build::sandbox::{Bind, Outcome, SandboxError};
+use layerize::sandbox::{Bind, Outcome, SandboxError};
 use machine::{Sandboxed, output};
 
 #[test]

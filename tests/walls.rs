@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use layerize::build::sandbox::Outcome;
+use layerize::sandbox::Outcome;
 use machine::{Sandboxed, output};
 
 #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::runner::{FailedCommand, quoted};
-use super::sandbox::SandboxError;
+use crate::sandbox::SandboxError;
 use crate::store_path::{StorePath, StorePathError};
 
 /// Why a build failed.

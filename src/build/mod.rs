@@ -12,14 +12,11 @@ mod mend;
 mod realise;
 mod rootfs;
 mod runner;
-pub mod sandbox;
 mod schedule;
 mod script;
 mod shell;
-mod source;
 mod step;
 mod surroundings;
-mod tree;
 mod variation;
 
 use std::path::PathBuf;
@@ -29,7 +26,6 @@ pub use error::{BuildError, Reason, ScriptFailure};
 pub use mend::{make_recorded, makers, report_mended};
 pub use realise::realise;
 pub use runner::FailedCommand;
-pub use sandbox::{cancel, sandbox_main};
 pub use shell::{ShellOptions, User, run_in_store, shell};
 pub use variation::Variation;
 

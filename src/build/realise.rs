@@ -10,11 +10,12 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use super::mend::report_mended;
 use super::schedule::{Job, Schedule};
 use super::step::Step;
-use super::{BuildError, BuildOptions, sandbox};
+use super::{BuildError, BuildOptions};
 use crate::derive::{Action, BuildPlan, Download, Input, StepId};
 use crate::event::{Event, Reporter};
 use crate::fetch;
 use crate::parallel;
+use crate::sandbox;
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 

@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use super::BuildError;
-use super::tree::Tree;
 use crate::root::{self, MERGED_DIRS};
+use crate::sandbox::tree::Tree;
 use crate::store_path::StoreDir;
 
 /// Directories on which the sandbox mounts something.

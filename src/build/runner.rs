@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::BuildError;
 use super::rootfs::Root;
-use super::tree::Tree;
 use crate::fsio::{PathError, read_limited};
+use crate::sandbox::tree::Tree;
 
 /// Where runner and script are, relative to the root.
 const DIR: &str = "usr/libexec/layerize";

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use super::BuildError;
 use super::rootfs::{GROUP, PASSWD};
-use super::sandbox::{Bind, Outcome, Sandbox, Walls, World};
 use super::surroundings::Surroundings;
-use super::tree::{Tree, close_to_others, make_dir};
 use crate::derive::{Input, Script};
+use crate::sandbox::tree::{Tree, close_to_others, make_dir};
+use crate::sandbox::{Bind, Outcome, Sandbox, Walls, World};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 

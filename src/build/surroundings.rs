@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use super::BuildError;
 use super::link::Linkage;
 use super::rootfs::Root;
-use super::sandbox::Bind;
-use super::source::SOURCE_DATE_EPOCH;
-use super::tree::make_dir;
 use crate::derive::{Input, Script};
 use crate::fsio::IoContext;
+use crate::sandbox::Bind;
+use crate::sandbox::copy::SOURCE_DATE_EPOCH;
+use crate::sandbox::tree::make_dir;
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::sandbox::World;
+use crate::sandbox::World;
 
 /// Something that a build must not depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

@@ -89,7 +89,7 @@ pub fn watch() {
         }
         *first = State::Happened(fault);
         drop(first);
-        crate::build::cancel();
+        crate::sandbox::cancel();
         crate::http::cancel();
         let watchdog = std::thread::Builder::new().spawn(|| {
             std::thread::sleep(interrupt::GRACE);

@@ -28,7 +28,7 @@ pub fn watch() {
     std::thread::spawn(move || {
         let Ok(first) = signals.wait() else { return };
         SIGNAL.store(first as i32, Ordering::SeqCst);
-        crate::build::cancel();
+        crate::sandbox::cancel();
         crate::http::cancel();
         std::thread::spawn(|| {
             std::thread::sleep(GRACE);

@@ -150,7 +150,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|argument| argument == "__sandbox") {
-        crate::build::sandbox_main();
+        crate::sandbox::sandbox_main();
     }
     fault::watch();
     fault::catch(|| Ok(parse_and_run(arguments))).unwrap_or_else(|error| {

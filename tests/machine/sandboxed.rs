@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use layerize::build::sandbox::{Bind, Outcome, Sandbox, SandboxError, Veil, Walls, World};
+use layerize::sandbox::{Bind, Outcome, Sandbox, SandboxError, Veil, Walls, World};
 
 use super::root::machine_root;
 use super::user::program;

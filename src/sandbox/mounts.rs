@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
+use super::copy::copy_in_other_order;
 use super::helper::Failed;
 use super::request::{Bind, Copied, Request, RootPlan, SetupStep, Veil, Walls};
-use crate::build::source::copy_in_other_order;
 use crate::fsio::sorted_names;
 use crate::store_path::StoreDir;
 

@@ -16,10 +16,10 @@ use crate::fsio::{IoContext, PathError, sorted_names};
 
 /// Modification time of all that a script finds in its source, and `SOURCE_DATE_EPOCH`: 1980-01-01, the oldest
 /// time that a zip archive can hold.
-pub(super) const SOURCE_DATE_EPOCH: i64 = 315_532_800;
+pub(crate) const SOURCE_DATE_EPOCH: i64 = 315_532_800;
 
 /// Copies the directory `source` to `dest`, or the file `source` to `dest/NAME`; `dest` must not exist.
-pub(super) fn copy_writable(source: &Path, name: &str, dest: &Path) -> Result<(), PathError> {
+pub(crate) fn copy_writable(source: &Path, name: &str, dest: &Path) -> Result<(), PathError> {
     let kind = fs::symlink_metadata(source).context("read", source)?.file_type();
     if kind.is_dir() {
         return copy(source, dest);
@@ -53,7 +53,7 @@ fn copy(source: &Path, dest: &Path) -> Result<(), PathError> {
 
 /// Copies what is in `source` into the empty directory `dest` in such an order that `dest` and all below it are listed
 /// the other way round: for file systems that list what was created in some order, first to last or last to first.
-pub(super) fn copy_in_other_order(source: &Path, dest: &Path) -> Result<(), PathError> {
+pub(crate) fn copy_in_other_order(source: &Path, dest: &Path) -> Result<(), PathError> {
     let probes = ["1", "2"].map(|name| dest.join(name));
     for probe in &probes {
         fs::write(probe, "").context("write", probe)?;

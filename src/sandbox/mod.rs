@@ -11,12 +11,14 @@
     reason = "namespaces, capabilities and limits have no safe interface for all that is needed"
 )]
 
+pub(crate) mod copy;
 mod diagnose;
 mod helper;
 mod limits;
 mod mounts;
 mod request;
 mod seccomp;
+pub(crate) mod tree;
 
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -34,9 +36,9 @@ pub use diagnose::{Cause, SandboxError};
 pub use helper::sandbox_main;
 pub use request::{Bind, Copied, Refusal, SetupStep, Veil, Walls, World};
 
-use super::tree::close_to_others;
 use crate::fsio::{IoContext, PathError, create_dir_all, read_limited};
 use request::{REQUEST, Reply, Request, RootPlan};
+use tree::close_to_others;
 
 /// Most directories in one overlay. The kernel takes 500, and their names must fit a page.
 const OVERLAY_MAX: usize = 400;

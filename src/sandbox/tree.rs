@@ -10,24 +10,24 @@ use crate::fsio::{IoContext, PathError};
 
 /// A tree being written below a directory.
 #[derive(Debug, Clone)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     dir: PathBuf,
 }
 
 impl Tree {
     /// Starts with an empty directory, which must not exist.
-    pub(super) fn create(dir: PathBuf) -> Result<Self, PathError> {
+    pub(crate) fn create(dir: PathBuf) -> Result<Self, PathError> {
         make_dir(&dir, 0o755)?;
         Ok(Self { dir })
     }
 
     /// Where the tree is.
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// A directory with its parents; gives where it is.
-    pub(super) fn directory(&self, below: &str) -> Result<PathBuf, PathError> {
+    pub(crate) fn directory(&self, below: &str) -> Result<PathBuf, PathError> {
         let mut path = self.dir.clone();
         for part in below.split('/').filter(|part| !part.is_empty()) {
             path.push(part);
@@ -39,7 +39,7 @@ impl Tree {
     }
 
     /// A regular file.
-    pub(super) fn file(&self, below: &str, text: &str, mode: u32) -> Result<PathBuf, PathError> {
+    pub(crate) fn file(&self, below: &str, text: &str, mode: u32) -> Result<PathBuf, PathError> {
         let path = self.prepare(below)?;
         fs::write(&path, text).context("write", &path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).context("set the mode of", &path)?;
@@ -47,7 +47,7 @@ impl Tree {
     }
 
     /// A symlink.
-    pub(super) fn link(&self, below: &str, target: &str) -> Result<(), PathError> {
+    pub(crate) fn link(&self, below: &str, target: &str) -> Result<(), PathError> {
         let path = self.prepare(below)?;
         symlink(target, &path).context("create the link", &path)
     }
@@ -59,13 +59,13 @@ impl Tree {
 }
 
 /// Creates a directory of exactly this mode.
-pub(super) fn make_dir(path: &Path, mode: u32) -> Result<(), PathError> {
+pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<(), PathError> {
     fs::create_dir(path).context("create directory", path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).context("set the mode of", path)
 }
 
 /// Closes a directory to other users: nobody may meddle with a build's `/tmp`, or use what it makes before its modes
 /// are the store's.
-pub(super) fn close_to_others(path: &Path) -> Result<(), PathError> {
+pub(crate) fn close_to_others(path: &Path) -> Result<(), PathError> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).context("close to others", path)
 }
