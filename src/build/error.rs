@@ -70,7 +70,7 @@ pub enum BuildError {
         /// The store's directory of trees.
         store: PathBuf,
     },
-    /// [`super::cancel`] was called.
+    /// [`crate::sandbox::cancel`] was called.
     #[error("the build was cancelled")]
     Cancelled,
     /// More than one step failed.

@@ -55,6 +55,6 @@ pub struct BuildOptions {
     pub keep_failed: bool,
     /// What downloads use.
     pub fetch: FetchConfig,
-    /// The program that becomes the sandbox's helper; `None`: this one, which then must call [`sandbox_main`].
+    /// The program that becomes the sandbox's helper; `None`: this one, which then must call [`sandbox_main`](crate::sandbox::sandbox_main).
     pub helper: Option<PathBuf>,
 }
