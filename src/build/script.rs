@@ -293,6 +293,7 @@ impl ScriptStep<'_> {
             walls: Walls::Build,
             staging,
             layers: surroundings.root.layers(),
+            upper: None,
             veils: vec![
                 Veil {
                     dir: work,
@@ -332,6 +333,7 @@ impl ScriptStep<'_> {
             walls: Walls::None,
             staging,
             layers: Vec::new(),
+            upper: None,
             veils: Vec::new(),
             binds: Vec::new(),
             ids: BUILDER,

@@ -25,7 +25,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getegid, geteuid, getppid, setgroups, setsid};
 
 use super::request::{REQUEST, Refusal, Reply, Request, SetupStep, Walls};
-use super::{limits, mounts, seccomp};
+use super::{limits, mounts, notify, seccomp};
 use crate::fsio::read_limited;
 
 /// Largest request: some thousand paths.
@@ -120,14 +120,14 @@ fn answer(reply: &mut File, answer: &Reply) {
 
 fn become_sandbox(request: &Request, reply: &mut File) -> Result<(), Failed> {
     match request.walls {
-        Walls::Build | Walls::Shell => {
-            if request.walls == Walls::Build {
+        Walls::Build | Walls::Shell | Walls::Configure => {
+            if request.walls.are_closed() {
                 limits::leave_keyrings()?;
             }
             user_namespace(request)?;
-            let network = match request.walls {
-                Walls::Build => CloneFlags::CLONE_NEWNET,
-                _ => CloneFlags::empty(),
+            let network = match request.walls.are_closed() {
+                true => CloneFlags::CLONE_NEWNET,
+                false => CloneFlags::empty(),
             };
             namespaces(
                 CloneFlags::CLONE_NEWNS
@@ -160,7 +160,7 @@ fn become_sandbox(request: &Request, reply: &mut File) -> Result<(), Failed> {
 /// A user namespace in which the caller is `request.ids`.
 fn user_namespace(request: &Request) -> Result<(), Failed> {
     let (user, group) = (geteuid(), getegid());
-    if user.is_root() && request.walls == Walls::Build {
+    if user.is_root() && request.walls.are_closed() {
         match setgroups(&[]) {
             // Root of a user namespace that denies it is in the position of an ordinary user, who keeps them too.
             Ok(()) | Err(Errno::EPERM) => {}
@@ -283,21 +283,33 @@ fn wait_for_end(child: Pid) -> nix::Result<bool> {
 fn init(request: &Request, reply: &mut File) -> Result<Infallible, Failed> {
     mounts::enter(request)?;
     limits::name_host(&request.world)?;
-    if request.walls == Walls::Build {
+    if request.walls.are_closed() {
         limits::loopback_up()?;
     }
     let fork_failed = |errno| Failed::errno(SetupStep::Fork, None, errno);
-    // SAFETY: this process has one thread.
-    let program = match unsafe { nix::unistd::fork() }.map_err(fork_failed)? {
-        ForkResult::Child => {
-            let Err(failed) = program(request);
-            std::process::exit(refuse(reply, failed));
-        }
-        ForkResult::Parent { child } => child,
+    let ended = if request.walls == Walls::Configure {
+        let (ours, theirs) = notify::channel().map_err(fork_failed)?;
+        let children = notify::Children::watch().map_err(fork_failed)?;
+        let program = start(request, reply, Some(&theirs))?;
+        drop(theirs);
+        notify::answer_until(program, &children, &ours).map_err(fork_failed)?
+    } else {
+        reap_until(start(request, reply, None)?).map_err(fork_failed)?
     };
-    let ended = reap_until(program).map_err(fork_failed)?;
     answer(reply, &ended);
     std::process::exit(0)
+}
+
+/// Starts the process that becomes what was asked for; `channel` takes the notifications of its system calls.
+fn start(request: &Request, reply: &mut File, channel: Option<&OwnedFd>) -> Result<Pid, Failed> {
+    // SAFETY: this process has one thread.
+    match unsafe { nix::unistd::fork() }.map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))? {
+        ForkResult::Child => {
+            let Err(failed) = program(request, channel);
+            std::process::exit(refuse(reply, failed));
+        }
+        ForkResult::Parent { child } => Ok(child),
+    }
 }
 
 /// Reaps every process that ends until `program` does, and tells how that one ended.
@@ -313,12 +325,19 @@ fn reap_until(program: Pid) -> nix::Result<Reply> {
 }
 
 /// The process that becomes what was asked for.
-fn program(request: &Request) -> Result<Infallible, Failed> {
-    if request.walls == Walls::Build {
+fn program(request: &Request, channel: Option<&OwnedFd>) -> Result<Infallible, Failed> {
+    if request.walls.are_closed() {
         setsid().map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
         limits::fix(&request.world)?;
     }
-    limits::drop_privileges()?;
+    match channel {
+        None => limits::drop_privileges()?,
+        Some(channel) => {
+            limits::keep_rights_over_files()?;
+            seccomp::install_for_configuring()?;
+            notify::install(channel)?;
+        }
+    }
     if request.walls == Walls::Build {
         seccomp::install()?;
     }
@@ -338,7 +357,7 @@ fn exec(request: &Request) -> Result<Infallible, Failed> {
         .args(arguments)
         .env_clear()
         .envs(request.env.iter().map(|(k, v)| (k, v)));
-    if matches!(request.walls, Walls::Build | Walls::None) {
+    if request.walls.are_closed() || request.walls == Walls::None {
         limits::detach_input()?;
     }
     let error = command.exec();

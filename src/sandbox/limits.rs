@@ -119,6 +119,18 @@ pub(super) fn loopback_up() -> Result<(), Failed> {
 
 /// Gives up every capability, for good.
 pub(super) fn drop_privileges() -> Result<(), Failed> {
+    keep_capabilities(0)
+}
+
+/// Gives up every capability, for good, but those by which an administrator's scripts get at any file of their root. In
+/// a user namespace of one user they reach that user's own files and no others.
+pub(super) fn keep_rights_over_files() -> Result<(), Failed> {
+    // From `linux/capability.h`: DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, KILL.
+    keep_capabilities([1, 2, 3, 4, 5].into_iter().fold(0, |all, bit: u32| all | 1 << bit))
+}
+
+/// Gives up, for good, every capability that is not in `kept`, a set of the first 32.
+fn keep_capabilities(kept: u32) -> Result<(), Failed> {
     #[repr(C)]
     struct Header {
         version: u32,
@@ -126,7 +138,7 @@ pub(super) fn drop_privileges() -> Result<(), Failed> {
     }
     let failed = |errno| Failed::errno(SetupStep::Privileges, None, errno);
     nix::sys::prctl::set_no_new_privs().map_err(failed)?;
-    for capability in 0..=63 {
+    for capability in (0..=63).filter(|&capability| capability >= 32 || kept & 1 << capability == 0) {
         // SAFETY: takes numbers only.
         let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability as libc::c_ulong, 0, 0, 0) };
         match Errno::result(result) {
@@ -140,10 +152,10 @@ pub(super) fn drop_privileges() -> Result<(), Failed> {
         version: CAPABILITY_VERSION_3,
         pid: 0,
     };
-    // Effective, permitted, inheritable; twice, for the low and the high half.
-    let none = [0_u32; 6];
+    // Effective, permitted, inheritable; for the low and the high half.
+    let sets = [kept, kept, 0, 0, 0, 0];
     // SAFETY: both pointers are to live values of the layout that version 3 prescribes.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
     Errno::result(result).map(drop).map_err(failed)
 }
 

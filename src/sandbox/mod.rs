@@ -16,6 +16,8 @@ mod diagnose;
 mod helper;
 mod limits;
 mod mounts;
+mod notify;
+mod owners;
 mod request;
 mod seccomp;
 pub(crate) mod tree;
@@ -34,6 +36,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 pub use diagnose::{Cause, SandboxError};
 pub use helper::sandbox_main;
+pub use owners::{CAPABILITY_ATTRIBUTE, OWNER_ATTRIBUTE};
 pub use request::{Bind, Copied, Refusal, SetupStep, Veil, Walls, World};
 
 use crate::fsio::{IoContext, PathError, create_dir_all, read_limited};
@@ -76,6 +79,9 @@ pub struct Sandbox {
     /// Directories that make up the read-only root, the topmost first; not used with [`Walls::Run`] and
     /// [`Walls::None`].
     pub layers: Vec<PathBuf>,
+    /// With [`Walls::Configure`], an existing directory that takes what is changed in the root; its file system must hold
+    /// extended attributes of users.
+    pub upper: Option<PathBuf>,
     /// Directories whose places the binds must not tell.
     pub veils: Vec<Veil>,
     /// What is bound into the root, in this order. Targets must exist in a layer or in an earlier bind.
@@ -172,8 +178,9 @@ impl Sandbox {
         create_dir_all(&mount_point)?;
         let overlays = self.staging.join("overlays");
         let root = match self.walls {
-            Walls::Build | Walls::Shell => RootPlan::Overlay {
+            Walls::Build | Walls::Shell | Walls::Configure => RootPlan::Overlay {
                 groups: link_layers(&self.layers, &overlays, &self.staging)?,
+                writable: link_upper(self.upper.as_deref(), &overlays)?,
             },
             Walls::Run | Walls::None => RootPlan::Host,
         };
@@ -234,6 +241,18 @@ fn link_layers(layers: &[PathBuf], overlays: &Path, staging: &Path) -> Result<Ve
         groups.push(members.len());
     }
     Ok(groups)
+}
+
+/// Links what takes the changes of the root, and makes the directory that the kernel wants beside it.
+fn link_upper(upper: Option<&Path>, overlays: &Path) -> Result<bool, PathError> {
+    let Some(upper) = upper else { return Ok(false) };
+    let work = upper.with_extension("work");
+    create_dir_all(&work)?;
+    for (name, target) in [("upper", upper), ("work", &work)] {
+        let link = overlays.join(name);
+        symlink(target, &link).context("create the link", &link)?;
+    }
+    Ok(true)
 }
 
 /// The layers in as few groups of at most [`OVERLAY_MAX`] as possible, of about equal size.

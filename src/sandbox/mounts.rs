@@ -52,8 +52,8 @@ pub(super) fn enter(request: &Request) -> Result<(), Failed> {
     mount_at(None, Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_PRIVATE, "")
         .map_err(|error| error.during(SetupStep::Propagation))?;
     match &request.root {
-        RootPlan::Overlay { groups } => {
-            overlay_root(request, groups)?;
+        RootPlan::Overlay { groups, writable } => {
+            overlay_root(request, groups, *writable)?;
             devices(&root.join("dev"))?;
             proc(&root.join("proc"))?;
         }
@@ -76,25 +76,30 @@ pub(super) fn enter(request: &Request) -> Result<(), Failed> {
 ///
 /// The directories are named by short relative links: the option string is limited to a page, and a sandbox
 /// that reads `/proc/mounts` learns nothing of where the store is.
-fn overlay_root(request: &Request, groups: &[usize]) -> Result<(), Failed> {
-    let overlay = |links: &Path, count: usize, target: &Path| {
+fn overlay_root(request: &Request, groups: &[usize], writable: bool) -> Result<(), Failed> {
+    let overlay = |links: &Path, count: usize, target: &Path, writable: bool| {
         std::env::set_current_dir(links).map_err(|error| Failed::io(SetupStep::Overlay, links, &error))?;
         let names: Vec<String> = (0..count).map(|index| index.to_string()).collect();
-        let options = format!("lowerdir={}", names.join(":"));
-        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        let mut options = format!("lowerdir={}", names.join(":"));
+        let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        match writable {
+            // Whether the attributes are the kernel's own or of users decides who may mount it.
+            true => options.push_str(",upperdir=../upper,workdir=../work,userxattr"),
+            false => flags |= MsFlags::MS_RDONLY,
+        }
         mount_at(Some("overlay".as_ref()), target, Some("overlay"), flags, &options)
             .map_err(|error| error.during(SetupStep::Overlay))
     };
     if let [count] = groups {
-        return overlay(&request.overlays.join("0"), *count, &request.mount_point);
+        return overlay(&request.overlays.join("0"), *count, &request.mount_point, writable);
     }
     // `overlays/top` holds the mount points of the groups, named as its links would be.
     let top = request.overlays.join("top");
     for (index, count) in groups.iter().enumerate() {
         let name = index.to_string();
-        overlay(&request.overlays.join(&name), *count, &top.join(&name))?;
+        overlay(&request.overlays.join(&name), *count, &top.join(&name), false)?;
     }
-    overlay(&top, groups.len(), &request.mount_point)
+    overlay(&top, groups.len(), &request.mount_point, writable)
 }
 
 /// A `/dev` of its own: the harmless nodes, private pseudo terminals and shared memory.

@@ -91,17 +91,29 @@ pub enum Walls {
     Run,
     /// None: for `--sandbox=none` alone.
     None,
+    /// Maintainer scripts: as a build, but whoever runs is the administrator of a root that can be written to, and keeps
+    /// the rights over files that this takes; who is to own what is noted instead of done.
+    Configure,
+}
+
+impl Walls {
+    /// Whether what runs is walled off as a build is.
+    pub(super) fn are_closed(self) -> bool {
+        matches!(self, Self::Build | Self::Configure)
+    }
 }
 
 /// What the new root consists of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum RootPlan {
-    /// A read-only overlay of the directories that the links of each group point to, the topmost first.
+    /// An overlay of the directories that the links of each group point to, the topmost first.
     Overlay {
         /// How many links each directory `overlays/0`, `overlays/1`, … holds. More than one group: each is
         /// an overlay of its own, and the root is the overlay of those.
         groups: Vec<usize>,
+        /// Whether it can be written to: `overlays/upper` leads to what takes the changes, `overlays/work` is beside it.
+        writable: bool,
     },
     /// The machine's root: each of its entries bound.
     Host,

@@ -91,9 +91,42 @@ const UNKNOWN: [i64; 7] = [
 /// Address families that lead nowhere but to the sandbox's own processes.
 const FAMILIES: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 
-/// Installs the filter for this process and all it starts.
+/// Calls that change who a process is: maintainer scripts are the administrator whatever they ask for, and are told that
+/// they were obeyed.
+fn identity_calls() -> [i64; 8] {
+    [
+        libc::SYS_setuid,
+        libc::SYS_setgid,
+        libc::SYS_setreuid,
+        libc::SYS_setregid,
+        libc::SYS_setresuid,
+        libc::SYS_setresgid,
+        libc::SYS_setgroups,
+        libc::SYS_capset,
+    ]
+}
+
+/// Calls that wait until something is on disk: what a script made is thrown away when the machine fails meanwhile.
+const SYNCHRONISING: [i64; 5] = [
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_sync,
+    libc::SYS_syncfs,
+    libc::SYS_sync_file_range,
+];
+
+/// Installs the filter of a build for this process and all it starts.
 pub(super) fn install() -> Result<(), Failed> {
-    for program in programs().map_err(failed)? {
+    install_all(programs())
+}
+
+/// Installs what is refused to maintainer scripts; which calls are answered by process 1 is `notify`'s to say.
+pub(super) fn install_for_configuring() -> Result<(), Failed> {
+    install_all(configuring_programs())
+}
+
+fn install_all(programs: Result<Vec<BpfProgram>, String>) -> Result<(), Failed> {
+    for program in programs.map_err(failed)? {
         seccompiler::apply_filter(&program).map_err(|error| match error {
             seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => Failed {
                 step: SetupStep::Filter,
@@ -121,6 +154,22 @@ fn programs() -> Result<Vec<BpfProgram>, String> {
         filter(whole(&xattr_calls()), libc::EOPNOTSUPP)?,
         filter(whole(&UNKNOWN), libc::ENOSYS)?,
         filter(family_rules().map_err(|error| error.to_string())?, libc::EAFNOSUPPORT)?,
+    ];
+    programs.extend(second_table());
+    Ok(programs)
+}
+
+fn configuring_programs() -> Result<Vec<BpfProgram>, String> {
+    let whole = |calls: &[i64]| calls.iter().map(|&call| (call, Vec::new())).collect();
+    let noted = super::notify::calls();
+    let attributes: Vec<i64> = xattr_calls().into_iter().filter(|call| !noted.contains(call)).collect();
+    let mut programs = vec![
+        filter(whole(&attributes), libc::EOPNOTSUPP)?,
+        filter(whole(&UNKNOWN), libc::ENOSYS)?,
+        filter(family_rules().map_err(|error| error.to_string())?, libc::EAFNOSUPPORT)?,
+        // Error number 0 is success.
+        filter(whole(&identity_calls()), 0)?,
+        filter(whole(&SYNCHRONISING), 0)?,
     ];
     programs.extend(second_table());
     Ok(programs)
@@ -207,7 +256,8 @@ mod tests {
 
     #[test]
     fn all_filters_compile_and_fit_the_kernel() {
-        let programs = programs().unwrap();
-        assert!(programs.iter().all(|program| (1..4096).contains(&program.len())));
+        for programs in [programs().unwrap(), configuring_programs().unwrap()] {
+            assert!(programs.iter().all(|program| (1..4096).contains(&program.len())));
+        }
     }
 }

@@ -50,6 +50,7 @@ impl Sandboxed {
             walls: Walls::Build,
             staging,
             layers: vec![mount_points(dir.path()), machine_root()],
+            upper: None,
             veils: ["work", "inputs"]
                 .map(|name| Veil {
                     dir: dir.path().join(name),
