@@ -14,8 +14,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 mod output;
+mod remove;
 
 pub use output::{Target, is_standard_output, write_output};
+pub use remove::remove_tree;
 
 /// An I/O error with what was being done and to which path.
 #[derive(Debug, thiserror::Error)]
@@ -89,24 +91,6 @@ pub fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, PathError> {
         return Err(error).context("read", path);
     }
     Ok(bytes)
-}
-
-/// Removes a tree of any modes (store paths are read-only); a missing path is no error.
-pub fn remove_tree(path: &Path) -> Result<(), PathError> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).context("remove", path),
-        Ok(metadata) if !metadata.is_dir() => fs::remove_file(path).context("remove", path),
-        Ok(metadata) => {
-            if metadata.permissions().mode() & 0o700 != 0o700 {
-                fs::set_permissions(path, fs::Permissions::from_mode(0o700)).context("make writable", path)?;
-            }
-            for name in sorted_names(path)? {
-                remove_tree(&path.join(name))?;
-            }
-            fs::remove_dir(path).context("remove directory", path)
-        }
-    }
 }
 
 /// Writes `bytes` to `path` so that a reader sees the old file or the whole new one, also after a crash. For files of our

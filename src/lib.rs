@@ -27,7 +27,7 @@
 //! | 3 | [`sandbox`] | the walled-off place in which scripts run, and its mounts | fsio store_path |
 //! | 3 | [`layer`] | partition, tar, compression, layer cache | digest escape event fsio store_path graph archive oci parallel nar |
 //! | 4 | [`fetch`] | downloads, archives, Debian packages | digest escape event fsio http nar store store_path spec derive root archive oci parallel |
-//! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest event fsio store_path store closure derive root sandbox fetch graph parallel |
+//! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest escape event fsio store_path store closure derive root sandbox fetch graph parallel |
 //! | 4 | [`image`] | recipe → config, manifest and layers as one value | digest escape event fsio store_path root oci layer spec |
 //! | 5 | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |
 //! | 5 | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest event fsio http oci image layer archive parallel |

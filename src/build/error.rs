@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::runner::{FailedCommand, quoted};
+use crate::escape::shown_bytes;
 use crate::sandbox::SandboxError;
 use crate::store_path::{StorePath, StorePathError};
 
@@ -132,6 +133,8 @@ pub enum Reason {
     TimedOut(u64),
     /// It ended well and left nothing at `$out`.
     NoOutput,
+    /// It made `$out` a link to this, which is no part of the store paths that it was given.
+    LeadsOut(PathBuf),
     /// It wrote these names beside `$out`.
     OutsideOutput(Vec<String>),
 }
@@ -150,6 +153,13 @@ impl fmt::Display for ScriptFailure {
             Reason::Signal(signal) => write!(f, "was killed by signal {}", signal_name(*signal)),
             Reason::TimedOut(seconds) => write!(f, "did not end within {seconds} seconds and was killed"),
             Reason::NoOutput => f.write_str("ended well but left nothing at `$out`"),
+            Reason::LeadsOut(target) => {
+                let target = shown_bytes(target.as_os_str().as_encoded_bytes());
+                write!(
+                    f,
+                    "made `$out` a link to `{target}`, which leads out of it and will not be there"
+                )
+            }
             Reason::OutsideOutput(names) => write!(f, "wrote `{}` into the store, beside `$out`", names.join("`, `")),
         }?;
         if !self.tail.is_empty() {
@@ -197,6 +207,10 @@ impl ScriptFailure {
                  or `install -D hello $out/bin/hello`"
                     .to_owned(),
             ),
+            Reason::LeadsOut(target) => Some(format!(
+                "copy what the link leads to: `cp -a {} $out`; a link into a package of `tools` or `runtime` may stay",
+                shown_bytes(target.as_os_str().as_encoded_bytes())
+            )),
             Reason::OutsideOutput(_) => Some("write to `$out` or below it alone".to_owned()),
             Reason::TimedOut(_) => Some("raise `timeout` in the package, for example `timeout = \"2h\"`".to_owned()),
             Reason::Status(_) | Reason::Signal(_) => self.help_from_log().or_else(|| self.help_to_look()),

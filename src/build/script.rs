@@ -427,10 +427,27 @@ impl ScriptStep<'_> {
                 return Ok(Some(Reason::OutsideOutput(names)));
             }
         }
-        match prepared.store.join(out).symlink_metadata() {
+        let made = prepared.store.join(out);
+        match made.symlink_metadata() {
+            Ok(metadata) if metadata.is_symlink() => {
+                let target = fs::read_link(&made).context("read the link", &made)?;
+                let reason = (!self.stays_in_store(prepared, &target)).then_some(Reason::LeadsOut(target));
+                Ok(reason)
+            }
             Ok(_) => Ok(None),
             Err(_) => Ok(Some(Reason::NoOutput)),
         }
+    }
+
+    /// Whether a link at `$out` leads into one of the paths that the script was given: all else is gone afterwards.
+    fn stays_in_store(&self, prepared: &Prepared<'_>, target: &Path) -> bool {
+        let below = fixup::normal(&Path::new(StoreDir::LAYERIZE).join(target));
+        let Ok(below) = below.strip_prefix(StoreDir::LAYERIZE) else {
+            return false;
+        };
+        let first = below.components().next().map(|name| name.as_os_str().to_owned());
+        first.is_some_and(|name| is_visible(&name, &prepared.visible))
+            && self.store.dir().join("store").join(below).symlink_metadata().is_ok()
     }
 
     /// Takes the output from where the script made it, and shrinks its run paths.
@@ -443,6 +460,7 @@ impl ScriptStep<'_> {
                 fs::rename(&made, &tree).context("move", &made)?;
             }
         }
+        self.store.check_output(&tree, &self.derivation.name)?;
         let logical = StoreDir::layerize().join(&prepared.scratch);
         let missing = fixup::fix(&Places {
             logical: &logical,

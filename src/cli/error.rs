@@ -85,6 +85,9 @@ fn render(error: &anyhow::Error, ui: &Ui) -> String {
     }
     let mut helps: Vec<String> = error.chain().filter_map(help).collect();
     helps.dedup();
+    if helps.is_empty() {
+        helps.extend(error.chain().find_map(help_of_system));
+    }
     for help in helps {
         let _ = writeln!(text, "{} {}", ui.paint("help:", "1;36"), shown_message(&help));
     }
@@ -140,6 +143,22 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 UnpackError
             )
         })
+}
+
+/// The advice that fits a failure of the system, whatever was being done.
+fn help_of_system(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let help = match error.downcast_ref::<io::Error>()?.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "the disk is full, or your part of it: `layerize store gc` frees what nothing needs; \
+             what was complete before is untouched"
+        }
+        io::ErrorKind::InvalidFilename => {
+            "a name may have 255 bytes and a path 4095: use shorter names, fewer directories in one another, or a \
+             store in a shorter directory (`--store DIR`)"
+        }
+        _ => return None,
+    };
+    Some(help.to_owned())
 }
 
 /// Whether the failure is that whoever read our output went away.

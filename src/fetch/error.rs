@@ -474,7 +474,9 @@ impl FetchError {
             | Self::Place { .. }
             | Self::Http { .. }
             | Self::Cancelled { .. } => return self.network_help(),
-            Self::Store(_) | Self::Io(_) | Self::Nar(_) | Self::TooLarge { .. } | Self::Address { .. } => return None,
+            Self::Store(error) => return error.help(),
+            Self::Nar(error) => return error.help(),
+            Self::Io(_) | Self::TooLarge { .. } | Self::Address { .. } => return None,
         };
         Some(help)
     }

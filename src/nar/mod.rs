@@ -55,6 +55,9 @@ pub const MAX_NAME: usize = 255;
 /// Longest target of a symlink in bytes (Linux's `PATH_MAX` without its final zero).
 pub const MAX_TARGET: usize = 4095;
 
+/// Longest path by which anything can be opened, in bytes (the same).
+pub const MAX_PATH: usize = 4095;
+
 /// One node of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -132,10 +135,21 @@ pub enum NarError {
         path: PathBuf,
     },
     /// More directories lie in one another than [`MAX_DEPTH`].
-    #[error("`{}` lies more than {MAX_DEPTH} directories deep", path.display())]
+    #[error("`{}` lies more than {MAX_DEPTH} directories deep", abridged(path))]
     TooDeep {
         /// The first entry that does.
         path: PathBuf,
+    },
+    /// A path is longer than [`MAX_PATH`], or would be where the tree is to lie.
+    #[error(
+        "`{}` is {length} bytes long with the directories above it, and the system takes {MAX_PATH}",
+        abridged(path)
+    )]
+    TooLong {
+        /// The first entry that is.
+        path: PathBuf,
+        /// How long it is, or would be.
+        length: usize,
     },
     /// The archive could not be written to where it goes.
     #[error("cannot write the archive")]
@@ -169,9 +183,38 @@ impl NarError {
             )),
             Self::Changed { .. } => Some("wait until nothing writes to the tree and try again".to_owned()),
             Self::Malformed { .. } => Some("the archive is damaged or none at all: fetch it again".to_owned()),
-            Self::Io(_) | Self::TooDeep { .. } | Self::Sink(_) | Self::Source { .. } => None,
+            Self::TooDeep { .. } | Self::TooLong { .. } => Some(
+                "make fewer directories in one another, or give them shorter names; a store in a shorter directory \
+                 (`--store DIR`) leaves longer paths to what is in it"
+                    .to_owned(),
+            ),
+            Self::Io(_) | Self::Sink(_) | Self::Source { .. } => None,
         }
     }
+}
+
+/// An error where `path` is too long to be opened; `elsewhere` is how many bytes longer it will be at its final place.
+pub fn check_length(path: &Path, elsewhere: isize) -> Result<(), NarError> {
+    let here = path.as_os_str().len();
+    let length = here.max(here.saturating_add_signed(elsewhere));
+    if length > MAX_PATH {
+        let path = path.to_owned();
+        return Err(NarError::TooLong { path, length });
+    }
+    Ok(())
+}
+
+/// The beginning and the end of a path that is too long to be shown.
+fn abridged(path: &Path) -> String {
+    const SHOWN: usize = 60;
+    let text = path.to_string_lossy();
+    let length = text.chars().count();
+    if length <= 2 * SHOWN {
+        return text.into_owned();
+    }
+    let start: String = text.chars().take(SHOWN).collect();
+    let end: String = text.chars().skip(length - SHOWN).collect();
+    format!("{start}…{end}")
 }
 
 /// Writes the archive of the tree at `path`, with memory that depends on its directories alone.

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use super::{Entry, EntryKind, NarError, read};
+use super::{Entry, EntryKind, NarError, check_length, read};
 use crate::fsio::{IoContext, remove_tree};
 
 /// Unpacks an archive to `dest`, which must not exist; hostile archives are errors that leave nothing.
@@ -29,6 +29,7 @@ pub fn restore(source: &mut dyn Read, dest: &Path) -> Result<(), NarError> {
 /// Makes one entry. Every directory above it was made here, so no symlink can lead elsewhere.
 fn make(entry: &Entry, contents: &mut dyn Read, dest: &Path) -> Result<(), NarError> {
     let path = entry.below(dest);
+    check_length(&path, 0)?;
     match &entry.kind {
         EntryKind::Directory => fs::create_dir(&path).context("create directory", &path)?,
         EntryKind::Symlink { target } => {

@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Entry, EntryKind, MAX_DEPTH, NarError, Visitor};
+use super::{Entry, EntryKind, MAX_DEPTH, NarError, Visitor, check_length};
 use crate::fsio::{IoContext, sorted_names};
 
 /// An iterator over a tree; see [`walk`].
@@ -99,6 +99,7 @@ impl Walk {
             kind: EntryKind::Directory,
         };
         let physical = entry.below(&self.root);
+        check_length(&physical, 0)?;
         let metadata = fs::symlink_metadata(&physical).context("read the attributes of", &physical)?;
         entry.kind = kind(&physical, &metadata)?;
         if entry.kind == EntryKind::Directory {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::build::{BuildOptions, SandboxMode};
-use crate::event::Reporter;
+use crate::event::{Event, Reporter};
 use crate::fetch::{self, AptSources, FetchConfig};
 use crate::image::ImageCache;
 use crate::inputs;
@@ -81,7 +81,20 @@ pub struct WorkOptions {
 impl Environment<'_> {
     /// Opens the store.
     pub fn store(&self) -> Result<Store, ProjectError> {
-        Ok(Store::open(&self.store_dir)?)
+        let store = Store::open(&self.store_dir)?;
+        self.tell_of_debris(&store);
+        Ok(store)
+    }
+
+    /// Warns of what the store could not remove.
+    pub fn tell_of_debris(&self, store: &Store) {
+        for error in store.take_left_behind() {
+            let text = format!(
+                "{error} ({}): it stays until it can be removed, and nothing needs it",
+                error.source
+            );
+            self.reporter.report(Event::Warning { text });
+        }
     }
 
     /// The Nix store, opened when it is needed.

@@ -44,6 +44,7 @@ pub fn repair(
         None => true,
     });
     repair.forgotten = store.repair(&hopeless.cloned().collect::<Vec<_>>())?;
+    environment.tell_of_debris(store);
     Ok(repair)
 }
 

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use super::canonical::{canonicalise, seal};
+use super::canonical::{canonicalise, seal, survey};
 use super::database::{Addressing, Registration};
 use super::error::StoreError;
 use super::evidence::{Evidence, Place};
@@ -20,9 +20,9 @@ use super::modulo::{rewrite_file, rewrite_symlink};
 use super::session::Session;
 use super::{NewOutput, Store};
 use crate::digest::{Digest, HashingWriter};
-use crate::fsio::{IoContext, LockKind, PathError, remove_tree, sync_file_system, sync_parent};
+use crate::fsio::{IoContext, LockKind, PathError, sync_file_system, sync_parent};
 use crate::nar::{self, Entry, EntryKind};
-use crate::store_path::{PathInfo, StorePath, built_in_place, check_name, content_addressed, fixed_file};
+use crate::store_path::{HASH_CHARS, PathInfo, StorePath, built_in_place, check_name, content_addressed, fixed_file};
 
 /// Up to so many entries are synced one by one; for more, one sync of the whole file system is cheaper.
 const SYNCED_SINGLY: u64 = 8;
@@ -57,7 +57,7 @@ impl Store {
         for entry in nar::walk(source) {
             copy_entry(&entry?, source, &tree)?;
         }
-        canonicalise(&tree)?;
+        canonicalise(&tree, self.place_length(name))?;
         // What counts is the copy: the source may have changed meanwhile.
         let inspection = inspect(&tree, [], None)?;
         let path = content_addressed(&self.store_dir, name, &inspection.hash, &BTreeSet::new(), false)?;
@@ -83,7 +83,7 @@ impl Store {
                 actual,
             });
         }
-        canonicalise(&tree)?;
+        canonicalise(&tree, self.place_length(name))?;
         let inspection = inspect(&tree, [], None)?;
         let new = plain_registration(path, &inspection, Addressing::File(*sha256));
         self.publish(&tree, new, inspection.entries)
@@ -137,6 +137,18 @@ impl Store {
         self.settle(output, path.clone(), Addressing::Derivation, references, &inspection)
     }
 
+    /// Looks at a finished tree before anything else does: what could not enter the store under this name is an error
+    /// (see [`add_output`](Self::add_output)), and all directories can be listed afterwards.
+    pub fn check_output(&self, tree: &Path, name: &str) -> Result<(), StoreError> {
+        survey(tree, self.place_length(name)).map(drop)
+    }
+
+    /// The length of the longest path by which a tree of this name is opened in the store, on disk or in a sandbox.
+    pub(super) fn place_length(&self, name: &str) -> usize {
+        let on_disk = self.dir.join("store").as_os_str().len();
+        on_disk.max(self.store_dir.as_str().len()) + "/".len() + HASH_CHARS + "-".len() + name.len()
+    }
+
     /// Canonicalises a tree and finds out to what it refers, to itself (as `own`) among others.
     fn examine(
         &self,
@@ -145,7 +157,7 @@ impl Store {
     ) -> Result<(Inspection, BTreeMap<StorePath, Evidence>), StoreError> {
         check_name(output.name)?;
         self.check_writable()?;
-        canonicalise(output.tree)?;
+        canonicalise(output.tree, self.place_length(output.name))?;
         let inspection = inspect(output.tree, output.candidates, own)?;
         let references = with_declared(&inspection, output);
         Ok((inspection, references))
@@ -161,7 +173,7 @@ impl Store {
         inspection: &Inspection,
     ) -> Result<PathInfo, StoreError> {
         if let Some(info) = self.info(&path)? {
-            remove_tree(output.tree)?;
+            self.discard(output.tree);
             return Ok(info);
         }
         let mut new = Registration {
@@ -186,7 +198,7 @@ impl Store {
         scratch: &StorePath,
         path: &StorePath,
     ) -> Result<(Digest, u64), StoreError> {
-        canonicalise(tree)?;
+        canonicalise(tree, self.place_length(path.name()))?;
         let inspection = inspect(tree, &BTreeSet::new(), Some(scratch))?;
         if inspection.own.first.is_some() && inspection.own.rewritable() && scratch != path {
             rewrite(tree, &inspection.own.entries, scratch, path)?;
@@ -205,7 +217,7 @@ impl Store {
                 return self.replace(tree, &old, &new);
             }
             drop(lock);
-            remove_tree(tree)?;
+            self.discard(tree);
             // Of two different results of one derivation the first stays; anything else has one content.
             if old.nar_hash != new.nar_hash && new.addressing != Addressing::Derivation {
                 return Err(StoreError::Collision { path: new.path });
@@ -219,12 +231,14 @@ impl Store {
         if let Err(error) = self.install(&session, tree, &new) {
             // Should this fail too, the next collection removes it.
             let failed = session.fresh_path();
-            let _ = move_away(&physical, &failed).and_then(|_| Ok(remove_tree(&failed)?));
+            if move_away(&physical, &failed).is_ok() {
+                self.discard(&failed);
+            }
             return Err(error);
         }
         drop(lock);
         if had_debris {
-            remove_tree(&debris)?;
+            self.discard(&debris);
         }
         Ok(new.info())
     }

@@ -10,7 +10,7 @@ use super::Store;
 use super::add::move_away;
 use super::error::StoreError;
 use crate::digest::Digest;
-use crate::fsio::{FileLock, LockKind, remove_tree};
+use crate::fsio::{FileLock, LockKind};
 use crate::store_path::StorePath;
 
 /// A path of the store that is held for a build; given back, with what lies there, when dropped.
@@ -52,7 +52,10 @@ impl BuildPlace<'_> {
     fn clear(&self) -> Result<(), StoreError> {
         let away = self.store.session()?.fresh_path();
         match self.take(&away) {
-            Ok(()) => Ok(remove_tree(&away)?),
+            Ok(()) => {
+                self.store.discard(&away);
+                Ok(())
+            }
             // There is nothing, or nothing that may be removed.
             Err(StoreError::PlaceTaken { .. }) => Ok(()),
             Err(error) => Err(error),

@@ -28,11 +28,9 @@ const POLICY_ATTRIBUTES: [&[u8]; 2] = [b"security.selinux", b"system.nfs4_acl"];
 /// Most bytes that the names of one file's extended attributes take (Linux's `XATTR_LIST_MAX`).
 const MAX_ATTRIBUTES: usize = 64 * 1024;
 
-/// Makes the tree at `root` canonical.
-pub(super) fn canonicalise(root: &Path) -> Result<(), StoreError> {
-    let mut shared = BTreeMap::new();
-    survey(root, 0, &mut shared)?;
-    for (count, paths) in shared.into_values() {
+/// Makes the tree at `root` canonical, which will be at a path of `place` bytes.
+pub(super) fn canonicalise(root: &Path, place: usize) -> Result<(), StoreError> {
+    for (count, paths) in survey(root, place)?.into_values() {
         if count > paths.len() as u64 {
             for path in paths {
                 break_link(&path)?;
@@ -45,31 +43,50 @@ pub(super) fn canonicalise(root: &Path) -> Result<(), StoreError> {
 /// Files by device and inode that have more than one link: how many, and the paths in the tree.
 type Shared = BTreeMap<(u64, u64), (u64, Vec<PathBuf>)>;
 
-/// Looks at everything: refuses what has no archive, opens directories up, notes hard links.
-fn survey(path: &Path, depth: usize, shared: &mut Shared) -> Result<(), StoreError> {
-    let metadata = fs::symlink_metadata(path).context("read the attributes of", path)?;
-    if metadata.is_dir() {
-        if depth >= nar::MAX_DEPTH {
-            return Err(NarError::TooDeep { path: path.to_owned() }.into());
+/// Looks at the whole tree at `root`, which will be at a path of `place` bytes, before anything is changed: refuses what
+/// has no archive, opens directories up, notes hard links.
+pub(super) fn survey(root: &Path, place: usize) -> Result<Shared, StoreError> {
+    let mut survey = Survey {
+        elsewhere: place.cast_signed() - root.as_os_str().len().cast_signed(),
+        shared: BTreeMap::new(),
+    };
+    survey.look_at(root, 0)?;
+    Ok(survey.shared)
+}
+
+struct Survey {
+    /// How many bytes longer paths will be where the tree will be.
+    elsewhere: isize,
+    shared: Shared,
+}
+
+impl Survey {
+    fn look_at(&mut self, path: &Path, depth: usize) -> Result<(), StoreError> {
+        nar::check_length(path, self.elsewhere)?;
+        let metadata = fs::symlink_metadata(path).context("read the attributes of", path)?;
+        if metadata.is_dir() {
+            if depth >= nar::MAX_DEPTH {
+                return Err(NarError::TooDeep { path: path.to_owned() }.into());
+            }
+            take_over(path, &metadata)?;
+            if metadata.mode() & 0o700 != 0o700 {
+                fs::set_permissions(path, Permissions::from_mode(0o700)).context("make readable", path)?;
+            }
+            for name in sorted_names(path)? {
+                self.look_at(&path.join(name), depth + 1)?;
+            }
+        } else if metadata.is_file() {
+            if metadata.nlink() > 1 {
+                let links = self.shared.entry((metadata.dev(), metadata.ino())).or_default();
+                links.0 = metadata.nlink();
+                links.1.push(path.to_owned());
+            }
+        } else if !metadata.is_symlink() {
+            // The walk knows how to say what it is.
+            nar::walk(path).next().transpose()?;
         }
-        take_over(path, &metadata)?;
-        if metadata.mode() & 0o700 != 0o700 {
-            fs::set_permissions(path, Permissions::from_mode(0o700)).context("make readable", path)?;
-        }
-        for name in sorted_names(path)? {
-            survey(&path.join(name), depth + 1, shared)?;
-        }
-    } else if metadata.is_file() {
-        if metadata.nlink() > 1 {
-            let links = shared.entry((metadata.dev(), metadata.ino())).or_default();
-            links.0 = metadata.nlink();
-            links.1.push(path.to_owned());
-        }
-    } else if !metadata.is_symlink() {
-        // The walk knows how to say what it is.
-        nar::walk(path).next().transpose()?;
+        Ok(())
     }
-    Ok(())
 }
 
 /// Replaces a file by a copy of its own.

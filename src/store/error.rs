@@ -174,7 +174,7 @@ impl StoreError {
                 "if the new content is what you want, declare `sha256 = \"{}\"`",
                 actual.hex()
             )),
-            Self::Collision { .. } => Some("run `layerize store verify --contents`".to_owned()),
+            Self::Collision { .. } => Some("run `layerize store verify`".to_owned()),
             Self::PlaceTaken { .. } => Some("build again: what the other process made is used".to_owned()),
             Self::LinkTaken { link } => Some(format!("remove `{}` or name another link", link.display())),
             Self::ArchiveMismatch { .. } | Self::WrongAddress { .. } | Self::WrongContent { .. } => Some(

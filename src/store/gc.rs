@@ -15,7 +15,7 @@ use super::database::{RESERVE, Registration};
 use super::error::StoreError;
 use super::roots::Root;
 use super::{Store, session};
-use crate::fsio::{LockKind, remove_tree, sorted_names};
+use crate::fsio::{LockKind, sorted_names};
 use crate::graph;
 use crate::store_path::StorePath;
 
@@ -103,7 +103,7 @@ impl Store {
             (report, doomed)
         };
         for tree in doomed {
-            remove_tree(&tree)?;
+            self.discard(&tree);
         }
         self.remove_build_locks()?;
         self.database.reserve();

@@ -79,7 +79,7 @@ impl Store {
                 ),
             });
         }
-        canonicalise(&tree)?;
+        canonicalise(&tree, self.place_length(new.info.path.name()))?;
         if let Some(how) = differing_address(&tree, &registration)? {
             let path = new.info.path.clone();
             return Err(StoreError::WrongContent { path, how });

@@ -12,7 +12,7 @@ use super::Store;
 use super::add::{move_away, move_tree};
 use super::database::{Addressing, Registration};
 use super::error::StoreError;
-use crate::fsio::{IoContext, remove_tree, sync_parent};
+use crate::fsio::{IoContext, sync_parent};
 use crate::store_path::{PathInfo, StorePath};
 
 /// What a store knows of damage to its trees.
@@ -89,7 +89,7 @@ impl Store {
             state.mended.insert(new.path.clone());
         }
         if was_there {
-            remove_tree(&away)?;
+            self.discard(&away);
         }
         Ok(new.info())
     }

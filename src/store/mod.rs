@@ -54,7 +54,7 @@ pub use session::StagingDir;
 pub use verify::Problem;
 
 use crate::digest::Digest;
-use crate::fsio::{FileLock, IoContext, LockKind, create_dir_all};
+use crate::fsio::{FileLock, IoContext, LockKind, PathError, create_dir_all, remove_tree};
 use crate::store_path::{PathInfo, StoreDir, StorePath};
 use database::Database;
 use session::Session;
@@ -106,6 +106,8 @@ pub struct Store {
     /// Started when first needed.
     session: Mutex<Option<Arc<Session>>>,
     damage: mend::Damage,
+    /// What could not be removed, to be told.
+    left_behind: Mutex<Vec<PathError>>,
 }
 
 /// A tree to be moved into the store, by [`Store::add_output`] and its like.
@@ -165,6 +167,7 @@ impl Store {
             database,
             session: Mutex::new(None),
             damage: mend::Damage::default(),
+            left_behind: Mutex::default(),
         }
     }
 
@@ -280,7 +283,7 @@ impl Store {
 
     /// Removes what sessions that did not end well left behind.
     fn recover(&self) -> Result<(), StoreError> {
-        let dead = session::bury(&self.tmp())?;
+        let dead = session::bury(&self.tmp(), &mut self.left_behind())?;
         if dead.is_empty() {
             return Ok(());
         }
@@ -288,13 +291,30 @@ impl Store {
         // Somebody is busy: then the dead session's file stays, and with it the task for the next run.
         if let Some(_lock) = FileLock::try_acquire(&path, LockKind::Exclusive)? {
             for path in self.unregistered()? {
-                crate::fsio::remove_tree(&self.physical(&path))?;
+                self.discard(&self.physical(&path));
             }
             for session in dead {
                 session.forget()?;
             }
         }
         Ok(())
+    }
+
+    /// Removes what nobody needs. Where that fails it stays for the next run to try, and is [told](Self::take_left_behind):
+    /// what a command was asked to do does not depend on it.
+    fn discard(&self, path: &Path) {
+        if let Err(error) = remove_tree(path) {
+            self.left_behind().push(error);
+        }
+    }
+
+    /// What could not be removed since this was last asked.
+    pub fn take_left_behind(&self) -> Vec<PathError> {
+        std::mem::take(&mut self.left_behind())
+    }
+
+    fn left_behind(&self) -> std::sync::MutexGuard<'_, Vec<PathError>> {
+        self.left_behind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Trees in `store/` that are no valid paths, but for those that a build is making there (see [`BuildPlace`]). To

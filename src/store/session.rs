@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::StoreError;
-use crate::fsio::{FileLock, IoContext, LockKind, remove_tree, sorted_names};
+use crate::fsio::{FileLock, IoContext, LockKind, PathError, remove_tree, sorted_names};
 use crate::store_path::StorePath;
 
 const PREFIX: &str = "session-";
@@ -144,11 +144,12 @@ impl Drop for StagingDir {
     }
 }
 
-/// Removes the debris of dead sessions, and gives those that did not end well: crashes.
+/// Removes the debris of dead sessions, and gives those that did not end well: crashes. What cannot be removed stays, and
+/// goes to `failed`.
 ///
 /// The file of a dead session stays until the caller [`forget`](Dead::forget)s it, that is, until what else the
 /// crash may have left is removed too; so a crash of the caller loses nothing.
-pub(super) fn bury(tmp: &Path) -> Result<Vec<Dead>, StoreError> {
+pub(super) fn bury(tmp: &Path, failed: &mut Vec<PathError>) -> Result<Vec<Dead>, StoreError> {
     // A session makes its file before anything else and removes it last: debris that is listed before the
     // sessions are, and whose session is not alive then, is nobody's.
     let debris = sorted_names(tmp)?;
@@ -170,11 +171,7 @@ pub(super) fn bury(tmp: &Path) -> Result<Vec<Dead>, StoreError> {
         if live.contains(session) || text.ends_with(".lock") {
             continue;
         }
-        match remove_tree(&tmp.join(&name)) {
-            // Another process is at it too.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => other?,
-        }
+        failed.extend(remove_tree(&tmp.join(&name)).err());
     }
     Ok(dead)
 }

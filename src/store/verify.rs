@@ -18,8 +18,8 @@ use super::evidence::printable;
 use super::modulo::ModuloHasher;
 use super::{Store, session};
 use crate::digest::{Digest, HashingWriter};
-use crate::fsio::{IoContext, LockKind, remove_tree, sorted_names};
-use crate::nar::{self, EntryKind};
+use crate::fsio::{IoContext, LockKind, sorted_names};
+use crate::nar::{self, EntryKind, NarError};
 use crate::store_path::{StoreDir, StorePath, content_addressed, fixed_file};
 
 /// Something that is not as it should be.
@@ -235,7 +235,7 @@ impl Store {
             forgotten
         };
         for tree in doomed {
-            remove_tree(&tree)?;
+            self.discard(&tree);
         }
         Ok(forgotten)
     }
@@ -286,8 +286,10 @@ fn examine(tree: &Path, registration: &Registration, contents: bool) -> Option<P
         Err(error) => {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
             let how = format!("{error}{}", cause.unwrap_or_default());
-            // What has no archive cannot have been registered; what the disk does not give may be as it was.
+            // What has no archive cannot have been registered; what the disk does not give may be as it was, and so may
+            // what cannot be opened since the whole store was moved to a longer path.
             Some(match error {
+                StoreError::Tree(NarError::TooLong { .. }) => Problem::Unreadable { path, how },
                 StoreError::Tree(_) => Problem::Modified { path, file: None, how },
                 _ => Problem::Unreadable { path, how },
             })

@@ -10,6 +10,7 @@ mod check;
 mod copy;
 mod crafted;
 mod crash;
+mod deep;
 mod diff;
 mod diff_pairs;
 mod download;

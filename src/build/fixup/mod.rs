@@ -200,8 +200,8 @@ impl Places<'_> {
     }
 }
 
-/// The path without `.` and `..`, as text.
-fn normal(path: &Path) -> PathBuf {
+/// The path without `.` and `..`, as text: no link is looked at.
+pub(super) fn normal(path: &Path) -> PathBuf {
     let mut result = PathBuf::new();
     for part in path.components() {
         match part {

@@ -299,6 +299,7 @@ fn collect(store: &Store, dry_run: bool, context: &Context) -> anyhow::Result<()
         dry_run,
         ..GcOptions::default()
     })?;
+    context.environment.tell_of_debris(store);
     for (path, nar_size) in &report.removed {
         let path = store.store_dir().join(path);
         let line = if context.ui.json() {

@@ -13,6 +13,7 @@ use super::LocalSource;
 use super::archive::{Entry, EntryKind};
 use crate::fetch::FetchError;
 use crate::fsio::{self, IoContext};
+use crate::nar::{self, NarError};
 
 /// Largest `.gitignore` that is read, in bytes.
 const GITIGNORE_MAX: u64 = 4 << 20;
@@ -93,6 +94,10 @@ impl Walker<'_> {
 
     fn entry(&mut self, path: Vec<u8>, included: bool) -> Result<(), FetchError> {
         let physical = self.root.join(OsStr::from_bytes(&path));
+        if path.iter().filter(|&&byte| byte == b'/').count() >= nar::MAX_DEPTH {
+            return Err(NarError::TooDeep { path: physical }.into());
+        }
+        nar::check_length(&physical, 0)?;
         let metadata = fs::symlink_metadata(&physical).context("read", &physical)?;
         let kind = metadata.file_type();
         if self.is_excluded(&physical, kind.is_dir()) {

@@ -27,7 +27,7 @@ fn staging_directories_of_the_dead_go_and_those_of_the_living_stay() {
     let (scene, info) = crashed(|store| {
         let staged = store.dir().join("tmp/session-dead.1");
         sample(&staged);
-        canonical::canonicalise(&staged).unwrap();
+        canonical::canonicalise(&staged, 0).unwrap();
         fs::create_dir(store.dir().join("tmp/session-unheard-of.7")).unwrap();
     });
     let alive = scene.store.stage().unwrap();
@@ -44,7 +44,7 @@ fn a_tree_renamed_but_not_registered_goes() {
     let (scene, _) = crashed(|store| {
         let tree = store.physical(&leftover);
         sample(&tree);
-        canonical::canonicalise(&tree).unwrap();
+        canonical::canonicalise(&tree, 0).unwrap();
     });
     let problem = Problem::Unregistered {
         name: leftover.to_string(),

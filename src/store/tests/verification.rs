@@ -37,7 +37,7 @@ fn bytes_that_changed_behind_our_back_are_found() {
     let tree = scene.store.physical(&info.path);
     writable(&tree.join("data"));
     fs::write(tree.join("data"), "date").unwrap();
-    canonical::canonicalise(&tree).unwrap();
+    canonical::canonicalise(&tree, 0).unwrap();
     assert_eq!(scene.store.verify(false).unwrap(), []);
     let problems = scene.store.verify(true).unwrap();
     assert!(matches!(&problems[..], [Problem::Modified { path, file: None, .. }] if *path == info.path));
