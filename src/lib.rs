@@ -4,7 +4,6 @@
 //!
 //! Each floor imports only from those below it, and on a floor each room only from those before it. `tests/tidy.rs` reads
 //! this table: it compares the last column with the code, in which a permission that nothing uses is an error as well.
-//! | [`inputs`] | files from outside, kept beside images and found again | digest fsio nar oci store store_path spec derive fetch layer image transport |
 //!
 //! | floor | room | one responsibility | imports |
 //! |---|---|---|---|
@@ -34,7 +33,7 @@
 //! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | digest escape fsio store_path oci image transport archive |
 //! | 6 | [`attest`] | state things of images: bills of materials, provenance, signatures | digest escape fsio store_path oci store derive layer image transport graph |
 //! | 6 | [`inputs`] | keep files from outside beside images, and find them again | digest fsio nar oci store store_path spec derive fetch layer image transport |
-//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest event fsio nar store_path oci store closure spec derive fetch build layer image transport audit inputs |
+//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest escape event fsio nar store_path oci store closure spec derive fetch build layer image transport audit attest inputs |
 //! | 8 | [`cli`] | arguments, printing, exit status: one file a verb | all |
 //!
 //! Only `cli` prints, reads the process's environment or exits; only there is an error an `anyhow::Error`.

@@ -4,13 +4,17 @@
 //! with IANA, so that other tools find what layerize attaches and the other way round.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::Value;
 
+use crate::digest::Digest;
 use crate::oci::{Artifact, Subject};
+use crate::transport::Source;
 
-use super::bundle::{BUNDLE_TYPE, payload_of};
+use super::bundle::{BUNDLE_MAX, BUNDLE_TYPE, payload_of};
 use super::dsse::IN_TOTO_TYPE;
+use super::error::AttestError;
 use super::statement::Statement;
 
 /// Media type of an SPDX document in JSON.
@@ -31,6 +35,37 @@ pub enum DocumentKind {
     Bundle(Option<String>),
     /// Something else, by the media type that the user gave.
     Other(String),
+}
+
+/// Reads a document, and tells what it is: by what the user says, else by what is in it.
+pub fn read_document(path: &Path, kind: Option<&str>) -> Result<(DocumentKind, Vec<u8>), AttestError> {
+    let document = crate::fsio::read_limited(path, BUNDLE_MAX)?;
+    let kind = match kind {
+        Some("spdx") => Some(DocumentKind::Spdx),
+        Some("cyclonedx") => Some(DocumentKind::CycloneDx),
+        Some(other) if other.contains('/') => Some(DocumentKind::Other(other.to_owned())),
+        Some(other) => return Err(AttestError::Kind { kind: other.to_owned() }),
+        None => kind_of(&document),
+    };
+    let kind = kind.ok_or_else(|| AttestError::Document {
+        path: path.to_owned(),
+        reason: "its kind is not known".to_owned(),
+    })?;
+    Ok((kind, document))
+}
+
+/// The manifest of an image as the subject of an artifact.
+pub fn subject_of(source: &dyn Source) -> Result<Subject, AttestError> {
+    let (manifest, media_type) = source.manifest()?;
+    if source.synthesized() {
+        let place = source.place().to_owned();
+        return Err(AttestError::NoManifest { place });
+    }
+    Ok(Subject {
+        media_type,
+        digest: Digest::of(&manifest),
+        size: manifest.len() as u64,
+    })
 }
 
 /// What a document is, by its own fields; `None` where it has none that are known.

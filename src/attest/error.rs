@@ -33,6 +33,12 @@ pub enum AttestError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What the user says that a document is, is neither a known kind nor a media type.
+    #[error("`--type {kind}` is no media type")]
+    Kind {
+        /// What the user wrote.
+        kind: String,
+    },
     /// A statement is about something else.
     #[error("`{}` does not speak of {digest}", path.display())]
     OtherSubject {
@@ -85,6 +91,9 @@ impl AttestError {
                 "SPDX, CycloneDX and in-toto statements are recognised; name another kind by `--type MEDIA/TYPE`"
                     .to_owned(),
             ),
+            Self::Kind { .. } => {
+                Some("write spdx, cyclonedx or MEDIA/TYPE; what layerize itself writes needs no `--type`".to_owned())
+            }
             Self::OtherSubject { .. } => {
                 Some("make the statement for this image: `layerize provenance TARGET -o FILE`".to_owned())
             }

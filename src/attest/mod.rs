@@ -26,7 +26,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
-pub use artifact::{DocumentKind, artifact, kind_of, predicate_type};
+pub use artifact::{DocumentKind, artifact, kind_of, predicate_type, read_document, subject_of};
 pub use bundle::{BUNDLE_MAX, BUNDLE_TYPE, Rejection, Verified, Wanted, sign, verify};
 pub use error::AttestError;
 pub use gather::{Gathered, gather};

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::attest;
+use crate::attest::{self, read_document, subject_of};
+use crate::project::attach;
 
-use super::attest::{attach, can_hold_artifacts, read_document, subject_of};
 use super::context::Context;
+use super::documents;
 use super::outcome::Outcome;
 
 /// Arguments of `layerize attach`.
@@ -28,11 +29,11 @@ pub struct AttachArgs {
 /// Attaches the document; prints the artifact's digest, its type and the place.
 pub fn run(args: &AttachArgs, context: &Context) -> anyhow::Result<Outcome> {
     let location = args.source.parse()?;
-    can_hold_artifacts(&location)?;
+    attach::check_place(&location)?;
     let source = context.environment.source(&args.source, args.platform.as_deref())?;
     let (kind, document) = read_document(&args.file, args.kind.as_deref())?;
     let name = args.file.file_name().map(|name| name.to_string_lossy().into_owned());
     let artifact = attest::artifact(&kind, document, subject_of(source.as_ref())?, &name.unwrap_or_default());
-    attach(&artifact, &location, context)?;
+    documents::attach(&artifact, &location, context)?;
     Ok(Outcome::Done)
 }

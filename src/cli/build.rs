@@ -2,16 +2,16 @@
 
 use clap::Args;
 
-use super::attest::{AttestFlags, can_hold_artifacts};
 use super::context::Context;
+use super::documents;
 use super::error::advised;
-use super::flags::{BuildFlags, ImageFlags, InputsFlags};
+use super::flags::{AttestFlags, BuildFlags, ImageFlags, InputsFlags};
 use super::outcome::Outcome;
 use super::sinks;
 use crate::project;
 use crate::project::Target;
 use crate::project::golden;
-use crate::project::{kept, work};
+use crate::project::{attach, kept, work};
 use crate::store_path::StoreDir;
 use crate::transport::Location;
 
@@ -45,18 +45,19 @@ pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
     }
     let work = work::prepare(&args.targets, &args.flags.options(), &context.environment)?;
     sinks::check_count(work.image_count(), &locations)?;
-    let images = project::images(&work, &args.image.options()?, &context.environment)?;
+    let options = args.image.options()?;
+    let images = project::images(&work, &options, &context.environment)?;
     for image in &images {
         if args.flags.locked {
             golden::compare(image, &work, &context.environment)?;
         }
         let keep = match extent {
-            Some(extent) => kept::of_image(image, &work, args.image.made_with(), extent, &context.environment)?,
+            Some(extent) => kept::of_image(image, &work, options.made_with(), extent, &context.environment)?,
             None => None,
         };
         sinks::write(image, keep.as_ref(), &locations, context)?;
     }
-    args.attest.write(&work, &images, &locations, context)?;
+    documents::write(&args.attest.options(), &work, &images, &locations, context)?;
     for target in &work.targets {
         if let Target::Package(name) = target {
             let path = work.path(&work.plan.packages[name]);
@@ -77,5 +78,5 @@ fn check_places(locations: &[Location]) -> anyhow::Result<()> {
             "add `-o oci:DIR` or `-o docker://NAME`",
         ));
     }
-    locations.iter().try_for_each(can_hold_artifacts)
+    Ok(locations.iter().try_for_each(attach::check_place)?)
 }

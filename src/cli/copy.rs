@@ -5,8 +5,9 @@ use clap::Args;
 use crate::transport::{Content, Location};
 
 use super::context::Context;
+use super::flags::TransferFlags;
 use super::outcome::Outcome;
-use super::transfer::TransferFlags;
+use super::transfer;
 
 /// Arguments of `layerize copy`.
 #[derive(Debug, Args)]
@@ -41,6 +42,6 @@ pub fn run(args: &CopyArgs, context: &Context) -> anyhow::Result<Outcome> {
             .ui
             .note("note: an engine keeps config and layers and makes a manifest of its own when it pushes");
     }
-    args.flags.write(&opened.content, None, &sink, &opened.names, context)?;
+    transfer::write(&opened.content, None, &sink, &opened.names, &args.flags, context)?;
     Ok(Outcome::Done)
 }

@@ -19,6 +19,10 @@ use crate::layer::{LayerError, ParseTarProfileError};
 use crate::nar::NarError;
 use crate::oci::{ParseCompressionError, ReferenceError};
 use crate::project::ProjectError;
+use crate::project::attach::AttachError;
+use crate::project::check::CheckError;
+use crate::project::place::TransferError;
+use crate::project::rebuild::RebuildError;
 use crate::root::RootError;
 use crate::spec::Diagnostics;
 use crate::store::StoreError;
@@ -97,7 +101,14 @@ fn render(error: &anyhow::Error, ui: &Ui) -> String {
 /// The mistakes in a spec or a lock, where those are the failure.
 fn diagnostics(error: &anyhow::Error) -> Option<&Diagnostics> {
     let of_project = || error.downcast_ref::<ProjectError>()?.diagnostics();
-    error.downcast_ref::<Diagnostics>().or_else(of_project)
+    let of_rebuild = || match error.downcast_ref::<RebuildError>()? {
+        RebuildError::Project(error) => error.diagnostics(),
+        _ => None,
+    };
+    error
+        .downcast_ref::<Diagnostics>()
+        .or_else(of_project)
+        .or_else(of_rebuild)
 }
 
 /// The advice that an error of one of our modules carries.
@@ -119,10 +130,12 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         .map(|advised| advised.help.clone())
         .or_else(|| {
             first_help!(
+                AttachError,
                 AttestError,
                 AuditError,
                 BuildError,
                 CacheError,
+                CheckError,
                 Fault,
                 FetchError,
                 InputsError,
@@ -135,9 +148,11 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 ParseTarProfileError,
                 PlanError,
                 ProjectError,
+                RebuildError,
                 ReferenceError,
                 RootError,
                 StoreError,
+                TransferError,
                 TransportError,
                 UnknownClass,
                 UnpackError

@@ -10,9 +10,9 @@ use crate::transport::{Content, Location};
 
 use super::context::Context;
 use super::error::advised;
-use super::flags::pairs;
+use super::flags::{TransferFlags, pairs};
 use super::outcome::Outcome;
-use super::transfer::TransferFlags;
+use super::transfer;
 
 /// Arguments of `layerize index`.
 #[derive(Debug, Args)]
@@ -74,7 +74,7 @@ pub fn run(args: &IndexArgs, context: &Context) -> anyhow::Result<Outcome> {
     for image in &index.images {
         context.ui.note(&format!("{} {}", platform_of(image)?, image.digest));
     }
-    parts.flags.write(&Content::Index(index), None, &sink, &[], context)?;
+    transfer::write(&Content::Index(index), None, &sink, &[], &parts.flags, context)?;
     Ok(Outcome::Done)
 }
 

@@ -10,11 +10,10 @@ use crate::derive::Download;
 use crate::fetch::{self, Presence, Survey};
 use crate::inputs::InputFile;
 use crate::oci::Reference;
-use crate::project::{Extent, Project, Target, kept, target};
+use crate::project::{Extent, Project, Target, attach, kept, target};
 use crate::transport::Location;
 use crate::transport::registry::{PushOptions, RegistrySink};
 
-use super::attest::can_hold_artifacts;
 use super::context::Context;
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
@@ -220,7 +219,7 @@ fn export(args: &ExportArgs, context: &Context) -> anyhow::Result<Outcome> {
         Location::Path(path) => Location::Layout { path, name: None },
         location => location,
     };
-    can_hold_artifacts(&location)?;
+    attach::check_place(&location)?;
     let (project, targets) = load(&args.targets, &args.flags, context)?;
     let extent = if args.all { Extent::All } else { Extent::Outside };
     let keep = kept::of_targets(&project, targets, extent, &args.flags.options(), &context.environment)?;

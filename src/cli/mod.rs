@@ -4,7 +4,7 @@
 //! is 0 for done, 1 where the answer is no, 2 for trouble.
 //!
 //! What verbs share, each importing only from those before it: `interrupt` `fault` `outcome` `text` `ui` `error` `config`
-//! `flags` `context` `manual` `output` `attest` `sinks` `transfer`. Every other file is a verb, which imports no other verb.
+//! `flags` `context` `manual` `output` `documents` `sinks` `transfer`. Every other file is a verb, which imports no other verb.
 
 // Help texts are doc comments, and write what may be left out in brackets.
 #![allow(rustdoc::broken_intra_doc_links)]
@@ -16,7 +16,6 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod attach;
-mod attest;
 mod auth;
 mod build;
 mod check;
@@ -26,6 +25,7 @@ mod config;
 mod context;
 mod copy;
 mod diff;
+mod documents;
 mod error;
 mod explain;
 mod fault;

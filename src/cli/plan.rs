@@ -2,14 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
 use crate::image::{self, Recipe};
-use crate::layer::partition::{
-    self, Explanation, Fleet, FleetCost, Graph, LayerPlan, Node, PlanOptions, Replan, Strategy, Way,
-};
+use crate::layer::partition::{self, Explanation, Fleet, FleetCost, Graph, LayerPlan, PlanOptions, Replan};
 
 use super::context::Context;
 use super::error::advised;
@@ -18,11 +15,8 @@ use super::flags::ImageFlags;
 use super::outcome::Outcome;
 use super::text::size;
 use crate::project::layer_plan::{self, Kept};
-use crate::project::work;
 use crate::project::{self, Draft};
-
-/// Largest graph file that is read: some 100,000 paths.
-const GRAPH_BYTES_MAX: u64 = 512 << 20;
+use crate::project::{releases, work};
 
 /// Names that a layer's line shows before it counts the rest.
 const NAMES_SHOWN: usize = 6;
@@ -58,7 +52,7 @@ pub fn run(args: &PlanArgs, context: &Context) -> anyhow::Result<Outcome> {
     if let Some(dir) = &args.simulate {
         simulate(dir, &options(args, None, context)?, context)?;
     } else if let Some(file) = &args.graph {
-        let graph = read_graph(file)?;
+        let graph = releases::read_graph(file)?;
         let options = options(args, Some(&graph), context)?;
         let plan = partition::partition(&graph, &options)?;
         match &args.explain {
@@ -92,9 +86,9 @@ fn of_targets(args: &PlanArgs, context: &Context) -> anyhow::Result<()> {
         drafts.iter_mut().for_each(Draft::plan_anew);
     }
     if let Some(dir) = &args.history {
-        let earlier = earlier(dir)?;
+        let earlier = releases::read_dir(dir)?;
         for draft in &mut drafts {
-            draft.recipe.history = learn(&earlier, &image::closure_graph(&draft.recipe)?);
+            draft.recipe.history = releases::learn(&earlier, &image::closure_graph(&draft.recipe)?);
         }
     }
     let recipes: Vec<Recipe> = drafts.iter().map(|draft| draft.recipe.clone()).collect();
@@ -168,64 +162,9 @@ fn options(args: &PlanArgs, graph: Option<&Graph>, context: &Context) -> anyhow:
     options.previous = layer_plan::read_previous(args.image.previous.as_deref(), &[], &context.environment)?;
     options.carried = options.previous.is_some();
     if let (Some(dir), Some(graph)) = (&args.history, graph) {
-        options.history = learn(&earlier(dir)?, graph);
+        options.history = releases::learn(&releases::read_dir(dir)?, graph);
     }
     Ok(options)
-}
-
-/// The earlier releases in a directory, oldest first.
-fn earlier(dir: &Path) -> anyhow::Result<Vec<(LayerPlan, Graph)>> {
-    releases(dir)?.iter().map(|file| read_release(file)).collect()
-}
-
-/// The files of a directory of releases, oldest first: `v2` is before `v10`.
-fn releases(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut names = crate::fsio::sorted_names(dir)?;
-    names.sort_by_key(|name| (name.len(), name.clone()));
-    Ok(names.into_iter().map(|name| dir.join(name)).collect())
-}
-
-/// An earlier release: all its paths as one layer, and as a graph. Read from its plan or its closure graph.
-fn read_release(path: &Path) -> anyhow::Result<(LayerPlan, Graph)> {
-    let text = read_text(path)?;
-    let graph = match LayerPlan::parse(&text) {
-        Ok(plan) => {
-            let paths = plan.layers.iter().flat_map(|layer| &layer.paths);
-            let node = |path: &String| Node {
-                name: String::new(),
-                path: path.clone(),
-                size: 0,
-                references: Vec::new(),
-            };
-            Graph::new(paths.map(node).collect())?
-        }
-        Err(_) => Graph::parse_json(&text)
-            .with_context(|| format!("`{}` is neither a layer plan nor a closure graph", path.display()))?,
-    };
-    let single = PlanOptions {
-        strategy: Strategy::Single,
-        ..PlanOptions::default()
-    };
-    Ok((partition::partition(&graph, &single)?, graph))
-}
-
-/// What was seen to change from release to release, and from the last of them to `graph`.
-fn learn(earlier: &[(LayerPlan, Graph)], graph: &Graph) -> partition::History {
-    let mut history = partition::History::default();
-    let graphs = earlier.iter().skip(1).map(|(_, graph)| graph).chain([graph]);
-    for ((before, _), after) in earlier.iter().zip(graphs) {
-        history.observe(before, after);
-    }
-    history
-}
-
-fn read_graph(path: &Path) -> anyhow::Result<Graph> {
-    Graph::parse_json(&read_text(path)?).with_context(|| format!("`{}` is no closure graph", path.display()))
-}
-
-fn read_text(path: &Path) -> anyhow::Result<String> {
-    let bytes = crate::fsio::read_limited(path, GRAPH_BYTES_MAX)?;
-    String::from_utf8(bytes).with_context(|| format!("`{}` is not UTF-8", path.display()))
 }
 
 /// Says when planning from scratch would pay.
@@ -321,35 +260,10 @@ fn trade_off(fleet: &Fleet) -> String {
     }
 }
 
-/// Strategies that fit any number of layers.
-const SIMULATED: [Strategy; 6] = [
-    Strategy::Single,
-    Strategy::Popularity,
-    Strategy::Biggest,
-    Strategy::Dominator,
-    Strategy::SizeFirst,
-    Strategy::Churn,
-];
-
 fn simulate(dir: &Path, options: &PlanOptions, context: &Context) -> anyhow::Result<()> {
-    let releases = releases(dir)?
-        .iter()
-        .map(|file| read_graph(file))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    if releases.len() < 2 {
-        return Err(advised(
-            format!("`{}` holds {} closure graphs", dir.display(), releases.len()),
-            "a simulation needs two or more, one file a release",
-        ));
-    }
-    let ways = SIMULATED
-        .into_iter()
-        .map(Way::Scratch)
-        .chain([Way::Carried, Way::Bound]);
-    for way in ways {
-        let result = partition::simulate(&releases, way, options)?;
+    for (how, result) in releases::simulate(dir, options)? {
         let line = if context.ui.json() {
-            json!({ "way": way.name(), "first": result.first, "steps": result.steps, "resent": result.resent() })
+            json!({ "way": how.name(), "first": result.first, "steps": result.steps, "resent": result.resent() })
                 .to_string()
         } else {
             let megabytes = |bytes: u64| bytes as f64 / 1e6;
@@ -360,7 +274,7 @@ fn simulate(dir: &Path, options: &PlanOptions, context: &Context) -> anyhow::Res
                 .collect();
             format!(
                 "{:<17} first {:>7.1} MB  re-sent {:>8.1} MB  ({})",
-                way.name(),
+                how.name(),
                 megabytes(result.first),
                 megabytes(result.resent()),
                 steps.join(" "),

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::attest::of_one_image;
 use super::context::Context;
+use super::documents::of_one_image;
 use super::flags::BuildFlags;
 use super::flags::ImageFlags;
 use super::outcome::Outcome;
@@ -27,8 +27,8 @@ pub struct ProvenanceArgs {
 
 /// Prints the statement.
 pub fn run(args: &ProvenanceArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let document = of_one_image(&args.targets, &args.image, &args.flags, context, |subject| {
-        subject.provenance()
+    let document = of_one_image(&args.targets, &args.image, &args.flags, context, |documents| {
+        documents.provenance()
     })?;
     output::write(&document, args.output.as_deref(), context)?;
     Ok(Outcome::Done)

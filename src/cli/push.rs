@@ -6,9 +6,9 @@ use crate::transport::{Content, Location};
 
 use super::context::Context;
 use super::error::advised;
-use super::flags::{BuildFlags, ImageFlags, InputsFlags};
+use super::flags::{BuildFlags, ImageFlags, InputsFlags, TransferFlags};
 use super::outcome::Outcome;
-use super::transfer::TransferFlags;
+use super::transfer;
 use crate::project::{self, Extent, Keep, kept, work};
 
 /// Arguments of `layerize push`.
@@ -57,9 +57,10 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
             "name the one to push: `layerize push IMAGE REF`",
         ));
     }
-    for named in project::images(&work, &args.image.options()?, &context.environment)? {
+    let options = args.image.options()?;
+    for named in project::images(&work, &options, &context.environment)? {
         let keep = match args.inputs.extent(Some(Extent::Outside)) {
-            Some(extent) => kept::of_image(&named, &work, args.image.made_with(), extent, &context.environment)?,
+            Some(extent) => kept::of_image(&named, &work, options.made_with(), extent, &context.environment)?,
             None => None,
         };
         push(&named.content(), keep.as_ref(), &registries, args, context)?;
@@ -77,7 +78,7 @@ fn push(
     context: &Context,
 ) -> anyhow::Result<Outcome> {
     for registry in registries {
-        args.transfer.write(content, keep, registry, &[], context)?;
+        transfer::write(content, keep, registry, &[], &args.transfer, context)?;
     }
     Ok(Outcome::Done)
 }

@@ -6,10 +6,9 @@ use clap::Args;
 
 use crate::attest;
 
-use super::attest::{Format, finished, of_one_image, partial};
 use super::context::Context;
-use super::flags::BuildFlags;
-use super::flags::ImageFlags;
+use super::documents::{finished, of_one_image, partial};
+use super::flags::{BuildFlags, ImageFlags, SbomForm};
 use super::outcome::Outcome;
 use super::output;
 
@@ -21,7 +20,7 @@ pub struct SbomArgs {
     targets: Vec<String>,
     /// Form of the document
     #[arg(long, value_enum, default_value = "spdx")]
-    format: Format,
+    format: SbomForm,
     /// Where to write it [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -42,8 +41,8 @@ pub fn run(args: &SbomArgs, context: &Context) -> anyhow::Result<Outcome> {
                 .note("This is what the image's annotations tell; `layerize sbom TARGET` knows all of it.");
             attest::sbom(&inventory, format)
         }
-        None => of_one_image(&args.targets, &args.image, &args.flags, context, |subject| {
-            subject.sbom(format)
+        None => of_one_image(&args.targets, &args.image, &args.flags, context, |documents| {
+            documents.sbom(format)
         })?,
     };
     output::write(&document, args.output.as_deref(), context)?;

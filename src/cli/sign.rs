@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::attest::{self, AttestError, DocumentKind, PrivateKey, SIGNATURE_PREDICATE, Statement};
+use crate::attest::{
+    self, AttestError, DocumentKind, PrivateKey, SIGNATURE_PREDICATE, Statement, read_document, subject_of,
+};
 use crate::digest::Digest;
+use crate::project::attach;
 
-use super::attest::{can_hold_artifacts, deliver, read_document, subject_of};
 use super::context::Context;
+use super::documents::deliver;
 use super::error::{advised, chain};
 use super::outcome::Outcome;
 
@@ -39,7 +42,7 @@ pub struct SignArgs {
 pub fn run(args: &SignArgs, context: &Context) -> anyhow::Result<Outcome> {
     let location = args.source.parse()?;
     if args.output.is_none() {
-        can_hold_artifacts(&location)?;
+        attach::check_place(&location)?;
     }
     let key = PrivateKey::read(&args.key)?;
     let source = context.environment.source(&args.source, args.platform.as_deref())?;

@@ -2,8 +2,6 @@
 //!
 //! Invariant: a line on standard output for each sink that has the image, unless standard output *is* the sink.
 
-use std::collections::BTreeMap;
-
 use anyhow::Context as _;
 
 use crate::event::{Event, Reporter, Silent};
@@ -13,6 +11,7 @@ use crate::transport::{self, Location};
 use super::context::Context;
 use super::error::advised;
 use crate::project::image::archive_name;
+use crate::project::place;
 use crate::project::{Keep, NamedImage, Project};
 
 /// The `-o` arguments; empty for the default.
@@ -52,24 +51,10 @@ pub fn check_count(images: usize, locations: &[Location]) -> anyhow::Result<()> 
 /// Refuses two images of the targets that would be written to one file, before anything is built for them.
 pub fn check_names(targets: &[String], locations: &[Location], context: &Context) -> anyhow::Result<()> {
     // Without a spec there is one image, and mistakes in one are told where it is needed.
-    let Ok(project) = Project::load(&context.environment) else {
-        return Ok(());
-    };
-    if !locations.is_empty() {
-        return Ok(());
+    match Project::load(&context.environment) {
+        Ok(project) if locations.is_empty() => Ok(place::refuse_same_file(&project, targets)?),
+        _ => Ok(()),
     }
-    let mut written: BTreeMap<String, &String> = BTreeMap::new();
-    let wanted = |name: &&String| targets.is_empty() || targets.contains(name);
-    for name in project.workspace.images.keys().filter(wanted) {
-        let file = archive_name(name);
-        if let Some(other) = written.insert(file.clone(), name) {
-            return Err(advised(
-                format!("images `{other}` and `{name}` would both be written to `{file}`"),
-                format!("build one after the other, each to a file of its own: `layerize build {name} -o FILE`"),
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Writes an image to its sinks, with what is to be kept beside it, and prints a line for each.
@@ -84,18 +69,7 @@ pub fn write(
         name: None,
     }];
     let locations = if locations.is_empty() { &default } else { locations };
-    let records = context.environment.store_dir.join("cache/outputs");
-    crate::fsio::create_dir_all(&records)?;
-    let registries = &context.environment.registries;
-    let sinks = locations
-        .iter()
-        .map(|location| Ok(location.sink(Some(&records), registries, context.ui)?))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    for sink in &sinks {
-        for text in sink.warnings(&named.image) {
-            context.ui.report(Event::Warning { text });
-        }
-    }
+    let sinks = place::open_sinks(named, locations, &context.environment)?;
     let mut failure = None;
     let results = transport::put_all(&sinks, &named.content(), &named.names);
     for ((location, sink), result) in locations.iter().zip(&sinks).zip(results) {

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use crate::attest::{self, BUNDLE_MAX, PublicKey, REBUILD_POLICY, SIGNATURE_PREDICATE, SUMMARY_TYPE, Wanted};
+use crate::attest::{
+    self, BUNDLE_MAX, PublicKey, REBUILD_POLICY, SIGNATURE_PREDICATE, SUMMARY_TYPE, Wanted, subject_of,
+};
 use crate::digest::Digest;
 use crate::escape::shown;
 use crate::transport::{self, DockerList, ListedReferrer, REFERRERS_MAX, Source, TransportError};
 
-use super::attest::subject_of;
 use super::context::Context;
 use super::error::{advised, chain};
 use super::outcome::Outcome;

@@ -221,6 +221,20 @@ pub enum ProjectError {
         /// The flag.
         flag: &'static str,
     },
+    /// A flag for permissions has no path or no value.
+    #[error("`{flag} {argument}` is no rule")]
+    PermissionRule {
+        /// The flag.
+        flag: &'static str,
+        /// Its argument.
+        argument: String,
+    },
+    /// A text is no mode.
+    #[error("`{mode}` is no permission bits")]
+    Mode {
+        /// The text.
+        mode: String,
+    },
     /// An image could not be made.
     #[error("cannot make image `{image}`")]
     Making {
@@ -272,6 +286,30 @@ pub enum ProjectError {
         path: PathBuf,
         /// Why.
         source: PlanError,
+    },
+    /// A file is no closure graph.
+    #[error("`{}` is no closure graph", path.display())]
+    NoGraph {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: PlanError,
+    },
+    /// A file among earlier releases is not one.
+    #[error("`{}` is neither a layer plan nor a closure graph", path.display())]
+    NoRelease {
+        /// The file.
+        path: PathBuf,
+        /// Why it is no graph.
+        source: PlanError,
+    },
+    /// There are too few releases to compare.
+    #[error("`{}` holds {count} closure graphs", dir.display())]
+    FewReleases {
+        /// Their directory.
+        dir: PathBuf,
+        /// How many there are.
+        count: usize,
     },
     /// What was named as the release before is neither its plan nor its image.
     #[error("`{text}` is neither a layer plan nor an image")]
@@ -395,7 +433,12 @@ impl ProjectError {
                  `layerize index create`"
             }
             Self::PathFlag { .. } => "say it in layerize.toml",
+            Self::PermissionRule { .. } => {
+                "write for example `--chmod /var/lib/app=0750` or `--chown '/srv/**=1000:1000'`"
+            }
+            Self::Mode { .. } => "write them in octal: `0750`",
             Self::Offline { .. } => "leave out `--offline` once",
+            Self::FewReleases { .. } => "a simulation needs two or more, one file a release",
             Self::SilentLayers { .. } => "name an image of layerize's, or a plan of `layerize plan --json`",
             Self::StalePlan { .. } => "run `layerize build` without `--locked` and commit the file",
             Self::DatedDigest => "unset SOURCE_DATE_EPOCH: what is recorded is the image that everybody builds",

@@ -7,7 +7,10 @@
 //! [`draft`] (a [`Recipe`](crate::image::Recipe): everything that decides the image's digest) → [`image`] (assembled, with its
 //! names) → a place of [`transport`](crate::transport). [`golden`] compares what came out with what the lock records.
 
+pub mod attach;
 mod base;
+pub mod check;
+pub mod documents;
 pub mod draft;
 mod environment;
 mod error;
@@ -19,6 +22,9 @@ pub mod layer_plan;
 mod mention;
 mod nix;
 mod options;
+pub mod place;
+pub mod rebuild;
+pub mod releases;
 mod repair;
 mod roots;
 pub mod starter;
@@ -33,7 +39,7 @@ pub use image::{NamedImage, images};
 pub use kept::{Extent, Keep};
 pub use mention::{Mention, mentions};
 pub use nix::LazyNix;
-pub use options::{Description, ImageOptions};
+pub use options::{Description, ImageOptions, permissions};
 pub use repair::{Repair, repair};
 pub use target::Target;
 pub use work::Work;

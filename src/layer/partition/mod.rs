@@ -30,7 +30,7 @@ pub use fleet::{Fleet, FleetCost, plan_fleet};
 pub use graph::{Graph, Node};
 pub use history::{History, Observed};
 pub use model::{MILLION, PRIOR, STRENGTH};
-pub use simulate::{Simulated, Way, simulate};
+pub use simulate::{PlanningMethod, Simulated, simulate};
 
 use model::{Group, Model, Outlook};
 

@@ -12,7 +12,7 @@ use super::{PlanError, PlanOptions, Strategy, partition};
 
 /// How the releases of a sequence are planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum PlanningMethod {
     /// Each from scratch.
     Scratch(Strategy),
     /// Each from the plan before it, the first by `churn`.
@@ -21,7 +21,7 @@ pub enum Way {
     Bound,
 }
 
-impl Way {
+impl PlanningMethod {
     /// Its name in a table.
     pub fn name(self) -> &'static str {
         match self {
@@ -32,7 +32,7 @@ impl Way {
     }
 }
 
-/// What a way of planning sent, in bytes of tar content.
+/// What a planning method sent, in bytes of tar content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Simulated {
     /// The first release.
@@ -49,13 +49,13 @@ impl Simulated {
 }
 
 /// Replays `releases`, oldest first; `options` give the limit, groups and weights.
-pub fn simulate(releases: &[Graph], way: Way, options: &PlanOptions) -> Result<Simulated, PlanError> {
+pub fn simulate(releases: &[Graph], method: PlanningMethod, options: &PlanOptions) -> Result<Simulated, PlanError> {
     let mut sent: BTreeSet<Vec<String>> = BTreeSet::new();
     let mut bytes = Vec::with_capacity(releases.len());
     let mut previous: Option<LayerPlan> = None;
     for graph in releases {
-        let plan = match way {
-            Way::Scratch(strategy) => {
+        let plan = match method {
+            PlanningMethod::Scratch(strategy) => {
                 let scratch = PlanOptions {
                     strategy,
                     previous: None,
@@ -63,7 +63,7 @@ pub fn simulate(releases: &[Graph], way: Way, options: &PlanOptions) -> Result<S
                 };
                 partition(graph, &scratch)?
             }
-            Way::Carried => {
+            PlanningMethod::Carried => {
                 let carried = PlanOptions {
                     strategy: Strategy::Churn,
                     previous: previous.take(),
@@ -72,7 +72,7 @@ pub fn simulate(releases: &[Graph], way: Way, options: &PlanOptions) -> Result<S
                 };
                 partition(graph, &carried)?
             }
-            Way::Bound => {
+            PlanningMethod::Bound => {
                 let bound = PlanOptions {
                     strategy: Strategy::PerPath,
                     max_layers: graph.len().max(1),

@@ -37,7 +37,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the database is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Access {
     /// The file alone.
     Immutable,
     /// Beside Nix, through the log's index.
@@ -56,7 +56,7 @@ pub(super) struct Database {
 #[derive(Debug)]
 struct Open {
     connection: Connection,
-    way: Way,
+    access: Access,
     /// State of file and log when it was opened.
     state: State,
     /// Holds the copy for as long as it is used.
@@ -84,8 +84,8 @@ impl Database {
 
     /// How it is open.
     #[cfg(test)]
-    pub(super) fn way(&self) -> Way {
-        self.open.lock().unwrap().way
+    pub(super) fn access(&self) -> Access {
+        self.open.lock().unwrap().access
     }
 
     /// What is recorded of `path`.
@@ -93,7 +93,7 @@ impl Database {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..ATTEMPTS {
             let answer = query(&open.connection, path, &self.file);
-            if open.way == Way::Shared || open.state == state_of(&self.file)? {
+            if open.access == Access::Shared || open.state == state_of(&self.file)? {
                 return answer;
             }
             *open = open_any(&self.file)?;
@@ -112,7 +112,7 @@ fn open_any(file: &Path) -> Result<Open, NixError> {
         let connection = connect(file, "immutable=1").map_err(|source| failed(file, source))?;
         return Ok(Open {
             connection,
-            way: Way::Immutable,
+            access: Access::Immutable,
             state,
             _copy: None,
         });
@@ -123,7 +123,7 @@ fn open_any(file: &Path) -> Result<Open, NixError> {
     {
         return Ok(Open {
             connection,
-            way: Way::Shared,
+            access: Access::Shared,
             state,
             _copy: None,
         });
@@ -150,7 +150,7 @@ fn open_copy(file: &Path) -> Result<Open, NixError> {
             let connection = connect(&copy, "mode=rw").map_err(|source| failed(file, source))?;
             return Ok(Open {
                 connection,
-                way: Way::Copied,
+                access: Access::Copied,
                 state,
                 _copy: Some(dir),
             });

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Megabytes re-sent at 10, 20, 40 and 100 layers.
-fn row(releases: &[Graph], way: Way) -> [u64; 4] {
+fn row(releases: &[Graph], way: PlanningMethod) -> [u64; 4] {
     [10, 20, 40, 100].map(|layers| {
         let sent = simulate(releases, way, &with_layers(layers)).unwrap();
         assert_eq!(sent.steps.len(), releases.len() - 1);
@@ -20,16 +20,20 @@ fn baselines_send_what_their_originals_send() {
         (Strategy::SizeFirst, [964, 698, 605, 559]),
         (Strategy::Single, [2737; 4]),
     ] {
-        assert_eq!(row(&releases, Way::Scratch(strategy)), expected, "{strategy}");
+        assert_eq!(
+            row(&releases, PlanningMethod::Scratch(strategy)),
+            expected,
+            "{strategy}"
+        );
     }
-    assert_eq!(row(&releases, Way::Bound), [559; 4]);
+    assert_eq!(row(&releases, PlanningMethod::Bound), [559; 4]);
 }
 
 #[test]
 fn churn_sends_least_and_carried_plans_send_less() {
     let releases = medium();
-    let scratch = row(&releases, Way::Scratch(Strategy::Churn));
-    let carried = row(&releases, Way::Carried);
+    let scratch = row(&releases, PlanningMethod::Scratch(Strategy::Churn));
+    let carried = row(&releases, PlanningMethod::Carried);
     assert!(
         scratch
             .iter()
@@ -175,10 +179,10 @@ fn the_same_order_holds_on_other_sequences() {
                 sent.sum()
             };
             let ways = [
-                Way::Scratch(Strategy::SizeFirst),
-                Way::Scratch(Strategy::Churn),
-                Way::Carried,
-                Way::Bound,
+                PlanningMethod::Scratch(Strategy::SizeFirst),
+                PlanningMethod::Scratch(Strategy::Churn),
+                PlanningMethod::Carried,
+                PlanningMethod::Bound,
             ];
             let [size_first, churn, carried, bound] = ways.map(total);
             // With many layers all come near the bound, and carrying a plan has nothing left to save.
@@ -205,8 +209,11 @@ fn table() {
         Strategy::SizeFirst,
         Strategy::Churn,
     ]
-    .map(Way::Scratch);
-    let ways: Vec<Way> = ways.into_iter().chain([Way::Carried, Way::Bound]).collect();
+    .map(PlanningMethod::Scratch);
+    let ways: Vec<PlanningMethod> = ways
+        .into_iter()
+        .chain([PlanningMethod::Carried, PlanningMethod::Bound])
+        .collect();
     let debian_all = |moving| -> Vec<Vec<Graph>> {
         let titles = ["web", "java", "php", "science"];
         titles

@@ -3,21 +3,25 @@
 //! Invariant: each struct is turned into the engine's own options in one place, which names every field: a flag that is
 //! added cannot be forgotten on the way.
 
+mod attest;
+mod transfer;
+
+pub use attest::{AttestFlags, SbomForm};
+pub use transfer::TransferFlags;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
 use crate::build::SandboxMode;
-use crate::inputs::MadeWith;
 use crate::layer::TarProfile;
 use crate::oci::Compression;
-use crate::project::{Description, Extent, ImageOptions, WorkOptions};
-use crate::spec::{Permission, PermissionPaths};
+use crate::project::{Description, Extent, ImageOptions, WorkOptions, permissions};
 use crate::transport::registry::ConfigError;
 use crate::transport::registry::config::check_host;
 
-use super::error::advised;
+use crate::cli::error::advised;
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -311,36 +315,6 @@ impl ImageFlags {
         })
     }
 
-    /// What of the flags neither an image of a spec nor the spec tells.
-    pub fn made_with(&self) -> MadeWith {
-        MadeWith {
-            compression: self.compression.map(|how| how.to_string()),
-            chmod: self.chmod.clone(),
-            chown: self.chown.clone(),
-            nix_db: self.nix_db,
-            single_member: self.single_member,
-        }
-    }
-
-    /// The flags that an image was made with, as they were kept.
-    pub fn of_made_with(made_with: &MadeWith) -> anyhow::Result<Self> {
-        let MadeWith {
-            compression,
-            chmod,
-            chown,
-            nix_db,
-            single_member,
-        } = made_with.clone();
-        Ok(Self {
-            compression: compression.map(|how| how.parse()).transpose()?,
-            chmod,
-            chown,
-            nix_db,
-            single_member,
-            ..Self::default()
-        })
-    }
-
     /// Which platform of a finished image, or for an image of store paths.
     pub fn platform(&self) -> Option<&str> {
         self.platform.as_deref()
@@ -359,50 +333,4 @@ pub fn pairs(flag: &str, arguments: &[String]) -> anyhow::Result<BTreeMap<String
             )),
         })
         .collect()
-}
-
-/// The rules of `--chmod` and `--chown`.
-fn permissions(modes: &[String], owners: &[String]) -> anyhow::Result<Vec<Permission>> {
-    let rule = |flag: &str, argument: &str| match argument.rsplit_once('=') {
-        Some((path, value)) if path.starts_with(['/', '*']) && !value.is_empty() => Ok((
-            Permission {
-                paths: match path.contains(['*', '?']) {
-                    true => PermissionPaths::Pattern(path.to_owned()),
-                    false => PermissionPaths::Path(path.to_owned()),
-                },
-                mode: None,
-                owner: None,
-                group: None,
-            },
-            value.to_owned(),
-        )),
-        _ => Err(advised(
-            format!("`{flag} {argument}` is no rule"),
-            "write for example `--chmod /var/lib/app=0750` or `--chown '/srv/**=1000:1000'`",
-        )),
-    };
-    let mut rules = Vec::new();
-    for argument in modes {
-        let (rule, mode) = rule("--chmod", argument)?;
-        let bits = u32::from_str_radix(&mode, 8).ok().filter(|&mode| mode <= 0o7777);
-        let bits =
-            bits.ok_or_else(|| advised(format!("`{mode}` is no permission bits"), "write them in octal: `0750`"))?;
-        rules.push(Permission {
-            mode: Some(bits),
-            ..rule
-        });
-    }
-    for argument in owners {
-        let (rule, owner) = rule("--chown", argument)?;
-        let (user, group) = match owner.split_once(':') {
-            Some((user, group)) => (user.to_owned(), Some(group.to_owned())),
-            None => (owner, None),
-        };
-        rules.push(Permission {
-            owner: Some(user).filter(|user| !user.is_empty()),
-            group: group.filter(|group| !group.is_empty()),
-            ..rule
-        });
-    }
-    Ok(rules)
 }

@@ -1,0 +1,47 @@
+//! The flags of commands that write images to places.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::project::place::TransferOptions;
+
+/// Options of every command that writes images to places.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Transfer options")]
+pub struct TransferFlags {
+    /// Further tag, or a whole NAME:TAG for archives and engines; repeatable
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
+    /// Leave a name that exists as it is, whatever it stands for
+    #[arg(long, conflicts_with = "immutable")]
+    skip_existing: bool,
+    /// Fail rather than move a name that stands for something else
+    #[arg(long)]
+    immutable: bool,
+    /// Write nothing; say what would be written
+    #[arg(long)]
+    dry_run: bool,
+    /// Write the digest to this file
+    #[arg(long, value_name = "FILE")]
+    pub digest_file: Option<PathBuf>,
+}
+
+impl TransferFlags {
+    /// The flags as the options they stand for.
+    pub fn options(&self) -> TransferOptions {
+        let Self {
+            tag,
+            skip_existing,
+            immutable,
+            dry_run,
+            digest_file: _,
+        } = self;
+        TransferOptions {
+            tags: tag.clone(),
+            skip_existing: *skip_existing,
+            immutable: *immutable,
+            dry_run: *dry_run,
+        }
+    }
+}

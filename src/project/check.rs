@@ -1,0 +1,311 @@
+//! A *check* builds the targets again in other surroundings, and compares.
+//!
+//! Invariant: nothing that is built again enters the store; what could not be varied is listed in the report.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::audit::{self, TreeChange};
+use crate::build::{self, Again, BuildError, BuildOptions, SandboxMode, Variation};
+use crate::derive::{Input, StepId};
+use crate::digest::Digest;
+use crate::fsio::{self, IoContext as _};
+use crate::nar;
+use crate::store_path::{PathInfo, StoreDir};
+
+use super::environment::Environment;
+use super::error::ProjectError;
+use super::golden;
+use super::image;
+use super::options::ImageOptions;
+use super::target::Target;
+use super::work::{Work, inputs_of};
+
+/// What cannot be varied on any machine without another kernel.
+const NOT_VARIED: &str = "the date (the second build runs later, by seconds), the kernel and the processor's model";
+
+/// How thoroughly is checked.
+#[derive(Debug, Clone)]
+pub struct CheckOptions {
+    /// How often each step is built again; at least once.
+    pub times: u32,
+    /// Whether to find out on which respect of its surroundings an output depends.
+    pub find_cause: bool,
+    /// Where outputs that differ are copied, beside what the store has.
+    pub keep: Option<PathBuf>,
+}
+
+/// Why a check could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The work or the images failed.
+    #[error(transparent)]
+    Project(Box<ProjectError>),
+    /// Without a sandbox, nothing can be varied.
+    #[error("without a sandbox there are no surroundings to vary")]
+    NoSandbox,
+    /// A target is a store path.
+    #[error("a store path does not say how it is built again")]
+    StorePath,
+}
+
+impl From<ProjectError> for CheckError {
+    fn from(error: ProjectError) -> Self {
+        Self::Project(Box::new(error))
+    }
+}
+
+impl CheckError {
+    /// What to type next.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Project(error) => error.help(),
+            Self::NoSandbox => Some("leave out `--sandbox=none`".to_owned()),
+            Self::StorePath => Some("name the image or package of the spec that makes it".to_owned()),
+        }
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Serialize)]
+pub struct CheckReport {
+    /// Whether everything came out the same.
+    pub reproducible: bool,
+    /// The respects in which the surroundings were varied.
+    pub varied: Vec<Variation>,
+    /// What could not be.
+    pub not_varied: &'static str,
+    /// The outputs of all scripts, in the plan's order.
+    pub outputs: Vec<CheckedOutput>,
+    /// The images among the targets.
+    pub images: Vec<CheckedImage>,
+}
+
+/// One output, built again.
+#[derive(Debug, Serialize)]
+pub struct CheckedOutput {
+    /// What the user calls the step.
+    pub name: String,
+    /// Its store path.
+    pub path: String,
+    /// Whether it came out the same each time.
+    pub reproducible: bool,
+    /// Which time it first differed, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub round: Option<u32>,
+    /// Hash of what the store has.
+    pub nar_hash: Digest,
+    /// Hash of what differs from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_nar_hash: Option<Digest>,
+    /// The files that differ.
+    pub files: Vec<TreeChange>,
+    /// Why it could not be built again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// On what it depends, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub causes: Option<Vec<String>>,
+    /// Where both trees were copied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<PathBuf>,
+}
+
+/// One image, assembled again.
+#[derive(Debug, Serialize)]
+pub struct CheckedImage {
+    /// What the user calls it.
+    pub name: String,
+    /// Whether the digest is the same.
+    pub reproducible: bool,
+    /// The digest.
+    pub digest: Digest,
+    /// The digest that came out the second time, where it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_digest: Option<Digest>,
+}
+
+/// Refuses, before anything is built, what cannot be checked.
+pub fn check_sandbox(sandbox: SandboxMode) -> Result<(), CheckError> {
+    match sandbox {
+        SandboxMode::None => Err(CheckError::NoSandbox),
+        SandboxMode::Namespaces => Ok(()),
+    }
+}
+
+/// Builds again what the targets of `work` need, and compares.
+pub fn check(work: &Work, options: &CheckOptions, environment: &Environment<'_>) -> Result<CheckReport, CheckError> {
+    check_sandbox(work.options.sandbox)?;
+    if work.targets.iter().any(|target| matches!(target, Target::Path(_))) {
+        return Err(CheckError::StorePath);
+    }
+    let workspace = work.project.as_ref().map(|project| &project.workspace);
+    let check = Check {
+        work,
+        options,
+        environment,
+        build: environment.build_options(&work.options, workspace)?,
+    };
+    let inputs = work.targets.iter().flat_map(|target| inputs_of(target, &work.plan));
+    let inputs: Vec<Input> = inputs.collect();
+    let mut outputs = Vec::new();
+    for step in build::checked_steps(&work.plan, &inputs) {
+        outputs.push(check.output(step)?);
+        if build::sandbox::is_cancelled() {
+            return Err(ProjectError::from(BuildError::Cancelled).into());
+        }
+    }
+    let images = check.images()?;
+    Ok(CheckReport {
+        reproducible: outputs.iter().all(|output| output.reproducible) && images.iter().all(|image| image.reproducible),
+        varied: Variation::ALL.to_vec(),
+        not_varied: NOT_VARIED,
+        outputs,
+        images,
+    })
+}
+
+/// What one check needs all along.
+struct Check<'a> {
+    work: &'a Work,
+    options: &'a CheckOptions,
+    environment: &'a Environment<'a>,
+    build: BuildOptions,
+}
+
+impl Check<'_> {
+    /// Builds one output again, as often as was asked for or until it differs.
+    fn output(&self, step: StepId) -> Result<CheckedOutput, ProjectError> {
+        let all = BTreeSet::from(Variation::ALL);
+        let mut round = 1;
+        loop {
+            let again = match self.again(step, &all) {
+                Ok(again) => again,
+                Err(BuildError::Script(failure)) => return self.failed(step, round, &failure.to_string()),
+                Err(error) => return Err(error.into()),
+            };
+            let mut found = CheckedOutput {
+                reproducible: again.is_same(),
+                ..self.unchanged(step, &again.known)
+            };
+            if !again.is_same() {
+                found.round = Some(round);
+                found.other_nar_hash = Some(again.nar_hash());
+                let known = self.work.store.physical(&again.known.path);
+                found.files = audit::compare_trees(&known, again.tree())?;
+                found.kept = self.keep(&known, &again)?;
+                found.causes = self.causes(step)?;
+                return Ok(found);
+            }
+            if round >= self.options.times {
+                return Ok(found);
+            }
+            round += 1;
+        }
+    }
+
+    /// The report of an output that is the same, as far as was seen.
+    fn unchanged(&self, step: StepId, known: &PathInfo) -> CheckedOutput {
+        CheckedOutput {
+            name: self.work.plan.steps[step].label.clone(),
+            path: StoreDir::layerize().join(&known.path),
+            reproducible: true,
+            round: None,
+            nar_hash: known.nar_hash,
+            other_nar_hash: None,
+            files: Vec::new(),
+            failure: None,
+            causes: None,
+            kept: None,
+        }
+    }
+
+    fn again(&self, step: StepId, variations: &BTreeSet<Variation>) -> Result<Again, BuildError> {
+        // Clocks are read in seconds: a time that gets into an output must not be the first build's.
+        std::thread::sleep(Duration::from_millis(1100));
+        let Work { store, plan, .. } = self.work;
+        build::make_again(store, plan, step, variations, &self.build, self.environment.reporter)
+    }
+
+    fn failed(&self, step: StepId, round: u32, failure: &str) -> Result<CheckedOutput, ProjectError> {
+        let path = self.work.path(&Input::Step(step));
+        let info = self.work.store.info(&path)?;
+        let known = info.ok_or(ProjectError::Gone { path })?;
+        Ok(CheckedOutput {
+            reproducible: false,
+            round: Some(round),
+            failure: Some(failure.to_owned()),
+            causes: self.causes(step)?,
+            ..self.unchanged(step, &known)
+        })
+    }
+
+    /// The respects in which the output depends on its surroundings, each tried alone.
+    fn causes(&self, step: StepId) -> Result<Option<Vec<String>>, ProjectError> {
+        if !self.options.find_cause {
+            return Ok(None);
+        }
+        let differs = |variations: &BTreeSet<Variation>| match self.again(step, variations) {
+            Ok(again) => Ok(!again.is_same()),
+            Err(BuildError::Script(_)) => Ok(true),
+            Err(error) => Err(error),
+        };
+        if differs(&BTreeSet::new())? {
+            let text = "nothing that was varied: it differs from run to run (time, randomness, a hash seed, a race)";
+            return Ok(Some(vec![text.to_owned()]));
+        }
+        let mut causes = Vec::new();
+        for variation in Variation::ALL {
+            if differs(&BTreeSet::from([variation]))? {
+                causes.push(variation.name().to_owned());
+            }
+        }
+        Ok(Some(causes))
+    }
+
+    fn keep(&self, known: &Path, again: &Again) -> Result<Option<PathBuf>, ProjectError> {
+        let Some(dir) = &self.options.keep else { return Ok(None) };
+        let dir = dir.join(again.known.path.to_string());
+        fsio::remove_tree(&dir)?;
+        fsio::create_dir_all(&dir)?;
+        for (tree, name) in [(known, "a"), (again.tree(), "b")] {
+            copy_tree(tree, &dir.join(name))?;
+        }
+        Ok(Some(dir))
+    }
+
+    /// Assembles the targets' images again, without caches and with one thread.
+    fn images(&self) -> Result<Vec<CheckedImage>, ProjectError> {
+        let images = image::images(self.work, &ImageOptions::default(), self.environment)?;
+        let mut reports = Vec::new();
+        for image in &images {
+            golden::compare(image, self.work, self.environment)?;
+            let digest = image.image.digest;
+            let other = image::digest_from_scratch(&image.draft, self.environment)?;
+            reports.push(CheckedImage {
+                name: image.name.clone(),
+                reproducible: other == digest,
+                digest,
+                other_digest: (other != digest).then_some(other),
+            });
+        }
+        Ok(reports)
+    }
+}
+
+/// Copies a tree of the store, as its canonical archive has it.
+fn copy_tree(from: &Path, to: &Path) -> Result<(), ProjectError> {
+    let (mut reader, mut writer) = io::pipe().context("make a pipe to", to)?;
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || nar::write(from, &mut writer));
+        nar::restore(&mut reader, to)?;
+        writing
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok(())
+    })
+}
