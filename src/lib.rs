@@ -33,7 +33,7 @@
 //! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | digest escape fsio store_path oci image transport archive |
 //! | 6 | [`attest`] | state things of images: bills of materials, provenance, signatures | digest escape fsio store_path oci store derive layer image transport graph |
 //! | 6 | [`inputs`] | keep files from outside beside images, and find them again | digest fsio nar oci store store_path spec derive fetch layer image transport |
-//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest escape event fsio nar store_path oci store closure spec derive fetch build layer image transport audit attest inputs |
+//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest escape event fsio nar store_path oci store closure spec sandbox derive fetch build layer image transport audit attest inputs |
 //! | 8 | [`cli`] | arguments, printing, exit status: one file a verb | all |
 //!
 //! Only `cli` prints, reads the process's environment or exits; only there is an error an `anyhow::Error`.

@@ -15,6 +15,7 @@ use crate::derive::{Input, StepId};
 use crate::digest::Digest;
 use crate::fsio::{self, IoContext as _};
 use crate::nar;
+use crate::sandbox;
 use crate::store_path::{PathInfo, StoreDir};
 
 use super::environment::Environment;
@@ -155,7 +156,7 @@ pub fn check(work: &Work, options: &CheckOptions, environment: &Environment<'_>)
     let mut outputs = Vec::new();
     for step in build::checked_steps(&work.plan, &inputs) {
         outputs.push(check.output(step)?);
-        if build::sandbox::is_cancelled() {
+        if sandbox::is_cancelled() {
             return Err(ProjectError::from(BuildError::Cancelled).into());
         }
     }
