@@ -18,6 +18,7 @@
 //! | 2 | [`nar`] | canonical archive of a tree, its hash, the ordered walk | digest fsio |
 //! | 2 | [`spec`] | the user's TOML and the lock; pure | digest escape graph |
 //! | 2 | [`http`] | the one HTTP client: TLS, proxies, patience, logins of downloads, where answers lead | fsio |
+//! | 2 | [`elf`] | what programs and libraries ask of the loader, and how it answers | fsio |
 //! | 2 | [`root`] | a root file system composed of packages' trees | escape fsio |
 //! | 2 | [`archive`] | tar, ar and zip read, tar headers written, compression undone | digest oci |
 //! | 3 | [`store`] | add, look up, verify, collect garbage; a Nix store read-only | digest fsio nar store_path graph |
@@ -26,8 +27,8 @@
 //! | 3 | [`sandbox`] | the walled-off place in which scripts run, and its mounts | fsio store_path |
 //! | 3 | [`layer`] | partition, tar, compression, layer cache | digest escape event fsio store_path graph archive oci parallel nar |
 //! | 4 | [`fetch`] | downloads, archives, Debian packages | digest escape event fsio http nar store store_path spec derive root archive oci parallel |
-//! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest escape event fsio store_path store closure derive root sandbox fetch graph parallel |
-//! | 4 | [`image`] | recipe → config, manifest and layers as one value | digest escape event fsio store_path root oci layer spec |
+//! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest elf escape event fsio store_path store closure derive root sandbox fetch graph parallel |
+//! | 4 | [`image`] | recipe → config, manifest and layers as one value | digest elf escape event fsio store_path root oci layer spec |
 //! | 5 | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |
 //! | 5 | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest event fsio http oci image layer archive parallel |
 //! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | digest escape fsio store_path oci image transport archive |
@@ -59,7 +60,7 @@
 //!    C library, and [`image::Recipe::new`] reads the image's own files. The [`image::Recipe`] is all that decides the digest.
 //! 8. [`image::assemble`] looks for the recipe's key in the image cache. Where it is not there, [`image::plan`](fn@image::plan)
 //!    shares the closure out among layers ([`layer::partition::partition`]), `image::layout` lays out the file system,
-//!    `image::program` makes sure that the entrypoint can start, and `image::cut` says which layer holds what.
+//!    `image::program` makes sure that the programs can start, and `image::cut` says which layer holds what.
 //! 9. [`layer::pack`] reads each file once: verified, as tar, compressed, both digests. Pieces that are in the layer cache
 //!    are not read at all. `image::document` writes config and manifest as canonical JSON: an [`image::Image`].
 //! 10. `cli::sinks` gives it to [`transport::put_all`]: [`transport::Archive`] writes `hello.tar`, and standard output gets
@@ -76,6 +77,7 @@ pub mod cli;
 pub mod closure;
 pub mod derive;
 pub mod digest;
+pub mod elf;
 pub mod escape;
 pub mod event;
 pub mod fetch;

@@ -29,7 +29,7 @@ use crate::oci::canonical_json;
 const RECORD_SIZE_MAX: u64 = 512 << 20;
 
 /// Number of the rules by which images are laid out and cut, and of the record's form.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// A directory of records.
 #[derive(Debug, Clone)]

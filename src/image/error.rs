@@ -1,16 +1,21 @@
 //! Why an image could not be made, and what to type next.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
+use super::program::LoadFault;
 use crate::fsio::PathError;
 use crate::layer::LayerError;
 use crate::layer::partition::{DOCKER_LIMIT, PlanError};
 use crate::oci::Platform;
 use crate::root::RootError;
 
-/// Most collisions that a message lists.
+/// Most collisions or faults that a message lists.
 const COLLISIONS_SHOWN: usize = 20;
+
+/// Most pieces of advice that follow a list of faults.
+const HELPS_SHOWN: usize = 4;
 
 /// Why an image could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -177,13 +182,11 @@ pub enum ImageError {
         /// The path in the image.
         path: String,
     },
-    /// A script's or program's interpreter is not in the image.
-    #[error("`{program}` cannot start: its interpreter `{interpreter}` is not in the image")]
-    InterpreterMissing {
-        /// The path in the image.
-        program: String,
-        /// The interpreter's path.
-        interpreter: String,
+    /// Programs or libraries lack what they need.
+    #[error("{}", FaultList(faults))]
+    CannotLoad {
+        /// Each of them, by path.
+        faults: Vec<LoadFault>,
     },
     /// A program for another processor.
     #[error("`{program}` cannot start: it is for {machine}, and the image for {platform}")]
@@ -283,6 +286,28 @@ pub struct Collision {
     pub second: String,
 }
 
+struct FaultList<'a>(&'a [LoadFault]);
+
+impl fmt::Display for FaultList<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [fault] = self.0 {
+            return fault.fmt(f);
+        }
+        write!(
+            f,
+            "{} programs or libraries of the image lack what they need",
+            self.0.len()
+        )?;
+        for fault in self.0.iter().take(COLLISIONS_SHOWN) {
+            write!(f, "\n  {fault}")?;
+        }
+        match self.0.len().saturating_sub(COLLISIONS_SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
+    }
+}
+
 struct CollisionList<'a>(&'a [Collision]);
 
 impl fmt::Display for CollisionList<'_> {
@@ -301,6 +326,14 @@ impl fmt::Display for CollisionList<'_> {
             more => write!(f, "\n  and {more} more"),
         }
     }
+}
+
+/// The advice for each fault, each once.
+fn help_with_faults(faults: &[LoadFault]) -> String {
+    let mut seen = BTreeSet::new();
+    let helps = faults.iter().map(LoadFault::help);
+    let helps = helps.filter(|help| seen.insert(help.clone())).take(HELPS_SHOWN);
+    helps.collect::<Vec<_>>().join("\n")
 }
 
 impl ImageError {
@@ -353,9 +386,7 @@ impl ImageError {
                     "make it executable: `mode = \"0755\"` in `files`, or `chmod +x $out{path}` in the package's script"
                 )
             }
-            Self::InterpreterMissing { interpreter, .. } => format!(
-                "add the package that has `{interpreter}` to `root` or `contents`, or build the program against `libraries`"
-            ),
+            Self::CannotLoad { faults } => help_with_faults(faults),
             Self::WrongMachine { machine, .. } => {
                 format!("write `platform = \"linux/{machine}\"`, or build it for the image's platform")
             }

@@ -118,6 +118,9 @@ pub(super) enum Found {
     Symlink(Vec<u8>),
 }
 
+/// A symlink's path and its target.
+pub(super) type Link = (Vec<u8>, Vec<u8>);
+
 /// The view of a container.
 #[derive(Debug, Default)]
 pub(super) struct FileSystem {
@@ -141,6 +144,11 @@ impl FileSystem {
     /// All nodes by path, in byte order.
     pub fn nodes(&self) -> impl Iterator<Item = (&[u8], &Node)> {
         self.nodes.iter().map(|(path, node)| (path.as_slice(), node))
+    }
+
+    /// The store paths, relative to `/`, in byte order.
+    pub fn store_paths(&self) -> impl Iterator<Item = &[u8]> {
+        self.store.keys().map(Vec::as_slice)
     }
 
     /// The node at a path.
@@ -301,6 +309,45 @@ impl FileSystem {
             }
         }
         Ok(Some((at, found)))
+    }
+
+    /// The symlink at which a path that leads nowhere ends, and its target; `None` where no symlink is to blame.
+    pub fn dangling(&self, path: &[u8]) -> Result<Option<Link>, PathError> {
+        let mut path = path.to_vec();
+        let mut last = None;
+        'links: for _ in 0..LINKS_MAX {
+            let names: Vec<&[u8]> = path
+                .split(|&byte| byte == b'/')
+                .filter(|name| !name.is_empty())
+                .collect();
+            let mut at = Vec::new();
+            for (index, name) in names.iter().enumerate() {
+                push(&mut at, name);
+                match self.lookup(&at)? {
+                    None => return self.leading_nowhere(last),
+                    Some(Found::Symlink(target)) => {
+                        let mut next = crate::root::resolve(crate::root::parent(&at), &target);
+                        for name in &names[index + 1..] {
+                            push(&mut next, name);
+                        }
+                        last = Some((at, target));
+                        path = next;
+                        continue 'links;
+                    }
+                    Some(_) => {}
+                }
+            }
+            return Ok(None);
+        }
+        Ok(last)
+    }
+
+    /// A link that was followed, where it leads nowhere itself: what is missing may be below a directory that is there.
+    fn leading_nowhere(&self, link: Option<Link>) -> Result<Option<Link>, PathError> {
+        Ok(match link {
+            Some((link, target)) if self.resolve(&link)?.is_none() => Some((link, target)),
+            _ => None,
+        })
     }
 
     /// The names in a directory, given by its path without symlinks, in byte order.

@@ -37,6 +37,7 @@ pub use error::{Collision, ImageError};
 pub use format::{Format, UnknownFormat};
 pub use index::{Index, IndexError, platform_of};
 pub use plan::{closure_graph, explain, fits, plan, plan_fleet, replan, root_path};
+pub use program::{Lack, LoadFault, Owner};
 pub use recipe::{ClosureMember, ContentRoot, Generated, GeneratedKind, Recipe, RootPackage};
 pub use settings::DEFAULT_PATH;
 pub use sources::local_files;
@@ -99,7 +100,12 @@ pub fn assemble(recipe: &Recipe, resources: &Resources<'_>, reporter: &dyn Repor
     }
     let plan = plan::plan(recipe)?;
     let layout = layout::lay_out(recipe, &finish.settings)?;
-    program::check(&finish.settings, &layout.files, &recipe.platform, recipe.base.is_some())?;
+    let unknown = program::check(recipe, &finish.settings, &layout.files)?;
+    if !unknown.is_empty() {
+        reporter.report(Event::Note {
+            text: format!("not checked, as it must come from the base: {}", unknown.join(", ")),
+        });
+    }
     let cuts = cut::cut(recipe, &layout, &plan)?;
     let record = resources.images.and_then(|_| cache::record(&cuts, recipe));
     let image = finish.image(cuts)?;

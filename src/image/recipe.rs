@@ -192,6 +192,7 @@ impl Serialize for Recipe {
 /// What a spec's image asks for, but for what a recipe has resolved.
 fn asked_of_spec(spec: &spec::Image) -> Value {
     let spec::Image {
+        allow_missing,
         name: _,
         dir: _,
         tag: _,
@@ -218,6 +219,7 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         nix_db,
     } = spec;
     json!({
+        "allow-missing": allow_missing,
         "annotations": annotations,
         "base": base,
         "cmd": cmd,
@@ -337,11 +339,13 @@ pub struct ClosureMember {
     pub nar_size: u64,
     /// Absolute logical paths of the members it refers to, itself left out.
     pub references: BTreeSet<String>,
+    /// Whether a script of the spec made it, or the user named it: its programs must be able to start.
+    pub is_built: bool,
 }
 
 impl ClosureMember {
     /// The member that a store's record describes, its tree being at `physical`.
-    pub fn new(info: &PathInfo, dir: &StoreDir, physical: PathBuf) -> Self {
+    pub fn new(info: &PathInfo, dir: &StoreDir, physical: PathBuf, is_built: bool) -> Self {
         Self {
             name: info.path.name().to_owned(),
             logical: dir.join(&info.path),
@@ -349,6 +353,7 @@ impl ClosureMember {
             nar_hash: info.nar_hash,
             nar_size: info.nar_size,
             references: info.references.iter().map(|reference| dir.join(reference)).collect(),
+            is_built,
         }
     }
 }
@@ -403,7 +408,7 @@ mod tests {
             references: BTreeSet::from([path("0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-libc6-2.36")]),
             self_reference: true,
         };
-        let member = ClosureMember::new(&info, &StoreDir::nix(), PathBuf::from("/physical"));
+        let member = ClosureMember::new(&info, &StoreDir::nix(), PathBuf::from("/physical"), true);
         assert_eq!(member.name, "hello-2.10");
         assert_eq!(member.logical, "/nix/store/1mdqa9w1p6cmli6976v4wi0sw9r4p5pr-hello-2.10");
         let references: Vec<_> = member.references.into_iter().collect();

@@ -13,6 +13,7 @@ use crate::transport::Content;
 use super::draft::{Draft, drafts};
 use super::environment::Environment;
 use super::error::ProjectError;
+use super::missing;
 use super::options::ImageOptions;
 use super::target::Target;
 use super::work::Work;
@@ -95,7 +96,7 @@ fn assemble_mending(draft: &Draft, work: &Work, environment: &Environment<'_>) -
         let changed = changed_path(&error).filter(|path| tried.insert(path.clone()));
         match changed {
             Some(path) if work.mend(&path, environment)? => {}
-            _ => return Err(work.nix.explained(error)),
+            _ => return Err(missing::name_packages(work.nix.explained(error), work)),
         }
     }
 }

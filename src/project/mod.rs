@@ -20,6 +20,7 @@ pub mod image;
 pub mod kept;
 pub mod layer_plan;
 mod mention;
+mod missing;
 mod nix;
 mod options;
 pub mod place;

@@ -6,10 +6,11 @@
 use std::collections::BTreeSet;
 
 use crate::closure::Closure;
+use crate::derive;
 use crate::image::{ClosureMember, ContentRoot, Generated, GeneratedKind};
 use crate::spec;
-use crate::store::ReadStore;
 use crate::store::nix_store::{self, StateKind};
+use crate::store::{ReadStore, Store};
 use crate::store_path::{StoreDir, StorePath};
 
 use super::error::ProjectError;
@@ -86,19 +87,37 @@ impl Roots {
 
     /// Both closures.
     pub fn members(&self, work: &Work) -> Result<Vec<ClosureMember>, ProjectError> {
-        let mut members = closure_members(&crate::closure::compute(&work.store, &self.own)?, &work.store);
+        let own = crate::closure::compute(&work.store, &self.own)?;
+        let mut built = self.own.clone();
+        for info in &own.members {
+            if is_built(&info.path, &work.store)? {
+                built.insert(info.path.clone());
+            }
+        }
+        let mut members = closure_members(&own, &work.store, &built);
         if !self.nix.is_empty() {
-            members.extend(closure_members(&work.nix.closure(&self.nix)?, work.nix.get()?));
+            let nix = work.nix.closure(&self.nix)?;
+            members.extend(closure_members(&nix, work.nix.get()?, &BTreeSet::new()));
         }
         Ok(members)
     }
 }
 
-fn closure_members(closure: &Closure, store: &dyn ReadStore) -> Vec<ClosureMember> {
+fn closure_members(closure: &Closure, store: &dyn ReadStore, built: &BTreeSet<StorePath>) -> Vec<ClosureMember> {
     let members = closure.members.iter();
     members
-        .map(|info| ClosureMember::new(info, &closure.dir, store.physical(&info.path)))
+        .map(|info| {
+            let is_built = built.contains(&info.path);
+            ClosureMember::new(info, &closure.dir, store.physical(&info.path), is_built)
+        })
         .collect()
+}
+
+/// Whether a script made a path, as far as is known here.
+fn is_built(path: &StorePath, store: &Store) -> Result<bool, ProjectError> {
+    let details = store.info_full(path)?;
+    let derivation = details.and_then(|details| details.derivation_json);
+    Ok(derivation.is_some_and(|json| derive::recorded(&json).is_some()))
 }
 
 /// What an image is called that is made of a store path of this name: the name without version, as registries take it.

@@ -46,6 +46,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         volumes: read_volumes(reader, &table),
         labels: plain_map(reader, &table, "labels", nonempty_key),
         annotations: plain_map(reader, &table, "annotations", nonempty_key),
+        allow_missing: read_allow_missing(reader, &table),
         stop_signal: read_signal(reader, &table),
         layers: read_layers(reader, &table).unwrap_or_default(),
         platform: table.checked(reader, "platform", checks::platform),
@@ -238,6 +239,15 @@ fn read_volumes(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<String> {
         .filter_map(|element| reader.checked(element, checks::absolute_path))
         .collect();
     unique(reader, "volume", paths)
+}
+
+/// Names of libraries, and paths of interpreters.
+fn read_allow_missing(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<String> {
+    let elements = table.elements(reader, "allow-missing");
+    let names = (elements.iter())
+        .filter_map(|element| reader.checked(element, checks::loadable_name))
+        .collect();
+    unique(reader, "missing library", names)
 }
 
 /// The values without their spans; one that comes twice is noted.

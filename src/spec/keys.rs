@@ -361,6 +361,14 @@ pub(super) const IMAGE: &[Key] = &[
         key("stop-signal", Text, "Signal that asks it to end: `SIGQUIT`."),
         &["stopsignal", "signal"],
     ),
+    also(
+        key(
+            "allow-missing",
+            TEXTS,
+            "Libraries (`libcuda.so.1`) and interpreters that programs need and that come from elsewhere at run time.",
+        ),
+        &["ignore-missing", "allow-missing-libraries"],
+    ),
     key("layers", Table(LAYERS), "How store paths are put into layers."),
     also(
         key(

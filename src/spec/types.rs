@@ -251,6 +251,8 @@ pub struct Image {
     pub labels: BTreeMap<String, String>,
     /// `annotations` of the manifest.
     pub annotations: BTreeMap<String, String>,
+    /// `allow-missing`: libraries and interpreters that need not be in the image.
+    pub allow_missing: Vec<String>,
     /// `stop-signal`.
     pub stop_signal: Option<String>,
     /// `layers`.
@@ -288,6 +290,7 @@ impl Image {
             volumes: Vec::new(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
+            allow_missing: Vec::new(),
             stop_signal: None,
             layers: Layers::default(),
             platform: None,

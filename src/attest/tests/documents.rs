@@ -157,6 +157,7 @@ impl Small {
             nar_hash: Digest::of(base.as_bytes()),
             nar_size: 1,
             references: references.iter().map(|base| logical(base)).collect(),
+            is_built: true,
         };
         let mut recipe = Recipe::new(self.spec.clone(), "linux/arm64/v8".parse().unwrap(), 1).unwrap();
         recipe.contents = vec![ContentRoot {

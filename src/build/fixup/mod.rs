@@ -5,15 +5,13 @@
 //! a store directory only where the file, or a library it leads to, needs something of it; what the user put into
 //! it besides (`$ORIGIN`, a directory outside the store) stays, but for the build directory, which will be gone.
 
-mod elf;
-
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::elf::{self, Elf};
 use crate::fsio::{IoContext, PathError, sorted_names};
 use crate::store_path::StoreDir;
-use elf::Elf;
 
 /// Most links followed to find a library.
 const LINKS_MAX: usize = 40;

@@ -5,6 +5,7 @@ mod faults;
 mod golden;
 mod joining;
 mod laying_out;
+mod loading;
 mod oracles;
 mod planning;
 mod recipe;
@@ -64,6 +65,7 @@ impl Fixture {
             nar_hash,
             nar_size,
             references,
+            is_built: true,
         });
     }
 

@@ -102,6 +102,7 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         volumes: |volumes| volumes.push("/v".to_owned()),
         labels: |labels| labels.insert("a".to_owned(), "b".to_owned()),
         annotations: |annotations| annotations.insert("a".to_owned(), "b".to_owned()),
+        allow_missing: |names| names.push("libcuda.so.1".to_owned()),
         stop_signal: |signal| *signal = Some("SIGINT".to_owned()),
         layers: |layers| layers.max = Some(spanned(5)),
         platform: |platform| *platform = Some(spanned("linux/arm64".to_owned())),

@@ -170,7 +170,7 @@ fn damaged_headers_are_no_panic() {
             bytes.truncate(length);
             fs::write(&program, &bytes).unwrap();
             // Refused or not: either is fine.
-            let _ = program::check(&settings, &layout.files, &recipe.platform, false);
+            let _ = program::check(&recipe, &settings, &layout.files);
         }
     }
 }

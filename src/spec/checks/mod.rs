@@ -193,6 +193,18 @@ pub(super) fn nonempty(text: &str) -> Check<String> {
     }
 }
 
+/// The name of a library, or the absolute path of an interpreter.
+pub(super) fn loadable_name(text: &str) -> Check<String> {
+    let is_name = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '*');
+    match is_name && (text.starts_with('/') || !text.contains('/')) {
+        true => Ok(text.to_owned()),
+        false => advise(
+            "neither a library's name nor an absolute path",
+            "write it as the error names it, such as `libcuda.so.1`: no patterns",
+        ),
+    }
+}
+
 /// A path on the user's machine.
 pub(super) fn local_path(text: &str) -> Check<String> {
     if text.contains("://") {
