@@ -56,15 +56,15 @@ pub fn read_document(path: &Path, kind: Option<&str>) -> Result<(DocumentKind, V
 
 /// The manifest of an image as the subject of an artifact.
 pub fn subject_of(source: &dyn Source) -> Result<Subject, AttestError> {
-    let (manifest, media_type) = source.manifest()?;
+    let manifest = source.manifest()?;
     if source.synthesized() {
         let place = source.place().to_owned();
         return Err(AttestError::NoManifest { place });
     }
     Ok(Subject {
-        media_type,
-        digest: Digest::of(&manifest),
-        size: manifest.len() as u64,
+        media_type: manifest.media_type().to_owned(),
+        digest: Digest::of(manifest.bytes()),
+        size: manifest.size(),
     })
 }
 

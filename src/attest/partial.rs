@@ -9,10 +9,9 @@ use serde_json::Value;
 
 use crate::digest::Digest;
 use crate::image::{PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
-use crate::oci::{Platform, Reference};
+use crate::oci::Reference;
 use crate::store_path::StoreDir;
-use crate::transport::Source;
-use crate::transport::document::{self, ConfigLinks, Manifest};
+use crate::transport::{self, Source};
 
 use super::AttestError;
 use super::inventory::{Component, Extent, ImageFacts, Inventory, LayerFacts, Origin, split_name};
@@ -23,38 +22,35 @@ const NO_DATE: &str = "1970-01-01T00:00:01Z";
 /// The inventory of an image by its annotations.
 pub fn of_source(source: &dyn Source) -> Result<Inventory, AttestError> {
     let place = source.place();
-    let (manifest_bytes, _) = source.manifest()?;
+    let manifest = source.manifest()?;
     if source.synthesized() {
         return Err(AttestError::NoManifest {
             place: place.to_owned(),
         });
     }
-    let manifest: Manifest = document::parse(&manifest_bytes, place, "the manifest")?;
-    let config_bytes = source.config()?;
-    let config: ConfigLinks = document::parse(&config_bytes, place, "the config")?;
+    let config = source.config()?;
     let (name, tag) = name_and_tag(source);
-    let variant = config.variant.as_deref();
     let mut components: BTreeMap<String, Component> = BTreeMap::new();
+    let mut layers = Vec::new();
     for layer in &manifest.layers {
+        let digest = transport::sha256(layer.digest, place)?;
+        let size = layer.size;
+        layers.push(LayerFacts { digest, size });
         let listed = |key| layer.annotation(key).unwrap_or_default().split_whitespace();
         for path in listed(STORE_PATHS_ANNOTATION) {
-            add(&mut components, store_path(path), layer.digest);
+            add(&mut components, store_path(path), digest);
         }
         for package in listed(PACKAGES_ANNOTATION) {
-            add(&mut components, debian(package), layer.digest);
+            add(&mut components, debian(package), digest);
         }
     }
-    let layers = manifest.layers.iter().map(|layer| LayerFacts {
-        digest: layer.digest,
-        size: layer.size,
-    });
     let image = ImageFacts {
         name,
         tag,
-        digest: Digest::of(&manifest_bytes),
-        platform: Platform::new(&config.os, &config.architecture, variant).ok(),
-        created: created(&config_bytes),
-        layers: layers.collect(),
+        digest: Digest::of(manifest.bytes()),
+        platform: config.platform(),
+        created: created(config.bytes()),
+        layers,
     };
     Ok(Inventory::new(image, components.into_values(), Extent::Annotated))
 }

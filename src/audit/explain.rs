@@ -14,7 +14,7 @@ use super::stream::LayerStream;
 use super::{AuditError, owner};
 use crate::archive::tar::Entry;
 use crate::archive::{Kind, clean};
-use crate::digest::Digest;
+use crate::digest::ContentDigest;
 use crate::transport::Source;
 
 /// Most links that are followed.
@@ -78,7 +78,7 @@ pub struct Mention {
     /// Index of the layer, from 0, lowest first.
     pub layer: usize,
     /// Digest of its blob.
-    pub digest: Digest,
+    pub digest: ContentDigest,
     /// What the history says of it.
     pub comment: Option<String>,
     /// `has it`, `deletes it (.wh.name)`, and so on.

@@ -11,8 +11,8 @@ use crate::archive::tar::Entry;
 use crate::archive::{Kind, clean};
 use crate::digest::{Digest, Hasher};
 use crate::escape::shown_bytes;
+use crate::oci::Descriptor;
 use crate::transport::Source;
-use crate::transport::document::Descriptor;
 
 /// An entry, its content replaced by a digest.
 #[derive(Debug, Clone)]

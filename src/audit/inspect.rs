@@ -12,8 +12,9 @@ use super::budget::Budget;
 use super::opened::{Opened, OpenedLayer};
 use super::stream::{LayerStream, packing_of};
 use super::{AuditError, human_size, owner};
-use crate::digest::{DiffId, Digest};
+use crate::digest::{ContentDigest, DiffId};
 use crate::escape::shown;
+use crate::oci::Config;
 use crate::transport::Source;
 
 /// The annotation of a layer's descriptor that lists the store paths in it, separated by spaces.
@@ -34,11 +35,11 @@ pub struct Report {
     /// Its names there.
     pub names: Vec<String>,
     /// Digest of the manifest; `None` where the place holds none (old docker archives).
-    pub digest: Option<Digest>,
+    pub digest: Option<ContentDigest>,
     /// Media type of the manifest.
     pub media_type: String,
     /// Digest of the config: Docker's image ID.
-    pub config_digest: Digest,
+    pub config_digest: ContentDigest,
     /// Media type of the config.
     pub config_media_type: String,
     /// `os/architecture[/variant]`.
@@ -61,7 +62,7 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LayerReport {
     /// Digest of the blob.
-    pub digest: Digest,
+    pub digest: ContentDigest,
     /// Digest of its tar, as the config says.
     pub diff_id: Option<DiffId>,
     /// Media type.
@@ -96,18 +97,26 @@ pub fn inspect(source: &dyn Source, options: InspectOptions) -> Result<Report, A
     Ok(Report {
         place: source.place().to_owned(),
         names: source.names().to_vec(),
-        digest: (!source.synthesized()).then_some(image.manifest_digest),
-        media_type: image.media_type.clone(),
+        digest: (!source.synthesized()).then_some(image.manifest.digest()),
+        media_type: image.manifest.media_type().to_owned(),
         config_digest: image.manifest.config.digest,
         config_media_type: image.manifest.config.media_type.clone(),
-        platform: image.config.platform().to_string(),
+        platform: platform_text(&image.config),
         created: image.config_value["created"].as_str().map(str::to_owned),
         config: image.config_value["config"].clone(),
-        annotations: image.manifest.annotations.clone().unwrap_or_default(),
+        annotations: image.manifest.annotations.clone(),
         size: layers.iter().map(|layer| layer.size).sum(),
         unpacked_size: layers.iter().map(|layer| layer.unpacked_size).sum(),
         layers,
     })
+}
+
+/// The platform as the config writes it.
+fn platform_text(config: &Config) -> String {
+    let variant = config.variant.iter().filter(|variant| !variant.is_empty());
+    let parts = [&config.os, &config.architecture];
+    let parts: Vec<&str> = parts.into_iter().chain(variant).map(String::as_str).collect();
+    parts.join("/")
 }
 
 fn layer_report(
@@ -118,7 +127,7 @@ fn layer_report(
     budget: &mut Budget,
 ) -> Result<LayerReport, AuditError> {
     let descriptor = &layer.descriptor;
-    let mut annotations = descriptor.annotations.clone().unwrap_or_default();
+    let mut annotations = descriptor.annotations.clone();
     let listed = annotations.remove(STORE_PATHS);
     let mut report = LayerReport {
         digest: descriptor.digest,
@@ -250,10 +259,11 @@ impl LayerReport {
             "  {index:>3}  {}  {size}{unpacked}, {}{entries}",
             self.digest, self.compression
         );
-        if let Some(diff_id) = self
-            .diff_id
-            .filter(|diff_id| diff_id.as_bytes() != self.digest.as_bytes())
-        {
+        if let Some(diff_id) = self.diff_id.filter(|diff_id| {
+            self.digest
+                .sha256()
+                .is_none_or(|digest| digest.as_bytes() != diff_id.as_bytes())
+        }) {
             let _ = writeln!(text, "       diffID {diff_id}");
         }
         if let Some(comment) = self.comment.as_ref().filter(|comment| !comment.is_empty()) {

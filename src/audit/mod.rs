@@ -25,7 +25,7 @@ pub use inspect::{InspectOptions, LayerReport, Report, inspect};
 pub use trees::{TreeChange, TreeClass, compare_trees};
 pub use verify::{ParseProfileError, Problem, Profile, Rule, VerifyReport, verify, verify_for};
 
-use crate::digest::{DiffId, Digest};
+use crate::digest::{ContentDigest, DiffId};
 use crate::store_path::StoreDir;
 use crate::transport::TransportError;
 
@@ -41,7 +41,7 @@ pub enum AuditError {
         /// Where the image is.
         place: String,
         /// The layer.
-        digest: Digest,
+        digest: ContentDigest,
         /// Why.
         #[source]
         source: std::io::Error,
@@ -52,7 +52,7 @@ pub enum AuditError {
         /// Where the image is.
         place: String,
         /// The layer.
-        digest: Digest,
+        digest: ContentDigest,
         /// Where and why.
         #[source]
         source: crate::archive::tar::TarError,
@@ -63,7 +63,7 @@ pub enum AuditError {
         /// Where the image is.
         place: String,
         /// The layer.
-        digest: Digest,
+        digest: Box<ContentDigest>,
         /// The diffID in the config.
         claimed: DiffId,
         /// The diffID of the tar.

@@ -6,8 +6,8 @@
 use serde_json::Value;
 
 use super::AuditError;
-use crate::digest::{DiffId, Digest};
-use crate::transport::document::{self, ConfigLinks, Descriptor, Manifest};
+use crate::digest::DiffId;
+use crate::oci::{Config, Descriptor, History, Manifest, Raw};
 use crate::transport::{Source, TransportError};
 
 /// Most values of a document that are held as such.
@@ -19,13 +19,9 @@ const LAYERS_MAX: usize = 10_000;
 /// Manifest and config of an image.
 pub(super) struct Opened<'a> {
     pub(super) source: &'a dyn Source,
-    pub(super) manifest_bytes: Vec<u8>,
-    pub(super) media_type: String,
-    pub(super) manifest_digest: Digest,
-    pub(super) manifest: Manifest,
+    pub(super) manifest: Raw<Manifest>,
     pub(super) manifest_value: Value,
-    pub(super) config_bytes: Vec<u8>,
-    pub(super) config: ConfigLinks,
+    pub(super) config: Raw<Config>,
     pub(super) config_value: Value,
     pub(super) layers: Vec<OpenedLayer>,
 }
@@ -41,12 +37,10 @@ pub(super) struct OpenedLayer {
 impl<'a> Opened<'a> {
     pub(super) fn new(source: &'a dyn Source) -> Result<Self, AuditError> {
         let place = source.place();
-        let (manifest_bytes, media_type) = source.manifest()?;
-        check_values(&manifest_bytes, place, "the manifest")?;
-        let manifest: Manifest = document::parse(&manifest_bytes, place, "the manifest")?;
-        let config_bytes = source.config()?;
-        check_values(&config_bytes, place, "the config")?;
-        let config: ConfigLinks = document::parse(&config_bytes, place, "the config")?;
+        let manifest = source.manifest()?;
+        check_values(manifest.bytes(), place, "the manifest")?;
+        let config = source.config()?;
+        check_values(config.bytes(), place, "the config")?;
         if manifest.layers.len() > LAYERS_MAX {
             return Err(TransportError::Malformed {
                 place: place.to_owned(),
@@ -58,22 +52,17 @@ impl<'a> Opened<'a> {
             }
             .into());
         }
-        let diff_ids = config.rootfs.diff_ids.clone().unwrap_or_default();
         let layers = manifest.layers.iter().enumerate();
         let layers = layers.map(|(index, descriptor)| OpenedLayer {
             descriptor: descriptor.clone(),
-            diff_id: diff_ids.get(index).copied(),
+            diff_id: config.diff_ids.get(index).copied(),
         });
         Ok(Self {
             source,
-            media_type,
-            manifest_digest: Digest::of(&manifest_bytes),
-            manifest_value: value(&manifest_bytes, place, "the manifest")?,
-            config_value: value(&config_bytes, place, "the config")?,
+            manifest_value: manifest.json(),
+            config_value: config.json(),
             layers: layers.collect(),
-            manifest_bytes,
             manifest,
-            config_bytes,
             config,
         })
     }
@@ -97,13 +86,9 @@ impl<'a> Opened<'a> {
     }
 
     /// The history entries that made layers, in the layers' order.
-    pub(super) fn layer_history(&self) -> Vec<&document::History> {
-        self.config
-            .history
-            .iter()
-            .flatten()
-            .filter(|entry| !entry.empty_layer)
-            .collect()
+    pub(super) fn layer_history(&self) -> Vec<&History> {
+        let history = self.config.history.iter();
+        history.filter(|entry| !entry.is_empty_layer()).collect()
     }
 }
 
@@ -118,8 +103,4 @@ fn check_values(bytes: &[u8], place: &str, what: &str) -> Result<(), TransportEr
         what: what.to_owned(),
         reason: format!("it has more than {VALUES_MAX} values: this is no image to run"),
     })
-}
-
-fn value(bytes: &[u8], place: &str, what: &str) -> Result<Value, TransportError> {
-    document::parse(bytes, place, what)
 }

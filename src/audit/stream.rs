@@ -9,9 +9,8 @@ use super::AuditError;
 use crate::archive::compression::Decompressor;
 use crate::archive::tar::{Entry, Streamed, TarError, TarPolicy, TarReader, Trailer};
 use crate::digest::{DiffId, Hasher, VerifyError};
-use crate::oci::CompressionFormat;
+use crate::oci::{CompressionFormat, Descriptor};
 use crate::transport::Source;
-use crate::transport::document::Descriptor;
 
 const TAR_MAX: u64 = 1 << 40;
 

@@ -79,7 +79,7 @@ impl<'a> Context<'a> {
     /// Opens what an argument names, an image or with `whole` an index too; its layers are read when they are wanted.
     pub fn content(&self, location: &Location, platform: Option<&str>, whole: bool) -> anyhow::Result<Opened> {
         let source: Arc<dyn Source> = Arc::from(location.source(&ReadOptions {
-            platform: platform.map(str::to_owned),
+            platform: platform.map(str::parse).transpose()?,
             whole,
             registries: self.environment.registries.clone(),
             ..ReadOptions::default()

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::audit::{self, Child, Class, DiffOptions, DiffReport};
+use crate::digest::ContentDigest;
+use crate::oci::{Document, Platform};
 use crate::store::Store;
 use crate::store_path::StoreDir;
 use crate::transport::{Location, Source, TransportError};
@@ -119,7 +121,8 @@ fn open(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Opened
             available,
             ..
         }) => {
-            let child = |platform: String| -> anyhow::Result<Child> {
+            let child = |platform: Platform| -> anyhow::Result<Child> {
+                let platform = platform.to_string();
                 let source = context.environment.source(text, Some(&platform))?;
                 Ok(Child { platform, source })
             };
@@ -187,11 +190,11 @@ impl Source for Built {
         &self.place
     }
 
-    fn manifest(&self) -> Result<(Vec<u8>, String), TransportError> {
-        self.image.manifest()
+    fn document(&self) -> Result<Document, TransportError> {
+        self.image.document()
     }
 
-    fn blob(&self, digest: &crate::digest::Digest, size: u64) -> Result<Box<dyn std::io::Read + Send>, TransportError> {
+    fn blob(&self, digest: &ContentDigest, size: u64) -> Result<Box<dyn std::io::Read + Send>, TransportError> {
         self.image.blob(digest, size)
     }
 }

@@ -253,7 +253,7 @@ fn read(
     left: &mut u64,
 ) -> Result<Option<Vec<u8>>, TransportError> {
     *left = left.saturating_sub(listed.size);
-    let referrer = listed.read(source, image)?;
+    let referrer = listed.read(source, &(*image).into())?;
     let referrer = referrer.filter(|referrer| is_bundle(&referrer.artifact_type));
     let Some(blob) = referrer.and_then(|referrer| referrer.blobs.into_iter().next()) else {
         return Ok(None);

@@ -47,6 +47,14 @@ impl ContentDigest {
         }
     }
 
+    /// The SHA-256, where it is one.
+    pub const fn sha256(&self) -> Option<Digest> {
+        match self {
+            Self::Sha256(digest) => Some(*digest),
+            Self::Sha512(_) => None,
+        }
+    }
+
     /// The digest of `bytes` by the same algorithm.
     pub fn same_algorithm(&self, bytes: &[u8]) -> Self {
         let mut hasher = self.hasher();
@@ -66,6 +74,12 @@ impl ContentDigest {
 impl From<Digest> for ContentDigest {
     fn from(digest: Digest) -> Self {
         Self::Sha256(digest)
+    }
+}
+
+impl PartialEq<ContentDigest> for Digest {
+    fn eq(&self, other: &ContentDigest) -> bool {
+        other == self
     }
 }
 

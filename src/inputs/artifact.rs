@@ -31,9 +31,11 @@ use super::error::InputsError;
 use crate::digest::{DiffId, Digest};
 use crate::image::Image;
 use crate::layer::{Blob, Layer};
-use crate::oci::{Compression, MediaType, Subject, canonical_json};
+use crate::oci::{
+    Compression, Descriptor, MANIFEST_SIZE_MAX, Manifest, MediaType, Raw, Subject, canonical_json, parse_json,
+};
 use crate::spec::{self, Lock, PackageName};
-use crate::transport::document::{self, Descriptor, MANIFEST_MAX};
+use crate::transport::TransportError;
 
 /// Type of the artifact.
 pub const ARTIFACT_TYPE: &str = "application/vnd.layerize.inputs.v1";
@@ -245,11 +247,11 @@ pub fn write(about: &About, subject: Option<&Subject>, mut parts: Vec<(Part, Blo
         manifest["subject"] = json!({ "mediaType": media_type, "digest": digest, "size": size });
     }
     let manifest = canonical_json(&manifest);
-    if manifest.len() as u64 > MANIFEST_MAX {
+    if manifest.len() as u64 > MANIFEST_SIZE_MAX {
         return Err(InputsError::TooMany {
             parts: parts.len(),
             size: manifest.len(),
-            limit: MANIFEST_MAX,
+            limit: MANIFEST_SIZE_MAX,
         });
     }
     Ok(Image {
@@ -307,54 +309,36 @@ impl TextKind {
     }
 }
 
-/// The fields of a manifest that reading needs.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Manifest {
-    #[serde(default)]
-    artifact_type: Option<String>,
-    /// The config.
-    pub(super) config: Descriptor,
-    #[serde(default)]
-    layers: Vec<Descriptor>,
-    #[serde(default)]
-    subject: Option<Descriptor>,
-}
-
-impl Manifest {
-    /// Reads the manifest of an artifact; `None` where it is that of something else.
-    pub(super) fn parse(bytes: &[u8], place: &str) -> Result<Option<Self>, InputsError> {
-        let manifest: Self = document::parse(bytes, place, "the manifest of the inputs")?;
-        Ok(Some(manifest).filter(|manifest| manifest.artifact_type.as_deref() == Some(ARTIFACT_TYPE)))
-    }
-
-    /// The artifact, with the config that the manifest names.
-    pub(super) fn with_config(self, bytes: &[u8], config: &[u8], place: &str) -> Result<Artifact, InputsError> {
-        let malformed = |reason: String| InputsError::Malformed {
+/// The artifact of a manifest, with the config that the manifest names.
+pub(super) fn read(manifest: &Raw<Manifest>, config: &[u8], place: &str) -> Result<Artifact, InputsError> {
+    let malformed = |reason: String| InputsError::Malformed {
+        place: place.to_owned(),
+        reason,
+    };
+    let Config { format, about } = parse_json(config).map_err(|source| TransportError::Json {
+        place: place.to_owned(),
+        what: "the config of the inputs".to_owned(),
+        source,
+    })?;
+    if format != FORMAT {
+        return Err(InputsError::Format {
             place: place.to_owned(),
-            reason,
-        };
-        let Config { format, about } = document::parse(config, place, "the config of the inputs")?;
-        if format != FORMAT {
-            return Err(InputsError::Format {
-                place: place.to_owned(),
-                format,
-                known: FORMAT,
-            });
-        }
-        if self.layers.len() > PARTS_MAX {
-            return Err(malformed(format!("there are more than {PARTS_MAX} of them")));
-        }
-        let parts = self.layers.iter().map(part).collect::<Result<Vec<_>, _>>();
-        let artifact = Artifact {
-            digest: Digest::of(bytes),
-            subject: self.subject.map(|subject| subject.digest),
-            about,
-            parts: parts.map_err(malformed)?,
-        };
-        artifact.check().map_err(malformed)?;
-        Ok(artifact)
+            format,
+            known: FORMAT,
+        });
     }
+    if manifest.layers.len() > PARTS_MAX {
+        return Err(malformed(format!("there are more than {PARTS_MAX} of them")));
+    }
+    let parts = manifest.layers.iter().map(part).collect::<Result<Vec<_>, _>>();
+    let artifact = Artifact {
+        digest: Digest::of(manifest.bytes()),
+        subject: manifest.subject.as_ref().and_then(|subject| subject.digest.sha256()),
+        about,
+        parts: parts.map_err(malformed)?,
+    };
+    artifact.check().map_err(malformed)?;
+    Ok(artifact)
 }
 
 fn part(descriptor: &Descriptor) -> Result<Part, String> {
@@ -391,9 +375,10 @@ fn part(descriptor: &Descriptor) -> Result<Part, String> {
             ));
         }
     };
+    let digest = descriptor.digest.sha256();
     Ok(Part {
         kind,
-        digest: descriptor.digest,
+        digest: digest.ok_or_else(|| format!("`{}` is no SHA-256, as a lock has", descriptor.digest))?,
         size: descriptor.size,
     })
 }

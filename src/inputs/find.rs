@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use super::artifact::{ARTIFACT_TYPE, Artifact, CONFIG_MAX, Manifest, Part, tag_of};
+use super::artifact::{self, ARTIFACT_TYPE, Artifact, CONFIG_MAX, Part, tag_of};
 use super::error::InputsError;
 use crate::digest::{Digest, VerifyingReader};
 use crate::layer::Origin;
-use crate::transport::document::Descriptor;
+use crate::oci::{Document, Manifest, Raw};
 use crate::transport::{self, Source, TransportError};
 
 /// Most artifacts of an image that are looked at.
@@ -28,7 +28,7 @@ pub struct Found {
 /// The inputs that are kept beside an image, if any are.
 pub fn beside(source: &Arc<dyn Source>, image: &Digest) -> Result<Option<Found>, InputsError> {
     let place = source.place();
-    let mut manifests: Vec<Vec<u8>> = source.tagged(&tag_of(image))?.into_iter().collect();
+    let mut manifests: Vec<Raw<Manifest>> = source.tagged(&tag_of(image))?.into_iter().collect();
     if manifests.is_empty() {
         manifests = referring(source.as_ref())?;
     }
@@ -46,39 +46,35 @@ pub fn beside(source: &Arc<dyn Source>, image: &Digest) -> Result<Option<Found>,
 }
 
 /// Manifests of inputs among what refers to an image: those that were copied without their tags.
-fn referring(source: &dyn Source) -> Result<Vec<Vec<u8>>, InputsError> {
+fn referring(source: &dyn Source) -> Result<Vec<Raw<Manifest>>, InputsError> {
     let listed = source.referrers()?.listed.into_iter();
     let inputs = listed.filter(|listed| listed.artifact_type.as_deref() == Some(ARTIFACT_TYPE));
-    let manifests = inputs.take(MANIFESTS_MAX).map(|listed| {
-        source.listed(&Descriptor {
-            media_type: listed.media_type,
-            digest: listed.digest,
-            size: listed.size,
-            annotations: None,
-            platform: None,
-            artifact_type: listed.artifact_type,
-        })
-    });
-    Ok(manifests.collect::<Result<_, _>>()?)
+    let mut manifests = Vec::new();
+    for listed in inputs.take(MANIFESTS_MAX) {
+        if let Document::Manifest(manifest) = source.listed(&listed.descriptor())? {
+            manifests.push(manifest);
+        }
+    }
+    Ok(manifests)
 }
 
 /// The artifact of a manifest, its config read from where it lies; `None` where it is something else.
-pub(super) fn open(manifest: &[u8], origin: &Arc<dyn Origin>, place: &str) -> Result<Option<Found>, InputsError> {
-    let Some(parsed) = Manifest::parse(manifest, place)? else {
+pub(super) fn open(
+    manifest: &Raw<Manifest>,
+    origin: &Arc<dyn Origin>,
+    place: &str,
+) -> Result<Option<Found>, InputsError> {
+    if manifest.artifact_type.as_deref() != Some(ARTIFACT_TYPE) {
         return Ok(None);
-    };
-    let descriptor = parsed.config.clone();
-    let what = "the config of the inputs";
-    let config = read(
-        origin.as_ref(),
-        &descriptor.digest,
-        descriptor.size,
-        CONFIG_MAX,
-        what,
-        place,
-    )?;
+    }
+    let (what, descriptor) = ("the config of the inputs", &manifest.config);
+    let digest = descriptor.digest.sha256().ok_or_else(|| InputsError::Malformed {
+        place: place.to_owned(),
+        reason: format!("its config `{}` is not named by a SHA-256", descriptor.digest),
+    })?;
+    let config = read(origin.as_ref(), &digest, descriptor.size, CONFIG_MAX, what, place)?;
     Ok(Some(Found {
-        artifact: parsed.with_config(manifest, &config, place)?,
+        artifact: artifact::read(manifest, &config, place)?,
         place: place.to_owned(),
         origin: origin.clone(),
     }))

@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::fetch::{self, FetchError, Held, Request};
 use crate::fsio::IoContext;
 use crate::layer::Origin;
-use crate::oci::Reference;
+use crate::oci::{Manifest, Raw, Reference};
 use crate::transport::read::LayoutBlobs;
 use crate::transport::registry::{RegistryConfig, RegistryError, Remote};
 use crate::transport::{Location, TransportError};
@@ -72,7 +72,7 @@ impl Place {
     /// a layout has no other.
     pub fn artifact(&self, image: &Digest) -> Result<Option<Found>, InputsError> {
         let origin: Arc<dyn Origin> = Arc::new(self.clone());
-        let manifests: Vec<Vec<u8>> = match &self.kind {
+        let manifests: Vec<Raw<Manifest>> = match &self.kind {
             Kind::Registry(remote, reference) => {
                 let names = [Some(tag_of(image)), reference.tag().map(str::to_owned)];
                 let found = names.iter().flatten().map(|name| remote.manifest(name));

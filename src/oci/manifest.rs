@@ -20,6 +20,9 @@ pub const MANIFEST_SIZE_MAX: u64 = 4 << 20;
 /// Largest index in bytes: a layout's `index.json` may list many images.
 pub const INDEX_SIZE_MAX: u64 = 16 << 20;
 
+/// Deepest nesting of indexes that is followed.
+pub const INDEX_DEPTH_MAX: usize = 4;
+
 /// Annotation that names an image for containerd, in full.
 pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// Annotation that names an image in a layout, mostly by its tag alone.
@@ -82,6 +85,19 @@ impl Descriptor {
         self.kind() == MediaType::Document(DocumentKind::Index)
     }
 
+    /// The most bytes that the document may have which it names.
+    pub fn document_size_max(&self) -> u64 {
+        match self.is_manifest() {
+            true => MANIFEST_SIZE_MAX,
+            false => INDEX_SIZE_MAX,
+        }
+    }
+
+    /// Whether it is said to name a manifest.
+    pub fn is_manifest(&self) -> bool {
+        self.kind() == MediaType::Document(DocumentKind::Manifest)
+    }
+
     /// The value of an annotation.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).map(String::as_str)
@@ -131,6 +147,11 @@ pub fn is_fallback_tag(tag: &str) -> bool {
     hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) && (after.is_empty() || after.starts_with('.'))
 }
 
+/// Whether a media type is that of an index, in OCI's or Docker's form.
+pub fn is_index(media_type: &str) -> bool {
+    MediaType::parse(media_type) == MediaType::Document(DocumentKind::Index)
+}
+
 /// One image, or an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -169,6 +190,18 @@ impl Manifest {
     /// Its media type: its own word, else OCI's.
     pub fn media_type(&self) -> &str {
         self.media_type.as_deref().unwrap_or(MediaType::MANIFEST)
+    }
+
+    /// Whether it says its media type itself.
+    pub fn says_media_type(&self) -> bool {
+        self.media_type.is_some()
+    }
+
+    /// What kind of artifact it is: its `artifactType`, else its config's media type (manifest.md, "Guidelines for
+    /// Artifact Usage").
+    pub fn kind_of_artifact(&self) -> &str {
+        let own = self.artifact_type.as_deref().filter(|kind| !kind.is_empty());
+        own.unwrap_or(&self.config.media_type)
     }
 
     /// Whether it is in Docker's form.
@@ -260,6 +293,10 @@ impl Typed for Index {
     const SIZE_MAX: u64 = INDEX_SIZE_MAX;
 
     fn from_json(mut value: Value) -> Result<Self, DocumentError> {
+        // A list that is `null` is empty, one that is not there at all is some other document's.
+        if value.get("manifests").is_none() {
+            return Err(DocumentError::Unknown);
+        }
         shape::settle(&mut value, Self::SHAPE);
         let spec: oci_spec::image::ImageIndex =
             serde_json::from_value(value).map_err(DocumentError::field(Self::KIND))?;

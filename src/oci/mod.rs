@@ -5,6 +5,7 @@
 //! ([`Raw`]) and is never serialised again; a value that was parsed is a type and is never parsed again.
 
 mod artifact;
+mod choice;
 mod compression;
 mod compression_format;
 mod config;
@@ -20,19 +21,20 @@ pub mod shape;
 mod stop_signal;
 
 pub use artifact::{Artifact, Subject};
+pub use choice::{NoChoice, choose};
 pub use compression::{Compression, DEFAULT_GZIP_LEVEL, DEFAULT_ZSTD_LEVEL, ParseCompressionError};
 pub use compression_format::{CompressionFormat, UnknownCompressionFormat};
 pub use config::{CONFIG_SIZE_MAX, Config, Execution, History};
 pub use json::{INTEGER_MAX, JsonError, canonical_json, parse_json, try_canonical_json};
 pub use layer_limit::{LayerLimit, LayerLimitError};
 pub use manifest::{
-    ATTESTATION, Annotations, CONTAINERD_NAME, Descriptor, INDEX_SIZE_MAX, Index, MANIFEST_SIZE_MAX, Manifest,
-    REF_NAME, UnknownEntry, is_fallback_tag,
+    ATTESTATION, Annotations, CONTAINERD_NAME, Descriptor, INDEX_DEPTH_MAX, INDEX_SIZE_MAX, Index, MANIFEST_SIZE_MAX,
+    Manifest, REF_NAME, UnknownEntry, is_fallback_tag, is_index,
 };
 pub use media_type::{DocumentKind, LayerCodec, MediaType};
 pub use platform::{Platform, PlatformError};
 pub use port::{Port, PortError};
-pub use raw::{Document, DocumentError, Raw, Typed};
+pub use raw::{Document, DocumentError, Fault, Raw, Typed};
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, NAME_MAX, Reference, ReferenceError};
 pub use stop_signal::{StopSignal, StopSignalError};
 

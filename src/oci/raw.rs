@@ -65,7 +65,11 @@ impl<T: Typed> Raw<T> {
     fn of_value(bytes: Vec<u8>, digest: ContentDigest, value: Value) -> Result<Self, DocumentError> {
         check_size(T::KIND, &bytes, T::SIZE_MAX)?;
         check_kind::<T>(&value)?;
-        let value = T::from_json(value)?;
+        let faults = Fault::all(&value, T::SHAPE);
+        let value = T::from_json(value).map_err(|error| match error {
+            DocumentError::Field { kind, .. } if !faults.is_empty() => DocumentError::Shape { kind, faults },
+            error => error,
+        })?;
         Ok(Self(Arc::new(Inner { bytes, digest, value })))
     }
 }
@@ -187,6 +191,31 @@ impl Document {
     }
 }
 
+/// A field of a document that is not what it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Where it is: `layers[1].size`.
+    pub field: String,
+    /// What is wrong, as a sentence about `it`.
+    pub text: String,
+}
+
+/// Most faults of a document that are told.
+const FAULTS_MAX: usize = 20;
+
+impl Fault {
+    fn all(value: &Value, shape: Shape) -> Vec<Self> {
+        let mut faults = Vec::new();
+        shape::check_types(value, shape, &mut |field, text| {
+            if faults.len() < FAULTS_MAX {
+                let field = field.to_owned();
+                faults.push(Self { field, text });
+            }
+        });
+        faults
+    }
+}
+
 /// Why bytes are not the document they should be.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
@@ -213,6 +242,14 @@ pub enum DocumentError {
         source: JsonError,
     },
     /// Fields missing, or of the wrong type.
+    #[error("cannot read the image {kind}: `{}`: {}", .faults[0].field, .faults[0].text)]
+    Shape {
+        /// Which document.
+        kind: DocumentKind,
+        /// What is wrong, at least one thing.
+        faults: Vec<Fault>,
+    },
+    /// What no shape tells of.
     #[error("cannot read the image {kind}")]
     Field {
         /// Which document.
@@ -397,7 +434,7 @@ mod tests {
             ),
             (
                 br#"{"schemaVersion":2,"layers":[]}"#.to_vec(),
-                "cannot read the image manifest: missing field `config`",
+                "cannot read the image manifest: `config`: it is missing",
             ),
             (
                 manifest(r#","schemaVersion":2"#),

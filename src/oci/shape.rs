@@ -102,7 +102,8 @@ const fn known_as(known_as: &'static str, field: Field) -> Field {
 }
 
 const ANNOTATIONS: Field = field("annotations", Shape::Map(&Shape::Text));
-const SCHEMA_VERSION: Field = required(field("schemaVersion", Shape::Number(2)));
+// Whoever leaves it out means no other version: the one before has other fields.
+const SCHEMA_VERSION: Field = filled(field("schemaVersion", Shape::Number(2)));
 const MEDIA_TYPE: Field = field("mediaType", Shape::MediaType);
 const NO_FIELDS: Shape = Shape::Object(&[]);
 
@@ -207,7 +208,24 @@ pub const CONFIG: Shape = Shape::Object(&[
 ///
 /// With `null_is_absent` a `null` is as good as no field at all: so Docker writes what Go calls a nil.
 pub fn check(value: &Value, shape: Shape, null_is_absent: bool, found: &mut dyn FnMut(&str, String)) {
-    Checker { null_is_absent, found }.value(value, shape, "");
+    let types_only = false;
+    let mut checker = Checker {
+        null_is_absent,
+        types_only,
+        found,
+    };
+    checker.value(value, shape, "");
+}
+
+/// What keeps a document from being read, lenient as reading is: values of another type, and fields that cannot be done
+/// without.
+pub fn check_types(value: &Value, shape: Shape, found: &mut dyn FnMut(&str, String)) {
+    let mut checker = Checker {
+        null_is_absent: true,
+        types_only: true,
+        found,
+    };
+    checker.value(value, shape, "");
 }
 
 /// Where a document has a field by another case than its own (`Layers`), or beside it: one of `foreign` at its top, or
@@ -275,6 +293,7 @@ fn settle_object(object: &mut Map<String, Value>, fields: &[Field]) {
         let empty = || match field.shape {
             Shape::List(_) | Shape::Some(_) => Value::Array(Vec::new()),
             Shape::Word(word) => Value::from(word),
+            Shape::Number(number) => Value::from(number),
             _ => Value::from(""),
         };
         let Some(mut value) = value.or_else(|| field.filled.then(empty)) else {
@@ -297,6 +316,8 @@ pub fn others(value: &Value, shape: Shape) -> impl Iterator<Item = (&String, &Va
 
 struct Checker<'a> {
     null_is_absent: bool,
+    /// Whether what a text says does not count, nor what a reader fills in.
+    types_only: bool,
     found: &'a mut dyn FnMut(&str, String),
 }
 
@@ -308,7 +329,7 @@ impl Checker<'_> {
                 let Some(list) = value.as_array() else {
                     return self.kind(value, "a list", at);
                 };
-                if matches!(shape, Shape::Some(_)) && list.is_empty() {
+                if matches!(shape, Shape::Some(_)) && list.is_empty() && !self.types_only {
                     (self.found)(at, "it is empty".to_owned());
                 }
                 for (index, value) in list.iter().enumerate() {
@@ -332,7 +353,9 @@ impl Checker<'_> {
                 at => format!("{at}.{}", field.name),
             };
             match object.get(field.name) {
-                None if field.required => (self.found)(&below, "it is missing".to_owned()),
+                None if field.required && !(field.filled && self.types_only) => {
+                    (self.found)(&below, "it is missing".to_owned())
+                }
                 None => {}
                 Some(Value::Null) if field.null || self.null_is_absent => {}
                 Some(value) => self.value(value, field.shape, &below),
@@ -346,7 +369,7 @@ impl Checker<'_> {
         };
         for (key, value) in object {
             let below = format!("{at}[{key:?}]");
-            if !is_key(key) {
+            if !is_key(key) && !self.types_only {
                 (self.found)(&below, "its key is no `PORT` or `PORT/PROTOCOL` (config.md)".to_owned());
             }
             self.value(value, element, &below);
@@ -369,12 +392,13 @@ impl Checker<'_> {
             return self.kind(value, "a string", at);
         };
         let wanted = match shape {
+            Shape::Digest if text.parse::<ContentDigest>().is_err() => {
+                "no digest: `sha256:` and 64, or `sha512:` and 128 hexadecimal digits"
+            }
+            _ if self.types_only => return,
             Shape::NonEmpty if text.is_empty() => return (self.found)(at, "it is missing".to_owned()),
             Shape::Word(word) if text != word => {
                 return (self.found)(at, format!("it is `{}`, and must be `{word}`", shortened(text)));
-            }
-            Shape::Digest if text.parse::<ContentDigest>().is_err() => {
-                "no digest: `sha256:` and 64, or `sha512:` and 128 hexadecimal digits"
             }
             Shape::MediaType if !is_media_type(text) => "no media type (`TYPE/SUBTYPE`)",
             Shape::Time if !is_rfc3339(text) => "no time of RFC 3339",

@@ -7,14 +7,14 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::digest::{Digest, VerifyingReader};
+use crate::digest::{ContentDigest, Digest, VerifyingReader};
 use crate::fetch::{Entry, Update};
 use crate::fsio;
 use crate::image::{self, Base};
-use crate::oci::{Platform, Reference};
+use crate::oci::{CONFIG_SIZE_MAX, Document, MANIFEST_SIZE_MAX, Platform, Raw, Reference};
 use crate::spec::{self, Lock, LockedBase, Workspace};
 use crate::transport::registry::RegistryConfig;
-use crate::transport::{self, Content, Location, ReadOptions, Source, TransportError, document};
+use crate::transport::{self, Content, Location, ReadOptions, Source, TransportError};
 
 use super::draft::platform_of_spec;
 use super::environment::Environment;
@@ -81,11 +81,10 @@ fn digest_of(
     let location = reference.parse::<Location>()?.below(dir);
     refuse_offline(&location, offline)?;
     let source = environment.source(&location.to_string(), Some(platform))?;
-    let (manifest, media_type) = source.manifest()?;
-    keep(&manifest, environment)?;
-    keep(&source.config()?, environment)?;
-    debug_assert!(document::is_manifest(&media_type), "a platform was chosen");
-    Ok(Digest::of(&manifest))
+    let manifest = source.manifest()?;
+    keep(manifest.bytes(), environment)?;
+    keep(source.config()?.bytes(), environment)?;
+    Ok(Digest::of(manifest.bytes()))
 }
 
 fn refuse_offline(location: &Location, offline: bool) -> Result<(), ProjectError> {
@@ -232,11 +231,11 @@ impl Pinned {
             });
         }
         let source: Arc<dyn Source> = Arc::from(self.location.source(&ReadOptions {
-            platform: Some(self.platform.clone()),
+            platform: Some(self.platform.parse()?),
             registries: self.registries.clone(),
             ..ReadOptions::default()
         })?);
-        let actual = Digest::of(&source.manifest()?.0);
+        let actual = Digest::of(source.manifest()?.bytes());
         if actual != self.digest {
             return Err(TransportError::Unpinned {
                 place: self.place.clone(),
@@ -258,16 +257,18 @@ impl Source for Pinned {
         &self.place
     }
 
-    fn manifest(&self) -> Result<(Vec<u8>, String), TransportError> {
-        match self.kept(&self.digest, document::MANIFEST_MAX) {
-            Some(bytes) => Ok((bytes, document::MANIFEST.to_owned())),
-            None => self.source()?.manifest(),
+    fn document(&self) -> Result<Document, TransportError> {
+        // What is kept was read before; where it no longer can be, the place's own answer counts.
+        let kept = self.kept(&self.digest, MANIFEST_SIZE_MAX);
+        match kept.and_then(|bytes| Raw::read(bytes).ok()) {
+            Some(manifest) => Ok(Document::Manifest(manifest)),
+            None => self.source()?.document(),
         }
     }
 
-    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
-        if size <= document::CONFIG_MAX
-            && let Some(bytes) = self.kept(digest, document::CONFIG_MAX)
+    fn blob(&self, digest: &ContentDigest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
+        if size <= CONFIG_SIZE_MAX
+            && let Some(bytes) = digest.sha256().and_then(|digest| self.kept(&digest, CONFIG_SIZE_MAX))
         {
             let reader = VerifyingReader::new(io::Cursor::new(bytes), *digest, Some(size));
             return Ok(Box::new(reader));

@@ -159,7 +159,7 @@ impl Environment<'_> {
     pub fn source(&self, location: &str, platform: Option<&str>) -> Result<Box<dyn Source>, TransportError> {
         let location: Location = location.parse()?;
         location.source(&ReadOptions {
-            platform: platform.map(str::to_owned),
+            platform: platform.map(str::parse).transpose()?,
             registries: self.registries.clone(),
             ..ReadOptions::default()
         })

@@ -215,7 +215,8 @@ pub fn rebuild(
 ) -> Result<Rebuilt, RebuildError> {
     let old = audit::inspect(source.as_ref(), InspectOptions::default())?;
     let format = format_of(&old)?;
-    let digest = old.digest.ok_or_else(|| not_ours(&old))?;
+    let digest = old.digest.and_then(|digest| digest.sha256());
+    let digest = digest.ok_or_else(|| not_ours(&old))?;
     let environment = &Environment {
         base_layers: Some(source.clone()),
         ..environment.clone()
@@ -428,9 +429,9 @@ fn assemble_like(draft: Draft, old: &Inspection, environment: &Environment<'_>) 
     let mut single = draft.clone();
     single.recipe.single_member = true;
     let many = assemble(draft, environment)?;
-    if Some(many.image.digest) != old.digest && same_tars(old, &many) {
+    if old.digest.is_none_or(|digest| digest != many.image.digest) && same_tars(old, &many) {
         let single = assemble(single, environment)?;
-        if Some(single.image.digest) == old.digest {
+        if old.digest.is_some_and(|digest| digest == single.image.digest) {
             return Ok(single);
         }
     }

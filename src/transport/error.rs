@@ -6,6 +6,7 @@
 use std::io;
 
 use crate::digest::Digest;
+use crate::oci::{DocumentError, INDEX_DEPTH_MAX, NoChoice, Platform, PlatformError};
 
 /// Why an image could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +113,18 @@ pub enum TransportError {
         what: String,
         /// Where and why.
         #[source]
-        source: serde_json::Error,
+        source: crate::oci::JsonError,
+    },
+    /// A manifest, index or config cannot be read, or could be read in two ways.
+    #[error("{what} in `{place}` cannot be used")]
+    Document {
+        /// The place.
+        place: String,
+        /// Which document.
+        what: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<DocumentError>,
     },
     /// Something is referred to and not there.
     #[error("{what} is missing in `{place}`")]
@@ -159,7 +171,7 @@ pub enum TransportError {
         place: String,
         /// The name asked for, if any.
         asked: Option<String>,
-        /// The names it has.
+        /// How each image is named, with the place where that can have a name.
         choices: Vec<String>,
     },
     /// Several platforms, and no unique one was asked for.
@@ -168,9 +180,20 @@ pub enum TransportError {
         /// The place.
         place: String,
         /// The platform asked for, if any.
-        wanted: Option<String>,
-        /// The platforms it has, `os/arch[/variant]`.
-        available: Vec<String>,
+        wanted: Option<Box<Platform>>,
+        /// The platforms it has.
+        available: Vec<Platform>,
+    },
+    /// A text is no platform.
+    #[error(transparent)]
+    PlatformName(#[from] PlatformError),
+    /// Several images that no platform and no name tells apart.
+    #[error("`{place}` holds several images that neither a name nor a platform tells apart")]
+    Alike {
+        /// The place.
+        place: String,
+        /// How each of them is named.
+        choices: Vec<String>,
     },
     /// Writing to a stream failed.
     #[error("cannot write the archive to `{place}`")]
@@ -238,12 +261,57 @@ impl From<super::registry::RegistryError> for TransportError {
 }
 
 impl TransportError {
+    /// What a document's fault is in a place.
+    pub(super) fn document(place: &str, what: impl Into<String>) -> impl FnOnce(DocumentError) -> Self {
+        let (place, what) = (place.to_owned(), what.into());
+        move |source| Self::Document {
+            place,
+            what,
+            source: Box::new(source),
+        }
+    }
+
+    /// Why nothing was chosen of an index.
+    pub(super) fn no_choice(place: &str, wanted: Option<&Platform>, why: NoChoice) -> Self {
+        let (place, wanted) = (place.to_owned(), wanted.cloned().map(Box::new));
+        match why {
+            NoChoice::Empty => Self::NotAnImage {
+                place,
+                reason: "its index lists no image".to_owned(),
+            },
+            NoChoice::Platform { available } | NoChoice::Platforms { available } => Self::Platform {
+                place,
+                wanted,
+                available,
+            },
+            NoChoice::Unknown { digest } => Self::Malformed {
+                place,
+                what: format!("the entry `{}` of the index", digest.escape_debug()),
+                reason: "its digest is by an algorithm that is not registered: sha256 and sha512 are".to_owned(),
+            },
+            NoChoice::Alike { digests } => Self::Alike {
+                choices: digests.iter().map(|digest| format!("{place}@{digest}")).collect(),
+                place,
+            },
+        }
+    }
+
+    /// Indexes in indexes, more than are followed.
+    pub(super) fn nested_too_deep(place: &str) -> Self {
+        Self::Malformed {
+            place: place.to_owned(),
+            what: "the index".to_owned(),
+            reason: format!("indexes are nested more than {INDEX_DEPTH_MAX} deep"),
+        }
+    }
+
     /// Whether the image is there and is not what it should be, as against one that cannot be reached or chosen.
     pub fn is_damage(&self) -> bool {
         use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
         match self {
             Self::Malformed { .. }
             | Self::Json { .. }
+            | Self::Document { .. }
             | Self::Missing { .. }
             | Self::TooLarge { .. }
             | Self::Tar { .. } => true,
@@ -270,11 +338,10 @@ impl TransportError {
             ),
             Self::NoCompanion => Some("name a layout (`oci:DIR[:TAG]`) or a registry (`docker://NAME`)".to_owned()),
             Self::Immutable { .. } => Some("give it another tag; `--skip-existing` leaves what is there".to_owned()),
-            Self::Choose { place, choices, .. } if choices.is_empty() => {
-                Some(format!("it holds several images without names; choose one by `{place}:@0`, `{place}:@1`, …"))
+            Self::Choose { choices, .. } | Self::Alike { choices, .. } => {
+                Some(format!("name one of them: {}", quoted(choices)))
             }
-            Self::Choose { choices, .. } => Some(format!("append `:NAME`; it holds {}", quoted(choices))),
-            Self::Platform { available, .. } => Some(format!("choose a platform; it holds {}", quoted(available))),
+            Self::Platform { available, .. } => Some(format!("add one of {}", quoted(&platform_flags(available)))),
             Self::Registry(error) => error.help(),
             Self::Layer(error) => error.help(),
             Self::Reference(error) => error.help(),
@@ -286,6 +353,14 @@ impl TransportError {
             Self::EngineUnreachable { program, .. } => Some(format!(
                 "start the daemon and check `{program} info`, or load with podman, which needs no daemon"
             )),
+            Self::Document { source, .. } if matches!(**source, DocumentError::Ambiguous { .. }) => Some(
+                "have it made anew: one program could run what another has checked as something else".to_owned(),
+            ),
+            Self::Document { source, .. } if matches!(**source, DocumentError::Algorithm { .. }) => None,
+            Self::Document { source, .. } if matches!(**source, DocumentError::SchemaVersion { .. }) => {
+                Some("pull it with an engine that reads it, and push it again".to_owned())
+            }
+            Self::Document { .. } => Some("the file was damaged, or not made by an image tool".to_owned()),
             Self::TooLarge { .. } | Self::Malformed { .. } | Self::Json { .. } | Self::Tar { .. } => {
                 Some("the file was damaged, or not made by an image tool".to_owned())
             }
@@ -301,11 +376,20 @@ fn choices_text(asked: Option<&str>, count: usize) -> String {
     }
 }
 
-fn platform_text(wanted: Option<&str>) -> String {
+fn platform_text(wanted: Option<&Platform>) -> String {
     match wanted {
         Some(platform) => format!("no image for the platform `{platform}`"),
         None => "images for several platforms, and none was chosen".to_owned(),
     }
+}
+
+/// The flag that chooses each platform, as a shell takes it.
+fn platform_flags(available: &[Platform]) -> Vec<String> {
+    let flag = |platform: &Platform| match platform.os_version() {
+        Some(_) => format!("--platform '{platform}'"),
+        None => format!("--platform {platform}"),
+    };
+    available.iter().map(flag).collect()
 }
 
 fn quoted(items: &[String]) -> String {

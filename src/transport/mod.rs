@@ -6,12 +6,12 @@
 use std::io::{self, Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::digest::{Digest, VerifyingReader};
+use crate::digest::{ContentDigest, Digest, VerifyingReader};
 use crate::image::{Image, Index};
+use crate::oci::{self, CONFIG_SIZE_MAX, Config, Descriptor, Document, Manifest, Raw, parse_json};
 
 mod companion;
 pub mod daemon;
-pub mod document;
 mod error;
 mod location;
 mod names;
@@ -30,7 +30,7 @@ pub use companion::{Companion, Stored, Supply};
 pub use daemon::{Daemon, Engine, Loaded};
 pub use error::TransportError;
 pub use location::Location;
-pub use open::{Content, open, origin};
+pub use open::{Content, open, origin, sha256};
 pub use peek::read_files;
 pub use read::{DockerList, ReadOptions};
 pub use referrers::{ListedReferrer, REFERRERS_MAX, Referrer, Referrers};
@@ -41,15 +41,16 @@ pub trait Source: Send + Sync {
     /// The place, as the user wrote it.
     fn place(&self) -> &str;
 
-    /// The manifest's bytes and media type.
-    fn manifest(&self) -> Result<(Vec<u8>, String), TransportError>;
+    /// What its name stands for: a manifest or, with [`ReadOptions::whole`], perhaps an index.
+    fn document(&self) -> Result<Document, TransportError>;
 
     /// A blob, verified at end of file.
-    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError>;
+    fn blob(&self, digest: &ContentDigest, size: u64) -> Result<Box<dyn Read + Send>, TransportError>;
 
-    /// A manifest that an index lists, verified.
-    fn listed(&self, descriptor: &document::Descriptor) -> Result<Vec<u8>, TransportError> {
-        read_blob(self, descriptor, document::MANIFEST_MAX, "the manifest")
+    /// A manifest or index that an index lists.
+    fn listed(&self, descriptor: &Descriptor) -> Result<Document, TransportError> {
+        let bytes = read_blob(self, descriptor, descriptor.document_size_max(), "the manifest")?;
+        read_document(bytes, &descriptor.media_type, Some(descriptor.digest), self.place())
     }
 
     /// The registry's host and the repository, where the place is one: see [`Origin::repository`].
@@ -59,8 +60,8 @@ pub trait Source: Send + Sync {
         None
     }
 
-    /// The bytes of the index that the image was chosen from, where there is one.
-    fn index(&self) -> Option<&[u8]> {
+    /// The index that the image was chosen from, where there is one.
+    fn index(&self) -> Option<&Raw<oci::Index>> {
         None
     }
 
@@ -86,7 +87,7 @@ pub trait Source: Send + Sync {
 
     /// The manifest that `name` stands for in the same layout or repository; `None` where nothing has that name, or the
     /// form has no names.
-    fn tagged(&self, name: &str) -> Result<Option<Vec<u8>>, TransportError> {
+    fn tagged(&self, name: &str) -> Result<Option<Raw<Manifest>>, TransportError> {
         let _ = name;
         Ok(None)
     }
@@ -96,11 +97,15 @@ pub trait Source: Send + Sync {
         None
     }
 
-    /// The config's bytes, verified.
-    fn config(&self) -> Result<Vec<u8>, TransportError> {
-        let (manifest, _) = self.manifest()?;
-        let manifest: document::Manifest = document::parse(&manifest, self.place(), "the manifest")?;
-        read_blob(self, &manifest.config, document::CONFIG_MAX, "the config")
+    /// The image's manifest; an index is an error.
+    fn manifest(&self) -> Result<Raw<Manifest>, TransportError> {
+        manifest_of(self.document()?, self.place())
+    }
+
+    /// The image's config. An artifact has another document in its place: see [`read_blob`].
+    fn config(&self) -> Result<Raw<Config>, TransportError> {
+        let descriptor = &self.manifest()?.config;
+        read_config(self, descriptor)
     }
 }
 
@@ -181,15 +186,11 @@ impl Source for Image {
         "the built image"
     }
 
-    fn manifest(&self) -> Result<(Vec<u8>, String), TransportError> {
-        let manifest: document::Manifest = document::parse(&self.manifest, self.place(), "the manifest")?;
-        Ok((
-            self.manifest.clone(),
-            manifest.media_type.unwrap_or_else(|| document::MANIFEST.to_owned()),
-        ))
+    fn document(&self) -> Result<Document, TransportError> {
+        read_document(self.manifest.clone(), "", None, self.place())
     }
 
-    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
+    fn blob(&self, digest: &ContentDigest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
         if *digest == self.config_digest {
             let config = Cursor::new(self.config.clone());
             return Ok(Box::new(VerifyingReader::new(config, *digest, Some(size))));
@@ -220,7 +221,7 @@ pub fn put_all(
 /// A whole small blob in memory, verified; one that claims more than `limit` bytes is not read.
 pub fn read_blob(
     source: &(impl Source + ?Sized),
-    descriptor: &document::Descriptor,
+    descriptor: &Descriptor,
     limit: u64,
     what: &str,
 ) -> Result<Vec<u8>, TransportError> {
@@ -244,4 +245,50 @@ pub fn read_blob(
             source: error,
         }),
     }
+}
+
+/// The config that a descriptor of an image's manifest names.
+pub fn read_config(source: &(impl Source + ?Sized), descriptor: &Descriptor) -> Result<Raw<Config>, TransportError> {
+    let bytes = read_blob(source, descriptor, CONFIG_SIZE_MAX, "the config")?;
+    let read = Raw::read_named(bytes, descriptor.digest);
+    read.map_err(TransportError::document(source.place(), "the config"))
+}
+
+/// Reads a manifest or an index, whichever it is: see [`Document::read`].
+fn read_document(
+    bytes: Vec<u8>,
+    said: &str,
+    digest: Option<ContentDigest>,
+    place: &str,
+) -> Result<Document, TransportError> {
+    let what = digest.map_or_else(
+        || "the manifest".to_owned(),
+        |digest| format!("the manifest `{digest}`"),
+    );
+    Document::read(bytes, said, digest).map_err(TransportError::document(place, what))
+}
+
+/// The manifest where one is needed.
+fn manifest_of(document: Document, place: &str) -> Result<Raw<Manifest>, TransportError> {
+    match document {
+        Document::Manifest(manifest) => Ok(manifest),
+        Document::Index(index) => Err(TransportError::Malformed {
+            place: place.to_owned(),
+            what: format!("the manifest `{}`", index.digest()),
+            reason: "it is an index of several".to_owned(),
+        }),
+    }
+}
+
+/// Parses a JSON document that is none of an image; the error names it.
+fn parse<T: serde::de::DeserializeOwned>(
+    bytes: &[u8],
+    place: &str,
+    what: impl Into<String>,
+) -> Result<T, TransportError> {
+    parse_json(bytes).map_err(|source| TransportError::Json {
+        place: place.to_owned(),
+        what: what.into(),
+        source,
+    })
 }

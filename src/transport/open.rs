@@ -6,14 +6,13 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use serde_json::Value;
-
-use super::document::{self, Descriptor, Manifest};
-use super::{Source, TransportError, read_blob};
-use crate::digest::{DiffId, Digest};
+use super::{Source, TransportError, read_blob, read_config};
+use crate::digest::{ContentDigest, DiffId, Digest};
 use crate::image::{Image, Index, STORE_PATHS_ANNOTATION};
 use crate::layer::{Blob, Layer, Origin};
-use crate::oci::{Compression, DocumentKind, LayerCodec, MediaType};
+use crate::oci::{
+    self, CONFIG_SIZE_MAX, Compression, Config, Descriptor, Document, LayerCodec, Manifest, MediaType, Raw,
+};
 
 /// Most images that an index may list; real ones have some thirty.
 const IMAGES_MAX: usize = 1000;
@@ -65,108 +64,125 @@ impl Content {
 
 /// Opens what a source gives: with [`ReadOptions::whole`](super::ReadOptions::whole) that may be an index.
 pub fn open(source: &Arc<dyn Source>) -> Result<Content, TransportError> {
-    let (bytes, media_type) = source.manifest()?;
-    if document::is_index(&media_type) {
-        return open_index(source, bytes, media_type).map(Content::Index);
+    match source.document()? {
+        Document::Index(index) => open_index(source, &index).map(Content::Index),
+        Document::Manifest(manifest) => open_image(source, &manifest).map(Content::Image),
     }
-    open_image(source, bytes).map(Content::Image)
 }
 
-fn open_index(source: &Arc<dyn Source>, bytes: Vec<u8>, media_type: String) -> Result<Index, TransportError> {
+fn open_index(source: &Arc<dyn Source>, index: &Raw<oci::Index>) -> Result<Index, TransportError> {
     let malformed = |reason: String| TransportError::Malformed {
         place: source.place().to_owned(),
         what: "the index".to_owned(),
         reason,
     };
-    let list: document::Index = document::parse(&bytes, source.place(), "the index")?;
-    if list.manifests.len() > IMAGES_MAX {
+    if let Some(entry) = index.unknown.first() {
+        return Err(malformed(format!(
+            "`{}` in it cannot be checked",
+            entry.digest.escape_debug()
+        )));
+    }
+    if index.manifests.len() > IMAGES_MAX {
         return Err(malformed(format!("it lists more than {IMAGES_MAX} images")));
     }
     let mut images = Vec::new();
-    for descriptor in &list.manifests {
-        if document::is_index(&descriptor.media_type) {
-            return Err(malformed(format!("`{}` in it is an index again", descriptor.digest)));
+    for descriptor in &index.manifests {
+        match source.listed(descriptor)? {
+            Document::Manifest(manifest) => images.push(open_image(source, &manifest)?),
+            Document::Index(_) => return Err(malformed(format!("`{}` in it is an index again", descriptor.digest))),
         }
-        images.push(open_image(source, source.listed(descriptor)?)?);
     }
     Ok(Index {
-        digest: Digest::of(&bytes),
-        bytes,
-        media_type,
+        digest: sha256(index.digest(), source.place())?,
+        bytes: index.bytes().to_vec(),
+        media_type: index.media_type().to_owned(),
         images,
     })
 }
 
-fn open_image(source: &Arc<dyn Source>, bytes: Vec<u8>) -> Result<Image, TransportError> {
+fn open_image(source: &Arc<dyn Source>, manifest: &Raw<Manifest>) -> Result<Image, TransportError> {
     let place = source.place();
-    let manifest: Manifest = document::parse(&bytes, place, "the manifest")?;
-    let config = read_blob(&**source, &manifest.config, document::CONFIG_MAX, "the config")?;
-    let diff_ids = diff_ids(&manifest, &config, place)?;
+    let (config, diff_ids) = config(source, manifest)?;
     let origin: Arc<dyn Origin> = Arc::new(SourceOrigin(source.clone()));
     let layers = manifest.layers.iter().zip(diff_ids);
     Ok(Image {
-        digest: Digest::of(&bytes),
-        manifest: bytes,
+        digest: sha256(manifest.digest(), place)?,
+        manifest: manifest.bytes().to_vec(),
         config,
-        config_digest: manifest.config.digest,
+        config_digest: sha256(manifest.config.digest, place)?,
         layers: layers
-            .map(|(layer, diff_id)| open_layer(layer, diff_id, &origin))
-            .collect(),
+            .map(|(layer, diff_id)| open_layer(layer, diff_id, &origin, place))
+            .collect::<Result<_, _>>()?,
     })
 }
 
-/// The diffIDs of an image. An artifact, whose config is another document, has none: its blobs stand for themselves.
-fn diff_ids(manifest: &Manifest, config: &[u8], place: &str) -> Result<Vec<DiffId>, TransportError> {
-    let is_image = matches!(
-        MediaType::parse(&manifest.config.media_type),
-        MediaType::Document(DocumentKind::Config)
-    );
-    let config: Value = document::parse(config, place, "the config").or_else(|error| match is_image {
-        true => Err(error),
-        false => Ok(Value::Null),
-    })?;
-    if !is_image && config.get("rootfs").is_none() {
-        let layers = manifest.layers.iter();
-        return Ok(layers
-            .map(|layer| DiffId::from_bytes(*layer.digest.as_bytes()))
-            .collect());
-    }
-    let links: document::ConfigLinks = serde_json::from_value(config).map_err(|source| TransportError::Json {
+/// The SHA-256 of what is copied or told of: documents that layerize writes name nothing by another digest.
+pub fn sha256(digest: ContentDigest, place: &str) -> Result<Digest, TransportError> {
+    digest.sha256().ok_or_else(|| TransportError::Unsupported {
+        action: "take a SHA-512 digest from",
         place: place.to_owned(),
-        what: "the config".to_owned(),
-        source,
-    })?;
-    let diff_ids = links.rootfs.diff_ids.unwrap_or_default();
-    if diff_ids.len() == manifest.layers.len() {
-        return Ok(diff_ids);
-    }
-    Err(TransportError::Malformed {
-        place: place.to_owned(),
-        what: "the config".to_owned(),
-        reason: format!("it has {} diffIDs for {} layers", diff_ids.len(), manifest.layers.len()),
+        instead: "`inspect`, `verify`, `diff` and `explain` read it; copy it with `skopeo copy`".to_owned(),
     })
 }
 
-fn open_layer(layer: &Descriptor, diff_id: DiffId, origin: &Arc<dyn Origin>) -> Layer {
+/// The config's bytes and the diffIDs of an image. An artifact, whose config is another document, has no diffIDs: its
+/// blobs stand for themselves.
+fn config(source: &Arc<dyn Source>, manifest: &Raw<Manifest>) -> Result<(Vec<u8>, Vec<DiffId>), TransportError> {
+    let place = source.place();
+    let descriptor = &manifest.config;
+    let read = if manifest.is_image() {
+        read_config(&**source, descriptor)?
+    } else {
+        let bytes = read_blob(&**source, descriptor, CONFIG_SIZE_MAX, "the config")?;
+        match Raw::<Config>::read(bytes.clone()) {
+            Ok(config) => config,
+            Err(_) => {
+                let layers = manifest.layers.iter().map(|layer| sha256(layer.digest, place));
+                let diff_ids = layers.map(|digest| Ok(DiffId::from_bytes(*digest?.as_bytes())));
+                return Ok((bytes, diff_ids.collect::<Result<_, TransportError>>()?));
+            }
+        }
+    };
+    if read.diff_ids.len() != manifest.layers.len() {
+        return Err(TransportError::Malformed {
+            place: place.to_owned(),
+            what: "the config".to_owned(),
+            reason: format!(
+                "it has {} diffIDs for {} layers",
+                read.diff_ids.len(),
+                manifest.layers.len()
+            ),
+        });
+    }
+    Ok((read.bytes().to_vec(), read.diff_ids.clone()))
+}
+
+fn open_layer(
+    layer: &Descriptor,
+    diff_id: DiffId,
+    origin: &Arc<dyn Origin>,
+    place: &str,
+) -> Result<Layer, TransportError> {
     let paths = layer.annotation(STORE_PATHS_ANNOTATION).unwrap_or_default();
-    Layer {
+    let digest = sha256(layer.digest, place)?;
+    Ok(Layer {
         diff_id,
-        digest: layer.digest,
+        digest,
         size: layer.size,
         tar_size: 0,
-        compression: match MediaType::parse(&layer.media_type) {
+        compression: match layer.kind() {
             MediaType::Layer(LayerCodec::Gzip) => Compression::default(),
-            MediaType::Layer(LayerCodec::Zstd) => Compression::Zstd(crate::oci::DEFAULT_ZSTD_LEVEL),
+            MediaType::Layer(LayerCodec::Zstd) => Compression::Zstd(oci::DEFAULT_ZSTD_LEVEL),
             _ => Compression::None,
         },
         store_paths: paths.split_whitespace().map(str::to_owned).collect(),
         comment: String::new(),
         blob: Blob::Elsewhere {
             origin: origin.clone(),
-            digest: layer.digest,
+            digest,
             len: layer.size,
         },
-    }
+    })
 }
 
 /// A source as where blobs are read from.
@@ -185,7 +201,7 @@ impl std::fmt::Debug for SourceOrigin {
 
 impl Origin for SourceOrigin {
     fn open(&self, digest: &Digest, len: u64) -> io::Result<Box<dyn Read + Send>> {
-        self.0.blob(digest, len).map_err(io::Error::other)
+        self.0.blob(&(*digest).into(), len).map_err(io::Error::other)
     }
 
     fn repository(&self) -> Option<(&str, &str)> {

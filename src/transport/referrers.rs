@@ -9,9 +9,9 @@ use std::fmt;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::document::{self, Descriptor};
-use super::{Source, TransportError};
-use crate::digest::Digest;
+use super::{Source, TransportError, manifest_of};
+use crate::digest::ContentDigest;
+use crate::oci::{Descriptor, DocumentKind, JsonError, Manifest, MediaType, Raw};
 
 /// Most entries of lists of one image's referrers that are kept.
 pub const REFERRERS_MAX: usize = 10_000;
@@ -25,7 +25,7 @@ pub struct Referrers {
     pub unreadable: usize,
     /// Whether there are more than [`REFERRERS_MAX`], of which the rest is not in the list.
     pub cut: bool,
-    seen: BTreeSet<Digest>,
+    seen: BTreeSet<ContentDigest>,
 }
 
 /// An entry of a list of referrers, as far as it is kept.
@@ -36,7 +36,7 @@ pub struct ListedReferrer {
     #[serde(default)]
     pub media_type: String,
     /// Digest of its manifest.
-    pub digest: Digest,
+    pub digest: ContentDigest,
     /// Size of its manifest in bytes.
     pub size: u64,
     /// What kind of artifact it is, where the list says so.
@@ -48,7 +48,7 @@ pub struct ListedReferrer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Referrer {
     /// Digest of its manifest.
-    pub digest: Digest,
+    pub digest: ContentDigest,
     /// What kind of artifact it is: its `artifactType`, else its config's media type.
     pub artifact_type: String,
     /// Its manifest's annotations.
@@ -59,13 +59,24 @@ pub struct Referrer {
 
 impl Referrers {
     /// Adds what an index lists, the image itself aside.
-    pub(super) fn add(&mut self, index: &[u8], image: &Digest, place: &str, what: &str) -> Result<(), TransportError> {
+    pub(super) fn add(
+        &mut self,
+        index: &[u8],
+        image: &ContentDigest,
+        place: &str,
+        what: &str,
+    ) -> Result<(), TransportError> {
         #[derive(Deserialize)]
         struct List {
             #[serde(default)]
             manifests: Entries,
         }
-        let list: List = document::parse(index, place, what)?;
+        // Read entry by entry and not as the document of an image: nothing of it is believed.
+        let list: List = serde_json::from_slice(index).map_err(|source| TransportError::Json {
+            place: place.to_owned(),
+            what: what.to_owned(),
+            source: JsonError::Parse { source },
+        })?;
         self.unreadable += list.manifests.unreadable;
         for listed in list.manifests.listed {
             if listed.digest == *image || self.seen.contains(&listed.digest) {
@@ -119,7 +130,7 @@ impl<'de> Visitor<'de> for EntriesVisitor {
         let mut entries = Entries::default();
         while let Some(entry) = list.next_element()? {
             match entry {
-                Entry::Listed(listed) if listed.media_type.is_empty() || document::is_manifest(&listed.media_type) => {
+                Entry::Listed(listed) if listed.media_type.is_empty() || is_manifest(&listed.media_type) => {
                     entries.listed.push(listed);
                 }
                 Entry::Listed(_) => {}
@@ -131,48 +142,39 @@ impl<'de> Visitor<'de> for EntriesVisitor {
 }
 
 impl ListedReferrer {
-    /// Reads its manifest; `None` where its subject is another image.
-    pub fn read(&self, source: &(impl Source + ?Sized), image: &Digest) -> Result<Option<Referrer>, TransportError> {
-        let descriptor = Descriptor {
-            media_type: self.media_type.clone(),
-            digest: self.digest,
-            size: self.size,
-            annotations: None,
-            platform: None,
+    /// Its descriptor.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor {
             artifact_type: self.artifact_type.clone(),
-        };
-        Referrer::parse(&source.listed(&descriptor)?, image, source.place())
+            ..Descriptor::new(self.media_type.clone(), self.digest, self.size)
+        }
+    }
+
+    /// Reads its manifest; `None` where its subject is another image.
+    pub fn read(
+        &self,
+        source: &(impl Source + ?Sized),
+        image: &ContentDigest,
+    ) -> Result<Option<Referrer>, TransportError> {
+        let manifest = manifest_of(source.listed(&self.descriptor())?, source.place())?;
+        Ok(Referrer::of(&manifest, image))
     }
 }
 
 impl Referrer {
-    /// The referrer whose manifest `bytes` are, if its subject is `subject`.
-    pub fn parse(bytes: &[u8], subject: &Digest, place: &str) -> Result<Option<Self>, TransportError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Manifest {
-            #[serde(default)]
-            artifact_type: Option<String>,
-            #[serde(default)]
-            config: Option<Descriptor>,
-            #[serde(default)]
-            layers: Option<Vec<Descriptor>>,
-            #[serde(default)]
-            subject: Option<Descriptor>,
-            #[serde(default)]
-            annotations: Option<BTreeMap<String, String>>,
-        }
-        let manifest: Manifest = document::parse(bytes, place, "a manifest")?;
-        if manifest.subject.is_none_or(|found| found.digest != *subject) {
-            return Ok(None);
-        }
-        let own = manifest.artifact_type.filter(|kind| !kind.is_empty());
-        let of_config = manifest.config.map(|config| config.media_type);
-        Ok(Some(Self {
-            digest: Digest::of(bytes),
-            artifact_type: own.or(of_config).unwrap_or_default(),
-            annotations: manifest.annotations.unwrap_or_default(),
-            blobs: manifest.layers.unwrap_or_default(),
-        }))
+    /// The referrer that a manifest is, if its subject is `subject`.
+    pub fn of(manifest: &Raw<Manifest>, subject: &ContentDigest) -> Option<Self> {
+        manifest.subject.as_ref().filter(|found| found.digest == *subject)?;
+        Some(Self {
+            digest: manifest.digest(),
+            artifact_type: manifest.kind_of_artifact().to_owned(),
+            annotations: manifest.annotations.clone(),
+            blobs: manifest.layers.clone(),
+        })
     }
+}
+
+/// Whether a media type is that of a manifest.
+fn is_manifest(media_type: &str) -> bool {
+    MediaType::parse(media_type) == MediaType::Document(DocumentKind::Manifest)
 }

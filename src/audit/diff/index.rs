@@ -9,9 +9,8 @@ use serde_json::{Value, json};
 use super::super::AuditError;
 use super::documents;
 use super::{Class, DiffOptions, DiffReport, Difference, FieldChange, Side, diff};
-use crate::digest::Digest;
+use crate::oci::{CONTAINERD_NAME, Index, REF_NAME, Raw};
 use crate::transport::Source;
-use crate::transport::document::{CONTAINERD_NAME, Descriptor, REF_NAME};
 
 /// An image of an index.
 pub struct Child {
@@ -28,7 +27,7 @@ pub fn diff_indexes(a: &[Child], b: &[Child], options: &DiffOptions) -> Result<D
             .first()
             .map(|child| child.source.place().to_owned())
             .unwrap_or_default(),
-        digest: children.first().and_then(|child| child.source.index()).map(Digest::of),
+        digest: children.first().and_then(|child| child.source.index()).map(Raw::digest),
         layers: Vec::new(),
     };
     let mut differences = match (a.first(), b.first()) {
@@ -60,8 +59,8 @@ pub fn diff_indexes(a: &[Child], b: &[Child], options: &DiffOptions) -> Result<D
                 let said = |known: &Difference| matches!(known, Difference::Index(change) if change.field == field);
                 if !differences.iter().any(said) {
                     let digest = |child: Option<&&Child>| -> Result<Option<Value>, AuditError> {
-                        let bytes = child.map(|child| child.source.manifest()).transpose()?;
-                        Ok(bytes.map(|(bytes, _)| json!(Digest::of(&bytes))))
+                        let manifest = child.map(|child| child.source.manifest()).transpose()?;
+                        Ok(manifest.map(|manifest| json!(manifest.digest())))
                     };
                     let (a, b) = (digest(x)?, digest(y)?);
                     let class = Class::IndexEntry;
@@ -115,24 +114,20 @@ fn places_of(a: &dyn Source, b: &dyn Source, platforms: [Option<String>; 2]) -> 
         });
     }
     if let (Some(x), Some(y)) = (a.index(), b.index())
-        && x != y
-        && let (Ok(p), Ok(q)) = (serde_json::from_slice::<Value>(x), serde_json::from_slice::<Value>(y))
+        && x.bytes() != y.bytes()
     {
-        if p == q {
-            changes.push(documents::encoding("index's", x, y));
+        if x.json() == y.json() {
+            changes.push(documents::encoding("index's", x.bytes(), y.bytes()));
         } else {
-            changes.extend(indexes(p, q, &platforms));
+            changes.extend(indexes(x, y, &platforms));
         }
     }
     changes.into_iter().map(Difference::Index).collect()
 }
 
-fn indexes(mut a: Value, mut b: Value, platforms: &[Option<String>; 2]) -> Vec<FieldChange> {
+fn indexes(a: &Raw<Index>, b: &Raw<Index>, platforms: &[Option<String>; 2]) -> Vec<FieldChange> {
     let said = platforms.iter().all(Option::is_none);
-    let (entries_a, entries_b) = (
-        entries(&mut a, platforms[0].as_ref()),
-        entries(&mut b, platforms[1].as_ref()),
-    );
+    let ((a, entries_a), (b, entries_b)) = (entries(a, platforms[0].as_ref()), entries(b, platforms[1].as_ref()));
     let mut changes = documents::index("", &a, &b);
     let keys = |entries: &[(String, Value)]| entries.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
     let (keys_a, keys_b) = (keys(&entries_a), keys(&entries_b));
@@ -183,23 +178,25 @@ fn indexes(mut a: Value, mut b: Value, platforms: &[Option<String>; 2]) -> Vec<F
     changes
 }
 
-/// Takes the descriptors out of an index, each with a key of its own: platform, attestation, or media type; `only` is
-/// the platform of the only image.
-fn entries(index: &mut Value, only: Option<&String>) -> Vec<(String, Value)> {
-    let taken = index.get_mut("manifests").map(Value::take);
+/// An index without its descriptors, and these, each with a key of its own: platform, attestation, or media type; `only`
+/// is the platform of the only image.
+fn entries(index: &Raw<Index>, only: Option<&String>) -> (Value, Vec<(String, Value)>) {
+    let mut document = index.json();
+    let taken = document.get_mut("manifests").map(Value::take);
     let list = taken.and_then(|list| list.as_array().cloned()).unwrap_or_default();
+    let mut read = index.manifests.iter().peekable();
     let mut entries: Vec<(String, Value)> = Vec::new();
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for value in list {
-        let descriptor = serde_json::from_value::<Descriptor>(value.clone());
-        let base = match &descriptor {
-            Ok(descriptor) if descriptor.is_attestation() => "attestation".to_owned(),
-            Ok(Descriptor {
-                platform: Some(platform),
-                ..
-            }) => platform.to_string(),
-            Ok(descriptor) => only.unwrap_or(&descriptor.media_type).clone(),
-            Err(_) => "unreadable".to_owned(),
+        // Entries whose digest cannot be checked are not among those that were read.
+        let descriptor = read.next_if(|next| value["digest"] == next.digest.to_string());
+        let base = match descriptor {
+            Some(descriptor) if descriptor.is_attestation() => "attestation".to_owned(),
+            Some(descriptor) => match &descriptor.platform {
+                Some(platform) => platform.to_string(),
+                None => only.unwrap_or(&descriptor.media_type).clone(),
+            },
+            None => "unreadable".to_owned(),
         };
         let count = counts.entry(base.clone()).or_default();
         *count += 1;
@@ -209,7 +206,7 @@ fn entries(index: &mut Value, only: Option<&String>) -> Vec<(String, Value)> {
         };
         entries.push((key, value));
     }
-    entries
+    (document, entries)
 }
 
 /// A descriptor without what follows from the image, without its names, which are told by themselves, and

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::super::opened::OpenedLayer;
 use super::sequence::align;
 use super::{LayerPlace, packages};
-use crate::digest::{DiffId, Digest};
+use crate::digest::{ContentDigest, DiffId};
 
 /// What became of a layer, by its indexes in both images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub(super) fn together(fates: &[Fate]) -> bool {
 #[derive(PartialEq, Eq)]
 enum Identity {
     Tar(DiffId),
-    Blob(Digest),
+    Blob(ContentDigest),
 }
 
 pub(super) fn fates(a: &[OpenedLayer], b: &[OpenedLayer]) -> Vec<Fate> {
@@ -156,18 +156,12 @@ fn resolve_moves(fates: &mut Vec<Fate>, a: &[Identity], b: &[Identity], loose: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::document::Descriptor;
+    use crate::digest::Digest;
+    use crate::oci::Descriptor;
 
     fn layers(text: &str) -> Vec<OpenedLayer> {
         let layer = |byte: u8| OpenedLayer {
-            descriptor: Descriptor {
-                media_type: String::new(),
-                digest: Digest::of(&[byte]),
-                size: 1,
-                annotations: None,
-                platform: None,
-                artifact_type: None,
-            },
+            descriptor: Descriptor::new("", Digest::of(&[byte]), 1),
             diff_id: Some(DiffId::from_bytes([byte; 32])),
         };
         text.bytes().map(layer).collect()
@@ -196,7 +190,7 @@ mod tests {
             let mut layer = layers("x").remove(0);
             layer.diff_id = Some(DiffId::from_bytes([byte; 32]));
             let list = (crate::image::STORE_PATHS_ANNOTATION.to_owned(), paths.to_owned());
-            layer.descriptor.annotations = Some(std::collections::BTreeMap::from([list]));
+            layer.descriptor.annotations = std::collections::BTreeMap::from([list]);
             layer
         };
         let a = [

@@ -11,9 +11,8 @@ use super::AuditError;
 use super::budget::Budget;
 use super::facts::scan;
 use super::opened::{Opened, OpenedLayer};
-use crate::digest::Digest;
+use crate::digest::ContentDigest;
 use crate::transport::Source;
-use crate::transport::document::{self, Manifest};
 
 mod cause;
 mod class;
@@ -116,10 +115,9 @@ pub fn diff(a: &dyn Source, b: &dyn Source, options: &DiffOptions) -> Result<Dif
     Ok(comparison.finish())
 }
 
-fn side(source: &dyn Source) -> Result<(Side, Digest), AuditError> {
-    let (bytes, _) = source.manifest()?;
-    let digest = Digest::of(&bytes);
-    let manifest: Manifest = document::parse(&bytes, source.place(), "the manifest")?;
+fn side(source: &dyn Source) -> Result<(Side, ContentDigest), AuditError> {
+    let manifest = source.manifest()?;
+    let digest = manifest.digest();
     let layers = manifest.layers.iter().map(|layer| SideLayer {
         digest: layer.digest,
         diff_id: None,
@@ -168,13 +166,13 @@ impl Comparison<'_> {
         let differences = &mut self.report.differences;
         differences.extend(manifest.into_iter().map(Difference::Manifest));
         if self.comparable() && self.a.manifest_value == self.b.manifest_value {
-            let change = documents::encoding("manifest's", &self.a.manifest_bytes, &self.b.manifest_bytes);
+            let change = documents::encoding("manifest's", self.a.manifest.bytes(), self.b.manifest.bytes());
             self.report.differences.push(Difference::Manifest(change));
         }
         let differences = &mut self.report.differences;
         differences.extend(config.into_iter().map(Difference::Config));
-        if self.a.config_value == self.b.config_value && self.a.config_bytes != self.b.config_bytes {
-            let change = documents::encoding("config's", &self.a.config_bytes, &self.b.config_bytes);
+        if self.a.config_value == self.b.config_value && self.a.config.bytes() != self.b.config.bytes() {
+            let change = documents::encoding("config's", self.a.config.bytes(), self.b.config.bytes());
             self.report.differences.push(Difference::Config(change));
         }
         let packages = packages::changes(self.a, self.b);
@@ -432,7 +430,7 @@ fn packed(image: &Opened, index: usize) -> Result<packing::Packed, AuditError> {
     match *diff_id {
         Some(claimed) if claimed != packed.diff_id => Err(AuditError::Claim {
             place: place(),
-            digest: descriptor.digest,
+            digest: Box::new(descriptor.digest),
             claimed,
             actual: packed.diff_id,
         }),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::opened::Opened;
 use super::{Class, StorePathChange};
 use crate::image::{PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
-use crate::transport::document::Descriptor;
+use crate::oci::Descriptor;
 
 /// Names of a layer's contents that are shown.
 const NAMES_MAX: usize = 6;

@@ -21,7 +21,7 @@ impl DiffReport {
     /// The report for people.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        let digest = |digest: &Option<crate::digest::Digest>| {
+        let digest = |digest: &Option<crate::digest::ContentDigest>| {
             digest.map_or_else(|| "no manifest".to_owned(), |digest| digest.to_string())
         };
         let platform = self

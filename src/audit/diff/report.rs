@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Class;
-use crate::digest::{DiffId, Digest};
+use crate::digest::{ContentDigest, DiffId};
 
 /// How two images differ.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -42,7 +42,7 @@ pub struct Side {
     /// Where it is.
     pub place: String,
     /// Digest of its manifest; `None` where the place holds none.
-    pub digest: Option<Digest>,
+    pub digest: Option<ContentDigest>,
     /// Its layers, the lowest first.
     pub layers: Vec<SideLayer>,
 }
@@ -51,7 +51,7 @@ pub struct Side {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SideLayer {
     /// Digest of the blob.
-    pub digest: Digest,
+    pub digest: ContentDigest,
     /// Digest of the tar, where the config was read and has one.
     pub diff_id: Option<DiffId>,
     /// Size of the blob in bytes.
@@ -122,11 +122,11 @@ pub struct LayerDifference {
 #[expect(missing_docs, reason = "the fields are what the variant's sentence names")]
 pub enum LayerChange {
     /// Only in the second image.
-    Added { b: usize, digest: Digest, size: u64 },
+    Added { b: usize, digest: ContentDigest, size: u64 },
     /// Only in the first image.
-    Removed { a: usize, digest: Digest, size: u64 },
+    Removed { a: usize, digest: ContentDigest, size: u64 },
     /// In both, at another place in the order.
-    Moved { a: usize, b: usize, digest: Digest },
+    Moved { a: usize, b: usize, digest: ContentDigest },
     /// The same tar, stored in other bytes.
     Compression {
         a: usize,
@@ -138,8 +138,8 @@ pub enum LayerChange {
     Changed {
         a: usize,
         b: usize,
-        from: Digest,
-        to: Digest,
+        from: ContentDigest,
+        to: ContentDigest,
     },
 }
 

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::super::*;
 use super::{GZIP, named, of, report, tree};
-use crate::digest::DiffId;
+use crate::digest::{DiffId, Digest};
 use crate::image::Image;
-use crate::oci::Compression;
+use crate::oci::{Compression, Document};
 use crate::transport::testing::*;
 use crate::transport::{Source, TransportError};
 
@@ -286,11 +286,11 @@ impl Source for Counting<'_> {
         "counting"
     }
 
-    fn manifest(&self) -> Result<(Vec<u8>, String), TransportError> {
-        self.image.manifest()
+    fn document(&self) -> Result<Document, TransportError> {
+        self.image.document()
     }
 
-    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
+    fn blob(&self, digest: &ContentDigest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
         self.opened.fetch_add(1, Ordering::Relaxed);
         self.image.blob(digest, size)
     }

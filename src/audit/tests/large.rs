@@ -11,7 +11,7 @@ use super::named;
 use crate::digest::HashingWriter;
 use crate::image::Image;
 use crate::layer::{Blob, Layer};
-use crate::oci::Compression;
+use crate::oci::{Compression, Document};
 use crate::transport::testing::*;
 use crate::transport::{Archive, Location, ReadOptions, Sink, Source, TransportError};
 
@@ -67,11 +67,11 @@ impl Source for Counting<'_> {
         "counting"
     }
 
-    fn manifest(&self) -> Result<(Vec<u8>, String), TransportError> {
-        self.image.manifest()
+    fn document(&self) -> Result<Document, TransportError> {
+        self.image.document()
     }
 
-    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
+    fn blob(&self, digest: &ContentDigest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
         let blob = self.image.blob(digest, size)?;
         Ok(Box::new(CountingReader(blob, self.read.clone())))
     }

@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::{GZIP, tree};
+use crate::digest::Digest;
 use crate::image::Image;
 use crate::layer::{Blob, Layer};
 use crate::oci::Compression;

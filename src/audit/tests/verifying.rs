@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::super::*;
 use super::{GZIP, of, tree};
-use crate::digest::DiffId;
+use crate::digest::{DiffId, Digest};
 use crate::image::Image;
 use crate::oci::Compression;
 use crate::transport::testing::*;

@@ -12,8 +12,8 @@ use super::{Problems, Profile};
 use crate::archive::tar::{Entry, Trailer};
 use crate::archive::{Kind, clean};
 use crate::oci::CompressionFormat;
+use crate::oci::Descriptor;
 use crate::transport::Source;
-use crate::transport::document::Descriptor;
 
 /// Most problems that one layer is given: a broken tar may have one an entry.
 const PROBLEMS_MAX: usize = 20;

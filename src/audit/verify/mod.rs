@@ -19,22 +19,18 @@ pub use profile::{ParseProfileError, Profile, Rule};
 
 use super::AuditError;
 use super::stream::LayerEnd;
-use crate::digest::{DiffId, Digest};
+use crate::digest::{ContentDigest, DiffId};
 use crate::escape::shown;
 use crate::oci::shape::{self, Shape};
-use crate::oci::{CompressionFormat, NAME_MAX, parse_json};
-use crate::transport::document::{self, ConfigLinks, Index, Manifest};
+use crate::oci::{
+    ATTESTATION, Annotations, CONFIG_SIZE_MAX, CompressionFormat, Config, DocumentError, Fault, Index, Manifest,
+    MediaType, NAME_MAX, Raw, Typed, parse_json,
+};
 use crate::transport::{Source, TransportError, read_blob};
 use layer::{Files, LayerSeen};
 
-/// Largest config that podman, skopeo and buildah read, in bytes (containers/image, `iolimits`).
-const CONFIG_MAX: u64 = 4 << 20;
-
 /// Longest tag (distribution-spec, "Pulling manifests").
 const TAG_MAX: usize = 128;
-
-/// Annotation by which Docker marks attestations.
-const ATTESTATION: &str = "vnd.docker.reference.type";
 
 /// What a verification found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,7 +38,7 @@ pub struct VerifyReport {
     /// Where the image is.
     pub place: String,
     /// Digest of its manifest; `None` where it could not be read.
-    pub digest: Option<Digest>,
+    pub digest: Option<ContentDigest>,
     /// Number of layers read.
     pub layers: usize,
     /// Bytes of layers read.
@@ -74,19 +70,18 @@ pub struct Problem {
 impl VerifyReport {
     /// The report on an image that could not even be opened.
     pub fn unreadable(place: &str, error: &TransportError) -> Self {
+        let mut problems = Problems::default();
+        match error {
+            TransportError::Document { source, .. } => problems.refused(source),
+            error => problems.add("archive", with_causes(error)),
+        }
         Self {
             place: place.to_owned(),
             digest: None,
             layers: 0,
             bytes: 0,
             profiles: Vec::new(),
-            problems: vec![Problem {
-                subject: "archive".to_owned(),
-                text: with_causes(error),
-                offset: None,
-                rule: None,
-                fact: None,
-            }],
+            problems: problems.list,
         }
     }
 
@@ -127,8 +122,8 @@ impl VerifyReport {
     }
 }
 
-/// Reads all of an image and says what is wrong with it by the specification. An image whose manifest cannot be had is
-/// an error.
+/// Reads all of an image and says what is wrong with it by the specification. An image whose place cannot be asked is an
+/// error.
 pub fn verify(source: &dyn Source) -> Result<VerifyReport, AuditError> {
     verify_for(source, &[])
 }
@@ -141,74 +136,59 @@ pub fn verify_for(source: &dyn Source, profiles: &[Profile]) -> Result<VerifyRep
     };
     problems.profiles.sort();
     problems.profiles.dedup();
-    let (bytes, media_type) = source.manifest()?;
-    let digest = Digest::of(&bytes);
+    let manifest = match source.manifest() {
+        Err(error) if error.is_damage() => return Ok(VerifyReport::unreadable(source.place(), &error)),
+        manifest => manifest?,
+    };
     let mut report = VerifyReport {
         place: source.place().to_owned(),
-        digest: Some(digest),
+        digest: Some(manifest.digest()),
         layers: 0,
         bytes: 0,
         profiles: problems.profiles.clone(),
         problems: Vec::new(),
     };
-    if let Some(found) = documents(source, &bytes, media_type, &mut problems) {
-        report.layers = found.manifest.layers.len();
-        report.bytes = found.manifest.layers.iter().map(|layer| layer.size).sum();
-        let seen = layers(source, &found, &mut problems);
-        profile::check(source, &found, &seen, &mut problems);
-    }
+    let found = documents(source, manifest, &mut problems);
+    report.layers = found.manifest.layers.len();
+    report.bytes = found.manifest.layers.iter().map(|layer| layer.size).sum();
+    let seen = layers(source, &found, &mut problems);
+    profile::check(source, &found, &seen, &mut problems);
     report.problems = problems.list;
     Ok(report)
 }
 
 /// The documents of an image as far as they can be understood.
 struct Found<'a> {
-    media_type: String,
-    digest: Digest,
-    manifest: Manifest,
-    config: Option<ConfigLinks>,
+    manifest: Raw<Manifest>,
+    config: Option<Raw<Config>>,
     place: &'a str,
 }
 
-/// Checks manifest, config, index and names; `None` where there is no telling which layers there are.
-fn documents<'a>(
-    source: &'a dyn Source,
-    bytes: &[u8],
-    media_type: String,
-    problems: &mut Problems,
-) -> Option<Found<'a>> {
-    let docker = media_type == document::DOCKER_MANIFEST;
+/// Checks manifest, config, index and names.
+fn documents<'a>(source: &'a dyn Source, manifest: Raw<Manifest>, problems: &mut Problems) -> Found<'a> {
+    let docker = manifest.is_docker();
     let shape = if docker {
         shape::DOCKER_MANIFEST
     } else {
         shape::MANIFEST
     };
-    let manifest: Manifest = problems.document("manifest", bytes, shape, docker)?;
+    problems.shape("manifest", manifest.bytes(), shape, docker);
     let mut found = Found {
-        digest: Digest::of(bytes),
         manifest,
         config: None,
         place: source.place(),
-        media_type,
     };
-    problems.manifest(&found, bytes.len() as u64);
-    match read_blob(source, &found.manifest.config, 2 * CONFIG_MAX, "the config") {
+    problems.manifest(&found);
+    match read_blob(source, &found.manifest.config, 2 * CONFIG_SIZE_MAX, "the config") {
         Ok(bytes) => {
-            let config = problems.document("config", &bytes, shape::CONFIG, docker);
-            found.config = config;
-            if bytes.len() as u64 > CONFIG_MAX {
-                let text = format!(
-                    "it has {} bytes, and podman and skopeo read at most {CONFIG_MAX}",
-                    bytes.len()
-                );
-                problems.add("config", text);
-            }
+            let digest = found.manifest.config.digest;
+            found.config = problems.document("config", bytes, digest, shape::CONFIG, docker);
         }
         Err(error) => problems.add("config", with_causes(&error)),
     }
     problems.config(&found);
     if let Some(index) = source.index() {
-        problems.index(index, &found, bytes.len() as u64);
+        problems.index(index, &found);
     }
     for name in source.names() {
         problems.name(name);
@@ -216,16 +196,15 @@ fn documents<'a>(
     for text in source.contradictions() {
         problems.add("archive", text);
     }
-    Some(found)
+    found
 }
 
 /// Reads every layer.
 fn layers(source: &dyn Source, found: &Found<'_>, problems: &mut Problems) -> BTreeMap<usize, LayerSeen> {
-    let claimed: Vec<DiffId> = found
+    let claimed = found
         .config
         .as_ref()
-        .and_then(|config| config.rootfs.diff_ids.clone())
-        .unwrap_or_default();
+        .map_or_else(Vec::new, |config| config.diff_ids.clone());
     let (mut files, mut seen, mut actual) = (Files::default(), BTreeMap::new(), Vec::new());
     for (index, descriptor) in found.manifest.layers.iter().enumerate() {
         let subject = format!("layer {index}");
@@ -290,19 +269,13 @@ impl Problems {
         }
     }
 
-    /// Compares a document with its shape and gives its links; `None` where it has none that can be followed.
-    fn document<T: serde::de::DeserializeOwned>(
-        &mut self,
-        what: &str,
-        bytes: &[u8],
-        shape: Shape,
-        null_is_absent: bool,
-    ) -> Option<T> {
+    /// Compares a document with its shape; gives whether nothing is wrong with it.
+    fn shape(&mut self, what: &str, bytes: &[u8], shape: Shape, null_is_absent: bool) -> bool {
         let value: Value = match parse_json(bytes) {
             Ok(value) => value,
             Err(error) => {
                 self.add(what, with_causes(&error));
-                return None;
+                return false;
             }
         };
         let before = self.list.len();
@@ -314,28 +287,66 @@ impl Problems {
             };
             self.add(&subject, text);
         });
-        match T::deserialize(value) {
+        self.list.len() == before
+    }
+
+    /// Compares a document with its shape and reads it; `None` where its fields cannot be followed.
+    fn document<T: Typed>(
+        &mut self,
+        what: &str,
+        bytes: Vec<u8>,
+        digest: ContentDigest,
+        shape: Shape,
+        null_is_absent: bool,
+    ) -> Option<Raw<T>> {
+        let sound = self.shape(what, &bytes, shape, null_is_absent);
+        match Raw::read_named(bytes, digest) {
             Ok(document) => Some(document),
-            Err(error) if self.list.len() == before => {
-                self.add(what, error.to_string());
+            // A field that cannot be read was told with its place.
+            Err(DocumentError::Shape { .. } | DocumentError::Field { .. } | DocumentError::Json { .. }) if !sound => {
                 None
             }
-            Err(_) => None,
+            Err(error) => {
+                self.refused(&error);
+                None
+            }
         }
     }
 
-    fn manifest(&mut self, found: &Found<'_>, size: u64) {
-        let manifest = &found.manifest;
-        if size > document::MANIFEST_MAX {
-            let text = format!(
-                "it has {size} bytes, and registries take at most {}",
-                document::MANIFEST_MAX
-            );
-            self.add("manifest", text);
+    /// A document that the strict reader refuses.
+    fn refused(&mut self, error: &DocumentError) {
+        match error {
+            DocumentError::Shape { kind, faults } => {
+                for Fault { field, text } in faults {
+                    self.add(&format!("{kind}, {field}"), text);
+                }
+            }
+            DocumentError::SchemaVersion { kind, version } => {
+                let version = match version.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+                    Some(text) => format!("the string `{text}`"),
+                    None => version.clone(),
+                };
+                let text = format!("it is {version}, and must be 2");
+                self.add(&format!("{kind}, schemaVersion"), text);
+            }
+            DocumentError::Ambiguous { kind, other } => {
+                let text = format!("it also has {other}: it could be read as two different documents");
+                self.add(&kind.to_string(), text);
+            }
+            DocumentError::Size { kind, size, limit } => {
+                let text = format!("it has {size} bytes, and clients and registries take at most {limit}");
+                self.add(&kind.to_string(), text);
+            }
+            DocumentError::Json { kind, source } => self.add(&kind.to_string(), with_causes(source)),
+            error => self.add("archive", with_causes(error)),
         }
-        let config_type = match found.media_type == document::MANIFEST {
-            true => "application/vnd.oci.image.config.v1+json",
-            false => "application/vnd.docker.container.image.v1+json",
+    }
+
+    fn manifest(&mut self, found: &Found<'_>) {
+        let manifest = &found.manifest;
+        let config_type = match manifest.is_docker() {
+            true => MediaType::DOCKER_CONFIG,
+            false => MediaType::CONFIG,
         };
         if manifest.config.media_type != config_type {
             let text = format!(
@@ -344,7 +355,7 @@ impl Problems {
             );
             self.add("manifest, config.mediaType", text);
         }
-        self.times("manifest", manifest.annotations.as_ref());
+        self.times("manifest", &manifest.annotations);
         for (index, layer) in manifest.layers.iter().enumerate() {
             let media_type = &layer.media_type;
             if packing_of_type(media_type).is_none() {
@@ -355,15 +366,15 @@ impl Problems {
     }
 
     /// Annotations that the specification gives a form.
-    fn times(&mut self, what: &str, annotations: Option<&BTreeMap<String, String>>) {
+    fn times(&mut self, what: &str, annotations: &Annotations) {
         const CREATED: &str = "org.opencontainers.image.created";
-        if let Some(time) = annotations.and_then(|all| all.get(CREATED))
+        if let Some(time) = annotations.get(CREATED)
             && !shape::is_rfc3339(time)
         {
             let text = format!("it is `{}`, which is no time of RFC 3339", time.escape_debug());
             self.add(&format!("{what}, annotations[{CREATED:?}]"), text);
         }
-        if annotations.is_some_and(|all| all.contains_key("")) {
+        if annotations.contains_key("") {
             self.add(&format!("{what}, annotations"), "a key is empty");
         }
     }
@@ -371,15 +382,15 @@ impl Problems {
     fn config(&mut self, found: &Found<'_>) {
         let Some(config) = &found.config else { return };
         let layers = found.manifest.layers.len();
-        let diff_ids = config.rootfs.diff_ids.as_ref().map_or(0, Vec::len);
+        let diff_ids = config.diff_ids.len();
         if diff_ids != layers {
             self.add(
                 "config, rootfs.diff_ids",
                 format!("it has {diff_ids}, and the manifest has {layers} layers"),
             );
         }
-        let all = config.history.as_deref().unwrap_or_default();
-        let history = all.iter().filter(|entry| !entry.empty_layer).count();
+        let all = &config.history;
+        let history = all.iter().filter(|entry| !entry.is_empty_layer()).count();
         if !all.is_empty() && history != layers {
             self.add(
                 "config, history",
@@ -389,32 +400,32 @@ impl Problems {
     }
 
     /// The index that lists the image: what it says of the manifest must be so.
-    fn index(&mut self, bytes: &[u8], found: &Found<'_>, manifest_size: u64) {
-        let Some(index): Option<Index> = self.document("index", bytes, shape::INDEX, false) else {
-            return;
-        };
+    fn index(&mut self, index: &Raw<Index>, found: &Found<'_>) {
+        self.shape("index", index.bytes(), shape::INDEX, false);
+        let manifest = &found.manifest;
         for (number, listed) in index.manifests.iter().enumerate() {
             let subject = |field: &str| format!("index, manifests[{number}].{field}");
-            self.times(&format!("index, manifests[{number}]"), listed.annotations.as_ref());
-            if listed.digest != found.digest {
+            self.times(&format!("index, manifests[{number}]"), &listed.annotations);
+            if listed.digest != manifest.digest() {
                 continue;
             }
-            if listed.size != manifest_size {
-                let text = format!("it is {}, and the manifest has {manifest_size} bytes", listed.size);
+            if listed.size != manifest.size() {
+                let text = format!("it is {}, and the manifest has {} bytes", listed.size, manifest.size());
                 self.add(&subject("size"), text);
             }
-            if listed.media_type != found.media_type {
+            if listed.media_type != manifest.media_type() && manifest.says_media_type() {
                 let text = format!(
                     "it is `{}`, and the manifest's is `{}`",
-                    listed.media_type, found.media_type
+                    listed.media_type,
+                    manifest.media_type()
                 );
                 self.add(&subject("mediaType"), text);
             }
-            let (Some(said), Some(config)) = (&listed.platform, &found.config) else {
+            let own = found.config.as_ref().and_then(|config| config.platform());
+            let (Some(said), Some(own)) = (&listed.platform, own) else {
                 continue;
             };
-            let own = config.platform();
-            if (&said.os, &said.architecture) != (&own.os, &own.architecture) {
+            if (said.os(), said.architecture()) != (own.os(), own.architecture()) {
                 self.add(&subject("platform"), format!("it is {said}, and the config says {own}"));
             }
         }

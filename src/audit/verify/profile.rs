@@ -11,8 +11,7 @@ use serde::Serialize;
 use super::layer::LayerSeen;
 use super::{ATTESTATION, Found, Problems};
 use crate::oci::CompressionFormat;
-use crate::oci::{Platform, Reference};
-use crate::transport::document::{self, Index};
+use crate::oci::{REF_NAME, Reference};
 use crate::transport::{DockerList, Source};
 
 /// Layers that Docker's graph drivers can stack.
@@ -260,22 +259,20 @@ fn lambda(source: &dyn Source, found: &Found<'_>, layers: &BTreeMap<usize, Layer
         }
     }
     if let Some(config) = &found.config {
-        let history = config.history.iter().flatten().filter(|entry| !entry.empty_layer);
+        let history = config.history.iter().filter(|entry| !entry.is_empty_layer());
         let (history, layers) = (history.count(), found.manifest.layers.len());
         if history != layers {
             let text = format!("it tells of {history} layers, and there are {layers}");
             problems.rule(ME, "history", "config, history", text);
         }
-        let platform = config.platform();
-        if !["amd64", "arm64"].contains(&platform.architecture.as_str()) || platform.os != "linux" {
-            problems.rule(ME, "platform", "config", format!("it is for {platform}"));
+        if !["amd64", "arm64"].contains(&config.architecture.as_str()) || config.os != "linux" {
+            let text = format!("it is for {}/{}", config.os, config.architecture);
+            problems.rule(ME, "platform", "config", text);
         }
     }
-    let listed = source
-        .index()
-        .and_then(|bytes| serde_json::from_slice::<Index>(bytes).ok());
-    let others = listed.map_or(0, |index| {
-        let others = index.manifests.iter().filter(|other| other.digest != found.digest);
+    let others = source.index().map_or(0, |index| {
+        let others = index.manifests.iter();
+        let others = others.filter(|other| other.digest != found.manifest.digest());
         others
             .filter(|other| other.is_attestation() || other.platform.is_some())
             .count()
@@ -305,35 +302,31 @@ fn strict(source: &dyn Source, found: &Found<'_>, layers: &BTreeMap<usize, Layer
     }
     if !source.synthesized() {
         let layers = found.manifest.layers.iter().enumerate();
-        let layers = layers.map(|(index, layer)| (format!("manifest, layers[{index}].mediaType"), &layer.media_type));
-        let manifest = ("manifest, mediaType".to_owned(), &found.media_type);
+        let layers = layers.map(|(index, layer)| {
+            (
+                format!("manifest, layers[{index}].mediaType"),
+                layer.media_type.as_str(),
+            )
+        });
+        let manifest = ("manifest, mediaType".to_owned(), found.manifest.media_type());
         for (subject, media_type) in std::iter::once(manifest).chain(layers) {
             if !media_type.starts_with("application/vnd.oci.image.") || media_type.contains(".nondistributable.") {
                 problems.rule(ME, "media-types", &subject, format!("it is `{media_type}`"));
             }
         }
     }
-    if let Some(index) = source.index()
-        && serde_json::from_slice::<serde_json::Value>(index).is_ok_and(|index| index["mediaType"].is_null())
-    {
+    if source.index().is_some_and(|index| !index.says_media_type()) {
         problems.rule(ME, "index-media-type", "index, mediaType", "it is missing".to_owned());
     }
-    if let Some(config) = &found.config {
-        let platform = config.platform();
-        if !platform
-            .to_string()
-            .parse::<Platform>()
-            .is_ok_and(|known| known.is_known())
-        {
-            problems.rule(ME, "platform", "config", format!("`{platform}` is not known"));
-        }
+    if let Some(config) = &found.config
+        && !config.platform().is_some_and(|known| known.is_known())
+    {
+        let text = format!("`{}/{}` is not known", config.os, config.architecture);
+        problems.rule(ME, "platform", "config", text);
     }
-    let listed = source
-        .index()
-        .and_then(|bytes| serde_json::from_slice::<Index>(bytes).ok());
-    for descriptor in listed.iter().flat_map(|index| &index.manifests) {
-        let name = descriptor.annotation(document::REF_NAME);
-        let name = name.filter(|name| descriptor.digest == found.digest && !is_ref_name(name));
+    for descriptor in source.index().iter().flat_map(|index| &index.manifests) {
+        let name = descriptor.annotation(REF_NAME);
+        let name = name.filter(|name| descriptor.digest == found.manifest.digest() && !is_ref_name(name));
         if let Some(name) = name {
             problems.rule(
                 ME,
@@ -342,7 +335,7 @@ fn strict(source: &dyn Source, found: &Found<'_>, layers: &BTreeMap<usize, Layer
                 "it breaks the grammar".to_owned(),
             );
         }
-        if descriptor.annotation(ATTESTATION).is_some() && descriptor.digest == found.digest {
+        if descriptor.annotation(ATTESTATION).is_some() && descriptor.digest == found.manifest.digest() {
             problems.rule(ME, "media-types", "index", "it is an attestation".to_owned());
         }
     }

@@ -5,10 +5,10 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::super::TransportError;
-use super::super::document::{self, Index, MANIFEST_MAX};
-use super::{Container, blob_bytes, choose, referrers};
+use super::super::{TransportError, manifest_of};
+use super::{Container, choose, document, referrers, top_index};
 use crate::digest::Digest;
+use crate::oci::{Manifest, Raw};
 
 /// Most artifacts of one kind that are read.
 const ARTIFACTS_MAX: usize = 100;
@@ -41,20 +41,22 @@ impl LayoutBlobs {
     }
 
     /// The manifest that `index.json` lists under a name.
-    pub fn tagged(&self, name: &str) -> Result<Option<Vec<u8>>, TransportError> {
+    pub fn tagged(&self, name: &str) -> Result<Option<Raw<Manifest>>, TransportError> {
         referrers::tagged(&self.container, &self.place, name)
     }
 
     /// The manifests of artifacts of a kind, each once.
-    pub fn artifacts(&self, kind: &str) -> Result<Vec<Vec<u8>>, TransportError> {
-        let Some(bytes) = self.container.read("index.json", MANIFEST_MAX)? else {
+    pub fn artifacts(&self, kind: &str) -> Result<Vec<Raw<Manifest>>, TransportError> {
+        let Some(index) = top_index(&self.container, &self.place)? else {
             return Ok(Vec::new());
         };
-        let index: Index = document::parse(&bytes, &self.place, "`index.json`")?;
         let mut seen = std::collections::BTreeSet::new();
         let listed = index.manifests.iter();
         let listed = listed.filter(|found| found.artifact_type.as_deref() == Some(kind) && seen.insert(found.digest));
-        let read = |found| blob_bytes(&self.container, &self.place, found, MANIFEST_MAX, "the manifest");
+        let read = |found| {
+            let read = document(&self.container, &self.place, found, "the manifest")?;
+            manifest_of(read, &self.place)
+        };
         listed.take(ARTIFACTS_MAX).map(read).collect()
     }
 }

@@ -4,15 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::TransportError;
-use super::super::document::{self, CONTAINERD_NAME, Descriptor, Index, MANIFEST_MAX, REF_NAME};
-use super::super::names;
+use super::super::{TransportError, names, parse};
 use super::faces::{self, Faces};
-use super::{Container, ReadOptions, StoredImage, blob_bytes, media_type_of};
-use crate::digest::Digest;
+use super::{Container, ReadOptions, StoredImage, document, top_index};
+use crate::digest::ContentDigest;
+use crate::oci::{
+    self, CONTAINERD_NAME, Descriptor, Document, INDEX_DEPTH_MAX, Index, NoChoice, REF_NAME, Raw, UnknownEntry,
+};
 
-/// Deepest nesting of indexes.
-const DEPTH_MAX: usize = 4;
+/// Most indexes of a layout that are read to find an image by its digest.
+const INDEXES_MAX: usize = 100;
 
 pub(super) fn open(
     container: Container,
@@ -21,23 +22,25 @@ pub(super) fn open(
     options: &ReadOptions,
 ) -> Result<StoredImage, TransportError> {
     check_layout(&container, place)?;
-    let bytes = container
-        .read("index.json", MANIFEST_MAX)?
-        .ok_or_else(|| TransportError::Missing {
-            place: place.to_owned(),
-            what: "`index.json`".to_owned(),
-        })?;
-    let index: Index = document::parse(&bytes, place, "`index.json`")?;
+    let index = top_index(&container, place)?.ok_or_else(|| TransportError::Missing {
+        place: place.to_owned(),
+        what: "`index.json`".to_owned(),
+    })?;
     let listed = index.manifests.iter();
     let candidates: Vec<Descriptor> = listed.filter(|found| !found.is_attestation()).cloned().collect();
-    let named = by_name(&candidates, place, name)?;
+    let layout = Layout {
+        container: &container,
+        place,
+        options,
+    };
+    let named = layout.by_name(&index, &candidates, name)?;
     let Chosen {
-        manifest,
+        document,
         descriptor,
         index: nearest,
-    } = descend(&container, place, named, options, bytes)?;
+    } = layout.descend(named)?;
     // A nested index carries its names at the top, an image there on each of its descriptors.
-    let same: BTreeSet<Digest> = [descriptor.digest]
+    let same: BTreeSet<ContentDigest> = [descriptor.digest]
         .into_iter()
         .chain(top_digests(&candidates, name))
         .collect();
@@ -46,17 +49,15 @@ pub(super) fn open(
         .filter(|found| same.contains(&found.digest))
         .filter_map(display_name)
         .collect();
-    let media_type = media_type_of(&manifest, &descriptor);
-    let faces = match document::is_index(&media_type) {
-        true => Faces::default(),
-        false => faces::compare(&container, place, &index, &manifest, &names)?,
+    let faces = match &document {
+        Document::Index(_) => Faces::default(),
+        Document::Manifest(manifest) => faces::compare(&container, place, &index, manifest, &names)?,
     };
     Ok(StoredImage {
         place: place.to_owned(),
         container,
         index: Some(nearest),
-        media_type,
-        manifest,
+        document,
         names: names.into_iter().collect(),
         synthesized: false,
         elsewhere: BTreeMap::new(),
@@ -68,7 +69,7 @@ pub(super) fn open(
 pub(super) fn check_layout(container: &Container, place: &str) -> Result<(), TransportError> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Layout {
+    struct Marker {
         image_layout_version: String,
     }
     let bytes = container
@@ -77,7 +78,7 @@ pub(super) fn check_layout(container: &Container, place: &str) -> Result<(), Tra
             place: place.to_owned(),
             reason: "there is an `index.json` but no `oci-layout` in it".to_owned(),
         })?;
-    let layout: Layout = document::parse(&bytes, place, "`oci-layout`")?;
+    let layout: Marker = parse(&bytes, place, "`oci-layout`")?;
     if layout.image_layout_version.starts_with("1.") {
         return Ok(());
     }
@@ -89,29 +90,6 @@ pub(super) fn check_layout(container: &Container, place: &str) -> Result<(), Tra
             layout.image_layout_version
         ),
     })
-}
-
-/// The descriptors that a name (or `@N`, the N-th) means; all of them without a name.
-fn by_name(candidates: &[Descriptor], place: &str, name: Option<&str>) -> Result<Vec<Descriptor>, TransportError> {
-    let Some(name) = name else {
-        return Ok(candidates.to_vec());
-    };
-    let found: Vec<Descriptor> = match name.strip_prefix('@').and_then(|number| number.parse::<usize>().ok()) {
-        Some(number) => candidates.get(number).cloned().into_iter().collect(),
-        None => candidates
-            .iter()
-            .filter(|descriptor| has_name(descriptor, name))
-            .cloned()
-            .collect(),
-    };
-    if found.is_empty() {
-        return Err(TransportError::Choose {
-            place: place.to_owned(),
-            asked: Some(name.to_owned()),
-            choices: candidates.iter().filter_map(display_name).collect(),
-        });
-    }
-    Ok(found)
 }
 
 fn has_name(descriptor: &Descriptor, name: &str) -> bool {
@@ -128,119 +106,176 @@ fn display_name(descriptor: &Descriptor) -> Option<String> {
 }
 
 /// Digests at the top level that stand for the choice where it was made inside a nested index.
-fn top_digests(candidates: &[Descriptor], name: Option<&str>) -> Vec<Digest> {
+fn top_digests(candidates: &[Descriptor], name: Option<&str>) -> Vec<ContentDigest> {
     let chosen = |descriptor: &&Descriptor| name.is_none_or(|name| has_name(descriptor, name));
-    let nested = candidates
-        .iter()
-        .filter(chosen)
-        .filter(|found| document::is_index(&found.media_type));
+    let nested = candidates.iter().filter(chosen).filter(|found| found.is_index());
     nested.map(|descriptor| descriptor.digest).collect()
+}
+
+/// What a name leaves to choose from.
+struct Candidates {
+    entries: Vec<Descriptor>,
+    unknown: Vec<UnknownEntry>,
+    /// The index that lists them.
+    index: Raw<Index>,
 }
 
 /// A manifest that was chosen, or an index where it is wanted whole.
 struct Chosen {
-    manifest: Vec<u8>,
+    document: Document,
     descriptor: Descriptor,
     /// The index that lists it.
-    index: Vec<u8>,
+    index: Raw<Index>,
 }
 
-/// Follows indexes down to one manifest.
-fn descend(
-    container: &Container,
-    place: &str,
-    mut candidates: Vec<Descriptor>,
-    options: &ReadOptions,
-    mut index: Vec<u8>,
-) -> Result<Chosen, TransportError> {
-    for _ in 0..DEPTH_MAX {
-        let descriptor = one(&candidates, place, options)?;
-        let bytes = blob_bytes(container, place, &descriptor, MANIFEST_MAX, "the manifest")?;
-        let media_type = media_type_of(&bytes, &descriptor);
-        if document::is_index(&media_type) && !options.whole {
-            let nested: Index = document::parse(&bytes, place, "the nested index")?;
-            candidates = nested
-                .manifests
-                .into_iter()
-                .filter(|found| !found.is_attestation())
-                .collect();
-            index = bytes;
-            continue;
-        }
-        if !document::is_manifest(&media_type) && !document::is_index(&media_type) {
-            return Err(TransportError::Malformed {
-                place: place.to_owned(),
-                what: format!("the manifest `{}`", descriptor.digest),
-                reason: format!("its media type `{media_type}` is not an image's"),
-            });
-        }
-        return Ok(Chosen {
-            manifest: bytes,
-            descriptor,
-            index,
-        });
-    }
-    Err(TransportError::Malformed {
-        place: place.to_owned(),
-        what: "`index.json`".to_owned(),
-        reason: format!("indexes are nested more than {DEPTH_MAX} deep"),
-    })
+/// A layout that is read.
+struct Layout<'a> {
+    container: &'a Container,
+    place: &'a str,
+    options: &'a ReadOptions,
 }
 
-/// The only image, or the only one of the wanted platform.
-pub(in crate::transport) fn one(
-    candidates: &[Descriptor],
-    place: &str,
-    options: &ReadOptions,
-) -> Result<Descriptor, TransportError> {
-    let unique = |found: &[&Descriptor]| {
-        let first = *found.first()?;
-        found
-            .iter()
-            .all(|other| other.digest == first.digest)
-            .then(|| first.clone())
-    };
-    let all: Vec<&Descriptor> = candidates.iter().collect();
-    let platforms: BTreeSet<String> = candidates
-        .iter()
-        .filter_map(|found| found.platform.as_ref())
-        .map(ToString::to_string)
-        .collect();
-    let wanted = options.platform.as_deref();
-    if let Some(wanted) = wanted.filter(|_| !platforms.is_empty()) {
-        let fits = |found: &&&Descriptor| found.platform.as_ref().is_none_or(|platform| platform.matches(wanted));
-        let fitting: Vec<&Descriptor> = all.iter().filter(fits).copied().collect();
-        if let Some(found) = unique(&fitting) {
+impl Layout<'_> {
+    /// The entries that a name means (`@N` the N-th, `@DIGEST` the one of that digest); all of them without a name.
+    fn by_name(
+        &self,
+        index: &Raw<Index>,
+        candidates: &[Descriptor],
+        name: Option<&str>,
+    ) -> Result<Candidates, TransportError> {
+        let of = |entries: Vec<Descriptor>, unknown: &[UnknownEntry]| Candidates {
+            entries,
+            unknown: unknown.to_vec(),
+            index: index.clone(),
+        };
+        let Some(name) = name else {
+            return Ok(of(candidates.to_vec(), &index.unknown));
+        };
+        let special = name.strip_prefix('@');
+        if let Some(digest) = special.and_then(|text| text.parse::<ContentDigest>().ok())
+            && let Some(found) = self.by_digest(index, digest)
+        {
             return Ok(found);
         }
-        if fitting.is_empty() {
-            return Err(TransportError::Platform {
-                place: place.to_owned(),
-                wanted: Some(wanted.to_owned()),
-                available: platforms.into_iter().collect(),
-            });
+        let found: Vec<Descriptor> = match special.and_then(|number| number.parse::<usize>().ok()) {
+            Some(number) => candidates.get(number).cloned().into_iter().collect(),
+            None => candidates
+                .iter()
+                .filter(|found| has_name(found, name))
+                .cloned()
+                .collect(),
+        };
+        match found.is_empty() {
+            true => Err(self.choose(Some(name), candidates)),
+            false => Ok(of(found, &[])),
         }
-    } else if let Some(found) = unique(&all) {
-        return Ok(found);
     }
-    if all.is_empty() {
-        let reason = "its index lists no image".to_owned();
-        return Err(TransportError::NotAnImage {
-            place: place.to_owned(),
-            reason,
-        });
+
+    /// The entry of this digest, at the top or in an index below.
+    fn by_digest(&self, index: &Raw<Index>, digest: ContentDigest) -> Option<Candidates> {
+        let (mut level, mut read) = (vec![index.clone()], 0);
+        for _ in 0..INDEX_DEPTH_MAX {
+            let mut next = Vec::new();
+            for index in level {
+                if let Some(found) = index.manifests.iter().find(|found| found.digest == digest) {
+                    return Some(Candidates {
+                        entries: vec![found.clone()],
+                        unknown: Vec::new(),
+                        index,
+                    });
+                }
+                for nested in index.manifests.iter().filter(|found| found.is_index()) {
+                    read += 1;
+                    if read <= INDEXES_MAX
+                        && let Ok(Document::Index(nested)) = self.document(nested)
+                    {
+                        next.push(nested);
+                    }
+                }
+            }
+            level = next;
+        }
+        None
     }
-    if platforms.len() > 1 && wanted.is_none() {
-        let available = platforms.into_iter().collect();
-        return Err(TransportError::Platform {
-            place: place.to_owned(),
-            wanted: None,
-            available,
-        });
+
+    fn document(&self, descriptor: &Descriptor) -> Result<Document, TransportError> {
+        document(self.container, self.place, descriptor, "the manifest")
     }
-    Err(TransportError::Choose {
-        place: place.to_owned(),
-        asked: None,
-        choices: candidates.iter().filter_map(display_name).collect(),
-    })
+
+    /// Follows indexes down to one manifest.
+    fn descend(&self, mut from: Candidates) -> Result<Chosen, TransportError> {
+        let wanted = self.options.platform.as_ref();
+        for _ in 0..INDEX_DEPTH_MAX {
+            let chosen = oci::choose(&from.entries, &from.unknown, wanted);
+            let descriptor = chosen.map_err(|why| self.no_choice(why, &from.entries))?.clone();
+            match self.document(&descriptor)? {
+                Document::Index(nested) if !self.options.whole => {
+                    from = Candidates {
+                        entries: nested.manifests.clone(),
+                        unknown: nested.unknown.clone(),
+                        index: nested,
+                    };
+                }
+                document => {
+                    return Ok(Chosen {
+                        document,
+                        descriptor,
+                        index: from.index,
+                    });
+                }
+            }
+        }
+        Err(TransportError::nested_too_deep(self.place))
+    }
+
+    fn no_choice(&self, why: NoChoice, candidates: &[Descriptor]) -> TransportError {
+        let named = candidates.iter().any(|found| display_name(found).is_some());
+        match (why, self.address()) {
+            (NoChoice::Alike { .. }, _) if named => self.choose(None, candidates),
+            (NoChoice::Alike { digests }, Some(address)) => TransportError::Alike {
+                place: self.place.to_owned(),
+                choices: digests.iter().map(|digest| format!("{address}:@{digest}")).collect(),
+            },
+            (why, _) => TransportError::no_choice(self.place, self.options.platform.as_ref(), why),
+        }
+    }
+
+    fn choose(&self, asked: Option<&str>, candidates: &[Descriptor]) -> TransportError {
+        let names: Vec<String> = candidates.iter().filter_map(display_name).collect();
+        let address = self.address();
+        let address = |name: &String| address.as_ref().map(|address| format!("{address}:{name}"));
+        TransportError::Choose {
+            place: self.place.to_owned(),
+            asked: asked.map(str::to_owned),
+            choices: match names.is_empty() {
+                true => (0..candidates.len())
+                    .filter_map(|number| address(&format!("@{number}")))
+                    .collect(),
+                false => names
+                    .iter()
+                    .map(|name| address(name).unwrap_or_else(|| name.clone()))
+                    .collect(),
+            },
+        }
+    }
+
+    /// The place as it is written where a name follows; none for a stream.
+    fn address(&self) -> Option<String> {
+        address(self.container, self.place)
+    }
+}
+
+/// See [`Layout::address`].
+pub(super) fn address(container: &Container, place: &str) -> Option<String> {
+    let explicit = ["oci:", "oci-archive:", "docker-archive:"];
+    if explicit.iter().any(|transport| place.starts_with(transport)) {
+        return Some(place.to_owned());
+    }
+    let is_stream = place == "-" || place.split_once(':').is_some_and(|(before, _)| !before.contains('/'));
+    let transport = match container.is_dir() {
+        true => "oci",
+        false if container.has("manifest.json") => "docker-archive",
+        false => "oci-archive",
+    };
+    (!is_stream).then(|| format!("{transport}:{place}"))
 }

@@ -10,15 +10,13 @@ use std::io::{self, Read};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::TransportError;
-use super::super::document::{self, CONFIG_MAX, ConfigLinks, DOCKER_MANIFEST, MANIFEST_MAX};
-use super::super::names;
+use super::super::{TransportError, names, parse};
 use super::{Container, DockerList, StoredImage};
 use crate::digest::{DiffId, Digest, Hasher, VerifyError};
-use crate::oci::CompressionFormat;
-use crate::oci::canonical_json;
+use crate::oci::{
+    CONFIG_SIZE_MAX, CompressionFormat, Config, Document, MANIFEST_SIZE_MAX, MediaType, Raw, canonical_json,
+};
 
-const CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
 const LAYER_TYPE: &str = "application/vnd.docker.image.rootfs.diff.tar";
 const LAYERS_MAX: usize = 10_000;
 
@@ -35,17 +33,18 @@ pub(super) struct Item {
 
 pub(super) fn open(container: Container, place: &str, name: Option<&str>) -> Result<StoredImage, TransportError> {
     let items = items(&container, place)?;
-    let item = choose(items, place, name)?;
+    let item = choose(items, &container, place, name)?;
     let config = container
-        .read(&item.config, CONFIG_MAX)?
+        .read(&item.config, CONFIG_SIZE_MAX)?
         .ok_or_else(|| TransportError::Missing {
             place: place.to_owned(),
             what: format!("the config `{}`", item.config),
         })?;
     let config_digest = Digest::of(&config);
     check_config_name(&item.config, config_digest, place)?;
-    let links: ConfigLinks = document::parse(&config, place, format!("the config `{}`", item.config))?;
-    let diff_ids = links.rootfs.diff_ids.unwrap_or_default();
+    let read = Raw::<Config>::read(config);
+    let config = read.map_err(TransportError::document(place, format!("the config `{}`", item.config)))?;
+    let diff_ids = &config.diff_ids;
     let paths = item.layers.unwrap_or_default();
     if diff_ids.len() != paths.len() || paths.len() > LAYERS_MAX {
         return Err(TransportError::Malformed {
@@ -54,9 +53,9 @@ pub(super) fn open(container: Container, place: &str, name: Option<&str>) -> Res
             reason: format!("it names {} layers, and its config {}", paths.len(), diff_ids.len()),
         });
     }
-    let mut elsewhere = BTreeMap::from([(config_digest, item.config.clone())]);
+    let mut elsewhere = BTreeMap::from([(config.digest(), item.config.clone())]);
     let mut layers = Vec::new();
-    for (path, diff_id) in paths.iter().zip(&diff_ids) {
+    for (path, diff_id) in paths.iter().zip(diff_ids) {
         let (digest, size, packing) = layer(&container, place, path, diff_id)?;
         let suffix = if packing == CompressionFormat::None {
             String::new()
@@ -64,22 +63,23 @@ pub(super) fn open(container: Container, place: &str, name: Option<&str>) -> Res
             format!(".{}", packing.name())
         };
         layers.push(json!({ "mediaType": format!("{LAYER_TYPE}{suffix}"), "digest": digest, "size": size }));
-        elsewhere.insert(digest, path.clone());
+        elsewhere.insert(digest.into(), path.clone());
     }
     let manifest = json!({
         "schemaVersion": 2,
-        "mediaType": DOCKER_MANIFEST,
-        "config": { "mediaType": CONFIG_TYPE, "digest": config_digest, "size": config.len() },
+        "mediaType": MediaType::DOCKER_MANIFEST,
+        "config": { "mediaType": MediaType::DOCKER_CONFIG, "digest": config_digest, "size": config.size() },
         "layers": layers,
     });
+    let manifest = Raw::read(canonical_json(&manifest));
+    let manifest = manifest.map_err(TransportError::document(place, "`manifest.json`"))?;
     let mut names = item.repo_tags.unwrap_or_default();
     names.sort();
     Ok(StoredImage {
         place: place.to_owned(),
         container,
         index: None,
-        manifest: canonical_json(&manifest),
-        media_type: DOCKER_MANIFEST.to_owned(),
+        document: Document::Manifest(manifest),
         names,
         synthesized: true,
         elsewhere,
@@ -90,15 +90,26 @@ pub(super) fn open(container: Container, place: &str, name: Option<&str>) -> Res
 
 /// The list's items.
 pub(super) fn items(container: &Container, place: &str) -> Result<Vec<Item>, TransportError> {
-    let bytes = container.read("manifest.json", MANIFEST_MAX)?.unwrap_or_default();
-    document::parse(&bytes, place, "`manifest.json`")
+    let bytes = container.read("manifest.json", MANIFEST_SIZE_MAX)?.unwrap_or_default();
+    parse(&bytes, place, "`manifest.json`")
 }
 
-fn choose(mut items: Vec<Item>, place: &str, name: Option<&str>) -> Result<Item, TransportError> {
-    let choices: Vec<String> = items
-        .iter()
-        .flat_map(|item| item.repo_tags.clone().unwrap_or_default())
-        .collect();
+fn choose(
+    mut items: Vec<Item>,
+    container: &Container,
+    place: &str,
+    name: Option<&str>,
+) -> Result<Item, TransportError> {
+    let tags = items.iter().flat_map(|item| item.repo_tags.clone().unwrap_or_default());
+    let mut choices: Vec<String> = tags.collect();
+    if choices.is_empty() {
+        choices = (0..items.len()).map(|number| format!("@{number}")).collect();
+    }
+    if let Some(address) = super::choose::address(container, place) {
+        choices
+            .iter_mut()
+            .for_each(|name| name.insert_str(0, &format!("{address}:")));
+    }
     let number = name
         .and_then(|name| name.strip_prefix('@'))
         .and_then(|number| number.parse::<usize>().ok());

@@ -9,16 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::super::TransportError;
-use super::super::document::{self, Descriptor, Index, MANIFEST_MAX, Manifest};
 use super::super::names;
 use super::docker::{Item, items};
-use super::{Container, blob_bytes};
-use crate::digest::{Digest, HashingWriter};
+use super::{Container, document};
+use crate::digest::{ContentDigest, Digest, HashingWriter};
+use crate::oci::{Descriptor, Document, INDEX_DEPTH_MAX, Index, Manifest, Raw};
 
 /// Most manifests of a layout that are read to know which images it holds.
 const IMAGES_MAX: usize = 1000;
-/// Deepest nesting of indexes.
-const DEPTH_MAX: usize = 4;
 
 /// Whether Docker's list, `manifest.json`, names an image of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,15 +44,13 @@ pub(super) fn compare(
     container: &Container,
     place: &str,
     index: &Index,
-    manifest: &[u8],
+    manifest: &Raw<Manifest>,
     names: &BTreeSet<String>,
 ) -> Result<Faces, TransportError> {
     let mut faces = Faces::default();
     if !container.has("manifest.json") {
         return Ok(faces);
     }
-    let digest = Digest::of(manifest);
-    let manifest: Manifest = document::parse(manifest, place, "the manifest")?;
     let mut files = Files {
         container,
         digests: BTreeMap::new(),
@@ -74,18 +70,18 @@ pub(super) fn compare(
         true => DockerList::LeavesOut,
         false => DockerList::Names,
     };
-    if own.is_empty() && listed.keys().all(|image| *image == digest) {
+    if own.is_empty() && listed.keys().all(|image| *image == manifest.digest()) {
         let text = format!("`manifest.json` does not name the config `{}`", manifest.config.digest);
         faces.contradictions.push(text);
         return Ok(faces);
     }
     for item in own {
-        if !files.hold_layers(&item, &manifest)? {
+        if !files.hold_layers(&item, manifest)? {
             let text = "`manifest.json` names other layers than the manifest of the layout";
             faces.contradictions.push(text.to_owned());
         }
     }
-    let configs: BTreeSet<Digest> = listed.into_values().flatten().collect();
+    let configs: BTreeSet<ContentDigest> = listed.into_values().flatten().collect();
     for item in others {
         faces.contradictions.extend(files.other(&item, names, &configs)?);
     }
@@ -93,24 +89,20 @@ pub(super) fn compare(
 }
 
 /// Every manifest that the layout lists, with the digest of its config where it could be read.
-fn images(container: &Container, place: &str, index: &Index) -> BTreeMap<Digest, Option<Digest>> {
+fn images(container: &Container, place: &str, index: &Index) -> BTreeMap<ContentDigest, Option<ContentDigest>> {
     let mut found = BTreeMap::new();
     let mut level: Vec<Descriptor> = index.manifests.clone();
-    for _ in 0..DEPTH_MAX {
+    for _ in 0..INDEX_DEPTH_MAX {
         let mut next = Vec::new();
         for descriptor in level {
             if descriptor.is_attestation() || found.len() >= IMAGES_MAX {
                 continue;
             }
-            let read = blob_bytes(container, place, &descriptor, MANIFEST_MAX, "the manifest");
-            let bytes = read.unwrap_or_default();
-            if document::is_index(&descriptor.media_type) {
-                let nested = document::parse::<Index>(&bytes, place, "the nested index");
-                next.extend(nested.map(|nested| nested.manifests).unwrap_or_default());
-                continue;
+            match document(container, place, &descriptor, "the manifest") {
+                Ok(Document::Index(nested)) => next.extend(nested.manifests.iter().cloned()),
+                Ok(Document::Manifest(manifest)) => drop(found.insert(descriptor.digest, Some(manifest.config.digest))),
+                Err(_) => drop(found.insert(descriptor.digest, None)),
             }
-            let manifest = document::parse::<Manifest>(&bytes, place, "the manifest");
-            found.insert(descriptor.digest, manifest.ok().map(|manifest| manifest.config.digest));
         }
         level = next;
     }
@@ -151,7 +143,9 @@ impl Files<'_> {
     fn holds(&mut self, name: &str, blob: &Descriptor) -> Result<bool, TransportError> {
         // Another size is another content, and nothing has to be read.
         match self.container.position(name)? {
-            Some((_, size)) if size == blob.size => Ok(self.digest(name)? == Some((blob.digest, size))),
+            Some((_, size)) if size == blob.size => {
+                Ok(self.digest(name)?.is_some_and(|(digest, _)| blob.digest == digest))
+            }
             _ => Ok(false),
         }
     }
@@ -178,7 +172,7 @@ impl Files<'_> {
         &mut self,
         item: &Item,
         names: &BTreeSet<String>,
-        configs: &BTreeSet<Digest>,
+        configs: &BTreeSet<ContentDigest>,
     ) -> Result<Option<String>, TransportError> {
         let tags = item.repo_tags.as_deref().unwrap_or_default();
         if let Some(tag) = tags.iter().find(|tag| names.iter().any(|name| names::same(tag, name))) {
@@ -188,7 +182,7 @@ impl Files<'_> {
             )));
         }
         match self.digest(&item.config)? {
-            Some((digest, _)) if configs.contains(&digest) => Ok(None),
+            Some((digest, _)) if configs.contains(&digest.into()) => Ok(None),
             _ => Ok(Some(format!(
                 "`manifest.json` holds an image that the layout does not list, with the config `{}`",
                 item.config.escape_debug()

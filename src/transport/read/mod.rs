@@ -8,13 +8,12 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::document::{self, Descriptor};
 use super::registry::RegistryConfig;
-use super::{Referrers, Source, TransportError};
+use super::{Referrers, Source, TransportError, read_document};
 use crate::archive::compression::Decompressor;
-use crate::digest::{Digest, VerifyingReader};
+use crate::digest::{ContentDigest, VerifyingReader};
 use crate::fsio::IoContext;
-use crate::oci::CompressionFormat;
+use crate::oci::{CompressionFormat, Descriptor, Document, INDEX_SIZE_MAX, Index, Manifest, Platform, Raw};
 
 mod blobs;
 mod choose;
@@ -24,7 +23,6 @@ mod faces;
 mod referrers;
 
 pub use blobs::LayoutBlobs;
-pub(super) use choose::one as choose_one;
 use container::Container;
 pub use faces::DockerList;
 
@@ -34,8 +32,8 @@ const SPOOL_MAX: u64 = 256 << 30;
 /// How to read.
 #[derive(Debug, Clone)]
 pub struct ReadOptions {
-    /// Which platform of a multi-platform image, `os/arch[/variant]`; `None` takes the only one.
-    pub platform: Option<String>,
+    /// Which platform of a multi-platform image; `None` takes the only one.
+    pub platform: Option<Platform>,
     /// Where compressed archives and streams are spooled to; `None` is the system's directory for temporary files.
     pub temp_dir: Option<PathBuf>,
     /// Largest size in bytes that a spooled archive may unpack to.
@@ -62,13 +60,12 @@ impl Default for ReadOptions {
 pub struct StoredImage {
     place: String,
     container: Container,
-    index: Option<Vec<u8>>,
-    manifest: Vec<u8>,
-    media_type: String,
+    index: Option<Raw<Index>>,
+    document: Document,
     names: Vec<String>,
     synthesized: bool,
-    /// Names of blobs that are not at `blobs/sha256/<hex>`.
-    elsewhere: BTreeMap<Digest, String>,
+    /// Names of blobs that are not at `blobs/<algorithm>/<hex>`.
+    elsewhere: BTreeMap<ContentDigest, String>,
     /// Whether Docker's list names it.
     docker: DockerList,
     contradictions: Vec<String>,
@@ -205,20 +202,20 @@ impl Source for StoredImage {
         &self.place
     }
 
-    fn manifest(&self) -> Result<(Vec<u8>, String), TransportError> {
-        Ok((self.manifest.clone(), self.media_type.clone()))
+    fn document(&self) -> Result<Document, TransportError> {
+        Ok(self.document.clone())
     }
 
-    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
+    fn blob(&self, digest: &ContentDigest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
         blob(&self.container, &self.place, &self.elsewhere, digest, size)
     }
 
-    fn tagged(&self, name: &str) -> Result<Option<Vec<u8>>, TransportError> {
+    fn tagged(&self, name: &str) -> Result<Option<Raw<Manifest>>, TransportError> {
         referrers::tagged(&self.container, &self.place, name)
     }
 
-    fn index(&self) -> Option<&[u8]> {
-        self.index.as_deref()
+    fn index(&self) -> Option<&Raw<Index>> {
+        self.index.as_ref()
     }
 
     fn names(&self) -> &[String] {
@@ -230,7 +227,7 @@ impl Source for StoredImage {
     }
 
     fn referrers(&self) -> Result<Referrers, TransportError> {
-        referrers::of(&self.container, &self.place, &Digest::of(&self.manifest))
+        referrers::of(&self.container, &self.place, &self.document.digest())
     }
 
     fn contradictions(&self) -> Vec<String> {
@@ -245,8 +242,8 @@ impl Source for StoredImage {
 fn blob(
     container: &Container,
     place: &str,
-    elsewhere: &BTreeMap<Digest, String>,
-    digest: &Digest,
+    elsewhere: &BTreeMap<ContentDigest, String>,
+    digest: &ContentDigest,
     size: u64,
 ) -> Result<Box<dyn Read + Send>, TransportError> {
     let usual = blob_path(digest);
@@ -262,8 +259,8 @@ fn blob(
 }
 
 /// Where a layout has a blob (image-spec, image-layout.md).
-fn blob_path(digest: &Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
+fn blob_path(digest: &ContentDigest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
 }
 
 /// A verified document of a container.
@@ -271,9 +268,9 @@ fn blob_bytes(
     container: &Container,
     place: &str,
     descriptor: &Descriptor,
-    limit: u64,
     what: &str,
 ) -> Result<Vec<u8>, TransportError> {
+    let limit = descriptor.document_size_max();
     if descriptor.size > limit {
         return Err(TransportError::TooLarge {
             place: place.to_owned(),
@@ -285,34 +282,30 @@ fn blob_bytes(
     let mut reader = blob(container, place, &BTreeMap::new(), &descriptor.digest, descriptor.size)?;
     match reader.read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
-        Err(source) => {
-            let what = format!("{what} `{}`", descriptor.digest);
-            Err(TransportError::Read {
-                place: place.to_owned(),
-                what,
-                source,
-            })
-        }
+        Err(source) => Err(TransportError::Read {
+            place: place.to_owned(),
+            what: format!("{what} `{}`", descriptor.digest),
+            source,
+        }),
     }
 }
 
-/// The media type a document has: its own word, else its descriptor's.
-fn media_type_of(bytes: &[u8], descriptor: &Descriptor) -> String {
-    media_type(bytes, &descriptor.media_type)
+/// The manifest or index that a descriptor names.
+fn document(
+    container: &Container,
+    place: &str,
+    descriptor: &Descriptor,
+    what: &str,
+) -> Result<Document, TransportError> {
+    let bytes = blob_bytes(container, place, descriptor, what)?;
+    read_document(bytes, &descriptor.media_type, Some(descriptor.digest), place)
 }
 
-/// The media type a document has: its own word, else what is said of it.
-pub(super) fn media_type(bytes: &[u8], said: &str) -> String {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Typed {
-        media_type: Option<String>,
-    }
-    let own = serde_json::from_slice::<Typed>(bytes)
-        .ok()
-        .and_then(|typed| typed.media_type);
-    own.unwrap_or_else(|| match said {
-        "" => document::MANIFEST.to_owned(),
-        media_type => media_type.to_owned(),
-    })
+/// The `index.json` of a layout, where there is one.
+fn top_index(container: &Container, place: &str) -> Result<Option<Raw<Index>>, TransportError> {
+    let Some(bytes) = container.read("index.json", INDEX_SIZE_MAX)? else {
+        return Ok(None);
+    };
+    let read = Raw::read(bytes);
+    read.map(Some).map_err(TransportError::document(place, "`index.json`"))
 }

@@ -111,7 +111,7 @@ impl Push<'_, '_> {
             Ok(_) => Ok(()),
             Err(error) if lacks_blobs(&error) => Err(error),
             Err(error) => match self.repo.visible_manifest_digest(tag) {
-                Ok(Some(found)) if found == document.digest => Ok(()),
+                Ok(Some(found)) if document.digest == found => Ok(()),
                 _ => Err(error),
             },
         }

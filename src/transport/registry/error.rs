@@ -8,7 +8,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::http::pace::status_may_pass;
 use crate::http::{HttpError, tls};
 
@@ -114,7 +114,7 @@ pub enum RegistryError {
         /// The host.
         host: String,
         /// What it should be.
-        expected: Digest,
+        expected: Box<ContentDigest>,
         /// What it is, in the registry's words.
         actual: String,
     },

@@ -3,14 +3,12 @@
 //! Invariant: a manifest that a registry has stands for all that it names. Where the registry has lost a blob all the
 //! same, it says so when the next manifest is written, and the blobs are looked for one by one.
 
-use serde::Deserialize;
-
 use super::content::Content;
 use super::push::Push;
 use crate::digest::Digest;
 use crate::http::wire::lock;
+use crate::oci::{Descriptor, Document};
 use crate::transport::TransportError;
-use crate::transport::document::Descriptor;
 
 /// How many manifests below a tag are read for the blobs that they name.
 const LEARNED_MAX: usize = 16;
@@ -37,28 +35,23 @@ impl Push<'_, '_> {
     /// Takes the blobs that a manifest names for being in the repository; gives its digest, and the manifests that it
     /// lists. `None` where there is no such manifest.
     pub(super) fn learn(&self, reference: &str) -> Result<Option<(Digest, Vec<Digest>)>, TransportError> {
-        #[derive(Deserialize)]
-        struct Listed {
-            #[serde(default)]
-            config: Option<Descriptor>,
-            #[serde(default)]
-            layers: Vec<Descriptor>,
-            #[serde(default)]
-            manifests: Vec<Descriptor>,
-        }
         let Some(found) = self.repo.visible_manifest(reference)? else {
             return Ok(None);
         };
-        // What is no image teaches nothing.
-        let Ok(listed) = serde_json::from_slice::<Listed>(&found.bytes) else {
-            return Ok(Some((found.digest, Vec::new())));
-        };
-        let mut flights = lock(&self.pusher.flights);
-        for blob in listed.layers.iter().chain(&listed.config) {
-            flights.there.insert(self.key(&blob.digest));
+        let digest = Digest::of(&found.bytes);
+        let sha256 = |listed: &Descriptor| listed.digest.sha256();
+        match found.document(&self.repo.name()) {
+            Ok(Document::Manifest(manifest)) => {
+                let mut flights = lock(&self.pusher.flights);
+                let blobs = manifest.layers.iter().chain([&manifest.config]);
+                let blobs = blobs.filter_map(sha256).map(|digest| self.key(&digest));
+                flights.there.extend(blobs);
+                Ok(Some((digest, Vec::new())))
+            }
+            Ok(Document::Index(index)) => Ok(Some((digest, index.manifests.iter().filter_map(sha256).collect()))),
+            // What is no image teaches nothing.
+            Err(_) => Ok(Some((digest, Vec::new()))),
         }
-        let children = listed.manifests.iter().map(|child| child.digest).collect();
-        Ok(Some((found.digest, children)))
     }
 
     /// A blob in this repository.

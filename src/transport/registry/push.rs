@@ -23,10 +23,9 @@ use crate::event::{BlobOutcome, Event, Reporter};
 use crate::http::address;
 use crate::http::wire::lock;
 use crate::image::Image;
-use crate::oci::Reference;
+use crate::oci::{Manifest, Raw, Reference};
 use crate::parallel;
 use crate::transport::TransportError;
-use crate::transport::document::{self, MANIFEST};
 
 /// How many repositories a blob is tried to be mounted from.
 const MOUNTS_MAX: usize = 2;
@@ -41,13 +40,14 @@ pub(super) struct Document {
 
 impl Document {
     pub(super) fn of_image(image: &Image) -> Result<Self, TransportError> {
-        let manifest: document::Manifest = document::parse(&image.manifest, "the image", "the manifest")?;
+        let manifest = Raw::<Manifest>::read(image.manifest.clone());
+        let manifest = manifest.map_err(TransportError::document("the image", "the manifest"))?;
         let mut blobs: Vec<Content> = image.layers.iter().map(Content::layer).collect();
         blobs.push(Content::of(image.config.clone()));
         Ok(Self {
             digest: image.digest,
             bytes: image.manifest.clone(),
-            media_type: manifest.media_type.unwrap_or_else(|| MANIFEST.to_owned()),
+            media_type: manifest.media_type().to_owned(),
             blobs,
         })
     }
@@ -145,7 +145,7 @@ impl<'r> Pusher<'r> {
             return Err(RegistryError::Differs {
                 action: format!("push to `{target}`"),
                 host: target.registry().to_owned(),
-                expected: *expected,
+                expected: Box::new((*expected).into()),
                 actual: format!("{} (the image that is to be pushed)", top.digest),
             }
             .into());
@@ -200,7 +200,7 @@ impl<'p, 'r> Push<'p, 'r> {
         }
         let there = self.parallel(documents, |document| {
             let found = self.repo.visible_manifest_digest(&document.digest.to_string())?;
-            Ok(found == Some(document.digest))
+            Ok(found.is_some_and(|found| found == document.digest))
         })?;
         if there.contains(&false)
             && let Some(tag) = tags.first()
@@ -217,7 +217,11 @@ impl<'p, 'r> Push<'p, 'r> {
         let confirmed = if there { Vec::new() } else { self.write(top, tags)? };
         for tag in tags.iter().filter(|tag| !confirmed.contains(tag)) {
             // A registry whose tags cannot move refuses even what it has.
-            let same = there && self.repo.visible_manifest_digest(tag)? == Some(top.digest);
+            let same = there
+                && self
+                    .repo
+                    .visible_manifest_digest(tag)?
+                    .is_some_and(|found| found == top.digest);
             if !same {
                 self.put(top, tag)?;
             }
@@ -342,7 +346,7 @@ impl<'p, 'r> Push<'p, 'r> {
 
     /// Whether a blob is there, or can be taken from another repository.
     pub(super) fn look(&self, content: &Content) -> Result<Look, TransportError> {
-        match self.repo.head_blob(&content.digest, Some(content.size))? {
+        match self.repo.head_blob(&content.digest.into(), Some(content.size))? {
             Presence::Present => Ok(Look::There(BlobOutcome::Present)),
             Presence::Missing if self.is_dry_run() => Ok(Look::Lacking(None)),
             Presence::Missing => self.mount(content),

@@ -4,8 +4,7 @@
 //! the registry keeps none; nobody else's entry of that tag is lost.
 
 use reqwest::Method;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::RegistryConfig;
 use super::client::{Call, Client, Tuning};
@@ -14,12 +13,11 @@ use super::error::RegistryError;
 use super::outcome::{PushOptions, PushSummary};
 use super::push::{Document, Push, Pusher};
 use super::repo::Repo;
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::event::{Reporter, Silent};
 use crate::http::address;
-use crate::oci::{Reference, canonical_json};
-use crate::transport::document::{self, Descriptor, INDEX, MANIFEST, MANIFEST_MAX};
-use crate::transport::{Referrers, TransportError};
+use crate::oci::{INDEX_SIZE_MAX, Manifest, MediaType, Raw, Reference, canonical_json, is_index};
+use crate::transport::{Referrers, TransportError, parse};
 
 /// Most pages of a list that are read.
 const PAGES_MAX: usize = 100;
@@ -41,14 +39,13 @@ pub fn attach(
     Pusher::new(config, options, reporter)?.attach(target, manifest, blobs)
 }
 
-/// What the registry lists as being about `subject` (a reference with a digest), in its order.
-pub(super) fn list(config: &RegistryConfig, tuning: Tuning, subject: &Reference) -> Result<Referrers, TransportError> {
-    let Some(digest) = subject.digest() else {
-        return Err(TransportError::Name {
-            text: subject.to_string(),
-            reason: "referrers are listed of an image's digest: append `@sha256:…`",
-        });
-    };
+/// What the registry lists as being about the image `digest` of the repository of `subject`, in its order.
+pub(super) fn list(
+    config: &RegistryConfig,
+    tuning: Tuning,
+    subject: &Reference,
+    digest: &ContentDigest,
+) -> Result<Referrers, TransportError> {
     let client = Client::new(config, tuning, &Silent);
     let endpoint = config.endpoints(subject.registry(), false)?.into_iter().next_back();
     let endpoint = endpoint.ok_or_else(|| TransportError::Missing {
@@ -67,7 +64,7 @@ pub(super) fn list(config: &RegistryConfig, tuning: Tuning, subject: &Reference)
 }
 
 /// The registry's own list; `None` where it has none (a 404, a 400, or a web page).
-fn api(repo: &Repo<'_, '_>, digest: &Digest) -> Result<Option<Referrers>, TransportError> {
+fn api(repo: &Repo<'_, '_>, digest: &ContentDigest) -> Result<Option<Referrers>, TransportError> {
     let action = format!("list what refers to `{digest}` in `{}`", repo.name());
     let mut url = repo.url(&format!("referrers/{digest}"), &repo.access.endpoint.host);
     let mut all = Referrers::default();
@@ -78,13 +75,13 @@ fn api(repo: &Repo<'_, '_>, digest: &Digest) -> Result<Option<Referrers>, Transp
             Err(TransportError::Registry(error)) if matches!(error.status(), Some(301..=399 | 501)) => return Ok(None),
             reply => reply?,
         };
-        let is_index = reply.header("content-type").is_some_and(|kind| kind.starts_with(INDEX));
+        let is_index = reply.header("content-type").is_some_and(is_index);
         if reply.status() != 200 || !is_index {
             return Ok(None);
         }
         let next = reply.header("link").and_then(next_link);
         let next = next.map(|next| address::resolve(&next, &reply.url, repo.access.home()));
-        let limit = usize::try_from(MANIFEST_MAX).unwrap_or(usize::MAX);
+        let limit = usize::try_from(INDEX_SIZE_MAX).unwrap_or(usize::MAX);
         let read = reply.answer.read_limited(limit);
         let host = repo.access.endpoint.host.clone();
         let (bytes, whole) = read.map_err(|source| super::client::broken(&action, host, source))?;
@@ -114,8 +111,8 @@ fn next_link(header: &str) -> Option<String> {
 }
 
 /// The tag that stands for the list of referrers (distribution-spec, "Referrers Tag Schema").
-fn fallback_tag(digest: &Digest) -> String {
-    format!("sha256-{}", digest.hex())
+fn fallback_tag(digest: &ContentDigest) -> String {
+    format!("{}-{}", digest.algorithm(), digest.hex())
 }
 
 impl Pusher<'_> {
@@ -126,62 +123,49 @@ impl Pusher<'_> {
         manifest: &[u8],
         blobs: &[Vec<u8>],
     ) -> Result<PushSummary, TransportError> {
-        let read = Subjected::read(manifest)?;
+        let what = ("the document to attach", "the manifest");
+        let read = Raw::<Manifest>::read(manifest.to_vec()).map_err(TransportError::document(what.0, what.1))?;
+        let Some(subject) = &read.subject else {
+            return Err(TransportError::Malformed {
+                place: what.0.to_owned(),
+                what: what.1.to_owned(),
+                reason: "it has no subject".to_owned(),
+            });
+        };
         let push = Push::new(self, target)?;
         let document = Document {
             digest: Digest::of(manifest),
             bytes: manifest.to_vec(),
-            media_type: read.media_type.clone().unwrap_or_else(|| MANIFEST.to_owned()),
+            media_type: read.media_type().to_owned(),
             blobs: blobs.iter().map(|bytes| Content::of(bytes.clone())).collect(),
         };
         push.parallel(&document.blobs, |content| push.bring(content))?;
         let reply = push.put(&document, &document.digest.to_string())?;
         // A registry that keeps the list says so.
         let listed = reply.as_ref().is_none_or(|reply| reply.header("oci-subject").is_some());
-        if !listed && api(&push.repo, &read.subject.digest)?.is_none() {
-            let descriptor = read.descriptor(&document);
-            add_to_fallback(&push.repo, &read.subject.digest, descriptor)?;
+        if !listed && api(&push.repo, &subject.digest)?.is_none() {
+            add_to_fallback(&push.repo, &subject.digest, entry(&read))?;
         }
         Ok(push.finish(document.digest, &[]))
     }
 }
 
-/// The fields of a manifest that its entry in a list of referrers has.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Subjected {
-    media_type: Option<String>,
-    artifact_type: Option<String>,
-    config: Option<Descriptor>,
-    annotations: Option<Map<String, Value>>,
-    subject: Descriptor,
-}
-
-impl Subjected {
-    fn read(manifest: &[u8]) -> Result<Self, TransportError> {
-        document::parse(manifest, "the document to attach", "the manifest")
+/// A manifest's entry in a list of referrers: with all annotations, and the config's type where it has no own one.
+fn entry(manifest: &Raw<Manifest>) -> Value {
+    let mut entry = json!({
+        "mediaType": manifest.media_type(),
+        "digest": manifest.digest(),
+        "size": manifest.size(),
+        "artifactType": manifest.kind_of_artifact(),
+    });
+    if !manifest.annotations.is_empty() {
+        entry["annotations"] = json!(manifest.annotations);
     }
-
-    /// Its entry: with all annotations, and the config's type where it has no own one.
-    fn descriptor(&self, document: &Document) -> Value {
-        let mut entry = json!({
-            "mediaType": document.media_type,
-            "digest": document.digest,
-            "size": document.bytes.len(),
-        });
-        let own = self.artifact_type.as_deref().filter(|own| !own.is_empty());
-        if let Some(kind) = own.or(self.config.as_ref().map(|config| config.media_type.as_str())) {
-            entry["artifactType"] = kind.into();
-        }
-        if let Some(annotations) = self.annotations.clone().filter(|annotations| !annotations.is_empty()) {
-            entry["annotations"] = Value::Object(annotations);
-        }
-        entry
-    }
+    entry
 }
 
 /// Adds an entry to the index that the fallback tag names, against whoever does the same at this moment.
-fn add_to_fallback(repo: &Repo<'_, '_>, subject: &Digest, entry: Value) -> Result<(), TransportError> {
+fn add_to_fallback(repo: &Repo<'_, '_>, subject: &ContentDigest, entry: Value) -> Result<(), TransportError> {
     let tag = fallback_tag(subject);
     let host = repo.access.endpoint.host.clone();
     let (what, place) = (format!("the list of referrers `{tag}`"), repo.name());
@@ -189,13 +173,11 @@ fn add_to_fallback(repo: &Repo<'_, '_>, subject: &Digest, entry: Value) -> Resul
         let found = repo.manifest(&tag, &host)?;
         let etag = found.as_ref().and_then(|found| found.etag.clone());
         let mut index: Value = match &found {
-            None => json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }),
-            Some(found) => document::parse(&found.bytes, &place, what.clone())?,
+            None => json!({ "schemaVersion": 2, "mediaType": MediaType::INDEX, "manifests": [] }),
+            Some(found) => parse(&found.bytes, &place, what.clone())?,
         };
         let entries = index.get_mut("manifests").and_then(Value::as_array_mut);
-        let Some(entries) =
-            entries.filter(|_| found.as_ref().is_none_or(|found| document::is_index(&found.media_type)))
-        else {
+        let Some(entries) = entries.filter(|_| found.as_ref().is_none_or(|found| is_index(&found.media_type))) else {
             return Err(TransportError::Malformed {
                 place,
                 what,
@@ -207,7 +189,7 @@ fn add_to_fallback(repo: &Repo<'_, '_>, subject: &Digest, entry: Value) -> Resul
         }
         entries.push(entry.clone());
         let url = repo.url(&format!("manifests/{tag}"), &host);
-        match repo.put(url, &tag, &canonical_json(&index), INDEX, etag.as_deref()) {
+        match repo.put(url, &tag, &canonical_json(&index), MediaType::INDEX, etag.as_deref()) {
             // Somebody was faster: their entry is read before ours is added.
             Err(TransportError::Registry(error)) if error.status() == Some(412) => {}
             // The next round reads it back: without a condition, somebody may have overwritten it.

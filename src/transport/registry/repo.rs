@@ -9,11 +9,11 @@ use reqwest::{Method, Url};
 use super::Endpoint;
 use super::client::{Access, Call, Client, Payload, Reply, broken};
 use super::error::{RegistryError, printable};
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::http::address;
 use crate::http::client::SAYS_NOTHING;
-use crate::transport::TransportError;
-use crate::transport::document::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, MANIFEST_MAX};
+use crate::oci::{Document, INDEX_SIZE_MAX, MediaType};
+use crate::transport::{TransportError, read_document};
 
 /// The header in which a registry says which content it speaks of.
 const CONTENT_DIGEST: &str = "docker-content-digest";
@@ -29,10 +29,19 @@ pub(super) struct Repo<'c, 'r> {
 /// A manifest as it was read.
 pub(super) struct Fetched {
     pub(super) bytes: Vec<u8>,
+    /// What the registry calls it.
     pub(super) media_type: String,
-    pub(super) digest: Digest,
+    /// By the algorithm by which it was asked for.
+    pub(super) digest: ContentDigest,
     /// The registry's mark of this state, for a write that must not overwrite another one.
     pub(super) etag: Option<String>,
+}
+
+impl Fetched {
+    /// The document that it is.
+    pub(super) fn document(&self, place: &str) -> Result<Document, TransportError> {
+        read_document(self.bytes.clone(), &self.media_type, Some(self.digest), place)
+    }
 }
 
 /// What a registry says of a blob.
@@ -88,14 +97,14 @@ impl<'c, 'r> Repo<'c, 'r> {
 
     /// The digest of a manifest, by tag or digest; `None` where there is none. A registry that says nothing to `HEAD` is
     /// asked for the manifest itself.
-    pub(super) fn manifest_digest(&self, reference: &str) -> Result<Option<Digest>, TransportError> {
+    pub(super) fn manifest_digest(&self, reference: &str) -> Result<Option<ContentDigest>, TransportError> {
         let strict = |this: &Self| this.manifest(reference, &this.access.endpoint.host);
         self.head_manifest(reference, strict)
     }
 
     /// The same for who is about to write: `None` also where the registry does not let them look. Some let only those
     /// read who may not write, or know no reading by `HEAD` or by digest.
-    pub(super) fn visible_manifest_digest(&self, reference: &str) -> Result<Option<Digest>, TransportError> {
+    pub(super) fn visible_manifest_digest(&self, reference: &str) -> Result<Option<ContentDigest>, TransportError> {
         self.head_manifest(reference, |this| this.visible_manifest(reference))
     }
 
@@ -103,7 +112,7 @@ impl<'c, 'r> Repo<'c, 'r> {
         &self,
         reference: &str,
         get: impl Fn(&Self) -> Result<Option<Fetched>, TransportError>,
-    ) -> Result<Option<Digest>, TransportError> {
+    ) -> Result<Option<ContentDigest>, TransportError> {
         let action = format!("look for the manifest `{reference}` in `{}`", self.name());
         let url = self.own_url(&format!("manifests/{reference}"));
         let mut call = Call::new(Method::HEAD, url, &self.access, &action).header(ACCEPT, accept());
@@ -142,20 +151,21 @@ impl<'c, 'r> Repo<'c, 'r> {
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
         let claimed = content_digest(&reply);
         let etag = reply.header("etag").map(str::to_owned);
-        let limit = usize::try_from(MANIFEST_MAX).unwrap_or(usize::MAX);
+        let limit = usize::try_from(INDEX_SIZE_MAX).unwrap_or(usize::MAX);
         let read = reply.answer.read_limited(limit);
         let (bytes, whole) = read.map_err(|source| broken(&action, self.access.endpoint.host.clone(), source))?;
         if !whole {
             return Err(TransportError::TooLarge {
                 place: self.name(),
                 what: format!("the manifest `{reference}`"),
-                limit: MANIFEST_MAX,
+                limit: INDEX_SIZE_MAX,
             });
         }
-        let digest = Digest::of(&bytes);
-        let wanted = reference.parse::<Digest>().ok();
-        if let Some(expected) = wanted.or(claimed).filter(|expected| *expected != digest) {
-            return Err(self.differs(&action, expected, &digest.to_string()).into());
+        let wanted = reference.parse::<ContentDigest>().ok();
+        let digest = wanted.map_or_else(|| Digest::of(&bytes).into(), |wanted| wanted.same_algorithm(&bytes));
+        let actual = |expected: &ContentDigest| expected.same_algorithm(&bytes);
+        if let Some(expected) = wanted.or(claimed).filter(|expected| *expected != actual(expected)) {
+            return Err(self.differs(&action, expected, &actual(&expected).to_string()).into());
         }
         Ok(Some(Fetched {
             bytes,
@@ -232,14 +242,14 @@ impl<'c, 'r> Repo<'c, 'r> {
         let expected = Digest::of(bytes);
         match reply.header(CONTENT_DIGEST) {
             Some(text) if text.starts_with("sha256:") && text != expected.to_string() => {
-                Err(self.differs(&action, expected, &printable(text, 80)).into())
+                Err(self.differs(&action, expected.into(), &printable(text, 80)).into())
             }
             _ => Ok(reply),
         }
     }
 
     /// Whether a blob is there. A registry that cannot say, or says a size that cannot be, is one that lacks it.
-    pub(super) fn head_blob(&self, digest: &Digest, size: Option<u64>) -> Result<Presence, TransportError> {
+    pub(super) fn head_blob(&self, digest: &ContentDigest, size: Option<u64>) -> Result<Presence, TransportError> {
         let action = format!("look for the blob `{digest}` in `{}`", self.name());
         let url = self.own_url(&format!("blobs/{digest}"));
         let mut call = Call::new(Method::HEAD, url, &self.access, &action);
@@ -256,11 +266,11 @@ impl<'c, 'r> Repo<'c, 'r> {
         Ok(if lies { Presence::Missing } else { Presence::Present })
     }
 
-    fn differs(&self, action: &str, expected: Digest, actual: &str) -> RegistryError {
+    fn differs(&self, action: &str, expected: ContentDigest, actual: &str) -> RegistryError {
         RegistryError::Differs {
             action: action.to_owned(),
             host: self.access.endpoint.host.clone(),
-            expected,
+            expected: Box::new(expected),
             actual: actual.to_owned(),
         }
     }
@@ -268,10 +278,16 @@ impl<'c, 'r> Repo<'c, 'r> {
 
 /// The media types of what is an image here.
 fn accept() -> String {
-    [INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST].join(", ")
+    [
+        MediaType::INDEX,
+        MediaType::MANIFEST,
+        MediaType::DOCKER_MANIFEST_LIST,
+        MediaType::DOCKER_MANIFEST,
+    ]
+    .join(", ")
 }
 
 /// The digest that an answer names, where it is one of ours.
-fn content_digest(reply: &Reply) -> Option<Digest> {
+fn content_digest(reply: &Reply) -> Option<ContentDigest> {
     reply.header(CONTENT_DIGEST)?.parse().ok()
 }

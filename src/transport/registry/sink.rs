@@ -124,7 +124,7 @@ impl Sink for RegistrySink<'_> {
         };
         let name = self.target.to_string();
         match RemoteImage::open(&name, &options) {
-            Ok(image) => Ok(vec![(name, Digest::of(&image.manifest()?.0))]),
+            Ok(image) => Ok(vec![(name, Digest::of(image.document()?.bytes()))]),
             Err(TransportError::Missing { .. }) => Ok(Vec::new()),
             Err(error) => Err(error),
         }

@@ -17,17 +17,13 @@ use super::config::RegistryConfig;
 use super::error::RegistryError;
 use super::referrers;
 use super::repo::{Fetched, Presence, Repo};
-use crate::digest::{Digest, VerifyingReader};
+use crate::digest::{ContentDigest, Digest, VerifyingReader};
 use crate::event::Silent;
 use crate::http::wire::lock;
 use crate::layer::Origin;
-use crate::oci::Reference;
-use crate::transport::document::{self, Descriptor, Index};
-use crate::transport::read::{self, ReadOptions};
-use crate::transport::{Referrers, Source, TransportError};
-
-/// Deepest nesting of indexes.
-const DEPTH_MAX: usize = 4;
+use crate::oci::{self, Descriptor, Document, INDEX_DEPTH_MAX, Index, Manifest, NoChoice, Raw, Reference};
+use crate::transport::read::ReadOptions;
+use crate::transport::{Referrers, Source, TransportError, manifest_of};
 
 /// A repository of a registry that blobs are read from. A clone is the same one.
 #[derive(Clone)]
@@ -72,14 +68,18 @@ impl Remote {
 
 impl Remote {
     /// A manifest by tag or digest; `None` where there is none.
-    pub fn manifest(&self, reference: &str) -> Result<Option<Vec<u8>>, TransportError> {
-        found(self.0.manifest(reference).map(|fetched| fetched.bytes))
+    pub fn manifest(&self, reference: &str) -> Result<Option<Raw<Manifest>>, TransportError> {
+        let place = self.0.place();
+        let Some(document) = found(self.0.document(reference))? else {
+            return Ok(None);
+        };
+        manifest_of(document, &place).map(Some)
     }
 
     /// A blob, **unverified**, with its size in bytes where that is known; `None` where it is not there.
     pub fn blob(&self, digest: &Digest, size: Option<u64>) -> Result<Option<Box<dyn Read + Send>>, TransportError> {
         // Without its size a download that breaks off ends there, and does not verify.
-        let download = found(Download::open(&self.0, digest, size.unwrap_or_default()))?;
+        let download = found(Download::open(&self.0, &(*digest).into(), size.unwrap_or_default()))?;
         Ok(download.map(|download| Box::new(download) as Box<dyn Read + Send>))
     }
 
@@ -89,7 +89,7 @@ impl Remote {
             return Ok(false);
         };
         let repo = Repo::reading(&self.0.client, own.clone(), &self.0.repository);
-        Ok(repo.head_blob(digest, size)? == Presence::Present)
+        Ok(repo.head_blob(&(*digest).into(), size)? == Presence::Present)
     }
 }
 
@@ -103,11 +103,20 @@ fn found<T>(result: Result<T, TransportError>) -> Result<Option<T>, TransportErr
 }
 
 impl Inner {
+    /// The repository, for messages.
+    fn place(&self) -> String {
+        format!("docker://{}/{}", self.registry, self.repository)
+    }
+
+    /// A manifest or index by tag or digest, read.
+    fn document(&self, reference: &str) -> Result<Document, TransportError> {
+        self.manifest(reference)?.document(&self.place())
+    }
+
     /// A manifest by tag or digest, from the first endpoint that has it.
     fn manifest(&self, reference: &str) -> Result<Fetched, TransportError> {
-        let place = format!("docker://{}/{}", self.registry, self.repository);
         let missing = TransportError::Missing {
-            place,
+            place: self.place(),
             what: format!("the manifest `{reference}`"),
         };
         self.first(missing, |endpoint| {
@@ -139,7 +148,7 @@ impl Inner {
     }
 
     /// Opens a blob at a byte of it.
-    fn open_at(&self, digest: &Digest, at: u64) -> Result<Reply, TransportError> {
+    fn open_at(&self, digest: &ContentDigest, at: u64) -> Result<Reply, TransportError> {
         let name = format!("{}/{}", self.registry, self.repository);
         let action = format!("read the blob `{digest}` of `{name}`");
         let missing = TransportError::Missing {
@@ -182,7 +191,7 @@ fn skip(reply: &mut Reply, bytes: u64) -> io::Result<()> {
 
 impl Origin for Remote {
     fn open(&self, digest: &Digest, len: u64) -> io::Result<Box<dyn Read + Send>> {
-        let download = Download::open(&self.0, digest, len).map_err(io::Error::other)?;
+        let download = Download::open(&self.0, &(*digest).into(), len).map_err(io::Error::other)?;
         Ok(Box::new(download))
     }
 
@@ -194,7 +203,7 @@ impl Origin for Remote {
 /// A blob while it is downloaded.
 struct Download {
     remote: Arc<Inner>,
-    digest: Digest,
+    digest: ContentDigest,
     size: u64,
     at: u64,
     reply: Option<Reply>,
@@ -203,7 +212,7 @@ struct Download {
 }
 
 impl Download {
-    fn open(remote: &Arc<Inner>, digest: &Digest, size: u64) -> Result<Self, TransportError> {
+    fn open(remote: &Arc<Inner>, digest: &ContentDigest, size: u64) -> Result<Self, TransportError> {
         Ok(Self {
             reply: Some(remote.open_at(digest, 0)?),
             remote: remote.clone(),
@@ -257,8 +266,8 @@ impl Read for Download {
 pub struct RemoteImage {
     place: String,
     remote: Remote,
-    manifest: Fetched,
-    index: Option<Vec<u8>>,
+    document: Document,
+    index: Option<Raw<Index>>,
     names: Vec<String>,
     /// To ask for what refers to the image.
     reference: Reference,
@@ -280,43 +289,32 @@ impl RemoteImage {
         let wanted = reference
             .digest()
             .map_or_else(|| reference.tag_or_default().to_owned(), ToString::to_string);
-        let mut found = remote.0.manifest(&wanted)?;
+        let mut document = remote.0.document(&wanted)?;
         let mut index = None;
-        for _ in 0..DEPTH_MAX {
-            found.media_type = read::media_type(&found.bytes, &found.media_type);
-            let whole = options.whole && document::is_index(&found.media_type);
-            if whole || document::is_manifest(&found.media_type) {
-                let names = vec![reference.to_string()];
-                return Ok(Self {
-                    place,
-                    remote,
-                    manifest: found,
-                    index,
-                    names,
-                    reference,
-                    config: options.registries.clone(),
-                    tuning,
-                });
+        for _ in 0..INDEX_DEPTH_MAX {
+            match document {
+                Document::Index(listed) if !options.whole => {
+                    let platform = options.platform.as_ref();
+                    let chosen = oci::choose(&listed.manifests, &listed.unknown, platform);
+                    let chosen = chosen.map_err(|why| no_choice(&reference, &place, options, why))?;
+                    document = remote.0.document(&chosen.digest.to_string())?;
+                    index = Some(listed);
+                }
+                document => {
+                    return Ok(Self {
+                        place,
+                        remote,
+                        document,
+                        index,
+                        names: vec![reference.to_string()],
+                        reference,
+                        config: options.registries.clone(),
+                        tuning,
+                    });
+                }
             }
-            if !document::is_index(&found.media_type) {
-                return Err(TransportError::Malformed {
-                    place,
-                    what: format!("the manifest `{}`", found.digest),
-                    reason: format!("its media type `{}` is not an image's", found.media_type),
-                });
-            }
-            let listed: Index = document::parse(&found.bytes, &place, "the index")?;
-            let candidates = listed.manifests.into_iter().filter(|found| !found.is_attestation());
-            let candidates: Vec<Descriptor> = candidates.collect();
-            let chosen = read::choose_one(&candidates, &place, options)?;
-            index = Some(found.bytes);
-            found = remote.0.manifest(&chosen.digest.to_string())?;
         }
-        Err(TransportError::Malformed {
-            place,
-            what: "the index".to_owned(),
-            reason: format!("indexes are nested more than {DEPTH_MAX} deep"),
-        })
+        Err(TransportError::nested_too_deep(&place))
     }
 
     /// The repository, as where layers lie.
@@ -325,30 +323,49 @@ impl RemoteImage {
     }
 }
 
+/// Images that no platform tells apart are named by their digests.
+fn no_choice(reference: &Reference, place: &str, options: &ReadOptions, why: NoChoice) -> TransportError {
+    match TransportError::no_choice(place, options.platform.as_ref(), why.clone()) {
+        TransportError::Alike { place, .. } => TransportError::Alike {
+            place,
+            choices: match why {
+                NoChoice::Alike { digests } => digests.iter().map(|digest| by_digest(reference, digest)).collect(),
+                _ => Vec::new(),
+            },
+        },
+        error => error,
+    }
+}
+
+/// The image of a digest in the repository of a reference.
+fn by_digest(reference: &Reference, digest: &ContentDigest) -> String {
+    format!("docker://{}@{digest}", reference.name())
+}
+
 impl Source for RemoteImage {
     fn place(&self) -> &str {
         &self.place
     }
 
-    fn manifest(&self) -> Result<(Vec<u8>, String), TransportError> {
-        Ok((self.manifest.bytes.clone(), self.manifest.media_type.clone()))
+    fn document(&self) -> Result<Document, TransportError> {
+        Ok(self.document.clone())
     }
 
-    fn blob(&self, digest: &Digest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
+    fn blob(&self, digest: &ContentDigest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
         let download = Download::open(&self.remote.0, digest, size)?;
         Ok(Box::new(VerifyingReader::new(download, *digest, Some(size))))
     }
 
-    fn listed(&self, descriptor: &Descriptor) -> Result<Vec<u8>, TransportError> {
-        Ok(self.remote.0.manifest(&descriptor.digest.to_string())?.bytes)
+    fn listed(&self, descriptor: &Descriptor) -> Result<Document, TransportError> {
+        self.remote.0.document(&descriptor.digest.to_string())
     }
 
-    fn tagged(&self, name: &str) -> Result<Option<Vec<u8>>, TransportError> {
+    fn tagged(&self, name: &str) -> Result<Option<Raw<Manifest>>, TransportError> {
         self.remote.manifest(name)
     }
 
-    fn index(&self) -> Option<&[u8]> {
-        self.index.as_deref()
+    fn index(&self) -> Option<&Raw<Index>> {
+        self.index.as_ref()
     }
 
     fn names(&self) -> &[String] {
@@ -360,7 +377,7 @@ impl Source for RemoteImage {
     }
 
     fn referrers(&self) -> Result<Referrers, TransportError> {
-        let image = self.reference.with_digest(self.manifest.digest);
-        referrers::list(&self.config, self.tuning.clone(), &image)
+        let image = self.document.digest();
+        referrers::list(&self.config, self.tuning.clone(), &self.reference, &image)
     }
 }

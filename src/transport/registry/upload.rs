@@ -397,7 +397,9 @@ impl Upload<'_, '_, '_> {
     }
 
     fn is_there(&self) -> Result<bool, TransportError> {
-        let presence = self.repo.head_blob(&self.content.digest, Some(self.content.size))?;
+        let presence = self
+            .repo
+            .head_blob(&self.content.digest.into(), Some(self.content.size))?;
         Ok(presence == Presence::Present)
     }
 
@@ -424,7 +426,7 @@ impl Upload<'_, '_, '_> {
             Some(text) if text.starts_with("sha256:") && text != expected.to_string() => Err(RegistryError::Differs {
                 action: self.action.clone(),
                 host: self.repo.access.endpoint.host.clone(),
-                expected: *expected,
+                expected: Box::new((*expected).into()),
                 actual: printable(text, 80),
             }
             .into()),

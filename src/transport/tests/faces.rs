@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::testing::*;
 use super::super::*;
 use crate::layer::Blob;
-use crate::oci::Compression;
+use crate::oci::{Compression, MediaType};
 
 fn blob_name(digest: impl std::fmt::Display) -> String {
     format!("blobs/{}", digest.to_string().replace(':', "/"))
@@ -32,7 +32,7 @@ fn both(images: &[(&Image, &str)], items: &Value) -> Vec<Node> {
     let entries: Vec<Value> = images
         .iter()
         .map(|(image, name)| {
-            json!({ "mediaType": document::MANIFEST, "digest": image.digest, "size": image.manifest.len(),
+            json!({ "mediaType": MediaType::MANIFEST, "digest": image.digest, "size": image.manifest.len(),
                 "annotations": { "io.containerd.image.name": name } })
         })
         .collect();

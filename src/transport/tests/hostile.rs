@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::testing::*;
 use super::super::*;
 use crate::layer::Blob;
-use crate::oci::Compression;
+use crate::oci::{Compression, MediaType};
 
 fn layer_bytes(image: &Image, index: usize) -> Vec<u8> {
     let Blob::Bytes(bytes) = &image.layers[index].blob else {
@@ -20,7 +20,7 @@ fn layer_bytes(image: &Image, index: usize) -> Vec<u8> {
 /// The files of an OCI archive.
 fn oci(image: &Image) -> Vec<Node> {
     let blob = |digest: &Digest, bytes: &[u8]| Node::file(&format!("blobs/sha256/{}", digest.hex()), bytes);
-    let index = json!({ "manifests": [{ "mediaType": document::MANIFEST, "digest": image.digest, "size": image.manifest.len() }] });
+    let index = json!({ "manifests": [{ "mediaType": MediaType::MANIFEST, "digest": image.digest, "size": image.manifest.len() }] });
     vec![
         Node::file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#),
         Node::file("index.json", index.to_string()),
@@ -60,7 +60,7 @@ fn read_all(bytes: &[u8]) -> Result<(), String> {
         .source(&ReadOptions::default())
         .map_err(|error| text(&error))?;
     source.config().map_err(|error| text(&error))?;
-    let manifest: document::Manifest = serde_json::from_slice(&source.manifest().unwrap().0).unwrap();
+    let manifest = source.manifest().unwrap();
     for layer in &manifest.layers {
         let mut reader = source.blob(&layer.digest, layer.size).map_err(|error| text(&error))?;
         std::io::copy(&mut reader, &mut std::io::sink()).map_err(|error| error.to_string())?;
@@ -147,7 +147,7 @@ fn lies_of_an_oci_archive_are_found_out() {
         (
             "a digest that is a path",
             index(&|value| value["manifests"][0]["digest"] = "sha256:../../etc/passwd".into()),
-            "is not a digest".into(),
+            "`manifests[0].digest`: it is `sha256:../../etc/passwd`, which is no digest".into(),
         ),
         (
             "no image",
@@ -343,7 +343,7 @@ fn a_layout_directory_is_never_waited_for() {
     let location: Location = format!("oci:{}", dir.path().display()).parse().unwrap();
     let source = location.source(&ReadOptions::default()).unwrap();
     let error = source
-        .blob(&image.layers[0].digest, image.layers[0].size)
+        .blob(&image.layers[0].digest.into(), image.layers[0].size)
         .err()
         .unwrap();
     assert!(error.to_string().contains("cannot read"), "{error}");

@@ -42,19 +42,13 @@ fn source(text: &str) -> Box<dyn Source> {
 
 /// Reads every byte of an image and gives its diffIDs as the config has them.
 fn read_whole(source: &dyn Source) -> Vec<String> {
-    let manifest: document::Manifest = serde_json::from_slice(&source.manifest().unwrap().0).unwrap();
-    let config: document::ConfigLinks = serde_json::from_slice(&source.config().unwrap()).unwrap();
+    let manifest = source.manifest().unwrap();
+    let config = source.config().unwrap();
     for layer in &manifest.layers {
         let mut reader = source.blob(&layer.digest, layer.size).unwrap();
         std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
     }
-    config
-        .rootfs
-        .diff_ids
-        .unwrap()
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+    config.diff_ids.iter().map(ToString::to_string).collect()
 }
 
 fn diff_ids(image: &Image) -> Vec<String> {
@@ -75,7 +69,7 @@ fn docker_loads_and_runs_the_archive() {
         assert_eq!(output, GREETING, "{label}");
         // And back: through `docker save`, whose archive has no manifest on this engine.
         let saved = source(&format!("docker-daemon:{name}"));
-        assert_eq!(saved.config().unwrap(), image.config);
+        assert_eq!(saved.config().unwrap().bytes(), image.config);
         assert_eq!(read_whole(&*saved), diff_ids(&image));
     }
 }
@@ -173,7 +167,7 @@ fn skopeo_sees_our_digest_in_every_form_and_copies_it_unchanged() {
             let copy = format!("oci:{}:copy", at(&format!("{label}-copy")));
             skopeo(&["copy", "--preserve-digests", form, &copy]);
             let read = source(&copy);
-            assert_eq!(Digest::of(&read.manifest().unwrap().0), image.digest);
+            assert_eq!(read.manifest().unwrap().digest(), image.digest);
             assert_eq!(read_whole(&*read), diff_ids(&image));
             fs::remove_dir_all(at(&format!("{label}-copy"))).unwrap();
         }
@@ -215,12 +209,11 @@ fn archives_that_skopeo_makes_are_read() {
         skopeo(&["copy", &format!("oci-archive:{ours}"), &place]);
         let read = source(&place);
         assert_eq!(read_whole(&*read), diff_ids(&image), "{place}");
-        assert_eq!(read.config().unwrap(), image.config);
+        assert_eq!(read.config().unwrap().bytes(), image.config);
         if read.synthesized() {
             // skopeo makes the same manifest of the same archive: plain layers, Docker's schema 2.
             let raw: Value = serde_json::from_str(&skopeo(&["inspect", "--raw", &place])).unwrap();
-            let (bytes, _) = read.manifest().unwrap();
-            let ours: Value = serde_json::from_slice(&bytes).unwrap();
+            let ours = read.manifest().unwrap().json();
             for field in ["digest", "size"] {
                 assert_eq!(raw["config"][field], ours["config"][field]);
                 assert_eq!(raw["layers"][1][field], ours["layers"][1][field]);

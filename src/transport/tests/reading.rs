@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::testing::*;
 use super::super::*;
 use crate::event::Silent;
-use crate::oci::Compression;
+use crate::oci::{Compression, MediaType};
 use crate::transport::registry::RegistryConfig;
 
 const GZIP: Compression = Compression::Gzip(6);
@@ -20,7 +20,7 @@ fn open(text: &str) -> Result<Box<dyn Source>, TransportError> {
 
 fn open_for(text: &str, platform: Option<&str>) -> Result<Box<dyn Source>, TransportError> {
     let options = ReadOptions {
-        platform: platform.map(str::to_owned),
+        platform: platform.map(|text| text.parse().unwrap()),
         ..ReadOptions::default()
     };
     text.parse::<Location>().unwrap().source(&options)
@@ -28,12 +28,12 @@ fn open_for(text: &str, platform: Option<&str>) -> Result<Box<dyn Source>, Trans
 
 /// Reads everything and compares it with the image.
 fn assert_is(source: &dyn Source, image: &Image) {
-    assert_eq!(source.manifest().unwrap().0, image.manifest);
-    assert_eq!(source.config().unwrap(), image.config);
+    assert_eq!(source.manifest().unwrap().bytes(), image.manifest);
+    assert_eq!(source.config().unwrap().bytes(), image.config);
     for layer in &image.layers {
         let mut bytes = Vec::new();
         source
-            .blob(&layer.digest, layer.size)
+            .blob(&layer.digest.into(), layer.size)
             .unwrap()
             .read_to_end(&mut bytes)
             .unwrap();
@@ -129,7 +129,7 @@ fn an_image_is_chosen_by_its_name() {
     );
     assert_eq!(
         error.help().unwrap(),
-        "append `:NAME`; it holds `docker.io/library/a:one`, `registry.example/me/b:two`"
+        format!("name one of them: `{at}:docker.io/library/a:one`, `{at}:registry.example/me/b:two`")
     );
     let error = open(&format!("{at}:three")).err().unwrap();
     assert_eq!(error.to_string(), format!("`{at}` holds no image named `three`"));
@@ -162,7 +162,7 @@ fn a_platform_is_chosen_or_all_are_listed() {
     let layout = dir.path();
     let amd = sample(GZIP);
     let arm = sample(Compression::None);
-    let manifest = document::MANIFEST;
+    let manifest = MediaType::MANIFEST;
     let list = json!({ "schemaVersion": 2, "manifests": [
         descriptor(layout, &amd.manifest, manifest, "linux/amd64"),
         descriptor(layout, &arm.manifest, manifest, "linux/arm64/v8"),
@@ -170,7 +170,7 @@ fn a_platform_is_chosen_or_all_are_listed() {
     ]});
     for nested in [true, false] {
         let index = if nested {
-            json!({ "manifests": [descriptor(layout, list.to_string().as_bytes(), document::INDEX, "")] })
+            json!({ "manifests": [descriptor(layout, list.to_string().as_bytes(), MediaType::INDEX, "")] })
         } else {
             list.clone()
         };
@@ -179,13 +179,13 @@ fn a_platform_is_chosen_or_all_are_listed() {
         let at = format!("oci:{}", layout.display());
         for (wanted, image) in [("linux/amd64", &amd), ("linux/arm64", &arm), ("linux/arm64/v8", &arm)] {
             let source = open_for(&at, Some(wanted)).unwrap();
-            assert_eq!(source.manifest().unwrap().0, image.manifest);
-            assert_eq!(source.index().unwrap(), list.to_string().as_bytes());
+            assert_eq!(source.manifest().unwrap().bytes(), image.manifest);
+            assert_eq!(source.index().unwrap().bytes(), list.to_string().as_bytes());
         }
         let error = open(&at).err().unwrap();
         assert_eq!(
             error.help().unwrap(),
-            "choose a platform; it holds `linux/amd64`, `linux/arm64/v8`"
+            "add one of `--platform linux/amd64`, `--platform linux/arm64`"
         );
         let error = open_for(&at, Some("linux/riscv64")).err().unwrap();
         assert_eq!(
@@ -225,12 +225,11 @@ fn an_old_docker_archive_is_read_and_its_manifest_made_up() {
     let source = open(&format!("docker-archive:{}:b:2", path.display())).unwrap();
     assert!(source.synthesized());
     assert_eq!(
-        (source.names(), source.config().unwrap()),
+        (source.names(), source.config().unwrap().bytes().to_vec()),
         (&["a:1".to_owned(), "b:2".to_owned()][..], image.config.clone())
     );
-    let (bytes, media_type) = source.manifest().unwrap();
-    assert_eq!(media_type, document::DOCKER_MANIFEST);
-    let manifest: document::Manifest = serde_json::from_slice(&bytes).unwrap();
+    let manifest = source.manifest().unwrap();
+    assert_eq!(manifest.media_type(), MediaType::DOCKER_MANIFEST);
     for (descriptor, layer) in manifest.layers.iter().zip(&image.layers) {
         assert_eq!(descriptor.digest, layer.digest);
         let mut bytes = Vec::new();
@@ -284,8 +283,8 @@ fn a_platform_that_manifest_json_leaves_out_is_no_contradiction() {
     let layout = dir.path();
     let (amd, arm) = (sample(GZIP), image(&[(tar(&[Node::file("arm", "")]), GZIP)]));
     let manifests = json!([
-        descriptor(layout, &amd.manifest, document::MANIFEST, "linux/amd64"),
-        descriptor(layout, &arm.manifest, document::MANIFEST, "linux/arm64"),
+        descriptor(layout, &amd.manifest, MediaType::MANIFEST, "linux/amd64"),
+        descriptor(layout, &arm.manifest, MediaType::MANIFEST, "linux/arm64"),
     ]);
     blob(layout, &amd.config);
     blob(layout, &arm.config);

@@ -275,7 +275,7 @@ fn images_put_at_once_into_one_layout_are_all_there() {
     for tag in 0..8 {
         let location: Location = format!("oci:{}:t{tag}", path.display()).parse().unwrap();
         let source = location.source(&ReadOptions::default()).unwrap();
-        assert_eq!(Digest::of(&source.manifest().unwrap().0), sample(GZIP).digest);
+        assert_eq!(source.manifest().unwrap().digest(), sample(GZIP).digest);
     }
 }
 

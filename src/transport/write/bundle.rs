@@ -13,17 +13,15 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::TransportError;
-use super::super::document::{self, CONTAINERD_NAME, INDEX, MANIFEST, Manifest, REF_NAME};
 use super::{Out, header};
 use crate::archive::tar::{BLOCK, TRAILER, padding};
 use crate::digest::{Digest, Hasher};
 use crate::image::{Image, Index};
 use crate::layer::Layer;
-use crate::oci::{Reference, canonical_json};
+use crate::oci::{self, CONTAINERD_NAME, Config, Manifest, MediaType, REF_NAME, Raw, Reference, canonical_json};
 
 /// The version of the rules above; part of what [`Bundle::key`] hashes.
 const RULES: &str = "layerize image archive 1";
@@ -82,10 +80,11 @@ pub(super) fn labels(names: &[Reference], reference: Option<&str>) -> Vec<Label>
 
 /// The descriptors of an image in an `index.json`, one for each label.
 pub(super) fn descriptors(image: &Image, labels: &[Label], place: &str) -> Result<Vec<Value>, TransportError> {
-    let manifest: Manifest = document::parse(&image.manifest, place, "the manifest to be written")?;
+    let manifest = Raw::<Manifest>::read(image.manifest.clone());
+    let manifest = manifest.map_err(TransportError::document(place, "the manifest to be written"))?;
     check(image, &manifest, place)?;
     let mut value = json!({
-        "mediaType": manifest.media_type.as_deref().unwrap_or(MANIFEST),
+        "mediaType": manifest.media_type(),
         "digest": image.digest,
         "size": image.manifest.len(),
     });
@@ -100,25 +99,25 @@ pub(super) fn descriptors(image: &Image, labels: &[Label], place: &str) -> Resul
 
 /// The platform as the config has it; none for an artifact.
 fn platform(config: &[u8]) -> Option<Value> {
-    #[derive(Deserialize)]
-    struct Config {
-        architecture: String,
-        os: String,
-        variant: Option<String>,
+    let config = Raw::<Config>::read(config.to_vec()).ok()?;
+    if config.os.is_empty() || config.architecture.is_empty() {
+        return None;
     }
-    let config: Config = serde_json::from_slice(config).ok()?;
     let mut platform = json!({ "architecture": config.architecture, "os": config.os });
-    if let Some(variant) = config.variant {
-        platform["variant"] = Value::String(variant);
+    for (key, value) in [("variant", &config.variant), ("os.version", &config.os_version)] {
+        if let Some(value) = value {
+            platform[key] = Value::String(value.clone());
+        }
     }
     Some(platform)
 }
 
 /// The descriptors of an index in an `index.json`, one for each label.
 pub(super) fn index_descriptors(index: &Index, labels: &[Label], place: &str) -> Result<Vec<Value>, TransportError> {
-    let list: document::Index = document::parse(&index.bytes, place, "the index to be written")?;
+    let list = Raw::<oci::Index>::read(index.bytes.clone());
+    let list = list.map_err(TransportError::document(place, "the index to be written"))?;
     let listed = list.manifests.iter().map(|descriptor| descriptor.digest);
-    let whole = Digest::of(&index.bytes) == index.digest && listed.eq(index.images.iter().map(|image| image.digest));
+    let whole = list.digest() == index.digest && listed.eq(index.images.iter().map(|image| image.digest));
     if !whole {
         return Err(TransportError::Malformed {
             place: place.to_owned(),
@@ -142,12 +141,12 @@ fn labelled(descriptor: &Value, label: &Label) -> Value {
 
 /// An image value whose parts do not belong together is not written.
 fn check(image: &Image, manifest: &Manifest, place: &str) -> Result<(), TransportError> {
-    let layers = || image.layers.iter().map(|layer| (layer.digest, layer.size));
+    let layers = image.layers.iter().map(|layer| (layer.digest.into(), layer.size));
     let named = manifest.layers.iter().map(|layer| (layer.digest, layer.size));
     let whole = Digest::of(&image.manifest) == image.digest
         && Digest::of(&image.config) == image.config_digest
         && manifest.config.digest == image.config_digest
-        && layers().eq(named);
+        && layers.eq(named);
     if whole {
         return Ok(());
     }
@@ -289,7 +288,7 @@ pub(super) fn layout_json() -> Vec<u8> {
 }
 
 fn index_json(descriptors: Vec<Value>) -> Vec<u8> {
-    canonical_json(&json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": descriptors }))
+    canonical_json(&json!({ "schemaVersion": 2, "mediaType": MediaType::INDEX, "manifests": descriptors }))
 }
 
 fn blob_name(digest: &Digest) -> String {

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::super::document::{self, CONTAINERD_NAME, INDEX, MANIFEST_MAX, REF_NAME};
 use super::super::names;
 use super::super::{Companion, Sink, Stored, Supply, Tally, Transferred, TransportError};
 use super::{bundle, oci_labels};
@@ -19,7 +18,9 @@ use crate::digest::Digest;
 use crate::fsio::{self, AtomicFile, IoContext};
 use crate::image::{Image, Index};
 use crate::layer::{Layer, for_each_layer};
-use crate::oci::{Artifact, Compression, canonical_json};
+use crate::oci::{
+    self, Artifact, CONTAINERD_NAME, Compression, INDEX_SIZE_MAX, MediaType, REF_NAME, Raw, canonical_json,
+};
 
 /// A layout directory: `oci:DIR[:TAG]`.
 #[derive(Debug, Clone)]
@@ -119,7 +120,7 @@ impl Layout {
         }
         // One sync of the file system instead of one for each blob: the index must not survive a crash without them.
         fsio::sync_file_system(&self.path)?;
-        self.merge_index(added, &place)
+        self.merge_index(added)
     }
 
     fn document(&self, digest: &Digest, bytes: &[u8]) -> Result<(), TransportError> {
@@ -151,9 +152,12 @@ impl Layout {
         self.document(&image.digest, &image.manifest)
     }
 
-    fn read_index(&self) -> Result<Option<Vec<u8>>, TransportError> {
-        match fsio::read_limited(&self.path.join("index.json"), MANIFEST_MAX) {
-            Ok(bytes) => Ok(Some(bytes)),
+    fn read_index(&self) -> Result<Option<Raw<oci::Index>>, TransportError> {
+        match fsio::read_limited(&self.path.join("index.json"), INDEX_SIZE_MAX) {
+            Ok(bytes) => {
+                let read = Raw::read(bytes).map(Some);
+                read.map_err(TransportError::document(&self.place(), "`index.json`"))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -172,7 +176,7 @@ impl Layout {
                 what: format!("the image `{}`", artifact.subject.digest),
             });
         }
-        let list = self.referrers_list(artifact, &place)?;
+        let list = self.referrers_list(artifact)?;
         let manifest = (artifact.digest, artifact.manifest.clone());
         let list_digest = Digest::of(&list);
         for (digest, bytes) in artifact.blobs.iter().chain([&manifest, &(list_digest, list.clone())]) {
@@ -182,58 +186,53 @@ impl Layout {
         }
         fsio::sync_file_system(&self.path)?;
         let list_descriptor = json!({
-            "mediaType": INDEX,
+            "mediaType": MediaType::INDEX,
             "digest": list_digest,
             "size": list.len(),
             "annotations": { REF_NAME: artifact.subject.fallback_tag() },
         });
-        self.merge_index(&[artifact.descriptor(), list_descriptor], &place)
+        self.merge_index(&[artifact.descriptor(), list_descriptor])
     }
 
     /// The list under the fallback tag with the artifact in it, sorted by digest.
-    fn referrers_list(&self, artifact: &Artifact, place: &str) -> Result<Vec<u8>, TransportError> {
-        let bytes = fsio::read_limited(&self.path.join("index.json"), MANIFEST_MAX)?;
-        let index: document::Index = document::parse(&bytes, place, "`index.json`")?;
+    fn referrers_list(&self, artifact: &Artifact) -> Result<Vec<u8>, TransportError> {
+        let index = self.read_index()?;
         let tag = artifact.subject.fallback_tag();
-        let old = index
-            .manifests
-            .iter()
-            .find(|found| found.annotation(REF_NAME) == Some(&tag));
+        let mut listed = index.iter().flat_map(|index| &index.manifests);
+        let old = listed.find(|found| found.annotation(REF_NAME) == Some(&tag));
         let mut manifests: BTreeMap<String, Value> = BTreeMap::new();
         if let Some(old) = old {
             let what = format!("the list of referrers `{}`", old.digest);
             let path = self.path.join("blobs/sha256").join(old.digest.hex());
-            let bytes = fsio::read_limited(&path, MANIFEST_MAX)?;
-            let list: Value = document::parse(&bytes, place, what)?;
+            let bytes = fsio::read_limited(&path, INDEX_SIZE_MAX)?;
+            let list = Raw::<oci::Index>::read_named(bytes, old.digest);
+            let list = list.map_err(TransportError::document(&self.place(), what))?.json();
             let listed = list["manifests"].as_array().into_iter().flatten();
             manifests.extend(listed.filter_map(|found| Some((found["digest"].as_str()?.to_owned(), found.clone()))));
         }
         manifests.insert(artifact.digest.to_string(), artifact.descriptor());
         let manifests: Vec<Value> = manifests.into_values().collect();
-        let list = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+        let list = json!({ "schemaVersion": 2, "mediaType": MediaType::INDEX, "manifests": manifests });
         Ok(canonical_json(&list))
     }
 
-    fn merge_index(&self, added: &[Value], place: &str) -> Result<(), TransportError> {
+    fn merge_index(&self, added: &[Value]) -> Result<(), TransportError> {
         let path = self.path.join("index.json");
         let old = self.read_index()?;
         let mut index: Value = match &old {
-            Some(bytes) => document::parse(bytes, place, "`index.json`")?,
-            None => json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }),
+            Some(index) => index.json(),
+            None => json!({ "schemaVersion": 2, "mediaType": MediaType::INDEX, "manifests": [] }),
         };
-        let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
-            return Err(TransportError::Malformed {
-                place: place.to_owned(),
-                what: "`index.json`".to_owned(),
-                reason: "it has no list `manifests`".to_owned(),
-            });
-        };
+        if index["manifests"].is_null() {
+            index["manifests"] = json!([]);
+        }
+        let manifests = index["manifests"].as_array_mut().expect("a list, as it was read");
         // What is there already keeps its place, so that writing the same again changes no byte.
         let missing: Vec<&Value> = added.iter().filter(|new| !manifests.contains(new)).collect();
         manifests.retain(|found| !missing.iter().any(|new| replaces(new, found)));
         manifests.extend(missing.into_iter().cloned());
         let new = canonical_json(&index);
-        if old.as_ref() != Some(&new) {
+        if old.is_none_or(|old| old.bytes() != new) {
             fsio::write_atomic(&path, &new)?;
         }
         Ok(())
@@ -307,19 +306,17 @@ impl Sink for Layout {
     }
 
     fn current(&self, names: &[String]) -> Result<Vec<(String, Digest)>, TransportError> {
-        let Some(bytes) = self.read_index()? else {
+        let Some(index) = self.read_index()? else {
             return Ok(Vec::new());
         };
-        let index: document::Index = document::parse(&bytes, &self.place(), "`index.json`")?;
         let labels = oci_labels(&names::parse_all(names)?, self.reference.as_deref())?;
         let wanted = labels.iter().filter_map(|label| label.reference.as_deref());
         let found = wanted.flat_map(|name| {
-            let named = |found: &&document::Descriptor| found.annotation(REF_NAME) == Some(name);
-            index
+            let named = index
                 .manifests
                 .iter()
-                .filter(named)
-                .map(|found| (name.to_owned(), found.digest))
+                .filter(move |found| found.annotation(REF_NAME) == Some(name));
+            named.filter_map(move |found| Some((name.to_owned(), found.digest.sha256()?)))
         });
         Ok(found.collect())
     }

@@ -9,14 +9,14 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::names;
 use super::read::{self, ReadOptions};
 use super::{Sink, Source, Tally, Transferred, TransportError};
-use super::{document, names};
 use crate::digest::Digest;
 use crate::fsio::{AtomicFile, IoContext, Target};
 use crate::image::{Image, Index};
 use crate::layer::{Layer, for_each_layer};
-use crate::oci::{Compression, Reference};
+use crate::oci::{Compression, Manifest, Raw, Reference};
 
 mod bundle;
 mod header;
@@ -159,8 +159,8 @@ impl Sink for Archive {
             whole: true,
             ..ReadOptions::default()
         };
-        let (manifest, _) = read::any(&self.path, None, &options)?.manifest()?;
-        Ok(vec![(self.path.display().to_string(), Digest::of(&manifest))])
+        let document = read::any(&self.path, None, &options)?.document()?;
+        Ok(vec![(self.path.display().to_string(), Digest::of(document.bytes()))])
     }
 
     fn transferred(&self) -> Transferred {
@@ -369,8 +369,7 @@ pub(super) fn docker_warnings(image: &Image) -> Vec<String> {
 
 /// A manifest of Docker's form keeps its bytes in a layout, where some readers only look for OCI's.
 fn docker_manifest_warning(image: &Image) -> Option<String> {
-    let manifest: document::Manifest = serde_json::from_slice(&image.manifest).ok()?;
-    let is_docker = manifest.media_type.as_deref() == Some(document::DOCKER_MANIFEST);
+    let is_docker = Raw::<Manifest>::read(image.manifest.clone()).ok()?.is_docker();
     let text = "the manifest has Docker's media type, which skopeo does not find in an OCI layout; a docker-archive or \
                 a registry can hold it";
     is_docker.then(|| text.to_owned())

@@ -196,7 +196,7 @@ fn field(change: &FieldChange) -> Row {
 }
 
 fn layer(change: &LayerChange) -> Row {
-    let sized = |digest: &crate::digest::Digest, size: u64| Some(format!("{digest}, {}", human_size(size)));
+    let sized = |digest: &crate::digest::ContentDigest, size: u64| Some(format!("{digest}, {}", human_size(size)));
     let (what, a, b) = match change {
         LayerChange::Added { b, digest, size } => (format!("layer {b} added"), None, sized(digest, *size)),
         LayerChange::Removed { a, digest, size } => (format!("layer {a} removed"), sized(digest, *size), None),

@@ -10,8 +10,8 @@ use super::faulty::{Act, Answer, Faulty, Ways};
 use super::*;
 use crate::digest::Digest;
 use crate::event::Silent;
+use crate::oci::MediaType;
 use crate::transport::Referrers;
-use crate::transport::document::INDEX;
 
 fn small() -> Image {
     sized(&[(1, 1000), (2, 2000)])
@@ -238,8 +238,8 @@ fn attach(registry: &Faulty, subject: &Image, kind: &str) -> Digest {
 }
 
 fn listed(registry: &Faulty, subject: &Image) -> Referrers {
-    let reference: Reference = format!("{}/app@{}", registry.host, subject.digest).parse().unwrap();
-    list(&RegistryConfig::default(), hasty(), &reference).unwrap()
+    let reference: Reference = format!("{}/app", registry.host).parse().unwrap();
+    list(&RegistryConfig::default(), hasty(), &reference, &subject.digest.into()).unwrap()
 }
 
 fn kinds(registry: &Faulty, subject: &Image) -> Vec<String> {
@@ -271,7 +271,7 @@ fn row_36_referrers_are_listed_by_the_registry_or_by_the_fallback_tag() {
         assert_eq!(index.is_some(), !referrers);
         let Some(index) = index else { continue };
         let index: Value = serde_json::from_slice(&index).unwrap();
-        assert_eq!(index["mediaType"], INDEX);
+        assert_eq!(index["mediaType"], MediaType::INDEX);
         assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
         let entry = &index["manifests"][0];
         assert_eq!(entry["digest"], first.to_string());
@@ -288,7 +288,7 @@ fn row_36_nobodys_entry_of_the_fallback_tag_is_lost() {
     let image = small();
     let other = json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": Digest::of(b"other"),
         "size": 5, "artifactType": "application/vnd.other" });
-    let theirs = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [other] }).to_string();
+    let theirs = json!({ "schemaVersion": 2, "mediaType": MediaType::INDEX, "manifests": [other] }).to_string();
     for etags in [true, false] {
         let registry = Faulty::start(Ways {
             etags,
@@ -302,7 +302,7 @@ fn row_36_nobodys_entry_of_the_fallback_tag_is_lost() {
             let key = ("app".to_owned(), name.clone());
             lock(&shared.store)
                 .manifests
-                .insert(key, (theirs.clone().into_bytes(), INDEX.to_owned()));
+                .insert(key, (theirs.clone().into_bytes(), MediaType::INDEX.to_owned()));
         };
         let tag = fallback(&image);
         if etags {
@@ -339,8 +339,10 @@ fn row_38_a_list_in_pages_is_read_to_its_end() {
     let page = |kind: &str| {
         let entry = json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": Digest::of(kind.as_bytes()),
             "size": 5, "artifactType": kind });
-        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [entry] });
-        Answer::new(200).with("Content-Type", INDEX).text(index.to_string())
+        let index = json!({ "schemaVersion": 2, "mediaType": MediaType::INDEX, "manifests": [entry] });
+        Answer::new(200)
+            .with("Content-Type", MediaType::INDEX)
+            .text(index.to_string())
     };
     let path = format!("/v2/app/referrers/{}", image.digest);
     let first = page("a").with("Link", format!("<{path}?n=2>; rel=\"next\""));

@@ -10,7 +10,7 @@ use super::*;
 use crate::digest::Digest;
 use crate::transport::read::ReadOptions;
 use crate::transport::testing::{oracle, podman, run, runnable, stdout};
-use crate::transport::{Source, document, read_blob};
+use crate::transport::{Source, read_blob};
 
 /// A `docker-registry` on loopback, ended when dropped.
 pub(super) struct Distribution {
@@ -69,13 +69,12 @@ impl Drop for Distribution {
 /// Reads an image back whole, verified.
 pub(super) fn pull(name: &str, options: &ReadOptions) -> (Digest, Vec<Vec<u8>>) {
     let image = RemoteImage::open(name, options).unwrap();
-    let (bytes, _) = image.manifest().unwrap();
-    let manifest: document::Manifest = document::parse(&bytes, "x", "y").unwrap();
+    let manifest = image.manifest().unwrap();
     let blobs = std::iter::once(&manifest.config)
         .chain(&manifest.layers)
         .map(|descriptor| read_blob(&image, descriptor, 1 << 30, "a blob").unwrap())
         .collect();
-    (Digest::of(&bytes), blobs)
+    (Digest::of(manifest.bytes()), blobs)
 }
 
 #[test]
@@ -246,7 +245,7 @@ fn a_real_registry_with_a_token_server_is_pushed_to_and_read() {
         "the token allows to read the other repository"
     );
     let read = RemoteImage::tuned(&at("c:1").to_string(), &ReadOptions::default(), tuning).unwrap();
-    assert_eq!(read.manifest().unwrap().0, image.manifest);
+    assert_eq!(read.manifest().unwrap().bytes(), image.manifest);
     let error = push(&config, &at("a/b:1").to_string(), &image).unwrap_err();
     assert!(
         text(&error).contains("incorrect username or password"),

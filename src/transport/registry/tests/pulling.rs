@@ -4,7 +4,7 @@ use super::super::source::RemoteImage;
 use super::faulty::{Act, Answer, Faulty, Ways};
 use super::*;
 use crate::digest::Digest;
-use crate::transport::document::{self, INDEX, MANIFEST};
+use crate::oci::MediaType;
 use crate::transport::read::ReadOptions;
 use crate::transport::{Source, read_blob};
 
@@ -21,8 +21,7 @@ fn open(registry: &Faulty, rest: &str, options: &ReadOptions) -> Result<RemoteIm
 
 /// All blobs of the image that is read.
 fn read(image: &RemoteImage) -> Result<Vec<Vec<u8>>, TransportError> {
-    let (bytes, _) = image.manifest()?;
-    let manifest: document::Manifest = document::parse(&bytes, "x", "y")?;
+    let manifest = image.manifest()?;
     let blobs = std::iter::once(&manifest.config).chain(&manifest.layers);
     blobs
         .map(|descriptor| read_blob(image, descriptor, 1 << 30, "a blob"))
@@ -46,7 +45,7 @@ fn an_image_is_read_by_tag_and_by_digest() {
         format!(":1@{}", image.digest),
     ] {
         let source = open(&registry, &rest, &options).unwrap();
-        assert_eq!(source.manifest().unwrap().0, image.manifest);
+        assert_eq!(source.manifest().unwrap().bytes(), image.manifest);
         assert_eq!(read(&source).unwrap()[0], image.config);
         assert_eq!(source.repository(), Some((registry.host.as_str(), "app")));
     }
@@ -110,7 +109,7 @@ fn what_is_not_its_digest_is_not_believed() {
         "/manifests/",
         0,
         1,
-        Act::Reply(Answer::new(200).with("Content-Type", MANIFEST).text(other)),
+        Act::Reply(Answer::new(200).with("Content-Type", MediaType::MANIFEST).text(other)),
     );
     let error = open(&registry, &format!("@{}", image.digest), &options).err().unwrap();
     assert!(matches!(error, TransportError::Registry(_)), "{error}");
@@ -120,7 +119,7 @@ fn what_is_not_its_digest_is_not_believed() {
     registry.once(
         "GET",
         "/manifests/",
-        Act::Endless(Answer::new(200).with("Content-Type", MANIFEST)),
+        Act::Endless(Answer::new(200).with("Content-Type", MediaType::MANIFEST)),
     );
     let error = open(&registry, ":1", &options).err().unwrap();
     assert!(matches!(error, TransportError::TooLarge { .. }), "{error}");
@@ -211,21 +210,26 @@ fn of_an_index_the_platform_is_chosen() {
     let registry = filled(&one, Ways::default());
     push(&RegistryConfig::default(), &format!("{}/app:2", registry.host), &two).unwrap();
     let entry = |image: &Image, architecture: &str| {
-        serde_json::json!({ "mediaType": MANIFEST, "digest": image.digest, "size": image.manifest.len(),
+        serde_json::json!({ "mediaType": MediaType::MANIFEST, "digest": image.digest, "size": image.manifest.len(),
             "platform": { "os": "linux", "architecture": architecture } })
     };
-    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX,
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": MediaType::INDEX,
         "manifests": [entry(&one, "amd64"), entry(&two, "arm64")] });
-    registry.put_manifest("app", "both", index.to_string().as_bytes(), INDEX);
+    registry.put_manifest("app", "both", index.to_string().as_bytes(), MediaType::INDEX);
     let options = |platform: Option<&str>| ReadOptions {
-        platform: platform.map(str::to_owned),
+        platform: platform.map(|text| text.parse().unwrap()),
         ..ReadOptions::default()
     };
     let source = open(&registry, ":both", &options(Some("linux/arm64"))).unwrap();
-    assert_eq!(source.manifest().unwrap().0, two.manifest);
-    assert_eq!(source.index().unwrap(), index.to_string().as_bytes());
+    assert_eq!(source.manifest().unwrap().bytes(), two.manifest);
+    assert_eq!(source.index().unwrap().bytes(), index.to_string().as_bytes());
     let error = open(&registry, ":both", &options(None)).err().unwrap();
-    assert!(error.help().unwrap().contains("`linux/amd64`, `linux/arm64`"));
+    assert!(
+        error
+            .help()
+            .unwrap()
+            .contains("`--platform linux/amd64`, `--platform linux/arm64`")
+    );
     let registry = Faulty::start(Ways::default());
     registry.put_manifest(
         "app",
@@ -235,6 +239,6 @@ fn of_an_index_the_platform_is_chosen() {
     );
     assert!(matches!(
         open(&registry, ":odd", &options(None)).err().unwrap(),
-        TransportError::Malformed { .. }
+        TransportError::Document { .. }
     ));
 }

@@ -5,7 +5,7 @@ use super::faulty::{Act, Answer, Faulty, Ways, basic};
 use super::*;
 use crate::digest::Digest;
 use crate::event::Silent;
-use crate::transport::document::INDEX;
+use crate::oci::MediaType;
 
 fn small() -> Image {
     sized(&[(1, 1000), (2, 2000)])
@@ -435,7 +435,7 @@ fn index(images: &[&Image]) -> Vec<u8> {
                 "size": image.manifest.len() })
         })
         .collect();
-    serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests })
+    serde_json::json!({ "schemaVersion": 2, "mediaType": MediaType::INDEX, "manifests": manifests })
         .to_string()
         .into_bytes()
 }
@@ -448,7 +448,7 @@ fn row_16_blobs_come_before_manifests_and_the_index_last() {
     let target: Reference = format!("{}/app:1", registry.host).parse().unwrap();
     let document = IndexDocument {
         bytes: &bytes,
-        media_type: INDEX,
+        media_type: MediaType::INDEX,
     };
     let options = PushOptions::default();
     let config = RegistryConfig::default();

@@ -20,7 +20,7 @@ fn pulled(config: &RegistryConfig, name: &str) -> Result<Vec<u8>, TransportError
         ..ReadOptions::default()
     };
     let image = RemoteImage::tuned(name, &options, hasty())?;
-    Ok(image.manifest()?.0)
+    Ok(image.manifest()?.bytes().to_vec())
 }
 
 /// `HEAD` is a shortcut, as docker, podman and containerd take it: they do without. What it does not say is asked for with
@@ -141,7 +141,9 @@ fn tokens_redirects_and_uploads_lead_from_one_name_of_loopback_to_another() {
             );
             let options = ReadOptions::default();
             let remote = RemoteImage::tuned(&format!("{}/app:1", registry.host), &options, hasty()).unwrap();
-            let mut blob = remote.blob(&image.layers[0].digest, image.layers[0].size).unwrap();
+            let mut blob = remote
+                .blob(&image.layers[0].digest.into(), image.layers[0].size)
+                .unwrap();
             std::io::copy(&mut blob, &mut std::io::sink()).unwrap_or_else(|error| panic!("{case}: {error}"));
             assert_eq!(storage.seen("GET", "/blobs/").len(), 1, "{case}");
         }
