@@ -56,7 +56,7 @@ pub fn in_order<T: Sync, P, E: Send>(
     prepare: impl Fn(&T) -> Result<P, E> + Sync,
     commit: impl Fn(&T, P) -> Result<(), E> + Sync,
 ) -> Result<(), E> {
-    let state = State {
+    let state = WorkState {
         items: Mutex::new((vec![false; items.len()], false)),
         changed: Condvar::new(),
     };
@@ -79,12 +79,12 @@ pub fn in_order<T: Sync, P, E: Send>(
 }
 
 /// Which items are done, and whether one has failed.
-struct State {
+struct WorkState {
     items: Mutex<(Vec<bool>, bool)>,
     changed: Condvar,
 }
 
-impl State {
+impl WorkState {
     /// Waits until these items are done; false where one of all failed.
     fn wait_for(&self, needed: &[usize]) -> bool {
         let items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +97,7 @@ impl State {
 
 /// Notes how an item ended, also where its work panics: nobody may wait for it then.
 struct End<'a> {
-    state: &'a State,
+    state: &'a WorkState,
     index: usize,
     succeeded: bool,
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use layerize::build::{ShellOptions, User, realise, run_in_store, shell};
+use layerize::build::{ShellOptions, ShellUser, realise, run_in_store, shell};
 use layerize::derive::{BuildPlan, Input};
 use machine::{Fixture, logical};
 
@@ -35,7 +35,7 @@ impl Project {
             pure,
             project: self.dir.clone(),
             cwd: self.dir.clone(),
-            user: User {
+            user: ShellUser {
                 name: "me".to_owned(),
                 home: self.home.clone(),
             },

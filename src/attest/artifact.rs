@@ -24,7 +24,7 @@ const CYCLONEDX_TYPE: &str = "application/vnd.cyclonedx+json";
 
 /// What a document is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DocumentKind {
+pub enum AttachmentKind {
     /// An SPDX document.
     Spdx,
     /// A CycloneDX document.
@@ -38,12 +38,12 @@ pub enum DocumentKind {
 }
 
 /// Reads a document, and tells what it is: by what the user says, else by what is in it.
-pub fn read_document(path: &Path, kind: Option<&str>) -> Result<(DocumentKind, Vec<u8>), AttestError> {
+pub fn read_document(path: &Path, kind: Option<&str>) -> Result<(AttachmentKind, Vec<u8>), AttestError> {
     let document = crate::fsio::read_limited(path, BUNDLE_MAX)?;
     let kind = match kind {
-        Some("spdx") => Some(DocumentKind::Spdx),
-        Some("cyclonedx") => Some(DocumentKind::CycloneDx),
-        Some(other) if other.contains('/') => Some(DocumentKind::Other(other.to_owned())),
+        Some("spdx") => Some(AttachmentKind::Spdx),
+        Some("cyclonedx") => Some(AttachmentKind::CycloneDx),
+        Some(other) if other.contains('/') => Some(AttachmentKind::Other(other.to_owned())),
         Some(other) => return Err(AttestError::Kind { kind: other.to_owned() }),
         None => kind_of(&document),
     };
@@ -69,21 +69,21 @@ pub fn subject_of(source: &dyn Source) -> Result<Subject, AttestError> {
 }
 
 /// What a document is, by its own fields; `None` where it has none that are known.
-pub fn kind_of(document: &[u8]) -> Option<DocumentKind> {
+pub fn kind_of(document: &[u8]) -> Option<AttachmentKind> {
     let value: Value = serde_json::from_slice(document).ok()?;
     if value.get("spdxVersion").is_some() {
-        return Some(DocumentKind::Spdx);
+        return Some(AttachmentKind::Spdx);
     }
     if value["bomFormat"] == "CycloneDX" {
-        return Some(DocumentKind::CycloneDx);
+        return Some(AttachmentKind::CycloneDx);
     }
     if value.get("_type").is_some() {
         let statement = Statement::parse(document).ok()?;
-        return Some(DocumentKind::Statement(statement.predicate_type));
+        return Some(AttachmentKind::Statement(statement.predicate_type));
     }
     if value["mediaType"].as_str().is_some_and(super::bundle::is_bundle) {
         let statement = payload_of(document).and_then(|payload| Statement::parse(&payload).ok());
-        return Some(DocumentKind::Bundle(
+        return Some(AttachmentKind::Bundle(
             statement.map(|statement| statement.predicate_type),
         ));
     }
@@ -91,15 +91,15 @@ pub fn kind_of(document: &[u8]) -> Option<DocumentKind> {
 }
 
 /// The predicate type under which cosign and others look for a document of this kind.
-pub fn predicate_type(kind: &DocumentKind) -> Option<&'static str> {
+pub fn predicate_type(kind: &AttachmentKind) -> Option<&'static str> {
     match kind {
-        DocumentKind::Spdx => Some("https://spdx.dev/Document"),
-        DocumentKind::CycloneDx => Some("https://cyclonedx.org/bom"),
-        DocumentKind::Statement(_) | DocumentKind::Bundle(_) | DocumentKind::Other(_) => None,
+        AttachmentKind::Spdx => Some("https://spdx.dev/Document"),
+        AttachmentKind::CycloneDx => Some("https://cyclonedx.org/bom"),
+        AttachmentKind::Statement(_) | AttachmentKind::Bundle(_) | AttachmentKind::Other(_) => None,
     }
 }
 
-impl DocumentKind {
+impl AttachmentKind {
     /// Media type of the document and type of its artifact.
     pub fn media_type(&self) -> &str {
         match self {
@@ -130,6 +130,6 @@ impl DocumentKind {
 }
 
 /// A document as an artifact of `subject`; `file_name` is what whoever downloads it may call it.
-pub fn artifact(kind: &DocumentKind, document: Vec<u8>, subject: Subject, file_name: &str) -> Artifact {
+pub fn artifact(kind: &AttachmentKind, document: Vec<u8>, subject: Subject, file_name: &str) -> Artifact {
     Artifact::new(subject, kind.media_type(), kind.annotations(), document, file_name)
 }

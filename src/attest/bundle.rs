@@ -66,7 +66,7 @@ pub enum Rejection {
 
 /// What a bundle has to vouch for.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct ExpectedStatement<'a> {
     /// The image, by its manifest's digest.
     pub image: Digest,
     /// Whose signature counts.
@@ -104,8 +104,8 @@ pub fn sign(statement: &[u8], key: &PrivateKey) -> Result<Vec<u8>, AttestError> 
 
 /// Checks that one of the keys signed a statement about the image, of the kind that is wanted. A verification summary
 /// counts only if it says `PASSED`.
-pub fn verify(bundle: &[u8], wanted: &Wanted<'_>) -> Result<Verified, Rejection> {
-    let opened = Opened::parse(bundle)?;
+pub fn verify(bundle: &[u8], wanted: &ExpectedStatement<'_>) -> Result<Verified, Rejection> {
+    let opened = OpenedBundle::parse(bundle)?;
     if opened.payload_type != IN_TOTO_TYPE {
         return Err(Rejection::PayloadType(shown(&opened.payload_type)));
     }
@@ -144,11 +144,11 @@ pub(super) fn is_bundle(media_type: &str) -> bool {
 
 /// The payload of a bundle, not verified: to say what it claims to be.
 pub(super) fn payload_of(bundle: &[u8]) -> Option<Vec<u8>> {
-    Opened::parse(bundle).ok().map(|opened| opened.payload)
+    OpenedBundle::parse(bundle).ok().map(|opened| opened.payload)
 }
 
 /// A bundle taken apart.
-struct Opened {
+struct OpenedBundle {
     payload_type: String,
     payload: Vec<u8>,
     signature: Vec<u8>,
@@ -196,7 +196,7 @@ struct Signature {
     sig: String,
 }
 
-impl Opened {
+impl OpenedBundle {
     fn parse(bytes: &[u8]) -> Result<Self, Rejection> {
         let malformed = |reason: &str| Rejection::Malformed(reason.to_owned());
         let bundle: Bundle<'_> =
@@ -248,7 +248,7 @@ mod fuzz {
     #[test]
     fn fuzz_bundle() {
         crate::testing::fuzz("bundle", |bytes| {
-            let wanted = super::Wanted {
+            let wanted = super::ExpectedStatement {
                 image: crate::digest::Digest::of(b""),
                 keys: &[],
                 predicate: None,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::oci::canonical_json;
 
-use super::inventory::{Component, Extent, Inventory, Origin, PinnedFile, TOOL, uuid};
+use super::inventory::{Component, ComponentOrigin, Extent, Inventory, PinnedFile, TOOL, uuid};
 use super::purl;
 
 /// The document as canonical JSON.
@@ -103,7 +103,7 @@ fn component(component: &Component) -> Value {
         value["hashes"] = json!([{ "alg": "SHA-256", "content": hash.hex() }]);
         properties.push(property("hashed-as", "canonical archive (NAR)"));
     }
-    if let Origin::Debian { source, maintainer, .. } = &component.origin {
+    if let ComponentOrigin::Debian { source, maintainer, .. } = &component.origin {
         if let Some((name, version)) = source {
             properties.push(property("debian-source", &format!("{name}={version}")));
         }

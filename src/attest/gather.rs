@@ -18,7 +18,9 @@ use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
 use super::AttestError;
-use super::inventory::{Component, Extent, ImageFacts, Inventory, LayerFacts, Origin, PinnedFile, split_name};
+use super::inventory::{
+    Component, ComponentOrigin, Extent, ImageFacts, Inventory, InventoryLayer, PinnedFile, split_name,
+};
 use super::partial::created;
 use super::purl;
 
@@ -88,7 +90,7 @@ fn image_facts(built: &Gathered<'_>) -> ImageFacts {
         platform: Some(built.recipe.platform.clone()),
         created: created(&built.image.config),
         layers: layers
-            .map(|layer| LayerFacts {
+            .map(|layer| InventoryLayer {
                 digest: layer.digest,
                 size: layer.size,
             })
@@ -107,7 +109,7 @@ impl Gathered<'_> {
         let mut component = Component::new(logical.to_owned(), String::new());
         (component.name, component.version) = split_name(name);
         let Some((path, _)) = StoreDir::layerize().split(logical) else {
-            component.origin = Origin::Nix;
+            component.origin = ComponentOrigin::Nix;
             return Ok(component);
         };
         let made = self.made(&path)?;
@@ -134,8 +136,8 @@ impl Gathered<'_> {
         let derivation = self.derivation(path)?;
         let kind = derivation["action"]["kind"].as_str();
         let mut made = Made::of(match kind {
-            Some("script") => Origin::Built,
-            _ => Origin::Taken,
+            Some("script") => ComponentOrigin::Built,
+            _ => ComponentOrigin::Taken,
         });
         if kind == Some("unpack-deb") {
             made.debian = derivation["action"]["package"].as_str().map(str::to_owned);
@@ -160,11 +162,11 @@ impl Gathered<'_> {
 
     fn made_by_step(&self, step: StepId) -> Made {
         let derivation = &self.plan.steps[step];
-        let mut made = Made::of(Origin::Taken);
+        let mut made = Made::of(ComponentOrigin::Taken);
         match &derivation.action {
             Action::UnpackDeb { package, .. } => made.debian = Some(package.clone()),
             Action::Script(script) => {
-                made.origin = Origin::Built;
+                made.origin = ComponentOrigin::Built;
                 if let Some(Input::Step(source)) = script.source {
                     made.files = pinned(&self.plan.steps[source].downloads());
                 }
@@ -178,14 +180,14 @@ impl Gathered<'_> {
 
 /// What made a component.
 struct Made {
-    origin: Origin,
+    origin: ComponentOrigin,
     /// The Debian binary package that it is.
     debian: Option<String>,
     files: BTreeSet<PinnedFile>,
 }
 
 impl Made {
-    fn of(origin: Origin) -> Self {
+    fn of(origin: ComponentOrigin) -> Self {
         Self {
             origin,
             debian: None,
@@ -311,7 +313,7 @@ fn describe(component: &mut Component, package: &str, paragraph: &BTreeMap<Strin
         None => (source, None),
     };
     let version = version.or_else(|| component.version.clone());
-    component.origin = Origin::Debian {
+    component.origin = ComponentOrigin::Debian {
         architecture: field("architecture"),
         source: version.map(|version| (name, version)),
         maintainer: field("maintainer"),

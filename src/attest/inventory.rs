@@ -27,12 +27,12 @@ pub struct ImageFacts {
     /// When it was made, as its config says (RFC 3339, whole seconds).
     pub created: String,
     /// Its layers, lowest first.
-    pub layers: Vec<LayerFacts>,
+    pub layers: Vec<InventoryLayer>,
 }
 
 /// A layer of the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerFacts {
+pub struct InventoryLayer {
     /// Digest of its blob.
     pub digest: Digest,
     /// Its size as stored, in bytes.
@@ -51,7 +51,7 @@ pub struct Component {
     /// SHA-256 of its canonical archive (NAR).
     pub nar_hash: Option<Digest>,
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: ComponentOrigin,
     /// The files from outside that it was made of, without those that only its build tools were made of.
     pub sources: BTreeSet<PinnedFile>,
     /// Whether its files are laid out at `/` and not at its store path.
@@ -64,7 +64,7 @@ pub struct Component {
 
 /// Where a component comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum ComponentOrigin {
     /// A Debian binary package.
     Debian {
         /// `amd64`, `all`; where it is known.
@@ -181,7 +181,7 @@ impl Inventory {
     }
 
     /// The layers' digests, each once, in order of first appearance.
-    pub(super) fn layers(&self) -> Vec<&LayerFacts> {
+    pub(super) fn layers(&self) -> Vec<&InventoryLayer> {
         let mut seen = BTreeSet::new();
         let layers = self.image.layers.iter();
         layers.filter(|layer| seen.insert(layer.digest)).collect()
@@ -196,7 +196,7 @@ impl Component {
             name,
             version: None,
             nar_hash: None,
-            origin: Origin::Unknown,
+            origin: ComponentOrigin::Unknown,
             sources: BTreeSet::new(),
             at_root: false,
             layers: BTreeSet::new(),
@@ -208,13 +208,15 @@ impl Component {
     pub fn purl(&self) -> String {
         let version = self.version.as_deref();
         match &self.origin {
-            Origin::Debian { architecture, .. } => purl::debian(&self.name, version, architecture.as_deref()),
-            Origin::Nix => purl::nix(&self.name, version),
-            Origin::Taken if self.sources.len() == 1 => {
+            ComponentOrigin::Debian { architecture, .. } => purl::debian(&self.name, version, architecture.as_deref()),
+            ComponentOrigin::Nix => purl::nix(&self.name, version),
+            ComponentOrigin::Taken if self.sources.len() == 1 => {
                 let file = self.sources.first().expect("there is one");
                 purl::download(&self.name, version, file.location.as_deref(), &file.sha256)
             }
-            Origin::Built | Origin::Taken | Origin::Unknown => purl::generic(&self.name, version),
+            ComponentOrigin::Built | ComponentOrigin::Taken | ComponentOrigin::Unknown => {
+                purl::generic(&self.name, version)
+            }
         }
     }
 }

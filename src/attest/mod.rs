@@ -26,11 +26,13 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
-pub use artifact::{DocumentKind, artifact, kind_of, predicate_type, read_document, subject_of};
-pub use bundle::{BUNDLE_MAX, BUNDLE_TYPE, Rejection, Verified, Wanted, sign, verify};
+pub use artifact::{AttachmentKind, artifact, kind_of, predicate_type, read_document, subject_of};
+pub use bundle::{BUNDLE_MAX, BUNDLE_TYPE, ExpectedStatement, Rejection, Verified, sign, verify};
 pub use error::AttestError;
 pub use gather::{Gathered, gather};
-pub use inventory::{Component, Extent, ImageFacts, Inventory, LayerFacts, Origin, PinnedFile, SbomFormat, sbom};
+pub use inventory::{
+    Component, ComponentOrigin, Extent, ImageFacts, Inventory, InventoryLayer, PinnedFile, SbomFormat, sbom,
+};
 pub use key::{KeyKind, PrivateKey, PublicKey, generate};
 pub use partial::of_source;
 pub use provenance::{BuildFacts, PROVENANCE_TYPE, provenance};

@@ -14,7 +14,7 @@ use crate::store_path::StoreDir;
 use crate::transport::{self, Source};
 
 use super::AttestError;
-use super::inventory::{Component, Extent, ImageFacts, Inventory, LayerFacts, Origin, split_name};
+use super::inventory::{Component, ComponentOrigin, Extent, ImageFacts, Inventory, InventoryLayer, split_name};
 
 /// What documents say where an image does not say when it was made, or not in whole seconds of UTC.
 const NO_DATE: &str = "1970-01-01T00:00:01Z";
@@ -35,7 +35,7 @@ pub fn of_source(source: &dyn Source) -> Result<Inventory, AttestError> {
     for layer in &manifest.layers {
         let digest = transport::sha256(layer.digest, place)?;
         let size = layer.size;
-        layers.push(LayerFacts { digest, size });
+        layers.push(InventoryLayer { digest, size });
         let listed = |key| layer.annotation(key).unwrap_or_default().split_whitespace();
         for path in listed(STORE_PATHS_ANNOTATION) {
             add(&mut components, store_path(path), digest);
@@ -70,7 +70,7 @@ fn store_path(path: &str) -> Component {
     let mut component = Component::new(path.to_owned(), String::new());
     (component.name, component.version) = split_name(&name);
     if is_nix {
-        component.origin = Origin::Nix;
+        component.origin = ComponentOrigin::Nix;
     }
     component
 }
@@ -80,7 +80,7 @@ fn debian(package: &str) -> Component {
     let mut component = Component::new(format!("deb:{package}"), name.to_owned());
     component.version = (!version.is_empty()).then(|| version.to_owned());
     component.at_root = true;
-    component.origin = Origin::Debian {
+    component.origin = ComponentOrigin::Debian {
         architecture: None,
         source: None,
         maintainer: None,

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::digest::Digest;
 use crate::oci::canonical_json;
 
-use super::inventory::{Component, Extent, Inventory, Origin, PinnedFile, TOOL, uuid};
+use super::inventory::{Component, ComponentOrigin, Extent, Inventory, PinnedFile, TOOL, uuid};
 use super::purl;
 
 const NOTHING: &str = "NOASSERTION";
@@ -106,7 +106,7 @@ fn component_package(component: &Component) -> Value {
         package["checksums"] = checksums(hash);
     }
     match &component.origin {
-        Origin::Debian { source, maintainer, .. } => {
+        ComponentOrigin::Debian { source, maintainer, .. } => {
             if let Some((name, version)) = source {
                 package["sourceInfo"] = json!(format!("built from the Debian source package {name} {version}"));
             }
@@ -117,8 +117,8 @@ fn component_package(component: &Component) -> Value {
                 });
             }
         }
-        Origin::Built => package["sourceInfo"] = json!("built by a script of the spec"),
-        Origin::Taken | Origin::Nix | Origin::Unknown => {}
+        ComponentOrigin::Built => package["sourceInfo"] = json!("built by a script of the spec"),
+        ComponentOrigin::Taken | ComponentOrigin::Nix | ComponentOrigin::Unknown => {}
     }
     package
 }

@@ -25,13 +25,13 @@ pub const SIGNATURE_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
 pub struct Statement {
     #[serde(rename = "_type")]
     kind: String,
-    subject: Vec<Subject>,
+    subject: Vec<StatementSubject>,
     /// What kind of thing it states.
     pub predicate_type: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-struct Subject {
+struct StatementSubject {
     #[serde(default)]
     digest: Digests,
 }

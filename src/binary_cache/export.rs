@@ -31,7 +31,7 @@ const PRIORITY: u32 = 50;
 
 /// A path to be exported.
 #[derive(Debug, Clone)]
-pub struct Member {
+pub struct ExportMember {
     /// The path and its archive.
     pub info: PathInfo,
     /// Where it is on disk.
@@ -59,7 +59,7 @@ impl Default for ExportOptions<'_> {
 }
 
 /// The closure of `roots` in `store`, referenced paths first.
-pub fn members(store: &Store, roots: &BTreeSet<StorePath>) -> Result<Vec<Member>, CacheError> {
+pub fn members(store: &Store, roots: &BTreeSet<StorePath>) -> Result<Vec<ExportMember>, CacheError> {
     let closure = crate::closure::compute(store, roots)?;
     let member = |info: &PathInfo| {
         let mut attestation = store.attestation(&info.path)?;
@@ -67,7 +67,7 @@ pub fn members(store: &Store, roots: &BTreeSet<StorePath>) -> Result<Vec<Member>
             let details = store.info_full(&info.path)?;
             attestation.content_address = details.and_then(|details| print_address(&details.addressing));
         }
-        Ok(Member {
+        Ok(ExportMember {
             info: info.clone(),
             physical: store.physical(&info.path),
             attestation,
@@ -80,7 +80,7 @@ pub fn members(store: &Store, roots: &BTreeSet<StorePath>) -> Result<Vec<Member>
 pub fn export(
     dir: &Path,
     store_dir: &StoreDir,
-    members: &[Member],
+    members: &[ExportMember],
     options: &ExportOptions<'_>,
     reporter: &dyn Reporter,
 ) -> Result<Vec<StorePath>, CacheError> {
@@ -159,7 +159,7 @@ struct Exporter<'a> {
 }
 
 /// What the cache will say of a path.
-struct Prepared {
+struct PreparedExport {
     narinfo: NarInfo,
     /// Whether it said so before.
     there: bool,
@@ -167,29 +167,29 @@ struct Prepared {
 
 impl Exporter<'_> {
     /// Writes a path's archive, if it is not there.
-    fn prepare(&self, member: &Member) -> Result<Prepared, CacheError> {
+    fn prepare(&self, member: &ExportMember) -> Result<PreparedExport, CacheError> {
         let mut signatures = member.attestation.signatures.clone();
         let message = fingerprint(&member.info, self.store_dir);
         signatures.extend(self.options.keys.iter().map(|key| key.sign(&message)));
         if let Some(mut narinfo) = self.present(member) {
             let there = signatures.is_subset(&narinfo.attestation.signatures);
             narinfo.attestation.signatures.extend(signatures);
-            return Ok(Prepared { narinfo, there });
+            return Ok(PreparedExport { narinfo, there });
         }
         let mut narinfo = self.write_archive(member)?;
         narinfo.attestation.signatures = signatures;
-        Ok(Prepared { narinfo, there: false })
+        Ok(PreparedExport { narinfo, there: false })
     }
 
     /// What the cache says of a path, if that is right and its archive there.
-    fn present(&self, member: &Member) -> Option<NarInfo> {
+    fn present(&self, member: &ExportMember) -> Option<NarInfo> {
         let bytes = fsio::read_limited(&self.narinfo_path(member), TEXT_MAX).ok()?;
         let narinfo = NarInfo::parse(std::str::from_utf8(&bytes).ok()?, self.store_dir).ok()?;
         let size = fs::metadata(self.dir.join(&narinfo.url)).ok()?.len();
         (narinfo.info == member.info && narinfo.file_size == Some(size)).then_some(narinfo)
     }
 
-    fn write_archive(&self, member: &Member) -> Result<NarInfo, CacheError> {
+    fn write_archive(&self, member: &ExportMember) -> Result<NarInfo, CacheError> {
         let nars = self.dir.join("nar");
         let compression = self.options.compression;
         let temporary = nars.join("archive");
@@ -218,7 +218,7 @@ impl Exporter<'_> {
     }
 
     /// Writes a path's narinfo; true where it was not there.
-    fn publish(&self, member: &Member, prepared: Prepared) -> Result<bool, CacheError> {
+    fn publish(&self, member: &ExportMember, prepared: PreparedExport) -> Result<bool, CacheError> {
         if prepared.there {
             return Ok(false);
         }
@@ -229,7 +229,7 @@ impl Exporter<'_> {
         Ok(true)
     }
 
-    fn narinfo_path(&self, member: &Member) -> PathBuf {
+    fn narinfo_path(&self, member: &ExportMember) -> PathBuf {
         self.dir.join(format!("{}.narinfo", member.info.path.hash()))
     }
 }

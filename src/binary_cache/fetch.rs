@@ -26,7 +26,7 @@ const THREADS: usize = 6;
 const PATHS_MAX: usize = 1 << 20;
 
 /// What the store lacks, and who has it.
-struct Found<'a> {
+struct FoundPath<'a> {
     cache: &'a BinaryCache,
     narinfo: NarInfo,
 }
@@ -64,7 +64,7 @@ fn survey<'a>(
     roots: &BTreeSet<StorePath>,
     caches: &'a [BinaryCache],
     trust: &Trust,
-) -> Result<BTreeMap<StorePath, Found<'a>>, CacheError> {
+) -> Result<BTreeMap<StorePath, FoundPath<'a>>, CacheError> {
     let mut all = BTreeMap::new();
     let mut seen: BTreeSet<StorePath> = roots.clone();
     let mut level: Vec<(StorePath, Option<StorePath>)> = roots.iter().map(|root| (root.clone(), None)).collect();
@@ -97,7 +97,7 @@ fn locate<'a>(
     needed_by: Option<&StorePath>,
     caches: &'a [BinaryCache],
     trust: &Trust,
-) -> Result<Found<'a>, CacheError> {
+) -> Result<FoundPath<'a>, CacheError> {
     let mut refused = None;
     for cache in caches {
         let narinfo = match cache.narinfo(path, store.store_dir()) {
@@ -110,7 +110,7 @@ fn locate<'a>(
             }
         };
         match trust.check(&narinfo, store.store_dir()) {
-            Ok(()) => return Ok(Found { cache, narinfo }),
+            Ok(()) => return Ok(FoundPath { cache, narinfo }),
             Err(reason) => {
                 refused.get_or_insert(CacheError::Untrusted {
                     path: path.clone(),
@@ -129,15 +129,15 @@ fn locate<'a>(
 
 /// The paths found, each after those it refers to, and for each the indices of those.
 fn in_topological_order(
-    found: BTreeMap<StorePath, Found<'_>>,
-) -> Result<(Vec<Found<'_>>, Vec<Vec<usize>>), CacheError> {
+    found: BTreeMap<StorePath, FoundPath<'_>>,
+) -> Result<(Vec<FoundPath<'_>>, Vec<Vec<usize>>), CacheError> {
     let paths: Vec<StorePath> = found.keys().cloned().collect();
-    let among_found = |item: &Found<'_>| -> Vec<usize> {
+    let among_found = |item: &FoundPath<'_>| -> Vec<usize> {
         let references = item.narinfo.info.references.iter();
         references.filter_map(|path| paths.binary_search(path).ok()).collect()
     };
     let references: Vec<Vec<usize>> = found.values().map(among_found).collect();
-    let mut found: Vec<Option<Found<'_>>> = found.into_values().map(Some).collect();
+    let mut found: Vec<Option<FoundPath<'_>>> = found.into_values().map(Some).collect();
     let mut place = vec![0; found.len()];
     let (mut order, mut needs) = (Vec::new(), Vec::new());
     for component in graph::components(&references) {
@@ -159,8 +159,8 @@ fn in_topological_order(
 }
 
 /// Brings one path's archive and unpacks it beside the store's paths.
-fn stage(store: &Store, found: &Found<'_>, reporter: &dyn Reporter) -> Result<StagedNar, CacheError> {
-    let Found { cache, narinfo } = found;
+fn stage(store: &Store, found: &FoundPath<'_>, reporter: &dyn Reporter) -> Result<StagedNar, CacheError> {
+    let FoundPath { cache, narinfo } = found;
     let path = &narinfo.info.path;
     let file = cache.archive(narinfo, &store.dir().join("cache/nar"), reporter)?;
     let url = narinfo.url.clone();

@@ -35,12 +35,12 @@ impl KeyError {
 
 /// The public half of a key: whom to trust.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PublicKey {
+pub struct NixPublicKey {
     name: String,
     key: [u8; PUBLIC],
 }
 
-impl PublicKey {
+impl NixPublicKey {
     /// What signatures call it.
     pub fn name(&self) -> &str {
         &self.name
@@ -56,7 +56,7 @@ impl PublicKey {
     }
 }
 
-impl FromStr for PublicKey {
+impl FromStr for NixPublicKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
@@ -66,7 +66,7 @@ impl FromStr for PublicKey {
     }
 }
 
-impl fmt::Display for PublicKey {
+impl fmt::Display for NixPublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.name, STANDARD.encode(self.key))
     }
@@ -136,11 +136,11 @@ impl SecretKey {
     }
 
     /// Its public half.
-    pub fn public(&self) -> PublicKey {
+    pub fn public(&self) -> NixPublicKey {
         let mut key = [0; PUBLIC];
         key.copy_from_slice(self.pair.public_key().as_ref());
         let name = self.name.clone();
-        PublicKey { name, key }
+        NixPublicKey { name, key }
     }
 
     /// Signs `message`: the same signature each time.
@@ -195,7 +195,7 @@ mod tests {
     fn a_key_comes_back_from_its_text_and_signs() {
         let key = SecretKey::generate("cache-1").unwrap();
         let again = SecretKey::parse(&key.to_text()).unwrap();
-        let public: PublicKey = key.public().to_string().parse().unwrap();
+        let public: NixPublicKey = key.public().to_string().parse().unwrap();
         assert_eq!(public, again.public());
         let signature = key.sign("text");
         assert_eq!(signature, again.sign("text"));
@@ -216,7 +216,7 @@ mod tests {
             ("name:!", "is not base64"),
             ("name:AAAA", "it has the wrong length"),
         ] {
-            let error = text.parse::<PublicKey>().unwrap_err().to_string();
+            let error = text.parse::<NixPublicKey>().unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
             assert!(SecretKey::parse(text).is_err(), "{text}");
         }

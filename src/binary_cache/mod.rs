@@ -21,9 +21,9 @@ mod tests;
 mod trust;
 
 pub use error::CacheError;
-pub use export::{ExportOptions, Member, export, members, sign};
+pub use export::{ExportMember, ExportOptions, export, members, sign};
 pub use fetch::fetch_closure;
-pub use key::{KeyError, PublicKey, SecretKey};
+pub use key::{KeyError, NixPublicKey, SecretKey};
 pub use narinfo::{NarInfo, NarInfoError, fingerprint, parse_hash, print_hash};
 pub use remote::BinaryCache;
 pub use trust::Trust;

@@ -308,7 +308,7 @@ mod tests {
             "1;/nix/store/hmsx4asx8zppgw0hbrfhcmnrr1an0370-t;\
              sha256:0hc7x4mami1jj3iay66b0qs9lm2ipl1hhsckccbxcn882rk6f1s5;480;"
         );
-        let key: super::super::PublicKey = "k-1:k8sgMF5/fQavr/RSkY3nXDua5rCypF4dILbVq5qegB0=".parse().unwrap();
+        let key: super::super::NixPublicKey = "k-1:k8sgMF5/fQavr/RSkY3nXDua5rCypF4dILbVq5qegB0=".parse().unwrap();
         let signature = parsed.attestation.signatures.first().unwrap();
         assert!(key.verifies(&fingerprint(&parsed.info, &dir), signature));
     }

@@ -30,11 +30,11 @@ const PROGRESS_STEP: u64 = 1 << 20;
 
 /// An open binary cache.
 pub struct BinaryCache {
-    place: Place,
+    place: CacheAddress,
     transfer: Transfer<'static>,
 }
 
-enum Place {
+enum CacheAddress {
     Dir(PathBuf),
     /// Its path ends in a slash.
     Http(Url),
@@ -67,12 +67,12 @@ impl BinaryCache {
             false => Address::parse(bare)?,
         };
         let place = match address {
-            Address::Local(path) => Place::Dir(path),
+            Address::Local(path) => CacheAddress::Dir(path),
             Address::Http(mut url) => {
                 if let Ok(mut segments) = url.path_segments_mut() {
                     segments.pop_if_empty().push("");
                 }
-                Place::Http(*url)
+                CacheAddress::Http(*url)
             }
         };
         let cache = Self {
@@ -92,8 +92,8 @@ impl BinaryCache {
     /// As the user would write it.
     pub fn display(&self) -> String {
         match &self.place {
-            Place::Dir(dir) => format!("file://{}", dir.display()),
-            Place::Http(url) => Address::Http(Box::new(url.clone())).display(),
+            CacheAddress::Dir(dir) => format!("file://{}", dir.display()),
+            CacheAddress::Http(url) => Address::Http(Box::new(url.clone())).display(),
         }
     }
 
@@ -230,8 +230,8 @@ impl BinaryCache {
 
     fn below(&self, name: &str) -> Address {
         match &self.place {
-            Place::Dir(dir) => Address::Local(dir.join(name)),
-            Place::Http(url) => {
+            CacheAddress::Dir(dir) => Address::Local(dir.join(name)),
+            CacheAddress::Http(url) => {
                 let mut url = url.clone();
                 if let Ok(mut segments) = url.path_segments_mut() {
                     segments.pop_if_empty().push(name);
@@ -257,8 +257,8 @@ impl BinaryCache {
             return Err(outside());
         }
         Ok(match &self.place {
-            Place::Dir(dir) => Address::Local(dir.join(path)),
-            Place::Http(url) => {
+            CacheAddress::Dir(dir) => Address::Local(dir.join(path)),
+            CacheAddress::Http(url) => {
                 let mut url = url.clone();
                 if let Ok(mut segments) = url.path_segments_mut() {
                     segments.pop_if_empty().extend(path.split('/'));

@@ -3,7 +3,7 @@
 //! Invariant: a path is taken if its content proves its name, or one of the trusted keys signed what it is and what it
 //! refers to; else only where the user said so for this command.
 
-use super::key::{PublicKey, signer};
+use super::key::{NixPublicKey, signer};
 use super::narinfo::{NarInfo, fingerprint};
 use crate::store::Addressing;
 use crate::store_path::StoreDir;
@@ -12,7 +12,7 @@ use crate::store_path::StoreDir;
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
     /// The keys, one of which must have signed a path.
-    pub keys: Vec<PublicKey>,
+    pub keys: Vec<NixPublicKey>,
     /// Take what nobody vouches for.
     pub unsigned: bool,
 }

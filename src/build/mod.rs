@@ -26,7 +26,7 @@ pub use error::{BuildError, Reason, ScriptFailure};
 pub use mend::{make_recorded, makers, report_mended};
 pub use realise::realise;
 pub use runner::FailedCommand;
-pub use shell::{ShellOptions, User, run_in_store, shell};
+pub use shell::{ShellOptions, ShellUser, run_in_store, shell};
 pub use variation::Variation;
 
 use crate::fetch::FetchConfig;

@@ -20,7 +20,7 @@ use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
 /// What all worker threads share.
-struct Work<'a> {
+struct RealiseWork<'a> {
     store: &'a Store,
     plan: &'a BuildPlan,
     options: &'a BuildOptions,
@@ -35,7 +35,7 @@ struct Progress<'a> {
 }
 
 /// Lets the others end where one worker panics; otherwise they would wait for what it was doing for ever.
-struct WakeOnPanic<'a, 'b>(&'a Work<'b>);
+struct WakeOnPanic<'a, 'b>(&'a RealiseWork<'b>);
 
 impl Drop for WakeOnPanic<'_, '_> {
     fn drop(&mut self) {
@@ -62,7 +62,7 @@ pub fn realise(
     let inputs = wanted.iter().flat_map(|&id| plan.steps[id].inputs());
     check_given(store, inputs.chain(targets))?;
     report_reused(plan, &schedule, reporter);
-    let work = Work {
+    let work = RealiseWork {
         store,
         plan,
         options,
@@ -128,7 +128,7 @@ fn report_reused(plan: &BuildPlan, schedule: &Schedule<'_>, reporter: &dyn Repor
     }
 }
 
-impl<'a> Work<'a> {
+impl<'a> RealiseWork<'a> {
     fn lock(&self) -> MutexGuard<'_, Progress<'a>> {
         // A thread that panics takes the whole run with it: the scope passes the panic on.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)

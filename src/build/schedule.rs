@@ -15,12 +15,12 @@ use super::BuildError;
 use super::step::Resolved;
 use crate::derive::{self, BuildPlan, Input, StepId};
 use crate::graph;
-use crate::store::{Problem, Store};
+use crate::store::{Store, StoreProblem};
 use crate::store_path::StorePath;
 
 /// What is known of a step.
 #[derive(Debug, Clone)]
-enum State {
+enum ScheduleState {
     /// The path of some input is not known.
     Unresolved,
     /// Nothing is known to have been made of it.
@@ -46,7 +46,7 @@ pub(super) struct Schedule<'a> {
     targets: BTreeSet<StepId>,
     /// What each step that the targets may need takes in.
     inputs: BTreeMap<StepId, BTreeSet<&'a Input>>,
-    states: BTreeMap<StepId, State>,
+    states: BTreeMap<StepId, ScheduleState>,
     running: BTreeSet<StepId>,
     /// Downloaded files of steps; none for steps that need no download.
     files: BTreeMap<StepId, Vec<PathBuf>>,
@@ -70,7 +70,7 @@ impl<'a> Schedule<'a> {
             inputs.insert(id, needed);
             next
         });
-        let states = inputs.keys().map(|&id| (id, State::Unresolved)).collect();
+        let states = inputs.keys().map(|&id| (id, ScheduleState::Unresolved)).collect();
         let mut schedule = Self {
             store,
             plan,
@@ -101,7 +101,7 @@ impl<'a> Schedule<'a> {
         let Some(id) = wanted.into_iter().find(|&id| self.is_ready(id)) else {
             return Ok(None);
         };
-        let (State::Resolved(resolved) | State::Known(resolved, _)) = &self.states[&id] else {
+        let (ScheduleState::Resolved(resolved) | ScheduleState::Known(resolved, _)) = &self.states[&id] else {
             return Ok(None);
         };
         let job = Job::Step(id, resolved.clone(), self.paths_of(id));
@@ -140,9 +140,9 @@ impl<'a> Schedule<'a> {
     /// Takes note of a step's output, and looks up what can be looked up now.
     pub(super) fn made(&mut self, id: StepId, path: StorePath) -> Result<(), BuildError> {
         self.running.remove(&id);
-        let was = self.states.insert(id, State::Valid(path.clone()));
+        let was = self.states.insert(id, ScheduleState::Valid(path.clone()));
         // Made anew it came out otherwise: what was resolved with the old path has to be resolved anew.
-        if let Some(State::Known(_, known)) = was
+        if let Some(ScheduleState::Known(_, known)) = was
             && known != path
         {
             self.forget_users_of(id);
@@ -155,11 +155,11 @@ impl<'a> Schedule<'a> {
 
     /// Nothing makes `damaged` any more: what refers to it has to be made anew too.
     fn forget_outputs_with(&mut self, damaged: StorePath) -> Result<(), BuildError> {
-        let forgotten = self.store.repair(&[Problem::Missing { path: damaged }])?;
+        let forgotten = self.store.repair(&[StoreProblem::Missing { path: damaged }])?;
         self.whole.retain(|path| !forgotten.contains(path));
         for state in self.states.values_mut() {
-            if matches!(state, State::Valid(path) if forgotten.contains(path)) {
-                *state = State::Unresolved;
+            if matches!(state, ScheduleState::Valid(path) if forgotten.contains(path)) {
+                *state = ScheduleState::Unresolved;
             }
         }
         Ok(())
@@ -168,7 +168,7 @@ impl<'a> Schedule<'a> {
     /// The store path of every step that is in the store.
     pub(super) fn valid_paths(&self) -> BTreeMap<Input, StorePath> {
         let valid = self.states.iter().filter_map(|(&id, state)| match state {
-            State::Valid(path) => Some((Input::Step(id), path.clone())),
+            ScheduleState::Valid(path) => Some((Input::Step(id), path.clone())),
             _ => None,
         });
         let given = self.inputs.values().flatten().filter_map(|input| match input {
@@ -183,7 +183,7 @@ impl<'a> Schedule<'a> {
         let states = self.states.into_iter();
         states
             .filter_map(|(id, state)| match state {
-                State::Known(_, path) => Some((id, path)),
+                ScheduleState::Known(_, path) => Some((id, path)),
                 _ => None,
             })
             .collect()
@@ -193,7 +193,7 @@ impl<'a> Schedule<'a> {
     fn resolve(&mut self) -> Result<(), BuildError> {
         let ids: Vec<StepId> = self.inputs.keys().copied().collect();
         for id in ids {
-            let is_open = matches!(self.states[&id], State::Unresolved);
+            let is_open = matches!(self.states[&id], ScheduleState::Unresolved);
             if is_open && self.inputs[&id].iter().all(|input| self.path_of(input).is_some()) {
                 let state = self.look_up(id)?;
                 self.states.insert(id, state);
@@ -202,7 +202,7 @@ impl<'a> Schedule<'a> {
         Ok(())
     }
 
-    fn look_up(&self, id: StepId) -> Result<State, BuildError> {
+    fn look_up(&self, id: StepId) -> Result<ScheduleState, BuildError> {
         let derivation = &self.plan.steps[id];
         let resolved = Resolved::new(derivation, &|input| {
             self.path_of(input)
@@ -211,14 +211,14 @@ impl<'a> Schedule<'a> {
         });
         if let Some(path) = derive::fixed_path(derivation) {
             return Ok(match self.store.info(&path)? {
-                Some(_) => State::Valid(path),
-                None => State::Known(resolved, path),
+                Some(_) => ScheduleState::Valid(path),
+                None => ScheduleState::Known(resolved, path),
             });
         }
         Ok(match self.store.known_output(&resolved.digest)? {
-            Some(path) if self.store.info(&path)?.is_some() => State::Valid(path),
-            Some(path) => State::Known(resolved, path),
-            None => State::Resolved(resolved),
+            Some(path) if self.store.info(&path)?.is_some() => ScheduleState::Valid(path),
+            Some(path) => ScheduleState::Known(resolved, path),
+            None => ScheduleState::Resolved(resolved),
         })
     }
 
@@ -226,8 +226,8 @@ impl<'a> Schedule<'a> {
         match input {
             Input::Path(path) => Some(path),
             Input::Step(id) => match self.states.get(id)? {
-                State::Valid(path) | State::Known(_, path) => Some(path),
-                State::Unresolved | State::Resolved(_) => None,
+                ScheduleState::Valid(path) | ScheduleState::Known(_, path) => Some(path),
+                ScheduleState::Unresolved | ScheduleState::Resolved(_) => None,
             },
         }
     }
@@ -248,7 +248,7 @@ impl<'a> Schedule<'a> {
         let ids: Vec<StepId> = self.inputs.keys().rev().copied().collect();
         for id in ids {
             let (valid, known) = (needed_valid.contains(&id), needed_known.contains(&id));
-            if let (true, State::Valid(path)) = (valid, &self.states[&id]) {
+            if let (true, ScheduleState::Valid(path)) = (valid, &self.states[&id]) {
                 needed_valid.extend(self.makers_of_lost(&path.clone())?);
             }
             let steps = self.inputs[&id].iter().filter_map(|input| match input {
@@ -256,12 +256,12 @@ impl<'a> Schedule<'a> {
                 Input::Path(_) => None,
             });
             match &self.states[&id] {
-                State::Unresolved if valid || known => needed_known.extend(steps),
-                State::Resolved(_) if valid || known => {
+                ScheduleState::Unresolved if valid || known => needed_known.extend(steps),
+                ScheduleState::Resolved(_) if valid || known => {
                     wanted.insert(id);
                     needed_valid.extend(steps);
                 }
-                State::Known(..) if valid => {
+                ScheduleState::Known(..) if valid => {
                     wanted.insert(id);
                     needed_valid.extend(steps);
                 }
@@ -289,7 +289,7 @@ impl<'a> Schedule<'a> {
         }
         let maker = |path: StorePath| {
             let mut states = self.states.iter();
-            let found = states.find(|(_, state)| matches!(state, State::Known(_, known) if *known == path));
+            let found = states.find(|(_, state)| matches!(state, ScheduleState::Known(_, known) if *known == path));
             found.map(|(&id, _)| id).ok_or(BuildError::Lost { path })
         };
         lost.into_iter().map(maker).collect()
@@ -298,7 +298,9 @@ impl<'a> Schedule<'a> {
     fn is_ready(&self, id: StepId) -> bool {
         let is_valid = |input: &&Input| match input {
             Input::Path(_) => true,
-            Input::Step(id) => matches!(self.states.get(id), Some(State::Valid(path)) if self.whole.contains(path)),
+            Input::Step(id) => {
+                matches!(self.states.get(id), Some(ScheduleState::Valid(path)) if self.whole.contains(path))
+            }
         };
         !self.running.contains(&id) && !self.fetching.contains(&id) && self.inputs[&id].iter().all(is_valid)
     }
@@ -309,9 +311,9 @@ impl<'a> Schedule<'a> {
             let uses = inputs
                 .iter()
                 .any(|input| matches!(input, Input::Step(id) if changed.contains(id)));
-            let is_settled = matches!(self.states[&user], State::Valid(_)) || self.running.contains(&user);
+            let is_settled = matches!(self.states[&user], ScheduleState::Valid(_)) || self.running.contains(&user);
             if uses && !is_settled {
-                self.states.insert(user, State::Unresolved);
+                self.states.insert(user, ScheduleState::Unresolved);
                 changed.insert(user);
             }
         }

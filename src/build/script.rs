@@ -77,7 +77,7 @@ pub(super) struct Remade {
 }
 
 /// What is prepared for one run.
-struct Prepared<'a> {
+struct PreparedScript<'a> {
     /// Removed when dropped.
     staging: StagingDir,
     /// The paths visible below `/layerize/store`.
@@ -159,7 +159,7 @@ impl ScriptStep<'_> {
     }
 
     /// Runs the script with `scratch` as `$out`; what it made is in the staging directory.
-    fn execute(&self, scratch: &StorePath) -> Result<Prepared<'_>, BuildError> {
+    fn execute(&self, scratch: &StorePath) -> Result<PreparedScript<'_>, BuildError> {
         let prepared = self.prepare(scratch)?;
         let label = &self.derivation.label;
         self.reporter.report(Event::BuildStarted { name: label.clone() });
@@ -197,7 +197,7 @@ impl ScriptStep<'_> {
         log.join(format!("{}{again}.log", self.digest.hex()))
     }
 
-    fn prepare(&self, scratch: &StorePath) -> Result<Prepared<'_>, BuildError> {
+    fn prepare(&self, scratch: &StorePath) -> Result<PreparedScript<'_>, BuildError> {
         let staging = self.store.stage()?;
         let dir = staging.path();
         close_to_others(dir)?;
@@ -244,7 +244,7 @@ impl ScriptStep<'_> {
                 (sandbox, self.store.dir().join("store"), Some(place))
             }
         };
-        Ok(Prepared {
+        Ok(PreparedScript {
             staging,
             visible,
             scratch: scratch.clone(),
@@ -409,7 +409,7 @@ impl ScriptStep<'_> {
     }
 
     /// What is wrong with how the script ended and with what it left; `None`: nothing.
-    fn judge(&self, prepared: &Prepared<'_>, outcome: Outcome) -> Result<Option<Reason>, BuildError> {
+    fn judge(&self, prepared: &PreparedScript<'_>, outcome: Outcome) -> Result<Option<Reason>, BuildError> {
         let out = OsString::from(prepared.scratch.to_string());
         match outcome {
             Outcome::Exited(0) => {}
@@ -440,7 +440,7 @@ impl ScriptStep<'_> {
     }
 
     /// Whether a link at `$out` leads into one of the paths that the script was given: all else is gone afterwards.
-    fn stays_in_store(&self, prepared: &Prepared<'_>, target: &Path) -> bool {
+    fn stays_in_store(&self, prepared: &PreparedScript<'_>, target: &Path) -> bool {
         let below = fixup::normal(&Path::new(StoreDir::LAYERIZE).join(target));
         let Ok(below) = below.strip_prefix(StoreDir::LAYERIZE) else {
             return false;
@@ -451,7 +451,7 @@ impl ScriptStep<'_> {
     }
 
     /// Takes the output from where the script made it, and shrinks its run paths.
-    fn take_output(&self, prepared: &Prepared<'_>) -> Result<PathBuf, BuildError> {
+    fn take_output(&self, prepared: &PreparedScript<'_>) -> Result<PathBuf, BuildError> {
         let tree = prepared.staging.path().join("output");
         match &prepared.place {
             Some(place) => place.take(&tree)?,
@@ -474,7 +474,12 @@ impl ScriptStep<'_> {
     }
 
     /// What is to enter the store.
-    fn new_output<'a>(&self, prepared: &'a Prepared<'_>, tree: &'a Path, declare: &'a Declare<'a>) -> NewOutput<'a>
+    fn new_output<'a>(
+        &self,
+        prepared: &'a PreparedScript<'_>,
+        tree: &'a Path,
+        declare: &'a Declare<'a>,
+    ) -> NewOutput<'a>
     where
         Self: 'a,
     {
@@ -539,7 +544,7 @@ impl ScriptStep<'_> {
     }
 
     /// Keeps the build directory of a failed script, where that was asked for.
-    fn keep(&self, prepared: &Prepared<'_>) -> Result<Option<PathBuf>, BuildError> {
+    fn keep(&self, prepared: &PreparedScript<'_>) -> Result<Option<PathBuf>, BuildError> {
         if !self.options.keep_failed {
             return Ok(None);
         }

@@ -25,7 +25,7 @@ const RESOLVER_FILES: [&str; 2] = ["etc/resolv.conf", "etc/hosts"];
 
 /// Who uses a shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
+pub struct ShellUser {
     /// Login name.
     pub name: String,
     /// Home directory.
@@ -44,7 +44,7 @@ pub struct ShellOptions {
     /// Where to start; below `project`.
     pub cwd: PathBuf,
     /// Who uses it.
-    pub user: User,
+    pub user: ShellUser,
     /// The user's variables (`TERM`, …); they replace the build's of the same name.
     pub env: BTreeMap<String, String>,
     /// See [`super::BuildOptions::helper`].

@@ -17,11 +17,11 @@ pub struct AuthArgs {
 #[derive(Debug, Subcommand)]
 enum AuthCommand {
     /// Show how an image's registry would be reached, with whose credentials and from which file; never a secret
-    Explain(ExplainArgs),
+    Explain(AuthExplainArgs),
 }
 
 #[derive(Debug, Args)]
-struct ExplainArgs {
+struct AuthExplainArgs {
     /// The image, such as `registry.example/team/app:1.0`
     reference: String,
 }
@@ -33,7 +33,7 @@ pub fn run(args: &AuthArgs, context: &Context) -> anyhow::Result<Outcome> {
     }
 }
 
-fn explain(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
+fn explain(args: &AuthExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
     let text = args.reference.strip_prefix("docker://").unwrap_or(&args.reference);
     let reference: Reference = text.parse()?;
     let explanation = context.environment.registries.explain(&reference)?;

@@ -21,7 +21,7 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 /// What the user configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct UserConfig {
     /// `store`: the physical store.
     pub store: Option<PathBuf>,
     /// `nix-store`: the directory that `nix/store` is in.
@@ -48,7 +48,7 @@ pub struct Config {
     pub tls: BTreeMap<String, HostTls>,
 }
 
-impl Default for Config {
+impl Default for UserConfig {
     fn default() -> Self {
         File::default().into_config(Path::new(""), BTreeMap::new(), BTreeMap::new())
     }
@@ -59,10 +59,10 @@ impl Default for Config {
 struct File {
     store: Option<PathBuf>,
     nix_store: Option<PathBuf>,
-    inputs: Inputs,
-    debian: Debian,
-    nix: Nix,
-    cache: Cache,
+    inputs: InputsSection,
+    debian: DebianSection,
+    nix: NixSection,
+    cache: CacheSection,
     registries: BTreeMap<String, Registry>,
 }
 
@@ -80,32 +80,32 @@ struct Registry {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
-struct Nix {
+struct NixSection {
     caches: Vec<String>,
     trusted_keys: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Inputs {
+struct InputsSection {
     from: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Debian {
+struct DebianSection {
     mirrors: Vec<String>,
     snapshots: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
-struct Cache {
+struct CacheSection {
     #[serde(deserialize_with = "size")]
     max_size: Option<u64>,
 }
 
-impl Config {
+impl UserConfig {
     /// Reads the file; a missing one is an empty one.
     pub fn load(path: Option<PathBuf>) -> anyhow::Result<Self> {
         let Some(path) = path.filter(|path| path.exists()) else {
@@ -173,9 +173,9 @@ impl File {
         dir: &Path,
         registries: BTreeMap<String, HostConfig>,
         tls: BTreeMap<String, HostTls>,
-    ) -> Config {
+    ) -> UserConfig {
         let private = self.registries.iter().filter(|(_, registry)| registry.private_network);
-        Config {
+        UserConfig {
             private_network: private.map(|(host, _)| host.clone()).collect(),
             inputs_from: self.inputs.from,
             dir: dir.to_owned(),
@@ -250,12 +250,12 @@ mod tests {
     #[test]
     fn a_configuration_is_read_and_errors_say_where() {
         let path = Path::new("config.toml");
-        let config = Config::parse("[debian]\nmirrors = [\"/m\"]\n[cache]\nmax-size = \"1GB\"\n", path).unwrap();
+        let config = UserConfig::parse("[debian]\nmirrors = [\"/m\"]\n[cache]\nmax-size = \"1GB\"\n", path).unwrap();
         assert_eq!(
             (config.debian_mirrors.as_slice(), config.cache_max_size),
             (&["/m".to_owned()][..], 1_000_000_000)
         );
-        let error = Config::parse("[cache]\nmax-size = \"much\"\n", path)
+        let error = UserConfig::parse("[cache]\nmax-size = \"much\"\n", path)
             .unwrap_err()
             .to_string();
         assert!(
@@ -263,13 +263,13 @@ mod tests {
             "{error}"
         );
         assert!(
-            Config::parse("[registries.\"r.example\"]\nmirors = []\n", path)
+            UserConfig::parse("[registries.\"r.example\"]\nmirors = []\n", path)
                 .unwrap_err()
                 .to_string()
                 .contains("mirors")
         );
         assert!(
-            Config::parse("stroe = \"x\"\n", path)
+            UserConfig::parse("stroe = \"x\"\n", path)
                 .unwrap_err()
                 .to_string()
                 .contains("stroe")
@@ -281,7 +281,7 @@ mod tests {
         let path = Path::new("/home/me/.config/layerize/config.toml");
         let text = "[registries.\"docker.io\"]\nmirrors = [\"m.example:5000/hub\"]\n\
                     [registries.\"r.example\"]\nplain-http = true\nca-file = \"ca.crt\"\n";
-        let config = Config::parse(text, path).unwrap();
+        let config = UserConfig::parse(text, path).unwrap();
         assert_eq!(
             config.registries["docker.io"].mirrors,
             ["m.example:5000/hub".parse().unwrap()]
@@ -297,7 +297,7 @@ mod tests {
             ("r.example", "client-cert = \"c\"", "without `client-key`"),
             ("https://r.example", "", "is not a registry's host"),
         ] {
-            let error = Config::parse(&format!("[registries.\"{key}\"]\n{value}\n"), path).unwrap_err();
+            let error = UserConfig::parse(&format!("[registries.\"{key}\"]\n{value}\n"), path).unwrap_err();
             let text = format!("{error:#}");
             assert!(
                 text.contains(expected) && text.contains(key) && text.contains("config.toml"),

@@ -16,7 +16,7 @@ use crate::transport::registry::RegistryConfig;
 use crate::transport::registry::config::{AuthSource, FileKind, Helpers};
 use crate::transport::{self, Content, Location, ReadOptions, Source};
 
-use super::config::Config;
+use super::config::UserConfig;
 use super::error::advised;
 use super::flags::Global;
 use super::flags::RegistryFlags;
@@ -28,7 +28,7 @@ pub struct Context<'a> {
     /// Shows events.
     pub ui: &'a Ui,
     /// The user's configuration file.
-    pub config: Config,
+    pub config: UserConfig,
     /// What the machine, the user and the working directory bring.
     pub environment: Environment<'a>,
 }
@@ -36,7 +36,8 @@ pub struct Context<'a> {
 impl<'a> Context<'a> {
     /// Reads the environment and the user's configuration.
     pub fn new(global: &Global, ui: &'a Ui) -> anyhow::Result<Self> {
-        let config = Config::load(xdg_dir("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("layerize/config.toml")))?;
+        let config =
+            UserConfig::load(xdg_dir("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("layerize/config.toml")))?;
         let store_dir = match (&global.store, &config.store) {
             (Some(dir), _) | (None, Some(dir)) => dir.clone(),
             (None, None) => xdg_dir("XDG_DATA_HOME", ".local/share")
@@ -77,7 +78,7 @@ impl<'a> Context<'a> {
     }
 
     /// Opens what an argument names, an image or with `whole` an index too; its layers are read when they are wanted.
-    pub fn content(&self, location: &Location, platform: Option<&str>, whole: bool) -> anyhow::Result<Opened> {
+    pub fn content(&self, location: &Location, platform: Option<&str>, whole: bool) -> anyhow::Result<OpenedContent> {
         let source: Arc<dyn Source> = Arc::from(location.source(&ReadOptions {
             platform: platform.map(str::parse).transpose()?,
             whole,
@@ -87,7 +88,7 @@ impl<'a> Context<'a> {
         for text in source.contradictions() {
             self.ui.report(Event::Warning { text });
         }
-        Ok(Opened {
+        Ok(OpenedContent {
             content: transport::open(&source)?,
             names: source.names().to_vec(),
             synthesized: source.synthesized(),
@@ -119,7 +120,7 @@ impl<'a> Context<'a> {
 }
 
 /// How registries are reached and who the user is there: the environment, the configuration file and the flags.
-fn registries(flags: &RegistryFlags, config: &Config, cache_dir: &Path) -> RegistryConfig {
+fn registries(flags: &RegistryFlags, config: &UserConfig, cache_dir: &Path) -> RegistryConfig {
     RegistryConfig {
         http: http(flags, config),
         plain_http: flags.plain_http.iter().cloned().collect(),
@@ -131,7 +132,7 @@ fn registries(flags: &RegistryFlags, config: &Config, cache_dir: &Path) -> Regis
 }
 
 /// How hosts are reached: the environment, the configuration file and the flags.
-fn http(flags: &RegistryFlags, config: &Config) -> HttpConfig {
+fn http(flags: &RegistryFlags, config: &UserConfig) -> HttpConfig {
     HttpConfig {
         proxies: proxies(),
         ca_files: flags.ca_file.clone(),
@@ -157,7 +158,7 @@ impl Context<'_> {
 }
 
 /// What [`Context::content`] found.
-pub struct Opened {
+pub struct OpenedContent {
     /// An image or an index.
     pub content: Content,
     /// Its names there.

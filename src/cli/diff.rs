@@ -63,7 +63,7 @@ pub fn run(args: &DiffArgs, context: &Context) -> anyhow::Result<Outcome> {
     }
     let (a, b) = (open(&args.a, args, context)?, open(&args.b, args, context)?);
     let mut report = match (a, b) {
-        (Opened::One(a), Opened::One(b)) => audit::diff(a.as_ref(), b.as_ref(), &options)?,
+        (OpenedSide::One(a), OpenedSide::One(b)) => audit::diff(a.as_ref(), b.as_ref(), &options)?,
         (a, b) => audit::diff_indexes(&a.children()?, &b.children()?, &options)?,
     };
     // Derivations are found where the store is; without one that can be read there is nothing to explain by.
@@ -87,12 +87,12 @@ pub fn run(args: &DiffArgs, context: &Context) -> anyhow::Result<Outcome> {
 }
 
 /// What an argument names: an image, or several of one index.
-enum Opened {
+enum OpenedSide {
     One(Box<dyn Source>),
     Many(Vec<Child>),
 }
 
-impl Opened {
+impl OpenedSide {
     fn children(self) -> anyhow::Result<Vec<Child>> {
         match self {
             Self::Many(children) => Ok(children),
@@ -110,12 +110,12 @@ fn platform_of(source: &dyn Source) -> anyhow::Result<String> {
     Ok(report.platform)
 }
 
-fn open(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Opened> {
+fn open(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<OpenedSide> {
     if let Some(image) = built(text, args, context)? {
-        return Ok(Opened::One(image));
+        return Ok(OpenedSide::One(image));
     }
     match context.environment.source(text, args.platform.as_deref()) {
-        Ok(source) => Ok(Opened::One(source)),
+        Ok(source) => Ok(OpenedSide::One(source)),
         Err(TransportError::Platform {
             wanted: None,
             available,
@@ -127,7 +127,7 @@ fn open(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Opened
                 Ok(Child { platform, source })
             };
             let children = available.into_iter().map(child);
-            Ok(Opened::Many(children.collect::<anyhow::Result<_>>()?))
+            Ok(OpenedSide::Many(children.collect::<anyhow::Result<_>>()?))
         }
         Err(error) => Err(error.into()),
     }

@@ -28,7 +28,7 @@ use crate::spec::Diagnostics;
 use crate::store::StoreError;
 use crate::transport::TransportError;
 
-use super::fault::Fault;
+use super::fault::InternalError;
 use super::ui::Ui;
 
 /// A failure with advice that the command itself has.
@@ -136,7 +136,7 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 BuildError,
                 CacheError,
                 CheckError,
-                Fault,
+                InternalError,
                 FetchError,
                 InputsError,
                 ImageError,

@@ -38,19 +38,19 @@ pub struct ExplainArgs {
 
 /// All that is known of a file.
 #[derive(Debug, Serialize)]
-struct Report {
+struct ExplainReport {
     #[serde(flatten)]
     image: Explanation,
     /// The store path of the Debian package whose file it is, where it was laid out at `/`.
     package_path: Option<String>,
     /// The shortest ways from what the image is made for to the store path; `None` where the store has it not.
     why: Option<Vec<Chain>>,
-    made: Option<Made>,
+    made: Option<MadeBy>,
 }
 
 /// What made the store path.
 #[derive(Debug, Serialize)]
-struct Made {
+struct MadeBy {
     derivation: Option<Digest>,
     sandboxed: bool,
     nar_size: u64,
@@ -62,7 +62,7 @@ struct Made {
 pub fn run(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
     let source = context.environment.source(&args.source, args.platform.as_deref())?;
     let image = audit::explain(source.as_ref(), &args.path)?;
-    let mut report = Report {
+    let mut report = ExplainReport {
         image,
         package_path: None,
         why: None,
@@ -80,7 +80,7 @@ pub fn run(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
     })
 }
 
-impl Report {
+impl ExplainReport {
     /// Adds what the store knows. A machine that never built anything has no store, and is not given one.
     fn ask_store(&mut self, context: &Context) -> anyhow::Result<()> {
         if !context.environment.store_dir.is_dir() {
@@ -94,7 +94,7 @@ impl Report {
         let Some(details) = store.info_full(&path)? else {
             return Ok(());
         };
-        self.made = Some(Made::of(&details)?);
+        self.made = Some(MadeBy::of(&details)?);
         let roots: BTreeSet<StorePath> = self.image.roots.iter().filter_map(parse).collect();
         self.why = Some(why(&store, &roots, &path)?);
         Ok(())
@@ -125,7 +125,7 @@ impl Report {
             else {
                 continue;
             };
-            let made = Made::of(&details)?;
+            let made = MadeBy::of(&details)?;
             let package = made
                 .resolved
                 .as_ref()
@@ -207,7 +207,7 @@ impl Report {
     }
 }
 
-impl Made {
+impl MadeBy {
     fn of(details: &PathDetails) -> anyhow::Result<Self> {
         Ok(Self {
             derivation: details.provenance.derivation,

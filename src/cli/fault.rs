@@ -16,17 +16,17 @@ use super::interrupt;
 const STATUS: u8 = 2;
 
 /// The first fault that was not shown yet.
-static FIRST: Mutex<State> = Mutex::new(State::None);
+static FIRST: Mutex<FirstError> = Mutex::new(FirstError::None);
 
-enum State {
+enum FirstError {
     None,
-    Happened(Fault),
+    Happened(InternalError),
     Shown,
 }
 
 /// Where a panic happened, and what it said.
 #[derive(Debug)]
-pub struct Fault {
+pub struct InternalError {
     message: String,
     place: String,
     thread: String,
@@ -34,7 +34,7 @@ pub struct Fault {
     backtrace: Option<Backtrace>,
 }
 
-impl Fault {
+impl InternalError {
     fn of(info: &PanicHookInfo<'_>) -> Self {
         let backtrace = Backtrace::capture();
         let payload = info.payload();
@@ -59,7 +59,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for InternalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             message, place, thread, ..
@@ -76,18 +76,18 @@ impl fmt::Display for Fault {
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for InternalError {}
 
 /// From now on panics are kept for [`catch`] in place of being printed, and the process ends soon after the first.
 pub fn watch() {
     set_hook(Box::new(|info| {
-        let fault = Fault::of(info);
+        let fault = InternalError::of(info);
         let mut first = first();
-        if !matches!(*first, State::None) {
+        if !matches!(*first, FirstError::None) {
             // What follows from the first says nothing new.
             return;
         }
-        *first = State::Happened(fault);
+        *first = FirstError::Happened(fault);
         drop(first);
         crate::sandbox::cancel();
         crate::http::cancel();
@@ -116,11 +116,11 @@ pub fn catch<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
 }
 
 /// The fault, if one happened and was not taken before.
-fn take() -> Option<Fault> {
+fn take() -> Option<InternalError> {
     let mut first = first();
-    match std::mem::replace(&mut *first, State::None) {
-        State::Happened(fault) => {
-            *first = State::Shown;
+    match std::mem::replace(&mut *first, FirstError::None) {
+        FirstError::Happened(fault) => {
+            *first = FirstError::Shown;
             Some(fault)
         }
         before => {
@@ -130,7 +130,7 @@ fn take() -> Option<Fault> {
     }
 }
 
-fn first() -> MutexGuard<'static, State> {
+fn first() -> MutexGuard<'static, FirstError> {
     FIRST.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::fsio;
 use crate::project::SPEC_NAME;
-use crate::project::starter::{Found, Starter};
+use crate::project::starter::{Detected, Starter};
 
 use super::context::Context;
 use super::error::advised;
@@ -48,7 +48,7 @@ pub fn run(args: &InitArgs, context: &Context) -> anyhow::Result<Outcome> {
         None => String::new(),
     };
     context.ui.note(&match starter.found {
-        Found::Other => format!("Write the package's script in {SPEC_NAME}, then: {into}layerize build"),
+        Detected::Other => format!("Write the package's script in {SPEC_NAME}, then: {into}layerize build"),
         _ => format!("Next: {into}layerize build"),
     });
     Ok(Outcome::Done)

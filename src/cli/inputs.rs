@@ -7,10 +7,10 @@ use indicatif::DecimalBytes;
 use serde::Serialize;
 
 use crate::derive::Download;
-use crate::fetch::{self, Presence, Survey};
+use crate::fetch::{self, Availability, Survey};
 use crate::inputs::InputFile;
 use crate::oci::Reference;
-use crate::project::{Extent, Project, Target, attach, kept, target};
+use crate::project::{KeepExtent, Project, Target, attach, kept, target};
 use crate::transport::Location;
 use crate::transport::registry::{PushOptions, RegistrySink};
 
@@ -30,7 +30,7 @@ enum Verb {
     /// List every file that comes from outside, build tools included
     List(ListArgs),
     /// Ask every place for every file: exit status 1 if one of them is in none
-    Check(CheckArgs),
+    Check(InputsCheckArgs),
     /// Copy all of them, with spec and lock, to an OCI layout or a registry
     Export(ExportArgs),
 }
@@ -44,7 +44,7 @@ struct ListArgs {
 }
 
 #[derive(Debug, Args)]
-struct CheckArgs {
+struct InputsCheckArgs {
     /// Images or packages of the spec [default: all]
     targets: Vec<String>,
     #[command(flatten)]
@@ -95,14 +95,14 @@ fn all(project: &Project) -> Vec<Target> {
 
 /// A file as `list` and `check` tell of it.
 #[derive(Debug, Serialize)]
-struct Listed<'a> {
+struct ListedInput<'a> {
     #[serde(flatten)]
     file: &'a InputFile,
     /// Whether it may be copied to a registry.
     redistribute: bool,
     /// What each place said of it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    places: Option<&'a [Presence]>,
+    places: Option<&'a [Availability]>,
 }
 
 fn list(args: &ListArgs, context: &Context) -> anyhow::Result<Outcome> {
@@ -114,8 +114,8 @@ fn list(args: &ListArgs, context: &Context) -> anyhow::Result<Outcome> {
     files.sort();
     context.ui.clear();
     if context.ui.json() {
-        let listed: Vec<Listed<'_>> = (files.iter())
-            .map(|(file, redistribute)| Listed {
+        let listed: Vec<ListedInput<'_>> = (files.iter())
+            .map(|(file, redistribute)| ListedInput {
                 file,
                 redistribute: *redistribute,
                 places: None,
@@ -149,7 +149,7 @@ fn line(file: &InputFile) -> String {
     format!("{}{version}  {}  {size}  {}", file.name, file.file, file.digest)
 }
 
-fn check(args: &CheckArgs, context: &Context) -> anyhow::Result<Outcome> {
+fn check(args: &InputsCheckArgs, context: &Context) -> anyhow::Result<Outcome> {
     let (project, targets) = load(&args.targets, &args.flags, context)?;
     let needed = kept::needed(&project, &targets, &context.environment)?;
     let all: Vec<&(InputFile, Download)> = needed.files.iter().chain(&needed.withheld).collect();
@@ -166,12 +166,12 @@ fn check(args: &CheckArgs, context: &Context) -> anyhow::Result<Outcome> {
                 .iter()
                 .zip(&survey.files)
                 .enumerate()
-                .map(|(at, (file, said))| Listed {
+                .map(|(at, (file, said))| ListedInput {
                     file,
                     redistribute: at < needed.files.len(),
                     places: Some(said),
                 });
-            let listed: Vec<Listed<'_>> = listed.collect();
+            let listed: Vec<ListedInput<'_>> = listed.collect();
             let report = serde_json::json!({ "places": survey.places, "inputs": listed });
             context.ui.data(&serde_json::to_string(&report)?)?;
         }
@@ -185,8 +185,8 @@ fn render(files: &[&InputFile], survey: &Survey) -> String {
     let mut text = String::new();
     for (column, place) in survey.places.iter().enumerate() {
         let said = |presence| survey.files.iter().filter(|row| row[column] == presence).count();
-        let (there, unknown) = (said(Presence::There), said(Presence::Unknown));
-        let asked = files.len() - said(Presence::NotAsked);
+        let (there, unknown) = (said(Availability::There), said(Availability::Unknown));
+        let asked = files.len() - said(Availability::NotAsked);
         let unclear = match unknown {
             0 => String::new(),
             unknown => format!(", {unknown} without an answer"),
@@ -199,7 +199,7 @@ fn render(files: &[&InputFile], survey: &Survey) -> String {
         counts[copies] += 1;
         let place = survey.files[at]
             .iter()
-            .position(|presence| *presence == Presence::There);
+            .position(|presence| *presence == Availability::There);
         match (copies, place) {
             (0, _) => text += &format!("NOWHERE  {}\n", line(file)),
             (1, Some(place)) => text += &format!("once     {}: {}\n", line(file), survey.places[place]),
@@ -221,7 +221,7 @@ fn export(args: &ExportArgs, context: &Context) -> anyhow::Result<Outcome> {
     };
     attach::check_place(&location)?;
     let (project, targets) = load(&args.targets, &args.flags, context)?;
-    let extent = if args.all { Extent::All } else { Extent::Outside };
+    let extent = if args.all { KeepExtent::All } else { KeepExtent::Outside };
     let keep = kept::of_targets(&project, targets, extent, &args.flags.options(), &context.environment)?;
     let destination = location.to_string();
     let digest = keep.digest();

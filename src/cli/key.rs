@@ -13,24 +13,24 @@ use super::outcome::Outcome;
 #[derive(Debug, Args)]
 pub struct KeyArgs {
     #[command(subcommand)]
-    command: KeyCommand,
+    command: SigningKeyCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum KeyCommand {
+enum SigningKeyCommand {
     /// Make a key pair: PREFIX.key, for you alone and without passphrase, and PREFIX.pub
     Generate {
         /// Where the files go, without their extensions
         prefix: PathBuf,
         /// Kind of key
         #[arg(long = "type", value_enum, default_value = "ed25519")]
-        kind: Kind,
+        kind: KeyType,
     },
 }
 
 /// Kinds of keys.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
+enum KeyType {
     /// Ed25519: equal documents have equal signatures
     Ed25519,
     /// ECDSA on P-256, the kind that cosign makes
@@ -39,10 +39,10 @@ enum Kind {
 
 /// Makes the files and prints their names.
 pub fn run(args: &KeyArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let KeyCommand::Generate { prefix, kind } = &args.command;
+    let SigningKeyCommand::Generate { prefix, kind } = &args.command;
     let kind = match kind {
-        Kind::Ed25519 => KeyKind::Ed25519,
-        Kind::P256 => KeyKind::P256,
+        KeyType::Ed25519 => KeyKind::Ed25519,
+        KeyType::P256 => KeyKind::P256,
     };
     let (private, public) = attest::generate(kind, prefix)?;
     for path in [private, public] {

@@ -118,7 +118,7 @@ fn update(args: &LockArgs, project: &Project, context: &Context) -> anyhow::Resu
 
 /// What is different, a line each: added, removed, or with another version or hash.
 fn changes(before: &spec::Lock, after: &spec::Lock) -> Vec<String> {
-    let mut entries = std::collections::BTreeMap::<String, (Option<Pin>, Option<Pin>)>::new();
+    let mut entries = std::collections::BTreeMap::<String, (Option<ShownPin>, Option<ShownPin>)>::new();
     for (label, pin) in pins(before) {
         entries.entry(label).or_default().0 = Some(pin);
     }
@@ -141,29 +141,29 @@ fn changes(before: &spec::Lock, after: &spec::Lock) -> Vec<String> {
 
 /// What an entry of a lock is pinned to.
 #[derive(PartialEq, Eq)]
-struct Pin {
+struct ShownPin {
     /// As people tell it from another: a version or a digest.
     shown: String,
     /// Digests of its files, where `shown` is none.
     files: Vec<Digest>,
 }
 
-impl From<String> for Pin {
+impl From<String> for ShownPin {
     fn from(shown: String) -> Self {
         let files = Vec::new();
         Self { shown, files }
     }
 }
 
-fn pins(lock: &spec::Lock) -> Vec<(String, Pin)> {
+fn pins(lock: &spec::Lock) -> Vec<(String, ShownPin)> {
     let debs = lock.debs.iter().map(|(name, deb)| {
         let (shown, files) = (deb.version.clone(), vec![deb.sha256]);
-        (format!("deb:{name}"), Pin { shown, files })
+        (format!("deb:{name}"), ShownPin { shown, files })
     });
     let sources = lock.deb_sources.iter().map(|(name, source)| {
         let shown = source.version.clone();
         let files = source.files.iter().map(|file| file.sha256).collect();
-        (format!("deb-source:{name}"), Pin { shown, files })
+        (format!("deb-source:{name}"), ShownPin { shown, files })
     });
     let urls = lock
         .urls

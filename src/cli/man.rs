@@ -12,7 +12,7 @@ use roff::{Inline, Roff, bold, roman};
 use crate::fsio;
 
 use super::context::Context;
-use super::manual::{Block, TOPICS, Topic};
+use super::manual::{ManualBlock, TOPICS, Topic};
 use super::outcome::Outcome;
 
 /// Arguments of `layerize man`.
@@ -48,16 +48,16 @@ fn page(topic: &Topic) -> String {
     page.control("SH", ["DESCRIPTION"]);
     for block in topic.blocks() {
         match block {
-            Block::Heading(text) => drop(page.control("SH", [text.to_uppercase().as_str()])),
-            Block::Paragraph(text) => {
+            ManualBlock::Heading(text) => drop(page.control("SH", [text.to_uppercase().as_str()])),
+            ManualBlock::Paragraph(text) => {
                 page.control("PP", []);
                 page.text(inlines(&text));
             }
-            Block::Item(text) => {
+            ManualBlock::Item(text) => {
                 page.control("IP", ["-", "2"]);
                 page.text(inlines(&text));
             }
-            Block::Code(lines) => {
+            ManualBlock::Code(lines) => {
                 page.control("PP", []);
                 page.control("RS", ["4"]);
                 page.control("nf", []);

@@ -32,7 +32,7 @@ pub const TOPICS: &[Topic] = topics![
 
 /// A part of a chapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Block {
+pub enum ManualBlock {
     /// A heading below the title.
     Heading(String),
     /// A paragraph, on one line.
@@ -51,30 +51,30 @@ impl Topic {
     }
 
     /// What follows the title.
-    pub fn blocks(&self) -> Vec<Block> {
+    pub fn blocks(&self) -> Vec<ManualBlock> {
         let mut blocks = Vec::new();
         let mut open = false;
         let mut lines = self.text.lines().skip(1);
         while let Some(line) = lines.next() {
             if line.starts_with("```") {
                 let code = lines.by_ref().take_while(|line| !line.starts_with("```"));
-                blocks.push(Block::Code(code.map(str::to_owned).collect()));
+                blocks.push(ManualBlock::Code(code.map(str::to_owned).collect()));
                 open = false;
             } else if let Some(heading) = line.strip_prefix("## ") {
-                blocks.push(Block::Heading(heading.to_owned()));
+                blocks.push(ManualBlock::Heading(heading.to_owned()));
                 open = false;
             } else if line.trim().is_empty() {
                 open = false;
             } else if let Some(item) = line.strip_prefix("- ") {
-                blocks.push(Block::Item(item.to_owned()));
+                blocks.push(ManualBlock::Item(item.to_owned()));
                 open = true;
             } else {
                 match blocks.last_mut().filter(|_| open) {
-                    Some(Block::Paragraph(text) | Block::Item(text)) => {
+                    Some(ManualBlock::Paragraph(text) | ManualBlock::Item(text)) => {
                         text.push(' ');
                         text.push_str(line.trim());
                     }
-                    _ => blocks.push(Block::Paragraph(line.to_owned())),
+                    _ => blocks.push(ManualBlock::Paragraph(line.to_owned())),
                 }
                 open = true;
             }
@@ -98,12 +98,12 @@ mod tests {
         assert_eq!(
             topic.blocks(),
             [
-                Block::Paragraph(text("One two.")),
-                Block::Item(text("a b")),
-                Block::Item(text("c")),
-                Block::Heading(text("More")),
-                Block::Code(vec![text("- code"), String::new()]),
-                Block::Paragraph(text("end")),
+                ManualBlock::Paragraph(text("One two.")),
+                ManualBlock::Item(text("a b")),
+                ManualBlock::Item(text("c")),
+                ManualBlock::Heading(text("More")),
+                ManualBlock::Code(vec![text("- code"), String::new()]),
+                ManualBlock::Paragraph(text("end")),
             ]
         );
     }

@@ -140,7 +140,7 @@ enum Command {
     /// Panic, for the test of what becomes of a panic
     #[cfg(debug_assertions)]
     #[command(name = "__fault", hide = true)]
-    Fault {
+    InternalError {
         /// Where: here, thread, stuck
         kind: String,
     },
@@ -185,7 +185,7 @@ fn run(cli: &Cli) -> ExitCode {
         Err(error) if error::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             error::show(&error, &ui);
-            if interrupt::requested() && !error.is::<fault::Fault>() {
+            if interrupt::requested() && !error.is::<fault::InternalError>() {
                 interrupt::exit_code()
             } else {
                 ExitCode::from(2)
@@ -232,7 +232,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Schema => schema::run(&context),
         Command::Completions(args) => completions::run(args, Cli::command()),
         #[cfg(debug_assertions)]
-        Command::Fault { kind } => {
+        Command::InternalError { kind } => {
             fault::provoke(kind);
             Ok(Outcome::Done)
         }

@@ -14,7 +14,7 @@ use super::flags::BuildFlags;
 use super::flags::ImageFlags;
 use super::outcome::Outcome;
 use super::text::size;
-use crate::project::layer_plan::{self, Kept};
+use crate::project::layer_plan::{self, PlanFile};
 use crate::project::{self, Draft};
 use crate::project::{releases, work};
 
@@ -138,7 +138,7 @@ fn of_fleet(args: &PlanArgs, recipes: &[Recipe], context: &Context) -> anyhow::R
 }
 
 /// Where a plan is saved.
-fn place(draft: &Draft) -> anyhow::Result<&Kept> {
+fn place(draft: &Draft) -> anyhow::Result<&PlanFile> {
     draft.kept.as_ref().ok_or_else(|| {
         let name = draft.name();
         advised(

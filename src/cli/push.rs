@@ -9,7 +9,7 @@ use super::error::advised;
 use super::flags::{BuildFlags, ImageFlags, InputsFlags, TransferFlags};
 use super::outcome::Outcome;
 use super::transfer;
-use crate::project::{self, Extent, Keep, kept, work};
+use crate::project::{self, KeepExtent, KeptInputs, kept, work};
 
 /// Arguments of `layerize push`.
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
     }
     let options = args.image.options()?;
     for named in project::images(&work, &options, &context.environment)? {
-        let keep = match args.inputs.extent(Some(Extent::Outside)) {
+        let keep = match args.inputs.extent(Some(KeepExtent::Outside)) {
             Some(extent) => kept::of_image(&named, &work, options.made_with(), extent, &context.environment)?,
             None => None,
         };
@@ -72,7 +72,7 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
 
 fn push(
     content: &Content,
-    keep: Option<&Keep<'_>>,
+    keep: Option<&KeptInputs<'_>>,
     registries: &[Location],
     args: &PushArgs,
     context: &Context,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::build::{self, ShellOptions, User};
+use crate::build::{self, ShellOptions, ShellUser};
 use crate::derive::{self, Input};
 use crate::spec::PackageName;
 
@@ -60,7 +60,7 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
         pure: args.pure,
         project: project.dir.clone(),
         cwd,
-        user: User {
+        user: ShellUser {
             name: context::text_variable("USER").unwrap_or_else(|| "user".to_owned()),
             home: context::path_variable("HOME").unwrap_or_else(|| "/".into()),
         },

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::attest::{
-    self, AttestError, DocumentKind, PrivateKey, SIGNATURE_PREDICATE, Statement, read_document, subject_of,
+    self, AttachmentKind, AttestError, PrivateKey, SIGNATURE_PREDICATE, Statement, read_document, subject_of,
 };
 use crate::digest::Digest;
 use crate::project::attach;
@@ -60,7 +60,7 @@ fn statement(args: &SignArgs, image: &Digest) -> anyhow::Result<Vec<u8>> {
     let (kind, document) = match &args.kind {
         // Any kind will do where the user names the predicate.
         Some(uri) => (
-            DocumentKind::Other(uri.clone()),
+            AttachmentKind::Other(uri.clone()),
             read_document(path, Some("any/json"))?.1,
         ),
         None => read_document(path, None)?,
@@ -69,7 +69,7 @@ fn statement(args: &SignArgs, image: &Digest) -> anyhow::Result<Vec<u8>> {
         path: path.clone(),
         reason: reason.to_owned(),
     };
-    if matches!(kind, DocumentKind::Statement(_)) {
+    if matches!(kind, AttachmentKind::Statement(_)) {
         // The very bytes: whoever made the statement decided how it is written.
         let statement = Statement::parse(&document).map_err(|reason| not_signed(&reason))?;
         if !statement.is_about(image) {
@@ -82,7 +82,7 @@ fn statement(args: &SignArgs, image: &Digest) -> anyhow::Result<Vec<u8>> {
         return Ok(document);
     }
     let predicate_type = match &kind {
-        DocumentKind::Other(uri) => Some(uri.as_str()),
+        AttachmentKind::Other(uri) => Some(uri.as_str()),
         known => attest::predicate_type(known),
     };
     let Some(predicate_type) = predicate_type else {

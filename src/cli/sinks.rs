@@ -12,7 +12,7 @@ use super::context::Context;
 use super::error::advised;
 use crate::project::image::archive_name;
 use crate::project::place;
-use crate::project::{Keep, NamedImage, Project};
+use crate::project::{KeptInputs, NamedImage, Project};
 
 /// The `-o` arguments; empty for the default.
 pub fn parse(outputs: &[String]) -> anyhow::Result<Vec<Location>> {
@@ -60,7 +60,7 @@ pub fn check_names(targets: &[String], locations: &[Location], context: &Context
 /// Writes an image to its sinks, with what is to be kept beside it, and prints a line for each.
 pub fn write(
     named: &NamedImage,
-    keep: Option<&Keep<'_>>,
+    keep: Option<&KeptInputs<'_>>,
     locations: &[Location],
     context: &Context,
 ) -> anyhow::Result<()> {

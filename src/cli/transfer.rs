@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::project::Keep;
+use crate::project::KeptInputs;
 use crate::project::place::{Transfer, TransferOptions, destinations};
 use crate::transport::{Content, Location};
 
@@ -17,7 +17,7 @@ use super::sinks::not_kept;
 /// beside it goes there once, whatever the number of tags.
 pub fn write(
     content: &Content,
-    mut keep: Option<&Keep<'_>>,
+    mut keep: Option<&KeptInputs<'_>>,
     location: &Location,
     names: &[String],
     flags: &TransferFlags,

@@ -46,11 +46,11 @@ pub struct Ui {
     verbose: bool,
     bars: MultiProgress,
     started: Instant,
-    state: Mutex<State>,
+    state: Mutex<DisplayState>,
 }
 
 #[derive(Default)]
-struct State {
+struct DisplayState {
     running: BTreeMap<String, ProgressBar>,
     built: Vec<String>,
     reused: usize,
@@ -191,7 +191,7 @@ impl Ui {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DisplayState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

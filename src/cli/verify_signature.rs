@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::attest::{
-    self, BUNDLE_MAX, PublicKey, REBUILD_POLICY, SIGNATURE_PREDICATE, SUMMARY_TYPE, Wanted, subject_of,
+    self, BUNDLE_MAX, ExpectedStatement, PublicKey, REBUILD_POLICY, SIGNATURE_PREDICATE, SUMMARY_TYPE, subject_of,
 };
 use crate::digest::Digest;
 use crate::escape::shown;
@@ -78,7 +78,7 @@ pub fn run(args: &VerifySignatureArgs, context: &Context) -> anyhow::Result<Outc
     let source = context.environment.source(&args.source, args.platform.as_deref())?;
     let image = subject_of(source.as_ref())?.digest;
     let mut count = Count {
-        wanted: Wanted {
+        wanted: ExpectedStatement {
             image,
             keys: &keys,
             predicate: Some(kind),
@@ -86,7 +86,7 @@ pub fn run(args: &VerifySignatureArgs, context: &Context) -> anyhow::Result<Outc
         },
         files: &files,
         statement: None,
-        answer: Answer {
+        answer: Verdict {
             ok: false,
             digest: image,
             predicate_type: kind.to_owned(),
@@ -145,18 +145,18 @@ fn signers(args: &VerifySignatureArgs) -> anyhow::Result<Vec<(PathBuf, PublicKey
 
 /// A check of bundles under way.
 struct Count<'a> {
-    wanted: Wanted<'a>,
+    wanted: ExpectedStatement<'a>,
     /// The keys' files.
     files: &'a [PathBuf],
     /// The first statement that was verified.
     statement: Option<Vec<u8>>,
-    answer: Answer,
+    answer: Verdict,
 }
 
 /// What came out.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct Verdict {
     ok: bool,
     digest: Digest,
     predicate_type: String,
@@ -263,7 +263,7 @@ fn read(
     Ok(Some(bundle))
 }
 
-impl Answer {
+impl Verdict {
     /// Says the answer beside `file`, the statement's.
     fn tell(&self, file: Option<&Path>, context: &Context) -> anyhow::Result<Outcome> {
         context.ui.clear();

@@ -10,8 +10,8 @@ mod why;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use render::{ClosureReport, PathReport, Tree, TreeNode};
-pub use why::{Chain, Step, why};
+pub use render::{ClosureReport, ClosureTree, PathReport, TreeNode};
+pub use why::{Chain, ChainStep, why};
 
 use crate::graph;
 use crate::store::{ReadStore, StoreError};

@@ -13,12 +13,12 @@ use crate::store_path::{PathInfo, StorePath};
 
 /// A closure as a tree, in which each path is unfolded once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Tree {
+pub struct ClosureTree {
     /// One for each root of the closure.
     pub roots: Vec<TreeNode>,
 }
 
-/// A path in a [`Tree`].
+/// A path in a [`ClosureTree`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TreeNode {
     /// Its absolute logical path.
@@ -63,7 +63,7 @@ pub struct PathReport {
 
 impl Closure {
     /// The closure as a tree. Nearer to a root comes first: a path is unfolded where it stands least deep.
-    pub fn tree(&self) -> Tree {
+    pub fn tree(&self) -> ClosureTree {
         let sizes = self.closure_sizes();
         let mut unfolded: BTreeSet<&StorePath> = self.roots.iter().collect();
         // Breadth first decides where each path is unfolded: below the first that refers to it.
@@ -90,7 +90,7 @@ impl Closure {
             references: Vec::new(),
         };
         let roots = self.roots.iter().filter_map(|root| self.get(root));
-        Tree {
+        ClosureTree {
             roots: roots.map(|root| self.unfold(root, &owned, &node)).collect(),
         }
     }
@@ -173,7 +173,7 @@ impl ClosureReport {
     }
 }
 
-impl fmt::Display for Tree {
+impl fmt::Display for ClosureTree {
     /// One line a path with its size and that of its closure; `…` marks those unfolded elsewhere.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for root in &self.roots {

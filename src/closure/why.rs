@@ -16,12 +16,12 @@ pub struct Chain {
     /// Where it starts.
     pub root: StorePath,
     /// The references to follow; none where the root is the path itself.
-    pub steps: Vec<Step>,
+    pub steps: Vec<ChainStep>,
 }
 
 /// One reference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Step {
+pub struct ChainStep {
     /// The path that refers.
     pub from: StorePath,
     /// What it refers to.
@@ -68,7 +68,7 @@ pub fn why(store: &dyn ReadStore, roots: &BTreeSet<StorePath>, target: &StorePat
             let Some(evidence) = store.evidence(from, to)? else {
                 break;
             };
-            steps.push(Step {
+            steps.push(ChainStep {
                 from: from.clone(),
                 to: to.clone(),
                 evidence,

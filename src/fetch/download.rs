@@ -13,7 +13,7 @@ use super::cache::{Cache, Expected, Labels};
 use super::debian::client;
 use super::debian::snapshot::Snapshots;
 use super::error::{Answer, Asked, Wanted};
-use super::place::{Held, Place, Request};
+use super::place::{LocalCopy, Place, Request};
 use super::transfer::{Address, Transfer};
 use super::{FetchConfig, FetchError};
 use crate::derive::{Download, Origin};
@@ -45,7 +45,7 @@ pub fn fetch(
         match found {
             Found::File(path) => drop(files.insert(index, path)),
             Found::Failed(error) => errors.push(error),
-            Found::Nowhere(asked) => missing.push(Missing {
+            Found::Nowhere(asked) => missing.push(MissingFile {
                 index,
                 download,
                 asked,
@@ -78,7 +78,7 @@ enum Found {
 }
 
 /// A file of a Debian package that has not been found yet.
-struct Missing<'a> {
+struct MissingFile<'a> {
     index: usize,
     download: &'a Download,
     /// What was asked, in order.
@@ -86,12 +86,12 @@ struct Missing<'a> {
     /// The version that apt offers instead.
     replaced: Option<String>,
     /// Why apt could not bring it.
-    failure: Option<Failure>,
+    failure: Option<DownloadFailure>,
 }
 
 /// apt's words where it failed.
 #[derive(Clone)]
-enum Failure {
+enum DownloadFailure {
     /// About its lists.
     Lists(String),
     /// About a file that it carries.
@@ -149,9 +149,9 @@ impl Fetcher<'_> {
             file: &download.name,
         };
         let taken = place.open(&request).and_then(|held| match held {
-            Held::File(mut content) => self.insert(download, &mut content, place.name()).map(Ok),
-            Held::Nothing => Ok(Err(Answer::NotThere)),
-            Held::Withheld => Ok(Err(Answer::Withheld)),
+            LocalCopy::File(mut content) => self.insert(download, &mut content, place.name()).map(Ok),
+            LocalCopy::Nothing => Ok(Err(Answer::NotThere)),
+            LocalCopy::Withheld => Ok(Err(Answer::Withheld)),
         });
         let error = match taken {
             Ok(taken) => return Ok(taken),
@@ -241,9 +241,9 @@ impl Fetcher<'_> {
     /// Lets apt bring what it carries of `missing`; gives what is still missing.
     fn ask_apt<'d>(
         &self,
-        mut missing: Vec<Missing<'d>>,
+        mut missing: Vec<MissingFile<'d>>,
         files: &mut BTreeMap<usize, PathBuf>,
-    ) -> Result<Vec<Missing<'d>>, FetchError> {
+    ) -> Result<Vec<MissingFile<'d>>, FetchError> {
         if missing.is_empty() || self.config.offline {
             return Ok(missing);
         }
@@ -253,7 +253,7 @@ impl Fetcher<'_> {
             Err(error) => {
                 let (answer, failure) = match error {
                     FetchError::AptMissing { .. } => (Answer::NotInstalled, None),
-                    FetchError::AptLists { message } => (Answer::Error, Some(Failure::Lists(message))),
+                    FetchError::AptLists { message } => (Answer::Error, Some(DownloadFailure::Lists(message))),
                     error => return Err(error),
                 };
                 for missing in &mut missing {
@@ -266,15 +266,15 @@ impl Fetcher<'_> {
         let mut still = Vec::new();
         for (mut missing, answer) in missing.into_iter().zip(answers) {
             match answer {
-                client::Answer::File(path) => drop(files.insert(missing.index, path)),
-                client::Answer::Carries(version) => {
+                client::AptAnswer::File(path) => drop(files.insert(missing.index, path)),
+                client::AptAnswer::Carries(version) => {
                     missing.asked.push(self.told(missing.download, APT, Answer::NotThere));
                     missing.replaced = version;
                     still.push(missing);
                 }
-                client::Answer::Failed(words) => {
+                client::AptAnswer::Failed(words) => {
                     missing.asked.push(self.told(missing.download, APT, Answer::Error));
-                    missing.failure = Some(Failure::Download(words));
+                    missing.failure = Some(DownloadFailure::Download(words));
                     still.push(missing);
                 }
             }
@@ -286,7 +286,7 @@ impl Fetcher<'_> {
     fn ask_snapshots(
         &self,
         snapshots: &Snapshots<'_>,
-        missing: &Missing<'_>,
+        missing: &MissingFile<'_>,
     ) -> Result<Result<PathBuf, FetchError>, FetchError> {
         let download = missing.download;
         let _lock = self.cache.lock(&download.sha256)?;
@@ -298,16 +298,16 @@ impl Fetcher<'_> {
     }
 
     /// What it means that none of `asked` gave a file.
-    fn verdict(&self, missing: &Missing<'_>, asked: Vec<Asked>) -> FetchError {
+    fn verdict(&self, missing: &MissingFile<'_>, asked: Vec<Asked>) -> FetchError {
         let wanted = Box::new(wanted(missing.download));
         if self.config.offline {
             return FetchError::OfflineFile { wanted, asked };
         }
         let source = match &missing.failure {
-            Some(Failure::Lists(message)) => Some(FetchError::AptLists {
+            Some(DownloadFailure::Lists(message)) => Some(FetchError::AptLists {
                 message: message.clone(),
             }),
-            Some(Failure::Download(message)) => Some(FetchError::Apt {
+            Some(DownloadFailure::Download(message)) => Some(FetchError::Apt {
                 action: format!("download {}", wanted.file),
                 message: message.clone(),
             }),

@@ -59,7 +59,7 @@ fn gone_by(
 }
 
 /// A file that no place has had so far.
-struct Missing<'a> {
+struct AskedFile<'a> {
     download: &'a Download,
     /// What was asked, in order.
     asked: Vec<Asked>,
@@ -86,8 +86,8 @@ impl<'a> Question<'a> {
     }
 
     /// The files that no place has.
-    fn missing<'d>(&self, downloads: &'d [Download]) -> Result<Vec<Missing<'d>>, FetchError> {
-        let nobody_asked = |download| Missing {
+    fn missing<'d>(&self, downloads: &'d [Download]) -> Result<Vec<AskedFile<'d>>, FetchError> {
+        let nobody_asked = |download| AskedFile {
             download,
             asked: Vec::new(),
         };
@@ -104,7 +104,7 @@ impl<'a> Question<'a> {
     }
 
     /// Those of `missing` that neither a place for kept files nor a mirror has.
-    fn ask_places_and_mirrors<'d>(&self, missing: Vec<Missing<'d>>) -> Result<Vec<Missing<'d>>, FetchError> {
+    fn ask_places_and_mirrors<'d>(&self, missing: Vec<AskedFile<'d>>) -> Result<Vec<AskedFile<'d>>, FetchError> {
         let answers = parallel::map(&missing, THREADS, |missing| self.ask_for(missing.download))?;
         let files = missing.into_iter().zip(answers);
         Ok(files
@@ -222,7 +222,7 @@ impl<'a> Question<'a> {
     }
 
     /// Those of `missing` that apt does not carry.
-    fn ask_apt<'d>(&self, missing: Vec<Missing<'d>>) -> Result<Vec<Missing<'d>>, FetchError> {
+    fn ask_apt<'d>(&self, missing: Vec<AskedFile<'d>>) -> Result<Vec<AskedFile<'d>>, FetchError> {
         if missing.is_empty() {
             return Ok(missing);
         }
@@ -241,7 +241,7 @@ impl<'a> Question<'a> {
     }
 
     /// Those of `missing` that no snapshot server has.
-    fn ask_snapshots<'d>(&self, missing: Vec<Missing<'d>>) -> Result<Vec<Missing<'d>>, FetchError> {
+    fn ask_snapshots<'d>(&self, missing: Vec<AskedFile<'d>>) -> Result<Vec<AskedFile<'d>>, FetchError> {
         let snapshots = self.snapshots();
         let mut still = Vec::new();
         for mut missing in missing {
@@ -254,7 +254,7 @@ impl<'a> Question<'a> {
     }
 }
 
-fn unanswered(missing: &Missing<'_>) -> FetchError {
+fn unanswered(missing: &AskedFile<'_>) -> FetchError {
     FetchError::Unanswered {
         wanted: Box::new(wanted(missing.download)),
         asked: missing.asked.clone(),

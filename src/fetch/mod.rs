@@ -26,9 +26,9 @@ pub use debian::{AptSources, unpack_deb, unpack_deb_source};
 pub use download::fetch;
 pub use error::{Answer, Asked, FetchError, Wanted};
 pub use gone::gone;
-pub use place::{Held, Place, Request};
-pub use resolve::{Entry, Gone, Update, resolve};
-pub use survey::{Presence, Survey, survey};
+pub use place::{LocalCopy, Place, Request};
+pub use resolve::{Gone, LockEntry, Update, resolve};
+pub use survey::{Availability, Survey, survey};
 pub use unpack::{Note, UnpackError, unpack_archive, unpack_or_keep};
 
 /// What the machine's user configured for downloads. The environment is read by `cli` alone.

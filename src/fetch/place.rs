@@ -21,7 +21,7 @@ pub struct Request<'a> {
 }
 
 /// What a place has of a file.
-pub enum Held {
+pub enum LocalCopy {
     /// Its bytes, unverified.
     File(Box<dyn Read + Send>),
     /// Nothing.
@@ -40,7 +40,7 @@ pub trait Place: Debug + Send + Sync {
 
     /// Opens a file. A place that cannot be reached is [`FetchError::Unreachable`], one that does not work
     /// [`FetchError::Place`].
-    fn open(&self, request: &Request<'_>) -> Result<Held, FetchError>;
+    fn open(&self, request: &Request<'_>) -> Result<LocalCopy, FetchError>;
 
     /// Whether the file is there, as far as can be told without reading it.
     fn has(&self, request: &Request<'_>) -> Result<bool, FetchError>;

@@ -39,7 +39,7 @@ pub struct Gone {
 
 /// An entry of a lock as an [`Update`] tells it from others: kinds may share a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entry<'a> {
+pub enum LockEntry<'a> {
     /// A Debian binary package.
     Deb(&'a str),
     /// A Debian source package.
@@ -50,14 +50,14 @@ pub enum Entry<'a> {
 
 impl Update {
     /// Whether an entry is to be resolved anew.
-    pub fn takes(&self, entry: Entry<'_>) -> bool {
-        let (Entry::Deb(name) | Entry::DebSource(name) | Entry::Other(name)) = entry;
+    pub fn takes(&self, entry: LockEntry<'_>) -> bool {
+        let (LockEntry::Deb(name) | LockEntry::DebSource(name) | LockEntry::Other(name)) = entry;
         match (self, entry) {
-            (Self::Nothing, _) | (Self::Gone(_), Entry::Other(_)) => false,
+            (Self::Nothing, _) | (Self::Gone(_), LockEntry::Other(_)) => false,
             (Self::Everything, _) => true,
             (Self::Names(names), _) => names.iter().any(|wanted| wanted == name),
-            (Self::Gone(gone), Entry::Deb(_)) => gone.debs.contains(name),
-            (Self::Gone(gone), Entry::DebSource(_)) => gone.deb_sources.contains(name),
+            (Self::Gone(gone), LockEntry::Deb(_)) => gone.debs.contains(name),
+            (Self::Gone(gone), LockEntry::DebSource(_)) => gone.deb_sources.contains(name),
         }
     }
 }
@@ -147,7 +147,7 @@ fn resolve_urls(
     let cache = Cache::open(&request.config.cache)?;
     let transfer = Transfer::telling(&request.config.http, request.reporter);
     let locked = parallel::map(&wanted, THREADS, |(name, url)| match request.old.urls.get(name) {
-        Some(locked) if !request.update.takes(Entry::Other(&name.0)) => Ok(locked.clone()),
+        Some(locked) if !request.update.takes(LockEntry::Other(&name.0)) => Ok(locked.clone()),
         _ => pin(name, url, &cache, &transfer, request),
     })?;
     Ok(urls.keys().cloned().zip(locked).collect())

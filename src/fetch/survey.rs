@@ -22,13 +22,13 @@ pub struct Survey {
     /// The places that were asked: the download cache, those that keep files by digest, addresses, mirrors, apt, snapshots.
     pub places: Vec<String>,
     /// For each file, in order, what each place said.
-    pub files: Vec<Vec<Presence>>,
+    pub files: Vec<Vec<Availability>>,
 }
 
 /// What a place said of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Presence {
+pub enum Availability {
     /// It is there.
     There,
     /// It is not, or another file is.
@@ -41,7 +41,7 @@ pub enum Presence {
 
 impl Survey {
     /// Adds a place with what it said of each file.
-    fn add(&mut self, place: &str, answers: impl IntoIterator<Item = Presence>) {
+    fn add(&mut self, place: &str, answers: impl IntoIterator<Item = Availability>) {
         self.places.push(place.to_owned());
         for (row, presence) in self.files.iter_mut().zip(answers) {
             row.push(presence);
@@ -52,7 +52,7 @@ impl Survey {
     pub fn copies(&self, file: usize) -> usize {
         self.files[file]
             .iter()
-            .filter(|presence| **presence == Presence::There)
+            .filter(|presence| **presence == Availability::There)
             .count()
     }
 }
@@ -101,16 +101,20 @@ fn is_deb(download: &Download) -> bool {
     !matches!(download.origin, Origin::Url(_))
 }
 
-fn presence(is_there: bool) -> Presence {
-    if is_there { Presence::There } else { Presence::NotThere }
+fn presence(is_there: bool) -> Availability {
+    if is_there {
+        Availability::There
+    } else {
+        Availability::NotThere
+    }
 }
 
 /// A place's answer, `None` where it has the file.
-fn of(answer: Option<Answer>) -> Presence {
+fn of(answer: Option<Answer>) -> Availability {
     match answer {
-        None => Presence::There,
-        Some(answer) if answer.is_clear() => Presence::NotThere,
-        Some(_) => Presence::Unknown,
+        None => Availability::There,
+        Some(answer) if answer.is_clear() => Availability::NotThere,
+        Some(_) => Availability::Unknown,
     }
 }
 
@@ -125,9 +129,9 @@ struct Surveyor<'a> {
 }
 
 impl Surveyor<'_> {
-    fn ask_place(&self, place: &dyn Place, download: &Download) -> Result<Presence, FetchError> {
+    fn ask_place(&self, place: &dyn Place, download: &Download) -> Result<Availability, FetchError> {
         if self.config.offline && !place.is_local() {
-            return Ok(Presence::NotAsked);
+            return Ok(Availability::NotAsked);
         }
         let request = Request {
             digest: &download.sha256,
@@ -137,58 +141,58 @@ impl Surveyor<'_> {
         self.question.ask_place(place, &request).map(of)
     }
 
-    fn ask_address(&self, download: &Download) -> Result<Presence, FetchError> {
+    fn ask_address(&self, download: &Download) -> Result<Availability, FetchError> {
         let Origin::Url(url) = &download.origin else {
-            return Ok(Presence::NotAsked);
+            return Ok(Availability::NotAsked);
         };
         self.probe(url, download, &Address::parse(url)?)
     }
 
-    fn ask_mirror(&self, mirror: &str, download: &Download) -> Result<Presence, FetchError> {
+    fn ask_mirror(&self, mirror: &str, download: &Download) -> Result<Availability, FetchError> {
         let (Origin::Deb { filename, .. } | Origin::DebSource { filename, .. }) = &download.origin else {
-            return Ok(Presence::NotAsked);
+            return Ok(Availability::NotAsked);
         };
         self.probe(mirror, download, &Address::below(mirror, filename)?)
     }
 
-    fn probe(&self, place: &str, download: &Download, address: &Address) -> Result<Presence, FetchError> {
+    fn probe(&self, place: &str, download: &Download, address: &Address) -> Result<Availability, FetchError> {
         if self.config.offline && !address.is_local() {
-            return Ok(Presence::NotAsked);
+            return Ok(Availability::NotAsked);
         }
         self.question.ask_address(place, download, address).map(of)
     }
 
     /// What apt's lists have; `None` where there is no apt, or it may not be asked.
-    fn ask_apt(&self, downloads: &[&Download]) -> Result<Option<Vec<Presence>>, FetchError> {
+    fn ask_apt(&self, downloads: &[&Download]) -> Result<Option<Vec<Availability>>, FetchError> {
         let debs: Vec<&Download> = downloads.iter().copied().filter(|download| is_deb(download)).collect();
         if debs.is_empty() || self.config.offline {
             return Ok(None);
         }
-        let answers: Vec<Presence> = match client::carries(&debs, self.config) {
+        let answers: Vec<Availability> = match client::carries(&debs, self.config) {
             Ok(carried) => carried.into_iter().map(presence).collect(),
             Err(FetchError::AptMissing { .. }) => return Ok(None),
-            Err(FetchError::AptLists { .. }) => vec![Presence::Unknown; debs.len()],
+            Err(FetchError::AptLists { .. }) => vec![Availability::Unknown; debs.len()],
             Err(error) => return Err(error),
         };
         let mut answers = answers.into_iter();
         let row = |download: &&Download| match is_deb(download) {
-            true => answers.next().unwrap_or(Presence::Unknown),
-            false => Presence::NotAsked,
+            true => answers.next().unwrap_or(Availability::Unknown),
+            false => Availability::NotAsked,
         };
         Ok(Some(downloads.iter().map(row).collect()))
     }
 
-    fn ask_snapshots(&self, downloads: &[&Download], survey: &Survey) -> Result<Vec<Presence>, FetchError> {
+    fn ask_snapshots(&self, downloads: &[&Download], survey: &Survey) -> Result<Vec<Availability>, FetchError> {
         let snapshots = self.question.snapshots();
         let ask = |(at, download): (usize, &&Download)| {
             if !is_deb(download) || survey.copies(at) > 1 {
-                return Ok(Presence::NotAsked);
+                return Ok(Availability::NotAsked);
             }
             Ok(match self.question.ask_snapshots_for(&snapshots, download)? {
-                Ok(()) => Presence::There,
-                Err(asked) if asked.is_empty() => Presence::NotAsked,
-                Err(asked) if asked.iter().all(|asked| asked.answer.is_clear()) => Presence::NotThere,
-                Err(_) => Presence::Unknown,
+                Ok(()) => Availability::There,
+                Err(asked) if asked.is_empty() => Availability::NotAsked,
+                Err(asked) if asked.iter().all(|asked| asked.answer.is_clear()) => Availability::NotThere,
+                Err(_) => Availability::Unknown,
             })
         };
         downloads.iter().enumerate().map(ask).collect()

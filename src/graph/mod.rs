@@ -102,36 +102,36 @@ pub fn components(successors: &[Vec<usize>]) -> Vec<Vec<usize>> {
 /// is handed to `on_cycle` as the path it closes (its target first, its origin last).
 pub fn post_order(successors: &[Vec<usize>], on_cycle: &mut dyn FnMut(&[usize])) -> Vec<usize> {
     #[derive(Clone, Copy, PartialEq)]
-    enum State {
+    enum VisitState {
         New,
         Open,
         Done,
     }
-    let mut state = vec![State::New; successors.len()];
+    let mut state = vec![VisitState::New; successors.len()];
     let mut order = Vec::with_capacity(successors.len());
     for root in 0..successors.len() {
-        if state[root] != State::New {
+        if state[root] != VisitState::New {
             continue;
         }
         let mut path = vec![root];
         let mut next_edge = vec![0];
-        state[root] = State::Open;
+        state[root] = VisitState::Open;
         while let (Some(&node), Some(edge)) = (path.last(), next_edge.last_mut()) {
             let target = successors[node].get(*edge).copied();
             *edge += 1;
             match target.map(|target| (target, state[target])) {
-                Some((target, State::New)) => {
-                    state[target] = State::Open;
+                Some((target, VisitState::New)) => {
+                    state[target] = VisitState::Open;
                     path.push(target);
                     next_edge.push(0);
                 }
-                Some((target, State::Open)) => {
+                Some((target, VisitState::Open)) => {
                     let start = path.iter().position(|&open| open == target);
                     on_cycle(&path[start.expect("an open node is on the path")..]);
                 }
                 Some(_) => {}
                 None => {
-                    state[node] = State::Done;
+                    state[node] = VisitState::Done;
                     order.push(node);
                     path.pop();
                     next_edge.pop();

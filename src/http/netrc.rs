@@ -14,7 +14,7 @@ const BYTES_MAX: u64 = 1 << 20;
 
 /// The entries of a file, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Netrc(Vec<Entry>);
+pub(crate) struct Netrc(Vec<NetrcEntry>);
 
 /// Who the user is at a host.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl fmt::Debug for Login {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct NetrcEntry {
     /// `None`: every host that no entry before is for.
     host: Option<String>,
     login: Login,
@@ -54,15 +54,15 @@ impl Netrc {
 
     /// The error is a line and what is wrong there.
     fn parse(text: &str) -> Result<Self, (usize, &'static str)> {
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut entries: Vec<NetrcEntry> = Vec::new();
         let mut words = Words { rest: text, line: 1 };
         while let Some(word) = words.next()? {
             match word.as_str() {
-                "machine" => entries.push(Entry {
+                "machine" => entries.push(NetrcEntry {
                     host: Some(words.value("`machine` is without a host")?),
                     login: Login::default(),
                 }),
-                "default" => entries.push(Entry {
+                "default" => entries.push(NetrcEntry {
                     host: None,
                     login: Login::default(),
                 }),
@@ -86,7 +86,7 @@ impl Netrc {
 
     /// Who the user is at a host (a name or address without a port).
     pub(crate) fn login(&self, host: &str) -> Option<&Login> {
-        let is_for = |entry: &&Entry| {
+        let is_for = |entry: &&NetrcEntry| {
             let named = entry.host.as_deref();
             named.is_none_or(|named| named.eq_ignore_ascii_case(host))
         };

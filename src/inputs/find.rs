@@ -16,7 +16,7 @@ const MANIFESTS_MAX: usize = 20;
 
 /// An artifact and where its blobs can be read.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct FoundInputs {
     /// The artifact.
     pub artifact: Artifact,
     /// The place, as the user wrote it.
@@ -26,7 +26,7 @@ pub struct Found {
 }
 
 /// The inputs that are kept beside an image, if any are.
-pub fn beside(source: &Arc<dyn Source>, image: &Digest) -> Result<Option<Found>, InputsError> {
+pub fn beside(source: &Arc<dyn Source>, image: &Digest) -> Result<Option<FoundInputs>, InputsError> {
     let place = source.place();
     let mut manifests: Vec<Raw<Manifest>> = source.tagged(&tag_of(image))?.into_iter().collect();
     if manifests.is_empty() {
@@ -63,7 +63,7 @@ pub(super) fn open(
     manifest: &Raw<Manifest>,
     origin: &Arc<dyn Origin>,
     place: &str,
-) -> Result<Option<Found>, InputsError> {
+) -> Result<Option<FoundInputs>, InputsError> {
     if manifest.artifact_type.as_deref() != Some(ARTIFACT_TYPE) {
         return Ok(None);
     }
@@ -73,14 +73,14 @@ pub(super) fn open(
         reason: format!("its config `{}` is not named by a SHA-256", descriptor.digest),
     })?;
     let config = read(origin.as_ref(), &digest, descriptor.size, CONFIG_MAX, what, place)?;
-    Ok(Some(Found {
+    Ok(Some(FoundInputs {
         artifact: artifact::read(manifest, &config, place)?,
         place: place.to_owned(),
         origin: origin.clone(),
     }))
 }
 
-impl Found {
+impl FoundInputs {
     /// Opens a part; verified at its end.
     pub(super) fn part(&self, part: &Part) -> Result<impl std::io::Read + use<>, InputsError> {
         let opened = self.origin.open(&part.digest, part.size);

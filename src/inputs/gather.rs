@@ -21,7 +21,7 @@ pub struct Needed {
 
 /// What `targets` need, with everything that they are built with.
 pub fn gather(plan: &BuildPlan, targets: &[Input], workspace: &Workspace, lock: &Lock) -> Result<Needed, InputsError> {
-    let rules = Rules::of(workspace, lock)?;
+    let rules = CopyRules::of(workspace, lock)?;
     let mut files: BTreeMap<Digest, (InputFile, Download)> = BTreeMap::new();
     for download in downloads(plan, targets) {
         let file = rules.describe(download);
@@ -50,14 +50,14 @@ fn downloads<'p>(plan: &'p BuildPlan, targets: &[Input]) -> Vec<&'p Download> {
 }
 
 /// What spec and lock say of files.
-struct Rules<'a> {
+struct CopyRules<'a> {
     /// The packages that have a file as their source.
     packages: BTreeMap<Digest, &'a Package>,
     /// Files that may not be copied.
     withheld: BTreeSet<Digest>,
 }
 
-impl<'a> Rules<'a> {
+impl<'a> CopyRules<'a> {
     fn of(workspace: &'a Workspace, lock: &Lock) -> Result<Self, InputsError> {
         let mut rules = Self {
             packages: BTreeMap::new(),

@@ -21,9 +21,9 @@ mod tree;
 
 pub use artifact::{ARTIFACT_TYPE, About, Artifact, InputFile, MadeWith, Part, PartKind, TextKind, anchor_of, tag_of};
 pub use error::InputsError;
-pub use find::{Found, beside};
+pub use find::{FoundInputs, beside};
 pub use gather::{Needed, gather};
-pub use pack::{Contents, LocalTree, pack};
+pub use pack::{ArtifactContents, LocalTree, pack};
 pub use place::Place;
 pub use portable::{Portable, portable};
 pub use restore::{Restored, image_names, restore};

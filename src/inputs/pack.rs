@@ -33,7 +33,7 @@ pub struct LocalTree {
 
 /// What is kept of a build.
 #[derive(Debug, Clone)]
-pub struct Contents<'a> {
+pub struct ArtifactContents<'a> {
     /// The image's name in the spec; `None` for a whole project.
     pub image: Option<String>,
     /// How it was made beyond what the spec says.
@@ -53,7 +53,7 @@ pub struct Contents<'a> {
 }
 
 /// The artifact of `contents`, with the names that it gets; files are read from the download cache of `config`.
-pub fn pack(contents: &Contents<'_>, config: &FetchConfig) -> Result<Companion, InputsError> {
+pub fn pack(contents: &ArtifactContents<'_>, config: &FetchConfig) -> Result<Companion, InputsError> {
     let mut parts = Vec::new();
     for (file, _) in &contents.needed.files {
         let path = fetch::cache_path(config, &file.digest);

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use super::artifact::{ARTIFACT_TYPE, PartKind, tag_of};
 use super::error::InputsError;
-use super::find::{Found, open};
+use super::find::{FoundInputs, open};
 use crate::digest::Digest;
-use crate::fetch::{self, FetchError, Held, Request};
+use crate::fetch::{self, FetchError, LocalCopy, Request};
 use crate::fsio::IoContext;
 use crate::layer::Origin;
 use crate::oci::{Manifest, Raw, Reference};
@@ -23,11 +23,11 @@ use crate::transport::{Location, TransportError};
 #[derive(Debug, Clone)]
 pub struct Place {
     name: String,
-    kind: Kind,
+    kind: InputsPlaceKind,
 }
 
 #[derive(Debug, Clone)]
-enum Kind {
+enum InputsPlaceKind {
     /// Blobs of a repository; the tag, if there is one, names an artifact.
     Registry(Box<Remote>, Reference),
     /// Blobs of a layout, and the name of an artifact in it if one was given.
@@ -47,11 +47,11 @@ impl Place {
         let kind = match location.below(dir) {
             Location::Registry(name) => {
                 let reference: Reference = name.parse().map_err(TransportError::from)?;
-                Kind::Registry(Box::new(Remote::new(registries, &reference)?), reference)
+                InputsPlaceKind::Registry(Box::new(Remote::new(registries, &reference)?), reference)
             }
-            Location::Layout { path, name } => Kind::Layout(path, name),
-            Location::Path(path) if path.join("oci-layout").is_file() => Kind::Layout(path, None),
-            Location::Path(path) => Kind::Directory(path),
+            Location::Layout { path, name } => InputsPlaceKind::Layout(path, name),
+            Location::Path(path) if path.join("oci-layout").is_file() => InputsPlaceKind::Layout(path, None),
+            Location::Path(path) => InputsPlaceKind::Directory(path),
             _ => return Err(wrong("images are read from it, not single files")),
         };
         Ok(Self {
@@ -63,32 +63,32 @@ impl Place {
     /// The repository on a registry's host, where the place is one: blobs can be mounted from there.
     pub fn repository(&self) -> Option<(&str, &str)> {
         match &self.kind {
-            Kind::Registry(_, reference) => Some((reference.registry(), reference.repository())),
-            Kind::Layout(..) | Kind::Directory(_) => None,
+            InputsPlaceKind::Registry(_, reference) => Some((reference.registry(), reference.repository())),
+            InputsPlaceKind::Layout(..) | InputsPlaceKind::Directory(_) => None,
         }
     }
 
     /// The artifact about an image that is kept here: by the image's digest, by the name that the place has, or because
     /// a layout has no other.
-    pub fn artifact(&self, image: &Digest) -> Result<Option<Found>, InputsError> {
+    pub fn artifact(&self, image: &Digest) -> Result<Option<FoundInputs>, InputsError> {
         let origin: Arc<dyn Origin> = Arc::new(self.clone());
         let manifests: Vec<Raw<Manifest>> = match &self.kind {
-            Kind::Registry(remote, reference) => {
+            InputsPlaceKind::Registry(remote, reference) => {
                 let names = [Some(tag_of(image)), reference.tag().map(str::to_owned)];
                 let found = names.iter().flatten().map(|name| remote.manifest(name));
                 found.filter_map(Result::transpose).collect::<Result<_, _>>()?
             }
-            Kind::Layout(path, name) => {
+            InputsPlaceKind::Layout(path, name) => {
                 let layout = LayoutBlobs::open(path)?;
                 match name {
                     Some(name) => layout.tagged(name)?.into_iter().collect(),
                     None => layout.artifacts(ARTIFACT_TYPE)?,
                 }
             }
-            Kind::Directory(_) => Vec::new(),
+            InputsPlaceKind::Directory(_) => Vec::new(),
         };
         let found = manifests.iter().map(|manifest| open(manifest, &origin, &self.name));
-        let found: Vec<Found> = found.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        let found: Vec<FoundInputs> = found.filter_map(Result::transpose).collect::<Result<_, _>>()?;
         let own = found.iter().find(|found| found.artifact.subject == Some(*image));
         let mut free = found.iter().filter(|found| found.artifact.subject.is_none());
         Ok(match (own, free.next(), free.next()) {
@@ -103,11 +103,11 @@ impl Place {
         digest: &Digest,
         size: Option<u64>,
         name: Option<&str>,
-    ) -> Result<Option<Reader>, TransportError> {
+    ) -> Result<Option<PlaceReader>, TransportError> {
         match &self.kind {
-            Kind::Registry(remote, _) => Ok(remote.blob(digest, size)?),
-            Kind::Layout(path, _) => Ok(LayoutBlobs::open(path)?.blob(digest)?),
-            Kind::Directory(dir) => {
+            InputsPlaceKind::Registry(remote, _) => Ok(remote.blob(digest, size)?),
+            InputsPlaceKind::Layout(path, _) => Ok(LayoutBlobs::open(path)?.blob(digest)?),
+            InputsPlaceKind::Directory(dir) => {
                 for path in candidates(dir, digest, name) {
                     match File::open(&path) {
                         Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
@@ -123,7 +123,7 @@ impl Place {
     }
 }
 
-type Reader = Box<dyn Read + Send>;
+type PlaceReader = Box<dyn Read + Send>;
 
 /// Where a file may be in a directory.
 fn candidates(dir: &Path, digest: &Digest, name: Option<&str>) -> Vec<PathBuf> {
@@ -140,7 +140,7 @@ fn is_absence(error: &io::Error) -> bool {
 }
 
 impl Origin for Place {
-    fn open(&self, digest: &Digest, len: u64) -> io::Result<Reader> {
+    fn open(&self, digest: &Digest, len: u64) -> io::Result<PlaceReader> {
         match self.open_file(digest, Some(len), None) {
             Ok(Some(reader)) => Ok(reader),
             Ok(None) => {
@@ -162,23 +162,23 @@ impl fetch::Place for Place {
     }
 
     fn is_local(&self) -> bool {
-        !matches!(self.kind, Kind::Registry(..))
+        !matches!(self.kind, InputsPlaceKind::Registry(..))
     }
 
-    fn open(&self, request: &Request<'_>) -> Result<Held, FetchError> {
+    fn open(&self, request: &Request<'_>) -> Result<LocalCopy, FetchError> {
         let opened = self.open_file(request.digest, request.size, Some(request.file));
         let opened = opened.map_err(|error| failure(&self.name, error))?;
-        Ok(opened.map_or(Held::Nothing, Held::File))
+        Ok(opened.map_or(LocalCopy::Nothing, LocalCopy::File))
     }
 
     fn has(&self, request: &Request<'_>) -> Result<bool, FetchError> {
         let fits = |size: u64| request.size.is_none_or(|wanted| wanted == size);
         let has = match &self.kind {
-            Kind::Registry(remote, _) => remote.has(request.digest, request.size),
-            Kind::Layout(path, _) => {
+            InputsPlaceKind::Registry(remote, _) => remote.has(request.digest, request.size),
+            InputsPlaceKind::Layout(path, _) => {
                 LayoutBlobs::open(path).and_then(|layout| Ok(layout.size(request.digest)?.is_some_and(fits)))
             }
-            Kind::Directory(dir) => Ok(candidates(dir, request.digest, Some(request.file))
+            InputsPlaceKind::Directory(dir) => Ok(candidates(dir, request.digest, Some(request.file))
                 .iter()
                 .filter_map(|path| path.metadata().ok())
                 .any(|metadata| metadata.is_file() && fits(metadata.len()))),
@@ -188,7 +188,7 @@ impl fetch::Place for Place {
 }
 
 /// The files that an artifact holds.
-impl fetch::Place for Found {
+impl fetch::Place for FoundInputs {
     fn name(&self) -> &str {
         &self.place
     }
@@ -197,7 +197,7 @@ impl fetch::Place for Found {
         self.origin.repository().is_none()
     }
 
-    fn open(&self, request: &Request<'_>) -> Result<Held, FetchError> {
+    fn open(&self, request: &Request<'_>) -> Result<LocalCopy, FetchError> {
         let is_wanted = |digest: &Digest| digest == request.digest;
         let parts = &self.artifact.parts;
         let Some(part) = parts
@@ -205,13 +205,17 @@ impl fetch::Place for Found {
             .find(|part| is_wanted(&part.digest) && matches!(part.kind, PartKind::Input { .. }))
         else {
             let withheld = self.artifact.about.withheld.iter().any(|file| is_wanted(&file.digest));
-            return Ok(if withheld { Held::Withheld } else { Held::Nothing });
+            return Ok(if withheld {
+                LocalCopy::Withheld
+            } else {
+                LocalCopy::Nothing
+            });
         };
         match self.origin.open(&part.digest, part.size) {
-            Ok(reader) => Ok(Held::File(reader)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Held::Nothing),
+            Ok(reader) => Ok(LocalCopy::File(reader)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LocalCopy::Nothing),
             Err(error) => match error.downcast::<TransportError>() {
-                Ok(TransportError::Missing { .. }) => Ok(Held::Nothing),
+                Ok(TransportError::Missing { .. }) => Ok(LocalCopy::Nothing),
                 Ok(error) => Err(failure(&self.place, error)),
                 Err(error) => Err(FetchError::Place {
                     place: self.place.clone(),
@@ -223,7 +227,7 @@ impl fetch::Place for Found {
 
     fn has(&self, request: &Request<'_>) -> Result<bool, FetchError> {
         // An artifact names what is there; only reading tells whether it still is.
-        fetch::Place::open(self, request).map(|held| matches!(held, Held::File(_)))
+        fetch::Place::open(self, request).map(|held| matches!(held, LocalCopy::File(_)))
     }
 }
 

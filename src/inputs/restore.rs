@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::artifact::{Part, PartKind, TextKind};
 use super::error::InputsError;
-use super::find::Found;
+use super::find::FoundInputs;
 use super::portable::{self, local_files};
 use crate::derive::source_name;
 use crate::fsio::{self, IoContext};
@@ -45,13 +45,13 @@ pub struct Restored {
 }
 
 /// The images of the project that is kept.
-pub fn image_names(found: &Found) -> Result<Vec<String>, InputsError> {
+pub fn image_names(found: &FoundInputs) -> Result<Vec<String>, InputsError> {
     let workspace = found.workspace(found.spec()?, Path::new("/kept"))?;
     Ok(workspace.images.into_keys().collect())
 }
 
 /// Restores the project of an image.
-pub fn restore(found: &Found, image: &str, store: &Store) -> Result<Restored, InputsError> {
+pub fn restore(found: &FoundInputs, image: &str, store: &Store) -> Result<Restored, InputsError> {
     let spec = found.spec()?;
     let dir = tempfile::Builder::new().prefix("layerize-inputs-").tempdir();
     let dir = dir.context("create a directory in", std::env::temp_dir())?;
@@ -84,7 +84,7 @@ pub fn restore(found: &Found, image: &str, store: &Store) -> Result<Restored, In
     })
 }
 
-impl Found {
+impl FoundInputs {
     /// Where the spec is among the texts.
     fn spec(&self) -> Result<&str, InputsError> {
         let about = &self.artifact.about;

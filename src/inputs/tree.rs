@@ -13,7 +13,7 @@ use super::error::InputsError;
 use crate::digest::{Digest, HashingWriter};
 use crate::fsio::IoContext;
 use crate::layer::{Blob, Origin};
-use crate::nar::{self, Encoder, EntryKind, NarError};
+use crate::nar::{self, EntryKind, NarEncoder, NarError};
 
 /// Digest and size of the archive of what is at `path`, and the blob that it is.
 pub(super) fn archive(path: &Path) -> Result<(Digest, u64, Blob), InputsError> {
@@ -35,7 +35,7 @@ pub(super) fn blob(path: &Path, digest: Digest, len: u64) -> Blob {
 }
 
 fn write(path: &Path, sink: &mut dyn Write) -> Result<(), NarError> {
-    let mut encoder = Encoder::new(sink)?;
+    let mut encoder = NarEncoder::new(sink)?;
     nar::visit(path, &mut |entry, contents| {
         let place = entry.below(path);
         let mut entry = entry.clone();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cache::{LayerCache, LayerRecord};
-use super::pack::{TarReader, pack};
+use super::pack::{PipeTarReader, pack};
 use super::profile::TarProfile;
 use super::{Layer, LayerError, LayerInput, PackOptions};
 use crate::digest::{Digest, VerifyError, VerifyingReader};
@@ -143,7 +143,7 @@ enum Range {
         left: u64,
         _blob: Blob,
     },
-    Tar(TarReader),
+    Tar(PipeTarReader),
     Elsewhere(Box<dyn Read + Send>),
 }
 
@@ -169,7 +169,7 @@ impl Range {
             }
             Blob::File { path, offset, len } | Blob::Kept { path, offset, len, .. } => (path.clone(), *offset, *len),
             Blob::Tar { input, profile, .. } => {
-                return Ok(Self::Tar(TarReader::new(LayerInput::clone(input), *profile)));
+                return Ok(Self::Tar(PipeTarReader::new(LayerInput::clone(input), *profile)));
             }
             Blob::Elsewhere { origin, digest, len } => return Ok(Self::Elsewhere(origin.open(digest, *len)?)),
             Blob::Parts(_) => unreachable!("parts are flattened before they are read"),

@@ -221,7 +221,7 @@ impl LayerCache {
         }
     }
 
-    fn entries(&self) -> Result<Vec<Stored>, PathError> {
+    fn entries(&self) -> Result<Vec<StoredLayer>, PathError> {
         let mut entries = Vec::new();
         for kind in ["layers", "pieces"] {
             for shard in fsio::sorted_names(&self.dir.join(kind))? {
@@ -230,7 +230,7 @@ impl LayerCache {
                     let path = dir.join(name);
                     // Another process may just have removed a damaged one.
                     if let Ok(metadata) = std::fs::symlink_metadata(&path) {
-                        entries.push(Stored {
+                        entries.push(StoredLayer {
                             used: (metadata.mtime(), metadata.mtime_nsec()),
                             size: metadata.len(),
                             path,
@@ -245,14 +245,14 @@ impl LayerCache {
 
 /// A file of the cache, ordered by age.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Stored {
+struct StoredLayer {
     used: (i64, i64),
     path: PathBuf,
     size: u64,
 }
 
 /// `entries` are sorted from the least recently used. Nobody else uses the cache: unfinished files are dead.
-fn remove_oldest(entries: &[Stored], max_size: u64) -> Result<Trimmed, PathError> {
+fn remove_oldest(entries: &[StoredLayer], max_size: u64) -> Result<Trimmed, PathError> {
     let before: u64 = entries.iter().map(|entry| entry.size).sum();
     let mut after = before;
     for entry in entries {

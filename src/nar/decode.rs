@@ -17,7 +17,7 @@ const MAX_WORD: usize = 16;
 /// The archive is hostile until proven otherwise: entries reach the visitor before what follows them has been
 /// checked, so a visitor that keeps anything must undo it when this fails.
 pub fn read(source: &mut dyn Read, visitor: &mut Visitor<'_>) -> Result<(), NarError> {
-    let mut decoder = Decoder { source, offset: 0 };
+    let mut decoder = NarDecoder { source, offset: 0 };
     decoder.expect(MAGIC)?;
     let mut open: Vec<Directory> = Vec::new();
     let mut path = Vec::new();
@@ -47,12 +47,12 @@ struct Directory {
     last: Option<Vec<u8>>,
 }
 
-struct Decoder<'a> {
+struct NarDecoder<'a> {
     source: &'a mut dyn Read,
     offset: u64,
 }
 
-impl Decoder<'_> {
+impl NarDecoder<'_> {
     /// Reads a node up to its `)`, or up to a directory's first entry: true where it is a directory.
     fn node(&mut self, path: &[u8], visitor: &mut Visitor<'_>) -> Result<bool, NarError> {
         self.expect(b"(")?;
@@ -263,7 +263,7 @@ fn malformed(offset: u64, reason: &str) -> NarError {
 
 /// A file's contents in the archive.
 struct Contents<'a, 'b> {
-    decoder: &'a mut Decoder<'b>,
+    decoder: &'a mut NarDecoder<'b>,
     left: u64,
     /// Why reading failed; whoever was reading has seen no more than its kind.
     failure: Option<NarError>,

@@ -14,7 +14,7 @@ pub(super) const MAGIC: &[u8] = b"nix-archive-1";
 const BLOCK: usize = 128 * 1024;
 
 /// Writes an archive, entry by entry.
-pub struct Encoder<W> {
+pub struct NarEncoder<W> {
     sink: W,
     /// Directories whose `)` is still to come.
     open: usize,
@@ -24,7 +24,7 @@ pub struct Encoder<W> {
     block: Vec<u8>,
 }
 
-impl<W: Write> Encoder<W> {
+impl<W: Write> NarEncoder<W> {
     /// Starts an archive.
     pub fn new(sink: W) -> Result<Self, NarError> {
         let mut encoder = Self {

@@ -10,7 +10,7 @@
 //! devices have no archive.
 //!
 //! Both a tree on disk ([`visit`]) and an archive ([`read`]) give that sequence, and whatever takes it (the
-//! [`Encoder`], [`restore()`], a scanner) works on either.
+//! [`NarEncoder`], [`restore()`], a scanner) works on either.
 //!
 //! # The format
 //! Fixed for ever (Nix manual, "Nix Archive Format"). Everything is a string: its length in bytes as a
@@ -40,7 +40,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 pub use decode::read;
-pub use encode::Encoder;
+pub use encode::NarEncoder;
 pub use restore::restore;
 pub use walk::{Walk, visit, walk};
 
@@ -219,7 +219,7 @@ fn abridged(path: &Path) -> String {
 
 /// Writes the archive of the tree at `path`, with memory that depends on its directories alone.
 pub fn write(path: &Path, sink: &mut dyn Write) -> Result<(), NarError> {
-    let mut encoder = Encoder::new(sink)?;
+    let mut encoder = NarEncoder::new(sink)?;
     visit(path, &mut |entry, contents| encoder.entry(entry, contents))?;
     encoder.finish()?;
     Ok(())

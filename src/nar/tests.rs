@@ -341,7 +341,7 @@ proptest! {
         restore(&mut bytes.as_slice(), &dir.path().join("back")).unwrap();
         prop_assert_eq!(archive(&dir.path().join("back")), bytes.clone());
         // What is read from an archive, encoded again, is that archive.
-        let mut encoder = Encoder::new(Vec::new()).unwrap();
+        let mut encoder = NarEncoder::new(Vec::new()).unwrap();
         read(&mut bytes.as_slice(), &mut |entry, contents| encoder.entry(entry, contents)).unwrap();
         prop_assert_eq!(encoder.finish().unwrap(), bytes);
     }

@@ -47,11 +47,11 @@ pub fn visit(root: &Path, visitor: &mut Visitor<'_>) -> Result<(), NarError> {
             continue;
         };
         let path = entry.below(root);
-        let mut contents = Contents::open(&path, size)?;
+        let mut contents = FileContents::open(&path, size)?;
         let result = visitor(&entry, &mut contents);
         match contents.failure {
-            Some(Failure::Changed) => return Err(NarError::Changed { path }),
-            Some(Failure::Io(error)) => Err(error).context("read", &path)?,
+            Some(WalkFailure::Changed) => return Err(NarError::Changed { path }),
+            Some(WalkFailure::Io(error)) => Err(error).context("read", &path)?,
             None => result?,
         }
     }
@@ -141,19 +141,19 @@ fn kind(path: &Path, metadata: &Metadata) -> Result<EntryKind, NarError> {
 }
 
 /// A file's contents that must be as many bytes as were announced.
-struct Contents {
+struct FileContents {
     file: File,
     left: u64,
     /// Why reading failed; whoever was reading has seen no more than a copy of it.
-    failure: Option<Failure>,
+    failure: Option<WalkFailure>,
 }
 
-enum Failure {
+enum WalkFailure {
     Changed,
     Io(io::Error),
 }
 
-impl Contents {
+impl FileContents {
     fn open(path: &Path, size: u64) -> Result<Self, NarError> {
         let file = File::options()
             .read(true)
@@ -167,17 +167,17 @@ impl Contents {
         })
     }
 
-    fn read_expected(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+    fn read_expected(&mut self, buffer: &mut [u8]) -> Result<usize, WalkFailure> {
         if self.left == 0 {
             // One more byte is asked for, which must not be there.
-            return match self.file.read(&mut [0]).map_err(Failure::Io)? {
+            return match self.file.read(&mut [0]).map_err(WalkFailure::Io)? {
                 0 => Ok(0),
-                _ => Err(Failure::Changed),
+                _ => Err(WalkFailure::Changed),
             };
         }
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        match self.file.read(&mut buffer[..most]).map_err(Failure::Io)? {
-            0 => Err(Failure::Changed),
+        match self.file.read(&mut buffer[..most]).map_err(WalkFailure::Io)? {
+            0 => Err(WalkFailure::Changed),
             count => {
                 self.left -= count as u64;
                 Ok(count)
@@ -186,15 +186,15 @@ impl Contents {
     }
 }
 
-impl Read for Contents {
+impl Read for FileContents {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
         self.read_expected(buffer).map_err(|failure| {
             let kind = match &failure {
-                Failure::Io(error) => error.kind(),
-                Failure::Changed => io::ErrorKind::Other,
+                WalkFailure::Io(error) => error.kind(),
+                WalkFailure::Changed => io::ErrorKind::Other,
             };
             self.failure = Some(failure);
             io::Error::from(kind)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crate::digest::{ContentDigest, Digest, VerifyingReader};
-use crate::fetch::{Entry, Update};
+use crate::fetch::{LockEntry, Update};
 use crate::fsio;
 use crate::image::{self, Base};
 use crate::oci::{CONFIG_SIZE_MAX, Document, MANIFEST_SIZE_MAX, Platform, Raw, Reference};
@@ -49,7 +49,7 @@ pub fn resolve(
     for (name, image) in &workspace.images {
         let Some(reference) = &image.base else { continue };
         let platform = platform_of_spec(image, lock)?.to_string();
-        let wanted = update.takes(Entry::Other(name)) || update.takes(Entry::Other(&reference.value));
+        let wanted = update.takes(LockEntry::Other(name)) || update.takes(LockEntry::Other(&reference.value));
         let fits = |base: &&LockedBase| base.reference == reference.value && base.platform == platform;
         let base = match lock.bases.get(name).filter(fits).filter(|_| !wanted) {
             Some(pinned) => pinned.clone(),

@@ -39,14 +39,14 @@ impl DocumentOptions {
 }
 
 /// A document about an image.
-pub struct Document {
+pub struct NamedDocument {
     /// The file that it is written to, or called when it is attached.
     pub file_name: String,
     /// Its bytes.
     pub bytes: Vec<u8>,
 }
 
-impl Document {
+impl NamedDocument {
     /// The document as what is attached to the image that it is about.
     pub fn artifact(&self, named: &NamedImage) -> Artifact {
         let kind = attest::kind_of(&self.bytes).expect("our own documents are known");
@@ -88,9 +88,9 @@ impl<'a> Documents<'a> {
     }
 
     /// All that options ask for, in a fixed order.
-    pub fn all(&self, options: &DocumentOptions) -> Result<Vec<Document>, AttestError> {
+    pub fn all(&self, options: &DocumentOptions) -> Result<Vec<NamedDocument>, AttestError> {
         let short = self.named.name.rsplit('/').next().unwrap_or(&self.named.name);
-        let document = |suffix: &str, bytes: Vec<u8>| Document {
+        let document = |suffix: &str, bytes: Vec<u8>| NamedDocument {
             file_name: format!("{short}.{suffix}"),
             bytes,
         };

@@ -16,7 +16,7 @@ use crate::store_path::StoreDir;
 use super::base;
 use super::environment::{DEFAULT_EPOCH, Environment};
 use super::error::ProjectError;
-use super::layer_plan::{self, Kept};
+use super::layer_plan::{self, PlanFile};
 use super::options::ImageOptions;
 use super::roots::Roots;
 use super::target::Target;
@@ -31,7 +31,7 @@ pub struct Draft {
     /// Everything that decides its digest.
     pub recipe: Recipe,
     /// Where its plan is kept, for an image whose spec says so.
-    pub kept: Option<Kept>,
+    pub kept: Option<PlanFile>,
     /// What was asked for beyond the spec, or for an image of store paths beyond an image of its name.
     pub options: Map<String, Value>,
     /// Whether it is an image of the spec, not one of store paths.
@@ -60,7 +60,7 @@ impl Draft {
 
     /// Takes the kept plan where it is this image's; else makes the one that is to be kept, starting from it.
     fn settle_plan(&mut self) -> Result<(), ImageError> {
-        let Some(kept) = self.kept.as_ref().filter(|kept| !kept.aside) else {
+        let Some(kept) = self.kept.as_ref().filter(|kept| !kept.overridden) else {
             return Ok(());
         };
         let fits = match &kept.plan {

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use crate::derive::{self, BuildPlan};
 use crate::digest::Digest;
 use crate::fetch::local::LocalSource;
-use crate::fetch::{self, AptSources, Entry, Update};
+use crate::fetch::{self, AptSources, LockEntry, Update};
 use crate::fsio::IoContext as _;
-use crate::inputs::{self, Found};
+use crate::inputs::{self, FoundInputs};
 use crate::spec::{self, Diagnostics, Lock, PackageName, Workspace};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath, content_addressed};
@@ -67,7 +67,7 @@ impl Project {
     }
 
     /// The project that an image was made of, from what is kept beside it: see [`inputs::restore()`].
-    pub fn restore(found: &Found, image: &str, environment: &Environment<'_>) -> Result<Self, ProjectError> {
+    pub fn restore(found: &FoundInputs, image: &str, environment: &Environment<'_>) -> Result<Self, ProjectError> {
         let restored = inputs::restore(found, image, &environment.store()?)?;
         for document in &restored.base {
             base::keep(document, environment)?;
@@ -149,7 +149,7 @@ impl Project {
             .map(|(name, _)| name)
             .collect();
         for (name, dir) in spec::nix_contents(&self.workspace) {
-            if !lock.nix.contains_key(&name) || update.takes(Entry::Other(&name)) || moved.contains(&name) {
+            if !lock.nix.contains_key(&name) || update.takes(LockEntry::Other(&name)) || moved.contains(&name) {
                 let pin = nix.pin(&name, &dir)?;
                 lock.nix.insert(name, pin);
             }

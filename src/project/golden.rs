@@ -68,7 +68,7 @@ pub fn compare(image: &NamedImage, work: &Work, environment: &Environment<'_>) -
 
 /// What an image is made from, as far as it is not layerize's own doing.
 #[derive(Serialize)]
-struct Inputs {
+struct GoldenInputs {
     specs: Vec<Digest>,
     lock: Digest,
     sources: BTreeMap<String, String>,
@@ -89,7 +89,7 @@ fn inputs(name: &str, work: &Work) -> Result<Digest, ProjectError> {
     }
     let plan = image.layers.plan.as_ref().map(|file| image.dir.join(&file.value));
     let sources = project.add_sources(&work.store)?;
-    Ok(Digest::of(&canonical_json(&Inputs {
+    Ok(Digest::of(&canonical_json(&GoldenInputs {
         specs: project
             .workspace
             .files

@@ -71,7 +71,7 @@ pub fn images(
         work.nix.note_missing_records(environment.reporter);
         let named = NamedImage::new(assemble_mending(&draft, work, environment)?, draft);
         if let (Some(kept), Some(plan)) = (&named.draft.kept, &named.draft.recipe.plan)
-            && !kept.aside
+            && !kept.overridden
         {
             kept.keep(plan, environment.reporter)?;
         }

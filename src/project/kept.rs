@@ -9,7 +9,7 @@ use crate::derive::{BuildPlan, Download, Input};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fetch::{self, FetchConfig, FetchError};
-use crate::inputs::{self, Contents, InputFile, LocalTree, MadeWith, Needed};
+use crate::inputs::{self, ArtifactContents, InputFile, LocalTree, MadeWith, Needed};
 use crate::oci::{MediaType, Subject};
 use crate::spec::{Image, PackageName};
 use crate::store::Store;
@@ -25,7 +25,7 @@ use super::work::{Work, inputs_of};
 
 /// What is kept of a project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
+pub enum KeepExtent {
     /// Files from outside, specs, the lock and kept layer plans.
     Outside,
     /// Local files too.
@@ -33,7 +33,7 @@ pub enum Extent {
 }
 
 /// Inputs on their way to a place.
-pub struct Keep<'a> {
+pub struct KeptInputs<'a> {
     companion: Companion,
     needed: Needed,
     config: FetchConfig,
@@ -47,9 +47,9 @@ pub fn of_image<'a>(
     named: &NamedImage,
     work: &Work,
     made_with: MadeWith,
-    extent: Extent,
+    extent: KeepExtent,
     environment: &Environment<'a>,
-) -> Result<Option<Keep<'a>>, ProjectError> {
+) -> Result<Option<KeptInputs<'a>>, ProjectError> {
     let (Some(project), true) = (&work.project, work.targets.contains(&Target::Image(named.name.clone()))) else {
         return Ok(None);
     };
@@ -59,7 +59,7 @@ pub fn of_image<'a>(
         size: named.image.manifest.len() as u64,
     };
     let base = named.draft.recipe.base.iter();
-    let wanted = Wanted {
+    let wanted = InputsRequest {
         project,
         plan: &work.plan,
         store: &work.store,
@@ -79,13 +79,13 @@ pub fn of_image<'a>(
 pub fn of_targets<'a>(
     project: &Project,
     targets: Vec<Target>,
-    extent: Extent,
+    extent: KeepExtent,
     options: &WorkOptions,
     environment: &Environment<'a>,
-) -> Result<Keep<'a>, ProjectError> {
+) -> Result<KeptInputs<'a>, ProjectError> {
     let store = environment.store()?;
     let sources = project.add_sources(&store)?;
-    let wanted = Wanted {
+    let wanted = InputsRequest {
         project,
         plan: &project.plan(&sources)?,
         store: &store,
@@ -107,7 +107,7 @@ pub fn needed(project: &Project, targets: &[Target], environment: &Environment<'
 }
 
 /// Of what the inputs are wanted.
-struct Wanted<'w> {
+struct InputsRequest<'w> {
     project: &'w Project,
     plan: &'w BuildPlan,
     store: &'w Store,
@@ -116,11 +116,11 @@ struct Wanted<'w> {
     made_with: MadeWith,
     subject: Option<Subject>,
     base: Vec<Vec<u8>>,
-    extent: Extent,
+    extent: KeepExtent,
 }
 
-impl Wanted<'_> {
-    fn keep<'a>(&self, options: &WorkOptions, environment: &Environment<'a>) -> Result<Keep<'a>, ProjectError> {
+impl InputsRequest<'_> {
+    fn keep<'a>(&self, options: &WorkOptions, environment: &Environment<'a>) -> Result<KeptInputs<'a>, ProjectError> {
         let Project { workspace, lock, .. } = self.project;
         let inputs: Vec<Input> = self
             .targets
@@ -129,14 +129,14 @@ impl Wanted<'_> {
             .collect();
         let needed = inputs::gather(self.plan, &inputs, workspace, lock)?;
         let config = environment.build_options(options, Some(workspace))?.fetch;
-        let all = self.extent == Extent::All;
+        let all = self.extent == KeepExtent::All;
         let images: Vec<&Image> = self.images().filter_map(|name| workspace.images.get(name)).collect();
         let portable = inputs::portable(workspace, lock, &images, all);
         if let Err(why) = &portable {
             let text = format!("the spec is not kept with the inputs: {why}; a rebuild will need `--spec DIR`");
             environment.reporter.report(Event::Warning { text });
         }
-        let contents = Contents {
+        let contents = ArtifactContents {
             image: self.only_image(),
             made_with: self.made_with.clone(),
             subject: self.subject.clone(),
@@ -150,7 +150,7 @@ impl Wanted<'_> {
         let companion = inputs::pack(&contents, &config)?;
         let places = environment.input_places(options, &workspace.inputs)?;
         let repositories = places.iter().filter_map(inputs::Place::repository);
-        Ok(Keep {
+        Ok(KeptInputs {
             companion,
             repositories: repositories
                 .map(|(host, name)| (host.to_owned(), name.to_owned()))
@@ -215,7 +215,7 @@ fn fetch_unsized(needed: &Needed, config: &FetchConfig, reporter: &dyn Reporter)
     fetch::fetch(&wanted, config, reporter).map(drop)
 }
 
-impl Keep<'_> {
+impl KeptInputs<'_> {
     /// Stores the inputs in a place. What it lacks and the download cache does not have is fetched again.
     pub fn put(&self, sink: &dyn Sink, destination: &str, dry_run: bool) -> Result<Stored, ProjectError> {
         let downloads: BTreeMap<&Digest, &Download> = self

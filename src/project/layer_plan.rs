@@ -26,20 +26,20 @@ const PLAN_BYTES_MAX: u64 = 256 << 20;
 
 /// The file in which an image's plan is kept, and the plan in it.
 #[derive(Debug, Clone)]
-pub struct Kept {
+pub struct PlanFile {
     /// What the spec calls it.
     name: String,
     file: PathBuf,
     /// What the file holds; `None` where it is missing.
     pub plan: Option<LayerPlan>,
     /// Whether flags ask for another plan: builds then neither use nor write this one.
-    pub aside: bool,
+    pub overridden: bool,
 }
 
-impl Kept {
+impl PlanFile {
     /// Refuses a plan that is not the kept one, because only kept ones may be used.
     pub fn refuse_other(&self, plan: Option<&LayerPlan>) -> Result<(), ProjectError> {
-        if self.aside || self.plan.as_ref() == plan {
+        if self.overridden || self.plan.as_ref() == plan {
             return Ok(());
         }
         let state = match self.plan {
@@ -71,27 +71,30 @@ impl Kept {
 }
 
 /// What flags and spec say of an image's plan: the one to be used as it is, or the one that is kept.
-pub fn of_spec(spec: &spec::Image, options: &ImageOptions) -> Result<(Option<LayerPlan>, Option<Kept>), ProjectError> {
+pub fn of_spec(
+    spec: &spec::Image,
+    options: &ImageOptions,
+) -> Result<(Option<LayerPlan>, Option<PlanFile>), ProjectError> {
     if let Some(file) = &options.plan {
         return Ok((Some(read_plan(file)?), None));
     }
     let Some(name) = &spec.layers.plan else {
         return Ok((None, None));
     };
-    let aside = options.previous.is_some() || options.max_layers.is_some() || options.strategy.is_some();
+    let overridden = options.previous.is_some() || options.max_layers.is_some() || options.strategy.is_some();
     let file = spec.dir.join(&name.value);
     let plan = file.exists().then(|| read_plan(&file)).transpose()?;
     if plan.as_ref().is_some_and(LayerPlan::is_by_hand) {
-        return Ok((plan.filter(|_| !aside), None));
+        return Ok((plan.filter(|_| !overridden), None));
     }
     let name = name.value.clone();
     Ok((
         None,
-        Some(Kept {
+        Some(PlanFile {
             name,
             file,
             plan,
-            aside,
+            overridden,
         }),
     ))
 }

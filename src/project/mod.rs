@@ -37,7 +37,7 @@ pub use environment::{DEFAULT_EPOCH, Environment, WorkOptions};
 pub use error::ProjectError;
 pub use files::{LOCK_NAME, Project, SPEC_NAME};
 pub use image::{NamedImage, images};
-pub use kept::{Extent, Keep};
+pub use kept::{KeepExtent, KeptInputs};
 pub use mention::{Mention, mentions};
 pub use nix::LazyNix;
 pub use options::{Description, ImageOptions, permissions};

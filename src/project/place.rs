@@ -17,7 +17,7 @@ use super::environment::Environment;
 use super::error::ProjectError;
 use super::files::Project;
 use super::image::{NamedImage, archive_name};
-use super::kept::Keep;
+use super::kept::KeptInputs;
 
 /// How a transfer treats names and what is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -122,14 +122,14 @@ impl<'a> Transfer<'a> {
         let digest = content.digest();
         let existing = self.existing(sink, digest, to)?;
         let transferred = match existing {
-            Existing::Same | Existing::Kept => Transferred {
+            NameState::Same | NameState::Kept => Transferred {
                 written: 0,
                 skipped: content.blobs().iter().map(|(_, size)| size).sum(),
             },
-            Existing::Replaceable if self.options.dry_run && !matches!(to.location, Location::Registry(_)) => {
+            NameState::Replaceable if self.options.dry_run && !matches!(to.location, Location::Registry(_)) => {
                 expected(sink, content)?
             }
-            Existing::Replaceable => {
+            NameState::Replaceable => {
                 match content {
                     Content::Image(image) => sink.put(image, &to.names)?,
                     Content::Index(index) => sink.put_index(index, &to.names)?,
@@ -145,11 +145,15 @@ impl<'a> Transfer<'a> {
             milliseconds: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             dry_run: self.options.dry_run,
         });
-        Ok(existing != Existing::Kept)
+        Ok(existing != NameState::Kept)
     }
 
     /// Opens a place. Of `keep` only the repositories are used, from which a registry may take blobs.
-    pub fn open(&self, location: &Location, keep: Option<&Keep<'_>>) -> Result<Box<dyn Sink + 'a>, TransferError> {
+    pub fn open(
+        &self,
+        location: &Location,
+        keep: Option<&KeptInputs<'_>>,
+    ) -> Result<Box<dyn Sink + 'a>, TransferError> {
         let environment = self.environment;
         if let Location::Registry(name) = location {
             let reference: Reference = name.parse()?;
@@ -169,7 +173,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// What is under the names now, as far as the options care.
-    fn existing(&self, sink: &dyn Sink, digest: Digest, to: &Destination) -> Result<Existing, TransferError> {
+    fn existing(&self, sink: &dyn Sink, digest: Digest, to: &Destination) -> Result<NameState, TransferError> {
         let TransferOptions {
             skip_existing,
             immutable,
@@ -177,28 +181,28 @@ impl<'a> Transfer<'a> {
         } = *self.options;
         // A push looks for itself, with fewer requests.
         if matches!(to.location, Location::Registry(_)) && !skip_existing {
-            return Ok(Existing::Replaceable);
+            return Ok(NameState::Replaceable);
         }
         let current = match sink.current(&to.names) {
             Ok(current) => current,
             // What cannot be read will be replaced, unless that is what must not happen.
-            Err(_) if !immutable && !skip_existing => return Ok(Existing::Replaceable),
+            Err(_) if !immutable && !skip_existing => return Ok(NameState::Replaceable),
             Err(error) => return Err(error.into()),
         };
         if !current.is_empty() && current.iter().all(|(_, found)| *found == digest) {
             // Several names, of which some do not exist yet, are given again.
             return Ok(match current.len() >= to.names.len() {
-                true => Existing::Same,
-                false => Existing::Replaceable,
+                true => NameState::Same,
+                false => NameState::Replaceable,
             });
         }
         let Some((name, actual)) = current.into_iter().find(|(_, found)| *found != digest) else {
-            return Ok(Existing::Replaceable);
+            return Ok(NameState::Replaceable);
         };
         if skip_existing {
             let text = format!("note: `{name}` exists and is left as it is: {actual}");
             self.environment.reporter.report(Event::Note { text });
-            return Ok(Existing::Kept);
+            return Ok(NameState::Kept);
         }
         if immutable {
             return Err(TransferError::Transport(TransportError::Immutable {
@@ -207,13 +211,13 @@ impl<'a> Transfer<'a> {
                 actual,
             }));
         }
-        Ok(Existing::Replaceable)
+        Ok(NameState::Replaceable)
     }
 }
 
 /// What is under a name before it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Existing {
+enum NameState {
     /// Nothing, or something that may be replaced.
     Replaceable,
     /// Exactly what is to be written.

@@ -15,7 +15,7 @@ use crate::escape::shown;
 use crate::event::Event;
 use crate::fetch;
 use crate::image::{self, FORMAT_ANNOTATION, Format, Recipe};
-use crate::inputs::{self, Found, InputsError};
+use crate::inputs::{self, FoundInputs, InputsError};
 use crate::layer;
 use crate::oci::{Compression, ParseCompressionError, PlatformError};
 use crate::spec::Inputs;
@@ -326,7 +326,7 @@ fn find_inputs(
     digest: &Digest,
     options: &RebuildOptions,
     environment: &Environment<'_>,
-) -> Result<Option<Found>, RebuildError> {
+) -> Result<Option<FoundInputs>, RebuildError> {
     let warn = |text: String| environment.reporter.report(Event::Warning { text });
     match inputs::beside(source, digest) {
         Ok(Some(found)) => return Ok(Some(found)),
@@ -351,7 +351,7 @@ fn find_inputs(
 /// the nearest.
 fn project(
     old: &Inspection,
-    found: Option<&Found>,
+    found: Option<&FoundInputs>,
     options: &RebuildOptions,
     environment: &Environment<'_>,
 ) -> Result<(Project, String), RebuildError> {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::build::{self, BuildOptions};
 use crate::event::Event;
-use crate::store::{Problem, Store};
+use crate::store::{Store, StoreProblem};
 use crate::store_path::{StoreDir, StorePath};
 
 use super::environment::{Environment, WorkOptions};
@@ -29,11 +29,11 @@ pub struct Repair {
 /// made. `options` say how steps are carried out.
 pub fn repair(
     store: &Store,
-    problems: &[Problem],
+    problems: &[StoreProblem],
     options: &WorkOptions,
     environment: &Environment<'_>,
 ) -> Result<Repair, ProjectError> {
-    let damaged: BTreeSet<StorePath> = problems.iter().filter_map(Problem::mendable).cloned().collect();
+    let damaged: BTreeSet<StorePath> = problems.iter().filter_map(StoreProblem::mendable).cloned().collect();
     let mut repair = Repair::default();
     if *store.store_dir() == StoreDir::layerize() {
         make_again(store, &damaged, options, environment, &mut repair);

@@ -20,7 +20,7 @@ const HELLO: &str = "#include <stdio.h>\n\nint main(void) {\n    puts(\"Hello fr
 
 /// What a directory holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum Detected {
     /// Nothing: it gets a program in C.
     Nothing,
     /// C files and nothing that says how they are built.
@@ -58,7 +58,7 @@ pub struct Starter {
     /// What the package and the image are called.
     pub name: String,
     /// What the directory holds.
-    pub found: Found,
+    pub found: Detected,
 }
 
 impl Starter {
@@ -68,7 +68,7 @@ impl Starter {
         let of_dir = || dir.file_name().and_then(|name| image_name(&name.to_string_lossy()));
         let name = match (name, &found) {
             (Some(name), _) => name.to_owned(),
-            (None, Found::Nothing) => of_dir().unwrap_or_else(|| "hello".to_owned()),
+            (None, Detected::Nothing) => of_dir().unwrap_or_else(|| "hello".to_owned()),
             (None, _) => of_dir().unwrap_or_else(|| "app".to_owned()),
         };
         Ok(Self { name, found })
@@ -77,7 +77,7 @@ impl Starter {
     /// The files that are missing, with their texts; the spec is the first.
     pub fn files(&self, dir: &Path) -> Result<Vec<(PathBuf, String)>, PathError> {
         let mut files = vec![(dir.join(SPEC_NAME), self.spec())];
-        if self.found == Found::Nothing {
+        if self.found == Detected::Nothing {
             files.push((dir.join("hello.c"), HELLO.to_owned()));
         }
         let ignore = dir.join(".gitignore");
@@ -108,7 +108,7 @@ impl Starter {
         );
         let run = format!("#   layerize run {name}    runs the program on this machine\n");
         match &self.found {
-            Found::Python { file } => format!("{head}\n{}", python(name, file)),
+            Detected::Python { file } => format!("{head}\n{}", python(name, file)),
             _ => format!("{head}{run}\n{}\n{}", self.package(), self.image()),
         }
     }
@@ -117,7 +117,7 @@ impl Starter {
         let (tools, script) = self.recipe();
         let tools: Vec<String> = tools.iter().map(|tool| format!("\"deb:{tool}\"")).collect();
         let unknown = match self.found {
-            Found::Other => "# Nothing here says how it is built: write the script, and name its tools.\n",
+            Detected::Other => "# Nothing here says how it is built: write the script, and name its tools.\n",
             _ => "",
         };
         format!(
@@ -142,38 +142,38 @@ impl Starter {
             |compiler: &str, files: &str| format!("mkdir -p $out/bin\n{compiler} -O2 -o $out/bin/{name} {files}\n");
         let make = "make -j$LAYERIZE_CORES\nmake install\n";
         match &self.found {
-            Found::Nothing => (vec!["gcc"], of_c("gcc", "hello.c")),
-            Found::C { files, cpp: false } => (vec!["gcc"], of_c("gcc", &quoted(files))),
-            Found::C { files, cpp: true } => (vec!["g++"], of_c("g++", &quoted(files))),
-            Found::Configure => (vec!["gcc", "make"], format!("./configure --prefix=$out\n{make}")),
-            Found::Autotools => (
+            Detected::Nothing => (vec!["gcc"], of_c("gcc", "hello.c")),
+            Detected::C { files, cpp: false } => (vec!["gcc"], of_c("gcc", &quoted(files))),
+            Detected::C { files, cpp: true } => (vec!["g++"], of_c("g++", &quoted(files))),
+            Detected::Configure => (vec!["gcc", "make"], format!("./configure --prefix=$out\n{make}")),
+            Detected::Autotools => (
                 vec!["autoconf", "automake", "libtool", "pkgconf", "gcc", "make"],
                 format!("autoreconf --install\n./configure --prefix=$out\n{make}"),
             ),
-            Found::CMake => (
+            Detected::CMake => (
                 vec!["cmake", "g++", "make"],
                 "cmake -B build -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=$out\n\
                  cmake --build build -j$LAYERIZE_CORES\ncmake --install build\n"
                     .to_owned(),
             ),
-            Found::Meson => (
+            Detected::Meson => (
                 vec!["meson", "ninja-build", "g++", "pkgconf"],
                 "meson setup build --prefix=$out --buildtype=release\nninja -C build -j$LAYERIZE_CORES\n\
                  ninja -C build install\n"
                     .to_owned(),
             ),
-            Found::Make { installs: true } => (
+            Detected::Make { installs: true } => (
                 vec!["gcc", "make"],
                 "make -j$LAYERIZE_CORES\nmake install PREFIX=$out prefix=$out\n".to_owned(),
             ),
-            Found::Make { installs: false } => (
+            Detected::Make { installs: false } => (
                 vec!["gcc", "make"],
                 format!(
                     "make -j$LAYERIZE_CORES\n# The Makefile has no target `install`: the program is put where it \
                      belongs here.\nmkdir -p $out/bin\ncp {name} $out/bin/\n"
                 ),
             ),
-            Found::Python { .. } | Found::Other => (
+            Detected::Python { .. } | Detected::Other => (
                 vec![],
                 format!("mkdir -p $out/bin\necho 'write how {name} is built' >&2\nexit 1\n"),
             ),
@@ -220,7 +220,7 @@ fn quoted(names: &[String]) -> String {
     names.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
-fn look(dir: &Path) -> Result<Found, PathError> {
+fn look(dir: &Path) -> Result<Detected, PathError> {
     let names = fsio::sorted_names(dir)?;
     let names: BTreeSet<String> = names.into_iter().filter_map(|name| name.into_string().ok()).collect();
     let has = |name: &str| names.contains(name);
@@ -229,16 +229,16 @@ fn look(dir: &Path) -> Result<Found, PathError> {
         names.iter().filter(is_one).cloned().collect()
     };
     if has("configure") {
-        return Ok(Found::Configure);
+        return Ok(Detected::Configure);
     }
     if has("configure.ac") || has("configure.in") {
-        return Ok(Found::Autotools);
+        return Ok(Detected::Autotools);
     }
     if has("CMakeLists.txt") {
-        return Ok(Found::CMake);
+        return Ok(Detected::CMake);
     }
     if has("meson.build") {
-        return Ok(Found::Meson);
+        return Ok(Detected::Meson);
     }
     if let Some(makefile) = ["GNUmakefile", "makefile", "Makefile"]
         .into_iter()
@@ -249,19 +249,19 @@ fn look(dir: &Path) -> Result<Found, PathError> {
         let installs = text
             .lines()
             .any(|line| line.starts_with("install:") || line.starts_with("install "));
-        return Ok(Found::Make { installs });
+        return Ok(Detected::Make { installs });
     }
     let (c, cpp) = (with(&[".c"]), with(&[".cc", ".cpp", ".cxx"]));
     if !c.is_empty() || !cpp.is_empty() {
         let cpp_found = !cpp.is_empty();
         let files = c.into_iter().chain(cpp).collect();
-        return Ok(Found::C { files, cpp: cpp_found });
+        return Ok(Detected::C { files, cpp: cpp_found });
     }
     let python = with(&[".py"]);
     let main = ["main.py", "app.py", "__main__.py"].into_iter().find(|name| has(name));
     match (main, python.as_slice()) {
-        (Some(main), _) => return Ok(Found::Python { file: main.to_owned() }),
-        (None, [only]) => return Ok(Found::Python { file: only.clone() }),
+        (Some(main), _) => return Ok(Detected::Python { file: main.to_owned() }),
+        (None, [only]) => return Ok(Detected::Python { file: only.clone() }),
         (None, _) => {}
     }
     // What every repository has says nothing of what is built.
@@ -272,8 +272,8 @@ fn look(dir: &Path) -> Result<Found, PathError> {
                 .any(|word| name.starts_with(word))
     };
     Ok(match names.iter().any(|name| tells(&name)) {
-        true => Found::Other,
-        false => Found::Nothing,
+        true => Detected::Other,
+        false => Detected::Nothing,
     })
 }
 
@@ -293,26 +293,26 @@ mod tests {
 
     #[test]
     fn what_is_there_decides_and_every_text_is_a_spec() {
-        let c = |files: &[&str], cpp| Found::C {
+        let c = |files: &[&str], cpp| Detected::C {
             files: files.iter().map(|&file| file.to_owned()).collect(),
             cpp,
         };
-        let python = |file: &str| Found::Python { file: file.to_owned() };
-        let cases: Vec<(&[&str], Found)> = vec![
-            (&[], Found::Nothing),
-            (&["README.md", "LICENSE", ".git"], Found::Nothing),
+        let python = |file: &str| Detected::Python { file: file.to_owned() };
+        let cases: Vec<(&[&str], Detected)> = vec![
+            (&[], Detected::Nothing),
+            (&["README.md", "LICENSE", ".git"], Detected::Nothing),
             (&["a.c"], c(&["a.c"], false)),
             (&["a.c", "b c.c", "a.h"], c(&["a.c", "b c.c"], false)),
             (&["a.c", "b.cpp"], c(&["a.c", "b.cpp"], true)),
-            (&["configure", "Makefile", "a.c"], Found::Configure),
-            (&["configure.ac", "Makefile.am"], Found::Autotools),
-            (&["CMakeLists.txt", "Makefile"], Found::CMake),
-            (&["meson.build", "a.c"], Found::Meson),
-            (&["Makefile", "a.c"], Found::Make { installs: false }),
+            (&["configure", "Makefile", "a.c"], Detected::Configure),
+            (&["configure.ac", "Makefile.am"], Detected::Autotools),
+            (&["CMakeLists.txt", "Makefile"], Detected::CMake),
+            (&["meson.build", "a.c"], Detected::Meson),
+            (&["Makefile", "a.c"], Detected::Make { installs: false }),
             (&["one.py"], python("one.py")),
             (&["main.py", "other.py"], python("main.py")),
-            (&["one.py", "two.py"], Found::Other),
-            (&["Cargo.toml", "src"], Found::Other),
+            (&["one.py", "two.py"], Detected::Other),
+            (&["Cargo.toml", "src"], Detected::Other),
         ];
         for (names, found) in cases {
             let files: Vec<(&str, &str)> = names.iter().map(|&name| (name, "")).collect();
@@ -323,7 +323,7 @@ mod tests {
             assert_eq!(workspace.images.keys().collect::<Vec<_>>(), ["thing"], "{names:?}");
         }
         let (_dir, installing) = starter(&[("Makefile", "all:\n\tcc a.c\ninstall: all\n\tcp a $(PREFIX)\n")]);
-        assert_eq!(installing.found, Found::Make { installs: true });
+        assert_eq!(installing.found, Detected::Make { installs: true });
         assert!(
             installing.spec().contains("make install PREFIX=$out"),
             "{}",

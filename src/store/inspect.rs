@@ -11,7 +11,7 @@ use super::evidence::{Place, PlaceKind, printable};
 use super::modulo::{Modulo, ModuloHasher};
 use super::scan::{FileScan, Finder, Hit, Needles, Spelling};
 use crate::digest::Digest;
-use crate::nar::{self, Encoder, Entry, EntryKind};
+use crate::nar::{self, Entry, EntryKind, NarEncoder};
 use crate::store_path::StorePath;
 
 /// What an inspection found.
@@ -61,7 +61,7 @@ pub(super) fn inspect<'a>(
     let needles = Needles::new(paths.iter().copied());
     let mut scan = TreeScan::new(paths.len(), own.is_some());
     let mut entries = 0;
-    let mut encoder = Encoder::new(ModuloHasher::new(own.map(StorePath::hash)))?;
+    let mut encoder = NarEncoder::new(ModuloHasher::new(own.map(StorePath::hash)))?;
     nar::visit(root, &mut |entry, contents| {
         entries += 1;
         scan.begin(entry, &needles);
@@ -177,9 +177,9 @@ impl TreeScan {
 }
 
 /// A reader that shows every piece that it reads to a sink.
-struct Tee<'a> {
-    contents: &'a mut dyn Read,
-    sink: &'a mut dyn FnMut(&[u8]),
+pub(super) struct Tee<'a> {
+    pub(super) contents: &'a mut dyn Read,
+    pub(super) sink: &'a mut dyn FnMut(&[u8]),
 }
 
 impl Read for Tee<'_> {

@@ -17,10 +17,10 @@ use crate::store_path::{PathInfo, StorePath};
 
 /// What a store knows of damage to its trees.
 #[derive(Default)]
-pub(super) struct Damage(Mutex<State>);
+pub(super) struct Damage(Mutex<MendState>);
 
 #[derive(Default)]
-struct State {
+struct MendState {
     /// Registered, and not what was registered.
     damaged: BTreeSet<StorePath>,
     /// Made again since.
@@ -28,7 +28,7 @@ struct State {
 }
 
 impl Damage {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MendState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -51,7 +51,7 @@ pub use import::{Attestation, NewNar, StagedNar};
 pub use query::{PathDetails, Provenance};
 pub use roots::Root;
 pub use session::StagingDir;
-pub use verify::Problem;
+pub use verify::StoreProblem;
 
 use crate::digest::Digest;
 use crate::fsio::{FileLock, IoContext, LockKind, PathError, create_dir_all, remove_tree};

@@ -28,11 +28,11 @@ pub(super) struct Session {
     /// `session-X`.
     name: String,
     lock: FileLock,
-    state: Mutex<State>,
+    state: Mutex<SessionState>,
 }
 
 #[derive(Default)]
-struct State {
+struct SessionState {
     protected: BTreeSet<StorePath>,
     staged: u64,
 }
@@ -101,7 +101,7 @@ impl Session {
         self.tmp.join(format!("{}.lock", self.name))
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, SessionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

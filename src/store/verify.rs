@@ -24,7 +24,7 @@ use crate::store_path::{StoreDir, StorePath, content_addressed, fixed_file};
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Problem {
+pub enum StoreProblem {
     /// SQLite found something wrong with its file.
     Database {
         /// What, in one sentence.
@@ -72,7 +72,7 @@ pub enum Problem {
     },
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for StoreProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Database { finding } => write!(f, "the database is damaged: {finding}"),
@@ -91,7 +91,7 @@ impl fmt::Display for Problem {
     }
 }
 
-impl Problem {
+impl StoreProblem {
     /// The valid path that is not as it should be.
     pub fn path(&self) -> Option<&StorePath> {
         match self {
@@ -116,9 +116,9 @@ impl Problem {
 impl Store {
     /// Compares everything that is registered with the disk: that it is there and that modes and times say that
     /// nothing wrote to it; with `contents` also every byte. Problems come sorted by path.
-    pub fn verify(&self, contents: bool) -> Result<Vec<Problem>, StoreError> {
+    pub fn verify(&self, contents: bool) -> Result<Vec<StoreProblem>, StoreError> {
         let findings = self.database.check()?.into_iter();
-        let mut problems: Vec<Problem> = findings.map(|finding| Problem::Database { finding }).collect();
+        let mut problems: Vec<StoreProblem> = findings.map(|finding| StoreProblem::Database { finding }).collect();
         let all = self.database.registrations()?;
         for registration in all.values() {
             self.verify_path(registration, &all, contents, &mut problems)?;
@@ -128,7 +128,7 @@ impl Store {
     }
 
     /// As [`verify`](Self::verify) for these paths alone; one that is not registered is an error.
-    pub fn verify_paths(&self, paths: &BTreeSet<StorePath>, contents: bool) -> Result<Vec<Problem>, StoreError> {
+    pub fn verify_paths(&self, paths: &BTreeSet<StorePath>, contents: bool) -> Result<Vec<StoreProblem>, StoreError> {
         let all = self.database.registrations()?;
         let mut problems = Vec::new();
         for path in paths {
@@ -146,7 +146,7 @@ impl Store {
         registration: &Registration,
         all: &BTreeMap<StorePath, Registration>,
         contents: bool,
-        problems: &mut Vec<Problem>,
+        problems: &mut Vec<StoreProblem>,
     ) -> Result<(), StoreError> {
         let path = &registration.path;
         for target in registration
@@ -154,20 +154,20 @@ impl Store {
             .keys()
             .filter(|&target| !all.contains_key(target))
         {
-            problems.push(Problem::BadReference {
+            problems.push(StoreProblem::BadReference {
                 path: path.clone(),
                 target: target.clone(),
             });
         }
         if let Some(expected) = expected_path(&self.store_dir, registration)?.filter(|expected| expected != path) {
-            problems.push(Problem::WrongAddress {
+            problems.push(StoreProblem::WrongAddress {
                 path: path.clone(),
                 expected,
             });
         }
         let tree = self.physical(path);
         let problem = match fs::symlink_metadata(&tree) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Problem::Missing { path: path.clone() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(StoreProblem::Missing { path: path.clone() }),
             _ => examine(&tree, registration, contents),
         };
         // A collection that runs meanwhile is no problem.
@@ -180,7 +180,7 @@ impl Store {
     }
 
     /// What lies in `store/` without being a valid path.
-    fn foreign(&self, all: &BTreeMap<StorePath, Registration>) -> Result<Vec<Problem>, StoreError> {
+    fn foreign(&self, all: &BTreeMap<StorePath, Registration>) -> Result<Vec<StoreProblem>, StoreError> {
         // Nobody is just about to register a tree while this is held.
         let _lock = if self.database.read_only() {
             None
@@ -205,7 +205,7 @@ impl Store {
                 Err(_) => false,
             };
             if !registered {
-                problems.push(Problem::Unregistered { name });
+                problems.push(StoreProblem::Unregistered { name });
             }
         }
         Ok(problems)
@@ -213,7 +213,7 @@ impl Store {
 
     /// Forgets the paths of `problems` and all paths that refer to them, and removes trees that are no valid
     /// paths; gives the paths forgotten. They are built again when they are needed.
-    pub fn repair(&self, problems: &[Problem]) -> Result<BTreeSet<StorePath>, StoreError> {
+    pub fn repair(&self, problems: &[StoreProblem]) -> Result<BTreeSet<StorePath>, StoreError> {
         let session = self.session()?;
         let mut doomed = Vec::new();
         let forgotten = {
@@ -221,7 +221,7 @@ impl Store {
             let all = self.database.registrations()?;
             let broken = problems
                 .iter()
-                .filter_map(Problem::path)
+                .filter_map(StoreProblem::path)
                 .filter(|&path| all.contains_key(path));
             let forgotten = with_referrers(&all, broken.cloned().collect());
             self.database.forget(&forgotten)?;
@@ -274,7 +274,7 @@ pub(super) fn expected_path(dir: &StoreDir, registration: &Registration) -> Resu
 }
 
 /// What is wrong with a tree. That it cannot be read is one of the things that can be.
-fn examine(tree: &Path, registration: &Registration, contents: bool) -> Option<Problem> {
+fn examine(tree: &Path, registration: &Registration, contents: bool) -> Option<StoreProblem> {
     let examined = first_deviation(tree).and_then(|deviation| match deviation {
         None if contents => Ok(differing_contents(tree, registration)?.map(|how| (None, how))),
         other => Ok(other),
@@ -282,16 +282,16 @@ fn examine(tree: &Path, registration: &Registration, contents: bool) -> Option<P
     let path = registration.path.clone();
     match examined {
         Ok(None) => None,
-        Ok(Some((file, how))) => Some(Problem::Modified { path, file, how }),
+        Ok(Some((file, how))) => Some(StoreProblem::Modified { path, file, how }),
         Err(error) => {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
             let how = format!("{error}{}", cause.unwrap_or_default());
             // What has no archive cannot have been registered; what the disk does not give may be as it was, and so may
             // what cannot be opened since the whole store was moved to a longer path.
             Some(match error {
-                StoreError::Tree(NarError::TooLong { .. }) => Problem::Unreadable { path, how },
-                StoreError::Tree(_) => Problem::Modified { path, file: None, how },
-                _ => Problem::Unreadable { path, how },
+                StoreError::Tree(NarError::TooLong { .. }) => StoreProblem::Unreadable { path, how },
+                StoreError::Tree(_) => StoreProblem::Modified { path, file: None, how },
+                _ => StoreProblem::Unreadable { path, how },
             })
         }
     }

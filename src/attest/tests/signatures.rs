@@ -30,7 +30,7 @@ fn signed(key: &PrivateKey) -> Vec<u8> {
 
 /// Checks a bundle against one key.
 fn checked(bundle: &[u8], key: &PublicKey, predicate: Option<&str>) -> Result<Verified, Rejection> {
-    let wanted = Wanted {
+    let wanted = ExpectedStatement {
         image: image(),
         keys: std::slice::from_ref(key),
         predicate,
@@ -328,25 +328,25 @@ fn documents_are_known_by_what_is_in_them() {
     for (document, kind, media_type, annotation) in [
         (
             br#"{"spdxVersion":"SPDX-2.3"}"#.to_vec(),
-            DocumentKind::Spdx,
+            AttachmentKind::Spdx,
             "application/spdx+json",
             None,
         ),
         (
             br#"{"bomFormat":"CycloneDX"}"#.to_vec(),
-            DocumentKind::CycloneDx,
+            AttachmentKind::CycloneDx,
             "application/vnd.cyclonedx+json",
             None,
         ),
         (
             statement.clone(),
-            DocumentKind::Statement(PROVENANCE_TYPE.to_owned()),
+            AttachmentKind::Statement(PROVENANCE_TYPE.to_owned()),
             "application/vnd.in-toto+json",
             Some(("in-toto.io/predicate-type", PROVENANCE_TYPE)),
         ),
         (
             sign(&statement, &key).unwrap(),
-            DocumentKind::Bundle(Some(PROVENANCE_TYPE.to_owned())),
+            AttachmentKind::Bundle(Some(PROVENANCE_TYPE.to_owned())),
             BUNDLE_TYPE,
             Some(("dev.sigstore.bundle.predicateType", PROVENANCE_TYPE)),
         ),

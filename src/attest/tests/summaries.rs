@@ -62,7 +62,7 @@ fn only_a_passed_check_by_the_wanted_policy_counts() {
     let dir = tempfile::tempdir().unwrap();
     let (private, public) = keys(dir.path());
     let image = Digest::of(b"image");
-    let wanted = |policy| Wanted {
+    let wanted = |policy| ExpectedStatement {
         image,
         keys: &public,
         predicate: Some(SUMMARY_TYPE),
@@ -116,7 +116,7 @@ fn only_a_passed_check_by_the_wanted_policy_counts() {
     verify(&licences, &wanted(None)).unwrap();
     let failed = changed("/predicate/verificationResult", json!("FAILED"));
     assert!(matches!(verify(&failed, &wanted(None)), Err(Rejection::Result(_))));
-    let any = Wanted {
+    let any = ExpectedStatement {
         predicate: None,
         ..wanted(None)
     };

@@ -17,7 +17,7 @@ use clap::{Args, ValueEnum};
 use crate::build::SandboxMode;
 use crate::layer::TarProfile;
 use crate::oci::Compression;
-use crate::project::{Description, Extent, ImageOptions, WorkOptions, permissions};
+use crate::project::{Description, ImageOptions, KeepExtent, WorkOptions, permissions};
 use crate::transport::registry::ConfigError;
 use crate::transport::registry::config::check_host;
 
@@ -99,7 +99,7 @@ pub struct BuildFlags {
     pub mirror: Vec<String>,
     /// How scripts are run
     #[arg(long, value_enum, default_value = "namespaces", value_name = "HOW")]
-    pub sandbox: Sandbox,
+    pub sandbox: SandboxFlag,
     /// Most steps at once [default: the number of cores]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub jobs: usize,
@@ -135,19 +135,19 @@ pub enum InputsExtent {
 
 impl InputsFlags {
     /// What is to be kept, by a command that keeps `default` unless it is told otherwise.
-    pub fn extent(&self, default: Option<Extent>) -> Option<Extent> {
+    pub fn extent(&self, default: Option<KeepExtent>) -> Option<KeepExtent> {
         match (self.inputs, self.no_inputs) {
             (_, true) => None,
             (None, _) => default,
-            (Some(InputsExtent::Outside), _) => Some(Extent::Outside),
-            (Some(InputsExtent::All), _) => Some(Extent::All),
+            (Some(InputsExtent::Outside), _) => Some(KeepExtent::Outside),
+            (Some(InputsExtent::All), _) => Some(KeepExtent::All),
         }
     }
 }
 
 /// How scripts are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Sandbox {
+pub enum SandboxFlag {
     /// In namespaces of their own, without network
     #[default]
     Namespaces,
@@ -175,8 +175,8 @@ impl BuildFlags {
             places: Vec::new(),
             mirrors: mirror,
             sandbox: match sandbox {
-                Sandbox::Namespaces => SandboxMode::Namespaces,
-                Sandbox::None => SandboxMode::None,
+                SandboxFlag::Namespaces => SandboxMode::Namespaces,
+                SandboxFlag::None => SandboxMode::None,
             },
             jobs,
             cores,

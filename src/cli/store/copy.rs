@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use crate::binary_cache::{self, BinaryCache, ExportOptions, PublicKey, SecretKey, Trust};
+use crate::binary_cache::{self, BinaryCache, ExportOptions, NixPublicKey, SecretKey, Trust};
 use crate::fsio::{IoContext, read_limited};
 use crate::oci::{CompressionFormat, UnknownCompressionFormat};
 use crate::store::Store;
@@ -26,7 +26,7 @@ const KEY_BYTES_MAX: u64 = 4096;
 
 /// Arguments of `layerize store copy`.
 #[derive(Debug, Args)]
-pub struct CopyArgs {
+pub struct StoreCopyArgs {
     /// Store paths: `/nix/store/…` or `/layerize/store/…`, with all they refer to
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
@@ -52,7 +52,7 @@ pub struct CopyArgs {
 
 /// Arguments of `layerize store sign`.
 #[derive(Debug, Args)]
-pub struct SignArgs {
+pub struct StoreSignArgs {
     /// Store paths
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
@@ -66,7 +66,7 @@ pub struct SignArgs {
 
 /// Subcommands of `layerize store key`.
 #[derive(Debug, Subcommand)]
-pub enum KeyCommand {
+pub enum StoreKeyCommand {
     /// Make a pair of keys, NAME.secret and NAME.public, and print the public one
     Generate {
         /// What signatures call the key: by habit the cache's host and a number
@@ -95,7 +95,7 @@ fn parse_compression(text: &str) -> Result<CompressionFormat, String> {
 }
 
 /// `layerize store copy`.
-pub fn copy(args: &CopyArgs, context: &Context) -> anyhow::Result<Outcome> {
+pub fn copy(args: &StoreCopyArgs, context: &Context) -> anyhow::Result<Outcome> {
     let (store_dir, paths) = parse_paths(&args.paths)?;
     let store = open(&store_dir, context)?;
     let copied = match &args.to {
@@ -110,7 +110,7 @@ pub fn copy(args: &CopyArgs, context: &Context) -> anyhow::Result<Outcome> {
 }
 
 fn fetch(
-    args: &CopyArgs,
+    args: &StoreCopyArgs,
     store: &Store,
     paths: &BTreeSet<StorePath>,
     context: &Context,
@@ -118,7 +118,7 @@ fn fetch(
     let caches = open_caches(&args.from, store.store_dir(), context)?;
     let keys = args.trusted_key.iter().chain(&context.config.nix_trusted_keys);
     let trust = Trust {
-        keys: keys.map(|key| key.parse::<PublicKey>()).collect::<Result<_, _>>()?,
+        keys: keys.map(|key| key.parse::<NixPublicKey>()).collect::<Result<_, _>>()?,
         unsigned: args.no_check_sigs,
     };
     Ok(binary_cache::fetch_closure(store, paths, &caches, &trust, context.ui)?)
@@ -143,7 +143,7 @@ fn open_caches(named: &[String], store_dir: &StoreDir, context: &Context) -> any
 }
 
 fn export(
-    args: &CopyArgs,
+    args: &StoreCopyArgs,
     to: &str,
     store: &Store,
     paths: &BTreeSet<StorePath>,
@@ -183,7 +183,7 @@ fn cache_dir(to: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// `layerize store sign`.
-pub fn sign(args: &SignArgs, context: &Context) -> anyhow::Result<Outcome> {
+pub fn sign(args: &StoreSignArgs, context: &Context) -> anyhow::Result<Outcome> {
     let (store_dir, paths) = parse_paths(&args.paths)?;
     let store = open(&store_dir, context)?;
     let key = read_key(&args.key)?;
@@ -202,9 +202,9 @@ pub fn sign(args: &SignArgs, context: &Context) -> anyhow::Result<Outcome> {
 }
 
 /// `layerize store key`.
-pub fn key(command: &KeyCommand, context: &Context) -> anyhow::Result<Outcome> {
+pub fn key(command: &StoreKeyCommand, context: &Context) -> anyhow::Result<Outcome> {
     let key = match command {
-        KeyCommand::Generate { name, dir } => {
+        StoreKeyCommand::Generate { name, dir } => {
             let key = SecretKey::generate(name)?;
             write_new(&dir.join(format!("{name}.secret")), &key.to_text(), 0o600)?;
             write_new(
@@ -214,7 +214,7 @@ pub fn key(command: &KeyCommand, context: &Context) -> anyhow::Result<Outcome> {
             )?;
             key
         }
-        KeyCommand::Public { file } => read_key(file)?,
+        StoreKeyCommand::Public { file } => read_key(file)?,
     };
     context.ui.data(&key.public().to_string())?;
     Ok(Outcome::Done)

@@ -20,8 +20,8 @@ use super::context::Context;
 use super::error::advised;
 use super::outcome::Outcome;
 use super::text::size;
-use copy::{CopyArgs, KeyCommand, SignArgs};
-use verify::VerifyArgs;
+use copy::{StoreCopyArgs, StoreKeyCommand, StoreSignArgs};
+use verify::StoreVerifyArgs;
 
 /// Arguments of `layerize store`.
 #[derive(Debug, Args)]
@@ -53,7 +53,7 @@ enum StoreCommand {
     /// List all valid store paths
     Ls,
     /// Read store paths and compare them with what was recorded: exit status 1 if anything is wrong
-    Verify(VerifyArgs),
+    Verify(StoreVerifyArgs),
     /// Delete what no root needs
     Gc {
         /// Only show what would be deleted
@@ -63,12 +63,12 @@ enum StoreCommand {
     /// List what the garbage collector keeps, and why
     Roots,
     /// Copy closures from a binary cache into the store, or from the store to a binary cache
-    Copy(CopyArgs),
+    Copy(StoreCopyArgs),
     /// Sign store paths; the signatures are kept and go with every copy
-    Sign(SignArgs),
+    Sign(StoreSignArgs),
     /// Make keys that sign store paths
     #[command(subcommand)]
-    Key(KeyCommand),
+    Key(StoreKeyCommand),
 }
 
 /// Does what the subcommand says.

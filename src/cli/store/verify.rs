@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 
 use crate::project::{self, Repair, WorkOptions};
-use crate::store::{Problem, Store};
+use crate::store::{Store, StoreProblem};
 use crate::store_path::{StoreDir, StorePath};
 
 use crate::cli::context::Context;
@@ -16,7 +16,7 @@ use crate::cli::outcome::Outcome;
 
 /// Arguments of `layerize store verify`.
 #[derive(Debug, Args)]
-pub struct VerifyArgs {
+pub struct StoreVerifyArgs {
     /// Store paths [default: all]
     paths: Vec<String>,
     /// Only look whether everything is there
@@ -28,7 +28,7 @@ pub struct VerifyArgs {
 }
 
 /// Verifies, and repairs where that is asked for.
-pub fn run(args: &VerifyArgs, stores: &[Store], context: &Context) -> anyhow::Result<Outcome> {
+pub fn run(args: &StoreVerifyArgs, stores: &[Store], context: &Context) -> anyhow::Result<Outcome> {
     let (mut found, mut paths) = (Vec::new(), 0);
     for (store, wanted) in stores.iter().zip(by_store(&args.paths, stores)?) {
         let problems = match &wanted {
@@ -86,7 +86,7 @@ fn by_store(arguments: &[String], stores: &[Store]) -> anyhow::Result<Vec<Option
 }
 
 /// Repairs a store and says what became of what was wrong; whether all is well now.
-fn repair(store: &Store, problems: &[Problem], context: &Context) -> anyhow::Result<bool> {
+fn repair(store: &Store, problems: &[StoreProblem], context: &Context) -> anyhow::Result<bool> {
     let Repair {
         made,
         forgotten,
@@ -110,8 +110,8 @@ fn repair(store: &Store, problems: &[Problem], context: &Context) -> anyhow::Res
     ));
     let damaged: BTreeSet<&StorePath> = failed.iter().map(|(path, _)| path).collect();
     let beyond = problems.iter().any(|problem| match problem {
-        Problem::Database { .. } => true,
-        Problem::Unregistered { name } => name.parse::<StorePath>().is_err(),
+        StoreProblem::Database { .. } => true,
+        StoreProblem::Unregistered { name } => name.parse::<StorePath>().is_err(),
         _ => false,
     });
     Ok(damaged.is_empty() && !beyond)

@@ -21,7 +21,7 @@ use crate::fetch::{FetchConfig, FetchError};
 use crate::fsio::IoContext;
 
 /// What apt has of a wanted file.
-pub(in crate::fetch) enum Answer {
+pub(in crate::fetch) enum AptAnswer {
     /// The verified file.
     File(PathBuf),
     /// Not this file; the newest version of its package that apt has instead.
@@ -37,8 +37,8 @@ pub(in crate::fetch) fn download(
     config: &FetchConfig,
     cache: &Cache,
     reporter: &dyn Reporter,
-) -> Result<Vec<Answer>, FetchError> {
-    let mut answers: BTreeMap<usize, Answer> = BTreeMap::new();
+) -> Result<Vec<AptAnswer>, FetchError> {
+    let mut answers: BTreeMap<usize, AptAnswer> = BTreeMap::new();
     for kind in [Kind::Binary, Kind::Source] {
         let mut batch = Batch::of(kind, wanted);
         if batch.files.is_empty() {
@@ -49,7 +49,7 @@ pub(in crate::fetch) fn download(
         // Another process may have fetched them while this one waited for the state.
         for (index, file) in std::mem::take(&mut batch.files) {
             match cache.lookup(expected(file.download), reporter)? {
-                Some(path) => drop(answers.insert(index, Answer::File(path))),
+                Some(path) => drop(answers.insert(index, AptAnswer::File(path))),
                 None => drop(batch.files.insert(index, file)),
             }
         }
@@ -79,11 +79,11 @@ pub(in crate::fetch) fn carries(wanted: &[&Download], config: &FetchConfig) -> R
 /// The files that one kind of apt's sources may carry, by their place in the caller's list.
 struct Batch<'a> {
     kind: Kind,
-    files: BTreeMap<usize, Wanted<'a>>,
+    files: BTreeMap<usize, AptRequest<'a>>,
 }
 
 #[derive(Clone, Copy)]
-struct Wanted<'a> {
+struct AptRequest<'a> {
     download: &'a Download,
     package: &'a str,
     version: &'a str,
@@ -102,13 +102,13 @@ impl<'a> Batch<'a> {
                     ..
                 },
                 Kind::Binary,
-            ) => Some(Wanted {
+            ) => Some(AptRequest {
                 download,
                 package,
                 version,
                 architecture,
             }),
-            (Origin::DebSource { package, version, .. }, Kind::Source) => Some(Wanted {
+            (Origin::DebSource { package, version, .. }, Kind::Source) => Some(AptRequest {
                 download,
                 package,
                 version,
@@ -157,7 +157,7 @@ impl<'a> Batch<'a> {
         apt: &Apt,
         cache: &Cache,
         reporter: &dyn Reporter,
-    ) -> Result<BTreeMap<usize, Answer>, FetchError> {
+    ) -> Result<BTreeMap<usize, AptAnswer>, FetchError> {
         let mut answers = BTreeMap::new();
         // The lists of the last run will often do; where they do not, newer ones may.
         for is_fresh in [false, true] {
@@ -178,15 +178,15 @@ impl<'a> Batch<'a> {
             let failure = self.run(apt, carried.iter().map(|(_, file)| **file), dir.path(), reporter)?;
             for (index, file) in carried {
                 match self.import(dir.path(), file, cache, reporter)? {
-                    Some(path) => drop(answers.insert(*index, Answer::File(path))),
-                    None if is_fresh => drop(answers.insert(*index, Answer::Failed(failure.clone()))),
+                    Some(path) => drop(answers.insert(*index, AptAnswer::File(path))),
+                    None if is_fresh => drop(answers.insert(*index, AptAnswer::Failed(failure.clone()))),
                     None => {}
                 }
             }
             if is_fresh {
                 for (index, file) in &self.files {
                     let newest = offers.newest.get(file.package).cloned();
-                    answers.entry(*index).or_insert(Answer::Carries(newest));
+                    answers.entry(*index).or_insert(AptAnswer::Carries(newest));
                 }
             }
         }
@@ -222,7 +222,7 @@ impl<'a> Batch<'a> {
     fn run(
         &self,
         apt: &Apt,
-        files: impl Iterator<Item = Wanted<'a>>,
+        files: impl Iterator<Item = AptRequest<'a>>,
         dir: &Path,
         reporter: &dyn Reporter,
     ) -> Result<String, FetchError> {
@@ -253,7 +253,7 @@ impl<'a> Batch<'a> {
     fn import(
         &self,
         dir: &Path,
-        file: &Wanted<'_>,
+        file: &AptRequest<'_>,
         cache: &Cache,
         reporter: &dyn Reporter,
     ) -> Result<Option<PathBuf>, FetchError> {
@@ -305,7 +305,7 @@ impl Offers {
         }
     }
 
-    fn carries(&self, file: &Wanted<'_>) -> bool {
+    fn carries(&self, file: &AptRequest<'_>) -> bool {
         self.digests.contains(&(file.package.to_owned(), file.download.sha256))
     }
 }

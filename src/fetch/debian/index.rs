@@ -10,7 +10,7 @@ use crate::spec::{LockedDebSource, LockedFile};
 
 /// What an index says of a version of a binary package.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct IndexRecord {
     pub package: String,
     pub version: String,
     pub architecture: String,
@@ -25,11 +25,11 @@ pub(super) struct Record {
 }
 
 /// Parses the records that `apt-cache show` printed; one that lacks something is an error of its own.
-pub(super) fn parse_binary(text: &str) -> Result<Vec<Result<Record, FetchError>>, FetchError> {
-    Ok(paragraphs(text)?.iter().map(Record::parse).collect())
+pub(super) fn parse_binary(text: &str) -> Result<Vec<Result<IndexRecord, FetchError>>, FetchError> {
+    Ok(paragraphs(text)?.iter().map(IndexRecord::parse).collect())
 }
 
-impl Record {
+impl IndexRecord {
     fn parse(paragraph: &Paragraph) -> Result<Self, FetchError> {
         let (package, version) = name_and_version(paragraph)?;
         let field = |name| field(paragraph, &package, name);

@@ -11,13 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::apt::{Apt, own_words};
 use super::archives::Archives;
-use super::index::{self, Record};
+use super::index::{self, IndexRecord};
 use super::sources::{AptSources, Kind};
 use super::{is_package_name, version};
 use crate::event::{Event, Reporter};
 use crate::fetch::download::THREADS;
 use crate::fetch::resolve::most_similar;
-use crate::fetch::{Entry, FetchConfig, FetchError, Update};
+use crate::fetch::{FetchConfig, FetchError, LockEntry, Update};
 use crate::parallel;
 use crate::spec::{Lock, LockedArchive, LockedDeb, LockedDebSource};
 
@@ -95,7 +95,7 @@ pub(in crate::fetch) fn resolve_sets(sets: &BTreeSet<Vec<String>>, request: &Req
 /// (a library and its headers want each other's version). Of what is gone, only that: what has to move with it, apt's
 /// solver finds out.
 fn unlocked(old: &Lock, update: &Update) -> BTreeSet<String> {
-    let is_taken = |name: &&String| update.takes(Entry::Deb(name));
+    let is_taken = |name: &&String| update.takes(LockEntry::Deb(name));
     let taken: BTreeSet<String> = old.debs.keys().filter(is_taken).cloned().collect();
     match update {
         Update::Gone(_) => taken,
@@ -275,7 +275,7 @@ impl<'a> Solver<'a> {
     }
 
     /// The archives' records of all versions; those of kept packages may be missing.
-    fn records(&self, apt: &Apt) -> Result<BTreeMap<String, Record>, FetchError> {
+    fn records(&self, apt: &Apt) -> Result<BTreeMap<String, IndexRecord>, FetchError> {
         let versions = self.versions();
         let wanted = versions.iter().map(|(name, version)| format!("{name}={version}"));
         let arguments = ["show", "--no-all-versions"]
@@ -325,7 +325,7 @@ impl<'a> Solver<'a> {
     fn lock(
         &self,
         architecture: Option<String>,
-        records: &BTreeMap<String, Record>,
+        records: &BTreeMap<String, IndexRecord>,
         archives: &BTreeMap<String, LockedArchive>,
     ) -> Debs {
         let versions = self.versions();
@@ -389,7 +389,7 @@ impl<'a> Solver<'a> {
     }
 }
 
-fn locked(record: &Record) -> LockedDeb {
+fn locked(record: &IndexRecord) -> LockedDeb {
     LockedDeb {
         archive: None,
         version: record.version.clone(),
@@ -438,7 +438,7 @@ pub(in crate::fetch) fn resolve_sources(
     let mut apt = None;
     for name in names {
         let old = request.old.deb_sources.get(name);
-        if let Some(old) = old.filter(|_| !request.update.takes(Entry::DebSource(name))) {
+        if let Some(old) = old.filter(|_| !request.update.takes(LockEntry::DebSource(name))) {
             locked.insert(name.clone(), old.clone());
             continue;
         }

@@ -7,7 +7,7 @@ use super::*;
 use crate::digest::Digest;
 use crate::event::Silent;
 use crate::fetch::debian::testing_repo::Repo;
-use crate::fetch::place::{Held, Place};
+use crate::fetch::place::{LocalCopy, Place};
 use crate::fetch::testing::{Reply, Server};
 use crate::fetch::{Update, fetch};
 use crate::testing::oracle;
@@ -191,7 +191,7 @@ impl Place for Keeper {
         true
     }
 
-    fn open(&self, _: &Request<'_>) -> Result<Held, FetchError> {
+    fn open(&self, _: &Request<'_>) -> Result<LocalCopy, FetchError> {
         panic!("nothing is to be read")
     }
 

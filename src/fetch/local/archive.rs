@@ -9,13 +9,13 @@ use std::path::Path;
 use crate::digest::{Digest, HashingWriter};
 use crate::fetch::FetchError;
 use crate::fsio::IoContext;
-use crate::nar::Encoder;
+use crate::nar::NarEncoder;
 pub(super) use crate::nar::{Entry, EntryKind};
 
 /// Hash of the archive of `entries` (each directory before what is in it, names in byte order), files read below
 /// `root`.
 pub(super) fn hash(root: &Path, entries: &[Entry]) -> Result<Digest, FetchError> {
-    let mut encoder = Encoder::new(HashingWriter::new(io::sink()))?;
+    let mut encoder = NarEncoder::new(HashingWriter::new(io::sink()))?;
     for entry in entries {
         if let EntryKind::File { .. } = entry.kind {
             let path = entry.below(root);

@@ -37,13 +37,13 @@ impl Place for Fake {
         self.local
     }
 
-    fn open(&self, _: &Request<'_>) -> Result<Held, FetchError> {
+    fn open(&self, _: &Request<'_>) -> Result<LocalCopy, FetchError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let url = self.name.to_owned();
         match self.does {
-            Does::Gives(text) => Ok(Held::File(Box::new(Cursor::new(text)))),
-            Does::HasNothing => Ok(Held::Nothing),
-            Does::Withholds => Ok(Held::Withheld),
+            Does::Gives(text) => Ok(LocalCopy::File(Box::new(Cursor::new(text)))),
+            Does::HasNothing => Ok(LocalCopy::Nothing),
+            Does::Withholds => Ok(LocalCopy::Withheld),
             Does::IsSilent => Err(FetchError::Unreachable {
                 url,
                 source: "nobody there".into(),
@@ -57,7 +57,7 @@ impl Place for Fake {
     }
 
     fn has(&self, request: &Request<'_>) -> Result<bool, FetchError> {
-        self.open(request).map(|held| matches!(held, Held::File(_)))
+        self.open(request).map(|held| matches!(held, LocalCopy::File(_)))
     }
 }
 

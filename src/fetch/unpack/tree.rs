@@ -233,7 +233,7 @@ impl TreeWriter {
         self.count_entry()?;
         self.parents(path)?;
         self.take_bytes(size)?;
-        if self.replaces(path)? == Existing::Compare {
+        if self.replaces(path)? == ExistingEntry::Compare {
             let twin = self.work.path().join("twin");
             self.write(&twin, executable, size, content)?;
             let equal = same_file(&twin, &self.physical(path.as_bytes())).context("compare", &twin)?;
@@ -255,7 +255,7 @@ impl TreeWriter {
             return Err(UnpackError::malformed(reason));
         }
         let node = Node::Symlink(target.to_vec());
-        if self.replaces(path)? == Existing::Compare {
+        if self.replaces(path)? == ExistingEntry::Compare {
             let equal = self.nodes.get(path.as_bytes()) == Some(&node);
             return equal.then_some(()).ok_or_else(|| different(path));
         }
@@ -362,12 +362,12 @@ impl TreeWriter {
     }
 
     /// Prepares the place of a file or symlink: free, or still taken by what the new one must equal.
-    fn replaces(&mut self, path: &EntryPath) -> Result<Existing, UnpackError> {
+    fn replaces(&mut self, path: &EntryPath) -> Result<ExistingEntry, UnpackError> {
         let existing = match self.nodes.get(path.as_bytes()) {
             _ if path.as_bytes().is_empty() => {
                 return Err(UnpackError::malformed("the top directory is no directory"));
             }
-            None => return Ok(Existing::Free),
+            None => return Ok(ExistingEntry::Free),
             Some(Node::Directory) => {
                 return Err(UnpackError::Duplicate {
                     entry: path.display(),
@@ -377,16 +377,16 @@ impl TreeWriter {
             Some(existing) => existing.clone(),
         };
         match (self.duplicates, existing) {
-            (Duplicates::MustBeEqual, _) => Ok(Existing::Compare),
+            (Duplicates::MustBeEqual, _) => Ok(ExistingEntry::Compare),
             (Duplicates::LastWins, Node::File) => {
                 let physical = self.physical(path.as_bytes());
                 fs::remove_file(&physical).context("remove", &physical)?;
                 self.nodes.remove(path.as_bytes());
-                Ok(Existing::Free)
+                Ok(ExistingEntry::Free)
             }
             (Duplicates::LastWins, _) => {
                 self.nodes.remove(path.as_bytes());
-                Ok(Existing::Free)
+                Ok(ExistingEntry::Free)
             }
         }
     }
@@ -435,7 +435,7 @@ impl TreeWriter {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Existing {
+enum ExistingEntry {
     Free,
     Compare,
 }

@@ -41,18 +41,18 @@ pub(super) fn read_first(file: &File, buffer: &mut [u8]) -> io::Result<(usize, b
 /// The threads, begun when first needed, and ended with this.
 #[derive(Default)]
 pub(super) struct Ahead {
-    shared: Arc<Shared>,
+    shared: Arc<SharedAhead>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct SharedAhead {
+    state: Mutex<AheadState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct AheadState {
     /// Trees that wait to be walked.
     trees: VecDeque<PathBuf>,
     /// Files and directories of the trees being walked, the next one last.
@@ -99,7 +99,7 @@ impl Drop for Ahead {
     }
 }
 
-impl Shared {
+impl SharedAhead {
     fn work(&self) {
         while let Some(path) = self.take() {
             let Ok(metadata) = std::fs::symlink_metadata(&path) else {

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 
 use ahead::Ahead;
 use collect::{Collected, Output, Piece};
-pub(super) use pipe::TarReader;
+pub(super) use pipe::PipeTarReader;
 use pool::{Pool, Worker};
 use recipe::{Part, Recipe, check_unique};
 use stream::Stream;

@@ -25,20 +25,20 @@ const MOST_WAITING: usize = 3;
 
 /// Reads the tar of a layer that was packed before.
 #[derive(Debug)]
-pub(in crate::layer) struct TarReader {
+pub(in crate::layer) struct PipeTarReader {
     full: Receiver<Result<Vec<u8>, LayerError>>,
     empty: Sender<Vec<u8>>,
     buffer: Vec<u8>,
     at: usize,
 }
 
-impl TarReader {
+impl PipeTarReader {
     /// Begins to make the tar of `input`.
     pub fn new(input: LayerInput, profile: TarProfile) -> Self {
         let (send_full, full) = sync_channel(MOST_WAITING);
         let (empty, take_empty) = channel();
         std::thread::spawn(move || {
-            let mut pipe = Pipe {
+            let mut pipe = PackPipe {
                 full: send_full,
                 empty: take_empty,
                 buffer: Vec::with_capacity(BUFFER),
@@ -59,7 +59,7 @@ impl TarReader {
     }
 }
 
-impl Read for TarReader {
+impl Read for PipeTarReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.buffer.len() {
             match self.full.recv() {
@@ -80,7 +80,7 @@ impl Read for TarReader {
 }
 
 /// The thread's end.
-struct Pipe {
+struct PackPipe {
     full: SyncSender<Result<Vec<u8>, LayerError>>,
     empty: Receiver<Vec<u8>>,
     buffer: Vec<u8>,
@@ -88,7 +88,7 @@ struct Pipe {
     sent: u64,
 }
 
-impl Pipe {
+impl PackPipe {
     fn write_layer(&mut self, input: &LayerInput, profile: TarProfile) -> Result<(), Halt> {
         let recipe = Recipe::new(input, Engine::new(Compression::None, false), profile)?;
         let mut parts = recipe.pieces.iter();
@@ -105,7 +105,7 @@ impl Pipe {
     }
 }
 
-impl TarSink for Pipe {
+impl TarSink for PackPipe {
     fn write(&mut self, bytes: &[u8]) -> Result<(), Halt> {
         if self.buffer.len() + bytes.len() > BUFFER {
             self.flush()?;

@@ -27,13 +27,13 @@ pub(super) enum Task {
     Unpack,
 }
 
-struct Job {
+struct PackJob {
     task: Task,
     block: Option<Block>,
     slot: Arc<Slot>,
 }
 
-impl Drop for Job {
+impl Drop for PackJob {
     /// A job that its thread did not finish (it panicked) must not leave its layer waiting.
     fn drop(&mut self) {
         self.slot.fill(None);
@@ -85,10 +85,10 @@ impl Slot {
     }
 }
 
-struct State {
+struct PoolState {
     /// Layers that nobody has begun.
     layers: VecDeque<usize>,
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<PackJob>,
     /// Threads that run a layer.
     drivers: usize,
     stopped: bool,
@@ -98,7 +98,7 @@ struct State {
 pub(super) struct Pool {
     pub engine: Engine,
     threads: usize,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
     wake: Condvar,
     free: Mutex<Vec<Block>>,
 }
@@ -110,7 +110,7 @@ impl Pool {
         let pool = Self {
             engine,
             threads,
-            state: Mutex::new(State {
+            state: Mutex::new(PoolState {
                 layers: order.into(),
                 jobs: VecDeque::new(),
                 drivers: 0,
@@ -151,7 +151,7 @@ impl Pool {
         }
     }
 
-    fn next_job(&self) -> Option<Job> {
+    fn next_job(&self) -> Option<PackJob> {
         lock(&self.state).jobs.pop_front()
     }
 }
@@ -229,7 +229,7 @@ impl Worker<'_> {
             return Ok(Submitted::Done(block));
         }
         let slot = Arc::new(Slot::default());
-        state.jobs.push_back(Job {
+        state.jobs.push_back(PackJob {
             task,
             block: Some(block),
             slot: slot.clone(),
@@ -255,7 +255,7 @@ impl Worker<'_> {
         slot.is_ready()
     }
 
-    fn run(&mut self, mut job: Job) {
+    fn run(&mut self, mut job: PackJob) {
         if let Some(mut block) = job.block.take() {
             let result = do_task(&mut self.codec, self.pool.engine, job.task, &mut block);
             job.slot.fill(Some(result.map(|()| block)));

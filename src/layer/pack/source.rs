@@ -16,7 +16,7 @@ use crate::layer::LayerError;
 use crate::layer::profile::TarProfile;
 use crate::layer::tar::{Entry, Kind};
 use crate::layer::tree::{self, FileContent, Tree, TreeEntry};
-use crate::nar::{self, Encoder, EntryKind};
+use crate::nar::{self, EntryKind, NarEncoder};
 
 /// Takes the bytes of a tar.
 pub(super) trait TarSink {
@@ -87,7 +87,7 @@ fn store_path(sink: &mut dyn TarSink, entry: &StoreEntry, profile: TarProfile, v
         hasher: verify.then(Hasher::new),
         size: 0,
     };
-    let mut archive = Encoder::new(archive).map_err(LayerError::from)?;
+    let mut archive = NarEncoder::new(archive).map_err(LayerError::from)?;
     let root = entry.logical.trim_start_matches('/').as_bytes();
     for node in nar::walk(&entry.physical) {
         let node = node.map_err(LayerError::from)?;

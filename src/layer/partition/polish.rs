@@ -20,7 +20,7 @@ pub(super) fn polish(model: &Model<'_>, groups: Vec<Group>, limit: usize, standi
         return groups;
     }
     let spare = limit.saturating_sub(groups.len());
-    let mut table = Table {
+    let mut table = MoveTable {
         model,
         standing,
         costs: groups.iter().map(|group| model.cost(group)).collect(),
@@ -46,7 +46,7 @@ pub(super) fn polish(model: &Model<'_>, groups: Vec<Group>, limit: usize, standi
     table.groups
 }
 
-struct Table<'m, 'g> {
+struct MoveTable<'m, 'g> {
     model: &'m Model<'g>,
     standing: &'m [Vec<usize>],
     groups: Vec<Group>,
@@ -55,7 +55,7 @@ struct Table<'m, 'g> {
     place: Vec<usize>,
 }
 
-impl Table<'_, '_> {
+impl MoveTable<'_, '_> {
     /// Moves a node where it saves most; false where it stands best.
     fn improve(&mut self, node: usize) -> bool {
         let from = self.place[node];

@@ -37,7 +37,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the database is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
+pub(super) enum AccessMode {
     /// The file alone.
     Immutable,
     /// Beside Nix, through the log's index.
@@ -48,25 +48,25 @@ pub(super) enum Access {
 
 /// An open database.
 #[derive(Debug)]
-pub(super) struct Database {
+pub(super) struct NixDatabase {
     file: PathBuf,
-    open: Mutex<Open>,
+    open: Mutex<OpenDatabase>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenDatabase {
     connection: Connection,
-    access: Access,
+    access: AccessMode,
     /// State of file and log when it was opened.
-    state: State,
+    state: FileState,
     /// Holds the copy for as long as it is used.
     _copy: Option<tempfile::TempDir>,
 }
 
 /// Inode, size, and times of the database and its log.
-type State = [Option<(u64, u64, i64, i64)>; 2];
+type FileState = [Option<(u64, u64, i64, i64)>; 2];
 
-impl Database {
+impl NixDatabase {
     /// Opens the database of the store below `root`; `None` where there is none.
     pub(super) fn open(root: &Path) -> Result<Option<Self>, NixError> {
         let file = root.join("nix/var/nix/db/db.sqlite");
@@ -84,7 +84,7 @@ impl Database {
 
     /// How it is open.
     #[cfg(test)]
-    pub(super) fn access(&self) -> Access {
+    pub(super) fn access(&self) -> AccessMode {
         self.open.lock().unwrap().access
     }
 
@@ -93,7 +93,7 @@ impl Database {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..ATTEMPTS {
             let answer = query(&open.connection, path, &self.file);
-            if open.access == Access::Shared || open.state == state_of(&self.file)? {
+            if open.access == AccessMode::Shared || open.state == state_of(&self.file)? {
                 return answer;
             }
             *open = open_any(&self.file)?;
@@ -105,14 +105,14 @@ impl Database {
 }
 
 /// Opens the database in the first way that works.
-fn open_any(file: &Path) -> Result<Open, NixError> {
+fn open_any(file: &Path) -> Result<OpenDatabase, NixError> {
     let state = state_of(file)?;
     let log_is_empty = state[1].is_none_or(|(_, size, ..)| size == 0);
     if log_is_empty {
         let connection = connect(file, "immutable=1").map_err(|source| failed(file, source))?;
-        return Ok(Open {
+        return Ok(OpenDatabase {
             connection,
-            access: Access::Immutable,
+            access: AccessMode::Immutable,
             state,
             _copy: None,
         });
@@ -121,9 +121,9 @@ fn open_any(file: &Path) -> Result<Open, NixError> {
     if beside(file, "-shm").exists()
         && let Ok(connection) = connect(file, "mode=ro")
     {
-        return Ok(Open {
+        return Ok(OpenDatabase {
             connection,
-            access: Access::Shared,
+            access: AccessMode::Shared,
             state,
             _copy: None,
         });
@@ -131,7 +131,7 @@ fn open_any(file: &Path) -> Result<Open, NixError> {
     open_copy(file)
 }
 
-fn open_copy(file: &Path) -> Result<Open, NixError> {
+fn open_copy(file: &Path) -> Result<OpenDatabase, NixError> {
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             std::thread::sleep(PAUSE);
@@ -148,9 +148,9 @@ fn open_copy(file: &Path) -> Result<Open, NixError> {
         }
         if state_of(file)? == state {
             let connection = connect(&copy, "mode=rw").map_err(|source| failed(file, source))?;
-            return Ok(Open {
+            return Ok(OpenDatabase {
                 connection,
-                access: Access::Copied,
+                access: AccessMode::Copied,
                 state,
                 _copy: Some(dir),
             });
@@ -242,7 +242,7 @@ fn references(connection: &Connection, id: i64, file: &Path) -> Result<BTreeSet<
     texts.iter().map(parse).collect()
 }
 
-fn state_of(file: &Path) -> Result<State, NixError> {
+fn state_of(file: &Path) -> Result<FileState, NixError> {
     let mut state = [None; 2];
     for (state, path) in state.iter_mut().zip([file.to_owned(), beside(file, "-wal")]) {
         *state = match fs::metadata(&path) {

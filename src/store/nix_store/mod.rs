@@ -37,7 +37,7 @@ use super::evidence::Evidence;
 use super::{ReadStore, Store, StoreError};
 use crate::digest::Digest;
 use crate::store_path::{PathInfo, StoreDir, StorePath};
-use database::Database;
+use database::NixDatabase;
 use scan::Scanner;
 
 /// Largest closure graph that is read, in bytes: some 100,000 paths.
@@ -71,7 +71,7 @@ impl NixPath {
 #[derive(Debug)]
 enum Knowledge {
     Graph(BTreeMap<StorePath, NixPath>),
-    Database(Box<Database>),
+    Database(Box<NixDatabase>),
     /// `nix path-info`, asked for a closure at a time.
     Command,
     Scan(Box<Scanner>),
@@ -141,7 +141,7 @@ impl NixStore {
     }
 
     fn choose(root: &Path) -> Result<Knowledge, StoreError> {
-        match Database::open(root) {
+        match NixDatabase::open(root) {
             Ok(Some(database)) => Ok(Knowledge::Database(Box::new(database))),
             Ok(None) => Ok(Knowledge::Scan(Box::new(Scanner::new(&root.join("nix/store"))?))),
             // A database that we may not read the daemon may.

@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use super::NixPath;
 use crate::digest::HashingWriter;
 use crate::fsio::{IoContext, sorted_names};
-use crate::nar::{self, Encoder, EntryKind};
+use crate::nar::{self, EntryKind, NarEncoder};
 use crate::store::canonical::MTIME;
 use crate::store::error::StoreError;
 use crate::store::evidence::{Place, PlaceKind, printable};
+use crate::store::inspect::Tee;
 use crate::store::scan::{Finder, Hit, Needles, Spelling};
 use crate::store_path::{PathInfo, StorePath};
 
@@ -59,7 +60,7 @@ impl Scanner {
             return Ok(None);
         }
         let mut found = BTreeSet::new();
-        let mut encoder = Encoder::new(HashingWriter::new(io::sink()))?;
+        let mut encoder = NarEncoder::new(HashingWriter::new(io::sink()))?;
         search(
             &self.dir.join(path.to_string()),
             &self.needles,
@@ -91,12 +92,12 @@ pub(super) fn place(root: &Path, target: &StorePath) -> Result<Option<Place>, St
 }
 
 /// The encoder whose sink hashes.
-type Hashing = Encoder<HashingWriter<io::Sink>>;
+type HashingReader = NarEncoder<HashingWriter<io::Sink>>;
 
 fn search(
     root: &Path,
     needles: &Needles,
-    mut encoder: Option<&mut Hashing>,
+    mut encoder: Option<&mut HashingReader>,
     found: &mut dyn FnMut(&Place, Hit),
 ) -> Result<(), StoreError> {
     nar::visit(root, &mut |entry, contents| {
@@ -132,20 +133,6 @@ fn search(
 fn drain(contents: &mut dyn Read, path: &Path) -> Result<(), nar::NarError> {
     let copied = io::copy(contents, &mut io::sink());
     Ok(copied.map(|_| ()).context("read", path)?)
-}
-
-/// A reader that shows every piece that it reads to a sink.
-struct Tee<'a> {
-    contents: &'a mut dyn Read,
-    sink: &'a mut dyn FnMut(&[u8]),
-}
-
-impl Read for Tee<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.contents.read(buffer)?;
-        (self.sink)(&buffer[..count]);
-        Ok(count)
-    }
 }
 
 /// Files below `root` that Nix did not leave so: written to since, or writable.

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use rusqlite::Connection;
 
-use super::database::{Access, Database};
+use super::database::{AccessMode, NixDatabase};
 use super::*;
 
 /// A root with a store of four paths, one of which is no path of the database.
@@ -94,8 +94,8 @@ impl Scene {
     }
 }
 
-fn access(scene: &Scene) -> Access {
-    Database::open(scene.root()).unwrap().unwrap().access()
+fn access(scene: &Scene) -> AccessMode {
+    NixDatabase::open(scene.root()).unwrap().unwrap().access()
 }
 
 fn names(info: &PathInfo) -> Vec<String> {
@@ -111,7 +111,10 @@ fn names(info: &PathInfo) -> Vec<String> {
 fn the_database_and_the_files_say_the_same() {
     let scene = Scene::new();
     let recorded = scene.open();
-    assert_eq!((recorded.source(), access(&scene)), ("the database", Access::Immutable));
+    assert_eq!(
+        (recorded.source(), access(&scene)),
+        ("the database", AccessMode::Immutable)
+    );
     assert_eq!(recorded.details(&path("unregistered")).unwrap(), None);
     let known: Vec<PathInfo> = ["libc", "curl-8.9", "app"]
         .iter()
@@ -156,7 +159,7 @@ fn what_is_only_in_the_log_is_seen_and_nothing_is_written() {
     let files = || crate::fsio::sorted_names(scene.file().parent().unwrap()).unwrap();
     let before = files();
     assert!(before.len() > 1, "no log: {before:?}");
-    assert_eq!(access(&scene), Access::Shared);
+    assert_eq!(access(&scene), AccessMode::Shared);
     assert!(registered());
     // Without the log's index, as after a crash.
     let index = PathBuf::from(format!("{}-shm", scene.file().display()));
@@ -170,8 +173,8 @@ fn what_is_only_in_the_log_is_seen_and_nothing_is_written() {
         )
         .unwrap();
     }
-    let database = Database::open(&copy).unwrap().unwrap();
-    assert_eq!(database.access(), Access::Copied);
+    let database = NixDatabase::open(&copy).unwrap().unwrap();
+    assert_eq!(database.access(), AccessMode::Copied);
     assert!(database.path(&path("unregistered")).unwrap().is_some());
     assert_eq!(
         crate::fsio::sorted_names(&copy.join("nix/var/nix/db")).unwrap().len(),
@@ -180,18 +183,18 @@ fn what_is_only_in_the_log_is_seen_and_nothing_is_written() {
     assert!(index.exists() && files() == before);
     drop(writer);
     // Its last user has moved the log into the database and removed it.
-    assert_eq!(access(&scene), Access::Immutable);
+    assert_eq!(access(&scene), AccessMode::Immutable);
     assert!(registered());
 }
 
 #[test]
 fn a_database_that_changes_is_read_again() {
     let scene = Scene::new();
-    let database = Database::open(scene.root()).unwrap().unwrap();
+    let database = NixDatabase::open(scene.root()).unwrap().unwrap();
     assert!(database.path(&path("unregistered")).unwrap().is_none());
     let writer = scene.writer();
     assert!(database.path(&path("unregistered")).unwrap().is_some());
-    assert_eq!(database.access(), Access::Shared);
+    assert_eq!(database.access(), AccessMode::Shared);
     drop(writer);
 }
 

@@ -7,7 +7,7 @@ use flate2::{Decompress, FlushDecompress};
 use liblzma::stream::{Action, CONCATENATED};
 use zstd::stream::raw::{Decoder as ZstdDecoder, Operation};
 
-use super::{Search, Stream};
+use super::{ReferenceSearch, ScanStream};
 
 /// Most memory for one xz stream, in bytes; `xz -9` needs 65 MiB.
 const XZ_MEMORY: u64 = 128 << 20;
@@ -16,12 +16,12 @@ const XZ_MEMORY: u64 = 128 << 20;
 const BLOCK: usize = 64 * 1024;
 
 /// A decoder and its output buffer.
-pub(super) struct Codec {
-    decoder: Decoder,
+pub(super) struct PackingCodec {
+    decoder: StreamDecoder,
     block: Vec<u8>,
 }
 
-enum Decoder {
+enum StreamDecoder {
     Gzip(Decompress),
     Deflate(Decompress),
     Xz(liblzma::stream::Stream),
@@ -40,14 +40,14 @@ pub(super) enum Pumped {
 }
 
 /// What one call of a decoder did.
-struct Step {
+struct DecodeStep {
     consumed: usize,
     produced: usize,
     ended: bool,
 }
 
-impl Codec {
-    fn new(decoder: Decoder) -> Self {
+impl PackingCodec {
+    fn new(decoder: StreamDecoder) -> Self {
         Self {
             decoder,
             block: vec![0; BLOCK],
@@ -56,44 +56,49 @@ impl Codec {
 
     /// Of gzip members.
     pub(super) fn gzip() -> Option<Self> {
-        Some(Self::new(Decoder::Gzip(Decompress::new_gzip(15))))
+        Some(Self::new(StreamDecoder::Gzip(Decompress::new_gzip(15))))
     }
 
     /// Of bare deflate data, as in zip archives.
     pub(super) fn deflate() -> Option<Self> {
-        Some(Self::new(Decoder::Deflate(Decompress::new(false))))
+        Some(Self::new(StreamDecoder::Deflate(Decompress::new(false))))
     }
 
     /// Of xz streams.
     pub(super) fn xz() -> Option<Self> {
         let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED).ok()?;
-        Some(Self::new(Decoder::Xz(stream)))
+        Some(Self::new(StreamDecoder::Xz(stream)))
     }
 
     /// Of zstd frames.
     pub(super) fn zstd() -> Option<Self> {
-        Some(Self::new(Decoder::Zstd(ZstdDecoder::new().ok()?)))
+        Some(Self::new(StreamDecoder::Zstd(ZstdDecoder::new().ok()?)))
     }
 
     /// Of bzip2 streams.
     pub(super) fn bzip2() -> Option<Self> {
-        Some(Self::new(Decoder::Bzip2(bzip2::Decompress::new(false))))
+        Some(Self::new(StreamDecoder::Bzip2(bzip2::Decompress::new(false))))
     }
 
     /// Prepares for another stream after one that ended; false where none can follow.
     pub(super) fn restart(&mut self) -> bool {
         match &mut self.decoder {
-            Decoder::Gzip(decoder) => *decoder = Decompress::new_gzip(15),
-            Decoder::Bzip2(decoder) => *decoder = bzip2::Decompress::new(false),
+            StreamDecoder::Gzip(decoder) => *decoder = Decompress::new_gzip(15),
+            StreamDecoder::Bzip2(decoder) => *decoder = bzip2::Decompress::new(false),
             // zstd goes on to the next frame by itself, and so does xz when told that streams are concatenated.
-            Decoder::Zstd(_) => {}
-            Decoder::Deflate(_) | Decoder::Xz(_) => return false,
+            StreamDecoder::Zstd(_) => {}
+            StreamDecoder::Deflate(_) | StreamDecoder::Xz(_) => return false,
         }
         true
     }
 
     /// Unpacks a piece into `stream`.
-    pub(super) fn pump(&mut self, piece: &[u8], stream: &mut Stream, search: &mut Search<'_, '_>) -> Pumped {
+    pub(super) fn pump(
+        &mut self,
+        piece: &[u8],
+        stream: &mut ScanStream,
+        search: &mut ReferenceSearch<'_, '_>,
+    ) -> Pumped {
         let mut consumed = 0;
         loop {
             let Some(step) = self.decoder.step(&piece[consumed..], &mut self.block, search) else {
@@ -122,9 +127,9 @@ impl Codec {
     }
 }
 
-impl Decoder {
+impl StreamDecoder {
     /// One call of the decoder; `None` where the data is corrupt or would take too much memory.
-    fn step(&mut self, input: &[u8], output: &mut [u8], search: &mut Search<'_, '_>) -> Option<Step> {
+    fn step(&mut self, input: &[u8], output: &mut [u8], search: &mut ReferenceSearch<'_, '_>) -> Option<DecodeStep> {
         match self {
             Self::Gzip(decoder) | Self::Deflate(decoder) => {
                 let before = (decoder.total_in(), decoder.total_out());
@@ -152,7 +157,7 @@ impl Decoder {
             }
             Self::Zstd(decoder) => {
                 let status = decoder.run_on_buffers(input, output).ok()?;
-                Some(Step {
+                Some(DecodeStep {
                     consumed: status.bytes_read,
                     produced: status.bytes_written,
                     ended: false,
@@ -168,8 +173,8 @@ impl Decoder {
     }
 }
 
-fn step(before: (u64, u64), after: (u64, u64), ended: bool) -> Option<Step> {
-    Some(Step {
+fn step(before: (u64, u64), after: (u64, u64), ended: bool) -> Option<DecodeStep> {
+    Some(DecodeStep {
         consumed: usize::try_from(after.0 - before.0).ok()?,
         produced: usize::try_from(after.1 - before.1).ok()?,
         ended,

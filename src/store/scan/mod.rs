@@ -15,8 +15,8 @@ mod zip;
 
 pub(super) use finder::{Finder, Hit, Needles, Spelling};
 
-use codec::{Codec, Pumped};
-use zip::ZipReader;
+use codec::{PackingCodec, Pumped};
+use zip::ZipScanner;
 
 /// Containers in containers that are opened.
 pub(super) const MAX_DEPTH: usize = 4;
@@ -38,8 +38,8 @@ pub(super) type Found<'a> = dyn FnMut(&[String], Hit) + 'a;
 
 /// The scan of one file.
 pub(super) struct FileScan {
-    stream: Stream,
-    budget: Budget,
+    stream: ScanStream,
+    budget: ScanBudget,
 }
 
 impl FileScan {
@@ -50,8 +50,8 @@ impl FileScan {
 
     fn with_budget(free: u64) -> Self {
         Self {
-            stream: Stream::new(Vec::new()),
-            budget: Budget {
+            stream: ScanStream::new(Vec::new()),
+            budget: ScanBudget {
                 left: free,
                 exceeded: false,
             },
@@ -68,7 +68,7 @@ impl FileScan {
             .budget
             .left
             .saturating_add((piece.len() as u64).saturating_mul(MAX_RATIO));
-        let mut search = Search {
+        let mut search = ReferenceSearch {
             needles,
             found,
             budget: &mut self.budget,
@@ -83,12 +83,12 @@ impl FileScan {
 }
 
 /// What a file may still unpack to.
-struct Budget {
+struct ScanBudget {
     left: u64,
     exceeded: bool,
 }
 
-impl Budget {
+impl ScanBudget {
     /// Takes `bytes` off it; false where they are no longer there.
     fn spend(&mut self, bytes: u64) -> bool {
         match self.left.checked_sub(bytes) {
@@ -100,14 +100,14 @@ impl Budget {
 }
 
 /// What all streams of a file share.
-struct Search<'a, 'f> {
+struct ReferenceSearch<'a, 'f> {
     needles: &'a Needles,
     found: &'a mut Found<'f>,
-    budget: &'a mut Budget,
+    budget: &'a mut ScanBudget,
 }
 
 /// A stream of bytes: a file, or what a container holds.
-struct Stream {
+struct ScanStream {
     finder: Finder,
     /// Names of the containers around it.
     inside: Vec<String>,
@@ -123,10 +123,10 @@ enum Content {
     /// Compressed.
     Compressed(Box<Compressed>),
     /// A zip archive.
-    Zip(Box<ZipReader>),
+    Zip(Box<ZipScanner>),
 }
 
-impl Stream {
+impl ScanStream {
     fn new(inside: Vec<String>) -> Self {
         Self {
             finder: Finder::default(),
@@ -142,7 +142,7 @@ impl Stream {
         Self::new(chain)
     }
 
-    fn feed(&mut self, piece: &[u8], search: &mut Search<'_, '_>) {
+    fn feed(&mut self, piece: &[u8], search: &mut ReferenceSearch<'_, '_>) {
         let inside = &self.inside;
         let found = &mut *search.found;
         self.finder.feed(search.needles, piece, &mut |hit| found(inside, hit));
@@ -164,7 +164,7 @@ impl Stream {
         }
     }
 
-    fn open(&self, detected: Detected, search: &mut Search<'_, '_>) -> Content {
+    fn open(&self, detected: Detected, search: &mut ReferenceSearch<'_, '_>) -> Content {
         if matches!(detected, Detected::Plain | Detected::TooEarly) {
             return Content::Plain;
         }
@@ -173,11 +173,11 @@ impl Stream {
             return Content::Plain;
         }
         let (codec, name) = match detected {
-            Detected::Gzip => (Codec::gzip(), "gzip"),
-            Detected::Xz => (Codec::xz(), "xz"),
-            Detected::Zstd => (Codec::zstd(), "zstd"),
-            Detected::Bzip2 => (Codec::bzip2(), "bzip2"),
-            Detected::Zip { .. } => return Content::Zip(Box::new(ZipReader::new(self.inside.clone()))),
+            Detected::Gzip => (PackingCodec::gzip(), "gzip"),
+            Detected::Xz => (PackingCodec::xz(), "xz"),
+            Detected::Zstd => (PackingCodec::zstd(), "zstd"),
+            Detected::Bzip2 => (PackingCodec::bzip2(), "bzip2"),
+            Detected::Zip { .. } => return Content::Zip(Box::new(ZipScanner::new(self.inside.clone()))),
             Detected::Plain | Detected::TooEarly => return Content::Plain,
         };
         codec.map_or(Content::Plain, |codec| {
@@ -188,7 +188,7 @@ impl Stream {
         })
     }
 
-    fn unpack(&mut self, piece: &[u8], search: &mut Search<'_, '_>) {
+    fn unpack(&mut self, piece: &[u8], search: &mut ReferenceSearch<'_, '_>) {
         let goes_on = match &mut self.content {
             Content::Unknown(_) | Content::Plain => return,
             Content::Compressed(compressed) => compressed.feed(piece, search),
@@ -202,13 +202,13 @@ impl Stream {
 
 /// A compressed stream and what it holds.
 struct Compressed {
-    codec: Codec,
-    stream: Stream,
+    codec: PackingCodec,
+    stream: ScanStream,
 }
 
 impl Compressed {
     /// Unpacks the next piece; false where nothing more can be read.
-    fn feed(&mut self, mut piece: &[u8], search: &mut Search<'_, '_>) -> bool {
+    fn feed(&mut self, mut piece: &[u8], search: &mut ReferenceSearch<'_, '_>) -> bool {
         loop {
             match self.codec.pump(piece, &mut self.stream, search) {
                 Pumped::NeedsMore => return true,

@@ -3,8 +3,8 @@
 //! Invariant: it reads local headers only, so it needs neither the directory at the archive's end nor a second
 //! read; memory is bounded by the header's 16-bit lengths. Members it cannot unpack are passed over.
 
-use super::codec::{Codec, Pumped};
-use super::{Search, Stream};
+use super::codec::{PackingCodec, Pumped};
+use super::{ReferenceSearch, ScanStream};
 
 /// First bytes of an archive: the signature of a local header.
 pub(super) const MAGIC: &[u8] = b"PK\x03\x04";
@@ -19,58 +19,58 @@ const HEADER: usize = 30;
 const SHOWN_NAME: usize = 200;
 
 /// The reader's place in an archive.
-pub(super) struct ZipReader {
+pub(super) struct ZipScanner {
     inside: Vec<String>,
-    state: State,
+    state: ZipState,
 }
 
-enum State {
+enum ZipState {
     /// Looking for the next signature: the last three bytes seen. Between two members there may be a data descriptor,
     /// padding, or contents of unknown length.
     Between(Vec<u8>),
     /// Reading a local header: what was read of it.
     Header(Vec<u8>),
     /// In a member's data.
-    Member(Box<Member>),
+    Member(Box<ZipMember>),
 }
 
-struct Member {
+struct ZipMember {
     /// Bytes of data still to come, where the header tells.
     left: Option<u64>,
-    data: Data,
+    data: MemberData,
 }
 
-enum Data {
+enum MemberData {
     /// Stored as it is.
-    Stored(Stream),
-    Compressed(Codec, Stream),
+    Stored(ScanStream),
+    Compressed(PackingCodec, ScanStream),
     /// Passed over.
     Opaque,
 }
 
-impl ZipReader {
+impl ZipScanner {
     pub(super) fn new(inside: Vec<String>) -> Self {
         Self {
             inside,
-            state: State::Between(Vec::new()),
+            state: ZipState::Between(Vec::new()),
         }
     }
 
     /// Follows the next piece; false where no member can come any more.
-    pub(super) fn feed(&mut self, mut piece: &[u8], search: &mut Search<'_, '_>) -> bool {
+    pub(super) fn feed(&mut self, mut piece: &[u8], search: &mut ReferenceSearch<'_, '_>) -> bool {
         while !piece.is_empty() {
             let consumed = match &mut self.state {
-                State::Between(seen) => {
+                ZipState::Between(seen) => {
                     let Some((consumed, member_follows)) = find_signature(seen, piece) else {
                         return true;
                     };
                     if !member_follows {
                         return false;
                     }
-                    self.state = State::Header(MAGIC.to_vec());
+                    self.state = ZipState::Header(MAGIC.to_vec());
                     consumed
                 }
-                State::Header(header) => {
+                ZipState::Header(header) => {
                     let wanted = header_length(header) - header.len();
                     let consumed = wanted.min(piece.len());
                     header.extend_from_slice(&piece[..consumed]);
@@ -79,9 +79,9 @@ impl ZipReader {
                     }
                     consumed
                 }
-                State::Member(member) => match member.feed(piece, search) {
+                ZipState::Member(member) => match member.feed(piece, search) {
                     Some(consumed) => {
-                        self.state = State::Between(Vec::new());
+                        self.state = ZipState::Between(Vec::new());
                         consumed
                     }
                     None => piece.len(),
@@ -129,7 +129,7 @@ fn number(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
 }
 
 /// What follows a complete local header.
-fn open_member(header: &[u8], inside: &[String]) -> State {
+fn open_member(header: &[u8], inside: &[String]) -> ZipState {
     let field = |at, length| number(header, at, length).unwrap_or_default();
     let (flags, method) = (field(6, 2), field(8, 2));
     let name_end = HEADER + field(26, 2) as usize;
@@ -141,23 +141,23 @@ fn open_member(header: &[u8], inside: &[String]) -> State {
     };
     let name = header.get(HEADER..name_end).unwrap_or_default();
     let shown = crate::store::evidence::printable(&name[..name.len().min(SHOWN_NAME)]);
-    let stream = || Stream::inner(inside, format!("zip member {shown}"));
+    let stream = || ScanStream::inner(inside, format!("zip member {shown}"));
     let codec = match (method, left) {
         _ if encrypted => None,
-        (8, _) => Codec::deflate(),
-        (12, Some(_)) => Codec::bzip2(),
-        (93, Some(_)) => Codec::zstd(),
-        (95, Some(_)) => Codec::xz(),
+        (8, _) => PackingCodec::deflate(),
+        (12, Some(_)) => PackingCodec::bzip2(),
+        (93, Some(_)) => PackingCodec::zstd(),
+        (95, Some(_)) => PackingCodec::xz(),
         _ => None,
     };
     let data = match (codec, method, left) {
-        (Some(codec), ..) => Data::Compressed(codec, stream()),
-        (None, 0, Some(_)) if !encrypted => Data::Stored(stream()),
+        (Some(codec), ..) => MemberData::Compressed(codec, stream()),
+        (None, 0, Some(_)) if !encrypted => MemberData::Stored(stream()),
         // Contents of unknown length: whatever looks like the next header is taken for it.
-        (None, _, None) => return State::Between(Vec::new()),
-        _ => Data::Opaque,
+        (None, _, None) => return ZipState::Between(Vec::new()),
+        _ => MemberData::Opaque,
     };
-    State::Member(Box::new(Member { left, data }))
+    ZipState::Member(Box::new(ZipMember { left, data }))
 }
 
 /// The compressed size in the zip64 extra field (§4.5.3).
@@ -172,21 +172,21 @@ fn zip64_size(mut extra: &[u8]) -> Option<u64> {
     }
 }
 
-impl Member {
+impl ZipMember {
     /// Reads on; how much of `piece` the member ends at, `None` where it goes on after it.
-    fn feed(&mut self, piece: &[u8], search: &mut Search<'_, '_>) -> Option<usize> {
+    fn feed(&mut self, piece: &[u8], search: &mut ReferenceSearch<'_, '_>) -> Option<usize> {
         let most = self.left.and_then(|left| usize::try_from(left).ok());
         let mine = &piece[..most.unwrap_or(usize::MAX).min(piece.len())];
         let mut ended = None;
         match &mut self.data {
-            Data::Stored(stream) => stream.feed(mine, search),
-            Data::Opaque => {}
-            Data::Compressed(codec, stream) => match codec.pump(mine, stream, search) {
+            MemberData::Stored(stream) => stream.feed(mine, search),
+            MemberData::Opaque => {}
+            MemberData::Compressed(codec, stream) => match codec.pump(mine, stream, search) {
                 Pumped::NeedsMore => {}
                 Pumped::Ended { consumed } if self.left.is_none() => ended = Some(consumed),
-                Pumped::Ended { .. } => self.data = Data::Opaque,
+                Pumped::Ended { .. } => self.data = MemberData::Opaque,
                 Pumped::Failed if self.left.is_none() => ended = Some(0),
-                Pumped::Failed => self.data = Data::Opaque,
+                Pumped::Failed => self.data = MemberData::Opaque,
             },
         }
         if let Some(left) = &mut self.left {

@@ -46,7 +46,7 @@ fn a_tree_renamed_but_not_registered_goes() {
         sample(&tree);
         canonical::canonicalise(&tree, 0).unwrap();
     });
-    let problem = Problem::Unregistered {
+    let problem = StoreProblem::Unregistered {
         name: leftover.to_string(),
     };
     assert_eq!(scene.store.verify(true).unwrap(), [problem]);

@@ -40,7 +40,7 @@ fn bytes_that_changed_behind_our_back_are_found() {
     canonical::canonicalise(&tree, 0).unwrap();
     assert_eq!(scene.store.verify(false).unwrap(), []);
     let problems = scene.store.verify(true).unwrap();
-    assert!(matches!(&problems[..], [Problem::Modified { path, file: None, .. }] if *path == info.path));
+    assert!(matches!(&problems[..], [StoreProblem::Modified { path, file: None, .. }] if *path == info.path));
 }
 
 #[test]
@@ -59,9 +59,9 @@ fn what_is_missing_or_foreign_is_found_and_repaired() {
     fs::create_dir(scene.store.dir().join("store/lost+found")).unwrap();
     fs::create_dir(scene.store.dir().join("store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-left")).unwrap();
     let problems = scene.store.verify(true).unwrap();
-    let foreign = |name: &str| Problem::Unregistered { name: name.to_owned() };
+    let foreign = |name: &str| StoreProblem::Unregistered { name: name.to_owned() };
     let expected = [
-        Problem::Missing {
+        StoreProblem::Missing {
             path: library.path.clone(),
         },
         foreign("0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-left"),
@@ -90,7 +90,7 @@ fn a_wrong_address_is_found() {
         .execute("UPDATE path SET path = ?1", [wrong.to_string()])
         .unwrap();
     fs::rename(scene.store.physical(&info.path), scene.store.physical(&wrong)).unwrap();
-    let expected = Problem::WrongAddress {
+    let expected = StoreProblem::WrongAddress {
         path: wrong,
         expected: info.path,
     };
@@ -110,8 +110,8 @@ fn what_cannot_be_read_is_a_problem_and_no_failure() {
     let mut problems = scene.store.verify(true).unwrap();
     problems.sort_by_key(|problem| problem.path().map(|path| path.name().to_owned()));
     let [
-        Problem::Modified { path, file: None, how },
-        Problem::Missing { path: missing },
+        StoreProblem::Modified { path, file: None, how },
+        StoreProblem::Missing { path: missing },
     ] = problems.as_slice()
     else {
         panic!("{problems:?}");

@@ -46,7 +46,7 @@ pub(in crate::fetch) struct Snapshots<'a> {
 }
 
 /// A file of a Debian package as snapshot servers know it.
-struct Wanted<'a> {
+struct SnapshotRequest<'a> {
     kind: Kind,
     package: &'a str,
     version: &'a str,
@@ -56,7 +56,7 @@ struct Wanted<'a> {
     size: Option<u64>,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> SnapshotRequest<'a> {
     fn of(download: &'a Download) -> Option<Self> {
         let (kind, package, version, filename, archive) = match &download.origin {
             Origin::Url(_) => return None,
@@ -109,12 +109,12 @@ impl<'a> Snapshots<'a> {
         download: &Download,
         take: impl FnMut(&Address) -> Result<T, FetchError>,
     ) -> Result<Result<T, Vec<Asked>>, FetchError> {
-        let mut search = Search {
+        let mut search = SnapshotSearch {
             snapshots: self,
             take,
             asked: Vec::new(),
         };
-        let found = match Wanted::of(download) {
+        let found = match SnapshotRequest::of(download) {
             Some(wanted) => search.run(&wanted, &self.servers(&wanted)?)?,
             None => None,
         };
@@ -122,7 +122,7 @@ impl<'a> Snapshots<'a> {
     }
 
     /// The servers for a file: those of the spec and the configuration, then those of apt.
-    fn servers(&self, wanted: &Wanted<'_>) -> Result<Vec<Server>, FetchError> {
+    fn servers(&self, wanted: &SnapshotRequest<'_>) -> Result<Vec<Server>, FetchError> {
         let machine = self.machine(wanted.kind)?;
         let configured = self.config.apt.snapshots.iter().chain(&self.config.snapshots);
         let mut servers: Vec<Server> = configured
@@ -151,14 +151,14 @@ impl<'a> Snapshots<'a> {
 }
 
 /// One file being looked for.
-struct Search<'s, 'a, F> {
+struct SnapshotSearch<'s, 'a, F> {
     snapshots: &'s Snapshots<'a>,
     take: F,
     asked: Vec<Asked>,
 }
 
-impl<T, F: FnMut(&Address) -> Result<T, FetchError>> Search<'_, '_, F> {
-    fn run(&mut self, wanted: &Wanted<'_>, servers: &[Server]) -> Result<Option<T>, FetchError> {
+impl<T, F: FnMut(&Address) -> Result<T, FetchError>> SnapshotSearch<'_, '_, F> {
+    fn run(&mut self, wanted: &SnapshotRequest<'_>, servers: &[Server]) -> Result<Option<T>, FetchError> {
         for base in servers.iter().flat_map(|server| server.bases(wanted.archive)) {
             let address = Address::below(&base, wanted.filename)?;
             if let Some(taken) = self.ask(&base, &address)? {
@@ -224,7 +224,7 @@ impl<T, F: FnMut(&Address) -> Result<T, FetchError>> Search<'_, '_, F> {
     }
 
     /// Asks a server's interface for programs under which hashes it has the file, then for that.
-    fn ask_by_version(&mut self, root: &str, wanted: &Wanted<'_>) -> Result<Option<T>, FetchError> {
+    fn ask_by_version(&mut self, root: &str, wanted: &SnapshotRequest<'_>) -> Result<Option<T>, FetchError> {
         let question = match wanted.kind {
             Kind::Binary => format!("mr/binary/{}/{}/binfiles", wanted.package, wanted.version),
             Kind::Source => format!("mr/package/{}/{}/srcfiles", wanted.package, wanted.version),
@@ -303,7 +303,7 @@ struct FileInfo {
 
 impl Files {
     /// The hashes (SHA-1 in hexadecimal; at some servers SHA-256) that may be those of a file: name and size are its.
-    fn hashes(self, wanted: &Wanted<'_>) -> Vec<String> {
+    fn hashes(self, wanted: &SnapshotRequest<'_>) -> Vec<String> {
         let name = wanted.filename.rsplit('/').next().unwrap_or_default();
         let is_it = |info: &FileInfo| info.name == name && wanted.size.is_none_or(|size| size == info.size);
         let is_hash = |hash: &str| match hash.len() {
