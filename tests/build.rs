@@ -31,11 +31,19 @@ fn an_output_is_a_directory_a_file_or_a_link() {
     assert_eq!(mode & 0o7777, 0o555);
     let file = fixture.build(fixture.script("echo hi >$out")).unwrap();
     assert_eq!(fs::read_to_string(fixture.store.physical(&file)).unwrap(), "hi\n");
-    let link = fixture.build(fixture.script("ln -s /nowhere $out")).unwrap();
+    let target = logical(&directory);
+    let script = Script {
+        tools: vec![Input::Path(directory)],
+        ..fixture.script(&format!("ln -s {target}/bin $out"))
+    };
+    let link = fixture.build(script).unwrap();
     assert_eq!(
         fs::read_link(fixture.store.physical(&link)).unwrap(),
-        Path::new("/nowhere")
+        Path::new(&format!("{target}/bin"))
     );
+    // In an image a link out of the store would lead to whatever is there.
+    let failure = fixture.fails(fixture.script("ln -s /nowhere $out"));
+    assert!(failure.to_string().contains("/nowhere"), "{failure}");
 }
 
 #[test]
