@@ -288,7 +288,7 @@ fn failures_say_what_to_do() {
         (
             "cmake .",
             Reason::Status(127),
-            "add the package that has `cmake` to `tools`: often `\"deb:cmake\"`",
+            "add `\"deb:cmake\"`, which has `cmake`, to `tools`",
         ),
         (
             "echo 'curl: (6) Could not resolve host: x'; exit 6",

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::hints;
 use super::runner::{FailedCommand, quoted};
 use crate::escape::shown_bytes;
-use crate::sandbox::SandboxError;
+use crate::sandbox::{Bound, Bounds, SandboxError};
+use crate::store::Evidence;
 use crate::store_path::{StorePath, StorePathError};
 
 /// Why a build failed.
@@ -47,6 +49,9 @@ pub enum BuildError {
     /// A script failed.
     #[error(transparent)]
     Script(Box<ScriptFailure>),
+    /// An output refers to what it may not refer to.
+    #[error(transparent)]
+    RefusedReference(Box<RefusedReference>),
     /// A store path that is needed is not in the store.
     #[error("`{path}` is not in the store")]
     MissingPath {
@@ -92,6 +97,7 @@ impl BuildError {
             Self::Fetch(error) => error.help(),
             Self::Root(error) => error.help(),
             Self::Script(failure) => failure.help(),
+            Self::RefusedReference(refused) => Some(refused.help()),
             Self::NoShell { .. } => Some("add `tools = [\"deb:bash\"]`, or leave `base` at its default".to_owned()),
             Self::Lost { path } => Some(format!(
                 "`layerize store verify --repair {path}` forgets it and what refers to it, so that both are made anew"
@@ -114,12 +120,52 @@ pub struct ScriptFailure {
     pub reason: Reason,
     /// The command that failed, where that is known.
     pub command: Option<FailedCommand>,
+    /// What it was allowed to use.
+    pub bounds: Bounds,
     /// The last lines of its log.
     pub tail: Vec<String>,
     /// Where the whole log is.
     pub log: PathBuf,
     /// Where the build directory is, if it was kept.
     pub kept: Option<PathBuf>,
+}
+
+/// An output with a reference that its package refuses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "cannot build `{label}`: its output refers to `{path}`{} ({evidence})",
+    if *through { format!(", and so has `{name}` in its closure") } else { format!(", which is `{name}`") }
+)]
+pub struct RefusedReference {
+    /// What the user calls the package.
+    pub label: String,
+    /// Whether it was to be taken out, by `strip-references`.
+    pub stripped: bool,
+    /// Whether what it refers to is only what leads to what `no-references` names.
+    pub through: bool,
+    /// What the spec calls what is refused.
+    pub name: String,
+    /// What it refers to.
+    pub path: StorePath,
+    /// Where it does so.
+    pub evidence: Evidence,
+}
+
+impl RefusedReference {
+    fn help(&self) -> String {
+        let name = &self.name;
+        match self.stripped {
+            true => format!(
+                "`strip-references` cannot take `{name}` out of a name or of what is compressed: have the script write \
+                 that file without it, or compress it afterwards"
+            ),
+            false if self.through => "leave out what leads there, or take it out with `strip-references`".to_owned(),
+            false => format!(
+                "have the script write it without that path, or take it out: `strip-references = [\"{name}\"]`; if the \
+                 program needs it, leave it out of `no-references`"
+            ),
+        }
+    }
 }
 
 /// What went wrong with a script.
@@ -131,6 +177,8 @@ pub enum Reason {
     Signal(i32),
     /// It did not end within this many seconds.
     TimedOut(u64),
+    /// It hit this of its bounds.
+    Exceeded(Bound, Bounds),
     /// It ended well and left nothing at `$out`.
     NoOutput,
     /// It made `$out` a link to this, which is no part of the store paths that it was given.
@@ -151,6 +199,7 @@ impl fmt::Display for ScriptFailure {
         match &self.reason {
             Reason::Status(status) => write!(f, "failed with exit status {status}"),
             Reason::Signal(signal) => write!(f, "was killed by signal {}", signal_name(*signal)),
+            Reason::Exceeded(bound, bounds) => write!(f, "was stopped: it exceeded {}", shown(*bound, bounds)),
             Reason::TimedOut(seconds) => write!(f, "did not end within {seconds} seconds and was killed"),
             Reason::NoOutput => f.write_str("ended well but left nothing at `$out`"),
             Reason::LeadsOut(target) => {
@@ -188,16 +237,6 @@ impl fmt::Display for FailedCommand {
     }
 }
 
-/// What programs print when there is no network.
-const NETWORK_SIGNS: [&str; 6] = [
-    "temporary failure in name resolution",
-    "network is unreachable",
-    "could not resolve host",
-    "name or service not known",
-    "failed to resolve",
-    "failed to lookup address",
-];
-
 impl ScriptFailure {
     /// What to type next.
     pub fn help(&self) -> Option<String> {
@@ -212,24 +251,18 @@ impl ScriptFailure {
                 shown_bytes(target.as_os_str().as_encoded_bytes())
             )),
             Reason::OutsideOutput(_) => Some("write to `$out` or below it alone".to_owned()),
+            Reason::Exceeded(..) => Some(help_for_bounds()),
             Reason::TimedOut(_) => Some("raise `timeout` in the package, for example `timeout = \"2h\"`".to_owned()),
             Reason::Status(_) | Reason::Signal(_) => self.help_from_log().or_else(|| self.help_to_look()),
         }
     }
 
     fn help_from_log(&self) -> Option<String> {
-        let mentions = |sign: &&str| self.tail.iter().any(|line| line.to_lowercase().contains(*sign));
-        if NETWORK_SIGNS.iter().any(mentions) {
-            return Some(
-                "a build has no network: give what it downloads as `source = { url = \"…\" }` of a package of its \
-                 own, and that package in `tools` or `libraries`"
-                    .to_owned(),
-            );
+        let is_bounded = self.bounds != Bounds::default();
+        if is_bounded && hints::ran_out(&self.tail) {
+            return Some(help_for_bounds());
         }
-        let missing = self.tail.iter().rev().find_map(|line| missing_program(line))?;
-        Some(format!(
-            "add the package that has `{missing}` to `tools`: often `\"deb:{missing}\"`"
-        ))
+        hints::hint(&self.tail)
     }
 
     fn help_to_look(&self) -> Option<String> {
@@ -243,17 +276,36 @@ impl ScriptFailure {
     }
 }
 
-/// `run: line 3: cmake: command not found` (bash), `run: 3: cmake: not found` (dash) → `cmake`.
-fn missing_program(line: &str) -> Option<&str> {
-    let start = line
-        .strip_suffix(": command not found")
-        .or_else(|| line.strip_suffix(": not found"))?;
-    let name = start.rsplit(": ").next()?;
-    let is_name = !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte));
-    is_name.then_some(name)
+fn help_for_bounds() -> String {
+    "raise `max-memory` or `max-processes`: `--max-memory 4GiB`, `--max-processes 500`, or `[build]` in the configuration or \
+     in layerize.toml; a script that heeds `$LAYERIZE_CORES` needs less with `--cores 1`"
+        .to_owned()
+}
+
+/// How a bound is written, and its value.
+fn shown(bound: Bound, bounds: &Bounds) -> String {
+    match bound {
+        Bound::Memory => format!("max-memory {}", shown_size(bounds.memory.unwrap_or(0))),
+        Bound::Processes => format!("max-processes {}", bounds.processes.unwrap_or(0)),
+    }
+}
+
+/// A size as it would be written in a spec.
+fn shown_size(bytes: u64) -> String {
+    let units = [
+        (1_u64 << 30, "GiB"),
+        (1 << 20, "MiB"),
+        (1_000_000_000, "GB"),
+        (1_000_000, "MB"),
+        (1 << 10, "KiB"),
+    ];
+    let exact = units
+        .iter()
+        .find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    exact.map_or_else(
+        || format!("{bytes} bytes"),
+        |(unit, name)| format!("{} {name}", bytes / unit),
+    )
 }
 
 /// `SIGSEGV`, or the number where it has no name.

@@ -6,6 +6,7 @@
 mod check;
 mod error;
 mod fixup;
+mod hints;
 mod link;
 mod log;
 mod mend;
@@ -22,12 +23,14 @@ mod variation;
 use std::path::PathBuf;
 
 pub use check::{Again, checked_steps, make_again};
-pub use error::{BuildError, Reason, ScriptFailure};
+pub use error::{BuildError, Reason, RefusedReference, ScriptFailure};
 pub use mend::{make_recorded, makers, report_mended};
 pub use realise::realise;
 pub use runner::FailedCommand;
 pub use shell::{ShellOptions, ShellUser, run_in_store, shell};
 pub use variation::Variation;
+
+pub use crate::sandbox::Bounds;
 
 use crate::fetch::FetchConfig;
 
@@ -51,6 +54,8 @@ pub struct BuildOptions {
     pub jobs: usize,
     /// What a script may use (`LAYERIZE_CORES`; 0: all); not hashed.
     pub cores: usize,
+    /// What a script may use at most; not hashed.
+    pub bounds: Bounds,
     /// Keep the build directory of a failed script.
     pub keep_failed: bool,
     /// What downloads use.

@@ -19,7 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::error::{Reason, ScriptFailure};
+use super::error::{Reason, RefusedReference, ScriptFailure};
 use super::fixup::{self, Missing, Places};
 use super::log::BuildLog;
 use super::runner::{Runner, failed_command};
@@ -35,7 +35,9 @@ use crate::parallel;
 use crate::sandbox::copy::copy_writable;
 use crate::sandbox::tree::{close_to_others, make_dir};
 use crate::sandbox::{Bind, Copied, Outcome, Sandbox, Veil, Walls, World};
-use crate::store::{Addressing, BuildPlace, Declare, NewOutput, Place, Rewritten, StagingDir, Store};
+use crate::store::{
+    Addressing, BuildPlace, Declare, NewOutput, Place, ReferencePolicy, Rewritten, StagingDir, Store, StoreError,
+};
 use crate::store_path::{StoreDir, StorePath, placeholder};
 
 /// User and group that a build is.
@@ -85,6 +87,8 @@ struct PreparedScript<'a> {
     /// The logical path that is `$out`.
     scratch: StorePath,
     sandbox: Sandbox,
+    /// What the output may refer to.
+    policy: ReferencePolicy,
     /// Where the build directory is on disk.
     build: PathBuf,
     /// Where the directory is that becomes `/layerize/store`.
@@ -100,10 +104,10 @@ impl ScriptStep<'_> {
         let rewritten = {
             let prepared = self.execute(&scratch)?;
             let tree = self.take_output(&prepared)?;
-            self.store.add_rewritten(
-                &self.new_output(&prepared, &tree, &|found| self.declare(found)),
-                &scratch,
-            )?
+            let declare = |found: &BTreeSet<StorePath>| self.declare(found);
+            let output = self.new_output(&prepared, &tree, &declare);
+            let added = self.store.add_rewritten(&output, &scratch);
+            added.map_err(|error| self.explain(error))?
         };
         match rewritten {
             Rewritten::Registered(info) => Ok(info.path),
@@ -120,7 +124,8 @@ impl ScriptStep<'_> {
         let tree = self.take_output(&prepared)?;
         let declare = |found: &BTreeSet<StorePath>| self.declare(found);
         let output = self.new_output(&prepared, &tree, &declare);
-        Ok(self.store.add_in_place(&output, &path)?.path)
+        let added = self.store.add_in_place(&output, &path);
+        Ok(added.map_err(|error| self.explain(error))?.path)
     }
 
     fn say_why_again(&self, place: Option<Place>) {
@@ -149,7 +154,9 @@ impl ScriptStep<'_> {
         let scratch = if in_place { path.clone() } else { self.placeholder()? };
         let prepared = self.execute(&scratch)?;
         let tree = self.take_output(&prepared)?;
-        let (nar_hash, nar_size) = self.store.settle_output(&tree, &prepared.scratch, path)?;
+        let (nar_hash, nar_size) = self
+            .store
+            .settle_output(&tree, &prepared.scratch, path, &self.stripped())?;
         Ok(Remade {
             tree,
             nar_hash,
@@ -183,6 +190,7 @@ impl ScriptStep<'_> {
                 label: label.clone(),
                 reason,
                 command: failed_command(&prepared.build, &self.script.script),
+                bounds: self.options.bounds,
                 tail,
                 log: log_path,
                 kept: self.keep(&prepared)?,
@@ -216,6 +224,7 @@ impl ScriptStep<'_> {
         }
         self.copy_source(&build.join("source"))?;
         let mut world = variation::world(self.variations);
+        world.bounds = self.options.bounds;
         let mut build_bind = build.clone();
         if self.varies(Variation::FileOrder) {
             build_bind = dir.join("memory");
@@ -246,6 +255,7 @@ impl ScriptStep<'_> {
         };
         Ok(PreparedScript {
             staging,
+            policy: self.policy(&visible)?,
             visible,
             scratch: scratch.clone(),
             sandbox,
@@ -341,7 +351,10 @@ impl ScriptStep<'_> {
             env: self.with_user_variables(env),
             cwd: build.join("source"),
             timeout: self.timeout(),
-            world: World::default(),
+            world: World {
+                bounds: self.options.bounds,
+                ..World::default()
+            },
         })
     }
 
@@ -369,6 +382,54 @@ impl ScriptStep<'_> {
         let roots = inputs.filter_map(|input| self.path_of(input)).cloned().collect();
         let closure = closure::compute(self.store, &roots)?;
         Ok(closure.members.into_iter().map(|info| info.path).collect())
+    }
+
+    fn stripped(&self) -> BTreeSet<StorePath> {
+        let stripped = self.script.strip_references.iter();
+        stripped.filter_map(|input| self.path_of(input)).cloned().collect()
+    }
+
+    /// What the output may not refer to: what leads to a path that may not be in its closure, and what is taken out of it.
+    fn policy(&self, visible: &BTreeSet<StorePath>) -> Result<ReferencePolicy, BuildError> {
+        let unwanted = self.script.no_references.iter();
+        let unwanted: BTreeSet<&StorePath> = unwanted.filter_map(|input| self.path_of(input)).collect();
+        let mut policy = ReferencePolicy {
+            stripped: self.stripped(),
+            ..ReferencePolicy::default()
+        };
+        if unwanted.is_empty() {
+            return Ok(policy);
+        }
+        for path in visible {
+            let closure = closure::compute(self.store, &BTreeSet::from([path.clone()]))?;
+            if closure.members.iter().any(|member| unwanted.contains(&member.path)) {
+                policy.forbidden.insert(path.clone());
+            }
+        }
+        Ok(policy)
+    }
+
+    /// A refused reference in the words of the spec.
+    fn explain(&self, error: StoreError) -> BuildError {
+        let StoreError::RefusedReference { path, evidence } = error else {
+            return error.into();
+        };
+        let named = |inputs: &[Input]| {
+            let mut inputs = inputs.iter().filter(|input| self.path_of(input) == Some(&path));
+            inputs.next().map(|input| self.script.name_of(input, &path))
+        };
+        let stripped = named(&self.script.strip_references);
+        let direct = stripped.clone().or_else(|| named(&self.script.no_references));
+        let all = self.script.no_references.iter();
+        let all = all.filter_map(|input| Some(self.script.name_of(input, self.path_of(input)?)));
+        BuildError::RefusedReference(Box::new(RefusedReference {
+            label: self.derivation.label.clone(),
+            stripped: stripped.is_some(),
+            through: direct.is_none(),
+            name: direct.unwrap_or_else(|| all.collect::<Vec<_>>().join("`, `")),
+            path,
+            evidence: *evidence,
+        }))
     }
 
     fn copy_source(&self, dest: &Path) -> Result<(), BuildError> {
@@ -416,6 +477,7 @@ impl ScriptStep<'_> {
             Outcome::Exited(status) => return Ok(Some(Reason::Status(status))),
             Outcome::Signaled(signal) => return Ok(Some(Reason::Signal(signal))),
             Outcome::TimedOut => return Ok(Some(Reason::TimedOut(self.script.timeout_seconds.unwrap_or(0)))),
+            Outcome::Exceeded(bound) => return Ok(Some(Reason::Exceeded(bound, self.options.bounds))),
             Outcome::Cancelled => return Err(BuildError::Cancelled),
         }
         if self.options.sandbox == SandboxMode::Namespaces {
@@ -489,6 +551,7 @@ impl ScriptStep<'_> {
             candidates: &prepared.visible,
             declare,
             derivation: Some(self.digest),
+            policy: &prepared.policy,
             sandboxed: self.options.sandbox == SandboxMode::Namespaces,
         }
     }

@@ -149,7 +149,7 @@ fn run(sandbox: &Sandbox, what: &str) -> Result<i32, BuildError> {
         Outcome::Exited(status) => Ok(status),
         // As shells tell it.
         Outcome::Signaled(signal) => Ok(128 + signal),
-        Outcome::TimedOut | Outcome::Cancelled => Err(BuildError::Cancelled),
+        Outcome::TimedOut | Outcome::Cancelled | Outcome::Exceeded(_) => Err(BuildError::Cancelled),
     }
 }
 

@@ -55,13 +55,16 @@ impl Step<'_> {
         let label = &self.derivation().label;
         if let Some(path) = self.store.realisation(digest)? {
             self.report_reused(&path);
+            self.warn_of_tools(&path)?;
             return Ok(path);
         }
         let path = self.make().map_err(|error| match error {
             // These name the step themselves.
-            BuildError::Script(_) | BuildError::Sandbox { .. } | BuildError::NoShell { .. } | BuildError::Cancelled => {
-                error
-            }
+            BuildError::Script(_)
+            | BuildError::RefusedReference(_)
+            | BuildError::Sandbox { .. }
+            | BuildError::NoShell { .. }
+            | BuildError::Cancelled => error,
             error => BuildError::Step {
                 label: label.clone(),
                 source: Box::new(error),
@@ -69,6 +72,7 @@ impl Step<'_> {
         })?;
         self.store.record_realisation(digest, &self.resolved.json, &path)?;
         self.warn_of_unscanned(&path)?;
+        self.warn_of_tools(&path)?;
         self.reporter.report(Event::BuildFinished {
             name: label.clone(),
             path: StoreDir::layerize().join(&path),
@@ -94,6 +98,36 @@ impl Step<'_> {
             let label = &self.derivation().label;
             let text = format!("`{file}` of `{label}` is packed too deep or too large to be searched for references");
             self.reporter.report(Event::Warning { text });
+        }
+        Ok(())
+    }
+
+    /// What only the build needs makes an image large, and rarely is what the program needs.
+    fn warn_of_tools(&self, path: &StorePath) -> Result<(), BuildError> {
+        let Action::Script(script) = &self.derivation().action else {
+            return Ok(());
+        };
+        let wanted: BTreeSet<&Input> = script.libraries.iter().chain(&script.runtime).collect();
+        let tools: Vec<&Input> = script.tools.iter().filter(|tool| !wanted.contains(tool)).collect();
+        if tools.is_empty() {
+            return Ok(());
+        }
+        let references = self.store.info_full(path)?.map(|details| details.evidence);
+        let references = references.unwrap_or_default();
+        for tool in tools {
+            let Some((tool_path, evidence)) = self.paths.get(tool).and_then(|path| references.get_key_value(path))
+            else {
+                continue;
+            };
+            let name = script.name_of(tool, tool_path);
+            self.reporter.report(Event::Warning {
+                text: format!(
+                    "`{}` keeps its tool `{name}` in its closure ({evidence}): if the program needs it, move it to \
+                     `runtime`; if not, `strip-references = [\"{name}\"]` takes its path out, and `no-references = \
+                     [\"{name}\"]` makes it an error",
+                    self.derivation().label
+                ),
+            });
         }
         Ok(())
     }
@@ -166,6 +200,7 @@ impl Step<'_> {
             candidates: &BTreeSet::new(),
             declare: &|_| Vec::new(),
             derivation: Some(self.resolved.digest),
+            policy: &crate::store::ANY_REFERENCE,
             sandboxed: true,
         })?;
         Ok(info.path)

@@ -86,7 +86,8 @@ pub(super) fn world(variations: &BTreeSet<Variation>) -> World {
         },
         addresses_vary: varies(Variation::Addresses),
         one_processor: varies(Variation::Processors),
-        copies: Vec::new(),
+        copies: ordinary.copies,
+        bounds: ordinary.bounds,
     }
 }
 

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::Deserialize;
 
+use crate::build::Bounds;
 use crate::http::{HostTls, SetupError};
+use crate::spec::parse_size;
 use crate::transport::registry::config::{self, HostConfig};
 
 use super::error::advised;
@@ -40,6 +42,8 @@ pub struct UserConfig {
     pub nix_trusted_keys: Vec<String>,
     /// `[cache] max-size` in bytes.
     pub cache_max_size: u64,
+    /// `[build] max-memory` and `max-processes`.
+    pub bounds: Bounds,
     /// `[registries."HOST"]`: how single registries are reached.
     pub registries: BTreeMap<String, HostConfig>,
     /// Those with `private-network`: their answers may lead to addresses of this machine and its network.
@@ -63,6 +67,7 @@ struct File {
     debian: DebianSection,
     nix: NixSection,
     cache: CacheSection,
+    build: BuildSection,
     registries: BTreeMap<String, Registry>,
 }
 
@@ -105,6 +110,14 @@ struct CacheSection {
     max_size: Option<u64>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct BuildSection {
+    #[serde(deserialize_with = "size")]
+    max_memory: Option<u64>,
+    max_processes: Option<u64>,
+}
+
 impl UserConfig {
     /// Reads the file; a missing one is an empty one.
     pub fn load(path: Option<PathBuf>) -> anyhow::Result<Self> {
@@ -124,7 +137,7 @@ impl UserConfig {
                     path.display(),
                     error.to_string().trim_end()
                 ),
-                "known are: store, nix-store, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, \
+                "known are: store, nix-store, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, [build] max-memory and max-processes, \
                  [registries.\"HOST\"] mirrors, plain-http, credentials-over-http, private-network, ca-file, client-cert and client-key",
             )
         })?;
@@ -187,6 +200,10 @@ impl File {
             debian_snapshots: self.debian.snapshots,
             nix_caches: self.nix.caches,
             nix_trusted_keys: self.nix.trusted_keys,
+            bounds: Bounds {
+                memory: self.build.max_memory,
+                processes: self.build.max_processes,
+            },
             cache_max_size: self.cache.max_size.unwrap_or(DEFAULT_CACHE_BYTES),
         }
     }
@@ -206,26 +223,6 @@ fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>
             .map(Some)
             .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no size: write for example \"20GB\""))),
     }
-}
-
-/// Parses `"20GB"`, `"500 MiB"`, `"1000"` into bytes.
-pub fn parse_size(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let number: u64 = text[..digits].parse().ok()?;
-    let unit = match text[digits..].trim() {
-        "" | "B" => 1,
-        "kB" | "KB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "TB" => 1_000_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "TiB" => 1 << 40,
-        _ => return None,
-    };
-    number.checked_mul(unit)
 }
 
 #[cfg(test)]

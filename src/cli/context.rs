@@ -67,6 +67,7 @@ impl<'a> Context<'a> {
             here: std::env::current_dir().context("cannot tell the current directory")?,
             file: global.file.clone(),
             epoch: epoch()?,
+            bounds: config.bounds,
             debian_mirrors: config.debian_mirrors.clone(),
             debian_snapshots: config.debian_snapshots.clone(),
         };

@@ -38,6 +38,7 @@ impl Scene {
                     .collect()
             },
             derivation: None,
+            policy: &crate::store::ANY_REFERENCE,
             sandboxed: true,
         };
         self.store.add_output(&output).unwrap().path

@@ -226,6 +226,12 @@ impl Derivation {
 }
 
 impl Script {
+    /// What the spec calls an input, whose path is `path`.
+    pub fn name_of(&self, input: &Input, path: &StorePath) -> String {
+        let named = self.names.get(input).cloned();
+        named.unwrap_or_else(|| path.name().to_owned())
+    }
+
     /// Everything that must be in the store before the script runs, without repetition.
     pub fn inputs(&self) -> BTreeSet<&Input> {
         let declared = self
@@ -269,6 +275,12 @@ pub struct Script {
     /// For each Debian package of `root`, `libraries` and `runtime`: those it depends on, transitively. An
     /// output in which the scan finds the first also refers to the others.
     pub declared: BTreeMap<Input, BTreeSet<Input>>,
+    /// Inputs that the output's closure may not hold.
+    pub no_references: Vec<Input>,
+    /// Inputs whose store paths are taken out of the output.
+    pub strip_references: Vec<Input>,
+    /// What the spec calls the packages among the inputs, for messages; not hashed.
+    pub names: BTreeMap<Input, String>,
     /// Most seconds it may run; not hashed.
     pub timeout_seconds: Option<u64>,
 }

@@ -34,11 +34,15 @@ struct RecordedScript {
     declared: BTreeMap<String, BTreeSet<String>>,
     env: BTreeMap<String, String>,
     libraries: Vec<String>,
+    #[serde(default)]
+    no_references: Vec<String>,
     root: Vec<String>,
     runtime: Vec<String>,
     script: String,
     source: Option<String>,
     source_file: Option<String>,
+    #[serde(default)]
+    strip_references: Vec<String>,
     system: String,
     tools: Vec<String>,
 }
@@ -67,6 +71,8 @@ fn script(action: RecordedAction) -> Option<Script> {
         declared,
         env,
         libraries,
+        no_references,
+        strip_references,
         root,
         runtime,
         script,
@@ -95,6 +101,9 @@ fn script(action: RecordedAction) -> Option<Script> {
         libraries: inputs(libraries)?,
         runtime: inputs(runtime)?,
         declared: declared.collect::<Option<_>>()?,
+        no_references: inputs(no_references)?,
+        strip_references: inputs(strip_references)?,
+        names: BTreeMap::new(),
         timeout_seconds: None,
     })
 }

@@ -28,7 +28,8 @@
 //! that a build may write into its output), what is unpacked by its digest, and of a script its text, its
 //! variables, the machine, the rules of its sandbox ([`SANDBOX_FORMAT`]) and the store paths of its inputs.
 //! `root`, `tools` and `libraries` keep their order, as it decides which of two files of one name is found;
-//! `runtime` and `declared` are sets and are sorted. `declared` is in because it becomes references of the
+//! `runtime`, `declared`, `noReferences` and `stripReferences` are sets and are sorted; the last two stand there only where
+//! they are not empty. `declared` is in because it becomes references of the
 //! output, though it changes no byte of it.
 //!
 //! **Out** is what cannot: where a download comes from (URL, mirror, pool path, size: its digest says it all;
@@ -120,7 +121,7 @@ fn script_action(script: &Script, name: &dyn Fn(&Input) -> String) -> Value {
     for (input, needed) in &script.declared {
         declared.entry(name(input)).or_default().extend(set(&mut needed.iter()));
     }
-    json!({
+    let mut action = json!({
         "kind": "script",
         "debianPatches": script.debian_patches,
         "declared": declared,
@@ -134,5 +135,14 @@ fn script_action(script: &Script, name: &dyn Fn(&Input) -> String) -> Value {
         "sourceFile": script.source_file,
         "system": script.system,
         "tools": list(&script.tools),
-    })
+    });
+    for (key, inputs) in [
+        ("noReferences", &script.no_references),
+        ("stripReferences", &script.strip_references),
+    ] {
+        if !inputs.is_empty() {
+            action[key] = json!(set(&mut inputs.iter()));
+        }
+    }
+    action
 }

@@ -101,8 +101,19 @@ impl Scripts<'_> {
             libraries: self.libraries(package, &resolution)?,
             runtime: unique(self.all(&package.runtime)?),
             declared: self.declared(&resolution)?,
+            no_references: unique(self.all(&package.no_references)?),
+            strip_references: unique(self.all(&package.strip_references)?),
+            names: self.names(package)?,
             timeout_seconds: package.timeout_seconds,
         })
+    }
+
+    /// What the spec calls what the build is given.
+    fn names(&self, package: &Package) -> Result<BTreeMap<Input, String>, Box<Diagnostic>> {
+        let given = package.tools.iter().chain(&package.libraries).chain(&package.runtime);
+        given
+            .map(|dependency| Ok((self.input(&dependency.value)?, dependency.value.to_string())))
+            .collect()
     }
 
     /// Packages as they are, and Debian packages each followed by what it depends on.

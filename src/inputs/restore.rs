@@ -228,6 +228,7 @@ impl FoundInputs {
             candidates: &Default::default(),
             declare: &|_| Vec::new(),
             derivation: None,
+            policy: &crate::store::ANY_REFERENCE,
             sandboxed: true,
         })?;
         Ok(added.path)

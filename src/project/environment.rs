@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::build::{BuildOptions, SandboxMode};
+use crate::build::{Bounds, BuildOptions, SandboxMode};
 use crate::event::{Event, Reporter};
 use crate::fetch::{self, AptSources, FetchConfig};
 use crate::image::ImageCache;
@@ -45,6 +45,8 @@ pub struct Environment<'a> {
     pub epoch: i64,
     /// Places that keep inputs, asked before addresses and mirrors.
     pub inputs_from: Vec<inputs::Place>,
+    /// What builds may use at most on this machine.
+    pub bounds: Bounds,
     /// Debian mirrors that are tried before the machine's apt.
     pub debian_mirrors: Vec<String>,
     /// Snapshot servers, asked for versions that the mirrors no longer carry.
@@ -74,6 +76,8 @@ pub struct WorkOptions {
     pub jobs: usize,
     /// Cores that each script may use; 0: all.
     pub cores: usize,
+    /// What each script may use at most; what is not given is as the machine or the spec says.
+    pub bounds: Bounds,
     /// Keep the build directory of a script that fails.
     pub keep_failed: bool,
 }
@@ -146,6 +150,7 @@ impl Environment<'_> {
             sandbox: options.sandbox,
             jobs: options.jobs,
             cores: options.cores,
+            bounds: self.bounds_of(options, workspace),
             keep_failed: options.keep_failed,
             fetch: FetchConfig {
                 places: places.chain(options.places.iter().cloned()).collect(),
@@ -153,6 +158,16 @@ impl Environment<'_> {
             },
             ..BuildOptions::default()
         })
+    }
+
+    /// What scripts may use at most: the command line goes before the machine, and that before the spec.
+    fn bounds_of(&self, options: &WorkOptions, workspace: Option<&Workspace>) -> Bounds {
+        let spec = workspace.map(|workspace| workspace.build).unwrap_or_default();
+        let (given, machine) = (options.bounds, self.bounds);
+        Bounds {
+            memory: given.memory.or(machine.memory).or(spec.max_memory),
+            processes: given.processes.or(machine.processes).or(spec.max_processes),
+        }
     }
 
     /// Opens the image that a text names; `platform` chooses one of several.

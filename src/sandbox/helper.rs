@@ -25,7 +25,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getegid, geteuid, getppid, setgroups, setsid};
 
 use super::request::{REQUEST, Refusal, Reply, Request, SetupStep, Walls};
-use super::{limits, mounts, notify, seccomp};
+use super::{bounds, limits, mounts, notify, seccomp};
 use crate::fsio::read_limited;
 
 /// Largest request: some thousand paths.
@@ -119,6 +119,10 @@ fn answer(reply: &mut File, answer: &Reply) {
 }
 
 fn become_sandbox(request: &Request, reply: &mut File) -> Result<(), Failed> {
+    let mut request = request.clone();
+    // What no group holds is left to resource limits.
+    request.world.bounds = bounds::join(&request.groups, &request.world.bounds);
+    let request = &request;
     match request.walls {
         Walls::Build | Walls::Shell | Walls::Configure => {
             if request.walls.are_closed() {

@@ -67,6 +67,7 @@ pub(super) fn fix(world: &World) -> Result<(), Failed> {
         let hard = if wanted == 0 { 0 } else { hard };
         setrlimit(resource, wanted.min(hard), hard).map_err(failed)?;
     }
+    world.bounds.limit_resources().map_err(failed)?;
     if world.one_processor {
         one_processor()?;
     }

@@ -11,6 +11,7 @@
     reason = "namespaces, capabilities and limits have no safe interface for all that is needed"
 )]
 
+mod bounds;
 pub(crate) mod copy;
 mod diagnose;
 mod helper;
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+pub use bounds::{Bound, Bounds};
 pub use diagnose::{Cause, SandboxError};
 pub use helper::sandbox_main;
 pub use owners::{CAPABILITY_ATTRIBUTE, OWNER_ATTRIBUTE};
@@ -111,6 +113,8 @@ pub enum Outcome {
     TimedOut,
     /// [`cancel`] was called and it was killed.
     Cancelled,
+    /// It did not end well, and had hit this bound.
+    Exceeded(Bound),
 }
 
 impl Sandbox {
@@ -120,7 +124,8 @@ impl Sandbox {
         if is_cancelled() {
             return Ok(Outcome::Cancelled);
         }
-        let reply = self.prepare()?;
+        let groups = bounds::Groups::make(&self.world.bounds);
+        let reply = self.prepare(&groups)?;
         let (mut reader, writer) = std::io::pipe().map_err(SandboxError::start)?;
         let writer_for_errors = writer.try_clone().map_err(SandboxError::start)?;
         let mut command = self.command()?;
@@ -138,13 +143,16 @@ impl Sandbox {
         child.wait().map_err(SandboxError::start)?;
         match killed {
             Some(outcome) => Ok(outcome),
-            None => read_reply(&reply),
+            None => Ok(match (read_reply(&reply)?, groups.hit()) {
+                (Outcome::Exited(1..) | Outcome::Signaled(_), Some(bound)) => Outcome::Exceeded(bound),
+                (outcome, _) => outcome,
+            }),
         }
     }
 
     /// Runs the program on our own standard input, output and error.
     pub fn run_interactively(&self) -> Result<Outcome, SandboxError> {
-        let reply = self.prepare()?;
+        let reply = self.prepare(&bounds::Groups::default())?;
         // Ctrl-C at the terminal is for the program.
         let _ignoring = limits::IgnoredInterrupts::new().map_err(SandboxError::start)?;
         let mut child = self.command()?.spawn().map_err(SandboxError::start)?;
@@ -172,7 +180,7 @@ impl Sandbox {
     }
 
     /// Writes the request and what it refers to; gives the file of the reply.
-    fn prepare(&self) -> Result<PathBuf, SandboxError> {
+    fn prepare(&self, groups: &bounds::Groups) -> Result<PathBuf, SandboxError> {
         close_to_others(&self.staging)?;
         let mount_point = self.staging.join("root");
         create_dir_all(&mount_point)?;
@@ -198,6 +206,7 @@ impl Sandbox {
             argv: self.argv.clone(),
             env: self.env.clone(),
             cwd: self.cwd.clone(),
+            groups: groups.joined(&self.world.bounds),
             world: self.world.clone(),
         };
         let json = serde_json::to_vec(&request).map_err(|error| SandboxError::start(error.into()))?;

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::{Bounds, Joined};
+
 /// Name of the request's file, in the helper's working directory.
 pub(super) const REQUEST: &str = "request.json";
 
@@ -38,6 +40,8 @@ pub(super) struct Request {
     pub env: Vec<(String, String)>,
     /// Working directory as seen inside.
     pub cwd: PathBuf,
+    /// Control groups to be joined.
+    pub groups: Vec<Joined>,
     /// What is fixed of the surroundings.
     pub world: World,
 }
@@ -56,6 +60,8 @@ pub struct World {
     pub one_processor: bool,
     /// Directories that are copied to a memory file system first, where they are listed in another order.
     pub copies: Vec<Copied>,
+    /// What a build may use at most.
+    pub bounds: Bounds,
 }
 
 /// A directory that is copied.
@@ -75,6 +81,7 @@ impl Default for World {
             addresses_vary: false,
             one_processor: false,
             copies: Vec::new(),
+            bounds: Bounds::default(),
         }
     }
 }

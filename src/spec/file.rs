@@ -12,7 +12,7 @@ use super::checks;
 use super::diagnostics::Diagnostic;
 use super::keys;
 use super::reader::{Field, Reader, Table};
-use super::types::{Debian, Image, Inputs, Package, Spanned, Withheld};
+use super::types::{BuildBounds, Debian, Image, Inputs, Package, Spanned, Withheld};
 use super::{image, package, syntax};
 
 /// One file's content.
@@ -32,6 +32,8 @@ pub(super) struct SpecFile {
     pub(super) debian: Debian,
     /// `[inputs]`; empty for an imported file.
     pub(super) inputs: Inputs,
+    /// `[build]`; empty for an imported file.
+    pub(super) build: BuildBounds,
     /// Whether the text could not even be taken apart, so that nothing is known of its names.
     pub(super) unreadable: bool,
 }
@@ -70,6 +72,9 @@ pub(super) fn read(index: usize, dir: &Path, text: &str, errors: &mut Vec<Diagno
         }
         if let Some(field) = table.get("inputs") {
             file.inputs = read_inputs(&mut reader, &field, dir).unwrap_or_default();
+        }
+        if let Some(field) = table.get("build") {
+            file.build = read_build(&mut reader, &field).unwrap_or_default();
         }
         check_platforms(&mut reader, &file);
     }
@@ -147,6 +152,26 @@ fn read_inputs(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option
         dir: dir.to_owned(),
         from,
         withhold,
+    })
+}
+
+fn read_build(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<BuildBounds> {
+    let table = reader.table(field, "`[build]`".to_owned(), keys::BUILD.iter().collect())?;
+    let max_memory = table.get("max-memory").and_then(|field| {
+        if matches!(field.value, DeValue::Integer(_)) {
+            let help = "write the unit: `\"512MiB\"`, `\"8GB\"`".to_owned();
+            reader.wrong_type(&field, "a string", Some(help));
+            return None;
+        }
+        Some(reader.checked(&field, checks::size)?.value)
+    });
+    let max_processes = table.get("max-processes").and_then(|field| {
+        let count = reader.integer(&field, 1, keys::PROCESSES_MAX)?;
+        u64::try_from(count).ok()
+    });
+    Some(BuildBounds {
+        max_memory,
+        max_processes,
     })
 }
 

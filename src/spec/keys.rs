@@ -66,6 +66,9 @@ pub(super) const LAYERS_MAX: i64 = 125;
 /// Most layers where what Docker refuses is asked for: as many as the kernel's overlayfs stacks.
 pub(super) const LAYERS_BEYOND_MAX: i64 = 500;
 
+/// Most processes that Linux can number.
+pub(super) const PROCESSES_MAX: i64 = 1 << 22;
+
 /// Names of the layer strategies.
 pub(super) const STRATEGIES: &[&str] = &[
     "churn",
@@ -98,6 +101,11 @@ pub(super) const ROOT: &[Key] = &[
         "Where Debian packages come from, and which of them every build has.",
     ),
     key(
+        "build",
+        Table(BUILD),
+        "What builds may use at most; the machine's configuration and the command line overrule it.",
+    ),
+    key(
         "inputs",
         Table(INPUTS),
         "Where the files that a build takes from outside are kept, and which of them may not be copied.",
@@ -122,6 +130,26 @@ pub(super) const IMPORT: &[Key] = &[required(key(
     Text,
     "A folder with a `layerize.toml`, or a `.toml` file, relative to this file.",
 ))];
+
+/// `[build]`.
+pub(super) const BUILD: &[Key] = &[
+    also(
+        key(
+            "max-memory",
+            Text,
+            "Most memory that a script may use: `\"512MiB\"`, `\"8GB\"`; nothing built depends on it.",
+        ),
+        &["memory", "memory-limit", "mem"],
+    ),
+    also(
+        key(
+            "max-processes",
+            Count(1, PROCESSES_MAX),
+            "Most processes and threads that a script may have at one time; nothing built depends on it.",
+        ),
+        &["processes", "max-tasks", "pids", "nproc"],
+    ),
+];
 
 /// `[inputs]`.
 pub(super) const INPUTS: &[Key] = &[
@@ -224,6 +252,22 @@ pub(super) const PACKAGE: &[Key] = &[
         &["build", "run", "command", "buildPhase"],
     ),
     key("timeout", Text, "Longest time the script may run: `30m`, `1h30m`."),
+    also(
+        key(
+            "no-references",
+            TEXTS,
+            "Dependencies of this package that its closure may not hold: that it does is an error.",
+        ),
+        &["disallowedReferences", "disallowedRequisites", "forbid-references"],
+    ),
+    also(
+        key(
+            "strip-references",
+            TEXTS,
+            "Dependencies of this package whose store paths are taken out of what it made: `e` stands for each character of their hashes.",
+        ),
+        &["remove-references", "nuke-references", "removeReferencesTo"],
+    ),
     key(
         "base",
         Flag,

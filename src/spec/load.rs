@@ -184,6 +184,7 @@ impl Loader {
             images: root.images,
             debian: root.debian,
             inputs: root.inputs,
+            build: root.build,
         })
     }
 
@@ -255,6 +256,8 @@ fn qualify(package: &Package, name: PackageName, prefix: &str) -> Package {
         libraries: rename(&package.libraries),
         runtime: rename(&package.runtime),
         dev: rename(&package.dev),
+        no_references: rename(&package.no_references),
+        strip_references: rename(&package.strip_references),
         ..package.clone()
     }
 }

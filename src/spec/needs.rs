@@ -206,6 +206,7 @@ impl Workspace {
             images,
             debian: self.debian.clone(),
             inputs: self.inputs.clone(),
+            build: self.build,
         }
     }
 }

@@ -32,12 +32,15 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         libraries: dependencies(reader, &table, "libraries"),
         runtime: dependencies(reader, &table, "runtime"),
         dev: dependencies(reader, &table, "dev"),
+        no_references: dependencies(reader, &table, "no-references"),
+        strip_references: dependencies(reader, &table, "strip-references"),
         env: text_map(reader, &table, "env", checks::build_env_name),
         script: table.checked(reader, "script", checks::nonempty),
         timeout_seconds: read_timeout(reader, &table),
         base: table.flag(reader, "base").unwrap_or(true),
     };
     check_purpose(reader, &table);
+    check_references(reader, &table, &package);
     Some(package)
 }
 
@@ -52,12 +55,55 @@ fn check_purpose(reader: &mut Reader<'_>, table: &Table<'_>) {
             .help("add `script = \"…\"` to build something, or `source = \"DIR\"` to take files as they are");
         return reader.error(diagnostic);
     }
-    for key in ["tools", "libraries", "runtime", "dev", "env", "timeout", "base"] {
+    for key in [
+        "tools",
+        "libraries",
+        "runtime",
+        "dev",
+        "no-references",
+        "strip-references",
+        "env",
+        "timeout",
+        "base",
+    ] {
         if let Some(field) = table.get(key) {
             let diagnostic = Diagnostic::new(format!("{} has no effect without a `script`", field.title()))
                 .at(field.key_span, "used by a script only")
                 .help(format!("add `script = \"…\"`, or leave `{key}` out"));
             reader.error(diagnostic);
+        }
+    }
+}
+
+/// What may not be referred to, or is taken out, must be something that the build is given: all else it cannot refer to.
+fn check_references(reader: &mut Reader<'_>, table: &Table<'_>, package: &Package) {
+    let given = || package.tools.iter().chain(&package.libraries).chain(&package.runtime);
+    for (key, named) in [
+        ("no-references", &package.no_references),
+        ("strip-references", &package.strip_references),
+    ] {
+        for dependency in named {
+            if given().any(|given| given.value == dependency.value) {
+                continue;
+            }
+            let message = format!(
+                "`{key}` of {} names `{}`, which it is not given",
+                table.what, dependency.value
+            );
+            let names: Vec<String> = given().map(|given| given.value.to_string()).collect();
+            let help = match did_you_mean(&dependency.value.to_string(), names.iter().map(String::as_str)) {
+                Some(similar) => format!("did you mean `{similar}`?"),
+                None => format!("name one of its `tools`, `libraries` or `runtime`, or leave it out of `{key}`"),
+            };
+            let diagnostic = Diagnostic::new(message).at(dependency.span.clone(), "no dependency of this package");
+            reader.error(diagnostic.help(help));
+        }
+    }
+    for stripped in &package.strip_references {
+        if package.runtime.iter().any(|runtime| runtime.value == stripped.value) {
+            let message = format!("{} strips `{}`, which is in its `runtime`", table.what, stripped.value);
+            let diagnostic = Diagnostic::new(message).at(stripped.span.clone(), "it stays in the closure all the same");
+            reader.error(diagnostic.help("leave it out of `runtime` or of `strip-references`"));
         }
     }
 }

@@ -79,6 +79,8 @@ pub struct Workspace {
     pub debian: Debian,
     /// The root file's `[inputs]` table.
     pub inputs: Inputs,
+    /// The root file's `[build]` table.
+    pub build: BuildBounds,
 }
 
 /// `[package.NAME]`.
@@ -100,6 +102,10 @@ pub struct Package {
     pub runtime: Vec<Spanned<Dependency>>,
     /// `dev`: in `layerize shell` only.
     pub dev: Vec<Spanned<Dependency>>,
+    /// `no-references`: dependencies that may not be in the closure.
+    pub no_references: Vec<Spanned<Dependency>>,
+    /// `strip-references`: dependencies whose store paths are taken out of the output.
+    pub strip_references: Vec<Spanned<Dependency>>,
     /// `env`: variables of the build.
     pub env: BTreeMap<String, Spanned<String>>,
     /// `script`: run by `bash -e` (or `sh` where no bash is among the tools); `None` takes the source as it is.
@@ -182,6 +188,15 @@ pub struct Debian {
     pub snapshots: Vec<String>,
     /// `base`: replaces the packages that every build has (names without `deb:`).
     pub base: Option<Vec<String>>,
+}
+
+/// `[build]`: what scripts may use at most. Nothing in it changes what is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BuildBounds {
+    /// `max-memory` in bytes.
+    pub max_memory: Option<u64>,
+    /// `max-processes`.
+    pub max_processes: Option<u64>,
 }
 
 /// `[inputs]`: where files from outside are kept. Nothing in it changes what is built.

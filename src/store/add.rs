@@ -18,6 +18,7 @@ use super::import::Attestation;
 use super::inspect::{Inspection, inspect};
 use super::modulo::{rewrite_file, rewrite_symlink};
 use super::session::Session;
+use super::strip::strip;
 use super::{NewOutput, Store};
 use crate::digest::{Digest, HashingWriter};
 use crate::fsio::{IoContext, LockKind, PathError, sync_file_system, sync_parent};
@@ -158,8 +159,17 @@ impl Store {
         check_name(output.name)?;
         self.check_writable()?;
         canonicalise(output.tree, self.place_length(output.name))?;
+        strip(output.tree, &output.policy.stripped)?;
         let inspection = inspect(output.tree, output.candidates, own)?;
         let references = with_declared(&inspection, output);
+        let policy = output.policy;
+        let refused = |path: &StorePath| policy.forbidden.contains(path) || policy.stripped.contains(path);
+        if let Some((path, evidence)) = references.iter().find(|(path, _)| refused(path)) {
+            return Err(StoreError::RefusedReference {
+                path: path.clone(),
+                evidence: Box::new(evidence.clone()),
+            });
+        }
         Ok((inspection, references))
     }
 
@@ -190,15 +200,17 @@ impl Store {
     }
 
     /// Makes a finished tree what it would be in the store as `path` (which another tree of the same derivation is),
-    /// and registers nothing: canonical, and referring to `path` where it referred to `scratch`. Gives hash and size of
+    /// and registers nothing: canonical, `stripped` taken out, and referring to `path` where it referred to `scratch`. Gives hash and size of
     /// its canonical archive.
     pub fn settle_output(
         &self,
         tree: &Path,
         scratch: &StorePath,
         path: &StorePath,
+        stripped: &BTreeSet<StorePath>,
     ) -> Result<(Digest, u64), StoreError> {
         canonicalise(tree, self.place_length(path.name()))?;
+        strip(tree, stripped)?;
         let inspection = inspect(tree, &BTreeSet::new(), Some(scratch))?;
         if inspection.own.first.is_some() && inspection.own.rewritable() && scratch != path {
             rewrite(tree, &inspection.own.entries, scratch, path)?;

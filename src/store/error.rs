@@ -131,6 +131,14 @@ pub enum StoreError {
         /// Which rule it breaks.
         reason: &'static str,
     },
+    /// An output refers to what it may not refer to.
+    #[error("it refers to `{path}` ({evidence})")]
+    RefusedReference {
+        /// What it refers to.
+        path: StorePath,
+        /// Where.
+        evidence: Box<super::evidence::Evidence>,
+    },
     /// A Nix store could not be read.
     #[error(transparent)]
     Nix(#[from] super::nix_store::NixError),
@@ -181,7 +189,11 @@ impl StoreError {
                 "where it came from is damaged or was tampered with; nothing was registered: fetch it from elsewhere"
                     .to_owned(),
             ),
-            Self::Io(_) | Self::Name(_) | Self::Database { .. } | Self::RootName { .. } => None,
+            Self::Io(_)
+            | Self::Name(_)
+            | Self::Database { .. }
+            | Self::RefusedReference { .. }
+            | Self::RootName { .. } => None,
         }
     }
 }

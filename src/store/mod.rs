@@ -32,6 +32,7 @@ mod query;
 mod roots;
 mod scan;
 mod session;
+mod strip;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -51,6 +52,7 @@ pub use import::{Attestation, NewNar, StagedNar};
 pub use query::{PathDetails, Provenance};
 pub use roots::Root;
 pub use session::StagingDir;
+pub use strip::{ANY_REFERENCE, ReferencePolicy};
 pub use verify::StoreProblem;
 
 use crate::digest::Digest;
@@ -122,6 +124,8 @@ pub struct NewOutput<'a> {
     pub declare: &'a Declare<'a>,
     /// The resolved derivation's hash, where one made the path.
     pub derivation: Option<Digest>,
+    /// What it may refer to.
+    pub policy: &'a ReferencePolicy,
     /// False where it was built with `--sandbox=none`.
     pub sandboxed: bool,
 }

@@ -136,12 +136,17 @@ pub(super) fn rewrite_symlink(path: &Path, target: &[u8], old: StoreHash, new: S
     for at in memmem::find_iter(target, old.as_bytes()) {
         rewritten[at..at + HASH_CHARS].copy_from_slice(new.as_bytes());
     }
+    replace_symlink(path, rewritten)
+}
+
+/// Puts a symlink to `target` in the place of a symlink of a canonical tree.
+pub(super) fn replace_symlink(path: &Path, target: Vec<u8>) -> Result<(), StoreError> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let writable = |mode| fs::set_permissions(parent, Permissions::from_mode(mode)).context("set the mode of", parent);
     writable(0o755)?;
     fs::remove_file(path).context("remove", path)?;
-    symlink(std::ffi::OsStr::from_bytes(&rewritten), path).context("create the symlink", path)?;
-    seal(path, &EntryKind::Symlink { target: rewritten })?;
+    symlink(std::ffi::OsStr::from_bytes(&target), path).context("create the symlink", path)?;
+    seal(path, &EntryKind::Symlink { target })?;
     seal(parent, &EntryKind::Directory)
 }
 

@@ -14,10 +14,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::build::SandboxMode;
+use crate::build::{Bounds, SandboxMode};
 use crate::layer::TarProfile;
 use crate::oci::Compression;
 use crate::project::{Description, ImageOptions, KeepExtent, WorkOptions, permissions};
+use crate::spec::parse_size;
 use crate::transport::registry::ConfigError;
 use crate::transport::registry::config::check_host;
 
@@ -106,9 +107,20 @@ pub struct BuildFlags {
     /// Cores that each script may use [default: all]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub cores: usize,
+    /// Most memory that each script may use, such as 2GiB [default: `[build] max-memory` of the configuration or the spec]
+    #[arg(long, value_parser = parse_memory, value_name = "SIZE")]
+    pub max_memory: Option<u64>,
+    /// Most processes and threads of each script [default: `[build] max-processes`, as above]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
+    pub max_processes: Option<u64>,
     /// Keep the build directory of a script that fails
     #[arg(long)]
     pub keep_failed: bool,
+}
+
+fn parse_memory(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text).filter(|&bytes| bytes > 0);
+    bytes.ok_or_else(|| "write a number with its unit, such as 512MiB or 8GB".to_owned())
 }
 
 /// What is kept beside an image that is written to a layout or a registry.
@@ -166,6 +178,8 @@ impl BuildFlags {
             sandbox,
             jobs,
             cores,
+            max_memory,
+            max_processes,
             keep_failed,
         } = self.clone();
         WorkOptions {
@@ -180,6 +194,10 @@ impl BuildFlags {
             },
             jobs,
             cores,
+            bounds: Bounds {
+                memory: max_memory,
+                processes: max_processes,
+            },
             keep_failed,
         }
     }

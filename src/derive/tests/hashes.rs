@@ -89,6 +89,9 @@ fn whatever_can_change_an_output_changes_the_hash() {
         libraries: vec![path(6), path(7)],
         runtime: vec![path(8), path(9)],
         declared: [(path(2), [path(3)].into())].into(),
+        no_references: vec![path(4)],
+        strip_references: vec![path(5)],
+        names: [(path(4), "tool".to_owned())].into(),
         timeout_seconds: None,
     };
     let step = |name: &str, script: Script| Derivation {
@@ -127,6 +130,8 @@ fn whatever_can_change_an_output_changes_the_hash() {
         changed(&|script| script.libraries.reverse()),
         changed(&|script| drop(script.libraries.pop())),
         changed(&|script| drop(script.runtime.pop())),
+        changed(&|script| script.no_references.push(path(5))),
+        changed(&|script| script.strip_references.push(path(4))),
         changed(&|script| script.declared.clear()),
         changed(&|script| drop(script.declared.insert(path(3), [path(2)].into()))),
         changed(&|script| drop(script.declared.insert(path(2), [path(3), path(4)].into()))),
@@ -139,6 +144,7 @@ fn whatever_can_change_an_output_changes_the_hash() {
         "a set has no order"
     );
     assert_eq!(changed(&|script| script.timeout_seconds = Some(1)), original);
+    assert_eq!(changed(&|script| script.names.clear()), original);
 }
 
 #[test]

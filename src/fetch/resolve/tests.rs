@@ -33,6 +33,8 @@ fn workspace(sources: &[(&str, String, Option<Digest>)]) -> Workspace {
             libraries: vec![],
             runtime: vec![],
             dev: vec![],
+            no_references: vec![],
+            strip_references: vec![],
             env: BTreeMap::new(),
             script: None,
             timeout_seconds: None,
@@ -46,6 +48,7 @@ fn workspace(sources: &[(&str, String, Option<Digest>)]) -> Workspace {
         images: BTreeMap::new(),
         debian: Debian::default(),
         inputs: Inputs::default(),
+        build: crate::spec::BuildBounds::default(),
     }
 }
 

@@ -271,6 +271,34 @@ pub(super) fn absolute_path(text: &str) -> Check<String> {
 /// Longest `timeout` in seconds: a year.
 const DURATION_MAX: u64 = 365 * 24 * 3600;
 
+/// `512MiB`, `8GB`: bytes, at least one.
+pub(super) fn size(text: &str) -> Check<u64> {
+    match parse_size(text) {
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ => advise("not a size", "write a number with its unit, such as `512MiB` or `8GB`"),
+    }
+}
+
+/// Parses `20GB`, `500 MiB`, `1000` into bytes.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
 /// `90s`, `30m`, `1h30m`, `2d`: seconds, at least one.
 pub(super) fn duration(text: &str) -> Check<u64> {
     let advice = "write a number with `s`, `m`, `h` or `d`, such as `30m` or `1h30m`";

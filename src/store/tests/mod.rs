@@ -69,6 +69,7 @@ impl Scene {
             candidates: &candidates.iter().map(|&path| path.clone()).collect(),
             declare: &|_| Vec::new(),
             derivation: None,
+            policy: &crate::store::ANY_REFERENCE,
             sandboxed: true,
         })
     }

@@ -109,6 +109,7 @@ fn what_has_no_archive_is_refused_and_nothing_registered() {
             candidates: &BTreeSet::new(),
             declare: &|_| Vec::new(),
             derivation: None,
+            policy: &crate::store::ANY_REFERENCE,
             sandboxed: true,
         })
         .unwrap_err();

@@ -164,6 +164,7 @@ fn realisations_keep_their_derivation() {
         candidates: &BTreeSet::new(),
         declare: &|_| Vec::new(),
         derivation: Some(derivation),
+        policy: &crate::store::ANY_REFERENCE,
         sandboxed: true,
     };
     let info = scene.store.add_output(&output).unwrap();

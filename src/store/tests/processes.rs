@@ -62,6 +62,7 @@ fn work(dir: &Path, round: u64) {
             candidates,
             declare: &|_| Vec::new(),
             derivation: None,
+            policy: &crate::store::ANY_REFERENCE,
             sandboxed: true,
         };
         match store.add_rewritten(&output, &scratch).unwrap() {

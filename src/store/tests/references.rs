@@ -66,6 +66,7 @@ fn declared_references_are_part_of_the_path() {
             candidates: &BTreeSet::from([found.clone()]),
             declare,
             derivation: Some(Digest::of(b"d")),
+            policy: &crate::store::ANY_REFERENCE,
             sandboxed: false,
         };
         scene.store.add_output(&output)

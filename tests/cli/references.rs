@@ -1,0 +1,124 @@
+//! What an output refers to and should not: warned about, refused, or taken out.
+
+use crate::support::Place;
+
+/// A tool that is large, a library that leads to it, and programs that name them.
+const SPEC: &str = r##"
+[package.crates]
+script = "mkdir -p $out/src; head -c 100000 /dev/zero > $out/src/lib.rs"
+
+[package.lib]
+tools = ["crates"]
+script = "mkdir $out; echo built with /layerize/store/*-crates > $out/lib"
+
+[package.named]
+tools = ["crates"]
+script = '''
+mkdir -p $out/bin
+printf 'panicked at ' > $out/bin/app
+echo /layerize/store/*-crates/src/lib.rs >> $out/bin/app
+'''
+
+[package.refused]
+tools = ["crates"]
+no-references = ["crates"]
+script = "mkdir $out; echo again; echo /layerize/store/*-crates > $out/app"
+
+[package.through]
+tools = ["crates"]
+libraries = ["lib"]
+no-references = ["crates"]
+script = "mkdir $out; echo /layerize/store/*-lib > $out/app"
+
+[package.stripped]
+tools = ["crates"]
+libraries = ["lib"]
+no-references = ["crates"]
+strip-references = ["crates", "lib"]
+script = '''
+mkdir $out
+echo panicked at /layerize/store/*-crates/src/lib.rs in /layerize/store/*-lib > $out/app
+ln -s /layerize/store/*-crates $out/link
+echo $out > $out/self
+'''
+
+[package.packed]
+tools = ["crates"]
+strip-references = ["crates"]
+script = "mkdir $out; echo /layerize/store/*-crates | gzip -n > $out/app.gz"
+
+[package.called]
+tools = ["crates"]
+strip-references = ["crates"]
+script = "mkdir $out; touch $out/$(basename /layerize/store/*-crates)"
+"##;
+
+fn project() -> Place {
+    let place = Place::with_script("true");
+    place.write("layerize.toml", SPEC);
+    place
+}
+
+fn closure(place: &Place, name: &str) -> Vec<String> {
+    let listed = place.run(&["closure", name]).success().stdout;
+    listed.lines().map(str::to_owned).collect()
+}
+
+/// A Rust program whose panic messages name the sources of its crates has them all in its closure: 103 MB in the field.
+#[test]
+fn a_tool_in_the_closure_is_warned_about() {
+    let place = project();
+    let warning = "warning: `named` keeps its tool `crates` in its closure (bin/app, byte 28)";
+    let advice = "`strip-references = [\"crates\"]` takes its path out";
+    place.run(&["build", "named"]).success().says(&[warning, advice]);
+    let listed = place.run(&["closure", "named"]).success().stdout;
+    assert!(listed.contains("-crates"), "{listed}");
+}
+
+#[test]
+fn a_reference_that_is_refused_fails_the_build() {
+    let place = project();
+    for _ in 0..2 {
+        // The second time nothing has been recorded either.
+        place.run(&["build", "refused"]).exits(2).says(&[
+            "cannot build `refused`: its output refers to",
+            "which is `crates` (app, byte 16)",
+            "help: have the script write it without that path, or take it out: `strip-references = [\"crates\"]`",
+        ]);
+    }
+    place.run(&["build", "through"]).exits(2).says(&[
+        "cannot build `through`: its output refers to",
+        "-lib`, and so has `crates` in its closure (app, byte 16)",
+    ]);
+}
+
+/// As Nix's `remove-references-to`: `e` is no letter of base 32, so that what stands there is no path any more.
+#[test]
+fn references_are_taken_out_of_what_is_not_compressed() {
+    let place = project();
+    let built = place.run(&["build", "stripped"]).success();
+    assert!(!built.stderr.contains("`stripped` keeps"), "{}", built.stderr);
+    let path = built.line().to_owned();
+    let physical = place.store().join("store").join(path.rsplit('/').next().unwrap());
+    let e = "e".repeat(32);
+    let text = std::fs::read_to_string(physical.join("app")).unwrap();
+    assert_eq!(
+        text,
+        format!("panicked at /layerize/store/{e}-crates/src/lib.rs in /layerize/store/{e}-lib\n")
+    );
+    let link = std::fs::read_link(physical.join("link")).unwrap();
+    assert_eq!(link.to_str().unwrap(), format!("/layerize/store/{e}-crates"));
+    let own = std::fs::read_to_string(physical.join("self")).unwrap();
+    assert_eq!(own.trim_end(), path, "what it says of itself stays");
+    assert_eq!(closure(&place, "stripped").len(), 1);
+    place.run(&["store", "verify", &path]).success();
+    place.run(&["check", "stripped"]).success();
+
+    for (name, place_in_it) in [("packed", "app.gz, in its gzip"), ("called", "its name")] {
+        place.run(&["build", name]).exits(2).says(&[
+            "its output refers to",
+            place_in_it,
+            "help: `strip-references` cannot take `crates` out of a name or of what is compressed",
+        ]);
+    }
+}
