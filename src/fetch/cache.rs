@@ -6,7 +6,8 @@
 //! does not verify is removed and counts as missing.
 //!
 //! A file on its way stands beside the others as `<hex>.part`, written only under the lock of its digest
-//! ([`Cache::lock`]); what a killed process left of one is replaced by the next that wants it.
+//! ([`Cache::lock`]); what a killed process left of one is replaced by the next that wants it. One whose digest is not known
+//! yet is `unpinned-*.part`, locked by who writes it. Whoever opens the cache removes those that nobody writes any more.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
@@ -25,6 +26,9 @@ pub(super) const SIZE_MAX: u64 = 64 << 30;
 
 /// How many bytes arrive between two reports of progress.
 const PROGRESS_STEP: u64 = 1 << 20;
+
+/// What the name of a file begins with whose digest is not known yet.
+const UNPINNED: &str = "unpinned-";
 
 /// Directory of the files in a cache.
 const FILES: &str = "sha256";
@@ -60,7 +64,28 @@ impl Cache {
         let (files, locks) = (dir.join(FILES), dir.join("locks"));
         fsio::create_dir_all(&files)?;
         fsio::create_dir_all(&locks)?;
-        Ok(Self { files, locks })
+        let cache = Self { files, locks };
+        cache.sweep()?;
+        Ok(cache)
+    }
+
+    /// Removes what processes left that were killed, or interrupted for longer than they were given to clean up.
+    fn sweep(&self) -> Result<(), FetchError> {
+        for name in fsio::sorted_names(&self.files)? {
+            let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(".part")) else {
+                continue;
+            };
+            let path = self.files.join(&name);
+            // Of a pinned one the lock of its digest tells; of another the file itself is locked.
+            let lock = match stem.starts_with(UNPINNED) {
+                true => path.clone(),
+                false => self.locks.join(stem),
+            };
+            if let Some(_held) = FileLock::try_acquire(&lock, LockKind::Exclusive)? {
+                fsio::remove_tree(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits until no other process or thread downloads `digest`. Look it up again after.
@@ -113,7 +138,12 @@ impl Cache {
         reporter: &dyn Reporter,
     ) -> Result<(Digest, u64), FetchError> {
         let mut hasher = Hasher::new();
-        let mut part = self.part("unpinned-", 8)?;
+        let mut part = self.part(UNPINNED, 8)?;
+        // Until it has its name, this tells others that it is being written.
+        part.as_file()
+            .try_lock()
+            .map_err(io::Error::from)
+            .context("lock", part.path())?;
         let size = receive(&mut part, content, &mut |bytes| hasher.update(bytes), labels, reporter)?;
         let digest = hasher.digest();
         self.publish(part, &digest, size, labels, reporter)?;

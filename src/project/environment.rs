@@ -87,6 +87,14 @@ impl Environment<'_> {
     pub fn store(&self) -> Result<Store, ProjectError> {
         let store = Store::open(&self.store_dir)?;
         self.tell_of_debris(&store);
+        if store.was_full() {
+            let text = format!(
+                "no space is left on the disk of the store `{}`: what is there can be looked at, and `layerize store gc` \
+                 frees what nothing needs",
+                self.store_dir.display()
+            );
+            self.reporter.report(Event::Warning { text });
+        }
         Ok(store)
     }
 

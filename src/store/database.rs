@@ -101,6 +101,8 @@ pub(super) struct Database {
     connection: Mutex<Connection>,
     file: PathBuf,
     read_only: bool,
+    /// Whether the disk was full when it was opened, so that the reserve had to go.
+    was_full: bool,
 }
 
 /// What a path is computed from.
@@ -149,13 +151,27 @@ impl Registration {
 impl Database {
     /// Opens the database below `dir`, creating it where it is missing.
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
-        let file = dir.join("db/db.sqlite");
-        let connection = Connection::open(&file).during("open tables", &file)?;
-        let database = Self::new(connection, file, false)?;
+        let database = match Self::open_writable(dir) {
+            // SQLite takes some space for memory that processes share, even to look something up.
+            Err(StoreError::NoSpace { .. }) if std::fs::remove_file(dir.join(RESERVE)).is_ok() => {
+                let mut database = Self::open_writable(dir)?;
+                database.was_full = true;
+                database
+            }
+            other => other?,
+        };
         if database.schema()? < SCHEMA {
             database.upgrade(dir)?;
         }
         database.check_schema(dir)?;
+        Ok(database)
+    }
+
+    fn open_writable(dir: &Path) -> Result<Self, StoreError> {
+        let file = dir.join("db/db.sqlite");
+        let connection = Connection::open(&file).during("open tables", &file)?;
+        let database = Self::new(connection, file, false)?;
+        database.schema()?;
         Ok(database)
     }
 
@@ -186,6 +202,7 @@ impl Database {
             connection: Mutex::new(connection),
             file,
             read_only,
+            was_full: false,
         })
     }
 
@@ -237,6 +254,11 @@ impl Database {
                 known: SCHEMA,
             }),
         }
+    }
+
+    /// Whether the disk was full when it was opened.
+    pub(super) fn was_full(&self) -> bool {
+        self.was_full
     }
 
     /// Whether nothing can be written.

@@ -221,6 +221,13 @@ impl From<NarError> for StoreError {
     }
 }
 
+/// Whether SQLite found no room: in its file, or in the one that processes share (which it calls an I/O error).
+fn is_out_of_space(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi;
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    code.is_some_and(|code| code & 0xff == ffi::SQLITE_FULL || code == ffi::SQLITE_IOERR_SHMSIZE)
+}
+
 /// Adds what was being done to a result of the database.
 pub(super) trait DatabaseContext<T> {
     /// `statement.execute(..).during("record a root", &path)?`
@@ -234,7 +241,7 @@ impl<T> DatabaseContext<T> for rusqlite::Result<T> {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 StoreError::DatabaseLocked { path: path.to_owned() }
             }
-            Some(ErrorCode::DiskFull) => StoreError::NoSpace {
+            _ if is_out_of_space(&source) => StoreError::NoSpace {
                 source: PathError {
                     action: "write",
                     path: path.to_owned(),
@@ -277,6 +284,11 @@ mod tests {
                 "wait",
             ),
             (ffi::SQLITE_FULL, "no space is left for `/s/db`", "layerize store gc"),
+            (
+                ffi::SQLITE_IOERR_SHMSIZE,
+                "no space is left for `/s/db`",
+                "layerize store gc",
+            ),
             (
                 ffi::SQLITE_CORRUPT,
                 "the store's database `/s/db` is damaged: ",

@@ -312,6 +312,11 @@ impl Store {
         }
     }
 
+    /// Whether the disk was full when the store was opened: a reserve was given up to open it at all.
+    pub fn was_full(&self) -> bool {
+        self.database.was_full()
+    }
+
     /// What could not be removed since this was last asked.
     pub fn take_left_behind(&self) -> Vec<PathError> {
         std::mem::take(&mut self.left_behind())
@@ -332,6 +337,15 @@ impl Store {
             paths.retain(|path| !building.contains(path));
         }
         Ok(paths)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Where there is room again, the next collection has its reserve.
+        if self.database.was_full() {
+            self.database.reserve();
+        }
     }
 }
 
