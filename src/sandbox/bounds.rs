@@ -49,8 +49,8 @@ pub enum Bound {
     Processes,
 }
 
-/// How one version of control groups spells a bound.
-struct Spelling {
+/// How one version of control groups bounds something.
+struct Control {
     bound: Bound,
     /// The controller's name in version 1.
     controller: &'static str,
@@ -59,8 +59,8 @@ struct Spelling {
     events: (&'static str, &'static str),
 }
 
-const VERSION_2: [Spelling; 2] = [
-    Spelling {
+const VERSION_2: [Control; 2] = [
+    Control {
         bound: Bound::Memory,
         controller: "memory",
         file: "memory.max",
@@ -69,8 +69,8 @@ const VERSION_2: [Spelling; 2] = [
     PROCESSES,
 ];
 
-const VERSION_1: [Spelling; 2] = [
-    Spelling {
+const VERSION_1: [Control; 2] = [
+    Control {
         bound: Bound::Memory,
         controller: "memory",
         file: "memory.limit_in_bytes",
@@ -79,7 +79,7 @@ const VERSION_1: [Spelling; 2] = [
     PROCESSES,
 ];
 
-const PROCESSES: Spelling = Spelling {
+const PROCESSES: Control = Control {
     bound: Bound::Processes,
     controller: "pids",
     file: "pids.max",
@@ -129,7 +129,7 @@ pub(super) struct Joined {
 
 struct Group {
     dir: PathBuf,
-    held: Vec<&'static Spelling>,
+    held: Vec<&'static Control>,
 }
 
 impl Groups {
@@ -139,9 +139,9 @@ impl Groups {
             return Self::default();
         }
         let (mounts, own) = (text("/proc/self/mountinfo"), text("/proc/self/cgroup"));
-        let wanted: Vec<&'static Spelling> = VERSION_2
+        let wanted: Vec<&'static Control> = VERSION_2
             .iter()
-            .filter(|spelling| bounds.value(spelling.bound).is_some())
+            .filter(|control| bounds.value(control.bound).is_some())
             .collect();
         if let Some(own) = own_directory(&mounts, &own, None) {
             // From our own group upwards: those that were delegated come first.
@@ -150,11 +150,11 @@ impl Groups {
                 return Self(vec![group]);
             }
         }
-        let single = VERSION_1.iter().filter_map(|spelling| {
-            bounds.value(spelling.bound)?;
-            let own = own_directory(&mounts, &own, Some(spelling.controller))?;
+        let single = VERSION_1.iter().filter_map(|control| {
+            bounds.value(control.bound)?;
+            let own = own_directory(&mounts, &own, Some(control.controller))?;
             own.ancestors()
-                .find_map(|parent| Group::make(parent, &[spelling], bounds))
+                .find_map(|parent| Group::make(parent, &[control], bounds))
         });
         Self(single.collect())
     }
@@ -163,8 +163,8 @@ impl Groups {
     pub(super) fn joined(&self, bounds: &Bounds) -> Vec<Joined> {
         let held = |group: &Group| {
             let mut held = Bounds::default();
-            for spelling in &group.held {
-                match spelling.bound {
+            for control in &group.held {
+                match control.bound {
                     Bound::Memory => held.memory = bounds.memory,
                     Bound::Processes => held.processes = bounds.processes,
                 }
@@ -194,7 +194,7 @@ impl Groups {
 
 impl Group {
     /// A new group below `parent` with these bounds; `None` where the machine does not let us.
-    fn make(parent: &Path, held: &[&'static Spelling], bounds: &Bounds) -> Option<Self> {
+    fn make(parent: &Path, held: &[&'static Control], bounds: &Bounds) -> Option<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
@@ -204,11 +204,11 @@ impl Group {
             dir,
             held: held.to_vec(),
         };
-        for spelling in held {
-            let value = bounds.value(spelling.bound)?;
-            write(&group.dir.join(spelling.file), &value.to_string()).ok()?;
+        for control in held {
+            let value = bounds.value(control.bound)?;
+            write(&group.dir.join(control.file), &value.to_string()).ok()?;
         }
-        if held.iter().any(|spelling| spelling.bound == Bound::Memory) {
+        if held.iter().any(|control| control.bound == Bound::Memory) {
             // Otherwise what is bounded goes to the swap space; a machine without has no such file.
             let _ = write(&group.dir.join("memory.swap.max"), "0");
         }
