@@ -139,7 +139,7 @@ fn pack_graph(file: &str, options: &[&str]) -> Result<Value> {
         for_each_layer(
             &placed,
             |(layer, _)| layer.size,
-            |(layer, at)| layer.copy_to(&file, *at, &path),
+            |(layer, at)| layer.blob.copy_to(layer.digest, layer.size, &file, *at, &path),
         )?;
     }
     let digests: String = layers.iter().map(|layer| layer.digest.to_string()).collect();

@@ -11,9 +11,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::derive::{Action, BuildPlan, Download, Input, Origin as DownloadOrigin, StepId};
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::fsio;
-use crate::image::{Image, PACKAGES_ANNOTATION, Recipe};
+use crate::image::{Image, Layer, PACKAGES_ANNOTATION, Recipe, STORE_PATHS_ANNOTATION};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
@@ -52,11 +52,11 @@ pub fn gather(built: &Gathered<'_>) -> Result<Inventory, AttestError> {
         component.nar_hash = Some(member.nar_hash);
         component.references.extend(member.references.iter().cloned());
         let layers = built.image.layers.iter();
-        let holding = layers.filter(|layer| layer.store_paths.contains(&member.logical));
-        component.layers.extend(holding.map(|layer| layer.digest));
+        let holding = layers.filter(|layer| listed(layer, STORE_PATHS_ANNOTATION).any(|path| path == member.logical));
+        component.layers.extend(holding.map(Layer::digest));
         components.push(component);
     }
-    let layers_of_packages = layers_of_packages(&built.image.manifest);
+    let layers_of_packages = layers_of_packages(built.image);
     for package in &built.recipe.root {
         let mut component = built.component(&package.logical, &package.name, &package.physical, &mut relations)?;
         component.nar_hash = Some(package.nar_hash);
@@ -75,7 +75,7 @@ pub fn gather(built: &Gathered<'_>) -> Result<Inventory, AttestError> {
     let extent = match &built.recipe.base {
         None => Extent::Whole,
         Some(base) => Extent::OverBase {
-            base: base.name.clone().unwrap_or_else(|| base.image.digest.to_string()),
+            base: base.name.clone().unwrap_or_else(|| base.image.digest().to_string()),
         },
     };
     Ok(Inventory::new(image_facts(built), components, extent))
@@ -86,13 +86,13 @@ fn image_facts(built: &Gathered<'_>) -> ImageFacts {
     ImageFacts {
         name: built.recipe.spec.name.value.clone(),
         tag: Some(built.recipe.spec.tag.clone()),
-        digest: built.image.digest,
+        digest: built.image.digest(),
         platform: Some(built.recipe.platform.clone()),
-        created: created(&built.image.config),
+        created: created(built.image.config.bytes()),
         layers: layers
             .map(|layer| InventoryLayer {
-                digest: layer.digest,
-                size: layer.size,
+                digest: layer.digest(),
+                size: layer.size(),
             })
             .collect(),
     }
@@ -359,17 +359,21 @@ impl Relations {
 }
 
 /// The layers that hold Debian packages, by `NAME=VERSION`, as the manifest says.
-fn layers_of_packages(manifest: &[u8]) -> BTreeMap<String, BTreeSet<Digest>> {
-    let manifest: Value = serde_json::from_slice(manifest).unwrap_or_default();
-    let mut layers: BTreeMap<String, BTreeSet<Digest>> = BTreeMap::new();
-    for layer in manifest["layers"].as_array().into_iter().flatten() {
-        let digest = layer["digest"].as_str().and_then(|digest| digest.parse().ok());
-        let packages = layer["annotations"][PACKAGES_ANNOTATION].as_str();
-        if let (Some(digest), Some(packages)) = (digest, packages) {
-            for package in packages.split_whitespace() {
-                layers.entry(package.to_owned()).or_default().insert(digest);
-            }
+fn layers_of_packages(image: &Image) -> BTreeMap<String, BTreeSet<ContentDigest>> {
+    let mut layers: BTreeMap<String, BTreeSet<ContentDigest>> = BTreeMap::new();
+    for layer in &image.layers {
+        for package in listed(layer, PACKAGES_ANNOTATION) {
+            layers.entry(package.to_owned()).or_default().insert(layer.digest());
         }
     }
     layers
+}
+
+/// What an annotation of a layer lists.
+fn listed<'a>(layer: &'a Layer, annotation: &str) -> impl Iterator<Item = &'a str> {
+    layer
+        .descriptor
+        .annotation(annotation)
+        .unwrap_or_default()
+        .split_whitespace()
 }

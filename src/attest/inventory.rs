@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::oci::Platform;
 
 use super::{cyclonedx, purl, spdx};
@@ -34,7 +34,7 @@ pub struct ImageFacts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InventoryLayer {
     /// Digest of its blob.
-    pub digest: Digest,
+    pub digest: ContentDigest,
     /// Its size as stored, in bytes.
     pub size: u64,
 }
@@ -57,7 +57,7 @@ pub struct Component {
     /// Whether its files are laid out at `/` and not at its store path.
     pub at_root: bool,
     /// The layers that hold it.
-    pub layers: BTreeSet<Digest>,
+    pub layers: BTreeSet<ContentDigest>,
     /// Keys of the components that it needs at run time.
     pub references: BTreeSet<String>,
 }

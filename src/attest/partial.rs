@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::image::{PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
 use crate::oci::Reference;
 use crate::store_path::StoreDir;
-use crate::transport::{self, Source};
+use crate::transport::Source;
 
 use super::AttestError;
 use super::inventory::{Component, ComponentOrigin, Extent, ImageFacts, Inventory, InventoryLayer, split_name};
@@ -33,15 +33,16 @@ pub fn of_source(source: &dyn Source) -> Result<Inventory, AttestError> {
     let mut components: BTreeMap<String, Component> = BTreeMap::new();
     let mut layers = Vec::new();
     for layer in &manifest.layers {
-        let digest = transport::sha256(layer.digest, place)?;
-        let size = layer.size;
-        layers.push(InventoryLayer { digest, size });
+        layers.push(InventoryLayer {
+            digest: layer.digest,
+            size: layer.size,
+        });
         let listed = |key| layer.annotation(key).unwrap_or_default().split_whitespace();
         for path in listed(STORE_PATHS_ANNOTATION) {
-            add(&mut components, store_path(path), digest);
+            add(&mut components, store_path(path), layer.digest);
         }
         for package in listed(PACKAGES_ANNOTATION) {
-            add(&mut components, debian(package), digest);
+            add(&mut components, debian(package), layer.digest);
         }
     }
     let image = ImageFacts {
@@ -55,7 +56,7 @@ pub fn of_source(source: &dyn Source) -> Result<Inventory, AttestError> {
     Ok(Inventory::new(image, components.into_values(), Extent::Annotated))
 }
 
-fn add(components: &mut BTreeMap<String, Component>, component: Component, layer: Digest) {
+fn add(components: &mut BTreeMap<String, Component>, component: Component, layer: ContentDigest) {
     let known = components.entry(component.key.clone()).or_insert(component);
     known.layers.insert(layer);
 }

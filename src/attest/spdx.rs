@@ -15,7 +15,7 @@
 
 use serde_json::{Value, json};
 
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::oci::canonical_json;
 
 use super::inventory::{Component, ComponentOrigin, Extent, Inventory, PinnedFile, TOOL, uuid};
@@ -71,7 +71,7 @@ fn packages(inventory: &Inventory) -> Vec<Value> {
             None,
             "ARCHIVE",
         );
-        package["checksums"] = checksums(&layer.digest);
+        package["checksums"] = checksums(layer.digest);
         package
     }));
     packages.extend(inventory.components.iter().map(component_package));
@@ -85,7 +85,7 @@ fn image_package(inventory: &Inventory) -> Value {
     let mut package = package(&image_id(&image.digest), &image.name, Some(&version), "CONTAINER");
     let architecture = image.platform.as_ref().map(|platform| platform.architecture());
     let purl = purl::oci(&image.name, &image.digest, architecture, image.tag.as_deref());
-    package["checksums"] = checksums(&image.digest);
+    package["checksums"] = checksums(image.digest);
     package["externalRefs"] = references(&purl);
     package
 }
@@ -103,7 +103,7 @@ fn component_package(component: &Component) -> Value {
         None => place,
     });
     if let Some(hash) = &component.nar_hash {
-        package["checksums"] = checksums(hash);
+        package["checksums"] = checksums(*hash);
     }
     match &component.origin {
         ComponentOrigin::Debian { source, maintainer, .. } => {
@@ -126,7 +126,7 @@ fn component_package(component: &Component) -> Value {
 fn file_package(file: &PinnedFile) -> Value {
     let purpose = if file.binary { "ARCHIVE" } else { "SOURCE" };
     let mut package = package(&file_id(file), &file.name, None, purpose);
-    package["checksums"] = checksums(&file.sha256);
+    package["checksums"] = checksums(file.sha256);
     package["packageFileName"] = json!(file.name);
     package["externalRefs"] = references(&file.purl);
     if let Some(location) = &file.location {
@@ -161,8 +161,9 @@ fn package(id: &str, name: &str, version: Option<&str>, purpose: &str) -> Value 
     package
 }
 
-fn checksums(digest: &Digest) -> Value {
-    json!([{ "algorithm": "SHA256", "checksumValue": digest.hex() }])
+fn checksums(digest: impl Into<ContentDigest>) -> Value {
+    let digest = digest.into();
+    json!([{ "algorithm": digest.algorithm().to_ascii_uppercase(), "checksumValue": digest.hex() }])
 }
 
 fn references(purl: &str) -> Value {
@@ -212,7 +213,7 @@ fn image_id(digest: &Digest) -> String {
     format!("SPDXRef-Image-{}", digest.hex())
 }
 
-fn layer_id(digest: &Digest) -> String {
+fn layer_id(digest: &ContentDigest) -> String {
     format!("SPDXRef-Layer-{}", digest.hex())
 }
 

@@ -23,7 +23,7 @@ pub use diff::{
 pub use explain::{Explanation, Followed, Mention, Seen, explain};
 pub use inspect::{InspectOptions, LayerReport, Report, inspect};
 pub use trees::{TreeChange, TreeClass, compare_trees};
-pub use verify::{ParseProfileError, Problem, Profile, Rule, VerifyReport, verify, verify_for};
+pub use verify::{ParseProfileError, Problem, Profile, Rule, VerifyReport, verify, verify_above, verify_for};
 
 use crate::digest::{ContentDigest, DiffId};
 use crate::store_path::StoreDir;

@@ -64,15 +64,15 @@ pub fn run(args: &IndexArgs, context: &Context) -> anyhow::Result<Outcome> {
                 format!("make an index of it: `layerize index create SINK {sink} …`"),
             ));
         };
-        annotations = index.annotations();
+        annotations = index.document.annotations.clone();
         let added: Vec<_> = images.iter().filter_map(|image| platform_of(image).ok()).collect();
         let kept = runnable(&opened.content, context).into_iter();
         images.extend(kept.filter(|image| platform_of(image).is_ok_and(|platform| !added.contains(&platform))));
     }
     annotations.extend(pairs("--annotation", &parts.annotation)?);
-    let index = Index::new(images, &annotations)?;
+    let index = Index::new(images, annotations)?;
     for image in &index.images {
-        context.ui.note(&format!("{} {}", platform_of(image)?, image.digest));
+        context.ui.note(&format!("{} {}", platform_of(image)?, image.digest()));
     }
     transfer::write(&Content::Index(index), None, &sink, &[], &parts.flags, context)?;
     Ok(Outcome::Done)

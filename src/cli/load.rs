@@ -50,14 +50,14 @@ pub fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Outcome> {
         let started = Instant::now();
         let loaded = Daemon::new(engine).load(&named.image, &named.names)?;
         let destination = format!("{engine}:{}", named.names.join(","));
-        let digest = named.image.digest.to_string();
+        let digest = named.image.digest().to_string();
         context.ui.report(Event::ImageWritten {
             name: named.name.clone(),
             digest,
             destination,
         });
         context.ui.report(Event::Transferred {
-            digest: named.image.digest.to_string(),
+            digest: named.image.digest().to_string(),
             destination: format!("{engine}:{}", named.names.join(",")),
             written: loaded.transferred.written,
             skipped: loaded.transferred.skipped,

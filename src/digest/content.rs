@@ -77,15 +77,15 @@ impl From<Digest> for ContentDigest {
     }
 }
 
-impl PartialEq<ContentDigest> for Digest {
-    fn eq(&self, other: &ContentDigest) -> bool {
-        other == self
-    }
-}
-
 impl PartialEq<Digest> for ContentDigest {
     fn eq(&self, other: &Digest) -> bool {
         matches!(self, Self::Sha256(digest) if digest == other)
+    }
+}
+
+impl PartialEq<ContentDigest> for Digest {
+    fn eq(&self, other: &ContentDigest) -> bool {
+        other == self
     }
 }
 

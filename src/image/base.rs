@@ -22,14 +22,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
-use super::Image;
 use super::error::ImageError;
-use super::index::platform_of;
 use super::settings::{RESERVED, Settings};
-use crate::oci::{MediaType, Platform, try_canonical_json};
+use super::value::{Image, Layer};
+use super::{LISTS_SIZE_MAX, STORE_PATHS_ANNOTATION};
+use crate::oci::{Annotations, Descriptor, Execution, History, MediaType, Platform, try_canonical_json};
 use crate::spec;
 
 const OCI_IMAGE: &str = "org.opencontainers.image.";
@@ -66,99 +63,39 @@ pub fn needs_accounts(spec: &spec::Image) -> bool {
 #[derive(Debug, Clone)]
 pub(super) struct BaseParts {
     execution: Execution,
+    /// The base's layers as the image's manifest has them.
+    pub layers: Vec<Layer>,
     /// The base's history, an entry for each of its layers among them.
-    pub history: Vec<BaseHistory>,
-    annotations: BTreeMap<String, String>,
-}
-
-/// An entry of a base's history, kept as it is.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct BaseHistory {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    created: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    created_by: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    author: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    comment: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    empty_layer: Option<bool>,
-}
-
-#[derive(Deserialize)]
-struct Config {
-    #[serde(default)]
-    config: Option<Execution>,
-    #[serde(default)]
-    history: Option<Vec<BaseHistory>>,
-}
-
-/// The keys of a Go set: what stands under them is `{}`.
-type Set = Option<BTreeMap<String, Value>>;
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Execution {
-    user: Option<String>,
-    exposed_ports: Set,
-    env: Option<Vec<String>>,
-    entrypoint: Option<Vec<String>>,
-    cmd: Option<Vec<String>>,
-    volumes: Set,
-    working_dir: Option<String>,
-    labels: Option<BTreeMap<String, String>>,
-    stop_signal: Option<String>,
-    #[serde(flatten)]
-    rest: BTreeMap<String, Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest {
-    layers: Vec<Layer>,
-    #[serde(default)]
-    annotations: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Layer {
-    #[serde(default)]
-    media_type: String,
+    pub history: Vec<History>,
+    annotations: Annotations,
 }
 
 impl BaseParts {
-    /// Reads a base's documents and checks that an image for `platform` can stand on it.
+    /// Checks that an image for `platform` can stand on a base.
     pub fn new(base: &Base, platform: &Platform) -> Result<Self, ImageError> {
-        let malformed = |what: &str, error: serde_json::Error| ImageError::BaseMalformed {
-            reason: format!("its {what} cannot be read: {error}"),
+        let malformed = |reason: String| ImageError::BaseMalformed { reason };
+        let Some(config) = base.image.config.image() else {
+            let kind = &base.image.manifest.config.media_type;
+            return Err(malformed(format!("it is an artifact (`{kind}`), not an image")));
         };
-        let config: Config = serde_json::from_slice(&base.image.config).map_err(|error| malformed("config", error))?;
-        let manifest: Manifest =
-            serde_json::from_slice(&base.image.manifest).map_err(|error| malformed("manifest", error))?;
-        let actual = platform_of(&base.image).map_err(|error| ImageError::BaseMalformed {
-            reason: error.to_string(),
-        })?;
+        let actual = config
+            .platform()
+            .ok_or_else(|| malformed("its config does not say which platform it is for".to_owned()))?;
         if actual != *platform {
             return Err(ImageError::BasePlatform {
                 base: actual.to_string(),
                 image: platform.to_string(),
             });
         }
-        let foreign = |layer: &&Layer| !matches!(MediaType::parse(&layer.media_type), MediaType::Layer(_));
-        if let Some(layer) = manifest.layers.iter().find(foreign) {
-            return Err(ImageError::BaseMalformed {
-                reason: format!("a layer of it has the media type `{}`", layer.media_type),
-            });
-        }
-        let mut annotations = manifest.annotations.unwrap_or_default();
+        let layers = base.image.layers.iter().map(layer).collect::<Result<Vec<_>, _>>()?;
+        let mut annotations = base.image.manifest.annotations.clone();
         annotations.retain(|key, _| !key.starts_with(OCI_IMAGE) && !key.starts_with(RESERVED));
-        annotations.insert(BASE_DIGEST.to_owned(), base.image.digest.to_string());
+        annotations.insert(BASE_DIGEST.to_owned(), base.image.digest().to_string());
         annotations.extend(base.name.clone().map(|name| (BASE_NAME.to_owned(), name)));
         Ok(Self {
-            execution: config.config.unwrap_or_default(),
-            history: whole_history(config.history.unwrap_or_default(), base.image.layers.len()),
+            execution: config.execution.clone(),
+            history: whole_history(config.history.clone(), layers.len()),
+            layers,
             annotations,
         })
     }
@@ -166,30 +103,24 @@ impl BaseParts {
     /// The settings of an image over this base; `spec` says what of them is its own.
     pub fn merge(&self, settings: Settings, spec: &spec::Image) -> Settings {
         let base = &self.execution;
-        let mut env: BTreeMap<String, String> = base.env.iter().flatten().map(|text| variable(text)).collect();
+        let mut env: BTreeMap<String, String> = base.env.iter().map(|text| variable(text)).collect();
         let own_path = spec.env.contains_key("PATH") || !env.contains_key("PATH");
         let own = settings.env.into_iter();
         env.extend(own.filter(|(name, _)| name != "PATH" || own_path));
         let (entrypoint, cmd) = match (settings.entrypoint.is_empty(), settings.cmd.is_empty()) {
             (false, _) => (settings.entrypoint, settings.cmd),
-            (true, false) => (base.entrypoint.clone().unwrap_or_default(), settings.cmd),
-            (true, true) => (
-                base.entrypoint.clone().unwrap_or_default(),
-                base.cmd.clone().unwrap_or_default(),
-            ),
+            (true, false) => (base.entrypoint.clone(), settings.cmd),
+            (true, true) => (base.entrypoint.clone(), base.cmd.clone()),
         };
         let given =
             |own: Option<String>, base: &Option<String>| own.or_else(|| base.clone().filter(|text| !text.is_empty()));
-        let both = |own: BTreeSet<String>, base: &Set| {
-            let base = base.iter().flat_map(BTreeMap::keys).cloned();
-            base.chain(own).collect()
-        };
+        let both = |own: BTreeSet<String>, base: &BTreeSet<String>| base.iter().cloned().chain(own).collect();
         let over =
             |base: BTreeMap<String, String>, own: BTreeMap<String, String>| base.into_iter().chain(own).collect();
         let has_program = !spec.entrypoint.is_empty();
         let kept = |key: &&&str| !has_program || **key != "Healthcheck";
         let rest = KEPT.iter().filter(kept).filter_map(|key| {
-            let value = base.rest.get(*key).filter(|value| !value.is_null())?;
+            let value = base.others.get(*key).filter(|value| !value.is_null())?;
             // Numbers that no canonical document can hold are in no sane health check.
             try_canonical_json(value).ok()?;
             Some(((*key).to_owned(), value.clone()))
@@ -202,7 +133,7 @@ impl BaseParts {
             user: given(settings.user, &base.user),
             ports: both(settings.ports, &base.exposed_ports),
             volumes: both(settings.volumes, &base.volumes),
-            labels: over(base.labels.clone().unwrap_or_default(), settings.labels),
+            labels: over(base.labels.clone(), settings.labels),
             annotations: over(self.annotations.clone(), settings.annotations),
             stop_signal: given(settings.stop_signal, &base.stop_signal),
             rest: rest.collect(),
@@ -216,10 +147,33 @@ fn variable(text: &str) -> (String, String) {
 }
 
 /// A history in which as many entries made layers as there are layers.
-fn whole_history(mut history: Vec<BaseHistory>, layers: usize) -> Vec<BaseHistory> {
-    let made = history.iter().filter(|entry| entry.empty_layer != Some(true)).count();
-    history.extend((made..layers).map(|_| BaseHistory::default()));
+fn whole_history(mut history: Vec<History>, layers: usize) -> Vec<History> {
+    let made = history.iter().filter(|entry| !entry.is_empty_layer()).count();
+    history.extend((made..layers).map(|_| History::default()));
     history
+}
+
+/// A base's layer as the image's manifest has it: under OCI's media type, as a manifest of OCI's does not name Docker's;
+/// of its annotations, with the store paths in it.
+fn layer(layer: &Layer) -> Result<Layer, ImageError> {
+    let kind = layer.descriptor.kind();
+    if !matches!(kind, MediaType::Layer(_)) {
+        return Err(ImageError::BaseMalformed {
+            reason: format!("a layer of it has the media type `{}`", layer.descriptor.media_type),
+        });
+    }
+    let paths = layer.descriptor.annotations.get_key_value(STORE_PATHS_ANNOTATION);
+    let paths = paths.filter(|(_, list)| list.len() <= LISTS_SIZE_MAX);
+    Ok(Layer {
+        descriptor: Descriptor {
+            annotations: paths
+                .map(|(key, list)| (key.clone(), list.clone()))
+                .into_iter()
+                .collect(),
+            ..Descriptor::new(kind.to_string(), layer.digest(), layer.size())
+        },
+        ..layer.clone()
+    })
 }
 
 /// Symlinks that a base is taken to have: path and target.

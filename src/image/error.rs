@@ -8,7 +8,7 @@ use super::program::LoadFault;
 use crate::fsio::PathError;
 use crate::layer::LayerError;
 use crate::layer::partition::{DOCKER_LIMIT, PlanError};
-use crate::oci::Platform;
+use crate::oci::{DocumentError, Platform};
 use crate::root::RootError;
 
 /// Most collisions or faults that a message lists.
@@ -211,15 +211,8 @@ pub enum ImageError {
         seconds: i64,
     },
     /// A document that is larger than readers take.
-    #[error("the image's {document} has {size} bytes, and registries, podman and layerize take at most {max}")]
-    DocumentSize {
-        /// "config" or "manifest".
-        document: &'static str,
-        /// Its size in bytes.
-        size: u64,
-        /// The most that is taken, in bytes.
-        max: u64,
-    },
+    #[error(transparent)]
+    Document(Box<DocumentError>),
     /// Packages and store paths cannot be shared out among layers.
     #[error("cannot plan the image's layers")]
     Plan(#[from] PlanError),
@@ -396,7 +389,7 @@ impl ImageError {
                 format!("did you mean `linux/{}`?", known.as_deref().unwrap_or("amd64"))
             }
             Self::Created { .. } => "set `SOURCE_DATE_EPOCH` to seconds since 1970, or unset it".to_owned(),
-            Self::DocumentSize { .. } => {
+            Self::Document(_) => {
                 "make labels, annotations and the environment shorter: put long texts into files of the image"
                     .to_owned()
             }

@@ -28,7 +28,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 mod timestamp;
-mod validate;
+mod value;
 
 pub use base::{Base, needs_accounts};
 pub use cache::ImageCache;
@@ -42,30 +42,13 @@ pub use recipe::{ClosureMember, ContentRoot, Generated, GeneratedKind, Recipe, R
 pub use settings::DEFAULT_PATH;
 pub use sources::local_files;
 pub use timestamp::{parse as parse_time, rfc3339 as format_time};
-pub use validate::{Fault, validate};
+pub use value::{Image, Layer};
 
-use crate::digest::Digest;
 use crate::event::{Event, Reporter};
-use crate::layer::{self, Layer, LayerCache, PackOptions};
-use crate::oci::{CONFIG_SIZE_MAX, MANIFEST_SIZE_MAX};
+use crate::layer::{self, LayerCache, PackOptions};
 use base::BaseParts;
 use cut::Cut;
 use settings::Settings;
-
-/// A whole image, ready for a sink.
-#[derive(Debug, Clone)]
-pub struct Image {
-    /// Canonical bytes of the manifest.
-    pub manifest: Vec<u8>,
-    /// Digest of `manifest`: the image's digest.
-    pub digest: Digest,
-    /// Canonical bytes of the config.
-    pub config: Vec<u8>,
-    /// Digest of `config`: the image ID that Docker shows.
-    pub config_digest: Digest,
-    /// The layers, lowest first.
-    pub layers: Vec<Layer>,
-}
 
 /// What an image is made with. No digest depends on it.
 #[derive(Debug, Default)]
@@ -124,20 +107,6 @@ pub fn assemble(recipe: &Recipe, resources: &Resources<'_>, reporter: &dyn Repor
     Ok(image)
 }
 
-/// Refuses documents that no registry takes and nobody reads back.
-fn check_sizes(image: &Image) -> Result<(), ImageError> {
-    for (document, bytes, max) in [
-        ("config", &image.config, CONFIG_SIZE_MAX),
-        ("manifest", &image.manifest, MANIFEST_SIZE_MAX),
-    ] {
-        let size = bytes.len() as u64;
-        if size > max {
-            return Err(ImageError::DocumentSize { document, size, max });
-        }
-    }
-    Ok(())
-}
-
 /// The last step: layers are packed, and the documents written.
 struct Finish<'a> {
     recipe: &'a Recipe,
@@ -187,7 +156,7 @@ impl<'a> Finish<'a> {
         let (inputs, packages): (Vec<_>, Vec<_>) = cuts.into_iter().map(|cut| (cut.input, cut.packages)).unzip();
         let layers = layer::pack(&inputs, &self.pack, self.reporter)?;
         let below = self.recipe.base.as_ref().zip(self.base.as_ref());
-        let image = document::write(
+        document::write(
             &self.settings,
             &self.recipe.platform,
             &self.created,
@@ -195,8 +164,6 @@ impl<'a> Finish<'a> {
             layers,
             &packages,
             self.recipe.format(),
-        );
-        check_sizes(&image)?;
-        Ok(image)
+        )
     }
 }

@@ -177,7 +177,7 @@ impl Recipe {
         } = self;
         let base = base
             .as_ref()
-            .map(|Base { name, image, accounts }| (name, &image.digest, accounts));
+            .map(|Base { name, image, accounts }| (name, image.digest(), accounts));
         (files(sources), contents, closure, root, generated, base)
     }
 }

@@ -25,15 +25,12 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::error::InputsError;
-use crate::digest::{DiffId, Digest};
-use crate::image::Image;
-use crate::layer::{Blob, Layer};
-use crate::oci::{
-    Compression, Descriptor, MANIFEST_SIZE_MAX, Manifest, MediaType, Raw, Subject, canonical_json, parse_json,
-};
+use crate::digest::Digest;
+use crate::image::{Image, Layer};
+use crate::layer::Blob;
+use crate::oci::{self, Annotations, ConfigDocument, Descriptor, Manifest, Raw, Subject, canonical_json, parse_json};
 use crate::spec::{self, Lock, PackageName};
 use crate::transport::TransportError;
 
@@ -229,73 +226,48 @@ pub fn write(about: &About, subject: Option<&Subject>, mut parts: Vec<(Part, Blo
         format: FORMAT,
         about: about.clone(),
     });
-    let config_digest = Digest::of(&config);
-    let layers: Vec<Value> = parts.iter().map(|(part, _)| descriptor(part)).collect();
-    let mut manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MediaType::MANIFEST,
-        "artifactType": ARTIFACT_TYPE,
-        "config": { "mediaType": CONFIG_TYPE, "digest": config_digest, "size": config.len() },
-        "layers": layers,
-    });
-    if let Some(Subject {
-        media_type,
-        digest,
-        size,
-    }) = subject
-    {
-        manifest["subject"] = json!({ "mediaType": media_type, "digest": digest, "size": size });
-    }
-    let manifest = canonical_json(&manifest);
-    if manifest.len() as u64 > MANIFEST_SIZE_MAX {
-        return Err(InputsError::TooMany {
-            parts: parts.len(),
-            size: manifest.len(),
-            limit: MANIFEST_SIZE_MAX,
-        });
-    }
+    let config = Raw::opaque(config.clone(), Digest::of(&config).into());
+    let layers: Vec<Layer> = parts.into_iter().map(|(part, blob)| layer(&part, blob)).collect();
+    let mut manifest = oci::Manifest::new(
+        oci::Descriptor::new(CONFIG_TYPE, config.digest(), config.size()),
+        layers.iter().map(|layer| layer.descriptor.clone()).collect(),
+        Annotations::new(),
+    );
+    manifest.artifact_type = Some(ARTIFACT_TYPE.to_owned());
+    manifest.subject = subject.map(|subject| oci::Descriptor::new(&subject.media_type, subject.digest, subject.size));
+    let count = layers.len();
+    let manifest = Raw::write(manifest).map_err(|source| InputsError::TooMany { parts: count, source })?;
     Ok(Image {
-        digest: Digest::of(&manifest),
         manifest,
-        config,
-        config_digest,
-        layers: parts.into_iter().map(|(part, blob)| layer(&part, blob)).collect(),
+        config: ConfigDocument::Artifact(config),
+        layers,
     })
 }
 
-fn descriptor(part: &Part) -> Value {
+fn layer(part: &Part, content: Blob) -> Layer {
+    let annotations = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned()));
+        pairs.collect::<Annotations>()
+    };
     let (media_type, annotations) = match &part.kind {
         PartKind::Input { name, version, file } => {
             let media_type = if file.ends_with(".deb") { DEB_TYPE } else { FILE_TYPE };
-            let mut annotations = json!({ NAME: name, TITLE: file });
-            if let Some(version) = version {
-                annotations[VERSION] = json!(version);
-            }
-            (media_type, annotations)
+            let mut said = annotations(&[(NAME, name), (TITLE, file)]);
+            said.extend(version.clone().map(|version| (VERSION.to_owned(), version)));
+            (media_type, said)
         }
-        PartKind::Text { kind, path } => (kind.media_type(), json!({ PATH: path })),
-        PartKind::Source { package } => (SOURCE_TYPE, json!({ PACKAGE: package.0 })),
-        PartKind::Files { path } => (FILES_TYPE, json!({ PATH: path })),
-        PartKind::Base => (BASE_TYPE, Value::Null),
+        PartKind::Text { kind, path } => (kind.media_type(), annotations(&[(PATH, path)])),
+        PartKind::Source { package } => (SOURCE_TYPE, annotations(&[(PACKAGE, &package.0)])),
+        PartKind::Files { path } => (FILES_TYPE, annotations(&[(PATH, path)])),
+        PartKind::Base => (BASE_TYPE, Annotations::new()),
     };
-    let mut descriptor = json!({ "mediaType": media_type, "digest": part.digest, "size": part.size });
-    if !annotations.is_null() {
-        descriptor["annotations"] = annotations;
-    }
-    descriptor
-}
-
-fn layer(part: &Part, blob: Blob) -> Layer {
     Layer {
-        // What is no tar stands for itself.
-        diff_id: DiffId::from_bytes(*part.digest.as_bytes()),
-        digest: part.digest,
-        size: part.size,
-        tar_size: 0,
-        compression: Compression::None,
-        store_paths: Vec::new(),
-        comment: String::new(),
-        blob,
+        descriptor: oci::Descriptor {
+            annotations,
+            ..oci::Descriptor::new(media_type, part.digest, part.size)
+        },
+        diff_id: None,
+        content,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::digest::Digest;
 use crate::fetch::FetchError;
 use crate::fsio::PathError;
 use crate::nar::NarError;
+use crate::oci::DocumentError;
 use crate::spec::Diagnostics;
 use crate::store::StoreError;
 use crate::transport::TransportError;
@@ -62,14 +63,12 @@ pub enum InputsError {
         reason: String,
     },
     /// There are more files than a manifest can list.
-    #[error("{parts} inputs need a manifest of {size} bytes, and registries take {limit} at most")]
+    #[error("{parts} inputs need a larger manifest than can be")]
     TooMany {
         /// How many blobs there are.
         parts: usize,
-        /// The manifest's size in bytes.
-        size: usize,
-        /// The limit in bytes.
-        limit: u64,
+        /// By how much.
+        source: DocumentError,
     },
     /// A file's size is not known, as nobody has it.
     #[error("the size of `{file}` of `{name}` is not known")]

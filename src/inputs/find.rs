@@ -83,7 +83,7 @@ pub(super) fn open(
 impl FoundInputs {
     /// Opens a part; verified at its end.
     pub(super) fn part(&self, part: &Part) -> Result<impl std::io::Read + use<>, InputsError> {
-        let opened = self.origin.open(&part.digest, part.size);
+        let opened = self.origin.open(&part.digest.into(), part.size);
         let reader = opened.map_err(|source| self.unreadable(part, source))?;
         Ok(VerifyingReader::new(reader, part.digest, Some(part.size)))
     }
@@ -113,7 +113,7 @@ fn read(
         return Err(TransportError::TooLarge { place, what, limit }.into());
     }
     let mut bytes = Vec::new();
-    let read = origin.open(digest, size).and_then(|reader| {
+    let read = origin.open(&(*digest).into(), size).and_then(|reader| {
         std::io::Read::read_to_end(&mut VerifyingReader::new(reader, *digest, Some(size)), &mut bytes)
     });
     match read {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::artifact::{ARTIFACT_TYPE, PartKind, tag_of};
 use super::error::InputsError;
 use super::find::{FoundInputs, open};
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::fetch::{self, FetchError, LocalCopy, Request};
 use crate::fsio::IoContext;
 use crate::layer::Origin;
@@ -140,8 +140,12 @@ fn is_absence(error: &io::Error) -> bool {
 }
 
 impl Origin for Place {
-    fn open(&self, digest: &Digest, len: u64) -> io::Result<PlaceReader> {
-        match self.open_file(digest, Some(len), None) {
+    fn open(&self, digest: &ContentDigest, len: u64) -> io::Result<PlaceReader> {
+        // Inputs are named by their SHA-256, as the lock has it.
+        let found = digest
+            .sha256()
+            .map_or(Ok(None), |digest| self.open_file(&digest, Some(len), None));
+        match found {
             Ok(Some(reader)) => Ok(reader),
             Ok(None) => {
                 let text = format!("`{digest}` is not in `{}`", self.name);
@@ -211,7 +215,7 @@ impl fetch::Place for FoundInputs {
                 LocalCopy::Nothing
             });
         };
-        match self.origin.open(&part.digest, part.size) {
+        match self.origin.open(&part.digest.into(), part.size) {
             Ok(reader) => Ok(LocalCopy::File(reader)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LocalCopy::Nothing),
             Err(error) => match error.downcast::<TransportError>() {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::InputsError;
-use crate::digest::{Digest, HashingWriter};
+use crate::digest::{ContentDigest, Digest, HashingWriter};
 use crate::fsio::IoContext;
 use crate::layer::{Blob, Origin};
 use crate::nar::{self, EntryKind, NarEncoder, NarError};
@@ -29,7 +29,7 @@ pub(super) fn archive(path: &Path) -> Result<(Digest, u64, Blob), InputsError> {
 pub(super) fn blob(path: &Path, digest: Digest, len: u64) -> Blob {
     Blob::Elsewhere {
         origin: Arc::new(Tree(path.to_owned())),
-        digest,
+        digest: digest.into(),
         len,
     }
 }
@@ -54,7 +54,7 @@ fn write(path: &Path, sink: &mut dyn Write) -> Result<(), NarError> {
 struct Tree(PathBuf);
 
 impl Origin for Tree {
-    fn open(&self, _: &Digest, _: u64) -> io::Result<Box<dyn Read + Send>> {
+    fn open(&self, _: &ContentDigest, _: u64) -> io::Result<Box<dyn Read + Send>> {
         let mut file: File = tempfile::tempfile()?;
         let mut writer = BufWriter::new(&file);
         write(&self.0, &mut writer).map_err(io::Error::other)?;

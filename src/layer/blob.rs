@@ -1,7 +1,7 @@
 //! A *blob* is where a layer's bytes as stored can be read.
 //!
 //! Invariant: a blob is a sequence of byte ranges; files that were made for it live as long as it does. What
-//! it yields is unverified; [`Layer::open`] and [`Layer::copy_to`] verify.
+//! it yields is unverified; [`Blob::open_verified`] and [`Blob::copy_to`] verify.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -13,10 +13,11 @@ use std::sync::Arc;
 use super::cache::{LayerCache, LayerRecord};
 use super::pack::{PipeTarReader, pack};
 use super::profile::TarProfile;
-use super::{Layer, LayerError, LayerInput, PackOptions};
-use crate::digest::{Digest, VerifyError, VerifyingReader};
+use super::{LayerError, LayerInput, PackOptions, PackedLayer};
+use crate::digest::{ContentDigest, Digest, VerifyError, VerifyingReader};
 use crate::event::Silent;
 use crate::fsio::{IoContext, PathError};
+use crate::oci::Compression;
 
 /// Where a blob's bytes can be read.
 #[derive(Debug, Clone)]
@@ -57,7 +58,7 @@ pub enum Blob {
         /// The place.
         origin: Arc<dyn Origin>,
         /// Which of its blobs.
-        digest: Digest,
+        digest: ContentDigest,
         /// Number of bytes.
         len: u64,
     },
@@ -68,7 +69,7 @@ pub enum Blob {
 /// A place that holds blobs by digest: an archive, a layout, a repository of a registry.
 pub trait Origin: std::fmt::Debug + Send + Sync {
     /// Opens a blob of `len` bytes; the reader may hold connections and files of its own.
-    fn open(&self, digest: &Digest, len: u64) -> io::Result<Box<dyn Read + Send>>;
+    fn open(&self, digest: &ContentDigest, len: u64) -> io::Result<Box<dyn Read + Send>>;
 
     /// The registry's host and the repository that hold the blob, where the place is one: a push to the same
     /// registry mounts it from there, without reading it.
@@ -93,6 +94,7 @@ pub struct CachedLayer {
     pub(super) key: Digest,
     pub(super) record: LayerRecord,
     pub(super) input: LayerInput,
+    pub(super) compression: Compression,
     pub(super) single_member: bool,
     pub(super) profile: TarProfile,
 }
@@ -233,46 +235,65 @@ impl Read for BlobReader {
     }
 }
 
-impl Layer {
-    /// A reader of the layer's bytes as stored that fails at end of file if they are not what `digest` and `size` say.
-    pub fn open(&self) -> VerifyingReader<BlobReader> {
-        VerifyingReader::new(self.blob.open(), self.digest, Some(self.size))
+/// Reading a blob as the content that something names by `digest` and `size`.
+impl Blob {
+    /// A reader of the bytes that fails at end of file if they are not what `digest` and `size` (bytes) say.
+    pub fn open_verified(&self, digest: impl Into<ContentDigest>, size: u64) -> VerifyingReader<BlobReader> {
+        VerifyingReader::new(self.open(), digest, Some(size))
     }
 
-    /// Writes the layer's bytes as stored to `file` from byte `at` on, verified: after an error, what was written
-    /// there must not be used. Where the cache turns out to be damaged, the layer is packed anew and written
-    /// over what was written of it. `dest` is the file's name for messages. The file's own position plays no part,
-    /// so that several layers can be written at once.
-    pub fn copy_to(&self, file: &File, at: u64, dest: &Path) -> Result<(), LayerError> {
-        match self.copy_once(file, at, dest) {
-            Err(LayerError::Damaged { .. }) if self.cached().is_some() => self.packed_anew()?.copy_once(file, at, dest),
+    /// Writes the bytes to `file` from byte `at` on, verified: after an error, what was written there must not be used.
+    /// Where the cache turns out to be damaged, the layer is packed anew and written over what was written of it. `dest`
+    /// is the file's name for messages. The file's own position plays no part, so that several blobs can be written at
+    /// once.
+    pub fn copy_to(
+        &self,
+        digest: impl Into<ContentDigest>,
+        size: u64,
+        file: &File,
+        at: u64,
+        dest: &Path,
+    ) -> Result<(), LayerError> {
+        let digest = digest.into();
+        match self.copy_once(digest, size, file, at, dest) {
+            Err(LayerError::Damaged { .. }) if self.cached().is_some() => {
+                self.packed_anew(digest)?.copy_once(digest, size, file, at, dest)
+            }
             result => result,
         }
     }
 
-    fn copy_once(&self, file: &File, mut at: u64, dest: &Path) -> Result<(), LayerError> {
-        let mut reader = self.open();
+    fn copy_once(
+        &self,
+        digest: ContentDigest,
+        size: u64,
+        file: &File,
+        mut at: u64,
+        dest: &Path,
+    ) -> Result<(), LayerError> {
+        let mut reader = self.open_verified(digest, size);
         let mut buffer = vec![0; 1 << 17];
         loop {
             let count = match reader.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(self.read_error(error)),
+                Err(error) => return Err(self.read_error(digest, error)),
             };
             file.write_all_at(&buffer[..count], at).context("write", dest)?;
             at += count as u64;
         }
     }
 
-    /// The same layer with sound bytes: damaged entries of the cache are removed and made again.
-    pub fn packed_anew(&self) -> Result<Self, LayerError> {
+    /// The same bytes, sound: damaged entries of the cache are removed and made again.
+    pub fn packed_anew(&self, digest: impl Into<ContentDigest>) -> Result<Self, LayerError> {
+        let digest = digest.into();
         let Some(cached) = self.cached() else {
             return Ok(self.clone());
         };
         cached.cache.evict(&cached.key, &cached.record);
         let options = PackOptions {
-            compression: self.compression,
+            compression: cached.compression,
             threads: 0,
             single_member: cached.single_member,
             profile: cached.profile,
@@ -281,20 +302,20 @@ impl Layer {
         };
         let layers = pack(std::slice::from_ref(&cached.input), &options, &Silent)?;
         let layer = layers.into_iter().next().expect("one input makes one layer");
-        if layer.digest == self.digest {
-            return Ok(layer);
+        if digest == layer.digest {
+            return Ok(layer.blob);
         }
-        let other = VerifyError::digest(self.digest, layer.digest);
+        let other = VerifyError::digest(digest, layer.digest);
         Err(LayerError::Damaged {
-            digest: self.digest,
+            digest,
             source: io::Error::new(io::ErrorKind::InvalidData, other),
         })
     }
 
     fn cached(&self) -> Option<&CachedLayer> {
-        let Blob::Parts(parts) = &self.blob else { return None };
+        let Self::Parts(parts) = self else { return None };
         parts.iter().find_map(|part| match part {
-            Blob::Kept { keep, .. } => match &**keep {
+            Self::Kept { keep, .. } => match &**keep {
                 Keep::Cached(cached) => Some(&**cached),
                 Keep::Temporary(_) => None,
             },
@@ -302,24 +323,26 @@ impl Layer {
         })
     }
 
-    /// What a failure of [`open`](Self::open)'s reader means; damaged entries of the cache are removed, so that
-    /// packing again makes them anew.
-    pub fn read_error(&self, error: io::Error) -> LayerError {
-        let damaged = error.get_ref().is_some_and(|inner| inner.is::<VerifyError>())
-            || matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound);
+    /// What a failure of [`open_verified`](Self::open_verified)'s reader means; damaged entries of the cache are removed,
+    /// so that packing again makes them anew.
+    pub fn read_error(&self, digest: impl Into<ContentDigest>, source: io::Error) -> LayerError {
+        let digest = digest.into();
+        let damaged = source.get_ref().is_some_and(|inner| inner.is::<VerifyError>())
+            || matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound);
         if damaged {
             if let Some(cached) = self.cached() {
                 cached.cache.evict(&cached.key, &cached.record);
             }
-            return LayerError::Damaged {
-                digest: self.digest,
-                source: error,
-            };
+            return LayerError::Damaged { digest, source };
         }
-        LayerError::Blob {
-            digest: self.digest,
-            source: error,
-        }
+        LayerError::Blob { digest, source }
+    }
+}
+
+impl PackedLayer {
+    /// A reader of the layer's bytes as stored that fails at end of file if they are not what `digest` and `size` say.
+    pub fn open(&self) -> VerifyingReader<BlobReader> {
+        self.blob.open_verified(self.digest, self.size)
     }
 }
 
@@ -375,7 +398,7 @@ mod tests {
         #[derive(Debug, Default)]
         struct Counted(std::sync::atomic::AtomicUsize);
         impl Origin for Counted {
-            fn open(&self, _: &Digest, len: u64) -> io::Result<Box<dyn Read + Send>> {
+            fn open(&self, _: &ContentDigest, len: u64) -> io::Result<Box<dyn Read + Send>> {
                 self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 Ok(Box::new(io::repeat(b'x').take(len)))
             }
@@ -383,7 +406,7 @@ mod tests {
         let origin = Arc::new(Counted::default());
         let blob = Blob::Elsewhere {
             origin: origin.clone(),
-            digest: Digest::of(b"xxx"),
+            digest: Digest::of(b"xxx").into(),
             len: 3,
         };
         assert_eq!(blob.size(), 3);

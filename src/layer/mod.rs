@@ -28,7 +28,7 @@ pub use size::human_size;
 pub use tar::TarError;
 pub use tree::{FileContent, PARENT_MODE, Tree, TreeEntry, TreePath, compare_paths};
 
-use crate::digest::{DiffId, Digest};
+use crate::digest::{ContentDigest, DiffId, Digest};
 use crate::nar::NarError;
 use crate::oci::Compression;
 
@@ -106,7 +106,7 @@ pub enum LayerError {
     #[error("the stored bytes of layer `{digest}` are damaged")]
     Damaged {
         /// The layer.
-        digest: Digest,
+        digest: ContentDigest,
         /// What was found.
         source: std::io::Error,
     },
@@ -114,7 +114,7 @@ pub enum LayerError {
     #[error("cannot read the stored bytes of layer `{digest}`")]
     Blob {
         /// The layer.
-        digest: Digest,
+        digest: ContentDigest,
         /// Why.
         source: std::io::Error,
     },
@@ -150,14 +150,14 @@ impl From<NarError> for LayerError {
 
 /// A packed layer.
 #[derive(Debug, Clone)]
-pub struct Layer {
+pub struct PackedLayer {
     /// Digest of the uncompressed tar.
     pub diff_id: DiffId,
     /// Digest of the blob as stored.
     pub digest: Digest,
     /// Size of the blob in bytes.
     pub size: u64,
-    /// Size of the uncompressed tar in bytes; 0 for a layer of a foreign image, which nobody has counted.
+    /// Size of the uncompressed tar in bytes.
     pub tar_size: u64,
     /// How it is compressed.
     pub compression: Compression,

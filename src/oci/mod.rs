@@ -34,7 +34,7 @@ pub use manifest::{
 pub use media_type::{DocumentKind, LayerCodec, MediaType};
 pub use platform::{Platform, PlatformError};
 pub use port::{Port, PortError};
-pub use raw::{Document, DocumentError, Fault, Raw, Typed};
+pub use raw::{ConfigDocument, Document, DocumentError, Fault, Raw, Typed};
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, NAME_MAX, Reference, ReferenceError};
 pub use stop_signal::{StopSignal, StopSignalError};
 

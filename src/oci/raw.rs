@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::canonical_json;
+use super::config::Config;
 use super::json::{JsonError, parse_json};
 use super::manifest::{Index, Manifest};
 use super::media_type::{DocumentKind, MediaType};
@@ -84,6 +85,14 @@ impl<T: Typed + Serialize> Raw<T> {
     }
 }
 
+impl Raw<()> {
+    /// Bytes that no type here describes: what an artifact has in the place of a config.
+    pub fn opaque(bytes: Vec<u8>, digest: ContentDigest) -> Self {
+        let value = ();
+        Self(Arc::new(Inner { bytes, digest, value }))
+    }
+}
+
 impl<T> Raw<T> {
     /// The bytes, as they were read or are written.
     pub fn bytes(&self) -> &[u8] {
@@ -123,6 +132,46 @@ impl<T> Clone for Raw<T> {
 impl<T: fmt::Debug> fmt::Debug for Raw<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?}", self.0.digest, self.0.value)
+    }
+}
+
+/// What a manifest has as its config: an image's, or the document that an artifact has in its place.
+#[derive(Debug, Clone)]
+pub enum ConfigDocument {
+    /// What a container of the image runs.
+    Image(Raw<Config>),
+    /// Whatever the kind of artifact wants.
+    Artifact(Raw<()>),
+}
+
+impl ConfigDocument {
+    /// The bytes as they were read or are written.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Image(config) => config.bytes(),
+            Self::Artifact(document) => document.bytes(),
+        }
+    }
+
+    /// Number of the bytes.
+    pub fn size(&self) -> u64 {
+        self.bytes().len() as u64
+    }
+
+    /// The digest of the bytes, by the algorithm by which the manifest names them.
+    pub fn digest(&self) -> ContentDigest {
+        match self {
+            Self::Image(config) => config.digest(),
+            Self::Artifact(document) => document.digest(),
+        }
+    }
+
+    /// The config of an image; an artifact has none.
+    pub fn image(&self) -> Option<&Raw<Config>> {
+        match self {
+            Self::Image(config) => Some(config),
+            Self::Artifact(_) => None,
+        }
     }
 }
 

@@ -285,7 +285,7 @@ impl Checker<'_> {
         let mut reports = Vec::new();
         for image in &images {
             golden::compare(image, self.work, self.environment)?;
-            let digest = image.image.digest;
+            let digest = image.image.digest();
             let other = image::digest_from_scratch(&image.draft, self.environment)?;
             reports.push(CheckedImage {
                 name: image.name.clone(),

@@ -52,8 +52,8 @@ impl NamedDocument {
         let kind = attest::kind_of(&self.bytes).expect("our own documents are known");
         let subject = Subject {
             media_type: MediaType::MANIFEST.to_owned(),
-            digest: named.image.digest,
-            size: named.image.manifest.len() as u64,
+            digest: named.image.digest(),
+            size: named.image.manifest.size(),
         };
         attest::artifact(&kind, self.bytes.clone(), subject, &self.file_name)
     }

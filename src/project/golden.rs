@@ -29,7 +29,7 @@ pub fn record(project: &mut Project, options: &WorkOptions, environment: &Enviro
             return Err(ProjectError::DatedDigest);
         };
         let inputs = inputs(&key.image, &work)?;
-        let digest = image.image.digest;
+        let digest = image.image.digest();
         golden.insert(key, Golden { inputs, digest });
     }
     if project.lock.golden != golden {
@@ -46,10 +46,10 @@ pub fn compare(image: &NamedImage, work: &Work, environment: &Environment<'_>) -
         (Some(key), Some(project)) => project.lock.golden.get(&key),
         _ => None,
     };
-    let Some(recorded) = recorded.filter(|recorded| recorded.digest != image.image.digest) else {
+    let Some(recorded) = recorded.filter(|recorded| recorded.digest != image.image.digest()) else {
         return Ok(());
     };
-    let (actual, image) = (image.image.digest, image.name.clone());
+    let (actual, image) = (image.image.digest(), image.name.clone());
     let recorded_digest = recorded.digest;
     if inputs(&image, work)? != recorded.inputs {
         let text = format!(

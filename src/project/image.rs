@@ -3,7 +3,11 @@
 //! Invariant: an image depends on its draft's recipe alone; what was kept from earlier builds only saves time.
 
 use std::collections::{BTreeMap, BTreeSet};
+#[cfg(debug_assertions)]
+use std::sync::{Mutex, PoisonError};
 
+#[cfg(debug_assertions)]
+use crate::audit;
 use crate::digest::Digest;
 use crate::image::{self, Image, ImageError, Index, Resources};
 use crate::layer::LayerError;
@@ -127,7 +131,7 @@ fn for_platforms(
         all.extend(images(work, &options, environment)?);
     }
     let images = all.iter().map(|named| named.image.clone()).collect();
-    let index = Index::new(images, &BTreeMap::new())?;
+    let index = Index::new(images, BTreeMap::new())?;
     let first = all.into_iter().next();
     Ok(first
         .map(|named| NamedImage {
@@ -150,8 +154,29 @@ fn image_of(draft: &Draft, environment: &Environment<'_>) -> Result<Image, Proje
         layers: Some(&layers),
         images: Some(&images),
     };
-    image::assemble(&draft.recipe, &resources, environment.reporter)
-        .map_err(|source| ProjectError::making(draft.name(), source))
+    let image = image::assemble(&draft.recipe, &resources, environment.reporter)
+        .map_err(|source| ProjectError::making(draft.name(), source))?;
+    #[cfg(debug_assertions)]
+    assert_sound(&image, draft.recipe.base.as_ref());
+    Ok(image)
+}
+
+/// Ends the program where the one validator finds something wrong with an image that was just made: debug builds do it, so
+/// that every test that makes an image is a test of its documents and layers as well. An image is looked at once in a
+/// process. What lies in a base's place is the base's, and is not fetched for this.
+#[cfg(debug_assertions)]
+fn assert_sound(image: &Image, base: Option<&image::Base>) {
+    static SEEN: Mutex<BTreeSet<Digest>> = Mutex::new(BTreeSet::new());
+    if !SEEN
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(image.digest())
+    {
+        return;
+    }
+    let below = base.map_or(0, |base| base.image.layers.len());
+    let report = audit::verify_above(image, below).expect("a built image has a manifest");
+    assert!(report.ok(), "layerize made an image with faults:\n{}", report.render());
 }
 
 /// Assembles an image once more, with one thread and without anything that was kept; gives its digest.
@@ -160,7 +185,7 @@ pub fn digest_from_scratch(draft: &Draft, environment: &Environment<'_>) -> Resu
         threads: 1,
         ..Resources::default()
     };
-    Ok(image::assemble(&draft.recipe, &resources, environment.reporter)?.digest)
+    Ok(image::assemble(&draft.recipe, &resources, environment.reporter)?.digest())
 }
 
 /// The file that an image is written to where nothing else is asked for.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::derive::{BuildPlan, Download, Input};
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::event::{Event, Reporter};
 use crate::fetch::{self, FetchConfig, FetchError};
 use crate::inputs::{self, ArtifactContents, InputFile, LocalTree, MadeWith, Needed};
@@ -55,8 +55,8 @@ pub fn of_image<'a>(
     };
     let subject = Subject {
         media_type: MediaType::MANIFEST.to_owned(),
-        digest: named.image.digest,
-        size: named.image.manifest.len() as u64,
+        digest: named.image.digest(),
+        size: named.image.manifest.size(),
     };
     let base = named.draft.recipe.base.iter();
     let wanted = InputsRequest {
@@ -68,7 +68,7 @@ pub fn of_image<'a>(
         made_with,
         subject: Some(subject),
         base: base
-            .flat_map(|base| [base.image.manifest.clone(), base.image.config.clone()])
+            .flat_map(|base| [base.image.manifest.bytes().to_vec(), base.image.config.bytes().to_vec()])
             .collect(),
         extent,
     };
@@ -218,13 +218,13 @@ fn fetch_unsized(needed: &Needed, config: &FetchConfig, reporter: &dyn Reporter)
 impl KeptInputs<'_> {
     /// Stores the inputs in a place. What it lacks and the download cache does not have is fetched again.
     pub fn put(&self, sink: &dyn Sink, destination: &str, dry_run: bool) -> Result<Stored, ProjectError> {
-        let downloads: BTreeMap<&Digest, &Download> = self
+        let downloads: BTreeMap<ContentDigest, &Download> = self
             .needed
             .files
             .iter()
-            .map(|(file, download)| (&file.digest, download))
+            .map(|(file, download)| (file.digest.into(), download))
             .collect();
-        let supply = |lacking: &[Digest]| {
+        let supply = |lacking: &[ContentDigest]| {
             let wanted: Vec<&Download> = lacking
                 .iter()
                 .filter_map(|digest| downloads.get(digest).copied())
@@ -235,7 +235,7 @@ impl KeptInputs<'_> {
         };
         let stored = sink.put_companion(&self.companion, &supply)?;
         self.reporter.report(Event::InputsKept {
-            digest: self.companion.artifact.digest.to_string(),
+            digest: self.companion.artifact.digest().to_string(),
             destination: destination.to_owned(),
             inputs: self.needed.files.len(),
             withheld: self.needed.withheld.len(),
@@ -258,7 +258,7 @@ impl KeptInputs<'_> {
 
     /// Digest of the artifact.
     pub fn digest(&self) -> Digest {
-        self.companion.artifact.digest
+        self.companion.artifact.digest()
     }
 
     /// Repositories of a registry that keep inputs, from which it may take blobs.

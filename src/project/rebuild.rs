@@ -229,7 +229,7 @@ pub fn rebuild(
     draft.recipe.compression = compression_of(&old, options.compression.or(made_with.compression), &draft.recipe)?;
     let compression = draft.recipe.compression;
     let rebuilt = assemble_like(draft, &old, environment)?;
-    let same = rebuilt.image.digest == digest;
+    let same = rebuilt.image.digest() == digest;
     let (mut remark, mut differences) = (None, None);
     if !same {
         remark = same_tars(&old, &rebuilt).then_some(REMARK_LEVEL);
@@ -239,7 +239,7 @@ pub fn rebuild(
         same,
         image,
         digest,
-        rebuilt: rebuilt.image.digest,
+        rebuilt: rebuilt.image.digest(),
         facts: MakingFacts {
             format,
             platform: old.platform.clone(),
@@ -429,9 +429,9 @@ fn assemble_like(draft: Draft, old: &Inspection, environment: &Environment<'_>) 
     let mut single = draft.clone();
     single.recipe.single_member = true;
     let many = assemble(draft, environment)?;
-    if old.digest.is_none_or(|digest| digest != many.image.digest) && same_tars(old, &many) {
+    if old.digest.is_none_or(|digest| digest != many.image.digest()) && same_tars(old, &many) {
         let single = assemble(single, environment)?;
-        if old.digest.is_some_and(|digest| digest == single.image.digest) {
+        if old.digest.is_some_and(|digest| digest == single.image.digest()) {
             return Ok(single);
         }
     }
@@ -439,7 +439,7 @@ fn assemble_like(draft: Draft, old: &Inspection, environment: &Environment<'_>) 
 }
 
 fn same_tars(old: &Inspection, new: &NamedImage) -> bool {
-    let new = new.image.layers.iter().map(|layer| Some(layer.diff_id));
+    let new = new.image.layers.iter().map(|layer| layer.diff_id);
     old.layers.iter().map(|layer| layer.diff_id).eq(new)
 }
 

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::image::Image;
 use crate::oci::Subject;
 
@@ -43,4 +43,4 @@ pub struct Stored {
 }
 
 /// Makes the bytes of these blobs readable where the companion says that they are. Called once, with what a place lacks.
-pub type Supply<'a> = dyn Fn(&[Digest]) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;
+pub type Supply<'a> = dyn Fn(&[ContentDigest]) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;

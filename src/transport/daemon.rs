@@ -20,10 +20,10 @@ use std::str::FromStr;
 use super::read::{self, ReadOptions};
 use super::write::{Layout, Stream, docker_warnings};
 use super::{Sink, Source, Tally, Transferred, TransportError, names};
-use crate::digest::{DiffId, Digest};
+use crate::digest::{ContentDigest, DiffId, Digest};
 use crate::fsio::IoContext;
-use crate::image::Image;
-use crate::layer::Layer;
+use crate::image::{Image, Layer};
+use crate::oci::LayerCodec;
 
 /// Most bytes of an engine's output that are kept.
 const OUTPUT_MAX: usize = 64 << 10;
@@ -159,9 +159,9 @@ impl Daemon {
             transferred: self.tally.total(),
         };
         if self.tag(image, &names)? {
-            let layers = image.layers.iter().map(|layer| layer.size);
+            let layers = image.layers.iter().map(|layer| layer.size());
             self.tally
-                .skipped(layers.sum::<u64>() + (image.manifest.len() + image.config.len()) as u64);
+                .skipped(layers.sum::<u64>() + image.manifest.size() + image.config.size());
             return Ok(loaded(self.check(image, &names)?, String::new()));
         }
         let present = self.present_layers(image).unwrap_or_default();
@@ -177,7 +177,7 @@ impl Daemon {
 
     /// Gives the names to the image if the engine has it.
     fn tag(&self, image: &Image, names: &[String]) -> Result<bool, TransportError> {
-        let known = [image.config_digest, image.digest];
+        let known = [image.config_digest(), image.digest()];
         let has = |digest: &&Digest| {
             let id = self.inspect(&digest.to_string());
             id.is_ok_and(|id| id.trim_start_matches("sha256:") == digest.hex())
@@ -194,23 +194,26 @@ impl Daemon {
     /// The blobs of layers that need not be sent. Docker: the image's lowest layers, as far up as an image of the engine's
     /// has the same ones, but for one that the image needs again further up. Podman: all uncompressed ones that it has, as
     /// those alone it finds by the diffID.
-    fn present_layers(&self, image: &Image) -> Result<BTreeSet<Digest>, TransportError> {
+    fn present_layers(&self, image: &Image) -> Result<BTreeSet<ContentDigest>, TransportError> {
         let (mut most, mut known) = (0, BTreeSet::new());
-        let wanted: Vec<DiffId> = image.layers.iter().map(|layer| layer.diff_id).collect();
+        let wanted: Vec<DiffId> = image.layers.iter().filter_map(|layer| layer.diff_id).collect();
         self.each_image(&mut |found| {
             let same = wanted.iter().zip(&found).take_while(|(wanted, found)| wanted == found);
             most = most.max(same.count());
             known.extend(found.into_iter().filter(|found| wanted.contains(found)));
         })?;
         if self.engine == Engine::Podman {
-            let plain = |layer: &&Layer| layer.digest.as_bytes() == layer.diff_id.as_bytes();
-            let present = image.layers.iter().filter(|layer| known.contains(&layer.diff_id));
-            return Ok(present.filter(plain).map(|layer| layer.digest).collect());
+            let has = |layer: &&Layer| layer.diff_id.is_some_and(|diff_id| known.contains(&diff_id));
+            let plain = image
+                .layers
+                .iter()
+                .filter(|layer| layer.codec() == Some(LayerCodec::None));
+            return Ok(plain.filter(has).map(Layer::digest).collect());
         }
         let (below, above) = image.layers.split_at(most);
-        let mut present: BTreeSet<Digest> = below.iter().map(|layer| layer.digest).collect();
+        let mut present: BTreeSet<ContentDigest> = below.iter().map(Layer::digest).collect();
         above.iter().for_each(|layer| {
-            present.remove(&layer.digest);
+            present.remove(&layer.digest());
         });
         Ok(present)
     }
@@ -237,7 +240,7 @@ impl Daemon {
         &self,
         image: &Image,
         names: &[String],
-        present: &BTreeSet<Digest>,
+        present: &BTreeSet<ContentDigest>,
     ) -> Result<String, TransportError> {
         if self.engine == Engine::Docker {
             return self.send(image, names, present);
@@ -252,7 +255,7 @@ impl Daemon {
         let mut pull = self.command(&["pull", "--quiet", "oci:image:image"]);
         pull.current_dir(dir.path());
         let output = self.finish(pull, &["pull"])?;
-        let id = image.config_digest.to_string();
+        let id = image.config_digest().to_string();
         self.run(&["untag", &id])?;
         for name in names::parse_all(names)? {
             self.run(&["tag", &id, &name.to_string()])?;
@@ -261,7 +264,12 @@ impl Daemon {
     }
 
     /// Streams the image without the files of the layers `present`; gives what the engine said.
-    fn send(&self, image: &Image, names: &[String], present: &BTreeSet<Digest>) -> Result<String, TransportError> {
+    fn send(
+        &self,
+        image: &Image,
+        names: &[String],
+        present: &BTreeSet<ContentDigest>,
+    ) -> Result<String, TransportError> {
         let mut child = self.spawn(&["load"], Stdio::piped())?;
         let stdin = child.stdin.take().expect("standard input was asked to be a pipe");
         let place = format!("{} load", self.program.display());
@@ -313,12 +321,12 @@ impl Daemon {
     /// Asks the engine for the image ID of every name; it must be the image's.
     fn check(&self, image: &Image, names: &[String]) -> Result<String, TransportError> {
         // Docker's containerd store takes the manifest's digest for the image ID, all others the config's.
-        let known = [image.config_digest, image.digest];
+        let known = [image.config_digest(), image.digest()];
         let mut asked: Vec<String> = names::parse_all(names)?.iter().map(ToString::to_string).collect();
         if asked.is_empty() {
-            let by_config = image.config_digest.to_string();
+            let by_config = image.config_digest().to_string();
             let found = self.inspect(&by_config).is_ok();
-            asked.push(if found { by_config } else { image.digest.to_string() });
+            asked.push(if found { by_config } else { image.digest().to_string() });
         }
         let mut first = None;
         for name in asked {
@@ -328,7 +336,7 @@ impl Daemon {
                 return Err(TransportError::EngineDiffers {
                     program: self.program.display().to_string(),
                     name,
-                    expected: image.config_digest,
+                    expected: image.config_digest(),
                     actual: id,
                 });
             }
@@ -426,7 +434,7 @@ impl Daemon {
 
 impl Sink for Daemon {
     fn put(&self, image: &Image, names: &[String]) -> Result<Digest, TransportError> {
-        self.load(image, names).map(|_| image.digest)
+        self.load(image, names).map(|_| image.digest())
     }
 
     fn transferred(&self) -> Transferred {

@@ -30,7 +30,7 @@ pub use companion::{Companion, Stored, Supply};
 pub use daemon::{Daemon, Engine, Loaded};
 pub use error::TransportError;
 pub use location::Location;
-pub use open::{Content, open, origin, sha256};
+pub use open::{Content, open, origin};
 pub use peek::read_files;
 pub use read::{DockerList, ReadOptions};
 pub use referrers::{ListedReferrer, REFERRERS_MAX, Referrer, Referrers};
@@ -136,7 +136,7 @@ pub trait Sink {
     }
 
     /// Which of these blobs are there already and would not be written. Nothing where the form cannot say.
-    fn present(&self, blobs: &[(Digest, u64)]) -> Result<Vec<Digest>, TransportError> {
+    fn present(&self, blobs: &[(ContentDigest, u64)]) -> Result<Vec<ContentDigest>, TransportError> {
         let _ = blobs;
         Ok(Vec::new())
     }
@@ -187,20 +187,20 @@ impl Source for Image {
     }
 
     fn document(&self) -> Result<Document, TransportError> {
-        read_document(self.manifest.clone(), "", None, self.place())
+        Ok(Document::Manifest(self.manifest.clone()))
     }
 
     fn blob(&self, digest: &ContentDigest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
-        if *digest == self.config_digest {
-            let config = Cursor::new(self.config.clone());
+        if self.config.digest() == *digest {
+            let config = Cursor::new(self.config.bytes().to_vec());
             return Ok(Box::new(VerifyingReader::new(config, *digest, Some(size))));
         }
-        let layer = self.layers.iter().find(|layer| layer.digest == *digest);
+        let layer = self.layers.iter().find(|layer| layer.digest() == *digest);
         let layer = layer.ok_or_else(|| TransportError::Missing {
             place: self.place().to_owned(),
             what: format!("the blob `{digest}`"),
         })?;
-        Ok(Box::new(VerifyingReader::new(layer.blob.open(), *digest, Some(size))))
+        Ok(Box::new(layer.content.open_verified(*digest, size)))
     }
 }
 

@@ -8,11 +8,9 @@ use std::sync::Arc;
 
 use super::{Source, TransportError, read_blob, read_config};
 use crate::digest::{ContentDigest, DiffId, Digest};
-use crate::image::{Image, Index, STORE_PATHS_ANNOTATION};
-use crate::layer::{Blob, Layer, Origin};
-use crate::oci::{
-    self, CONFIG_SIZE_MAX, Compression, Config, Descriptor, Document, LayerCodec, Manifest, MediaType, Raw,
-};
+use crate::image::{Image, Index, Layer};
+use crate::layer::{Blob, Origin};
+use crate::oci::{self, CONFIG_SIZE_MAX, Config, ConfigDocument, Document, Manifest, Raw};
 
 /// Most images that an index may list; real ones have some thirty.
 const IMAGES_MAX: usize = 1000;
@@ -30,8 +28,8 @@ impl Content {
     /// Digest of the manifest or of the index.
     pub fn digest(&self) -> Digest {
         match self {
-            Self::Image(image) => image.digest,
-            Self::Index(index) => index.digest,
+            Self::Image(image) => image.digest(),
+            Self::Index(index) => index.digest(),
         }
     }
 
@@ -44,19 +42,19 @@ impl Content {
     }
 
     /// Every blob and document of it with its size, each once.
-    pub fn blobs(&self) -> Vec<(Digest, u64)> {
+    pub fn blobs(&self) -> Vec<(ContentDigest, u64)> {
         let mut blobs = Vec::new();
         let mut seen = std::collections::BTreeSet::new();
         for image in self.images() {
             let documents = [
-                (image.config_digest, image.config.len() as u64),
-                (image.digest, image.manifest.len() as u64),
+                (image.config.digest(), image.config.size()),
+                (image.manifest.digest(), image.manifest.size()),
             ];
-            let layers = image.layers.iter().map(|layer| (layer.digest, layer.size));
+            let layers = image.layers.iter().map(|layer| (layer.digest(), layer.size()));
             blobs.extend(layers.chain(documents).filter(|(digest, _)| seen.insert(*digest)));
         }
         if let Self::Index(index) = self {
-            blobs.push((index.digest, index.bytes.len() as u64));
+            blobs.push((index.document.digest(), index.document.size()));
         }
         blobs
     }
@@ -65,123 +63,83 @@ impl Content {
 /// Opens what a source gives: with [`ReadOptions::whole`](super::ReadOptions::whole) that may be an index.
 pub fn open(source: &Arc<dyn Source>) -> Result<Content, TransportError> {
     match source.document()? {
-        Document::Index(index) => open_index(source, &index).map(Content::Index),
-        Document::Manifest(manifest) => open_image(source, &manifest).map(Content::Image),
+        Document::Index(index) => open_index(source, index).map(Content::Index),
+        Document::Manifest(manifest) => open_image(source, manifest).map(Content::Image),
     }
 }
 
-fn open_index(source: &Arc<dyn Source>, index: &Raw<oci::Index>) -> Result<Index, TransportError> {
+fn open_index(source: &Arc<dyn Source>, document: Raw<oci::Index>) -> Result<Index, TransportError> {
     let malformed = |reason: String| TransportError::Malformed {
         place: source.place().to_owned(),
         what: "the index".to_owned(),
         reason,
     };
-    if let Some(entry) = index.unknown.first() {
+    if let Some(entry) = document.unknown.first() {
         return Err(malformed(format!(
             "`{}` in it cannot be checked",
             entry.digest.escape_debug()
         )));
     }
-    if index.manifests.len() > IMAGES_MAX {
+    if document.manifests.len() > IMAGES_MAX {
         return Err(malformed(format!("it lists more than {IMAGES_MAX} images")));
     }
     let mut images = Vec::new();
-    for descriptor in &index.manifests {
+    for descriptor in &document.manifests {
         match source.listed(descriptor)? {
-            Document::Manifest(manifest) => images.push(open_image(source, &manifest)?),
+            Document::Manifest(manifest) => images.push(open_image(source, manifest)?),
             Document::Index(_) => return Err(malformed(format!("`{}` in it is an index again", descriptor.digest))),
         }
     }
-    Ok(Index {
-        digest: sha256(index.digest(), source.place())?,
-        bytes: index.bytes().to_vec(),
-        media_type: index.media_type().to_owned(),
-        images,
-    })
+    Ok(Index { document, images })
 }
 
-fn open_image(source: &Arc<dyn Source>, manifest: &Raw<Manifest>) -> Result<Image, TransportError> {
-    let place = source.place();
-    let (config, diff_ids) = config(source, manifest)?;
-    let origin: Arc<dyn Origin> = Arc::new(SourceOrigin(source.clone()));
-    let layers = manifest.layers.iter().zip(diff_ids);
-    Ok(Image {
-        digest: sha256(manifest.digest(), place)?,
-        manifest: manifest.bytes().to_vec(),
-        config,
-        config_digest: sha256(manifest.config.digest, place)?,
-        layers: layers
-            .map(|(layer, diff_id)| open_layer(layer, diff_id, &origin, place))
-            .collect::<Result<_, _>>()?,
-    })
-}
-
-/// The SHA-256 of what is copied or told of: documents that layerize writes name nothing by another digest.
-pub fn sha256(digest: ContentDigest, place: &str) -> Result<Digest, TransportError> {
-    digest.sha256().ok_or_else(|| TransportError::Unsupported {
-        action: "take a SHA-512 digest from",
-        place: place.to_owned(),
-        instead: "`inspect`, `verify`, `diff` and `explain` read it; copy it with `skopeo copy`".to_owned(),
-    })
-}
-
-/// The config's bytes and the diffIDs of an image. An artifact, whose config is another document, has no diffIDs: its
-/// blobs stand for themselves.
-fn config(source: &Arc<dyn Source>, manifest: &Raw<Manifest>) -> Result<(Vec<u8>, Vec<DiffId>), TransportError> {
-    let place = source.place();
-    let descriptor = &manifest.config;
-    let read = if manifest.is_image() {
-        read_config(&**source, descriptor)?
-    } else {
-        let bytes = read_blob(&**source, descriptor, CONFIG_SIZE_MAX, "the config")?;
-        match Raw::<Config>::read(bytes.clone()) {
-            Ok(config) => config,
-            Err(_) => {
-                let layers = manifest.layers.iter().map(|layer| sha256(layer.digest, place));
-                let diff_ids = layers.map(|digest| Ok(DiffId::from_bytes(*digest?.as_bytes())));
-                return Ok((bytes, diff_ids.collect::<Result<_, TransportError>>()?));
-            }
-        }
-    };
-    if read.diff_ids.len() != manifest.layers.len() {
-        return Err(TransportError::Malformed {
-            place: place.to_owned(),
-            what: "the config".to_owned(),
-            reason: format!(
-                "it has {} diffIDs for {} layers",
-                read.diff_ids.len(),
-                manifest.layers.len()
-            ),
-        });
-    }
-    Ok((read.bytes().to_vec(), read.diff_ids.clone()))
-}
-
-fn open_layer(
-    layer: &Descriptor,
-    diff_id: DiffId,
-    origin: &Arc<dyn Origin>,
-    place: &str,
-) -> Result<Layer, TransportError> {
-    let paths = layer.annotation(STORE_PATHS_ANNOTATION).unwrap_or_default();
-    let digest = sha256(layer.digest, place)?;
-    Ok(Layer {
+fn open_image(source: &Arc<dyn Source>, manifest: Raw<Manifest>) -> Result<Image, TransportError> {
+    let config = config(source, &manifest)?;
+    let diff_ids = diff_ids(&manifest, &config, source.place())?;
+    let origin = origin(source);
+    let layers = manifest.layers.iter().zip(diff_ids).map(|(descriptor, diff_id)| Layer {
+        descriptor: descriptor.clone(),
         diff_id,
-        digest,
-        size: layer.size,
-        tar_size: 0,
-        compression: match layer.kind() {
-            MediaType::Layer(LayerCodec::Gzip) => Compression::default(),
-            MediaType::Layer(LayerCodec::Zstd) => Compression::Zstd(oci::DEFAULT_ZSTD_LEVEL),
-            _ => Compression::None,
-        },
-        store_paths: paths.split_whitespace().map(str::to_owned).collect(),
-        comment: String::new(),
-        blob: Blob::Elsewhere {
+        content: Blob::Elsewhere {
             origin: origin.clone(),
-            digest,
-            len: layer.size,
+            digest: descriptor.digest,
+            len: descriptor.size,
         },
+    });
+    let layers = layers.collect();
+    Ok(Image {
+        manifest,
+        config,
+        layers,
+    })
+}
+
+/// The config of an image, also of one whose manifest calls it something else, or what an artifact has in its place.
+fn config(source: &Arc<dyn Source>, manifest: &Manifest) -> Result<ConfigDocument, TransportError> {
+    let descriptor = &manifest.config;
+    if manifest.is_image() {
+        return read_config(&**source, descriptor).map(ConfigDocument::Image);
+    }
+    let bytes = read_blob(&**source, descriptor, CONFIG_SIZE_MAX, "the config")?;
+    Ok(match Raw::<Config>::read_named(bytes.clone(), descriptor.digest) {
+        Ok(config) => ConfigDocument::Image(config),
+        Err(_) => ConfigDocument::Artifact(Raw::opaque(bytes, descriptor.digest)),
+    })
+}
+
+/// The diffIDs of an image's layers. The blobs of an artifact, whose config is another document, have none.
+fn diff_ids(manifest: &Manifest, config: &ConfigDocument, place: &str) -> Result<Vec<Option<DiffId>>, TransportError> {
+    let layers = manifest.layers.len();
+    let Some(config) = config.image() else {
+        return Ok(vec![None; layers]);
+    };
+    if config.diff_ids.len() == layers {
+        return Ok(config.diff_ids.iter().copied().map(Some).collect());
+    }
+    Err(TransportError::Malformed {
+        place: place.to_owned(),
+        what: "the config".to_owned(),
+        reason: format!("it has {} diffIDs for {layers} layers", config.diff_ids.len()),
     })
 }
 
@@ -200,8 +158,8 @@ impl std::fmt::Debug for SourceOrigin {
 }
 
 impl Origin for SourceOrigin {
-    fn open(&self, digest: &Digest, len: u64) -> io::Result<Box<dyn Read + Send>> {
-        self.0.blob(&(*digest).into(), len).map_err(io::Error::other)
+    fn open(&self, digest: &ContentDigest, len: u64) -> io::Result<Box<dyn Read + Send>> {
+        self.0.blob(digest, len).map_err(io::Error::other)
     }
 
     fn repository(&self) -> Option<(&str, &str)> {

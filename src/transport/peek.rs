@@ -10,7 +10,7 @@ use super::TransportError;
 use crate::archive::compression::Decompressor;
 use crate::archive::tar::{Streamed, TarError, TarPolicy, TarReader};
 use crate::archive::{Kind, clean};
-use crate::layer::Layer;
+use crate::image::Layer;
 
 /// Reads files of at most `limit` bytes by their paths without leading slash; one that is not there is left out.
 /// Layers are read from the uppermost down, only as far as needed.
@@ -31,7 +31,7 @@ pub fn read_files(layers: &[Layer], paths: &[&str], limit: u64) -> Result<BTreeM
 /// What one layer says of each path: a file's bytes, or that nothing is there. Of a path that it does not speak of there
 /// is no entry.
 fn read_layer(layer: &Layer, wanted: &[&str], limit: u64) -> Result<BTreeMap<String, Option<Vec<u8>>>, TransportError> {
-    let place = format!("layer {}", layer.digest);
+    let place = format!("layer {}", layer.digest());
     let unpacker = Decompressor::new(layer.open()).map_err(|source| TransportError::Read {
         place: place.clone(),
         what: "the layer".to_owned(),

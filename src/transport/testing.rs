@@ -1,16 +1,18 @@
 //! *Test images*: small, built by hand, and the real programs that serve as second opinions.
 
+use std::io::{Cursor, Read};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::{Source, TransportError};
 pub(crate) use crate::archive::testing::{Node, tar};
-use crate::digest::{DiffId, Digest, Hasher};
-use crate::image::Image;
-use crate::layer::{Blob, Layer};
-use crate::oci::Compression;
+use crate::digest::{ContentDigest, DiffId, Digest, Hasher, VerifyingReader};
+use crate::image::{Image, Layer};
+use crate::layer::Blob;
+use crate::oci::{Compression, ConfigDocument, Descriptor, Document, Manifest, Raw};
 pub(crate) use crate::testing::{oracle, run, stdout};
 
 pub(crate) fn compress(bytes: &[u8], compression: Compression) -> Vec<u8> {
@@ -33,14 +35,9 @@ pub(crate) fn layer(tar: &[u8], compression: Compression) -> Layer {
     let mut hasher = Hasher::new();
     hasher.update(tar);
     Layer {
-        diff_id: hasher.diff_id(),
-        digest: Digest::of(&bytes),
-        size: bytes.len() as u64,
-        tar_size: tar.len() as u64,
-        compression,
-        store_paths: Vec::new(),
-        comment: String::new(),
-        blob: Blob::Bytes(Arc::from(bytes)),
+        descriptor: Descriptor::new(compression.media_type(), Digest::of(&bytes), bytes.len() as u64),
+        diff_id: Some(hasher.diff_id()),
+        content: Blob::Bytes(Arc::from(bytes)),
     }
 }
 
@@ -63,21 +60,7 @@ pub(crate) fn config(diff_ids: &[DiffId]) -> Value {
 /// An image of layers, a config and the manifest's annotations.
 pub(crate) fn image_of(layers: Vec<Layer>, config: &Value, annotations: Option<Value>) -> Image {
     let config = config.to_string().into_bytes();
-    let descriptors: Vec<Value> = layers
-        .iter()
-        .map(|layer| {
-            let suffix = match layer.compression {
-                Compression::None => "",
-                Compression::Gzip(_) => "+gzip",
-                Compression::Zstd(_) => "+zstd",
-            };
-            json!({
-                "mediaType": format!("application/vnd.oci.image.layer.v1.tar{suffix}"),
-                "digest": layer.digest,
-                "size": layer.size,
-            })
-        })
-        .collect();
+    let descriptors: Vec<_> = layers.iter().map(|layer| &layer.descriptor).collect();
     let mut manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -93,18 +76,86 @@ pub(crate) fn image_of(layers: Vec<Layer>, config: &Value, annotations: Option<V
     }
     let manifest = manifest.to_string().into_bytes();
     Image {
-        digest: Digest::of(&manifest),
-        config_digest: Digest::of(&config),
-        manifest,
-        config,
+        manifest: Raw::read(manifest).unwrap(),
+        config: ConfigDocument::Image(Raw::read(config).unwrap()),
         layers,
+    }
+}
+
+/// A layer's digest, which is a SHA-256 in all test images.
+pub(crate) fn sha256(layer: &Layer) -> Digest {
+    match layer.digest() {
+        ContentDigest::Sha256(digest) => digest,
+        ContentDigest::Sha512(_) => panic!("{}", layer.digest()),
+    }
+}
+
+/// The image with another manifest, whose layers have the same bytes.
+pub(crate) fn with_manifest(image: &Image, manifest: Vec<u8>) -> Image {
+    let manifest = Raw::<Manifest>::read(manifest).unwrap();
+    let layers = image.layers.iter().zip(&manifest.layers);
+    let layers = layers.map(|(layer, descriptor)| Layer {
+        descriptor: descriptor.clone(),
+        ..layer.clone()
+    });
+    Image {
+        layers: layers.collect(),
+        manifest,
+        ..image.clone()
+    }
+}
+
+/// The image with a manifest that `change` was made to.
+pub(crate) fn changed_manifest(image: &Image, change: impl FnOnce(&mut Value)) -> Image {
+    let mut manifest = image.manifest.json();
+    change(&mut manifest);
+    with_manifest(image, manifest.to_string().into_bytes())
+}
+
+/// Documents that may be anything, and layers.
+pub(crate) struct Loose {
+    pub(crate) manifest: Vec<u8>,
+    pub(crate) config: Vec<u8>,
+    pub(crate) layers: Vec<Layer>,
+}
+
+impl Loose {
+    pub(crate) fn of(image: &Image) -> Self {
+        Self {
+            manifest: image.manifest.bytes().to_vec(),
+            config: image.config.bytes().to_vec(),
+            layers: image.layers.clone(),
+        }
+    }
+}
+
+impl Source for Loose {
+    fn place(&self) -> &str {
+        "the built image"
+    }
+
+    fn document(&self) -> Result<Document, TransportError> {
+        super::read_document(self.manifest.clone(), "", None, self.place())
+    }
+
+    fn blob(&self, digest: &ContentDigest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
+        if *digest == Digest::of(&self.config) {
+            let config = Cursor::new(self.config.clone());
+            return Ok(Box::new(VerifyingReader::new(config, *digest, Some(size))));
+        }
+        let layer = self.layers.iter().find(|layer| layer.digest() == *digest);
+        let layer = layer.ok_or_else(|| TransportError::Missing {
+            place: self.place().to_owned(),
+            what: format!("the blob `{digest}`"),
+        })?;
+        Ok(Box::new(layer.content.open_verified(*digest, size)))
     }
 }
 
 /// An image of these tars.
 pub(crate) fn image(tars: &[(Vec<u8>, Compression)]) -> Image {
     let layers: Vec<Layer> = tars.iter().map(|(tar, compression)| layer(tar, *compression)).collect();
-    let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
+    let diff_ids: Vec<DiffId> = layers.iter().filter_map(|layer| layer.diff_id).collect();
     image_of(layers, &config(&diff_ids), None)
 }
 

@@ -319,7 +319,7 @@ fn documents_that_nobody_takes_are_refused() {
         place
             .run(&["build"])
             .exits(2)
-            .says(&[&format!("the image's {document} has"), "4194304"]);
+            .says(&[&format!("the image {document} has"), "4194304"]);
         assert!(!place.project.join("a.tar").exists());
         place.write("layerize.toml", &spec(field, 3 << 20));
         place.run(&["build"]).success();

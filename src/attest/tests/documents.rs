@@ -128,15 +128,15 @@ impl Small {
             )]),
             ..BuildPlan::default()
         };
-        let mut image = testing::image(&[
+        let image = testing::image(&[
             (testing::tar(&[testing::Node::file("a", "1")]), Compression::None),
             (testing::tar(&[testing::Node::file("b", "2")]), Compression::None),
         ]);
-        image.layers[0].store_paths = vec![logical(HELLO), logical(LIBC)];
-        let mut manifest: Value = serde_json::from_slice(&image.manifest).unwrap();
-        manifest["layers"][1]["annotations"] = json!({ "dev.layerize.packages": "certs=2023 other=1" });
-        image.manifest = crate::oci::canonical_json(&manifest);
-        image.digest = Digest::of(&image.manifest);
+        let paths = format!("{} {}", logical(HELLO), logical(LIBC));
+        let image = testing::changed_manifest(&image, |manifest| {
+            manifest["layers"][0]["annotations"] = json!({ "dev.layerize.store-paths": paths });
+            manifest["layers"][1]["annotations"] = json!({ "dev.layerize.packages": "certs=2023 other=1" });
+        });
         Self {
             spec: spec::Image::new("team/hello"),
             plan,
@@ -256,10 +256,9 @@ fn no_document_publishes_a_password() {
 #[test]
 fn a_finished_image_gives_a_partial_inventory() {
     let mut small = Small::new();
-    let mut manifest: Value = serde_json::from_slice(&small.image.manifest).unwrap();
     let nix = "/nix/store/3mdqa9w1p6cmli6976v4wi0sw9r4p5pr-glibc-2.38-27";
-    manifest["layers"][0]["annotations"] = json!({ "dev.layerize.store-paths": format!("{} {nix}", logical(HELLO)) });
-    small.image.manifest = crate::oci::canonical_json(&manifest);
+    let paths = json!({ "dev.layerize.store-paths": format!("{} {nix}", logical(HELLO)) });
+    small.image = testing::changed_manifest(&small.image, |manifest| manifest["layers"][0]["annotations"] = paths);
     let inventory = of_source(&small.image).unwrap();
     assert_eq!(inventory.extent, Extent::Annotated);
     let purls: Vec<String> = inventory.components.iter().map(Component::purl).collect();

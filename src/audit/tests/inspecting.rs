@@ -16,7 +16,7 @@ fn fixed() -> Image {
         layer(&tar(&tree()), GZIP),
         layer(&tar(&[Node::file(&store, "x")]), Compression::None),
     ];
-    let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
+    let diff_ids: Vec<DiffId> = layers.iter().filter_map(|layer| layer.diff_id).collect();
     let mut config = config(&diff_ids);
     config["config"]["ExposedPorts"] = json!({ "80/tcp": {} });
     config["config"]["User"] = "nobody".into();
@@ -44,7 +44,7 @@ fn the_report_of_a_fixed_image_is_golden() {
 #[test]
 fn without_options_only_documents_are_read() {
     let mut image = fixed();
-    image.layers[0].blob = crate::layer::Blob::Bytes(vec![0; 10].into());
+    image.layers[0].content = crate::layer::Blob::Bytes(vec![0; 10].into());
     let report = inspect(&image, InspectOptions::default()).unwrap();
     assert_eq!((report.layers[0].entries, report.unpacked_size), (None, None));
     assert!(inspect(&image, InspectOptions { layers: true }).is_err());
@@ -52,7 +52,7 @@ fn without_options_only_documents_are_read() {
 
 #[test]
 fn store_paths_come_from_the_annotation_or_from_the_layer() {
-    let mut image = fixed();
+    let image = fixed();
     let listed = inspect(&image, InspectOptions { layers: true }).unwrap();
     assert_eq!(
         listed.layers[1].store_paths,
@@ -63,9 +63,9 @@ fn store_paths_come_from_the_annotation_or_from_the_layer() {
             .store_paths
             .is_empty()
     );
-    let mut manifest: serde_json::Value = serde_json::from_slice(&image.manifest).unwrap();
-    manifest["layers"][1]["annotations"] = json!({ "dev.layerize.store-paths": "/a/x /a/y", "other": "z" });
-    image.manifest = manifest.to_string().into_bytes();
+    let image = changed_manifest(&image, |manifest| {
+        manifest["layers"][1]["annotations"] = json!({ "dev.layerize.store-paths": "/a/x /a/y", "other": "z" });
+    });
     let noted = inspect(&image, InspectOptions::default()).unwrap();
     assert_eq!(noted.layers[1].store_paths, ["/a/x", "/a/y"]);
     assert_eq!(noted.layers[1].annotations.len(), 1);

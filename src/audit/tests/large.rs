@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::super::*;
 use super::named;
 use crate::digest::HashingWriter;
-use crate::image::Image;
-use crate::layer::{Blob, Layer};
-use crate::oci::{Compression, Document};
+use crate::image::{Image, Layer};
+use crate::layer::Blob;
+use crate::oci::{Compression, Descriptor, Document, MediaType};
 use crate::transport::testing::*;
 use crate::transport::{Archive, Location, ReadOptions, Sink, Source, TransportError};
 
@@ -45,14 +45,9 @@ fn sized(dir: &Path, last: u8, size: u64) -> Layer {
     std::io::copy(&mut blob.open(), &mut hashing).unwrap();
     let (_, hasher, tar_size) = hashing.finish();
     Layer {
-        diff_id: hasher.clone().diff_id(),
-        digest: hasher.digest(),
-        size: tar_size,
-        tar_size,
-        compression: Compression::None,
-        store_paths: Vec::new(),
-        comment: String::new(),
-        blob,
+        diff_id: Some(hasher.clone().diff_id()),
+        descriptor: Descriptor::new(MediaType::LAYER, hasher.digest(), tar_size),
+        content: blob,
     }
 }
 
@@ -97,7 +92,7 @@ fn of_two_images_of_a_gigabyte_only_the_layer_that_differs_is_read() {
     let (one, two) = (Node::file("one", "1\n"), Node::file("two", "2\n"));
     let other = Node::file("two", "3\n");
     let of = |layers: Vec<Layer>| {
-        let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
+        let diff_ids: Vec<_> = layers.iter().filter_map(|layer| layer.diff_id).collect();
         image_of(layers, &config(&diff_ids), None)
     };
     let a = of(vec![big.clone(), small(&[one.clone(), two.clone()])]);
@@ -122,8 +117,8 @@ fn of_two_images_of_a_gigabyte_only_the_layer_that_differs_is_read() {
             (&a, x.read.load(Ordering::Relaxed)),
             (&b, y.read.load(Ordering::Relaxed)),
         ] {
-            let own: u64 = image.layers[1..].iter().map(|layer| layer.size).sum();
-            let most = image.config.len() as u64 + 2 * own;
+            let own: u64 = image.layers[1..].iter().map(|layer| layer.size()).sum();
+            let most = image.config.size() + 2 * own;
             assert!(read <= most && read > own, "{read} bytes of {most}");
         }
     }
@@ -141,7 +136,7 @@ fn a_large_layer_is_written_read_and_compared_in_little_memory() {
     let dir = tempfile::tempdir().unwrap();
     let image = |last| {
         let layer = large(dir.path(), last);
-        let config = config(&[layer.diff_id]);
+        let config = config(&[layer.diff_id.unwrap()]);
         image_of(vec![layer], &config, None)
     };
     let (a, b) = (image(1), image(2));

@@ -130,6 +130,16 @@ pub fn verify(source: &dyn Source) -> Result<VerifyReport, AuditError> {
 
 /// As [`verify`], with the rules of some profiles besides.
 pub fn verify_for(source: &dyn Source, profiles: &[Profile]) -> Result<VerifyReport, AuditError> {
+    check(source, profiles, 0)
+}
+
+/// As [`verify`], but of the lowest `below` layers, which are another image's, nothing is read: what lies where they lie
+/// is not this image's to answer for.
+pub fn verify_above(source: &dyn Source, below: usize) -> Result<VerifyReport, AuditError> {
+    check(source, &[], below)
+}
+
+fn check(source: &dyn Source, profiles: &[Profile], below: usize) -> Result<VerifyReport, AuditError> {
     let mut problems = Problems {
         profiles: profiles.to_vec(),
         list: Vec::new(),
@@ -151,7 +161,7 @@ pub fn verify_for(source: &dyn Source, profiles: &[Profile]) -> Result<VerifyRep
     let found = documents(source, manifest, &mut problems);
     report.layers = found.manifest.layers.len();
     report.bytes = found.manifest.layers.iter().map(|layer| layer.size).sum();
-    let seen = layers(source, &found, &mut problems);
+    let seen = layers(source, &found, below, &mut problems);
     profile::check(source, &found, &seen, &mut problems);
     report.problems = problems.list;
     Ok(report)
@@ -199,14 +209,14 @@ fn documents<'a>(source: &'a dyn Source, manifest: Raw<Manifest>, problems: &mut
     found
 }
 
-/// Reads every layer.
-fn layers(source: &dyn Source, found: &Found<'_>, problems: &mut Problems) -> BTreeMap<usize, LayerSeen> {
+/// Reads every layer but the lowest `below`.
+fn layers(source: &dyn Source, found: &Found<'_>, below: usize, problems: &mut Problems) -> BTreeMap<usize, LayerSeen> {
     let claimed = found
         .config
         .as_ref()
         .map_or_else(Vec::new, |config| config.diff_ids.clone());
     let (mut files, mut seen, mut actual) = (Files::default(), BTreeMap::new(), Vec::new());
-    for (index, descriptor) in found.manifest.layers.iter().enumerate() {
+    for (index, descriptor) in found.manifest.layers.iter().enumerate().skip(below) {
         let subject = format!("layer {index}");
         match layer::read(source, descriptor, &subject, &mut files, problems) {
             Ok(end) => {
@@ -230,7 +240,8 @@ fn layers(source: &dyn Source, found: &Found<'_>, problems: &mut Problems) -> BT
         ids.sort();
         ids
     };
-    if actual != claimed && sorted(&actual) == sorted(&claimed) {
+    let claimed = claimed.get(below..).unwrap_or_default();
+    if actual != claimed && sorted(&actual) == sorted(claimed) {
         let text = format!("those of `{}` are the config's in another order", found.place);
         problems.add("manifest, layers", text);
     }

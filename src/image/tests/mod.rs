@@ -1,7 +1,6 @@
 //! Images made of small trees, judged whole.
 
 mod caching;
-mod faults;
 mod golden;
 mod joining;
 mod laying_out;
@@ -22,6 +21,7 @@ use crate::digest::Digest;
 use crate::event::Silent;
 use crate::layer::{LayerContent, LayerError, LayerInput, StoreEntry};
 use crate::oci::Compression;
+use crate::oci::LayerCodec;
 use crate::spec::{self, ImageFile, ImageFileKind, Span, Spanned};
 
 /// A recipe being put together, with its trees on disk.
@@ -259,16 +259,28 @@ fn describe(logical: &str, physical: &Path) -> (Digest, u64) {
     }
 }
 
+/// What the history says of each layer.
+fn comments(image: &Image) -> Vec<String> {
+    let history = image.config.image().unwrap().history.iter();
+    history.map(|entry| entry.comment.clone().unwrap_or_default()).collect()
+}
+
+/// The one validator finds nothing wrong with an image that was just made.
+fn assert_sound(image: &Image) {
+    let report = crate::audit::verify(image).unwrap();
+    assert!(report.ok(), "{}", report.render());
+}
+
 /// The entries of a layer: `path kind mode uid:gid target`.
 fn entries(layer: &Layer) -> Vec<String> {
     let mut tar = Vec::new();
     let mut blob = layer.open();
-    match layer.compression {
-        Compression::Gzip(_) => flate2::read::MultiGzDecoder::new(&mut blob).read_to_end(&mut tar),
-        Compression::Zstd(_) => zstd::stream::read::Decoder::new(&mut blob)
+    match layer.codec().unwrap() {
+        LayerCodec::Gzip => flate2::read::MultiGzDecoder::new(&mut blob).read_to_end(&mut tar),
+        LayerCodec::Zstd => zstd::stream::read::Decoder::new(&mut blob)
             .unwrap()
             .read_to_end(&mut tar),
-        Compression::None => blob.read_to_end(&mut tar),
+        LayerCodec::None => blob.read_to_end(&mut tar),
     }
     .unwrap();
     let mut archive = tar::Archive::new(tar.as_slice());

@@ -13,17 +13,17 @@ fn write_layout(image: &Image, dir: &Path) {
     fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
     let index = serde_json::json!({"schemaVersion": 2, "manifests": [{
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "digest": image.digest,
-        "size": image.manifest.len(),
+        "digest": image.digest(),
+        "size": image.manifest.size(),
         "annotations": {"org.opencontainers.image.ref.name": "latest"},
     }]});
     fs::write(dir.join("index.json"), canonical_json(&index)).unwrap();
-    fs::write(blobs.join(image.digest.hex()), &image.manifest).unwrap();
-    fs::write(blobs.join(image.config_digest.hex()), &image.config).unwrap();
+    fs::write(blobs.join(image.digest().hex()), image.manifest.bytes()).unwrap();
+    fs::write(blobs.join(image.config_digest().hex()), image.config.bytes()).unwrap();
     for layer in &image.layers {
         let mut bytes = Vec::new();
         layer.open().read_to_end(&mut bytes).unwrap();
-        fs::write(blobs.join(layer.digest.hex()), bytes).unwrap();
+        fs::write(blobs.join(layer.digest().hex()), bytes).unwrap();
     }
 }
 
@@ -76,14 +76,14 @@ fn skopeo_reads_the_config() {
     write_layout(&image, &dir);
     let name = format!("oci:{}:latest", dir.display());
     let inspected: serde_json::Value = serde_json::from_str(&output("skopeo", &["inspect", &name])).unwrap();
-    assert_eq!(inspected["Digest"], image.digest.to_string());
+    assert_eq!(inspected["Digest"], image.digest().to_string());
     assert_eq!(inspected["Created"], "1970-01-01T00:00:01Z");
     assert_eq!(inspected["Labels"]["org.example.a"], "1");
     assert_eq!(inspected["Architecture"], "amd64");
     assert_eq!(inspected["Env"][0], "A=1");
     assert_eq!(
         output("skopeo", &["inspect", "--raw", &name]).as_bytes(),
-        image.manifest.as_slice()
+        image.manifest.bytes()
     );
     let copy = format!("dir:{}", fixture.dir.path().join("copy").display());
     output("skopeo", &["copy", "--quiet", &name, &copy]);

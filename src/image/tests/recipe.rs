@@ -29,12 +29,12 @@ fn sample() -> Fixture {
 fn digest(recipe: &Recipe) -> Option<Digest> {
     assemble(recipe, &Resources::default(), &Silent)
         .ok()
-        .map(|image| image.digest)
+        .map(|image| image.digest())
 }
 
 fn diff_ids(recipe: &Recipe) -> Option<Vec<crate::digest::DiffId>> {
     let image = assemble(recipe, &Resources::default(), &Silent).ok()?;
-    Some(image.layers.iter().map(|layer| layer.diff_id).collect())
+    image.layers.iter().map(|layer| layer.diff_id).collect()
 }
 
 /// Every field of the recipe that the rest of it does not have, changed in turn.

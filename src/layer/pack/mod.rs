@@ -35,7 +35,7 @@ use super::cache::{LayerCache, LayerRecord, PartRecord};
 use super::codec::Engine;
 use super::profile::TarProfile;
 use super::tree::Tree;
-use super::{Blob, Layer, LayerError};
+use super::{Blob, LayerError, PackedLayer};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fsio::PathError;
@@ -120,7 +120,7 @@ pub fn pack(
     inputs: &[LayerInput],
     options: &PackOptions<'_>,
     reporter: &dyn Reporter,
-) -> Result<Vec<Layer>, LayerError> {
+) -> Result<Vec<PackedLayer>, LayerError> {
     let engine = Engine::new(options.compression, options.single_member);
     let jobs = inputs
         .iter()
@@ -129,7 +129,8 @@ pub fn pack(
     check_unique(&jobs)?;
     let mut order: Vec<usize> = (0..inputs.len()).collect();
     order.sort_by_key(|&index| (std::cmp::Reverse(inputs[index].size()), index));
-    let results: Vec<Mutex<Option<Result<Layer, LayerError>>>> = inputs.iter().map(|_| Mutex::new(None)).collect();
+    let results: Vec<Mutex<Option<Result<PackedLayer, LayerError>>>> =
+        inputs.iter().map(|_| Mutex::new(None)).collect();
     let threads = parallel::threads(options.threads);
     let (ahead, cache_failed) = (Ahead::default(), AtomicBool::new(false));
     Pool::run(engine, threads, order, &|index, worker| {
@@ -154,7 +155,7 @@ pub fn pack(
 }
 
 /// All layers, or the error of the first layer that has one.
-fn finished(results: Vec<Mutex<Option<Result<Layer, LayerError>>>>) -> Result<Vec<Layer>, LayerError> {
+fn finished(results: Vec<Mutex<Option<Result<PackedLayer, LayerError>>>>) -> Result<Vec<PackedLayer>, LayerError> {
     let results: Vec<_> = results
         .into_iter()
         .map(|slot| slot.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
@@ -197,7 +198,7 @@ struct Packing<'p> {
 
 impl Packing<'_> {
     /// `None` where another layer's failure ended it.
-    fn run(&self, worker: &mut Worker<'_>) -> Result<Option<Layer>, LayerError> {
+    fn run(&self, worker: &mut Worker<'_>) -> Result<Option<PackedLayer>, LayerError> {
         let (layer, layers) = self.place;
         self.reporter.report(Event::LayerStarted {
             layer,
@@ -228,7 +229,7 @@ impl Packing<'_> {
         }
     }
 
-    fn report(&self, layer: Layer, cached: bool) -> Layer {
+    fn report(&self, layer: PackedLayer, cached: bool) -> PackedLayer {
         self.reporter.report(Event::LayerFinished {
             layer: self.place.0,
             layers: self.place.1,
@@ -249,7 +250,7 @@ impl Packing<'_> {
         });
     }
 
-    fn recorded(&self, cache: &LayerCache) -> Option<Layer> {
+    fn recorded(&self, cache: &LayerCache) -> Option<PackedLayer> {
         let record = cache.layer(&self.recipe.key)?;
         let blob = match self.options.compression {
             Compression::None => self.plain_blob(&record),
@@ -265,6 +266,7 @@ impl Packing<'_> {
             key: self.recipe.key,
             record: record.clone(),
             input: self.input.clone(),
+            compression: self.options.compression,
             single_member: self.options.single_member,
             profile: self.options.profile,
         })));
@@ -288,7 +290,7 @@ impl Packing<'_> {
         }
     }
 
-    fn finish(&self, cache: Option<&LayerCache>, collected: Collected) -> Layer {
+    fn finish(&self, cache: Option<&LayerCache>, collected: Collected) -> PackedLayer {
         let Collected { record, spool } = collected;
         if let Some(Err(error)) = cache.map(|cache| cache.put_layer(&self.recipe.key, &record)) {
             self.warn(&error);
@@ -309,8 +311,8 @@ impl Packing<'_> {
         self.layer(&record, blob)
     }
 
-    fn layer(&self, record: &LayerRecord, blob: Blob) -> Layer {
-        Layer {
+    fn layer(&self, record: &LayerRecord, blob: Blob) -> PackedLayer {
+        PackedLayer {
             diff_id: record.diff_id,
             digest: record.digest,
             size: record.size,

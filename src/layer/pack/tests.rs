@@ -20,7 +20,7 @@ fn options(compression: Compression, threads: usize) -> PackOptions<'static> {
     }
 }
 
-fn bytes_of(layer: &Layer) -> Vec<u8> {
+fn bytes_of(layer: &PackedLayer) -> Vec<u8> {
     let mut bytes = Vec::new();
     layer.open().read_to_end(&mut bytes).unwrap();
     bytes
@@ -56,7 +56,7 @@ fn inputs(dir: &Path) -> Vec<LayerInput> {
     ]
 }
 
-fn digests(layers: &[Layer]) -> Vec<String> {
+fn digests(layers: &[PackedLayer]) -> Vec<String> {
     layers
         .iter()
         .map(|layer| format!("{} {}", layer.diff_id, layer.digest))
@@ -143,7 +143,7 @@ fn every_compression_holds_the_same_tar() {
 }
 
 /// The tar by engines other than ours; a single member must be all there is.
-fn unpacked(layer: &Layer, single_member: bool) -> Vec<u8> {
+fn unpacked(layer: &PackedLayer, single_member: bool) -> Vec<u8> {
     let (stored, mut tar) = (bytes_of(layer), Vec::new());
     match layer.compression {
         Compression::Gzip(_) if single_member => {
@@ -326,12 +326,18 @@ fn a_plain_layer_that_changed_is_not_read_as_sound() {
     fs::remove_file(&tool).unwrap();
     fs::write(&tool, content).unwrap();
     let error = layer.open().read_to_end(&mut Vec::new()).unwrap_err();
-    assert!(matches!(layer.read_error(error), LayerError::Damaged { .. }));
+    assert!(matches!(
+        layer.blob.read_error(layer.digest, error),
+        LayerError::Damaged { .. }
+    ));
     fs::remove_file(&tool).unwrap();
     let error = layer.open().read_to_end(&mut Vec::new()).unwrap_err();
     assert!(!error.to_string().is_empty());
     let dest = dir.path().join("dest");
-    layer.copy_to(&fs::File::create(&dest).unwrap(), 0, &dest).unwrap_err();
+    layer
+        .blob
+        .copy_to(layer.digest, layer.size, &fs::File::create(&dest).unwrap(), 0, &dest)
+        .unwrap_err();
 }
 
 mod cached;

@@ -11,7 +11,7 @@ use super::*;
 use crate::archive::tar::BLOCK;
 use crate::digest::Digest;
 use crate::event::Silent;
-use crate::layer::{Layer, LayerCache, LayerContent, LayerInput, PackOptions, StoreEntry, pack};
+use crate::layer::{LayerCache, LayerContent, LayerInput, PackOptions, PackedLayer, StoreEntry, pack};
 use crate::oci::Compression;
 
 /// The answers that nix2container's own tests know (`nix/layers_test.go`), of its fixture
@@ -156,7 +156,7 @@ impl Paths {
         Self { dir, entries }
     }
 
-    fn pack(&self, profile: TarProfile, compression: Compression, cache: Option<&LayerCache>) -> Layer {
+    fn pack(&self, profile: TarProfile, compression: Compression, cache: Option<&LayerCache>) -> PackedLayer {
         let input = LayerInput {
             content: LayerContent::StorePaths(self.entries.clone()),
             comment: String::new(),

@@ -16,7 +16,7 @@ use reqwest::Url;
 use super::content::Content;
 use super::outcome::PushSummary;
 use super::push::{Document, Look, Push, Pusher, lacks_blobs};
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::event::BlobOutcome;
 use crate::oci::Reference;
 use crate::transport::{Companion, Supply, TransportError};
@@ -32,7 +32,7 @@ impl Pusher<'_> {
         supply: &Supply<'_>,
     ) -> Result<PushSummary, TransportError> {
         let push = Push::new(self, target)?;
-        let document = Document::of_image(&companion.artifact)?;
+        let document = Document::of_image(&companion.artifact);
         let tags = [companion.tag.clone()];
         let anchored = push.learn(&companion.anchor)?.map(|(digest, _)| digest);
         if anchored == Some(document.digest) {
@@ -63,7 +63,7 @@ impl Push<'_, '_> {
     /// Brings all blobs of a document that the repository lacks.
     fn complete(&self, document: &Document, supply: &Supply<'_>) -> Result<(), TransportError> {
         let lacking = self.lacking(document)?;
-        let digests: Vec<Digest> = lacking.iter().map(|(content, _)| content.digest).collect();
+        let digests: Vec<ContentDigest> = lacking.iter().map(|(content, _)| content.digest).collect();
         if !self.is_dry_run() {
             supply(&digests).map_err(|source| TransportError::Supply {
                 place: self.repo.name(),

@@ -9,9 +9,10 @@ use bytes::Bytes;
 
 use super::client::Replay;
 
-use crate::digest::{Digest, VerifyError};
+use crate::digest::{ContentDigest, Digest, VerifyError};
 use crate::http::wire::Supply;
-use crate::layer::{Blob, Layer, LayerError};
+use crate::image::Layer;
+use crate::layer::{Blob, LayerError};
 
 /// Bytes of a piece: large enough that handing them over costs nothing, small enough to have many blobs under way.
 const PIECE: usize = 128 << 10;
@@ -19,7 +20,7 @@ const PIECE: usize = 128 << 10;
 /// A blob to be sent.
 #[derive(Debug, Clone)]
 pub(super) struct Content {
-    pub(super) digest: Digest,
+    pub(super) digest: ContentDigest,
     pub(super) size: u64,
     bytes: Held,
 }
@@ -34,7 +35,7 @@ impl Content {
     /// A blob in memory.
     pub(super) fn of(bytes: Vec<u8>) -> Self {
         Self {
-            digest: Digest::of(&bytes),
+            digest: Digest::of(&bytes).into(),
             size: bytes.len() as u64,
             bytes: Held::Memory(bytes.into()),
         }
@@ -43,8 +44,8 @@ impl Content {
     /// A layer.
     pub(super) fn layer(layer: &Layer) -> Self {
         Self {
-            digest: layer.digest,
-            size: layer.size,
+            digest: layer.digest(),
+            size: layer.size(),
             bytes: Held::Layer(Box::new(layer.clone())),
         }
     }
@@ -59,7 +60,7 @@ impl Content {
     /// The repository that the blob would be read from, where it lies at a registry.
     pub(super) fn repository(&self) -> Option<(&str, &str)> {
         match &self.bytes {
-            Held::Layer(layer) => repository(&layer.blob),
+            Held::Layer(layer) => repository(&layer.content),
             Held::Memory(_) => None,
         }
     }

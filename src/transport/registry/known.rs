@@ -5,9 +5,9 @@
 
 use super::content::Content;
 use super::push::Push;
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::http::wire::lock;
-use crate::oci::{Descriptor, Document};
+use crate::oci::Document;
 use crate::transport::TransportError;
 
 /// How many manifests below a tag are read for the blobs that they name.
@@ -34,28 +34,29 @@ impl Push<'_, '_> {
 
     /// Takes the blobs that a manifest names for being in the repository; gives its digest, and the manifests that it
     /// lists. `None` where there is no such manifest.
-    pub(super) fn learn(&self, reference: &str) -> Result<Option<(Digest, Vec<Digest>)>, TransportError> {
+    pub(super) fn learn(&self, reference: &str) -> Result<Option<(Digest, Vec<ContentDigest>)>, TransportError> {
         let Some(found) = self.repo.visible_manifest(reference)? else {
             return Ok(None);
         };
         let digest = Digest::of(&found.bytes);
-        let sha256 = |listed: &Descriptor| listed.digest.sha256();
         match found.document(&self.repo.name()) {
             Ok(Document::Manifest(manifest)) => {
                 let mut flights = lock(&self.pusher.flights);
                 let blobs = manifest.layers.iter().chain([&manifest.config]);
-                let blobs = blobs.filter_map(sha256).map(|digest| self.key(&digest));
-                flights.there.extend(blobs);
+                flights.there.extend(blobs.map(|blob| self.key(&blob.digest)));
                 Ok(Some((digest, Vec::new())))
             }
-            Ok(Document::Index(index)) => Ok(Some((digest, index.manifests.iter().filter_map(sha256).collect()))),
+            Ok(Document::Index(index)) => {
+                let children = index.manifests.iter().map(|child| child.digest);
+                Ok(Some((digest, children.collect())))
+            }
             // What is no image teaches nothing.
             Err(_) => Ok(Some((digest, Vec::new()))),
         }
     }
 
     /// A blob in this repository.
-    pub(super) fn key(&self, digest: &Digest) -> (String, String, Digest) {
+    pub(super) fn key(&self, digest: &ContentDigest) -> (String, String, ContentDigest) {
         let access = &self.repo.access;
         (access.endpoint.host.clone(), access.repository.clone(), *digest)
     }
@@ -77,7 +78,7 @@ impl Push<'_, '_> {
     }
 
     /// Whether a blob is known to be there.
-    pub(super) fn is_known(&self, digest: &Digest) -> bool {
+    pub(super) fn is_known(&self, digest: &ContentDigest) -> bool {
         lock(&self.pusher.flights).there.contains(&self.key(digest))
     }
 }

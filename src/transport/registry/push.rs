@@ -18,12 +18,12 @@ use super::outcome::{IndexDocument, Planned, PushOptions, PushSummary};
 use super::repo::{Presence, Repo};
 use super::upload::upload;
 use super::{Endpoint, RegistryConfig};
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::event::{BlobOutcome, Event, Reporter};
 use crate::http::address;
 use crate::http::wire::lock;
 use crate::image::Image;
-use crate::oci::{Manifest, Raw, Reference};
+use crate::oci::Reference;
 use crate::parallel;
 use crate::transport::TransportError;
 
@@ -39,17 +39,15 @@ pub(super) struct Document {
 }
 
 impl Document {
-    pub(super) fn of_image(image: &Image) -> Result<Self, TransportError> {
-        let manifest = Raw::<Manifest>::read(image.manifest.clone());
-        let manifest = manifest.map_err(TransportError::document("the image", "the manifest"))?;
+    pub(super) fn of_image(image: &Image) -> Self {
         let mut blobs: Vec<Content> = image.layers.iter().map(Content::layer).collect();
-        blobs.push(Content::of(image.config.clone()));
-        Ok(Self {
-            digest: image.digest,
-            bytes: image.manifest.clone(),
-            media_type: manifest.media_type().to_owned(),
+        blobs.push(Content::of(image.config.bytes().to_vec()));
+        Self {
+            digest: image.digest(),
+            bytes: image.manifest.bytes().to_vec(),
+            media_type: image.manifest.media_type().to_owned(),
             blobs,
-        })
+        }
     }
 }
 
@@ -72,7 +70,7 @@ pub struct Pusher<'r> {
     pub(super) client: Client<'r>,
     options: PushOptions,
     /// A repository of each host that has a blob.
-    pub(super) known: Mutex<BTreeMap<(String, Digest), String>>,
+    pub(super) known: Mutex<BTreeMap<(String, ContentDigest), String>>,
     pub(super) flights: Mutex<Flights>,
     landed: Condvar,
 }
@@ -80,8 +78,8 @@ pub struct Pusher<'r> {
 /// Blobs on their way, and blobs that arrived, each with host and repository.
 #[derive(Default)]
 pub(super) struct Flights {
-    flying: BTreeSet<(String, String, Digest)>,
-    pub(super) there: BTreeSet<(String, String, Digest)>,
+    flying: BTreeSet<(String, String, ContentDigest)>,
+    pub(super) there: BTreeSet<(String, String, ContentDigest)>,
 }
 
 impl<'r> Pusher<'r> {
@@ -120,10 +118,7 @@ impl<'r> Pusher<'r> {
         index: Option<IndexDocument<'_>>,
         tags: &[String],
     ) -> Result<PushSummary, TransportError> {
-        let mut documents = images
-            .iter()
-            .map(|image| Document::of_image(image))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut documents: Vec<Document> = images.iter().map(|image| Document::of_image(image)).collect();
         if let Some(index) = index {
             documents.push(Document {
                 digest: Digest::of(index.bytes),
@@ -271,8 +266,8 @@ impl<'p, 'r> Push<'p, 'r> {
 
     /// Brings the blobs of all documents that are not there.
     fn bring_blobs(&self, documents: &[Document], there: &[bool]) -> Result<(), TransportError> {
-        let mut blobs: BTreeMap<Digest, &Content> = BTreeMap::new();
-        let mut skipped: BTreeMap<Digest, u64> = BTreeMap::new();
+        let mut blobs: BTreeMap<ContentDigest, &Content> = BTreeMap::new();
+        let mut skipped: BTreeMap<ContentDigest, u64> = BTreeMap::new();
         for (document, there) in documents.iter().zip(there) {
             for content in &document.blobs {
                 if *there {
@@ -346,7 +341,7 @@ impl<'p, 'r> Push<'p, 'r> {
 
     /// Whether a blob is there, or can be taken from another repository.
     pub(super) fn look(&self, content: &Content) -> Result<Look, TransportError> {
-        match self.repo.head_blob(&content.digest.into(), Some(content.size))? {
+        match self.repo.head_blob(&content.digest, Some(content.size))? {
             Presence::Present => Ok(Look::There(BlobOutcome::Present)),
             Presence::Missing if self.is_dry_run() => Ok(Look::Lacking(None)),
             Presence::Missing => self.mount(content),

@@ -260,7 +260,7 @@ impl<'c, 'r> Repo<'c, 'r> {
             return Ok(Presence::Missing);
         }
         let said = reply.header("content-length").and_then(|text| text.parse::<u64>().ok());
-        let other = content_digest(&reply).is_some_and(|found| found != *digest);
+        let other = content_digest(&reply).is_some_and(|found| *digest != found);
         // A proxy may leave the length out, or say 0 for a body it does not send.
         let lies = other || said.zip(size).is_some_and(|(said, size)| said != size && said != 0);
         Ok(if lies { Presence::Missing } else { Presence::Present })

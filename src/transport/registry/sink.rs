@@ -89,17 +89,17 @@ impl<'a> RegistrySink<'a> {
 impl Sink for RegistrySink<'_> {
     fn put(&self, image: &Image, _: &[String]) -> Result<Digest, TransportError> {
         self.push(&[image], None)?;
-        Ok(image.digest)
+        Ok(image.digest())
     }
 
     fn put_index(&self, index: &Index, _: &[String]) -> Result<Digest, TransportError> {
         let images: Vec<&Image> = index.images.iter().collect();
         let document = IndexDocument {
-            bytes: &index.bytes,
-            media_type: &index.media_type,
+            bytes: index.document.bytes(),
+            media_type: index.document.media_type(),
         };
         self.push(&images, Some(document))?;
-        Ok(index.digest)
+        Ok(index.digest())
     }
 
     fn put_companion(&self, companion: &Companion, supply: &Supply<'_>) -> Result<Stored, TransportError> {

@@ -190,8 +190,8 @@ fn skip(reply: &mut Reply, bytes: u64) -> io::Result<()> {
 }
 
 impl Origin for Remote {
-    fn open(&self, digest: &Digest, len: u64) -> io::Result<Box<dyn Read + Send>> {
-        let download = Download::open(&self.0, &(*digest).into(), len).map_err(io::Error::other)?;
+    fn open(&self, digest: &ContentDigest, len: u64) -> io::Result<Box<dyn Read + Send>> {
+        let download = Download::open(&self.0, digest, len).map_err(io::Error::other)?;
         Ok(Box::new(download))
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::fsio::{self, FileLock, LockKind};
 use crate::oci::canonical_json;
 
@@ -22,7 +22,7 @@ pub(super) struct Begun {
     /// The repository.
     pub(super) repository: String,
     /// The blob.
-    pub(super) digest: Digest,
+    pub(super) digest: ContentDigest,
     /// Where the rest goes to.
     pub(super) location: String,
     /// How many bytes had arrived when this was written, at least.
@@ -37,7 +37,7 @@ pub(super) struct Place {
 
 impl Place {
     /// The place for a blob's upload; `None` where another process has it, or nothing can be kept.
-    pub(super) fn open(state_dir: &Path, registry: &str, repository: &str, digest: &Digest) -> Option<Self> {
+    pub(super) fn open(state_dir: &Path, registry: &str, repository: &str, digest: &ContentDigest) -> Option<Self> {
         let dir = state_dir.join("uploads");
         fsio::create_dir_all(&dir).ok()?;
         let key = Digest::of(format!("{registry}\n{repository}\n{digest}").as_bytes()).hex();
@@ -49,7 +49,7 @@ impl Place {
     }
 
     /// What was begun here.
-    pub(super) fn read(&self, registry: &str, repository: &str, digest: &Digest) -> Option<Begun> {
+    pub(super) fn read(&self, registry: &str, repository: &str, digest: &ContentDigest) -> Option<Begun> {
         let bytes = fsio::read_limited(&self.path, FILE_MAX).ok()?;
         let begun: Begun = serde_json::from_slice(&bytes).ok()?;
         let ours = begun.registry == registry && begun.repository == repository && begun.digest == *digest;
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn an_upload_is_remembered_for_one_process_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
-        let digest = Digest::of(b"x");
+        let digest = ContentDigest::from(Digest::of(b"x"));
         let place = Place::open(dir.path(), "r", "a", &digest).unwrap();
         assert!(Place::open(dir.path(), "r", "a", &digest).is_none());
         assert!(Place::open(dir.path(), "r", "b", &digest).is_some());

@@ -15,7 +15,7 @@ use super::content::{Content, Feed};
 use super::error::{RegistryError, printable};
 use super::repo::{Presence, Repo};
 use super::state::{Begun, Limits, Place};
-use crate::digest::Digest;
+use crate::digest::ContentDigest;
 use crate::event::Event;
 use crate::http::address;
 use crate::transport::TransportError;
@@ -397,9 +397,7 @@ impl Upload<'_, '_, '_> {
     }
 
     fn is_there(&self) -> Result<bool, TransportError> {
-        let presence = self
-            .repo
-            .head_blob(&self.content.digest.into(), Some(self.content.size))?;
+        let presence = self.repo.head_blob(&self.content.digest, Some(self.content.size))?;
         Ok(presence == Presence::Present)
     }
 
@@ -421,15 +419,17 @@ impl Upload<'_, '_, '_> {
         self.limits.save(state_dir, &self.repo.access.endpoint.host);
     }
 
-    fn check_digest(&self, reply: &Reply, expected: &Digest) -> Result<(), TransportError> {
+    fn check_digest(&self, reply: &Reply, expected: &ContentDigest) -> Result<(), TransportError> {
         match reply.header("docker-content-digest") {
-            Some(text) if text.starts_with("sha256:") && text != expected.to_string() => Err(RegistryError::Differs {
-                action: self.action.clone(),
-                host: self.repo.access.endpoint.host.clone(),
-                expected: Box::new((*expected).into()),
-                actual: printable(text, 80),
+            Some(text) if text.starts_with(expected.algorithm()) && text != expected.to_string() => {
+                Err(RegistryError::Differs {
+                    action: self.action.clone(),
+                    host: self.repo.access.endpoint.host.clone(),
+                    expected: Box::new(*expected),
+                    actual: printable(text, 80),
+                }
+                .into())
             }
-            .into()),
             _ => Ok(()),
         }
     }

@@ -15,7 +15,7 @@ fn blob_name(digest: impl std::fmt::Display) -> String {
 }
 
 fn layer_bytes(image: &Image, index: usize) -> Vec<u8> {
-    let Blob::Bytes(bytes) = &image.layers[index].blob else {
+    let Blob::Bytes(bytes) = &image.layers[index].content else {
         unreachable!()
     };
     bytes.to_vec()
@@ -23,8 +23,8 @@ fn layer_bytes(image: &Image, index: usize) -> Vec<u8> {
 
 /// An item of `manifest.json` for an image, as Docker writes it.
 fn item(image: &Image, tags: &[&str]) -> Value {
-    let layers: Vec<String> = image.layers.iter().map(|layer| blob_name(layer.digest)).collect();
-    json!({ "Config": blob_name(image.config_digest), "RepoTags": tags, "Layers": layers })
+    let layers: Vec<String> = image.layers.iter().map(|layer| blob_name(layer.digest())).collect();
+    json!({ "Config": blob_name(image.config_digest()), "RepoTags": tags, "Layers": layers })
 }
 
 /// An archive of images that is both: layout and `docker save`.
@@ -32,7 +32,7 @@ fn both(images: &[(&Image, &str)], items: &Value) -> Vec<Node> {
     let entries: Vec<Value> = images
         .iter()
         .map(|(image, name)| {
-            json!({ "mediaType": MediaType::MANIFEST, "digest": image.digest, "size": image.manifest.len(),
+            json!({ "mediaType": MediaType::MANIFEST, "digest": image.digest(), "size": image.manifest.size(),
                 "annotations": { "io.containerd.image.name": name } })
         })
         .collect();
@@ -42,10 +42,10 @@ fn both(images: &[(&Image, &str)], items: &Value) -> Vec<Node> {
         Node::file("manifest.json", items.to_string()),
     ];
     for (image, _) in images {
-        nodes.push(Node::file(&blob_name(image.digest), &image.manifest));
-        nodes.push(Node::file(&blob_name(image.config_digest), &image.config));
+        nodes.push(Node::file(&blob_name(image.digest()), image.manifest.bytes()));
+        nodes.push(Node::file(&blob_name(image.config_digest()), image.config.bytes()));
         for (index, layer) in image.layers.iter().enumerate() {
-            nodes.push(Node::file(&blob_name(layer.digest), layer_bytes(image, index)));
+            nodes.push(Node::file(&blob_name(layer.digest()), layer_bytes(image, index)));
         }
     }
     nodes
@@ -79,7 +79,7 @@ fn a_name_that_stands_twice_is_refused_however_it_is_spelled() {
             "manifest.json",
             json!([{ "Config": "c.json", "Layers": layers }]).to_string(),
         ),
-        Node::file("c.json", &image.config),
+        Node::file("c.json", image.config.bytes()),
         Node::file(layers[0], layer_bytes(&image, 0)),
         Node::file(layers[1], layer_bytes(&image, 1)),
         Node::file("VERSION", "1.0"),
@@ -116,7 +116,7 @@ fn a_name_that_stands_twice_is_refused_however_it_is_spelled() {
 fn a_file_below_a_link_or_a_file_is_refused() {
     let image = sample(Compression::None);
     let nodes = both(&[(&image, "docker.io/library/a:1")], &json!([item(&image, &["a:1"])]));
-    let config = blob_name(image.config_digest);
+    let config = blob_name(image.config_digest());
     let hidden = config.strip_prefix("blobs/").unwrap();
     for (link, below) in [
         (Node::symlink("alias", "blobs"), format!("alias/{hidden}")),
@@ -155,7 +155,7 @@ fn what_docker_would_load_in_place_of_the_image_is_told() {
         item["Config"] = config.into();
         item
     };
-    let hex = own.config_digest.hex();
+    let hex = own.config_digest().hex();
     let mut swapped = item(&own, &["a:1"]);
     swapped["Layers"].as_array_mut().unwrap().reverse();
     let mut renamed = item(&own, &["a:1"]);
@@ -175,14 +175,14 @@ fn what_docker_would_load_in_place_of_the_image_is_told() {
         // Docker goes by the bytes, whatever the file is called.
         (
             "a config of another name",
-            with(json!([named("c.json")]), vec![Node::file("c.json", &own.config)]),
+            with(json!([named("c.json")]), vec![Node::file("c.json", own.config.bytes())]),
             None,
         ),
         (
             "another config by the right name",
             with(
                 json!([named(&format!("x/{hex}.json"))]),
-                vec![Node::file(&format!("x/{hex}.json"), &evil.config)],
+                vec![Node::file(&format!("x/{hex}.json"), evil.config.bytes())],
             ),
             Some("does not name the config"),
         ),
@@ -207,7 +207,7 @@ fn what_docker_would_load_in_place_of_the_image_is_told() {
             "an image that the layout does not list",
             with(
                 json!([item(&own, &["a:1"]), item(&evil, &["busybox"])]),
-                vec![Node::file(&blob_name(evil.config_digest), &evil.config)],
+                vec![Node::file(&blob_name(evil.config_digest()), evil.config.bytes())],
             ),
             Some("an image that the layout does not list"),
         ),
@@ -229,7 +229,7 @@ fn what_docker_would_load_in_place_of_the_image_is_told() {
     ] {
         let name = (nodes
             .iter()
-            .filter(|node| node.path.len() == blob_name(own.digest).len())
+            .filter(|node| node.path.len() == blob_name(own.digest()).len())
             .count()
             > 5)
         .then_some("a:1");
@@ -249,17 +249,17 @@ fn a_config_that_is_not_what_its_name_says_is_no_config_of_the_image() {
     let mut nodes = both(&[(&own, "docker.io/library/a:1")], &json!([item(&own, &["a:1"])]));
     let config = nodes
         .iter_mut()
-        .find(|node| node.path == blob_name(own.config_digest))
+        .find(|node| node.path == blob_name(own.config_digest()))
         .unwrap();
-    config.data.clone_from(&evil.config);
+    config.data = evil.config.bytes().to_vec();
     let source = open(&nodes, None).unwrap();
     assert_eq!(source.docker_list(), Some(DockerList::LeavesOut));
     assert!(source.contradictions()[0].contains("does not name the config"));
     let config = nodes
         .iter_mut()
-        .find(|node| node.path == blob_name(own.config_digest))
+        .find(|node| node.path == blob_name(own.config_digest()))
         .unwrap();
-    config.data = own.config.clone();
+    config.data = own.config.bytes().to_vec();
     config.data[3] ^= 1;
     assert!(
         !open(&nodes, None).unwrap().contradictions().is_empty(),

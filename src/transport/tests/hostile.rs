@@ -11,7 +11,7 @@ use crate::layer::Blob;
 use crate::oci::{Compression, MediaType};
 
 fn layer_bytes(image: &Image, index: usize) -> Vec<u8> {
-    let Blob::Bytes(bytes) = &image.layers[index].blob else {
+    let Blob::Bytes(bytes) = &image.layers[index].content else {
         unreachable!()
     };
     bytes.to_vec()
@@ -20,14 +20,14 @@ fn layer_bytes(image: &Image, index: usize) -> Vec<u8> {
 /// The files of an OCI archive.
 fn oci(image: &Image) -> Vec<Node> {
     let blob = |digest: &Digest, bytes: &[u8]| Node::file(&format!("blobs/sha256/{}", digest.hex()), bytes);
-    let index = json!({ "manifests": [{ "mediaType": MediaType::MANIFEST, "digest": image.digest, "size": image.manifest.len() }] });
+    let index = json!({ "manifests": [{ "mediaType": MediaType::MANIFEST, "digest": image.digest(), "size": image.manifest.size() }] });
     vec![
         Node::file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#),
         Node::file("index.json", index.to_string()),
-        blob(&image.digest, &image.manifest),
-        blob(&image.config_digest, &image.config),
-        blob(&image.layers[0].digest, &layer_bytes(image, 0)),
-        blob(&image.layers[1].digest, &layer_bytes(image, 1)),
+        blob(&image.digest(), image.manifest.bytes()),
+        blob(&image.config_digest(), image.config.bytes()),
+        blob(&sha256(&image.layers[0]), &layer_bytes(image, 0)),
+        blob(&sha256(&image.layers[1]), &layer_bytes(image, 1)),
     ]
 }
 
@@ -36,7 +36,7 @@ fn docker(image: &Image) -> Vec<Node> {
     let item = json!({ "Config": "config.json", "RepoTags": null, "Layers": ["a/layer.tar", "b/layer.tar"] });
     vec![
         Node::file("manifest.json", json!([item]).to_string()),
-        Node::file("config.json", &image.config),
+        Node::file("config.json", image.config.bytes()),
         Node::file("a/layer.tar", layer_bytes(image, 0)),
         Node::file("b/layer.tar", layer_bytes(image, 1)),
     ]
@@ -86,22 +86,22 @@ fn lies_of_an_oci_archive_are_found_out() {
         tar(&nodes)
     };
     let flip = |n: usize| nodes(&|nodes| nodes[n].data[20] ^= 1);
-    let layer = image.layers[1].digest;
+    let layer = image.layers[1].digest();
     let cases: Vec<(&str, Vec<u8>, String)> = vec![
         (
             "a changed manifest",
             flip(2),
-            format!("the manifest `{}`", image.digest),
+            format!("the manifest `{}`", image.digest()),
         ),
         (
             "a changed config",
             flip(3),
-            format!("the config `{}`", image.config_digest),
+            format!("the config `{}`", image.config_digest()),
         ),
         (
             "a changed layer",
             flip(4),
-            format!("expected {}, got", image.layers[0].digest),
+            format!("expected {}, got", image.layers[0].digest()),
         ),
         (
             "a missing layer",
@@ -213,7 +213,7 @@ fn lies_of_an_oci_archive_are_found_out() {
         (
             "two faces in the layers",
             nodes(&|nodes| {
-                let config = format!("blobs/sha256/{}", image.config_digest.hex());
+                let config = format!("blobs/sha256/{}", image.config_digest().hex());
                 nodes.push(Node::file(
                     "manifest.json",
                     json!([{ "Config": config, "Layers": [] }]).to_string(),
@@ -337,13 +337,13 @@ fn a_layout_directory_is_never_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let image = sample(Compression::None);
     Layout::new(dir.path(), None).put(&image, &[]).unwrap();
-    let blob = dir.path().join("blobs/sha256").join(image.layers[0].digest.hex());
+    let blob = dir.path().join("blobs/sha256").join(image.layers[0].digest().hex());
     fs::remove_file(&blob).unwrap();
     nix::unistd::mkfifo(&blob, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
     let location: Location = format!("oci:{}", dir.path().display()).parse().unwrap();
     let source = location.source(&ReadOptions::default()).unwrap();
     let error = source
-        .blob(&image.layers[0].digest.into(), image.layers[0].size)
+        .blob(&image.layers[0].digest(), image.layers[0].size())
         .err()
         .unwrap();
     assert!(error.to_string().contains("cannot read"), "{error}");

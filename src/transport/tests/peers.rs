@@ -52,7 +52,11 @@ fn read_whole(source: &dyn Source) -> Vec<String> {
 }
 
 fn diff_ids(image: &Image) -> Vec<String> {
-    image.layers.iter().map(|layer| layer.diff_id.to_string()).collect()
+    image
+        .layers
+        .iter()
+        .map(|layer| layer.diff_id.unwrap().to_string())
+        .collect()
 }
 
 #[test]
@@ -64,12 +68,12 @@ fn docker_loads_and_runs_the_archive() {
         let name = unique(label);
         let _removed = Removed(name.clone());
         let loaded = daemon::load(&image, std::slice::from_ref(&name), Engine::Docker).unwrap();
-        assert_eq!(loaded.id, image.config_digest.to_string());
+        assert_eq!(loaded.id, image.config_digest().to_string());
         let output = stdout(Command::new("docker").args(["run", "--rm", "--network", "none", &name]));
         assert_eq!(output, GREETING, "{label}");
         // And back: through `docker save`, whose archive has no manifest on this engine.
         let saved = source(&format!("docker-daemon:{name}"));
-        assert_eq!(saved.config().unwrap().bytes(), image.config);
+        assert_eq!(saved.config().unwrap().bytes(), image.config.bytes());
         assert_eq!(read_whole(&*saved), diff_ids(&image));
     }
 }
@@ -79,9 +83,9 @@ fn docker_loads_an_archive_without_a_name() {
     let (Some(image), true) = (runnable(GZIP, &unique("nameless")), oracle("docker")) else {
         return;
     };
-    let _removed = Removed(image.config_digest.to_string());
+    let _removed = Removed(image.config_digest().to_string());
     let loaded = daemon::load(&image, &[], Engine::Docker).unwrap();
-    assert_eq!(loaded.id, image.config_digest.to_string());
+    assert_eq!(loaded.id, image.config_digest().to_string());
 }
 
 #[test]
@@ -98,7 +102,7 @@ fn podman_loads_and_runs_the_archive() {
         let name = format!("{}:v1", unique(label));
         let engine = Daemon::new(Engine::Podman).arguments(podman(dir.path()));
         let loaded = engine.load(&image, std::slice::from_ref(&name)).unwrap();
-        assert_eq!(loaded.id, image.config_digest.hex());
+        assert_eq!(loaded.id, image.config_digest().hex());
         let mut run = Command::new("podman");
         run.args(podman(dir.path())).args([
             "run",
@@ -163,11 +167,11 @@ fn skopeo_sees_our_digest_in_every_form_and_copies_it_unchanged() {
                 .put(&image, &names)
                 .unwrap();
             let digest = skopeo(&["inspect", "--format", "{{.Digest}}", form]);
-            assert_eq!(digest, image.digest.to_string(), "{form}");
+            assert_eq!(digest, image.digest().to_string(), "{form}");
             let copy = format!("oci:{}:copy", at(&format!("{label}-copy")));
             skopeo(&["copy", "--preserve-digests", form, &copy]);
             let read = source(&copy);
-            assert_eq!(read.manifest().unwrap().digest(), image.digest);
+            assert_eq!(read.manifest().unwrap().digest(), image.digest());
             assert_eq!(read_whole(&*read), diff_ids(&image));
             fs::remove_dir_all(at(&format!("{label}-copy"))).unwrap();
         }
@@ -176,7 +180,7 @@ fn skopeo_sees_our_digest_in_every_form_and_copies_it_unchanged() {
         Archive::docker(Path::new(&union)).put(&image, &names).unwrap();
         assert_eq!(
             skopeo(&["inspect", "--format", "{{.Digest}}", &format!("oci-archive:{union}")]),
-            image.digest.to_string()
+            image.digest().to_string()
         );
         let raw: Value = serde_json::from_str(&skopeo(&[
             "inspect",
@@ -185,7 +189,7 @@ fn skopeo_sees_our_digest_in_every_form_and_copies_it_unchanged() {
             &format!("docker-archive:{union}"),
         ]))
         .unwrap();
-        assert_eq!(raw, serde_json::from_slice::<Value>(&image.config).unwrap());
+        assert_eq!(raw, serde_json::from_slice::<Value>(image.config.bytes()).unwrap());
     }
 }
 
@@ -209,7 +213,7 @@ fn archives_that_skopeo_makes_are_read() {
         skopeo(&["copy", &format!("oci-archive:{ours}"), &place]);
         let read = source(&place);
         assert_eq!(read_whole(&*read), diff_ids(&image), "{place}");
-        assert_eq!(read.config().unwrap().bytes(), image.config);
+        assert_eq!(read.config().unwrap().bytes(), image.config.bytes());
         if read.synthesized() {
             // skopeo makes the same manifest of the same archive: plain layers, Docker's schema 2.
             let raw: Value = serde_json::from_str(&skopeo(&["inspect", "--raw", &place])).unwrap();
@@ -297,7 +301,7 @@ fn an_engine_that_is_missing_or_fails_is_an_error_that_says_so() {
     let other = fake("case $1 in load) cat >/dev/null;; *) echo sha256:00;; esac");
     let error = other.load(&image, &names).unwrap_err();
     assert!(matches!(error, TransportError::EngineDiffers { .. }), "{error}");
-    let id = image.config_digest;
+    let id = image.config_digest();
     let dir = tempfile::tempdir().unwrap();
     let there = dir.path().join("there").display().to_string();
     let good = fake(&format!(

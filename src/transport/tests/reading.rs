@@ -28,16 +28,16 @@ fn open_for(text: &str, platform: Option<&str>) -> Result<Box<dyn Source>, Trans
 
 /// Reads everything and compares it with the image.
 fn assert_is(source: &dyn Source, image: &Image) {
-    assert_eq!(source.manifest().unwrap().bytes(), image.manifest);
-    assert_eq!(source.config().unwrap().bytes(), image.config);
+    assert_eq!(source.manifest().unwrap().bytes(), image.manifest.bytes());
+    assert_eq!(source.config().unwrap().bytes(), image.config.bytes());
     for layer in &image.layers {
         let mut bytes = Vec::new();
         source
-            .blob(&layer.digest.into(), layer.size)
+            .blob(&layer.digest(), layer.size())
             .unwrap()
             .read_to_end(&mut bytes)
             .unwrap();
-        assert_eq!(Digest::of(&bytes), layer.digest);
+        assert_eq!(Digest::of(&bytes), layer.digest());
     }
     assert_eq!(source.contradictions(), Vec::<String>::new());
 }
@@ -164,8 +164,8 @@ fn a_platform_is_chosen_or_all_are_listed() {
     let arm = sample(Compression::None);
     let manifest = MediaType::MANIFEST;
     let list = json!({ "schemaVersion": 2, "manifests": [
-        descriptor(layout, &amd.manifest, manifest, "linux/amd64"),
-        descriptor(layout, &arm.manifest, manifest, "linux/arm64/v8"),
+        descriptor(layout, amd.manifest.bytes(), manifest, "linux/amd64"),
+        descriptor(layout, arm.manifest.bytes(), manifest, "linux/arm64/v8"),
         descriptor(layout, b"{}", manifest, "unknown/unknown"),
     ]});
     for nested in [true, false] {
@@ -179,7 +179,7 @@ fn a_platform_is_chosen_or_all_are_listed() {
         let at = format!("oci:{}", layout.display());
         for (wanted, image) in [("linux/amd64", &amd), ("linux/arm64", &arm), ("linux/arm64/v8", &arm)] {
             let source = open_for(&at, Some(wanted)).unwrap();
-            assert_eq!(source.manifest().unwrap().bytes(), image.manifest);
+            assert_eq!(source.manifest().unwrap().bytes(), image.manifest.bytes());
             assert_eq!(source.index().unwrap().bytes(), list.to_string().as_bytes());
         }
         let error = open(&at).err().unwrap();
@@ -197,14 +197,14 @@ fn a_platform_is_chosen_or_all_are_listed() {
 
 /// A `docker save` archive of the time before OCI layouts, with a layer that is a link to another image's.
 fn old_archive(nodes: &mut Vec<Node>, image: &Image, tags: &[&str]) -> Value {
-    let config = format!("{}.json", image.config_digest.hex());
-    nodes.push(Node::file(&config, &image.config));
+    let config = format!("{}.json", image.config_digest().hex());
+    nodes.push(Node::file(&config, image.config.bytes()));
     let mut layers = Vec::new();
     for layer in &image.layers {
-        let crate::layer::Blob::Bytes(bytes) = &layer.blob else {
+        let crate::layer::Blob::Bytes(bytes) = &layer.content else {
             unreachable!()
         };
-        let path = format!("{}/layer.tar", &layer.digest.hex()[..32]);
+        let path = format!("{}/layer.tar", &layer.digest().hex()[..32]);
         nodes.push(Node::file(&path, bytes));
         layers.push(path);
     }
@@ -226,12 +226,12 @@ fn an_old_docker_archive_is_read_and_its_manifest_made_up() {
     assert!(source.synthesized());
     assert_eq!(
         (source.names(), source.config().unwrap().bytes().to_vec()),
-        (&["a:1".to_owned(), "b:2".to_owned()][..], image.config.clone())
+        (&["a:1".to_owned(), "b:2".to_owned()][..], image.config.bytes().to_vec())
     );
     let manifest = source.manifest().unwrap();
     assert_eq!(manifest.media_type(), MediaType::DOCKER_MANIFEST);
     for (descriptor, layer) in manifest.layers.iter().zip(&image.layers) {
-        assert_eq!(descriptor.digest, layer.digest);
+        assert_eq!(descriptor.digest, layer.digest());
         let mut bytes = Vec::new();
         source
             .blob(&descriptor.digest, descriptor.size)
@@ -283,17 +283,17 @@ fn a_platform_that_manifest_json_leaves_out_is_no_contradiction() {
     let layout = dir.path();
     let (amd, arm) = (sample(GZIP), image(&[(tar(&[Node::file("arm", "")]), GZIP)]));
     let manifests = json!([
-        descriptor(layout, &amd.manifest, MediaType::MANIFEST, "linux/amd64"),
-        descriptor(layout, &arm.manifest, MediaType::MANIFEST, "linux/arm64"),
+        descriptor(layout, amd.manifest.bytes(), MediaType::MANIFEST, "linux/amd64"),
+        descriptor(layout, arm.manifest.bytes(), MediaType::MANIFEST, "linux/arm64"),
     ]);
-    blob(layout, &amd.config);
-    blob(layout, &arm.config);
+    blob(layout, amd.config.bytes());
+    blob(layout, arm.config.bytes());
     let layers: Vec<String> = amd
         .layers
         .iter()
-        .map(|layer| format!("blobs/sha256/{}", layer.digest.hex()))
+        .map(|layer| format!("blobs/sha256/{}", layer.digest().hex()))
         .collect();
-    let docker = json!([{ "Config": format!("blobs/sha256/{}", amd.config_digest.hex()), "Layers": layers }]);
+    let docker = json!([{ "Config": format!("blobs/sha256/{}", amd.config_digest().hex()), "Layers": layers }]);
     fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
     fs::write(layout.join("manifest.json"), docker.to_string()).unwrap();
     let at = format!("oci:{}", layout.display());

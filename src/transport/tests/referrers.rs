@@ -17,8 +17,8 @@ use crate::transport::{
 fn subject(image: &Image) -> Subject {
     Subject {
         media_type: MediaType::MANIFEST.to_owned(),
-        digest: image.digest,
-        size: image.manifest.len() as u64,
+        digest: image.digest(),
+        size: image.manifest.size(),
     }
 }
 
@@ -64,7 +64,7 @@ fn what_is_attached_is_found_and_the_image_still_is() {
     // By the only image's name, by its tag, and through an archive of the same files.
     for name in [None, Some("v1")] {
         let found = read::layout(&path, name, &ReadOptions::default()).unwrap();
-        assert_eq!(found.manifest().unwrap().bytes(), image.manifest);
+        assert_eq!(found.manifest().unwrap().bytes(), image.manifest.bytes());
         let referrers = referrers(&found).unwrap();
         let mut expected = [note(&image, "one"), note(&image, "two")];
         expected.sort_by_key(|artifact| artifact.digest);
@@ -149,7 +149,7 @@ fn lists_of_other_tools_are_read_and_lies_in_them_are_not_believed() {
     let listed = found.referrers().unwrap().listed;
     let readable = listed
         .iter()
-        .filter(|entry| matches!(entry.read(&found, &image.digest.into()), Ok(Some(_))));
+        .filter(|entry| matches!(entry.read(&found, &image.digest().into()), Ok(Some(_))));
     assert_eq!(readable.count(), 1);
 }
 

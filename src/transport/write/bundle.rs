@@ -18,10 +18,9 @@ use serde_json::{Value, json};
 use super::super::TransportError;
 use super::{Out, header};
 use crate::archive::tar::{BLOCK, TRAILER, padding};
-use crate::digest::{Digest, Hasher};
-use crate::image::{Image, Index};
-use crate::layer::Layer;
-use crate::oci::{self, CONTAINERD_NAME, Config, Manifest, MediaType, REF_NAME, Raw, Reference, canonical_json};
+use crate::digest::{ContentDigest, Digest, Hasher};
+use crate::image::{Image, Index, Layer};
+use crate::oci::{CONTAINERD_NAME, Config, MediaType, REF_NAME, Reference, canonical_json};
 
 /// The version of the rules above; part of what [`Bundle::key`] hashes.
 const RULES: &str = "layerize image archive 1";
@@ -80,15 +79,14 @@ pub(super) fn labels(names: &[Reference], reference: Option<&str>) -> Vec<Label>
 
 /// The descriptors of an image in an `index.json`, one for each label.
 pub(super) fn descriptors(image: &Image, labels: &[Label], place: &str) -> Result<Vec<Value>, TransportError> {
-    let manifest = Raw::<Manifest>::read(image.manifest.clone());
-    let manifest = manifest.map_err(TransportError::document(place, "the manifest to be written"))?;
-    check(image, &manifest, place)?;
+    check(image, place)?;
+    let manifest = &image.manifest;
     let mut value = json!({
         "mediaType": manifest.media_type(),
-        "digest": image.digest,
-        "size": image.manifest.len(),
+        "digest": manifest.digest(),
+        "size": manifest.size(),
     });
-    if let Some(platform) = platform(&image.config) {
+    if let Some(platform) = image.config.image().and_then(|config| platform(config)) {
         value["platform"] = platform;
     }
     if let Some(kind) = &manifest.artifact_type {
@@ -97,9 +95,8 @@ pub(super) fn descriptors(image: &Image, labels: &[Label], place: &str) -> Resul
     Ok(labels.iter().map(|label| labelled(&value, label)).collect())
 }
 
-/// The platform as the config has it; none for an artifact.
-fn platform(config: &[u8]) -> Option<Value> {
-    let config = Raw::<Config>::read(config.to_vec()).ok()?;
+/// The platform as the config has it.
+fn platform(config: &Config) -> Option<Value> {
     if config.os.is_empty() || config.architecture.is_empty() {
         return None;
     }
@@ -114,18 +111,16 @@ fn platform(config: &[u8]) -> Option<Value> {
 
 /// The descriptors of an index in an `index.json`, one for each label.
 pub(super) fn index_descriptors(index: &Index, labels: &[Label], place: &str) -> Result<Vec<Value>, TransportError> {
-    let list = Raw::<oci::Index>::read(index.bytes.clone());
-    let list = list.map_err(TransportError::document(place, "the index to be written"))?;
-    let listed = list.manifests.iter().map(|descriptor| descriptor.digest);
-    let whole = list.digest() == index.digest && listed.eq(index.images.iter().map(|image| image.digest));
-    if !whole {
+    let document = &index.document;
+    let listed = document.manifests.iter().map(|descriptor| descriptor.digest);
+    if !listed.eq(index.images.iter().map(|image| image.manifest.digest())) {
         return Err(TransportError::Malformed {
             place: place.to_owned(),
             what: "the index to be written".to_owned(),
             reason: "it does not list its own images".to_owned(),
         });
     }
-    let value = json!({ "mediaType": index.media_type, "digest": index.digest, "size": index.bytes.len() });
+    let value = json!({ "mediaType": document.media_type(), "digest": document.digest(), "size": document.size() });
     Ok(labels.iter().map(|label| labelled(&value, label)).collect())
 }
 
@@ -140,14 +135,9 @@ fn labelled(descriptor: &Value, label: &Label) -> Value {
 }
 
 /// An image value whose parts do not belong together is not written.
-fn check(image: &Image, manifest: &Manifest, place: &str) -> Result<(), TransportError> {
-    let layers = image.layers.iter().map(|layer| (layer.digest.into(), layer.size));
-    let named = manifest.layers.iter().map(|layer| (layer.digest, layer.size));
-    let whole = Digest::of(&image.manifest) == image.digest
-        && Digest::of(&image.config) == image.config_digest
-        && manifest.config.digest == image.config_digest
-        && layers.eq(named);
-    if whole {
+fn check(image: &Image, place: &str) -> Result<(), TransportError> {
+    let layers = image.layers.iter().map(|layer| &layer.descriptor);
+    if image.manifest.config.digest == image.config.digest() && layers.eq(&image.manifest.layers) {
         return Ok(());
     }
     Err(TransportError::Malformed {
@@ -160,9 +150,9 @@ fn check(image: &Image, manifest: &Manifest, place: &str) -> Result<(), Transpor
 impl<'a> Bundle<'a> {
     /// The files of a docker-archive.
     pub(super) fn docker(image: &'a Image, names: &[Reference], place: &str) -> Result<Self, TransportError> {
-        let layers: Vec<String> = image.layers.iter().map(|layer| blob_name(&layer.digest)).collect();
+        let layers: Vec<String> = image.layers.iter().map(|layer| blob_name(&layer.digest())).collect();
         let tags: Vec<String> = names.iter().map(Reference::to_string).collect();
-        let manifest = json!([{ "Config": blob_name(&image.config_digest), "Layers": layers, "RepoTags": tags }]);
+        let manifest = json!([{ "Config": blob_name(&image.config.digest()), "Layers": layers, "RepoTags": tags }]);
         Self::new(image, &labels(names, None), Some(&manifest), place)
     }
 
@@ -174,7 +164,10 @@ impl<'a> Bundle<'a> {
     /// The files of an OCI archive that holds an index.
     pub(super) fn of_index(index: &'a Index, labels: &[Label], place: &str) -> Result<Self, TransportError> {
         let mut bundle = Self::begin(index_descriptors(index, labels, place)?, None);
-        bundle.add(&blob_name(&index.digest), Content::Bytes(Cow::Borrowed(&index.bytes)));
+        bundle.add(
+            &blob_name(&index.document.digest()),
+            Content::Bytes(Cow::Borrowed(index.document.bytes())),
+        );
         index.images.iter().for_each(|image| bundle.image(image));
         Ok(bundle)
     }
@@ -201,18 +194,19 @@ impl<'a> Bundle<'a> {
     }
 
     fn image(&mut self, image: &'a Image) {
-        for (digest, bytes) in [(image.digest, &image.manifest), (image.config_digest, &image.config)] {
+        let (manifest, config) = (&image.manifest, &image.config);
+        for (digest, bytes) in [(manifest.digest(), manifest.bytes()), (config.digest(), config.bytes())] {
             self.add(&blob_name(&digest), Content::Bytes(Cow::Borrowed(bytes)));
         }
         for layer in &image.layers {
-            self.add(&blob_name(&layer.digest), Content::Layer(layer));
+            self.add(&blob_name(&layer.digest()), Content::Layer(layer));
         }
     }
 
     /// Leaves out the files of these layers: whoever reads the archive has them.
-    pub(super) fn without(mut self, layers: &BTreeSet<Digest>) -> Self {
+    pub(super) fn without(mut self, layers: &BTreeSet<ContentDigest>) -> Self {
         self.members.retain(|member| match &member.content {
-            Content::Layer(layer) => !layers.contains(&layer.digest),
+            Content::Layer(layer) => !layers.contains(&layer.digest()),
             _ => true,
         });
         self
@@ -223,7 +217,7 @@ impl<'a> Bundle<'a> {
         let sizes = self.members.iter().map(|member| match &member.content {
             Content::Directory => 0,
             Content::Bytes(bytes) => bytes.len() as u64,
-            Content::Layer(layer) => layer.size,
+            Content::Layer(layer) => layer.size(),
         });
         sizes.sum()
     }
@@ -247,9 +241,9 @@ impl<'a> Bundle<'a> {
         hasher.update(RULES.as_bytes());
         for Member { name, content } in &self.members {
             let (digest, size) = match content {
-                Content::Directory => (Digest::of(b""), 0),
-                Content::Bytes(bytes) => (Digest::of(bytes), bytes.len() as u64),
-                Content::Layer(layer) => (layer.digest, layer.size),
+                Content::Directory => (Digest::of(b"").into(), 0),
+                Content::Bytes(bytes) => (ContentDigest::from(Digest::of(bytes)), bytes.len() as u64),
+                Content::Layer(layer) => (layer.digest(), layer.size()),
             };
             hasher.update(format!("\n{name}\0{digest}\0{size}").as_bytes());
         }
@@ -270,9 +264,9 @@ impl<'a> Bundle<'a> {
                     bytes.len() as u64
                 }
                 Content::Layer(layer) => {
-                    out.bytes(&header::file(name, layer.size))?;
+                    out.bytes(&header::file(name, layer.size()))?;
                     out.layer(layer)?;
-                    layer.size
+                    layer.size()
                 }
             };
             out.bytes(&[0; BLOCK][..padding(size)])?;
@@ -291,6 +285,6 @@ fn index_json(descriptors: Vec<Value>) -> Vec<u8> {
     canonical_json(&json!({ "schemaVersion": 2, "mediaType": MediaType::INDEX, "manifests": descriptors }))
 }
 
-fn blob_name(digest: &Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
+fn blob_name(digest: &ContentDigest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
 }

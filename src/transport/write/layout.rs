@@ -14,12 +14,13 @@ use serde_json::{Value, json};
 use super::super::names;
 use super::super::{Companion, Sink, Stored, Supply, Tally, Transferred, TransportError};
 use super::{bundle, oci_labels};
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::fsio::{self, AtomicFile, IoContext};
+use crate::image::Layer;
 use crate::image::{Image, Index};
-use crate::layer::{Layer, for_each_layer};
+use crate::layer::for_each_layer;
 use crate::oci::{
-    self, Artifact, CONTAINERD_NAME, Compression, INDEX_SIZE_MAX, MediaType, REF_NAME, Raw, canonical_json,
+    self, Artifact, CONTAINERD_NAME, INDEX_SIZE_MAX, LayerCodec, MediaType, REF_NAME, Raw, canonical_json,
 };
 
 /// A layout directory: `oci:DIR[:TAG]`.
@@ -28,7 +29,7 @@ pub struct Layout {
     path: PathBuf,
     reference: Option<String>,
     /// Layers that are left out.
-    without: BTreeSet<Digest>,
+    without: BTreeSet<ContentDigest>,
     tally: Tally,
 }
 
@@ -44,7 +45,7 @@ impl Layout {
     }
 
     /// Leaves out these layers: whoever reads the layout has them.
-    pub(in crate::transport) fn without(mut self, layers: &BTreeSet<Digest>) -> Self {
+    pub(in crate::transport) fn without(mut self, layers: &BTreeSet<ContentDigest>) -> Self {
         self.without.clone_from(layers);
         self
     }
@@ -79,7 +80,7 @@ impl Layout {
     /// Writes a blob unless a file of its name and size is there.
     fn blob(
         &self,
-        digest: &Digest,
+        digest: &ContentDigest,
         size: u64,
         write: impl FnOnce(&mut File, &Path) -> Result<(), TransportError>,
     ) -> Result<(), TransportError> {
@@ -95,11 +96,11 @@ impl Layout {
         Ok(())
     }
 
-    fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.path.join("blobs/sha256").join(digest.hex())
+    fn blob_path(&self, digest: &ContentDigest) -> PathBuf {
+        self.path.join("blobs").join(digest.algorithm()).join(digest.hex())
     }
 
-    fn holds(&self, digest: &Digest, size: u64) -> bool {
+    fn holds(&self, digest: &ContentDigest, size: u64) -> bool {
         let metadata = fs::metadata(self.blob_path(digest));
         metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
     }
@@ -116,40 +117,38 @@ impl Layout {
             self.blobs(image)?;
         }
         if let Some(index) = over {
-            self.document(&index.digest, &index.bytes)?;
+            self.document(&index.document.digest(), index.document.bytes())?;
         }
         // One sync of the file system instead of one for each blob: the index must not survive a crash without them.
         fsio::sync_file_system(&self.path)?;
         self.merge_index(added)
     }
 
-    fn document(&self, digest: &Digest, bytes: &[u8]) -> Result<(), TransportError> {
+    fn document(&self, digest: &ContentDigest, bytes: &[u8]) -> Result<(), TransportError> {
         self.blob(digest, bytes.len() as u64, |file, path| {
             Ok(file.write_all(bytes).context("write", path)?)
         })
     }
 
     fn layer(&self, layer: &Layer) -> Result<(), TransportError> {
-        self.blob(
-            &layer.digest,
-            layer.size,
-            |file, path| Ok(layer.copy_to(file, 0, path)?),
-        )
+        self.blob(&layer.digest(), layer.size(), |file, path| {
+            Ok(layer.copy_to(file, 0, path)?)
+        })
     }
 
     fn blobs(&self, image: &Image) -> Result<(), TransportError> {
         let (without, wanted): (Vec<&Layer>, Vec<_>) = image
             .layers
             .iter()
-            .partition(|layer| self.without.contains(&layer.digest));
-        without.iter().for_each(|layer| self.tally.skipped(layer.size));
+            .partition(|layer| self.without.contains(&layer.digest()));
+        without.iter().for_each(|layer| self.tally.skipped(layer.size()));
         let mut seen = BTreeSet::new();
-        let (wanted, again): (Vec<&Layer>, Vec<_>) = wanted.into_iter().partition(|layer| seen.insert(layer.digest));
-        for_each_layer(&wanted, |layer| layer.size, |layer| self.layer(layer))?;
+        let (wanted, again): (Vec<&Layer>, Vec<_>) = wanted.into_iter().partition(|layer| seen.insert(layer.digest()));
+        for_each_layer(&wanted, |layer| layer.size(), |layer| self.layer(layer))?;
         // A layer that an image has twice is one blob.
-        again.iter().for_each(|layer| self.tally.skipped(layer.size));
-        self.document(&image.config_digest, &image.config)?;
-        self.document(&image.digest, &image.manifest)
+        again.iter().for_each(|layer| self.tally.skipped(layer.size()));
+        self.document(&image.config.digest(), image.config.bytes())?;
+        self.document(&image.manifest.digest(), image.manifest.bytes())
     }
 
     fn read_index(&self) -> Result<Option<Raw<oci::Index>>, TransportError> {
@@ -180,7 +179,7 @@ impl Layout {
         let manifest = (artifact.digest, artifact.manifest.clone());
         let list_digest = Digest::of(&list);
         for (digest, bytes) in artifact.blobs.iter().chain([&manifest, &(list_digest, list.clone())]) {
-            self.blob(digest, bytes.len() as u64, |file, path| {
+            self.blob(&(*digest).into(), bytes.len() as u64, |file, path| {
                 Ok(file.write_all(bytes).context("write", path)?)
             })?;
         }
@@ -254,22 +253,23 @@ impl Sink for Layout {
         let labels = oci_labels(&names::parse_all(names)?, self.reference.as_deref())?;
         let descriptors = bundle::descriptors(image, &labels, &self.place())?;
         self.write(std::slice::from_ref(image), None, &descriptors)?;
-        Ok(image.digest)
+        Ok(image.digest())
     }
 
     fn put_index(&self, index: &Index, names: &[String]) -> Result<Digest, TransportError> {
         let labels = oci_labels(&names::parse_all(names)?, self.reference.as_deref())?;
         let descriptors = bundle::index_descriptors(index, &labels, &self.place())?;
         self.write(&index.images, Some(index), &descriptors)?;
-        Ok(index.digest)
+        Ok(index.digest())
     }
 
     fn put_companion(&self, companion: &Companion, supply: &Supply<'_>) -> Result<Stored, TransportError> {
         let artifact = &companion.artifact;
         let mut seen = BTreeSet::new();
-        let blobs = artifact.layers.iter().filter(|layer| seen.insert(layer.digest));
-        let (there, sent): (Vec<&Layer>, Vec<&Layer>) = blobs.partition(|layer| self.holds(&layer.digest, layer.size));
-        let lacking: Vec<Digest> = sent.iter().map(|layer| layer.digest).collect();
+        let blobs = artifact.layers.iter().filter(|layer| seen.insert(layer.digest()));
+        let (there, sent): (Vec<&Layer>, Vec<&Layer>) =
+            blobs.partition(|layer| self.holds(&layer.digest(), layer.size()));
+        let lacking: Vec<ContentDigest> = sent.iter().map(|layer| layer.digest()).collect();
         supply(&lacking).map_err(|source| TransportError::Supply {
             place: self.place(),
             source,
@@ -286,8 +286,8 @@ impl Sink for Layout {
         }
         if let Some(subject) = &companion.subject {
             self.attach(&Artifact {
-                manifest: artifact.manifest.clone(),
-                digest: artifact.digest,
+                manifest: artifact.manifest.bytes().to_vec(),
+                digest: artifact.digest(),
                 artifact_type: companion.artifact_type.to_owned(),
                 annotations: BTreeMap::new(),
                 subject: subject.clone(),
@@ -295,7 +295,7 @@ impl Sink for Layout {
                 blobs: Vec::new(),
             })?;
         }
-        let bytes = |layers: &[&Layer]| layers.iter().map(|layer| layer.size).sum();
+        let bytes = |layers: &[&Layer]| layers.iter().map(|layer| layer.size()).sum();
         Ok(Stored {
             requests: 0,
             blobs_sent: sent.len() as u64,
@@ -321,7 +321,7 @@ impl Sink for Layout {
         Ok(found.collect())
     }
 
-    fn present(&self, blobs: &[(Digest, u64)]) -> Result<Vec<Digest>, TransportError> {
+    fn present(&self, blobs: &[(ContentDigest, u64)]) -> Result<Vec<ContentDigest>, TransportError> {
         let held = blobs.iter().filter(|(digest, size)| self.holds(digest, *size));
         Ok(held.map(|(digest, _)| *digest).collect())
     }
@@ -331,10 +331,7 @@ impl Sink for Layout {
     }
 
     fn warnings(&self, image: &Image) -> Vec<String> {
-        let zstd = image
-            .layers
-            .iter()
-            .any(|layer| matches!(layer.compression, Compression::Zstd(_)));
+        let zstd = image.layers.iter().any(|layer| layer.codec() == Some(LayerCodec::Zstd));
         let text = "layers compressed with zstd cannot be unpacked by umoci before 0.5; gzip works everywhere";
         let mut warnings: Vec<String> = zstd.then(|| text.to_owned()).into_iter().collect();
         warnings.extend(super::docker_manifest_warning(image));

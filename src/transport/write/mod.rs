@@ -12,11 +12,12 @@ use std::sync::{Mutex, PoisonError};
 use super::names;
 use super::read::{self, ReadOptions};
 use super::{Sink, Source, Tally, Transferred, TransportError};
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::fsio::{AtomicFile, IoContext, Target};
+use crate::image::Layer;
 use crate::image::{Image, Index};
-use crate::layer::{Layer, for_each_layer};
-use crate::oci::{Compression, Manifest, Raw, Reference};
+use crate::layer::for_each_layer;
+use crate::oci::{LayerCodec, Reference};
 
 mod bundle;
 mod header;
@@ -86,7 +87,7 @@ impl Archive {
         let bundle = self.bundle(image, names, &self.place())?;
         let unchanged = self.write_bundle(&bundle)?;
         Ok(Written {
-            digest: image.digest,
+            digest: image.digest(),
             unchanged,
         })
     }
@@ -147,7 +148,7 @@ impl Sink for Archive {
         }
         let labels = oci_labels(&names::parse_all(names)?, self.name.as_deref())?;
         self.write_bundle(&Bundle::of_index(index, &labels, &self.place())?)?;
-        Ok(index.digest)
+        Ok(index.digest())
     }
 
     /// An archive is written whole, so that it stands as one thing under its own name.
@@ -198,7 +199,7 @@ impl<W: Write> Stream<W> {
         &self,
         image: &Image,
         names: &[String],
-        present: &BTreeSet<Digest>,
+        present: &BTreeSet<ContentDigest>,
     ) -> Result<(), TransportError> {
         let bundle = Bundle::docker(image, &names::parse_all(names)?, &self.place)?;
         let whole = bundle.size();
@@ -219,7 +220,7 @@ impl<W: Write> Stream<W> {
 impl<W: Write> Sink for Stream<W> {
     fn put(&self, image: &Image, names: &[String]) -> Result<Digest, TransportError> {
         self.put_without(image, names, &BTreeSet::new())?;
-        Ok(image.digest)
+        Ok(image.digest())
     }
 
     fn transferred(&self) -> Transferred {
@@ -268,7 +269,7 @@ impl<'l> Out<'l> for FileOut<'_, 'l> {
         let at = self.file.stream_position().context("seek in", self.path)?;
         self.layers.push((layer, at));
         // A size that no file can have, as a foreign manifest may claim it, is the system's error.
-        let after = SeekFrom::Start(at.saturating_add(layer.size));
+        let after = SeekFrom::Start(at.saturating_add(layer.size()));
         self.file.seek(after).context("seek in", self.path)?;
         Ok(())
     }
@@ -279,7 +280,7 @@ impl<'l> Out<'l> for FileOut<'_, 'l> {
         let layers = std::mem::take(&mut self.layers);
         let copied = for_each_layer(
             &layers,
-            |(layer, _)| layer.size,
+            |(layer, _)| layer.size(),
             |(layer, at)| layer.copy_to(file, *at, path),
         );
         Ok(copied?)
@@ -348,11 +349,7 @@ fn oci_labels(names: &[Reference], reference: Option<&str>) -> Result<Vec<Label>
 /// What readers of docker-archives refuse.
 pub(super) fn docker_warnings(image: &Image) -> Vec<String> {
     let mut warnings = Vec::new();
-    if image
-        .layers
-        .iter()
-        .any(|layer| matches!(layer.compression, Compression::Zstd(_)))
-    {
+    if image.layers.iter().any(|layer| layer.codec() == Some(LayerCodec::Zstd)) {
         warnings.push(
             "layers compressed with zstd cannot be loaded by Docker before 23 nor read by umoci; gzip works everywhere"
                 .to_owned(),
@@ -369,8 +366,7 @@ pub(super) fn docker_warnings(image: &Image) -> Vec<String> {
 
 /// A manifest of Docker's form keeps its bytes in a layout, where some readers only look for OCI's.
 fn docker_manifest_warning(image: &Image) -> Option<String> {
-    let is_docker = Raw::<Manifest>::read(image.manifest.clone()).ok()?.is_docker();
     let text = "the manifest has Docker's media type, which skopeo does not find in an OCI layout; a docker-archive or \
                 a registry can hold it";
-    is_docker.then(|| text.to_owned())
+    image.manifest.is_docker().then(|| text.to_owned())
 }

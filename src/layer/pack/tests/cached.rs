@@ -137,7 +137,7 @@ fn damaged_pieces_are_never_served() {
             let dest = dir.path().join("dest");
             for layer in pack(&inputs, &cached(&cache), &Silent).unwrap() {
                 let out = fs::File::create(&dest).unwrap();
-                layer.copy_to(&out, 0, &dest).unwrap();
+                layer.blob.copy_to(layer.digest, layer.size, &out, 0, &dest).unwrap();
                 assert_eq!(Digest::of(&fs::read(&dest).unwrap()), layer.digest);
             }
         }
@@ -156,11 +156,17 @@ fn a_damaged_layer_read_as_a_stream_is_an_error_and_then_made_anew() {
     bytes[1000] ^= 1;
     fs::write(file, bytes).unwrap();
     let error = layer.open().read_to_end(&mut Vec::new()).unwrap_err();
-    let error = layer.read_error(error);
+    let error = layer.blob.read_error(layer.digest, error);
     assert!(matches!(error, LayerError::Damaged { .. }) && error.help().is_some());
     let again = pack(&inputs, &cached(&cache), &Silent).unwrap().remove(0);
     assert_eq!(Digest::of(&bytes_of(&again)), layer.digest);
-    assert_eq!(Digest::of(&bytes_of(&layer.packed_anew().unwrap())), layer.digest);
+    assert_eq!(
+        Digest::of(&bytes_of(&PackedLayer {
+            blob: layer.blob.packed_anew(layer.digest).unwrap(),
+            ..layer.clone()
+        })),
+        layer.digest
+    );
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::sync::Mutex;
 
 use super::faulty::{Act, Answer, Faulty, Ways};
 use super::*;
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::event::Silent;
 use crate::oci::Subject;
+use crate::transport::testing::{changed_manifest, sha256};
 use crate::transport::{Companion, Supply};
 
 fn tag_of(image: &Digest) -> String {
@@ -15,21 +16,19 @@ fn tag_of(image: &Digest) -> String {
 
 /// A companion of an image, with blobs of these seeds and sizes.
 fn companion(of: &Image, blobs: &[(u64, usize)], anchor: &str) -> Companion {
-    let mut artifact = sized(blobs);
     // Another manifest for each image, as a subject makes it.
-    let mut manifest: serde_json::Value = serde_json::from_slice(&artifact.manifest).unwrap();
-    manifest["annotations"]["of"] = of.digest.to_string().into();
-    artifact.manifest = manifest.to_string().into_bytes();
-    artifact.digest = Digest::of(&artifact.manifest);
+    let artifact = changed_manifest(&sized(blobs), |manifest| {
+        manifest["annotations"]["of"] = of.digest().to_string().into();
+    });
     Companion {
         artifact,
         artifact_type: "application/x.kept",
         subject: Some(Subject {
             media_type: String::new(),
-            digest: of.digest,
+            digest: of.digest(),
             size: 0,
         }),
-        tag: tag_of(&of.digest),
+        tag: tag_of(&of.digest()),
         anchor: anchor.to_owned(),
         tag_of,
     }
@@ -39,7 +38,7 @@ fn companion(of: &Image, blobs: &[(u64, usize)], anchor: &str) -> Companion {
 struct Run<'r> {
     registry: &'r Faulty,
     pusher: Pusher<'r>,
-    supplied: Mutex<Vec<Vec<Digest>>>,
+    supplied: Mutex<Vec<Vec<ContentDigest>>>,
 }
 
 impl<'r> Run<'r> {
@@ -108,7 +107,7 @@ fn what_is_there_costs_one_request_for_the_same_image_and_two_for_another() {
     for (name, kept) in [("lock", &of_one), (&of_one.tag, &of_one), (&of_two.tag, &of_two)] {
         assert_eq!(
             registry.manifest("app", name).unwrap(),
-            kept.artifact.manifest,
+            kept.artifact.manifest.bytes(),
             "{name}"
         );
     }
@@ -159,7 +158,7 @@ fn a_registry_that_lost_a_blob_gets_it_again() {
     let (one, two) = (sized(&[(1, 500)]), sized(&[(2, 500)]));
     let kept = companion(&one, FILES, "lock");
     push(&registry, "app:1", &one, &kept);
-    let lost = kept.artifact.layers[1].digest;
+    let lost = sha256(&kept.artifact.layers[1]);
     lock(&registry.shared.store).blobs.remove(&("app".to_owned(), lost));
     let run = Run::new(&registry, &PushOptions::default());
     let again = run.push("app:1", &two, &companion(&two, FILES, "lock")).unwrap();

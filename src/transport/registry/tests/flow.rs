@@ -12,6 +12,7 @@ use crate::digest::Digest;
 use crate::event::Silent;
 use crate::oci::MediaType;
 use crate::transport::Referrers;
+use crate::transport::testing::sha256;
 
 fn small() -> Image {
     sized(&[(1, 1000), (2, 2000)])
@@ -41,7 +42,7 @@ fn row_31_a_failure_at_any_step_is_got_over() {
                 Act::Reply(Answer::error(status, "UNAVAILABLE", "in a moment")),
             );
             to(&registry, &image).unwrap_or_else(|error| panic!("{status} {method} {path}: {}", text(&error)));
-            assert_eq!(registry.manifest("app", "1").unwrap(), image.manifest);
+            assert_eq!(registry.manifest("app", "1").unwrap(), image.manifest.bytes());
         }
     }
 }
@@ -60,7 +61,7 @@ fn row_31_a_connection_that_breaks_at_any_step_is_got_over() {
             let registry = Faulty::start(Ways::default());
             registry.rule(method, path, 0, 2, Act::CutAnswer(cut));
             to(&registry, &image).unwrap_or_else(|error| panic!("{cut} {method} {path}: {}", text(&error)));
-            assert_eq!(registry.manifest("app", "1").unwrap(), image.manifest);
+            assert_eq!(registry.manifest("app", "1").unwrap(), image.manifest.bytes());
         }
     }
 }
@@ -99,16 +100,13 @@ fn row_31_what_will_not_change_is_not_tried_again() {
 fn row_31_progress_sets_the_count_of_failures_back() {
     let registry = Faulty::start(Ways::default());
     let image = sized(&[(1, 3 << 20)]);
-    registry.once("PUT", &image.layers[0].digest.hex(), Act::CutRequest(1000));
+    registry.once("PUT", &image.layers[0].digest().hex(), Act::CutRequest(1000));
     // More cuts than failures in a row are allowed, and some bytes get through each time.
     for at in 0..12 {
         registry.rule("PATCH", "", 0, 1, Act::CutRequest(100_000 + at));
     }
     to(&registry, &image).unwrap();
-    assert_eq!(
-        registry.arrived() as u64,
-        image.layers[0].size + image.config.len() as u64
-    );
+    assert_eq!(registry.arrived() as u64, image.layers[0].size() + image.config.size());
 }
 
 #[test]
@@ -152,9 +150,9 @@ fn row_32_a_wait_that_is_too_long_is_an_error_that_names_it() {
 fn row_33_a_transfer_in_which_no_byte_moves_is_ended_and_taken_up_again() {
     let registry = Faulty::start(Ways::default());
     let image = sized(&[(1, 8 << 20)]);
-    registry.once("PUT", &image.layers[0].digest.hex(), Act::Stall(1000));
+    registry.once("PUT", &image.layers[0].digest().hex(), Act::Stall(1000));
     to(&registry, &image).unwrap();
-    assert!(registry.has_blob("app", &image.layers[0].digest));
+    assert!(registry.has_blob("app", &sha256(&image.layers[0])));
     // And an answer that does not come.
     let registry = Faulty::start(Ways::default());
     registry.once("POST", "/blobs/", Act::Stall(0));
@@ -221,8 +219,8 @@ fn referrer(subject: &Image, kind: &str) -> (Vec<u8>, Vec<Vec<u8>>) {
         "artifactType": kind,
         "config": { "mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(&config), "size": 2 },
         "layers": [{ "mediaType": kind, "digest": Digest::of(&blob), "size": blob.len() }],
-        "subject": { "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject.digest,
-            "size": subject.manifest.len() },
+        "subject": { "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject.digest(),
+            "size": subject.manifest.size() as usize },
         "annotations": { "org.example.a": "1", "org.example.b": kind },
     });
     (manifest.to_string().into_bytes(), vec![config, blob])
@@ -239,7 +237,13 @@ fn attach(registry: &Faulty, subject: &Image, kind: &str) -> Digest {
 
 fn listed(registry: &Faulty, subject: &Image) -> Referrers {
     let reference: Reference = format!("{}/app", registry.host).parse().unwrap();
-    list(&RegistryConfig::default(), hasty(), &reference, &subject.digest.into()).unwrap()
+    list(
+        &RegistryConfig::default(),
+        hasty(),
+        &reference,
+        &subject.digest().into(),
+    )
+    .unwrap()
 }
 
 fn kinds(registry: &Faulty, subject: &Image) -> Vec<String> {
@@ -248,7 +252,7 @@ fn kinds(registry: &Faulty, subject: &Image) -> Vec<String> {
 }
 
 fn fallback(subject: &Image) -> String {
-    format!("sha256-{}", subject.digest.hex())
+    format!("sha256-{}", subject.digest().hex())
 }
 
 #[test]
@@ -344,7 +348,7 @@ fn row_38_a_list_in_pages_is_read_to_its_end() {
             .with("Content-Type", MediaType::INDEX)
             .text(index.to_string())
     };
-    let path = format!("/v2/app/referrers/{}", image.digest);
+    let path = format!("/v2/app/referrers/{}", image.digest());
     let first = page("a").with("Link", format!("<{path}?n=2>; rel=\"next\""));
     registry.once("GET", "/referrers/", Act::Reply(first));
     registry.once("GET", "?n=2", Act::Reply(page("b")));

@@ -85,23 +85,20 @@ fn an_image_goes_to_a_real_registry_and_comes_back() {
     let config = RegistryConfig::default();
     let host = &registry.host;
     let first = sized(&[(1, 300_000), (2, 10), (3, 2_000_000)]);
-    let total: u64 = first.layers.iter().map(|layer| layer.size).sum::<u64>() + first.config.len() as u64;
+    let total: u64 = first.layers.iter().map(|layer| layer.size()).sum::<u64>() + first.config.size();
     let name = format!("{host}/team/app:1");
 
     let summary = push(&config, &name, &first).unwrap();
     assert_eq!((summary.blobs_sent, summary.blob_bytes_sent), (4, total));
-    assert_eq!(summary.bytes_sent, total + first.manifest.len() as u64);
-    assert_eq!(summary.digest, Some(first.digest));
+    assert_eq!(summary.bytes_sent, total + first.manifest.size());
+    assert_eq!(summary.digest, Some(first.digest()));
 
     let again = push(&config, &name, &first).unwrap();
     assert_eq!((again.requests, again.bytes_sent, again.bytes_skipped), (2, 0, total));
 
     let second = sized(&[(1, 300_000), (9, 10), (3, 2_000_000)]);
     let changed = push(&config, &format!("{host}/team/app:2"), &second).unwrap();
-    assert_eq!(
-        changed.blob_bytes_sent,
-        second.layers[1].size + second.config.len() as u64
-    );
+    assert_eq!(changed.blob_bytes_sent, second.layers[1].size() + second.config.size());
     assert_eq!(changed.blobs_skipped, 2);
 
     let options = PushOptions {
@@ -110,15 +107,15 @@ fn an_image_goes_to_a_real_registry_and_comes_back() {
     };
     let mounted = push_with(&config, &format!("{host}/other:1"), &second, &options).unwrap();
     assert_eq!((mounted.blobs_mounted, mounted.blobs_sent), (4, 0));
-    assert_eq!(mounted.bytes_sent, second.manifest.len() as u64);
+    assert_eq!(mounted.bytes_sent, second.manifest.size());
 
     let read = ReadOptions::default();
     let (digest, blobs) = pull(&name, &read);
-    assert_eq!(digest, first.digest);
+    assert_eq!(digest, first.digest());
     let sizes: Vec<usize> = blobs.iter().map(Vec::len).collect();
     assert_eq!(sizes.iter().sum::<usize>() as u64, total);
-    let (digest, _) = pull(&format!("{host}/other@{}", second.digest), &read);
-    assert_eq!(digest, second.digest);
+    let (digest, _) = pull(&format!("{host}/other@{}", second.digest()), &read);
+    assert_eq!(digest, second.digest());
 }
 
 #[test]
@@ -132,20 +129,20 @@ fn skopeo_podman_and_docker_pull_what_was_pushed_by_digest() {
     let config = RegistryConfig::default();
     let name = format!("{}/runs", registry.host);
     push(&config, &format!("{name}:1"), &image).unwrap();
-    let by_digest = format!("{name}@{}", image.digest);
+    let by_digest = format!("{name}@{}", image.digest());
     if oracle("skopeo") {
         let mut inspect = Command::new("skopeo");
         inspect
             .args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}"])
             .arg(format!("docker://{name}:1"));
-        assert_eq!(stdout(&mut inspect), image.digest.to_string());
+        assert_eq!(stdout(&mut inspect), image.digest().to_string());
         let out = registry.dir.path().join("copied");
         let mut copy = Command::new("skopeo");
         copy.args(["copy", "--src-tls-verify=false", "--insecure-policy"])
             .arg(format!("docker://{by_digest}"));
         run(copy.arg(format!("oci:{}", out.display())));
-        let file = out.join("blobs/sha256").join(image.digest.hex());
-        assert_eq!(std::fs::read(file).unwrap(), image.manifest);
+        let file = out.join("blobs/sha256").join(image.digest().hex());
+        assert_eq!(std::fs::read(file).unwrap(), image.manifest.bytes());
     }
     if oracle("podman") {
         let mut command = Command::new("podman");
@@ -245,7 +242,7 @@ fn a_real_registry_with_a_token_server_is_pushed_to_and_read() {
         "the token allows to read the other repository"
     );
     let read = RemoteImage::tuned(&at("c:1").to_string(), &ReadOptions::default(), tuning).unwrap();
-    assert_eq!(read.manifest().unwrap().bytes(), image.manifest);
+    assert_eq!(read.manifest().unwrap().bytes(), image.manifest.bytes());
     let error = push(&config, &at("a/b:1").to_string(), &image).unwrap_err();
     assert!(
         text(&error).contains("incorrect username or password"),
@@ -282,7 +279,7 @@ fn an_update_of_one_of_a_hundred_layers_costs_less_than_with_skopeo() {
     let from = ours.log().len();
     to(&ours, &second).unwrap();
     let (requests, bytes) = cost(&ours, from);
-    let leaf = second.layers[50].size as usize + second.config.len() + second.manifest.len();
+    let leaf = second.layers[50].size() as usize + second.config.size() as usize + second.manifest.size() as usize;
     assert_eq!(bytes, leaf, "the leaf, the config and the manifest");
     assert!(requests <= 10, "{requests}");
     if !oracle("skopeo") {

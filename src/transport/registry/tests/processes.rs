@@ -15,7 +15,10 @@ use super::oracle::Distribution;
 use super::*;
 use crate::digest::{Digest, HashingWriter};
 use crate::event::Silent;
-use crate::layer::{Blob, Layer};
+use crate::image::Layer;
+use crate::layer::Blob;
+use crate::oci::{Descriptor, MediaType};
+use crate::transport::testing::sha256;
 use crate::transport::testing::{config, image_of, oracle, run, stdout};
 
 const CHILD: &str = "transport::registry::tests::processes::a_process_that_pushes";
@@ -43,21 +46,16 @@ fn prepared(dir: &Path) -> Image {
         let size = std::io::copy(&mut file, &mut hashing).unwrap();
         let (_, hasher, _) = hashing.finish();
         layers.push(Layer {
-            diff_id: hasher.clone().diff_id(),
-            digest: hasher.digest(),
-            size,
-            tar_size: size,
-            compression: Compression::None,
-            store_paths: Vec::new(),
-            comment: String::new(),
-            blob: Blob::File {
+            diff_id: Some(hasher.clone().diff_id()),
+            descriptor: Descriptor::new(MediaType::LAYER, hasher.digest(), size),
+            content: Blob::File {
                 path: dir.join(format!("layer{}", layers.len())),
                 offset: 0,
                 len: size,
             },
         });
     }
-    let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
+    let diff_ids: Vec<_> = layers.iter().filter_map(|layer| layer.diff_id).collect();
     image_of(layers, &config(&diff_ids), None)
 }
 
@@ -124,11 +122,15 @@ fn row_22_a_push_that_is_killed_is_taken_up_by_the_next_process() {
     assert!((SIZE / 3..SIZE).contains(&before), "killed in the middle: {before}");
     run(child(dir.path()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     let image = prepared(dir.path());
-    assert_eq!(registry.arrived(), SIZE + image.config.len(), "only the rest was sent");
-    assert!(registry.has_blob("app", &image.layers[0].digest));
+    assert_eq!(
+        registry.arrived(),
+        SIZE + image.config.size() as usize,
+        "only the rest was sent"
+    );
+    assert!(registry.has_blob("app", &sha256(&image.layers[0])));
     assert_eq!(
         done(dir.path()).0 as usize,
-        SIZE - before + image.config.len() + image.manifest.len()
+        SIZE - before + image.config.size() as usize + image.manifest.size() as usize
     );
     let left = crate::fsio::sorted_names(&dir.path().join("state/uploads")).unwrap();
     assert!(left.is_empty(), "{left:?}");
@@ -159,7 +161,7 @@ fn a_gigabyte_is_pushed_as_fast_as_curl_does() {
     };
     let dir = tempfile::tempdir().unwrap();
     prepare(dir.path(), &registry.host, &[1 << 30]);
-    let digest = prepared(dir.path()).layers[0].digest;
+    let digest = sha256(&prepared(dir.path()).layers[0]);
     let (mut ours, mut curls) = (Vec::new(), Vec::new());
     for round in 0..3 {
         curls.push(curl(

@@ -6,6 +6,7 @@ use super::*;
 use crate::digest::Digest;
 use crate::oci::MediaType;
 use crate::transport::read::ReadOptions;
+use crate::transport::testing::sha256;
 use crate::transport::{Source, read_blob};
 
 /// A registry that has `app:1`.
@@ -41,12 +42,12 @@ fn an_image_is_read_by_tag_and_by_digest() {
     let options = ReadOptions::default();
     for rest in [
         ":1".to_owned(),
-        format!("@{}", image.digest),
-        format!(":1@{}", image.digest),
+        format!("@{}", image.digest()),
+        format!(":1@{}", image.digest()),
     ] {
         let source = open(&registry, &rest, &options).unwrap();
-        assert_eq!(source.manifest().unwrap().bytes(), image.manifest);
-        assert_eq!(read(&source).unwrap()[0], image.config);
+        assert_eq!(source.manifest().unwrap().bytes(), image.manifest.bytes());
+        assert_eq!(read(&source).unwrap()[0], image.config.bytes());
         assert_eq!(source.repository(), Some((registry.host.as_str(), "app")));
     }
     let error = open(&registry, ":2", &options).err().unwrap();
@@ -58,12 +59,12 @@ fn an_image_is_read_by_tag_and_by_digest() {
 fn a_download_goes_on_where_it_broke() {
     let image = sized(&[(1, 2 << 20)]);
     let registry = filled(&image, Ways::default());
-    let path = format!("/blobs/{}", image.layers[0].digest);
+    let path = format!("/blobs/{}", image.layers[0].digest());
     for cut in [1000, 500_000, 70] {
         registry.once("GET", &path, Act::CutAnswer(cut));
     }
     let source = open(&registry, ":1", &ReadOptions::default()).unwrap();
-    assert_eq!(read(&source).unwrap()[1].len() as u64, image.layers[0].size);
+    assert_eq!(read(&source).unwrap()[1].len() as u64, image.layers[0].size());
     let ranges = registry.seen("GET", &path);
     assert!(
         ranges.len() >= 3 && ranges[1].headers["range"].starts_with("bytes="),
@@ -72,7 +73,7 @@ fn a_download_goes_on_where_it_broke() {
     // A registry without ranges starts again, and what was read is skipped.
     registry.once("GET", &path, Act::CutAnswer(500_000));
     let ignore = |answer: &mut Answer| answer.status = 200;
-    let whole = Answer::new(200).text(registry_blob(&registry, &image.layers[0].digest));
+    let whole = Answer::new(200).text(registry_blob(&registry, &sha256(&image.layers[0])));
     registry.once("GET", &path, Act::Reply(whole));
     registry.rule("GET", "/nothing", 0, 1, Act::Edit(Box::new(ignore)));
     assert!(read(&source).is_ok());
@@ -93,8 +94,8 @@ fn what_is_not_its_digest_is_not_believed() {
     let image = sized(&[(1, 5000)]);
     let registry = filled(&image, Ways::default());
     let options = ReadOptions::default();
-    let path = format!("/blobs/{}", image.layers[0].digest);
-    let size = image.layers[0].size as usize;
+    let path = format!("/blobs/{}", image.layers[0].digest());
+    let size = image.layers[0].size() as usize;
     for lie in [vec![b'x'; size], vec![b'x'; size + 1]] {
         registry.once("GET", &path, Act::Reply(Answer::new(200).text(lie)));
         let error = text(&read(&open(&registry, ":1", &options).unwrap()).unwrap_err());
@@ -111,7 +112,9 @@ fn what_is_not_its_digest_is_not_believed() {
         1,
         Act::Reply(Answer::new(200).with("Content-Type", MediaType::MANIFEST).text(other)),
     );
-    let error = open(&registry, &format!("@{}", image.digest), &options).err().unwrap();
+    let error = open(&registry, &format!("@{}", image.digest()), &options)
+        .err()
+        .unwrap();
     assert!(matches!(error, TransportError::Registry(_)), "{error}");
     let lie = |answer: &mut Answer| answer.set("Docker-Content-Digest", Digest::of(b"lie").to_string());
     registry.once("GET", "/manifests/", Act::Edit(Box::new(lie)));
@@ -133,8 +136,8 @@ fn image_bytes(mark: &str) -> Vec<u8> {
 fn a_download_in_which_no_byte_moves_is_taken_up_again() {
     let image = sized(&[(1, 5000)]);
     let registry = filled(&image, Ways::default());
-    let path = format!("/blobs/{}", image.layers[0].digest);
-    let bytes = registry_blob(&registry, &image.layers[0].digest);
+    let path = format!("/blobs/{}", image.layers[0].digest());
+    let bytes = registry_blob(&registry, &sha256(&image.layers[0]));
     registry.once(
         "GET",
         &path,
@@ -149,8 +152,8 @@ fn a_download_in_which_no_byte_moves_is_taken_up_again() {
 fn row_33_a_slow_transfer_whose_bytes_move_is_left_alone() {
     let image = sized(&[(1, 5000)]);
     let registry = filled(&image, Ways::default());
-    let path = format!("/blobs/{}", image.layers[0].digest);
-    let bytes = registry_blob(&registry, &image.layers[0].digest);
+    let path = format!("/blobs/{}", image.layers[0].digest());
+    let bytes = registry_blob(&registry, &sha256(&image.layers[0]));
     // Longer as a whole than a rest between bytes may be.
     registry.once("GET", &path, Act::Drip(Answer::new(200).text(bytes.clone())));
     let source = open(&registry, ":1", &ReadOptions::default()).unwrap();
@@ -171,8 +174,8 @@ fn row_08_a_blob_elsewhere_is_got_without_the_login() {
         },
     );
     let storage = Faulty::start(Ways::default());
-    let path = format!("/blobs/{}", image.layers[0].digest);
-    let bytes = registry_blob(&registry, &image.layers[0].digest);
+    let path = format!("/blobs/{}", image.layers[0].digest());
+    let bytes = registry_blob(&registry, &sha256(&image.layers[0]));
     storage.rule("GET", "/bucket", 0, 9, Act::Reply(Answer::new(200).text(bytes.clone())));
     for status in [301, 302, 303, 307, 308] {
         let away = Answer::new(status).with("Location", format!("http://{}/bucket/x?sig=secret", storage.host));
@@ -210,7 +213,7 @@ fn of_an_index_the_platform_is_chosen() {
     let registry = filled(&one, Ways::default());
     push(&RegistryConfig::default(), &format!("{}/app:2", registry.host), &two).unwrap();
     let entry = |image: &Image, architecture: &str| {
-        serde_json::json!({ "mediaType": MediaType::MANIFEST, "digest": image.digest, "size": image.manifest.len(),
+        serde_json::json!({ "mediaType": MediaType::MANIFEST, "digest": image.digest(), "size": image.manifest.size(),
             "platform": { "os": "linux", "architecture": architecture } })
     };
     let index = serde_json::json!({ "schemaVersion": 2, "mediaType": MediaType::INDEX,
@@ -221,7 +224,7 @@ fn of_an_index_the_platform_is_chosen() {
         ..ReadOptions::default()
     };
     let source = open(&registry, ":both", &options(Some("linux/arm64"))).unwrap();
-    assert_eq!(source.manifest().unwrap().bytes(), two.manifest);
+    assert_eq!(source.manifest().unwrap().bytes(), two.manifest.bytes());
     assert_eq!(source.index().unwrap().bytes(), index.to_string().as_bytes());
     let error = open(&registry, ":both", &options(None)).err().unwrap();
     assert!(

@@ -104,9 +104,9 @@ fn row_05_a_token_that_ends_in_the_middle_of_a_push_is_got_anew() {
         );
         let image = sized(&[(3, 2 << 20)]);
         to(&registry, &image).unwrap();
-        let total = image.layers[0].size as usize + image.config.len();
+        let total = image.layers[0].size() as usize + image.config.size() as usize;
         assert_eq!(registry.arrived(), total, "{method}");
-        assert_eq!(registry.manifest("app", "1").unwrap(), image.manifest);
+        assert_eq!(registry.manifest("app", "1").unwrap(), image.manifest.bytes());
     }
 }
 
@@ -284,7 +284,7 @@ fn row_11_what_is_there_is_asked_for_first_and_not_sent() {
     let first = &registry.log()[0];
     assert_eq!(
         (first.method.as_str(), first.path.clone()),
-        ("HEAD", format!("/v2/app/manifests/{}", image.digest))
+        ("HEAD", format!("/v2/app/manifests/{}", image.digest()))
     );
     let before = registry.log().len();
     to(&registry, &image).unwrap();
@@ -318,7 +318,8 @@ fn row_12_a_tag_that_must_not_move_does_not() {
     let error = push_with(&config, &name, &other, &options).unwrap_err();
     let expected = format!(
         "the tag `{name}` exists and names `{}`, not `{}`",
-        image.digest, other.digest
+        image.digest(),
+        other.digest()
     );
     assert_eq!(error.to_string(), expected);
     assert_eq!(registry.arrived(), before, "nothing was sent for nothing");
@@ -386,7 +387,7 @@ fn row_14_mounts_that_are_made_refused_or_answered_with_a_session() {
         let name = format!("{}/other:1", registry.host);
         let summary = push_with(&RegistryConfig::default(), &name, &image, &options).unwrap();
         assert_eq!(summary.blobs_mounted, mounted, "{mount:?}");
-        assert_eq!(registry.manifest("other", "1").unwrap(), image.manifest);
+        assert_eq!(registry.manifest("other", "1").unwrap(), image.manifest.bytes());
         let posts = registry.seen("POST", "").len() - posts;
         match mount {
             None => assert_eq!((registry.arrived() - before, posts), (0, 3)),
@@ -409,7 +410,7 @@ fn row_15_blobs_that_the_registry_lost_sight_of_are_brought_again() {
     registry.once("PUT", "/manifests/", Act::First(Box::new(lose)));
     let image = small();
     to(&registry, &image).unwrap();
-    assert_eq!(registry.manifest("app", "1").unwrap(), image.manifest);
+    assert_eq!(registry.manifest("app", "1").unwrap(), image.manifest.bytes());
     assert_eq!(registry.seen("PUT", "/manifests/").len(), 2);
     let registry = Faulty::start(Ways::default());
     // Lost although the tag's manifest names them.
@@ -417,7 +418,7 @@ fn row_15_blobs_that_the_registry_lost_sight_of_are_brought_again() {
     lock(&registry.shared.store).blobs.clear();
     let next = sized(&[(1, 1000), (4, 100)]);
     to(&registry, &next).unwrap();
-    assert_eq!(registry.manifest("app", "1").unwrap(), next.manifest);
+    assert_eq!(registry.manifest("app", "1").unwrap(), next.manifest.bytes());
     let registry = Faulty::start(Ways::default());
     let never = Answer::error(400, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry");
     registry.rule("PUT", "/manifests/", 0, 99, Act::Reply(never));
@@ -431,8 +432,8 @@ fn index(images: &[&Image]) -> Vec<u8> {
     let manifests: Vec<_> = images
         .iter()
         .map(|image| {
-            serde_json::json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": image.digest,
-                "size": image.manifest.len() })
+            serde_json::json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": image.digest(),
+                "size": image.manifest.size() })
         })
         .collect();
     serde_json::json!({ "schemaVersion": 2, "mediaType": MediaType::INDEX, "manifests": manifests })
@@ -476,7 +477,7 @@ fn row_16_blobs_come_before_manifests_and_the_index_last() {
     let puts: Vec<String> = registry.seen("PUT", "").iter().map(|seen| seen.path.clone()).collect();
     let kind = |path: &String| match path {
         path if path.contains("/blobs/") => 0,
-        path if path.contains(&one.digest.to_string()) || path.contains(&two.digest.to_string()) => 1,
+        path if path.contains(&one.digest().to_string()) || path.contains(&two.digest().to_string()) => 1,
         _ => 2,
     };
     let kinds: Vec<i32> = puts.iter().map(kind).collect();
@@ -504,7 +505,7 @@ fn row_27_a_manifest_is_sent_as_it_was_hashed() {
     let image = small();
     to(&registry, &image).unwrap();
     let put = &registry.seen("PUT", "/manifests/")[0];
-    assert_eq!(put.text.as_bytes(), image.manifest);
+    assert_eq!(put.text.as_bytes(), image.manifest.bytes());
     assert_eq!(
         put.headers["content-type"],
         "application/vnd.oci.image.manifest.v1+json"
@@ -538,7 +539,7 @@ fn row_28_several_tags_go_at_once_where_the_registry_confirms_them() {
         .unwrap();
         assert_eq!(registry.seen("PUT", "/manifests/").len(), puts);
         for tag in ["1", "2", "3"] {
-            assert_eq!(registry.manifest("app", tag).unwrap(), image.manifest);
+            assert_eq!(registry.manifest("app", tag).unwrap(), image.manifest.bytes());
         }
     }
     let registry = Faulty::start(Ways::default());
@@ -573,7 +574,7 @@ fn row_30_a_blob_goes_to_a_registry_once_whoever_pushes_it_where() {
     let target: Reference = format!("{}/other:1", registry.host).parse().unwrap();
     let summary = pusher.push(&target, &[&image], None, &[]).unwrap();
     assert_eq!((summary.blobs_mounted, summary.blobs_sent), (3, 0));
-    let total: u64 = image.layers.iter().map(|layer| layer.size).sum::<u64>() + image.config.len() as u64;
+    let total: u64 = image.layers.iter().map(|layer| layer.size()).sum::<u64>() + image.config.size();
     assert_eq!(registry.arrived() as u64, total);
 }
 
@@ -596,7 +597,7 @@ fn a_dry_run_asks_and_writes_nothing() {
     assert_eq!(summary.plan.len(), 4);
     assert_eq!(summary.plan[3].request, "PUT /v2/app/manifests/1");
     let bytes: u64 = summary.plan.iter().map(|planned| planned.bytes).sum();
-    assert_eq!(bytes, summary.blob_bytes_sent + image.manifest.len() as u64);
+    assert_eq!(bytes, summary.blob_bytes_sent + image.manifest.size());
     assert_eq!(
         asks_for(&registry, None, &image).unwrap().bytes_sent,
         bytes,

@@ -8,6 +8,7 @@ use super::*;
 use crate::http::HttpConfig;
 use crate::http::client::SAYS_NOTHING;
 use crate::transport::registry::RemoteImage;
+use crate::transport::testing::sha256;
 use crate::transport::{ReadOptions, Source};
 
 fn small() -> Image {
@@ -34,7 +35,7 @@ fn a_registry_that_says_nothing_to_head_is_pushed_to_as_any_other() {
             registry.rule("HEAD", path, 0, usize::MAX, Act::Reply(Answer::new(status)));
             let image = small();
             assert_eq!(to(&registry, &image).unwrap().blobs_sent, 3, "{case}");
-            assert_eq!(registry.manifest("app", "1").unwrap(), image.manifest, "{case}");
+            assert_eq!(registry.manifest("app", "1").unwrap(), image.manifest.bytes(), "{case}");
             // The manifest is there, which `GET` says.
             let again = to(&registry, &image).unwrap();
             assert_eq!((again.blobs_sent, again.bytes_sent), (0, 0), "{case}");
@@ -47,7 +48,7 @@ fn a_registry_that_says_nothing_to_head_is_pushed_to_as_any_other() {
             push_with(&config, &name, &image, &options).unwrap();
             let error = push_with(&config, &name, &sized(&[(9, 10)]), &options).unwrap_err();
             assert!(text(&error).contains("exists and names"), "{case}: {}", text(&error));
-            assert_eq!(pulled(&config, &name).unwrap(), image.manifest, "{case}");
+            assert_eq!(pulled(&config, &name).unwrap(), image.manifest.bytes(), "{case}");
         }
     }
 }
@@ -64,7 +65,11 @@ fn who_may_write_and_not_read_sends_all() {
         let image = small();
         for _ in 0..2 {
             assert_eq!(to(&registry, &image).unwrap().blobs_sent, 3, "{status}");
-            assert_eq!(registry.manifest("app", "1").unwrap(), image.manifest, "{status}");
+            assert_eq!(
+                registry.manifest("app", "1").unwrap(),
+                image.manifest.bytes(),
+                "{status}"
+            );
         }
         let options = PushOptions {
             immutable_tags: true,
@@ -126,12 +131,12 @@ fn tokens_redirects_and_uploads_lead_from_one_name_of_loopback_to_another() {
             to(&registry, &image).unwrap_or_else(|error| panic!("{case}: {}", text(&error)));
             let storage = Faulty::start_as(there, Ways::default());
             for layer in &image.layers {
-                let bytes = lock(&registry.shared.store).blobs[&("app".to_owned(), layer.digest)].clone();
+                let bytes = lock(&registry.shared.store).blobs[&("app".to_owned(), sha256(layer))].clone();
                 lock(&storage.shared.store)
                     .blobs
-                    .insert(("app".to_owned(), layer.digest), bytes);
+                    .insert(("app".to_owned(), sha256(layer)), bytes);
             }
-            let moved = format!("http://{}/v2/app/blobs/{}", storage.host, image.layers[0].digest);
+            let moved = format!("http://{}/v2/app/blobs/{}", storage.host, image.layers[0].digest());
             registry.rule(
                 "GET",
                 "/blobs/",
@@ -141,9 +146,7 @@ fn tokens_redirects_and_uploads_lead_from_one_name_of_loopback_to_another() {
             );
             let options = ReadOptions::default();
             let remote = RemoteImage::tuned(&format!("{}/app:1", registry.host), &options, hasty()).unwrap();
-            let mut blob = remote
-                .blob(&image.layers[0].digest.into(), image.layers[0].size)
-                .unwrap();
+            let mut blob = remote.blob(&image.layers[0].digest(), image.layers[0].size()).unwrap();
             std::io::copy(&mut blob, &mut std::io::sink()).unwrap_or_else(|error| panic!("{case}: {error}"));
             assert_eq!(storage.seen("GET", "/blobs/").len(), 1, "{case}");
         }

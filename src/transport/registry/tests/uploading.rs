@@ -5,23 +5,25 @@ use super::faulty::{Act, Answer, Faulty, Ways};
 use super::*;
 use crate::digest::Digest;
 use crate::layer::Blob;
+use crate::oci::Descriptor;
+use crate::transport::testing::sha256;
 
 /// An image of one layer of about 3 MB, and the size of all its blobs.
 fn large() -> (Image, usize) {
     let image = sized(&[(7, 3 << 20)]);
-    let total = image.layers[0].blob.size() as usize + image.config.len();
+    let total = image.layers[0].content.size() as usize + image.config.size() as usize;
     (image, total)
 }
 
 /// What the requests that end the upload of the layer have in their path.
 fn layer_of(image: &Image) -> String {
-    image.layers[0].digest.hex()
+    image.layers[0].digest().hex()
 }
 
 fn arrived_once(registry: &Faulty, image: &Image, total: usize) {
-    assert!(registry.has_blob("app", &image.layers[0].digest));
+    assert!(registry.has_blob("app", &sha256(&image.layers[0])));
     assert_eq!(registry.arrived(), total, "what had arrived was sent again");
-    assert_eq!(registry.manifest("app", "1").unwrap(), image.manifest);
+    assert_eq!(registry.manifest("app", "1").unwrap(), image.manifest.bytes());
 }
 
 #[test]
@@ -119,7 +121,7 @@ fn row_19_chunks_shrink_to_what_the_registry_takes_and_that_is_remembered() {
     // The whole blob does not get through: a proxy cuts it.
     registry.once("PUT", &layer_of(&image), Act::CutRequest(1 << 20));
     push(&config, &format!("{}/app:1", registry.host), &image).unwrap();
-    assert!(registry.has_blob("app", &image.layers[0].digest));
+    assert!(registry.has_blob("app", &sha256(&image.layers[0])));
     let good: Vec<_> = registry
         .seen("PATCH", "")
         .into_iter()
@@ -182,7 +184,7 @@ fn row_19_a_registry_without_chunks_gets_the_blob_whole_again() {
     });
     registry.once("PUT", &layer_of(&image), Act::CutRequest(1 << 20));
     to(&registry, &image).unwrap();
-    assert!(registry.has_blob("app", &image.layers[0].digest));
+    assert!(registry.has_blob("app", &sha256(&image.layers[0])));
     assert_eq!(registry.seen("PATCH", "").len(), 1);
 }
 
@@ -219,7 +221,11 @@ fn row_22_an_upload_goes_on_where_the_connection_was_cut() {
         // Anywhere, also in the middle of a chunk.
         seed = (seed * 48271) % 2_147_483_647_usize;
         let registry = Faulty::start(Ways::default());
-        registry.once("PUT", &image.layers[0].digest.hex(), Act::CutRequest(seed % (3 << 20)));
+        registry.once(
+            "PUT",
+            &image.layers[0].digest().hex(),
+            Act::CutRequest(seed % (3 << 20)),
+        );
         registry.once("PATCH", "", Act::CutRequest(seed % (1 << 20)));
         to(&registry, &image).unwrap();
         arrived_once(&registry, &image, total);
@@ -251,7 +257,7 @@ fn row_22_a_session_that_the_registry_forgot_is_begun_anew() {
     registry.once("PUT", &layer_of(&image), Act::CutRequest(1000));
     registry.rule("PATCH", "", 1, 1, Act::First(Box::new(forget)));
     to(&registry, &image).unwrap();
-    assert!(registry.has_blob("app", &image.layers[0].digest));
+    assert!(registry.has_blob("app", &sha256(&image.layers[0])));
 }
 
 #[test]
@@ -264,7 +270,7 @@ fn row_22_a_later_run_goes_on_where_an_earlier_one_ended() {
     let registry = Faulty::start(Ways::default());
     let (image, total) = large();
     let name = format!("{}/app:1", registry.host);
-    let hex = image.layers[0].digest.hex();
+    let hex = image.layers[0].digest().hex();
     registry.once("PUT", &hex, Act::CutRequest(2_000_000));
     // The registry goes away for longer than anybody waits.
     registry.rule("GET", "/blobs/uploads/", 0, 6, Act::Reply(Answer::new(503)));
@@ -292,7 +298,7 @@ fn row_23_what_the_registry_got_wrong_is_sent_again_from_its_start() {
     };
     registry.rule("PATCH", "", 1, 1, Act::First(Box::new(garble)));
     to(&registry, &image).unwrap();
-    assert!(registry.has_blob("app", &image.layers[0].digest));
+    assert!(registry.has_blob("app", &sha256(&image.layers[0])));
     // One that never gets it right ends with its words.
     let registry = Faulty::start(Ways::default());
     let wrong = Answer::error(400, "DIGEST_INVALID", "provided digest did not match uploaded content");
@@ -309,7 +315,8 @@ fn row_23_what_the_registry_got_wrong_is_sent_again_from_its_start() {
 fn row_24_a_blob_without_bytes_is_put_without_a_body() {
     let mut image = sized(&[(1, 1000)]);
     let layer = &mut image.layers[0];
-    (layer.blob, layer.size, layer.digest) = (Blob::Bytes([].into()), 0, Digest::of(b""));
+    layer.content = Blob::Bytes([].into());
+    layer.descriptor = Descriptor::new(&layer.descriptor.media_type, Digest::of(b""), 0);
     let registry = Faulty::start(Ways::default());
     // The manifest names the old layer, which is fine: the blobs are what is looked at.
     let _ = to(&registry, &image);
@@ -341,15 +348,15 @@ fn row_25_a_session_that_is_given_up_is_ended_if_the_registry_lets_us() {
 fn a_damaged_blob_never_arrives_whole() {
     let registry = Faulty::start(Ways::default());
     let mut image = sized(&[(1, 1 << 20)]);
-    let mut bytes = noise(1, image.layers[0].size as usize);
+    let mut bytes = noise(1, image.layers[0].size() as usize);
     bytes[77] ^= 1;
-    image.layers[0].blob = Blob::Bytes(bytes.into());
+    image.layers[0].content = Blob::Bytes(bytes.into());
     let error = text(&to(&registry, &image).unwrap_err());
     assert!(
-        error.contains("are damaged") && error.contains(&image.layers[0].digest.to_string()),
+        error.contains("are damaged") && error.contains(&image.layers[0].digest().to_string()),
         "{error}"
     );
-    let put = &registry.seen("PUT", &image.layers[0].digest.hex())[0];
+    let put = &registry.seen("PUT", &image.layers[0].digest().hex())[0];
     assert_eq!(put.status, 0, "the last piece was not sent");
     assert!(registry.manifest("app", "1").is_none());
 }
