@@ -261,3 +261,14 @@ fn read_pem(path: &Path, label: &str, wanted: &'static str) -> Result<Vec<u8>, A
         .decode(body)
         .map_err(|_| error("its base64 is malformed", None))
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_signing_key() {
+        crate::testing::fuzz("signing-key", |bytes| {
+            let _ = super::Pair::parse(bytes);
+            let _ = super::PublicKey::parse(bytes);
+        });
+    }
+}

@@ -228,3 +228,15 @@ mod tests {
         assert!(SecretKey::parse(&text).is_err());
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_nix_key() {
+        crate::testing::fuzz("nix-key", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let _ = text.parse::<super::NixPublicKey>();
+            let _ = super::SecretKey::parse(&text);
+        });
+    }
+}

@@ -303,3 +303,14 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_configuration() {
+        crate::testing::fuzz("configuration", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let _ = super::UserConfig::parse(&text, std::path::Path::new("/config.toml"));
+        });
+    }
+}

@@ -366,3 +366,16 @@ mod tests {
         );
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_digest() {
+        crate::testing::fuzz("digest", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let _ = super::Digest::from_hex(&text);
+            let _ = super::Digest::from_sri(&text);
+            let _ = text.parse::<super::Digest>();
+        });
+    }
+}

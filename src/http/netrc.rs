@@ -206,3 +206,13 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_netrc() {
+        crate::testing::fuzz("netrc", |bytes| {
+            let _ = super::Netrc::parse(&String::from_utf8_lossy(bytes));
+        });
+    }
+}

@@ -447,3 +447,17 @@ impl Artifact {
         })
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_inputs_artifact() {
+        crate::testing::fuzz("inputs-artifact", |bytes| {
+            let zero = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+            let (manifest, config) = (&bytes[..zero], bytes.get(zero + 1..).unwrap_or_default());
+            if let Ok(manifest) = super::Raw::<super::Manifest>::read(manifest.to_vec()) {
+                let _ = super::read(&manifest, config, "fuzz");
+            }
+        });
+    }
+}

@@ -339,3 +339,17 @@ fn verify_piece(file: File, index: &PieceIndex) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_cache_record() {
+        crate::testing::fuzz("cache-record", |bytes| {
+            // What was written and not damaged is preceded by its digest.
+            let whole = [crate::digest::Digest::of(bytes).hex().as_bytes(), b"\n", bytes].concat();
+            let _ = super::decode_record(&whole);
+            let _ = super::decode_record(bytes);
+            let _ = serde_json::from_slice::<super::PieceIndex>(bytes);
+        });
+    }
+}

@@ -110,3 +110,17 @@ fn parse_line(package: &str, line: &str, choices: &mut Vec<Choice>) -> Option<()
     }
     Some(())
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_alternatives() {
+        crate::testing::fuzz("alternatives", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let mut choices = Vec::new();
+            for line in text.lines() {
+                let _ = super::parse_line("package", line, &mut choices);
+            }
+        });
+    }
+}

@@ -350,3 +350,18 @@ mod tests {
         assert_eq!(bounds.without(Bound::Memory).memory, None);
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_control_groups() {
+        crate::testing::fuzz("control-groups", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let (mounts, own) = text.split_once("\n\n").unwrap_or((&text, "0::/"));
+            for controller in [None, Some("memory"), Some("pids")] {
+                let _ = super::own_directory(mounts, own, controller);
+            }
+            let _ = super::counter(&text, "max");
+        });
+    }
+}

@@ -209,3 +209,15 @@ mod tests {
         assert!(parse_source(&text.replace("hello_2.10-3.dsc", "../hello_2.10-3.dsc")).is_err());
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_index() {
+        crate::testing::fuzz("index", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let _ = super::parse_binary(&text);
+            let _ = super::parse_source(&text);
+        });
+    }
+}

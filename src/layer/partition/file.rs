@@ -124,3 +124,15 @@ impl LayerPlan {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_layer_plan() {
+        crate::testing::fuzz("layer-plan", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let plan = super::LayerPlan::parse(&text);
+            let _ = plan.map(|plan| plan.print());
+        });
+    }
+}

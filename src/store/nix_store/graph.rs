@@ -131,3 +131,13 @@ fn parse_path(text: &str) -> Result<StorePath, String> {
     base.parse()
         .map_err(|_| format!("`{text}` is no path of `{}`", StoreDir::NIX))
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_closure_graph() {
+        crate::testing::fuzz("closure-graph", |bytes| {
+            let _ = super::parse(&String::from_utf8_lossy(bytes));
+        });
+    }
+}
