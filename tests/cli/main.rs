@@ -20,6 +20,7 @@ mod escapes;
 mod explain;
 mod faces;
 mod fault;
+mod full_disk;
 mod images;
 mod index;
 mod init;
