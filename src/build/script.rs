@@ -49,6 +49,9 @@ const HOST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// Characters of a derivation's hash in the name of a kept build directory.
 const FAILED_CHARS: usize = 32;
 
+/// Most bytes of store paths that a check copies to memory.
+const COPIED_MAX: u64 = 1 << 30;
+
 /// Most names shown in one message.
 const NAMES_SHOWN: usize = 5;
 
@@ -232,6 +235,7 @@ impl ScriptStep<'_> {
             world.copies.push(Copied {
                 from: build.clone(),
                 to: build_bind.clone(),
+                sealed: false,
             });
         }
         let (sandbox, store, place) = match self.options.sandbox {
@@ -243,7 +247,11 @@ impl ScriptStep<'_> {
                         writable: true,
                     })
                     .into();
-                binds.extend(bind_inputs(self.store, &visible, &store)?);
+                let mut inputs = bind_inputs(self.store, &visible, &store)?;
+                if self.varies(Variation::Store) && self.is_small(&visible)? {
+                    world.copies.extend(bind_copies(&mut inputs, &dir.join("copies"))?);
+                }
+                binds.extend(inputs);
                 let sandbox = self.walled(own, dir.join("fixups"), work, binds, scratch, world)?;
                 (sandbox, store, None)
             }
@@ -290,6 +298,7 @@ impl ScriptStep<'_> {
             &self.script.script,
             self.script.debian_patches,
         )?;
+        surroundings.root.fixups.settle()?;
         let mut env = surroundings.variables;
         env.extend(self.variables_of_step("/build", scratch));
         variation::change_variables(&mut env, self.variations);
@@ -356,6 +365,19 @@ impl ScriptStep<'_> {
                 ..World::default()
             },
         })
+    }
+
+    /// Whether paths can be copied to memory.
+    fn is_small(&self, paths: &BTreeSet<StorePath>) -> Result<bool, BuildError> {
+        let mut left = COPIED_MAX;
+        for path in paths {
+            let size = self.store.info(path)?.map_or(0, |info| info.nar_size);
+            let Some(rest) = left.checked_sub(size) else {
+                return Ok(false);
+            };
+            left = rest;
+        }
+        Ok(true)
     }
 
     fn varies(&self, variation: Variation) -> bool {
@@ -622,6 +644,19 @@ impl ScriptStep<'_> {
         fs::rename(&prepared.build, &kept).context("move", &prepared.build)?;
         Ok(Some(kept))
     }
+}
+
+/// Has directories bound from copies, each in memory of its own: the same trees with other inodes, change times and order.
+fn bind_copies(binds: &mut [Bind], dir: &Path) -> Result<Vec<Copied>, BuildError> {
+    make_dir(dir, 0o755)?;
+    let mut copies = Vec::new();
+    for (number, bind) in binds.iter_mut().enumerate().filter(|(_, bind)| bind.source.is_dir()) {
+        let to = dir.join(number.to_string());
+        make_dir(&to, 0o755)?;
+        let from = std::mem::replace(&mut bind.source, to.clone());
+        copies.push(Copied { from, to, sealed: true });
+    }
+    Ok(copies)
 }
 
 fn is_visible(name: &OsString, visible: &BTreeSet<StorePath>) -> bool {

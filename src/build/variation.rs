@@ -29,6 +29,8 @@ pub enum Variation {
     Addresses,
     /// The file system of `/build`, and the order in which it lists a directory.
     FileOrder,
+    /// Inodes and change times of what is given from the store, and the order in which it is listed.
+    Store,
 }
 
 /// User and group of a varied build.
@@ -41,7 +43,7 @@ const HOME: &str = "/another-homeless-shelter";
 
 impl Variation {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::User,
         Self::Host,
         Self::Umask,
@@ -51,6 +53,7 @@ impl Variation {
         Self::Processors,
         Self::Addresses,
         Self::FileOrder,
+        Self::Store,
     ];
 
     /// What it is, for people.
@@ -65,6 +68,7 @@ impl Variation {
             Self::Processors => "number of processors",
             Self::Addresses => "addresses of memory",
             Self::FileOrder => "file system and directory order",
+            Self::Store => "inodes, change times and order of the store's files",
         }
     }
 }

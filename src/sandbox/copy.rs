@@ -18,6 +18,9 @@ use crate::fsio::{IoContext, PathError, sorted_names};
 /// time that a zip archive can hold.
 pub(crate) const SOURCE_DATE_EPOCH: i64 = 315_532_800;
 
+/// Modification time of all that is in a store.
+pub(super) const STORE_TIME: i64 = 1;
+
 /// Copies the directory `source` to `dest`, or the file `source` to `dest/NAME`; `dest` must not exist.
 pub(crate) fn copy_writable(source: &Path, name: &str, dest: &Path) -> Result<(), PathError> {
     let kind = fs::symlink_metadata(source).context("read", source)?.file_type();
@@ -51,9 +54,28 @@ fn copy(source: &Path, dest: &Path) -> Result<(), PathError> {
     set_time(dest)
 }
 
+/// What a copy looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// As a script's own files do: it can write to them.
+    Writable,
+    /// As a tree of the store does: modes as they are, and the time of all that is in a store.
+    Sealed,
+}
+
+/// Gives a copy the mode of what it was copied from, and the time of the store's files.
+fn seal(source: &Path, dest: &Path) -> Result<(), PathError> {
+    let metadata = fs::symlink_metadata(source).context("read", source)?;
+    if !metadata.is_symlink() {
+        let mode = fs::Permissions::from_mode(metadata.permissions().mode() & 0o777);
+        fs::set_permissions(dest, mode).context("set the mode of", dest)?;
+    }
+    set_time_to(dest, STORE_TIME)
+}
+
 /// Copies what is in `source` into the empty directory `dest` in such an order that `dest` and all below it are listed
 /// the other way round: for file systems that list what was created in some order, first to last or last to first.
-pub(crate) fn copy_in_other_order(source: &Path, dest: &Path) -> Result<(), PathError> {
+pub(crate) fn copy_in_other_order(source: &Path, dest: &Path, look: Look) -> Result<(), PathError> {
     let probes = ["1", "2"].map(|name| dest.join(name));
     for probe in &probes {
         fs::write(probe, "").context("write", probe)?;
@@ -62,10 +84,14 @@ pub(crate) fn copy_in_other_order(source: &Path, dest: &Path) -> Result<(), Path
     for probe in &probes {
         fs::remove_file(probe).context("remove", probe)?;
     }
-    copy_entries(source, dest, oldest_first)
+    copy_entries(source, dest, oldest_first, look)?;
+    match look {
+        Look::Writable => Ok(()),
+        Look::Sealed => seal(source, dest),
+    }
 }
 
-fn copy_entries(source: &Path, dest: &Path, oldest_first: bool) -> Result<(), PathError> {
+fn copy_entries(source: &Path, dest: &Path, oldest_first: bool, look: Look) -> Result<(), PathError> {
     let mut names = listed(source)?;
     if oldest_first {
         names.reverse();
@@ -75,11 +101,14 @@ fn copy_entries(source: &Path, dest: &Path, oldest_first: bool) -> Result<(), Pa
         let metadata = fs::symlink_metadata(&from).context("read", &from)?;
         match metadata.is_dir() {
             true => {
-                make_dir(&to, metadata.permissions().mode() & 0o7777)?;
-                copy_entries(&from, &to, oldest_first)?;
+                make_dir(&to, metadata.permissions().mode() & 0o7777 | 0o700)?;
+                copy_entries(&from, &to, oldest_first, look)?;
                 set_time(&to)?;
             }
             false => copy(&from, &to)?,
+        }
+        if look == Look::Sealed {
+            seal(&from, &to)?;
         }
     }
     Ok(())
@@ -95,8 +124,13 @@ fn listed(dir: &Path) -> Result<Vec<OsString>, PathError> {
 }
 
 fn set_time(path: &Path) -> Result<(), PathError> {
+    set_time_to(path, SOURCE_DATE_EPOCH)
+}
+
+/// Sets both times of a file, or of a symlink itself.
+pub(super) fn set_time_to(path: &Path, seconds: i64) -> Result<(), PathError> {
     let time = Timespec {
-        tv_sec: SOURCE_DATE_EPOCH,
+        tv_sec: seconds,
         tv_nsec: 0,
     };
     let times = Timestamps {

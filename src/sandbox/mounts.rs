@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::copy::copy_in_other_order;
+use super::copy::{Look, copy_in_other_order};
 use super::helper::Failed;
 use super::request::{Bind, Copied, Request, RootPlan, SetupStep, Veil, Walls};
 use crate::fsio::sorted_names;
@@ -207,7 +207,11 @@ fn host_root(root: &Path) -> Result<(), Failed> {
 fn copy_to_memory(copied: &Copied) -> Result<(), Failed> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount_at(Some("tmpfs".as_ref()), &copied.to, Some("tmpfs"), flags, "mode=0755")?;
-    copy_in_other_order(&copied.from, &copied.to)
+    let look = match copied.sealed {
+        true => Look::Sealed,
+        false => Look::Writable,
+    };
+    copy_in_other_order(&copied.from, &copied.to, look)
         .map_err(|error| Failed::io(SetupStep::Mount, &error.path, &error.source))
 }
 

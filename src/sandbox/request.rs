@@ -71,6 +71,8 @@ pub struct Copied {
     pub from: PathBuf,
     /// An existing empty directory, on which the memory file system is mounted.
     pub to: PathBuf,
+    /// Whether it is a tree of the store, with the modes and the time that those have.
+    pub sealed: bool,
 }
 
 impl Default for World {

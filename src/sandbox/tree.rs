@@ -6,7 +6,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::fsio::{IoContext, PathError};
+use super::copy::{STORE_TIME, set_time_to};
+use crate::fsio::{IoContext, PathError, sorted_names};
 
 /// A tree being written below a directory.
 #[derive(Debug, Clone)]
@@ -46,6 +47,11 @@ impl Tree {
         Ok(path)
     }
 
+    /// Gives everything in it the time that the store's files have: when it was made is nothing to a build.
+    pub(crate) fn settle(&self) -> Result<(), PathError> {
+        settle(&self.dir)
+    }
+
     /// A symlink.
     pub(crate) fn link(&self, below: &str, target: &str) -> Result<(), PathError> {
         let path = self.prepare(below)?;
@@ -56,6 +62,16 @@ impl Tree {
         let (parent, name) = below.rsplit_once('/').unwrap_or(("", below));
         Ok(self.directory(parent)?.join(name))
     }
+}
+
+fn settle(path: &Path) -> Result<(), PathError> {
+    let metadata = fs::symlink_metadata(path).context("read", path)?;
+    if metadata.is_dir() {
+        for name in sorted_names(path)? {
+            settle(&path.join(name))?;
+        }
+    }
+    set_time_to(path, STORE_TIME)
 }
 
 /// Creates a directory of exactly this mode.

@@ -154,3 +154,52 @@ fn what_is_reproducible_passes_and_nothing_is_registered() {
         .says(&["name the image or package"]);
     place.run(&["check", "--sandbox", "none", "thing"]).exits(2);
 }
+
+/// What files of the store look like besides their content is no part of a build: cargo's `.rustc_info.json` is one of those
+/// that put it in. Times are constant; inodes, change times and the order of directories are others in a check.
+#[test]
+fn what_the_stores_files_look_like_is_varied_or_constant() {
+    let tool = "tools = [\"tool\"]\nscript = '''\ncd /layerize/store/*-tool\n";
+    let varied = [
+        ("inode", "stat -c %i file >$out"),
+        ("change", "stat -c %Z sub >$out"),
+        ("order", "ls -U | cat >$out"),
+        ("walk", "find . -type f | cat >$out"),
+        ("device", "stat -c %d file >$out"),
+    ];
+    let constant = [
+        ("times", "stat -c '%n %X %Y' . sub file link >$out"),
+        (
+            "modes",
+            "stat -c '%n %a %h %s %F' file link >$out; stat -c '%a' . sub >>$out",
+        ),
+        ("root", "stat -c '%n %Y' / /etc /etc/passwd /usr/bin/sh /layerize >$out"),
+        ("copied", "cp -rp . $out"),
+    ];
+    let place = Place::new();
+    let mut text =
+        "[package.tool]\nscript = '''\nmkdir -p $out/sub; cd $out\nfor i in $(seq 40); do echo $i >f$i; done\n\
+        echo >file; ln -s file link; echo >sub/x; echo >sub/y\n'''\n"
+            .to_owned();
+    for (name, script) in varied.iter().chain(&constant) {
+        text += &format!("[package.{name}]\n{tool}{script}\n'''\n");
+    }
+    place.write("layerize.toml", &text);
+    place.lock_base();
+    for (name, _) in varied {
+        let ran = place.run(&["check", name]).exits(1);
+        assert!(
+            ran.stdout.contains(&format!("DIFFERS  {name} ")),
+            "{name}: {}",
+            ran.stdout
+        );
+    }
+    for (name, _) in constant {
+        let ran = place.run(&["check", name]);
+        assert!(
+            ran.stdout.contains(&format!("same     {name} ")),
+            "{name}: {}",
+            ran.stdout
+        );
+    }
+}
