@@ -156,6 +156,7 @@ impl Database {
             Err(StoreError::NoSpace { .. }) if std::fs::remove_file(dir.join(RESERVE)).is_ok() => {
                 let mut database = Self::open_writable(dir)?;
                 database.was_full = true;
+                database.refill();
                 database
             }
             other => other?,
@@ -235,6 +236,19 @@ impl Database {
         let reserve = self.file.with_file_name("reserve");
         if !reserve.exists() && std::fs::write(&reserve, vec![0; RESERVE_SIZE]).is_err() {
             let _ = std::fs::remove_file(&reserve);
+        }
+    }
+
+    /// Takes up what is left of a reserve that had to go, so that only a collection gets it.
+    fn refill(&self) {
+        use std::io::Write as _;
+        let Ok(mut file) = std::fs::File::create(self.file.with_file_name("reserve")) else {
+            return;
+        };
+        let page = [0; 4096];
+        let mut left = RESERVE_SIZE / page.len();
+        while left > 0 && file.write_all(&page).is_ok() {
+            left -= 1;
         }
     }
 
