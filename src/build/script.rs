@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use super::error::{Reason, RefusedReference, ScriptFailure};
 use super::fixup::{self, Missing, Places};
+use super::link::{self, Linkage};
 use super::log::BuildLog;
 use super::runner::{Runner, failed_command};
 use super::surroundings::{Surroundings, base_variables, bind_inputs};
@@ -403,7 +404,9 @@ impl ScriptStep<'_> {
             .chain(&script.runtime);
         let roots = inputs.filter_map(|input| self.path_of(input)).cloned().collect();
         let closure = closure::compute(self.store, &roots)?;
-        Ok(closure.members.into_iter().map(|info| info.path).collect())
+        let compiler = link::compiler_runtime(self.store, script, self.paths);
+        let members = closure.members.into_iter().map(|info| info.path);
+        Ok(members.chain(compiler.into_iter().map(|(path, _)| path)).collect())
     }
 
     fn stripped(&self) -> BTreeSet<StorePath> {
@@ -550,6 +553,8 @@ impl ScriptStep<'_> {
             logical: &logical,
             tree: &tree,
             store: &self.store.dir().join("store"),
+            linkage: &Linkage::of_script(self.store, self.script, self.paths)?,
+            kept: &link::kept_on_run_paths(self.script, self.paths),
         })?;
         if self.variations.is_empty() {
             self.warn_of(&missing);

@@ -42,7 +42,7 @@ impl Surroundings {
             .map(|(_, physical)| physical)
             .collect();
         let root = Root::compose(fixups, &packages)?;
-        let linkage = Linkage::of(&located(&script.libraries), &script.system)?;
+        let linkage = Linkage::of_script(store, script, paths)?;
         let wrappers = linkage.wrap_linkers(&root)?;
         let mut path: Vec<String> = wrappers.iter().cloned().collect();
         for (tool, physical) in located(&script.tools) {

@@ -5,6 +5,7 @@
 //! changes only bytes of the run path's string and, where none is left, the entry that names it.
 
 pub mod loader;
+mod relink;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -20,6 +21,7 @@ use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use object::{Endianness, ReadCache, ReadRef};
 
 use crate::fsio::{IoContext, PathError};
+pub use relink::relink;
 
 /// First bytes of every ELF file.
 pub const MAGIC: [u8; 4] = *b"\x7fELF";

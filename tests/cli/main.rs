@@ -35,6 +35,7 @@ mod nix;
 mod output;
 mod places;
 mod plan;
+mod programs;
 mod push;
 mod rebuild;
 mod recipe;

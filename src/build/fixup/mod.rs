@@ -3,12 +3,17 @@
 //! The linker wrapper gives every program all library directories; a directory that provides nothing would still
 //! be found by the reference scan and keep its package in the closure. Invariant: after the fix-up a run path holds
 //! a store directory only where the file, or a library it leads to, needs something of it; what the user put into
-//! it besides (`$ORIGIN`, a directory outside the store) stays, but for the build directory, which will be gone.
+//! it besides (`$ORIGIN`, a directory outside the store) stays, but for the build directory, which will be gone; and so
+//! does what `runtime` names, as no file says what it opens by `dlopen`.
+//!
+//! Programs that passed by the wrapper (Go's own linker, rust-lld, what was compiled elsewhere) are linked to the store
+//! here, where the libraries they need are among the build's.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::link::Linkage;
 use crate::elf::{self, Elf};
 use crate::fsio::{IoContext, PathError, sorted_names};
 use crate::store_path::StoreDir;
@@ -24,6 +29,10 @@ pub(super) struct Places<'a> {
     pub tree: &'a Path,
     /// Where the store's trees are on disk.
     pub store: &'a Path,
+    /// What programs are linked to.
+    pub linkage: &'a Linkage,
+    /// Beginnings of directories that stay on run paths, used or not.
+    pub kept: &'a [String],
 }
 
 /// What an output needs from outside the store: what → the first file that needs it, relative to the output.
@@ -62,6 +71,7 @@ fn fix_file(places: &Places<'_>, path: &Path, missing: &mut Missing) -> Result<(
     let Some(elf) = elf::read(path)? else {
         return Ok(());
     };
+    let elf = link_afterwards(places, path, elf)?;
     let shown = path.strip_prefix(places.tree).unwrap_or(path).display().to_string();
     let origin = places.origin(path);
     let use_of = Use::of(places, &elf, &origin)?;
@@ -87,6 +97,28 @@ fn fix_file(places: &Places<'_>, path: &Path, missing: &mut Missing) -> Result<(
         elf::set_run_path(path, run_path, &value)?;
     }
     Ok(())
+}
+
+/// Links a program to the store that the wrapped linkers did not see, where that finds it anything.
+fn link_afterwards(places: &Places<'_>, path: &Path, elf: Elf) -> Result<Elf, PathError> {
+    let linkage = places.linkage;
+    let is_found = |name: &String| {
+        linkage
+            .dirs()
+            .iter()
+            .any(|dir| places.find(&format!("{dir}/{name}")).is_some())
+    };
+    if !linkage.is_missing_in(&elf) || !elf.needed.iter().any(is_found) {
+        return Ok(elf);
+    }
+    let own = elf.run_path.as_ref().map_or("", |run_path| run_path.value.as_str());
+    let Some((interpreter, run_path)) = linkage.added_to(own) else {
+        return Ok(elf);
+    };
+    if places.find(interpreter).is_some() && elf::relink(path, interpreter, &run_path)? {
+        return Ok(elf::read(path)?.unwrap_or(elf));
+    }
+    Ok(elf)
 }
 
 fn directories(run_path: &str) -> impl Iterator<Item = &str> {
@@ -165,7 +197,7 @@ impl Places<'_> {
         let expanded = with_origin(dir, origin);
         let is_in_store = Path::new(&expanded).starts_with(StoreDir::LAYERIZE);
         match is_in_store && expanded == dir {
-            true => used.contains(&expanded),
+            true => used.contains(&expanded) || self.kept.iter().any(|kept| expanded.starts_with(kept)),
             false => !Path::new(dir).starts_with("/build"),
         }
     }

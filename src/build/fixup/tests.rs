@@ -75,11 +75,17 @@ impl Fixture {
     }
 
     fn fix(&self) -> Missing {
+        self.fix_with(&Linkage::default(), &[])
+    }
+
+    fn fix_with(&self, linkage: &Linkage, kept: &[String]) -> Missing {
         let (tree, logical) = (self.physical("out"), path("out"));
         fix(&Places {
             logical: &logical,
             tree: &tree,
             store: self.dir.path(),
+            linkage,
+            kept,
         })
         .unwrap()
     }
@@ -126,6 +132,45 @@ fn run_paths_keep_what_is_used_also_by_libraries() {
     // A second time there is nothing to do.
     fixture.fix();
     assert_eq!(fs::read(&file).unwrap(), bytes);
+}
+
+/// Case B3: Go's own linker and rust-lld give a program the usual interpreter and no run path.
+#[test]
+fn a_program_that_passed_by_the_wrapper_is_linked_to_the_store() {
+    let fixture = Fixture::new();
+    let [a, b, unused] = ["a", "b", "unused"].map(lib);
+    let file = fixture.program("$ORIGIN/../lib");
+    let usual = elf::read(&file).unwrap().unwrap().interpreter.unwrap();
+    let name = usual.rsplit('/').next().unwrap();
+    let interpreter = format!("{a}/{name}");
+    fs::copy(&usual, fixture.physical("a").join("lib").join(name)).unwrap();
+    let linkage = Linkage::sample(&interpreter, &[unused, a.clone(), b.clone()]);
+    fixture.fix_with(&linkage, &[]);
+    let elf = elf::read(&file).unwrap().unwrap();
+    assert_eq!(elf.interpreter, Some(interpreter));
+    assert_eq!(elf.run_path.unwrap().value, format!("$ORIGIN/../lib:{a}:{b}"));
+    assert!(
+        readelf(&file).contains("(RPATH)"),
+        "libraries of libraries are found by it"
+    );
+    let bytes = fs::read(&file).unwrap();
+    fixture.fix_with(&linkage, &[]);
+    assert_eq!(fs::read(&file).unwrap(), bytes, "a second time there is nothing to do");
+    // Where the build's libraries have nothing that it needs, it is as it was made.
+    let plain = fixture.program("$ORIGIN/../lib");
+    let bytes = fs::read(&plain).unwrap();
+    fixture.fix_with(&Linkage::sample(&format!("{a}/{name}"), &[lib("unused")]), &[]);
+    assert_eq!(fs::read(&plain).unwrap(), bytes);
+}
+
+/// What is opened by `dlopen` is nowhere written: `runtime` says it.
+#[test]
+fn what_runtime_names_stays_on_the_run_path() {
+    let fixture = Fixture::new();
+    let [a, b, unused] = ["a", "b", "unused"].map(lib);
+    let file = fixture.program(&format!("{a}:{b}:{unused}"));
+    fixture.fix_with(&Linkage::default(), &[format!("{}/", path("unused"))]);
+    assert_eq!(run_path(&file).unwrap(), format!("{a}:{b}:{unused}"));
 }
 
 #[test]
@@ -193,6 +238,8 @@ fn links_are_followed_within_the_store_alone() {
         logical: OUT,
         tree: &fixture.physical("out"),
         store: fixture.dir.path(),
+        linkage: &Linkage::default(),
+        kept: &[],
     };
     let lib_dir = fixture.physical("out").join("lib");
     for (name, target) in [

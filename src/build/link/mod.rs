@@ -8,16 +8,22 @@
 //!   for the libraries of libraries, which come from packages unchanged.
 //!
 //! The wrappers are found because `COMPILER_PATH` names their directory (gcc and clang look there first) and
-//! because it is first in `PATH`. What a build does not use is taken out of the run paths again: see
+//! because it is first in `PATH`. Behind the libraries come, where there are any, the run-time libraries of the root's
+//! compilers (a C++ program needs its own whether or not `libraries` names it) and what `runtime` names with what it depends
+//! on (for `dlopen`, of which no file tells). What a build does not use is taken out of the run paths again: see
 //! [`super::fixup`].
 //!
 //! Invariant: the wrappers' text depends on the libraries' store paths and contents alone, and each leaves static,
 //! relocatable and otherwise special links as they are.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::rootfs::Root;
+use crate::derive::{Input, Script};
+use crate::elf::Elf;
 use crate::fsio::{PathError, sorted_names};
+use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
 /// Where the wrappers are, relative to the root.
@@ -29,6 +35,19 @@ const LINKERS: [&str; 5] = ["ld", "ld.bfd", "ld.gold", "ld.lld", "ld.mold"];
 /// Makes a wrapper's text: `@PROGRAM@`, `@INTERPRETER@` and `@RPATH@` are replaced. Shell builtins alone: the root
 /// may have nothing but a shell.
 const WRAPPER: &str = include_str!("ld-wrapper.sh");
+
+/// Libraries that compilers link programs to by themselves: GCC's of each language, and LLVM's.
+const COMPILER_LIBRARIES: &[&str] = &[
+    "libatomic.so.1",
+    "libc++.so.1",
+    "libc++abi.so.1",
+    "libgcc_s.so.1",
+    "libgfortran.so.5",
+    "libgomp.so.1",
+    "libobjc.so.4",
+    "libquadmath.so.0",
+    "libstdc++.so.6",
+];
 
 /// What is particular to a machine's architecture.
 struct Architecture {
@@ -101,6 +120,63 @@ impl Linkage {
         Ok(linkage)
     }
 
+    /// How to link the programs of `script`.
+    pub(super) fn of_script(
+        store: &Store,
+        script: &Script,
+        paths: &BTreeMap<Input, StorePath>,
+    ) -> Result<Self, PathError> {
+        let located = |inputs: &[Input]| -> Vec<(StorePath, PathBuf)> {
+            let paths = inputs.iter().filter_map(|input| paths.get(input));
+            paths.map(|path| (path.clone(), store.physical(path))).collect()
+        };
+        let mut linkage = Self::of(&located(&script.libraries), &script.system)?;
+        if linkage.run_path.is_empty() {
+            return Ok(linkage);
+        }
+        let runtime = runtime_inputs(script);
+        let further = compiler_runtime(store, script, paths)
+            .into_iter()
+            .chain(located(&runtime));
+        let further: Vec<_> = further.collect();
+        for dir in Self::of(&further, &script.system)?.run_path {
+            if !linkage.run_path.contains(&dir) {
+                linkage.run_path.push(dir);
+            }
+        }
+        Ok(linkage)
+    }
+
+    /// The directories that programs are given.
+    pub(super) fn dirs(&self) -> &[String] {
+        &self.run_path
+    }
+
+    /// For a test: this interpreter and these directories.
+    #[cfg(test)]
+    pub(super) fn sample(interpreter: &str, dirs: &[String]) -> Self {
+        Self {
+            interpreter: Some(interpreter.to_owned()),
+            run_path: dirs.to_vec(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether a program was linked by something else than the wrapped linkers, which give each of these.
+    pub(super) fn is_missing_in(&self, elf: &Elf) -> bool {
+        let run_path = elf.run_path.as_ref().map_or("", |run_path| run_path.value.as_str());
+        let name = |path: &str| path.rsplit('/').next().map(str::to_owned);
+        let same_loader = self.interpreter.as_deref().map(name) == elf.interpreter.as_deref().map(name);
+        same_loader && elf.interpreter.is_some() && !run_path.contains(StoreDir::LAYERIZE)
+    }
+
+    /// The interpreter and the run path of a program that has `run_path` already.
+    pub(super) fn added_to(&self, run_path: &str) -> Option<(&str, String)> {
+        let own = run_path.split(':').filter(|dir| !dir.is_empty());
+        let dirs: Vec<&str> = own.chain(self.run_path.iter().map(String::as_str)).collect();
+        Some((self.interpreter.as_deref()?, dirs.join(":")))
+    }
+
     /// Wraps the linkers that `root` has; gives the wrappers' directory as seen inside, or `None` where there is
     /// nothing to add.
     pub(super) fn wrap_linkers(&self, root: &Root) -> Result<Option<String>, PathError> {
@@ -139,6 +215,44 @@ impl Linkage {
             .replace("@INTERPRETER@", self.interpreter.as_deref().unwrap_or(""))
             .replace("@RPATH@", &self.run_path.join(":"))
     }
+}
+
+/// What `runtime` names, with what its Debian packages depend on.
+pub(super) fn runtime_inputs(script: &Script) -> Vec<Input> {
+    let declared = |input: &Input| script.declared.get(input).into_iter().flatten().cloned();
+    let all = script
+        .runtime
+        .iter()
+        .flat_map(|input| [input.clone()].into_iter().chain(declared(input)));
+    all.collect()
+}
+
+/// Beginnings of the directories that are there for `dlopen`: they stay on run paths though no file says that it needs them.
+pub(super) fn kept_on_run_paths(script: &Script, paths: &BTreeMap<Input, StorePath>) -> Vec<String> {
+    let inputs = runtime_inputs(script);
+    let kept = inputs.iter().filter_map(|input| paths.get(input));
+    kept.map(|path| format!("{}/", StoreDir::layerize().join(path)))
+        .collect()
+}
+
+/// The packages of the root that hold the run-time libraries of its compilers.
+pub(super) fn compiler_runtime(
+    store: &Store,
+    script: &Script,
+    paths: &BTreeMap<Input, StorePath>,
+) -> Vec<(StorePath, PathBuf)> {
+    let Some(architecture) = architecture(&script.system).filter(|_| !script.libraries.is_empty()) else {
+        return Vec::new();
+    };
+    let dir = format!("usr/lib/{}", architecture.triplet);
+    let packages = script.root.iter().filter_map(|input| paths.get(input));
+    let packages = packages.map(|path| (path.clone(), store.physical(path)));
+    let has_one = |physical: &Path| {
+        COMPILER_LIBRARIES
+            .iter()
+            .any(|name| physical.join(&dir).join(name).is_file())
+    };
+    packages.filter(|(_, physical)| has_one(physical)).collect()
 }
 
 fn push_if(list: &mut Vec<String>, condition: bool, value: &str) {
