@@ -3,6 +3,7 @@
 //! Invariant: a report is a function of the two images' bytes; equal digests are never opened; layers are streamed and
 //! no file's content is held in memory beyond a bound.
 
+mod artifact;
 mod budget;
 mod diff;
 mod explain;
@@ -15,6 +16,7 @@ mod tests;
 mod trees;
 mod verify;
 
+pub use artifact::{ArtifactReport, BlobReport, inspect_artifact};
 pub use diff::{
     ArchiveChange, Cause, Child, Class, ContentChange, DiffOptions, DiffReport, Difference, FieldChange, FileChange,
     InsideChange, LayerChange, LayerDifference, LayerPlace, Side, SideLayer, StorePathChange, UnknownClass, diff,

@@ -31,6 +31,14 @@ pub fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let source = context.environment.source(&args.source, args.platform.as_deref())?;
+    if let Some(report) = audit::inspect_artifact(source.as_ref())? {
+        let text = match context.ui.json() {
+            true => serde_json::to_string(&report)?,
+            false => report.render(),
+        };
+        context.ui.data(text.trim_end())?;
+        return Ok(Outcome::Done);
+    }
     let report = audit::inspect(source.as_ref(), InspectOptions { layers: args.layers })?;
     let text = if context.ui.json() {
         serde_json::to_string(&report)?

@@ -184,6 +184,16 @@ pub enum TransportError {
         /// The platforms it has.
         available: Vec<Platform>,
     },
+    /// An index lists images whose manifests were left out, as an engine does that holds only some of them.
+    #[error("`{place}` lists {}, and they are not in it", quoted(.absent))]
+    Absent {
+        /// The place.
+        place: String,
+        /// What is listed and not there, by platform, else by digest.
+        absent: Vec<String>,
+        /// The platforms that are there.
+        present: Vec<Platform>,
+    },
     /// A text is no platform.
     #[error(transparent)]
     PlatformName(#[from] PlatformError),
@@ -313,6 +323,7 @@ impl TransportError {
             | Self::Json { .. }
             | Self::Document { .. }
             | Self::Missing { .. }
+            | Self::Absent { .. }
             | Self::TooLarge { .. }
             | Self::Tar { .. } => true,
             Self::Read { source, .. } => matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof),
@@ -342,6 +353,17 @@ impl TransportError {
                 Some(format!("name one of them: {}", quoted(choices)))
             }
             Self::Platform { available, .. } => Some(format!("add one of {}", quoted(&platform_flags(available)))),
+            Self::Absent { absent, present, .. } => {
+                let pulled = absent.first().map_or("PLATFORM", String::as_str);
+                let again = format!("`docker pull --platform {pulled} NAME` and save the image again");
+                Some(match present.is_empty() {
+                    true => format!("an engine saves what it holds: {again}"),
+                    false => format!(
+                        "an engine saves what it holds: {again}, or add one of {}",
+                        quoted(&platform_flags(present))
+                    ),
+                })
+            }
             Self::Registry(error) => error.help(),
             Self::Layer(error) => error.help(),
             Self::Reference(error) => error.help(),

@@ -14,6 +14,7 @@ mod crash;
 mod deep;
 mod diff;
 mod diff_pairs;
+mod documents;
 mod download;
 mod early_cutoff;
 mod escapes;

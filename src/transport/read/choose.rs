@@ -9,7 +9,8 @@ use super::faces::{self, Faces};
 use super::{Container, ReadOptions, StoredImage, document, top_index};
 use crate::digest::ContentDigest;
 use crate::oci::{
-    self, CONTAINERD_NAME, Descriptor, Document, INDEX_DEPTH_MAX, Index, NoChoice, REF_NAME, Raw, UnknownEntry,
+    self, CONTAINERD_NAME, Descriptor, Document, INDEX_DEPTH_MAX, Index, NoChoice, Platform, REF_NAME, Raw,
+    UnknownEntry,
 };
 
 /// Most indexes of a layout that are read to find an image by its digest.
@@ -204,10 +205,8 @@ impl Layout<'_> {
 
     /// Follows indexes down to one manifest.
     fn descend(&self, mut from: Candidates) -> Result<Chosen, TransportError> {
-        let wanted = self.options.platform.as_ref();
         for _ in 0..INDEX_DEPTH_MAX {
-            let chosen = oci::choose(&from.entries, &from.unknown, wanted);
-            let descriptor = chosen.map_err(|why| self.no_choice(why, &from.entries))?.clone();
+            let descriptor = self.pick(&from)?;
             match self.document(&descriptor)? {
                 Document::Index(nested) if !self.options.whole => {
                     from = Candidates {
@@ -226,6 +225,25 @@ impl Layout<'_> {
             }
         }
         Err(TransportError::nested_too_deep(self.place))
+    }
+
+    /// The entry that is wanted, of those that are there: `docker save` lists platforms that the engine does not hold.
+    fn pick(&self, from: &Candidates) -> Result<Descriptor, TransportError> {
+        let wanted = self.options.platform.as_ref();
+        let is_here = |entry: &&Descriptor| self.container.has(&super::blob_path(&entry.digest));
+        let (here, absent): (Vec<&Descriptor>, Vec<&Descriptor>) = from.entries.iter().partition(is_here);
+        let why = match oci::choose(here.iter().copied(), &from.unknown, wanted) {
+            Ok(found) => return Ok(found.clone()),
+            Err(why) => why,
+        };
+        match oci::choose(absent.iter().copied(), &[], wanted) {
+            // The only one, or the wanted one, is what is missing.
+            Ok(gone) if here.is_empty() || wanted.is_some_and(|wanted| serves(gone, wanted)) => {
+                Err(absent_error(self.place, [gone], &here))
+            }
+            Err(NoChoice::Platforms { .. }) if here.is_empty() => Err(absent_error(self.place, absent, &here)),
+            _ => Err(self.no_choice(why, &from.entries)),
+        }
     }
 
     fn no_choice(&self, why: NoChoice, candidates: &[Descriptor]) -> TransportError {
@@ -262,6 +280,38 @@ impl Layout<'_> {
     /// The place as it is written where a name follows; none for a stream.
     fn address(&self) -> Option<String> {
         address(self.container, self.place)
+    }
+}
+
+/// Whether an entry is for the wanted platform, as far as it says.
+fn serves(entry: &Descriptor, wanted: &Platform) -> bool {
+    let platform = entry.platform.as_ref();
+    platform.is_some_and(|platform| wanted.rank(platform).is_some())
+}
+
+/// What is said of entries whose manifests are not there; `here` are the others.
+pub(super) fn absent_error<'a>(
+    place: &str,
+    absent: impl IntoIterator<Item = &'a Descriptor>,
+    here: &[&Descriptor],
+) -> TransportError {
+    let absent: Vec<&Descriptor> = absent.into_iter().collect();
+    if let [only] = absent[..]
+        && only.platform.is_none()
+    {
+        return TransportError::Missing {
+            place: place.to_owned(),
+            what: format!("the blob `{}`", only.digest),
+        };
+    }
+    let name = |entry: &&Descriptor| match &entry.platform {
+        Some(platform) => platform.to_string(),
+        None => entry.digest.to_string(),
+    };
+    TransportError::Absent {
+        place: place.to_owned(),
+        absent: absent.iter().map(name).collect(),
+        present: here.iter().filter_map(|entry| entry.platform.clone()).collect(),
     }
 }
 

@@ -210,6 +210,19 @@ impl Source for StoredImage {
         blob(&self.container, &self.place, &self.elsewhere, digest, size)
     }
 
+    fn listed(&self, descriptor: &Descriptor) -> Result<Document, TransportError> {
+        let is_here = |entry: &&Descriptor| self.container.has(&blob_path(&entry.digest));
+        if let Document::Index(index) = &self.document
+            && !is_here(&descriptor)
+            && index.manifests.contains(descriptor)
+        {
+            let images = index.manifests.iter().filter(|entry| !entry.is_attestation());
+            let (here, absent): (Vec<&Descriptor>, Vec<&Descriptor>) = images.partition(is_here);
+            return Err(choose::absent_error(&self.place, absent, &here));
+        }
+        document(&self.container, &self.place, descriptor, "the manifest")
+    }
+
     fn tagged(&self, name: &str) -> Result<Option<Raw<Manifest>>, TransportError> {
         referrers::tagged(&self.container, &self.place, name)
     }
