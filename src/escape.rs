@@ -2,7 +2,7 @@
 //! turn the direction of what follows, or stand as a line of its own.
 //!
 //! Invariant: what is harmless stays as it is, so that escaping twice is escaping once; every character that is not is
-//! written as Rust writes it in a string (`\n`, `\u{1b}`), and every byte that is no UTF-8 as `\xff`. Terminals obey the
+//! written as Rust writes it in a string (`\n`, `\u{1b}`), and every byte that is not UTF-8 as `\xff`. Terminals obey the
 //! controls of ECMA-48 (C0, and C1 in UTF-8 too); the order of characters is changed by the controls of UAX #9.
 
 use std::borrow::Cow;

@@ -173,7 +173,7 @@ impl<'de> Deserialize<'de> for StorePath {
     }
 }
 
-/// A text that is no store path, or a name that cannot be part of one.
+/// A text that is not a store path, or a name that cannot be part of one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StorePathError {
     /// Not `<32 base32 characters>-<name>`.

@@ -40,7 +40,7 @@ impl Fixture {
         assert_eq!(self.store.verify(true).unwrap(), []);
         let text = |path: &&StorePath| {
             let path = logical(path);
-            format!("`{path}` was missing or changed in the store, and has been made again")
+            format!("`{path}` was missing from the store or changed, and has been rebuilt")
         };
         assert_eq!(self.recorder.warnings(), mended.iter().map(text).collect::<Vec<_>>());
     }

@@ -103,7 +103,7 @@ fn keys_of_the_user_are_not_seen() {
 #[test]
 fn a_user_namespace_works_and_changes_no_wall() {
     let may = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap();
-    assert_ne!(may.trim(), "0", "then there would be no sandbox either");
+    assert_ne!(may.trim(), "0", "then there would be not a sandbox either");
     assert_eq!(
         output("probe nested"),
         "user ok, map ok, uid 0, mounts ok, tmpfs ok; device EPERM, uncover EINVAL, root EPERM, cgroups ENOSPC, \

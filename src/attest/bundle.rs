@@ -36,31 +36,31 @@ pub const BUNDLE_MAX: u64 = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// It is not a bundle, or not one of the form that is read.
-    #[error("it is no bundle that can be checked: {0}")]
+    #[error("it is not a bundle that can be checked: {0}")]
     Malformed(String),
     /// It was made by a certificate.
-    #[error("it is signed by a certificate and not by a key")]
+    #[error("it is signed with a certificate, not a key")]
     Certificate,
     /// The payload is no in-toto statement.
-    #[error("its payload is `{0}` and no in-toto statement")]
+    #[error("its payload is `{0}`, not an in-toto statement")]
     PayloadType(String),
     /// The signature is another key's.
     #[error("it is signed by another key: {0}")]
     OtherKey(String),
     /// The signature is not of these bytes.
-    #[error("the signature does not match: payload or signature were changed, or the key is another")]
+    #[error("the signature does not match: the payload or the signature was changed, or it was made with another key")]
     Signature,
     /// The signature is right, but it is about something else.
-    #[error("it speaks of another image")]
+    #[error("it is about another image")]
     OtherSubject,
     /// The signature is right, but something else is stated.
     #[error("it states `{0}`")]
     Predicate(String),
     /// It sums up a check by another policy than the wanted one.
-    #[error("it sums up another check: by the policy `{0}`")]
+    #[error("it summarises a check by another policy, `{0}`")]
     Policy(String),
     /// It sums up a check that the image did not pass.
-    #[error("it sums up a check whose result is `{0}`, and not `PASSED`")]
+    #[error("it summarises a check whose result is `{0}`, not `PASSED`")]
     Result(String),
 }
 
@@ -216,8 +216,8 @@ impl OpenedBundle {
         let [Signature { sig }] = envelope.signatures.as_slice() else {
             return Err(malformed("it has not exactly one signature"));
         };
-        let payload = decode(&envelope.payload).ok_or_else(|| malformed("the payload is no base64"))?;
-        let signature = decode(sig).ok_or_else(|| malformed("the signature is no base64"))?;
+        let payload = decode(&envelope.payload).ok_or_else(|| malformed("the payload is not base64"))?;
+        let signature = decode(sig).ok_or_else(|| malformed("the signature is not base64"))?;
         Ok(Self {
             payload_type: envelope.payload_type,
             payload,

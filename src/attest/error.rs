@@ -20,13 +20,13 @@ pub enum AttestError {
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
     /// The archive holds no manifest whose digest could be named.
-    #[error("`{place}` holds no manifest, so that there is no digest to speak of")]
+    #[error("`{place}` contains no manifest, so there is no digest to refer to")]
     NoManifest {
         /// Where the image is.
         place: String,
     },
-    /// A file is no document of a kind that is known.
-    #[error("`{}` is no document that can be attached: {reason}", path.display())]
+    /// A file is not a document of a kind that is known.
+    #[error("`{}` is not a document that can be attached: {reason}", path.display())]
     Document {
         /// The file.
         path: PathBuf,
@@ -34,13 +34,13 @@ pub enum AttestError {
         reason: String,
     },
     /// What the user says that a document is, is neither a known kind nor a media type.
-    #[error("`--type {kind}` is no media type")]
+    #[error("`--type {kind}` is not a media type")]
     Kind {
         /// What the user wrote.
         kind: String,
     },
     /// A statement is about something else.
-    #[error("`{}` does not speak of {digest}", path.display())]
+    #[error("`{}` is not about {digest}", path.display())]
     OtherSubject {
         /// The file.
         path: PathBuf,
@@ -48,7 +48,7 @@ pub enum AttestError {
         digest: Digest,
     },
     /// A file holds no key that is understood.
-    #[error("`{}` holds no {wanted}: {reason}", path.display())]
+    #[error("`{}` contains no {wanted}: {reason}", path.display())]
     Key {
         /// The file.
         path: PathBuf,
@@ -66,7 +66,7 @@ pub enum AttestError {
         action: &'static str,
     },
     /// A time that cannot be written.
-    #[error("{seconds} seconds since 1970 is a time that RFC 3339 cannot write")]
+    #[error("{seconds} seconds since 1970 cannot be written as an RFC 3339 time")]
     Time {
         /// The seconds.
         seconds: i64,

@@ -233,7 +233,7 @@ fn read_pem(path: &Path, label: &str, wanted: &'static str) -> Result<Vec<u8>, A
         advice,
     };
     let text = fsio::read_limited(path, FILE_MAX)?;
-    let text = String::from_utf8(text).map_err(|_| error("it is no text", None))?;
+    let text = String::from_utf8(text).map_err(|_| error("it is not text", None))?;
     let found = text.lines().find_map(|line| line.trim().strip_prefix("-----BEGIN "));
     let found = found.map(|rest| rest.trim_end_matches('-'));
     if found != Some(label) {
@@ -249,7 +249,7 @@ fn read_pem(path: &Path, label: &str, wanted: &'static str) -> Result<Vec<u8>, A
             Some("PRIVATE KEY") => error("it is a private key", Some("name the `.pub` file")),
             Some("PUBLIC KEY") => error("it is a public key", Some("name the `.key` file")),
             Some(_) => error("it is a PEM file of something else", None),
-            None => error("it is no PEM file", None),
+            None => error("it is not a PEM file", None),
         });
     }
     let body = text.lines().skip_while(|line| !line.starts_with("-----BEGIN ")).skip(1);

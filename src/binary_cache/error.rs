@@ -27,17 +27,17 @@ pub enum CacheError {
     /// A tree could not be archived.
     #[error(transparent)]
     Nar(Box<NarError>),
-    /// A text is no key.
+    /// A text is not a key.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// There is no `nix-cache-info`.
-    #[error("`{cache}` is no binary cache: it has no `nix-cache-info`")]
+    #[error("`{cache}` is not a binary cache: it has no `nix-cache-info`")]
     NotACache { cache: String },
     /// The cache's description makes no sense.
     #[error("the `nix-cache-info` of `{cache}` is malformed: {reason}")]
     CacheInfo { cache: String, reason: String },
     /// The cache holds paths of another store.
-    #[error("`{cache}` holds paths of {found}, not of {wanted}")]
+    #[error("`{cache}` has paths of {found}, not of {wanted}")]
     StoreDir {
         cache: String,
         found: String,
@@ -73,10 +73,10 @@ pub enum CacheError {
         caches: Vec<String>,
     },
     /// An archive's place is not below its cache.
-    #[error("`{url}` names `{place}` as the place of its archive, which is not below the cache")]
+    #[error("`{url}` says that its archive is at `{place}`, which is outside the cache")]
     Place { url: String, place: String },
     /// A compressed archive is not the one announced.
-    #[error("`{url}` is not what its narinfo announces")]
+    #[error("`{url}` does not match its narinfo")]
     File {
         url: String,
         #[source]
@@ -98,7 +98,7 @@ pub enum CacheError {
         source: Box<StoreError>,
     },
     /// Paths that refer to each other in a circle: no store can register them.
-    #[error("`{path}` needs itself by way of other paths, says `{cache}`")]
+    #[error("`{cache}` says that `{path}` depends on itself through other paths")]
     Circle { path: StorePath, cache: String },
     /// More paths than anything may have.
     #[error("the closure has more than {limit} paths")]

@@ -16,7 +16,7 @@ const SEED: usize = 32;
 const PUBLIC: usize = 32;
 const SIGNATURE: usize = 64;
 
-/// A text that is no key.
+/// A text that is not a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{shown}` is no {kind}: {reason}")]
 pub struct KeyError {

@@ -32,7 +32,7 @@ pub struct NarInfo {
     pub attestation: Attestation,
 }
 
-/// Where a text is no narinfo.
+/// Where a text is not a narinfo.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct NarInfoError {
@@ -208,13 +208,13 @@ pub fn parse_hash(text: &str) -> Result<Digest, String> {
     named
         .then(|| nix_store::parse_hash(text))
         .flatten()
-        .ok_or_else(|| format!("`{}` is no SHA-256", shown(text)))
+        .ok_or_else(|| format!("`{}` is not a SHA-256", shown(text)))
 }
 
 fn absolute(text: &str, dir: &StoreDir) -> Result<StorePath, String> {
     match dir.split(text) {
         Some((path, "")) if dir.join(&path) == text => Ok(path),
-        _ => Err(format!("`{}` is no path of the store {}", shown(text), dir.as_str())),
+        _ => Err(format!("`{}` is not a path of the store {}", shown(text), dir.as_str())),
     }
 }
 
@@ -225,7 +225,7 @@ fn number(text: &str) -> Result<u64, String> {
         .parse()
         .ok()
         .filter(|&number: &u64| digits && number <= i64::MAX as u64);
-    number.ok_or_else(|| format!("`{}` is no size in bytes", shown(text)))
+    number.ok_or_else(|| format!("`{}` is not a size in bytes", shown(text)))
 }
 
 /// The beginning of a text from outside, for a message.
@@ -261,7 +261,7 @@ impl<'t> Lines<'t> {
             if key == "Sig" {
                 lines.signatures.insert(value.to_owned());
             } else if SINGLE.contains(&key) && lines.single.insert(key, (number, value)).is_some() {
-                return Err(wrong(number, format!("`{key}` stands twice")));
+                return Err(wrong(number, format!("`{key}` appears twice")));
             }
         }
         Ok(lines)
@@ -353,21 +353,21 @@ mod tests {
             (
                 "StorePath: /nix",
                 "StorePath: /gnu",
-                "line 1: `/gnu/store/hmsx4asx8zppgw0hbrfhcmnrr1an0370-t` is no path of the store /nix/store",
+                "line 1: `/gnu/store/hmsx4asx8zppgw0hbrfhcmnrr1an0370-t` is not a path of the store /nix/store",
             ),
             (
                 "-t\nURL",
                 "-t/../x\nURL",
-                "line 1: `/nix/store/hmsx4asx8zppgw0hbrfhcmnrr1an0370-t/../x` is no path",
+                "line 1: `/nix/store/hmsx4asx8zppgw0hbrfhcmnrr1an0370-t/../x` is not a path",
             ),
             ("URL: ", "UR: ", "line 0: there is no `URL`"),
             ("Compression: xz", "Compression: br", "line 3: `br`"),
-            ("NarSize: 480", "NarSize: -480", "line 7: `-480` is no size in bytes"),
-            ("NarSize: 480", "NarSize: +480", "line 7: `+480` is no size in bytes"),
+            ("NarSize: 480", "NarSize: -480", "line 7: `-480` is not a size in bytes"),
+            ("NarSize: 480", "NarSize: +480", "line 7: `+480` is not a size in bytes"),
             (
                 "NarSize: 480",
                 "NarSize: 480\nNarSize: 481",
-                "line 8: `NarSize` stands twice",
+                "line 8: `NarSize` appears twice",
             ),
             ("NarHash: sha256:0", "NarHash: sha1:0", "line 6: `sha1:0"),
             (

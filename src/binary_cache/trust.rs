@@ -39,7 +39,7 @@ impl Trust {
         Err(match (bad, names.as_slice()) {
             (Some(name), _) => format!("its signature by `{name}` is wrong: it or what it signs was changed"),
             (None, []) => "nobody signed it".to_owned(),
-            (None, names) => format!("it is signed by {}, which is no trusted key", names.join(", ")),
+            (None, names) => format!("it is signed by {}, which is not a trusted key", names.join(", ")),
         })
     }
 }

@@ -59,7 +59,7 @@ pub enum BuildError {
         path: StorePath,
     },
     /// A path that an output refers to is gone from the store, and no step makes it.
-    #[error("`{path}` is missing in the store, and nothing here makes it")]
+    #[error("`{path}` is missing from the store, and nothing here can rebuild it")]
     Lost {
         /// The path.
         path: StorePath,

@@ -205,7 +205,7 @@ fn missing_program(line: &str) -> Option<&str> {
             && text
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte));
-        // What is looked for by a path is no program that a package would bring.
+        // What is looked for by a path is not a program that a package would bring.
         if !is_name {
             None
         } else {

@@ -15,7 +15,7 @@ use crate::store_path::{StoreDir, StorePath};
 pub fn report_mended(store: &Store, reporter: &dyn Reporter) {
     for path in store.take_mended() {
         let path = StoreDir::layerize().join(&path);
-        let text = format!("`{path}` was missing or changed in the store, and has been made again");
+        let text = format!("`{path}` was missing from the store or changed, and has been rebuilt");
         reporter.report(Event::Warning { text });
     }
 }

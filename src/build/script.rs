@@ -137,7 +137,7 @@ impl ScriptStep<'_> {
         let place = place.map_or_else(|| "its archive".to_owned(), |place| place.to_string());
         self.reporter.report(Event::Note {
             text: format!(
-                "`{label}` holds its own path where it cannot be rewritten ({place}): its script runs a second time, at \
+                "`{label}` contains its own path where it cannot be rewritten ({place}): its script runs a second time, at \
                  that path"
             ),
         });

@@ -96,7 +96,8 @@ impl Step<'_> {
         let details = self.store.info_full(path)?;
         for file in details.map(|details| details.unscanned).unwrap_or_default() {
             let label = &self.derivation().label;
-            let text = format!("`{file}` of `{label}` is packed too deep or too large to be searched for references");
+            let text =
+                format!("`{file}` of `{label}` is nested too deeply or is too large to be searched for references");
             self.reporter.report(Event::Warning { text });
         }
         Ok(())

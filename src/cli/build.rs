@@ -74,7 +74,7 @@ pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
 fn check_places(locations: &[Location]) -> anyhow::Result<()> {
     if locations.is_empty() {
         return Err(advised(
-            "`--inputs` needs a place that holds more than an image, and NAME.tar is none",
+            "`--inputs` needs a layout or a registry: NAME.tar can hold only an image",
             "add `-o oci:DIR` or `-o docker://NAME`",
         ));
     }

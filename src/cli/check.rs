@@ -19,13 +19,13 @@ const FILES_SHOWN: usize = 10;
 pub struct CheckArgs {
     /// Images or packages of the spec [default: all images]
     targets: Vec<String>,
-    /// How often each is built again
+    /// How often to build each again
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     times: u32,
-    /// Copy outputs that differ to this directory, with what the store has
+    /// Copy outputs that differ, and what the store has, to this directory
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
-    /// Where something differs, vary one respect after the other to find out on which it depends
+    /// If something differs, vary one aspect of the environment at a time to find out which one it depends on
     #[arg(long)]
     find_cause: bool,
     #[command(flatten)]

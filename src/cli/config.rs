@@ -221,7 +221,7 @@ fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>
         Size::Bytes(bytes) => Ok(Some(bytes)),
         Size::Text(text) => parse_size(&text)
             .map(Some)
-            .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no size: write for example \"20GB\""))),
+            .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a size: write for example \"20GB\""))),
     }
 }
 
@@ -256,7 +256,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("config.toml") && error.contains("line 2") && error.contains("`much` is no size"),
+            error.contains("config.toml") && error.contains("line 2") && error.contains("`much` is not a size"),
             "{error}"
         );
         assert!(

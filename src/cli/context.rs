@@ -287,7 +287,7 @@ fn epoch() -> anyhow::Result<i64> {
         None => Ok(DEFAULT_EPOCH),
         Some(text) => text.parse().ok().filter(|&seconds: &i64| seconds >= 0).ok_or_else(|| {
             advised(
-                format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds"),
+                format!("SOURCE_DATE_EPOCH is `{text}`, which is not a number of seconds"),
                 "unset it, or set it to seconds since 1970, as `git log -1 --format=%ct` prints them",
             )
         }),

@@ -27,7 +27,7 @@ use crate::project::{target, work};
 pub struct DiffArgs {
     /// An image, named as for `inspect`; or an image or package of the spec, or a store path, which is built
     a: String,
-    /// Another
+    /// The other image, named likewise
     b: String,
     /// Which platform of multi-platform images [default: all of both, one by one]
     #[arg(long, value_name = "OS/ARCH")]
@@ -35,10 +35,10 @@ pub struct DiffArgs {
     /// Compare names and indexes too: what the places say of the images
     #[arg(long)]
     indexes: bool,
-    /// Classes of differences that count as none, separated by commas; repeatable
+    /// Classes of differences to ignore, separated by commas; repeatable
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]
     ignore: Vec<String>,
-    /// Write the report to a file as a page for a browser
+    /// Write the report to a file as an HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     #[command(flatten)]
@@ -155,7 +155,7 @@ fn built(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Optio
     let image = project::images(&work, &options, &context.environment)?.pop();
     let image = image.ok_or_else(|| {
         advised(
-            format!("`{text}` makes no image"),
+            format!("`{text}` is nothing that an image can be made of"),
             "name an image, a package or a store path",
         )
     })?;

@@ -53,7 +53,7 @@ pub fn of_one_image(
         }
         (Some(_), more) => {
             return Err(advised(
-                format!("the targets make {} images, and a document speaks of one", more + 1),
+                format!("the targets make {} images, but a document is about one", more + 1),
                 "name the image",
             ));
         }

@@ -72,7 +72,7 @@ fn command_help(program: Command, words: &[String]) -> anyhow::Result<String> {
             advised(
                 format!("there is no topic and no command `{}`", words.join(" ")),
                 format!(
-                    "topics are {}; `layerize help` lists the commands, too",
+                    "the topics are {}; `layerize help` also lists the commands",
                     topics.join(", ")
                 ),
             )

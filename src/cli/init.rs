@@ -59,7 +59,7 @@ fn check(starter: &Starter) -> anyhow::Result<()> {
     match crate::spec::parse(&starter.spec()) {
         Ok(_) => Ok(()),
         Err(_) => Err(advised(
-            format!("`{}` is no name of a package and an image", starter.name),
+            format!("`{}` is not a valid name for a package and an image", starter.name),
             "names are lower-case letters, digits and single `-`, `_` or `.` between them: `--name my-app`",
         )),
     }

@@ -29,7 +29,7 @@ pub struct InputsArgs {
 enum Verb {
     /// List every file that comes from outside, build tools included
     List(ListArgs),
-    /// Ask every place for every file: exit status 1 if one of them is in none
+    /// Ask every place for every file: exit status 1 if a file is in none of them
     Check(InputsCheckArgs),
     /// Copy all of them, with spec and lock, to an OCI layout or a registry
     Export(ExportArgs),

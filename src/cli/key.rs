@@ -20,7 +20,7 @@ pub struct KeyArgs {
 enum SigningKeyCommand {
     /// Make a key pair: PREFIX.key, for you alone and without passphrase, and PREFIX.pub
     Generate {
-        /// Where the files go, without their extensions
+        /// Path of the two files, without their extensions
         prefix: PathBuf,
         /// Kind of key
         #[arg(long = "type", value_enum, default_value = "ed25519")]

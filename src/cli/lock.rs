@@ -17,10 +17,10 @@ use crate::project::golden;
 /// Arguments of `layerize lock`.
 #[derive(Debug, Args)]
 pub struct LockArgs {
-    /// Resolve these anew (Debian packages, source packages, packages with a URL, Nix links), or everything if none is named
+    /// Resolve these again (Debian packages, source packages, packages with a URL, Nix links), or everything if none is named
     #[arg(long, num_args = 0.., value_name = "NAME")]
     update: Option<Vec<String>>,
-    /// Resolve anew only the Debian packages and source packages that no source carries any more, and what their new
+    /// Resolve again only the Debian packages and source packages that no source has any more, and what their new
     /// versions need; the sources are asked for all that is locked, whatever was downloaded before
     #[arg(long, conflicts_with_all = ["update", "check"])]
     refresh: bool,
@@ -30,7 +30,7 @@ pub struct LockArgs {
     /// Change nothing: exit status 1 if the lock is not current
     #[arg(long, conflicts_with = "update")]
     check: bool,
-    /// Use nothing but what was fetched before
+    /// Do not use the network: use only what was fetched before
     #[arg(long)]
     offline: bool,
     /// Directory, file: or http: address with Debian packages, tried before the machine's apt; repeatable
@@ -64,7 +64,9 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
                 || after.bases.contains_key(name)
         };
         if let Some(unknown) = names.iter().find(|name| !known(name)) {
-            bail!("`{unknown}` is not in the lock: it is no Debian package, source package or download of this spec");
+            bail!(
+                "`{unknown}` is not in the lock: it is not a Debian package, source package or download of this spec"
+            );
         }
     }
     if args.golden {
@@ -84,7 +86,7 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
     let path = context.shown(&path);
     context.ui.line(&match changes.len() {
         0 if project.lock != before => format!("{} written.", path.display()),
-        0 if args.refresh => format!("{} is current: all of it can still be had.", path.display()),
+        0 if args.refresh => format!("{} is current: everything in it is still available.", path.display()),
         0 => format!("{} is current.", path.display()),
         count => format!("{} written, {count} changed.", path.display()),
     });
@@ -95,7 +97,7 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
 fn update(args: &LockArgs, project: &Project, context: &Context) -> anyhow::Result<Update> {
     if args.refresh && args.offline {
         return Err(advised(
-            "`--refresh` asks the sources what they still carry, and `--offline` forbids to ask them",
+            "`--refresh` asks the sources what they still have, which `--offline` forbids",
             "leave out `--offline`; `layerize build --offline` builds from what was fetched before, gone or not",
         ));
     }

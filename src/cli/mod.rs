@@ -77,7 +77,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write a first layerize.toml for what is in a directory
+    /// Write a layerize.toml for the contents of a directory
     Init(init::InitArgs),
     /// Build images or packages, and write each image to a sink
     Build(build::BuildArgs),
@@ -87,21 +87,21 @@ enum Command {
     Push(push::PushArgs),
     /// Copy an image, or all of an index, from one place to another, byte for byte
     Copy(copy::CopyArgs),
-    /// Put images for several platforms under one name
+    /// Create or extend an index of images for several platforms
     Index(index::IndexArgs),
     /// Show which store paths share a layer, why, and what an update would re-send
     Plan(plan::PlanArgs),
     /// Show the runtime closure of packages, images or store paths
     Closure(closure::ClosureArgs),
-    /// Show what an image holds
+    /// Show what is in an image
     Inspect(inspect::InspectArgs),
     /// Compare two images: exit status 0 if their digests are equal, else 1
     Diff(diff::DiffArgs),
     /// Recompute every digest of an image: exit status 0 if all are right, else 1
     Verify(verify::VerifyArgs),
-    /// Build again in other surroundings: exit status 0 if everything comes out the same, else 1
+    /// Build again in a different environment: exit status 0 if the results are identical, else 1
     Check(check::CheckArgs),
-    /// Make an image anew from its spec, as it says it was made: exit status 0 if it is the same, else 1
+    /// Rebuild an image from its inputs or its spec: exit status 0 if the digest is the same, else 1
     Rebuild(rebuild::RebuildArgs),
     /// Show which layer and store path hold a file of an image, why, and what made it
     Explain(explain::ExplainArgs),
@@ -113,21 +113,21 @@ enum Command {
     Attach(attach::AttachArgs),
     /// Sign an image, or a document about it, with a key: a sigstore bundle, made offline
     Sign(sign::SignArgs),
-    /// Check who signed an image: exit status 0 if the key vouches for it, else 1
+    /// Check who signed an image: exit status 0 if the keys vouch for it, else 1
     VerifySignature(verify_signature::VerifySignatureArgs),
-    /// Make keys that sign
+    /// Generate signing keys
     Key(key::KeyArgs),
     /// Pin every input that comes from outside in layerize.lock
     Lock(lock::LockArgs),
-    /// List what comes from outside, see where it is still to be had, and export it
+    /// List, check and export the files that come from outside
     Inputs(inputs::InputsArgs),
     /// Enter the build environment of a package
     Shell(shell::ShellArgs),
     /// Run a program of a package
     Run(run::RunArgs),
-    /// Look after the store
+    /// Manage the store
     Store(store::StoreArgs),
-    /// Show who you are at a registry and how it is reached
+    /// Show the login and the connection settings for a registry
     Auth(auth::AuthArgs),
     /// Show a chapter of the manual, or the help of a command
     Help(help::HelpArgs),

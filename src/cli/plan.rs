@@ -29,13 +29,13 @@ pub struct PlanArgs {
     /// Plan this closure graph: JSON of `nix path-info --json`, exportReferencesGraph, or the like
     #[arg(long, value_name = "FILE", conflicts_with = "targets")]
     graph: Option<PathBuf>,
-    /// Learn what changes from a directory of earlier graphs or plans, oldest first by name
+    /// Learn what tends to change from a directory of earlier graphs or plans, oldest first by name
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
     /// Write each image's plan to the file that its `layers.plan` names, starting from what that holds
     #[arg(long, group = "question", conflicts_with = "graph")]
     save: bool,
-    /// Say why this path is in its layer and what a change of it would re-send
+    /// Explain why this path is in its layer and what changing it would re-send
     #[arg(long, value_name = "PATH", group = "question")]
     explain: Option<String>,
     /// Replay a directory of graphs, oldest first by name, and compare what each strategy sends
@@ -142,8 +142,8 @@ fn place(draft: &Draft) -> anyhow::Result<&PlanFile> {
     draft.kept.as_ref().ok_or_else(|| {
         let name = draft.name();
         advised(
-            format!("image `{name}` names no plan file, or one that was written by hand"),
-            format!("write `layers = {{ plan = \"{name}.plan.json\" }}` into its part of the spec"),
+            format!("image `{name}` has no plan file, or one that was written by hand"),
+            format!("write `layers = {{ plan = \"{name}.plan.json\" }}` in its section of the spec"),
         )
     })
 }

@@ -24,7 +24,7 @@ use super::output;
 pub struct RebuildArgs {
     /// An image of layerize's, named as for `inspect`
     source: String,
-    /// The spec that it is said to be made from, or its directory [default: what is kept beside the image, else the nearest
+    /// The spec that it was made from, or its directory [default: what is kept beside the image, else the nearest
     /// layerize.toml]
     #[arg(long, value_name = "PATH")]
     spec: Option<PathBuf>,
@@ -34,10 +34,10 @@ pub struct RebuildArgs {
     /// Which platform of a multi-platform image
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
-    /// The compression with its level, which no image tells [default: the spec's]
+    /// The compression with its level, which no image records [default: the spec's]
     #[arg(long, value_name = "HOW")]
     compression: Option<Compression>,
-    /// Where the digest is the same, sign a statement of it (a SLSA verification summary) with `--key`, and attach it to
+    /// If the digest is the same, sign a statement about it (a SLSA verification summary) with `--key`, and attach it to
     /// the image, which needs oci:DIR[:TAG] or docker://NAME, or write it to `-o`
     #[arg(long, requires = "key")]
     attest: bool,

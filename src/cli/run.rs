@@ -20,10 +20,10 @@ use crate::project::{Target, Work};
 pub struct RunArgs {
     /// The package or store path
     target: String,
-    /// Its program [default: its only one, or the one that is called as the package]
+    /// Its program [default: its only one, or the one with the package's name]
     #[arg(long, value_name = "NAME")]
     program: Option<String>,
-    /// What the program is given
+    /// Arguments of the program
     #[arg(last = true)]
     arguments: Vec<String>,
     #[command(flatten)]
@@ -64,7 +64,7 @@ fn program(args: &RunArgs, work: &Work) -> anyhow::Result<String> {
     };
     if !programs.contains(wanted) {
         let help = match programs.len() {
-            0 => "it has no `bin`: it is no program".to_owned(),
+            0 => "it has no `bin`: it is not a program".to_owned(),
             _ => format!("choose with `--program`: {}", programs.join(", ")),
         };
         return Err(advised(

@@ -28,7 +28,7 @@ pub struct ShellArgs {
     /// A command instead of an interactive shell
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
-    /// Nothing of yours but the project: no home directory, no start files
+    /// Only the project: no home directory, no start files
     #[arg(long)]
     pure: bool,
     #[command(flatten)]

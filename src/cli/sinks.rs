@@ -30,8 +30,8 @@ pub fn parse(outputs: &[String]) -> anyhow::Result<Vec<Location>> {
         .count();
     if pipes > 1 {
         return Err(advised(
-            "standard output is named twice",
-            "it can hold one image: leave out one `-o`",
+            "standard output is given twice",
+            "it can take one image: remove one `-o`",
         ));
     }
     Ok(locations)

@@ -16,7 +16,7 @@ pub struct VerifyArgs {
     /// Which platform of a multi-platform image
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
-    /// Ask for what a consumer wants beyond the specification: docker-20, lambda, or strict; repeatable
+    /// Also check what a consumer requires beyond the specification: docker-20, lambda, or strict; repeatable
     #[arg(long, value_name = "NAME")]
     profile: Vec<Profile>,
     /// List the rules of the profiles, each with the fact it rests on

@@ -318,7 +318,7 @@ pub(super) fn store_name(text: &str) -> String {
     name
 }
 
-/// The last part of an address's path, its percent escapes undone (RFC 3986, 2.1) unless that is no file name.
+/// The last part of an address's path, its percent escapes undone (RFC 3986, 2.1) unless that is not a file name.
 fn url_file_name(url: &str) -> String {
     let path = url.split(['?', '#']).next().unwrap_or_default();
     let encoded = match path.trim_end_matches('/').rsplit(['/', ':']).next() {
@@ -391,7 +391,7 @@ mod tests {
             ("https://x.invalid/zipball/main", "main", None),
             ("https://x.invalid/x-1.0.3-rc1", "x-1.0.3-rc1", None),
             ("file:a%20b%25.tar.gz", "a b%.tar.gz", Some(true)),
-            // What is no file name once its escapes are undone keeps them.
+            // What is not a file name once its escapes are undone keeps them.
             ("https://x.invalid/a%2Fb", "a%2Fb", None),
             ("https://x.invalid/%2e%2E", "%2e%2E", None),
             ("https://x.invalid/a%0ab", "a%0ab", None),

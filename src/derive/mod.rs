@@ -100,7 +100,7 @@ pub enum Action {
         archive: Download,
         /// Leading directories to drop; `None`: 1 if all entries share one, else 0.
         strip: Option<u32>,
-        /// Whether a file that is no archive is kept as it is: its name does not tell.
+        /// Whether a file that is not an archive is kept as it is: its name does not tell.
         or_keep: bool,
     },
     /// A Debian binary package as a tree: usr-merged, alternatives recorded, maintainer scripts not run.

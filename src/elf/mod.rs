@@ -72,7 +72,7 @@ pub struct RunPath {
     entry: u64,
 }
 
-/// Reads the file at `path`; `None` where it is no ELF file.
+/// Reads the file at `path`; `None` where it is not an ELF file.
 pub fn read(path: &Path) -> Result<Option<Elf>, PathError> {
     let file = File::open(path).context("open", path)?;
     let mut start = [0; 5];

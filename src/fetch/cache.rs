@@ -283,10 +283,10 @@ mod tests {
         for (bytes, message) in [
             (
                 &b"abd"[..],
-                "`somewhere` gives other content for `x`: expected sha256:ba78",
+                "`somewhere` served different content for `x`: expected sha256:ba78",
             ),
-            (b"ab", "`somewhere` gives 2 bytes for `x`, expected 3"),
-            (b"abcd", "`somewhere` gives 4 bytes for `x`, expected 3"),
+            (b"ab", "`somewhere` served 2 bytes for `x`, expected 3"),
+            (b"abcd", "`somewhere` served 4 bytes for `x`, expected 3"),
         ] {
             let error = cache
                 .insert(expected(b"abc"), &mut { bytes }, LABELS, &Silent)

@@ -174,14 +174,14 @@ pub enum FetchError {
     #[error(transparent)]
     Nar(#[from] NarError),
     /// All bytes arrived and are not the ones wanted.
-    #[error("`{origin}` gives other content for `{name}`: {mismatch}")]
+    #[error("`{origin}` served different content for `{name}`: {mismatch}")]
     Digest {
         name: String,
         origin: String,
         mismatch: Box<DigestMismatch>,
     },
     /// More or fewer bytes than the lock says.
-    #[error("`{origin}` gives {actual} bytes for `{name}`, expected {expected}")]
+    #[error("`{origin}` served {actual} bytes for `{name}`, expected {expected}")]
     Size {
         name: String,
         origin: String,
@@ -189,10 +189,10 @@ pub enum FetchError {
         actual: u64,
     },
     /// More bytes than anything may have.
-    #[error("`{url}` gives more than {limit} bytes")]
+    #[error("`{url}` sent more than {limit} bytes")]
     TooLarge { url: String, limit: u64 },
     /// There is nothing at the address.
-    #[error("there is nothing at `{url}`")]
+    #[error("nothing was found at `{url}`")]
     NotFound { url: String },
     /// The host cannot be reached, or does not speak the protocol.
     #[error("cannot reach `{url}`")]
@@ -230,10 +230,12 @@ pub enum FetchError {
     #[error("`{url}` cannot be fetched: {reason}")]
     Address { url: String, reason: &'static str },
     /// The network is needed and must not be used.
-    #[error("`{name}` is not in the cache and the network must not be used")]
+    #[error("`{name}` is not in the cache and `--offline` forbids using the network")]
     Offline { name: String },
     /// The network is needed for a file and must not be used.
-    #[error("{wanted} is neither in the cache nor in a place on this machine, and the network must not be used")]
+    #[error(
+        "{wanted} is neither in the cache nor in a place on this machine, and `--offline` forbids using the network"
+    )]
     OfflineFile {
         wanted: Box<Wanted>,
         /// What was asked, in order.
@@ -249,7 +251,7 @@ pub enum FetchError {
         asked: Vec<Asked>,
     },
     /// A locked Debian package that no source gave, where not every source gave a clear answer.
-    #[error("it is not known whether {wanted} can still be had: {}", unclear(asked))]
+    #[error("cannot tell whether {wanted} is still available: {}", unclear(asked))]
     Unanswered {
         wanted: Box<Wanted>,
         /// What was asked, in order.
@@ -265,16 +267,16 @@ pub enum FetchError {
         source: Option<Box<FetchError>>,
     },
     /// Several files that cannot be had.
-    #[error("{} files cannot be had:{}", errors.len(), lines(errors))]
+    #[error("{} files are unavailable:{}", errors.len(), lines(errors))]
     Several { errors: Vec<FetchError> },
     /// apt cannot read all of its sources: what they carry is not known.
-    #[error("apt cannot update its lists:\n{message}")]
+    #[error("apt could not update its package lists:\n{message}")]
     AptLists { message: String },
     /// apt's programs are not on this machine.
-    #[error("`{program}` is not on this machine; it resolves and downloads Debian packages")]
+    #[error("`{program}` is not installed; it is needed to resolve and download Debian packages")]
     AptMissing { program: &'static str },
     /// `--update NAME` names nothing that is locked or wanted.
-    #[error("there is nothing called `{name}` in the lock")]
+    #[error("the lock has no entry named `{name}`")]
     UnknownUpdate {
         name: String,
         /// What is in the lock and most like it.
@@ -284,7 +286,7 @@ pub enum FetchError {
     #[error("apt cannot {action}:\n{message}")]
     Apt { action: String, message: String },
     /// apt's answer is not what it should be.
-    #[error("apt gives no usable answer about `{subject}`: {reason}")]
+    #[error("apt gave no usable answer about `{subject}`: {reason}")]
     AptAnswer { subject: String, reason: String },
     /// No source has a package of the name.
     #[error("there is no Debian package `{name}`")]
@@ -305,7 +307,7 @@ pub enum FetchError {
     #[error("cannot unpack `{name}`")]
     Unpack { name: String, source: Box<UnpackError> },
     /// A local source is not there.
-    #[error("`{path}` is not there; it is the source of `{package}`")]
+    #[error("`{path}` does not exist; it is the source of `{package}`")]
     LocalMissing {
         package: String,
         path: String,
@@ -320,14 +322,14 @@ pub enum FetchError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// A local source holds what cannot be in a store.
-    #[error("`{path}` is {kind}; the source of `{package}` may hold files, directories and symlinks only")]
+    #[error("`{path}` is {kind}; the source of `{package}` may contain only files, directories and symlinks")]
     LocalSpecial {
         package: String,
         path: String,
         kind: &'static str,
     },
     /// A local source of which everything is filtered away.
-    #[error("the filters of `{package}` leave nothing of `{path}`")]
+    #[error("the filters of `{package}` exclude everything in `{path}`")]
     LocalEmpty { package: String, path: String },
 }
 
@@ -418,7 +420,7 @@ impl FetchError {
         let help = match self {
             Self::Digest { mismatch, origin, .. } if origin.starts_with("http") || origin.starts_with("file:") => format!(
                 "if the new content is right, write `sha256 = \"{}\"` (or `layerize lock --update NAME` where the lock pins \
-                 it); otherwise somebody changed what is at the address",
+                 it); otherwise somebody has replaced the file at that address",
                 mismatch.actual.hex()
             ),
             Self::Digest { .. } | Self::Size { .. } => {

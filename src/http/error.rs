@@ -20,7 +20,7 @@ pub enum HttpError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The connection ended too early, or what came was not HTTP.
-    #[error("the connection to `{host}` broke")]
+    #[error("the connection to `{host}` was lost")]
     Broken {
         /// The host.
         host: String,
@@ -28,7 +28,7 @@ pub enum HttpError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Nothing moved.
-    #[error("nothing moved between here and `{host}` for {} s", .patience.as_secs_f32())]
+    #[error("no data was exchanged with `{host}` for {} s", .patience.as_secs_f32())]
     Stalled {
         /// The host.
         host: String,
@@ -49,7 +49,7 @@ pub enum HttpError {
     #[error("interrupted")]
     Cancelled,
     /// The body to be sent cannot be read.
-    #[error("the bytes to be sent cannot be read")]
+    #[error("cannot read the bytes to send")]
     Source(#[source] io::Error),
     /// The thread that moves bytes cannot be started.
     #[error("cannot start the HTTP client")]
@@ -124,7 +124,7 @@ pub enum SetupError {
         reason: &'static str,
     },
     /// A proxy's address is none.
-    #[error("{variable} is `{value}`, which is no proxy's address: {reason}")]
+    #[error("{variable} is `{value}`, which is not a proxy's address: {reason}")]
     Proxy {
         /// The environment variable.
         variable: &'static str,
@@ -134,7 +134,7 @@ pub enum SetupError {
         reason: &'static str,
     },
     /// The HTTP library refuses what was configured.
-    #[error("no HTTP client can be made for `{host}`")]
+    #[error("cannot set up an HTTP client for `{host}`")]
     Client {
         /// The host.
         host: String,

@@ -78,7 +78,7 @@ impl Netrc {
                     }
                 }
                 "macdef" => words.skip_macro(),
-                _ => return Err((words.line, "it has a word that is no key")),
+                _ => return Err((words.line, "it has a word that is not a key")),
             }
         }
         Ok(Self(entries))
@@ -191,7 +191,7 @@ mod tests {
             ("machine", 1, "`machine` is without a host"),
             ("machine a login", 1, "a key is without a value"),
             ("\nlogin me", 2, "a key is before any `machine`"),
-            ("machine a\nlogin me\nSECRET\n", 3, "it has a word that is no key"),
+            ("machine a\nlogin me\nSECRET\n", 3, "it has a word that is not a key"),
             ("machine a password \"SECRET", 1, "a quotation mark is not closed"),
             ("machine a password \"SECRET\nx\"", 1, "a quotation mark is not closed"),
         ] {

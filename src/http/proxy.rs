@@ -103,7 +103,7 @@ fn parse(variable: &ProxyVariable) -> Result<Url, SetupError> {
         true => variable.value.clone(),
         false => format!("http://{}", variable.value),
     };
-    let url = Url::parse(&text).map_err(|_| error("it is no URL"))?;
+    let url = Url::parse(&text).map_err(|_| error("it is not a URL"))?;
     match url.scheme() {
         "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h" => match url.host_str() {
             Some(host) if !host.is_empty() => Ok(url),
@@ -146,7 +146,7 @@ enum Hosts {
 }
 
 impl Exception {
-    /// `None` for what is no item: it is passed over, as others do.
+    /// `None` for what is not an item: it is passed over, as others do.
     fn parse(item: &str) -> Option<Self> {
         let item = item.trim().to_ascii_lowercase();
         let any_port = |hosts| Some(Self { hosts, port: None });

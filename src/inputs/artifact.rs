@@ -350,7 +350,7 @@ fn part(descriptor: &Descriptor) -> Result<Part, String> {
     let digest = descriptor.digest.sha256();
     Ok(Part {
         kind,
-        digest: digest.ok_or_else(|| format!("`{}` is no SHA-256, as a lock has", descriptor.digest))?,
+        digest: digest.ok_or_else(|| format!("`{}` is not a SHA-256, as a lock has", descriptor.digest))?,
         size: descriptor.size,
     })
 }

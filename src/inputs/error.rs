@@ -54,8 +54,8 @@ pub enum InputsError {
         /// What is wrong with it.
         source: Diagnostics,
     },
-    /// A text names no place that keeps inputs.
-    #[error("`{text}` names no place that keeps inputs: {reason}")]
+    /// A text is not a place that can keep inputs.
+    #[error("`{text}` is not a place that can keep inputs: {reason}")]
     Place {
         /// What the user wrote.
         text: String,
@@ -119,7 +119,7 @@ pub enum InputsError {
         missing: Vec<String>,
     },
     /// A kept spec names a file that is not kept with it.
-    #[error("the spec that is kept in `{place}` names `{}`, which leads out of what is kept", path.display())]
+    #[error("the spec that is kept in `{place}` names `{}`, which is outside what is kept", path.display())]
     Outside {
         /// The place.
         place: String,

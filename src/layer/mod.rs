@@ -64,7 +64,7 @@ pub enum LayerError {
         actual_size: u64,
     },
     /// A file has another size than was given.
-    #[error("`{}` has {actual} bytes, not {expected}: it changed while the image was made", path.display())]
+    #[error("`{}` has {actual} bytes, not {expected}: it changed while the image was being built", path.display())]
     Size {
         /// The file.
         path: PathBuf,
@@ -74,24 +74,24 @@ pub enum LayerError {
         actual: u64,
     },
     /// A file ended early.
-    #[error("`{}` became shorter while it was packed", path.display())]
+    #[error("`{}` shrank while it was being packed", path.display())]
     Shrunk {
         /// The file.
         path: PathBuf,
     },
     /// A file of a kind that layers do not hold.
-    #[error("`{}` is a {kind}: layers hold files, directories and symbolic links", path.display())]
+    #[error("`{}` is a {kind}: a layer can only contain files, directories and symbolic links", path.display())]
     Special {
         /// The file.
         path: PathBuf,
         /// What it is.
         kind: &'static str,
     },
-    /// A store path is no tree that can be archived.
+    /// A store path is not a tree that can be archived.
     #[error(transparent)]
     Tree(NarError),
-    /// A store path's logical name is no absolute path.
-    #[error("`{path}` is no absolute path of a store")]
+    /// A store path's logical name is not an absolute path.
+    #[error("`{path}` is not an absolute path of a store")]
     Logical {
         /// The name.
         path: String,
@@ -132,7 +132,7 @@ impl LayerError {
             )),
             Self::Tar(TarError::Whiteout { .. }) => Some("rename the file, or leave it out of the package".to_owned()),
             Self::Special { .. } => Some("remove it at the end of the build script".to_owned()),
-            Self::Damaged { .. } => Some("run the command again: the damaged entry is packed anew".to_owned()),
+            Self::Damaged { .. } => Some("run the command again: the damaged entry is packed again".to_owned()),
             _ => None,
         }
     }

@@ -53,7 +53,7 @@ pub enum TarProfile {
 
 /// A name that no profile has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no tar profile")]
+#[error("`{text}` is not a tar profile")]
 pub struct ParseTarProfileError {
     text: String,
 }
@@ -61,7 +61,7 @@ pub struct ParseTarProfileError {
 impl ParseTarProfileError {
     /// What to type instead.
     pub fn help(&self) -> Option<String> {
-        Some("known are layerize, nix2container and dockertools".to_owned())
+        Some("the profiles are layerize, nix2container and dockertools".to_owned())
     }
 }
 

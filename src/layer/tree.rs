@@ -116,7 +116,7 @@ impl Tree {
 
     /// Sets the entry at `path`, replacing what was there, and adds missing parents (mode 0755, owner 0).
     ///
-    /// A path that a layer cannot hold, below something that is no directory, or a non-directory above
+    /// A path that a layer cannot hold, below something that is not a directory, or a non-directory above
     /// something, is an error.
     pub fn insert(&mut self, path: &[u8], entry: TreeEntry) -> Result<(), TarError> {
         let mut scratch = Vec::new();
@@ -145,7 +145,7 @@ impl Tree {
         for (index, _) in path.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
             match self.get(&path[..index]) {
                 None | Some(TreeEntry::Directory { .. }) => {}
-                Some(_) => return error(path, "a parent of it is no directory"),
+                Some(_) => return error(path, "a parent of it is not a directory"),
             }
         }
         let key = TreePath(path.to_vec());
@@ -154,7 +154,7 @@ impl Tree {
             other.0.len() > path.len() && other.0.starts_with(path) && other.0[path.len()] == b'/'
         });
         if below && !matches!(entry, TreeEntry::Directory { .. }) {
-            return error(path, "there are entries below it, and it is no directory");
+            return error(path, "there are entries below it, and it is not a directory");
         }
         Ok(())
     }

@@ -120,7 +120,7 @@ pub enum NarError {
     /// Reading or writing a file of the tree failed.
     #[error(transparent)]
     Io(#[from] crate::fsio::PathError),
-    /// The tree holds something that is no file, directory or symlink.
+    /// The tree holds something that is not a file, directory or symlink.
     #[error("`{}` is a {kind}: only files, directories and symlinks can be archived", path.display())]
     Unsupported {
         /// Where it is.
@@ -135,7 +135,7 @@ pub enum NarError {
         path: PathBuf,
     },
     /// More directories lie in one another than [`MAX_DEPTH`].
-    #[error("`{}` lies more than {MAX_DEPTH} directories deep", abridged(path))]
+    #[error("`{}` is more than {MAX_DEPTH} directories deep", abridged(path))]
     TooDeep {
         /// The first entry that does.
         path: PathBuf,

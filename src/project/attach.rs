@@ -16,7 +16,7 @@ pub enum AttachError {
     /// The place failed.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// A text is no name.
+    /// A text is not a name.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     /// The place keeps images alone.

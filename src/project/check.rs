@@ -47,10 +47,10 @@ pub enum CheckError {
     #[error(transparent)]
     Project(Box<ProjectError>),
     /// Without a sandbox, nothing can be varied.
-    #[error("without a sandbox there are no surroundings to vary")]
+    #[error("without a sandbox there is no environment to vary")]
     NoSandbox,
     /// A target is a store path.
-    #[error("a store path does not say how it is built again")]
+    #[error("a store path does not say how to build it")]
     StorePath,
 }
 

@@ -62,7 +62,7 @@ pub struct Environment<'a> {
 pub struct WorkOptions {
     /// Refuse a lock that is not current.
     pub locked: bool,
-    /// Use nothing but what was fetched before.
+    /// Do not use the network: use only what was fetched before.
     pub offline: bool,
     /// Places that keep inputs, asked before those of spec and machine.
     pub inputs_from: Vec<String>,

@@ -62,16 +62,16 @@ pub enum ProjectError {
     /// Inputs could not be kept, found or restored.
     #[error(transparent)]
     Inputs(Box<InputsError>),
-    /// A text is no platform.
+    /// A text is not a platform.
     #[error(transparent)]
     Platform(#[from] PlatformError),
-    /// A text is no compression.
+    /// A text is not a compression.
     #[error(transparent)]
     Compression(#[from] ParseCompressionError),
-    /// A text is no tar profile.
+    /// A text is not a tar profile.
     #[error(transparent)]
     TarProfile(#[from] ParseTarProfileError),
-    /// A text is no image name.
+    /// A text is not an image name.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
 
@@ -87,7 +87,7 @@ pub enum ProjectError {
         reasons: Vec<String>,
     },
     /// A local source could not be added to the store.
-    #[error("cannot take in the source of package `{package}`")]
+    #[error("cannot add the source of package `{package}` to the store")]
     Source {
         /// The package.
         package: String,
@@ -115,7 +115,7 @@ pub enum ProjectError {
         path: StorePath,
     },
     /// An image was named where a package is wanted.
-    #[error("`{image}` is an image, and a package is wanted")]
+    #[error("`{image}` is an image; a package is expected here")]
     NoPackage {
         /// The image.
         image: String,
@@ -130,7 +130,7 @@ pub enum ProjectError {
     },
 
     /// An argument leads into a path of a Nix store.
-    #[error("`{argument}` leads into a store path and not to one")]
+    #[error("`{argument}` points inside a store path, not at one")]
     InsideNixPath {
         /// What the user wrote.
         argument: String,
@@ -195,7 +195,7 @@ pub enum ProjectError {
         source: Box<ProjectError>,
     },
     /// A Nix database is asked for without anything to put into it.
-    #[error("a Nix database is wanted, but the image holds no path of a Nix store")]
+    #[error("a Nix database was requested, but the image contains no path of a Nix store")]
     NixDatabase,
     /// What the image's settings name is not in the store.
     #[error("`{field}` names `{logical}`, which is not in the store")]
@@ -222,21 +222,21 @@ pub enum ProjectError {
         flag: &'static str,
     },
     /// A flag for permissions has no path or no value.
-    #[error("`{flag} {argument}` is no rule")]
+    #[error("`{flag} {argument}` is not a rule")]
     PermissionRule {
         /// The flag.
         flag: &'static str,
         /// Its argument.
         argument: String,
     },
-    /// A text is no mode.
-    #[error("`{mode}` is no permission bits")]
+    /// A text is not a mode.
+    #[error("`{mode}` is not a permission bits")]
     Mode {
         /// The text.
         mode: String,
     },
     /// An image could not be made.
-    #[error("cannot make image `{image}`")]
+    #[error("cannot build image `{image}`")]
     Making {
         /// The image.
         image: String,
@@ -245,7 +245,7 @@ pub enum ProjectError {
     },
 
     /// A base would have to be looked up in a registry.
-    #[error("`{place}` would have to be asked for")]
+    #[error("`{place}` would have to be looked up")]
     Offline {
         /// The base.
         place: String,
@@ -273,22 +273,22 @@ pub enum ProjectError {
         image: String,
     },
 
-    /// A file is no text.
+    /// A file is not text.
     #[error("`{}` is not UTF-8", path.display())]
     NotText {
         /// The file.
         path: PathBuf,
     },
-    /// A file is no layer plan.
-    #[error("`{}` is no layer plan", path.display())]
+    /// A file is not a layer plan.
+    #[error("`{}` is not a layer plan", path.display())]
     NoPlan {
         /// The file.
         path: PathBuf,
         /// Why.
         source: PlanError,
     },
-    /// A file is no closure graph.
-    #[error("`{}` is no closure graph", path.display())]
+    /// A file is not a closure graph.
+    #[error("`{}` is not a closure graph", path.display())]
     NoGraph {
         /// The file.
         path: PathBuf,
@@ -300,7 +300,7 @@ pub enum ProjectError {
     NoRelease {
         /// The file.
         path: PathBuf,
-        /// Why it is no graph.
+        /// Why it is not a graph.
         source: PlanError,
     },
     /// There are too few releases to compare.
@@ -316,11 +316,11 @@ pub enum ProjectError {
     NoPrevious {
         /// What the user wrote.
         text: String,
-        /// Why it is no image.
+        /// Why it is not an image.
         source: Box<TransportError>,
     },
     /// An image does not say what its layers hold.
-    #[error("the layers of `{text}` do not say what they hold")]
+    #[error("the layers of `{text}` do not say what they contain")]
     SilentLayers {
         /// The image.
         text: String,
@@ -338,7 +338,7 @@ pub enum ProjectError {
     #[error("the digest would depend on SOURCE_DATE_EPOCH")]
     DatedDigest,
     /// The same inputs gave another digest than is recorded.
-    #[error("image `{image}` is {actual}, and {LOCK_NAME} records {recorded} of the same spec, lock and sources")]
+    #[error("image `{image}` is {actual}, but {LOCK_NAME} records {recorded} for the same spec, lock and sources")]
     Golden {
         /// The image.
         image: String,
@@ -418,7 +418,7 @@ impl ProjectError {
             Self::NixIncomplete { from_graph: true, .. } => {
                 "write the whole closure to the graph: `nix path-info --json --recursive PATH`"
             }
-            Self::NixIncomplete { .. } => "`nix-store --verify` tells what is wrong with the store",
+            Self::NixIncomplete { .. } => "`nix-store --verify` shows what is wrong with the store",
             Self::NixUnpinned { .. } | Self::BaseUnpinned { .. } => "run `layerize lock`",
             Self::NixRepinned { name, .. } => {
                 return Some(format!(
@@ -429,10 +429,10 @@ impl ProjectError {
             Self::Mention { .. } => "name a path that is there: it becomes part of the image",
             Self::NoName => "add for example `--name app --entrypoint app`",
             Self::PathFlag { flag: "--platform" } => {
-                "say it in layerize.toml; a lock is for one architecture: build on each, and join the images with \
+                "set it in layerize.toml; a lock is for one architecture: build on each, and join the images with \
                  `layerize index create`"
             }
-            Self::PathFlag { .. } => "say it in layerize.toml",
+            Self::PathFlag { .. } => "set it in layerize.toml",
             Self::PermissionRule { .. } => {
                 "write for example `--chmod /var/lib/app=0750` or `--chown '/srv/**=1000:1000'`"
             }
@@ -441,10 +441,10 @@ impl ProjectError {
             Self::FewReleases { .. } => "a simulation needs two or more, one file a release",
             Self::SilentLayers { .. } => "name an image of layerize's, or a plan of `layerize plan --json`",
             Self::StalePlan { .. } => "run `layerize build` without `--locked` and commit the file",
-            Self::DatedDigest => "unset SOURCE_DATE_EPOCH: what is recorded is the image that everybody builds",
+            Self::DatedDigest => "unset SOURCE_DATE_EPOCH: the lock records the image that everybody builds",
             Self::Golden { image, .. } => {
                 return Some(format!(
-                    "`layerize check {image}` tells whether its builds are reproducible; if they are, this layerize makes \
+                    "`layerize check {image}` tells whether its builds are reproducible; if they are, this version of layerize writes \
                      other bytes than the one that recorded the digest, and `layerize lock --golden` records the new one"
                 ));
             }

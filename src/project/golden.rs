@@ -53,7 +53,7 @@ pub fn compare(image: &NamedImage, work: &Work, environment: &Environment<'_>) -
     let recorded_digest = recorded.digest;
     if inputs(&image, work)? != recorded.inputs {
         let text = format!(
-            "image `{image}` is {actual}, and {LOCK_NAME} records {recorded_digest}, of other inputs; `layerize lock --golden` \
+            "image `{image}` is {actual}, but {LOCK_NAME} records {recorded_digest} for other inputs; `layerize lock --golden` \
              records the new digest"
         );
         environment.reporter.report(Event::Warning { text });

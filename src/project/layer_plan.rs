@@ -44,7 +44,9 @@ impl PlanFile {
         }
         let state = match self.plan {
             None => "is missing",
-            Some(_) => "is of another closure, or of another strategy, other groups or more layers than the spec says",
+            Some(_) => {
+                "was made for another closure, or with another strategy, other groups or more layers than the spec asks for"
+            }
         };
         let name = self.name.clone();
         Err(ProjectError::StalePlan { name, state })

@@ -41,11 +41,11 @@ pub enum TransferError {
     /// The project, the cache of records or the inputs failed.
     #[error(transparent)]
     Project(Box<ProjectError>),
-    /// A text is no name or no tag.
+    /// A text is not a name or no tag.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     /// A whole name was given for a place that keeps images by tag.
-    #[error("`--tag {name}` is no tag")]
+    #[error("`--tag {name}` is not a tag")]
     NoTag {
         /// What the user wrote.
         name: String,
@@ -53,7 +53,7 @@ pub enum TransferError {
         place: String,
     },
     /// A tag was given for a place that keeps images by name, and there is no name to put it on.
-    #[error("`--tag {tag}` has no name")]
+    #[error("`--tag {tag}` needs an image name")]
     NoName {
         /// What the user wrote.
         tag: String,
@@ -83,10 +83,10 @@ impl TransferError {
             Self::Transport(error) => error.help(),
             Self::Project(error) => error.help(),
             Self::Reference(error) => error.help(),
-            Self::NoTag { place, .. } => Some(format!("`{place}` holds images by their tags alone: write `--tag v1`")),
+            Self::NoTag { place, .. } => Some(format!("`{place}` stores images by tag only: write `--tag v1`")),
             Self::NoName { tag } => Some(format!("write it in full, such as `--tag hello:{tag}`")),
             Self::SameFile { second, .. } => Some(format!(
-                "build one after the other, each to a file of its own: `layerize build {second} -o FILE`"
+                "build them one at a time, each to its own file: `layerize build {second} -o FILE`"
             )),
         }
     }
@@ -284,7 +284,7 @@ pub fn refuse_same_file(project: &Project, targets: &[String]) -> Result<(), Tra
 /// Where an image goes that is written to `location` under its own `names` and further `tags`: by tag in layouts and registries, each tag a write of its own (of which the second finds
 /// all blobs there); all names at once in archives and engines.
 pub fn destinations(location: &Location, tags: &[String], names: &[String]) -> Result<Vec<Destination>, TransferError> {
-    // A digest is no name that could be given.
+    // A digest is not a name that could be given.
     let names: Vec<String> = names.iter().filter(|name| !name.contains('@')).cloned().collect();
     let plain = |location: Location| Destination {
         location,

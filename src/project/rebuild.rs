@@ -81,7 +81,7 @@ pub enum RebuildError {
         format: String,
     },
     /// Scripts of a project that came with an image would run without a sandbox.
-    #[error("scripts that came with an image are run in the sandbox only")]
+    #[error("scripts that came with an image run in the sandbox only")]
     Sandbox,
     /// Neither kept inputs nor a spec.
     #[error("no inputs are kept beside `{place}`, and there is no {SPEC_NAME} here")]
@@ -106,7 +106,7 @@ pub enum RebuildError {
         known: Vec<String>,
     },
     /// The layers are not all compressed alike.
-    #[error("`{place}` has layers of {} and of {}", found[0], found[1])]
+    #[error("`{place}` has layers compressed with {} and with {}", found[0], found[1])]
     Mixed {
         /// Where the image is.
         place: String,
@@ -114,7 +114,7 @@ pub enum RebuildError {
         found: [&'static str; 2],
     },
     /// The image's time is none.
-    #[error("`{place}` says `{created}` of when it was made")]
+    #[error("`{place}` gives `{created}` as the time when it was made")]
     Time {
         /// Where the image is.
         place: String,
@@ -140,7 +140,7 @@ impl RebuildError {
             Self::Attest(error) => return error.help(),
             Self::Platform(_) => return None,
             Self::NotOurs { .. } => {
-                "name the archive or layout that `layerize build` wrote: what went through Docker's own store has lost it"
+                "name the archive or layout that `layerize build` wrote: images that went through Docker's own store lose it"
             }
             Self::Format { .. } => "use a release of layerize that has this format",
             Self::Sandbox => "leave out `--sandbox none`, or name a project that you trust with `--spec DIR`",
@@ -196,8 +196,8 @@ pub struct MakingFacts {
     pub layers_of_image: bool,
 }
 
-const REMARK_LEVEL: &str = "every layer's tar is the same and only its compression differs: an image does not tell at \
-    which level it was compressed; try `--compression gzip:6`";
+const REMARK_LEVEL: &str = "every layer's tar is the same and only its compression differs: an image does not record \
+    its compression level; try `--compression gzip:6`";
 
 /// An image that was made anew.
 pub struct Rebuilt {
@@ -333,7 +333,7 @@ fn find_inputs(
         Ok(None) => {}
         // A spec that the user named does without.
         Err(error) if environment.file.is_some() => {
-            warn(format!("what is kept beside the image is not used: {error}"));
+            warn(format!("the inputs kept beside the image are not used: {error}"));
         }
         Err(error) => return Err(error.into()),
     }
@@ -341,7 +341,7 @@ fn find_inputs(
         match place.artifact(digest) {
             Ok(None) => {}
             Ok(found) => return Ok(found),
-            Err(error) => warn(format!("what is kept elsewhere is not used: {error}")),
+            Err(error) => warn(format!("inputs kept elsewhere are not used: {error}")),
         }
     }
     Ok(None)

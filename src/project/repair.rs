@@ -73,7 +73,7 @@ fn make_again(
     match build_options {
         Ok(build_options) => by_records(store, damaged, &build_options, environment, repair),
         Err(error) => environment.reporter.report(Event::Warning {
-            text: format!("nothing is made again as the store recorded it: {error}"),
+            text: format!("nothing can be rebuilt from the store's records: {error}"),
         }),
     }
     build::report_mended(store, environment.reporter);

@@ -113,7 +113,7 @@ pub fn name(argument: &str, project: &Project) -> Result<Target, ProjectError> {
     let help = match closest {
         Some((_, closest)) => format!("did you mean `{closest}`?"),
         None => format!(
-            "known are: {}",
+            "known names: {}",
             known
                 .into_iter()
                 .collect::<BTreeSet<_>>()

@@ -229,7 +229,7 @@ impl Work {
         let Some(project) = &self.project else { return Ok(false) };
         self.store.note_damage(path);
         let options = environment.build_options(&self.options, Some(&project.workspace))?;
-        // A local source is no step's output.
+        // A local source is not a step's output.
         project.add_sources(&self.store)?;
         let inputs = all_inputs(&self.targets, &self.plan);
         build::realise(&self.store, &self.plan, &inputs, &options, environment.reporter)?;

@@ -15,7 +15,7 @@ const RECORD_MAX: u64 = 1 << 20;
 /// Links that `update-alternatives` would have made, highest priority first, ties by package name (the first in
 /// byte order wins): link path → target, both absolute.
 ///
-/// As `update-alternatives` does: a choice whose target no package brings is no choice, a slave goes with the
+/// As `update-alternatives` does: a choice whose target no package brings is not a choice, a slave goes with the
 /// choice that won and is left out where its target is missing, and a link never stands in the way of a file
 /// that a package brings itself.
 pub fn alternatives(packages: &[&Path]) -> Result<BTreeMap<String, String>, RootError> {

@@ -37,7 +37,7 @@ pub enum RootError {
     #[error(transparent)]
     Io(#[from] PathError),
     /// Two packages bring different things of one name.
-    #[error("`{first}` and `{second}` both bring `/{path}`: {reason}", reason = CollisionKind::text(*.kinds))]
+    #[error("`{first}` and `{second}` both contain `/{path}`: {reason}", reason = CollisionKind::text(*.kinds))]
     Collision {
         /// The path in the root, without leading slash.
         path: String,

@@ -23,7 +23,9 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// The helper process ended and told nothing.
-    #[error("the sandbox's helper process ended without an answer: it was killed, or is not this version of layerize")]
+    #[error(
+        "the sandbox's helper process exited without answering: it was killed, or it is another version of layerize"
+    )]
     NoReply,
     /// The machine refused a step of the setup.
     #[error("cannot set up the sandbox: cannot {}{}{}", step.infinitive(), quoted(path.as_deref()), because(*cause))]

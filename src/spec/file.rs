@@ -196,7 +196,7 @@ fn read_base(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Vec<String>> 
     let field = table.get("base")?;
     let check = |text: &str| match text.strip_prefix("deb:") {
         Some(bare) => Err(checks::Complaint {
-            label: "`deb:` goes without saying here".to_owned(),
+            label: "`deb:` is implied here".to_owned(),
             help: Some(format!("write `{bare}`")),
         }),
         None => checks::debian_name(text).map(|()| text.to_owned()),

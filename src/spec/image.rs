@@ -57,7 +57,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         users,
     };
     if image.base.is_none() && ["contents", "root", "files"].iter().all(|key| is_empty(&table, key)) {
-        let diagnostic = Diagnostic::new(format!("{} holds nothing", table.what))
+        let diagnostic = Diagnostic::new(format!("{} is empty", table.what))
             .at(table.span.clone(), "an empty image")
             .help("add `contents = [\"PACKAGE\"]`, `root = [\"deb:NAME\"]` or `files = { \"/PATH\" = \"FILE\" }`");
         reader.error(diagnostic);

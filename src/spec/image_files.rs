@@ -55,7 +55,7 @@ fn read_file(reader: &mut Reader<'_>, entry: &Field<'_>, known: &Accounts<'_>) -
     if entry.key == "/" && !matches!(kind, ImageFileKind::Source(_) | ImageFileKind::Directory) {
         let diagnostic = Diagnostic::new("`/` must be a directory")
             .at(entry.span.clone(), "something else")
-            .help("name what is to stand below it: `\"/motd\" = { text = \"…\" }`");
+            .help("name a path below it: `\"/motd\" = { text = \"…\" }`");
         reader.error(diagnostic);
     }
     if matches!(kind, ImageFileKind::Symlink(_)) {
@@ -143,7 +143,7 @@ fn read_kind(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<ImageFileKind
             if reader.flag(field)? {
                 return Some(ImageFileKind::Directory);
             }
-            let diagnostic = Diagnostic::new(format!("{} is neither a directory nor anything else", table.what))
+            let diagnostic = Diagnostic::new(format!("{} has no content", table.what))
                 .at(field.span.clone(), "only `true` has a meaning here");
             reader.error(diagnostic);
             None
@@ -186,7 +186,7 @@ fn read_account(reader: &mut Reader<'_>, field: &Field<'_>, known: &Accounts<'_>
     let name = reader.text(field)?.value;
     let checked = match name.split_once(':') {
         Some((owner, group)) => Err(checks::Complaint {
-            label: "it holds a `:`".to_owned(),
+            label: "it contains a `:`".to_owned(),
             help: Some(format!("write `owner = \"{owner}\", group = \"{group}\"`")),
         }),
         None => known.check(&name),
@@ -205,7 +205,7 @@ fn refuse_below_files(reader: &mut Reader<'_>, files: &BTreeMap<String, Spanned<
                 ImageFileKind::Symlink(_) => "a symlink",
                 ImageFileKind::Source(_) | ImageFileKind::Directory => continue,
             };
-            let diagnostic = Diagnostic::new(format!("`{path}` cannot stand below `{ancestor}`, {what}"))
+            let diagnostic = Diagnostic::new(format!("`{path}` cannot be below `{ancestor}`, {what}"))
                 .at(file.span.clone(), format!("below {what}"))
                 .note_at(above.span.clone(), format!("{what}, not a directory"));
             reader.error(diagnostic);

@@ -78,7 +78,7 @@ pub enum StoreError {
         needed_by: Option<StorePath>,
     },
     /// A file has another hash than was declared.
-    #[error("`{}` has another hash than was declared: expected {expected}, got {actual}", file.display())]
+    #[error("`{}` does not have the declared hash: expected {expected}, got {actual}", file.display())]
     HashMismatch {
         /// The file.
         file: PathBuf,
@@ -88,13 +88,13 @@ pub enum StoreError {
         actual: Digest,
     },
     /// One path with two contents or two sets of references: never seen unless someone made it so.
-    #[error("the store path `{path}` is valid already with other content")]
+    #[error("the store path `{path}` is already valid with different content")]
     Collision {
         /// The path.
         path: StorePath,
     },
     /// An imported archive is not the one that was announced.
-    #[error("the archive of `{path}` is not the one that was announced: {how}")]
+    #[error("the archive of `{path}` does not match what was declared: {how}")]
     ArchiveMismatch {
         /// The path.
         path: StorePath,
@@ -102,7 +102,7 @@ pub enum StoreError {
         how: String,
     },
     /// A path that is said to come from its content does not.
-    #[error("`{path}` is not the path that its announced content gives: that is `{expected}`")]
+    #[error("`{path}` is not the path that its declared content gives, which is `{expected}`")]
     WrongAddress {
         /// The path.
         path: StorePath,
@@ -110,7 +110,7 @@ pub enum StoreError {
         expected: StorePath,
     },
     /// An imported tree is not what its path is said to be computed from.
-    #[error("`{path}` has other content than its path says: {how}")]
+    #[error("`{path}` does not have the content that its path promises: {how}")]
     WrongContent {
         /// The path.
         path: StorePath,
@@ -123,7 +123,7 @@ pub enum StoreError {
         /// The path.
         path: StorePath,
     },
-    /// A root's name is no file name.
+    /// A root's name is not a file name.
     #[error("`{name}` cannot name a root: {reason}")]
     RootName {
         /// The name.
@@ -143,7 +143,7 @@ pub enum StoreError {
     #[error(transparent)]
     Nix(#[from] super::nix_store::NixError),
     /// Something stands where a link to a root is to be made.
-    #[error("`{}` exists and is no link into a store", link.display())]
+    #[error("`{}` exists and is not a link into a store", link.display())]
     LinkTaken {
         /// Where the link was to be.
         link: PathBuf,

@@ -99,7 +99,7 @@ impl Store {
             let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else {
                 continue;
             };
-            // What is no symlink is no root, and what was removed meanwhile is none any more.
+            // What is not a symlink is not a root, and what was removed meanwhile is none any more.
             let (Ok(target), Ok(metadata)) = (fs::read_link(&file), fs::symlink_metadata(&file)) else {
                 continue;
             };

@@ -3,7 +3,7 @@
 //! Invariant: as long as a session lives it holds an exclusive lock on `tmp/session-X.lock`, so whoever can take
 //! that lock knows that the session is dead and that everything named `tmp/session-X.*` is debris. The file's
 //! lines are the session's temporary roots: the paths that it was told are valid and that the garbage
-//! collector must therefore keep; after [`BUILDING`], a path that is no valid one, at which it builds.
+//! collector must therefore keep; after [`BUILDING`], a path that is not a valid one, at which it builds.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

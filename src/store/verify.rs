@@ -51,7 +51,7 @@ pub enum StoreProblem {
         /// How it differs.
         how: String,
     },
-    /// Something in `store/` is no valid path.
+    /// Something in `store/` is not a valid path.
     Unregistered {
         /// Its name.
         name: String,

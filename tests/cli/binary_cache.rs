@@ -121,7 +121,7 @@ fn paths_of_nix_need_a_signature_by_a_trusted_key() {
     let from = format!("file:{}", cache.display());
     place.run(&["store", "copy", "--from", &from, &top]).exits(2).says(&[
         "-top` from `file:",
-        "it is signed by nix-1, which is no trusted key",
+        "it is signed by nix-1, which is not a trusted key",
         "--trusted-key NAME:BASE64",
     ]);
     assert_eq!(place.run(&["store", "ls"]).success().stdout, "");
@@ -233,7 +233,7 @@ fn wrong_arguments_are_explained() {
         ),
         (
             &["copy", "--from", "file:/nowhere", nix],
-            &["is no binary cache", "help:"],
+            &["is not a binary cache", "help:"],
         ),
         (
             &["copy", "--from", "ftp://x", nix],

@@ -140,7 +140,7 @@ fn a_source_s_hash_may_be_written_in_base_64() {
     assert_eq!(as_hex.line(), path, "the spelling moves nothing");
     spec("sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
         .exits(2)
-        .says(&["gives other content"]);
+        .says(&["served different content"]);
     spec("sha512-LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=")
         .exits(2)
         .says(&["another kind of hash", "leave `sha256` out"]);

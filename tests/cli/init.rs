@@ -44,7 +44,7 @@ fn what_is_there_is_built_by_its_own_rules() {
     place
         .run(&["init", "--name", "Say"])
         .exits(2)
-        .says(&["`Say` is no name of a package and an image"]);
+        .says(&["`Say` is not a valid name for a package and an image"]);
     assert!(!place.project.join("layerize.toml").exists(), "nothing is written");
     let ran = place.run(&["init", "--name", "say"]).success();
     assert_eq!(ran.stdout, "layerize.toml\n.gitignore\n");

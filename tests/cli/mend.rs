@@ -81,7 +81,7 @@ fn a_build_makes_again_what_is_gone_and_says_so() {
         let built = damaged.place.run(&["build", "app"]).success();
         assert_eq!(built.line(), damaged.digest, "{end}");
         assert!(tree.exists(), "{end}");
-        built.says(&[end, "was missing or changed in the store, and has been made again"]);
+        built.says(&[end, "was missing from the store or changed, and has been rebuilt"]);
         damaged.is_whole();
     }
     let tree = damaged.remove("-lib");
@@ -101,7 +101,7 @@ fn a_tool_that_is_gone_is_fetched_again() {
         .place
         .run(&["build", "app"])
         .success()
-        .says(&["-bash-", "has been made again"]);
+        .says(&["-bash-", "has been rebuilt"]);
     assert!(tree.exists());
     damaged.place.run(&["store", "verify"]).success();
 }
@@ -126,7 +126,7 @@ fn a_build_makes_again_what_was_changed_when_it_is_packed() {
         damaged.change(end, file);
         let built = damaged.place.run(&["build", "app"]).success();
         assert_eq!(built.line(), damaged.digest, "{end}");
-        built.says(&[end, "has been made again"]);
+        built.says(&[end, "has been rebuilt"]);
         damaged.is_whole();
     }
 }

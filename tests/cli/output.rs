@@ -177,7 +177,7 @@ fn clear(place: &Place) {
     }
 }
 
-/// What must not change of a name that is no regular file.
+/// What must not change of a name that is not a regular file.
 fn identity(path: &Path) -> (u64, u32, u64) {
     let metadata = fs::symlink_metadata(path).unwrap();
     (metadata.ino(), metadata.mode(), metadata.rdev())
@@ -382,7 +382,7 @@ fn standard_output_holds_the_result_alone_however_it_is_called() {
             "oci-archive:-",
         ],
     ] {
-        place.run(args).exits(2).says(&["standard output is named twice"]);
+        place.run(args).exits(2).says(&["standard output is given twice"]);
     }
 }
 

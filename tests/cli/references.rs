@@ -92,7 +92,7 @@ fn a_reference_that_is_refused_fails_the_build() {
     ]);
 }
 
-/// As Nix's `remove-references-to`: `e` is no letter of base 32, so that what stands there is no path any more.
+/// As Nix's `remove-references-to`: `e` is not a letter of base 32, so that what stands there is no path any more.
 #[test]
 fn references_are_taken_out_of_what_is_not_compressed() {
     let place = project();

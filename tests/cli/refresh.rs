@@ -126,7 +126,7 @@ fn a_refresh_of_what_can_be_had_writes_nothing() {
         fs::metadata(project.lock_path()).unwrap().modified().unwrap(),
     );
     let ran = project.run(&["lock", "--refresh"]).success();
-    ran.says(&["layerize.lock is current: all of it can still be had."]);
+    ran.says(&["layerize.lock is current: everything in it is still available."]);
     assert_eq!(project.lock(), text);
     assert_eq!(fs::metadata(project.lock_path()).unwrap().modified().unwrap(), written);
 }
@@ -192,8 +192,8 @@ fn an_archive_that_does_not_answer_is_not_one_that_dropped_a_package() {
     for command in [&["build", "--locked", "thing"][..], &["lock", "--refresh"]] {
         let ran = project.run(&[command, &["--mirror", NOBODY]].concat()).exits(2);
         ran.says(&[
-            "it is not known whether `deb:other` 1.0 (other_1.0_all.deb, ",
-            &format!(") can still be had: {NOBODY}: no answer"),
+            "cannot tell whether `deb:other` 1.0 (other_1.0_all.deb, ",
+            &format!(") is still available: {NOBODY}: no answer"),
             "check the network and the proxy (`HTTPS_PROXY`) and run the same command again",
         ]);
         assert_eq!(project.lock(), old);
@@ -203,7 +203,7 @@ fn an_archive_that_does_not_answer_is_not_one_that_dropped_a_package() {
     for command in [&["build", "--locked", "thing"][..], &["lock", "--refresh"]] {
         let ran = project.run(command).exits(2);
         ran.says(&[
-            "apt cannot update its lists:",
+            "apt could not update its package lists:",
             "nothing is known to be gone: check the network",
         ]);
         assert_eq!(project.lock(), old);
@@ -214,7 +214,7 @@ fn an_archive_that_does_not_answer_is_not_one_that_dropped_a_package() {
 fn a_refresh_excludes_what_contradicts_it() {
     let Some(project) = Project::locked() else { return };
     let ran = project.run(&["lock", "--refresh", "--offline"]).exits(2);
-    ran.says(&["`--refresh` asks the sources what they still carry, and `--offline` forbids to ask them"]);
+    ran.says(&["`--refresh` asks the sources what they still have, which `--offline` forbids"]);
     for other in ["--update", "--check"] {
         let ran = project.run(&["lock", "--refresh", other]).exits(2);
         ran.says(&["cannot be used with"]);
@@ -278,8 +278,8 @@ fn what_an_archive_replaced_comes_from_a_snapshot_that_apt_knows() {
     project.forget();
     let refused = project.run(&["build", "--locked", "thing"]).exits(2);
     refused.says(&[
-        "it is not known whether `deb:prog` 1.0 (prog_1.0_all.deb, ",
-        &format!("can still be had: {NOBODY}/20260102T030405Z/: no answer"),
+        "cannot tell whether `deb:prog` 1.0 (prog_1.0_all.deb, ",
+        &format!("is still available: {NOBODY}/20260102T030405Z/: no answer"),
         &format!("apt: not there, {NOBODY}/20260102T030405Z/: no answer"),
     ]);
 }

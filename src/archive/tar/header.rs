@@ -1,6 +1,6 @@
 //! A tar *header* is 512 bytes of fixed fields.
 //!
-//! Invariant: a number that is no number, or does not fit, is an error and never a zero (the `tar` crate, whose layout
+//! Invariant: a number that is not a number, or does not fit, is an error and never a zero (the `tar` crate, whose layout
 //! of the fields is used, cuts a number of more than 64 bits). Formats: POSIX.1-1988 ustar, GNU tar ("Basic Tar
 //! Format"), star's ustar with a shorter prefix.
 
@@ -160,7 +160,7 @@ pub(super) fn number(field: &[u8], offset: u64) -> Result<u64, TarError> {
 }
 
 fn signed_number(field: &[u8], offset: u64) -> Result<i64, TarError> {
-    parse_number(field).ok_or_else(|| malformed(offset, "a header field that is no number"))
+    parse_number(field).ok_or_else(|| malformed(offset, "a header field that is not a number"))
 }
 
 /// A numeric field: octal with spaces or NULs around it, or GNU's base-256 where the first bit is set.

@@ -360,7 +360,7 @@ impl<R: Skip> TarReader<R> {
         }
         let file = sparse::of_pax(pax, self, hasher, offset)?;
         if file.is_some() && kind != Kind::File {
-            return Err(malformed(offset, "a map of a sparse file for what is no file"));
+            return Err(malformed(offset, "a map of a sparse file for what is not a file"));
         }
         Ok(file)
     }

@@ -54,7 +54,7 @@ impl Records {
 
     /// A record's decimal number.
     pub(super) fn number(&self, key: &str, offset: u64) -> Result<Option<u64>, TarError> {
-        let number = |value| decimal(value).ok_or_else(|| malformed(offset, "a pax number that is no number"));
+        let number = |value| decimal(value).ok_or_else(|| malformed(offset, "a pax number that is not a number"));
         self.get(key).map(number).transpose()
     }
 
@@ -67,7 +67,7 @@ impl Records {
             entry.gid = gid;
         }
         if let Some(time) = self.get("mtime") {
-            entry.mtime = parse_time(time).ok_or_else(|| malformed(offset, "a pax time that is no number"))?;
+            entry.mtime = parse_time(time).ok_or_else(|| malformed(offset, "a pax time that is not a number"))?;
         }
         for (key, field) in [
             ("path", &mut entry.path),

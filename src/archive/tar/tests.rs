@@ -197,7 +197,7 @@ fn entries_that_readers_take_differently_are_refused() {
             "a directory with content",
         ),
         (Tar::new().block(v7_prefix), "a ustar header of an unknown version"),
-        (Tar::new().block(gnu_prefix), "a header field that is no number"),
+        (Tar::new().block(gnu_prefix), "a header field that is not a number"),
         (
             Tar::new().pax(b'x', &[("path", "a\0b")]).file("x", ""),
             "a pax record with a NUL in a name",

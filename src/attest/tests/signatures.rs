@@ -89,10 +89,10 @@ fn every_damage_is_refused_with_its_reason() {
     let text = String::from_utf8(signed(&key)).unwrap();
     let twice = text.replacen('{', r#"{"mediaType":"x","#, 1);
     let mut damages = vec![
-        (String::new(), "it is no bundle"),
-        ("[]".to_owned(), "it is no bundle"),
-        (deep, "it is no bundle"),
-        (twice, "it is no bundle"),
+        (String::new(), "it is not a bundle"),
+        ("[]".to_owned(), "it is not a bundle"),
+        (deep, "it is not a bundle"),
+        (twice, "it is not a bundle"),
     ];
     damages.extend(changed(&key));
     damages.extend(foreign(&key));
@@ -116,7 +116,7 @@ fn changed(key: &PrivateKey) -> Vec<(String, &'static str)> {
         (
             "/verificationMaterial",
             json!({ "certificate": {} }),
-            "by a certificate",
+            "with a certificate",
         ),
         ("/verificationMaterial/publicKey/hint", json!("bm9uZQ=="), ""),
         ("/dsseEnvelope", Value::Null, "no DSSE envelope"),
@@ -126,9 +126,9 @@ fn changed(key: &PrivateKey) -> Vec<(String, &'static str)> {
             json!([one, one]),
             "not exactly one signature",
         ),
-        ("/dsseEnvelope/signatures/0/sig", json!("!"), "signature is no base64"),
+        ("/dsseEnvelope/signatures/0/sig", json!("!"), "signature is not base64"),
         ("/dsseEnvelope/signatures/0/sig", base64("short"), "does not match"),
-        ("/dsseEnvelope/payload", json!("!"), "payload is no base64"),
+        ("/dsseEnvelope/payload", json!("!"), "payload is not base64"),
         ("/dsseEnvelope/payload", base64("{}"), "does not match"),
         (
             "/dsseEnvelope/payloadType",
@@ -151,7 +151,7 @@ fn foreign(key: &PrivateKey) -> Vec<(String, &'static str)> {
     let predicate = statement(&image(), "https://x.invalid/p", &json!({}));
     let cases = [
         ("text/plain", &b"x"[..], "payload is `text/plain`"),
-        (in_toto, b"x", "it is no bundle"),
+        (in_toto, b"x", "it is not a bundle"),
         (
             in_toto,
             br#"{"_type":"other","subject":[],"predicateType":"x"}"#,
@@ -270,7 +270,7 @@ fn files_that_are_no_keys_are_refused_with_advice() {
         PrivateKey::read(&path).err().unwrap()
     };
     for (text, reason) in [
-        ("", "no PEM file"),
+        ("", "not a PEM file"),
         ("-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n", "encrypted"),
         ("-----BEGIN EC PRIVATE KEY-----\n", "SEC 1"),
         ("-----BEGIN CERTIFICATE-----\n", "something else"),

@@ -88,14 +88,14 @@ fn only_a_passed_check_by_the_wanted_policy_counts() {
             json!("passed"),
             "whose result is `passed`",
         ),
-        ("/predicate/verificationResult", Value::Null, "it is no bundle"),
+        ("/predicate/verificationResult", Value::Null, "it is not a bundle"),
         (
             "/predicate/policy/uri",
             other.clone(),
-            "another check: by the policy `https://example.org/licences`",
+            "a check by another policy, `https://example.org/licences`",
         ),
         ("/predicate/policy", json!({}), "missing field `uri`"),
-        ("/predicate", json!([]), "it is no bundle"),
+        ("/predicate", json!([]), "it is not a bundle"),
         (
             "/predicateType",
             json!("https://slsa.dev/provenance/v1"),

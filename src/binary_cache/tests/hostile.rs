@@ -58,34 +58,42 @@ fn tampered_narinfos_are_refused() {
             "References: 0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-evil ",
             &["is wrong"],
         ),
-        ("NarHash: sha256:", "NarHash: sha256:00", &["line 6", "is no SHA-256"]),
+        (
+            "NarHash: sha256:",
+            "NarHash: sha256:00",
+            &["line 6", "is not a SHA-256"],
+        ),
         ("-lib-1\nURL", "-lib-2\nURL", &["is about", "lib-2`, not"]),
         (
             "Sig: test-1",
             "Sig: test-2",
-            &["it is signed by test-2, which is no trusted key"],
+            &["it is signed by test-2, which is not a trusted key"],
         ),
         ("Sig: test-1:", "Sig: test-1:AAAA", &["nobody signed it"]),
         ("Sig:", "Gis:", &["nobody signed it"]),
-        ("URL: nar/", "URL: ../nar/", &["is not below the cache"]),
-        ("URL: nar/", "URL: /etc/", &["is not below the cache"]),
-        ("URL: nar/", "URL: file:///etc/", &["is not below the cache"]),
+        ("URL: nar/", "URL: ../nar/", &["is outside the cache"]),
+        ("URL: nar/", "URL: /etc/", &["is outside the cache"]),
+        ("URL: nar/", "URL: file:///etc/", &["is outside the cache"]),
         ("URL: nar/", "URL: nar/absent", &["there is nothing at"]),
         (
             "Compression: xz",
             "Compression: lzip",
-            &["`lzip` is no known compression"],
+            &["`lzip` is not a known compression"],
         ),
         (
             "Compression: xz",
             "Compression: zstd",
             &["cannot take `", "cannot read the archive at byte 0"],
         ),
-        ("FileHash: sha256:", "FileHash: sha256:1", &["line 4", "is no SHA-256"]),
+        (
+            "FileHash: sha256:",
+            "FileHash: sha256:1",
+            &["line 4", "is not a SHA-256"],
+        ),
         (
             "FileSize: ",
             "FileSize: 1",
-            &["is not what its narinfo announces", "expected 1"],
+            &["does not match its narinfo", "expected 1"],
         ),
     ] {
         let file = scene.narinfo_file(1);
@@ -106,7 +114,7 @@ fn nobody_is_trusted_by_name_alone() {
         unsigned: false,
     };
     for (trust, words) in [
-        (nobody, "it is signed by test-1, which is no trusted key"),
+        (nobody, "it is signed by test-1, which is not a trusted key"),
         (impostor, "its signature by `test-1` is wrong"),
     ] {
         let error = scene.fetch(&scene.url(), &trust).unwrap_err();
@@ -146,7 +154,7 @@ fn damaged_archives_are_refused() {
     let file = scene.cache().join(scene.narinfo(1).url);
     let mut bytes = fs::read(&file).unwrap();
     let half = bytes.len() / 2;
-    let text = ["is not what its narinfo announces"];
+    let text = ["does not match its narinfo"];
     fails_with(&scene, &file, &bytes[..half], &text, &["lib-1", "app-1"]);
     bytes[half] ^= 1;
     fails_with(&scene, &file, &bytes, &text, &["lib-1", "app-1"]);
@@ -231,14 +239,14 @@ fn an_archive_with_another_hash_or_size_is_refused() {
     scene.change(1, |narinfo| narinfo.info.nar_hash = Digest::of(b"other"));
     fails(
         &scene,
-        &["the archive of `", "lib-1` is not the one that was announced"],
+        &["the archive of `", "lib-1` does not match what was declared"],
         &["lib-1", "app-1"],
     );
     let scene = Scene::new();
     scene.change(1, |narinfo| narinfo.info.nar_size += 8);
     fails(
         &scene,
-        &["lib-1` is not the one that was announced"],
+        &["lib-1` does not match what was declared"],
         &["lib-1", "app-1"],
     );
     let scene = Scene::new();
@@ -278,7 +286,7 @@ fn circles_and_other_stores_are_refused() {
     let scene = Scene::new();
     let app = scene.paths[2].clone();
     scene.change(0, |narinfo| narinfo.info.references.extend([app]));
-    fails(&scene, &["needs itself by way of other paths"], NONE);
+    fails(&scene, &["depends on itself through other paths"], NONE);
 
     let scene = Scene::new();
     let info = scene.cache().join("nix-cache-info");
@@ -286,13 +294,13 @@ fn circles_and_other_stores_are_refused() {
         &scene,
         &info,
         b"StoreDir: /gnu/store\n",
-        &["holds paths of /gnu/store, not of /nix/store"],
+        &["has paths of /gnu/store, not of /nix/store"],
         NONE,
     );
 
     let scene = Scene::new();
     fs::remove_file(scene.cache().join("nix-cache-info")).unwrap();
-    fails(&scene, &["is no binary cache"], NONE);
+    fails(&scene, &["is not a binary cache"], NONE);
 
     let scene = Scene::new();
     fs::remove_file(scene.narinfo_file(0)).unwrap();
@@ -348,7 +356,10 @@ fn a_content_addressed_path_needs_no_signature_and_must_have_that_content() {
     (wrong.info.nar_hash, wrong.info.nar_size) = (Digest::of(&other), other.len() as u64);
     fs::write(&file, wrong.print(&StoreDir::nix())).unwrap();
     let error = chain(&fetch().unwrap_err());
-    assert!(error.contains("has other content than its path says"), "{error}");
+    assert!(
+        error.contains("does not have the content that its path promises"),
+        "{error}"
+    );
     assert_eq!(scene.fetched(), [""; 0]);
     fs::write(&file, right).unwrap();
     assert_eq!(fetch().unwrap(), [info.path]);

@@ -125,6 +125,6 @@ fn an_archive_that_never_ends_is_cut_off() {
         (path == endless).then(|| Reply::ok(vec![0; most as usize + 1000]))
     });
     let error = scene.fetch(&server.url("/cache"), &scene.trust()).unwrap_err();
-    assert!(error.to_string().contains("gives more than"), "{error}");
+    assert!(error.to_string().contains("sent more than"), "{error}");
     assert!(!scene.fetched().contains(&"lib-1".to_owned()));
 }

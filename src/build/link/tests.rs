@@ -46,7 +46,7 @@ fn directories_follow_from_the_packages() {
         "libc6-dev",
         &["usr/include/stdio.h", "usr/lib/x86_64-linux-gnu/libc.a"],
     );
-    // A link to what another package has is no library.
+    // A link to what another package has is not a library.
     symlink("libz.so.1", headers.1.join("usr/lib/x86_64-linux-gnu/libz.so")).unwrap();
     let own = package(
         dir.path(),

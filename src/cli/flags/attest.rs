@@ -71,8 +71,8 @@ impl AttestFlags {
         }
         if self.attach && locations.is_empty() {
             return Err(advised(
-                "`--attach` needs a place that holds referrers, and NAME.tar is none",
-                "add `-o oci:DIR` or `-o docker://NAME`, or take `--beside`",
+                "`--attach` needs a layout or a registry: NAME.tar cannot hold referrers",
+                "add `-o oci:DIR` or `-o docker://NAME`, or use `--beside`",
             ));
         }
         if self.attach {

@@ -30,10 +30,10 @@ pub struct Global {
     /// Physical store [default: $XDG_DATA_HOME/layerize]
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<PathBuf>,
-    /// Directory that `nix/store` is in, for paths of a Nix store [default: /]
+    /// Root directory of the Nix store, which contains `nix/store` [default: /]
     #[arg(long, global = true, value_name = "DIR")]
     pub nix_store: Option<PathBuf>,
-    /// What is known of those paths, in place of Nix's database: JSON of `nix path-info --json --recursive`, or of
+    /// Closure graph to use in place of Nix's database: JSON of `nix path-info --json --recursive` or of
     /// exportReferencesGraph
     #[arg(long, global = true, value_name = "FILE")]
     pub closure_graph: Option<PathBuf>,
@@ -73,7 +73,8 @@ pub struct RegistryFlags {
     /// Speak to this registry without TLS; repeatable
     #[arg(long, global = true, value_name = "HOST[:PORT]", value_parser = host)]
     pub plain_http: Vec<String>,
-    /// Let this host's answers lead to addresses of this machine and its network; repeatable
+    /// Let this host redirect to addresses of this machine and its network, as `private-network = true` does in the
+    /// configuration's `[registries."HOST"]`; repeatable
     #[arg(long, global = true, value_name = "HOST[:PORT]", value_parser = host)]
     pub private_network: Vec<String>,
 }
@@ -89,7 +90,7 @@ pub struct BuildFlags {
     /// Refuse a lock that is not current
     #[arg(long)]
     pub locked: bool,
-    /// Use nothing but what was fetched before
+    /// Do not use the network: use only what was fetched before
     #[arg(long)]
     pub offline: bool,
     /// Place that keeps inputs by digest, asked before all others: docker://NAME, oci:DIR or a directory; repeatable
@@ -101,7 +102,7 @@ pub struct BuildFlags {
     /// How scripts are run
     #[arg(long, value_enum, default_value = "namespaces", value_name = "HOW")]
     pub sandbox: SandboxFlag,
-    /// Most steps at once [default: the number of cores]
+    /// How many steps run at once [default: the number of cores]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub jobs: usize,
     /// Cores that each script may use [default: all]
@@ -127,7 +128,7 @@ fn parse_memory(text: &str) -> Result<u64, String> {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Inputs options")]
 pub struct InputsFlags {
-    /// Keep what the image was built from beside it: every file from outside, spec and lock; with `=all` local files too
+    /// Keep what the image was built from beside it: every file from outside, the spec and the lock; with `=all` also local files
     /// [push: default]
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "outside", value_name = "all")]
     pub inputs: Option<InputsExtent>,
@@ -163,7 +164,7 @@ pub enum SandboxFlag {
     /// In namespaces of their own, without network
     #[default]
     Namespaces,
-    /// On the machine as it is: recorded in the store, never silent
+    /// Directly on the machine; this is recorded in the store
     None,
 }
 
@@ -231,7 +232,7 @@ pub struct ImageFlags {
     /// Port of an image of store paths; repeatable
     #[arg(long, value_name = "PORT[/PROTOCOL]")]
     pub port: Vec<String>,
-    /// Image that an image of store paths is laid over: docker://NAME, oci:DIR:TAG, docker-archive:FILE, …
+    /// Base image of an image of store paths: docker://NAME, oci:DIR:TAG, docker-archive:FILE, …
     #[arg(long, value_name = "IMAGE")]
     pub base: Option<String>,
     /// Platform of an image of store paths; several, separated by commas, make an index [default: linux/amd64]
@@ -240,7 +241,7 @@ pub struct ImageFlags {
     /// gzip[:LEVEL], zstd[:LEVEL] or none [default: the spec's, else gzip]
     #[arg(long, value_name = "HOW")]
     pub compression: Option<Compression>,
-    /// Most layers [default: the spec's, else 100]
+    /// Maximum number of layers [default: the spec's, else 100]
     #[arg(long, value_name = "N")]
     pub max_layers: Option<u32>,
     /// Allow more layers than Docker loads
@@ -255,19 +256,19 @@ pub struct ImageFlags {
     /// Start from the release before, a plan file or an image, and keep what did not change as it is
     #[arg(long, value_name = "PLAN|IMAGE")]
     pub previous: Option<String>,
-    /// Put a Nix database into the image that knows its /nix/store paths, so that Nix works in it
+    /// Include a Nix database of the image's /nix/store paths, so that Nix works in it
     #[arg(long)]
     pub nix_db: bool,
     /// Match another tool's tar bytes: layerize, nix2container or dockertools [default: the spec's, else layerize]
     #[arg(long, value_name = "TOOL")]
     pub tar_profile: Option<TarProfile>,
-    /// Give permission bits to a path in the image, or to all that a pattern of *, ** and ? fits; repeatable
+    /// Set the mode of a path in the image, or of every path that a pattern of *, ** and ? matches; repeatable
     #[arg(long, value_name = "PATH=MODE")]
     pub chmod: Vec<String>,
-    /// Give an owner to a path in the image, or to all that a pattern fits; repeatable
+    /// Set the owner of a path in the image, or of every path that a pattern matches; repeatable
     #[arg(long, value_name = "PATH=OWNER[:GROUP]")]
     pub chown: Vec<String>,
-    /// One gzip member a layer, for consumers that read no more than the first
+    /// Write each layer as a single gzip member, for consumers that read only the first
     #[arg(long)]
     pub single_member: bool,
     /// Number of threads that pack [default: the number of cores]

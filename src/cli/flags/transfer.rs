@@ -13,10 +13,10 @@ pub struct TransferFlags {
     /// Further tag, or a whole NAME:TAG for archives and engines; repeatable
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
-    /// Leave a name that exists as it is, whatever it stands for
+    /// Leave an existing name as it is, whatever it points to
     #[arg(long, conflicts_with = "immutable")]
     skip_existing: bool,
-    /// Fail rather than move a name that stands for something else
+    /// Fail rather than move a name that points to something else
     #[arg(long)]
     immutable: bool,
     /// Write nothing; say what would be written

@@ -36,10 +36,10 @@ pub struct StoreCopyArgs {
     /// Directory to write them to as a binary cache: file:DIR
     #[arg(long, value_name = "CACHE")]
     to: Option<String>,
-    /// Key whose signatures are believed, NAME:BASE64; repeatable, besides the configuration's
+    /// Trusted key, NAME:BASE64; repeatable, besides the configuration's
     #[arg(long, value_name = "KEY", conflicts_with = "to")]
     trusted_key: Vec<String>,
-    /// Take what nobody signed, too
+    /// Accept unsigned paths too
     #[arg(long, conflicts_with = "to")]
     no_check_sigs: bool,
     /// Secret key that signs what is written; repeatable
@@ -59,7 +59,7 @@ pub struct StoreSignArgs {
     /// File of the secret key
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// Sign all they refer to, too
+    /// Sign everything they refer to, too
     #[arg(long)]
     closure: bool,
 }
@@ -69,7 +69,7 @@ pub struct StoreSignArgs {
 pub enum StoreKeyCommand {
     /// Make a pair of keys, NAME.secret and NAME.public, and print the public one
     Generate {
-        /// What signatures call the key: by habit the cache's host and a number
+        /// Name of the key in signatures: by convention the cache's host and a number
         name: String,
         /// Where to write the two files
         #[arg(long, value_name = "DIR", default_value = ".")]
@@ -241,7 +241,7 @@ fn write_new(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
 
 fn read_key(file: &Path) -> anyhow::Result<SecretKey> {
     let text = String::from_utf8(read_limited(file, KEY_BYTES_MAX)?)
-        .map_err(|_| anyhow::anyhow!("`{}` is no secret key: it is not UTF-8", file.display()))?;
+        .map_err(|_| anyhow::anyhow!("`{}` is not a secret key: it is not UTF-8", file.display()))?;
     SecretKey::parse(&text).with_context(|| format!("cannot use the key in `{}`", file.display()))
 }
 
@@ -285,7 +285,7 @@ fn parse_path(text: &str) -> anyhow::Result<(StoreDir, StorePath)> {
         }
     }
     Err(advised(
-        format!("`{text}` is no store path"),
+        format!("`{text}` is not a store path"),
         "store paths look like /nix/store/HASH-NAME or /layerize/store/HASH-NAME",
     ))
 }

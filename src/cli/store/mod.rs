@@ -34,7 +34,7 @@ pub struct StoreArgs {
 enum StoreCommand {
     /// Copy files or trees into the store and print their store paths
     Add {
-        /// What to add
+        /// Files or directories to add
         #[arg(required = true)]
         paths: Vec<PathBuf>,
         /// Name in the store path [default: the file's]
@@ -44,7 +44,7 @@ enum StoreCommand {
         #[arg(long)]
         flat: bool,
     },
-    /// Show what is known of store paths
+    /// Show information about store paths
     Info {
         /// Store paths
         #[arg(required = true)]
@@ -52,7 +52,7 @@ enum StoreCommand {
     },
     /// List all valid store paths
     Ls,
-    /// Read store paths and compare them with what was recorded: exit status 1 if anything is wrong
+    /// Read store paths and compare them with the store's records: exit status 1 if anything is wrong
     Verify(StoreVerifyArgs),
     /// Delete what no root needs
     Gc {
@@ -64,9 +64,9 @@ enum StoreCommand {
     Roots,
     /// Copy closures from a binary cache into the store, or from the store to a binary cache
     Copy(StoreCopyArgs),
-    /// Sign store paths; the signatures are kept and go with every copy
+    /// Sign store paths; the signatures go with every copy
     Sign(StoreSignArgs),
-    /// Make keys that sign store paths
+    /// Generate keys that sign store paths
     #[command(subcommand)]
     Key(StoreKeyCommand),
 }

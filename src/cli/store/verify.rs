@@ -19,10 +19,10 @@ use crate::cli::outcome::Outcome;
 pub struct StoreVerifyArgs {
     /// Store paths [default: all]
     paths: Vec<String>,
-    /// Only look whether everything is there
+    /// Only check that everything exists
     #[arg(long)]
     no_contents: bool,
-    /// Make again what is damaged (the project here and the store's records say how), and forget what nothing can make
+    /// Rebuild what is damaged, by the project here or the store's records, and forget what cannot be rebuilt
     #[arg(long)]
     repair: bool,
 }
@@ -76,7 +76,7 @@ fn by_store(arguments: &[String], stores: &[Store]) -> anyhow::Result<Vec<Option
         };
         let path = path.ok_or_else(|| {
             advised(
-                format!("`{argument}` is no store path"),
+                format!("`{argument}` is not a store path"),
                 "`layerize store ls` lists what there is",
             )
         })?;

@@ -199,7 +199,7 @@ fn every_kind_of_download_is_known_by_its_digest() {
     };
     assert!(
         !all.contains(&text(kept)),
-        "another output, where the file is no archive"
+        "another output, where the file is not an archive"
     );
     let elsewhere = || Download {
         origin: Origin::Url("file:///x".to_owned()),

@@ -173,7 +173,7 @@ fn tokens_are_replaced() {
         },
     );
     assert_eq!(tree.glibc(&runpath("/deep", &["libd.so"])), NONE);
-    // A path is no name to search for; a relative one is relative to where the container starts.
+    // A path is not a name to search for; a relative one is relative to where the container starts.
     assert_eq!(
         tree.glibc(&program(&["/deep/x/libx.so", "/deep/libz.so"])),
         ["/deep/libz.so"]
@@ -218,7 +218,7 @@ fn libraries_for_other_processors_are_passed_by() {
     assert_eq!(
         tree.glibc(&rpath("/c", &["libt.so"])),
         ["libt.so"],
-        "a linker's script is no library"
+        "a linker's script is not a library"
     );
     tree.add("/d/glibc-hwcaps/x86-64-v3/libh.so", &library(&[]));
     assert_eq!(tree.glibc(&rpath("/d", &["libh.so"])), NONE);

@@ -36,7 +36,7 @@ impl Archives {
         let targets = apt.succeed("apt-get", "tell its sources", ["indextargets"])?;
         let targets = control::parse(&targets).map_err(|line| FetchError::AptAnswer {
             subject: "its sources".to_owned(),
-            reason: format!("line {line} is no field"),
+            reason: format!("line {line} is not a field"),
         })?;
         let mut repositories = BTreeMap::new();
         for target in &targets {

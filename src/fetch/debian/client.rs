@@ -127,8 +127,8 @@ impl<'a> Batch<'a> {
     fn check(&self) -> Result<(), FetchError> {
         for file in self.files.values() {
             let reason = match file {
-                file if !is_package_name(file.package) => format!("`{}` is no package name", file.package),
-                file if !is_version(file.version) => format!("`{}` is no version", file.version),
+                file if !is_package_name(file.package) => format!("`{}` is not a package name", file.package),
+                file if !is_version(file.version) => format!("`{}` is not a version", file.version),
                 _ => continue,
             };
             let name = label(file.download);

@@ -26,7 +26,7 @@ impl Paragraph {
 }
 
 /// Parses paragraphs; an OpenPGP signature around them (`.dsc` files) is taken off, as it was or will be checked by
-/// hash. The error is the line, from 1, that is no field.
+/// hash. The error is the line, from 1, that is not a field.
 pub(super) fn parse(text: &str) -> Result<Vec<Paragraph>, usize> {
     let mut paragraphs = Vec::new();
     let mut current = Paragraph::default();

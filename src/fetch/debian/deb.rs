@@ -46,7 +46,7 @@ pub fn unpack_deb(deb: &Path, package: &str, dest: &Path) -> Result<(), FetchErr
 
 fn unpack(deb: &Path, package: &str, dest: &Path) -> Result<(), UnpackError> {
     if !super::is_package_name(package) {
-        return Err(wrong(format!("`{package}` is no package name")));
+        return Err(wrong(format!("`{package}` is not a package name")));
     }
     let file = File::open(deb).context("open", deb)?;
     let size = file.metadata().context("read", deb)?.len();
@@ -151,7 +151,7 @@ impl Control {
     /// The paragraph is that of `package`.
     fn check(&self, package: &str) -> Result<(), UnpackError> {
         let paragraphs = control::parse(&self.paragraph)
-            .map_err(|line| wrong(format!("line {line} of its control paragraph is no field")))?;
+            .map_err(|line| wrong(format!("line {line} of its control paragraph is not a field")))?;
         match paragraphs.first().and_then(|paragraph| paragraph.get("package")) {
             Some(name) if name == package => Ok(()),
             Some(name) => Err(wrong(format!("it holds the package `{name}`"))),

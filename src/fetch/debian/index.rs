@@ -110,7 +110,7 @@ fn parse_relations(text: &str) -> Vec<Vec<String>> {
 fn paragraphs(text: &str) -> Result<Vec<Paragraph>, FetchError> {
     control::parse(text).map_err(|line| FetchError::AptAnswer {
         subject: "its index".to_owned(),
-        reason: format!("line {line} is no field"),
+        reason: format!("line {line} is not a field"),
     })
 }
 
@@ -118,10 +118,10 @@ fn name_and_version(paragraph: &Paragraph) -> Result<(String, String), FetchErro
     let package = field(paragraph, "a package", "package")?;
     let version = field(paragraph, package, "version")?;
     if !is_package_name(package) {
-        return Err(answer(package, "that is no package name"));
+        return Err(answer(package, "that is not a package name"));
     }
     if !is_version(version) {
-        return Err(answer(package, &format!("`{version}` is no version")));
+        return Err(answer(package, &format!("`{version}` is not a version")));
     }
     Ok((package.to_owned(), version.to_owned()))
 }
@@ -133,7 +133,7 @@ fn field<'a>(paragraph: &'a Paragraph, package: &str, name: &str) -> Result<&'a 
 
 fn number(package: &str, text: &str) -> Result<u64, FetchError> {
     let parsed = text.parse();
-    parsed.map_err(|_| answer(package, &format!("`{text}` is no size")))
+    parsed.map_err(|_| answer(package, &format!("`{text}` is not a size")))
 }
 
 fn answer(subject: &str, reason: &str) -> FetchError {
@@ -175,9 +175,9 @@ mod tests {
         assert!(parse_binary(&whole).unwrap()[0].is_ok());
         for (from, to, message) in [
             ("SHA256:", "MD5sum:", "`aa`: its record has no field `sha256`"),
-            ("Size: 1", "Size: x", "`aa`: `x` is no size"),
-            ("Package: aa", "Package: A/b", "`A/b`: that is no package name"),
-            ("Version: 1", "Version: x/1", "`aa`: `x/1` is no version"),
+            ("Size: 1", "Size: x", "`aa`: `x` is not a size"),
+            ("Package: aa", "Package: A/b", "`A/b`: that is not a package name"),
+            ("Version: 1", "Version: x/1", "`aa`: `x/1` is not a version"),
         ] {
             let error = parse_binary(&whole.replace(from, to)).unwrap().remove(0).unwrap_err();
             assert!(error.to_string().ends_with(message), "{error}");

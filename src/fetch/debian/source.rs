@@ -85,7 +85,8 @@ impl<'a> Parts<'a> {
         };
         let text = fsio::read_limited(dsc, DSC_MAX)?;
         let text = String::from_utf8(text).map_err(|_| wrong(format!("`{name}` is not UTF-8")))?;
-        let paragraphs = control::parse(&text).map_err(|line| wrong(format!("line {line} of `{name}` is no field")))?;
+        let paragraphs =
+            control::parse(&text).map_err(|line| wrong(format!("line {line} of `{name}` is not a field")))?;
         let paragraph = paragraphs.first().ok_or_else(|| wrong(format!("`{name}` is empty")))?;
         let rows = paragraph.rows("files");
         let listed: Vec<&str> = rows.iter().filter_map(|row| row.get(2).copied()).collect();

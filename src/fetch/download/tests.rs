@@ -57,7 +57,9 @@ fn a_file_is_downloaded_once_and_verified_each_time() {
     let wanted = format!("`x.tar` (3 bytes, {})", Digest::of(b"abc"));
     assert_eq!(
         error.to_string(),
-        format!("{wanted} is neither in the cache nor in a place on this machine, and the network must not be used")
+        format!(
+            "{wanted} is neither in the cache nor in a place on this machine, and `--offline` forbids using the network"
+        )
     );
     assert!(error.help().unwrap().contains("without `--offline`"));
     fetch(&[&second], &config, &Silent).unwrap();
@@ -100,7 +102,7 @@ fn wrong_content_says_what_to_type() {
     assert_eq!(
         one_line(&error),
         format!(
-            "cannot get `x.tar` ({expected}); asked: {place}: other content: `{place}` gives other content for `x.tar`: \
+            "cannot get `x.tar` ({expected}); asked: {place}: other content: `{place}` served different content for `x.tar`: \
              expected {expected}, got {actual}"
         )
     );
@@ -116,7 +118,7 @@ fn wrong_content_says_what_to_type() {
     };
     let error = fetch(&[&short], &config(dir.path()), &Silent).unwrap_err();
     assert!(
-        one_line(&error).ends_with("gives 3 bytes for `x.tar`, expected 7"),
+        one_line(&error).ends_with("served 3 bytes for `x.tar`, expected 7"),
         "{error}"
     );
     let gone = url(&server.url("/gone"), b"abc");
@@ -240,7 +242,10 @@ fn a_mirror_with_other_content_is_passed_over_with_a_warning() {
     fetch(&[&downloads[1]], &config, &warnings).unwrap();
     let warnings = warnings.0.into_inner().unwrap();
     assert_eq!(warnings.len(), 1);
-    assert!(warnings[0].contains("gives other content for `deb:bb`"), "{warnings:?}");
+    assert!(
+        warnings[0].contains("served different content for `deb:bb`"),
+        "{warnings:?}"
+    );
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn each_place_counts_and_silence_is_no_answer() {
         assert_eq!(
             error.to_string(),
             format!(
-                "it is not known whether {} can still be had: {unclear}",
+                "cannot tell whether {} is still available: {unclear}",
                 crate::fetch::download::wanted(&Download::deb("libx-dev", &lock.debs["libx-dev"]))
             )
         );

@@ -159,7 +159,7 @@ impl Walker<'_> {
     }
 }
 
-/// The `.gitignore` of `dir`. As git does, one that is a symlink does not count, nor does a line that is no pattern.
+/// The `.gitignore` of `dir`. As git does, one that is a symlink does not count, nor does a line that is not a pattern.
 fn read_gitignore(dir: &Path) -> Result<Option<Gitignore>, FetchError> {
     let path = dir.join(".gitignore");
     if !fs::symlink_metadata(&path).context("read", &path)?.is_file() {

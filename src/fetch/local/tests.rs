@@ -164,11 +164,17 @@ fn what_cannot_be_taken_is_an_error() {
         ..tree.source(&[], &[], true)
     };
     let error = copy(&source, &tree.0.path().join("dest")).unwrap_err();
-    assert_eq!(error.to_string(), "`scr` is not there; it is the source of `base:pkg`");
+    assert_eq!(
+        error.to_string(),
+        "`scr` does not exist; it is the source of `base:pkg`"
+    );
     assert_eq!(error.help().unwrap(), "did you mean `src`?");
 
     let error = tree.taken(&["*.none"], &[], true).unwrap_err();
-    assert_eq!(error.to_string(), "the filters of `base:pkg` leave nothing of `src`");
+    assert_eq!(
+        error.to_string(),
+        "the filters of `base:pkg` exclude everything in `src`"
+    );
     let error = tree.taken(&["a[", "b"], &[], true).unwrap_err();
     assert_eq!(error.to_string(), "`a[` of `base:pkg` is not a pattern");
 

@@ -124,7 +124,7 @@ fn places_come_before_addresses_and_in_their_order() {
         [
             "abc.txt in p1: not there".to_owned(),
             format!(
-                "`p2` gives other content for `abc.txt`: expected {}, got {}",
+                "`p2` served different content for `abc.txt`: expected {}, got {}",
                 digest("abc"),
                 digest("abd")
             ),
@@ -191,11 +191,11 @@ fn what_is_nowhere_is_named_with_every_place_and_all_of_it_at_once() {
     let error = fetch(&[&first, &second], &config(dir.path(), &places), &Silent).unwrap_err();
     let text = error.to_string();
     assert!(
-        text.starts_with("2 files cannot be had:\n  cannot get `one.txt`"),
+        text.starts_with("2 files are unavailable:\n  cannot get `one.txt`"),
         "{text}"
     );
     assert!(text.contains("\n  cannot get `two.txt`"), "{text}");
-    assert!(text.ends_with(&format!("there is nothing at `{shown}`")), "{text}");
+    assert!(text.ends_with(&format!("nothing was found at `{shown}`")), "{text}");
 }
 
 #[test]

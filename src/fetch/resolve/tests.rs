@@ -99,7 +99,7 @@ fn addresses_are_pinned_once() {
     let error = resolve(&workspace, &Lock::default(), &Update::Nothing, &offline, &Silent).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`a` is not in the cache and the network must not be used"
+        "`a` is not in the cache and `--offline` forbids using the network"
     );
     assert_eq!(
         resolve(&workspace, &all, &Update::Nothing, &offline, &Silent).unwrap(),
@@ -120,10 +120,7 @@ fn an_update_of_nothing_known_is_an_error() {
     ] {
         let update = Update::Names(vec![name.to_owned()]);
         let error = resolve(&workspace, &Lock::default(), &update, &config(dir.path()), &Silent).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("there is nothing called `{name}` in the lock")
-        );
+        assert_eq!(error.to_string(), format!("the lock has no entry named `{name}`"));
         assert_eq!(error.help().unwrap(), help);
     }
 }

@@ -82,7 +82,7 @@ fn a_plain_answer_and_redirects_are_read() {
     let error = fetch(&server.url("/gone")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("there is nothing at `{}`", server.url("/gone"))
+        format!("nothing was found at `{}`", server.url("/gone"))
     );
     let error = fetch(&server.url("/loop")).unwrap_err();
     let FetchError::Http { source, .. } = error else {

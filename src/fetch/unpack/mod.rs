@@ -33,7 +33,7 @@ pub enum UnpackError {
     #[error(transparent)]
     Io(#[from] PathError),
     /// The archive's bytes cannot be read: damaged compression, a file that ends too early.
-    #[error("its content is damaged or cut off")]
+    #[error("its content is damaged or truncated")]
     Damaged { source: io::Error },
     /// The archive does not follow its format.
     #[error("it is malformed: {reason}")]
@@ -54,8 +54,8 @@ pub enum UnpackError {
     /// Two entries of one name that cannot both be had.
     #[error("entry `{entry}` comes twice, {reason}")]
     Duplicate { entry: String, reason: &'static str },
-    /// A hard link to what is no earlier file of the archive.
-    #[error("entry `{entry}` is a hard link to `{target}`, which is no earlier file of the archive")]
+    /// A hard link to what is not an earlier file of the archive.
+    #[error("entry `{entry}` is a hard link to `{target}`, which is not an earlier file of the archive")]
     HardLink { entry: String, target: String },
     /// A device node, named pipe or something else that has no place in a tree.
     #[error("entry `{entry}` is {kind}")]
@@ -67,7 +67,7 @@ pub enum UnpackError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// `strip` takes everything away.
-    #[error("`strip = {strip}` leaves nothing of it: no entry lies below more than {deepest} directories")]
+    #[error("`strip = {strip}` leaves nothing of it: no entry is more than {deepest} directories deep")]
     StripsAll { strip: u32, deepest: usize },
     /// More than the bounds allow: a bomb, or something that does not belong into a package.
     #[error("it unpacks to more than {limit}")]
@@ -101,10 +101,11 @@ impl UnpackError {
         match self {
             Self::NoArchive { .. } => Some("set `unpack = false` to use the file as it is".to_owned()),
             Self::Damaged { .. } | Self::Malformed { .. } => Some(
-                "check that the address gives the archive itself and that its sha256 is the publisher's".to_owned(),
+                "check that the address serves the archive itself, and that the sha256 is the one its publisher states"
+                    .to_owned(),
             ),
             Self::StripsAll { deepest, .. } => Some(format!(
-                "set `strip` to {deepest} at the most, or leave it out: one directory around everything is dropped by itself"
+                "set `strip` to {deepest} at most, or leave it out: one directory around everything is dropped by itself"
             )),
             Self::Special { .. } => Some("device nodes, pipes and sockets cannot be part of a package".to_owned()),
             _ => None,

@@ -124,7 +124,7 @@ fn dropping_more_directories_than_there_are_is_an_error() {
     ] {
         let error = unpacked(&archive, Some(strip)).unwrap_err();
         let expected =
-            format!("`strip = {strip}` leaves nothing of it: no entry lies below more than {deepest} directories");
+            format!("`strip = {strip}` leaves nothing of it: no entry is more than {deepest} directories deep");
         assert!(error.ends_with(&expected), "{error}");
     }
     assert_eq!(unpacked(&deepest_two, Some(2)).unwrap(), ["x 644 "]);
@@ -292,7 +292,7 @@ fn names_and_links_that_escape_are_refused() {
         ),
         (
             Tar::new().hard_link("a", "/etc/passwd"),
-            "entry `a` is a hard link to `etc/passwd`, which is no earlier file of the archive",
+            "entry `a` is a hard link to `etc/passwd`, which is not an earlier file of the archive",
         ),
         (
             Tar::new().symlink("/a", "/etc").file("//a/x", ""),
@@ -300,7 +300,7 @@ fn names_and_links_that_escape_are_refused() {
         ),
         (
             Tar::new().hard_link("a", "b").file("b", ""),
-            "entry `a` is a hard link to `b`, which is no earlier file of the archive",
+            "entry `a` is a hard link to `b`, which is not an earlier file of the archive",
         ),
         (
             Tar::new().directory("d").hard_link("a", "d"),
@@ -341,7 +341,7 @@ fn special_files_and_malformed_archives_are_refused() {
             Tar::new().file("a/b", "").file("a", ""),
             "entry `a` comes twice, once as a directory and once not",
         ),
-        (Tar::new().file(".", "x"), "the top directory is no directory"),
+        (Tar::new().file(".", "x"), "the top directory is not a directory"),
         (
             Tar::new().symlink("a", ""),
             "the symlink `a` has a target that no symlink can have",
@@ -368,7 +368,7 @@ fn special_files_and_malformed_archives_are_refused() {
         ),
         (
             Tar::new().pax(b'x', &[("size", "-1")]).file("b", ""),
-            "a pax number that is no number",
+            "a pax number that is not a number",
         ),
         (
             Tar::new().header("x", b'L', 0, "", 2 << 20),

@@ -365,7 +365,7 @@ impl TreeWriter {
     fn replaces(&mut self, path: &EntryPath) -> Result<ExistingEntry, UnpackError> {
         let existing = match self.nodes.get(path.as_bytes()) {
             _ if path.as_bytes().is_empty() => {
-                return Err(UnpackError::malformed("the top directory is no directory"));
+                return Err(UnpackError::malformed("the top directory is not a directory"));
             }
             None => return Ok(ExistingEntry::Free),
             Some(Node::Directory) => {

@@ -246,7 +246,7 @@ impl Packing<'_> {
             return;
         }
         self.reporter.report(Event::Warning {
-            text: format!("the layer cache is left out: {error}: {}", error.source),
+            text: format!("the layer cache is not used: {error}: {}", error.source),
         });
     }
 

@@ -244,7 +244,7 @@ fn what_changed_or_cannot_be_packed_is_named() {
         logical: "x/y".into(),
         ..entry.clone()
     };
-    assert_eq!(fails(vec![relative]).0, "`x/y` is no absolute path of a store");
+    assert_eq!(fails(vec![relative]).0, "`x/y` is not an absolute path of a store");
     fs::write(entry.physical.join("share/nothing"), "now something").unwrap();
     let (text, help) = fails(vec![entry.clone()]);
     assert!(text.contains(&entry.logical) && text.contains("changed since it was registered"));

@@ -285,7 +285,7 @@ fn json_node(path: Option<&String>, item: &Value) -> Result<Node, PlanError> {
     if !item.is_object() {
         return Err(error(
             &path,
-            "it is no object with `references` and `narSize` (is the path valid in its store?)",
+            "it is not an object with `references` and `narSize` (is the path valid in its store?)",
         ));
     }
     let size = item.get("narSize").and_then(Value::as_u64);
@@ -297,7 +297,7 @@ fn json_node(path: Option<&String>, item: &Value) -> Result<Node, PlanError> {
         Some(text) if text.starts_with('/') => Ok(text.to_owned()),
         // Newer forms name a reference without its store directory.
         Some(text) => Ok(format!("{}/{text}", path.rsplit_once('/').map_or("", |(dir, _)| dir))),
-        None => Err(error(&path, "a reference is no text")),
+        None => Err(error(&path, "a reference is not text")),
     });
     let references = references.collect::<Result<_, _>>()?;
     Ok(Node {

@@ -113,7 +113,7 @@ fn other_json_is_refused_with_its_place() {
         (
             &format!(r#"{{"{A}":null}}"#),
             format!(
-                "cannot read `{A}` of the graph: it is no object with `references` and `narSize` (is the path valid in its store?)"
+                "cannot read `{A}` of the graph: it is not an object with `references` and `narSize` (is the path valid in its store?)"
             ),
         ),
     ] {
@@ -130,7 +130,7 @@ fn open_graphs_and_doubled_paths_are_refused() {
     );
     assert!(open.help().unwrap().contains("--recursive"));
     let twice = Graph::new(vec![node(A, &[]), node(A, &[])]).unwrap_err();
-    assert_eq!(twice.to_string(), format!("`{A}` stands in it twice"));
+    assert_eq!(twice.to_string(), format!("`{A}` appears in it twice"));
 }
 
 #[test]

@@ -157,7 +157,7 @@ impl PlanOptions {
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// A plan or graph that is no JSON of the right form.
+    /// A plan or graph that is not JSON of the right form.
     #[error("cannot read the JSON")]
     Json {
         /// Where and why.
@@ -192,19 +192,19 @@ pub enum PlanError {
         reference: String,
     },
     /// A path that stands in a graph or plan twice.
-    #[error("`{path}` stands in it twice")]
+    #[error("`{path}` appears in it twice")]
     Twice {
         /// The path.
         path: String,
     },
     /// A path of the closure that no layer of the plan holds.
-    #[error("no layer of the plan holds `{path}`")]
+    #[error("no layer of the plan contains `{path}`")]
     Missing {
         /// The path.
         path: String,
     },
     /// A path of the plan that is not in the closure.
-    #[error("the plan holds `{path}`, which is not in the closure")]
+    #[error("the plan lists `{path}`, which is not in the closure")]
     Foreign {
         /// The path.
         path: String,
@@ -215,8 +215,8 @@ pub enum PlanError {
         /// The name.
         text: String,
     },
-    /// A name that is no package of the closure.
-    #[error("`{name}` is no package of the closure")]
+    /// A name that is not a package of the closure.
+    #[error("`{name}` is not a package of the closure")]
     Unknown {
         /// The name.
         name: String,
@@ -224,13 +224,13 @@ pub enum PlanError {
         similar: Option<String>,
     },
     /// A package in two groups.
-    #[error("`{name}` stands in two groups")]
+    #[error("`{name}` is in two groups")]
     Grouped {
         /// The package.
         name: String,
     },
     /// A weight above one.
-    #[error("the weight of `{name}` is {weight} parts per million, which is more than certain")]
+    #[error("the weight of `{name}` is {weight} parts per million, which is more than the maximum of 1000000")]
     Weight {
         /// The package.
         name: String,
@@ -246,7 +246,7 @@ pub enum PlanError {
         limit: usize,
     },
     /// A limit above Docker's.
-    #[error("{asked} layers are more than Docker loads ({DOCKER_LIMIT})")]
+    #[error("{asked} layers are more than Docker's limit of {DOCKER_LIMIT}")]
     BeyondDocker {
         /// Layers asked for.
         asked: usize,
@@ -266,7 +266,9 @@ impl PlanError {
             }
             Self::Unknown { similar, .. } => similar.as_ref().map(|name| format!("did you mean `{name}`?")),
             Self::TooMany { .. } => Some("allow more layers, or give fewer groups".to_owned()),
-            Self::BeyondDocker { .. } => Some("ask for it by name if nobody loads the image with Docker".to_owned()),
+            Self::BeyondDocker { .. } => Some(
+                "set `beyond-docker = true` (or `--beyond-docker`) if nobody loads the image with Docker".to_owned(),
+            ),
             Self::Foreign { .. } | Self::Missing { .. } => {
                 Some("make the plan anew with `layerize plan --previous`".to_owned())
             }

@@ -188,7 +188,7 @@ fn plans_by_hand_are_checked() {
     );
     assert_eq!(
         plan(&[&[a.clone(), b.clone()], &[c.clone(), a.clone()]]),
-        Err(format!("`{a}` stands in it twice"))
+        Err(format!("`{a}` appears in it twice"))
     );
     assert_eq!(
         plan(&[&[a, b, c, "/x".into()]]),
@@ -248,11 +248,11 @@ fn groups_stand_and_the_rest_is_filled_around() {
     assert_eq!(
         fails(&[&["libssl"]], 10),
         (
-            "`libssl` is no package of the closure".into(),
+            "`libssl` is not a package of the closure".into(),
             "did you mean `libssl3`?".into()
         )
     );
-    assert_eq!(fails(&[&["libc6"], &["libc6"]], 10).0, "`libc6` stands in two groups");
+    assert_eq!(fails(&[&["libc6"], &["libc6"]], 10).0, "`libc6` is in two groups");
     assert_eq!(
         fails(&[&["libc6"]], 1).0,
         "2 layers are needed, and at most 1 are allowed"

@@ -72,7 +72,7 @@ pub(in super::super) fn image_name(text: &str) -> Check {
         return refuse("it is longer than 128 bytes");
     }
     if text.contains(':') {
-        return advise("it holds a `:`", "write the tag as `tag = \"…\"`");
+        return advise("it contains a `:`", "write the tag as `tag = \"…\"`");
     }
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         let lower = text.to_ascii_lowercase();
@@ -103,7 +103,7 @@ pub(in super::super) fn file_path(text: &str) -> Check {
     let path = absolute_path(text)?;
     if path == "/layerize/store" || path.starts_with("/layerize/store/") || path == "/layerize" {
         return advise(
-            "`/layerize/store` holds packages only",
+            "`/layerize/store` contains only packages",
             "make a package of it and name it in `contents`",
         );
     }
@@ -183,7 +183,7 @@ pub(in super::super) fn mode(text: &str) -> Check<u32> {
 pub(in super::super) fn pattern(text: &str) -> Check<String> {
     match text {
         "" => refuse("it is empty"),
-        _ if !text.starts_with(['/', '*']) => advise("it must fit absolute paths", format!("write `/**/{text}`")),
+        _ if !text.starts_with(['/', '*']) => advise("it must match absolute paths", format!("write `/**/{text}`")),
         _ if text.len() > 4095 => refuse("it is longer than a path can be"),
         _ => Ok(text.to_owned()),
     }
@@ -263,14 +263,14 @@ pub(in super::super) fn base_image(text: &str) -> Check<String> {
         return refuse("it is empty");
     }
     if text.len() > 1024 || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return refuse("an image's place is a short text without spaces");
+        return refuse("an image reference is short and contains no spaces");
     }
     if text == "-" {
         return refuse("standard input cannot be pinned");
     }
     if text.contains("://") && !text.starts_with("docker://") {
         return advise(
-            "not an image's place",
+            "not an image reference",
             "an image of a registry is written `docker://NAME`",
         );
     }

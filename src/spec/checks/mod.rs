@@ -170,9 +170,9 @@ pub(super) fn env_name(text: &str) -> Check {
         "" => refuse("it is empty"),
         _ if text.contains('=') => {
             let (name, value) = text.split_once('=').unwrap_or((text, ""));
-            advise("it holds a `=`", format!("write `{name} = \"{value}\"`"))
+            advise("it contains a `=`", format!("write `{name} = \"{value}\"`"))
         }
-        _ if text.contains('\0') => refuse("it holds a NUL character"),
+        _ if text.contains('\0') => refuse("it contains a NUL character"),
         _ => Ok(()),
     }
 }
@@ -233,7 +233,7 @@ pub(super) fn input_place(text: &str) -> Check<String> {
                 "give it with `--mirror`, or in `[debian] mirrors` of `config.toml`",
             ),
             _ => advise(
-                "it names no place that keeps inputs",
+                "it is not a place that can keep inputs",
                 "write `docker://HOST/NAME`, `oci:DIR`, or a directory",
             ),
         };
@@ -253,7 +253,7 @@ pub(super) fn absolute_path(text: &str) -> Check<String> {
         };
     };
     if text.contains('\0') {
-        return refuse("it holds a NUL character");
+        return refuse("it contains a NUL character");
     }
     let clean: Vec<&str> = (relative.split('/'))
         .filter(|component| !matches!(*component, "" | "."))
@@ -407,7 +407,7 @@ pub(super) fn url(text: &str) -> Check<String> {
 pub(super) fn store_path(text: &str) -> Check {
     let Some(base) = text.strip_prefix("/layerize/store/") else {
         let help = if text.starts_with("/nix/store/") {
-            "paths of a Nix store can stand in an image's `contents`, or on the command line"
+            "paths of a Nix store can be used in an image's `contents`, or on the command line"
         } else {
             "write `deb:NAME`, the name of a package, or `/layerize/store/HASH-NAME`"
         };

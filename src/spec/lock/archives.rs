@@ -79,7 +79,7 @@ pub(super) fn of_entry(
     if archive.is_none() {
         let diagnostic = Diagnostic::new(format!("`{}` is not among the archives of the lock", name.value))
             .at(name.span, "not there")
-            .help("run `layerize lock --update` to make the lock anew");
+            .help("run `layerize lock --update` to regenerate the lock");
         reader.error(diagnostic);
     }
     archive.cloned()
@@ -88,7 +88,7 @@ pub(super) fn of_entry(
 fn plain(text: &str) -> Check<String> {
     match text {
         _ if text.len() > TEXT_MAX => refuse("it is longer than 128 bytes"),
-        _ if text.chars().any(char::is_control) => refuse("it holds a control character"),
+        _ if text.chars().any(char::is_control) => refuse("it contains a control character"),
         _ => Ok(text.to_owned()),
     }
 }

@@ -120,7 +120,7 @@ fn read(text: &str, errors: &mut Vec<Diagnostic>) -> Option<Lock> {
         return None;
     }
     if let Some(marker) = conflict_marker(text) {
-        let diagnostic = Diagnostic::new("the lock holds an unresolved merge conflict")
+        let diagnostic = Diagnostic::new("the lock contains an unresolved merge conflict")
             .at(marker, "conflict marker")
             .help("keep either side of it, then run `layerize lock`");
         errors.push(diagnostic);
@@ -200,7 +200,7 @@ fn conflict_marker(text: &str) -> Option<Span> {
 
 /// The version comes first: nothing can be said of the keys of a version that is not known.
 fn check_version(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<()> {
-    let again = "run `layerize lock` to make it anew";
+    let again = "run `layerize lock` to regenerate it";
     let Some(version) = document.get("version") else {
         let diagnostic = Diagnostic::new("the lock has no `version`");
         reader.error(diagnostic.at(reader.span(0..0), "`version = 1` is missing").help(again));
@@ -224,7 +224,7 @@ fn check_version(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<()> 
 fn insert<K: Ord, V>(reader: &mut Reader<'_>, entry: &Field<'_>, map: &mut BTreeMap<K, V>, read: Option<(K, V)>) {
     let Some((key, value)) = read else { return };
     if map.insert(key, value).is_some() {
-        let diagnostic = Diagnostic::new(format!("two entries of `{}` have one name", entry.key))
+        let diagnostic = Diagnostic::new(format!("two entries of `{}` have the same name", entry.key))
             .at(entry.span.clone(), "named again")
             .help("keep one of them, then run `layerize lock`");
         reader.error(diagnostic);
@@ -254,7 +254,7 @@ pub(super) fn open<'t>(reader: &mut Reader<'_>, entry: &Field<'t>, keys: &'stati
     }
     let diagnostic = Diagnostic::new(format!("{} is incomplete", table.what))
         .at(place, format!("`{}` is missing", missing.join("`, `")))
-        .help("run `layerize lock` to make it anew");
+        .help("run `layerize lock` to regenerate it");
     reader.error(diagnostic);
     None
 }
@@ -429,7 +429,7 @@ fn read_deb_set(
             if !known(&name.value) {
                 let diagnostic = Diagnostic::new(format!("`{}` is not among {where_}", name.value))
                     .at(name.span.clone(), "not there")
-                    .help("run `layerize lock` to resolve it anew");
+                    .help("run `layerize lock` to resolve it again");
                 reader.error(diagnostic);
             }
             names.insert(name.value);
@@ -459,7 +459,7 @@ fn check_architectures(reader: &mut Reader<'_>, table: &Table<'_>, lock: &Lock) 
             };
             let diagnostic = Diagnostic::new("a Debian package for another architecture than the lock")
                 .at(reader.span(architecture.span()), label)
-                .help("run `layerize lock` to make it anew");
+                .help("run `layerize lock` to regenerate it");
             reader.error(diagnostic);
         }
     }

@@ -58,7 +58,7 @@ impl PathRow {
             (other, _) => return Err(format!("it says that `{path}` is addressed by `{other}`")),
         };
         let unscanned = serde_json::from_str(&self.unscanned)
-            .map_err(|_| format!("its list of files of `{path}` that were not scanned is no list"))?;
+            .map_err(|_| format!("its list of files of `{path}` that were not scanned is not a list"))?;
         Ok(Registration {
             nar_hash: Digest::from_bytes(self.nar_hash),
             nar_size: self.nar_size.cast_unsigned(),

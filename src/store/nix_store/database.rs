@@ -236,7 +236,7 @@ fn references(connection: &Connection, id: i64, file: &Path) -> Result<BTreeSet<
         let split = StoreDir::nix().split(text).filter(|(_, below)| below.is_empty());
         split.map(|(path, _)| path).ok_or_else(|| NixError::Strange {
             path: file.to_owned(),
-            reason: format!("`{text}` is no path of `{}`", StoreDir::NIX),
+            reason: format!("`{text}` is not a path of `{}`", StoreDir::NIX),
         })
     };
     texts.iter().map(parse).collect()

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum NixError {
     /// There is no store there.
-    #[error("there is no Nix store: `{}` is no directory", dir.join("nix/store").display())]
+    #[error("there is no Nix store: `{}` is not a directory", dir.join("nix/store").display())]
     NoStore {
         /// Where `nix/store` was expected.
         dir: PathBuf,
@@ -20,13 +20,13 @@ pub enum NixError {
         reason: String,
     },
     /// The database was written to again and again while it was copied.
-    #[error("the Nix database `{}` does not stand still: it was written to while it was read, each time", path.display())]
+    #[error("the Nix database `{}` keeps changing: it was written to during every attempt to read it", path.display())]
     Busy {
         /// The database.
         path: PathBuf,
     },
     /// What stands in the database is not what Nix writes.
-    #[error("the Nix database `{}` holds what Nix does not write: {reason}", path.display())]
+    #[error("the Nix database `{}` contains something that Nix does not write: {reason}", path.display())]
     Strange {
         /// The database.
         path: PathBuf,
@@ -42,7 +42,7 @@ pub enum NixError {
         source: rusqlite::Error,
     },
     /// A file that should be a closure graph is none.
-    #[error("`{}` is no closure graph: {reason}", file.display())]
+    #[error("`{}` is not a closure graph: {reason}", file.display())]
     Graph {
         /// The file.
         file: PathBuf,

@@ -32,7 +32,7 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<StorePath, NixPath>, String> 
         _ => return Err("it is neither a list nor an object".to_owned()),
     }
     if paths.is_empty() {
-        return Err("no path stands in it".to_owned());
+        return Err("it lists no path".to_owned());
     }
     Ok(paths)
 }
@@ -41,7 +41,7 @@ fn read_list(list: &[Value], paths: &mut BTreeMap<StorePath, NixPath>) -> Result
     for (index, item) in list.iter().enumerate() {
         let item = item
             .as_object()
-            .ok_or_else(|| format!("element {index} is no object"))?;
+            .ok_or_else(|| format!("element {index} is not an object"))?;
         let path = item.get("path").and_then(Value::as_str);
         let path = path.ok_or_else(|| format!("element {index} has no `path`"))?;
         // Old Nix says so of paths that are not valid.
@@ -63,7 +63,7 @@ fn read_object(map: &Map<String, Value>, paths: &mut BTreeMap<StorePath, NixPath
             Value::Array(list) if list.iter().any(|item| item.get("path").is_some()) => read_list(list, paths)?,
             // Attributes beside the graph.
             _ if parse_path(key).is_err() => {}
-            _ => return Err(format!("`{key}` is no object")),
+            _ => return Err(format!("`{key}` is not an object")),
         }
     }
     Ok(())
@@ -75,7 +75,7 @@ fn insert(path: &str, item: &Map<String, Value>, paths: &mut BTreeMap<StorePath,
         return Err(format!("it has more than {PATHS_MAX} paths"));
     }
     match paths.insert(found.info.path.clone(), found.clone()) {
-        Some(earlier) if earlier.info != found.info => Err(format!("`{path}` stands in it twice, with other content")),
+        Some(earlier) if earlier.info != found.info => Err(format!("`{path}` appears in it twice, with other content")),
         _ => Ok(()),
     }
 }
@@ -129,7 +129,7 @@ fn absolute(path: &str) -> String {
 fn parse_path(text: &str) -> Result<StorePath, String> {
     let base = text.strip_prefix(&format!("{}/", StoreDir::NIX)).unwrap_or(text);
     base.parse()
-        .map_err(|_| format!("`{text}` is no path of `{}`", StoreDir::NIX))
+        .map_err(|_| format!("`{text}` is not a path of `{}`", StoreDir::NIX))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The *spellings* of a SHA-256 that Nix has used: `sha256:` with hexadecimal digits or base 32, and SRI's base 64.
 //!
-//! Invariant: one hash has one value whatever its spelling; what is no SHA-256 is none.
+//! Invariant: one hash has one value whatever its spelling; what is not a SHA-256 is none.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -34,7 +34,7 @@ impl std::fmt::Debug for Scanner {
 }
 
 impl Scanner {
-    /// Lists the store in `dir`; what is no store path there is left out.
+    /// Lists the store in `dir`; what is not a store path there is left out.
     pub(super) fn new(dir: &Path) -> Result<Self, StoreError> {
         let names = sorted_names(dir)?;
         let paths: Vec<StorePath> = names

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::database::{AccessMode, NixDatabase};
 use super::*;
 
-/// A root with a store of four paths, one of which is no path of the database.
+/// A root with a store of four paths, one of which is not a path of the database.
 struct Scene {
     dir: tempfile::TempDir,
 }
@@ -247,7 +247,7 @@ fn what_nix_does_not_write_is_named() {
     assert!(damage("update ValidPaths set hash = 'md5:x'").contains("`md5:x` as the hash"));
     assert!(damage("update ValidPaths set narSize = null").contains("has no size"));
     let foreign = "update ValidPaths set path = '/gnu/store/x' where path like '%-libc'";
-    assert!(damage(foreign).contains("`/gnu/store/x` is no path"));
+    assert!(damage(foreign).contains("`/gnu/store/x` is not a path"));
     fs::write(scene.file(), "no database").unwrap();
     assert!(
         NixStore::open(scene.root(), None)
@@ -294,9 +294,9 @@ fn a_graph_that_is_none_says_why() {
         ("".to_owned(), "EOF"),
         ("1".to_owned(), "neither a list nor an object"),
         ("{}".to_owned(), "no path"),
-        ("[1]".to_owned(), "element 0 is no object"),
+        ("[1]".to_owned(), "element 0 is not an object"),
         ("[{}]".to_owned(), "element 0 has no `path`"),
-        ("[{\"path\": \"/gnu/store/x\"}]".to_owned(), "is no path of"),
+        ("[{\"path\": \"/gnu/store/x\"}]".to_owned(), "is not a path of"),
         (item("\"narSize\": 1, \"references\": []"), "`narHash`"),
         (item(&format!("\"narHash\": {hash}, \"references\": []")), "`narSize`"),
         (item(&format!("\"narHash\": {hash}, \"narSize\": 1")), "`references`"),

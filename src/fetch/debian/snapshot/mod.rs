@@ -245,7 +245,7 @@ impl<T, F: FnMut(&Address) -> Result<T, FetchError>> SnapshotSearch<'_, '_, F> {
         let hashes = match serde_json::from_slice::<Files>(&text) {
             Ok(files) => files.hashes(wanted),
             Err(error) => {
-                let text = format!("`{}` gives no usable answer: {error}", address.display());
+                let text = format!("`{}` gave no usable answer: {error}", address.display());
                 self.snapshots.reporter.report(Event::Warning { text });
                 self.push(&place, Answer::Error);
                 return Ok(None);

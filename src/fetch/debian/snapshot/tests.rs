@@ -294,7 +294,7 @@ fn wrong_bytes_are_told_of_and_the_next_place_is_tried() {
     assert!(
         warnings
             .iter()
-            .all(|text| text.contains("gives other content for `deb:aa`"))
+            .all(|text| text.contains("served different content for `deb:aa`"))
     );
 }
 

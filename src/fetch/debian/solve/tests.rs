@@ -288,7 +288,9 @@ fn an_unreadable_source_is_told_in_apts_words() {
     std::fs::remove_file(repo.archive().join("Packages")).unwrap();
     let error = try_resolve(&repo, &[&["prog"]], &Lock::default(), &Update::Nothing).unwrap_err();
     assert!(
-        error.to_string().starts_with("apt cannot update its lists:\n  E:"),
+        error
+            .to_string()
+            .starts_with("apt could not update its package lists:\n  E:"),
         "{error}"
     );
     // Without `trusted`, apt refuses what is not signed.
