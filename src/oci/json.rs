@@ -11,7 +11,7 @@
 //!   `\u00xx` in lower case; everything above is raw UTF-8 (no `\u003c` for `<`, as Go's encoder writes);
 //! - numbers are integers of I-JSON (RFC 7493): at most 2^53 − 1 either way. A fraction is an error, not a rounding.
 //!
-//! Reading is strict where `serde_json` is lenient: a key that stands twice in one object is refused, because two
+//! Reading is strict where `serde_json` is lenient: a key that appears twice in one object is refused, because two
 //! readers would see two documents.
 
 use std::cell::Cell;
@@ -217,7 +217,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let mut object = serde_json::Map::new();
         while let Some(key) = members.next_key::<String>()? {
             if object.contains_key(&key) {
-                return Err(A::Error::custom(format_args!("the key `{key}` stands twice")));
+                return Err(A::Error::custom(format_args!("the key `{key}` appears twice")));
             }
             let member = members.next_value_seed(self)?;
             object.insert(key, member);
@@ -299,8 +299,8 @@ mod tests {
     #[test]
     fn reading_refuses_what_two_readers_see_differently() {
         let cases = [
-            (r#"{"a":1,"a":1}"#, "the key `a` stands twice"),
-            (r#"{"x":[{"k":{},"\u006b":{}}]}"#, "the key `k` stands twice"),
+            (r#"{"a":1,"a":1}"#, "the key `a` appears twice"),
+            (r#"{"x":[{"k":{},"\u006b":{}}]}"#, "the key `k` appears twice"),
             ("{} {}", "trailing characters"),
             ("{", "EOF"),
             ("\u{feff}{}", "expected value"),

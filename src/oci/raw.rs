@@ -487,7 +487,7 @@ mod tests {
             ),
             (
                 manifest(r#","schemaVersion":2"#),
-                "malformed JSON: the key `schemaVersion` stands twice",
+                "malformed JSON: the key `schemaVersion` appears twice",
             ),
             (vec![b' '; (INDEX_SIZE_MAX + 1) as usize], "more than the 16777216 that"),
         ];
