@@ -117,7 +117,7 @@ fn collisions_name_both_packages() {
         let error = compose(&packages.list()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("`one` and `two` both bring `/etc/x`: {reason}")
+            format!("`one` and `two` both contain `/etc/x`: {reason}")
         );
         assert!(error.help().unwrap().contains("leave out `one` or `two`"));
     }
@@ -130,7 +130,7 @@ fn a_directory_and_a_symlink_collide() {
     packages.add("two", &[("var/run/x", "")]);
     assert_eq!(
         compose(&packages.list()).unwrap_err().to_string(),
-        "`one` and `two` both bring `/var/run`: a symlink in one, a directory in the other"
+        "`one` and `two` both contain `/var/run`: a symlink in one, a directory in the other"
     );
 }
 

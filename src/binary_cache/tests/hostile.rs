@@ -74,7 +74,7 @@ fn tampered_narinfos_are_refused() {
         ("URL: nar/", "URL: ../nar/", &["is outside the cache"]),
         ("URL: nar/", "URL: /etc/", &["is outside the cache"]),
         ("URL: nar/", "URL: file:///etc/", &["is outside the cache"]),
-        ("URL: nar/", "URL: nar/absent", &["there is nothing at"]),
+        ("URL: nar/", "URL: nar/absent", &["nothing was found at"]),
         (
             "Compression: xz",
             "Compression: lzip",

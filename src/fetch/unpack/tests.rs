@@ -69,7 +69,7 @@ fn a_damaged_or_cut_archive_leaves_nothing() {
     for archive in [gzip(&tar), xz(&tar), zstd(&tar), bzip2(&tar)] {
         for cut in [20, archive.len() / 2, archive.len() - 5] {
             let error = unpacked(&archive[..cut], None).unwrap_err();
-            assert!(error.contains("damaged or cut off"), "{error}");
+            assert!(error.contains("damaged or truncated"), "{error}");
         }
         let mut damaged = archive.clone();
         let end = damaged.len() - 6;
@@ -79,7 +79,7 @@ fn a_damaged_or_cut_archive_leaves_nothing() {
     }
     for cut in [600, 1500, 1540] {
         let error = unpacked(&tar[..cut], None).unwrap_err();
-        assert!(error.contains("damaged or cut off"), "{cut}: {error}");
+        assert!(error.contains("damaged or truncated"), "{cut}: {error}");
     }
     let mut wrong = tar.clone();
     wrong[1536 + 3] ^= 1;
@@ -160,7 +160,7 @@ fn padding_behind_compressed_content_is_passed_over() {
             assert_eq!(unpacked(&padded, None).unwrap(), PLAIN);
         }
         let garbage = [&compressed[..], b"\0\0garbage"].concat();
-        assert!(unpacked(&garbage, None).unwrap_err().contains("damaged or cut off"));
+        assert!(unpacked(&garbage, None).unwrap_err().contains("damaged or truncated"));
     }
 }
 
@@ -181,7 +181,7 @@ fn lzma_is_known_by_content_too() {
     assert!(
         unpacked(&packed[..packed.len() / 2], None)
             .unwrap_err()
-            .contains("damaged or cut off")
+            .contains("damaged or truncated")
     );
     assert!(
         unpacked(&lzma(b"text"), None)
@@ -239,7 +239,7 @@ fn content_tells_what_a_name_does_not() {
     assert!(
         unpack("cut", &gzip(&plain_tar)[..100])
             .unwrap_err()
-            .contains("damaged or cut off")
+            .contains("damaged or truncated")
     );
 }
 

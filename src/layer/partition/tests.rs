@@ -184,7 +184,7 @@ fn plans_by_hand_are_checked() {
     assert_eq!((good.layers[0].size, good.strategy.as_str()), (40, "by-hand"));
     assert_eq!(
         plan(&[&[a.clone(), b.clone()]]),
-        Err(format!("no layer of the plan holds `{c}`"))
+        Err(format!("no layer of the plan contains `{c}`"))
     );
     assert_eq!(
         plan(&[&[a.clone(), b.clone()], &[c.clone(), a.clone()]]),
@@ -192,7 +192,7 @@ fn plans_by_hand_are_checked() {
     );
     assert_eq!(
         plan(&[&[a, b, c, "/x".into()]]),
-        Err("the plan holds `/x`, which is not in the closure".into())
+        Err("the plan lists `/x`, which is not in the closure".into())
     );
     assert!(matches!(
         LayerPlan::parse(r#"{"format":2,"layers":[]}"#),
@@ -290,7 +290,10 @@ fn weights_keep_what_changes_apart() {
 fn limits_count_all_layers() {
     let graph = small();
     let fails = |options: PlanOptions| partition(&graph, &options).unwrap_err().to_string();
-    assert_eq!(fails(with_layers(126)), "126 layers are more than Docker loads (125)");
+    assert_eq!(
+        fails(with_layers(126)),
+        "126 layers are more than Docker's limit of 125"
+    );
     partition(
         &graph,
         &PlanOptions {
