@@ -216,7 +216,7 @@ fn wrong_arguments_are_explained() {
     for (args, words) in [
         (
             &["copy", "--to", "file:c", "nonsense"][..],
-            &["`nonsense` is no store path"][..],
+            &["`nonsense` is not a store path"][..],
         ),
         (
             &["copy", "--to", "file:c", &path, nix],
@@ -275,5 +275,5 @@ fn an_image_in_the_dialect_of_another_tool_says_so() {
     place
         .run(&["build", &path, "--name", "app", "--tar-profile", "n2c"])
         .exits(2)
-        .says(&["is no tar profile"]);
+        .says(&["is not a tar profile"]);
 }

@@ -123,7 +123,7 @@ fn a_source_that_is_too_deep_is_an_error() {
     place
         .run(&["build", "x"])
         .exits(2)
-        .says(&["lies more than 1024 directories deep", "help: make fewer directories"]);
+        .says(&["is more than 1024 directories deep", "help: make fewer directories"]);
     works(&place, &[LS, VERIFY, GC]);
     layerize::fsio::remove_tree(&place.project).unwrap();
 }

@@ -314,7 +314,7 @@ fn an_export_on_a_directory_serves_a_machine_that_has_never_seen_a_mirror() {
     fs::remove_file(air_gapped.project.join("blob.tar")).unwrap();
     let offline = ["build", "--locked", "--offline", "thing", "-o", "oci:out:1"];
     project.run_in(&air_gapped, &offline, false).exits(2).says(&[
-        "files cannot be had",
+        "files are unavailable",
         "neither in the cache nor in a place on this machine",
     ]);
     let from = format!("--inputs-from=oci:{usb}");
@@ -424,7 +424,7 @@ fn what_may_not_be_copied_is_withheld_and_named() {
     .unwrap();
     project.nothing_is_left();
     project.rebuild(&[&name]).exits(2).says(&[
-        "2 files cannot be had",
+        "2 files are unavailable",
         "cannot get `blob.tar`",
         "cannot get `deb:other` 1.0 (other_1.0_all.deb, ",
         "withheld, as it may not be copied",
@@ -462,7 +462,7 @@ fn files_that_the_cache_no_longer_has_are_fetched_again_or_named() {
     project.run(&["push", "thing", &name("three")]).exits(2).says(&[
         "the image is at `docker://",
         "lacks cannot be brought there",
-        "3 files cannot be had",
+        "3 files are unavailable",
         "`deb:prog` 1.0 (prog_1.0_all.deb, ",
         "--no-inputs",
     ]);

@@ -149,7 +149,7 @@ fn verify_looks_at_the_paths_that_are_named() {
     place
         .run(&["store", "verify", "nonsense"])
         .exits(2)
-        .says(&["`nonsense` is no store path"]);
+        .says(&["`nonsense` is not a store path"]);
     place
         .run(&["store", "verify", "00000000000000000000000000000000-x"])
         .exits(2)

@@ -314,7 +314,7 @@ fn a_kept_plan_is_made_updated_and_committed() {
     place
         .run(&["build", "--locked", "a"])
         .exits(2)
-        .says(&["`a.plan.json` is of another closure"]);
+        .says(&["`a.plan.json` was made for another closure"]);
     assert_eq!(plan(), written, "what is refused writes nothing");
     place.run(&["build", "a"]).success();
     let updated: serde_json::Value = serde_json::from_str(&plan()).unwrap();

@@ -113,7 +113,7 @@ fn flags_are_told_and_no_recorded_digest_is_compared_with_what_they_make() {
     place
         .run(&["build", "--locked", "thing"])
         .exits(2)
-        .says(&["of the same spec, lock and sources"]);
+        .says(&["for the same spec, lock and sources"]);
     let plan = place.run(&["plan", "--json", "thing"]).success().stdout;
     place.write("plan.json", plan.trim().lines().last().unwrap());
     assert_eq!(options(&place, &["thing"]), Value::Null, "nothing was asked for");

@@ -423,7 +423,7 @@ fn a_recorded_digest_is_compared() {
     place.write("layerize.lock", &wrong);
     let refused = place.run(&["build", "--locked", "thing"]).exits(2);
     refused.says(&[
-        "of the same spec, lock and sources",
+        "for the same spec, lock and sources",
         "layerize check thing",
         digest(&line),
     ]);
@@ -439,7 +439,7 @@ fn a_recorded_digest_is_compared() {
         &crate::support::script_spec("mkdir $out; echo other > $out/file"),
     );
     let other = place.run(&["build", "--locked", "thing"]).success();
-    other.says(&["of other inputs", "layerize lock --golden"]);
+    other.says(&["for other inputs", "layerize lock --golden"]);
     place.run(&["lock"]).success();
     assert_eq!(fs::read_to_string(place.project.join("layerize.lock")).unwrap(), lock);
     let again = place.run(&["lock", "--golden"]).success();

@@ -143,13 +143,13 @@ fn a_given_plan_is_used_as_it_is() {
     short.layers[0].paths.retain(|path| !path.ends_with("lib3-1.0"));
     assert_eq!(
         fixture.short(&refused(short)),
-        "no layer of the plan holds `{lib3-1.0}`"
+        "no layer of the plan contains `{lib3-1.0}`"
     );
     let mut foreign = given.clone();
     foreign.layers[0].paths.push("/nowhere".to_owned());
     assert_eq!(
         refused(foreign),
-        "the plan holds `/nowhere`, which is not in the closure"
+        "the plan lists `/nowhere`, which is not in the closure"
     );
     let spread = |count: usize| {
         let mut spread = given.clone();

@@ -248,7 +248,7 @@ fn what_cannot_hold_documents_is_said_before_anything_is_built() {
         (&["build", "--attach"][..], &["nothing to attach", "--sbom spdx"][..]),
         (
             &["build", "--attach", "--sbom", "spdx"],
-            &["NAME.tar is none", "oci:DIR"],
+            &["NAME.tar cannot hold referrers", "oci:DIR"],
         ),
         (
             &["build", "--attach", "--provenance", "-o", "x.tar"],

@@ -447,7 +447,7 @@ fn what_no_key_vouches_for_is_refused() {
     tampered(&|bundle| bundle["dsseEnvelope"]["signatures"][0]["sig"] = "AAAA".into());
     expect(verify("app.tar", "own.pub", "tampered.json"), "does not match");
     place.write("tampered.json", "no JSON");
-    expect(verify("app.tar", "own.pub", "tampered.json"), "no bundle");
+    expect(verify("app.tar", "own.pub", "tampered.json"), "not a bundle");
     // Provenance of one image is not signed for another.
     place
         .run(&[

@@ -212,7 +212,7 @@ fn a_cache_that_cannot_be_written_is_left_out_with_a_warning() {
         warnings.len() == 1
             && warnings
                 .iter()
-                .all(|text| text.starts_with("the layer cache is left out: cannot "))
+                .all(|text| text.starts_with("the layer cache is not used: cannot "))
     );
 }
 
