@@ -27,8 +27,9 @@
 //! | 3 | [`sandbox`] | the walled-off place in which scripts run, and its mounts | fsio store_path |
 //! | 3 | [`layer`] | partition, tar, compression, layer cache | digest escape event fsio store_path graph archive oci parallel nar |
 //! | 4 | [`fetch`] | downloads, archives, Debian packages | digest escape event fsio http nar store store_path spec derive root archive oci parallel |
-//! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest elf escape event fsio store_path store closure derive root sandbox fetch graph parallel |
-//! | 4 | [`image`] | recipe → config, manifest and layers as one value | digest elf escape event fsio store_path root oci layer spec |
+//! | 4 | [`configure`] | Debian's maintainer scripts run over packages' trees, and what they made | escape fsio oci root sandbox fetch |
+//! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest elf escape event fsio store_path store closure derive root sandbox fetch configure graph parallel |
+//! | 4 | [`image`] | recipe → config, manifest and layers as one value | digest elf escape event fsio store_path root oci layer spec configure |
 //! | 5 | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |
 //! | 5 | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest event fsio http oci image layer archive parallel |
 //! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | digest escape fsio store_path oci image transport archive |
@@ -75,6 +76,7 @@ pub mod binary_cache;
 pub mod build;
 pub mod cli;
 pub mod closure;
+pub mod configure;
 pub mod derive;
 pub mod digest;
 pub mod elf;

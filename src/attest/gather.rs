@@ -165,13 +165,17 @@ impl Gathered<'_> {
         let mut made = Made::of(ComponentOrigin::Taken);
         match &derivation.action {
             Action::UnpackDeb { package, .. } => made.debian = Some(package.clone()),
+            Action::Configure(_) => made.origin = ComponentOrigin::Built,
             Action::Script(script) => {
                 made.origin = ComponentOrigin::Built;
                 if let Some(Input::Step(source)) = script.source {
                     made.files = pinned(&self.plan.steps[source].downloads());
                 }
             }
-            Action::Fetch(_) | Action::Unpack { .. } | Action::UnpackDebSource { .. } => {}
+            Action::Fetch(_)
+            | Action::Unpack { .. }
+            | Action::UnpackDebControl { .. }
+            | Action::UnpackDebSource { .. } => {}
         }
         made.files.extend(pinned(&derivation.downloads()));
         made

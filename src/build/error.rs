@@ -46,6 +46,15 @@ pub enum BuildError {
         #[source]
         source: SandboxError,
     },
+    /// Debian packages could not be configured.
+    #[error(transparent)]
+    Configure(#[from] crate::configure::ConfigureError),
+    /// Maintainer scripts are for another machine than this one.
+    #[error("maintainer scripts for {system} cannot run on this machine")]
+    ForeignScripts {
+        /// What they are for: `aarch64-linux`.
+        system: String,
+    },
     /// A script failed.
     #[error(transparent)]
     Script(Box<ScriptFailure>),
@@ -98,6 +107,11 @@ impl BuildError {
             Self::Root(error) => error.help(),
             Self::Script(failure) => failure.help(),
             Self::RefusedReference(refused) => Some(refused.help()),
+            Self::Configure(error) => error.help(),
+            Self::ForeignScripts { .. } => Some(
+                "build on such a machine, or leave the packages as they are unpacked with `configure = false`"
+                    .to_owned(),
+            ),
             Self::NoShell { .. } => Some("add `tools = [\"deb:bash\"]`, or leave `base` at its default".to_owned()),
             Self::Lost { path } => Some(format!(
                 "`layerize store verify --repair {path}` forgets it and what refers to it, so that both are made anew"

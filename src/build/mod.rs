@@ -4,6 +4,7 @@
 //! that cannot be set up is an error and never degrades silently.
 
 mod check;
+mod configuring;
 mod error;
 mod fixup;
 mod hints;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::configuring::ConfigureStep;
 use super::script::ScriptStep;
 use super::{BuildError, BuildOptions};
 use crate::derive::{self, Action, BuildPlan, Derivation, Input, StepId};
@@ -165,6 +166,9 @@ impl Step<'_> {
                 Ok(())
             }),
             (Action::UnpackDeb { package, .. }, [file]) => self.unpack(|dest| fetch::unpack_deb(file, package, dest)),
+            (Action::UnpackDebControl { package, .. }, [file]) => {
+                self.unpack(|dest| fetch::unpack_deb_control(file, package, dest))
+            }
             (Action::UnpackDebSource { files, .. }, paths) => {
                 let named: Vec<(String, PathBuf)> = files
                     .iter()
@@ -184,7 +188,20 @@ impl Step<'_> {
                 variations: &BTreeSet::new(),
             }
             .run(),
-            (Action::Fetch(_) | Action::Unpack { .. } | Action::UnpackDeb { .. }, _) => {
+            (Action::Configure(configure), _) => ConfigureStep {
+                store: self.store,
+                options: self.options,
+                reporter: self.reporter,
+                derivation,
+                configure,
+                digest: self.resolved.digest,
+                paths: &self.paths,
+            }
+            .run(),
+            (
+                Action::Fetch(_) | Action::Unpack { .. } | Action::UnpackDeb { .. } | Action::UnpackDebControl { .. },
+                _,
+            ) => {
                 unreachable!("a step is started when each of its downloads has its file")
             }
         }

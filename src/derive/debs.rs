@@ -47,6 +47,14 @@ impl<'a> Resolution<'a> {
         order.into_iter().map(|index| self.names[index]).collect()
     }
 
+    /// All packages, those that depend on each other together, each group after those that it depends on.
+    pub(super) fn groups(&self) -> Vec<Vec<&'a str>> {
+        let groups = graph::components(&self.depends).into_iter();
+        groups
+            .map(|group| group.into_iter().map(|index| self.names[index]).collect())
+            .collect()
+    }
+
     /// What `name` depends on, directly or not, sorted, itself left out.
     pub(super) fn needed_by(&self, name: &str) -> Vec<&'a str> {
         let Ok(own) = self.names.binary_search(&name) else {

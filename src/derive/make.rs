@@ -13,9 +13,10 @@ use crate::spec::{
 };
 use crate::store_path::{NAME_MAX, StorePath};
 
+use super::debs::Resolution;
 use super::resolve::step_key;
 use super::script::{Purpose, Scripts, in_files, resolve, unique};
-use super::{Action, BuildPlan, Derivation, Download, ImageInputs, Input, Origin, StepId};
+use super::{Action, BuildPlan, Configure, ConfiguredDeb, Derivation, Download, ImageInputs, Input, Origin, StepId};
 
 /// The plan of all packages and images in `workspace`, with the Debian packages that they need.
 ///
@@ -257,7 +258,11 @@ impl Maker<'_> {
         }))
     }
 
-    fn image(&self, image: &Image) -> Result<ImageInputs, Box<Diagnostic>> {
+    fn image(&mut self, image: &Image) -> Result<ImageInputs, Box<Diagnostic>> {
+        let configured = match &image.configure {
+            Some(configure) if !image.root.is_empty() => Some(self.configured(image, configure)?),
+            _ => None,
+        };
         let scripts = self.scripts();
         let (name, place) = (&image.name.value, &image.name.span);
         let root = resolve(
@@ -281,7 +286,69 @@ impl Maker<'_> {
                 .collect(),
             contents,
             root: scripts.debs(root.ordered())?,
+            configured,
         })
+    }
+
+    /// The step that configures an image's packages, over the tools, which all images share.
+    fn configured(&mut self, image: &Image, configure: &spec::Configure) -> Result<Input, Box<Diagnostic>> {
+        let (name, place) = (&image.name.value, &image.name.span);
+        let of_tools = resolve(
+            self.lock,
+            &spec::tool_debs(),
+            "the tools that configure packages",
+            place,
+        )?;
+        let user = format!("`root` of image `{name}`");
+        let of_image = resolve(self.lock, &spec::root_debs(image), &user, place)?;
+        let groups = self.configured_debs(&of_tools)?;
+        let packages = groups.concat();
+        let system = self.scripts().system();
+        let tools = self.add(Derivation {
+            label: "Debian's tools (configured)".to_owned(),
+            name: "debian-tools".to_owned(),
+            action: Action::Configure(Box::new(Configure {
+                system: system.clone(),
+                tools: None,
+                groups,
+                skip: BTreeSet::new(),
+            })),
+        });
+        let groups = self.configured_debs(&of_image)?;
+        Ok(self.add(Derivation {
+            label: format!("{name} (configured)"),
+            name: "configured".to_owned(),
+            action: Action::Configure(Box::new(Configure {
+                system,
+                tools: Some((tools, packages)),
+                groups,
+                skip: configure.skip.clone(),
+            })),
+        }))
+    }
+
+    /// The packages of a resolution as they are configured: with a step each for what they say to the package manager.
+    fn configured_debs(&mut self, resolution: &Resolution<'_>) -> Result<Vec<Vec<ConfiguredDeb>>, Box<Diagnostic>> {
+        let mut groups = Vec::new();
+        for group in resolution.groups() {
+            let trees = self.scripts().debs(group.clone())?;
+            let mut debs = Vec::new();
+            for (name, tree) in group.into_iter().zip(trees) {
+                let Some(deb) = self.lock.debs.get(name) else { continue };
+                let control = self.add(Derivation {
+                    label: format!("deb:{name} (scripts)"),
+                    name: format!("{}-control", debian_output_name(name, &deb.version)),
+                    action: Action::UnpackDebControl {
+                        deb: Download::deb(name, deb),
+                        package: name.to_owned(),
+                    },
+                });
+                let name = name.to_owned();
+                debs.push(ConfiguredDeb { name, tree, control });
+            }
+            groups.push(debs);
+        }
+        Ok(groups)
     }
 
     fn scripts(&self) -> Scripts<'_> {

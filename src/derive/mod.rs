@@ -69,12 +69,18 @@ pub struct ImageInputs {
     pub declared: BTreeSet<Input>,
     /// Debian packages laid out at `/`, each after what it depends on.
     pub root: Vec<Input>,
+    /// What their maintainer scripts make.
+    pub configured: Option<Input>,
 }
 
 impl ImageInputs {
     /// Everything that must be in the store before the image can be made, without repetition.
     pub fn all(&self) -> BTreeSet<&Input> {
-        (self.contents.iter()).chain(&self.declared).chain(&self.root).collect()
+        (self.contents.iter())
+            .chain(&self.declared)
+            .chain(&self.root)
+            .chain(&self.configured)
+            .collect()
     }
 }
 
@@ -110,6 +116,13 @@ pub enum Action {
         /// Package name.
         package: String,
     },
+    /// What a Debian binary package says to the package manager: its maintainer scripts, and the modes of its files.
+    UnpackDebControl {
+        /// The `.deb`.
+        deb: Download,
+        /// Package name.
+        package: String,
+    },
     /// A Debian source package: upstream's tree with `debian/` in it, patches not yet applied.
     UnpackDebSource {
         /// The files that the `.dsc` lists and the `.dsc` itself.
@@ -119,6 +132,8 @@ pub enum Action {
     },
     /// The user's script in the sandbox.
     Script(Box<Script>),
+    /// Debian packages' maintainer scripts in the sandbox.
+    Configure(Box<Configure>),
 }
 
 /// A file from outside.
@@ -207,9 +222,12 @@ impl Derivation {
     pub fn inputs(&self) -> BTreeSet<&Input> {
         match &self.action {
             Action::Script(script) => script.inputs(),
-            Action::Fetch(_) | Action::Unpack { .. } | Action::UnpackDeb { .. } | Action::UnpackDebSource { .. } => {
-                BTreeSet::new()
-            }
+            Action::Configure(configure) => configure.inputs(),
+            Action::Fetch(_)
+            | Action::Unpack { .. }
+            | Action::UnpackDeb { .. }
+            | Action::UnpackDebControl { .. }
+            | Action::UnpackDebSource { .. } => BTreeSet::new(),
         }
     }
 
@@ -218,9 +236,10 @@ impl Derivation {
         match &self.action {
             Action::Fetch(download)
             | Action::Unpack { archive: download, .. }
-            | Action::UnpackDeb { deb: download, .. } => vec![download],
+            | Action::UnpackDeb { deb: download, .. }
+            | Action::UnpackDebControl { deb: download, .. } => vec![download],
             Action::UnpackDebSource { files, .. } => files.iter().collect(),
-            Action::Script(_) => Vec::new(),
+            Action::Script(_) | Action::Configure(_) => Vec::new(),
         }
     }
 }
@@ -245,6 +264,41 @@ impl Script {
             .chain(&self.runtime)
             .chain(declared)
             .collect()
+    }
+}
+
+/// Debian packages to be configured.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Configure {
+    /// `x86_64-linux`, `aarch64-linux`: scripts run on such a machine alone.
+    pub system: String,
+    /// What came of configuring the tools, whose programs the scripts use, and the tools themselves; none where these are
+    /// to be configured.
+    pub tools: Option<(Input, Vec<ConfiguredDeb>)>,
+    /// The packages, those that depend on each other together, each group after those that it depends on.
+    pub groups: Vec<Vec<ConfiguredDeb>>,
+    /// Names of packages whose scripts are not to run.
+    pub skip: BTreeSet<String>,
+}
+
+/// A Debian package to be configured.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConfiguredDeb {
+    /// Its name.
+    pub name: String,
+    /// Its files.
+    pub tree: Input,
+    /// Its maintainer scripts.
+    pub control: Input,
+}
+
+impl Configure {
+    /// Everything that must be in the store before the scripts run, without repetition.
+    pub fn inputs(&self) -> BTreeSet<&Input> {
+        let of_tools = self.tools.iter().flat_map(|(_, packages)| packages);
+        let packages = self.groups.iter().flatten().chain(of_tools);
+        let inputs = packages.flat_map(|package| [&package.tree, &package.control]);
+        inputs.chain(self.tools.iter().map(|(output, _)| output)).collect()
     }
 }
 

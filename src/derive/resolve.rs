@@ -21,7 +21,9 @@
 //! | `fetch` | `sha256` |
 //! | `unpack`, `unpack-or-keep` | `sha256`, `strip` |
 //! | `unpack-deb` | `package` (it names files in the output), `sha256` |
+//! | `unpack-deb-control` | `package`, `sha256` |
 //! | `unpack-deb-source` | `files`: digest by file name, as the `.dsc` refers to names |
+//! | `configure` | `groups`, `rules`, `skip`, `system`, `tools` |
 //! | `script` | `debianPatches`, `declared`, `env`, `libraries`, `root`, `runtime`, `sandbox`, `script`, `source`, `system`, `tools` |
 //!
 //! **In** is all that can change the output: the name and the store's directory (both are part of the path
@@ -47,7 +49,7 @@ use serde_json::{Value, json};
 use crate::oci::canonical_json;
 use crate::store_path::{StoreDir, StorePath, fixed_file};
 
-use super::{Action, Derivation, Input, Script};
+use super::{Action, Configure, ConfiguredDeb, Derivation, Input, Script};
 
 /// Number of the rules by which derivations are hashed and built; part of every derivation's hash.
 pub const FORMAT: u32 = 1;
@@ -55,6 +57,9 @@ pub const FORMAT: u32 = 1;
 /// Number of the rules of the sandbox that scripts can observe (mounts, variables, host name, IDs, clock); part
 /// of every script's hash.
 pub const SANDBOX_FORMAT: u32 = 1;
+
+/// Number of the rules by which maintainer scripts are run and what they make is sifted; part of every such step's hash.
+pub const CONFIGURE_FORMAT: u32 = 1;
 
 /// The text whose SHA-256 is the resolved derivation's hash; `path` gives an input's store path.
 pub fn resolved_json(derivation: &Derivation, path: &dyn Fn(&Input) -> StorePath) -> String {
@@ -67,7 +72,12 @@ pub fn resolved_json(derivation: &Derivation, path: &dyn Fn(&Input) -> StorePath
 pub fn fixed_path(derivation: &Derivation) -> Option<StorePath> {
     match &derivation.action {
         Action::Fetch(download) => fixed_file(&StoreDir::layerize(), &derivation.name, &download.sha256).ok(),
-        Action::Unpack { .. } | Action::UnpackDeb { .. } | Action::UnpackDebSource { .. } | Action::Script(_) => None,
+        Action::Unpack { .. }
+        | Action::UnpackDeb { .. }
+        | Action::UnpackDebControl { .. }
+        | Action::UnpackDebSource { .. }
+        | Action::Script(_)
+        | Action::Configure(_) => None,
     }
 }
 
@@ -103,6 +113,9 @@ fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
         Action::UnpackDeb { deb, package } => {
             json!({ "kind": "unpack-deb", "package": package, "sha256": deb.sha256.hex() })
         }
+        Action::UnpackDebControl { deb, package } => {
+            json!({ "kind": "unpack-deb-control", "package": package, "sha256": deb.sha256.hex() })
+        }
         Action::UnpackDebSource { files, package: _ } => {
             let files: BTreeMap<&str, String> = (files.iter())
                 .map(|file| (file.name.as_str(), file.sha256.hex()))
@@ -110,7 +123,24 @@ fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
             json!({ "kind": "unpack-deb-source", "files": files })
         }
         Action::Script(script) => script_action(script, name),
+        Action::Configure(configure) => configure_action(configure, name),
     }
+}
+
+fn configure_action(configure: &Configure, name: &dyn Fn(&Input) -> String) -> Value {
+    let packages = |packages: &[ConfiguredDeb]| -> Vec<Value> {
+        let package = |deb: &ConfiguredDeb| json!([deb.name, name(&deb.tree), name(&deb.control)]);
+        packages.iter().map(package).collect()
+    };
+    let tools = configure.tools.as_ref();
+    json!({
+        "kind": "configure",
+        "groups": configure.groups.iter().map(|group| packages(group)).collect::<Vec<_>>(),
+        "rules": CONFIGURE_FORMAT,
+        "skip": configure.skip,
+        "system": configure.system,
+        "tools": tools.map(|(output, of_tools)| json!({ "output": name(output), "packages": packages(of_tools) })),
+    })
 }
 
 fn script_action(script: &Script, name: &dyn Fn(&Input) -> String) -> Value {

@@ -173,6 +173,11 @@ impl Scripts<'_> {
         }
     }
 
+    /// Nix's name of the machine that scripts are for.
+    pub(super) fn system(&self) -> String {
+        system(self.workspace, self.lock)
+    }
+
     pub(super) fn debs(&self, names: Vec<&str>) -> Result<Vec<Input>, Box<Diagnostic>> {
         names.into_iter().map(|name| self.deb(name)).collect()
     }

@@ -22,7 +22,7 @@ pub(crate) mod testing;
 pub(crate) mod transfer;
 mod unpack;
 
-pub use debian::{AptSources, unpack_deb, unpack_deb_source};
+pub use debian::{AptSources, unpack_deb, unpack_deb_control, unpack_deb_source};
 pub use download::fetch;
 pub use error::{Answer, Asked, FetchError, Wanted};
 pub use gone::gone;

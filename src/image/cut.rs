@@ -23,6 +23,8 @@ use crate::root::{self, RootEntry};
 /// Names that a layer's comment lists before it counts the rest.
 const NAMES_SHOWN: usize = 4;
 
+const CONFIGURED_COMMENT: &str = "what maintainer scripts made";
+
 const TOP_COMMENT: &str = "links, files and accounts";
 
 /// A layer to be packed.
@@ -54,6 +56,16 @@ pub(super) fn cut(recipe: &Recipe, layout: &Layout, plan: &LayerPlan) -> Result<
         if !group.is_empty() {
             cuts.push(store_layer(&group, &layout.attributes));
         }
+    }
+    let configured = tree_of(layout, |_, node| node.origin == Origin::Configured)?;
+    if !configured.is_empty() {
+        cuts.push(Cut {
+            input: LayerInput {
+                content: LayerContent::Tree(configured),
+                comment: CONFIGURED_COMMENT.to_owned(),
+            },
+            packages: Vec::new(),
+        });
     }
     let top = top_tree(layout, &owners)?;
     // Over a base there may be nothing but other settings.
@@ -154,11 +166,22 @@ fn root_layer(
 
 /// Everything that is neither a package's nor a store path.
 fn top_tree(layout: &Layout, owners: &BTreeMap<Vec<u8>, usize>) -> Result<Tree, ImageError> {
-    let mut tree = Tree::new();
-    for (path, node) in layout.files.nodes() {
+    tree_of(layout, |path, node| {
         // The links of a merged `/usr` are no package's.
         let is_packages = owners.contains_key(path) || node.kind == NodeKind::Directory;
-        if node.origin != Origin::Base && (node.origin != Origin::Root || !is_packages) {
+        match node.origin {
+            Origin::Base | Origin::Configured => false,
+            Origin::Root => !is_packages,
+            Origin::Joined | Origin::Own => true,
+        }
+    })
+}
+
+/// The nodes that `belongs` chooses, with their parents.
+fn tree_of(layout: &Layout, belongs: impl Fn(&[u8], &Node) -> bool) -> Result<Tree, ImageError> {
+    let mut tree = Tree::new();
+    for (path, node) in layout.files.nodes() {
+        if belongs(path, node) {
             insert(&mut tree, path, node, &|parent| {
                 let present = layout.files.node(parent).cloned();
                 present.unwrap_or_else(|| Node::directory(directory_mode(parent)))

@@ -26,6 +26,9 @@ pub enum ImageError {
     /// The packages of `root` cannot make up one tree.
     #[error(transparent)]
     Root(#[from] RootError),
+    /// What maintainer scripts made cannot be read.
+    #[error(transparent)]
+    Configured(#[from] crate::configure::ConfigureError),
     /// A layer could not be planned or packed.
     #[error(transparent)]
     Layer(#[from] LayerError),
@@ -336,6 +339,7 @@ impl ImageError {
         Some(match self {
             Self::Root(error) => return error.help(),
             Self::Layer(error) => return error.help(),
+            Self::Configured(error) => return error.help(),
             Self::Collisions { .. } => {
                 "leave one of them out of `contents`, or put the file that is wanted into `files`' \
                 place in a package of its own; their store paths are in the image either way"
@@ -347,9 +351,7 @@ impl ImageError {
             }
             Self::ContentMissing { .. } => "run `layerize store verify --repair`, then build again".to_owned(),
             Self::ReplacesDirectory { path } => format!("name the file below it, such as `{path}/NAME`"),
-            Self::InsideStorePath { .. } => {
-                "put it elsewhere, or change the package that makes the store path".to_owned()
-            }
+            Self::InsideStorePath { .. } => "put it elsewhere, or change what makes the store path".to_owned(),
             Self::Path { path, .. } if !path.starts_with('/') => format!("write `/{}`", path.trim_start_matches("./")),
             Self::FilesChanged => "run the command again".to_owned(),
             Self::SameUid { .. } => "give each user a `uid` of its own".to_owned(),

@@ -52,6 +52,8 @@ pub(super) enum NodeKind {
 pub(super) enum Origin {
     /// A Debian package laid out at `/`: it is in the package's layer.
     Root,
+    /// Made by maintainer scripts: it is in the layer of what they made.
+    Configured,
     /// A link to something in one of the contents.
     Joined,
     /// Taken to be in the base: never in a layer of ours.

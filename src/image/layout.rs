@@ -24,6 +24,7 @@ use std::path::Path;
 
 use super::accounts::{self, Accounts};
 use super::base;
+use super::configured;
 use super::error::ImageError;
 use super::filesystem::{Content, FileSystem, Found, Node, Origin, directory_mode, push, relative, shown};
 use super::join::join;
@@ -83,6 +84,7 @@ pub(super) fn lay_out(recipe: &Recipe, settings: &Settings) -> Result<Layout, Im
     }
     let root = lay_out_root(recipe, &mut files)?;
     join(&recipe.contents, over_base, &mut files)?;
+    configured::lay_over(recipe, &mut files)?;
     add_alternatives(recipe, &mut files)?;
     let owned = add_sources(&recipe.files, &mut files)?;
     add_generated(&recipe.generated, &mut files)?;
@@ -340,7 +342,8 @@ fn add_accounts(recipe: &Recipe, files: &mut FileSystem) -> Result<Accounts, Ima
         .base
         .as_ref()
         .map(|base| base.accounts.clone().unwrap_or_default());
-    let made = match &of_base {
+    let configured = configured::accounts(recipe, files)?;
+    let made = match of_base.as_ref().or(configured.as_ref()) {
         Some((passwd, group)) => accounts::over_base(users, passwd, group)?,
         None => {
             let made = Accounts::new(users, !recipe.root.is_empty())?;
@@ -350,6 +353,13 @@ fn add_accounts(recipe: &Recipe, files: &mut FileSystem) -> Result<Accounts, Ima
     let mut texts = Vec::new();
     for (path, text) in [("etc/passwd", made.0), ("etc/group", made.1)] {
         texts.push(match files.resolve(path.as_bytes())? {
+            Some(_) if configured.is_some() => {
+                if !users.is_empty() {
+                    let place = files.make_parent(path.as_bytes())?;
+                    files.insert(place, Node::text(text.clone()))?;
+                }
+                text
+            }
             Some(_) if !users.is_empty() => {
                 return Err(ImageError::OwnAccounts {
                     path: format!("/{path}"),
@@ -368,7 +378,7 @@ fn add_accounts(recipe: &Recipe, files: &mut FileSystem) -> Result<Accounts, Ima
     Ok(Accounts::from_text(&texts[0], &texts[1]))
 }
 
-fn read_text(content: &Content) -> Result<String, ImageError> {
+pub(super) fn read_text(content: &Content) -> Result<String, ImageError> {
     let bytes = match content {
         Content::Bytes(bytes) => bytes.to_vec(),
         Content::Disk { physical, .. } => fsio::read_limited(physical, ACCOUNTS_SIZE_MAX)?,

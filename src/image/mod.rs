@@ -11,6 +11,7 @@
 mod accounts;
 mod base;
 mod cache;
+mod configured;
 mod cut;
 mod document;
 mod error;
@@ -38,7 +39,7 @@ pub use format::{Format, UnknownFormat};
 pub use index::{Index, IndexError, platform_of};
 pub use plan::{closure_graph, explain, fits, plan, plan_fleet, replan, root_path};
 pub use program::{Lack, LoadFault, Owner};
-pub use recipe::{ClosureMember, ContentRoot, Generated, GeneratedKind, Recipe, RootPackage};
+pub use recipe::{ClosureMember, Configured, ContentRoot, Generated, GeneratedKind, Recipe, RootPackage};
 pub use settings::DEFAULT_PATH;
 pub use sources::local_files;
 pub use timestamp::{parse as parse_time, rfc3339 as format_time};

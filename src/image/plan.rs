@@ -88,7 +88,7 @@ pub fn explain(recipe: &Recipe, plan: &LayerPlan, path: &str) -> Result<Explanat
 /// image may have.
 pub fn fits(recipe: &Recipe, plan: &LayerPlan) -> Result<bool, ImageError> {
     let parts = parts(recipe)?;
-    let few = plan.layers.len() < own_layers(recipe)?;
+    let few = plan.layers.len() + others(recipe) <= own_layers(recipe)?;
     if !few || plan.strategy != empty(recipe).strategy || given_plan(recipe, plan, &parts).is_err() {
         return Ok(false);
     }
@@ -188,7 +188,7 @@ pub fn closure_graph(recipe: &Recipe) -> Result<Graph, PlanError> {
 fn shares(recipe: &Recipe) -> Result<(usize, usize), ImageError> {
     let max = own_layers(recipe)?;
     let (packages, paths) = (recipe.root.len(), recipe.closure.len());
-    let budget = max - 1;
+    let budget = max - others(recipe);
     if packages == 0 || paths == 0 {
         return Ok((packages.min(budget), paths.min(budget)));
     }
@@ -203,7 +203,7 @@ fn shares(recipe: &Recipe) -> Result<(usize, usize), ImageError> {
 /// How many layers the image may have over its base. Where the spec names no limit, the usual one gives way to a base of
 /// many layers as far as Docker allows.
 fn own_layers(recipe: &Recipe) -> Result<usize, ImageError> {
-    let least = 1 + usize::from(!recipe.root.is_empty()) + usize::from(!recipe.closure.is_empty());
+    let least = others(recipe) + usize::from(!recipe.root.is_empty()) + usize::from(!recipe.closure.is_empty());
     let base = base_layers(recipe);
     let mut max = max_layers(recipe);
     if recipe.spec.layers.max.is_none() {
@@ -217,6 +217,11 @@ fn own_layers(recipe: &Recipe) -> Result<usize, ImageError> {
         });
     }
     Ok(max - base)
+}
+
+/// How many layers are for other things than packages and store paths: what maintainer scripts made, and everything else.
+fn others(recipe: &Recipe) -> usize {
+    1 + usize::from(recipe.configured.is_some())
 }
 
 fn base_layers(recipe: &Recipe) -> usize {
@@ -290,7 +295,7 @@ fn given_plan(recipe: &Recipe, given: &LayerPlan, parts: &[Half]) -> Result<Laye
         half.check(found.map_or(&none, |half| &half.graph))?;
         layers.extend(half.layers);
     }
-    let all = base_layers(recipe) + layers.len() + 1;
+    let all = base_layers(recipe) + layers.len() + others(recipe);
     if all > DOCKER_LIMIT && !recipe.spec.layers.beyond_docker {
         return Err(ImageError::PlanLayers { layers: all });
     }

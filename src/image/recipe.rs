@@ -37,6 +37,8 @@ pub struct Recipe {
     pub closure: Vec<ClosureMember>,
     /// Debian packages laid out at `/`, in order.
     pub root: Vec<RootPackage>,
+    /// What the maintainer scripts of `root` made, laid over it.
+    pub configured: Option<Configured>,
     /// What was made for this image by something else than its spec: a Nix database. Nothing may stand in its place.
     pub generated: Vec<Generated>,
     /// The image that this one is laid over.
@@ -81,6 +83,7 @@ impl Recipe {
             contents: Vec::new(),
             closure: Vec::new(),
             root: Vec::new(),
+            configured: None,
             generated: Vec::new(),
             base: None,
             platform,
@@ -108,6 +111,7 @@ impl Recipe {
             contents: _,
             closure: _,
             root: _,
+            configured: _,
             generated: _,
             base: _,
             platform,
@@ -164,6 +168,7 @@ impl Recipe {
             contents,
             closure,
             root,
+            configured,
             generated,
             base,
             platform: _,
@@ -178,7 +183,7 @@ impl Recipe {
         let base = base
             .as_ref()
             .map(|Base { name, image, accounts }| (name, image.digest(), accounts));
-        (files(sources), contents, closure, root, generated, base)
+        (files(sources), contents, closure, root, configured, generated, base)
     }
 }
 
@@ -198,6 +203,7 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         tag: _,
         contents,
         root,
+        configure,
         base,
         files,
         users,
@@ -223,6 +229,7 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         "annotations": annotations,
         "base": base,
         "cmd": cmd,
+        "configure": configure,
         "contents": contents,
         "entrypoint": entrypoint,
         "env": env,
@@ -374,6 +381,18 @@ pub struct RootPackage {
     pub nar_hash: Digest,
     /// Size of that archive in bytes.
     pub nar_size: u64,
+}
+
+/// A store path that holds what maintainer scripts made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Configured {
+    /// Absolute logical path; it is no part of the image.
+    pub logical: String,
+    /// Where it is on disk.
+    #[serde(skip)]
+    pub physical: PathBuf,
+    /// SHA-256 of its canonical archive.
+    pub nar_hash: Digest,
 }
 
 /// Copies of a value of a struct with each field changed in turn, by the field's name. The pattern has no `..`: a field

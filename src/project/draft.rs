@@ -180,6 +180,11 @@ fn of_spec(
     recipe.created = recipe.spec.created.unwrap_or(environment.epoch);
     options.apply(&mut recipe);
     recipe.root = root_packages(&inputs.root, work)?;
+    recipe.configured = inputs
+        .configured
+        .as_ref()
+        .map(|input| configured(input, work))
+        .transpose()?;
     (plain.plan, _) = layer_plan::of_spec(&plain.spec, &ImageOptions::default())?;
     let kept;
     (recipe.plan, kept) = layer_plan::of_spec(&recipe.spec, options)?;
@@ -239,6 +244,18 @@ pub fn platform_of_spec(spec: &spec::Image, lock: &spec::Lock) -> Result<Platfor
             })?
         }
         (None, None) => DEFAULT_PLATFORM.parse()?,
+    })
+}
+
+/// What maintainer scripts made, as a recipe has it.
+fn configured(input: &Input, work: &Work) -> Result<image::Configured, ProjectError> {
+    let path = work.path(input);
+    let info = work.store.info(&path)?;
+    let info = info.ok_or_else(|| ProjectError::Gone { path: path.clone() })?;
+    Ok(image::Configured {
+        logical: StoreDir::layerize().join(&path),
+        physical: work.store.physical(&path),
+        nar_hash: info.nar_hash,
     })
 }
 

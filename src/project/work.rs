@@ -211,7 +211,14 @@ impl Work {
         let root = |index: usize| format!("{}-{kind}-{}-{index}", &project[..12], name.replace([':', '/'], "-"));
         let mut kept = self.roots(target);
         if let Target::Image(name) = target {
-            kept.extend(self.plan.images[name].root.iter().map(|input| self.path(input)));
+            let inputs = &self.plan.images[name];
+            kept.extend(
+                inputs
+                    .root
+                    .iter()
+                    .chain(&inputs.configured)
+                    .map(|input| self.path(input)),
+            );
         }
         let mut index = 0;
         for path in kept {
@@ -280,8 +287,10 @@ pub fn inputs_of(target: &Target, plan: &BuildPlan) -> Vec<Input> {
                 contents,
                 declared,
                 root,
+                configured,
             } = &plan.images[name];
-            contents.iter().chain(declared).chain(root).cloned().collect()
+            let layers = contents.iter().chain(declared).chain(root);
+            layers.chain(configured).cloned().collect()
         }
     }
 }

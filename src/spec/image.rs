@@ -3,7 +3,7 @@
 //! Invariant: an image that comes back without a diagnostic holds something, its names and paths are such as
 //! OCI accepts, and every user it names is declared or may come with its Debian packages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use toml::de::DeValue;
@@ -14,7 +14,7 @@ use super::image_files;
 use super::keys::{self, CREATED_MAX, ID_MAX, LAYERS_BEYOND_MAX, LAYERS_MAX};
 use super::package::{contents, dependencies, text_map};
 use super::reader::{Field, Reader, Table};
-use super::types::{Dependency, Image, Layers, Spanned, User};
+use super::types::{Configure, Dependency, Image, Layers, Spanned, User};
 
 /// Reads `[image.NAME]`.
 pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option<Image> {
@@ -35,6 +35,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         tag: (table.checked(reader, "tag", checks::tag)).map_or("latest".to_owned(), |tag| tag.value),
         contents: contents(reader, &table),
         root: read_root(reader, &table),
+        configure: read_configure(reader, &table),
         base: table.checked(reader, "base", checks::base_image),
         files: image_files::read(reader, &table, &known),
         entrypoint: command(reader, &table, "entrypoint"),
@@ -123,6 +124,27 @@ fn read_root(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<Spanned<Dependen
         reader.error(diagnostic);
     }
     root
+}
+
+/// `configure = true`, or `{ skip = ["deb:NAME"] }`.
+fn read_configure(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Configure> {
+    let field = table.get("configure")?;
+    if matches!(field.value, DeValue::Boolean(_)) {
+        return reader.flag(&field)?.then(Configure::default);
+    }
+    let table = reader.table(&field, "`configure`".to_owned(), keys::CONFIGURE.iter().collect())?;
+    let mut skip = BTreeSet::new();
+    for dependency in dependencies(reader, &table, "skip") {
+        match dependency.value {
+            Dependency::Debian(name) => drop(skip.insert(name)),
+            other => reader.error(
+                Diagnostic::new(format!("`{other}` has no maintainer scripts"))
+                    .at(dependency.span, "not a Debian package")
+                    .help("write `deb:NAME`"),
+            ),
+        }
+    }
+    Some(Configure { skip })
 }
 
 /// Reads `entrypoint` or `cmd`: a list, as no shell is there to split a string.

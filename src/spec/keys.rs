@@ -446,6 +446,11 @@ pub(super) const IMAGE: &[Key] = &[
         ),
         &["timestamp", "date"],
     ),
+    key(
+        "configure",
+        Any(&[Flag, Table(CONFIGURE)]),
+        "Whether the maintainer scripts of the packages in `root` are run, and how (default false).",
+    ),
     also(
         key(
             "nix-db",
@@ -455,6 +460,9 @@ pub(super) const IMAGE: &[Key] = &[
         &["nix-database", "initializeNixDatabase", "includeNixDB"],
     ),
 ];
+
+/// `configure = { … }`.
+pub(super) const CONFIGURE: &[Key] = &[key("skip", TEXTS, "Packages whose scripts are not run.")];
 
 /// `permissions = [{ … }]`.
 pub(super) const PERMISSION: &[Key] = &[

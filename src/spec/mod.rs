@@ -29,7 +29,7 @@ pub use load::{FILE_NAME, load, parse, spec_path};
 pub(crate) use needs::package_names;
 pub use needs::{
     build_debs, contents_debs, deb_sets, deb_sources, debs, lock_is_current, nix_contents, root_debs, shell_debs,
-    unpinned_urls,
+    tool_debs, unpinned_urls,
 };
 pub use schema::schema;
 pub use types::*;

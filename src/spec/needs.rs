@@ -9,6 +9,37 @@ use std::path::PathBuf;
 use super::types::{DEBIAN_BASE, Dependency, Image, Lock, Package, PackageName, Source, Spanned, Workspace};
 use crate::graph;
 
+/// Debian's Essential packages, which maintainer scripts may use without saying so (Debian policy §3.8), and what makes
+/// accounts. `usr-is-merged` is named so that it is chosen before `usrmerge`, which would change a running system.
+const DEBIAN_ESSENTIAL: &[&str] = &[
+    "adduser",
+    "base-files",
+    "base-passwd",
+    "bash",
+    "bsdutils",
+    "coreutils",
+    "dash",
+    "debconf",
+    "debianutils",
+    "diffutils",
+    "dpkg",
+    "findutils",
+    "grep",
+    "gzip",
+    "hostname",
+    "init-system-helpers",
+    "libc-bin",
+    "login",
+    "ncurses-base",
+    "ncurses-bin",
+    "perl-base",
+    "sed",
+    "sysvinit-utils",
+    "tar",
+    "usr-is-merged",
+    "util-linux",
+];
+
 /// The sets of Debian packages that are each resolved together, by their sorted names; empty sets left out.
 ///
 /// They are resolved apart because each is laid out apart: what a compiler needs must not decide which
@@ -16,6 +47,7 @@ use crate::graph;
 /// - package with a script: its `tools`, `libraries` and `runtime`, and the base environment;
 /// - such a package that has Debian packages in `dev`: the same with these, for `layerize shell`;
 /// - image: its `root`;
+/// - image whose packages are configured: the tools that this takes, the same for all;
 /// - image: the Debian packages in its `contents`, whose own dependencies are members of its closure.
 ///
 /// What a package's `runtime` depends on when an image holds it was resolved with the package's build, so that
@@ -29,7 +61,9 @@ pub fn deb_sets(workspace: &Workspace) -> BTreeSet<Vec<String>> {
     });
     let images = workspace.images.values().flat_map(|image| {
         let debs = |dependencies| sorted(debs(dependencies).map(str::to_owned));
-        [debs(&image.root), debs(&image.contents)]
+        let configured = image.configure.is_some() && !image.root.is_empty();
+        let tools = if configured { tool_debs() } else { Vec::new() };
+        [debs(&image.root), debs(&image.contents), tools]
     });
     builds.chain(images).filter(|set| !set.is_empty()).collect()
 }
@@ -142,6 +176,11 @@ pub fn shell_debs(workspace: &Workspace, package: &Package) -> Option<Vec<String
     let dev = debs(&package.dev).map(str::to_owned);
     let shell = sorted(build.iter().cloned().chain(dev));
     (shell != build).then_some(shell)
+}
+
+/// The Debian packages whose programs maintainer scripts use, sorted.
+pub fn tool_debs() -> Vec<String> {
+    sorted(DEBIAN_ESSENTIAL.iter().map(|name| (*name).to_owned()))
 }
 
 /// The Debian packages laid out at an image's `/`, sorted.

@@ -1,6 +1,6 @@
 //! The types of a parsed spec: packages, images, sources and dependencies, each value with its span.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -242,6 +242,8 @@ pub struct Image {
     pub contents: Vec<Spanned<Dependency>>,
     /// `root`: Debian packages laid out at `/`.
     pub root: Vec<Spanned<Dependency>>,
+    /// `configure`: how the maintainer scripts of `root`'s packages are run; `None`: they are not.
+    pub configure: Option<Configure>,
     /// `base`: where the image is that this one is laid over, as the user wrote it.
     pub base: Option<Spanned<String>>,
     /// `files`: by absolute path in the image.
@@ -293,6 +295,7 @@ impl Image {
             tag: "latest".to_owned(),
             contents: Vec::new(),
             root: Vec::new(),
+            configure: None,
             base: None,
             files: BTreeMap::new(),
             users: BTreeMap::new(),
@@ -315,6 +318,14 @@ impl Image {
             nix_db: false,
         }
     }
+}
+
+/// `configure = true`, or `{ skip = ["deb:…"] }`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Configure {
+    /// `skip`: Debian packages (names without `deb:`) that stay as they are unpacked.
+    pub skip: BTreeSet<String>,
 }
 
 /// A file, directory or symlink that the spec puts into an image.

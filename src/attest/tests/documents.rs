@@ -124,6 +124,7 @@ impl Small {
                     contents: vec![Input::Step(5)],
                     declared: BTreeSet::from([Input::Step(0)]),
                     root: vec![Input::Step(1)],
+                    configured: None,
                 },
             )]),
             ..BuildPlan::default()

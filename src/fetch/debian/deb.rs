@@ -21,7 +21,7 @@ use crate::fsio::{self, IoContext};
 use crate::root;
 
 /// Most bytes of each file of `control.tar` that is read: the checksums of a million files.
-const CONTROL_MAX: u64 = 128 << 20;
+pub(super) const CONTROL_MAX: u64 = 128 << 20;
 
 /// Where scanners look for the packages of an image without dpkg, one file a package (as distroless images have it).
 const STATUS_DIR: &str = "var/lib/dpkg/status.d";
@@ -63,7 +63,7 @@ fn unpack(deb: &Path, package: &str, dest: &Path) -> Result<(), UnpackError> {
 }
 
 /// The first member is `debian-binary` and says which version of the format follows.
-fn check_version(archive: &mut ArReader<&File>) -> Result<(), UnpackError> {
+pub(super) fn check_version(archive: &mut ArReader<&File>) -> Result<(), UnpackError> {
     let member = archive.next_member().map_err(not_ar)?;
     let Some(member) = member.filter(|member| member.name == b"debian-binary") else {
         return Err(wrong("it is not a Debian package: `debian-binary` does not come first"));
@@ -82,7 +82,10 @@ fn check_version(archive: &mut ArReader<&File>) -> Result<(), UnpackError> {
 }
 
 /// The next member that is not a private one (`_…`, to be skipped), decompressed; its name must start with `name`.
-fn expect<'a, 'f>(archive: &'a mut ArReader<&'f File>, name: &str) -> Result<impl Read + use<'a, 'f>, UnpackError> {
+pub(super) fn expect<'a, 'f>(
+    archive: &'a mut ArReader<&'f File>,
+    name: &str,
+) -> Result<impl Read + use<'a, 'f>, UnpackError> {
     loop {
         let Some(member) = archive.next_member().map_err(not_ar)? else {
             return Err(wrong(format!("it has no `{name}`")));
@@ -99,7 +102,7 @@ fn expect<'a, 'f>(archive: &'a mut ArReader<&'f File>, name: &str) -> Result<imp
     }
 }
 
-fn not_ar(error: ArError) -> UnpackError {
+pub(super) fn not_ar(error: ArError) -> UnpackError {
     match error {
         ArError::Io(source) => UnpackError::Damaged { source },
         ArError::Malformed(reason) => UnpackError::malformed(format!("it is not a Debian package: {reason}")),
@@ -272,7 +275,7 @@ fn write_certificates(tree: &mut TreeWriter) -> Result<(), UnpackError> {
     tree.file(&path, false, bundle.len() as u64, &mut Cursor::new(bundle))
 }
 
-fn wrong(reason: impl Into<String>) -> UnpackError {
+pub(super) fn wrong(reason: impl Into<String>) -> UnpackError {
     UnpackError::Package { reason: reason.into() }
 }
 

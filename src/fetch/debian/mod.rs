@@ -8,6 +8,7 @@ pub(super) mod client;
 mod control;
 mod deb;
 mod index;
+mod maintainer;
 mod postinst;
 pub(super) mod snapshot;
 pub(super) mod solve;
@@ -23,6 +24,7 @@ mod usrmerge;
 mod version;
 
 pub use deb::unpack_deb;
+pub use maintainer::{CONTROL, FILES, unpack_deb_control};
 pub use source::{DIFF_NAME, unpack_deb_source};
 pub use sources::AptSources;
 

@@ -1,6 +1,7 @@
 //! What decides an image's digest is in its recipe, and so in everything that derives from it.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -57,12 +58,18 @@ fn with_other_fields(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         .logical
         .replace("/layerize/store/0", "/layerize/store/1");
     history.observe(&earlier, &closure_graph(&later).unwrap());
+    let configured = Configured {
+        logical: "/layerize/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-configured".to_owned(),
+        physical: PathBuf::from("/nowhere"),
+        nar_hash: Digest::of(b"configured"),
+    };
     each_changed!(Recipe, fixture.recipe(), {
         spec: |spec| spec.labels.insert("spec".to_owned(), "other".to_owned()),
         files: |files| files.clear(),
         contents: |contents| contents.clear(),
         closure: |closure| closure.retain(|member| member.name != "spare-1.0"),
         root: |root| root.truncate(1),
+        configured: |place| *place = Some(configured.clone()),
         generated: |generated| generated.push(Generated {
             path: "/made".to_owned(),
             kind: GeneratedKind::Symlink("x".to_owned()),
@@ -115,6 +122,7 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         }),
         created: |created| *created = Some(5),
         nix_db: |nix_db| *nix_db = true,
+        configure: |configure| *configure = Some(spec::Configure::default()),
     });
     let layers = each_changed!(Layers, fixture.spec.layers.clone(), {
         strategy: |strategy| *strategy = Some(spanned("single".to_owned())),
@@ -179,7 +187,18 @@ fn every_field_is_in_the_recipe_and_in_what_derives_from_it() {
         if no_part {
             assert_eq!(digest, Some(plain_digest), "{field}");
             assert!(recipe.asked_beyond(&plain).is_empty(), "{field}");
-        } else if !["files", "contents", "closure", "root", "generated", "base"].contains(&field) || of_spec {
+        } else if ![
+            "files",
+            "contents",
+            "closure",
+            "root",
+            "configured",
+            "generated",
+            "base",
+        ]
+        .contains(&field)
+            || of_spec
+        {
             assert!(
                 !recipe.asked_beyond(&plain).is_empty(),
                 "{field}: a digest would be recorded"

@@ -1,0 +1,126 @@
+//! A *configure step*: Debian packages' maintainer scripts run in the sandbox, and what they made brought into the store.
+//!
+//! Invariant: what is left out of an image is told, once, when the step is done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::log::BuildLog;
+use super::variation::{self, Variation};
+use super::{BuildError, BuildOptions};
+use crate::configure::{self, Record, Request, Source};
+use crate::derive::{Configure, ConfiguredDeb, Derivation, Input};
+use crate::digest::Digest;
+use crate::event::{Event, Reporter};
+use crate::fsio::create_dir_all;
+use crate::sandbox::World;
+use crate::store::{NewOutput, StagingDir, Store};
+use crate::store_path::StorePath;
+
+/// A configure step about to be run.
+pub(super) struct ConfigureStep<'a> {
+    pub store: &'a Store,
+    pub options: &'a BuildOptions,
+    pub reporter: &'a dyn Reporter,
+    pub derivation: &'a Derivation,
+    pub configure: &'a Configure,
+    /// Hash of the resolved derivation.
+    pub digest: Digest,
+    /// The store path of every input, all of them valid.
+    pub paths: &'a BTreeMap<Input, StorePath>,
+}
+
+/// What scripts left, not yet in the store.
+struct Made {
+    output: PathBuf,
+    record: Record,
+    /// Holds the output; removed when dropped.
+    _staging: StagingDir,
+}
+
+impl ConfigureStep<'_> {
+    /// Runs the scripts; gives the path of what they made.
+    pub(super) fn run(&self) -> Result<StorePath, BuildError> {
+        let made = self.execute(&BTreeSet::new())?;
+        self.tell(&made.record);
+        let info = self.store.add_output(&NewOutput {
+            name: &self.derivation.name,
+            tree: &made.output,
+            candidates: &BTreeSet::new(),
+            declare: &|_| Vec::new(),
+            derivation: Some(self.digest),
+            sandboxed: true,
+            policy: &crate::store::ANY_REFERENCE,
+        })?;
+        Ok(info.path)
+    }
+
+    fn execute(&self, variations: &BTreeSet<Variation>) -> Result<Made, BuildError> {
+        let system = &self.configure.system;
+        if *system != format!("{}-linux", std::env::consts::ARCH) {
+            return Err(BuildError::ForeignScripts { system: system.clone() });
+        }
+        let label = &self.derivation.label;
+        self.reporter.report(Event::BuildStarted { name: label.clone() });
+        let staging = self.store.stage()?;
+        let (work, output) = (staging.path().join("work"), staging.path().join("output"));
+        create_dir_all(&work)?;
+        let mut tell = |line: &str| {
+            self.reporter.report(Event::BuildOutput {
+                name: label.clone(),
+                line: line.to_owned(),
+            });
+        };
+        let log = self.store.dir().join("log");
+        let mut log = BuildLog::create(log.join(format!("{}.log", self.digest.hex())))?;
+        let world = World {
+            bounds: self.options.bounds,
+            ..variation::world(variations)
+        };
+        let request = Request {
+            tools: (self.configure.tools.as_ref())
+                .map(|(output, packages)| (self.physical(output), self.sources(packages))),
+            groups: self.configure.groups.iter().map(|group| self.sources(group)).collect(),
+            skip: self.configure.skip.clone(),
+            helper: self.options.helper.clone(),
+            world,
+        };
+        let made = configure::configure(&request, &work, &output, &mut |bytes| log.take(bytes, &mut tell));
+        log.finish(&mut tell)?;
+        Ok(Made {
+            output,
+            record: made?,
+            _staging: staging,
+        })
+    }
+
+    fn physical(&self, input: &Input) -> PathBuf {
+        self.store.physical(&self.paths[input])
+    }
+
+    fn sources(&self, packages: &[ConfiguredDeb]) -> Vec<Source> {
+        let source = |deb: &ConfiguredDeb| Source {
+            name: deb.name.clone(),
+            tree: self.physical(&deb.tree),
+            control: self.physical(&deb.control),
+        };
+        packages.iter().map(source).collect()
+    }
+
+    /// Says what scripts made and the image does not get.
+    fn tell(&self, record: &Record) {
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (path, reason) in &record.dropped {
+            by_reason.entry(reason).or_default().push(path);
+        }
+        for (reason, paths) in by_reason {
+            let more = match paths.len() {
+                1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            };
+            self.reporter.report(Event::Note {
+                text: format!("{}: `/{}`{more} left out: {reason}", self.derivation.label, paths[0]),
+            });
+        }
+    }
+}

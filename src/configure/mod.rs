@@ -1,0 +1,335 @@
+//! The *configure step*: Debian's maintainer scripts, run in the sandbox over packages' trees as the store has them.
+//!
+//! Invariant: an output depends on the packages and on the rules here alone. It holds what the scripts made or changed and
+//! nothing else: `tree/`, and a [`Record`] of modes, owners and capabilities, which a store path cannot hold. Secrets and
+//! state that is to be one machine's are never in it.
+//!
+//! There are two kinds of it. The *tools* are Debian's Essential packages, all there before any script runs, as the package
+//! manager's users take for granted. An *image's* packages are configured over what came of them: their trees lie over
+//! theirs, and their scripts run with their programs, none of which gets into the image.
+//!
+//! Packages are configured in the order of their dependencies, those with scripts one at a time, so that what a script made
+//! is known to be its package's, and a script that fails is named.
+
+mod boot;
+mod error;
+mod harvest;
+mod normalise;
+mod package;
+mod record;
+mod rules;
+mod run;
+mod seed;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub use error::ConfigureError;
+pub use package::Source;
+pub use record::{Entry, RECORD, Record, TREE};
+
+use crate::fsio::{self, IoContext};
+use crate::sandbox::World;
+use boot::Accounts;
+use harvest::{Change, copy_into};
+use package::Package;
+use rules::Verdict;
+use run::Scripts;
+
+/// Packages that are never configured, and why.
+const NEVER_RUN: [(&str, &str); 1] = [(
+    "usrmerge",
+    "it moves the files of a running system; those of packages are where it moves them",
+)];
+
+/// Largest file of accounts that is read, in bytes.
+const ACCOUNTS_MAX: u64 = 1 << 20;
+
+/// What is to be configured.
+pub struct Request {
+    /// What came of the tools, and their packages; `None`: these are the tools.
+    pub tools: Option<(PathBuf, Vec<Source>)>,
+    /// The packages in the order of their dependencies; those that depend on each other together. Those of the tools may
+    /// be among them.
+    pub groups: Vec<Vec<Source>>,
+    /// Packages whose scripts are not to run.
+    pub skip: BTreeSet<String>,
+    /// The program that becomes the sandbox's helper; `None`: this one.
+    pub helper: Option<PathBuf>,
+    /// What is fixed of the surroundings.
+    pub world: World,
+}
+
+/// The tools, configured.
+struct Tools {
+    output: PathBuf,
+    record: Record,
+    packages: Vec<Package>,
+}
+
+/// Configures packages; `staging` is an existing directory for this alone, `output` becomes the store path. What scripts
+/// print goes to `log`.
+pub fn configure(
+    request: &Request,
+    staging: &Path,
+    output: &Path,
+    log: &mut dyn FnMut(&[u8]),
+) -> Result<Record, ConfigureError> {
+    let tools = match &request.tools {
+        None => None,
+        Some((output, packages)) => Some(Tools {
+            record: Record::read(output)?,
+            output: output.clone(),
+            packages: packages.iter().map(Package::read).collect::<Result<_, _>>()?,
+        }),
+    };
+    let of_tools: BTreeSet<&str> = (tools.iter())
+        .flat_map(|tools| tools.packages.iter().map(|package| package.name.as_str()))
+        .collect();
+    let groups = (request.groups.iter())
+        .map(|group| group.iter().map(Package::read).collect::<Result<Vec<_>, _>>())
+        .collect::<Result<Vec<_>, _>>()?;
+    let new = groups.iter().map(|group| {
+        let new = group.iter().filter(|package| !of_tools.contains(package.name.as_str()));
+        new.collect::<Vec<_>>()
+    });
+    let new: Vec<Vec<&Package>> = new.filter(|group| !group.is_empty()).collect();
+    let skipped = skipped(request, &new);
+    let mut scripts = Scripts::prepare(request, staging, &new.concat(), tools.as_ref(), &skipped)?;
+    scripts.configure(&new, &skipped, log)?;
+    let changes = scripts.changes(tools.as_ref())?;
+    fs::create_dir_all(output.join(TREE)).context("create", output)?;
+    let mut record = Record {
+        ran: ran(&new, &skipped),
+        skipped,
+        ..Record::default()
+    };
+    match &tools {
+        None => keep_all(changes, output, &mut record)?,
+        Some(tools) => {
+            let all: Vec<&Package> = groups.iter().flatten().collect();
+            keep_for_image(changes, tools, &all, output, &mut record)?;
+        }
+    }
+    let path = output.join(RECORD);
+    fs::write(&path, record.print()).context("write", &path)?;
+    Ok(record)
+}
+
+fn skipped(request: &Request, groups: &[Vec<&Package>]) -> BTreeMap<String, String> {
+    let reason = |name: &str| {
+        let never = NEVER_RUN.iter().find(|(own, _)| *own == name);
+        match never {
+            Some((_, reason)) => Some((*reason).to_owned()),
+            None => request
+                .skip
+                .contains(name)
+                .then(|| "the image's `configure` says so".to_owned()),
+        }
+    };
+    let packages = groups.iter().flatten();
+    packages
+        .filter_map(|package| Some((package.name.clone(), reason(&package.name)?)))
+        .collect()
+}
+
+fn ran(groups: &[Vec<&Package>], skipped: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let packages = groups.iter().flatten();
+    packages
+        .filter(|package| package.has_scripts() && !skipped.contains_key(&package.name))
+        .map(|package| package.name.clone())
+        .collect()
+}
+
+/// Of the tools everything is kept that later steps may need.
+fn keep_all(changes: BTreeMap<String, Change>, output: &Path, record: &mut Record) -> Result<(), ConfigureError> {
+    for (path, change) in changes {
+        let Change::Made { entry, is_new, place } = change else {
+            continue;
+        };
+        if !rules::tools_keep(&path) {
+            continue;
+        }
+        if is_new {
+            put(&path, &place, output)?;
+        }
+        record.entries.insert(path, entry);
+    }
+    Ok(())
+}
+
+/// Puts a file of scripts into the output, without what says when it was made.
+fn put(path: &str, place: &Path, output: &Path) -> Result<(), ConfigureError> {
+    copy_into(output, path, place)?;
+    let dest = output.join(TREE).join(path);
+    if dest.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
+        let bytes = fs::read(&dest).context("read", &dest)?;
+        if let Some(bytes) = normalise::content(path, &bytes) {
+            fs::write(&dest, bytes).context("write", &dest)?;
+        }
+    }
+    Ok(())
+}
+
+/// Of an image's packages what the image is to have: what their scripts made now, and when the tools were made.
+fn keep_for_image(
+    mut changes: BTreeMap<String, Change>,
+    tools: &Tools,
+    packages: &[&Package],
+    output: &Path,
+    record: &mut Record,
+) -> Result<(), ConfigureError> {
+    let names: BTreeSet<&str> = packages.iter().map(|package| package.name.as_str()).collect();
+    for (path, entry) in &tools.record.entries {
+        if entry.by.iter().any(|name| names.contains(name.as_str())) && !changes.contains_key(path) {
+            let place = tools.output.join(TREE).join(path);
+            let is_new = place.symlink_metadata().is_ok();
+            let entry = entry.clone();
+            changes.insert(path.clone(), Change::Made { entry, is_new, place });
+        }
+    }
+    let mut gone = BTreeSet::new();
+    changes.retain(|path, change| match rules::judge(path) {
+        Verdict::Kept => true,
+        verdict => {
+            if let (Verdict::Told(reason), Change::Made { place, .. }) = (verdict, &*change)
+                && !place.is_dir()
+            {
+                record.dropped.insert(path.clone(), reason.to_owned());
+            }
+            gone.insert(path.clone());
+            false
+        }
+    });
+    drop_links_to_nothing(&mut changes, &mut gone, packages)?;
+    record.entries = shipped_attributes(packages);
+    for (path, change) in changes {
+        match change {
+            Change::Removed
+                if packages
+                    .iter()
+                    .any(|package| package.tree.join(&path).symlink_metadata().is_ok()) =>
+            {
+                let reason = "a script removed what a package ships; the image still has it".to_owned();
+                record.dropped.insert(path, reason);
+            }
+            Change::Removed => {}
+            Change::Made { entry, is_new, place } => {
+                if is_new {
+                    put(&path, &place, output)?;
+                }
+                record.entries.insert(path, entry);
+            }
+        }
+    }
+    add_boot_directories(tools, packages, output, record)
+}
+
+/// Adds the directories that an init would make, where no script and no package has them.
+fn add_boot_directories(
+    tools: &Tools,
+    packages: &[&Package],
+    output: &Path,
+    record: &mut Record,
+) -> Result<(), ConfigureError> {
+    let text = |name: &str| -> Result<String, ConfigureError> {
+        let places = [output, &tools.output].map(|dir| dir.join(TREE).join("etc").join(name));
+        match places.iter().find(|place| place.is_file()) {
+            Some(place) => Ok(String::from_utf8_lossy(&fsio::read_limited(place, ACCOUNTS_MAX)?).into_owned()),
+            None => Ok(String::new()),
+        }
+    };
+    let accounts = Accounts::parse(&text("passwd")?, &text("group")?);
+    for (path, entry) in boot::directories(packages, &accounts)? {
+        if record.entries.contains_key(&path) {
+            continue;
+        }
+        let place = output.join(TREE).join(&path);
+        fs::create_dir_all(&place).context("create", &place)?;
+        record.entries.insert(path, entry);
+    }
+    Ok(())
+}
+
+/// Links of alternatives lead to programs that only the tools have, and others to what no image gets: both go.
+fn drop_links_to_nothing(
+    changes: &mut BTreeMap<String, Change>,
+    gone: &mut BTreeSet<String>,
+    packages: &[&Package],
+) -> Result<(), ConfigureError> {
+    loop {
+        let mut dead = Vec::new();
+        for (path, change) in changes.iter() {
+            let Change::Made { place, .. } = change else { continue };
+            if !place.is_symlink() {
+                continue;
+            }
+            let target = fs::read_link(place).context("read the link", place)?;
+            let parent = crate::root::parent(path.as_bytes());
+            let bytes = std::os::unix::ffi::OsStrExt::as_bytes(target.as_os_str());
+            let target = String::from_utf8_lossy(&crate::root::resolve(parent, bytes)).into_owned();
+            let is_there =
+                || changes.contains_key(&target) || packages.iter().any(|package| in_tree(&package.tree, &target));
+            let is_alternative = path.starts_with("etc/alternatives/") || target.starts_with("etc/alternatives/");
+            if gone.contains(&target) || (is_alternative && !is_there()) {
+                dead.push(path.clone());
+            }
+        }
+        if dead.is_empty() {
+            return Ok(());
+        }
+        for path in dead {
+            changes.remove(&path);
+            gone.insert(path);
+        }
+    }
+}
+
+/// Whether a package's tree has something at `path`, before or after the merge of `/usr`.
+fn in_tree(tree: &Path, path: &str) -> bool {
+    [tree.join(path), tree.join("usr").join(path)]
+        .iter()
+        .any(|place| place.symlink_metadata().is_ok())
+}
+
+/// The entries that packages ship with other modes and owners than a store path's usual ones.
+fn shipped_attributes(packages: &[&Package]) -> BTreeMap<String, Entry> {
+    let mut entries = BTreeMap::new();
+    for package in packages {
+        for shipped in package
+            .files
+            .iter()
+            .filter(|shipped| shipped.kind != 'l' && !shipped.path.is_empty())
+        {
+            let is_directory = shipped.kind == 'd';
+            let usual = if is_directory || shipped.mode & 0o111 != 0 {
+                0o755
+            } else {
+                0o644
+            };
+            if (shipped.mode, shipped.uid, shipped.gid) == (usual, 0, 0) {
+                continue;
+            }
+            let path = merged(shipped.path.trim_start_matches('/'));
+            let entry = entries.entry(path).or_insert_with(|| Entry {
+                mode: shipped.mode,
+                uid: shipped.uid,
+                gid: shipped.gid,
+                ..Entry::default()
+            });
+            entry.by.insert(package.name.clone());
+        }
+    }
+    entries
+}
+
+/// Where something is after the merge of `/usr`.
+fn merged(path: &str) -> String {
+    match path.split('/').next() {
+        Some(top) if crate::root::MERGED_DIRS.contains(&top) && path != top => format!("usr/{path}"),
+        _ => path.to_owned(),
+    }
+}

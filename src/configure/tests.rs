@@ -1,0 +1,151 @@
+//! What scripts find before they run, and what is told from what they leave; no script is run here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::XattrFlags;
+
+use super::harvest::{Change, Upper};
+use super::package::Package;
+use super::*;
+use crate::sandbox::OWNER_ATTRIBUTE;
+
+fn write(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// A package with a configuration file, a trigger of paths and a file below such a one.
+fn package(dir: &Path, name: &str) -> Source {
+    let (tree, control) = (dir.join(name), dir.join(format!("{name}-control")));
+    write(&tree.join("etc").join(format!("{name}.conf")), "shipped\n");
+    write(&tree.join("usr/bin/tool"), "#!");
+    write(&tree.join("usr/share/watched").join(name), "x");
+    write(
+        &control.join("control/control"),
+        &format!("Package: {name}\nVersion: 1.0\nArchitecture: amd64\nMulti-Arch: same\n"),
+    );
+    write(
+        &control.join("control/conffiles"),
+        &format!("/etc/{name}.conf\nremove-on-upgrade /etc/old\n"),
+    );
+    write(
+        &control.join("control/triggers"),
+        "interest-noawait /usr/share/watched # a comment\n",
+    );
+    write(&control.join("control/postinst"), "#!/bin/sh\n");
+    write(
+        &control.join("files"),
+        &format!(
+            "d 755 0 0 /\nf 644 0 0 /etc/{name}.conf\nf 4755 0 42 /bin/tool\nf 644 0 0 /usr/share/watched/{name}\n"
+        ),
+    );
+    Source {
+        name: name.to_owned(),
+        tree,
+        control,
+    }
+}
+
+#[test]
+fn packages_look_unpacked_and_not_configured() {
+    let dir = tempfile::tempdir().unwrap();
+    let packages = ["one", "two"].map(|name| Package::read(&package(dir.path(), name)).unwrap());
+    let skipped = BTreeMap::from([("two".to_owned(), "a reason".to_owned())]);
+    let seed = seed::make(dir.path().join("seed"), &packages.each_ref(), None, &skipped).unwrap();
+    let read = |path: &str| fs::read_to_string(seed.dir().join(path)).unwrap();
+    let status = read("var/lib/dpkg/status");
+    // dpkg(1): a package without a hash of its configuration file is one whose file is new.
+    assert!(
+        status.contains("Package: one\nStatus: install ok unpacked\n"),
+        "{status}"
+    );
+    assert!(status.contains("Conffiles:\n /etc/one.conf newconffile\n"), "{status}");
+    assert!(
+        status.contains("Package: two\nStatus: install ok installed\n"),
+        "{status}"
+    );
+    assert!(!status.contains("/etc/old"), "{status}");
+    assert_eq!(read("etc/one.conf.dpkg-new"), "shipped\n");
+    let hidden = fs::symlink_metadata(seed.dir().join("etc/one.conf")).unwrap();
+    assert!(hidden.file_type().is_char_device());
+    assert!(fs::symlink_metadata(seed.dir().join("etc/two.conf")).is_err());
+    // Both have `Multi-Arch: same`.
+    let list = read("var/lib/dpkg/info/one:amd64.list");
+    assert_eq!(list, "/.\n/etc/one.conf\n/bin/tool\n/usr/share/watched/one\n");
+    assert_eq!(
+        read("var/lib/dpkg/triggers/File"),
+        "/usr/share/watched one/noawait\n/usr/share/watched two/noawait\n"
+    );
+    assert_eq!(read("var/lib/dpkg/triggers/Unincorp"), "/usr/share/watched -\n");
+    assert_eq!(fs::read_link(seed.dir().join("bin")).unwrap(), PathBuf::from("usr/bin"));
+}
+
+#[test]
+fn what_packages_ship_keeps_its_modes_and_owners_after_the_merge_of_usr() {
+    let dir = tempfile::tempdir().unwrap();
+    let package = Package::read(&package(dir.path(), "one")).unwrap();
+    let entries = shipped_attributes(&[&package]);
+    let [(path, entry)] = entries.iter().collect::<Vec<_>>()[..] else {
+        panic!("{entries:?}")
+    };
+    assert_eq!(
+        (path.as_str(), entry.mode, entry.uid, entry.gid),
+        ("usr/bin/tool", 0o4755, 0, 42)
+    );
+}
+
+#[test]
+fn only_what_scripts_made_or_changed_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (lower, upper) = (dir.path().join("lower"), dir.path().join("upper"));
+    for (path, text) in [
+        ("etc/same", "1"),
+        ("etc/other", "1"),
+        ("etc/mode", "1"),
+        ("etc/owner", "1"),
+    ] {
+        write(&lower.join(path), text);
+        fs::set_permissions(lower.join(path), fs::Permissions::from_mode(0o444)).unwrap();
+    }
+    let mut watched = Upper::new(upper.clone());
+    for (path, text, mode) in [
+        // Copied up as it was, with the mode of a store path.
+        ("etc/same", "1", 0o444),
+        ("etc/other", "2", 0o644),
+        ("etc/mode", "1", 0o600),
+        ("etc/owner", "1", 0o644),
+        ("etc/new", "1", 0o444),
+    ] {
+        write(&upper.join(path), text);
+        fs::set_permissions(upper.join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    rustix::fs::setxattr(upper.join("etc/owner"), OWNER_ATTRIBUTE, b"33:42", XattrFlags::empty()).unwrap();
+    symlink("new", upper.join("etc/link")).unwrap();
+    watched.look(&BTreeSet::from(["one".to_owned()])).unwrap();
+    fs::write(upper.join("etc/other"), "22").unwrap();
+    watched.look(&BTreeSet::from(["two".to_owned()])).unwrap();
+    let changes = watched.changes(&[lower], &BTreeMap::new()).unwrap();
+    let told: Vec<_> = (changes.iter())
+        .map(|(path, change)| match change {
+            Change::Removed => panic!("{path} was not removed"),
+            Change::Made { entry, is_new, .. } => {
+                let by: Vec<&str> = entry.by.iter().map(String::as_str).collect();
+                (path.as_str(), entry.mode, entry.uid, entry.gid, *is_new, by.join(" "))
+            }
+        })
+        .collect();
+    let one = || "one".to_owned();
+    assert_eq!(
+        told,
+        [
+            ("etc/link", 0o777, 0, 0, true, one()),
+            ("etc/mode", 0o600, 0, 0, false, one()),
+            ("etc/new", 0o644, 0, 0, true, one()),
+            ("etc/other", 0o644, 0, 0, true, "one two".to_owned()),
+            ("etc/owner", 0o644, 33, 42, false, one()),
+        ]
+    );
+}
