@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::base::ID_MAX;
 use super::error::ImageError;
 use crate::spec::{self, Spanned};
 
@@ -72,6 +73,9 @@ const DEBIAN_GROUPS: &[(&str, u32)] = &[
     ("games", 60),
     ("users", 100),
 ];
+
+/// Why a number is no user or group ID.
+pub(super) const ID_REASON: &str = "Docker starts no container with a user or group ID above 2147483647";
 
 const NOLOGIN: &str = "/usr/sbin/nologin";
 
@@ -274,10 +278,10 @@ fn own_name(&(name, gid): &(&str, u32)) -> (String, u32) {
     (name.to_owned(), gid)
 }
 
-/// A user or group ID in decimal digits. 2^32 − 1 is no ID: system calls take it as "leave as it is".
+/// A user or group ID in decimal digits that a container can have.
 fn id(text: &str) -> Option<u32> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().ok())?.filter(|&id| id != u32::MAX)
+    digits.then(|| text.parse().ok())?.filter(|&id| id <= ID_MAX)
 }
 
 /// What cannot stand in a line of passwd(5).
@@ -294,8 +298,8 @@ fn check_user(name: &str, user: &spec::User) -> Result<(), ImageError> {
         "its home must be an absolute path without `:`"
     } else if !path_is_fine(&user.shell) {
         "its shell must be an absolute path without `:`"
-    } else if user.uid == u32::MAX || user.gid == u32::MAX {
-        "4294967295 is no user or group ID"
+    } else if user.uid > ID_MAX || user.gid > ID_MAX {
+        ID_REASON
     } else {
         return Ok(());
     };
@@ -348,7 +352,8 @@ mod tests {
         assert_eq!(accounts.gid("www"), None, "group 33 is www-data's");
         assert_eq!(accounts.uid("www-data"), Some(33));
         assert_eq!(accounts.uid("4242"), Some(4242));
-        assert_eq!(accounts.uid("4294967295"), None);
+        assert_eq!(accounts.uid("2147483647"), Some(2_147_483_647));
+        assert_eq!(accounts.uid("2147483648"), None, "Docker's limit");
         assert_eq!(Accounts::from_text(&passwd, &accounts.group()), accounts);
     }
 

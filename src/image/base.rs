@@ -12,21 +12,26 @@
 //! - Annotations of the manifest: by key, the spec's over the base's, without `org.opencontainers.image.*` and
 //!   `dev.layerize.*` of the base, which speak of the base itself.
 //!   `org.opencontainers.image.base.digest` is the base's manifest, and `….base.name` its name where it has one.
-//! - `history`: the base's as it is, then one entry for each layer of ours. Where the base's does not fit its layers, an
-//!   entry without a word stands for each that has none, so that counts agree.
+//! - `history`: the base's as it is, then one entry for each layer of ours. Where the base's tells of fewer layers than
+//!   there are, an entry without a word stands for each of the others; where it tells of more, nobody can say which are
+//!   meant, and such an entry stands for each layer instead of it. So counts agree, as engines demand.
+//! - `ExposedPorts`: a range (`8000-8010/tcp`), which config.md does not know, is each of its ports.
 //! - `os`, `architecture` and `variant` must be the image's own.
 //!
-//! A base is taken to be a system with a merged `/usr`, as all distributions make them now, with `/var/run` and
-//! `/var/lock` leading to `/run`: what would go to `/bin` goes to `/usr/bin`. Nothing of it is looked up (but the accounts, where the spec asks
-//! for them): where both have a file, the image's own is seen.
+//! Where both have a file, the image's own is seen. What the base has is looked up only as far as the spec makes it
+//! matter: accounts ([`needs_accounts`]), and whether directories at the top are links ([`needs_links`]). Where they were
+//! not looked up a base is taken to be a system with a merged `/usr`, as most distributions make them now, with `/var/run`
+//! and `/var/lock` leading to `/run`: what would go to `/bin` goes to `/usr/bin`, where any base's `PATH` finds it.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
 
 use super::error::ImageError;
 use super::settings::{RESERVED, Settings};
 use super::value::{Image, Layer};
 use super::{LISTS_SIZE_MAX, STORE_PATHS_ANNOTATION};
-use crate::oci::{Annotations, Descriptor, Execution, History, MediaType, Platform, try_canonical_json};
+use crate::oci::{Annotations, Descriptor, Execution, History, MediaType, Platform, Port, try_canonical_json};
 use crate::spec;
 
 const OCI_IMAGE: &str = "org.opencontainers.image.";
@@ -39,6 +44,35 @@ const KEPT: &[&str] = &["Healthcheck", "Shell", "StopTimeout"];
 /// What a base is known to have before anybody looks into its layers.
 const LINKS: &[(&str, &str)] = &[("var/lock", "/run/lock"), ("var/run", "/run")];
 
+/// Directories that are links in some system or other: those of a merged `/usr`, those of the run time, and those that
+/// systems with an immutable `/usr` keep below `/var`.
+const OFTEN_LINKS: &[&str] = &[
+    "etc",
+    "home",
+    "media",
+    "mnt",
+    "opt",
+    "root",
+    "run",
+    "srv",
+    "tmp",
+    "usr",
+    "usr/bin",
+    "usr/lib",
+    "usr/lib64",
+    "usr/local",
+    "usr/sbin",
+    "var",
+    "var/lock",
+    "var/mail",
+    "var/run",
+    "var/tmp",
+];
+
+/// Largest user or group ID that a container can run with: runc and Docker refuse those above 2^31 − 1 ("uids and gids
+/// must be in range 0-2147483647").
+pub(super) const ID_MAX: u32 = i32::MAX as u32;
+
 /// An image to be laid under another one.
 #[derive(Debug, Clone)]
 pub struct Base {
@@ -48,6 +82,39 @@ pub struct Base {
     pub image: Image,
     /// Its `/etc/passwd` and `/etc/group`, empty where it has none; `None` where [`needs_accounts`] says no.
     pub accounts: Option<(String, String)>,
+    /// What stands at [`looked_up`]'s paths, by path; `None` where [`needs_links`] says no.
+    pub links: Option<BTreeMap<String, BaseEntry>>,
+}
+
+/// What a base has at the path of a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BaseEntry {
+    /// A directory.
+    Directory,
+    /// A symlink with its target.
+    Symlink(String),
+}
+
+/// The paths at which a base may have a link for a directory, without leading slash.
+pub fn looked_up() -> impl Iterator<Item = &'static str> {
+    crate::root::MERGED_DIRS.iter().chain(OFTEN_LINKS).copied()
+}
+
+/// Whether it matters to a spec which directories of its base are links: it names a path below one of those that are
+/// taken to be, or lays out packages that bring such links themselves.
+pub fn needs_links(spec: &spec::Image) -> bool {
+    let is_below = |path: &str| {
+        let path = path.trim_start_matches('/');
+        links().any(|(link, _)| path.strip_prefix(&link).is_some_and(|rest| rest.starts_with('/')))
+    };
+    let names = |text: &str| {
+        let is_end = |c: char| !(c.is_alphanumeric() || "/._-+".contains(c));
+        text.split(is_end).any(|word| word.starts_with('/') && is_below(word))
+    };
+    let words = spec.entrypoint.iter().chain(&spec.cmd).chain(spec.env.values());
+    let paths = spec.files.keys().chain(&spec.volumes).chain(&spec.workdir);
+    !spec.root.is_empty() || words.into_iter().any(|text| names(text)) || paths.into_iter().any(|path| is_below(path))
 }
 
 /// Whether a spec can only be understood with the accounts of its base: it declares users, or names some.
@@ -63,6 +130,7 @@ pub fn needs_accounts(spec: &spec::Image) -> bool {
 #[derive(Debug, Clone)]
 pub(super) struct BaseParts {
     execution: Execution,
+    ports: BTreeSet<Port>,
     /// The base's layers as the image's manifest has them.
     pub layers: Vec<Layer>,
     /// The base's history, an entry for each of its layers among them.
@@ -81,11 +149,24 @@ impl BaseParts {
         let actual = config
             .platform()
             .ok_or_else(|| malformed("its config does not say which platform it is for".to_owned()))?;
-        if actual != *platform {
+        if actual.os() != "linux" {
+            return Err(malformed(format!(
+                "it is for `{actual}`, and layerize makes images for Linux"
+            )));
+        }
+        let same = |a: &Platform, b: &Platform| (a.architecture(), a.variant()) == (b.architecture(), b.variant());
+        if !same(&actual, platform) {
             return Err(ImageError::BasePlatform {
                 base: actual.to_string(),
                 image: platform.to_string(),
             });
+        }
+        let user = config.execution.user.as_deref().unwrap_or_default();
+        let out_of_range = |id: &&str| id.bytes().all(|byte| byte.is_ascii_digit()) && too_large(id);
+        if let Some(id) = user.split(':').find(out_of_range) {
+            return Err(malformed(format!(
+                "its user has the ID {id}, and Docker starts no container with one above {ID_MAX}"
+            )));
         }
         let layers = base.image.layers.iter().map(layer).collect::<Result<Vec<_>, _>>()?;
         let mut annotations = base.image.manifest.annotations.clone();
@@ -93,6 +174,7 @@ impl BaseParts {
         annotations.insert(BASE_DIGEST.to_owned(), base.image.digest().to_string());
         annotations.extend(base.name.clone().map(|name| (BASE_NAME.to_owned(), name)));
         Ok(Self {
+            ports: ports(&config.execution.exposed_ports)?,
             execution: config.execution.clone(),
             history: whole_history(config.history.clone(), layers.len()),
             layers,
@@ -114,7 +196,6 @@ impl BaseParts {
         };
         let given =
             |own: Option<String>, base: &Option<String>| own.or_else(|| base.clone().filter(|text| !text.is_empty()));
-        let both = |own: BTreeSet<String>, base: &BTreeSet<String>| base.iter().cloned().chain(own).collect();
         let over =
             |base: BTreeMap<String, String>, own: BTreeMap<String, String>| base.into_iter().chain(own).collect();
         let has_program = !spec.entrypoint.is_empty();
@@ -131,8 +212,8 @@ impl BaseParts {
             env,
             workdir: given(settings.workdir, &base.working_dir),
             user: given(settings.user, &base.user),
-            ports: both(settings.ports, &base.exposed_ports),
-            volumes: both(settings.volumes, &base.volumes),
+            ports: &settings.ports | &self.ports,
+            volumes: &settings.volumes | &base.volumes,
             labels: over(base.labels.clone(), settings.labels),
             annotations: over(self.annotations.clone(), settings.annotations),
             stop_signal: given(settings.stop_signal, &base.stop_signal),
@@ -149,15 +230,35 @@ fn variable(text: &str) -> (String, String) {
 /// A history in which as many entries made layers as there are layers.
 fn whole_history(mut history: Vec<History>, layers: usize) -> Vec<History> {
     let made = history.iter().filter(|entry| !entry.is_empty_layer()).count();
+    if made > layers {
+        return vec![History::default(); layers];
+    }
     history.extend((made..layers).map(|_| History::default()));
     history
+}
+
+/// The ports that a base exposes, each of a range.
+fn ports(texts: &BTreeSet<String>) -> Result<BTreeSet<Port>, ImageError> {
+    let ports = texts.iter().map(|text| Port::parse_range(text));
+    let ports = ports
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| ImageError::BaseMalformed {
+            reason: format!("{error}, and it is among its exposed ports"),
+        })?;
+    Ok(ports.into_iter().flatten().collect())
+}
+
+/// Whether digits are a number that no container's user or group can have.
+pub(super) fn too_large(digits: &str) -> bool {
+    !digits.is_empty() && digits.parse::<u32>().map_or(true, |id| id > ID_MAX)
 }
 
 /// A base's layer as the image's manifest has it: under OCI's media type, as a manifest of OCI's does not name Docker's;
 /// of its annotations, with the store paths in it.
 fn layer(layer: &Layer) -> Result<Layer, ImageError> {
     let kind = layer.descriptor.kind();
-    if !matches!(kind, MediaType::Layer(_)) {
+    // A layer that its vendor alone may hand out stays one, with where it is to be had.
+    if !matches!(kind, MediaType::Layer(_) | MediaType::ForeignLayer(_)) {
         return Err(ImageError::BaseMalformed {
             reason: format!("a layer of it has the media type `{}`", layer.descriptor.media_type),
         });
@@ -170,6 +271,7 @@ fn layer(layer: &Layer) -> Result<Layer, ImageError> {
                 .map(|(key, list)| (key.clone(), list.clone()))
                 .into_iter()
                 .collect(),
+            urls: layer.descriptor.urls.clone(),
             ..Descriptor::new(kind.to_string(), layer.digest(), layer.size())
         },
         ..layer.clone()

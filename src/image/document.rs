@@ -19,7 +19,7 @@ use super::value::{Image, Layer};
 use crate::layer::PackedLayer;
 use crate::oci::{
     Annotations, Config, ConfigDocument, Descriptor, DocumentError, Execution, History, Manifest, MediaType, Platform,
-    Raw,
+    Port, Raw,
 };
 
 /// Annotation of the manifest: the [`Format`] by which the image was made.
@@ -121,7 +121,7 @@ fn execution(settings: &Settings) -> Execution {
     let env = settings.env.iter().map(|(name, value)| format!("{name}={value}"));
     Execution {
         user: settings.user.clone(),
-        exposed_ports: settings.ports.clone(),
+        exposed_ports: settings.ports.iter().map(Port::to_string).collect(),
         env: env.collect(),
         entrypoint: settings.entrypoint.clone(),
         cmd: settings.cmd.clone(),

@@ -243,6 +243,16 @@ pub enum ImageError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The base and the packages of `root` are laid out in different ways.
+    #[error("`{path}` is {base} in the base and {root} in the packages of `root`")]
+    BaseDiffers {
+        /// The path in the image.
+        path: String,
+        /// What the base has.
+        base: &'static str,
+        /// What the packages bring.
+        root: &'static str,
+    },
     /// The base is for another platform.
     #[error("the base is for `{base}`, the image for `{image}`")]
     BasePlatform {
@@ -407,6 +417,11 @@ impl ImageError {
     fn help_with_base(&self) -> Option<String> {
         Some(match self {
             Self::BaseMalformed { .. } => "choose another base".to_owned(),
+            Self::BaseDiffers { .. } => {
+                "choose a base with a merged `/usr`, such as Debian's own images, or leave `root` out and name the \
+                 packages in `contents`"
+                    .to_owned()
+            }
             Self::BasePlatform { base, .. } => {
                 format!("write `platform = \"{base}\"`, or choose a base that has the image's platform")
             }

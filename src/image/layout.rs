@@ -23,10 +23,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::accounts::{self, Accounts};
-use super::base;
+use super::base::{self, BaseEntry};
 use super::configured;
 use super::error::ImageError;
-use super::filesystem::{Content, FileSystem, Found, Node, Origin, directory_mode, push, relative, shown};
+use super::filesystem::{Content, FileSystem, Found, Node, NodeKind, Origin, directory_mode, push, relative, shown};
 use super::join::join;
 use super::permissions::{self, Attributes};
 use super::program::similar;
@@ -79,8 +79,8 @@ pub(super) fn lay_out(recipe: &Recipe, settings: &Settings) -> Result<Layout, Im
     let members = recipe.closure.iter();
     let mut files = FileSystem::new(members.map(|member| (member.logical.as_str(), member.physical.as_path())));
     let over_base = recipe.base.is_some();
-    if over_base {
-        add_links_of_base(&mut files)?;
+    if let Some(base) = &recipe.base {
+        add_directories_of_base(base, &mut files)?;
     }
     let root = lay_out_root(recipe, &mut files)?;
     join(&recipe.contents, over_base, &mut files)?;
@@ -117,30 +117,59 @@ pub(super) fn lay_out(recipe: &Recipe, settings: &Settings) -> Result<Layout, Im
     })
 }
 
-/// Makes the symlinks that a base is taken to have, so that what goes to `/bin` goes to `/usr/bin` and hides nothing.
-fn add_links_of_base(files: &mut FileSystem) -> Result<(), ImageError> {
-    for (link, target) in base::links() {
-        let below = relative(target.as_bytes()).to_vec();
-        for (end, _) in below.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
-            files.insert(
-                below[..end].to_vec(),
-                Node::directory(directory_mode(&below[..end])).from(Origin::Base),
-            )?;
+/// Makes the directories and symlinks that a base has, or is taken to have, so that what goes to `/bin` goes to where
+/// `/bin` leads, and hides nothing.
+fn add_directories_of_base(base: &base::Base, files: &mut FileSystem) -> Result<(), ImageError> {
+    let entries = base.links.clone().unwrap_or_else(|| {
+        let assumed = base::links().map(|(link, target)| (link, BaseEntry::Symlink(target)));
+        assumed.collect()
+    });
+    // All links come first: a directory that one leads to may be another.
+    let mut directories = Vec::new();
+    for (path, entry) in &entries {
+        match entry {
+            BaseEntry::Symlink(target) => directories.push(add_link_of_base(path, target, files)?),
+            BaseEntry::Directory => directories.push(path.clone().into_bytes()),
         }
-        files.insert(
-            below.clone(),
-            Node::directory(directory_mode(&below)).from(Origin::Base),
-        )?;
-        let parent = root::parent(link.as_bytes()).to_vec();
-        if !parent.is_empty() {
-            files.insert(
-                parent.clone(),
-                Node::directory(directory_mode(&parent)).from(Origin::Base),
-            )?;
-        }
-        files.insert(link.into_bytes(), Node::symlink(target).from(Origin::Base))?;
+    }
+    for directory in directories {
+        make_directory_of_base(&directory, files)?;
     }
     Ok(())
+}
+
+/// Makes a link of the base's; gives the path that it leads to.
+fn add_link_of_base(link: &str, target: &str, files: &mut FileSystem) -> Result<Vec<u8>, ImageError> {
+    let parent = make_directory_of_base(root::parent(link.as_bytes()), files)?;
+    let mut path = parent.clone();
+    push(&mut path, link.rsplit('/').next().unwrap_or(link).as_bytes());
+    if files.node(&path).is_none() {
+        files.insert(path, Node::symlink(target).from(Origin::Base))?;
+    }
+    let mut led = if target.starts_with('/') { Vec::new() } else { parent };
+    for name in target.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => led.truncate(root::parent(&led).len()),
+            name => push(&mut led, name.as_bytes()),
+        }
+    }
+    Ok(led)
+}
+
+/// Makes a directory that is in the base, links of the base's on the way followed; gives its real path.
+fn make_directory_of_base(path: &[u8], files: &mut FileSystem) -> Result<Vec<u8>, ImageError> {
+    let mut real = Vec::new();
+    for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
+        push(&mut real, name);
+        match files.resolve(&real)? {
+            Some((led, Found::Directory)) => real = led,
+            Some(_) => {}
+            None if files.node(&real).is_some() => {}
+            None => files.insert(real.clone(), Node::directory(directory_mode(&real)).from(Origin::Base))?,
+        }
+    }
+    Ok(real)
 }
 
 fn lay_out_root(recipe: &Recipe, files: &mut FileSystem) -> Result<BTreeMap<Vec<u8>, RootEntry>, ImageError> {
@@ -151,10 +180,19 @@ fn lay_out_root(recipe: &Recipe, files: &mut FileSystem) -> Result<BTreeMap<Vec<
         .collect();
     let root = root::compose(&packages)?;
     for (path, entry) in &root {
-        // A link of the base's stays the base's.
-        let of_base = files.node(path).is_some_and(|node| node.origin == Origin::Base);
-        if !(of_base && matches!(entry, RootEntry::Symlink { .. })) {
-            files.insert(path.clone(), root_node(recipe, path, entry))?;
+        let of_base = files.node(path).filter(|node| node.origin == Origin::Base);
+        let differs = |base, root| ImageError::BaseDiffers {
+            path: shown(path),
+            base,
+            root,
+        };
+        match (of_base.map(|node| &node.kind), entry) {
+            // A link of the base's stays the base's.
+            (Some(NodeKind::Symlink(_)), RootEntry::Symlink { .. }) => {}
+            (Some(NodeKind::Symlink(_)), RootEntry::Directory) => return Err(differs("a symlink", "a directory")),
+            // It would take the place of the directory, and all that the base has in it would be gone.
+            (Some(NodeKind::Directory), RootEntry::Symlink { .. }) => return Err(differs("a directory", "a symlink")),
+            _ => files.insert(path.clone(), root_node(recipe, path, entry))?,
         }
     }
     Ok(root)
@@ -317,7 +355,11 @@ fn set_owners(owned: Vec<Owned<'_>>, accounts: &Accounts, files: &mut FileSystem
     Ok(())
 }
 
+/// What is wrong with a user that accounts do not know.
 pub(super) fn unknown_user(field: &'static str, name: &str, accounts: &Accounts) -> ImageError {
+    if let Some(error) = number_error(field, name) {
+        return error;
+    }
     ImageError::UnknownAccount {
         field,
         kind: "user",
@@ -326,13 +368,27 @@ pub(super) fn unknown_user(field: &'static str, name: &str, accounts: &Accounts)
     }
 }
 
+/// What is wrong with a group that accounts do not know.
 pub(super) fn unknown_group(field: &'static str, name: &str, accounts: &Accounts) -> ImageError {
+    if let Some(error) = number_error(field, name) {
+        return error;
+    }
     ImageError::UnknownAccount {
         field,
         kind: "group",
         name: name.to_owned(),
         similar: similar(name, accounts.group_names()),
     }
+}
+
+/// Every number is known but those that nobody can have.
+fn number_error(field: &'static str, name: &str) -> Option<ImageError> {
+    let is_number = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| ImageError::Value {
+        field,
+        value: name.to_owned(),
+        reason: accounts::ID_REASON,
+    })
 }
 
 /// Writes `etc/passwd` and `etc/group` where the image has none of its own, and gives the accounts that they hold.

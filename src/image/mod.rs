@@ -31,7 +31,7 @@ mod tests;
 mod timestamp;
 mod value;
 
-pub use base::{Base, needs_accounts};
+pub use base::{Base, BaseEntry, looked_up, needs_accounts, needs_links};
 pub use cache::ImageCache;
 pub use document::{FORMAT_ANNOTATION, LISTS_SIZE_MAX, PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
 pub use error::{Collision, ImageError};

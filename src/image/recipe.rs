@@ -180,9 +180,14 @@ impl Recipe {
             previous: _,
             history: _,
         } = self;
-        let base = base
-            .as_ref()
-            .map(|Base { name, image, accounts }| (name, image.digest(), accounts));
+        let base = base.as_ref().map(
+            |Base {
+                 name,
+                 image,
+                 accounts,
+                 links,
+             }| (name, image.digest(), accounts, links),
+        );
         (files(sources), contents, closure, root, configured, generated, base)
     }
 }

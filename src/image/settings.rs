@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::error::ImageError;
 use super::filesystem::absolute;
 use super::sources::normal_path;
+use crate::oci::Port;
 use crate::spec;
 
 /// `PATH` of an image that sets none: that of every common base image.
@@ -24,7 +25,7 @@ pub(super) struct Settings {
     pub env: BTreeMap<String, String>,
     pub workdir: Option<String>,
     pub user: Option<String>,
-    pub ports: BTreeSet<String>,
+    pub ports: BTreeSet<Port>,
     pub volumes: BTreeSet<String>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
@@ -59,13 +60,6 @@ impl Settings {
                 ));
             }
         }
-        if let Some(signal) = image.stop_signal.as_deref().filter(|signal| !is_signal(signal)) {
-            return Err(value_error(
-                "stop-signal",
-                signal,
-                "write `SIGTERM`, `SIGRTMIN+3` or a number from 1 to 64",
-            ));
-        }
         let paths = |field, paths: &[String]| -> Result<BTreeSet<String>, ImageError> {
             paths.iter().map(|path| clean(field, path)).collect()
         };
@@ -79,15 +73,11 @@ impl Settings {
                 .map(|path| clean("workdir", path))
                 .transpose()?,
             user: image.user.clone(),
-            ports: image
-                .ports
-                .iter()
-                .map(|port| normal_port(port))
-                .collect::<Result<_, _>>()?,
+            ports: image.ports.iter().copied().collect(),
             volumes: paths("volumes", &image.volumes)?,
             labels: image.labels.clone(),
             annotations: image.annotations.clone(),
-            stop_signal: image.stop_signal.clone(),
+            stop_signal: image.stop_signal.as_ref().map(ToString::to_string),
             rest: BTreeMap::new(),
         })
     }
@@ -132,66 +122,4 @@ fn check_keys(field: &'static str, keys: &BTreeMap<String, String>) -> Result<()
         }
     }
     Ok(())
-}
-
-/// `80` as `80/tcp` (OCI image-spec, config.md: `port/tcp`, `port/udp`).
-fn normal_port(text: &str) -> Result<String, ImageError> {
-    let error = || {
-        value_error(
-            "ports",
-            text,
-            "write a number from 1 to 65535, with `/udp` or `/sctp` if it is not TCP",
-        )
-    };
-    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
-    let number: u16 = number
-        .parse()
-        .ok()
-        .filter(|&port| port > 0 && digits)
-        .ok_or_else(error)?;
-    match protocol {
-        "tcp" | "udp" | "sctp" => Ok(format!("{number}/{protocol}")),
-        _ => Err(error()),
-    }
-}
-
-fn is_signal(text: &str) -> bool {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().is_ok_and(|number: u8| (1..=64).contains(&number));
-    }
-    let name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"+-".contains(&byte);
-    text.strip_prefix("SIG")
-        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_normalised_or_refused() {
-        let cases = [
-            ("80", "80/tcp"),
-            ("0443/tcp", "443/tcp"),
-            ("53/udp", "53/udp"),
-            ("9/sctp", "9/sctp"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(normal_port(text).unwrap(), expected);
-        }
-        for text in ["", "0", "65536", "-1", "+1", "80/", "80/TCP", "80/http", "a", "80-90"] {
-            assert!(normal_port(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn signals_are_names_or_numbers() {
-        for text in ["SIGTERM", "SIGRTMIN+3", "9", "64"] {
-            assert!(is_signal(text), "{text}");
-        }
-        for text in ["", "TERM", "SIG", "0", "65", "sigterm", "SIG TERM"] {
-            assert!(!is_signal(text), "{text}");
-        }
-    }
 }

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Serialize, Serializer};
+
 /// A signal: `SIGTERM`, `SIGRTMIN+3`, or its number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StopSignal(String);
@@ -62,6 +64,12 @@ impl FromStr for StopSignal {
             return Ok(Self(text.to_owned()));
         }
         Err(StopSignalError { text: text.to_owned() })
+    }
+}
+
+impl Serialize for StopSignal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: a build uses exactly the manifest that the lock pins. Its manifest and config are kept once they were
 //! read; the place is not asked again until somebody wants a layer's bytes.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -10,11 +11,11 @@ use std::sync::{Arc, OnceLock};
 use crate::digest::{ContentDigest, Digest, VerifyingReader};
 use crate::fetch::{LockEntry, Update};
 use crate::fsio;
-use crate::image::{self, Base};
-use crate::oci::{CONFIG_SIZE_MAX, Document, MANIFEST_SIZE_MAX, Platform, Raw, Reference};
+use crate::image::{self, Base, BaseEntry, Image};
+use crate::oci::{CONFIG_SIZE_MAX, Document, MANIFEST_SIZE_MAX, Platform, Raw, Reference, canonical_json};
 use crate::spec::{self, Lock, LockedBase, Workspace};
 use crate::transport::registry::RegistryConfig;
-use crate::transport::{self, Content, Location, ReadOptions, Source, TransportError};
+use crate::transport::{self, Content, Location, Peeked, ReadOptions, Source, TransportError};
 
 use super::draft::platform_of_spec;
 use super::environment::Environment;
@@ -188,7 +189,47 @@ fn open(
             Some((text(paths[0]), text(paths[1])))
         }
     };
-    Ok(Base { name, image, accounts })
+    let links = image::needs_links(spec)
+        .then(|| links(&image, environment))
+        .transpose()?;
+    Ok(Base {
+        name,
+        image,
+        accounts,
+        links,
+    })
+}
+
+/// What the base has where directories may be links. All layers are read for it once: what was found is kept.
+fn links(image: &Image, environment: &Environment<'_>) -> Result<BTreeMap<String, BaseEntry>, ProjectError> {
+    let path = documents_dir(environment).join(format!("{}.links", image.digest().hex()));
+    if let Some(kept) = kept_links(&path) {
+        return Ok(kept);
+    }
+    let paths: Vec<&str> = image::looked_up().collect();
+    let found = transport::entries(&image.layers, &paths)?;
+    let links: BTreeMap<String, BaseEntry> = found
+        .into_iter()
+        .filter_map(|(path, peeked)| match peeked {
+            Peeked::Directory => Some((path, BaseEntry::Directory)),
+            Peeked::Symlink(target) => Some((path, BaseEntry::Symlink(target))),
+            _ => None,
+        })
+        .collect();
+    let json = canonical_json(&links);
+    let line = format!("{}\n", Digest::of(&json).hex());
+    fsio::create_dir_all(&documents_dir(environment))?;
+    fsio::write_atomic(&path, &[line.as_bytes(), &json].concat())?;
+    Ok(links)
+}
+
+/// What was kept, if it is sound: a line with the SHA-256 of what follows.
+fn kept_links(path: &Path) -> Option<BTreeMap<String, BaseEntry>> {
+    let bytes = fsio::read_limited(path, CONFIG_SIZE_MAX).ok()?;
+    let newline = bytes.iter().position(|&byte| byte == b'\n')?;
+    let (line, json) = (std::str::from_utf8(&bytes[..newline]).ok()?, &bytes[newline + 1..]);
+    let sound = Digest::from_hex(line).ok()? == Digest::of(json);
+    sound.then(|| serde_json::from_slice(json).ok())?
 }
 
 fn documents_dir(environment: &Environment<'_>) -> PathBuf {

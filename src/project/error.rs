@@ -15,7 +15,7 @@ use crate::inputs::InputsError;
 use crate::layer::ParseTarProfileError;
 use crate::layer::partition::PlanError;
 use crate::nar::NarError;
-use crate::oci::{ParseCompressionError, PlatformError, ReferenceError};
+use crate::oci::{ParseCompressionError, PlatformError, PortError, ReferenceError};
 use crate::spec::Diagnostics;
 use crate::store::StoreError;
 use crate::store_path::{StoreDir, StorePath};
@@ -68,6 +68,9 @@ pub enum ProjectError {
     /// A text is not a compression.
     #[error(transparent)]
     Compression(#[from] ParseCompressionError),
+    /// A text that is no port, and no range of them.
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// A text is not a tar profile.
     #[error(transparent)]
     TarProfile(#[from] ParseTarProfileError),
@@ -386,6 +389,7 @@ impl ProjectError {
             Self::Nar(error) => error.help(),
             Self::Inputs(error) => error.help(),
             Self::Compression(error) => error.help(),
+            Self::Port(error) => error.help(),
             Self::TarProfile(error) => error.help(),
             Self::Reference(error) => error.help(),
             _ => None,

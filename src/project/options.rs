@@ -3,13 +3,13 @@
 //! Invariant: options that describe an image of store paths are refused for an image of the spec, which says these things
 //! itself; all others change either.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::image::{ContentRoot, Recipe};
 use crate::inputs::MadeWith;
 use crate::layer::TarProfile;
-use crate::oci::Compression;
+use crate::oci::{Compression, Port};
 use crate::spec::{self, Permission, PermissionPaths, Spanned};
 
 use super::error::ProjectError;
@@ -144,6 +144,11 @@ impl ImageOptions {
             Some((name, tag)) if !tag.contains('/') => (name, tag),
             _ => (name.as_str(), "latest"),
         };
+        let ports = ports
+            .iter()
+            .map(|text| Port::parse_range(text))
+            .collect::<Result<Vec<_>, _>>()?;
+        let ports: BTreeSet<Port> = ports.into_iter().flatten().collect();
         Ok(spec::Image {
             tag: tag.to_owned(),
             entrypoint,
@@ -151,7 +156,7 @@ impl ImageOptions {
             env,
             workdir,
             user,
-            ports,
+            ports: ports.into_iter().collect(),
             labels,
             base: base.map(Spanned::nowhere),
             ..spec::Image::new(name)

@@ -11,10 +11,11 @@ use toml::de::DeValue;
 use super::checks::{self, Complaint, did_you_mean};
 use super::diagnostics::Diagnostic;
 use super::image_files;
-use super::keys::{self, CREATED_MAX, ID_MAX, LAYERS_BEYOND_MAX, LAYERS_MAX};
+use super::keys::{self, CREATED_MAX, ID_MAX};
 use super::package::{contents, dependencies, text_map};
 use super::reader::{Field, Reader, Table};
 use super::types::{Configure, Dependency, Image, Layers, Spanned, User};
+use crate::oci::{LayerLimit, Port, StopSignal};
 
 /// Reads `[image.NAME]`.
 pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option<Image> {
@@ -80,7 +81,9 @@ impl Accounts<'_> {
             let fits = name.parse::<u32>().is_ok_and(|id| i64::from(id) <= ID_MAX);
             return fits.then_some(()).ok_or_else(|| Complaint {
                 label: "not an ID".to_owned(),
-                help: Some(format!("IDs go from 0 to {ID_MAX}")),
+                help: Some(format!(
+                    "IDs go from 0 to {ID_MAX}: Docker starts no container with a larger one"
+                )),
             });
         }
         checks::user_name(name)?;
@@ -240,17 +243,24 @@ fn read_user(reader: &mut Reader<'_>, table: &Table<'_>, known: &Accounts<'_>) -
     reader.accept(&field, checked).map(|()| text.value.clone())
 }
 
-fn read_ports(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<String> {
+/// `80`, `"53/udp"`, `"8000-8010/tcp"`.
+fn read_ports(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<Port> {
     let mut ports = Vec::new();
     for element in table.elements(reader, "ports") {
-        let port = match element.value {
-            DeValue::Integer(_) => reader.integer(&element, 1, 65535).map(|number| Spanned {
-                value: format!("{number}/tcp"),
-                span: element.span.clone(),
-            }),
-            _ => reader.checked(&element, checks::port),
+        let range = match element.value {
+            DeValue::Integer(_) => {
+                let number = reader.integer(&element, 1, 65535);
+                let port = number.and_then(|number| Port::tcp(u16::try_from(number).ok()?));
+                port.into_iter().collect()
+            }
+            _ => reader
+                .checked(&element, checks::ports)
+                .map_or_else(Vec::new, |range| range.value),
         };
-        ports.extend(port);
+        ports.extend(range.into_iter().map(|value| Spanned {
+            value,
+            span: element.span.clone(),
+        }));
     }
     unique(reader, "port", ports)
 }
@@ -273,16 +283,16 @@ fn read_allow_missing(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<String>
 }
 
 /// The values without their spans; one that comes twice is noted.
-fn unique(reader: &mut Reader<'_>, what: &str, values: Vec<Spanned<String>>) -> Vec<String> {
-    let mut seen: Vec<String> = Vec::new();
+fn unique<T: Clone + Ord + std::fmt::Display>(reader: &mut Reader<'_>, what: &str, values: Vec<Spanned<T>>) -> Vec<T> {
+    let (mut seen, mut unique) = (BTreeSet::new(), Vec::new());
     for Spanned { value, span } in values {
-        if seen.contains(&value) {
-            reader.error(Diagnostic::new(format!("{what} `{value}` is named twice")).at(span, "named again"));
+        if seen.insert(value.clone()) {
+            unique.push(value);
         } else {
-            seen.push(value);
+            reader.error(Diagnostic::new(format!("{what} `{value}` is named twice")).at(span, "named again"));
         }
     }
-    seen
+    unique
 }
 
 /// Seconds, or a text in RFC 3339. No date of TOML's own: JSON Schema knows none.
@@ -299,10 +309,11 @@ fn read_created(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<i64> {
     }
 }
 
-fn read_signal(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<String> {
+fn read_signal(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<StopSignal> {
     let field = table.get("stop-signal")?;
     if matches!(field.value, DeValue::Integer(_)) {
-        return reader.integer(&field, 1, 64).map(|number| number.to_string());
+        let number = reader.integer(&field, 1, 64)?;
+        return StopSignal::from_number(u8::try_from(number).ok()?);
     }
     reader.checked(&field, checks::signal).map(|signal| signal.value)
 }
@@ -311,9 +322,13 @@ fn read_layers(reader: &mut Reader<'_>, image: &Table<'_>) -> Option<Layers> {
     let field = image.get("layers")?;
     let table = reader.table(&field, field.title(), keys::LAYERS.iter().collect())?;
     let beyond_docker = table.flag(reader, "beyond-docker").unwrap_or(false);
-    let most = if beyond_docker { LAYERS_BEYOND_MAX } else { LAYERS_MAX };
+    let most = if beyond_docker {
+        LayerLimit::MAX
+    } else {
+        LayerLimit::DOCKER
+    };
     let max = table.get("max").and_then(|field| {
-        let max = reader.integer(&field, 1, most)?;
+        let max = reader.integer(&field, 1, i64::try_from(most.get()).ok()?)?;
         Some(Spanned {
             value: u32::try_from(max).ok()?,
             span: field.span,

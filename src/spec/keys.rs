@@ -3,6 +3,8 @@
 //! Invariant: the parser and the published JSON Schema both read these tables, so neither knows a key that
 //! the other does not.
 
+use crate::oci::LayerLimit;
+
 use Shape::{Any, Choice, Count, Flag, Many, Map, Probability, Table, Text};
 
 /// A key of a table.
@@ -54,17 +56,11 @@ pub(super) const fn required(key: Key) -> Key {
     Key { required: true, ..key }
 }
 
-/// The largest user or group ID: 2³²−1 means "no change" to `chown`.
-pub(super) const ID_MAX: i64 = u32::MAX as i64 - 1;
+/// The largest user or group ID: Docker starts no container with one above 2³¹−1.
+pub(super) const ID_MAX: i64 = i32::MAX as i64;
 
 /// The last second that RFC 3339 can write: 9999-12-31T23:59:59Z.
 pub(super) const CREATED_MAX: i64 = 253_402_300_799;
-
-/// Most layers an image may have: what every client loads (docker refuses more than 125).
-pub(super) const LAYERS_MAX: i64 = 125;
-
-/// Most layers where what Docker refuses is asked for: as many as the kernel's overlayfs stacks.
-pub(super) const LAYERS_BEYOND_MAX: i64 = 500;
 
 /// Most processes that Linux can number.
 pub(super) const PROCESSES_MAX: i64 = 1 << 22;
@@ -561,7 +557,7 @@ pub(super) const LAYERS: &[Key] = &[
     also(
         key(
             "max",
-            Count(1, LAYERS_BEYOND_MAX),
+            Count(1, LayerLimit::MAX.get() as i64),
             "Most layers the image may have (default 100; more than 125 only with `beyond-docker`).",
         ),
         &["max-layers", "limit"],

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Serialize, Serializer};
 
 use crate::digest::Digest;
+use crate::oci::{Port, StopSignal};
 
 /// A value and where it stands: file index into [`Workspace::files`] and byte range in that file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -260,8 +261,8 @@ pub struct Image {
     pub workdir: Option<String>,
     /// `user`: `user[:group]`, names or numbers.
     pub user: Option<String>,
-    /// `ports`: `80`, `"53/udp"`; printed `80/tcp`.
-    pub ports: Vec<String>,
+    /// `ports`: `80`, `"53/udp"`, `"8000-8010/tcp"`, each port of a range.
+    pub ports: Vec<Port>,
     /// `volumes`.
     pub volumes: Vec<String>,
     /// `labels`.
@@ -271,7 +272,7 @@ pub struct Image {
     /// `allow-missing`: libraries and interpreters that need not be in the image.
     pub allow_missing: Vec<String>,
     /// `stop-signal`.
-    pub stop_signal: Option<String>,
+    pub stop_signal: Option<StopSignal>,
     /// `layers`.
     pub layers: Layers,
     /// `platform` (default `linux/amd64` or what the lock's architecture says).

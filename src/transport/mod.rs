@@ -31,7 +31,7 @@ pub use daemon::{Daemon, Engine, Loaded};
 pub use error::TransportError;
 pub use location::Location;
 pub use open::{Content, open, origin};
-pub use peek::read_files;
+pub use peek::{Peeked, entries, read_files};
 pub use read::{DockerList, ReadOptions};
 pub use referrers::{ListedReferrer, REFERRERS_MAX, Referrer, Referrers};
 pub use write::{Archive, Layout, Stream};

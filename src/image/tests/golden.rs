@@ -66,11 +66,11 @@ fn set_everything(spec: &mut spec::Image) {
     spec.env = map(&[("LANG", "C.UTF-8"), ("A", "1"), ("Z", "")]);
     spec.workdir = Some("/srv/work".to_owned());
     spec.user = Some("app:app".to_owned());
-    spec.ports = strings(&["8080", "53/udp"]);
+    spec.ports = ["8080", "53/udp"].map(|port| port.parse().unwrap()).to_vec();
     spec.volumes = strings(&["/var/data"]);
     spec.labels = map(&[("org.example.b", "2"), ("org.example.a", "1")]);
     spec.annotations = map(&[("org.opencontainers.image.title", "hello")]);
-    spec.stop_signal = Some("SIGQUIT".to_owned());
+    spec.stop_signal = "SIGQUIT".parse().ok();
 }
 
 fn check(image: &Image, name: &str, digest: &str) {

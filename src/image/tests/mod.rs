@@ -1,5 +1,6 @@
 //! Images made of small trees, judged whole.
 
+mod bases;
 mod caching;
 mod golden;
 mod joining;

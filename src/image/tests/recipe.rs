@@ -44,6 +44,7 @@ fn with_other_fields(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         name: Some("docker.io/library/base:1".to_owned()),
         image: Fixture::new().assemble().unwrap(),
         accounts: Some((String::new(), String::new())),
+        links: None,
     };
     let single = PlanOptions {
         strategy: "single".parse().unwrap(),
@@ -105,12 +106,12 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         env: |env| env.insert("A".to_owned(), "B".to_owned()),
         workdir: |dir| *dir = Some("/w".to_owned()),
         user: |user| *user = Some("web".to_owned()),
-        ports: |ports| ports.push("80/tcp".to_owned()),
+        ports: |ports| ports.push("80".parse().unwrap()),
         volumes: |volumes| volumes.push("/v".to_owned()),
         labels: |labels| labels.insert("a".to_owned(), "b".to_owned()),
         annotations: |annotations| annotations.insert("a".to_owned(), "b".to_owned()),
         allow_missing: |names| names.push("libcuda.so.1".to_owned()),
-        stop_signal: |signal| *signal = Some("SIGINT".to_owned()),
+        stop_signal: |signal| *signal = "SIGINT".parse().ok(),
         layers: |layers| layers.max = Some(spanned(5)),
         platform: |platform| *platform = Some(spanned("linux/arm64".to_owned())),
         compression: |compression| *compression = Some(spanned("none".to_owned())),

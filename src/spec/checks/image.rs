@@ -1,7 +1,8 @@
 //! Checks of texts that end up in an image: its names, its settings, its files.
 
 use super::super::keys::{STRATEGIES, TAR_PROFILES};
-use super::{Check, OTHER_ARCHITECTURES, absolute_path, advise, did_you_mean, refuse};
+use super::{Check, Complaint, OTHER_ARCHITECTURES, absolute_path, advise, did_you_mean, refuse};
+use crate::oci::{Compression, ParseCompressionError, Port, StopSignal, StopSignalError};
 
 /// OCI platform and Debian architecture, pairwise (OCI image-spec, image-index.md#platform-variants).
 const PLATFORMS: &[(&str, &str)] = &[
@@ -116,57 +117,27 @@ pub(in super::super) fn file_path(text: &str) -> Check {
     Ok(())
 }
 
-/// `80`, `80/tcp`, `53/udp`, printed with its protocol (OCI image-spec, config.md, `ExposedPorts`).
-pub(in super::super) fn port(text: &str) -> Check<String> {
-    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    if !matches!(protocol, "tcp" | "udp") {
-        return advise(
-            "the protocol must be `tcp` or `udp`",
-            format!("write `\"{number}/tcp\"`"),
-        );
-    }
-    if let Some((_, inner)) = number.split_once(':') {
-        return advise(
-            "an image names only the port inside",
-            format!("write `\"{inner}/{protocol}\"`; the outer one is given to `docker run -p`"),
-        );
-    }
-    let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    match number.parse::<u16>() {
-        Ok(port) if digits && port != 0 => Ok(format!("{port}/{protocol}")),
-        _ => advise("not a port", "write a number from 1 to 65535, or `\"53/udp\"`"),
-    }
+/// `80`, `80/tcp`, `53/udp`, `8000-8010/tcp`: each port of a range, as `EXPOSE` of a Dockerfile takes it.
+pub(in super::super) fn ports(text: &str) -> Check<Vec<Port>> {
+    Port::parse_range(text).map_err(|error| Complaint {
+        label: error.reason.to_owned(),
+        help: error.help(),
+    })
 }
 
 /// `gzip[:LEVEL]`, `zstd[:LEVEL]`, `none`.
 pub(in super::super) fn compression(text: &str) -> Check<String> {
-    let (engine, level) = match text.split_once(':') {
-        Some((engine, level)) => (engine, Some(level)),
-        None => (text, None),
-    };
-    let levels = match engine {
-        "gzip" => 1..=12,
-        "zstd" => 1..=22,
-        "none" if level.is_none() => return Ok(text.to_owned()),
-        "none" => return advise("`none` has no level", "write `none`"),
-        _ => {
-            let known = did_you_mean(engine, ["gzip", "zstd", "none"]);
-            let help = known.map_or_else(
-                || "write `gzip`, `zstd` or `none`".to_owned(),
-                |known| format!("did you mean `{known}`?"),
-            );
-            return advise("unknown compression", help);
+    let parsed: Result<Compression, ParseCompressionError> = text.parse();
+    parsed.map(|_| text.to_owned()).map_err(|error| {
+        let engine = text.split(':').next().unwrap_or(text);
+        let meant = did_you_mean(engine, ["gzip", "zstd", "none"]).filter(|meant| *meant != engine);
+        Complaint {
+            label: error.reason.to_owned(),
+            help: meant
+                .map(|meant| format!("did you mean `{meant}`?"))
+                .or_else(|| error.help()),
         }
-    };
-    let fits = |level: &str| level.parse().is_ok_and(|parsed: u8| levels.contains(&parsed)) && !level.starts_with('+');
-    match level {
-        Some(level) if !fits(level) => refuse(format!(
-            "{engine}'s levels go from {} to {}",
-            levels.start(),
-            levels.end()
-        )),
-        _ => Ok(text.to_owned()),
-    }
+    })
 }
 
 /// Permission bits in octal: `0644`, `755`, `0o1777`.
@@ -284,23 +255,17 @@ pub(in super::super) fn base_image(text: &str) -> Check<String> {
 }
 
 /// A signal: `SIGTERM`, `SIGRTMIN+3`, or its number (OCI image-spec, config.md, `StopSignal`).
-pub(in super::super) fn signal(text: &str) -> Check<String> {
-    const NAMES: &[&str] = &[
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-        "WINCH", "IO", "PWR", "SYS", "RTMIN", "RTMAX",
-    ];
-    let is_number = |text: &str| text.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number));
-    let name = text.strip_prefix("SIG").unwrap_or("");
-    let realtime = |prefix| name.strip_prefix(prefix).is_some_and(is_number);
-    if NAMES.contains(&name) || is_number(text) || realtime("RTMIN+") || realtime("RTMAX-") {
-        return Ok(text.to_owned());
-    }
-    let upper = text.to_ascii_uppercase();
-    let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let meant = (NAMES.contains(&bare).then_some(bare)).or_else(|| did_you_mean(bare, NAMES.iter().copied()));
-    let help = meant.map_or("write a name such as `SIGTERM`".to_owned(), |name| {
-        format!("write `SIG{name}`")
-    });
-    advise("not a signal", help)
+pub(in super::super) fn signal(text: &str) -> Check<StopSignal> {
+    text.parse().map_err(|error: StopSignalError| {
+        let upper = text.to_ascii_uppercase();
+        let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
+        let similar = || did_you_mean(bare, StopSignal::names().iter().copied());
+        let help = error
+            .help()
+            .or_else(|| similar().map(|name| format!("write `SIG{name}`")));
+        Complaint {
+            label: "not a signal".to_owned(),
+            help: Some(help.unwrap_or_else(|| "write a name such as `SIGTERM`".to_owned())),
+        }
+    })
 }

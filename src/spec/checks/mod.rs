@@ -10,7 +10,7 @@ use super::keys::ARCHITECTURES;
 mod image;
 
 pub(super) use image::{
-    base_image, compression, file_path, image_name, mode, pattern, platform, platform_architecture, port, signal,
+    base_image, compression, file_path, image_name, mode, pattern, platform, platform_architecture, ports, signal,
     strategy, tag, tar_profile, timestamp, user_name,
 };
 

@@ -116,19 +116,26 @@ fn ports() {
         ("53/udp", "53/udp"),
         ("0080/tcp", "80/tcp"),
         ("65535", "65535/tcp"),
+        ("9/sctp", "9/sctp"),
+        ("80/TCP", "80/tcp"),
+        ("8000-8002/udp", "8000/udp 8001/udp 8002/udp"),
     ] {
-        assert_eq!(port(text).unwrap(), expected);
+        let range = super::ports(text).unwrap();
+        let range: Vec<String> = range.iter().map(ToString::to_string).collect();
+        assert_eq!(range.join(" "), expected, "{text}");
     }
     let texts = [
-        "", "0", "65536", "+80", "-1", "80/sctp", "80/", "/tcp", "80:80", "http", "80/TCP", "8 0",
+        "", "0", "65536", "+80", "-1", "80/", "/tcp", "80:80", "http", "8 0", "9-8", "1-70000",
     ];
-    assert_eq!(accepted(port, &texts), [""; 0]);
+    for text in texts {
+        assert!(super::ports(text).unwrap_err().help.is_some(), "{text}");
+    }
 }
 
 #[test]
 fn compressions() {
     let texts = [
-        "gzip", "gzip:1", "gzip:12", "zstd", "zstd:22", "none", "gzip:0", "gzip:13", "zstd:0", "zstd:23", "none:0",
+        "gzip", "gzip:1", "gzip:12", "zstd", "zstd:19", "none", "gzip:0", "gzip:13", "zstd:0", "zstd:20", "none:0",
         "gzip:", "gzip:+1", "gz", "", "GZIP", "gzip:6:7",
     ];
     assert_eq!(accepted(compression, &texts), texts[..6]);
@@ -258,7 +265,8 @@ fn users_and_signals() {
         "65",
         "sigterm",
     ];
-    assert_eq!(accepted(signal, &texts), texts[..5]);
+    let signals: Vec<_> = texts.iter().filter(|text| signal(text).is_ok()).collect();
+    assert_eq!(signals, texts[..5].iter().collect::<Vec<_>>());
 }
 
 #[test]
