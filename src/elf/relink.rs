@@ -279,7 +279,7 @@ mod tests {
                 output.status.success() && output.stderr.is_empty(),
                 "{arguments:?}: {output:?}"
             );
-            // Once more is not a harm.
+            // Once more does no harm.
             assert!(relink(&file, other, "/a").unwrap());
             assert!(Command::new(&file).status().unwrap().success());
             fs::remove_file(other).unwrap();
