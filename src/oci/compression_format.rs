@@ -22,7 +22,7 @@ pub enum CompressionFormat {
 
 /// The text names no compression format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is no known compression; known are none, xz, zstd, bzip2 and gzip", .0.chars().take(50).collect::<String>().escape_debug())]
+#[error("`{}` is not a known compression; known are none, xz, zstd, bzip2 and gzip", .0.chars().take(50).collect::<String>().escape_debug())]
 pub struct UnknownCompressionFormat(String);
 
 impl CompressionFormat {

@@ -459,5 +459,5 @@ fn what_no_key_vouches_for_is_refused() {
             "app.provenance.json",
         ])
         .exits(2)
-        .says(&["does not speak of"]);
+        .says(&["is not about"]);
 }
