@@ -60,6 +60,17 @@ impl<T> IoContext<T> for nix::Result<T> {
     }
 }
 
+/// The error of a copy: it names what could not be written to where that is full, and else what was to be copied.
+pub fn copy_error(source: io::Error, from: &Path, to: &Path) -> PathError {
+    let is_full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let (action, path) = if is_full { ("write", to) } else { ("copy", from) };
+    PathError {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
 /// The names in a directory, sorted by bytes.
 pub fn sorted_names(dir: &Path) -> Result<Vec<OsString>, PathError> {
     #[expect(

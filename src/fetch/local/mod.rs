@@ -201,7 +201,7 @@ fn copy_entry(root: &Path, entry: &Entry, dest: &Path) -> Result<(), FetchError>
                 .mode(0o600)
                 .open(&place)
                 .context("create", &place)?;
-            io::copy(&mut from, &mut to).context("copy", &source)?;
+            io::copy(&mut from, &mut to).map_err(|error| fsio::copy_error(error, &source, &place))?;
             let mode = if *executable { 0o755 } else { 0o644 };
             to.set_permissions(Permissions::from_mode(mode))
                 .context("set the mode of", &place)?;
