@@ -205,7 +205,10 @@ fn groups_and_weights_may_name_both_parts() {
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert_eq!(
         (error.to_string().as_str(), source.as_str()),
-        ("cannot plan the image's layers", "`lib22` is not a package of the closure")
+        (
+            "cannot plan the image's layers",
+            "`lib22` is not a package of the closure"
+        )
     );
     assert_eq!(error.help().unwrap(), "did you mean `lib2`?");
     fixture.spec.layers.groups.clear();
