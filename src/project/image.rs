@@ -13,6 +13,8 @@ use crate::image::{self, Image, ImageError, Index, Resources};
 use crate::layer::LayerError;
 use crate::store_path::{StoreDir, StorePath};
 use crate::transport::Content;
+#[cfg(debug_assertions)]
+use crate::transport::Source;
 
 use super::draft::{Draft, drafts};
 use super::environment::Environment;
@@ -176,7 +178,20 @@ fn assert_sound(image: &Image, base: Option<&image::Base>) {
     }
     let below = base.map_or(0, |base| base.image.layers.len());
     let report = audit::verify_above(image, below).expect("a built image has a manifest");
-    assert!(report.ok(), "layerize made an image with faults:\n{}", report.render());
+    assert!(
+        report.ok() || image.layers.iter().skip(below).any(|layer| is_damaged(image, layer)),
+        "layerize made an image with faults:\n{}",
+        report.render()
+    );
+}
+
+/// Whether the kept bytes of a layer are no longer those that were packed: a damaged cache is noticed when the layer is
+/// written, and the layer is packed anew.
+#[cfg(debug_assertions)]
+fn is_damaged(image: &Image, layer: &image::Layer) -> bool {
+    let whole = Source::blob(image, &layer.digest(), layer.descriptor.size)
+        .map(|mut blob| std::io::copy(&mut blob, &mut std::io::sink()));
+    !matches!(whole, Ok(Ok(_)))
 }
 
 /// Assembles an image once more, with one thread and without anything that was kept; gives its digest.

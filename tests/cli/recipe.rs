@@ -77,7 +77,7 @@ fn of_paths() -> Vec<(&'static str, Vec<&'static str>, Value)> {
         ("--workdir", vec!["/w"], json!({ "workdir": "/w" })),
         ("--user", vec!["7"], json!({ "user": "7" })),
         ("--label", vec!["a=b"], json!({ "labels": { "a": "b" } })),
-        ("--port", vec!["80"], json!({ "ports": ["80"] })),
+        ("--port", vec!["80"], json!({ "ports": ["80/tcp"] })),
         ("--platform", vec!["linux/arm64"], json!({ "platform": "linux/arm64" })),
         ("--base", vec!["oci:base:v1"], json!({ "base": "oci:base:v1" })),
     ]
