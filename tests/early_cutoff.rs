@@ -80,7 +80,7 @@ fn an_output_that_cannot_be_rewritten_is_built_twice_and_then_never_again() {
     assert_eq!(
         fixture.notes(),
         [format!(
-            "`pkg` holds its own path where it cannot be rewritten (by-path/{}-pkg-1: its name): its script runs a \
+            "`pkg` contains its own path where it cannot be rewritten (by-path/{}-pkg-1: its name): its script runs a \
              second time, at that path",
             layerize::store_path::placeholder(&layerize::store_path::StoreDir::layerize(), "pkg-1")
                 .unwrap()

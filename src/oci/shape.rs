@@ -400,7 +400,7 @@ impl Checker<'_> {
             Shape::Word(word) if text != word => {
                 return (self.found)(at, format!("it is `{}`, and must be `{word}`", shortened(text)));
             }
-            Shape::MediaType if !is_media_type(text) => "no media type (`TYPE/SUBTYPE`)",
+            Shape::MediaType if !is_media_type(text) => "not a media type (`TYPE/SUBTYPE`)",
             Shape::Time if !is_rfc3339(text) => "no time of RFC 3339",
             Shape::Variable if text.split_once('=').is_none_or(|(name, _)| name.is_empty()) => "not `NAME=VALUE`",
             Shape::Signal if !is_signal(text) => "no signal (`SIGTERM`, `SIGRTMIN+3`, `15`)",
