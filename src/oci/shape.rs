@@ -393,7 +393,7 @@ impl Checker<'_> {
         };
         let wanted = match shape {
             Shape::Digest if text.parse::<ContentDigest>().is_err() => {
-                "no digest: `sha256:` and 64, or `sha512:` and 128 hexadecimal digits"
+                "not a digest: `sha256:` and 64, or `sha512:` and 128 hexadecimal digits"
             }
             _ if self.types_only => return,
             Shape::NonEmpty if text.is_empty() => return (self.found)(at, "it is missing".to_owned()),
@@ -401,9 +401,9 @@ impl Checker<'_> {
                 return (self.found)(at, format!("it is `{}`, and must be `{word}`", shortened(text)));
             }
             Shape::MediaType if !is_media_type(text) => "not a media type (`TYPE/SUBTYPE`)",
-            Shape::Time if !is_rfc3339(text) => "no time of RFC 3339",
+            Shape::Time if !is_rfc3339(text) => "not a time of RFC 3339",
             Shape::Variable if text.split_once('=').is_none_or(|(name, _)| name.is_empty()) => "not `NAME=VALUE`",
-            Shape::Signal if !is_signal(text) => "no signal (`SIGTERM`, `SIGRTMIN+3`, `15`)",
+            Shape::Signal if !is_signal(text) => "not a signal (`SIGTERM`, `SIGRTMIN+3`, `15`)",
             _ => return,
         };
         (self.found)(at, format!("it is `{}`, which is {wanted}", shortened(text)));

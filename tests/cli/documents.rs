@@ -381,7 +381,7 @@ fn what_is_named_by_sha512_is_verified_and_an_unknown_algorithm_fails_alone() {
     assert!(
         verified
             .stdout
-            .starts_with("index, manifests[1].digest: it is `blake3:00`, which is no digest"),
+            .starts_with("index, manifests[1].digest: it is `blake3:00`, which is not a digest"),
         "{}",
         verified.stdout
     );

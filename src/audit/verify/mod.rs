@@ -382,7 +382,7 @@ impl Problems {
         if let Some(time) = annotations.get(CREATED)
             && !shape::is_rfc3339(time)
         {
-            let text = format!("it is `{}`, which is no time of RFC 3339", time.escape_debug());
+            let text = format!("it is `{}`, which is not a time of RFC 3339", time.escape_debug());
             self.add(&format!("{what}, annotations[{CREATED:?}]"), text);
         }
         if annotations.contains_key("") {

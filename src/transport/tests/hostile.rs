@@ -147,7 +147,7 @@ fn lies_of_an_oci_archive_are_found_out() {
         (
             "a digest that is a path",
             index(&|value| value["manifests"][0]["digest"] = "sha256:../../etc/passwd".into()),
-            "`manifests[0].digest`: it is `sha256:../../etc/passwd`, which is no digest".into(),
+            "`manifests[0].digest`: it is `sha256:../../etc/passwd`, which is not a digest".into(),
         ),
         (
             "no image",

@@ -71,7 +71,7 @@ pub(super) const DOCUMENTS: &[Case] = &[
     (
         Manifest(|m| m["annotations"]["org.opencontainers.image.created"] = "yesterday".into()),
         false,
-        "manifest, annotations[\"org.opencontainers.image.created\"]: it is `yesterday`, which is no time",
+        "manifest, annotations[\"org.opencontainers.image.created\"]: it is `yesterday`, which is not a time",
     ),
     (
         Manifest(|m| m["layers"].as_array_mut().unwrap().swap(0, 1)),
@@ -121,12 +121,12 @@ pub(super) const DOCUMENTS: &[Case] = &[
     (
         Config(|c| c["history"][0]["created"] = "now".into()),
         false,
-        "config, history[0].created: it is `now`, which is no time",
+        "config, history[0].created: it is `now`, which is not a time",
     ),
     (
         Config(|c| c["created"] = "1970-02-30T00:00:00Z".into()),
         false,
-        "config, created: it is `1970-02-30T00:00:00Z`, which is no time of RFC 3339",
+        "config, created: it is `1970-02-30T00:00:00Z`, which is not a time of RFC 3339",
     ),
     (
         Config(|c| drop(c.as_object_mut().unwrap().remove("os"))),
@@ -171,7 +171,7 @@ pub(super) const DOCUMENTS: &[Case] = &[
     (
         Config(|c| c["config"]["StopSignal"] = "please stop".into()),
         false,
-        "config, config.StopSignal: it is `please stop`, which is no signal",
+        "config, config.StopSignal: it is `please stop`, which is not a signal",
     ),
     (
         Config(|c| c["config"]["WorkingDir"] = Value::Null),
