@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
 mod output;
@@ -18,6 +18,22 @@ mod remove;
 
 pub use output::{Target, is_standard_output, write_output};
 pub use remove::remove_tree;
+
+/// A path without `.` and, where a name stands before it, `..`; no link is looked at. `..` at the root leads nowhere.
+pub fn normalize(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(normal.components().next_back(), Some(Component::Normal(_))) => {
+                normal.pop();
+            }
+            Component::ParentDir if normal.has_root() => {}
+            component => normal.push(component),
+        }
+    }
+    normal
+}
 
 /// An I/O error with what was being done and to which path.
 #[derive(Debug, thiserror::Error)]

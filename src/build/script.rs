@@ -33,7 +33,7 @@ use crate::closure;
 use crate::derive::{Derivation, Input, Script};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
-use crate::fsio::{IoContext, create_dir_all, remove_tree, sorted_names};
+use crate::fsio::{IoContext, create_dir_all, normalize, remove_tree, sorted_names};
 use crate::parallel;
 use crate::sandbox::copy::copy_writable;
 use crate::sandbox::tree::{close_to_others, make_dir};

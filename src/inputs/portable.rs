@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::artifact::TextKind;
+use crate::fsio::normalize;
 use crate::spec::{self, Image, ImageFileKind, Lock, Workspace};
 
 /// Name of the lock beside a spec.
@@ -33,9 +34,9 @@ pub fn portable(workspace: &Workspace, lock: &Lock, images: &[&Image], with_file
     };
     let mut texts: BTreeMap<PathBuf, (TextKind, Vec<u8>)> = BTreeMap::new();
     for file in &workspace.files {
-        texts.insert(normal(&file.path), (TextKind::Spec, file.text.clone().into_bytes()));
+        texts.insert(normalize(&file.path), (TextKind::Spec, file.text.clone().into_bytes()));
     }
-    let lock_path = normal(&root.path).with_file_name(LOCK_NAME);
+    let lock_path = normalize(&root.path).with_file_name(LOCK_NAME);
     texts.insert(lock_path, (TextKind::Lock, spec::lock::print(lock).into_bytes()));
     let mut files: BTreeSet<PathBuf> = match with_files {
         true => images.iter().flat_map(|image| local_files(image)).collect(),
@@ -55,7 +56,7 @@ pub fn portable(workspace: &Workspace, lock: &Lock, images: &[&Image], with_file
     let common = common_dir(texts.keys().chain(&files))?;
     let named = |path: &Path| relative(path, &common);
     let portable = Portable {
-        spec: named(&normal(&root.path))?,
+        spec: named(&normalize(&root.path))?,
         texts: (texts.into_iter())
             .map(|(path, text)| Ok((named(&path)?, text)))
             .collect::<Result<_, String>>()?,
@@ -70,14 +71,14 @@ pub fn portable(workspace: &Workspace, lock: &Lock, images: &[&Image], with_file
 /// The local files and trees that an image takes in.
 pub(super) fn local_files(image: &Image) -> impl Iterator<Item = PathBuf> {
     image.files.values().filter_map(|file| match &file.value.kind {
-        ImageFileKind::Source(source) => Some(normal(&image.dir.join(source))),
+        ImageFileKind::Source(source) => Some(normalize(&image.dir.join(source))),
         _ => None,
     })
 }
 
 fn plan_file(image: &Image) -> Option<PathBuf> {
     let plan = image.layers.plan.as_ref()?;
-    Some(normal(&image.dir.join(&plan.value)))
+    Some(normalize(&image.dir.join(&plan.value)))
 }
 
 /// The lowest directory that all paths lie in, or are.
@@ -113,22 +114,6 @@ fn relative(path: &Path, dir: &Path) -> Result<String, String> {
         Some(text) if !text.contains(char::is_control) => Ok(text.to_owned()),
         _ => Err(format!("the name `{}` cannot be written down", path.display())),
     }
-}
-
-/// A path without `.` and, where a name stands before it, `..`.
-pub(super) fn normal(path: &Path) -> PathBuf {
-    let mut normal = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir if matches!(normal.components().next_back(), Some(Component::Normal(_))) => {
-                normal.pop();
-            }
-            Component::ParentDir if normal.has_root() => {}
-            component => normal.push(component),
-        }
-    }
-    normal
 }
 
 /// Reads specs from texts alone, as if they lay in `root`.
@@ -179,6 +164,6 @@ mod tests {
         assert_eq!(relative(Path::new("/p/a/x"), Path::new("/p")).unwrap(), "a/x");
         assert_eq!(relative(Path::new("/p"), Path::new("/p")).unwrap(), ".");
         assert!(relative(Path::new("/q"), Path::new("/p")).is_err());
-        assert_eq!(normal(Path::new("/a/./b/../../../c")), Path::new("/c"));
+        assert_eq!(normalize(Path::new("/a/./b/../../../c")), Path::new("/c"));
     }
 }

@@ -12,6 +12,7 @@ use super::file::{self, SpecFile};
 use super::names::{self, Scope};
 use super::syntax;
 use super::types::{Dependency, Package, PackageName, SourceFile, Span, Spanned, Workspace};
+use crate::fsio::normalize;
 use crate::graph;
 
 /// Name of a spec in its folder.
@@ -260,22 +261,6 @@ fn qualify(package: &Package, name: PackageName, prefix: &str) -> Package {
         strip_references: rename(&package.strip_references),
         ..package.clone()
     }
-}
-
-/// Takes `.` and, where a name stands before it, `..` out of a path.
-fn normalize(path: &Path) -> PathBuf {
-    let mut normal = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir if matches!(normal.components().next_back(), Some(Component::Normal(_))) => {
-                normal.pop();
-            }
-            Component::ParentDir if normal.has_root() => {}
-            component => normal.push(component),
-        }
-    }
-    normal
 }
 
 /// An absolute path as seen from the absolute directory `dir`; any other path as it is.

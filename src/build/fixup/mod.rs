@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::link::Linkage;
 use crate::elf::{self, Elf};
-use crate::fsio::{IoContext, PathError, sorted_names};
+use crate::fsio::{IoContext, PathError, normalize, sorted_names};
 use crate::store_path::StoreDir;
 
 /// Most links followed to find a library.
@@ -204,7 +204,7 @@ impl Places<'_> {
 
     /// Where the file at a logical path is on disk, links followed; `None` where it is not in the store.
     fn find(&self, logical: &str) -> Option<PathBuf> {
-        let mut logical = normal(Path::new(logical));
+        let mut logical = normalize(Path::new(logical));
         for _ in 0..LINKS_MAX {
             let physical = self.physical(&logical)?;
             let metadata = physical.symlink_metadata().ok()?;
@@ -212,7 +212,7 @@ impl Places<'_> {
                 return metadata.is_file().then_some(physical);
             }
             let target = fs::read_link(&physical).ok()?;
-            logical = normal(&logical.parent()?.join(target));
+            logical = normalize(&logical.parent()?.join(target));
         }
         None
     }
@@ -228,21 +228,6 @@ impl Places<'_> {
         let below = logical.strip_prefix(StoreDir::LAYERIZE).ok()?;
         Some(self.store.join(below))
     }
-}
-
-/// The path without `.` and `..`, as text: no link is looked at.
-pub(super) fn normal(path: &Path) -> PathBuf {
-    let mut result = PathBuf::new();
-    for part in path.components() {
-        match part {
-            std::path::Component::ParentDir => {
-                result.pop();
-            }
-            std::path::Component::CurDir => {}
-            part => result.push(part),
-        }
-    }
-    result
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ impl ScriptStep<'_> {
 
     /// Whether a link at `$out` leads into one of the paths that the script was given: all else is gone afterwards.
     fn stays_in_store(&self, prepared: &PreparedScript<'_>, target: &Path) -> bool {
-        let below = fixup::normal(&Path::new(StoreDir::LAYERIZE).join(target));
+        let below = normalize(&Path::new(StoreDir::LAYERIZE).join(target));
         let Ok(below) = below.strip_prefix(StoreDir::LAYERIZE) else {
             return false;
         };

@@ -3,11 +3,11 @@
 //! Invariant: a chain is followed one link at a time, so that in a chroot store its absolute targets are looked for
 //! below the store's root, where they are.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::NixStore;
 use super::error::NixError;
-use crate::fsio::IoContext;
+use crate::fsio::{IoContext, normalize};
 use crate::store::error::StoreError;
 use crate::store_path::{StoreDir, StorePath};
 
@@ -43,7 +43,7 @@ impl NixStore {
 
     /// The end of the chain, or in what words it ends elsewhere.
     fn follow(&self, start: &Path) -> Result<Result<Linked, String>, StoreError> {
-        let mut path = normal(&std::path::absolute(start).context("find", start)?);
+        let mut path = normalize(&std::path::absolute(start).context("find", start)?);
         for _ in 0..LINKS_MAX {
             if let Some(linked) = self.split(&path) {
                 return Ok(Ok(linked));
@@ -58,7 +58,7 @@ impl NixStore {
                 Err(_) => return Ok(Err(format!("`{}` does not exist", path.display()))),
             };
             let next = path.parent().unwrap_or(Path::new("/")).join(target);
-            path = normal(&self.inside(next));
+            path = normalize(&self.inside(next));
         }
         Ok(Err("its links go round in a circle".to_owned()))
     }
@@ -83,19 +83,4 @@ impl NixStore {
             .map(|(path, below)| (path, below.to_owned()))?;
         Some(Linked { path, below })
     }
-}
-
-/// A path without `.` and `..`; as Nix makes links, none of what `..` leaves is one.
-fn normal(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                clean.pop();
-            }
-            Component::CurDir => {}
-            other => clean.push(other),
-        }
-    }
-    clean
 }
