@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fsio::create_dir_all;
 use crate::sandbox::World;
-use crate::store::{NewOutput, StagingDir, Store};
+use crate::store::{StagingDir, Store};
 use crate::store_path::StorePath;
 
 /// A configure step about to be run.
@@ -43,15 +43,8 @@ impl ConfigureStep<'_> {
     pub(super) fn run(&self) -> Result<StorePath, BuildError> {
         let made = self.execute(&BTreeSet::new())?;
         self.tell(&made.record);
-        let info = self.store.add_output(&NewOutput {
-            name: &self.derivation.name,
-            tree: &made.output,
-            candidates: &BTreeSet::new(),
-            declare: &|_| Vec::new(),
-            derivation: Some(self.digest),
-            sandboxed: true,
-            policy: &crate::store::ANY_REFERENCE,
-        })?;
+        let name = &self.derivation.name;
+        let info = self.store.add_leaf(name, &made.output, Some(self.digest))?;
         Ok(info.path)
     }
 

@@ -13,7 +13,7 @@ use crate::derive::{self, Action, BuildPlan, Derivation, Input, StepId};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fetch;
-use crate::store::{NewOutput, Store};
+use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
 /// A derivation whose inputs are store paths.
@@ -212,15 +212,8 @@ impl Step<'_> {
         let staging = self.store.stage()?;
         let tree = staging.path().join("tree");
         unpack(&tree)?;
-        let info = self.store.add_output(&NewOutput {
-            name: &self.derivation().name,
-            tree: &tree,
-            candidates: &BTreeSet::new(),
-            declare: &|_| Vec::new(),
-            derivation: Some(self.resolved.digest),
-            policy: &crate::store::ANY_REFERENCE,
-            sandboxed: true,
-        })?;
+        let name = &self.derivation().name;
+        let info = self.store.add_leaf(name, &tree, Some(self.resolved.digest))?;
         Ok(info.path)
     }
 }

@@ -17,7 +17,7 @@ use crate::derive::source_name;
 use crate::fsio::{self, IoContext};
 use crate::nar;
 use crate::spec::{self, Image, Inputs, Lock, Package, PackageName, Source, Workspace};
-use crate::store::{NewOutput, Store};
+use crate::store::Store;
 use crate::store_path::StorePath;
 
 /// Largest kept spec or lock, in bytes.
@@ -222,15 +222,7 @@ impl FoundInputs {
         if metadata.is_symlink() {
             return Err(self.malformed(format!("the source of `{}` is a symlink", package.name.value)));
         }
-        let added = store.add_output(&NewOutput {
-            name: &source_name(package, metadata.is_file()),
-            tree: &tree,
-            candidates: &Default::default(),
-            declare: &|_| Vec::new(),
-            derivation: None,
-            policy: &crate::store::ANY_REFERENCE,
-            sandboxed: true,
-        })?;
+        let added = store.add_leaf(&source_name(package, metadata.is_file()), &tree, None)?;
         Ok(added.path)
     }
 

@@ -18,7 +18,7 @@ use super::import::Attestation;
 use super::inspect::{Inspection, inspect};
 use super::modulo::{rewrite_file, rewrite_symlink};
 use super::session::Session;
-use super::strip::strip;
+use super::strip::{ANY_REFERENCE, strip};
 use super::{NewOutput, Store};
 use crate::digest::{Digest, HashingWriter};
 use crate::fsio::{IoContext, LockKind, PathError, sync_file_system, sync_parent};
@@ -88,6 +88,20 @@ impl Store {
         let inspection = inspect(&tree, [], None)?;
         let new = plain_registration(path, &inspection, Addressing::File(*sha256));
         self.publish(&tree, new, inspection.entries)
+    }
+
+    /// Moves a finished tree that refers to nothing, a leaf of the graph, into the store, as [`Self::add_output`] does: a source, an unpacked
+    /// archive or package. `derivation` is the step that made it, where one did.
+    pub fn add_leaf(&self, name: &str, tree: &Path, derivation: Option<Digest>) -> Result<PathInfo, StoreError> {
+        self.add_output(&NewOutput {
+            name,
+            tree,
+            candidates: &BTreeSet::new(),
+            declare: &|_| Vec::new(),
+            derivation,
+            policy: &ANY_REFERENCE,
+            sandboxed: true,
+        })
     }
 
     /// Moves a finished tree (any modes; on the store's file system), which does not know its own path, into the store

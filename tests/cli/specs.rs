@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{LAYERIZE, Place, Ran, copy_tree, have, is_root, peer, shared_cache};
+use crate::support::{LAYERIZE, Place, Ran, copy_tree, have, is_root, peer, podman, shared_cache};
 
 const GREETING: &str = "Hello, world!\n";
 
@@ -36,25 +36,6 @@ fn docker_run(image: &str, args: &[&str]) -> String {
             .args(args),
     )
     .stdout
-}
-
-/// podman with a storage of its own, so that nothing of the machine's is touched.
-fn podman(place: &Place) -> Command {
-    let mut command = Command::new("podman");
-    command
-        .arg("--root")
-        .arg(place.path().join("podman"))
-        .arg("--runroot")
-        .arg(place.path().join("podman-run"))
-        .args([
-            "--storage-driver",
-            "vfs",
-            "--cgroup-manager",
-            "cgroupfs",
-            "--runtime",
-            "runc",
-        ]);
-    command
 }
 
 #[test]

@@ -279,3 +279,22 @@ impl Place {
         copy_tree_to(&base.join("store"), &self.store());
     }
 }
+
+/// podman with a storage of its own, so that nothing of the machine's is touched.
+pub fn podman(place: &Place) -> Command {
+    let mut command = Command::new("podman");
+    command
+        .arg("--root")
+        .arg(place.path().join("podman"))
+        .arg("--runroot")
+        .arg(place.path().join("podman-run"))
+        .args([
+            "--storage-driver",
+            "vfs",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--runtime",
+            "runc",
+        ]);
+    command
+}

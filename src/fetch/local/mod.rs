@@ -21,7 +21,7 @@ use crate::derive;
 use crate::digest::Digest;
 use crate::fsio::{self, IoContext};
 use crate::spec::{Package, Source};
-use crate::store::{NewOutput, Store};
+use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath, content_addressed};
 
 /// A package's `source = { path = … }`.
@@ -156,15 +156,7 @@ pub fn add(store: &Store, source: &LocalSource<'_>) -> Result<StorePath, FetchEr
     let stage = store.stage()?;
     let tree = stage.path().join("source");
     copy_entries(&root, &entries, &tree)?;
-    let added = store.add_output(&NewOutput {
-        name,
-        tree: &tree,
-        candidates: &Default::default(),
-        declare: &|_| Vec::new(),
-        derivation: None,
-        policy: &crate::store::ANY_REFERENCE,
-        sandboxed: true,
-    })?;
+    let added = store.add_leaf(name, &tree, None)?;
     // Another path than was computed only where a file changed in between; what was copied counts.
     Ok(added.path)
 }

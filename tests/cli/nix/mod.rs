@@ -11,7 +11,7 @@ use std::process::Command;
 
 use layerize::fsio::{FileLock, LockKind};
 
-use crate::support::{LAYERIZE, Place, Ran, have, is_root, peer, shared_cache};
+use crate::support::{LAYERIZE, Place, Ran, have, is_root, peer, podman, shared_cache};
 
 /// Paths of the closure below the program, in a chain with branches.
 const LIBRARIES: usize = 64;
@@ -212,24 +212,6 @@ fn build_args<'a>(program: &'a str, path: &'a str, output: &'a str) -> Vec<&'a s
         "-o",
         output,
     ]
-}
-
-fn podman(place: &Place) -> Command {
-    let mut command = Command::new("podman");
-    command
-        .arg("--root")
-        .arg(place.path().join("podman"))
-        .arg("--runroot")
-        .arg(place.path().join("podman-run"))
-        .args([
-            "--storage-driver",
-            "vfs",
-            "--cgroup-manager",
-            "cgroupfs",
-            "--runtime",
-            "runc",
-        ]);
-    command
 }
 
 /// Loads an archive into docker: its image's ID.
