@@ -76,6 +76,14 @@ impl<T> IoContext<T> for nix::Result<T> {
     }
 }
 
+/// Copies a file and its mode.
+pub fn copy_file(from: &Path, to: &Path) -> Result<(), PathError> {
+    match fs::copy(from, to) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(copy_error(error, from, to)),
+    }
+}
+
 /// The error of a copy: it names what could not be written to where that is full, and else what was to be copied.
 pub fn copy_error(source: io::Error, from: &Path, to: &Path) -> PathError {
     let is_full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);

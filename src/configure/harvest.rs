@@ -5,14 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::ConfigureError;
 use super::record::{Entry, TREE};
-use crate::fsio::{IoContext, sorted_names};
+use crate::fsio::{IoContext, copy_file, sorted_names};
 use crate::sandbox::{CAPABILITY_ATTRIBUTE, OWNER_ATTRIBUTE};
 
 /// Something in the directory that takes the changes.
@@ -28,7 +29,7 @@ struct Seen {
 struct Fingerprint {
     mode: u32,
     owner: Option<(u32, u32)>,
-    /// Of what is no directory: inode, size, time of the last change in nanoseconds.
+    /// Of what is not a directory: inode, size, time of the last change in nanoseconds.
     content: Option<(u64, u64, i128)>,
 }
 
@@ -206,7 +207,25 @@ fn same(a: &Path, metadata: &Metadata, b: &Path) -> Result<bool, ConfigureError>
     if metadata.len() != other.len() {
         return Ok(false);
     }
-    Ok(fs::read(a).context("read", a)? == fs::read(b).context("read", b)?)
+    same_bytes(a, b)
+}
+
+/// Whether two files have the same bytes; neither is held in memory, as packages have files of any size.
+fn same_bytes(a: &Path, b: &Path) -> Result<bool, ConfigureError> {
+    let open = |path: &Path| File::open(path).map(BufReader::new).context("open", path);
+    let (mut one, mut other) = (open(a)?, open(b)?);
+    loop {
+        let (left, right) = (one.fill_buf().context("read", a)?, other.fill_buf().context("read", b)?);
+        let size = left.len().min(right.len());
+        if left[..size] != right[..size] {
+            return Ok(false);
+        }
+        if size == 0 {
+            return Ok(left.len() == right.len());
+        }
+        one.consume(size);
+        other.consume(size);
+    }
 }
 
 /// Copies an entry into the tree that becomes a store path; of a directory, the directory alone.
@@ -230,7 +249,7 @@ pub(super) fn copy_into(output: &Path, path: &str, source: &Path) -> Result<(), 
     if metadata.mode() & 0o400 == 0 {
         fs::set_permissions(source, fs::Permissions::from_mode(metadata.mode() | 0o400)).context("open", source)?;
     }
-    fs::copy(source, &dest).context("copy", source)?;
+    copy_file(source, &dest)?;
     let mode = if metadata.mode() & 0o111 != 0 { 0o755 } else { 0o644 };
     Ok(fs::set_permissions(&dest, fs::Permissions::from_mode(mode)).context("set the mode of", &dest)?)
 }

@@ -165,9 +165,11 @@ fn keep_all(changes: BTreeMap<String, Change>, output: &Path, record: &mut Recor
 fn put(path: &str, place: &Path, output: &Path) -> Result<(), ConfigureError> {
     copy_into(output, path, place)?;
     let dest = output.join(TREE).join(path);
-    if dest.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
-        let bytes = fs::read(&dest).context("read", &dest)?;
-        if let Some(bytes) = normalise::content(path, &bytes) {
+    if let Some(rewrite) = normalise::rewrite(path)
+        && dest.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
+    {
+        let bytes = fsio::read_limited(&dest, normalise::SIZE_MAX)?;
+        if let Some(bytes) = rewrite(&bytes) {
             fs::write(&dest, bytes).context("write", &dest)?;
         }
     }

@@ -16,28 +16,34 @@ const JAVA_WHITENER: &[u8] = b"Mighty Aphrodite";
 /// Milliseconds since 1970 that each certificate is said to be from: one second, as all files of an image.
 const JAVA_DATE: u64 = 1000;
 
-/// The content that the file at `path` has in an image; `None`: what it has.
-pub(super) fn content(path: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+/// The most bytes of a file that is rewritten.
+pub(super) const SIZE_MAX: u64 = 16 << 20;
+
+/// Gives the content that a file has in an image; `None`: what it has.
+pub(super) type Rewrite = fn(&[u8]) -> Option<Vec<u8>>;
+
+/// How the file at `path` is rewritten; `None`: not at all.
+pub(super) fn rewrite(path: &str) -> Option<Rewrite> {
     match path {
-        JAVA_STORE => java_store(bytes),
-        "etc/passwd" | "etc/group" => Some(sorted_by_number(bytes)),
-        "etc/shadow" => Some(without_days(bytes)),
+        JAVA_STORE => Some(java_store),
+        "etc/passwd" | "etc/group" => Some(sorted_by_number),
+        "etc/shadow" => Some(without_days),
         _ => None,
     }
 }
 
 /// Accounts sorted by their number, which is their third field, then by name: in whatever order scripts added them.
-fn sorted_by_number(bytes: &[u8]) -> Vec<u8> {
-    let text = String::from_utf8_lossy(bytes);
+fn sorted_by_number(bytes: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(bytes).ok()?;
     let mut lines: Vec<&str> = text.lines().collect();
     let number = |line: &str| line.split(':').nth(2).and_then(|field| field.parse::<u32>().ok());
     lines.sort_by_key(|line| (number(line).unwrap_or(u32::MAX), line.to_owned()));
-    joined(lines.into_iter())
+    Some(joined(lines.into_iter()))
 }
 
 /// Passwords without the day on which they were last changed: day 0 would ask for a new one.
-fn without_days(bytes: &[u8]) -> Vec<u8> {
-    let text = String::from_utf8_lossy(bytes);
+fn without_days(bytes: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(bytes).ok()?;
     let mut lines: Vec<String> = (text.lines())
         .map(|line| {
             let mut fields: Vec<&str> = line.split(':').collect();
@@ -48,7 +54,7 @@ fn without_days(bytes: &[u8]) -> Vec<u8> {
         })
         .collect();
     lines.sort();
-    joined(lines.iter().map(String::as_str))
+    Some(joined(lines.iter().map(String::as_str)))
 }
 
 fn joined<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<u8> {
@@ -124,6 +130,18 @@ mod tests {
         bytes.extend_from_slice(b"abc");
         bytes.extend_from_slice(&[0; 20]);
         bytes
+    }
+
+    fn content(path: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+        rewrite(path)?(bytes)
+    }
+
+    #[test]
+    fn what_is_not_text_or_not_of_these_files_stays_as_it_is() {
+        for path in ["etc/passwd", "etc/group", "etc/shadow"] {
+            assert_eq!(content(path, b"\xff:x:1:1::/:\n"), None, "{path}");
+        }
+        assert!(rewrite("etc/hosts").is_none());
     }
 
     #[test]

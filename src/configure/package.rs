@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::ConfigureError;
 use crate::fetch::debian::{CONTROL, FILES};
-use crate::fsio::{self, IoContext, sorted_names};
+use crate::fsio::{self, IoContext, copy_file, sorted_names};
 
 /// Largest file of a package's control archive that is read, in bytes.
 const CONTROL_MAX: u64 = 256 << 20;
@@ -148,7 +148,7 @@ fn shipped(line: &str) -> Option<Shipped> {
 pub(super) fn copy_files(from: &Path, to: &Path) -> Result<(), ConfigureError> {
     fs::create_dir_all(to).context("create", to)?;
     for name in sorted_names(from)? {
-        fs::copy(from.join(&name), to.join(&name)).context("copy", from.join(&name))?;
+        copy_file(&from.join(&name), &to.join(&name))?;
     }
     Ok(())
 }

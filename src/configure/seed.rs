@@ -16,7 +16,7 @@ use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev, mknodat};
 use super::package::Package;
 use super::record::TREE;
 use super::{ConfigureError, Tools};
-use crate::fsio::{self, IoContext};
+use crate::fsio::{self, IoContext, copy_file};
 use crate::root::MERGED_DIRS;
 use crate::sandbox::OWNER_ATTRIBUTE;
 use crate::sandbox::tree::Tree;
@@ -107,7 +107,7 @@ fn restore_attributes(seed: &Tree, tools: &Tools) -> Result<(), ConfigureError> 
             false => {
                 seed.directory(path.rsplit_once('/').map_or("", |(parent, _)| parent))?;
                 let place = seed.dir().join(path);
-                fs::copy(&source, &place).context("copy", &source)?;
+                copy_file(&source, &place)?;
                 place
             }
         };
@@ -183,7 +183,7 @@ fn write_info(seed: &Tree, package: &Package) -> Result<(), ConfigureError> {
     let info = seed.directory(&format!("{DPKG}/info"))?;
     for member in package.info() {
         let (from, to) = (package.control.join(member), info.join(format!("{name}.{member}")));
-        fs::copy(&from, &to).context("copy", &from)?;
+        copy_file(&from, &to)?;
     }
     let mut list = String::new();
     for shipped in &package.files {
@@ -246,7 +246,7 @@ fn set_conffiles_aside(seed: &Tree, package: &Package) -> Result<(), ConfigureEr
             continue;
         }
         let place = seed.file(&format!("{below}.dpkg-new"), "", 0o644)?;
-        fs::copy(&source, &place).context("copy", &source)?;
+        copy_file(&source, &place)?;
         let executable = source
             .metadata()
             .is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0);

@@ -12,7 +12,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::tree::make_dir;
-use crate::fsio::{IoContext, PathError, copy_error, sorted_names};
+use crate::fsio::{IoContext, PathError, copy_file, sorted_names};
 
 /// Modification time of all that a script finds in its source, and `SOURCE_DATE_EPOCH`: 1980-01-01, the oldest
 /// time that a zip archive can hold.
@@ -43,7 +43,7 @@ fn copy(source: &Path, dest: &Path) -> Result<(), PathError> {
         let target = fs::read_link(source).context("read the link", source)?;
         symlink(target, dest).context("create the link", dest)?;
     } else {
-        fs::copy(source, dest).map_err(|error| copy_error(error, source, dest))?;
+        copy_file(source, dest)?;
         let mode = if metadata.permissions().mode() & 0o111 != 0 {
             0o755
         } else {

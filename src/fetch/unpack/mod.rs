@@ -14,7 +14,7 @@ use crate::archive::Kind;
 use crate::archive::compression::{self, Decompressor};
 use crate::archive::tar::{self, Streamed, TarError, TarPolicy, TarReader};
 use crate::archive::zip::{self, ZipError, ZipReader};
-use crate::fsio::{IoContext, PathError};
+use crate::fsio::{IoContext, PathError, copy_file};
 use crate::oci::CompressionFormat;
 
 #[cfg(test)]
@@ -144,7 +144,7 @@ pub fn unpack_or_keep(file: &Path, name: &str, strip: Option<u32>, dest: &Path) 
     if is_archive(file)? {
         return unpack_archive(file, name, strip, dest);
     }
-    fs::copy(file, dest).context("copy", file)?;
+    copy_file(file, dest)?;
     fs::set_permissions(dest, Permissions::from_mode(0o644)).context("set the mode of", dest)?;
     Ok(None)
 }
