@@ -36,7 +36,7 @@ impl Budget {
             }
             None => {
                 let text = "the image has more entries, names and attributes than fit into the memory that reading it may take \
-                            (512 MB): this is no image to run";
+                            (512 MB): this is not an image to run";
                 Err(io::Error::new(io::ErrorKind::FileTooLarge, text))
             }
         }

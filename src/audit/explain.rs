@@ -336,7 +336,7 @@ fn hiding(tree: &Tree, path: &[u8]) -> Hiding {
             parent => [parent, b"/", name].concat(),
         };
         if !is_itself && tree.get(here).is_some_and(|brief| brief.kind != Kind::Directory) {
-            return Hiding::Yes(format!("hides it: `{}` is no directory there", absolute(here)));
+            return Hiding::Yes(format!("hides it: `{}` is not a directory there", absolute(here)));
         }
         let whiteout = join(&[WHITEOUT, name].concat());
         if !name.is_empty() && tree.contains_key(&whiteout) {
@@ -394,7 +394,7 @@ mod tests {
             ("/etc/kept", Some(1), "has it: file, 5 bytes"),
             ("etc/gone", None, "deletes it: `/etc/.wh.gone`"),
             ("/opaque/file", None, "deletes it: `/opaque/.wh..wh..opq`"),
-            ("/dir/file", None, "hides it: `/dir` is no directory there"),
+            ("/dir/file", None, "hides it: `/dir` is not a directory there"),
             ("/etc", Some(0), "has it: directory, 0 bytes"),
             ("/etc/../../etc/kept", Some(1), "has it: file, 5 bytes"),
         ] {

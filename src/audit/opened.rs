@@ -101,6 +101,6 @@ fn check_values(bytes: &[u8], place: &str, what: &str) -> Result<(), TransportEr
     Err(TransportError::Malformed {
         place: place.to_owned(),
         what: what.to_owned(),
-        reason: format!("it has more than {VALUES_MAX} values: this is no image to run"),
+        reason: format!("it has more than {VALUES_MAX} values: this is not an image to run"),
     })
 }

@@ -230,7 +230,7 @@ impl Count<'_> {
             }
         }
         if referrers.unreadable > 0 {
-            let text = format!("{} entries of the list are no descriptors", referrers.unreadable);
+            let text = format!("{} entries of the list are not descriptors", referrers.unreadable);
             self.answer.unread = Some(text);
         }
         if referrers.cut {

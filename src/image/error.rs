@@ -67,7 +67,7 @@ pub enum ImageError {
         path: String,
     },
     /// A parent of a path is a file, or a symlink that leads to no directory.
-    #[error("cannot put anything at `{path}`: `{parent}` is no directory in the image")]
+    #[error("cannot put anything at `{path}`: `{parent}` is not a directory in the image")]
     NotADirectory {
         /// The path in the image.
         path: String,
@@ -81,7 +81,7 @@ pub enum ImageError {
         path: String,
     },
     /// A path that is not absolute or holds `.` or `..`.
-    #[error("`{path}` in `{field}` is no path in an image: it must be absolute and hold no `.`, `..` or NUL")]
+    #[error("`{path}` in `{field}` is not a path in an image: it must be absolute and hold no `.`, `..` or NUL")]
     Path {
         /// The spec's field.
         field: &'static str,
@@ -95,7 +95,7 @@ pub enum ImageError {
         rule: String,
     },
     /// Something stands where the image's Nix database goes.
-    #[error("`{path}` is part of the Nix database that is made for the image, and stands in it already")]
+    #[error("`{path}` is part of the Nix database that is made for the image, and is already in it")]
     Taken {
         /// The path in the image.
         path: String,

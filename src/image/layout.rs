@@ -228,7 +228,7 @@ fn add_alternatives(recipe: &Recipe, files: &mut FileSystem) -> Result<(), Image
         .iter()
         .filter_map(|content| member(&content.logical))
         .map(|member| member.physical.as_path());
-    // A content that is no directory was refused by the join.
+    // A content that is not a directory was refused by the join.
     let packages: Vec<&Path> = recipe
         .root
         .iter()

@@ -14,7 +14,7 @@
 //!   the names of each directory in byte order. It is the order of the canonical archive (NAR) too, so that one
 //!   read of a tree serves both. (Plain byte order would put `a-b` between `a` and `a/c`.)
 //! * **Names**: relative, without `./`; a directory's ends in `/`. Every parent directory of an entry stands
-//!   before it, once in a layer. There is no entry for the root itself.
+//!   before it, once in a layer. There is not an entry for the root itself.
 //! * **Kinds**: `0` regular file, `5` directory, `2` symbolic link. Hard links are stored as separate files: a
 //!   link target in another layer breaks every consumer, and which name is "the first" would be the file
 //!   system's choice. Anything else (devices, sockets, pipes) cannot be said.

@@ -174,7 +174,7 @@ impl Tree {
         self.0.len()
     }
 
-    /// Whether there is no entry.
+    /// Whether there is not an entry.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

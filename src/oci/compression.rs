@@ -93,7 +93,7 @@ impl FromStr for Compression {
             None => (text, None),
             Some((engine, digits)) => (
                 engine,
-                Some(parse_level(digits).ok_or_else(|| error("its level is no number"))?),
+                Some(parse_level(digits).ok_or_else(|| error("its level is not a number"))?),
             ),
         };
         match (engine, level) {

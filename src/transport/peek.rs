@@ -193,7 +193,7 @@ fn look(
 
 /// What one layer says of some paths.
 struct Said {
-    /// What is there, or that nothing is; of a path that it does not speak of there is no entry.
+    /// What is there, or that nothing is; of a path that it does not speak of there is not an entry.
     said: BTreeMap<String, Option<Peeked>>,
     /// Those that have something below them.
     parents: BTreeSet<String>,

@@ -158,7 +158,7 @@ impl fmt::Display for Class {
 
 /// A text that names no class.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no class of differences")]
+#[error("`{0}` is not a class of differences")]
 pub struct UnknownClass(String);
 
 impl UnknownClass {

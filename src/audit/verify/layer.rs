@@ -99,7 +99,7 @@ pub(super) fn read(
     while let Some(entry) = stream.next_entry()? {
         check.entry(&entry);
         if check.own.bytes + check.lower.bytes > PATHS_MAX {
-            let text = format!("its entries' paths have more than {PATHS_MAX} bytes: this is no image to run");
+            let text = format!("its entries' paths have more than {PATHS_MAX} bytes: this is not an image to run");
             check.problems.add(subject, text);
             check.own = Files::default();
             check.left = 0;
@@ -207,7 +207,7 @@ impl Check<'_> {
                     }
                 }
                 (None, None) if !is_whiteout && self.asked(Profile::Lambda) => {
-                    let text = format!("its directory `{}` is no entry", shown(parent));
+                    let text = format!("its directory `{}` is not an entry", shown(parent));
                     self.rule(Profile::Lambda, "parents", entry, path, &text);
                 }
                 (None, _) => continue,

@@ -193,7 +193,7 @@ impl Profile {
 
 /// The text names no profile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no profile: docker-20, lambda and strict are")]
+#[error("`{text}` is not a profile: docker-20, lambda and strict are")]
 pub struct ParseProfileError {
     /// What was to be parsed.
     pub text: String,

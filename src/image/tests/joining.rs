@@ -264,7 +264,7 @@ proptest! {
         let layout = match layout::lay_out(&recipe, &settings) {
             Ok(layout) => layout,
             Err(error) => {
-                // One content alone collides with nothing; one whose `etc` is no directory leaves no place for accounts.
+                // One content alone collides with nothing; one whose `etc` is not a directory leaves no place for accounts.
                 let collide = matches!(error, ImageError::Collisions { .. }) && trees.len() > 1;
                 let no_etc = matches!(&error, ImageError::NotADirectory { parent, .. } if parent == "/etc");
                 prop_assert!(collide || no_etc, "{}", error);

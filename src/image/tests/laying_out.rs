@@ -246,12 +246,12 @@ fn misplaced_files_are_refused() {
         (
             "etc/x",
             text(""),
-            "`etc/x` in `files` is no path in an image: it must be absolute and hold no `.`, `..` or NUL",
+            "`etc/x` in `files` is not a path in an image: it must be absolute and hold no `.`, `..` or NUL",
         ),
         (
             "/etc/../x",
             text(""),
-            "`/etc/../x` in `files` is no path in an image: it must be absolute and hold no `.`, `..` or NUL",
+            "`/etc/../x` in `files` is not a path in an image: it must be absolute and hold no `.`, `..` or NUL",
         ),
         (
             "/",
@@ -266,7 +266,7 @@ fn misplaced_files_are_refused() {
         (
             "/bin/x/y",
             text(""),
-            "cannot put anything at `/bin/x/y`: `/bin/x` is no directory in the image",
+            "cannot put anything at `/bin/x/y`: `/bin/x` is not a directory in the image",
         ),
         (
             "/layerize/store",
@@ -276,7 +276,7 @@ fn misplaced_files_are_refused() {
         (
             "/gone/x",
             text(""),
-            "cannot put anything at `/gone/x`: `/gone` is no directory in the image",
+            "cannot put anything at `/gone/x`: `/gone` is not a directory in the image",
         ),
     ];
     for (path, kind, expected) in cases {
@@ -396,7 +396,7 @@ fn working_directory_volumes_and_homes_are_made_where_they_are_missing() {
     fixture.spec.workdir = Some("/etc/passwd".to_owned());
     assert_eq!(
         fixture.error(),
-        "cannot put anything at `/etc/passwd`: `/etc/passwd` is no directory in the image"
+        "cannot put anything at `/etc/passwd`: `/etc/passwd` is not a directory in the image"
     );
 }
 

@@ -209,7 +209,7 @@ fn values_that_a_config_cannot_have_are_refused() {
     );
     assert_eq!(
         change(&|spec| spec.workdir = Some("app".to_owned())),
-        "`app` in `workdir` is no path in an image: it must be absolute and hold no `.`, `..` or NUL"
+        "`app` in `workdir` is not a path in an image: it must be absolute and hold no `.`, `..` or NUL"
     );
     let mut fixture = Fixture::new();
     fixture.content("a", &[]);

@@ -229,7 +229,7 @@ fn index(file: &File, place: &str) -> Result<BTreeMap<Vec<u8>, Stored>, Transpor
         .keys()
         .find(|path| ancestors(path).any(|dir| entries.contains_key(dir)));
     match below {
-        Some(path) => Err(malformed(path, "it is below an entry that is no directory")),
+        Some(path) => Err(malformed(path, "it is below an entry that is not a directory")),
         None => Ok(entries),
     }
 }

@@ -129,7 +129,7 @@ fn a_file_below_a_link_or_a_file_is_refused() {
             let nodes: Vec<Node> = nodes.iter().cloned().chain(order.map(|at| both[at].clone())).collect();
             let error = open(&nodes, None).err().map(|error| error.to_string()).unwrap();
             assert!(
-                error.contains("below an entry that is no directory"),
+                error.contains("below an entry that is not a directory"),
                 "{below}: {error}"
             );
         }

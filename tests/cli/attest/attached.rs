@@ -212,7 +212,7 @@ fn no_bundle_hides_another_whatever_its_size_number_or_damage() {
     for reason in [
         "signature does not match",
         "it cannot be read: ",
-        "1 entries of the list are no descriptors",
+        "1 entries of the list are not descriptors",
     ] {
         assert!(refused.contains(reason), "`{reason}` is missing in {refused}");
     }

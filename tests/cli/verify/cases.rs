@@ -420,7 +420,7 @@ pub(super) const PROFILES: &[(&str, Damage, &str)] = &[
     (
         "lambda",
         Damage::Tars(|tars| tars[1] = tar(&[("a/b", b'0', 0o644, "", "")])),
-        "layer 1, `a/b`: its directory `a` is no entry, at byte 0 of the tar (lambda/parents: ",
+        "layer 1, `a/b`: its directory `a` is not an entry, at byte 0 of the tar (lambda/parents: ",
     ),
     (
         "lambda",

@@ -162,7 +162,7 @@ impl AuthFile {
         let fields = match entry {
             Value::Null => return Ok(Login::Anonymous),
             Value::Object(fields) => fields,
-            _ => return Err(malformed(&self.path, &what, "is no object")),
+            _ => return Err(malformed(&self.path, &what, "is not an object")),
         };
         let field = |name: &str| match fields.get(name) {
             None => Ok(None),
@@ -192,7 +192,7 @@ impl AuthFile {
 /// `base64(NAME:PASSWORD)`; the password may hold colons and, from old tools, zeros at its end.
 fn decode(auth: &str) -> Result<(String, String), &'static str> {
     let auth: String = auth.split_ascii_whitespace().collect();
-    let bytes = BASE64.decode(auth).map_err(|_| "is no base64")?;
+    let bytes = BASE64.decode(auth).map_err(|_| "is not base64")?;
     let text = String::from_utf8(bytes).map_err(|_| "holds no UTF-8 in its base64")?;
     let (username, password) = text.split_once(':').ok_or("holds no `NAME:PASSWORD` in its base64")?;
     Ok((username.to_owned(), password.trim_matches('\0').to_owned()))
@@ -201,7 +201,7 @@ fn decode(auth: &str) -> Result<(String, String), &'static str> {
 fn object(value: Value, path: &Path, what: &str) -> Result<BTreeMap<String, Value>, ConfigError> {
     match value {
         Value::Object(fields) => Ok(fields.into_iter().collect()),
-        _ => Err(malformed(path, what, "is no object")),
+        _ => Err(malformed(path, what, "is not an object")),
     }
 }
 
@@ -210,7 +210,7 @@ fn text(value: &Value, path: &Path, what: &str) -> Result<Option<String>, Config
     match value {
         Value::Null => Ok(None),
         Value::String(text) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
-        _ => Err(malformed(path, what, "is no text")),
+        _ => Err(malformed(path, what, "is not text")),
     }
 }
 

@@ -14,7 +14,7 @@ pub enum ConfigError {
     #[error(transparent)]
     Io(#[from] crate::fsio::PathError),
     /// A file of credentials breaks its format.
-    #[error("`{}` is no valid file of credentials: {what} {reason}", path.display())]
+    #[error("`{}` is not a valid file of credentials: {what} {reason}", path.display())]
     AuthFile {
         /// The file.
         path: PathBuf,

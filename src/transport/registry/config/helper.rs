@@ -224,8 +224,8 @@ impl Asked<'_> {
         if !answer.is_object() {
             return Err(error("it is no JSON object"));
         }
-        let username = field("Username", "`Username` is no text")?;
-        let secret = field("Secret", "`Secret` is no text")?;
+        let username = field("Username", "`Username` is not text")?;
+        let secret = field("Secret", "`Secret` is not text")?;
         match (username.as_str(), secret.is_empty()) {
             ("", true) => Ok(Login::Anonymous),
             (_, true) => Err(error("`Secret` is empty")),

@@ -60,7 +60,7 @@ pub fn check(host: &str) -> Result<(), ConfigError> {
         Ok(_) => Err(error(
             "a name without a dot needs a port, else it is part of a repository",
         )),
-        Err(_) => Err(error("it is no host name or address with an optional port")),
+        Err(_) => Err(error("it is not a host name or address with an optional port")),
     }
 }
 
@@ -123,7 +123,7 @@ impl FromStr for Mirror {
                 host: host.to_owned(),
                 prefix: prefix.to_owned(),
             }),
-            _ => Err(error("its path is no repository")),
+            _ => Err(error("its path is not a repository")),
         }
     }
 }

@@ -149,7 +149,7 @@ impl RegistryConfig {
         let scheme = if self.is_plain(host) { "http" } else { "https" };
         let base = Url::parse(&format!("{scheme}://{}/", host::server(host))).map_err(|_| ConfigError::Host {
             text: host.to_owned(),
-            reason: "it is no host name or address with an optional port",
+            reason: "it is not a host name or address with an optional port",
         })?;
         Ok(Endpoint {
             host: host.to_owned(),

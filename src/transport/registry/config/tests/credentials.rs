@@ -365,26 +365,26 @@ fn malformed_files_are_named_with_their_key_and_without_their_secret() {
             "{\"auths\": {\"r.example\": {\"auth\": \"SECRET\"".to_owned(),
             "it is no JSON from line 1",
         ),
-        ("[\"SECRET\"]".to_owned(), "it is no object"),
-        ("{\"auths\": \"SECRET\"}".to_owned(), "`auths` is no object"),
-        (with("\"SECRET\""), "`auths` → `r.example` is no object"),
+        ("[\"SECRET\"]".to_owned(), "it is not an object"),
+        ("{\"auths\": \"SECRET\"}".to_owned(), "`auths` is not an object"),
+        (with("\"SECRET\""), "`auths` → `r.example` is not an object"),
         (
             with("{\"auth\": \"SECRET!\"}"),
-            "`auths` → `r.example` → `auth` is no base64",
+            "`auths` → `r.example` → `auth` is not base64",
         ),
         (
             with("{\"auth\": \"U0VDUkVU\"}"),
             "holds no `NAME:PASSWORD` in its base64",
         ),
         (with("{\"auth\": \"/////w==\"}"), "holds no UTF-8"),
-        (with("{\"auth\": [\"SECRET\"]}"), "`auth` is no text"),
+        (with("{\"auth\": [\"SECRET\"]}"), "`auth` is not text"),
         (
             with("{\"password\": 5, \"username\": \"SECRET\"}"),
-            "`password` is no text",
+            "`password` is not text",
         ),
         (
             "{\"credHelpers\": {\"r.example\": 5}}".to_owned(),
-            "`credHelpers` → `r.example` is no text",
+            "`credHelpers` → `r.example` is not text",
         ),
     ] {
         let home = Home::new();

@@ -110,7 +110,10 @@ fn what_could_be_a_secret_is_not_repeated() {
             "it said nothing",
         ),
         (r#"echo '{"Username":"me","Secret":"SECRET"'"#, "it is no JSON"),
-        (r#"echo '{"Username":"me","Secret":["SECRET"]}'"#, "`Secret` is no text"),
+        (
+            r#"echo '{"Username":"me","Secret":["SECRET"]}'"#,
+            "`Secret` is not text",
+        ),
         (r#"echo '{"Secret":"SECRET"}'"#, "`Username` is empty"),
         (r#"echo '"SECRET"'"#, "it is no JSON object"),
         ("echo SECRET", "it is no JSON"),
