@@ -92,7 +92,6 @@ pub mod layer;
 pub mod nar;
 pub mod oci;
 pub mod parallel;
-
 pub mod project;
 pub mod root;
 pub mod sandbox;

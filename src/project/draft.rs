@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::audit;
 use crate::derive::Input;
+use crate::event::Event;
 use crate::image::{self, ImageError, Recipe, RootPackage};
 use crate::oci::Platform;
 use crate::spec::{self, Dependency, GoldenKey};
@@ -208,6 +209,13 @@ fn of_spec(
     recipe.closure = roots.members(work)?;
     recipe.generated = roots.database(&recipe.spec, work)?;
     recipe.base = base::of_spec(&recipe.spec, &project.lock, work.options.offline, environment)?;
+    if recipe.base.is_some() && recipe.configured.is_some() {
+        let text = format!(
+            "`configure` of the image `{name}` does not know the packages of its base: their scripts are not run again, \
+             and the scripts of `root` do not see what the base has"
+        );
+        environment.reporter.report(Event::Warning { text });
+    }
     let mut draft = Draft {
         recipe,
         kept,

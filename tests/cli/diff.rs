@@ -157,7 +157,7 @@ fn classes_are_ignored_by_name_and_unknown_ones_refused() {
     place
         .run(&["diff", "oci:a", "oci:b", "--ignore", "mtimes"])
         .exits(2)
-        .says(&["`mtimes` is no class", "mtime, content"]);
+        .says(&["`mtimes` is not a class of differences", "mtime, content"]);
 }
 
 /// A page of hostile names, in a real browser: every row is there, nothing is run, nothing is fetched.
