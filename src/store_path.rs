@@ -436,3 +436,16 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_store_path() {
+        crate::testing::fuzz("store-path", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            if let Ok(path) = text.parse::<super::StorePath>() {
+                assert_eq!(path.to_string(), text);
+            }
+        });
+    }
+}

@@ -298,3 +298,17 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use std::io::{self, Read};
+
+    #[test]
+    fn fuzz_compressed() {
+        crate::testing::fuzz("compressed", |bytes| {
+            if let Ok(content) = super::Decompressor::new(bytes) {
+                let _ = io::copy(&mut content.take(16 << 20), &mut io::sink());
+            }
+        });
+    }
+}

@@ -90,3 +90,18 @@ pub(super) fn statement_of(subjects: &[Value], predicate_type: &str, predicate: 
         "predicate": predicate,
     }))
 }
+
+#[cfg(test)]
+mod fuzz {
+    use serde_json::Value;
+
+    #[test]
+    fn fuzz_statement() {
+        crate::testing::fuzz("statement", |bytes| {
+            if let Ok(statement) = super::Statement::parse(bytes) {
+                let _ = statement.is_about(&crate::digest::Digest::of(b""));
+            }
+            let _ = super::predicate_of::<Value>(bytes);
+        });
+    }
+}

@@ -113,3 +113,31 @@ fn human_size(bytes: u64) -> String {
         format!("{value:.1} {}", UNITS[unit])
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use crate::transport::ReadOptions;
+    use crate::transport::read;
+
+    #[test]
+    fn fuzz_image() {
+        crate::testing::fuzz("image", |bytes| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("image.tar");
+            std::fs::write(&path, bytes).unwrap();
+            let Ok(image) = read::any(&path, None, &ReadOptions::default()) else {
+                return;
+            };
+            for layers in [false, true] {
+                if let Ok(report) = super::inspect(&image, super::InspectOptions { layers }) {
+                    let _ = report.render();
+                }
+            }
+            if let Ok(report) = super::verify(&image) {
+                let _ = report.render();
+            }
+            let _ = super::explain(&image, "/hello").map(drop);
+            let _ = super::diff(&image, &image, &super::DiffOptions::default()).map(drop);
+        });
+    }
+}

@@ -346,3 +346,15 @@ mod tests {
         assert!(PROGRAMS.is_sorted_by(|a, b| a.0 < b.0));
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_build_log() {
+        crate::testing::fuzz("build-log", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let tail: Vec<String> = text.lines().map(str::to_owned).collect();
+            let _ = (super::hint(&tail), super::ran_out(&tail));
+        });
+    }
+}

@@ -218,3 +218,19 @@ mod tests {
         );
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_boot() {
+        crate::testing::fuzz("boot", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let accounts = super::Accounts::parse(&text, &text);
+            let found = text.lines().filter_map(|line| super::of_line(line, &accounts));
+            for (path, mode, _) in found.chain(super::of_unit(&text, &accounts)) {
+                let is_normal = |part: &str| !matches!(part, "" | "." | "..");
+                assert!(path.split('/').all(is_normal) && mode <= 0o7777, "{path} {mode:o}");
+            }
+        });
+    }
+}

@@ -35,7 +35,7 @@ pub(super) fn rewrite(path: &str) -> Option<Rewrite> {
 /// Accounts sorted by their number, which is their third field, then by name: in whatever order scripts added them.
 fn sorted_by_number(bytes: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(bytes).ok()?;
-    let mut lines: Vec<&str> = text.lines().collect();
+    let mut lines: Vec<&str> = text.split_terminator('\n').collect();
     let number = |line: &str| line.split(':').nth(2).and_then(|field| field.parse::<u32>().ok());
     lines.sort_by_key(|line| (number(line).unwrap_or(u32::MAX), line.to_owned()));
     Some(joined(lines.into_iter()))
@@ -44,7 +44,7 @@ fn sorted_by_number(bytes: &[u8]) -> Option<Vec<u8>> {
 /// Passwords without the day on which they were last changed: day 0 would ask for a new one.
 fn without_days(bytes: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(bytes).ok()?;
-    let mut lines: Vec<String> = (text.lines())
+    let mut lines: Vec<String> = (text.split_terminator('\n'))
         .map(|line| {
             let mut fields: Vec<&str> = line.split(':').collect();
             if let Some(day) = fields.get_mut(2) {
@@ -162,5 +162,20 @@ mod tests {
             content("etc/shadow", b"root:*:20000:0:99999:7:::\n").unwrap(),
             b"root:*::0:99999:7:::\n"
         );
+    }
+}
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_normalise() {
+        crate::testing::fuzz("normalise", |bytes| {
+            for path in [super::JAVA_STORE, "etc/passwd", "etc/shadow"] {
+                let rewrite = super::rewrite(path).unwrap();
+                if let Some(once) = rewrite(bytes) {
+                    assert_eq!(rewrite(&once).as_ref(), Some(&once), "{path}");
+                }
+            }
+        });
     }
 }

@@ -221,3 +221,27 @@ fn remove_entry(file: &File, old: &RunPath) -> std::io::Result<()> {
     bytes.resize((following + old.entry_size) as usize, 0);
     file.write_all_at(&bytes, at)
 }
+
+#[cfg(test)]
+mod fuzz {
+    use super::{read_bytes, set_run_path};
+
+    #[test]
+    fn fuzz_elf_needs() {
+        crate::testing::fuzz("elf-needs", |bytes| {
+            if let Some(found) = read_bytes(bytes) {
+                let place = found.run_path.as_ref().map(|old| (old.string, old.table));
+                assert!(place.is_none_or(|(string, table)| string.max(table) <= bytes.len() as u64));
+                let dir = tempfile::tempdir().unwrap();
+                let path = dir.path().join("program");
+                std::fs::write(&path, bytes).unwrap();
+                for value in ["", "/l"] {
+                    if let Some(old) = &found.run_path {
+                        let _ = set_run_path(&path, old, value);
+                    }
+                }
+                assert!(std::fs::metadata(&path).unwrap().len() <= bytes.len() as u64 + 64);
+            }
+        });
+    }
+}

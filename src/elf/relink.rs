@@ -120,6 +120,8 @@ fn place_of_segment(segments: &[Segment], size: u64) -> Option<(u64, u64)> {
     let start = size
         .max(tops.max()?.checked_sub(shift)?)
         .checked_next_multiple_of(PAGE)?;
+    // The addresses of all that is added exist.
+    start.checked_add(shift)?.checked_add(SIZE_MAX)?;
     (start - size <= GAP_MAX).then_some((start, shift))
 }
 
@@ -308,5 +310,18 @@ mod tests {
             bytes[index] = 0xff;
             let _ = edit(&bytes, "/ld.so", "/lib");
         }
+    }
+}
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_relink() {
+        crate::testing::fuzz("relink", |bytes| {
+            if let Some(edited) = super::edit(bytes, "/lib/ld.so", "/usr/lib") {
+                assert!(edited.len() > bytes.len());
+                let _ = super::super::read_bytes(&edited);
+            }
+        });
     }
 }

@@ -310,3 +310,31 @@ mod tests {
         assert!(resolve("https://127.0.0.1/x", &network, home(&network)).is_err());
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use url::Url;
+
+    #[test]
+    fn fuzz_address() {
+        crate::testing::fuzz("address", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let (there, from) = text.split_once('\n').unwrap_or((&text, "https://registry.example/v2/"));
+            if let Ok(from) = Url::parse(from) {
+                let host = super::host_of(&from);
+                let home = super::Home {
+                    url: &from,
+                    host: &host,
+                    may_lead_inside: false,
+                };
+                if let Ok(url) = super::resolve(there, &from, home) {
+                    assert!(url.username().is_empty() && url.password().is_none() && url.fragment().is_none());
+                    assert!(
+                        !(from.scheme() == "https" && url.scheme() == "http" && !super::is_loopback(&url)),
+                        "{url}"
+                    );
+                }
+            }
+        });
+    }
+}

@@ -79,7 +79,8 @@ impl Pace {
         lock(&self.hosts).get(host).is_some_and(|pace| pace.answered)
     }
 
-    /// A request that began at `began` failed: nobody asks the host before the pause that is given back is over.
+    /// A request that began at `began` failed: nobody asks the host before the pause that is given back is over. What the
+    /// host asked for is kept as far as is waited at all.
     pub(crate) fn failed(
         &self,
         host: &str,
@@ -97,7 +98,8 @@ impl Pace {
         let doubled = persistence
             .pause
             .saturating_mul(1 << (pace.failures.saturating_sub(1)).min(16));
-        let pause = jittered(doubled.min(persistence.pause_max)).max(asked.unwrap_or_default());
+        let pause =
+            jittered(doubled.min(persistence.pause_max)).max(asked.unwrap_or_default().min(persistence.wait_max));
         let until = now + pause;
         pace.not_before = Some(pace.not_before.map_or(until, |before| before.max(until)));
         pause
@@ -204,5 +206,35 @@ mod tests {
             Duration::from_secs(5)
         );
         assert!(pace.wait("c").unwrap() < Duration::from_millis(50));
+    }
+}
+
+#[cfg(test)]
+mod fuzz {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn fuzz_retry_after() {
+        crate::testing::fuzz("retry-after", |bytes| {
+            let mut headers = HeaderMap::new();
+            let mut lines = bytes.split(|&byte| byte == b'\n');
+            for name in [RETRY_AFTER, DATE] {
+                if let Some(value) = lines.next().and_then(|line| HeaderValue::from_bytes(line).ok()) {
+                    headers.insert(name, value);
+                }
+            }
+            let persistence = Persistence {
+                pause: Duration::from_millis(1),
+                pause_max: Duration::from_millis(2),
+                wait_max: Duration::from_secs(60),
+                attempts: 3,
+                attempts_at_first: 3,
+            };
+            let asked = retry_after(&headers);
+            let pause = Pace::default().failed("host", Instant::now(), asked, &persistence);
+            assert!(asked.is_none_or(|asked| pause >= asked.min(persistence.wait_max)));
+        });
     }
 }

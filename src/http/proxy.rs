@@ -206,3 +206,27 @@ fn in_network(network: IpAddr, bits: u32, address: IpAddr) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_proxy() {
+        crate::testing::fuzz("proxy", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let (value, item) = text.split_once('\n').unwrap_or((&text, "*.example.org:80"));
+            let variable = super::ProxyVariable {
+                name: "ALL_PROXY",
+                value: value.to_owned(),
+            };
+            if let Err(error) = super::parse(&variable) {
+                let _ = error.to_string();
+            }
+            if let Some(exception) = super::Exception::parse(item) {
+                for address in ["http://a.example.org", "http://10.1.2.3", "http://[fe80::1]"] {
+                    let url = super::Url::parse(address).unwrap();
+                    let _ = exception.holds(&url.host().unwrap(), Some(80));
+                }
+            }
+        });
+    }
+}

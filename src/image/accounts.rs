@@ -379,3 +379,22 @@ mod tests {
         assert_eq!(accounts.group_names().collect::<Vec<_>>(), ["g"]);
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_accounts() {
+        crate::testing::fuzz("accounts", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let (passwd, group) = text.split_once("\n\n").unwrap_or((&text, ""));
+            let accounts = super::Accounts::from_text(passwd, group);
+            let _ = (
+                accounts.passwd(),
+                accounts.group(),
+                accounts.uid("root"),
+                accounts.gid("0"),
+            );
+            let _ = super::over_base(&super::BTreeMap::new(), passwd, group);
+        });
+    }
+}

@@ -346,3 +346,17 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_location() {
+        crate::testing::fuzz("location", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            if let Ok(location) = text.parse::<super::Location>() {
+                let shown = location.to_string();
+                assert_eq!(shown.parse::<super::Location>().unwrap().to_string(), shown);
+            }
+        });
+    }
+}

@@ -401,3 +401,22 @@ mod tests {
         assert!(matches!(error, TransportError::TooLarge { limit: 100, .. }), "{error}");
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use crate::oci::Compression;
+    use crate::transport::testing::layer;
+
+    #[test]
+    fn fuzz_peek() {
+        crate::testing::fuzz("peek", |bytes| {
+            let lower = layer(bytes, Compression::None);
+            let upper = layer(&bytes[bytes.len() / 2..], Compression::None);
+            let paths = ["etc/passwd", "bin/sh", "a/b/c"];
+            for layers in [&[lower.clone()][..], &[lower.clone(), lower.clone()], &[lower, upper]] {
+                let _ = super::read_files(layers, &paths, 1000);
+                let _ = super::entries(layers, &paths);
+            }
+        });
+    }
+}

@@ -178,3 +178,15 @@ impl Referrer {
 fn is_manifest(media_type: &str) -> bool {
     MediaType::parse(media_type) == MediaType::Document(DocumentKind::Manifest)
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_referrers() {
+        crate::testing::fuzz("referrers", |bytes| {
+            let mut referrers = super::Referrers::default();
+            let _ = referrers.add(bytes, &crate::digest::Digest::of(b"").into(), "a place", "a list");
+            let _ = referrers.add(bytes, &crate::digest::Digest::of(b"").into(), "a place", "a list");
+        });
+    }
+}

@@ -476,3 +476,15 @@ impl<R: Read> BufRead for Window<R> {
         self.start += count;
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_packing() {
+        crate::testing::fuzz("packing", |bytes| {
+            if let Ok(packed) = super::read(bytes, bytes.len() as u64) {
+                let _ = super::compare(&packed, &packed);
+            }
+        });
+    }
+}

@@ -37,3 +37,15 @@ pub(super) fn read(bytes: &[u8]) -> BTreeMap<String, Vec<String>> {
     }
     found
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_loader_cache() {
+        crate::testing::fuzz("loader-cache", |bytes| {
+            for paths in super::read(bytes).values() {
+                assert!(!paths.is_empty());
+            }
+        });
+    }
+}

@@ -296,7 +296,11 @@ impl Machine {
 pub(super) fn snapshot_table() -> Result<Vec<(String, String)>, FetchError> {
     let mut command = Command::new("apt-config");
     command.args(["dump", "--format", "%f\t%v%n"]);
-    let dump = config_output(command)?;
+    Ok(table(&config_output(command)?))
+}
+
+/// The entries of the table in a dump of apt's configuration, a name and a value a line with a tab between them.
+pub(super) fn table(dump: &str) -> Vec<(String, String)> {
     let entries = dump.lines().filter_map(|line| {
         let (name, address) = line.split_once('\t')?;
         let name = name.strip_prefix("Acquire::Snapshots::URI::")?;
@@ -304,7 +308,7 @@ pub(super) fn snapshot_table() -> Result<Vec<(String, String)>, FetchError> {
             .contains(SNAPSHOT_ID)
             .then(|| (name.to_owned(), address.to_owned()))
     });
-    Ok(entries.collect())
+    entries.collect()
 }
 
 /// The files that apt would read: `main`, then those of `dir` with one of `extensions`, in the order of their names.

@@ -33,8 +33,12 @@ pub(super) struct Archives(BTreeMap<String, Repository>);
 impl Archives {
     /// Asks apt for its sources, as its lists have them now.
     pub(super) fn read(apt: &Apt) -> Result<Self, FetchError> {
-        let targets = apt.succeed("apt-get", "tell its sources", ["indextargets"])?;
-        let targets = control::parse(&targets).map_err(|line| FetchError::AptAnswer {
+        Self::parse(&apt.succeed("apt-get", "tell its sources", ["indextargets"])?)
+    }
+
+    /// Reads what `apt-get indextargets` prints, and the Release files that it leads to.
+    pub(super) fn parse(targets: &str) -> Result<Self, FetchError> {
+        let targets = control::parse(targets).map_err(|line| FetchError::AptAnswer {
             subject: "its sources".to_owned(),
             reason: format!("line {line} is not a field"),
         })?;

@@ -281,3 +281,15 @@ pub(super) fn wrong(reason: impl Into<String>) -> UnpackError {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_deb_control() {
+        crate::testing::fuzz("deb-control", |bytes| {
+            if let Ok(control) = super::Control::read(bytes) {
+                let _ = control.check("hello");
+            }
+        });
+    }
+}

@@ -198,3 +198,20 @@ fi # update-alternatives --install /a b /c 1
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_postinst() {
+        crate::testing::fuzz("postinst", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            for line in super::alternatives(&text).lines() {
+                let words: Vec<&str> = line.split(' ').collect();
+                assert!(
+                    matches!(words[..], ["install", _, _, _, _] | ["slave", _, _, _]),
+                    "{line}"
+                );
+            }
+        });
+    }
+}

@@ -155,7 +155,11 @@ fn check_names<'a>(apt: &Apt, wanted: impl Iterator<Item = &'a String>) -> Resul
 /// The packages that provide a virtual one.
 fn providers(apt: &Apt, name: &str) -> Result<Vec<String>, FetchError> {
     let output = apt.run("apt-cache", ["showpkg", name], None)?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(provided_by(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The names that `apt-cache showpkg` lists as providers.
+fn provided_by(text: &str) -> Vec<String> {
     let lines = text
         .lines()
         .skip_while(|line| !line.starts_with("Reverse Provides"))
@@ -164,7 +168,7 @@ fn providers(apt: &Apt, name: &str) -> Result<Vec<String>, FetchError> {
         .filter_map(|line| line.split_whitespace().next())
         .map(str::to_owned)
         .collect();
-    Ok(names.into_iter().collect())
+    names.into_iter().collect()
 }
 
 struct Solver<'a> {
@@ -479,3 +483,16 @@ pub(super) fn sources_of(apt: &Apt, name: &str) -> Result<Vec<LockedDebSource>, 
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_apt() {
+        crate::testing::fuzz("apt", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let _ = (super::Archives::parse(&text), super::super::apt::table(&text));
+            let _ = text.lines().filter_map(super::parse_file).count();
+            let _ = super::provided_by(&text);
+        });
+    }
+}

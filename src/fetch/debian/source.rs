@@ -232,3 +232,23 @@ fn wrong(reason: impl Into<String>) -> UnpackError {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_dsc() {
+        crate::testing::fuzz("dsc", |bytes| {
+            let dir = tempfile::tempdir().unwrap();
+            let dsc = dir.path().join("x.dsc");
+            std::fs::write(&dsc, bytes).unwrap();
+            let names = [
+                "hello_2.10.orig.tar.gz",
+                "hello_2.10-3.debian.tar.xz",
+                "hello_2.10.orig-doc.tar.gz",
+            ];
+            let mut files = vec![("x.dsc".to_owned(), dsc.clone())];
+            files.extend(names.map(|name| (name.to_owned(), dsc.clone())));
+            let _ = super::Parts::read(&files).map(drop);
+        });
+    }
+}

@@ -167,3 +167,17 @@ mod tests {
         );
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_apt_sources() {
+        crate::testing::fuzz("apt-sources", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let sources = super::Text::sniff(&text);
+            for kind in [super::Kind::Binary, super::Kind::Source] {
+                let _ = sources.of_kind(kind);
+            }
+        });
+    }
+}

@@ -104,3 +104,16 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_version() {
+        crate::testing::fuzz("version", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let (a, b) = text.split_once('\n').unwrap_or((&text, ""));
+            assert_eq!(super::compare(a, b), super::compare(b, a).reverse());
+            assert!(super::compare(a, a).is_eq());
+        });
+    }
+}

@@ -316,3 +316,26 @@ fn unpack_zip(file: &File, strip: u32, tree: &mut TreeWriter) -> Result<(), Unpa
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod fuzz {
+    use crate::fsio::{remove_tree, sorted_names};
+
+    #[test]
+    fn fuzz_unpack() {
+        crate::testing::fuzz("unpack", |bytes| {
+            let dir = tempfile::tempdir().unwrap();
+            let (archive, out) = (dir.path().join("archive"), dir.path().join("out"));
+            std::fs::write(&archive, bytes).unwrap();
+            std::fs::create_dir(&out).unwrap();
+            for strip in [None, Some(0), Some(1)] {
+                let is_there = super::unpack(&archive, strip, &out.join("tree")).is_ok();
+                let expected: &[&str] = if is_there { &["tree"] } else { &[] };
+                assert_eq!(sorted_names(&out).unwrap(), expected);
+                assert_eq!(sorted_names(dir.path()).unwrap(), ["archive", "out"]);
+                assert_eq!(std::fs::read(&archive).unwrap(), bytes);
+                remove_tree(&out.join("tree")).unwrap();
+            }
+        });
+    }
+}

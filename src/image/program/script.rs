@@ -163,3 +163,13 @@ mod tests {
         assert_eq!(first_line(argument.as_bytes()), interpreter("/bin/sh", None));
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_first_line() {
+        crate::testing::fuzz("first-line", |bytes| {
+            let _ = super::first_line(bytes);
+        });
+    }
+}

@@ -311,3 +311,14 @@ fn json_node(path: Option<&String>, item: &Value) -> Result<Node, PlanError> {
 #[cfg(test)]
 #[path = "graph_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_graph() {
+        crate::testing::fuzz("graph", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let _ = super::Graph::parse_json(&text);
+        });
+    }
+}

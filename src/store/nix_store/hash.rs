@@ -53,3 +53,14 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_nix_hash() {
+        crate::testing::fuzz("nix-hash", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let _ = super::parse_hash(&text);
+        });
+    }
+}

@@ -351,3 +351,18 @@ pub(super) fn printable(text: &str, max: usize) -> String {
     }
     short
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_registry_errors() {
+        crate::testing::fuzz("registry-errors", |bytes| {
+            for kind in ["application/json", "text/html", ""] {
+                let (codes, words) = super::read_errors(bytes, kind);
+                for text in codes.iter().chain([&words]) {
+                    assert!(!text.contains(char::is_control), "{text:?}");
+                }
+            }
+        });
+    }
+}

@@ -359,3 +359,16 @@ mod tests {
         assert!(!covers("repository:a:pull", "repository:b:pull"));
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_token() {
+        crate::testing::fuzz("token", |bytes| {
+            let _ = super::read_token(bytes);
+            let text = String::from_utf8_lossy(bytes);
+            let (known, asked) = text.split_once(' ').unwrap_or((&text, ""));
+            let _ = super::covers(known, asked);
+        });
+    }
+}

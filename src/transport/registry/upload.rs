@@ -472,3 +472,14 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_upload_range() {
+        crate::testing::fuzz("upload-range", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let _ = super::parse_range(&text);
+        });
+    }
+}

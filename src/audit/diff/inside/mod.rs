@@ -280,3 +280,17 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_inside() {
+        crate::testing::fuzz("inside", |bytes| {
+            let half = bytes.len() / 2;
+            let changed = [&bytes[..half], b"x", &bytes[half..]].concat();
+            for name in ["a.pyc", "a"] {
+                let _ = super::explain(name, bytes, &changed, &super::Limits::new(10));
+            }
+        });
+    }
+}

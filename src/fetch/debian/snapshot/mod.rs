@@ -321,3 +321,26 @@ impl Files {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_snapshot() {
+        crate::testing::fuzz("snapshot", |bytes| {
+            let wanted = super::SnapshotRequest {
+                kind: super::Kind::Binary,
+                package: "hello",
+                version: "2.10-3",
+                filename: "pool/main/h/hello/hello_2.10-3_amd64.deb",
+                archive: None,
+                sha256: crate::digest::Digest::of(b""),
+                size: Some(52_932),
+            };
+            if let Ok(files) = serde_json::from_slice::<super::Files>(bytes) {
+                for hash in files.hashes(&wanted) {
+                    assert!(hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{hash}");
+                }
+            }
+        });
+    }
+}

@@ -265,3 +265,20 @@ fn words(text: &str) -> String {
     }
     shown
 }
+
+#[cfg(test)]
+mod fuzz {
+    #[test]
+    fn fuzz_credential_helper() {
+        crate::testing::fuzz("credential-helper", |bytes| {
+            let asked = super::Asked {
+                program: "docker-credential-x",
+                server: "registry.example",
+                deadline: super::Instant::now(),
+                timeout: super::TIMEOUT,
+            };
+            let _ = asked.parse(bytes);
+            let _ = super::words(&String::from_utf8_lossy(bytes));
+        });
+    }
+}
