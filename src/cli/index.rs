@@ -71,7 +71,7 @@ pub fn run(args: &IndexArgs, context: &Context) -> anyhow::Result<Outcome> {
     }
     annotations.extend(pairs("--annotation", &parts.annotation)?);
     let index = Index::new(images, annotations)?;
-    for image in &index.images {
+    for image in index.images() {
         context.ui.note(&format!("{} {}", platform_of(image)?, image.digest()));
     }
     transfer::write(&Content::Index(index), None, &sink, &[], &parts.flags, context)?;
@@ -81,8 +81,9 @@ pub fn run(args: &IndexArgs, context: &Context) -> anyhow::Result<Outcome> {
 /// The images that can be run; what else an index lists (attestations of a build) belongs to that very index.
 fn runnable(content: &Content, context: &Context) -> Vec<Image> {
     let is_runnable = |image: &&Image| platform_of(image).is_ok_and(|platform| platform.os() != "unknown");
-    let images: Vec<Image> = content.images().iter().filter(is_runnable).cloned().collect();
-    let left_out = content.images().len() - images.len();
+    let all = content.images();
+    let images: Vec<Image> = all.iter().copied().filter(is_runnable).cloned().collect();
+    let left_out = all.len() - images.len();
     if left_out > 0 {
         context.ui.report(Event::Warning {
             text: format!("{left_out} entries without a platform are left out: they describe another index"),

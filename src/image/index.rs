@@ -1,12 +1,13 @@
 //! An *index* is a list of images, one for each platform, as one immutable value with its raw bytes.
 //!
-//! Invariant: the document lists exactly `images`. One that layerize makes is canonical JSON (OCI image-spec,
-//! image-index.md): the images sorted by platform, each platform once, read from the images' configs.
+//! Invariant: the document lists exactly `entries`, of which some may be indexes again (image-index.md, "manifests"). One
+//! that layerize makes is canonical JSON (OCI image-spec, image-index.md): the images sorted by platform, each platform
+//! once, read from the images' configs, and no index among them: Docker finds no image in it, and podman stops.
 
 use std::collections::BTreeMap;
 
 use super::Image;
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest};
 use crate::oci::{self, Annotations, Descriptor, DocumentError, Platform, Raw};
 
 /// Several images, ready for a sink.
@@ -15,7 +16,26 @@ pub struct Index {
     /// The index.
     pub document: Raw<oci::Index>,
     /// What it lists, in its order.
-    pub images: Vec<Image>,
+    pub entries: Vec<Listed>,
+}
+
+/// What an index lists.
+#[derive(Debug, Clone)]
+pub enum Listed {
+    /// An image.
+    Image(Image),
+    /// An index of further ones.
+    Index(Index),
+}
+
+impl Listed {
+    /// Digest by which the index lists it.
+    pub fn digest(&self) -> ContentDigest {
+        match self {
+            Self::Image(image) => image.manifest.digest(),
+            Self::Index(index) => index.document.digest(),
+        }
+    }
 }
 
 /// Why images do not make up an index.
@@ -82,8 +102,26 @@ impl Index {
         let entries = by_platform.iter().map(|(platform, image)| entry(platform, image));
         Ok(Self {
             document: Raw::write(oci::Index::new(entries.collect(), annotations))?,
-            images: by_platform.into_values().collect(),
+            entries: by_platform.into_values().map(Listed::Image).collect(),
         })
+    }
+
+    /// The images that it lists, and in place of an index in it those of that one.
+    pub fn images(&self) -> Vec<&Image> {
+        let images = self.entries.iter().flat_map(|entry| match entry {
+            Listed::Image(image) => vec![image],
+            Listed::Index(index) => index.images(),
+        });
+        images.collect()
+    }
+
+    /// This index and those in it, each after all that it lists.
+    pub fn indexes(&self) -> Vec<&Self> {
+        let nested = self.entries.iter().filter_map(|entry| match entry {
+            Listed::Image(_) => None,
+            Listed::Index(index) => Some(index.indexes()),
+        });
+        nested.flatten().chain([self]).collect()
     }
 
     /// SHA-256 of the index: by what it is known.

@@ -36,7 +36,7 @@ pub use cache::ImageCache;
 pub use document::{FORMAT_ANNOTATION, LISTS_SIZE_MAX, PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
 pub use error::{Collision, ImageError};
 pub use format::{Format, UnknownFormat};
-pub use index::{Index, IndexError, platform_of};
+pub use index::{Index, IndexError, Listed, platform_of};
 pub use plan::{closure_graph, explain, fits, plan, plan_fleet, replan, root_path};
 pub use program::{Lack, LoadFault, Owner};
 pub use recipe::{ClosureMember, Configured, ContentRoot, Generated, GeneratedKind, Recipe, RootPackage};

@@ -116,7 +116,7 @@ impl<'a> Transfer<'a> {
     /// Writes to a place that was [opened](Self::open); whether the content is there now.
     pub fn put(&self, content: &Content, sink: &dyn Sink, to: &Destination) -> Result<bool, TransferError> {
         let started = Instant::now();
-        for text in content.images().iter().flat_map(|image| sink.warnings(image)) {
+        for text in content.images().into_iter().flat_map(|image| sink.warnings(image)) {
             self.environment.reporter.report(Event::Warning { text });
         }
         let digest = content.digest();

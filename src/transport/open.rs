@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use super::{Source, TransportError, read_blob, read_config};
 use crate::digest::{ContentDigest, DiffId, Digest};
-use crate::image::{Image, Index, Layer};
+use crate::image::{Image, Index, Layer, Listed};
 use crate::layer::{Blob, Origin};
-use crate::oci::{self, CONFIG_SIZE_MAX, Config, ConfigDocument, Document, Manifest, Raw};
+use crate::oci::{self, CONFIG_SIZE_MAX, Config, ConfigDocument, Document, INDEX_DEPTH_MAX, Manifest, Raw};
 
-/// Most images that an index may list; real ones have some thirty.
-const IMAGES_MAX: usize = 1000;
+/// Most images and indexes that an index may list, those in its indexes included; real ones have some thirty.
+const ENTRIES_MAX: usize = 1000;
 
 /// What a name stands for.
 #[derive(Debug, Clone)]
@@ -34,10 +34,10 @@ impl Content {
     }
 
     /// The images, one or several.
-    pub fn images(&self) -> &[Image] {
+    pub fn images(&self) -> Vec<&Image> {
         match self {
-            Self::Image(image) => std::slice::from_ref(image),
-            Self::Index(index) => &index.images,
+            Self::Image(image) => vec![image],
+            Self::Index(index) => index.images(),
         }
     }
 
@@ -54,7 +54,9 @@ impl Content {
             blobs.extend(layers.chain(documents).filter(|(digest, _)| seen.insert(*digest)));
         }
         if let Self::Index(index) = self {
-            blobs.push((index.document.digest(), index.document.size()));
+            let indexes = index.indexes().into_iter();
+            let documents = indexes.map(|index| (index.document.digest(), index.document.size()));
+            blobs.extend(documents.filter(|(digest, _)| seen.insert(*digest)));
         }
         blobs
     }
@@ -63,12 +65,25 @@ impl Content {
 /// Opens what a source gives: with [`ReadOptions::whole`](super::ReadOptions::whole) that may be an index.
 pub fn open(source: &Arc<dyn Source>) -> Result<Content, TransportError> {
     match source.document()? {
-        Document::Index(index) => open_index(source, index).map(Content::Index),
+        Document::Index(index) => {
+            let mut left = ENTRIES_MAX;
+            open_index(source, index, 1, &mut left).map(Content::Index)
+        }
         Document::Manifest(manifest) => open_image(source, manifest).map(Content::Image),
     }
 }
 
-fn open_index(source: &Arc<dyn Source>, document: Raw<oci::Index>) -> Result<Index, TransportError> {
+/// Opens an index that is `depth` deep, itself included; `left` more entries are read. The list of a layout, in which an
+/// index stands in the end, is one more: what is copied can be read again.
+fn open_index(
+    source: &Arc<dyn Source>,
+    document: Raw<oci::Index>,
+    depth: usize,
+    left: &mut usize,
+) -> Result<Index, TransportError> {
+    if depth >= INDEX_DEPTH_MAX {
+        return Err(TransportError::nested_too_deep(source.place()));
+    }
     let malformed = |reason: String| TransportError::Malformed {
         place: source.place().to_owned(),
         what: "the index".to_owned(),
@@ -80,17 +95,18 @@ fn open_index(source: &Arc<dyn Source>, document: Raw<oci::Index>) -> Result<Ind
             entry.digest.escape_debug()
         )));
     }
-    if document.manifests.len() > IMAGES_MAX {
-        return Err(malformed(format!("it lists more than {IMAGES_MAX} images")));
-    }
-    let mut images = Vec::new();
+    let Some(rest) = left.checked_sub(document.manifests.len()) else {
+        return Err(malformed(format!("it lists more than {ENTRIES_MAX} images")));
+    };
+    *left = rest;
+    let mut entries = Vec::new();
     for descriptor in &document.manifests {
-        match source.listed(descriptor)? {
-            Document::Manifest(manifest) => images.push(open_image(source, manifest)?),
-            Document::Index(_) => return Err(malformed(format!("`{}` in it is an index again", descriptor.digest))),
-        }
+        entries.push(match source.listed(descriptor)? {
+            Document::Manifest(manifest) => Listed::Image(open_image(source, manifest)?),
+            Document::Index(index) => Listed::Index(open_index(source, index, depth + 1, left)?),
+        });
     }
-    Ok(Index { document, images })
+    Ok(Index { document, entries })
 }
 
 fn open_image(source: &Arc<dyn Source>, manifest: Raw<Manifest>) -> Result<Image, TransportError> {

@@ -11,18 +11,18 @@ use crate::crafted::{Crafted, Entry, tar_of};
 use crate::support::Place;
 use crate::web::{Reply, Server};
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// Stores a blob and gives its descriptor.
-fn blob(layout: &Crafted, media_type: &str, bytes: &[u8]) -> Value {
+pub fn blob(layout: &Crafted, media_type: &str, bytes: &[u8]) -> Value {
     json!({ "mediaType": media_type, "digest": layout.put(bytes), "size": bytes.len() })
 }
 
 /// A document as a blob, with `more` in its descriptor.
-fn document(layout: &Crafted, media_type: &str, document: &Value, more: Value) -> Value {
+pub fn document(layout: &Crafted, media_type: &str, document: &Value, more: Value) -> Value {
     let mut descriptor = blob(layout, media_type, document.to_string().as_bytes());
     descriptor
         .as_object_mut()
@@ -32,7 +32,7 @@ fn document(layout: &Crafted, media_type: &str, document: &Value, more: Value) -
 }
 
 /// `linux/amd64/v2`, `windows(10.0.1)/amd64` as a descriptor has it.
-fn platform(text: &str) -> Value {
+pub fn platform(text: &str) -> Value {
     let mut parts = text.split('/');
     let os = parts.next().unwrap();
     let (os, version) = os.split_once('(').unwrap_or((os, ""));
@@ -47,7 +47,7 @@ fn platform(text: &str) -> Value {
 }
 
 /// The manifest of an image for a platform, which holds a file of that name.
-fn manifest(layout: &Crafted, text: &str) -> Value {
+pub fn manifest(layout: &Crafted, text: &str) -> Value {
     let tar = tar_of(&[Entry::file(b"f", text.as_bytes())]);
     let layer = blob(layout, LAYER, &tar);
     let mut config = platform(text);
@@ -58,7 +58,7 @@ fn manifest(layout: &Crafted, text: &str) -> Value {
 }
 
 /// An image for a platform, as an index lists it.
-fn image(layout: &Crafted, text: &str) -> Value {
+pub fn image(layout: &Crafted, text: &str) -> Value {
     document(
         layout,
         MANIFEST,
@@ -67,13 +67,13 @@ fn image(layout: &Crafted, text: &str) -> Value {
     )
 }
 
-fn index(layout: &Crafted, manifests: &[Value]) -> Value {
+pub fn index(layout: &Crafted, manifests: &[Value]) -> Value {
     let list = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
     document(layout, INDEX, &list, json!({}))
 }
 
 /// Puts a descriptor into `index.json`, under the tag `v1`.
-fn tag(layout: &Crafted, mut descriptor: Value) {
+pub fn tag(layout: &Crafted, mut descriptor: Value) {
     descriptor["annotations"]["org.opencontainers.image.ref.name"] = "v1".into();
     layout.edit_index(|manifests| *manifests = vec![descriptor]);
 }
@@ -87,7 +87,7 @@ fn indexed(place: &Place, name: &str, platforms: &[&str]) -> Crafted {
 }
 
 /// The layout as an archive.
-fn archive(layout: &Path, to: &Path, more: &[(&str, String)]) {
+pub fn archive(layout: &Path, to: &Path, more: &[(&str, String)]) {
     let mut tar = tar::Builder::new(fs::File::create(to).unwrap());
     for name in ["oci-layout", "index.json"] {
         tar.append_path_with_name(layout.join(name), name).unwrap();
@@ -103,7 +103,7 @@ fn archive(layout: &Path, to: &Path, more: &[(&str, String)]) {
 }
 
 /// A registry that serves a layout's blobs, and its first image under `v1`.
-fn registry(layout: &Path) -> Server {
+pub fn registry(layout: &Path) -> Server {
     let layout = layout.to_owned();
     Server::start(move |path| {
         let last = path.rsplit('/').next().unwrap_or_default();
@@ -249,7 +249,7 @@ fn a_plain_platform_and_its_variants_in_one_index() {
 }
 
 /// The flags that an error advises, each of which is tried as it stands.
-fn advised(stderr: &str) -> Vec<String> {
+pub fn advised(stderr: &str) -> Vec<String> {
     let help = stderr.split_once("help:").unwrap().1;
     help.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }

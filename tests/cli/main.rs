@@ -32,6 +32,7 @@ mod memory;
 mod mend;
 mod mirrors;
 mod names;
+mod nested;
 mod nix;
 mod output;
 mod places;

@@ -13,15 +13,20 @@ use crate::support::{Place, Ran, have, peer};
 
 /// A kind of place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
+    /// `docker-archive:FILE`.
     DockerArchive,
+    /// `oci-archive:FILE`.
     OciArchive,
+    /// `oci:DIR`.
     Layout,
     /// Standard output of one command, or standard input of the other.
     Pipe,
     /// As a source one registry, as a sink another.
     Registry,
+    /// Docker's daemon.
     Docker,
+    /// podman's storage.
     Podman,
 }
 
@@ -37,18 +42,25 @@ const KINDS: [Kind; 7] = [
 
 impl Kind {
     /// Engines keep config and layers, and make a manifest of their own.
-    fn is_engine(self) -> bool {
+    pub fn is_engine(self) -> bool {
         matches!(self, Self::Docker | Self::Podman)
+    }
+
+    /// Whether an index fits there.
+    pub fn holds_indexes(self) -> bool {
+        matches!(self, Self::OciArchive | Self::Layout | Self::Registry)
     }
 }
 
 /// All places at once, as far as this machine has them.
-struct Places {
-    place: Place,
+pub struct Places {
+    /// Where commands run.
+    pub place: Place,
     registries: Option<[Registry; 2]>,
     /// What names in engines begin with.
     mark: String,
-    kinds: Vec<Kind>,
+    /// What this machine has.
+    pub kinds: Vec<Kind>,
 }
 
 impl Drop for Places {
@@ -65,7 +77,8 @@ impl Drop for Places {
 }
 
 impl Places {
-    fn new() -> Self {
+    /// All that this machine has; what it lacks is said.
+    pub fn new() -> Self {
         let place = Place::new();
         let registries = registry_in(&place, "one", Demands::default())
             .map(|one| [one, registry_in(&place, "two", Demands::default()).unwrap()]);
@@ -94,12 +107,13 @@ impl Places {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Ran {
+    /// Runs `layerize` to its end.
+    pub fn run(&self, args: &[&str]) -> Ran {
         Ran::of(self.command(args).output().unwrap())
     }
 
     /// Where `tag` is in a place of a kind, as a source (`at` 0) or as a sink (`at` 1).
-    fn location(&self, kind: Kind, tag: &str, at: usize) -> String {
+    pub fn location(&self, kind: Kind, tag: &str, at: usize) -> String {
         let mark = &self.mark;
         match kind {
             Kind::DockerArchive => format!("docker-archive:{at}{tag}.docker.tar:{mark}:{tag}"),
@@ -116,7 +130,7 @@ impl Places {
     }
 
     /// Copies from one place to another: standard input is the file `0source`, standard output becomes `1TAG`.
-    fn copy(&self, from: (Kind, &str), to: (Kind, &str)) -> Ran {
+    pub fn copy(&self, from: (Kind, &str), to: (Kind, &str)) -> Ran {
         let (source, sink) = (self.location(from.0, from.1, 0), self.location(to.0, to.1, 1));
         let mut command = self.command(&["copy", &source, &sink]);
         if from.0 == Kind::Pipe {
@@ -207,8 +221,7 @@ fn a_whole_index_is_copied_between_every_pair_of_places_that_hold_one() {
         let (platform, sink) = (format!("linux/{architecture}"), format!("oci:parts:{architecture}"));
         build(&places.place, architecture, &["--platform", &platform, "-o", &sink]);
     }
-    let holds = |kind: &&Kind| matches!(kind, Kind::OciArchive | Kind::Layout | Kind::Registry);
-    let kinds: Vec<&Kind> = places.kinds.iter().filter(holds).collect();
+    let kinds: Vec<&Kind> = places.kinds.iter().filter(|kind| kind.holds_indexes()).collect();
     let digest_of = |ran: &Ran| ran.line().split(' ').next().unwrap().to_owned();
     let mut made = None;
     for kind in &kinds {

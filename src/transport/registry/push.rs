@@ -51,18 +51,18 @@ impl Document {
     }
 }
 
-/// Pushes images and, above them, an index to the repository of `target`, and gives the uppermost these tags beside
-/// that of `target`. Without any tag it is pushed by digest alone.
+/// Pushes images and, above them, indexes, each after those that it lists, to the repository of `target`, and gives the
+/// uppermost these tags beside that of `target`. Without any tag it is pushed by digest alone.
 pub fn push(
     config: &RegistryConfig,
     target: &Reference,
     images: &[&Image],
-    index: Option<IndexDocument<'_>>,
+    indexes: &[IndexDocument<'_>],
     tags: &[String],
     options: &PushOptions,
     reporter: &dyn Reporter,
 ) -> Result<PushSummary, TransportError> {
-    Pusher::new(config, options, reporter)?.push(target, images, index, tags)
+    Pusher::new(config, options, reporter)?.push(target, images, indexes, tags)
 }
 
 /// Pushes to one repository after the other, or to several at once: blobs that went to one are mounted in the next.
@@ -115,18 +115,22 @@ impl<'r> Pusher<'r> {
         &self,
         target: &Reference,
         images: &[&Image],
-        index: Option<IndexDocument<'_>>,
+        indexes: &[IndexDocument<'_>],
         tags: &[String],
     ) -> Result<PushSummary, TransportError> {
-        let mut documents: Vec<Document> = images.iter().map(|image| Document::of_image(image)).collect();
-        if let Some(index) = index {
-            documents.push(Document {
-                digest: Digest::of(index.bytes),
-                bytes: index.bytes.to_vec(),
-                media_type: index.media_type.to_owned(),
-                blobs: Vec::new(),
-            });
-        }
+        let images = images.iter().map(|image| Document::of_image(image));
+        let indexes = indexes.iter().map(|index| Document {
+            digest: Digest::of(index.bytes),
+            bytes: index.bytes.to_vec(),
+            media_type: index.media_type.to_owned(),
+            blobs: Vec::new(),
+        });
+        // What several indexes list goes there once.
+        let mut seen = BTreeSet::new();
+        let documents: Vec<Document> = images
+            .chain(indexes)
+            .filter(|document| seen.insert(document.digest))
+            .collect();
         let mut all_tags: Vec<String> = target.tag().map(str::to_owned).into_iter().collect();
         for tag in tags {
             target.with_tag(tag)?;

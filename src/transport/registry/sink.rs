@@ -52,8 +52,8 @@ impl<'a> RegistrySink<'a> {
         self
     }
 
-    fn push(&self, images: &[&Image], index: Option<IndexDocument<'_>>) -> Result<(), TransportError> {
-        let summary = self.pusher()?.push(&self.target, images, index, &[])?;
+    fn push(&self, images: &[&Image], indexes: &[IndexDocument<'_>]) -> Result<(), TransportError> {
+        let summary = self.pusher()?.push(&self.target, images, indexes, &[])?;
         *lock(&self.replaced) = summary.replaced;
         self.tell_plan(&summary);
         let planned: u64 = summary.plan.iter().map(|planned| planned.bytes).sum();
@@ -88,17 +88,16 @@ impl<'a> RegistrySink<'a> {
 
 impl Sink for RegistrySink<'_> {
     fn put(&self, image: &Image, _: &[String]) -> Result<Digest, TransportError> {
-        self.push(&[image], None)?;
+        self.push(&[image], &[])?;
         Ok(image.digest())
     }
 
     fn put_index(&self, index: &Index, _: &[String]) -> Result<Digest, TransportError> {
-        let images: Vec<&Image> = index.images.iter().collect();
-        let document = IndexDocument {
+        let documents = index.indexes().into_iter().map(|index| IndexDocument {
             bytes: index.document.bytes(),
             media_type: index.document.media_type(),
-        };
-        self.push(&images, Some(document))?;
+        });
+        self.push(&index.images(), &documents.collect::<Vec<_>>())?;
         Ok(index.digest())
     }
 

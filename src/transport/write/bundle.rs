@@ -19,7 +19,7 @@ use super::super::TransportError;
 use super::{Out, header};
 use crate::archive::tar::{BLOCK, TRAILER, padding};
 use crate::digest::{ContentDigest, Digest, Hasher};
-use crate::image::{Image, Index, Layer};
+use crate::image::{Image, Index, Layer, Listed};
 use crate::oci::{CONTAINERD_NAME, Config, MediaType, REF_NAME, Reference, canonical_json};
 
 /// The version of the rules above; part of what [`Bundle::key`] hashes.
@@ -111,15 +111,18 @@ fn platform(config: &Config) -> Option<Value> {
 
 /// The descriptors of an index in an `index.json`, one for each label.
 pub(super) fn index_descriptors(index: &Index, labels: &[Label], place: &str) -> Result<Vec<Value>, TransportError> {
-    let document = &index.document;
-    let listed = document.manifests.iter().map(|descriptor| descriptor.digest);
-    if !listed.eq(index.images.iter().map(|image| image.manifest.digest())) {
+    let lists_its_own = |index: &&Index| {
+        let listed = index.document.manifests.iter().map(|descriptor| descriptor.digest);
+        listed.eq(index.entries.iter().map(Listed::digest))
+    };
+    if !index.indexes().iter().all(lists_its_own) {
         return Err(TransportError::Malformed {
             place: place.to_owned(),
             what: "the index to be written".to_owned(),
             reason: "it does not list its own images".to_owned(),
         });
     }
+    let document = &index.document;
     let value = json!({ "mediaType": document.media_type(), "digest": document.digest(), "size": document.size() });
     Ok(labels.iter().map(|label| labelled(&value, label)).collect())
 }
@@ -164,12 +167,21 @@ impl<'a> Bundle<'a> {
     /// The files of an OCI archive that holds an index.
     pub(super) fn of_index(index: &'a Index, labels: &[Label], place: &str) -> Result<Self, TransportError> {
         let mut bundle = Self::begin(index_descriptors(index, labels, place)?, None);
-        bundle.add(
+        bundle.index(index);
+        Ok(bundle)
+    }
+
+    fn index(&mut self, index: &'a Index) {
+        self.add(
             &blob_name(&index.document.digest()),
             Content::Bytes(Cow::Borrowed(index.document.bytes())),
         );
-        index.images.iter().for_each(|image| bundle.image(image));
-        Ok(bundle)
+        for entry in &index.entries {
+            match entry {
+                Listed::Image(image) => self.image(image),
+                Listed::Index(nested) => self.index(nested),
+            }
+        }
     }
 
     fn new(image: &'a Image, labels: &[Label], docker: Option<&Value>, place: &str) -> Result<Self, TransportError> {

@@ -105,8 +105,8 @@ impl Layout {
         metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
     }
 
-    /// Writes images, a document over them if there is one, and their names.
-    fn write(&self, images: &[Image], over: Option<&Index>, added: &[Value]) -> Result<(), TransportError> {
+    /// Writes images, the indexes over them, and their names.
+    fn write(&self, images: &[&Image], over: &[&Index], added: &[Value]) -> Result<(), TransportError> {
         let place = self.place();
         fsio::create_dir_all(&self.path)?;
         // The directory itself is locked, so that no lock file is left in a layout that is published as it is.
@@ -116,7 +116,7 @@ impl Layout {
         for image in images {
             self.blobs(image)?;
         }
-        if let Some(index) = over {
+        for index in over {
             self.document(&index.document.digest(), index.document.bytes())?;
         }
         // One sync of the file system instead of one for each blob: the index must not survive a crash without them.
@@ -252,14 +252,14 @@ impl Sink for Layout {
     fn put(&self, image: &Image, names: &[String]) -> Result<Digest, TransportError> {
         let labels = oci_labels(&names::parse_all(names)?, self.reference.as_deref())?;
         let descriptors = bundle::descriptors(image, &labels, &self.place())?;
-        self.write(std::slice::from_ref(image), None, &descriptors)?;
+        self.write(&[image], &[], &descriptors)?;
         Ok(image.digest())
     }
 
     fn put_index(&self, index: &Index, names: &[String]) -> Result<Digest, TransportError> {
         let labels = oci_labels(&names::parse_all(names)?, self.reference.as_deref())?;
         let descriptors = bundle::index_descriptors(index, &labels, &self.place())?;
-        self.write(&index.images, Some(index), &descriptors)?;
+        self.write(&index.images(), &index.indexes(), &descriptors)?;
         Ok(index.digest())
     }
 

@@ -54,7 +54,7 @@ impl<'r> Run<'r> {
     /// Pushes an image and its companion to a repository; gives what the latter took.
     fn push(&self, name: &str, image: &Image, companion: &Companion) -> Result<PushSummary, TransportError> {
         let target: Reference = format!("{}/{name}", self.registry.host).parse().unwrap();
-        let pushed = self.pusher.push(&target, &[image], None, &[])?;
+        let pushed = self.pusher.push(&target, &[image], &[], &[])?;
         let supply: &Supply<'_> = &|lacking| {
             self.supplied.lock().unwrap().push(lacking.to_vec());
             Ok(())

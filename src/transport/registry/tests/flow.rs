@@ -173,7 +173,7 @@ fn row_34_warnings_are_shown_once_each() {
     let options = PushOptions::default();
     let target: Reference = format!("{}/app:1", registry.host).parse().unwrap();
     let pusher = Pusher::tuned(&RegistryConfig::default(), &options, hasty(), &told).unwrap();
-    pusher.push(&target, &[&small()], None, &[]).unwrap();
+    pusher.push(&target, &[&small()], &[], &[]).unwrap();
     let expected = format!("`{}` says: this registry closes \"soon\"", registry.host);
     assert_eq!(told.warnings(), BTreeSet::from([expected]));
     let count = lock(&told.0)

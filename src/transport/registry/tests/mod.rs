@@ -118,7 +118,7 @@ fn as_user(registry: &faulty::Faulty, login: Login, image: &Image) -> Result<Pus
     Pusher::tuned(&RegistryConfig::default(), &options, tuning, &crate::event::Silent)?.push(
         &target,
         &[image],
-        None,
+        &[],
         &[],
     )
 }
@@ -141,5 +141,5 @@ fn push_with(
     options: &PushOptions,
 ) -> Result<PushSummary, TransportError> {
     let target: Reference = target.parse().unwrap();
-    Pusher::tuned(config, options, hasty(), &crate::event::Silent)?.push(&target, &[image], None, &[])
+    Pusher::tuned(config, options, hasty(), &crate::event::Silent)?.push(&target, &[image], &[], &[])
 }

@@ -235,8 +235,8 @@ fn a_real_registry_with_a_token_server_is_pushed_to_and_read() {
     let options = PushOptions::default();
     let pusher = Pusher::tuned(&config, &options, tuning.clone(), &crate::event::Silent).unwrap();
     let at = |name: &str| -> Reference { format!("{}/{name}", registry.host).parse().unwrap() };
-    pusher.push(&at("a/b:1"), &[&image], None, &[]).unwrap();
-    let mounted = pusher.push(&at("c:1"), &[&image], None, &[]).unwrap();
+    pusher.push(&at("a/b:1"), &[&image], &[], &[]).unwrap();
+    let mounted = pusher.push(&at("c:1"), &[&image], &[], &[]).unwrap();
     assert_eq!(
         mounted.blobs_mounted, 3,
         "the token allows to read the other repository"

@@ -80,7 +80,7 @@ fn a_process_that_pushes() {
     };
     let target: Reference = target.parse().unwrap();
     let options = PushOptions::default();
-    let summary = push_api(&config, &target, &[&image], None, &[], &options, &Silent).unwrap();
+    let summary = push_api(&config, &target, &[&image], &[], &[], &options, &Silent).unwrap();
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak = peak.trim().trim_end_matches(" kB").to_owned();

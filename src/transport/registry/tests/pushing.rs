@@ -454,16 +454,7 @@ fn row_16_blobs_come_before_manifests_and_the_index_last() {
     let options = PushOptions::default();
     let config = RegistryConfig::default();
     let tags = ["latest".to_owned()];
-    let summary = push_api(
-        &config,
-        &target,
-        &[&one, &two],
-        Some(document),
-        &tags,
-        &options,
-        &Silent,
-    )
-    .unwrap();
+    let summary = push_api(&config, &target, &[&one, &two], &[document], &tags, &options, &Silent).unwrap();
     assert_eq!(summary.digest, Some(Digest::of(&bytes)));
     assert_eq!(
         summary.references,
@@ -531,7 +522,7 @@ fn row_28_several_tags_go_at_once_where_the_registry_confirms_them() {
             &RegistryConfig::default(),
             &target,
             &[&image],
-            None,
+            &[],
             &tags,
             &options,
             &Silent,
@@ -550,7 +541,7 @@ fn row_28_several_tags_go_at_once_where_the_registry_confirms_them() {
         &RegistryConfig::default(),
         &target,
         &[&small()],
-        None,
+        &[],
         &tags,
         &options,
         &Silent,
@@ -568,11 +559,11 @@ fn row_30_a_blob_goes_to_a_registry_once_whoever_pushes_it_where() {
         for tag in ["1", "2", "3", "4"] {
             let (pusher, image) = (&pusher, &image);
             let target: Reference = format!("{}/app:{tag}", registry.host).parse().unwrap();
-            scope.spawn(move || pusher.push(&target, &[image], None, &[]).unwrap());
+            scope.spawn(move || pusher.push(&target, &[image], &[], &[]).unwrap());
         }
     });
     let target: Reference = format!("{}/other:1", registry.host).parse().unwrap();
-    let summary = pusher.push(&target, &[&image], None, &[]).unwrap();
+    let summary = pusher.push(&target, &[&image], &[], &[]).unwrap();
     assert_eq!((summary.blobs_mounted, summary.blobs_sent), (3, 0));
     let total: u64 = image.layers.iter().map(|layer| layer.size()).sum::<u64>() + image.config.size();
     assert_eq!(registry.arrived() as u64, total);

@@ -1,0 +1,187 @@
+//! Indexes in indexes: copied whole with `copy --all`, and made flat by `index create`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::crafted::{Crafted, memory_is_bounded};
+use crate::documents::{image, index, tag};
+use crate::places::{Kind, Places};
+use crate::support::{Place, Ran, have, peer};
+
+const PLATFORMS: [&str; 4] = ["linux/amd64", "linux/arm64", "linux/s390x", "linux/arm"];
+
+/// A layout with an index under `v1` whose images stand in two indexes, one of them two deep, and its digest.
+fn nested(place: &Place, name: &str) -> String {
+    let layout = Crafted::at(&place.project.join(name));
+    let [amd64, arm64, s390x, arm] = PLATFORMS.map(|text| image(&layout, text));
+    let deepest = index(&layout, &[arm64, s390x]);
+    let all = index(&layout, &[amd64, index(&layout, &[arm, deepest])]);
+    let digest = all["digest"].as_str().unwrap().to_owned();
+    tag(&layout, all);
+    digest
+}
+
+fn blobs(layout: &Path) -> BTreeSet<String> {
+    let names = layerize::fsio::sorted_names(&layout.join("blobs/sha256")).unwrap();
+    names.into_iter().map(|name| name.into_string().unwrap()).collect()
+}
+
+fn digest_of(ran: &Ran) -> String {
+    ran.line().split(' ').next().unwrap().to_owned()
+}
+
+/// image-index.md, "manifests": an entry may be an index; clients that copy keep what they do not understand.
+#[test]
+fn a_nested_index_is_copied_whole_between_every_pair_of_places_that_hold_one() {
+    let places = Places::new();
+    let made = nested(&places.place, "made");
+    let kinds: Vec<Kind> = places
+        .kinds
+        .iter()
+        .copied()
+        .filter(|kind| kind.holds_indexes())
+        .collect();
+    for kind in &kinds {
+        let sink = places.location(*kind, "source", 0);
+        let copied = places.run(&["copy", "--all", "oci:made:v1", &sink]).success();
+        assert_eq!(digest_of(&copied), made, "{kind:?}");
+    }
+    for from in &kinds {
+        for to in &kinds {
+            let tag = format!("from-{}", format!("{from:?}").to_lowercase());
+            let (source, sink) = (places.location(*from, "source", 0), places.location(*to, &tag, 1));
+            let copied = places.run(&["copy", "--all", &source, &sink]).success();
+            assert_eq!(digest_of(&copied), made, "{from:?} → {to:?}");
+            for platform in PLATFORMS {
+                places.run(&["verify", "--platform", platform, &sink]).success();
+            }
+            let back = format!("back-{from:?}-{to:?}");
+            places
+                .run(&["copy", "--all", &sink, &format!("oci:{back}:v1")])
+                .success();
+            let project = &places.place.project;
+            assert_eq!(
+                blobs(&project.join(back)),
+                blobs(&project.join("made")),
+                "{from:?} → {to:?}"
+            );
+        }
+    }
+    // A push of a place is a copy of it.
+    if kinds.contains(&Kind::Registry) {
+        let sink = places.location(Kind::Registry, "pushed", 1);
+        let pushed = places.run(&["push", "--all", "oci:made:v1", &sink]).success();
+        assert_eq!(digest_of(&pushed), made);
+    }
+}
+
+/// Docker's and podman's stores and archives hold single images; an index would lose all but one in silence.
+#[test]
+fn a_place_that_holds_one_image_refuses_a_nested_index_and_names_those_that_hold_it() {
+    let places = Places::new();
+    nested(&places.place, "made");
+    for kind in places.kinds.iter().filter(|kind| !kind.holds_indexes()) {
+        let sink = places.location(*kind, "refused", 1);
+        let ran = places.run(&["copy", "--all", "oci:made:v1", &sink]).exits(2);
+        ran.says(&[
+            "not an index of several platforms",
+            "`oci-archive:FILE`",
+            "`oci:DIR[:tag]`",
+            "`docker://NAME`",
+        ]);
+        if *kind == Kind::DockerArchive {
+            let file = sink.trim_start_matches("docker-archive:").split(':').next().unwrap();
+            assert!(!places.place.project.join(file).exists());
+        }
+        // The advice works: one platform fits everywhere.
+        let one = places.run(&["copy", "--platform", "linux/s390x", "oci:made:v1", &sink]);
+        assert_eq!(one.status, 0, "{kind:?}: {}", one.stderr);
+    }
+}
+
+/// `index create` lists images alone: in an index within an index Docker finds no image ("no matching manifest"), and podman
+/// and skopeo stop ("Unexpectedly received a manifest list"). `podman manifest add --all` takes the images of a list as well.
+#[test]
+fn an_index_made_of_nested_indexes_lists_their_images_each_once() {
+    let place = Place::new();
+    nested(&place, "made");
+    let create = |sink: &str, sources: &[&str]| place.run(&[&["index", "create", sink][..], sources].concat());
+    let flat = create("oci:flat:v1", &["oci:made:v1"]).success();
+    // What an index lists twice, or two indexes list, stands there once.
+    let twice = create("oci:twice:v1", &["oci:made:v1", "oci:flat:v1"]).success();
+    assert_eq!(digest_of(&twice), digest_of(&flat));
+    let hex = digest_of(&flat);
+    let document = fs::read(place.project.join("flat/blobs/sha256").join(&hex[7..])).unwrap();
+    let document: Value = serde_json::from_slice(&document).unwrap();
+    let manifests = document["manifests"].as_array().unwrap();
+    assert!(
+        manifests
+            .iter()
+            .all(|entry| entry["mediaType"] == crate::documents::MANIFEST),
+        "{document}"
+    );
+    let architectures: Vec<&Value> = manifests
+        .iter()
+        .map(|entry| &entry["platform"]["architecture"])
+        .collect();
+    assert_eq!(json!(architectures), json!(["amd64", "arm", "arm64", "s390x"]));
+    for platform in PLATFORMS {
+        place.run(&["verify", "--platform", platform, "oci:flat:v1"]).success();
+    }
+    if have("skopeo", &["--version"]) {
+        let mut skopeo = Command::new("skopeo");
+        let args = ["--insecure-policy", "copy", "--all", "oci:flat:v1", "oci:peer:v1"];
+        peer(skopeo.args(args).current_dir(&place.project));
+    }
+    // Two images for one platform cannot both be meant, wherever in the indexes they stand.
+    let other = Crafted::at(&place.project.join("other"));
+    let mut images = [image(&other, "linux/arm64/v8"), image(&other, "linux/arm64")];
+    images[0]["platform"] = json!({ "os": "linux", "architecture": "arm64" });
+    let within = index(&other, &images[1..]);
+    tag(&other, index(&other, &[images[0].clone(), within]));
+    create("oci:no:v1", &["oci:other:v1"])
+        .exits(2)
+        .says(&["are both for `linux/arm64`", images[0]["digest"].as_str().unwrap()]);
+    // An index that is added to becomes a flat one likewise.
+    tag(&other, index(&other, &[image(&other, "linux/riscv64")]));
+    place.run(&["index", "add", "oci:made:v1", "oci:other:v1"]).success();
+    for platform in PLATFORMS.iter().chain(&["linux/riscv64"]) {
+        place.run(&["verify", "--platform", platform, "oci:made:v1"]).success();
+    }
+}
+
+/// Indexes that list one another many times, and indexes deeper than are followed, cost nothing.
+#[test]
+fn an_index_of_indexes_is_bounded_in_depth_and_in_number() {
+    let place = Place::new();
+    let layout = Crafted::at(&place.project.join("many"));
+    let mut many = image(&layout, "linux/amd64");
+    for _ in 0..3 {
+        many = index(&layout, &vec![many; 100]);
+    }
+    tag(&layout, many);
+    place
+        .run(&["copy", "--all", "oci:many:v1", "oci:copied:v1"])
+        .exits(2)
+        .says(&["it lists more than 1000 images"]);
+    let layout = Crafted::at(&place.project.join("deep"));
+    let mut deep = image(&layout, "linux/amd64");
+    for depth in 1..=5 {
+        deep = index(&layout, &[deep]);
+        tag(&layout, deep.clone());
+        let ran = place.run(&["copy", "--all", "oci:deep:v1", "oci:copied:v1"]);
+        // What can be copied can be read, and the other way round.
+        assert_eq!(place.run(&["inspect", "oci:deep:v1"]).status, ran.status, "{depth}");
+        if depth <= 3 {
+            ran.success();
+            place.run(&["verify", "oci:copied:v1"]).success();
+        } else {
+            ran.exits(2).says(&["indexes are nested more than 4 deep"]);
+        }
+    }
+    memory_is_bounded("indexes of indexes");
+}
