@@ -54,6 +54,19 @@ impl PathError {
     }
 }
 
+/// The text of an error with those of its causes: `cannot read `x`: no such file`. A cause that says the same as the error
+/// before it, as transparent ones do, is said once.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for cause in std::iter::successors(Some(error), |error| error.source()) {
+        let text = cause.to_string();
+        if texts.last() != Some(&text) {
+            texts.push(text);
+        }
+    }
+    texts.join(": ")
+}
+
 /// Adds the action and the path to an I/O result.
 pub trait IoContext<T> {
     /// `file.read(..).context("read", &path)?`

@@ -52,12 +52,6 @@ pub(crate) fn stdout(command: &mut Command) -> String {
     String::from_utf8(run(command).stdout).unwrap().trim().to_owned()
 }
 
-/// The text of an error with the texts of its sources.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(Some(error), |error| error.source());
-    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 /// How often a parser is given something in the suite; `scripts/fuzz` sets a time instead.
 const FUZZ_ROUNDS: usize = 1500;
 

@@ -9,18 +9,35 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::digest::Digest;
-use crate::oci::{Artifact, Subject};
+use crate::fsio::with_causes;
+use crate::oci::{Artifact, Subject, parse_json, try_canonical_json};
 use crate::transport::Source;
 
 use super::bundle::{BUNDLE_MAX, BUNDLE_TYPE, payload_of};
 use super::dsse::IN_TOTO_TYPE;
 use super::error::AttestError;
-use super::statement::Statement;
+use super::provenance::PROVENANCE_TYPE;
+use super::statement::{SIGNATURE_PREDICATE, Statement, statement};
+use super::summary::SUMMARY_TYPE;
 
 /// Media type of an SPDX document in JSON.
 const SPDX_TYPE: &str = "application/spdx+json";
 /// Media type of a CycloneDX document in JSON.
 const CYCLONEDX_TYPE: &str = "application/vnd.cyclonedx+json";
+
+/// Predicate type of a statement that holds an SPDX document.
+const SPDX_PREDICATE: &str = "https://spdx.dev/Document";
+/// Predicate type of a statement that holds a CycloneDX document.
+const CYCLONEDX_PREDICATE: &str = "https://cyclonedx.org/bom";
+
+/// Short names of predicate types, as cosign has them, with their URIs.
+const PREDICATES: [(&str, &str); 5] = [
+    ("signature", SIGNATURE_PREDICATE),
+    ("spdx", SPDX_PREDICATE),
+    ("cyclonedx", CYCLONEDX_PREDICATE),
+    ("provenance", PROVENANCE_TYPE),
+    ("vsa", SUMMARY_TYPE),
+];
 
 /// What a document is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +69,49 @@ pub fn read_document(path: &Path, kind: Option<&str>) -> Result<(AttachmentKind,
         reason: "its kind is not known".to_owned(),
     })?;
     Ok((kind, document))
+}
+
+/// What is to be signed about an image, as a statement: the document in a file, with what the user says that it states
+/// (the URI of a predicate) or else with what is found by looking.
+///
+/// # Errors
+///
+/// A file that is not JSON, whose kind is not known, that is about another image, or that is signed already.
+pub fn statement_of(path: &Path, predicate: Option<&str>, image: &Digest) -> Result<Vec<u8>, AttestError> {
+    let (kind, document) = match predicate {
+        // Any kind will do where the user names the predicate.
+        Some(uri) => {
+            let document = crate::fsio::read_limited(path, BUNDLE_MAX)?;
+            (AttachmentKind::Other(uri.to_owned()), document)
+        }
+        None => read_document(path, None)?,
+    };
+    let path = || path.to_owned();
+    let predicate_type = match &kind {
+        AttachmentKind::Statement(_) => {
+            let statement =
+                Statement::parse(&document).map_err(|reason| AttestError::Document { path: path(), reason })?;
+            // The very bytes: whoever made the statement decided how it is written.
+            return match statement.is_about(image) {
+                true => Ok(document),
+                false => Err(AttestError::OtherSubject {
+                    path: path(),
+                    digest: *image,
+                }),
+            };
+        }
+        AttachmentKind::Bundle(_) => return Err(AttestError::Signed { path: path() }),
+        AttachmentKind::Other(uri) => uri.as_str(),
+        AttachmentKind::Spdx => SPDX_PREDICATE,
+        AttachmentKind::CycloneDx => CYCLONEDX_PREDICATE,
+    };
+    let not_json = |error: &dyn std::error::Error| AttestError::Document {
+        path: path(),
+        reason: with_causes(error),
+    };
+    let predicate: Value = parse_json(&document).map_err(|error| not_json(&error))?;
+    try_canonical_json(&predicate).map_err(|error| not_json(&error))?;
+    Ok(statement(image, predicate_type, &predicate))
 }
 
 /// The manifest of an image as the subject of an artifact.
@@ -90,13 +150,10 @@ pub fn kind_of(document: &[u8]) -> Option<AttachmentKind> {
     None
 }
 
-/// The predicate type under which cosign and others look for a document of this kind.
-pub fn predicate_type(kind: &AttachmentKind) -> Option<&'static str> {
-    match kind {
-        AttachmentKind::Spdx => Some("https://spdx.dev/Document"),
-        AttachmentKind::CycloneDx => Some("https://cyclonedx.org/bom"),
-        AttachmentKind::Statement(_) | AttachmentKind::Bundle(_) | AttachmentKind::Other(_) => None,
-    }
+/// The URI of the predicate type that people call by a short name; `None` for other names.
+pub(super) fn predicate_of_name(name: &str) -> Option<&'static str> {
+    let known = PREDICATES.iter().find(|(short, _)| *short == name);
+    known.map(|(_, uri)| *uri)
 }
 
 impl AttachmentKind {

@@ -65,6 +65,28 @@ pub enum AttestError {
         /// "make a key" or "sign".
         action: &'static str,
     },
+    /// More signers are wanted than there are keys.
+    #[error("`--threshold {threshold}` cannot be met by {keys}{} keys", if *repeated { " different" } else { "" })]
+    Threshold {
+        /// How many are wanted.
+        threshold: usize,
+        /// How many different keys there are.
+        keys: usize,
+        /// Whether a key was given more than once.
+        repeated: bool,
+    },
+    /// What is to be signed is a bundle.
+    #[error("`{}` is signed already", path.display())]
+    Signed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A policy for a kind of statement that names none.
+    #[error("`--policy` does not apply to `--type {kind}`")]
+    PolicyOfOther {
+        /// The kind.
+        kind: String,
+    },
     /// A time that cannot be written.
     #[error("{seconds} seconds since 1970 cannot be written as an RFC 3339 time")]
     Time {
@@ -104,6 +126,9 @@ impl AttestError {
             Self::Time { .. } => {
                 Some("set the clock, or SOURCE_DATE_EPOCH, to a time before the year 10000".to_owned())
             }
+            Self::Threshold { .. } => Some("name the key of every signer with a `--key FILE` of its own".to_owned()),
+            Self::Signed { .. } => Some("attach it with `layerize attach`".to_owned()),
+            Self::PolicyOfOther { .. } => Some("only summaries name a policy: add `--type vsa`".to_owned()),
             Self::Io(_) | Self::Crypto { .. } => None,
         }
     }

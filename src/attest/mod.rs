@@ -25,8 +25,9 @@ mod statement;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod vouch;
 
-pub use artifact::{AttachmentKind, artifact, kind_of, predicate_type, read_document, subject_of};
+pub use artifact::{AttachmentKind, artifact, kind_of, read_document, statement_of, subject_of};
 pub use bundle::{BUNDLE_MAX, BUNDLE_TYPE, ExpectedStatement, Rejection, Verified, sign, verify};
 pub use error::AttestError;
 pub use gather::{Gathered, gather};
@@ -38,3 +39,4 @@ pub use partial::of_source;
 pub use provenance::{BuildFacts, PROVENANCE_TYPE, provenance};
 pub use statement::{SIGNATURE_PREDICATE, Statement, statement};
 pub use summary::{REBUILD_POLICY, RebuildFacts, SUMMARY_TYPE, summary};
+pub use vouch::{RejectedBundle, Signers, Verdict, WantedStatement, vouch};

@@ -57,17 +57,6 @@ pub fn advised(message: impl Into<String>, help: impl Into<String>) -> anyhow::E
     .into()
 }
 
-/// An error with its causes, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
-}
-
 /// Prints a failure to standard error.
 pub fn show(error: &anyhow::Error, ui: &Ui) {
     ui.clear();

@@ -3,7 +3,6 @@
 use anyhow::bail;
 use clap::Args;
 
-use crate::digest::Digest;
 use crate::fetch::{self, AptSources, Update};
 use crate::spec;
 
@@ -54,20 +53,10 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
     let update = update(args, &project, context)?;
     let before = project.lock.clone();
     project.update_lock(&update, args.offline, &args.mirror, &context.environment)?;
-    let after = &project.lock;
-    if let Update::Names(names) = &update {
-        let known = |name: &String| {
-            after.debs.contains_key(name)
-                || after.nix.contains_key(name)
-                || after.deb_sources.contains_key(name)
-                || after.urls.contains_key(&spec::PackageName(name.clone()))
-                || after.bases.contains_key(name)
-        };
-        if let Some(unknown) = names.iter().find(|name| !known(name)) {
-            bail!(
-                "`{unknown}` is not in the lock: it is not a Debian package, source package or download of this spec"
-            );
-        }
+    if let Update::Names(names) = &update
+        && let Some(unknown) = names.iter().find(|name| !project.lock.names(name))
+    {
+        bail!("`{unknown}` is not in the lock: it is not a Debian package, source package or download of this spec");
     }
     if args.golden {
         let flags = BuildFlags {
@@ -77,9 +66,9 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
         };
         golden::record(&mut project, &flags.options(), &context.environment)?;
     }
-    let changes = changes(&before, &project.lock);
+    let changes = spec::lock::changes(&before, &project.lock);
     for change in &changes {
-        context.ui.line(change);
+        context.ui.line(&change.to_string());
     }
     context.ui.clear();
     let path = project.lock_path();
@@ -116,77 +105,4 @@ fn update(args: &LockArgs, project: &Project, context: &Context) -> anyhow::Resu
                 .collect(),
         ),
     })
-}
-
-/// What is different, a line each: added, removed, or with another version or hash.
-fn changes(before: &spec::Lock, after: &spec::Lock) -> Vec<String> {
-    let mut entries = std::collections::BTreeMap::<String, (Option<ShownPin>, Option<ShownPin>)>::new();
-    for (label, pin) in pins(before) {
-        entries.entry(label).or_default().0 = Some(pin);
-    }
-    for (label, pin) in pins(after) {
-        entries.entry(label).or_default().1 = Some(pin);
-    }
-    entries
-        .into_iter()
-        .filter_map(|(label, change)| match change {
-            (None, Some(new)) => Some(format!("+ {label} {}", new.shown)),
-            (Some(old), None) => Some(format!("- {label} {}", old.shown)),
-            (Some(old), Some(new)) if old.shown != new.shown => {
-                Some(format!("~ {label} {} → {}", old.shown, new.shown))
-            }
-            (Some(old), Some(new)) if old != new => Some(format!("~ {label} {}: other files", new.shown)),
-            _ => None,
-        })
-        .collect()
-}
-
-/// What an entry of a lock is pinned to.
-#[derive(PartialEq, Eq)]
-struct ShownPin {
-    /// As people tell it from another: a version or a digest.
-    shown: String,
-    /// Digests of its files, where `shown` is none.
-    files: Vec<Digest>,
-}
-
-impl From<String> for ShownPin {
-    fn from(shown: String) -> Self {
-        let files = Vec::new();
-        Self { shown, files }
-    }
-}
-
-fn pins(lock: &spec::Lock) -> Vec<(String, ShownPin)> {
-    let debs = lock.debs.iter().map(|(name, deb)| {
-        let (shown, files) = (deb.version.clone(), vec![deb.sha256]);
-        (format!("deb:{name}"), ShownPin { shown, files })
-    });
-    let sources = lock.deb_sources.iter().map(|(name, source)| {
-        let shown = source.version.clone();
-        let files = source.files.iter().map(|file| file.sha256).collect();
-        (format!("deb-source:{name}"), ShownPin { shown, files })
-    });
-    let urls = lock
-        .urls
-        .iter()
-        .map(|(name, url)| (format!("url of {name}"), url.sha256.to_string().into()));
-    let nix = lock.nix.iter().map(|(name, nix)| {
-        let pin = format!("{} {}", nix.path, nix.closure);
-        (format!("nix:{name}"), pin.into())
-    });
-    let bases = lock
-        .bases
-        .iter()
-        .map(|(name, base)| (format!("base of {name}"), base.sha256.to_string().into()));
-    let golden = lock.golden.iter().map(|(key, golden)| {
-        let label = format!("digest of {} ({}, {})", key.image, key.platform, key.compression);
-        (label, golden.digest.to_string().into())
-    });
-    debs.chain(sources)
-        .chain(urls)
-        .chain(nix)
-        .chain(bases)
-        .chain(golden)
-        .collect()
 }

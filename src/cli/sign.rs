@@ -3,17 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::attest::{
-    self, AttachmentKind, AttestError, PrivateKey, SIGNATURE_PREDICATE, Statement, read_document, subject_of,
-};
-use crate::digest::Digest;
+use crate::attest::{self, PrivateKey, SIGNATURE_PREDICATE, subject_of};
 use crate::project::attach;
 
 use super::context::Context;
 use super::documents::deliver;
-use super::error::{advised, chain};
 use super::outcome::Outcome;
 
 /// Arguments of `layerize sign`.
@@ -47,51 +43,11 @@ pub fn run(args: &SignArgs, context: &Context) -> anyhow::Result<Outcome> {
     let key = PrivateKey::read(&args.key)?;
     let source = context.environment.source(&args.source, args.platform.as_deref())?;
     let subject = subject_of(source.as_ref())?;
-    let bundle = attest::sign(&statement(args, &subject.digest)?, &key)?;
+    let statement = match &args.predicate {
+        Some(document) => attest::statement_of(document, args.kind.as_deref(), &subject.digest)?,
+        None => attest::statement(&subject.digest, SIGNATURE_PREDICATE, &json!({})),
+    };
+    let bundle = attest::sign(&statement, &key)?;
     deliver(bundle, subject, args.output.as_deref(), &location, context)?;
     Ok(Outcome::Done)
-}
-
-/// What is signed: that the image is signed, a statement as it is, or a document as a predicate.
-fn statement(args: &SignArgs, image: &Digest) -> anyhow::Result<Vec<u8>> {
-    let Some(path) = &args.predicate else {
-        return Ok(attest::statement(image, SIGNATURE_PREDICATE, &json!({})));
-    };
-    let (kind, document) = match &args.kind {
-        // Any kind will do where the user names the predicate.
-        Some(uri) => (
-            AttachmentKind::Other(uri.clone()),
-            read_document(path, Some("any/json"))?.1,
-        ),
-        None => read_document(path, None)?,
-    };
-    let not_signed = |reason: &str| AttestError::Document {
-        path: path.clone(),
-        reason: reason.to_owned(),
-    };
-    if matches!(kind, AttachmentKind::Statement(_)) {
-        // The very bytes: whoever made the statement decided how it is written.
-        let statement = Statement::parse(&document).map_err(|reason| not_signed(&reason))?;
-        if !statement.is_about(image) {
-            return Err(AttestError::OtherSubject {
-                path: path.clone(),
-                digest: *image,
-            }
-            .into());
-        }
-        return Ok(document);
-    }
-    let predicate_type = match &kind {
-        AttachmentKind::Other(uri) => Some(uri.as_str()),
-        known => attest::predicate_type(known),
-    };
-    let Some(predicate_type) = predicate_type else {
-        return Err(advised(
-            format!("`{}` is signed already", path.display()),
-            "attach it with `layerize attach`",
-        ));
-    };
-    let predicate: Value = crate::oci::parse_json(&document).map_err(|error| not_signed(&chain(&error)))?;
-    crate::oci::try_canonical_json(&predicate).map_err(|error| not_signed(&chain(&error)))?;
-    Ok(attest::statement(image, predicate_type, &predicate))
 }

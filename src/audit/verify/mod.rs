@@ -21,6 +21,7 @@ use super::AuditError;
 use super::stream::LayerEnd;
 use crate::digest::{ContentDigest, DiffId};
 use crate::escape::shown;
+use crate::fsio::with_causes;
 use crate::oci::shape::{self, Shape};
 use crate::oci::{
     ATTESTATION, Annotations, CONFIG_SIZE_MAX, CompressionFormat, Config, DocumentError, Fault, Index, Manifest,
@@ -498,14 +499,4 @@ fn packing_of_type(media_type: &str) -> Option<CompressionFormat> {
         "+zstd" | ".zstd" => Some(CompressionFormat::Zstd),
         _ => None,
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }

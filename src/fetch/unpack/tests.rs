@@ -6,7 +6,8 @@ use std::io::Write;
 use super::testing::show;
 use super::*;
 use crate::archive::testing::{Tar, bzip2, gzip, xz, zstd};
-use crate::testing::{chain, oracle, output};
+use crate::fsio::with_causes;
+use crate::testing::{oracle, output};
 
 mod zips;
 
@@ -24,7 +25,9 @@ fn unpacked(archive: &[u8], strip: Option<u32>) -> Result<Vec<String>, String> {
     assert_eq!(crate::fsio::sorted_names(&work).unwrap(), expected, "{result:?}");
     let outside = crate::fsio::sorted_names(&dir.path().join("outside")).unwrap();
     assert!(outside.is_empty(), "something was written outside");
-    result.map(|_| show(&work.join("tree"))).map_err(|error| chain(&error))
+    result
+        .map(|_| show(&work.join("tree")))
+        .map_err(|error| with_causes(&error))
 }
 
 fn plain() -> Tar {
@@ -200,7 +203,7 @@ fn content_tells_what_a_name_does_not() {
     let unpack = |name: &str, bytes: &[u8]| {
         let (file, dest) = (dir.path().join("file"), dir.path().join(name));
         fs::write(&file, bytes).unwrap();
-        let result = unpack_or_keep(&file, name, None, &dest).map_err(|error| chain(&error));
+        let result = unpack_or_keep(&file, name, None, &dest).map_err(|error| with_causes(&error));
         result.map(|_| {
             if dest.is_dir() {
                 show(&dest)
@@ -553,7 +556,7 @@ fn an_existing_destination_is_kept() {
     let dest = dir.path().join("tree");
     fs::create_dir(&dest).unwrap();
     let error = unpack_archive(&archive, "a.tar", None, &dest).unwrap_err();
-    assert!(chain(&error).ends_with("is there already"), "{error:?}");
+    assert!(with_causes(&error).ends_with("is there already"), "{error:?}");
     assert!(show(&dest).is_empty());
 }
 

@@ -14,9 +14,11 @@
 //! `layerize lock` adds what is missing.
 
 mod archives;
+mod changes;
 mod parse;
 mod print;
 
+pub use changes::{LockChange, changes};
 pub use parse::parse;
 pub use print::print;
 

@@ -338,3 +338,39 @@ proptest! {
         }
     }
 }
+
+/// Every kind of entry, added, removed and changed: a line for each, and none where nothing changed.
+#[test]
+fn changes_are_told_by_kind() {
+    let (empty, full) = (Lock::default(), example());
+    let count = full.debs.len()
+        + full.deb_sources.len()
+        + full.urls.len()
+        + full.nix.len()
+        + full.bases.len()
+        + full.golden.len();
+    let added = changes(&empty, &full);
+    assert_eq!(added.len(), count);
+    assert!(added.iter().all(|change| matches!(change, LockChange::Added { .. })));
+    assert!(added[0].to_string().starts_with("+ "), "{}", added[0]);
+    let removed = changes(&full, &empty);
+    assert_eq!(removed.len(), count);
+    assert!(
+        removed
+            .iter()
+            .all(|change| matches!(change, LockChange::Removed { .. }))
+    );
+    assert_eq!(changes(&full, &full), []);
+
+    let mut other = full.clone();
+    other.debs.get_mut("libc6").unwrap().version = "2.37-1".to_owned();
+    other.debs.get_mut("hello").unwrap().sha256 = Digest::of(b"rebuilt");
+    let texts: Vec<String> = changes(&full, &other).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "~ deb:hello 1:2.10-3: other files",
+            "~ deb:libc6 2.36-9+deb12u9 → 2.37-1"
+        ]
+    );
+}

@@ -6,7 +6,8 @@ use super::*;
 use crate::archive::testing::{Tar, bzip2, xz, zstd};
 use crate::fetch::debian::testing::{Deb, control};
 use crate::fetch::unpack::testing::show;
-use crate::testing::{chain, oracle, output};
+use crate::fsio::with_causes;
+use crate::testing::{oracle, output};
 
 fn control_tar(more: &[(&str, &str)]) -> Tar {
     let paragraph = control("pkg", "1.0-1", "Depends: libc6 (>= 2)\n");
@@ -29,7 +30,7 @@ fn unpacked(deb: &[u8]) -> Result<Vec<String>, String> {
     assert_eq!(left, expected, "{result:?}");
     result
         .map(|()| show(&dir.path().join("tree")))
-        .map_err(|error| chain(&error))
+        .map_err(|error| with_causes(&error))
 }
 
 /// The nodes of a package without those that every package gets.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::archive::testing::{Tar, bzip2, gzip, xz};
 use crate::fetch::unpack::testing::show;
-use crate::testing::chain;
+use crate::fsio::with_causes;
 
 /// Writes the files of a source package; its `.dsc` lists them.
 fn package(dir: &Path, format: &str, files: &[(&str, Vec<u8>)]) -> Vec<(String, PathBuf)> {
@@ -30,7 +30,9 @@ fn unpacked(format: &str, files: &[(&str, Vec<u8>)]) -> Result<Vec<String>, Stri
     let result = unpack_deb_source(&files, &work.join("tree"));
     let expected: &[&str] = if result.is_ok() { &["tree"] } else { &[] };
     assert_eq!(fsio::sorted_names(&work).unwrap(), expected, "{result:?}");
-    result.map(|()| show(&work.join("tree"))).map_err(|error| chain(&error))
+    result
+        .map(|()| show(&work.join("tree")))
+        .map_err(|error| with_causes(&error))
 }
 
 fn upstream() -> Vec<u8> {
@@ -188,9 +190,9 @@ fn a_listed_file_must_be_there() {
     files.truncate(1);
     let error = unpack_deb_source(&files, &dir.path().join("tree")).unwrap_err();
     assert!(
-        chain(&error).ends_with("lists `pkg_1.tar.gz`, which is not among its files"),
+        with_causes(&error).ends_with("lists `pkg_1.tar.gz`, which is not among its files"),
         "{error:?}"
     );
     let error = unpack_deb_source(&[], &dir.path().join("tree")).unwrap_err();
-    assert!(chain(&error).contains("must have its `.dsc` first"), "{error:?}");
+    assert!(with_causes(&error).contains("must have its `.dsc` first"), "{error:?}");
 }

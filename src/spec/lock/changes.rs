@@ -1,0 +1,131 @@
+//! What *changed* between two locks, as people are told of it.
+//!
+//! Invariant: entries that are equal are not listed; each other one is listed once, sorted by its label.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::digest::Digest;
+use crate::spec::Lock;
+
+/// How one entry of a lock differs from that of another lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockChange {
+    /// The entry is new.
+    Added {
+        /// What it pins, such as `deb:libc6`.
+        label: String,
+        /// The version or digest that it pins.
+        pin: String,
+    },
+    /// The entry is gone.
+    Removed {
+        /// What it pinned.
+        label: String,
+        /// The version or digest that it pinned.
+        pin: String,
+    },
+    /// The entry pins another version or digest.
+    Moved {
+        /// What it pins.
+        label: String,
+        /// The version or digest of before.
+        from: String,
+        /// The version or digest of now.
+        to: String,
+    },
+    /// The entry pins other files of the same version.
+    OtherFiles {
+        /// What it pins.
+        label: String,
+        /// The version.
+        pin: String,
+    },
+}
+
+/// A line for people: `+ deb:gcc 12.2`, `- …`, `~ deb:gcc 12.2 → 12.3`.
+impl fmt::Display for LockChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Added { label, pin } => write!(f, "+ {label} {pin}"),
+            Self::Removed { label, pin } => write!(f, "- {label} {pin}"),
+            Self::Moved { label, from, to } => write!(f, "~ {label} {from} → {to}"),
+            Self::OtherFiles { label, pin } => write!(f, "~ {label} {pin}: other files"),
+        }
+    }
+}
+
+/// What has to be said of the way from one lock to another.
+pub fn changes(before: &Lock, after: &Lock) -> Vec<LockChange> {
+    let mut entries = BTreeMap::<String, (Option<Pin>, Option<Pin>)>::new();
+    for (label, pin) in pins(before) {
+        entries.entry(label).or_default().0 = Some(pin);
+    }
+    for (label, pin) in pins(after) {
+        entries.entry(label).or_default().1 = Some(pin);
+    }
+    entries
+        .into_iter()
+        .filter_map(|(label, pins)| match pins {
+            (None, Some(new)) => Some(LockChange::Added { label, pin: new.shown }),
+            (Some(old), None) => Some(LockChange::Removed { label, pin: old.shown }),
+            (Some(old), Some(new)) if old.shown != new.shown => Some(LockChange::Moved {
+                label,
+                from: old.shown,
+                to: new.shown,
+            }),
+            (Some(old), Some(new)) if old != new => Some(LockChange::OtherFiles { label, pin: new.shown }),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What an entry of a lock is pinned to.
+#[derive(PartialEq, Eq)]
+struct Pin {
+    /// As people tell it from another: a version or a digest.
+    shown: String,
+    /// Digests of its files, where `shown` is a version.
+    files: Vec<Digest>,
+}
+
+impl From<String> for Pin {
+    fn from(shown: String) -> Self {
+        let files = Vec::new();
+        Self { shown, files }
+    }
+}
+
+fn pins(lock: &Lock) -> Vec<(String, Pin)> {
+    let debs = lock.debs.iter().map(|(name, deb)| {
+        let (shown, files) = (deb.version.clone(), vec![deb.sha256]);
+        (format!("deb:{name}"), Pin { shown, files })
+    });
+    let sources = lock.deb_sources.iter().map(|(name, source)| {
+        let shown = source.version.clone();
+        let files = source.files.iter().map(|file| file.sha256).collect();
+        (format!("deb-source:{name}"), Pin { shown, files })
+    });
+    let urls = lock
+        .urls
+        .iter()
+        .map(|(name, url)| (format!("url of {name}"), url.sha256.to_string().into()));
+    let nix = lock.nix.iter().map(|(name, nix)| {
+        let pin = format!("{} {}", nix.path, nix.closure);
+        (format!("nix:{name}"), pin.into())
+    });
+    let bases = lock
+        .bases
+        .iter()
+        .map(|(name, base)| (format!("base of {name}"), base.sha256.to_string().into()));
+    let golden = lock.golden.iter().map(|(key, golden)| {
+        let label = format!("digest of {} ({}, {})", key.image, key.platform, key.compression);
+        (label, golden.digest.to_string().into())
+    });
+    debs.chain(sources)
+        .chain(urls)
+        .chain(nix)
+        .chain(bases)
+        .chain(golden)
+        .collect()
+}
