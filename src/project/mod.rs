@@ -10,10 +10,12 @@
 pub mod attach;
 mod base;
 pub mod check;
+mod closures;
 pub mod documents;
 pub mod draft;
 mod environment;
 mod error;
+pub mod explain;
 mod files;
 pub mod golden;
 pub mod image;
@@ -32,6 +34,7 @@ pub mod starter;
 pub mod target;
 pub mod work;
 
+pub use closures::StoredClosure;
 pub use draft::{Draft, drafts};
 pub use environment::{DEFAULT_EPOCH, Environment, WorkOptions};
 pub use error::ProjectError;

@@ -444,18 +444,6 @@ pub struct Lock {
     pub golden: BTreeMap<GoldenKey, Golden>,
 }
 
-impl Lock {
-    /// Whether an entry has this name: a Debian package or source package without its prefix, a package with a URL, a
-    /// path of a Nix store as the spec writes it, an image with a base.
-    pub fn names(&self, name: &str) -> bool {
-        self.debs.contains_key(name)
-            || self.nix.contains_key(name)
-            || self.deb_sources.contains_key(name)
-            || self.urls.contains_key(&PackageName(name.to_owned()))
-            || self.bases.contains_key(name)
-    }
-}
-
 /// A base as pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockedBase {

@@ -22,11 +22,25 @@ pub use changes::{LockChange, changes};
 pub use parse::parse;
 pub use print::print;
 
+use super::{Lock, PackageName};
+
 /// Name of a lock beside its spec.
 pub const FILE_NAME: &str = "layerize.lock";
 
 /// Version of the text.
 const VERSION: i64 = 1;
+
+impl Lock {
+    /// Whether an entry has this name: a Debian package or source package without its prefix, a package with a URL, a
+    /// path of a Nix store as the spec writes it, an image with a base.
+    pub fn names(&self, name: &str) -> bool {
+        self.debs.contains_key(name)
+            || self.nix.contains_key(name)
+            || self.deb_sources.contains_key(name)
+            || self.urls.contains_key(&PackageName(name.to_owned()))
+            || self.bases.contains_key(name)
+    }
+}
 
 #[cfg(test)]
 mod tests;
