@@ -371,6 +371,29 @@ impl FileSystem {
         Ok(names.collect())
     }
 
+    /// Passes on what is at a path without symlinks and everything below it, except directories.
+    pub fn for_each_below<E: From<PathError>>(
+        &self,
+        top: Vec<u8>,
+        mut action: impl FnMut(&[u8], Found) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut pending = vec![top];
+        while let Some(path) = pending.pop() {
+            match self.lookup(&path)? {
+                Some(Found::Directory) => {
+                    for name in self.names(&path)? {
+                        let mut below = path.clone();
+                        push(&mut below, &name);
+                        pending.push(below);
+                    }
+                }
+                Some(found) => action(&path, found)?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Where a path without symlinks is on disk, if it is at or below a store path.
     pub fn physical(&self, path: &[u8]) -> Option<PathBuf> {
         let (physical, below) = self.store_member(path)?;

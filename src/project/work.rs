@@ -68,14 +68,7 @@ pub fn prepare_images(
     environment: &Environment<'_>,
 ) -> Result<Work, ProjectError> {
     let targets = project.workspace.images.keys().cloned().map(Target::Image).collect();
-    realise(
-        environment.store()?,
-        environment.nix(),
-        project,
-        targets,
-        options,
-        environment,
-    )
+    realise_in_store(project, targets, options, environment)
 }
 
 /// As [`prepare`] for one image of a project that is loaded, which must have a lock that is current.
@@ -87,14 +80,17 @@ pub fn prepare_image(
 ) -> Result<Work, ProjectError> {
     project.make_lock_current(options, environment)?;
     let targets = vec![Target::Image(image.to_owned())];
-    realise(
-        environment.store()?,
-        environment.nix(),
-        project,
-        targets,
-        options,
-        environment,
-    )
+    realise_in_store(project, targets, options, environment)
+}
+
+fn realise_in_store(
+    project: Project,
+    targets: Vec<Target>,
+    options: &WorkOptions,
+    environment: &Environment<'_>,
+) -> Result<Work, ProjectError> {
+    let (store, nix) = (environment.store()?, environment.nix());
+    realise(store, nix, project, targets, options, environment)
 }
 
 fn prepare_named(

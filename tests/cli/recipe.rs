@@ -137,14 +137,7 @@ fn flags_are_told_and_no_recorded_digest_is_compared_with_what_they_make() {
             "thing",
         ])
         .success();
-    let path = place
-        .run(&["closure", "thing"])
-        .success()
-        .line()
-        .split('\t')
-        .next()
-        .unwrap()
-        .to_owned();
+    let path = store_path_of(&place);
     assert_eq!(options(&place, &[&path, "--name", "x:1"]), Value::Null);
     for (flag, values, told) in of_paths() {
         let arguments = [&[path.as_str(), flag][..], &values].concat();
@@ -160,6 +153,13 @@ fn flags_are_told_and_no_recorded_digest_is_compared_with_what_they_make() {
         known,
         "a flag that is not tried here, or is none any more"
     );
+}
+
+/// The store path of the only package of the image `thing`.
+fn store_path_of(place: &Place) -> String {
+    let closure = place.run(&["closure", "thing"]).success();
+    let (path, _size) = closure.line().split_once('\t').unwrap();
+    path.to_owned()
 }
 
 /// Of the same date as everybody's image, and of another one.
@@ -220,14 +220,7 @@ fn an_inventory_over_a_base_does_not_say_that_it_is_whole() {
     };
     assert_eq!(aggregates(&cyclonedx(&["thing"])), ["complete"]);
     place.run(&["build", "thing", "-o", "oci:base:v1"]).success();
-    let path = place
-        .run(&["closure", "thing"])
-        .success()
-        .line()
-        .split('\t')
-        .next()
-        .unwrap()
-        .to_owned();
+    let path = store_path_of(&place);
     let arguments = [path.as_str(), "--base", "oci:base:v1"];
     assert_eq!(aggregates(&cyclonedx(&arguments)), ["incomplete", "complete"]);
     let spdx = place

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{LAYERIZE, Place, Ran, copy_tree, have, is_root, peer, podman, shared_cache};
+use crate::support::{LAYERIZE, Place, Ran, copy_tree, have, is_root, peer, podman_run, shared_cache};
 
 const GREETING: &str = "Hello, world!\n";
 
@@ -51,16 +51,7 @@ fn hello_is_built_loaded_run_and_rebuilt_from_nothing_but_its_records() {
         assert_eq!(docker_run(&docker_load(&archive), &[]), GREETING);
     }
     if is_root() && have("podman", &["--version"]) {
-        peer(podman(&place).args(["load", "-i"]).arg(&archive));
-        // Limits of its own: where root lacks CAP_SYS_RESOURCE, podman's defaults cannot be set.
-        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
-        let ran = peer(
-            podman(&place)
-                .args(["run", "--rm", "--network", "none"])
-                .args(limits)
-                .arg("hello"),
-        );
-        assert_eq!(ran.stdout, GREETING);
+        assert_eq!(podman_run(&place, &archive, &["hello"]), GREETING);
     }
     let layout = place.path().join("layout");
     if have("skopeo", &["--version"]) {

@@ -280,6 +280,16 @@ impl Place {
     }
 }
 
+/// What an archive's image prints when podman runs it with these arguments, without a network.
+pub fn podman_run(place: &Place, archive: &Path, image: &[&str]) -> String {
+    peer(podman(place).args(["load", "-i"]).arg(archive));
+    // Limits of its own: where root lacks CAP_SYS_RESOURCE, podman's defaults cannot be set.
+    let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+    let mut run = podman(place);
+    run.args(["run", "--rm", "--network", "none"]).args(limits).args(image);
+    peer(&mut run).stdout
+}
+
 /// podman with a storage of its own, so that nothing of the machine's is touched.
 pub fn podman(place: &Place) -> Command {
     let mut command = Command::new("podman");

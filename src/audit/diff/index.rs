@@ -69,18 +69,7 @@ pub fn diff_indexes(a: &[Child], b: &[Child], options: &DiffOptions) -> Result<D
             }
         }
     }
-    let report = DiffReport {
-        a: side(a),
-        b: side(b),
-        platform: None,
-        same_files: None,
-        classes: BTreeSet::new(),
-        differences: Vec::new(),
-        omitted: 0,
-        ignored: 0,
-        layers: Vec::new(),
-        images: Vec::new(),
-    };
+    let report = DiffReport::between(side(a), side(b));
     let mut report = super::finished(report, differences, Vec::new(), super::Told::default(), options);
     report
         .classes

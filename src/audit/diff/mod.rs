@@ -76,21 +76,9 @@ impl Default for DiffOptions {
 /// Compares two images.
 pub fn diff(a: &dyn Source, b: &dyn Source, options: &DiffOptions) -> Result<DiffReport, AuditError> {
     let ((side_a, digest_a), (side_b, digest_b)) = (side(a)?, side(b)?);
-    let layers = (0..side_a.layers.len().min(side_b.layers.len()))
-        .map(|index| place(index, index))
-        .collect();
-    let mut report = DiffReport {
-        a: side_a,
-        b: side_b,
-        platform: None,
-        same_files: None,
-        classes: BTreeSet::new(),
-        differences: Vec::new(),
-        omitted: 0,
-        ignored: 0,
-        layers,
-        images: Vec::new(),
-    };
+    let both = side_a.layers.len().min(side_b.layers.len());
+    let mut report = DiffReport::between(side_a, side_b);
+    report.layers = (0..both).map(|index| place(index, index)).collect();
     if options.indexes {
         report.differences = index::places(a, b);
     }

@@ -36,6 +36,24 @@ pub struct DiffReport {
     pub images: Vec<DiffReport>,
 }
 
+impl DiffReport {
+    /// A report in which nothing differs yet.
+    pub(super) fn between(a: Side, b: Side) -> Self {
+        Self {
+            a,
+            b,
+            platform: None,
+            same_files: None,
+            classes: BTreeSet::new(),
+            differences: Vec::new(),
+            omitted: 0,
+            ignored: 0,
+            layers: Vec::new(),
+            images: Vec::new(),
+        }
+    }
+}
+
 /// One of the two images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Side {

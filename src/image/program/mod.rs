@@ -292,27 +292,19 @@ impl Check<'_> {
             if !member.is_built || is_debian(member) {
                 continue;
             }
-            let mut pending = vec![normal_path("contents", &member.logical)?];
-            while let Some(path) = pending.pop() {
-                match self.files.lookup(&path)? {
-                    Some(Found::Directory) => {
-                        for name in self.files.names(&path)? {
-                            let mut below = path.clone();
-                            push(&mut below, &name);
-                            pending.push(below);
-                        }
-                    }
-                    Some(Found::File { content, executable }) => {
-                        let file = text(&path);
-                        match self.elf_of(&file, &content)? {
-                            Some(elf) if elf.interpreter.is_some() && executable => self.loadable(&file, &elf)?,
-                            Some(elf) if !elf.needed.is_empty() => libraries.push((file, elf)),
-                            _ => {}
-                        }
-                    }
+            let top = normal_path("contents", &member.logical)?;
+            self.files.for_each_below(top, |path, found| {
+                let Found::File { content, executable } = found else {
+                    return Ok(());
+                };
+                let file = text(path);
+                match self.elf_of(&file, &content)? {
+                    Some(elf) if elf.interpreter.is_some() && executable => self.loadable(&file, &elf)?,
+                    Some(elf) if !elf.needed.is_empty() => libraries.push((file, elf)),
                     _ => {}
                 }
-            }
+                Ok::<(), ImageError>(())
+            })?;
         }
         self.libraries(libraries)
     }

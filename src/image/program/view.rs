@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::rc::Rc;
 
-use super::super::filesystem::{Content, FileSystem, Found, push, shown};
+use super::super::filesystem::{Content, FileSystem, Found, shown};
 use crate::elf::loader::Files;
 use crate::elf::{self, Elf};
 use crate::fsio::{IoContext, PathError};
@@ -64,19 +64,11 @@ impl<'a> View<'a> {
             names.entry(name.to_vec()).or_default().push(path.to_vec());
         };
         self.files.nodes().for_each(|(path, _)| add(path));
-        let mut pending: Vec<Vec<u8>> = self.files.store_paths().map(<[u8]>::to_vec).collect();
-        while let Some(path) = pending.pop() {
-            match self.files.lookup(&path)? {
-                Some(Found::Directory) => {
-                    for name in self.files.names(&path)? {
-                        let mut below = path.clone();
-                        push(&mut below, &name);
-                        pending.push(below);
-                    }
-                }
-                Some(_) => add(&path),
-                None => {}
-            }
+        for path in self.files.store_paths() {
+            self.files.for_each_below(path.to_vec(), |path, _| {
+                add(path);
+                Ok::<(), PathError>(())
+            })?;
         }
         Ok(names)
     }

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use layerize::fsio::{FileLock, LockKind};
 
-use crate::support::{LAYERIZE, Place, Ran, have, is_root, peer, podman, shared_cache};
+use crate::support::{LAYERIZE, Place, Ran, have, is_root, peer, podman_run, shared_cache};
 
 /// Paths of the closure below the program, in a chain with branches.
 const LIBRARIES: usize = 64;
@@ -258,15 +258,7 @@ fn the_image_of_a_closure_runs_and_holds_the_store() {
         assert_eq!(ran.stdout, "static, one\n");
     }
     if is_root() && have("podman", &["--version"]) {
-        peer(podman(&place).args(["load", "-i"]).arg(&archive));
-        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
-        let ran = peer(
-            podman(&place)
-                .args(["run", "--rm", "--network", "none"])
-                .args(limits)
-                .arg("program"),
-        );
-        assert_eq!(ran.stdout, "static, one\n");
+        assert_eq!(podman_run(&place, &archive, &["program"]), "static, one\n");
     }
     let Some(rootfs) = unpacked(&place, &archive) else {
         return;
