@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::attest::{self, read_document, subject_of};
+use crate::oci::Platform;
 use crate::project::attach;
 
 use super::context::Context;
 use super::documents;
+use super::flags::value;
 use super::outcome::Outcome;
 
 /// Arguments of `layerize attach`.
@@ -22,15 +24,15 @@ pub struct AttachArgs {
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
     /// Which platform of a multi-platform image
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<String>,
+    #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]
+    platform: Option<Platform>,
 }
 
 /// Attaches the document; prints the artifact's digest, its type and the place.
 pub fn run(args: &AttachArgs, context: &Context) -> anyhow::Result<Outcome> {
     let location = args.source.parse()?;
     attach::check_place(&location)?;
-    let source = context.environment.source(&args.source, args.platform.as_deref())?;
+    let source = context.environment.source(&args.source, args.platform.as_ref())?;
     let (kind, document) = read_document(&args.file, args.kind.as_deref())?;
     let name = args.file.file_name().map(|name| name.to_string_lossy().into_owned());
     let artifact = attest::artifact(&kind, document, subject_of(source.as_ref())?, &name.unwrap_or_default());

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use crate::event::{Event, Reporter};
 use crate::http::{HttpConfig, ProxyVariable, ProxyVariables};
 use crate::inputs;
+use crate::oci::Platform;
 use crate::project::{DEFAULT_EPOCH, Environment};
 use crate::transport::registry::RegistryConfig;
 use crate::transport::registry::config::{AuthSource, FileKind, Helpers};
@@ -79,9 +80,14 @@ impl<'a> Context<'a> {
     }
 
     /// Opens what an argument names, an image or with `whole` an index too; its layers are read when they are wanted.
-    pub fn content(&self, location: &Location, platform: Option<&str>, whole: bool) -> anyhow::Result<OpenedContent> {
+    pub fn content(
+        &self,
+        location: &Location,
+        platform: Option<&Platform>,
+        whole: bool,
+    ) -> anyhow::Result<OpenedContent> {
         let source: Arc<dyn Source> = Arc::from(location.source(&ReadOptions {
-            platform: platform.map(str::parse).transpose()?,
+            platform: platform.cloned(),
             whole,
             registries: self.environment.registries.clone(),
             ..ReadOptions::default()

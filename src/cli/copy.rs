@@ -2,10 +2,11 @@
 
 use clap::Args;
 
+use crate::oci::Platform;
 use crate::transport::{Content, Location};
 
 use super::context::Context;
-use super::flags::TransferFlags;
+use super::flags::{TransferFlags, value};
 use super::outcome::Outcome;
 use super::transfer;
 
@@ -21,8 +22,8 @@ pub struct CopyArgs {
     #[arg(long, conflicts_with = "platform")]
     all: bool,
     /// Which platform of a multi-platform image
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<String>,
+    #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]
+    platform: Option<Platform>,
     #[command(flatten)]
     flags: TransferFlags,
 }
@@ -31,7 +32,7 @@ pub struct CopyArgs {
 pub fn run(args: &CopyArgs, context: &Context) -> anyhow::Result<Outcome> {
     let source: Location = args.source.parse()?;
     let sink: Location = args.sink.parse()?;
-    let opened = context.content(&source, args.platform.as_deref(), args.all)?;
+    let opened = context.content(&source, args.platform.as_ref(), args.all)?;
     if opened.synthesized {
         context
             .ui

@@ -13,7 +13,7 @@ use crate::transport::{Location, Source, TransportError};
 
 use super::context::Context;
 use super::error::advised;
-use super::flags::BuildFlags;
+use super::flags::{BuildFlags, value};
 use super::outcome::Outcome;
 use super::output;
 use crate::project;
@@ -30,8 +30,8 @@ pub struct DiffArgs {
     /// The other image, named likewise
     b: String,
     /// Which platform of multi-platform images [default: all of both, one by one]
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<String>,
+    #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]
+    platform: Option<Platform>,
     /// Compare names and indexes too: what the places say of the images
     #[arg(long)]
     indexes: bool,
@@ -114,7 +114,7 @@ fn open(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Opened
     if let Some(image) = built(text, args, context)? {
         return Ok(OpenedSide::One(image));
     }
-    match context.environment.source(text, args.platform.as_deref()) {
+    match context.environment.source(text, args.platform.as_ref()) {
         Ok(source) => Ok(OpenedSide::One(source)),
         Err(TransportError::Platform {
             wanted: None,
@@ -122,8 +122,8 @@ fn open(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Opened
             ..
         }) => {
             let child = |platform: Platform| -> anyhow::Result<Child> {
-                let platform = platform.to_string();
                 let source = context.environment.source(text, Some(&platform))?;
+                let platform = platform.to_string();
                 Ok(Child { platform, source })
             };
             let children = available.into_iter().map(child);

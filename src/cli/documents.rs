@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::attest::{self, AttestError, Inventory};
-use crate::oci::{self, Artifact};
+use crate::oci::{self, Artifact, Platform};
 use crate::project::attach;
 use crate::project::documents::{DocumentOptions, Documents, dirs_beside};
 use crate::project::{self, NamedImage, Work, work};
@@ -28,7 +28,7 @@ pub fn finished(arguments: &[String]) -> Option<&str> {
 }
 
 /// The inventory of a finished image, as far as its annotations tell.
-pub fn partial(source: &str, platform: Option<&str>, context: &Context) -> anyhow::Result<Inventory> {
+pub fn partial(source: &str, platform: Option<&Platform>, context: &Context) -> anyhow::Result<Inventory> {
     let image = context.environment.source(source, platform)?;
     Ok(attest::of_source(image.as_ref())?)
 }

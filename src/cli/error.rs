@@ -14,10 +14,10 @@ use crate::escape::shown_message;
 use crate::fetch::{FetchError, UnpackError};
 use crate::image::{ImageError, IndexError};
 use crate::inputs::InputsError;
+use crate::layer::LayerError;
 use crate::layer::partition::PlanError;
-use crate::layer::{LayerError, ParseTarProfileError};
 use crate::nar::NarError;
-use crate::oci::{ParseCompressionError, ReferenceError};
+use crate::oci::{LayerStrategyError, ParseCompressionError, PortError, ReferenceError, TarProfileError};
 use crate::project::ProjectError;
 use crate::project::attach::AttachError;
 use crate::project::check::CheckError;
@@ -101,7 +101,7 @@ fn diagnostics(error: &anyhow::Error) -> Option<&Diagnostics> {
 }
 
 /// The advice that an error of one of our modules carries.
-fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+pub fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     // An error of ours that went through a reader stands inside an I/O error.
     if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         return help(inner);
@@ -132,15 +132,17 @@ fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 IndexError,
                 KeyError,
                 LayerError,
+                LayerStrategyError,
                 NarError,
                 ParseCompressionError,
-                ParseTarProfileError,
                 PlanError,
+                PortError,
                 ProjectError,
                 RebuildError,
                 ReferenceError,
                 RootError,
                 StoreError,
+                TarProfileError,
                 TransferError,
                 TransportError,
                 UnknownClass,

@@ -7,10 +7,12 @@ use serde_json::Value;
 
 use crate::audit::Explanation;
 use crate::escape::shown;
+use crate::oci::Platform;
 use crate::project::explain::{FileStory, MadeBy, explain};
 use crate::store_path::StoreDir;
 
 use super::context::Context;
+use super::flags::value;
 use super::outcome::Outcome;
 use super::text::{render_chain, size};
 
@@ -26,13 +28,13 @@ pub struct ExplainArgs {
     /// A path in it; links of the image are followed
     path: String,
     /// Which platform of a multi-platform image
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<String>,
+    #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]
+    platform: Option<Platform>,
 }
 
 /// Prints where a file comes from; the answer is no if the image has no such file.
 pub fn run(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let source = context.environment.source(&args.source, args.platform.as_deref())?;
+    let source = context.environment.source(&args.source, args.platform.as_ref())?;
     let story = explain(source.as_ref(), &args.path, &context.environment)?;
     let text = match context.ui.json() {
         true => serde_json::to_string(&story)?,

@@ -3,10 +3,12 @@
 use clap::Args;
 
 use crate::audit::{self, InspectOptions};
+use crate::oci::Platform;
 
 use crate::store_path::StoreDir;
 
 use super::context::Context;
+use super::flags::value;
 use super::outcome::Outcome;
 
 /// Arguments of `layerize inspect`.
@@ -18,8 +20,8 @@ pub struct InspectArgs {
     #[arg(long)]
     layers: bool,
     /// Which platform of a multi-platform image
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<String>,
+    #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]
+    platform: Option<Platform>,
 }
 
 /// Prints a report.
@@ -30,7 +32,7 @@ pub fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<Outcome> {
         context.ui.data(&info)?;
         return Ok(Outcome::Done);
     }
-    let source = context.environment.source(&args.source, args.platform.as_deref())?;
+    let source = context.environment.source(&args.source, args.platform.as_ref())?;
     if let Some(report) = audit::inspect_artifact(source.as_ref())? {
         let text = match context.ui.json() {
             true => serde_json::to_string(&report)?,

@@ -153,11 +153,11 @@ fn options(args: &PlanArgs, graph: Option<&Graph>, context: &Context) -> anyhow:
         beyond_docker: args.image.beyond_docker,
         ..PlanOptions::default()
     };
-    if let Some(strategy) = &args.image.strategy {
-        options.strategy = strategy.parse()?;
+    if let Some(strategy) = args.image.strategy {
+        options.strategy = strategy;
     }
     if let Some(max) = args.image.max_layers {
-        options.max_layers = usize::try_from(max).unwrap_or(usize::MAX);
+        options.max_layers = max.get();
     }
     options.previous = layer_plan::read_previous(args.image.previous.as_deref(), &[], &context.environment)?;
     options.carried = options.previous.is_some();

@@ -8,14 +8,14 @@ use clap::Args;
 use crate::attest::{PrivateKey, subject_of};
 use crate::audit::DiffReport;
 use crate::escape::shown;
-use crate::oci::Compression;
+use crate::oci::{Compression, Platform};
 use crate::project::attach;
 use crate::project::rebuild::{self, MakingFacts, RebuildOptions, RebuildReport};
 use crate::transport::Source;
 
 use super::context::Context;
 use super::documents::deliver;
-use super::flags::BuildFlags;
+use super::flags::{BuildFlags, value};
 use super::outcome::Outcome;
 use super::output;
 
@@ -32,10 +32,10 @@ pub struct RebuildArgs {
     #[arg(long, value_name = "NAME")]
     image: Option<String>,
     /// Which platform of a multi-platform image
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<String>,
+    #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]
+    platform: Option<Platform>,
     /// The compression with its level, which no image records [default: the spec's]
-    #[arg(long, value_name = "HOW")]
+    #[arg(long, value_name = "HOW", value_parser = value::<Compression>)]
     compression: Option<Compression>,
     /// If the digest is the same, sign a statement about it (a SLSA verification summary) with `--key`, and attach it to
     /// the image, which needs oci:DIR[:TAG] or docker://NAME, or write it to `-o`
@@ -54,7 +54,7 @@ pub struct RebuildArgs {
 /// Rebuilds and compares; the answer is no if the digest is another.
 pub fn run(args: &RebuildArgs, context: &Context) -> anyhow::Result<Outcome> {
     let signer = signer(args)?;
-    let source: Arc<dyn Source> = Arc::from(context.environment.source(&args.source, args.platform.as_deref())?);
+    let source: Arc<dyn Source> = Arc::from(context.environment.source(&args.source, args.platform.as_ref())?);
     let mut environment = context.environment.clone();
     environment.file = args.spec.clone().or(environment.file);
     let options = RebuildOptions {

@@ -35,7 +35,7 @@ pub fn run(args: &SbomArgs, context: &Context) -> anyhow::Result<Outcome> {
     let format = args.format.into();
     let document = match finished(&args.targets) {
         Some(source) => {
-            let inventory = partial(source, args.image.platform(), context)?;
+            let inventory = partial(source, args.image.platform()?, context)?;
             context
                 .ui
                 .note("This is what the image's annotations tell; `layerize sbom TARGET` knows all of it.");

@@ -6,10 +6,12 @@ use clap::Args;
 use serde_json::json;
 
 use crate::attest::{self, PrivateKey, SIGNATURE_PREDICATE, subject_of};
+use crate::oci::Platform;
 use crate::project::attach;
 
 use super::context::Context;
 use super::documents::deliver;
+use super::flags::value;
 use super::outcome::Outcome;
 
 /// Arguments of `layerize sign`.
@@ -30,8 +32,8 @@ pub struct SignArgs {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Which platform of a multi-platform image
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<String>,
+    #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]
+    platform: Option<Platform>,
 }
 
 /// Signs, then writes or attaches the bundle.
@@ -41,7 +43,7 @@ pub fn run(args: &SignArgs, context: &Context) -> anyhow::Result<Outcome> {
         attach::check_place(&location)?;
     }
     let key = PrivateKey::read(&args.key)?;
-    let source = context.environment.source(&args.source, args.platform.as_deref())?;
+    let source = context.environment.source(&args.source, args.platform.as_ref())?;
     let subject = subject_of(source.as_ref())?;
     let statement = match &args.predicate {
         Some(document) => attest::statement_of(document, args.kind.as_deref(), &subject.digest)?,

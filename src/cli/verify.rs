@@ -3,8 +3,10 @@
 use clap::Args;
 
 use crate::audit::{self, Profile, VerifyReport};
+use crate::oci::Platform;
 
 use super::context::Context;
+use super::flags::value;
 use super::outcome::Outcome;
 
 /// Arguments of `layerize verify`.
@@ -14,8 +16,8 @@ pub struct VerifyArgs {
     #[arg(required_unless_present = "rules")]
     source: Option<String>,
     /// Which platform of a multi-platform image
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<String>,
+    #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]
+    platform: Option<Platform>,
     /// Also check what a consumer requires beyond the specification: docker-20, lambda, or strict; repeatable
     #[arg(long, value_name = "NAME")]
     profile: Vec<Profile>,
@@ -41,7 +43,7 @@ pub fn run(args: &VerifyArgs, context: &Context) -> anyhow::Result<Outcome> {
 
 /// An image so damaged that it cannot be opened has a report too; where there is none, that is trouble.
 fn report(source: &str, args: &VerifyArgs, context: &Context) -> anyhow::Result<VerifyReport> {
-    match context.environment.source(source, args.platform.as_deref()) {
+    match context.environment.source(source, args.platform.as_ref()) {
         Ok(source) => Ok(audit::verify_for(source.as_ref(), &args.profile)?),
         Err(damage) if damage.is_damage() => Ok(VerifyReport::unreadable(source, &damage)),
         Err(error) => Err(error.into()),

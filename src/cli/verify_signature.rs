@@ -9,8 +9,10 @@ use crate::attest::{self, RejectedBundle, Signers, Verdict, WantedStatement};
 use crate::escape::shown;
 
 use super::context::Context;
+use super::flags::value;
 use super::outcome::Outcome;
 use super::output;
+use crate::oci::Platform;
 
 /// Arguments of `layerize verify-signature`.
 #[derive(Debug, Args)]
@@ -36,15 +38,15 @@ pub struct VerifySignatureArgs {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Which platform of a multi-platform image
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<String>,
+    #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]
+    platform: Option<Platform>,
 }
 
 /// Prints which keys vouch for the image; the answer is no if they are too few.
 pub fn run(args: &VerifySignatureArgs, context: &Context) -> anyhow::Result<Outcome> {
     let signers = Signers::read(&args.keys, args.threshold)?;
     let wanted = WantedStatement::new(&args.kind, args.policy.as_deref())?;
-    let source = context.environment.source(&args.source, args.platform.as_deref())?;
+    let source = context.environment.source(&args.source, args.platform.as_ref())?;
     let verdict = attest::vouch(source.as_ref(), &signers, &wanted, &args.bundles)?;
     let file = args.output.as_deref().filter(|_| verdict.ok);
     if let (Some(statement), Some(_)) = (&verdict.statement, file) {

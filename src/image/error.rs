@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use super::program::LoadFault;
 use crate::fsio::PathError;
 use crate::layer::LayerError;
-use crate::layer::partition::{DOCKER_LIMIT, PlanError};
-use crate::oci::{DocumentError, Platform};
+use crate::layer::partition::PlanError;
+use crate::oci::{DocumentError, LayerLimit, Platform};
 use crate::root::RootError;
 
 /// Most collisions or faults that a message lists.
@@ -221,7 +221,8 @@ pub enum ImageError {
     Plan(#[from] PlanError),
     /// Fewer or more layers than an image can have.
     #[error(
-        "the image needs at least {least} layers, and the limit is {max}; Docker loads no more than {DOCKER_LIMIT}"
+        "the image needs at least {least} layers, and the limit is {max}; Docker loads no more than {}",
+        LayerLimit::DOCKER
     )]
     LayersMax {
         /// What the spec says.
@@ -231,7 +232,8 @@ pub enum ImageError {
     },
     /// A given plan of too many layers.
     #[error(
-        "the layer plan makes {layers} layers with that of the other files, and Docker loads no more than {DOCKER_LIMIT}"
+        "the layer plan makes {layers} layers with that of the other files, and Docker loads no more than {}",
+        LayerLimit::DOCKER
     )]
     PlanLayers {
         /// Layers of the image.
@@ -407,7 +409,10 @@ impl ImageError {
             }
             Self::Plan(error) => return error.help(),
             Self::LayersMax { least, .. } => {
-                format!("write `layers = {{ max = N }}` with N from {least} to {DOCKER_LIMIT}")
+                format!(
+                    "write `layers = {{ max = N }}` with N from {least} to {}",
+                    LayerLimit::DOCKER
+                )
             }
             Self::PlanLayers { .. } => "put paths that change together into one layer of the plan".to_owned(),
             _ => return self.help_with_base(),
@@ -426,7 +431,10 @@ impl ImageError {
                 format!("write `platform = \"{base}\"`, or choose a base that has the image's platform")
             }
             Self::BaseLayers { .. } => {
-                format!("choose a base of fewer layers, or raise `layers.max` (to {DOCKER_LIMIT} at most)")
+                format!(
+                    "choose a base of fewer layers, or raise `layers.max` (to {} at most)",
+                    LayerLimit::DOCKER
+                )
             }
             Self::BaseAccount { .. } => "leave it out of `users`, or give it another name".to_owned(),
             _ => return None,

@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::layer::{FORMAT, TarProfile};
+use crate::layer::FORMAT;
+use crate::oci::TarProfile;
 
 /// The rules by which an image is made. Printed `NUMBER`, with ` PROFILE` where that is not layerize's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -63,7 +64,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_parsed() {
-        for profile in [TarProfile::Layerize, TarProfile::Nix2container, TarProfile::Dockertools] {
+        for profile in TarProfile::ALL {
             let format = Format::current(profile);
             assert_eq!(format.to_string().parse(), Ok(format));
         }

@@ -11,9 +11,9 @@ use super::error::ImageError;
 use super::program::similar;
 use super::recipe::{Recipe, RootPackage};
 use crate::layer::partition::{
-    self, DEFAULT_MAX_LAYERS, DOCKER_LIMIT, Explanation, Fleet, FleetCost, Graph, LayerPlan, Node, PLAN_FORMAT,
-    PlanError, PlanOptions, Replan, partition,
+    self, Explanation, Fleet, FleetCost, Graph, LayerPlan, Node, PLAN_FORMAT, PlanError, PlanOptions, Replan, partition,
 };
+use crate::oci::{LayerLimit, LayerStrategy};
 
 /// The plan of an image: the recipe's own where it has one, checked, else one made as the spec's `layers` say.
 pub fn plan(recipe: &Recipe) -> Result<LayerPlan, ImageError> {
@@ -101,16 +101,17 @@ pub fn fits(recipe: &Recipe, plan: &LayerPlan) -> Result<bool, ImageError> {
 }
 
 fn empty(recipe: &Recipe) -> LayerPlan {
-    let strategy = recipe.spec.layers.strategy.as_ref();
     LayerPlan {
         format: PLAN_FORMAT,
         history: Default::default(),
         layers: Vec::new(),
-        strategy: strategy.map_or_else(
-            || PlanOptions::default().strategy.name().to_owned(),
-            |strategy| strategy.value.clone(),
-        ),
+        strategy: strategy_of(recipe).name().to_owned(),
     }
+}
+
+fn strategy_of(recipe: &Recipe) -> LayerStrategy {
+    let strategy = recipe.spec.layers.strategy.as_ref();
+    strategy.map(|strategy| strategy.value).unwrap_or_default()
 }
 
 fn add(plan: &mut LayerPlan, half: LayerPlan) {
@@ -209,7 +210,7 @@ fn own_layers(recipe: &Recipe) -> Result<usize, ImageError> {
     if recipe.spec.layers.max.is_none() {
         max = max.max(base + least);
     }
-    let too_many = max > DOCKER_LIMIT && !recipe.spec.layers.beyond_docker;
+    let too_many = max > LayerLimit::DOCKER.get() && !recipe.spec.layers.beyond_docker;
     if too_many || max < base + least {
         return Err(match base {
             0 => ImageError::LayersMax { max, least },
@@ -230,9 +231,7 @@ fn base_layers(recipe: &Recipe) -> usize {
 
 fn max_layers(recipe: &Recipe) -> usize {
     let max = recipe.spec.layers.max.as_ref();
-    max.map_or(DEFAULT_MAX_LAYERS, |max| {
-        usize::try_from(max.value).unwrap_or(usize::MAX)
-    })
+    max.map_or(LayerLimit::DEFAULT, |max| max.value).get()
 }
 
 fn options(recipe: &Recipe, part: Part, graph: &Graph, share: usize) -> Result<PlanOptions, ImageError> {
@@ -243,14 +242,9 @@ fn options(recipe: &Recipe, part: Part, graph: &Graph, share: usize) -> Result<P
         .iter()
         .map(|group| group.iter().filter(|name| is_ours(name)).cloned().collect());
     let weights = layers.weights.iter().filter(|(name, _)| is_ours(name));
-    let strategy = layers
-        .strategy
-        .as_ref()
-        .map(|strategy| strategy.value.parse())
-        .transpose()?;
     let max_layers = own_layers(recipe)?;
     Ok(PlanOptions {
-        strategy: strategy.unwrap_or_default(),
+        strategy: strategy_of(recipe),
         max_layers,
         other_layers: max_layers.saturating_sub(share),
         groups: groups.filter(|group: &Vec<String>| !group.is_empty()).collect(),
@@ -296,7 +290,7 @@ fn given_plan(recipe: &Recipe, given: &LayerPlan, parts: &[Half]) -> Result<Laye
         layers.extend(half.layers);
     }
     let all = base_layers(recipe) + layers.len() + others(recipe);
-    if all > DOCKER_LIMIT && !recipe.spec.layers.beyond_docker {
+    if all > LayerLimit::DOCKER.get() && !recipe.spec.layers.beyond_docker {
         return Err(ImageError::PlanLayers { layers: all });
     }
     Ok(LayerPlan {

@@ -17,9 +17,8 @@ use super::error::ImageError;
 use super::format::Format;
 use super::sources::{self, Source, SourceEntry};
 use crate::digest::Digest;
-use crate::layer::TarProfile;
 use crate::layer::partition::{History, LayerPlan};
-use crate::oci::{Compression, Platform, canonical_json};
+use crate::oci::{Compression, Platform, TarProfile, canonical_json};
 use crate::spec;
 use crate::store_path::{PathInfo, StoreDir};
 

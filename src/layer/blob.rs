@@ -12,12 +12,11 @@ use std::sync::Arc;
 
 use super::cache::{LayerCache, LayerRecord};
 use super::pack::{PipeTarReader, pack};
-use super::profile::TarProfile;
 use super::{LayerError, LayerInput, PackOptions, PackedLayer};
 use crate::digest::{ContentDigest, Digest, VerifyError, VerifyingReader};
 use crate::event::Silent;
 use crate::fsio::{IoContext, PathError};
-use crate::oci::Compression;
+use crate::oci::{Compression, TarProfile};
 
 /// Where a blob's bytes can be read.
 #[derive(Debug, Clone)]

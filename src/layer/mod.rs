@@ -23,7 +23,6 @@ pub use cache::{LayerCache, Trimmed};
 pub use codec::CodecError;
 pub use each::for_each_layer;
 pub use pack::{Attribute, LayerContent, LayerInput, PackOptions, StoreEntry, pack};
-pub use profile::{ParseTarProfileError, TarProfile};
 pub use size::human_size;
 pub use tar::TarError;
 pub use tree::{FileContent, PARENT_MODE, Tree, TreeEntry, TreePath, compare_paths};

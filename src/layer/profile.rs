@@ -25,74 +25,15 @@
 //! (`docker/stream_layered_image.py`, with its defaults: owner 0, modification time 1) with Python 3.11. Those two
 //! put the store paths of a layer in the order they are given; here they are sorted, as nix2container sorts them.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Serialize, Serializer};
-
 use super::tar::{self, Entry, Kind, PAX_NAME, TarError};
 use crate::archive::tar::{HeaderFields, ID_MAX, NAME_MAX, SIZE_MAX, TRAILER, append_record, append_with_content};
+use crate::oci::TarProfile;
 
 /// Size of the records that Python's `tarfile` fills.
 const RECORD: u64 = 10240;
 
 /// The name that both tools give to owner and group 0.
 const OWNER: &[u8] = b"root";
-
-/// The dialect of a layer's tar.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TarProfile {
-    /// layerize's own.
-    #[default]
-    Layerize,
-    /// That of nix2container's `buildImage` and `buildLayer`.
-    Nix2container,
-    /// That of `dockerTools.streamLayeredImage` and `buildLayeredImage` of nixpkgs.
-    Dockertools,
-}
-
-/// A name that no profile has.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a tar profile")]
-pub struct ParseTarProfileError {
-    text: String,
-}
-
-impl ParseTarProfileError {
-    /// What to type instead.
-    pub fn help(&self) -> Option<String> {
-        Some("the profiles are layerize, nix2container and dockertools".to_owned())
-    }
-}
-
-impl FromStr for TarProfile {
-    type Err = ParseTarProfileError;
-
-    fn from_str(text: &str) -> Result<Self, ParseTarProfileError> {
-        match text {
-            "layerize" => Ok(Self::Layerize),
-            "nix2container" => Ok(Self::Nix2container),
-            "dockertools" => Ok(Self::Dockertools),
-            _ => Err(ParseTarProfileError { text: text.to_owned() }),
-        }
-    }
-}
-
-impl fmt::Display for TarProfile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Layerize => "layerize",
-            Self::Nix2container => "nix2container",
-            Self::Dockertools => "dockertools",
-        })
-    }
-}
-
-impl Serialize for TarProfile {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
 
 impl TarProfile {
     /// Appends the header of `entry`, with its PAX header where it needs one.

@@ -3,6 +3,7 @@
 //! Invariant: at least one, and more than Docker's graph drivers stack only where that was asked for.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
@@ -21,16 +22,41 @@ impl LayerLimit {
 
     /// A limit of `layers`; beyond [`LayerLimit::DOCKER`] only where `beyond_docker` says so.
     pub fn new(layers: usize, beyond_docker: bool) -> Result<Self, LayerLimitError> {
-        let most = if beyond_docker { Self::MAX } else { Self::DOCKER };
+        let most = Self::most(beyond_docker);
         match Self(layers) {
             limit if layers >= 1 && limit <= most => Ok(limit),
-            _ => Err(LayerLimitError { layers, most }),
+            _ => Err(LayerLimitError {
+                text: layers.to_string(),
+                most,
+            }),
         }
+    }
+
+    /// The most that can be asked for: [`LayerLimit::DOCKER`], or [`LayerLimit::MAX`] with `beyond_docker`.
+    pub const fn most(beyond_docker: bool) -> Self {
+        if beyond_docker { Self::MAX } else { Self::DOCKER }
     }
 
     /// The number.
     pub const fn get(self) -> usize {
         self.0
+    }
+}
+
+impl FromStr for LayerLimit {
+    type Err = LayerLimitError;
+
+    /// Parses a limit that may be beyond what Docker loads.
+    fn from_str(text: &str) -> Result<Self, LayerLimitError> {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| digits);
+        number.map_or(
+            Err(LayerLimitError {
+                text: text.to_owned(),
+                most: Self::MAX,
+            }),
+            |number| Self::new(number, true),
+        )
     }
 }
 
@@ -46,12 +72,12 @@ impl Serialize for LayerLimit {
     }
 }
 
-/// A number of layers that no image may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an image cannot have at most {layers} layers: the limit goes from 1 to {most}")]
+/// What is not a limit of layers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a limit of layers: it must be a number from 1 to {most}")]
 pub struct LayerLimitError {
     /// What was asked for.
-    pub layers: usize,
+    pub text: String,
     /// The most that can be asked for.
     pub most: LayerLimit,
 }
@@ -74,6 +100,18 @@ mod tests {
             let limit = LayerLimit::new(layers, beyond_docker);
             assert_eq!(limit.is_ok(), allowed, "{layers} {beyond_docker}");
             assert!(limit.is_ok_and(|limit| limit.get() == layers) || !allowed);
+        }
+    }
+
+    #[test]
+    fn texts_are_numbers_of_layers() {
+        assert_eq!("126".parse(), Ok(LayerLimit(126)));
+        for text in ["", "0", "501", "+5", "-1", "many", "99999999999999999999"] {
+            let error = text.parse::<LayerLimit>().unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("`{text}` is not a limit of layers: it must be a number from 1 to 500")
+            );
         }
     }
 }

@@ -11,6 +11,7 @@ mod compression_format;
 mod config;
 mod json;
 mod layer_limit;
+mod layer_strategy;
 mod manifest;
 mod media_type;
 mod platform;
@@ -19,6 +20,7 @@ mod raw;
 mod reference;
 pub mod shape;
 mod stop_signal;
+mod tar_profile;
 
 pub use artifact::{Artifact, Subject};
 pub use choice::{NoChoice, choose};
@@ -27,6 +29,7 @@ pub use compression_format::{CompressionFormat, UnknownCompressionFormat};
 pub use config::{CONFIG_SIZE_MAX, Config, Execution, History};
 pub use json::{INTEGER_MAX, JsonError, canonical_json, parse_json, try_canonical_json};
 pub use layer_limit::{LayerLimit, LayerLimitError};
+pub use layer_strategy::{LayerStrategy, LayerStrategyError};
 pub use manifest::{
     ATTESTATION, Annotations, CONTAINERD_NAME, Descriptor, INDEX_DEPTH_MAX, INDEX_SIZE_MAX, Index, MANIFEST_SIZE_MAX,
     Manifest, REF_NAME, UnknownEntry, is_fallback_tag, is_index,
@@ -37,6 +40,7 @@ pub use port::{Port, PortError};
 pub use raw::{ConfigDocument, Document, DocumentError, Fault, Raw, Typed};
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, NAME_MAX, Reference, ReferenceError};
 pub use stop_signal::{StopSignal, StopSignalError};
+pub use tar_profile::{TarProfile, TarProfileError};
 
 #[cfg(test)]
 mod fuzz {

@@ -38,13 +38,14 @@ const ARCHITECTURES: &[&str] = &[
     "386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x", "wasm",
 ];
 
-/// Debian's names and the platforms that its official images have for them.
+/// Debian's names and the platforms that its packages run on (OCI image-spec, image-index.md, "Platform Variants").
 const DEBIAN: &[(&str, &str)] = &[
     ("amd64", "linux/amd64"),
     ("arm64", "linux/arm64"),
     ("armel", "linux/arm/v5"),
     ("armhf", "linux/arm/v7"),
     ("i386", "linux/386"),
+    ("loong64", "linux/loong64"),
     ("mips64el", "linux/mips64le"),
     ("ppc64el", "linux/ppc64le"),
     ("riscv64", "linux/riscv64"),
@@ -52,6 +53,22 @@ const DEBIAN: &[(&str, &str)] = &[
 ];
 
 impl Platform {
+    /// Debian's names of architectures that have a platform.
+    pub const DEBIAN_ARCHITECTURES: [&'static str; DEBIAN.len()] = {
+        let mut names = [""; DEBIAN.len()];
+        let mut index = 0;
+        while index < names.len() {
+            names[index] = DEBIAN[index].0;
+            index += 1;
+        }
+        names
+    };
+
+    /// The platforms of all Debian architectures.
+    pub fn debian() -> impl Iterator<Item = Self> {
+        DEBIAN.iter().filter_map(|(_, text)| text.parse().ok())
+    }
+
     /// Normalises the parts; each must be made of letters, digits, `_`, `.` and `-`.
     pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Result<Self, PlatformError> {
         let parts = || [os, architecture].into_iter().chain(variant);

@@ -28,7 +28,7 @@ const ACCOUNTS_SIZE_MAX: u64 = 1 << 20;
 /// [`spec::lock_is_current`] says.)
 pub fn stale(workspace: &Workspace, lock: &Lock) -> Vec<String> {
     let bases = lock.bases.iter().filter_map(|(name, base)| {
-        let platform = platform_of_spec(workspace.images.get(name)?, lock).ok()?.to_string();
+        let platform = platform_of_spec(workspace.images.get(name)?, lock).ok()?;
         let text = format!(
             "the base of image `{name}` is pinned for `{}`, not `{platform}`",
             base.platform
@@ -49,7 +49,7 @@ pub fn resolve(
     let mut bases = std::collections::BTreeMap::new();
     for (name, image) in &workspace.images {
         let Some(reference) = &image.base else { continue };
-        let platform = platform_of_spec(image, lock)?.to_string();
+        let platform = platform_of_spec(image, lock)?;
         let wanted = update.takes(LockEntry::Other(name)) || update.takes(LockEntry::Other(&reference.value));
         let fits = |base: &&LockedBase| base.reference == reference.value && base.platform == platform;
         let base = match lock.bases.get(name).filter(fits).filter(|_| !wanted) {
@@ -75,7 +75,7 @@ pub fn resolve(
 fn digest_of(
     reference: &str,
     dir: &Path,
-    platform: &str,
+    platform: &Platform,
     offline: bool,
     environment: &Environment<'_>,
 ) -> Result<Digest, ProjectError> {
@@ -128,7 +128,7 @@ pub fn of_option(
     offline: bool,
     environment: &Environment<'_>,
 ) -> Result<Base, ProjectError> {
-    let platform = platform.to_string();
+    let platform = platform.clone();
     digest_of(text, Path::new(""), &platform, offline, environment)
         .and_then(|digest| open(text.parse()?, Pin { digest, platform }, spec, offline, environment))
         .map_err(|source| unusable(format!("`{text}`"), source))
@@ -142,7 +142,7 @@ fn unusable(what: String, source: ProjectError) -> ProjectError {
 /// Which manifest is meant.
 struct Pin {
     digest: Digest,
-    platform: String,
+    platform: Platform,
 }
 
 fn open(
@@ -248,7 +248,7 @@ struct Pinned {
     place: String,
     location: Location,
     digest: Digest,
-    platform: String,
+    platform: Platform,
     repository: Option<(String, String)>,
     offline: bool,
     dir: PathBuf,
@@ -272,7 +272,7 @@ impl Pinned {
             });
         }
         let source: Arc<dyn Source> = Arc::from(self.location.source(&ReadOptions {
-            platform: Some(self.platform.parse()?),
+            platform: Some(self.platform.clone()),
             registries: self.registries.clone(),
             ..ReadOptions::default()
         })?);

@@ -53,8 +53,8 @@ impl Draft {
         let is_plain = self.options.keys().all(|key| key == "compression");
         (self.is_of_spec && is_plain).then(|| GoldenKey {
             image: self.name().to_owned(),
-            platform: self.recipe.platform.to_string(),
-            compression: self.recipe.compression.to_string(),
+            platform: self.recipe.platform.clone(),
+            compression: self.recipe.compression,
             format: self.recipe.format().number,
         })
     }
@@ -136,8 +136,9 @@ fn of_paths(
     let spec = options.to_spec(&contents)?;
     let plain = spec::Image::new(&spec.name.value);
     let plain = plain_recipe(plain, DEFAULT_PLATFORM.parse()?)?;
-    let platform = options.platforms.first().map_or(DEFAULT_PLATFORM, String::as_str);
-    let mut recipe = plain_recipe(spec, platform.parse()?)?;
+    let platform = options.platforms.first().cloned();
+    let platform = platform.map_or_else(|| DEFAULT_PLATFORM.parse(), Ok)?;
+    let mut recipe = plain_recipe(spec, platform)?;
     recipe.created = environment.epoch;
     options.apply(&mut recipe);
     recipe.plan = options.plan.as_deref().map(layer_plan::read_plan).transpose()?;
@@ -231,9 +232,8 @@ fn of_spec(
 
 /// What a spec's image is by itself, at the date that images have by default, before anything of it is looked up.
 fn plain_recipe(spec: spec::Image, platform: Platform) -> Result<Recipe, ProjectError> {
-    let compression = spec.compression.as_ref().map(|text| text.value.parse()).transpose()?;
-    let tar_profile = spec.layers.tar_profile.as_ref();
-    let tar_profile = tar_profile.map(|text| text.value.parse()).transpose()?;
+    let compression = spec.compression.as_ref().map(|compression| compression.value);
+    let tar_profile = spec.layers.tar_profile.as_ref().map(|profile| profile.value);
     let name = spec.name.value.clone();
     let created = spec.created.unwrap_or(DEFAULT_EPOCH);
     let mut recipe = Recipe::new(spec, platform, created).map_err(|source| ProjectError::making(&name, source))?;
@@ -245,7 +245,7 @@ fn plain_recipe(spec: spec::Image, platform: Platform) -> Result<Recipe, Project
 /// What an image of a spec is for.
 pub fn platform_of_spec(spec: &spec::Image, lock: &spec::Lock) -> Result<Platform, ProjectError> {
     Ok(match (&spec.platform, &lock.architecture) {
-        (Some(platform), _) => platform.value.parse()?,
+        (Some(platform), _) => platform.value.clone(),
         (None, Some(architecture)) => {
             Platform::from_debian(architecture).ok_or_else(|| ProjectError::Architecture {
                 architecture: architecture.clone(),

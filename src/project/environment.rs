@@ -12,6 +12,7 @@ use crate::fetch::{self, AptSources, FetchConfig};
 use crate::image::ImageCache;
 use crate::inputs;
 use crate::layer::LayerCache;
+use crate::oci::Platform;
 use crate::spec::{Inputs, Workspace};
 use crate::store::Store;
 use crate::transport::registry::RegistryConfig;
@@ -179,10 +180,10 @@ impl Environment<'_> {
     }
 
     /// Opens the image that a text names; `platform` chooses one of several.
-    pub fn source(&self, location: &str, platform: Option<&str>) -> Result<Box<dyn Source>, TransportError> {
+    pub fn source(&self, location: &str, platform: Option<&Platform>) -> Result<Box<dyn Source>, TransportError> {
         let location: Location = location.parse()?;
         location.source(&ReadOptions {
-            platform: platform.map(str::parse).transpose()?,
+            platform: platform.cloned(),
             registries: self.registries.clone(),
             ..ReadOptions::default()
         })

@@ -12,10 +12,9 @@ use crate::fetch::FetchError;
 use crate::fsio::PathError;
 use crate::image::{ImageError, IndexError};
 use crate::inputs::InputsError;
-use crate::layer::ParseTarProfileError;
 use crate::layer::partition::PlanError;
 use crate::nar::NarError;
-use crate::oci::{ParseCompressionError, PlatformError, PortError, ReferenceError};
+use crate::oci::{ParseCompressionError, PlatformError, ReferenceError};
 use crate::spec::Diagnostics;
 use crate::store::StoreError;
 use crate::store_path::{StoreDir, StorePath};
@@ -68,12 +67,6 @@ pub enum ProjectError {
     /// A text is not a compression.
     #[error(transparent)]
     Compression(#[from] ParseCompressionError),
-    /// A text that is no port, and no range of them.
-    #[error(transparent)]
-    Port(#[from] PortError),
-    /// A text is not a tar profile.
-    #[error(transparent)]
-    TarProfile(#[from] ParseTarProfileError),
     /// A text is not an image name.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
@@ -389,8 +382,6 @@ impl ProjectError {
             Self::Nar(error) => error.help(),
             Self::Inputs(error) => error.help(),
             Self::Compression(error) => error.help(),
-            Self::Port(error) => error.help(),
-            Self::TarProfile(error) => error.help(),
             Self::Reference(error) => error.help(),
             _ => None,
         }

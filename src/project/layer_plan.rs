@@ -13,7 +13,8 @@ use crate::audit::{self, InspectOptions};
 use crate::event::{Event, Reporter};
 use crate::fsio;
 use crate::image::{self, RootPackage};
-use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer, Strategy};
+use crate::layer::partition::{History, LayerPlan, PLAN_FORMAT, PlannedLayer};
+use crate::oci::LayerStrategy;
 use crate::spec;
 use crate::store_path::HASH_CHARS;
 
@@ -144,7 +145,7 @@ pub fn from_layers(layers: Vec<PlannedLayer>) -> LayerPlan {
         format: PLAN_FORMAT,
         history: History::default(),
         layers,
-        strategy: Strategy::default().to_string(),
+        strategy: LayerStrategy::default().to_string(),
     }
 }
 

@@ -8,8 +8,7 @@ use std::path::PathBuf;
 
 use crate::image::{ContentRoot, Recipe};
 use crate::inputs::MadeWith;
-use crate::layer::TarProfile;
-use crate::oci::{Compression, Port};
+use crate::oci::{Compression, LayerLimit, LayerStrategy, Platform, Port, TarProfile};
 use crate::spec::{self, Permission, PermissionPaths, Spanned};
 
 use super::error::ProjectError;
@@ -21,15 +20,15 @@ pub struct ImageOptions {
     /// What describes an image of store paths.
     pub described: Description,
     /// What the image is for; several make an index. Of store paths only.
-    pub platforms: Vec<String>,
+    pub platforms: Vec<Platform>,
     /// How layers are compressed.
     pub compression: Option<Compression>,
     /// Most layers.
-    pub max_layers: Option<u32>,
+    pub max_layers: Option<LayerLimit>,
     /// Whether there may be more layers than Docker loads.
     pub beyond_docker: bool,
     /// How store paths are grouped into layers.
-    pub strategy: Option<String>,
+    pub strategy: Option<LayerStrategy>,
     /// File of a layer plan that is used as it is.
     pub plan: Option<PathBuf>,
     /// The release before: a plan file, or where its image is.
@@ -64,7 +63,7 @@ pub struct Description {
     /// `labels`.
     pub labels: BTreeMap<String, String>,
     /// `ports`.
-    pub ports: Vec<String>,
+    pub ports: Vec<Port>,
     /// `base`.
     pub base: Option<String>,
 }
@@ -144,11 +143,7 @@ impl ImageOptions {
             Some((name, tag)) if !tag.contains('/') => (name, tag),
             _ => (name.as_str(), "latest"),
         };
-        let ports = ports
-            .iter()
-            .map(|text| Port::parse_range(text))
-            .collect::<Result<Vec<_>, _>>()?;
-        let ports: BTreeSet<Port> = ports.into_iter().flatten().collect();
+        let ports: BTreeSet<Port> = ports.into_iter().collect();
         Ok(spec::Image {
             tag: tag.to_owned(),
             entrypoint,
@@ -186,7 +181,7 @@ impl ImageOptions {
             layers.max = Some(Spanned::nowhere(*max));
         }
         if let Some(strategy) = strategy {
-            layers.strategy = Some(Spanned::nowhere(strategy.clone()));
+            layers.strategy = Some(Spanned::nowhere(*strategy));
         }
         recipe.spec.nix_db |= nix_db;
         recipe.spec.permissions.extend(permissions.iter().cloned());

@@ -5,9 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::fsio;
-use crate::layer::partition::{
-    self, Graph, History, LayerPlan, Node, PlanOptions, PlanningMethod, Simulated, Strategy,
-};
+use crate::layer::partition::{self, Graph, History, LayerPlan, Node, PlanOptions, PlanningMethod, Simulated};
+use crate::oci::LayerStrategy;
 
 use super::error::ProjectError;
 
@@ -15,13 +14,13 @@ use super::error::ProjectError;
 const GRAPH_BYTES_MAX: u64 = 512 << 20;
 
 /// Strategies that fit any number of layers.
-const SIMULATED: [Strategy; 6] = [
-    Strategy::Single,
-    Strategy::Popularity,
-    Strategy::Biggest,
-    Strategy::Dominator,
-    Strategy::SizeFirst,
-    Strategy::Churn,
+const SIMULATED: [LayerStrategy; 6] = [
+    LayerStrategy::Single,
+    LayerStrategy::Popularity,
+    LayerStrategy::Biggest,
+    LayerStrategy::Dominator,
+    LayerStrategy::SizeFirst,
+    LayerStrategy::Churn,
 ];
 
 /// A release that was read: all its paths as one layer, and as a graph.
@@ -59,7 +58,7 @@ fn read(path: &Path) -> Result<Release, ProjectError> {
         })?,
     };
     let single = PlanOptions {
-        strategy: Strategy::Single,
+        strategy: LayerStrategy::Single,
         ..PlanOptions::default()
     };
     Ok((partition::partition(&graph, &single)?, graph))

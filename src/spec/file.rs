@@ -216,7 +216,7 @@ fn check_platforms(reader: &mut Reader<'_>, file: &SpecFile) {
     };
     for image in file.images.values() {
         let Some(platform) = &image.platform else { continue };
-        let expected = checks::platform_architecture(&platform.value);
+        let expected = platform.value.debian_architecture();
         if expected.is_some_and(|expected| expected != architecture) {
             let message = format!(
                 "image `{}` is for another architecture than `[debian]`",

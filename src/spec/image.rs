@@ -322,15 +322,11 @@ fn read_layers(reader: &mut Reader<'_>, image: &Table<'_>) -> Option<Layers> {
     let field = image.get("layers")?;
     let table = reader.table(&field, field.title(), keys::LAYERS.iter().collect())?;
     let beyond_docker = table.flag(reader, "beyond-docker").unwrap_or(false);
-    let most = if beyond_docker {
-        LayerLimit::MAX
-    } else {
-        LayerLimit::DOCKER
-    };
+    let most = LayerLimit::most(beyond_docker);
     let max = table.get("max").and_then(|field| {
         let max = reader.integer(&field, 1, i64::try_from(most.get()).ok()?)?;
         Some(Spanned {
-            value: u32::try_from(max).ok()?,
+            value: LayerLimit::new(usize::try_from(max).ok()?, beyond_docker).ok()?,
             span: field.span,
         })
     });

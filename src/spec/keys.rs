@@ -3,7 +3,7 @@
 //! Invariant: the parser and the published JSON Schema both read these tables, so neither knows a key that
 //! the other does not.
 
-use crate::oci::LayerLimit;
+use crate::oci::{LayerLimit, LayerStrategy, Platform, TarProfile};
 
 use Shape::{Any, Choice, Count, Flag, Many, Map, Probability, Table, Text};
 
@@ -64,20 +64,6 @@ pub(super) const CREATED_MAX: i64 = 253_402_300_799;
 
 /// Most processes that Linux can number.
 pub(super) const PROCESSES_MAX: i64 = 1 << 22;
-
-/// Names of the layer strategies.
-pub(super) const STRATEGIES: &[&str] = &[
-    "churn",
-    "size-first",
-    "popularity",
-    "biggest",
-    "dominator",
-    "per-path",
-    "single",
-];
-
-/// Names of the tar profiles.
-pub(super) const TAR_PROFILES: &[&str] = &["layerize", "nix2container", "dockertools"];
 
 const TEXTS: Shape = Many(&Text);
 
@@ -182,7 +168,7 @@ pub(super) const DEBIAN: &[Key] = &[
     also(
         key(
             "architecture",
-            Choice(ARCHITECTURES),
+            Choice(&Platform::DEBIAN_ARCHITECTURES),
             "Debian's name of the architecture; default: the machine's when the lock is made.",
         ),
         &["arch"],
@@ -197,11 +183,6 @@ pub(super) const DEBIAN: &[Key] = &[
         TEXTS,
         "Replaces the Debian packages that every build has, names without `deb:`.",
     ),
-];
-
-/// Debian's architectures that have an OCI platform.
-pub(super) const ARCHITECTURES: &[&str] = &[
-    "amd64", "arm64", "armel", "armhf", "i386", "loong64", "mips64el", "ppc64el", "riscv64", "s390x",
 ];
 
 /// `[package.NAME]`.
@@ -551,7 +532,7 @@ pub(super) const USER: &[Key] = &[
 pub(super) const LAYERS: &[Key] = &[
     key(
         "strategy",
-        Choice(STRATEGIES),
+        Choice(&LayerStrategy::NAMES),
         "How paths are grouped (default `churn`).",
     ),
     also(
@@ -585,7 +566,7 @@ pub(super) const LAYERS: &[Key] = &[
     also(
         key(
             "tar-profile",
-            Choice(TAR_PROFILES),
+            Choice(&TarProfile::NAMES),
             "Match another tool's tar bytes (default `layerize`).",
         ),
         &["tar", "profile"],

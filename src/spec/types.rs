@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Serialize, Serializer};
 
 use crate::digest::Digest;
-use crate::oci::{Port, StopSignal};
+use crate::oci::{Compression, LayerLimit, LayerStrategy, Platform, Port, StopSignal, TarProfile};
 
 /// A value and where it stands: file index into [`Workspace::files`] and byte range in that file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -276,9 +276,9 @@ pub struct Image {
     /// `layers`.
     pub layers: Layers,
     /// `platform` (default `linux/amd64` or what the lock's architecture says).
-    pub platform: Option<Spanned<String>>,
+    pub platform: Option<Spanned<Platform>>,
     /// `compression` (default gzip).
-    pub compression: Option<Spanned<String>>,
+    pub compression: Option<Spanned<Compression>>,
     /// `permissions`: modes and owners by path or pattern, in the order in which they apply.
     pub permissions: Vec<Permission>,
     /// `created`: seconds since 1970; `None`: `SOURCE_DATE_EPOCH`, else 1.
@@ -406,12 +406,12 @@ pub struct User {
 /// `layers = { strategy, max, beyond-docker, groups, weights, plan, tar-profile }`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layers {
-    /// Strategy's name; `None`: `churn`.
-    pub strategy: Option<Spanned<String>>,
+    /// `strategy`; `None`: `churn`.
+    pub strategy: Option<Spanned<LayerStrategy>>,
     /// `tar-profile`: the dialect of the layers' tars.
-    pub tar_profile: Option<Spanned<String>>,
+    pub tar_profile: Option<Spanned<TarProfile>>,
     /// Most layers the image may have; `None`: 100.
-    pub max: Option<Spanned<u32>>,
+    pub max: Option<Spanned<LayerLimit>>,
     /// `beyond-docker`: whether `max` may be more than Docker loads.
     pub beyond_docker: bool,
     /// Groups of package names that stand together in a layer of their own.
@@ -449,8 +449,8 @@ pub struct Lock {
 pub struct LockedBase {
     /// `base` as the spec has it.
     pub reference: String,
-    /// `os/arch[/variant]` that was chosen of it.
-    pub platform: String,
+    /// Which platform was chosen of it.
+    pub platform: Platform,
     /// Digest of the manifest for that platform.
     pub sha256: Digest,
 }
@@ -460,10 +460,10 @@ pub struct LockedBase {
 pub struct GoldenKey {
     /// `[image.NAME]`.
     pub image: String,
-    /// `OS/ARCH[/VARIANT]`.
-    pub platform: String,
-    /// `gzip`, `zstd:19`, `none`.
-    pub compression: String,
+    /// What it is for.
+    pub platform: Platform,
+    /// How its layers are compressed.
+    pub compression: Compression,
     /// Number of the rules by which it was made.
     pub format: u32,
 }

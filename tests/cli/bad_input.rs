@@ -247,3 +247,63 @@ fn a_truncated_deb_is_refused() {
     ran.exits(2)
         .says(&["21 bytes", deb.file_name().unwrap().to_str().unwrap()]);
 }
+
+/// A value that a flag takes is checked while the arguments are parsed, by the check that a spec's value has, and what
+/// that advises is told here too.
+#[test]
+fn wrong_values_of_flags_say_what_is_right() {
+    let place = Place::new();
+    let cases: &[(&[&str], &[&str])] = &[
+        (
+            &["--platform", "amd64"],
+            &["`amd64` is not a platform", "`linux/amd64`"],
+        ),
+        (
+            &["--platform", "linux/amd64,arm64"],
+            &["`arm64` is not a platform", "OS/ARCHITECTURE"],
+        ),
+        (
+            &["--compression", "gzip:99"],
+            &[
+                "`gzip:99` is not a compression: gzip's levels are 1 to 12",
+                "help: write `gzip`",
+            ],
+        ),
+        (
+            &["--max-layers", "0"],
+            &["`0` is not a limit of layers: it must be a number from 1 to 500"],
+        ),
+        (
+            &["--strategy", "chrun"],
+            &["`chrun` is not a layer strategy", "help: the strategies are `churn`"],
+        ),
+        (
+            &["--tar-profile", "n2c"],
+            &["`n2c` is not a tar profile", "help: the profiles are `layerize`"],
+        ),
+        (
+            &["--port", "8080:80"],
+            &["`8080:80` is not a port", "help: write `\"80/tcp\"`"],
+        ),
+    ];
+    for (flags, expected) in cases {
+        let args = [&["build", "x"], *flags].concat();
+        place.run(&args).exits(2).says(expected);
+        assert!(!place.project.join("layerize.lock").exists(), "{flags:?}");
+    }
+    for verb in [
+        &["inspect", "a.tar"][..],
+        &["verify", "a.tar"],
+        &["explain", "a.tar", "/x"],
+        &["diff", "a.tar", "b.tar"],
+        &["copy", "a.tar", "b.tar"],
+        &["rebuild", "a.tar"],
+    ] {
+        let args = [verb, &["--platform", "arm"]].concat();
+        place.run(&args).exits(2).says(&["`arm` is not a platform"]);
+    }
+    place
+        .run(&["sbom", "oci:x", "--platform", "linux/amd64,linux/arm64"])
+        .exits(2)
+        .says(&["names 2 platforms", "name one of them"]);
+}

@@ -10,12 +10,8 @@ use serde::Serialize;
 
 use super::layer::LayerSeen;
 use super::{ATTESTATION, Found, Problems};
-use crate::oci::CompressionFormat;
-use crate::oci::{REF_NAME, Reference};
+use crate::oci::{CompressionFormat, LayerLimit, REF_NAME, Reference};
 use crate::transport::{DockerList, Source};
-
-/// Layers that Docker's graph drivers can stack.
-const DOCKER_LAYERS_MAX: usize = 125;
 
 /// Bytes of all layers, unpacked, that AWS Lambda takes.
 const LAMBDA_SIZE_MAX: u64 = 10_000_000_000;
@@ -227,8 +223,8 @@ pub(super) fn check(
 fn docker_20(source: &dyn Source, found: &Found<'_>, layers: &BTreeMap<usize, LayerSeen>, problems: &mut Problems) {
     const ME: Profile = Profile::Docker20;
     let count = found.manifest.layers.len();
-    if count > DOCKER_LAYERS_MAX {
-        let text = format!("there are {count}, and at most {DOCKER_LAYERS_MAX} can be loaded");
+    if count > LayerLimit::DOCKER.get() {
+        let text = format!("there are {count}, and at most {} can be loaded", LayerLimit::DOCKER);
         problems.rule(ME, "layers", "manifest, layers", text);
     }
     for (index, layer) in layers {

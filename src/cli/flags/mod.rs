@@ -11,18 +11,18 @@ pub use transfer::TransferFlags;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
 use crate::build::{Bounds, SandboxMode};
-use crate::layer::TarProfile;
-use crate::oci::Compression;
+use crate::oci::{Compression, LayerLimit, LayerStrategy, Platform, Port, PortError, TarProfile};
 use crate::project::{Description, ImageOptions, KeepExtent, WorkOptions, permissions};
 use crate::spec::parse_size;
 use crate::transport::registry::ConfigError;
 use crate::transport::registry::config::check_host;
 
-use crate::cli::error::advised;
+use crate::cli::error::{self, advised};
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -230,26 +230,26 @@ pub struct ImageFlags {
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
     /// Port of an image of store paths; repeatable
-    #[arg(long, value_name = "PORT[/PROTOCOL]")]
-    pub port: Vec<String>,
+    #[arg(long, value_name = "PORT[/PROTOCOL]", value_parser = value::<Ports>)]
+    pub port: Vec<Ports>,
     /// Base image of an image of store paths: docker://NAME, oci:DIR:TAG, docker-archive:FILE, …
     #[arg(long, value_name = "IMAGE")]
     pub base: Option<String>,
     /// Platform of an image of store paths; several, separated by commas, make an index [default: linux/amd64]
-    #[arg(long, value_name = "OS/ARCH")]
-    pub platform: Option<String>,
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = value::<Platform>)]
+    pub platform: Vec<Platform>,
     /// gzip[:LEVEL], zstd[:LEVEL] or none [default: the spec's, else gzip]
-    #[arg(long, value_name = "HOW")]
+    #[arg(long, value_name = "HOW", value_parser = value::<Compression>)]
     pub compression: Option<Compression>,
     /// Maximum number of layers [default: the spec's, else 100]
-    #[arg(long, value_name = "N")]
-    pub max_layers: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = value::<LayerLimit>)]
+    pub max_layers: Option<LayerLimit>,
     /// Allow more layers than Docker loads
     #[arg(long)]
     pub beyond_docker: bool,
     /// How store paths are grouped into layers [default: the spec's, else churn]
-    #[arg(long, value_name = "NAME")]
-    pub strategy: Option<String>,
+    #[arg(long, value_name = "NAME", value_parser = value::<LayerStrategy>)]
+    pub strategy: Option<LayerStrategy>,
     /// Take the layers from a plan file: one of `layerize plan --json`, or written by hand
     #[arg(long, value_name = "FILE", conflicts_with = "previous")]
     pub plan: Option<PathBuf>,
@@ -260,7 +260,7 @@ pub struct ImageFlags {
     #[arg(long)]
     pub nix_db: bool,
     /// Match another tool's tar bytes: layerize, nix2container or dockertools [default: the spec's, else layerize]
-    #[arg(long, value_name = "TOOL")]
+    #[arg(long, value_name = "TOOL", value_parser = value::<TarProfile>)]
     pub tar_profile: Option<TarProfile>,
     /// Set the mode of a path in the image, or of every path that a pattern of *, ** and ? matches; repeatable
     #[arg(long, value_name = "PATH=MODE")]
@@ -312,14 +312,10 @@ impl ImageFlags {
                 workdir,
                 user,
                 labels: pairs("--label", &label)?,
-                ports: port,
+                ports: port.into_iter().flat_map(|Ports(ports)| ports).collect(),
                 base,
             },
-            platforms: platform
-                .iter()
-                .flat_map(|platforms| platforms.split(','))
-                .map(|platform| platform.trim().to_owned())
-                .collect(),
+            platforms: platform,
             compression,
             max_layers,
             beyond_docker,
@@ -335,9 +331,39 @@ impl ImageFlags {
     }
 
     /// Which platform of a finished image, or for an image of store paths.
-    pub fn platform(&self) -> Option<&str> {
-        self.platform.as_deref()
+    pub fn platform(&self) -> anyhow::Result<Option<&Platform>> {
+        match &self.platform[..] {
+            [] => Ok(None),
+            [platform] => Ok(Some(platform)),
+            several => Err(advised(
+                format!(
+                    "`--platform` names {} platforms, and one image is for one",
+                    several.len()
+                ),
+                "name one of them",
+            )),
+        }
     }
+}
+
+/// The ports of an argument: `80`, `53/udp`, `8000-8010/tcp`.
+#[derive(Debug, Clone)]
+pub struct Ports(Vec<Port>);
+
+impl FromStr for Ports {
+    type Err = PortError;
+
+    fn from_str(text: &str) -> Result<Self, PortError> {
+        Port::parse_range(text).map(Self)
+    }
+}
+
+/// Parses an argument. What its error advises is told with it, as it is where the value stands in a spec.
+pub fn value<T: FromStr<Err: std::error::Error + 'static>>(text: &str) -> Result<T, String> {
+    text.trim().parse().map_err(|error: T::Err| match error::help(&error) {
+        Some(help) => format!("{error}\nhelp: {help}"),
+        None => error.to_string(),
+    })
 }
 
 /// `KEY=VALUE` arguments.

@@ -191,7 +191,7 @@ fn whatever_changes_the_image_or_its_checks_changes_the_key() {
         ("other bytes generated", &|fixture| {
             fixture.generate("/made", GeneratedKind::File([0xfe].as_slice().into()))
         }),
-        ("the layers", &|fixture| fixture.spec.layers.max = Some(spanned(5))),
+        ("the layers", &|fixture| fixture.spec.layers.max = Some(limit(5))),
         ("the platform", &|fixture| fixture.platform = "linux/arm64"),
     ];
     let key = |fixture: &Fixture| fixture.recipe().layout_key(0);

@@ -21,8 +21,7 @@ use super::*;
 use crate::digest::Digest;
 use crate::event::Silent;
 use crate::layer::{LayerContent, LayerError, LayerInput, StoreEntry};
-use crate::oci::Compression;
-use crate::oci::LayerCodec;
+use crate::oci::{Compression, LayerCodec, LayerLimit};
 use crate::spec::{self, ImageFile, ImageFileKind, Span, Spanned};
 
 /// A recipe being put together, with its trees on disk.
@@ -204,6 +203,11 @@ fn without_base(lines: Vec<String>) -> Vec<String> {
 fn spanned<T>(value: T) -> Spanned<T> {
     let span = Span { file: 0, range: 0..0 };
     Spanned { value, span }
+}
+
+/// A limit of layers, beyond Docker's as well.
+fn limit(layers: usize) -> Spanned<LayerLimit> {
+    spanned(LayerLimit::new(layers, true).unwrap())
 }
 
 fn empty_spec(dir: &Path) -> spec::Image {

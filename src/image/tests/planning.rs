@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::layer::partition::LayerPlan;
+use crate::oci::LayerStrategy;
 
 /// Eight packages at `/` and eight store paths, each of which refers to the one before.
 fn many() -> Fixture {
@@ -49,14 +50,10 @@ fn everything_is_in_one_layer_whatever_their_number() {
     let mut fixture = many();
     let mut whole = BTreeSet::new();
     for max in [3, 4, 7, 16, 17, 18, 125] {
-        fixture.spec.layers.max = Some(spanned(max));
+        fixture.spec.layers.max = Some(limit(max));
         let image = fixture.assemble().unwrap();
-        assert!(image.layers.len() <= max as usize, "{max}");
-        assert!(
-            max > 17 || image.layers.len() == max as usize,
-            "{max}: {}",
-            image.layers.len()
-        );
+        assert!(image.layers.len() <= max, "{max}");
+        assert!(max > 17 || image.layers.len() == max, "{max}: {}", image.layers.len());
         let mut seen = BTreeSet::new();
         for entry in image
             .layers
@@ -78,7 +75,7 @@ fn everything_is_in_one_layer_whatever_their_number() {
 
 #[test]
 fn layers_are_shared_out_by_size_and_none_is_left_unused() {
-    let cases: &[(u64, u64, u32, (usize, usize))] = &[
+    let cases: &[(u64, u64, usize, (usize, usize))] = &[
         (1, 1, 3, (1, 1)),
         (1, 1, 9, (4, 4)),
         (3, 1, 9, (6, 2)),
@@ -96,8 +93,8 @@ fn layers_are_shared_out_by_size_and_none_is_left_unused() {
             .members
             .iter_mut()
             .for_each(|member| member.nar_size = store_size);
-        fixture.spec.layers.max = Some(spanned(max));
-        fixture.spec.layers.strategy = Some(spanned("biggest".to_owned()));
+        fixture.spec.layers.max = Some(limit(max));
+        fixture.spec.layers.strategy = Some(spanned(LayerStrategy::Biggest));
         let plan = made(&fixture);
         let at_root = plan
             .layers
@@ -211,15 +208,12 @@ fn groups_and_weights_may_name_both_parts() {
         )
     );
     assert_eq!(error.help().unwrap(), "did you mean `lib2`?");
-    fixture.spec.layers.groups.clear();
-    fixture.spec.layers.strategy = Some(spanned("chrun".to_owned()));
-    assert!(fixture.assemble().unwrap_err().help().unwrap().contains("`churn`"));
 }
 
 #[test]
 fn a_change_moves_its_own_layers_only() {
     let mut fixture = many();
-    fixture.spec.layers.max = Some(spanned(9));
+    fixture.spec.layers.max = Some(limit(9));
     let before = fixture.assemble().unwrap();
     let previous = made(&fixture);
     // The first of the chain stays what it is; the last store path and one package are made anew.
@@ -266,7 +260,7 @@ fn part(fixture: &Fixture, packages: usize, members: usize) -> Recipe {
 #[test]
 fn images_share_layers_of_packages_and_of_store_paths() {
     let mut fixture = many();
-    fixture.spec.layers.max = Some(spanned(7));
+    fixture.spec.layers.max = Some(limit(7));
     let requests = [part(&fixture, 8, 5), part(&fixture, 4, 8)];
     let fleet = plan_fleet(&requests).unwrap();
     for (planned, recipe) in fleet.plans.iter().zip(&requests) {
@@ -312,8 +306,8 @@ fn images_share_layers_of_packages_and_of_store_paths() {
 #[test]
 fn packages_are_explained_and_planned_anew_as_store_paths_are() {
     let mut fixture = many();
-    fixture.spec.layers.max = Some(spanned(6));
-    fixture.spec.layers.strategy = Some(spanned("single".to_owned()));
+    fixture.spec.layers.max = Some(limit(6));
+    fixture.spec.layers.strategy = Some(spanned(LayerStrategy::Single));
     let coarse = made(&fixture);
     fixture.spec.layers.strategy = None;
     let recipe = fixture.recipe();
@@ -341,14 +335,14 @@ fn packages_are_explained_and_planned_anew_as_store_paths_are() {
     fixture.spec.layers.groups = vec![vec!["lib33".to_owned()]];
     assert!(fits(&fixture.recipe(), &coarse).is_err());
     fixture.spec.layers.groups.clear();
-    fixture.spec.layers.max = Some(spanned(2));
+    fixture.spec.layers.max = Some(limit(2));
     assert!(fits(&fixture.recipe(), &coarse).is_err(), "no plan fits so few layers");
 }
 
 #[test]
 fn more_layers_than_docker_loads_are_asked_for_by_name() {
     let mut fixture = many();
-    fixture.spec.layers.max = Some(spanned(126));
+    fixture.spec.layers.max = Some(limit(126));
     let error = plan(&fixture.recipe()).unwrap_err();
     assert!(matches!(error, ImageError::LayersMax { max: 126, .. }));
     fixture.spec.layers.beyond_docker = true;

@@ -7,9 +7,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::image::recipe::each_changed;
-use crate::layer::TarProfile;
 use crate::layer::partition::{History, PlanOptions, partition};
-use crate::oci::canonical_json;
+use crate::oci::{LayerStrategy, TarProfile, canonical_json};
 use crate::spec::{Dependency, Image as SpecImage, Layers, PackageName, PermissionPaths};
 
 /// An image with something of everything, so that whatever is changed changes something.
@@ -112,9 +111,9 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         annotations: |annotations| annotations.insert("a".to_owned(), "b".to_owned()),
         allow_missing: |names| names.push("libcuda.so.1".to_owned()),
         stop_signal: |signal| *signal = "SIGINT".parse().ok(),
-        layers: |layers| layers.max = Some(spanned(5)),
-        platform: |platform| *platform = Some(spanned("linux/arm64".to_owned())),
-        compression: |compression| *compression = Some(spanned("none".to_owned())),
+        layers: |layers| layers.max = Some(limit(5)),
+        platform: |platform| *platform = Some(spanned("linux/arm64".parse().unwrap())),
+        compression: |compression| *compression = Some(spanned(Compression::None)),
         permissions: |permissions| permissions.push(spec::Permission {
             paths: PermissionPaths::Path("/tmp".to_owned()),
             mode: Some(0o700),
@@ -126,9 +125,9 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         configure: |configure| *configure = Some(spec::Configure::default()),
     });
     let layers = each_changed!(Layers, fixture.spec.layers.clone(), {
-        strategy: |strategy| *strategy = Some(spanned("single".to_owned())),
-        tar_profile: |profile| *profile = Some(spanned("dockertools".to_owned())),
-        max: |max| *max = Some(spanned(4)),
+        strategy: |strategy| *strategy = Some(spanned(LayerStrategy::Single)),
+        tar_profile: |profile| *profile = Some(spanned(TarProfile::Dockertools)),
+        max: |max| *max = Some(limit(4)),
         beyond_docker: |beyond| *beyond = true,
         groups: |groups| groups.push(vec!["lib-1.0".to_owned(), "spare-1.0".to_owned()]),
         weights: |weights| weights.insert("lib-1.0".to_owned(), 7),
@@ -223,7 +222,7 @@ fn what_is_asked_beyond_is_told_by_key() {
     let fixture = sample();
     let plain = fixture.recipe();
     let mut recipe = plain.clone();
-    recipe.spec.layers.max = Some(spanned(7));
+    recipe.spec.layers.max = Some(limit(7));
     recipe.spec.env.insert("A".to_owned(), "B".to_owned());
     recipe.single_member = true;
     let beyond = Value::Object(recipe.asked_beyond(&plain));

@@ -213,7 +213,7 @@ fn values_that_a_config_cannot_have_are_refused() {
     );
     let mut fixture = Fixture::new();
     fixture.content("a", &[]);
-    fixture.spec.layers.max = Some(spanned(1));
+    fixture.spec.layers.max = Some(limit(1));
     assert_eq!(
         fixture.error(),
         "the image needs at least 2 layers, and the limit is 1; Docker loads no more than 125"

@@ -33,13 +33,12 @@ use stream::Stream;
 use super::blob::{CachedLayer, Keep};
 use super::cache::{LayerCache, LayerRecord, PartRecord};
 use super::codec::Engine;
-use super::profile::TarProfile;
 use super::tree::Tree;
 use super::{Blob, LayerError, PackedLayer};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fsio::PathError;
-use crate::oci::Compression;
+use crate::oci::{Compression, TarProfile};
 use crate::parallel;
 
 /// A store path to be packed.

@@ -16,8 +16,7 @@ use super::stream::cannot_read;
 use super::{Engine, Halt, LayerInput, Recipe};
 use crate::digest::Hasher;
 use crate::layer::LayerError;
-use crate::layer::profile::TarProfile;
-use crate::oci::Compression;
+use crate::oci::{Compression, TarProfile};
 
 const BUFFER: usize = 1 << 18;
 /// Most full buffers that wait for the reader.

@@ -5,9 +5,9 @@
 use super::{Attribute, LayerContent, LayerInput, StoreEntry};
 use crate::digest::Digest;
 use crate::layer::codec::Engine;
-use crate::layer::profile::TarProfile;
 use crate::layer::tree::{Tree, compare_paths};
 use crate::layer::{FORMAT, LayerError};
+use crate::oci::TarProfile;
 
 /// What a layer is made of, with the keys of its pieces.
 pub(super) struct Recipe<'i> {

@@ -13,10 +13,10 @@ use crate::archive::tar::{BLOCK, TRAILER, padding};
 use crate::digest::Hasher;
 use crate::fsio::{IoContext, PathError};
 use crate::layer::LayerError;
-use crate::layer::profile::TarProfile;
 use crate::layer::tar::{Entry, Kind};
 use crate::layer::tree::{self, FileContent, Tree, TreeEntry};
 use crate::nar::{self, EntryKind, NarEncoder};
+use crate::oci::TarProfile;
 
 /// Takes the bytes of a tar.
 pub(super) trait TarSink {

@@ -18,9 +18,10 @@ use super::graph::{Graph, Node};
 use super::history::Changes;
 use super::model::{self, Group, HORIZON, MILLION, Model, Outlook};
 use super::{
-    GROUPED, PlanError, PlanOptions, Strategy, by_weight, churn, fixed_groups, given_weights, layer_limit, learned,
-    partition, planned, reason, update,
+    GROUPED, PlanError, PlanOptions, by_weight, churn, fixed_groups, given_weights, layer_limit, learned, partition,
+    planned, reason, update,
 };
+use crate::oci::LayerStrategy;
 
 /// Plans of several images, and what they cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +90,7 @@ fn plan_sorted(images: &[(&Graph, PlanOptions)]) -> Result<Fleet, PlanError> {
     let cost_apart = union.cost(&model, &apart, &sent);
     let joined: Vec<bool> = images
         .iter()
-        .map(|(_, options)| options.strategy == Strategy::Churn)
+        .map(|(_, options)| options.strategy == LayerStrategy::Churn)
         .collect();
     let sharing = Sharing {
         images,

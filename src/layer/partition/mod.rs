@@ -3,7 +3,7 @@
 //! Invariant: pure; the plan is a function of the graph, the options and the plan before, the same for any order
 //! of its input, on every machine. Ties go by package name, never by hash.
 //!
-//! From scratch a plan is made by a [`Strategy`]; the default, `churn`, minimises the bytes expected to be re-sent.
+//! From scratch a plan is made by a [`LayerStrategy`]; the default, `churn`, minimises the bytes expected to be re-sent.
 //! With the plan of the release before ([`PlanOptions::previous`]) it is updated instead: what did not
 //! change stays, what changed is arranged anew, with all that was seen to change so far.
 
@@ -21,8 +21,6 @@ mod update;
 mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 
 pub use advice::{Explanation, Replan, explain, replan};
 pub use file::{LayerPlan, PLAN_FORMAT, PlannedLayer};
@@ -32,88 +30,22 @@ pub use history::{History, Observed};
 pub use model::{MILLION, PRIOR, STRENGTH};
 pub use simulate::{PlanningMethod, Simulated, simulate};
 
+use crate::oci::{LayerLimit, LayerStrategy};
 use model::{Group, Model, Outlook};
-
-/// Most layers of an image that every consumer loads: Docker refuses more.
-pub const DOCKER_LIMIT: usize = 125;
-
-/// Most layers where nothing else is asked for.
-pub const DEFAULT_MAX_LAYERS: usize = 100;
 
 /// Why the paths of a group of the user's stand together.
 const GROUPED: &str = "grouped by the spec";
-
-/// How a closure is partitioned from scratch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Strategy {
-    /// Fewest bytes expected to be re-sent.
-    #[default]
-    Churn,
-    /// nixpkgs' automatic layers.
-    SizeFirst,
-    /// nixpkgs' former way.
-    Popularity,
-    /// Guix's way.
-    Biggest,
-    /// Nixery's way.
-    Dominator,
-    /// One layer for each path, and an error where that is too many.
-    PerPath,
-    /// One layer for all.
-    Single,
-}
-
-impl Strategy {
-    /// All of them, the default first.
-    pub const ALL: [Self; 7] = [
-        Self::Churn,
-        Self::SizeFirst,
-        Self::Popularity,
-        Self::Biggest,
-        Self::Dominator,
-        Self::PerPath,
-        Self::Single,
-    ];
-
-    /// Its name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Churn => "churn",
-            Self::SizeFirst => "size-first",
-            Self::Popularity => "popularity",
-            Self::Biggest => "biggest",
-            Self::Dominator => "dominator",
-            Self::PerPath => "per-path",
-            Self::Single => "single",
-        }
-    }
-}
-
-impl fmt::Display for Strategy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Strategy {
-    type Err = PlanError;
-
-    fn from_str(text: &str) -> Result<Self, PlanError> {
-        let found = Self::ALL.into_iter().find(|strategy| strategy.name() == text);
-        found.ok_or_else(|| PlanError::Strategy { text: text.to_owned() })
-    }
-}
 
 /// What a plan is made by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanOptions {
     /// How, where there is no previous plan.
-    pub strategy: Strategy,
+    pub strategy: LayerStrategy,
     /// Most layers that the image may have in all.
     pub max_layers: usize,
     /// How many of these are not for this closure: a base image's, and one of other files.
     pub other_layers: usize,
-    /// Allows more than [`DOCKER_LIMIT`].
+    /// Allows more than [`LayerLimit::DOCKER`].
     pub beyond_docker: bool,
     /// Groups of package names (or paths) that stand together in a layer of their own.
     pub groups: Vec<Vec<String>>,
@@ -131,8 +63,8 @@ pub struct PlanOptions {
 impl Default for PlanOptions {
     fn default() -> Self {
         Self {
-            strategy: Strategy::Churn,
-            max_layers: DEFAULT_MAX_LAYERS,
+            strategy: LayerStrategy::Churn,
+            max_layers: LayerLimit::DEFAULT.get(),
             other_layers: 0,
             beyond_docker: false,
             groups: Vec::new(),
@@ -209,12 +141,6 @@ pub enum PlanError {
         /// The path.
         path: String,
     },
-    /// No strategy has this name.
-    #[error("there is no strategy `{text}`")]
-    Strategy {
-        /// The name.
-        text: String,
-    },
     /// A name that is not a package of the closure.
     #[error("`{name}` is not a package of the closure")]
     Unknown {
@@ -246,7 +172,7 @@ pub enum PlanError {
         limit: usize,
     },
     /// A limit above Docker's.
-    #[error("{asked} layers are more than Docker's limit of {DOCKER_LIMIT}")]
+    #[error("{asked} layers are more than Docker's limit of {}", LayerLimit::DOCKER)]
     BeyondDocker {
         /// Layers asked for.
         asked: usize,
@@ -257,10 +183,6 @@ impl PlanError {
     /// What to write instead.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::Strategy { .. } => {
-                let names: Vec<_> = Strategy::ALL.iter().map(|strategy| format!("`{strategy}`")).collect();
-                Some(format!("the strategies are {}", names.join(", ")))
-            }
             Self::Open { .. } => {
                 Some("give the whole closure, for instance from `nix path-info --json --recursive`".to_owned())
             }
@@ -328,7 +250,7 @@ fn by_weight((a, _): &(Group, String), (b, _): &(Group, String)) -> std::cmp::Or
 }
 
 fn layer_limit(options: &PlanOptions) -> Result<usize, PlanError> {
-    if options.max_layers > DOCKER_LIMIT && !options.beyond_docker {
+    if options.max_layers > LayerLimit::DOCKER.get() && !options.beyond_docker {
         return Err(PlanError::BeyondDocker {
             asked: options.max_layers,
         });
@@ -348,19 +270,19 @@ fn arrange(model: &Model<'_>, options: &PlanOptions, nodes: &[usize], limit: usi
     }
     let graph = model.graph;
     let groups = match options.strategy {
-        Strategy::Churn => return Ok(churn(model, options, nodes, limit)),
-        Strategy::SizeFirst => baselines::size_first(graph, nodes, limit),
-        Strategy::Popularity => baselines::popularity(graph, nodes, limit),
-        Strategy::Biggest => baselines::biggest(graph, nodes, limit),
-        Strategy::Dominator => baselines::dominator(graph, nodes, limit),
-        Strategy::PerPath if nodes.len() > limit => {
+        LayerStrategy::Churn => return Ok(churn(model, options, nodes, limit)),
+        LayerStrategy::SizeFirst => baselines::size_first(graph, nodes, limit),
+        LayerStrategy::Popularity => baselines::popularity(graph, nodes, limit),
+        LayerStrategy::Biggest => baselines::biggest(graph, nodes, limit),
+        LayerStrategy::Dominator => baselines::dominator(graph, nodes, limit),
+        LayerStrategy::PerPath if nodes.len() > limit => {
             return Err(PlanError::TooMany {
                 needed: nodes.len(),
                 limit,
             });
         }
-        Strategy::PerPath => nodes.iter().map(|&node| vec![node]).collect(),
-        Strategy::Single => vec![nodes.to_vec()],
+        LayerStrategy::PerPath => nodes.iter().map(|&node| vec![node]).collect(),
+        LayerStrategy::Single => vec![nodes.to_vec()],
     };
     Ok(groups.into_iter().map(|members| model.group(members)).collect())
 }
@@ -393,7 +315,7 @@ fn planned(graph: &Graph, group: &Group, reason: String) -> PlannedLayer {
 }
 
 fn reason(model: &Model<'_>, options: &PlanOptions, group: &Group) -> String {
-    if options.strategy != Strategy::Churn {
+    if options.strategy != LayerStrategy::Churn {
         return format!("by `{}`", options.strategy);
     }
     let what = if group.members.len() == 1 { "alone" } else { "together" };

@@ -8,13 +8,14 @@ use serde::Serialize;
 
 use super::file::LayerPlan;
 use super::graph::Graph;
-use super::{PlanError, PlanOptions, Strategy, partition};
+use super::{PlanError, PlanOptions, partition};
+use crate::oci::LayerStrategy;
 
 /// How the releases of a sequence are planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlanningMethod {
     /// Each from scratch.
-    Scratch(Strategy),
+    Scratch(LayerStrategy),
     /// Each from the plan before it, the first by `churn`.
     Carried,
     /// Every path by itself, whatever the limit: no plan can send less.
@@ -65,7 +66,7 @@ pub fn simulate(releases: &[Graph], method: PlanningMethod, options: &PlanOption
             }
             PlanningMethod::Carried => {
                 let carried = PlanOptions {
-                    strategy: Strategy::Churn,
+                    strategy: LayerStrategy::Churn,
                     previous: previous.take(),
                     carried: true,
                     ..options.clone()
@@ -74,7 +75,7 @@ pub fn simulate(releases: &[Graph], method: PlanningMethod, options: &PlanOption
             }
             PlanningMethod::Bound => {
                 let bound = PlanOptions {
-                    strategy: Strategy::PerPath,
+                    strategy: LayerStrategy::PerPath,
                     max_layers: graph.len().max(1),
                     other_layers: 0,
                     beyond_docker: true,

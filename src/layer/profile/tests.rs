@@ -307,7 +307,7 @@ fn other_programs_read_what_the_profiles_write() {
 fn the_cache_keeps_profiles_apart() {
     let paths = Paths::new();
     let cache = LayerCache::open(&paths.dir.path().join("cache")).unwrap();
-    let profiles = [TarProfile::Layerize, TarProfile::Nix2container, TarProfile::Dockertools];
+    let profiles = TarProfile::ALL;
     let pack = |profile| paths.pack(profile, Compression::Gzip(6), Some(&cache)).diff_id;
     let first = profiles.map(pack);
     assert_eq!(profiles.map(pack), first, "from the cache");
@@ -370,19 +370,4 @@ fn what_cannot_stand_in_a_layer_can_in_none() {
             assert!(profile.append_header(&mut Vec::new(), &entry).is_err(), "{path}");
         }
     }
-}
-
-#[test]
-fn names_parse_and_print() {
-    for name in ["layerize", "nix2container", "dockertools"] {
-        assert_eq!(name.parse::<TarProfile>().unwrap().to_string(), name);
-    }
-    assert!(
-        "n2c"
-            .parse::<TarProfile>()
-            .unwrap_err()
-            .help()
-            .unwrap()
-            .contains("nix2container")
-    );
 }

@@ -1,58 +1,33 @@
 //! Checks of texts that end up in an image: its names, its settings, its files.
 
-use super::super::keys::{STRATEGIES, TAR_PROFILES};
-use super::{Check, Complaint, OTHER_ARCHITECTURES, absolute_path, advise, did_you_mean, refuse};
-use crate::oci::{Compression, ParseCompressionError, Port, StopSignal, StopSignalError};
+use std::str::FromStr;
 
-/// OCI platform and Debian architecture, pairwise (OCI image-spec, image-index.md#platform-variants).
-const PLATFORMS: &[(&str, &str)] = &[
-    ("linux/amd64", "amd64"),
-    ("linux/arm64", "arm64"),
-    ("linux/arm64/v8", "arm64"),
-    ("linux/arm/v5", "armel"),
-    ("linux/arm/v7", "armhf"),
-    ("linux/386", "i386"),
-    ("linux/loong64", "loong64"),
-    ("linux/mips64le", "mips64el"),
-    ("linux/ppc64le", "ppc64el"),
-    ("linux/riscv64", "riscv64"),
-    ("linux/s390x", "s390x"),
-];
+use super::{Check, Complaint, absolute_path, advise, did_you_mean, refuse};
+use crate::oci::{
+    Compression, LayerStrategy, ParseCompressionError, Platform, Port, StopSignal, StopSignalError, TarProfile,
+};
 
-/// An OCI platform that Debian has an architecture for.
-pub(in super::super) fn platform(text: &str) -> Check<String> {
-    if PLATFORMS.iter().any(|(platform, _)| *platform == text) {
-        return Ok(text.to_owned());
+/// A platform that Debian has an architecture for.
+pub(in super::super) fn platform(text: &str) -> Check<Platform> {
+    let parsed = text.parse::<Platform>();
+    if let Ok(platform) = &parsed
+        && platform.debian_architecture().is_some()
+    {
+        return Ok(platform.clone());
     }
-    let names = || PLATFORMS.iter().map(|(platform, _)| *platform);
+    let names: Vec<String> = Platform::debian().map(|platform| platform.to_string()).collect();
     let machine = text.strip_prefix("linux/").unwrap_or(text);
-    let debian = (OTHER_ARCHITECTURES.iter())
-        .find(|(other, _)| *other == machine)
-        .map_or(machine, |(_, debian)| debian);
-    let same_machine = PLATFORMS.iter().rev().find(|(_, architecture)| *architecture == debian);
-    let meant = same_machine.map(|(platform, _)| *platform).map(|platform| {
-        if platform == "linux/arm64/v8" {
-            "linux/arm64"
-        } else {
-            platform
-        }
-    });
-    match meant.or_else(|| did_you_mean(text, names())) {
+    let lone = || format!("linux/{machine}").parse().ok();
+    let meant = Platform::from_debian(machine).or_else(lone);
+    let meant = meant.filter(|platform: &Platform| platform.debian_architecture().is_some());
+    let similar = || did_you_mean(text, names.iter().map(String::as_str)).map(str::to_owned);
+    match meant.map(|platform| platform.to_string()).or_else(similar) {
         Some(meant) => advise("not a platform", format!("write `{meant}`")),
-        None if text.contains('/') && !text.starts_with("linux/") => {
+        None if parsed.is_ok_and(|platform| platform.os() != "linux") => {
             advise("only Linux images can be made", "write `linux/amd64`")
         }
-        None => {
-            let known: Vec<&str> = names().collect();
-            advise("unknown platform", format!("write one of `{}`", known.join("`, `")))
-        }
+        None => advise("unknown platform", format!("write one of `{}`", names.join("`, `"))),
     }
-}
-
-/// The Debian architecture whose packages run on a platform that [`platform`] accepts.
-pub(in super::super) fn platform_architecture(platform: &str) -> Option<&'static str> {
-    let found = PLATFORMS.iter().find(|(name, _)| *name == platform);
-    found.map(|(_, architecture)| *architecture)
 }
 
 /// One path component of an image's name (OCI distribution-spec, "Pulling manifests"):
@@ -126,9 +101,8 @@ pub(in super::super) fn ports(text: &str) -> Check<Vec<Port>> {
 }
 
 /// `gzip[:LEVEL]`, `zstd[:LEVEL]`, `none`.
-pub(in super::super) fn compression(text: &str) -> Check<String> {
-    let parsed: Result<Compression, ParseCompressionError> = text.parse();
-    parsed.map(|_| text.to_owned()).map_err(|error| {
+pub(in super::super) fn compression(text: &str) -> Check<Compression> {
+    text.parse().map_err(|error: ParseCompressionError| {
         let engine = text.split(':').next().unwrap_or(text);
         let meant = did_you_mean(engine, ["gzip", "zstd", "none"]).filter(|meant| *meant != engine);
         Complaint {
@@ -197,18 +171,19 @@ pub(in super::super) fn timestamp(text: &str) -> Check<i64> {
 }
 
 /// The name of a layer strategy.
-pub(in super::super) fn strategy(text: &str) -> Check<String> {
-    one_of(text, STRATEGIES, "unknown strategy")
+pub(in super::super) fn strategy(text: &str) -> Check<LayerStrategy> {
+    one_of(text, &LayerStrategy::NAMES, "unknown strategy")
 }
 
 /// The name of a tar profile.
-pub(in super::super) fn tar_profile(text: &str) -> Check<String> {
-    one_of(text, TAR_PROFILES, "unknown tar profile")
+pub(in super::super) fn tar_profile(text: &str) -> Check<TarProfile> {
+    one_of(text, &TarProfile::NAMES, "unknown tar profile")
 }
 
-fn one_of(text: &str, choices: &[&str], complaint: &'static str) -> Check<String> {
-    if choices.contains(&text) {
-        return Ok(text.to_owned());
+/// A value whose texts are these few.
+fn one_of<T: FromStr>(text: &str, choices: &[&str], complaint: &'static str) -> Check<T> {
+    if let Ok(value) = text.parse() {
+        return Ok(value);
     }
     match did_you_mean(text, choices.iter().copied()) {
         Some(similar) => advise(complaint, format!("did you mean `{similar}`?")),

@@ -4,14 +4,13 @@
 //! back with what is wrong and what to write instead.
 
 use crate::digest::Digest;
-
-use super::keys::ARCHITECTURES;
+use crate::oci::Platform;
 
 mod image;
 
 pub(super) use image::{
-    base_image, compression, file_path, image_name, mode, pattern, platform, platform_architecture, ports, signal,
-    strategy, tag, tar_profile, timestamp, user_name,
+    base_image, compression, file_path, image_name, mode, pattern, platform, ports, signal, strategy, tag, tar_profile,
+    timestamp, user_name,
 };
 
 /// What is wrong with a text.
@@ -135,16 +134,16 @@ pub(super) fn debian_name(text: &str) -> Check {
 
 /// Debian's name of an architecture.
 pub(super) fn architecture(text: &str) -> Check<String> {
-    if ARCHITECTURES.contains(&text) {
+    if Platform::DEBIAN_ARCHITECTURES.contains(&text) {
         return Ok(text.to_owned());
     }
-    let known = ARCHITECTURES.join("`, `");
+    let known = Platform::DEBIAN_ARCHITECTURES.join("`, `");
     match OTHER_ARCHITECTURES.iter().find(|(other, _)| *other == text) {
         Some((_, debian)) => advise(
             "not Debian's name of an architecture",
             format!("Debian calls it `{debian}`"),
         ),
-        None => match did_you_mean(text, ARCHITECTURES.iter().copied()) {
+        None => match did_you_mean(text, Platform::DEBIAN_ARCHITECTURES) {
             Some(similar) => advise("unknown architecture", format!("did you mean `{similar}`?")),
             None => advise("unknown architecture", format!("write one of `{known}`")),
         },

@@ -120,15 +120,15 @@ impl Printer {
         self.header("base");
         self.string("image", image);
         self.string("reference", &base.reference);
-        self.string("platform", &base.platform);
+        self.string("platform", &base.platform.to_string());
         self.string("sha256", &base.sha256.hex());
     }
 
     fn golden(&mut self, key: &GoldenKey, golden: &Golden) {
         self.header("golden");
         self.string("image", &key.image);
-        self.string("platform", &key.platform);
-        self.string("compression", &key.compression);
+        self.string("platform", &key.platform.to_string());
+        self.string("compression", &key.compression.to_string());
         self.key("format", &key.format.to_string());
         self.string("inputs", &golden.inputs.hex());
         self.string("digest", &golden.digest.to_string());

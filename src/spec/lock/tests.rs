@@ -89,7 +89,7 @@ fn example() -> Lock {
             "web".to_owned(),
             LockedBase {
                 reference: "oci:images/base:v1".to_owned(),
-                platform: "linux/amd64".to_owned(),
+                platform: "linux/amd64".parse().unwrap(),
                 sha256: Digest::of(b"base"),
             },
         )]
@@ -101,8 +101,8 @@ fn example() -> Lock {
 fn golden(compression: &str) -> (GoldenKey, Golden) {
     let key = GoldenKey {
         image: "hello".to_owned(),
-        platform: "linux/amd64".to_owned(),
-        compression: compression.to_owned(),
+        platform: "linux/amd64".parse().unwrap(),
+        compression: compression.parse().unwrap(),
         format: 1,
     };
     let golden = Golden {
@@ -309,7 +309,7 @@ prop_compose! {
         let urls = urls.into_iter().map(|(name, (size, sha256))| (PackageName(name), LockedUrl { size, sha256 })).collect();
         let base = LockedBase {
             reference: "docker://registry.example/a:1".to_owned(),
-            platform: "linux/arm64".to_owned(),
+            platform: "linux/arm64".parse().unwrap(),
             sha256: Digest::of(b"a"),
         };
         let bases = picks.iter().enumerate().map(|(index, _)| (format!("image-{index}"), base.clone())).collect();

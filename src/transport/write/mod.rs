@@ -17,7 +17,7 @@ use crate::fsio::{AtomicFile, IoContext, Target};
 use crate::image::Layer;
 use crate::image::{Image, Index};
 use crate::layer::for_each_layer;
-use crate::oci::{LayerCodec, Reference};
+use crate::oci::{LayerCodec, LayerLimit, Reference};
 
 mod bundle;
 mod header;
@@ -27,8 +27,6 @@ mod record;
 use bundle::{Bundle, Label};
 pub use layout::Layout;
 
-/// Most layers that Docker's graph drivers stack.
-const DOCKER_LAYERS_MAX: usize = 125;
 const COPY_BUFFER: usize = 256 << 10;
 
 /// An archive file: `docker-archive:F` or `oci-archive:F`.
@@ -356,9 +354,10 @@ pub(super) fn docker_warnings(image: &Image) -> Vec<String> {
         );
     }
     let layers = image.layers.len();
-    if layers > DOCKER_LAYERS_MAX {
+    if layers > LayerLimit::DOCKER.get() {
         warnings.push(format!(
-            "Docker loads at most {DOCKER_LAYERS_MAX} layers with its classic storage, this image has {layers}"
+            "Docker loads at most {} layers with its classic storage, this image has {layers}",
+            LayerLimit::DOCKER
         ));
     }
     warnings

@@ -62,7 +62,7 @@ fn each_image_keeps_its_limit_groups_and_strategy() {
         ..with_layers(20)
     };
     let single = PlanOptions {
-        strategy: Strategy::Single,
+        strategy: LayerStrategy::Single,
         ..with_layers(20)
     };
     let fleet = planned_together(&[

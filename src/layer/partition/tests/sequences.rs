@@ -15,10 +15,10 @@ fn row(releases: &[Graph], way: PlanningMethod) -> [u64; 4] {
 fn baselines_send_what_their_originals_send() {
     let releases = medium();
     for (strategy, expected) in [
-        (Strategy::Popularity, [2457, 2347, 2063, 559]),
-        (Strategy::Biggest, [1202, 819, 645, 559]),
-        (Strategy::SizeFirst, [964, 698, 605, 559]),
-        (Strategy::Single, [2737; 4]),
+        (LayerStrategy::Popularity, [2457, 2347, 2063, 559]),
+        (LayerStrategy::Biggest, [1202, 819, 645, 559]),
+        (LayerStrategy::SizeFirst, [964, 698, 605, 559]),
+        (LayerStrategy::Single, [2737; 4]),
     ] {
         assert_eq!(
             row(&releases, PlanningMethod::Scratch(strategy)),
@@ -32,7 +32,7 @@ fn baselines_send_what_their_originals_send() {
 #[test]
 fn churn_sends_least_and_carried_plans_send_less() {
     let releases = medium();
-    let scratch = row(&releases, PlanningMethod::Scratch(Strategy::Churn));
+    let scratch = row(&releases, PlanningMethod::Scratch(LayerStrategy::Churn));
     let carried = row(&releases, PlanningMethod::Carried);
     assert!(
         scratch
@@ -179,8 +179,8 @@ fn the_same_order_holds_on_other_sequences() {
                 sent.sum()
             };
             let ways = [
-                PlanningMethod::Scratch(Strategy::SizeFirst),
-                PlanningMethod::Scratch(Strategy::Churn),
+                PlanningMethod::Scratch(LayerStrategy::SizeFirst),
+                PlanningMethod::Scratch(LayerStrategy::Churn),
                 PlanningMethod::Carried,
                 PlanningMethod::Bound,
             ];
@@ -203,11 +203,11 @@ fn the_same_order_holds_on_other_sequences() {
 #[expect(clippy::print_stderr, reason = "that is what it is for")]
 fn table() {
     let ways = [
-        Strategy::Popularity,
-        Strategy::Biggest,
-        Strategy::Dominator,
-        Strategy::SizeFirst,
-        Strategy::Churn,
+        LayerStrategy::Popularity,
+        LayerStrategy::Biggest,
+        LayerStrategy::Dominator,
+        LayerStrategy::SizeFirst,
+        LayerStrategy::Churn,
     ]
     .map(PlanningMethod::Scratch);
     let ways: Vec<PlanningMethod> = ways
