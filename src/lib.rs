@@ -10,29 +10,30 @@
 //! | 1 | [`digest`] | digests, hashing and verifying readers and writers | – |
 //! | 1 | [`parallel`] | work shared among threads | – |
 //! | 1 | [`escape`] | text from outside, made safe to show | – |
+//! | 1 | [`capability`] | file capabilities: libcap's text, the kernel's bytes | – |
 //! | 1 | [`event`] | what is reported while work is done | – |
 //! | 1 | [`fsio`] | errors with paths, atomic publish, locks, sorted listing | – |
 //! | 1 | [`graph`] | directed graphs: closures, strongly connected components, orders | – |
 //! | 1 | [`store_path`] | store paths: parsed, printed, ordered, computed; pure | digest |
 //! | 1 | [`oci`] | OCI documents, references, canonical JSON; pure | digest |
 //! | 2 | [`nar`] | canonical archive of a tree, its hash, the ordered walk | digest fsio |
-//! | 2 | [`spec`] | the user's TOML and the lock; pure | digest escape fsio graph oci |
+//! | 2 | [`spec`] | the user's TOML and the lock; pure | capability digest escape fsio graph oci |
 //! | 2 | [`http`] | the one HTTP client: TLS, proxies, patience, logins of downloads, where answers lead | fsio |
 //! | 2 | [`elf`] | what programs and libraries ask of the loader, and how it answers | fsio |
 //! | 2 | [`root`] | a root file system composed of packages' trees | escape fsio |
-//! | 2 | [`archive`] | tar, ar and zip read, tar headers written, compression undone | digest oci |
+//! | 2 | [`archive`] | tar, ar and zip read, tar headers written, compression undone | capability digest oci |
 //! | 3 | [`store`] | add, look up, verify, collect garbage; a Nix store read-only | digest fsio nar store_path graph |
 //! | 3 | [`closure`] | closed set, topological order, why-chains | store_path store graph |
 //! | 3 | [`derive`] | spec and lock → derivations in order; pure | digest spec store_path graph oci |
 //! | 3 | [`sandbox`] | the walled-off place in which scripts run, and its mounts | fsio store_path |
-//! | 3 | [`layer`] | partition, tar, compression, layer cache | digest escape event fsio store_path graph archive oci parallel nar |
-//! | 4 | [`fetch`] | downloads, archives, Debian packages | digest escape event fsio http nar store store_path spec derive root archive oci parallel |
+//! | 3 | [`layer`] | partition, tar, compression, layer cache | capability digest escape event fsio store_path graph archive oci parallel nar |
+//! | 4 | [`fetch`] | downloads, archives, Debian packages | capability digest escape event fsio http nar store store_path spec derive root archive oci parallel |
 //! | 4 | [`configure`] | Debian's maintainer scripts run over packages' trees, and what they made | escape fsio oci root sandbox fetch |
 //! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest elf escape event fsio store_path store closure derive root sandbox fetch configure graph parallel |
-//! | 4 | [`image`] | recipe → config, manifest and layers as one value | digest elf escape event fsio store_path root oci layer spec configure |
+//! | 4 | [`image`] | recipe → config, manifest and layers as one value | capability digest elf escape event fsio store_path root oci layer spec configure |
 //! | 5 | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |
 //! | 5 | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest event fsio http oci image layer archive parallel |
-//! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | digest escape fsio store_path oci image transport archive |
+//! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | capability digest escape fsio store_path oci image transport archive |
 //! | 6 | [`attest`] | state things of images: bills of materials, provenance, signatures | digest escape fsio store_path oci store derive layer image transport graph |
 //! | 6 | [`inputs`] | keep files from outside beside images, and find them again | digest fsio nar oci store store_path spec derive fetch layer image transport |
 //! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest escape event fsio nar store_path oci store closure spec sandbox derive fetch build layer image transport audit attest inputs |
@@ -74,6 +75,7 @@ pub mod attest;
 pub mod audit;
 pub mod binary_cache;
 pub mod build;
+pub mod capability;
 pub mod cli;
 pub mod closure;
 pub mod configure;

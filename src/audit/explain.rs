@@ -14,6 +14,7 @@ use super::stream::LayerStream;
 use super::{AuditError, owner};
 use crate::archive::tar::Entry;
 use crate::archive::{Kind, clean};
+use crate::capability;
 use crate::digest::ContentDigest;
 use crate::transport::Source;
 
@@ -68,6 +69,9 @@ pub struct Seen {
     pub owner: String,
     /// Bytes.
     pub size: u64,
+    /// Its capabilities, as `getcap` prints them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<String>,
     /// The layer that it comes from.
     pub layer: usize,
 }
@@ -95,6 +99,7 @@ struct Brief {
     owner: (u64, u64),
     size: u64,
     link: Vec<u8>,
+    capabilities: Option<String>,
 }
 
 type Tree = BTreeMap<Vec<u8>, Brief>;
@@ -111,7 +116,8 @@ pub fn explain(source: &dyn Source, path: &str) -> Result<Explanation, AuditErro
         let mut stream = LayerStream::open(source, &layer.descriptor)?;
         let mut tree = Tree::new();
         while let Some(entry) = stream.next_entry()? {
-            let size = size_of::<Brief>() + entry.path.len() + entry.link.len();
+            let capability = entry.capability().map_or(0, |value| 2 * value.len() + 48);
+            let size = size_of::<Brief>() + entry.path.len() + entry.link.len() + capability;
             stream.check(budget.take(size, 3))?;
             tree.insert(entry.clean_path(), Brief::of(entry));
         }
@@ -129,6 +135,7 @@ impl Brief {
             mode: entry.mode,
             owner: (entry.uid, entry.gid),
             size: entry.size,
+            capabilities: entry.capability().map(capability::shown),
             link: entry.link,
         }
     }
@@ -237,6 +244,7 @@ impl Stack<'_> {
             mode: format!("{:04o}", brief.mode),
             owner: format!("{}:{}", brief.owner.0, brief.owner.1),
             size,
+            capabilities: target.unwrap_or(brief).capabilities.clone(),
             layer,
         }
     }

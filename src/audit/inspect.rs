@@ -12,6 +12,7 @@ use super::budget::Budget;
 use super::opened::{Opened, OpenedLayer};
 use super::stream::{LayerStream, packing_of};
 use super::{AuditError, human_size, owner};
+use crate::capability;
 use crate::digest::{ContentDigest, DiffId};
 use crate::escape::shown;
 use crate::oci::Config;
@@ -77,6 +78,9 @@ pub struct LayerReport {
     pub entries: Option<u64>,
     /// The store paths in it, sorted.
     pub store_paths: Vec<String>,
+    /// The files in it that have capabilities, and which, as `getcap` prints them, where it was read.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub capabilities: BTreeMap<String, String>,
     /// What the history says of it.
     pub comment: Option<String>,
     /// Its descriptor's other annotations.
@@ -142,6 +146,7 @@ fn layer_report(
             .flat_map(|text| text.split(' ').filter(|path| !path.is_empty()))
             .map(str::to_owned)
             .collect(),
+        capabilities: BTreeMap::new(),
         comment,
         annotations,
     };
@@ -151,6 +156,11 @@ fn layer_report(
         let mut entries = 0;
         while let Some(entry) = stream.next_entry()? {
             entries += 1;
+            if let Some(value) = entry.capability() {
+                stream.check(budget.take(entry.path.len() + 2 * value.len() + 64, 3))?;
+                let path = format!("/{}", String::from_utf8_lossy(&entry.clean_path()));
+                report.capabilities.insert(path, capability::shown(value));
+            }
             if let Some((path, _)) = owner(&String::from_utf8_lossy(&entry.clean_path())) {
                 stream.check(budget.take(path.len(), 2))?;
                 if let Some(again) = found.replace(path) {
@@ -271,6 +281,9 @@ impl LayerReport {
         }
         for path in &self.store_paths {
             let _ = writeln!(text, "       {}", shown(path));
+        }
+        for (path, capabilities) in &self.capabilities {
+            let _ = writeln!(text, "       {} {capabilities}", shown(path));
         }
     }
 }

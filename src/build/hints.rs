@@ -29,6 +29,17 @@ const SIGNS: &[Sign] = &[
         hint: "a build has no home directory: begin its script with `export HOME=$TMPDIR`",
     },
     Sign {
+        any: &["setcap", "setfcap", "cap_set_file", "set capabilities"],
+        and: &[
+            "operation not permitted",
+            "invalid argument",
+            "operation not supported",
+            "not permitted",
+        ],
+        hint: "a build runs as an ordinary user, and what it makes has no file capabilities: leave them to the image, \
+               `permissions = [{ path = \"/…\", capabilities = [\"cap_net_bind_service=ep\"] }]` in `[image.NAME]`",
+    },
+    Sign {
         any: &[
             "chown",
             "changing ownership",
@@ -36,7 +47,6 @@ const SIGNS: &[Sign] = &[
             "change group",
             "setuid",
             "setgid",
-            "setcap",
             "mknod",
             "cannot change mode",
             "changing permissions",
@@ -259,6 +269,10 @@ mod tests {
     #[test]
     fn common_failures_have_hints() {
         for (line, expected) in [
+            (
+                "unable to set CAP_SETFCAP effective capability: Operation not permitted",
+                "capabilities = [",
+            ),
             (
                 "mkdir: cannot create directory '/homeless-shelter': Read-only file system",
                 "export HOME=$TMPDIR",

@@ -159,10 +159,7 @@ impl Step<'_> {
                 } else {
                     fetch::unpack_archive
                 };
-                if let Some(note) = unpack(file, &archive.name, *strip, dest)? {
-                    let text = format!("`{}`: {note}", archive.name);
-                    self.reporter.report(Event::Note { text });
-                }
+                unpack(file, &archive.name, *strip, dest)?.report(&archive.name, self.reporter);
                 Ok(())
             }),
             (Action::UnpackDeb { package, .. }, [file]) => self.unpack(|dest| fetch::unpack_deb(file, package, dest)),
@@ -175,7 +172,10 @@ impl Step<'_> {
                     .map(|file| file.name.clone())
                     .zip(paths.iter().cloned())
                     .collect();
-                self.unpack(|dest| fetch::unpack_deb_source(&named, dest))
+                self.unpack(|dest| {
+                    fetch::unpack_deb_source(&named, dest)?.report(&derivation.label, self.reporter);
+                    Ok(())
+                })
             }
             (Action::Script(script), _) => ScriptStep {
                 store: self.store,

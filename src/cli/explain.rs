@@ -100,6 +100,9 @@ fn render_image(image: &Explanation, text: &mut String) {
         ),
         None => writeln!(text, "file         the image has none there"),
     };
+    if let Some(capabilities) = image.file.as_ref().and_then(|file| file.capabilities.as_ref()) {
+        let _ = writeln!(text, "  can        {}", shown(capabilities));
+    }
     for mention in &image.layers {
         let mark = if mention.counts { "  ← seen" } else { "" };
         let _ = writeln!(

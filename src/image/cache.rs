@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cut::Cut;
 use super::recipe::Recipe;
+use crate::capability::FileCapabilities;
 use crate::digest::Digest;
 use crate::fsio::{self, AtomicFile, IoContext, PathError};
 use crate::layer::{Attribute, FileContent, LayerContent, LayerInput, StoreEntry, Tree, TreeEntry};
@@ -29,7 +30,7 @@ use crate::oci::canonical_json;
 const RECORD_SIZE_MAX: u64 = 512 << 20;
 
 /// Number of the rules by which images are laid out and cut, and of the record's form.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 
 /// A directory of records.
 #[derive(Debug, Clone)]
@@ -108,23 +109,31 @@ enum ContentRecord {
     Tree(Vec<(String, EntryRecord)>),
 }
 
-/// Path, mode, owner and group.
+/// Path, mode, owner, group, and capabilities in hexadecimal digits.
 #[derive(Debug, Serialize, Deserialize)]
-struct AttributeRecord(String, Option<u32>, u32, u32);
+struct AttributeRecord(String, Option<u32>, u32, u32, Option<String>);
 
 impl AttributeRecord {
     fn of(attribute: &Attribute) -> Option<Self> {
-        let Attribute { path, mode, uid, gid } = attribute;
-        Some(Self(text(path)?, *mode, *uid, *gid))
+        let Attribute {
+            path,
+            mode,
+            uid,
+            gid,
+            capabilities,
+        } = attribute;
+        let capabilities = capabilities.map(FileCapabilities::to_hex);
+        Some(Self(text(path)?, *mode, *uid, *gid, capabilities))
     }
 
     fn into_attribute(self) -> Attribute {
-        let Self(path, mode, uid, gid) = self;
+        let Self(path, mode, uid, gid, capabilities) = self;
         Attribute {
             path: path.into_bytes(),
             mode,
             uid,
             gid,
+            capabilities: capabilities.as_deref().and_then(FileCapabilities::from_hex),
         }
     }
 }
@@ -134,6 +143,8 @@ struct EntryRecord {
     mode: u32,
     uid: u32,
     gid: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    capabilities: Option<String>,
     kind: KindRecord,
 }
 
@@ -208,21 +219,34 @@ impl LayerRecord {
 
 impl EntryRecord {
     fn of(entry: &TreeEntry) -> Option<Self> {
-        let (mode, uid, gid, kind) = match entry {
-            TreeEntry::Directory { mode, uid, gid } => (*mode, *uid, *gid, KindRecord::Directory),
-            TreeEntry::Symlink { target, uid, gid } => (0, *uid, *gid, KindRecord::Symlink(text(target)?)),
+        let (mode, uid, gid, capabilities, kind) = match entry {
+            TreeEntry::Directory { mode, uid, gid } => (*mode, *uid, *gid, None, KindRecord::Directory),
+            TreeEntry::Symlink { target, uid, gid } => (0, *uid, *gid, None, KindRecord::Symlink(text(target)?)),
             TreeEntry::File {
                 content,
                 mode,
                 uid,
                 gid,
-            } => (*mode, *uid, *gid, KindRecord::of(content)?),
+                capabilities,
+            } => (*mode, *uid, *gid, *capabilities, KindRecord::of(content)?),
         };
-        Some(Self { mode, uid, gid, kind })
+        Some(Self {
+            mode,
+            uid,
+            gid,
+            capabilities: capabilities.map(FileCapabilities::to_hex),
+            kind,
+        })
     }
 
     fn into_entry(self) -> TreeEntry {
-        let Self { mode, uid, gid, kind } = self;
+        let Self {
+            mode,
+            uid,
+            gid,
+            capabilities,
+            kind,
+        } = self;
         let content = match kind {
             KindRecord::Directory => return TreeEntry::Directory { mode, uid, gid },
             KindRecord::Symlink(target) => {
@@ -250,6 +274,7 @@ impl EntryRecord {
             mode,
             uid,
             gid,
+            capabilities: capabilities.as_deref().and_then(FileCapabilities::from_hex),
         }
     }
 }

@@ -6,6 +6,7 @@ use super::error::ImageError;
 use super::filesystem::{Content, FileSystem, Found, Node, NodeKind, Origin};
 use super::layout::read_text;
 use super::recipe::{Configured, Recipe};
+use crate::capability::FileCapabilities;
 use crate::configure::{Record, TREE};
 use crate::fsio::IoContext;
 
@@ -21,6 +22,7 @@ pub(super) fn lay_over(recipe: &Recipe, files: &mut FileSystem) -> Result<(), Im
                 mode: entry.mode,
                 uid: entry.uid,
                 gid: entry.gid,
+                capabilities: entry.capability.as_deref().and_then(FileCapabilities::from_hex),
                 ..node
             };
             put(path.as_bytes(), node.from(Origin::Configured), files)?;

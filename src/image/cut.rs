@@ -203,7 +203,13 @@ fn insert(tree: &mut Tree, path: &[u8], node: &Node, parent: &dyn Fn(&[u8]) -> N
 }
 
 fn entry(node: &Node) -> TreeEntry {
-    let Node { mode, uid, gid, .. } = *node;
+    let Node {
+        mode,
+        uid,
+        gid,
+        capabilities,
+        ..
+    } = *node;
     match &node.kind {
         NodeKind::Directory => TreeEntry::Directory { mode, uid, gid },
         NodeKind::Symlink(target) => TreeEntry::Symlink {
@@ -227,6 +233,7 @@ fn entry(node: &Node) -> TreeEntry {
             mode,
             uid,
             gid,
+            capabilities,
         },
     }
 }

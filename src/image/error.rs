@@ -10,6 +10,7 @@ use crate::layer::LayerError;
 use crate::layer::partition::PlanError;
 use crate::oci::{DocumentError, LayerLimit, Platform};
 use crate::root::RootError;
+use crate::store_path::HASH_CHARS;
 
 /// Most collisions or faults that a message lists.
 const COLLISIONS_SHOWN: usize = 20;
@@ -93,6 +94,16 @@ pub enum ImageError {
     NothingFits {
         /// The rule's path or pattern.
         rule: String,
+        /// Where the path leads through links of the image.
+        leads: Option<String>,
+    },
+    /// A rule that gives capabilities to what cannot have any.
+    #[error("`permissions` rule `{rule}` gives capabilities, and matches no regular file of the image")]
+    CapabilitiesOfNoFile {
+        /// The rule's path or pattern.
+        rule: String,
+        /// Where the path leads through links of the image.
+        leads: Option<String>,
     },
     /// Something stands where the image's Nix database goes.
     #[error("`{path}` is part of the Nix database that is made for the image, and is already in it")]
@@ -344,7 +355,28 @@ fn help_with_faults(faults: &[LoadFault]) -> String {
     helps.collect::<Vec<_>>().join("\n")
 }
 
+/// How to name what a path of a rule leads to: the hash of a store path changes with every build.
+fn help_with_rule(leads: &str) -> String {
+    let store_path = leads.split_once("/store/").and_then(|(dir, rest)| {
+        let (hash, name) = rest.split_once('-')?;
+        (hash.len() == HASH_CHARS).then(|| format!("{dir}/store/*-{name}"))
+    });
+    match store_path {
+        Some(pattern) => format!("it leads to `{leads}`: write `pattern = \"{pattern}\"`"),
+        None => format!("it leads to `{leads}`: write `path = \"{leads}\"`"),
+    }
+}
+
 impl ImageError {
+    fn help_with_permissions(&self) -> Option<String> {
+        match self {
+            Self::NothingFits { leads, .. } | Self::CapabilitiesOfNoFile { leads, .. } => {
+                leads.as_deref().map(help_with_rule)
+            }
+            _ => None,
+        }
+    }
+
     /// What to type next, where that can be told.
     pub fn help(&self) -> Option<String> {
         let did_you_mean = |similar: &Option<String>| similar.as_ref().map(|name| format!("did you mean `{name}`?"));
@@ -437,7 +469,7 @@ impl ImageError {
                 )
             }
             Self::BaseAccount { .. } => "leave it out of `users`, or give it another name".to_owned(),
-            _ => return None,
+            _ => return self.help_with_permissions(),
         })
     }
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::ImageError;
+use crate::capability::FileCapabilities;
 use crate::fsio::{self, IoContext, PathError};
 
 /// Symlinks followed before a path is given up as a loop, as Linux does.
@@ -36,6 +37,7 @@ pub(super) struct Node {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
+    pub capabilities: Option<FileCapabilities>,
     pub origin: Origin,
 }
 
@@ -102,6 +104,7 @@ impl Node {
             mode,
             uid: 0,
             gid: 0,
+            capabilities: None,
             origin: Origin::Own,
         }
     }

@@ -45,6 +45,7 @@ pub use sources::local_files;
 pub use timestamp::{parse as parse_time, rfc3339 as format_time};
 pub use value::{Image, Layer};
 
+use crate::capability;
 use crate::event::{Event, Reporter};
 use crate::layer::{self, LayerCache, PackOptions};
 use base::BaseParts;
@@ -68,6 +69,7 @@ pub struct Resources<'a> {
 /// path in the image and the store paths that are to blame.
 pub fn assemble(recipe: &Recipe, resources: &Resources<'_>, reporter: &dyn Reporter) -> Result<Image, ImageError> {
     let finish = Finish::new(recipe, resources, reporter)?;
+    tell_of_capabilities(recipe, reporter);
     let key = recipe.layout_key(cache::VERSION);
     if let Some((cache, cuts)) = resources
         .images
@@ -106,6 +108,15 @@ pub fn assemble(recipe: &Recipe, resources: &Resources<'_>, reporter: &dyn Repor
         });
     }
     Ok(image)
+}
+
+/// Tells which of the user's files have capabilities on disk that the image does not get.
+fn tell_of_capabilities(recipe: &Recipe, reporter: &dyn Reporter) {
+    let mut capable = sources::capabilities(recipe);
+    capable.retain(|path, _| !permissions::say_capabilities(recipe, path));
+    if let Some(text) = capability::not_kept("files", &capable) {
+        reporter.report(Event::Warning { text });
+    }
 }
 
 /// The last step: layers are packed, and the documents written.

@@ -1,23 +1,26 @@
-//! *Permissions* give modes and owners to what is in an image, wherever it comes from, by path or by pattern.
+//! *Permissions* give modes, owners and file capabilities to what is in an image, wherever it comes from, by path or by
+//! pattern.
 //!
 //! Invariant: a function of the spec, of the image's paths and of which of them are directories; a rule that fits
 //! nothing is an error, and where two rules fit one entry the later one has the last word on what it says.
 //!
 //! A pattern fits whole absolute paths: `*` any part of a name, `**` any part of a path, `?` one character of a name.
-//! It gives directories the right to be entered by whoever may read them, so that one mode serves a whole tree.
+//! It gives directories the right to be entered by whoever may read them, so that one mode serves a whole tree; and
+//! capabilities to regular files alone, as nothing else can have any.
 
 use std::collections::BTreeMap;
 
 use super::accounts::Accounts;
 use super::error::ImageError;
-use super::filesystem::{FileSystem, Found, NodeKind, Origin, absolute, push};
+use super::filesystem::{FileSystem, Found, NodeKind, Origin, absolute, push, shown};
 use super::layout::{unknown_group, unknown_user};
 use super::recipe::Recipe;
 use super::sources::normal_path;
+use crate::capability::FileCapabilities;
 use crate::layer::Attribute;
 use crate::spec::{Permission, PermissionPaths};
 
-/// Modes and owners of entries of store paths that are not the usual ones, by the logical path of the store path.
+/// Modes, owners and capabilities of entries of store paths that are not the usual ones, by the logical path of the store path.
 pub(super) type Attributes = BTreeMap<String, Vec<Attribute>>;
 
 /// A rule with its names looked up.
@@ -26,6 +29,8 @@ struct Rule<'a> {
     uid: Option<u32>,
     gid: Option<u32>,
     used: bool,
+    /// Whether its capabilities were given to a file.
+    given: bool,
 }
 
 /// Applies an image's rules to its nodes; gives what they say of its store paths.
@@ -45,6 +50,7 @@ pub(super) fn apply(recipe: &Recipe, accounts: &Accounts, files: &mut FileSystem
             uid: uid.transpose()?,
             gid: gid.transpose()?,
             used: false,
+            given: false,
         });
     }
     if rules.is_empty() {
@@ -53,12 +59,16 @@ pub(super) fn apply(recipe: &Recipe, accounts: &Accounts, files: &mut FileSystem
     make_directories(&rules, files)?;
     apply_to_nodes(&mut rules, files)?;
     let attributes = apply_to_store(recipe, &mut rules, files)?;
-    match rules.iter().find(|rule| !rule.used) {
-        None => Ok(attributes),
-        Some(rule) => Err(ImageError::NothingFits {
-            rule: rule.permission.paths.to_string(),
-        }),
+    for rule in &rules {
+        rule.check(files)?;
     }
+    Ok(attributes)
+}
+
+/// Whether a rule says what capabilities the file at an absolute path has.
+pub(super) fn say_capabilities(recipe: &Recipe, path: &str) -> bool {
+    let mut rules = recipe.spec.permissions.iter();
+    rules.any(|rule| rule.capabilities.is_some() && rule_fits(&rule.paths, path.as_bytes()))
 }
 
 /// A directory that stands only because a store path is below it, such as `/nix`, becomes a node where it is named.
@@ -84,6 +94,9 @@ fn apply_to_nodes(rules: &mut [Rule<'_>], files: &mut FileSystem) -> Result<(), 
             rule.used = true;
             if !matches!(node.kind, NodeKind::Symlink(_)) {
                 new.mode = rule.mode(is_directory).unwrap_or(new.mode);
+            }
+            if matches!(node.kind, NodeKind::File(_)) {
+                new.capabilities = rule.capabilities(new.capabilities);
             }
             new.uid = rule.uid.unwrap_or(new.uid);
             new.gid = rule.gid.unwrap_or(new.gid);
@@ -143,19 +156,22 @@ fn attribute(rules: &mut [Rule<'_>], full: &[u8], below: &[u8], entry: &Found) -
         if !matches!(entry, Found::Symlink(_)) {
             attribute.mode = rule.mode(*entry == Found::Directory).or(attribute.mode);
         }
+        if matches!(entry, Found::File { .. }) {
+            attribute.capabilities = rule.capabilities(attribute.capabilities);
+        }
         attribute.uid = rule.uid.unwrap_or(attribute.uid);
         attribute.gid = rule.gid.unwrap_or(attribute.gid);
     }
-    let usual = attribute.mode.is_none() && attribute.uid == 0 && attribute.gid == 0;
-    (!usual).then_some(attribute)
+    let usual = Attribute {
+        path: attribute.path.clone(),
+        ..Attribute::default()
+    };
+    (attribute != usual).then_some(attribute)
 }
 
 impl Rule<'_> {
     fn fits(&self, path: &[u8]) -> bool {
-        match &self.permission.paths {
-            PermissionPaths::Path(own) => own.as_bytes() == path,
-            PermissionPaths::Pattern(pattern) => fits(pattern.as_bytes(), path),
-        }
+        rule_fits(&self.permission.paths, path)
     }
 
     /// Whether it could fit `root` or something below it, as far as the part without wild cards tells.
@@ -170,12 +186,48 @@ impl Rule<'_> {
         fixed.starts_with(root) || root.starts_with(fixed)
     }
 
+    /// What a file has after this rule that had `before`.
+    fn capabilities(&mut self, before: Option<FileCapabilities>) -> Option<FileCapabilities> {
+        match self.permission.capabilities {
+            None => before,
+            Some(capabilities) => {
+                self.given = true;
+                (!capabilities.is_empty()).then_some(capabilities)
+            }
+        }
+    }
+
+    /// That it did something; the error says where its path leads.
+    fn check(&self, files: &FileSystem) -> Result<(), ImageError> {
+        let no_file = self.used && self.permission.capabilities.is_some() && !self.given;
+        if self.used && !no_file {
+            return Ok(());
+        }
+        let rule = self.permission.paths.to_string();
+        let leads = match &self.permission.paths {
+            PermissionPaths::Path(path) => files.resolve(&normal_path("permissions", path)?)?,
+            PermissionPaths::Pattern(_) => None,
+        };
+        let leads = leads.map(|(path, _)| shown(&path)).filter(|path| *path != rule);
+        Err(match no_file {
+            true => ImageError::CapabilitiesOfNoFile { rule, leads },
+            false => ImageError::NothingFits { rule, leads },
+        })
+    }
+
     fn mode(&self, is_directory: bool) -> Option<u32> {
         let mode = self.permission.mode?;
         match &self.permission.paths {
             PermissionPaths::Pattern(_) if is_directory => Some(mode | (mode & 0o444) >> 2),
             _ => Some(mode),
         }
+    }
+}
+
+fn rule_fits(paths: &PermissionPaths, path: &[u8]) -> bool {
+    match paths {
+        PermissionPaths::Path(own) => own.as_bytes() == path,
+        PermissionPaths::Pattern(pattern) => fits(pattern.as_bytes(), path),
     }
 }
 

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::error::ImageError;
 use super::filesystem::{Content, push, relative};
 use super::recipe::Recipe;
+use crate::capability;
 use crate::digest::{Digest, Hasher};
 use crate::fsio::{self, IoContext, PathError};
 use crate::spec::{self, ImageFileKind};
@@ -49,6 +50,8 @@ pub(super) enum SourceKind {
         executable: bool,
         content: Content,
         digest: Digest,
+        /// Its capabilities on disk, which an image has only where the spec says so.
+        capability: Option<Vec<u8>>,
     },
     Symlink(Vec<u8>),
 }
@@ -140,6 +143,27 @@ pub fn local_files(recipe: &Recipe) -> BTreeMap<String, Digest> {
     files
 }
 
+/// The files that have capabilities on disk, and which, by path in the image.
+pub(super) fn capabilities(recipe: &Recipe) -> BTreeMap<String, String> {
+    let mut capable = BTreeMap::new();
+    for source in &recipe.files {
+        for entry in &source.entries {
+            if let SourceKind::File {
+                capability: Some(value),
+                ..
+            } = &entry.kind
+            {
+                let mut path = source.path.clone();
+                if !entry.path.is_empty() {
+                    push(&mut path, &entry.path);
+                }
+                capable.insert(super::filesystem::shown(&path), capability::shown(value));
+            }
+        }
+    }
+    capable
+}
+
 /// An absolute path of the spec without `.`, `..`, doubled or trailing slashes, as a path relative to `/`.
 pub(super) fn normal_path(field: &'static str, path: &str) -> Result<Vec<u8>, ImageError> {
     let parts = || path.split('/').filter(|part| !part.is_empty());
@@ -158,6 +182,7 @@ fn from_spec(kind: &ImageFileKind) -> SourceKind {
             executable: false,
             content: Content::Bytes(text.as_bytes().into()),
             digest: Digest::of(text.as_bytes()),
+            capability: None,
         },
         ImageFileKind::Symlink(target) => SourceKind::Symlink(target.as_bytes().to_vec()),
         ImageFileKind::Directory | ImageFileKind::Source(_) => SourceKind::Directory,
@@ -224,6 +249,7 @@ fn read_file(physical: &Path) -> Result<SourceKind, PathError> {
             identity,
         },
         digest,
+        capability: capability::of_file(physical),
     })
 }
 

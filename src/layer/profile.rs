@@ -14,7 +14,7 @@
 //! | a name over 100 bytes | `prefix`, else PAX | `prefix`, else PAX | PAX |
 //! | the PAX header's name | `././@PaxHeader` | `DIR/PaxHeaders.0/NAME` | `././@PaxHeader` |
 //! | its mode and time | 0644 and 1 | 0 and 0 | 0 and 0 |
-//! | order of PAX records | sorted | sorted | path, linkpath, size |
+//! | order of PAX records | sorted | sorted | path, linkpath, size, capabilities |
 //! | the field that a PAX record replaces | its beginning | its ASCII, then its beginning | `?` for what is not ASCII |
 //! | device fields | zeros | zeros, NULs in a PAX header | NULs |
 //! | NULs at the end | 1024 | 1024 | up to a multiple of 10240 |
@@ -75,6 +75,7 @@ const ROOT: Entry<'static> = Entry {
     mode: super::PARENT_MODE,
     uid: 0,
     gid: 0,
+    capabilities: None,
 };
 
 /// The fields that both tools fill alike.
@@ -123,7 +124,7 @@ fn as_go(out: &mut Vec<u8>, name: &[u8], entry: &Entry<'_>) {
     let split = tar::split_name(name).filter(|_| name.is_ascii());
     let [gid, size, uid] = large_numbers(entry);
     let numbers = [gid, size, uid].iter().any(|(_, number)| number.is_some());
-    if let Some((prefix, short)) = split.filter(|_| !is_long(target) && !numbers) {
+    if let Some((prefix, short)) = split.filter(|_| !is_long(target) && !numbers && entry.capabilities.is_none()) {
         let header = HeaderFields {
             prefix,
             name: short,
@@ -142,6 +143,9 @@ fn as_go(out: &mut Vec<u8>, name: &[u8], entry: &Entry<'_>) {
         number(uid),
     ];
     let mut content = Vec::new();
+    if let Some(capabilities) = entry.capabilities {
+        tar::append_capabilities(&mut content, capabilities);
+    }
     for (key, value) in &records {
         if let Some(value) = value {
             append_record(&mut content, key, value);
@@ -208,6 +212,9 @@ fn as_python(out: &mut Vec<u8>, mut name: Vec<u8>, entry: &Entry<'_>) {
         if let Some(number) = number {
             append_record(&mut content, key, number.to_string().as_bytes());
         }
+    }
+    if let Some(capabilities) = entry.capabilities {
+        tar::append_capabilities(&mut content, capabilities);
     }
     if !content.is_empty() {
         let header = HeaderFields {

@@ -26,7 +26,7 @@
 //!   leaves at most 155 bytes before it, into `prefix` and `name`, if that leaves 1 to 100 bytes after it.
 //! * **PAX records** stand in one `x` header before the entry, for exactly what `ustar` cannot say: `path` and
 //!   `linkpath` that do not fit or hold a byte outside ASCII, `size` of 8 GiB or more, `uid` and `gid` above
-//!   2097151; with `hdrcharset=BINARY` where such a path is not UTF-8. Records are sorted by keyword. The `x` header is
+//!   2097151, a file's capabilities (`SCHILY.xattr.security.capability`, the attribute's own bytes); with `hdrcharset=BINARY` where such a path is not UTF-8. Records are sorted by keyword. The `x` header is
 //!   named `././@PaxHeader`, mode 0644, owner 0. The fields that a record replaces hold the first 100 bytes of
 //!   the path, or zero.
 //! * **Numbers** are octal digits with leading zeros and one NUL; device fields are zero in the same form; the
@@ -39,6 +39,7 @@
 pub(super) use crate::escape::shown_bytes as shown;
 
 use crate::archive::tar::{HeaderFields, ID_MAX, NAME_MAX, PREFIX_MAX, SIZE_MAX, append_record, append_with_content};
+use crate::capability::{self, FileCapabilities};
 
 /// Modification time of every entry, in seconds since the epoch.
 pub const MTIME: u64 = 1;
@@ -93,6 +94,8 @@ pub struct Entry<'a> {
     pub uid: u32,
     /// Numeric group.
     pub gid: u32,
+    /// The capabilities of a regular file.
+    pub capabilities: Option<FileCapabilities>,
 }
 
 /// What an [`Entry`] is.
@@ -193,6 +196,9 @@ fn pax_records(entry: &Entry<'_>, long_name: Option<&Vec<u8>>, target: &[u8], si
     let link = Some(target).filter(|target| target.len() > NAME_MAX || !target.is_ascii());
     let name = long_name.map(Vec::as_slice);
     let mut out = Vec::new();
+    if let Some(capabilities) = entry.capabilities {
+        append_capabilities(&mut out, capabilities);
+    }
     if entry.gid > ID_MAX {
         append_record(&mut out, "gid", entry.gid.to_string().as_bytes());
     }
@@ -216,6 +222,12 @@ fn pax_records(entry: &Entry<'_>, long_name: Option<&Vec<u8>>, target: &[u8], si
         append_record(&mut out, "uid", entry.uid.to_string().as_bytes());
     }
     out
+}
+
+/// The record that consumers read extended attributes from: Docker, containerd, podman and umoci know this key alone.
+pub(super) fn append_capabilities(out: &mut Vec<u8>, capabilities: FileCapabilities) {
+    let key = format!("SCHILY.xattr.{}", capability::ATTRIBUTE);
+    append_record(out, &key, &capabilities.to_bytes());
 }
 
 fn append_pax(out: &mut Vec<u8>, records: &[u8]) {

@@ -154,6 +154,7 @@ fn entry<'a>(path: &'a [u8], kind: Kind<'a>) -> Entry<'a> {
         mode: 0o644,
         uid: 0,
         gid: 0,
+        capabilities: None,
     }
 }
 
@@ -349,6 +350,33 @@ fn the_dialect_is_golden() {
     assert_eq!(Digest::of(&archive(&entries)).to_string(), golden.trim());
 }
 
+/// The record's bytes are what `setcap` 2.66 leaves in the attribute, and Python and GNU tar read them so.
+#[test]
+fn capabilities_are_golden() {
+    let capable = |text: &str| Entry {
+        mode: 0o755,
+        capabilities: Some(text.parse().unwrap()),
+        ..entry(b"bin/ping", Kind::File { size: 3 })
+    };
+    let mut header = Vec::new();
+    append_header(&mut header, &capable("cap_net_raw=ep")).unwrap();
+    let record = b"57 SCHILY.xattr.security.capability=\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0\n";
+    assert_eq!(&header[BLOCK..BLOCK + record.len()], record);
+    assert_eq!(header.len(), 3 * BLOCK);
+    let bytes = archive(&[capable("cap_net_raw=ep"), capable("=ip"), capable("cap_chown,40=p")]);
+    let golden = include_str!("../../fixtures/layer/tar-capabilities.sha256");
+    assert_eq!(Digest::of(&bytes).to_string(), golden.trim());
+    let mut reader = crate::archive::tar::TarReader::new(
+        crate::archive::tar::Streamed(bytes.as_slice()),
+        crate::archive::tar::TarPolicy::LAYER,
+    );
+    let read = reader.next_entry().unwrap().unwrap();
+    assert_eq!(
+        read.capability().map(capability::shown).as_deref(),
+        Some("cap_net_raw=ep")
+    );
+}
+
 /// Without newlines: the `tar` crate takes one for the end of a PAX record (Python, above, does not).
 const NAME: &str = "[^/\0\n]{1,80}";
 const TARGET: &str = "[^\0\n]{1,200}";
@@ -358,7 +386,7 @@ proptest! {
     fn any_entry_comes_back(
         components in prop::collection::vec(NAME, 1..6),
         target in TARGET,
-        kind in 0..3u8, mode in 0..0o10_000u32, uid: u32, gid: u32, size in 0..2000u64,
+        kind in 0..3u8, mode in 0..0o10_000u32, uid: u32, gid: u32, size in 0..2000u64, caps in 0..1u64 << 41,
     ) {
         let path = components.join("/").into_bytes();
         let kind = match kind {
@@ -366,7 +394,13 @@ proptest! {
             1 => Kind::File { size },
             _ => Kind::Symlink { target: target.as_bytes() },
         };
-        let entry = Entry { path: &path, kind, mode, uid, gid };
+        let numbers: Vec<String> = (0..41).filter(|bit| caps >> bit & 1 != 0).map(|bit| bit.to_string()).collect();
+        let capabilities = format!("{}=ep", numbers.join(",")).parse().ok();
+        // The `tar` crate takes a newline for the end of a record here, too.
+        let capabilities = capabilities.filter(|capabilities: &FileCapabilities| {
+            matches!(kind, Kind::File { .. }) && !capabilities.to_bytes().contains(&b'\n')
+        });
+        let entry = Entry { path: &path, kind, mode, uid, gid, capabilities };
         prop_assume!(check(&entry).is_ok());
         let bytes = archive(&[entry]);
         prop_assert_eq!(bytes.len() % BLOCK, 0);

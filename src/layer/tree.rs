@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::tar::{self, TarError};
+use crate::capability::FileCapabilities;
 use crate::digest::{Digest, Hasher};
 
 /// Mode of a parent directory that the tree adds by itself.
@@ -36,6 +37,8 @@ pub enum TreeEntry {
         uid: u32,
         /// Numeric group.
         gid: u32,
+        /// Its capabilities.
+        capabilities: Option<FileCapabilities>,
     },
     /// A symbolic link.
     Symlink {
@@ -215,15 +218,22 @@ impl Tree {
 
 /// The tar header data of an entry.
 pub(super) fn header<'a>(path: &'a [u8], entry: &'a TreeEntry) -> tar::Entry<'a> {
-    let (kind, mode, uid, gid) = match entry {
-        TreeEntry::Directory { mode, uid, gid } => (tar::Kind::Directory, *mode, *uid, *gid),
+    let (kind, mode, uid, gid, capabilities) = match entry {
+        TreeEntry::Directory { mode, uid, gid } => (tar::Kind::Directory, *mode, *uid, *gid, None),
         TreeEntry::File {
             content,
             mode,
             uid,
             gid,
-        } => (tar::Kind::File { size: content.size() }, *mode, *uid, *gid),
-        TreeEntry::Symlink { target, uid, gid } => (tar::Kind::Symlink { target }, 0o777, *uid, *gid),
+            capabilities,
+        } => (
+            tar::Kind::File { size: content.size() },
+            *mode,
+            *uid,
+            *gid,
+            *capabilities,
+        ),
+        TreeEntry::Symlink { target, uid, gid } => (tar::Kind::Symlink { target }, 0o777, *uid, *gid, None),
     };
     tar::Entry {
         path,
@@ -231,6 +241,7 @@ pub(super) fn header<'a>(path: &'a [u8], entry: &'a TreeEntry) -> tar::Entry<'a>
         mode,
         uid,
         gid,
+        capabilities,
     }
 }
 
@@ -244,6 +255,7 @@ mod tests {
             mode: 0o644,
             uid: 0,
             gid: 0,
+            capabilities: None,
         }
     }
 
@@ -307,6 +319,14 @@ mod tests {
             mode: 0o644,
             uid: 0,
             gid: 0,
+            capabilities: None,
+        };
+        let bound = TreeEntry::File {
+            content: FileContent::Bytes(b""[..].into()),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            capabilities: "cap_net_raw=p".parse().ok(),
         };
         let mut all = vec![
             base(file(b"")),
@@ -314,6 +334,7 @@ mod tests {
             base(on_disk("i", 1)),
             base(on_disk("i", 2)),
             base(on_disk("j", 1)),
+            base(bound),
             base(TreeEntry::Directory {
                 mode: 0o755,
                 uid: 0,
@@ -332,6 +353,6 @@ mod tests {
         ];
         all.sort();
         all.dedup();
-        assert_eq!(all.len(), 8);
+        assert_eq!(all.len(), 9);
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::derive::{self, BuildPlan};
 use crate::digest::Digest;
+use crate::event::Reporter;
 use crate::fetch::local::LocalSource;
 use crate::fetch::{self, AptSources, LockEntry, Update};
 use crate::fsio::IoContext as _;
@@ -176,7 +177,11 @@ impl Project {
     }
 
     /// Adds the local sources to the store, and gives where each package's is.
-    pub fn add_sources(&self, store: &Store) -> Result<BTreeMap<PackageName, StorePath>, ProjectError> {
+    pub fn add_sources(
+        &self,
+        store: &Store,
+        reporter: &dyn Reporter,
+    ) -> Result<BTreeMap<PackageName, StorePath>, ProjectError> {
         if let Some(kept) = &self.kept {
             return Ok(kept.sources_of(&self.workspace));
         }
@@ -185,7 +190,7 @@ impl Project {
             if let Some(mut source) = LocalSource::of(package) {
                 let exclude = self.exclude(&source);
                 source.exclude = &exclude;
-                let path = fetch::local::add(store, &source).map_err(|source| ProjectError::Source {
+                let path = fetch::local::add(store, &source, reporter).map_err(|source| ProjectError::Source {
                     package: name.0.clone(),
                     source: Box::new(source),
                 })?;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::digest::Digest;
-use crate::event::Event;
+use crate::event::{Event, Silent};
 use crate::nar;
 use crate::oci::canonical_json;
 use crate::spec::{self, Golden, ImageFileKind};
@@ -88,7 +88,7 @@ fn inputs(name: &str, work: &Work) -> Result<Digest, ProjectError> {
         }
     }
     let plan = image.layers.plan.as_ref().map(|file| image.dir.join(&file.value));
-    let sources = project.add_sources(&work.store)?;
+    let sources = project.add_sources(&work.store, &Silent)?;
     Ok(Digest::of(&canonical_json(&GoldenInputs {
         specs: project
             .workspace

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::derive::{BuildPlan, Download, Input};
 use crate::digest::{ContentDigest, Digest};
-use crate::event::{Event, Reporter};
+use crate::event::{Event, Reporter, Silent};
 use crate::fetch::{self, FetchConfig, FetchError};
 use crate::inputs::{self, ArtifactContents, InputFile, LocalTree, MadeWith, Needed};
 use crate::oci::{MediaType, Subject};
@@ -84,7 +84,7 @@ pub fn of_targets<'a>(
     environment: &Environment<'a>,
 ) -> Result<KeptInputs<'a>, ProjectError> {
     let store = environment.store()?;
-    let sources = project.add_sources(&store)?;
+    let sources = project.add_sources(&store, &Silent)?;
     let wanted = InputsRequest {
         project,
         plan: &project.plan(&sources)?,
@@ -101,7 +101,7 @@ pub fn of_targets<'a>(
 
 /// The files that `targets` need from outside.
 pub fn needed(project: &Project, targets: &[Target], environment: &Environment<'_>) -> Result<Needed, ProjectError> {
-    let plan = project.plan(&project.add_sources(&environment.store()?)?)?;
+    let plan = project.plan(&project.add_sources(&environment.store()?, &Silent)?)?;
     let inputs: Vec<Input> = targets.iter().flat_map(|target| inputs_of(target, &plan)).collect();
     Ok(inputs::gather(&plan, &inputs, &project.workspace, &project.lock)?)
 }

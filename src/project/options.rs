@@ -266,6 +266,7 @@ fn rule(flag: &'static str, argument: &str) -> Result<(Permission, String), Proj
         mode: None,
         owner: None,
         group: None,
+        capabilities: None,
     };
     Ok((rule, value.to_owned()))
 }
@@ -278,6 +279,7 @@ fn permission_texts(rules: &[Permission]) -> (Vec<String>, Vec<String>) {
         mode,
         owner,
         group,
+        capabilities: _,
     } in rules
     {
         modes.extend(mode.map(|mode| format!("{paths}={mode:04o}")));

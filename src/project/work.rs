@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::build;
 use crate::derive::{BuildPlan, ImageInputs, Input};
 use crate::digest::Digest;
+use crate::event::Silent;
 use crate::spec::{Dependency, PackageName};
 use crate::store::Store;
 use crate::store_path::StorePath;
@@ -129,7 +130,7 @@ fn realise(
     options: &WorkOptions,
     environment: &Environment<'_>,
 ) -> Result<Work, ProjectError> {
-    let sources = project.add_sources(&store)?;
+    let sources = project.add_sources(&store, environment.reporter)?;
     let plan = project.plan(&sources)?;
     let build_options = environment.build_options(options, Some(&project.workspace))?;
     let inputs = all_inputs(&targets, &plan);
@@ -233,7 +234,7 @@ impl Work {
         self.store.note_damage(path);
         let options = environment.build_options(&self.options, Some(&project.workspace))?;
         // A local source is not a step's output.
-        project.add_sources(&self.store)?;
+        project.add_sources(&self.store, &Silent)?;
         let inputs = all_inputs(&self.targets, &self.plan);
         build::realise(&self.store, &self.plan, &inputs, &options, environment.reporter)?;
         Ok(!self.store.is_damaged(path))

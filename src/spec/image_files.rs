@@ -12,6 +12,7 @@ use super::image::Accounts;
 use super::keys::{self, ID_MAX};
 use super::reader::{Field, Reader, Table};
 use super::types::{ImageFile, ImageFileKind, Permission, PermissionPaths, Spanned};
+use crate::capability::{CapabilityClauses, FileCapabilities, ParseCapabilitiesError};
 
 /// Reads `files` of an image.
 pub(super) fn read(
@@ -88,9 +89,16 @@ fn read_permission(reader: &mut Reader<'_>, element: &Field<'_>, known: &Account
     let mode = table.get("mode").and_then(|field| read_mode(reader, &field));
     let mut account = |key| table.get(key).and_then(|field| read_account(reader, &field, known));
     let (owner, group) = (account("owner"), account("group"));
-    if ["mode", "owner", "group"].iter().all(|key| table.get(key).is_none()) {
+    let capabilities = table
+        .get("capabilities")
+        .and_then(|field| read_capabilities(reader, &field));
+    let changes = ["mode", "owner", "group", "capabilities"];
+    if changes.iter().all(|key| table.get(key).is_none()) {
         let diagnostic = Diagnostic::new(format!("{} changes nothing", table.what))
-            .at(element.span.clone(), "`mode`, `owner` and `group` are missing")
+            .at(
+                element.span.clone(),
+                "`mode`, `owner`, `group` and `capabilities` are missing",
+            )
             .help("add for example `mode = \"0750\"`");
         reader.error(diagnostic);
     }
@@ -110,7 +118,33 @@ fn read_permission(reader: &mut Reader<'_>, element: &Field<'_>, known: &Account
         mode,
         owner,
         group,
+        capabilities,
     })
+}
+
+/// Clauses of libcap's text form, which together say what the files have; none: that they have nothing.
+fn read_capabilities(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<FileCapabilities> {
+    let complaint = |error: ParseCapabilitiesError| checks::Complaint {
+        label: error.to_string(),
+        help: error.help(),
+    };
+    let elements = reader.array(field);
+    let DeValue::Array(_) = field.value else { return None };
+    if elements.is_empty() {
+        return Some(FileCapabilities::default());
+    }
+    let (mut clauses, mut all_fit) = (CapabilityClauses::default(), true);
+    for element in &elements {
+        let added = reader.text(element).map(|text| clauses.add(&text.value));
+        all_fit &= match added {
+            None => false,
+            Some(added) => reader.accept(element, added.map_err(complaint)).is_some(),
+        };
+    }
+    match all_fit {
+        true => reader.accept(field, clauses.finish().map_err(complaint)),
+        false => None,
+    }
 }
 
 fn read_kind(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<ImageFileKind> {

@@ -411,9 +411,9 @@ pub(super) const IMAGE: &[Key] = &[
         key(
             "permissions",
             Many(&Table(PERMISSION)),
-            "Modes and owners of what is in the image, store paths included; a later rule wins.",
+            "Modes, owners and capabilities of what is in the image, store paths included; a later rule wins.",
         ),
-        &["perms", "chmod", "chown"],
+        &["perms", "chmod", "chown", "capabilities", "setcap"],
     ),
     also(
         key(
@@ -467,6 +467,14 @@ pub(super) const PERMISSION: &[Key] = &[
     also(
         key("group", Any(&[Text, Count(0, ID_MAX)]), "Name or ID of the group."),
         &["gid", "gname"],
+    ),
+    also(
+        key(
+            "capabilities",
+            TEXTS,
+            "Capabilities of regular files, as for `setcap`: `[\"cap_net_bind_service=ep\"]`; `[]`: none.",
+        ),
+        &["caps", "setcap", "xattrs"],
     ),
 ];
 

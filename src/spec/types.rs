@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
+use crate::capability::FileCapabilities;
 use crate::digest::Digest;
 use crate::oci::{Compression, LayerLimit, LayerStrategy, Platform, Port, StopSignal, TarProfile};
 
@@ -343,7 +344,7 @@ pub struct ImageFile {
     pub group: Option<String>,
 }
 
-/// Mode and owner of something in an image, wherever it comes from.
+/// Mode, owner and capabilities of something in an image, wherever it comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Permission {
@@ -355,6 +356,9 @@ pub struct Permission {
     pub owner: Option<String>,
     /// Numeric or named group.
     pub group: Option<String>,
+    /// Capabilities of regular files; none of them: that they have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<FileCapabilities>,
 }
 
 /// What a [`Permission`] is for.

@@ -7,6 +7,7 @@ mod bad_input;
 mod base;
 mod binary_cache;
 mod bounds;
+mod capabilities;
 mod check;
 mod copy;
 mod crafted;

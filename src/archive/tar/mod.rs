@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use super::Kind;
+use crate::capability;
 use crate::digest::{Digest, Hasher};
 
 mod header;
@@ -120,7 +121,7 @@ pub struct Entry {
     pub link: Vec<u8>,
     /// Major and minor number of a device.
     pub device: Option<(u64, u64)>,
-    /// Extended attributes (pax `SCHILY.xattr.*`, `LIBARCHIVE.xattr.*`).
+    /// Extended attributes (pax `SCHILY.xattr.*`).
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// How it is written.
     pub form: Form,
@@ -134,6 +135,20 @@ impl Entry {
     /// The path without leading `/` and `./`, without empty and `.` components and trailing `/`.
     pub fn clean_path(&self) -> Vec<u8> {
         super::clean(&self.path)
+    }
+
+    /// The attribute that holds the capabilities of a file, as readers of images see it.
+    pub fn capability(&self) -> Option<&[u8]> {
+        self.xattrs.get(capability::ATTRIBUTE.as_bytes()).map(Vec::as_slice)
+    }
+
+    /// The same in an archive of whatever program.
+    pub fn any_capability(&self) -> Option<Vec<u8>> {
+        let of_libarchive = || {
+            let key = format!("LIBARCHIVE.xattr.{}", capability::ATTRIBUTE);
+            pax::of_libarchive(self.form.pax_other.get(&key)?)
+        };
+        self.capability().map(<[u8]>::to_vec).or_else(of_libarchive)
     }
 }
 

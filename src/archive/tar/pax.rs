@@ -5,6 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+
 use super::{Entry, TarError, malformed};
 
 /// Records by their keys.
@@ -92,10 +95,16 @@ impl Records {
     }
 }
 
-/// The name of the extended attribute that records of this key hold.
+/// The name of the extended attribute that records of this key hold. Readers of images know none of libarchive's own
+/// (`LIBARCHIVE.xattr.`), which stand beside these where they stand at all.
 fn xattr(key: &str) -> Option<&str> {
     key.strip_prefix("SCHILY.xattr.")
-        .or_else(|| key.strip_prefix("LIBARCHIVE.xattr."))
+}
+
+/// The value of a record in which libarchive keeps an extended attribute: in base64, often without padding.
+pub(super) fn of_libarchive(value: &[u8]) -> Option<Vec<u8>> {
+    let end = value.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1);
+    STANDARD_NO_PAD.decode(&value[..end]).ok()
 }
 
 /// Whether records of this key say something that an [`Entry`] tells.

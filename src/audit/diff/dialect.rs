@@ -216,10 +216,7 @@ fn carried(x: &Entry, y: &Entry) -> Vec<&'static str> {
 }
 
 fn is_carried(key: &str, carried: &[&str]) -> bool {
-    key.starts_with("GNU.sparse.")
-        || key.starts_with("SCHILY.xattr.")
-        || key.starts_with("LIBARCHIVE.xattr.")
-        || carried.contains(&key)
+    key.starts_with("GNU.sparse.") || key.starts_with("SCHILY.xattr.") || carried.contains(&key)
 }
 
 fn magic(magic: Magic) -> String {

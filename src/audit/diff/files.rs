@@ -11,6 +11,7 @@ use super::{Class, FileChange, LayerPlace, StorePathChange};
 use super::{inside, packages};
 use crate::archive::Kind;
 use crate::archive::tar::Entry;
+use crate::capability;
 use crate::digest::Digest;
 
 /// Files by path, each with the layer it is in.
@@ -306,6 +307,9 @@ fn xattrs(own: &Entry, other: &Entry) -> String {
         .iter()
         .filter(|(name, value)| other.xattrs.get(*name) != Some(value));
     let text = |(name, value): (&Vec<u8>, &Vec<u8>)| {
+        if name == capability::ATTRIBUTE.as_bytes() {
+            return format!("{} {}", shown(name), shown(capability::shown(value).as_bytes()));
+        }
         let value = value.iter().take(64).copied().collect::<Vec<u8>>();
         format!("{}={}", shown(name), value.escape_ascii())
     };

@@ -59,7 +59,8 @@ fn unpack(deb: &Path, package: &str, dest: &Path) -> Result<(), UnpackError> {
     make_links_relative(&mut tree);
     control.write(package, &mut tree)?;
     write_certificates(&mut tree)?;
-    tree.publish(false)
+    tree.publish(false)?;
+    Ok(())
 }
 
 /// The first member is `debian-binary` and says which version of the format follows.

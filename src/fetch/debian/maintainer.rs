@@ -45,7 +45,8 @@ fn unpack(deb: &Path, dest: &Path) -> Result<(), UnpackError> {
     let list = list_files(expect(&mut archive, "data.tar")?)?;
     let path = EntryPath::parse(FILES.as_bytes())?;
     tree.file(&path, false, list.len() as u64, &mut Cursor::new(list))?;
-    tree.publish(false)
+    tree.publish(false)?;
+    Ok(())
 }
 
 fn write_control(tar: impl Read, tree: &mut TreeWriter) -> Result<(), UnpackError> {

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::control;
 use crate::archive::compression::Decompressor;
 use crate::fetch::FetchError;
-use crate::fetch::unpack::{UnpackError, unpack};
+use crate::fetch::unpack::{Remarks, UnpackError, unpack};
 use crate::fsio::{self, IoContext};
 use crate::oci::CompressionFormat;
 
@@ -34,7 +34,7 @@ pub const DIFF_NAME: &str = "debian.diff";
 /// 2. where `debian/patches/series` stands: apply each patch that it names with `patch -p1`.
 ///
 /// Formats: 1.0, 3.0 (native), 3.0 (quilt) with any number of additional upstream tarballs.
-pub fn unpack_deb_source(files: &[(String, PathBuf)], dest: &Path) -> Result<(), FetchError> {
+pub fn unpack_deb_source(files: &[(String, PathBuf)], dest: &Path) -> Result<Remarks, FetchError> {
     let name = files.first().map_or("", |(name, _)| name).to_owned();
     unpack_source(files, dest).map_err(|source| FetchError::Unpack {
         name,
@@ -42,7 +42,7 @@ pub fn unpack_deb_source(files: &[(String, PathBuf)], dest: &Path) -> Result<(),
     })
 }
 
-fn unpack_source(files: &[(String, PathBuf)], dest: &Path) -> Result<(), UnpackError> {
+fn unpack_source(files: &[(String, PathBuf)], dest: &Path) -> Result<Remarks, UnpackError> {
     let parts = Parts::read(files)?;
     if fs::symlink_metadata(dest).is_ok() {
         return Err(UnpackError::Exists {
@@ -56,7 +56,7 @@ fn unpack_source(files: &[(String, PathBuf)], dest: &Path) -> Result<(), UnpackE
         .tempdir_in(parent)
         .context("create a temporary directory in", parent)?;
     let tree = work.path().join("tree");
-    unpack(parts.upstream, None, &tree)?;
+    let remarks = unpack(parts.upstream, None, &tree)?;
     for (component, tarball) in &parts.components {
         replace(&work, tarball, &tree.join(component))?;
     }
@@ -67,7 +67,7 @@ fn unpack_source(files: &[(String, PathBuf)], dest: &Path) -> Result<(), UnpackE
         write_diff(diff, &tree.join(DIFF_NAME))?;
     }
     fs::rename(&tree, dest).context("rename an unpacked tree to", dest)?;
-    Ok(())
+    Ok(remarks)
 }
 
 /// The files of a source package by what they are.

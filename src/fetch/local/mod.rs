@@ -3,6 +3,7 @@
 //! Invariant: what is taken depends on the files below the source's path and the spec's filters alone: not on a
 //! repository around it, not on git's configuration, not on what a build has left in ignored places.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
@@ -17,8 +18,10 @@ use archive::{Entry, EntryKind};
 
 use super::FetchError;
 use super::resolve::most_similar;
+use crate::capability;
 use crate::derive;
 use crate::digest::Digest;
+use crate::event::{Event, Reporter};
 use crate::fsio::{self, IoContext};
 use crate::spec::{Package, Source};
 use crate::store::Store;
@@ -137,9 +140,13 @@ pub fn copy(source: &LocalSource<'_>, dest: &Path) -> Result<(), FetchError> {
 
 /// Adds a local source to the store, under its content address; gives its path.
 ///
-/// Nothing is copied where the store has it already: the filtered tree is hashed as it lies there.
-pub fn add(store: &Store, source: &LocalSource<'_>) -> Result<StorePath, FetchError> {
+/// Nothing is copied where the store has it already: the filtered tree is hashed as it lies there. Capabilities of files,
+/// which a tree of the store has no place for, are told.
+pub fn add(store: &Store, source: &LocalSource<'_>, reporter: &dyn Reporter) -> Result<StorePath, FetchError> {
     let (root, entries) = source.entries()?;
+    if let Some(text) = capability::not_kept(source.path, &capabilities(&root, &entries)) {
+        reporter.report(Event::Warning { text });
+    }
     let hash = archive::hash(&root, &entries)?;
     let is_file = entries
         .iter()
@@ -159,6 +166,22 @@ pub fn add(store: &Store, source: &LocalSource<'_>) -> Result<StorePath, FetchEr
     let added = store.add_leaf(name, &tree, None)?;
     // Another path than was computed only where a file changed in between; what was copied counts.
     Ok(added.path)
+}
+
+/// The files that have capabilities, and which.
+fn capabilities(root: &Path, entries: &[Entry]) -> BTreeMap<String, String> {
+    let files = entries
+        .iter()
+        .filter(|entry| matches!(entry.kind, EntryKind::File { .. }));
+    let capable = files.filter_map(|entry| {
+        let value = capability::of_file(&entry.below(root))?;
+        let path = match entry.path.as_slice() {
+            b"" => root.file_name().map(|name| name.to_string_lossy().into_owned())?,
+            path => String::from_utf8_lossy(path).into_owned(),
+        };
+        Some((path, capability::shown(&value)))
+    });
+    capable.collect()
 }
 
 fn copy_entries(root: &Path, entries: &[Entry], dest: &Path) -> Result<(), FetchError> {

@@ -4,6 +4,7 @@
 //! archive, sizes are bounded, and a failure leaves nothing behind. Modes are normalised (0755 and 0644),
 //! owners and times are dropped: the same archive gives the same tree on every machine.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::PermissionsExt;
@@ -14,6 +15,8 @@ use crate::archive::Kind;
 use crate::archive::compression::{self, Decompressor};
 use crate::archive::tar::{self, Streamed, TarError, TarPolicy, TarReader};
 use crate::archive::zip::{self, ZipError, ZipReader};
+use crate::capability;
+use crate::event::{Event, Reporter};
 use crate::fsio::{IoContext, PathError, copy_file};
 use crate::oci::CompressionFormat;
 
@@ -125,7 +128,26 @@ impl From<TarError> for UnpackError {
 }
 
 /// What unpacking an archive has to say beside its result.
-pub type Note = Option<String>;
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// What the user should know of the names.
+    pub note: Option<String>,
+    /// The files that have capabilities in the archive, and which: a tree of the store has no place for them.
+    pub capabilities: BTreeMap<String, String>,
+}
+
+impl Remarks {
+    /// Tells them; `name` is what messages call the archive.
+    pub fn report(&self, name: &str, reporter: &dyn Reporter) {
+        if let Some(note) = &self.note {
+            let text = format!("`{name}`: {note}");
+            reporter.report(Event::Note { text });
+        }
+        if let Some(text) = capability::not_kept(name, &self.capabilities) {
+            reporter.report(Event::Warning { text });
+        }
+    }
+}
 
 /// Unpacks an archive (tar, tar.gz, tar.xz, tar.zst, tar.bz2, tar.lzma, zip; by content, not by name) into `dest`, a new
 /// directory; `name` is what messages call it.
@@ -135,18 +157,18 @@ pub type Note = Option<String>;
 /// counts, as tar has it; in a zip they are an error unless they are the same. The slash that begins an absolute name
 /// is dropped, which is noted. Entries that escape, lie below a symlink, are device nodes and the like are errors that
 /// leave nothing behind.
-pub fn unpack_archive(archive: &Path, name: &str, strip: Option<u32>, dest: &Path) -> Result<Note, FetchError> {
+pub fn unpack_archive(archive: &Path, name: &str, strip: Option<u32>, dest: &Path) -> Result<Remarks, FetchError> {
     unpack(archive, strip, dest).map_err(|source| named(name, source))
 }
 
 /// [`unpack_archive`] of what is an archive by its content; any other file is copied to `dest`.
-pub fn unpack_or_keep(file: &Path, name: &str, strip: Option<u32>, dest: &Path) -> Result<Note, FetchError> {
+pub fn unpack_or_keep(file: &Path, name: &str, strip: Option<u32>, dest: &Path) -> Result<Remarks, FetchError> {
     if is_archive(file)? {
         return unpack_archive(file, name, strip, dest);
     }
     copy_file(file, dest)?;
     fs::set_permissions(dest, Permissions::from_mode(0o644)).context("set the mode of", dest)?;
-    Ok(None)
+    Ok(Remarks::default())
 }
 
 /// Whether a file is what [`unpack_archive`] unpacks. What begins like compressed data and is none is a file as any other.
@@ -166,10 +188,10 @@ fn named(name: &str, source: UnpackError) -> FetchError {
 }
 
 /// [`unpack_archive`] without the name.
-pub(super) fn unpack(archive: &Path, strip: Option<u32>, dest: &Path) -> Result<Note, UnpackError> {
+pub(super) fn unpack(archive: &Path, strip: Option<u32>, dest: &Path) -> Result<Remarks, UnpackError> {
     let file = File::open(archive).context("open", archive)?;
     let size = file.metadata().context("read", archive)?.len();
-    let mut tree = match content_of(&file, archive)? {
+    let tree = match content_of(&file, archive)? {
         Content::Zip => {
             let mut tree = TreeWriter::new(dest, size, Duplicates::MustBeEqual)?;
             unpack_zip(&file, strip.unwrap_or(0), &mut tree)?;
@@ -193,9 +215,7 @@ pub(super) fn unpack(archive: &Path, strip: Option<u32>, dest: &Path) -> Result<
     {
         return Err(UnpackError::StripsAll { strip, deepest });
     }
-    let note = tree.take_note();
-    tree.publish(strip.is_none())?;
-    Ok(note)
+    tree.publish(strip.is_none())
 }
 
 /// What a file holds.
@@ -247,6 +267,9 @@ fn unpack_tar(reader: impl Read, strip: u32, tree: &mut TreeWriter) -> Result<()
             tree.skip_entry(entry.size)?;
             continue;
         };
+        if let Some(value) = entry.any_capability() {
+            tree.note_capability(&path, &value);
+        }
         match entry.kind {
             Kind::Directory => tree.directory(&path)?,
             // Before POSIX, a directory was a file whose name ends with a slash.

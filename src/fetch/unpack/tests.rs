@@ -145,10 +145,54 @@ fn the_slash_of_absolute_names_is_dropped_with_a_note() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("archive");
         fs::write(&file, archive).unwrap();
-        let note = unpack_archive(&file, "x", None, &dir.path().join("tree")).unwrap();
+        let note = unpack_archive(&file, "x", None, &dir.path().join("tree")).unwrap().note;
         assert_eq!(show(&dir.path().join("tree")), expected);
         let expected = "absolute names such as `/etc/x` were unpacked without their first slash";
         assert_eq!(note.as_deref(), Some(expected));
+    }
+}
+
+/// star, GNU tar and Go keep them as `SCHILY.xattr`, libarchive in base64 as `LIBARCHIVE.xattr` (and both in newer versions).
+#[test]
+fn capabilities_of_files_are_told() {
+    use base64::Engine as _;
+    let value = "cap_net_raw=ep"
+        .parse::<capability::FileCapabilities>()
+        .unwrap()
+        .to_bytes();
+    let coded = base64::engine::general_purpose::STANDARD_NO_PAD
+        .encode(&value)
+        .into_bytes();
+    let name = capability::ATTRIBUTE;
+    for (records, expected) in [
+        (vec![(format!("SCHILY.xattr.{name}"), value.clone())], "cap_net_raw=ep"),
+        (
+            vec![(format!("LIBARCHIVE.xattr.{name}"), coded.clone())],
+            "cap_net_raw=ep",
+        ),
+        (
+            vec![
+                (format!("SCHILY.xattr.{name}"), value.clone()),
+                (format!("LIBARCHIVE.xattr.{name}"), coded),
+            ],
+            "cap_net_raw=ep",
+        ),
+        (vec![(format!("SCHILY.xattr.{name}"), b"?".to_vec())], "unreadable (3f)"),
+    ] {
+        let mut builder = ::tar::Builder::new(Vec::new());
+        builder
+            .append_pax_extensions(records.iter().map(|(key, value)| (key.as_str(), value.as_slice())))
+            .unwrap();
+        let mut header = ::tar::Header::new_ustar();
+        header.set_size(1);
+        header.set_mode(0o755);
+        builder.append_data(&mut header, "top/bin/ping", &b"x"[..]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("archive");
+        fs::write(&file, builder.into_inner().unwrap()).unwrap();
+        let remarks = unpack_archive(&file, "x", Some(1), &dir.path().join("tree")).unwrap();
+        let capable: Vec<_> = remarks.capabilities.into_iter().collect();
+        assert_eq!(capable, [("bin/ping".to_owned(), expected.to_owned())]);
     }
 }
 

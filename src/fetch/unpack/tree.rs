@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::UnpackError;
+use super::{Remarks, UnpackError};
+use crate::capability;
 use crate::escape::shown_bytes;
 use crate::fsio::IoContext;
 
@@ -28,6 +29,8 @@ const ENTRIES_MAX: u64 = 2_000_000;
 const RATIO_MAX: u64 = 1000;
 /// Bytes of tree that no ratio limits: real test data of a few hundred MB of zeros is legitimate.
 const RATIO_FREE: u64 = 2 << 30;
+/// Most files with capabilities that are told of; no real archive has a hundred.
+const CAPABLE_MAX: usize = 1000;
 /// Longest path of an entry in bytes (Linux' `PATH_MAX`).
 const PATH_MAX: usize = 4096;
 
@@ -127,8 +130,8 @@ pub(crate) struct TreeWriter {
     entries_left: u64,
     /// Most directories that a path lay below which was stripped away.
     deepest_stripped: Option<usize>,
-    /// The first name that was absolute.
-    absolute: Option<String>,
+    /// What the user should know of the names and the files.
+    remarks: Remarks,
     buffer: Vec<u8>,
 }
 
@@ -161,7 +164,7 @@ impl TreeWriter {
             bytes_max,
             entries_left: ENTRIES_MAX,
             deepest_stripped: None,
-            absolute: None,
+            remarks: Remarks::default(),
             buffer: vec![0; 1 << 17],
         })
     }
@@ -169,8 +172,11 @@ impl TreeWriter {
     /// The path of an entry without its first `strip` directories; `None` where it has no more.
     pub(crate) fn stripped(&mut self, raw: &[u8], strip: u32) -> Result<Option<EntryPath>, UnpackError> {
         let path = EntryPath::parse(raw)?;
-        if raw.starts_with(b"/") && self.absolute.is_none() {
-            self.absolute = Some(shown_bytes(raw));
+        if raw.starts_with(b"/") && self.remarks.note.is_none() {
+            self.remarks.note = Some(format!(
+                "absolute names such as `{}` were unpacked without their first slash",
+                shown_bytes(raw)
+            ));
         }
         let stripped = path.strip(strip);
         if stripped.is_none() {
@@ -184,12 +190,12 @@ impl TreeWriter {
         self.deepest_stripped
     }
 
-    /// What the user should know of the names.
-    pub(crate) fn take_note(&mut self) -> Option<String> {
-        let name = self.absolute.take()?;
-        Some(format!(
-            "absolute names such as `{name}` were unpacked without their first slash"
-        ))
+    /// Takes note of the capabilities that a file has in the archive.
+    pub(crate) fn note_capability(&mut self, path: &EntryPath, value: &[u8]) {
+        let capabilities = &mut self.remarks.capabilities;
+        if capabilities.len() < CAPABLE_MAX {
+            capabilities.insert(path.display(), capability::shown(value));
+        }
     }
 
     /// Counts an entry of `size` bytes that leaves no node: reading past it is work too.
@@ -300,8 +306,8 @@ impl TreeWriter {
     }
 
     /// Makes the symlinks and renames the tree to its destination; with `flatten`, its only top-level directory
-    /// where there is nothing beside it.
-    pub(crate) fn publish(self, flatten: bool) -> Result<(), UnpackError> {
+    /// where there is nothing beside it. Gives what the user should know of the names and the files.
+    pub(crate) fn publish(mut self, flatten: bool) -> Result<Remarks, UnpackError> {
         for (path, node) in &self.nodes {
             if let Node::Symlink(target) = node {
                 let physical = self.physical(path);
@@ -310,11 +316,18 @@ impl TreeWriter {
         }
         let mut top = self.nodes.iter().filter(|(path, _)| !path.contains(&b'/'));
         let tree = match (flatten, top.next(), top.next()) {
-            (true, Some((only, Node::Directory)), None) => self.physical(only),
+            (true, Some((only, Node::Directory)), None) => {
+                let dropped = format!("{}/", shown_bytes(only));
+                let capable = std::mem::take(&mut self.remarks.capabilities).into_iter();
+                self.remarks.capabilities = capable
+                    .map(|(path, text)| (path.strip_prefix(&dropped).unwrap_or(&path).to_owned(), text))
+                    .collect();
+                self.physical(only)
+            }
             _ => self.root.clone(),
         };
         fs::rename(&tree, &self.dest).context("rename an unpacked tree to", &self.dest)?;
-        Ok(())
+        Ok(std::mem::take(&mut self.remarks))
     }
 
     fn take_bytes(&mut self, size: u64) -> Result<(), UnpackError> {

@@ -433,6 +433,80 @@ fn permissions_apply_to_whatever_is_there_and_the_last_one_wins() {
     );
 }
 
+/// What a file has of a rule is in the layer that holds it: of a package's file, of a content, of a file of the spec.
+#[test]
+fn capabilities_go_to_regular_files_wherever_they_come_from() {
+    let mut fixture = Fixture::new();
+    fixture.content("app", &[("bin/app", "#!"), ("bin/other", "#!"), ("share/text", "text")]);
+    fixture.package(
+        "base",
+        &[
+            ("usr/bin/ping", "#!"),
+            ("usr/bin/pong", "-> ping"),
+            ("usr/share/doc", "doc"),
+        ],
+    );
+    fixture.file("/opt/serve", ImageFileKind::Text("x".to_owned())).mode = Some(0o755);
+    let rule = |paths: spec::PermissionPaths, text: Option<&str>| spec::Permission {
+        paths,
+        mode: None,
+        owner: None,
+        group: None,
+        capabilities: Some(text.map_or_else(Default::default, |text| text.parse().unwrap())),
+    };
+    let pattern = |text: &str| spec::PermissionPaths::Pattern(text.to_owned());
+    let path = |text: &str| spec::PermissionPaths::Path(text.to_owned());
+    fixture.spec.permissions = vec![
+        rule(pattern("/**/bin/*"), Some("cap_net_raw=p")),
+        rule(path("/opt/serve"), Some("cap_net_bind_service=ep")),
+        rule(pattern("/layerize/store/*-app/bin/other"), None),
+    ];
+    let image = fixture.assemble().unwrap();
+    assert_sound(&image);
+    let inspected = crate::audit::inspect(&image, crate::audit::InspectOptions { layers: true }).unwrap();
+    let capable: Vec<String> = inspected
+        .layers
+        .iter()
+        .enumerate()
+        .flat_map(|(layer, report)| {
+            let of_layer = report.capabilities.iter();
+            of_layer.map(move |(path, text)| format!("{layer} {path} {text}"))
+        })
+        .map(|line| fixture.short(&line))
+        .collect();
+    assert_eq!(
+        capable,
+        [
+            "1 {app}/bin/app cap_net_raw=p",
+            "2 /opt/serve cap_net_bind_service=ep",
+            "2 /usr/bin/ping cap_net_raw=p",
+        ]
+    );
+    // A link has none: the kernel asks the file that it leads to.
+    let told = |fixture: &Fixture| {
+        let error = fixture.layout().unwrap_err();
+        (fixture.short(&error.to_string()), error.help().unwrap_or_default())
+    };
+    let no_file = "gives capabilities, and matches no regular file of the image";
+    let in_store = "write `pattern = \"/layerize/store/*-app/bin/app\"`";
+    for (link, fault, leads) in [
+        (
+            "/usr/bin/pong",
+            no_file,
+            "it leads to `/usr/bin/ping`: write `path = \"/usr/bin/ping\"`",
+        ),
+        ("/usr/bin/app", no_file, in_store),
+        ("/bin/app", "matches nothing in the image", in_store),
+    ] {
+        fixture.spec.permissions = vec![rule(path(link), Some("=p"))];
+        let (error, help) = told(&fixture);
+        assert_eq!(error, format!("`permissions` rule `{link}` {fault}"));
+        assert!(help.contains(leads), "{help}");
+    }
+    fixture.spec.permissions = vec![rule(pattern("/usr/share"), Some("=p"))];
+    assert_eq!(told(&fixture).1, "");
+}
+
 #[test]
 fn nothing_may_stand_where_something_is_generated() {
     let mut fixture = Fixture::new();

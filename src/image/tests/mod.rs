@@ -121,6 +121,7 @@ impl Fixture {
             mode: Some(mode),
             owner: None,
             group: None,
+            capabilities: None,
         });
     }
 

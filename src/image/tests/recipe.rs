@@ -119,6 +119,7 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
             mode: Some(0o700),
             owner: None,
             group: None,
+            capabilities: None,
         }),
         created: |created| *created = Some(5),
         nix_db: |nix_db| *nix_db = true,

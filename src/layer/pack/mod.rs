@@ -35,6 +35,7 @@ use super::cache::{LayerCache, LayerRecord, PartRecord};
 use super::codec::Engine;
 use super::tree::Tree;
 use super::{Blob, LayerError, PackedLayer};
+use crate::capability::FileCapabilities;
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fsio::PathError;
@@ -56,7 +57,7 @@ pub struct StoreEntry {
     pub attributes: Vec<Attribute>,
 }
 
-/// Mode and owner of an entry of a store path, in place of 0444 or 0555 and root.
+/// Mode, owner and capabilities of an entry of a store path, in place of 0444 or 0555, root and none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attribute {
     /// The entry, relative to the store path; empty for the store path itself.
@@ -67,6 +68,8 @@ pub struct Attribute {
     pub uid: u32,
     /// Numeric group.
     pub gid: u32,
+    /// The capabilities of a regular file.
+    pub capabilities: Option<FileCapabilities>,
 }
 
 /// What a layer holds.

@@ -120,8 +120,16 @@ fn key(Rules { engine, profile }: Rules, what: &str) -> Digest {
 fn store_path_key(entry: &StoreEntry, rules: Rules) -> Digest {
     let StoreEntry { logical, nar_hash, .. } = entry;
     let attributes = entry.attributes.iter().map(|attribute| {
-        let Attribute { path, mode, uid, gid } = attribute;
-        format!("\n{mode:?} {uid} {gid} {}", path.escape_ascii())
+        let Attribute {
+            path,
+            mode,
+            uid,
+            gid,
+            capabilities,
+        } = attribute;
+        let capabilities = capabilities.map(|capabilities| format!("\ncapability {}", capabilities.to_hex()));
+        let capabilities = capabilities.unwrap_or_default();
+        format!("{capabilities}\n{mode:?} {uid} {gid} {}", path.escape_ascii())
     });
     let attributes: String = attributes.collect();
     key(

@@ -75,6 +75,7 @@ fn parents(sink: &mut dyn TarSink, paths: &[Vec<u8>], profile: TarProfile) -> Re
             mode: tree::PARENT_MODE,
             uid: 0,
             gid: 0,
+            capabilities: None,
         };
         sink.header(&entry, profile)?;
     }
@@ -172,6 +173,7 @@ fn header<'a>(node: &'a nar::Entry, root: &[u8], path: &'a mut Vec<u8>, attribut
         mode: attribute.mode.unwrap_or(mode),
         uid: attribute.uid,
         gid: attribute.gid,
+        capabilities: attribute.capabilities,
     }
 }
 

@@ -34,6 +34,7 @@ fn inputs(dir: &Path) -> Vec<LayerInput> {
         mode: 0o4755,
         uid: 1000,
         gid: 100,
+        capabilities: None,
     };
     tree.insert(b"etc/passwd", file(FileContent::Bytes(b"root:x:0:0::/:\n"[..].into())))
         .unwrap();

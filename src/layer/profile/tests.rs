@@ -328,7 +328,13 @@ fn large_numbers_and_odd_bytes_are_said() {
     for (profile, records) in [
         (
             TarProfile::Nix2container,
-            &["gid=3000000", "path=/x\\xff", "size=8589934592", "uid=3000001"][..],
+            &[
+                "SCHILY.xattr.security.capability=\\x00\\x00\\x00\\x02",
+                "gid=3000000",
+                "path=/x\\xff",
+                "size=8589934592",
+                "uid=3000001",
+            ][..],
         ),
         (
             TarProfile::Dockertools,
@@ -338,6 +344,7 @@ fn large_numbers_and_odd_bytes_are_said() {
                 "uid=3000001",
                 "gid=3000000",
                 "size=8589934592",
+                "SCHILY.xattr.security.capability=\\x00\\x00\\x00\\x02",
             ],
         ),
     ] {
@@ -348,6 +355,7 @@ fn large_numbers_and_odd_bytes_are_said() {
             mode: 0o644,
             uid: 3_000_001,
             gid: 3_000_000,
+            capabilities: "cap_net_raw=p".parse().ok(),
         };
         profile.append_header(&mut out, &entry).unwrap();
         let text = out.escape_ascii().to_string();

@@ -31,7 +31,7 @@ fn unpacked(format: &str, files: &[(&str, Vec<u8>)]) -> Result<Vec<String>, Stri
     let expected: &[&str] = if result.is_ok() { &["tree"] } else { &[] };
     assert_eq!(fsio::sorted_names(&work).unwrap(), expected, "{result:?}");
     result
-        .map(|()| show(&work.join("tree")))
+        .map(|_| show(&work.join("tree")))
         .map_err(|error| with_causes(&error))
 }
 
