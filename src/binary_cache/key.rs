@@ -18,7 +18,7 @@ const SIGNATURE: usize = 64;
 
 /// A text that is not a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{shown}` is no {kind}: {reason}")]
+#[error("`{shown}` is not a {kind}: {reason}")]
 pub struct KeyError {
     /// The text, or of a secret key its name alone.
     shown: String,

@@ -255,7 +255,7 @@ impl<'t> Lines<'t> {
         for (index, line) in text.lines().enumerate() {
             let number = index + 1;
             let Some((key, value)) = line.split_once(':') else {
-                return Err(wrong(number, format!("`{}` is no `Key: value`", shown(line))));
+                return Err(wrong(number, format!("`{}` is not `Key: value`", shown(line))));
             };
             let value = value.strip_prefix(' ').unwrap_or(value);
             if key == "Sig" {
@@ -375,7 +375,7 @@ mod tests {
                 "References: ../../etc/passwd",
                 "line 8: `../../etc/passwd` is not a store path",
             ),
-            ("References: ", "no colon", "line 8: `no colon` is no `Key: value`"),
+            ("References: ", "no colon", "line 8: `no colon` is not `Key: value`"),
         ] {
             let text = NIX.replace(from, to);
             let error = NarInfo::parse(&text, &StoreDir::nix()).unwrap_err().to_string();

@@ -101,7 +101,7 @@ fn render_output(output: &CheckedOutput, text: &mut String) {
         let _ = writeln!(text, "  depends on: {cause}");
     }
     if output.causes.as_ref().is_some_and(Vec::is_empty) {
-        let _ = writeln!(text, "  depends on no single respect that was varied");
+        let _ = writeln!(text, "  no single variation changes it alone");
     }
     if let Some(kept) = &output.kept {
         let _ = writeln!(text, "  kept in {}", kept.display());

@@ -155,7 +155,7 @@ fn built(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Optio
     let image = project::images(&work, &options, &context.environment)?.pop();
     let image = image.ok_or_else(|| {
         advised(
-            format!("`{text}` is nothing that an image can be made of"),
+            format!("no image can be made of `{text}`"),
             "name an image, a package or a store path",
         )
     })?;

@@ -98,7 +98,7 @@ fn render_image(image: &Explanation, text: &mut String) {
             file.owner,
             size(file.size)
         ),
-        None => writeln!(text, "file         the image has none there"),
+        None => writeln!(text, "file         not in the image"),
     };
     if let Some(capabilities) = image.file.as_ref().and_then(|file| file.capabilities.as_ref()) {
         let _ = writeln!(text, "  can        {}", shown(capabilities));

@@ -129,7 +129,7 @@ pub enum ImageError {
     #[error("`files` changed on disk while the image was made")]
     FilesChanged,
     /// A value of the spec that a config cannot have.
-    #[error("`{value}` cannot stand in `{field}`: {reason}")]
+    #[error("`{value}` cannot be used in `{field}`: {reason}")]
     Value {
         /// The spec's field.
         field: &'static str,
@@ -138,7 +138,7 @@ pub enum ImageError {
         /// Which rule it breaks.
         reason: &'static str,
     },
-    /// A user that cannot stand in `etc/passwd`.
+    /// A user that cannot be used in `etc/passwd`.
     #[error("`{name}` in `users` cannot be a user: {reason}")]
     User {
         /// The user's name.

@@ -72,7 +72,7 @@ impl IndexError {
             Self::Twice { .. } => Some("leave one of them out; `layerize index add` replaces".to_owned()),
             Self::Empty => None,
             Self::NoPlatform { .. } => {
-                Some("only images with `os` and `architecture` in their config can stand in an index".to_owned())
+                Some("only images with `os` and `architecture` in their config can be in an index".to_owned())
             }
             Self::Document(_) => Some("make two indexes of them".to_owned()),
         }

@@ -395,7 +395,7 @@ impl Artifact {
             .filter(|part| matches!(part.kind, PartKind::Source { .. }));
         let mut seen = BTreeSet::new();
         if let Some(again) = texts.chain(sources).find(|part| !seen.insert(&part.kind)) {
-            return Err(format!("{:?} is there twice", again.kind));
+            return Err(format!("{:?} appears twice", again.kind));
         }
         let places: Vec<&str> = self.parts.iter().filter_map(|part| part.kind.place()).collect();
         let mut sorted = places.clone();

@@ -105,7 +105,7 @@ impl FromStr for Compression {
             ("zstd", Some(_)) => Err(error("zstd's levels are 1 to 19")),
             ("none", None) => Ok(Self::None),
             ("none", Some(_)) => Err(error("`none` has no level")),
-            _ => Err(error("there is no such engine")),
+            _ => Err(error("its name is not known")),
         }
     }
 }

@@ -32,7 +32,7 @@ pub const INTEGER_MAX: u64 = (1 << 53) - 1;
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
     /// A number that is a fraction or beyond [`INTEGER_MAX`].
-    #[error("`{number}` cannot stand in canonical JSON: only integers of at most 2^53 - 1 can")]
+    #[error("`{number}` cannot be written in canonical JSON: only integers of at most 2^53 - 1 can")]
     Number {
         /// The number as `serde_json` prints it.
         number: String,

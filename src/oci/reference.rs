@@ -291,7 +291,9 @@ fn check_path(path: &str) -> Result<(), &'static str> {
     if path.split('/').all(is_component) {
         return Ok(());
     }
-    Err("a repository's parts are made of `a-z0-9`, joined by `.`, `_`, `__` or dashes, and parted by single slashes")
+    Err(
+        "a repository's parts are made of `a-z0-9`, joined by `.`, `_`, `__` or dashes, and separated by single slashes",
+    )
 }
 
 fn is_component(component: &str) -> bool {
@@ -384,11 +386,11 @@ mod tests {
             ("a//b", "single slashes"),
             ("/a", "single slashes"),
             ("a/", "single slashes"),
-            ("a___b", "parted by"),
-            ("a.-b", "parted by"),
-            ("-a", "parted by"),
-            ("a_", "parted by"),
-            ("ä", "parted by"),
+            ("a___b", "separated by"),
+            ("a.-b", "separated by"),
+            ("-a", "separated by"),
+            ("a_", "separated by"),
+            ("ä", "separated by"),
             ("regi_stry.example/a", "host name"),
             ("-registry.example/a", "host name"),
             ("registry.example:/a", "host name"),

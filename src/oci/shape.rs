@@ -370,7 +370,10 @@ impl Checker<'_> {
         for (key, value) in object {
             let below = format!("{at}[{key:?}]");
             if !is_key(key) && !self.types_only {
-                (self.found)(&below, "its key is no `PORT` or `PORT/PROTOCOL` (config.md)".to_owned());
+                (self.found)(
+                    &below,
+                    "its key is not `PORT` or `PORT/PROTOCOL` (config.md)".to_owned(),
+                );
             }
             self.value(value, element, &below);
         }

@@ -40,7 +40,7 @@ pub enum ProjectError {
     /// What an image is asked to be cannot be planned or checked.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// Images cannot stand in one index.
+    /// Images cannot be in one index.
     #[error(transparent)]
     Index(#[from] IndexError),
     /// A closure graph or a layer plan cannot be used.

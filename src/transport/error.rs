@@ -376,7 +376,7 @@ impl TransportError {
                 "start the daemon and check `{program} info`, or load with podman, which needs no daemon"
             )),
             Self::Document { source, .. } if matches!(**source, DocumentError::Ambiguous { .. }) => Some(
-                "have it made anew: one program could run what another has checked as something else".to_owned(),
+                "have it rebuilt: one program could run what another checked as something else".to_owned(),
             ),
             Self::Document { source, .. } if matches!(**source, DocumentError::Algorithm { .. }) => None,
             Self::Document { source, .. } if matches!(**source, DocumentError::SchemaVersion { .. }) => {

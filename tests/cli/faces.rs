@@ -99,7 +99,7 @@ fn no_verb_reads_an_archive_in_which_a_name_stands_twice() {
         ] {
             let ran = place.run(args).exits(status);
             let text = ran.stdout + &ran.stderr;
-            assert!(text.contains("it is there twice"), "{args:?} with `{second}`: {text}");
+            assert!(text.contains("it appears twice"), "{args:?} with `{second}`: {text}");
         }
     }
     assert!(!place.project.join("copied/index.json").exists());

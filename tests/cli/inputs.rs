@@ -386,7 +386,11 @@ fn a_layout_keeps_inputs_beside_its_image() {
     assert!(rebuilt.line().contains(&digest), "{}", rebuilt.stdout);
     project.run_in(&elsewhere, &["verify", "oci:out:v1"], true).success();
     let inspected = elsewhere.inspect("oci:out");
-    assert_eq!(inspected["digest"], digest.as_str(), "what is beside it is no image");
+    assert_eq!(
+        inspected["digest"],
+        digest.as_str(),
+        "what is beside it is not an image"
+    );
 }
 
 #[test]

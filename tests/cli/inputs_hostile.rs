@@ -151,7 +151,7 @@ const CASES: &[(&str, Change, &str)] = &[
         "/etc/hostname",
     ),
     (
-        "a source that is no archive",
+        "a source that is not an archive",
         |layout, manifest| replace(layout, layer(manifest, SOURCE), b"garbage"),
         "archive",
     ),

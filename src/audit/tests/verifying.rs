@@ -129,7 +129,7 @@ fn each_lie_of_a_layer_is_named() {
     let cut = tar(&tree())[..1000].to_vec();
     for (bytes, expected) in [
         (dirty_end, "layer 0: bytes other than zero follow its last entry"),
-        (twice, "layer 0, `x`: it is there twice"),
+        (twice, "layer 0, `x`: it appears twice"),
         (
             dangling,
             "layer 0, `x`: it is a hard link to `nowhere`, which is not before it",

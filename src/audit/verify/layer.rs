@@ -175,7 +175,7 @@ impl Check<'_> {
     /// An entry among the others: what is at its path already, and what its parents are.
     fn place(&mut self, entry: &Entry, path: &[u8]) {
         if self.own.paths.contains_key(path) {
-            self.tell(entry, path, "it is there twice".to_owned());
+            self.tell(entry, path, "it appears twice".to_owned());
         } else if entry.kind != Kind::Directory && self.own.below(path).is_some() {
             let text = format!("it is a {}, and the layer has files in it", entry.kind.name());
             self.tell(entry, path, text);
@@ -238,7 +238,7 @@ impl Check<'_> {
             let text = "names that begin with `.wh..wh.` are reserved: only `.wh..wh..opq` means something";
             self.tell(entry, path, text.to_owned());
         } else if matches!(hidden, b"" | b"." | b"..") {
-            self.tell(entry, path, "it is a whiteout of nothing".to_owned());
+            self.tell(entry, path, "it is a whiteout that names nothing".to_owned());
         }
         if entry.kind != Kind::File && entry.kind != Kind::HardLink {
             let text = format!("it is a {}, and a whiteout is an empty file", entry.kind.name());
@@ -248,7 +248,7 @@ impl Check<'_> {
             self.tell(entry, path, text);
         }
         if self.own.paths.contains_key(path) {
-            self.tell(entry, path, "it is there twice".to_owned());
+            self.tell(entry, path, "it appears twice".to_owned());
         }
         let target = match opaque {
             true => parent.to_vec(),

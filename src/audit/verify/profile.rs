@@ -105,7 +105,7 @@ const STRICT: &[Rule] = &[
     rule(
         "parents-first",
         "a directory comes before what is in it",
-        "who unpacks in order makes a missing parent with a mode of its own first",
+        "a tool that unpacks in order first creates a missing parent with a mode of its own",
     ),
     rule(
         "whiteout-order",
@@ -120,7 +120,7 @@ const STRICT: &[Rule] = &[
     rule(
         "below-link",
         "nothing is below a path that is a link or a file in the layers below, unless the layer replaces it",
-        "containerd and Docker follow the link, and who unpacks elsewhere may put a directory in its place",
+        "containerd and Docker follow the link, and other tools may put a directory in its place",
     ),
     rule(
         "end",
@@ -130,7 +130,7 @@ const STRICT: &[Rule] = &[
     rule(
         "zstd-start",
         "a zstd layer does not begin with a skippable frame",
-        "podman does not know it for zstd then (measured)",
+        "podman then does not recognise it as zstd (measured)",
     ),
     rule(
         "media-types",
@@ -139,7 +139,7 @@ const STRICT: &[Rule] = &[
     ),
     rule(
         "index-media-type",
-        "an index says its media type",
+        "an index states its media type",
         "image-spec, image-index.md: SHOULD; apple/container#330 needs it",
     ),
     rule(

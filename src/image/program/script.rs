@@ -40,7 +40,7 @@ pub(super) fn first_line(head: &[u8]) -> Line {
     }
     if line.ends_with(b"\r") {
         return malformed(
-            "its lines end as on Windows: the kernel takes the carriage return for a part of the first line",
+            "its lines end as on Windows: the kernel takes the carriage return as part of the first line",
             "convert it: `sed -i 's/\\r$//' FILE`",
         );
     }

@@ -283,7 +283,7 @@ fn scripts_are_followed_to_what_env_runs() {
     assert_eq!(
         judge_script("#!/bin/sh\r\nexit\r\n"),
         cannot(
-            "its lines end as on Windows: the kernel takes the carriage return for a part of the first line",
+            "its lines end as on Windows: the kernel takes the carriage return as part of the first line",
             "convert it: `sed -i 's/\\r$//' FILE`"
         )
     );

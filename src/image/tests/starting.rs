@@ -197,15 +197,15 @@ fn values_that_a_config_cannot_have_are_refused() {
     let pair = |key: &str| BTreeMap::from([(key.to_owned(), "v".to_owned())]);
     assert_eq!(
         change(&|spec| spec.env = pair("A=B")),
-        "`A=B` cannot stand in `env`: a variable's name is not empty and holds no `=`"
+        "`A=B` cannot be used in `env`: a variable's name is not empty and holds no `=`"
     );
     assert_eq!(
         change(&|spec| spec.labels = pair("dev.layerize.x")),
-        "`dev.layerize.x` cannot stand in `labels`: keys that begin with `dev.layerize.` are layerize's own"
+        "`dev.layerize.x` cannot be used in `labels`: keys that begin with `dev.layerize.` are layerize's own"
     );
     assert_eq!(
         change(&|spec| spec.user = Some("2147483648".to_owned())),
-        "`2147483648` cannot stand in `user`: Docker starts no container with a user or group ID above 2147483647"
+        "`2147483648` cannot be used in `user`: Docker starts no container with a user or group ID above 2147483647"
     );
     assert_eq!(
         change(&|spec| spec.workdir = Some("app".to_owned())),

@@ -216,7 +216,7 @@ fn index(file: &File, place: &str) -> Result<BTreeMap<Vec<u8>, Stored>, Transpor
             _ => continue,
         };
         if entries.contains_key(&path) {
-            let reason = "it is there twice, and consumers differ in which one they take";
+            let reason = "it appears twice, and consumers differ in which one they take";
             return Err(malformed(&path, reason));
         }
         entries.insert(path, stored);

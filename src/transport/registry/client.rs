@@ -435,7 +435,7 @@ fn headers(call: &Call<'_>, authorization: Option<&HeaderValue>) -> Result<Heade
         let value = HeaderValue::from_str(value).map_err(|_| RegistryError::Protocol {
             action: call.action.to_owned(),
             host: call.host().to_owned(),
-            reason: format!("the value of `{name}` cannot stand in a header"),
+            reason: format!("the value of `{name}` cannot be sent in a header"),
             help: None,
         })?;
         headers.insert(name.clone(), value);

@@ -336,7 +336,7 @@ fn plain_words(body: &[u8], content_type: &str) -> String {
     if text.is_empty() {
         String::new()
     } else if content_type.contains("html") || text.starts_with('<') {
-        "a web page and no answer of a registry".to_owned()
+        "a web page, not a registry's answer".to_owned()
     } else {
         printable(text, MESSAGE_MAX)
     }

@@ -181,7 +181,7 @@ fn add_to_fallback(repo: &Repo<'_, '_>, subject: &ContentDigest, entry: Value) -
             return Err(TransportError::Malformed {
                 place,
                 what,
-                reason: "it is not an index: somebody uses the tag for something else".to_owned(),
+                reason: "it is not an index: the tag is used for something else".to_owned(),
             });
         };
         if entries.iter().any(|listed| listed["digest"] == entry["digest"]) {

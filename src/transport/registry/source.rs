@@ -172,7 +172,7 @@ impl Inner {
                         .header("content-range")
                         .is_some_and(|range| range.starts_with(&start))
                     {
-                        return Err(self.client.protocol(&call, "it gives other bytes than were asked for"));
+                        return Err(self.client.protocol(&call, "it sent other bytes than were asked for"));
                     }
                 }
             }

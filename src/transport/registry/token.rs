@@ -177,7 +177,7 @@ impl Client<'_> {
         slot.renew_at = began.checked_add(life - early);
         slot.header = bearer(&token.token);
         if slot.header.is_none() {
-            return Err(refused("its token cannot stand in a header".to_owned()).into());
+            return Err(refused("its token cannot be sent in a header".to_owned()).into());
         }
         Ok(())
     }

@@ -127,12 +127,12 @@ fn lies_of_an_oci_archive_are_found_out() {
         (
             "two indexes",
             nodes(&|nodes| nodes.push(nodes[1].clone())),
-            "there twice".into(),
+            "appears twice".into(),
         ),
         (
             "two indexes by another spelling",
             nodes(&|nodes| nodes.push(Node::file("./index.json", "{}"))),
-            "there twice".into(),
+            "appears twice".into(),
         ),
         (
             "a huge manifest",

@@ -161,7 +161,7 @@ pub(super) const DOCUMENTS: &[Case] = &[
     (
         Config(|c| c["config"]["ExposedPorts"] = json!({ "http": {} })),
         false,
-        "config, config.ExposedPorts[\"http\"]: its key is no `PORT` or `PORT/PROTOCOL`",
+        "config, config.ExposedPorts[\"http\"]: its key is not `PORT` or `PORT/PROTOCOL`",
     ),
     (
         Config(|c| c["config"]["Volumes"] = json!(["/data"])),
@@ -325,12 +325,12 @@ pub(super) const LAYERS: &[Case] = &[
     (
         Tars(|tars| tars[0] = with(&[("etc/motd", b'0', 0o644, "again", "")])),
         false,
-        "layer 0, `etc/motd`: it is there twice, at byte 2560 of the tar",
+        "layer 0, `etc/motd`: it appears twice, at byte 2560 of the tar",
     ),
     (
         Tars(|tars| tars[0] = with(&[("./etc/motd", b'0', 0o644, "again", "")])),
         false,
-        "layer 0, `etc/motd`: it is there twice",
+        "layer 0, `etc/motd`: it appears twice",
     ),
     (
         Tars(|tars| tars[0] = with(&[("../../etc/shadow", b'0', 0o644, "x", "")])),
@@ -386,7 +386,7 @@ pub(super) const LAYERS: &[Case] = &[
     (
         Tars(|tars| tars[1] = tar(&[(".wh.", b'0', 0o644, "", "")])),
         false,
-        "layer 1, `.wh.`: it is a whiteout of nothing",
+        "layer 1, `.wh.`: it is a whiteout that names nothing",
     ),
     (
         Tars(|tars| tars[1] = tar(&[(".wh.etc", b'0', 0o644, "content", "")])),

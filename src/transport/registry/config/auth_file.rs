@@ -78,7 +78,7 @@ impl AuthFile {
         let path = &source.path;
         // The parser's own message is left out: some quote what they met.
         let value: Value = serde_json::from_slice(bytes).map_err(|error| {
-            let reason = format!("is no JSON from line {}, column {} on", error.line(), error.column());
+            let reason = format!("is not JSON from line {}, column {} on", error.line(), error.column());
             malformed(path, "it", reason)
         })?;
         let mut fields = object(value, path, "it")?;
@@ -193,8 +193,10 @@ impl AuthFile {
 fn decode(auth: &str) -> Result<(String, String), &'static str> {
     let auth: String = auth.split_ascii_whitespace().collect();
     let bytes = BASE64.decode(auth).map_err(|_| "is not base64")?;
-    let text = String::from_utf8(bytes).map_err(|_| "holds no UTF-8 in its base64")?;
-    let (username, password) = text.split_once(':').ok_or("holds no `NAME:PASSWORD` in its base64")?;
+    let text = String::from_utf8(bytes).map_err(|_| "holds base64 of text that is not UTF-8")?;
+    let (username, password) = text
+        .split_once(':')
+        .ok_or("holds base64 of text that is not `NAME:PASSWORD`")?;
     Ok((username.to_owned(), password.trim_matches('\0').to_owned()))
 }
 

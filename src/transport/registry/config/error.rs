@@ -106,7 +106,7 @@ impl ConfigError {
     pub fn help(&self) -> Option<String> {
         let text = match self {
             Self::AuthFile { path, .. } => format!(
-                "repair or remove `{}`; `podman login` and `docker login` write it anew",
+                "repair or remove `{}`; `podman login` and `docker login` write a new one",
                 path.display()
             ),
             Self::HelperName { .. } => {

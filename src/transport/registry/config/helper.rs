@@ -215,14 +215,14 @@ impl Asked<'_> {
         if output.len() as u64 > OUTPUT_BYTES_MAX {
             return Err(error("it is larger than a megabyte"));
         }
-        let answer: Value = serde_json::from_slice(output).map_err(|_| error("it is no JSON"))?;
+        let answer: Value = serde_json::from_slice(output).map_err(|_| error("it is not JSON"))?;
         let field = |name: &str, reason| match answer.get(name) {
             None | Some(Value::Null) => Ok(String::new()),
             Some(Value::String(text)) => Ok(text.clone()),
             Some(_) => Err(error(reason)),
         };
         if !answer.is_object() {
-            return Err(error("it is no JSON object"));
+            return Err(error("it is not a JSON object"));
         }
         let username = field("Username", "`Username` is not text")?;
         let secret = field("Secret", "`Secret` is not text")?;

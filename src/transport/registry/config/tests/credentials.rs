@@ -360,10 +360,10 @@ fn entries_hold_passwords_and_tokens() {
 fn malformed_files_are_named_with_their_key_and_without_their_secret() {
     let with = |entry: &str| format!("{{\"auths\": {{\"r.example\": {entry}}}}}");
     for (text, expected) in [
-        (String::new(), "it is no JSON from line 1, column 0"),
+        (String::new(), "it is not JSON from line 1, column 0"),
         (
             "{\"auths\": {\"r.example\": {\"auth\": \"SECRET\"".to_owned(),
-            "it is no JSON from line 1",
+            "it is not JSON from line 1",
         ),
         ("[\"SECRET\"]".to_owned(), "it is not an object"),
         ("{\"auths\": \"SECRET\"}".to_owned(), "`auths` is not an object"),
@@ -374,9 +374,9 @@ fn malformed_files_are_named_with_their_key_and_without_their_secret() {
         ),
         (
             with("{\"auth\": \"U0VDUkVU\"}"),
-            "holds no `NAME:PASSWORD` in its base64",
+            "holds base64 of text that is not `NAME:PASSWORD`",
         ),
-        (with("{\"auth\": \"/////w==\"}"), "holds no UTF-8"),
+        (with("{\"auth\": \"/////w==\"}"), "not UTF-8"),
         (with("{\"auth\": [\"SECRET\"]}"), "`auth` is not text"),
         (
             with("{\"password\": 5, \"username\": \"SECRET\"}"),

@@ -109,15 +109,15 @@ fn what_could_be_a_secret_is_not_repeated() {
             r#"echo '{"Username":"me","Secret":"SECRET"}'; exit 1"#,
             "it said nothing",
         ),
-        (r#"echo '{"Username":"me","Secret":"SECRET"'"#, "it is no JSON"),
+        (r#"echo '{"Username":"me","Secret":"SECRET"'"#, "it is not JSON"),
         (
             r#"echo '{"Username":"me","Secret":["SECRET"]}'"#,
             "`Secret` is not text",
         ),
         (r#"echo '{"Secret":"SECRET"}'"#, "`Username` is empty"),
-        (r#"echo '"SECRET"'"#, "it is no JSON object"),
-        ("echo SECRET", "it is no JSON"),
-        ("true", "it is no JSON"),
+        (r#"echo '"SECRET"'"#, "it is not a JSON object"),
+        ("echo SECRET", "it is not JSON"),
+        ("true", "it is not JSON"),
         ("head -c 3000000 /dev/zero", "larger than a megabyte"),
     ] {
         let (_home, config) = with_script(script);
