@@ -43,7 +43,7 @@ fn main() -> Result<()> {
 /// A tree's archive hash and size: packing verifies them, and says what they are.
 fn archive(logical: &str, physical: &Path) -> Result<(Digest, u64)> {
     let entry = StoreEntry {
-        logical: logical.to_owned(),
+        logical: logical.parse()?,
         physical: physical.to_owned(),
         nar_hash: Digest::of(b""),
         nar_size: 0,
@@ -157,13 +157,13 @@ fn entries(text: &str) -> Result<BTreeMap<String, StoreEntry>> {
     let entries = nodes.iter().map(|node| {
         let field = |name: &str| node[name].as_str().with_context(|| format!("a path without `{name}`"));
         let entry = StoreEntry {
-            logical: field("path")?.to_owned(),
+            logical: field("path")?.parse()?,
             physical: field("physical")?.into(),
             nar_hash: field("narHash")?.parse()?,
             nar_size: node["narSize"].as_u64().context("a path without `narSize`")?,
             attributes: Vec::new(),
         };
-        Ok((entry.logical.clone(), entry))
+        Ok((entry.logical.to_string(), entry))
     });
     entries.collect()
 }

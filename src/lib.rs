@@ -17,7 +17,7 @@
 //! | 1 | [`store_path`] | store paths: parsed, printed, ordered, computed; pure | digest |
 //! | 1 | [`oci`] | OCI documents, references, canonical JSON; pure | digest |
 //! | 2 | [`nar`] | canonical archive of a tree, its hash, the ordered walk | digest fsio |
-//! | 2 | [`spec`] | the user's TOML and the lock; pure | capability digest escape fsio graph oci |
+//! | 2 | [`spec`] | the user's TOML and the lock; pure | capability digest escape fsio store_path graph oci |
 //! | 2 | [`http`] | the one HTTP client: TLS, proxies, patience, logins of downloads, where answers lead | fsio |
 //! | 2 | [`elf`] | what programs and libraries ask of the loader, and how it answers | fsio |
 //! | 2 | [`root`] | a root file system composed of packages' trees | escape fsio |

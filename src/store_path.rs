@@ -4,6 +4,7 @@
 //! store directory; content-addressed paths follow Nix's published fingerprint scheme (Nix manual,
 //! "Store Path Specification"), so that real Nix computes the same path for the same tree. Pure.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -49,6 +50,14 @@ impl StoreDir {
     /// The absolute logical path of `path`.
     pub fn join(&self, path: &StorePath) -> String {
         format!("{}/{path}", self.0)
+    }
+
+    /// Where `path` is in an image.
+    pub fn logical(&self, path: &StorePath) -> LogicalPath {
+        LogicalPath {
+            text: self.join(path),
+            path: path.clone(),
+        }
     }
 
     /// Parses an absolute path *at or below* a store path: the store path, and what follows it.
@@ -170,6 +179,101 @@ impl<'de> Deserialize<'de> for StorePath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Where a store path is in an image: the absolute path that its store's directory gives it.
+///
+/// Printed, compared, ordered and serialised as that text.
+#[derive(Clone)]
+pub struct LogicalPath {
+    text: String,
+    path: StorePath,
+}
+
+impl LogicalPath {
+    /// The absolute path.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The path without its leading slash, as tar names it.
+    pub fn relative(&self) -> &str {
+        &self.text[1..]
+    }
+
+    /// The store path, without its directory.
+    pub fn store_path(&self) -> &StorePath {
+        &self.path
+    }
+
+    /// The directory of its store.
+    pub fn dir(&self) -> &str {
+        let base = HASH_CHARS + 1 + self.path.name().len();
+        &self.text[..self.text.len() - base - 1]
+    }
+
+    /// The store path, where it is one of the store at `dir`.
+    pub fn in_store(&self, dir: &str) -> Option<&StorePath> {
+        (self.dir() == dir).then_some(&self.path)
+    }
+}
+
+impl PartialEq for LogicalPath {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for LogicalPath {}
+
+impl PartialOrd for LogicalPath {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for LogicalPath {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl Borrow<str> for LogicalPath {
+    fn borrow(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for LogicalPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.text)
+    }
+}
+
+impl fmt::Debug for LogicalPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LogicalPath({})", self.text)
+    }
+}
+
+impl FromStr for LogicalPath {
+    type Err = StorePathError;
+
+    /// Parses the absolute path of a store path itself, in a store at any place.
+    fn from_str(text: &str) -> Result<Self, StorePathError> {
+        let found = text.rsplit_once('/').filter(|(dir, _)| dir.starts_with('/'));
+        let (_, base) = found.ok_or_else(|| StorePathError::Malformed { text: text.to_owned() })?;
+        Ok(Self {
+            path: base.parse()?,
+            text: text.to_owned(),
+        })
+    }
+}
+
+impl Serialize for LogicalPath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -433,6 +537,32 @@ mod tests {
             let references = references.iter().map(|text| text.parse().unwrap()).collect();
             let path = built_in_place(&dir, "x", &Digest::of(b""), &references).unwrap();
             assert_eq!(path.hash().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn logical_paths_are_those_of_store_paths_alone() {
+        let base = "1mdqa9w1p6cmli6976v4wi0sw9r4p5pr-hello-2.10";
+        for dir in [StoreDir::LAYERIZE, StoreDir::NIX, "/home/me/nix/store"] {
+            let text = format!("{dir}/{base}");
+            let logical: LogicalPath = text.parse().unwrap();
+            assert_eq!((logical.as_str(), logical.relative()), (text.as_str(), &text[1..]));
+            assert_eq!((logical.dir(), logical.to_string()), (dir, text));
+            assert_eq!(logical.store_path().to_string(), base);
+            assert_eq!(logical.in_store(StoreDir::NIX).is_some(), dir == StoreDir::NIX);
+        }
+        let joined = StoreDir::nix().logical(&base.parse().unwrap());
+        assert_eq!(joined, format!("/nix/store/{base}").parse().unwrap());
+        for wrong in [
+            "",
+            "/nix/store",
+            base,
+            &format!("nix/store/{base}"),
+            &format!("/nix/store/{base}/bin"),
+            &format!("/nix/store/{base}/"),
+            "/nix/store/short-x",
+        ] {
+            assert!(wrong.parse::<LogicalPath>().is_err(), "{wrong}");
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::digest::{ContentDigest, Digest};
 use crate::fsio;
 use crate::image::{Image, Layer, PACKAGES_ANNOTATION, Recipe, STORE_PATHS_ANNOTATION};
 use crate::store::Store;
-use crate::store_path::{StoreDir, StorePath};
+use crate::store_path::{LogicalPath, StoreDir, StorePath};
 
 use super::AttestError;
 use super::inventory::{
@@ -50,9 +50,12 @@ pub fn gather(built: &Gathered<'_>) -> Result<Inventory, AttestError> {
     for member in &built.recipe.closure {
         let mut component = built.component(&member.logical, &member.name, &member.physical, &mut relations)?;
         component.nar_hash = Some(member.nar_hash);
-        component.references.extend(member.references.iter().cloned());
+        component
+            .references
+            .extend(member.references.iter().map(ToString::to_string));
         let layers = built.image.layers.iter();
-        let holding = layers.filter(|layer| listed(layer, STORE_PATHS_ANNOTATION).any(|path| path == member.logical));
+        let holding =
+            layers.filter(|layer| listed(layer, STORE_PATHS_ANNOTATION).any(|path| path == member.logical.as_str()));
         component.layers.extend(holding.map(Layer::digest));
         components.push(component);
     }
@@ -101,21 +104,21 @@ fn image_facts(built: &Gathered<'_>) -> ImageFacts {
 impl Gathered<'_> {
     fn component(
         &self,
-        logical: &str,
+        logical: &LogicalPath,
         name: &str,
         physical: &Path,
         relations: &mut Relations,
     ) -> Result<Component, AttestError> {
-        let mut component = Component::new(logical.to_owned(), String::new());
+        let mut component = Component::new(logical.to_string(), String::new());
         (component.name, component.version) = split_name(name);
-        let Some((path, _)) = StoreDir::layerize().split(logical) else {
+        let Some(path) = logical.in_store(StoreDir::LAYERIZE) else {
             component.origin = ComponentOrigin::Nix;
             return Ok(component);
         };
-        let made = self.made(&path)?;
+        let made = self.made(path)?;
         component.sources = made.files;
         component.origin = made.origin;
-        if let Some((name, version)) = self.packages.get(&path) {
+        if let Some((name, version)) = self.packages.get(path) {
             component.name.clone_from(name);
             if version.is_some() {
                 component.version.clone_from(version);
@@ -124,7 +127,7 @@ impl Gathered<'_> {
         if let Some(package) = made.debian {
             let paragraph = paragraph(physical, &package)?;
             describe(&mut component, &package, &paragraph);
-            relations.note(logical, &package, &paragraph);
+            relations.note(logical.as_str(), &package, &paragraph);
         }
         Ok(component)
     }

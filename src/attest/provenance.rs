@@ -175,7 +175,7 @@ impl Materials {
         let mut materials = Self::default();
         let dir = StoreDir::layerize();
         let members = built.recipe.closure.iter().map(|member| &member.logical);
-        let paths = members.filter_map(|logical| Some(dir.split(logical)?.0));
+        let paths = members.filter_map(|logical| logical.in_store(StoreDir::LAYERIZE).cloned());
         graph::try_closure(paths, |path| {
             let derivation = built.derivation(path)?;
             if derivation.is_null() {

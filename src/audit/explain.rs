@@ -16,6 +16,7 @@ use crate::archive::tar::Entry;
 use crate::archive::{Kind, clean};
 use crate::capability;
 use crate::digest::ContentDigest;
+use crate::store_path::LogicalPath;
 use crate::transport::Source;
 
 /// Most links that are followed.
@@ -38,13 +39,13 @@ pub struct Explanation {
     /// Everything that the layers say of the file's path, lowest layer first.
     pub layers: Vec<Mention>,
     /// The store path that owns it, where one does.
-    pub store_path: Option<String>,
+    pub store_path: Option<LogicalPath>,
     /// Where it is in there.
     pub below: Option<String>,
     /// The Debian packages in the layer that it comes from, `NAME=VERSION`, where the image says so.
     pub packages: Vec<String>,
     /// All store paths that links outside the store lead into: what the image is made for.
-    pub roots: BTreeSet<String>,
+    pub roots: BTreeSet<LogicalPath>,
 }
 
 /// A link that was followed.
@@ -315,7 +316,7 @@ impl Stack<'_> {
         listed.map(str::to_owned).collect()
     }
 
-    fn roots(&self) -> BTreeSet<String> {
+    fn roots(&self) -> BTreeSet<LogicalPath> {
         let mut roots = BTreeSet::new();
         for tree in &self.trees {
             for (path, brief) in tree.iter().filter(|(_, brief)| brief.kind == Kind::Symlink) {
@@ -450,7 +451,8 @@ mod tests {
         let links: Vec<&str> = told.links.iter().map(|link| link.path.as_str()).collect();
         assert_eq!(links, ["/bin", "/usr/bin/tool"]);
         let store_path = format!("/layerize/store/{}-tool-1", "0".repeat(32));
-        assert_eq!(told.store_path.as_deref(), Some(store_path.as_str()));
+        let store_path: LogicalPath = store_path.parse().unwrap();
+        assert_eq!(told.store_path.as_ref(), Some(&store_path));
         assert_eq!(told.below.as_deref(), Some("bin/tool"));
         assert_eq!(told.roots, BTreeSet::from([store_path]));
         assert_eq!(told.file.unwrap().size, 4);

@@ -162,6 +162,7 @@ fn layer_report(
                 report.capabilities.insert(path, capability::shown(value));
             }
             if let Some((path, _)) = owner(&String::from_utf8_lossy(&entry.clean_path())) {
+                let path = path.to_string();
                 stream.check(budget.take(path.len(), 2))?;
                 if let Some(again) = found.replace(path) {
                     budget.give_back(again.len(), 2);

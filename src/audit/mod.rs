@@ -28,7 +28,7 @@ pub use trees::{TreeChange, TreeClass, compare_trees};
 pub use verify::{ParseProfileError, Problem, Profile, Rule, VerifyReport, verify, verify_above, verify_for};
 
 use crate::digest::{ContentDigest, DiffId};
-use crate::store_path::StoreDir;
+use crate::store_path::{LogicalPath, StoreDir};
 use crate::transport::TransportError;
 
 /// Why an image could not be audited.
@@ -90,11 +90,11 @@ impl AuditError {
 }
 
 /// The store path that owns a file and what follows it, by the file's path in the image.
-fn owner(path: &str) -> Option<(String, String)> {
+fn owner(path: &str) -> Option<(LogicalPath, String)> {
     let absolute = format!("/{}", path.trim_start_matches('/'));
     [StoreDir::layerize(), StoreDir::nix()].iter().find_map(|dir| {
         let (path, below) = dir.split(&absolute)?;
-        Some((dir.join(&path), below.to_owned()))
+        Some((dir.logical(&path), below.to_owned()))
     })
 }
 

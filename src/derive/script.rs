@@ -163,13 +163,7 @@ impl Scripts<'_> {
                 found.ok_or_else(|| Box::new(Diagnostic::new(format!("package `{name}` is not in the plan"))))
             }
             Dependency::Nix(path) => Err(Box::new(Diagnostic::new(format!("`{path}` is in no plan")))),
-            Dependency::StorePath(path) => {
-                let split = crate::store_path::StoreDir::layerize().split(path);
-                let found = split.filter(|(_, below)| below.is_empty());
-                found
-                    .map(|(path, _)| Input::Path(path))
-                    .ok_or_else(|| Box::new(Diagnostic::new(format!("`{path}` is not a store path"))))
-            }
+            Dependency::StorePath(path) => Ok(Input::Path(path.store_path().clone())),
         }
     }
 

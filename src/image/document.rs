@@ -21,6 +21,7 @@ use crate::oci::{
     Annotations, Config, ConfigDocument, Descriptor, DocumentError, Execution, History, Manifest, MediaType, Platform,
     Port, Raw,
 };
+use crate::store_path::LogicalPath;
 
 /// Annotation of the manifest: the [`Format`] by which the image was made.
 pub const FORMAT_ANNOTATION: &str = "dev.layerize.format";
@@ -102,7 +103,7 @@ fn lists(layers: &[PackedLayer], packages: &[Vec<String>]) -> Vec<Annotations> {
         .zip(packages)
         .map(|(layer, packages)| {
             [
-                (STORE_PATHS_ANNOTATION, layer.store_paths.join(" ")),
+                (STORE_PATHS_ANNOTATION, names(&layer.store_paths)),
                 (PACKAGES_ANNOTATION, packages.join(" ")),
             ]
         })
@@ -115,6 +116,12 @@ fn lists(layers: &[PackedLayer], packages: &[Vec<String>]) -> Vec<Annotations> {
         told.map(|(key, list)| (key.to_owned(), list)).collect()
     };
     lists.into_iter().map(annotations).collect()
+}
+
+/// Store paths as an annotation lists them.
+fn names(paths: &[LogicalPath]) -> String {
+    let names: Vec<&str> = paths.iter().map(LogicalPath::as_str).collect();
+    names.join(" ")
 }
 
 fn execution(settings: &Settings) -> Execution {

@@ -10,7 +10,7 @@ use crate::layer::LayerError;
 use crate::layer::partition::PlanError;
 use crate::oci::{DocumentError, LayerLimit, Platform};
 use crate::root::RootError;
-use crate::store_path::HASH_CHARS;
+use crate::store_path::{HASH_CHARS, LogicalPath};
 
 /// Most collisions or faults that a message lists.
 const COLLISIONS_SHOWN: usize = 20;
@@ -44,16 +44,16 @@ pub enum ImageError {
     ContentIsFile {
         /// What the user calls it.
         name: String,
-        /// Its logical path.
-        path: String,
+        /// Its place in the image.
+        path: LogicalPath,
     },
     /// A content is not in the closure or not on disk.
     #[error("cannot join `{name}` under `/`: `{path}` is not there")]
     ContentMissing {
         /// What the user calls it.
         name: String,
-        /// Its logical path.
-        path: String,
+        /// Its place in the image.
+        path: LogicalPath,
     },
     /// A file or symlink would stand where a directory with entries is.
     #[error("cannot put a file at `{path}`: the image has a directory there")]
@@ -390,7 +390,7 @@ impl ImageError {
                     .to_owned()
             }
             Self::ContentIsFile { name, path } => {
-                let file = path.rsplit('/').next().unwrap_or(path);
+                let file = path.store_path();
                 format!("let the script of `{name}` install into a directory, such as `$out/bin/{file}`")
             }
             Self::ContentMissing { .. } => "run `layerize store verify --repair`, then build again".to_owned(),

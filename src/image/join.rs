@@ -38,7 +38,7 @@ const NOT_JOINED: &[&[u8]] = &[b"nix-support", ALTERNATIVES_DIR.as_bytes()];
 pub(super) fn join(contents: &[ContentRoot], over_base: bool, files: &mut FileSystem) -> Result<(), ImageError> {
     let mut providers: Vec<Provider> = Vec::new();
     for content in contents {
-        let logical = relative(content.logical.as_bytes()).to_vec();
+        let logical = content.logical.relative().as_bytes().to_vec();
         match files.resolve(&logical)? {
             Some((logical, Found::Directory)) => {
                 if !providers.contains(&logical) {

@@ -35,6 +35,7 @@ use super::settings::Settings;
 use super::sources::{Source, SourceEntry, SourceKind, normal_path};
 use crate::fsio;
 use crate::root::{self, RootEntry};
+use crate::store_path::LogicalPath;
 
 /// Directories that an image with a root has, whatever its packages bring: those that runtimes mount over, and those
 /// that Debian's maintainer scripts take for granted.
@@ -222,7 +223,7 @@ pub(super) fn root_node(recipe: &Recipe, path: &[u8], entry: &RootEntry) -> Node
 }
 
 fn add_alternatives(recipe: &Recipe, files: &mut FileSystem) -> Result<(), ImageError> {
-    let member = |logical: &str| recipe.closure.iter().find(|member| member.logical == logical);
+    let member = |logical: &LogicalPath| recipe.closure.iter().find(|member| member.logical == *logical);
     let contents = recipe
         .contents
         .iter()

@@ -19,9 +19,10 @@ use super::sources::normal_path;
 use crate::capability::FileCapabilities;
 use crate::layer::Attribute;
 use crate::spec::{Permission, PermissionPaths};
+use crate::store_path::LogicalPath;
 
-/// Modes, owners and capabilities of entries of store paths that are not the usual ones, by the logical path of the store path.
-pub(super) type Attributes = BTreeMap<String, Vec<Attribute>>;
+/// Modes, owners and capabilities of entries of store paths that are not the usual ones, by store path.
+pub(super) type Attributes = BTreeMap<LogicalPath, Vec<Attribute>>;
 
 /// A rule with its names looked up.
 struct Rule<'a> {
@@ -115,12 +116,12 @@ fn apply_to_nodes(rules: &mut [Rule<'_>], files: &mut FileSystem) -> Result<(), 
 fn apply_to_store(recipe: &Recipe, rules: &mut [Rule<'_>], files: &FileSystem) -> Result<Attributes, ImageError> {
     let mut attributes = Attributes::new();
     for member in &recipe.closure {
-        let logical = member.logical.as_bytes();
+        let logical = member.logical.as_str().as_bytes();
         if !rules.iter().any(|rule| rule.may_fit_below(logical)) {
             continue;
         }
         let mut found = Vec::new();
-        let mut todo = vec![normal_path("permissions", &member.logical)?];
+        let mut todo = vec![normal_path("permissions", member.logical.as_str())?];
         while let Some(path) = todo.pop() {
             let full = absolute(&path);
             let Some(entry) = files.lookup(&path)? else { continue };

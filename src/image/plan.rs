@@ -121,7 +121,7 @@ fn add(plan: &mut LayerPlan, half: LayerPlan) {
 
 /// What a plan calls a package of `root`.
 pub fn root_path(package: &RootPackage) -> String {
-    format!("/{}", package.logical.rsplit('/').next().unwrap_or(&package.logical))
+    format!("/{}", package.logical.store_path())
 }
 
 /// One of the two plans in one.
@@ -178,9 +178,9 @@ fn graphs(recipe: &Recipe) -> Result<(Graph, Graph), ImageError> {
 pub fn closure_graph(recipe: &Recipe) -> Result<Graph, PlanError> {
     let members = recipe.closure.iter().map(|member| Node {
         name: String::new(),
-        path: member.logical.clone(),
+        path: member.logical.to_string(),
         size: member.nar_size,
-        references: member.references.iter().cloned().collect(),
+        references: member.references.iter().map(ToString::to_string).collect(),
     });
     Graph::new(members.collect())
 }

@@ -20,7 +20,7 @@ use crate::digest::Digest;
 use crate::layer::partition::{History, LayerPlan};
 use crate::oci::{Compression, Platform, TarProfile, canonical_json};
 use crate::spec;
-use crate::store_path::{PathInfo, StoreDir};
+use crate::store_path::{LogicalPath, PathInfo, StoreDir};
 
 /// Everything that decides an image's digest.
 #[derive(Debug, Clone)]
@@ -330,8 +330,8 @@ fn digest_of<S: Serializer>(bytes: &Arc<[u8]>, serializer: S) -> Result<S::Ok, S
 pub struct ContentRoot {
     /// What the user calls it, for messages: `hello`, `deb:curl`.
     pub name: String,
-    /// Absolute logical path.
-    pub logical: String,
+    /// Its place in the image.
+    pub logical: LogicalPath,
 }
 
 /// A store path that goes into the image at its own place.
@@ -339,8 +339,8 @@ pub struct ContentRoot {
 pub struct ClosureMember {
     /// Name part of the store path, for messages and for the groups and weights of the spec: `hello-2.10`.
     pub name: String,
-    /// Absolute logical path.
-    pub logical: String,
+    /// Its place in the image.
+    pub logical: LogicalPath,
     /// Where its tree is on disk.
     #[serde(skip)]
     pub physical: PathBuf,
@@ -348,8 +348,8 @@ pub struct ClosureMember {
     pub nar_hash: Digest,
     /// Size of that archive in bytes.
     pub nar_size: u64,
-    /// Absolute logical paths of the members it refers to, itself left out.
-    pub references: BTreeSet<String>,
+    /// The members it refers to, itself left out.
+    pub references: BTreeSet<LogicalPath>,
     /// Whether a script of the spec made it, or the user named it: its programs must be able to start.
     pub is_built: bool,
 }
@@ -359,11 +359,11 @@ impl ClosureMember {
     pub fn new(info: &PathInfo, dir: &StoreDir, physical: PathBuf, is_built: bool) -> Self {
         Self {
             name: info.path.name().to_owned(),
-            logical: dir.join(&info.path),
+            logical: dir.logical(&info.path),
             physical,
             nar_hash: info.nar_hash,
             nar_size: info.nar_size,
-            references: info.references.iter().map(|reference| dir.join(reference)).collect(),
+            references: info.references.iter().map(|reference| dir.logical(reference)).collect(),
             is_built,
         }
     }
@@ -376,8 +376,8 @@ pub struct RootPackage {
     pub name: String,
     /// Debian version.
     pub version: String,
-    /// Absolute logical path of its store path, by which layer plans name it; the image has its files at `/` instead.
-    pub logical: String,
+    /// Its store path, by which layer plans name it; the image has its files at `/` instead.
+    pub logical: LogicalPath,
     /// Where its tree is on disk.
     #[serde(skip)]
     pub physical: PathBuf,
@@ -390,8 +390,8 @@ pub struct RootPackage {
 /// A store path that holds what maintainer scripts made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Configured {
-    /// Absolute logical path; it is no part of the image.
-    pub logical: String,
+    /// Its store path; it is no part of the image.
+    pub logical: LogicalPath,
     /// Where it is on disk.
     #[serde(skip)]
     pub physical: PathBuf,
@@ -433,8 +433,11 @@ mod tests {
         };
         let member = ClosureMember::new(&info, &StoreDir::nix(), PathBuf::from("/physical"), true);
         assert_eq!(member.name, "hello-2.10");
-        assert_eq!(member.logical, "/nix/store/1mdqa9w1p6cmli6976v4wi0sw9r4p5pr-hello-2.10");
-        let references: Vec<_> = member.references.into_iter().collect();
+        assert_eq!(
+            member.logical.as_str(),
+            "/nix/store/1mdqa9w1p6cmli6976v4wi0sw9r4p5pr-hello-2.10"
+        );
+        let references: Vec<_> = member.references.iter().map(LogicalPath::as_str).collect();
         assert_eq!(references, ["/nix/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-libc6-2.36"]);
     }
 }

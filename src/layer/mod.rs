@@ -30,6 +30,7 @@ pub use tree::{FileContent, PARENT_MODE, Tree, TreeEntry, TreePath, compare_path
 use crate::digest::{ContentDigest, DiffId, Digest};
 use crate::nar::NarError;
 use crate::oci::Compression;
+use crate::store_path::{LogicalPath, StoreDir};
 
 /// Number of the rules that a layer's bytes follow: tar dialect, order, compressors with their versions.
 pub const FORMAT: u32 = 1;
@@ -52,7 +53,7 @@ pub enum LayerError {
     )]
     Changed {
         /// The store path.
-        path: String,
+        path: Box<LogicalPath>,
         /// Recorded NAR hash.
         expected: Digest,
         /// NAR hash of what was read.
@@ -89,17 +90,11 @@ pub enum LayerError {
     /// A store path is not a tree that can be archived.
     #[error(transparent)]
     Tree(NarError),
-    /// A store path's logical name is not an absolute path.
-    #[error("`{path}` is not an absolute path of a store")]
-    Logical {
-        /// The name.
-        path: String,
-    },
     /// A store path was given twice.
     #[error("`{path}` appears in more than one layer")]
     Twice {
         /// The store path.
-        path: String,
+        path: LogicalPath,
     },
     /// A layer's stored bytes are not those that were packed.
     #[error("the stored bytes of layer `{digest}` are damaged")]
@@ -123,7 +118,7 @@ impl LayerError {
     /// What to do about it.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::Changed { path, .. } if path.starts_with("/nix/") => Some(format!(
+            Self::Changed { path, .. } if path.in_store(StoreDir::NIX).is_some() => Some(format!(
                 "`nix-store --repair-path {path}` restores it from a binary cache, or delete it and build it again"
             )),
             Self::Changed { path, .. } => Some(format!(
@@ -160,8 +155,8 @@ pub struct PackedLayer {
     pub tar_size: u64,
     /// How it is compressed.
     pub compression: Compression,
-    /// Absolute logical store paths in it, sorted; empty for a layer of other entries.
-    pub store_paths: Vec<String>,
+    /// Store paths in it, in its order; empty for a layer of other entries.
+    pub store_paths: Vec<LogicalPath>,
     /// One line that says what it holds, for the image's history.
     pub comment: String,
     /// Where its bytes are.

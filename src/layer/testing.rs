@@ -22,13 +22,13 @@ pub(super) fn sample(dir: &Path, name: &str, size: usize) -> StoreEntry {
     fs::write(physical.join("share/nothing"), "").unwrap();
     fs::write(physical.join("share-file"), "sorts after share/").unwrap();
     symlink("../share/nothing", physical.join("bin/link")).unwrap();
-    describe(format!("/layerize/store/{base}"), &physical)
+    describe(&format!("/layerize/store/{base}"), &physical)
 }
 
 /// A store path as it is on disk.
-pub(super) fn describe(logical: String, physical: &Path) -> StoreEntry {
+pub(super) fn describe(logical: &str, physical: &Path) -> StoreEntry {
     let mut entry = StoreEntry {
-        logical,
+        logical: logical.parse().unwrap(),
         physical: physical.to_owned(),
         nar_hash: Digest::of(b""),
         nar_size: 0,

@@ -92,10 +92,14 @@ impl Draft {
     pub fn take_layers(&mut self, image: &audit::Report) -> bool {
         let Recipe { root, closure, .. } = &self.recipe;
         let layers = layer_plan::layers_of(image, root);
-        let in_image: BTreeSet<&String> = layers.iter().flat_map(|layer| &layer.paths).collect();
+        let in_image: BTreeSet<&str> = layers
+            .iter()
+            .flat_map(|layer| &layer.paths)
+            .map(String::as_str)
+            .collect();
         let packages: Vec<String> = root.iter().map(image::root_path).collect();
-        let members = closure.iter().map(|member| &member.logical);
-        if in_image != members.chain(&packages).collect() {
+        let members = closure.iter().map(|member| member.logical.as_str());
+        if in_image != members.chain(packages.iter().map(String::as_str)).collect() {
             return false;
         }
         self.recipe.plan = Some(layer_plan::from_layers(layers));
@@ -261,7 +265,7 @@ fn configured(input: &Input, work: &Work) -> Result<image::Configured, ProjectEr
     let info = work.store.info(&path)?;
     let info = info.ok_or_else(|| ProjectError::Gone { path: path.clone() })?;
     Ok(image::Configured {
-        logical: StoreDir::layerize().join(&path),
+        logical: StoreDir::layerize().logical(&path),
         physical: work.store.physical(&path),
         nar_hash: info.nar_hash,
     })
@@ -279,7 +283,7 @@ fn root_packages(inputs: &[Input], work: &Work) -> Result<Vec<RootPackage>, Proj
             let name = names.get(input).map_or(path.name(), |name| name.as_str()).to_owned();
             let version = lock.debs.get(&name).map(|deb| deb.version.clone()).unwrap_or_default();
             let physical = work.store.physical(&path);
-            let logical = StoreDir::layerize().join(&path);
+            let logical = StoreDir::layerize().logical(&path);
             Ok(RootPackage {
                 name,
                 version,

@@ -17,7 +17,7 @@ use crate::nar::NarError;
 use crate::oci::{ParseCompressionError, PlatformError, ReferenceError};
 use crate::spec::Diagnostics;
 use crate::store::StoreError;
-use crate::store_path::{StoreDir, StorePath};
+use crate::store_path::{LogicalPath, StoreDir, StorePath};
 use crate::transport::TransportError;
 
 use super::files::{LOCK_NAME, SPEC_NAME};
@@ -199,7 +199,7 @@ pub enum ProjectError {
         /// Where it is named.
         field: String,
         /// The path.
-        logical: String,
+        logical: LogicalPath,
     },
 
     /// The spec names no platform, and the lock's architecture stands for none.

@@ -12,7 +12,7 @@ use crate::audit::{self, Explanation};
 use crate::closure::{self, Chain};
 use crate::digest::Digest;
 use crate::store::{PathDetails, Store};
-use crate::store_path::{StoreDir, StorePath};
+use crate::store_path::{LogicalPath, StoreDir, StorePath};
 use crate::transport::Source;
 
 use super::environment::Environment;
@@ -25,7 +25,7 @@ pub struct FileStory {
     #[serde(flatten)]
     pub image: Explanation,
     /// The store path of the Debian package whose file it is, where it was laid out at `/`.
-    pub package_path: Option<String>,
+    pub package_path: Option<LogicalPath>,
     /// The shortest ways from what the image is made for to the store path; `None` where the store has it not.
     pub why: Option<Vec<Chain>>,
     /// What made the store path; `None` where the store has it not.
@@ -66,15 +66,15 @@ pub fn explain(source: &dyn Source, path: &str, environment: &Environment<'_>) -
 impl FileStory {
     /// Adds what the store knows.
     fn ask_store(&mut self, store: &Store) -> Result<(), ProjectError> {
-        let parse = |text: &String| StoreDir::layerize().split(text).map(|(path, _)| path);
-        let Some(path) = self.image.store_path.as_ref().and_then(parse) else {
+        let own = |path: &LogicalPath| path.in_store(StoreDir::LAYERIZE).cloned();
+        let Some(path) = self.image.store_path.as_ref().and_then(own) else {
             return self.ask_for_package(store);
         };
         let Some(details) = store.info_full(&path)? else {
             return Ok(());
         };
         self.made = Some(MadeBy::of(&details));
-        let roots: BTreeSet<StorePath> = self.image.roots.iter().filter_map(parse).collect();
+        let roots: BTreeSet<StorePath> = self.image.roots.iter().filter_map(own).collect();
         self.why = Some(why(store, &roots, &path)?);
         Ok(())
     }
@@ -100,7 +100,7 @@ impl FileStory {
             };
             let made = MadeBy::of(&details);
             if made.package().is_some_and(|package| names.contains(package)) {
-                self.package_path = Some(StoreDir::layerize().join(&info.path));
+                self.package_path = Some(StoreDir::layerize().logical(&info.path));
                 self.made = Some(made);
                 return Ok(());
             }

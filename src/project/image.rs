@@ -113,7 +113,7 @@ fn changed_path(error: &ProjectError) -> Option<StorePath> {
         return None;
     };
     match &**source {
-        ImageError::Layer(LayerError::Changed { path, .. }) => Some(StoreDir::layerize().split(path)?.0),
+        ImageError::Layer(LayerError::Changed { path, .. }) => path.in_store(StoreDir::LAYERIZE).cloned(),
         _ => None,
     }
 }

@@ -143,7 +143,7 @@ impl LazyNix {
         let closure = self.closure(&BTreeSet::from([path.clone()]))?;
         let nar_hash = closure.get(&path).map(|info| info.nar_hash);
         Ok(LockedNix {
-            path: StoreDir::nix().join(&path),
+            path: StoreDir::nix().logical(&path),
             nar_hash: nar_hash.expect("a closure holds its root"),
             closure: NixStore::closure_digest(&closure.members),
         })
@@ -160,7 +160,7 @@ impl LazyNix {
             };
             let now = self.exists().then(|| self.get()).transpose()?;
             let now = now.map(|store| store.leads_to(&link)).transpose()?.flatten();
-            if let Some(now) = now.map(|linked| StoreDir::nix().join(&linked.path))
+            if let Some(now) = now.map(|linked| StoreDir::nix().logical(&linked.path))
                 && now != locked.path
             {
                 let reason = format!("`{name}` leads to `{now}` now, and not to `{}`", locked.path);
@@ -172,11 +172,10 @@ impl LazyNix {
 
     /// The store path that the lock pins, found to be what it was when it was pinned.
     pub fn locked(&self, name: &str, lock: &Lock) -> Result<StorePath, ProjectError> {
-        let locked = lock.nix.get(name);
-        let split = locked.and_then(|locked| Some((locked, StoreDir::nix().split(&locked.path)?.0)));
-        let Some((locked, path)) = split else {
+        let Some(locked) = lock.nix.get(name) else {
             return Err(ProjectError::NixUnpinned { name: name.to_owned() });
         };
+        let path = locked.path.store_path().clone();
         self.valid(&path, name)?;
         let closure = self.closure(&BTreeSet::from([path.clone()]))?;
         let nar_hash = closure.get(&path).map(|info| info.nar_hash);
@@ -201,10 +200,10 @@ impl LazyNix {
             _ => None,
         };
         let changed = changed.and_then(|source| match source {
-            ImageError::Layer(LayerError::Changed { path, .. }) => StoreDir::nix().split(path),
+            ImageError::Layer(LayerError::Changed { path, .. }) => path.in_store(StoreDir::NIX).cloned(),
             _ => None,
         });
-        let (Some((path, _)), Ok(store)) = (changed, self.get()) else {
+        let (Some(path), Ok(store)) = (changed, self.get()) else {
             return error;
         };
         let files = match store.suspects(&path, SUSPECTS_MAX) {

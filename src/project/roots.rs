@@ -32,7 +32,7 @@ impl Roots {
         self.own.insert(path.clone());
         ContentRoot {
             name: name.to_owned(),
-            logical: StoreDir::layerize().join(path),
+            logical: StoreDir::layerize().logical(path),
         }
     }
 
@@ -41,7 +41,7 @@ impl Roots {
         self.nix.insert(path.clone());
         ContentRoot {
             name: name.to_owned(),
-            logical: StoreDir::nix().join(path),
+            logical: StoreDir::nix().logical(path),
         }
     }
 
@@ -53,7 +53,7 @@ impl Roots {
                 false => &work.store,
             };
             if store.info(&path)?.is_none() {
-                let logical = store.store_dir().join(&path);
+                let logical = store.store_dir().logical(&path);
                 return Err(ProjectError::Mention { field, logical });
             }
             match nix {

@@ -136,7 +136,7 @@ pub(super) fn contents(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<Spanne
         read.extend(match element.value {
             DeValue::Table(_) => read_nix(reader, &element),
             _ => reader.checked(&element, |text| match text.starts_with("/nix/store/") {
-                true => checks::nix_path(text).map(|path| Dependency::Nix(path.to_owned())),
+                true => checks::nix_path(text).map(|path| Dependency::Nix(path.to_string())),
                 false => dependency(text),
             }),
         });
@@ -154,7 +154,7 @@ fn read_nix(reader: &mut Reader<'_>, element: &Field<'_>) -> Option<Spanned<Depe
         return None;
     };
     reader.checked(&field, |text| match text.starts_with("/nix/store/") {
-        true => checks::nix_path(text).map(|path| Dependency::Nix(path.to_owned())),
+        true => checks::nix_path(text).map(|path| Dependency::Nix(path.to_string())),
         false => checks::nonempty(text).map(Dependency::Nix),
     })
 }
@@ -185,7 +185,7 @@ fn dependency(text: &str) -> Result<Dependency, Complaint> {
         return checks::debian_name(name).map(|()| Dependency::Debian(name.to_owned()));
     }
     if text.starts_with('/') {
-        return checks::store_path(text).map(|()| Dependency::StorePath(text.to_owned()));
+        return checks::store_path(text).map(Dependency::StorePath);
     }
     for part in text.split(':') {
         checks::package_name(part).map_err(|complaint| Complaint {

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::capability::FileCapabilities;
 use crate::digest::Digest;
 use crate::oci::{Compression, LayerLimit, LayerStrategy, Platform, Port, StopSignal, TarProfile};
+use crate::store_path::LogicalPath;
 
 /// A value and where it stands: file index into [`Workspace::files`] and byte range in that file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +120,7 @@ pub struct Package {
 }
 
 /// What a package or image depends on.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dependency {
     /// `deb:NAME`: a Debian binary package with what it depends on.
@@ -127,7 +128,7 @@ pub enum Dependency {
     /// `NAME` or `alias:NAME`: a package of the workspace.
     Package(PackageName),
     /// `/layerize/store/HASH-NAME`: a path that must be in the store.
-    StorePath(String),
+    StorePath(LogicalPath),
     /// `{ nix = "…" }`: a path of a Nix store, or a link that leads to one, relative to the spec. Only in `contents`.
     Nix(String),
 }
@@ -138,7 +139,8 @@ impl fmt::Display for Dependency {
         match self {
             Self::Debian(name) => write!(f, "deb:{name}"),
             Self::Package(name) => name.fmt(f),
-            Self::StorePath(path) | Self::Nix(path) => f.write_str(path),
+            Self::StorePath(path) => path.fmt(f),
+            Self::Nix(path) => f.write_str(path),
         }
     }
 }
@@ -566,7 +568,7 @@ pub struct LockedUrl {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockedNix {
     /// `/nix/store/HASH-NAME`.
-    pub path: String,
+    pub path: LogicalPath,
     /// Digest of its canonical archive (NAR).
     pub nar_hash: Digest,
     /// Digest of what its closure consists of: of `HASH-NAME NAR-HASH`, a line for each member, sorted.

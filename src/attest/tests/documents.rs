@@ -153,23 +153,23 @@ impl Small {
     fn recipe(&self) -> Recipe {
         let member = |base: &str, references: &[&str]| ClosureMember {
             name: base[33..].to_owned(),
-            logical: logical(base),
+            logical: logical(base).parse().unwrap(),
             physical: self.physical(base),
             nar_hash: Digest::of(base.as_bytes()),
             nar_size: 1,
-            references: references.iter().map(|base| logical(base)).collect(),
+            references: references.iter().map(|base| logical(base).parse().unwrap()).collect(),
             is_built: true,
         };
         let mut recipe = Recipe::new(self.spec.clone(), "linux/arm64/v8".parse().unwrap(), 1).unwrap();
         recipe.contents = vec![ContentRoot {
             name: "hello".to_owned(),
-            logical: logical(HELLO),
+            logical: logical(HELLO).parse().unwrap(),
         }];
         recipe.closure = vec![member(HELLO, &[LIBC]), member(LIBC, &[])];
         recipe.root = vec![RootPackage {
             name: "certs".to_owned(),
             version: "2023".to_owned(),
-            logical: logical(CERTS),
+            logical: logical(CERTS).parse().unwrap(),
             physical: self.physical(CERTS),
             nar_hash: Digest::of(CERTS.as_bytes()),
             nar_size: 1,

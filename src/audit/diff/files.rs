@@ -141,13 +141,13 @@ fn owners_of(files: &Files) -> BTreeSet<String> {
     files
         .keys()
         .filter_map(|path| owner(std::str::from_utf8(path).ok()?))
-        .map(|(store_path, _)| store_path)
+        .map(|(store_path, _)| store_path.to_string())
         .collect()
 }
 
 fn translated(path: &[u8], renamed: &BTreeMap<String, String>) -> Option<Vec<u8>> {
     let (store_path, below) = owner(std::str::from_utf8(path).ok()?)?;
-    let other = renamed.get(&store_path)?.trim_start_matches('/');
+    let other = renamed.get(store_path.as_str())?.trim_start_matches('/');
     Some(if below.is_empty() {
         other.as_bytes().to_vec()
     } else {
@@ -266,8 +266,8 @@ fn change(
     let path = fact.shown();
     let store_path = owner(&path).map(|(store_path, _)| store_path);
     let package = store_path
-        .as_deref()
-        .map(|path| packages::package_of(packages::name_of(path)).to_owned());
+        .as_ref()
+        .map(|path| packages::package_of(path.store_path().name()).to_owned());
     FileChange {
         path,
         class,

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::Class;
 use crate::digest::{ContentDigest, DiffId};
+use crate::store_path::LogicalPath;
 
 /// How two images differ.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -214,7 +215,7 @@ pub struct FileChange {
     /// What the second image has.
     pub b: Option<String>,
     /// The store path that owns it.
-    pub store_path: Option<String>,
+    pub store_path: Option<LogicalPath>,
     /// The package that owns it: the store path's, or the only one of its layer.
     pub package: Option<String>,
     /// Where the contents differ, if they were compared.

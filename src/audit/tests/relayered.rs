@@ -3,6 +3,7 @@
 use super::super::*;
 use super::{GZIP, named, report, tree};
 use crate::oci::Compression;
+use crate::store_path::LogicalPath;
 use crate::transport::testing::*;
 
 fn layered(layers: &[&[Node]]) -> crate::image::Image {
@@ -100,7 +101,7 @@ fn a_rebuilt_store_path_is_matched_by_its_name() {
         unreachable!()
     };
     assert_eq!(
-        file.store_path.as_deref(),
+        file.store_path.as_ref().map(LogicalPath::as_str),
         Some("/layerize/store/00000000000000000000000000000000-hello-2.10")
     );
     assert_eq!(
@@ -114,7 +115,10 @@ fn a_nix_store_path_owns_its_files() {
     let path = format!("nix/store/{}-x-1/bin/x", "a".repeat(32));
     assert_eq!(
         super::super::owner(&path),
-        Some((format!("/nix/store/{}-x-1", "a".repeat(32)), "bin/x".to_owned()))
+        Some((
+            format!("/nix/store/{}-x-1", "a".repeat(32)).parse().unwrap(),
+            "bin/x".to_owned()
+        ))
     );
     assert_eq!(super::super::owner("nix/store/short/x"), None);
     assert_eq!(super::super::owner("etc/passwd"), None);

@@ -292,7 +292,7 @@ impl Check<'_> {
             if !member.is_built || is_debian(member) {
                 continue;
             }
-            let top = normal_path("contents", &member.logical)?;
+            let top = normal_path("contents", member.logical.as_str())?;
             self.files.for_each_below(top, |path, found| {
                 let Found::File { content, executable } = found else {
                     return Ok(());
@@ -406,7 +406,7 @@ impl Check<'_> {
     fn owner(&self, file: &str) -> Result<Owner, PathError> {
         let mut members = self.recipe.closure.iter();
         let member = members.find(|member| {
-            let below = file.strip_prefix(&member.logical);
+            let below = file.strip_prefix(member.logical.as_str());
             below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
         });
         let Some(member) = member else {

@@ -146,7 +146,9 @@ fn whatever_changes_the_image_or_its_checks_changes_the_key() {
         ("a content's hash", &|fixture| {
             fixture.members[1].nar_hash = Digest::of(b"x")
         }),
-        ("a content's path", &|fixture| fixture.members[1].logical.push('x')),
+        ("a content's path", &|fixture| {
+            fixture.members[1].logical = format!("{}x", fixture.members[1].logical).parse().unwrap()
+        }),
         ("a reference", &|fixture| {
             let lib = fixture.logical("lib");
             fixture.members[1].references.insert(lib);

@@ -23,6 +23,7 @@ use crate::event::Silent;
 use crate::layer::{LayerContent, LayerError, LayerInput, StoreEntry};
 use crate::oci::{Compression, LayerCodec, LayerLimit};
 use crate::spec::{self, ImageFile, ImageFileKind, Span, Spanned};
+use crate::store_path::LogicalPath;
 
 /// A recipe being put together, with its trees on disk.
 struct Fixture {
@@ -55,7 +56,7 @@ impl Fixture {
         let base = format!("{:0>32}-{name}", self.members.len());
         let physical = self.dir.path().join("store").join(&base);
         write_tree(&physical, entries);
-        let logical = format!("/layerize/store/{base}");
+        let logical = format!("/layerize/store/{base}").parse().unwrap();
         let (nar_hash, nar_size) = describe(&logical, &physical);
         let references = references.iter().map(|name| self.logical(name)).collect();
         self.members.push(ClosureMember {
@@ -83,6 +84,7 @@ impl Fixture {
         let physical = self.dir.path().join("store").join(format!("deb-{name}"));
         write_tree(&physical, entries);
         let logical = format!("/layerize/store/{:0>32}-{name}-1.0-1", self.root.len());
+        let logical = logical.parse().unwrap();
         let (nar_hash, nar_size) = describe(&logical, &physical);
         self.root.push(RootPackage {
             name: name.to_owned(),
@@ -132,7 +134,7 @@ impl Fixture {
         });
     }
 
-    fn logical(&self, name: &str) -> String {
+    fn logical(&self, name: &str) -> LogicalPath {
         let member = self.members.iter().find(|member| member.name == name);
         member.map(|member| member.logical.clone()).unwrap()
     }
@@ -183,7 +185,7 @@ impl Fixture {
     /// A text with store paths written as `{name}`.
     fn short(&self, text: &str) -> String {
         self.members.iter().fold(text.to_owned(), |text, member| {
-            text.replace(&member.logical, &format!("{{{}}}", member.name))
+            text.replace(member.logical.as_str(), &format!("{{{}}}", member.name))
         })
     }
 
@@ -240,9 +242,9 @@ fn write_entry(place: &Path, path: &str, text: &str) {
 }
 
 /// Hash and size of a tree's archive, as packing computes them when it verifies.
-fn describe(logical: &str, physical: &Path) -> (Digest, u64) {
+fn describe(logical: &LogicalPath, physical: &Path) -> (Digest, u64) {
     let entry = StoreEntry {
-        logical: logical.to_owned(),
+        logical: logical.clone(),
         physical: physical.to_owned(),
         nar_hash: Digest::of(b""),
         nar_size: 0,

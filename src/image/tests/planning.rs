@@ -169,7 +169,7 @@ fn a_given_plan_is_used_as_it_is() {
     let mut too_many = spread(16);
     for member in &fixture.members[8..] {
         let mut alone = given.layers[0].clone();
-        alone.paths = vec![member.logical.clone()];
+        alone.paths = vec![member.logical.to_string()];
         too_many.layers.push(alone);
     }
     let recipe = Recipe {

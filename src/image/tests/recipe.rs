@@ -56,10 +56,15 @@ fn with_other_fields(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
     let mut later = fixture.recipe();
     later.closure[0].logical = later.closure[0]
         .logical
-        .replace("/layerize/store/0", "/layerize/store/1");
+        .as_str()
+        .replace("/layerize/store/0", "/layerize/store/1")
+        .parse()
+        .unwrap();
     history.observe(&earlier, &closure_graph(&later).unwrap());
     let configured = Configured {
-        logical: "/layerize/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-configured".to_owned(),
+        logical: "/layerize/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-configured"
+            .parse()
+            .unwrap(),
         physical: PathBuf::from("/nowhere"),
         nar_hash: Digest::of(b"configured"),
     };

@@ -41,12 +41,13 @@ use crate::event::{Event, Reporter};
 use crate::fsio::PathError;
 use crate::oci::{Compression, TarProfile};
 use crate::parallel;
+use crate::store_path::LogicalPath;
 
 /// A store path to be packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreEntry {
-    /// Its absolute logical path: its name in the layer.
-    pub logical: String,
+    /// Its place in the image, which is its name in the layer.
+    pub logical: LogicalPath,
     /// Where it is on disk.
     pub physical: PathBuf,
     /// Hash of its canonical archive; verified while packing.
@@ -320,7 +321,7 @@ impl Packing<'_> {
             size: record.size,
             tar_size: record.tar_size,
             compression: self.options.compression,
-            store_paths: self.recipe.store_paths.iter().map(|&path| path.to_owned()).collect(),
+            store_paths: self.recipe.store_paths.iter().map(|&path| path.clone()).collect(),
             comment: self.input.comment.clone(),
             blob,
         }

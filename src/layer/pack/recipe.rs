@@ -8,6 +8,7 @@ use crate::layer::codec::Engine;
 use crate::layer::tree::{Tree, compare_paths};
 use crate::layer::{FORMAT, LayerError};
 use crate::oci::TarProfile;
+use crate::store_path::LogicalPath;
 
 /// What a layer is made of, with the keys of its pieces.
 pub(super) struct Recipe<'i> {
@@ -15,7 +16,7 @@ pub(super) struct Recipe<'i> {
     pub key: Digest,
     pub pieces: Vec<Part<'i>>,
     /// In the order of the layer.
-    pub store_paths: Vec<&'i str>,
+    pub store_paths: Vec<&'i LogicalPath>,
 }
 
 /// A part of a layer, packed by itself.
@@ -40,15 +41,15 @@ impl<'i> Recipe<'i> {
         match &input.content {
             LayerContent::StorePaths(entries) => {
                 let mut sorted: Vec<&StoreEntry> = entries.iter().collect();
-                sorted.sort_by(|a, b| compare_paths(a.logical.as_bytes(), b.logical.as_bytes()));
+                sorted.sort_by(|a, b| compare_paths(a.logical.as_str().as_bytes(), b.logical.as_str().as_bytes()));
                 let mut above = Vec::new();
                 for entry in sorted {
-                    let new = missing_parents(&entry.logical, &mut above)?;
+                    let new = missing_parents(&entry.logical, &mut above);
                     if !new.is_empty() {
                         pieces.push(Part::Parents(new));
                     }
                     pieces.push(Part::StorePath(store_path_key(entry, rules), entry));
-                    store_paths.push(entry.logical.as_str());
+                    store_paths.push(&entry.logical);
                 }
             }
             LayerContent::Tree(tree) => pieces.push(Part::Tree(tree_key(tree, rules), tree)),
@@ -63,15 +64,8 @@ impl<'i> Recipe<'i> {
 }
 
 /// Directories above `logical` that no earlier path of the layer has.
-fn missing_parents(logical: &str, above: &mut Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, LayerError> {
-    let relative = logical
-        .strip_prefix('/')
-        .filter(|rest| !rest.is_empty() && !rest.ends_with('/'));
-    let Some(relative) = relative else {
-        return Err(LayerError::Logical {
-            path: logical.to_owned(),
-        });
-    };
+fn missing_parents(logical: &LogicalPath, above: &mut Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let relative = logical.relative();
     let parents = relative
         .bytes()
         .enumerate()
@@ -79,7 +73,7 @@ fn missing_parents(logical: &str, above: &mut Vec<Vec<u8>>) -> Result<Vec<Vec<u8
         .map(|(index, _)| relative.as_bytes()[..index].to_vec());
     let new: Vec<_> = parents.filter(|parent| !above.contains(parent)).collect();
     above.extend(new.iter().cloned());
-    Ok(new)
+    new
 }
 
 /// Checks that no store path stands in two places.
@@ -87,9 +81,7 @@ pub(super) fn check_unique(recipes: &[Recipe<'_>]) -> Result<(), LayerError> {
     let mut seen = std::collections::BTreeSet::new();
     for path in recipes.iter().flat_map(|recipe| &recipe.store_paths) {
         if !seen.insert(*path) {
-            return Err(LayerError::Twice {
-                path: (*path).to_owned(),
-            });
+            return Err(LayerError::Twice { path: (*path).clone() });
         }
     }
     Ok(())

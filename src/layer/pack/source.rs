@@ -89,7 +89,7 @@ fn store_path(sink: &mut dyn TarSink, entry: &StoreEntry, profile: TarProfile, v
         size: 0,
     };
     let mut archive = NarEncoder::new(archive).map_err(LayerError::from)?;
-    let root = entry.logical.trim_start_matches('/').as_bytes();
+    let root = entry.logical.relative().as_bytes();
     for node in nar::walk(&entry.physical) {
         let node = node.map_err(LayerError::from)?;
         archive.begin(&node).map_err(LayerError::from)?;
@@ -110,7 +110,7 @@ fn store_path(sink: &mut dyn TarSink, entry: &StoreEntry, profile: TarProfile, v
         return Ok(());
     }
     Err(LayerError::Changed {
-        path: entry.logical.clone(),
+        path: Box::new(entry.logical.clone()),
         expected: entry.nar_hash,
         actual: hash,
         expected_size: entry.nar_size,

@@ -201,7 +201,11 @@ fn entries_stand_in_order_with_modes_of_the_store() {
     assert_eq!(listed[..expected.len()], expected);
     assert_eq!(listed.len(), expected.len() + 8);
     let store_paths = &layers[0].store_paths;
-    assert!(store_paths.len() == 2 && store_paths[0].ends_with("-b") && store_paths[1].ends_with("-aa"));
+    assert!(
+        store_paths.len() == 2
+            && store_paths[0].store_path().name() == "b"
+            && store_paths[1].store_path().name() == "aa"
+    );
 }
 
 #[test]
@@ -213,7 +217,7 @@ fn the_recorded_hash_is_that_of_real_nix() {
     for entry in [sample(dir.path(), "b", 100_000), {
         let file = dir.path().join("file");
         fs::write(&file, "a store path that is a file").unwrap();
-        describe("/layerize/store/00000000000000000000000000000000-file".into(), &file)
+        describe("/layerize/store/00000000000000000000000000000000-file", &file)
     }] {
         let dump = Command::new("nix-store")
             .arg("--dump")
@@ -241,14 +245,9 @@ fn what_changed_or_cannot_be_packed_is_named() {
             .0
             .ends_with("-b` appears in more than one layer")
     );
-    let relative = StoreEntry {
-        logical: "x/y".into(),
-        ..entry.clone()
-    };
-    assert_eq!(fails(vec![relative]).0, "`x/y` is not an absolute path of a store");
     fs::write(entry.physical.join("share/nothing"), "now something").unwrap();
     let (text, help) = fails(vec![entry.clone()]);
-    assert!(text.contains(&entry.logical) && text.contains("changed since it was registered"));
+    assert!(text.contains(entry.logical.as_str()) && text.contains("changed since it was registered"));
     assert!(help.unwrap().contains("layerize store verify"));
     fs::write(entry.physical.join(".wh.x"), "").unwrap();
     assert!(fails(vec![entry.clone()]).0.contains("/.wh.x` begins with `.wh.`"));

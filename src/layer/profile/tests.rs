@@ -146,7 +146,7 @@ impl Paths {
             let (nar_hash, nar_size) = crate::nar::hash(&physical).unwrap();
             StoreEntry {
                 attributes: Vec::new(),
-                logical: format!("/nix/store/{name}"),
+                logical: format!("/nix/store/{name}").parse().unwrap(),
                 physical,
                 nar_hash,
                 nar_size,
@@ -180,7 +180,7 @@ impl Paths {
 
     /// Sorted, as layers have them.
     fn logical(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.entries.iter().map(|entry| entry.logical.clone()).collect();
+        let mut names: Vec<String> = self.entries.iter().map(|entry| entry.logical.to_string()).collect();
         names.sort();
         names
     }

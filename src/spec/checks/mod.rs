@@ -5,6 +5,7 @@
 
 use crate::digest::Digest;
 use crate::oci::Platform;
+use crate::store_path::{LogicalPath, StoreDir};
 
 mod image;
 
@@ -403,49 +404,37 @@ pub(super) fn url(text: &str) -> Check<String> {
 }
 
 /// The logical path of something in layerize's store: `/layerize/store/<32 base32 characters>-<name>`.
-pub(super) fn store_path(text: &str) -> Check {
-    let Some(base) = text.strip_prefix("/layerize/store/") else {
+pub(super) fn store_path(text: &str) -> Check<LogicalPath> {
+    if !text.starts_with("/layerize/store/") {
         let help = if text.starts_with("/nix/store/") {
             "paths of a Nix store can be used in an image's `contents`, or on the command line"
         } else {
             "write `deb:NAME`, the name of a package, or `/layerize/store/HASH-NAME`"
         };
         return advise("not a path in layerize's store", help);
-    };
-    store_base("/layerize/store", base)
+    }
+    below(StoreDir::LAYERIZE, text)
 }
 
 /// A path of a Nix store, `/nix/store/<32 base32 characters>-<name>`; a slash at its end is left out.
-pub(super) fn nix_path(text: &str) -> Check<&str> {
+pub(super) fn nix_path(text: &str) -> Check<LogicalPath> {
     let text = text.trim_end_matches('/');
-    match text.strip_prefix("/nix/store/") {
-        Some(base) => store_base("/nix/store", base).map(|()| text),
-        None => advise("not a path of a Nix store", "write `/nix/store/HASH-NAME`"),
+    match text.starts_with("/nix/store/") {
+        true => below(StoreDir::NIX, text),
+        false => advise("not a path of a Nix store", "write `/nix/store/HASH-NAME`"),
     }
 }
 
-/// What follows the directory in a store path.
-fn store_base(dir: &str, base: &str) -> Check {
-    let hash_char = |byte: u8| byte.is_ascii_digit() || (byte.is_ascii_lowercase() && !b"eotu".contains(&byte));
-    let name_char = |byte: u8| byte.is_ascii_alphanumeric() || b"+-._?=".contains(&byte);
-    let bytes = base.as_bytes();
-    let well_formed = bytes.len() > 33
-        && bytes.len() <= 33 + 211
-        && bytes[..32].iter().all(|&byte| hash_char(byte))
-        && bytes[32] == b'-'
-        && bytes[33] != b'.'
-        && bytes[33..].iter().all(|&byte| name_char(byte));
-    if !well_formed {
-        let below = base.contains('/');
-        return match below {
-            true => advise(
-                "it points into a store path",
-                format!("name the store path itself: `{dir}/HASH-NAME`"),
-            ),
-            false => advise("not a store path", format!("write `{dir}/HASH-NAME`")),
-        };
+/// A path that begins with the directory of a store.
+fn below(dir: &str, text: &str) -> Check<LogicalPath> {
+    match text.parse::<LogicalPath>() {
+        Ok(path) if path.dir() == dir => Ok(path),
+        _ if text[dir.len() + 1..].contains('/') => advise(
+            "it points into a store path",
+            format!("name the store path itself: `{dir}/HASH-NAME`"),
+        ),
+        _ => advise("not a store path", format!("write `{dir}/HASH-NAME`")),
     }
-    Ok(())
 }
 
 #[cfg(test)]

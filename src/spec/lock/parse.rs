@@ -354,7 +354,7 @@ fn read_url(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(PackageName, 
 fn read_nix(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(String, LockedNix)> {
     let table = open(reader, entry, NIX)?;
     let name = table.checked(reader, "name", checks::nonempty);
-    let path = table.checked(reader, "path", |text| checks::nix_path(text).map(str::to_owned));
+    let path = table.checked(reader, "path", checks::nix_path);
     let nar_hash = table.checked(reader, "nar-sha256", checks::sha256);
     let closure = table.checked(reader, "closure-sha256", checks::sha256);
     Some((

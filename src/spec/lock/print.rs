@@ -111,7 +111,7 @@ impl Printer {
     fn nix(&mut self, name: &str, nix: &LockedNix) {
         self.header("nix");
         self.string("name", name);
-        self.string("path", &nix.path);
+        self.string("path", nix.path.as_str());
         self.string("nar-sha256", &nix.nar_hash.hex());
         self.string("closure-sha256", &nix.closure.hex());
     }

@@ -79,7 +79,7 @@ fn example() -> Lock {
         nix: [(
             "../result".to_owned(),
             LockedNix {
-                path: "/nix/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-curl-8.9".to_owned(),
+                path: "/nix/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-curl-8.9".parse().unwrap(),
                 nar_hash: Digest::of(b"nar"),
                 closure: Digest::of(b"closure"),
             },
@@ -297,7 +297,7 @@ prop_compose! {
         nix in prop::collection::btree_map("[a-z/.]{1,9}", (arb_digest(), arb_digest()), 0..3),
     ) -> Lock {
         let nix = nix.into_iter().map(|(name, (nar_hash, closure))| {
-            (name, LockedNix { path: format!("/nix/store/{}-x", "0".repeat(32)), nar_hash, closure })
+            (name, LockedNix { path: format!("/nix/store/{}-x", "0".repeat(32)).parse().unwrap(), nar_hash, closure })
         }).collect();
         let names: Vec<&String> = debs.keys().collect();
         let deb_sets = picks.iter().map(|picks| {

@@ -14,6 +14,7 @@ use super::{
     LayerChange, LayerPlace, Side, StorePathChange,
 };
 use crate::escape::shown_line;
+use crate::store_path::LogicalPath;
 
 mod map;
 
@@ -261,7 +262,7 @@ fn cause(cause: &Cause) -> String {
 fn file(change: &FileChange) -> Row {
     let more = change.content.as_ref().map(content).unwrap_or_default();
     // The section's title says the store path.
-    let owner = change.store_path.as_deref().unwrap_or_default().trim_start_matches('/');
+    let owner = change.store_path.as_ref().map_or("", LogicalPath::relative);
     let below = change.path.strip_prefix(owner).map(|path| path.trim_start_matches('/'));
     let path = below.filter(|path| !path.is_empty()).unwrap_or(&change.path);
     (path.to_owned(), change.a.clone(), change.b.clone(), more)

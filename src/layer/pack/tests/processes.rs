@@ -164,14 +164,14 @@ fn existing_inputs() -> Vec<LayerInput> {
         .map(|name| name.into_string().unwrap())
         .filter(|name| name.starts_with("0000"));
     names
-        .map(|name| store_layer(vec![describe(format!("/layerize/store/{name}"), &here.join(&name))]))
+        .map(|name| store_layer(vec![describe(&format!("/layerize/store/{name}"), &here.join(&name))]))
         .collect()
 }
 
 #[test]
 fn memory_is_bounded_whatever_the_size_of_a_file() {
     let dir = tempfile::tempdir().unwrap();
-    let tree = dir.path().join("0000-large");
+    let tree = dir.path().join(format!("{:0>32}-large", 0));
     fs::create_dir(&tree).unwrap();
     fs::File::create(tree.join("sparse"))
         .unwrap()
