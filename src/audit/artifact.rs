@@ -12,7 +12,7 @@ use super::{AuditError, human_size};
 use crate::digest::ContentDigest;
 use crate::escape::shown;
 use crate::oci::{Descriptor, Manifest, Raw};
-use crate::transport::Source;
+use crate::transport::{Source, TransportError};
 
 /// Annotation of a blob: the file name for whoever downloads it.
 const TITLE: &str = "org.opencontainers.image.title";
@@ -53,6 +53,9 @@ pub struct BlobReport {
     pub size: u64,
     /// The descriptor's annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Where else it may be had.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
 }
 
 impl BlobReport {
@@ -62,6 +65,7 @@ impl BlobReport {
             media_type: descriptor.media_type.clone(),
             size: descriptor.size,
             annotations: descriptor.annotations.clone(),
+            urls: descriptor.urls.clone(),
         }
     }
 }
@@ -69,8 +73,7 @@ impl BlobReport {
 /// What an artifact is; `None` where the source is an image, sound or not.
 pub fn inspect_artifact(source: &dyn Source) -> Result<Option<ArtifactReport>, AuditError> {
     let manifest: Raw<Manifest> = source.manifest()?;
-    // Images have been seen whose config has an odd type.
-    if manifest.is_image() || source.config().is_ok() {
+    if !is_artifact(source, &manifest) {
         return Ok(None);
     }
     Ok(Some(ArtifactReport {
@@ -85,6 +88,11 @@ pub fn inspect_artifact(source: &dyn Source) -> Result<Option<ArtifactReport>, A
         blobs: manifest.layers.iter().map(BlobReport::of).collect(),
         size: manifest.layers.iter().map(|layer| layer.size).sum(),
     }))
+}
+
+/// Whether a manifest is an artifact's. Images have been seen whose config has an odd type.
+pub(super) fn is_artifact(source: &dyn Source, manifest: &Manifest) -> bool {
+    !manifest.is_image() && matches!(source.config(), Err(TransportError::Artifact { .. }))
 }
 
 impl ArtifactReport {
@@ -117,6 +125,9 @@ impl ArtifactReport {
                 shown(&blob.media_type),
                 shown(&title.unwrap_or_default())
             );
+            for url in &blob.urls {
+                let _ = writeln!(text, "       at {}", shown(url));
+            }
         }
         text
     }

@@ -11,11 +11,12 @@ use super::budget::Budget;
 use super::facts::shown;
 use super::opened::Opened;
 use super::stream::LayerStream;
-use super::{AuditError, owner};
+use super::{AuditError, KeptElsewhere, owner};
 use crate::archive::tar::Entry;
 use crate::archive::{Kind, clean};
 use crate::capability;
 use crate::digest::ContentDigest;
+use crate::escape;
 use crate::store_path::LogicalPath;
 use crate::transport::Source;
 
@@ -42,6 +43,9 @@ pub struct Explanation {
     pub store_path: Option<LogicalPath>,
     /// Where it is in there.
     pub below: Option<String>,
+    /// Layers that the place does without: what they say of the path is not known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept_elsewhere: Vec<KeptElsewhere>,
     /// The Debian packages in the layer that it comes from, `NAME=VERSION`, where the image says so.
     pub packages: Vec<String>,
     /// All store paths that links outside the store lead into: what the image is made for.
@@ -112,9 +116,18 @@ pub fn explain(source: &dyn Source, path: &str) -> Result<Explanation, AuditErro
     let mut stack = Stack {
         image: &image,
         trees: Vec::new(),
+        kept_elsewhere: Vec::new(),
     };
-    for layer in &image.layers {
-        let mut stream = LayerStream::open(source, &layer.descriptor)?;
+    for (index, layer) in image.layers.iter().enumerate() {
+        let mut stream = match LayerStream::open(source, &layer.descriptor) {
+            Ok(stream) => stream,
+            Err(error) => {
+                let kept = KeptElsewhere::of(&error, index, &layer.descriptor);
+                stack.kept_elsewhere.push(kept.ok_or(error)?);
+                stack.trees.push(Tree::new());
+                continue;
+            }
+        };
         let mut tree = Tree::new();
         while let Some(entry) = stream.next_entry()? {
             let capability = entry.capability().map_or(0, |value| 2 * value.len() + 48);
@@ -146,6 +159,7 @@ impl Brief {
 struct Stack<'a> {
     image: &'a Opened<'a>,
     trees: Vec<Tree>,
+    kept_elsewhere: Vec<KeptElsewhere>,
 }
 
 /// How a layer stands to a path that it has no entry of.
@@ -170,6 +184,7 @@ impl Stack<'_> {
             layers: self.mentions(&resolved, found.map(|(layer, _)| layer)),
             store_path: owned.as_ref().map(|(store_path, _)| store_path.clone()),
             below: owned.map(|(_, below)| below),
+            kept_elsewhere: self.kept_elsewhere.clone(),
             packages,
             roots: self.roots(),
             path: text,
@@ -293,10 +308,15 @@ impl Stack<'_> {
         let history = self.image.layer_history();
         let mut mentions = Vec::new();
         for (index, tree) in self.trees.iter().enumerate() {
-            let what = match (tree.get(path), hiding(tree, path)) {
-                (Some(brief), _) => format!("has it: {}, {} bytes", brief.kind.name(), brief.size),
-                (None, Hiding::Yes(reason)) => reason,
-                (None, Hiding::No) => continue,
+            let unread = self.kept_elsewhere.iter().find(|kept| kept.layer == index);
+            let what = match (unread, tree.get(path), hiding(tree, path)) {
+                (Some(kept), ..) => format!(
+                    "is kept elsewhere and was not read: {}",
+                    escape::shown(&kept.urls.join(", "))
+                ),
+                (_, Some(brief), _) => format!("has it: {}, {} bytes", brief.kind.name(), brief.size),
+                (_, None, Hiding::Yes(reason)) => reason,
+                (_, None, Hiding::No) => continue,
             };
             let comment = history.get(index);
             mentions.push(Mention {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::budget::Budget;
 use super::opened::{Opened, OpenedLayer};
 use super::stream::{LayerStream, packing_of};
-use super::{AuditError, human_size, owner};
+use super::{AuditError, KeptElsewhere, human_size, owner};
 use crate::capability;
 use crate::digest::{ContentDigest, DiffId};
 use crate::escape::shown;
@@ -70,7 +70,7 @@ pub struct LayerReport {
     pub media_type: String,
     /// Bytes as stored.
     pub size: u64,
-    /// How it is compressed, by its first bytes.
+    /// How it is compressed, by its first bytes; `unread` where the place does without it.
     pub compression: &'static str,
     /// Bytes of its tar, where it was read.
     pub unpacked_size: Option<u64>,
@@ -85,6 +85,12 @@ pub struct LayerReport {
     pub comment: Option<String>,
     /// Its descriptor's other annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Where else it may be had.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+    /// Whether the place does without it: see `urls`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub kept_elsewhere: bool,
 }
 
 /// Reads an image's documents, and its layers where the options say so.
@@ -110,9 +116,15 @@ pub fn inspect(source: &dyn Source, options: InspectOptions) -> Result<Report, A
         config: image.config_value["config"].clone(),
         annotations: image.manifest.annotations.clone(),
         size: layers.iter().map(|layer| layer.size).sum(),
-        unpacked_size: layers.iter().map(|layer| layer.unpacked_size).sum(),
+        unpacked_size: unpacked_size(&layers),
         layers,
     })
+}
+
+/// What is known of the layers' tars, where any was read.
+fn unpacked_size(layers: &[LayerReport]) -> Option<u64> {
+    let here = layers.iter().filter(|layer| !layer.kept_elsewhere);
+    here.map(|layer| layer.unpacked_size).sum()
 }
 
 /// The platform as the config writes it.
@@ -133,12 +145,16 @@ fn layer_report(
     let descriptor = &layer.descriptor;
     let mut annotations = descriptor.annotations.clone();
     let listed = annotations.remove(STORE_PATHS);
+    let kept_elsewhere = KeptElsewhere::in_place(source, 0, descriptor).is_some();
     let mut report = LayerReport {
         digest: descriptor.digest,
         diff_id: layer.diff_id,
         media_type: descriptor.media_type.clone(),
         size: descriptor.size,
-        compression: packing_of(source, descriptor)?.name(),
+        compression: match kept_elsewhere {
+            true => "unread",
+            false => packing_of(source, descriptor)?.name(),
+        },
         unpacked_size: None,
         entries: None,
         store_paths: listed
@@ -149,8 +165,10 @@ fn layer_report(
         capabilities: BTreeMap::new(),
         comment,
         annotations,
+        urls: descriptor.urls.clone(),
+        kept_elsewhere,
     };
-    if options.layers {
+    if options.layers && !kept_elsewhere {
         let mut stream = LayerStream::open(source, descriptor)?;
         let mut found = BTreeSet::new();
         let mut entries = 0;
@@ -285,6 +303,10 @@ impl LayerReport {
         }
         for (path, capabilities) in &self.capabilities {
             let _ = writeln!(text, "       {} {capabilities}", shown(path));
+        }
+        for url in &self.urls {
+            let where_it_is = if self.kept_elsewhere { "kept elsewhere" } else { "also" };
+            let _ = writeln!(text, "       {where_it_is}: {}", shown(url));
         }
     }
 }

@@ -9,6 +9,7 @@ mod diff;
 mod explain;
 mod facts;
 mod inspect;
+mod kept;
 mod opened;
 mod stream;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use diff::{
 };
 pub use explain::{Explanation, Followed, Mention, Seen, explain};
 pub use inspect::{InspectOptions, LayerReport, Report, inspect};
+pub use kept::KeptElsewhere;
 pub use trees::{TreeChange, TreeClass, compare_trees};
 pub use verify::{ParseProfileError, Problem, Profile, Rule, VerifyReport, verify, verify_above, verify_for};
 

@@ -94,7 +94,7 @@ impl<'a> Opened<'a> {
 
 /// Refuses a document of so many values that holding it as such, several times in a comparison, would take more memory than
 /// there is for it: a value costs some hundred bytes where its text may have two. What commas stand in strings is counted too.
-fn check_values(bytes: &[u8], place: &str, what: &str) -> Result<(), TransportError> {
+pub(super) fn check_values(bytes: &[u8], place: &str, what: &str) -> Result<(), TransportError> {
     if memchr::memchr_iter(b',', bytes).count() <= VALUES_MAX {
         return Ok(());
     }

@@ -39,7 +39,7 @@ pub(super) struct LayerEnd {
 impl<'a> LayerStream<'a> {
     pub(super) fn open(source: &'a dyn Source, descriptor: &Descriptor) -> Result<Self, AuditError> {
         let place = source.place().to_owned();
-        let blob = source.blob(&descriptor.digest, descriptor.size)?;
+        let blob = source.layer(descriptor)?;
         let unpacker = Decompressor::new(blob).map_err(|source| AuditError::Layer {
             place: place.clone(),
             digest: descriptor.digest,
@@ -122,7 +122,7 @@ fn tar_error(place: &str, descriptor: &Descriptor, error: TarError) -> AuditErro
 
 /// The packing of a blob, by its first bytes; the rest is not read.
 pub(super) fn packing_of(source: &dyn Source, descriptor: &Descriptor) -> Result<CompressionFormat, AuditError> {
-    let blob = source.blob(&descriptor.digest, descriptor.size)?;
+    let blob = source.layer(descriptor)?;
     let mut head = Vec::new();
     match blob.take(6.min(descriptor.size)).read_to_end(&mut head) {
         Ok(_) => Ok(CompressionFormat::sniff(&head)),

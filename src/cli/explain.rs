@@ -98,7 +98,8 @@ fn render_image(image: &Explanation, text: &mut String) {
             file.owner,
             size(file.size)
         ),
-        None => writeln!(text, "file         not in the image"),
+        None if image.kept_elsewhere.is_empty() => writeln!(text, "file         not in the image"),
+        None => writeln!(text, "file         not in the layers that could be read"),
     };
     if let Some(capabilities) = image.file.as_ref().and_then(|file| file.capabilities.as_ref()) {
         let _ = writeln!(text, "  can        {}", shown(capabilities));

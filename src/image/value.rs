@@ -75,9 +75,14 @@ impl Layer {
     /// How its media type says that it is compressed; `None` where the media type is no layer's.
     pub fn codec(&self) -> Option<LayerCodec> {
         match self.descriptor.kind() {
-            MediaType::Layer(codec) => Some(codec),
+            MediaType::Layer(codec) | MediaType::ForeignLayer(codec) => Some(codec),
             _ => None,
         }
+    }
+
+    /// Whether its bytes are not where the image is: see [`Descriptor::is_kept_elsewhere`].
+    pub fn is_absent(&self) -> bool {
+        matches!(self.content, Blob::Absent { .. })
     }
 
     /// A reader of its bytes as stored that fails at end of file if they are not what the descriptor says.

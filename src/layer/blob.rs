@@ -61,6 +61,11 @@ pub enum Blob {
         /// Number of bytes.
         len: u64,
     },
+    /// A blob that the image's place does not have: whoever wants it must get it from where its descriptor says.
+    Absent {
+        /// Number of bytes.
+        len: u64,
+    },
     /// Parts, one after the other.
     Parts(Vec<Blob>),
 }
@@ -104,7 +109,7 @@ impl Blob {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::File { len, .. } | Self::Kept { len, .. } | Self::Tar { len, .. } => *len,
-            Self::Elsewhere { len, .. } => *len,
+            Self::Elsewhere { len, .. } | Self::Absent { len } => *len,
             Self::Parts(parts) => parts.iter().map(Self::size).sum(),
         }
     }
@@ -173,6 +178,10 @@ impl Range {
                 return Ok(Self::Tar(PipeTarReader::new(LayerInput::clone(input), *profile)));
             }
             Blob::Elsewhere { origin, digest, len } => return Ok(Self::Elsewhere(origin.open(digest, *len)?)),
+            Blob::Absent { .. } => {
+                let text = "it is kept elsewhere, and the image's place does not have it";
+                return Err(io::Error::new(io::ErrorKind::NotFound, text));
+            }
             Blob::Parts(_) => unreachable!("parts are flattened before they are read"),
         };
         let mut file = File::open(&path).map_err(|source| named("open", &path, source))?;

@@ -16,6 +16,11 @@ use crate::digest::ContentDigest;
 pub enum NoChoice {
     /// There is no image among the entries.
     Empty,
+    /// There are only things that stand beside images, and more than one.
+    Artifacts {
+        /// Their digests, in the order of the index.
+        digests: Vec<ContentDigest>,
+    },
     /// None is for the wanted platform.
     Platform {
         /// The platforms that there are.
@@ -39,13 +44,20 @@ pub enum NoChoice {
 }
 
 /// The entry for `wanted`, or the only one. What stands beside images is passed over
-/// ([`Descriptor::is_attestation`]); an entry without a platform is taken where no other one fits.
+/// ([`Descriptor::is_attestation`]) unless nothing else is there; an entry without a platform is taken where no other one
+/// fits.
 pub fn choose<'a>(
     entries: impl IntoIterator<Item = &'a Descriptor>,
     unknown: &[UnknownEntry],
     wanted: Option<&Platform>,
 ) -> Result<&'a Descriptor, NoChoice> {
-    let images: Vec<&Descriptor> = entries.into_iter().filter(|entry| !entry.is_attestation()).collect();
+    let (beside, images): (Vec<&Descriptor>, Vec<&Descriptor>) =
+        entries.into_iter().partition(|entry| entry.is_attestation());
+    if images.is_empty() && unknown.is_empty() && !beside.is_empty() {
+        return one(&beside).ok_or_else(|| NoChoice::Artifacts {
+            digests: distinct(&beside),
+        });
+    }
     let platforms: BTreeSet<&Platform> = images.iter().filter_map(|entry| entry.platform.as_ref()).collect();
     let all: BTreeSet<&Platform> = unknown.iter().filter_map(|entry| entry.platform.as_ref()).collect();
     let all = || {
@@ -105,11 +117,15 @@ fn one<'a>(entries: &[&'a Descriptor]) -> Option<&'a Descriptor> {
 }
 
 fn alike(entries: &[&Descriptor]) -> NoChoice {
+    NoChoice::Alike {
+        digests: distinct(entries),
+    }
+}
+
+fn distinct(entries: &[&Descriptor]) -> Vec<ContentDigest> {
     let mut seen = BTreeSet::new();
     let digests = entries.iter().map(|entry| entry.digest);
-    NoChoice::Alike {
-        digests: digests.filter(|digest| seen.insert(*digest)).collect(),
-    }
+    digests.filter(|digest| seen.insert(*digest)).collect()
 }
 
 fn unreadable(entry: Option<&UnknownEntry>) -> NoChoice {

@@ -98,6 +98,18 @@ impl Descriptor {
         self.kind() == MediaType::Document(DocumentKind::Manifest)
     }
 
+    /// Whether it says where else the content may be had (descriptor.md, "urls"), so that a place may do without it:
+    /// layers of Windows, which only their vendor hands out.
+    pub fn is_kept_elsewhere(&self) -> bool {
+        !self.urls.is_empty()
+    }
+
+    /// Whether it names a layer that only its vendor hands out: layers of this kind "SHOULD NOT be uploaded" (layer.md,
+    /// "Non-Distributable Layers").
+    pub fn is_non_distributable(&self) -> bool {
+        matches!(self.kind(), MediaType::ForeignLayer(_)) && self.is_kept_elsewhere()
+    }
+
     /// The value of an annotation.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).map(String::as_str)

@@ -30,6 +30,8 @@ pub struct TransferOptions {
     pub immutable: bool,
     /// Write nothing; only find out what would be written.
     pub dry_run: bool,
+    /// Send layers to registries that only their vendor hands out.
+    pub non_distributable: bool,
 }
 
 /// Why a transfer failed.
@@ -119,6 +121,7 @@ impl<'a> Transfer<'a> {
         for text in content.images().into_iter().flat_map(|image| sink.warnings(image)) {
             self.environment.reporter.report(Event::Warning { text });
         }
+        self.tell_kept_elsewhere(content, to);
         let digest = content.digest();
         let existing = self.existing(sink, digest, to)?;
         let transferred = match existing {
@@ -148,6 +151,23 @@ impl<'a> Transfer<'a> {
         Ok(existing != NameState::Kept)
     }
 
+    /// Says which layers stay where they are.
+    fn tell_kept_elsewhere(&self, content: &Content, to: &Destination) {
+        let is_registry = matches!(to.location, Location::Registry(_)) && !self.options.non_distributable;
+        for layer in content.images().into_iter().flat_map(|image| &image.layers) {
+            let why = match layer.is_absent() {
+                true => "is not in the source",
+                false if is_registry && layer.descriptor.is_non_distributable() => {
+                    "is not sent without `--non-distributable`"
+                }
+                false => continue,
+            };
+            let (digest, urls) = (layer.digest(), layer.descriptor.urls.join(", "));
+            let text = format!("the layer `{digest}` is kept elsewhere and {why}: {urls}");
+            self.environment.reporter.report(Event::Note { text });
+        }
+    }
+
     /// Opens a place. Of `keep` only the repositories are used, from which a registry may take blobs.
     pub fn open(
         &self,
@@ -163,6 +183,7 @@ impl<'a> Transfer<'a> {
                     .unwrap_or_default(),
                 dry_run: self.options.dry_run,
                 immutable_tags: self.options.immutable,
+                non_distributable: self.options.non_distributable,
                 ..PushOptions::default()
             };
             let sink = RegistrySink::new(name, &environment.registries, environment.reporter)?;
@@ -200,7 +221,7 @@ impl<'a> Transfer<'a> {
             return Ok(NameState::Replaceable);
         };
         if skip_existing {
-            let text = format!("note: `{name}` exists and is left as it is: {actual}");
+            let text = format!("`{name}` exists and is left as it is: {actual}");
             self.environment.reporter.report(Event::Note { text });
             return Ok(NameState::Kept);
         }

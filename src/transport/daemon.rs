@@ -18,7 +18,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::str::FromStr;
 
 use super::read::{self, ReadOptions};
-use super::write::{Layout, Stream, docker_warnings};
+use super::write::{Layout, Stream, docker_warnings, refuse_artifact};
 use super::{Sink, Source, Tally, Transferred, TransportError, names};
 use crate::digest::{ContentDigest, DiffId, Digest};
 use crate::fsio::IoContext;
@@ -150,6 +150,7 @@ impl Daemon {
 
     /// Sends what the engine lacks of the image to its `load`, and asks the engine what it has then.
     pub fn load(&self, image: &Image, names: &[String]) -> Result<Loaded, TransportError> {
+        refuse_artifact(image)?;
         let mut names = names.to_vec();
         names.extend(self.name.clone());
         let loaded = |id, output| Loaded {
@@ -165,6 +166,11 @@ impl Daemon {
             return Ok(loaded(self.check(image, &names)?, String::new()));
         }
         let present = self.present_layers(image).unwrap_or_default();
+        let is_wanted = |layer: &&Layer| layer.is_absent() && !present.contains(&layer.digest());
+        if let Some(layer) = image.layers.iter().find(is_wanted) {
+            let place = self.program.display().to_string();
+            return Err(TransportError::needs_layer(&place, &layer.descriptor));
+        }
         if !present.is_empty()
             && let Ok(output) = self.send_lacking(image, &names, &present)
             && let Ok(id) = self.check(image, &names)

@@ -5,8 +5,8 @@
 
 use std::io;
 
-use crate::digest::Digest;
-use crate::oci::{DocumentError, INDEX_DEPTH_MAX, NoChoice, Platform, PlatformError};
+use crate::digest::{ContentDigest, Digest};
+use crate::oci::{Descriptor, DocumentError, INDEX_DEPTH_MAX, NoChoice, Platform, PlatformError};
 
 /// Why an image could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +134,26 @@ pub enum TransportError {
         /// What is missing, with its name.
         what: String,
     },
+    /// A layer is to be written that the source does without.
+    #[error("`{place}` needs the layer `{digest}`, which is kept elsewhere ({})", quoted(.urls))]
+    NeedsLayer {
+        /// The place that was to get it.
+        place: String,
+        /// The layer.
+        digest: Box<ContentDigest>,
+        /// Where it may be had, as the manifest says.
+        urls: Vec<String>,
+    },
+    /// A layer that only its vendor hands out, and that the place does without.
+    #[error("the layer `{digest}` is not in `{place}`: it is kept elsewhere ({})", quoted(.urls))]
+    Elsewhere {
+        /// The place that was to give it.
+        place: String,
+        /// The layer.
+        digest: Box<ContentDigest>,
+        /// Where it may be had, as the manifest says.
+        urls: Vec<String>,
+    },
     /// Something is larger than anything legitimate.
     #[error("{what} in `{place}` is larger than {limit} bytes")]
     TooLarge {
@@ -193,6 +213,28 @@ pub enum TransportError {
         absent: Vec<String>,
         /// The platforms that are there.
         present: Vec<Platform>,
+    },
+    /// An index lists what stands beside images, and no image: the referrers of one.
+    #[error("`{place}` lists {} artifacts, and no image", .choices.len())]
+    Artifacts {
+        /// The place.
+        place: String,
+        /// How each of them is named.
+        choices: Vec<String>,
+    },
+    /// An artifact is where an image is needed.
+    #[error("`{place}` is an artifact (`{kind}`), not an image")]
+    Artifact {
+        /// The place.
+        place: String,
+        /// What kind of artifact it is.
+        kind: String,
+    },
+    /// An artifact was to be written to a form that holds images to run.
+    #[error("this form holds images to run, not artifacts (`{kind}`)")]
+    NoArtifact {
+        /// What kind of artifact it is.
+        kind: String,
     },
     /// A text is no platform.
     #[error(transparent)]
@@ -281,6 +323,24 @@ impl TransportError {
         }
     }
 
+    /// A layer that the source does without, and that a place cannot.
+    pub(super) fn needs_layer(place: &str, descriptor: &Descriptor) -> Self {
+        Self::NeedsLayer {
+            place: place.to_owned(),
+            digest: Box::new(descriptor.digest),
+            urls: descriptor.urls.clone(),
+        }
+    }
+
+    /// A layer that a place does without.
+    pub(super) fn elsewhere(place: &str, descriptor: &Descriptor) -> Self {
+        Self::Elsewhere {
+            place: place.to_owned(),
+            digest: Box::new(descriptor.digest),
+            urls: descriptor.urls.clone(),
+        }
+    }
+
     /// Why nothing was chosen of an index.
     pub(super) fn no_choice(place: &str, wanted: Option<&Platform>, why: NoChoice) -> Self {
         let (place, wanted) = (place.to_owned(), wanted.cloned().map(Box::new));
@@ -288,6 +348,10 @@ impl TransportError {
             NoChoice::Empty => Self::NotAnImage {
                 place,
                 reason: "its index lists no image".to_owned(),
+            },
+            NoChoice::Artifacts { digests } => Self::Artifacts {
+                choices: digests.iter().map(|digest| format!("{place}@{digest}")).collect(),
+                place,
             },
             NoChoice::Platform { available } | NoChoice::Platforms { available } => Self::Platform {
                 place,
@@ -347,9 +411,21 @@ impl TransportError {
                 "choose one with `--platform OS/ARCH`, or write `oci-archive:FILE`, `oci:DIR[:tag]` or `docker://NAME`"
                     .to_owned(),
             ),
+            Self::NeedsLayer { .. } => Some(
+                "write `oci-archive:FILE`, `oci:DIR[:tag]` or `docker://NAME`, which hold the image without it".to_owned(),
+            ),
+            Self::Elsewhere { digest, .. } => Some(format!(
+                "download it, and put it into a layout of the image as `blobs/{}/{}`",
+                digest.algorithm(),
+                digest.hex()
+            )),
+            Self::Artifact { place, .. } => Some(format!("`layerize inspect {place}` says what it is")),
+            Self::NoArtifact { .. } => {
+                Some("write `oci-archive:FILE`, `oci:DIR[:tag]` or `docker://NAME`, which hold anything".to_owned())
+            }
             Self::NoCompanion => Some("name a layout (`oci:DIR[:TAG]`) or a registry (`docker://NAME`)".to_owned()),
             Self::Immutable { .. } => Some("give it another tag; `--skip-existing` leaves what is there".to_owned()),
-            Self::Choose { choices, .. } | Self::Alike { choices, .. } => {
+            Self::Choose { choices, .. } | Self::Alike { choices, .. } | Self::Artifacts { choices, .. } => {
                 Some(format!("name one of them: {}", quoted(choices)))
             }
             Self::Platform { available, .. } => Some(format!("add one of {}", quoted(&platform_flags(available)))),

@@ -47,6 +47,16 @@ pub trait Source: Send + Sync {
     /// A blob, verified at end of file.
     fn blob(&self, digest: &ContentDigest, size: u64) -> Result<Box<dyn Read + Send>, TransportError>;
 
+    /// The blob of a layer: see [`blob`](Self::blob). One that is not there because it is kept elsewhere is told apart.
+    fn layer(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, TransportError> {
+        match self.blob(&descriptor.digest, descriptor.size) {
+            Err(TransportError::Missing { .. }) if descriptor.is_kept_elsewhere() => {
+                Err(TransportError::elsewhere(self.place(), descriptor))
+            }
+            blob => blob,
+        }
+    }
+
     /// A manifest or index that an index lists.
     fn listed(&self, descriptor: &Descriptor) -> Result<Document, TransportError> {
         let bytes = read_blob(self, descriptor, descriptor.document_size_max(), "the manifest")?;
@@ -104,8 +114,14 @@ pub trait Source: Send + Sync {
 
     /// The image's config. An artifact has another document in its place: see [`read_blob`].
     fn config(&self) -> Result<Raw<Config>, TransportError> {
-        let descriptor = &self.manifest()?.config;
-        read_config(self, descriptor)
+        let manifest = self.manifest()?;
+        read_config(self, &manifest.config).map_err(|error| match error.is_damage() && !manifest.is_image() {
+            true => TransportError::Artifact {
+                place: self.place().to_owned(),
+                kind: manifest.kind_of_artifact().to_owned(),
+            },
+            false => error,
+        })
     }
 }
 
@@ -195,7 +211,8 @@ impl Source for Image {
             let config = Cursor::new(self.config.bytes().to_vec());
             return Ok(Box::new(VerifyingReader::new(config, *digest, Some(size))));
         }
-        let layer = self.layers.iter().find(|layer| layer.digest() == *digest);
+        let layers = self.layers.iter().filter(|layer| !layer.is_absent());
+        let layer = layers.into_iter().find(|layer| layer.digest() == *digest);
         let layer = layer.ok_or_else(|| TransportError::Missing {
             place: self.place().to_owned(),
             what: format!("the blob `{digest}`"),

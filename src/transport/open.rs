@@ -10,7 +10,7 @@ use super::{Source, TransportError, read_blob, read_config};
 use crate::digest::{ContentDigest, DiffId, Digest};
 use crate::image::{Image, Index, Layer, Listed};
 use crate::layer::{Blob, Origin};
-use crate::oci::{self, CONFIG_SIZE_MAX, Config, ConfigDocument, Document, INDEX_DEPTH_MAX, Manifest, Raw};
+use crate::oci::{self, CONFIG_SIZE_MAX, Config, ConfigDocument, Descriptor, Document, INDEX_DEPTH_MAX, Manifest, Raw};
 
 /// Most images and indexes that an index may list, those in its indexes included; real ones have some thirty.
 const ENTRIES_MAX: usize = 1000;
@@ -41,7 +41,7 @@ impl Content {
         }
     }
 
-    /// Every blob and document of it with its size, each once.
+    /// Every blob and document of it that is there, with its size, each once.
     pub fn blobs(&self) -> Vec<(ContentDigest, u64)> {
         let mut blobs = Vec::new();
         let mut seen = std::collections::BTreeSet::new();
@@ -50,7 +50,8 @@ impl Content {
                 (image.config.digest(), image.config.size()),
                 (image.manifest.digest(), image.manifest.size()),
             ];
-            let layers = image.layers.iter().map(|layer| (layer.digest(), layer.size()));
+            let layers = image.layers.iter().filter(|layer| !layer.is_absent());
+            let layers = layers.map(|layer| (layer.digest(), layer.size()));
             blobs.extend(layers.chain(documents).filter(|(digest, _)| seen.insert(*digest)));
         }
         if let Self::Index(index) = self {
@@ -113,13 +114,20 @@ fn open_image(source: &Arc<dyn Source>, manifest: Raw<Manifest>) -> Result<Image
     let config = config(source, &manifest)?;
     let diff_ids = diff_ids(&manifest, &config, source.place())?;
     let origin = origin(source);
+    // What cannot be asked now is told when somebody wants the bytes.
+    let is_absent = |descriptor: &Descriptor| {
+        descriptor.is_kept_elsewhere() && matches!(source.layer(descriptor), Err(TransportError::Elsewhere { .. }))
+    };
     let layers = manifest.layers.iter().zip(diff_ids).map(|(descriptor, diff_id)| Layer {
         descriptor: descriptor.clone(),
         diff_id,
-        content: Blob::Elsewhere {
-            origin: origin.clone(),
-            digest: descriptor.digest,
-            len: descriptor.size,
+        content: match is_absent(descriptor) {
+            true => Blob::Absent { len: descriptor.size },
+            false => Blob::Elsewhere {
+                origin: origin.clone(),
+                digest: descriptor.digest,
+                len: descriptor.size,
+            },
         },
     });
     let layers = layers.collect();

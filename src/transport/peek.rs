@@ -201,6 +201,9 @@ struct Said {
 
 /// Reads what one layer says of these paths.
 fn read_layer(layer: &Layer, wanted: &BTreeSet<String>, limit: u64) -> Result<Said, TransportError> {
+    if layer.is_absent() {
+        return Err(TransportError::elsewhere("the image's place", &layer.descriptor));
+    }
     let place = format!("layer {}", layer.digest());
     let unpacker = Decompressor::new(layer.open()).map_err(|source| TransportError::Read {
         place: place.clone(),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod artifacts;
 mod attest;
 mod bad_input;
 mod base;
@@ -28,6 +29,7 @@ mod index;
 mod init;
 mod inputs;
 mod inputs_hostile;
+mod kept_elsewhere;
 mod load;
 mod memory;
 mod mend;

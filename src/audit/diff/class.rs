@@ -76,6 +76,8 @@ classes! {
     LayerAdded "layer-added",
     /// A layer that only the first image has.
     LayerRemoved "layer-removed",
+    /// A layer that is not the same and that its image's place does without, so that its files were not compared.
+    KeptElsewhere "kept-elsewhere",
     /// The same layer at another place.
     LayerOrder "layer-order",
     /// The same files in other layers.

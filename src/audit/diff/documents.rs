@@ -138,6 +138,16 @@ pub(super) fn config(a: &Opened, b: &Opened, fates: &[Fate]) -> Vec<FieldChange>
     Comparison::of(config_class).run("", &clean(a, &lone.0, &changed.0), &clean(b, &lone.1, &changed.1))
 }
 
+/// Fields of two manifests that differ, all of them.
+pub(super) fn whole_manifest(a: &Value, b: &Value) -> Vec<FieldChange> {
+    Comparison::of(manifest_class).run("", a, b)
+}
+
+/// Fields of the configs of two artifacts that differ.
+pub(super) fn whole_config(a: &Value, b: &Value) -> Vec<FieldChange> {
+    Comparison::of(|_| Class::Config).run("", a, b)
+}
+
 /// Fields of two index descriptors or indexes that differ.
 pub(super) fn index(field: &str, a: &Value, b: &Value) -> Vec<FieldChange> {
     let class = |field: &str| match manifest_class(field) {

@@ -7,13 +7,14 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::AuditError;
 use super::budget::Budget;
 use super::facts::scan;
 use super::opened::{Opened, OpenedLayer};
+use super::{AuditError, KeptElsewhere};
 use crate::digest::ContentDigest;
 use crate::transport::Source;
 
+mod artifact;
 mod cause;
 mod class;
 mod content;
@@ -83,6 +84,11 @@ pub fn diff(a: &dyn Source, b: &dyn Source, options: &DiffOptions) -> Result<Dif
         report.differences = index::places(a, b);
     }
     if digest_a == digest_b {
+        let differences = std::mem::take(&mut report.differences);
+        return Ok(finished(report, differences, Vec::new(), Told::default(), options));
+    }
+    if let Some(differences) = artifact::differences(a, b)? {
+        report.differences.extend(differences);
         let differences = std::mem::take(&mut report.differences);
         return Ok(finished(report, differences, Vec::new(), Told::default(), options));
     }
@@ -192,10 +198,46 @@ impl Comparison<'_> {
             let change = self.fate(fate);
             self.report.differences.push(Difference::Layer(change));
         }
+        if self.kept_elsewhere(fates) {
+            return Ok(());
+        }
         if relayered {
             return self.flattened(fates);
         }
         changed.into_iter().try_for_each(|(x, y)| self.changed_layer(x, y))
+    }
+
+    /// Tells of layers that would have to be read and are not there; whether there are any. What the others make is not
+    /// known without them.
+    fn kept_elsewhere(&mut self, fates: &[Fate]) -> bool {
+        let wanted = |fate: &&Fate| !matches!(fate, Fate::Same(..) | Fate::Moved(..));
+        let places: Vec<LayerPlace> = fates.iter().filter(wanted).map(|fate| fate.place()).collect();
+        let kept = |image: &Opened, layer: Option<usize>| {
+            let layer = layer?;
+            KeptElsewhere::in_place(image.source, layer, &image.layers[layer].descriptor)
+        };
+        let of = |kept: KeptElsewhere, is_first: bool| {
+            let KeptElsewhere {
+                layer, digest, urls, ..
+            } = kept;
+            let (a, b) = if is_first {
+                (Some(layer), None)
+            } else {
+                (None, Some(layer))
+            };
+            Difference::Layer(LayerDifference {
+                class: Some(Class::KeptElsewhere),
+                change: LayerChange::KeptElsewhere { a, b, digest, urls },
+            })
+        };
+        let mut found = Vec::new();
+        for LayerPlace { a, b } in places {
+            found.extend(kept(self.a, a).map(|kept| of(kept, true)));
+            found.extend(kept(self.b, b).map(|kept| of(kept, false)));
+        }
+        let any = !found.is_empty();
+        self.report.differences.extend(found);
+        any
     }
 
     fn fate(&self, fate: Fate) -> LayerDifference {
@@ -226,7 +268,11 @@ impl Comparison<'_> {
     fn same_layer(&mut self, x: usize, y: usize) -> Result<(), AuditError> {
         let (p, q) = (&self.a.layers[x].descriptor, &self.b.layers[y].descriptor);
         let mut found = Vec::new();
-        if p.digest != q.digest {
+        let is_here = |image: &Opened, layer: usize| {
+            KeptElsewhere::in_place(image.source, layer, &image.layers[layer].descriptor).is_none()
+        };
+        // By the diffIDs the tars are the same: how they are compressed is all that could be told.
+        if p.digest != q.digest && is_here(self.a, x) && is_here(self.b, y) {
             let (from, to) = (packed(self.a, x)?, packed(self.b, y)?);
             found = packing::compare(&from, &to);
         }

@@ -125,6 +125,12 @@ fn layer(class: Option<Class>, change: &LayerChange) -> String {
             format!("{} {what} only: {} → {}", indexes(*a, *b), cut(from), cut(to))
         }
         LayerChange::Changed { a, b, from, to } => format!("{} changed: {from} → {to}", indexes(*a, *b)),
+        LayerChange::KeptElsewhere { a, b, digest, urls } => {
+            let layer = a.or(*b).unwrap_or_default();
+            let of = if a.is_some() { "first" } else { "second" };
+            let urls = cut(&urls.join(", "));
+            format!("{layer} of the {of} image is kept elsewhere, its files were not compared: {digest}, {urls}")
+        }
     }
 }
 

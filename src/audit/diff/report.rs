@@ -160,6 +160,13 @@ pub enum LayerChange {
         from: ContentDigest,
         to: ContentDigest,
     },
+    /// Not read, because the place of the image does without it; the layer is in one of both.
+    KeptElsewhere {
+        a: Option<usize>,
+        b: Option<usize>,
+        digest: ContentDigest,
+        urls: Vec<String>,
+    },
 }
 
 /// A store path of one image that stands for one of the other, or a package of another version.

@@ -48,6 +48,8 @@ pub(super) struct LayerSeen {
 pub(super) struct Files {
     paths: BTreeMap<Vec<u8>, Kind>,
     bytes: usize,
+    /// Whether there are layers that could not be read, so that there may be more.
+    pub(super) is_partial: bool,
 }
 
 impl Files {
@@ -206,7 +208,7 @@ impl Check<'_> {
                         self.rule(Profile::Strict, "below-link", entry, path, &text);
                     }
                 }
-                (None, None) if !is_whiteout && self.asked(Profile::Lambda) => {
+                (None, None) if !is_whiteout && !self.lower.is_partial && self.asked(Profile::Lambda) => {
                     let text = format!("its directory `{}` is not an entry", shown(parent));
                     self.rule(Profile::Lambda, "parents", entry, path, &text);
                 }
@@ -266,7 +268,7 @@ impl Check<'_> {
             return;
         }
         let root = opaque && target.is_empty();
-        if !root && !self.lower.holds(target) {
+        if !root && !self.lower.is_partial && !self.lower.holds(target) {
             let text = format!("no lower layer has `{}`", shown(target));
             self.rule(Profile::Strict, "whiteout-target", entry, path, &text);
         }

@@ -1,7 +1,7 @@
 //! A *verification* computes again every digest, size, diffID and link of an image.
 //!
-//! Invariant: a report without problems means that every byte of the image was read and is what the documents say; a
-//! damaged layer does not keep the others from being checked.
+//! Invariant: a report without problems means that every byte of the image was read and is what the documents say, but
+//! for the layers that it lists as kept elsewhere; a damaged layer does not keep the others from being checked.
 //!
 //! Rules come in two sorts: what the image specification demands and what no client could read are always asked for;
 //! what single consumers want beyond that is in [`Profile`]s.
@@ -12,13 +12,15 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::Value;
 
+mod artifact;
 mod layer;
 mod profile;
 
 pub use profile::{ParseProfileError, Profile, Rule};
 
-use super::AuditError;
+use super::artifact::is_artifact;
 use super::stream::LayerEnd;
+use super::{AuditError, KeptElsewhere};
 use crate::digest::{ContentDigest, DiffId};
 use crate::escape::shown;
 use crate::fsio::with_causes;
@@ -46,6 +48,12 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// The profiles that were asked for.
     pub profiles: Vec<Profile>,
+    /// What kind of artifact it is, where it is not an image: its blobs were read as such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// Layers that the place does without, of which nothing was read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept_elsewhere: Vec<KeptElsewhere>,
     /// What is wrong, top down.
     pub problems: Vec<Problem>,
 }
@@ -82,6 +90,8 @@ impl VerifyReport {
             layers: 0,
             bytes: 0,
             profiles: Vec::new(),
+            artifact_type: None,
+            kept_elsewhere: Vec::new(),
             problems: problems.list,
         }
     }
@@ -104,6 +114,7 @@ impl VerifyReport {
             }
             text.push('\n');
         }
+        self.kept_elsewhere.iter().for_each(|layer| layer.render(&mut text));
         let count = match self.problems.len() {
             0 => "no problems".to_owned(),
             1 => "1 problem".to_owned(),
@@ -113,12 +124,12 @@ impl VerifyReport {
         let digest = self
             .digest
             .map_or_else(|| "no digest".to_owned(), |digest| digest.to_string());
-        let _ = writeln!(
-            text,
-            "{}: {digest}, {} layers, {size}: {count}",
-            shown(&self.place),
-            self.layers
-        );
+        let what = match &self.artifact_type {
+            Some(kind) => format!("artifact `{}`, {} blobs", shown(kind), self.layers),
+            None => format!("{} layers", self.layers),
+        };
+        let place = shown(&self.place);
+        let _ = writeln!(text, "{place}: {digest}, {what}, {size}: {count}");
         text
     }
 }
@@ -157,13 +168,22 @@ fn check(source: &dyn Source, profiles: &[Profile], below: usize) -> Result<Veri
         layers: 0,
         bytes: 0,
         profiles: problems.profiles.clone(),
+        artifact_type: None,
+        kept_elsewhere: Vec::new(),
         problems: Vec::new(),
     };
-    let found = documents(source, manifest, &mut problems);
-    report.layers = found.manifest.layers.len();
-    report.bytes = found.manifest.layers.iter().map(|layer| layer.size).sum();
-    let seen = layers(source, &found, below, &mut problems);
-    profile::check(source, &found, &seen, &mut problems);
+    report.layers = manifest.layers.len();
+    report.bytes = manifest.layers.iter().map(|layer| layer.size).sum();
+    if is_artifact(source, &manifest) {
+        report.artifact_type = Some(manifest.kind_of_artifact().to_owned());
+        report.kept_elsewhere = artifact::check(source, &manifest, &mut problems);
+    } else {
+        let found = documents(source, manifest, &mut problems);
+        let (seen, kept) = layers(source, &found, below, &mut problems);
+        report.kept_elsewhere = kept;
+        profile::check(source, &found, &seen, &mut problems);
+    }
+    report.bytes -= report.kept_elsewhere.iter().map(|layer| layer.size).sum::<u64>();
     report.problems = problems.list;
     Ok(report)
 }
@@ -211,7 +231,13 @@ fn documents<'a>(source: &'a dyn Source, manifest: Raw<Manifest>, problems: &mut
 }
 
 /// Reads every layer but the lowest `below`.
-fn layers(source: &dyn Source, found: &Found<'_>, below: usize, problems: &mut Problems) -> BTreeMap<usize, LayerSeen> {
+fn layers(
+    source: &dyn Source,
+    found: &Found<'_>,
+    below: usize,
+    problems: &mut Problems,
+) -> (BTreeMap<usize, LayerSeen>, Vec<KeptElsewhere>) {
+    let mut kept = Vec::new();
     let claimed = found
         .config
         .as_ref()
@@ -233,7 +259,13 @@ fn layers(source: &dyn Source, found: &Found<'_>, below: usize, problems: &mut P
                     },
                 );
             }
-            Err(error) => problems.add(&subject, with_causes(&error)),
+            Err(error) => match KeptElsewhere::of(&error, index, descriptor) {
+                Some(layer) => {
+                    files.is_partial = true;
+                    kept.push(layer);
+                }
+                None => problems.add(&subject, with_causes(&error)),
+            },
         }
     }
     let sorted = |ids: &[DiffId]| {
@@ -246,7 +278,7 @@ fn layers(source: &dyn Source, found: &Found<'_>, below: usize, problems: &mut P
         let text = format!("those of `{}` are the config's in another order", found.place);
         problems.add("manifest, layers", text);
     }
-    seen
+    (seen, kept)
 }
 
 #[derive(Default)]

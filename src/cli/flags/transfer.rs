@@ -22,6 +22,9 @@ pub struct TransferFlags {
     /// Write nothing; say what would be written
     #[arg(long)]
     dry_run: bool,
+    /// Send layers to a registry that only their vendor hands out (of Windows), too
+    #[arg(long)]
+    non_distributable: bool,
     /// Write the digest to this file
     #[arg(long, value_name = "FILE")]
     pub digest_file: Option<PathBuf>,
@@ -35,6 +38,7 @@ impl TransferFlags {
             skip_existing,
             immutable,
             dry_run,
+            non_distributable,
             digest_file: _,
         } = self;
         TransferOptions {
@@ -42,6 +46,7 @@ impl TransferFlags {
             skip_existing: *skip_existing,
             immutable: *immutable,
             dry_run: *dry_run,
+            non_distributable: *non_distributable,
         }
     }
 }

@@ -28,7 +28,10 @@ pub(super) fn open(
         what: "`index.json`".to_owned(),
     })?;
     let listed = index.manifests.iter();
-    let candidates: Vec<Descriptor> = listed.filter(|found| !found.is_attestation()).cloned().collect();
+    let mut candidates: Vec<Descriptor> = listed.filter(|found| !found.is_attestation()).cloned().collect();
+    if candidates.is_empty() {
+        candidates.clone_from(&index.manifests);
+    }
     let layout = Layout {
         container: &container,
         place,
@@ -45,7 +48,8 @@ pub(super) fn open(
         .into_iter()
         .chain(top_digests(&candidates, name))
         .collect();
-    let names: BTreeSet<String> = candidates
+    let names: BTreeSet<String> = index
+        .manifests
         .iter()
         .filter(|found| same.contains(&found.digest))
         .filter_map(display_name)
@@ -160,11 +164,15 @@ impl Layout<'_> {
         }
         let found: Vec<Descriptor> = match special.and_then(|number| number.parse::<usize>().ok()) {
             Some(number) => candidates.get(number).cloned().into_iter().collect(),
-            None => candidates
-                .iter()
-                .filter(|found| has_name(found, name))
-                .cloned()
-                .collect(),
+            None => {
+                let named = |found: &&Descriptor| has_name(found, name);
+                let found: Vec<Descriptor> = candidates.iter().filter(named).cloned().collect();
+                // What stands beside images is found by its name as well.
+                match found.is_empty() {
+                    true => index.manifests.iter().filter(named).cloned().collect(),
+                    false => found,
+                }
+            }
         };
         match found.is_empty() {
             true => Err(self.choose(Some(name), candidates)),
@@ -251,6 +259,10 @@ impl Layout<'_> {
         match (why, self.address()) {
             (NoChoice::Alike { .. }, _) if named => self.choose(None, candidates),
             (NoChoice::Alike { digests }, Some(address)) => TransportError::Alike {
+                place: self.place.to_owned(),
+                choices: digests.iter().map(|digest| format!("{address}:@{digest}")).collect(),
+            },
+            (NoChoice::Artifacts { digests }, Some(address)) => TransportError::Artifacts {
                 place: self.place.to_owned(),
                 choices: digests.iter().map(|digest| format!("{address}:@{digest}")).collect(),
             },

@@ -32,7 +32,7 @@ impl Pusher<'_> {
         supply: &Supply<'_>,
     ) -> Result<PushSummary, TransportError> {
         let push = Push::new(self, target)?;
-        let document = Document::of_image(&companion.artifact);
+        let document = Document::of_image(&companion.artifact, true);
         let tags = [companion.tag.clone()];
         let anchored = push.learn(&companion.anchor)?.map(|(digest, _)| digest);
         if anchored == Some(document.digest) {

@@ -50,6 +50,11 @@ impl Content {
         }
     }
 
+    /// Whether a manifest may be somewhere without it.
+    pub(super) fn is_kept_elsewhere(&self) -> bool {
+        matches!(&self.bytes, Held::Layer(layer) if layer.descriptor.is_kept_elsewhere())
+    }
+
     fn open(&self) -> Box<dyn Read + Send> {
         match &self.bytes {
             Held::Memory(bytes) => Box::new(io::Cursor::new(bytes.clone())),

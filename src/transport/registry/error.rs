@@ -208,6 +208,11 @@ impl RegistryError {
             Self::Status { codes, .. } if codes.iter().any(|code| code == "NAME_UNKNOWN") => {
                 Some("create the repository at the registry first, if it does not do so by itself".to_owned())
             }
+            Self::Status { .. } if self.has_code("MANIFEST_BLOB_UNKNOWN") => Some(
+                "the registry has lost what the manifest names, or takes no manifest whose layers are kept elsewhere \
+                 (`validation.manifests.urls.allow` of distribution)"
+                    .to_owned(),
+            ),
             Self::Status { status, .. } if status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS => {
                 Some("run the command again later: what has arrived is not sent twice".to_owned())
             }
@@ -221,11 +226,21 @@ impl RegistryError {
     /// are busy (429, 5xx, and error codes that mean the same).
     pub(super) fn may_pass(&self) -> bool {
         const CODES: [&str; 3] = ["TOOMANYREQUESTS", "UNAVAILABLE", "UNKNOWN"];
+        // distribution answers 500 to a manifest with `urls` that it is not set to take.
+        const FINAL: [&str; 4] = [
+            "BLOB_UNKNOWN",
+            "MANIFEST_BLOB_UNKNOWN",
+            "MANIFEST_INVALID",
+            "DIGEST_INVALID",
+        ];
         match self {
             // What a certificate is will not change.
             Self::Unreachable { source, .. } => !tls::is_refused(source.as_ref()),
             Self::Broken { .. } | Self::Stalled { .. } => true,
             Self::Status { status, codes, .. } => {
+                if FINAL.iter().any(|code| self.has_code(code)) {
+                    return false;
+                }
                 let client = matches!(status.as_u16(), 400 | 401 | 403 | 404 | 405 | 413);
                 status_may_pass(*status) || (!client && codes.iter().any(|code| CODES.contains(&code.as_str())))
             }

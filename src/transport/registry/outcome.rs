@@ -19,6 +19,8 @@ pub struct PushOptions {
     pub immutable_tags: bool,
     /// The longest wait that a registry may ask for.
     pub wait_max: Duration,
+    /// Whether layers that only their vendor hands out are sent, where they are at hand.
+    pub non_distributable: bool,
     /// Repositories of the same registry that blobs may be mounted from.
     pub mount_from: Vec<String>,
 }
@@ -29,6 +31,7 @@ impl Default for PushOptions {
             concurrency: 8,
             dry_run: false,
             immutable_tags: false,
+            non_distributable: false,
             wait_max: Duration::from_secs(300),
             mount_from: Vec::new(),
         }

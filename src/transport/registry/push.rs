@@ -22,7 +22,7 @@ use crate::digest::{ContentDigest, Digest};
 use crate::event::{BlobOutcome, Event, Reporter};
 use crate::http::address;
 use crate::http::wire::lock;
-use crate::image::Image;
+use crate::image::{Image, Layer};
 use crate::oci::Reference;
 use crate::parallel;
 use crate::transport::TransportError;
@@ -39,8 +39,12 @@ pub(super) struct Document {
 }
 
 impl Document {
-    pub(super) fn of_image(image: &Image) -> Self {
-        let mut blobs: Vec<Content> = image.layers.iter().map(Content::layer).collect();
+    /// An image and its blobs but for layers that are kept elsewhere: those that are not at hand and, unless they are to
+    /// be sent, those that only their vendor hands out.
+    pub(super) fn of_image(image: &Image, non_distributable: bool) -> Self {
+        let is_sent =
+            |layer: &&Layer| !layer.is_absent() && (non_distributable || !layer.descriptor.is_non_distributable());
+        let mut blobs: Vec<Content> = image.layers.iter().filter(is_sent).map(Content::layer).collect();
         blobs.push(Content::of(image.config.bytes().to_vec()));
         Self {
             digest: image.digest(),
@@ -118,7 +122,8 @@ impl<'r> Pusher<'r> {
         indexes: &[IndexDocument<'_>],
         tags: &[String],
     ) -> Result<PushSummary, TransportError> {
-        let images = images.iter().map(|image| Document::of_image(image));
+        let non_distributable = self.options.non_distributable;
+        let images = images.iter().map(|image| Document::of_image(image, non_distributable));
         let indexes = indexes.iter().map(|index| Document {
             digest: Digest::of(index.bytes),
             bytes: index.bytes.to_vec(),
@@ -274,7 +279,7 @@ impl<'p, 'r> Push<'p, 'r> {
         let mut skipped: BTreeMap<ContentDigest, u64> = BTreeMap::new();
         for (document, there) in documents.iter().zip(there) {
             for content in &document.blobs {
-                if *there {
+                if *there && !content.is_kept_elsewhere() {
                     skipped.insert(content.digest, content.size);
                 } else {
                     blobs.insert(content.digest, content);

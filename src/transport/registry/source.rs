@@ -323,17 +323,20 @@ impl RemoteImage {
     }
 }
 
-/// Images that no platform tells apart are named by their digests.
+/// Images that no platform tells apart, and what is no image, are named by their digests.
 fn no_choice(reference: &Reference, place: &str, options: &ReadOptions, why: NoChoice) -> TransportError {
-    match TransportError::no_choice(place, options.platform.as_ref(), why.clone()) {
-        TransportError::Alike { place, .. } => TransportError::Alike {
+    let place = place.to_owned();
+    let named = |digests: Vec<ContentDigest>| digests.iter().map(|digest| by_digest(reference, digest)).collect();
+    match why {
+        NoChoice::Alike { digests } => TransportError::Alike {
             place,
-            choices: match why {
-                NoChoice::Alike { digests } => digests.iter().map(|digest| by_digest(reference, digest)).collect(),
-                _ => Vec::new(),
-            },
+            choices: named(digests),
         },
-        error => error,
+        NoChoice::Artifacts { digests } => TransportError::Artifacts {
+            place,
+            choices: named(digests),
+        },
+        why => TransportError::no_choice(&place, options.platform.as_ref(), why),
     }
 }
 

@@ -29,6 +29,8 @@ const RULES: &str = "layerize image archive 1";
 pub(super) struct Bundle<'a> {
     members: Vec<Member<'a>>,
     names: BTreeSet<String>,
+    /// Whether readers want the bytes of all layers.
+    complete: bool,
 }
 
 struct Member<'a> {
@@ -194,6 +196,7 @@ impl<'a> Bundle<'a> {
         let mut bundle = Self {
             members: Vec::new(),
             names: BTreeSet::new(),
+            complete: docker.is_some(),
         };
         bundle.bytes("oci-layout", layout_json());
         bundle.bytes("index.json", index_json(descriptors));
@@ -210,7 +213,8 @@ impl<'a> Bundle<'a> {
         for (digest, bytes) in [(manifest.digest(), manifest.bytes()), (config.digest(), config.bytes())] {
             self.add(&blob_name(&digest), Content::Bytes(Cow::Borrowed(bytes)));
         }
-        for layer in &image.layers {
+        let complete = self.complete;
+        for layer in image.layers.iter().filter(|layer| complete || !layer.is_absent()) {
             self.add(&blob_name(&layer.digest()), Content::Layer(layer));
         }
     }
@@ -260,6 +264,15 @@ impl<'a> Bundle<'a> {
             hasher.update(format!("\n{name}\0{digest}\0{size}").as_bytes());
         }
         hasher.digest()
+    }
+
+    /// A layer that is to be written and is kept elsewhere.
+    pub(super) fn absent(&self) -> Option<&Layer> {
+        let layers = self.members.iter().filter_map(|member| match &member.content {
+            Content::Layer(layer) => Some(*layer),
+            _ => None,
+        });
+        layers.into_iter().find(|layer| layer.is_absent())
     }
 
     /// Writes the archive, checking every layer against its digest on the way.

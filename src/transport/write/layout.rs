@@ -143,7 +143,9 @@ impl Layout {
             .partition(|layer| self.without.contains(&layer.digest()));
         without.iter().for_each(|layer| self.tally.skipped(layer.size()));
         let mut seen = BTreeSet::new();
-        let (wanted, again): (Vec<&Layer>, Vec<_>) = wanted.into_iter().partition(|layer| seen.insert(layer.digest()));
+        // One that is kept elsewhere stays there.
+        let wanted = wanted.into_iter().filter(|layer| !layer.is_absent());
+        let (wanted, again): (Vec<&Layer>, Vec<_>) = wanted.partition(|layer| seen.insert(layer.digest()));
         for_each_layer(&wanted, |layer| layer.size(), |layer| self.layer(layer))?;
         // A layer that an image has twice is one blob.
         again.iter().for_each(|layer| self.tally.skipped(layer.size()));

@@ -17,7 +17,7 @@ use crate::fsio::{AtomicFile, IoContext, Target};
 use crate::image::Layer;
 use crate::image::{Image, Index};
 use crate::layer::for_each_layer;
-use crate::oci::{LayerCodec, LayerLimit, Reference};
+use crate::oci::{ConfigDocument, LayerCodec, LayerLimit, Reference};
 
 mod bundle;
 mod header;
@@ -92,6 +92,7 @@ impl Archive {
 
     /// Gives whether the file was left alone.
     fn write_bundle(&self, bundle: &Bundle<'_>) -> Result<bool, TransportError> {
+        refuse_absent(bundle, &self.place())?;
         let path = match Target::of(&self.path)? {
             Target::File(path) => path,
             Target::Stream(mut file) => {
@@ -121,6 +122,7 @@ impl Archive {
         if !self.docker {
             return Bundle::oci(image, &oci_labels(&names, self.name.as_deref())?, place);
         }
+        refuse_artifact(image)?;
         if let Some(own) = &self.name {
             let own = names::parse(own)?;
             names.retain(|name| *name != own);
@@ -199,9 +201,11 @@ impl<W: Write> Stream<W> {
         names: &[String],
         present: &BTreeSet<ContentDigest>,
     ) -> Result<(), TransportError> {
+        refuse_artifact(image)?;
         let bundle = Bundle::docker(image, &names::parse_all(names)?, &self.place)?;
         let whole = bundle.size();
         let bundle = bundle.without(present);
+        refuse_absent(&bundle, &self.place)?;
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         bundle.write(&mut StreamOut::new(&mut *writer, &self.place))?;
         self.tally.wrote(bundle.size());
@@ -228,6 +232,23 @@ impl<W: Write> Sink for Stream<W> {
     fn warnings(&self, image: &Image) -> Vec<String> {
         docker_warnings(image)
     }
+}
+
+/// Docker and podman load images to run alone ("invalid image JSON").
+pub(super) fn refuse_artifact(image: &Image) -> Result<(), TransportError> {
+    match image.config {
+        ConfigDocument::Image(_) => Ok(()),
+        ConfigDocument::Artifact(_) => Err(TransportError::NoArtifact {
+            kind: image.manifest.kind_of_artifact().to_owned(),
+        }),
+    }
+}
+
+/// Readers of Docker's archives want every layer.
+fn refuse_absent(bundle: &Bundle<'_>, place: &str) -> Result<(), TransportError> {
+    bundle.absent().map_or(Ok(()), |layer| {
+        Err(TransportError::needs_layer(place, &layer.descriptor))
+    })
 }
 
 /// Where a bundle is written to, whose layers live for `'l`.

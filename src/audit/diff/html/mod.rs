@@ -213,6 +213,12 @@ fn layer(change: &LayerChange) -> Row {
             let what = format!("layer {} changed", indexes(*a, *b));
             (what, Some(from.to_string()), Some(to.to_string()))
         }
+        LayerChange::KeptElsewhere { a, b, digest, urls } => {
+            let layer = a.or(*b).unwrap_or_default();
+            let what = format!("layer {layer} kept elsewhere, its files not compared");
+            let text = Some(format!("{digest}, {}", urls.join(", ")));
+            (what, a.and(text.clone()), b.and(text))
+        }
     };
     (what, a, b, String::new())
 }

@@ -127,6 +127,11 @@ pub struct Demands {
 
 /// Starts a registry whose files are in `dir`.
 pub fn start(dir: &Path, demands: Demands) -> Registry {
+    start_with(dir, demands, "")
+}
+
+/// The same with `more` in its configuration.
+pub fn start_with(dir: &Path, demands: Demands, more: &str) -> Registry {
     fs::create_dir_all(dir).unwrap();
     let storage = dir.join("storage");
     let mut tls = String::new();
@@ -162,7 +167,7 @@ pub fn start(dir: &Path, demands: Demands) -> Registry {
         let config = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
              storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: '{host}'{tls}}}\n{auth}",
+             http: {{addr: '{host}'{tls}}}\n{auth}{more}",
             storage.display()
         );
         fs::write(dir.join("registry.yml"), config).unwrap();
