@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use layerize::sandbox::{OWNER_ATTRIBUTE, Outcome, Walls};
+use layerize::sandbox::{Isolation, OWNER_ATTRIBUTE, Outcome};
 use machine::Sandboxed;
 
 /// Runs a script as the administrator of a root that can be written to; gives what it printed.
@@ -16,7 +16,7 @@ fn configured(script: &str) -> (Sandboxed, String) {
     let mut fixture = Sandboxed::new(script);
     let upper = fixture.path("upper");
     fs::create_dir(&upper).unwrap();
-    fixture.sandbox.walls = Walls::Configure;
+    fixture.sandbox.isolation = Isolation::Configure;
     fixture.sandbox.upper = Some(upper);
     fixture.sandbox.ids = (0, 0);
     fixture.sandbox.cwd = "/".into();

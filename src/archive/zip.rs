@@ -105,7 +105,7 @@ impl<R: Read + Seek> ZipReader<R> {
     pub fn content(&mut self, index: usize) -> Result<impl Read, ZipError> {
         self.check_dictionary(index)?;
         let entry = self.0.by_index(index)?;
-        Ok(Content {
+        Ok(SizedContent {
             left: entry.size(),
             inner: entry,
         })
@@ -133,12 +133,12 @@ impl<R: Read + Seek> ZipReader<R> {
 }
 
 /// Content of the announced size.
-struct Content<R> {
+struct SizedContent<R> {
     inner: R,
     left: u64,
 }
 
-impl<R: Read> Read for Content<R> {
+impl<R: Read> Read for SizedContent<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);

@@ -158,7 +158,7 @@ struct OpenedBundle {
 /// The fields that are read; all else is passed over without being kept.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Bundle<'a> {
+struct BundleFields<'a> {
     media_type: String,
     verification_material: Material,
     #[serde(default, borrow)]
@@ -199,7 +199,7 @@ struct Signature {
 impl OpenedBundle {
     fn parse(bytes: &[u8]) -> Result<Self, Rejection> {
         let malformed = |reason: &str| Rejection::Malformed(reason.to_owned());
-        let bundle: Bundle<'_> =
+        let bundle: BundleFields<'_> =
             serde_json::from_slice(bytes).map_err(|error| Rejection::Malformed(error.to_string()))?;
         if !is_bundle(&bundle.media_type) {
             let reason = format!("its media type is `{}`", shown(&bundle.media_type));

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::derive::{Action, BuildPlan, Download, Input, Origin as DownloadOrigin, StepId};
 use crate::digest::{ContentDigest, Digest};
 use crate::fsio;
-use crate::image::{Image, Layer, PACKAGES_ANNOTATION, Recipe, STORE_PATHS_ANNOTATION};
+use crate::image::{Image, ImageLayer, PACKAGES_ANNOTATION, Recipe, STORE_PATHS_ANNOTATION};
 use crate::store::Store;
 use crate::store_path::{LogicalPath, StoreDir, StorePath};
 
@@ -56,7 +56,7 @@ pub fn gather(built: &Gathered<'_>) -> Result<Inventory, AttestError> {
         let layers = built.image.layers.iter();
         let holding =
             layers.filter(|layer| listed(layer, STORE_PATHS_ANNOTATION).any(|path| path == member.logical.as_str()));
-        component.layers.extend(holding.map(Layer::digest));
+        component.layers.extend(holding.map(ImageLayer::digest));
         components.push(component);
     }
     let layers_of_packages = layers_of_packages(built.image);
@@ -132,13 +132,13 @@ impl Gathered<'_> {
         Ok(component)
     }
 
-    fn made(&self, path: &StorePath) -> Result<Made, AttestError> {
+    fn made(&self, path: &StorePath) -> Result<Making, AttestError> {
         if let Some(&step) = self.steps.get(path) {
             return Ok(self.made_by_step(step));
         }
         let derivation = self.derivation(path)?;
         let kind = derivation["action"]["kind"].as_str();
-        let mut made = Made::of(match kind {
+        let mut made = Making::of(match kind {
             Some("script") => ComponentOrigin::Built,
             _ => ComponentOrigin::Taken,
         });
@@ -163,9 +163,9 @@ impl Gathered<'_> {
             .unwrap_or_default())
     }
 
-    fn made_by_step(&self, step: StepId) -> Made {
+    fn made_by_step(&self, step: StepId) -> Making {
         let derivation = &self.plan.steps[step];
-        let mut made = Made::of(ComponentOrigin::Taken);
+        let mut made = Making::of(ComponentOrigin::Taken);
         match &derivation.action {
             Action::UnpackDeb { package, .. } => made.debian = Some(package.clone()),
             Action::Configure(_) => made.origin = ComponentOrigin::Built,
@@ -186,14 +186,14 @@ impl Gathered<'_> {
 }
 
 /// What made a component.
-struct Made {
+struct Making {
     origin: ComponentOrigin,
     /// The Debian binary package that it is.
     debian: Option<String>,
     files: BTreeSet<PinnedFile>,
 }
 
-impl Made {
+impl Making {
     fn of(origin: ComponentOrigin) -> Self {
         Self {
             origin,
@@ -377,7 +377,7 @@ fn layers_of_packages(image: &Image) -> BTreeMap<String, BTreeSet<ContentDigest>
 }
 
 /// What an annotation of a layer lists.
-fn listed<'a>(layer: &'a Layer, annotation: &str) -> impl Iterator<Item = &'a str> {
+fn listed<'a>(layer: &'a ImageLayer, annotation: &str) -> impl Iterator<Item = &'a str> {
     layer
         .descriptor
         .annotation(annotation)

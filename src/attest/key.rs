@@ -53,10 +53,10 @@ pub struct PublicKey {
 
 /// A key that signs.
 pub struct PrivateKey {
-    pair: Pair,
+    pair: SigningKeyPair,
 }
 
-enum Pair {
+enum SigningKeyPair {
     Ed25519(Ed25519KeyPair),
     P256(EcdsaKeyPair),
 }
@@ -76,7 +76,7 @@ pub fn generate(kind: KeyKind, prefix: &Path) -> Result<(PathBuf, PathBuf), Atte
             document.map_err(failed)?.as_ref().to_vec()
         }
     };
-    let pair = Pair::parse(&pkcs8).ok_or(AttestError::Crypto { action: "make a key" })?;
+    let pair = SigningKeyPair::parse(&pkcs8).ok_or(AttestError::Crypto { action: "make a key" })?;
     let file = |extension| {
         let mut name = prefix.as_os_str().to_owned();
         name.push(extension);
@@ -109,7 +109,7 @@ impl PrivateKey {
     pub fn read(path: &Path) -> Result<Self, AttestError> {
         let wanted = "private key";
         let der = read_pem(path, "PRIVATE KEY", wanted)?;
-        let pair = Pair::parse(&der).ok_or_else(|| AttestError::Key {
+        let pair = SigningKeyPair::parse(&der).ok_or_else(|| AttestError::Key {
             path: path.to_owned(),
             wanted,
             reason: "it is neither an Ed25519 nor a P-256 key in PKCS #8",
@@ -121,8 +121,8 @@ impl PrivateKey {
     /// Signs bytes.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, AttestError> {
         match &self.pair {
-            Pair::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
-            Pair::P256(pair) => match pair.sign(&SystemRandom::new(), message) {
+            SigningKeyPair::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
+            SigningKeyPair::P256(pair) => match pair.sign(&SystemRandom::new(), message) {
                 Ok(signature) => Ok(signature.as_ref().to_vec()),
                 Err(_) => Err(AttestError::Crypto { action: "sign" }),
             },
@@ -135,7 +135,7 @@ impl PrivateKey {
     }
 }
 
-impl Pair {
+impl SigningKeyPair {
     fn parse(pkcs8: &[u8]) -> Option<Self> {
         if let Ok(pair) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8) {
             return Some(Self::Ed25519(pair));
@@ -267,7 +267,7 @@ mod fuzz {
     #[test]
     fn fuzz_signing_key() {
         crate::testing::fuzz("signing-key", |bytes| {
-            let _ = super::Pair::parse(bytes);
+            let _ = super::SigningKeyPair::parse(bytes);
             let _ = super::PublicKey::parse(bytes);
         });
     }

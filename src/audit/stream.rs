@@ -14,13 +14,13 @@ use crate::transport::Source;
 
 const TAR_MAX: u64 = 1 << 40;
 
-type Blob<'a> = Box<dyn Read + Send + 'a>;
+type BlobBytes<'a> = Box<dyn Read + Send + 'a>;
 
 /// A layer being read.
 pub(super) struct LayerStream<'a> {
     place: String,
     descriptor: Descriptor,
-    tar: TarReader<Streamed<Hashing<Decompressor<Blob<'a>>>>>,
+    tar: TarReader<Streamed<Hashing<Decompressor<BlobBytes<'a>>>>>,
 }
 
 /// What is known of a layer once it was read.

@@ -13,7 +13,7 @@ use crate::derive::{Configure, ConfiguredDeb, Derivation, Input};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fsio::create_dir_all;
-use crate::sandbox::World;
+use crate::sandbox::RuntimeSettings;
 use crate::store::{StagingDir, Store};
 use crate::store_path::StorePath;
 
@@ -31,7 +31,7 @@ pub(super) struct ConfigureStep<'a> {
 }
 
 /// What scripts left, not yet in the store.
-struct Made {
+struct ConfiguredTree {
     output: PathBuf,
     record: Record,
     /// Holds the output; removed when dropped.
@@ -48,7 +48,7 @@ impl ConfigureStep<'_> {
         Ok(info.path)
     }
 
-    fn execute(&self, variations: &BTreeSet<Variation>) -> Result<Made, BuildError> {
+    fn execute(&self, variations: &BTreeSet<Variation>) -> Result<ConfiguredTree, BuildError> {
         let system = &self.configure.system;
         if *system != format!("{}-linux", std::env::consts::ARCH) {
             return Err(BuildError::ForeignScripts { system: system.clone() });
@@ -66,9 +66,9 @@ impl ConfigureStep<'_> {
         };
         let log = self.store.dir().join("log");
         let mut log = BuildLog::create(log.join(format!("{}.log", self.digest.hex())))?;
-        let world = World {
+        let settings = RuntimeSettings {
             bounds: self.options.bounds,
-            ..variation::world(variations)
+            ..variation::settings(variations)
         };
         let request = Request {
             tools: (self.configure.tools.as_ref())
@@ -76,11 +76,11 @@ impl ConfigureStep<'_> {
             groups: self.configure.groups.iter().map(|group| self.sources(group)).collect(),
             skip: self.configure.skip.clone(),
             helper: self.options.helper.clone(),
-            world,
+            settings,
         };
         let made = configure::configure(&request, &work, &output, &mut |bytes| log.take(bytes, &mut tell));
         log.finish(&mut tell)?;
-        Ok(Made {
+        Ok(ConfiguredTree {
             output,
             record: made?,
             _staging: staging,

@@ -162,8 +162,8 @@ mod tests {
 
     use super::*;
 
-    const DIFF: &str = "--- a/greeting\n+++ b/greeting\n@@ -1 +1 @@\n-hello\n+hello, world\n";
-    const PATCH: &str = "--- x/greeting\n+++ x/greeting\n@@ -1 +1 @@\n-hello, world\n+hello, patched world\n";
+    const DIFF: &str = "--- a/greeting\n+++ b/greeting\n@@ -1 +1 @@\n-hello\n+hello, settings\n";
+    const PATCH: &str = "--- x/greeting\n+++ x/greeting\n@@ -1 +1 @@\n-hello, settings\n+hello, patched settings\n";
     const ZERO: &str = "--- added\n+++ added\n@@ -0,0 +1 @@\n+new\n";
 
     /// Runs a script on a source with these files in the given shell; gives the directory and whether it ended well.
@@ -204,7 +204,7 @@ mod tests {
             let (dir, ended_well) = run(shell, &files, true, "test -f added");
             assert!(ended_well, "{shell}");
             let greeting = dir.path().join("source/greeting");
-            assert_eq!(fs::read_to_string(&greeting).unwrap(), "hello, patched world\n");
+            assert_eq!(fs::read_to_string(&greeting).unwrap(), "hello, patched settings\n");
             assert_eq!(fs::metadata(&greeting).unwrap().mtime(), 315_532_800);
             assert!(!dir.path().join("source/greeting.orig").exists());
             let (dir, ended_well) = run(shell, &files, false, "true");

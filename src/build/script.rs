@@ -37,7 +37,7 @@ use crate::fsio::{IoContext, create_dir_all, normalize, remove_tree, sorted_name
 use crate::parallel;
 use crate::sandbox::copy::copy_writable;
 use crate::sandbox::tree::{close_to_others, make_dir};
-use crate::sandbox::{Bind, Copied, Outcome, Sandbox, Veil, Walls, World};
+use crate::sandbox::{Bind, Copied, Isolation, Outcome, RuntimeSettings, Sandbox, Veil};
 use crate::store::{
     Addressing, BuildPlace, Declare, NewOutput, Place, ReferencePolicy, Rewritten, StagingDir, Store, StoreError,
 };
@@ -229,13 +229,13 @@ impl ScriptStep<'_> {
             make_dir(path, mode)?;
         }
         self.copy_source(&build.join("source"))?;
-        let mut world = variation::world(self.variations);
-        world.bounds = self.options.bounds;
+        let mut settings = variation::settings(self.variations);
+        settings.bounds = self.options.bounds;
         let mut build_bind = build.clone();
         if self.varies(Variation::FileOrder) {
             build_bind = dir.join("memory");
             make_dir(&build_bind, 0o755)?;
-            world.copies.push(Copied {
+            settings.copies.push(Copied {
                 from: build.clone(),
                 to: build_bind.clone(),
                 sealed: false,
@@ -252,10 +252,10 @@ impl ScriptStep<'_> {
                     .into();
                 let mut inputs = bind_inputs(self.store, &visible, &store)?;
                 if self.varies(Variation::Store) && self.is_small(&visible)? {
-                    world.copies.extend(bind_copies(&mut inputs, &dir.join("copies"))?);
+                    settings.copies.extend(bind_copies(&mut inputs, &dir.join("copies"))?);
                 }
                 binds.extend(inputs);
-                let sandbox = self.walled(own, dir.join("fixups"), work, binds, scratch, world)?;
+                let sandbox = self.walled(own, dir.join("fixups"), work, binds, scratch, settings)?;
                 (sandbox, store, None)
             }
             SandboxMode::None => {
@@ -284,7 +284,7 @@ impl ScriptStep<'_> {
         work: PathBuf,
         binds: Vec<Bind>,
         scratch: &StorePath,
-        world: World,
+        settings: RuntimeSettings,
     ) -> Result<Sandbox, BuildError> {
         let surroundings = Surroundings::make(self.store, self.script, self.paths, fixups)?;
         if self.varies(Variation::User) {
@@ -312,7 +312,7 @@ impl ScriptStep<'_> {
         };
         Ok(Sandbox {
             helper: self.options.helper.clone(),
-            walls: Walls::Build,
+            isolation: Isolation::Build,
             staging,
             layers: surroundings.root.layers(),
             upper: None,
@@ -332,7 +332,7 @@ impl ScriptStep<'_> {
             env: self.with_user_variables(env),
             cwd: "/build/source".into(),
             timeout: self.timeout(),
-            world,
+            settings,
         })
     }
 
@@ -352,7 +352,7 @@ impl ScriptStep<'_> {
         env.extend(self.variables_of_step(&build.display().to_string(), scratch));
         Ok(Sandbox {
             helper: self.options.helper.clone(),
-            walls: Walls::None,
+            isolation: Isolation::None,
             staging,
             layers: Vec::new(),
             upper: None,
@@ -363,9 +363,9 @@ impl ScriptStep<'_> {
             env: self.with_user_variables(env),
             cwd: build.join("source"),
             timeout: self.timeout(),
-            world: World {
+            settings: RuntimeSettings {
                 bounds: self.options.bounds,
-                ..World::default()
+                ..RuntimeSettings::default()
             },
         })
     }

@@ -13,7 +13,7 @@ use super::rootfs::{GROUP, PASSWD};
 use super::surroundings::Surroundings;
 use crate::derive::{Input, Script};
 use crate::sandbox::tree::{Tree, close_to_others, make_dir};
-use crate::sandbox::{Bind, Outcome, Sandbox, Walls, World};
+use crate::sandbox::{Bind, Isolation, Outcome, RuntimeSettings, Sandbox};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
@@ -95,7 +95,7 @@ pub fn shell(
     add_bind(&mut binds, fixups, &options.project)?;
     let sandbox = Sandbox {
         helper: options.helper.clone(),
-        walls: Walls::Shell,
+        isolation: Isolation::Shell,
         staging: own,
         layers: surroundings.root.layers(),
         upper: None,
@@ -106,7 +106,7 @@ pub fn shell(
         env: variables(&surroundings, script, options),
         cwd: options.cwd.clone(),
         timeout: None,
-        world: World::default(),
+        settings: RuntimeSettings::default(),
     };
     run(&sandbox, "the shell")
 }
@@ -124,7 +124,7 @@ pub fn run_in_store(
     let what = format!("`{}`", argv.first().map_or("", String::as_str));
     let sandbox = Sandbox {
         helper,
-        walls: Walls::Run,
+        isolation: Isolation::Run,
         staging: staging.path().to_owned(),
         layers: Vec::new(),
         upper: None,
@@ -135,7 +135,7 @@ pub fn run_in_store(
         env: env.into_iter().collect(),
         cwd,
         timeout: None,
-        world: World::default(),
+        settings: RuntimeSettings::default(),
     };
     run(&sandbox, &what)
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::sandbox::World;
+use crate::sandbox::RuntimeSettings;
 
 /// Something that a build must not depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -74,10 +74,10 @@ impl Variation {
 }
 
 /// The surroundings that a sandbox fixes.
-pub(super) fn world(variations: &BTreeSet<Variation>) -> World {
-    let ordinary = World::default();
+pub(super) fn settings(variations: &BTreeSet<Variation>) -> RuntimeSettings {
+    let ordinary = RuntimeSettings::default();
     let varies = |variation| variations.contains(&variation);
-    World {
+    RuntimeSettings {
         host: if varies(Variation::Host) {
             "another-host".to_owned()
         } else {

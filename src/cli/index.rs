@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 
 use crate::event::{Event, Reporter};
-use crate::image::{Image, Index, platform_of};
+use crate::image::{Image, ImageIndex, platform_of};
 use crate::transport::{Content, Location};
 
 use super::context::Context;
@@ -70,7 +70,7 @@ pub fn run(args: &IndexArgs, context: &Context) -> anyhow::Result<Outcome> {
         images.extend(kept.filter(|image| platform_of(image).is_ok_and(|platform| !added.contains(&platform))));
     }
     annotations.extend(pairs("--annotation", &parts.annotation)?);
-    let index = Index::new(images, annotations)?;
+    let index = ImageIndex::new(images, annotations)?;
     for image in index.images() {
         context.ui.note(&format!("{} {}", platform_of(image)?, image.digest()));
     }

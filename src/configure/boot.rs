@@ -25,12 +25,12 @@ const OF_UNITS: [(&str, &str, &str); 5] = [
 ];
 
 /// Numbers by names, of users (with their group's) and of groups.
-pub(super) struct Accounts {
+pub(super) struct SystemAccounts {
     users: BTreeMap<String, (u32, u32)>,
     groups: BTreeMap<String, u32>,
 }
 
-impl Accounts {
+impl SystemAccounts {
     /// Those of `etc/passwd` and `etc/group`.
     pub(super) fn parse(passwd: &str, group: &str) -> Self {
         let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
@@ -66,7 +66,7 @@ impl Accounts {
 /// The directories that packages want at boot, by path relative to `/`.
 pub(super) fn directories(
     packages: &[&Package],
-    accounts: &Accounts,
+    accounts: &SystemAccounts,
 ) -> Result<BTreeMap<String, Entry>, ConfigureError> {
     let mut found = BTreeMap::new();
     for package in packages {
@@ -110,7 +110,7 @@ fn texts(dir: &Path, ending: &str) -> Result<Vec<String>, ConfigureError> {
 }
 
 /// `d /run/haproxy 2775 haproxy haproxy -`.
-fn of_line(line: &str, accounts: &Accounts) -> Option<(String, u32, (u32, u32))> {
+fn of_line(line: &str, accounts: &SystemAccounts) -> Option<(String, u32, (u32, u32))> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let (kind, path) = (words.first()?, words.get(1)?);
     if !matches!(kind.trim_end_matches(['!', '-', '=', '~', '^', '$']), "d" | "D") {
@@ -128,7 +128,7 @@ fn of_line(line: &str, accounts: &Accounts) -> Option<(String, u32, (u32, u32))>
     Some((place(path)?, mode & 0o7777, (uid, gid)))
 }
 
-fn of_unit(text: &str, accounts: &Accounts) -> Vec<(String, u32, (u32, u32))> {
+fn of_unit(text: &str, accounts: &SystemAccounts) -> Vec<(String, u32, (u32, u32))> {
     let value = |key: &str| {
         let lines = text.lines().filter_map(|line| line.split_once('='));
         lines
@@ -171,8 +171,8 @@ fn place(path: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn accounts() -> Accounts {
-        Accounts::parse(
+    fn accounts() -> SystemAccounts {
+        SystemAccounts::parse(
             "root:x:0:0::/:\nhaproxy:x:100:101::/:\n",
             "root:x:0:\nhaproxy:x:101:\nadm:x:4:\n",
         )
@@ -225,7 +225,7 @@ mod fuzz {
     fn fuzz_boot() {
         crate::testing::fuzz("boot", |bytes| {
             let text = String::from_utf8_lossy(bytes);
-            let accounts = super::Accounts::parse(&text, &text);
+            let accounts = super::SystemAccounts::parse(&text, &text);
             let found = text.lines().filter_map(|line| super::of_line(line, &accounts));
             for (path, mode, _) in found.chain(super::of_unit(&text, &accounts)) {
                 let is_normal = |part: &str| !matches!(part, "" | "." | "..");

@@ -18,7 +18,7 @@ use crate::sandbox::{CAPABILITY_ATTRIBUTE, OWNER_ATTRIBUTE};
 
 /// Something in the directory that takes the changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
+struct Harvested {
     /// What changes whenever it does.
     fingerprint: Fingerprint,
     /// Whose scripts made or changed it.
@@ -36,7 +36,7 @@ struct Fingerprint {
 /// The directory that takes the changes, watched from script to script.
 pub(super) struct Upper {
     dir: PathBuf,
-    seen: BTreeMap<String, Seen>,
+    seen: BTreeMap<String, Harvested>,
 }
 
 impl Upper {
@@ -62,7 +62,7 @@ impl Upper {
                 Some(seen) if seen.fingerprint == fingerprint => seen.by.clone(),
                 Some(seen) => seen.by.union(by).cloned().collect(),
             };
-            self.seen.insert(path, Seen { fingerprint, by });
+            self.seen.insert(path, Harvested { fingerprint, by });
         }
         Ok(())
     }

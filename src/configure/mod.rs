@@ -32,8 +32,8 @@ pub use package::Source;
 pub use record::{Entry, RECORD, Record, TREE};
 
 use crate::fsio::{self, IoContext};
-use crate::sandbox::World;
-use boot::Accounts;
+use crate::sandbox::RuntimeSettings;
+use boot::SystemAccounts;
 use harvest::{Change, copy_into};
 use package::Package;
 use rules::Verdict;
@@ -60,7 +60,7 @@ pub struct Request {
     /// The program that becomes the sandbox's helper; `None`: this one.
     pub helper: Option<PathBuf>,
     /// What is fixed of the surroundings.
-    pub world: World,
+    pub settings: RuntimeSettings,
 }
 
 /// The tools, configured.
@@ -244,7 +244,7 @@ fn add_boot_directories(
             None => Ok(String::new()),
         }
     };
-    let accounts = Accounts::parse(&text("passwd")?, &text("group")?);
+    let accounts = SystemAccounts::parse(&text("passwd")?, &text("group")?);
     for (path, entry) in boot::directories(packages, &accounts)? {
         if record.entries.contains_key(&path) {
             continue;

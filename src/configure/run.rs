@@ -12,7 +12,7 @@ use super::package::{Package, copy_files};
 use super::{ConfigureError, Request, Tools, seed};
 use crate::fsio::IoContext;
 use crate::sandbox::tree::{close_to_others, make_dir};
-use crate::sandbox::{Bind, Bound, Outcome, Sandbox, Walls, World};
+use crate::sandbox::{Bind, Bound, Isolation, Outcome, RuntimeSettings, Sandbox};
 
 /// How long the scripts of one package may take. The longest known, TeX's, take a quarter of a minute.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -47,7 +47,7 @@ pub(super) struct Scripts {
     /// The layers below what is written, the topmost first.
     layers: Vec<PathBuf>,
     upper: Upper,
-    world: World,
+    settings: RuntimeSettings,
     /// How many sandboxes there were.
     count: usize,
 }
@@ -82,9 +82,9 @@ impl Scripts {
             tmp,
             layers,
             upper: Upper::new(upper),
-            world: World {
+            settings: RuntimeSettings {
                 one_processor: true,
-                ..request.world.clone()
+                ..request.settings.clone()
             },
             count: 0,
         })
@@ -188,7 +188,7 @@ impl Scripts {
         };
         let sandbox = Sandbox {
             helper: self.helper.clone(),
-            walls: Walls::Configure,
+            isolation: Isolation::Configure,
             staging,
             layers: self.layers.clone(),
             upper: Some(self.upper.dir().to_owned()),
@@ -201,7 +201,7 @@ impl Scripts {
                 .collect(),
             cwd: "/".into(),
             timeout: Some(TIMEOUT),
-            world: self.world.clone(),
+            settings: self.settings.clone(),
         };
         let mut tail = Tail::default();
         let outcome = sandbox.run(&mut |bytes| {

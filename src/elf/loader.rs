@@ -126,7 +126,7 @@ pub struct Object {
 }
 
 /// A directory that is searched, and on whose account.
-struct Place {
+struct SearchDir {
     dir: String,
     run_path: Option<(usize, String)>,
 }
@@ -278,7 +278,7 @@ impl Loader {
     }
 
     /// All directories that are searched for a library that `parent` needs, in order.
-    fn places(&self, name: &str, parent: usize, graph: &Graph, surroundings: &Surroundings) -> Vec<Place> {
+    fn places(&self, name: &str, parent: usize, graph: &Graph, surroundings: &Surroundings) -> Vec<SearchDir> {
         let run_path = |index: usize, inherited: Option<bool>| {
             let object = &graph.objects[index];
             let own = object.elf.run_path.as_ref();
@@ -287,14 +287,14 @@ impl Loader {
             let entries = entries.split(':').filter(|_| own.is_some());
             let places = entries.flat_map(move |entry| {
                 let dirs = self.expand(entry, &object.path, surroundings).into_iter();
-                dirs.map(move |dir| Place {
+                dirs.map(move |dir| SearchDir {
                     dir,
                     run_path: Some((index, entry.to_owned())),
                 })
             });
             places.collect::<Vec<_>>()
         };
-        let plain = |dir: String| Place { dir, run_path: None };
+        let plain = |dir: String| SearchDir { dir, run_path: None };
         let chain = || std::iter::successors(Some(parent), |&index| graph.objects[index].parent);
         let library_path = || {
             let dirs = surroundings.library_path.iter();
@@ -302,7 +302,7 @@ impl Loader {
                 .map(plain)
         };
         let own = &graph.objects[parent].elf;
-        let mut places: Vec<Place> = Vec::new();
+        let mut places: Vec<SearchDir> = Vec::new();
         match self.kind {
             Kind::Glibc => {
                 if own.run_path.as_ref().is_none_or(|own| own.is_inherited) {

@@ -44,7 +44,7 @@ pub fn relink(path: &Path, interpreter: &str, run_path: &str) -> Result<bool, Pa
 }
 
 /// Where things are in what is added.
-struct Places {
+struct AddedPlaces {
     /// Offset in the file of its beginning, which is the program headers'.
     start: u64,
     /// What is added to an offset to get its address.
@@ -84,7 +84,7 @@ fn edit(bytes: &[u8], interpreter: &str, run_path: &str) -> Option<Vec<u8>> {
     let headers_size = (segments.len() as u64 + 1) * size_of::<Segment>() as u64;
     let (strings_at, strings_size) = (start + headers_size, strings.len() as u64);
     let entries = entries(dynamic, strings_at + shift, strings_size, run_path_at);
-    let places = Places {
+    let places = AddedPlaces {
         start,
         shift,
         headers: (start, headers_size),
@@ -125,7 +125,7 @@ fn place_of_segment(segments: &[Segment], size: u64) -> Option<(u64, u64)> {
     (start - size <= GAP_MAX).then_some((start, shift))
 }
 
-fn new_segments(old: &[Segment], places: &Places) -> Option<Vec<Segment>> {
+fn new_segments(old: &[Segment], places: &AddedPlaces) -> Option<Vec<Segment>> {
     let place = |segment: &mut Segment, (at, size): (u64, u64)| {
         segment.p_offset.set(LE, at);
         segment.p_vaddr.set(LE, at + places.shift);
@@ -156,7 +156,7 @@ fn new_segments(old: &[Segment], places: &Places) -> Option<Vec<Segment>> {
 }
 
 /// The loader does not look at sections; readelf, gdb and strip do.
-fn new_sections(old: &[SectionHeader64<LE>], old_strings: u64, places: &Places) -> Vec<SectionHeader64<LE>> {
+fn new_sections(old: &[SectionHeader64<LE>], old_strings: u64, places: &AddedPlaces) -> Vec<SectionHeader64<LE>> {
     let mut sections = old.to_vec();
     for section in &mut sections {
         let (at, size) = match section.sh_type(LE) {

@@ -43,9 +43,9 @@ pub fn fetch(
     for (index, found) in first.into_iter().enumerate() {
         let download = downloads[index];
         match found {
-            Found::File(path) => drop(files.insert(index, path)),
-            Found::Failed(error) => errors.push(error),
-            Found::Nowhere(asked) => missing.push(MissingFile {
+            SearchEnd::File(path) => drop(files.insert(index, path)),
+            SearchEnd::Failed(error) => errors.push(error),
+            SearchEnd::Nowhere(asked) => missing.push(MissingFile {
                 index,
                 download,
                 asked,
@@ -69,7 +69,7 @@ pub fn fetch(
 }
 
 /// Where a search ended.
-enum Found {
+enum SearchEnd {
     File(PathBuf),
     /// What was asked, in order.
     Nowhere(Vec<Asked>),
@@ -108,7 +108,7 @@ struct Fetcher<'a> {
 }
 
 impl Fetcher<'_> {
-    fn ask_cache_and_mirrors(&self, download: &Download) -> Result<Found, FetchError> {
+    fn ask_cache_and_mirrors(&self, download: &Download) -> Result<SearchEnd, FetchError> {
         let expected = expected(download);
         let _lock = self.cache.lock(&expected.digest)?;
         if let Some(path) = self.cache.lookup(expected, self.reporter)? {
@@ -117,7 +117,7 @@ impl Fetcher<'_> {
                 place: "the download cache".to_owned(),
                 answer: "there".to_owned(),
             });
-            return Ok(Found::File(path));
+            return Ok(SearchEnd::File(path));
         }
         let mut asked = Vec::new();
         for place in &self.config.places {
@@ -125,7 +125,7 @@ impl Fetcher<'_> {
                 continue;
             }
             match self.ask_place(download, place.as_ref())? {
-                Ok(path) => return Ok(Found::File(path)),
+                Ok(path) => return Ok(SearchEnd::File(path)),
                 Err(answer) => asked.push(self.told(download, place.name(), answer)),
             }
         }
@@ -166,21 +166,21 @@ impl Fetcher<'_> {
         Ok(Err(answer))
     }
 
-    fn ask_address(&self, download: &Download, url: &str, mut asked: Vec<Asked>) -> Result<Found, FetchError> {
+    fn ask_address(&self, download: &Download, url: &str, mut asked: Vec<Asked>) -> Result<SearchEnd, FetchError> {
         let address = Address::parse(url)?;
         if self.config.offline && !address.is_local() {
             let wanted = Box::new(wanted(download));
-            return Ok(Found::Failed(FetchError::OfflineFile { wanted, asked }));
+            return Ok(SearchEnd::Failed(FetchError::OfflineFile { wanted, asked }));
         }
         let error = match self.transfer(download, &address) {
-            Ok(path) => return Ok(Found::File(path)),
+            Ok(path) => return Ok(SearchEnd::File(path)),
             Err(error) => error,
         };
         let Some(answer) = Answer::about(&error) else {
             return Err(error);
         };
         asked.push(self.told(download, &address.display(), answer));
-        Ok(Found::Failed(FetchError::Nowhere {
+        Ok(SearchEnd::Failed(FetchError::Nowhere {
             wanted: Box::new(wanted(download)),
             asked,
             source: Some(Box::new(error)),
@@ -201,14 +201,14 @@ impl Fetcher<'_> {
     }
 
     /// Asks the mirrors in turn. One that does not answer, or has other content, is not the last word.
-    fn ask_mirrors(&self, download: &Download, filename: &str, mut asked: Vec<Asked>) -> Result<Found, FetchError> {
+    fn ask_mirrors(&self, download: &Download, filename: &str, mut asked: Vec<Asked>) -> Result<SearchEnd, FetchError> {
         for mirror in &self.config.mirrors {
             let address = Address::below(mirror, filename)?;
             if self.config.offline && !address.is_local() {
                 continue;
             }
             let error = match self.transfer(download, &address) {
-                Ok(path) => return Ok(Found::File(path)),
+                Ok(path) => return Ok(SearchEnd::File(path)),
                 Err(error) => error,
             };
             let text = error.to_string();
@@ -218,7 +218,7 @@ impl Fetcher<'_> {
             }
             asked.push(self.told(download, mirror, answer));
         }
-        Ok(Found::Nowhere(asked))
+        Ok(SearchEnd::Nowhere(asked))
     }
 
     fn transfer(&self, download: &Download, address: &Address) -> Result<PathBuf, FetchError> {

@@ -94,10 +94,10 @@ pub(crate) fn judge(mut url: Url, home: Home<'_>) -> Result<Url, Stray> {
         let upgraded = url.set_scheme("https").and_then(|()| url.set_port(port));
         upgraded.map_err(|()| Stray::Malformed)?;
     }
-    let (there, here) = (reach(&url), reach(home.url));
-    let is_near = url.host() == home.url.host() || both_here || (there == Reach::Network && here == there);
-    let can_be_allowed = there == Reach::Network || is_loopback(&url);
-    if there != Reach::World && !is_near && !(home.may_lead_inside && can_be_allowed) {
+    let (there, here) = (scope(&url), scope(home.url));
+    let is_near = url.host() == home.url.host() || both_here || (there == AddressScope::Private && here == there);
+    let can_be_allowed = there == AddressScope::Private || is_loopback(&url);
+    if there != AddressScope::Global && !is_near && !(home.may_lead_inside && can_be_allowed) {
         return Err(Stray::Inside {
             there: host_of(&url),
             home: can_be_allowed.then(|| home.host.to_owned()),
@@ -123,21 +123,22 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 
 /// How far away a host is, as far as its name tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    World,
+enum AddressScope {
+    /// Public names and addresses.
+    Global,
     /// Private addresses.
-    Network,
+    Private,
     /// Loopback, link-local (where clouds keep their credentials) and unspecified addresses.
-    Machine,
+    Local,
 }
 
-fn reach(url: &Url) -> Reach {
+fn scope(url: &Url) -> AddressScope {
     let ip = match url.host() {
         Some(Host::Ipv4(ip)) => IpAddr::V4(ip),
         Some(Host::Ipv6(ip)) => ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4),
-        Some(Host::Domain(_)) if is_loopback(url) => return Reach::Machine,
-        Some(Host::Domain(_)) => return Reach::World,
-        None => return Reach::Machine,
+        Some(Host::Domain(_)) if is_loopback(url) => return AddressScope::Local,
+        Some(Host::Domain(_)) => return AddressScope::Global,
+        None => return AddressScope::Local,
     };
     let (machine, network) = match ip {
         IpAddr::V4(ip) => {
@@ -153,9 +154,9 @@ fn reach(url: &Url) -> Reach {
         ),
     };
     match (machine, network) {
-        (true, _) => Reach::Machine,
-        (_, true) => Reach::Network,
-        _ => Reach::World,
+        (true, _) => AddressScope::Local,
+        (_, true) => AddressScope::Private,
+        _ => AddressScope::Global,
     }
 }
 

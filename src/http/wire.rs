@@ -266,7 +266,7 @@ impl Exchange {
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(HttpError::Broken {
                         host: self.host.clone(),
-                        source: Gone.into(),
+                        source: TaskGone.into(),
                     });
                 }
                 Err(RecvTimeoutError::Timeout) if left > GLANCE => {}
@@ -302,15 +302,15 @@ fn failed(host: &str, error: reqwest::Error) -> HttpError {
 
 /// The task of an exchange ended without an answer, which only a panic in it does.
 #[derive(Debug)]
-struct Gone;
+struct TaskGone;
 
-impl fmt::Display for Gone {
+impl fmt::Display for TaskGone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the HTTP library gave the request up")
     }
 }
 
-impl Error for Gone {}
+impl Error for TaskGone {}
 
 /// A body whose pieces come through a pipe.
 struct Piped {

@@ -85,12 +85,12 @@ type Base = (&'static str, u32, u32, &'static str, &'static str);
 /// The image's users and groups by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Accounts {
-    users: BTreeMap<String, User>,
+    users: BTreeMap<String, PasswdEntry>,
     groups: BTreeMap<String, u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct User {
+struct PasswdEntry {
     uid: u32,
     gid: u32,
     home: String,
@@ -128,7 +128,7 @@ impl Accounts {
     fn add(&mut self, name: &str, user: &spec::User) {
         self.users.insert(
             name.to_owned(),
-            User {
+            PasswdEntry {
                 uid: user.uid,
                 gid: user.gid,
                 home: user.home.clone(),
@@ -148,7 +148,7 @@ impl Accounts {
             let [name, _, uid, gid, _, home, shell] = fields[..] else {
                 return None;
             };
-            let user = User {
+            let user = PasswdEntry {
                 uid: uid.parse().ok()?,
                 gid: gid.parse().ok()?,
                 home: home.to_owned(),
@@ -260,12 +260,12 @@ fn whole_lines(text: &str) -> String {
     format!("{text}{end}")
 }
 
-fn sortable<'a>((uid, name, user): (u32, &'a String, &'a User)) -> (u32, &'a str, u32, &'a str, &'a str) {
+fn sortable<'a>((uid, name, user): (u32, &'a String, &'a PasswdEntry)) -> (u32, &'a str, u32, &'a str, &'a str) {
     (uid, name, user.gid, &user.home, &user.shell)
 }
 
-fn from_base(&(name, uid, gid, home, shell): &Base) -> (String, User) {
-    let user = User {
+fn from_base(&(name, uid, gid, home, shell): &Base) -> (String, PasswdEntry) {
+    let user = PasswdEntry {
         uid,
         gid,
         home: home.to_owned(),

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ImageError;
 use super::settings::{RESERVED, Settings};
-use super::value::{Image, Layer};
+use super::value::{Image, ImageLayer};
 use super::{LISTS_SIZE_MAX, STORE_PATHS_ANNOTATION};
 use crate::oci::{Annotations, Descriptor, Execution, History, MediaType, Platform, Port, try_canonical_json};
 use crate::spec;
@@ -132,7 +132,7 @@ pub(super) struct BaseParts {
     execution: Execution,
     ports: BTreeSet<Port>,
     /// The base's layers as the image's manifest has them.
-    pub layers: Vec<Layer>,
+    pub layers: Vec<ImageLayer>,
     /// The base's history, an entry for each of its layers among them.
     pub history: Vec<History>,
     annotations: Annotations,
@@ -255,7 +255,7 @@ pub(super) fn too_large(digits: &str) -> bool {
 
 /// A base's layer as the image's manifest has it: under OCI's media type, as a manifest of OCI's does not name Docker's;
 /// of its annotations, with the store paths in it.
-fn layer(layer: &Layer) -> Result<Layer, ImageError> {
+fn layer(layer: &ImageLayer) -> Result<ImageLayer, ImageError> {
     let kind = layer.descriptor.kind();
     // A layer that its vendor alone may hand out stays one, with where it is to be had.
     if !matches!(kind, MediaType::Layer(_) | MediaType::ForeignLayer(_)) {
@@ -265,7 +265,7 @@ fn layer(layer: &Layer) -> Result<Layer, ImageError> {
     }
     let paths = layer.descriptor.annotations.get_key_value(STORE_PATHS_ANNOTATION);
     let paths = paths.filter(|(_, list)| list.len() <= LISTS_SIZE_MAX);
-    Ok(Layer {
+    Ok(ImageLayer {
         descriptor: Descriptor {
             annotations: paths
                 .map(|(key, list)| (key.clone(), list.clone()))

@@ -53,7 +53,7 @@ impl ImageCache {
         if Digest::from_hex(line).ok()? != Digest::of(json) {
             return None;
         }
-        let record: Vec<LayerRecord> = serde_json::from_slice(json).ok()?;
+        let record: Vec<CutRecord> = serde_json::from_slice(json).ok()?;
         record.into_iter().map(|layer| layer.into_cut(recipe)).collect()
     }
 
@@ -88,13 +88,13 @@ pub(super) fn record(cuts: &[Cut], recipe: &Recipe) -> Option<Vec<u8>> {
     let indices = closure
         .map(|(index, member)| (member.logical.as_str(), index))
         .collect();
-    let layers = cuts.iter().map(|cut| LayerRecord::of(cut, &indices));
+    let layers = cuts.iter().map(|cut| CutRecord::of(cut, &indices));
     Some(canonical_json(&layers.collect::<Option<Vec<_>>>()?))
 }
 
 /// A layer of a record.
 #[derive(Debug, Serialize, Deserialize)]
-struct LayerRecord {
+struct CutRecord {
     comment: String,
     packages: Vec<String>,
     content: ContentRecord,
@@ -163,7 +163,7 @@ enum KindRecord {
     },
 }
 
-impl LayerRecord {
+impl CutRecord {
     fn of(cut: &Cut, indices: &BTreeMap<&str, usize>) -> Option<Self> {
         let content = match &cut.input.content {
             LayerContent::StorePaths(paths) => {

@@ -15,7 +15,7 @@ use super::base::{Base, BaseParts};
 use super::error::ImageError;
 use super::format::Format;
 use super::settings::Settings;
-use super::value::{Image, Layer};
+use super::value::{Image, ImageLayer};
 use crate::layer::PackedLayer;
 use crate::oci::{
     Annotations, Config, ConfigDocument, Descriptor, DocumentError, Execution, History, Manifest, MediaType, Platform,
@@ -54,7 +54,7 @@ pub(super) fn write(
             annotations,
             ..Descriptor::new(media_type, layer.digest, layer.size)
         };
-        Layer::packed(descriptor, layer)
+        ImageLayer::packed(descriptor, layer)
     });
     let (mut layers, mut history) = base.map_or_else(Default::default, |(_, parts)| {
         (parts.layers.clone(), parts.history.clone())

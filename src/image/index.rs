@@ -12,7 +12,7 @@ use crate::oci::{self, Annotations, Descriptor, DocumentError, Platform, Raw};
 
 /// Several images, ready for a sink.
 #[derive(Debug, Clone)]
-pub struct Index {
+pub struct ImageIndex {
     /// The index.
     pub document: Raw<oci::Index>,
     /// What it lists, in its order.
@@ -25,7 +25,7 @@ pub enum Listed {
     /// An image.
     Image(Image),
     /// An index of further ones.
-    Index(Index),
+    Index(ImageIndex),
 }
 
 impl Listed {
@@ -79,7 +79,7 @@ impl IndexError {
     }
 }
 
-impl Index {
+impl ImageIndex {
     /// The index of images, in any order, with annotations of its own. The same image given twice stands there once.
     pub fn new(images: Vec<Image>, annotations: Annotations) -> Result<Self, IndexError> {
         let mut by_platform: BTreeMap<Platform, Image> = BTreeMap::new();

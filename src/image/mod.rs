@@ -36,14 +36,14 @@ pub use cache::ImageCache;
 pub use document::{FORMAT_ANNOTATION, LISTS_SIZE_MAX, PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
 pub use error::{Collision, ImageError};
 pub use format::{Format, UnknownFormat};
-pub use index::{Index, IndexError, Listed, platform_of};
+pub use index::{ImageIndex, IndexError, Listed, platform_of};
 pub use plan::{closure_graph, explain, fits, plan, plan_fleet, replan, root_path};
 pub use program::{Lack, LoadFault, Owner};
 pub use recipe::{ClosureMember, Configured, ContentRoot, Generated, GeneratedKind, Recipe, RootPackage};
 pub use settings::DEFAULT_PATH;
 pub use sources::local_files;
 pub use timestamp::{parse as parse_time, rfc3339 as format_time};
-pub use value::{Image, Layer};
+pub use value::{Image, ImageLayer};
 
 use crate::capability;
 use crate::event::{Event, Reporter};

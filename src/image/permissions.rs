@@ -25,7 +25,7 @@ use crate::store_path::LogicalPath;
 pub(super) type Attributes = BTreeMap<LogicalPath, Vec<Attribute>>;
 
 /// A rule with its names looked up.
-struct Rule<'a> {
+struct AppliedRule<'a> {
     permission: &'a Permission,
     uid: Option<u32>,
     gid: Option<u32>,
@@ -46,7 +46,7 @@ pub(super) fn apply(recipe: &Recipe, accounts: &Accounts, files: &mut FileSystem
             let found = accounts.gid(name);
             found.ok_or_else(|| unknown_group("permissions", name, accounts))
         });
-        rules.push(Rule {
+        rules.push(AppliedRule {
             permission,
             uid: uid.transpose()?,
             gid: gid.transpose()?,
@@ -73,7 +73,7 @@ pub(super) fn say_capabilities(recipe: &Recipe, path: &str) -> bool {
 }
 
 /// A directory that stands only because a store path is below it, such as `/nix`, becomes a node where it is named.
-fn make_directories(rules: &[Rule<'_>], files: &mut FileSystem) -> Result<(), ImageError> {
+fn make_directories(rules: &[AppliedRule<'_>], files: &mut FileSystem) -> Result<(), ImageError> {
     for rule in rules {
         if let PermissionPaths::Path(path) = &rule.permission.paths {
             let path = normal_path("permissions", path)?;
@@ -85,7 +85,7 @@ fn make_directories(rules: &[Rule<'_>], files: &mut FileSystem) -> Result<(), Im
     Ok(())
 }
 
-fn apply_to_nodes(rules: &mut [Rule<'_>], files: &mut FileSystem) -> Result<(), ImageError> {
+fn apply_to_nodes(rules: &mut [AppliedRule<'_>], files: &mut FileSystem) -> Result<(), ImageError> {
     let mut changed = Vec::new();
     for (path, node) in files.nodes() {
         let mut new = node.clone();
@@ -113,7 +113,11 @@ fn apply_to_nodes(rules: &mut [Rule<'_>], files: &mut FileSystem) -> Result<(), 
     Ok(())
 }
 
-fn apply_to_store(recipe: &Recipe, rules: &mut [Rule<'_>], files: &FileSystem) -> Result<Attributes, ImageError> {
+fn apply_to_store(
+    recipe: &Recipe,
+    rules: &mut [AppliedRule<'_>],
+    files: &FileSystem,
+) -> Result<Attributes, ImageError> {
     let mut attributes = Attributes::new();
     for member in &recipe.closure {
         let logical = member.logical.as_str().as_bytes();
@@ -147,7 +151,7 @@ fn apply_to_store(recipe: &Recipe, rules: &mut [Rule<'_>], files: &FileSystem) -
     Ok(attributes)
 }
 
-fn attribute(rules: &mut [Rule<'_>], full: &[u8], below: &[u8], entry: &Found) -> Option<Attribute> {
+fn attribute(rules: &mut [AppliedRule<'_>], full: &[u8], below: &[u8], entry: &Found) -> Option<Attribute> {
     let mut attribute = Attribute {
         path: below.to_vec(),
         ..Attribute::default()
@@ -170,7 +174,7 @@ fn attribute(rules: &mut [Rule<'_>], full: &[u8], below: &[u8], entry: &Found) -
     (attribute != usual).then_some(attribute)
 }
 
-impl Rule<'_> {
+impl AppliedRule<'_> {
     fn fits(&self, path: &[u8]) -> bool {
         rule_fits(&self.permission.paths, path)
     }
@@ -240,10 +244,10 @@ fn fits(pattern: &[u8], path: &[u8]) -> bool {
     let mut at = 0;
     while at < pattern.len() {
         let (length, token) = match &pattern[at..] {
-            [b'*', b'*', ..] => (2, Token::Any),
-            [b'*', ..] => (1, Token::InName),
-            [b'?', ..] => (1, Token::One),
-            [byte, ..] => (1, Token::Byte(*byte)),
+            [b'*', b'*', ..] => (2, PatternToken::Any),
+            [b'*', ..] => (1, PatternToken::InName),
+            [b'?', ..] => (1, PatternToken::One),
+            [byte, ..] => (1, PatternToken::Byte(*byte)),
             [] => break,
         };
         let mut next = vec![false; path.len() + 1];
@@ -264,14 +268,14 @@ fn fits(pattern: &[u8], path: &[u8]) -> bool {
 }
 
 #[derive(Clone, Copy)]
-enum Token {
+enum PatternToken {
     Any,
     InName,
     One,
     Byte(u8),
 }
 
-impl Token {
+impl PatternToken {
     fn repeats(self) -> bool {
         matches!(self, Self::Any | Self::InName)
     }

@@ -43,7 +43,7 @@ pub fn plan_fleet(recipes: &[Recipe]) -> Result<Fleet, ImageError> {
         }
         fleet.plans.push(given.unwrap_or_else(|| empty(recipe)));
     }
-    for part in [Part::Root, Part::Store] {
+    for part in [PlanPart::Root, PlanPart::Store] {
         let members = halves.iter().filter(|(_, half)| half.part == part);
         let (images, members): (Vec<usize>, Vec<_>) = members
             .map(|(image, half)| (image, (&half.graph, half.options.clone())))
@@ -126,12 +126,12 @@ pub fn root_path(package: &RootPackage) -> String {
 
 /// One of the two plans in one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum PlanPart {
     Root,
     Store,
 }
 
-impl Part {
+impl PlanPart {
     fn of(path: &str) -> Self {
         match path.rfind('/') {
             Some(0) => Self::Root,
@@ -142,7 +142,7 @@ impl Part {
 
 /// One of the two, ready to be planned.
 struct Half {
-    part: Part,
+    part: PlanPart,
     graph: Graph,
     options: PlanOptions,
 }
@@ -155,7 +155,10 @@ fn parts(recipe: &Recipe) -> Result<Vec<Half>, ImageError> {
         check_names(recipe, &root, &store)?;
     }
     let mut parts = Vec::new();
-    for (part, graph, share) in [(Part::Root, root, root_share), (Part::Store, store, store_share)] {
+    for (part, graph, share) in [
+        (PlanPart::Root, root, root_share),
+        (PlanPart::Store, store, store_share),
+    ] {
         if !graph.is_empty() {
             let options = options(recipe, part, &graph, share)?;
             parts.push(Half { part, graph, options });
@@ -234,7 +237,7 @@ fn max_layers(recipe: &Recipe) -> usize {
     max.map_or(LayerLimit::DEFAULT, |max| max.value).get()
 }
 
-fn options(recipe: &Recipe, part: Part, graph: &Graph, share: usize) -> Result<PlanOptions, ImageError> {
+fn options(recipe: &Recipe, part: PlanPart, graph: &Graph, share: usize) -> Result<PlanOptions, ImageError> {
     let layers = &recipe.spec.layers;
     let is_ours = |name: &String| !graph.named(name).is_empty();
     let groups = layers
@@ -270,10 +273,10 @@ fn check_names(recipe: &Recipe, root: &Graph, store: &Graph) -> Result<(), PlanE
 }
 
 /// A plan without the paths of the other part.
-fn only(plan: &LayerPlan, part: Part) -> LayerPlan {
+fn only(plan: &LayerPlan, part: PlanPart) -> LayerPlan {
     let mut plan = plan.clone();
     for layer in &mut plan.layers {
-        layer.paths.retain(|path| Part::of(path) == part);
+        layer.paths.retain(|path| PlanPart::of(path) == part);
     }
     plan.layers.retain(|layer| !layer.paths.is_empty());
     plan
@@ -282,7 +285,7 @@ fn only(plan: &LayerPlan, part: Part) -> LayerPlan {
 /// A plan that is to be used as it is. A layer with paths of both parts becomes two.
 fn given_plan(recipe: &Recipe, given: &LayerPlan, parts: &[Half]) -> Result<LayerPlan, ImageError> {
     let mut layers = Vec::new();
-    for part in [Part::Root, Part::Store] {
+    for part in [PlanPart::Root, PlanPart::Store] {
         let mut half = only(given, part);
         let none = Graph::new(Vec::new())?;
         let found = parts.iter().find(|half| half.part == part);

@@ -19,7 +19,7 @@ pub struct Image {
     /// The config.
     pub config: ConfigDocument,
     /// The layers, lowest first; of an artifact, its blobs.
-    pub layers: Vec<Layer>,
+    pub layers: Vec<ImageLayer>,
 }
 
 impl Image {
@@ -43,7 +43,7 @@ fn sha256(digest: ContentDigest, bytes: &[u8]) -> Digest {
 
 /// A layer of an image, ours or foreign, or a blob of an artifact.
 #[derive(Debug, Clone)]
-pub struct Layer {
+pub struct ImageLayer {
     /// What the manifest says of it.
     pub descriptor: Descriptor,
     /// Digest of its uncompressed tar; `None` of an artifact's blob, for which nothing says one.
@@ -52,7 +52,7 @@ pub struct Layer {
     pub content: Blob,
 }
 
-impl Layer {
+impl ImageLayer {
     /// A packed layer and what the manifest says of it.
     pub(super) fn packed(descriptor: Descriptor, layer: PackedLayer) -> Self {
         Self {

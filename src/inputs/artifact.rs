@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::InputsError;
 use crate::digest::Digest;
-use crate::image::{Image, Layer};
+use crate::image::{Image, ImageLayer};
 use crate::layer::Blob;
 use crate::oci::{self, Annotations, ConfigDocument, Descriptor, Manifest, Raw, Subject, canonical_json, parse_json};
 use crate::spec::{self, Lock, PackageName};
@@ -213,7 +213,7 @@ pub fn anchor_of(lock: &Lock) -> String {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Config {
+struct ArtifactConfig {
     format: u32,
     #[serde(flatten)]
     about: About,
@@ -222,12 +222,12 @@ struct Config {
 /// An artifact of `parts`, each with where its bytes are, as the value that transports write.
 pub fn write(about: &About, subject: Option<&Subject>, mut parts: Vec<(Part, Blob)>) -> Result<Image, InputsError> {
     parts.sort_by(|(a, _), (b, _)| (&a.kind, a.digest).cmp(&(&b.kind, b.digest)));
-    let config = canonical_json(&Config {
+    let config = canonical_json(&ArtifactConfig {
         format: FORMAT,
         about: about.clone(),
     });
     let config = Raw::opaque(config.clone(), Digest::of(&config).into());
-    let layers: Vec<Layer> = parts.into_iter().map(|(part, blob)| layer(&part, blob)).collect();
+    let layers: Vec<ImageLayer> = parts.into_iter().map(|(part, blob)| layer(&part, blob)).collect();
     let mut manifest = oci::Manifest::new(
         oci::Descriptor::new(CONFIG_TYPE, config.digest(), config.size()),
         layers.iter().map(|layer| layer.descriptor.clone()).collect(),
@@ -244,7 +244,7 @@ pub fn write(about: &About, subject: Option<&Subject>, mut parts: Vec<(Part, Blo
     })
 }
 
-fn layer(part: &Part, content: Blob) -> Layer {
+fn layer(part: &Part, content: Blob) -> ImageLayer {
     let annotations = |pairs: &[(&str, &str)]| {
         let pairs = pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned()));
         pairs.collect::<Annotations>()
@@ -261,7 +261,7 @@ fn layer(part: &Part, content: Blob) -> Layer {
         PartKind::Files { path } => (FILES_TYPE, annotations(&[(PATH, path)])),
         PartKind::Base => (BASE_TYPE, Annotations::new()),
     };
-    Layer {
+    ImageLayer {
         descriptor: oci::Descriptor {
             annotations,
             ..oci::Descriptor::new(media_type, part.digest, part.size)
@@ -287,7 +287,7 @@ pub(super) fn read(manifest: &Raw<Manifest>, config: &[u8], place: &str) -> Resu
         place: place.to_owned(),
         reason,
     };
-    let Config { format, about } = parse_json(config).map_err(|source| TransportError::Json {
+    let ArtifactConfig { format, about } = parse_json(config).map_err(|source| TransportError::Json {
         place: place.to_owned(),
         what: "the config of the inputs".to_owned(),
         source,

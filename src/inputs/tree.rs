@@ -28,7 +28,7 @@ pub(super) fn archive(path: &Path) -> Result<(Digest, u64, Blob), InputsError> {
 /// The archive of the tree at `path`, whose digest and size are known.
 pub(super) fn blob(path: &Path, digest: Digest, len: u64) -> Blob {
     Blob::Elsewhere {
-        origin: Arc::new(Tree(path.to_owned())),
+        origin: Arc::new(TreeArchive(path.to_owned())),
         digest: digest.into(),
         len,
     }
@@ -51,9 +51,9 @@ fn write(path: &Path, sink: &mut dyn Write) -> Result<(), NarError> {
 
 /// Makes the archive in a file without a name.
 #[derive(Debug)]
-struct Tree(PathBuf);
+struct TreeArchive(PathBuf);
 
-impl Origin for Tree {
+impl Origin for TreeArchive {
     fn open(&self, _: &ContentDigest, _: u64) -> io::Result<Box<dyn Read + Send>> {
         let mut file: File = tempfile::tempfile()?;
         let mut writer = BufWriter::new(&file);

@@ -209,7 +209,7 @@ pub const CONFIG: Shape = Shape::Object(&[
 /// With `null_is_absent` a `null` is as good as no field at all: so Docker writes what Go calls a nil.
 pub fn check(value: &Value, shape: Shape, null_is_absent: bool, found: &mut dyn FnMut(&str, String)) {
     let types_only = false;
-    let mut checker = Checker {
+    let mut checker = ShapeChecker {
         null_is_absent,
         types_only,
         found,
@@ -220,7 +220,7 @@ pub fn check(value: &Value, shape: Shape, null_is_absent: bool, found: &mut dyn 
 /// What keeps a document from being read, lenient as reading is: values of another type, and fields that cannot be done
 /// without.
 pub fn check_types(value: &Value, shape: Shape, found: &mut dyn FnMut(&str, String)) {
-    let mut checker = Checker {
+    let mut checker = ShapeChecker {
         null_is_absent: true,
         types_only: true,
         found,
@@ -314,14 +314,14 @@ pub fn others(value: &Value, shape: Shape) -> impl Iterator<Item = (&String, &Va
     members.filter(move |(key, _)| fields.iter().all(|field| field.name != key.as_str()))
 }
 
-struct Checker<'a> {
+struct ShapeChecker<'a> {
     null_is_absent: bool,
     /// Whether what a text says does not count, nor what a reader fills in.
     types_only: bool,
     found: &'a mut dyn FnMut(&str, String),
 }
 
-impl Checker<'_> {
+impl ShapeChecker<'_> {
     fn value(&mut self, value: &Value, shape: Shape, at: &str) {
         match shape {
             Shape::Object(fields) => self.object(value, fields, at),

@@ -111,7 +111,7 @@ pub fn of_spec(
     let unpinned = || ProjectError::BaseUnpinned { image: name.clone() };
     let pinned = lock.bases.get(name).ok_or_else(unpinned)?;
     let location = pinned.reference.parse::<Location>()?.below(&spec.dir);
-    let pin = Pin {
+    let pin = BasePin {
         digest: pinned.sha256,
         platform: pinned.platform.clone(),
     };
@@ -130,7 +130,7 @@ pub fn of_option(
 ) -> Result<Base, ProjectError> {
     let platform = platform.clone();
     digest_of(text, Path::new(""), &platform, offline, environment)
-        .and_then(|digest| open(text.parse()?, Pin { digest, platform }, spec, offline, environment))
+        .and_then(|digest| open(text.parse()?, BasePin { digest, platform }, spec, offline, environment))
         .map_err(|source| unusable(format!("`{text}`"), source))
 }
 
@@ -140,19 +140,19 @@ fn unusable(what: String, source: ProjectError) -> ProjectError {
 }
 
 /// Which manifest is meant.
-struct Pin {
+struct BasePin {
     digest: Digest,
     platform: Platform,
 }
 
 fn open(
     location: Location,
-    pin: Pin,
+    pin: BasePin,
     spec: &spec::Image,
     offline: bool,
     environment: &Environment<'_>,
 ) -> Result<Base, ProjectError> {
-    let Pin { digest, platform } = pin;
+    let BasePin { digest, platform } = pin;
     let (location, name, repository) = match &location {
         Location::Registry(text) => {
             let reference: Reference = text.parse()?;

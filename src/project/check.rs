@@ -145,7 +145,7 @@ pub fn check(work: &Work, options: &CheckOptions, environment: &Environment<'_>)
         return Err(CheckError::StorePath);
     }
     let workspace = work.project.as_ref().map(|project| &project.workspace);
-    let check = Checker {
+    let check = BuildChecker {
         work,
         options,
         environment,
@@ -171,14 +171,14 @@ pub fn check(work: &Work, options: &CheckOptions, environment: &Environment<'_>)
 }
 
 /// What one check needs all along.
-struct Checker<'a> {
+struct BuildChecker<'a> {
     work: &'a Work,
     options: &'a CheckOptions,
     environment: &'a Environment<'a>,
     build: BuildOptions,
 }
 
-impl Checker<'_> {
+impl BuildChecker<'_> {
     /// Builds one output again, as often as was asked for or until it differs.
     fn output(&self, step: StepId) -> Result<CheckedOutput, ProjectError> {
         let all = BTreeSet::from(Variation::ALL);

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 #[cfg(debug_assertions)]
 use crate::audit;
 use crate::digest::Digest;
-use crate::image::{self, Image, ImageError, Index, Resources};
+use crate::image::{self, Image, ImageError, ImageIndex, Resources};
 use crate::layer::LayerError;
 use crate::store_path::{StoreDir, StorePath};
 use crate::transport::Content;
@@ -35,7 +35,7 @@ pub struct NamedImage {
     /// The image; the first of them where it is made for several platforms.
     pub image: Image,
     /// The images for all platforms, where there are several.
-    pub index: Option<Index>,
+    pub index: Option<ImageIndex>,
 }
 
 impl NamedImage {
@@ -133,7 +133,7 @@ fn for_platforms(
         all.extend(images(work, &options, environment)?);
     }
     let images = all.iter().map(|named| named.image.clone()).collect();
-    let index = Index::new(images, BTreeMap::new())?;
+    let index = ImageIndex::new(images, BTreeMap::new())?;
     let first = all.into_iter().next();
     Ok(first
         .map(|named| NamedImage {
@@ -188,7 +188,7 @@ fn assert_sound(image: &Image, base: Option<&image::Base>) {
 /// Whether the kept bytes of a layer are no longer those that were packed: a damaged cache is noticed when the layer is
 /// written, and the layer is packed anew.
 #[cfg(debug_assertions)]
-fn is_damaged(image: &Image, layer: &image::Layer) -> bool {
+fn is_damaged(image: &Image, layer: &image::ImageLayer) -> bool {
     let whole = Source::blob(image, &layer.digest(), layer.descriptor.size)
         .map(|mut blob| std::io::copy(&mut blob, &mut std::io::sink()));
     !matches!(whole, Ok(Ok(_)))

@@ -50,7 +50,7 @@ pub enum Bound {
 }
 
 /// How one version of control groups bounds something.
-struct Control {
+struct GroupControl {
     bound: Bound,
     /// The controller's name in version 1.
     controller: &'static str,
@@ -59,8 +59,8 @@ struct Control {
     events: (&'static str, &'static str),
 }
 
-const VERSION_2: [Control; 2] = [
-    Control {
+const VERSION_2: [GroupControl; 2] = [
+    GroupControl {
         bound: Bound::Memory,
         controller: "memory",
         file: "memory.max",
@@ -69,8 +69,8 @@ const VERSION_2: [Control; 2] = [
     PROCESSES,
 ];
 
-const VERSION_1: [Control; 2] = [
-    Control {
+const VERSION_1: [GroupControl; 2] = [
+    GroupControl {
         bound: Bound::Memory,
         controller: "memory",
         file: "memory.limit_in_bytes",
@@ -79,7 +79,7 @@ const VERSION_1: [Control; 2] = [
     PROCESSES,
 ];
 
-const PROCESSES: Control = Control {
+const PROCESSES: GroupControl = GroupControl {
     bound: Bound::Processes,
     controller: "pids",
     file: "pids.max",
@@ -118,7 +118,7 @@ impl Bounds {
 
 /// The control groups of one sandbox; removed when dropped.
 #[derive(Default)]
-pub(super) struct Groups(Vec<Group>);
+pub(super) struct Groups(Vec<ControlGroup>);
 
 /// A group, and what it bounds, for the helper that is to join it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,9 +127,9 @@ pub(super) struct Joined {
     bounds: Bounds,
 }
 
-struct Group {
+struct ControlGroup {
     dir: PathBuf,
-    held: Vec<&'static Control>,
+    held: Vec<&'static GroupControl>,
 }
 
 impl Groups {
@@ -139,13 +139,15 @@ impl Groups {
             return Self::default();
         }
         let (mounts, own) = (text("/proc/self/mountinfo"), text("/proc/self/cgroup"));
-        let wanted: Vec<&'static Control> = VERSION_2
+        let wanted: Vec<&'static GroupControl> = VERSION_2
             .iter()
             .filter(|control| bounds.value(control.bound).is_some())
             .collect();
         if let Some(own) = own_directory(&mounts, &own, None) {
             // From our own group upwards: those that were delegated come first.
-            let made = own.ancestors().find_map(|parent| Group::make(parent, &wanted, bounds));
+            let made = own
+                .ancestors()
+                .find_map(|parent| ControlGroup::make(parent, &wanted, bounds));
             if let Some(group) = made {
                 return Self(vec![group]);
             }
@@ -154,14 +156,14 @@ impl Groups {
             bounds.value(control.bound)?;
             let own = own_directory(&mounts, &own, Some(control.controller))?;
             own.ancestors()
-                .find_map(|parent| Group::make(parent, &[control], bounds))
+                .find_map(|parent| ControlGroup::make(parent, &[control], bounds))
         });
         Self(single.collect())
     }
 
     /// What the helper needs to join them.
     pub(super) fn joined(&self, bounds: &Bounds) -> Vec<Joined> {
-        let held = |group: &Group| {
+        let held = |group: &ControlGroup| {
             let mut held = Bounds::default();
             for control in &group.held {
                 match control.bound {
@@ -192,9 +194,9 @@ impl Groups {
     }
 }
 
-impl Group {
+impl ControlGroup {
     /// A new group below `parent` with these bounds; `None` where the machine does not let us.
-    fn make(parent: &Path, held: &[&'static Control], bounds: &Bounds) -> Option<Self> {
+    fn make(parent: &Path, held: &[&'static GroupControl], bounds: &Bounds) -> Option<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
@@ -216,7 +218,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ControlGroup {
     fn drop(&mut self) {
         for _ in 0..REMOVALS {
             match fs::remove_dir(&self.dir) {

@@ -24,7 +24,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getegid, geteuid, getppid, setgroups, setsid};
 
-use super::request::{REQUEST, Refusal, Reply, Request, SetupStep, Walls};
+use super::request::{Isolation, REQUEST, Refusal, SandboxReply, SandboxRequest, SetupStep};
 use super::{bounds, limits, mounts, notify, seccomp};
 use crate::fsio::read_limited;
 
@@ -95,22 +95,22 @@ pub fn sandbox_main() -> ! {
     std::process::exit(status)
 }
 
-fn read_request() -> io::Result<(Request, File)> {
+fn read_request() -> io::Result<(SandboxRequest, File)> {
     limits::close_inherited_files();
     limits::name_process()?;
     let bytes = read_limited(Path::new(REQUEST), REQUEST_LIMIT).map_err(|error| error.source)?;
-    let request: Request = serde_json::from_slice(&bytes)?;
+    let request: SandboxRequest = serde_json::from_slice(&bytes)?;
     let reply = File::options().write(true).create_new(true).open(&request.reply)?;
     Ok((request, reply))
 }
 
 fn refuse(reply: &mut File, failed: Failed) -> i32 {
-    answer(reply, &Reply::Refused(failed.into()));
+    answer(reply, &SandboxReply::Refused(failed.into()));
     REFUSED
 }
 
 /// Writes the reply, unless another process of this sandbox has already done so.
-fn answer(reply: &mut File, answer: &Reply) {
+fn answer(reply: &mut File, answer: &SandboxReply) {
     let written = reply.metadata().map_or(0, |metadata| metadata.len());
     if let (0, Ok(json)) = (written, serde_json::to_vec(answer)) {
         // A failure shows as a missing reply.
@@ -118,18 +118,18 @@ fn answer(reply: &mut File, answer: &Reply) {
     }
 }
 
-fn become_sandbox(request: &Request, reply: &mut File) -> Result<(), Failed> {
+fn become_sandbox(request: &SandboxRequest, reply: &mut File) -> Result<(), Failed> {
     let mut request = request.clone();
     // What no group holds is left to resource limits.
-    request.world.bounds = bounds::join(&request.groups, &request.world.bounds);
+    request.settings.bounds = bounds::join(&request.groups, &request.settings.bounds);
     let request = &request;
-    match request.walls {
-        Walls::Build | Walls::Shell | Walls::Configure => {
-            if request.walls.are_closed() {
+    match request.isolation {
+        Isolation::Build | Isolation::Shell | Isolation::Configure => {
+            if request.isolation.are_closed() {
                 limits::leave_keyrings()?;
             }
             user_namespace(request)?;
-            let network = match request.walls.are_closed() {
+            let network = match request.isolation.are_closed() {
                 true => CloneFlags::CLONE_NEWNET,
                 false => CloneFlags::empty(),
             };
@@ -143,18 +143,18 @@ fn become_sandbox(request: &Request, reply: &mut File) -> Result<(), Failed> {
             end_with(request.parent)?;
             contain(request, reply, init)
         }
-        Walls::Run => {
+        Isolation::Run => {
             user_namespace(request)?;
             namespaces(CloneFlags::CLONE_NEWNS)?;
             end_with(request.parent)?;
             mounts::enter(request)?;
             exec(request).map(|never| match never {})
         }
-        Walls::None => {
+        Isolation::None => {
             end_with(request.parent)?;
             contain(request, reply, |request, _| {
                 setsid().map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
-                limits::fix(&request.world)?;
+                limits::fix(&request.settings)?;
                 exec(request)
             })
         }
@@ -162,9 +162,9 @@ fn become_sandbox(request: &Request, reply: &mut File) -> Result<(), Failed> {
 }
 
 /// A user namespace in which the caller is `request.ids`.
-fn user_namespace(request: &Request) -> Result<(), Failed> {
+fn user_namespace(request: &SandboxRequest) -> Result<(), Failed> {
     let (user, group) = (geteuid(), getegid());
-    if user.is_root() && request.walls.are_closed() {
+    if user.is_root() && request.isolation.are_closed() {
         match setgroups(&[]) {
             // Root of a user namespace that denies it is in the position of an ordinary user, who keeps them too.
             Ok(()) | Err(Errno::EPERM) => {}
@@ -204,9 +204,9 @@ fn end_with(parent: i32) -> Result<(), Failed> {
 /// Runs `first` in a child process and waits for its end, or for the end of whoever asked: their end of our
 /// standard input is closed by then, whatever ended them.
 fn contain(
-    request: &Request,
+    request: &SandboxRequest,
     reply: &mut File,
-    first: impl FnOnce(&Request, &mut File) -> Result<Infallible, Failed>,
+    first: impl FnOnce(&SandboxRequest, &mut File) -> Result<Infallible, Failed>,
 ) -> Result<(), Failed> {
     let fork_failed = |errno| Failed::errno(SetupStep::Fork, None, errno);
     let (alive, outer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(fork_failed)?;
@@ -221,10 +221,10 @@ fn contain(
         ForkResult::Parent { child } => child,
     };
     drop(alive);
-    let interactive = request.walls == Walls::Shell;
+    let interactive = request.isolation == Isolation::Shell;
     if !interactive && !wait_for_end(child).map_err(fork_failed)? {
-        let _ = match request.walls {
-            Walls::None => killpg(child, Signal::SIGKILL).or_else(|_| kill(child, Signal::SIGKILL)),
+        let _ = match request.isolation {
+            Isolation::None => killpg(child, Signal::SIGKILL).or_else(|_| kill(child, Signal::SIGKILL)),
             _ => kill(child, Signal::SIGKILL),
         };
     }
@@ -235,13 +235,13 @@ fn contain(
             status => break status.map_err(fork_failed)?,
         }
     };
-    if request.walls == Walls::None {
+    if request.isolation == Isolation::None {
         let _ = killpg(child, Signal::SIGKILL);
     }
     drop(outer);
     match status {
-        WaitStatus::Signaled(_, signal, _) => answer(reply, &Reply::Signaled(signal as i32)),
-        WaitStatus::Exited(_, status) => answer(reply, &Reply::Exited(status)),
+        WaitStatus::Signaled(_, signal, _) => answer(reply, &SandboxReply::Signaled(signal as i32)),
+        WaitStatus::Exited(_, status) => answer(reply, &SandboxReply::Exited(status)),
         _ => {}
     }
     Ok(())
@@ -284,14 +284,14 @@ fn wait_for_end(child: Pid) -> nix::Result<bool> {
 }
 
 /// Process 1 of the sandbox.
-fn init(request: &Request, reply: &mut File) -> Result<Infallible, Failed> {
+fn init(request: &SandboxRequest, reply: &mut File) -> Result<Infallible, Failed> {
     mounts::enter(request)?;
-    limits::name_host(&request.world)?;
-    if request.walls.are_closed() {
+    limits::name_host(&request.settings)?;
+    if request.isolation.are_closed() {
         limits::loopback_up()?;
     }
     let fork_failed = |errno| Failed::errno(SetupStep::Fork, None, errno);
-    let ended = if request.walls == Walls::Configure {
+    let ended = if request.isolation == Isolation::Configure {
         let (ours, theirs) = notify::channel().map_err(fork_failed)?;
         let children = notify::Children::watch().map_err(fork_failed)?;
         let program = start(request, reply, Some(&theirs))?;
@@ -305,7 +305,7 @@ fn init(request: &Request, reply: &mut File) -> Result<Infallible, Failed> {
 }
 
 /// Starts the process that becomes what was asked for; `channel` takes the notifications of its system calls.
-fn start(request: &Request, reply: &mut File, channel: Option<&OwnedFd>) -> Result<Pid, Failed> {
+fn start(request: &SandboxRequest, reply: &mut File, channel: Option<&OwnedFd>) -> Result<Pid, Failed> {
     // SAFETY: this process has one thread.
     match unsafe { nix::unistd::fork() }.map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))? {
         ForkResult::Child => {
@@ -317,11 +317,13 @@ fn start(request: &Request, reply: &mut File, channel: Option<&OwnedFd>) -> Resu
 }
 
 /// Reaps every process that ends until `program` does, and tells how that one ended.
-fn reap_until(program: Pid) -> nix::Result<Reply> {
+fn reap_until(program: Pid) -> nix::Result<SandboxReply> {
     loop {
         match waitpid(None, Some(WaitPidFlag::__WALL)) {
-            Ok(WaitStatus::Exited(pid, status)) if pid == program => return Ok(Reply::Exited(status)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => return Ok(Reply::Signaled(signal as i32)),
+            Ok(WaitStatus::Exited(pid, status)) if pid == program => return Ok(SandboxReply::Exited(status)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => {
+                return Ok(SandboxReply::Signaled(signal as i32));
+            }
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
@@ -329,10 +331,10 @@ fn reap_until(program: Pid) -> nix::Result<Reply> {
 }
 
 /// The process that becomes what was asked for.
-fn program(request: &Request, channel: Option<&OwnedFd>) -> Result<Infallible, Failed> {
-    if request.walls.are_closed() {
+fn program(request: &SandboxRequest, channel: Option<&OwnedFd>) -> Result<Infallible, Failed> {
+    if request.isolation.are_closed() {
         setsid().map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
-        limits::fix(&request.world)?;
+        limits::fix(&request.settings)?;
     }
     match channel {
         None => limits::drop_privileges()?,
@@ -342,13 +344,13 @@ fn program(request: &Request, channel: Option<&OwnedFd>) -> Result<Infallible, F
             notify::install(channel)?;
         }
     }
-    if request.walls == Walls::Build {
+    if request.isolation == Isolation::Build {
         seccomp::install()?;
     }
     exec(request)
 }
 
-fn exec(request: &Request) -> Result<Infallible, Failed> {
+fn exec(request: &SandboxRequest) -> Result<Infallible, Failed> {
     limits::reset_signals()?;
     std::env::set_current_dir(&request.cwd)
         .map_err(|error| Failed::io(SetupStep::WorkingDirectory, &request.cwd, &error))?;
@@ -361,7 +363,7 @@ fn exec(request: &Request) -> Result<Infallible, Failed> {
         .args(arguments)
         .env_clear()
         .envs(request.env.iter().map(|(k, v)| (k, v)));
-    if request.walls.are_closed() || request.walls == Walls::None {
+    if request.isolation.are_closed() || request.isolation == Isolation::None {
         limits::detach_input()?;
     }
     let error = command.exec();

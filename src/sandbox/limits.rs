@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, sethostname};
 
 use super::helper::Failed;
-use super::request::{SetupStep, World};
+use super::request::{RuntimeSettings, SetupStep};
 
 /// Soft limits of a build: (resource, value). The hard limits stay the machine's, so that a build that knows what
 /// it does may ask for more.
@@ -59,19 +59,19 @@ pub(super) fn leave_keyrings() -> Result<(), Failed> {
 }
 
 /// Umask, resource limits, and addresses that do not vary unless a check wants them to.
-pub(super) fn fix(world: &World) -> Result<(), Failed> {
-    umask(Mode::from_bits_truncate(world.umask));
+pub(super) fn fix(settings: &RuntimeSettings) -> Result<(), Failed> {
+    umask(Mode::from_bits_truncate(settings.umask));
     let failed = |errno| Failed::errno(SetupStep::Limits, None, errno);
     for (resource, wanted) in SOFT_LIMITS {
         let (_, hard) = getrlimit(resource).map_err(failed)?;
         let hard = if wanted == 0 { 0 } else { hard };
         setrlimit(resource, wanted.min(hard), hard).map_err(failed)?;
     }
-    world.bounds.limit_resources().map_err(failed)?;
-    if world.one_processor {
+    settings.bounds.limit_resources().map_err(failed)?;
+    if settings.one_processor {
         one_processor()?;
     }
-    if world.addresses_vary {
+    if settings.addresses_vary {
         return Ok(());
     }
     // SAFETY: takes a number only.
@@ -90,10 +90,10 @@ fn one_processor() -> Result<(), Failed> {
 }
 
 /// The names every sandbox has; a check gives it another.
-pub(super) fn name_host(world: &World) -> Result<(), Failed> {
+pub(super) fn name_host(settings: &RuntimeSettings) -> Result<(), Failed> {
     const DOMAIN: &str = "(none)";
     let failed = |errno| Failed::errno(SetupStep::HostName, None, errno);
-    sethostname(&world.host).map_err(failed)?;
+    sethostname(&settings.host).map_err(failed)?;
     // SAFETY: pointer and length describe a constant.
     let result = unsafe { libc::setdomainname(DOMAIN.as_ptr().cast(), DOMAIN.len()) };
     Errno::result(result).map(drop).map_err(failed)

@@ -39,10 +39,10 @@ pub use bounds::{Bound, Bounds};
 pub use diagnose::{Cause, SandboxError};
 pub use helper::sandbox_main;
 pub use owners::{CAPABILITY_ATTRIBUTE, OWNER_ATTRIBUTE};
-pub use request::{Bind, Copied, Refusal, SetupStep, Veil, Walls, World};
+pub use request::{Bind, Copied, Isolation, Refusal, RuntimeSettings, SetupStep, Veil};
 
 use crate::fsio::{IoContext, PathError, create_dir_all, read_limited};
-use request::{REQUEST, Reply, Request, RootPlan};
+use request::{REQUEST, RootPlan, SandboxReply, SandboxRequest};
 use tree::close_to_others;
 
 /// Most directories in one overlay. The kernel takes 500, and their names must fit a page.
@@ -75,13 +75,13 @@ pub struct Sandbox {
     /// The program that becomes the helper; `None`: this one.
     pub helper: Option<PathBuf>,
     /// How much is walled off.
-    pub walls: Walls,
+    pub isolation: Isolation,
     /// An existing directory for the sandbox's own needs, closed to other users; nothing of it is visible inside.
     pub staging: PathBuf,
-    /// Directories that make up the read-only root, the topmost first; not used with [`Walls::Run`] and
-    /// [`Walls::None`].
+    /// Directories that make up the read-only root, the topmost first; not used with [`Isolation::Run`] and
+    /// [`Isolation::None`].
     pub layers: Vec<PathBuf>,
-    /// With [`Walls::Configure`], an existing directory that takes what is changed in the root; its file system must hold
+    /// With [`Isolation::Configure`], an existing directory that takes what is changed in the root; its file system must hold
     /// extended attributes of users.
     pub upper: Option<PathBuf>,
     /// Directories whose places the binds must not tell.
@@ -99,7 +99,7 @@ pub struct Sandbox {
     /// Most time it may take.
     pub timeout: Option<Duration>,
     /// What is fixed of the surroundings.
-    pub world: World,
+    pub settings: RuntimeSettings,
 }
 
 /// How what ran in a sandbox ended.
@@ -124,7 +124,7 @@ impl Sandbox {
         if is_cancelled() {
             return Ok(Outcome::Cancelled);
         }
-        let groups = bounds::Groups::make(&self.world.bounds);
+        let groups = bounds::Groups::make(&self.settings.bounds);
         let reply = self.prepare(&groups)?;
         let (mut reader, writer) = std::io::pipe().map_err(SandboxError::start)?;
         let writer_for_errors = writer.try_clone().map_err(SandboxError::start)?;
@@ -158,7 +158,7 @@ impl Sandbox {
         let mut child = self.command()?.spawn().map_err(SandboxError::start)?;
         let status = child.wait().map_err(SandboxError::start)?;
         let silent = read_limited(&reply, REPLY_LIMIT).is_ok_and(|bytes| bytes.is_empty());
-        if self.walls == Walls::Run && silent {
+        if self.isolation == Isolation::Run && silent {
             // The helper has become the program, and replies only where it could not.
             return Ok(match status.code() {
                 Some(code) => Outcome::Exited(code),
@@ -185,18 +185,18 @@ impl Sandbox {
         let mount_point = self.staging.join("root");
         create_dir_all(&mount_point)?;
         let overlays = self.staging.join("overlays");
-        let root = match self.walls {
-            Walls::Build | Walls::Shell | Walls::Configure => RootPlan::Overlay {
+        let root = match self.isolation {
+            Isolation::Build | Isolation::Shell | Isolation::Configure => RootPlan::Overlay {
                 groups: link_layers(&self.layers, &overlays, &self.staging)?,
                 writable: link_upper(self.upper.as_deref(), &overlays)?,
             },
-            Walls::Run | Walls::None => RootPlan::Host,
+            Isolation::Run | Isolation::None => RootPlan::Host,
         };
         let (file, reply) = (self.staging.join(REQUEST), self.staging.join("reply.json"));
-        let request = Request {
+        let request = SandboxRequest {
             parent: std::process::id() as i32,
             reply: reply.clone(),
-            walls: self.walls,
+            isolation: self.isolation,
             mount_point,
             overlays,
             root,
@@ -206,8 +206,8 @@ impl Sandbox {
             argv: self.argv.clone(),
             env: self.env.clone(),
             cwd: self.cwd.clone(),
-            groups: groups.joined(&self.world.bounds),
-            world: self.world.clone(),
+            groups: groups.joined(&self.settings.bounds),
+            settings: self.settings.clone(),
         };
         let json = serde_json::to_vec(&request).map_err(|error| SandboxError::start(error.into()))?;
         std::fs::write(&file, json).context("write", &file)?;
@@ -321,8 +321,8 @@ fn wait_readable(reader: &std::io::PipeReader, at_most: Duration) -> std::io::Re
 fn read_reply(path: &Path) -> Result<Outcome, SandboxError> {
     let bytes = read_limited(path, REPLY_LIMIT).map_err(|_| SandboxError::NoReply)?;
     match serde_json::from_slice(&bytes).map_err(|_| SandboxError::NoReply)? {
-        Reply::Exited(status) => Ok(Outcome::Exited(status)),
-        Reply::Signaled(signal) => Ok(Outcome::Signaled(signal)),
-        Reply::Refused(refusal) => Err(SandboxError::refused(refusal)),
+        SandboxReply::Exited(status) => Ok(Outcome::Exited(status)),
+        SandboxReply::Signaled(signal) => Ok(Outcome::Signaled(signal)),
+        SandboxReply::Refused(refusal) => Err(SandboxError::refused(refusal)),
     }
 }

@@ -15,7 +15,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::copy::{Look, copy_in_other_order};
 use super::helper::Failed;
-use super::request::{Bind, Copied, Request, RootPlan, SetupStep, Veil, Walls};
+use super::request::{Bind, Copied, Isolation, RootPlan, SandboxRequest, SetupStep, Veil};
 use crate::fsio::sorted_names;
 use crate::store_path::StoreDir;
 
@@ -47,7 +47,7 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
 ];
 
 /// Composes the root that `request` describes, and makes it the root of this mount namespace.
-pub(super) fn enter(request: &Request) -> Result<(), Failed> {
+pub(super) fn enter(request: &SandboxRequest) -> Result<(), Failed> {
     let root = request.mount_point.as_path();
     mount_at(None, Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_PRIVATE, "")
         .map_err(|error| error.during(SetupStep::Propagation))?;
@@ -59,14 +59,14 @@ pub(super) fn enter(request: &Request) -> Result<(), Failed> {
         }
         RootPlan::Host => host_root(root)?,
     }
-    for copied in &request.world.copies {
+    for copied in &request.settings.copies {
         copy_to_memory(copied)?;
     }
     let veils = Veils::mount(&request.veils);
     for bind in &request.binds {
         bind_path(root, &veils.source(&bind.source), bind)?;
     }
-    if request.walls == Walls::Run {
+    if request.isolation == Isolation::Run {
         remount(root, MsFlags::MS_RDONLY)?;
     }
     pivot(root)
@@ -76,7 +76,7 @@ pub(super) fn enter(request: &Request) -> Result<(), Failed> {
 ///
 /// The directories are named by short relative links: the option string is limited to a page, and a sandbox
 /// that reads `/proc/mounts` learns nothing of where the store is.
-fn overlay_root(request: &Request, groups: &[usize], writable: bool) -> Result<(), Failed> {
+fn overlay_root(request: &SandboxRequest, groups: &[usize], writable: bool) -> Result<(), Failed> {
     let overlay = |links: &Path, count: usize, target: &Path, writable: bool| {
         std::env::set_current_dir(links).map_err(|error| Failed::io(SetupStep::Overlay, links, &error))?;
         let names: Vec<String> = (0..count).map(|index| index.to_string()).collect();

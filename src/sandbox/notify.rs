@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 
 use super::helper::Failed;
 use super::owners;
-use super::request::{Reply, SetupStep};
+use super::request::{SandboxReply, SetupStep};
 
 /// What a notified call comes to.
 pub(super) enum Answer {
@@ -124,7 +124,7 @@ impl Children {
 }
 
 /// Answers notified calls and reaps every process that ends until `program` does; tells how that one ended.
-pub(super) fn answer_until(program: Pid, children: &Children, channel: &OwnedFd) -> nix::Result<Reply> {
+pub(super) fn answer_until(program: Pid, children: &Children, channel: &OwnedFd) -> nix::Result<SandboxReply> {
     let mut listener: Option<OwnedFd> = None;
     loop {
         let notified = listener.as_ref().unwrap_or(channel);
@@ -175,12 +175,12 @@ fn receive(channel: &OwnedFd) -> nix::Result<OwnedFd> {
 }
 
 /// Reaps all that has ended.
-fn reap(program: Pid) -> nix::Result<Option<Reply>> {
+fn reap(program: Pid) -> nix::Result<Option<SandboxReply>> {
     loop {
         match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) if pid == program => return Ok(Some(Reply::Exited(status))),
+            Ok(WaitStatus::Exited(pid, status)) if pid == program => return Ok(Some(SandboxReply::Exited(status))),
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => {
-                return Ok(Some(Reply::Signaled(signal as i32)));
+                return Ok(Some(SandboxReply::Signaled(signal as i32)));
             }
             Ok(WaitStatus::StillAlive) => return Ok(None),
             Ok(_) | Err(Errno::EINTR) => {}

@@ -38,20 +38,20 @@ pub(super) fn answer(pid: u32, call: i64, arguments: &[u64; 6], is_waiting: &dyn
     let [a, b, c, d, e, _] = *arguments;
     #[cfg(target_arch = "x86_64")]
     match call {
-        libc::SYS_chown => return caller.chown(Place::path(AT_CWD, a, true), b, c),
-        libc::SYS_lchown => return caller.chown(Place::path(AT_CWD, a, false), b, c),
-        libc::SYS_stat => return caller.stat(Place::path(AT_CWD, a, true), b, is_waiting),
-        libc::SYS_lstat => return caller.stat(Place::path(AT_CWD, a, false), b, is_waiting),
+        libc::SYS_chown => return caller.chown(CallTarget::path(AT_CWD, a, true), b, c),
+        libc::SYS_lchown => return caller.chown(CallTarget::path(AT_CWD, a, false), b, c),
+        libc::SYS_stat => return caller.stat(CallTarget::path(AT_CWD, a, true), b, is_waiting),
+        libc::SYS_lstat => return caller.stat(CallTarget::path(AT_CWD, a, false), b, is_waiting),
         _ => {}
     }
     match call {
-        libc::SYS_fchown => caller.chown(Place::descriptor(a), b, c),
-        libc::SYS_fchownat => caller.chown(Place::at(a, b, e), c, d),
-        libc::SYS_fstat => caller.stat(Place::descriptor(a), b, is_waiting),
-        libc::SYS_newfstatat => caller.stat(Place::at(a, b, d), c, is_waiting),
-        libc::SYS_setxattr => caller.set_attribute(Place::path(AT_CWD, a, true), b, c, d),
-        libc::SYS_lsetxattr => caller.set_attribute(Place::path(AT_CWD, a, false), b, c, d),
-        libc::SYS_fsetxattr => caller.set_attribute(Place::descriptor(a), b, c, d),
+        libc::SYS_fchown => caller.chown(CallTarget::descriptor(a), b, c),
+        libc::SYS_fchownat => caller.chown(CallTarget::at(a, b, e), c, d),
+        libc::SYS_fstat => caller.stat(CallTarget::descriptor(a), b, is_waiting),
+        libc::SYS_newfstatat => caller.stat(CallTarget::at(a, b, d), c, is_waiting),
+        libc::SYS_setxattr => caller.set_attribute(CallTarget::path(AT_CWD, a, true), b, c, d),
+        libc::SYS_lsetxattr => caller.set_attribute(CallTarget::path(AT_CWD, a, false), b, c, d),
+        libc::SYS_fsetxattr => caller.set_attribute(CallTarget::descriptor(a), b, c, d),
         _ => Answer::Continue,
     }
 }
@@ -61,7 +61,7 @@ const AT_CWD: u64 = libc::AT_FDCWD as u64;
 
 /// What a call is about, as its arguments say.
 #[derive(Clone, Copy)]
-struct Place {
+struct CallTarget {
     /// The directory that a relative path is relative to.
     descriptor: i32,
     /// Where the path is in the caller's memory; `None`: it is the descriptor itself.
@@ -72,7 +72,7 @@ struct Place {
     may_be_empty: bool,
 }
 
-impl Place {
+impl CallTarget {
     fn path(descriptor: u64, path: u64, follow: bool) -> Self {
         Self {
             descriptor: descriptor as i32,
@@ -106,14 +106,14 @@ struct Caller {
 }
 
 impl Caller {
-    fn chown(&self, place: Place, user: u64, group: u64) -> Answer {
+    fn chown(&self, place: CallTarget, user: u64, group: u64) -> Answer {
         let changed = self
             .open(place)
             .and_then(|file| file.set_owner(user as u32, group as u32));
         Answer::Done(changed)
     }
 
-    fn stat(&self, place: Place, buffer: u64, is_waiting: &dyn Fn() -> bool) -> Answer {
+    fn stat(&self, place: CallTarget, buffer: u64, is_waiting: &dyn Fn() -> bool) -> Answer {
         // The kernel answers for all that has the owner it seems to have, and says what is wrong with a call.
         let Ok(file) = self.open(place) else {
             return Answer::Continue;
@@ -136,7 +136,7 @@ impl Caller {
         }
     }
 
-    fn set_attribute(&self, place: Place, name: u64, value: u64, size: u64) -> Answer {
+    fn set_attribute(&self, place: CallTarget, name: u64, value: u64, size: u64) -> Answer {
         let set = || {
             if self.text(name)?.as_bytes() != b"security.capability" {
                 return Err(Errno::EOPNOTSUPP);
@@ -152,7 +152,7 @@ impl Caller {
     }
 
     /// Opens what a call is about. All processes of a sandbox have one root and one mount namespace, this one's.
-    fn open(&self, place: Place) -> Result<Noted, Errno> {
+    fn open(&self, place: CallTarget) -> Result<Noted, Errno> {
         let path = match place.path {
             None => CString::default(),
             Some(address) => self.text(address)?,

@@ -15,13 +15,13 @@ pub(super) const REQUEST: &str = "request.json";
 
 /// What the helper is to run, and in what surroundings.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Request {
+pub(super) struct SandboxRequest {
     /// Process that asked; when it is gone the sandbox goes too.
     pub parent: i32,
     /// Where the reply is written.
     pub reply: PathBuf,
     /// How much is walled off.
-    pub walls: Walls,
+    pub isolation: Isolation,
     /// Empty directory on which the new root is mounted.
     pub mount_point: PathBuf,
     /// Directory that holds one directory of links `0`, `1`, … for each overlay of [`RootPlan::Overlay`].
@@ -43,13 +43,13 @@ pub(super) struct Request {
     /// Control groups to be joined.
     pub groups: Vec<Joined>,
     /// What is fixed of the surroundings.
-    pub world: World,
+    pub settings: RuntimeSettings,
 }
 
 /// What a sandbox *fixes* of its surroundings, so that no build can tell one machine from another. A check of a build's
 /// reproducibility fixes it otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct World {
+pub struct RuntimeSettings {
     /// Name of the host.
     pub host: String,
     /// File creation mask of a build.
@@ -75,7 +75,7 @@ pub struct Copied {
     pub sealed: bool,
 }
 
-impl Default for World {
+impl Default for RuntimeSettings {
     fn default() -> Self {
         Self {
             host: "localhost".to_owned(),
@@ -91,7 +91,7 @@ impl Default for World {
 /// How much is walled off from what runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Walls {
+pub enum Isolation {
     /// A build: own user, mount, pid, net, ipc, uts and cgroup namespaces, system call filter, fixed limits.
     Build,
     /// A development shell: own user, mount, pid, ipc and uts namespaces; the machine's network and terminal.
@@ -105,7 +105,7 @@ pub enum Walls {
     Configure,
 }
 
-impl Walls {
+impl Isolation {
     /// Whether what runs is walled off as a build is.
     pub(super) fn are_closed(self) -> bool {
         matches!(self, Self::Build | Self::Configure)
@@ -155,7 +155,7 @@ pub struct Bind {
 /// What the helper answers: the first thing that went wrong, or how the program ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Reply {
+pub(super) enum SandboxReply {
     /// The program exited with this status.
     Exited(i32),
     /// The program was killed by this signal.

@@ -23,7 +23,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
     let what = format!("image `{}`", field.key);
     let table = reader.table(field, what, keys::IMAGE.iter().collect())?;
     let users = read_users(reader, &table);
-    let known = Accounts {
+    let known = KnownAccounts {
         names: users.keys().map(String::as_str).collect(),
         open: !is_empty(&table, "root") || table.get("base").is_some(),
     };
@@ -68,13 +68,13 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
 }
 
 /// The accounts that names in an image may mean.
-pub(super) struct Accounts<'a> {
+pub(super) struct KnownAccounts<'a> {
     names: Vec<&'a str>,
     /// Whether Debian packages at `/` may bring further ones.
     open: bool,
 }
 
-impl Accounts<'_> {
+impl KnownAccounts<'_> {
     /// Whether `name` is a number, `root`, a declared user or possibly a Debian package's.
     pub(super) fn check(&self, name: &str) -> Result<(), Complaint> {
         if name.bytes().all(|byte| byte.is_ascii_digit()) && !name.is_empty() {
@@ -232,7 +232,7 @@ fn read_account(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<User> {
 }
 
 /// `user[:group]`, names or numbers.
-fn read_user(reader: &mut Reader<'_>, table: &Table<'_>, known: &Accounts<'_>) -> Option<String> {
+fn read_user(reader: &mut Reader<'_>, table: &Table<'_>, known: &KnownAccounts<'_>) -> Option<String> {
     let field = table.get("user")?;
     if matches!(field.value, DeValue::Integer(_)) {
         return reader.integer(&field, 0, ID_MAX).map(|id| id.to_string());

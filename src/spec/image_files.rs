@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::checks;
 use super::diagnostics::Diagnostic;
-use super::image::Accounts;
+use super::image::KnownAccounts;
 use super::keys::{self, ID_MAX};
 use super::reader::{Field, Reader, Table};
 use super::types::{ImageFile, ImageFileKind, Permission, PermissionPaths, Spanned};
@@ -18,7 +18,7 @@ use crate::capability::{CapabilityClauses, FileCapabilities, ParseCapabilitiesEr
 pub(super) fn read(
     reader: &mut Reader<'_>,
     table: &Table<'_>,
-    known: &Accounts<'_>,
+    known: &KnownAccounts<'_>,
 ) -> BTreeMap<String, Spanned<ImageFile>> {
     let mut files = BTreeMap::new();
     for entry in table.entries(reader, "files") {
@@ -33,7 +33,7 @@ pub(super) fn read(
 }
 
 /// A string is a path; a table has exactly one of `source`, `text`, `symlink` and `directory`.
-fn read_file(reader: &mut Reader<'_>, entry: &Field<'_>, known: &Accounts<'_>) -> Option<ImageFile> {
+fn read_file(reader: &mut Reader<'_>, entry: &Field<'_>, known: &KnownAccounts<'_>) -> Option<ImageFile> {
     if matches!(entry.value, DeValue::String(_)) {
         let path = reader.checked(entry, checks::local_path)?;
         return Some(ImageFile {
@@ -76,7 +76,11 @@ fn read_file(reader: &mut Reader<'_>, entry: &Field<'_>, known: &Accounts<'_>) -
 }
 
 /// Reads `permissions` of an image.
-pub(super) fn read_permissions(reader: &mut Reader<'_>, table: &Table<'_>, known: &Accounts<'_>) -> Vec<Permission> {
+pub(super) fn read_permissions(
+    reader: &mut Reader<'_>,
+    table: &Table<'_>,
+    known: &KnownAccounts<'_>,
+) -> Vec<Permission> {
     let elements = table.elements(reader, "permissions");
     let rules = elements
         .iter()
@@ -84,7 +88,7 @@ pub(super) fn read_permissions(reader: &mut Reader<'_>, table: &Table<'_>, known
     rules.collect()
 }
 
-fn read_permission(reader: &mut Reader<'_>, element: &Field<'_>, known: &Accounts<'_>) -> Option<Permission> {
+fn read_permission(reader: &mut Reader<'_>, element: &Field<'_>, known: &KnownAccounts<'_>) -> Option<Permission> {
     let table = reader.table(element, element.title(), keys::PERMISSION.iter().collect())?;
     let mode = table.get("mode").and_then(|field| read_mode(reader, &field));
     let mut account = |key| table.get(key).and_then(|field| read_account(reader, &field, known));
@@ -213,7 +217,7 @@ fn read_mode(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<u32> {
 }
 
 /// A name or an ID.
-fn read_account(reader: &mut Reader<'_>, field: &Field<'_>, known: &Accounts<'_>) -> Option<String> {
+fn read_account(reader: &mut Reader<'_>, field: &Field<'_>, known: &KnownAccounts<'_>) -> Option<String> {
     if matches!(field.value, DeValue::Integer(_)) {
         return reader.integer(field, 0, ID_MAX).map(|id| id.to_string());
     }

@@ -40,7 +40,7 @@ const FILE_SIZE_MAX: usize = 16 << 20;
 /// relative `file:` addresses stay relative.
 /// [`Diagnostics::shown_from`] shortens paths for people.
 pub fn load(root: &Path, read: &mut dyn FnMut(&Path) -> io::Result<String>) -> Result<Workspace, Diagnostics> {
-    let mut loader = Loader::default();
+    let mut loader = SpecLoader::default();
     loader.add_file(spec_path(root), None);
     while let Some((index, importer)) = loader.unread.pop_front() {
         loader.read_file(index, importer, read);
@@ -66,7 +66,7 @@ pub fn spec_path(path: &Path) -> PathBuf {
 }
 
 #[derive(Default)]
-struct Loader {
+struct SpecLoader {
     texts: Vec<SourceFile>,
     specs: Vec<SpecFile>,
     /// For each file, its imports by alias; `None` for one that could not be read.
@@ -75,7 +75,7 @@ struct Loader {
     errors: Vec<Diagnostic>,
 }
 
-impl Loader {
+impl SpecLoader {
     /// Index of the file at `path`, queued to be read where it is new.
     fn add_file(&mut self, path: PathBuf, importer: Option<(String, Span)>) -> Option<usize> {
         if let Some(index) = self.texts.iter().position(|file| file.path == path) {

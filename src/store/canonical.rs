@@ -46,7 +46,7 @@ type Shared = BTreeMap<(u64, u64), (u64, Vec<PathBuf>)>;
 /// Looks at the whole tree at `root`, which will be at a path of `place` bytes, before anything is changed: refuses what
 /// has no archive, opens directories up, notes hard links.
 pub(super) fn survey(root: &Path, place: usize) -> Result<Shared, StoreError> {
-    let mut survey = Survey {
+    let mut survey = TreeSurvey {
         elsewhere: place.cast_signed() - root.as_os_str().len().cast_signed(),
         shared: BTreeMap::new(),
     };
@@ -54,13 +54,13 @@ pub(super) fn survey(root: &Path, place: usize) -> Result<Shared, StoreError> {
     Ok(survey.shared)
 }
 
-struct Survey {
+struct TreeSurvey {
     /// How many bytes longer paths will be where the tree will be.
     elsewhere: isize,
     shared: Shared,
 }
 
-impl Survey {
+impl TreeSurvey {
     fn look_at(&mut self, path: &Path, depth: usize) -> Result<(), StoreError> {
         nar::check_length(path, self.elsewhere)?;
         let metadata = fs::symlink_metadata(path).context("read the attributes of", path)?;

@@ -22,7 +22,7 @@ use super::write::{Layout, Stream, docker_warnings, refuse_artifact};
 use super::{Sink, Source, Tally, Transferred, TransportError, names};
 use crate::digest::{ContentDigest, DiffId, Digest};
 use crate::fsio::IoContext;
-use crate::image::{Image, Layer};
+use crate::image::{Image, ImageLayer};
 use crate::oci::LayerCodec;
 
 /// Most bytes of an engine's output that are kept.
@@ -166,7 +166,7 @@ impl Daemon {
             return Ok(loaded(self.check(image, &names)?, String::new()));
         }
         let present = self.present_layers(image).unwrap_or_default();
-        let is_wanted = |layer: &&Layer| layer.is_absent() && !present.contains(&layer.digest());
+        let is_wanted = |layer: &&ImageLayer| layer.is_absent() && !present.contains(&layer.digest());
         if let Some(layer) = image.layers.iter().find(is_wanted) {
             let place = self.program.display().to_string();
             return Err(TransportError::needs_layer(&place, &layer.descriptor));
@@ -209,15 +209,15 @@ impl Daemon {
             known.extend(found.into_iter().filter(|found| wanted.contains(found)));
         })?;
         if self.engine == Engine::Podman {
-            let has = |layer: &&Layer| layer.diff_id.is_some_and(|diff_id| known.contains(&diff_id));
+            let has = |layer: &&ImageLayer| layer.diff_id.is_some_and(|diff_id| known.contains(&diff_id));
             let plain = image
                 .layers
                 .iter()
                 .filter(|layer| layer.codec() == Some(LayerCodec::None));
-            return Ok(plain.filter(has).map(Layer::digest).collect());
+            return Ok(plain.filter(has).map(ImageLayer::digest).collect());
         }
         let (below, above) = image.layers.split_at(most);
-        let mut present: BTreeSet<ContentDigest> = below.iter().map(Layer::digest).collect();
+        let mut present: BTreeSet<ContentDigest> = below.iter().map(ImageLayer::digest).collect();
         above.iter().for_each(|layer| {
             present.remove(&layer.digest());
         });
@@ -457,7 +457,7 @@ impl Sink for Daemon {
 }
 
 /// Both outputs of a child, read by threads of their own so that the child never waits for us.
-struct Collector {
+struct OutputReaders {
     out: Option<std::thread::JoinHandle<String>>,
     err: Option<std::thread::JoinHandle<String>>,
 }
@@ -468,11 +468,11 @@ struct Output {
 }
 
 impl Output {
-    fn collect(child: &mut Child) -> Collector {
+    fn collect(child: &mut Child) -> OutputReaders {
         fn keep(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
             std::thread::spawn(move || tail(&mut pipe))
         }
-        Collector {
+        OutputReaders {
             out: child.stdout.take().map(keep),
             err: child.stderr.take().map(keep),
         }
@@ -489,7 +489,7 @@ impl Output {
     }
 }
 
-impl Collector {
+impl OutputReaders {
     fn join(self) -> Output {
         let text = |handle: Option<std::thread::JoinHandle<String>>| {
             handle.and_then(|handle| handle.join().ok()).unwrap_or_default()

@@ -7,7 +7,7 @@ use std::io::{self, Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::digest::{ContentDigest, Digest, VerifyingReader};
-use crate::image::{Image, Index};
+use crate::image::{Image, ImageIndex};
 use crate::oci::{self, CONFIG_SIZE_MAX, Config, Descriptor, Document, Manifest, Raw, parse_json};
 
 mod companion;
@@ -132,7 +132,7 @@ pub trait Sink {
 
     /// Writes an index and all images that it lists, and gives the index's digest. Forms that hold one image alone
     /// refuse it.
-    fn put_index(&self, index: &Index, names: &[String]) -> Result<Digest, TransportError> {
+    fn put_index(&self, index: &ImageIndex, names: &[String]) -> Result<Digest, TransportError> {
         let _ = (index, names);
         Err(TransportError::NoIndex)
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{Source, TransportError, read_blob, read_config};
 use crate::digest::{ContentDigest, DiffId, Digest};
-use crate::image::{Image, Index, Layer, Listed};
+use crate::image::{Image, ImageIndex, ImageLayer, Listed};
 use crate::layer::{Blob, Origin};
 use crate::oci::{self, CONFIG_SIZE_MAX, Config, ConfigDocument, Descriptor, Document, INDEX_DEPTH_MAX, Manifest, Raw};
 
@@ -21,7 +21,7 @@ pub enum Content {
     /// One image.
     Image(Image),
     /// Several.
-    Index(Index),
+    Index(ImageIndex),
 }
 
 impl Content {
@@ -81,7 +81,7 @@ fn open_index(
     document: Raw<oci::Index>,
     depth: usize,
     left: &mut usize,
-) -> Result<Index, TransportError> {
+) -> Result<ImageIndex, TransportError> {
     if depth >= INDEX_DEPTH_MAX {
         return Err(TransportError::nested_too_deep(source.place()));
     }
@@ -107,7 +107,7 @@ fn open_index(
             Document::Index(index) => Listed::Index(open_index(source, index, depth + 1, left)?),
         });
     }
-    Ok(Index { document, entries })
+    Ok(ImageIndex { document, entries })
 }
 
 fn open_image(source: &Arc<dyn Source>, manifest: Raw<Manifest>) -> Result<Image, TransportError> {
@@ -118,18 +118,22 @@ fn open_image(source: &Arc<dyn Source>, manifest: Raw<Manifest>) -> Result<Image
     let is_absent = |descriptor: &Descriptor| {
         descriptor.is_kept_elsewhere() && matches!(source.layer(descriptor), Err(TransportError::Elsewhere { .. }))
     };
-    let layers = manifest.layers.iter().zip(diff_ids).map(|(descriptor, diff_id)| Layer {
-        descriptor: descriptor.clone(),
-        diff_id,
-        content: match is_absent(descriptor) {
-            true => Blob::Absent { len: descriptor.size },
-            false => Blob::Elsewhere {
-                origin: origin.clone(),
-                digest: descriptor.digest,
-                len: descriptor.size,
+    let layers = manifest
+        .layers
+        .iter()
+        .zip(diff_ids)
+        .map(|(descriptor, diff_id)| ImageLayer {
+            descriptor: descriptor.clone(),
+            diff_id,
+            content: match is_absent(descriptor) {
+                true => Blob::Absent { len: descriptor.size },
+                false => Blob::Elsewhere {
+                    origin: origin.clone(),
+                    digest: descriptor.digest,
+                    len: descriptor.size,
+                },
             },
-        },
-    });
+        });
     let layers = layers.collect();
     Ok(Image {
         manifest,

@@ -12,7 +12,7 @@ use super::TransportError;
 use crate::archive::compression::Decompressor;
 use crate::archive::tar::{Streamed, TarError, TarPolicy, TarReader};
 use crate::archive::{Kind, clean};
-use crate::image::Layer;
+use crate::image::ImageLayer;
 
 /// Most symlinks and hard links that are followed for one path (path_resolution(7)).
 const LINKS_MAX: usize = 40;
@@ -34,8 +34,12 @@ pub enum Peeked {
 
 /// Reads files of at most `limit` bytes by their paths without leading slash; one that is not there is left out.
 /// Layers are read from the uppermost down, only as far as needed.
-pub fn read_files(layers: &[Layer], paths: &[&str], limit: u64) -> Result<BTreeMap<String, Vec<u8>>, TransportError> {
-    let mut view = View::new(layers, limit, LINKS_MAX);
+pub fn read_files(
+    layers: &[ImageLayer],
+    paths: &[&str],
+    limit: u64,
+) -> Result<BTreeMap<String, Vec<u8>>, TransportError> {
+    let mut view = LayeredView::new(layers, limit, LINKS_MAX);
     view.learn(paths.iter().flat_map(|path| prefixes(path)))?;
     let mut files = BTreeMap::new();
     for path in paths {
@@ -48,22 +52,22 @@ pub fn read_files(layers: &[Layer], paths: &[&str], limit: u64) -> Result<BTreeM
 
 /// What stands at each of these paths, without leading slash and links not followed; one where nothing is is left out.
 /// What is below a directory says that it is one where no entry of its own does.
-pub fn entries(layers: &[Layer], paths: &[&str]) -> Result<BTreeMap<String, Peeked>, TransportError> {
+pub fn entries(layers: &[ImageLayer], paths: &[&str]) -> Result<BTreeMap<String, Peeked>, TransportError> {
     let found = look(layers, paths.iter().map(|path| (*path).to_owned()).collect(), 0)?;
     Ok(found.into_iter().map(|(path, (_, peeked))| (path, peeked)).collect())
 }
 
 /// What is known so far of an image's paths: the layer that decides and what is there, or that nothing is.
-struct View<'a> {
-    layers: &'a [Layer],
+struct LayeredView<'a> {
+    layers: &'a [ImageLayer],
     limit: u64,
     /// How many links may be followed for one path.
     links: usize,
     known: BTreeMap<String, Option<(usize, Peeked)>>,
 }
 
-impl<'a> View<'a> {
-    fn new(layers: &'a [Layer], limit: u64, links: usize) -> Self {
+impl<'a> LayeredView<'a> {
+    fn new(layers: &'a [ImageLayer], limit: u64, links: usize) -> Self {
         Self {
             layers,
             limit,
@@ -116,7 +120,7 @@ impl<'a> View<'a> {
                     let Some(links) = self.links.checked_sub(followed + 1) else {
                         break;
                     };
-                    let bytes = View::new(layers, self.limit, links).file(&target)?;
+                    let bytes = LayeredView::new(layers, self.limit, links).file(&target)?;
                     let missing = || unreadable(format!("it is a hard link to `/{target}`, where no file is"));
                     return bytes.ok_or_else(missing).map(Some);
                 }
@@ -167,7 +171,7 @@ fn joined(at: &str, target: &str, rest: &str) -> String {
 /// What stands at each of these paths by the uppermost layer that speaks of it, with that layer's index. Layers are read
 /// from the uppermost down, only as far as needed.
 fn look(
-    layers: &[Layer],
+    layers: &[ImageLayer],
     mut wanted: BTreeSet<String>,
     limit: u64,
 ) -> Result<BTreeMap<String, (usize, Peeked)>, TransportError> {
@@ -200,7 +204,7 @@ struct Said {
 }
 
 /// Reads what one layer says of these paths.
-fn read_layer(layer: &Layer, wanted: &BTreeSet<String>, limit: u64) -> Result<Said, TransportError> {
+fn read_layer(layer: &ImageLayer, wanted: &BTreeSet<String>, limit: u64) -> Result<Said, TransportError> {
     if layer.is_absent() {
         return Err(TransportError::elsewhere("the image's place", &layer.descriptor));
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Source, TransportError};
 pub(crate) use crate::archive::testing::{Node, tar};
 use crate::digest::{ContentDigest, DiffId, Digest, Hasher, VerifyingReader};
-use crate::image::{Image, Layer};
+use crate::image::{Image, ImageLayer};
 use crate::layer::Blob;
 use crate::oci::{Compression, ConfigDocument, Descriptor, Document, Manifest, Raw};
 pub(crate) use crate::testing::{oracle, run, stdout};
@@ -30,11 +30,11 @@ pub(crate) fn compress(bytes: &[u8], compression: Compression) -> Vec<u8> {
     }
 }
 
-pub(crate) fn layer(tar: &[u8], compression: Compression) -> Layer {
+pub(crate) fn layer(tar: &[u8], compression: Compression) -> ImageLayer {
     let bytes = compress(tar, compression);
     let mut hasher = Hasher::new();
     hasher.update(tar);
-    Layer {
+    ImageLayer {
         descriptor: Descriptor::new(compression.media_type(), Digest::of(&bytes), bytes.len() as u64),
         diff_id: Some(hasher.diff_id()),
         content: Blob::Bytes(Arc::from(bytes)),
@@ -58,7 +58,7 @@ pub(crate) fn config(diff_ids: &[DiffId]) -> Value {
 }
 
 /// An image of layers, a config and the manifest's annotations.
-pub(crate) fn image_of(layers: Vec<Layer>, config: &Value, annotations: Option<Value>) -> Image {
+pub(crate) fn image_of(layers: Vec<ImageLayer>, config: &Value, annotations: Option<Value>) -> Image {
     let config = config.to_string().into_bytes();
     let descriptors: Vec<_> = layers.iter().map(|layer| &layer.descriptor).collect();
     let mut manifest = json!({
@@ -83,7 +83,7 @@ pub(crate) fn image_of(layers: Vec<Layer>, config: &Value, annotations: Option<V
 }
 
 /// A layer's digest, which is a SHA-256 in all test images.
-pub(crate) fn sha256(layer: &Layer) -> Digest {
+pub(crate) fn sha256(layer: &ImageLayer) -> Digest {
     match layer.digest() {
         ContentDigest::Sha256(digest) => digest,
         ContentDigest::Sha512(_) => panic!("{}", layer.digest()),
@@ -94,7 +94,7 @@ pub(crate) fn sha256(layer: &Layer) -> Digest {
 pub(crate) fn with_manifest(image: &Image, manifest: Vec<u8>) -> Image {
     let manifest = Raw::<Manifest>::read(manifest).unwrap();
     let layers = image.layers.iter().zip(&manifest.layers);
-    let layers = layers.map(|(layer, descriptor)| Layer {
+    let layers = layers.map(|(layer, descriptor)| ImageLayer {
         descriptor: descriptor.clone(),
         ..layer.clone()
     });
@@ -116,7 +116,7 @@ pub(crate) fn changed_manifest(image: &Image, change: impl FnOnce(&mut Value)) -
 pub(crate) struct Loose {
     pub(crate) manifest: Vec<u8>,
     pub(crate) config: Vec<u8>,
-    pub(crate) layers: Vec<Layer>,
+    pub(crate) layers: Vec<ImageLayer>,
 }
 
 impl Loose {
@@ -154,7 +154,7 @@ impl Source for Loose {
 
 /// An image of these tars.
 pub(crate) fn image(tars: &[(Vec<u8>, Compression)]) -> Image {
-    let layers: Vec<Layer> = tars.iter().map(|(tar, compression)| layer(tar, *compression)).collect();
+    let layers: Vec<ImageLayer> = tars.iter().map(|(tar, compression)| layer(tar, *compression)).collect();
     let diff_ids: Vec<DiffId> = layers.iter().filter_map(|layer| layer.diff_id).collect();
     image_of(layers, &config(&diff_ids), None)
 }

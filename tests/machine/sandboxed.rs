@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use layerize::sandbox::{Bind, Outcome, Sandbox, SandboxError, Veil, Walls, World};
+use layerize::sandbox::{Bind, Isolation, Outcome, RuntimeSettings, Sandbox, SandboxError, Veil};
 
 use super::root::machine_root;
 use super::user::program;
@@ -47,7 +47,7 @@ impl Sandboxed {
         }
         let sandbox = Sandbox {
             helper: Some(program()),
-            walls: Walls::Build,
+            isolation: Isolation::Build,
             staging,
             layers: vec![mount_points(dir.path()), machine_root()],
             upper: None,
@@ -63,7 +63,7 @@ impl Sandboxed {
             env: vec![("PATH".to_owned(), "/usr/bin".to_owned())],
             cwd: "/build".into(),
             timeout: Some(Duration::from_secs(60)),
-            world: World::default(),
+            settings: RuntimeSettings::default(),
         };
         Self { dir, sandbox }
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::packages::{matching, name_of, package_of};
-use super::sequence::{self, Limits};
+use super::sequence::{self, TextLimits};
 use super::{Cause, Class};
 
 /// Inputs of inputs of inputs that are followed.
@@ -126,7 +126,7 @@ impl Search<'_> {
                 through,
                 None,
                 None,
-                Some(sequence::unified(x, y, &Limits::new(LINES_MAX))),
+                Some(sequence::unified(x, y, &TextLimits::new(LINES_MAX))),
             );
         }
         let (x, y) = (map(&a["env"]), map(&b["env"]));

@@ -10,7 +10,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use super::super::AuditError;
 use super::super::opened::Opened;
 use super::super::stream::LayerStream;
-use super::sequence::Limits;
+use super::sequence::TextLimits;
 use super::{ContentChange, DiffOptions, inside};
 use crate::archive::Kind;
 use crate::fsio::IoContext;
@@ -40,7 +40,7 @@ pub(super) fn explain(
     let mut spool_a = Spool::extract(a, wanted.iter().map(|wanted| &wanted.a), options)?;
     let mut spool_b = Spool::extract(b, wanted.iter().map(|wanted| &wanted.b), options)?;
     let dir = options.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let limits = Limits::new(options.lines);
+    let limits = TextLimits::new(options.lines);
     wanted
         .iter()
         .map(|wanted| {
@@ -51,7 +51,7 @@ pub(super) fn explain(
 }
 
 /// A content in a spool, and its size.
-type Section<'s> = (io::Take<BufReader<&'s File>>, u64);
+type SpoolSection<'s> = (io::Take<BufReader<&'s File>>, u64);
 
 /// Contents of some files of an image, one after the other.
 struct Spool {
@@ -93,7 +93,7 @@ impl Spool {
         Ok(spool)
     }
 
-    fn section(&mut self, key: &(usize, Vec<u8>)) -> io::Result<Option<Section<'_>>> {
+    fn section(&mut self, key: &(usize, Vec<u8>)) -> io::Result<Option<SpoolSection<'_>>> {
         let Some(&(offset, size)) = self.sections.get(key) else {
             return Ok(None);
         };
@@ -117,7 +117,7 @@ fn compare(
     key_a: &(usize, Vec<u8>),
     b: &mut Spool,
     key_b: &(usize, Vec<u8>),
-    limits: &Limits,
+    limits: &TextLimits,
 ) -> io::Result<Option<(ContentChange, bool)>> {
     if let (Some(x), Some(y)) = (a.small(key_a)?, b.small(key_b)?) {
         let name = String::from_utf8_lossy(&key_b.1);

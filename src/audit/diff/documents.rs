@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::super::opened::Opened;
-use super::layers::Fate;
+use super::layers::LayerMatch;
 use super::{Class, FieldChange, LayerPlace};
 use crate::image::{PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
 
@@ -33,7 +33,7 @@ pub(super) fn manifest(a: &Opened, b: &Opened) -> Vec<FieldChange> {
         }
         value
     };
-    Comparison::of(manifest_class).run("", &clean(a), &clean(b))
+    DocumentComparison::of(manifest_class).run("", &clean(a), &clean(b))
 }
 
 /// Annotations and media type of two layers that stand for each other. Where the compression differs, the media type
@@ -60,7 +60,7 @@ pub(super) fn layer(index: usize, a: &Value, b: &Value, recompressed: bool) -> V
         }
         value
     };
-    Comparison::of(manifest_class).run(&format!("layers[{index}]"), &clean(a), &clean(b))
+    DocumentComparison::of(manifest_class).run(&format!("layers[{index}]"), &clean(a), &clean(b))
 }
 
 fn manifest_class(field: &str) -> Class {
@@ -103,17 +103,19 @@ fn config_class(field: &str) -> Class {
 }
 
 /// Fields of the config that differ, diffIDs left out, and what the history says of layers that are on one side only.
-pub(super) fn config(a: &Opened, b: &Opened, fates: &[Fate]) -> Vec<FieldChange> {
+pub(super) fn config(a: &Opened, b: &Opened, matches: &[LayerMatch]) -> Vec<FieldChange> {
     let lone = |of: fn(LayerPlace) -> (Option<usize>, Option<usize>)| -> BTreeSet<usize> {
-        let places = fates.iter().map(|fate| of(fate.place()));
+        let places = matches.iter().map(|layer_match| of(layer_match.place()));
         places
             .filter_map(|(own, other)| own.filter(|_| other.is_none()))
             .collect()
     };
     let lone = (lone(|place| (place.a, place.b)), lone(|place| (place.b, place.a)));
     let changed = |of: fn(LayerPlace) -> Option<usize>| -> BTreeSet<usize> {
-        let changed = fates.iter().filter(|fate| matches!(fate, Fate::Changed(..)));
-        changed.filter_map(|fate| of(fate.place())).collect()
+        let changed = matches
+            .iter()
+            .filter(|layer_match| matches!(layer_match, LayerMatch::Changed(..)));
+        changed.filter_map(|layer_match| of(layer_match.place())).collect()
     };
     let changed = (changed(|place| place.a), changed(|place| place.b));
     let clean = |opened: &Opened, lone: &BTreeSet<usize>, changed: &BTreeSet<usize>| {
@@ -135,17 +137,17 @@ pub(super) fn config(a: &Opened, b: &Opened, fates: &[Fate]) -> Vec<FieldChange>
         }
         value
     };
-    Comparison::of(config_class).run("", &clean(a, &lone.0, &changed.0), &clean(b, &lone.1, &changed.1))
+    DocumentComparison::of(config_class).run("", &clean(a, &lone.0, &changed.0), &clean(b, &lone.1, &changed.1))
 }
 
 /// Fields of two manifests that differ, all of them.
 pub(super) fn whole_manifest(a: &Value, b: &Value) -> Vec<FieldChange> {
-    Comparison::of(manifest_class).run("", a, b)
+    DocumentComparison::of(manifest_class).run("", a, b)
 }
 
 /// Fields of the configs of two artifacts that differ.
 pub(super) fn whole_config(a: &Value, b: &Value) -> Vec<FieldChange> {
-    Comparison::of(|_| Class::Config).run("", a, b)
+    DocumentComparison::of(|_| Class::Config).run("", a, b)
 }
 
 /// Fields of two index descriptors or indexes that differ.
@@ -154,7 +156,7 @@ pub(super) fn index(field: &str, a: &Value, b: &Value) -> Vec<FieldChange> {
         Class::Manifest => Class::IndexEntry,
         class => class,
     };
-    Comparison::of(class).run(field, a, b)
+    DocumentComparison::of(class).run(field, a, b)
 }
 
 /// A document whose values are equal and whose bytes are not: order of keys, white space, escapes.
@@ -173,12 +175,12 @@ pub(super) fn encoding(what: &str, a: &[u8], b: &[u8]) -> FieldChange {
 }
 
 /// A walk through two documents at once.
-struct Comparison {
+struct DocumentComparison {
     class: fn(&str) -> Class,
     changes: Vec<FieldChange>,
 }
 
-impl Comparison {
+impl DocumentComparison {
     fn of(class: fn(&str) -> Class) -> Self {
         Self {
             class,

@@ -1,6 +1,6 @@
 //! Layers are *paired* by diffID, in order; what is left over was added, removed, moved, or changed in place.
 //!
-//! Invariant: each layer of either image has exactly one fate; no layer is read for it.
+//! Invariant: each layer of either image has exactly one match; no layer is read for it.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use crate::digest::{ContentDigest, DiffId};
 
 /// What became of a layer, by its indexes in both images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum LayerMatch {
     /// The same blob, or the same tar in another blob, at the same place in the order.
     Same(usize, usize),
     /// Another tar at the same place in the order.
@@ -25,7 +25,7 @@ pub(super) enum Fate {
     Added(usize),
 }
 
-impl Fate {
+impl LayerMatch {
     /// The layers it is about.
     pub(super) fn place(self) -> LayerPlace {
         let (a, b) = match self {
@@ -39,18 +39,18 @@ impl Fate {
 
 /// Whether the layers that are not in both images lie together, at the same place between those that are in both:
 /// then the images' file systems are the same if what these layers make is the same.
-pub(super) fn together(fates: &[Fate]) -> bool {
+pub(super) fn together(matches: &[LayerMatch]) -> bool {
     let mut own = (Vec::new(), Vec::new());
-    for fate in fates {
-        match *fate {
-            Fate::Same(..) => {}
-            Fate::Moved(..) => return false,
-            Fate::Changed(a, b) => {
+    for layer_match in matches {
+        match *layer_match {
+            LayerMatch::Same(..) => {}
+            LayerMatch::Moved(..) => return false,
+            LayerMatch::Changed(a, b) => {
                 own.0.push(a);
                 own.1.push(b);
             }
-            Fate::Removed(a) => own.0.push(a),
-            Fate::Added(b) => own.1.push(b),
+            LayerMatch::Removed(a) => own.0.push(a),
+            LayerMatch::Added(b) => own.1.push(b),
         }
     }
     own.0.sort_unstable();
@@ -67,7 +67,7 @@ enum Identity {
     Blob(ContentDigest),
 }
 
-pub(super) fn fates(a: &[OpenedLayer], b: &[OpenedLayer]) -> Vec<Fate> {
+pub(super) fn match_layers(a: &[OpenedLayer], b: &[OpenedLayer]) -> Vec<LayerMatch> {
     let identities = |layers: &[OpenedLayer]| -> Vec<Identity> {
         let identity = |layer: &OpenedLayer| {
             layer
@@ -77,79 +77,87 @@ pub(super) fn fates(a: &[OpenedLayer], b: &[OpenedLayer]) -> Vec<Fate> {
         layers.iter().map(identity).collect()
     };
     let (ids_a, ids_b) = (identities(a), identities(b));
-    let mut fates = Vec::new();
+    let mut matches = Vec::new();
     let mut loose = (Vec::new(), Vec::new());
     let (mut x, mut y) = (0, 0);
     for (to_x, to_y) in align(&ids_a, &ids_b).into_iter().chain([(a.len(), b.len())]) {
-        gap((a, x..to_x), (b, y..to_y), &mut fates, &mut loose);
+        gap((a, x..to_x), (b, y..to_y), &mut matches, &mut loose);
         if to_x < a.len() && to_y < b.len() {
-            fates.push(Fate::Same(to_x, to_y));
+            matches.push(LayerMatch::Same(to_x, to_y));
         }
         (x, y) = (to_x + 1, to_y + 1);
     }
-    resolve_moves(&mut fates, &ids_a, &ids_b, &loose);
-    fates
+    resolve_moves(&mut matches, &ids_a, &ids_b, &loose);
+    matches
 }
 
 /// Between two pairs, as many layers on both sides stand for each other; otherwise it cannot be told which do.
 fn gap(
     (layers_a, a): (&[OpenedLayer], Range<usize>),
     (layers_b, b): (&[OpenedLayer], Range<usize>),
-    fates: &mut Vec<Fate>,
+    matches: &mut Vec<LayerMatch>,
     loose: &mut (Vec<usize>, Vec<usize>),
 ) {
     loose.0.extend(a.clone());
     loose.1.extend(b.clone());
     if a.len() == b.len() {
-        fates.extend(pairs((layers_a, a), (layers_b, b)));
+        matches.extend(pairs((layers_a, a), (layers_b, b)));
     } else {
-        fates.extend(a.map(Fate::Removed));
-        fates.extend(b.map(Fate::Added));
+        matches.extend(a.map(LayerMatch::Removed));
+        matches.extend(b.map(LayerMatch::Added));
     }
 }
 
 /// Pairs as many layers on both sides: those that hold the most packages in common, as layerize's layers say, the others
 /// in their order.
-fn pairs((layers_a, a): (&[OpenedLayer], Range<usize>), (layers_b, b): (&[OpenedLayer], Range<usize>)) -> Vec<Fate> {
+fn pairs(
+    (layers_a, a): (&[OpenedLayer], Range<usize>),
+    (layers_b, b): (&[OpenedLayer], Range<usize>),
+) -> Vec<LayerMatch> {
     let names = |layers: &[OpenedLayer], range: Range<usize>| -> Vec<(usize, BTreeSet<String>)> {
         range
             .map(|index| (index, packages::names(&layers[index].descriptor)))
             .collect()
     };
     let (mut rest_a, mut free) = (Vec::new(), names(layers_b, b));
-    let mut fates = Vec::new();
+    let mut matches = Vec::new();
     for (x, packages) in names(layers_a, a) {
         let common = |(_, other): &(usize, BTreeSet<String>)| other.intersection(&packages).count();
         // Of several the first.
         let best = (0..free.len()).rev().max_by_key(|&index| common(&free[index]));
         match best.filter(|&index| common(&free[index]) > 0) {
-            Some(index) => fates.push(Fate::Changed(x, free.remove(index).0)),
+            Some(index) => matches.push(LayerMatch::Changed(x, free.remove(index).0)),
             None => rest_a.push(x),
         }
     }
-    fates.extend(rest_a.into_iter().zip(free).map(|(x, (y, _))| Fate::Changed(x, y)));
-    fates.sort_by_key(|fate| fate.place().a);
-    fates
+    matches.extend(
+        rest_a
+            .into_iter()
+            .zip(free)
+            .map(|(x, (y, _))| LayerMatch::Changed(x, y)),
+    );
+    matches.sort_by_key(|layer_match| layer_match.place().a);
+    matches
 }
 
 /// Layers that are in both images out of order: whatever else was thought of them, they moved.
-fn resolve_moves(fates: &mut Vec<Fate>, a: &[Identity], b: &[Identity], loose: &(Vec<usize>, Vec<usize>)) {
+fn resolve_moves(matches: &mut Vec<LayerMatch>, a: &[Identity], b: &[Identity], loose: &(Vec<usize>, Vec<usize>)) {
     let mut free = loose.1.clone();
     for &x in &loose.0 {
         let Some(found) = free.iter().position(|&y| a[x] == b[y]) else {
             continue;
         };
         let y = free.remove(found);
-        let split = |fate: Fate| match fate {
-            Fate::Changed(p, q) if p == x && q == y => vec![],
-            Fate::Changed(p, q) if p == x => vec![Fate::Added(q)],
-            Fate::Changed(p, q) if q == y => vec![Fate::Removed(p)],
-            Fate::Removed(p) if p == x => vec![],
-            Fate::Added(q) if q == y => vec![],
+        let split = |layer_match: LayerMatch| match layer_match {
+            LayerMatch::Changed(p, q) if p == x && q == y => vec![],
+            LayerMatch::Changed(p, q) if p == x => vec![LayerMatch::Added(q)],
+            LayerMatch::Changed(p, q) if q == y => vec![LayerMatch::Removed(p)],
+            LayerMatch::Removed(p) if p == x => vec![],
+            LayerMatch::Added(q) if q == y => vec![],
             other => vec![other],
         };
-        *fates = fates.drain(..).flat_map(split).collect();
-        fates.push(Fate::Moved(x, y));
+        *matches = matches.drain(..).flat_map(split).collect();
+        matches.push(LayerMatch::Moved(x, y));
     }
 }
 
@@ -169,7 +177,7 @@ mod tests {
 
     #[test]
     fn every_layer_has_one_fate() {
-        use Fate::{Added, Changed, Moved, Removed, Same};
+        use LayerMatch::{Added, Changed, Moved, Removed, Same};
         for (a, b, expected) in [
             ("abc", "abc", vec![Same(0, 0), Same(1, 1), Same(2, 2)]),
             ("abc", "axc", vec![Same(0, 0), Changed(1, 1), Same(2, 2)]),
@@ -180,7 +188,7 @@ mod tests {
             ("a", "", vec![Removed(0)]),
             ("", "", vec![]),
         ] {
-            assert_eq!(fates(&layers(a), &layers(b)), expected, "{a} {b}");
+            assert_eq!(match_layers(&layers(a), &layers(b)), expected, "{a} {b}");
         }
     }
 
@@ -199,8 +207,12 @@ mod tests {
             layer(3, ""),
         ];
         let b = [layer(4, "/s/b-libc6-2.37"), layer(5, ""), layer(6, "/s/b-app-1.1")];
-        let expected = [Fate::Changed(0, 2), Fate::Changed(1, 0), Fate::Changed(2, 1)];
-        assert_eq!(fates(&a, &b), expected);
+        let expected = [
+            LayerMatch::Changed(0, 2),
+            LayerMatch::Changed(1, 0),
+            LayerMatch::Changed(2, 1),
+        ];
+        assert_eq!(match_layers(&a, &b), expected);
     }
 
     #[test]
@@ -213,14 +225,14 @@ mod tests {
             ("aaaa", "aa"),
         ] {
             let mut seen = (vec![0; a.len()], vec![0; b.len()]);
-            for fate in fates(&layers(a), &layers(b)) {
-                match fate {
-                    Fate::Same(x, y) | Fate::Changed(x, y) | Fate::Moved(x, y) => {
+            for layer_match in match_layers(&layers(a), &layers(b)) {
+                match layer_match {
+                    LayerMatch::Same(x, y) | LayerMatch::Changed(x, y) | LayerMatch::Moved(x, y) => {
                         seen.0[x] += 1;
                         seen.1[y] += 1;
                     }
-                    Fate::Removed(x) => seen.0[x] += 1,
-                    Fate::Added(y) => seen.1[y] += 1,
+                    LayerMatch::Removed(x) => seen.0[x] += 1,
+                    LayerMatch::Added(y) => seen.1[y] += 1,
                 }
             }
             assert!(

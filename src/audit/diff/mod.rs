@@ -42,7 +42,7 @@ pub use report::{
 
 use content::Wanted;
 use files::{Files, Matched};
-use layers::Fate;
+use layers::LayerMatch;
 
 /// How much to look at and to tell.
 #[derive(Debug, Clone)]
@@ -102,9 +102,9 @@ pub fn diff(a: &dyn Source, b: &dyn Source, options: &DiffOptions) -> Result<Dif
         told: Told::default(),
         wanted: Vec::new(),
     };
-    let fates = layers::fates(&a.layers, &b.layers);
-    comparison.documents(&fates);
-    comparison.layers(&fates)?;
+    let matches = layers::match_layers(&a.layers, &b.layers);
+    comparison.documents(&matches);
+    comparison.layers(&matches)?;
     comparison.contents()?;
     Ok(comparison.finish())
 }
@@ -154,9 +154,9 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    fn documents(&mut self, fates: &[Fate]) {
+    fn documents(&mut self, matches: &[LayerMatch]) {
         let manifest = documents::manifest(self.a, self.b);
-        let config = documents::config(self.a, self.b, fates);
+        let config = documents::config(self.a, self.b, matches);
         let differences = &mut self.report.differences;
         differences.extend(manifest.into_iter().map(Difference::Manifest));
         if self.comparable() && self.a.manifest_value == self.b.manifest_value {
@@ -180,38 +180,42 @@ impl Comparison<'_> {
         !self.a.source.synthesized() && !self.b.source.synthesized()
     }
 
-    fn layers(&mut self, fates: &[Fate]) -> Result<(), AuditError> {
-        self.report.layers = fates.iter().map(|fate| fate.place()).collect();
+    fn layers(&mut self, matches: &[LayerMatch]) -> Result<(), AuditError> {
+        self.report.layers = matches.iter().map(|layer_match| layer_match.place()).collect();
         for (side, image) in [(&mut self.report.a, self.a), (&mut self.report.b, self.b)] {
             side.layers = image.side_layers();
         }
         let (mut changed, mut relayered) = (Vec::new(), false);
-        for &fate in fates {
-            if let Fate::Same(x, y) = fate {
+        for &layer_match in matches {
+            if let LayerMatch::Same(x, y) = layer_match {
                 self.same_layer(x, y)?;
                 continue;
             }
-            if let Fate::Changed(x, y) = fate {
+            if let LayerMatch::Changed(x, y) = layer_match {
                 changed.push((x, y));
             }
-            relayered |= !matches!(fate, Fate::Changed(..));
-            let change = self.fate(fate);
+            relayered |= !matches!(layer_match, LayerMatch::Changed(..));
+            let change = self.layer_difference(layer_match);
             self.report.differences.push(Difference::Layer(change));
         }
-        if self.kept_elsewhere(fates) {
+        if self.kept_elsewhere(matches) {
             return Ok(());
         }
         if relayered {
-            return self.flattened(fates);
+            return self.flattened(matches);
         }
         changed.into_iter().try_for_each(|(x, y)| self.changed_layer(x, y))
     }
 
     /// Tells of layers that would have to be read and are not there; whether there are any. What the others make is not
     /// known without them.
-    fn kept_elsewhere(&mut self, fates: &[Fate]) -> bool {
-        let wanted = |fate: &&Fate| !matches!(fate, Fate::Same(..) | Fate::Moved(..));
-        let places: Vec<LayerPlace> = fates.iter().filter(wanted).map(|fate| fate.place()).collect();
+    fn kept_elsewhere(&mut self, matches: &[LayerMatch]) -> bool {
+        let wanted = |layer_match: &&LayerMatch| !matches!(layer_match, LayerMatch::Same(..) | LayerMatch::Moved(..));
+        let places: Vec<LayerPlace> = matches
+            .iter()
+            .filter(wanted)
+            .map(|layer_match| layer_match.place())
+            .collect();
         let kept = |image: &Opened, layer: Option<usize>| {
             let layer = layer?;
             KeptElsewhere::in_place(image.source, layer, &image.layers[layer].descriptor)
@@ -240,23 +244,23 @@ impl Comparison<'_> {
         any
     }
 
-    fn fate(&self, fate: Fate) -> LayerDifference {
+    fn layer_difference(&self, layer_match: LayerMatch) -> LayerDifference {
         let from = |x: usize| &self.a.layers[x].descriptor;
         let to = |y: usize| &self.b.layers[y].descriptor;
-        let (class, change) = match fate {
-            Fate::Same(a, b) | Fate::Changed(a, b) => {
+        let (class, change) = match layer_match {
+            LayerMatch::Same(a, b) | LayerMatch::Changed(a, b) => {
                 let (from, to) = (from(a).digest, to(b).digest);
                 (None, LayerChange::Changed { a, b, from, to })
             }
-            Fate::Moved(a, b) => {
+            LayerMatch::Moved(a, b) => {
                 let digest = from(a).digest;
                 (Some(Class::LayerOrder), LayerChange::Moved { a, b, digest })
             }
-            Fate::Removed(a) => {
+            LayerMatch::Removed(a) => {
                 let (digest, size) = (from(a).digest, from(a).size);
                 (Some(Class::LayerRemoved), LayerChange::Removed { a, digest, size })
             }
-            Fate::Added(b) => {
+            LayerMatch::Added(b) => {
                 let (digest, size) = (to(b).digest, to(b).size);
                 (Some(Class::LayerAdded), LayerChange::Added { b, digest, size })
             }
@@ -322,20 +326,20 @@ impl Comparison<'_> {
 
     /// Images whose layers were cut differently: what the layers make that are not in both. Those that are in both are
     /// not read, so that the two file systems as a whole are known to be the same only where the others lie together.
-    fn flattened(&mut self, fates: &[Fate]) -> Result<(), AuditError> {
+    fn flattened(&mut self, matches: &[LayerMatch]) -> Result<(), AuditError> {
         let own_a = |x: usize| {
-            fates
+            matches
                 .iter()
-                .any(|fate| matches!(fate, Fate::Removed(p) | Fate::Changed(p, _) if *p == x))
+                .any(|layer_match| matches!(layer_match, LayerMatch::Removed(p) | LayerMatch::Changed(p, _) if *p == x))
         };
         let own_b = |y: usize| {
-            fates
+            matches
                 .iter()
-                .any(|fate| matches!(fate, Fate::Added(q) | Fate::Changed(_, q) if *q == y))
+                .any(|layer_match| matches!(layer_match, LayerMatch::Added(q) | LayerMatch::Changed(_, q) if *q == y))
         };
-        let above = fates
+        let above = matches
             .iter()
-            .any(|fate| matches!(fate, Fate::Same(..) | Fate::Moved(..)));
+            .any(|layer_match| matches!(layer_match, LayerMatch::Same(..) | LayerMatch::Moved(..)));
         let mut budget = Budget::default();
         let mut read = |image: &Opened, own: &dyn Fn(usize) -> bool| -> Result<flatten::Flat, AuditError> {
             let mut flat = flatten::Flat::new();
@@ -356,7 +360,7 @@ impl Comparison<'_> {
         let before = self.told.changes;
         self.file_changes(&matched);
         let same = self.told.changes == before && matched.store_paths.is_empty();
-        let together = layers::together(fates);
+        let together = layers::together(matches);
         // What a whiteout hides is in a layer that was not read.
         let hidden = self.told.whiteout;
         self.report.same_files = if same {

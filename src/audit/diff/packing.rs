@@ -261,7 +261,7 @@ fn gzip_header(window: &mut Window<impl Read>) -> io::Result<(usize, String)> {
 
 fn zstd(window: &mut Window<impl Read>) -> io::Result<(DiffId, Detail)> {
     let mut frames = Frames::default();
-    let tee = Tee {
+    let tee = FrameTee {
         inner: window,
         frames: &mut frames,
     };
@@ -270,12 +270,12 @@ fn zstd(window: &mut Window<impl Read>) -> io::Result<(DiffId, Detail)> {
 }
 
 /// Shows all that is read to the frame parser.
-struct Tee<'a, R> {
+struct FrameTee<'a, R> {
     inner: &'a mut R,
     frames: &'a mut Frames,
 }
 
-impl<R: Read> Read for Tee<'_, R> {
+impl<R: Read> Read for FrameTee<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.frames.feed(&buffer[..count]);
@@ -286,7 +286,7 @@ impl<R: Read> Read for Tee<'_, R> {
 /// Follows a zstd stream's structure without unpacking it. What is no zstd is left to the decoder to refuse.
 #[derive(Default)]
 struct Frames {
-    state: State,
+    state: ParserState,
     /// Bytes of the piece that is being gathered.
     piece: Vec<u8>,
     /// Bytes still to be passed over.
@@ -297,7 +297,7 @@ struct Frames {
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ParserState {
     #[default]
     Magic,
     SkippableSize,
@@ -310,7 +310,7 @@ enum State {
 
 impl Frames {
     fn feed(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() && self.state != State::Lost {
+        while !bytes.is_empty() && self.state != ParserState::Lost {
             if self.skip > 0 {
                 let count = self.skip.min(bytes.len() as u64);
                 self.skip -= count;
@@ -318,11 +318,11 @@ impl Frames {
                 continue;
             }
             let wanted = match self.state {
-                State::Magic | State::SkippableSize => 4,
-                State::Descriptor => 1,
-                State::Header(length) => usize::from(length),
-                State::Block => 3,
-                State::Lost => return,
+                ParserState::Magic | ParserState::SkippableSize => 4,
+                ParserState::Descriptor => 1,
+                ParserState::Header(length) => usize::from(length),
+                ParserState::Block => 3,
+                ParserState::Lost => return,
             };
             let count = (wanted - self.piece.len()).min(bytes.len());
             self.piece.extend_from_slice(&bytes[..count]);
@@ -334,39 +334,39 @@ impl Frames {
         }
     }
 
-    fn next(&mut self, piece: &[u8]) -> State {
+    fn next(&mut self, piece: &[u8]) -> ParserState {
         let number = piece
             .iter()
             .rev()
             .fold(0u64, |value, &byte| value << 8 | u64::from(byte));
         match self.state {
-            State::Magic if number == 0xfd2f_b528 => State::Descriptor,
-            State::Magic if number & 0xffff_fff0 == 0x184d_2a50 => {
+            ParserState::Magic if number == 0xfd2f_b528 => ParserState::Descriptor,
+            ParserState::Magic if number & 0xffff_fff0 == 0x184d_2a50 => {
                 self.found.skippable += 1;
-                State::SkippableSize
+                ParserState::SkippableSize
             }
-            State::SkippableSize => {
+            ParserState::SkippableSize => {
                 self.skip = number;
-                State::Magic
+                ParserState::Magic
             }
-            State::Descriptor => self.descriptor(piece[0]),
-            State::Header(_) => {
+            ParserState::Descriptor => self.descriptor(piece[0]),
+            ParserState::Header(_) => {
                 self.header(piece);
-                State::Block
+                ParserState::Block
             }
-            State::Block => {
+            ParserState::Block => {
                 // Block header (RFC 8878, 3.1.1.2): last block, type, size; a run-length block holds one byte.
                 let size = if number >> 1 & 3 == 1 { 1 } else { number >> 3 };
                 let last = number & 1 == 1;
                 self.skip = size + if last && self.checksum { 4 } else { 0 };
-                if last { State::Magic } else { State::Block }
+                if last { ParserState::Magic } else { ParserState::Block }
             }
-            State::Magic | State::Lost => State::Lost,
+            ParserState::Magic | ParserState::Lost => ParserState::Lost,
         }
     }
 
     /// Frame header descriptor (RFC 8878, 3.1.1.1.1): which fields follow, and how long they are.
-    fn descriptor(&mut self, byte: u8) -> State {
+    fn descriptor(&mut self, byte: u8) -> ParserState {
         let single = byte >> 5 & 1 == 1;
         let dictionary = [0, 1, 2, 4][usize::from(byte & 3)];
         let content = match (byte >> 6, single) {
@@ -391,8 +391,8 @@ impl Frames {
             );
         }
         match window + dictionary + content {
-            0 => State::Block,
-            length => State::Header(length),
+            0 => ParserState::Block,
+            length => ParserState::Header(length),
         }
     }
 

@@ -63,7 +63,7 @@ fn middle<T: PartialEq>(a: &[T], b: &[T]) -> Vec<(usize, usize)> {
 }
 
 /// How much a comparison of texts may tell, and how long it may take.
-pub(super) struct Limits {
+pub(super) struct TextLimits {
     /// Most lines of one unified diff.
     pub(super) lines: usize,
     /// What is left of the work for all texts together, in pairs of lines. Not time: the answer may not depend on the
@@ -73,7 +73,7 @@ pub(super) struct Limits {
     text: Cell<usize>,
 }
 
-impl Limits {
+impl TextLimits {
     pub(super) fn new(lines: usize) -> Self {
         const WORK: u64 = 400_000_000;
         const TEXT: usize = 16 << 20;
@@ -104,7 +104,7 @@ impl Limits {
 }
 
 /// A unified diff of two texts with three lines of context, no line over 200 characters.
-pub(super) fn unified(a: &str, b: &str, limits: &Limits) -> String {
+pub(super) fn unified(a: &str, b: &str, limits: &TextLimits) -> String {
     let (a, b): (Vec<&str>, Vec<&str>) = (a.split_inclusive('\n').collect(), b.split_inclusive('\n').collect());
     let mut out: Vec<String> = Vec::new();
     for group in similar::group_diff_ops(operations(&a, &b, limits), 3) {
@@ -149,7 +149,7 @@ fn push(sign: char, lines: &[&str], out: &mut Vec<String>) {
 
 /// The steps from one text to the other. Where both are long between their common ends, the whole middle is one step:
 /// the time that an exact answer takes grows with the product of the lengths.
-fn operations(a: &[&str], b: &[&str], limits: &Limits) -> Vec<similar::DiffOp> {
+fn operations(a: &[&str], b: &[&str], limits: &TextLimits) -> Vec<similar::DiffOp> {
     const LINES_MAX: usize = 4000;
     let head = a.iter().zip(b).take_while(|(x, y)| x == y).count();
     let tail = a[head..]
@@ -207,11 +207,11 @@ mod tests {
                 "@@ -7,4 +7,4 @@\n 7\n 8\n 9\n-10\n+10\n\\ no newline at end of file",
             ),
         ] {
-            assert_eq!(unified(a, b, &Limits::new(100)), expected);
+            assert_eq!(unified(a, b, &TextLimits::new(100)), expected);
         }
-        assert_eq!(unified("", "x\n", &Limits::new(100)), "@@ -0,0 +1 @@\n+x");
+        assert_eq!(unified("", "x\n", &TextLimits::new(100)), "@@ -0,0 +1 @@\n+x");
         assert_eq!(
-            unified("x\ny\n", "", &Limits::new(2)),
+            unified("x\ny\n", "", &TextLimits::new(2)),
             "@@ -1,2 +0,0 @@\n-x\n… 1 more lines"
         );
     }
@@ -221,7 +221,7 @@ mod tests {
     fn the_work_of_all_texts_together_is_bounded() {
         let text = |c: char| (0..4000).map(|n| format!("{c}{n}\n")).collect::<String>();
         let (a, b) = (text('a'), text('b'));
-        let limits = Limits::new(usize::MAX);
+        let limits = TextLimits::new(usize::MAX);
         let first = unified(&a, &b, &limits);
         for _ in 0..100 {
             assert_eq!(unified(&a, &b, &limits), first);
@@ -246,7 +246,7 @@ mod tests {
         fn a_unified_diff_rebuilds_the_second_text(a in "[ab\n]{0,30}", b in "[ab\n]{0,30}") {
             let (x, y): (Vec<&str>, Vec<&str>) = (a.split_inclusive('\n').collect(), b.split_inclusive('\n').collect());
             let mut made = String::new();
-            for operation in operations(&x, &y, &Limits::new(9)) {
+            for operation in operations(&x, &y, &TextLimits::new(9)) {
                 prop_assert!(operation.tag() != similar::DiffTag::Equal || x[operation.old_range()] == y[operation.new_range()]);
                 made.extend(y[operation.new_range()].iter().copied());
             }

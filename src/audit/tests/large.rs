@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::super::*;
 use super::named;
 use crate::digest::HashingWriter;
-use crate::image::{Image, Layer};
+use crate::image::{Image, ImageLayer};
 use crate::layer::Blob;
 use crate::oci::{Compression, Descriptor, Document, MediaType};
 use crate::transport::testing::*;
@@ -20,11 +20,11 @@ const SIZE: u64 = 160 << 20;
 const MEMORY_MAX: u64 = 80 << 20;
 
 /// A plain layer of one large file, all zeros but for its last byte; only the tar's ends are in memory.
-fn large(dir: &Path, last: u8) -> Layer {
+fn large(dir: &Path, last: u8) -> ImageLayer {
     sized(dir, last, SIZE)
 }
 
-fn sized(dir: &Path, last: u8, size: u64) -> Layer {
+fn sized(dir: &Path, last: u8, size: u64) -> ImageLayer {
     let path = dir.join(format!("large-{last}"));
     let mut file = File::create(&path).unwrap();
     file.seek(SeekFrom::Start(size - 1)).unwrap();
@@ -44,7 +44,7 @@ fn sized(dir: &Path, last: u8, size: u64) -> Layer {
     let mut hashing = HashingWriter::new(std::io::sink());
     std::io::copy(&mut blob.open(), &mut hashing).unwrap();
     let (_, hasher, tar_size) = hashing.finish();
-    Layer {
+    ImageLayer {
         diff_id: Some(hasher.clone().diff_id()),
         descriptor: Descriptor::new(MediaType::LAYER, hasher.digest(), tar_size),
         content: blob,
@@ -91,7 +91,7 @@ fn of_two_images_of_a_gigabyte_only_the_layer_that_differs_is_read() {
     let small = |nodes: &[Node]| layer(&tar(nodes), Compression::None);
     let (one, two) = (Node::file("one", "1\n"), Node::file("two", "2\n"));
     let other = Node::file("two", "3\n");
-    let of = |layers: Vec<Layer>| {
+    let of = |layers: Vec<ImageLayer>| {
         let diff_ids: Vec<_> = layers.iter().filter_map(|layer| layer.diff_id).collect();
         image_of(layers, &config(&diff_ids), None)
     };

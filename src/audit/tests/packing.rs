@@ -3,13 +3,13 @@
 use super::super::*;
 use super::{GZIP, tree};
 use crate::digest::Digest;
-use crate::image::{Image, Layer};
+use crate::image::{Image, ImageLayer};
 use crate::layer::Blob;
 use crate::oci::{Compression, Descriptor};
 use crate::transport::testing::*;
 
 /// An image whose one layer has these bytes instead of its own.
-fn stored(mut layer: Layer, bytes: Vec<u8>) -> Image {
+fn stored(mut layer: ImageLayer, bytes: Vec<u8>) -> Image {
     layer.descriptor = Descriptor::new(&layer.descriptor.media_type, Digest::of(&bytes), bytes.len() as u64);
     layer.content = Blob::Bytes(bytes.into());
     let config = config(&[layer.diff_id.unwrap()]);

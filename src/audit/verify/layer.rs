@@ -90,7 +90,7 @@ pub(super) fn read(
     problems: &mut Problems,
 ) -> Result<LayerEnd, AuditError> {
     let mut stream = LayerStream::open(source, descriptor)?;
-    let mut check = Check {
+    let mut check = LayerCheck {
         subject,
         lower,
         own: Files::default(),
@@ -112,7 +112,7 @@ pub(super) fn read(
     stream.finish()
 }
 
-struct Check<'a> {
+struct LayerCheck<'a> {
     subject: &'a str,
     lower: &'a mut Files,
     own: Files,
@@ -123,7 +123,7 @@ struct Check<'a> {
     problems: &'a mut Problems,
 }
 
-impl Check<'_> {
+impl LayerCheck<'_> {
     fn entry(&mut self, entry: &Entry) {
         let path = entry.clean_path();
         self.plain_facts(entry, &path);

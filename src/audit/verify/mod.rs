@@ -189,14 +189,14 @@ fn check(source: &dyn Source, profiles: &[Profile], below: usize) -> Result<Veri
 }
 
 /// The documents of an image as far as they can be understood.
-struct Found<'a> {
+struct ReadDocuments<'a> {
     manifest: Raw<Manifest>,
     config: Option<Raw<Config>>,
     place: &'a str,
 }
 
 /// Checks manifest, config, index and names.
-fn documents<'a>(source: &'a dyn Source, manifest: Raw<Manifest>, problems: &mut Problems) -> Found<'a> {
+fn documents<'a>(source: &'a dyn Source, manifest: Raw<Manifest>, problems: &mut Problems) -> ReadDocuments<'a> {
     let docker = manifest.is_docker();
     let shape = if docker {
         shape::DOCKER_MANIFEST
@@ -204,7 +204,7 @@ fn documents<'a>(source: &'a dyn Source, manifest: Raw<Manifest>, problems: &mut
         shape::MANIFEST
     };
     problems.shape("manifest", manifest.bytes(), shape, docker);
-    let mut found = Found {
+    let mut found = ReadDocuments {
         manifest,
         config: None,
         place: source.place(),
@@ -233,7 +233,7 @@ fn documents<'a>(source: &'a dyn Source, manifest: Raw<Manifest>, problems: &mut
 /// Reads every layer but the lowest `below`.
 fn layers(
     source: &dyn Source,
-    found: &Found<'_>,
+    found: &ReadDocuments<'_>,
     below: usize,
     problems: &mut Problems,
 ) -> (BTreeMap<usize, LayerSeen>, Vec<KeptElsewhere>) {
@@ -386,7 +386,7 @@ impl Problems {
         }
     }
 
-    fn manifest(&mut self, found: &Found<'_>) {
+    fn manifest(&mut self, found: &ReadDocuments<'_>) {
         let manifest = &found.manifest;
         let config_type = match manifest.is_docker() {
             true => MediaType::DOCKER_CONFIG,
@@ -423,7 +423,7 @@ impl Problems {
         }
     }
 
-    fn config(&mut self, found: &Found<'_>) {
+    fn config(&mut self, found: &ReadDocuments<'_>) {
         let Some(config) = &found.config else { return };
         let layers = found.manifest.layers.len();
         let diff_ids = config.diff_ids.len();
@@ -444,7 +444,7 @@ impl Problems {
     }
 
     /// The index that lists the image: what it says of the manifest must be so.
-    fn index(&mut self, index: &Raw<Index>, found: &Found<'_>) {
+    fn index(&mut self, index: &Raw<Index>, found: &ReadDocuments<'_>) {
         self.shape("index", index.bytes(), shape::INDEX, false);
         let manifest = &found.manifest;
         for (number, listed) in index.manifests.iter().enumerate() {

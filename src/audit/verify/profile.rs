@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::layer::LayerSeen;
-use super::{ATTESTATION, Found, Problems};
+use super::{ATTESTATION, Problems, ReadDocuments};
 use crate::oci::{CompressionFormat, LayerLimit, REF_NAME, Reference};
 use crate::transport::{DockerList, Source};
 
@@ -207,7 +207,7 @@ impl FromStr for Profile {
 /// Applies what can be told without a layer's entries; those are looked at while they are read.
 pub(super) fn check(
     source: &dyn Source,
-    found: &Found<'_>,
+    found: &ReadDocuments<'_>,
     layers: &BTreeMap<usize, LayerSeen>,
     problems: &mut Problems,
 ) {
@@ -220,7 +220,12 @@ pub(super) fn check(
     }
 }
 
-fn docker_20(source: &dyn Source, found: &Found<'_>, layers: &BTreeMap<usize, LayerSeen>, problems: &mut Problems) {
+fn docker_20(
+    source: &dyn Source,
+    found: &ReadDocuments<'_>,
+    layers: &BTreeMap<usize, LayerSeen>,
+    problems: &mut Problems,
+) {
     const ME: Profile = Profile::Docker20;
     let count = found.manifest.layers.len();
     if count > LayerLimit::DOCKER.get() {
@@ -243,7 +248,12 @@ fn docker_20(source: &dyn Source, found: &Found<'_>, layers: &BTreeMap<usize, La
     }
 }
 
-fn lambda(source: &dyn Source, found: &Found<'_>, layers: &BTreeMap<usize, LayerSeen>, problems: &mut Problems) {
+fn lambda(
+    source: &dyn Source,
+    found: &ReadDocuments<'_>,
+    layers: &BTreeMap<usize, LayerSeen>,
+    problems: &mut Problems,
+) {
     const ME: Profile = Profile::Lambda;
     for (index, layer) in layers {
         if layer.packing != CompressionFormat::Gzip {
@@ -283,7 +293,12 @@ fn lambda(source: &dyn Source, found: &Found<'_>, layers: &BTreeMap<usize, Layer
     }
 }
 
-fn strict(source: &dyn Source, found: &Found<'_>, layers: &BTreeMap<usize, LayerSeen>, problems: &mut Problems) {
+fn strict(
+    source: &dyn Source,
+    found: &ReadDocuments<'_>,
+    layers: &BTreeMap<usize, LayerSeen>,
+    problems: &mut Problems,
+) {
     const ME: Profile = Profile::Strict;
     for (index, layer) in layers {
         let subject = format!("layer {index}");

@@ -50,7 +50,7 @@ impl Apt {
     /// Opens the state for `sources` below `states`, waiting until no other process uses it. It is a folder named
     /// after the sources, so that those of two specs do not mix.
     pub(super) fn open(states: &Path, sources: &AptSources, kind: Kind) -> Result<Self, FetchError> {
-        let machine = Machine::read()?;
+        let machine = MachineApt::read()?;
         let architecture = sources.architecture.clone().unwrap_or(machine.architecture);
         let texts = match sources.sources.as_slice() {
             [] => machine.sources,
@@ -228,7 +228,7 @@ impl Apt {
 }
 
 /// What is taken from the machine's own apt.
-struct Machine {
+struct MachineApt {
     architecture: String,
     sources: Vec<Text>,
     preferences: Vec<u8>,
@@ -236,7 +236,7 @@ struct Machine {
     settings: String,
 }
 
-impl Machine {
+impl MachineApt {
     fn read() -> Result<Self, FetchError> {
         let mut command = Command::new("apt-config");
         command.args(["dump", "--format", "%F \"%v\";%n"]);

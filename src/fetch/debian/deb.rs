@@ -52,7 +52,7 @@ fn unpack(deb: &Path, package: &str, dest: &Path) -> Result<(), UnpackError> {
     let size = file.metadata().context("read", deb)?.len();
     let mut archive = ArReader::new(&file).map_err(not_ar)?;
     check_version(&mut archive)?;
-    let control = Control::read(expect(&mut archive, "control.tar")?)?;
+    let control = ControlFiles::read(expect(&mut archive, "control.tar")?)?;
     control.check(package)?;
     let mut tree = TreeWriter::new(dest, size, Duplicates::MustBeEqual)?;
     unpack_data(expect(&mut archive, "data.tar")?, &mut tree)?;
@@ -112,13 +112,13 @@ pub(super) fn not_ar(error: ArError) -> UnpackError {
 
 /// What `control.tar` says.
 #[derive(Default)]
-struct Control {
+struct ControlFiles {
     paragraph: String,
     md5sums: Vec<u8>,
     alternatives: String,
 }
 
-impl Control {
+impl ControlFiles {
     fn read(tar: impl Read) -> Result<Self, UnpackError> {
         let mut files = Self::default();
         // A longer one counts as cut off.
@@ -288,7 +288,7 @@ mod fuzz {
     #[test]
     fn fuzz_deb_control() {
         crate::testing::fuzz("deb-control", |bytes| {
-            if let Ok(control) = super::Control::read(bytes) {
+            if let Ok(control) = super::ControlFiles::read(bytes) {
                 let _ = control.check("hello");
             }
         });

@@ -176,7 +176,7 @@ fn is_archive(path: &Path) -> Result<bool, PathError> {
     let file = File::open(path).context("open", path)?;
     match content_of(&file, path) {
         Err(UnpackError::Io(error)) => Err(error),
-        content => Ok(matches!(content, Ok(Content::Zip | Content::Tar(_)))),
+        content => Ok(matches!(content, Ok(EntryContent::Zip | EntryContent::Tar(_)))),
     }
 }
 
@@ -192,17 +192,17 @@ pub(super) fn unpack(archive: &Path, strip: Option<u32>, dest: &Path) -> Result<
     let file = File::open(archive).context("open", archive)?;
     let size = file.metadata().context("read", archive)?.len();
     let tree = match content_of(&file, archive)? {
-        Content::Zip => {
+        EntryContent::Zip => {
             let mut tree = TreeWriter::new(dest, size, Duplicates::MustBeEqual)?;
             unpack_zip(&file, strip.unwrap_or(0), &mut tree)?;
             tree
         }
-        Content::Tar(content) => {
+        EntryContent::Tar(content) => {
             let mut tree = TreeWriter::new(dest, size, Duplicates::LastWins)?;
             unpack_tar(content, strip.unwrap_or(0), &mut tree)?;
             tree
         }
-        Content::Other(format) => {
+        EntryContent::Other(format) => {
             let kind = match format {
                 CompressionFormat::None => "a plain file".to_owned(),
                 format => format!("a single file compressed with {format}"),
@@ -219,14 +219,14 @@ pub(super) fn unpack(archive: &Path, strip: Option<u32>, dest: &Path) -> Result<
 }
 
 /// What a file holds.
-enum Content<'a> {
+enum EntryContent<'a> {
     Zip,
     /// With its bytes, decompressed.
     Tar(Box<dyn Read + 'a>),
     Other(CompressionFormat),
 }
 
-fn content_of<'a>(mut file: &'a File, path: &Path) -> Result<Content<'a>, UnpackError> {
+fn content_of<'a>(mut file: &'a File, path: &Path) -> Result<EntryContent<'a>, UnpackError> {
     let damaged = |source| UnpackError::Damaged { source };
     let mut head = Vec::new();
     file.take(CompressionFormat::MAGIC_MAX as u64)
@@ -234,22 +234,22 @@ fn content_of<'a>(mut file: &'a File, path: &Path) -> Result<Content<'a>, Unpack
         .context("read", path)?;
     file.rewind().context("read", path)?;
     if zip::looks_like_zip(&head) {
-        return Ok(Content::Zip);
+        return Ok(EntryContent::Zip);
     }
     let decompressor = Decompressor::new(file).map_err(damaged)?.allow_padding();
     let format = decompressor.format();
     if let Some(tar) = as_tar(decompressor).map_err(damaged)? {
-        return Ok(Content::Tar(Box::new(tar)));
+        return Ok(EntryContent::Tar(Box::new(tar)));
     }
     if compression::may_be_lzma(&head) {
         file.rewind().context("read", path)?;
         let decoder = compression::lzma_decoder(BufReader::with_capacity(1 << 17, file)).map_err(damaged)?;
         // Three bytes do not tell it for certain.
         if let Ok(Some(tar)) = as_tar(decoder) {
-            return Ok(Content::Tar(Box::new(tar)));
+            return Ok(EntryContent::Tar(Box::new(tar)));
         }
     }
-    Ok(Content::Other(format))
+    Ok(EntryContent::Other(format))
 }
 
 /// The whole content where it begins as a tar does.

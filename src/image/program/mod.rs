@@ -60,7 +60,7 @@ const STATUS_DIR: &str = "var/lib/dpkg/status.d";
 ///
 /// Gives what was not found and may be in the base.
 pub(super) fn check(recipe: &Recipe, settings: &Settings, files: &FileSystem) -> Result<Vec<String>, ImageError> {
-    let check = Check {
+    let check = ProgramCheck {
         recipe,
         settings,
         files,
@@ -124,7 +124,7 @@ pub(super) fn similar<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>
         .map(|(_, name)| name.to_owned())
 }
 
-struct Check<'a> {
+struct ProgramCheck<'a> {
     recipe: &'a Recipe,
     settings: &'a Settings,
     files: &'a FileSystem,
@@ -139,7 +139,7 @@ struct Check<'a> {
     loaded: RefCell<BTreeSet<String>>,
 }
 
-impl Check<'_> {
+impl ProgramCheck<'_> {
     /// The command's path without symlinks; `None` where it can only be told at run time.
     fn find(&self, field: &'static str, command: &str) -> Result<Option<Vec<u8>>, ImageError> {
         if command.contains('/') {

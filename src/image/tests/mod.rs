@@ -280,7 +280,7 @@ fn assert_sound(image: &Image) {
 }
 
 /// The entries of a layer: `path kind mode uid:gid target`.
-fn entries(layer: &Layer) -> Vec<String> {
+fn entries(layer: &ImageLayer) -> Vec<String> {
     let mut tar = Vec::new();
     let mut blob = layer.open();
     match layer.codec().unwrap() {

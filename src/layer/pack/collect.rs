@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use libdeflater::Crc;
 
-use super::Halt;
+use super::PackError;
 use super::pool::Block;
 use crate::digest::{Digest, Hasher};
 use crate::fsio::{AtomicFile, IoContext, PathError};
@@ -93,9 +93,9 @@ impl<'c> Collector<'c> {
     }
 
     /// Begins a piece.
-    pub fn begin(&mut self, piece: Piece) -> Result<(), Halt> {
+    pub fn begin(&mut self, piece: Piece) -> Result<(), PackError> {
         let file = match (&self.output, &piece) {
-            (Output::Cache(cache), Piece::Fresh(key)) => Some(cache.create_piece(key).map_err(Halt::CacheWrite)?),
+            (Output::Cache(cache), Piece::Fresh(key)) => Some(cache.create_piece(key).map_err(PackError::CacheWrite)?),
             _ => None,
         };
         self.open = Some(Open {
@@ -114,7 +114,7 @@ impl<'c> Collector<'c> {
     }
 
     /// Takes a block of the open piece.
-    pub fn block(&mut self, block: &Block, single_member: bool) -> Result<(), Halt> {
+    pub fn block(&mut self, block: &Block, single_member: bool) -> Result<(), PackError> {
         let tar = &block.tar[..block.filled];
         self.tar_size += tar.len() as u64;
         if single_member {
@@ -127,7 +127,7 @@ impl<'c> Collector<'c> {
     }
 
     /// Takes packed bytes that stand for no tar bytes, or those of a block.
-    pub fn packed(&mut self, packed: &[u8]) -> Result<(), Halt> {
+    pub fn packed(&mut self, packed: &[u8]) -> Result<(), PackError> {
         if !self.identity {
             self.digest.update(packed);
         }
@@ -147,7 +147,7 @@ impl<'c> Collector<'c> {
                 if let Some(file) = &mut open.file {
                     let path = || cache.piece_path(key);
                     file.write_all(packed)
-                        .map_err(|source| Halt::CacheWrite(path_error(path(), source)))?;
+                        .map_err(|source| PackError::CacheWrite(path_error(path(), source)))?;
                 }
             }
             (Output::Cache(_), Piece::Cached(..)) => open.crc.update(packed),
@@ -156,15 +156,15 @@ impl<'c> Collector<'c> {
     }
 
     /// A block of the open piece could not be packed or unpacked.
-    pub fn blame(&self, error: CodecError) -> Halt {
+    pub fn blame(&self, error: CodecError) -> PackError {
         match self.open.as_ref().map(|open| &open.piece) {
-            Some(Piece::Cached(key, _)) => Halt::Corrupt(*key),
+            Some(Piece::Cached(key, _)) => PackError::Corrupt(*key),
             _ => LayerError::from(error).into(),
         }
     }
 
     /// Ends the open piece.
-    pub fn end(&mut self) -> Result<(), Halt> {
+    pub fn end(&mut self) -> Result<(), PackError> {
         let Some(mut open) = self.open.take() else {
             return Ok(());
         };
@@ -179,13 +179,13 @@ impl<'c> Collector<'c> {
             }
             (Piece::Fresh(key), Some(file)) => {
                 let published = cache.publish_piece(file, &key, &open.index);
-                (key, published.map_err(Halt::CacheWrite)?)
+                (key, published.map_err(PackError::CacheWrite)?)
             }
             (Piece::Cached(key, index), _) if index == open.index => {
                 let metadata = std::fs::metadata(cache.piece_path(&key));
-                (key, metadata.map_err(|_| Halt::Corrupt(key))?.len())
+                (key, metadata.map_err(|_| PackError::Corrupt(key))?.len())
             }
-            (Piece::Fresh(key) | Piece::Cached(key, _), _) => return Err(Halt::Corrupt(key)),
+            (Piece::Fresh(key) | Piece::Cached(key, _), _) => return Err(PackError::Corrupt(key)),
         };
         self.parts.push(PartRecord::Piece {
             key,

@@ -27,7 +27,7 @@ use ahead::Ahead;
 use collect::{Collected, Output, Piece};
 pub(super) use pipe::PipeTarReader;
 use pool::{Pool, Worker};
-use recipe::{Part, Recipe, check_unique};
+use recipe::{LayerPart, LayerParts, check_unique};
 use stream::Stream;
 
 use super::blob::{CachedLayer, Keep};
@@ -127,7 +127,7 @@ pub fn pack(
     let engine = Engine::new(options.compression, options.single_member);
     let jobs = inputs
         .iter()
-        .map(|input| Recipe::new(input, engine, options.profile))
+        .map(|input| LayerParts::new(input, engine, options.profile))
         .collect::<Result<Vec<_>, _>>()?;
     check_unique(&jobs)?;
     let mut order: Vec<usize> = (0..inputs.len()).collect();
@@ -170,26 +170,26 @@ fn finished(results: Vec<Mutex<Option<Result<PackedLayer, LayerError>>>>) -> Res
 }
 
 /// Why a layer's packing ended early.
-enum Halt {
+enum PackError {
     /// It cannot be packed.
-    Error(LayerError),
+    Layer(LayerError),
     /// The cache cannot be written.
     CacheWrite(PathError),
     /// This piece of the cache is not what its index says.
     Corrupt(Digest),
     /// Another layer failed, or the reader is gone.
-    Stopped,
+    Cancelled,
 }
 
-impl From<LayerError> for Halt {
+impl From<LayerError> for PackError {
     fn from(error: LayerError) -> Self {
-        Self::Error(error)
+        Self::Layer(error)
     }
 }
 
 /// The packing of one layer.
 struct Packing<'p> {
-    recipe: &'p Recipe<'p>,
+    recipe: &'p LayerParts<'p>,
     input: &'p LayerInput,
     options: &'p PackOptions<'p>,
     reporter: &'p dyn Reporter,
@@ -216,15 +216,15 @@ impl Packing<'_> {
             }
             match self.assemble(worker, cache) {
                 Ok(collected) => return Ok(Some(self.report(self.finish(cache, collected), false))),
-                Err(Halt::Error(error)) => return Err(error),
-                Err(Halt::Stopped) => return Ok(None),
+                Err(PackError::Layer(error)) => return Err(error),
+                Err(PackError::Cancelled) => return Ok(None),
                 // The damaged piece is made anew; one that cannot even be removed ends the cache's use.
-                Err(Halt::Corrupt(key)) if damaged != Some(key) => {
+                Err(PackError::Corrupt(key)) if damaged != Some(key) => {
                     cache.inspect(|cache| cache.remove_piece(&key));
                     damaged = Some(key);
                 }
-                Err(Halt::Corrupt(_)) => cache = None,
-                Err(Halt::CacheWrite(error)) => {
+                Err(PackError::Corrupt(_)) => cache = None,
+                Err(PackError::CacheWrite(error)) => {
                     self.warn(&error);
                     cache = None;
                 }
@@ -327,7 +327,7 @@ impl Packing<'_> {
         }
     }
 
-    fn assemble(&self, worker: &mut Worker<'_>, cache: Option<&LayerCache>) -> Result<Collected, Halt> {
+    fn assemble(&self, worker: &mut Worker<'_>, cache: Option<&LayerCache>) -> Result<Collected, PackError> {
         // An uncompressed layer is made anew from the store when it is read.
         let plain = worker.engine().is_identity();
         let cache = cache.filter(|_| !plain);
@@ -337,7 +337,7 @@ impl Packing<'_> {
             None => Output::Spool(self.spool()?),
         };
         let coming = self.recipe.pieces.iter().filter_map(|part| match part {
-            Part::StorePath(key, entry) => {
+            LayerPart::StorePath(key, entry) => {
                 let kept = cache.is_some_and(|cache| cache.piece_path(key).exists());
                 (!kept).then(|| entry.physical.clone())
             }
@@ -345,15 +345,15 @@ impl Packing<'_> {
         });
         let mut stream = Stream::new(worker, output, self.ahead, coming.collect())?;
         for part in &self.recipe.pieces {
-            if let Part::StorePath(key, _) | Part::Tree(key, _) = part
+            if let LayerPart::StorePath(key, _) | LayerPart::Tree(key, _) = part
                 && let Some((file, index)) = cache.and_then(|cache| cache.open_piece(key))
             {
                 stream.cached(*key, file, index)?;
                 continue;
             }
             stream.begin(match part {
-                Part::StorePath(key, _) | Part::Tree(key, _) => Piece::Fresh(*key),
-                Part::Beginning | Part::Parents(_) | Part::Trailer => Piece::Inline,
+                LayerPart::StorePath(key, _) | LayerPart::Tree(key, _) => Piece::Fresh(*key),
+                LayerPart::Beginning | LayerPart::Parents(_) | LayerPart::Trailer => Piece::Inline,
             })?;
             source::write_part(&mut stream, part, self.options.profile, true)?;
             stream.end()?;

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use super::source::{TarSink, write_part};
 use super::stream::cannot_read;
-use super::{Engine, Halt, LayerInput, Recipe};
+use super::{Engine, LayerInput, LayerParts, PackError};
 use crate::digest::Hasher;
 use crate::layer::LayerError;
 use crate::oci::{Compression, TarProfile};
@@ -44,7 +44,7 @@ impl PipeTarReader {
                 sent: 0,
             };
             let result = pipe.write_layer(&input, profile);
-            if let Err(Halt::Error(error)) = result.and_then(|()| pipe.flush()) {
+            if let Err(PackError::Layer(error)) = result.and_then(|()| pipe.flush()) {
                 // A reader that is gone does not care.
                 let _ = pipe.full.send(Err(error));
             }
@@ -88,24 +88,24 @@ struct PackPipe {
 }
 
 impl PackPipe {
-    fn write_layer(&mut self, input: &LayerInput, profile: TarProfile) -> Result<(), Halt> {
-        let recipe = Recipe::new(input, Engine::new(Compression::None, false), profile)?;
+    fn write_layer(&mut self, input: &LayerInput, profile: TarProfile) -> Result<(), PackError> {
+        let recipe = LayerParts::new(input, Engine::new(Compression::None, false), profile)?;
         let mut parts = recipe.pieces.iter();
         parts.try_for_each(|part| write_part(self, part, profile, false))
     }
 
-    fn flush(&mut self) -> Result<(), Halt> {
+    fn flush(&mut self) -> Result<(), PackError> {
         let mut next = self.empty.try_recv().unwrap_or_default();
         next.clear();
         next.reserve(BUFFER);
         let full = std::mem::replace(&mut self.buffer, next);
         self.sent += full.len() as u64;
-        self.full.send(Ok(full)).map_err(|_| Halt::Stopped)
+        self.full.send(Ok(full)).map_err(|_| PackError::Cancelled)
     }
 }
 
 impl TarSink for PackPipe {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Halt> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), PackError> {
         if self.buffer.len() + bytes.len() > BUFFER {
             self.flush()?;
         }
@@ -113,7 +113,7 @@ impl TarSink for PackPipe {
         Ok(())
     }
 
-    fn copy(&mut self, file: &File, path: &Path, size: u64, mut archive: Option<&mut Hasher>) -> Result<(), Halt> {
+    fn copy(&mut self, file: &File, path: &Path, size: u64, mut archive: Option<&mut Hasher>) -> Result<(), PackError> {
         let mut at = 0;
         while at < size {
             let from = self.buffer.len();

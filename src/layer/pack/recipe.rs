@@ -11,16 +11,16 @@ use crate::oci::TarProfile;
 use crate::store_path::LogicalPath;
 
 /// What a layer is made of, with the keys of its pieces.
-pub(super) struct Recipe<'i> {
+pub(super) struct LayerParts<'i> {
     /// Names the layer in the cache.
     pub key: Digest,
-    pub pieces: Vec<Part<'i>>,
+    pub pieces: Vec<LayerPart<'i>>,
     /// In the order of the layer.
     pub store_paths: Vec<&'i LogicalPath>,
 }
 
 /// A part of a layer, packed by itself.
-pub(super) enum Part<'i> {
+pub(super) enum LayerPart<'i> {
     /// What a profile puts before everything else.
     Beginning,
     Parents(Vec<Vec<u8>>),
@@ -29,13 +29,13 @@ pub(super) enum Part<'i> {
     Trailer,
 }
 
-impl<'i> Recipe<'i> {
+impl<'i> LayerParts<'i> {
     /// The parts of a layer, in order.
     pub fn new(input: &'i LayerInput, engine: Engine, profile: TarProfile) -> Result<Self, LayerError> {
         let rules = Rules { engine, profile };
         let mut pieces = Vec::new();
         if profile == TarProfile::Nix2container {
-            pieces.push(Part::Beginning);
+            pieces.push(LayerPart::Beginning);
         }
         let mut store_paths = Vec::new();
         match &input.content {
@@ -46,15 +46,15 @@ impl<'i> Recipe<'i> {
                 for entry in sorted {
                     let new = missing_parents(&entry.logical, &mut above);
                     if !new.is_empty() {
-                        pieces.push(Part::Parents(new));
+                        pieces.push(LayerPart::Parents(new));
                     }
-                    pieces.push(Part::StorePath(store_path_key(entry, rules), entry));
+                    pieces.push(LayerPart::StorePath(store_path_key(entry, rules), entry));
                     store_paths.push(&entry.logical);
                 }
             }
-            LayerContent::Tree(tree) => pieces.push(Part::Tree(tree_key(tree, rules), tree)),
+            LayerContent::Tree(tree) => pieces.push(LayerPart::Tree(tree_key(tree, rules), tree)),
         }
-        pieces.push(Part::Trailer);
+        pieces.push(LayerPart::Trailer);
         Ok(Self {
             key: layer_key(&pieces, rules),
             pieces,
@@ -77,7 +77,7 @@ fn missing_parents(logical: &LogicalPath, above: &mut Vec<Vec<u8>>) -> Vec<Vec<u
 }
 
 /// Checks that no store path stands in two places.
-pub(super) fn check_unique(recipes: &[Recipe<'_>]) -> Result<(), LayerError> {
+pub(super) fn check_unique(recipes: &[LayerParts<'_>]) -> Result<(), LayerError> {
     let mut seen = std::collections::BTreeSet::new();
     for path in recipes.iter().flat_map(|recipe| &recipe.store_paths) {
         if !seen.insert(*path) {
@@ -134,10 +134,10 @@ fn tree_key(tree: &Tree, rules: Rules) -> Digest {
     key(rules, &format!("tree {}", tree.identity()))
 }
 
-fn layer_key(pieces: &[Part<'_>], rules: Rules) -> Digest {
+fn layer_key(pieces: &[LayerPart<'_>], rules: Rules) -> Digest {
     let keys = pieces.iter().filter_map(|piece| match piece {
-        Part::StorePath(key, _) | Part::Tree(key, _) => Some(key.to_string()),
-        Part::Beginning | Part::Parents(_) | Part::Trailer => None,
+        LayerPart::StorePath(key, _) | LayerPart::Tree(key, _) => Some(key.to_string()),
+        LayerPart::Beginning | LayerPart::Parents(_) | LayerPart::Trailer => None,
     });
     key(rules, &format!("layer {}", keys.collect::<Vec<_>>().join(" ")))
 }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::{Attribute, Halt, Part, StoreEntry};
+use super::{Attribute, LayerPart, PackError, StoreEntry};
 use crate::archive::tar::{BLOCK, TRAILER, padding};
 use crate::digest::Hasher;
 use crate::fsio::{IoContext, PathError};
@@ -21,10 +21,10 @@ use crate::oci::TarProfile;
 /// Takes the bytes of a tar.
 pub(super) trait TarSink {
     /// Takes the next bytes.
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Halt>;
+    fn write(&mut self, bytes: &[u8]) -> Result<(), PackError>;
 
     /// Takes `size` bytes of a file, and has `archive` take them in too; a shorter file is an error.
-    fn copy(&mut self, file: &File, path: &Path, size: u64, archive: Option<&mut Hasher>) -> Result<(), Halt>;
+    fn copy(&mut self, file: &File, path: &Path, size: u64, archive: Option<&mut Hasher>) -> Result<(), PackError>;
 
     /// Is told that a store path comes next.
     fn reached(&mut self, tree: &Path);
@@ -33,7 +33,7 @@ pub(super) trait TarSink {
     fn position(&self) -> u64;
 
     /// Takes NULs.
-    fn zeros(&mut self, mut count: usize) -> Result<(), Halt> {
+    fn zeros(&mut self, mut count: usize) -> Result<(), PackError> {
         const ZEROS: [u8; TRAILER] = [0; TRAILER];
         while count > 0 {
             let some = count.min(ZEROS.len());
@@ -44,7 +44,7 @@ pub(super) trait TarSink {
     }
 
     /// Takes an entry's header.
-    fn header(&mut self, entry: &Entry<'_>, profile: TarProfile) -> Result<(), Halt> {
+    fn header(&mut self, entry: &Entry<'_>, profile: TarProfile) -> Result<(), PackError> {
         let mut header = Vec::with_capacity(BLOCK);
         profile.append_header(&mut header, entry).map_err(LayerError::from)?;
         self.write(&header)
@@ -54,20 +54,20 @@ pub(super) trait TarSink {
 /// Writes a part of a layer; a store path's archive hash is verified where `verify` says so.
 pub(super) fn write_part(
     sink: &mut dyn TarSink,
-    part: &Part<'_>,
+    part: &LayerPart<'_>,
     profile: TarProfile,
     verify: bool,
-) -> Result<(), Halt> {
+) -> Result<(), PackError> {
     match part {
-        Part::Beginning => sink.write(&profile.beginning()),
-        Part::Parents(paths) => parents(sink, paths, profile),
-        Part::StorePath(_, entry) => store_path(sink, entry, profile, verify),
-        Part::Tree(_, content) => tree(sink, content, profile),
-        Part::Trailer => sink.zeros(profile.trailer(sink.position())),
+        LayerPart::Beginning => sink.write(&profile.beginning()),
+        LayerPart::Parents(paths) => parents(sink, paths, profile),
+        LayerPart::StorePath(_, entry) => store_path(sink, entry, profile, verify),
+        LayerPart::Tree(_, content) => tree(sink, content, profile),
+        LayerPart::Trailer => sink.zeros(profile.trailer(sink.position())),
     }
 }
 
-fn parents(sink: &mut dyn TarSink, paths: &[Vec<u8>], profile: TarProfile) -> Result<(), Halt> {
+fn parents(sink: &mut dyn TarSink, paths: &[Vec<u8>], profile: TarProfile) -> Result<(), PackError> {
     for path in paths {
         let entry = Entry {
             path,
@@ -82,7 +82,7 @@ fn parents(sink: &mut dyn TarSink, paths: &[Vec<u8>], profile: TarProfile) -> Re
     Ok(())
 }
 
-fn store_path(sink: &mut dyn TarSink, entry: &StoreEntry, profile: TarProfile, verify: bool) -> Result<(), Halt> {
+fn store_path(sink: &mut dyn TarSink, entry: &StoreEntry, profile: TarProfile, verify: bool) -> Result<(), PackError> {
     sink.reached(&entry.physical);
     let archive = ArchiveHash {
         hasher: verify.then(Hasher::new),
@@ -119,7 +119,7 @@ fn store_path(sink: &mut dyn TarSink, entry: &StoreEntry, profile: TarProfile, v
     .into())
 }
 
-fn tree(sink: &mut dyn TarSink, tree: &Tree, profile: TarProfile) -> Result<(), Halt> {
+fn tree(sink: &mut dyn TarSink, tree: &Tree, profile: TarProfile) -> Result<(), PackError> {
     for (path, entry) in tree.iter() {
         sink.header(&tree::header(path, entry), profile)?;
         let TreeEntry::File { content, .. } = entry else {

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Halt;
+use super::PackError;
 use super::ahead::{self, Ahead};
 use super::collect::{Collected, Collector, Output, Piece};
 use super::pool::{Block, Slot, Submitted, Task, Worker};
@@ -53,7 +53,7 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
         output: Output<'c>,
         ahead: &'c Ahead,
         coming: VecDeque<PathBuf>,
-    ) -> Result<Self, Halt> {
+    ) -> Result<Self, PackError> {
         let engine = worker.engine();
         let mut collector = Collector::new(output, engine.is_identity());
         if engine.single_member {
@@ -75,7 +75,7 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
     }
 
     /// Begins a piece: what follows is packed by itself.
-    pub fn begin(&mut self, piece: Piece) -> Result<(), Halt> {
+    pub fn begin(&mut self, piece: Piece) -> Result<(), PackError> {
         let from_cache = matches!(piece, Piece::Cached(..));
         // The tar's hash takes in bytes in order: what is from the cache comes before what is read now.
         if self.from_cache && !from_cache {
@@ -87,14 +87,14 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
     }
 
     /// Ends the piece.
-    pub fn end(&mut self) -> Result<(), Halt> {
+    pub fn end(&mut self) -> Result<(), PackError> {
         self.flush()?;
         self.waiting.push_back(Waiting::End);
         self.collect()
     }
 
     /// A whole piece from the cache, the file at its beginning.
-    pub fn cached(&mut self, key: crate::digest::Digest, mut file: File, index: PieceIndex) -> Result<(), Halt> {
+    pub fn cached(&mut self, key: crate::digest::Digest, mut file: File, index: PieceIndex) -> Result<(), PackError> {
         let mut left = index.tar_size;
         self.position += left;
         let lengths = index.blocks.clone();
@@ -104,11 +104,12 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
             block.filled = usize::try_from(left).unwrap_or(usize::MAX).min(block.tar.len());
             left -= block.filled as u64;
             block.packed.resize(length as usize, 0);
-            file.read_exact(&mut block.packed).map_err(|_| Halt::Corrupt(key))?;
+            file.read_exact(&mut block.packed)
+                .map_err(|_| PackError::Corrupt(key))?;
             let submitted = self
                 .worker
                 .submit(Task::Unpack, block)
-                .map_err(|_| Halt::Corrupt(key))?;
+                .map_err(|_| PackError::Corrupt(key))?;
             self.push(submitted)?;
         }
         self.waiting.push_back(Waiting::End);
@@ -116,7 +117,7 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
     }
 
     /// Ends the layer.
-    pub fn finish(mut self) -> Result<Collected, Halt> {
+    pub fn finish(mut self) -> Result<Collected, PackError> {
         self.collect_all()?;
         if self.worker.engine().single_member {
             let (crc, size) = (self.collector.crc(), self.collector.tar_size() as u32);
@@ -129,7 +130,7 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
         Ok(self.collector.finish(self.diff))
     }
 
-    fn filled(&mut self, count: usize) -> Result<(), Halt> {
+    fn filled(&mut self, count: usize) -> Result<(), PackError> {
         self.block.filled += count;
         self.position += count as u64;
         if self.block.filled == self.block.tar.len() {
@@ -139,12 +140,12 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
         }
     }
 
-    fn flush(&mut self) -> Result<(), Halt> {
+    fn flush(&mut self) -> Result<(), PackError> {
         if self.block.filled == 0 {
             return Ok(());
         }
         if self.worker.is_stopped() {
-            return Err(Halt::Stopped);
+            return Err(PackError::Cancelled);
         }
         let fresh = self.worker.take_block();
         let block = std::mem::replace(&mut self.block, fresh);
@@ -152,7 +153,7 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
         self.push(submitted)
     }
 
-    fn push(&mut self, submitted: Submitted) -> Result<(), Halt> {
+    fn push(&mut self, submitted: Submitted) -> Result<(), PackError> {
         self.waiting.push_back(match submitted {
             Submitted::Done(block) => Waiting::Block(block),
             Submitted::Waiting(slot) => Waiting::Slot(slot),
@@ -161,7 +162,7 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
     }
 
     /// Collects what is ready, and waits where too much waits behind a block that is not.
-    fn collect(&mut self) -> Result<(), Halt> {
+    fn collect(&mut self) -> Result<(), PackError> {
         let most = self.worker.most_waiting();
         loop {
             match self.waiting.front() {
@@ -172,14 +173,14 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
         }
     }
 
-    fn collect_all(&mut self) -> Result<(), Halt> {
+    fn collect_all(&mut self) -> Result<(), PackError> {
         while !self.waiting.is_empty() {
             self.collect_one()?;
         }
         Ok(())
     }
 
-    fn collect_one(&mut self) -> Result<(), Halt> {
+    fn collect_one(&mut self) -> Result<(), PackError> {
         let single = self.worker.engine().single_member;
         let block = match self.waiting.pop_front() {
             None => return Ok(()),
@@ -198,7 +199,7 @@ impl<'w, 'p, 'c> Stream<'w, 'p, 'c> {
 }
 
 impl TarSink for Stream<'_, '_, '_> {
-    fn write(&mut self, mut bytes: &[u8]) -> Result<(), Halt> {
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), PackError> {
         while !bytes.is_empty() {
             let free = &mut self.block.tar[self.block.filled..];
             let count = free.len().min(bytes.len());
@@ -210,7 +211,7 @@ impl TarSink for Stream<'_, '_, '_> {
         Ok(())
     }
 
-    fn copy(&mut self, file: &File, path: &Path, size: u64, mut archive: Option<&mut Hasher>) -> Result<(), Halt> {
+    fn copy(&mut self, file: &File, path: &Path, size: u64, mut archive: Option<&mut Hasher>) -> Result<(), PackError> {
         let mut at = 0;
         while at < size {
             let free = &mut self.block.tar[self.block.filled..];
@@ -251,7 +252,7 @@ impl TarSink for Stream<'_, '_, '_> {
     }
 }
 
-pub(super) fn cannot_read(path: &Path, source: std::io::Error) -> Halt {
+pub(super) fn cannot_read(path: &Path, source: std::io::Error) -> PackError {
     let error = PathError {
         action: "read",
         path: path.to_owned(),

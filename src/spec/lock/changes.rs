@@ -57,7 +57,7 @@ impl fmt::Display for LockChange {
 
 /// What has to be said of the way from one lock to another.
 pub fn changes(before: &Lock, after: &Lock) -> Vec<LockChange> {
-    let mut entries = BTreeMap::<String, (Option<Pin>, Option<Pin>)>::new();
+    let mut entries = BTreeMap::<String, (Option<PinnedTo>, Option<PinnedTo>)>::new();
     for (label, pin) in pins(before) {
         entries.entry(label).or_default().0 = Some(pin);
     }
@@ -82,29 +82,29 @@ pub fn changes(before: &Lock, after: &Lock) -> Vec<LockChange> {
 
 /// What an entry of a lock is pinned to.
 #[derive(PartialEq, Eq)]
-struct Pin {
+struct PinnedTo {
     /// As people tell it from another: a version or a digest.
     shown: String,
     /// Digests of its files, where `shown` is a version.
     files: Vec<Digest>,
 }
 
-impl From<String> for Pin {
+impl From<String> for PinnedTo {
     fn from(shown: String) -> Self {
         let files = Vec::new();
         Self { shown, files }
     }
 }
 
-fn pins(lock: &Lock) -> Vec<(String, Pin)> {
+fn pins(lock: &Lock) -> Vec<(String, PinnedTo)> {
     let debs = lock.debs.iter().map(|(name, deb)| {
         let (shown, files) = (deb.version.clone(), vec![deb.sha256]);
-        (format!("deb:{name}"), Pin { shown, files })
+        (format!("deb:{name}"), PinnedTo { shown, files })
     });
     let sources = lock.deb_sources.iter().map(|(name, source)| {
         let shown = source.version.clone();
         let files = source.files.iter().map(|file| file.sha256).collect();
-        (format!("deb-source:{name}"), Pin { shown, files })
+        (format!("deb-source:{name}"), PinnedTo { shown, files })
     });
     let urls = lock
         .urls

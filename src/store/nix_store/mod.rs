@@ -81,7 +81,7 @@ enum Knowledge {
 
 /// What is known of a valid path, and whether it is one that layerize fetched.
 #[derive(Debug, Clone)]
-struct Found {
+struct KnownPath {
     path: NixPath,
     fetched: bool,
 }
@@ -93,7 +93,7 @@ pub struct NixStore {
     /// Paths from binary caches.
     fetched: Option<Store>,
     /// What was asked for before.
-    known: Mutex<BTreeMap<StorePath, Option<Found>>>,
+    known: Mutex<BTreeMap<StorePath, Option<KnownPath>>>,
 }
 
 impl std::fmt::Debug for NixStore {
@@ -176,12 +176,12 @@ impl NixStore {
         Ok(self.find(path)?.map(|found| found.path))
     }
 
-    fn find(&self, path: &StorePath) -> Result<Option<Found>, StoreError> {
+    fn find(&self, path: &StorePath) -> Result<Option<KnownPath>, StoreError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.get(path) {
             return Ok(found.clone());
         }
-        let here = |path| Found { path, fetched: false };
+        let here = |path| KnownPath { path, fetched: false };
         let mut found = match &self.knowledge {
             Knowledge::Graph(graph) => graph.get(path).cloned().map(here),
             Knowledge::Database(database) => database.path(path)?.map(here),
@@ -194,7 +194,7 @@ impl NixStore {
             Knowledge::Nothing => None,
         };
         if let (None, Some(store)) = (&found, &self.fetched) {
-            found = fetched(store, path)?.map(|path| Found { path, fetched: true });
+            found = fetched(store, path)?.map(|path| KnownPath { path, fetched: true });
         }
         known.insert(path.clone(), found.clone());
         Ok(found)
@@ -224,7 +224,7 @@ impl ReadStore for NixStore {
 
     fn physical(&self, path: &StorePath) -> PathBuf {
         match (&self.fetched, self.find(path)) {
-            (Some(store), Ok(Some(Found { fetched: true, .. }))) => store.physical(path),
+            (Some(store), Ok(Some(KnownPath { fetched: true, .. }))) => store.physical(path),
             _ => self.root.join("nix/store").join(path.to_string()),
         }
     }

@@ -111,11 +111,11 @@ struct ScanStream {
     finder: Finder,
     /// Names of the containers around it.
     inside: Vec<String>,
-    content: Content,
+    content: StreamContent,
 }
 
 /// What a stream's bytes are, beside bytes.
-enum Content {
+enum StreamContent {
     /// Not known yet: its first bytes.
     Unknown(Vec<u8>),
     /// Nothing that can be opened, or no longer.
@@ -131,7 +131,7 @@ impl ScanStream {
         Self {
             finder: Finder::default(),
             inside,
-            content: Content::Unknown(Vec::new()),
+            content: StreamContent::Unknown(Vec::new()),
         }
     }
 
@@ -146,16 +146,16 @@ impl ScanStream {
         let inside = &self.inside;
         let found = &mut *search.found;
         self.finder.feed(search.needles, piece, &mut |hit| found(inside, hit));
-        if let Content::Unknown(head) = &mut self.content {
+        if let StreamContent::Unknown(head) = &mut self.content {
             head.extend_from_slice(piece);
             let detected = detect(head);
-            if detected == Detected::TooEarly {
+            if detected == StreamStart::TooEarly {
                 return;
             }
             let head = std::mem::take(head);
             self.content = self.open(detected, search);
             let skipped = match detected {
-                Detected::Zip { at } => at,
+                StreamStart::Zip { at } => at,
                 _ => 0,
             };
             self.unpack(head.get(skipped..).unwrap_or_default(), search);
@@ -164,24 +164,24 @@ impl ScanStream {
         }
     }
 
-    fn open(&self, detected: Detected, search: &mut ReferenceSearch<'_, '_>) -> Content {
-        if matches!(detected, Detected::Plain | Detected::TooEarly) {
-            return Content::Plain;
+    fn open(&self, detected: StreamStart, search: &mut ReferenceSearch<'_, '_>) -> StreamContent {
+        if matches!(detected, StreamStart::Plain | StreamStart::TooEarly) {
+            return StreamContent::Plain;
         }
         if self.inside.len() >= MAX_DEPTH {
             search.budget.exceeded = true;
-            return Content::Plain;
+            return StreamContent::Plain;
         }
         let (codec, name) = match detected {
-            Detected::Gzip => (PackingCodec::gzip(), "gzip"),
-            Detected::Xz => (PackingCodec::xz(), "xz"),
-            Detected::Zstd => (PackingCodec::zstd(), "zstd"),
-            Detected::Bzip2 => (PackingCodec::bzip2(), "bzip2"),
-            Detected::Zip { .. } => return Content::Zip(Box::new(ZipScanner::new(self.inside.clone()))),
-            Detected::Plain | Detected::TooEarly => return Content::Plain,
+            StreamStart::Gzip => (PackingCodec::gzip(), "gzip"),
+            StreamStart::Xz => (PackingCodec::xz(), "xz"),
+            StreamStart::Zstd => (PackingCodec::zstd(), "zstd"),
+            StreamStart::Bzip2 => (PackingCodec::bzip2(), "bzip2"),
+            StreamStart::Zip { .. } => return StreamContent::Zip(Box::new(ZipScanner::new(self.inside.clone()))),
+            StreamStart::Plain | StreamStart::TooEarly => return StreamContent::Plain,
         };
-        codec.map_or(Content::Plain, |codec| {
-            Content::Compressed(Box::new(Compressed {
+        codec.map_or(StreamContent::Plain, |codec| {
+            StreamContent::Compressed(Box::new(Compressed {
                 codec,
                 stream: Self::inner(&self.inside, name.to_owned()),
             }))
@@ -190,12 +190,12 @@ impl ScanStream {
 
     fn unpack(&mut self, piece: &[u8], search: &mut ReferenceSearch<'_, '_>) {
         let goes_on = match &mut self.content {
-            Content::Unknown(_) | Content::Plain => return,
-            Content::Compressed(compressed) => compressed.feed(piece, search),
-            Content::Zip(zip) => zip.feed(piece, search),
+            StreamContent::Unknown(_) | StreamContent::Plain => return,
+            StreamContent::Compressed(compressed) => compressed.feed(piece, search),
+            StreamContent::Zip(zip) => zip.feed(piece, search),
         };
         if !goes_on {
-            self.content = Content::Plain;
+            self.content = StreamContent::Plain;
         }
     }
 }
@@ -230,7 +230,7 @@ impl Compressed {
 
 /// What the first bytes of a stream say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Detected {
+enum StreamStart {
     TooEarly,
     Plain,
     Gzip,
@@ -240,23 +240,23 @@ enum Detected {
     Zip { at: usize },
 }
 
-fn detect(head: &[u8]) -> Detected {
+fn detect(head: &[u8]) -> StreamStart {
     if head.starts_with(b"#!") {
         return match head.iter().position(|&byte| byte == b'\n') {
-            Some(line) if line > MAX_SHEBANG => Detected::Plain,
-            Some(line) if head.len() < line + 1 + zip::MAGIC.len() => Detected::TooEarly,
-            Some(line) if head[line + 1..].starts_with(zip::MAGIC) => Detected::Zip { at: line + 1 },
-            None if head.len() <= MAX_SHEBANG => Detected::TooEarly,
-            _ => Detected::Plain,
+            Some(line) if line > MAX_SHEBANG => StreamStart::Plain,
+            Some(line) if head.len() < line + 1 + zip::MAGIC.len() => StreamStart::TooEarly,
+            Some(line) if head[line + 1..].starts_with(zip::MAGIC) => StreamStart::Zip { at: line + 1 },
+            None if head.len() <= MAX_SHEBANG => StreamStart::TooEarly,
+            _ => StreamStart::Plain,
         };
     }
     match head {
-        [0x1f, 0x8b, 8, ..] => Detected::Gzip,
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Detected::Xz,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Detected::Zstd,
-        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Detected::Bzip2,
-        _ if head.starts_with(zip::MAGIC) => Detected::Zip { at: 0 },
-        _ if head.len() < MAGIC => Detected::TooEarly,
-        _ => Detected::Plain,
+        [0x1f, 0x8b, 8, ..] => StreamStart::Gzip,
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => StreamStart::Xz,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => StreamStart::Zstd,
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => StreamStart::Bzip2,
+        _ if head.starts_with(zip::MAGIC) => StreamStart::Zip { at: 0 },
+        _ if head.len() < MAGIC => StreamStart::TooEarly,
+        _ => StreamStart::Plain,
     }
 }

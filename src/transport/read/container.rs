@@ -26,18 +26,18 @@ pub(super) type Opened = (Box<dyn Read + Send>, u64);
 /// Where an image's files are.
 pub struct Container {
     place: String,
-    files: Files,
+    files: ImageFiles,
 }
 
-enum Files {
+enum ImageFiles {
     Dir(PathBuf),
     Tar {
         file: Arc<File>,
-        entries: BTreeMap<Vec<u8>, Stored>,
+        entries: BTreeMap<Vec<u8>, StoredFile>,
     },
 }
 
-enum Stored {
+enum StoredFile {
     File {
         offset: u64,
         size: u64,
@@ -51,14 +51,14 @@ enum Stored {
 impl Container {
     /// Whether it is a directory, not an archive.
     pub(super) fn is_dir(&self) -> bool {
-        matches!(self.files, Files::Dir(_))
+        matches!(self.files, ImageFiles::Dir(_))
     }
 
     /// A directory; nothing of it is read yet.
     pub fn dir(path: &Path, place: &str) -> Self {
         Self {
             place: place.to_owned(),
-            files: Files::Dir(path.to_owned()),
+            files: ImageFiles::Dir(path.to_owned()),
         }
     }
 
@@ -67,7 +67,7 @@ impl Container {
         let entries = index(&file, place)?;
         Ok(Self {
             place: place.to_owned(),
-            files: Files::Tar {
+            files: ImageFiles::Tar {
                 file: Arc::new(file),
                 entries,
             },
@@ -77,19 +77,19 @@ impl Container {
     /// Whether a file of this name is there.
     pub fn has(&self, name: &str) -> bool {
         match &self.files {
-            Files::Dir(dir) => dir.join(name).is_file(),
-            Files::Tar { entries, .. } => entries.contains_key(&clean(name.as_bytes())),
+            ImageFiles::Dir(dir) => dir.join(name).is_file(),
+            ImageFiles::Tar { entries, .. } => entries.contains_key(&clean(name.as_bytes())),
         }
     }
 
     /// Opens a file: its bytes and their number; `None` where no such file is.
     pub fn open(&self, name: &str) -> Result<Option<Opened>, TransportError> {
         match &self.files {
-            Files::Dir(dir) => open_regular(&dir.join(name)),
-            Files::Tar { file, entries } => {
+            ImageFiles::Dir(dir) => open_regular(&dir.join(name)),
+            ImageFiles::Tar { file, entries } => {
                 let found = self.resolve(entries, name)?;
                 Ok(found.map(|(offset, size)| {
-                    let section = Section {
+                    let section = FileSection {
                         file: file.clone(),
                         position: offset,
                         left: size,
@@ -103,13 +103,13 @@ impl Container {
     /// Where a file's bytes are, and their number: equal for two names that lead to one file.
     pub fn position(&self, name: &str) -> Result<Option<(u64, u64)>, TransportError> {
         match &self.files {
-            Files::Dir(dir) => {
+            ImageFiles::Dir(dir) => {
                 let metadata = std::fs::metadata(dir.join(name))
                     .ok()
                     .filter(std::fs::Metadata::is_file);
                 Ok(metadata.map(|metadata| (metadata.ino(), metadata.len())))
             }
-            Files::Tar { entries, .. } => self.resolve(entries, name),
+            ImageFiles::Tar { entries, .. } => self.resolve(entries, name),
         }
     }
 
@@ -134,7 +134,11 @@ impl Container {
         }
     }
 
-    fn resolve(&self, entries: &BTreeMap<Vec<u8>, Stored>, name: &str) -> Result<Option<(u64, u64)>, TransportError> {
+    fn resolve(
+        &self,
+        entries: &BTreeMap<Vec<u8>, StoredFile>,
+        name: &str,
+    ) -> Result<Option<(u64, u64)>, TransportError> {
         let malformed = |reason: String| TransportError::Malformed {
             place: self.place.clone(),
             what: format!("`{name}`"),
@@ -144,9 +148,9 @@ impl Container {
         for _ in 0..LINKS_MAX {
             match entries.get(&key) {
                 None => return Ok(None),
-                Some(Stored::File { offset, size }) => return Ok(Some((*offset, *size))),
-                Some(Stored::Link(target)) => key.clone_from(target),
-                Some(Stored::Escape(target)) => {
+                Some(StoredFile::File { offset, size }) => return Ok(Some((*offset, *size))),
+                Some(StoredFile::Link(target)) => key.clone_from(target),
+                Some(StoredFile::Escape(target)) => {
                     let target = String::from_utf8_lossy(target);
                     return Err(malformed(format!("it is a link to `{target}`, outside the archive")));
                 }
@@ -175,7 +179,7 @@ fn open_regular(path: &Path) -> Result<Option<Opened>, TransportError> {
 }
 
 /// Lists an archive's files and links by clean path.
-fn index(file: &File, place: &str) -> Result<BTreeMap<Vec<u8>, Stored>, TransportError> {
+fn index(file: &File, place: &str) -> Result<BTreeMap<Vec<u8>, StoredFile>, TransportError> {
     let tar = |source| TransportError::Tar {
         place: place.to_owned(),
         source,
@@ -201,7 +205,7 @@ fn index(file: &File, place: &str) -> Result<BTreeMap<Vec<u8>, Stored>, Transpor
                 let reason = "it is stored as a sparse file, which cannot be read in place: pack the archive anew without `--sparse`";
                 return Err(malformed(&entry.path, reason));
             }
-            Kind::File => Stored::File {
+            Kind::File => StoredFile::File {
                 offset: entry.body_offset,
                 size: entry.size,
             },
@@ -241,9 +245,9 @@ fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Where a link in directory `parent` of the archive leads, by names alone.
-fn link(parent: &[u8], target: &[u8]) -> Stored {
+fn link(parent: &[u8], target: &[u8]) -> StoredFile {
     if target.starts_with(b"/") {
-        return Stored::Escape(target.to_owned());
+        return StoredFile::Escape(target.to_owned());
     }
     let mut parts: Vec<&[u8]> = parent
         .split(|&byte| byte == b'/')
@@ -254,23 +258,23 @@ fn link(parent: &[u8], target: &[u8]) -> Stored {
             b"" | b"." => {}
             b".." => {
                 if parts.pop().is_none() {
-                    return Stored::Escape(target.to_owned());
+                    return StoredFile::Escape(target.to_owned());
                 }
             }
             part => parts.push(part),
         }
     }
-    Stored::Link(parts.join(&b'/'))
+    StoredFile::Link(parts.join(&b'/'))
 }
 
 /// A part of a file, read at its own position so that many can be read at once.
-struct Section {
+struct FileSection {
     file: Arc<File>,
     position: u64,
     left: u64,
 }
 
-impl Read for Section {
+impl Read for FileSection {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let want = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if want == 0 {

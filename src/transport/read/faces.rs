@@ -51,7 +51,7 @@ pub(super) fn compare(
     if !container.has("manifest.json") {
         return Ok(faces);
     }
-    let mut files = Files {
+    let mut files = ArchiveFiles {
         container,
         digests: BTreeMap::new(),
     };
@@ -110,13 +110,13 @@ fn images(container: &Container, place: &str, index: &Index) -> BTreeMap<Content
 }
 
 /// The files of an archive by their content, each read once.
-struct Files<'a> {
+struct ArchiveFiles<'a> {
     container: &'a Container,
     /// By where they are: several names may lead to one.
     digests: BTreeMap<(u64, u64), Digest>,
 }
 
-impl Files<'_> {
+impl ArchiveFiles<'_> {
     /// Digest and size of a file's bytes, whatever it is called.
     fn digest(&mut self, name: &str) -> Result<Option<(Digest, u64)>, TransportError> {
         let Some(place) = self.container.position(name)? else {

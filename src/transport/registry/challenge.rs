@@ -33,7 +33,7 @@ pub(super) fn choose<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<C
 fn parse(header: &str) -> Vec<Challenge> {
     let mut found = Vec::new();
     let mut current: Option<(String, BTreeMap<String, String>)> = None;
-    let mut scanner = Scanner(header);
+    let mut scanner = ChallengeScanner(header);
     loop {
         scanner.skip(|c| c.is_whitespace() || c == ',');
         let word = scanner.token();
@@ -77,9 +77,9 @@ fn known((scheme, mut parameters): (String, BTreeMap<String, String>)) -> Option
     }
 }
 
-struct Scanner<'a>(&'a str);
+struct ChallengeScanner<'a>(&'a str);
 
-impl Scanner<'_> {
+impl ChallengeScanner<'_> {
     fn skip(&mut self, skipped: impl Fn(char) -> bool) {
         self.0 = self.0.trim_start_matches(skipped);
     }

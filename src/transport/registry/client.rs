@@ -33,7 +33,7 @@ const TOLD_FROM: Duration = Duration::from_millis(900);
 
 /// How patient and how persistent a client is.
 #[derive(Debug, Clone)]
-pub(super) struct Tuning {
+pub(super) struct RegistryTuning {
     pub(super) http: client::Tuning,
     /// Bytes of a chunk where nothing else limits it: below what proxies commonly allow (100 MB).
     pub(super) chunk: u64,
@@ -45,7 +45,7 @@ pub(super) struct Tuning {
     pub(super) login: Option<Login>,
 }
 
-impl Default for Tuning {
+impl Default for RegistryTuning {
     fn default() -> Self {
         Self {
             http: client::Tuning::default(),
@@ -154,9 +154,9 @@ pub(super) fn location(reply: &Reply, call: &Call<'_>) -> Result<Option<Url>, Re
 }
 
 /// Speaks to registries.
-pub(super) struct Client<'r> {
+pub(super) struct RegistryClient<'r> {
     pub(super) config: RegistryConfig,
-    pub(super) tuning: Tuning,
+    pub(super) tuning: RegistryTuning,
     pub(super) reporter: &'r dyn Reporter,
     /// Requests that were made again.
     pub(super) retries: AtomicU64,
@@ -165,9 +165,9 @@ pub(super) struct Client<'r> {
     warned: Mutex<BTreeSet<String>>,
 }
 
-impl<'r> Client<'r> {
+impl<'r> RegistryClient<'r> {
     /// A client that has spoken to nobody.
-    pub(super) fn new(config: &RegistryConfig, tuning: Tuning, reporter: &'r dyn Reporter) -> Self {
+    pub(super) fn new(config: &RegistryConfig, tuning: RegistryTuning, reporter: &'r dyn Reporter) -> Self {
         Self {
             config: config.clone(),
             http: client::Client::new(&config.http, tuning.http.clone()),

@@ -15,7 +15,7 @@ use reqwest::Url;
 
 use super::content::Content;
 use super::outcome::PushSummary;
-use super::push::{Document, Look, Push, Pusher, lacks_blobs};
+use super::push::{Look, Push, PushedDocument, Pusher, lacks_blobs};
 use crate::digest::{ContentDigest, Digest};
 use crate::event::BlobOutcome;
 use crate::oci::Reference;
@@ -32,7 +32,7 @@ impl Pusher<'_> {
         supply: &Supply<'_>,
     ) -> Result<PushSummary, TransportError> {
         let push = Push::new(self, target)?;
-        let document = Document::of_image(&companion.artifact, true);
+        let document = PushedDocument::of_image(&companion.artifact, true);
         let tags = [companion.tag.clone()];
         let anchored = push.learn(&companion.anchor)?.map(|(digest, _)| digest);
         if anchored == Some(document.digest) {
@@ -61,7 +61,7 @@ impl Pusher<'_> {
 
 impl Push<'_, '_> {
     /// Brings all blobs of a document that the repository lacks.
-    fn complete(&self, document: &Document, supply: &Supply<'_>) -> Result<(), TransportError> {
+    fn complete(&self, document: &PushedDocument, supply: &Supply<'_>) -> Result<(), TransportError> {
         let lacking = self.lacking(document)?;
         let digests: Vec<ContentDigest> = lacking.iter().map(|(content, _)| content.digest).collect();
         if !self.is_dry_run() {
@@ -81,7 +81,7 @@ impl Push<'_, '_> {
 
     /// The blobs of a document that the repository lacks, the largest first, each with the session in which it can be
     /// sent. What it can take from another repository it has by then.
-    fn lacking<'d>(&self, document: &'d Document) -> Result<Vec<(&'d Content, Option<Url>)>, TransportError> {
+    fn lacking<'d>(&self, document: &'d PushedDocument) -> Result<Vec<(&'d Content, Option<Url>)>, TransportError> {
         let mut seen = BTreeSet::new();
         let blobs: Vec<&Content> = document.blobs.iter().filter(|blob| seen.insert(blob.digest)).collect();
         let found = self.parallel(&blobs, |content| {
@@ -106,7 +106,7 @@ impl Push<'_, '_> {
     }
 
     /// Writes a manifest under a tag. A registry whose tags cannot move refuses even what it has.
-    fn put_tag(&self, document: &Document, tag: &str) -> Result<(), TransportError> {
+    fn put_tag(&self, document: &PushedDocument, tag: &str) -> Result<(), TransportError> {
         match self.put_once(document, tag) {
             Ok(_) => Ok(()),
             Err(error) if lacks_blobs(&error) => Err(error),

@@ -11,7 +11,7 @@ use super::client::Replay;
 
 use crate::digest::{ContentDigest, Digest, VerifyError};
 use crate::http::wire::Supply;
-use crate::image::Layer;
+use crate::image::ImageLayer;
 use crate::layer::{Blob, LayerError};
 
 /// Bytes of a piece: large enough that handing them over costs nothing, small enough to have many blobs under way.
@@ -28,7 +28,7 @@ pub(super) struct Content {
 #[derive(Debug, Clone)]
 enum Held {
     Memory(Bytes),
-    Layer(Box<Layer>),
+    Layer(Box<ImageLayer>),
 }
 
 impl Content {
@@ -42,7 +42,7 @@ impl Content {
     }
 
     /// A layer.
-    pub(super) fn layer(layer: &Layer) -> Self {
+    pub(super) fn layer(layer: &ImageLayer) -> Self {
         Self {
             digest: layer.digest(),
             size: layer.size(),

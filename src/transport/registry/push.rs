@@ -11,7 +11,7 @@ use std::time::Instant;
 use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Method, Url};
 
-use super::client::{Call, Client, Reply, Tuning, location};
+use super::client::{Call, RegistryClient, RegistryTuning, Reply, location};
 use super::content::Content;
 use super::error::RegistryError;
 use super::outcome::{IndexDocument, Planned, PushOptions, PushSummary};
@@ -22,7 +22,7 @@ use crate::digest::{ContentDigest, Digest};
 use crate::event::{BlobOutcome, Event, Reporter};
 use crate::http::address;
 use crate::http::wire::lock;
-use crate::image::{Image, Layer};
+use crate::image::{Image, ImageLayer};
 use crate::oci::Reference;
 use crate::parallel;
 use crate::transport::TransportError;
@@ -31,19 +31,19 @@ use crate::transport::TransportError;
 const MOUNTS_MAX: usize = 2;
 
 /// A manifest or index with the blobs it needs.
-pub(super) struct Document {
+pub(super) struct PushedDocument {
     pub(super) digest: Digest,
     pub(super) bytes: Vec<u8>,
     pub(super) media_type: String,
     pub(super) blobs: Vec<Content>,
 }
 
-impl Document {
+impl PushedDocument {
     /// An image and its blobs but for layers that are kept elsewhere: those that are not at hand and, unless they are to
     /// be sent, those that only their vendor hands out.
     pub(super) fn of_image(image: &Image, non_distributable: bool) -> Self {
         let is_sent =
-            |layer: &&Layer| !layer.is_absent() && (non_distributable || !layer.descriptor.is_non_distributable());
+            |layer: &&ImageLayer| !layer.is_absent() && (non_distributable || !layer.descriptor.is_non_distributable());
         let mut blobs: Vec<Content> = image.layers.iter().filter(is_sent).map(Content::layer).collect();
         blobs.push(Content::of(image.config.bytes().to_vec()));
         Self {
@@ -71,7 +71,7 @@ pub fn push(
 
 /// Pushes to one repository after the other, or to several at once: blobs that went to one are mounted in the next.
 pub struct Pusher<'r> {
-    pub(super) client: Client<'r>,
+    pub(super) client: RegistryClient<'r>,
     options: PushOptions,
     /// A repository of each host that has a blob.
     pub(super) known: Mutex<BTreeMap<(String, ContentDigest), String>>,
@@ -93,7 +93,7 @@ impl<'r> Pusher<'r> {
         options: &PushOptions,
         reporter: &'r dyn Reporter,
     ) -> Result<Self, TransportError> {
-        let mut tuning = Tuning::default();
+        let mut tuning = RegistryTuning::default();
         tuning.http.persistence.wait_max = options.wait_max;
         Self::tuned(config, options, tuning, reporter)
     }
@@ -102,11 +102,11 @@ impl<'r> Pusher<'r> {
     pub(super) fn tuned(
         config: &RegistryConfig,
         options: &PushOptions,
-        tuning: Tuning,
+        tuning: RegistryTuning,
         reporter: &'r dyn Reporter,
     ) -> Result<Self, TransportError> {
         Ok(Self {
-            client: Client::new(config, tuning, reporter),
+            client: RegistryClient::new(config, tuning, reporter),
             options: options.clone(),
             known: Mutex::default(),
             flights: Mutex::default(),
@@ -123,8 +123,10 @@ impl<'r> Pusher<'r> {
         tags: &[String],
     ) -> Result<PushSummary, TransportError> {
         let non_distributable = self.options.non_distributable;
-        let images = images.iter().map(|image| Document::of_image(image, non_distributable));
-        let indexes = indexes.iter().map(|index| Document {
+        let images = images
+            .iter()
+            .map(|image| PushedDocument::of_image(image, non_distributable));
+        let indexes = indexes.iter().map(|index| PushedDocument {
             digest: Digest::of(index.bytes),
             bytes: index.bytes.to_vec(),
             media_type: index.media_type.to_owned(),
@@ -132,7 +134,7 @@ impl<'r> Pusher<'r> {
         });
         // What several indexes list goes there once.
         let mut seen = BTreeSet::new();
-        let documents: Vec<Document> = images
+        let documents: Vec<PushedDocument> = images
             .chain(indexes)
             .filter(|document| seen.insert(document.digest))
             .collect();
@@ -193,7 +195,7 @@ impl<'p, 'r> Push<'p, 'r> {
     }
 
     /// Pushes documents in order; the last one gets the tags.
-    fn run(&self, documents: &[Document], tags: &[String]) -> Result<PushSummary, TransportError> {
+    fn run(&self, documents: &[PushedDocument], tags: &[String]) -> Result<PushSummary, TransportError> {
         let Some((top, below)) = documents.split_last() else {
             return Ok(PushSummary::default());
         };
@@ -274,7 +276,7 @@ impl<'p, 'r> Push<'p, 'r> {
     }
 
     /// Brings the blobs of all documents that are not there.
-    fn bring_blobs(&self, documents: &[Document], there: &[bool]) -> Result<(), TransportError> {
+    fn bring_blobs(&self, documents: &[PushedDocument], there: &[bool]) -> Result<(), TransportError> {
         let mut blobs: BTreeMap<ContentDigest, &Content> = BTreeMap::new();
         let mut skipped: BTreeMap<ContentDigest, u64> = BTreeMap::new();
         for (document, there) in documents.iter().zip(there) {
@@ -444,7 +446,7 @@ impl<'p, 'r> Push<'p, 'r> {
     }
 
     /// Writes a manifest whose blobs are there, under as many of the tags as one request can; gives those.
-    pub(super) fn write(&self, document: &Document, tags: &[String]) -> Result<Vec<String>, TransportError> {
+    pub(super) fn write(&self, document: &PushedDocument, tags: &[String]) -> Result<Vec<String>, TransportError> {
         match tags {
             [] => self.put(document, &document.digest.to_string()).map(|_| Vec::new()),
             [tag] => self.put(document, tag).map(|_| vec![tag.clone()]),
@@ -457,12 +459,12 @@ impl<'p, 'r> Push<'p, 'r> {
     }
 
     /// Writes a manifest under a tag or digest.
-    pub(super) fn put(&self, document: &Document, reference: &str) -> Result<Option<Reply>, TransportError> {
+    pub(super) fn put(&self, document: &PushedDocument, reference: &str) -> Result<Option<Reply>, TransportError> {
         self.with_blobs_again(document, || self.put_once(document, reference))
     }
 
     /// The same, whatever the registry has lost.
-    pub(super) fn put_once(&self, document: &Document, reference: &str) -> Result<Option<Reply>, TransportError> {
+    pub(super) fn put_once(&self, document: &PushedDocument, reference: &str) -> Result<Option<Reply>, TransportError> {
         if self.is_dry_run() {
             let request = format!("PUT /v2/{}/manifests/{reference}", self.target.repository());
             self.plan(request, document.bytes.len() as u64);
@@ -475,7 +477,7 @@ impl<'p, 'r> Push<'p, 'r> {
     /// Does `put`, and once more where the registry has lost sight of blobs that it had.
     fn with_blobs_again<T>(
         &self,
-        document: &Document,
+        document: &PushedDocument,
         put: impl Fn() -> Result<T, TransportError>,
     ) -> Result<T, TransportError> {
         match put() {
@@ -533,7 +535,7 @@ pub(super) enum Look {
 }
 
 /// Requests, bytes sent, retries, waits and milliseconds waited so far.
-fn counted(client: &Client<'_>) -> [u64; 5] {
+fn counted(client: &RegistryClient<'_>) -> [u64; 5] {
     let counters = &client.http.counters;
     [
         &counters.requests,

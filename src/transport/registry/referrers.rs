@@ -7,11 +7,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::RegistryConfig;
-use super::client::{Call, Client, Tuning};
+use super::client::{Call, RegistryClient, RegistryTuning};
 use super::content::Content;
 use super::error::RegistryError;
 use super::outcome::{PushOptions, PushSummary};
-use super::push::{Document, Push, Pusher};
+use super::push::{Push, PushedDocument, Pusher};
 use super::repo::Repo;
 use crate::digest::{ContentDigest, Digest};
 use crate::event::{Reporter, Silent};
@@ -42,11 +42,11 @@ pub fn attach(
 /// What the registry lists as being about the image `digest` of the repository of `subject`, in its order.
 pub(super) fn list(
     config: &RegistryConfig,
-    tuning: Tuning,
+    tuning: RegistryTuning,
     subject: &Reference,
     digest: &ContentDigest,
 ) -> Result<Referrers, TransportError> {
-    let client = Client::new(config, tuning, &Silent);
+    let client = RegistryClient::new(config, tuning, &Silent);
     let endpoint = config.endpoints(subject.registry(), false)?.into_iter().next_back();
     let endpoint = endpoint.ok_or_else(|| TransportError::Missing {
         place: subject.to_string(),
@@ -133,7 +133,7 @@ impl Pusher<'_> {
             });
         };
         let push = Push::new(self, target)?;
-        let document = Document {
+        let document = PushedDocument {
             digest: Digest::of(manifest),
             bytes: manifest.to_vec(),
             media_type: read.media_type().to_owned(),

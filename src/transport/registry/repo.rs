@@ -7,7 +7,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, Url};
 
 use super::Endpoint;
-use super::client::{Access, Call, Client, Payload, Reply, broken};
+use super::client::{Access, Call, Payload, RegistryClient, Reply, broken};
 use super::error::{RegistryError, printable};
 use crate::digest::{ContentDigest, Digest};
 use crate::http::address;
@@ -22,7 +22,7 @@ const OCI_TAG: &str = "oci-tag";
 
 /// A repository at an endpoint.
 pub(super) struct Repo<'c, 'r> {
-    pub(super) client: &'c Client<'r>,
+    pub(super) client: &'c RegistryClient<'r>,
     pub(super) access: Access,
 }
 
@@ -53,18 +53,18 @@ pub(super) enum Presence {
 
 impl<'c, 'r> Repo<'c, 'r> {
     /// A repository to read from.
-    pub(super) fn reading(client: &'c Client<'r>, endpoint: Endpoint, repository: &str) -> Self {
+    pub(super) fn reading(client: &'c RegistryClient<'r>, endpoint: Endpoint, repository: &str) -> Self {
         let scopes = vec![format!("repository:{repository}:pull")];
         Self::with_scopes(client, endpoint, repository, scopes)
     }
 
     /// A repository to write to.
-    pub(super) fn writing(client: &'c Client<'r>, endpoint: Endpoint, repository: &str) -> Self {
+    pub(super) fn writing(client: &'c RegistryClient<'r>, endpoint: Endpoint, repository: &str) -> Self {
         let scopes = vec![format!("repository:{repository}:pull,push")];
         Self::with_scopes(client, endpoint, repository, scopes)
     }
 
-    fn with_scopes(client: &'c Client<'r>, endpoint: Endpoint, repository: &str, scopes: Vec<String>) -> Self {
+    fn with_scopes(client: &'c RegistryClient<'r>, endpoint: Endpoint, repository: &str, scopes: Vec<String>) -> Self {
         let repository = repository.to_owned();
         let access = Access {
             endpoint,

@@ -10,7 +10,7 @@ use super::{RegistryConfig, RemoteImage};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::http::wire::lock;
-use crate::image::{Image, Index};
+use crate::image::{Image, ImageIndex};
 use crate::oci::Reference;
 use crate::transport::{Companion, ReadOptions, Sink, Source, Stored, Supply, Tally, Transferred, TransportError};
 
@@ -92,7 +92,7 @@ impl Sink for RegistrySink<'_> {
         Ok(image.digest())
     }
 
-    fn put_index(&self, index: &Index, _: &[String]) -> Result<Digest, TransportError> {
+    fn put_index(&self, index: &ImageIndex, _: &[String]) -> Result<Digest, TransportError> {
         let documents = index.indexes().into_iter().map(|index| IndexDocument {
             bytes: index.document.bytes(),
             media_type: index.document.media_type(),

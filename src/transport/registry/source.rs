@@ -12,7 +12,7 @@ use reqwest::Method;
 use reqwest::header::RANGE;
 
 use super::Endpoint;
-use super::client::{Call, Client, Reply, Tuning, broken};
+use super::client::{Call, RegistryClient, RegistryTuning, Reply, broken};
 use super::config::RegistryConfig;
 use super::error::RegistryError;
 use super::referrers;
@@ -30,7 +30,7 @@ use crate::transport::{Referrers, Source, TransportError, manifest_of};
 pub struct Remote(Arc<Inner>);
 
 struct Inner {
-    client: Client<'static>,
+    client: RegistryClient<'static>,
     registry: String,
     repository: String,
     /// Mirrors first, the registry itself last.
@@ -48,16 +48,16 @@ impl std::fmt::Debug for Remote {
 impl Remote {
     /// The repository of a reference; nobody is asked yet.
     pub fn new(config: &RegistryConfig, reference: &Reference) -> Result<Self, TransportError> {
-        Self::tuned(config, reference, Tuning::default())
+        Self::tuned(config, reference, RegistryTuning::default())
     }
 
     pub(super) fn tuned(
         config: &RegistryConfig,
         reference: &Reference,
-        tuning: Tuning,
+        tuning: RegistryTuning,
     ) -> Result<Self, TransportError> {
         Ok(Self(Arc::new(Inner {
-            client: Client::new(config, tuning, &Silent),
+            client: RegistryClient::new(config, tuning, &Silent),
             registry: reference.registry().to_owned(),
             repository: reference.repository().to_owned(),
             endpoints: config.endpoints(reference.registry(), true)?,
@@ -79,7 +79,7 @@ impl Remote {
     /// A blob, **unverified**, with its size in bytes where that is known; `None` where it is not there.
     pub fn blob(&self, digest: &Digest, size: Option<u64>) -> Result<Option<Box<dyn Read + Send>>, TransportError> {
         // Without its size a download that breaks off ends there, and does not verify.
-        let download = found(Download::open(&self.0, &(*digest).into(), size.unwrap_or_default()))?;
+        let download = found(BlobDownload::open(&self.0, &(*digest).into(), size.unwrap_or_default()))?;
         Ok(download.map(|download| Box::new(download) as Box<dyn Read + Send>))
     }
 
@@ -191,7 +191,7 @@ fn skip(reply: &mut Reply, bytes: u64) -> io::Result<()> {
 
 impl Origin for Remote {
     fn open(&self, digest: &ContentDigest, len: u64) -> io::Result<Box<dyn Read + Send>> {
-        let download = Download::open(&self.0, digest, len).map_err(io::Error::other)?;
+        let download = BlobDownload::open(&self.0, digest, len).map_err(io::Error::other)?;
         Ok(Box::new(download))
     }
 
@@ -201,7 +201,7 @@ impl Origin for Remote {
 }
 
 /// A blob while it is downloaded.
-struct Download {
+struct BlobDownload {
     remote: Arc<Inner>,
     digest: ContentDigest,
     size: u64,
@@ -211,7 +211,7 @@ struct Download {
     began: Instant,
 }
 
-impl Download {
+impl BlobDownload {
     fn open(remote: &Arc<Inner>, digest: &ContentDigest, size: u64) -> Result<Self, TransportError> {
         Ok(Self {
             reply: Some(remote.open_at(digest, 0)?),
@@ -239,7 +239,7 @@ impl Download {
     }
 }
 
-impl Read for Download {
+impl Read for BlobDownload {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let Some(reply) = &mut self.reply else {
@@ -272,17 +272,17 @@ pub struct RemoteImage {
     /// To ask for what refers to the image.
     reference: Reference,
     config: RegistryConfig,
-    tuning: Tuning,
+    tuning: RegistryTuning,
 }
 
 impl RemoteImage {
     /// Reads the manifest of `name` (`REGISTRY/REPOSITORY[:TAG][@DIGEST]`); of an index, the one that the options mean,
     /// or the index itself where they want it whole.
     pub fn open(name: &str, options: &ReadOptions) -> Result<Self, TransportError> {
-        Self::tuned(name, options, Tuning::default())
+        Self::tuned(name, options, RegistryTuning::default())
     }
 
-    pub(super) fn tuned(name: &str, options: &ReadOptions, tuning: Tuning) -> Result<Self, TransportError> {
+    pub(super) fn tuned(name: &str, options: &ReadOptions, tuning: RegistryTuning) -> Result<Self, TransportError> {
         let place = format!("docker://{name}");
         let reference: Reference = name.parse()?;
         let remote = Remote::tuned(&options.registries, &reference, tuning.clone())?;
@@ -355,7 +355,7 @@ impl Source for RemoteImage {
     }
 
     fn blob(&self, digest: &ContentDigest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
-        let download = Download::open(&self.remote.0, digest, size)?;
+        let download = BlobDownload::open(&self.remote.0, digest, size)?;
         Ok(Box::new(VerifyingReader::new(download, *digest, Some(size))))
     }
 

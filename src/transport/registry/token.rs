@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::Login;
 use super::challenge::{self, Challenge};
-use super::client::{Access, Call, Client, Payload};
+use super::client::{Access, Call, Payload, RegistryClient};
 use super::error::{RegistryError, read_errors};
 use crate::http::address;
 use crate::http::client::{self, sensitive};
@@ -36,7 +36,7 @@ const CLIENT_ID: &str = "layerize";
 #[derive(Default)]
 pub(super) struct Auth {
     challenges: Mutex<BTreeMap<String, Challenge>>,
-    slots: Mutex<BTreeMap<Purpose, Arc<Mutex<Slot>>>>,
+    slots: Mutex<BTreeMap<Purpose, Arc<Mutex<TokenSlot>>>>,
 }
 
 /// A host and the scopes that are needed there.
@@ -44,7 +44,7 @@ type Purpose = (String, Vec<String>);
 
 /// The token for one purpose.
 #[derive(Default)]
-struct Slot {
+struct TokenSlot {
     header: Option<HeaderValue>,
     renew_at: Option<Instant>,
     /// Scopes that the registry asked for beside those of the purpose.
@@ -52,13 +52,13 @@ struct Slot {
 }
 
 impl Auth {
-    fn slot(&self, access: &Access) -> Arc<Mutex<Slot>> {
+    fn slot(&self, access: &Access) -> Arc<Mutex<TokenSlot>> {
         let key = (access.endpoint.host.clone(), access.scopes.clone());
         lock(&self.slots).entry(key).or_default().clone()
     }
 }
 
-impl Client<'_> {
+impl RegistryClient<'_> {
     /// The `Authorization` for a request, where the registry is known to want one.
     pub(super) fn authorization(&self, access: &Access, action: &str) -> Result<Option<HeaderValue>, TransportError> {
         let host = &access.endpoint.host;
@@ -134,7 +134,7 @@ impl Client<'_> {
     /// Gets a token into its slot.
     fn renew(
         &self,
-        slot: &mut Slot,
+        slot: &mut TokenSlot,
         challenge: &Challenge,
         access: &Access,
         action: &str,
@@ -202,7 +202,7 @@ impl Client<'_> {
         login: &Login,
         access: &Access,
         action: &str,
-    ) -> Result<Token, TransportError> {
+    ) -> Result<TokenAnswer, TransportError> {
         let get = || {
             let mut url = realm.clone();
             if let Some(service) = service {
@@ -258,7 +258,11 @@ impl Client<'_> {
     }
 
     /// Asks the token server until it answers with a token, or clearly will not.
-    fn token_answer(&self, call: &mut Call<'_>, authorization: Option<&HeaderValue>) -> Result<Token, TransportError> {
+    fn token_answer(
+        &self,
+        call: &mut Call<'_>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<TokenAnswer, TransportError> {
         let mut failures = 0;
         loop {
             let began = Instant::now();
@@ -278,12 +282,12 @@ impl Client<'_> {
 }
 
 /// A token server's answer.
-struct Token {
+struct TokenAnswer {
     token: String,
     expires_in: Option<u64>,
 }
 
-fn read_token(body: &[u8]) -> Option<Token> {
+fn read_token(body: &[u8]) -> Option<TokenAnswer> {
     #[derive(Deserialize)]
     struct Read {
         token: Option<String>,
@@ -297,7 +301,7 @@ fn read_token(body: &[u8]) -> Option<Token> {
         clippy::cast_sign_loss,
         reason = "casts of floats saturate"
     )]
-    Some(Token {
+    Some(TokenAnswer {
         token: filled(read.token).or(filled(read.access_token))?,
         expires_in: read
             .expires_in

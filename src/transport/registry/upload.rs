@@ -30,7 +30,7 @@ const RESTARTS_MAX: u32 = 3;
 const REPORTED_EACH: u64 = 1 << 20;
 
 /// An upload under way.
-struct Session {
+struct UploadSession {
     location: Url,
     /// How many bytes the registry has, as far as is known.
     offset: u64,
@@ -44,7 +44,7 @@ struct Upload<'a, 'c, 'r> {
     limits: Limits,
     action: String,
     place: Option<Place>,
-    session: Option<Session>,
+    session: Option<UploadSession>,
     /// Whether the blob goes in chunks.
     chunked: bool,
     /// Failures in a row without progress.
@@ -118,7 +118,7 @@ impl Upload<'_, '_, '_> {
             .and_then(|begun| Url::parse(&begun.location).ok())
             .and_then(|url| address::judge(url, access.home()).ok());
         if let Some(location) = location {
-            self.session = Some(Session {
+            self.session = Some(UploadSession {
                 location,
                 offset: 0,
                 chunk_min: 0,
@@ -126,7 +126,7 @@ impl Upload<'_, '_, '_> {
             self.ask_offset()?;
         }
         if let Some(location) = opened {
-            self.session = Some(Session {
+            self.session = Some(UploadSession {
                 location,
                 offset: 0,
                 chunk_min: 0,
@@ -166,7 +166,7 @@ impl Upload<'_, '_, '_> {
                 .protocol(&call, "it opens an upload and does not say where"));
         };
         let least = reply.header("oci-chunk-min-length").and_then(|text| text.parse().ok());
-        self.session = Some(Session {
+        self.session = Some(UploadSession {
             location,
             offset: 0,
             chunk_min: least.unwrap_or(0),

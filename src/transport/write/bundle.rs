@@ -19,7 +19,7 @@ use super::super::TransportError;
 use super::{Out, header};
 use crate::archive::tar::{BLOCK, TRAILER, padding};
 use crate::digest::{ContentDigest, Digest, Hasher};
-use crate::image::{Image, Index, Layer, Listed};
+use crate::image::{Image, ImageIndex, ImageLayer, Listed};
 use crate::oci::{CONTAINERD_NAME, Config, MediaType, REF_NAME, Reference, canonical_json};
 
 /// The version of the rules above; part of what [`Bundle::key`] hashes.
@@ -27,21 +27,21 @@ const RULES: &str = "layerize image archive 1";
 
 /// The files of an archive, in order.
 pub(super) struct Bundle<'a> {
-    members: Vec<Member<'a>>,
+    members: Vec<ArchiveMember<'a>>,
     names: BTreeSet<String>,
     /// Whether readers want the bytes of all layers.
     complete: bool,
 }
 
-struct Member<'a> {
+struct ArchiveMember<'a> {
     name: String,
-    content: Content<'a>,
+    content: MemberContent<'a>,
 }
 
-enum Content<'a> {
+enum MemberContent<'a> {
     Directory,
     Bytes(Cow<'a, [u8]>),
-    Layer(&'a Layer),
+    Layer(&'a ImageLayer),
 }
 
 /// How an image is named in an `index.json`: the two annotations.
@@ -112,8 +112,12 @@ fn platform(config: &Config) -> Option<Value> {
 }
 
 /// The descriptors of an index in an `index.json`, one for each label.
-pub(super) fn index_descriptors(index: &Index, labels: &[Label], place: &str) -> Result<Vec<Value>, TransportError> {
-    let lists_its_own = |index: &&Index| {
+pub(super) fn index_descriptors(
+    index: &ImageIndex,
+    labels: &[Label],
+    place: &str,
+) -> Result<Vec<Value>, TransportError> {
+    let lists_its_own = |index: &&ImageIndex| {
         let listed = index.document.manifests.iter().map(|descriptor| descriptor.digest);
         listed.eq(index.entries.iter().map(Listed::digest))
     };
@@ -167,16 +171,16 @@ impl<'a> Bundle<'a> {
     }
 
     /// The files of an OCI archive that holds an index.
-    pub(super) fn of_index(index: &'a Index, labels: &[Label], place: &str) -> Result<Self, TransportError> {
+    pub(super) fn of_index(index: &'a ImageIndex, labels: &[Label], place: &str) -> Result<Self, TransportError> {
         let mut bundle = Self::begin(index_descriptors(index, labels, place)?, None);
         bundle.index(index);
         Ok(bundle)
     }
 
-    fn index(&mut self, index: &'a Index) {
+    fn index(&mut self, index: &'a ImageIndex) {
         self.add(
             &blob_name(&index.document.digest()),
-            Content::Bytes(Cow::Borrowed(index.document.bytes())),
+            MemberContent::Bytes(Cow::Borrowed(index.document.bytes())),
         );
         for entry in &index.entries {
             match entry {
@@ -203,26 +207,26 @@ impl<'a> Bundle<'a> {
         if let Some(docker) = docker {
             bundle.bytes("manifest.json", canonical_json(docker));
         }
-        bundle.add("blobs/", Content::Directory);
-        bundle.add("blobs/sha256/", Content::Directory);
+        bundle.add("blobs/", MemberContent::Directory);
+        bundle.add("blobs/sha256/", MemberContent::Directory);
         bundle
     }
 
     fn image(&mut self, image: &'a Image) {
         let (manifest, config) = (&image.manifest, &image.config);
         for (digest, bytes) in [(manifest.digest(), manifest.bytes()), (config.digest(), config.bytes())] {
-            self.add(&blob_name(&digest), Content::Bytes(Cow::Borrowed(bytes)));
+            self.add(&blob_name(&digest), MemberContent::Bytes(Cow::Borrowed(bytes)));
         }
         let complete = self.complete;
         for layer in image.layers.iter().filter(|layer| complete || !layer.is_absent()) {
-            self.add(&blob_name(&layer.digest()), Content::Layer(layer));
+            self.add(&blob_name(&layer.digest()), MemberContent::Layer(layer));
         }
     }
 
     /// Leaves out the files of these layers: whoever reads the archive has them.
     pub(super) fn without(mut self, layers: &BTreeSet<ContentDigest>) -> Self {
         self.members.retain(|member| match &member.content {
-            Content::Layer(layer) => !layers.contains(&layer.digest()),
+            MemberContent::Layer(layer) => !layers.contains(&layer.digest()),
             _ => true,
         });
         self
@@ -231,20 +235,20 @@ impl<'a> Bundle<'a> {
     /// Bytes of the blobs in it.
     pub(super) fn size(&self) -> u64 {
         let sizes = self.members.iter().map(|member| match &member.content {
-            Content::Directory => 0,
-            Content::Bytes(bytes) => bytes.len() as u64,
-            Content::Layer(layer) => layer.size(),
+            MemberContent::Directory => 0,
+            MemberContent::Bytes(bytes) => bytes.len() as u64,
+            MemberContent::Layer(layer) => layer.size(),
         });
         sizes.sum()
     }
 
     fn bytes(&mut self, name: &str, bytes: Vec<u8>) {
-        self.add(name, Content::Bytes(Cow::Owned(bytes)));
+        self.add(name, MemberContent::Bytes(Cow::Owned(bytes)));
     }
 
-    fn add(&mut self, name: &str, content: Content<'a>) {
+    fn add(&mut self, name: &str, content: MemberContent<'a>) {
         if self.names.insert(name.to_owned()) {
-            self.members.push(Member {
+            self.members.push(ArchiveMember {
                 name: name.to_owned(),
                 content,
             });
@@ -255,11 +259,11 @@ impl<'a> Bundle<'a> {
     pub(super) fn key(&self) -> Digest {
         let mut hasher = Hasher::new();
         hasher.update(RULES.as_bytes());
-        for Member { name, content } in &self.members {
+        for ArchiveMember { name, content } in &self.members {
             let (digest, size) = match content {
-                Content::Directory => (Digest::of(b"").into(), 0),
-                Content::Bytes(bytes) => (ContentDigest::from(Digest::of(bytes)), bytes.len() as u64),
-                Content::Layer(layer) => (layer.digest(), layer.size()),
+                MemberContent::Directory => (Digest::of(b"").into(), 0),
+                MemberContent::Bytes(bytes) => (ContentDigest::from(Digest::of(bytes)), bytes.len() as u64),
+                MemberContent::Layer(layer) => (layer.digest(), layer.size()),
             };
             hasher.update(format!("\n{name}\0{digest}\0{size}").as_bytes());
         }
@@ -267,9 +271,9 @@ impl<'a> Bundle<'a> {
     }
 
     /// A layer that is to be written and is kept elsewhere.
-    pub(super) fn absent(&self) -> Option<&Layer> {
+    pub(super) fn absent(&self) -> Option<&ImageLayer> {
         let layers = self.members.iter().filter_map(|member| match &member.content {
-            Content::Layer(layer) => Some(*layer),
+            MemberContent::Layer(layer) => Some(*layer),
             _ => None,
         });
         layers.into_iter().find(|layer| layer.is_absent())
@@ -277,18 +281,18 @@ impl<'a> Bundle<'a> {
 
     /// Writes the archive, checking every layer against its digest on the way.
     pub(super) fn write(&self, out: &mut dyn Out<'a>) -> Result<(), TransportError> {
-        for Member { name, content } in &self.members {
+        for ArchiveMember { name, content } in &self.members {
             let size = match content {
-                Content::Directory => {
+                MemberContent::Directory => {
                     out.bytes(&header::directory(name))?;
                     continue;
                 }
-                Content::Bytes(bytes) => {
+                MemberContent::Bytes(bytes) => {
                     out.bytes(&header::file(name, bytes.len() as u64))?;
                     out.bytes(bytes)?;
                     bytes.len() as u64
                 }
-                Content::Layer(layer) => {
+                MemberContent::Layer(layer) => {
                     out.bytes(&header::file(name, layer.size()))?;
                     out.layer(layer)?;
                     layer.size()

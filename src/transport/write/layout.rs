@@ -16,8 +16,8 @@ use super::super::{Companion, Sink, Stored, Supply, Tally, Transferred, Transpor
 use super::{bundle, oci_labels};
 use crate::digest::{ContentDigest, Digest};
 use crate::fsio::{self, AtomicFile, IoContext};
-use crate::image::Layer;
-use crate::image::{Image, Index};
+use crate::image::ImageLayer;
+use crate::image::{Image, ImageIndex};
 use crate::layer::for_each_layer;
 use crate::oci::{
     self, Artifact, CONTAINERD_NAME, INDEX_SIZE_MAX, LayerCodec, MediaType, REF_NAME, Raw, canonical_json,
@@ -106,7 +106,7 @@ impl Layout {
     }
 
     /// Writes images, the indexes over them, and their names.
-    fn write(&self, images: &[&Image], over: &[&Index], added: &[Value]) -> Result<(), TransportError> {
+    fn write(&self, images: &[&Image], over: &[&ImageIndex], added: &[Value]) -> Result<(), TransportError> {
         let place = self.place();
         fsio::create_dir_all(&self.path)?;
         // The directory itself is locked, so that no lock file is left in a layout that is published as it is.
@@ -130,14 +130,14 @@ impl Layout {
         })
     }
 
-    fn layer(&self, layer: &Layer) -> Result<(), TransportError> {
+    fn layer(&self, layer: &ImageLayer) -> Result<(), TransportError> {
         self.blob(&layer.digest(), layer.size(), |file, path| {
             Ok(layer.copy_to(file, 0, path)?)
         })
     }
 
     fn blobs(&self, image: &Image) -> Result<(), TransportError> {
-        let (without, wanted): (Vec<&Layer>, Vec<_>) = image
+        let (without, wanted): (Vec<&ImageLayer>, Vec<_>) = image
             .layers
             .iter()
             .partition(|layer| self.without.contains(&layer.digest()));
@@ -145,7 +145,7 @@ impl Layout {
         let mut seen = BTreeSet::new();
         // One that is kept elsewhere stays there.
         let wanted = wanted.into_iter().filter(|layer| !layer.is_absent());
-        let (wanted, again): (Vec<&Layer>, Vec<_>) = wanted.partition(|layer| seen.insert(layer.digest()));
+        let (wanted, again): (Vec<&ImageLayer>, Vec<_>) = wanted.partition(|layer| seen.insert(layer.digest()));
         for_each_layer(&wanted, |layer| layer.size(), |layer| self.layer(layer))?;
         // A layer that an image has twice is one blob.
         again.iter().for_each(|layer| self.tally.skipped(layer.size()));
@@ -258,7 +258,7 @@ impl Sink for Layout {
         Ok(image.digest())
     }
 
-    fn put_index(&self, index: &Index, names: &[String]) -> Result<Digest, TransportError> {
+    fn put_index(&self, index: &ImageIndex, names: &[String]) -> Result<Digest, TransportError> {
         let labels = oci_labels(&names::parse_all(names)?, self.reference.as_deref())?;
         let descriptors = bundle::index_descriptors(index, &labels, &self.place())?;
         self.write(&index.images(), &index.indexes(), &descriptors)?;
@@ -269,7 +269,7 @@ impl Sink for Layout {
         let artifact = &companion.artifact;
         let mut seen = BTreeSet::new();
         let blobs = artifact.layers.iter().filter(|layer| seen.insert(layer.digest()));
-        let (there, sent): (Vec<&Layer>, Vec<&Layer>) =
+        let (there, sent): (Vec<&ImageLayer>, Vec<&ImageLayer>) =
             blobs.partition(|layer| self.holds(&layer.digest(), layer.size()));
         let lacking: Vec<ContentDigest> = sent.iter().map(|layer| layer.digest()).collect();
         supply(&lacking).map_err(|source| TransportError::Supply {
@@ -297,7 +297,7 @@ impl Sink for Layout {
                 blobs: Vec::new(),
             })?;
         }
-        let bytes = |layers: &[&Layer]| layers.iter().map(|layer| layer.size()).sum();
+        let bytes = |layers: &[&ImageLayer]| layers.iter().map(|layer| layer.size()).sum();
         Ok(Stored {
             requests: 0,
             blobs_sent: sent.len() as u64,

@@ -14,8 +14,8 @@ use super::read::{self, ReadOptions};
 use super::{Sink, Source, Tally, Transferred, TransportError};
 use crate::digest::{ContentDigest, Digest};
 use crate::fsio::{AtomicFile, IoContext, Target};
-use crate::image::Layer;
-use crate::image::{Image, Index};
+use crate::image::ImageLayer;
+use crate::image::{Image, ImageIndex};
 use crate::layer::for_each_layer;
 use crate::oci::{ConfigDocument, LayerCodec, LayerLimit, Reference};
 
@@ -142,7 +142,7 @@ impl Sink for Archive {
         self.write(image, names).map(|written| written.digest)
     }
 
-    fn put_index(&self, index: &Index, names: &[String]) -> Result<Digest, TransportError> {
+    fn put_index(&self, index: &ImageIndex, names: &[String]) -> Result<Digest, TransportError> {
         if self.docker {
             return Err(TransportError::NoIndex);
         }
@@ -256,7 +256,7 @@ trait Out<'l> {
     /// Writes bytes.
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), TransportError>;
     /// Writes a layer's stored bytes, verified, at the latest when the bundle is finished.
-    fn layer(&mut self, layer: &'l Layer) -> Result<(), TransportError>;
+    fn layer(&mut self, layer: &'l ImageLayer) -> Result<(), TransportError>;
     /// Hands everything on to the system.
     fn finish(&mut self) -> Result<(), TransportError>;
 }
@@ -266,7 +266,7 @@ trait Out<'l> {
 struct FileOut<'f, 'l> {
     file: BufWriter<&'f mut File>,
     path: &'f Path,
-    layers: Vec<(&'l Layer, u64)>,
+    layers: Vec<(&'l ImageLayer, u64)>,
 }
 
 impl<'f> FileOut<'f, '_> {
@@ -284,7 +284,7 @@ impl<'l> Out<'l> for FileOut<'_, 'l> {
         Ok(self.file.write_all(bytes).context("write", self.path)?)
     }
 
-    fn layer(&mut self, layer: &'l Layer) -> Result<(), TransportError> {
+    fn layer(&mut self, layer: &'l ImageLayer) -> Result<(), TransportError> {
         let at = self.file.stream_position().context("seek in", self.path)?;
         self.layers.push((layer, at));
         // A size that no file can have, as a foreign manifest may claim it, is the system's error.
@@ -335,7 +335,7 @@ impl<'l> Out<'l> for StreamOut<'_> {
         self.writer.write_all(bytes).map_err(|source| self.error(source))
     }
 
-    fn layer(&mut self, layer: &'l Layer) -> Result<(), TransportError> {
+    fn layer(&mut self, layer: &'l ImageLayer) -> Result<(), TransportError> {
         let mut reader = layer.open();
         let mut buffer = vec![0; COPY_BUFFER];
         loop {

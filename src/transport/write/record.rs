@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(2);
 
 /// What was written, and to which file.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
+struct WriteRecord {
     path: Vec<u8>,
     key: Digest,
     device: u64,
@@ -34,7 +34,7 @@ struct Record {
     changed: (i64, i64),
 }
 
-impl Record {
+impl WriteRecord {
     fn new(path: &Path, key: Digest, metadata: &Metadata) -> Self {
         Self {
             path: path.as_os_str().as_bytes().to_vec(),
@@ -57,10 +57,10 @@ pub(super) fn holds(dir: &Path, path: &Path, key: Digest) -> bool {
     let Ok(bytes) = fsio::read_limited(&record, RECORD_MAX) else {
         return false;
     };
-    let Ok(found) = serde_json::from_slice::<Record>(&bytes) else {
+    let Ok(found) = serde_json::from_slice::<WriteRecord>(&bytes) else {
         return false;
     };
-    metadata.is_file() && found == Record::new(path, key, &metadata) && is_younger(&record, &metadata)
+    metadata.is_file() && found == WriteRecord::new(path, key, &metadata) && is_younger(&record, &metadata)
 }
 
 /// Notes that `path` holds what `key` stands for; `written` is the open file that was renamed to it.
@@ -75,7 +75,7 @@ pub(super) fn note(dir: &Path, path: &Path, key: Digest, written: &File) -> Resu
         return Ok(());
     }
     let bytes =
-        serde_json::to_vec(&Record::new(path, key, &open)).expect("a record of numbers and bytes is always JSON");
+        serde_json::to_vec(&WriteRecord::new(path, key, &open)).expect("a record of numbers and bytes is always JSON");
     for _ in 0..TICKS {
         let mut file = fsio::AtomicFile::create(&record)?;
         std::io::Write::write_all(&mut file, &bytes).map_err(|source| PathError {

@@ -45,17 +45,17 @@ pub(super) fn draw(report: &DiffReport, page: &mut String) {
         if let (Some(a), Some(b)) = (place.a, place.b)
             && let (Some(p), Some(q)) = (left.get(a), right.get(b))
         {
-            band(*p, *q, fate(report, *place), page);
+            band(*p, *q, class_of(report, *place), page);
         }
     }
     for (name, side, boxes, x) in [("a", &report.a, &left, 0), ("b", &report.b, &right, WIDTH - BOX)] {
         for (index, ((layer, place), top)) in side.layers.iter().zip(places(report, name)).zip(boxes).enumerate() {
-            let fate = place.map_or("same", |place| fate(report, place));
+            let class = place.map_or("same", |place| class_of(report, place));
             let label = format!("{index}  {}  {}", human_size(layer.size), layer.holds);
             let label: String = label.chars().take(62).collect();
             let _ = writeln!(
                 page,
-                "<g class=\"layer {fate}\"><title>{}\n{}</title><rect x=\"{x}\" y=\"{}\" width=\"{BOX}\" height=\"{}\" rx=\"4\"/>\
+                "<g class=\"layer {class}\"><title>{}\n{}</title><rect x=\"{x}\" y=\"{}\" width=\"{BOX}\" height=\"{}\" rx=\"4\"/>\
                  <text x=\"{}\" y=\"{}\">{}</text></g>",
                 layer.digest,
                 escaped(&layer.holds),
@@ -114,7 +114,7 @@ fn places(report: &DiffReport, side: &str) -> Vec<Option<LayerPlace>> {
         .collect()
 }
 
-fn fate(report: &DiffReport, place: LayerPlace) -> &'static str {
+fn class_of(report: &DiffReport, place: LayerPlace) -> &'static str {
     let (a, b) = match (place.a, place.b) {
         (Some(a), Some(b)) => (a, b),
         (Some(_), None) => return "removed",
@@ -135,12 +135,12 @@ fn fate(report: &DiffReport, place: LayerPlace) -> &'static str {
 }
 
 /// A band from a box on the left to one on the right.
-fn band((top_a, high_a): (u64, u64), (top_b, high_b): (u64, u64), fate: &str, page: &mut String) {
+fn band((top_a, high_a): (u64, u64), (top_b, high_b): (u64, u64), class: &str, page: &mut String) {
     let (x, y) = (BOX, WIDTH - BOX);
     let (p, q) = (x + (y - x) / 2, y - (y - x) / 2);
     let (end_a, end_b) = (top_a + high_a, top_b + high_b);
     let _ = writeln!(
         page,
-        "<path class=\"band {fate}\" d=\"M{x} {top_a} C{p} {top_a} {q} {top_b} {y} {top_b} L{y} {end_b} C{q} {end_b} {p} {end_a} {x} {end_a} Z\"/>"
+        "<path class=\"band {class}\" d=\"M{x} {top_a} C{p} {top_a} {q} {top_b} {y} {top_b} L{y} {end_b} C{q} {end_b} {p} {end_a} {x} {end_a} Z\"/>"
     );
 }

@@ -132,7 +132,7 @@ fn dynamic(file: &object::File) -> BTreeMap<&'static str, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::sequence::Limits;
+    use super::super::super::sequence::TextLimits;
     use super::super::explain;
     use crate::transport::testing::{oracle, run};
     use std::process::Command;
@@ -160,7 +160,7 @@ mod tests {
             |source, arguments: &[&str]| library(dir.path(), source, &[&["-Wl,--build-id=0x01"], arguments].concat());
         let plain = build(source, &["-Wl,-soname,a.so.1"]);
         let told = |other: &[u8]| {
-            let change = explain("x.so", &plain, other, &Limits::new(9));
+            let change = explain("x.so", &plain, other, &TextLimits::new(9));
             assert_eq!(change.kind, "elf");
             let shown = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
             let parts = change.inside.iter();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 
 use super::super::report::InsideChange;
-use super::super::sequence::Limits;
+use super::super::sequence::TextLimits;
 use super::{Found, MEMBER_MAX, PARTS_MAX, compare as compare_contents, part};
 use crate::archive::ar::{self, ArReader};
 use crate::archive::tar::{Streamed, TarPolicy, TarReader};
@@ -18,7 +18,7 @@ const MEMBERS_MAX: usize = 20_000;
 const TOTAL_MAX: u64 = 16 << 20;
 
 /// A member: what the archive says of it, and its content if it is small enough.
-struct Member {
+struct ComparedMember {
     facts: String,
     size: u64,
     content: Option<Vec<u8>>,
@@ -26,11 +26,11 @@ struct Member {
 
 /// Members by name, with their number among those of one name; and the order of names.
 struct Members {
-    by_name: BTreeMap<(String, usize), Member>,
+    by_name: BTreeMap<(String, usize), ComparedMember>,
     order: Vec<String>,
 }
 
-pub(super) fn compare(a: &[u8], b: &[u8], limits: &Limits, depth: usize) -> Found {
+pub(super) fn compare(a: &[u8], b: &[u8], limits: &TextLimits, depth: usize) -> Found {
     let (kind, x, y) = if zip::looks_like_zip(a) && zip::looks_like_zip(b) {
         ("zip", read_zip(a)?, read_zip(b)?)
     } else if a.starts_with(ar::MAGIC) && b.starts_with(ar::MAGIC) {
@@ -56,14 +56,14 @@ pub(super) fn compare(a: &[u8], b: &[u8], limits: &Limits, depth: usize) -> Foun
     Some((kind, inside))
 }
 
-fn differences(a: &Members, b: &Members, limits: &Limits, depth: usize) -> Vec<InsideChange> {
+fn differences(a: &Members, b: &Members, limits: &TextLimits, depth: usize) -> Vec<InsideChange> {
     let mut keys: Vec<&(String, usize)> = a.by_name.keys().chain(b.by_name.keys()).collect();
     keys.sort();
     keys.dedup();
     let mut changes = Vec::new();
     for key in keys {
         let what = format!("member {}", key.0);
-        let size = |member: Option<&Member>| member.map(|member| format!("{} bytes", member.size));
+        let size = |member: Option<&ComparedMember>| member.map(|member| format!("{} bytes", member.size));
         let (x, y) = (a.by_name.get(key), b.by_name.get(key));
         let (Some(p), Some(q)) = (x, y) else {
             changes.push(part(what, size(x), size(y)));
@@ -92,7 +92,7 @@ impl Members {
         }
     }
 
-    fn push(&mut self, name: &[u8], member: Member) {
+    fn push(&mut self, name: &[u8], member: ComparedMember) {
         let name = name.escape_ascii().to_string();
         // The last of a name is the one before the next name's first.
         let last = self.by_name.range(..=(name.clone(), usize::MAX)).next_back();
@@ -141,7 +141,7 @@ fn read_zip(bytes: &[u8]) -> Option<Members> {
             None => format!("time {time}, mode {mode}, crc {:08x}", member.crc32),
         };
         let size = member.size;
-        members.push(&member.raw_name, Member { facts, size, content });
+        members.push(&member.raw_name, ComparedMember { facts, size, content });
     }
     Some(members)
 }
@@ -168,7 +168,7 @@ fn read_tar(bytes: &[u8]) -> Option<Members> {
         );
         let content = content(&mut reader, entry.size, &mut total);
         let size = entry.size;
-        members.push(&entry.path, Member { facts, size, content });
+        members.push(&entry.path, ComparedMember { facts, size, content });
     }
     Some(members)
 }
@@ -186,20 +186,20 @@ fn read_ar(bytes: &[u8]) -> Option<Members> {
         );
         let content = content(reader.content(&member).ok()?, member.size, &mut total);
         let size = member.size;
-        members.push(&member.name, Member { facts, size, content });
+        members.push(&member.name, ComparedMember { facts, size, content });
     }
     Some(members)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::sequence::Limits;
+    use super::super::super::sequence::TextLimits;
     use super::super::explain;
     use crate::transport::testing::{Node, tar};
     use std::io::Write;
 
     fn parts(name: &str, a: &[u8], b: &[u8]) -> (&'static str, Vec<String>) {
-        let change = explain(name, a, b, &Limits::new(9));
+        let change = explain(name, a, b, &TextLimits::new(9));
         (
             change.kind,
             change.inside.iter().map(|part| part.part.clone()).collect(),

@@ -5,7 +5,7 @@
 use std::io::Read;
 
 use super::report::{ContentChange, InsideChange};
-use super::sequence::{self, Limits};
+use super::sequence::{self, TextLimits};
 use crate::archive::compression::Decompressor;
 use crate::oci::CompressionFormat;
 
@@ -24,11 +24,11 @@ const DEPTH_MAX: usize = 3;
 const PARTS_MAX: usize = 40;
 
 /// Explains the difference of two contents; `name` is the file's.
-pub(super) fn explain(name: &str, a: &[u8], b: &[u8], limits: &Limits) -> ContentChange {
+pub(super) fn explain(name: &str, a: &[u8], b: &[u8], limits: &TextLimits) -> ContentChange {
     compare(name, a, b, limits, 0)
 }
 
-fn compare(name: &str, a: &[u8], b: &[u8], limits: &Limits, depth: usize) -> ContentChange {
+fn compare(name: &str, a: &[u8], b: &[u8], limits: &TextLimits, depth: usize) -> ContentChange {
     let both = a.iter().zip(b);
     let mut change = ContentChange {
         kind: "binary",
@@ -113,7 +113,7 @@ fn python(name: &str, a: &[u8], b: &[u8]) -> Found {
 }
 
 /// Compressed contents: what is in them, and how it is packed where that is the same.
-fn unpacked(name: &str, a: &[u8], b: &[u8], limits: &Limits, depth: usize) -> Found {
+fn unpacked(name: &str, a: &[u8], b: &[u8], limits: &TextLimits, depth: usize) -> Found {
     let packing = CompressionFormat::sniff(a);
     if packing == CompressionFormat::None || packing != CompressionFormat::sniff(b) {
         return None;
@@ -204,7 +204,7 @@ mod tests {
             encoder.write_all(text.as_bytes()).unwrap();
             encoder.finish().unwrap()
         };
-        let same = explain("x.gz", &gzip("a", 1), &gzip("a", 2), &Limits::new(9));
+        let same = explain("x.gz", &gzip("a", 1), &gzip("a", 2), &TextLimits::new(9));
         assert_eq!(
             (same.kind, told(&same)),
             (
@@ -212,7 +212,7 @@ mod tests {
                 vec!["gzip header: mtime 1, xfl 4, os 255 → mtime 2, xfl 4, os 255".to_owned()]
             )
         );
-        let other = explain("x.gz", &gzip("a\n", 1), &gzip("b\n", 1), &Limits::new(9));
+        let other = explain("x.gz", &gzip("a\n", 1), &gzip("b\n", 1), &TextLimits::new(9));
         let inner = other.inside[0].content.as_ref().unwrap();
         assert_eq!(
             (inner.kind, inner.text.as_deref()),
@@ -224,7 +224,7 @@ mod tests {
     fn compiled_python_is_told_by_its_header() {
         let pyc =
             |time: u8, code: &[u8]| [&[0xa7, 0x0d, b'\r', b'\n', 0, 0, 0, 0, time, 0, 0, 0, 9, 0, 0, 0], code].concat();
-        let change = explain("x.pyc", &pyc(1, b"\xff"), &pyc(2, b"\xff"), &Limits::new(9));
+        let change = explain("x.pyc", &pyc(1, b"\xff"), &pyc(2, b"\xff"), &TextLimits::new(9));
         assert_eq!(
             (change.kind, told(&change)),
             ("pyc", vec!["source's mtime or hash: 1 → 2".to_owned()])
@@ -257,8 +257,8 @@ mod tests {
                     *place = byte;
                 }
             }
-            explain("x", whole, &damaged, &Limits::new(9));
-            explain("x", &damaged, &damaged[..damaged.len() / 2], &Limits::new(9));
+            explain("x", whole, &damaged, &TextLimits::new(9));
+            explain("x", &damaged, &damaged[..damaged.len() / 2], &TextLimits::new(9));
         }
     }
 
@@ -272,7 +272,7 @@ mod tests {
             b"\x28\xb5\x2f\xfd",
         ] {
             let (a, b) = ([magic, &[0xff; 700]].concat(), [magic, &[0xfe; 700]].concat());
-            let change = explain("x", &a, &b, &Limits::new(9));
+            let change = explain("x", &a, &b, &TextLimits::new(9));
             assert_eq!(
                 (change.kind, change.offset, change.bytes),
                 ("binary", magic.len() as u64, 700)
@@ -289,7 +289,7 @@ mod fuzz {
             let half = bytes.len() / 2;
             let changed = [&bytes[..half], b"x", &bytes[half..]].concat();
             for name in ["a.pyc", "a"] {
-                let _ = super::explain(name, bytes, &changed, &super::Limits::new(10));
+                let _ = super::explain(name, bytes, &changed, &super::TextLimits::new(10));
             }
         });
     }

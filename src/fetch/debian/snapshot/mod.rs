@@ -242,7 +242,7 @@ impl<T, F: FnMut(&Address) -> Result<T, FetchError>> SnapshotSearch<'_, '_, F> {
             Ok(text) => text,
             Err(error) => return self.note(&place, &address, error).map(|()| None),
         };
-        let hashes = match serde_json::from_slice::<Files>(&text) {
+        let hashes = match serde_json::from_slice::<SnapshotFiles>(&text) {
             Ok(files) => files.hashes(wanted),
             Err(error) => {
                 let text = format!("`{}` gave no usable answer: {error}", address.display());
@@ -291,7 +291,7 @@ fn read(content: &mut dyn Read, address: &Address) -> Result<Vec<u8>, FetchError
 
 /// What `binfiles` and `srcfiles` answer with `fileinfo=1`: by hash, the files of a version that have it.
 #[derive(Deserialize)]
-struct Files {
+struct SnapshotFiles {
     fileinfo: BTreeMap<String, Vec<FileInfo>>,
 }
 
@@ -301,7 +301,7 @@ struct FileInfo {
     size: u64,
 }
 
-impl Files {
+impl SnapshotFiles {
     /// The hashes (SHA-1 in hexadecimal; at some servers SHA-256) that may be those of a file: name and size are its.
     fn hashes(self, wanted: &SnapshotRequest<'_>) -> Vec<String> {
         let name = wanted.filename.rsplit('/').next().unwrap_or_default();
@@ -336,7 +336,7 @@ mod fuzz {
                 sha256: crate::digest::Digest::of(b""),
                 size: Some(52_932),
             };
-            if let Ok(files) = serde_json::from_slice::<super::Files>(bytes) {
+            if let Ok(files) = serde_json::from_slice::<super::SnapshotFiles>(bytes) {
                 for hash in files.hashes(&wanted) {
                     assert!(hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{hash}");
                 }

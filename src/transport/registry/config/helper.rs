@@ -85,7 +85,7 @@ impl Helpers {
             path: path.to_owned(),
             server: server.to_owned(),
         })?;
-        let asked = Asked {
+        let asked = HelperCall {
             program: &program,
             server,
             deadline: Instant::now() + self.timeout.unwrap_or(TIMEOUT),
@@ -118,14 +118,14 @@ pub(super) fn program(name: &str, path: &Path) -> Result<String, ConfigError> {
 }
 
 /// One question to a helper.
-struct Asked<'a> {
+struct HelperCall<'a> {
     program: &'a str,
     server: &'a str,
     deadline: Instant,
     timeout: Duration,
 }
 
-impl Asked<'_> {
+impl HelperCall<'_> {
     fn run(&self, file: &Path) -> Result<Login, ConfigError> {
         let run_error = |source| ConfigError::HelperRun {
             program: self.program.to_owned(),
@@ -271,7 +271,7 @@ mod fuzz {
     #[test]
     fn fuzz_credential_helper() {
         crate::testing::fuzz("credential-helper", |bytes| {
-            let asked = super::Asked {
+            let asked = super::HelperCall {
                 program: "docker-credential-x",
                 server: "registry.example",
                 deadline: super::Instant::now(),

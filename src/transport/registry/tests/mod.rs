@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::client::Tuning;
+use super::client::RegistryTuning;
 use super::{Login, PushOptions, PushSummary, Pusher, RegistryConfig};
 use crate::event::{Event, Reporter};
 use crate::http::client;
@@ -26,8 +26,8 @@ use crate::transport::TransportError;
 use crate::transport::testing::{Node, image, tar};
 
 /// A client that does not wait long.
-fn hasty() -> Tuning {
-    Tuning {
+fn hasty() -> RegistryTuning {
+    RegistryTuning {
         http: client::Tuning {
             patience: Patience {
                 idle: Duration::from_millis(600),
@@ -110,7 +110,7 @@ fn to(registry: &faulty::Faulty, image: &Image) -> Result<PushSummary, Transport
 /// Pushes as somebody.
 fn as_user(registry: &faulty::Faulty, login: Login, image: &Image) -> Result<PushSummary, TransportError> {
     let target: Reference = format!("{}/app:1", registry.host).parse().unwrap();
-    let tuning = Tuning {
+    let tuning = RegistryTuning {
         login: Some(login),
         ..hasty()
     };

@@ -226,7 +226,7 @@ fn a_real_registry_with_a_token_server_is_pushed_to_and_read() {
         username: "me".into(),
         password: "secret".into(),
     };
-    let tuning = Tuning {
+    let tuning = RegistryTuning {
         login: Some(login),
         ..hasty()
     };

@@ -15,7 +15,7 @@ use super::oracle::Distribution;
 use super::*;
 use crate::digest::{Digest, HashingWriter};
 use crate::event::Silent;
-use crate::image::Layer;
+use crate::image::ImageLayer;
 use crate::layer::Blob;
 use crate::oci::{Descriptor, MediaType};
 use crate::transport::testing::sha256;
@@ -45,7 +45,7 @@ fn prepared(dir: &Path) -> Image {
         let mut hashing = HashingWriter::new(std::io::sink());
         let size = std::io::copy(&mut file, &mut hashing).unwrap();
         let (_, hasher, _) = hashing.finish();
-        layers.push(Layer {
+        layers.push(ImageLayer {
             diff_id: Some(hasher.clone().diff_id()),
             descriptor: Descriptor::new(MediaType::LAYER, hasher.digest(), size),
             content: Blob::File {
