@@ -3,7 +3,10 @@
 //! Invariant: a function of the spec (and of the `etc/passwd` that it brings, if it does): sorted by number, then name.
 //! No password is ever set: every line has `x` and there is no `etc/shadow`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Serialize, Serializer};
 
 use super::base::ID_MAX;
 use super::error::ImageError;
@@ -97,6 +100,50 @@ struct PasswdEntry {
     shell: String,
 }
 
+/// `/etc/passwd` and `/etc/group` as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AccountFiles {
+    /// `/etc/passwd`; empty where there is none.
+    pub passwd: AccountFile,
+    /// `/etc/group`; empty where there is none.
+    pub group: AccountFile,
+}
+
+/// A pair of texts.
+impl Serialize for AccountFiles {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.passwd, &self.group).serialize(serializer)
+    }
+}
+
+/// A file of lines, whose bytes stay what they are: old names and comments need not be UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AccountFile(pub Vec<u8>);
+
+impl AccountFile {
+    fn to_string_lossy(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
+    }
+
+    fn whole_lines(&self) -> Vec<u8> {
+        let mut bytes = self.0.clone();
+        if bytes.last().is_some_and(|&last| last != b'\n') {
+            bytes.push(b'\n');
+        }
+        bytes
+    }
+}
+
+/// A text where it is one, else its bytes.
+impl Serialize for AccountFile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => serializer.collect_seq(&self.0),
+        }
+    }
+}
+
 impl Accounts {
     /// The base accounts, Debian's too where `debian`, and the spec's, which replace base ones of the same name.
     ///
@@ -141,8 +188,13 @@ impl Accounts {
     }
 
     /// Reads the accounts of an image that brings its own `etc/passwd` and `etc/group`; malformed lines are skipped,
-    /// as the C library does.
-    pub fn from_text(passwd: &str, group: &str) -> Self {
+    /// as the C library does, and so are bytes that are not UTF-8, which no name in a spec has.
+    pub fn read(files: &AccountFiles) -> Self {
+        let (passwd, group) = (files.passwd.to_string_lossy(), files.group.to_string_lossy());
+        Self::from_text(&passwd, &group)
+    }
+
+    fn from_text(passwd: &str, group: &str) -> Self {
         let users = passwd.lines().filter_map(|line| {
             let fields: Vec<_> = line.split(':').collect();
             let [name, _, uid, gid, _, home, shell] = fields[..] else {
@@ -186,6 +238,14 @@ impl Accounts {
         self.groups.keys().map(String::as_str)
     }
 
+    /// Both files.
+    pub fn files(&self) -> AccountFiles {
+        AccountFiles {
+            passwd: AccountFile(self.passwd().into_bytes()),
+            group: AccountFile(self.group().into_bytes()),
+        }
+    }
+
     /// The text of `etc/passwd` (passwd(5)).
     pub fn passwd(&self) -> String {
         let lines: BTreeSet<_> = self
@@ -214,15 +274,15 @@ impl Accounts {
 /// group that they do not have. A base without accounts is taken to have those of every image.
 pub(super) fn over_base(
     declared: &BTreeMap<String, Spanned<spec::User>>,
-    passwd: &str,
-    group: &str,
-) -> Result<(String, String), ImageError> {
+    base: &AccountFiles,
+) -> Result<AccountFiles, ImageError> {
     let new = Accounts::new(declared, false)?;
-    if passwd.is_empty() && group.is_empty() {
-        return Ok((new.passwd(), new.group()));
+    if *base == AccountFiles::default() {
+        return Ok(new.files());
     }
-    let present = Accounts::from_text(passwd, group);
-    let (mut passwd, mut group) = (whole_lines(passwd), whole_lines(group));
+    let present = Accounts::read(base);
+    let mut added_groups = BTreeSet::new();
+    let (mut passwd, mut group) = (base.passwd.whole_lines(), base.group.whole_lines());
     for (name, user) in declared.iter().map(|(name, user)| (name, &user.value)) {
         match present.users.get(name) {
             Some(found) if (found.uid, found.gid) == (user.uid, user.gid) => continue,
@@ -242,22 +302,16 @@ pub(super) fn over_base(
             });
         }
         let spec::User { uid, gid, home, shell } = user;
-        passwd.push_str(&format!("{name}:x:{uid}:{gid}:{name}:{home}:{shell}\n"));
+        passwd.extend(format!("{name}:x:{uid}:{gid}:{name}:{home}:{shell}\n").into_bytes());
         let has_group = |groups: &BTreeMap<String, u32>| groups.values().any(|found| found == gid);
-        if !has_group(&present.groups) && !group.contains(&format!(":x:{gid}:\n")) {
-            group.push_str(&format!("{name}:x:{gid}:\n"));
+        if !has_group(&present.groups) && added_groups.insert(*gid) {
+            group.extend(format!("{name}:x:{gid}:\n").into_bytes());
         }
     }
-    Ok((passwd, group))
-}
-
-fn whole_lines(text: &str) -> String {
-    let end = if text.is_empty() || text.ends_with('\n') {
-        ""
-    } else {
-        "\n"
-    };
-    format!("{text}{end}")
+    Ok(AccountFiles {
+        passwd: AccountFile(passwd),
+        group: AccountFile(group),
+    })
 }
 
 fn sortable<'a>((uid, name, user): (u32, &'a String, &'a PasswdEntry)) -> (u32, &'a str, u32, &'a str, &'a str) {
@@ -385,16 +439,20 @@ mod fuzz {
     #[test]
     fn fuzz_accounts() {
         crate::testing::fuzz("accounts", |bytes| {
-            let text = String::from_utf8_lossy(bytes);
-            let (passwd, group) = text.split_once("\n\n").unwrap_or((&text, ""));
-            let accounts = super::Accounts::from_text(passwd, group);
+            let at = bytes.windows(2).position(|two| two == b"\n\n").unwrap_or(bytes.len());
+            let (passwd, group) = bytes.split_at(at);
+            let files = super::AccountFiles {
+                passwd: super::AccountFile(passwd.to_vec()),
+                group: super::AccountFile(group.to_vec()),
+            };
+            let accounts = super::Accounts::read(&files);
             let _ = (
                 accounts.passwd(),
                 accounts.group(),
                 accounts.uid("root"),
                 accounts.gid("0"),
             );
-            let _ = super::over_base(&super::BTreeMap::new(), passwd, group);
+            let _ = super::over_base(&super::BTreeMap::new(), &files);
         });
     }
 }

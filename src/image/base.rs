@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::accounts::AccountFiles;
 use super::error::ImageError;
 use super::settings::{RESERVED, Settings};
 use super::value::{Image, ImageLayer};
@@ -80,8 +81,8 @@ pub struct Base {
     pub name: Option<String>,
     /// The image; the blobs of its layers may lie anywhere.
     pub image: Image,
-    /// Its `/etc/passwd` and `/etc/group`, empty where it has none; `None` where [`needs_accounts`] says no.
-    pub accounts: Option<(String, String)>,
+    /// Its accounts; `None` where [`needs_accounts`] says no.
+    pub accounts: Option<AccountFiles>,
     /// What stands at [`looked_up`]'s paths, by path; `None` where [`needs_links`] says no.
     pub links: Option<BTreeMap<String, BaseEntry>>,
 }

@@ -2,9 +2,10 @@
 //!
 //! Invariant: a function of the store path that holds it; what is only given another mode or owner keeps its content.
 
+use super::accounts::{AccountFile, AccountFiles};
 use super::error::ImageError;
 use super::filesystem::{Content, FileSystem, Found, Node, NodeKind, Origin};
-use super::layout::read_text;
+use super::layout::read_accounts;
 use super::recipe::{Configured, Recipe};
 use crate::capability::FileCapabilities;
 use crate::configure::{Record, TREE};
@@ -63,13 +64,16 @@ fn put(path: &[u8], node: Node, files: &mut FileSystem) -> Result<(), ImageError
 }
 
 /// `etc/passwd` and `etc/group` as scripts left them, where they made both.
-pub(super) fn accounts(recipe: &Recipe, files: &FileSystem) -> Result<Option<(String, String)>, ImageError> {
+pub(super) fn accounts(recipe: &Recipe, files: &FileSystem) -> Result<Option<AccountFiles>, ImageError> {
     if recipe.configured.is_none() {
         return Ok(None);
     }
-    let read = |path: &str| match files.resolve(path.as_bytes())? {
-        Some((_, Found::File { content, .. })) => read_text(&content).map(Some),
-        _ => Ok(None),
+    let read = |path: &str| -> Result<Option<AccountFile>, ImageError> {
+        match files.resolve(path.as_bytes())? {
+            Some((_, Found::File { content, .. })) => read_accounts(&content).map(Some),
+            _ => Ok(None),
+        }
     };
-    Ok(read("etc/passwd")?.zip(read("etc/group")?))
+    let both = read("etc/passwd")?.zip(read("etc/group")?);
+    Ok(both.map(|(passwd, group)| AccountFiles { passwd, group }))
 }

@@ -22,7 +22,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::accounts::{self, Accounts};
+use super::accounts::{self, AccountFile, AccountFiles, Accounts};
 use super::base::{self, BaseEntry};
 use super::configured;
 use super::error::ImageError;
@@ -401,46 +401,45 @@ fn add_accounts(recipe: &Recipe, files: &mut FileSystem) -> Result<Accounts, Ima
         .map(|base| base.accounts.clone().unwrap_or_default());
     let configured = configured::accounts(recipe, files)?;
     let made = match of_base.as_ref().or(configured.as_ref()) {
-        Some((passwd, group)) => accounts::over_base(users, passwd, group)?,
-        None => {
-            let made = Accounts::new(users, !recipe.root.is_empty())?;
-            (made.passwd(), made.group())
-        }
+        Some(files) => accounts::over_base(users, files)?,
+        None => Accounts::new(users, !recipe.root.is_empty())?.files(),
     };
-    let mut texts = Vec::new();
-    for (path, text) in [("etc/passwd", made.0), ("etc/group", made.1)] {
-        texts.push(match files.resolve(path.as_bytes())? {
+    let mut file = |path: &str, made: AccountFile| -> Result<AccountFile, ImageError> {
+        let text = made.0.clone();
+        Ok(match files.resolve(path.as_bytes())? {
             Some(_) if configured.is_some() => {
                 if !users.is_empty() {
                     let place = files.make_parent(path.as_bytes())?;
-                    files.insert(place, Node::text(text.clone()))?;
+                    files.insert(place, Node::text(text))?;
                 }
-                text
+                made
             }
             Some(_) if !users.is_empty() => {
                 return Err(ImageError::OwnAccounts {
                     path: format!("/{path}"),
                 });
             }
-            Some((_, Found::File { content, .. })) => read_text(&content)?,
-            Some(_) => String::new(),
+            Some((_, Found::File { content, .. })) => read_accounts(&content)?,
+            Some(_) => AccountFile::default(),
             None => {
                 if of_base.is_none() || !users.is_empty() {
-                    add(path, Node::text(text.clone()), files)?;
+                    add(path, Node::text(text), files)?;
                 }
-                text
+                made
             }
-        });
-    }
-    Ok(Accounts::from_text(&texts[0], &texts[1]))
+        })
+    };
+    Ok(Accounts::read(&AccountFiles {
+        passwd: file("etc/passwd", made.passwd)?,
+        group: file("etc/group", made.group)?,
+    }))
 }
 
-pub(super) fn read_text(content: &Content) -> Result<String, ImageError> {
-    let bytes = match content {
+pub(super) fn read_accounts(content: &Content) -> Result<AccountFile, ImageError> {
+    Ok(AccountFile(match content {
         Content::Bytes(bytes) => bytes.to_vec(),
         Content::Disk { physical, .. } => fsio::read_limited(physical, ACCOUNTS_SIZE_MAX)?,
-    };
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }))
 }
 
 fn add_base(with_root: bool, files: &mut FileSystem) -> Result<(), ImageError> {

@@ -31,6 +31,7 @@ mod tests;
 mod timestamp;
 mod value;
 
+pub use accounts::{AccountFile, AccountFiles};
 pub use base::{Base, BaseEntry, looked_up, needs_accounts, needs_links};
 pub use cache::ImageCache;
 pub use document::{FORMAT_ANNOTATION, LISTS_SIZE_MAX, PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};

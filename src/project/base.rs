@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use crate::digest::{ContentDigest, Digest, VerifyingReader};
 use crate::fetch::{LockEntry, Update};
 use crate::fsio;
-use crate::image::{self, Base, BaseEntry, Image};
+use crate::image::{self, AccountFile, AccountFiles, Base, BaseEntry, Image};
 use crate::oci::{CONFIG_SIZE_MAX, Document, MANIFEST_SIZE_MAX, Platform, Raw, Reference, canonical_json};
 use crate::spec::{self, Lock, LockedBase, Workspace};
 use crate::transport::registry::RegistryConfig;
@@ -185,8 +185,11 @@ fn open(
         true => {
             let paths = ["etc/passwd", "etc/group"];
             let mut files = transport::read_files(&image.layers, &paths, ACCOUNTS_SIZE_MAX)?;
-            let mut text = |path| String::from_utf8_lossy(&files.remove(path).unwrap_or_default()).into_owned();
-            Some((text(paths[0]), text(paths[1])))
+            let mut file = |path| AccountFile(files.remove(path).unwrap_or_default());
+            Some(AccountFiles {
+                passwd: file(paths[0]),
+                group: file(paths[1]),
+            })
         }
     };
     let links = image::needs_links(spec)

@@ -154,6 +154,14 @@ pub enum TransportError {
         /// Where it may be had, as the manifest says.
         urls: Vec<String>,
     },
+    /// What stands at a path of an image is not a file, or leads to none.
+    #[error("`{path}` of the image cannot be read: {reason}")]
+    NoFile {
+        /// The path, absolute.
+        path: String,
+        /// What is there.
+        reason: String,
+    },
     /// Something is larger than anything legitimate.
     #[error("{what} in `{place}` is larger than {limit} bytes")]
     TooLarge {
@@ -419,6 +427,9 @@ impl TransportError {
                 digest.algorithm(),
                 digest.hex()
             )),
+            Self::NoFile { .. } => Some(
+                "write numbers instead of names of users and groups, or take a base in which the file can be read".to_owned(),
+            ),
             Self::Artifact { place, .. } => Some(format!("`layerize inspect {place}` says what it is")),
             Self::NoArtifact { .. } => {
                 Some("write `oci-archive:FILE`, `oci:DIR[:tag]` or `docker://NAME`, which hold anything".to_owned())

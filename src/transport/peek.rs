@@ -86,9 +86,8 @@ impl<'a> LayeredView<'a> {
 
     /// The bytes of the file that a path leads to; `None` where nothing is at the path itself.
     fn file(&mut self, wanted: &str) -> Result<Option<Vec<u8>>, TransportError> {
-        let unreadable = |reason: String| TransportError::Malformed {
-            place: "the image".to_owned(),
-            what: format!("`/{wanted}`"),
+        let unreadable = |reason: String| TransportError::NoFile {
+            path: format!("/{wanted}"),
             reason,
         };
         let (mut path, mut is_link) = (wanted.to_owned(), false);

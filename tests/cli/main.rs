@@ -6,6 +6,7 @@ mod artifacts;
 mod attest;
 mod bad_input;
 mod base;
+mod base_docker;
 mod binary_cache;
 mod bounds;
 mod capabilities;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::*;
+use crate::image::AccountFiles;
 use crate::image::recipe::each_changed;
 use crate::layer::partition::{History, PlanOptions, partition};
 use crate::oci::{LayerStrategy, TarProfile, canonical_json};
@@ -42,7 +43,7 @@ fn with_other_fields(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
     let base = Base {
         name: Some("docker.io/library/base:1".to_owned()),
         image: Fixture::new().assemble().unwrap(),
-        accounts: Some((String::new(), String::new())),
+        accounts: Some(AccountFiles::default()),
         links: None,
     };
     let single = PlanOptions {
