@@ -198,6 +198,7 @@ pub fn not_kept(what: &str, files: &BTreeMap<String, String>) -> Option<String> 
         more => format!(" and {more} more"),
     };
     let pattern = match first.strip_prefix('/') {
+        Some(_) if first.contains('*') => format!("pattern = \"{first}\""),
         Some(_) => format!("path = \"{first}\""),
         None => format!("pattern = \"/**/{first}\""),
     };

@@ -20,7 +20,7 @@
 //! |---|---|
 //! | `fetch` | `sha256` |
 //! | `unpack`, `unpack-or-keep` | `sha256`, `strip` |
-//! | `unpack-deb` | `package` (it names files in the output), `sha256` |
+//! | `unpack-deb` | `package` (it names files in the output), `rules`, `sha256` |
 //! | `unpack-deb-control` | `package`, `sha256` |
 //! | `unpack-deb-source` | `files`: digest by file name, as the `.dsc` refers to names |
 //! | `configure` | `groups`, `rules`, `skip`, `system`, `tools` |
@@ -60,6 +60,9 @@ pub const SANDBOX_FORMAT: u32 = 1;
 
 /// Number of the rules by which maintainer scripts are run and what they make is sifted; part of every such step's hash.
 pub const CONFIGURE_FORMAT: u32 = 1;
+
+/// Number of the rules by which Debian packages become trees; part of every such step's hash.
+const UNPACK_DEB_FORMAT: u32 = 2;
 
 /// The text whose SHA-256 is the resolved derivation's hash; `path` gives an input's store path.
 pub fn resolved_json(derivation: &Derivation, path: &dyn Fn(&Input) -> StorePath) -> String {
@@ -111,7 +114,7 @@ fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
             json!({ "kind": kind, "sha256": archive.sha256.hex(), "strip": strip })
         }
         Action::UnpackDeb { deb, package } => {
-            json!({ "kind": "unpack-deb", "package": package, "sha256": deb.sha256.hex() })
+            json!({ "kind": "unpack-deb", "package": package, "rules": UNPACK_DEB_FORMAT, "sha256": deb.sha256.hex() })
         }
         Action::UnpackDebControl { deb, package } => {
             json!({ "kind": "unpack-deb-control", "package": package, "sha256": deb.sha256.hex() })

@@ -30,7 +30,7 @@ use crate::oci::canonical_json;
 const RECORD_SIZE_MAX: u64 = 512 << 20;
 
 /// Number of the rules by which images are laid out and cut, and of the record's form.
-pub(super) const VERSION: u32 = 5;
+pub(super) const VERSION: u32 = 6;
 
 /// A directory of records.
 #[derive(Debug, Clone)]
@@ -153,6 +153,7 @@ struct EntryRecord {
 enum KindRecord {
     Directory,
     Symlink(String),
+    HardLink(String),
     Text(String),
     /// Bytes that are no text, in base 64.
     Bytes(String),
@@ -222,6 +223,13 @@ impl EntryRecord {
         let (mode, uid, gid, capabilities, kind) = match entry {
             TreeEntry::Directory { mode, uid, gid } => (*mode, *uid, *gid, None, KindRecord::Directory),
             TreeEntry::Symlink { target, uid, gid } => (0, *uid, *gid, None, KindRecord::Symlink(text(target)?)),
+            TreeEntry::HardLink {
+                target,
+                mode,
+                uid,
+                gid,
+                capabilities,
+            } => (*mode, *uid, *gid, *capabilities, KindRecord::HardLink(text(target)?)),
             TreeEntry::File {
                 content,
                 mode,
@@ -254,6 +262,15 @@ impl EntryRecord {
                     target: target.into_bytes(),
                     uid,
                     gid,
+                };
+            }
+            KindRecord::HardLink(target) => {
+                return TreeEntry::HardLink {
+                    target: target.into_bytes(),
+                    mode,
+                    uid,
+                    gid,
+                    capabilities: capabilities.as_deref().and_then(FileCapabilities::from_hex),
                 };
             }
             KindRecord::Text(text) => FileContent::Bytes(text.into_bytes().into()),

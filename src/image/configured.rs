@@ -19,14 +19,22 @@ pub(super) fn lay_over(recipe: &Recipe, files: &mut FileSystem) -> Result<(), Im
     let record = Record::read(&configured.physical)?;
     for (path, entry) in &record.entries {
         if let Some(node) = made(configured, path, files)? {
+            let before = files.node(path.as_bytes()).cloned();
             let node = Node {
                 mode: entry.mode,
                 uid: entry.uid,
                 gid: entry.gid,
-                capabilities: entry.capability.as_deref().and_then(FileCapabilities::from_hex),
+                capabilities: entry
+                    .capability
+                    .as_deref()
+                    .and_then(FileCapabilities::from_hex)
+                    .or(node.capabilities),
                 ..node
             };
-            put(path.as_bytes(), node.from(Origin::Configured), files)?;
+            // What a package ships with this mode and owner is in its own layer.
+            if before.is_none_or(|before| before != node) {
+                put(path.as_bytes(), node.from(Origin::Configured), files)?;
+            }
         }
     }
     Ok(())

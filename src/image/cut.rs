@@ -17,7 +17,9 @@ use super::permissions::Attributes;
 use super::plan::root_path;
 use super::recipe::{ClosureMember, Recipe, RootPackage};
 use crate::layer::partition::LayerPlan;
-use crate::layer::{Attribute, FileContent, LayerContent, LayerError, LayerInput, StoreEntry, Tree, TreeEntry};
+use crate::layer::{
+    Attribute, FileContent, LayerContent, LayerError, LayerInput, StoreEntry, Tree, TreeEntry, compare_paths,
+};
 use crate::root::{self, RootEntry};
 
 /// Names that a layer's comment lists before it counts the rest.
@@ -111,9 +113,9 @@ pub(super) fn store_entry(member: &ClosureMember, attributes: Vec<Attribute>) ->
 /// The package that each entry of the root came from first, by the entry's path: symlinks, and directories with nothing
 /// in them (the others are stated by whatever is below them).
 fn owners(recipe: &Recipe, layout: &Layout) -> Result<BTreeMap<Vec<u8>, usize>, ImageError> {
-    let parents: BTreeSet<&[u8]> = layout.root.keys().map(|path| root::parent(path)).collect();
+    let parents: BTreeSet<&[u8]> = layout.root.entries.keys().map(|path| root::parent(path)).collect();
     let mut owners = BTreeMap::new();
-    for (path, entry) in &layout.root {
+    for (path, entry) in &layout.root.entries {
         let owner = match entry {
             RootEntry::File { package, .. } => Some(*package),
             RootEntry::Directory if parents.contains(path.as_slice()) => None,
@@ -138,12 +140,33 @@ fn root_layer(
     group: &BTreeSet<usize>,
 ) -> Result<Option<Cut>, ImageError> {
     let mut tree = Tree::new();
-    for (path, owner) in owners {
-        if let Some(entry) = layout.root.get(path).filter(|_| group.contains(owner)) {
-            // A layer of packages must not change with what is laid over it: its directories are the root's own.
-            insert(&mut tree, path, &root_node(recipe, path, entry), &|parent| {
-                Node::directory(directory_mode(parent))
-            })?;
+    let links = links(layout);
+    // A layer of packages must not change with what is laid over it: its directories are the root's own.
+    let parent = |parent: &[u8]| root_node(recipe, parent, &RootEntry::Directory, &layout.root);
+    let own = owners.iter().filter(|(_, owner)| group.contains(owner));
+    let (linked, others): (Vec<_>, Vec<_>) = own.partition(|(path, _)| links.contains_key(path.as_slice()));
+    for (path, _) in others.into_iter().chain(linked) {
+        let Some(entry) = layout.root.entries.get(path) else {
+            continue;
+        };
+        let node = root_node(recipe, path, entry, &layout.root);
+        insert(&mut tree, path, &node, &parent)?;
+        if let Some(TreeEntry::File {
+            mode,
+            uid,
+            gid,
+            capabilities,
+            ..
+        }) = links.get(path.as_slice()).and_then(|target| tree.get(target))
+        {
+            let link = TreeEntry::HardLink {
+                target: links[path.as_slice()].to_vec(),
+                mode: *mode,
+                uid: *uid,
+                gid: *gid,
+                capabilities: *capabilities,
+            };
+            tree.insert(path, link).map_err(LayerError::from)?;
         }
     }
     if tree.is_empty() {
@@ -162,6 +185,17 @@ fn root_layer(
             .map(|package| format!("{}={}", package.name, package.version))
             .collect(),
     }))
+}
+
+/// For each path of the root that is another name of a file of its package: the one that comes first in a layer.
+fn links(layout: &Layout) -> BTreeMap<&[u8], &[u8]> {
+    let mut links = BTreeMap::new();
+    for group in &layout.root.links {
+        let first = group.iter().min_by(|a, b| compare_paths(a, b));
+        let others = group.iter().filter(|path| Some(*path) != first);
+        links.extend(others.filter_map(|path| Some((path.as_slice(), first?.as_slice()))));
+    }
+    links
 }
 
 /// Everything that is neither a package's nor a store path.

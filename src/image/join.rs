@@ -26,13 +26,13 @@ use super::error::{Collision, ImageError};
 use super::filesystem::{Content, FileSystem, Found, Node, Origin, absolute, push, relative, shown};
 use super::recipe::ContentRoot;
 use crate::fsio::{IoContext, PathError};
-use crate::root::{ALTERNATIVES_DIR, MERGED_DIRS};
+use crate::root::{ALTERNATIVES_DIR, MERGED_DIRS, RECORDS_DIR};
 
 /// Top-level directories below which everything is a real directory.
 const REAL_BELOW: &[&[u8]] = &[b"dev", b"etc", b"proc", b"run", b"sys", b"tmp", b"var"];
 
 /// Not joined: what Nix's builders leave for other builders, and what asks for links that are made instead.
-const NOT_JOINED: &[&[u8]] = &[b"nix-support", ALTERNATIVES_DIR.as_bytes()];
+const NOT_JOINED: &[&[u8]] = &[b"nix-support", ALTERNATIVES_DIR.as_bytes(), RECORDS_DIR.as_bytes()];
 
 /// Joins `contents`, first to last, into `files`.
 pub(super) fn join(contents: &[ContentRoot], over_base: bool, files: &mut FileSystem) -> Result<(), ImageError> {

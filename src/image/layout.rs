@@ -19,7 +19,6 @@
 //! Over a [`base`] the last two bring nothing but the homes of declared users and, where there are any, the
 //! base's accounts with them: what every image has, the base has.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::accounts::{self, AccountFile, AccountFiles, Accounts};
@@ -34,7 +33,7 @@ use super::recipe::{Generated, GeneratedKind, Recipe};
 use super::settings::Settings;
 use super::sources::{Source, SourceEntry, SourceKind, normal_path};
 use crate::fsio;
-use crate::root::{self, RootEntry};
+use crate::root::{self, Composed, Ownership, RootEntry};
 use crate::store_path::LogicalPath;
 
 /// Directories that an image with a root has, whatever its packages bring: those that runtimes mount over, and those
@@ -70,8 +69,8 @@ const OS_RELEASE: &str = "ID=debian\nNAME=\"Debian GNU/Linux\"\nPRETTY_NAME=\"De
 #[derive(Debug)]
 pub(super) struct Layout {
     pub files: FileSystem,
-    pub root: BTreeMap<Vec<u8>, RootEntry>,
-    /// Modes and owners in store paths that the spec gives.
+    pub root: Composed,
+    /// Modes, owners and capabilities in store paths that the spec gives.
     pub attributes: Attributes,
 }
 
@@ -173,14 +172,14 @@ fn make_directory_of_base(path: &[u8], files: &mut FileSystem) -> Result<Vec<u8>
     Ok(real)
 }
 
-fn lay_out_root(recipe: &Recipe, files: &mut FileSystem) -> Result<BTreeMap<Vec<u8>, RootEntry>, ImageError> {
+fn lay_out_root(recipe: &Recipe, files: &mut FileSystem) -> Result<Composed, ImageError> {
     let packages: Vec<_> = recipe
         .root
         .iter()
         .map(|package| (package.name.clone(), package.physical.clone()))
         .collect();
     let root = root::compose(&packages)?;
-    for (path, entry) in &root {
+    for (path, entry) in &root.entries {
         let of_base = files.node(path).filter(|node| node.origin == Origin::Base);
         let differs = |base, root| ImageError::BaseDiffers {
             path: shown(path),
@@ -193,14 +192,14 @@ fn lay_out_root(recipe: &Recipe, files: &mut FileSystem) -> Result<BTreeMap<Vec<
             (Some(NodeKind::Symlink(_)), RootEntry::Directory) => return Err(differs("a symlink", "a directory")),
             // It would take the place of the directory, and all that the base has in it would be gone.
             (Some(NodeKind::Directory), RootEntry::Symlink { .. }) => return Err(differs("a directory", "a symlink")),
-            _ => files.insert(path.clone(), root_node(recipe, path, entry))?,
+            _ => files.insert(path.clone(), root_node(recipe, path, entry, &root))?,
         }
     }
     Ok(root)
 }
 
 /// An entry of the root as the image has it. A file's bytes are named by its package's hash and its path.
-pub(super) fn root_node(recipe: &Recipe, path: &[u8], entry: &RootEntry) -> Node {
+pub(super) fn root_node(recipe: &Recipe, path: &[u8], entry: &RootEntry, root: &Composed) -> Node {
     let node = match entry {
         RootEntry::Directory => Node::directory(directory_mode(path)),
         RootEntry::Symlink { target } => Node::symlink(target.clone()),
@@ -219,6 +218,12 @@ pub(super) fn root_node(recipe: &Recipe, path: &[u8], entry: &RootEntry) -> Node
             Node::file(content, *executable)
         }
     };
+    let node = match root.attributes.get(path) {
+        Some(&Ownership { mode, uid, gid }) => Node { mode, uid, gid, ..node },
+        None => node,
+    };
+    let capabilities = root.capabilities.get(path).and_then(|text| text.parse().ok());
+    let node = Node { capabilities, ..node };
     node.from(Origin::Root)
 }
 

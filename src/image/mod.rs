@@ -49,6 +49,7 @@ pub use value::{Image, ImageLayer};
 use crate::capability;
 use crate::event::{Event, Reporter};
 use crate::layer::{self, LayerCache, PackOptions};
+use crate::root::PackageRecord;
 use base::BaseParts;
 use cut::Cut;
 use settings::Settings;
@@ -70,7 +71,7 @@ pub struct Resources<'a> {
 /// path in the image and the store paths that are to blame.
 pub fn assemble(recipe: &Recipe, resources: &Resources<'_>, reporter: &dyn Reporter) -> Result<Image, ImageError> {
     let finish = Finish::new(recipe, resources, reporter)?;
-    tell_of_capabilities(recipe, reporter);
+    tell_of_capabilities(recipe, reporter)?;
     let key = recipe.layout_key(cache::VERSION);
     if let Some((cache, cuts)) = resources
         .images
@@ -111,13 +112,38 @@ pub fn assemble(recipe: &Recipe, resources: &Resources<'_>, reporter: &dyn Repor
     Ok(image)
 }
 
-/// Tells which of the user's files have capabilities on disk that the image does not get.
-fn tell_of_capabilities(recipe: &Recipe, reporter: &dyn Reporter) {
-    let mut capable = sources::capabilities(recipe);
-    capable.retain(|path, _| !permissions::say_capabilities(recipe, path));
-    if let Some(text) = capability::not_kept("files", &capable) {
-        reporter.report(Event::Warning { text });
+/// Tells which files have capabilities on disk, or would be given some by packages' scripts, that the image does not get.
+fn tell_of_capabilities(recipe: &Recipe, reporter: &dyn Reporter) -> Result<(), ImageError> {
+    let mut told = vec![("files".to_owned(), sources::capabilities(recipe))];
+    if recipe.configured.is_none() {
+        for package in &recipe.root {
+            for (name, record) in PackageRecord::read_all(&package.physical)? {
+                let asked = record.setcap.into_iter().map(|(path, text)| (format!("/{path}"), text));
+                told.push((format!("deb:{name}"), asked.collect()));
+            }
+        }
     }
+    let members = recipe.contents.iter().filter_map(|content| {
+        let member = recipe.closure.iter().find(|member| member.logical == content.logical)?;
+        Some((content, member))
+    });
+    for (content, member) in members {
+        for record in PackageRecord::read_all(&member.physical)?.into_values() {
+            // A rule names it by this pattern: the hash of a store path changes.
+            let dir = content.logical.dir();
+            let asked = record.capabilities.into_iter().chain(record.setcap);
+            let asked =
+                asked.map(|(path, text)| (format!("{dir}/*-{}/{path}", content.logical.store_path().name()), text));
+            told.push((content.name.clone(), asked.collect()));
+        }
+    }
+    for (what, mut capable) in told {
+        capable.retain(|path, _| !permissions::say_capabilities(recipe, path));
+        if let Some(text) = capability::not_kept(&what, &capable) {
+            reporter.report(Event::Warning { text });
+        }
+    }
+    Ok(())
 }
 
 /// The last step: layers are packed, and the documents written.

@@ -17,6 +17,7 @@
 //! | order of PAX records | sorted | sorted | path, linkpath, size, capabilities |
 //! | the field that a PAX record replaces | its beginning | its ASCII, then its beginning | `?` for what is not ASCII |
 //! | device fields | zeros | zeros, NULs in a PAX header | NULs |
+//! | files alike in a store path | hard links | copies | copies |
 //! | NULs at the end | 1024 | 1024 | up to a multiple of 10240 |
 //!
 //! podman refuses the NULs of `dockertools` as an unsound `zstd:chunked` image: compress such layers with gzip.
@@ -84,6 +85,7 @@ fn fields<'a>(entry: &Entry<'a>) -> HeaderFields<'a> {
         Kind::Directory => (0, b'5', entry.mode),
         Kind::File { size } => (size, b'0', entry.mode),
         Kind::Symlink { .. } => (0, b'2', 0o777),
+        Kind::HardLink { .. } => (0, b'1', entry.mode),
     };
     HeaderFields {
         size: if size > SIZE_MAX { 0 } else { size },
@@ -106,10 +108,12 @@ fn large_numbers(entry: &Entry<'_>) -> [(&'static str, Option<u64>); 3] {
     [("gid", id(entry.gid)), ("size", size), ("uid", id(entry.uid))]
 }
 
-fn target<'a>(entry: &Entry<'a>) -> &'a [u8] {
+/// A link's target; that of a hard link is named as entries are.
+fn target(entry: &Entry<'_>) -> Vec<u8> {
     match entry.kind {
-        Kind::Symlink { target } => target,
-        _ => b"",
+        Kind::Symlink { target } => target.to_vec(),
+        Kind::HardLink { target } => [b"/", target].concat(),
+        Kind::Directory | Kind::File { .. } => Vec::new(),
     }
 }
 
@@ -121,6 +125,7 @@ fn is_long(text: &[u8]) -> bool {
 /// As Go's `archive/tar` writes an entry whose format nobody chose: `ustar` if that can say it, else PAX.
 fn as_go(out: &mut Vec<u8>, name: &[u8], entry: &Entry<'_>) {
     let target = target(entry);
+    let target = target.as_slice();
     let split = tar::split_name(name).filter(|_| name.is_ascii());
     let [gid, size, uid] = large_numbers(entry);
     let numbers = [gid, size, uid].iter().any(|(_, number)| number.is_some());
@@ -194,6 +199,7 @@ fn without_slashes(text: &[u8]) -> &[u8] {
 /// As Python's `tarfile` writes an entry in its default format.
 fn as_python(out: &mut Vec<u8>, mut name: Vec<u8>, entry: &Entry<'_>) {
     let target = target(entry);
+    let target = target.as_slice();
     if entry.kind == Kind::Directory {
         name.push(b'/');
     }

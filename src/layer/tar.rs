@@ -15,9 +15,11 @@
 //!   read of a tree serves both. (Plain byte order would put `a-b` between `a` and `a/c`.)
 //! * **Names**: relative, without `./`; a directory's ends in `/`. Every parent directory of an entry stands
 //!   before it, once in a layer. There is not an entry for the root itself.
-//! * **Kinds**: `0` regular file, `5` directory, `2` symbolic link. Hard links are stored as separate files: a
-//!   link target in another layer breaks every consumer, and which name is "the first" would be the file
-//!   system's choice. Anything else (devices, sockets, pipes) cannot be said.
+//! * **Kinds**: `0` regular file, `5` directory, `2` symbolic link, `1` hard link. A hard link's target stands before it
+//!   in the same layer (one in another layer breaks every consumer); mode, owner and capabilities are the target's, since
+//!   consumers set them anew through the link. Which names are one file is told by content-addressed facts alone, never
+//!   by inodes of a disk: in a store path, files with the same bytes, executable bit, mode and owner; of a Debian package
+//!   at `/`, what is a hard link in the `.deb`. Anything else (devices, sockets, pipes) cannot be said.
 //! * **Times**: modification time 1 second after the epoch (0 is taken for "unknown" by some readers); no
 //!   access or change time.
 //! * **Owner**: numeric only, both name fields empty: a name would be looked up in the consumer's files.
@@ -113,6 +115,11 @@ pub enum Kind<'a> {
         /// Its target, as it is.
         target: &'a [u8],
     },
+    /// Another name of a regular file.
+    HardLink {
+        /// The path of the file, which stands before it.
+        target: &'a [u8],
+    },
 }
 
 /// Appends the header of `entry`, with its PAX header where it needs one.
@@ -127,6 +134,7 @@ pub fn append_header(out: &mut Vec<u8>, entry: &Entry<'_>) -> Result<(), TarErro
         Kind::Directory => (&b""[..], 0, b'5', entry.mode),
         Kind::File { size } => (&b""[..], size, b'0', entry.mode),
         Kind::Symlink { target } => (target, 0, b'2', 0o777),
+        Kind::HardLink { target } => (target, 0, b'1', entry.mode),
     };
     let records = pax_records(entry, split.is_none().then_some(&name), target, size);
     if !records.is_empty() {
@@ -161,6 +169,15 @@ pub(super) fn check(entry: &Entry<'_>) -> Result<(), TarError> {
             _ => continue,
         };
         return Err(TarError::Path { path: path(), reason });
+    }
+    if let Kind::HardLink { target } = entry.kind {
+        // It is the path of an entry.
+        let file = Entry {
+            path: target,
+            kind: Kind::File { size: 0 },
+            ..*entry
+        };
+        return check(&file);
     }
     if let Kind::Symlink { target } = entry.kind {
         let reason = match target {

@@ -40,6 +40,7 @@ fn expected(entry: &Entry<'_>) -> Seen {
         Kind::Directory => ('d', entry.mode, 0, &b""[..]),
         Kind::File { size } => ('f', entry.mode, size, &b""[..]),
         Kind::Symlink { target } => ('l', 0o777, 0, target),
+        Kind::HardLink { target } => ('h', entry.mode, 0, target),
     };
     Seen {
         path: entry.path.to_vec(),
@@ -375,6 +376,47 @@ fn capabilities_are_golden() {
         read.capability().map(capability::shown).as_deref(),
         Some("cap_net_raw=ep")
     );
+}
+
+/// POSIX.1-2001: type flag 1, no content, the target's path where a symlink's would stand; long ones in a `linkpath` record.
+#[test]
+fn hard_links_are_golden() {
+    let long = vec![b'n'; 120];
+    let file = |path| entry(path, Kind::File { size: 3 });
+    let link = |path, target| entry(path, Kind::HardLink { target });
+    let bytes = archive(&[
+        file(b"bin/perl"),
+        link(b"bin/perl5", b"bin/perl"),
+        file(&long),
+        link(b"z", &long),
+    ]);
+    let golden = include_str!("../../fixtures/layer/tar-hard-links.sha256");
+    assert_eq!(Digest::of(&bytes).to_string(), golden.trim());
+    let mut archive = ::tar::Archive::new(bytes.as_slice());
+    let read: Vec<_> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            (
+                entry.header().entry_type().as_byte(),
+                entry.size(),
+                entry.link_name_bytes().map(|name| name.len()),
+            )
+        })
+        .collect();
+    assert_eq!(
+        read,
+        [
+            (b'0', 3, None),
+            (b'1', 0, Some(8)),
+            (b'0', 3, None),
+            (b'1', 0, Some(120))
+        ]
+    );
+    for target in [&b""[..], b"/a", b"a/../b", b"a/.wh.b"] {
+        assert!(append_header(&mut Vec::new(), &link(b"l", target)).is_err());
+    }
 }
 
 /// Without newlines: the `tar` crate takes one for the end of a PAX record (Python, above, does not).

@@ -49,6 +49,19 @@ pub enum TreeEntry {
         /// Numeric group.
         gid: u32,
     },
+    /// Another name of a file that is in the tree before it, and has this mode, owner and these capabilities.
+    HardLink {
+        /// The file's path.
+        target: Vec<u8>,
+        /// Permission bits.
+        mode: u32,
+        /// Numeric owner.
+        uid: u32,
+        /// Numeric group.
+        gid: u32,
+        /// Its capabilities.
+        capabilities: Option<FileCapabilities>,
+    },
 }
 
 /// A file's bytes.
@@ -151,6 +164,12 @@ impl Tree {
                 Some(_) => return error(path, "a parent of it is not a directory"),
             }
         }
+        if let TreeEntry::HardLink { target, .. } = entry {
+            let is_file = matches!(self.get(target), Some(TreeEntry::File { .. }));
+            if !is_file || compare_paths(target, path) != Ordering::Less {
+                return error(path, "it is a hard link to what is not a file before it");
+            }
+        }
         let key = TreePath(path.to_vec());
         let next = self.0.range(key.clone()..).find(|(other, _)| **other != key);
         let below = next.is_some_and(|(other, _)| {
@@ -234,6 +253,13 @@ pub(super) fn header<'a>(path: &'a [u8], entry: &'a TreeEntry) -> tar::Entry<'a>
             *capabilities,
         ),
         TreeEntry::Symlink { target, uid, gid } => (tar::Kind::Symlink { target }, 0o777, *uid, *gid, None),
+        TreeEntry::HardLink {
+            target,
+            mode,
+            uid,
+            gid,
+            capabilities,
+        } => (tar::Kind::HardLink { target }, *mode, *uid, *gid, *capabilities),
     };
     tar::Entry {
         path,

@@ -15,10 +15,12 @@ use crate::escape::shown_bytes;
 use crate::fsio::{self, IoContext, PathError};
 
 mod alternatives;
+mod record;
 #[cfg(test)]
 mod tests;
 
 pub use alternatives::alternatives;
+pub use record::{Ownership, PackageRecord, RECORDS_DIR};
 
 /// Top-level directories whose content stands below `usr` in every package's store path (Debian's merged `/usr`,
 /// file-hierarchy(7)); a composed root has links of these names to `usr/NAME`.
@@ -66,6 +68,14 @@ pub enum RootError {
         /// What stands there.
         text: String,
     },
+    /// A package's record does not follow the format of [`RECORDS_DIR`].
+    #[error("`{}` is not a record of a package: {reason}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl RootError {
@@ -76,7 +86,7 @@ impl RootError {
             Self::Collision { first, second, .. } => Some(format!(
                 "leave out `{first}` or `{second}`: they cannot be installed side by side"
             )),
-            Self::Special { .. } | Self::Alternatives { .. } => {
+            Self::Special { .. } | Self::Alternatives { .. } | Self::Record { .. } => {
                 Some("mend the store with `layerize store verify --repair`".to_owned())
             }
         }
@@ -145,20 +155,52 @@ impl RootEntry {
     }
 }
 
-/// The merged tree of `packages` (name, physical path), by path relative to `/` without leading slash.
+/// A composed root; paths are relative to `/` without leading slash.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Composed {
+    /// What there is.
+    pub entries: BTreeMap<Vec<u8>, RootEntry>,
+    /// Modes and owners that are not the usual ones.
+    pub attributes: BTreeMap<Vec<u8>, Ownership>,
+    /// Capabilities that packages bring, as `getcap` prints them.
+    pub capabilities: BTreeMap<Vec<u8>, String>,
+    /// Paths of one package that are one file, in groups of two and more.
+    pub links: Vec<Vec<Vec<u8>>>,
+}
+
+/// The merged tree of `packages` (name, physical path).
 ///
-/// Directories merge. A path that two packages bring is taken from the first where both have the same content
+/// Directories merge, the first package that brings one giving mode and owner, as dpkg has it. What a package diverts stands
+/// where it says, unless it is its own. A path that two packages bring is taken from the first where both have the same content
 /// (files: bytes and executable bit; symlinks: what the target means), and an error otherwise. Where `usr/bin`
 /// and the like exist, `bin` and the like are symlinks to them ([`MERGED_DIRS`]). The packages' records of
 /// alternatives are left out: what they ask for is [`alternatives()`], the caller's to add.
-pub fn compose(packages: &[(String, PathBuf)]) -> Result<BTreeMap<Vec<u8>, RootEntry>, RootError> {
+pub fn compose(packages: &[(String, PathBuf)]) -> Result<Composed, RootError> {
     let mut composer = Composer {
         packages,
         entries: BTreeMap::new(),
         owners: BTreeMap::new(),
+        diversions: BTreeMap::new(),
     };
+    let mut records = Vec::new();
+    for (index, (_, physical)) in packages.iter().enumerate() {
+        for record in PackageRecord::read_all(physical)?.into_values() {
+            for (from, to) in &record.diversions {
+                let diversion = (to.clone().into_bytes(), index);
+                composer
+                    .diversions
+                    .entry(from.clone().into_bytes())
+                    .or_insert(diversion);
+            }
+            records.push((index, record));
+        }
+    }
     for index in 0..packages.len() {
         composer.add_directory(index, &[])?;
+    }
+    let mut composed = Composed::default();
+    for (package, record) in records {
+        composer.add_record(package, record, &mut composed);
     }
     let mut entries = composer.entries;
     for name in MERGED_DIRS {
@@ -171,7 +213,8 @@ pub fn compose(packages: &[(String, PathBuf)]) -> Result<BTreeMap<Vec<u8>, RootE
                 });
         }
     }
-    Ok(entries)
+    composed.entries = entries;
+    Ok(composed)
 }
 
 struct Composer<'a> {
@@ -179,6 +222,8 @@ struct Composer<'a> {
     entries: BTreeMap<Vec<u8>, RootEntry>,
     /// Which package first brought a directory or symlink; files know theirs.
     owners: BTreeMap<Vec<u8>, usize>,
+    /// Where files go that stand at a path, and the package whose own do not.
+    diversions: BTreeMap<Vec<u8>, (Vec<u8>, usize)>,
 }
 
 impl Composer<'_> {
@@ -190,12 +235,16 @@ impl Composer<'_> {
                 path.push(b'/');
             }
             path.extend_from_slice(name.as_bytes());
-            if path == ALTERNATIVES_DIR.as_bytes() {
+            if [ALTERNATIVES_DIR, RECORDS_DIR].iter().any(|dir| path == dir.as_bytes()) {
                 continue;
             }
             let entry = self.read_entry(package, &path)?;
             let is_directory = entry == RootEntry::Directory;
-            self.merge(package, &path, entry)?;
+            let place = match is_directory {
+                true => path.clone(),
+                false => self.diverted(package, &path),
+            };
+            self.merge(package, &place, entry)?;
             if is_directory {
                 self.add_directory(package, &path)?;
             }
@@ -231,6 +280,37 @@ impl Composer<'_> {
                 path: shown_bytes(path),
             })
         }
+    }
+
+    /// Where a package's file goes.
+    fn diverted(&self, package: usize, path: &[u8]) -> Vec<u8> {
+        match self.diversions.get(path) {
+            Some((to, owner)) if *owner != package => to.clone(),
+            _ => path.to_vec(),
+        }
+    }
+
+    /// Adds what a package says of what it brought itself, and brought first.
+    fn add_record(&self, package: usize, record: PackageRecord, composed: &mut Composed) {
+        let place = |path: &str| {
+            let place = self.diverted(package, path.as_bytes());
+            (self.owners.get(&place) == Some(&package)).then_some(place)
+        };
+        let attributes = record.attributes.iter();
+        let attributes = attributes.filter_map(|(path, ownership)| Some((place(path)?, *ownership)));
+        composed.attributes.extend(attributes);
+        let capabilities = record.capabilities.iter();
+        let capabilities = capabilities.filter_map(|(path, text)| Some((place(path)?, text.clone())));
+        composed.capabilities.extend(capabilities);
+        let is_file = |path: &Vec<u8>| matches!(self.entries.get(path), Some(RootEntry::File { .. }));
+        let links = record
+            .links
+            .iter()
+            .map(|group| group.iter().filter_map(|path| place(path)).filter(is_file));
+        let links = links
+            .map(Iterator::collect)
+            .filter(|group: &Vec<Vec<u8>>| group.len() > 1);
+        composed.links.extend(links);
     }
 
     fn merge(&mut self, package: usize, path: &[u8], entry: RootEntry) -> Result<(), RootError> {

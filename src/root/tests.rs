@@ -82,7 +82,7 @@ fn packages_merge_and_get_their_top_level_links() {
     );
     fs::set_permissions(a.join("usr/bin/a"), fs::Permissions::from_mode(0o555)).unwrap();
     assert_eq!(
-        show(&compose(&packages.list()).unwrap()),
+        show(&compose(&packages.list()).unwrap().entries),
         [
             "bin -> usr/bin",
             "lib -> usr/lib",
@@ -244,4 +244,82 @@ fn targets_resolve_by_their_text() {
             "{dir} {target}"
         );
     }
+}
+
+/// As dpkg does it (dpkg-divert(1)): another package's file goes to where the diversion says, the package's own stays; two
+/// files of one name are then none that collide.
+#[test]
+fn what_a_package_diverts_gives_way() {
+    let mut packages = Packages::new();
+    let record = r#"{"diversions":{"usr/share/vim/help":"usr/share/vim/help.tiny"},"attributes":{"usr/share/vim/help":{"mode":416,"uid":0,"gid":4}}}"#;
+    packages.add("tiny", &[("usr/share/vim/help", "short")]);
+    packages.add(
+        "runtime",
+        &[
+            ("usr/share/vim/help", "long"),
+            ("var/lib/dpkg/attributes.d/runtime", record),
+        ],
+    );
+    packages.add("other", &[("usr/share/vim/help", "short")]);
+    let composed = compose(&packages.list()).unwrap();
+    let shown = show(&composed.entries);
+    assert!(shown.contains(&"usr/share/vim/help 4 false 1".to_owned()), "{shown:#?}");
+    assert!(
+        shown.contains(&"usr/share/vim/help.tiny 5 false 0".to_owned()),
+        "{shown:#?}"
+    );
+    assert!(!shown.iter().any(|line| line.contains("attributes.d")), "{shown:#?}");
+    let ownership = Ownership {
+        mode: 0o640,
+        uid: 0,
+        gid: 4,
+    };
+    let attributes: Vec<_> = composed.attributes.into_iter().collect();
+    assert_eq!(attributes, [(b"usr/share/vim/help".to_vec(), ownership)]);
+}
+
+/// The first package that brings a directory gives its mode (dpkg leaves that of one alone which is there); links are kept
+/// among what one package brought.
+#[test]
+fn records_count_where_their_package_was_first() {
+    let mut packages = Packages::new();
+    let one = r#"{"attributes":{"root":{"mode":448,"uid":0,"gid":0}},"links":[["usr/bin/a","usr/bin/b","usr/bin/c"]],"capabilities":{"usr/bin/a":"cap_kill=ep"}}"#;
+    let two = r#"{"attributes":{"root":{"mode":493,"uid":5,"gid":0}},"links":[["usr/bin/c","usr/bin/d"],["usr/bin/e","usr/bin/f"]]}"#;
+    packages.add(
+        "one",
+        &[
+            ("root/.profile", ""),
+            ("usr/bin/a", "x"),
+            ("usr/bin/b", "x"),
+            ("usr/bin/c", "x"),
+            ("var/lib/dpkg/attributes.d/one", one),
+        ],
+    );
+    packages.add(
+        "two",
+        &[
+            ("root/.bashrc", ""),
+            ("usr/bin/c", "x"),
+            ("usr/bin/d", "x"),
+            ("usr/bin/e", "y"),
+            ("usr/bin/f", "y"),
+            ("var/lib/dpkg/attributes.d/two", two),
+        ],
+    );
+    let composed = compose(&packages.list()).unwrap();
+    assert_eq!(composed.attributes[&b"root"[..]].mode, 0o700);
+    let paths = |paths: &[&str]| paths.iter().map(|path| path.as_bytes().to_vec()).collect::<Vec<_>>();
+    let expected = [
+        paths(&["usr/bin/a", "usr/bin/b", "usr/bin/c"]),
+        paths(&["usr/bin/e", "usr/bin/f"]),
+    ];
+    assert_eq!(composed.links, expected);
+    assert_eq!(composed.capabilities[&b"usr/bin/a"[..]], "cap_kill=ep");
+    packages.add("broken", &[("var/lib/dpkg/attributes.d/broken", "{\"links\":7}")]);
+    assert!(
+        compose(&packages.list())
+            .unwrap_err()
+            .to_string()
+            .contains("is not a record of a package")
+    );
 }

@@ -14,6 +14,7 @@ mod check;
 mod copy;
 mod crafted;
 mod crash;
+mod debian_root;
 mod deep;
 mod diff;
 mod diff_pairs;

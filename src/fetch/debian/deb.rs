@@ -3,8 +3,10 @@
 //! Invariant: the tree is a function of the `.deb`'s bytes alone. It has the package's files with `/bin`, `/lib`
 //! and so on below `usr`, and beside them what the package manager would have made of it without running
 //! anything: its control paragraph and checksums in `var/lib/dpkg/status.d`, what it asks `update-alternatives`
-//! for (`root::ALTERNATIVES_DIR`), and the bundle of the certificates it ships.
+//! for (`root::ALTERNATIVES_DIR`), what a tree does not hold of its files (`root::RECORDS_DIR`), and the bundle of the
+//! certificates it ships.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
@@ -13,12 +15,14 @@ use super::{control, postinst, usrmerge};
 use crate::archive::Kind;
 use crate::archive::ar::{ArError, ArReader};
 use crate::archive::compression::Decompressor;
-use crate::archive::tar::{GNU_SPARSE, Streamed, TarPolicy, TarReader};
+use crate::archive::tar::{Entry, GNU_SPARSE, Streamed, TarPolicy, TarReader};
+use crate::capability::FileCapabilities;
 use crate::fetch::FetchError;
 use crate::fetch::unpack::UnpackError;
 use crate::fetch::unpack::tree::{Duplicates, EntryPath, Node, TreeWriter};
 use crate::fsio::{self, IoContext};
-use crate::root;
+use crate::oci::canonical_json;
+use crate::root::{self, Ownership, PackageRecord};
 
 /// Most bytes of each file of `control.tar` that is read: the checksums of a million files.
 pub(super) const CONTROL_MAX: u64 = 128 << 20;
@@ -36,7 +40,8 @@ const CERTIFICATES_BUNDLE: &[u8] = b"etc/ssl/certs/ca-certificates.crt";
 /// ships certificates.
 ///
 /// Absolute symlinks to what the package itself brings become relative, so that they lead somewhere where the
-/// store path stands alone. Modes are 0755 or 0644 (set-user-ID bits go), hard links become copies.
+/// store path stands alone. Modes are 0755 or 0644, hard links copies; what they are in the package is in its record,
+/// `var/lib/dpkg/attributes.d/PACKAGE`.
 pub fn unpack_deb(deb: &Path, package: &str, dest: &Path) -> Result<(), FetchError> {
     unpack(deb, package, dest).map_err(|source| FetchError::Unpack {
         name: format!("deb:{package}"),
@@ -55,9 +60,9 @@ fn unpack(deb: &Path, package: &str, dest: &Path) -> Result<(), UnpackError> {
     let control = ControlFiles::read(expect(&mut archive, "control.tar")?)?;
     control.check(package)?;
     let mut tree = TreeWriter::new(dest, size, Duplicates::MustBeEqual)?;
-    unpack_data(expect(&mut archive, "data.tar")?, &mut tree)?;
+    let record = unpack_data(expect(&mut archive, "data.tar")?, &mut tree)?;
     make_links_relative(&mut tree);
-    control.write(package, &mut tree)?;
+    control.write(package, record, &mut tree)?;
     write_certificates(&mut tree)?;
     tree.publish(false)?;
     Ok(())
@@ -115,7 +120,8 @@ pub(super) fn not_ar(error: ArError) -> UnpackError {
 struct ControlFiles {
     paragraph: String,
     md5sums: Vec<u8>,
-    alternatives: String,
+    preinst: String,
+    postinst: String,
 }
 
 impl ControlFiles {
@@ -128,7 +134,7 @@ impl ControlFiles {
                 continue;
             }
             let path = EntryPath::parse(&entry.path)?;
-            if !matches!(path.as_bytes(), b"control" | b"md5sums" | b"postinst") {
+            if !matches!(path.as_bytes(), b"control" | b"md5sums" | b"preinst" | b"postinst") {
                 continue;
             }
             if entry.size > CONTROL_MAX {
@@ -141,7 +147,8 @@ impl ControlFiles {
             read.map_err(|source| UnpackError::Damaged { source })?;
             match path.as_bytes() {
                 b"md5sums" => files.md5sums = bytes,
-                b"postinst" => files.alternatives = postinst::alternatives(&String::from_utf8_lossy(&bytes)),
+                b"preinst" => files.preinst = String::from_utf8_lossy(&bytes).into_owned(),
+                b"postinst" => files.postinst = String::from_utf8_lossy(&bytes).into_owned(),
                 _ => {
                     files.paragraph =
                         String::from_utf8(bytes).map_err(|_| wrong("its control paragraph is not UTF-8"))?;
@@ -163,7 +170,7 @@ impl ControlFiles {
         }
     }
 
-    fn write(&self, package: &str, tree: &mut TreeWriter) -> Result<(), UnpackError> {
+    fn write(&self, package: &str, mut record: PackageRecord, tree: &mut TreeWriter) -> Result<(), UnpackError> {
         let mut status = String::new();
         for line in self.paragraph.lines().filter(|line| !line.trim().is_empty()) {
             status.push_str(line);
@@ -176,9 +183,21 @@ impl ControlFiles {
         if !self.md5sums.is_empty() {
             write_file(tree, &format!("{STATUS_DIR}/{package}.md5sums"), &self.md5sums)?;
         }
-        if !self.alternatives.is_empty() {
+        let alternatives = postinst::alternatives(&self.postinst);
+        if !alternatives.is_empty() {
             let path = format!("{}/{package}", root::ALTERNATIVES_DIR);
-            write_file(tree, &path, self.alternatives.as_bytes())?;
+            write_file(tree, &path, alternatives.as_bytes())?;
+        }
+        record.setcap = postinst::capabilities(&self.postinst);
+        for script in [&self.preinst, &self.postinst] {
+            record.diversions.extend(postinst::diversions(script, package));
+        }
+        if !record.is_empty() {
+            write_file(
+                tree,
+                &format!("{}/{package}", root::RECORDS_DIR),
+                &canonical_json(&record),
+            )?;
         }
         Ok(())
     }
@@ -189,11 +208,13 @@ fn write_file(tree: &mut TreeWriter, path: &str, content: &[u8]) -> Result<(), U
     tree.file(&path, false, content.len() as u64, &mut Cursor::new(content))
 }
 
-fn unpack_data(tar: impl Read, tree: &mut TreeWriter) -> Result<(), UnpackError> {
+fn unpack_data(tar: impl Read, tree: &mut TreeWriter) -> Result<PackageRecord, UnpackError> {
     let mut archive = TarReader::new(Streamed(tar), TarPolicy::SOURCE);
+    let mut noted = Noted::default();
     while let Some(entry) = archive.next_entry()? {
         let original = EntryPath::parse(&entry.path)?;
         let path = EntryPath::trusted(usrmerge::merged(original.as_bytes()));
+        noted.note(&entry, &path);
         match entry.kind {
             Kind::Directory => tree.directory(&path)?,
             Kind::File | GNU_SPARSE => {
@@ -217,13 +238,79 @@ fn unpack_data(tar: impl Read, tree: &mut TreeWriter) -> Result<(), UnpackError>
                 let target = EntryPath::trusted(usrmerge::merged(target.as_bytes()));
                 if target != path {
                     tree.hard_link(&path, &target)?;
+                    noted.link(&path, &target);
                 }
             }
             kind => return Err(UnpackError::special(&original, kind)),
         }
     }
     archive.finish()?;
-    Ok(())
+    Ok(noted.record())
+}
+
+/// What of the entries a tree does not hold.
+#[derive(Default)]
+struct Noted {
+    record: PackageRecord,
+    /// Paths by the file that they are: the one that came first.
+    links: BTreeMap<String, BTreeSet<String>>,
+    /// The first path of a link.
+    first: BTreeMap<String, String>,
+}
+
+impl Noted {
+    fn note(&mut self, entry: &Entry, path: &EntryPath) {
+        let Ok(path) = String::from_utf8(path.as_bytes().to_vec()) else {
+            return;
+        };
+        let usual = match entry.kind {
+            Kind::Directory => 0o755,
+            Kind::File | GNU_SPARSE if entry.mode & 0o111 != 0 => 0o755,
+            Kind::File | GNU_SPARSE => 0o644,
+            // A link is the file that it leads to.
+            _ => return,
+        };
+        let id = |id: u64| u32::try_from(id).unwrap_or(0);
+        let ownership = Ownership {
+            mode: entry.mode,
+            uid: id(entry.uid),
+            gid: id(entry.gid),
+        };
+        let is_usual = (ownership.mode, ownership.uid, ownership.gid) == (usual, 0, 0);
+        if !is_usual && !path.is_empty() {
+            self.record.attributes.insert(path.clone(), ownership);
+        }
+        let capabilities = entry.any_capability().as_deref().and_then(FileCapabilities::from_bytes);
+        if let Some(capabilities) = capabilities.filter(|capabilities| !capabilities.is_empty()) {
+            self.record
+                .capabilities
+                .insert(path, capabilities.everywhere().to_string());
+        }
+    }
+
+    /// Takes note of a hard link to an earlier file.
+    fn link(&mut self, path: &EntryPath, target: &EntryPath) {
+        let text = |path: &EntryPath| String::from_utf8(path.as_bytes().to_vec());
+        let (Ok(path), Ok(target)) = (text(path), text(target)) else {
+            return;
+        };
+        let first = self.first.get(&target).cloned().unwrap_or(target);
+        if let Some(ownership) = self.record.attributes.get(&first).copied() {
+            self.record.attributes.insert(path.clone(), ownership);
+        }
+        self.first.insert(path.clone(), first.clone());
+        self.links
+            .entry(first.clone())
+            .or_insert_with(|| [first].into())
+            .insert(path);
+    }
+
+    fn record(mut self) -> PackageRecord {
+        let groups = self.links.into_values().map(|group| group.into_iter().collect());
+        self.record.links = groups.collect();
+        self.record.links.sort();
+        self.record
+    }
 }
 
 /// A symlink `/usr/bin/x -> /bin/x` that came before `/bin/x`: after the merge it leads to itself, and the file

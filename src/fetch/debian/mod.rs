@@ -10,6 +10,7 @@ mod deb;
 mod index;
 mod maintainer;
 mod postinst;
+mod shell;
 pub(super) mod snapshot;
 pub(super) mod solve;
 mod source;

@@ -1,26 +1,22 @@
-//! What a *postinst* script would have asked `update-alternatives` for, read from its text: the script is never run.
+//! What maintainer scripts would have asked `update-alternatives`, `dpkg-divert` and `setcap` for, read from their text: they
+//! are never run.
 //!
-//! Invariant: only commands of literal words count; one with a variable or a substitution is left out.
+//! Invariant: only commands count whose words the text settles (see [`shell`](super::shell)); any other is left out.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::shell::commands;
 use super::usrmerge::merged_absolute;
+use crate::capability::FileCapabilities;
 
 /// The lines for `root::ALTERNATIVES_DIR` that `script` asks for; empty where there are none.
 pub(super) fn alternatives(script: &str) -> String {
-    let mut lines = String::new();
-    for command in commands(script) {
-        let mut words = command.iter().map(|word| word.as_deref());
-        let is_call =
-            |word: Option<&str>| word.is_some_and(|word| word.rsplit('/').next() == Some("update-alternatives"));
-        if words.by_ref().any(is_call) {
-            let arguments: Option<Vec<&str>> = words.collect();
-            if let Some(install) = arguments.and_then(|arguments| install_lines(&arguments)) {
-                lines.push_str(&install);
-            }
-        }
-    }
-    lines
+    let installs = calls(script, "update-alternatives").filter_map(|arguments| {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        install_lines(&arguments)
+    });
+    installs.collect()
 }
 
 /// `--install LINK NAME PATH PRIORITY [--slave LINK NAME PATH]…` as lines; `None` for another action.
@@ -61,75 +57,61 @@ fn check(words: &[&str; 3]) -> Option<()> {
         .then_some(())
 }
 
-/// The simple commands of a shell script, as words; a word that is not literal is `None`.
-///
-/// Enough of the shell's grammar for what packages write: quotes, escapes, continued lines, comments, and the
-/// operators that end a command. Here-documents are read as commands, which does no harm.
-fn commands(script: &str) -> Vec<Vec<Option<String>>> {
-    let mut commands = vec![Vec::new()];
-    let mut chars = script.chars().peekable();
-    let mut word: Option<Word> = None;
-    while let Some(char) = chars.next() {
-        match char {
-            '\\' => match chars.next() {
-                Some('\n') | None => {}
-                Some(escaped) => word.get_or_insert_default().text.push(escaped),
-            },
-            '\'' => {
-                let word = word.get_or_insert_default();
-                word.text.extend(chars.by_ref().take_while(|&char| char != '\''));
-            }
-            '"' => quoted(&mut chars, word.get_or_insert_default()),
-            '#' if word.is_none() => {
-                while chars.peek().is_some_and(|&char| char != '\n') {
-                    chars.next();
-                }
-            }
-            ' ' | '\t' => end_word(&mut commands, &mut word),
-            '\n' | ';' | '&' | '|' | '(' | ')' => {
-                end_word(&mut commands, &mut word);
-                commands.push(Vec::new());
-            }
-            '$' | '`' | '*' | '?' | '[' | '{' | '~' => {
-                let word = word.get_or_insert_default();
-                word.expands = true;
-                word.text.push(char);
-            }
-            char => word.get_or_insert_default().text.push(char),
+/// What scripts ask `dpkg-divert` for: where files of other packages go that stand at a path of this one's, by that path,
+/// both relative to the root and merged below `usr`. Only diversions for `package` itself count.
+pub(super) fn diversions(script: &str, package: &str) -> BTreeMap<String, String> {
+    let calls = calls(script, "dpkg-divert");
+    calls.filter_map(|arguments| diversion(&arguments, package)).collect()
+}
+
+fn diversion(arguments: &[String], package: &str) -> Option<(String, String)> {
+    let (mut of, mut to, mut from) = (package, None, None);
+    let mut rest = arguments;
+    while let [option, tail @ ..] = rest {
+        let (value, after) = match (option.split_once('='), tail) {
+            (Some((_, value)), _) => (Some(value), tail),
+            (None, [value, after @ ..]) => (Some(value.as_str()), after),
+            (None, []) => (None, tail),
+        };
+        rest = tail;
+        let name = option.split_once('=').filter(|_| option.starts_with('-'));
+        match name.map_or(option.as_str(), |(name, _)| name) {
+            "--package" => (of, rest) = (value?, after),
+            "--divert" => (to, rest) = (value, after),
+            "--add" | "--rename" | "--no-rename" | "--quiet" => {}
+            option if option.starts_with('-') => return None,
+            // Redirections and the like end the arguments.
+            path if path.starts_with('/') && from.is_none() => from = Some(path),
+            _ => break,
         }
     }
-    end_word(&mut commands, &mut word);
-    commands
+    let from = from?;
+    let to = to.map_or_else(|| format!("{from}.distrib"), str::to_owned);
+    let plain = |path: &str| !path.split('/').any(|part| matches!(part, "." | ".."));
+    let relative = |path: &str| merged_absolute(path).trim_start_matches('/').to_owned();
+    (of == package && to.starts_with('/') && plain(from) && plain(&to)).then(|| (relative(from), relative(&to)))
 }
 
-#[derive(Default)]
-struct Word {
-    text: String,
-    /// Whether the shell would replace something in it.
-    expands: bool,
+/// What a script asks `setcap` for, by the file's path, relative to the root and merged below `usr`.
+pub(super) fn capabilities(script: &str) -> BTreeMap<String, String> {
+    let calls = calls(script, "setcap").filter_map(|arguments| {
+        let mut words = arguments.iter().skip_while(|word| word.starts_with('-'));
+        let (text, path) = (words.next()?, words.next()?);
+        let capabilities: FileCapabilities = text.parse().ok()?;
+        let path = path.starts_with('/').then(|| merged_absolute(path))?;
+        Some((path.trim_start_matches('/').to_owned(), capabilities.to_string()))
+    });
+    calls.collect()
 }
 
-/// Reads the inside of double quotes into `word`.
-fn quoted(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, word: &mut Word) {
-    while let Some(char) = chars.next() {
-        match char {
-            '"' => return,
-            '\\' => match chars.next() {
-                Some('\n') | None => {}
-                Some(escaped) => word.text.push(escaped),
-            },
-            char => {
-                word.expands |= matches!(char, '$' | '`');
-                word.text.push(char);
-            }
-        }
-    }
-}
-
-fn end_word(commands: &mut [Vec<Option<String>>], word: &mut Option<Word>) {
-    if let (Some(word), Some(command)) = (word.take(), commands.last_mut()) {
-        command.push((!word.expands).then_some(word.text));
-    }
+/// The arguments of each call of a program whose words are all known.
+fn calls<'a>(script: &str, program: &'a str) -> impl Iterator<Item = Vec<String>> + 'a {
+    commands(script).into_iter().filter_map(move |command| {
+        let mut words = command.into_iter();
+        let is_call = |word: Option<String>| word.is_some_and(|word| word.rsplit('/').next() == Some(program));
+        words.by_ref().any(is_call).then_some(())?;
+        words.collect()
+    })
 }
 
 #[cfg(test)]
@@ -178,6 +160,94 @@ fi # update-alternatives --install /a b /c 1
         ] {
             assert_eq!(alternatives(script), "", "{script}");
         }
+    }
+
+    /// As postinst scripts of Debian write them: a loop over names, over a variable's, in a function.
+    #[test]
+    fn installs_in_loops_and_functions_are_found() {
+        let script = r#"
+for i in vi ex; do
+    update-alternatives --install /usr/bin/$i $i /usr/bin/vim.$VARIANT 30 || true
+done
+VARIANT=tiny
+names="view rview"
+for i in $names; do update-alternatives --install "/usr/bin/$i" "$i" /usr/bin/vim.$VARIANT 15; done
+add() { update-alternatives --install "/usr/bin/$1" "$1" "$2" 7; }
+add pager /bin/more
+"#;
+        assert_eq!(
+            alternatives(script),
+            "install /usr/bin/view view /usr/bin/vim.tiny 15\n\
+             install /usr/bin/rview rview /usr/bin/vim.tiny 15\n\
+             install /usr/bin/pager pager /usr/bin/more 7\n"
+        );
+    }
+
+    /// dpkg-divert(1): without `--divert` it is `.distrib`; the preinst of vim-runtime and postgresql-common.
+    #[test]
+    fn diversions_are_found() {
+        let vim = r#"
+vimcur="vim90"
+basedir=/usr/share/vim/$vimcur/doc
+add_diversion() {
+  dpkg-divert --package vim-runtime --add --rename \
+    --divert "$1.vim-tiny" "$1"
+}
+if [ "$1" != "upgrade" ] || major_upgrade $2; then
+  add_diversion $basedir/help.txt
+  add_diversion $basedir/tags
+fi
+"#;
+        let show = |script: &str, package: &str| -> Vec<String> {
+            let found = diversions(script, package).into_iter();
+            found.map(|(from, to)| format!("{from} {to}")).collect()
+        };
+        let doc = "usr/share/vim/vim90/doc";
+        assert_eq!(
+            show(vim, "vim-runtime"),
+            ["help.txt", "tags"].map(|name| format!("{doc}/{name} {doc}/{name}.vim-tiny"))
+        );
+        for (script, expected) in [
+            (
+                "dpkg-divert --package p --rename --divert /usr/bin/a.x --add /usr/bin/a",
+                Some("usr/bin/a usr/bin/a.x"),
+            ),
+            (
+                "dpkg-divert --add /bin/sh >/dev/null",
+                Some("usr/bin/sh usr/bin/sh.distrib"),
+            ),
+            (
+                "dpkg-divert --quiet --no-rename --divert=/bin/sh.real --package=p /bin/sh",
+                Some("usr/bin/sh usr/bin/sh.real"),
+            ),
+            ("dpkg-divert --package other --add /a", None),
+            ("dpkg-divert --package p --remove /a", None),
+            ("dpkg-divert --package p --add $f", None),
+            ("dpkg-divert --package p --divert /x/../a --add /a", None),
+            ("dpkg-divert --package p --add relative", None),
+            ("dpkg-divert --truename /a", None),
+            ("dpkg-divert --divert", None),
+            ("dpkg-divert --local --add /a", None),
+        ] {
+            assert_eq!(show(script, "p"), expected.into_iter().collect::<Vec<_>>(), "{script}");
+        }
+    }
+
+    #[test]
+    fn what_setcap_is_asked_for_is_found() {
+        let found: Vec<_> = capabilities(
+            "PROGRAM=$(dpkg-divert --truename /bin/ping)\nif setcap cap_net_raw+ep $PROGRAM; then chmod u-s $PROGRAM; fi\n\
+             if ! setcap cap_net_raw,cap_net_admin=eip /usr/bin/dumpcap; then :; fi\nsetcap -r /a; setcap nonsense /b\n\
+             command -v setcap > /dev/null; setcap -q cap_kill=p /sbin/c",
+        )
+        .into_iter()
+        .collect();
+        let expected = [
+            ("usr/bin/dumpcap", "cap_net_admin,cap_net_raw=eip"),
+            ("usr/bin/ping", "cap_net_raw=ep"),
+            ("usr/sbin/c", "cap_kill=p"),
+        ];
+        assert_eq!(found, expected.map(|(path, text)| (path.to_owned(), text.to_owned())));
     }
 
     #[test]

@@ -518,3 +518,90 @@ fn nothing_may_stand_where_something_is_generated() {
     let error = fixture.layout().unwrap_err();
     assert!(error.to_string().contains("`/var/db/x`"), "{error}");
 }
+
+/// A package's modes, owners, capabilities and hard links, as its record has them, are in its layer; what its scripts would
+/// do to files is told where nothing of the image says it.
+#[test]
+fn a_package_keeps_what_a_store_path_cannot_hold() {
+    let record = r#"{
+        "attributes": {
+            "root": {"mode": 448, "uid": 0, "gid": 0},
+            "etc/secret": {"mode": 416, "uid": 0, "gid": 42},
+            "usr/bin/b": {"mode": 2541, "uid": 0, "gid": 0},
+            "usr/bin/a.b": {"mode": 2541, "uid": 0, "gid": 0}
+        },
+        "capabilities": {"usr/bin/ping": "cap_net_raw=ep"},
+        "links": [["usr/bin/a.b", "usr/bin/b"]],
+        "setcap": {"usr/bin/tool": "cap_kill=p"}
+    }"#;
+    let mut fixture = Fixture::new();
+    fixture.package(
+        "one",
+        &[
+            ("root/.profile", ""),
+            ("etc/secret", "s"),
+            ("etc/plain", "p"),
+            ("usr/bin/b", "#!b"),
+            ("usr/bin/a.b", "#!b"),
+            ("usr/bin/ping", "#!p"),
+            ("usr/bin/tool", "#!t"),
+            ("var/lib/dpkg/attributes.d/one", record),
+        ],
+    );
+    fixture.package("two", &[("root/.bashrc", ""), ("etc/other", "o")]);
+    let mut told = Told::default();
+    let image = assemble(&fixture.recipe(), &Resources::default(), &told).unwrap();
+    assert_sound(&image);
+    let mut lines: Vec<String> = image.layers.iter().flat_map(entries).collect();
+    lines.retain(|line| {
+        ["root", "etc/secret", "etc/plain", "usr/bin/"]
+            .iter()
+            .any(|part| line.contains(part))
+    });
+    for expected in [
+        "d 700 0:0 root",
+        "f 640 0:42 etc/secret",
+        "f 644 0:0 etc/plain",
+        "f 4755 0:0 usr/bin/a.b",
+        "h 4755 0:0 usr/bin/b -> usr/bin/a.b",
+        "f 755 0:0 usr/bin/ping",
+    ] {
+        assert!(lines.contains(&expected.to_owned()), "{expected}: {lines:#?}");
+    }
+    assert!(
+        !lines
+            .iter()
+            .any(|line| line.starts_with("d 755") && line.ends_with(" root")),
+        "{lines:#?}"
+    );
+    let expected = "`deb:one` brings file capabilities, which are not kept: `/usr/bin/tool` (cap_kill=p); where an image is to \
+                    have them, write `permissions = [{ path = \"/usr/bin/tool\", capabilities = [\"cap_kill=p\"] }]`";
+    assert_eq!(told.take(), [expected]);
+    fixture.spec.permissions.push(spec::Permission {
+        paths: spec::PermissionPaths::Path("/usr/bin/tool".to_owned()),
+        mode: None,
+        owner: None,
+        group: None,
+        capabilities: Some(Default::default()),
+    });
+    assemble(&fixture.recipe(), &Resources::default(), &told).unwrap();
+    assert_eq!(told.take(), Vec::<String>::new());
+}
+
+/// What was warned of.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<String>>);
+
+impl Told {
+    fn take(&mut self) -> Vec<String> {
+        std::mem::take(self.0.get_mut().unwrap())
+    }
+}
+
+impl crate::event::Reporter for Told {
+    fn report(&self, event: crate::event::Event) {
+        if let crate::event::Event::Warning { text } = event {
+            self.0.lock().unwrap().push(text);
+        }
+    }
+}

@@ -306,6 +306,7 @@ fn entries(layer: &ImageLayer) -> Vec<String> {
                 tar::EntryType::Directory => "d",
                 tar::EntryType::Symlink => "l",
                 tar::EntryType::Regular => "f",
+                tar::EntryType::Link => "h",
                 other => panic!("{other:?}"),
             };
             format!(

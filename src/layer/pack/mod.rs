@@ -12,6 +12,7 @@
 
 mod ahead;
 mod collect;
+mod links;
 mod pipe;
 mod pool;
 mod recipe;
@@ -59,7 +60,7 @@ pub struct StoreEntry {
 }
 
 /// Mode, owner and capabilities of an entry of a store path, in place of 0444 or 0555, root and none.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Attribute {
     /// The entry, relative to the store path; empty for the store path itself.
     pub path: Vec<u8>,

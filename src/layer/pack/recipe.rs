@@ -126,7 +126,8 @@ fn store_path_key(entry: &StoreEntry, rules: Rules) -> Digest {
     let attributes: String = attributes.collect();
     key(
         rules,
-        &format!("store path {nar_hash} {} {logical}{attributes}", entry.nar_size),
+        // What packed bytes of before hard links were kept under has another first word.
+        &format!("linked store path {nar_hash} {} {logical}{attributes}", entry.nar_size),
     )
 }
 

@@ -4,10 +4,12 @@
 //! that make the tar make the NAR's hash, which must be the recorded one. So the packed bytes of a store path
 //! can be kept under its name and NAR hash.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
+use super::links::links;
 use super::{Attribute, LayerPart, PackError, StoreEntry};
 use crate::archive::tar::{BLOCK, TRAILER, padding};
 use crate::digest::Hasher;
@@ -90,15 +92,32 @@ fn store_path(sink: &mut dyn TarSink, entry: &StoreEntry, profile: TarProfile, v
     };
     let mut archive = NarEncoder::new(archive).map_err(LayerError::from)?;
     let root = entry.logical.relative().as_bytes();
+    // The tools of the other dialects write copies.
+    let links = match profile {
+        TarProfile::Layerize => links(entry)?,
+        _ => BTreeMap::new(),
+    };
     for node in nar::walk(&entry.physical) {
         let node = node.map_err(LayerError::from)?;
         archive.begin(&node).map_err(LayerError::from)?;
-        sink.header(&header(&node, root, &mut Vec::new(), &entry.attributes), profile)?;
+        let mut path = Vec::new();
+        let mut header = header(&node, root, &mut path, &entry.attributes);
+        let target = links.get(&node.path).map(|target| [root, b"/", target].concat());
+        if let Some(target) = &target {
+            header.kind = Kind::HardLink { target };
+        }
+        sink.header(&header, profile)?;
         if let EntryKind::File { size, .. } = node.kind {
             let physical = node.below(&entry.physical);
             let file = open_nofollow(&physical).map_err(LayerError::from)?;
-            sink.copy(&file, &physical, size, archive.sink().contents(size))?;
-            sink.zeros(padding(size))?;
+            let contents = archive.sink().contents(size);
+            match target {
+                Some(_) => take_in(&file, &physical, size, contents)?,
+                None => {
+                    sink.copy(&file, &physical, size, contents)?;
+                    sink.zeros(padding(size))?;
+                }
+            }
         }
         archive.end(&node);
     }
@@ -117,6 +136,23 @@ fn store_path(sink: &mut dyn TarSink, entry: &StoreEntry, profile: TarProfile, v
         actual_size: archive.size,
     }
     .into())
+}
+
+/// Has an archive's hash take in the `size` bytes of a file that is in the tar by another name.
+fn take_in(mut file: &File, path: &Path, size: u64, archive: Option<&mut Hasher>) -> Result<(), LayerError> {
+    let Some(archive) = archive else { return Ok(()) };
+    let mut buffer = vec![0; 128 << 10];
+    let mut left = size;
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = file.read(&mut buffer[..most]).context("read", path)?;
+        if count == 0 {
+            return Err(LayerError::Shrunk { path: path.to_owned() });
+        }
+        archive.update(&buffer[..count]);
+        left -= count as u64;
+    }
+    Ok(())
 }
 
 fn tree(sink: &mut dyn TarSink, tree: &Tree, profile: TarProfile) -> Result<(), PackError> {
@@ -177,7 +213,7 @@ fn header<'a>(node: &'a nar::Entry, root: &[u8], path: &'a mut Vec<u8>, attribut
     }
 }
 
-fn open_nofollow(path: &Path) -> Result<File, PathError> {
+pub(super) fn open_nofollow(path: &Path) -> Result<File, PathError> {
     use rustix::fs::{Mode, OFlags};
     rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         .map(File::from)

@@ -342,3 +342,85 @@ fn a_plain_layer_that_changed_is_not_read_as_sound() {
 
 mod cached;
 mod processes;
+
+/// A store path with files that are alike, by hard links or not, at a new place below `dir`; one has a mode of its own.
+fn files_alike(dir: &Path, linked: bool) -> StoreEntry {
+    let place = tempfile::tempdir_in(dir).unwrap().keep();
+    let physical = place.join("0".repeat(32) + "-perl");
+    fs::create_dir_all(physical.join("bin")).unwrap();
+    fs::write(physical.join("bin/perl"), "perl").unwrap();
+    fs::set_permissions(physical.join("bin/perl"), fs::Permissions::from_mode(0o555)).unwrap();
+    for (name, text, mode) in [
+        ("bin/perl5", "perl", 0o555),
+        ("bin/other", "lrep", 0o555),
+        ("bin-data", "perl", 0o444),
+        ("bin/zero", "", 0o555),
+        ("bin/zero2", "", 0o555),
+        ("again", "perl", 0o555),
+        ("moded", "perl", 0o555),
+    ] {
+        let place = physical.join(name);
+        match linked && (text, mode) == ("perl", 0o555) {
+            true => fs::hard_link(physical.join("bin/perl"), &place).unwrap(),
+            false => fs::write(&place, text).unwrap(),
+        }
+        fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let mut entry = describe(&format!("/layerize/store/{}-perl", "0".repeat(32)), &physical);
+    entry.attributes.push(Attribute {
+        path: b"moded".to_vec(),
+        mode: Some(0o4755),
+        ..Attribute::default()
+    });
+    entry
+}
+
+/// The entries of a tar below the store path, and what they are links to.
+fn entries_below(tar: &[u8]) -> Vec<String> {
+    let short = |path: &Path| {
+        let text = path.display().to_string();
+        text.split_once("-perl")
+            .map_or(String::new(), |(_, path)| path.to_owned())
+    };
+    let mut archive = ::tar::Archive::new(tar);
+    let entries = archive.entries().unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        let link = entry.link_name().unwrap().map(|link| format!(" = {}", short(&link)));
+        format!("{}{}", short(&entry.path().unwrap()), link.unwrap_or_default())
+    });
+    entries.filter(|line| line.len() > 1).collect()
+}
+
+/// Files of a store path that are the same file are in its layer once; what the store path's hash and the image's rules do
+/// not tell apart is not told apart, and inodes are not asked.
+#[test]
+fn files_alike_in_a_store_path_are_hard_links() {
+    let dir = tempfile::tempdir().unwrap();
+    let pack_one = |linked: bool, profile| {
+        let options = PackOptions {
+            profile,
+            ..options(Compression::None, 1)
+        };
+        let layers = pack(&[store_layer(vec![files_alike(dir.path(), linked)])], &options, &Silent).unwrap();
+        bytes_of(&layers[0])
+    };
+    let tar = pack_one(false, TarProfile::Layerize);
+    assert_eq!(tar, pack_one(true, TarProfile::Layerize), "inodes must not count");
+    assert_eq!(
+        entries_below(&tar),
+        [
+            "/again",
+            "/bin/",
+            "/bin/other",
+            "/bin/perl = /again",
+            "/bin/perl5 = /again",
+            "/bin/zero",
+            "/bin/zero2",
+            "/bin-data",
+            "/moded",
+        ]
+    );
+    // The tools of the other dialects write copies.
+    let copies = pack_one(true, TarProfile::Nix2container);
+    assert!(!entries_below(&copies).iter().any(|line| line.contains('=')));
+}

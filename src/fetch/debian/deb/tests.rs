@@ -78,11 +78,87 @@ fn a_package_becomes_a_tree() {
             "var/lib/dpkg/ 755".to_owned(),
             "var/lib/dpkg/alternatives.d/ 755".to_owned(),
             "var/lib/dpkg/alternatives.d/pkg 644 install /usr/bin/y y /usr/bin/x 5\n".to_owned(),
+            "var/lib/dpkg/attributes.d/ 755".to_owned(),
+            format!("var/lib/dpkg/attributes.d/pkg 644 {RECORD}"),
             "var/lib/dpkg/status.d/ 755".to_owned(),
             format!("var/lib/dpkg/status.d/pkg 644 {STATUS}"),
             format!("var/lib/dpkg/status.d/pkg.md5sums 644 {}", files[0].1),
         ]
     );
+}
+
+/// 2541 is 04755, what `Tar::executable` gives.
+const RECORD: &str = "{\"attributes\":{\"usr/bin/x\":{\"gid\":0,\"mode\":2541,\"uid\":0}},\
+    \"links\":[[\"etc/pkg.conf\",\"usr/share/y\"]]}";
+
+/// What a store path cannot hold is in the package's record, below the merged `/usr`: modes and owners that are not the
+/// usual ones (a link's are its file's), capabilities, links, and what scripts ask for.
+#[test]
+fn what_a_tree_cannot_hold_is_recorded() {
+    let mut builder = ::tar::Builder::new(Vec::new());
+    let capability = "cap_net_raw=ep".parse::<FileCapabilities>().unwrap().to_bytes();
+    for (path, kind, mode, owner, link) in [
+        ("./root/", ::tar::EntryType::Directory, 0o700, (0, 0), ""),
+        ("./var/mail/", ::tar::EntryType::Directory, 0o2775, (0, 8), ""),
+        ("./etc/", ::tar::EntryType::Directory, 0o755, (0, 0), ""),
+        ("./etc/secret", ::tar::EntryType::Regular, 0o640, (0, 42), ""),
+        ("./etc/plain", ::tar::EntryType::Regular, 0o644, (0, 0), ""),
+        ("./bin/a", ::tar::EntryType::Regular, 0o4755, (0, 0), ""),
+        ("./bin/b", ::tar::EntryType::Link, 0o4755, (0, 0), "./bin/a"),
+        ("./sbin/c", ::tar::EntryType::Link, 0o4755, (0, 0), "./bin/b"),
+        ("./bin/l", ::tar::EntryType::Symlink, 0o777, (0, 0), "a"),
+        ("./bin/ping", ::tar::EntryType::Regular, 0o755, (0, 0), ""),
+    ] {
+        if path.ends_with("ping") {
+            let record = [("SCHILY.xattr.security.capability", capability.as_slice())];
+            builder.append_pax_extensions(record).unwrap();
+        }
+        let mut header = ::tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(owner.0);
+        header.set_gid(owner.1);
+        header.set_size(0);
+        match link {
+            "" => builder.append_data(&mut header, path, &b""[..]).unwrap(),
+            link => builder.append_link(&mut header, path, link).unwrap(),
+        }
+    }
+    let scripts = [
+        (
+            "preinst",
+            "dpkg-divert --package pkg --add --rename --divert /bin/a.x /bin/a\n",
+        ),
+        ("postinst", "setcap cap_kill=p /bin/a\n"),
+    ];
+    let deb = Deb::new(control_tar(&scripts), Tar::new()).member(2, "data.tar", builder.into_inner().unwrap());
+    let lines = unpacked(&deb.bytes()).unwrap();
+    let record = lines
+        .iter()
+        .find_map(|line| line.strip_prefix("var/lib/dpkg/attributes.d/pkg 644 "))
+        .unwrap();
+    let record: PackageRecord = serde_json::from_str(record).unwrap();
+    let shown: Vec<String> = record
+        .attributes
+        .iter()
+        .map(|(path, Ownership { mode, uid, gid })| format!("{path} {mode:o} {uid}:{gid}"))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "etc/secret 640 0:42",
+            "root 700 0:0",
+            "usr/bin/a 4755 0:0",
+            "usr/bin/b 4755 0:0",
+            "usr/sbin/c 4755 0:0",
+            "var/mail 2775 0:8",
+        ]
+    );
+    assert_eq!(record.links, [["usr/bin/a", "usr/bin/b", "usr/sbin/c"]]);
+    let pairs = |map: &BTreeMap<String, String>| map.iter().map(|(a, b)| format!("{a} {b}")).collect::<Vec<_>>();
+    assert_eq!(pairs(&record.capabilities), ["usr/bin/ping cap_net_raw=ep"]);
+    assert_eq!(pairs(&record.setcap), ["usr/bin/a cap_kill=p"]);
+    assert_eq!(pairs(&record.diversions), ["usr/bin/a usr/bin/a.x"]);
 }
 
 #[test]
@@ -299,4 +375,4 @@ fn the_golden_package_has_its_golden_hash() {
     }
 }
 
-const GOLDEN: &str = "fd2e1d761951a86edcc985c0c1a03a49c21644d5e3de7c907bac028651f1d3a8";
+const GOLDEN: &str = "f073f4c47107995886f9417b0bf5dcb99f533ff26b47ae2affd0c959a7a360ae";
