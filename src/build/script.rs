@@ -16,14 +16,12 @@
 mod output;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::error::{Reason, RefusedReference, ScriptFailure};
-use super::fixup::{self, Missing, Places};
-use super::link::{self, Linkage};
+use super::error::{RefusedReference, ScriptFailure};
+use super::link;
 use super::log::BuildLog;
 use super::runner::{Runner, failed_command};
 use super::surroundings::{Surroundings, base_variables, bind_inputs};
@@ -33,14 +31,12 @@ use crate::closure;
 use crate::derive::{Derivation, Input, Script};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
-use crate::fsio::{IoContext, create_dir_all, normalize, remove_tree, sorted_names};
+use crate::fsio::{IoContext, create_dir_all, remove_tree};
 use crate::parallel;
 use crate::sandbox::copy::copy_writable;
 use crate::sandbox::tree::{close_to_others, make_dir};
-use crate::sandbox::{Bind, Copied, Isolation, Outcome, RuntimeSettings, Sandbox, Veil};
-use crate::store::{
-    Addressing, BuildPlace, Declare, NewOutput, Place, ReferencePolicy, Rewritten, StagingDir, Store, StoreError,
-};
+use crate::sandbox::{Bind, Copied, Isolation, RuntimeSettings, Sandbox, Veil};
+use crate::store::{Addressing, BuildPlace, Place, ReferencePolicy, Rewritten, StagingDir, Store, StoreError};
 use crate::store_path::{StoreDir, StorePath, placeholder};
 
 /// User and group that a build is.

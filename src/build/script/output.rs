@@ -1,6 +1,20 @@
 //! The *output* of a script: whether it is one, its run paths, and what it may and does refer to.
 
-use super::*;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{NAMES_SHOWN, PreparedScript, ScriptStep};
+use crate::build::error::Reason;
+use crate::build::fixup::{self, Missing, Places};
+use crate::build::link::{self, Linkage};
+use crate::build::{BuildError, SandboxMode};
+use crate::event::Event;
+use crate::fsio::{IoContext, normalize, sorted_names};
+use crate::sandbox::Outcome;
+use crate::store::{Declare, NewOutput};
+use crate::store_path::{StoreDir, StorePath};
 
 impl ScriptStep<'_> {
     /// What is wrong with how the script ended and with what it left; `None`: nothing.
