@@ -207,3 +207,74 @@ pub fn digest_from_scratch(draft: &Draft, environment: &Environment<'_>) -> Resu
 pub fn archive_name(image: &str) -> String {
     format!("{}.tar", image.rsplit('/').next().unwrap_or(image))
 }
+
+#[cfg(debug_assertions)]
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::digest::DiffId;
+    use crate::image::ImageLayer;
+    use crate::layer::Blob;
+    use crate::oci::Compression;
+    use crate::transport::testing::{Node, changed_manifest, config, image_of, layer, tar};
+
+    /// A layer that no other test has, so that its image was not looked at before.
+    fn layer_with(text: &str) -> ImageLayer {
+        layer(&tar(&[Node::file("hello", text)]), Compression::default())
+    }
+
+    /// An image of one layer whose config `change` was made to.
+    fn with_config(text: &str, change: impl FnOnce(&mut Value)) -> Image {
+        let layer = layer_with(text);
+        let mut config = config(&[layer.diff_id.unwrap()]);
+        change(&mut config);
+        image_of(vec![layer], &config, None)
+    }
+
+    /// What debug builds say of an image, if they end.
+    fn complaint(image: &Image) -> Option<String> {
+        let caught = catch_unwind(AssertUnwindSafe(|| assert_sound(image, None)));
+        caught.err().map(|payload| *payload.downcast::<String>().unwrap())
+    }
+
+    #[test]
+    fn debug_builds_end_over_a_faulty_image() {
+        assert_eq!(complaint(&with_config("sound", |_| {})), None);
+        let other: DiffId = layer_with("another layer").diff_id.unwrap();
+        let faulty = [
+            (
+                with_config("diffID", |config| config["rootfs"]["diff_ids"] = json!([other])),
+                "diff",
+            ),
+            (
+                with_config("history", |config| config["history"] = json!([{}, {}])),
+                "history",
+            ),
+            (with_config("platform", |config| config["os"] = json!("")), "os"),
+            (
+                changed_manifest(&with_config("config", |_| {}), |manifest| {
+                    manifest["config"]["digest"] = json!(Digest::of(b"another config"));
+                }),
+                "config",
+            ),
+        ];
+        for (image, part) in &faulty {
+            let text = complaint(image).unwrap_or_else(|| panic!("nothing is said of the {part}"));
+            assert!(text.starts_with("layerize made an image with faults:\n"), "{text}");
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    /// What a damaged cache holds is packed anew when the image is written: it is no fault of the image's.
+    #[test]
+    fn debug_builds_go_on_over_a_damaged_cache() {
+        let mut image = with_config("damaged", |_| {});
+        image.layers[0].content = Blob::Bytes(Arc::from(&b"not what was packed"[..]));
+        assert_eq!(complaint(&image), None);
+    }
+}
