@@ -15,9 +15,11 @@ use std::sync::Mutex;
 
 mod output;
 mod remove;
+mod walk;
 
 pub use output::{Target, is_standard_output, write_output};
 pub use remove::remove_tree;
+pub use walk::{walk, walk_upwards};
 
 /// A path without `.` and, where a name stands before it, `..`; no link is looked at. `..` at the root leads nowhere.
 pub fn normalize(path: &Path) -> PathBuf {

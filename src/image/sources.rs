@@ -89,14 +89,14 @@ pub(super) fn read(image: &spec::Image) -> Result<Vec<Source>, ImageError> {
     let mut sources = Vec::new();
     for (path, file) in &image.files {
         let place = normal_path("files", path)?;
-        let (file, mut entries) = (&file.value, Vec::new());
-        match &file.kind {
-            ImageFileKind::Source(source) => read_tree(&image.dir.join(source), &mut Vec::new(), 0, &mut entries)?,
-            kind => entries.push(SourceEntry {
+        let file = &file.value;
+        let entries = match &file.kind {
+            ImageFileKind::Source(source) => read_tree(&image.dir.join(source))?,
+            kind => vec![SourceEntry {
                 path: Vec::new(),
                 kind: from_spec(kind),
-            }),
-        }
+            }],
+        };
         if place.is_empty() && !matches!(entries.first().map(|entry| &entry.kind), Some(SourceKind::Directory)) {
             return Err(ImageError::ReplacesDirectory { path: path.clone() });
         }
@@ -190,43 +190,33 @@ fn from_spec(kind: &ImageFileKind) -> SourceKind {
 }
 
 /// Reads what is at `physical`. A symlink is followed where the spec names it, and kept below.
-fn read_tree(
-    physical: &Path,
-    path: &mut Vec<u8>,
-    depth: usize,
-    entries: &mut Vec<SourceEntry>,
-) -> Result<(), ImageError> {
-    let metadata = match depth {
-        0 => fs::metadata(physical),
-        _ => fs::symlink_metadata(physical),
-    }
-    .context("read", physical)?;
-    let kind = if metadata.is_dir() && depth < DEPTH_MAX {
-        SourceKind::Directory
-    } else if metadata.is_symlink() {
-        let target = fs::read_link(physical).context("read the symlink", physical)?;
-        SourceKind::Symlink(target.as_os_str().as_bytes().to_vec())
-    } else if metadata.is_file() {
-        read_file(physical)?
-    } else {
-        return Err(ImageError::Special {
-            path: physical.to_owned(),
-        });
-    };
-    let is_directory = matches!(kind, SourceKind::Directory);
-    entries.push(SourceEntry {
-        path: path.clone(),
-        kind,
-    });
-    if is_directory {
-        for name in fsio::sorted_names(physical)? {
-            let length = path.len();
-            push(path, name.as_bytes());
-            read_tree(&physical.join(&name), path, depth + 1, entries)?;
-            path.truncate(length);
+fn read_tree(physical: &Path) -> Result<Vec<SourceEntry>, ImageError> {
+    let mut entries = Vec::new();
+    for entry in fsio::walk(physical) {
+        let entry = entry?;
+        let path = entry.path();
+        let metadata = match entry.depth() {
+            0 => fs::metadata(path),
+            _ => fs::symlink_metadata(path),
         }
+        .context("read", path)?;
+        let kind = if metadata.is_dir() && entry.depth() < DEPTH_MAX {
+            SourceKind::Directory
+        } else if metadata.is_symlink() {
+            let target = fs::read_link(path).context("read the symlink", path)?;
+            SourceKind::Symlink(target.as_os_str().as_bytes().to_vec())
+        } else if metadata.is_file() {
+            read_file(path)?
+        } else {
+            return Err(ImageError::Special { path: path.to_owned() });
+        };
+        let below = path.strip_prefix(physical).unwrap_or(path);
+        entries.push(SourceEntry {
+            path: below.as_os_str().as_bytes().to_vec(),
+            kind,
+        });
     }
-    Ok(())
+    Ok(entries)
 }
 
 fn read_file(physical: &Path) -> Result<SourceKind, PathError> {

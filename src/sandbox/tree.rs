@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::copy::{STORE_TIME, set_time_to};
-use crate::fsio::{IoContext, PathError, sorted_names};
+use crate::fsio::{IoContext, PathError, walk_upwards};
 
 /// A tree being written below a directory.
 #[derive(Debug, Clone)]
@@ -65,13 +65,7 @@ impl Tree {
 }
 
 fn settle(path: &Path) -> Result<(), PathError> {
-    let metadata = fs::symlink_metadata(path).context("read", path)?;
-    if metadata.is_dir() {
-        for name in sorted_names(path)? {
-            settle(&path.join(name))?;
-        }
-    }
-    set_time_to(path, STORE_TIME)
+    walk_upwards(path).try_for_each(|entry| set_time_to(entry?.path(), STORE_TIME))
 }
 
 /// Creates a directory of exactly this mode.
