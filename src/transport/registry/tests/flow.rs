@@ -14,10 +14,6 @@ use crate::oci::MediaType;
 use crate::transport::Referrers;
 use crate::transport::testing::sha256;
 
-fn small() -> Image {
-    sized(&[(1, 1000), (2, 2000)])
-}
-
 #[test]
 fn row_31_a_failure_at_any_step_is_got_over() {
     let image = sized(&[(1, 200_000)]);

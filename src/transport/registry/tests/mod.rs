@@ -3,6 +3,7 @@
 mod companions;
 mod faulty;
 mod flow;
+mod logins;
 mod oracle;
 mod processes;
 mod pulling;
@@ -142,4 +143,9 @@ fn push_with(
 ) -> Result<PushSummary, TransportError> {
     let target: Reference = target.parse().unwrap();
     Pusher::tuned(config, options, hasty(), &crate::event::Silent)?.push(&target, &[image], &[], &[])
+}
+
+/// An image of two small layers.
+fn small() -> Image {
+    sized(&[(1, 1000), (2, 2000)])
 }

@@ -11,10 +11,6 @@ use crate::transport::registry::RemoteImage;
 use crate::transport::testing::sha256;
 use crate::transport::{ReadOptions, Source};
 
-fn small() -> Image {
-    sized(&[(1, 1000), (2, 2000)])
-}
-
 fn pulled(config: &RegistryConfig, name: &str) -> Result<Vec<u8>, TransportError> {
     let options = ReadOptions {
         registries: config.clone(),
