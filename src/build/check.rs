@@ -1,4 +1,4 @@
-//! A *check* runs the script of a step again, in other surroundings, to see whether its output is the same.
+//! A *check* runs the scripts of a step again, in other surroundings, to see whether its output is the same.
 //!
 //! Invariant: nothing that a check makes is registered or recorded: the store knows as much after it as before, but for
 //! inputs that had been collected.
@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use super::configuring::ConfigureStep;
 use super::script::{Remade, ScriptStep};
 use super::step::Resolved;
 use super::variation::Variation;
@@ -53,7 +54,7 @@ pub fn checked_steps(plan: &BuildPlan, targets: &[Input]) -> Vec<StepId> {
     });
     let scripts = needed
         .into_iter()
-        .filter(|&id| matches!(plan.steps[id].action, Action::Script(_)));
+        .filter(|&id| matches!(plan.steps[id].action, Action::Script(_) | Action::Configure(_)));
     scripts.collect()
 }
 
@@ -64,7 +65,7 @@ fn step(input: &Input) -> Option<StepId> {
     }
 }
 
-/// Runs the script of a step, whose output is in the store, once more.
+/// Runs the script of a step, or the maintainer scripts of a configure step, whose output is in the store, once more.
 pub fn make_again(
     store: &Store,
     plan: &BuildPlan,
@@ -74,9 +75,6 @@ pub fn make_again(
     reporter: &dyn Reporter,
 ) -> Result<Again, BuildError> {
     let derivation = &plan.steps[id];
-    let Action::Script(script) = &derivation.action else {
-        unreachable!("only steps with scripts are checked")
-    };
     // What only a build needs may have been collected.
     let inputs: Vec<Input> = derivation.inputs().into_iter().cloned().collect();
     let paths: BTreeMap<Input, StorePath> = realise(store, plan, &inputs, options, reporter)?;
@@ -87,20 +85,32 @@ pub fn make_again(
         // The inputs came out otherwise than when it was made, or it was collected.
         None => realise(store, plan, &[Input::Step(id)], options, reporter)?[&Input::Step(id)].clone(),
     };
-    let again = ScriptStep {
-        store,
-        options,
-        reporter,
-        derivation,
-        script,
-        digest: resolved.digest,
-        paths: &paths,
-        variations,
-    }
-    .run_again(&known)?;
+    let digest = resolved.digest;
+    let remade = match &derivation.action {
+        Action::Script(script) => ScriptStep {
+            store,
+            options,
+            reporter,
+            derivation,
+            script,
+            digest,
+            paths: &paths,
+            variations,
+        }
+        .run_again(&known)?,
+        Action::Configure(configure) => ConfigureStep {
+            store,
+            options,
+            reporter,
+            derivation,
+            configure,
+            digest,
+            paths: &paths,
+            variations,
+        }
+        .run_again()?,
+        _ => unreachable!("only steps with scripts are checked"),
+    };
     let info = store.info(&known)?.ok_or(BuildError::MissingPath { path: known })?;
-    Ok(Again {
-        known: info,
-        remade: again,
-    })
+    Ok(Again { known: info, remade })
 }

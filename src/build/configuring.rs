@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::log::BuildLog;
+use super::script::Remade;
 use super::variation::{self, Variation};
 use super::{BuildError, BuildOptions};
 use crate::configure::{self, Record, Request, Source};
@@ -16,6 +17,16 @@ use crate::fsio::create_dir_all;
 use crate::sandbox::RuntimeSettings;
 use crate::store::{StagingDir, Store};
 use crate::store_path::StorePath;
+
+/// What a check varies of a configure step. Maintainer scripts always run as root with a umask of 022, which `dpkg` sets, and
+/// here with one processor; where the packages' trees lie is what overlayfs makes of them.
+const VARIED: [Variation; 5] = [
+    Variation::Host,
+    Variation::TimeZone,
+    Variation::Locale,
+    Variation::Home,
+    Variation::Addresses,
+];
 
 /// A configure step about to be run.
 pub(super) struct ConfigureStep<'a> {
@@ -28,6 +39,8 @@ pub(super) struct ConfigureStep<'a> {
     pub digest: Digest,
     /// The store path of every input, all of them valid.
     pub paths: &'a BTreeMap<Input, StorePath>,
+    /// In what its surroundings are other than they always are; nothing, except for a check.
+    pub variations: &'a BTreeSet<Variation>,
 }
 
 /// What scripts left, not yet in the store.
@@ -35,20 +48,27 @@ struct ConfiguredTree {
     output: PathBuf,
     record: Record,
     /// Holds the output; removed when dropped.
-    _staging: StagingDir,
+    staging: StagingDir,
 }
 
 impl ConfigureStep<'_> {
     /// Runs the scripts; gives the path of what they made.
     pub(super) fn run(&self) -> Result<StorePath, BuildError> {
-        let made = self.execute(&BTreeSet::new())?;
+        let made = self.execute()?;
         self.tell(&made.record);
         let name = &self.derivation.name;
         let info = self.store.add_leaf(name, &made.output, Some(self.digest))?;
         Ok(info.path)
     }
 
-    fn execute(&self, variations: &BTreeSet<Variation>) -> Result<ConfiguredTree, BuildError> {
+    /// Runs the scripts and registers nothing: what they made as it would enter the store.
+    pub(super) fn run_again(&self) -> Result<Remade, BuildError> {
+        let made = self.execute()?;
+        let settled = self.store.settle_leaf(&self.derivation.name, &made.output)?;
+        Ok(Remade::new(made.output, settled, made.staging))
+    }
+
+    fn execute(&self) -> Result<ConfiguredTree, BuildError> {
         let system = &self.configure.system;
         if *system != format!("{}-linux", std::env::consts::ARCH) {
             return Err(BuildError::ForeignScripts { system: system.clone() });
@@ -64,12 +84,18 @@ impl ConfigureStep<'_> {
                 line: line.to_owned(),
             });
         };
-        let log = self.store.dir().join("log");
-        let mut log = BuildLog::create(log.join(format!("{}.log", self.digest.hex())))?;
+        let again = if self.variations.is_empty() { "" } else { "-again" };
+        let log = format!("log/{}{again}.log", self.digest.hex());
+        let mut log = BuildLog::create(self.store.dir().join(log))?;
+        let varied: BTreeSet<Variation> = (VARIED.into_iter())
+            .filter(|variation| self.variations.contains(variation))
+            .collect();
         let settings = RuntimeSettings {
             bounds: self.options.bounds,
-            ..variation::settings(variations)
+            ..variation::settings(&varied)
         };
+        let mut env = configure::environment();
+        variation::change_variables(&mut env, &varied);
         let request = Request {
             tools: (self.configure.tools.as_ref())
                 .map(|(output, packages)| (self.physical(output), self.sources(packages))),
@@ -77,13 +103,14 @@ impl ConfigureStep<'_> {
             skip: self.configure.skip.clone(),
             helper: self.options.helper.clone(),
             settings,
+            env,
         };
         let made = configure::configure(&request, &work, &output, &mut |bytes| log.take(bytes, &mut tell));
         log.finish(&mut tell)?;
         Ok(ConfiguredTree {
             output,
             record: made?,
-            _staging: staging,
+            staging,
         })
     }
 

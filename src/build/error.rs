@@ -97,6 +97,12 @@ pub enum BuildError {
 }
 
 impl BuildError {
+    /// Whether a script ran and failed, whoever wrote it.
+    pub fn is_of_a_script(&self) -> bool {
+        use crate::configure::ConfigureError;
+        matches!(self, Self::Script(_) | Self::Configure(ConfigureError::Script { .. }))
+    }
+
     /// What to type next.
     pub fn help(&self) -> Option<String> {
         match self {

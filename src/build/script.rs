@@ -80,6 +80,18 @@ pub(super) struct Remade {
     _staging: StagingDir,
 }
 
+impl Remade {
+    /// A tree in a staging directory, with hash and size of its archive.
+    pub(super) fn new(tree: PathBuf, (nar_hash, nar_size): (Digest, u64), staging: StagingDir) -> Self {
+        Self {
+            tree,
+            nar_hash,
+            nar_size,
+            _staging: staging,
+        }
+    }
+}
+
 /// What is prepared for one run.
 struct PreparedScript<'a> {
     /// Removed when dropped.
@@ -156,15 +168,9 @@ impl ScriptStep<'_> {
         let scratch = if in_place { path.clone() } else { self.placeholder()? };
         let prepared = self.execute(&scratch)?;
         let tree = self.take_output(&prepared)?;
-        let (nar_hash, nar_size) = self
-            .store
-            .settle_output(&tree, &prepared.scratch, path, &self.stripped())?;
-        Ok(Remade {
-            tree,
-            nar_hash,
-            nar_size,
-            _staging: prepared.staging,
-        })
+        let stripped = self.stripped();
+        let settled = self.store.settle_output(&tree, &prepared.scratch, path, &stripped)?;
+        Ok(Remade::new(tree, settled, prepared.staging))
     }
 
     /// Runs the script with `scratch` as `$out`; what it made is in the staging directory.

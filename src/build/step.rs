@@ -167,11 +167,8 @@ impl Step<'_> {
                 self.unpack(|dest| fetch::unpack_deb_control(file, package, dest))
             }
             (Action::UnpackDebSource { files, .. }, paths) => {
-                let named: Vec<(String, PathBuf)> = files
-                    .iter()
-                    .map(|file| file.name.clone())
-                    .zip(paths.iter().cloned())
-                    .collect();
+                let names = files.iter().map(|file| file.name.clone());
+                let named: Vec<(String, PathBuf)> = names.zip(paths.iter().cloned()).collect();
                 self.unpack(|dest| {
                     fetch::unpack_deb_source(&named, dest)?.report(&derivation.label, self.reporter);
                     Ok(())
@@ -196,6 +193,7 @@ impl Step<'_> {
                 configure,
                 digest: self.resolved.digest,
                 paths: &self.paths,
+                variations: &BTreeSet::new(),
             }
             .run(),
             (

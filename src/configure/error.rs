@@ -67,8 +67,8 @@ impl ConfigureError {
         match self {
             Self::Sandbox { source, .. } => source.help(),
             Self::Script { package, .. } => Some(format!(
-                "leave the package as it is with `configure = {{ skip = [\"deb:{package}\"] }}`, or answer what it asks with \
-                 `debconf`; `configure = false` runs no script at all"
+                "leave the package as it is with `configure = {{ skip = [\"deb:{package}\"] }}`; `configure = false` runs no \
+                 script at all"
             )),
             Self::Record { .. } => Some("mend the store with `layerize store verify --repair`".to_owned()),
             Self::Io(_) | Self::Name { .. } | Self::Cancelled => None,

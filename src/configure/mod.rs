@@ -61,6 +61,16 @@ pub struct Request {
     pub helper: Option<PathBuf>,
     /// What is fixed of the surroundings.
     pub settings: RuntimeSettings,
+    /// The environment of every script: [`environment`].
+    pub env: Vec<(String, String)>,
+}
+
+/// The environment of every maintainer script.
+pub fn environment() -> Vec<(String, String)> {
+    let pairs = run::ENVIRONMENT.iter();
+    pairs
+        .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// The tools, configured.

@@ -24,7 +24,7 @@ const TAIL: usize = 20;
 const NEW_CONTROL: &str = "/var/lib/dpkg/tmp.ci";
 
 /// The environment of every script. The date is the oldest that says that it was chosen.
-const ENVIRONMENT: [(&str, &str); 9] = [
+pub(super) const ENVIRONMENT: [(&str, &str); 9] = [
     ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
     ("DEBIAN_FRONTEND", "noninteractive"),
     ("FORCE_SOURCE_DATE", "1"),
@@ -48,6 +48,7 @@ pub(super) struct Scripts {
     layers: Vec<PathBuf>,
     upper: Upper,
     settings: RuntimeSettings,
+    env: Vec<(String, String)>,
     /// How many sandboxes there were.
     count: usize,
 }
@@ -86,6 +87,7 @@ impl Scripts {
                 one_processor: true,
                 ..request.settings.clone()
             },
+            env: request.env.clone(),
             count: 0,
         })
     }
@@ -196,8 +198,12 @@ impl Scripts {
             binds: std::iter::once(tmp).chain(bind).collect(),
             ids: (0, 0),
             argv,
-            env: (ENVIRONMENT.iter().chain(environment))
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            env: (self.env.iter().cloned())
+                .chain(
+                    environment
+                        .iter()
+                        .map(|&(name, value)| (name.to_owned(), value.to_owned())),
+                )
                 .collect(),
             cwd: "/".into(),
             timeout: Some(TIMEOUT),

@@ -18,6 +18,16 @@ pub(super) struct Resolution<'a> {
 }
 
 impl<'a> Resolution<'a> {
+    /// The names of all members, sorted.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> + '_ {
+        self.names.iter().copied()
+    }
+
+    /// Whether a package is a member.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.names.binary_search(&name).is_ok()
+    }
+
     /// What `wanted` (sorted names) comes to; `None` where the lock does not say.
     pub(super) fn new(lock: &'a Lock, wanted: &[String]) -> Option<Self> {
         if wanted.is_empty() {

@@ -315,6 +315,7 @@ impl Maker<'_> {
             })),
         });
         let groups = self.configured_debs(&of_image)?;
+        let skip = skipped(configure, &of_image, name)?;
         Ok(self.add(Derivation {
             label: format!("{name} (configured)"),
             name: "configured".to_owned(),
@@ -322,7 +323,7 @@ impl Maker<'_> {
                 system,
                 tools: Some((tools, packages)),
                 groups,
-                skip: configure.skip.clone(),
+                skip,
             })),
         }))
     }
@@ -427,6 +428,32 @@ fn is_archive(file_name: &str) -> Option<bool> {
     let is_extension = extension.starts_with(|c: char| c.is_ascii_alphabetic())
         && extension.bytes().all(|b| b.is_ascii_alphanumeric());
     is_extension.then_some(false)
+}
+
+/// The packages whose scripts an image leaves out; one that the image does not have is an error.
+fn skipped(
+    configure: &spec::Configure,
+    of_image: &Resolution<'_>,
+    image: &str,
+) -> Result<BTreeSet<String>, Box<Diagnostic>> {
+    for name in &configure.skip {
+        if !of_image.contains(&name.value) {
+            let message = format!(
+                "`configure` skips `deb:{}`, which image `{image}` does not have",
+                name.value
+            );
+            let known = spec::did_you_mean(&name.value, of_image.names());
+            let help = match known {
+                Some(known) => format!("did you mean `deb:{known}`?"),
+                None => "name a package of `root`, or one that they depend on".to_owned(),
+            };
+            let diagnostic = Diagnostic::new(message)
+                .at(name.span.clone(), "not among its packages")
+                .help(help);
+            return Err(Box::new(diagnostic));
+        }
+    }
+    Ok(configure.skip.iter().map(|name| name.value.clone()).collect())
 }
 
 #[cfg(test)]

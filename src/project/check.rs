@@ -186,7 +186,7 @@ impl BuildChecker<'_> {
         loop {
             let again = match self.again(step, &all) {
                 Ok(again) => again,
-                Err(BuildError::Script(failure)) => return self.failed(step, round, &failure.to_string()),
+                Err(error) if error.is_of_a_script() => return self.failed(step, round, &error.to_string()),
                 Err(error) => return Err(error.into()),
             };
             let mut found = CheckedOutput {
@@ -252,7 +252,7 @@ impl BuildChecker<'_> {
         }
         let differs = |variations: &BTreeSet<Variation>| match self.again(step, variations) {
             Ok(again) => Ok(!again.is_same()),
-            Err(BuildError::Script(_)) => Ok(true),
+            Err(error) if error.is_of_a_script() => Ok(true),
             Err(error) => Err(error),
         };
         if differs(&BTreeSet::new())? {

@@ -136,10 +136,13 @@ fn read_configure(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Configur
         return reader.flag(&field)?.then(Configure::default);
     }
     let table = reader.table(&field, "`configure`".to_owned(), keys::CONFIGURE.iter().collect())?;
-    let mut skip = BTreeSet::new();
+    let mut skip = Vec::new();
     for dependency in dependencies(reader, &table, "skip") {
         match dependency.value {
-            Dependency::Debian(name) => drop(skip.insert(name)),
+            Dependency::Debian(value) => skip.push(Spanned {
+                value,
+                span: dependency.span,
+            }),
             other => reader.error(
                 Diagnostic::new(format!("`{other}` has no maintainer scripts"))
                     .at(dependency.span, "not a Debian package")
@@ -147,6 +150,8 @@ fn read_configure(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Configur
             ),
         }
     }
+    skip.sort_by(|a: &Spanned<String>, b| a.value.cmp(&b.value));
+    skip.dedup_by(|a, b| a.value == b.value);
     Some(Configure { skip })
 }
 

@@ -23,7 +23,7 @@ mod schema;
 mod syntax;
 mod types;
 
-pub use checks::parse_size;
+pub use checks::{did_you_mean, parse_size};
 pub use diagnostics::{Diagnostic, Diagnostics, Note};
 pub use load::{FILE_NAME, load, parse, spec_path};
 pub(crate) use needs::package_names;

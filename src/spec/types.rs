@@ -1,6 +1,6 @@
 //! The types of a parsed spec: packages, images, sources and dependencies, each value with its span.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -328,8 +328,8 @@ impl Image {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Configure {
-    /// `skip`: Debian packages (names without `deb:`) that stay as they are unpacked.
-    pub skip: BTreeSet<String>,
+    /// `skip`: Debian packages (names without `deb:`) that stay as they are unpacked, sorted, each once.
+    pub skip: Vec<Spanned<String>>,
 }
 
 /// A file, directory or symlink that the spec puts into an image.

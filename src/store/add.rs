@@ -232,6 +232,12 @@ impl Store {
         Ok(nar::hash(tree)?)
     }
 
+    /// As [`settle_output`](Self::settle_output) for a tree that refers to nothing.
+    pub fn settle_leaf(&self, name: &str, tree: &Path) -> Result<(Digest, u64), StoreError> {
+        canonicalise(tree, self.place_length(name))?;
+        Ok(nar::hash(tree)?)
+    }
+
     /// Gives a canonical tree its final name and registers it.
     pub(super) fn publish(&self, tree: &Path, new: Registration, entries: u64) -> Result<PathInfo, StoreError> {
         let session = self.session()?;

@@ -11,6 +11,7 @@ mod binary_cache;
 mod bounds;
 mod capabilities;
 mod check;
+mod configure;
 mod copy;
 mod crafted;
 mod crash;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{LAYERIZE, Place, Ran, copy_tree, have, is_root, peer, podman_run, shared_cache};
+use crate::support::{Place, Ran, have, in_another_world, is_root, peer, podman_run};
 
 const GREETING: &str = "Hello, world!\n";
 
@@ -147,48 +147,9 @@ fn two_worlds_make_the_same_bytes() {
     let first = place.run(&["build", "--locked", "hello"]).success();
 
     // Another store, directory, umask, time zone, locale, number of threads and, as root, another user.
-    let other = Place::new();
-    let project = other.path().join("elsewhere/deeper");
-    fs::create_dir_all(&project).unwrap();
-    copy_tree(&place.project, &project);
-    fs::remove_file(project.join("hello.tar")).unwrap();
-    let program = other.path().join("layerize");
-    fs::copy(LAYERIZE, &program).unwrap();
-    copy_tree(&shared_cache().join("layerize"), &other.path().join("cache/layerize"));
-    peer(Command::new("chmod").args(["-R", "a+rwX"]).arg(other.path()));
-
-    let shell = format!(
-        "umask 077; exec {} build --locked --jobs 1 --cores 1 hello",
-        program.display()
-    );
-    let mut command = if is_root() {
-        let mut command = Command::new("setpriv");
-        command.args([
-            "--reuid",
-            "4242",
-            "--regid",
-            "4242",
-            "--clear-groups",
-            "sh",
-            "-c",
-            &shell,
-        ]);
-        command
-    } else {
-        let mut command = Command::new("sh");
-        command.args(["-c", &shell]);
-        command
-    };
-    other.prepare(&mut command);
-    command
-        .current_dir(&project)
-        .env("XDG_CACHE_HOME", other.path().join("cache"))
-        .env("TZ", "Pacific/Kiritimati")
-        .env("LC_ALL", "tr_TR.UTF-8")
-        .env("USER", "someone");
-    let second = Ran::of(command.output().unwrap()).success();
+    let (project, second) = in_another_world(&place, &["build", "--locked", "--jobs", "1", "--cores", "1", "hello"]);
     assert_eq!(second.line(), first.line());
-    let (a, b) = (place.project.join("hello.tar"), project.join("hello.tar"));
+    let (a, b) = (place.project.join("hello.tar"), project.project.join("hello.tar"));
     peer(Command::new("cmp").arg(&a).arg(&b));
     place.run(&["diff", a.to_str().unwrap(), b.to_str().unwrap()]).success();
 }

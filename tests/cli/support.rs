@@ -280,6 +280,45 @@ impl Place {
     }
 }
 
+/// Runs `layerize` where all that must not matter is another: another user (an ordinary one where the tests are root),
+/// store, home, directory, umask, time zone and language. Gives the place, whose project is a copy, and what came out.
+pub fn in_another_world(place: &Place, arguments: &[&str]) -> (Place, Ran) {
+    let mut other = Place::new();
+    let project = other.path().join("elsewhere/deeper");
+    fs::create_dir_all(&project).unwrap();
+    copy_tree(&place.project, &project);
+    other.project = project;
+    for name in layerize::fsio::sorted_names(&other.project).unwrap() {
+        let built = other.project.join(name);
+        if built.extension().is_some_and(|extension| extension == "tar") {
+            fs::remove_file(built).unwrap();
+        }
+    }
+    let program = other.path().join("layerize");
+    fs::copy(LAYERIZE, &program).unwrap();
+    copy_tree(&shared_cache().join("layerize"), &other.path().join("cache/layerize"));
+    peer(Command::new("chmod").args(["-R", "a+rwX"]).arg(other.path()));
+
+    let shell = format!("umask 077; exec {} \"$@\"", program.display());
+    let mut command = match is_root() {
+        true => {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", "4242", "--regid", "4242", "--clear-groups", "sh"]);
+            command
+        }
+        false => Command::new("sh"),
+    };
+    other.prepare(command.args(["-c", &shell, "sh"]).args(arguments));
+    command
+        .current_dir(&other.project)
+        .env("XDG_CACHE_HOME", other.path().join("cache"))
+        .env("TZ", "Pacific/Kiritimati")
+        .env("LC_ALL", "tr_TR.UTF-8")
+        .env("USER", "someone");
+    let ran = Ran::of(command.output().unwrap());
+    (other, ran.success())
+}
+
 /// What an archive's image prints when podman runs it with these arguments, without a network.
 pub fn podman_run(place: &Place, archive: &Path, image: &[&str]) -> String {
     peer(podman(place).args(["load", "-i"]).arg(archive));

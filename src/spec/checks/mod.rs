@@ -41,7 +41,7 @@ fn advise<T>(label: impl Into<String>, help: impl Into<String>) -> Check<T> {
 }
 
 /// The candidate spelt most like `word`, if any is near enough to be meant.
-pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let length = word.chars().count();
     let near = (length / 3).clamp(1, 3).min(length.saturating_sub(1));
     (candidates.into_iter())

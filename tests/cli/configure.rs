@@ -1,0 +1,137 @@
+//! Debian's maintainer scripts, run while an image is made: what they make is in the image, what ran them is not.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use crate::support::{Place, have, in_another_world, peer};
+
+/// A site that only nginx's postinst enables, an account of its own, and nothing that ran the scripts.
+const SPEC: &str = r#"
+[image.web]
+root = ["deb:nginx"]
+configure = true
+entrypoint = ["/usr/sbin/nginx", "-t"]
+"#;
+
+fn place() -> Option<Place> {
+    if !have("apt-get", &["--version"]) {
+        return None;
+    }
+    let place = Place::new();
+    place.write("layerize.toml", SPEC);
+    place.run(&["lock"]).success();
+    Some(place)
+}
+
+/// The paths in an image, as another tool unpacks it.
+fn paths(place: &Place, archive: &str) -> BTreeSet<String> {
+    let unpacked = place.path().join("layers");
+    std::fs::create_dir(&unpacked).unwrap();
+    peer(
+        Command::new("tar")
+            .arg("-xf")
+            .arg(place.project.join(archive))
+            .current_dir(&unpacked),
+    );
+    let manifest = std::fs::read_to_string(unpacked.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let mut paths = BTreeSet::new();
+    for layer in manifest[0]["Layers"].as_array().unwrap() {
+        let listed = peer(
+            Command::new("tar")
+                .args(["-tf", layer.as_str().unwrap()])
+                .current_dir(&unpacked),
+        );
+        paths.extend(
+            listed
+                .stdout
+                .lines()
+                .map(|line| line.trim_matches(['.', '/']).to_owned()),
+        );
+    }
+    paths
+}
+
+/// What the scripts make is there, and neither a shell nor `dpkg` nor Perl is; the digest is that of another store, of a
+/// user and of a check in other surroundings; and the program accepts its configuration.
+#[test]
+fn what_scripts_make_is_in_the_image_and_what_ran_them_is_not() {
+    let Some(place) = place() else { return };
+    let built = place
+        .run(&["build", "--locked", "web", "-o", "docker-archive:web.tar"])
+        .success();
+    let digest = built.line().split(' ').next().unwrap().to_owned();
+    let paths = paths(&place, "web.tar");
+    for made in [
+        "etc/nginx/sites-enabled/default",
+        "etc/passwd",
+        "var/www/html/index.nginx-debian.html",
+    ] {
+        assert!(paths.contains(made), "{made} is missing: {paths:#?}");
+    }
+    for tool in [
+        "usr/bin/dash",
+        "usr/bin/sh",
+        "usr/bin/bash",
+        "usr/bin/dpkg",
+        "usr/bin/perl",
+        "var/lib/dpkg/lock",
+    ] {
+        assert!(!paths.contains(tool), "{tool} is in the image");
+    }
+    place.run(&["verify", "web.tar"]).success();
+
+    let other = place.elsewhere();
+    let again = other.run(&["build", "--locked", "web"]).success();
+    assert!(again.line().starts_with(&digest), "{} is not {digest}", again.stdout);
+    let checked = place.run(&["check", "web"]).success();
+    assert!(
+        checked
+            .stdout
+            .lines()
+            .any(|line| line.starts_with("same     image web")),
+        "{}",
+        checked.stdout
+    );
+    assert!(
+        checked.stdout.lines().filter(|line| line.starts_with("same ")).count() >= 3,
+        "tools, configured packages and the image are checked:\n{}",
+        checked.stdout
+    );
+    if have("docker", &["info"]) {
+        let archive = place.project.join("web.tar");
+        let loaded = peer(Command::new("docker").args(["load", "-q", "-i"]).arg(archive));
+        let image = loaded.stdout.trim().rsplit(' ').next().unwrap().to_owned();
+        let ran = peer(Command::new("docker").args(["run", "--rm", "--network", "none", &image]));
+        assert!(ran.stderr.contains("test is successful"), "{}", ran.stderr);
+    }
+}
+
+/// As an ordinary user in other surroundings, owners and modes that scripts set come out as they do for root.
+#[test]
+fn a_user_configures_as_root_does() {
+    let Some(place) = place() else { return };
+    let built = place.run(&["build", "--locked", "web"]).success();
+    let (_other, ran) = in_another_world(&place, &["build", "--locked", "web"]);
+    assert_eq!(ran.line(), built.line());
+}
+
+/// What the scripts of a package would have made is not there, and nothing else is missing.
+#[test]
+fn scripts_are_left_out_by_name() {
+    let Some(place) = place() else { return };
+    let skip = "configure = { skip = [\"deb:nginx-common\"] }";
+    place.write("layerize.toml", &SPEC.replace("configure = true", skip));
+    place.run(&["build", "web", "-o", "docker-archive:web.tar"]).success();
+    let paths = paths(&place, "web.tar");
+    assert!(!paths.contains("etc/nginx/sites-enabled/default"));
+    assert!(paths.contains("etc/nginx/sites-available/default"));
+    place.write(
+        "layerize.toml",
+        &SPEC.replace("configure = true", "configure = { skip = [\"deb:nginy\"] }"),
+    );
+    place
+        .run(&["build", "web"])
+        .exits(2)
+        .says(&["`configure` skips `deb:nginy`", "did you mean `deb:nginx`?"]);
+}
