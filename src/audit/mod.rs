@@ -23,7 +23,7 @@ pub use diff::{
     InsideChange, LayerChange, LayerDifference, LayerPlace, Side, SideLayer, StorePathChange, UnknownClass, diff,
     diff_indexes,
 };
-pub use explain::{Explanation, Followed, Mention, Seen, explain};
+pub use explain::{Explanation, Followed, Mention, Reading, Seen, explain};
 pub use inspect::{InspectOptions, LayerReport, Report, inspect};
 pub use kept::KeptElsewhere;
 pub use trees::{TreeChange, TreeClass, compare_trees};

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::Value;
 
-use crate::audit::Explanation;
+use crate::audit::{Explanation, Reading};
 use crate::escape::shown;
 use crate::oci::Platform;
 use crate::project::explain::{FileStory, MadeBy, explain};
@@ -103,6 +103,14 @@ fn render_image(image: &Explanation, text: &mut String) {
     };
     if let Some(capabilities) = image.file.as_ref().and_then(|file| file.capabilities.as_ref()) {
         let _ = writeln!(text, "  can        {}", shown(capabilities));
+    }
+    for Reading { layer, link, leads } in &image.readings {
+        let _ = writeln!(
+            text,
+            "differs      layer {layer} has files below `{link}`, which is a symlink to `{leads}` in the layers below: Docker, \
+             containerd and podman put a directory in its place, as is told here; umoci and podman's vfs storage follow the \
+             link"
+        );
     }
     for mention in &image.layers {
         let mark = if mention.counts { "  ← seen" } else { "" };

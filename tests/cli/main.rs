@@ -53,6 +53,7 @@ mod registry;
 mod specs;
 mod store;
 mod support;
+mod two_readings;
 mod verify;
 
 // Debian archives that tests make.

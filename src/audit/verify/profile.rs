@@ -120,7 +120,7 @@ const STRICT: &[Rule] = &[
     rule(
         "below-link",
         "nothing is below a path that is a link or a file in the layers below, unless the layer replaces it",
-        "containerd and Docker follow the link, and other tools may put a directory in its place",
+        "Docker, containerd and podman put a directory in its place; umoci and podman's vfs storage follow the link (measured)",
     ),
     rule(
         "end",
