@@ -1,8 +1,10 @@
 //! `layerize copy`: an image, or all of an index, from one place to another.
 
+use anyhow::Context as _;
 use clap::Args;
 
 use crate::oci::Platform;
+use crate::project::{attach, referrers};
 use crate::transport::{Content, Location};
 
 use super::context::Context;
@@ -24,6 +26,9 @@ pub struct CopyArgs {
     /// Which platform of a multi-platform image
     #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]
     platform: Option<Platform>,
+    /// Copy what refers to the image, too: signatures, bills of materials, attestations
+    #[arg(long)]
+    referrers: bool,
     #[command(flatten)]
     flags: TransferFlags,
 }
@@ -32,6 +37,9 @@ pub struct CopyArgs {
 pub fn run(args: &CopyArgs, context: &Context) -> anyhow::Result<Outcome> {
     let source: Location = args.source.parse()?;
     let sink: Location = args.sink.parse()?;
+    if args.referrers {
+        attach::check_place(&sink)?;
+    }
     let opened = context.content(&source, args.platform.as_ref(), args.all)?;
     if opened.synthesized {
         context
@@ -44,5 +52,10 @@ pub fn run(args: &CopyArgs, context: &Context) -> anyhow::Result<Outcome> {
             .note("note: an engine keeps config and layers and makes a manifest of its own when it pushes");
     }
     transfer::write(&opened.content, None, &sink, &opened.names, &args.flags, context)?;
+    if args.referrers && !args.flags.is_dry_run() {
+        let copied = referrers::copy(&opened.content, &source, &sink, &context.environment)
+            .with_context(|| format!("cannot copy what refers to the image to `{sink}`"))?;
+        context.ui.note(&format!("{copied} referrers copied"));
+    }
     Ok(Outcome::Done)
 }

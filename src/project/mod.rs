@@ -27,6 +27,7 @@ mod nix;
 mod options;
 pub mod place;
 pub mod rebuild;
+pub mod referrers;
 pub mod releases;
 mod repair;
 mod roots;

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::crafted::Crafted;
-use crate::documents::{MANIFEST, blob, document, image, index, tag};
+use crate::documents::{MANIFEST, archive, blob, document, image, index, tag};
 use crate::places::{Kind, Places};
 use crate::support::Place;
 
@@ -227,4 +227,82 @@ fn a_list_of_referrers_names_what_it_lists() {
     let inspected = places.run(&["inspect", "oci:only"]).success();
     assert!(inspected.stdout.contains(SPDX), "{}", inspected.stdout);
     assert!(inspected.stdout.contains("subject"), "{}", inspected.stdout);
+}
+
+/// distribution-spec, "Referrers Tag Schema", and image-layout.md: what refers to an image, and what refers to that, goes
+/// along, between all places that can list it.
+#[test]
+fn referrers_go_along_between_all_places_that_hold_them() {
+    let places = Places::new();
+    let place = &places.place;
+    let layout = Crafted::at(&place.project.join("made"));
+    let subject = image(&layout, "linux/amd64");
+    let one = bill(&layout, &subject, "one");
+    let signature = bill(&layout, &one, "signature of one");
+    let two = bill(&layout, &subject, "two");
+    let stranger = bill(&layout, &image(&layout, "linux/arm64"), "of another image");
+    let top = index(&layout, std::slice::from_ref(&subject));
+    let of_top = bill(&layout, &top, "of the index");
+    layout.edit_index(|entries| {
+        *entries = vec![
+            named(subject.clone(), "v1"),
+            named(top, "all"),
+            one.clone(),
+            signature.clone(),
+            two.clone(),
+            stranger.clone(),
+            of_top.clone(),
+        ];
+    });
+    archive(&layout.dir, &place.project.join("made.tar"), &[]);
+    let digest = |entry: &Value| entry["digest"].as_str().unwrap().to_owned();
+    let at = |location: &str, digest: &str| match location.strip_prefix("docker://") {
+        Some(name) => format!("docker://{}@{digest}", &name[..name.rfind(':').unwrap()]),
+        None => format!("{}:@{digest}", &location[..location.rfind(':').unwrap()]),
+    };
+    let sinks: Vec<String> = [Kind::Layout, Kind::Registry]
+        .into_iter()
+        .filter(|kind| places.kinds.contains(kind))
+        .flat_map(|kind| [places.location(kind, "v1", 0), places.location(kind, "v1", 1)])
+        .collect();
+    let mut sources = vec!["oci:made:v1".to_owned(), "oci-archive:made.tar:v1".to_owned()];
+    for sink in &sinks {
+        for source in &sources {
+            places
+                .run(&["copy", "--referrers", source, sink])
+                .success()
+                .says(&["3 referrers copied"]);
+            for entry in [&one, &two, &signature] {
+                let verified = places.run(&["verify", &at(sink, &digest(entry))]).success();
+                assert!(verified.stdout.contains(SPDX), "{source} → {sink}: {}", verified.stdout);
+            }
+            places.run(&["inspect", &at(sink, &digest(&stranger))]).exits(2);
+        }
+        sources.push(sink.clone());
+    }
+    // Those of an index and of the images in it.
+    let copied = places
+        .run(&["copy", "--all", "--referrers", "oci:made:all", "oci:whole:all"])
+        .success();
+    copied.says(&["4 referrers copied"]);
+    places
+        .run(&["verify", &at("oci:whole:all", &digest(&of_top))])
+        .success();
+    // Without the flag nothing goes along; nothing is written where nothing can be listed.
+    places.run(&["copy", "oci:made:v1", "oci:plain:v1"]).success();
+    places.run(&["inspect", &at("oci:plain:v1", &digest(&one))]).exits(2);
+    for sink in ["x.tar", "oci-archive:x.tar", "docker-daemon:layerize-test-no:1"] {
+        places
+            .run(&["copy", "--referrers", "oci:made:v1", sink])
+            .exits(2)
+            .says(&["nothing can be attached", "`oci:DIR[:TAG]`", "`docker://NAME`"]);
+    }
+    assert!(!place.project.join("x.tar").exists());
+    // A damaged one is not copied in silence.
+    let blob = layerize::digest::Digest::of(b"two");
+    fs::write(layout.blob(&blob), b"2wo").unwrap();
+    places
+        .run(&["copy", "--referrers", "oci:made:v1", "oci:damaged:v1"])
+        .exits(2)
+        .says(&["a blob of a referrer", &blob.to_string()]);
 }

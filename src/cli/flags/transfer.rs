@@ -31,6 +31,11 @@ pub struct TransferFlags {
 }
 
 impl TransferFlags {
+    /// Whether nothing is to be written.
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// The flags as the options they stand for.
     pub fn options(&self) -> TransferOptions {
         let Self {
