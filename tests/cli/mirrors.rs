@@ -148,3 +148,31 @@ fn a_layer_that_is_damaged_in_the_cache_is_packed_anew_while_it_is_pushed() {
     let now: Vec<Vec<u8>> = files.iter().map(|path| fs::read(path).unwrap()).collect();
     assert!(now == sound, "the cache is sound again");
 }
+
+/// A mirror that gives other bytes is named: the registry itself has the right ones, and nobody would look elsewhere.
+#[test]
+fn a_wrong_blob_of_a_mirror_is_an_error_that_names_the_mirror() {
+    let Some(there) = Mirrored::new(true) else { return };
+    let mirror = there.mirror.as_ref().unwrap();
+    let layer = there.place.inspect(&there.name("1"))["layers"][0]["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let hex = layer.strip_prefix("sha256:").unwrap();
+    let data = mirror
+        .storage
+        .join("docker/registry/v2/blobs/sha256")
+        .join(&hex[..2])
+        .join(hex)
+        .join("data");
+    let mut bytes = fs::read(&data).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&data, bytes).unwrap();
+    let wrong = format!("the mirror `{}` gave something else", mirror.host);
+    there
+        .place
+        .run(&["copy", &there.name("1"), "oci:wrong:v1"])
+        .exits(2)
+        .says(&[&wrong, &layer]);
+    assert!(!there.place.project.join("wrong/index.json").exists());
+}

@@ -17,7 +17,7 @@ use super::config::RegistryConfig;
 use super::error::RegistryError;
 use super::referrers;
 use super::repo::{Fetched, Presence, Repo};
-use crate::digest::{ContentDigest, Digest, VerifyingReader};
+use crate::digest::{ContentDigest, Digest, VerifyError, VerifyingReader};
 use crate::event::Silent;
 use crate::http::wire::lock;
 use crate::layer::Origin;
@@ -147,8 +147,8 @@ impl Inner {
         Err(missing)
     }
 
-    /// Opens a blob at a byte of it.
-    fn open_at(&self, digest: &ContentDigest, at: u64) -> Result<Reply, TransportError> {
+    /// Opens a blob at a byte of it; gives the mirror that has it, where it is one.
+    fn open_at(&self, digest: &ContentDigest, at: u64) -> Result<(Reply, Option<String>), TransportError> {
         let name = format!("{}/{}", self.registry, self.repository);
         let action = format!("read the blob `{digest}` of `{name}`");
         let missing = TransportError::Missing {
@@ -176,7 +176,8 @@ impl Inner {
                     }
                 }
             }
-            Ok(Some(reply))
+            let mirror = endpoint.mirror.then(|| endpoint.host.clone());
+            Ok(Some((reply, mirror)))
         })
     }
 }
@@ -207,14 +208,18 @@ struct BlobDownload {
     size: u64,
     at: u64,
     reply: Option<Reply>,
+    /// The mirror that its bytes come from, where it is one.
+    mirror: Arc<Mutex<Option<String>>>,
     failures: u32,
     began: Instant,
 }
 
 impl BlobDownload {
     fn open(remote: &Arc<Inner>, digest: &ContentDigest, size: u64) -> Result<Self, TransportError> {
+        let (reply, mirror) = remote.open_at(digest, 0)?;
         Ok(Self {
-            reply: Some(remote.open_at(digest, 0)?),
+            reply: Some(reply),
+            mirror: Arc::new(Mutex::new(mirror)),
             remote: remote.clone(),
             digest: *digest,
             size,
@@ -244,7 +249,9 @@ impl Read for BlobDownload {
         loop {
             let Some(reply) = &mut self.reply else {
                 self.began = Instant::now();
-                self.reply = Some(self.remote.open_at(&self.digest, self.at).map_err(io::Error::other)?);
+                let (reply, mirror) = self.remote.open_at(&self.digest, self.at).map_err(io::Error::other)?;
+                *lock(&self.mirror) = mirror;
+                self.reply = Some(reply);
                 continue;
             };
             match reply.answer.read(buffer) {
@@ -259,6 +266,34 @@ impl Read for BlobDownload {
                 Err(error) => self.broke(error)?,
             }
         }
+    }
+}
+
+/// A verified blob. Wrong bytes of a mirror are told as the mirror's: the registry itself may well have right ones.
+struct Verified {
+    reader: VerifyingReader<BlobDownload>,
+    mirror: Arc<Mutex<Option<String>>>,
+}
+
+/// A mirror gave other bytes than were asked for.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the mirror `{host}` gave something else than what was asked for; leave it out of `mirrors` until it is mended"
+)]
+struct WrongMirror {
+    host: String,
+    source: io::Error,
+}
+
+impl Read for Verified {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).map_err(|error| {
+            let is_wrong = error.get_ref().is_some_and(|inner| inner.is::<VerifyError>());
+            match lock(&self.mirror).clone().filter(|_| is_wrong) {
+                Some(host) => io::Error::new(error.kind(), WrongMirror { host, source: error }),
+                None => error,
+            }
+        })
     }
 }
 
@@ -356,7 +391,11 @@ impl Source for RemoteImage {
 
     fn blob(&self, digest: &ContentDigest, size: u64) -> Result<Box<dyn Read + Send>, TransportError> {
         let download = BlobDownload::open(&self.remote.0, digest, size)?;
-        Ok(Box::new(VerifyingReader::new(download, *digest, Some(size))))
+        let mirror = download.mirror.clone();
+        Ok(Box::new(Verified {
+            reader: VerifyingReader::new(download, *digest, Some(size)),
+            mirror,
+        }))
     }
 
     fn listed(&self, descriptor: &Descriptor) -> Result<Document, TransportError> {
