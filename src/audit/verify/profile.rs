@@ -386,6 +386,8 @@ mod tests {
             );
         }
         assert!("podman".parse::<Profile>().is_err());
+        let at_most = format!("at most {} layers", LayerLimit::DOCKER);
+        assert!(DOCKER_20.iter().any(|rule| rule.rule == at_most), "{at_most}");
     }
 
     #[test]

@@ -204,11 +204,12 @@ fn what_no_store_path_provides_is_told() {
 fn the_end_of_a_run_path_may_be_another_string() {
     let fixture = Fixture::new();
     let file = fixture.physical("out").join("lib/libx.so");
-    // The linker lets the symbol `gnu` share the last bytes of the run path.
+    // GNU's linker lets the symbol `gnu` share the last bytes of the run path; others, mold among them, do not.
     let rpath = format!("-Wl,-rpath,{}:{}/gnu", lib("a"), lib("unused"));
     let source = "int a(void); int gnu(void) { return a(); }";
     fixture.compile(
         &[
+            "-fuse-ld=bfd",
             "-shared",
             "-fPIC",
             "-nostdlib",

@@ -37,3 +37,15 @@ fn names_are_unique_and_documented() {
         assert_eq!(names.len(), keys.len(), "{names:?}");
     }
 }
+
+#[test]
+fn the_limits_that_are_told_of_layers_are_those_that_hold() {
+    let doc = |name: &str| LAYERS.iter().find(|key| key.name == name).unwrap().doc;
+    let max = format!(
+        "(default {}; more than {} only with `beyond-docker`)",
+        LayerLimit::DEFAULT,
+        LayerLimit::DOCKER
+    );
+    assert!(doc("max").contains(&max), "{max}");
+    assert!(doc("beyond-docker").contains(&format!("({})", LayerLimit::DOCKER)));
+}
