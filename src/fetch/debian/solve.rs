@@ -8,6 +8,7 @@
 //! apt blames go, with those built from the same sources, until there is one: so what changes is what must.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Output;
 
 use super::apt::{Apt, own_words};
 use super::archives::Archives;
@@ -37,6 +38,9 @@ pub(in crate::fetch) struct Debs {
     pub debs: BTreeMap<String, LockedDeb>,
     pub deb_sets: BTreeMap<Vec<String>, Vec<String>>,
 }
+
+/// Most alternatives of one set that are tried.
+const ALTERNATIVES_MAX: usize = 12;
 
 /// Version by package name.
 type Versions = BTreeMap<String, String>;
@@ -78,12 +82,13 @@ pub(in crate::fetch) fn resolve_sets(sets: &BTreeSet<Vec<String>>, request: &Req
         unlocked,
         kept,
         solved: BTreeMap::new(),
+        names: BTreeSet::new(),
     };
     if todo.is_empty() {
         return Ok(solver.lock(architecture, &BTreeMap::new(), &BTreeMap::new()));
     }
     let apt = open(request, Kind::Binary, architecture, "Debian packages")?;
-    check_names(&apt, todo.iter().copied().flatten())?;
+    solver.names = check_names(&apt, todo.iter().copied().flatten())?;
     solver.solve(&apt, todo)?;
     let records = solver.records(&apt)?;
     let archives = Archives::read(&apt)?.carrying(&apt, &solver.versions())?;
@@ -130,8 +135,8 @@ fn open(request: &Request<'_>, kind: Kind, architecture: Option<String>, what: &
     Ok(apt)
 }
 
-/// Every wanted name must be that of a real package: apt would take others as patterns.
-fn check_names<'a>(apt: &Apt, wanted: impl Iterator<Item = &'a String>) -> Result<(), FetchError> {
+/// Every wanted name must be that of a real package: apt would take others as patterns. Gives the names of all.
+fn check_names<'a>(apt: &Apt, wanted: impl Iterator<Item = &'a String>) -> Result<BTreeSet<String>, FetchError> {
     let names = apt.succeed("apt-cache", "list its packages", ["pkgnames"])?;
     let names: BTreeSet<&str> = names.lines().collect();
     for name in wanted.collect::<BTreeSet<_>>() {
@@ -149,7 +154,7 @@ fn check_names<'a>(apt: &Apt, wanted: impl Iterator<Item = &'a String>) -> Resul
             providers,
         });
     }
-    Ok(())
+    Ok(names.into_iter().map(str::to_owned).collect())
 }
 
 /// The packages that provide a virtual one.
@@ -179,6 +184,8 @@ struct Solver<'a> {
     /// Sets that stay as they are locked.
     kept: BTreeSet<&'a Vec<String>>,
     solved: BTreeMap<&'a Vec<String>, Versions>,
+    /// All real packages that the archives have.
+    names: BTreeSet<String>,
 }
 
 impl<'a> Solver<'a> {
@@ -217,7 +224,7 @@ impl<'a> Solver<'a> {
             let mut solved = BTreeMap::new();
             for (set, answer) in sets
                 .iter()
-                .zip(parallel::map(&sets, THREADS, |set| solve_set(apt, set))?)
+                .zip(parallel::map(&sets, THREADS, |set| self.solve_small(apt, set))?)
             {
                 match answer {
                     Ok(versions) => solved.insert(*set, versions),
@@ -232,6 +239,62 @@ impl<'a> Solver<'a> {
             }
             return Ok(solved);
         }
+    }
+
+    /// The versions of a set, with the smaller one of two alternatives where nothing decides between them.
+    ///
+    /// apt takes the first (`usrmerge | usr-is-merged`), however much it brings with it. Here, a package that is only there
+    /// as one of several real packages of which any would do is left out where the whole gets smaller without it. One that
+    /// was asked for, or is locked, stays; and between a package and a virtual one apt's choice stands: what provides that
+    /// is another program.
+    fn solve_small(&self, apt: &Apt, set: &[String]) -> Result<Result<Versions, String>, FetchError> {
+        let (mut best, mut size) = match solve_set(apt, set, &[])? {
+            Ok(solution) => solution,
+            Err(message) => return Ok(Err(message)),
+        };
+        let (mut without, mut tried) = (Vec::new(), BTreeSet::new());
+        while tried.len() < ALTERNATIVES_MAX {
+            let of_choice = self.of_choice(apt, set, &best)?;
+            let Some(name) = of_choice.into_iter().find(|name| !tried.contains(name)) else {
+                break;
+            };
+            tried.insert(name.clone());
+            without.push(name);
+            match solve_set(apt, set, &without)? {
+                Ok((versions, smaller)) if smaller < size => (best, size) = (versions, smaller),
+                _ => drop(without.pop()),
+            }
+        }
+        Ok(Ok(best))
+    }
+
+    /// The packages of a solution in whose place another real package would do, for all that need them.
+    fn of_choice(&self, apt: &Apt, set: &[String], versions: &Versions) -> Result<Vec<String>, FetchError> {
+        let records = records_of(apt, versions)?.readable;
+        // Who does what a dependency names, as itself or by what it provides.
+        let mut doing: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (name, record) in &records {
+            for done in std::iter::once(name).chain(&record.provides) {
+                doing.entry(done).or_default().insert(name);
+            }
+        }
+        let mut of_choice: BTreeMap<&str, bool> = BTreeMap::new();
+        for group in records.values().flat_map(|record| &record.depends) {
+            let named: BTreeSet<&str> = group
+                .iter()
+                .filter_map(|name| doing.get(name.as_str()))
+                .flatten()
+                .copied()
+                .collect();
+            for name in named {
+                let is_choice = group.iter().any(|other| other != name && self.names.contains(other));
+                *of_choice.entry(name).or_insert(true) &= is_choice;
+            }
+        }
+        let stays = |name: &str| set.iter().any(|wanted| wanted == name) || self.old.debs.contains_key(name);
+        let names = of_choice.into_iter().filter(|(_, is_choice)| *is_choice);
+        let names = names.map(|(name, _)| name).filter(|name| !stays(name));
+        Ok(names.map(str::to_owned).collect())
     }
 
     /// Drops the pins that apt's `message` names, else all; false where there was none left.
@@ -280,24 +343,11 @@ impl<'a> Solver<'a> {
 
     /// The archives' records of all versions; those of kept packages may be missing.
     fn records(&self, apt: &Apt) -> Result<BTreeMap<String, IndexRecord>, FetchError> {
-        let versions = self.versions();
-        let wanted = versions.iter().map(|(name, version)| format!("{name}={version}"));
-        let arguments = ["show", "--no-all-versions"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain(wanted);
-        let output = apt.run("apt-cache", arguments, None)?;
-        let mut records = BTreeMap::new();
-        let mut unreadable = Vec::new();
-        for record in index::parse_binary(&String::from_utf8_lossy(&output.stdout))? {
-            match record {
-                Ok(record) if versions.get(&record.package) == Some(&record.version) => {
-                    records.entry(record.package.clone()).or_insert(record);
-                }
-                Ok(_) => {}
-                Err(error) => unreadable.push(error),
-            }
-        }
+        let Records {
+            readable: records,
+            mut unreadable,
+            output,
+        } = records_of(apt, &self.versions())?;
         let is_missing = |name: &&String| !records.contains_key(*name) && !self.is_locked(name);
         if let Some(name) = self.solved.values().flat_map(BTreeMap::keys).find(is_missing) {
             return Err(unreadable.pop().unwrap_or_else(|| FetchError::Apt {
@@ -406,23 +456,66 @@ fn locked(record: &IndexRecord) -> LockedDeb {
     }
 }
 
-/// Asks apt what installing `set` into nothing would fetch; where it says no, its own words.
+/// What apt shows of packages.
+struct Records {
+    /// By name.
+    readable: BTreeMap<String, IndexRecord>,
+    unreadable: Vec<FetchError>,
+    /// All that apt said.
+    output: Output,
+}
+
+/// The archives' records of packages.
+fn records_of(apt: &Apt, versions: &Versions) -> Result<Records, FetchError> {
+    let wanted = versions.iter().map(|(name, version)| format!("{name}={version}"));
+    let arguments = ["show", "--no-all-versions"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(wanted);
+    let output = apt.run("apt-cache", arguments, None)?;
+    let (mut readable, mut unreadable) = (BTreeMap::new(), Vec::new());
+    for record in index::parse_binary(&String::from_utf8_lossy(&output.stdout))? {
+        match record {
+            Ok(record) if versions.get(&record.package) == Some(&record.version) => {
+                readable.entry(record.package.clone()).or_insert(record);
+            }
+            Ok(_) => {}
+            Err(error) => unreadable.push(error),
+        }
+    }
+    Ok(Records {
+        readable,
+        unreadable,
+        output,
+    })
+}
+
+/// Asks apt what installing `set` into nothing would fetch, some packages left out, and how many bytes that is; where it
+/// says no, its own words.
 ///
 /// The list of addresses is asked for and not a simulation, which takes apt twice the time.
-fn solve_set(apt: &Apt, set: &[String]) -> Result<Result<Versions, String>, FetchError> {
+fn solve_set(apt: &Apt, set: &[String], without: &[String]) -> Result<Result<(Versions, u64), String>, FetchError> {
     let options = ["install", "--print-uris", "-y", "-q", "--"].map(str::to_owned);
-    let output = apt.run("apt-get", options.iter().chain(set), None)?;
+    let without = without.iter().map(|name| format!("{name}-"));
+    let arguments = options.into_iter().chain(set.iter().cloned()).chain(without);
+    let output = apt.run("apt-get", arguments, None)?;
     if !output.status.success() {
         return Ok(Err(own_words(&output)));
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let files = text.lines().filter(|line| line.starts_with('\''));
+    let size = files
+        .clone()
+        .filter_map(|line| line.rsplit("' ").next()?.split(' ').nth(1)?.parse::<u64>().ok());
+    let size = size.sum();
     let versions: Option<Versions> = files.map(parse_file).collect();
     let versions = versions.filter(|versions| set.iter().all(|name| versions.contains_key(name)));
-    versions.map(Ok).ok_or_else(|| FetchError::AptAnswer {
-        subject: set.join(", "),
-        reason: "what it would install does not hold what was asked for".to_owned(),
-    })
+    versions
+        .map(|versions| Ok((versions, size)))
+        .ok_or_else(|| FetchError::AptAnswer {
+            subject: set.join(", "),
+            reason: "what it would install does not hold what was asked for".to_owned(),
+        })
 }
 
 /// `'ADDRESS' NAME_VERSION_ARCHITECTURE.deb SIZE HASH`: name and version.

@@ -372,3 +372,36 @@ fn source_packages_are_locked_at_their_newest_version() {
     let error = resolve("goodbye", &old, &Update::Nothing).unwrap_err();
     assert_eq!(error.to_string(), "there is no Debian source package `goodbye`");
 }
+
+/// `init-system-helpers` depends on `usrmerge | usr-is-merged`: apt took the first, and with it perl.
+#[test]
+fn of_real_alternatives_the_smaller_whole_is_taken() {
+    if !oracle("apt-get") {
+        return;
+    }
+    let mut repo = Repo::new();
+    repo.add("init", "1", "Depends: usrmerge | usr-is-merged\n");
+    repo.add("usrmerge", "1", "Depends: perl\nProvides: usr-is-merged\n");
+    repo.add("usr-is-merged", "1", "");
+    repo.add("perl", "1", "Depends: perl-modules\n");
+    repo.add("perl-modules", "1", "");
+    repo.add("tool", "1", "Depends: usrmerge\n");
+    // A virtual package is provided by another program: apt's choice stands.
+    repo.add("dialog", "1", "Depends: big | asker\n");
+    repo.add("big", "1", "Depends: perl\nProvides: asker\n");
+    repo.add("small", "1", "Provides: asker\n");
+    let nothing = Lock::default();
+    let lock = |wanted: &[&str]| versions(&resolve(&repo, &[wanted], &nothing));
+    assert_eq!(lock(&["init"]), ["init 1", "usr-is-merged 1"]);
+    assert_eq!(lock(&["dialog"]), ["big 1", "dialog 1", "perl 1", "perl-modules 1"]);
+    let with_usrmerge = ["init 1", "perl 1", "perl-modules 1", "usrmerge 1"];
+    assert_eq!(lock(&["init", "usrmerge"]), with_usrmerge, "it was asked for");
+    assert_eq!(
+        lock(&["init", "tool"]),
+        ["init 1", "perl 1", "perl-modules 1", "tool 1", "usrmerge 1"],
+        "another package needs it"
+    );
+    // What is locked stays.
+    let first = resolve(&repo, &[&["init", "usrmerge"]], &nothing);
+    assert_eq!(versions(&resolve(&repo, &[&["init"]], &first)), with_usrmerge);
+}
