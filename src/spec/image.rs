@@ -64,6 +64,15 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
             .help("add `contents = [\"PACKAGE\"]`, `root = [\"deb:NAME\"]` or `files = { \"/PATH\" = \"FILE\" }`");
         reader.error(diagnostic);
     }
+    if let Some(field) = table
+        .get("configure")
+        .filter(|_| image.configure.is_some() && image.root.is_empty())
+    {
+        let diagnostic = Diagnostic::new(format!("{} has no effect without `root`", field.title()))
+            .at(field.key_span, "there are no packages whose scripts could run")
+            .help("name the packages in `root = [\"deb:NAME\"]`; those in `contents` are not configured");
+        reader.error(diagnostic);
+    }
     Some(image)
 }
 
