@@ -9,16 +9,20 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
 mod output;
+mod owner;
 mod remove;
+mod sweep;
 mod walk;
 
 pub use output::{Target, is_standard_output, write_output};
+pub use owner::{Owner, give, keep_owner, owner_at};
 pub use remove::remove_tree;
+pub use sweep::{is_temporary, sweep};
 pub use walk::{walk, walk_upwards};
 
 /// A path without `.` and, where a name stands before it, `..`; no link is looked at. `..` at the root leads nowhere.
@@ -127,7 +131,12 @@ pub fn sorted_names(dir: &Path) -> Result<Vec<OsString>, PathError> {
 
 /// Creates a directory and its missing parents.
 pub fn create_dir_all(dir: &Path) -> Result<(), PathError> {
-    fs::create_dir_all(dir).context("create directory", dir)
+    let missing = dir
+        .ancestors()
+        .take_while(|place| owner_at(place).is_some() && !place.exists());
+    let missing: Vec<&Path> = missing.collect();
+    fs::create_dir_all(dir).context("create directory", dir)?;
+    missing.into_iter().try_for_each(owner::give_lasting)
 }
 
 /// Reads a whole file of at most `limit` bytes; a larger one is an error, not a truncation.
@@ -167,8 +176,12 @@ fn lock_temporaries() -> std::sync::MutexGuard<'static, BTreeSet<PathBuf>> {
     TEMPORARIES.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// What the names of files begin with that are being written; a process that was killed leaves them.
+/// What the names of files begin with that are being written; a process that was killed leaves them, until they are
+/// [swept](sweep).
 pub const TEMPORARY_PREFIX: &str = ".layerize-";
+
+/// How often a temporary file is made anew that others took for a killed process's.
+const ATTEMPTS_MAX: usize = 100;
 
 /// A file being written beside its final name; dropped unpublished, it leaves nothing behind.
 pub struct AtomicFile {
@@ -178,18 +191,15 @@ pub struct AtomicFile {
 
 impl AtomicFile {
     /// Starts a new file that will be named `path`, with the permissions of the file that it replaces, or else those that
-    /// the umask gives to new files.
+    /// the umask gives to new files. What killed processes left in its directory goes.
     pub fn create(path: &Path) -> Result<Self, PathError> {
         let replaced = fs::symlink_metadata(path).ok().filter(fs::Metadata::is_file);
         let parent = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
-        let temp = tempfile::Builder::new()
-            .prefix(TEMPORARY_PREFIX)
-            .permissions(fs::Permissions::from_mode(0o666))
-            .tempfile_in(parent)
-            .context("create a temporary file in", parent)?;
+        sweep(parent);
+        let temp = locked_temporary(parent)?;
         lock_temporaries().insert(temp.path().to_owned());
         let file = Self {
             temp: Some(temp),
@@ -240,6 +250,30 @@ impl AtomicFile {
         lock_temporaries().remove(&name);
         result.map(drop).context("rename a temporary file to", &self.path)
     }
+}
+
+/// A new temporary file in `dir`, locked where the file system has locks: that tells [`sweep`] that it is being written.
+fn locked_temporary(dir: &Path) -> Result<tempfile::NamedTempFile, PathError> {
+    for _ in 0..ATTEMPTS_MAX {
+        let temp = tempfile::Builder::new()
+            .prefix(TEMPORARY_PREFIX)
+            .rand_bytes(sweep::RANDOM)
+            .permissions(fs::Permissions::from_mode(0o666))
+            .tempfile_in(dir)
+            .context("create a temporary file in", dir)?;
+        let is_ours = match temp.as_file().try_lock() {
+            // A sweeper may have removed it before it was locked, or be about to.
+            Ok(()) => temp.as_file().metadata().is_ok_and(|metadata| metadata.nlink() > 0),
+            Err(fs::TryLockError::WouldBlock) => false,
+            Err(fs::TryLockError::Error(_)) => true,
+        };
+        if is_ours {
+            owner::give_lasting(temp.path())?;
+            return Ok(temp);
+        }
+    }
+    let error = io::Error::other("other processes remove it at once, each time");
+    Err(error).context("create a temporary file in", dir)
 }
 
 impl Drop for AtomicFile {
@@ -323,13 +357,11 @@ impl FileLock {
     }
 
     fn open(path: &Path) -> Result<File, PathError> {
-        File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path)
-            .context("open the lock file", path)
+        let mut options = File::options();
+        let file = options.create(true).truncate(false).read(true).write(true).open(path);
+        let file = file.context("open the lock file", path)?;
+        owner::give_lasting(path)?;
+        Ok(file)
     }
 
     /// The locked file.

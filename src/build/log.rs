@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::fsio::{IoContext, PathError};
+use crate::fsio::{IoContext, PathError, give};
 
 /// How many of the last lines an error shows.
 pub(super) const TAIL: usize = 25;
@@ -33,7 +33,7 @@ impl BuildLog {
     /// Starts the log in a new file at `path`; an older one is replaced.
     pub(super) fn create(path: PathBuf) -> Result<Self, PathError> {
         Ok(Self {
-            file: File::create(&path).context("create", &path)?,
+            file: create(&path)?,
             path,
             size: 0,
             partial: Vec::new(),
@@ -97,6 +97,12 @@ impl BuildLog {
         self.tail.push_back(line.to_owned());
         self.partial.clear();
     }
+}
+
+fn create(path: &Path) -> Result<File, PathError> {
+    let file = File::create(path).context("create", path)?;
+    give(path)?;
+    Ok(file)
 }
 
 #[cfg(test)]

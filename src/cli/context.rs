@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::event::{Event, Reporter};
+use crate::fsio::keep_owner;
 use crate::http::{HttpConfig, ProxyVariable, ProxyVariables};
 use crate::inputs;
 use crate::oci::Platform;
@@ -54,6 +55,8 @@ impl<'a> Context<'a> {
         let registries = registries(&global.registries, &config, &cache_dir);
         let places = config.inputs_from.iter();
         let places = places.map(|text| inputs::Place::parse(text, &config.dir, &registries));
+        // Where root runs in what is a user's, that stays the user's.
+        [&store_dir, &cache_dir].into_iter().for_each(|dir| keep_owner(dir));
         let environment = Environment {
             reporter: ui,
             inputs_from: places

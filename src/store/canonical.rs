@@ -15,7 +15,7 @@ use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
 use super::error::StoreError;
-use crate::fsio::{IoContext, PathError, sorted_names};
+use crate::fsio::{IoContext, PathError, owner_at, sorted_names};
 use crate::nar::{self, EntryKind, NarError};
 
 /// Modification time of everything in a store path, in seconds since the epoch. Zero is what some tools take for
@@ -178,10 +178,12 @@ pub(super) fn deviation(path: &Path, kind: &EntryKind) -> Result<Option<String>,
     Ok(None)
 }
 
-/// Where we are root, makes us the owner of what a build's user owns, so that only root can change it later.
+/// Where we are root, makes us the owner of what a build's user owns, so that only root can change it later: or whoever the
+/// store belongs to.
 fn take_over(path: &Path, metadata: &fs::Metadata) -> Result<(), StoreError> {
-    if nix::unistd::geteuid().is_root() && (metadata.uid(), metadata.gid()) != (0, 0) {
-        std::os::unix::fs::lchown(path, Some(0), Some(0)).context("change the owner of", path)?;
+    let (user, group) = owner_at(path).unwrap_or((0, 0));
+    if nix::unistd::geteuid().is_root() && (metadata.uid(), metadata.gid()) != (user, group) {
+        std::os::unix::fs::lchown(path, Some(user), Some(group)).context("change the owner of", path)?;
     }
     Ok(())
 }

@@ -56,7 +56,7 @@ pub use strip::{ANY_REFERENCE, ReferencePolicy};
 pub use verify::StoreProblem;
 
 use crate::digest::Digest;
-use crate::fsio::{FileLock, IoContext, LockKind, PathError, create_dir_all, remove_tree};
+use crate::fsio::{FileLock, IoContext, LockKind, PathError, create_dir_all, keep_owner, remove_tree};
 use crate::store_path::{PathInfo, StoreDir, StorePath};
 use database::Database;
 use session::Session;
@@ -152,6 +152,7 @@ impl Store {
             let database = Database::open_read_only(&dir)?;
             return Ok(Self::new(dir, store_dir, database));
         }
+        keep_owner(&dir);
         for name in DIRECTORIES {
             let path = dir.join(name);
             if !path.is_dir() {

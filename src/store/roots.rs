@@ -3,7 +3,7 @@
 //! Invariant: a root is a symlink in `roots/`, either to a store path or (indirect) to a link elsewhere that the
 //! user may delete: then the root is stale and the next collection removes it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
@@ -13,14 +13,11 @@ use std::time::SystemTime;
 use super::Store;
 use super::error::StoreError;
 use crate::digest::Digest;
-use crate::fsio::{IoContext, LockKind, PathError, sorted_names};
+use crate::fsio::{IoContext, LockKind, PathError, TEMPORARY_PREFIX, give, is_temporary, sorted_names};
 use crate::store_path::StorePath;
 
 /// What the names of indirect roots begin with.
 const INDIRECT_PREFIX: &str = "link-";
-
-/// What the names of links that are being made begin with.
-const TEMPORARY_PREFIX: &str = ".layerize-";
 
 /// Longest name of a root in bytes.
 const MAX_NAME: usize = 200;
@@ -169,13 +166,24 @@ fn check_name(name: &str) -> Result<(), StoreError> {
     })
 }
 
-/// Makes `link` a symlink to `target`, in one step where it is one already.
+/// Makes `link` a symlink to `target`, in one step where it is one already. What a process that was killed meanwhile left
+/// goes: links cannot be locked, their directory is.
 fn replace_symlink(target: &Path, link: &Path) -> Result<(), PathError> {
     let parent = link.parent().unwrap_or(Path::new("."));
+    let lock = File::open(parent).ok().filter(|dir| dir.lock().is_ok());
+    if lock.is_some() {
+        for name in sorted_names(parent).unwrap_or_default() {
+            let path = parent.join(&name);
+            if is_temporary(&name) && path.is_symlink() {
+                let _ = fs::remove_file(&path);
+            }
+        }
+    }
     let temporary = tempfile::Builder::new()
         .prefix(TEMPORARY_PREFIX)
         .make_in(parent, |path| symlink(target, path))
         .context("create a symlink in", parent)?;
+    give(temporary.path())?;
     temporary
         .into_temp_path()
         .persist(link)

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::StoreError;
-use crate::fsio::{FileLock, IoContext, LockKind, PathError, remove_tree, sorted_names};
+use crate::fsio::{FileLock, IoContext, LockKind, PathError, give, remove_tree, sorted_names};
 use crate::store_path::StorePath;
 
 const PREFIX: &str = "session-";
@@ -48,6 +48,7 @@ impl Session {
                 .context("create a temporary file in", tmp)?
                 .into_temp_path();
             let path = unique.keep().map_err(|error| error.error).context("keep", tmp)?;
+            give(&path)?;
             let lock = FileLock::acquire(&path, LockKind::Exclusive)?;
             // Between the two calls another process may have taken the file for a dead session's and removed it.
             if is_linked(lock.file(), &path)? {

@@ -1,10 +1,10 @@
 //! `layerize store`: what goes in has the address that real Nix computes, and stays as long as a root needs it.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
 
-use crate::support::{Place, have, peer};
+use crate::support::{LAYERIZE, Place, Ran, have, is_root, peer, skipped};
 
 /// A tree with everything that a store path may hold.
 fn make_tree(place: &Place) {
@@ -118,4 +118,57 @@ fn what_a_store_cannot_hold_is_refused() {
     place.run(&["store", "add", "tree"]).exits(2).says(&["tree/pipe"]);
     place.run(&["store", "add", "missing"]).exits(2).says(&["missing"]);
     assert_eq!(place.run(&["store", "ls"]).success().stdout, "");
+}
+
+/// `sudo layerize` in a user's store leaves nothing that the user could not use or remove afterwards.
+#[test]
+fn the_owner_of_a_store_is_kept_when_root_runs_in_it() {
+    if !is_root() {
+        return skipped("only root can run in the store of somebody else");
+    }
+    let place = Place::with_script("mkdir -p $out/dir; echo $out > $out/dir/self; ln -s dir $out/link");
+    place.write("tree/dir/file", "text");
+    peer(Command::new("chown").args(["-R", "4242:4243"]).arg(place.path()));
+    let owners = || {
+        let list = ["-printf", "%U:%G %P\\n"];
+        peer(Command::new("find").arg(place.store()).args(list)).stdout
+    };
+    let are_kept = |what: &str| {
+        let listed = owners();
+        let others: Vec<&str> = listed.lines().filter(|line| !line.starts_with("4242:4243 ")).collect();
+        assert!(others.is_empty(), "{what}: {others:#?}");
+    };
+    for command in [
+        &["store", "ls"][..],
+        &["store", "add", "tree"],
+        &["build", "thing"],
+        &["build", "thing", "-o", "oci:out:v1"],
+        &["store", "verify"],
+        &["check", "thing"],
+        &["store", "gc"],
+        &["store", "add", "tree"],
+    ] {
+        let ran = place.run(command);
+        assert_eq!(ran.status, 0, "{command:?}: {}", ran.stderr);
+        are_kept(&format!("{command:?}"));
+    }
+    // What root makes in a project is root's, as with every other program.
+    assert_eq!(place.project.join("out/index.json").metadata().unwrap().uid(), 0);
+    // The user goes on as before, with a program that everybody can reach.
+    let program = place.path().join("layerize");
+    fs::copy(LAYERIZE, &program).unwrap();
+    let user = |args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid", "4242", "--regid", "4243", "--clear-groups"])
+            .arg(&program)
+            .args(args);
+        place.prepare(&mut command);
+        command.env("XDG_CACHE_HOME", place.path().join("cache"));
+        Ran::of(command.output().unwrap()).success()
+    };
+    user(&["store", "verify"]);
+    user(&["store", "gc"]);
+    user(&["store", "add", "tree"]);
+    user(&["build", "thing"]);
 }

@@ -74,7 +74,10 @@ impl Layout {
             }
             fsio::write_atomic(&marker, &bundle::layout_json())?;
         }
-        Ok(fsio::create_dir_all(&self.path.join("blobs/sha256"))?)
+        let blobs = self.path.join("blobs/sha256");
+        fsio::create_dir_all(&blobs)?;
+        [&self.path, &blobs].into_iter().for_each(|dir| fsio::sweep(dir));
+        Ok(())
     }
 
     /// Writes a blob unless a file of its name and size is there.

@@ -13,7 +13,7 @@ use super::names;
 use super::read::{self, ReadOptions};
 use super::{Sink, Source, Tally, Transferred, TransportError};
 use crate::digest::{ContentDigest, Digest};
-use crate::fsio::{AtomicFile, IoContext, Target};
+use crate::fsio::{self, AtomicFile, IoContext, Target};
 use crate::image::ImageLayer;
 use crate::image::{Image, ImageIndex};
 use crate::layer::for_each_layer;
@@ -101,6 +101,7 @@ impl Archive {
                 return Ok(false);
             }
         };
+        path.parent().into_iter().for_each(fsio::sweep);
         let key = bundle.key();
         if self.records.as_ref().is_some_and(|dir| record::holds(dir, &path, key)) {
             self.tally.skipped(bundle.size());
