@@ -52,6 +52,23 @@ pub(super) struct Labels<'a> {
     pub origin: &'a str,
 }
 
+/// A file in the cache.
+pub(super) enum Stored {
+    /// A whole one.
+    File { digest: Digest, path: PathBuf },
+    /// One on its way, and the file whose lock its writer holds.
+    Part { path: PathBuf, lock: PathBuf },
+}
+
+impl Stored {
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::File { path, .. } | Self::Part { path, .. } => path,
+        }
+    }
+}
+
 /// Downloads by digest.
 pub(super) struct Cache {
     files: PathBuf,
@@ -69,20 +86,49 @@ impl Cache {
         Ok(cache)
     }
 
+    /// The cache in `dir`, if there is one.
+    pub(super) fn existing(dir: &Path) -> Option<Self> {
+        let (files, locks) = (dir.join(FILES), dir.join("locks"));
+        (files.is_dir() && locks.is_dir()).then_some(Self { files, locks })
+    }
+
+    /// What is in the cache, sorted; things of others are left out.
+    pub(super) fn stored(&self) -> Result<Vec<Stored>, FetchError> {
+        let stored = |name: &str| {
+            let path = self.files.join(name);
+            match name.strip_suffix(".part") {
+                // Of a pinned one the lock of its digest tells; of another the file itself is locked.
+                Some(stem) if stem.starts_with(UNPINNED) => Some(Stored::Part {
+                    lock: path.clone(),
+                    path,
+                }),
+                Some(stem) => Some(Stored::Part {
+                    lock: self.locks.join(stem),
+                    path,
+                }),
+                None => Digest::from_hex(name).ok().map(|digest| Stored::File { digest, path }),
+            }
+        };
+        let names = fsio::sorted_names(&self.files)?;
+        Ok(names.iter().filter_map(|name| stored(name.to_str()?)).collect())
+    }
+
+    /// Takes the lock of something in the cache; `None` where somebody is at it.
+    pub(super) fn hold(&self, stored: &Stored) -> Result<Option<FileLock>, FetchError> {
+        let lock = match stored {
+            Stored::Part { lock, .. } => lock.clone(),
+            Stored::File { digest, .. } => self.locks.join(digest.hex()),
+        };
+        Ok(FileLock::try_acquire(&lock, LockKind::Exclusive)?)
+    }
+
     /// Removes what processes left that were killed, or interrupted for longer than they were given to clean up.
     fn sweep(&self) -> Result<(), FetchError> {
-        for name in fsio::sorted_names(&self.files)? {
-            let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(".part")) else {
-                continue;
-            };
-            let path = self.files.join(&name);
-            // Of a pinned one the lock of its digest tells; of another the file itself is locked.
-            let lock = match stem.starts_with(UNPINNED) {
-                true => path.clone(),
-                false => self.locks.join(stem),
-            };
-            if let Some(_held) = FileLock::try_acquire(&lock, LockKind::Exclusive)? {
-                fsio::remove_tree(&path)?;
+        for stored in self.stored()? {
+            if let Stored::Part { path, .. } = &stored
+                && let Some(_held) = self.hold(&stored)?
+            {
+                fsio::remove_tree(path)?;
             }
         }
         Ok(())
@@ -104,7 +150,10 @@ impl Cache {
         };
         let mut reader = VerifyingReader::new(file, expected.digest, None);
         match io::copy(&mut reader, &mut io::sink()) {
-            Ok(_) => Ok(Some(path)),
+            Ok(_) => {
+                note_use(&path);
+                Ok(Some(path))
+            }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 let text = format!("`{}` is damaged; it is downloaded again", path.display());
                 reporter.report(Event::Warning { text });
@@ -187,6 +236,19 @@ impl Cache {
         });
         Ok(path)
     }
+}
+
+/// Notes in its time of modification that a file is used: a collection spares it. A cache that is read-only is not collected.
+fn note_use(path: &Path) {
+    let now = rustix::fs::Timespec {
+        tv_sec: 0,
+        tv_nsec: rustix::fs::UTIME_NOW,
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    let _ = rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::empty());
 }
 
 /// Writes `content` to `part`, showing its bytes to `observe`; gives its size in bytes.

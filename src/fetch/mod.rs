@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::http::HttpConfig;
 
 mod cache;
+mod collect;
 pub mod debian;
 mod download;
 mod error;
@@ -22,6 +23,7 @@ pub(crate) mod testing;
 pub(crate) mod transfer;
 mod unpack;
 
+pub use collect::{CollectedDownloads, collect};
 pub use debian::{AptSources, unpack_deb, unpack_deb_control, unpack_deb_source};
 pub use download::fetch;
 pub use error::{Answer, Asked, FetchError, Wanted};

@@ -12,7 +12,8 @@ mod base;
 pub mod check;
 mod closures;
 pub mod documents;
-pub mod draft;
+pub mod downloads;
+mod draft;
 mod environment;
 mod error;
 pub mod explain;
@@ -36,6 +37,7 @@ pub mod target;
 pub mod work;
 
 pub use closures::StoredClosure;
+pub use downloads::collect_downloads;
 pub use draft::{Draft, drafts};
 pub use environment::{DEFAULT_EPOCH, Environment, WorkOptions};
 pub use error::ProjectError;

@@ -21,7 +21,7 @@ use super::error::{DatabaseContext, StoreError};
 use super::evidence::Evidence;
 use super::import::Attestation;
 use crate::digest::Digest;
-use crate::fsio::{FileLock, LockKind};
+use crate::fsio::{FileLock, LockKind, give};
 use crate::store_path::{PathInfo, StorePath};
 
 /// The newest schema this program knows.
@@ -234,17 +234,22 @@ impl Database {
     /// Takes up space for the next collection; without it a store on a full disk works less well, but works.
     pub(super) fn reserve(&self) {
         let reserve = self.file.with_file_name("reserve");
-        if !reserve.exists() && std::fs::write(&reserve, vec![0; RESERVE_SIZE]).is_err() {
-            let _ = std::fs::remove_file(&reserve);
+        if !reserve.exists() {
+            let written = std::fs::write(&reserve, vec![0; RESERVE_SIZE]);
+            if written.is_err() || give(&reserve).is_err() {
+                let _ = std::fs::remove_file(&reserve);
+            }
         }
     }
 
     /// Takes up what is left of a reserve that had to go, so that only a collection gets it.
     fn refill(&self) {
         use std::io::Write as _;
-        let Ok(mut file) = std::fs::File::create(self.file.with_file_name("reserve")) else {
+        let reserve = self.file.with_file_name("reserve");
+        let Ok(mut file) = std::fs::File::create(&reserve) else {
             return;
         };
+        let _ = give(&reserve);
         let page = [0; 4096];
         let mut left = RESERVE_SIZE / page.len();
         while left > 0 && file.write_all(&page).is_ok() {
@@ -376,6 +381,20 @@ impl Database {
                     .optional()
             })
             .during("look a derivation up", &self.file)
+    }
+
+    /// The paths that derivations made and that are still valid, with the canonical JSON of each derivation.
+    pub(super) fn derivation_texts(&self) -> Result<Vec<(StorePath, String)>, StoreError> {
+        let rows: Vec<(String, String)> = self
+            .lock()
+            .prepare_cached("SELECT path, json FROM realisation WHERE json IS NOT NULL")
+            .and_then(|mut statement| statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+            .during("list derivations", &self.file)?;
+        let parsed = |(path, json): (String, String)| {
+            let parsed = path.parse().map_err(|_| format!("it holds the path `{path}`"));
+            Ok((self.damaged(parsed)?, json))
+        };
+        rows.into_iter().map(parsed).collect()
     }
 
     /// SQLite's own findings and broken references, one sentence each.

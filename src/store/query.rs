@@ -40,6 +40,11 @@ pub struct PathDetails {
 }
 
 impl Store {
+    /// Every valid path that a derivation made, with the canonical JSON of that.
+    pub fn derivation_texts(&self) -> Result<Vec<(StorePath, String)>, StoreError> {
+        self.database.derivation_texts()
+    }
+
     /// Everything that is known of `path`; `None` where it is not valid.
     pub fn info_full(&self, path: &StorePath) -> Result<Option<PathDetails>, StoreError> {
         let Some((sequence, registration)) = self.database.registration(path)? else {

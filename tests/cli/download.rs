@@ -195,3 +195,102 @@ fn downloads_go_through_the_environment_s_proxy() {
         .exits(2)
         .says(&["ALL_PROXY is `gopher://127.0.0.1`", "socks5h://"]);
 }
+
+/// A killed download cannot clean up after itself: the next one does, and so does a collection, which tells of it first.
+/// What is on its way at that moment stays.
+#[test]
+fn a_killed_download_is_swept_by_a_collection() {
+    let (tell, begun) = channel();
+    let port = serve(move |mut stream, _| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        let _ = stream.write_all(&[b'x'; 100_000]);
+        tell.send(()).unwrap();
+        thread::sleep(Duration::from_secs(60));
+    });
+    let place = with_source(&format!("http://127.0.0.1:{port}/slow"));
+    let run = |args: &[&str]| {
+        Ran::of(
+            place
+                .command(args)
+                .env("XDG_CACHE_HOME", cache(&place))
+                .output()
+                .unwrap(),
+        )
+    };
+    run(&["store", "ls"]).success();
+    let mut command = place.command(&["lock"]);
+    command.env("XDG_CACHE_HOME", cache(&place));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    begun.recv_timeout(Duration::from_secs(30)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while left(&place).is_empty() {
+        assert!(Instant::now() < deadline, "nothing arrived");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let collected = run(&["store", "gc"]).success();
+    assert!(
+        !collected.stderr.contains("Downloads"),
+        "it is on its way: {}",
+        collected.stderr
+    );
+    assert_eq!(left(&place).len(), 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(left(&place).len(), 1, "nobody could clean up");
+    for _ in 0..2 {
+        run(&["store", "gc", "--dry-run"])
+            .success()
+            .says(&["Downloads would be deleted: 1 interrupted ("]);
+    }
+    run(&["store", "gc"])
+        .success()
+        .says(&["Downloads deleted: 1 interrupted ("]);
+    assert_eq!(left(&place), [""; 0]);
+    let collected = run(&["store", "gc"]).success();
+    assert!(!collected.stderr.contains("Downloads"), "{}", collected.stderr);
+}
+
+/// A download is needed as long as a path is there that was made from it; others go when they were not used for as long as
+/// the user says, 30 days if nothing is said.
+#[test]
+fn a_collection_keeps_downloads_that_something_was_made_from() {
+    let place = Place::new();
+    place.write("data", "some data");
+    place.write(
+        "layerize.toml",
+        "[package.data]\nversion = \"1\"\nsource = { url = \"file:data\", unpack = false }\n",
+    );
+    let run = |args: &[&str]| {
+        Ran::of(
+            place
+                .command(args)
+                .env("XDG_CACHE_HOME", cache(&place))
+                .output()
+                .unwrap(),
+        )
+    };
+    run(&["build", "data"]).success();
+    assert_eq!(left(&place).len(), 1);
+    let now = ["store", "gc", "--downloads-unused-for", "0"];
+    let quiet = |args: &[&str]| {
+        let ran = run(args).success();
+        assert!(!ran.stderr.contains("Downloads"), "{args:?}: {}", ran.stderr);
+    };
+    quiet(&["store", "gc"]);
+    quiet(&now);
+    assert_eq!(left(&place).len(), 1, "the package is there");
+    for root in layerize::fsio::sorted_names(&place.store().join("roots")).unwrap() {
+        fs::remove_file(place.store().join("roots").join(root)).unwrap();
+    }
+    // A dry run takes into account what would go.
+    run(&[&now[..], &["--dry-run"]].concat())
+        .success()
+        .says(&["Downloads would be deleted: 1 needed by nothing here and unused for 0 days (9 B)"]);
+    quiet(&["store", "gc"]);
+    assert_eq!(left(&place).len(), 1, "it was used just now");
+    run(&now)
+        .success()
+        .says(&["Downloads deleted: 1 needed by nothing here"]);
+    assert_eq!(left(&place), [""; 0]);
+    run(&["build", "data"]).success();
+}

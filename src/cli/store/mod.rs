@@ -5,13 +5,16 @@ mod verify;
 
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::digest::Hasher;
+use crate::fetch::CollectedDownloads;
 use crate::fsio::IoContext;
+use crate::project::collect_downloads;
 use crate::store::nix_store::NixPath;
 use crate::store::{Evidence, GcOptions, GcReport, PathDetails, ReadStore, Store};
 use crate::store_path::{StoreDir, StorePath};
@@ -59,6 +62,9 @@ enum StoreCommand {
         /// Only show what would be deleted
         #[arg(long)]
         dry_run: bool,
+        /// Delete downloads that no path in the store was made from and that nobody has used for so many days
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        downloads_unused_for: u32,
     },
     /// List what the garbage collector keeps, and why
     Roots,
@@ -80,7 +86,10 @@ pub fn run(args: &StoreArgs, context: &Context) -> anyhow::Result<Outcome> {
         StoreCommand::Info { paths } => info(&context.environment.store()?, paths, context),
         StoreCommand::Ls => ls(&stores(context)?, context),
         StoreCommand::Verify(args) => verify::run(args, &stores(context)?, context),
-        StoreCommand::Gc { dry_run } => gc(&stores(context)?, *dry_run, context),
+        StoreCommand::Gc {
+            dry_run,
+            downloads_unused_for,
+        } => gc(&stores(context)?, *dry_run, *downloads_unused_for, context),
         StoreCommand::Roots => roots(&context.environment.store()?, context),
         StoreCommand::Copy(args) => copy::copy(args, context),
         StoreCommand::Sign(args) => copy::sign(args, context),
@@ -287,14 +296,49 @@ fn ls(stores: &[Store], context: &Context) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn gc(stores: &[Store], dry_run: bool, context: &Context) -> anyhow::Result<Outcome> {
+fn gc(stores: &[Store], dry_run: bool, days: u32, context: &Context) -> anyhow::Result<Outcome> {
     for store in stores {
-        collect(store, dry_run, context)?;
+        let report = collect(store, dry_run, context)?;
+        // Only what is built is made from downloads.
+        if *store.store_dir() == StoreDir::layerize() {
+            let doomed = report.removed.iter().map(|(path, _)| path).collect();
+            let since = days_ago(days);
+            let collected = collect_downloads(store, &doomed, since, dry_run, &context.environment)?;
+            if let Some(line) = downloads_summary(collected, days, dry_run) {
+                context.ui.line(&line);
+            }
+        }
     }
     Ok(Outcome::Done)
 }
 
-fn collect(store: &Store, dry_run: bool, context: &Context) -> anyhow::Result<()> {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a download was not used is told by the clock; nothing is made of it"
+)]
+fn days_ago(days: u32) -> SystemTime {
+    let now = SystemTime::now();
+    let span = Duration::from_secs(u64::from(days) * 24 * 60 * 60);
+    now.checked_sub(span).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn downloads_summary(collected: CollectedDownloads, days: u32, dry_run: bool) -> Option<String> {
+    let verb = if dry_run { "would be deleted" } else { "deleted" };
+    let parts: Vec<String> = [
+        (collected.interrupted, "interrupted".to_owned()),
+        (
+            collected.unused,
+            format!("needed by nothing here and unused for {days} days"),
+        ),
+    ]
+    .into_iter()
+    .filter(|((count, _), _)| *count > 0)
+    .map(|((count, bytes), what)| format!("{count} {what} ({})", size(bytes)))
+    .collect();
+    (!parts.is_empty()).then(|| format!("Downloads {verb}: {}.", parts.join(", ")))
+}
+
+fn collect(store: &Store, dry_run: bool, context: &Context) -> anyhow::Result<GcReport> {
     let report = store.gc(&GcOptions {
         dry_run,
         ..GcOptions::default()
@@ -310,7 +354,7 @@ fn collect(store: &Store, dry_run: bool, context: &Context) -> anyhow::Result<()
         context.ui.data(&line)?;
     }
     context.ui.line(&gc_summary(&report, dry_run));
-    Ok(())
+    Ok(report)
 }
 
 fn gc_summary(report: &GcReport, dry_run: bool) -> String {
