@@ -9,6 +9,7 @@
 //! |---|---|---|---|
 //! | 1 | [`digest`] | digests, hashing and verifying readers and writers | – |
 //! | 1 | [`parallel`] | work shared among threads | – |
+//! | 1 | [`child`] | programs that are run for what they say; none outlives an interrupt | – |
 //! | 1 | [`escape`] | text from outside, made safe to show | – |
 //! | 1 | [`capability`] | file capabilities: libcap's text, the kernel's bytes | – |
 //! | 1 | [`event`] | what is reported while work is done | – |
@@ -22,17 +23,17 @@
 //! | 2 | [`elf`] | what programs and libraries ask of the loader, and how it answers | fsio |
 //! | 2 | [`root`] | a root file system composed of packages' trees | escape fsio |
 //! | 2 | [`archive`] | tar, ar and zip read, tar headers written, compression undone | capability digest oci |
-//! | 3 | [`store`] | add, look up, verify, collect garbage; a Nix store read-only | digest fsio nar store_path graph |
+//! | 3 | [`store`] | add, look up, verify, collect garbage; a Nix store read-only | digest child fsio nar store_path graph |
 //! | 3 | [`closure`] | closed set, topological order, why-chains | store_path store graph |
 //! | 3 | [`derive`] | spec and lock → derivations in order; pure | digest spec store_path graph oci |
 //! | 3 | [`sandbox`] | the walled-off place in which scripts run, and its mounts | fsio store_path |
 //! | 3 | [`layer`] | partition, tar, compression, layer cache | capability digest escape event fsio store_path graph archive oci parallel nar |
-//! | 4 | [`fetch`] | downloads, archives, Debian packages | capability digest escape event fsio http nar store store_path spec derive root archive oci parallel |
+//! | 4 | [`fetch`] | downloads, archives, Debian packages | capability digest child escape event fsio http nar store store_path spec derive root archive oci parallel |
 //! | 4 | [`configure`] | Debian's maintainer scripts run over packages' trees, and what they made | escape fsio oci root sandbox fetch |
 //! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest elf escape event fsio store_path store closure derive root sandbox fetch configure graph parallel |
 //! | 4 | [`image`] | recipe → config, manifest and layers as one value | capability digest elf escape event fsio store_path root oci layer spec configure |
 //! | 5 | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |
-//! | 5 | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest event fsio http oci image layer archive parallel |
+//! | 5 | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest child event fsio http oci image layer archive parallel |
 //! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | capability digest escape fsio store_path oci image transport archive |
 //! | 6 | [`attest`] | state things of images: bills of materials, provenance, signatures | digest escape fsio store_path oci store derive layer image transport graph |
 //! | 6 | [`inputs`] | keep files from outside beside images, and find them again | digest fsio nar oci store store_path spec derive fetch layer image transport |
@@ -76,6 +77,7 @@ pub mod audit;
 pub mod binary_cache;
 pub mod build;
 pub mod capability;
+pub mod child;
 pub mod cli;
 pub mod closure;
 pub mod configure;

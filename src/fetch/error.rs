@@ -214,6 +214,9 @@ pub enum FetchError {
     /// The process is about to end.
     #[error("the download of `{url}` was interrupted")]
     Cancelled { url: String },
+    /// A program was ended because the process is about to end.
+    #[error("`{program}` was interrupted")]
+    Stopped { program: &'static str },
     /// The transfer broke off or made no progress.
     #[error("the download of `{url}` broke off")]
     Interrupted {
@@ -478,7 +481,7 @@ impl FetchError {
             | Self::Cancelled { .. } => return self.network_help(),
             Self::Store(error) => return error.help(),
             Self::Nar(error) => return error.help(),
-            Self::Io(_) | Self::TooLarge { .. } | Self::Address { .. } => return None,
+            Self::Io(_) | Self::TooLarge { .. } | Self::Address { .. } | Self::Stopped { .. } => return None,
         };
         Some(help)
     }

@@ -20,6 +20,7 @@ use std::str::FromStr;
 use super::read::{self, ReadOptions};
 use super::write::{Layout, Stream, docker_warnings, refuse_artifact};
 use super::{Sink, Source, Tally, Transferred, TransportError, names};
+use crate::child::{self, RunningChild};
 use crate::digest::{ContentDigest, DiffId, Digest};
 use crate::fsio::IoContext;
 use crate::image::{Image, ImageLayer};
@@ -56,13 +57,8 @@ impl Engine {
         [Self::Docker, Self::Podman]
             .into_iter()
             .find(|engine| {
-                let mut command = Command::new(engine.program());
-                command
-                    .arg("--version")
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::null());
-                command.status().is_ok_and(|status| status.success())
+                let version = child::output(Command::new(engine.program()).arg("--version"));
+                version.is_ok_and(|output| output.status.success())
             })
             .ok_or(TransportError::NoEngine)
     }
@@ -276,17 +272,21 @@ impl Daemon {
         names: &[String],
         present: &BTreeSet<ContentDigest>,
     ) -> Result<String, TransportError> {
-        let mut child = self.spawn(&["load"], Stdio::piped())?;
-        let stdin = child.stdin.take().expect("standard input was asked to be a pipe");
+        let mut running = self.spawn(&["load"], Stdio::piped())?;
+        let stdin = running
+            .child
+            .stdin
+            .take()
+            .expect("standard input was asked to be a pipe");
         let place = format!("{} load", self.program.display());
-        let collect = Output::collect(&mut child);
+        let collect = Output::collect(&mut running.child);
         let stream = Stream::new(stdin, &place);
         let sent = stream.put_without(image, names, present);
         let transferred = stream.transferred();
         self.tally.wrote(transferred.written);
         self.tally.skipped(transferred.skipped);
         drop(stream);
-        let status = child.wait().map_err(|source| self.missing(source))?;
+        let status = running.wait().map_err(|source| self.missing(source))?;
         let output = collect.join();
         match sent {
             // The engine ends early when it fails: what it said is the reason, the broken pipe its consequence.
@@ -310,13 +310,17 @@ impl Daemon {
                 reason: "it begins with `-`",
             });
         }
-        let mut child = self.spawn(&["save", name], Stdio::null())?;
-        let mut stdout = child.stdout.take().expect("standard output was asked to be a pipe");
-        let collect = Output::collect(&mut child);
+        let mut running = self.spawn(&["save", name], Stdio::null())?;
+        let mut stdout = running
+            .child
+            .stdout
+            .take()
+            .expect("standard output was asked to be a pipe");
+        let collect = Output::collect(&mut running.child);
         let image = read::stream(&mut stdout, place, options);
         // Read what is left, so that the engine can end.
         let _ = io::copy(&mut stdout, &mut io::sink());
-        let status = child.wait().map_err(|source| self.missing(source))?;
+        let status = running.wait().map_err(|source| self.missing(source))?;
         let output = collect.join();
         if !status.success() {
             return Err(self.failed(&["save", name], status, &output.err_or_out()));
@@ -361,14 +365,13 @@ impl Daemon {
     }
 
     fn finish(&self, mut command: Command, arguments: &[&str]) -> Result<String, TransportError> {
-        let child = command
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        let mut child = child.map_err(|source| self.missing(source))?;
-        let collect = Output::collect(&mut child);
-        let status = child.wait().map_err(|source| self.missing(source))?;
+            .stderr(Stdio::piped());
+        let mut running = RunningChild::spawn(&mut command).map_err(|source| self.missing(source))?;
+        let collect = Output::collect(&mut running.child);
+        let status = running.wait().map_err(|source| self.missing(source))?;
         let output = collect.join();
         if !status.success() {
             return Err(self.failed(arguments, status, &output.err_or_out()));
@@ -378,9 +381,13 @@ impl Daemon {
 
     /// Hands on the lines that the engine's program prints, however many they are; one that is too long is cut.
     fn lines(&self, arguments: &[&str], each: &mut dyn FnMut(&str)) -> Result<(), TransportError> {
-        let mut child = self.spawn(arguments, Stdio::null())?;
-        let stdout = child.stdout.take().expect("standard output was asked to be a pipe");
-        let collect = Output::collect(&mut child);
+        let mut running = self.spawn(arguments, Stdio::null())?;
+        let stdout = running
+            .child
+            .stdout
+            .take()
+            .expect("standard output was asked to be a pipe");
+        let collect = Output::collect(&mut running.child);
         let mut reader = BufReader::new(stdout);
         let mut line = Vec::new();
         while let Ok(count) = (&mut reader).take(LINE_MAX).read_until(b'\n', &mut line) {
@@ -390,7 +397,7 @@ impl Daemon {
             each(String::from_utf8_lossy(&line).trim());
             line.clear();
         }
-        let status = child.wait().map_err(|source| self.missing(source))?;
+        let status = running.wait().map_err(|source| self.missing(source))?;
         let output = collect.join();
         if !status.success() {
             return Err(self.failed(&arguments[..2.min(arguments.len())], status, &output.err_or_out()));
@@ -404,20 +411,32 @@ impl Daemon {
         command
     }
 
-    fn spawn(&self, arguments: &[&str], stdin: Stdio) -> Result<Child, TransportError> {
+    fn spawn(&self, arguments: &[&str], stdin: Stdio) -> Result<RunningChild, TransportError> {
         let mut command = self.command(arguments);
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().map_err(|source| self.missing(source))
+        RunningChild::spawn(&mut command).map_err(|source| self.missing(source))
     }
 
     fn missing(&self, source: io::Error) -> TransportError {
+        if child::is_ended() {
+            return self.stopped();
+        }
         TransportError::EngineMissing {
             program: self.program.display().to_string(),
             source,
         }
     }
 
+    fn stopped(&self) -> TransportError {
+        TransportError::EngineStopped {
+            program: self.program.display().to_string(),
+        }
+    }
+
     fn failed(&self, arguments: &[&str], status: ExitStatus, output: &str) -> TransportError {
+        if child::is_ended() {
+            return self.stopped();
+        }
         const UNREACHABLE: [&str; 4] = [
             "Cannot connect to the Docker daemon",
             "Is the docker daemon running",

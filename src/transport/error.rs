@@ -279,6 +279,12 @@ pub enum TransportError {
         #[source]
         source: io::Error,
     },
+    /// A program was ended because the process is about to end.
+    #[error("`{program}` was interrupted")]
+    EngineStopped {
+        /// The program.
+        program: String,
+    },
     /// No container engine is installed.
     #[error("neither `docker` nor `podman` can be started")]
     NoEngine,

@@ -8,10 +8,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use super::snapshot::SNAPSHOT_ID;
 use super::sources::{AptSources, Kind, Text};
+use crate::child;
 use crate::digest::Digest;
 use crate::fetch::FetchError;
 use crate::fsio::{self, FileLock, IoContext, LockKind};
@@ -350,8 +351,9 @@ fn config_output(command: Command) -> Result<String, FetchError> {
 }
 
 fn run(mut command: Command, program: &'static str) -> Result<Output, FetchError> {
-    command.env("LC_ALL", "C").env("LANGUAGE", "C").stdin(Stdio::null());
-    match command.output() {
+    command.env("LC_ALL", "C").env("LANGUAGE", "C");
+    match child::output(&mut command) {
+        _ if child::is_ended() => Err(FetchError::Stopped { program }),
         Ok(output) => Ok(output),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(FetchError::AptMissing { program }),
         Err(error) => Err(error).context("run", program)?,

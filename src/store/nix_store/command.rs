@@ -4,15 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use super::error::NixError;
 use super::{NixPath, graph};
+use crate::child;
 use crate::store_path::{StoreDir, StorePath};
 
 /// Whether there is a `nix`.
 pub(super) fn is_there() -> bool {
-    let version = Command::new("nix").arg("--version").stdin(Stdio::null()).output();
+    let version = child::output(Command::new("nix").arg("--version"));
     version.is_ok_and(|output| output.status.success())
 }
 
@@ -24,9 +25,9 @@ pub(super) fn path_info(root: &Path, path: &StorePath) -> Result<BTreeMap<StoreP
     if root != Path::new("/") {
         command.arg("--store").arg(root);
     }
-    command.arg(StoreDir::nix().join(path)).stdin(Stdio::null());
+    command.arg(StoreDir::nix().join(path));
     let failed = |reason: String| NixError::Command { reason };
-    let Output { status, stdout, stderr } = command.output().map_err(|error| failed(error.to_string()))?;
+    let Output { status, stdout, stderr } = child::output(&mut command).map_err(|error| failed(error.to_string()))?;
     if !status.success() {
         let text = String::from_utf8_lossy(&stderr);
         if text.contains("is not valid") {

@@ -12,7 +12,7 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use super::Login;
 use super::error::ConfigError;
+use crate::child::{self, RunningChild};
 
 /// How long a helper is waited for unless the configuration says otherwise: long enough to type a passphrase.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -131,22 +132,27 @@ impl HelperCall<'_> {
             program: self.program.to_owned(),
             source,
         };
-        let mut child = Command::new(file)
+        let mut command = Command::new(file);
+        command
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(run_error)?;
-        if let Some(mut input) = child.stdin.take() {
+            .stderr(Stdio::piped());
+        let mut running = RunningChild::spawn(&mut command).map_err(run_error)?;
+        if let Some(mut input) = running.child.stdin.take() {
             // A helper that ends without reading says itself what is wrong.
             let _ = input.write_all(self.server.as_bytes());
         }
-        let output = gather(child.stdout.take());
-        let errors = gather(child.stderr.take());
-        let status = match self.wait(&mut child) {
+        let output = gather(running.child.stdout.take());
+        let errors = gather(running.child.stderr.take());
+        let status = match self.wait(&mut running) {
             Ok(Some(status)) => status,
-            Ok(None) => return Err(self.too_slow(&mut child)),
+            Ok(None) if child::is_ended() => {
+                running.kill();
+                let reason = "the command was interrupted";
+                return Err(run_error(std::io::Error::new(std::io::ErrorKind::Interrupted, reason)));
+            }
+            Ok(None) => return Err(self.too_slow(&mut running)),
             Err(source) => return Err(run_error(source)),
         };
         // Somebody whom the helper started may hold its output open: no longer than the helper itself may take.
@@ -154,7 +160,7 @@ impl HelperCall<'_> {
         let output = output.recv_timeout(left());
         let errors = errors.recv_timeout(left());
         let (Ok(output), Ok(errors)) = (output, errors) else {
-            return Err(self.too_slow(&mut child));
+            return Err(self.too_slow(&mut running));
         };
         match status.success() {
             true => self.parse(&output),
@@ -162,22 +168,20 @@ impl HelperCall<'_> {
         }
     }
 
-    fn wait(&self, child: &mut Child) -> std::io::Result<Option<ExitStatus>> {
+    fn wait(&self, child: &mut RunningChild) -> std::io::Result<Option<ExitStatus>> {
         loop {
             if let Some(status) = child.try_wait()? {
                 return Ok(Some(status));
             }
-            if Instant::now() >= self.deadline {
+            if child::is_ended() || Instant::now() >= self.deadline {
                 return Ok(None);
             }
             thread::sleep(PAUSE);
         }
     }
 
-    fn too_slow(&self, child: &mut Child) -> ConfigError {
-        // It may have ended in between; there is nothing to be done about either.
-        let _ = child.kill();
-        let _ = child.wait();
+    fn too_slow(&self, child: &mut RunningChild) -> ConfigError {
+        child.kill();
         ConfigError::HelperTimeout {
             program: self.program.to_owned(),
             server: self.server.to_owned(),
