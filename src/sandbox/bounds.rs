@@ -116,6 +116,9 @@ impl Bounds {
     }
 }
 
+/// How the directory of a group is made.
+type Create<'a> = dyn Fn(&Path) -> io::Result<()> + 'a;
+
 /// The control groups of one sandbox; removed when dropped.
 #[derive(Default)]
 pub(super) struct Groups(Vec<ControlGroup>);
@@ -139,26 +142,38 @@ impl Groups {
             return Self::default();
         }
         let (mounts, own) = (text("/proc/self/mountinfo"), text("/proc/self/cgroup"));
-        let wanted: Vec<&'static GroupControl> = VERSION_2
-            .iter()
-            .filter(|control| bounds.value(control.bound).is_some())
-            .collect();
-        if let Some(own) = own_directory(&mounts, &own, None) {
-            // From our own group upwards: those that were delegated come first.
-            let made = own
-                .ancestors()
-                .find_map(|parent| ControlGroup::make(parent, &wanted, bounds));
-            if let Some(group) = made {
-                return Self(vec![group]);
+        Self::make_in(&mounts, &own, bounds, &|dir| fs::create_dir(dir))
+    }
+
+    /// Makes groups in the hierarchies that `mounts` and `own` tell of; `create` makes the directory of one.
+    fn make_in(mounts: &str, own: &str, bounds: &Bounds, create: &Create<'_>) -> Self {
+        let is_wanted = |control: &&GroupControl| bounds.value(control.bound).is_some();
+        let wanted: Vec<&'static GroupControl> = VERSION_2.iter().filter(is_wanted).collect();
+        let mut groups = Self::default();
+        if let Some(own) = own_directory(mounts, own, None) {
+            // A process is in one group of version 2: in that which holds most. From our own upwards: those that were
+            // delegated come first.
+            let alone = wanted.iter().map(std::slice::from_ref);
+            let made = std::iter::once(&wanted[..]).chain(alone).find_map(|held| {
+                own.ancestors()
+                    .find_map(|parent| ControlGroup::make(parent, held, bounds, create))
+            });
+            groups.0.extend(made);
+        }
+        for control in VERSION_1.iter().filter(is_wanted) {
+            let is_held = groups
+                .0
+                .iter()
+                .flat_map(|group| &group.held)
+                .any(|held| held.bound == control.bound);
+            if let (false, Some(own)) = (is_held, own_directory(mounts, own, Some(control.controller))) {
+                let mut parents = own.ancestors();
+                groups
+                    .0
+                    .extend(parents.find_map(|parent| ControlGroup::make(parent, &[control], bounds, create)));
             }
         }
-        let single = VERSION_1.iter().filter_map(|control| {
-            bounds.value(control.bound)?;
-            let own = own_directory(&mounts, &own, Some(control.controller))?;
-            own.ancestors()
-                .find_map(|parent| ControlGroup::make(parent, &[control], bounds))
-        });
-        Self(single.collect())
+        groups
     }
 
     /// What the helper needs to join them.
@@ -196,11 +211,11 @@ impl Groups {
 
 impl ControlGroup {
     /// A new group below `parent` with these bounds; `None` where the machine does not let us.
-    fn make(parent: &Path, held: &[&'static GroupControl], bounds: &Bounds) -> Option<Self> {
+    fn make(parent: &Path, held: &[&'static GroupControl], bounds: &Bounds, create: &Create<'_>) -> Option<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
-        fs::create_dir(&dir).ok()?;
+        create(&dir).ok()?;
         remove_dead(parent);
         let group = Self {
             dir,
@@ -336,6 +351,170 @@ mod tests {
         assert_eq!(counter("low 0\noom 3\noom_kill 2\n", "oom_kill"), 2);
         assert_eq!(counter("max 0\n", "max"), 0);
         assert_eq!(counter("", "max"), 0);
+    }
+
+    /// A hierarchy of version 2 as the kernel keeps it: a group has the files of the controllers that the one above it
+    /// enables for those below (`cgroup.subtree_control`), and only who owns a group makes others in it.
+    struct Hierarchy {
+        dir: tempfile::TempDir,
+        mounts: String,
+    }
+
+    impl Hierarchy {
+        /// Groups by path, each with the controllers that it enables for those below, and whether it was delegated.
+        fn new(groups: &[(&str, &str, bool)]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            for (path, enabled, is_ours) in groups {
+                let group = dir.path().join(path);
+                fs::create_dir_all(&group).unwrap();
+                fs::write(group.join("cgroup.subtree_control"), enabled).unwrap();
+                fs::write(group.join("ours"), if *is_ours { "yes" } else { "" }).unwrap();
+            }
+            let mounts = format!(
+                "30 1 0:26 / {} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n",
+                dir.path().display()
+            );
+            Self { dir, mounts }
+        }
+
+        fn create(&self, dir: &Path) -> io::Result<()> {
+            let parent = dir.parent().unwrap();
+            let of_parent = |file: &str| fs::read_to_string(parent.join(file)).unwrap_or_default();
+            if of_parent("ours") != "yes" {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            fs::create_dir(dir)?;
+            for controller in of_parent("cgroup.subtree_control").split_whitespace() {
+                let files: &[&str] = match controller {
+                    "memory" => &["memory.max", "memory.swap.max", "memory.events", "cgroup.procs"],
+                    "pids" => &["pids.max", "pids.events", "cgroup.procs"],
+                    _ => &[],
+                };
+                files.iter().try_for_each(|file| fs::write(dir.join(file), ""))?;
+            }
+            Ok(())
+        }
+
+        fn make(&self, own: &str, bounds: &Bounds) -> Groups {
+            Groups::make_in(&self.mounts, &format!("0::{own}\n"), bounds, &|dir| self.create(dir))
+        }
+
+        /// The groups of ours that are there, by the path of the one above.
+        fn ours(&self) -> Vec<String> {
+            let mut found = Vec::new();
+            let mut pending = vec![self.dir.path().to_owned()];
+            while let Some(dir) = pending.pop() {
+                for name in sorted_names(&dir).unwrap() {
+                    let path = dir.join(&name);
+                    if name.to_string_lossy().starts_with(PREFIX) {
+                        found.push(dir.strip_prefix(self.dir.path()).unwrap().display().to_string());
+                    } else if path.is_dir() {
+                        pending.push(path);
+                    }
+                }
+            }
+            found
+        }
+    }
+
+    const BOTH: Bounds = Bounds {
+        memory: Some(64 << 20),
+        processes: Some(20),
+    };
+
+    /// What systemd gives a user's session: the service of the user is delegated, the scope of the terminal is a leaf.
+    fn session(enabled: &str) -> Hierarchy {
+        Hierarchy::new(&[
+            ("", "memory pids", false),
+            ("user.slice", "memory pids", false),
+            ("user.slice/user@1.service", enabled, true),
+            ("user.slice/user@1.service/app.slice", "", true),
+            ("user.slice/user@1.service/app.slice/x.scope", "", true),
+        ])
+    }
+
+    const OWN: &str = "/user.slice/user@1.service/app.slice/x.scope";
+
+    #[test]
+    fn a_delegated_group_bounds_and_tells() {
+        let hierarchy = session("cpu memory pids");
+        let groups = hierarchy.make(OWN, &BOTH);
+        assert_eq!(
+            hierarchy.ours(),
+            ["user.slice/user@1.service"],
+            "and nothing is left of what was tried below"
+        );
+        let dir = groups.0[0].dir.clone();
+        let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap();
+        // The two processes of the sandbox itself are in the group too, and swap space is no way around it.
+        assert_eq!(
+            (read("memory.max"), read("pids.max")),
+            ("67108864".to_owned(), "22".to_owned())
+        );
+        assert_eq!(read("memory.swap.max"), "0");
+        assert_eq!(groups.hit(), None);
+        let joined = groups.joined(&BOTH);
+        assert_eq!(
+            join(&joined, &BOTH),
+            Bounds::default(),
+            "nothing is left to resource limits"
+        );
+        assert_eq!(read("cgroup.procs"), "0", "who writes 0 joins itself");
+        for (file, text, expected) in [
+            ("pids.events", "max 3\n", Bound::Processes),
+            (
+                "memory.events",
+                "low 0\nhigh 0\nmax 9\noom 1\noom_kill 1\noom_group_kill 0\n",
+                Bound::Memory,
+            ),
+        ] {
+            fs::write(dir.join(file), text).unwrap();
+            assert_eq!(groups.hit(), Some(expected));
+        }
+    }
+
+    /// Only what was delegated can be had; the rest is left to version 1 or to resource limits.
+    #[test]
+    fn as_much_is_bounded_as_was_delegated() {
+        for (enabled, memory, processes) in [("memory", false, true), ("pids", true, false), ("cpu", true, true)] {
+            let hierarchy = session(enabled);
+            let groups = hierarchy.make(OWN, &BOTH);
+            let left = join(&groups.joined(&BOTH), &BOTH);
+            assert_eq!(
+                (left.memory.is_some(), left.processes.is_some()),
+                (memory, processes),
+                "{enabled}"
+            );
+        }
+        let foreign = Hierarchy::new(&[("", "memory pids", false), ("system.slice", "memory pids", false)]);
+        assert!(foreign.make("/system.slice", &BOTH).0.is_empty());
+        // In a container with a namespace of its own the group is the top, and everything there is ours.
+        let container = Hierarchy::new(&[("", "memory pids", true)]);
+        let groups = container.make(
+            "/",
+            &Bounds {
+                processes: None,
+                ..BOTH
+            },
+        );
+        assert_eq!((groups.0.len(), container.ours()), (1, vec![String::new()]));
+        assert_eq!(
+            groups.0[0].dir.join("pids.max").metadata().unwrap().len(),
+            0,
+            "nobody asked for it"
+        );
+    }
+
+    #[test]
+    fn groups_of_dead_processes_are_removed() {
+        let hierarchy = Hierarchy::new(&[("", "memory pids", true)]);
+        let (dead, alive) = (format!("{PREFIX}4194305-0"), format!("{PREFIX}1-0"));
+        for name in [&dead, &alive] {
+            fs::create_dir(hierarchy.dir.path().join(name)).unwrap();
+        }
+        let _groups = hierarchy.make("/", &BOTH);
+        assert!(!hierarchy.dir.path().join(dead).exists());
+        assert!(hierarchy.dir.path().join(alive).exists());
     }
 
     #[test]
