@@ -69,6 +69,7 @@ fn the_environment_is_exactly_this() {
     assert_eq!(
         lines,
         [
+            "CARGO_CACHE_RUSTC_INFO=0",
             "GREETING=hi there",
             "HOME=/homeless-shelter",
             "LAYERIZE_CORES=3",

@@ -19,6 +19,7 @@ mod script;
 mod shell;
 mod step;
 mod surroundings;
+mod tools;
 mod variation;
 
 use std::path::PathBuf;

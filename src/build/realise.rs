@@ -10,6 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use super::mend::report_mended;
 use super::schedule::{Job, Schedule};
 use super::step::Step;
+use super::tools::warn_of_tools;
 use super::{BuildError, BuildOptions};
 use crate::derive::{Action, BuildPlan, Download, Input, StepId};
 use crate::event::{Event, Reporter};
@@ -61,7 +62,7 @@ pub fn realise(
     let wanted = schedule.wanted()?;
     let inputs = wanted.iter().flat_map(|&id| plan.steps[id].inputs());
     check_given(store, inputs.chain(targets))?;
-    report_reused(plan, &schedule, reporter);
+    report_reused(store, plan, &schedule, reporter)?;
     let work = RealiseWork {
         store,
         plan,
@@ -116,16 +117,26 @@ fn check_given<'a>(store: &Store, inputs: impl Iterator<Item = &'a Input>) -> Re
 }
 
 /// Tells which packages had been built before; unpacked downloads are not worth a line each.
-fn report_reused(plan: &BuildPlan, schedule: &Schedule<'_>, reporter: &dyn Reporter) {
-    for (input, path) in schedule.valid_paths() {
+fn report_reused(
+    store: &Store,
+    plan: &BuildPlan,
+    schedule: &Schedule<'_>,
+    reporter: &dyn Reporter,
+) -> Result<(), BuildError> {
+    let paths = schedule.valid_paths();
+    for (input, path) in &paths {
         let Input::Step(id) = input else { continue };
-        if matches!(plan.steps[id].action, Action::Script(_)) {
+        let derivation = &plan.steps[*id];
+        if matches!(derivation.action, Action::Script(_)) {
             reporter.report(Event::Reused {
-                name: plan.steps[id].label.clone(),
-                path: StoreDir::layerize().join(&path),
+                name: derivation.label.clone(),
+                path: StoreDir::layerize().join(path),
             });
+            // A tool that it refers to is there with it.
+            warn_of_tools(store, derivation, path, |input| paths.get(input), reporter)?;
         }
     }
+    Ok(())
 }
 
 impl<'a> RealiseWork<'a> {

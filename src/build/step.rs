@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::configuring::ConfigureStep;
 use super::script::ScriptStep;
+use super::tools::warn_of_tools;
 use super::{BuildError, BuildOptions};
 use crate::derive::{self, Action, BuildPlan, Derivation, Input, StepId};
 use crate::digest::Digest;
@@ -104,34 +105,9 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// What only the build needs makes an image large, and rarely is what the program needs.
     fn warn_of_tools(&self, path: &StorePath) -> Result<(), BuildError> {
-        let Action::Script(script) = &self.derivation().action else {
-            return Ok(());
-        };
-        let wanted: BTreeSet<&Input> = script.libraries.iter().chain(&script.runtime).collect();
-        let tools: Vec<&Input> = script.tools.iter().filter(|tool| !wanted.contains(tool)).collect();
-        if tools.is_empty() {
-            return Ok(());
-        }
-        let references = self.store.info_full(path)?.map(|details| details.evidence);
-        let references = references.unwrap_or_default();
-        for tool in tools {
-            let Some((tool_path, evidence)) = self.paths.get(tool).and_then(|path| references.get_key_value(path))
-            else {
-                continue;
-            };
-            let name = script.name_of(tool, tool_path);
-            self.reporter.report(Event::Warning {
-                text: format!(
-                    "`{}` keeps its tool `{name}` in its closure ({evidence}): if the program needs it, move it to \
-                     `runtime`; if not, `strip-references = [\"{name}\"]` takes its path out, and `no-references = \
-                     [\"{name}\"]` makes it an error",
-                    self.derivation().label
-                ),
-            });
-        }
-        Ok(())
+        let path_of = |input: &Input| self.paths.get(input);
+        warn_of_tools(self.store, self.derivation(), path, path_of, self.reporter)
     }
 
     fn make(&self) -> Result<StorePath, BuildError> {

@@ -71,6 +71,8 @@ impl Surroundings {
 /// Variables that are the same for every build.
 pub(super) fn base_variables(path: &str, locale: &str) -> Vec<(String, String)> {
     [
+        // What cargo notes of the compiler in its target directory stands in the order of a hash table.
+        ("CARGO_CACHE_RUSTC_INFO", "0"),
         ("HOME", "/homeless-shelter"),
         ("LC_ALL", locale),
         ("PATH", path),

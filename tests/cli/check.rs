@@ -205,3 +205,48 @@ fn what_the_stores_files_look_like_is_varied_or_constant() {
         );
     }
 }
+
+/// Real cargo keeps in its target directory what it knows of the compiler (`.rustc_info.json`), in the order of a hash table,
+/// which was a coin tossed for each build. Builds have it leave that out; two stores make the same bytes of the rest, or a
+/// check says that they do not.
+#[test]
+fn a_target_directory_of_cargo_is_the_same_in_two_stores_or_a_check_tells() {
+    let place = Place::new();
+    place.write(
+        "layerize.toml",
+        r#"
+[package.app]
+source = { path = "src" }
+tools = ["deb:cargo"]
+script = "export CARGO_HOME=$TMPDIR/cargo; cargo build --offline --release --target-dir $out"
+"#,
+    );
+    place.write(
+        "src/Cargo.toml",
+        "[package]\nname = \"app\"\nversion = \"1.0.0\"\nedition = \"2021\"\n",
+    );
+    place.write("src/src/main.rs", "fn main() { println!(\"hello\"); }\n");
+    let locked = place.run(&["lock"]);
+    if locked.status != 0 {
+        return crate::support::skipped(&format!("the packages cannot be resolved here: {}", locked.stderr));
+    }
+    let other = place.elsewhere();
+    let outputs = [&place, &other].map(|place| {
+        let path = place.run(&["build", "--locked", "app"]).success().line().to_owned();
+        place.store().join("store").join(path.rsplit('/').next().unwrap())
+    });
+    assert!(!outputs[0].join(".rustc_info.json").exists());
+    assert!(outputs[0].join("release/app").is_file());
+    let are_equal = outputs[0].file_name() == outputs[1].file_name();
+    let checked = place.run(&["check", "--locked", "app"]);
+    match checked.status {
+        0 => {
+            assert!(checked.stdout.contains("same     app "), "{}", checked.stdout);
+            assert!(are_equal, "`check` says same, and two stores differ: {outputs:?}");
+            let [first, second] = &outputs;
+            crate::support::peer(std::process::Command::new("diff").arg("-r").args([first, second]));
+        }
+        1 => assert!(checked.stdout.contains("DIFFERS  app "), "{}", checked.stdout),
+        _ => panic!("{}", checked.stderr),
+    }
+}

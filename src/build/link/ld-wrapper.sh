@@ -1,9 +1,14 @@
 #!/bin/sh
 # Made by layerize: links dynamic programs and shared objects to store paths. The real linker is @PROGRAM@.
 set -f
-layerize_program= layerize_shared= layerize_special=
+layerize_program= layerize_shared= layerize_special= layerize_before=
 
 layerize_look() {
+    # For musl: its own loader is wanted, and libraries of another C library are not.
+    case $layerize_before=$1 in
+    *-dynamic-linker=*/ld-musl-*) layerize_special=1 ;;
+    esac
+    layerize_before=$1
     case $1 in
     -dynamic-linker | --dynamic-linker | -dynamic-linker=* | --dynamic-linker=*) layerize_program=1 ;;
     -shared | --shared | -Bshareable) layerize_shared=1 ;;

@@ -14,7 +14,7 @@
 //! [`super::fixup`].
 //!
 //! Invariant: the wrappers' text depends on the libraries' store paths and contents alone, and each leaves static,
-//! relocatable and otherwise special links as they are.
+//! relocatable and otherwise special links as they are, and those of programs for musl's loader.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

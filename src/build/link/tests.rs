@@ -120,6 +120,12 @@ fn only_dynamic_links_are_changed() {
             &program[..],
         ),
         (&["--dynamic-linker=/lib64/ld.so", "a.o"], &program),
+        (&["-dynamic-linker", "/lib/ld-musl-x86_64.so.1", "a.o"], &[]),
+        (&["--dynamic-linker=/opt/lib/ld-musl-aarch64.so.1", "a.o"], &[]),
+        (
+            &["-o", "/lib/ld-musl-x86_64.so.1", "-dynamic-linker", "/i", "a.o"],
+            &program,
+        ),
         (&["-shared", "-o", "liba.so"], &RUN_PATH),
         (&["-Bshareable", "a.o"], &RUN_PATH),
         (&["@response"], &RUN_PATH),
