@@ -218,6 +218,20 @@ impl ProgramCheck<'_> {
                 self.fault(&file, Lack::Malformed { reason, help })?;
                 return Ok(());
             }
+            // A shell would run it and the kernel does not: runc says "exec format error". `env` does as shells do.
+            Line::None if depth == 0 && script::is_text(&head) && !head.starts_with(script::MARK) => {
+                let lack = Lack::Malformed {
+                    reason: "it is a text that does not begin with `#!`, which only a shell would run (a container's \
+                             runtime says \"exec format error\")"
+                        .to_owned(),
+                    help: format!(
+                        "write `#!/bin/sh`, or its own interpreter, as its first line, or have that run it: `entrypoint = \
+                         [\"/bin/sh\", \"{file}\"]`"
+                    ),
+                };
+                self.fault(&file, lack)?;
+                return Ok(());
+            }
             // A kernel may have been told how to run other kinds of files (binfmt_misc).
             Line::None => return Ok(()),
         };

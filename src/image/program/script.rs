@@ -5,6 +5,9 @@
 /// Bytes of a file that the kernel looks for the line in (`BINPRM_BUF_SIZE`).
 const LINE_MAX: usize = 256;
 
+/// What a script begins with.
+pub(super) const MARK: &[u8] = b"#!";
+
 /// What the first line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Line {
@@ -18,7 +21,7 @@ pub(super) enum Line {
 
 /// Reads the first line of a file that begins with `head`.
 pub(super) fn first_line(head: &[u8]) -> Line {
-    let Some(rest) = head.strip_prefix(b"#!") else {
+    let Some(rest) = head.strip_prefix(MARK) else {
         return Line::None;
     };
     let end = rest.iter().position(|&byte| byte == b'\n');
@@ -54,6 +57,13 @@ pub(super) fn first_line(head: &[u8]) -> Line {
         Ok(command) => Line::Interpreter { path, command },
         Err((reason, help)) => Line::Malformed { reason, help },
     }
+}
+
+/// Whether a file that begins with `head` is a text: what a person may have written as a script. One without a byte is.
+pub(super) fn is_text(head: &[u8]) -> bool {
+    let is_control = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
+    let is_cut = |error: std::str::Utf8Error| error.error_len().is_none();
+    !head.iter().any(is_control) && std::str::from_utf8(head).map_or_else(is_cut, |_| true)
 }
 
 fn malformed(reason: &str, help: &str) -> Line {
@@ -141,6 +151,31 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(first_line(text.as_bytes()), *expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn texts_are_told_from_programs_of_other_kinds() {
+        for text in [
+            &b""[..],
+            b"echo hello\n",
+            b"\xef\xbb\xbf#!/bin/sh\n",
+            "caf\u{e9}\n".as_bytes(),
+            b"caf\xc3",
+        ] {
+            assert!(is_text(text), "{text:?}");
+        }
+        // ELF, PE, Mach-O, WebAssembly, Java's classes and archives: what a kernel may have been told to run.
+        let others = [
+            &b"\x7fELF"[..],
+            b"MZ\x90\0",
+            b"\xcf\xfa\xed\xfe",
+            b"\0asm\x01",
+            b"\xca\xfe\xba\xbe",
+            b"PK\x03\x04",
+        ];
+        for program in others {
+            assert!(!is_text(program), "{program:?}");
         }
     }
 

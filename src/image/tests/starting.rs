@@ -25,6 +25,8 @@ fn elf(machine: u16, interpreter: Option<&str>) -> Vec<u8> {
     bytes
 }
 
+const TEXT: &str = "`{app}/bin/x` cannot start: it is a text that does not begin with `#!`, which only a shell would run (a \
+                    container's runtime says \"exec format error\")";
 const X86_64: u16 = 62;
 const AARCH64: u16 = 183;
 
@@ -119,8 +121,8 @@ fn interpreters_are_followed() {
         (&present, Ok(())),
         (b"#! /bin/sh -e\n", Ok(())),
         (b"#!/bin/hello", Ok(())),
-        (b"no header at all", Ok(())),
-        (b"", Ok(())),
+        (b"no header at all", Err(TEXT)),
+        (b"", Err(TEXT)),
         (
             &dynamic,
             Err("`{app}/bin/x` cannot start: its interpreter `/lib64/ld-linux-x86-64.so.2` is not in the image"),
@@ -228,4 +230,32 @@ fn values_that_a_config_cannot_have_are_refused() {
             .to_string()
             .starts_with("cannot say that an image was created 9223372036854775807 seconds")
     );
+}
+
+/// runc, and with it Docker and podman: "exec format error". A shell would run it, and so does `env`, as execvp(3) has it.
+#[test]
+fn a_text_without_a_first_line_for_the_kernel_cannot_start() {
+    let mut fixture = fixture(&[
+        ("bin/text", b"echo hello\n"),
+        ("bin/empty", b""),
+        ("bin/marked", b"\xef\xbb\xbf#!/bin/sh\necho hello\n"),
+        ("bin/by-env", b"#!/bin/env text\n"),
+        ("bin/env", &elf(X86_64, None)),
+        ("bin/windows", b"MZ\x90\0\x03\0\0\0"),
+    ]);
+    for name in ["text", "empty", "marked"] {
+        let error = outcome(&mut fixture, name).unwrap_err();
+        assert!(
+            error.contains("does not begin with `#!`") && error.contains("exec format error"),
+            "{name}: {error}"
+        );
+        let help = fixture.assemble().unwrap_err().help().unwrap_or_default();
+        assert!(
+            help.contains("write `#!/bin/sh`") && help.contains("entrypoint = [\"/bin/sh\", \""),
+            "{name}: {help}"
+        );
+    }
+    for name in ["by-env", "windows"] {
+        assert_eq!(outcome(&mut fixture, name), Ok(()), "{name}");
+    }
 }
