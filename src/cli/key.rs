@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::attest::{self, KeyKind};
+use crate::escape::shown;
 
 use super::context::Context;
 use super::outcome::Outcome;
@@ -46,7 +47,7 @@ pub fn run(args: &KeyArgs, context: &Context) -> anyhow::Result<Outcome> {
     };
     let (private, public) = attest::generate(kind, prefix)?;
     for path in [private, public] {
-        context.ui.data(&path.display().to_string())?;
+        context.ui.data(&shown(&path.display().to_string()))?;
     }
     Ok(Outcome::Done)
 }

@@ -10,7 +10,7 @@
 #![allow(rustdoc::broken_intra_doc_links)]
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -60,6 +60,7 @@ mod ui;
 mod verify;
 mod verify_signature;
 
+use crate::escape::shown_colored;
 use context::Context;
 use flags::{Color, Global};
 use outcome::Outcome;
@@ -166,11 +167,25 @@ fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
         Ok(cli) => run(&cli),
         Err(error) => {
             let trouble = error.use_stderr();
-            // Help and version go to standard output; if nobody reads them there is nobody to tell.
-            let _ = error.print();
+            // If nobody reads it there is nobody to tell.
+            let _ = match trouble {
+                true => complain(&error),
+                // Help and version go to standard output.
+                false => error.print(),
+            };
             ExitCode::from(if trouble { 2 } else { 0 })
         }
     }
+}
+
+/// Prints what is wrong with the arguments, which may be texts from outside that a script passes on.
+fn complain(error: &clap::Error) -> std::io::Result<()> {
+    let rendered = error.render();
+    let text = match wants_color(Color::Auto) {
+        true => rendered.ansi().to_string(),
+        false => rendered.to_string(),
+    };
+    std::io::stderr().write_all(shown_colored(&text).as_bytes())
 }
 
 fn run(cli: &Cli) -> ExitCode {

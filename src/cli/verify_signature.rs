@@ -76,11 +76,11 @@ fn render(verdict: &Verdict) -> String {
     let (digest, kind) = (&verdict.digest, &verdict.predicate_type);
     let mut lines: Vec<String> = Vec::new();
     for (key, bundle) in &verdict.vouched {
-        lines.push(format!("{digest} {} {bundle} {key}", shown(kind)));
+        lines.push(format!("{digest} {} {} {}", shown(kind), shown(bundle), shown(key)));
     }
     if !verdict.ok {
         let rejected = verdict.rejected.iter();
-        lines.extend(rejected.map(|RejectedBundle { bundle, reason }| format!("{bundle}: {}", shown(reason))));
+        lines.extend(rejected.map(|RejectedBundle { bundle, reason }| format!("{}: {}", shown(bundle), shown(reason))));
         let unread = verdict.unread.iter();
         lines.extend(
             unread.map(|reason| format!("{digest}: not all was read: {reason}; name bundles with `--bundle FILE`")),

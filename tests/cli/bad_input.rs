@@ -307,3 +307,76 @@ fn wrong_values_of_flags_say_what_is_right() {
         .exits(2)
         .says(&["names 2 platforms", "name one of them"]);
 }
+
+/// A stream may have no end: what does not begin as an archive is refused after its first bytes, by every verb that reads
+/// images, and nothing is spooled for it.
+#[test]
+fn endless_streams_are_refused_at_once() {
+    let place = Place::new();
+    place.write(
+        "layerize.toml",
+        "[package.a]\nsource = \"a\"\n\n[image.a]\ncontents = [\"a\"]\n",
+    );
+    place.write("a/file", "x");
+    place.run(&["build", "a", "-o", "docker-archive:a.tar"]).success();
+    place.run(&["key", "generate", "own"]).success();
+    for stream in ["/dev/zero", "/dev/full", "/dev/urandom"] {
+        for verb in [
+            &["inspect", "@"][..],
+            &["inspect", "--layers", "@"],
+            &["verify", "@"],
+            &["explain", "@", "/f"],
+            &["diff", "@", "a.tar"],
+            &["diff", "a.tar", "@"],
+            &["sbom", "@"],
+            &["copy", "@", "oci:copied:v1"],
+            &["verify-signature", "@", "--key", "own.pub"],
+            &["build", "a", "--base", "@", "-o", "b.tar"],
+        ] {
+            let args: Vec<&str> = verb.iter().map(|arg| if *arg == "@" { stream } else { arg }).collect();
+            let started = std::time::Instant::now();
+            let ran = place.run(&args);
+            assert!(matches!(ran.status, 1 | 2), "{args:?}: {} {}", ran.status, ran.stderr);
+            assert!(started.elapsed().as_secs() < 10, "{args:?}: {:?}", started.elapsed());
+        }
+    }
+}
+
+/// What a script passes on from outside as an argument, and what a file is called, are texts from outside as well.
+#[test]
+fn arguments_and_names_of_files_are_escaped() {
+    let place = Place::new();
+    place.write(
+        "layerize.toml",
+        "[package.a]\nsource = \"a\"\n\n[image.a]\ncontents = [\"a\"]\n",
+    );
+    place.write("a/file", "x");
+    place.run(&["build", "a", "-o", "docker-archive:a.tar"]).success();
+    place.run(&["key", "generate", "own"]).success();
+    let controls = "b\u{1b}[2J\u{7}\u{202e}\u{9b}";
+    let forged = format!("{controls}\nerror: forged");
+    let sign = ["sign", "a.tar", "--key", "own.key", "-o", &forged];
+    place.run(&sign).success();
+    for verb in [
+        &["verify-signature", "a.tar", "--key", "own.pub", "--bundle", &forged][..],
+        &["key", "generate", &forged],
+        &["inspect", &forged],
+        &["build", &forged],
+        &["--store", &forged, "store", "roots"],
+        &["store", "add", &forged],
+        &["completions", controls],
+        &["auth", controls],
+        &["help", controls],
+        &["build", "--jobs", controls],
+    ] {
+        let ran = place.run(verb);
+        for text in [&ran.stdout, &ran.stderr] {
+            let is_raw = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+            assert!(!text.contains(is_raw), "{verb:?}: {text:?}");
+            assert!(
+                !text.lines().any(|line| line.starts_with("error: forged")),
+                "{verb:?}: {text}"
+            );
+        }
+    }
+}

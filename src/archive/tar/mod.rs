@@ -508,6 +508,12 @@ struct Extensions {
     hasher: Hasher,
 }
 
+/// Whether a tar with an entry may begin with these bytes.
+pub fn begins_with_entry(bytes: &[u8]) -> bool {
+    let block = bytes.first_chunk::<BLOCK>();
+    block.is_some_and(|block| header::RawHeader::check(block, 0).is_ok())
+}
+
 fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::registry::RegistryConfig;
 use super::{Referrers, Source, TransportError, read_document};
 use crate::archive::compression::Decompressor;
+use crate::archive::tar::begins_with_entry;
 use crate::digest::{ContentDigest, VerifyingReader};
 use crate::fsio::IoContext;
 use crate::oci::{CompressionFormat, Descriptor, Document, INDEX_SIZE_MAX, Index, Manifest, Platform, Raw};
@@ -43,6 +44,9 @@ pub struct ReadOptions {
     /// Whether a name that stands for an index gives the index itself, and not one image of it.
     pub whole: bool,
 }
+
+/// How much of a stream is read to see whether it is a tar, in bytes: an empty one has two blocks of zeros.
+const BEGIN: u64 = 1024;
 
 impl Default for ReadOptions {
     fn default() -> Self {
@@ -139,7 +143,8 @@ fn archive(
     open(Container::tar(file, place)?, place, name, form, options)
 }
 
-/// Unpacks a stream to an unnamed temporary file, which can be read at any position.
+/// Unpacks a stream to an unnamed temporary file, which can be read at any position. Of what does not begin as a tar no more
+/// than that is read: a stream may be endless.
 fn spool(input: &mut dyn Read, place: &str, options: &ReadOptions) -> Result<File, TransportError> {
     let read = |source| TransportError::Read {
         place: place.to_owned(),
@@ -149,9 +154,12 @@ fn spool(input: &mut dyn Read, place: &str, options: &ReadOptions) -> Result<Fil
     let dir = options.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
     let mut file = tempfile::tempfile_in(&dir).context("create a temporary file in", &dir)?;
     let mut unpacker = Decompressor::new(input).map_err(read)?;
+    let mut begin = Vec::new();
+    (&mut unpacker).take(BEGIN).read_to_end(&mut begin).map_err(read)?;
+    file.write_all(&begin).context("write a temporary file in", &dir)?;
     let mut buffer = vec![0; 256 << 10];
-    let mut total = 0u64;
-    loop {
+    let mut total = begin.len() as u64;
+    while begins_with_entry(&begin) {
         let count = match unpacker.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => count,
