@@ -15,6 +15,9 @@ use crate::fsio::{self, sorted_names};
 /// Largest unit or list of directories, in bytes.
 const TEXT_MAX: u64 = 1 << 20;
 
+/// The mode of directories for which none is given.
+const MODE: u32 = 0o755;
+
 /// Directories of a unit: the key, what they are below, and the key of their mode.
 const OF_UNITS: [(&str, &str, &str); 5] = [
     ("RuntimeDirectory", "run", "RuntimeDirectoryMode"),
@@ -118,14 +121,14 @@ fn of_line(line: &str, accounts: &SystemAccounts) -> Option<(String, u32, (u32, 
     }
     let field = |index: usize| words.get(index).copied().filter(|word| *word != "-");
     let mode = match field(2) {
-        None => 0o755,
-        Some(text) => u32::from_str_radix(text.trim_start_matches(['~', ':']), 8).ok()?,
+        None => MODE,
+        Some(text) => mode(text.trim_start_matches(['~', ':']))?,
     };
     let uid = field(3).map_or(Some(0), |name| {
         accounts.user(name.trim_start_matches(':')).map(|(uid, _)| uid)
     })?;
     let gid = field(4).map_or(Some(0), |name| accounts.group(name.trim_start_matches(':')))?;
-    Some((place(path)?, mode & 0o7777, (uid, gid)))
+    Some((place(path)?, mode, (uid, gid)))
 }
 
 fn of_unit(text: &str, accounts: &SystemAccounts) -> Vec<(String, u32, (u32, u32))> {
@@ -143,15 +146,20 @@ fn of_unit(text: &str, accounts: &SystemAccounts) -> Vec<(String, u32, (u32, u32
     };
     let mut found = Vec::new();
     for (key, below, mode_key) in OF_UNITS {
-        let mode = value(mode_key).and_then(|text| u32::from_str_radix(text, 8).ok());
+        let mode = value(mode_key).and_then(mode);
         // The configuration is the administrator's whoever the service is.
         let owner = if below == "etc" { (0, 0) } else { (uid, gid) };
         for name in value(key).unwrap_or_default().split_whitespace() {
             let name = name.split(':').next().unwrap_or_default();
-            found.extend(place(&format!("/{below}/{name}")).map(|path| (path, mode.unwrap_or(0o755), owner)));
+            found.extend(place(&format!("/{below}/{name}")).map(|path| (path, mode.unwrap_or(MODE), owner)));
         }
     }
     found
+}
+
+/// A mode in octal digits; systemd takes none above 7777.
+fn mode(text: &str) -> Option<u32> {
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777)
 }
 
 /// A path relative to `/` that is normal and holds no specifier; what is below `/var/run` is below `/run`.
