@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::registry::registry;
+use crate::served::Demands;
 use crate::support::{Place, Ran, is_root, peer, skipped};
 
 /// A file system of its own, of 32 MB; unmounted when dropped.
@@ -17,7 +19,7 @@ impl Disk {
             skipped("only root can mount a disk");
             return None;
         }
-        fs::create_dir(dir).unwrap();
+        fs::create_dir_all(dir).unwrap();
         let mut mount = Command::new("mount");
         if kind == "ext4" {
             let image = dir.with_extension("img");
@@ -183,4 +185,166 @@ fn every_verb_that_writes_tells_of_a_full_disk_and_loses_nothing() {
     disk.free();
     place.run(&["build", "a", "-o", &archive]).success();
     place.run(&["copy", "docker-archive:a.tar", &layout]).success();
+}
+
+/// What a command does, where it writes to, and what it prints where it fails for want of space there.
+struct Row {
+    /// The directory that is a disk of its own, below the test's place.
+    full: &'static str,
+    /// What makes things as they are when the disk is full.
+    before: &'static [&'static str],
+    command: &'static [&'static str],
+    /// Whether it cannot do without that place; else it warns.
+    fails: bool,
+}
+
+/// A source with an archive to be unpacked, a package of Debian's kind, and files; `file:` addresses are downloads like others.
+const MATRIX_SPEC: &str = r#"
+[package.packed]
+version = "1"
+source = { url = "file:packed.tar" }
+
+[package.plain]
+source = "plain"
+
+[image.thing]
+contents = ["packed", "plain"]
+"#;
+
+const ROWS: &[Row] = &[
+    // The lock itself, and the download that has to be hashed for it.
+    Row {
+        full: "project",
+        before: &[],
+        command: &["lock"],
+        fails: true,
+    },
+    Row {
+        full: "cache",
+        before: &[],
+        command: &["lock"],
+        fails: true,
+    },
+    Row {
+        full: "data",
+        before: &["lock", "store ls"],
+        command: &["build", "packed"],
+        fails: true,
+    },
+    // Fetched for a build: what the lock's run had downloaded is gone.
+    Row {
+        full: "cache",
+        before: &["lock", "forget"],
+        command: &["build", "packed"],
+        fails: true,
+    },
+    Row {
+        full: "data/layerize/cache",
+        before: &["lock", "build packed", "build plain"],
+        command: &["build", "thing", "-o", "oci:../out:v1"],
+        fails: false,
+    },
+    Row {
+        full: "data/layerize/cache",
+        before: &["lock", "build packed", "build plain"],
+        command: &["push", "thing", "NAME"],
+        fails: false,
+    },
+    Row {
+        full: "data",
+        before: &["lock", "store ls"],
+        command: &["push", "thing", "NAME"],
+        fails: true,
+    },
+    Row {
+        full: "usb",
+        before: &["build thing -o oci:../out:v1"],
+        command: &["inputs", "export", "USB"],
+        fails: true,
+    },
+    Row {
+        full: "cache",
+        before: &["build thing -o oci:../out:v1", "forget"],
+        command: &["inputs", "export", "USB"],
+        fails: true,
+    },
+];
+
+/// The disk of each place that a verb writes to is full: the store, the layer cache in it, the downloads, the project, and
+/// what the user named. The error names what could not be written, nothing is lost, a collection works, and with room
+/// the same command does.
+#[test]
+fn every_verb_names_the_place_that_is_full_and_works_when_there_is_room() {
+    ROWS.iter().for_each(fill_and_try);
+}
+
+/// Makes things as a row needs them, fills the disk, and tries.
+fn fill_and_try(row: &Row) {
+    let place = Place::new();
+    let Some(disk) = Disk::mount("tmpfs", &place.path().join(row.full)) else {
+        return;
+    };
+    let needs_registry = row.command.contains(&"NAME");
+    let registry = needs_registry.then(|| registry(&place, Demands::default()));
+    let name = match &registry {
+        Some(None) => return,
+        Some(Some(registry)) => format!("{}/team/thing:1", registry.host),
+        None => String::new(),
+    };
+    let usb = place.path().join("usb/inputs").display().to_string();
+    let run = |args: &[&str]| {
+        let args: Vec<&str> = args
+            .iter()
+            .map(|arg| match *arg {
+                "NAME" => name.as_str(),
+                "USB" => usb.as_str(),
+                arg => arg,
+            })
+            .collect();
+        let mut command = place.command(&args);
+        command.env("XDG_CACHE_HOME", place.path().join("cache"));
+        Ran::of(command.output().unwrap())
+    };
+    write_project(&place);
+    for step in row.before {
+        match *step {
+            "forget" => layerize::fsio::remove_tree(&place.path().join("cache/layerize/fetch/sha256")).unwrap(),
+            step => drop(run(&step.split(' ').collect::<Vec<_>>()).success()),
+        }
+    }
+    disk.fill();
+    let what = format!("{:?} with a full {}", row.command, row.full);
+    let ran = run(row.command);
+    assert_eq!(ran.status, if row.fails { 2 } else { 0 }, "{what}: {}", ran.stderr);
+    is_told_of(&ran, &disk, row, &what);
+    for command in [&["store", "verify"][..], &["store", "ls"], &["store", "gc"]] {
+        let ran = run(command);
+        assert_eq!(ran.status, 0, "{what}, {command:?}: {}", ran.stderr);
+    }
+    disk.free();
+    let ran = run(row.command);
+    assert_eq!(ran.status, 0, "{what}, with room: {}", ran.stderr);
+    run(&["store", "verify"]).success();
+}
+
+/// The sources and the archive of the matrix.
+fn write_project(place: &Place) {
+    place.write("layerize.toml", MATRIX_SPEC);
+    for dir in ["packed", "plain"] {
+        fs::create_dir(place.project.join(dir)).unwrap();
+        fs::write(place.project.join(dir).join("data"), noise(400_000)).unwrap();
+    }
+    peer(
+        Command::new("tar")
+            .args(["-cf", "packed.tar", "packed"])
+            .current_dir(&place.project),
+    );
+}
+
+/// That a command named the place, and what to do where it failed.
+fn is_told_of(ran: &Ran, disk: &Disk, row: &Row, what: &str) {
+    let names = ran.stderr.to_lowercase().contains("no space") && ran.stderr.contains(&disk.0.display().to_string());
+    assert!(names, "{what}: {}", ran.stderr);
+    let advises = ran.stderr.contains("help: ") && ran.stderr.contains("`layerize store gc`");
+    assert_eq!(advises, row.fails, "{what}: {}", ran.stderr);
 }
