@@ -103,7 +103,7 @@ pub fn looked_up() -> impl Iterator<Item = &'static str> {
 }
 
 /// Whether it matters to a spec which directories of its base are links: it names a path below one of those that are
-/// taken to be, or lays out packages that bring such links themselves.
+/// taken to be, adds accounts, or lays out packages that bring such links themselves.
 pub fn needs_links(spec: &spec::Image) -> bool {
     let is_below = |path: &str| {
         let path = path.trim_start_matches('/');
@@ -115,7 +115,12 @@ pub fn needs_links(spec: &spec::Image) -> bool {
     };
     let words = spec.entrypoint.iter().chain(&spec.cmd).chain(spec.env.values());
     let paths = spec.files.keys().chain(&spec.volumes).chain(&spec.workdir);
-    !spec.root.is_empty() || words.into_iter().any(|text| names(text)) || paths.into_iter().any(|path| is_below(path))
+    // Accounts go to `/etc`, which is read for them anyway, and may be a link.
+    let has_accounts = !spec.users.is_empty();
+    !spec.root.is_empty()
+        || has_accounts
+        || words.into_iter().any(|text| names(text))
+        || paths.into_iter().any(|path| is_below(path))
 }
 
 /// Whether a spec can only be understood with the accounts of its base: it declares users, or names some.

@@ -216,6 +216,46 @@ fn bytes_of_passwd_that_are_not_utf_8_stay() {
     assert_eq!(docker.file("/etc/group"), [&group[..], b"own:x:1000:\n"].concat());
 }
 
+/// A base whose `/etc` is a link keeps all that is there: the accounts go to where the link leads. (Docker makes an `/etc`
+/// of its own for every container and so hides it, whatever the image; podman follows the link.)
+#[test]
+fn accounts_over_a_base_whose_etc_is_a_link_go_where_it_leads() {
+    let place = Place::new();
+    place.write("doc", "doc\n");
+    let base = [
+        dir(b"usr"),
+        dir(b"usr/etc"),
+        Entry::file(b"usr/etc/conf", b"conf"),
+        Entry::file(b"usr/etc/passwd", PASSWD),
+        Entry::file(b"usr/etc/group", GROUP),
+        symlink(b"etc", b"usr/etc"),
+    ];
+    Parts::of(vec![layer(&base)]).write(&Crafted::at(&place.project.join("base")));
+    place.write(
+        "layerize.toml",
+        "[image.app]\nbase = \"oci:base:v1\"\nentrypoint = [\"/doc\"]\nusers = { own = 1000 }\nuser = \"own\"\n\
+         [image.app.files]\n\"/doc\" = { source = \"doc\", mode = \"0755\" }\n",
+    );
+    place.run(&["build", "app", "-o", "oci:out:v1"]).success();
+    place.run(&["verify", "--profile", "strict", "oci:out:v1"]).success();
+    for (path, seen) in [("/etc/passwd", "layer 1"), ("/etc/conf", "layer 0")] {
+        let told = place.run(&["explain", "oci:out:v1", path]).success().stdout;
+        assert!(told.contains("link       /etc → usr/etc (layer 0)"), "{told}");
+        let seen = told.lines().find(|line| line.starts_with(seen)).unwrap();
+        assert!(seen.ends_with("← seen"), "{told}");
+    }
+    if have("umoci", &["--version"]) {
+        let mut umoci = Command::new("umoci");
+        umoci.args(["unpack", "--rootless", "--image", "out:v1", "bundle"]);
+        peer(umoci.current_dir(&place.project));
+        let etc = place.project.join("bundle/rootfs/etc");
+        assert!(fs::symlink_metadata(&etc).unwrap().is_symlink());
+        let own = b"own:x:1000:1000:own:/:/sbin/nologin\n";
+        assert_eq!(fs::read(etc.join("passwd")).unwrap(), [PASSWD, own].concat());
+        assert_eq!(fs::read(etc.join("conf")).unwrap(), b"conf");
+    }
+}
+
 /// A link that leads nowhere promises accounts that are not there: it is told as what it is, and what to write.
 #[test]
 fn a_passwd_that_leads_nowhere_is_told_as_such() {

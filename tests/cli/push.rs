@@ -193,3 +193,35 @@ fn a_base_of_a_registry_is_never_downloaded() {
         .exits(2)
         .says(&["offline"]);
 }
+
+/// distribution-spec, "Pushing Manifests": blobs go there once, and of each further tag the manifest alone.
+#[test]
+fn several_tags_are_one_push_of_the_blobs_and_a_manifest_for_each() {
+    let place = Place::new();
+    let Some(registry) = Open::start(&place) else {
+        return;
+    };
+    build(&place, "text", &["-o", "oci:one:v1"]);
+    let name = registry.name("a/one:v1");
+    let ran = place
+        .run(&["push", "--json", "oci:one:v1", &name, "--tag", "v2", "--tag", "v3"])
+        .success();
+    let events = ran
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let pushed: Vec<Value> = events.filter(|event| event["event"] == "pushed").collect();
+    let manifest = {
+        let seen = place.inspect(&registry.at("a/one:v3"));
+        let digest = seen["digest"].as_str().unwrap().to_owned();
+        std::fs::read(place.project.join("one/blobs").join(digest.replace(':', "/")))
+            .unwrap()
+            .len() as u64
+    };
+    assert_eq!(pushed.len(), 3);
+    assert!(pushed[0]["sent"].as_u64().unwrap() > manifest, "{pushed:?}");
+    for further in &pushed[1..] {
+        assert_eq!(further["sent"], manifest, "{further}");
+        assert!(further["requests"].as_u64().unwrap() <= 4, "{further}");
+    }
+}
