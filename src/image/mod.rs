@@ -20,6 +20,7 @@ mod format;
 mod index;
 mod join;
 mod layout;
+mod locale;
 mod permissions;
 mod plan;
 mod program;
@@ -94,8 +95,17 @@ pub fn assemble(recipe: &Recipe, resources: &Resources<'_>, reporter: &dyn Repor
             text: format!("not checked, as it must come from the base: {}", unknown.join(", ")),
         });
     }
+    let without_locale = match recipe.base {
+        Some(_) => None,
+        None => locale::missing(&finish.settings, &layout.files)?,
+    };
     let cuts = cut::cut(recipe, &layout, &plan)?;
-    let record = resources.images.and_then(|_| cache::record(&cuts, recipe));
+    // What is warned of is said each time, and so looked at each time.
+    let remembers = without_locale.is_none();
+    let record = (resources.images.filter(|_| remembers)).and_then(|_| cache::record(&cuts, recipe));
+    if let Some(text) = without_locale {
+        reporter.report(Event::Warning { text });
+    }
     let image = finish.image(cuts)?;
     // Store paths never change, the user's files do: an image of half an edit is no image of either state.
     if !recipe.files_are_current()? {

@@ -135,3 +135,51 @@ fn scripts_are_left_out_by_name() {
         .exits(2)
         .says(&["`configure` skips `deb:nginy`", "did you mean `deb:nginx`?"]);
 }
+
+/// B4 and B7: Java's trust store and PHP's enabled modules are made by scripts alone. B5: a UTF-8 locale of the image's own.
+#[test]
+fn java_trusts_php_has_its_modules_and_a_missing_locale_is_told() {
+    if !have("apt-get", &["--version"]) || !have("docker", &["info"]) {
+        return;
+    }
+    let place = Place::new();
+    place.write(
+        "layerize.toml",
+        r#"
+[image.java]
+root = ["deb:openjdk-17-jre-headless"]
+configure = true
+
+[image.php]
+root = ["deb:php-cli", "deb:php-mbstring"]
+configure = true
+env = { LC_ALL = "C.UTF-8" }
+"#,
+    );
+    place.run(&["lock"]).success();
+    let run = |image: &str, arguments: &[&str]| {
+        let archive = format!("{image}.tar");
+        let to = format!("docker-archive:{archive}");
+        let built = place.run(&["build", "--locked", image, "-o", &to]).success();
+        let loaded = peer(
+            Command::new("docker")
+                .args(["load", "-q", "-i"])
+                .arg(place.project.join(archive)),
+        );
+        let name = loaded.stdout.trim().rsplit(' ').next().unwrap().to_owned();
+        let mut docker = Command::new("docker");
+        docker.args(["run", "--rm", "--network", "none", &name]).args(arguments);
+        let ran = peer(&mut docker);
+        peer(Command::new("docker").args(["rmi", "-f", &name]));
+        (built.stderr, ran.stdout)
+    };
+    let (_, trusted) = run("java", &["keytool", "-list", "-cacerts", "-storepass", "changeit"]);
+    assert!(trusted.matches("trustedCertEntry").count() > 100, "{trusted}");
+    let (told, modules) = run("php", &["php", "-r", "var_dump(function_exists('mb_strlen'));"]);
+    assert_eq!(modules.trim(), "bool(true)");
+    assert_eq!(
+        told.contains("`LC_ALL` is `C.UTF-8`"),
+        !paths(&place, "php.tar").contains("usr/lib/locale/C.utf8/LC_CTYPE"),
+        "{told}"
+    );
+}

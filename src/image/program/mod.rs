@@ -100,6 +100,11 @@ pub(super) fn check(recipe: &Recipe, settings: &Settings, files: &FileSystem) ->
     }
 }
 
+/// Whether the image has a file of this name, whatever directory it is in.
+pub(super) fn is_anywhere(name: &str, files: &FileSystem) -> Result<bool, ImageError> {
+    Ok(View::new(files).anywhere(name)?.is_some())
+}
+
 fn surroundings(settings: &Settings) -> Surroundings {
     let library_path = settings.env.get("LD_LIBRARY_PATH").filter(|path| !path.is_empty());
     Surroundings {

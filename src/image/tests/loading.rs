@@ -426,3 +426,41 @@ fn all_faults_are_told_at_once() {
         "{help}"
     );
 }
+
+/// B5: `C.UTF-8` is a file of glibc's, which a minimal image does not have, and programs fell back to ASCII unsaid.
+#[test]
+fn a_locale_that_the_image_lacks_is_told() {
+    let told = |fixture: &Fixture| {
+        let settings = Settings::new(&fixture.spec).unwrap();
+        let layout = layout::lay_out(&fixture.recipe(), &settings).unwrap();
+        locale::missing(&settings, &layout.files).unwrap()
+    };
+    let mut fixture = debian();
+    let set = |fixture: &mut Fixture, name: &str, value: &str| {
+        fixture.spec.env.insert(name.to_owned(), value.to_owned());
+    };
+    assert_eq!(told(&fixture), None, "nothing is asked for");
+    set(&mut fixture, "LANG", "C.UTF-8");
+    let text = told(&fixture).unwrap();
+    assert!(
+        text.starts_with("`LANG` is `C.UTF-8`") && text.ends_with("add `deb:libc-bin` to `root`"),
+        "{text}"
+    );
+    set(&mut fixture, "LC_ALL", "en_US.UTF-8");
+    let text = told(&fixture).unwrap();
+    assert!(
+        text.starts_with("`LC_ALL` is `en_US.UTF-8`") && text.contains("`deb:locales-all`"),
+        "{text}"
+    );
+    set(&mut fixture, "LC_ALL", "POSIX");
+    assert_eq!(told(&fixture), None, "it is built in, and decides");
+    fixture.spec.env.remove("LC_ALL");
+    fixture.package("libc-bin", &[("usr/lib/locale/C.utf8/LC_CTYPE", "")]);
+    assert_eq!(told(&fixture), None, "the image has it");
+
+    // musl needs no files for it.
+    let mut other = Fixture::new();
+    other.content("app", &[("bin/app", "")]);
+    set(&mut other, "LANG", "C.UTF-8");
+    assert_eq!(told(&other), None);
+}
