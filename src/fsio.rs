@@ -177,7 +177,7 @@ fn lock_temporaries() -> std::sync::MutexGuard<'static, BTreeSet<PathBuf>> {
 }
 
 /// What the names of files begin with that are being written; a process that was killed leaves them, until they are
-/// [swept](sweep).
+/// [swept](sweep()).
 pub const TEMPORARY_PREFIX: &str = ".layerize-";
 
 /// How often a temporary file is made anew that others took for a killed process's.
@@ -252,7 +252,7 @@ impl AtomicFile {
     }
 }
 
-/// A new temporary file in `dir`, locked where the file system has locks: that tells [`sweep`] that it is being written.
+/// A new temporary file in `dir`, locked where the file system has locks: that tells [`sweep()`] that it is being written.
 fn locked_temporary(dir: &Path) -> Result<tempfile::NamedTempFile, PathError> {
     for _ in 0..ATTEMPTS_MAX {
         let temp = tempfile::Builder::new()

@@ -5,7 +5,7 @@
 //!
 //! # The dialect (format 1)
 //!
-//! (Those of other tools: [`TarProfile`](super::TarProfile).)
+//! (Those of other tools: [`TarProfile`](crate::oci::TarProfile).)
 //!
 //! The archive is POSIX.1-2001 `pax` interchange, written so that it is plain `ustar` wherever `ustar` can say
 //! it. Every rule below is part of [`FORMAT`](super::FORMAT).

@@ -4,7 +4,7 @@
 //! Nothing here prints or reads the process's environment: what comes from there is in an [`Environment`].
 //!
 //! The way: [`Project`] (spec and lock) → [`target`] (what a name means) → [`work`] (derivations, realised in the store) →
-//! [`draft`] (a [`Recipe`](crate::image::Recipe): everything that decides the image's digest) → [`image`] (assembled, with its
+//! [`Draft`] (a [`Recipe`](crate::image::Recipe): everything that decides the image's digest) → [`image`] (assembled, with its
 //! names) → a place of [`transport`](crate::transport). [`golden`] compares what came out with what the lock records.
 
 pub mod attach;

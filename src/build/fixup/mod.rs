@@ -9,7 +9,7 @@
 //! Programs that passed by the wrapper (Go's own linker, rust-lld, what was compiled elsewhere) are linked to the store
 //! here, where the libraries they need are among the build's.
 //!
-//! This is not [`elf::loader`](crate::elf::loader), which says whether a container's own loader will find everything: here
+//! This is not [`crate::elf::loader`], which says whether a container's own loader will find everything: here
 //! is asked what a run path may not lose. So nothing but run paths and the store is searched (no default directories, no
 //! cache, no `LD_LIBRARY_PATH`), a library's own run path comes before that of the file that led to it whichever kind both
 //! are, and a file counts for its name alone: to keep a directory too many is harmless, to drop one breaks a program.
