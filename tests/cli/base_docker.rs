@@ -221,7 +221,7 @@ fn bytes_of_passwd_that_are_not_utf_8_stay() {
 #[test]
 fn accounts_over_a_base_whose_etc_is_a_link_go_where_it_leads() {
     let place = Place::new();
-    place.write("doc", "doc\n");
+    place.write("doc", "#!/bin/sh\n");
     let base = [
         dir(b"usr"),
         dir(b"usr/etc"),
@@ -260,7 +260,7 @@ fn accounts_over_a_base_whose_etc_is_a_link_go_where_it_leads() {
 #[test]
 fn a_passwd_that_leads_nowhere_is_told_as_such() {
     let place = Place::new();
-    place.write("doc", "doc\n");
+    place.write("doc", "#!/bin/sh\n");
     let layouts: [(&[Entry], &str); 3] = [
         (
             &[symlink(b"etc/passwd", b"/nowhere")],
