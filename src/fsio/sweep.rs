@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -34,7 +34,9 @@ pub fn sweep(dir: &Path) {
 fn sweep_now(dir: &Path) {
     for name in sorted_names(dir).unwrap_or_default() {
         let path = dir.join(&name);
-        if is_temporary(&name) && is_nobodys(&path) {
+        if is_temporary(&name)
+            && let Some(_lock) = lock_nobodys(&path)
+        {
             let _ = fs::remove_file(&path);
         }
     }
@@ -46,11 +48,18 @@ pub fn is_temporary(name: &OsStr) -> bool {
     random.is_some_and(|random| random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
-/// Whether nobody writes a file any more.
-fn is_nobodys(path: &Path) -> bool {
+/// The lock of a file that nobody writes any more. It is held until the file is removed: a writer that has made its file and
+/// not locked it yet finds it locked, or gone, and begins again.
+fn lock_nobodys(path: &Path) -> Option<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let file = File::options().read(true).custom_flags(flags.bits()).open(path);
-    file.is_ok_and(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()) && file.try_lock().is_ok())
+    let file = File::options().read(true).custom_flags(flags.bits()).open(path).ok()?;
+    let opened = file.metadata().ok()?;
+    if !opened.is_file() || file.try_lock().is_err() {
+        return None;
+    }
+    // Its writer may have given it its name, and let go, before it was locked here.
+    let named = fs::symlink_metadata(path).ok()?;
+    ((opened.dev(), opened.ino()) == (named.dev(), named.ino())).then_some(file)
 }
 
 #[cfg(test)]
