@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::fsio::PathError;
+use crate::root::RootError;
 use crate::sandbox::SandboxError;
 
 /// Why packages could not be configured.
@@ -11,6 +12,9 @@ pub enum ConfigureError {
     /// Reading or writing a file failed.
     #[error(transparent)]
     Io(#[from] PathError),
+    /// A package's record cannot be read.
+    #[error(transparent)]
+    Package(#[from] RootError),
     /// The sandbox could not be set up.
     #[error("cannot run the {script} of `deb:{package}`")]
     Sandbox {
@@ -66,6 +70,7 @@ impl ConfigureError {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Sandbox { source, .. } => source.help(),
+            Self::Package(error) => error.help(),
             Self::Script { package, .. } => Some(format!(
                 "leave the package as it is with `configure = {{ skip = [\"deb:{package}\"] }}`; `configure = false` runs no \
                  script at all"

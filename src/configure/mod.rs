@@ -12,6 +12,7 @@
 //! is known to be its package's, and a script that fails is named.
 
 mod boot;
+mod diversions;
 mod error;
 mod harvest;
 mod normalise;
@@ -34,6 +35,7 @@ pub use record::{Entry, RECORD, Record, TREE};
 use crate::fsio::{self, IoContext};
 use crate::sandbox::RuntimeSettings;
 use boot::SystemAccounts;
+use diversions::Diversions;
 use harvest::{Change, copy_into};
 use package::Package;
 use rules::Verdict;
@@ -310,6 +312,7 @@ fn in_tree(tree: &Path, path: &str) -> bool {
 /// The entries that packages ship with other modes and owners than a store path's usual ones.
 fn shipped_attributes(packages: &[&Package]) -> BTreeMap<String, Entry> {
     let mut entries = BTreeMap::new();
+    let diversions = Diversions::of(packages.iter().copied());
     for package in packages {
         for shipped in package
             .files
@@ -326,6 +329,7 @@ fn shipped_attributes(packages: &[&Package]) -> BTreeMap<String, Entry> {
                 continue;
             }
             let path = merged(shipped.path.trim_start_matches('/'));
+            let path = diversions.place(&package.name, &path).to_owned();
             let entry = entries.entry(path).or_insert_with(|| Entry {
                 mode: shipped.mode,
                 uid: shipped.uid,

@@ -2,12 +2,14 @@
 //!
 //! Invariant: read once, from its two store paths; nothing of it is changed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::ConfigureError;
 use crate::fetch::debian::{CONTROL, FILES};
 use crate::fsio::{self, IoContext, copy_file, sorted_names};
+use crate::root::PackageRecord;
 
 /// Largest file of a package's control archive that is read, in bytes.
 const CONTROL_MAX: u64 = 256 << 20;
@@ -37,6 +39,8 @@ pub(super) struct Package {
     pub conffiles: Vec<String>,
     /// What its scripts wait for or set off, a directive a line.
     pub triggers: Vec<Vec<String>>,
+    /// Where files of other packages go that stand at a path of its own.
+    pub diversions: BTreeMap<String, String>,
     /// Names of its control files.
     members: Vec<String>,
 }
@@ -78,6 +82,9 @@ impl Package {
                 .map(|line| line.split('#').next().unwrap_or_default())
                 .map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
                 .filter(|words| words.len() == 2)
+                .collect(),
+            diversions: (PackageRecord::read_all(&source.tree)?.into_values())
+                .flat_map(|record| record.diversions)
                 .collect(),
             control,
             members,

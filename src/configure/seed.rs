@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev, mknodat};
 
+use super::diversions::Diversions;
 use super::package::Package;
 use super::record::TREE;
 use super::{ConfigureError, Tools};
@@ -23,6 +24,12 @@ use crate::sandbox::tree::Tree;
 
 /// The package manager's directory.
 const DPKG: &str = "var/lib/dpkg";
+
+/// Its list of files that stand elsewhere.
+const DIVERSIONS: &str = "var/lib/dpkg/diversions";
+
+/// Its list of modes and owners that were chosen.
+const STATOVERRIDE: &str = "var/lib/dpkg/statoverride";
 
 /// Directories on which the sandbox mounts something, and those that the package manager's scripts take for granted.
 const DIRECTORIES: [&str; 10] = [
@@ -84,10 +91,13 @@ pub(super) fn make(
     if let Some(tools) = tools {
         restore_attributes(&seed, tools)?;
     }
+    let diversions = Diversions::of(all());
     write_database(&seed, packages, tools, skipped)?;
+    write_diversions(&seed, &diversions, tools)?;
     for package in packages.iter().filter(|package| !skipped.contains_key(&package.name)) {
-        set_conffiles_aside(&seed, package)?;
+        set_conffiles_aside(&seed, package, &diversions)?;
     }
+    diversions.lay_out(&seed, &all().collect::<Vec<_>>())?;
     Ok(seed)
 }
 
@@ -143,17 +153,26 @@ fn write_database(
     let write = |name: &str, text: &str| seed.file(&format!("{DPKG}/{name}"), text, 0o644).map(drop);
     write("status", &status)?;
     write("info/format", "1\n")?;
-    for name in ["diversions", "statoverride"] {
-        let own = seed.dir().join(DPKG).join(name);
-        let of_tools = tools.is_some_and(|tools| tools.output.join(TREE).join(DPKG).join(name).exists());
-        if !of_tools && !own.exists() {
-            write(name, "")?;
-        }
+    let own = seed.dir().join(STATOVERRIDE);
+    let of_tools = tools.is_some_and(|tools| tools.output.join(TREE).join(STATOVERRIDE).exists());
+    if !of_tools && !own.exists() {
+        seed.file(STATOVERRIDE, "", 0o644)?;
     }
     for package in packages {
         write_info(seed, package)?;
     }
     write_triggers(seed, packages, tools)
+}
+
+/// What the tools' packages divert, and these.
+fn write_diversions(seed: &Tree, diversions: &Diversions<'_>, tools: Option<&Tools>) -> Result<(), ConfigureError> {
+    let of_tools = tools.map(|tools| tools.output.join(TREE).join(DIVERSIONS));
+    let known = match of_tools.filter(|path| path.exists()) {
+        Some(path) => String::from_utf8_lossy(&fsio::read_limited(&path, STATUS_MAX)?).into_owned(),
+        None => String::new(),
+    };
+    seed.file(DIVERSIONS, &diversions.database(&known), 0o644)?;
+    Ok(())
 }
 
 /// A package's paragraph in the status file: unpacked, or for one that is skipped, installed.
@@ -238,10 +257,11 @@ impl Package {
 
 /// Gives a package's configuration files the names under which the package manager unpacks them; it renames them when it
 /// configures the package. Until then they must not be seen by others' scripts: PAM would be half configured.
-fn set_conffiles_aside(seed: &Tree, package: &Package) -> Result<(), ConfigureError> {
+fn set_conffiles_aside(seed: &Tree, package: &Package, diversions: &Diversions<'_>) -> Result<(), ConfigureError> {
     for path in &package.conffiles {
-        let below = path.trim_start_matches('/');
-        let source = package.tree.join(below);
+        let path = path.trim_start_matches('/');
+        let source = package.tree.join(path);
+        let below = diversions.place(&package.name, path);
         if !source.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
             continue;
         }
@@ -258,7 +278,7 @@ fn set_conffiles_aside(seed: &Tree, package: &Package) -> Result<(), ConfigureEr
 }
 
 /// Makes an overlay's mark that there is nothing at `path` in lower layers; any user may (Linux 5.8).
-fn hide(path: &Path) -> Result<(), ConfigureError> {
+pub(super) fn hide(path: &Path) -> Result<(), ConfigureError> {
     if path.symlink_metadata().is_ok() {
         return Ok(());
     }

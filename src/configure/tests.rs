@@ -149,3 +149,63 @@ fn only_what_scripts_made_or_changed_is_told() {
         ]
     );
 }
+
+/// A package with a page of help, and what it diverts of others.
+fn with_diversions(dir: &Path, name: &str, record: &str) -> Source {
+    let source = package(dir, name);
+    write(&source.tree.join("usr/share/doc/help"), name);
+    write(&source.tree.join(crate::root::RECORDS_DIR).join(name), record);
+    source
+}
+
+/// dpkg-divert(1): the other package's file stands elsewhere, the package's own stays; where it has none, nothing is there.
+#[test]
+fn diverted_files_stand_where_they_do_in_the_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let record =
+        r#"{"diversions":{"usr/bin/tool2":"usr/bin/tool2.real","usr/share/doc/help":"usr/share/doc/help.tiny"}}"#;
+    let (big, tiny) = (
+        with_diversions(dir.path(), "big", record),
+        with_diversions(dir.path(), "tiny", "{}"),
+    );
+    write(&tiny.tree.join("usr/bin/tool2"), "#!");
+    let mut files = fs::read_to_string(tiny.control.join("files")).unwrap();
+    files.push_str("f 4755 0 0 /bin/tool2\n");
+    write(&tiny.control.join("files"), &files);
+    let packages = [&big, &tiny].map(|source| Package::read(source).unwrap());
+    let seed = seed::make(dir.path().join("seed"), &packages.each_ref(), None, &BTreeMap::new()).unwrap();
+    let read = |path: &str| fs::read_to_string(seed.dir().join(path)).unwrap();
+    assert_eq!(
+        read("var/lib/dpkg/diversions"),
+        "/usr/bin/tool2\n/usr/bin/tool2.real\nbig\n/bin/tool2\n/bin/tool2.real\nbig\n\
+         /usr/share/doc/help\n/usr/share/doc/help.tiny\nbig\n"
+    );
+    assert_eq!(
+        (read("usr/share/doc/help"), read("usr/share/doc/help.tiny")),
+        ("big".to_owned(), "tiny".to_owned())
+    );
+    assert_eq!(read("usr/bin/tool2.real"), "#!");
+    let hidden = fs::symlink_metadata(seed.dir().join("usr/bin/tool2")).unwrap();
+    assert!(hidden.file_type().is_char_device());
+    let entries = shipped_attributes(&packages.each_ref());
+    assert_eq!(entries["usr/bin/tool2.real"].mode, 0o4755);
+    assert!(!entries.contains_key("usr/bin/tool2"));
+}
+
+#[test]
+fn what_is_diverted_already_is_so_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = with_diversions(
+        dir.path(),
+        "one",
+        r#"{"diversions":{"etc/a":"etc/a.x","usr/b":"usr/b.x"}}"#,
+    );
+    let one = Package::read(&one).unwrap();
+    let diversions = Diversions::of(std::iter::once(&one));
+    assert_eq!(
+        diversions.database("/etc/a\n/etc/a.x\none\n"),
+        "/etc/a\n/etc/a.x\none\n/usr/b\n/usr/b.x\none\n"
+    );
+    assert_eq!(diversions.place("one", "etc/a"), "etc/a");
+    assert_eq!(diversions.place("two", "etc/a"), "etc/a.x");
+}

@@ -183,3 +183,39 @@ env = { LC_ALL = "C.UTF-8" }
         "{told}"
     );
 }
+
+/// A package's file gives way where another package's preinst diverts it, and the scripts see what the image has.
+#[test]
+fn what_a_preinst_diverts_gives_way_in_the_image() {
+    if !have("apt-get", &["--version"]) {
+        return;
+    }
+    let place = Place::new();
+    place.write(
+        "layerize.toml",
+        "[image.vim]\nroot = [\"deb:vim-tiny\", \"deb:vim-runtime\"]\nconfigure = true\nentrypoint = [\"/usr/bin/vi\"]\n",
+    );
+    place.run(&["build", "vim", "-o", "docker-archive:vim.tar"]).success();
+    let paths = paths(&place, "vim.tar");
+    let doc = "usr/share/vim/vim90/doc";
+    for path in [
+        "usr/bin/vi",
+        &format!("{doc}/help.txt"),
+        &format!("{doc}/help.txt.vim-tiny"),
+    ] {
+        assert!(paths.contains(path), "{path} is missing");
+    }
+    if have("docker", &["info"]) {
+        let archive = place.project.join("vim.tar");
+        let loaded = peer(Command::new("docker").args(["load", "-q", "-i"]).arg(archive));
+        let image = loaded.stdout.trim().rsplit(' ').next().unwrap().to_owned();
+        let ran = |arguments: &[&str]| {
+            let mut docker = Command::new("docker");
+            docker.args(["run", "--rm", "--network", "none", &image]);
+            peer(docker.args(arguments)).stdout
+        };
+        let help = ran(&["-es", "-c", "help", "-c", "%print", "-c", "qall!"]);
+        assert!(help.contains("main help file"), "{help}");
+        peer(Command::new("docker").args(["rmi", "-f", &image]));
+    }
+}
