@@ -62,7 +62,7 @@ pub const SANDBOX_FORMAT: u32 = 1;
 pub const CONFIGURE_FORMAT: u32 = 2;
 
 /// Number of the rules by which Debian packages become trees; part of every such step's hash.
-const UNPACK_DEB_FORMAT: u32 = 2;
+const UNPACK_DEB_FORMAT: u32 = 3;
 
 /// The text whose SHA-256 is the resolved derivation's hash; `path` gives an input's store path.
 pub fn resolved_json(derivation: &Derivation, path: &dyn Fn(&Input) -> StorePath) -> String {

@@ -2,7 +2,8 @@
 //!
 //! Invariant: pure and bounded; a word that the text does not settle is `None`, so that whoever looks for a command with
 //! literal words does not take another for it. Variables that are set to literal words, loops over such words and functions
-//! are followed; both branches of a condition are read.
+//! are followed; both branches of a condition are read, and where one of them makes a variable unknown, the other counts,
+//! which leaves it as it was.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -27,6 +28,7 @@ pub(super) fn commands(script: &str) -> Vec<Vec<Word>> {
         variables: BTreeMap::new(),
         commands: Vec::new(),
         steps: 0,
+        conditions: 0,
     };
     reader.read(0..tokens.len(), 0);
     reader.commands
@@ -58,6 +60,8 @@ struct Reader<'t> {
     variables: BTreeMap<String, Word>,
     commands: Vec<Vec<Word>>,
     steps: usize,
+    /// How many conditions the command is in.
+    conditions: usize,
 }
 
 impl Reader<'_> {
@@ -79,8 +83,11 @@ impl Reader<'_> {
     fn command(&mut self, at: Range<usize>, within: &Range<usize>, depth: usize) -> usize {
         let mut words = at.clone();
         while words.start < words.end && KEYWORDS.iter().any(|keyword| self.is(words.start, keyword)) {
+            self.conditions += usize::from(self.is(words.start, "if"));
             words.start += 1;
         }
+        self.conditions = (self.conditions + usize::from(self.is(words.start, "case")))
+            .saturating_sub(usize::from(["fi", "esac"].iter().any(|end| self.is(words.start, end))));
         if let Some(end) = self.function(&words, within) {
             return end;
         }
@@ -90,7 +97,7 @@ impl Reader<'_> {
         let mut command: Vec<Word> = Vec::new();
         for index in words {
             match self.assignment(index).filter(|_| command.is_empty()) {
-                Some((name, value)) => drop(self.variables.insert(name, value)),
+                Some((name, value)) => self.assign(name, value),
                 None => command.extend(self.expand(index)),
             }
         }
@@ -104,6 +111,14 @@ impl Reader<'_> {
             None => self.commands.push(command),
         }
         0
+    }
+
+    fn assign(&mut self, name: String, value: Word) {
+        if value.is_some() || self.conditions == 0 {
+            self.variables.insert(name, value);
+        } else {
+            self.variables.entry(name).or_insert(value);
+        }
     }
 
     /// Notes a definition `name() {`; gives where its body ends.
@@ -430,6 +445,14 @@ mod tests {
             ),
             ("# comment $x\nuse a\\\n  b 'c #d' \"e\\\"f\"", &["use a b c #d e\"f"]),
             ("f() { f; }\nf", &["f"]),
+            (
+                "p=7; if a; then p=$(expr $p - 1); fi; use $p; p=$(b); use $p",
+                &["a", "fi", "use 7", "use ?"],
+            ),
+            (
+                "p=7; case $1 in x) p=$(b);; esac; use $p; if a; then q=$(b); fi; use $q",
+                &["case ? in x", "esac", "use 7", "a", "fi", "use ?"],
+            ),
             ("for i in *; do use $i; done", &["use ?"]),
             ("", &[]),
             ("'open", &["open"]),
