@@ -110,12 +110,16 @@ pub fn configure(
     });
     let new: Vec<Vec<&Package>> = new.filter(|group| !group.is_empty()).collect();
     let skipped = skipped(request, &new);
+    let ran = ran(&new, &skipped);
     let mut scripts = Scripts::prepare(request, staging, &new.concat(), tools.as_ref(), &skipped)?;
-    scripts.configure(&new, &skipped, log)?;
+    // Without a script nobody waits for a trigger either.
+    if !ran.is_empty() {
+        scripts.configure(&new, &skipped, log)?;
+    }
     let changes = scripts.changes(tools.as_ref())?;
     fs::create_dir_all(output.join(TREE)).context("create", output)?;
     let mut record = Record {
-        ran: ran(&new, &skipped),
+        ran,
         skipped,
         ..Record::default()
     };

@@ -154,7 +154,7 @@ impl Maker<'_> {
     /// A step for each Debian package of each set that the workspace needs.
     fn add_debs(&mut self) {
         let lock = self.lock;
-        let sets = spec::deb_sets(self.workspace);
+        let sets = spec::locked_sets(self.workspace, lock);
         let needed = sets.iter().filter_map(|set| lock.deb_sets.get(set)).flatten();
         let needed: BTreeSet<&String> = needed.collect();
         for name in needed {
@@ -260,7 +260,9 @@ impl Maker<'_> {
 
     fn image(&mut self, image: &Image) -> Result<ImageInputs, Box<Diagnostic>> {
         let configured = match &image.configure {
-            Some(configure) if !image.root.is_empty() => Some(self.configured(image, configure)?),
+            Some(configure) if spec::runs_scripts(self.workspace, self.lock, image) => {
+                Some(self.configured(image, configure)?)
+            }
             _ => None,
         };
         let scripts = self.scripts();

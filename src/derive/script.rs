@@ -212,15 +212,6 @@ pub(super) fn unique(inputs: Vec<Input>) -> Vec<Input> {
 /// machine that layerize itself was compiled for, which is the one that runs the script.
 fn system(workspace: &Workspace, lock: &Lock) -> String {
     let architecture = lock.architecture.as_ref().or(workspace.debian.architecture.as_ref());
-    let machine = architecture.map_or(std::env::consts::ARCH, |architecture| match architecture.as_str() {
-        "amd64" => "x86_64",
-        "arm64" => "aarch64",
-        "armel" => "armv5tel",
-        "armhf" => "armv7l",
-        "i386" => "i686",
-        "loong64" => "loongarch64",
-        "ppc64el" => "powerpc64le",
-        other => other,
-    });
+    let machine = architecture.map_or(std::env::consts::ARCH, |architecture| spec::machine(architecture));
     format!("{machine}-linux")
 }

@@ -300,6 +300,9 @@ pub enum FetchError {
         /// The packages that provide it, where the name is virtual.
         providers: Vec<String>,
     },
+    /// No source has a package that maintainer scripts take for granted.
+    #[error("there is no Debian package `{name}`, which is among the tools that maintainer scripts need")]
+    NoTools { name: String },
     /// No source has a source package of the name.
     #[error("there is no Debian source package `{name}`")]
     UnknownDebSource { name: String },
@@ -458,6 +461,11 @@ impl FetchError {
                 ([], None) => "`apt-cache search WORD` lists packages".to_owned(),
                 (providers, _) => format!("the name is virtual; take one that provides it: {}", providers.join(", ")),
             },
+            Self::NoTools { .. } => {
+                "name an archive of Debian's own in `[debian] sources`, or write `configure = false` in the images with \
+                 `root`: their packages are laid out and no script runs"
+                    .to_owned()
+            }
             Self::UnknownDebSource { .. } => {
                 "`apt-cache showsrc PACKAGE` tells a binary package's source (it needs deb-src lines)".to_owned()
             }

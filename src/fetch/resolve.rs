@@ -83,7 +83,7 @@ pub fn resolve(
         config,
         reporter,
     };
-    let debs = solve::resolve_sets(&spec::deb_sets(workspace), &request)?;
+    let debs = solve::resolve_sets(&spec::locked_sets(workspace, old), &request)?;
     Ok(Lock {
         architecture: debs.architecture,
         debs: debs.debs,

@@ -198,7 +198,8 @@ const MORE: &str = "# cmd = [\"--help\"]\n# env = { LANG = \"C.UTF-8\" }\n# port
 fn python(name: &str, file: &str) -> String {
     format!(
         "[image.{name}]\n\
-         # Debian packages laid out at /, with what they depend on and nothing else.\n\
+         # Debian packages laid out at /, with what they depend on, what their maintainer scripts make, and nothing\n\
+         # else.\n\
          root = [\"deb:python3\"]\n\
          entrypoint = [\"/usr/bin/python3\", \"/app/{file}\"]\n\
          # cmd = [\"--help\"]\n# ports = [8080]\n# users = {{ app = 1000 }}\n# user = \"app\"\n\n\

@@ -138,9 +138,11 @@ fn read_root(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<Spanned<Dependen
     root
 }
 
-/// `configure = true`, or `{ skip = ["deb:NAME"] }`.
+/// `configure = false`, or `{ skip = ["deb:NAME"] }`; scripts run wherever there are packages that may have some.
 fn read_configure(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Configure> {
-    let field = table.get("configure")?;
+    let Some(field) = table.get("configure") else {
+        return (!is_empty(table, "root")).then(Configure::default);
+    };
     if matches!(field.value, DeValue::Boolean(_)) {
         return reader.flag(&field)?.then(Configure::default);
     }

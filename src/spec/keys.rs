@@ -426,7 +426,7 @@ pub(super) const IMAGE: &[Key] = &[
     key(
         "configure",
         Any(&[Flag, Table(CONFIGURE)]),
-        "Whether the maintainer scripts of the packages in `root` are run, and how (default false).",
+        "Whether the maintainer scripts of the packages in `root` are run, and how (default true).",
     ),
     also(
         key(

@@ -26,11 +26,11 @@ mod types;
 pub use checks::{did_you_mean, parse_size};
 pub use diagnostics::{Diagnostic, Diagnostics, Note};
 pub use load::{FILE_NAME, load, parse, spec_path};
-pub(crate) use needs::package_names;
 pub use needs::{
-    build_debs, contents_debs, deb_sets, deb_sources, debs, lock_is_current, nix_contents, root_debs, shell_debs,
-    tool_debs, unpinned_urls,
+    build_debs, contents_debs, deb_sets, deb_sources, debs, lock_is_current, locked_sets, nix_contents, root_debs,
+    runs_scripts, shell_debs, tool_debs, unpinned_urls, wants_scripts,
 };
+pub(crate) use needs::{machine, package_names};
 pub use schema::schema;
 pub use types::*;
 

@@ -47,7 +47,7 @@ const DEBIAN_ESSENTIAL: &[&str] = &[
 /// - package with a script: its `tools`, `libraries` and `runtime`, and the base environment;
 /// - such a package that has Debian packages in `dev`: the same with these, for `layerize shell`;
 /// - image: its `root`;
-/// - image whose packages are configured: the tools that this takes, the same for all;
+/// - image whose packages are configured: the tools that this takes, the same for all, unless they could not run here;
 /// - image: the Debian packages in its `contents`, whose own dependencies are members of its closure.
 ///
 /// What a package's `runtime` depends on when an image holds it was resolved with the package's build, so that
@@ -61,11 +61,60 @@ pub fn deb_sets(workspace: &Workspace) -> BTreeSet<Vec<String>> {
     });
     let images = workspace.images.values().flat_map(|image| {
         let debs = |dependencies| sorted(debs(dependencies).map(str::to_owned));
-        let configured = image.configure.is_some() && !image.root.is_empty();
-        let tools = if configured { tool_debs() } else { Vec::new() };
-        [debs(&image.root), debs(&image.contents), tools]
+        [debs(&image.root), debs(&image.contents)]
     });
-    builds.chain(images).filter(|set| !set.is_empty()).collect()
+    let tools = needs_tools(workspace) && !is_foreign(workspace);
+    (builds.chain(images))
+        .filter(|set| !set.is_empty())
+        .chain(tools.then(tool_debs))
+        .collect()
+}
+
+/// The sets that `lock` holds of those that the workspace needs or may have: the tools of another kind of machine, which
+/// a lock that was made there has. What was locked so is built so wherever it is built.
+pub fn locked_sets(workspace: &Workspace, lock: &Lock) -> BTreeSet<Vec<String>> {
+    let mut sets = deb_sets(workspace);
+    let tools = tool_debs();
+    if needs_tools(workspace) && lock.deb_sets.contains_key(&tools) {
+        sets.insert(tools);
+    }
+    sets
+}
+
+/// Whether the maintainer scripts of an image's packages would run where the tools for it are. Over a base they do not: what
+/// its package manager knows is not known.
+pub fn wants_scripts(image: &Image) -> bool {
+    image.configure.is_some() && !image.root.is_empty() && image.base.is_none()
+}
+
+/// Whether the maintainer scripts of an image's packages run: a lock that was made on another kind of machine than its
+/// packages are for has no tools that they could run with.
+pub fn runs_scripts(workspace: &Workspace, lock: &Lock, image: &Image) -> bool {
+    wants_scripts(image) && locked_sets(workspace, lock).contains(&tool_debs())
+}
+
+fn needs_tools(workspace: &Workspace) -> bool {
+    workspace.images.values().any(wants_scripts)
+}
+
+/// Whether the packages are for another kind of machine than this one, as the spec says.
+fn is_foreign(workspace: &Workspace) -> bool {
+    let architecture = workspace.debian.architecture.as_deref();
+    architecture.is_some_and(|architecture| machine(architecture) != std::env::consts::ARCH)
+}
+
+/// The kernel's name of the machine for Debian's architecture.
+pub(crate) fn machine(architecture: &str) -> &str {
+    match architecture {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        "armel" => "armv5tel",
+        "armhf" => "armv7l",
+        "i386" => "i686",
+        "loong64" => "loongarch64",
+        "ppc64el" => "powerpc64le",
+        other => other,
+    }
 }
 
 /// Names of the Debian source packages that are built.
@@ -121,9 +170,12 @@ pub fn lock_is_current(workspace: &Workspace, lock: &Lock) -> Result<(), Vec<Str
         ));
     }
     compare(
-        &deb_sets(workspace),
+        &locked_sets(workspace, lock),
         lock.deb_sets.keys().cloned().collect(),
-        |names| format!("the resolution of `deb:{}`", names.join("`, `deb:")),
+        |names| match *names == tool_debs() {
+            true => "the tools that maintainer scripts need".to_owned(),
+            false => format!("the resolution of `deb:{}`", names.join("`, `deb:")),
+        },
         &mut wrong,
     );
     compare(
@@ -352,6 +404,7 @@ mod tests {
         assert_eq!(
             sets,
             [
+                &*tool_debs().join(" "),
                 "bash zlib1g",
                 "dash",
                 "dash gcc gdb libc6-dev tzdata",
@@ -360,6 +413,48 @@ mod tests {
                 "nginx",
             ]
         );
+    }
+
+    /// The tools are there for scripts that run: not without packages, where the spec says no, over a base, or for another
+    /// kind of machine, unless a lock that was made there has them.
+    #[test]
+    fn tools_are_needed_where_scripts_run() {
+        let native = if std::env::consts::ARCH == "x86_64" {
+            "amd64"
+        } else {
+            "arm64"
+        };
+        let foreign = if native == "amd64" { "arm64" } else { "amd64" };
+        for (debian, image, expected) in [
+            ("", "root = [\"deb:ab\"]", true),
+            ("", "root = [\"deb:ab\"]\nconfigure = true", true),
+            ("", "root = [\"deb:ab\"]\nconfigure = { skip = [\"deb:ab\"] }", true),
+            ("", "root = [\"deb:ab\"]\nconfigure = false", false),
+            ("", "root = [\"deb:ab\"]\nbase = \"oci:base\"", false),
+            ("", "contents = [\"deb:ab\"]", false),
+            (native, "root = [\"deb:ab\"]", true),
+            (foreign, "root = [\"deb:ab\"]", false),
+        ] {
+            let head = match debian {
+                "" => String::new(),
+                architecture => format!("[debian]\narchitecture = \"{architecture}\"\n"),
+            };
+            let text = format!("{head}[image.x]\n{image}\n");
+            let workspace = parse(&text).unwrap_or_else(|errors| panic!("{errors}"));
+            assert_eq!(deb_sets(&workspace).contains(&tool_debs()), expected, "{text}");
+            let mut lock = Lock::default();
+            assert_eq!(
+                runs_scripts(&workspace, &lock, &workspace.images["x"]),
+                expected,
+                "{text}"
+            );
+            lock.deb_sets.insert(tool_debs(), Vec::new());
+            let runs = runs_scripts(&workspace, &lock, &workspace.images["x"]);
+            assert_eq!(runs, expected || debian == foreign, "{text}");
+            let superfluous = lock_is_current(&workspace, &lock).err().unwrap_or_default();
+            let told = "no longer needed: the tools that maintainer scripts need".to_owned();
+            assert_eq!(superfluous.contains(&told), !runs, "{text}: {superfluous:?}");
+        }
     }
 
     #[test]

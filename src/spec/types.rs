@@ -246,7 +246,8 @@ pub struct Image {
     pub contents: Vec<Spanned<Dependency>>,
     /// `root`: Debian packages laid out at `/`.
     pub root: Vec<Spanned<Dependency>>,
-    /// `configure`: how the maintainer scripts of `root`'s packages are run; `None`: they are not.
+    /// `configure` (default true where there is a `root`): how the maintainer scripts of its packages are run; `None`: they
+    /// are not.
     pub configure: Option<Configure>,
     /// `base`: where the image is that this one is laid over, as the user wrote it.
     pub base: Option<Spanned<String>>,

@@ -11,15 +11,18 @@ use crate::support::{Place, Ran, have, is_root, peer, podman};
 const SPEC: &str = r#"
 [image.bound]
 root = ["deb:busybox-static"]
+configure = false
 user = "1000:1000"
 permissions = [{ path = "/usr/bin/busybox", capabilities = ["cap_net_bind_service=ep"] }]
 
 [image.plain]
 root = ["deb:busybox-static"]
+configure = false
 user = "1000:1000"
 
 [image.other]
 root = ["deb:busybox-static"]
+configure = false
 permissions = [{ path = "/usr/bin/busybox", capabilities = ["cap_net_raw=ep"] }]
 "#;
 

@@ -9,7 +9,6 @@ use crate::support::{Place, have, in_another_world, peer};
 const SPEC: &str = r#"
 [image.web]
 root = ["deb:nginx"]
-configure = true
 entrypoint = ["/usr/sbin/nginx", "-t"]
 "#;
 
@@ -120,16 +119,13 @@ fn a_user_configures_as_root_does() {
 #[test]
 fn scripts_are_left_out_by_name() {
     let Some(place) = place() else { return };
-    let skip = "configure = { skip = [\"deb:nginx-common\"] }";
-    place.write("layerize.toml", &SPEC.replace("configure = true", skip));
+    let skipping = |name: &str| format!("{SPEC}configure = {{ skip = [\"deb:{name}\"] }}\n");
+    place.write("layerize.toml", &skipping("nginx-common"));
     place.run(&["build", "web", "-o", "docker-archive:web.tar"]).success();
     let paths = paths(&place, "web.tar");
     assert!(!paths.contains("etc/nginx/sites-enabled/default"));
     assert!(paths.contains("etc/nginx/sites-available/default"));
-    place.write(
-        "layerize.toml",
-        &SPEC.replace("configure = true", "configure = { skip = [\"deb:nginy\"] }"),
-    );
+    place.write("layerize.toml", &skipping("nginy"));
     place
         .run(&["build", "web"])
         .exits(2)
@@ -148,11 +144,9 @@ fn java_trusts_php_has_its_modules_and_a_missing_locale_is_told() {
         r#"
 [image.java]
 root = ["deb:openjdk-17-jre-headless"]
-configure = true
 
 [image.php]
 root = ["deb:php-cli", "deb:php-mbstring"]
-configure = true
 env = { LC_ALL = "C.UTF-8" }
 "#,
     );

@@ -8,6 +8,7 @@ use crate::support::{Place, have, is_root, peer};
 const SPEC: &str = r#"
 [image.app]
 root = ["deb:sudo", "deb:vim-tiny", "deb:vim-runtime", "deb:perl-base", "deb:iputils-ping"]
+configure = false
 "#;
 
 /// The lines of `tar --list --verbose --numeric-owner` of all layers, as `MODE OWNER SIZE PATH`.

@@ -53,7 +53,7 @@ impl Project {
         let text = format!(
             "[debian]\nsources = [\"{sources}\"]\narchitecture = \"amd64\"\n\n{inputs}\
              [package.blob]\nversion = \"7\"\nsource = {{ url = \"file:blob.tar\" }}\n\n\
-             [image.thing]\nroot = [\"deb:prog\", \"deb:other\"]\ncontents = [\"blob\"{}]\nlabels = {{ a = \"b\" }}\n{more}",
+             [image.thing]\nroot = [\"deb:prog\", \"deb:other\"]\nconfigure = false\ncontents = [\"blob\"{}]\nlabels = {{ a = \"b\" }}\n{more}",
             if inputs.contains("package.local") {
                 ", \"local\""
             } else {

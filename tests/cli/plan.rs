@@ -409,7 +409,7 @@ fn packages_at_the_root_are_told_by_the_image_before() {
     let place = Place::new();
     place.write(
         "layerize.toml",
-        "[image.rooted]\nroot = [\"deb:gzip\"]\nlayers = { max = 3 }\n",
+        "[image.rooted]\nroot = [\"deb:gzip\"]\nconfigure = false\nlayers = { max = 3 }\n",
     );
     place
         .run(&["build", "--strategy", "biggest", "-o", "oci:one"])

@@ -187,7 +187,7 @@ fn a_wheel_s_libraries_are_named_with_their_packages() {
     place.write(
         "layerize.toml",
         &spec(&format!(
-            "root = [\"deb:python3-minimal\", \"deb:libpython3-stdlib\"]\nenv = {{ PYTHONPATH = \"{path}\" }}\n\
+            "root = [\"deb:python3-minimal\", \"deb:libpython3-stdlib\"]\nconfigure = false\nenv = {{ PYTHONPATH = \"{path}\" }}\n\
              entrypoint = [\"python3\", \"-c\", \"import numpy; print(numpy.arange(4).sum(), numpy.linalg.det([[2, 0], [0, 3]]))\"]\n"
         )),
     );
@@ -249,6 +249,7 @@ script = "mkdir -p $out/bin; cp -L $(command -v busybox) $out/bin/busybox; ln -s
 
 [image.base]
 root = ["deb:musl"]
+configure = false
 contents = ["static"]
 "#;
     place.write("layerize.toml", base);

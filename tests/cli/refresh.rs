@@ -57,7 +57,7 @@ impl Project {
 
     fn write_spec(&self, source_line: &str) {
         let debian = format!("[debian]\nsources = [\"{source_line}\"]\narchitecture = \"amd64\"\n\n");
-        let image = "[image.thing]\nroot = [\"deb:prog\", \"deb:other\"]\nlabels = { a = \"b\" }\nenv = { KEY = \"value\" }\n\
+        let image = "[image.thing]\nroot = [\"deb:prog\", \"deb:other\"]\nconfigure = false\nlabels = { a = \"b\" }\nenv = { KEY = \"value\" }\n\
              files = { \"/etc/motd\" = \"motd\" }\n";
         let package = "[package.data]\nsource = { path = \"data\" }\n\n[image.data]\ncontents = [\"data\"]\n\n";
         self.place.write("layerize.toml", &format!("{debian}{package}{image}"));

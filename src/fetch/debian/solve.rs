@@ -20,7 +20,7 @@ use crate::fetch::download::THREADS;
 use crate::fetch::resolve::most_similar;
 use crate::fetch::{FetchConfig, FetchError, LockEntry, Update};
 use crate::parallel;
-use crate::spec::{Lock, LockedArchive, LockedDeb, LockedDebSource};
+use crate::spec::{self, Lock, LockedArchive, LockedDeb, LockedDebSource};
 
 /// What is to be resolved, and from what.
 pub(in crate::fetch) struct Request<'a> {
@@ -88,7 +88,14 @@ pub(in crate::fetch) fn resolve_sets(sets: &BTreeSet<Vec<String>>, request: &Req
         return Ok(solver.lock(architecture, &BTreeMap::new(), &BTreeMap::new()));
     }
     let apt = open(request, Kind::Binary, architecture, "Debian packages")?;
-    solver.names = check_names(&apt, todo.iter().copied().flatten())?;
+    let tools = spec::tool_debs();
+    let named = todo.iter().copied().filter(|set| **set != tools).flatten();
+    solver.names = check_names(&apt, named)?;
+    if todo.contains(&tools)
+        && let Some(name) = tools.iter().find(|name| !solver.names.contains(*name))
+    {
+        return Err(FetchError::NoTools { name: name.clone() });
+    }
     solver.solve(&apt, todo)?;
     let records = solver.records(&apt)?;
     let archives = Archives::read(&apt)?.carrying(&apt, &solver.versions())?;
