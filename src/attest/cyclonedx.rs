@@ -61,6 +61,9 @@ fn metadata(inventory: &Inventory, reference: &str) -> Value {
     for layer in &image.layers {
         properties.push(property("layer", &layer.digest.to_string()));
     }
+    for (package, why) in &image.left_out {
+        properties.push(property("left-out", &format!("{package}: {why}")));
+    }
     json!({
         "timestamp": image.created,
         "tools": { "components": [{ "type": "application", "name": TOOL.0, "version": TOOL.1 }] },

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::derive::{Action, BuildPlan, Download, Input, Origin as DownloadOrigin, StepId};
+use crate::derive::{Action, BuildPlan, Download, Input, LeftOut, Origin as DownloadOrigin, StepId};
 use crate::digest::{ContentDigest, Digest};
 use crate::fsio;
 use crate::image::{Image, ImageLayer, PACKAGES_ANNOTATION, Recipe, STORE_PATHS_ANNOTATION};
@@ -81,7 +81,9 @@ pub fn gather(built: &Gathered<'_>) -> Result<Inventory, AttestError> {
             base: base.name.clone().unwrap_or_else(|| base.image.digest().to_string()),
         },
     };
-    Ok(Inventory::new(image_facts(built), components, extent))
+    let mut facts = image_facts(built);
+    facts.left_out = built.left_out(&components);
+    Ok(Inventory::new(facts, components, extent))
 }
 
 fn image_facts(built: &Gathered<'_>) -> ImageFacts {
@@ -98,10 +100,34 @@ fn image_facts(built: &Gathered<'_>) -> ImageFacts {
                 size: layer.size(),
             })
             .collect(),
+        left_out: BTreeMap::new(),
     }
 }
 
 impl Gathered<'_> {
+    /// What the spec excludes, where nothing else brings it.
+    fn left_out(&self, components: &[Component]) -> BTreeMap<String, &'static str> {
+        let inputs = self.plan.images.get(&self.recipe.spec.name.value);
+        let left_out = inputs.into_iter().flat_map(|inputs| &inputs.left_out);
+        let absent = left_out.filter(|(name, _)| components.iter().all(|component| component.name != **name));
+        let described = absent.map(|(name, why)| {
+            let step = match self.plan.debs.get(name) {
+                Some(Input::Step(step)) => self.plan.steps.get(*step),
+                _ => None,
+            };
+            let version = step.and_then(|step| match &step.downloads().first()?.origin {
+                DownloadOrigin::Deb { version, .. } => Some(format!("={version}")),
+                _ => None,
+            });
+            let why = match why {
+                LeftOut::Excluded => "excluded by the spec",
+                LeftOut::NeededByExcluded => "needed by nothing but what the spec excludes",
+            };
+            (format!("deb:{name}{}", version.unwrap_or_default()), why)
+        });
+        described.collect()
+    }
+
     fn component(
         &self,
         logical: &LogicalPath,

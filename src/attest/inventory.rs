@@ -28,6 +28,8 @@ pub struct ImageFacts {
     pub created: String,
     /// Its layers, lowest first.
     pub layers: Vec<InventoryLayer>,
+    /// What it does not have although packages in it depend on it, and why: `deb:NAME=VERSION`, a sentence.
+    pub left_out: BTreeMap<String, &'static str>,
 }
 
 /// A layer of the image.

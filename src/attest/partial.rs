@@ -52,6 +52,7 @@ pub fn of_source(source: &dyn Source) -> Result<Inventory, AttestError> {
         platform: config.platform(),
         created: created(config.bytes()),
         layers,
+        left_out: BTreeMap::new(),
     };
     Ok(Inventory::new(image, components.into_values(), Extent::Annotated))
 }

@@ -87,6 +87,11 @@ fn image_package(inventory: &Inventory) -> Value {
     let purl = purl::oci(&image.name, &image.digest, architecture, image.tag.as_deref());
     package["checksums"] = checksums(image.digest);
     package["externalRefs"] = references(&purl);
+    if !image.left_out.is_empty() {
+        let left_out = image.left_out.iter().map(|(package, why)| format!("{package} ({why})"));
+        let left_out = left_out.collect::<Vec<_>>().join(", ");
+        package["comment"] = json!(format!("Left out, although packages depend on it: {left_out}"));
+    }
     package
 }
 

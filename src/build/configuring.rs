@@ -101,6 +101,7 @@ impl ConfigureStep<'_> {
                 .map(|(output, packages)| (self.physical(output), self.sources(packages))),
             groups: self.configure.groups.iter().map(|group| self.sources(group)).collect(),
             skip: self.configure.skip.clone(),
+            incomplete: self.configure.incomplete,
             helper: self.options.helper.clone(),
             settings,
             env,

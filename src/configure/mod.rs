@@ -59,6 +59,8 @@ pub struct Request {
     pub groups: Vec<Vec<Source>>,
     /// Packages whose scripts are not to run.
     pub skip: BTreeSet<String>,
+    /// Whether packages are missing that these depend on, which is no reason not to configure them.
+    pub incomplete: bool,
     /// The program that becomes the sandbox's helper; `None`: this one.
     pub helper: Option<PathBuf>,
     /// What is fixed of the surroundings.

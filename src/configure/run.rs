@@ -49,6 +49,8 @@ pub(super) struct Scripts {
     upper: Upper,
     settings: RuntimeSettings,
     env: Vec<(String, String)>,
+    /// Whether packages are missing that others depend on.
+    incomplete: bool,
     /// How many sandboxes there were.
     count: usize,
 }
@@ -88,6 +90,7 @@ impl Scripts {
                 ..request.settings.clone()
             },
             env: request.env.clone(),
+            incomplete: request.incomplete,
             count: 0,
         })
     }
@@ -153,6 +156,9 @@ impl Scripts {
         let mut argv: Vec<String> = ["/usr/bin/dpkg", "--force-confold", "--force-unsafe-io", "--configure"]
             .map(str::to_owned)
             .into();
+        if self.incomplete {
+            argv.insert(1, "--force-depends".to_owned());
+        }
         match packages {
             [] => argv.push("-a".to_owned()),
             packages => argv.extend(packages.iter().map(|package| package.name.clone())),

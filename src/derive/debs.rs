@@ -4,8 +4,9 @@
 //! it lists them; each package comes after all it depends on, but for members of one cycle, which come in an
 //! order of their own that is always the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::LeftOut;
 use crate::graph;
 use crate::spec::Lock;
 
@@ -75,5 +76,44 @@ impl<'a> Resolution<'a> {
             .filter(|index| *index != own)
             .map(|index| self.names[index])
             .collect()
+    }
+
+    /// The resolution of `wanted` without what is excluded, and what that leaves out.
+    pub(super) fn without(self, wanted: &[String], excluded: &BTreeSet<&str>) -> (Self, BTreeMap<&'a str, LeftOut>) {
+        if excluded.is_empty() {
+            return (self, BTreeMap::new());
+        }
+        let reached = |stops: &BTreeSet<&str>| -> BTreeSet<usize> {
+            let stays = |index: &usize| !stops.contains(self.names[*index]);
+            let wanted = wanted
+                .iter()
+                .filter_map(|name| self.names.binary_search(&name.as_str()).ok());
+            graph::closure(wanted.filter(stays), |&index| {
+                self.depends[index].iter().copied().filter(stays)
+            })
+        };
+        let (before, after) = (reached(&BTreeSet::new()), reached(excluded));
+        let mut gone = BTreeMap::new();
+        for (index, name) in self.names.iter().enumerate() {
+            match (
+                excluded.contains(name),
+                before.contains(&index) && !after.contains(&index),
+            ) {
+                (true, _) => drop(gone.insert(*name, LeftOut::Excluded)),
+                (false, true) => drop(gone.insert(*name, LeftOut::NeededByExcluded)),
+                (false, false) => {}
+            }
+        }
+        let kept: Vec<usize> = (0..self.names.len())
+            .filter(|index| !gone.contains_key(self.names[*index]))
+            .collect();
+        let place = |index: &usize| kept.binary_search(index).ok();
+        let part = Resolution {
+            names: kept.iter().map(|&index| self.names[index]).collect(),
+            depends: (kept.iter())
+                .map(|&index| self.depends[index].iter().filter_map(place).collect())
+                .collect(),
+        };
+        (part, gone)
     }
 }

@@ -14,6 +14,7 @@ use crate::spec::{
 use crate::store_path::{NAME_MAX, StorePath};
 
 use super::debs::Resolution;
+use super::exclude::DebsOfImage;
 use super::resolve::step_key;
 use super::script::{Purpose, Scripts, in_files, resolve, unique};
 use super::{Action, BuildPlan, Configure, ConfiguredDeb, Derivation, Download, ImageInputs, Input, Origin, StepId};
@@ -266,29 +267,22 @@ impl Maker<'_> {
             _ => None,
         };
         let scripts = self.scripts();
-        let (name, place) = (&image.name.value, &image.name.span);
-        let root = resolve(
-            self.lock,
-            &spec::root_debs(image),
-            &format!("`root` of image `{name}`"),
-            place,
-        )?;
-        let wanted = spec::contents_debs(image);
-        let resolved = resolve(self.lock, &wanted, &format!("`contents` of image `{name}`"), place)?;
+        let debs = DebsOfImage::new(self.lock, image)?;
         // What is in a Nix store is there already.
         let own = image
             .contents
             .iter()
             .filter(|content| !matches!(content.value, Dependency::Nix(_)));
         let contents = unique(scripts.all(&own.cloned().collect::<Vec<_>>())?);
-        let declared = scripts.debs(resolved.ordered())?;
+        let declared = scripts.debs(debs.contents.ordered())?;
         Ok(ImageInputs {
             declared: (declared.into_iter())
                 .filter(|input| !contents.contains(input))
                 .collect(),
             contents,
-            root: scripts.debs(root.ordered())?,
+            root: scripts.debs(debs.root.ordered())?,
             configured,
+            left_out: debs.left_out,
         })
     }
 
@@ -301,8 +295,7 @@ impl Maker<'_> {
             "the tools that configure packages",
             place,
         )?;
-        let user = format!("`root` of image `{name}`");
-        let of_image = resolve(self.lock, &spec::root_debs(image), &user, place)?;
+        let of_image = DebsOfImage::new(self.lock, image)?.root;
         let groups = self.configured_debs(&of_tools)?;
         let packages = groups.concat();
         let system = self.scripts().system();
@@ -314,6 +307,7 @@ impl Maker<'_> {
                 tools: None,
                 groups,
                 skip: BTreeSet::new(),
+                incomplete: false,
             })),
         });
         let groups = self.configured_debs(&of_image)?;
@@ -326,6 +320,7 @@ impl Maker<'_> {
                 tools: Some((tools, packages)),
                 groups,
                 skip,
+                incomplete: !image.exclude.is_empty(),
             })),
         }))
     }

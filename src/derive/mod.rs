@@ -11,6 +11,7 @@ use crate::spec::{LockedArchive, LockedDeb, LockedDebSource, PackageName};
 use crate::store_path::StorePath;
 
 mod debs;
+mod exclude;
 mod make;
 mod recorded;
 mod resolve;
@@ -71,6 +72,17 @@ pub struct ImageInputs {
     pub root: Vec<Input>,
     /// What their maintainer scripts make.
     pub configured: Option<Input>,
+    /// Debian packages that others of the image depend on and that it does not get.
+    pub left_out: BTreeMap<String, LeftOut>,
+}
+
+/// Why an image does not get a Debian package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeftOut {
+    /// Its `exclude` names it.
+    Excluded,
+    /// Only what `exclude` names needs it.
+    NeededByExcluded,
 }
 
 impl ImageInputs {
@@ -279,6 +291,8 @@ pub struct Configure {
     pub groups: Vec<Vec<ConfiguredDeb>>,
     /// Names of packages whose scripts are not to run.
     pub skip: BTreeSet<String>,
+    /// Whether packages are missing that these depend on.
+    pub incomplete: bool,
 }
 
 /// A Debian package to be configured.

@@ -23,7 +23,7 @@
 //! | `unpack-deb` | `package` (it names files in the output), `rules`, `sha256` |
 //! | `unpack-deb-control` | `package`, `sha256` |
 //! | `unpack-deb-source` | `files`: digest by file name, as the `.dsc` refers to names |
-//! | `configure` | `groups`, `rules`, `skip`, `system`, `tools` |
+//! | `configure` | `groups`, `incomplete` (where it is), `rules`, `skip`, `system`, `tools` |
 //! | `script` | `debianPatches`, `declared`, `env`, `libraries`, `root`, `runtime`, `sandbox`, `script`, `source`, `system`, `tools` |
 //!
 //! **In** is all that can change the output: the name and the store's directory (both are part of the path
@@ -136,14 +136,18 @@ fn configure_action(configure: &Configure, name: &dyn Fn(&Input) -> String) -> V
         packages.iter().map(package).collect()
     };
     let tools = configure.tools.as_ref();
-    json!({
+    let mut action = json!({
         "kind": "configure",
         "groups": configure.groups.iter().map(|group| packages(group)).collect::<Vec<_>>(),
         "rules": CONFIGURE_FORMAT,
         "skip": configure.skip,
         "system": configure.system,
         "tools": tools.map(|(output, of_tools)| json!({ "output": name(output), "packages": packages(of_tools) })),
-    })
+    });
+    if configure.incomplete {
+        action["incomplete"] = json!(true);
+    }
+    action
 }
 
 fn script_action(script: &Script, name: &dyn Fn(&Input) -> String) -> Value {

@@ -3,8 +3,10 @@
 //! Invariant: no package is named that the lock does not have, but for those that every release of Debian has
 //! (which `image` names by itself).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::derive::LeftOut;
 use crate::image::{ImageError, Lack, LoadFault};
 use crate::spec::Lock;
 
@@ -23,17 +25,30 @@ const DIRS: &[&str] = &[
 
 /// The error with the packages named that bring what is missing.
 pub(super) fn name_packages(mut error: ProjectError, work: &Work) -> ProjectError {
-    let source = match &mut error {
-        ProjectError::Image(source) => source,
-        ProjectError::Making { source, .. } => source.as_mut(),
+    let (source, image) = match &mut error {
+        ProjectError::Image(source) => (source, None),
+        ProjectError::Making { source, image } => (source.as_mut(), work.plan.images.get(image.as_str())),
         _ => return error,
     };
     if let (ImageError::CannotLoad { faults }, Some(project)) = (source, &work.project) {
         let debs = work.plan.debs.iter();
         let trees = debs.filter_map(|(package, input)| Some((&**package, work.store.physical(work.paths.get(input)?))));
         name_each(faults, &trees.collect::<Vec<_>>(), &project.lock);
+        if let Some(image) = image {
+            tell_of_exclusions(faults, &image.left_out);
+        }
     }
     error
+}
+
+/// Says in each fault what the image leaves out that may be to blame.
+fn tell_of_exclusions(faults: &mut [LoadFault], left_out: &BTreeMap<String, LeftOut>) {
+    for fault in faults {
+        fault.left_out = match &fault.package {
+            Some(package) => left_out.keys().filter(|name| *name == package).cloned().collect(),
+            None => left_out.keys().cloned().collect(),
+        };
+    }
 }
 
 /// Names the package in each fault that names none: `trees` are those of packages, `lock` knows of more.
@@ -112,6 +127,7 @@ mod tests {
             lack,
             dangling: None,
             package: None,
+            left_out: Vec::new(),
         }];
         name_each(&mut faults, trees, &lock);
         let [fault] = faults;

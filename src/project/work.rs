@@ -285,6 +285,7 @@ pub fn inputs_of(target: &Target, plan: &BuildPlan) -> Vec<Input> {
                 declared,
                 root,
                 configured,
+                left_out: _,
             } = &plan.images[name];
             let layers = contents.iter().chain(declared).chain(root);
             layers.chain(configured).cloned().collect()

@@ -10,11 +10,12 @@ use toml::de::DeValue;
 
 use super::checks::{self, Complaint, did_you_mean};
 use super::diagnostics::Diagnostic;
-use super::image_files;
+use super::image_entries::User;
 use super::keys::{self, CREATED_MAX, ID_MAX};
 use super::package::{contents, dependencies, text_map};
 use super::reader::{Field, Reader, Table};
-use super::types::{Configure, Dependency, Image, Layers, Spanned, User};
+use super::types::{Configure, Dependency, Image, Layers, Spanned};
+use super::{image_debian, image_files};
 use crate::oci::{LayerLimit, Port, StopSignal};
 
 /// Reads `[image.NAME]`.
@@ -25,8 +26,11 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
     let users = read_users(reader, &table);
     let known = KnownAccounts {
         names: users.keys().map(String::as_str).collect(),
-        open: !is_empty(&table, "root") || table.get("base").is_some(),
+        open: !is_empty(&table, "root") || !is_empty(&table, "essential") || table.get("base").is_some(),
     };
+    let root = read_root(reader, &table);
+    let exclude = image_debian::read_exclude(reader, &table, &root);
+    let root = image_debian::with_essential(reader, &table, root);
     let image = Image {
         name: Spanned {
             value: field.key.to_owned(),
@@ -35,7 +39,8 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         dir: dir.to_owned(),
         tag: (table.checked(reader, "tag", checks::tag)).map_or("latest".to_owned(), |tag| tag.value),
         contents: contents(reader, &table),
-        root: read_root(reader, &table),
+        root,
+        exclude,
         configure: read_configure(reader, &table),
         base: table.checked(reader, "base", checks::base_image),
         files: image_files::read(reader, &table, &known),
@@ -58,7 +63,8 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         nix_db: table.flag(reader, "nix-db").unwrap_or(false),
         users,
     };
-    if image.base.is_none() && ["contents", "root", "files"].iter().all(|key| is_empty(&table, key)) {
+    let sources = ["contents", "root", "essential", "files"];
+    if image.base.is_none() && sources.iter().all(|key| is_empty(&table, key)) {
         let diagnostic = Diagnostic::new(format!("{} is empty", table.what))
             .at(table.span.clone(), "an empty image")
             .help("add `contents = [\"PACKAGE\"]`, `root = [\"deb:NAME\"]` or `files = { \"/PATH\" = \"FILE\" }`");
@@ -114,6 +120,7 @@ fn is_empty(table: &Table<'_>, key: &'static str) -> bool {
     table.get(key).is_none_or(|field| match field.value {
         DeValue::Array(elements) => elements.is_empty(),
         DeValue::Table(entries) => entries.is_empty(),
+        DeValue::Boolean(flag) => !flag,
         _ => false,
     })
 }
@@ -141,7 +148,8 @@ fn read_root(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<Spanned<Dependen
 /// `configure = false`, or `{ skip = ["deb:NAME"] }`; scripts run wherever there are packages that may have some.
 fn read_configure(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Configure> {
     let Some(field) = table.get("configure") else {
-        return (!is_empty(table, "root")).then(Configure::default);
+        let has_root = ["root", "essential"].iter().any(|key| !is_empty(table, key));
+        return has_root.then(Configure::default);
     };
     if matches!(field.value, DeValue::Boolean(_)) {
         return reader.flag(&field)?.then(Configure::default);

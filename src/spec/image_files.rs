@@ -9,9 +9,10 @@ use toml::de::DeValue;
 use super::checks;
 use super::diagnostics::Diagnostic;
 use super::image::KnownAccounts;
+use super::image_entries::{ImageFile, ImageFileKind, Permission, PermissionPaths};
 use super::keys::{self, ID_MAX};
 use super::reader::{Field, Reader, Table};
-use super::types::{ImageFile, ImageFileKind, Permission, PermissionPaths, Spanned};
+use super::types::Spanned;
 use crate::capability::{CapabilityClauses, FileCapabilities, ParseCapabilitiesError};
 
 /// Reads `files` of an image.

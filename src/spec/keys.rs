@@ -3,9 +3,13 @@
 //! Invariant: the parser and the published JSON Schema both read these tables, so neither knows a key that
 //! the other does not.
 
+mod package;
+
 use crate::oci::{LayerLimit, LayerStrategy, Platform, TarProfile};
 
 use Shape::{Any, Choice, Count, Flag, Many, Map, Probability, Table, Text};
+
+pub(super) use package::{PACKAGE, SOURCE_DEBIAN, SOURCE_PATH, SOURCE_URL};
 
 /// A key of a table.
 #[derive(Debug)]
@@ -48,7 +52,7 @@ pub(super) const fn key(name: &'static str, shape: Shape, doc: &'static str) -> 
     }
 }
 
-const fn also(key: Key, also: &'static [&'static str]) -> Key {
+pub(super) const fn also(key: Key, also: &'static [&'static str]) -> Key {
     Key { also, ..key }
 }
 
@@ -65,7 +69,7 @@ pub(super) const CREATED_MAX: i64 = 253_402_300_799;
 /// Most processes that Linux can number.
 pub(super) const PROCESSES_MAX: i64 = 1 << 22;
 
-const TEXTS: Shape = Many(&Text);
+pub(super) const TEXTS: Shape = Many(&Text);
 
 /// The whole file.
 pub(super) const ROOT: &[Key] = &[
@@ -185,134 +189,6 @@ pub(super) const DEBIAN: &[Key] = &[
     ),
 ];
 
-/// `[package.NAME]`.
-pub(super) const PACKAGE: &[Key] = &[
-    key("version", Text, "The output is named `NAME-VERSION`."),
-    also(
-        key(
-            "source",
-            Any(&[Text, Table(SOURCE_PATH), Table(SOURCE_URL), Table(SOURCE_DEBIAN)]),
-            "What is built: unpacked into the build's working directory; a string is a path.",
-        ),
-        &["src", "url", "path"],
-    ),
-    also(
-        key("tools", TEXTS, "Needed while building only."),
-        &["nativeBuildInputs", "build-tools", "build-depends"],
-    ),
-    also(
-        key(
-            "libraries",
-            TEXTS,
-            "Linked against; what the output really uses stays in its closure.",
-        ),
-        &["buildInputs", "libs", "dependencies", "depends", "deps"],
-    ),
-    also(
-        key("runtime", TEXTS, "In the closure whether or not the output names them."),
-        &["propagatedBuildInputs", "run-depends"],
-    ),
-    also(
-        key("dev", TEXTS, "In `layerize shell` only."),
-        &["dev-dependencies", "shell"],
-    ),
-    also(
-        key("env", Map(&Text), "Variables of the build."),
-        &["environment", "vars"],
-    ),
-    also(
-        key(
-            "script",
-            Text,
-            "Run by the shell in the sandbox; writes to `$out`. Without it the package is its source.",
-        ),
-        &["build", "run", "command", "buildPhase"],
-    ),
-    key("timeout", Text, "Longest time the script may run: `30m`, `1h30m`."),
-    also(
-        key(
-            "no-references",
-            TEXTS,
-            "Dependencies of this package that its closure may not hold: that it does is an error.",
-        ),
-        &["disallowedReferences", "disallowedRequisites", "forbid-references"],
-    ),
-    also(
-        key(
-            "strip-references",
-            TEXTS,
-            "Dependencies of this package whose store paths are taken out of what it made: `e` stands for each character of their hashes.",
-        ),
-        &["remove-references", "nuke-references", "removeReferencesTo"],
-    ),
-    key(
-        "base",
-        Flag,
-        "Whether Debian's small shell environment is among the tools (default true).",
-    ),
-];
-
-/// `source = { path = … }`.
-pub(super) const SOURCE_PATH: &[Key] = &[
-    required(also(
-        key("path", Text, "A file or directory, relative to this file."),
-        &["dir", "directory", "file"],
-    )),
-    key(
-        "include",
-        TEXTS,
-        "Gitignore-style patterns; only what matches one is taken.",
-    ),
-    also(
-        key("exclude", TEXTS, "Gitignore-style patterns of what is left out."),
-        &["ignore"],
-    ),
-    key(
-        "gitignore",
-        Flag,
-        "Whether `.gitignore` files are honoured (default true).",
-    ),
-];
-
-/// `source = { url = … }`.
-pub(super) const SOURCE_URL: &[Key] = &[
-    required(also(
-        key("url", Text, "`https:`, `http:` or `file:` address of a file."),
-        &["uri", "href", "git"],
-    )),
-    also(
-        key(
-            "sha256",
-            Text,
-            "SHA-256 of the file: 64 hexadecimal digits, or `sha256-` and base 64; without it the lock pins it.",
-        ),
-        &["hash", "digest", "checksum", "sha"],
-    ),
-    also(
-        key("unpack", Flag, "Whether to unpack the file; default: by its name."),
-        &["extract"],
-    ),
-    key(
-        "redistribute",
-        Flag,
-        "Whether the file may be copied to a registry with the other inputs (default true).",
-    ),
-    also(
-        key(
-            "strip",
-            Count(0, 64),
-            "Leading directories to drop; default 1 if all entries share one, else 0.",
-        ),
-        &["strip-components"],
-    ),
-];
-
-/// `source = { deb-source = … }`.
-pub(super) const SOURCE_DEBIAN: &[Key] = &[required(also(
-    key("deb-source", Text, "Name of a Debian source package."),
-    &["debian-source", "deb-src", "deb"],
-))];
-
 /// `[image.NAME]`.
 pub(super) const IMAGE: &[Key] = &[
     key("tag", Text, "Tag of the image's name (default `latest`)."),
@@ -325,6 +201,22 @@ pub(super) const IMAGE: &[Key] = &[
         &["packages", "content", "from"],
     ),
     also(key("root", TEXTS, "Debian packages laid out at `/`."), &["debs"]),
+    also(
+        key(
+            "essential",
+            Flag,
+            "Whether Debian's Essential packages and those of priority `required` are among `root` (default false).",
+        ),
+        &["essentials", "required", "minbase"],
+    ),
+    also(
+        key(
+            "exclude",
+            TEXTS,
+            "Debian packages that others depend on and that the image does not get, nor what they alone need: `deb:NAME`.",
+        ),
+        &["without", "excludes"],
+    ),
     also(
         key(
             "base",

@@ -11,6 +11,8 @@ mod checks;
 mod diagnostics;
 mod file;
 mod image;
+mod image_debian;
+mod image_entries;
 mod image_files;
 mod keys;
 mod load;
@@ -25,6 +27,7 @@ mod types;
 
 pub use checks::{did_you_mean, parse_size};
 pub use diagnostics::{Diagnostic, Diagnostics, Note};
+pub use image_entries::*;
 pub use load::{FILE_NAME, load, parse, spec_path};
 pub use needs::{
     build_debs, contents_debs, deb_sets, deb_sources, debs, lock_is_current, locked_sets, nix_contents, root_debs,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
-use crate::capability::FileCapabilities;
+use super::image_entries::{ImageFile, Permission, User};
 use crate::digest::Digest;
 use crate::oci::{Compression, LayerLimit, LayerStrategy, Platform, Port, StopSignal, TarProfile};
 use crate::store_path::LogicalPath;
@@ -244,8 +244,10 @@ pub struct Image {
     pub tag: String,
     /// `contents`: store paths at their own place, joined under `/` by symlinks.
     pub contents: Vec<Spanned<Dependency>>,
-    /// `root`: Debian packages laid out at `/`.
+    /// `root`: Debian packages laid out at `/`, with those that `essential` stands for.
     pub root: Vec<Spanned<Dependency>>,
+    /// `exclude`: Debian packages (names without `deb:`) that the image does not get, though others depend on them.
+    pub exclude: Vec<Spanned<String>>,
     /// `configure` (default true where there is a `root`): how the maintainer scripts of its packages are run; `None`: they
     /// are not.
     pub configure: Option<Configure>,
@@ -300,6 +302,7 @@ impl Image {
             tag: "latest".to_owned(),
             contents: Vec::new(),
             root: Vec::new(),
+            exclude: Vec::new(),
             configure: None,
             base: None,
             files: BTreeMap::new(),
@@ -331,83 +334,6 @@ impl Image {
 pub struct Configure {
     /// `skip`: Debian packages (names without `deb:`) that stay as they are unpacked, sorted, each once.
     pub skip: Vec<Spanned<String>>,
-}
-
-/// A file, directory or symlink that the spec puts into an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct ImageFile {
-    /// What it is.
-    pub kind: ImageFileKind,
-    /// Permission bits; default 0644 for files (0755 where executable on disk), 0755 for directories.
-    pub mode: Option<u32>,
-    /// Numeric or named owner; default 0.
-    pub owner: Option<String>,
-    /// Numeric or named group; default 0.
-    pub group: Option<String>,
-}
-
-/// Mode, owner and capabilities of something in an image, wherever it comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Permission {
-    /// Of what.
-    pub paths: PermissionPaths,
-    /// Permission bits; not those of symlinks.
-    pub mode: Option<u32>,
-    /// Numeric or named owner.
-    pub owner: Option<String>,
-    /// Numeric or named group.
-    pub group: Option<String>,
-    /// Capabilities of regular files; none of them: that they have none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub capabilities: Option<FileCapabilities>,
-}
-
-/// What a [`Permission`] is for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PermissionPaths {
-    /// One absolute path.
-    Path(String),
-    /// All absolute paths that a pattern of `*`, `**` and `?` fits.
-    Pattern(String),
-}
-
-impl fmt::Display for PermissionPaths {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Path(text) | Self::Pattern(text) => f.write_str(text),
-        }
-    }
-}
-
-/// What kind of entry an [`ImageFile`] makes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ImageFileKind {
-    /// `"path"` or `{ source = "path" }`: a file or tree relative to the spec.
-    Source(String),
-    /// `{ text = "…" }`: content given in the spec.
-    Text(String),
-    /// `{ symlink = "target" }`.
-    Symlink(String),
-    /// `{ directory = true }`: an empty directory.
-    Directory,
-}
-
-/// A line of `etc/passwd` and its group.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct User {
-    /// Numeric user ID.
-    pub uid: u32,
-    /// Numeric group ID (default: the same as `uid`).
-    pub gid: u32,
-    /// Home directory (default `/`).
-    pub home: String,
-    /// Login shell (default `/sbin/nologin`).
-    pub shell: String,
 }
 
 /// `layers = { strategy, max, beyond-docker, groups, weights, plan, tar-profile }`.
@@ -575,6 +501,46 @@ pub struct LockedNix {
     /// Digest of what its closure consists of: of `HASH-NAME NAR-HASH`, a line for each member, sorted.
     pub closure: Digest,
 }
+
+/// What `essential` stands for: the Essential packages of Debian 12 and 13 and those of priority `required`, which are what a
+/// system that was just set up has. `usr-is-merged` is named so that it is chosen before `usrmerge`, which would change a
+/// running system.
+pub const DEBIAN_REQUIRED: &[&str] = &[
+    "apt",
+    "base-files",
+    "base-passwd",
+    "bash",
+    "bsdutils",
+    "coreutils",
+    "dash",
+    "debconf",
+    "debianutils",
+    "diffutils",
+    "dpkg",
+    "e2fsprogs",
+    "findutils",
+    "grep",
+    "gzip",
+    "hostname",
+    "init-system-helpers",
+    "libc-bin",
+    "libpam-modules",
+    "libpam-modules-bin",
+    "libpam-runtime",
+    "login",
+    "mawk",
+    "mount",
+    "ncurses-base",
+    "ncurses-bin",
+    "passwd",
+    "perl-base",
+    "sed",
+    "sysvinit-utils",
+    "tar",
+    "tzdata",
+    "usr-is-merged",
+    "util-linux",
+];
 
 /// Debian packages that every build has unless `base = false` or `[debian] base` says otherwise: a shell and
 /// what `configure` scripts take for granted.

@@ -16,6 +16,7 @@ mod copy;
 mod crafted;
 mod crash;
 mod debian_root;
+mod debian_words;
 mod deep;
 mod diff;
 mod diff_pairs;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::attest::*;
-use crate::derive::{self, Action, BuildPlan, Derivation, Download, ImageInputs, Input, Script};
+use crate::derive::{self, Action, BuildPlan, Derivation, Download, ImageInputs, Input, LeftOut, Script};
 use crate::digest::Digest;
 use crate::image::{ClosureMember, ContentRoot, Image, Recipe, RootPackage};
 use crate::oci::Compression;
@@ -125,6 +125,7 @@ impl Small {
                     declared: BTreeSet::from([Input::Step(0)]),
                     root: vec![Input::Step(1)],
                     configured: None,
+                    left_out: BTreeMap::new(),
                 },
             )]),
             ..BuildPlan::default()
@@ -224,6 +225,38 @@ fn documents_of_a_small_image_never_change() {
     golden("small.spdx.json", &sbom(&inventory, SbomFormat::Spdx));
     golden("small.cdx.json", &sbom(&inventory, SbomFormat::CycloneDx));
     golden("small.provenance.json", &small.provenance());
+}
+
+/// What an image leaves out is said of the image, but not of what something else in it brings.
+#[test]
+fn what_is_left_out_is_said() {
+    let mut small = Small::new();
+    let inputs = small.plan.images.get_mut("team/hello").unwrap();
+    let left_out = [
+        ("perl", LeftOut::Excluded),
+        ("perl-base", LeftOut::NeededByExcluded),
+        ("libc6", LeftOut::NeededByExcluded),
+    ];
+    inputs.left_out = left_out.map(|(name, why)| (name.to_owned(), why)).into();
+    small.plan.debs.insert("perl".to_owned(), Input::Step(1));
+    let inventory = small.inventory();
+    let document = |format| serde_json::from_slice::<Value>(&sbom(&inventory, format)).unwrap();
+    let cyclonedx = document(SbomFormat::CycloneDx);
+    let properties = cyclonedx["metadata"]["component"]["properties"].as_array().unwrap();
+    let properties = properties
+        .iter()
+        .filter(|property| property["name"] == "dev.layerize:left-out");
+    let said: Vec<&str> = properties.filter_map(|property| property["value"].as_str()).collect();
+    assert_eq!(
+        said,
+        [
+            "deb:perl-base: needed by nothing but what the spec excludes",
+            "deb:perl=2023: excluded by the spec"
+        ]
+    );
+    let spdx = document(SbomFormat::Spdx);
+    let comment = spdx["packages"][0]["comment"].as_str().unwrap();
+    assert!(comment.contains("deb:perl=2023 (excluded by the spec)"), "{comment}");
 }
 
 #[test]

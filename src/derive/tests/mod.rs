@@ -13,6 +13,7 @@ use crate::graph;
 use crate::spec::{self, Lock, LockedDeb, LockedDebSource, LockedFile, LockedUrl, Source, Workspace};
 use crate::store_path::StoreHash;
 
+mod exclude;
 mod hashes;
 
 fn fixtures() -> PathBuf {

@@ -18,6 +18,8 @@ pub struct LoadFault {
     pub dangling: Option<(String, String)>,
     /// A Debian package that brings it, where one is known.
     pub package: Option<String>,
+    /// Debian packages that the image's `exclude` leaves out and that may be the ones that bring it.
+    pub left_out: Vec<String>,
 }
 
 /// Who brought a file.
@@ -125,6 +127,9 @@ fn directories(dirs: &[String]) -> String {
 impl LoadFault {
     /// What to type next.
     pub fn help(&self) -> String {
+        if let Some(advice) = self.help_with_exclusion() {
+            return advice;
+        }
         let advice = match &self.lack {
             Lack::Malformed { help, .. } => return help.clone(),
             Lack::Interpreter(name) => self.help_with_interpreter(name),
@@ -140,6 +145,20 @@ impl LoadFault {
             }
             _ => advice,
         }
+    }
+
+    /// Where the image leaves out what it lacks.
+    fn help_with_exclusion(&self) -> Option<String> {
+        let name = self.lack.name().filter(|_| !self.left_out.is_empty())?;
+        let left_out = self.left_out.join("`, `deb:");
+        Some(match self.package {
+            Some(_) => {
+                format!("`exclude` leaves out `deb:{left_out}`, which has it: take it, or what needs it, out of there")
+            }
+            None => format!(
+                "it may be in what `exclude` leaves out (`deb:{left_out}`); else add the package that has `{name}`"
+            ),
+        })
     }
 
     fn help_with_interpreter(&self, name: &str) -> String {

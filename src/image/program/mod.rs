@@ -417,6 +417,7 @@ impl ProgramCheck<'_> {
             lack,
             dangling: dangling.map(|(link, target)| (shown(&link), crate::escape::shown_bytes(&target))),
             package,
+            left_out: Vec::new(),
         };
         self.faults.borrow_mut().push(fault);
         Ok(())

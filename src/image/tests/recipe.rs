@@ -129,6 +129,7 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         }),
         created: |created| *created = Some(5),
         nix_db: |nix_db| *nix_db = true,
+        exclude: |exclude| exclude.push(crate::spec::Spanned::nowhere("deb".to_owned())),
         configure: |configure| *configure = Some(spec::Configure::default()),
     });
     let layers = each_changed!(Layers, fixture.spec.layers.clone(), {

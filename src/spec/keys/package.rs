@@ -1,0 +1,134 @@
+//! The keys of `[package.NAME]`, and of what it is made from.
+//!
+//! Invariant: as in [the module above](super): these tables are all that a package may hold.
+
+use super::Shape::{Any, Count, Flag, Map, Table, Text};
+use super::{Key, TEXTS, also, key, required};
+
+/// `[package.NAME]`.
+pub(in crate::spec) const PACKAGE: &[Key] = &[
+    key("version", Text, "The output is named `NAME-VERSION`."),
+    also(
+        key(
+            "source",
+            Any(&[Text, Table(SOURCE_PATH), Table(SOURCE_URL), Table(SOURCE_DEBIAN)]),
+            "What is built: unpacked into the build's working directory; a string is a path.",
+        ),
+        &["src", "url", "path"],
+    ),
+    also(
+        key("tools", TEXTS, "Needed while building only."),
+        &["nativeBuildInputs", "build-tools", "build-depends"],
+    ),
+    also(
+        key(
+            "libraries",
+            TEXTS,
+            "Linked against; what the output really uses stays in its closure.",
+        ),
+        &["buildInputs", "libs", "dependencies", "depends", "deps"],
+    ),
+    also(
+        key("runtime", TEXTS, "In the closure whether or not the output names them."),
+        &["propagatedBuildInputs", "run-depends"],
+    ),
+    also(
+        key("dev", TEXTS, "In `layerize shell` only."),
+        &["dev-dependencies", "shell"],
+    ),
+    also(
+        key("env", Map(&Text), "Variables of the build."),
+        &["environment", "vars"],
+    ),
+    also(
+        key(
+            "script",
+            Text,
+            "Run by the shell in the sandbox; writes to `$out`. Without it the package is its source.",
+        ),
+        &["build", "run", "command", "buildPhase"],
+    ),
+    key("timeout", Text, "Longest time the script may run: `30m`, `1h30m`."),
+    also(
+        key(
+            "no-references",
+            TEXTS,
+            "Dependencies of this package that its closure may not hold: that it does is an error.",
+        ),
+        &["disallowedReferences", "disallowedRequisites", "forbid-references"],
+    ),
+    also(
+        key(
+            "strip-references",
+            TEXTS,
+            "Dependencies of this package whose store paths are taken out of what it made: `e` stands for each character of their hashes.",
+        ),
+        &["remove-references", "nuke-references", "removeReferencesTo"],
+    ),
+    key(
+        "base",
+        Flag,
+        "Whether Debian's small shell environment is among the tools (default true).",
+    ),
+];
+
+/// `source = { path = … }`.
+pub(in crate::spec) const SOURCE_PATH: &[Key] = &[
+    required(also(
+        key("path", Text, "A file or directory, relative to this file."),
+        &["dir", "directory", "file"],
+    )),
+    key(
+        "include",
+        TEXTS,
+        "Gitignore-style patterns; only what matches one is taken.",
+    ),
+    also(
+        key("exclude", TEXTS, "Gitignore-style patterns of what is left out."),
+        &["ignore"],
+    ),
+    key(
+        "gitignore",
+        Flag,
+        "Whether `.gitignore` files are honoured (default true).",
+    ),
+];
+
+/// `source = { url = … }`.
+pub(in crate::spec) const SOURCE_URL: &[Key] = &[
+    required(also(
+        key("url", Text, "`https:`, `http:` or `file:` address of a file."),
+        &["uri", "href", "git"],
+    )),
+    also(
+        key(
+            "sha256",
+            Text,
+            "SHA-256 of the file: 64 hexadecimal digits, or `sha256-` and base 64; without it the lock pins it.",
+        ),
+        &["hash", "digest", "checksum", "sha"],
+    ),
+    also(
+        key("unpack", Flag, "Whether to unpack the file; default: by its name."),
+        &["extract"],
+    ),
+    key(
+        "redistribute",
+        Flag,
+        "Whether the file may be copied to a registry with the other inputs (default true).",
+    ),
+    also(
+        key(
+            "strip",
+            Count(0, 64),
+            "Leading directories to drop; default 1 if all entries share one, else 0.",
+        ),
+        &["strip-components"],
+    ),
+];
+
+/// `source = { deb-source = … }`.
+pub(in crate::spec) const SOURCE_DEBIAN: &[Key] = &[required(also(
+    key("deb-source", Text, "Name of a Debian source package."),
+    &["debian-source", "deb-src", "deb"],
+))];
