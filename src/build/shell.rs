@@ -141,7 +141,7 @@ pub fn run_in_store(
 }
 
 fn run(sandbox: &Sandbox, what: &str) -> Result<i32, BuildError> {
-    let outcome = sandbox.run_interactively().map_err(|source| BuildError::Sandbox {
+    let outcome = sandbox.run_interactively(None).map_err(|source| BuildError::Sandbox {
         what: what.to_owned(),
         source,
     })?;

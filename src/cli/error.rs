@@ -10,6 +10,7 @@ use crate::audit::AuditError;
 use crate::audit::UnknownClass;
 use crate::binary_cache::{CacheError, KeyError};
 use crate::build::BuildError;
+use crate::container::ContainerError;
 use crate::escape::shown_message;
 use crate::fetch::{FetchError, UnpackError};
 use crate::image::{ImageError, IndexError};
@@ -125,6 +126,7 @@ pub fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 BuildError,
                 CacheError,
                 CheckError,
+                ContainerError,
                 InternalError,
                 FetchError,
                 InputsError,

@@ -1,4 +1,4 @@
-//! An *interrupt* is SIGINT, SIGTERM or SIGHUP: running sandboxes and other programs are ended, then the process ends.
+//! An *interrupt* is a signal that asks us to end: running sandboxes and other programs are ended, then the process ends.
 //!
 //! Invariant: nothing is left behind: the first signal lets the work fail and clean up after itself, and a
 //! second one, or three seconds, ends the process with its temporary files removed.
@@ -8,9 +8,23 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// The signal that came, 0 while none has.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
+
+/// What is waited for: what ends a program unless it listens, and can be sent to it on purpose.
+const SIGNALS: [Signal; 6] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
+
+/// `si_code` of what the kernel sent and no process: the keys of a terminal.
+const SI_KERNEL: i32 = 0x80;
 
 /// How long the work has to clean up after itself.
 pub const GRACE: Duration = Duration::from_secs(3);
@@ -21,15 +35,12 @@ const CHILD_GRACE: Duration = Duration::from_millis(500);
 /// Takes the signals out of the hands of all threads started from now on and waits for them in one of its own.
 /// Child processes inherit that: the sandbox takes it back, and for others see [`crate::child`].
 pub fn watch() {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
+    let signals: SigSet = SIGNALS.into_iter().collect();
     if signals.thread_block().is_err() {
         return;
     }
     std::thread::spawn(move || {
-        let Ok(first) = signals.wait() else { return };
+        let Some(first) = next_for_us(&signals) else { return };
         SIGNAL.store(first as i32, Ordering::SeqCst);
         crate::sandbox::cancel();
         crate::http::cancel();
@@ -43,6 +54,25 @@ pub fn watch() {
         let _ = signals.wait();
         exit_now(status());
     });
+}
+
+/// Waits for a signal that is for us. What is sent while a program runs in the foreground is for the program; the terminal
+/// has sent it to that itself.
+fn next_for_us(signals: &SigSet) -> Option<Signal> {
+    let waiting = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC).ok()?;
+    loop {
+        let Ok(told) = waiting.read_signal() else { continue };
+        let told = told?;
+        let signal = Signal::try_from(i32::try_from(told.ssi_signo).ok()?).ok()?;
+        let is_from_terminal = told.ssi_code == SI_KERNEL;
+        let is_passed_on = match is_from_terminal {
+            true => crate::sandbox::has_foreground(),
+            false => crate::sandbox::pass_on(signal),
+        };
+        if !is_passed_on {
+            return Some(signal);
+        }
+    }
 }
 
 /// Whether a signal has come.

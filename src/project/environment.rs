@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::build::{Bounds, BuildOptions, SandboxMode};
+use crate::container::Roots;
 use crate::event::{Event, Reporter};
 use crate::fetch::{self, AptSources, FetchConfig};
 use crate::image::ImageCache;
@@ -197,6 +198,11 @@ impl Environment<'_> {
     /// Where it is kept which layers made up an image.
     pub fn image_cache(&self) -> Result<ImageCache, ProjectError> {
         Ok(ImageCache::open(&self.store_dir.join("cache/images"))?)
+    }
+
+    /// Where the roots of images that were run are kept.
+    pub fn roots(&self) -> Result<Roots, ProjectError> {
+        Ok(Roots::open(&self.store_dir.join("cache/roots"))?)
     }
 
     /// Where it is kept what was written to which place.

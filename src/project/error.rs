@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::audit::AuditError;
 use crate::build::BuildError;
+use crate::container::ContainerError;
 use crate::digest::Digest;
 use crate::fetch::FetchError;
 use crate::fsio::PathError;
@@ -49,6 +50,9 @@ pub enum ProjectError {
     /// A place of images failed.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// A program of an image cannot be run.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
     /// An image could not be read back.
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -378,6 +382,7 @@ impl ProjectError {
             Self::Index(error) => error.help(),
             Self::Plan(error) => error.help(),
             Self::Transport(error) => error.help(),
+            Self::Container(error) => error.help(),
             Self::Audit(error) => error.help(),
             Self::Nar(error) => error.help(),
             Self::Inputs(error) => error.help(),

@@ -24,8 +24,10 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getegid, geteuid, getppid, setgroups, setsid};
 
-use super::request::{Isolation, REQUEST, Refusal, SandboxReply, SandboxRequest, SetupStep};
-use super::{bounds, limits, mounts, notify, seccomp};
+use super::identity::Callers;
+use super::notify::Attendant;
+use super::request::{ContainerPlan, Isolation, REQUEST, Refusal, SandboxReply, SandboxRequest, SetupStep};
+use super::{bounds, limits, mounts, notify, seccomp, session};
 use crate::fsio::read_limited;
 
 /// Largest request: some thousand paths.
@@ -124,12 +126,12 @@ fn become_sandbox(request: &SandboxRequest, reply: &mut File) -> Result<(), Fail
     request.settings.bounds = bounds::join(&request.groups, &request.settings.bounds);
     let request = &request;
     match request.isolation {
-        Isolation::Build | Isolation::Shell | Isolation::Configure => {
-            if request.isolation.are_closed() {
+        Isolation::Build | Isolation::Shell | Isolation::Configure | Isolation::Container => {
+            if request.isolation != Isolation::Shell {
                 limits::leave_keyrings()?;
             }
             user_namespace(request)?;
-            let network = match request.isolation.are_closed() {
+            let network = match request.has_own_network() {
                 true => CloneFlags::CLONE_NEWNET,
                 false => CloneFlags::empty(),
             };
@@ -164,7 +166,7 @@ fn become_sandbox(request: &SandboxRequest, reply: &mut File) -> Result<(), Fail
 /// A user namespace in which the caller is `request.ids`.
 fn user_namespace(request: &SandboxRequest) -> Result<(), Failed> {
     let (user, group) = (geteuid(), getegid());
-    if user.is_root() && request.isolation.are_closed() {
+    if user.is_root() && (request.isolation.are_closed() || request.isolation == Isolation::Container) {
         match setgroups(&[]) {
             // Root of a user namespace that denies it is in the position of an ordinary user, who keeps them too.
             Ok(()) | Err(Errno::EPERM) => {}
@@ -221,8 +223,7 @@ fn contain(
         ForkResult::Parent { child } => child,
     };
     drop(alive);
-    let interactive = request.isolation == Isolation::Shell;
-    if !interactive && !wait_for_end(child).map_err(fork_failed)? {
+    if !request.is_interactive() && !wait_for_end(child).map_err(fork_failed)? {
         let _ = match request.isolation {
             Isolation::None => killpg(child, Signal::SIGKILL).or_else(|_| kill(child, Signal::SIGKILL)),
             _ => kill(child, Signal::SIGKILL),
@@ -285,18 +286,24 @@ fn wait_for_end(child: Pid) -> nix::Result<bool> {
 
 /// Process 1 of the sandbox.
 fn init(request: &SandboxRequest, reply: &mut File) -> Result<Infallible, Failed> {
+    let signals = request.signals.as_deref().map(open_signals).transpose()?;
     mounts::enter(request)?;
     limits::name_host(&request.settings)?;
-    if request.isolation.are_closed() {
+    if request.has_own_network() {
         limits::loopback_up()?;
     }
     let fork_failed = |errno| Failed::errno(SetupStep::Fork, None, errno);
-    let ended = if request.isolation == Isolation::Configure {
+    let ended = if request.is_answered() || signals.is_some() {
         let (ours, theirs) = notify::channel().map_err(fork_failed)?;
         let children = notify::Children::watch().map_err(fork_failed)?;
-        let program = start(request, reply, Some(&theirs))?;
+        let program = start(request, reply, request.is_answered().then_some(&theirs))?;
         drop(theirs);
-        notify::answer_until(program, &children, &ours).map_err(fork_failed)?
+        let callers = request
+            .container
+            .as_ref()
+            .map(|container| Callers::new(&container.user));
+        let mut attendant = Attendant::new(program, &ours, signals, callers);
+        attendant.attend_until_end(&children).map_err(fork_failed)?
     } else {
         reap_until(start(request, reply, None)?).map_err(fork_failed)?
     };
@@ -304,12 +311,18 @@ fn init(request: &SandboxRequest, reply: &mut File) -> Result<Infallible, Failed
     std::process::exit(0)
 }
 
+/// Opens the pipe of signals, so that it does not end where nobody has it open for writing.
+fn open_signals(path: &Path) -> Result<File, Failed> {
+    let opened = File::options().read(true).write(true).open(path);
+    opened.map_err(|error| Failed::io(SetupStep::Fork, path, &error))
+}
+
 /// Starts the process that becomes what was asked for; `channel` takes the notifications of its system calls.
 fn start(request: &SandboxRequest, reply: &mut File, channel: Option<&OwnedFd>) -> Result<Pid, Failed> {
     // SAFETY: this process has one thread.
     match unsafe { nix::unistd::fork() }.map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))? {
         ForkResult::Child => {
-            let Err(failed) = program(request, channel);
+            let Err(failed) = program(request, reply, channel);
             std::process::exit(refuse(reply, failed));
         }
         ForkResult::Parent { child } => Ok(child),
@@ -331,7 +344,10 @@ fn reap_until(program: Pid) -> nix::Result<SandboxReply> {
 }
 
 /// The process that becomes what was asked for.
-fn program(request: &SandboxRequest, channel: Option<&OwnedFd>) -> Result<Infallible, Failed> {
+fn program(request: &SandboxRequest, reply: &mut File, channel: Option<&OwnedFd>) -> Result<Infallible, Failed> {
+    if let Some(container) = &request.container {
+        return container_program(request, container, reply, channel);
+    }
     if request.isolation.are_closed() {
         setsid().map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
         limits::fix(&request.settings)?;
@@ -341,13 +357,49 @@ fn program(request: &SandboxRequest, channel: Option<&OwnedFd>) -> Result<Infall
         Some(channel) => {
             limits::keep_rights_over_files()?;
             seccomp::install_for_configuring()?;
-            notify::install(channel)?;
+            notify::install(channel, &notify::calls())?;
         }
     }
     if request.isolation == Isolation::Build {
         seccomp::install()?;
     }
     exec(request)
+}
+
+/// The process that becomes a container's program, or conducts what is done with it.
+fn container_program(
+    request: &SandboxRequest,
+    container: &ContainerPlan,
+    reply: &mut File,
+    channel: Option<&OwnedFd>,
+) -> Result<Infallible, Failed> {
+    if container.session.is_some() {
+        setsid().map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
+        limits::stay_when_told_to_end();
+    }
+    limits::set_umask(&request.settings);
+    limits::keep_rights_of_container(container)?;
+    seccomp::install_for_container()?;
+    if let Some(channel) = channel {
+        notify::install(channel, &notify::calls_of_containers())?;
+    }
+    let program = session::Program {
+        argv: request.argv.clone(),
+        env: request.env.clone(),
+        cwd: request.cwd.clone(),
+        stdin: None,
+    };
+    match &container.session {
+        None => {
+            let failed = program.become_it();
+            Err(Failed::io(failed.step, &failed.path, &failed.error))
+        }
+        Some(session) => {
+            let report = session.conduct(&program);
+            answer(reply, &SandboxReply::Session(Box::new(report)));
+            std::process::exit(0)
+        }
+    }
 }
 
 fn exec(request: &SandboxRequest) -> Result<Infallible, Failed> {

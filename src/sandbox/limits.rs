@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, sethostname};
 
 use super::helper::Failed;
-use super::request::{RuntimeSettings, SetupStep};
+use super::request::{ContainerPlan, Network, RuntimeSettings, SetupStep};
 
 /// Soft limits of a build: (resource, value). The hard limits stay the machine's, so that a build that knows what
 /// it does may ask for more.
@@ -79,6 +79,20 @@ pub(super) fn fix(settings: &RuntimeSettings) -> Result<(), Failed> {
     Errno::result(result).map(drop).map_err(failed)
 }
 
+/// The file creation mask alone, for what runs as it would anywhere else.
+pub(super) fn set_umask(settings: &RuntimeSettings) {
+    umask(Mode::from_bits_truncate(settings.umask));
+}
+
+/// Has this process ignore what asks a whole container to end: it tells how the container's programs did so.
+pub(super) fn stay_when_told_to_end() {
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT] {
+        let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+        // SAFETY: ignoring a signal runs no code of ours. It cannot be refused for these.
+        let _ = unsafe { sigaction(signal, &ignore) };
+    }
+}
+
 /// Stays on the first processor that we may use: who asks how many there are is told one.
 fn one_processor() -> Result<(), Failed> {
     let failed = |errno| Failed::errno(SetupStep::Limits, None, errno);
@@ -128,6 +142,20 @@ pub(super) fn drop_privileges() -> Result<(), Failed> {
 pub(super) fn keep_rights_over_files() -> Result<(), Failed> {
     // From `linux/capability.h`: DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, KILL.
     keep_capabilities([1, 2, 3, 4, 5].into_iter().fold(0, |all, bit: u32| all | 1 << bit))
+}
+
+/// Gives up, for good, what container engines do not give to the programs of an image either: all for an ordinary user,
+/// and for root what is not about files, ports and roots.
+pub(super) fn keep_rights_of_container(container: &ContainerPlan) -> Result<(), Failed> {
+    // As above, and NET_BIND_SERVICE, SYS_CHROOT; NET_RAW in a network of its own.
+    let mut kept = vec![1, 2, 3, 4, 5, 10, 18];
+    if container.network == Network::Own {
+        kept.push(13);
+    }
+    if container.user.uid != 0 {
+        kept.clear();
+    }
+    keep_capabilities(kept.into_iter().fold(0, |all, bit: u32| all | 1 << bit))
 }
 
 /// Gives up, for good, every capability that is not in `kept`, a set of the first 32.

@@ -15,12 +15,15 @@ mod bounds;
 pub(crate) mod copy;
 mod diagnose;
 mod helper;
+mod identity;
 mod limits;
 mod mounts;
 mod notify;
 mod owners;
 mod request;
 mod seccomp;
+pub mod session;
+mod signals;
 pub(crate) mod tree;
 
 use std::io::Read;
@@ -38,11 +41,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 pub use bounds::{Bound, Bounds};
 pub use diagnose::{Cause, SandboxError};
 pub use helper::sandbox_main;
-pub use owners::{CAPABILITY_ATTRIBUTE, OWNER_ATTRIBUTE};
-pub use request::{Bind, Copied, Isolation, Refusal, RuntimeSettings, SetupStep, Veil};
+pub use identity::Identity;
+pub use owners::{CAPABILITY_ATTRIBUTE, OWNER_ATTRIBUTE, OwnerNote};
+pub use request::{Bind, ContainerPlan, Copied, Isolation, Network, Refusal, RuntimeSettings, SetupStep, Veil};
+pub use signals::{has_foreground, pass_on};
 
 use crate::fsio::{IoContext, PathError, create_dir_all, read_limited};
 use request::{REQUEST, RootPlan, SandboxReply, SandboxRequest};
+use session::SessionReport;
+use signals::Foreground;
 use tree::close_to_others;
 
 /// Most directories in one overlay. The kernel takes 500, and their names must fit a page.
@@ -50,6 +57,12 @@ const OVERLAY_MAX: usize = 400;
 
 /// Largest reply: one path and a few words.
 const REPLY_LIMIT: u64 = 1 << 20;
+
+/// Largest reply of a session: what its programs printed.
+const SESSION_LIMIT: u64 = 64 << 20;
+
+/// Name of the pipe of signals, in the staging directory.
+const SIGNALS: &str = "signals";
 
 /// How often a running build looks whether it was cancelled.
 const TICK: Duration = Duration::from_millis(100);
@@ -81,7 +94,7 @@ pub struct Sandbox {
     /// Directories that make up the read-only root, the topmost first; not used with [`Isolation::Run`] and
     /// [`Isolation::None`].
     pub layers: Vec<PathBuf>,
-    /// With [`Isolation::Configure`], an existing directory that takes what is changed in the root; its file system must hold
+    /// With [`Isolation::Configure`] and [`Isolation::Container`], an existing directory that takes what is changed in the root; its file system must hold
     /// extended attributes of users.
     pub upper: Option<PathBuf>,
     /// Directories whose places the binds must not tell.
@@ -125,7 +138,41 @@ impl Sandbox {
             return Ok(Outcome::Cancelled);
         }
         let groups = bounds::Groups::make(&self.settings.bounds);
-        let reply = self.prepare(&groups)?;
+        let reply = self.prepare(&groups, None, false)?;
+        let killed = self.run_helper(output)?;
+        match killed {
+            Some(outcome) => Ok(outcome),
+            None => Ok(match (read_reply(&reply)?, groups.hit()) {
+                (Outcome::Exited(1..) | Outcome::Signaled(_), Some(bound)) => Outcome::Exceeded(bound),
+                (outcome, _) => outcome,
+            }),
+        }
+    }
+
+    /// Does what the plan's session says with the program, and gives what programs print to `output`. `None`: [`cancel`] was
+    /// called, or it took longer than the timeout.
+    pub fn run_session(
+        &self,
+        plan: &ContainerPlan,
+        output: &mut dyn FnMut(&[u8]),
+    ) -> Result<Option<SessionReport>, SandboxError> {
+        if is_cancelled() {
+            return Ok(None);
+        }
+        let groups = bounds::Groups::make(&self.settings.bounds);
+        let reply = self.prepare(&groups, Some(plan), false)?;
+        if self.run_helper(output)?.is_some() {
+            return Ok(None);
+        }
+        match parse_reply(&reply, SESSION_LIMIT)? {
+            SandboxReply::Session(report) => Ok(Some(*report)),
+            SandboxReply::Refused(refusal) => Err(SandboxError::refused(refusal)),
+            SandboxReply::Exited(_) | SandboxReply::Signaled(_) => Err(SandboxError::NoReply),
+        }
+    }
+
+    /// Runs the helper to its end; tells what it was killed for, if it was.
+    fn run_helper(&self, output: &mut dyn FnMut(&[u8])) -> Result<Option<Outcome>, SandboxError> {
         let (mut reader, writer) = std::io::pipe().map_err(SandboxError::start)?;
         let writer_for_errors = writer.try_clone().map_err(SandboxError::start)?;
         let mut command = self.command()?;
@@ -141,22 +188,24 @@ impl Sandbox {
         let mut child = child.map_err(SandboxError::start)?;
         let killed = watch(&mut child, &mut reader, self.timeout, output).map_err(SandboxError::start)?;
         child.wait().map_err(SandboxError::start)?;
-        match killed {
-            Some(outcome) => Ok(outcome),
-            None => Ok(match (read_reply(&reply)?, groups.hit()) {
-                (Outcome::Exited(1..) | Outcome::Signaled(_), Some(bound)) => Outcome::Exceeded(bound),
-                (outcome, _) => outcome,
-            }),
-        }
+        Ok(killed)
     }
 
-    /// Runs the program on our own standard input, output and error.
-    pub fn run_interactively(&self) -> Result<Outcome, SandboxError> {
-        let reply = self.prepare(&bounds::Groups::default())?;
+    /// Runs the program on our own standard input, output and error; with [`Isolation::Container`] as the plan says. Signals
+    /// for it are given to [`pass_on`] meanwhile.
+    pub fn run_interactively(&self, plan: Option<&ContainerPlan>) -> Result<Outcome, SandboxError> {
+        let reply = self.prepare(&bounds::Groups::default(), plan, true)?;
         // Ctrl-C at the terminal is for the program.
         let _ignoring = limits::IgnoredInterrupts::new().map_err(SandboxError::start)?;
         let mut child = self.command()?.spawn().map_err(SandboxError::start)?;
-        let status = child.wait().map_err(SandboxError::start)?;
+        let foreground = match self.isolation {
+            // The helper becomes the program.
+            Isolation::Run => Foreground::of_process(child.id()),
+            _ => Foreground::of_pipe(&self.staging.join(SIGNALS))?,
+        };
+        let status = child.wait();
+        drop(foreground);
+        let status = status.map_err(SandboxError::start)?;
         let silent = read_limited(&reply, REPLY_LIMIT).is_ok_and(|bytes| bytes.is_empty());
         if self.isolation == Isolation::Run && silent {
             // The helper has become the program, and replies only where it could not.
@@ -180,17 +229,26 @@ impl Sandbox {
     }
 
     /// Writes the request and what it refers to; gives the file of the reply.
-    fn prepare(&self, groups: &bounds::Groups) -> Result<PathBuf, SandboxError> {
+    fn prepare(
+        &self,
+        groups: &bounds::Groups,
+        plan: Option<&ContainerPlan>,
+        passes_signals: bool,
+    ) -> Result<PathBuf, SandboxError> {
         close_to_others(&self.staging)?;
         let mount_point = self.staging.join("root");
         create_dir_all(&mount_point)?;
         let overlays = self.staging.join("overlays");
         let root = match self.isolation {
-            Isolation::Build | Isolation::Shell | Isolation::Configure => RootPlan::Overlay {
+            Isolation::Build | Isolation::Shell | Isolation::Configure | Isolation::Container => RootPlan::Overlay {
                 groups: link_layers(&self.layers, &overlays, &self.staging)?,
                 writable: link_upper(self.upper.as_deref(), &overlays)?,
             },
             Isolation::Run | Isolation::None => RootPlan::Host,
+        };
+        let signals = match passes_signals && self.isolation != Isolation::Run {
+            true => Some(signals::make_pipe(&self.staging.join(SIGNALS))?),
+            false => None,
         };
         let (file, reply) = (self.staging.join(REQUEST), self.staging.join("reply.json"));
         let request = SandboxRequest {
@@ -208,6 +266,8 @@ impl Sandbox {
             cwd: self.cwd.clone(),
             groups: groups.joined(&self.settings.bounds),
             settings: self.settings.clone(),
+            container: plan.cloned(),
+            signals,
         };
         let json = serde_json::to_vec(&request).map_err(|error| SandboxError::start(error.into()))?;
         std::fs::write(&file, json).context("write", &file)?;
@@ -318,9 +378,14 @@ fn wait_readable(reader: &std::io::PipeReader, at_most: Duration) -> std::io::Re
     }
 }
 
+fn parse_reply(path: &Path, limit: u64) -> Result<SandboxReply, SandboxError> {
+    let bytes = read_limited(path, limit).map_err(|_| SandboxError::NoReply)?;
+    serde_json::from_slice(&bytes).map_err(|_| SandboxError::NoReply)
+}
+
 fn read_reply(path: &Path) -> Result<Outcome, SandboxError> {
-    let bytes = read_limited(path, REPLY_LIMIT).map_err(|_| SandboxError::NoReply)?;
-    match serde_json::from_slice(&bytes).map_err(|_| SandboxError::NoReply)? {
+    match parse_reply(path, REPLY_LIMIT)? {
+        SandboxReply::Session(_) => Err(SandboxError::NoReply),
         SandboxReply::Exited(status) => Ok(Outcome::Exited(status)),
         SandboxReply::Signaled(signal) => Ok(Outcome::Signaled(signal)),
         SandboxReply::Refused(refusal) => Err(SandboxError::refused(refusal)),

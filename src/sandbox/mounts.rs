@@ -15,7 +15,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::copy::{Look, copy_in_other_order};
 use super::helper::Failed;
-use super::request::{Bind, Copied, Isolation, RootPlan, SandboxRequest, SetupStep, Veil};
+use super::request::{Bind, ContainerPlan, Copied, Isolation, Network, RootPlan, SandboxRequest, SetupStep, Veil};
 use crate::fsio::sorted_names;
 use crate::store_path::StoreDir;
 
@@ -55,7 +55,7 @@ pub(super) fn enter(request: &SandboxRequest) -> Result<(), Failed> {
         RootPlan::Overlay { groups, writable } => {
             overlay_root(request, groups, *writable)?;
             devices(&root.join("dev"))?;
-            proc(&root.join("proc"))?;
+            proc(&root.join("proc"), request.container.as_ref())?;
         }
         RootPlan::Host => host_root(root)?,
     }
@@ -68,6 +68,9 @@ pub(super) fn enter(request: &SandboxRequest) -> Result<(), Failed> {
     }
     if request.isolation == Isolation::Run {
         remount(root, MsFlags::MS_RDONLY)?;
+    }
+    if let Some(container) = request.container.as_ref().filter(|container| container.read_only) {
+        seal_root(root, container)?;
     }
     pivot(root)
 }
@@ -100,6 +103,16 @@ fn overlay_root(request: &SandboxRequest, groups: &[usize], writable: bool) -> R
         overlay(&request.overlays.join(&name), *count, &top.join(&name), false)?;
     }
     overlay(&top, groups.len(), &request.mount_point, writable)
+}
+
+/// Lets nobody write to the root but in its volumes, each of which becomes a mount of its own for that.
+fn seal_root(root: &Path, container: &ContainerPlan) -> Result<(), Failed> {
+    for volume in &container.volumes {
+        let place = below(root, volume);
+        mount_at(Some(place.as_os_str()), &place, None, MsFlags::MS_BIND, "")
+            .map_err(|error| error.during(SetupStep::Bind))?;
+    }
+    remount(root, MsFlags::MS_RDONLY)
 }
 
 /// A `/dev` of its own: the harmless nodes, private pseudo terminals and shared memory.
@@ -142,11 +155,14 @@ fn devices(dev: &Path) -> Result<(), Failed> {
 /// A `/proc` of the sandbox's own processes, each of which may write to what is its own there. All else is the
 /// machine's, and read-only: where the machine's root builds, its builder could write to `/proc/sys` otherwise, and
 /// change the mode of any file there for all instances of `/proc`.
-fn proc(target: &Path) -> Result<(), Failed> {
+fn proc(target: &Path, container: Option<&ContainerPlan>) -> Result<(), Failed> {
     let failed = |error: Failed| error.during(SetupStep::Proc);
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount_at(Some("proc".as_ref()), target, Some("proc"), flags, "").map_err(failed)?;
     forbid_control_groups(target)?;
+    if container.is_some_and(|container| container.network == Network::Own) {
+        open_ports(target);
+    }
     let names = sorted_names(target).map_err(|error| Failed::io(SetupStep::Proc, target, &error.source))?;
     for name in names.iter().filter(|name| !name.as_bytes()[0].is_ascii_digit()) {
         let path = target.join(name);
@@ -173,6 +189,12 @@ fn forbid_control_groups(proc: &Path) -> Result<(), Failed> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failed::io(SetupStep::Proc, &limit, &error)),
         _ => Ok(()),
     }
+}
+
+/// Lets any user serve on any port, as container engines do in a network of a container's own. A kernel without the setting
+/// lets the administrator alone.
+fn open_ports(proc: &Path) {
+    let _ = fs::write(proc.join("sys/net/ipv4/ip_unprivileged_port_start"), "0");
 }
 
 /// A root in which every entry of the machine's root stands at its place.

@@ -4,13 +4,14 @@
 //! Invariant: a call that is not understood goes on in the kernel. Nothing is walled off here: whoever is answered could
 //! have changed its arguments meanwhile, and the namespaces are what keeps it in.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
@@ -19,6 +20,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::helper::Failed;
+use super::identity::{self, Callers};
 use super::owners;
 use super::request::{SandboxReply, SetupStep};
 
@@ -28,6 +30,8 @@ pub(super) enum Answer {
     Continue,
     /// It has been carried out, or has failed.
     Done(Result<(), Errno>),
+    /// It gives this number.
+    Number(i64),
 }
 
 /// The calls that are answered: those that say or tell who owns a file, and those that give it a capability.
@@ -46,15 +50,25 @@ pub(super) fn calls() -> Vec<i64> {
     calls
 }
 
+/// Of containers: as above without capabilities, and those that change a mode, or say or tell who a process is.
+pub(super) fn calls_of_containers() -> Vec<i64> {
+    let attributes = [libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr];
+    let mut calls = calls();
+    calls.retain(|call| !attributes.contains(call));
+    calls.extend(owners::mode_calls());
+    calls.extend(identity::calls());
+    calls
+}
+
 /// Over what the listener goes from the process that is listened to to process 1.
 pub(super) fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC)
 }
 
-/// Has the calls of this process and all it starts answered by whoever is at the other end of `channel`.
-pub(super) fn install(channel: &OwnedFd) -> Result<(), Failed> {
+/// Has these calls of this process and all it starts answered by whoever is at the other end of `channel`.
+pub(super) fn install(channel: &OwnedFd, calls: &[i64]) -> Result<(), Failed> {
     let failed = |errno| Failed::errno(SetupStep::Filter, None, errno);
-    let program = program();
+    let program = program(calls);
     let description = libc::sock_fprog {
         len: program.len() as u16,
         filter: program.as_ptr().cast_mut(),
@@ -83,15 +97,14 @@ pub(super) fn install(channel: &OwnedFd) -> Result<(), Failed> {
     .map_err(failed)
 }
 
-/// Notifies of [`calls`], lets all others pass. Foreign tables of calls are dealt with by the other filters.
-fn program() -> Vec<libc::sock_filter> {
+/// Notifies of these calls, lets all others pass. Foreign tables of calls are dealt with by the other filters.
+fn program(calls: &[i64]) -> Vec<libc::sock_filter> {
     let statement = |code: u32, k: u32, jt: usize| libc::sock_filter {
         code: code as u16,
         jt: jt as u8,
         jf: 0,
         k,
     };
-    let calls = calls();
     // The number is the first word of what a filter is shown (`seccomp_data`).
     let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
     let jump = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
@@ -123,32 +136,74 @@ impl Children {
     }
 }
 
-/// Answers notified calls and reaps every process that ends until `program` does; tells how that one ended.
-pub(super) fn answer_until(program: Pid, children: &Children, channel: &OwnedFd) -> nix::Result<SandboxReply> {
-    let mut listener: Option<OwnedFd> = None;
-    loop {
-        let notified = listener.as_ref().unwrap_or(channel);
-        let mut fds = [
-            PollFd::new(children.0.as_fd(), PollFlags::POLLIN),
-            PollFd::new(notified.as_fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Err(Errno::EINTR) => continue,
-            result => result?,
-        };
-        let [ended, called] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
-        if called.contains(PollFlags::POLLIN) {
-            match &listener {
-                None => listener = Some(receive(channel)?),
-                Some(listener) => answer_one(listener)?,
+/// What process 1 does while the program runs.
+pub(super) struct Attendant<'a> {
+    program: Pid,
+    channel: &'a OwnedFd,
+    listener: Option<OwnedFd>,
+    /// Signals to be passed on to the program.
+    signals: Option<File>,
+    /// Who the processes of a container are.
+    callers: Option<Callers>,
+}
+
+impl<'a> Attendant<'a> {
+    pub(super) fn new(program: Pid, channel: &'a OwnedFd, signals: Option<File>, callers: Option<Callers>) -> Self {
+        Self {
+            program,
+            channel,
+            listener: None,
+            signals,
+            callers,
+        }
+    }
+
+    /// Answers notified calls, passes signals on and reaps every process that ends until the program does; tells how that
+    /// one ended.
+    pub(super) fn attend_until_end(&mut self, children: &Children) -> nix::Result<SandboxReply> {
+        loop {
+            let notified = self.listener.as_ref().unwrap_or(self.channel);
+            let mut fds = vec![
+                PollFd::new(children.0.as_fd(), PollFlags::POLLIN),
+                PollFd::new(notified.as_fd(), PollFlags::POLLIN),
+            ];
+            let signals = self.signals.as_ref();
+            fds.extend(signals.map(|signals| PollFd::new(signals.as_fd(), PollFlags::POLLIN)));
+            match poll(&mut fds, PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                result => result?,
+            };
+            let told: Vec<PollFlags> = (fds.iter())
+                .map(|fd| fd.revents().unwrap_or(PollFlags::empty()))
+                .collect();
+            let (ended, called) = (told[0], told[1]);
+            if called.contains(PollFlags::POLLIN) {
+                match &self.listener {
+                    None => self.listener = Some(receive(self.channel)?),
+                    Some(listener) => answer_one(listener, self.callers.as_mut())?,
+                }
+            }
+            if told.get(2).is_some_and(|told| told.contains(PollFlags::POLLIN)) {
+                self.pass_signal_on();
+            }
+            // A filter that nobody uses any more hangs up; its last process has ended then.
+            if ended.contains(PollFlags::POLLIN) || called.contains(PollFlags::POLLHUP) {
+                children.drain();
+                if let Some(reply) = reap(self.program)? {
+                    return Ok(reply);
+                }
             }
         }
-        // A filter that nobody uses any more hangs up; its last process has ended then.
-        if ended.contains(PollFlags::POLLIN) || called.contains(PollFlags::POLLHUP) {
-            children.drain();
-            if let Some(reply) = reap(program)? {
-                return Ok(reply);
-            }
+    }
+
+    fn pass_signal_on(&self) {
+        let mut number = [0];
+        let Some(mut signals) = self.signals.as_ref() else {
+            return;
+        };
+        if let (Ok(1), Ok(signal)) = (signals.read(&mut number), Signal::try_from(i32::from(number[0]))) {
+            // It may have ended meanwhile.
+            let _ = kill(self.program, signal);
         }
     }
 }
@@ -189,7 +244,7 @@ fn reap(program: Pid) -> nix::Result<Option<SandboxReply>> {
     }
 }
 
-fn answer_one(listener: &OwnedFd) -> nix::Result<()> {
+fn answer_one(listener: &OwnedFd, callers: Option<&mut Callers>) -> nix::Result<()> {
     // SAFETY: plain data, for which zeros are valid; the kernel wants them.
     let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is to a live value of the type that the request prescribes.
@@ -211,7 +266,8 @@ fn answer_one(listener: &OwnedFd) -> nix::Result<()> {
         };
         valid == 0
     };
-    let answer = owners::answer(call.pid, call.data.nr.into(), &call.data.args, &is_waiting);
+    let number = i64::from(call.data.nr);
+    let answer = owners::answer(call.pid, number, &call.data.args, &is_waiting, callers);
     let mut reply = libc::seccomp_notif_resp {
         id: call.id,
         val: 0,
@@ -221,6 +277,7 @@ fn answer_one(listener: &OwnedFd) -> nix::Result<()> {
     match answer {
         Answer::Continue => reply.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
         Answer::Done(Ok(())) => {}
+        Answer::Number(number) => reply.val = number,
         Answer::Done(Err(errno)) => reply.error = -(errno as i32),
     }
     // SAFETY: as above. Where whoever called is gone, nobody waits for the answer.
@@ -234,10 +291,12 @@ mod tests {
 
     #[test]
     fn every_answered_call_jumps_to_the_last_statement() {
-        let program = program();
-        assert_eq!(program.len(), calls().len() + 3);
-        for (index, statement) in program.iter().enumerate().skip(1).take(calls().len()) {
-            assert_eq!(index + 1 + usize::from(statement.jt), program.len() - 1);
+        for calls in [calls(), calls_of_containers()] {
+            let program = program(&calls);
+            assert_eq!(program.len(), calls.len() + 3);
+            for (index, statement) in program.iter().enumerate().skip(1).take(calls.len()) {
+                assert_eq!(index + 1 + usize::from(statement.jt), program.len() - 1);
+            }
         }
     }
 }

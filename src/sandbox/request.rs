@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::bounds::{Bounds, Joined};
+use super::identity::Identity;
+use super::session::{Session, SessionReport};
 
 /// Name of the request's file, in the helper's working directory.
 pub(super) const REQUEST: &str = "request.json";
@@ -42,8 +44,35 @@ pub(super) struct SandboxRequest {
     pub cwd: PathBuf,
     /// Control groups to be joined.
     pub groups: Vec<Joined>,
+    /// With [`Isolation::Container`], what makes it one.
+    pub container: Option<ContainerPlan>,
+    /// Named pipe from which process 1 takes the numbers of signals for the program, where it has someone to pass them on.
+    pub signals: Option<PathBuf>,
     /// What is fixed of the surroundings.
     pub settings: RuntimeSettings,
+}
+
+impl SandboxRequest {
+    /// Whether it has a network of its own, in which there is nobody else.
+    pub fn has_own_network(&self) -> bool {
+        match &self.container {
+            Some(container) => container.network == Network::Own,
+            None => self.isolation.are_closed(),
+        }
+    }
+
+    /// Whether it is somebody's terminal that what runs reads from, and no pipe of ours.
+    pub fn is_interactive(&self) -> bool {
+        match &self.container {
+            Some(container) => container.session.is_none(),
+            None => self.isolation == Isolation::Shell,
+        }
+    }
+
+    /// Whether what runs asks process 1 about files.
+    pub fn is_answered(&self) -> bool {
+        matches!(self.isolation, Isolation::Configure | Isolation::Container)
+    }
 }
 
 /// What a sandbox *fixes* of its surroundings, so that no build can tell one machine from another. A check of a build's
@@ -103,6 +132,9 @@ pub enum Isolation {
     /// Maintainer scripts: as a build, but whoever runs is the administrator of a root that can be written to, and keeps
     /// the rights over files that this takes; who is to own what is noted instead of done.
     Configure,
+    /// A program of an image in the image's root, as its user: own user, mount, pid, ipc and uts namespaces, and the network
+    /// that [`ContainerPlan`] says.
+    Container,
 }
 
 impl Isolation {
@@ -110,6 +142,31 @@ impl Isolation {
     pub(super) fn are_closed(self) -> bool {
         matches!(self, Self::Build | Self::Configure)
     }
+}
+
+/// What makes a sandbox a container of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerPlan {
+    /// Whose network it has.
+    pub network: Network,
+    /// Whether the root cannot be written to.
+    pub read_only: bool,
+    /// Directories inside that can be written to all the same.
+    pub volumes: Vec<PathBuf>,
+    /// Who the program is.
+    pub user: Identity,
+    /// What is done instead of becoming the program.
+    pub session: Option<Session>,
+}
+
+/// Whose network a container has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// The machine's.
+    Machine,
+    /// One of its own, with nobody else in it.
+    Own,
 }
 
 /// What the new root consists of.
@@ -162,6 +219,8 @@ pub(super) enum SandboxReply {
     Signaled(i32),
     /// The sandbox could not be set up.
     Refused(Refusal),
+    /// How a session went.
+    Session(Box<SessionReport>),
 }
 
 /// A step of setting the sandbox up that failed.

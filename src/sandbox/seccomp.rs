@@ -125,6 +125,11 @@ pub(super) fn install_for_configuring() -> Result<(), Failed> {
     install_all(configuring_programs())
 }
 
+/// Installs what is refused to the programs of an image: little, as they are to run as they would elsewhere.
+pub(super) fn install_for_container() -> Result<(), Failed> {
+    install_all(container_programs())
+}
+
 fn install_all(programs: Result<Vec<BpfProgram>, String>) -> Result<(), Failed> {
     for program in programs.map_err(failed)? {
         seccompiler::apply_filter(&program).map_err(|error| match error {
@@ -153,7 +158,10 @@ fn programs() -> Result<Vec<BpfProgram>, String> {
         filter(set_id_rules().map_err(|error| error.to_string())?, libc::EPERM)?,
         filter(whole(&xattr_calls()), libc::EOPNOTSUPP)?,
         filter(whole(&UNKNOWN), libc::ENOSYS)?,
-        filter(family_rules().map_err(|error| error.to_string())?, libc::EAFNOSUPPORT)?,
+        filter(
+            family_rules(&FAMILIES).map_err(|error| error.to_string())?,
+            libc::EAFNOSUPPORT,
+        )?,
     ];
     programs.extend(second_table());
     Ok(programs)
@@ -166,10 +174,31 @@ fn configuring_programs() -> Result<Vec<BpfProgram>, String> {
     let mut programs = vec![
         filter(whole(&attributes), libc::EOPNOTSUPP)?,
         filter(whole(&UNKNOWN), libc::ENOSYS)?,
-        filter(family_rules().map_err(|error| error.to_string())?, libc::EAFNOSUPPORT)?,
+        filter(
+            family_rules(&FAMILIES).map_err(|error| error.to_string())?,
+            libc::EAFNOSUPPORT,
+        )?,
         // Error number 0 is success.
         filter(whole(&identity_calls()), 0)?,
         filter(whole(&SYNCHRONISING), 0)?,
+    ];
+    programs.extend(second_table());
+    Ok(programs)
+}
+
+/// Whose capabilities a container's programs have is fixed; that they ask for fewer is obeyed. What a file's attributes say
+/// is between process 1 and us.
+fn container_programs() -> Result<Vec<BpfProgram>, String> {
+    let whole = |calls: &[i64]| calls.iter().map(|&call| (call, Vec::new())).collect();
+    let families = [FAMILIES.as_slice(), &[libc::AF_NETLINK, libc::AF_PACKET]].concat();
+    let mut programs = vec![
+        filter(whole(&xattr_calls()), libc::EOPNOTSUPP)?,
+        filter(whole(&UNKNOWN), libc::ENOSYS)?,
+        filter(
+            family_rules(&families).map_err(|error| error.to_string())?,
+            libc::EAFNOSUPPORT,
+        )?,
+        filter(whole(&[libc::SYS_capset]), 0)?,
     ];
     programs.extend(second_table());
     Ok(programs)
@@ -194,12 +223,12 @@ fn set_id_rules() -> Result<Rules, BackendError> {
     Ok(rules)
 }
 
-fn family_rules() -> Result<Rules, BackendError> {
+fn family_rules(families: &[i32]) -> Result<Rules, BackendError> {
     let is_not = |family: i32| {
         let family = u64::from(family.unsigned_abs());
         SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family)
     };
-    let conditions = FAMILIES.into_iter().map(is_not).collect::<Result<Vec<_>, _>>()?;
+    let conditions = families.iter().copied().map(is_not).collect::<Result<Vec<_>, _>>()?;
     let rules = [libc::SYS_socket, libc::SYS_socketpair].map(|call| {
         let rule = SeccompRule::new(conditions.clone())?;
         Ok((call, vec![rule]))
@@ -256,7 +285,7 @@ mod tests {
 
     #[test]
     fn all_filters_compile_and_fit_the_kernel() {
-        for programs in [programs().unwrap(), configuring_programs().unwrap()] {
+        for programs in [programs(), configuring_programs(), container_programs()].map(Result::unwrap) {
             assert!(programs.iter().all(|program| (1..4096).contains(&program.len())));
         }
     }

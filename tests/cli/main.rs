@@ -12,6 +12,7 @@ mod bounds;
 mod capabilities;
 mod check;
 mod configure;
+mod containers;
 mod copy;
 mod crafted;
 mod crash;

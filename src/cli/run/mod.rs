@@ -1,4 +1,6 @@
-//! `layerize run`: a program of a package on this machine, with the store where its paths say it is.
+//! `layerize run`: a program of a package on this machine, with the store where its paths say it is, or of an image in its root.
+
+mod image;
 
 use std::path::Path;
 
@@ -19,20 +21,33 @@ use crate::project::{Target, Work};
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// The package or store path
-    target: String,
+    #[arg(conflicts_with = "image")]
+    target: Option<String>,
     /// Its program [default: its only one, or the one with the package's name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "image")]
     program: Option<String>,
-    /// Arguments of the program
+    /// Arguments of the program; of an image, in place of its `cmd`
     #[arg(last = true)]
     arguments: Vec<String>,
+    #[command(flatten)]
+    container: image::ContainerFlags,
     #[command(flatten)]
     flags: BuildFlags,
 }
 
-/// Realises the package and runs its program.
+/// Realises the package, or the image, and runs its program.
 pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let work = work::prepare_package(&args.target, &args.flags.options(), &context.environment)?;
+    let target = match (&args.target, &args.container.image) {
+        (Some(target), _) => target,
+        (None, Some(image)) => return image::run(image, &args.container, &args.arguments, &args.flags, context),
+        (None, None) => {
+            return Err(advised(
+                "neither a package nor an image is named",
+                "write `layerize run PACKAGE`, or `layerize run --image IMAGE`",
+            ));
+        }
+    };
+    let work = work::prepare_package(target, &args.flags.options(), &context.environment)?;
     context.ui.clear();
     let program = program(args, &work)?;
     let argv = std::iter::once(program).chain(args.arguments.iter().cloned()).collect();

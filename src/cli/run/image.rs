@@ -1,0 +1,217 @@
+//! `layerize run --image`: a program of an image, in the image's own root and without an engine.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::context::{self, Context};
+use crate::cli::documents;
+use crate::cli::error::{self, advised};
+use crate::cli::flags::{BuildFlags, value};
+use crate::cli::outcome::Outcome;
+use crate::container::{Container, RunOptions, RunnableImage, Volume, Workshop};
+use crate::image::Image;
+use crate::oci::Platform;
+use crate::project::{self, ImageOptions, Project, work};
+use crate::sandbox;
+use crate::transport::{Content, Location};
+
+/// Flags of `layerize run` that are about an image.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Image options")]
+pub struct ContainerFlags {
+    /// Run an image: one of the spec, a store path, or a place such as docker-archive:FILE, oci:DIR[:TAG] or docker://NAME
+    #[arg(long, value_name = "NAME|PLACE")]
+    pub image: Option<String>,
+    /// Which platform of a multi-platform image
+    #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>, requires = "image")]
+    platform: Option<Platform>,
+    /// Program in place of the image's entrypoint and `cmd`; empty: none
+    #[arg(long, value_name = "PROGRAM", requires = "image")]
+    entrypoint: Option<String>,
+    /// Variable, or the name of one of yours; repeatable
+    #[arg(short, long, value_name = "KEY[=VALUE]", requires = "image")]
+    env: Vec<String>,
+    /// File or directory of the machine, and where it is in the container; repeatable
+    #[arg(long, value_name = "PATH:PLACE[:ro]", requires = "image")]
+    volume: Vec<String>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR", requires = "image")]
+    workdir: Option<String>,
+    /// User, by name or number
+    #[arg(short, long, value_name = "USER[:GROUP]", requires = "image")]
+    user: Option<String>,
+    /// Let nothing be written but in volumes
+    #[arg(long, requires = "image")]
+    read_only: bool,
+    /// Whose network the program has
+    #[arg(long, value_enum, default_value = "host", value_name = "WHOSE", requires = "image")]
+    network: NetworkFlag,
+}
+
+/// Whose network a program has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum NetworkFlag {
+    /// The machine's: its ports are the machine's ports
+    Host,
+    /// One with nobody else in it
+    None,
+}
+
+/// Makes or opens the image and runs its program.
+pub fn run(
+    name: &str,
+    flags: &ContainerFlags,
+    arguments: &[String],
+    build: &BuildFlags,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
+    let options = options(flags, arguments)?;
+    let image = find(name, flags, build, context)?;
+    context.ui.clear();
+    let config = image.config.image().ok_or(crate::container::ContainerError::Artifact)?;
+    let runnable = RunnableImage {
+        layers: &image.layers,
+        config,
+    };
+    let (store, roots) = (context.environment.store()?, context.environment.roots()?);
+    let staging = store.stage()?;
+    let workshop = Workshop {
+        roots: &roots,
+        helper: None,
+        reporter: context.ui,
+    };
+    let container = Container::make(runnable, &options, workshop, staging.path())?;
+    match container.run() {
+        Ok(sandbox::Outcome::Exited(status)) => Ok(Outcome::of_status(status)),
+        // As shells tell it.
+        Ok(sandbox::Outcome::Signaled(signal)) => Ok(Outcome::of_status(128 + signal)),
+        Ok(_) => Err(crate::container::ContainerError::Cancelled.into()),
+        Err(failure) => match failure.status() {
+            Some(status) => {
+                error::show(&failure.into(), context.ui);
+                Ok(Outcome::Status(status))
+            }
+            None => Err(failure.into()),
+        },
+    }
+}
+
+/// The image that is meant: one of the spec goes before a file of the same name.
+fn find(name: &str, flags: &ContainerFlags, build: &BuildFlags, context: &Context) -> anyhow::Result<Image> {
+    let project = Project::load(&context.environment).ok();
+    let is_of_spec = project.is_some_and(|project| project.workspace.images.contains_key(name));
+    let arguments = [name.to_owned()];
+    if !is_of_spec && let Some(place) = documents::finished(&arguments) {
+        let location: Location = place.parse()?;
+        let opened = context.content(&location, flags.platform.as_ref(), false)?;
+        return match opened.content {
+            Content::Image(image) => Ok(image),
+            Content::Index(_) => Err(advised(
+                format!("`{name}` holds images for several platforms"),
+                "choose one with `--platform`",
+            )),
+        };
+    }
+    let work = work::prepare(&arguments, &build.options(), &context.environment)?;
+    let options = ImageOptions {
+        platforms: flags.platform.iter().cloned().collect(),
+        ..ImageOptions::default()
+    };
+    let named = project::images(&work, &options, &context.environment)?.pop();
+    context.trim_layer_cache()?;
+    let named = named.ok_or_else(|| {
+        advised(
+            format!("`{name}` is no image"),
+            format!("run a package's program without `--image`: `layerize run {name}`"),
+        )
+    })?;
+    Ok(named.image)
+}
+
+fn options(flags: &ContainerFlags, arguments: &[String]) -> anyhow::Result<RunOptions> {
+    let entrypoint = flags.entrypoint.as_ref().map(|program| match program.is_empty() {
+        true => Vec::new(),
+        false => vec![program.clone()],
+    });
+    Ok(RunOptions {
+        arguments: arguments.to_vec(),
+        entrypoint,
+        env: flags
+            .env
+            .iter()
+            .map(|text| variable(text))
+            .collect::<Result<Vec<_>, _>>()?
+            .concat(),
+        volumes: flags.volume.iter().map(|text| volume(text)).collect::<Result<_, _>>()?,
+        workdir: flags.workdir.clone(),
+        user: flags.user.clone(),
+        read_only: flags.read_only,
+        no_network: flags.network == NetworkFlag::None,
+        terminal: std::io::stdin().is_terminal() && std::io::stdout().is_terminal(),
+    })
+}
+
+/// `KEY=VALUE`, or `KEY` with the value that it has here; nothing where it has none.
+fn variable(text: &str) -> anyhow::Result<Vec<(String, String)>> {
+    match text.split_once('=') {
+        Some(("", _)) => Err(advised(
+            format!("`--env {text}` names no variable"),
+            "write `--env KEY=VALUE`, or `--env KEY` for one of yours",
+        )),
+        Some((name, value)) => Ok(vec![(name.to_owned(), value.to_owned())]),
+        None => {
+            let mut all = context::all_variables();
+            Ok(all
+                .remove(text)
+                .map(|value| (text.to_owned(), value))
+                .into_iter()
+                .collect())
+        }
+    }
+}
+
+/// `PATH:PLACE[:ro]`.
+fn volume(text: &str) -> anyhow::Result<Volume> {
+    let (rest, read_only) = match text.strip_suffix(":ro") {
+        Some(rest) => (rest, true),
+        None => (text.strip_suffix(":rw").unwrap_or(text), false),
+    };
+    match rest.rsplit_once(':') {
+        Some((source, target)) if !source.is_empty() && target.starts_with('/') => Ok(Volume {
+            source: PathBuf::from(source),
+            target: target.to_owned(),
+            read_only,
+        }),
+        _ => Err(advised(
+            format!("`--volume {text}` does not say what goes where"),
+            "write `--volume PATH:/PLACE`, with `:ro` at the end for one that cannot be written to",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_are_parsed() {
+        for (text, source, target, read_only) in [
+            ("a:/b", "a", "/b", false),
+            ("/a:/b:ro", "/a", "/b", true),
+            ("/a:b:/c:rw", "/a:b", "/c", false),
+        ] {
+            let volume = volume(text).unwrap();
+            let found = (
+                volume.source.to_str().unwrap(),
+                volume.target.as_str(),
+                volume.read_only,
+            );
+            assert_eq!(found, (source, target, read_only), "{text}");
+        }
+        for text in ["", "a", "a:b", ":/b", "/a:ro"] {
+            assert!(volume(text).is_err(), "{text}");
+        }
+    }
+}
