@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::ConfigureError;
 pub use package::Source;
-pub use record::{Entry, RECORD, Record, TREE};
+pub use record::{ChosenAccounts, Entry, RECORD, Record, TREE};
 
 use crate::fsio::{self, IoContext};
 use crate::sandbox::RuntimeSettings;
@@ -262,7 +262,11 @@ fn add_boot_directories(
             None => Ok(String::new()),
         }
     };
-    let accounts = SystemAccounts::parse(&text("passwd")?, &text("group")?);
+    let (passwd, group) = (text("passwd")?, text("group")?);
+    if output.join(TREE).join("etc/passwd").is_file() {
+        record.accounts = ChosenAccounts::of(&passwd, &group);
+    }
+    let accounts = SystemAccounts::parse(&passwd, &group);
     for (path, entry) in boot::directories(packages, &accounts)? {
         if record.entries.contains_key(&path) {
             continue;

@@ -5,6 +5,7 @@
 //! not in the tree is a package's own, which has another mode or owner.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,44 @@ pub struct Record {
     pub ran: BTreeSet<String>,
     /// The packages whose scripts did not run, with the reason.
     pub skipped: BTreeMap<String, String>,
+    /// The users and groups that scripts gave the first number that was free.
+    #[serde(default)]
+    pub accounts: ChosenAccounts,
+}
+
+/// Users and groups with the numbers that scripts chose for them, which depend on what else is installed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChosenAccounts {
+    /// Users.
+    pub users: BTreeMap<String, u32>,
+    /// Groups.
+    pub groups: BTreeMap<String, u32>,
+}
+
+/// The numbers from which adduser(8) and systemd-sysusers(8) choose.
+const CHOSEN: RangeInclusive<u32> = 100..=999;
+
+/// Debian's own group with such a number (base-passwd).
+const STATIC_GROUP: &str = "users";
+
+impl ChosenAccounts {
+    /// Those of `etc/passwd` and `etc/group` as scripts left them.
+    pub(super) fn of(passwd: &str, group: &str) -> Self {
+        let chosen = |text: &str| -> BTreeMap<String, u32> {
+            let accounts = text.lines().filter_map(|line| {
+                let mut fields = line.split(':');
+                Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
+            });
+            accounts
+                .filter(|(name, number)| CHOSEN.contains(number) && name != STATIC_GROUP)
+                .collect()
+        };
+        Self {
+            users: chosen(passwd),
+            groups: chosen(group),
+        }
+    }
 }
 
 /// Mode, owner and capabilities of something in an image.

@@ -97,8 +97,19 @@ pub fn resolve(
             .collect(),
         // Bases are images, which this module does not read: whoever does brings them up to date.
         bases: old.bases.clone(),
+        accounts: accounts_of(workspace, old),
         golden: golden_of(workspace, old),
     })
+}
+
+/// The recorded numbers of accounts in images that there still are: which accounts these have shows when they are built.
+fn accounts_of(workspace: &Workspace, old: &Lock) -> BTreeMap<(String, String), u32> {
+    let configures = |image: &str| {
+        let image = workspace.images.get(image);
+        image.is_some_and(spec::wants_scripts)
+    };
+    let known = old.accounts.iter().filter(|((image, _), _)| configures(image));
+    known.map(|(key, number)| (key.clone(), *number)).collect()
 }
 
 /// The recorded digests of images that there still are; what becomes of them shows when they are built.

@@ -121,7 +121,7 @@ impl Serialize for AccountFiles {
 pub struct AccountFile(pub Vec<u8>);
 
 impl AccountFile {
-    fn to_string_lossy(&self) -> Cow<'_, str> {
+    pub(super) fn to_string_lossy(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.0)
     }
 

@@ -2,14 +2,23 @@
 //!
 //! Invariant: a function of the store path that holds it; what is only given another mode or owner keeps its content.
 
+use std::path::Path;
+
 use super::accounts::{AccountFile, AccountFiles};
 use super::error::ImageError;
 use super::filesystem::{Content, FileSystem, Found, Node, NodeKind, Origin};
-use super::layout::read_accounts;
+use super::layout::{ACCOUNTS_SIZE_MAX, read_accounts};
+use super::numbers::{Renumbering, as_in};
 use super::recipe::{Configured, Recipe};
 use crate::capability::FileCapabilities;
 use crate::configure::{Record, TREE};
-use crate::fsio::IoContext;
+use crate::fsio::{self, IoContext};
+
+/// The files of accounts; the last two hold passwords, or rather that there are none.
+const PASSWD: &str = "etc/passwd";
+const GROUP: &str = "etc/group";
+const SHADOW: &str = "etc/shadow";
+const GSHADOW: &str = "etc/gshadow";
 
 /// Puts what the scripts of a recipe's packages made into the image.
 pub(super) fn lay_over(recipe: &Recipe, files: &mut FileSystem) -> Result<(), ImageError> {
@@ -17,13 +26,22 @@ pub(super) fn lay_over(recipe: &Recipe, files: &mut FileSystem) -> Result<(), Im
         return Ok(());
     };
     let record = Record::read(&configured.physical)?;
+    let accounts = made_accounts(&configured.physical)?;
+    let (passwd, group) = (accounts.passwd.to_string_lossy(), accounts.group.to_string_lossy());
+    let renumbering = Renumbering::new(
+        (&passwd, &group),
+        &record.accounts,
+        &configured.numbers,
+        &recipe.spec.users,
+    );
     for (path, entry) in &record.entries {
         if let Some(node) = made(configured, path, files)? {
             let before = files.node(path.as_bytes()).cloned();
             let node = Node {
+                kind: renumbered(path, node.kind, (&passwd, &group), &renumbering)?,
                 mode: entry.mode,
-                uid: entry.uid,
-                gid: entry.gid,
+                uid: renumbering.uid(entry.uid),
+                gid: renumbering.gid(entry.gid),
                 capabilities: entry
                     .capability
                     .as_deref()
@@ -38,6 +56,42 @@ pub(super) fn lay_over(recipe: &Recipe, files: &mut FileSystem) -> Result<(), Im
         }
     }
     Ok(())
+}
+
+/// A file of accounts with the numbers of the image; anything else as it is.
+fn renumbered(
+    path: &str,
+    kind: NodeKind,
+    (passwd, group): (&str, &str),
+    renumbering: &Renumbering<'_>,
+) -> Result<NodeKind, ImageError> {
+    let NodeKind::File(content) = &kind else {
+        return Ok(kind);
+    };
+    let text = || -> Result<String, ImageError> { Ok(read_accounts(content)?.to_string_lossy().into_owned()) };
+    let text = match path {
+        PASSWD => renumbering.passwd(&text()?),
+        GROUP => renumbering.group(&text()?),
+        SHADOW => as_in(&renumbering.passwd(passwd), &text()?),
+        GSHADOW => as_in(&renumbering.group(group), &text()?),
+        _ => return Ok(kind),
+    };
+    Ok(NodeKind::File(Content::Bytes(text.into_bytes().into())))
+}
+
+/// `etc/passwd` and `etc/group` as the scripts left them, with the numbers that they saw; empty where they made none.
+pub(super) fn made_accounts(physical: &Path) -> Result<AccountFiles, ImageError> {
+    let read = |path: &str| -> Result<AccountFile, ImageError> {
+        let place = physical.join(TREE).join(path);
+        match place.is_file() {
+            true => Ok(AccountFile(fsio::read_limited(&place, ACCOUNTS_SIZE_MAX)?)),
+            false => Ok(AccountFile::default()),
+        }
+    };
+    Ok(AccountFiles {
+        passwd: read(PASSWD)?,
+        group: read(GROUP)?,
+    })
 }
 
 /// What is at `path` in the scripts' tree, or if there is nothing, in the image.
@@ -82,6 +136,6 @@ pub(super) fn accounts(recipe: &Recipe, files: &FileSystem) -> Result<Option<Acc
             _ => Ok(None),
         }
     };
-    let both = read("etc/passwd")?.zip(read("etc/group")?);
+    let both = read(PASSWD)?.zip(read(GROUP)?);
     Ok(both.map(|(passwd, group)| AccountFiles { passwd, group }))
 }

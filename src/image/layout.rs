@@ -55,7 +55,7 @@ const ROOT_DIRS: &[&str] = &[
 const ROOT_LINKS: &[(&str, &str)] = &[("var/lock", "/run/lock"), ("var/run", "/run")];
 
 /// Largest `etc/passwd` or `etc/group` of an image's own that is read.
-const ACCOUNTS_SIZE_MAX: u64 = 1 << 20;
+pub(super) const ACCOUNTS_SIZE_MAX: u64 = 1 << 20;
 
 /// By convention the home of users who have none.
 const NO_HOME: &str = "/nonexistent";

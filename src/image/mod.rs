@@ -21,6 +21,7 @@ mod index;
 mod join;
 mod layout;
 mod locale;
+mod numbers;
 mod permissions;
 mod plan;
 mod program;
@@ -39,6 +40,7 @@ pub use document::{FORMAT_ANNOTATION, LISTS_SIZE_MAX, PACKAGES_ANNOTATION, STORE
 pub use error::{Collision, ImageError};
 pub use format::{Format, UnknownFormat};
 pub use index::{ImageIndex, IndexError, Listed, platform_of};
+pub use numbers::numbers;
 pub use plan::{closure_graph, explain, fits, plan, plan_fleet, replan, root_path};
 pub use program::{Lack, LoadFault, Owner};
 pub use recipe::{ClosureMember, Configured, ContentRoot, Generated, GeneratedKind, Recipe, RootPackage};

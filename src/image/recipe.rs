@@ -5,6 +5,7 @@
 //! says there what it is to the digest. The key of the image cache is a digest of it, and what a user asked for beyond
 //! the spec (which decides whether a digest may be recorded, and is told in the provenance) is a difference of two.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -399,6 +400,8 @@ pub struct Configured {
     pub physical: PathBuf,
     /// SHA-256 of its canonical archive.
     pub nar_hash: Digest,
+    /// The number of each user and group that the scripts made: [`numbers`](super::numbers()).
+    pub numbers: BTreeMap<String, u32>,
 }
 
 /// Copies of a value of a struct with each field changed in turn, by the field's name. The pattern has no `..`: a field

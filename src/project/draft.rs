@@ -189,7 +189,7 @@ fn of_spec(
     recipe.configured = inputs
         .configured
         .as_ref()
-        .map(|input| configured(input, work))
+        .map(|input| configured(input, &recipe.spec, work))
         .transpose()?;
     (plain.plan, _) = layer_plan::of_spec(&plain.spec, &ImageOptions::default())?;
     let kept;
@@ -260,14 +260,19 @@ pub fn platform_of_spec(spec: &spec::Image, lock: &spec::Lock) -> Result<Platfor
 }
 
 /// What maintainer scripts made, as a recipe has it.
-fn configured(input: &Input, work: &Work) -> Result<image::Configured, ProjectError> {
+fn configured(input: &Input, spec: &spec::Image, work: &Work) -> Result<image::Configured, ProjectError> {
+    let name = &spec.name.value;
+    let lock = &work.project.as_ref().expect("Debian packages come from a spec").lock;
     let path = work.path(input);
     let info = work.store.info(&path)?;
     let info = info.ok_or_else(|| ProjectError::Gone { path: path.clone() })?;
+    let physical = work.store.physical(&path);
+    let numbers = image::numbers(&physical, &spec.users, &lock.numbers_of(name));
     Ok(image::Configured {
         logical: StoreDir::layerize().logical(&path),
-        physical: work.store.physical(&path),
         nar_hash: info.nar_hash,
+        numbers: numbers.map_err(|source| ProjectError::making(name, source))?,
+        physical,
     })
 }
 

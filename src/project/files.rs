@@ -158,6 +158,16 @@ impl Project {
         Ok(())
     }
 
+    /// Records numbers of accounts beside those that are recorded, and writes the lock where that changed it.
+    pub fn record_accounts(&mut self, accounts: BTreeMap<(String, String), u32>) -> Result<(), ProjectError> {
+        let before = self.lock.accounts.clone();
+        self.lock.accounts.extend(accounts);
+        match self.lock.accounts == before {
+            true => Ok(()),
+            false => self.write_lock(),
+        }
+    }
+
     /// Writes the lock as it is now.
     pub fn write_lock(&self) -> Result<(), ProjectError> {
         Ok(crate::fsio::write_output(

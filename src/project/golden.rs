@@ -32,6 +32,9 @@ pub fn record(project: &mut Project, options: &WorkOptions, environment: &Enviro
         let digest = image.image.digest();
         golden.insert(key, Golden { inputs, digest });
     }
+    if let Some(built) = &work.project {
+        project.lock.accounts = built.lock.accounts.clone();
+    }
     if project.lock.golden != golden {
         project.lock.golden = golden;
         project.write_lock()?;

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::build;
 use crate::derive::{BuildPlan, ImageInputs, Input};
 use crate::digest::Digest;
-use crate::event::Silent;
+use crate::event::{Event, Reporter, Silent};
+use crate::image;
 use crate::spec::{Dependency, PackageName};
 use crate::store::Store;
 use crate::store_path::StorePath;
@@ -135,7 +136,7 @@ fn realise(
     let build_options = environment.build_options(options, Some(&project.workspace))?;
     let inputs = all_inputs(&targets, &plan);
     let paths = build::realise(&store, &plan, &inputs, &build_options, environment.reporter)?;
-    Work {
+    let mut work = Work {
         store,
         nix,
         project: Some(project),
@@ -145,7 +146,9 @@ fn realise(
         paths,
         options: options.clone(),
     }
-    .check_paths()
+    .check_paths()?;
+    work.record_numbers(environment.reporter)?;
+    Ok(work)
 }
 
 impl Work {
@@ -248,6 +251,36 @@ impl Work {
             .filter(|target| matches!(target, Target::Image(_)))
             .count();
         images + usize::from(self.targets.iter().any(Target::is_path))
+    }
+
+    /// Records the numbers of the accounts that scripts made in the lock, so that they stay theirs. They are the same where
+    /// they are not recorded: with `--locked`, and where the lock cannot be written.
+    fn record_numbers(&mut self, reporter: &dyn Reporter) -> Result<(), ProjectError> {
+        let mut accounts = BTreeMap::new();
+        let Some(project) = self.project.as_ref().filter(|_| !self.options.locked) else {
+            return Ok(());
+        };
+        for target in &self.targets {
+            let Target::Image(name) = target else { continue };
+            let Some(input) = &self.plan.images[name].configured else {
+                continue;
+            };
+            let (physical, users) = (
+                self.store.physical(&self.path(input)),
+                &project.workspace.images[name].users,
+            );
+            let numbers = image::numbers(&physical, users, &project.lock.numbers_of(name));
+            for (account, number) in numbers.map_err(|source| ProjectError::making(name, source))? {
+                accounts.insert((name.clone(), account), number);
+            }
+        }
+        if let Some(project) = &mut self.project
+            && let Err(error) = project.record_accounts(accounts)
+        {
+            let text = format!("the numbers of accounts that scripts made are not recorded: {error}");
+            reporter.report(Event::Warning { text });
+        }
+        Ok(())
     }
 
     fn check_paths(self) -> Result<Self, ProjectError> {

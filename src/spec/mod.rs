@@ -29,6 +29,10 @@ pub use checks::{did_you_mean, parse_size};
 pub use diagnostics::{Diagnostic, Diagnostics, Note};
 pub use image_entries::*;
 pub use load::{FILE_NAME, load, parse, spec_path};
+pub use lock::{
+    ACCOUNT_NUMBERS, Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile,
+    LockedNix, LockedUrl,
+};
 pub use needs::{
     build_debs, contents_debs, deb_sets, deb_sources, debs, lock_is_current, locked_sets, nix_contents, root_debs,
     runs_scripts, shell_debs, tool_debs, unpinned_urls, wants_scripts,

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::types::{DEBIAN_BASE, Dependency, Image, Lock, Package, PackageName, Source, Spanned, Workspace};
+use super::lock::Lock;
+use super::types::{DEBIAN_BASE, Dependency, Image, Package, PackageName, Source, Spanned, Workspace};
 use crate::graph;
 
 /// Debian's Essential packages, which maintainer scripts may use without saying so (Debian policy §3.8), and what makes
@@ -394,6 +395,7 @@ mod tests {
                 .collect(),
             nix: BTreeMap::new(),
             bases: BTreeMap::new(),
+            accounts: BTreeMap::new(),
             golden: Default::default(),
         }
     }

@@ -51,6 +51,83 @@ fn paths(place: &Place, archive: &str) -> BTreeSet<String> {
     paths
 }
 
+/// A file of an image, as another tool unpacks it: that of the topmost layer that has it.
+fn file(place: &Place, archive: &str, path: &str) -> String {
+    let unpacked = tempfile::tempdir().unwrap();
+    let tar = |arguments: &[&str]| {
+        let mut tar = Command::new("tar");
+        let output = tar.args(arguments).current_dir(unpacked.path()).output().unwrap();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    let archive = place.project.join(archive);
+    assert!(tar(&["-xf", archive.to_str().unwrap()]).0);
+    let manifest = std::fs::read_to_string(unpacked.path().join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let mut layers = manifest[0]["Layers"].as_array().unwrap().iter().rev();
+    let found = layers.find_map(|layer| {
+        let (is_there, text) = tar(&["-xOf", layer.as_str().unwrap(), path]);
+        is_there.then_some(text)
+    });
+    found.unwrap_or_else(|| panic!("no layer has {path}"))
+}
+
+/// Users keep their numbers whoever comes beside them, with a lock that has them and with one that has none yet, and the
+/// spec's own win.
+#[test]
+fn a_user_keeps_its_number_whoever_is_installed_beside_it() {
+    if !have("apt-get", &["--version"]) {
+        return;
+    }
+    let place = Place::new();
+    let spec = |root: &str, rest: &str| {
+        let entrypoint = "entrypoint = [\"/usr/bin/redis-server\"]";
+        place.write(
+            "layerize.toml",
+            &format!("[image.web]\nroot = [{root}]\n{entrypoint}\n{rest}\n"),
+        );
+    };
+    let number = || -> String {
+        let passwd = file(&place, "web.tar", "etc/passwd");
+        let line = passwd.lines().find(|line| line.starts_with("redis:")).unwrap();
+        line.split(':').nth(2).unwrap().to_owned()
+    };
+    let locked = || std::fs::read_to_string(place.project.join("layerize.lock")).unwrap();
+    spec("\"deb:redis-server\"", "");
+    place.run(&["lock"]).success();
+    let unrecorded = place.run(&["build", "--locked"]).success();
+    assert!(!locked().contains("[[account]]"), "--locked writes nothing");
+    let recorded = place.run(&["build"]).success();
+    assert_eq!(unrecorded.line(), recorded.line());
+    let own = number();
+    let entry = format!("[[account]]\nimage = \"web\"\nname = \"redis\"\nnumber = {own}\n");
+    assert!(locked().ends_with(&entry), "{}", locked());
+
+    let both = "\"deb:haproxy\", \"deb:redis-server\"";
+    spec(both, "");
+    place.run(&["build"]).success();
+    assert_eq!(number(), own);
+    assert!(locked().contains("name = \"haproxy\""));
+    let passwd = file(&place, "web.tar", "etc/passwd");
+    let numbers = passwd
+        .lines()
+        .map(|line| line.split(':').nth(2).unwrap().parse().unwrap());
+    let numbers: Vec<u32> = numbers.collect();
+    assert!(numbers.is_sorted(), "{passwd}");
+
+    // Another number in the lock, and one in the spec.
+    let other = locked().replace(&format!("number = {own}\n"), "number = 901\n");
+    place.write("layerize.lock", &other);
+    place.run(&["build", "--locked"]).success();
+    assert_eq!(number(), "901");
+    spec(both, "users = { redis = 1500 }");
+    place.run(&["build", "--locked"]).success();
+    assert_eq!(number(), "1500");
+    assert!(file(&place, "web.tar", "etc/group").contains("redis:x:1500:"));
+}
+
 /// What the scripts make is there, and neither a shell nor `dpkg` nor Perl is; the digest is that of another store, of a
 /// user and of a check in other surroundings; and the program accepts its configuration.
 #[test]

@@ -68,6 +68,7 @@ fn with_other_fields(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
             .unwrap(),
         physical: PathBuf::from("/nowhere"),
         nar_hash: Digest::of(b"configured"),
+        numbers: BTreeMap::new(),
     };
     each_changed!(Recipe, fixture.recipe(), {
         spec: |spec| spec.labels.insert("spec".to_owned(), "other".to_owned()),

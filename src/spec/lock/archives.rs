@@ -10,7 +10,7 @@ use crate::spec::diagnostics::Diagnostic;
 use crate::spec::keys::Shape::Text;
 use crate::spec::keys::{Key, key, required};
 use crate::spec::reader::{Field, Reader, Table};
-use crate::spec::types::{Lock, LockedArchive};
+use crate::spec::{Lock, LockedArchive};
 
 use super::parse::{open, refuse};
 

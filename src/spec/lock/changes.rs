@@ -118,6 +118,10 @@ fn pins(lock: &Lock) -> Vec<(String, PinnedTo)> {
         .bases
         .iter()
         .map(|(name, base)| (format!("base of {name}"), base.sha256.to_string().into()));
+    let accounts = lock.accounts.iter().map(|((image, name), number)| {
+        let label = format!("number of {name} in {image}");
+        (label, number.to_string().into())
+    });
     let golden = lock.golden.iter().map(|(key, golden)| {
         let label = format!("digest of {} ({}, {})", key.image, key.platform, key.compression);
         (label, golden.digest.to_string().into())
@@ -126,6 +130,7 @@ fn pins(lock: &Lock) -> Vec<(String, PinnedTo)> {
         .chain(urls)
         .chain(nix)
         .chain(bases)
+        .chain(accounts)
         .chain(golden)
         .collect()
 }

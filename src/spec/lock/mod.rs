@@ -7,22 +7,26 @@
 //! # The text, version 1
 //!
 //! TOML; first a comment, `version = 1` and the Debian `architecture`, then an array of tables for each kind of
-//! input, sorted by name: `[[archive]]` (where Debian packages were found, as it was then), `[[deb]]`, `[[deb-set]]`, `[[deb-source]]`, `[[url]]`, `[[nix]]`, `[[base]]`; last a `[[golden]]` for
-//! each image whose digest is recorded. An entry has the same keys
+//! input, sorted by name: `[[archive]]` (where Debian packages were found, as it was then), `[[deb]]`, `[[deb-set]]`, `[[deb-source]]`, `[[url]]`, `[[nix]]`, `[[base]]`, `[[account]]` (numbers of users and groups that
+//! maintainer scripts made, which builds add); last a `[[golden]]` for each image whose digest is recorded. An entry has the same keys
 //! always (but for `archive`, which entries of older locks and of archives without a Release file lack), each on a line of its own, and lists have an element a line: a review shows what changed and no more, and
 //! changes of two branches merge unless they are next to each other. Where they are, either side will do, as
 //! `layerize lock` adds what is missing.
 
+mod accounts;
 mod archives;
 mod changes;
 mod parse;
 mod print;
+mod types;
 
+pub use accounts::ACCOUNT_NUMBERS;
 pub use changes::{LockChange, changes};
 pub use parse::parse;
 pub use print::print;
+pub use types::*;
 
-use super::{Lock, PackageName};
+use super::PackageName;
 
 /// Name of a lock beside its spec.
 pub const FILE_NAME: &str = "layerize.lock";

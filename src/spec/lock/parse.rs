@@ -10,11 +10,12 @@ use crate::spec::keys::Shape::{Count, Many, Table as TableOf, Text};
 use crate::spec::keys::{Key, key, required};
 use crate::spec::reader::{Field, Reader, Table};
 use crate::spec::syntax;
-use crate::spec::types::{
+use crate::spec::{
     Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl,
     PackageName, SourceFile, Span, Spanned,
 };
 
+use super::accounts::{self, ACCOUNT};
 use super::archives::{self, ARCHIVE};
 use super::{FILE_NAME, VERSION};
 
@@ -60,6 +61,7 @@ const ROOT: &[Key] = &[
     key("url", Many(&TableOf(URL)), "Downloads."),
     key("nix", Many(&TableOf(NIX)), "Paths of Nix stores."),
     key("base", Many(&TableOf(BASE)), "Bases of images."),
+    key("account", Many(&TableOf(ACCOUNT)), "Numbers of users and groups."),
     key("golden", Many(&TableOf(GOLDEN)), "Digests of images."),
 ];
 const BASE: &[Key] = &[
@@ -166,6 +168,10 @@ fn read(text: &str, errors: &mut Vec<Diagnostic>) -> Option<Lock> {
     for entry in table.elements(&mut reader, "base") {
         let base = read_base(&mut reader, &entry);
         insert(&mut reader, &entry, &mut lock.bases, base);
+    }
+    for entry in table.elements(&mut reader, "account") {
+        let account = accounts::read(&mut reader, &entry);
+        insert(&mut reader, &entry, &mut lock.accounts, account);
     }
     for entry in table.elements(&mut reader, "golden") {
         let golden = read_golden(&mut reader, &entry);
@@ -465,7 +471,7 @@ fn check_architectures(reader: &mut Reader<'_>, table: &Table<'_>, lock: &Lock) 
     }
 }
 
-fn named(check: fn(&str) -> Check) -> impl Fn(&str) -> Check<String> {
+pub(super) fn named(check: fn(&str) -> Check) -> impl Fn(&str) -> Check<String> {
     move |text| check(text).map(|()| text.to_owned())
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::spec::types::{
+use crate::spec::{
     Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedNix, LockedUrl, PackageName,
 };
 
@@ -45,6 +45,12 @@ pub fn print(lock: &Lock) -> String {
     }
     for (image, base) in &lock.bases {
         printer.base(image, base);
+    }
+    for ((image, name), number) in &lock.accounts {
+        printer.header("account");
+        printer.string("image", image);
+        printer.string("name", name);
+        printer.key("number", &number.to_string());
     }
     for (key, golden) in &lock.golden {
         printer.golden(key, golden);

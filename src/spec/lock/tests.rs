@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::digest::Digest;
 use crate::spec::tests::check_golden;
-use crate::spec::types::{
+use crate::spec::{
     Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl,
     PackageName,
 };
@@ -93,6 +93,11 @@ fn example() -> Lock {
                 sha256: Digest::of(b"base"),
             },
         )]
+        .into(),
+        accounts: [
+            (("web".to_owned(), "Debian-exim".to_owned()), 101),
+            (("web".to_owned(), "redis".to_owned()), 999),
+        ]
         .into(),
         golden: ["gzip", "zstd:19"].map(golden).into(),
     }
@@ -295,6 +300,7 @@ prop_compose! {
         compressions in prop::collection::btree_set(prop::sample::select(vec!["gzip", "gzip:6", "zstd", "none"]), 0..3),
         urls in prop::collection::btree_map("([a-z]{1,5}:){0,2}[a-zA-Z0-9][a-zA-Z0-9+._-]{0,8}", (0..1u64 << 30, arb_digest()), 0..3),
         nix in prop::collection::btree_map("[a-z/.]{1,9}", (arb_digest(), arb_digest()), 0..3),
+        accounts in prop::collection::btree_map(("[a-z]{1,5}", "[a-zA-Z_][a-z0-9_.-]{0,8}"), 101..=999u32, 0..4),
     ) -> Lock {
         let nix = nix.into_iter().map(|(name, (nar_hash, closure))| {
             (name, LockedNix { path: format!("/nix/store/{}-x", "0".repeat(32)).parse().unwrap(), nar_hash, closure })
@@ -313,7 +319,7 @@ prop_compose! {
             sha256: Digest::of(b"a"),
         };
         let bases = picks.iter().enumerate().map(|(index, _)| (format!("image-{index}"), base.clone())).collect();
-        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, debs, nix, bases, golden: compressions.into_iter().map(golden).collect() }
+        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, debs, nix, bases, accounts, golden: compressions.into_iter().map(golden).collect() }
     }
 }
 
@@ -348,6 +354,7 @@ fn changes_are_told_by_kind() {
         + full.urls.len()
         + full.nix.len()
         + full.bases.len()
+        + full.accounts.len()
         + full.golden.len();
     let added = changes(&empty, &full);
     assert_eq!(added.len(), count);
