@@ -195,6 +195,12 @@ impl Gathered<'_> {
         match &derivation.action {
             Action::UnpackDeb { package, .. } => made.debian = Some(package.clone()),
             Action::Configure(_) => made.origin = ComponentOrigin::Built,
+            Action::DebPart { package, tree, .. } => {
+                made.debian = Some(package.clone());
+                if let Input::Step(tree) = tree {
+                    made.files = pinned(&self.plan.steps[*tree].downloads());
+                }
+            }
             Action::Script(script) => {
                 made.origin = ComponentOrigin::Built;
                 if let Some(Input::Step(source)) = script.source {

@@ -55,6 +55,14 @@ pub enum BuildError {
         /// What they are for: `aarch64-linux`.
         system: String,
     },
+    /// A time zone is none of those that the package has.
+    #[error("there is no time zone `{zone}`")]
+    UnknownZone {
+        /// As the spec has it.
+        zone: String,
+        /// The one that may have been meant.
+        similar: Option<String>,
+    },
     /// A script failed.
     #[error(transparent)]
     Script(Box<ScriptFailure>),
@@ -114,6 +122,10 @@ impl BuildError {
             Self::Script(failure) => failure.help(),
             Self::RefusedReference(refused) => Some(refused.help()),
             Self::Configure(error) => error.help(),
+            Self::UnknownZone { similar, .. } => Some(match similar {
+                Some(similar) => format!("did you mean `timezone = \"{similar}\"`?"),
+                None => "write a name of the time zone database, such as `Europe/Berlin` or `Etc/UTC`".to_owned(),
+            }),
             Self::ForeignScripts { .. } => Some(
                 "build on such a machine, or leave the packages as they are unpacked with `configure = false`"
                     .to_owned(),

@@ -11,6 +11,7 @@ mod hints;
 mod link;
 mod log;
 mod mend;
+mod part;
 mod realise;
 mod rootfs;
 mod runner;

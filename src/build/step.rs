@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::configuring::ConfigureStep;
+use super::part;
 use super::script::ScriptStep;
 use super::tools::warn_of_tools;
 use super::{BuildError, BuildOptions};
-use crate::derive::{self, Action, BuildPlan, Derivation, Input, StepId};
+use crate::derive::{self, Action, BuildPlan, Derivation, Input, Part, StepId};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fetch;
@@ -150,6 +151,7 @@ impl Step<'_> {
                     Ok(())
                 })
             }
+            (Action::DebPart { tree, part, .. }, _) => self.take_part(tree, part),
             (Action::Script(script), _) => ScriptStep {
                 store: self.store,
                 options: self.options,
@@ -179,6 +181,16 @@ impl Step<'_> {
                 unreachable!("a step is started when each of its downloads has its file")
             }
         }
+    }
+
+    /// Brings a few files of the package that an input is into the store.
+    fn take_part(&self, tree: &Input, part: &Part) -> Result<StorePath, BuildError> {
+        let staging = self.store.stage()?;
+        let dest = staging.path().join("tree");
+        part::make(&self.store.physical(&self.paths[tree]), part, &dest)?;
+        let name = &self.derivation().name;
+        let info = self.store.add_leaf(name, &dest, Some(self.resolved.digest))?;
+        Ok(info.path)
     }
 
     /// Brings an unpacked tree into the store; what comes from outside refers to nothing.

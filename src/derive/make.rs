@@ -17,7 +17,9 @@ use super::debs::Resolution;
 use super::exclude::DebsOfImage;
 use super::resolve::step_key;
 use super::script::{Purpose, Scripts, in_files, resolve, unique};
-use super::{Action, BuildPlan, Configure, ConfiguredDeb, Derivation, Download, ImageInputs, Input, Origin, StepId};
+use super::{
+    Action, BuildPlan, Configure, ConfiguredDeb, Derivation, Download, ImageInputs, Input, Origin, Part, StepId,
+};
 
 /// The plan of all packages and images in `workspace`, with the Debian packages that they need.
 ///
@@ -266,6 +268,12 @@ impl Maker<'_> {
             }
             _ => None,
         };
+        let wants_utf8 = image.utf8 && image.base.is_none() && self.lock.deb_sets.contains_key(&spec::utf8_debs());
+        let utf8 = wants_utf8
+            .then(|| self.part(spec::UTF8_DEB, Part::Utf8Locale))
+            .transpose()?;
+        let zone = image.timezone.as_ref().map(|zone| Part::Zone(zone.value.clone()));
+        let zone = zone.map(|zone| self.part(spec::ZONE_DEB, zone)).transpose()?;
         let scripts = self.scripts();
         let debs = DebsOfImage::new(self.lock, image)?;
         // What is in a Nix store is there already.
@@ -282,8 +290,29 @@ impl Maker<'_> {
             contents,
             root: scripts.debs(debs.root.ordered())?,
             configured,
+            utf8,
+            zone,
             left_out: debs.left_out,
         })
+    }
+
+    /// The step that takes a few files of a Debian package.
+    fn part(&mut self, package: &str, part: Part) -> Result<Input, Box<Diagnostic>> {
+        let tree = self.scripts().debs(vec![package])?.remove(0);
+        let version = self.lock.debs.get(package).map_or("", |deb| deb.version.as_str());
+        let (label, name) = match &part {
+            Part::Utf8Locale => ("locale C.UTF-8".to_owned(), "c.utf8".to_owned()),
+            Part::Zone(zone) => (format!("time zone {zone}"), format!("zone-{zone}")),
+        };
+        Ok(self.add(Derivation {
+            label,
+            name: debian_output_name(&name, version),
+            action: Action::DebPart {
+                package: package.to_owned(),
+                tree,
+                part,
+            },
+        }))
     }
 
     /// The step that configures an image's packages, over the tools, which all images share.

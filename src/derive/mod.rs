@@ -72,6 +72,10 @@ pub struct ImageInputs {
     pub root: Vec<Input>,
     /// What their maintainer scripts make.
     pub configured: Option<Input>,
+    /// The locale `C.UTF-8`, for an image that turns out to have glibc and not the package that brings it.
+    pub utf8: Option<Input>,
+    /// The image's time zone, where none of its packages brings it.
+    pub zone: Option<Input>,
     /// Debian packages that others of the image depend on and that it does not get.
     pub left_out: BTreeMap<String, LeftOut>,
 }
@@ -92,6 +96,8 @@ impl ImageInputs {
             .chain(&self.declared)
             .chain(&self.root)
             .chain(&self.configured)
+            .chain(&self.utf8)
+            .chain(&self.zone)
             .collect()
     }
 }
@@ -142,10 +148,28 @@ pub enum Action {
         /// Source package name.
         package: String,
     },
+    /// A few files of a Debian package.
+    DebPart {
+        /// Package name.
+        package: String,
+        /// Its tree.
+        tree: Input,
+        /// Which files.
+        part: Part,
+    },
     /// The user's script in the sandbox.
     Script(Box<Script>),
     /// Debian packages' maintainer scripts in the sandbox.
     Configure(Box<Configure>),
+}
+
+/// Which files of a Debian package are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// The locale `C.UTF-8` of the C library.
+    Utf8Locale,
+    /// The file of a time zone.
+    Zone(String),
 }
 
 /// A file from outside.
@@ -235,6 +259,7 @@ impl Derivation {
         match &self.action {
             Action::Script(script) => script.inputs(),
             Action::Configure(configure) => configure.inputs(),
+            Action::DebPart { tree, .. } => BTreeSet::from([tree]),
             Action::Fetch(_)
             | Action::Unpack { .. }
             | Action::UnpackDeb { .. }
@@ -251,7 +276,7 @@ impl Derivation {
             | Action::UnpackDeb { deb: download, .. }
             | Action::UnpackDebControl { deb: download, .. } => vec![download],
             Action::UnpackDebSource { files, .. } => files.iter().collect(),
-            Action::Script(_) | Action::Configure(_) => Vec::new(),
+            Action::Script(_) | Action::Configure(_) | Action::DebPart { .. } => Vec::new(),
         }
     }
 }

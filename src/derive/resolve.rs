@@ -23,6 +23,7 @@
 //! | `unpack-deb` | `package` (it names files in the output), `rules`, `sha256` |
 //! | `unpack-deb-control` | `package`, `sha256` |
 //! | `unpack-deb-source` | `files`: digest by file name, as the `.dsc` refers to names |
+//! | `deb-part` | `part`: `c.utf-8`, or the `zone`; `tree` |
 //! | `configure` | `groups`, `incomplete` (where it is), `rules`, `skip`, `system`, `tools` |
 //! | `script` | `debianPatches`, `declared`, `env`, `libraries`, `root`, `runtime`, `sandbox`, `script`, `source`, `system`, `tools` |
 //!
@@ -49,7 +50,7 @@ use serde_json::{Value, json};
 use crate::oci::canonical_json;
 use crate::store_path::{StoreDir, StorePath, fixed_file};
 
-use super::{Action, Configure, ConfiguredDeb, Derivation, Input, Script};
+use super::{Action, Configure, ConfiguredDeb, Derivation, Input, Part, Script};
 
 /// Number of the rules by which derivations are hashed and built; part of every derivation's hash.
 pub const FORMAT: u32 = 1;
@@ -79,6 +80,7 @@ pub fn fixed_path(derivation: &Derivation) -> Option<StorePath> {
         | Action::UnpackDeb { .. }
         | Action::UnpackDebControl { .. }
         | Action::UnpackDebSource { .. }
+        | Action::DebPart { .. }
         | Action::Script(_)
         | Action::Configure(_) => None,
     }
@@ -124,6 +126,13 @@ fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
                 .map(|file| (file.name.as_str(), file.sha256.hex()))
                 .collect();
             json!({ "kind": "unpack-deb-source", "files": files })
+        }
+        Action::DebPart { package: _, tree, part } => {
+            let part = match part {
+                Part::Utf8Locale => json!("c.utf-8"),
+                Part::Zone(zone) => json!({ "zone": zone }),
+            };
+            json!({ "kind": "deb-part", "part": part, "tree": name(tree) })
         }
         Action::Script(script) => script_action(script, name),
         Action::Configure(configure) => configure_action(configure, name),

@@ -83,7 +83,7 @@ pub fn resolve(
         config,
         reporter,
     };
-    let debs = solve::resolve_sets(&spec::locked_sets(workspace, old), &request)?;
+    let debs = resolve_debs(workspace, &request)?;
     Ok(Lock {
         architecture: debs.architecture,
         debs: debs.debs,
@@ -110,6 +110,28 @@ fn accounts_of(workspace: &Workspace, old: &Lock) -> BTreeMap<(String, String), 
     };
     let known = old.accounts.iter().filter(|((image, _), _)| configures(image));
     known.map(|(key, number)| (key.clone(), *number)).collect()
+}
+
+/// The binary packages that `workspace` needs, with those that show only once the others are resolved.
+fn resolve_debs(workspace: &Workspace, request: &solve::Request<'_>) -> Result<solve::Debs, FetchError> {
+    let sets = spec::locked_sets(workspace, request.old);
+    let debs = solve::resolve_sets(&sets, request)?;
+    let old = Lock {
+        architecture: debs.architecture.clone(),
+        debs: debs.debs.clone(),
+        deb_sets: debs.deb_sets.clone(),
+        ..Lock::default()
+    };
+    let implied = spec::locked_sets(workspace, &old);
+    if implied == sets {
+        return Ok(debs);
+    }
+    let again = solve::Request {
+        old: &old,
+        update: &Update::Nothing,
+        ..*request
+    };
+    solve::resolve_sets(&implied, &again)
 }
 
 /// The recorded digests of images that there still are; what becomes of them shows when they are built.

@@ -6,7 +6,7 @@
 //! 1. the packages of `root`, laid out at `/` (directories 0755, files 0644 or 0755, all root's; `/tmp`, `/var/tmp` and
 //!    `/run/lock` 1777, `/root` 0700, as everywhere below);
 //! 2. the `contents`, joined ([`join`](super::join));
-//! 3. the links that the packages' `update-alternatives` would have made;
+//! 3. the links that the packages' `update-alternatives` would have made, and the time zone that the spec names;
 //! 4. the `files` of the spec: files and symlinks replace what is there, directories merge, and a path below a joined
 //!    directory opens it up;
 //! 5. what was made for the image: its Nix database;
@@ -86,12 +86,13 @@ pub(super) fn lay_out(recipe: &Recipe, settings: &Settings) -> Result<Layout, Im
     join(&recipe.contents, over_base, &mut files)?;
     configured::lay_over(recipe, &mut files)?;
     add_alternatives(recipe, &mut files)?;
+    add_time_zone(recipe, &mut files)?;
     let owned = add_sources(&recipe.files, &mut files)?;
     add_generated(&recipe.generated, &mut files)?;
     let accounts = add_accounts(recipe, &mut files)?;
     set_owners(owned, &accounts, &mut files)?;
     if !over_base {
-        add_base(!recipe.root.is_empty(), &mut files)?;
+        add_base(recipe.has_root(), &mut files)?;
     }
     for user in recipe
         .spec
@@ -253,6 +254,20 @@ fn add_alternatives(recipe: &Recipe, files: &mut FileSystem) -> Result<(), Image
     Ok(())
 }
 
+/// The time zone as Debian's tools set it: what programs of all languages look at is one of the two files.
+fn add_time_zone(recipe: &Recipe, files: &mut FileSystem) -> Result<(), ImageError> {
+    let Some(zone) = &recipe.spec.timezone else {
+        return Ok(());
+    };
+    let link = Node::symlink(format!("/usr/share/zoneinfo/{}", zone.value));
+    let name = Node::text(format!("{}\n", zone.value));
+    for (path, node) in [("etc/localtime", link), ("etc/timezone", name)] {
+        let path = files.make_parent(path.as_bytes())?;
+        files.insert(path, node)?;
+    }
+    Ok(())
+}
+
 /// What was made for the image stands at its own place: anything of the user's there is a mistake.
 fn add_generated(generated: &[Generated], files: &mut FileSystem) -> Result<(), ImageError> {
     for Generated { path, kind } in generated {
@@ -407,7 +422,7 @@ fn add_accounts(recipe: &Recipe, files: &mut FileSystem) -> Result<Accounts, Ima
     let configured = configured::accounts(recipe, files)?;
     let made = match of_base.as_ref().or(configured.as_ref()) {
         Some(files) => accounts::over_base(users, files)?,
-        None => Accounts::new(users, !recipe.root.is_empty())?.files(),
+        None => Accounts::new(users, recipe.has_root())?.files(),
     };
     let mut file = |path: &str, made: AccountFile| -> Result<AccountFile, ImageError> {
         let text = made.0.clone();

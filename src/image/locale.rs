@@ -1,18 +1,33 @@
-//! The *locale* that an image's environment asks for, and whether its C library can find it.
+//! The *locale* that an image's environment asks for, by default `C.UTF-8`, and whether its C library can find it.
 //!
-//! Invariant: glibc's own rules: `LC_ALL`, `LC_CTYPE` and `LANG` in this order; `C` and `POSIX` are built in, every other
+//! Invariant: what the spec or a base says of it stands; glibc's own rules: `LC_ALL`, `LC_CTYPE` and `LANG` in this order; `C` and `POSIX` are built in, every other
 //! locale, `C.UTF-8` too, is a directory or an archive of `/usr/lib/locale` (locale(7), setlocale(3)). musl's are always
 //! there. What a locale of its own (`LOCPATH`) or a base brings is not judged.
 
 use super::error::ImageError;
 use super::filesystem::FileSystem;
 use super::program;
+use super::recipe::Recipe;
 use super::settings::Settings;
+use crate::spec::UTF8_DEB;
+
+/// The variables that decide how text is encoded, the first that is set before the others.
+const VARIABLES: [&str; 3] = ["LC_ALL", "LC_CTYPE", "LANG"];
 
 const DIR: &str = "usr/lib/locale";
 
 /// Where glibc's own library is, whatever directory it is in.
 const GLIBC: &str = "libc.so.6";
+
+/// Has programs take their texts for UTF-8 where the image has the locale for it and nobody says otherwise, as images of
+/// Java, Python and Ruby do: without it these take other names of files and other texts than ASCII for garbage.
+pub(super) fn set_default(recipe: &Recipe, settings: &mut Settings) {
+    let has_locale = recipe.base.is_none() && recipe.root.iter().any(|package| package.name == UTF8_DEB);
+    let is_set = VARIABLES.iter().any(|name| settings.env.contains_key(*name));
+    if recipe.spec.utf8 && has_locale && !is_set {
+        settings.env.insert("LANG".to_owned(), "C.UTF-8".to_owned());
+    }
+}
 
 /// What is to be said of the locale, if the image does not have it.
 pub(super) fn missing(settings: &Settings, files: &FileSystem) -> Result<Option<String>, ImageError> {
@@ -29,7 +44,7 @@ pub(super) fn missing(settings: &Settings, files: &FileSystem) -> Result<Option<
         }
     }
     let package = match locale.starts_with("C.") {
-        true => "libc-bin",
+        true => UTF8_DEB,
         false => "locales-all",
     };
     Ok(Some(format!(
@@ -40,7 +55,7 @@ pub(super) fn missing(settings: &Settings, files: &FileSystem) -> Result<Option<
 
 /// The variable that decides how text is encoded, and its value; `None` where that is built into every C library.
 fn wanted(settings: &Settings) -> Option<(&'static str, &str)> {
-    let mut variables = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter();
+    let mut variables = VARIABLES.into_iter();
     let (variable, value) = variables.find_map(|name| {
         let value = settings.env.get(name)?.as_str();
         (!value.is_empty()).then_some((name, value))

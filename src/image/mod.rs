@@ -181,10 +181,11 @@ impl<'a> Finish<'a> {
         }
         let base = recipe.base.as_ref();
         let base = base.map(|base| BaseParts::new(base, &recipe.platform)).transpose()?;
-        let settings = match &base {
+        let mut settings = match &base {
             Some(base) => base.merge(own, &recipe.spec),
             None => own,
         };
+        locale::set_default(recipe, &mut settings);
         let pack = PackOptions {
             compression: recipe.compression,
             profile: recipe.tar_profile,

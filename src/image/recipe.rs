@@ -97,6 +97,11 @@ impl Recipe {
         })
     }
 
+    /// Whether Debian packages are laid out at `/`, and not only a few files of some.
+    pub(super) fn has_root(&self) -> bool {
+        self.root.iter().any(|package| !package.is_part)
+    }
+
     /// The rules by which the image is made.
     pub fn format(&self) -> Format {
         Format::current(self.tar_profile)
@@ -229,6 +234,8 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         permissions,
         created: _,
         nix_db,
+        timezone,
+        utf8,
     } = spec;
     json!({
         "allow-missing": allow_missing,
@@ -248,8 +255,10 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         "ports": ports,
         "root": root,
         "stop-signal": stop_signal,
+        "timezone": timezone,
         "user": user,
         "users": users,
+        "utf-8": utf8,
         "volumes": volumes,
         "workdir": workdir,
     })
@@ -388,6 +397,8 @@ pub struct RootPackage {
     pub nar_hash: Digest,
     /// Size of that archive in bytes.
     pub nar_size: u64,
+    /// Whether it is but a few files of the package, which make no Debian system of an image.
+    pub is_part: bool,
 }
 
 /// A store path that holds what maintainer scripts made.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use crate::audit;
-use crate::derive::Input;
+use crate::derive::{ImageInputs, Input};
 use crate::event::Event;
 use crate::image::{self, ImageError, Recipe, RootPackage};
 use crate::oci::Platform;
@@ -194,7 +194,6 @@ fn of_spec(
     (plain.plan, _) = layer_plan::of_spec(&plain.spec, &ImageOptions::default())?;
     let kept;
     (recipe.plan, kept) = layer_plan::of_spec(&recipe.spec, options)?;
-    recipe.previous = layer_plan::read_previous(options.previous.as_deref(), &recipe.root, environment)?;
     let beyond = recipe.asked_beyond(&plain);
     let mut roots = Roots {
         own: work.roots(&Target::Image(name.to_owned())),
@@ -212,6 +211,8 @@ fn of_spec(
     }
     roots.add_mentions(&recipe.spec, work)?;
     recipe.closure = roots.members(work)?;
+    add_parts(&mut recipe, inputs, work)?;
+    recipe.previous = layer_plan::read_previous(options.previous.as_deref(), &recipe.root, environment)?;
     recipe.generated = roots.database(&recipe.spec, work)?;
     recipe.base = base::of_spec(&recipe.spec, &project.lock, work.options.offline, environment)?;
     if recipe.base.is_some() && recipe.configured.is_some() {
@@ -276,27 +277,57 @@ fn configured(input: &Input, spec: &spec::Image, work: &Work) -> Result<image::C
     })
 }
 
+/// Adds what the image gets of packages that it does not have: its time zone, and a UTF-8 locale for its C library.
+fn add_parts(recipe: &mut Recipe, inputs: &ImageInputs, work: &Work) -> Result<(), ProjectError> {
+    let at_root = |recipe: &Recipe, name: &str| recipe.root.iter().any(|package| package.name == name);
+    let libc = work
+        .plan
+        .debs
+        .get(spec::GLIBC_DEB)
+        .and_then(|input| work.paths.get(input));
+    let libc = libc.map(|path| StoreDir::layerize().logical(path));
+    let has_libc = at_root(recipe, spec::GLIBC_DEB)
+        || recipe
+            .closure
+            .iter()
+            .any(|member| Some(&member.logical) == libc.as_ref());
+    let utf8 = inputs.utf8.as_ref().filter(|_| has_libc);
+    let parts = [(spec::UTF8_DEB, utf8), (spec::ZONE_DEB, inputs.zone.as_ref())];
+    for (name, input) in parts {
+        if let Some(input) = input.filter(|_| !at_root(recipe, name)) {
+            let package = root_package(name.to_owned(), input, work)?;
+            recipe.root.push(RootPackage {
+                is_part: true,
+                ..package
+            });
+        }
+    }
+    Ok(())
+}
+
 fn root_packages(inputs: &[Input], work: &Work) -> Result<Vec<RootPackage>, ProjectError> {
     let names: BTreeMap<&Input, &String> = work.plan.debs.iter().map(|(name, input)| (input, name)).collect();
+    let package = |input| {
+        let path = work.path(input);
+        let name = names.get(input).map_or(path.name(), |name| name.as_str());
+        root_package(name.to_owned(), input, work)
+    };
+    inputs.iter().map(package).collect()
+}
+
+/// What a step makes, as the Debian package `name`.
+fn root_package(name: String, input: &Input, work: &Work) -> Result<RootPackage, ProjectError> {
     let lock = &work.project.as_ref().expect("Debian packages come from a spec").lock;
-    inputs
-        .iter()
-        .map(|input| {
-            let path = work.path(input);
-            let info = work.store.info(&path)?;
-            let info = info.ok_or_else(|| ProjectError::Gone { path: path.clone() })?;
-            let name = names.get(input).map_or(path.name(), |name| name.as_str()).to_owned();
-            let version = lock.debs.get(&name).map(|deb| deb.version.clone()).unwrap_or_default();
-            let physical = work.store.physical(&path);
-            let logical = StoreDir::layerize().logical(&path);
-            Ok(RootPackage {
-                name,
-                version,
-                logical,
-                physical,
-                nar_hash: info.nar_hash,
-                nar_size: info.nar_size,
-            })
-        })
-        .collect()
+    let path = work.path(input);
+    let info = work.store.info(&path)?;
+    let info = info.ok_or_else(|| ProjectError::Gone { path: path.clone() })?;
+    Ok(RootPackage {
+        version: lock.debs.get(&name).map(|deb| deb.version.clone()).unwrap_or_default(),
+        name,
+        physical: work.store.physical(&path),
+        logical: StoreDir::layerize().logical(&path),
+        nar_hash: info.nar_hash,
+        nar_size: info.nar_size,
+        is_part: false,
+    })
 }

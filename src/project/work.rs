@@ -318,10 +318,12 @@ pub fn inputs_of(target: &Target, plan: &BuildPlan) -> Vec<Input> {
                 declared,
                 root,
                 configured,
+                utf8,
+                zone,
                 left_out: _,
             } = &plan.images[name];
             let layers = contents.iter().chain(declared).chain(root);
-            layers.chain(configured).cloned().collect()
+            layers.chain(configured).chain(utf8).chain(zone).cloned().collect()
         }
     }
 }

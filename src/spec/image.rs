@@ -61,6 +61,8 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         permissions: image_files::read_permissions(reader, &table, &known),
         created: read_created(reader, &table),
         nix_db: table.flag(reader, "nix-db").unwrap_or(false),
+        timezone: table.checked(reader, "timezone", checks::time_zone),
+        utf8: table.flag(reader, "utf-8").unwrap_or(true),
         users,
     };
     let sources = ["contents", "root", "essential", "files"];

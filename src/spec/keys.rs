@@ -322,6 +322,22 @@ pub(super) const IMAGE: &[Key] = &[
     ),
     also(
         key(
+            "timezone",
+            Text,
+            "The time zone that programs run in: `Europe/Berlin`; default: UTC.",
+        ),
+        &["time-zone", "tz", "zone"],
+    ),
+    also(
+        key(
+            "utf-8",
+            Flag,
+            "Whether the locale `C.UTF-8` is there wherever Debian's C library is, and `LANG` says so (default true).",
+        ),
+        &["utf8", "locale"],
+    ),
+    also(
+        key(
             "nix-db",
             Flag,
             "Whether the image has a Nix database that knows its `/nix/store` paths (default false).",

@@ -41,6 +41,15 @@ const DEBIAN_ESSENTIAL: &[&str] = &[
     "util-linux",
 ];
 
+/// The Debian package of the C library.
+pub const GLIBC_DEB: &str = "libc6";
+
+/// The Debian package that brings the C library's locale `C.UTF-8`.
+pub const UTF8_DEB: &str = "libc-bin";
+
+/// The Debian package of time zones.
+pub const ZONE_DEB: &str = "tzdata";
+
 /// The sets of Debian packages that are each resolved together, by their sorted names; empty sets left out.
 ///
 /// They are resolved apart because each is laid out apart: what a compiler needs must not decide which
@@ -49,6 +58,7 @@ const DEBIAN_ESSENTIAL: &[&str] = &[
 /// - such a package that has Debian packages in `dev`: the same with these, for `layerize shell`;
 /// - image: its `root`;
 /// - image whose packages are configured: the tools that this takes, the same for all, unless they could not run here;
+/// - image with a time zone: the package of all zones, of which it gets one;
 /// - image: the Debian packages in its `contents`, whose own dependencies are members of its closure.
 ///
 /// What a package's `runtime` depends on when an image holds it was resolved with the package's build, so that
@@ -62,7 +72,8 @@ pub fn deb_sets(workspace: &Workspace) -> BTreeSet<Vec<String>> {
     });
     let images = workspace.images.values().flat_map(|image| {
         let debs = |dependencies| sorted(debs(dependencies).map(str::to_owned));
-        [debs(&image.root), debs(&image.contents)]
+        let zones = image.timezone.iter().map(|_| ZONE_DEB.to_owned()).collect();
+        [debs(&image.root), debs(&image.contents), zones]
     });
     let tools = needs_tools(workspace) && !is_foreign(workspace);
     (builds.chain(images))
@@ -71,15 +82,41 @@ pub fn deb_sets(workspace: &Workspace) -> BTreeSet<Vec<String>> {
         .collect()
 }
 
-/// The sets that `lock` holds of those that the workspace needs or may have: the tools of another kind of machine, which
-/// a lock that was made there has. What was locked so is built so wherever it is built.
+/// The sets that the workspace needs, as far as `lock` shows: with the tools of another kind of machine, which a lock that was
+/// made there has (what was locked so is built so wherever it is built), and with what the resolved ones imply.
 pub fn locked_sets(workspace: &Workspace, lock: &Lock) -> BTreeSet<Vec<String>> {
     let mut sets = deb_sets(workspace);
     let tools = tool_debs();
     if needs_tools(workspace) && lock.deb_sets.contains_key(&tools) {
         sets.insert(tools);
     }
+    if workspace
+        .images
+        .values()
+        .any(|image| lacks_locale(workspace, lock, image))
+    {
+        sets.insert(utf8_debs());
+    }
     sets
+}
+
+/// Whether Debian's C library is in an image and the package of its locale `C.UTF-8`, on which nothing depends, is not.
+fn lacks_locale(workspace: &Workspace, lock: &Lock, image: &Image) -> bool {
+    let has = |set: &Vec<String>, name: &str| {
+        let members = lock.deb_sets.get(set);
+        members.is_some_and(|members| members.iter().any(|member| member == name))
+    };
+    let root = root_debs(image);
+    let names = BTreeSet::from([image.name.value.clone()]);
+    let packages = workspace.only(&BTreeSet::new(), &names).packages;
+    let built = packages.values().map(|package| build_debs(workspace, package));
+    let mut sets = built.chain([root.clone(), contents_debs(image)]);
+    image.utf8 && image.base.is_none() && !has(&root, UTF8_DEB) && sets.any(|set| has(&set, GLIBC_DEB))
+}
+
+/// The Debian packages of the locale `C.UTF-8`.
+pub fn utf8_debs() -> Vec<String> {
+    vec![UTF8_DEB.to_owned()]
 }
 
 /// Whether the maintainer scripts of an image's packages would run where the tools for it are. Over a base they do not: what
@@ -312,218 +349,4 @@ pub(crate) fn package_names(dependencies: &[Spanned<Dependency>]) -> impl Iterat
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::spec::{LockedUrl, parse};
-
-    const SPEC: &str = r#"
-        debian.base = ["dash"]
-
-        [package.app]
-        source = "."
-        tools = ["deb:gcc", "lib", "plain"]
-        libraries = ["deb:libc6-dev"]
-        runtime = ["deb:tzdata"]
-        dev = ["deb:gdb"]
-        script = "make"
-
-        [package.lib]
-        source = { url = "https://x.invalid/lib.tar.gz" }
-        tools = ["deb:make"]
-        dev = ["deb:dash", "helper"]
-        script = "make"
-
-        [package.bare]
-        source = { deb-source = "hello" }
-        base = false
-        script = "make"
-
-        [package.helper]
-        source = { deb-source = "hello" }
-        script = "make"
-
-        [package.plain]
-        source = { url = "https://x.invalid/plain.tar.gz" }
-
-        [package.pinned]
-        source = { url = "https://x.invalid/x", sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" }
-
-        [image.one]
-        contents = ["app", "deb:zlib1g", "deb:bash"]
-        root = ["deb:nginx"]
-
-        [image.two]
-        contents = ["deb:bash", "deb:zlib1g"]
-    "#;
-
-    fn workspace() -> Workspace {
-        parse(SPEC).unwrap_or_else(|errors| panic!("{errors}"))
-    }
-
-    fn current_lock() -> Lock {
-        let sets = deb_sets(&workspace());
-        let deb = |name: &String| {
-            let deb = crate::spec::LockedDeb {
-                archive: None,
-                version: "1".to_owned(),
-                architecture: "amd64".to_owned(),
-                filename: "pool/x.deb".to_owned(),
-                size: 1,
-                sha256: crate::digest::Digest::of(b""),
-                depends: Vec::new(),
-                source: (name.clone(), "1".to_owned()),
-            };
-            (name.clone(), deb)
-        };
-        let url = LockedUrl {
-            size: 0,
-            sha256: crate::digest::Digest::of(b""),
-        };
-        let source = crate::spec::LockedDebSource {
-            archive: None,
-            version: "1".to_owned(),
-            directory: "pool".to_owned(),
-            files: Vec::new(),
-        };
-        Lock {
-            architecture: Some("amd64".to_owned()),
-            debs: sets.iter().flatten().map(deb).collect(),
-            deb_sets: sets.iter().map(|set| (set.clone(), set.clone())).collect(),
-            deb_sources: [("hello".to_owned(), source)].into(),
-            urls: (unpinned_urls(&workspace()).into_keys())
-                .map(|name| (name, url.clone()))
-                .collect(),
-            nix: BTreeMap::new(),
-            bases: BTreeMap::new(),
-            accounts: BTreeMap::new(),
-            golden: Default::default(),
-        }
-    }
-
-    #[test]
-    fn each_way_of_laying_out_has_its_set() {
-        let sets: Vec<String> = deb_sets(&workspace()).iter().map(|set| set.join(" ")).collect();
-        assert_eq!(
-            sets,
-            [
-                &*tool_debs().join(" "),
-                "bash zlib1g",
-                "dash",
-                "dash gcc gdb libc6-dev tzdata",
-                "dash gcc libc6-dev tzdata",
-                "dash make",
-                "nginx",
-            ]
-        );
-    }
-
-    /// The tools are there for scripts that run: not without packages, where the spec says no, over a base, or for another
-    /// kind of machine, unless a lock that was made there has them.
-    #[test]
-    fn tools_are_needed_where_scripts_run() {
-        let native = if std::env::consts::ARCH == "x86_64" {
-            "amd64"
-        } else {
-            "arm64"
-        };
-        let foreign = if native == "amd64" { "arm64" } else { "amd64" };
-        for (debian, image, expected) in [
-            ("", "root = [\"deb:ab\"]", true),
-            ("", "root = [\"deb:ab\"]\nconfigure = true", true),
-            ("", "root = [\"deb:ab\"]\nconfigure = { skip = [\"deb:ab\"] }", true),
-            ("", "root = [\"deb:ab\"]\nconfigure = false", false),
-            ("", "root = [\"deb:ab\"]\nbase = \"oci:base\"", false),
-            ("", "contents = [\"deb:ab\"]", false),
-            (native, "root = [\"deb:ab\"]", true),
-            (foreign, "root = [\"deb:ab\"]", false),
-        ] {
-            let head = match debian {
-                "" => String::new(),
-                architecture => format!("[debian]\narchitecture = \"{architecture}\"\n"),
-            };
-            let text = format!("{head}[image.x]\n{image}\n");
-            let workspace = parse(&text).unwrap_or_else(|errors| panic!("{errors}"));
-            assert_eq!(deb_sets(&workspace).contains(&tool_debs()), expected, "{text}");
-            let mut lock = Lock::default();
-            assert_eq!(
-                runs_scripts(&workspace, &lock, &workspace.images["x"]),
-                expected,
-                "{text}"
-            );
-            lock.deb_sets.insert(tool_debs(), Vec::new());
-            let runs = runs_scripts(&workspace, &lock, &workspace.images["x"]);
-            assert_eq!(runs, expected || debian == foreign, "{text}");
-            let superfluous = lock_is_current(&workspace, &lock).err().unwrap_or_default();
-            let told = "no longer needed: the tools that maintainer scripts need".to_owned();
-            assert_eq!(superfluous.contains(&told), !runs, "{text}: {superfluous:?}");
-        }
-    }
-
-    #[test]
-    fn the_base_is_the_machine_independent_default() {
-        let text = SPEC.replace("debian.base = [\"dash\"]", "");
-        let workspace = parse(&text).unwrap();
-        let helper = &workspace.packages[&PackageName("helper".to_owned())];
-        assert_eq!(build_debs(&workspace, helper), DEBIAN_BASE);
-    }
-
-    #[test]
-    fn downloads_without_a_digest_are_to_be_pinned() {
-        let urls: Vec<(String, String)> = (unpinned_urls(&workspace()).into_iter())
-            .map(|(name, url)| (name.0, url))
-            .collect();
-        let expected = [
-            ("lib", "https://x.invalid/lib.tar.gz"),
-            ("plain", "https://x.invalid/plain.tar.gz"),
-        ];
-        assert_eq!(urls, expected.map(|(name, url)| (name.to_owned(), url.to_owned())));
-        assert_eq!(deb_sources(&workspace()), ["hello".to_owned()].into());
-    }
-
-    #[test]
-    fn a_lock_is_current_or_says_why_not() {
-        assert_eq!(lock_is_current(&workspace(), &current_lock()), Ok(()));
-        let mut lock = current_lock();
-        lock.deb_sets.remove(&vec!["nginx".to_owned()]);
-        lock.deb_sets.insert(vec!["old".to_owned()], Vec::new());
-        lock.deb_sources.clear();
-        let url = lock.urls.remove(&PackageName("lib".to_owned())).unwrap();
-        lock.urls.insert(PackageName("gone".to_owned()), url);
-        lock.architecture = Some("arm64".to_owned());
-        let mut workspace = workspace();
-        workspace.debian.architecture = Some("amd64".to_owned());
-        assert_eq!(
-            lock_is_current(&workspace, &lock).unwrap_err(),
-            [
-                "the lock is for architecture `arm64`, the spec for `amd64`",
-                "missing: the resolution of `deb:nginx`",
-                "no longer needed: the resolution of `deb:old`",
-                "missing: the Debian source package `hello`",
-                "missing: the download for package `lib`",
-                "no longer needed: the download for package `gone`",
-                "no longer needed: the Debian package `nginx`",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_part_holds_what_it_needs_and_no_more() {
-        let workspace = workspace();
-        let names = |packages: &[&str], images: &[&str]| {
-            let packages = packages.iter().map(|name| PackageName((*name).to_owned())).collect();
-            let images = images.iter().map(|name| (*name).to_owned()).collect();
-            let part = workspace.only(&packages, &images);
-            let names = part
-                .packages
-                .keys()
-                .map(ToString::to_string)
-                .chain(part.images.into_keys());
-            names.collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(names(&[], &[]), "");
-        assert_eq!(names(&["plain", "nope"], &[]), "plain");
-        assert_eq!(names(&["lib"], &[]), "helper lib");
-        assert_eq!(names(&[], &["one"]), "app helper lib plain one");
-        assert_eq!(names(&["bare"], &["two"]), "bare two");
-    }
-}
+mod tests;

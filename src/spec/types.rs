@@ -291,6 +291,10 @@ pub struct Image {
     pub created: Option<i64>,
     /// `nix-db`: whether the image has a Nix database that knows its `/nix/store` paths.
     pub nix_db: bool,
+    /// `timezone`: a name of the time zone database.
+    pub timezone: Option<Spanned<String>>,
+    /// `utf-8`: whether the C library has `C.UTF-8`, and programs take their texts for UTF-8 unless `env` says otherwise.
+    pub utf8: bool,
 }
 
 impl Image {
@@ -324,6 +328,8 @@ impl Image {
             permissions: Vec::new(),
             created: None,
             nix_db: false,
+            timezone: None,
+            utf8: true,
         }
     }
 }

@@ -211,7 +211,7 @@ fn scripts_are_left_out_by_name() {
 
 /// B4 and B7: Java's trust store and PHP's enabled modules are made by scripts alone. B5: a UTF-8 locale of the image's own.
 #[test]
-fn java_trusts_php_has_its_modules_and_a_missing_locale_is_told() {
+fn java_trusts_php_has_its_modules_and_the_locale_is_there() {
     if !have("apt-get", &["--version"]) || !have("docker", &["info"]) {
         return;
     }
@@ -248,11 +248,8 @@ env = { LC_ALL = "C.UTF-8" }
     assert!(trusted.matches("trustedCertEntry").count() > 100, "{trusted}");
     let (told, modules) = run("php", &["php", "-r", "var_dump(function_exists('mb_strlen'));"]);
     assert_eq!(modules.trim(), "bool(true)");
-    assert_eq!(
-        told.contains("`LC_ALL` is `C.UTF-8`"),
-        !paths(&place, "php.tar").contains("usr/lib/locale/C.utf8/LC_CTYPE"),
-        "{told}"
-    );
+    assert!(!told.contains("`LC_ALL` is `C.UTF-8`"), "{told}");
+    assert!(paths(&place, "php.tar").contains("usr/lib/locale/C.utf8/LC_CTYPE"));
 }
 
 /// A package's file gives way where another package's preinst diverts it, and the scripts see what the image has.

@@ -125,6 +125,8 @@ impl Small {
                     declared: BTreeSet::from([Input::Step(0)]),
                     root: vec![Input::Step(1)],
                     configured: None,
+                    utf8: None,
+                    zone: None,
                     left_out: BTreeMap::new(),
                 },
             )]),
@@ -174,6 +176,7 @@ impl Small {
             physical: self.physical(CERTS),
             nar_hash: Digest::of(CERTS.as_bytes()),
             nar_size: 1,
+            is_part: false,
         }];
         recipe
     }

@@ -427,6 +427,68 @@ fn all_faults_are_told_at_once() {
     );
 }
 
+/// Where the image has the locale, programs are told; who says otherwise is heard.
+#[test]
+fn texts_are_utf_8_by_default() {
+    let language = |fixture: &Fixture| {
+        let mut settings = Settings::new(&fixture.spec).unwrap();
+        locale::set_default(&fixture.recipe(), &mut settings);
+        settings.env.get("LANG").cloned()
+    };
+    let mut fixture = debian();
+    assert_eq!(language(&fixture), None, "the image does not have it");
+    fixture.package("libc-bin", &[("usr/lib/locale/C.utf8/LC_CTYPE", "")]);
+    assert_eq!(language(&fixture).as_deref(), Some("C.UTF-8"));
+    fixture.spec.utf8 = false;
+    assert_eq!(language(&fixture), None);
+    fixture.spec.utf8 = true;
+    for name in ["LC_CTYPE", "LC_ALL"] {
+        fixture.spec.env = [(name.to_owned(), String::new())].into();
+        assert_eq!(language(&fixture), None, "{name}");
+    }
+    fixture.spec.env = [("LANG".to_owned(), "de_DE.UTF-8".to_owned())].into();
+    assert_eq!(language(&fixture).as_deref(), Some("de_DE.UTF-8"));
+}
+
+/// The time zone is what the spec says, whatever packages and scripts made of it; files of few packages make no system.
+#[test]
+fn a_time_zone_is_set_in_an_image_of_any_kind() {
+    let mut fixture = Fixture::new();
+    fixture.content("app", &[("bin/app", "")]);
+    fixture.package("tzdata", &[("usr/share/zoneinfo/Europe/Berlin", "TZif")]);
+    fixture.root[0].is_part = true;
+    fixture.spec.timezone = Some(crate::spec::Spanned::nowhere("Europe/Berlin".to_owned()));
+    let nodes = fixture.layout().unwrap();
+    for node in [
+        "etc/localtime -> /usr/share/zoneinfo/Europe/Berlin",
+        "etc/timezone 644 \"Europe/Berlin\\n\"",
+        "usr/share/zoneinfo/Europe/Berlin 644 \"TZif\"",
+    ] {
+        assert!(nodes.iter().any(|found| found == node), "{node}: {nodes:#?}");
+    }
+    assert!(
+        nodes.iter().all(|node| !node.starts_with("etc/os-release")),
+        "{nodes:#?}"
+    );
+    fixture.root[0].is_part = false;
+    fixture.package(
+        "other",
+        &[
+            ("etc/timezone", "Etc/UTC\n"),
+            ("etc/localtime", "-> /usr/share/zoneinfo/Etc/UTC"),
+        ],
+    );
+    let nodes = fixture.layout().unwrap();
+    assert!(
+        nodes.iter().any(|node| node == "etc/timezone 644 \"Europe/Berlin\\n\""),
+        "{nodes:#?}"
+    );
+    assert!(
+        nodes.iter().any(|node| node.starts_with("etc/os-release")),
+        "{nodes:#?}"
+    );
+}
+
 /// B5: `C.UTF-8` is a file of glibc's, which a minimal image does not have, and programs fell back to ASCII unsaid.
 #[test]
 fn a_locale_that_the_image_lacks_is_told() {

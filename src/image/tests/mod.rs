@@ -93,6 +93,7 @@ impl Fixture {
             physical,
             nar_hash,
             nar_size,
+            is_part: false,
         });
     }
 

@@ -130,6 +130,8 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         }),
         created: |created| *created = Some(5),
         nix_db: |nix_db| *nix_db = true,
+        timezone: |zone| *zone = Some(crate::spec::Spanned::nowhere("Europe/Berlin".to_owned())),
+        utf8: |utf8| *utf8 = !*utf8,
         exclude: |exclude| exclude.push(crate::spec::Spanned::nowhere("deb".to_owned())),
         configure: |configure| *configure = Some(spec::Configure::default()),
     });

@@ -30,6 +30,23 @@ pub(in super::super) fn platform(text: &str) -> Check<Platform> {
     }
 }
 
+/// A name of the time zone database: `Europe/Berlin`, `UTC`, `America/Port-au-Prince`, `Etc/GMT+1`.
+pub(in super::super) fn time_zone(text: &str) -> Check<String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_+-".contains(c);
+    let is_part = |part: &str| !part.is_empty() && part.chars().all(allowed);
+    if text.len() <= 128 && text.split('/').all(is_part) {
+        return Ok(text.to_owned());
+    }
+    let meant = text.trim().trim_start_matches("/usr/share/zoneinfo/").replace(' ', "_");
+    match meant != text && meant.split('/').all(is_part) {
+        true => advise("not a time zone", format!("write `{meant}`")),
+        false => advise(
+            "not a time zone",
+            "write a name of the time zone database: `Europe/Berlin`, `Etc/UTC`",
+        ),
+    }
+}
+
 /// One path component of an image's name (OCI distribution-spec, "Pulling manifests"):
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, any number of them separated by `/`.
 pub(in super::super) fn image_name(text: &str) -> Check {

@@ -11,7 +11,7 @@ mod image;
 
 pub(super) use image::{
     base_image, compression, file_path, image_name, mode, pattern, platform, ports, signal, strategy, tag, tar_profile,
-    timestamp, user_name,
+    time_zone, timestamp, user_name,
 };
 
 /// What is wrong with a text.
