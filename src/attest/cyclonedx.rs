@@ -64,6 +64,9 @@ fn metadata(inventory: &Inventory, reference: &str) -> Value {
     for (package, why) in &image.left_out {
         properties.push(property("left-out", &format!("{package}: {why}")));
     }
+    for line in &image.not_kept {
+        properties.push(property("not-kept", line));
+    }
     json!({
         "timestamp": image.created,
         "tools": { "components": [{ "type": "application", "name": TOOL.0, "version": TOOL.1 }] },
@@ -88,6 +91,9 @@ fn component(component: &Component) -> Value {
     }
     if component.at_root {
         properties.push(property("laid-out-at", "/"));
+    }
+    if let Some(scripts) = component.scripts {
+        properties.push(property("scripts", scripts));
     }
     for layer in &component.layers {
         properties.push(property("layer", &layer.to_string()));

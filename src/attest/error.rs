@@ -10,6 +10,9 @@ pub enum AttestError {
     /// A file could not be read or written.
     #[error(transparent)]
     Io(#[from] crate::fsio::PathError),
+    /// What maintainer scripts did cannot be read.
+    #[error(transparent)]
+    Configure(#[from] crate::configure::ConfigureError),
     /// The image could not be read.
     #[error(transparent)]
     Transport(#[from] crate::transport::TransportError),
@@ -105,6 +108,7 @@ impl AttestError {
     /// What the user can do about it, where anything can be said.
     pub fn help(&self) -> Option<String> {
         match self {
+            Self::Configure(error) => error.help(),
             Self::Transport(error) => error.help(),
             Self::NoManifest { .. } => {
                 Some("copy it to a form with a manifest: `skopeo copy docker-archive:FILE oci:DIR:TAG`".to_owned())

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::configure::ScriptsOutcome;
 use crate::derive::{Action, BuildPlan, Download, Input, LeftOut, Origin as DownloadOrigin, StepId};
 use crate::digest::{ContentDigest, Digest};
 use crate::fsio;
@@ -41,6 +42,8 @@ pub struct Gathered<'a> {
     pub steps: BTreeMap<StorePath, StepId>,
     /// Name and version in the spec of the packages at these store paths.
     pub packages: BTreeMap<StorePath, (String, Option<String>)>,
+    /// What became of the maintainer scripts of the packages at `/`.
+    pub scripts: BTreeMap<String, ScriptsOutcome>,
 }
 
 /// The inventory of an image that was just built.
@@ -65,6 +68,7 @@ pub fn gather(built: &Gathered<'_>) -> Result<Inventory, AttestError> {
         component.nar_hash = Some(package.nar_hash);
         component.at_root = true;
         component.name.clone_from(&package.name);
+        component.scripts = built.scripts.get(&package.name).map(ScriptsOutcome::word);
         if !package.version.is_empty() {
             component.version = Some(package.version.clone());
         }
@@ -101,7 +105,28 @@ fn image_facts(built: &Gathered<'_>) -> ImageFacts {
             })
             .collect(),
         left_out: BTreeMap::new(),
+        not_kept: not_kept(&built.scripts),
     }
+}
+
+/// What scripts made and the image does not get, a line for each reason.
+fn not_kept(scripts: &BTreeMap<String, ScriptsOutcome>) -> Vec<String> {
+    let mut by_reason: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for outcome in scripts.values() {
+        if let ScriptsOutcome::Ran { left_out, .. } = outcome {
+            for (path, reason) in left_out {
+                by_reason.entry(reason).or_default().insert(path);
+            }
+        }
+    }
+    let line = |(reason, paths): (&str, BTreeSet<&str>)| {
+        let first = paths.first().copied().unwrap_or_default();
+        match paths.len() {
+            1 => format!("/{first}: {reason}"),
+            count => format!("/{first} and {} more: {reason}", count - 1),
+        }
+    };
+    by_reason.into_iter().map(line).collect()
 }
 
 impl Gathered<'_> {

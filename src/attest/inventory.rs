@@ -30,6 +30,8 @@ pub struct ImageFacts {
     pub layers: Vec<InventoryLayer>,
     /// What it does not have although packages in it depend on it, and why: `deb:NAME=VERSION`, a sentence.
     pub left_out: BTreeMap<String, &'static str>,
+    /// What packages' maintainer scripts made and it does not have, with the reason, a line each.
+    pub not_kept: Vec<String>,
 }
 
 /// A layer of the image.
@@ -58,6 +60,8 @@ pub struct Component {
     pub sources: BTreeSet<PinnedFile>,
     /// Whether its files are laid out at `/` and not at its store path.
     pub at_root: bool,
+    /// What became of a Debian package's maintainer scripts, in a word; `None` where that is not known.
+    pub scripts: Option<&'static str>,
     /// The layers that hold it.
     pub layers: BTreeSet<ContentDigest>,
     /// Keys of the components that it needs at run time.
@@ -201,6 +205,7 @@ impl Component {
             origin: ComponentOrigin::Unknown,
             sources: BTreeSet::new(),
             at_root: false,
+            scripts: None,
             layers: BTreeSet::new(),
             references: BTreeSet::new(),
         }

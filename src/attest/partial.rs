@@ -53,6 +53,7 @@ pub fn of_source(source: &dyn Source) -> Result<Inventory, AttestError> {
         created: created(config.bytes()),
         layers,
         left_out: BTreeMap::new(),
+        not_kept: Vec::new(),
     };
     Ok(Inventory::new(image, components.into_values(), Extent::Annotated))
 }

@@ -11,6 +11,8 @@
 //! - `resolvedDependencies` are the files from outside by SHA-256, those of build tools included; local sources and
 //!   store paths that were not built by the hash of their canonical archive (`narSha256`); the image's `files` by
 //!   SHA-256, under their paths in the image; and its layer plan, if one was given or kept, as `layer-plan`.
+//! - `byproducts` is the store path of what maintainer scripts made, with what became of those of each package; its place is
+//!   in no image.
 //! - Subjects are the image by the SHA-256 of its manifest, and the store paths in it by `narSha256`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +22,7 @@ use serde_json::{Map, Value, json};
 use crate::derive::{self, ImageInputs, Input};
 use crate::digest::Digest;
 use crate::graph;
-use crate::image;
+use crate::image::{self, Configured};
 use crate::layer;
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
@@ -65,7 +67,7 @@ pub fn provenance(built: &Gathered<'_>, inventory: &Inventory, facts: &BuildFact
         let digest = Digest::of(plan.print().as_bytes());
         materials.local.insert(LAYER_PLAN.to_owned(), digest);
     }
-    let predicate = json!({
+    let mut predicate = json!({
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": external_parameters(built, facts),
@@ -85,6 +87,12 @@ pub fn provenance(built: &Gathered<'_>, inventory: &Inventory, facts: &BuildFact
             },
         },
     });
+    if let Some(Configured { logical, nar_hash, .. }) = &built.recipe.configured {
+        let mut made = nar_descriptor(logical.as_str(), nar_hash);
+        let words = built.scripts.iter().map(|(name, outcome)| (name, outcome.word()));
+        made["annotations"] = json!({ "scripts": words.collect::<BTreeMap<_, _>>() });
+        predicate["runDetails"]["byproducts"] = json!([made]);
+    }
     Ok(statement_of(&subjects(built, inventory)?, PROVENANCE_TYPE, &predicate))
 }
 

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::digest::{ContentDigest, Digest};
 use crate::oci::canonical_json;
 
-use super::inventory::{Component, ComponentOrigin, Extent, Inventory, PinnedFile, TOOL, uuid};
+use super::inventory::{Component, ComponentOrigin, Extent, ImageFacts, Inventory, PinnedFile, TOOL, uuid};
 use super::purl;
 
 const NOTHING: &str = "NOASSERTION";
@@ -74,7 +74,12 @@ fn packages(inventory: &Inventory) -> Vec<Value> {
         package["checksums"] = checksums(layer.digest);
         package
     }));
-    packages.extend(inventory.components.iter().map(component_package));
+    packages.extend(inventory.components.iter().map(|component| {
+        let mut package = component_package(component);
+        let scripts = component.scripts.iter().map(|scripts| format!("scripts: {scripts}"));
+        annotate(&mut package, &inventory.image, scripts);
+        package
+    }));
     packages.extend(inventory.files().into_values().map(file_package));
     packages
 }
@@ -92,6 +97,8 @@ fn image_package(inventory: &Inventory) -> Value {
         let left_out = left_out.collect::<Vec<_>>().join(", ");
         package["comment"] = json!(format!("Left out, although packages depend on it: {left_out}"));
     }
+    let not_kept = image.not_kept.iter().map(|line| format!("not kept: {line}"));
+    annotate(&mut package, image, not_kept);
     package
 }
 
@@ -145,6 +152,22 @@ fn file_package(file: &PinnedFile) -> Value {
         }
     }
     package
+}
+
+/// Adds what SPDX has no field for, as annotations (SPDX 2.3, clause 12) of the time at which the image was made.
+fn annotate(package: &mut Value, image: &ImageFacts, lines: impl Iterator<Item = String>) {
+    let annotation = |line: String| {
+        json!({
+            "annotationDate": image.created,
+            "annotationType": "OTHER",
+            "annotator": format!("Tool: {}-{}", TOOL.0, TOOL.1),
+            "comment": format!("dev.layerize:{line}"),
+        })
+    };
+    let annotations: Vec<Value> = lines.map(annotation).collect();
+    if !annotations.is_empty() {
+        package["annotations"] = json!(annotations);
+    }
 }
 
 /// What every package must have (SPDX 2.3, clause 7).

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::log::BuildLog;
 use super::script::Remade;
 use super::variation::{self, Variation};
-use super::{BuildError, BuildOptions};
+use super::{BuildError, BuildOptions, SandboxMode};
 use crate::configure::{self, Record, Request, Source};
 use crate::derive::{Configure, ConfiguredDeb, Derivation, Input};
 use crate::digest::Digest;
@@ -73,6 +73,9 @@ impl ConfigureStep<'_> {
         if *system != format!("{}-linux", std::env::consts::ARCH) {
             return Err(BuildError::ForeignScripts { system: system.clone() });
         }
+        if self.options.sandbox == SandboxMode::None {
+            return Err(BuildError::ScriptsUnwalled);
+        }
         let label = &self.derivation.label;
         self.reporter.report(Event::BuildStarted { name: label.clone() });
         let staging = self.store.stage()?;
@@ -130,11 +133,7 @@ impl ConfigureStep<'_> {
 
     /// Says what scripts made and the image does not get.
     fn tell(&self, record: &Record) {
-        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (path, reason) in &record.dropped {
-            by_reason.entry(reason).or_default().push(path);
-        }
-        for (reason, paths) in by_reason {
+        for (reason, paths) in record.left_out() {
             let more = match paths.len() {
                 1 => String::new(),
                 count => format!(" and {} more", count - 1),

@@ -63,6 +63,9 @@ pub enum BuildError {
         /// The one that may have been meant.
         similar: Option<String>,
     },
+    /// Maintainer scripts were to run without a sandbox.
+    #[error("maintainer scripts run in the sandbox only: on the machine itself they would configure the machine")]
+    ScriptsUnwalled,
     /// A script failed.
     #[error(transparent)]
     Script(Box<ScriptFailure>),
@@ -126,6 +129,10 @@ impl BuildError {
                 Some(similar) => format!("did you mean `timezone = \"{similar}\"`?"),
                 None => "write a name of the time zone database, such as `Europe/Berlin` or `Etc/UTC`".to_owned(),
             }),
+            Self::ScriptsUnwalled => Some(
+                "leave out `--sandbox=none`, or leave the packages as they are unpacked with `configure = false`"
+                    .to_owned(),
+            ),
             Self::ForeignScripts { .. } => Some(
                 "build on such a machine, or leave the packages as they are unpacked with `configure = false`"
                     .to_owned(),

@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::ConfigureError;
-use super::package::Package;
-use super::record::Entry;
+use super::record::{Entry, Maker};
 use crate::fsio::{self, sorted_names};
 
 /// Largest unit or list of directories, in bytes.
@@ -28,12 +27,17 @@ const OF_UNITS: [(&str, &str, &str); 5] = [
 ];
 
 /// Numbers by names, of users (with their group's) and of groups.
-pub(super) struct SystemAccounts {
+pub struct SystemAccounts {
     users: BTreeMap<String, (u32, u32)>,
     groups: BTreeMap<String, u32>,
 }
 
 impl SystemAccounts {
+    /// Those of these users, with their numbers and their groups', and of these groups.
+    pub fn new(users: BTreeMap<String, (u32, u32)>, groups: BTreeMap<String, u32>) -> Self {
+        Self { users, groups }
+    }
+
     /// Those of `etc/passwd` and `etc/group`.
     pub(super) fn parse(passwd: &str, group: &str) -> Self {
         let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
@@ -66,28 +70,29 @@ impl SystemAccounts {
     }
 }
 
-/// The directories that packages want at boot, by path relative to `/`.
-pub(super) fn directories(
-    packages: &[&Package],
+/// The directories that packages want at boot, by path relative to `/`. Of each package the name and where its tree is.
+pub fn directories(
+    packages: &[(&str, &Path)],
     accounts: &SystemAccounts,
 ) -> Result<BTreeMap<String, Entry>, ConfigureError> {
     let mut found = BTreeMap::new();
-    for package in packages {
+    for &(name, tree) in packages {
         let mut add = |(path, mode, (uid, gid)): (String, u32, (u32, u32))| {
             let entry = found.entry(path).or_insert_with(|| Entry {
                 mode,
                 uid,
                 gid,
+                maker: Maker::Init,
                 ..Entry::default()
             });
-            entry.by.insert(package.name.clone());
+            entry.by.insert(name.to_owned());
         };
-        for text in texts(&package.tree.join("usr/lib/tmpfiles.d"), ".conf")? {
+        for text in texts(&tree.join("usr/lib/tmpfiles.d"), ".conf")? {
             text.lines()
                 .filter_map(|line| of_line(line, accounts))
                 .for_each(&mut add);
         }
-        for text in texts(&package.tree.join("usr/lib/systemd/system"), ".service")? {
+        for text in texts(&tree.join("usr/lib/systemd/system"), ".service")? {
             of_unit(&text, accounts).into_iter().for_each(&mut add);
         }
     }

@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::ConfigureError;
-use super::record::{Entry, TREE};
+use super::record::{Entry, Maker, TREE};
 use crate::fsio::{IoContext, copy_file, sorted_names};
 use crate::sandbox::{CAPABILITY_ATTRIBUTE, OWNER_ATTRIBUTE};
 
@@ -82,7 +82,8 @@ impl Upper {
             let below = below.into_iter().find(|place| place.symlink_metadata().is_ok());
             if metadata.file_type().is_char_device() {
                 if below.is_some() {
-                    changes.insert(path.clone(), Change::Removed);
+                    let by = seen.by.clone();
+                    changes.insert(path.clone(), Change::Removed { by });
                 }
                 continue;
             }
@@ -92,6 +93,7 @@ impl Upper {
                 uid,
                 gid,
                 capability: capability(&place),
+                maker: Maker::Scripts,
                 by: seen.by.clone(),
             };
             let is_new = match &below {
@@ -114,7 +116,10 @@ impl Upper {
 #[derive(Debug, Clone)]
 pub(super) enum Change {
     /// They removed what a layer below has.
-    Removed,
+    Removed {
+        /// The packages whose scripts did.
+        by: BTreeSet<String>,
+    },
     /// They made or changed it.
     Made {
         entry: Entry,

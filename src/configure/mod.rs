@@ -28,13 +28,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub use boot::{SystemAccounts, directories as boot_directories};
 pub use error::ConfigureError;
-pub use package::Source;
-pub use record::{ChosenAccounts, Entry, RECORD, Record, TREE};
+pub use package::{Source, has_scripts};
+pub use record::{ChosenAccounts, Dropped, Entry, Maker, RECORD, Record, ScriptsOutcome, TREE};
 
 use crate::fsio::{self, IoContext};
 use crate::sandbox::RuntimeSettings;
-use boot::SystemAccounts;
 use diversions::Diversions;
 use harvest::{Change, copy_into};
 use package::Package;
@@ -211,14 +211,22 @@ fn keep_for_image(
             changes.insert(path.clone(), Change::Made { entry, is_new, place });
         }
     }
+    // The scripts of those that are tools, too, ran when the tools were made.
+    let of_tools = |name: &&String| names.contains(name.as_str());
+    record.ran.extend(tools.record.ran.iter().filter(of_tools).cloned());
+    let skipped = tools.record.skipped.iter();
+    let skipped = skipped.filter(|(name, _)| of_tools(name));
+    record
+        .skipped
+        .extend(skipped.map(|(name, reason)| (name.clone(), reason.clone())));
     let mut gone = BTreeSet::new();
     changes.retain(|path, change| match rules::judge(path) {
         Verdict::Kept => true,
         verdict => {
-            if let (Verdict::Told(reason), Change::Made { place, .. }) = (verdict, &*change)
+            if let (Verdict::Told(reason), Change::Made { place, entry, .. }) = (verdict, &*change)
                 && !place.is_dir()
             {
-                record.dropped.insert(path.clone(), reason.to_owned());
+                record.drop(path, reason, &entry.by);
             }
             gone.insert(path.clone());
             false
@@ -228,15 +236,18 @@ fn keep_for_image(
     record.entries = shipped_attributes(packages);
     for (path, change) in changes {
         match change {
-            Change::Removed
+            Change::Removed { by }
                 if packages
                     .iter()
                     .any(|package| package.tree.join(&path).symlink_metadata().is_ok()) =>
             {
-                let reason = "a script removed what a package ships; the image still has it".to_owned();
-                record.dropped.insert(path, reason);
+                record.drop(
+                    &path,
+                    "a script removed what a package ships; the image still has it",
+                    &by,
+                );
             }
-            Change::Removed => {}
+            Change::Removed { .. } => {}
             Change::Made { entry, is_new, place } => {
                 if is_new {
                     put(&path, &place, output)?;
@@ -267,7 +278,10 @@ fn add_boot_directories(
         record.accounts = ChosenAccounts::of(&passwd, &group);
     }
     let accounts = SystemAccounts::parse(&passwd, &group);
-    for (path, entry) in boot::directories(packages, &accounts)? {
+    let trees: Vec<(&str, &Path)> = (packages.iter())
+        .map(|package| (package.name.as_str(), package.tree.as_path()))
+        .collect();
+    for (path, entry) in boot_directories(&trees, &accounts)? {
         if record.entries.contains_key(&path) {
             continue;
         }
@@ -344,6 +358,7 @@ fn shipped_attributes(packages: &[&Package]) -> BTreeMap<String, Entry> {
                 mode: shipped.mode,
                 uid: shipped.uid,
                 gid: shipped.gid,
+                maker: Maker::Packages,
                 ..Entry::default()
             });
             entry.by.insert(package.name.clone());

@@ -14,6 +14,9 @@ use crate::root::PackageRecord;
 /// Largest file of a package's control archive that is read, in bytes.
 const CONTROL_MAX: u64 = 256 << 20;
 
+/// The scripts that run when a package is installed.
+const SCRIPTS: [&str; 2] = ["preinst", "postinst"];
+
 /// A package and where its store paths are on disk.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Source {
@@ -23,6 +26,11 @@ pub struct Source {
     pub tree: PathBuf,
     /// Its maintainer scripts, and the modes of its files.
     pub control: PathBuf,
+}
+
+/// Whether a package has a script that runs when it is installed; `control` is the store path of its scripts.
+pub fn has_scripts(control: &Path) -> bool {
+    SCRIPTS.iter().any(|name| control.join(CONTROL).join(name).is_file())
 }
 
 /// A package that was read.
@@ -98,7 +106,7 @@ impl Package {
 
     /// Whether anything of it runs when it is installed.
     pub(super) fn has_scripts(&self) -> bool {
-        self.has("preinst") || self.has("postinst")
+        SCRIPTS.iter().any(|name| self.has(name))
     }
 
     /// Its control files but for the paragraph, which the package manager keeps elsewhere.

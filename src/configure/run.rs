@@ -20,6 +20,9 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// How many of the last lines an error shows.
 const TAIL: usize = 20;
 
+/// How many of the last lines are kept: after those of a script that failed the package manager says what it thinks of it.
+const KEPT: usize = 200;
+
 /// Where the package manager unpacks the scripts of a package that it is about to unpack.
 const NEW_CONTROL: &str = "/var/lib/dpkg/tmp.ci";
 
@@ -271,11 +274,26 @@ fn failed_package(line: &str) -> Option<&str> {
     rest.split([' ', ':']).next()
 }
 
+/// The last lines of a script that failed, without what the package manager says after them, and the exit status that it
+/// says the script had.
+fn of_script(mut lines: Vec<String>) -> (Vec<String>, Option<i32>) {
+    let mut status = None;
+    if let Some(at) = lines.iter().position(|line| failed_package(line).is_some()) {
+        let said = lines
+            .get(at + 1)
+            .and_then(|line| line.rsplit_once("subprocess returned error exit status "));
+        status = said.and_then(|(_, status)| status.trim().parse().ok());
+        lines.truncate(at);
+    }
+    (lines.split_off(lines.len().saturating_sub(TAIL)), status)
+}
+
 fn succeed(outcome: Outcome, tail: Vec<String>, package: &str, script: &str) -> Result<(), ConfigureError> {
+    let (tail, of_script) = of_script(tail);
     let ended = match outcome {
         Outcome::Exited(0) => return Ok(()),
         Outcome::Cancelled => return Err(ConfigureError::Cancelled),
-        Outcome::Exited(status) => format!("failed with exit status {status}"),
+        Outcome::Exited(status) => format!("failed with exit status {}", of_script.unwrap_or(status)),
         Outcome::Signaled(signal) => format!("was killed by signal {signal}"),
         Outcome::Exceeded(Bound::Memory) => "took more memory than it may and was stopped".to_owned(),
         Outcome::Exceeded(Bound::Processes) => "started more processes than it may and was stopped".to_owned(),
@@ -311,7 +329,7 @@ impl Tail {
     fn end_line(&mut self) {
         let line = crate::escape::shown_bytes(self.partial.trim_ascii_end());
         self.partial.clear();
-        if self.lines.len() == TAIL {
+        if self.lines.len() == KEPT {
             self.lines.pop_front();
         }
         self.lines.push_back(line);
@@ -341,7 +359,7 @@ mod tests {
     #[test]
     fn the_last_lines_are_kept_whatever_is_printed() {
         let mut tail = Tail::default();
-        for number in 0..100 {
+        for number in 0..KEPT {
             tail.take(format!("line {number}\nla").as_bytes());
             tail.take(b"st\n");
         }
@@ -349,7 +367,22 @@ mod tests {
         let lines = tail.lines();
         assert_eq!(
             (lines.len(), lines.last().map(String::as_str)),
-            (TAIL, Some("no line feed"))
+            (KEPT, Some("no line feed"))
         );
+    }
+
+    #[test]
+    fn what_the_package_manager_says_of_a_script_is_left_out() {
+        let mut lines: Vec<String> = (0..30).map(|number| format!("line {number}")).collect();
+        let said = [
+            "dpkg: error processing package lz (--configure):",
+            " installed lz package post-installation script subprocess returned error exit status 3",
+            "Errors were encountered while processing:",
+            " lz",
+        ];
+        lines.extend(said.map(str::to_owned));
+        let (own, status) = of_script(lines);
+        assert_eq!((own.len(), own[0].as_str(), status), (TAIL, "line 10", Some(3)));
+        assert_eq!(of_script(vec!["x".to_owned()]), (vec!["x".to_owned()], None));
     }
 }

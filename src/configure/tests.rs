@@ -130,7 +130,7 @@ fn only_what_scripts_made_or_changed_is_told() {
     let changes = watched.changes(&[lower], &BTreeMap::new()).unwrap();
     let told: Vec<_> = (changes.iter())
         .map(|(path, change)| match change {
-            Change::Removed => panic!("{path} was not removed"),
+            Change::Removed { .. } => panic!("{path} was not removed"),
             Change::Made { entry, is_new, .. } => {
                 let by: Vec<&str> = entry.by.iter().map(String::as_str).collect();
                 (path.as_str(), entry.mode, entry.uid, entry.gid, *is_new, by.join(" "))

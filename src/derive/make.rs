@@ -274,6 +274,10 @@ impl Maker<'_> {
             .transpose()?;
         let zone = image.timezone.as_ref().map(|zone| Part::Zone(zone.value.clone()));
         let zone = zone.map(|zone| self.part(spec::ZONE_DEB, zone)).transpose()?;
+        let unrun = match &image.configure {
+            Some(configure) if configured.is_none() => self.unrun(image, configure)?,
+            _ => BTreeMap::new(),
+        };
         let scripts = self.scripts();
         let debs = DebsOfImage::new(self.lock, image)?;
         // What is in a Nix store is there already.
@@ -293,6 +297,7 @@ impl Maker<'_> {
             utf8,
             zone,
             left_out: debs.left_out,
+            unrun,
         })
     }
 
@@ -313,6 +318,19 @@ impl Maker<'_> {
                 part,
             },
         }))
+    }
+
+    /// What says which of an image's packages have scripts, where none of them can run.
+    fn unrun(
+        &mut self,
+        image: &Image,
+        configure: &spec::Configure,
+    ) -> Result<BTreeMap<String, Input>, Box<Diagnostic>> {
+        let of_image = DebsOfImage::new(self.lock, image)?.root;
+        let skip = skipped(configure, &of_image, &image.name.value)?;
+        let debs = self.configured_debs(&of_image)?.into_iter().flatten();
+        let unrun = debs.filter(|deb| !skip.contains(&deb.name));
+        Ok(unrun.map(|deb| (deb.name, deb.control)).collect())
     }
 
     /// The step that configures an image's packages, over the tools, which all images share.

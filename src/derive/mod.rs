@@ -78,6 +78,9 @@ pub struct ImageInputs {
     pub zone: Option<Input>,
     /// Debian packages that others of the image depend on and that it does not get.
     pub left_out: BTreeMap<String, LeftOut>,
+    /// The maintainer scripts that should run and cannot: over a base, or on another kind of machine than the lock was made
+    /// for. By package; empty where they run or are not wanted.
+    pub unrun: BTreeMap<String, Input>,
 }
 
 /// Why an image does not get a Debian package.
@@ -98,6 +101,7 @@ impl ImageInputs {
             .chain(&self.configured)
             .chain(&self.utf8)
             .chain(&self.zone)
+            .chain(self.unrun.values())
             .collect()
     }
 }

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 use super::base::ID_MAX;
 use super::error::ImageError;
+use crate::configure::SystemAccounts;
 use crate::spec::{self, Spanned};
 
 /// What every image has: the administrator and the user without rights, as Debian numbers them.
@@ -226,6 +227,15 @@ impl Accounts {
     /// Group ID of a name or number.
     pub fn gid(&self, group: &str) -> Option<u32> {
         id(group).or_else(|| self.groups.get(group).copied())
+    }
+
+    /// Their numbers, for what packages say of directories.
+    pub fn system(&self) -> SystemAccounts {
+        let users = self.users.iter();
+        SystemAccounts::new(
+            users.map(|(name, user)| (name.clone(), (user.uid, user.gid))).collect(),
+            self.groups.clone(),
+        )
     }
 
     /// The users' names, for advice.

@@ -123,13 +123,15 @@ pub fn needs_links(spec: &spec::Image) -> bool {
         || paths.into_iter().any(|path| is_below(path))
 }
 
-/// Whether a spec can only be understood with the accounts of its base: it declares users, or names some.
+/// Whether a spec can only be understood with the accounts of its base: it declares users, or names some, or its packages may,
+/// in what an init would make of their data.
 pub fn needs_accounts(spec: &spec::Image) -> bool {
     let is_name = |name: &str| name != "root" && !name.bytes().all(|byte| byte.is_ascii_digit());
     let user = spec.user.iter().flat_map(|user| user.split(':'));
     let files = spec.files.values().map(|file| &file.value);
     let owners = files.flat_map(|file| file.owner.iter().chain(&file.group));
-    !spec.users.is_empty() || user.chain(owners.map(String::as_str)).any(is_name)
+    let has_data = spec.configure.is_some() && !spec.root.is_empty();
+    !spec.users.is_empty() || has_data || user.chain(owners.map(String::as_str)).any(is_name)
 }
 
 /// What a base's documents say, as far as it matters to the image over it.

@@ -1,17 +1,18 @@
-//! What maintainer scripts made, laid over the packages of `root`.
+//! What maintainer scripts made, laid over the packages of `root`; where they could not run, what needs none.
 //!
-//! Invariant: a function of the store path that holds it; what is only given another mode or owner keeps its content.
+//! Invariant: a function of the store path that holds it, or of the packages; what is only given another mode or owner keeps
+//! its content.
 
 use std::path::Path;
 
-use super::accounts::{AccountFile, AccountFiles};
+use super::accounts::{AccountFile, AccountFiles, Accounts};
 use super::error::ImageError;
-use super::filesystem::{Content, FileSystem, Found, Node, NodeKind, Origin};
+use super::filesystem::{Content, FileSystem, Found, Node, NodeKind, Origin, directory_mode};
 use super::layout::{ACCOUNTS_SIZE_MAX, read_accounts};
 use super::numbers::{Renumbering, as_in};
 use super::recipe::{Configured, Recipe};
 use crate::capability::FileCapabilities;
-use crate::configure::{Record, TREE};
+use crate::configure::{self, Entry, Record, TREE};
 use crate::fsio::{self, IoContext};
 
 /// The files of accounts; the last two hold passwords, or rather that there are none.
@@ -114,6 +115,42 @@ fn made(configured: &Configured, path: &str, files: &FileSystem) -> Result<Optio
         identity: format!("{} {}", configured.nar_hash, path.escape_default()),
     };
     Ok(Some(Node::file(content, false)))
+}
+
+/// Adds the directories that an init would make from what packages have as data, where their scripts should run and cannot.
+pub(super) fn add_boot_directories(
+    recipe: &Recipe,
+    accounts: &Accounts,
+    files: &mut FileSystem,
+) -> Result<(), ImageError> {
+    if recipe.configured.is_some() || recipe.spec.configure.is_none() {
+        return Ok(());
+    }
+    let packages: Vec<(&str, &Path)> = (recipe.root.iter())
+        .map(|package| (package.name.as_str(), package.physical.as_path()))
+        .collect();
+    for (path, Entry { mode, uid, gid, .. }) in configure::boot_directories(&packages, &accounts.system())? {
+        let node = Node {
+            uid,
+            gid,
+            ..Node::directory(mode)
+        };
+        match files.resolve(path.as_bytes())? {
+            // What a package ships with a mode or owner of its own is meant so.
+            Some((real, Found::Directory)) => {
+                let usual = Node::directory(directory_mode(&real)).from(Origin::Root);
+                if files.node(&real) == Some(&usual) {
+                    files.insert(real, node)?;
+                }
+            }
+            Some(_) => {}
+            None => {
+                let path = files.make_directory(path.as_bytes())?;
+                files.insert(path, node)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn put(path: &[u8], node: Node, files: &mut FileSystem) -> Result<(), ImageError> {

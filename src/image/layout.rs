@@ -6,7 +6,9 @@
 //! 1. the packages of `root`, laid out at `/` (directories 0755, files 0644 or 0755, all root's; `/tmp`, `/var/tmp` and
 //!    `/run/lock` 1777, `/root` 0700, as everywhere below);
 //! 2. the `contents`, joined ([`join`](super::join));
-//! 3. the links that the packages' `update-alternatives` would have made, and the time zone that the spec names;
+//! 3. what the packages' maintainer scripts made, the links that their `update-alternatives` would have made, and the time
+//!    zone that the spec names; where scripts should run and cannot, the directories that an init makes of packages' data come
+//!    with the accounts;
 //! 4. the `files` of the spec: files and symlinks replace what is there, directories merge, and a path below a joined
 //!    directory opens it up;
 //! 5. what was made for the image: its Nix database;
@@ -91,6 +93,7 @@ pub(super) fn lay_out(recipe: &Recipe, settings: &Settings) -> Result<Layout, Im
     add_generated(&recipe.generated, &mut files)?;
     let accounts = add_accounts(recipe, &mut files)?;
     set_owners(owned, &accounts, &mut files)?;
+    configured::add_boot_directories(recipe, &accounts, &mut files)?;
     if !over_base {
         add_base(recipe.has_root(), &mut files)?;
     }

@@ -16,6 +16,7 @@ use crate::store_path::StorePath;
 use crate::transport::Location;
 
 use super::image::NamedImage;
+use super::scripts;
 use super::work::Work;
 
 /// Which documents are made of an image, and where they go.
@@ -73,12 +74,12 @@ impl<'a> Documents<'a> {
 
     /// Its bill of materials.
     pub fn sbom(&self, format: SbomFormat) -> Result<Vec<u8>, AttestError> {
-        Ok(attest::sbom(&attest::gather(&self.gathered())?, format))
+        Ok(attest::sbom(&attest::gather(&self.gathered()?)?, format))
     }
 
     /// Its provenance.
     pub fn provenance(&self) -> Result<Vec<u8>, AttestError> {
-        let built = self.gathered();
+        let built = self.gathered()?;
         let inventory = attest::gather(&built)?;
         let facts = BuildFacts {
             options: self.named.draft.options.clone(),
@@ -106,7 +107,7 @@ impl<'a> Documents<'a> {
         Ok(documents)
     }
 
-    fn gathered(&self) -> Gathered<'_> {
+    fn gathered(&self) -> Result<Gathered<'_>, AttestError> {
         let mut steps: BTreeMap<StorePath, StepId> = BTreeMap::new();
         for (input, path) in &self.work.paths {
             // Of steps that made the same path the first in the plan counts: the inputs come in its order.
@@ -114,14 +115,15 @@ impl<'a> Documents<'a> {
                 steps.entry(path.clone()).or_insert(*step);
             }
         }
-        Gathered {
+        Ok(Gathered {
             recipe: &self.named.draft.recipe,
             image: &self.named.image,
             store: &self.work.store,
             plan: &self.work.plan,
             steps,
             packages: self.packages(),
-        }
+            scripts: scripts::story(self.work, &self.named.name)?.packages,
+        })
     }
 
     /// What the spec calls the packages at store paths.

@@ -20,6 +20,7 @@ use super::error::ProjectError;
 use super::layer_plan::{self, PlanFile};
 use super::options::ImageOptions;
 use super::roots::Roots;
+use super::scripts;
 use super::target::Target;
 use super::work::Work;
 
@@ -215,13 +216,7 @@ fn of_spec(
     recipe.previous = layer_plan::read_previous(options.previous.as_deref(), &recipe.root, environment)?;
     recipe.generated = roots.database(&recipe.spec, work)?;
     recipe.base = base::of_spec(&recipe.spec, &project.lock, work.options.offline, environment)?;
-    if recipe.base.is_some() && recipe.configured.is_some() {
-        let text = format!(
-            "`configure` of the image `{name}` does not know the packages of its base: their scripts are not run again, \
-             and the scripts of `root` do not see what the base has"
-        );
-        environment.reporter.report(Event::Warning { text });
-    }
+    scripts::warn(&recipe.spec, inputs, work, environment.reporter);
     let mut draft = Draft {
         recipe,
         kept,

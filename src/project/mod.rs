@@ -32,6 +32,7 @@ pub mod referrers;
 pub mod releases;
 mod repair;
 mod roots;
+pub mod scripts;
 pub mod starter;
 pub mod target;
 pub mod work;

@@ -321,9 +321,11 @@ pub fn inputs_of(target: &Target, plan: &BuildPlan) -> Vec<Input> {
                 utf8,
                 zone,
                 left_out: _,
+                unrun,
             } = &plan.images[name];
             let layers = contents.iter().chain(declared).chain(root);
-            layers.chain(configured).chain(utf8).chain(zone).cloned().collect()
+            let layers = layers.chain(configured).chain(utf8).chain(zone);
+            layers.chain(unrun.values()).cloned().collect()
         }
     }
 }

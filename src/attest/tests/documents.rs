@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::attest::*;
+use crate::configure::ScriptsOutcome;
 use crate::derive::{self, Action, BuildPlan, Derivation, Download, ImageInputs, Input, LeftOut, Script};
 use crate::digest::Digest;
-use crate::image::{ClosureMember, ContentRoot, Image, Recipe, RootPackage};
+use crate::image::{ClosureMember, Configured, ContentRoot, Image, Recipe, RootPackage};
 use crate::oci::Compression;
 use crate::spec;
 use crate::store::Store;
@@ -27,6 +28,7 @@ struct Small {
 const HELLO: &str = "0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-hello-2.10";
 const LIBC: &str = "1mdqa9w1p6cmli6976v4wi0sw9r4p5pr-libc6-2.36-9_b1";
 const CERTS: &str = "2mdqa9w1p6cmli6976v4wi0sw9r4p5pr-certs-2023";
+const CONFIGURED: &str = "3mdqa9w1p6cmli6976v4wi0sw9r4p5pr-configured";
 
 fn logical(base: &str) -> String {
     format!("/layerize/store/{base}")
@@ -128,6 +130,7 @@ impl Small {
                     utf8: None,
                     zone: None,
                     left_out: BTreeMap::new(),
+                    unrun: BTreeMap::new(),
                 },
             )]),
             ..BuildPlan::default()
@@ -178,12 +181,22 @@ impl Small {
             nar_size: 1,
             is_part: false,
         }];
+        recipe.configured = Some(Configured {
+            logical: logical(CONFIGURED).parse().unwrap(),
+            physical: self.physical(CONFIGURED),
+            nar_hash: Digest::of(CONFIGURED.as_bytes()),
+        });
         recipe
     }
 
     fn with<T>(&self, use_it: impl FnOnce(&Gathered<'_>) -> T) -> T {
         let path = |base: &str| base.parse::<StorePath>().unwrap();
         let store = Store::open(&self.dir.path().join("store")).unwrap();
+        let left_out = ["key", "other-key"].map(|name| (format!("etc/{name}"), "a secret".to_owned()));
+        let scripts = ScriptsOutcome::Ran {
+            made: BTreeSet::from(["etc/made".to_owned()]),
+            left_out: left_out.into(),
+        };
         use_it(&Gathered {
             recipe: &self.recipe(),
             image: &self.image,
@@ -191,6 +204,7 @@ impl Small {
             plan: &self.plan,
             steps: BTreeMap::from([(path(HELLO), 5), (path(LIBC), 0), (path(CERTS), 1)]),
             packages: BTreeMap::from([(path(HELLO), ("hello".to_owned(), Some("2.10".to_owned())))]),
+            scripts: BTreeMap::from([("certs".to_owned(), scripts)]),
         })
     }
 

@@ -245,6 +245,52 @@ fn equal_steps_are_one() {
     assert_eq!(keys.len(), plan.steps.len());
 }
 
+/// Images whose packages are configured share the step that configures the tools; where no script can run, what says which
+/// packages have some is a step each.
+#[test]
+fn images_share_the_tools_that_configure_their_packages() {
+    let of = |more: &str| {
+        let workspace = load(&|text| {
+            let text = text.replace("configure = false\n", more);
+            text.replace("[image.zlib]", "[image.other]\nroot = [\"deb:hello\"]\n\n[image.zlib]")
+        });
+        plan_of(&workspace, &lock_for(&workspace))
+    };
+    let action = |plan: &BuildPlan, input: &Input| match input {
+        Input::Step(step) => plan.steps[*step].action.clone(),
+        Input::Path(path) => panic!("{path} is no step"),
+    };
+    let plan = of("configure = { skip = [\"deb:nginx\"] }\n");
+    let mut tools = BTreeSet::new();
+    for (image, skip, last) in [("app", vec!["nginx"], "nginx"), ("other", vec![], "hello")] {
+        let inputs = &plan.images[image];
+        let configured = inputs.configured.as_ref().unwrap();
+        assert!(inputs.all().contains(configured) && inputs.unrun.is_empty());
+        let Action::Configure(configure) = action(&plan, configured) else {
+            panic!("{image} is not configured")
+        };
+        assert_eq!(configure.system, "x86_64-linux");
+        assert_eq!(configure.skip, skip.into_iter().map(str::to_owned).collect());
+        assert_eq!(configure.groups.last().unwrap()[0].name, last);
+        let (output, packages) = configure.tools.clone().unwrap();
+        assert_eq!(packages.len(), spec::tool_debs().len());
+        let Action::Configure(of_tools) = action(&plan, &output) else {
+            panic!("the tools are not configured")
+        };
+        assert_eq!((of_tools.tools, of_tools.groups.concat()), (None, packages));
+        tools.insert(output);
+    }
+    assert_eq!(tools.len(), 1);
+
+    let plan = of("base = \"oci:base\"\n");
+    let app = &plan.images["app"];
+    assert_eq!(app.configured, None);
+    assert_eq!(app.unrun.len(), app.root.len());
+    let control = action(&plan, &app.unrun["nginx"]);
+    assert!(matches!(control, Action::UnpackDebControl { package, .. } if package == "nginx"));
+    assert!(app.all().contains(&app.unrun["nginx"]));
+}
+
 #[test]
 fn equal_steps_take_the_longest_time() {
     for (one, two, expected) in [
