@@ -87,6 +87,11 @@ fn render_output(output: &CheckedOutput, text: &mut String) {
         let class = serde_json::to_value(change.class).unwrap_or_default();
         let class = class.as_str().unwrap_or_default();
         let _ = writeln!(text, "  {path}: {class}: {} / {}", change.a, change.b);
+        let makers = output.made_by.get(&change.path).into_iter().flatten();
+        let makers: Vec<String> = makers.map(|name| format!("`deb:{name}`")).collect();
+        if !makers.is_empty() {
+            let _ = writeln!(text, "    made by the maintainer scripts of {}", makers.join(", "));
+        }
         if let Some(hint) = &change.hint {
             let _ = writeln!(text, "    {hint}");
         }

@@ -1,4 +1,5 @@
-//! `layerize explain`: which layer and store path hold a file of an image, why it is there, and what made it.
+//! `layerize explain`: which layer and store path hold a file of an image, why it is there, and what made it; with
+//! `--scripts`, what became of the maintainer scripts of its packages.
 
 use std::fmt::Write as _;
 
@@ -6,13 +7,18 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::audit::{Explanation, Reading};
+use crate::configure::ScriptsOutcome;
 use crate::escape::shown;
 use crate::oci::Platform;
+use crate::project::ProjectError;
 use crate::project::explain::{FileStory, MadeBy, explain};
+use crate::project::scripts::{self, ScriptsStory};
+use crate::project::work;
 use crate::store_path::StoreDir;
 
 use super::context::Context;
-use super::flags::value;
+use super::documents::finished;
+use super::flags::{BuildFlags, value};
 use super::outcome::Outcome;
 use super::text::{render_chain, size};
 
@@ -23,19 +29,28 @@ const INPUTS_SHOWN: usize = 8;
 /// Arguments of `layerize explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// An image, named as for `inspect`
+    /// An image, named as for `inspect`; with --scripts, one of the spec
     source: String,
     /// A path in it; links of the image are followed
-    path: String,
+    #[arg(required_unless_present = "scripts")]
+    path: Option<String>,
+    /// Tell instead which maintainer scripts of its Debian packages ran and what they made
+    #[arg(long, conflicts_with_all = ["path", "platform"])]
+    scripts: bool,
     /// Which platform of a multi-platform image
     #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]
     platform: Option<Platform>,
+    #[command(flatten)]
+    flags: BuildFlags,
 }
 
 /// Prints where a file comes from; the answer is no if the image has no such file.
 pub fn run(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let Some(path) = &args.path else {
+        return explain_scripts(args, context);
+    };
     let source = context.environment.source(&args.source, args.platform.as_ref())?;
-    let story = explain(source.as_ref(), &args.path, &context.environment)?;
+    let story = explain(source.as_ref(), path, &context.environment)?;
     let text = match context.ui.json() {
         true => serde_json::to_string(&story)?,
         false => render(&story),
@@ -45,6 +60,57 @@ pub fn run(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
         Some(_) => Outcome::Done,
         None => Outcome::No,
     })
+}
+
+/// Prints what became of the maintainer scripts of an image of the spec; it is built where it is not in the store.
+fn explain_scripts(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
+    if finished(std::slice::from_ref(&args.source)).is_some() {
+        let image = args.source.clone();
+        return Err(ProjectError::Finished { image }.into());
+    }
+    let targets = std::slice::from_ref(&args.source);
+    let work = work::prepare(targets, &args.flags.options(), &context.environment)?;
+    context.ui.clear();
+    let story = scripts::story(&work, &args.source)?;
+    let text = match context.ui.json() {
+        true => serde_json::to_string(&story)?,
+        false => render_scripts(&story),
+    };
+    context.ui.data(text.trim_end())?;
+    Ok(Outcome::Done)
+}
+
+fn render_scripts(story: &ScriptsStory) -> String {
+    if story.packages.is_empty() {
+        return match story.wanted {
+            true => "no package is laid out at /".to_owned(),
+            false => "no script runs: the image has no `root`, or says `configure = false`".to_owned(),
+        };
+    }
+    let width = story.packages.keys().map(String::len).max().unwrap_or_default();
+    let mut text = String::new();
+    for (package, outcome) in &story.packages {
+        let _ = match outcome {
+            ScriptsOutcome::Skipped { reason } => writeln!(text, "{package:width$}  skipped: {reason}"),
+            _ => writeln!(text, "{package:width$}  {}", outcome.word()),
+        };
+        let ScriptsOutcome::Ran { made, left_out } = outcome else {
+            continue;
+        };
+        for path in made.iter().take(LINES_SHOWN) {
+            let _ = writeln!(text, "  made      /{}", shown(path));
+        }
+        if made.len() > LINES_SHOWN {
+            let _ = writeln!(text, "            and {} more", made.len() - LINES_SHOWN);
+        }
+        for (path, reason) in left_out.iter().take(LINES_SHOWN) {
+            let _ = writeln!(text, "  left out  /{}: {reason}", shown(path));
+        }
+        if left_out.len() > LINES_SHOWN {
+            let _ = writeln!(text, "            and {} more", left_out.len() - LINES_SHOWN);
+        }
+    }
+    text
 }
 
 fn render(story: &FileStory) -> String {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing that is built again enters the store; what could not be varied is listed in the report.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use crate::audit::{self, TreeChange};
 use crate::build::{self, Again, BuildError, BuildOptions, SandboxMode, Variation};
-use crate::derive::{Input, StepId};
+use crate::configure::{Record, TREE};
+use crate::derive::{Action, Input, StepId};
 use crate::digest::Digest;
 use crate::fsio::{self, IoContext as _};
 use crate::nar;
@@ -105,6 +106,9 @@ pub struct CheckedOutput {
     pub other_nar_hash: Option<Digest>,
     /// The files that differ.
     pub files: Vec<TreeChange>,
+    /// The Debian packages whose scripts made those files, by path.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub made_by: BTreeMap<String, BTreeSet<String>>,
     /// Why it could not be built again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
@@ -198,6 +202,7 @@ impl BuildChecker<'_> {
                 found.other_nar_hash = Some(again.nar_hash());
                 let known = self.work.store.physical(&again.known.path);
                 found.files = audit::compare_trees(&known, again.tree())?;
+                found.made_by = self.makers(step, [&known, again.tree()], &found.files)?;
                 found.kept = self.keep(&known, &again)?;
                 found.causes = self.causes(step)?;
                 return Ok(found);
@@ -219,6 +224,7 @@ impl BuildChecker<'_> {
             nar_hash: known.nar_hash,
             other_nar_hash: None,
             files: Vec::new(),
+            made_by: BTreeMap::new(),
             failure: None,
             causes: None,
             kept: None,
@@ -243,6 +249,32 @@ impl BuildChecker<'_> {
             causes: self.causes(step)?,
             ..self.unchanged(step, &known)
         })
+    }
+
+    /// The packages whose scripts made files of a configure step that differ between two outputs.
+    fn makers(
+        &self,
+        step: StepId,
+        outputs: [&Path; 2],
+        files: &[TreeChange],
+    ) -> Result<BTreeMap<String, BTreeSet<String>>, ProjectError> {
+        let mut makers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        if !matches!(self.work.plan.steps[step].action, Action::Configure(_)) {
+            return Ok(makers);
+        }
+        for output in outputs {
+            let record = Record::read(output)?;
+            for change in files {
+                let path = change.path.strip_prefix(TREE).and_then(|path| path.strip_prefix('/'));
+                if let Some(entry) = path.and_then(|path| record.entries.get(path)) {
+                    makers
+                        .entry(change.path.clone())
+                        .or_default()
+                        .extend(entry.by.iter().cloned());
+                }
+            }
+        }
+        Ok(makers)
     }
 
     /// The respects in which the output depends on its surroundings, each tried alone.

@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 
 use crate::audit;
 use crate::derive::{ImageInputs, Input};
-use crate::event::Event;
 use crate::image::{self, ImageError, Recipe, RootPackage};
 use crate::oci::Platform;
 use crate::spec::{self, Dependency, GoldenKey};

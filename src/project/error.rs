@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::audit::AuditError;
 use crate::build::BuildError;
+use crate::configure::ConfigureError;
 use crate::container::ContainerError;
 use crate::digest::Digest;
 use crate::fetch::FetchError;
@@ -38,6 +39,15 @@ pub enum ProjectError {
     /// A build failed.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// What maintainer scripts did cannot be read.
+    #[error(transparent)]
+    Configure(#[from] ConfigureError),
+    /// An image tells nothing of how it was made.
+    #[error("`{image}` is a finished image: what became of maintainer scripts is known where it is built")]
+    Finished {
+        /// As the user names it.
+        image: String,
+    },
     /// What an image is asked to be cannot be planned or checked.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -378,6 +388,11 @@ impl ProjectError {
             Self::Making { source, .. } => source.help(),
             Self::NoPrevious { source, .. } => source.help(),
             Self::Build(error) => error.help(),
+            Self::Configure(error) => error.help(),
+            Self::Finished { .. } => Some(
+                "name the image of the spec: `layerize explain NAME --scripts`; its bill of materials says it, too"
+                    .to_owned(),
+            ),
             Self::Image(error) => error.help(),
             Self::Index(error) => error.help(),
             Self::Plan(error) => error.help(),

@@ -1,10 +1,9 @@
 //! Early cutoff with a real compiler: another version of a package that leaves the result alone moves nothing.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use crate::archive::Archive;
-use crate::support::{Place, have};
+use crate::support::{Place, have, machine_sources};
 
 /// A program that names the place where it is installed, so that its build ID is computed over `$out` too.
 const PROGRAM: &str = r#"
@@ -24,19 +23,6 @@ fn archive_with(place: &Place, version: &str) -> Archive {
     let files = [("usr/bin/lz-idle-tool", 0o755, program.as_str())];
     archive.add_files("lz-idle-tool", version, "", &files);
     archive
-}
-
-/// The machine's apt sources, to be named beside others.
-fn machine_sources() -> Vec<String> {
-    let parts = Path::new("/etc/apt/sources.list.d");
-    let names = layerize::fsio::sorted_names(parts).unwrap_or_default();
-    let files = names.iter().map(|name| parts.join(name));
-    let files = std::iter::once(PathBuf::from("/etc/apt/sources.list")).chain(files);
-    let texts = files.filter(|file| {
-        let extension = file.extension().and_then(|extension| extension.to_str());
-        matches!(extension, Some("list" | "sources"))
-    });
-    texts.filter_map(|file| fs::read_to_string(file).ok()).collect()
 }
 
 fn spec(sources: &[String]) -> String {

@@ -52,6 +52,7 @@ mod recipe;
 mod references;
 mod refresh;
 mod registry;
+mod scripts;
 mod specs;
 mod store;
 mod support;

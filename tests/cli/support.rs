@@ -192,6 +192,19 @@ pub fn copy_tree(from: &Path, to: &Path) {
     assert!(status.success(), "copying {} failed", from.display());
 }
 
+/// The machine's apt sources, to be named beside others.
+pub fn machine_sources() -> Vec<String> {
+    let parts = Path::new("/etc/apt/sources.list.d");
+    let names = layerize::fsio::sorted_names(parts).unwrap_or_default();
+    let files = names.iter().map(|name| parts.join(name));
+    let files = std::iter::once(PathBuf::from("/etc/apt/sources.list")).chain(files);
+    let texts = files.filter(|file| {
+        let extension = file.extension().and_then(|extension| extension.to_str());
+        matches!(extension, Some("list" | "sources"))
+    });
+    texts.filter_map(|file| fs::read_to_string(file).ok()).collect()
+}
+
 /// Runs another program and asserts that it ends well.
 #[track_caller]
 pub fn peer(command: &mut Command) -> Ran {

@@ -185,6 +185,7 @@ impl Small {
             logical: logical(CONFIGURED).parse().unwrap(),
             physical: self.physical(CONFIGURED),
             nar_hash: Digest::of(CONFIGURED.as_bytes()),
+            numbers: BTreeMap::new(),
         });
         recipe
     }

@@ -42,10 +42,26 @@ impl Archive {
 
     /// Adds a version of a package with files: path, mode and content of each.
     pub fn add_files(&mut self, package: &str, version: &str, fields: &str, files: &[(&str, u32, &str)]) {
+        self.add_package(package, version, fields, files, &[]);
+    }
+
+    /// Adds a version of a package with files and maintainer scripts, each by its name (`postinst`).
+    pub fn add_package(
+        &mut self,
+        package: &str,
+        version: &str,
+        fields: &str,
+        files: &[(&str, u32, &str)],
+        scripts: &[(&str, &str)],
+    ) {
         let paragraph = control(package, version, fields);
+        let scripts = scripts.iter().map(|&(name, text)| (name, 0o755, text));
+        let members: Vec<_> = std::iter::once(("control", 0o644, paragraph.as_str()))
+            .chain(scripts)
+            .collect();
         let deb = ar(&[
             ("debian-binary".to_owned(), b"2.0\n".to_vec()),
-            ("control.tar".to_owned(), tar(&[("control", 0o644, &paragraph)])),
+            ("control.tar".to_owned(), tar(&members)),
             ("data.tar".to_owned(), tar(files)),
         ]);
         let filename = format!("pool/{package}_{}_all.deb", version.replace(':', "%3a"));
