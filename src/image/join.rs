@@ -223,7 +223,7 @@ impl Join<'_> {
 }
 
 /// Whether a directory at this path is never one symlink.
-fn is_real(path: &[u8]) -> bool {
+pub(super) fn is_real(path: &[u8]) -> bool {
     let mut parts = path.split(|&byte| byte == b'/');
     let top = parts.next().unwrap_or_default();
     parts.next().is_none() || REAL_BELOW.contains(&top)

@@ -6,9 +6,9 @@
 //! 1. the packages of `root`, laid out at `/` (directories 0755, files 0644 or 0755, all root's; `/tmp`, `/var/tmp` and
 //!    `/run/lock` 1777, `/root` 0700, as everywhere below);
 //! 2. the `contents`, joined ([`join`](super::join));
-//! 3. what the packages' maintainer scripts made, the links that their `update-alternatives` would have made, and the time
-//!    zone that the spec names; where scripts should run and cannot, the directories that an init makes of packages' data come
-//!    with the accounts;
+//! 3. what the packages' maintainer scripts made, the links that their `update-alternatives` would have made, the data that
+//!    libraries of the closure look for ([`data`]), and the time zone that the spec names; where scripts should
+//!    run and cannot, the directories that an init makes of packages' data come with the accounts;
 //! 4. the `files` of the spec: files and symlinks replace what is there, directories merge, and a path below a joined
 //!    directory opens it up;
 //! 5. what was made for the image: its Nix database;
@@ -26,6 +26,7 @@ use std::path::Path;
 use super::accounts::{self, AccountFile, AccountFiles, Accounts};
 use super::base::{self, BaseEntry};
 use super::configured;
+use super::data;
 use super::error::ImageError;
 use super::filesystem::{Content, FileSystem, Found, Node, NodeKind, Origin, directory_mode, push, relative, shown};
 use super::join::join;
@@ -74,6 +75,8 @@ pub(super) struct Layout {
     pub root: Composed,
     /// Modes, owners and capabilities in store paths that the spec gives.
     pub attributes: Attributes,
+    /// What data of the closure stands where libraries look for it, each kind with its places.
+    pub data: Vec<String>,
 }
 
 /// Makes the layout.
@@ -88,6 +91,7 @@ pub(super) fn lay_out(recipe: &Recipe, settings: &Settings) -> Result<Layout, Im
     join(&recipe.contents, over_base, &mut files)?;
     configured::lay_over(recipe, &mut files)?;
     add_alternatives(recipe, &mut files)?;
+    let data = data::lay_out(recipe, &mut files)?;
     add_time_zone(recipe, &mut files)?;
     let owned = add_sources(&recipe.files, &mut files)?;
     add_generated(&recipe.generated, &mut files)?;
@@ -118,6 +122,7 @@ pub(super) fn lay_out(recipe: &Recipe, settings: &Settings) -> Result<Layout, Im
         files,
         root,
         attributes,
+        data,
     })
 }
 

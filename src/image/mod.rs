@@ -13,6 +13,7 @@ mod base;
 mod cache;
 mod configured;
 mod cut;
+mod data;
 mod document;
 mod error;
 mod filesystem;
@@ -101,6 +102,11 @@ pub fn assemble(recipe: &Recipe, resources: &Resources<'_>, reporter: &dyn Repor
         Some(_) => None,
         None => locale::missing(&finish.settings, &layout.files)?,
     };
+    if !layout.data.is_empty() {
+        let (name, data) = (&recipe.spec.name.value, layout.data.join(", "));
+        let text = format!("{name}: joined where libraries of the closure look: {data}");
+        reporter.report(Event::Note { text });
+    }
     let cuts = cut::cut(recipe, &layout, &plan)?;
     // What is warned of is said each time, and so looked at each time.
     let remembers = without_locale.is_none();

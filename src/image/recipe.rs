@@ -236,6 +236,7 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         nix_db,
         timezone,
         utf8,
+        join,
     } = spec;
     json!({
         "allow-missing": allow_missing,
@@ -248,6 +249,7 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         "env": env,
         "exclude": exclude,
         "files": files,
+        "join": join,
         "labels": labels,
         "layers": asked_of_layers(layers),
         "nix-db": nix_db,

@@ -62,6 +62,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         created: read_created(reader, &table),
         nix_db: table.flag(reader, "nix-db").unwrap_or(false),
         timezone: table.checked(reader, "timezone", checks::time_zone),
+        join: table.checked(reader, "join", checks::join).map(|join| join.value),
         utf8: table.flag(reader, "utf-8").unwrap_or(true),
         users,
     };

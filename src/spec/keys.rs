@@ -7,6 +7,7 @@ mod package;
 
 use crate::oci::{LayerLimit, LayerStrategy, Platform, TarProfile};
 
+use super::types::Join;
 use Shape::{Any, Choice, Count, Flag, Many, Map, Probability, Table, Text};
 
 pub(super) use package::{PACKAGE, SOURCE_DEBIAN, SOURCE_PATH, SOURCE_URL};
@@ -319,6 +320,14 @@ pub(super) const IMAGE: &[Key] = &[
         "configure",
         Any(&[Flag, Table(CONFIGURE)]),
         "Whether the maintainer scripts of the packages in `root` are run, and how (default true).",
+    ),
+    also(
+        key(
+            "join",
+            Choice(&Join::NAMES),
+            "What stands at `/`: `contents` alone, or data of their `closure` that libraries look for, too; default: that of libraries that are there.",
+        ),
+        &["link", "links"],
     ),
     also(
         key(

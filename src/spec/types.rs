@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
@@ -295,6 +296,35 @@ pub struct Image {
     pub timezone: Option<Spanned<String>>,
     /// `utf-8`: whether the C library has `C.UTF-8`, and programs take their texts for UTF-8 unless `env` says otherwise.
     pub utf8: bool,
+    /// `join`: what of the closure stands at `/`; `None`: the contents, and the data that its libraries look for.
+    pub join: Option<Join>,
+}
+
+/// What of an image's closure stands at `/`, besides at its store paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Join {
+    /// The contents, and all data of Debian packages that some library looks for at a fixed place.
+    Closure,
+    /// The contents alone.
+    Contents,
+}
+
+impl Join {
+    /// All that a spec may say.
+    pub const NAMES: [&str; 2] = ["closure", "contents"];
+}
+
+impl FromStr for Join {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "closure" => Ok(Self::Closure),
+            "contents" => Ok(Self::Contents),
+            _ => Err(()),
+        }
+    }
 }
 
 impl Image {
@@ -330,6 +360,7 @@ impl Image {
             nix_db: false,
             timezone: None,
             utf8: true,
+            join: None,
         }
     }
 }

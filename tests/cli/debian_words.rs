@@ -103,3 +103,136 @@ fn essential_and_excluded_packages() {
         "`exclude` leaves out `deb:libpcre2-8-0`",
     ]);
 }
+
+/// Case B6, and what else a C library is asked for: each line is what one library found at a place that is built into it.
+const PROGRAM: &str = r#"
+#include <iconv.h>
+#include <langinfo.h>
+#include <locale.h>
+#include <magic.h>
+#include <openssl/provider.h>
+#include <openssl/ssl.h>
+#include <stdio.h>
+#include <string.h>
+#include <term.h>
+#include <time.h>
+
+int main(void) {
+    SSL_CTX *tls = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_default_verify_paths(tls);
+    int issuers = sk_X509_OBJECT_num(X509_STORE_get0_objects(SSL_CTX_get_cert_store(tls)));
+    printf("issuers %s\n", issuers > 50 ? "found" : "missing");
+    printf("legacy %s\n", OSSL_PROVIDER_load(NULL, "legacy") ? "found" : "missing");
+    magic_t magic = magic_open(MAGIC_MIME_TYPE);
+    int loaded = magic_load(magic, NULL);
+    printf("magic %s\n", loaded == 0 ? magic_buffer(magic, "\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 16) : magic_error(magic));
+    int error = 0;
+    setupterm("xterm", 1, &error);
+    printf("terminfo %d\n", error);
+    char in[] = "\xa4", out[8] = "";
+    char *from = in, *to = out;
+    size_t left = 1, room = sizeof out;
+    iconv_t convert = iconv_open("UTF-8", "ISO-8859-15");
+    if (convert != (iconv_t)-1) iconv(convert, &from, &left, &to, &room);
+    printf("iconv %s\n", out);
+    setlocale(LC_ALL, "");
+    printf("locale %s %s\n", setlocale(LC_CTYPE, NULL), nl_langinfo(CODESET));
+    time_t summer = 1720000000;
+    printf("zone %s\n", localtime(&summer)->tm_zone);
+    return 0;
+}
+"#;
+
+const FOUND: &str = "issuers found
+legacy found
+magic image/png
+terminfo 1
+iconv €
+locale C.UTF-8 UTF-8
+zone CEST
+";
+
+const CONTENTS: &str = r#"
+[package.app]
+source = { path = "src" }
+tools = ["deb:gcc"]
+libraries = ["deb:libc6-dev", "deb:libssl-dev", "deb:libmagic-dev", "deb:libncurses-dev"]
+runtime = ["deb:ca-certificates", "deb:ncurses-base"]
+script = "mkdir -p $out/bin; gcc -o $out/bin/app main.c -lssl -lcrypto -lmagic -ltinfo"
+
+[image.app]
+contents = ["app"]
+entrypoint = ["app"]
+timezone = "Europe/Berlin"
+
+[image.apart]
+contents = ["app"]
+entrypoint = ["app"]
+join = "contents"
+utf-8 = false
+
+[image.lost]
+contents = ["app"]
+timezone = "Europe/Berlim"
+"#;
+
+#[test]
+fn libraries_of_the_closure_find_their_data() {
+    if !have("apt-get", &["--version"]) {
+        return;
+    }
+    let place = Place::new();
+    place.write("layerize.toml", CONTENTS);
+    place.write("src/main.c", PROGRAM);
+    place.run(&["lock"]).success();
+    let built = place.run(&["build", "app", "apart"]).success();
+    for text in [
+        "app: joined where libraries of the closure look: character sets (`/usr/lib/x86_64-linux-gnu/gconv`), ",
+        "certificates (`/etc/ssl`, `/usr/lib/ssl`, `/usr/share/ca-certificates`)",
+        "file types (",
+        "terminals (`/etc/terminfo`, `/usr/lib/terminfo`, `/usr/share/terminfo`)",
+    ] {
+        assert!(built.stderr.contains(text), "{text}: {}", built.stderr);
+    }
+    let env = |image: &str| {
+        place
+            .run(&["inspect", "--json", &format!("{image}.tar")])
+            .success()
+            .stdout
+    };
+    assert!(env("app").contains("LANG=C.UTF-8"), "{}", env("app"));
+    assert!(!env("apart").contains("LANG="), "{}", env("apart"));
+    let apart = paths(&place, "apart.tar");
+    for path in ["usr/lib/x86_64-linux-gnu/gconv", "usr/lib/ssl", "usr/lib/locale"] {
+        assert!(!apart.contains(path), "{path}");
+    }
+    let app = paths(&place, "app.tar");
+    for path in [
+        "etc/localtime",
+        "etc/timezone",
+        "usr/share/zoneinfo/Europe/Berlin",
+        "usr/lib/locale/C.utf8/LC_CTYPE",
+    ] {
+        assert!(app.contains(path), "{path}");
+    }
+    // What belongs to a Debian system alone is not in it.
+    for path in [
+        "var/lock",
+        "etc/os-release",
+        "usr/bin/locale",
+        "usr/share/zoneinfo/Europe/Paris",
+    ] {
+        assert!(!app.contains(path), "{path}");
+    }
+    place.run(&["build", "lost"]).exits(2).says(&[
+        "there is no time zone `Europe/Berlim`",
+        "did you mean `timezone = \"Europe/Berlin\"`?",
+    ]);
+    if have("docker", &["info"]) && is_root() {
+        let archive = place.project.join("app.tar");
+        peer(Command::new("docker").args(["load", "-i"]).arg(archive));
+        let ran = peer(Command::new("docker").args(["run", "--rm", "--network", "none", "app:latest"]));
+        assert_eq!(ran.stdout, FOUND);
+        peer(Command::new("docker").args(["rmi", "app:latest"]));
+    }
+}

@@ -2,6 +2,7 @@
 
 mod bases;
 mod caching;
+mod data;
 mod golden;
 mod joining;
 mod laying_out;

@@ -132,6 +132,7 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         nix_db: |nix_db| *nix_db = true,
         timezone: |zone| *zone = Some(crate::spec::Spanned::nowhere("Europe/Berlin".to_owned())),
         utf8: |utf8| *utf8 = !*utf8,
+        join: |join| *join = Some(crate::spec::Join::Closure),
         exclude: |exclude| exclude.push(crate::spec::Spanned::nowhere("deb".to_owned())),
         configure: |configure| *configure = Some(spec::Configure::default()),
     });

@@ -6,6 +6,7 @@ use super::{Check, Complaint, absolute_path, advise, did_you_mean, refuse};
 use crate::oci::{
     Compression, LayerStrategy, ParseCompressionError, Platform, Port, StopSignal, StopSignalError, TarProfile,
 };
+use crate::spec::Join;
 
 /// A platform that Debian has an architecture for.
 pub(in super::super) fn platform(text: &str) -> Check<Platform> {
@@ -28,6 +29,11 @@ pub(in super::super) fn platform(text: &str) -> Check<Platform> {
         }
         None => advise("unknown platform", format!("write one of `{}`", names.join("`, `"))),
     }
+}
+
+/// What of a closure stands at `/`.
+pub(in super::super) fn join(text: &str) -> Check<Join> {
+    one_of(text, &Join::NAMES, "unknown choice")
 }
 
 /// A name of the time zone database: `Europe/Berlin`, `UTC`, `America/Port-au-Prince`, `Etc/GMT+1`.
