@@ -11,8 +11,9 @@
 //! - `resolvedDependencies` are the files from outside by SHA-256, those of build tools included; local sources and
 //!   store paths that were not built by the hash of their canonical archive (`narSha256`); the image's `files` by
 //!   SHA-256, under their paths in the image; and its layer plan, if one was given or kept, as `layer-plan`.
-//! - `byproducts` is the store path of what maintainer scripts made, with what became of those of each package; its place is
-//!   in no image.
+//! - `byproducts` has the store path of what maintainer scripts made, with what became of those of each package (its place is
+//!   in no image); and where the image's tests were run, `tests`: the digest of the image that was tested, and by each test's
+//!   name among its annotations `passed` or `skipped`.
 //! - Subjects are the image by the SHA-256 of its manifest, and the store paths in it by `narSha256`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +46,9 @@ const BUILDER: &str = "https://layerize.dev/builder/local/v1";
 /// is the form of a kept plan's file.
 const LAYER_PLAN: &str = "layer-plan";
 
+/// What results of tests are called among the byproducts; their digest is that of the image that was tested.
+const TESTS: &str = "tests";
+
 /// What the user asked for.
 #[derive(Debug, Clone, Default)]
 pub struct BuildFacts {
@@ -54,6 +58,8 @@ pub struct BuildFacts {
     pub lock: Option<Digest>,
     /// What was asked for beyond the spec, by the spec's keys.
     pub options: Map<String, Value>,
+    /// What came of the image's tests, by name, where they were run.
+    pub tests: BTreeMap<String, &'static str>,
 }
 
 /// The statement as canonical JSON.
@@ -87,13 +93,30 @@ pub fn provenance(built: &Gathered<'_>, inventory: &Inventory, facts: &BuildFact
             },
         },
     });
+    let byproducts = byproducts(built, inventory, facts);
+    if !byproducts.is_empty() {
+        predicate["runDetails"]["byproducts"] = json!(byproducts);
+    }
+    Ok(statement_of(&subjects(built, inventory)?, PROVENANCE_TYPE, &predicate))
+}
+
+/// What came of the build besides the image.
+fn byproducts(built: &Gathered<'_>, inventory: &Inventory, facts: &BuildFacts) -> Vec<Value> {
+    let mut all = Vec::new();
     if let Some(Configured { logical, nar_hash, .. }) = &built.recipe.configured {
         let mut made = nar_descriptor(logical.as_str(), nar_hash);
         let words = built.scripts.iter().map(|(name, outcome)| (name, outcome.word()));
         made["annotations"] = json!({ "scripts": words.collect::<BTreeMap<_, _>>() });
-        predicate["runDetails"]["byproducts"] = json!([made]);
+        all.push(made);
     }
-    Ok(statement_of(&subjects(built, inventory)?, PROVENANCE_TYPE, &predicate))
+    if !facts.tests.is_empty() {
+        all.push(json!({
+            "name": TESTS,
+            "digest": { "sha256": inventory.image.digest.hex() },
+            "annotations": facts.tests,
+        }));
+    }
+    all
 }
 
 fn external_parameters(built: &Gathered<'_>, facts: &BuildFacts) -> Value {

@@ -8,9 +8,11 @@ use super::error::advised;
 use super::flags::{AttestFlags, BuildFlags, ImageFlags, InputsFlags};
 use super::outcome::Outcome;
 use super::sinks;
+use super::trials::{self, Shown};
 use crate::project;
 use crate::project::Target;
 use crate::project::golden;
+use crate::project::trials::Trial;
 use crate::project::{attach, kept, work};
 use crate::store_path::StoreDir;
 use crate::transport::Location;
@@ -24,6 +26,9 @@ pub struct BuildArgs {
     /// standard output [default: docker-archive:NAME.tar]
     #[arg(short, long, value_name = "SINK")]
     output: Vec<String>,
+    /// Run the tests of the images first; where one fails no image is written
+    #[arg(long)]
+    test: bool,
     #[command(flatten)]
     image: ImageFlags,
     #[command(flatten)]
@@ -47,6 +52,14 @@ pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
     sinks::check_count(work.image_count(), &locations)?;
     let options = args.image.options()?;
     let images = project::images(&work, &options, &context.environment)?;
+    let trials = match args.test {
+        true => trials::run(&images, None, args.flags.jobs, &work, Shown::Aside, context)?,
+        false => Vec::new(),
+    };
+    if trials.iter().any(Trial::has_failed) {
+        context.ui.note("a test failed: no image is written.");
+        return Ok(Outcome::No);
+    }
     for image in &images {
         if args.flags.locked {
             golden::compare(image, &work, &context.environment)?;
@@ -57,7 +70,7 @@ pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
         };
         sinks::write(image, keep.as_ref(), &locations, context)?;
     }
-    documents::write(&args.attest.options(), &work, &images, &locations, context)?;
+    documents::write(&args.attest.options(), &work, &images, &trials, &locations, context)?;
     for target in &work.targets {
         if let Target::Package(name) = target {
             let path = work.path(&work.plan.packages[name]);

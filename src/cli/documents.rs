@@ -8,6 +8,7 @@ use crate::attest::{self, AttestError, Inventory};
 use crate::oci::{self, Artifact, Platform};
 use crate::project::attach;
 use crate::project::documents::{DocumentOptions, Documents, dirs_beside};
+use crate::project::trials::Trial;
 use crate::project::{self, NamedImage, Work, work};
 use crate::transport::Location;
 
@@ -69,11 +70,12 @@ pub fn write(
     options: &DocumentOptions,
     work: &Work,
     images: &[NamedImage],
+    trials: &[Trial],
     locations: &[Location],
     context: &Context,
 ) -> anyhow::Result<()> {
     for named in images {
-        for document in Documents::new(named, work).all(options)? {
+        for document in Documents::new(named, work).tried(trials).all(options)? {
             if options.attach {
                 let artifact = document.artifact(named);
                 for location in locations {

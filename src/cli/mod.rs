@@ -4,7 +4,7 @@
 //! is 0 for done, 1 where the answer is no, 2 for trouble.
 //!
 //! What verbs share, each importing only from those before it: `interrupt` `fault` `outcome` `text` `ui` `error` `config`
-//! `flags` `context` `manual` `output` `documents` `sinks` `transfer`. Every other file is a verb, which imports no other verb.
+//! `flags` `context` `manual` `output` `documents` `sinks` `transfer` `trials`. Every other file is a verb, which imports no other verb.
 
 // Help texts are doc comments, and write what may be left out in brackets.
 #![allow(rustdoc::broken_intra_doc_links)]
@@ -54,8 +54,10 @@ mod shell;
 mod sign;
 mod sinks;
 mod store;
+mod test;
 mod text;
 mod transfer;
+mod trials;
 mod ui;
 mod verify;
 mod verify_signature;
@@ -124,8 +126,10 @@ enum Command {
     Inputs(inputs::InputsArgs),
     /// Enter the build environment of a package
     Shell(shell::ShellArgs),
-    /// Run a program of a package
+    /// Run a program of a package, or of an image
     Run(run::RunArgs),
+    /// Build images and run their tests: exit status 0 if all pass, else 1
+    Test(test::TestArgs),
     /// Manage the store
     Store(store::StoreArgs),
     /// Show the login and the connection settings for a registry
@@ -240,6 +244,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Inputs(args) => inputs::run(args, &context),
         Command::Shell(args) => shell::run(args, &context),
         Command::Run(args) => run::run(args, &context),
+        Command::Test(args) => test::run(args, &context),
         Command::Store(args) => store::run(args, &context),
         Command::Auth(args) => auth::run(args, &context),
         Command::Help(args) => help::run(args, Cli::command(), ui),

@@ -9,6 +9,8 @@ use super::error::advised;
 use super::flags::{BuildFlags, ImageFlags, InputsFlags, TransferFlags};
 use super::outcome::Outcome;
 use super::transfer;
+use super::trials::{self, Shown};
+use crate::project::trials::Trial;
 use crate::project::{self, KeepExtent, KeptInputs, kept, work};
 
 /// Arguments of `layerize push`.
@@ -21,6 +23,9 @@ pub struct PushArgs {
     /// Push the whole index of a place with the images for all platforms
     #[arg(long)]
     all: bool,
+    /// Run the image's tests first; where one fails nothing is pushed
+    #[arg(long)]
+    test: bool,
     #[command(flatten)]
     transfer: TransferFlags,
     #[command(flatten)]
@@ -41,6 +46,12 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
     if let [place] = what.as_slice()
         && let Some(location) = place_of(place)
     {
+        if args.test {
+            return Err(advised(
+                format!("the tests of `{place}` are not known here"),
+                "push the image by its name in the spec",
+            ));
+        }
         if args.inputs.inputs.is_some() {
             return Err(advised(
                 format!("the inputs of `{place}` are not known here"),
@@ -58,7 +69,15 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
         ));
     }
     let options = args.image.options()?;
-    for named in project::images(&work, &options, &context.environment)? {
+    let images = project::images(&work, &options, &context.environment)?;
+    if args.test {
+        let trials = trials::run(&images, None, args.flags.jobs, &work, Shown::Aside, context)?;
+        if trials.iter().any(Trial::has_failed) {
+            context.ui.note("a test failed: nothing is pushed.");
+            return Ok(Outcome::No);
+        }
+    }
+    for named in images {
         let keep = match args.inputs.extent(Some(KeepExtent::Outside)) {
             Some(extent) => kept::of_image(&named, &work, options.made_with(), extent, &context.environment)?,
             None => None,

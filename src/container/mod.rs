@@ -17,11 +17,14 @@ mod start;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod trial;
 
 use std::path::{Path, PathBuf};
 
 pub use error::ContainerError;
+pub use machine::foreign;
 pub use tree::Roots;
+pub use trial::try_image;
 
 use crate::event::{Event, Reporter};
 use crate::image::ImageLayer;

@@ -228,6 +228,8 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         labels,
         annotations,
         stop_signal,
+        // What is tried decides nothing.
+        tests: _,
         layers,
         platform: _,
         compression: _,

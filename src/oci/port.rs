@@ -39,6 +39,11 @@ impl Port {
         (number != 0).then_some(Self { number, protocol })
     }
 
+    /// Its number, of a TCP port.
+    pub fn tcp_number(&self) -> Option<u16> {
+        (self.protocol == Protocol::Tcp).then_some(self.number)
+    }
+
     /// Parses what the configs of other tools have: a port, or a range of them (`8000-8010/tcp`), as `EXPOSE` of a
     /// Dockerfile takes it and some tools keep it although config.md knows no ranges.
     pub fn parse_range(text: &str) -> Result<Vec<Self>, PortError> {

@@ -17,6 +17,7 @@ use crate::transport::Location;
 
 use super::image::NamedImage;
 use super::scripts;
+use super::trials::Trial;
 use super::work::Work;
 
 /// Which documents are made of an image, and where they go.
@@ -64,12 +65,22 @@ impl NamedDocument {
 pub struct Documents<'a> {
     work: &'a Work,
     named: &'a NamedImage,
+    trials: &'a [Trial],
 }
 
 impl<'a> Documents<'a> {
     /// About an image that was made of `work`.
     pub fn new(named: &'a NamedImage, work: &'a Work) -> Self {
-        Self { work, named }
+        Self {
+            work,
+            named,
+            trials: &[],
+        }
+    }
+
+    /// With what came of tests, of this image among them.
+    pub fn tried(self, trials: &'a [Trial]) -> Self {
+        Self { trials, ..self }
     }
 
     /// Its bill of materials.
@@ -83,9 +94,20 @@ impl<'a> Documents<'a> {
         let inventory = attest::gather(&built)?;
         let facts = BuildFacts {
             options: self.named.draft.options.clone(),
+            tests: self.tests(),
             ..build_facts(self.work)
         };
         attest::provenance(&built, &inventory, &facts)
+    }
+
+    /// The results of the tests of this very image.
+    fn tests(&self) -> BTreeMap<String, &'static str> {
+        let digest = self.named.image.digest();
+        let own = self
+            .trials
+            .iter()
+            .filter(|trial| trial.digest == digest && trial.image == self.named.name);
+        own.map(|trial| (trial.test.clone(), trial.result.name())).collect()
     }
 
     /// All that options ask for, in a fixed order.
@@ -158,6 +180,7 @@ pub fn build_facts(work: &Work) -> BuildFacts {
         spec: files.collect(),
         lock: Some(Digest::of(spec::lock::print(&project.lock).as_bytes())),
         options: Map::new(),
+        tests: BTreeMap::new(),
     }
 }
 

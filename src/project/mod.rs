@@ -35,6 +35,7 @@ mod roots;
 pub mod scripts;
 pub mod starter;
 pub mod target;
+pub mod trials;
 pub mod work;
 
 pub use closures::StoredClosure;

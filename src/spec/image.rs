@@ -14,6 +14,7 @@ use super::image_entries::User;
 use super::keys::{self, CREATED_MAX, ID_MAX};
 use super::package::{contents, dependencies, text_map};
 use super::reader::{Field, Reader, Table};
+use super::trial;
 use super::types::{Configure, Dependency, Image, Layers, Spanned};
 use super::{image_debian, image_files};
 use crate::oci::{LayerLimit, Port, StopSignal};
@@ -31,7 +32,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
     let root = read_root(reader, &table);
     let exclude = image_debian::read_exclude(reader, &table, &root);
     let root = image_debian::with_essential(reader, &table, root);
-    let image = Image {
+    let mut image = Image {
         name: Spanned {
             value: field.key.to_owned(),
             span: field.key_span.clone(),
@@ -65,7 +66,9 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         join: table.checked(reader, "join", checks::join).map(|join| join.value),
         utf8: table.flag(reader, "utf-8").unwrap_or(true),
         users,
+        tests: Vec::new(),
     };
+    image.tests = trial::read(reader, &table, &image.ports);
     let sources = ["contents", "root", "essential", "files"];
     if image.base.is_none() && sources.iter().all(|key| is_empty(&table, key)) {
         let diagnostic = Diagnostic::new(format!("{} is empty", table.what))

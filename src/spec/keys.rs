@@ -277,6 +277,14 @@ pub(super) const IMAGE: &[Key] = &[
     ),
     also(
         key(
+            "tests",
+            Map(&Table(super::trial::TEST)),
+            "Tests that `layerize test` runs in containers of the image, by name; nothing of the image depends on them.",
+        ),
+        &["test", "trials"],
+    ),
+    also(
+        key(
             "allow-missing",
             TEXTS,
             "Libraries (`libcuda.so.1`) and interpreters that programs need and that come from elsewhere at run time.",

@@ -23,6 +23,7 @@ mod package;
 mod reader;
 mod schema;
 mod syntax;
+mod trial;
 mod types;
 
 pub use checks::{did_you_mean, parse_size};
@@ -39,6 +40,7 @@ pub use needs::{
 };
 pub(crate) use needs::{machine, package_names};
 pub use schema::schema;
+pub use trial::{Expectation, HttpExpectation, ImageTest, Pattern};
 pub use types::*;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use super::image_entries::{ImageFile, Permission, User};
+use super::trial::ImageTest;
 use crate::digest::Digest;
 use crate::oci::{Compression, LayerLimit, LayerStrategy, Platform, Port, StopSignal, TarProfile};
 use crate::store_path::LogicalPath;
@@ -280,6 +281,8 @@ pub struct Image {
     pub allow_missing: Vec<String>,
     /// `stop-signal`.
     pub stop_signal: Option<StopSignal>,
+    /// `tests`, in the order of their names.
+    pub tests: Vec<ImageTest>,
     /// `layers`.
     pub layers: Layers,
     /// `platform` (default `linux/amd64` or what the lock's architecture says).
@@ -352,6 +355,7 @@ impl Image {
             annotations: BTreeMap::new(),
             allow_missing: Vec::new(),
             stop_signal: None,
+            tests: Vec::new(),
             layers: Layers::default(),
             platform: None,
             compression: None,

@@ -56,6 +56,7 @@ mod scripts;
 mod specs;
 mod store;
 mod support;
+mod trials;
 mod two_readings;
 mod verify;
 

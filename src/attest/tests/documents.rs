@@ -214,7 +214,13 @@ impl Small {
     }
 
     fn provenance(&self) -> Vec<u8> {
+        self.provenance_tried(BTreeMap::new())
+    }
+
+    /// After these tests of the image.
+    fn provenance_tried(&self, tests: BTreeMap<String, &'static str>) -> Vec<u8> {
         let facts = BuildFacts {
+            tests,
             spec: BTreeMap::from([("layerize.toml".to_owned(), Digest::of(b"spec"))]),
             lock: Some(Digest::of(b"lock")),
             options: [("compression".to_owned(), json!("zstd"))].into_iter().collect(),
@@ -234,6 +240,26 @@ pub(super) fn golden(name: &str, document: &[u8]) {
         std::fs::write(&path, &text).unwrap();
     }
     assert_eq!(text, std::fs::read_to_string(&path).unwrap(), "{}", path.display());
+}
+
+#[test]
+fn tests_that_were_run_are_told_with_what_was_tested() {
+    let small = Small::new();
+    let document = small.provenance_tried(BTreeMap::from([("starts".to_owned(), "passed")]));
+    let document: serde_json::Value = serde_json::from_slice(&document).unwrap();
+    let tests_of = |document: &serde_json::Value| {
+        let byproducts = document["predicate"]["runDetails"]["byproducts"].as_array().cloned();
+        let mut tests = byproducts
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|made| made["name"] == "tests");
+        tests.next()
+    };
+    let told = tests_of(&document).unwrap();
+    assert_eq!(told["annotations"], json!({ "starts": "passed" }));
+    assert_eq!(told["digest"], document["subject"][0]["digest"]);
+    let untested: serde_json::Value = serde_json::from_slice(&small.provenance()).unwrap();
+    assert_eq!(tests_of(&untested), None);
 }
 
 #[test]

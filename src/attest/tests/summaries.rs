@@ -14,6 +14,7 @@ fn facts() -> BuildFacts {
         spec: BTreeMap::from([("layerize.toml".to_owned(), Digest::of(b"spec"))]),
         lock: Some(Digest::of(b"lock")),
         options: serde_json::Map::new(),
+        tests: BTreeMap::new(),
     }
 }
 

@@ -93,6 +93,34 @@ fn with_other_fields(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
     })
 }
 
+/// Every field of the image's layers, changed in turn.
+fn other_layers(fixture: &Fixture) -> Vec<(&'static str, Layers)> {
+    each_changed!(Layers, fixture.spec.layers.clone(), {
+        strategy: |strategy| *strategy = Some(spanned(LayerStrategy::Single)),
+        tar_profile: |profile| *profile = Some(spanned(TarProfile::Dockertools)),
+        max: |max| *max = Some(limit(4)),
+        beyond_docker: |beyond| *beyond = true,
+        groups: |groups| groups.push(vec!["lib-1.0".to_owned(), "spare-1.0".to_owned()]),
+        weights: |weights| weights.insert("lib-1.0".to_owned(), 7),
+        plan: |plan| *plan = Some(spanned("plan.json".to_owned())),
+    })
+}
+
+/// A test of an image.
+fn a_test() -> spec::ImageTest {
+    spec::ImageTest {
+        name: spanned("starts".to_owned()),
+        run: None,
+        args: Vec::new(),
+        env: BTreeMap::new(),
+        user: None,
+        stdin: None,
+        exec: Vec::new(),
+        timeout: 60,
+        expect: spec::Expectation::default(),
+    }
+}
+
 /// Every field of the spec's image, changed in turn; the files are read again.
 fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
     let images = each_changed!(SpecImage, fixture.spec.clone(), {
@@ -118,6 +146,7 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         annotations: |annotations| annotations.insert("a".to_owned(), "b".to_owned()),
         allow_missing: |names| names.push("libcuda.so.1".to_owned()),
         stop_signal: |signal| *signal = "SIGINT".parse().ok(),
+        tests: |tests| tests.push(a_test()),
         layers: |layers| layers.max = Some(limit(5)),
         platform: |platform| *platform = Some(spanned("linux/arm64".parse().unwrap())),
         compression: |compression| *compression = Some(spanned(Compression::None)),
@@ -136,15 +165,7 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         exclude: |exclude| exclude.push(crate::spec::Spanned::nowhere("deb".to_owned())),
         configure: |configure| *configure = Some(spec::Configure::default()),
     });
-    let layers = each_changed!(Layers, fixture.spec.layers.clone(), {
-        strategy: |strategy| *strategy = Some(spanned(LayerStrategy::Single)),
-        tar_profile: |profile| *profile = Some(spanned(TarProfile::Dockertools)),
-        max: |max| *max = Some(limit(4)),
-        beyond_docker: |beyond| *beyond = true,
-        groups: |groups| groups.push(vec!["lib-1.0".to_owned(), "spare-1.0".to_owned()]),
-        weights: |weights| weights.insert("lib-1.0".to_owned(), 7),
-        plan: |plan| *plan = Some(spanned("plan.json".to_owned())),
-    });
+    let layers = other_layers(fixture);
     let layers = layers.into_iter().map(|(field, layers)| {
         let spec = SpecImage {
             layers,
@@ -166,9 +187,9 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
     recipes.collect()
 }
 
-/// What is no part of an image: its names, and where its files are on this machine. What the recipe has resolved (the
+/// What is no part of an image: its names, where its files are on this machine, and what is tried of it. What the recipe has resolved (the
 /// platform, the compression, the date, the tar profile) counts there.
-const NO_PART: [&str; 7] = [
+const NO_PART: [&str; 8] = [
     "name",
     "dir",
     "tag",
@@ -176,6 +197,7 @@ const NO_PART: [&str; 7] = [
     "compression",
     "created",
     "tar_profile",
+    "tests",
 ];
 
 #[test]

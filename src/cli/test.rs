@@ -1,0 +1,55 @@
+//! `layerize test`: the tests that a spec has for its images.
+
+use clap::Args;
+
+use super::context::Context;
+use super::error::advised;
+use super::flags::BuildFlags;
+use super::outcome::Outcome;
+use super::trials::{self, Shown};
+use crate::project::trials::Trial;
+use crate::project::{self, ImageOptions, work};
+
+/// Arguments of `layerize test`.
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// Images of the spec [default: all images]
+    images: Vec<String>,
+    /// Only tests whose IMAGE/TEST holds this text
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    #[command(flatten)]
+    flags: BuildFlags,
+}
+
+/// Builds the images, runs their tests, and says what failed.
+pub fn run(args: &TestArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let work = work::prepare(&args.images, &args.flags.options(), &context.environment)?;
+    let images = project::images(&work, &ImageOptions::default(), &context.environment)?;
+    let all = trials::run(
+        &images,
+        args.filter.as_deref(),
+        args.flags.jobs,
+        &work,
+        Shown::AsResult,
+        context,
+    )?;
+    context.trim_layer_cache()?;
+    if all.is_empty() {
+        return Err(match &args.filter {
+            Some(filter) => advised(
+                format!("no test's name holds `{filter}`"),
+                "`layerize test` without `--filter` runs all of them",
+            ),
+            None => advised(
+                "there are no tests of these images",
+                "add `[image.NAME.tests.TEST]` with what is to come of it: `layerize help spec`",
+            ),
+        });
+    }
+    context.ui.note(&format!("{}.", trials::summary(&all)));
+    Ok(match all.iter().any(Trial::has_failed) {
+        true => Outcome::No,
+        false => Outcome::Done,
+    })
+}
