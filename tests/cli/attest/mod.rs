@@ -248,7 +248,8 @@ fn documents_list_exactly_the_closure() {
     let place = Place::new();
     place.write(
         "layerize.toml",
-        "[image.tool]\ncontents = [\"deb:gzip\"]\n\n[image.rooted]\nroot = [\"deb:gzip\"]\n",
+        "[image.tool]\ncontents = [\"deb:gzip\"]\nutf-8 = false\n\n\
+         [image.rooted]\nroot = [\"deb:gzip\"]\nutf-8 = false\n",
     );
     place
         .run(&["build", "--quiet", "--sbom", "spdx,cyclonedx", "--provenance"])
