@@ -104,6 +104,8 @@ impl ConfigureStep<'_> {
                 .map(|(output, packages)| (self.physical(output), self.sources(packages))),
             groups: self.configure.groups.iter().map(|group| self.sources(group)).collect(),
             skip: self.configure.skip.clone(),
+            answers: self.configure.answers.clone(),
+            locales: (self.configure.locales.as_ref()).map(|(package, names)| (self.physical(package), names.clone())),
             incomplete: self.configure.incomplete,
             helper: self.options.helper.clone(),
             settings,

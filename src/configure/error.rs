@@ -38,6 +38,20 @@ pub enum ConfigureError {
         /// The last lines that it printed.
         tail: Vec<String>,
     },
+    /// Answers that no question is asked for, or that it does not take.
+    #[error("`debconf` has answers that cannot be given{}", tail_text_of(wrong))]
+    Answers {
+        /// What is wrong with each.
+        wrong: Vec<String>,
+    },
+    /// A locale that there is not.
+    #[error("Debian has no locale `{name}`")]
+    Locale {
+        /// What was asked for.
+        name: String,
+        /// One that is spelt alike.
+        similar: Option<String>,
+    },
     /// A script made a file whose name is not UTF-8.
     #[error("a script made `/{path}`, whose name is not UTF-8")]
     Name {
@@ -65,6 +79,10 @@ fn tail_text(tail: &[String]) -> String {
     }
 }
 
+fn tail_text_of(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n  {line}")).collect()
+}
+
 impl ConfigureError {
     /// What to type next.
     pub fn help(&self) -> Option<String> {
@@ -76,6 +94,16 @@ impl ConfigureError {
                  script at all"
             )),
             Self::Record { .. } => Some("mend the store with `layerize store verify --repair`".to_owned()),
+            Self::Answers { .. } => Some(
+                "a package's questions are in its templates: `dpkg-deb -I FILE.deb templates`, or `debconf-show PACKAGE` where it \
+                 is installed"
+                    .to_owned(),
+            ),
+            Self::Locale { similar, .. } => Some(match similar {
+                Some(similar) => format!("did you mean `{similar}`?"),
+                None => "write a name of the first column of `/usr/share/i18n/SUPPORTED`, which is in the package `locales`"
+                    .to_owned(),
+            }),
             Self::Io(_) | Self::Name { .. } | Self::Cancelled => None,
         }
     }

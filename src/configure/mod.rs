@@ -11,10 +11,12 @@
 //! Packages are configured in the order of their dependencies, those with scripts one at a time, so that what a script made
 //! is known to be its package's, and a script that fails is named.
 
+mod answers;
 mod boot;
 mod diversions;
 mod error;
 mod harvest;
+mod locales;
 mod normalise;
 mod package;
 mod record;
@@ -37,6 +39,7 @@ use crate::fsio::{self, IoContext};
 use crate::sandbox::RuntimeSettings;
 use diversions::Diversions;
 use harvest::{Change, copy_into};
+use locales::Locale;
 use package::Package;
 use rules::Verdict;
 use run::Scripts;
@@ -57,6 +60,10 @@ pub struct Request {
     /// The packages in the order of their dependencies; those that depend on each other together. Those of the tools may
     /// be among them.
     pub groups: Vec<Vec<Source>>,
+    /// Answers to what the scripts ask, by the question's name.
+    pub answers: BTreeMap<String, String>,
+    /// The tree of the package that locales are made of, and those to make.
+    pub locales: Option<(PathBuf, Vec<String>)>,
     /// Packages whose scripts are not to run.
     pub skip: BTreeSet<String>,
     /// Whether packages are missing that these depend on, which is no reason not to configure them.
@@ -114,9 +121,16 @@ pub fn configure(
     let skipped = skipped(request, &new);
     let ran = ran(&new, &skipped);
     let mut scripts = Scripts::prepare(request, staging, &new.concat(), tools.as_ref(), &skipped)?;
+    let selections = answers::selections(&request.answers, &new.concat())?;
+    let locales = request.locales.as_ref();
+    let locales = locales.map(|(sources, names)| Locale::find_all(names, sources));
     // Without a script nobody waits for a trigger either.
     if !ran.is_empty() {
+        scripts.answer(&selections, log)?;
         scripts.configure(&new, &skipped, log)?;
+    }
+    for locale in locales.transpose()?.into_iter().flatten() {
+        scripts.make_locale(&locale, log)?;
     }
     let changes = scripts.changes(tools.as_ref())?;
     fs::create_dir_all(output.join(TREE)).context("create", output)?;

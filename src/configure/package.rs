@@ -12,7 +12,7 @@ use crate::fsio::{self, IoContext, copy_file, sorted_names};
 use crate::root::PackageRecord;
 
 /// Largest file of a package's control archive that is read, in bytes.
-const CONTROL_MAX: u64 = 256 << 20;
+pub(super) const CONTROL_MAX: u64 = 256 << 20;
 
 /// The scripts that run when a package is installed.
 const SCRIPTS: [&str; 2] = ["preinst", "postinst"];

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::harvest::{Change, Upper};
+use super::locales::Locale;
 use super::package::{Package, copy_files};
 use super::{ConfigureError, Request, Tools, seed};
 use crate::fsio::IoContext;
@@ -76,6 +77,7 @@ impl Scripts {
         layers.extend(tools.map(|tools| tools.output.join(super::TREE)));
         // Whoever depends on another lies over it.
         layers.extend(packages.iter().rev().map(|package| package.tree.clone()));
+        layers.extend(request.locales.iter().map(|(sources, _)| sources.clone()));
         layers.extend(
             tools
                 .iter()
@@ -123,6 +125,40 @@ impl Scripts {
         }
         // Those without scripts that nothing came after, and triggers that are left.
         self.run_postinst(&[], log)
+    }
+
+    /// Gives debconf its answers, lines for debconf-set-selections(1).
+    pub(super) fn answer(&mut self, selections: &str, log: &mut dyn FnMut(&[u8])) -> Result<(), ConfigureError> {
+        if selections.is_empty() {
+            return Ok(());
+        }
+        let answers = self.staging.join("answers");
+        make_dir(&answers, 0o755)?;
+        let file = answers.join("selections");
+        fs::write(&file, selections).context("write", &file)?;
+        let bind = Bind {
+            source: answers,
+            target: NEW_CONTROL.into(),
+            writable: false,
+        };
+        let argv = vec![
+            "/usr/bin/debconf-set-selections".to_owned(),
+            format!("{NEW_CONTROL}/selections"),
+        ];
+        let (outcome, tail) = self.run(argv, &[], Some(bind), "debconf", "answers", log)?;
+        self.upper.look(&BTreeSet::new())?;
+        succeed(outcome, tail, "debconf", "answers")
+    }
+
+    /// Makes a locale. Its program warns by its status of what every locale of the language has.
+    pub(super) fn make_locale(&mut self, locale: &Locale, log: &mut dyn FnMut(&[u8])) -> Result<(), ConfigureError> {
+        let (outcome, tail) = self.run(locale.command(), &[], None, "locales", "localedef", log)?;
+        self.upper.look(&BTreeSet::from(["locales".to_owned()]))?;
+        let is_made = self.upper.dir().join(locale.place()).join("LC_CTYPE").is_file();
+        match outcome {
+            Outcome::Exited(1) if is_made => Ok(()),
+            outcome => succeed(outcome, tail, "locales", "localedef"),
+        }
     }
 
     /// What all scripts made or changed.

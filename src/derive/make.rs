@@ -353,11 +353,11 @@ impl Maker<'_> {
                 system: system.clone(),
                 tools: None,
                 groups,
-                skip: BTreeSet::new(),
-                incomplete: false,
+                ..Configure::default()
             })),
         });
         let groups = self.configured_debs(&of_image)?;
+        let locales = self.locales(image)?;
         let skip = skipped(configure, &of_image, name)?;
         Ok(self.add(Derivation {
             label: format!("{name} (configured)"),
@@ -367,9 +367,23 @@ impl Maker<'_> {
                 tools: Some((tools, packages)),
                 groups,
                 skip,
+                answers: image.debconf.clone(),
+                locales,
                 incomplete: !image.exclude.is_empty(),
             })),
         }))
+    }
+
+    /// The locales that an image asks for, with the package that they are made of.
+    fn locales(&self, image: &Image) -> Result<Option<(Input, Vec<String>)>, Box<Diagnostic>> {
+        if image.locales.is_empty() {
+            return Ok(None);
+        }
+        let user = format!("`locales` of image `{}`", image.name.value);
+        let wanted = spec::locale_debs();
+        resolve(self.lock, &wanted, &user, &image.name.span)?;
+        let mut packages = self.scripts().debs(wanted.iter().map(String::as_str).collect())?;
+        Ok(packages.pop().map(|package| (package, image.locales.clone())))
     }
 
     /// The packages of a resolution as they are configured: with a step each for what they say to the package manager.

@@ -320,6 +320,10 @@ pub struct Configure {
     pub groups: Vec<Vec<ConfiguredDeb>>,
     /// Names of packages whose scripts are not to run.
     pub skip: BTreeSet<String>,
+    /// Answers to what the scripts ask, by the question's name.
+    pub answers: BTreeMap<String, String>,
+    /// Locales to make, by name, and the package that has what they are made of.
+    pub locales: Option<(Input, Vec<String>)>,
     /// Whether packages are missing that these depend on.
     pub incomplete: bool,
 }
@@ -341,7 +345,9 @@ impl Configure {
         let of_tools = self.tools.iter().flat_map(|(_, packages)| packages);
         let packages = self.groups.iter().flatten().chain(of_tools);
         let inputs = packages.flat_map(|package| [&package.tree, &package.control]);
-        inputs.chain(self.tools.iter().map(|(output, _)| output)).collect()
+        let single = self.tools.iter().map(|(output, _)| output);
+        let single = single.chain(self.locales.iter().map(|(package, _)| package));
+        inputs.chain(single).collect()
     }
 }
 

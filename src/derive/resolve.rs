@@ -24,7 +24,7 @@
 //! | `unpack-deb-control` | `package`, `sha256` |
 //! | `unpack-deb-source` | `files`: digest by file name, as the `.dsc` refers to names |
 //! | `deb-part` | `part`: `c.utf-8`, or the `zone`; `tree` |
-//! | `configure` | `groups`, `incomplete` (where it is), `rules`, `skip`, `system`, `tools` |
+//! | `configure` | `answers`, `groups`, `incomplete` where it is, `locales`, `rules`, `skip`, `system`, `tools` |
 //! | `script` | `debianPatches`, `declared`, `env`, `libraries`, `root`, `runtime`, `sandbox`, `script`, `source`, `system`, `tools` |
 //!
 //! **In** is all that can change the output: the name and the store's directory (both are part of the path
@@ -150,6 +150,8 @@ fn configure_action(configure: &Configure, name: &dyn Fn(&Input) -> String) -> V
         "groups": configure.groups.iter().map(|group| packages(group)).collect::<Vec<_>>(),
         "rules": CONFIGURE_FORMAT,
         "skip": configure.skip,
+        "answers": configure.answers,
+        "locales": configure.locales.as_ref().map(|(package, names)| json!([name(package), names])),
         "system": configure.system,
         "tools": tools.map(|(output, of_tools)| json!({ "output": name(output), "packages": packages(of_tools) })),
     });

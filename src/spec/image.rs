@@ -43,6 +43,8 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         root,
         exclude,
         configure: read_configure(reader, &table),
+        debconf: plain_map(reader, &table, "debconf", image_debian::question),
+        locales: image_debian::read_locales(reader, &table),
         base: table.checked(reader, "base", checks::base_image),
         files: image_files::read(reader, &table, &known),
         entrypoint: command(reader, &table, "entrypoint"),
@@ -85,6 +87,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
             .help("name the packages in `root = [\"deb:NAME\"]`; those in `contents` are not configured");
         reader.error(diagnostic);
     }
+    image_debian::check_scripts(reader, &table, &image);
     Some(image)
 }
 

@@ -324,6 +324,22 @@ pub(super) const IMAGE: &[Key] = &[
         ),
         &["timestamp", "date"],
     ),
+    also(
+        key(
+            "debconf",
+            Map(&Text),
+            "Answers to what the maintainer scripts of `root` ask, by the question's name: `\"package/question\" = \"value\"`.",
+        ),
+        &["preseed", "answers", "debconf-selections"],
+    ),
+    also(
+        key(
+            "locales",
+            TEXTS,
+            "Locales that are generated, as Debian names them: `en_US.UTF-8`, `de_DE@euro`.",
+        ),
+        &["locale", "locale-gen"],
+    ),
     key(
         "configure",
         Any(&[Flag, Table(CONFIGURE)]),

@@ -35,8 +35,9 @@ pub use lock::{
     LockedNix, LockedUrl,
 };
 pub use needs::{
-    GLIBC_DEB, UTF8_DEB, ZONE_DEB, build_debs, contents_debs, deb_sets, deb_sources, debs, lock_is_current,
-    locked_sets, nix_contents, root_debs, runs_scripts, shell_debs, tool_debs, unpinned_urls, utf8_debs, wants_scripts,
+    GLIBC_DEB, UTF8_DEB, ZONE_DEB, build_debs, contents_debs, deb_sets, deb_sources, debs, locale_debs,
+    lock_is_current, locked_sets, nix_contents, root_debs, runs_scripts, shell_debs, tool_debs, unpinned_urls,
+    utf8_debs, wants_scripts,
 };
 pub(crate) use needs::{machine, package_names};
 pub use schema::schema;

@@ -59,6 +59,7 @@ pub const ZONE_DEB: &str = "tzdata";
 /// - image: its `root`;
 /// - image whose packages are configured: the tools that this takes, the same for all, unless they could not run here;
 /// - image with a time zone: the package of all zones, of which it gets one;
+/// - image with `locales`: what these are made of, unless they could not be made here;
 /// - image: the Debian packages in its `contents`, whose own dependencies are members of its closure.
 ///
 /// What a package's `runtime` depends on when an image holds it was resolved with the package's build, so that
@@ -75,21 +76,30 @@ pub fn deb_sets(workspace: &Workspace) -> BTreeSet<Vec<String>> {
         let zones = image.timezone.iter().map(|_| ZONE_DEB.to_owned()).collect();
         [debs(&image.root), debs(&image.contents), zones]
     });
-    let tools = needs_tools(workspace) && !is_foreign(workspace);
+    let step = match is_foreign(workspace) {
+        true => Vec::new(),
+        false => step_sets(workspace),
+    };
     (builds.chain(images))
         .filter(|set| !set.is_empty())
-        .chain(tools.then(tool_debs))
+        .chain(step)
         .collect()
+}
+
+/// The sets that configuring takes: the tools, and what locales are made of.
+fn step_sets(workspace: &Workspace) -> Vec<Vec<String>> {
+    let images = || workspace.images.values().filter(|image| wants_scripts(image));
+    let tools = images().next().map(|_| tool_debs());
+    let locales = images().find(|image| !image.locales.is_empty()).map(|_| locale_debs());
+    tools.into_iter().chain(locales).collect()
 }
 
 /// The sets that the workspace needs, as far as `lock` shows: with the tools of another kind of machine, which a lock that was
 /// made there has (what was locked so is built so wherever it is built), and with what the resolved ones imply.
 pub fn locked_sets(workspace: &Workspace, lock: &Lock) -> BTreeSet<Vec<String>> {
     let mut sets = deb_sets(workspace);
-    let tools = tool_debs();
-    if needs_tools(workspace) && lock.deb_sets.contains_key(&tools) {
-        sets.insert(tools);
-    }
+    let step = step_sets(workspace).into_iter();
+    sets.extend(step.filter(|set| lock.deb_sets.contains_key(set)));
     if workspace
         .images
         .values()
@@ -129,10 +139,6 @@ pub fn wants_scripts(image: &Image) -> bool {
 /// packages are for has no tools that they could run with.
 pub fn runs_scripts(workspace: &Workspace, lock: &Lock, image: &Image) -> bool {
     wants_scripts(image) && locked_sets(workspace, lock).contains(&tool_debs())
-}
-
-fn needs_tools(workspace: &Workspace) -> bool {
-    workspace.images.values().any(wants_scripts)
 }
 
 /// Whether the packages are for another kind of machine than this one, as the spec says.
@@ -271,6 +277,11 @@ pub fn shell_debs(workspace: &Workspace, package: &Package) -> Option<Vec<String
 /// The Debian packages whose programs maintainer scripts use, sorted.
 pub fn tool_debs() -> Vec<String> {
     sorted(DEBIAN_ESSENTIAL.iter().map(|name| (*name).to_owned()))
+}
+
+/// The Debian packages that locales are made of, sorted.
+pub fn locale_debs() -> Vec<String> {
+    vec!["locales".to_owned()]
 }
 
 /// The Debian packages laid out at an image's `/`, sorted.

@@ -253,6 +253,10 @@ pub struct Image {
     /// `configure` (default true where there is a `root`): how the maintainer scripts of its packages are run; `None`: they
     /// are not.
     pub configure: Option<Configure>,
+    /// `debconf`: answers to what maintainer scripts ask, by the question's name.
+    pub debconf: BTreeMap<String, String>,
+    /// `locales`: names of locales that are generated, sorted, each once.
+    pub locales: Vec<String>,
     /// `base`: where the image is that this one is laid over, as the user wrote it.
     pub base: Option<Spanned<String>>,
     /// `files`: by absolute path in the image.
@@ -341,6 +345,8 @@ impl Image {
             root: Vec::new(),
             exclude: Vec::new(),
             configure: None,
+            debconf: BTreeMap::new(),
+            locales: Vec::new(),
             base: None,
             files: BTreeMap::new(),
             users: BTreeMap::new(),

@@ -287,3 +287,43 @@ fn what_a_preinst_diverts_gives_way_in_the_image() {
         peer(Command::new("docker").args(["rmi", "-f", &image]));
     }
 }
+
+/// What scripts ask is answered, with what is wrong told; locales are made without what they are made of.
+#[test]
+fn questions_are_answered_and_locales_are_made() {
+    if !have("apt-get", &["--version"]) {
+        return;
+    }
+    let place = Place::new();
+    let spec = |answers: &str, locales: &str| {
+        let text = format!("[image.zone]\nroot = [\"deb:tzdata\"]\ndebconf = {{ {answers} }}\nlocales = [{locales}]\n");
+        place.write("layerize.toml", &text);
+    };
+    spec("\"tzdata/Area\" = \"Europe\", \"tzdata/Areas\" = \"Europa\"", "");
+    let wrong = [
+        "did you mean `tzdata/Areas`?",
+        "`Europa` is no answer to `tzdata/Areas`: write one of `Africa`",
+    ];
+    place.run(&["build"]).exits(2).says(&wrong);
+    spec("", "\"en_UK.UTF-8\"");
+    place
+        .run(&["build"])
+        .exits(2)
+        .says(&["Debian has no locale `en_UK.UTF-8`", "did you mean"]);
+
+    let answers = "\"tzdata/Areas\" = \"Europe\", \"tzdata/Zones/Europe\" = \"Berlin\"";
+    spec(answers, "\"en_US.UTF-8\", \"de_DE@euro\"");
+    place.run(&["build", "-o", "docker-archive:zone.tar"]).success();
+    assert_eq!(file(&place, "zone.tar", "etc/timezone"), "Europe/Berlin\n");
+    let paths = paths(&place, "zone.tar");
+    for made in [
+        "usr/lib/locale/en_US.utf8/LC_CTYPE",
+        "usr/lib/locale/de_DE@euro/LC_COLLATE",
+    ] {
+        assert!(paths.contains(made), "{made} is missing");
+    }
+    let sources = paths.iter().filter(|path| path.starts_with("usr/share/i18n"));
+    assert_eq!(sources.count(), 0);
+    let (_other, again) = in_another_world(&place, &["build", "--locked"]);
+    assert_eq!(again.line(), place.run(&["build", "--locked"]).line());
+}

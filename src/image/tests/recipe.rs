@@ -159,6 +159,8 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         }),
         created: |created| *created = Some(5),
         nix_db: |nix_db| *nix_db = true,
+        debconf: |answers| answers.insert("a/b".to_owned(), "c".to_owned()),
+        locales: |locales| locales.push("en_US.UTF-8".to_owned()),
         timezone: |zone| *zone = Some(crate::spec::Spanned::nowhere("Europe/Berlin".to_owned())),
         utf8: |utf8| *utf8 = !*utf8,
         join: |join| *join = Some(crate::spec::Join::Closure),
