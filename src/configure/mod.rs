@@ -11,6 +11,7 @@
 //! Packages are configured in the order of their dependencies, those with scripts one at a time, so that what a script made
 //! is known to be its package's, and a script that fails is named.
 
+mod alternatives;
 mod answers;
 mod boot;
 mod diversions;
@@ -28,6 +29,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 pub use boot::{SystemAccounts, directories as boot_directories};
@@ -144,6 +146,8 @@ pub fn configure(
         Some(tools) => {
             let all: Vec<&Package> = groups.iter().flatten().collect();
             keep_for_image(changes, tools, &all, output, &mut record)?;
+            add_alternatives(&[scripts.upper(), &tools.output.join(TREE)], &all, output, &mut record)?;
+            add_boot_directories(tools, &all, output, &mut record)?;
         }
     }
     let path = output.join(RECORD);
@@ -246,7 +250,9 @@ fn keep_for_image(
             false
         }
     });
-    drop_links_to_nothing(&mut changes, &mut gone, packages)?;
+    // Which program wins is decided anew, among those of the image.
+    changes.retain(|path, change| !matches!(change, Change::Made { place, .. } if is_alternative(path, place)));
+    drop_links_to_nothing(&mut changes, &mut gone)?;
     record.entries = shipped_attributes(packages);
     for (path, change) in changes {
         match change {
@@ -270,7 +276,45 @@ fn keep_for_image(
             }
         }
     }
-    add_boot_directories(tools, packages, output, record)
+    Ok(())
+}
+
+/// Whether a link is one of alternatives.
+fn is_alternative(path: &str, place: &Path) -> bool {
+    let target = fs::read_link(place);
+    target.is_ok_and(|target| path.starts_with("etc/alternatives/") || target.starts_with("/etc/alternatives"))
+}
+
+/// Adds the links of alternatives, of what the image has alone.
+fn add_alternatives(
+    states: &[&Path],
+    packages: &[&Package],
+    output: &Path,
+    record: &mut Record,
+) -> Result<(), ConfigureError> {
+    let owners = |path: &str| -> BTreeSet<String> {
+        let path = path.trim_start_matches('/');
+        let owners = packages.iter().filter(|package| in_tree(&package.tree, path));
+        owners.map(|package| package.name.clone()).collect()
+    };
+    let made: BTreeSet<String> = record.entries.keys().cloned().collect();
+    let is_there = |path: &str| made.contains(&merged(path.trim_start_matches('/'))) || !owners(path).is_empty();
+    let links = alternatives::links(states, &is_there)?;
+    for (link, target) in &links {
+        let path = merged(link.trim_start_matches('/'));
+        let place = output.join(TREE).join(&path);
+        if let Some(parent) = place.parent() {
+            fs::create_dir_all(parent).context("create", parent)?;
+        }
+        symlink(target, &place).context("create the link", &place)?;
+        let entry = Entry {
+            mode: 0o777,
+            by: owners(links.get(target).unwrap_or(target)),
+            ..Entry::default()
+        };
+        record.entries.insert(path, entry);
+    }
+    Ok(())
 }
 
 /// Adds the directories that an init would make, where no script and no package has them.
@@ -306,11 +350,10 @@ fn add_boot_directories(
     Ok(())
 }
 
-/// Links of alternatives lead to programs that only the tools have, and others to what no image gets: both go.
+/// Links to what no image gets go, too, and links to these.
 fn drop_links_to_nothing(
     changes: &mut BTreeMap<String, Change>,
     gone: &mut BTreeSet<String>,
-    packages: &[&Package],
 ) -> Result<(), ConfigureError> {
     loop {
         let mut dead = Vec::new();
@@ -323,10 +366,7 @@ fn drop_links_to_nothing(
             let parent = crate::root::parent(path.as_bytes());
             let bytes = std::os::unix::ffi::OsStrExt::as_bytes(target.as_os_str());
             let target = String::from_utf8_lossy(&crate::root::resolve(parent, bytes)).into_owned();
-            let is_there =
-                || changes.contains_key(&target) || packages.iter().any(|package| in_tree(&package.tree, &target));
-            let is_alternative = path.starts_with("etc/alternatives/") || target.starts_with("etc/alternatives/");
-            if gone.contains(&target) || (is_alternative && !is_there()) {
+            if gone.contains(&target) {
                 dead.push(path.clone());
             }
         }

@@ -161,6 +161,11 @@ impl Scripts {
         }
     }
 
+    /// The directory that takes the changes.
+    pub(super) fn upper(&self) -> &Path {
+        self.upper.dir()
+    }
+
     /// What all scripts made or changed.
     pub(super) fn changes(&self, tools: Option<&Tools>) -> Result<BTreeMap<String, Change>, ConfigureError> {
         let known = tools.map(|tools| tools.record.entries.clone()).unwrap_or_default();

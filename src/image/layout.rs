@@ -32,9 +32,10 @@ use super::filesystem::{Content, FileSystem, Found, Node, NodeKind, Origin, dire
 use super::join::join;
 use super::permissions::{self, Attributes};
 use super::program::similar;
-use super::recipe::{Generated, GeneratedKind, Recipe};
+use super::recipe::{Generated, GeneratedKind, Recipe, RootPackage};
 use super::settings::Settings;
 use super::sources::{Source, SourceEntry, SourceKind, normal_path};
+use crate::configure::Record;
 use crate::fsio;
 use crate::root::{self, Composed, Ownership, RootEntry};
 use crate::store_path::LogicalPath;
@@ -244,9 +245,20 @@ fn add_alternatives(recipe: &Recipe, files: &mut FileSystem) -> Result<(), Image
         .filter_map(|content| member(&content.logical))
         .map(|member| member.physical.as_path());
     // A content that is not a directory was refused by the join.
+    // What scripts that ran asked for is in what they made.
+    let skipped = match &recipe.configured {
+        Some(configured) => Some(Record::read(&configured.physical)?.skipped),
+        None => None,
+    };
+    let asks = |package: &&RootPackage| {
+        skipped
+            .as_ref()
+            .is_none_or(|skipped| skipped.contains_key(&package.name))
+    };
     let packages: Vec<&Path> = recipe
         .root
         .iter()
+        .filter(asks)
         .map(|package| package.physical.as_path())
         .chain(contents)
         .collect();
