@@ -99,7 +99,7 @@ pub fn directories(
     Ok(found)
 }
 
-fn texts(dir: &Path, ending: &str) -> Result<Vec<String>, ConfigureError> {
+pub(super) fn texts(dir: &Path, ending: &str) -> Result<Vec<String>, ConfigureError> {
     if !dir.is_dir() {
         return Ok(Vec::new());
     }

@@ -24,6 +24,7 @@ mod record;
 mod rules;
 mod run;
 mod seed;
+mod sysusers;
 #[cfg(test)]
 mod tests;
 
@@ -317,13 +318,15 @@ fn add_alternatives(
     Ok(())
 }
 
-/// Adds the directories that an init would make, where no script and no package has them.
+/// Adds the accounts that packages declare and the directories that an init would make, where no script and no package has
+/// them.
 fn add_boot_directories(
     tools: &Tools,
     packages: &[&Package],
     output: &Path,
     record: &mut Record,
 ) -> Result<(), ConfigureError> {
+    let fixed = sysusers::add(tools, packages, output, record)?;
     let text = |name: &str| -> Result<String, ConfigureError> {
         let places = [output, &tools.output].map(|dir| dir.join(TREE).join("etc").join(name));
         match places.iter().find(|place| place.is_file()) {
@@ -333,7 +336,7 @@ fn add_boot_directories(
     };
     let (passwd, group) = (text("passwd")?, text("group")?);
     if output.join(TREE).join("etc/passwd").is_file() {
-        record.accounts = ChosenAccounts::of(&passwd, &group);
+        record.accounts = ChosenAccounts::of(&passwd, &group, &fixed);
     }
     let accounts = SystemAccounts::parse(&passwd, &group);
     let trees: Vec<(&str, &Path)> = (packages.iter())

@@ -57,15 +57,15 @@ const CHOSEN: RangeInclusive<u32> = 100..=999;
 const STATIC_GROUP: &str = "users";
 
 impl ChosenAccounts {
-    /// Those of `etc/passwd` and `etc/group` as scripts left them.
-    pub(super) fn of(passwd: &str, group: &str) -> Self {
+    /// Those of `etc/passwd` and `etc/group` as scripts left them; the numbers of `fixed` ones were asked for.
+    pub(super) fn of(passwd: &str, group: &str, fixed: &BTreeSet<String>) -> Self {
         let chosen = |text: &str| -> BTreeMap<String, u32> {
             let accounts = text.lines().filter_map(|line| {
                 let mut fields = line.split(':');
                 Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
             });
             accounts
-                .filter(|(name, number)| CHOSEN.contains(number) && name != STATIC_GROUP)
+                .filter(|(name, number)| CHOSEN.contains(number) && name != STATIC_GROUP && !fixed.contains(name))
                 .collect()
         };
         Self {
