@@ -34,6 +34,38 @@ const TOLD: &[(Paths, &str)] = &[
         "its private key is not in the image",
     ),
     (
+        Below("etc/ssl/private"),
+        "a private key is a secret: mount one, or make it when a container starts",
+    ),
+    (
+        Named("etc/unbound", "unbound_", ""),
+        "a key is a secret: run `unbound-control-setup` when a container starts",
+    ),
+    (
+        One("etc/munge/munge.key"),
+        "a key is a secret: mount one, or run `mungekey` when a container starts",
+    ),
+    (
+        Named("etc/dbconfig-common", "", ".conf"),
+        "it holds the password of a database: mount one",
+    ),
+    (
+        Below("var/lib/samba/private"),
+        "it holds passwords and one machine's identifier: mount one",
+    ),
+    (
+        One("var/lib/systemd/credential.secret"),
+        "a key is a secret: `systemd-creds setup` makes it",
+    ),
+    (
+        One("etc/iscsi/initiatorname.iscsi"),
+        "it identifies one machine: mount one, or run `iscsi-iname` when a container starts",
+    ),
+    (
+        Named("etc/nvme", "host", ""),
+        "it identifies one machine: run `nvme gen-hostnqn` when a container starts",
+    ),
+    (
         One("etc/machine-id"),
         "it identifies one machine: the container's start makes it",
     ),
@@ -112,6 +144,15 @@ const QUIET: &[(Paths, &str)] = &[
     (Ending(".requires"), "there is no init"),
     (Tree("etc/systemd/system"), "there is no init"),
     (Tree("etc/systemd/user"), "there is no init"),
+    (Tree("etc/runit/runsvdir"), "there is no init"),
+    (
+        One("var/lib/shells.state"),
+        "which shells there were when /etc/shells was written",
+    ),
+    (
+        One("etc/apt/apt.conf.d/02autoremove-postgresql"),
+        "which clusters of one machine keep packages from being removed",
+    ),
     (One("var/log/dpkg.log"), "a log of the installation"),
     (One("var/log/alternatives.log"), "a log of the installation"),
     (One("var/log/bootstrap.log"), "a log of the installation"),
@@ -221,12 +262,76 @@ impl Paths {
 mod tests {
     use super::*;
 
+    /// What a rule is for, and what is near it and is not.
+    fn examples(paths: &Paths) -> (Vec<String>, Vec<String>) {
+        let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        match paths {
+            One(path) => (own(&[path]), vec![format!("{path}x"), format!("{path}/x")]),
+            Tree(dir) => (vec![(*dir).to_owned(), format!("{dir}/x/y")], vec![format!("{dir}x")]),
+            Below(dir) => (
+                vec![format!("{dir}/x"), format!("{dir}/x/y")],
+                vec![(*dir).to_owned(), format!("{dir}x")],
+            ),
+            Named(dir, start, end) => (
+                vec![format!("{dir}/{start}x{end}"), format!("{dir}/{start}x{end}/y")],
+                vec![format!("{dir}/sub/{start}x{end}"), format!("{dir}x/{start}x{end}")],
+            ),
+            Ending(end) => (
+                vec![format!("srv/x{end}"), format!("srv/x{end}/y")],
+                vec![format!("srv/x{end}x")],
+            ),
+        }
+    }
+
+    /// Each rule of each table does what it says, for what it says and nothing near it, and says why.
+    #[test]
+    fn each_rule_fits_its_paths_and_no_others() {
+        for (table, is_told) in [(TOLD, true), (QUIET, false)] {
+            for (paths, reason) in table {
+                assert!(reason.len() > 3, "{reason}");
+                let (fitting, near) = examples(paths);
+                for path in fitting {
+                    assert!(paths.fit(&path), "{path}");
+                    let verdict = judge(&path);
+                    assert_ne!(verdict, Verdict::Kept, "{path}");
+                    // A rule that is always behind another would be of no use.
+                    let others = TOLD.iter().filter(|(other, _)| other.fit(&path)).count();
+                    assert!(!is_told || others > 0, "{path}");
+                    assert!(is_told || verdict == Verdict::Quiet, "{path} is told by another rule");
+                }
+                for path in near {
+                    assert!(!paths.fit(&path), "{path}");
+                }
+            }
+        }
+        for paths in LEFT_BY_TOOLS {
+            for path in examples(paths).0 {
+                assert!(!tools_keep(&path), "{path}");
+            }
+        }
+    }
+
+    /// What is emptied keeps its place, with the owner that scripts gave it.
+    #[test]
+    fn a_directory_that_is_emptied_stays() {
+        let emptied = TOLD.iter().chain(QUIET).filter_map(|(paths, _)| match paths {
+            Below(dir) => Some(*dir),
+            _ => None,
+        });
+        for dir in emptied {
+            assert_eq!(judge(dir), Verdict::Kept, "{dir}");
+        }
+    }
+
     #[test]
     fn secrets_and_state_of_one_machine_are_told() {
         for path in [
             "etc/ssh/ssh_host_rsa_key",
             "etc/ssh/ssh_host_ed25519_key.pub",
             "etc/machine-id",
+            "etc/ssl/private/server.key",
+            "etc/unbound/unbound_control.key",
+            "etc/dbconfig-common/app.conf",
             "var/lib/mysql/ibdata1",
             "var/lib/rabbitmq/.erlang.cookie",
             "etc/postgresql/15/main/postgresql.conf",
@@ -260,6 +365,9 @@ mod tests {
             "etc/alternatives/java",
             "etc/rc.local",
             "etc/nginx/sites-enabled/default",
+            "etc/ssl/private",
+            "etc/unbound/unbound.conf",
+            "etc/dbconfig-common/config",
             "var/log/nginx/access.log",
             "etc/ssl/certs/java/cacerts",
             "run/lock",

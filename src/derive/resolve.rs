@@ -60,7 +60,7 @@ pub const FORMAT: u32 = 1;
 pub const SANDBOX_FORMAT: u32 = 1;
 
 /// Number of the rules by which maintainer scripts are run and what they make is sifted; part of every such step's hash.
-pub const CONFIGURE_FORMAT: u32 = 6;
+pub const CONFIGURE_FORMAT: u32 = 7;
 
 /// Number of the rules by which Debian packages become trees; part of every such step's hash.
 const UNPACK_DEB_FORMAT: u32 = 3;
