@@ -194,7 +194,6 @@ fn of_spec(
     (plain.plan, _) = layer_plan::of_spec(&plain.spec, &ImageOptions::default())?;
     let kept;
     (recipe.plan, kept) = layer_plan::of_spec(&recipe.spec, options)?;
-    let beyond = recipe.asked_beyond(&plain);
     let mut roots = Roots {
         own: work.roots(&Target::Image(name.to_owned())),
         ..Roots::default()
@@ -213,6 +212,7 @@ fn of_spec(
     recipe.closure = roots.members(work)?;
     add_parts(&mut recipe, inputs, work)?;
     recipe.previous = layer_plan::read_previous(options.previous.as_deref(), &recipe.root, environment)?;
+    let beyond = recipe.asked_beyond(&plain);
     recipe.generated = roots.database(&recipe.spec, work)?;
     recipe.base = base::of_spec(&recipe.spec, &project.lock, work.options.offline, environment)?;
     scripts::warn(&recipe.spec, inputs, work, environment.reporter);

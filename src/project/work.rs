@@ -217,6 +217,8 @@ impl Work {
                     .root
                     .iter()
                     .chain(&inputs.configured)
+                    .chain(&inputs.utf8)
+                    .chain(&inputs.zone)
                     .map(|input| self.path(input)),
             );
         }
