@@ -26,6 +26,7 @@ pub const TOPICS: &[Topic] = topics![
     "audit",
     "nix",
     "sandbox",
+    "containers",
     "ci",
     "caches",
     "exit-status",
