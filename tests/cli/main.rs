@@ -59,6 +59,7 @@ mod support;
 mod trials;
 mod two_readings;
 mod verify;
+mod workloads;
 
 // Debian archives that tests make.
 #[path = "../../src/fetch/debian/testing_archive.rs"]

@@ -182,6 +182,28 @@ fn assert_tested(place: &Place, tests: usize) {
 }
 
 #[test]
+fn postgres_makes_its_database_when_it_starts() {
+    assert_tested(&Place::with_spec("postgres"), 2);
+}
+
+#[test]
+fn java_serves_and_trusts_authorities() {
+    let place = Place::with_spec("java");
+    assert_tested(&place, 2);
+    place.run(&["check", "--locked"]).success();
+}
+
+#[test]
+fn php_answers_behind_nginx() {
+    assert_tested(&Place::with_spec("php"), 1);
+}
+
+#[test]
+fn flask_serves_from_byte_code() {
+    assert_tested(&Place::with_spec("flask"), 2);
+}
+
+#[test]
 fn static_is_one_store_path_and_runs() {
     let place = Place::with_spec("static");
     let built = place.run(&["build", "--locked"]).success();
@@ -322,7 +344,9 @@ fn every_spec_is_covered_here() {
         .collect();
     assert_eq!(
         names,
-        ["hello", "monorepo", "nginx", "static"],
+        [
+            "flask", "hello", "java", "monorepo", "nginx", "php", "postgres", "static"
+        ],
         "add a test for a new spec, then its name here"
     );
     for name in names {

@@ -86,18 +86,17 @@ impl Place {
     /// A new place whose project is a copy of `specs/NAME`, its lock refreshed: what Debian replaced since it was
     /// committed fails no test.
     pub fn with_spec(name: &str) -> Self {
+        Self::with_copy_of(&format!("specs/{name}"))
+    }
+
+    /// As [`with_spec`](Self::with_spec), of any folder of the repository.
+    pub fn with_copy_of(name: &str) -> Self {
         let place = Self::new();
-        copy_tree(
-            &Path::new(env!("CARGO_MANIFEST_DIR")).join("specs").join(name),
-            &place.project,
-        );
+        copy_tree(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name), &place.project);
         let refreshed = place.run(&["lock", "--refresh"]).success().stderr;
         #[expect(clippy::print_stderr, reason = "what is tested must be seen")]
         {
-            eprintln!(
-                "a copy of specs/{name}: {}",
-                refreshed.lines().last().unwrap_or_default()
-            );
+            eprintln!("a copy of {name}: {}", refreshed.lines().last().unwrap_or_default());
         }
         place
     }

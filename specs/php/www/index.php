@@ -1,0 +1,1 @@
+Hello from PHP, <?= mb_strtoupper("über nginx") ?>.
