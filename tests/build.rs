@@ -220,7 +220,16 @@ fn independent_steps_run_at_once_and_failures_are_all_told() {
         ..fixture.script("touch $out")
     };
     let plan = fixture.plan(vec![("a", fail(3)), ("b", fail(4)), ("user", user)]);
-    let BuildError::Several { failures } = fixture.realise(&plan).unwrap_err() else {
+    let error = fixture.realise(&plan).unwrap_err();
+    let told = error.to_string();
+    for line in [
+        "2 builds failed:",
+        "  cannot build `a`: its script failed with exit status 3",
+        "  cannot build `b`: its script failed with exit status 4",
+    ] {
+        assert!(told.lines().any(|told| told == line), "{line} is missing in:\n{told}");
+    }
+    let BuildError::Several { failures } = error else {
         panic!()
     };
     let mut texts: Vec<String> = failures

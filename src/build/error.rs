@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::hints;
 use super::runner::{FailedCommand, quoted};
 use crate::escape::shown_bytes;
+use crate::fsio::with_causes;
 use crate::sandbox::{Bound, Bounds, SandboxError};
 use crate::store::Evidence;
 use crate::store_path::{StorePath, StorePathError};
@@ -100,7 +101,7 @@ pub enum BuildError {
     #[error("the build was cancelled")]
     Cancelled,
     /// More than one step failed.
-    #[error("{} builds failed", failures.len())]
+    #[error("{} builds failed:\n{}", failures.len(), lines(failures))]
     Several {
         /// Each one's failure, in the order in which they failed.
         failures: Vec<BuildError>,
@@ -138,6 +139,7 @@ impl BuildError {
                     .to_owned(),
             ),
             Self::NoShell { .. } => Some("add `tools = [\"deb:bash\"]`, or leave `base` at its default".to_owned()),
+            Self::Several { failures } => failures.iter().find_map(Self::help),
             Self::Lost { path } => Some(format!(
                 "`layerize store verify --repair {path}` forgets it and what refers to it, so that both are made anew"
             )),
@@ -148,6 +150,12 @@ impl BuildError {
             _ => None,
         }
     }
+}
+
+/// Each failure with its causes, below what they are failures of.
+fn lines(failures: &[BuildError]) -> String {
+    let lines = failures.iter().map(|failure| format!("  {}", with_causes(failure)));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// A script that did not end well.
