@@ -10,7 +10,7 @@ use super::diagnostics::Diagnostic;
 use super::needs::wants_scripts;
 use super::package::dependencies;
 use super::reader::{Reader, Table};
-use super::types::{DEBIAN_REQUIRED, Dependency, Image, Spanned};
+use super::types::{DEBIAN_ESSENTIAL, DEBIAN_REQUIRED, Dependency, Image, Spanned};
 
 /// `root` with the packages that `essential = true` stands for after those that it names.
 pub(super) fn with_essential(
@@ -24,8 +24,10 @@ pub(super) fn with_essential(
     if reader.flag(&field) != Some(true) {
         return root;
     }
-    for name in DEBIAN_REQUIRED {
-        let value = Dependency::Debian((*name).to_owned());
+    let mut names = [DEBIAN_ESSENTIAL, DEBIAN_REQUIRED].concat();
+    names.sort_unstable();
+    for name in names {
+        let value = Dependency::Debian(name.to_owned());
         if root.iter().all(|named| named.value != value) {
             let span = field.key_span.clone();
             root.push(Spanned { value, span });

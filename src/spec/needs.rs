@@ -7,39 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::lock::Lock;
-use super::types::{DEBIAN_BASE, Dependency, Image, Package, PackageName, Source, Spanned, Workspace};
+use super::types::{
+    DEBIAN_BASE, DEBIAN_ESSENTIAL, Dependency, Image, Package, PackageName, Source, Spanned, Workspace,
+};
 use crate::graph;
 
-/// Debian's Essential packages, which maintainer scripts may use without saying so (Debian policy §3.8), and what makes
-/// accounts. `usr-is-merged` is named so that it is chosen before `usrmerge`, which would change a running system.
-const DEBIAN_ESSENTIAL: &[&str] = &[
-    "adduser",
-    "base-files",
-    "base-passwd",
-    "bash",
-    "bsdutils",
-    "coreutils",
-    "dash",
-    "debconf",
-    "debianutils",
-    "diffutils",
-    "dpkg",
-    "findutils",
-    "grep",
-    "gzip",
-    "hostname",
-    "init-system-helpers",
-    "libc-bin",
-    "login",
-    "ncurses-base",
-    "ncurses-bin",
-    "perl-base",
-    "sed",
-    "sysvinit-utils",
-    "tar",
-    "usr-is-merged",
-    "util-linux",
-];
+/// The Debian package that makes accounts: it is among the tools, so that images whose scripts call it share them.
+const ACCOUNTS_DEB: &str = "adduser";
 
 /// The Debian package of the C library.
 pub const GLIBC_DEB: &str = "libc6";
@@ -276,7 +250,12 @@ pub fn shell_debs(workspace: &Workspace, package: &Package) -> Option<Vec<String
 
 /// The Debian packages whose programs maintainer scripts use, sorted.
 pub fn tool_debs() -> Vec<String> {
-    sorted(DEBIAN_ESSENTIAL.iter().map(|name| (*name).to_owned()))
+    sorted(
+        DEBIAN_ESSENTIAL
+            .iter()
+            .chain([&ACCOUNTS_DEB])
+            .map(|name| (*name).to_owned()),
+    )
 }
 
 /// The Debian packages that locales are made of, sorted.

@@ -402,11 +402,9 @@ pub struct Layers {
     pub plan: Option<Spanned<String>>,
 }
 
-/// What `essential` stands for: the Essential packages of Debian 12 and 13 and those of priority `required`, which are what a
-/// system that was just set up has. `usr-is-merged` is named so that it is chosen before `usrmerge`, which would change a
-/// running system.
-pub const DEBIAN_REQUIRED: &[&str] = &[
-    "apt",
+/// The Essential packages of Debian 12 and 13, which maintainer scripts may use without saying so (Debian policy §3.8).
+/// `usr-is-merged` is named so that it is chosen before `usrmerge`, which would change a running system.
+pub const DEBIAN_ESSENTIAL: &[&str] = &[
     "base-files",
     "base-passwd",
     "bash",
@@ -417,29 +415,35 @@ pub const DEBIAN_REQUIRED: &[&str] = &[
     "debianutils",
     "diffutils",
     "dpkg",
-    "e2fsprogs",
     "findutils",
     "grep",
     "gzip",
     "hostname",
     "init-system-helpers",
     "libc-bin",
-    "libpam-modules",
-    "libpam-modules-bin",
-    "libpam-runtime",
     "login",
-    "mawk",
-    "mount",
     "ncurses-base",
     "ncurses-bin",
-    "passwd",
     "perl-base",
     "sed",
     "sysvinit-utils",
     "tar",
-    "tzdata",
     "usr-is-merged",
     "util-linux",
+];
+
+/// What `essential` stands for besides [`DEBIAN_ESSENTIAL`]: the packages of priority `required`, which a system that was just
+/// set up has as well.
+pub const DEBIAN_REQUIRED: &[&str] = &[
+    "apt",
+    "e2fsprogs",
+    "libpam-modules",
+    "libpam-modules-bin",
+    "libpam-runtime",
+    "mawk",
+    "mount",
+    "passwd",
+    "tzdata",
 ];
 
 /// Debian packages that every build has unless `base = false` or `[debian] base` says otherwise: a shell and
