@@ -25,7 +25,8 @@
 //! | 2 | [`archive`] | tar, ar and zip read, tar headers written, compression undone | capability digest oci |
 //! | 3 | [`store`] | add, look up, verify, collect garbage; a Nix store read-only | digest child fsio nar store_path graph |
 //! | 3 | [`closure`] | closed set, topological order, why-chains | store_path store graph |
-//! | 3 | [`derive`] | spec and lock → derivations in order; pure | digest spec store_path graph oci |
+//! | 3 | [`lang`] | lock files of languages → what they pin, and how it is built | digest fsio spec |
+//! | 3 | [`derive`] | spec and lock → derivations in order; pure | digest spec store_path graph oci lang |
 //! | 3 | [`sandbox`] | the walled-off place in which scripts run, and its mounts | fsio store_path |
 //! | 3 | [`layer`] | partition, tar, compression, layer cache | capability digest escape event fsio store_path graph archive oci parallel nar |
 //! | 4 | [`fetch`] | downloads, archives, Debian packages | capability digest child escape event fsio http nar store store_path spec derive root archive oci parallel |
@@ -38,7 +39,7 @@
 //! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | capability digest escape fsio store_path oci image transport archive |
 //! | 6 | [`attest`] | state things of images: bills of materials, provenance, signatures | digest escape fsio store_path oci store derive layer configure image transport graph |
 //! | 6 | [`inputs`] | keep files from outside beside images, and find them again | digest fsio nar oci store store_path spec derive fetch layer image transport |
-//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest escape event fsio nar store_path oci parallel store closure spec sandbox derive fetch configure build layer image transport container audit attest inputs |
+//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest escape event fsio nar store_path oci parallel store closure spec sandbox lang derive fetch configure build layer image transport container audit attest inputs |
 //! | 8 | [`cli`] | arguments, printing, exit status: one file a verb | all |
 //!
 //! Only `cli` prints, reads the process's environment or exits; only there is an error an `anyhow::Error`.
@@ -94,6 +95,7 @@ pub mod graph;
 pub mod http;
 pub mod image;
 pub mod inputs;
+pub mod lang;
 pub mod layer;
 pub mod nar;
 pub mod oci;

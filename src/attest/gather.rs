@@ -234,6 +234,7 @@ impl Gathered<'_> {
             }
             Action::Fetch(_)
             | Action::Unpack { .. }
+            | Action::UnpackCrate { .. }
             | Action::UnpackDebControl { .. }
             | Action::UnpackDebSource { .. } => {}
         }
@@ -273,6 +274,7 @@ pub(super) fn pinned_file(download: &Download) -> PinnedFile {
             let purl = purl::download(&download.name, None, Some(&url), &sha256);
             (url, purl, false)
         }
+        DownloadOrigin::Crate { name, version, .. } => (download.name.clone(), purl::cargo(name, version), false),
         DownloadOrigin::Deb {
             package,
             version,

@@ -34,6 +34,11 @@ pub(super) fn generic(name: &str, version: Option<&str>) -> String {
     build("generic", name, version, &[])
 }
 
+/// A crate of Rust.
+pub(super) fn cargo(name: &str, version: &str) -> String {
+    build("cargo", name, Some(version), &[])
+}
+
 /// A file that was downloaded; an address without a host (`file:`) says nothing to others and is left out.
 pub(super) fn download(name: &str, version: Option<&str>, url: Option<&str>, sha256: &Digest) -> String {
     let checksum = sha256.to_string();

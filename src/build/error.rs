@@ -97,6 +97,14 @@ pub enum BuildError {
         /// The store's directory of trees.
         store: PathBuf,
     },
+    /// Without a sandbox nothing can be put at a place of its own.
+    #[error(
+        "cannot build `{label}` without a sandbox: it finds what its lock file pins at fixed places, which only a sandbox has"
+    )]
+    NeedsSandbox {
+        /// What the user calls it.
+        label: String,
+    },
     /// [`crate::sandbox::cancel`] was called.
     #[error("the build was cancelled")]
     Cancelled,
@@ -147,6 +155,7 @@ impl BuildError {
                 "sudo mkdir -p /layerize && sudo ln -sfn {} /layerize/store",
                 quoted(store)
             )),
+            Self::NeedsSandbox { .. } => Some("leave `--sandbox none` out".to_owned()),
             _ => None,
         }
     }

@@ -257,8 +257,13 @@ impl ScriptStep<'_> {
                     settings.copies.extend(bind_copies(&mut inputs, &dir.join("copies"))?);
                 }
                 binds.extend(inputs);
+                binds.extend(self.mounts(&build)?);
                 let sandbox = self.walled(own, dir.join("fixups"), work, binds, scratch, settings)?;
                 (sandbox, store, None)
+            }
+            SandboxMode::None if !self.script.mounts.is_empty() => {
+                let label = self.derivation.label.clone();
+                return Err(BuildError::NeedsSandbox { label });
             }
             SandboxMode::None => {
                 let sandbox = self.bare(own, dir, &build, scratch)?;
@@ -405,12 +410,30 @@ impl ScriptStep<'_> {
             .iter()
             .chain(&script.tools)
             .chain(&script.libraries)
-            .chain(&script.runtime);
+            .chain(&script.runtime)
+            .chain(script.variables.values());
         let roots = inputs.filter_map(|input| self.path_of(input)).cloned().collect();
         let closure = closure::compute(self.store, &roots)?;
         let compiler = link::compiler_runtime(self.store, script, self.paths);
         let members = closure.members.into_iter().map(|info| info.path);
         Ok(members.chain(compiler.into_iter().map(|(path, _)| path)).collect())
+    }
+
+    /// What the script finds below `/build`, whose directory `build` gets a place for each.
+    fn mounts(&self, build: &Path) -> Result<Vec<Bind>, BuildError> {
+        let mut binds = Vec::new();
+        for (at, input) in &self.script.mounts {
+            let Some(path) = self.path_of(input) else { continue };
+            let place = Path::new(at);
+            let below = place.strip_prefix("/build").unwrap_or(place);
+            create_dir_all(&build.join(below))?;
+            binds.push(Bind {
+                source: self.store.physical(path),
+                target: place.to_owned(),
+                writable: false,
+            });
+        }
+        Ok(binds)
     }
 
     fn stripped(&self) -> BTreeSet<StorePath> {
@@ -479,6 +502,10 @@ impl ScriptStep<'_> {
             ("PWD".to_owned(), format!("{build}/source")),
             ("out".to_owned(), dir.join(scratch)),
         ];
+        for (name, input) in &self.script.variables {
+            let path = self.path_of(input).map(|path| dir.join(path));
+            variables.extend(path.map(|path| (name.clone(), path)));
+        }
         if let Some(path) = self.script.source.as_ref().and_then(|input| self.path_of(input)) {
             variables.push(("src".to_owned(), dir.join(path)));
         }

@@ -11,7 +11,7 @@ use super::part;
 use super::script::ScriptStep;
 use super::tools::warn_of_tools;
 use super::{BuildError, BuildOptions};
-use crate::derive::{self, Action, BuildPlan, Derivation, Input, Part, StepId};
+use crate::derive::{self, Action, BuildPlan, Derivation, Input, Part, Script, StepId};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fetch;
@@ -139,6 +139,10 @@ impl Step<'_> {
                 unpack(file, &archive.name, *strip, dest)?.report(&archive.name, self.reporter);
                 Ok(())
             }),
+            (Action::UnpackCrate { archive }, [file]) => self.unpack(|dest| {
+                fetch::unpack_crate(file, archive, dest)?.report(&archive.name, self.reporter);
+                Ok(())
+            }),
             (Action::UnpackDeb { package, .. }, [file]) => self.unpack(|dest| fetch::unpack_deb(file, package, dest)),
             (Action::UnpackDebControl { package, .. }, [file]) => {
                 self.unpack(|dest| fetch::unpack_deb_control(file, package, dest))
@@ -152,17 +156,7 @@ impl Step<'_> {
                 })
             }
             (Action::DebPart { tree, part, .. }, _) => self.take_part(tree, part),
-            (Action::Script(script), _) => ScriptStep {
-                store: self.store,
-                options: self.options,
-                reporter: self.reporter,
-                derivation,
-                script,
-                digest: self.resolved.digest,
-                paths: &self.paths,
-                variations: &BTreeSet::new(),
-            }
-            .run(),
+            (Action::Script(script), _) => self.run_script(script),
             (Action::Configure(configure), _) => ConfigureStep {
                 store: self.store,
                 options: self.options,
@@ -175,12 +169,30 @@ impl Step<'_> {
             }
             .run(),
             (
-                Action::Fetch(_) | Action::Unpack { .. } | Action::UnpackDeb { .. } | Action::UnpackDebControl { .. },
+                Action::Fetch(_)
+                | Action::Unpack { .. }
+                | Action::UnpackCrate { .. }
+                | Action::UnpackDeb { .. }
+                | Action::UnpackDebControl { .. },
                 _,
             ) => {
                 unreachable!("a step is started when each of its downloads has its file")
             }
         }
+    }
+
+    fn run_script(&self, script: &Script) -> Result<StorePath, BuildError> {
+        let step = ScriptStep {
+            store: self.store,
+            options: self.options,
+            reporter: self.reporter,
+            derivation: self.derivation(),
+            script,
+            digest: self.resolved.digest,
+            paths: &self.paths,
+            variations: &BTreeSet::new(),
+        };
+        step.run()
     }
 
     /// Brings a few files of the package that an input is into the store.

@@ -42,7 +42,7 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
     let mut project = Project::load(&context.environment)?;
     let package = package(args.package.as_deref(), &project)?;
     project.make_lock_current(&args.flags.options(), &context.environment)?;
-    let plan = project.plan(&project.add_sources(&store, &Silent)?)?;
+    let plan = project.plan(&store, &project.add_sources(&store, &Silent)?)?;
     let script = derive::shell(&project.workspace, &project.lock, &plan, &package)?;
     let inputs: Vec<Input> = script.inputs().into_iter().cloned().collect();
     let options = args.flags.options();

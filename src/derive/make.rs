@@ -18,22 +18,25 @@ use super::exclude::DebsOfImage;
 use super::resolve::step_key;
 use super::script::{Purpose, Scripts, in_files, resolve, unique};
 use super::{
-    Action, BuildPlan, Configure, ConfiguredDeb, Derivation, Download, ImageInputs, Input, Origin, Part, StepId,
+    Action, BuildPlan, Configure, ConfiguredDeb, Derivation, Download, ImageInputs, Input, LanguageSource, Origin,
+    Part, StepId,
 };
 
 /// The plan of all packages and images in `workspace`, with the Debian packages that they need.
 ///
-/// `sources` holds the store path of each package's `path` source, added under its [`source_name`]. Everything that
-/// the lock does not hold is reported at once.
+/// `sources` holds the store path of each package's `path` source, added under its [`source_name`], `languages` what the
+/// packages take from their languages. Everything that the lock does not hold is reported at once.
 pub fn make(
     workspace: &Workspace,
     lock: &Lock,
     sources: &BTreeMap<PackageName, StorePath>,
+    languages: &BTreeMap<PackageName, LanguageSource>,
 ) -> Result<BuildPlan, Diagnostics> {
     let mut maker = Maker {
         workspace,
         lock,
         sources,
+        languages,
         plan: BuildPlan::default(),
         known: BTreeMap::new(),
     };
@@ -86,10 +89,10 @@ pub fn source_name(package: &Package, is_file: bool) -> String {
         .source
         .as_ref()
         .and_then(|source| source_file_name(&source.value));
-    match (&package.script, own) {
-        (None, _) => output_name(package),
-        (Some(_), Some(own)) if is_file => store_name(&own),
-        (Some(_), _) => format!("{}-source", output_name(package)),
+    match (package.is_built(), own) {
+        (false, _) => output_name(package),
+        (true, Some(own)) if is_file => store_name(&own),
+        (true, _) => format!("{}-source", output_name(package)),
     }
 }
 
@@ -127,10 +130,11 @@ fn check_lock(workspace: &Workspace, lock: &Lock) -> Option<Diagnostic> {
     })
 }
 
-struct Maker<'a> {
-    workspace: &'a Workspace,
-    lock: &'a Lock,
+pub(super) struct Maker<'a> {
+    pub(super) workspace: &'a Workspace,
+    pub(super) lock: &'a Lock,
     sources: &'a BTreeMap<PackageName, StorePath>,
+    pub(super) languages: &'a BTreeMap<PackageName, LanguageSource>,
     plan: BuildPlan,
     /// Steps by everything in them that is hashed.
     known: BTreeMap<String, StepId>,
@@ -138,7 +142,7 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     /// The step, or the one that is equal to it in everything that is hashed.
-    fn add(&mut self, derivation: Derivation) -> Input {
+    pub(super) fn add(&mut self, derivation: Derivation) -> Input {
         let key = step_key(&derivation);
         if let Some(&step) = self.known.get(&key) {
             if let (Action::Script(known), Action::Script(new)) =
@@ -181,9 +185,12 @@ impl Maker<'_> {
             Some(source) => Some(self.source(package, source)?),
             None => None,
         };
-        match (&package.script, source) {
-            (None, Some(source)) => Ok(source),
+        match (package.is_built(), source) {
+            (false, Some(source)) => Ok(source),
             (_, source) => {
+                if let Some(language) = self.language(package, source.as_ref())? {
+                    self.plan.languages.insert(package.name.value.clone(), language);
+                }
                 let scripts = self.scripts();
                 let script = scripts.of(package, source, Purpose::Build)?;
                 Ok(self.add(Derivation {
@@ -235,9 +242,9 @@ impl Maker<'_> {
                     Some(false) => Action::Fetch(download),
                     None => unpack(true),
                 };
-                let label = match package.script {
-                    Some(_) => format!("{name} (source)"),
-                    None => name.to_string(),
+                let label = match package.is_built() {
+                    true => format!("{name} (source)"),
+                    false => name.to_string(),
                 };
                 (label, action)
             }
@@ -410,7 +417,7 @@ impl Maker<'_> {
         Ok(groups)
     }
 
-    fn scripts(&self) -> Scripts<'_> {
+    pub(super) fn scripts(&self) -> Scripts<'_> {
         Scripts {
             workspace: self.workspace,
             lock: self.lock,

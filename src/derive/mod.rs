@@ -12,11 +12,13 @@ use crate::store_path::StorePath;
 
 mod debs;
 mod exclude;
+mod language;
 mod make;
 mod recorded;
 mod resolve;
 mod script;
 
+pub use language::{LanguageInputs, LanguageSource};
 pub use make::{make, output_name, source_name};
 pub use recorded::recorded;
 pub use resolve::{FORMAT, SANDBOX_FORMAT, fixed_path, resolved_json};
@@ -29,6 +31,8 @@ pub struct BuildPlan {
     pub steps: Vec<Derivation>,
     /// The step that makes each package.
     pub packages: BTreeMap<PackageName, Input>,
+    /// What the scripts of packages take from their languages.
+    pub languages: BTreeMap<PackageName, LanguageInputs>,
     /// The step that unpacks each Debian package.
     pub debs: BTreeMap<String, Input>,
     /// What each image is made of.
@@ -131,6 +135,11 @@ pub enum Action {
         /// Whether a file that is not an archive is kept as it is: its name does not tell.
         or_keep: bool,
     },
+    /// A crate as Cargo wants it in a directory source: its tree, and the file that states its checksum.
+    UnpackCrate {
+        /// The `.crate`.
+        archive: Download,
+    },
     /// A Debian binary package as a tree: usr-merged, alternatives recorded, maintainer scripts not run.
     UnpackDeb {
         /// The `.deb`.
@@ -207,6 +216,15 @@ pub enum Origin {
         /// Where it was found when it was locked.
         archive: Option<LockedArchive>,
     },
+    /// A crate of a registry of Rust.
+    Crate {
+        /// Its name.
+        name: String,
+        /// Its version.
+        version: String,
+        /// The registry as `Cargo.lock` names it: `registry+URL` or `sparse+URL`.
+        registry: String,
+    },
     /// A file of a Debian source package.
     DebSource {
         /// Source package name.
@@ -266,6 +284,7 @@ impl Derivation {
             Action::DebPart { tree, .. } => BTreeSet::from([tree]),
             Action::Fetch(_)
             | Action::Unpack { .. }
+            | Action::UnpackCrate { .. }
             | Action::UnpackDeb { .. }
             | Action::UnpackDebControl { .. }
             | Action::UnpackDebSource { .. } => BTreeSet::new(),
@@ -277,6 +296,7 @@ impl Derivation {
         match &self.action {
             Action::Fetch(download)
             | Action::Unpack { archive: download, .. }
+            | Action::UnpackCrate { archive: download }
             | Action::UnpackDeb { deb: download, .. }
             | Action::UnpackDebControl { deb: download, .. } => vec![download],
             Action::UnpackDebSource { files, .. } => files.iter().collect(),
@@ -304,6 +324,7 @@ impl Script {
             .chain(&self.libraries)
             .chain(&self.runtime)
             .chain(declared)
+            .chain(language::further_inputs(self))
             .collect()
     }
 }
@@ -382,6 +403,10 @@ pub struct Script {
     pub no_references: Vec<Input>,
     /// Inputs whose store paths are taken out of the output.
     pub strip_references: Vec<Input>,
+    /// Inputs that are found at other places than in the store, by these places below `/build`; they cannot be referred to.
+    pub mounts: BTreeMap<String, Input>,
+    /// Inputs whose store paths are in variables, by their names.
+    pub variables: BTreeMap<String, Input>,
     /// What the spec calls the packages among the inputs, for messages; not hashed.
     pub names: BTreeMap<Input, String>,
     /// Most seconds it may run; not hashed.

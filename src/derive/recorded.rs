@@ -35,6 +35,8 @@ struct RecordedScript {
     env: BTreeMap<String, String>,
     libraries: Vec<String>,
     #[serde(default)]
+    mounts: BTreeMap<String, String>,
+    #[serde(default)]
     no_references: Vec<String>,
     root: Vec<String>,
     runtime: Vec<String>,
@@ -45,6 +47,8 @@ struct RecordedScript {
     strip_references: Vec<String>,
     system: String,
     tools: Vec<String>,
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
 }
 
 /// The step whose [`resolved_json`] is `text`; `None` where it runs no script, or was recorded by other rules.
@@ -71,6 +75,7 @@ fn script(action: RecordedAction) -> Option<Script> {
         declared,
         env,
         libraries,
+        mounts,
         no_references,
         strip_references,
         root,
@@ -80,8 +85,13 @@ fn script(action: RecordedAction) -> Option<Script> {
         source_file,
         system,
         tools,
+        variables,
     } = *script;
     let inputs = |paths: Vec<String>| paths.iter().map(|path| input(path)).collect::<Option<Vec<_>>>();
+    let named = |paths: BTreeMap<String, String>| {
+        let inputs = paths.into_iter().map(|(name, path)| Some((name, input(&path)?)));
+        inputs.collect::<Option<BTreeMap<_, _>>>()
+    };
     let declared = declared.into_iter().map(|(path, needed)| {
         let needed = needed.iter().map(|path| input(path)).collect::<Option<BTreeSet<_>>>();
         Some((input(&path)?, needed?))
@@ -103,6 +113,8 @@ fn script(action: RecordedAction) -> Option<Script> {
         declared: declared.collect::<Option<_>>()?,
         no_references: inputs(no_references)?,
         strip_references: inputs(strip_references)?,
+        mounts: named(mounts)?,
+        variables: named(variables)?,
         names: BTreeMap::new(),
         timeout_seconds: None,
     })

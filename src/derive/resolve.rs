@@ -20,6 +20,7 @@
 //! |---|---|
 //! | `fetch` | `sha256` |
 //! | `unpack`, `unpack-or-keep` | `sha256`, `strip` |
+//! | `unpack-crate` | `sha256` |
 //! | `unpack-deb` | `package` (it names files in the output), `rules`, `sha256` |
 //! | `unpack-deb-control` | `package`, `sha256` |
 //! | `unpack-deb-source` | `files`: digest by file name, as the `.dsc` refers to names |
@@ -32,7 +33,7 @@
 //! variables, the machine, the rules of its sandbox ([`SANDBOX_FORMAT`]) and the store paths of its inputs.
 //! `root`, `tools` and `libraries` keep their order, as it decides which of two files of one name is found;
 //! `runtime`, `declared`, `noReferences` and `stripReferences` are sets and are sorted; the last two stand there only where
-//! they are not empty. `declared` is in because it becomes references of the
+//! they are not empty, as do `mounts` and `variables`, which give a store path by where it is found too. `declared` is in because it becomes references of the
 //! output, though it changes no byte of it.
 //!
 //! **Out** is what cannot: where a download comes from (URL, mirror, pool path, size: its digest says it all;
@@ -77,6 +78,7 @@ pub fn fixed_path(derivation: &Derivation) -> Option<StorePath> {
     match &derivation.action {
         Action::Fetch(download) => fixed_file(&StoreDir::layerize(), &derivation.name, &download.sha256).ok(),
         Action::Unpack { .. }
+        | Action::UnpackCrate { .. }
         | Action::UnpackDeb { .. }
         | Action::UnpackDebControl { .. }
         | Action::UnpackDebSource { .. }
@@ -115,6 +117,7 @@ fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
             let kind = if *or_keep { "unpack-or-keep" } else { "unpack" };
             json!({ "kind": kind, "sha256": archive.sha256.hex(), "strip": strip })
         }
+        Action::UnpackCrate { archive } => json!({ "kind": "unpack-crate", "sha256": archive.sha256.hex() }),
         Action::UnpackDeb { deb, package } => {
             json!({ "kind": "unpack-deb", "package": package, "rules": UNPACK_DEB_FORMAT, "sha256": deb.sha256.hex() })
         }
@@ -190,6 +193,12 @@ fn script_action(script: &Script, name: &dyn Fn(&Input) -> String) -> Value {
     ] {
         if !inputs.is_empty() {
             action[key] = json!(set(&mut inputs.iter()));
+        }
+    }
+    for (key, inputs) in [("mounts", &script.mounts), ("variables", &script.variables)] {
+        if !inputs.is_empty() {
+            let named = inputs.iter().map(|(place, input)| (place, name(input)));
+            action[key] = json!(named.collect::<BTreeMap<_, _>>());
         }
     }
     action

@@ -57,7 +57,7 @@ pub(super) struct Scripts<'a> {
 }
 
 impl Scripts<'_> {
-    /// The script of `package`, which must have one.
+    /// The script of `package`, which must have one, or a language whose script it is.
     pub(super) fn of(
         &self,
         package: &Package,
@@ -65,12 +65,34 @@ impl Scripts<'_> {
         purpose: Purpose,
     ) -> Result<Script, Box<Diagnostic>> {
         let name = &package.name.value;
-        let Some(script) = &package.script else {
+        let language = self.plan.languages.get(name);
+        let own = package.script.as_ref().map(|script| script.value.as_str());
+        let text = match (language, own) {
+            (Some(language), own) => Some(language.whole_script(own)),
+            (None, own) => own.map(str::to_owned),
+        };
+        let Some(text) = text else {
             let diagnostic = Diagnostic::new(format!("package `{name}` has no script"))
                 .at(package.name.span.clone(), "nothing is run for it")
                 .help("add `script = \"…\"`");
             return Err(Box::new(diagnostic));
         };
+        let mut script = self.of_text(package, text, source, purpose)?;
+        if let Some(language) = language {
+            language.apply(&mut script);
+        }
+        Ok(script)
+    }
+
+    /// A script of this text in the surroundings of `package`, without what its language adds.
+    pub(super) fn of_text(
+        &self,
+        package: &Package,
+        text: String,
+        source: Option<Input>,
+        purpose: Purpose,
+    ) -> Result<Script, Box<Diagnostic>> {
+        let name = &package.name.value;
         let build = || spec::build_debs(self.workspace, package);
         let wanted = match purpose {
             Purpose::Build => build(),
@@ -83,7 +105,7 @@ impl Scripts<'_> {
             tools.extend(self.packages(&package.dev)?);
         }
         Ok(Script {
-            script: script.value.clone(),
+            script: text,
             env: (package.env.iter())
                 .map(|(name, value)| (name.clone(), value.value.clone()))
                 .collect(),
@@ -103,6 +125,8 @@ impl Scripts<'_> {
             declared: self.declared(&resolution)?,
             no_references: unique(self.all(&package.no_references)?),
             strip_references: unique(self.all(&package.strip_references)?),
+            mounts: BTreeMap::new(),
+            variables: BTreeMap::new(),
             names: self.names(package)?,
             timeout_seconds: package.timeout_seconds,
         })
@@ -128,7 +152,10 @@ impl Scripts<'_> {
         Ok(unique(libraries))
     }
 
-    fn declared(&self, resolution: &Resolution<'_>) -> Result<BTreeMap<Input, BTreeSet<Input>>, Box<Diagnostic>> {
+    pub(super) fn declared(
+        &self,
+        resolution: &Resolution<'_>,
+    ) -> Result<BTreeMap<Input, BTreeSet<Input>>, Box<Diagnostic>> {
         let mut declared = BTreeMap::new();
         for name in resolution.ordered() {
             let needed = self.debs(resolution.needed_by(name))?;

@@ -131,6 +131,11 @@ impl Fetcher<'_> {
         }
         match &download.origin {
             Origin::Url(url) => self.ask_address(download, url, asked),
+            Origin::Crate { .. } => Ok(SearchEnd::Failed(FetchError::Nowhere {
+                wanted: Box::new(wanted(download)),
+                asked,
+                source: None,
+            })),
             Origin::Deb { filename, .. } | Origin::DebSource { filename, .. } => {
                 self.ask_mirrors(download, filename, asked)
             }
@@ -352,6 +357,7 @@ fn one_line(error: &FetchError) -> String {
 pub(super) fn label(download: &Download) -> String {
     match &download.origin {
         Origin::Url(_) => download.name.clone(),
+        Origin::Crate { name, .. } => format!("crate:{name}"),
         Origin::Deb { package, .. } => format!("deb:{package}"),
         Origin::DebSource { package, .. } => format!("deb-source:{package}"),
     }
@@ -360,7 +366,9 @@ pub(super) fn label(download: &Download) -> String {
 /// A download as messages name it.
 pub(super) fn wanted(download: &Download) -> Wanted {
     let version = match &download.origin {
-        Origin::Deb { version, .. } | Origin::DebSource { version, .. } => Some(version.clone()),
+        Origin::Deb { version, .. } | Origin::DebSource { version, .. } | Origin::Crate { version, .. } => {
+            Some(version.clone())
+        }
         Origin::Url(_) => None,
     };
     Wanted {

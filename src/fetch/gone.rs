@@ -52,7 +52,7 @@ fn gone_by(
         match &missing.download.origin {
             Origin::Deb { package, .. } => gone.debs.insert(package.clone()),
             Origin::DebSource { package, .. } => gone.deb_sources.insert(package.clone()),
-            Origin::Url(_) => false,
+            Origin::Url(_) | Origin::Crate { .. } => false,
         };
     }
     Ok(gone)

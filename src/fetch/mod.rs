@@ -31,7 +31,7 @@ pub use gone::gone;
 pub use place::{LocalCopy, Place, Request};
 pub use resolve::{Gone, LockEntry, Update, resolve};
 pub use survey::{Availability, Survey, survey};
-pub use unpack::{Remarks, UnpackError, unpack_archive, unpack_or_keep};
+pub use unpack::{Remarks, UnpackError, unpack_archive, unpack_crate, unpack_or_keep};
 
 /// What the machine's user configured for downloads. The environment is read by `cli` alone.
 #[derive(Debug, Clone, Default)]

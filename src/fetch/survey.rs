@@ -98,7 +98,7 @@ pub fn survey(downloads: &[&Download], config: &FetchConfig, reporter: &dyn Repo
 }
 
 fn is_deb(download: &Download) -> bool {
-    !matches!(download.origin, Origin::Url(_))
+    matches!(download.origin, Origin::Deb { .. } | Origin::DebSource { .. })
 }
 
 fn presence(is_there: bool) -> Availability {

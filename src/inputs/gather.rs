@@ -97,6 +97,7 @@ impl<'a> CopyRules<'a> {
         let (name, version) = match &download.origin {
             Origin::Deb { package, version, .. } => (format!("deb:{package}"), Some(version.clone())),
             Origin::DebSource { package, version, .. } => (format!("deb-source:{package}"), Some(version.clone())),
+            Origin::Crate { name, version, .. } => (format!("crate:{name}"), Some(version.clone())),
             Origin::Url(_) => match self.packages.get(&download.sha256) {
                 Some(package) => {
                     let version = package.version.as_ref().map(|version| version.value.clone());

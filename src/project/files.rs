@@ -21,6 +21,7 @@ use super::base;
 use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
 use super::image::archive_name;
+use super::languages;
 
 /// The spec's file name.
 pub const SPEC_NAME: &str = "layerize.toml";
@@ -182,8 +183,9 @@ impl Project {
     }
 
     /// All steps of the project, whose local sources were [added](Self::add_sources) to the store.
-    pub fn plan(&self, sources: &BTreeMap<PackageName, StorePath>) -> Result<BuildPlan, ProjectError> {
-        Ok(derive::make(&self.workspace, &self.lock, sources)?)
+    pub fn plan(&self, store: &Store, sources: &BTreeMap<PackageName, StorePath>) -> Result<BuildPlan, ProjectError> {
+        let languages = languages::plan(self, store, sources)?;
+        Ok(derive::make(&self.workspace, &self.lock, sources, &languages)?)
     }
 
     /// Adds the local sources to the store, and gives where each package's is.

@@ -87,7 +87,7 @@ pub fn of_targets<'a>(
     let sources = project.add_sources(&store, &Silent)?;
     let wanted = InputsRequest {
         project,
-        plan: &project.plan(&sources)?,
+        plan: &project.plan(&store, &sources)?,
         store: &store,
         sources: &sources,
         targets,
@@ -101,7 +101,8 @@ pub fn of_targets<'a>(
 
 /// The files that `targets` need from outside.
 pub fn needed(project: &Project, targets: &[Target], environment: &Environment<'_>) -> Result<Needed, ProjectError> {
-    let plan = project.plan(&project.add_sources(&environment.store()?, &Silent)?)?;
+    let store = environment.store()?;
+    let plan = project.plan(&store, &project.add_sources(&store, &Silent)?)?;
     let inputs: Vec<Input> = targets.iter().flat_map(|target| inputs_of(target, &plan)).collect();
     Ok(inputs::gather(&plan, &inputs, &project.workspace, &project.lock)?)
 }

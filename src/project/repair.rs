@@ -97,7 +97,7 @@ fn by_project(
             reasons,
         });
     }
-    let plan = project.plan(&project.add_sources(store, &Silent)?)?;
+    let plan = project.plan(store, &project.add_sources(store, &Silent)?)?;
     let build_options = environment.build_options(options, Some(&project.workspace))?;
     for (path, step) in build::makers(store, &plan, damaged)? {
         if let Err(error) = build::realise(store, &plan, &[step], &build_options, environment.reporter) {

@@ -132,7 +132,7 @@ fn realise(
     environment: &Environment<'_>,
 ) -> Result<Work, ProjectError> {
     let sources = project.add_sources(&store, environment.reporter)?;
-    let plan = project.plan(&sources)?;
+    let plan = project.plan(&store, &sources)?;
     let build_options = environment.build_options(options, Some(&project.workspace))?;
     let inputs = all_inputs(&targets, &plan);
     let paths = build::realise(&store, &plan, &inputs, &build_options, environment.reporter)?;

@@ -15,6 +15,7 @@ mod image_debian;
 mod image_entries;
 mod image_files;
 mod keys;
+mod language;
 mod load;
 pub mod lock;
 mod names;
@@ -29,6 +30,7 @@ mod types;
 pub use checks::{did_you_mean, parse_size};
 pub use diagnostics::{Diagnostic, Diagnostics, Note};
 pub use image_entries::*;
+pub use language::{Language, LanguageOptions, RustOptions};
 pub use load::{FILE_NAME, load, parse, spec_path};
 pub use lock::{
     ACCOUNT_NUMBERS, Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile,

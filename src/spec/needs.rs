@@ -230,7 +230,7 @@ pub fn lock_is_current(workspace: &Workspace, lock: &Lock) -> Result<(), Vec<Str
 
 /// The Debian packages of `package`'s build, sorted; none where it has no script.
 pub fn build_debs(workspace: &Workspace, package: &Package) -> Vec<String> {
-    if package.script.is_none() {
+    if !package.is_built() {
         return Vec::new();
     }
     let own = [&package.tools, &package.libraries, &package.runtime];
@@ -241,7 +241,9 @@ pub fn build_debs(workspace: &Workspace, package: &Package) -> Vec<String> {
 
 /// The Debian packages of `package`'s shell, sorted; `None` where they are those of its build.
 pub fn shell_debs(workspace: &Workspace, package: &Package) -> Option<Vec<String>> {
-    package.script.as_ref()?;
+    if !package.is_built() {
+        return None;
+    }
     let build = build_debs(workspace, package);
     let dev = debs(&package.dev).map(str::to_owned);
     let shell = sorted(build.iter().cloned().chain(dev));

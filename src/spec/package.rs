@@ -12,6 +12,7 @@ use toml::de::DeValue;
 use super::checks::{self, Complaint, did_you_mean};
 use super::diagnostics::Diagnostic;
 use super::keys::{self, Key};
+use super::language;
 use super::reader::{Field, Reader, Table};
 use super::types::{Dependency, Package, PackageName, Source, Spanned};
 
@@ -20,6 +21,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
     reader.accept_key(field, "a package's name", checks::package_name(field.key));
     let what = format!("package `{}`", field.key);
     let table = reader.table(field, what, keys::PACKAGE.iter().collect())?;
+    let source = read_source(reader, &table, dir);
     let package = Package {
         name: Spanned {
             value: PackageName(field.key.to_owned()),
@@ -27,7 +29,8 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         },
         dir: dir.to_owned(),
         version: table.checked(reader, "version", checks::version),
-        source: read_source(reader, &table, dir),
+        language: language::read(reader, &table, source.as_ref()),
+        source,
         tools: dependencies(reader, &table, "tools"),
         libraries: dependencies(reader, &table, "libraries"),
         runtime: dependencies(reader, &table, "runtime"),
@@ -39,6 +42,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         timeout_seconds: read_timeout(reader, &table),
         base: table.flag(reader, "base").unwrap_or(true),
     };
+    let package = language::with_defaults(package);
     check_purpose(reader, &table);
     check_references(reader, &table, &package);
     Some(package)
@@ -46,7 +50,8 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
 
 /// A package needs a script or a source, and what only a script can use needs a script.
 fn check_purpose(reader: &mut Reader<'_>, table: &Table<'_>) {
-    if table.get("script").is_some() {
+    let is_built = |key: &&'static str| table.get(key).is_some();
+    if table.get("script").is_some() || keys::LANGUAGES.iter().any(is_built) {
         return;
     }
     if table.get("source").is_none() {

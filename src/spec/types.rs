@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use super::image_entries::{ImageFile, Permission, User};
+use super::language::Language;
 use super::trial::ImageTest;
 use crate::digest::Digest;
 use crate::oci::{Compression, LayerLimit, LayerStrategy, Platform, Port, StopSignal, TarProfile};
@@ -99,6 +100,8 @@ pub struct Package {
     pub version: Option<Spanned<String>>,
     /// `source`: unpacked into the build's working directory.
     pub source: Option<Spanned<Source>>,
+    /// `rust`, `python`, `node` or `go`: what its own lock file pins.
+    pub language: Option<Spanned<Language>>,
     /// `tools`: in the build only.
     pub tools: Vec<Spanned<Dependency>>,
     /// `libraries`: linked against; what is really used stays referenced.
@@ -113,12 +116,20 @@ pub struct Package {
     pub strip_references: Vec<Spanned<Dependency>>,
     /// `env`: variables of the build.
     pub env: BTreeMap<String, Spanned<String>>,
-    /// `script`: run by `bash -e` (or `sh` where no bash is among the tools); `None` takes the source as it is.
+    /// `script`: run by `bash -e` (or `sh` where no bash is among the tools); `None` takes the source as it is, or builds
+    /// it as its language is built.
     pub script: Option<Spanned<String>>,
     /// `timeout` in seconds.
     pub timeout_seconds: Option<u64>,
     /// `base`: whether Debian's small shell environment is among the tools (default true).
     pub base: bool,
+}
+
+impl Package {
+    /// Whether something is run for it; otherwise it is its source as it is.
+    pub fn is_built(&self) -> bool {
+        self.script.is_some() || self.language.is_some()
+    }
 }
 
 /// What a package or image depends on.

@@ -6,7 +6,7 @@ use crate::spec::Diagnostics;
 /// The names at `/`, and what is left out, of an image with these keys.
 fn image(keys: &str) -> Result<(Vec<String>, BTreeMap<String, LeftOut>), Diagnostics> {
     let workspace = spec::parse(&format!("[image.app]\n{keys}\n")).unwrap_or_else(|errors| panic!("{errors}"));
-    let plan = make(&workspace, &lock_for(&workspace), &BTreeMap::new())?;
+    let plan = make(&workspace, &lock_for(&workspace), &BTreeMap::new(), &BTreeMap::new())?;
     let inputs = &plan.images["app"];
     let name = |input: &Input| match input {
         Input::Step(step) => plan.steps[*step].label.replace("deb:", ""),

@@ -74,10 +74,15 @@ fn where_things_come_from_changes_nothing() {
     assert_eq!(texts(&plan_of(&spec, &mirrored)), before);
 }
 
-#[test]
-fn whatever_can_change_an_output_changes_the_hash() {
-    let path = |n: u8| Input::Path(StorePath::new(StoreHash::from_bytes([n; 20]), "x").unwrap());
-    let script = Script {
+/// A path for each number.
+fn numbered(n: u8) -> Input {
+    Input::Path(StorePath::new(StoreHash::from_bytes([n; 20]), "x").unwrap())
+}
+
+/// A script in which no field is empty that decides anything.
+fn full_script() -> Script {
+    let path = numbered;
+    Script {
         script: "make".to_owned(),
         env: [("A".to_owned(), "1".to_owned())].into(),
         system: "x86_64-linux".to_owned(),
@@ -91,9 +96,17 @@ fn whatever_can_change_an_output_changes_the_hash() {
         declared: [(path(2), [path(3)].into())].into(),
         no_references: vec![path(4)],
         strip_references: vec![path(5)],
+        mounts: [("/build/m".to_owned(), path(1))].into(),
+        variables: [("V".to_owned(), path(1))].into(),
         names: [(path(4), "tool".to_owned())].into(),
         timeout_seconds: None,
-    };
+    }
+}
+
+#[test]
+fn whatever_can_change_an_output_changes_the_hash() {
+    let path = numbered;
+    let script = full_script();
     let step = |name: &str, script: Script| Derivation {
         label: "x".to_owned(),
         name: name.to_owned(),
@@ -132,6 +145,12 @@ fn whatever_can_change_an_output_changes_the_hash() {
         changed(&|script| drop(script.runtime.pop())),
         changed(&|script| script.no_references.push(path(5))),
         changed(&|script| script.strip_references.push(path(4))),
+        changed(&|script| script.mounts.clear()),
+        changed(&|script| drop(script.mounts.insert("/build/m".to_owned(), path(2)))),
+        changed(&|script| drop(script.mounts.insert("/build/n".to_owned(), path(1)))),
+        changed(&|script| script.variables.clear()),
+        changed(&|script| drop(script.variables.insert("V".to_owned(), path(2)))),
+        changed(&|script| drop(script.variables.insert("W".to_owned(), path(1)))),
         changed(&|script| script.declared.clear()),
         changed(&|script| drop(script.declared.insert(path(3), [path(2)].into()))),
         changed(&|script| drop(script.declared.insert(path(2), [path(3), path(4)].into()))),

@@ -136,7 +136,7 @@ fn sources(workspace: &Workspace) -> BTreeMap<PackageName, StorePath> {
 }
 
 fn plan_of(workspace: &Workspace, lock: &Lock) -> BuildPlan {
-    make(workspace, lock, &sources(workspace)).unwrap_or_else(|errors| panic!("{errors}"))
+    make(workspace, lock, &sources(workspace), &BTreeMap::new()).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 /// A store path for each input, from the step's own text: as if outputs never changed.
@@ -307,7 +307,7 @@ fn equal_steps_take_the_longest_time() {
         }
         let path: StorePath = "0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-same-source".parse().unwrap();
         let sources = [(PackageName("same".to_owned()), path)].into();
-        let plan = make(&workspace, &Lock::default(), &sources).unwrap();
+        let plan = make(&workspace, &Lock::default(), &sources, &BTreeMap::new()).unwrap();
         assert_eq!(plan.steps.len(), 1);
         let Action::Script(script) = &plan.steps[0].action else {
             panic!()
@@ -419,7 +419,7 @@ fn what_the_lock_lacks_is_named() {
         ("no sources", &workspace, &full, BTreeMap::new()),
         ("other architecture", &locked_arm, &other, sources(&workspace)),
     ] {
-        let errors = make(workspace, lock, &sources).expect_err(title);
+        let errors = make(workspace, lock, &sources, &BTreeMap::new()).expect_err(title);
         let _ = writeln!(said, "=== {title}\n{}", errors.render(false));
     }
     check_golden("lacking.txt", &said);
@@ -432,7 +432,7 @@ fn a_part_of_the_workspace_needs_less() {
     let only = workspace.only(&[PackageName("data".to_owned())].into(), &["zlib".to_owned()].into());
     let names: Vec<String> = only.packages.keys().map(ToString::to_string).collect();
     assert_eq!(names, ["data", "one:zlib", "two:zlib"]);
-    let plan = make(&only, &lock, &BTreeMap::new()).unwrap_or_else(|errors| panic!("{errors}"));
+    let plan = make(&only, &lock, &BTreeMap::new(), &BTreeMap::new()).unwrap_or_else(|errors| panic!("{errors}"));
     let full = plan_of(&workspace, &lock);
     let texts = |plan: &BuildPlan| texts(plan).into_iter().collect::<BTreeSet<String>>();
     assert!(texts(&plan).is_subset(&texts(&full)) && plan.steps.len() < full.steps.len());

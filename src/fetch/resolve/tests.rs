@@ -29,6 +29,7 @@ fn workspace(sources: &[(&str, String, Option<Digest>)]) -> Workspace {
             dir: PathBuf::new(),
             version: None,
             source: Some(spanned(source)),
+            language: None,
             tools: vec![],
             libraries: vec![],
             runtime: vec![],

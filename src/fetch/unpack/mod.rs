@@ -16,6 +16,7 @@ use crate::archive::compression::{self, Decompressor};
 use crate::archive::tar::{self, Streamed, TarError, TarPolicy, TarReader};
 use crate::archive::zip::{self, ZipError, ZipReader};
 use crate::capability;
+use crate::derive::Download;
 use crate::event::{Event, Reporter};
 use crate::fsio::{IoContext, PathError, copy_file};
 use crate::oci::CompressionFormat;
@@ -169,6 +170,21 @@ pub fn unpack_or_keep(file: &Path, name: &str, strip: Option<u32>, dest: &Path) 
     copy_file(file, dest)?;
     fs::set_permissions(dest, Permissions::from_mode(0o644)).context("set the mode of", dest)?;
     Ok(Remarks::default())
+}
+
+/// Unpacks the crate that `download` names as Cargo wants it in a directory source: without the directory around it, and
+/// with the file that states the checksum of the crate but not those of its files, which Cargo does not ask for.
+pub fn unpack_crate(archive: &Path, download: &Download, dest: &Path) -> Result<Remarks, FetchError> {
+    let remarks = unpack_archive(archive, &download.name, Some(1), dest)?;
+    let checksum = dest.join(".cargo-checksum.json");
+    if checksum.symlink_metadata().is_ok() {
+        let reason = "it holds a file `.cargo-checksum.json` of its own";
+        return Err(named(&download.name, UnpackError::malformed(reason)));
+    }
+    let text = format!("{{\"files\":{{}},\"package\":\"{}\"}}", download.sha256.hex());
+    fs::write(&checksum, text).context("write", &checksum)?;
+    fs::set_permissions(&checksum, Permissions::from_mode(0o644)).context("set the mode of", &checksum)?;
+    Ok(remarks)
 }
 
 /// Whether a file is what [`unpack_archive`] unpacks. What begins like compressed data and is none is a file as any other.

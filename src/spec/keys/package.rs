@@ -17,6 +17,14 @@ pub(in crate::spec) const PACKAGE: &[Key] = &[
         &["src", "url", "path"],
     ),
     also(
+        key(
+            "rust",
+            Table(RUST),
+            "Built by Cargo with the crates that its lock file pins; `tools` and `script` may be left out.",
+        ),
+        &["cargo", "crate"],
+    ),
+    also(
         key("tools", TEXTS, "Needed while building only."),
         &["nativeBuildInputs", "build-tools", "build-depends"],
     ),
@@ -70,6 +78,40 @@ pub(in crate::spec) const PACKAGE: &[Key] = &[
         Flag,
         "Whether Debian's small shell environment is among the tools (default true).",
     ),
+];
+
+/// The keys of a package that name its language; it has one of them.
+pub(in crate::spec) const LANGUAGES: &[&str] = &["rust"];
+
+/// `rust = { … }`.
+pub(in crate::spec) const RUST: &[Key] = &[
+    also(
+        key(
+            "lock",
+            Text,
+            "The lock file, relative to the source (default `Cargo.lock`).",
+        ),
+        &["lockfile", "cargoLock"],
+    ),
+    key("features", TEXTS, "Features that are switched on."),
+    key(
+        "default-features",
+        Flag,
+        "Whether default features are on (default true).",
+    ),
+    also(
+        key(
+            "packages",
+            TEXTS,
+            "Members of the workspace that are built; default: its default members.",
+        ),
+        &["package", "members"],
+    ),
+    also(
+        key("bins", TEXTS, "Programs that are built and installed; default: all."),
+        &["bin"],
+    ),
+    key("profile", Text, "Cargo's profile (default `release`)."),
 ];
 
 /// `source = { path = … }`.

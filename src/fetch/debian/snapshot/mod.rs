@@ -59,7 +59,7 @@ struct SnapshotRequest<'a> {
 impl<'a> SnapshotRequest<'a> {
     fn of(download: &'a Download) -> Option<Self> {
         let (kind, package, version, filename, archive) = match &download.origin {
-            Origin::Url(_) => return None,
+            Origin::Url(_) | Origin::Crate { .. } => return None,
             Origin::Deb {
                 package,
                 version,

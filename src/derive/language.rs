@@ -1,0 +1,208 @@
+//! What a package's *language* asks for, as derivations: a step for each dependency that its lock file pins, the steps that
+//! are done before the package's own, and what that takes from them.
+//!
+//! Invariant: pure; every part that the language names comes before the step that needs it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::make::{Maker, store_name};
+use super::script::{Purpose, resolve, unique};
+use super::{Action, Derivation, Download, Input, Origin, Script};
+use crate::lang::{Form, LanguageBuild, LanguageStep, LockedDependency, Part, Recipe, Registry, Surroundings};
+use crate::spec::{Diagnostic, Package};
+use crate::store_path::StorePath;
+
+/// What a package takes from its language, and where the trees are that were made for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LanguageSource {
+    /// What the lock file and the source come to.
+    pub build: LanguageBuild,
+    /// The store path of each of its [trees](LanguageBuild::trees), in their order.
+    pub trees: Vec<StorePath>,
+}
+
+/// What the script of a package takes from its language, for builds and shells.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LanguageInputs {
+    /// What the shell runs before the script.
+    pub preamble: String,
+    /// The script of a package that has none of its own.
+    pub script: String,
+    /// Variables; the package's own win.
+    pub env: BTreeMap<String, String>,
+    /// What the script finds at other places than in the store, by these.
+    pub mounts: BTreeMap<String, Input>,
+    /// What the output refers to.
+    pub runtime: Vec<Input>,
+    /// Variables that hold store paths.
+    pub variables: BTreeMap<String, Input>,
+}
+
+impl LanguageInputs {
+    /// The script as it is run: what the language puts before the user's own text, or before its own.
+    pub(super) fn whole_script(&self, own: Option<&str>) -> String {
+        format!("{}{}", self.preamble, own.unwrap_or(&self.script))
+    }
+
+    /// Gives all but the script's text to `script`.
+    pub(super) fn apply(&self, script: &mut Script) {
+        for (name, value) in &self.env {
+            script.env.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        script.mounts.clone_from(&self.mounts);
+        script.variables.clone_from(&self.variables);
+        script.runtime.extend(self.runtime.iter().cloned());
+        script.runtime = unique(std::mem::take(&mut script.runtime));
+    }
+}
+
+/// The steps that the parts of a language's build became.
+struct Parts<'a> {
+    source: Option<&'a Input>,
+    dependencies: Vec<Input>,
+    trees: &'a [StorePath],
+    steps: Vec<Input>,
+}
+
+impl Parts<'_> {
+    fn input(&self, part: Part) -> Option<Input> {
+        match part {
+            Part::Source => self.source.cloned(),
+            Part::Dependency(index) => self.dependencies.get(index).cloned(),
+            Part::Tree(index) => self.trees.get(index).cloned().map(Input::Path),
+            Part::Step(index) => self.steps.get(index).cloned(),
+        }
+    }
+
+    /// What a recipe names; `None` where that comes later or is nowhere.
+    fn inputs(&self, recipe: &Recipe) -> Option<LanguageInputs> {
+        let mounts = recipe.mounts.iter();
+        let variables = recipe.variables.iter();
+        Some(LanguageInputs {
+            preamble: recipe.preamble.clone(),
+            script: recipe.script.clone(),
+            env: recipe.env.clone(),
+            mounts: mounts
+                .map(|mount| Some((mount.at.clone(), self.input(mount.part)?)))
+                .collect::<Option<_>>()?,
+            runtime: recipe
+                .runtime
+                .iter()
+                .map(|part| self.input(*part))
+                .collect::<Option<_>>()?,
+            variables: variables
+                .map(|(name, part)| Some((name.clone(), self.input(*part)?)))
+                .collect::<Option<_>>()?,
+        })
+    }
+}
+
+impl Maker<'_> {
+    /// Adds the steps of a package's language; gives what its own script takes from them.
+    pub(super) fn language(
+        &mut self,
+        package: &Package,
+        source: Option<&Input>,
+    ) -> Result<Option<LanguageInputs>, Box<Diagnostic>> {
+        let name = &package.name.value;
+        let (Some(_), Some(planned)) = (&package.language, self.languages.get(name)) else {
+            return Ok(None);
+        };
+        let mut parts = Parts {
+            source,
+            dependencies: Vec::new(),
+            trees: &planned.trees,
+            steps: Vec::new(),
+        };
+        for dependency in &planned.build.dependencies {
+            let input = self.add(locked(dependency));
+            parts.dependencies.push(input);
+        }
+        for step in &planned.build.steps {
+            let input = self.language_step(package, step, &parts)?;
+            parts.steps.push(input);
+        }
+        let own = parts.inputs(&planned.build.own);
+        own.map(Some).ok_or_else(|| misplaced(package))
+    }
+
+    fn language_step(
+        &mut self,
+        package: &Package,
+        step: &LanguageStep,
+        parts: &Parts<'_>,
+    ) -> Result<Input, Box<Diagnostic>> {
+        let inputs = parts.inputs(&step.recipe).ok_or_else(|| misplaced(package))?;
+        let source = step.source.and_then(|part| parts.input(part));
+        let text = inputs.whole_script(None);
+        let scripts = self.scripts();
+        let mut script = match &step.surroundings {
+            Surroundings::Package => Script {
+                // What the package is to refer to says nothing of what is built before it.
+                runtime: Vec::new(),
+                no_references: Vec::new(),
+                strip_references: Vec::new(),
+                source_file: None,
+                script: text.clone(),
+                ..scripts.of_text(package, text, source, Purpose::Build)?
+            },
+            Surroundings::Debs(names) => {
+                let resolution = resolve(self.lock, names, &step.label, &package.name.span)?;
+                Script {
+                    script: text,
+                    system: scripts.system(),
+                    source,
+                    root: scripts.debs(resolution.ordered())?,
+                    declared: scripts.declared(&resolution)?,
+                    timeout_seconds: package.timeout_seconds,
+                    ..Script::default()
+                }
+            }
+        };
+        inputs.apply(&mut script);
+        Ok(self.add(Derivation {
+            label: step.label.clone(),
+            name: store_name(&step.name),
+            action: Action::Script(Box::new(script)),
+        }))
+    }
+}
+
+/// A language whose plan names a part before it is there; the plan is ours, so this is a fault of layerize.
+fn misplaced(package: &Package) -> Box<Diagnostic> {
+    let message = format!(
+        "the plan of package `{}` needs a step that comes later",
+        package.name.value
+    );
+    Box::new(Diagnostic::new(message).help("this is a fault of layerize: please report it"))
+}
+
+/// The step that takes a locked dependency.
+fn locked(dependency: &LockedDependency) -> Derivation {
+    let LockedDependency { name, version, .. } = dependency;
+    let download = Download {
+        name: dependency.file.clone(),
+        sha256: dependency.sha256,
+        size: None,
+        origin: match &dependency.registry {
+            Registry::Crates { source } => Origin::Crate {
+                name: name.clone(),
+                version: version.clone(),
+                registry: source.clone(),
+            },
+        },
+    };
+    let (prefix, action) = match dependency.form {
+        Form::Crate => ("crate", Action::UnpackCrate { archive: download }),
+    };
+    Derivation {
+        label: format!("{prefix}:{name} {version}"),
+        name: store_name(&format!("{prefix}-{name}-{version}")),
+        action,
+    }
+}
+
+/// The store paths that scripts find by variables or at other places.
+pub(super) fn further_inputs(script: &Script) -> BTreeSet<&Input> {
+    script.mounts.values().chain(script.variables.values()).collect()
+}

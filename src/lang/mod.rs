@@ -1,0 +1,257 @@
+//! A *language*: how the lock file of Rust, Python, Node or Go becomes fixed outputs, build steps and a default script.
+//!
+//! Invariant: what comes out is a function of the package's spec, its source and `layerize.lock`; nothing is fetched and
+//! nothing is run. Each dependency that a lock file pins is a file from outside of its own, with the hash that stands there.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+use crate::fsio::{self, PathError};
+use crate::spec::{Diagnostic, Language, LanguageOptions, Lock, Package};
+
+mod rust;
+
+/// Largest lock file or manifest that is read, in bytes: the largest known lock files have a tenth of that.
+const TEXT_MAX: u64 = 64 << 20;
+
+/// All that a package takes from its language.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LanguageBuild {
+    /// What the lock file pins.
+    pub dependencies: Vec<LockedDependency>,
+    /// Trees that the steps need and that are made from the source.
+    pub trees: Vec<GeneratedTree>,
+    /// What is built before the package itself, each after what it needs.
+    pub steps: Vec<LanguageStep>,
+    /// How the package itself is built.
+    pub own: Recipe,
+}
+
+/// A dependency that a lock file pins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedDependency {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The name of the file that holds it.
+    pub file: String,
+    /// Digest of that file.
+    pub sha256: Digest,
+    /// Where it is published.
+    pub registry: Registry,
+    /// What becomes of the file in the store.
+    pub form: Form,
+}
+
+/// Where a dependency is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Registry {
+    /// A registry of Rust crates.
+    Crates {
+        /// As the lock file names it: `registry+URL` or `sparse+URL`.
+        source: String,
+    },
+}
+
+/// What becomes of a dependency's file in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A crate as Cargo wants it in a directory source: its tree, and the file that states its checksum.
+    Crate,
+}
+
+/// A tree that is made from a package's source while planning, so that a step depends on that alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GeneratedTree {
+    /// Name part of its store path.
+    pub name: String,
+    /// Its files by path.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// Something that a step needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The package's source.
+    Source,
+    /// An element of [`LanguageBuild::dependencies`].
+    Dependency(usize),
+    /// An element of [`LanguageBuild::trees`].
+    Tree(usize),
+    /// An element of [`LanguageBuild::steps`].
+    Step(usize),
+}
+
+/// A step before the package's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanguageStep {
+    /// What messages call it.
+    pub label: String,
+    /// Name part of its output's store path.
+    pub name: String,
+    /// What its script finds.
+    pub surroundings: Surroundings,
+    /// Unpacked into the working directory.
+    pub source: Option<Part>,
+    /// What is run.
+    pub recipe: Recipe,
+}
+
+/// What the script of a step finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Surroundings {
+    /// The tools and libraries of the package.
+    Package,
+    /// These Debian packages alone, which [`crate::spec::deb_sets`] names for the language, sorted.
+    Debs(Vec<String>),
+}
+
+/// How something is built.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recipe {
+    /// What the shell runs before the script, whoever wrote that.
+    pub preamble: String,
+    /// The script; the package's own is used instead where it has one.
+    pub script: String,
+    /// Variables; the package's own win.
+    pub env: BTreeMap<String, String>,
+    /// Store paths that the script finds elsewhere too, read-only.
+    pub mounts: Vec<Mount>,
+    /// Parts that the output refers to whether the scan finds them or not.
+    pub runtime: Vec<Part>,
+    /// Parts whose store paths the script finds in a variable, by its name.
+    pub variables: BTreeMap<String, Part>,
+}
+
+/// A store path that a script finds at another place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// What is there.
+    pub part: Part,
+    /// Where, below `/build` and outside `/build/source`.
+    pub at: String,
+}
+
+/// What a language knows of a package.
+pub struct Request<'a> {
+    /// The package.
+    pub package: &'a Package,
+    /// What it says of its language.
+    pub language: &'a Language,
+    /// The pins of everything that the language's own lock file does not hold.
+    pub lock: &'a Lock,
+    /// The package's source.
+    pub source: &'a SourceTree,
+}
+
+/// Why a package cannot be planned by its lock file.
+#[derive(Debug, thiserror::Error)]
+pub enum LangError {
+    /// A file of the source cannot be read.
+    #[error(transparent)]
+    Io(#[from] PathError),
+    /// What is wrong, in which file, and what to do about it.
+    #[error("{message}")]
+    Lock {
+        /// What is wrong.
+        message: String,
+        /// Where: the file, and the entry in it.
+        place: String,
+        /// What to type next.
+        help: String,
+    },
+}
+
+impl LangError {
+    /// Something wrong at `place`, a file of the source or an entry in one.
+    fn at(place: impl Into<String>, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::Lock {
+            message: message.into(),
+            place: place.into(),
+            help: help.into(),
+        }
+    }
+
+    /// As it is shown at the key that names the language.
+    pub fn diagnostic(self, request: &Request<'_>) -> Diagnostic {
+        let package = &request.package.name.value;
+        let key = request.package.language.as_ref();
+        let at = |diagnostic: Diagnostic, label: String| match key {
+            Some(key) => diagnostic.at(key.span.clone(), label),
+            None => diagnostic,
+        };
+        match self {
+            Self::Io(error) => at(
+                Diagnostic::new(format!("cannot plan package `{package}`: {error}")),
+                "read for this".to_owned(),
+            ),
+            Self::Lock { message, place, help } => at(
+                Diagnostic::new(format!("package `{package}`: {message}")),
+                format!("in {place}"),
+            )
+            .help(help),
+        }
+    }
+}
+
+/// A language whose lock files become build steps.
+trait Planner {
+    /// All that `request`'s package takes from its language.
+    fn plan(&self, request: &Request<'_>) -> Result<LanguageBuild, LangError>;
+}
+
+/// All that a package takes from its language, by the lock file in its source.
+///
+/// # Errors
+///
+/// No lock file, one that cannot be read, an entry without a usable hash, a dependency of a kind that is not supported.
+pub fn plan(request: &Request<'_>) -> Result<LanguageBuild, LangError> {
+    let LanguageOptions::Rust(planner) = &request.language.options;
+    planner.plan(request)
+}
+
+/// The files of a package's source.
+#[derive(Debug)]
+pub struct SourceTree {
+    root: PathBuf,
+}
+
+impl SourceTree {
+    /// The tree at `root`, which does not change any more.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The text of a file; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// A file that is too large, that is not UTF-8, or that cannot be read.
+    pub fn text(&self, path: &str) -> Result<Option<String>, LangError> {
+        let full = self.root.join(path);
+        if !self.is_file(path) {
+            return Ok(None);
+        }
+        let bytes = fsio::read_limited(&full, TEXT_MAX)?;
+        String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|_| LangError::at(format!("`{path}`"), "a file is not UTF-8", "write it again as UTF-8"))
+    }
+
+    /// Whether there is a regular file at this place, reached through directories alone.
+    pub fn is_file(&self, path: &str) -> bool {
+        let mut place = self.root.clone();
+        for part in Path::new(path).components() {
+            if place.is_symlink() {
+                return false;
+            }
+            place.push(part);
+        }
+        place.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,14 @@
+cargo build --locked --profile "$LAYERIZE_CARGO_PROFILE" -j "$LAYERIZE_CORES" $LAYERIZE_CARGO_FLAGS
+case $LAYERIZE_CARGO_PROFILE in dev) made=/build/target/debug ;; *) made=/build/target/$LAYERIZE_CARGO_PROFILE ;; esac
+for file in "$made"/*; do
+  [ -f "$file" ] || continue
+  case $file in
+    *.d | *.rlib | *.rmeta) ;;
+    *.so | *.a) install -D -m 644 "$file" "$out/lib/${file##*/}" ;;
+    *) [ ! -x "$file" ] || install -D -m 755 "$file" "$out/bin/${file##*/}" ;;
+  esac
+done
+if [ ! -e "$out" ]; then
+  echo "cargo made neither a program nor a library that could be installed: write a \`script\` that fills \$out" >&2
+  exit 1
+fi

@@ -1,0 +1,126 @@
+//! A *Cargo.lock*: the crates that it pins, with where each comes from and its checksum.
+//!
+//! Invariant: a crate that comes back has a checksum; names and versions are fit to be part of a path. Versions 1 to 4 of
+//! the format are read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use crate::digest::Digest;
+use crate::lang::LangError;
+
+/// How the name ends that lock files give to the registry that a crate is from unless a manifest says otherwise.
+pub(super) const DEFAULT_REGISTRY: &str = "/rust-lang/crates.io-index";
+
+/// The newest format that is known.
+const VERSION_MAX: u32 = 4;
+
+/// What a lock file pins, without the members of the workspace itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CargoLock {
+    /// From registries, sorted by name and version.
+    pub(super) crates: Vec<LockedCrate>,
+}
+
+/// A crate of a registry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LockedCrate {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) source: CrateSource,
+    /// SHA-256 of its file.
+    pub(super) checksum: Digest,
+}
+
+/// Where a crate comes from, as the lock names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct CrateSource(pub(super) String);
+
+#[derive(Deserialize)]
+struct Document {
+    version: Option<u32>,
+    #[serde(default)]
+    package: Vec<Entry>,
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    name: String,
+    version: String,
+    source: Option<String>,
+    checksum: Option<String>,
+}
+
+impl CargoLock {
+    /// Reads the text of `file`.
+    pub(super) fn parse(text: &str, file: &str) -> Result<Self, LangError> {
+        let document: Document = toml::from_str(text).map_err(|error| {
+            let message = format!("the lock file cannot be read: {}", error.message());
+            LangError::at(format!("`{file}`"), message, "run `cargo generate-lockfile`")
+        })?;
+        if let Some(version) = document.version.filter(|version| *version > VERSION_MAX) {
+            let message = format!("version {version} of the lock file's format is not known");
+            let help = format!("let `cargo` write version {VERSION_MAX}, or use a newer layerize");
+            return Err(LangError::at(format!("`{file}`"), message, help));
+        }
+        let mut crates = BTreeSet::new();
+        for entry in document.package {
+            crates.extend(read_entry(entry, &document.metadata, file)?);
+        }
+        Ok(Self {
+            crates: crates.into_iter().collect(),
+        })
+    }
+
+    /// Where the crates come from, without repetition.
+    pub(super) fn sources(&self) -> BTreeSet<&CrateSource> {
+        self.crates.iter().map(|of| &of.source).collect()
+    }
+}
+
+/// The crate of an entry; `None` for one that is part of the source itself.
+fn read_entry(entry: Entry, metadata: &BTreeMap<String, String>, file: &str) -> Result<Option<LockedCrate>, LangError> {
+    let place = format!("`{file}`, package `{} {}`", entry.name, entry.version);
+    let plain =
+        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_+.".contains(&b));
+    if !plain(&entry.name) || !plain(&entry.version) || entry.name.starts_with('.') {
+        let message = "a package's name or version holds what neither can hold";
+        return Err(LangError::at(place, message, "let `cargo` write the lock file anew"));
+    }
+    let Some(source) = entry.source else { return Ok(None) };
+    if source.starts_with("git+") {
+        let message = "a dependency from git is not supported yet";
+        return Err(LangError::at(
+            place,
+            message,
+            "depend on a published version, or copy it into the source",
+        ));
+    }
+    if source.contains(|c: char| c.is_control() || c == '"' || c == '\\') {
+        let message = "the place that a package comes from is not an address";
+        return Err(LangError::at(place, message, "let `cargo` write the lock file anew"));
+    }
+    // The first format keeps checksums apart.
+    let apart = metadata.get(&format!("checksum {} {} ({source})", entry.name, entry.version));
+    let Some(checksum) = entry.checksum.as_ref().or(apart) else {
+        let message = format!("`{} {}` has no checksum", entry.name, entry.version);
+        return Err(LangError::at(
+            place,
+            message,
+            "run `cargo update` with a registry that states checksums",
+        ));
+    };
+    let Ok(checksum) = Digest::from_hex(checksum) else {
+        let message = format!("the checksum of `{} {}` is no SHA-256", entry.name, entry.version);
+        return Err(LangError::at(place, message, "let `cargo` write the lock file anew"));
+    };
+    Ok(Some(LockedCrate {
+        name: entry.name,
+        version: entry.version,
+        source: CrateSource(source),
+        checksum,
+    }))
+}

@@ -1,0 +1,178 @@
+//! The *language* of a package: `rust`, `python`, `node` or `go`, whose own lock file pins what the package depends on.
+//!
+//! Invariant: a package has at most one; what a language is built with unless the spec says otherwise stands here, and
+//! nowhere else.
+
+use super::checks::{self, Complaint};
+use super::diagnostics::Diagnostic;
+use super::keys;
+use super::reader::{Field, Reader, Table};
+use super::types::{Dependency, Package, Source, Spanned};
+
+/// What `[package.NAME]` says of the language that it is written in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Language {
+    /// The lock file, relative to the source; `None`: the one that the language's tools write.
+    pub lock: Option<Spanned<String>>,
+    /// What is said of the language alone.
+    pub options: LanguageOptions,
+}
+
+/// The keys of one language.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LanguageOptions {
+    /// `rust = { … }`.
+    Rust(RustOptions),
+}
+
+/// `rust = { … }`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RustOptions {
+    /// `features`: those that are switched on.
+    pub features: Vec<String>,
+    /// `default-features`: whether the default ones are on (default true).
+    pub default_features: bool,
+    /// `package`: the members of the workspace that are built; none: its default members.
+    pub packages: Vec<String>,
+    /// `bins`: the programs that are built and installed; none: all.
+    pub bins: Vec<String>,
+    /// `profile`: Cargo's profile.
+    pub profile: Option<String>,
+}
+
+impl Language {
+    /// The key by which a spec names it.
+    pub fn key(&self) -> &'static str {
+        match &self.options {
+            LanguageOptions::Rust(_) => "rust",
+        }
+    }
+
+    /// The Debian packages that it is built with, beside those that the package names.
+    pub fn tools(&self) -> &'static [&'static str] {
+        match &self.options {
+            LanguageOptions::Rust(_) => RUST_TOOLS,
+        }
+    }
+
+    /// The Debian packages that it is linked against where the package names no libraries.
+    pub fn libraries(&self) -> &'static [&'static str] {
+        match &self.options {
+            LanguageOptions::Rust(_) => &["libc6-dev"],
+        }
+    }
+}
+
+/// A Rust toolchain of today, a linker, and what finds C libraries. Debian's plain `cargo` reads no lock file of today.
+const RUST_TOOLS: &[&str] = &["cargo-web", "gcc", "pkg-config", "rustc-web"];
+
+/// The package with the tools of its language after its own, and the language's libraries where it names none.
+pub(super) fn with_defaults(mut package: Package) -> Package {
+    let Some(Spanned { value: language, span }) = &package.language else {
+        return package;
+    };
+    let debs = |names: &'static [&'static str]| {
+        names.iter().map(|name| Spanned {
+            value: Dependency::Debian((*name).to_owned()),
+            span: span.clone(),
+        })
+    };
+    for tool in debs(language.tools()) {
+        if package.tools.iter().all(|own| own.value != tool.value) {
+            package.tools.push(tool);
+        }
+    }
+    if package.libraries.is_empty() {
+        package.libraries = debs(language.libraries()).collect();
+    }
+    package
+}
+
+/// Reads the language of a package, whose `source` must be a directory of the user's own.
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    table: &Table<'_>,
+    source: Option<&Spanned<Source>>,
+) -> Option<Spanned<Language>> {
+    let mut given = keys::LANGUAGES.iter().filter_map(|key| table.get(key));
+    let field = given.next()?;
+    if let Some(other) = given.next() {
+        let diagnostic = Diagnostic::new(format!("{} has both `{}` and `{}`", table.what, field.key, other.key))
+            .at(other.key_span, "a package is in one language")
+            .help("make a package of each");
+        reader.error(diagnostic);
+    }
+    let value = read_one(reader, &field)?;
+    match source.map(|source| &source.value) {
+        Some(Source::Path { .. }) => {}
+        _ => {
+            let diagnostic = Diagnostic::new(format!("{} needs a source of its own files", field.title()))
+                .at(field.key_span.clone(), "its lock file is read from the source")
+                .help("write `source = { path = \".\" }`");
+            reader.error(diagnostic);
+        }
+    }
+    Some(Spanned {
+        value,
+        span: field.key_span,
+    })
+}
+
+fn read_one(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Language> {
+    match field.key {
+        "rust" => read_rust(reader, field),
+        _ => None,
+    }
+}
+
+fn read_rust(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Language> {
+    let table = reader.table(field, field.title(), keys::RUST.iter().collect())?;
+    let options = RustOptions {
+        features: texts(reader, &table, "features", cargo_word),
+        default_features: table.flag(reader, "default-features").unwrap_or(true),
+        packages: texts(reader, &table, "packages", cargo_word),
+        bins: texts(reader, &table, "bins", cargo_word),
+        profile: table
+            .checked(reader, "profile", cargo_word)
+            .map(|profile| profile.value),
+    };
+    Some(Language {
+        lock: lock(reader, &table),
+        options: LanguageOptions::Rust(options),
+    })
+}
+
+/// The path of the lock file.
+fn lock(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Spanned<String>> {
+    table.checked(reader, "lock", |text| match checks::local_path(text) {
+        Ok(path) if path.starts_with('/') || path.split('/').any(|part| part == "..") => Err(Complaint {
+            label: "not a path inside the source".to_owned(),
+            help: Some("name a file relative to `source`".to_owned()),
+        }),
+        other => other,
+    })
+}
+
+/// An array of strings, each of which passes `check`.
+fn texts(
+    reader: &mut Reader<'_>,
+    table: &Table<'_>,
+    key: &'static str,
+    check: fn(&str) -> Result<String, Complaint>,
+) -> Vec<String> {
+    let elements = table.elements(reader, key);
+    let read = elements.iter().filter_map(|element| reader.checked(element, check));
+    read.map(|text| text.value).collect()
+}
+
+/// A name that is handed to Cargo: of a feature (`dep/feature`, `dep?/feature`), a package, a program, a profile.
+fn cargo_word(text: &str) -> Result<String, Complaint> {
+    let plain = |c: char| c.is_alphanumeric() || "_-+./?:".contains(c);
+    if !text.is_empty() && !text.starts_with('-') && text.chars().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err(Complaint {
+        label: "not a name that Cargo knows".to_owned(),
+        help: Some("letters, digits, `_`, `-`, `+`, `.`, `/`, `?` and `:`".to_owned()),
+    })
+}
