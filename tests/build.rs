@@ -426,7 +426,7 @@ fn fetch_step(path: &Path) -> Derivation {
         name: name.clone(),
         action: Action::Fetch(Download {
             name,
-            sha256: Digest::of(&bytes),
+            hash: Digest::of(&bytes).into(),
             size: Some(bytes.len() as u64),
             origin: Origin::Url(format!("file:{}", path.display())),
         }),

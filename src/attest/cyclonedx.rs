@@ -7,6 +7,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
+use crate::digest::ContentDigest;
 use crate::oci::canonical_json;
 
 use super::inventory::{Component, ComponentOrigin, Extent, Inventory, PinnedFile, TOOL, uuid};
@@ -135,12 +136,23 @@ fn external_reference(file: &PinnedFile) -> Value {
         Some(location) if !location.starts_with("file:") => location.as_str(),
         _ => file.name.as_str(),
     };
-    json!({
+    let mut reference = json!({
         "type": if file.binary { "distribution" } else { "source-distribution" },
         "url": iri_reference(url),
         "comment": file.purl,
-        "hashes": [{ "alg": "SHA-256", "content": file.sha256.hex() }],
-    })
+    });
+    match file.hash.content() {
+        Some(digest) => {
+            let algorithm = match digest {
+                ContentDigest::Sha256(_) => "SHA-256",
+                ContentDigest::Sha512(_) => "SHA-512",
+            };
+            reference["hashes"] = json!([{ "alg": algorithm, "content": digest.hex() }]);
+        }
+        // CycloneDX has no name for Go's hash.
+        None => reference["comment"] = json!(format!("{} {}", file.purl, file.hash)),
+    }
+    reference
 }
 
 /// What cannot stand in an IRI reference, percent-encoded; `%` itself stays, as addresses are encoded already.

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::configure::ScriptsOutcome;
 use crate::derive::{Action, BuildPlan, Download, Input, LeftOut, Origin as DownloadOrigin, StepId};
-use crate::digest::{ContentDigest, Digest};
+use crate::digest::{ContentDigest, Digest, FileHash};
 use crate::fsio;
 use crate::image::{Image, ImageLayer, PACKAGES_ANNOTATION, Recipe, STORE_PATHS_ANNOTATION};
 use crate::store::Store;
@@ -236,7 +236,8 @@ impl Gathered<'_> {
             | Action::Unpack { .. }
             | Action::UnpackCrate { .. }
             | Action::UnpackDebControl { .. }
-            | Action::UnpackDebSource { .. } => {}
+            | Action::UnpackDebSource { .. }
+            | Action::UnpackGoModule { .. } => {}
         }
         made.files.extend(pinned(&derivation.downloads()));
         made
@@ -267,11 +268,11 @@ fn pinned(downloads: &[&Download]) -> BTreeSet<PinnedFile> {
 
 /// A download as documents show it.
 pub(super) fn pinned_file(download: &Download) -> PinnedFile {
-    let sha256 = download.sha256;
+    let hash = download.hash;
     let (location, purl, binary) = match &download.origin {
         DownloadOrigin::Url(url) => {
             let url = without_password(url);
-            let purl = purl::download(&download.name, None, Some(&url), &sha256);
+            let purl = purl::download(&download.name, None, Some(&url), &hash);
             (url, purl, false)
         }
         DownloadOrigin::Crate { name, version, .. } => (download.name.clone(), purl::cargo(name, version), false),
@@ -293,7 +294,7 @@ pub(super) fn pinned_file(download: &Download) -> PinnedFile {
         } => (filename.clone(), purl::debian_source(package, version), false),
     };
     PinnedFile {
-        sha256,
+        hash,
         name: download.name.clone(),
         location: Some(location),
         purl,
@@ -314,25 +315,22 @@ fn without_password(text: &str) -> String {
     }
 }
 
-/// The files that a derivation in the store names by their digests; where they came from it does not say.
+/// The files that a derivation in the store names by their hashes; where they came from it does not say.
 pub(super) fn files_of(derivation: &Value) -> BTreeSet<PinnedFile> {
     let action = &derivation["action"];
     let binary = action["kind"] == "unpack-deb";
     let name = derivation["name"].as_str().unwrap_or("file");
-    let one = action["sha256"].as_str().map(|digest| (name.to_owned(), digest));
+    let keys = action.as_object().into_iter().flatten();
+    let one = keys.filter_map(|(key, hash)| Some((name.to_owned(), FileHash::from_hex(key, hash.as_str()?)?)));
     let many = action["files"].as_object().into_iter().flatten();
-    let many = many.filter_map(|(name, digest)| Some((name.clone(), digest.as_str()?)));
-    one.into_iter()
-        .chain(many)
-        .filter_map(|(name, digest)| {
-            let sha256 = Digest::from_hex(digest).ok()?;
-            Some(PinnedFile {
-                sha256,
-                purl: purl::download(&name, None, None, &sha256),
-                name,
-                location: None,
-                binary,
-            })
+    let many = many.filter_map(|(name, digest)| Some((name.clone(), Digest::from_hex(digest.as_str()?).ok()?.into())));
+    one.chain(many)
+        .map(|(name, hash)| PinnedFile {
+            hash,
+            purl: purl::download(&name, None, None, &hash),
+            name,
+            location: None,
+            binary,
         })
         .collect()
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::digest::{ContentDigest, Digest};
+use crate::digest::{ContentDigest, Digest, FileHash};
 use crate::oci::Platform;
 
 use super::{cyclonedx, purl, spdx};
@@ -90,11 +90,11 @@ pub enum ComponentOrigin {
     Unknown,
 }
 
-/// A file from outside, pinned by its digest.
+/// A file from outside, pinned by its hash.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PinnedFile {
-    /// Digest of the file.
-    pub sha256: Digest,
+    /// What its bytes are known by.
+    pub hash: FileHash,
     /// File name.
     pub name: String,
     /// Address, or path below a Debian mirror; `None` where it is not known.
@@ -179,11 +179,11 @@ impl Inventory {
         }
     }
 
-    /// The pinned files of all components, each once, sorted by digest.
-    pub(super) fn files(&self) -> BTreeMap<Digest, &PinnedFile> {
+    /// The pinned files of all components, each once, sorted by hash.
+    pub(super) fn files(&self) -> BTreeMap<FileHash, &PinnedFile> {
         let files = self.components.iter().flat_map(|component| &component.sources);
         // Of a file with two names the first in order counts.
-        files.rev().map(|file| (file.sha256, file)).collect()
+        files.rev().map(|file| (file.hash, file)).collect()
     }
 
     /// The layers' digests, each once, in order of first appearance.
@@ -219,7 +219,7 @@ impl Component {
             ComponentOrigin::Nix => purl::nix(&self.name, version),
             ComponentOrigin::Taken if self.sources.len() == 1 => {
                 let file = self.sources.first().expect("there is one");
-                purl::download(&self.name, version, file.location.as_deref(), &file.sha256)
+                purl::download(&self.name, version, file.location.as_deref(), &file.hash)
             }
             ComponentOrigin::Built | ComponentOrigin::Taken | ComponentOrigin::Unknown => {
                 purl::generic(&self.name, version)

@@ -8,7 +8,8 @@
 //! - `buildType` is [`BUILD_TYPE`]. Its external parameters are `image`, `tag`, `platform`, `options` (what
 //!   was asked for beyond the spec, or beyond an image of store paths that says nothing, by the spec's keys), `spec` (files, by digest) and `lock`; its internal ones the numbers of the formats, the date, and
 //!   `unresolved`, inputs of which the store knows no more.
-//! - `resolvedDependencies` are the files from outside by SHA-256, those of build tools included; local sources and
+//! - `resolvedDependencies` are the files from outside by SHA-256 (by SHA-512, or Go's `dirHash`, where a lock knows
+//!   them by that), those of build tools included; local sources and
 //!   store paths that were not built by the hash of their canonical archive (`narSha256`); the image's `files` by
 //!   SHA-256, under their paths in the image; and its layer plan, if one was given or kept, as `layer-plan`.
 //! - `byproducts` has the store path of what maintainer scripts made, with what became of those of each package (its place is
@@ -21,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::derive::{self, ImageInputs, Input};
-use crate::digest::Digest;
+use crate::digest::{Digest, FileHash};
 use crate::graph;
 use crate::image::{self, Configured};
 use crate::layer;
@@ -243,10 +244,18 @@ impl Materials {
                 Some(location) if location.contains("://") => location,
                 _ => &file.purl,
             };
-            json!({ "name": file.name, "uri": uri, "digest": { "sha256": file.sha256.hex() } })
+            json!({ "name": file.name, "uri": uri, "digest": { algorithm(&file.hash): file.hash.hex() } })
         });
         let trees = self.trees.iter().map(|(name, hash)| nar_descriptor(name, hash));
         files.chain(trees).chain(file_descriptors(&self.local)).collect()
+    }
+}
+
+/// The name of a hash in a digest set (in-toto Attestation Framework, DigestSet).
+fn algorithm(hash: &FileHash) -> &'static str {
+    match hash {
+        FileHash::Content(digest) => digest.algorithm(),
+        FileHash::GoModule(_) | FileHash::GoMod(_) => "dirHash",
     }
 }
 

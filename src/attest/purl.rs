@@ -5,7 +5,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode as encode};
 
-use crate::digest::Digest;
+use crate::digest::{Digest, FileHash};
 
 /// What is encoded in the value of a qualifier.
 const QUALIFIER: &AsciiSet = &COMPONENT.remove(b'/');
@@ -40,14 +40,14 @@ pub(super) fn cargo(name: &str, version: &str) -> String {
 }
 
 /// A file that was downloaded; an address without a host (`file:`) says nothing to others and is left out.
-pub(super) fn download(name: &str, version: Option<&str>, url: Option<&str>, sha256: &Digest) -> String {
-    let checksum = sha256.to_string();
+pub(super) fn download(name: &str, version: Option<&str>, url: Option<&str>, hash: &FileHash) -> String {
+    let checksum = hash.content().map(|digest| digest.to_string());
     let url = url.filter(|url| url.starts_with("https://") || url.starts_with("http://"));
     build(
         "generic",
         name,
         version,
-        &[("checksum", Some(&checksum)), ("download_url", url)],
+        &[("checksum", checksum.as_deref()), ("download_url", url)],
     )
 }
 
@@ -110,11 +110,11 @@ mod tests {
             ),
             (generic("a b/c", Some("")), "pkg:generic/a%20b%2Fc".to_owned()),
             (
-                download("a", Some("1"), Some("https://x.invalid/a?b=c&d#e"), &digest),
+                download("a", Some("1"), Some("https://x.invalid/a?b=c&d#e"), &digest.into()),
                 format!("pkg:generic/a@1?checksum={digest}&download_url=https://x.invalid/a%3Fb%3Dc%26d%23e"),
             ),
             (
-                download("a", None, Some("file:///home/me/a"), &digest),
+                download("a", None, Some("file:///home/me/a"), &digest.into()),
                 format!("pkg:generic/a?checksum={digest}"),
             ),
             (nix("glibc", Some("2.38-27")), "pkg:nix/glibc@2.38-27".to_owned()),

@@ -138,7 +138,12 @@ fn component_package(component: &Component) -> Value {
 fn file_package(file: &PinnedFile) -> Value {
     let purpose = if file.binary { "ARCHIVE" } else { "SOURCE" };
     let mut package = package(&file_id(file), &file.name, None, purpose);
-    package["checksums"] = checksums(file.sha256);
+    let mut comments = Vec::new();
+    match file.hash.content() {
+        Some(digest) => package["checksums"] = checksums(digest),
+        // SPDX has no name for Go's hash.
+        None => comments.push(file.hash.to_string()),
+    }
     package["packageFileName"] = json!(file.name);
     package["externalRefs"] = references(&file.purl);
     if let Some(location) = &file.location {
@@ -146,10 +151,13 @@ fn file_package(file: &PinnedFile) -> Value {
             true => package["downloadLocation"] = json!(location),
             // A lock names no mirror: the path below any of them.
             false if file.purl.starts_with("pkg:deb/") => {
-                package["comment"] = json!(format!("{location} of a Debian mirror"));
+                comments.push(format!("{location} of a Debian mirror"));
             }
             false => {}
         }
+    }
+    if !comments.is_empty() {
+        package["comment"] = json!(comments.join("; "));
     }
     package
 }
@@ -246,7 +254,10 @@ fn layer_id(digest: &ContentDigest) -> String {
 }
 
 fn file_id(file: &PinnedFile) -> String {
-    format!("SPDXRef-File-{}", file.sha256.hex())
+    match file.hash.sha256() {
+        Some(digest) => format!("SPDXRef-File-{}", digest.hex()),
+        None => format!("SPDXRef-File-{}-{}", file.hash.scheme(), file.hash.hex()),
+    }
 }
 
 /// Letters, digits, `.` and `-` alone are allowed: the key's own hash keeps apart what else would read alike.

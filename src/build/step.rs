@@ -4,6 +4,8 @@
 //! somebody else has made it meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::configuring::ConfigureStep;
@@ -11,10 +13,11 @@ use super::part;
 use super::script::ScriptStep;
 use super::tools::warn_of_tools;
 use super::{BuildError, BuildOptions};
-use crate::derive::{self, Action, BuildPlan, Derivation, Input, Part, Script, StepId};
-use crate::digest::Digest;
+use crate::derive::{self, Action, BuildPlan, Derivation, Download, Input, Part, Script, StepId};
+use crate::digest::{Digest, HashingWriter};
 use crate::event::{Event, Reporter};
 use crate::fetch;
+use crate::fsio::IoContext;
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
@@ -119,10 +122,7 @@ impl Step<'_> {
         }
         let derivation = self.derivation();
         match (&derivation.action, self.files.as_slice()) {
-            (Action::Fetch(download), [file]) => {
-                let info = self.store.add_file_flat(&derivation.name, file, &download.sha256)?;
-                Ok(info.path)
-            }
+            (Action::Fetch(download), [file]) => self.keep_file(download, file),
             (
                 Action::Unpack {
                     archive,
@@ -130,15 +130,7 @@ impl Step<'_> {
                     or_keep,
                 },
                 [file],
-            ) => self.unpack(|dest| {
-                let unpack = if *or_keep {
-                    fetch::unpack_or_keep
-                } else {
-                    fetch::unpack_archive
-                };
-                unpack(file, &archive.name, *strip, dest)?.report(&archive.name, self.reporter);
-                Ok(())
-            }),
+            ) => self.unpack_archive(archive, file, *strip, *or_keep),
             (Action::UnpackCrate { archive }, [file]) => self.unpack(|dest| {
                 fetch::unpack_crate(file, archive, dest)?.report(&archive.name, self.reporter);
                 Ok(())
@@ -154,6 +146,9 @@ impl Step<'_> {
                     fetch::unpack_deb_source(&named, dest)?.report(&derivation.label, self.reporter);
                     Ok(())
                 })
+            }
+            (Action::UnpackGoModule { zip, module, version }, [file]) => {
+                self.unpack(|dest| fetch::unpack_go_module(file, &zip.name, module, version, dest))
             }
             (Action::DebPart { tree, part, .. }, _) => self.take_part(tree, part),
             (Action::Script(script), _) => self.run_script(script),
@@ -173,7 +168,8 @@ impl Step<'_> {
                 | Action::Unpack { .. }
                 | Action::UnpackCrate { .. }
                 | Action::UnpackDeb { .. }
-                | Action::UnpackDebControl { .. },
+                | Action::UnpackDebControl { .. }
+                | Action::UnpackGoModule { .. },
                 _,
             ) => {
                 unreachable!("a step is started when each of its downloads has its file")
@@ -195,6 +191,31 @@ impl Step<'_> {
         step.run()
     }
 
+    /// Brings a file from outside into the store. It was verified by the hash that it is known by; its SHA-256 names it.
+    fn keep_file(&self, download: &Download, file: &Path) -> Result<StorePath, BuildError> {
+        let digest = download.hash.sha256().map_or_else(|| file_digest(file), Ok)?;
+        let name = &self.derivation().name;
+        Ok(self.store.add_file_flat(name, file, &digest)?.path)
+    }
+
+    /// Brings what is in an archive into the store.
+    fn unpack_archive(
+        &self,
+        archive: &Download,
+        file: &Path,
+        strip: Option<u32>,
+        or_keep: bool,
+    ) -> Result<StorePath, BuildError> {
+        let unpack = match or_keep {
+            true => fetch::unpack_or_keep,
+            false => fetch::unpack_archive,
+        };
+        self.unpack(|dest| {
+            unpack(file, &archive.name, strip, dest)?.report(&archive.name, self.reporter);
+            Ok(())
+        })
+    }
+
     /// Brings a few files of the package that an input is into the store.
     fn take_part(&self, tree: &Input, part: &Part) -> Result<StorePath, BuildError> {
         let staging = self.store.stage()?;
@@ -214,4 +235,12 @@ impl Step<'_> {
         let info = self.store.add_leaf(name, &tree, Some(self.resolved.digest))?;
         Ok(info.path)
     }
+}
+
+/// The digest of a file's bytes.
+fn file_digest(file: &Path) -> Result<Digest, BuildError> {
+    let mut sink = HashingWriter::new(io::sink());
+    let mut content = File::open(file).context("open", file)?;
+    io::copy(&mut content, &mut sink).context("read", file)?;
+    Ok(sink.finish().1.digest())
 }

@@ -156,7 +156,7 @@ fn check(args: &InputsCheckArgs, context: &Context) -> anyhow::Result<Outcome> {
     let downloads: Vec<&Download> = all.iter().map(|(_, download)| download).collect();
     let options = context
         .environment
-        .build_options(&args.flags.options(), Some(&project.workspace))?;
+        .build_options(&args.flags.options(), Some(&project))?;
     let survey = fetch::survey(&downloads, &options.fetch, context.ui)?;
     context.ui.clear();
     let files: Vec<&InputFile> = all.iter().map(|(file, _)| file).collect();

@@ -46,7 +46,7 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
     let script = derive::shell(&project.workspace, &project.lock, &plan, &package)?;
     let inputs: Vec<Input> = script.inputs().into_iter().cloned().collect();
     let options = args.flags.options();
-    let options = context.environment.build_options(&options, Some(&project.workspace))?;
+    let options = context.environment.build_options(&options, Some(&project))?;
     let paths = build::realise(&store, &plan, &inputs, &options, context.ui)?;
     context.ui.clear();
     let cwd = std::env::current_dir().context("cannot tell the current directory")?;

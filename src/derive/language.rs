@@ -182,7 +182,7 @@ fn locked(dependency: &LockedDependency) -> Derivation {
     let LockedDependency { name, version, .. } = dependency;
     let download = Download {
         name: dependency.file.clone(),
-        sha256: dependency.sha256,
+        hash: dependency.hash,
         size: None,
         origin: match &dependency.registry {
             Registry::Crates { source } => Origin::Crate {

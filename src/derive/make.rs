@@ -226,7 +226,7 @@ impl Maker<'_> {
                 let file_name = url_file_name(url);
                 let download = Download {
                     name: file_name.clone(),
-                    sha256,
+                    hash: sha256.into(),
                     size: locked
                         .filter(|locked| locked.sha256 == sha256)
                         .map(|locked| locked.size),

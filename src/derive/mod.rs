@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::digest::Digest;
+use crate::digest::FileHash;
 use crate::spec::{LockedArchive, LockedDeb, LockedDebSource, PackageName};
 use crate::store_path::StorePath;
 
@@ -161,6 +161,15 @@ pub enum Action {
         /// Source package name.
         package: String,
     },
+    /// A Go module, from the zip that module proxies give.
+    UnpackGoModule {
+        /// The zip.
+        zip: Download,
+        /// The module's path: `golang.org/x/text`.
+        module: String,
+        /// Its version: `v0.3.0`.
+        version: String,
+    },
     /// A few files of a Debian package.
     DebPart {
         /// Package name.
@@ -190,8 +199,8 @@ pub enum Part {
 pub struct Download {
     /// File name, for messages and for archives' kinds.
     pub name: String,
-    /// Digest: the only part that is hashed.
-    pub sha256: Digest,
+    /// What its bytes must be: the only part that is hashed.
+    pub hash: FileHash,
     /// Size in bytes where the lock knows it.
     pub size: Option<u64>,
     /// Where to get it.
@@ -243,7 +252,7 @@ impl Download {
     pub fn deb(package: &str, locked: &LockedDeb) -> Self {
         Self {
             name: locked.filename.rsplit('/').next().unwrap_or_default().to_owned(),
-            sha256: locked.sha256,
+            hash: locked.sha256.into(),
             size: Some(locked.size),
             origin: Origin::Deb {
                 package: package.to_owned(),
@@ -260,7 +269,7 @@ impl Download {
         let mut files: Vec<Self> = (locked.files.iter())
             .map(|file| Self {
                 name: file.name.clone(),
-                sha256: file.sha256,
+                hash: file.sha256.into(),
                 size: Some(file.size),
                 origin: Origin::DebSource {
                     package: package.to_owned(),
@@ -287,7 +296,8 @@ impl Derivation {
             | Action::UnpackCrate { .. }
             | Action::UnpackDeb { .. }
             | Action::UnpackDebControl { .. }
-            | Action::UnpackDebSource { .. } => BTreeSet::new(),
+            | Action::UnpackDebSource { .. }
+            | Action::UnpackGoModule { .. } => BTreeSet::new(),
         }
     }
 
@@ -298,7 +308,8 @@ impl Derivation {
             | Action::Unpack { archive: download, .. }
             | Action::UnpackCrate { archive: download }
             | Action::UnpackDeb { deb: download, .. }
-            | Action::UnpackDebControl { deb: download, .. } => vec![download],
+            | Action::UnpackDebControl { deb: download, .. }
+            | Action::UnpackGoModule { zip: download, .. } => vec![download],
             Action::UnpackDebSource { files, .. } => files.iter().collect(),
             Action::Script(_) | Action::Configure(_) | Action::DebPart { .. } => Vec::new(),
         }

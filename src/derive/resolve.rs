@@ -18,15 +18,19 @@
 //!
 //! | kind | further keys |
 //! |---|---|
-//! | `fetch` | `sha256` |
-//! | `unpack`, `unpack-or-keep` | `sha256`, `strip` |
-//! | `unpack-crate` | `sha256` |
-//! | `unpack-deb` | `package` (it names files in the output), `rules`, `sha256` |
-//! | `unpack-deb-control` | `package`, `sha256` |
+//! | `fetch` | *hash* |
+//! | `unpack`, `unpack-or-keep` | *hash*, `strip` |
+//! | `unpack-crate` | *hash* |
+//! | `unpack-deb` | `package` (it names files in the output), `rules`, *hash* |
+//! | `unpack-deb-control` | `package`, *hash* |
+//! | `unpack-go-module` | `module`, `version` (both stand in the names of the zip's files), *hash* |
 //! | `unpack-deb-source` | `files`: digest by file name, as the `.dsc` refers to names |
 //! | `deb-part` | `part`: `c.utf-8`, or the `zone`; `tree` |
 //! | `configure` | `answers`, `groups`, `incomplete` where it is, `locales`, `rules`, `skip`, `system`, `tools` |
 //! | `script` | `debianPatches`, `declared`, `env`, `libraries`, `root`, `runtime`, `sandbox`, `script`, `source`, `system`, `tools` |
+//!
+//! *hash* is what the file from outside is verified against, in hexadecimal digits: `sha256`, or else `sha512`, `go-h1` (of
+//! the files in a module's zip) or `go-mod-h1` (of a `go.mod`).
 //!
 //! **In** is all that can change the output: the name and the store's directory (both are part of the path
 //! that a build may write into its output), what is unpacked by its digest, and of a script its text, its
@@ -51,7 +55,7 @@ use serde_json::{Value, json};
 use crate::oci::canonical_json;
 use crate::store_path::{StoreDir, StorePath, fixed_file};
 
-use super::{Action, Configure, ConfiguredDeb, Derivation, Input, Part, Script};
+use super::{Action, Configure, ConfiguredDeb, Derivation, Download, Input, Part, Script};
 
 /// Number of the rules by which derivations are hashed and built; part of every derivation's hash.
 pub const FORMAT: u32 = 1;
@@ -73,15 +77,16 @@ pub fn resolved_json(derivation: &Derivation, path: &dyn Fn(&Input) -> StorePath
 }
 
 /// The path of a fixed output, known before it is fetched (`nix-store --add-fixed sha256`); `None` for a step
-/// whose output is not fixed.
+/// whose output is not fixed, or is by another hash: one content has one path, whichever hash it was asked for by.
 pub fn fixed_path(derivation: &Derivation) -> Option<StorePath> {
     match &derivation.action {
-        Action::Fetch(download) => fixed_file(&StoreDir::layerize(), &derivation.name, &download.sha256).ok(),
+        Action::Fetch(download) => fixed_file(&StoreDir::layerize(), &derivation.name, &download.hash.sha256()?).ok(),
         Action::Unpack { .. }
         | Action::UnpackCrate { .. }
         | Action::UnpackDeb { .. }
         | Action::UnpackDebControl { .. }
         | Action::UnpackDebSource { .. }
+        | Action::UnpackGoModule { .. }
         | Action::DebPart { .. }
         | Action::Script(_)
         | Action::Configure(_) => None,
@@ -108,25 +113,30 @@ fn hashed_text(derivation: &Derivation, name: &dyn Fn(&Input) -> String) -> Stri
 
 fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
     match action {
-        Action::Fetch(download) => json!({ "kind": "fetch", "sha256": download.sha256.hex() }),
+        Action::Fetch(download) => of_file(json!({ "kind": "fetch" }), download),
         Action::Unpack {
             archive,
             strip,
             or_keep,
         } => {
             let kind = if *or_keep { "unpack-or-keep" } else { "unpack" };
-            json!({ "kind": kind, "sha256": archive.sha256.hex(), "strip": strip })
+            of_file(json!({ "kind": kind, "strip": strip }), archive)
         }
-        Action::UnpackCrate { archive } => json!({ "kind": "unpack-crate", "sha256": archive.sha256.hex() }),
+        Action::UnpackCrate { archive } => of_file(json!({ "kind": "unpack-crate" }), archive),
         Action::UnpackDeb { deb, package } => {
-            json!({ "kind": "unpack-deb", "package": package, "rules": UNPACK_DEB_FORMAT, "sha256": deb.sha256.hex() })
+            let action = json!({ "kind": "unpack-deb", "package": package, "rules": UNPACK_DEB_FORMAT });
+            of_file(action, deb)
         }
         Action::UnpackDebControl { deb, package } => {
-            json!({ "kind": "unpack-deb-control", "package": package, "sha256": deb.sha256.hex() })
+            of_file(json!({ "kind": "unpack-deb-control", "package": package }), deb)
+        }
+        Action::UnpackGoModule { zip, module, version } => {
+            let action = json!({ "kind": "unpack-go-module", "module": module, "version": version });
+            of_file(action, zip)
         }
         Action::UnpackDebSource { files, package: _ } => {
             let files: BTreeMap<&str, String> = (files.iter())
-                .map(|file| (file.name.as_str(), file.sha256.hex()))
+                .map(|file| (file.name.as_str(), file.hash.hex()))
                 .collect();
             json!({ "kind": "unpack-deb-source", "files": files })
         }
@@ -140,6 +150,12 @@ fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
         Action::Script(script) => script_action(script, name),
         Action::Configure(configure) => configure_action(configure, name),
     }
+}
+
+/// `action` with the hash of the file from outside that it takes.
+fn of_file(mut action: Value, file: &Download) -> Value {
+    action[file.hash.scheme()] = json!(file.hash.hex());
+    action
 }
 
 fn configure_action(configure: &Configure, name: &dyn Fn(&Input) -> String) -> Value {

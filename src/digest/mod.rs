@@ -2,7 +2,8 @@
 //!
 //! Invariant: [`Digest`] (bytes as stored) and [`DiffId`] (a layer's uncompressed tar) are two types with
 //! no conversion between them, and a reader of outside bytes verifies digest and size at end of file. What other tools
-//! wrote may name its content by another algorithm: that is a [`ContentDigest`].
+//! wrote may name its content by another algorithm: that is a [`ContentDigest`]; and what a lock knows a file from outside by
+//! is a [`FileHash`].
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -13,10 +14,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 mod content;
+mod file_hash;
 mod sha256;
 mod two_lanes;
 
 pub use content::{ContentDigest, ParseContentDigestError};
+pub use file_hash::{FileHash, GoHash, ParseFileHashError};
 pub use sha256::Hasher;
 
 use content::ContentHasher;
@@ -177,15 +180,15 @@ pub enum VerifyError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected}, got {actual}")]
 pub struct DigestMismatch {
-    /// Announced digest.
-    pub expected: ContentDigest,
-    /// Digest of what was read.
-    pub actual: ContentDigest,
+    /// Announced hash.
+    pub expected: FileHash,
+    /// Hash of what was read.
+    pub actual: FileHash,
 }
 
 impl VerifyError {
     /// The error of bytes with another digest.
-    pub fn digest(expected: impl Into<ContentDigest>, actual: impl Into<ContentDigest>) -> Self {
+    pub fn digest(expected: impl Into<FileHash>, actual: impl Into<FileHash>) -> Self {
         Self::Digest(Box::new(DigestMismatch {
             expected: expected.into(),
             actual: actual.into(),

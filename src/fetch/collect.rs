@@ -3,6 +3,7 @@
 //! Invariant: a file goes only under its lock, so that none goes that is on its way, and only when nobody has used it for
 //! as long as the user says: other stores and projects share the cache, and a store does not know of them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::time::SystemTime;
 
 use super::cache::{Cache, Stored};
 use super::{FetchConfig, FetchError};
-use crate::digest::Digest;
+use crate::digest::{Digest, FileHash};
 use crate::fsio::IoContext;
 
 /// What a collection of downloads takes away.
@@ -26,7 +27,7 @@ pub struct CollectedDownloads {
 /// `dry_run` nothing goes, and what would is told.
 pub fn collect(
     config: &FetchConfig,
-    are_needed: &dyn Fn(&Digest) -> bool,
+    are_needed: &dyn Fn(&FileHash) -> bool,
     unused_since: SystemTime,
     dry_run: bool,
 ) -> Result<CollectedDownloads, FetchError> {
@@ -34,6 +35,11 @@ pub fn collect(
     let Some(cache) = Cache::existing(&config.cache) else {
         return Ok(collected);
     };
+    // A file may be needed by another hash than the one that it is kept by.
+    let known = cache.known()?;
+    let needed = known.iter().filter(|known| are_needed(&known.hash));
+    let needed: BTreeSet<Digest> = needed.filter_map(|known| known.sha256).collect();
+    let are_needed = |digest: &Digest| needed.contains(digest) || are_needed(&(*digest).into());
     for stored in cache.stored()? {
         let path = stored.path().to_owned();
         let (count, bytes) = match &stored {
@@ -54,6 +60,13 @@ pub fn collect(
             fs::remove_file(&path).context("remove", &path)?;
         }
     }
+    if !dry_run {
+        for known in &known {
+            if known.sha256.is_none_or(|digest| !cache.has(&digest)) {
+                cache.forget(known)?;
+            }
+        }
+    }
     Ok(collected)
 }
 
@@ -71,6 +84,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+    use crate::digest::ContentDigest;
 
     #[test]
     fn what_is_interrupted_or_unused_goes_and_what_is_needed_or_on_its_way_stays() {
@@ -81,8 +95,7 @@ mod tests {
         };
         let everything = UNIX_EPOCH + Duration::from_secs(1 << 40);
         let nothing = CollectedDownloads::default();
-        let run =
-            |since, dry_run| collect(&config, &|digest| *digest == Digest::of(b"needed"), since, dry_run).unwrap();
+        let run = |since, dry_run| collect(&config, &|hash| *hash == Digest::of(b"needed"), since, dry_run).unwrap();
         assert_eq!(run(everything, false), nothing, "there is no cache yet");
         assert!(!config.cache.exists(), "and none is made");
 
@@ -94,7 +107,7 @@ mod tests {
                 .unwrap();
         }
         let on_its_way = Digest::of(b"on its way");
-        let lock = cache.lock(&on_its_way).unwrap();
+        let lock = cache.lock(&on_its_way.into()).unwrap();
         for (name, size) in [
             (on_its_way.hex(), 1),
             (Digest::of(b"killed").hex(), 20),
@@ -134,6 +147,40 @@ mod tests {
         assert_eq!(run(since, false).interrupted, (1, 1));
     }
 
+    /// A lock that knows a file by its SHA-512 needs it as much as one that knows it by its SHA-256.
+    #[test]
+    fn a_file_is_needed_by_whatever_it_is_known_by() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = FetchConfig {
+            cache: dir.path().to_owned(),
+            ..FetchConfig::default()
+        };
+        let cache = Cache::open(dir.path()).unwrap();
+        let hash = |text: &[u8]| FileHash::from(ContentDigest::Sha512([0; 64]).same_algorithm(text));
+        for text in [&b"needed"[..], b"unused"] {
+            let expected = super::super::cache::Expected {
+                hash: hash(text),
+                size: None,
+            };
+            let labels = super::super::cache::Labels {
+                name: "x",
+                origin: "somewhere",
+            };
+            cache
+                .insert(expected, &mut { text }, labels, &crate::event::Silent)
+                .unwrap();
+        }
+        let later = UNIX_EPOCH + Duration::from_secs(1 << 40);
+        let needed = |wanted: &FileHash| *wanted == hash(b"needed");
+        for dry_run in [true, false] {
+            assert_eq!(cache.known().unwrap().len(), 2);
+            assert_eq!(collect(&config, &needed, later, dry_run).unwrap().unused, (1, 6));
+        }
+        let known: Vec<FileHash> = cache.known().unwrap().iter().map(|known| known.hash).collect();
+        assert_eq!(known, [hash(b"needed")]);
+        assert!(cache.has(&Digest::of(b"needed")));
+    }
+
     /// A file that was found was used, whatever its age.
     #[test]
     fn a_lookup_is_a_use() {
@@ -149,7 +196,10 @@ mod tests {
             .unwrap()
             .set_modified(long_ago)
             .unwrap();
-        let expected = super::super::cache::Expected { digest, size: None };
+        let expected = super::super::cache::Expected {
+            hash: digest.into(),
+            size: None,
+        };
         cache.lookup(expected, &crate::event::Silent).unwrap().unwrap();
         assert!(!was_used_before(&path, long_ago + Duration::from_secs(1_000_000)).unwrap());
     }

@@ -1,6 +1,6 @@
 //! *Downloads*: every file that is wanted, from the first place that has it.
 //!
-//! Invariant: a file is given out only after its digest has been checked in this run. The order of places is
+//! Invariant: a file is given out only after its hash has been checked in this run. The order of places is
 //! that of cost and trust: the cache, places that keep files by digest, an address or the configured mirrors, the
 //! machine's apt, snapshots. A place that does not give a file is not the last word, whatever it says.
 
@@ -110,7 +110,7 @@ struct Fetcher<'a> {
 impl Fetcher<'_> {
     fn ask_cache_and_mirrors(&self, download: &Download) -> Result<SearchEnd, FetchError> {
         let expected = expected(download);
-        let _lock = self.cache.lock(&expected.digest)?;
+        let _lock = self.cache.lock(&expected.hash)?;
         if let Some(path) = self.cache.lookup(expected, self.reporter)? {
             self.reporter.report(Event::FetchAsked {
                 name: label(download),
@@ -149,7 +149,7 @@ impl Fetcher<'_> {
             return Ok(Err(Answer::Silence));
         }
         let request = Request {
-            digest: &download.sha256,
+            hash: &download.hash,
             size: download.size,
             file: &download.name,
         };
@@ -294,7 +294,7 @@ impl Fetcher<'_> {
         missing: &MissingFile<'_>,
     ) -> Result<Result<PathBuf, FetchError>, FetchError> {
         let download = missing.download;
-        let _lock = self.cache.lock(&download.sha256)?;
+        let _lock = self.cache.lock(&download.hash)?;
         let found = snapshots.find(download, |address| self.transfer(download, address))?;
         Ok(found.map_err(|more| {
             let more = more.iter().map(|asked| self.told(download, &asked.place, asked.answer));
@@ -376,14 +376,14 @@ pub(super) fn wanted(download: &Download) -> Wanted {
         version,
         file: download.name.clone(),
         size: download.size,
-        digest: download.sha256,
+        hash: download.hash,
     }
 }
 
 /// What the file of a download must be.
 pub(super) fn expected(download: &Download) -> Expected {
     Expected {
-        digest: download.sha256,
+        hash: download.hash,
         size: download.size,
     }
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt::{self, Display, Formatter};
 
-use crate::digest::{Digest, DigestMismatch};
+use crate::digest::{DigestMismatch, FileHash};
 use crate::fsio::PathError;
 use crate::http::{HttpError, address, tls};
 use crate::nar::NarError;
@@ -22,8 +22,8 @@ pub struct Wanted {
     pub file: String,
     /// Size in bytes, where it is known.
     pub size: Option<u64>,
-    /// Digest.
-    pub digest: Digest,
+    /// What its bytes must be.
+    pub hash: FileHash,
 }
 
 impl Display for Wanted {
@@ -39,7 +39,7 @@ impl Display for Wanted {
         if let Some(size) = self.size {
             write!(f, "{size} bytes, ")?;
         }
-        write!(f, "{})", self.digest)
+        write!(f, "{})", self.hash)
     }
 }
 
@@ -85,7 +85,9 @@ impl Answer {
     pub(super) fn about(error: &FetchError) -> Option<Self> {
         match error {
             FetchError::NotFound { .. } => Some(Self::NotThere),
-            FetchError::Digest { .. } | FetchError::Size { .. } => Some(Self::OtherContent),
+            FetchError::Digest { .. } | FetchError::Size { .. } | FetchError::NoModule { .. } => {
+                Some(Self::OtherContent)
+            }
             FetchError::Unreachable { .. } | FetchError::Interrupted { .. } => Some(Self::Silence),
             FetchError::Status { .. }
             | FetchError::Place { .. }
@@ -188,7 +190,14 @@ pub enum FetchError {
         expected: u64,
         actual: u64,
     },
-    /// More bytes than anything may have.
+    /// A file that should be a Go module's zip and is none.
+    #[error("what `{origin}` served for `{name}` is not the zip of a Go module")]
+    NoModule {
+        name: String,
+        origin: String,
+        source: Box<UnpackError>,
+    },
+    /// More bytes than it may have.
     #[error("`{url}` sent more than {limit} bytes")]
     TooLarge { url: String, limit: u64 },
     /// There is nothing at the address.
@@ -424,11 +433,21 @@ impl FetchError {
     /// What the user can do about it: what to type next.
     pub fn help(&self) -> Option<String> {
         let help = match self {
-            Self::Digest { mismatch, origin, .. } if origin.starts_with("http") || origin.starts_with("file:") => format!(
-                "if the new content is right, write `sha256 = \"{}\"` (or `layerize lock --update NAME` where the lock pins \
-                 it); otherwise somebody has replaced the file at that address",
-                mismatch.actual.hex()
-            ),
+            Self::Digest { mismatch, origin, .. }
+                if mismatch.actual.sha256().is_some() && (origin.starts_with("http") || origin.starts_with("file:")) =>
+            {
+                format!(
+                    "if the new content is right, write `sha256 = \"{}\"` (or `layerize lock --update NAME` where the \
+                     lock pins it); otherwise somebody has replaced the file at that address",
+                    mismatch.actual.hex()
+                )
+            }
+            Self::Digest { mismatch, .. } if mismatch.actual.sha256().is_none() => {
+                "somebody has replaced the file there, or the lock is not of this project: make the lock anew with the \
+                 language's own tool where the new content is right"
+                    .to_owned()
+            }
+            Self::NoModule { source, .. } => return source.help(),
             Self::Digest { .. } | Self::Size { .. } => {
                 "the copy is damaged or is another version: remove it, or lock what is there with `layerize lock --update NAME`"
                     .to_owned()

@@ -4,11 +4,9 @@
 //! is an error. The download cache is not asked: a file that is there alone can be built from on this machine only.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use super::cache::{Labels, read_error};
+use super::cache::{Labels, compare};
 use super::debian::client;
 use super::debian::snapshot::Snapshots;
 use super::download::{THREADS, expected, label, wanted};
@@ -18,9 +16,7 @@ use super::resolve::Gone;
 use super::transfer::{Address, Transfer};
 use super::{FetchConfig, FetchError};
 use crate::derive::{Download, Origin};
-use crate::digest::VerifyingReader;
 use crate::event::{Event, Reporter};
-use crate::fsio::IoContext;
 use crate::parallel;
 use crate::spec::Lock;
 
@@ -121,7 +117,7 @@ impl<'a> Question<'a> {
             return Ok(Some(Vec::new()));
         };
         let request = Request {
-            digest: &download.sha256,
+            hash: &download.hash,
             size: download.size,
             file: &download.name,
         };
@@ -201,15 +197,11 @@ impl<'a> Question<'a> {
         let (name, origin) = (label(download), address.display());
         match (address, size, download.size) {
             (Address::Local(path), ..) => {
-                let wanted = expected(download);
-                let file = File::open(path).context("open", path)?;
-                let mut reader = VerifyingReader::new(file, wanted.digest, wanted.size);
                 let labels = Labels {
                     name: &name,
                     origin: &origin,
                 };
-                let copied = io::copy(&mut reader, &mut io::sink());
-                copied.map(drop).map_err(|error| read_error(error, labels))
+                compare(path, expected(download), labels)
             }
             (Address::Http(_), Some(actual), Some(expected)) if actual != expected => Err(FetchError::Size {
                 name,

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::digest::{Digest, FileHash};
 use crate::http::HttpConfig;
 
 mod cache;
@@ -31,12 +32,12 @@ pub use gone::gone;
 pub use place::{LocalCopy, Place, Request};
 pub use resolve::{Gone, LockEntry, Update, resolve};
 pub use survey::{Availability, Survey, survey};
-pub use unpack::{Remarks, UnpackError, unpack_archive, unpack_crate, unpack_or_keep};
+pub use unpack::{Remarks, UnpackError, unpack_archive, unpack_crate, unpack_go_module, unpack_or_keep};
 
 /// What the machine's user configured for downloads. The environment is read by `cli` alone.
 #[derive(Debug, Clone, Default)]
 pub struct FetchConfig {
-    /// Where fetched files are kept by digest (`CACHE/sha256/<hex>`).
+    /// Where fetched files are kept, by hash (`CACHE/sha256/<hex>`).
     pub cache: PathBuf,
     /// Where apt's isolated state is kept.
     pub apt_state: PathBuf,
@@ -54,7 +55,9 @@ pub struct FetchConfig {
     pub offline: bool,
 }
 
-/// Where the file of a digest is in the download cache, or would be; unverified.
-pub fn cache_path(config: &FetchConfig, digest: &crate::digest::Digest) -> PathBuf {
-    cache::path_in(&config.cache, digest)
+/// Where the file of a hash is in the download cache, or would be, and its SHA-256; unverified. `None` where that is not
+/// known, as nobody has fetched the file.
+pub fn cached(config: &FetchConfig, hash: &FileHash) -> Option<(Digest, PathBuf)> {
+    let digest = cache::sha256_in(&config.cache, hash)?;
+    Some((digest, cache::path_in(&config.cache, &digest)))
 }

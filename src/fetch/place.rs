@@ -1,19 +1,19 @@
 //! A *place* keeps files by digest: it is asked before anything else that is not on this machine's own disk.
 //!
-//! Invariant: a place is asked for nothing but a digest (a directory also for a file's name), and nothing that it gives
-//! is believed before its digest was checked.
+//! Invariant: a place is asked for nothing but a hash (a directory also for a file's name), and nothing that it gives
+//! is believed before its hash was checked.
 
 use std::fmt::Debug;
 use std::io::Read;
 
 use super::FetchError;
-use crate::digest::Digest;
+use crate::digest::FileHash;
 
 /// A file that a place is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// Its digest.
-    pub digest: &'a Digest,
+    /// What its bytes must be.
+    pub hash: &'a FileHash,
     /// Its size in bytes, where it is known.
     pub size: Option<u64>,
     /// Its name without directory.

@@ -11,7 +11,7 @@ use super::error::Answer;
 use super::gone::Question;
 use super::place::{Place, Request};
 use super::transfer::{Address, Transfer};
-use super::{FetchConfig, FetchError, cache_path};
+use super::{FetchConfig, FetchError, cached};
 use crate::derive::{Download, Origin};
 use crate::event::Reporter;
 use crate::parallel;
@@ -69,8 +69,8 @@ pub fn survey(downloads: &[&Download], config: &FetchConfig, reporter: &dyn Repo
         places: Vec::new(),
         files: vec![Vec::new(); downloads.len()],
     };
-    let cached = |download: &&Download| presence(is_cached(download, config));
-    survey.add("the download cache", downloads.iter().map(cached));
+    let in_cache = |download: &&Download| presence(is_cached(download, config));
+    survey.add("the download cache", downloads.iter().map(in_cache));
     for place in &config.places {
         let answers = parallel::map(downloads, THREADS, |download| {
             surveyor.ask_place(place.as_ref(), download)
@@ -119,8 +119,8 @@ fn of(answer: Option<Answer>) -> Availability {
 }
 
 fn is_cached(download: &Download, config: &FetchConfig) -> bool {
-    let metadata = cache_path(config, &download.sha256).metadata();
-    metadata.is_ok_and(|metadata| metadata.is_file() && download.size.is_none_or(|size| size == metadata.len()))
+    let metadata = cached(config, &download.hash).and_then(|(_, path)| path.metadata().ok());
+    metadata.is_some_and(|metadata| metadata.is_file() && download.size.is_none_or(|size| size == metadata.len()))
 }
 
 struct Surveyor<'a> {
@@ -134,7 +134,7 @@ impl Surveyor<'_> {
             return Ok(Availability::NotAsked);
         }
         let request = Request {
-            digest: &download.sha256,
+            hash: &download.hash,
             size: download.size,
             file: &download.name,
         };

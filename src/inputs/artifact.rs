@@ -8,11 +8,13 @@
 //!
 //! | layer | media type | annotations |
 //! |---|---|---|
-//! | a file from outside | that of a `.deb`, else `application/octet-stream` | `dev.layerize.input.name`, `….version`, title |
+//! | a file from outside | that of a `.deb`, else `application/octet-stream` | `dev.layerize.input.name`, `….version`, `….hash`, title |
 //! | spec, lock, layer plan | `application/vnd.layerize.{spec.v1+toml,lock.v1+toml,plan.v1+json}` | `dev.layerize.path` |
 //! | a package's local source | `application/vnd.layerize.source.v1.nar` | `dev.layerize.package` |
 //! | a local file or tree of an image | `application/vnd.layerize.files.v1.nar` | `dev.layerize.path` |
 //! | manifest or config of a base | `application/vnd.layerize.base.v1+json` | |
+//!
+//! `….hash` stands where the lock knows the file by another hash than its SHA-256, which is the blob's digest.
 //!
 //! Paths are relative to a common directory of all local files. The config says the rest: which image of which spec it
 //! is, what was withheld, and the number of this format.
@@ -27,7 +29,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::error::InputsError;
-use crate::digest::Digest;
+use crate::digest::{Digest, FileHash, ParseFileHashError};
 use crate::image::{Image, ImageLayer};
 use crate::layer::Blob;
 use crate::oci::{self, Annotations, ConfigDocument, Descriptor, Manifest, Raw, Subject, canonical_json, parse_json};
@@ -59,6 +61,7 @@ const BASE_TYPE: &str = "application/vnd.layerize.base.v1+json";
 
 const NAME: &str = "dev.layerize.input.name";
 const VERSION: &str = "dev.layerize.input.version";
+const HASH: &str = "dev.layerize.input.hash";
 const TITLE: &str = "org.opencontainers.image.title";
 const PATH: &str = "dev.layerize.path";
 const PACKAGE: &str = "dev.layerize.package";
@@ -73,8 +76,8 @@ pub struct InputFile {
     pub version: Option<String>,
     /// File name without directory.
     pub file: String,
-    /// Digest, as the lock or the spec has it.
-    pub digest: Digest,
+    /// What its bytes must be, as the lock or the spec has it.
+    pub digest: FileHash,
     /// Size in bytes, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
@@ -102,6 +105,8 @@ pub enum PartKind {
         version: Option<String>,
         /// File name without directory.
         file: String,
+        /// What the lock knows it by, where that is not its SHA-256.
+        hash: Option<FileHash>,
     },
     /// A text of the project.
     Text {
@@ -252,10 +257,16 @@ fn layer(part: &Part, content: Blob) -> ImageLayer {
         pairs.collect::<Annotations>()
     };
     let (media_type, annotations) = match &part.kind {
-        PartKind::Input { name, version, file } => {
+        PartKind::Input {
+            name,
+            version,
+            file,
+            hash,
+        } => {
             let media_type = if file.ends_with(".deb") { DEB_TYPE } else { FILE_TYPE };
             let mut said = annotations(&[(NAME, name), (TITLE, file)]);
             said.extend(version.clone().map(|version| (VERSION.to_owned(), version)));
+            said.extend(hash.map(|hash| (HASH.to_owned(), hash.to_string())));
             (media_type, said)
         }
         PartKind::Text { kind, path } => (kind.media_type(), annotations(&[(PATH, path)])),
@@ -332,6 +343,7 @@ fn part(descriptor: &Descriptor) -> Result<Part, String> {
             name: text(NAME)?,
             version: descriptor.annotation(VERSION).map(|_| text(VERSION)).transpose()?,
             file: text(TITLE)?,
+            hash: descriptor.annotation(HASH).map(|_| hash(&text(HASH)?)).transpose()?,
         },
         SPEC_TYPE => PartKind::text(TextKind::Spec, path()?),
         LOCK_TYPE => PartKind::text(TextKind::Lock, path()?),
@@ -355,6 +367,17 @@ fn part(descriptor: &Descriptor) -> Result<Part, String> {
         digest: digest.ok_or_else(|| format!("`{}` is not a SHA-256, as a lock has", descriptor.digest))?,
         size: descriptor.size,
     })
+}
+
+/// What a file is known by beside its SHA-256.
+fn hash(text: &str) -> Result<FileHash, String> {
+    let hash: FileHash = text.parse().map_err(|error: ParseFileHashError| error.to_string())?;
+    match hash.sha256() {
+        None => Ok(hash),
+        Some(_) => Err(format!(
+            "the annotation `{HASH}` names a SHA-256, as the blob's digest does"
+        )),
+    }
 }
 
 /// A path that leads nowhere but downwards, or `.`.
@@ -435,14 +458,35 @@ impl Artifact {
         self.texts(kind).find(|(path, _)| *path == wanted).map(|(_, part)| part)
     }
 
+    /// The file from outside that a hash knows, verified by nothing yet.
+    pub(super) fn input(&self, wanted: &FileHash) -> Option<&Part> {
+        self.parts.iter().find(|part| match &part.kind {
+            PartKind::Input { hash, .. } => *wanted == part.digest || hash.as_ref() == Some(wanted),
+            _ => false,
+        })
+    }
+
+    /// The blobs of files that locks know by other hashes than SHA-256.
+    pub(super) fn known_by(&self) -> impl Iterator<Item = (FileHash, Digest)> {
+        self.parts.iter().filter_map(|part| match &part.kind {
+            PartKind::Input { hash, .. } => Some(((*hash)?, part.digest)),
+            _ => None,
+        })
+    }
+
     /// The files from outside that it holds.
     pub fn inputs(&self) -> impl Iterator<Item = InputFile> {
         self.parts.iter().filter_map(|part| match &part.kind {
-            PartKind::Input { name, version, file } => Some(InputFile {
+            PartKind::Input {
+                name,
+                version,
+                file,
+                hash,
+            } => Some(InputFile {
                 name: name.clone(),
                 version: version.clone(),
                 file: file.clone(),
-                digest: part.digest,
+                digest: hash.unwrap_or(part.digest.into()),
                 size: Some(part.size),
             }),
             _ => None,

@@ -1,13 +1,13 @@
 //! What a plan takes from *outside*: the files of all steps that some targets need, build tools included.
 //!
-//! Invariant: a file is named once, by its digest; what may not be copied is among the withheld, whoever else names it.
+//! Invariant: a file is named once, by its hash; what may not be copied is among the withheld, whoever else names it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::artifact::InputFile;
 use super::error::InputsError;
 use crate::derive::{BuildPlan, Download, Input, Origin};
-use crate::digest::Digest;
+use crate::digest::FileHash;
 use crate::spec::{Lock, Package, Source, Withheld, Workspace};
 
 /// The files that a build takes from outside, sorted by name.
@@ -22,7 +22,7 @@ pub struct Needed {
 /// What `targets` need, with everything that they are built with.
 pub fn gather(plan: &BuildPlan, targets: &[Input], workspace: &Workspace, lock: &Lock) -> Result<Needed, InputsError> {
     let rules = CopyRules::of(workspace, lock)?;
-    let mut files: BTreeMap<Digest, (InputFile, Download)> = BTreeMap::new();
+    let mut files: BTreeMap<FileHash, (InputFile, Download)> = BTreeMap::new();
     for download in downloads(plan, targets) {
         let file = rules.describe(download);
         files.entry(file.digest).or_insert_with(|| (file, download.clone()));
@@ -52,9 +52,9 @@ fn downloads<'p>(plan: &'p BuildPlan, targets: &[Input]) -> Vec<&'p Download> {
 /// What spec and lock say of files.
 struct CopyRules<'a> {
     /// The packages that have a file as their source.
-    packages: BTreeMap<Digest, &'a Package>,
+    packages: BTreeMap<FileHash, &'a Package>,
     /// Files that may not be copied.
-    withheld: BTreeSet<Digest>,
+    withheld: BTreeSet<FileHash>,
 }
 
 impl<'a> CopyRules<'a> {
@@ -73,17 +73,18 @@ impl<'a> CopyRules<'a> {
             let Some(digest) = sha256.or_else(|| lock.urls.get(name).map(|locked| locked.sha256)) else {
                 continue;
             };
+            let digest = FileHash::from(digest);
             rules.packages.entry(digest).or_insert(package);
             if !redistribute {
                 rules.withheld.insert(digest);
             }
         }
         for withheld in &workspace.inputs.withhold {
-            let files: Option<Vec<Digest>> = match &withheld.value {
-                Withheld::Deb(name) => lock.debs.get(name).map(|deb| vec![deb.sha256]),
+            let files: Option<Vec<FileHash>> = match &withheld.value {
+                Withheld::Deb(name) => lock.debs.get(name).map(|deb| vec![deb.sha256.into()]),
                 Withheld::DebSource(name) => {
                     let source = lock.deb_sources.get(name);
-                    source.map(|source| source.files.iter().map(|file| file.sha256).collect())
+                    source.map(|source| source.files.iter().map(|file| file.sha256.into()).collect())
                 }
             };
             rules.withheld.extend(files.ok_or_else(|| InputsError::UnknownWithheld {
@@ -98,7 +99,7 @@ impl<'a> CopyRules<'a> {
             Origin::Deb { package, version, .. } => (format!("deb:{package}"), Some(version.clone())),
             Origin::DebSource { package, version, .. } => (format!("deb-source:{package}"), Some(version.clone())),
             Origin::Crate { name, version, .. } => (format!("crate:{name}"), Some(version.clone())),
-            Origin::Url(_) => match self.packages.get(&download.sha256) {
+            Origin::Url(_) => match self.packages.get(&download.hash) {
                 Some(package) => {
                     let version = package.version.as_ref().map(|version| version.value.clone());
                     (package.name.value.to_string(), version)
@@ -110,7 +111,7 @@ impl<'a> CopyRules<'a> {
             name,
             version,
             file: download.name.clone(),
-            digest: download.sha256,
+            digest: download.hash,
             size: download.size,
         }
     }

@@ -56,30 +56,25 @@ pub struct ArtifactContents<'a> {
 pub fn pack(contents: &ArtifactContents<'_>, config: &FetchConfig) -> Result<Companion, InputsError> {
     let mut parts = Vec::new();
     for (file, _) in &contents.needed.files {
-        let path = fetch::cache_path(config, &file.digest);
-        let on_disk = || path.metadata().ok().map(|metadata| metadata.len());
-        let size = file.size.or_else(on_disk).ok_or_else(|| InputsError::Size {
+        let unknown = || InputsError::Size {
             name: file.name.clone(),
             file: file.file.clone(),
-        })?;
+        };
+        let (digest, path) = fetch::cached(config, &file.digest).ok_or_else(unknown)?;
+        let on_disk = || path.metadata().ok().map(|metadata| metadata.len());
+        let size = file.size.or_else(on_disk).ok_or_else(unknown)?;
         let kind = PartKind::Input {
             name: file.name.clone(),
             version: file.version.clone(),
             file: file.file.clone(),
+            hash: Some(file.digest).filter(|hash| hash.sha256().is_none()),
         };
         let blob = Blob::File {
             path,
             offset: 0,
             len: size,
         };
-        parts.push((
-            Part {
-                kind,
-                digest: file.digest,
-                size,
-            },
-            blob,
-        ));
+        parts.push((Part { kind, digest, size }, blob));
     }
     let mut about = About {
         image: contents.image.clone(),

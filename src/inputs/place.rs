@@ -1,16 +1,18 @@
 //! A *place* keeps files by digest: a repository of a registry, an OCI layout, or a directory.
 //!
-//! Invariant: asking a place changes nothing there, and what it gives is unverified.
+//! Invariant: asking a place changes nothing there, and what it gives is unverified. A blob has a SHA-256 alone: of a file
+//! that is known by another hash an artifact that lies in the same place says which blob it is.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::artifact::{ARTIFACT_TYPE, PartKind, tag_of};
+use super::artifact::{ARTIFACT_TYPE, tag_of};
 use super::error::InputsError;
 use super::find::{FoundInputs, open};
-use crate::digest::{ContentDigest, Digest};
+use crate::digest::{ContentDigest, Digest, FileHash};
 use crate::fetch::{self, FetchError, LocalCopy, Request};
 use crate::fsio::IoContext;
 use crate::layer::Origin;
@@ -24,6 +26,10 @@ use crate::transport::{Location, TransportError};
 pub struct Place {
     name: String,
     kind: InputsPlaceKind,
+    /// Tag of the artifact in which a repository keeps the files of a lock.
+    anchor: Option<String>,
+    /// The blobs of files that are known by other hashes than SHA-256, once one of them was asked for.
+    known: Arc<Mutex<Option<BTreeMap<FileHash, Digest>>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -57,7 +63,18 @@ impl Place {
         Ok(Self {
             name: text.to_owned(),
             kind,
+            anchor: None,
+            known: Arc::default(),
         })
+    }
+
+    /// The same, where the files of a lock are looked for: see [`anchor_of`](super::anchor_of).
+    pub fn anchored(self, anchor: Option<String>) -> Self {
+        Self {
+            anchor,
+            known: Arc::default(),
+            ..self
+        }
     }
 
     /// The repository on a registry's host, where the place is one: blobs can be mounted from there.
@@ -71,10 +88,22 @@ impl Place {
     /// The artifact about an image that is kept here: by the image's digest, by the name that the place has, or because
     /// a layout has no other.
     pub fn artifact(&self, image: &Digest) -> Result<Option<FoundInputs>, InputsError> {
+        let found = self.artifacts(Some(tag_of(image)))?;
+        let own = found.iter().find(|found| found.artifact.subject == Some(*image));
+        let mut free = found.iter().filter(|found| found.artifact.subject.is_none());
+        Ok(match (own, free.next(), free.next()) {
+            (Some(own), _, _) | (None, Some(own), None) => Some(own.clone()),
+            _ => None,
+        })
+    }
+
+    /// The artifacts that are kept here under names that are known: those of a repository by `tag` and the one that the
+    /// place has, those of a layout by the latter, or all.
+    fn artifacts(&self, tag: Option<String>) -> Result<Vec<FoundInputs>, InputsError> {
         let origin: Arc<dyn Origin> = Arc::new(self.clone());
         let manifests: Vec<Raw<Manifest>> = match &self.kind {
             InputsPlaceKind::Registry(remote, reference) => {
-                let names = [Some(tag_of(image)), reference.tag().map(str::to_owned)];
+                let names = [tag, reference.tag().map(str::to_owned)];
                 let found = names.iter().flatten().map(|name| remote.manifest(name));
                 found.filter_map(Result::transpose).collect::<Result<_, _>>()?
             }
@@ -88,46 +117,84 @@ impl Place {
             InputsPlaceKind::Directory(_) => Vec::new(),
         };
         let found = manifests.iter().map(|manifest| open(manifest, &origin, &self.name));
-        let found: Vec<FoundInputs> = found.filter_map(Result::transpose).collect::<Result<_, _>>()?;
-        let own = found.iter().find(|found| found.artifact.subject == Some(*image));
-        let mut free = found.iter().filter(|found| found.artifact.subject.is_none());
-        Ok(match (own, free.next(), free.next()) {
-            (Some(own), _, _) | (None, Some(own), None) => Some(own.clone()),
-            _ => None,
-        })
+        found.filter_map(Result::transpose).collect()
     }
 
-    /// Opens a file; `None` where it is not there.
-    fn open_file(
-        &self,
-        digest: &Digest,
-        size: Option<u64>,
-        name: Option<&str>,
-    ) -> Result<Option<PlaceReader>, TransportError> {
+    /// The blob that a file is, as far as the place knows.
+    fn blob_of(&self, hash: &FileHash) -> Result<Option<Digest>, InputsError> {
+        if let Some(digest) = hash.sha256() {
+            return Ok(Some(digest));
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = match &mut *known {
+            Some(known) => known,
+            none => {
+                let artifacts = self.artifacts(self.anchor.clone())?;
+                let blobs = artifacts.iter().flat_map(|found| found.artifact.known_by());
+                none.insert(blobs.collect())
+            }
+        };
+        Ok(known.get(hash).copied())
+    }
+
+    /// Opens a blob; `None` where it is not there.
+    fn open_blob(&self, digest: &Digest, size: Option<u64>) -> Result<Option<PlaceReader>, TransportError> {
         match &self.kind {
             InputsPlaceKind::Registry(remote, _) => Ok(remote.blob(digest, size)?),
             InputsPlaceKind::Layout(path, _) => Ok(LayoutBlobs::open(path)?.blob(digest)?),
-            InputsPlaceKind::Directory(dir) => {
-                for path in candidates(dir, digest, name) {
-                    match File::open(&path) {
-                        Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
-                            return Ok(Some(Box::new(file)));
-                        }
-                        Err(error) if !is_absence(&error) => Err(error).context("open", &path)?,
-                        _ => {}
-                    }
-                }
-                Ok(None)
-            }
+            InputsPlaceKind::Directory(dir) => open_first(&candidates(dir, &(*digest).into(), None)),
         }
     }
+
+    /// Opens a file; `None` where it is not there.
+    fn open_file(&self, request: &Request<'_>) -> Result<Option<PlaceReader>, InputsError> {
+        if let InputsPlaceKind::Directory(dir) = &self.kind {
+            return Ok(open_first(&candidates(dir, request.hash, Some(request.file)))?);
+        }
+        match self.blob_of(request.hash)? {
+            Some(digest) => Ok(self.open_blob(&digest, request.size)?),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether a file is there, as far as can be told without reading it.
+    fn has_file(&self, request: &Request<'_>) -> Result<bool, InputsError> {
+        let fits = |size: u64| request.size.is_none_or(|wanted| wanted == size);
+        if let InputsPlaceKind::Directory(dir) = &self.kind {
+            let files = candidates(dir, request.hash, Some(request.file));
+            let mut files = files.iter().filter_map(|path| path.metadata().ok());
+            return Ok(files.any(|metadata| metadata.is_file() && fits(metadata.len())));
+        }
+        let Some(digest) = self.blob_of(request.hash)? else {
+            return Ok(false);
+        };
+        Ok(match &self.kind {
+            InputsPlaceKind::Registry(remote, _) => remote.has(&digest, request.size)?,
+            InputsPlaceKind::Layout(path, _) => LayoutBlobs::open(path)?.size(&digest)?.is_some_and(fits),
+            InputsPlaceKind::Directory(_) => false,
+        })
+    }
+}
+
+/// The first of `paths` that is a file.
+fn open_first(paths: &[PathBuf]) -> Result<Option<PlaceReader>, TransportError> {
+    for path in paths {
+        match File::open(path) {
+            Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
+                return Ok(Some(Box::new(file)));
+            }
+            Err(error) if !is_absence(&error) => Err(error).context("open", path)?,
+            _ => {}
+        }
+    }
+    Ok(None)
 }
 
 type PlaceReader = Box<dyn Read + Send>;
 
 /// Where a file may be in a directory.
-fn candidates(dir: &Path, digest: &Digest, name: Option<&str>) -> Vec<PathBuf> {
-    let mut paths = vec![dir.join("sha256").join(digest.hex())];
+fn candidates(dir: &Path, hash: &FileHash, name: Option<&str>) -> Vec<PathBuf> {
+    let mut paths = vec![dir.join(hash.scheme()).join(hash.hex())];
     paths.extend(
         name.filter(|name| !name.contains('/') && !matches!(*name, "" | "." | ".."))
             .map(|name| dir.join(name)),
@@ -144,7 +211,7 @@ impl Origin for Place {
         // Inputs are named by their SHA-256, as the lock has it.
         let found = digest
             .sha256()
-            .map_or(Ok(None), |digest| self.open_file(&digest, Some(len), None));
+            .map_or(Ok(None), |digest| self.open_blob(&digest, Some(len)));
         match found {
             Ok(Some(reader)) => Ok(reader),
             Ok(None) => {
@@ -170,24 +237,12 @@ impl fetch::Place for Place {
     }
 
     fn open(&self, request: &Request<'_>) -> Result<LocalCopy, FetchError> {
-        let opened = self.open_file(request.digest, request.size, Some(request.file));
-        let opened = opened.map_err(|error| failure(&self.name, error))?;
+        let opened = self.open_file(request).map_err(|error| failure(&self.name, error))?;
         Ok(opened.map_or(LocalCopy::Nothing, LocalCopy::File))
     }
 
     fn has(&self, request: &Request<'_>) -> Result<bool, FetchError> {
-        let fits = |size: u64| request.size.is_none_or(|wanted| wanted == size);
-        let has = match &self.kind {
-            InputsPlaceKind::Registry(remote, _) => remote.has(request.digest, request.size),
-            InputsPlaceKind::Layout(path, _) => {
-                LayoutBlobs::open(path).and_then(|layout| Ok(layout.size(request.digest)?.is_some_and(fits)))
-            }
-            InputsPlaceKind::Directory(dir) => Ok(candidates(dir, request.digest, Some(request.file))
-                .iter()
-                .filter_map(|path| path.metadata().ok())
-                .any(|metadata| metadata.is_file() && fits(metadata.len()))),
-        };
-        has.map_err(|error| failure(&self.name, error))
+        self.has_file(request).map_err(|error| failure(&self.name, error))
     }
 }
 
@@ -202,13 +257,9 @@ impl fetch::Place for FoundInputs {
     }
 
     fn open(&self, request: &Request<'_>) -> Result<LocalCopy, FetchError> {
-        let is_wanted = |digest: &Digest| digest == request.digest;
-        let parts = &self.artifact.parts;
-        let Some(part) = parts
-            .iter()
-            .find(|part| is_wanted(&part.digest) && matches!(part.kind, PartKind::Input { .. }))
-        else {
-            let withheld = self.artifact.about.withheld.iter().any(|file| is_wanted(&file.digest));
+        let Some(part) = self.artifact.input(request.hash) else {
+            let mut withheld = self.artifact.about.withheld.iter();
+            let withheld = withheld.any(|file| file.digest == *request.hash);
             return Ok(if withheld {
                 LocalCopy::Withheld
             } else {
@@ -220,7 +271,7 @@ impl fetch::Place for FoundInputs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LocalCopy::Nothing),
             Err(error) => match error.downcast::<TransportError>() {
                 Ok(TransportError::Missing { .. }) => Ok(LocalCopy::Nothing),
-                Ok(error) => Err(failure(&self.place, error)),
+                Ok(error) => Err(failure(&self.place, error.into())),
                 Err(error) => Err(FetchError::Place {
                     place: self.place.clone(),
                     source: Box::new(error),
@@ -236,9 +287,9 @@ impl fetch::Place for FoundInputs {
 }
 
 /// What a failure says of a place: that it does not answer, or that it cannot be used.
-fn failure(place: &str, error: TransportError) -> FetchError {
+fn failure(place: &str, error: InputsError) -> FetchError {
     let silent = match &error {
-        TransportError::Registry(error) => matches!(
+        InputsError::Transport(TransportError::Registry(error)) => matches!(
             **error,
             RegistryError::Unreachable { .. }
                 | RegistryError::Broken { .. }
@@ -257,5 +308,113 @@ fn failure(place: &str, error: TransportError) -> FetchError {
             place: url,
             source: Box::new(error),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc as Shared;
+
+    use super::*;
+    use crate::digest::GoHash;
+    use crate::event::Silent;
+    use crate::inputs::artifact::{About, Part, PartKind, write};
+    use crate::layer::Blob;
+    use crate::transport::Companion;
+
+    /// An artifact in a layout with a file that a lock knows by each of `hashes`; all have the content of its index.
+    fn layout(dir: &Path, hashes: &[FileHash]) -> Digest {
+        let part = |(index, hash): (usize, &FileHash)| {
+            let content = index.to_string().into_bytes();
+            let kind = PartKind::Input {
+                name: format!("file{index}"),
+                version: None,
+                file: format!("file{index}.tgz"),
+                hash: Some(*hash).filter(|hash| hash.sha256().is_none()),
+            };
+            let part = Part {
+                kind,
+                digest: Digest::of(&content),
+                size: content.len() as u64,
+            };
+            (part, Blob::Bytes(Shared::from(content.as_slice())))
+        };
+        let artifact = write(&About::default(), None, hashes.iter().enumerate().map(part).collect()).unwrap();
+        let digest = artifact.digest();
+        let companion = Companion {
+            artifact,
+            artifact_type: ARTIFACT_TYPE,
+            subject: None,
+            tag: "kept".to_owned(),
+            anchor: "inputs-0".to_owned(),
+            tag_of,
+        };
+        let location: Location = format!("oci:{}", dir.display()).parse().unwrap();
+        let sink = location.sink(None, &RegistryConfig::default(), &Silent).unwrap();
+        sink.put_companion(&companion, &|_| Ok(())).unwrap();
+        digest
+    }
+
+    fn given(place: &dyn fetch::Place, hash: &FileHash) -> Option<String> {
+        let request = Request {
+            hash,
+            size: Some(1),
+            file: "unheard-of",
+        };
+        let opened = place.open(&request).unwrap();
+        let LocalCopy::File(mut content) = opened else {
+            assert!(!place.has(&request).unwrap());
+            return None;
+        };
+        assert!(place.has(&request).unwrap());
+        let mut text = String::new();
+        content.read_to_string(&mut text).unwrap();
+        Some(text)
+    }
+
+    #[test]
+    fn a_kept_file_is_found_by_what_its_lock_knows_it_by() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout_dir = dir.path().join("layout");
+        let go: GoHash = "h1:NqM8EUOU14njkJ3fqMW+pc6Ldnwhi/IjpwHt7yyuwOQ=".parse().unwrap();
+        let hashes = [
+            FileHash::from(Digest::of(b"0")),
+            ContentDigest::Sha512([0; 64]).same_algorithm(b"1").into(),
+            FileHash::GoModule(go),
+            FileHash::GoMod(go),
+        ];
+        let artifact = layout(&layout_dir, &hashes);
+        for text in ["oci:layout", "oci:layout:kept", "oci:layout:inputs-0", "layout"] {
+            let place = Place::parse(text, dir.path(), &RegistryConfig::default()).unwrap();
+            for (index, hash) in hashes.iter().enumerate() {
+                assert_eq!(given(&place, hash), Some(index.to_string()), "{hash} in {text}");
+                let blob = Digest::of(index.to_string().as_bytes());
+                assert_eq!(given(&place, &blob.into()), Some(index.to_string()));
+            }
+            let unknown = ContentDigest::Sha512([1; 64]).into();
+            assert_eq!(given(&place, &unknown), None);
+        }
+        let place = Place::parse("oci:layout", dir.path(), &RegistryConfig::default()).unwrap();
+        let found = place.artifact(&Digest::of(b"image")).unwrap().unwrap();
+        assert_eq!(found.artifact.digest, artifact);
+        let files: BTreeMap<FileHash, String> =
+            (found.artifact.inputs()).map(|file| (file.digest, file.file)).collect();
+        for (index, hash) in hashes.iter().enumerate() {
+            assert_eq!(files[hash], format!("file{index}.tgz"));
+            assert_eq!(given(&found, hash), Some(index.to_string()));
+        }
+    }
+
+    #[test]
+    fn a_directory_has_files_by_any_hash_and_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let sha512 = FileHash::from(ContentDigest::Sha512([0; 64]).same_algorithm(b"1"));
+        std::fs::create_dir(dir.path().join("sha512")).unwrap();
+        std::fs::write(dir.path().join("sha512").join(sha512.hex()), "1").unwrap();
+        std::fs::write(dir.path().join("unheard-of"), "2").unwrap();
+        let place = Place::parse(".", dir.path(), &RegistryConfig::default()).unwrap();
+        assert_eq!(given(&place, &sha512).as_deref(), Some("1"));
+        // By its name alone another file is found, which whoever asked will not believe.
+        assert_eq!(given(&place, &Digest::of(b"1").into()).as_deref(), Some("2"));
     }
 }

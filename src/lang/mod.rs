@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::digest::Digest;
+use crate::digest::FileHash;
 use crate::fsio::{self, PathError};
 use crate::spec::{Diagnostic, Language, LanguageOptions, Lock, Package};
 
@@ -37,8 +37,8 @@ pub struct LockedDependency {
     pub version: String,
     /// The name of the file that holds it.
     pub file: String,
-    /// Digest of that file.
-    pub sha256: Digest,
+    /// What that file's bytes must be.
+    pub hash: FileHash,
     /// Where it is published.
     pub registry: Registry,
     /// What becomes of the file in the store.

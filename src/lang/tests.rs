@@ -50,7 +50,7 @@ fn a_crate_is_mounted_where_cargo_looks() {
         panic!("{build:?}")
     };
     assert_eq!(dependency.file, "itoa-1.0.19.crate");
-    assert_eq!(dependency.sha256.hex(), CHECKSUM);
+    assert_eq!(dependency.hash.hex(), CHECKSUM);
     assert_eq!(build.own.mounts[0].at, "/build/vendor/itoa-1.0.19");
     assert!(build.own.preamble.contains("[source.crates-io]\nreplace-with"));
 }

@@ -148,12 +148,11 @@ pub fn check(work: &Work, options: &CheckOptions, environment: &Environment<'_>)
     if work.targets.iter().any(|target| matches!(target, Target::Path(_))) {
         return Err(CheckError::StorePath);
     }
-    let workspace = work.project.as_ref().map(|project| &project.workspace);
     let check = BuildChecker {
         work,
         options,
         environment,
-        build: environment.build_options(&work.options, workspace)?,
+        build: environment.build_options(&work.options, work.project.as_ref())?,
     };
     let inputs = work.targets.iter().flat_map(|target| inputs_of(target, &work.plan));
     let inputs: Vec<Input> = inputs.collect();

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::environment::Environment;
 use super::error::ProjectError;
-use crate::digest::Digest;
+use crate::digest::FileHash;
 use crate::fetch::{self, AptSources, CollectedDownloads};
 use crate::store::Store;
 use crate::store_path::StorePath;
@@ -23,13 +23,19 @@ pub fn collect_downloads(
 ) -> Result<CollectedDownloads, ProjectError> {
     let texts = store.derivation_texts()?;
     let kept = texts.iter().filter(|(path, _)| !doomed.contains(path));
-    let needed: BTreeSet<Digest> = kept.flat_map(|(_, json)| digests(json)).collect();
+    let needed: BTreeSet<FileHash> = kept.flat_map(|(_, json)| hashes(json)).collect();
     let config = environment.fetch_config(true, &[], AptSources::default());
-    let is_needed = |digest: &Digest| needed.contains(digest);
+    let is_needed = |hash: &FileHash| needed.contains(hash);
     Ok(fetch::collect(&config, &is_needed, unused_since, dry_run)?)
 }
 
-/// The digests that stand in a derivation: those of downloads are among them.
-fn digests(json: &str) -> impl Iterator<Item = Digest> + '_ {
-    json.split('"').filter_map(|word| Digest::from_hex(word).ok())
+/// The hashes that stand in a derivation: those of downloads are among them.
+fn hashes(json: &str) -> impl Iterator<Item = FileHash> + '_ {
+    const SCHEMES: [&str; 4] = ["sha256", "sha512", "go-h1", "go-mod-h1"];
+    let words = json.split('"');
+    words.flat_map(|word| {
+        SCHEMES
+            .into_iter()
+            .filter_map(|scheme| FileHash::from_hex(scheme, word))
+    })
 }

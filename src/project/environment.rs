@@ -20,6 +20,7 @@ use crate::transport::registry::RegistryConfig;
 use crate::transport::{Location, ReadOptions, Source, TransportError};
 
 use super::error::ProjectError;
+use super::files::Project;
 use super::nix::LazyNix;
 
 /// Seconds since 1970 of everything that has a date, unless `SOURCE_DATE_EPOCH` says otherwise. Not 0, which some tools
@@ -146,16 +147,18 @@ impl Environment<'_> {
         Ok(places)
     }
 
-    /// How scripts are run, and where what they need comes from; for a spec, as that says.
+    /// How scripts are run, and where what they need comes from; for a project, as its spec says.
     pub fn build_options(
         &self,
         options: &WorkOptions,
-        workspace: Option<&Workspace>,
+        project: Option<&Project>,
     ) -> Result<BuildOptions, ProjectError> {
+        let workspace = project.map(|project| &project.workspace);
         let apt = workspace.map(AptSources::of).unwrap_or_default();
         let spec = workspace.map(|workspace| workspace.inputs.clone()).unwrap_or_default();
         let places = self.input_places(options, &spec)?.into_iter();
-        let places = places.map(|place| Arc::new(place) as Arc<dyn fetch::Place>);
+        let anchor = project.map(|project| inputs::anchor_of(&project.lock));
+        let places = places.map(|place| Arc::new(place.anchored(anchor.clone())) as Arc<dyn fetch::Place>);
         Ok(BuildOptions {
             sandbox: options.sandbox,
             jobs: options.jobs,

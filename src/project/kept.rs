@@ -129,7 +129,7 @@ impl InputsRequest<'_> {
             .flat_map(|target| inputs_of(target, self.plan))
             .collect();
         let needed = inputs::gather(self.plan, &inputs, workspace, lock)?;
-        let config = environment.build_options(options, Some(workspace))?.fetch;
+        let config = environment.build_options(options, Some(self.project))?.fetch;
         let all = self.extent == KeepExtent::All;
         let images: Vec<&Image> = self.images().filter_map(|name| workspace.images.get(name)).collect();
         let portable = inputs::portable(workspace, lock, &images, all);
@@ -147,7 +147,7 @@ impl InputsRequest<'_> {
             sources: all.then(|| self.local_trees()).transpose()?,
             base: self.base.clone(),
         };
-        fetch_unsized(&needed, &config, environment.reporter)?;
+        fetch_unknown(&needed, &config, environment.reporter)?;
         let companion = inputs::pack(&contents, &config)?;
         let places = environment.input_places(options, &workspace.inputs)?;
         let repositories = places.iter().filter_map(inputs::Place::repository);
@@ -203,14 +203,16 @@ impl InputsRequest<'_> {
     }
 }
 
-/// Fetches the files whose size nothing says, so that it is known.
-fn fetch_unsized(needed: &Needed, config: &FetchConfig, reporter: &dyn Reporter) -> Result<(), FetchError> {
-    let is_unsized =
-        |(file, _): &&(InputFile, Download)| file.size.is_none() && !fetch::cache_path(config, &file.digest).is_file();
+/// Fetches the files whose size or SHA-256 nothing says, so that they are known.
+fn fetch_unknown(needed: &Needed, config: &FetchConfig, reporter: &dyn Reporter) -> Result<(), FetchError> {
+    let is_unknown = |(file, _): &&(InputFile, Download)| match fetch::cached(config, &file.digest) {
+        Some((_, path)) => file.size.is_none() && !path.is_file(),
+        None => true,
+    };
     let wanted: Vec<&Download> = needed
         .files
         .iter()
-        .filter(is_unsized)
+        .filter(is_unknown)
         .map(|(_, download)| download)
         .collect();
     fetch::fetch(&wanted, config, reporter).map(drop)
@@ -223,7 +225,7 @@ impl KeptInputs<'_> {
             .needed
             .files
             .iter()
-            .map(|(file, download)| (file.digest.into(), download))
+            .filter_map(|(file, download)| Some((fetch::cached(&self.config, &file.digest)?.0.into(), download)))
             .collect();
         let supply = |lacking: &[ContentDigest]| {
             let wanted: Vec<&Download> = lacking

@@ -98,7 +98,7 @@ fn by_project(
         });
     }
     let plan = project.plan(store, &project.add_sources(store, &Silent)?)?;
-    let build_options = environment.build_options(options, Some(&project.workspace))?;
+    let build_options = environment.build_options(options, Some(&project))?;
     for (path, step) in build::makers(store, &plan, damaged)? {
         if let Err(error) = build::realise(store, &plan, &[step], &build_options, environment.reporter) {
             repair.failed.push((path, error.into()));

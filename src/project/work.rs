@@ -133,7 +133,7 @@ fn realise(
 ) -> Result<Work, ProjectError> {
     let sources = project.add_sources(&store, environment.reporter)?;
     let plan = project.plan(&store, &sources)?;
-    let build_options = environment.build_options(options, Some(&project.workspace))?;
+    let build_options = environment.build_options(options, Some(&project))?;
     let inputs = all_inputs(&targets, &plan);
     let paths = build::realise(&store, &plan, &inputs, &build_options, environment.reporter)?;
     let mut work = Work {
@@ -237,7 +237,7 @@ impl Work {
     pub fn mend(&self, path: &StorePath, environment: &Environment<'_>) -> Result<bool, ProjectError> {
         let Some(project) = &self.project else { return Ok(false) };
         self.store.note_damage(path);
-        let options = environment.build_options(&self.options, Some(&project.workspace))?;
+        let options = environment.build_options(&self.options, Some(project))?;
         // A local source is not a step's output.
         project.add_sources(&self.store, &Silent)?;
         let inputs = all_inputs(&self.targets, &self.plan);

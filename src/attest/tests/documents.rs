@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::attest::*;
 use crate::configure::ScriptsOutcome;
 use crate::derive::{self, Action, BuildPlan, Derivation, Download, ImageInputs, Input, LeftOut, Script};
-use crate::digest::Digest;
+use crate::digest::{ContentDigest, Digest, FileHash, GoHash};
 use crate::image::{ClosureMember, Configured, ContentRoot, Image, Recipe, RootPackage};
 use crate::oci::Compression;
 use crate::spec;
@@ -37,7 +37,7 @@ fn logical(base: &str) -> String {
 fn download(name: &str, origin: derive::Origin) -> Download {
     Download {
         name: name.to_owned(),
-        sha256: Digest::of(name.as_bytes()),
+        hash: Digest::of(name.as_bytes()).into(),
         size: None,
         origin,
     }
@@ -387,6 +387,54 @@ proptest! {
         let shuffled = Inventory::new(inventory.image.clone(), components, Extent::Whole);
         for format in [SbomFormat::Spdx, SbomFormat::CycloneDx] {
             prop_assert_eq!(sbom(&shuffled, format), sbom(inventory, format));
+        }
+    }
+}
+
+/// Locks of other languages know files by other hashes: each document names them in its own words.
+#[test]
+fn files_are_told_by_the_hash_that_is_known() {
+    let sha512 = ContentDigest::Sha512([0; 64]).same_algorithm(b"abc");
+    let go = GoHash::of_go_mod(Digest::of(b"module m\n"));
+    let hashes = [sha512.into(), FileHash::GoModule(go)];
+    for hash in hashes {
+        let mut small = Small::new();
+        let Action::UnpackDeb { deb, .. } = &mut small.plan.steps[0].action else {
+            panic!("the first step unpacks a package")
+        };
+        deb.hash = hash;
+        let inventory = small.inventory();
+        let document = |bytes: Vec<u8>| serde_json::from_slice::<Value>(&bytes).unwrap();
+        let find = |list: &Value, name: &str| {
+            let mut found = list.as_array().unwrap().iter().filter(|one| one["name"] == name);
+            found.next().cloned().unwrap_or_else(|| panic!("{name}"))
+        };
+        let spdx = document(sbom(&inventory, SbomFormat::Spdx));
+        let file = find(&spdx["packages"], "libc6_1:2.36-9+b1_amd64.deb");
+        let cyclonedx = document(sbom(&inventory, SbomFormat::CycloneDx));
+        let component = find(&cyclonedx["components"], "libc6");
+        let reference = &component["externalReferences"][0];
+        let provenance = document(small.provenance());
+        let material = find(
+            &provenance["predicate"]["buildDefinition"]["resolvedDependencies"],
+            "libc6_1:2.36-9+b1_amd64.deb",
+        );
+        match hash.content() {
+            Some(digest) => {
+                let hex = digest.hex();
+                assert_eq!(
+                    file["checksums"],
+                    json!([{ "algorithm": "SHA512", "checksumValue": hex }])
+                );
+                assert_eq!(reference["hashes"], json!([{ "alg": "SHA-512", "content": hex }]));
+                assert_eq!(material["digest"], json!({ "sha512": hex }));
+            }
+            None => {
+                assert!(file["comment"].as_str().unwrap().starts_with(&hash.to_string()));
+                assert!(file.get("checksums").is_none() && reference.get("hashes").is_none());
+                assert!(reference["comment"].as_str().unwrap().ends_with(&hash.to_string()));
+                assert_eq!(material["digest"], json!({ "dirHash": hash.hex() }));
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of what is hashed: nothing that matters is left out, nothing else is in, and it is what it was.
 
 use super::*;
+use crate::digest::{ContentDigest, GoHash};
 
 /// These texts and hashes are format 1: a change here rebuilds everything that was ever built.
 #[test]
@@ -170,7 +171,7 @@ fn whatever_can_change_an_output_changes_the_hash() {
 fn every_kind_of_download_is_known_by_its_digest() {
     let download = |name: &str, seed: &str| Download {
         name: name.to_owned(),
-        sha256: Digest::of(seed.as_bytes()),
+        hash: Digest::of(seed.as_bytes()).into(),
         size: Some(seed.len() as u64),
         origin: Origin::Url(format!("https://{seed}.invalid")),
     };
@@ -229,4 +230,49 @@ fn every_kind_of_download_is_known_by_its_digest() {
     assert_eq!(text(unpack(elsewhere(), None)), all[2]);
     assert_eq!(text(deb("x", elsewhere())), all[6]);
     assert_eq!(text(source(vec![elsewhere()])), all[9]);
+}
+
+/// Files that locks of languages know by other hashes than SHA-256.
+#[test]
+fn every_kind_of_hash_has_a_key_of_its_own() {
+    let go = GoHash::of_files([]).unwrap();
+    let download = |hash: FileHash| Download {
+        name: "a".to_owned(),
+        hash,
+        size: None,
+        origin: Origin::Url("file:///x".to_owned()),
+    };
+    let module = |module: &str, version: &str| Action::UnpackGoModule {
+        zip: download(FileHash::GoModule(go)),
+        module: module.to_owned(),
+        version: version.to_owned(),
+    };
+    let text = |action: Action| {
+        let step = Derivation {
+            label: "x".to_owned(),
+            name: "x".to_owned(),
+            action,
+        };
+        assert_eq!(
+            fixed_path(&step),
+            None,
+            "one content has one path, whatever it is known by"
+        );
+        resolved_json(&step, &|_| unreachable!())
+    };
+    let all = [
+        text(Action::Fetch(download(ContentDigest::Sha512([7; 64]).into()))),
+        text(Action::Fetch(download(FileHash::GoMod(go)))),
+        text(module("m", "v1")),
+        text(module("m", "v2")),
+        text(module("n", "v1")),
+    ];
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+    for (index, key) in [
+        (0, format!("\"sha512\":\"{}\"", "07".repeat(64))),
+        (1, "\"go-mod-h1\":\"e3b0c442".to_owned()),
+        (2, "\"go-h1\":\"e3b0c442".to_owned()),
+    ] {
+        assert!(all[index].contains(&key), "{}", all[index]);
+    }
 }

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::debs::Resolution;
 use super::*;
+use crate::digest::Digest;
 use crate::graph;
 use crate::spec::{self, Lock, LockedDeb, LockedDebSource, LockedFile, LockedUrl, Source, Workspace};
 use crate::store_path::StoreHash;

@@ -278,7 +278,7 @@ impl<'a> Batch<'a> {
             name: &label(file.download),
             origin: "apt",
         };
-        let _lock = cache.lock(&file.download.sha256)?;
+        let _lock = cache.lock(&file.download.hash)?;
         cache
             .insert(expected(file.download), &mut content, labels, reporter)
             .map(Some)
@@ -306,6 +306,7 @@ impl Offers {
     }
 
     fn carries(&self, file: &AptRequest<'_>) -> bool {
-        self.digests.contains(&(file.package.to_owned(), file.download.sha256))
+        let digest = file.download.hash.sha256();
+        digest.is_some_and(|digest| self.digests.contains(&(file.package.to_owned(), digest)))
     }
 }

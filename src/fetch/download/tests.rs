@@ -15,7 +15,7 @@ use crate::testing::oracle;
 fn url(address: &str, content: &[u8]) -> Download {
     Download {
         name: "x.tar".to_owned(),
-        sha256: Digest::of(content),
+        hash: Digest::of(content).into(),
         size: Some(content.len() as u64),
         origin: Origin::Url(address.to_owned()),
     }

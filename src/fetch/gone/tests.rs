@@ -196,7 +196,7 @@ impl Place for Keeper {
     }
 
     fn has(&self, request: &Request<'_>) -> Result<bool, FetchError> {
-        Ok(*request.digest == self.0)
+        Ok(*request.hash == self.0)
     }
 }
 

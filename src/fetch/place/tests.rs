@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::derive::{Download, Origin};
+use crate::digest::Digest;
 use crate::event::{Event, Reporter, Silent};
 use crate::fetch::{Answer, FetchConfig, fetch};
 
@@ -73,7 +74,7 @@ fn fake(name: &'static str, does: Does) -> Arc<Fake> {
 fn download(content: &str, url: &str) -> Download {
     Download {
         name: format!("{content}.txt"),
-        sha256: Digest::of(content.as_bytes()),
+        hash: Digest::of(content.as_bytes()).into(),
         size: Some(content.len() as u64),
         origin: Origin::Url(url.to_owned()),
     }

@@ -21,12 +21,15 @@ use crate::event::{Event, Reporter};
 use crate::fsio::{IoContext, PathError, copy_file};
 use crate::oci::CompressionFormat;
 
+mod go_module;
 #[cfg(test)]
 pub(super) mod testing;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 pub(super) mod tree;
 
+pub(super) use go_module::hash_go_module;
+pub use go_module::unpack_go_module;
 use tree::{Duplicates, EntryPath, TreeWriter};
 
 /// Why an archive cannot be unpacked. `entry` is a name as the archive spells it.
@@ -181,7 +184,7 @@ pub fn unpack_crate(archive: &Path, download: &Download, dest: &Path) -> Result<
         let reason = "it holds a file `.cargo-checksum.json` of its own";
         return Err(named(&download.name, UnpackError::malformed(reason)));
     }
-    let text = format!("{{\"files\":{{}},\"package\":\"{}\"}}", download.sha256.hex());
+    let text = format!("{{\"files\":{{}},\"package\":\"{}\"}}", download.hash.hex());
     fs::write(&checksum, text).context("write", &checksum)?;
     fs::set_permissions(&checksum, Permissions::from_mode(0o644)).context("set the mode of", &checksum)?;
     Ok(remarks)

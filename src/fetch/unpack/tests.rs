@@ -9,7 +9,7 @@ use crate::archive::testing::{Tar, bzip2, gzip, xz, zstd};
 use crate::fsio::with_causes;
 use crate::testing::{oracle, output};
 
-mod zips;
+pub(in crate::fetch) mod zips;
 
 /// Unpacks `archive` in a directory of its own: the tree as text, or the error with its sources. Whatever
 /// happens, nothing else may be left in the directory, nor written outside of it.

@@ -57,7 +57,7 @@ fn dependency(of: &cargo_lock::LockedCrate) -> LockedDependency {
         name: of.name.clone(),
         version: of.version.clone(),
         file: format!("{}-{}.crate", of.name, of.version),
-        sha256: of.checksum,
+        hash: of.checksum.into(),
         registry: Registry::Crates {
             source: of.source.0.clone(),
         },

@@ -80,7 +80,7 @@ impl<'a> SnapshotRequest<'a> {
             version,
             filename,
             archive: archive.as_ref(),
-            sha256: download.sha256,
+            sha256: download.hash.sha256()?,
             size: download.size,
         })
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::unpacked;
 
-pub(super) fn zipped(entries: &[(&str, u32, &str)]) -> Vec<u8> {
+pub(in crate::fetch) fn zipped(entries: &[(&str, u32, &str)]) -> Vec<u8> {
     let mut writer = ::zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (name, mode, content) in entries {
         let options = ::zip::write::SimpleFileOptions::default().unix_permissions(mode & 0o777);
