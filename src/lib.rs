@@ -11,6 +11,7 @@
 //! | 1 | [`parallel`] | work shared among threads | – |
 //! | 1 | [`child`] | programs that are run for what they say; none outlives an interrupt | – |
 //! | 1 | [`escape`] | text from outside, made safe to show | – |
+//! | 1 | [`certificate`] | certificates of authorities in PEM form; pure | digest escape |
 //! | 1 | [`capability`] | file capabilities: libcap's text, the kernel's bytes | – |
 //! | 1 | [`event`] | what is reported while work is done | – |
 //! | 1 | [`fsio`] | errors with paths, atomic publish, locks, sorted listing | – |
@@ -18,7 +19,7 @@
 //! | 1 | [`store_path`] | store paths: parsed, printed, ordered, computed; pure | digest |
 //! | 1 | [`oci`] | OCI documents, references, canonical JSON; pure | digest |
 //! | 2 | [`nar`] | canonical archive of a tree, its hash, the ordered walk | digest fsio |
-//! | 2 | [`spec`] | the user's TOML and the lock; pure | capability digest escape fsio store_path graph oci |
+//! | 2 | [`spec`] | the user's TOML and the lock; pure | capability certificate digest escape fsio store_path graph oci |
 //! | 2 | [`http`] | the one HTTP client: TLS, proxies, patience, logins of downloads, where answers lead | fsio |
 //! | 2 | [`elf`] | what programs and libraries ask of the loader, and how it answers | fsio |
 //! | 2 | [`root`] | a root file system composed of packages' trees | escape fsio |
@@ -79,6 +80,7 @@ pub mod audit;
 pub mod binary_cache;
 pub mod build;
 pub mod capability;
+pub mod certificate;
 pub mod child;
 pub mod cli;
 pub mod closure;

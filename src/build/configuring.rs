@@ -106,6 +106,7 @@ impl ConfigureStep<'_> {
             skip: self.configure.skip.clone(),
             answers: self.configure.answers.clone(),
             locales: (self.configure.locales.as_ref()).map(|(package, names)| (self.physical(package), names.clone())),
+            certificates: self.configure.certificates.clone(),
             incomplete: self.configure.incomplete,
             helper: self.options.helper.clone(),
             settings,

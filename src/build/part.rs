@@ -18,6 +18,9 @@ const UTF8: [&str; 2] = ["C.utf8", "C.UTF-8"];
 /// Where time zones are.
 const ZONES: &str = "usr/share/zoneinfo";
 
+/// The bundle of authorities, which is made when their package is unpacked.
+const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
+
 /// How the file of a time zone begins (RFC 8536, 3.1).
 const ZONE_MAGIC: &[u8] = b"TZif";
 
@@ -39,6 +42,12 @@ pub(super) fn make(tree: &Path, part: &Part, dest: &Path) -> Result<(), BuildErr
                     copy_files(&from, &dest.join(LOCALES).join(name))?;
                 }
             }
+        }
+        Part::Authorities => {
+            let to = dest.join(BUNDLE);
+            let parent = to.parent().expect("it is below a directory");
+            fs::create_dir_all(parent).context("create", parent)?;
+            copy_file(&tree.join(BUNDLE), &to)?;
         }
         Part::Zone(zone) => {
             let zones = tree.join(ZONES);
@@ -170,5 +179,20 @@ mod tests {
             assert!(dest.path().join(path).is_file());
             assert!(!dest.path().join("usr/bin").exists() && !dest.path().join("usr/lib/locale/de_DE").exists());
         }
+    }
+
+    #[test]
+    fn authorities_are_the_bundle_alone() {
+        let tree = tree(&[
+            BUNDLE,
+            "usr/share/ca-certificates/mozilla/A.crt",
+            "usr/sbin/update-ca-certificates",
+        ]);
+        let dest = tempfile::tempdir().unwrap();
+        make(tree.path(), &Part::Authorities, dest.path()).unwrap();
+        assert!(dest.path().join(BUNDLE).is_file());
+        assert!(!dest.path().join("usr").exists());
+        let empty = tempfile::tempdir().unwrap();
+        assert!(make(empty.path(), &Part::Authorities, &dest.path().join("x")).is_err());
     }
 }

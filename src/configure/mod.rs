@@ -67,6 +67,8 @@ pub struct Request {
     pub answers: BTreeMap<String, String>,
     /// The tree of the package that locales are made of, and those to make.
     pub locales: Option<(PathBuf, Vec<String>)>,
+    /// Certificates that are to be trusted beside Debian's, in PEM form, by name.
+    pub certificates: BTreeMap<String, String>,
     /// Packages whose scripts are not to run.
     pub skip: BTreeSet<String>,
     /// Whether packages are missing that these depend on, which is no reason not to configure them.
@@ -130,6 +132,7 @@ pub fn configure(
     // Without a script nobody waits for a trigger either.
     if !ran.is_empty() {
         scripts.answer(&selections, log)?;
+        scripts.add_certificates(&request.certificates, log)?;
         scripts.configure(&new, &skipped, log)?;
     }
     for locale in locales.transpose()?.into_iter().flatten() {

@@ -27,6 +27,9 @@ const KEPT: usize = 200;
 /// Where the package manager unpacks the scripts of a package that it is about to unpack.
 const NEW_CONTROL: &str = "/var/lib/dpkg/tmp.ci";
 
+/// Where update-ca-certificates(8) looks for certificates that no package has.
+const LOCAL_CERTIFICATES: &str = "/usr/local/share/ca-certificates";
+
 /// The environment of every script. The date is the oldest that says that it was chosen.
 pub(super) const ENVIRONMENT: [(&str, &str); 9] = [
     ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
@@ -148,6 +151,36 @@ impl Scripts {
         let (outcome, tail) = self.run(argv, &[], Some(bind), "debconf", "answers", log)?;
         self.upper.look(&BTreeSet::new())?;
         succeed(outcome, tail, "debconf", "answers")
+    }
+
+    /// Puts certificates where Debian's scripts look for further ones, before any of these runs.
+    pub(super) fn add_certificates(
+        &mut self,
+        certificates: &BTreeMap<String, String>,
+        log: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), ConfigureError> {
+        if certificates.is_empty() {
+            return Ok(());
+        }
+        let dir = self.staging.join("certificates");
+        make_dir(&dir, 0o755)?;
+        let mut argv = ["/usr/bin/install", "-D", "-m", "0644", "-t", LOCAL_CERTIFICATES]
+            .map(str::to_owned)
+            .to_vec();
+        for (name, pem) in certificates {
+            let file = dir.join(format!("{name}.crt"));
+            fs::write(&file, pem).context("write", &file)?;
+            argv.push(format!("{NEW_CONTROL}/{name}.crt"));
+        }
+        let bind = Bind {
+            source: dir,
+            target: NEW_CONTROL.into(),
+            writable: false,
+        };
+        let package = crate::spec::CERTIFICATES_DEB;
+        let (outcome, tail) = self.run(argv, &[], Some(bind), package, "certificates", log)?;
+        self.upper.look(&BTreeSet::from([package.to_owned()]))?;
+        succeed(outcome, tail, package, "certificates")
     }
 
     /// Makes a locale. Its program warns by its status of what every locale of the language has.

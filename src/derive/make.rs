@@ -281,6 +281,9 @@ impl Maker<'_> {
             .transpose()?;
         let zone = image.timezone.as_ref().map(|zone| Part::Zone(zone.value.clone()));
         let zone = zone.map(|zone| self.part(spec::ZONE_DEB, zone)).transpose()?;
+        let authorities = spec::wants_authorities(image)
+            .then(|| self.part(spec::CERTIFICATES_DEB, Part::Authorities))
+            .transpose()?;
         let unrun = match &image.configure {
             Some(configure) if configured.is_none() => self.unrun(image, configure)?,
             _ => BTreeMap::new(),
@@ -303,6 +306,7 @@ impl Maker<'_> {
             configured,
             utf8,
             zone,
+            authorities,
             left_out: debs.left_out,
             unrun,
         })
@@ -315,6 +319,7 @@ impl Maker<'_> {
         let (label, name) = match &part {
             Part::Utf8Locale => ("locale C.UTF-8".to_owned(), "c.utf8".to_owned()),
             Part::Zone(zone) => (format!("time zone {zone}"), format!("zone-{zone}")),
+            Part::Authorities => ("Debian's authorities".to_owned(), "authorities".to_owned()),
         };
         Ok(self.add(Derivation {
             label,
@@ -376,6 +381,7 @@ impl Maker<'_> {
                 skip,
                 answers: image.debconf.clone(),
                 locales,
+                certificates: own_certificates(image),
                 incomplete: !image.exclude.is_empty(),
             })),
         }))
@@ -424,6 +430,12 @@ impl Maker<'_> {
             plan: &self.plan,
         }
     }
+}
+
+/// The certificates of an image's own, in PEM form, by name.
+fn own_certificates(image: &Image) -> BTreeMap<String, String> {
+    let own = image.certificates.iter().flat_map(|certificates| &certificates.own);
+    own.map(|(name, own)| (name.clone(), own.certificate.pem())).collect()
 }
 
 fn not_locked(what: String, source: &Spanned<Source>) -> Box<Diagnostic> {

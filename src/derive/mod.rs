@@ -80,6 +80,8 @@ pub struct ImageInputs {
     pub utf8: Option<Input>,
     /// The image's time zone, where none of its packages brings it.
     pub zone: Option<Input>,
+    /// Debian's authorities, for an image that is to trust them and has no Debian packages.
+    pub authorities: Option<Input>,
     /// Debian packages that others of the image depend on and that it does not get.
     pub left_out: BTreeMap<String, LeftOut>,
     /// The maintainer scripts that should run and cannot: over a base, or on another kind of machine than the lock was made
@@ -105,6 +107,7 @@ impl ImageInputs {
             .chain(&self.configured)
             .chain(&self.utf8)
             .chain(&self.zone)
+            .chain(&self.authorities)
             .chain(self.unrun.values())
             .collect()
     }
@@ -192,6 +195,8 @@ pub enum Part {
     Utf8Locale,
     /// The file of a time zone.
     Zone(String),
+    /// The bundle of all authorities.
+    Authorities,
 }
 
 /// A file from outside.
@@ -356,6 +361,8 @@ pub struct Configure {
     pub answers: BTreeMap<String, String>,
     /// Locales to make, by name, and the package that has what they are made of.
     pub locales: Option<(Input, Vec<String>)>,
+    /// Certificates that the image is to trust beside Debian's, in PEM form, by name.
+    pub certificates: BTreeMap<String, String>,
     /// Whether packages are missing that these depend on.
     pub incomplete: bool,
 }

@@ -25,8 +25,8 @@
 //! | `unpack-deb-control` | `package`, *hash* |
 //! | `unpack-go-module` | `module`, `version` (both stand in the names of the zip's files), *hash* |
 //! | `unpack-deb-source` | `files`: digest by file name, as the `.dsc` refers to names |
-//! | `deb-part` | `part`: `c.utf-8`, or the `zone`; `tree` |
-//! | `configure` | `answers`, `groups`, `incomplete` where it is, `locales`, `rules`, `skip`, `system`, `tools` |
+//! | `deb-part` | `part`: `c.utf-8`, `authorities`, or the `zone`; `tree` |
+//! | `configure` | `answers`, `certificates` where there are any, `groups`, `incomplete` where it is, `locales`, `rules`, `skip`, `system`, `tools` |
 //! | `script` | `debianPatches`, `declared`, `env`, `libraries`, `root`, `runtime`, `sandbox`, `script`, `source`, `system`, `tools` |
 //!
 //! *hash* is what the file from outside is verified against, in hexadecimal digits: `sha256`, or else `sha512`, `go-h1` (of
@@ -144,6 +144,7 @@ fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
             let part = match part {
                 Part::Utf8Locale => json!("c.utf-8"),
                 Part::Zone(zone) => json!({ "zone": zone }),
+                Part::Authorities => json!("authorities"),
             };
             json!({ "kind": "deb-part", "part": part, "tree": name(tree) })
         }
@@ -174,6 +175,9 @@ fn configure_action(configure: &Configure, name: &dyn Fn(&Input) -> String) -> V
         "system": configure.system,
         "tools": tools.map(|(output, of_tools)| json!({ "output": name(output), "packages": packages(of_tools) })),
     });
+    if !configure.certificates.is_empty() {
+        action["certificates"] = json!(configure.certificates);
+    }
     if configure.incomplete {
         action["incomplete"] = json!(true);
     }

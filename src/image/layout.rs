@@ -7,7 +7,7 @@
 //!    `/run/lock` 1777, `/root` 0700, as everywhere below);
 //! 2. the `contents`, joined ([`join`](super::join));
 //! 3. what the packages' maintainer scripts made, the links that their `update-alternatives` would have made, the data that
-//!    libraries of the closure look for ([`data`]), and the time zone that the spec names; where scripts should
+//!    libraries of the closure look for ([`data`]), the certificates and the time zone that the spec names; where scripts should
 //!    run and cannot, the directories that an init makes of packages' data come with the accounts;
 //! 4. the `files` of the spec: files and symlinks replace what is there, directories merge, and a path below a joined
 //!    directory opens it up;
@@ -25,6 +25,7 @@ use std::path::Path;
 
 use super::accounts::{self, AccountFile, AccountFiles, Accounts};
 use super::base::{self, BaseEntry};
+use super::certificates;
 use super::configured;
 use super::data;
 use super::error::ImageError;
@@ -93,6 +94,7 @@ pub(super) fn lay_out(recipe: &Recipe, settings: &Settings) -> Result<Layout, Im
     configured::lay_over(recipe, &mut files)?;
     add_alternatives(recipe, &mut files)?;
     let data = data::lay_out(recipe, &mut files)?;
+    certificates::add(recipe, &mut files)?;
     add_time_zone(recipe, &mut files)?;
     let owned = add_sources(&recipe.files, &mut files)?;
     add_generated(&recipe.generated, &mut files)?;

@@ -11,6 +11,7 @@
 mod accounts;
 mod base;
 mod cache;
+mod certificates;
 mod configured;
 mod cut;
 mod data;

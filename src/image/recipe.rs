@@ -216,6 +216,7 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         exclude,
         debconf,
         locales,
+        certificates,
         configure,
         base,
         files,
@@ -246,6 +247,7 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         "allow-missing": allow_missing,
         "annotations": annotations,
         "base": base,
+        "certificates": certificates.as_ref().map(asked_of_certificates),
         "cmd": cmd,
         "configure": configure,
         "contents": contents,
@@ -270,6 +272,13 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         "volumes": volumes,
         "workdir": workdir,
     })
+}
+
+/// The user's own by their names; where they were read decides nothing.
+fn asked_of_certificates(certificates: &spec::Certificates) -> Value {
+    let spec::Certificates { files: _, own } = certificates;
+    let own = own.iter().map(|(name, own)| (name, &own.certificate));
+    json!(own.collect::<BTreeMap<_, _>>())
 }
 
 fn asked_of_layers(layers: &spec::Layers) -> Value {

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::certificates;
 use super::error::ImageError;
 use super::filesystem::{Content, push, relative};
 use super::recipe::Recipe;
@@ -123,9 +124,18 @@ pub(super) fn read(image: &spec::Image) -> Result<Vec<Source>, ImageError> {
     Ok(sources)
 }
 
-/// The files that an image's `files` bring: digest by path in the image.
+/// The local files that an image takes in, its `files` and `certificates`: digest by path in the image.
 pub fn local_files(recipe: &Recipe) -> BTreeMap<String, Digest> {
-    let mut files = BTreeMap::new();
+    let own = recipe
+        .spec
+        .certificates
+        .iter()
+        .flat_map(|certificates| &certificates.own);
+    let certificate = |(name, own): (&String, &spec::OwnCertificate)| {
+        let digest = Digest::of(own.certificate.pem().as_bytes());
+        (format!("/{}/{name}.crt", certificates::LOCAL), digest)
+    };
+    let mut files: BTreeMap<String, Digest> = own.map(certificate).collect();
     for source in &recipe.files {
         for entry in &source.entries {
             if let SourceKind::File { digest, .. } = &entry.kind {

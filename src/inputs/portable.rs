@@ -139,7 +139,7 @@ impl Portable {
         let loaded = load(Path::new("/kept"), &self.spec, text);
         loaded
             .map(drop)
-            .map_err(|_| "a spec is imported by its absolute path".to_owned())
+            .map_err(|_| "a spec or a certificate is named by its absolute path".to_owned())
     }
 }
 

@@ -14,6 +14,7 @@ use crate::spec::{self, Dependency, GoldenKey};
 use crate::store_path::StoreDir;
 
 use super::base;
+use super::certificates;
 use super::environment::{DEFAULT_EPOCH, Environment};
 use super::error::ProjectError;
 use super::layer_plan::{self, PlanFile};
@@ -216,6 +217,7 @@ fn of_spec(
     recipe.generated = roots.database(&recipe.spec, work)?;
     recipe.base = base::of_spec(&recipe.spec, &project.lock, work.options.offline, environment)?;
     scripts::warn(&recipe.spec, inputs, work, environment.reporter);
+    certificates::warn(&recipe.spec, environment.reporter);
     let mut draft = Draft {
         recipe,
         kept,
@@ -271,7 +273,8 @@ fn configured(input: &Input, spec: &spec::Image, work: &Work) -> Result<image::C
     })
 }
 
-/// Adds what the image gets of packages that it does not have: its time zone, and a UTF-8 locale for its C library.
+/// Adds what the image gets of packages that it does not have: its time zone, authorities, and a UTF-8 locale for its C
+/// library.
 fn add_parts(recipe: &mut Recipe, inputs: &ImageInputs, work: &Work) -> Result<(), ProjectError> {
     let at_root = |recipe: &Recipe, name: &str| recipe.root.iter().any(|package| package.name == name);
     let libc = work
@@ -286,7 +289,11 @@ fn add_parts(recipe: &mut Recipe, inputs: &ImageInputs, work: &Work) -> Result<(
             .iter()
             .any(|member| Some(&member.logical) == libc.as_ref());
     let utf8 = inputs.utf8.as_ref().filter(|_| has_libc);
-    let parts = [(spec::UTF8_DEB, utf8), (spec::ZONE_DEB, inputs.zone.as_ref())];
+    let parts = [
+        (spec::UTF8_DEB, utf8),
+        (spec::ZONE_DEB, inputs.zone.as_ref()),
+        (spec::CERTIFICATES_DEB, inputs.authorities.as_ref()),
+    ];
     for (name, input) in parts {
         if let Some(input) = input.filter(|_| !at_root(recipe, name)) {
             let package = root_package(name.to_owned(), input, work)?;

@@ -9,6 +9,7 @@
 
 pub mod attach;
 mod base;
+mod certificates;
 pub mod check;
 mod closures;
 pub mod documents;

@@ -219,6 +219,7 @@ impl Work {
                     .chain(&inputs.configured)
                     .chain(&inputs.utf8)
                     .chain(&inputs.zone)
+                    .chain(&inputs.authorities)
                     .map(|input| self.path(input)),
             );
         }
@@ -322,11 +323,12 @@ pub fn inputs_of(target: &Target, plan: &BuildPlan) -> Vec<Input> {
                 configured,
                 utf8,
                 zone,
+                authorities,
                 left_out: _,
                 unrun,
             } = &plan.images[name];
             let layers = contents.iter().chain(declared).chain(root);
-            let layers = layers.chain(configured).chain(utf8).chain(zone);
+            let layers = layers.chain(configured).chain(utf8).chain(zone).chain(authorities);
             layers.chain(unrun.values()).cloned().collect()
         }
     }

@@ -16,7 +16,7 @@ use super::package::{contents, dependencies, text_map};
 use super::reader::{Field, Reader, Table};
 use super::trial;
 use super::types::{Configure, Dependency, Image, Layers, Spanned};
-use super::{image_debian, image_files};
+use super::{certificates, image_debian, image_files};
 use crate::oci::{LayerLimit, Port, StopSignal};
 
 /// Reads `[image.NAME]`.
@@ -32,6 +32,8 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
     let root = read_root(reader, &table);
     let exclude = image_debian::read_exclude(reader, &table, &root);
     let root = image_debian::with_essential(reader, &table, root);
+    let certificates = certificates::read(reader, &table);
+    let root = certificates::with_package(&table, root, certificates.is_some());
     let mut image = Image {
         name: Spanned {
             value: field.key.to_owned(),
@@ -45,6 +47,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         configure: read_configure(reader, &table),
         debconf: plain_map(reader, &table, "debconf", image_debian::question),
         locales: image_debian::read_locales(reader, &table),
+        certificates,
         base: table.checked(reader, "base", checks::base_image),
         files: image_files::read(reader, &table, &known),
         entrypoint: command(reader, &table, "entrypoint"),
@@ -71,8 +74,14 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         tests: Vec::new(),
     };
     image.tests = trial::read(reader, &table, &image.ports);
-    let sources = ["contents", "root", "essential", "files"];
-    if image.base.is_none() && sources.iter().all(|key| is_empty(&table, key)) {
+    check_whole(reader, &table, &image);
+    Some(image)
+}
+
+/// What no key is wrong about alone: that an image holds something, and that each of its keys has an effect.
+fn check_whole(reader: &mut Reader<'_>, table: &Table<'_>, image: &Image) {
+    let sources = ["contents", "root", "essential", "files", "certificates"];
+    if image.base.is_none() && sources.iter().all(|key| is_empty(table, key)) {
         let diagnostic = Diagnostic::new(format!("{} is empty", table.what))
             .at(table.span.clone(), "an empty image")
             .help("add `contents = [\"PACKAGE\"]`, `root = [\"deb:NAME\"]` or `files = { \"/PATH\" = \"FILE\" }`");
@@ -87,8 +96,8 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
             .help("name the packages in `root = [\"deb:NAME\"]`; those in `contents` are not configured");
         reader.error(diagnostic);
     }
-    image_debian::check_scripts(reader, &table, &image);
-    Some(image)
+    image_debian::check_scripts(reader, table, image);
+    image_debian::check_certificates(reader, table, image);
 }
 
 /// The accounts that names in an image may mean.

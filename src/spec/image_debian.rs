@@ -104,6 +104,19 @@ fn locale(name: &str) -> Check<String> {
     }
 }
 
+/// A base's authorities are the base's: what it trusts is in a file that would be replaced.
+pub(super) fn check_certificates(reader: &mut Reader<'_>, table: &Table<'_>, image: &Image) {
+    if let Some(field) = table.get("certificates")
+        && image.certificates.is_some()
+        && image.base.is_some()
+    {
+        let diagnostic = Diagnostic::new(format!("{} has no effect over a base", field.title()))
+            .at(field.key_span, "what a base trusts is the base's")
+            .help("add them to the base, or give it a whole bundle: `files = { \"/etc/ssl/certs/ca-certificates.crt\" = \"FILE\" }`");
+        reader.error(diagnostic);
+    }
+}
+
 /// What needs a configure step is refused where there can be none.
 pub(super) fn check_scripts(reader: &mut Reader<'_>, table: &Table<'_>, image: &Image) {
     if wants_scripts(image) {

@@ -340,6 +340,14 @@ pub(super) const IMAGE: &[Key] = &[
         ),
         &["locale", "locale-gen"],
     ),
+    also(
+        key(
+            "certificates",
+            Any(&[Flag, TEXTS]),
+            "Authorities that it trusts: `true` for Debian's, or files in PEM form, relative to this one, for these and your own.",
+        ),
+        &["certificate", "ca-certificates", "cacerts", "ca"],
+    ),
     key(
         "configure",
         Any(&[Flag, Table(CONFIGURE)]),

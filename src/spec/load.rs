@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use super::certificates;
 use super::diagnostics::{Diagnostic, Diagnostics};
 use super::file::{self, SpecFile};
 use super::names::{self, Scope};
@@ -31,8 +32,8 @@ const DEPTH_MAX: usize = 32;
 /// Largest spec file in bytes.
 const FILE_SIZE_MAX: usize = 16 << 20;
 
-/// Reads the spec at `root`, a folder with a `layerize.toml` or a `.toml` file, and all that it imports, by
-/// `read`. Either everything is right, or all that is wrong comes back at once.
+/// Reads the spec at `root`, a folder with a `layerize.toml` or a `.toml` file, all that it imports, and the certificates
+/// that its images name, by `read`. Either everything is right, or all that is wrong comes back at once.
 ///
 /// Of an imported file only the packages count: its images are not imported, and the root's `[debian]` holds
 /// for all. Imported paths are joined and shortened as text (`a/../b` is `b`), so that one file has one name:
@@ -47,6 +48,7 @@ pub fn load(root: &Path, read: &mut dyn FnMut(&Path) -> io::Result<String>) -> R
     }
     loader.check_import_cycles();
     loader.check_names();
+    loader.read_certificates(read);
     loader.finish()
 }
 
@@ -168,6 +170,12 @@ impl SpecLoader {
         for index in 0..self.specs.len() {
             names::check(&scope, index, &mut self.errors);
         }
+    }
+
+    /// Reads the certificates of the root's images; the others' count for nothing.
+    fn read_certificates(&mut self, read: &mut dyn FnMut(&Path) -> io::Result<String>) {
+        let images = self.specs[0].images.values_mut();
+        self.errors.extend(certificates::load(images, &mut self.texts, read));
     }
 
     fn finish(mut self) -> Result<Workspace, Diagnostics> {

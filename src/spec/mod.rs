@@ -7,6 +7,7 @@
 //! `checks` of single values; [`load()`] follows imports; `names` looks every name up; then packages get their
 //! qualified names and the [`Workspace`] is whole.
 
+mod certificates;
 mod checks;
 mod diagnostics;
 mod file;
@@ -27,6 +28,7 @@ mod syntax;
 mod trial;
 mod types;
 
+pub use certificates::{CERTIFICATES_DEB, Certificates, OwnCertificate};
 pub use checks::{did_you_mean, parse_size};
 pub use diagnostics::{Diagnostic, Diagnostics, Note};
 pub use image_entries::*;
@@ -37,9 +39,9 @@ pub use lock::{
     LockedNix, LockedUrl,
 };
 pub use needs::{
-    GLIBC_DEB, UTF8_DEB, ZONE_DEB, build_debs, contents_debs, deb_sets, deb_sources, debs, locale_debs,
-    lock_is_current, locked_sets, nix_contents, root_debs, runs_scripts, shell_debs, tool_debs, unpinned_urls,
-    utf8_debs, wants_scripts,
+    GLIBC_DEB, UTF8_DEB, ZONE_DEB, build_debs, certificate_debs, contents_debs, deb_sets, deb_sources, debs,
+    locale_debs, lock_is_current, locked_sets, nix_contents, root_debs, runs_scripts, shell_debs, tool_debs,
+    unpinned_urls, utf8_debs, wants_authorities, wants_scripts,
 };
 pub(crate) use needs::{machine, package_names};
 pub use schema::schema;

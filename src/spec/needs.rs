@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::certificates::CERTIFICATES_DEB;
 use super::lock::Lock;
 use super::types::{
     DEBIAN_BASE, DEBIAN_ESSENTIAL, Dependency, Image, Package, PackageName, Source, Spanned, Workspace,
@@ -33,6 +34,7 @@ pub const ZONE_DEB: &str = "tzdata";
 /// - image: its `root`;
 /// - image whose packages are configured: the tools that this takes, the same for all, unless they could not run here;
 /// - image with a time zone: the package of all zones, of which it gets one;
+/// - image with `certificates` and no `root`: the package of Debian's authorities, of which it gets the bundle;
 /// - image with `locales`: what these are made of, unless they could not be made here;
 /// - image: the Debian packages in its `contents`, whose own dependencies are members of its closure.
 ///
@@ -48,7 +50,8 @@ pub fn deb_sets(workspace: &Workspace) -> BTreeSet<Vec<String>> {
     let images = workspace.images.values().flat_map(|image| {
         let debs = |dependencies| sorted(debs(dependencies).map(str::to_owned));
         let zones = image.timezone.iter().map(|_| ZONE_DEB.to_owned()).collect();
-        [debs(&image.root), debs(&image.contents), zones]
+        let certificates = wants_authorities(image).then(certificate_debs).unwrap_or_default();
+        [debs(&image.root), debs(&image.contents), zones, certificates]
     });
     let step = match is_foreign(workspace) {
         true => Vec::new(),
@@ -58,6 +61,16 @@ pub fn deb_sets(workspace: &Workspace) -> BTreeSet<Vec<String>> {
         .filter(|set| !set.is_empty())
         .chain(step)
         .collect()
+}
+
+/// Whether an image is given the bundle of Debian's authorities. With a `root` it has the package.
+pub fn wants_authorities(image: &Image) -> bool {
+    image.certificates.is_some() && image.root.is_empty() && image.base.is_none()
+}
+
+/// The Debian packages of the authorities.
+pub fn certificate_debs() -> Vec<String> {
+    vec![CERTIFICATES_DEB.to_owned()]
 }
 
 /// The sets that configuring takes: the tools, and what locales are made of.

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
+use super::certificates::Certificates;
 use super::image_entries::{ImageFile, Permission, User};
 use super::language::Language;
 use super::trial::ImageTest;
@@ -53,7 +54,7 @@ pub struct Span {
     pub range: Range<usize>,
 }
 
-/// A spec file's text, for diagnostics.
+/// The text of a spec or of a file that is read with it, for diagnostics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceFile {
     /// As shown to the user, relative to where they are if possible.
@@ -75,7 +76,7 @@ impl fmt::Display for PackageName {
 /// A root spec with everything it imports, checked: every name resolves, no cycle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workspace {
-    /// The root file first, then imported ones in order of first mention.
+    /// The root file first, then imported ones in order of first mention, then the certificates that images name.
     pub files: Vec<SourceFile>,
     /// All packages by qualified name; the root file's own have no prefix.
     pub packages: BTreeMap<PackageName, Package>,
@@ -268,6 +269,8 @@ pub struct Image {
     pub debconf: BTreeMap<String, String>,
     /// `locales`: names of locales that are generated, sorted, each once.
     pub locales: Vec<String>,
+    /// `certificates`: what authorities it trusts; `None`: those that its packages bring.
+    pub certificates: Option<Certificates>,
     /// `base`: where the image is that this one is laid over, as the user wrote it.
     pub base: Option<Spanned<String>>,
     /// `files`: by absolute path in the image.
@@ -358,6 +361,7 @@ impl Image {
             configure: None,
             debconf: BTreeMap::new(),
             locales: Vec::new(),
+            certificates: None,
             base: None,
             files: BTreeMap::new(),
             users: BTreeMap::new(),

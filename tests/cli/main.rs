@@ -10,6 +10,7 @@ mod base_docker;
 mod binary_cache;
 mod bounds;
 mod capabilities;
+mod certificates;
 mod check;
 mod configure;
 mod containers;

@@ -129,6 +129,7 @@ impl Small {
                     configured: None,
                     utf8: None,
                     zone: None,
+                    authorities: None,
                     left_out: BTreeMap::new(),
                     unrun: BTreeMap::new(),
                 },

@@ -14,6 +14,7 @@ use crate::graph;
 use crate::spec::{self, Lock, LockedDeb, LockedDebSource, LockedFile, LockedUrl, Source, Workspace};
 use crate::store_path::StoreHash;
 
+mod certificates;
 mod exclude;
 mod hashes;
 

@@ -2,6 +2,7 @@
 
 mod bases;
 mod caching;
+mod certificates;
 mod data;
 mod golden;
 mod joining;

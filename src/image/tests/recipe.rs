@@ -166,6 +166,7 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         join: |join| *join = Some(crate::spec::Join::Closure),
         exclude: |exclude| exclude.push(crate::spec::Spanned::nowhere("deb".to_owned())),
         configure: |configure| *configure = Some(spec::Configure::default()),
+        certificates: |certificates| *certificates = Some(spec::Certificates::default()),
     });
     let layers = other_layers(fixture);
     let layers = layers.into_iter().map(|(field, layers)| {
