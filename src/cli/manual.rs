@@ -25,6 +25,7 @@ pub const TOPICS: &[Topic] = topics![
     "inputs",
     "audit",
     "nix",
+    "languages",
     "sandbox",
     "containers",
     "ci",

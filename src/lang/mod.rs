@@ -230,27 +230,64 @@ impl SourceTree {
     ///
     /// A file that is too large, that is not UTF-8, or that cannot be read.
     pub fn text(&self, path: &str) -> Result<Option<String>, LangError> {
-        let full = self.root.join(path);
-        if !self.is_file(path) {
-            return Ok(None);
-        }
-        let bytes = fsio::read_limited(&full, TEXT_MAX)?;
-        String::from_utf8(bytes)
-            .map(Some)
-            .map_err(|_| LangError::at(format!("`{path}`"), "a file is not UTF-8", "write it again as UTF-8"))
+        let text = self.bytes(path)?.map(String::from_utf8).transpose();
+        text.map_err(|_| LangError::at(format!("`{path}`"), "a file is not UTF-8", "write it again as UTF-8"))
     }
 
-    /// Whether there is a regular file at this place, reached through directories alone.
-    pub fn is_file(&self, path: &str) -> bool {
-        let mut place = self.root.clone();
-        for part in Path::new(path).components() {
-            if place.is_symlink() {
-                return false;
-            }
-            place.push(part);
+    /// The content of a file; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// A file that is too large or that cannot be read.
+    pub fn bytes(&self, path: &str) -> Result<Option<Vec<u8>>, LangError> {
+        match self.is_file(path) {
+            true => Ok(Some(fsio::read_limited(&self.root.join(path), TEXT_MAX)?)),
+            false => Ok(None),
         }
-        place.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
     }
+
+    /// Whether there is a regular file at this place.
+    pub fn is_file(&self, path: &str) -> bool {
+        self.kind(path) == Some(FileKind::File)
+    }
+
+    /// What is at this place; links are followed as long as they stay within the tree.
+    pub fn kind(&self, path: &str) -> Option<FileKind> {
+        let root = self.root.canonicalize().ok()?;
+        let place = root.join(path).canonicalize().ok()?;
+        let metadata = place.starts_with(&root).then(|| place.metadata())?.ok()?;
+        match (metadata.is_dir(), metadata.is_file()) {
+            (true, _) => Some(FileKind::Directory),
+            (_, true) => Some(FileKind::File),
+            _ => None,
+        }
+    }
+
+    /// What is in a directory, sorted by name; nothing where there is none.
+    ///
+    /// # Errors
+    ///
+    /// A directory that cannot be read.
+    pub fn entries(&self, dir: &str) -> Result<Vec<(String, FileKind)>, LangError> {
+        if self.kind(dir) != Some(FileKind::Directory) {
+            return Ok(Vec::new());
+        }
+        let names = fsio::sorted_names(&self.root.join(dir))?;
+        let names = names.into_iter().filter_map(|name| name.into_string().ok());
+        let path = |name: &str| Path::new(dir).join(name).to_string_lossy().into_owned();
+        Ok(names
+            .filter_map(|name| Some((name.clone(), self.kind(&path(&name))?)))
+            .collect())
+    }
+}
+
+/// What is at a place in a [`SourceTree`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
 }
 
 #[cfg(test)]

@@ -40,19 +40,103 @@ fn cargo_lock(entry: &str) -> String {
     format!("version = 4\n\n[[package]]\nname = \"x\"\nversion = \"0.1.0\"\n\n[[package]]\n{entry}\n")
 }
 
+const MANIFEST: (&str, &str) = ("Cargo.toml", "[package]\nname = \"x\"\n");
+
+/// An entry of a lock file.
+fn locked(name: &str, source: &str, dependencies: &str) -> String {
+    format!(
+        "name = \"{name}\"\nversion = \"1.0.19\"\nsource = \"{source}\"\nchecksum = \"{CHECKSUM}\"\ndependencies = [{dependencies}]\n"
+    )
+}
+
+const CRATES_IO: &str = "registry+https://h.invalid/rust-lang/crates.io-index";
+
+#[test]
+fn dependencies_are_a_step_of_their_own() {
+    let lock = cargo_lock(&locked("itoa", CRATES_IO, ""));
+    let files = [
+        MANIFEST,
+        ("Cargo.lock", &lock),
+        ("src/main.rs", "fn main() { edited() }"),
+    ];
+    let build = plan_of("rust = {}", &files).unwrap();
+    let tree: Vec<&String> = build.trees[0].files.keys().collect();
+    assert_eq!(tree, ["Cargo.lock", "Cargo.toml", "src/main.rs"]);
+    assert_eq!(build.steps[0].source, Some(Part::Tree(0)));
+    assert_eq!(build.own.variables.values().collect::<Vec<_>>(), [&Part::Step(0)]);
+    let edited = [MANIFEST, ("Cargo.lock", &lock), ("src/main.rs", "fn main() {}")];
+    assert_eq!(plan_of("rust = {}", &edited).unwrap(), build);
+
+    let whole = plan_of("rust = { incremental = false }", &files).unwrap();
+    assert!(whole.steps.is_empty() && whole.trees.is_empty());
+    // With `[patch]`, the crate needs what is in the source.
+    let lock = cargo_lock(&locked("itoa", CRATES_IO, "\"x\""));
+    let patched = plan_of("rust = {}", &[MANIFEST, ("Cargo.lock", &lock)]).unwrap();
+    assert!(patched.steps.is_empty());
+    let lock = cargo_lock(&locked("itoa", CRATES_IO, "\"x 9.0.0\", \"y\""));
+    let other = plan_of("rust = {}", &[MANIFEST, ("Cargo.lock", &lock)]).unwrap();
+    assert_eq!(other.steps.len(), 1);
+}
+
+#[test]
+fn each_registry_has_a_directory() {
+    let other = "sparse+https://other.invalid/index/";
+    let lock = format!(
+        "{}\n[[package]]\n{}",
+        cargo_lock(&locked("itoa", CRATES_IO, "")),
+        locked("itoa", other, "")
+    );
+    let manifest = "[package]\nname = \"x\"\n[dependencies]\na = { package = \"itoa\", registry = \"ours\" }";
+    let build = plan_of("rust = {}", &[("Cargo.toml", manifest), ("Cargo.lock", &lock)]).unwrap();
+    let places: std::collections::BTreeSet<&str> = build.own.mounts.iter().map(|mount| mount.at.as_str()).collect();
+    assert_eq!(places.len(), 2, "{places:?}");
+    let told = format!("[registries.\"ours\"]\nindex = \"{other}\"\n");
+    assert!(build.own.preamble.contains(&told), "{}", build.own.preamble);
+}
+
+#[test]
+fn the_root_may_be_below_the_source() {
+    let lock = cargo_lock(&locked("itoa", CRATES_IO, ""));
+    let files = [
+        (
+            "api/Cargo.toml",
+            "[package]\nname = \"x\"\n[dependencies]\ny = { path = \"../y\" }",
+        ),
+        ("api/Cargo.lock", lock.as_str()),
+        ("y/Cargo.toml", "[package]\nname = \"y\""),
+        ("y/src/lib.rs", ""),
+    ];
+    let build = plan_of("rust = { lock = \"api/Cargo.lock\" }", &files).unwrap();
+    assert!(build.own.preamble.contains("(cd '/build/source/api' && "));
+    assert!(build.trees[0].files.contains_key("y/src/lib.rs"));
+    let error = plan_of("rust = { lock = \"other.lock\" }", &files).unwrap_err();
+    assert!(error.contains("another name"), "{error}");
+    let outside = [("Cargo.lock", lock.as_str()), ("Cargo.toml", files[0].1)];
+    let error = plan_of("rust = {}", &outside).unwrap_err();
+    assert!(
+        error.contains("lies outside the source") && error.contains("help: "),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_crate_is_mounted_where_cargo_looks() {
     let entry = format!(
         "name = \"itoa\"\nversion = \"1.0.19\"\nsource = \"registry+https://h.invalid/rust-lang/crates.io-index\"\nchecksum = \"{CHECKSUM}\""
     );
-    let build = plan_of("rust = {}", &[("Cargo.lock", &cargo_lock(&entry))]).unwrap();
+    let build = plan_of("rust = {}", &[MANIFEST, ("Cargo.lock", &cargo_lock(&entry))]).unwrap();
     let [dependency] = &build.dependencies[..] else {
         panic!("{build:?}")
     };
     assert_eq!(dependency.file, "itoa-1.0.19.crate");
     assert_eq!(dependency.hash.hex(), CHECKSUM);
     assert_eq!(build.own.mounts[0].at, "/build/vendor/itoa-1.0.19");
-    assert!(build.own.preamble.contains("[source.crates-io]\nreplace-with"));
+    assert!(
+        build
+            .own
+            .preamble
+            .contains("[source.crates-io]\nreplace-with = \"/build/vendor\"")
+    );
 }
 
 #[test]
@@ -97,19 +181,26 @@ fn the_first_format_keeps_checksums_apart() {
     let lock = format!(
         "[[package]]\nname = \"a\"\nversion = \"1.0.0\"\nsource = \"registry+https://h.invalid/i\"\n\n[metadata]\n\"checksum a 1.0.0 (registry+https://h.invalid/i)\" = \"{CHECKSUM}\"\n"
     );
-    let build = plan_of("rust = {}", &[("Cargo.lock", &lock)]).unwrap();
+    let build = plan_of("rust = {}", &[MANIFEST, ("Cargo.lock", &lock)]).unwrap();
     assert_eq!(build.dependencies.len(), 1);
 }
 
 #[test]
-fn files_are_not_read_through_links() {
-    let (dir, source) = tree(&[("real/Cargo.lock", "")]);
+fn links_are_followed_within_the_source_alone() {
+    let (dir, source) = tree(&[("real/Cargo.lock", "x")]);
     symlink("real/Cargo.lock", dir.path().join("Cargo.lock")).unwrap();
     symlink("real", dir.path().join("linked")).unwrap();
-    assert!(source.is_file("real/Cargo.lock"));
-    assert!(!source.is_file("Cargo.lock"));
-    assert!(!source.is_file("linked/Cargo.lock"));
-    assert_eq!(source.text("linked/Cargo.lock").unwrap(), None);
+    symlink("/etc", dir.path().join("etc")).unwrap();
+    symlink("../../etc/passwd", dir.path().join("passwd")).unwrap();
+    symlink("loop", dir.path().join("loop")).unwrap();
+    assert_eq!(source.text("Cargo.lock").unwrap().as_deref(), Some("x"));
+    assert_eq!(source.text("linked/Cargo.lock").unwrap().as_deref(), Some("x"));
+    for path in ["etc", "etc/passwd", "passwd", "loop", "../x", "/etc/passwd"] {
+        assert_eq!(source.kind(path), None, "{path}");
+        assert_eq!(source.text(path).unwrap(), None, "{path}");
+    }
+    let names: Vec<String> = source.entries("").unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["Cargo.lock", "linked", "real"]);
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub struct RustOptions {
     pub bins: Vec<String>,
     /// `profile`: Cargo's profile.
     pub profile: Option<String>,
+    /// `incremental`: whether dependencies are compiled in a step of their own (default true).
+    pub incremental: bool,
 }
 
 impl Language {
@@ -135,6 +137,7 @@ fn read_rust(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Language> {
         profile: table
             .checked(reader, "profile", cargo_word)
             .map(|profile| profile.value),
+        incremental: table.flag(reader, "incremental").unwrap_or(true),
     };
     Some(Language {
         lock: lock(reader, &table),

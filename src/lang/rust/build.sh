@@ -1,6 +1,10 @@
-cargo build --locked --profile "$LAYERIZE_CARGO_PROFILE" -j "$LAYERIZE_CORES" $LAYERIZE_CARGO_FLAGS
-case $LAYERIZE_CARGO_PROFILE in dev) made=/build/target/debug ;; *) made=/build/target/$LAYERIZE_CARGO_PROFILE ;; esac
-for file in "$made"/*; do
+layerize_build
+case $LAYERIZE_CARGO_PROFILE in
+  dev | test) layerize_made=debug ;;
+  bench) layerize_made=release ;;
+  *) layerize_made=$LAYERIZE_CARGO_PROFILE ;;
+esac
+for file in /build/target/"$layerize_made"/* /build/target/*/"$layerize_made"/*; do
   [ -f "$file" ] || continue
   case $file in
     *.d | *.rlib | *.rmeta) ;;

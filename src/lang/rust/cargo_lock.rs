@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::lang::LangError;
 
 /// How the name ends that lock files give to the registry that a crate is from unless a manifest says otherwise.
-pub(super) const DEFAULT_REGISTRY: &str = "/rust-lang/crates.io-index";
+const DEFAULT_REGISTRY: &str = "/rust-lang/crates.io-index";
 
 /// The newest format that is known.
 const VERSION_MAX: u32 = 4;
@@ -21,6 +21,8 @@ const VERSION_MAX: u32 = 4;
 pub(super) struct CargoLock {
     /// From registries, sorted by name and version.
     pub(super) crates: Vec<LockedCrate>,
+    /// Whether one of them depends on a package of the source, as where `[patch]` replaces a crate by a directory.
+    pub(super) crates_need_source: bool,
 }
 
 /// A crate of a registry.
@@ -37,6 +39,14 @@ pub(super) struct LockedCrate {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CrateSource(pub(super) String);
 
+impl CrateSource {
+    /// Whether it is Rust's own registry.
+    pub(super) fn is_default(&self) -> bool {
+        let url = self.0.strip_prefix("registry+");
+        url.is_some_and(|url| url.ends_with(DEFAULT_REGISTRY))
+    }
+}
+
 #[derive(Deserialize)]
 struct Document {
     version: Option<u32>,
@@ -52,6 +62,8 @@ struct Entry {
     version: String,
     source: Option<String>,
     checksum: Option<String>,
+    #[serde(default)]
+    dependencies: Vec<String>,
 }
 
 impl CargoLock {
@@ -66,12 +78,14 @@ impl CargoLock {
             let help = format!("let `cargo` write version {VERSION_MAX}, or use a newer layerize");
             return Err(LangError::at(format!("`{file}`"), message, help));
         }
+        let crates_need_source = crates_need_source(&document.package);
         let mut crates = BTreeSet::new();
         for entry in document.package {
             crates.extend(read_entry(entry, &document.metadata, file)?);
         }
         Ok(Self {
             crates: crates.into_iter().collect(),
+            crates_need_source,
         })
     }
 
@@ -79,6 +93,20 @@ impl CargoLock {
     pub(super) fn sources(&self) -> BTreeSet<&CrateSource> {
         self.crates.iter().map(|of| &of.source).collect()
     }
+}
+
+/// Whether a package from elsewhere depends on one of the source. A dependency is written as its name, with its version and
+/// where it comes from as far as that is needed to tell it from others.
+fn crates_need_source(packages: &[Entry]) -> bool {
+    let own = |dependency: &String| {
+        let mut words = dependency.split(' ');
+        let (name, version, source) = (words.next(), words.next(), words.next());
+        let meant = packages.iter().filter(|package| Some(package.name.as_str()) == name);
+        let mut meant = meant.filter(|package| version.is_none_or(|version| version == package.version));
+        source.is_none() && meant.any(|package| package.source.is_none())
+    };
+    let others = packages.iter().filter(|package| package.source.is_some());
+    others.flat_map(|package| &package.dependencies).any(own)
 }
 
 /// The crate of an entry; `None` for one that is part of the source itself.

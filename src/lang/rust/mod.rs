@@ -4,52 +4,155 @@
 //! that no store path of a crate can get into what it makes.
 
 mod cargo_lock;
+mod manifest;
+mod workspace;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Form, LangError, LanguageBuild, LockedDependency, Mount, Part, Planner, Recipe, Registry, Request};
+use super::{
+    Form, GeneratedTree, LangError, LanguageBuild, LanguageStep, LockedDependency, Mount, Part, Planner, Recipe,
+    Registry, Request, Surroundings,
+};
+use crate::digest::Digest;
 use crate::spec::{Language, RustOptions};
 use cargo_lock::{CargoLock, CrateSource};
+use workspace::CargoWorkspace;
 
-/// Where the crates are in the sandbox.
+/// Where the crates of Rust's own registry are in the sandbox.
 const VENDOR: &str = "/build/vendor";
 
 /// What Cargo is told beside the project's own configuration, which this overrules.
 const CONFIG: &str = "/build/layerize-cargo.toml";
 
+/// What the lock file is called; Cargo reads no other.
+const LOCK: &str = "Cargo.lock";
+
+/// The variable that holds the compiled dependencies.
+const DEPENDENCIES: &str = "LAYERIZE_RUST_DEPENDENCIES";
+
 /// Builds and installs what the package makes.
 const BUILD: &str = include_str!("build.sh");
+
+/// Compiles what the package depends on.
+const BUILD_DEPENDENCIES: &str = include_str!("dependencies.sh");
+
+/// Gives Cargo what was compiled by [`BUILD_DEPENDENCIES`].
+const LAY: &str = include_str!("lay.sh");
 
 impl Planner for RustOptions {
     fn plan(&self, request: &Request<'_>) -> Result<LanguageBuild, LangError> {
         let file = lock_file(request.language);
+        let Some(root) = file
+            .strip_suffix(LOCK)
+            .filter(|root| root.is_empty() || root.ends_with('/'))
+        else {
+            let message = "Cargo reads no lock file of another name than `Cargo.lock`";
+            return Err(LangError::at(format!("`{file}`"), message, "rename it"));
+        };
+        let root = root.trim_end_matches('/');
         let text = request.source.text(file)?.ok_or_else(|| {
             let help =
                 "run `cargo generate-lockfile`, and see that `include`, `exclude` and `.gitignore` let it through";
             LangError::at(format!("`{file}`"), "the source has no lock file", help)
         })?;
         let lock = CargoLock::parse(&text, file)?;
-        let dependencies: Vec<LockedDependency> = lock.crates.iter().map(dependency).collect();
-        let mounts = dependencies.iter().enumerate().map(|(index, dependency)| Mount {
-            part: Part::Dependency(index),
-            at: format!("{VENDOR}/{}-{}", dependency.name, dependency.version),
-        });
-        let own = Recipe {
-            preamble: preamble(self, &lock),
-            script: BUILD.to_owned(),
-            mounts: mounts.collect(),
+        let workspace = CargoWorkspace::read(request.source, root)?;
+        let preamble = self.preamble(root, &lock, &workspace);
+        let recipe = Recipe {
+            preamble: preamble.clone(),
+            mounts: mounts(&lock),
             ..Recipe::default()
         };
-        Ok(LanguageBuild {
-            dependencies,
+        let own = Recipe {
+            script: BUILD.to_owned(),
+            ..recipe.clone()
+        };
+        let mut build = LanguageBuild {
+            dependencies: lock.crates.iter().map(dependency).collect(),
             own,
             ..LanguageBuild::default()
-        })
+        };
+        // A crate that is compiled with a package of the source cannot be compiled before it.
+        if self.incremental && !lock.crates.is_empty() && !lock.crates_need_source {
+            let mut skeleton = workspace.skeleton()?;
+            skeleton.insert(file.to_owned(), text.into_bytes());
+            let package = &request.package.name.value;
+            build.trees.push(GeneratedTree {
+                name: format!("{}-manifests", package.0.replace(':', "-")),
+                files: skeleton,
+            });
+            build.steps.push(LanguageStep {
+                label: format!("{package} (dependencies)"),
+                name: format!("{}-dependencies", package.0.replace(':', "-")),
+                surroundings: Surroundings::Package,
+                source: Some(Part::Tree(0)),
+                recipe: Recipe {
+                    script: BUILD_DEPENDENCIES.to_owned(),
+                    ..recipe
+                },
+            });
+            build.own.preamble.push_str(LAY);
+            build.own.variables = BTreeMap::from([(DEPENDENCIES.to_owned(), Part::Step(0))]);
+        }
+        Ok(build)
+    }
+}
+
+impl RustOptions {
+    /// What makes Cargo find the crates, and nothing else. It is called through another program, so that scripts and
+    /// makefiles of the user's own get the same.
+    fn preamble(&self, root: &str, lock: &CargoLock, workspace: &CargoWorkspace<'_>) -> String {
+        let mut text = format!("cat > {CONFIG} <<'LAYERIZE'\n");
+        for source in lock.sources() {
+            text.push_str(&replaced(source));
+        }
+        for (name, source) in registries(lock, workspace) {
+            let index = source.strip_prefix("registry+").unwrap_or(&source);
+            let _ = writeln!(text, "[registries.\"{name}\"]\nindex = \"{index}\"");
+        }
+        text.push_str("[net]\noffline = true\n[build]\ntarget-dir = \"/build/target\"\nLAYERIZE\n");
+        text.push_str("mkdir -p /build/vendor /build/cargo-home /build/bin\n");
+        text.push_str("export CARGO_HOME=/build/cargo-home CARGO_INCREMENTAL=0 CARGO_BUILD_RUSTC_WRAPPER=\n");
+        let _ = write!(
+            text,
+            "cat > /build/bin/cargo <<LAYERIZE\n#!/bin/sh\nexec $(command -v cargo) --config {CONFIG} \"\\$@\"\nLAYERIZE\n\
+             chmod +x /build/bin/cargo\nexport PATH=/build/bin:$PATH\n"
+        );
+        let profile = self.profile.as_deref().unwrap_or("release");
+        let _ = writeln!(text, "LAYERIZE_CARGO_PROFILE='{profile}'");
+        let _ = writeln!(text, "LAYERIZE_CARGO_FLAGS='{}'", flags(self));
+        let dir = format!("/build/source/{root}");
+        let quoted = dir.trim_end_matches('/').replace('\'', r"'\''");
+        let _ = writeln!(
+            text,
+            "layerize_build() {{ (cd '{quoted}' && cargo build --locked --profile \"$LAYERIZE_CARGO_PROFILE\" \
+             -j \"$LAYERIZE_CORES\" $LAYERIZE_CARGO_FLAGS \"$@\"); }}"
+        );
+        text
     }
 }
 
 fn lock_file(language: &Language) -> &str {
-    language.lock.as_ref().map_or("Cargo.lock", |lock| &lock.value)
+    language.lock.as_ref().map_or(LOCK, |lock| &lock.value)
+}
+
+/// Each crate in the directory of its registry.
+fn mounts(lock: &CargoLock) -> Vec<Mount> {
+    let crates = lock.crates.iter().enumerate();
+    let mount = crates.map(|(index, of)| Mount {
+        part: Part::Dependency(index),
+        at: format!("{}/{}-{}", directory(&of.source), of.name, of.version),
+    });
+    mount.collect()
+}
+
+/// Where the crates of a registry are: two may have crates of one name and version.
+fn directory(source: &CrateSource) -> String {
+    match source.is_default() {
+        true => VENDOR.to_owned(),
+        false => format!("{VENDOR}-{}", &Digest::of(source.0.as_bytes()).hex()[..8]),
+    }
 }
 
 fn dependency(of: &cargo_lock::LockedCrate) -> LockedDependency {
@@ -65,39 +168,36 @@ fn dependency(of: &cargo_lock::LockedCrate) -> LockedDependency {
     }
 }
 
-/// What makes Cargo find the crates, and nothing else. A function stands for the program, so that scripts of the user's own
-/// get the same.
-fn preamble(options: &RustOptions, lock: &CargoLock) -> String {
-    let mut text = format!("cat > {CONFIG} <<'LAYERIZE'\n");
-    for source in lock.sources() {
-        let _ = write!(text, "{}", replaced(source));
+/// The registries that manifests name, as far as the lock file tells which they are: who names them has them in a
+/// configuration outside the source.
+fn registries(lock: &CargoLock, workspace: &CargoWorkspace<'_>) -> BTreeMap<String, String> {
+    let mut registries = BTreeMap::new();
+    for named in workspace.named_registries() {
+        let others = lock
+            .crates
+            .iter()
+            .filter(|of| of.name == named.package && !of.source.is_default());
+        if let Some(of) = others.into_iter().next() {
+            registries.entry(named.registry).or_insert_with(|| of.source.0.clone());
+        }
     }
-    let _ = write!(
-        text,
-        "[source.layerize]\ndirectory = \"{VENDOR}\"\n[net]\noffline = true\n[build]\ntarget-dir = \"/build/target\"\nLAYERIZE\n"
-    );
-    text.push_str("mkdir -p /build/vendor /build/cargo-home\n");
-    text.push_str("export CARGO_HOME=/build/cargo-home CARGO_INCREMENTAL=0 CARGO_BUILD_RUSTC_WRAPPER=\n");
-    let _ = writeln!(text, "cargo() {{ command cargo --config {CONFIG} \"$@\"; }}");
-    let profile = options.profile.as_deref().unwrap_or("release");
-    let _ = writeln!(text, "LAYERIZE_CARGO_PROFILE='{profile}'");
-    let _ = writeln!(text, "LAYERIZE_CARGO_FLAGS='{}'", flags(options));
-    text
+    registries
 }
 
-/// A source of the lock replaced by the directory of crates.
-fn replaced(CrateSource(source): &CrateSource) -> String {
-    let name = match source.strip_prefix("registry+") {
-        Some(url) if url.ends_with(cargo_lock::DEFAULT_REGISTRY) => "crates-io".to_owned(),
-        Some(url) => format!("\"layerize {url}\""),
-        None => format!("\"layerize {source}\""),
+/// A source of the lock replaced by a directory of crates.
+fn replaced(source: &CrateSource) -> String {
+    let directory = directory(source);
+    let registry = source.0.strip_prefix("registry+").unwrap_or(&source.0);
+    let (name, address) = match source.is_default() {
+        true => ("crates-io".to_owned(), String::new()),
+        false => (
+            format!("\"layerize {registry}\""),
+            format!("registry = \"{registry}\"\n"),
+        ),
     };
-    let registry = source.strip_prefix("registry+").unwrap_or(source);
-    let address = match name.as_str() {
-        "crates-io" => String::new(),
-        _ => format!("registry = \"{registry}\"\n"),
-    };
-    format!("[source.{name}]\n{address}replace-with = \"layerize\"\n")
+    format!(
+        "[source.{name}]\n{address}replace-with = \"{directory}\"\n[source.\"{directory}\"]\ndirectory = \"{directory}\"\n"
+    )
 }
 
 fn flags(options: &RustOptions) -> String {

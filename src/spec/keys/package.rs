@@ -112,6 +112,11 @@ pub(in crate::spec) const RUST: &[Key] = &[
         &["bin"],
     ),
     key("profile", Text, "Cargo's profile (default `release`)."),
+    key(
+        "incremental",
+        Flag,
+        "Whether dependencies are compiled in a step of their own, which an edit of the package leaves as it is (default true).",
+    ),
 ];
 
 /// `source = { path = … }`.
