@@ -1,6 +1,6 @@
 //! To *gather* an inventory is to look up what the store, the plan and the image know of everything in it.
 //!
-//! Invariant: the components are the closure and the packages of `root`, no more and no fewer (what a base holds is not
+//! Invariant: the components are the closure and the packages of `root`, and what a debug image has above them, no more and no fewer (what a base holds is not
 //! looked up, and the inventory says so); nothing is guessed
 //! from file contents. Where there is a plan, what a component was made of is the plan's to say, so that the history
 //! of this machine's store changes no document; a store path without a plan is known by the derivation that made it.
@@ -14,7 +14,7 @@ use crate::configure::ScriptsOutcome;
 use crate::derive::{Action, BuildPlan, Download, Input, LeftOut, Origin as DownloadOrigin, StepId};
 use crate::digest::{ContentDigest, Digest, FileHash};
 use crate::fsio;
-use crate::image::{Image, ImageLayer, PACKAGES_ANNOTATION, Recipe, STORE_PATHS_ANNOTATION};
+use crate::image::{Debug, Image, ImageLayer, PACKAGES_ANNOTATION, Recipe, STORE_PATHS_ANNOTATION};
 use crate::store::Store;
 use crate::store_path::{LogicalPath, StoreDir, StorePath};
 
@@ -50,7 +50,7 @@ pub struct Gathered<'a> {
 pub fn gather(built: &Gathered<'_>) -> Result<Inventory, AttestError> {
     let mut components = Vec::new();
     let mut relations = Relations::default();
-    for member in &built.recipe.closure {
+    for member in built.recipe.members() {
         let mut component = built.component(&member.logical, &member.name, &member.physical, &mut relations)?;
         component.nar_hash = Some(member.nar_hash);
         component
@@ -78,6 +78,16 @@ pub fn gather(built: &Gathered<'_>) -> Result<Inventory, AttestError> {
             .extend(layers_of_packages.get(&key).into_iter().flatten());
         components.push(component);
     }
+    for tree in built.recipe.debug.iter().flat_map(Debug::trees) {
+        let mut component = built.component(&tree.logical, &tree.name, &tree.physical, &mut relations)?;
+        component.nar_hash = Some(tree.nar_hash);
+        component.at_root = true;
+        let key = format!("{}={}", tree.name, tree.version);
+        component
+            .layers
+            .extend(layers_of_packages.get(&key).into_iter().flatten());
+        components.push(component);
+    }
     relations.add_to(&mut components);
     let extent = match &built.recipe.base {
         None => Extent::Whole,
@@ -93,7 +103,7 @@ pub fn gather(built: &Gathered<'_>) -> Result<Inventory, AttestError> {
 fn image_facts(built: &Gathered<'_>) -> ImageFacts {
     let layers = built.image.layers.iter();
     ImageFacts {
-        name: built.recipe.spec.name.value.clone(),
+        name: built.recipe.spec.spec_name().to_owned(),
         tag: Some(built.recipe.spec.tag.clone()),
         digest: built.image.digest(),
         platform: Some(built.recipe.platform.clone()),
@@ -226,6 +236,15 @@ impl Gathered<'_> {
                     made.files = pinned(&self.plan.steps[*tree].downloads());
                 }
             }
+            Action::DebugTools { packages } => {
+                made.origin = ComponentOrigin::Built;
+                let steps = packages.iter().filter_map(|(_, tree)| match tree {
+                    Input::Step(step) => self.plan.steps.get(*step),
+                    Input::Path(_) => None,
+                });
+                made.files = steps.flat_map(|step| pinned(&step.downloads())).collect();
+            }
+            Action::DebugInfo(_) => made.origin = ComponentOrigin::Built,
             Action::Script(script) => {
                 made.origin = ComponentOrigin::Built;
                 if let Some(Input::Step(source)) = script.source {

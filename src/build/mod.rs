@@ -5,6 +5,7 @@
 
 mod check;
 mod configuring;
+mod debug;
 mod error;
 mod fixup;
 mod hints;

@@ -9,17 +9,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::configuring::ConfigureStep;
+use super::debug;
 use super::part;
 use super::script::ScriptStep;
 use super::tools::warn_of_tools;
 use super::{BuildError, BuildOptions};
-use crate::derive::{self, Action, BuildPlan, Derivation, Download, Input, Part, Script, StepId};
+use crate::derive::{self, Action, BuildPlan, DebugInfo, Derivation, Download, Input, Part, Script, StepId};
 use crate::digest::{Digest, HashingWriter};
 use crate::event::{Event, Reporter};
 use crate::fetch;
 use crate::fsio::IoContext;
-use crate::store::Store;
-use crate::store_path::{StoreDir, StorePath};
+use crate::store::{NewOutput, ReferencePolicy, Rewritten, Store};
+use crate::store_path::{StoreDir, StorePath, placeholder};
+
+/// What the tools of debug images refer to besides themselves.
+static NO_CANDIDATES: BTreeSet<StorePath> = BTreeSet::new();
 
 /// A derivation whose inputs are store paths.
 #[derive(Debug, Clone)]
@@ -151,6 +155,8 @@ impl Step<'_> {
                 self.unpack(|dest| fetch::unpack_go_module(file, &zip.name, module, version, dest))
             }
             (Action::DebPart { tree, part, .. }, _) => self.take_part(tree, part),
+            (Action::DebugTools { packages }, _) => self.link_tools(packages),
+            (Action::DebugInfo(info), _) => self.find_debug_info(info),
             (Action::Script(script), _) => self.run_script(script),
             (Action::Configure(configure), _) => ConfigureStep {
                 store: self.store,
@@ -224,6 +230,66 @@ impl Step<'_> {
         let name = &self.derivation().name;
         let info = self.store.add_leaf(name, &dest, Some(self.resolved.digest))?;
         Ok(info.path)
+    }
+
+    /// Brings the tools of debug images into the store, linked to each other.
+    fn link_tools(&self, packages: &[(String, Input)]) -> Result<StorePath, BuildError> {
+        let (dir, name) = (StoreDir::layerize(), &self.derivation().name);
+        let trees = packages.iter().map(|(name, tree)| (name.clone(), self.physical(tree)));
+        let trees: Vec<(String, PathBuf)> = trees.collect();
+        let make = |path: &StorePath, tree: &Path| {
+            let left = debug::make_tools(&trees, &dir.join(path), tree)?;
+            if !left.is_empty() {
+                let left: Vec<String> = left.into_iter().collect();
+                let text = format!(
+                    "debug tools that need the image's own libraries, as they cannot be linked to others: `{}`",
+                    left.join("`, `")
+                );
+                self.reporter.report(Event::Warning { text });
+            }
+            Ok::<_, BuildError>(())
+        };
+        let policy = ReferencePolicy::default();
+        let output = |tree| NewOutput {
+            name,
+            tree,
+            candidates: &NO_CANDIDATES,
+            declare: &|_| Vec::new(),
+            derivation: Some(self.resolved.digest),
+            policy: &policy,
+            sandboxed: true,
+        };
+        let staging = self.store.stage()?;
+        let tree = staging.path().join("tree");
+        let scratch = placeholder(&dir, name)?;
+        make(&scratch, &tree)?;
+        match self.store.add_rewritten(&output(&tree), &scratch)? {
+            Rewritten::Registered(info) => Ok(info.path),
+            Rewritten::NamesItself { path, .. } => {
+                let tree = staging.path().join("again");
+                make(&path, &tree)?;
+                Ok(self.store.add_in_place(&output(&tree), &path)?.path)
+            }
+        }
+    }
+
+    /// Brings what a debugger asks for of a package into the store.
+    fn find_debug_info(&self, info: &DebugInfo) -> Result<StorePath, BuildError> {
+        let staging = self.store.stage()?;
+        let tree = staging.path().join("tree");
+        let source = info.source.as_ref().map(|source| {
+            let name = info.source_file.as_deref().unwrap_or(self.paths[source].name());
+            (self.physical(source), name)
+        });
+        let source = source.as_ref().map(|(source, name)| (source.as_path(), *name));
+        debug::make_info(&self.physical(&info.output), source, &tree)?;
+        let name = &self.derivation().name;
+        let info = self.store.add_leaf(name, &tree, Some(self.resolved.digest))?;
+        Ok(info.path)
+    }
+
+    fn physical(&self, input: &Input) -> PathBuf {
+        self.store.physical(&self.paths[input])
     }
 
     /// Brings an unpacked tree into the store; what comes from outside refers to nothing.

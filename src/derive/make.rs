@@ -135,7 +135,7 @@ pub(super) struct Maker<'a> {
     pub(super) lock: &'a Lock,
     sources: &'a BTreeMap<PackageName, StorePath>,
     pub(super) languages: &'a BTreeMap<PackageName, LanguageSource>,
-    plan: BuildPlan,
+    pub(super) plan: BuildPlan,
     /// Steps by everything in them that is hashed.
     known: BTreeMap<String, StepId>,
 }
@@ -288,8 +288,9 @@ impl Maker<'_> {
             Some(configure) if configured.is_none() => self.unrun(image, configure)?,
             _ => BTreeMap::new(),
         };
-        let scripts = self.scripts();
         let debs = DebsOfImage::new(self.lock, image)?;
+        let debug = image.debug.as_ref().map(|debug| self.debug(image, debug)).transpose()?;
+        let scripts = self.scripts();
         // What is in a Nix store is there already.
         let own = image
             .contents
@@ -309,6 +310,7 @@ impl Maker<'_> {
             authorities,
             left_out: debs.left_out,
             unrun,
+            debug,
         })
     }
 
@@ -372,7 +374,7 @@ impl Maker<'_> {
         let locales = self.locales(image)?;
         let skip = skipped(configure, &of_image, name)?;
         Ok(self.add(Derivation {
-            label: format!("{name} (configured)"),
+            label: format!("{} (configured)", image.spec_name()),
             name: "configured".to_owned(),
             action: Action::Configure(Box::new(Configure {
                 system,

@@ -11,6 +11,7 @@ use crate::spec::{LockedArchive, LockedDeb, LockedDebSource, PackageName};
 use crate::store_path::StorePath;
 
 mod debs;
+mod debug;
 mod exclude;
 mod language;
 mod make;
@@ -87,6 +88,28 @@ pub struct ImageInputs {
     /// The maintainer scripts that should run and cannot: over a base, or on another kind of machine than the lock was made
     /// for. By package; empty where they run or are not wanted.
     pub unrun: BTreeMap<String, Input>,
+    /// What a debug image has above the image that it is of.
+    pub debug: Option<DebugInputs>,
+}
+
+/// What a debug image has above the image that it is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DebugInputs {
+    /// Its tools, all in one store path.
+    pub tools: Input,
+    /// Debug files and sources of what the spec's scripts made, by package, in the order in which the image names them.
+    pub built: Vec<(PackageName, Input)>,
+    /// Debug files of Debian packages: by the package, the one that has them; `None`: the lock has none.
+    pub debs: BTreeMap<String, Option<(String, Input)>>,
+}
+
+impl DebugInputs {
+    /// Everything that must be in the store.
+    pub fn all(&self) -> impl Iterator<Item = &Input> {
+        let built = self.built.iter().map(|(_, input)| input);
+        let debs = self.debs.values().flatten().map(|(_, input)| input);
+        std::iter::once(&self.tools).chain(built).chain(debs)
+    }
 }
 
 /// Why an image does not get a Debian package.
@@ -109,6 +132,7 @@ impl ImageInputs {
             .chain(&self.zone)
             .chain(&self.authorities)
             .chain(self.unrun.values())
+            .chain(self.debug.iter().flat_map(DebugInputs::all))
             .collect()
     }
 }
@@ -186,6 +210,24 @@ pub enum Action {
     Script(Box<Script>),
     /// Debian packages' maintainer scripts in the sandbox.
     Configure(Box<Configure>),
+    /// Debian packages as one tree whose programs run wherever it stands, with the libraries in it.
+    DebugTools {
+        /// Name and tree of each, each after what it depends on.
+        packages: Vec<(String, Input)>,
+    },
+    /// What a debugger asks for of a package that a script made: debug files, and the sources that they name.
+    DebugInfo(DebugInfo),
+}
+
+/// A package that a script made, and what it made it of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DebugInfo {
+    /// What the script made.
+    pub output: Input,
+    /// What was `/build/source`.
+    pub source: Option<Input>,
+    /// What a source that is a single file was called there, where its store path's name cannot say it.
+    pub source_file: Option<String>,
 }
 
 /// Which files of a Debian package are wanted.
@@ -296,6 +338,8 @@ impl Derivation {
             Action::Script(script) => script.inputs(),
             Action::Configure(configure) => configure.inputs(),
             Action::DebPart { tree, .. } => BTreeSet::from([tree]),
+            Action::DebugTools { packages } => packages.iter().map(|(_, tree)| tree).collect(),
+            Action::DebugInfo(info) => std::iter::once(&info.output).chain(&info.source).collect(),
             Action::Fetch(_)
             | Action::Unpack { .. }
             | Action::UnpackCrate { .. }
@@ -316,7 +360,11 @@ impl Derivation {
             | Action::UnpackDebControl { deb: download, .. }
             | Action::UnpackGoModule { zip: download, .. } => vec![download],
             Action::UnpackDebSource { files, .. } => files.iter().collect(),
-            Action::Script(_) | Action::Configure(_) | Action::DebPart { .. } => Vec::new(),
+            Action::Script(_)
+            | Action::Configure(_)
+            | Action::DebPart { .. }
+            | Action::DebugTools { .. }
+            | Action::DebugInfo(_) => Vec::new(),
         }
     }
 }

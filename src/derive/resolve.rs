@@ -27,6 +27,8 @@
 //! | `unpack-deb-source` | `files`: digest by file name, as the `.dsc` refers to names |
 //! | `deb-part` | `part`: `c.utf-8`, `authorities`, or the `zone`; `tree` |
 //! | `configure` | `answers`, `certificates` where there are any, `groups`, `incomplete` where it is, `locales`, `rules`, `skip`, `system`, `tools` |
+//! | `debug-tools` | `packages` (name and tree of each), `rules` |
+//! | `debug-info` | `output`, `rules`, `source`, `sourceFile` |
 //! | `script` | `debianPatches`, `declared`, `env`, `libraries`, `root`, `runtime`, `sandbox`, `script`, `source`, `system`, `tools` |
 //!
 //! *hash* is what the file from outside is verified against, in hexadecimal digits: `sha256`, or else `sha512`, `go-h1` (of
@@ -67,6 +69,10 @@ pub const SANDBOX_FORMAT: u32 = 1;
 /// Number of the rules by which maintainer scripts are run and what they make is sifted; part of every such step's hash.
 pub const CONFIGURE_FORMAT: u32 = 7;
 
+/// Number of the rules by which tools are linked to each other and debug files and sources are found; part of the hash of
+/// every step of a debug image.
+pub const DEBUG_FORMAT: u32 = 1;
+
 /// Number of the rules by which Debian packages become trees; part of every such step's hash.
 const UNPACK_DEB_FORMAT: u32 = 3;
 
@@ -89,7 +95,9 @@ pub fn fixed_path(derivation: &Derivation) -> Option<StorePath> {
         | Action::UnpackGoModule { .. }
         | Action::DebPart { .. }
         | Action::Script(_)
-        | Action::Configure(_) => None,
+        | Action::Configure(_)
+        | Action::DebugTools { .. }
+        | Action::DebugInfo(_) => None,
     }
 }
 
@@ -150,6 +158,20 @@ fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
         }
         Action::Script(script) => script_action(script, name),
         Action::Configure(configure) => configure_action(configure, name),
+        Action::DebugTools { packages } => {
+            let packages: Vec<Value> = packages
+                .iter()
+                .map(|(package, tree)| json!([package, name(tree)]))
+                .collect();
+            json!({ "kind": "debug-tools", "packages": packages, "rules": DEBUG_FORMAT })
+        }
+        Action::DebugInfo(info) => json!({
+            "kind": "debug-info",
+            "output": name(&info.output),
+            "rules": DEBUG_FORMAT,
+            "source": info.source.as_ref().map(name),
+            "sourceFile": info.source_file,
+        }),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Invariant: every offset is checked against the file; a file that is not what it says is left alone. An edit
 //! changes only bytes of the run path's string and, where none is left, the entry that names it.
 
+mod dwarf;
 pub mod loader;
 mod relink;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use object::{Endianness, ReadCache, ReadRef};
 
 use crate::fsio::{IoContext, PathError};
+pub use dwarf::{Sources, sources};
 pub use relink::relink;
 
 /// First bytes of every ELF file.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cache::{Cache, Labels};
-use super::debian::{AptSources, solve};
+use super::debian::{AptSources, debug_files, solve};
 use super::download::THREADS;
 use super::transfer::{Address, Transfer};
 use super::{FetchConfig, FetchError};
@@ -114,24 +114,46 @@ fn accounts_of(workspace: &Workspace, old: &Lock) -> BTreeMap<(String, String), 
 
 /// The binary packages that `workspace` needs, with those that show only once the others are resolved.
 fn resolve_debs(workspace: &Workspace, request: &solve::Request<'_>) -> Result<solve::Debs, FetchError> {
-    let sets = spec::locked_sets(workspace, request.old);
-    let debs = solve::resolve_sets(&sets, request)?;
-    let old = Lock {
+    let needed = |lock: &Lock| -> BTreeSet<Vec<String>> {
+        let optional = spec::debug_sets(workspace, lock);
+        spec::locked_sets(workspace, lock)
+            .difference(&optional)
+            .cloned()
+            .collect()
+    };
+    let sets = needed(request.old);
+    let mut debs = solve::resolve_sets(&sets, request)?;
+    let mut lock = lock_of(&debs);
+    let implied = needed(&lock);
+    if implied != sets {
+        let again = solve::Request {
+            old: &lock,
+            update: &Update::Nothing,
+            ..*request
+        };
+        let all = solve::resolve_sets(&implied, &again)?;
+        debs = solve::Debs {
+            asked: all.asked || debs.asked,
+            ..all
+        };
+        lock = lock_of(&debs);
+    }
+    let images = workspace.images.values();
+    let files = images
+        .flat_map(|image| spec::debug_files(workspace, &lock, image))
+        .collect();
+    debug_files::add(&mut debs, &files, request)?;
+    Ok(debs)
+}
+
+/// A lock of nothing but binary packages.
+fn lock_of(debs: &solve::Debs) -> Lock {
+    Lock {
         architecture: debs.architecture.clone(),
         debs: debs.debs.clone(),
         deb_sets: debs.deb_sets.clone(),
         ..Lock::default()
-    };
-    let implied = spec::locked_sets(workspace, &old);
-    if implied == sets {
-        return Ok(debs);
     }
-    let again = solve::Request {
-        old: &old,
-        update: &Update::Nothing,
-        ..*request
-    };
-    solve::resolve_sets(&implied, &again)
 }
 
 /// The recorded digests of images that there still are; what becomes of them shows when they are built.

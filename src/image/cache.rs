@@ -84,7 +84,7 @@ impl ImageCache {
 
 /// The record of an image's layers; none for an image with a name that is no UTF-8.
 pub(super) fn record(cuts: &[Cut], recipe: &Recipe) -> Option<Vec<u8>> {
-    let closure = recipe.closure.iter().enumerate();
+    let closure = recipe.members().enumerate();
     let indices = closure
         .map(|(index, member)| (member.logical.as_str(), index))
         .collect();
@@ -103,7 +103,7 @@ struct CutRecord {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum ContentRecord {
-    /// Indices into the recipe's closure, with what is not usual in it.
+    /// Indices into the recipe's members, with what is not usual in it.
     Store(Vec<(usize, Vec<AttributeRecord>)>),
     /// Path and entry, parents before what is below them.
     Tree(Vec<(String, EntryRecord)>),
@@ -193,10 +193,7 @@ impl CutRecord {
             ContentRecord::Store(indices) => {
                 let member = |(index, attributes): (usize, Vec<AttributeRecord>)| {
                     let attributes = attributes.into_iter().map(AttributeRecord::into_attribute);
-                    Some(super::cut::store_entry(
-                        recipe.closure.get(index)?,
-                        attributes.collect(),
-                    ))
+                    Some(super::cut::store_entry(recipe.member(index)?, attributes.collect()))
                 };
                 LayerContent::StorePaths(indices.into_iter().map(member).collect::<Option<_>>()?)
             }

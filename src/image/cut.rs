@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use super::error::ImageError;
-use super::filesystem::{Content, Node, NodeKind, Origin, directory_mode};
+use super::filesystem::{Content, FileSystem, Node, NodeKind, Origin, directory_mode};
 use super::layout::{Layout, root_node};
 use super::permissions::Attributes;
 use super::plan::root_path;
@@ -59,31 +59,35 @@ pub(super) fn cut(recipe: &Recipe, layout: &Layout, plan: &LayerPlan) -> Result<
             cuts.push(store_layer(&group, &layout.attributes));
         }
     }
-    let configured = tree_of(layout, |_, node| node.origin == Origin::Configured)?;
+    let configured = tree_of(&layout.files, |_, node| node.origin == Origin::Configured)?;
     if !configured.is_empty() {
-        cuts.push(Cut {
-            input: LayerInput {
-                content: LayerContent::Tree(configured),
-                comment: CONFIGURED_COMMENT.to_owned(),
-            },
-            packages: Vec::new(),
-        });
+        cuts.push(tree_cut(configured, CONFIGURED_COMMENT.to_owned(), Vec::new()));
     }
     let top = top_tree(layout, &owners)?;
     // Over a base there may be nothing but other settings.
     if recipe.base.is_none() || !top.is_empty() {
-        cuts.push(Cut {
-            input: LayerInput {
-                content: LayerContent::Tree(top),
-                comment: TOP_COMMENT.to_owned(),
-            },
-            packages: Vec::new(),
-        });
+        cuts.push(tree_cut(top, TOP_COMMENT.to_owned(), Vec::new()));
     }
     Ok(cuts)
 }
 
-fn store_layer(members: &[&ClosureMember], attributes: &Attributes) -> Cut {
+/// A layer of a tree, with the Debian packages in it.
+pub(super) fn tree_cut(tree: Tree, comment: String, packages: Vec<String>) -> Cut {
+    Cut {
+        input: LayerInput {
+            content: LayerContent::Tree(tree),
+            comment,
+        },
+        packages,
+    }
+}
+
+/// What is in `after` and not in `before`, or was something else there, with its parents.
+pub(super) fn changed_tree(before: &FileSystem, after: &FileSystem) -> Result<Tree, ImageError> {
+    tree_of(after, |path, node| before.node(path) != Some(node))
+}
+
+pub(super) fn store_layer(members: &[&ClosureMember], attributes: &Attributes) -> Cut {
     let names: Vec<_> = members.iter().map(|member| member.name.clone()).collect();
     Cut {
         input: LayerInput {
@@ -200,7 +204,7 @@ fn links(layout: &Layout) -> BTreeMap<&[u8], &[u8]> {
 
 /// Everything that is neither a package's nor a store path.
 fn top_tree(layout: &Layout, owners: &BTreeMap<Vec<u8>, usize>) -> Result<Tree, ImageError> {
-    tree_of(layout, |path, node| {
+    tree_of(&layout.files, |path, node| {
         // The links of a merged `/usr` are no package's.
         let is_packages = owners.contains_key(path) || node.kind == NodeKind::Directory;
         match node.origin {
@@ -212,12 +216,12 @@ fn top_tree(layout: &Layout, owners: &BTreeMap<Vec<u8>, usize>) -> Result<Tree, 
 }
 
 /// The nodes that `belongs` chooses, with their parents.
-fn tree_of(layout: &Layout, belongs: impl Fn(&[u8], &Node) -> bool) -> Result<Tree, ImageError> {
+fn tree_of(files: &FileSystem, belongs: impl Fn(&[u8], &Node) -> bool) -> Result<Tree, ImageError> {
     let mut tree = Tree::new();
-    for (path, node) in layout.files.nodes() {
+    for (path, node) in files.nodes() {
         if belongs(path, node) {
             insert(&mut tree, path, node, &|parent| {
-                let present = layout.files.node(parent).cloned();
+                let present = files.node(parent).cloned();
                 present.unwrap_or_else(|| Node::directory(directory_mode(parent)))
             })?;
         }
@@ -273,7 +277,7 @@ fn entry(node: &Node) -> TreeEntry {
 }
 
 /// What a layer holds, in one line that stays short.
-fn comment(names: &[String]) -> String {
+pub(super) fn comment(names: &[String]) -> String {
     match names {
         [] => String::new(),
         _ if names.len() <= NAMES_SHOWN + 1 => names.join(", "),

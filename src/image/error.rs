@@ -250,6 +250,17 @@ pub enum ImageError {
         /// Layers of the image.
         layers: usize,
     },
+    /// A debug image has too many layers with those of the image that it is of.
+    #[error(
+        "it has {layers} layers with the {above} of tools and debug files, and Docker loads no more than {}",
+        LayerLimit::DOCKER
+    )]
+    DebugLayers {
+        /// Layers of the debug image.
+        layers: usize,
+        /// Those that it has above the others.
+        above: usize,
+    },
     /// Something about the base that no image can stand on.
     #[error("the base cannot be used: {reason}")]
     BaseMalformed {
@@ -447,12 +458,16 @@ impl ImageError {
                 )
             }
             Self::PlanLayers { .. } => "put paths that change together into one layer of the plan".to_owned(),
-            _ => return self.help_with_base(),
+            _ => return self.help_with_layers(),
         })
     }
 
-    fn help_with_base(&self) -> Option<String> {
+    fn help_with_layers(&self) -> Option<String> {
         Some(match self {
+            Self::DebugLayers { above, .. } => {
+                let most = LayerLimit::DOCKER.get().saturating_sub(*above);
+                format!("write `layers = {{ max = {most} }}` or less, or leave `max` out")
+            }
             Self::BaseMalformed { .. } => "choose another base".to_owned(),
             Self::BaseDiffers { .. } => {
                 "choose a base with a merged `/usr`, such as Debian's own images, or leave `root` out and name the \

@@ -127,7 +127,7 @@ pub(super) enum Found {
 pub(super) type Link = (Vec<u8>, Vec<u8>);
 
 /// The view of a container.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct FileSystem {
     nodes: BTreeMap<Vec<u8>, Node>,
     /// Store paths by their logical path without leading slash: where they are on disk.

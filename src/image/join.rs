@@ -229,7 +229,7 @@ pub(super) fn is_real(path: &[u8]) -> bool {
     parts.next().is_none() || REAL_BELOW.contains(&top)
 }
 
-fn same_bytes(first: &Content, second: &Content) -> Result<bool, PathError> {
+pub(super) fn same_bytes(first: &Content, second: &Content) -> Result<bool, PathError> {
     match (first, second) {
         (Content::Bytes(a), Content::Bytes(b)) => Ok(a == b),
         (

@@ -15,6 +15,7 @@ mod certificates;
 mod configured;
 mod cut;
 mod data;
+mod debug;
 mod document;
 mod error;
 mod filesystem;
@@ -38,6 +39,7 @@ mod value;
 pub use accounts::{AccountFile, AccountFiles};
 pub use base::{Base, BaseEntry, looked_up, needs_accounts, needs_links};
 pub use cache::ImageCache;
+pub use debug::{Debug, DebugTree, seen as debug_tools_seen};
 pub use document::{FORMAT_ANNOTATION, LISTS_SIZE_MAX, PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
 pub use error::{Collision, ImageError};
 pub use format::{Format, UnknownFormat};
@@ -108,7 +110,12 @@ pub fn assemble(recipe: &Recipe, resources: &Resources<'_>, reporter: &dyn Repor
         let text = format!("{name}: joined where libraries of the closure look: {data}");
         reporter.report(Event::Note { text });
     }
-    let cuts = cut::cut(recipe, &layout, &plan)?;
+    let mut cuts = cut::cut(recipe, &layout, &plan)?;
+    let (above, notes) = debug::cut(recipe, &layout, cuts.len())?;
+    cuts.extend(above);
+    for text in notes {
+        reporter.report(Event::Note { text });
+    }
     // What is warned of is said each time, and so looked at each time.
     let remembers = without_locale.is_none();
     let record = (resources.images.filter(|_| remembers)).and_then(|_| cache::record(&cuts, recipe));

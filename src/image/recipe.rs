@@ -14,6 +14,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::base::Base;
+use super::debug::Debug;
 use super::error::ImageError;
 use super::format::Format;
 use super::sources::{self, Source, SourceEntry};
@@ -59,6 +60,8 @@ pub struct Recipe {
     pub previous: Option<LayerPlan>,
     /// What was seen to change, from elsewhere than `previous`.
     pub history: History,
+    /// What a debug image has above the image that all the rest is of.
+    pub debug: Option<Debug>,
 }
 
 /// What is asked for that only manifest, config and compression depend on: an image that differs in nothing else is laid
@@ -94,7 +97,18 @@ impl Recipe {
             plan: None,
             previous: None,
             history: History::default(),
+            debug: None,
         })
+    }
+
+    /// The store paths that are in the image at their own places: the closure, and the tools of a debug image.
+    pub fn members(&self) -> impl Iterator<Item = &ClosureMember> {
+        self.closure.iter().chain(self.debug.iter().map(|debug| &debug.tools))
+    }
+
+    /// One of the [`members`](Self::members), by its place among them.
+    pub(super) fn member(&self, index: usize) -> Option<&ClosureMember> {
+        self.closure.get(index).or_else(|| self.members().nth(index))
     }
 
     /// Whether Debian packages are laid out at `/`, and not only a few files of some.
@@ -127,6 +141,7 @@ impl Recipe {
             plan,
             previous,
             history,
+            debug: _,
         } = self;
         let digest_of = |plan: &LayerPlan| Digest::of(plan.print().as_bytes());
         let mut asked = asked_of_spec(spec);
@@ -184,6 +199,7 @@ impl Recipe {
             plan: _,
             previous: _,
             history: _,
+            debug,
         } = self;
         let base = base.as_ref().map(
             |Base {
@@ -193,7 +209,16 @@ impl Recipe {
                  links,
              }| (name, image.digest(), accounts, links),
         );
-        (files(sources), contents, closure, root, configured, generated, base)
+        (
+            files(sources),
+            contents,
+            closure,
+            root,
+            configured,
+            generated,
+            base,
+            debug,
+        )
     }
 }
 
@@ -242,8 +267,9 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         timezone,
         utf8,
         join,
+        debug,
     } = spec;
-    json!({
+    let mut asked = json!({
         "allow-missing": allow_missing,
         "annotations": annotations,
         "base": base,
@@ -271,7 +297,12 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         "utf-8": utf8,
         "volumes": volumes,
         "workdir": workdir,
-    })
+    });
+    // The image that a debug image is of does not know of it.
+    if let Some(spec::DebugImage { of: _, tools }) = debug {
+        asked["debug"] = json!({ "tools": tools });
+    }
+    asked
 }
 
 /// The user's own by their names; where they were read decides nothing.

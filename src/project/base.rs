@@ -48,7 +48,9 @@ pub fn resolve(
 ) -> Result<(), ProjectError> {
     let mut bases = std::collections::BTreeMap::new();
     for (name, image) in &workspace.images {
-        let Some(reference) = &image.base else { continue };
+        let Some(reference) = image.base.as_ref().filter(|_| image.debug.is_none()) else {
+            continue;
+        };
         let platform = platform_of_spec(image, lock)?;
         let wanted = update.takes(LockEntry::Other(name)) || update.takes(LockEntry::Other(&reference.value));
         let fits = |base: &&LockedBase| base.reference == reference.value && base.platform == platform;
@@ -107,8 +109,8 @@ pub fn of_spec(
     if spec.base.is_none() {
         return Ok(None);
     }
-    let name = &spec.name.value;
-    let unpinned = || ProjectError::BaseUnpinned { image: name.clone() };
+    let name = spec.spec_name();
+    let unpinned = || ProjectError::BaseUnpinned { image: name.to_owned() };
     let pinned = lock.bases.get(name).ok_or_else(unpinned)?;
     let location = pinned.reference.parse::<Location>()?.below(&spec.dir);
     let pin = BasePin {

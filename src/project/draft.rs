@@ -15,6 +15,7 @@ use crate::store_path::StoreDir;
 
 use super::base;
 use super::certificates;
+use super::debug;
 use super::environment::{DEFAULT_EPOCH, Environment};
 use super::error::ProjectError;
 use super::layer_plan::{self, PlanFile};
@@ -91,8 +92,13 @@ impl Draft {
 
     /// Takes over which store paths and packages share a layer in an image, where that has exactly this recipe's.
     pub fn take_layers(&mut self, image: &audit::Report) -> bool {
-        let Recipe { root, closure, .. } = &self.recipe;
-        let layers = layer_plan::layers_of(image, root);
+        let Recipe {
+            root, closure, debug, ..
+        } = &self.recipe;
+        let mut layers = layer_plan::layers_of(image, root);
+        if let Some(debug) = debug {
+            layers.retain(|layer| !debug.is_layer_of(&layer.paths));
+        }
         let in_image: BTreeSet<&str> = layers
             .iter()
             .flat_map(|layer| &layer.paths)
@@ -216,6 +222,7 @@ fn of_spec(
     let beyond = recipe.asked_beyond(&plain);
     recipe.generated = roots.database(&recipe.spec, work)?;
     recipe.base = base::of_spec(&recipe.spec, &project.lock, work.options.offline, environment)?;
+    recipe.debug = debug::of_spec(&recipe, inputs, work, environment)?;
     scripts::warn(&recipe.spec, inputs, work, environment.reporter);
     certificates::warn(&recipe.spec, environment.reporter);
     let mut draft = Draft {
@@ -264,7 +271,7 @@ fn configured(input: &Input, spec: &spec::Image, work: &Work) -> Result<image::C
     let info = work.store.info(&path)?;
     let info = info.ok_or_else(|| ProjectError::Gone { path: path.clone() })?;
     let physical = work.store.physical(&path);
-    let numbers = image::numbers(&physical, &spec.users, &lock.numbers_of(name));
+    let numbers = image::numbers(&physical, &spec.users, &lock.numbers_of(spec.spec_name()));
     Ok(image::Configured {
         logical: StoreDir::layerize().logical(&path),
         nar_hash: info.nar_hash,

@@ -43,7 +43,7 @@ impl NamedImage {
     fn new(image: Image, draft: Draft) -> Self {
         let name = draft.name().to_owned();
         Self {
-            names: vec![format!("{name}:{}", draft.recipe.spec.tag)],
+            names: vec![draft.recipe.spec.reference()],
             name,
             draft,
             image,

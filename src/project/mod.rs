@@ -12,6 +12,7 @@ mod base;
 mod certificates;
 pub mod check;
 mod closures;
+mod debug;
 pub mod documents;
 pub mod downloads;
 mod draft;

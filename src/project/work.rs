@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::build;
-use crate::derive::{BuildPlan, ImageInputs, Input};
+use crate::derive::{BuildPlan, DebugInputs, ImageInputs, Input};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter, Silent};
 use crate::image;
@@ -220,6 +220,7 @@ impl Work {
                     .chain(&inputs.utf8)
                     .chain(&inputs.zone)
                     .chain(&inputs.authorities)
+                    .chain(inputs.debug.iter().flat_map(DebugInputs::all))
                     .map(|input| self.path(input)),
             );
         }
@@ -272,9 +273,10 @@ impl Work {
                 self.store.physical(&self.path(input)),
                 &project.workspace.images[name].users,
             );
-            let numbers = image::numbers(&physical, users, &project.lock.numbers_of(name));
+            let spec_name = project.workspace.images[name].spec_name();
+            let numbers = image::numbers(&physical, users, &project.lock.numbers_of(spec_name));
             for (account, number) in numbers.map_err(|source| ProjectError::making(name, source))? {
-                accounts.insert((name.clone(), account), number);
+                accounts.insert((spec_name.to_owned(), account), number);
             }
         }
         if let Some(project) = &mut self.project
@@ -326,10 +328,12 @@ pub fn inputs_of(target: &Target, plan: &BuildPlan) -> Vec<Input> {
                 authorities,
                 left_out: _,
                 unrun,
+                debug,
             } = &plan.images[name];
             let layers = contents.iter().chain(declared).chain(root);
             let layers = layers.chain(configured).chain(utf8).chain(zone).chain(authorities);
-            layers.chain(unrun.values()).cloned().collect()
+            let debug = debug.iter().flat_map(DebugInputs::all);
+            layers.chain(unrun.values()).chain(debug).cloned().collect()
         }
     }
 }

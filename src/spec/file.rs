@@ -13,7 +13,7 @@ use super::diagnostics::Diagnostic;
 use super::keys;
 use super::reader::{Field, Reader, Table};
 use super::types::{BuildBounds, Debian, Image, Inputs, Package, Spanned, Withheld};
-use super::{image, package, syntax};
+use super::{image, image_debug, package, syntax};
 
 /// One file's content.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ pub(super) struct SpecFile {
     pub(super) broken_packages: BTreeSet<String>,
     /// Images by name; none for an imported file.
     pub(super) images: BTreeMap<String, Image>,
+    /// The tools of the debug images that are asked for, by the image that they are of.
+    pub(super) debug: BTreeMap<String, Spanned<Vec<String>>>,
     /// `[debian]`; empty for an imported file.
     pub(super) debian: Debian,
     /// `[inputs]`; empty for an imported file.
@@ -64,9 +66,13 @@ pub(super) fn read(index: usize, dir: &Path, text: &str, errors: &mut Vec<Diagno
     }
     if index == 0 {
         for field in table.entries(&mut reader, "image") {
-            let image = image::read(&mut reader, &field, dir);
-            file.images.extend(image.map(|image| (field.key.to_owned(), image)));
+            let Some((image, debug)) = image::read(&mut reader, &field, dir) else {
+                continue;
+            };
+            file.images.insert(field.key.to_owned(), image);
+            file.debug.extend(debug.map(|tools| (field.key.to_owned(), tools)));
         }
+        image_debug::check(&mut reader, &file.images, &file.debug);
         if let Some(field) = table.get("debian") {
             file.debian = read_debian(&mut reader, &field).unwrap_or_default();
         }

@@ -16,11 +16,14 @@ use super::package::{contents, dependencies, text_map};
 use super::reader::{Field, Reader, Table};
 use super::trial;
 use super::types::{Configure, Dependency, Image, Layers, Spanned};
-use super::{certificates, image_debian, image_files};
+use super::{certificates, image_debian, image_debug, image_files};
 use crate::oci::{LayerLimit, Port, StopSignal};
 
+/// An image, and the tools of its debug image where it is to have one.
+pub(super) type ReadImage = (Image, Option<Spanned<Vec<String>>>);
+
 /// Reads `[image.NAME]`.
-pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option<Image> {
+pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option<ReadImage> {
     reader.accept_key(field, "an image's name", checks::image_name(field.key));
     let what = format!("image `{}`", field.key);
     let table = reader.table(field, what, keys::IMAGE.iter().collect())?;
@@ -70,12 +73,14 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         timezone: table.checked(reader, "timezone", checks::time_zone),
         join: table.checked(reader, "join", checks::join).map(|join| join.value),
         utf8: table.flag(reader, "utf-8").unwrap_or(true),
+        debug: None,
         users,
         tests: Vec::new(),
     };
     image.tests = trial::read(reader, &table, &image.ports);
     check_whole(reader, &table, &image);
-    Some(image)
+    let debug = image_debug::read(reader, &table);
+    Some((image, debug))
 }
 
 /// What no key is wrong about alone: that an image holds something, and that each of its keys has an effect.

@@ -355,6 +355,14 @@ pub(super) const IMAGE: &[Key] = &[
     ),
     also(
         key(
+            "debug",
+            Any(&[Flag, Table(DEBUG)]),
+            "Whether there is a second image `NAME-debug`: the layers of this one, with tools, debug files and sources above them (default false).",
+        ),
+        &["debugger", "debug-image"],
+    ),
+    also(
+        key(
             "join",
             Choice(&Join::NAMES),
             "What stands at `/`: `contents` alone, or data of their `closure` that libraries look for, too; default: that of libraries that are there.",
@@ -386,6 +394,16 @@ pub(super) const IMAGE: &[Key] = &[
         &["nix-database", "initializeNixDatabase", "includeNixDB"],
     ),
 ];
+
+/// `debug = { … }`.
+pub(super) const DEBUG: &[Key] = &[also(
+    key(
+        "tools",
+        TEXTS,
+        "Debian packages that the debug image has for whoever looks into it: `deb:NAME` (default: a shell, gdb, strace and more).",
+    ),
+    &["packages", "contents"],
+)];
 
 /// `configure = { … }`.
 pub(super) const CONFIGURE: &[Key] = &[key("skip", TEXTS, "Packages whose scripts are not run.")];

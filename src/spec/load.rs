@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use super::certificates;
 use super::diagnostics::{Diagnostic, Diagnostics};
 use super::file::{self, SpecFile};
+use super::image_debug;
 use super::names::{self, Scope};
 use super::syntax;
 use super::types::{Dependency, Package, PackageName, SourceFile, Span, Spanned, Workspace};
@@ -190,7 +191,7 @@ impl SpecLoader {
         Ok(Workspace {
             files: self.texts,
             packages,
-            images: root.images,
+            images: image_debug::with_debug_images(root.images, root.debug),
             debian: root.debian,
             inputs: root.inputs,
             build: root.build,

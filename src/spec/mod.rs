@@ -13,6 +13,7 @@ mod diagnostics;
 mod file;
 mod image;
 mod image_debian;
+mod image_debug;
 mod image_entries;
 mod image_files;
 mod keys;
@@ -40,8 +41,8 @@ pub use lock::{
 };
 pub use needs::{
     GLIBC_DEB, UTF8_DEB, ZONE_DEB, build_debs, certificate_debs, contents_debs, deb_sets, deb_sources, debs,
-    locale_debs, lock_is_current, locked_sets, nix_contents, root_debs, runs_scripts, shell_debs, tool_debs,
-    unpinned_urls, utf8_debs, wants_authorities, wants_scripts,
+    debug_files, debug_sets, linked_packages, locale_debs, lock_is_current, locked_sets, nix_contents, root_debs,
+    runs_scripts, shell_debs, tool_debs, unpinned_urls, utf8_debs, wants_authorities, wants_scripts,
 };
 pub(crate) use needs::{machine, package_names};
 pub use schema::schema;

@@ -36,7 +36,8 @@ pub const ZONE_DEB: &str = "tzdata";
 /// - image with a time zone: the package of all zones, of which it gets one;
 /// - image with `certificates` and no `root`: the package of Debian's authorities, of which it gets the bundle;
 /// - image with `locales`: what these are made of, unless they could not be made here;
-/// - image: the Debian packages in its `contents`, whose own dependencies are members of its closure.
+/// - image: the Debian packages in its `contents`, whose own dependencies are members of its closure;
+/// - debug image: its tools.
 ///
 /// What a package's `runtime` depends on when an image holds it was resolved with the package's build, so that
 /// the closure of a package is the same in each image.
@@ -51,7 +52,8 @@ pub fn deb_sets(workspace: &Workspace) -> BTreeSet<Vec<String>> {
         let debs = |dependencies| sorted(debs(dependencies).map(str::to_owned));
         let zones = image.timezone.iter().map(|_| ZONE_DEB.to_owned()).collect();
         let certificates = wants_authorities(image).then(certificate_debs).unwrap_or_default();
-        [debs(&image.root), debs(&image.contents), zones, certificates]
+        let tools = image.debug.iter().flat_map(|debug| debug.tools.clone()).collect();
+        [debs(&image.root), debs(&image.contents), zones, certificates, tools]
     });
     let step = match is_foreign(workspace) {
         true => Vec::new(),
@@ -94,7 +96,81 @@ pub fn locked_sets(workspace: &Workspace, lock: &Lock) -> BTreeSet<Vec<String>> 
     {
         sets.insert(utf8_debs());
     }
+    sets.extend(debug_sets(workspace, lock));
     sets
+}
+
+/// The sets of the packages with debug files that the lock has: no debug image needs them.
+pub fn debug_sets(workspace: &Workspace, lock: &Lock) -> BTreeSet<Vec<String>> {
+    let needed = deb_sets(workspace);
+    let files = workspace
+        .images
+        .values()
+        .flat_map(|image| debug_files(workspace, lock, image));
+    let sets = files.map(|(_, files)| vec![files]);
+    sets.filter(|set| lock.deb_sets.contains_key(set) && !needed.contains(set))
+        .collect()
+}
+
+/// The Debian packages of a debug image whose debug files may be in a package of their own, by that package's name. Which of
+/// these there are shows when the lock is made.
+pub fn debug_files(workspace: &Workspace, lock: &Lock, image: &Image) -> BTreeMap<String, String> {
+    if image.debug.is_none() {
+        return BTreeMap::new();
+    }
+    let names = BTreeSet::from([image.name.value.clone()]);
+    let packages = workspace.only(&BTreeSet::new(), &names).packages;
+    let linked = linked_packages(workspace, image);
+    let linked = linked.iter().filter_map(|name| packages.get(name));
+    let wanted = linked.flat_map(|package| {
+        let own = debs(&package.libraries).chain(debs(&package.runtime));
+        own.map(|name| (build_debs(workspace, package), name.to_owned()))
+            .collect::<Vec<_>>()
+    });
+    let of_image = [root_debs(image), contents_debs(image)].into_iter();
+    let of_image = of_image.flat_map(|set| set.clone().into_iter().map(move |name| (set.clone(), name)));
+    let mut found = BTreeMap::new();
+    for (set, name) in wanted.chain(of_image) {
+        let Some(members) = lock.deb_sets.get(&set) else {
+            continue;
+        };
+        let members: BTreeSet<&String> = members.iter().collect();
+        let needed = graph::closure([&name], |name| {
+            let depends = lock
+                .debs
+                .get(*name)
+                .into_iter()
+                .flat_map(|deb| deb.depends.iter().flatten());
+            depends.filter(|name| members.contains(name))
+        });
+        let has_programs = |name: &&&String| lock.debs.get(**name).is_some_and(|deb| deb.architecture != "all");
+        found.extend(
+            needed
+                .iter()
+                .filter(has_programs)
+                .map(|name| ((*name).clone(), debug_files_deb(name))),
+        );
+    }
+    found
+}
+
+/// The package that has the debug files of another one.
+fn debug_files_deb(name: &str) -> String {
+    match name {
+        // The one package whose debug files Debian keeps in the archive itself: debuggers and profilers need them.
+        GLIBC_DEB => "libc6-dbg".to_owned(),
+        _ => format!("{name}-dbgsym"),
+    }
+}
+
+/// The packages of the spec that an image is made of: its contents, and what these are linked to or name as `runtime`.
+pub fn linked_packages(workspace: &Workspace, image: &Image) -> BTreeSet<PackageName> {
+    let linked = graph::closure(package_names(&image.contents), |name| {
+        let package = workspace.packages.get(*name).into_iter();
+        let lists = package.flat_map(|package| [&package.libraries, &package.runtime]);
+        lists.flat_map(|list| package_names(list))
+    });
+    linked.into_iter().cloned().collect()
 }
 
 /// Whether Debian's C library is in an image and the package of its locale `C.UTF-8`, on which nothing depends, is not.
@@ -183,7 +259,8 @@ pub fn nix_contents(workspace: &Workspace) -> BTreeMap<String, PathBuf> {
 
 /// Bases of the workspace's images: the image's name and the base as the spec has it.
 pub fn bases(workspace: &Workspace) -> BTreeSet<(String, String)> {
-    let images = workspace.images.iter();
+    // A debug image has the base of the image that it is of.
+    let images = workspace.images.iter().filter(|(_, image)| image.debug.is_none());
     let bases = images.filter_map(|(name, image)| Some((name.clone(), image.base.as_ref()?.value.clone())));
     bases.collect()
 }

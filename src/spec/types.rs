@@ -319,6 +319,17 @@ pub struct Image {
     pub utf8: bool,
     /// `join`: what of the closure stands at `/`; `None`: the contents, and the data that its libraries look for.
     pub join: Option<Join>,
+    /// Whether it is the debug image that another one's `debug` asks for.
+    pub debug: Option<DebugImage>,
+}
+
+/// What makes a debug image of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DebugImage {
+    /// The image whose layers it has.
+    pub of: String,
+    /// `tools`: Debian packages (names without `deb:`), sorted.
+    pub tools: Vec<String>,
 }
 
 /// What of an image's closure stands at `/`, besides at its store paths.
@@ -386,7 +397,18 @@ impl Image {
             timezone: None,
             utf8: true,
             join: None,
+            debug: None,
         }
+    }
+
+    /// The name by which the spec has it: a debug image is in the spec's text, and in the lock, as the image that it is of.
+    pub fn spec_name(&self) -> &str {
+        self.debug.as_ref().map_or(&self.name.value, |debug| &debug.of)
+    }
+
+    /// `NAME:TAG`, as registries and engines are told.
+    pub fn reference(&self) -> String {
+        format!("{}:{}", self.spec_name(), self.tag)
     }
 }
 
@@ -459,6 +481,20 @@ pub const DEBIAN_REQUIRED: &[&str] = &[
     "mount",
     "passwd",
     "tzdata",
+];
+
+/// The tools of a debug image where the spec names none: a shell, a debugger, and what shows files and processes.
+pub const DEBIAN_DEBUG: &[&str] = &[
+    "bash",
+    "coreutils",
+    "findutils",
+    "gdb",
+    "grep",
+    "less",
+    "ncurses-base",
+    "procps",
+    "sed",
+    "strace",
 ];
 
 /// Debian packages that every build has unless `base = false` or `[debian] base` says otherwise: a shell and

@@ -19,6 +19,7 @@ mod crafted;
 mod crash;
 mod debian_root;
 mod debian_words;
+mod debug_images;
 mod deep;
 mod diff;
 mod diff_pairs;

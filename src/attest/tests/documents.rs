@@ -132,6 +132,7 @@ impl Small {
                     authorities: None,
                     left_out: BTreeMap::new(),
                     unrun: BTreeMap::new(),
+                    debug: None,
                 },
             )]),
             ..BuildPlan::default()

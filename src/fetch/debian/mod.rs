@@ -7,6 +7,7 @@ mod archives;
 pub(super) mod client;
 mod control;
 mod deb;
+pub(super) mod debug_files;
 mod index;
 mod maintainer;
 mod postinst;

@@ -37,6 +37,8 @@ pub(in crate::fetch) struct Debs {
     pub architecture: Option<String>,
     pub debs: BTreeMap<String, LockedDeb>,
     pub deb_sets: BTreeMap<Vec<String>, Vec<String>>,
+    /// Whether archives were asked.
+    pub asked: bool,
 }
 
 /// Most alternatives of one set that are tried.
@@ -85,7 +87,7 @@ pub(in crate::fetch) fn resolve_sets(sets: &BTreeSet<Vec<String>>, request: &Req
         names: BTreeSet::new(),
     };
     if todo.is_empty() {
-        return Ok(solver.lock(architecture, &BTreeMap::new(), &BTreeMap::new()));
+        return Ok(solver.lock(architecture, &BTreeMap::new(), &BTreeMap::new(), false));
     }
     let apt = open(request, Kind::Binary, architecture, "Debian packages")?;
     let tools = spec::tool_debs();
@@ -100,7 +102,7 @@ pub(in crate::fetch) fn resolve_sets(sets: &BTreeSet<Vec<String>>, request: &Req
     let records = solver.records(&apt)?;
     let archives = Archives::read(&apt)?.carrying(&apt, &solver.versions())?;
     solver.report_changes(request.reporter);
-    Ok(solver.lock(Some(apt.architecture().to_owned()), &records, &archives))
+    Ok(solver.lock(Some(apt.architecture().to_owned()), &records, &archives, true))
 }
 
 /// Names whose locked version may change: those that are to be updated, and what is built from the same sources
@@ -388,6 +390,7 @@ impl<'a> Solver<'a> {
         architecture: Option<String>,
         records: &BTreeMap<String, IndexRecord>,
         archives: &BTreeMap<String, LockedArchive>,
+        asked: bool,
     ) -> Debs {
         let versions = self.versions();
         let mut providers: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -446,11 +449,12 @@ impl<'a> Solver<'a> {
             architecture,
             debs,
             deb_sets: kept.chain(solved).collect(),
+            asked,
         }
     }
 }
 
-fn locked(record: &IndexRecord) -> LockedDeb {
+pub(super) fn locked(record: &IndexRecord) -> LockedDeb {
     LockedDeb {
         archive: None,
         version: record.version.clone(),
@@ -464,16 +468,16 @@ fn locked(record: &IndexRecord) -> LockedDeb {
 }
 
 /// What apt shows of packages.
-struct Records {
+pub(super) struct Records {
     /// By name.
-    readable: BTreeMap<String, IndexRecord>,
+    pub(super) readable: BTreeMap<String, IndexRecord>,
     unreadable: Vec<FetchError>,
     /// All that apt said.
     output: Output,
 }
 
 /// The archives' records of packages.
-fn records_of(apt: &Apt, versions: &Versions) -> Result<Records, FetchError> {
+pub(super) fn records_of(apt: &Apt, versions: &Versions) -> Result<Records, FetchError> {
     let wanted = versions.iter().map(|(name, version)| format!("{name}={version}"));
     let arguments = ["show", "--no-all-versions"]
         .map(str::to_owned)

@@ -70,6 +70,12 @@ fn with_other_fields(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         nar_hash: Digest::of(b"configured"),
         numbers: BTreeMap::new(),
     };
+    let debug = crate::image::Debug {
+        tools: fixture.recipe().closure[0].clone(),
+        debs: Vec::new(),
+        built: Vec::new(),
+        taken: BTreeSet::new(),
+    };
     each_changed!(Recipe, fixture.recipe(), {
         spec: |spec| spec.labels.insert("spec".to_owned(), "other".to_owned()),
         files: |files| files.clear(),
@@ -90,6 +96,7 @@ fn with_other_fields(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         plan: |plan| *plan = Some(coarse.clone()),
         previous: |previous| *previous = Some(coarse.clone()),
         history: |place| *place = history.clone(),
+        debug: |place| *place = Some(debug.clone()),
     })
 }
 
@@ -167,6 +174,10 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         exclude: |exclude| exclude.push(crate::spec::Spanned::nowhere("deb".to_owned())),
         configure: |configure| *configure = Some(spec::Configure::default()),
         certificates: |certificates| *certificates = Some(spec::Certificates::default()),
+        debug: |debug| *debug = Some(spec::DebugImage {
+            of: "first".to_owned(),
+            tools: vec!["gdb".to_owned()],
+        }),
     });
     let layers = other_layers(fixture);
     let layers = layers.into_iter().map(|(field, layers)| {
@@ -232,6 +243,7 @@ fn every_field_is_in_the_recipe_and_in_what_derives_from_it() {
             "configured",
             "generated",
             "base",
+            "debug",
         ]
         .contains(&field)
             || of_spec
