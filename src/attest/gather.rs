@@ -295,6 +295,12 @@ pub(super) fn pinned_file(download: &Download) -> PinnedFile {
             (url, purl, false)
         }
         DownloadOrigin::Crate { name, version, .. } => (download.name.clone(), purl::cargo(name, version), false),
+        DownloadOrigin::Python { project, version, .. } => {
+            let is_wheel = download.name.ends_with(".whl");
+            (download.name.clone(), purl::pypi(project, version), is_wheel)
+        }
+        DownloadOrigin::Npm { name, version, .. } => (download.name.clone(), purl::npm(name, version), true),
+        DownloadOrigin::Go { module, version } => (download.name.clone(), purl::golang(module, version), false),
         DownloadOrigin::Deb {
             package,
             version,

@@ -39,6 +39,35 @@ pub(super) fn cargo(name: &str, version: &str) -> String {
     build("cargo", name, Some(version), &[])
 }
 
+/// A distribution of Python; its name as the registry compares names.
+pub(super) fn pypi(name: &str, version: &str) -> String {
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    build("pypi", &name, Some(version), &[])
+}
+
+/// A package of npm; its scope is the name space.
+pub(super) fn npm(name: &str, version: &str) -> String {
+    match name.split_once('/') {
+        Some((scope, name)) => build(&format!("npm/{}", encode(scope, COMPONENT)), name, Some(version), &[]),
+        None => build("npm", name, Some(version), &[]),
+    }
+}
+
+/// A module of Go; all of its path but the last part is the name space.
+pub(super) fn golang(module: &str, version: &str) -> String {
+    let lower = module.to_ascii_lowercase();
+    match lower.rsplit_once('/') {
+        Some((space, name)) => {
+            let space: Vec<String> = space
+                .split('/')
+                .map(|part| encode(part, COMPONENT).to_string())
+                .collect();
+            build(&format!("golang/{}", space.join("/")), name, Some(version), &[])
+        }
+        None => build("golang", &lower, Some(version), &[]),
+    }
+}
+
 /// A file that was downloaded; an address without a host (`file:`) says nothing to others and is left out.
 pub(super) fn download(name: &str, version: Option<&str>, url: Option<&str>, hash: &FileHash) -> String {
     let checksum = hash.content().map(|digest| digest.to_string());
@@ -117,6 +146,20 @@ mod tests {
                 download("a", None, Some("file:///home/me/a"), &digest.into()),
                 format!("pkg:generic/a?checksum={digest}"),
             ),
+            (
+                pypi("Zope.Interface_x", "7.2"),
+                "pkg:pypi/zope.interface-x@7.2".to_owned(),
+            ),
+            (
+                npm("@scope/name", "1.0.0-rc.1"),
+                "pkg:npm/%40scope/name@1.0.0-rc.1".to_owned(),
+            ),
+            (npm("left-pad", "1.3.0"), "pkg:npm/left-pad@1.3.0".to_owned()),
+            (
+                golang("github.com/BurntSushi/toml", "v1.2.0+incompatible"),
+                "pkg:golang/github.com/burntsushi/toml@v1.2.0%2Bincompatible".to_owned(),
+            ),
+            (golang("std", "v1"), "pkg:golang/std@v1".to_owned()),
             (nix("glibc", Some("2.38-27")), "pkg:nix/glibc@2.38-27".to_owned()),
             (
                 oci("Registry.example/team/App", &digest, Some("amd64"), Some("v1")),

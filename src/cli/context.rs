@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::event::{Event, Reporter};
+use crate::fetch::LanguageTools;
 use crate::fsio::keep_owner;
 use crate::http::{HttpConfig, ProxyVariable, ProxyVariables};
 use crate::inputs;
@@ -64,6 +65,12 @@ impl<'a> Context<'a> {
                 .context("`[inputs] from` of the configuration cannot be used")?,
             base_layers: None,
             registries,
+            languages: LanguageTools {
+                home: path_variable("HOME"),
+                project: None,
+                variables: all_variables(),
+                ask_programs: true,
+            },
             store_dir,
             nix_root,
             closure_graph: global.closure_graph.clone(),

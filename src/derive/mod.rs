@@ -259,6 +259,33 @@ pub struct Download {
 pub enum Origin {
     /// An address (`file:`, `http:`, `https:`).
     Url(String),
+    /// A distribution of Python: a wheel, or a source archive.
+    Python {
+        /// The project's name.
+        project: String,
+        /// Version.
+        version: String,
+        /// The index that the lock names.
+        index: Option<String>,
+        /// The address in the lock.
+        url: Option<String>,
+    },
+    /// A tarball of a registry of npm.
+    Npm {
+        /// The package's name, with its scope.
+        name: String,
+        /// Version.
+        version: String,
+        /// The address in the lock.
+        url: Option<String>,
+    },
+    /// A module of Go, as zip or the `go.mod` of one: as its hash says.
+    Go {
+        /// The module's path.
+        module: String,
+        /// Version.
+        version: String,
+    },
     /// A binary package of a Debian mirror.
     Deb {
         /// Package name.

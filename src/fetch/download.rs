@@ -13,6 +13,7 @@ use super::cache::{Cache, Expected, Labels};
 use super::debian::client;
 use super::debian::snapshot::Snapshots;
 use super::error::{Answer, Asked, Wanted};
+use super::languages::{Languages, Lead};
 use super::place::{LocalCopy, Place, Request};
 use super::transfer::{Address, Transfer};
 use super::{FetchConfig, FetchError};
@@ -30,11 +31,13 @@ pub fn fetch(
     config: &FetchConfig,
     reporter: &dyn Reporter,
 ) -> Result<Vec<PathBuf>, FetchError> {
+    let transfer = Transfer::telling(&config.http, reporter);
     let fetcher = Fetcher {
         config,
         reporter,
         cache: Cache::open(&config.cache)?,
-        transfer: Transfer::telling(&config.http, reporter),
+        languages: Languages::new(&config.languages, &transfer),
+        transfer: &transfer,
         silent: Mutex::default(),
     };
     let first = parallel::map(downloads, THREADS, |download| fetcher.ask_cache_and_mirrors(download))?;
@@ -55,7 +58,7 @@ pub fn fetch(
         }
     }
     let missing = fetcher.ask_apt(missing, &mut files)?;
-    let snapshots = Snapshots::new(config, &fetcher.transfer, reporter);
+    let snapshots = Snapshots::new(config, fetcher.transfer, reporter);
     for missing in &missing {
         match fetcher.ask_snapshots(&snapshots, missing)? {
             Ok(path) => drop(files.insert(missing.index, path)),
@@ -102,7 +105,8 @@ struct Fetcher<'a> {
     config: &'a FetchConfig,
     reporter: &'a dyn Reporter,
     cache: Cache,
-    transfer: Transfer<'a>,
+    transfer: &'a Transfer<'a>,
+    languages: Languages<'a>,
     /// Places that did not answer: they are not asked again in this run.
     silent: Mutex<BTreeSet<String>>,
 }
@@ -131,11 +135,9 @@ impl Fetcher<'_> {
         }
         match &download.origin {
             Origin::Url(url) => self.ask_address(download, url, asked),
-            Origin::Crate { .. } => Ok(SearchEnd::Failed(FetchError::Nowhere {
-                wanted: Box::new(wanted(download)),
-                asked,
-                source: None,
-            })),
+            Origin::Crate { .. } | Origin::Python { .. } | Origin::Npm { .. } | Origin::Go { .. } => {
+                self.ask_languages(download, asked)
+            }
             Origin::Deb { filename, .. } | Origin::DebSource { filename, .. } => {
                 self.ask_mirrors(download, filename, asked)
             }
@@ -224,6 +226,48 @@ impl Fetcher<'_> {
             asked.push(self.told(download, mirror, answer));
         }
         Ok(SearchEnd::Nowhere(asked))
+    }
+
+    /// Asks where the language's own tools would look.
+    fn ask_languages(&self, download: &Download, mut asked: Vec<Asked>) -> Result<SearchEnd, FetchError> {
+        let mut last = None;
+        for candidate in self.languages.candidates(download)? {
+            if let Lead::Unusable(why) = candidate.lead {
+                asked.push(self.told(download, &candidate.place, Answer::NotAsked(why)));
+                continue;
+            }
+            if self.config.offline && !candidate.is_local() {
+                continue;
+            }
+            let address = self.languages.locate(&candidate, download);
+            let error = match address.and_then(|address| self.transfer(download, &address)) {
+                Ok(path) => return Ok(SearchEnd::File(path)),
+                Err(error) => error,
+            };
+            let text = one_line(&error);
+            let Some(answer) = Answer::about(&error) else {
+                return Err(error);
+            };
+            if answer == Answer::OtherContent {
+                self.reporter.report(Event::Warning { text });
+            }
+            asked.push(self.told(download, &candidate.place, answer));
+            if answer != Answer::NotThere {
+                last = Some(error);
+                if candidate.is_final {
+                    break;
+                }
+            }
+        }
+        let wanted = Box::new(wanted(download));
+        Ok(SearchEnd::Failed(match self.config.offline {
+            true => FetchError::OfflineFile { wanted, asked },
+            false => FetchError::Nowhere {
+                wanted,
+                asked,
+                source: last.map(Box::new),
+            },
+        }))
     }
 
     fn transfer(&self, download: &Download, address: &Address) -> Result<PathBuf, FetchError> {
@@ -358,6 +402,9 @@ pub(super) fn label(download: &Download) -> String {
     match &download.origin {
         Origin::Url(_) => download.name.clone(),
         Origin::Crate { name, .. } => format!("crate:{name}"),
+        Origin::Python { project, .. } => format!("pypi:{project}"),
+        Origin::Npm { name, .. } => format!("npm:{name}"),
+        Origin::Go { module, .. } => format!("go:{module}"),
         Origin::Deb { package, .. } => format!("deb:{package}"),
         Origin::DebSource { package, .. } => format!("deb-source:{package}"),
     }
@@ -366,10 +413,22 @@ pub(super) fn label(download: &Download) -> String {
 /// A download as messages name it.
 pub(super) fn wanted(download: &Download) -> Wanted {
     let version = match &download.origin {
-        Origin::Deb { version, .. } | Origin::DebSource { version, .. } | Origin::Crate { version, .. } => {
-            Some(version.clone())
-        }
+        Origin::Deb { version, .. }
+        | Origin::DebSource { version, .. }
+        | Origin::Crate { version, .. }
+        | Origin::Python { version, .. }
+        | Origin::Npm { version, .. }
+        | Origin::Go { version, .. } => Some(version.clone()),
         Origin::Url(_) => None,
+    };
+    let advice = match &download.origin {
+        Origin::Crate { .. } => Some("`cargo fetch` in the project brings it into Cargo's cache, which is asked first"),
+        Origin::Python { .. } => Some("`pip download` into a directory, and `PIP_FIND_LINKS=DIR`"),
+        Origin::Npm { .. } => {
+            Some("`npm ci --ignore-scripts` in the project brings it into npm's cache, which is asked first")
+        }
+        Origin::Go { .. } => Some("`go mod download` in the project brings it into Go's cache, which is asked first"),
+        Origin::Url(_) | Origin::Deb { .. } | Origin::DebSource { .. } => None,
     };
     Wanted {
         name: label(download),
@@ -377,6 +436,7 @@ pub(super) fn wanted(download: &Download) -> Wanted {
         file: download.name.clone(),
         size: download.size,
         hash: download.hash,
+        advice,
     }
 }
 

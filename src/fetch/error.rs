@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
 
 use crate::digest::{DigestMismatch, FileHash};
 use crate::fsio::PathError;
@@ -24,6 +25,8 @@ pub struct Wanted {
     pub size: Option<u64>,
     /// What its bytes must be.
     pub hash: FileHash,
+    /// What brings a file of a language to this machine, where it is of one.
+    pub advice: Option<&'static str>,
 }
 
 impl Display for Wanted {
@@ -73,6 +76,8 @@ pub enum Answer {
     NotInstalled,
     /// The file may not be copied, and so was not kept.
     Withheld,
+    /// It was not asked, for this reason.
+    NotAsked(&'static str),
 }
 
 impl Answer {
@@ -92,6 +97,7 @@ impl Answer {
             FetchError::Status { .. }
             | FetchError::Place { .. }
             | FetchError::TooLarge { .. }
+            | FetchError::Index { .. }
             | FetchError::Http {
                 source: HttpError::Redirect { .. },
                 ..
@@ -109,6 +115,7 @@ impl Answer {
 impl Display for Answer {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::NotAsked(why) => return write!(f, "not asked: {why}"),
             Self::NotThere => "not there",
             Self::OtherContent => "other content",
             Self::Silence => "no answer",
@@ -238,6 +245,12 @@ pub enum FetchError {
         place: String,
         source: Box<dyn Error + Send + Sync>,
     },
+    /// An index of a language's registry that is none.
+    #[error("what `{place}` says of its files cannot be read")]
+    Index { place: String },
+    /// A configuration file of a language's tool.
+    #[error("`{}` cannot be read: {reason}", path.display())]
+    ToolConfig { path: PathBuf, reason: String },
     /// Not an address that can be fetched.
     #[error("`{url}` cannot be fetched: {reason}")]
     Address { url: String, reason: &'static str },
@@ -383,18 +396,25 @@ impl FetchError {
     /// What to do where a file is in no place that was asked.
     fn help_about_file(&self) -> Option<String> {
         let help = match self {
-            Self::OfflineFile { asked, .. } => format!(
-                "run the same command once without `--offline`, or name a place that has the file: `--inputs-from oci:DIR`{}",
+            Self::OfflineFile { asked, wanted } => format!(
+                "run the same command once without `--offline`, or name a place that has the file: `--inputs-from oci:DIR`{}{}",
+                wanted
+                    .advice
+                    .map_or_else(String::new, |advice| format!("; or {advice}")),
                 match asked.is_empty() {
                     true => String::new(),
                     false => format!(" (asked: {})", list(asked)),
                 }
             ),
-            Self::Nowhere { source, .. } => {
+            Self::Nowhere { source, wanted, .. } => {
                 let own = "name a place that has the file: `--inputs-from docker://NAME` or `--inputs-from oci:DIR`";
+                let own = match wanted.advice {
+                    Some(advice) => format!("{advice}; or {own}"),
+                    None => own.to_owned(),
+                };
                 match source.as_ref().and_then(|source| source.help()) {
                     Some(help) => format!("{own}; or {help}"),
-                    None => own.to_owned(),
+                    None => own,
                 }
             }
             Self::Several { errors } => return errors.first().and_then(Self::help),
@@ -464,6 +484,8 @@ impl FetchError {
                  else this machine's `/etc/apt`), then run the same command again"
                     .to_owned()
             }
+            Self::Index { .. } => "check that the tool's configuration names a registry there".to_owned(),
+            Self::ToolConfig { .. } => "correct the file, as the tool that it is for would not read it either".to_owned(),
             Self::AptMissing { .. } => {
                 "lock on a machine with apt (any Debian or Ubuntu, also in a container); building from the lock \
                  needs a mirror: `--mirror DIR` or `--mirror http://…`"

@@ -48,7 +48,7 @@ fn gone_by(
         match &missing.download.origin {
             Origin::Deb { package, .. } => gone.debs.insert(package.clone()),
             Origin::DebSource { package, .. } => gone.deb_sources.insert(package.clone()),
-            Origin::Url(_) | Origin::Crate { .. } => false,
+            _ => false,
         };
     }
     Ok(gone)

@@ -15,6 +15,7 @@ pub mod debian;
 mod download;
 mod error;
 mod gone;
+mod languages;
 pub mod local;
 mod place;
 mod resolve;
@@ -29,6 +30,7 @@ pub use debian::{AptSources, unpack_deb, unpack_deb_control, unpack_deb_source};
 pub use download::fetch;
 pub use error::{Answer, Asked, FetchError, Wanted};
 pub use gone::gone;
+pub use languages::LanguageTools;
 pub use place::{LocalCopy, Place, Request};
 pub use resolve::{Gone, LockEntry, Update, resolve};
 pub use survey::{Availability, Survey, survey};
@@ -49,6 +51,8 @@ pub struct FetchConfig {
     pub mirrors: Vec<String>,
     /// Snapshot mirrors asked for versions that the mirrors no longer carry.
     pub snapshots: Vec<String>,
+    /// What languages' own tools are configured with.
+    pub languages: LanguageTools,
     /// How hosts are reached.
     pub http: HttpConfig,
     /// Use no network: what is neither in the cache nor in a local file is an error.

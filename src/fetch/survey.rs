@@ -9,6 +9,7 @@ use super::download::THREADS;
 
 use super::error::Answer;
 use super::gone::Question;
+use super::languages::{Languages, Lead};
 use super::place::{Place, Request};
 use super::transfer::{Address, Transfer};
 use super::{FetchConfig, FetchError, cached};
@@ -64,6 +65,7 @@ pub fn survey(downloads: &[&Download], config: &FetchConfig, reporter: &dyn Repo
     let surveyor = Surveyor {
         config,
         question: Question::new(config, reporter, &transfer),
+        languages: Languages::new(&config.languages, &transfer),
     };
     let mut survey = Survey {
         places: Vec::new(),
@@ -77,10 +79,19 @@ pub fn survey(downloads: &[&Download], config: &FetchConfig, reporter: &dyn Repo
         })?;
         survey.add(place.name(), answers);
     }
-    if downloads.iter().any(|download| !is_deb(download)) {
+    if downloads
+        .iter()
+        .any(|download| matches!(download.origin, Origin::Url(_)))
+    {
         survey.add(
             "its address",
             parallel::map(downloads, THREADS, |download| surveyor.ask_address(download))?,
+        );
+    }
+    if downloads.iter().any(|download| is_of_language(download)) {
+        survey.add(
+            "its language's registries",
+            parallel::map(downloads, THREADS, |download| surveyor.ask_languages(download))?,
         );
     }
     for mirror in &config.mirrors {
@@ -99,6 +110,10 @@ pub fn survey(downloads: &[&Download], config: &FetchConfig, reporter: &dyn Repo
 
 fn is_deb(download: &Download) -> bool {
     matches!(download.origin, Origin::Deb { .. } | Origin::DebSource { .. })
+}
+
+fn is_of_language(download: &Download) -> bool {
+    !is_deb(download) && !matches!(download.origin, Origin::Url(_))
 }
 
 fn presence(is_there: bool) -> Availability {
@@ -126,6 +141,7 @@ fn is_cached(download: &Download, config: &FetchConfig) -> bool {
 struct Surveyor<'a> {
     config: &'a FetchConfig,
     question: Question<'a>,
+    languages: Languages<'a>,
 }
 
 impl Surveyor<'_> {
@@ -146,6 +162,27 @@ impl Surveyor<'_> {
             return Ok(Availability::NotAsked);
         };
         self.probe(url, download, &Address::parse(url)?)
+    }
+
+    /// Asks where the language's own tools would look, until a place has the file.
+    fn ask_languages(&self, download: &Download) -> Result<Availability, FetchError> {
+        let mut all = Availability::NotAsked;
+        for candidate in self.languages.candidates(download)? {
+            if matches!(candidate.lead, Lead::Unusable(_)) || self.config.offline && !candidate.is_local() {
+                continue;
+            }
+            let has = match self.languages.locate(&candidate, download) {
+                Ok(address) => of(self.question.ask_address(&candidate.place, download, &address)?),
+                Err(error) => of(Some(Answer::of(error)?)),
+            };
+            match has {
+                Availability::There => return Ok(has),
+                Availability::Unknown => all = has,
+                _ if all == Availability::NotAsked => all = has,
+                _ => {}
+            }
+        }
+        Ok(all)
     }
 
     fn ask_mirror(&self, mirror: &str, download: &Download) -> Result<Availability, FetchError> {

@@ -5,16 +5,17 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, StatusCode};
 use url::Url;
 
 use super::FetchError;
 use crate::event::{Event, Reporter};
 use crate::fsio::IoContext;
-use crate::http::address::host_of;
+use crate::http::address::{host_of, same_origin};
 use crate::http::client::{Client, Reply, SAYS_NOTHING, Tuning};
 use crate::http::pace::{Persistence, retry_after, status_may_pass};
 use crate::http::{self, HttpConfig, HttpError, tls};
@@ -87,6 +88,14 @@ impl Address {
         Ok(address)
     }
 
+    /// The address of what lies below, as a directory; `path` leads downwards.
+    pub(crate) fn joined(self, path: &str) -> Result<Self, FetchError> {
+        match self {
+            Self::Local(dir) => Self::below(&dir.display().to_string(), path),
+            Self::Http(url) => Self::below(url.as_str(), path),
+        }
+    }
+
     /// The same with a query; a local file has none.
     pub(crate) fn with_query(mut self, query: &str) -> Self {
         if let Self::Http(url) = &mut self {
@@ -126,6 +135,8 @@ impl Address {
 /// Opens addresses; keeps connections.
 pub(crate) struct Transfer<'a> {
     client: Client,
+    /// Who the user is at everything below an address, beside what the machine's own files say.
+    logins: Mutex<Vec<(Url, HeaderValue)>>,
     /// Who is told of waits that servers ask for.
     reporter: Option<&'a dyn Reporter>,
 }
@@ -164,7 +175,60 @@ impl<'a> Transfer<'a> {
         };
         Self {
             client: Client::new(config, tuning),
+            logins: Mutex::default(),
             reporter,
+        }
+    }
+
+    /// Remembers who the user is at everything below an address.
+    pub(crate) fn know_login(&self, prefix: Url, login: HeaderValue) {
+        self.known_logins().push((prefix, login));
+    }
+
+    fn known_logins(&self) -> std::sync::MutexGuard<'_, Vec<(Url, HeaderValue)>> {
+        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The login that was configured for the smallest part of an origin that an address is in.
+    fn login(&self, url: &Url) -> Option<HeaderValue> {
+        let is_below = |prefix: &Url| same_origin(prefix, url) && url.path().starts_with(prefix.path());
+        let logins = self.known_logins();
+        let fitting = logins.iter().filter(|(prefix, _)| is_below(prefix));
+        let nearest = fitting.max_by_key(|(prefix, _)| prefix.path().len());
+        nearest.map(|(_, login)| login.clone())
+    }
+
+    /// Whether the user allows answers of a host to lead to this machine and its network.
+    pub(crate) fn may_lead_inside(&self, host: &str) -> bool {
+        self.client.config.private_network.contains(host)
+    }
+
+    /// The whole of what is at `address`, of at most `limit` bytes, in one of the forms that `accept` lists.
+    pub(crate) fn page(&self, address: &Address, accept: &str, limit: u64) -> Result<Vec<u8>, FetchError> {
+        let shown = address.display();
+        let read = |content: &mut dyn Read| {
+            let mut bytes = Vec::new();
+            match content.take(limit + 1).read_to_end(&mut bytes) {
+                Ok(_) if bytes.len() as u64 > limit => Err(FetchError::TooLarge {
+                    url: shown.clone(),
+                    limit,
+                }),
+                Ok(_) => Ok(bytes),
+                Err(error) => Err(FetchError::Interrupted {
+                    url: shown.clone(),
+                    source: Box::new(error),
+                }),
+            }
+        };
+        match address {
+            Address::Local(path) => read(&mut open(path, address)?),
+            Address::Http(url) => self.attempts(url, address, &|| 0, || {
+                let mut headers = HeaderMap::new();
+                if let Ok(accept) = HeaderValue::from_str(accept) {
+                    headers.insert(ACCEPT, accept);
+                }
+                read(&mut self.ask(Method::GET, url, &shown, 0, headers)?.answer)
+            }),
         }
     }
 
@@ -269,7 +333,18 @@ impl<'a> Transfer<'a> {
     /// Asks for the bytes from `position` on. Comes back with an answer that has them, all, or word that there are none
     /// from there on.
     fn send(&self, method: Method, url: &Url, shown: &str, position: u64) -> Result<Reply, FetchError> {
-        let mut headers = HeaderMap::new();
+        self.ask(method, url, shown, position, HeaderMap::new())
+    }
+
+    /// As [`send`](Self::send), with these headers too.
+    fn ask(
+        &self,
+        method: Method,
+        url: &Url,
+        shown: &str,
+        position: u64,
+        mut headers: HeaderMap,
+    ) -> Result<Reply, FetchError> {
         if position > 0
             && let Ok(range) = HeaderValue::from_str(&format!("bytes={position}-"))
         {
@@ -277,7 +352,7 @@ impl<'a> Transfer<'a> {
         }
         let reply = self
             .client
-            .fetch(method, url, &headers)
+            .fetch(method, url, &headers, self.login(url))
             .map_err(|error| unanswered(shown, error))?;
         match reply.answer.status() {
             StatusCode::OK => Ok(reply),

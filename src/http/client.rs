@@ -163,8 +163,18 @@ impl Client {
 
     /// Asks for what is at an address (`GET`, `HEAD`), with the user's login for its host, and follows redirects. Any
     /// other status is an answer.
-    pub(crate) fn fetch(&self, method: Method, url: &Url, headers: &HeaderMap) -> Result<Reply, HttpError> {
-        let login = self.login(url)?;
+    /// `login` goes before what the machine's own files say.
+    pub(crate) fn fetch(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: &HeaderMap,
+        login: Option<HeaderValue>,
+    ) -> Result<Reply, HttpError> {
+        let login = match login {
+            Some(login) => Some(login),
+            None => self.login(url)?,
+        };
         let mut home = url.clone();
         // A login is a header and no part of an address that others are compared with.
         let _ = home.set_username("").and_then(|()| home.set_password(None));

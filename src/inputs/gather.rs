@@ -99,6 +99,9 @@ impl<'a> CopyRules<'a> {
             Origin::Deb { package, version, .. } => (format!("deb:{package}"), Some(version.clone())),
             Origin::DebSource { package, version, .. } => (format!("deb-source:{package}"), Some(version.clone())),
             Origin::Crate { name, version, .. } => (format!("crate:{name}"), Some(version.clone())),
+            Origin::Python { project, version, .. } => (format!("pypi:{project}"), Some(version.clone())),
+            Origin::Npm { name, version, .. } => (format!("npm:{name}"), Some(version.clone())),
+            Origin::Go { module, version } => (format!("go:{module}"), Some(version.clone())),
             Origin::Url(_) => match self.packages.get(&download.hash) {
                 Some(package) => {
                     let version = package.version.as_ref().map(|version| version.value.clone());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::build::{Bounds, BuildOptions, SandboxMode};
 use crate::container::Roots;
 use crate::event::{Event, Reporter};
-use crate::fetch::{self, AptSources, FetchConfig};
+use crate::fetch::{self, AptSources, FetchConfig, LanguageTools};
 use crate::image::ImageCache;
 use crate::inputs;
 use crate::layer::LayerCache;
@@ -58,6 +58,8 @@ pub struct Environment<'a> {
     pub base_layers: Option<Arc<dyn Source>>,
     /// How registries are reached and who the user is there.
     pub registries: RegistryConfig,
+    /// What languages' own tools are configured with.
+    pub languages: LanguageTools,
 }
 
 /// How the inputs of images and packages are made.
@@ -130,6 +132,7 @@ impl Environment<'_> {
             places: Vec::new(),
             mirrors: mirrors.iter().chain(&self.debian_mirrors).cloned().collect(),
             snapshots: self.debian_snapshots.clone(),
+            languages: self.languages.clone(),
             http: self.registries.http.clone(),
             offline,
         }
@@ -159,6 +162,7 @@ impl Environment<'_> {
         let places = self.input_places(options, &spec)?.into_iter();
         let anchor = project.map(|project| inputs::anchor_of(&project.lock));
         let places = places.map(|place| Arc::new(place.anchored(anchor.clone())) as Arc<dyn fetch::Place>);
+        let fetch = self.fetch_config(options.offline, &options.mirrors, apt);
         Ok(BuildOptions {
             sandbox: options.sandbox,
             jobs: options.jobs,
@@ -167,7 +171,11 @@ impl Environment<'_> {
             keep_failed: options.keep_failed,
             fetch: FetchConfig {
                 places: places.chain(options.places.iter().cloned()).collect(),
-                ..self.fetch_config(options.offline, &options.mirrors, apt)
+                languages: LanguageTools {
+                    project: project.map(|project| project.dir.clone()),
+                    ..fetch.languages.clone()
+                },
+                ..fetch
             },
             ..BuildOptions::default()
         })

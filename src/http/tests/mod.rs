@@ -30,7 +30,7 @@ impl Home {
 /// What is at an address.
 fn get(config: &HttpConfig, url: &str) -> Result<String, HttpError> {
     let client = Client::new(config, Tuning::default());
-    let mut reply = client.fetch(Method::GET, &Url::parse(url).unwrap(), &HeaderMap::new())?;
+    let mut reply = client.fetch(Method::GET, &Url::parse(url).unwrap(), &HeaderMap::new(), None)?;
     let (bytes, _) = reply.answer.read_limited(1 << 20).unwrap();
     Ok(String::from_utf8(bytes).unwrap())
 }

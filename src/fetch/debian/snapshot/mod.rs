@@ -59,7 +59,6 @@ struct SnapshotRequest<'a> {
 impl<'a> SnapshotRequest<'a> {
     fn of(download: &'a Download) -> Option<Self> {
         let (kind, package, version, filename, archive) = match &download.origin {
-            Origin::Url(_) | Origin::Crate { .. } => return None,
             Origin::Deb {
                 package,
                 version,
@@ -73,6 +72,7 @@ impl<'a> SnapshotRequest<'a> {
                 filename,
                 archive,
             } => (Kind::Source, package, version, filename, archive),
+            _ => return None,
         };
         Some(Self {
             kind,

@@ -28,7 +28,7 @@ fn status(config: &RegistryConfig, host: &str) -> u16 {
     };
     let mut headers = HeaderMap::new();
     headers.extend(login.map(|login| (AUTHORIZATION, login)));
-    client.fetch(Method::GET, &url, &headers).unwrap().status()
+    client.fetch(Method::GET, &url, &headers, None).unwrap().status()
 }
 
 fn config(file: &Path, kind: FileKind, ca_file: Option<&Path>) -> RegistryConfig {
