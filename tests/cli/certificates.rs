@@ -26,9 +26,9 @@ tests.known = { run = ["sh", "-ec", "sh /srv/serve known; sh /srv/ask"], expect 
 tests.stranger = { run = ["sh", "-ec", "sh /srv/serve stranger; sh /srv/ask"], expect = { stdout = "curl: no\nopenssl: no" } }
 
 [image.alone]
-root = ["deb:ca-certificates"]
+root = ["deb:openssl"]
 configure = false
-exclude = ["deb:openssl"]
+exclude = ["deb:ca-certificates"]
 certificates = ["keys/corp.pem"]
 
 [image.bundle]
