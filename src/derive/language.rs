@@ -154,6 +154,7 @@ impl Maker<'_> {
                     source,
                     root: scripts.debs(resolution.ordered())?,
                     declared: scripts.declared(&resolution)?,
+                    prebuilt: true,
                     timeout_seconds: package.timeout_seconds,
                     ..Script::default()
                 }
@@ -190,10 +191,24 @@ fn locked(dependency: &LockedDependency) -> Derivation {
                 version: version.clone(),
                 registry: source.clone(),
             },
+            Registry::Python { index, url } => Origin::Python {
+                project: name.clone(),
+                version: version.clone(),
+                index: index.clone(),
+                url: Some(url.clone()),
+            },
         },
     };
     let (prefix, action) = match dependency.form {
         Form::Crate => ("crate", Action::UnpackCrate { archive: download }),
+        Form::Wheel => (
+            "wheel",
+            Action::Unpack {
+                archive: download,
+                strip: Some(0),
+                or_keep: false,
+            },
+        ),
     };
     Derivation {
         label: format!("{prefix}:{name} {version}"),

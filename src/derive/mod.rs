@@ -500,6 +500,9 @@ pub struct Script {
     pub mounts: BTreeMap<String, Input>,
     /// Inputs whose store paths are in variables, by their names.
     pub variables: BTreeMap<String, Input>,
+    /// Whether it lays out what was made elsewhere, for libraries that an image has at `/`: that these are not in the store is
+    /// nothing to be told; not hashed.
+    pub prebuilt: bool,
     /// What the spec calls the packages among the inputs, for messages; not hashed.
     pub names: BTreeMap<Input, String>,
     /// Most seconds it may run; not hashed.

@@ -127,6 +127,7 @@ impl Scripts<'_> {
             strip_references: unique(self.all(&package.strip_references)?),
             mounts: BTreeMap::new(),
             variables: BTreeMap::new(),
+            prebuilt: false,
             names: self.names(package)?,
             timeout_seconds: package.timeout_seconds,
         })

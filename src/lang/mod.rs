@@ -10,6 +10,7 @@ use crate::digest::FileHash;
 use crate::fsio::{self, PathError};
 use crate::spec::{Diagnostic, Language, LanguageOptions, Lock, Package};
 
+mod python;
 mod rust;
 
 /// Largest lock file or manifest that is read, in bytes: the largest known lock files have a tenth of that.
@@ -53,6 +54,13 @@ pub enum Registry {
         /// As the lock file names it: `registry+URL` or `sparse+URL`.
         source: String,
     },
+    /// An index of Python projects.
+    Python {
+        /// The index that the lock file names.
+        index: Option<String>,
+        /// The address that it gives.
+        url: String,
+    },
 }
 
 /// What becomes of a dependency's file in the store.
@@ -60,6 +68,8 @@ pub enum Registry {
 pub enum Form {
     /// A crate as Cargo wants it in a directory source: its tree, and the file that states its checksum.
     Crate,
+    /// A wheel of Python: the files of the zip as they are in it.
+    Wheel,
 }
 
 /// A tree that is made from a package's source while planning, so that a step depends on that alone.
@@ -208,8 +218,10 @@ trait Planner {
 ///
 /// No lock file, one that cannot be read, an entry without a usable hash, a dependency of a kind that is not supported.
 pub fn plan(request: &Request<'_>) -> Result<LanguageBuild, LangError> {
-    let LanguageOptions::Rust(planner) = &request.language.options;
-    planner.plan(request)
+    match &request.language.options {
+        LanguageOptions::Rust(planner) => planner.plan(request),
+        LanguageOptions::Python(planner) => planner.plan(request),
+    }
 }
 
 /// The files of a package's source.

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 
-fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, SourceTree) {
+pub(super) fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, SourceTree) {
     let dir = tempfile::tempdir().unwrap();
     for (path, text) in files {
         let file = dir.path().join(path);

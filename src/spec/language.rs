@@ -23,6 +23,8 @@ pub struct Language {
 pub enum LanguageOptions {
     /// `rust = { … }`.
     Rust(RustOptions),
+    /// `python = { … }`.
+    Python(PythonOptions),
 }
 
 /// `rust = { … }`.
@@ -42,11 +44,25 @@ pub struct RustOptions {
     pub incremental: bool,
 }
 
+/// `python = { … }`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PythonOptions {
+    /// `groups`: dependency groups that are installed, beside what is needed at all.
+    pub groups: Vec<String>,
+    /// `extras`: extras of the project that are installed.
+    pub extras: Vec<String>,
+    /// `project`: the member of the workspace that is installed; `None`: the one beside the lock file.
+    pub project: Option<String>,
+    /// `paths`: directories of the source in which its modules are; none: `src`, or the source itself.
+    pub paths: Vec<String>,
+}
+
 impl Language {
     /// The key by which a spec names it.
     pub fn key(&self) -> &'static str {
         match &self.options {
             LanguageOptions::Rust(_) => "rust",
+            LanguageOptions::Python(_) => "python",
         }
     }
 
@@ -54,6 +70,7 @@ impl Language {
     pub fn tools(&self) -> &'static [&'static str] {
         match &self.options {
             LanguageOptions::Rust(_) => RUST_TOOLS,
+            LanguageOptions::Python(_) => &["python3"],
         }
     }
 
@@ -61,12 +78,25 @@ impl Language {
     pub fn libraries(&self) -> &'static [&'static str] {
         match &self.options {
             LanguageOptions::Rust(_) => &["libc6-dev"],
+            LanguageOptions::Python(_) => &[],
+        }
+    }
+
+    /// The Debian packages of steps that have no others, sorted: the same for all packages in the language, so that these
+    /// share what the steps make.
+    pub fn step_debs(&self) -> &'static [&'static str] {
+        match &self.options {
+            LanguageOptions::Rust(_) => &[],
+            LanguageOptions::Python(_) => PYTHON_STEP_DEBS,
         }
     }
 }
 
 /// A Rust toolchain of today, a linker, and what finds C libraries. Debian's plain `cargo` reads no lock file of today.
 const RUST_TOOLS: &[&str] = &["cargo-web", "gcc", "pkg-config", "rustc-web"];
+
+/// What installs a wheel: the interpreter, and a shell that starts it.
+pub const PYTHON_STEP_DEBS: &[&str] = &["dash", "python3"];
 
 /// The package with the tools of its language after its own, and the language's libraries where it names none.
 pub(super) fn with_defaults(mut package: Package) -> Package {
@@ -123,6 +153,7 @@ pub(super) fn read(
 fn read_one(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Language> {
     match field.key {
         "rust" => read_rust(reader, field),
+        "python" => read_python(reader, field),
         _ => None,
     }
 }
@@ -145,15 +176,62 @@ fn read_rust(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Language> {
     })
 }
 
+fn read_python(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Language> {
+    let table = reader.table(field, field.title(), keys::PYTHON.iter().collect())?;
+    let options = PythonOptions {
+        groups: texts(reader, &table, "groups", python_name),
+        extras: texts(reader, &table, "extras", python_name),
+        project: table
+            .checked(reader, "project", python_name)
+            .map(|project| project.value),
+        paths: texts(reader, &table, "paths", inside),
+    };
+    Some(Language {
+        lock: lock(reader, &table),
+        options: LanguageOptions::Python(options),
+    })
+}
+
 /// The path of the lock file.
 fn lock(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Spanned<String>> {
-    table.checked(reader, "lock", |text| match checks::local_path(text) {
+    table.checked(reader, "lock", inside)
+}
+
+/// A path below the source.
+fn inside(text: &str) -> Result<String, Complaint> {
+    match checks::local_path(text) {
         Ok(path) if path.starts_with('/') || path.split('/').any(|part| part == "..") => Err(Complaint {
             label: "not a path inside the source".to_owned(),
-            help: Some("name a file relative to `source`".to_owned()),
+            help: Some("name what is there relative to `source`".to_owned()),
         }),
         other => other,
+    }
+}
+
+/// A name of a project, an extra or a group, as it is compared (PEP 503, PEP 685, PEP 735).
+fn python_name(text: &str) -> Result<String, Complaint> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    let ends = |text: &str| text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if ends(text) && text.chars().all(plain) {
+        return Ok(normal_python_name(text));
+    }
+    Err(Complaint {
+        label: "not a name that Python's packaging knows".to_owned(),
+        help: Some("letters, digits, `_`, `-` and `.`, with a letter or digit first".to_owned()),
     })
+}
+
+/// A name of Python's packaging as it is compared: lower case, runs of `-`, `_` and `.` a single `-`.
+pub fn normal_python_name(name: &str) -> String {
+    let mut normal = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '-' | '_' | '.' if normal.ends_with('-') => {}
+            '-' | '_' | '.' => normal.push('-'),
+            c => normal.extend(c.to_lowercase()),
+        }
+    }
+    normal
 }
 
 /// An array of strings, each of which passes `check`.

@@ -33,7 +33,7 @@ pub use certificates::{CERTIFICATES_DEB, Certificates, OwnCertificate};
 pub use checks::{did_you_mean, parse_size};
 pub use diagnostics::{Diagnostic, Diagnostics, Note};
 pub use image_entries::*;
-pub use language::{Language, LanguageOptions, RustOptions};
+pub use language::{Language, LanguageOptions, PYTHON_STEP_DEBS, PythonOptions, RustOptions, normal_python_name};
 pub use load::{FILE_NAME, load, parse, spec_path};
 pub use lock::{
     ACCOUNT_NUMBERS, Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile,

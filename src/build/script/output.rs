@@ -131,7 +131,7 @@ impl ScriptStep<'_> {
 
     /// Says which programs and libraries will be looked for outside the store.
     fn warn_of(&self, missing: &Missing) {
-        if missing.is_empty() {
+        if missing.is_empty() || self.script.prebuilt {
             return;
         }
         let label = &self.derivation.label;

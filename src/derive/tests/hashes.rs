@@ -99,6 +99,7 @@ fn full_script() -> Script {
         strip_references: vec![path(5)],
         mounts: [("/build/m".to_owned(), path(1))].into(),
         variables: [("V".to_owned(), path(1))].into(),
+        prebuilt: false,
         names: [(path(4), "tool".to_owned())].into(),
         timeout_seconds: None,
     }
@@ -164,6 +165,7 @@ fn whatever_can_change_an_output_changes_the_hash() {
         "a set has no order"
     );
     assert_eq!(changed(&|script| script.timeout_seconds = Some(1)), original);
+    assert_eq!(changed(&|script| script.prebuilt = true), original);
     assert_eq!(changed(&|script| script.names.clear()), original);
 }
 

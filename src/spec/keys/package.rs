@@ -25,6 +25,14 @@ pub(in crate::spec) const PACKAGE: &[Key] = &[
         &["cargo", "crate"],
     ),
     also(
+        key(
+            "python",
+            Table(PYTHON),
+            "An environment of the wheels that its lock file pins, and its own modules; `tools` and `script` may be left out.",
+        ),
+        &["uv", "pip", "wheels"],
+    ),
+    also(
         key("tools", TEXTS, "Needed while building only."),
         &["nativeBuildInputs", "build-tools", "build-depends"],
     ),
@@ -81,7 +89,7 @@ pub(in crate::spec) const PACKAGE: &[Key] = &[
 ];
 
 /// The keys of a package that name its language; it has one of them.
-pub(in crate::spec) const LANGUAGES: &[&str] = &["rust"];
+pub(in crate::spec) const LANGUAGES: &[&str] = &["rust", "python"];
 
 /// `rust = { … }`.
 pub(in crate::spec) const RUST: &[Key] = &[
@@ -116,6 +124,42 @@ pub(in crate::spec) const RUST: &[Key] = &[
         "incremental",
         Flag,
         "Whether dependencies are compiled in a step of their own, which an edit of the package leaves as it is (default true).",
+    ),
+];
+
+/// `python = { … }`.
+pub(in crate::spec) const PYTHON: &[Key] = &[
+    also(
+        key(
+            "lock",
+            Text,
+            "The lock file, relative to the source: `uv.lock`, `pylock.toml` or requirements with hashes (default: what is there, in this order).",
+        ),
+        &["lockfile", "requirements"],
+    ),
+    also(
+        key("groups", TEXTS, "Dependency groups that are installed too."),
+        &["group", "dependency-groups"],
+    ),
+    also(
+        key("extras", TEXTS, "Extras of the project that are installed too."),
+        &["extra"],
+    ),
+    also(
+        key(
+            "project",
+            Text,
+            "The member of a workspace that is installed; default: the project beside the lock file.",
+        ),
+        &["package", "member"],
+    ),
+    also(
+        key(
+            "paths",
+            TEXTS,
+            "Directories of the source in which its modules are; default: `src` where the project has it, else the source.",
+        ),
+        &["path", "src"],
     ),
 ];
 

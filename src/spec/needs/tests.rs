@@ -249,3 +249,12 @@ fn a_part_holds_what_it_needs_and_no_more() {
     assert_eq!(names(&[], &["one"]), "app helper lib plain one");
     assert_eq!(names(&["bare"], &["two"]), "bare two");
 }
+
+/// Wheels are installed alike whatever the package that asks for them has as tools.
+#[test]
+fn the_steps_of_a_language_have_a_set_of_their_own() {
+    let text = "debian.base = [\"bash\"]\n[package.x]\nsource = { path = \".\" }\ntools = [\"deb:git\"]\npython = {}\n";
+    let sets = deb_sets(&parse(text).unwrap_or_else(|errors| panic!("{errors}")));
+    let sets: Vec<String> = sets.iter().map(|set| set.join(" ")).collect();
+    assert_eq!(sets, ["bash git python3", "dash python3"]);
+}
