@@ -11,7 +11,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::configure::ScriptsOutcome;
-use crate::derive::{Action, BuildPlan, Download, Input, LeftOut, Origin as DownloadOrigin, StepId};
+use crate::derive::{Action, BuildPlan, Download, Input, LeftOut, Origin as DownloadOrigin, Script, StepId};
 use crate::digest::{ContentDigest, Digest, FileHash};
 use crate::fsio;
 use crate::image::{Debug, Image, ImageLayer, PACKAGES_ANNOTATION, Recipe, STORE_PATHS_ANNOTATION};
@@ -206,14 +206,24 @@ impl Gathered<'_> {
         if kind == Some("unpack-deb") {
             made.debian = derivation["action"]["package"].as_str().map(str::to_owned);
         }
-        made.files = files_of(&derivation);
-        if let Some((source, _)) = derivation["action"]["source"]
-            .as_str()
-            .and_then(|source| StoreDir::layerize().split(source))
-        {
-            made.files.extend(files_of(&self.derivation(&source)?));
-        }
+        made.files = self.files_of_recorded(&derivation)?;
         Ok(made)
+    }
+
+    /// What a recorded derivation was made of, as [`files_of_script`](Self::files_of_script).
+    fn files_of_recorded(&self, derivation: &Value) -> Result<BTreeSet<PinnedFile>, AttestError> {
+        let action = &derivation["action"];
+        let mut files = files_of(derivation);
+        let given = ["mounts", "variables"]
+            .into_iter()
+            .filter_map(|key| action[key].as_object());
+        for input in given.flat_map(|named| named.values()).chain([&action["source"]]) {
+            let path = input.as_str().and_then(|path| StoreDir::layerize().split(path));
+            if let Some((path, _)) = path {
+                files.extend(self.files_of_recorded(&self.derivation(&path)?)?);
+            }
+        }
+        Ok(files)
     }
 
     /// The derivation that made a path, as JSON; null where there is none, or the path is gone.
@@ -222,6 +232,21 @@ impl Gathered<'_> {
         Ok(text
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default())
+    }
+
+    /// What a script was run over: its source, and what its language gave it, steps before it included.
+    fn files_of_script(&self, script: &Script) -> BTreeSet<PinnedFile> {
+        let given = script.mounts.values().chain(script.variables.values());
+        let mut files = BTreeSet::new();
+        for input in script.source.iter().chain(given) {
+            let Input::Step(step) = input else { continue };
+            let step = &self.plan.steps[*step];
+            files.extend(pinned(&step.downloads()));
+            if let Action::Script(before) = &step.action {
+                files.extend(self.files_of_script(before));
+            }
+        }
+        files
     }
 
     fn made_by_step(&self, step: StepId) -> Making {
@@ -247,9 +272,7 @@ impl Gathered<'_> {
             Action::DebugInfo(_) => made.origin = ComponentOrigin::Built,
             Action::Script(script) => {
                 made.origin = ComponentOrigin::Built;
-                if let Some(Input::Step(source)) = script.source {
-                    made.files = pinned(&self.plan.steps[source].downloads());
-                }
+                made.files = self.files_of_script(script);
             }
             Action::Fetch(_)
             | Action::Unpack { .. }
@@ -344,6 +367,7 @@ fn without_password(text: &str) -> String {
 pub(super) fn files_of(derivation: &Value) -> BTreeSet<PinnedFile> {
     let action = &derivation["action"];
     let binary = action["kind"] == "unpack-deb";
+    let is_crate = action["kind"] == "unpack-crate";
     let name = derivation["name"].as_str().unwrap_or("file");
     let keys = action.as_object().into_iter().flatten();
     let one = keys.filter_map(|(key, hash)| Some((name.to_owned(), FileHash::from_hex(key, hash.as_str()?)?)));
@@ -352,7 +376,10 @@ pub(super) fn files_of(derivation: &Value) -> BTreeSet<PinnedFile> {
     one.chain(many)
         .map(|(name, hash)| PinnedFile {
             hash,
-            purl: purl::download(&name, None, None, &hash),
+            purl: match name.strip_prefix("crate-").map(split_name) {
+                Some((name, Some(version))) if is_crate => purl::cargo(&name, &version),
+                _ => purl::download(&name, None, None, &hash),
+            },
             name,
             location: None,
             binary,
