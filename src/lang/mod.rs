@@ -224,6 +224,20 @@ pub fn plan(request: &Request<'_>) -> Result<LanguageBuild, LangError> {
     }
 }
 
+/// What is found in a project that has no spec yet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProjectSurvey {
+    /// What its programs are called, the one that is most likely meant first.
+    pub programs: Vec<String>,
+    /// Debian packages that it is linked against beside those of its language.
+    pub libraries: Vec<&'static str>,
+}
+
+/// Looks at a Rust project; what cannot be read is for its build to explain.
+pub fn survey_rust(source: &SourceTree) -> ProjectSurvey {
+    rust::survey(source).unwrap_or_default()
+}
+
 /// The files of a package's source.
 #[derive(Debug)]
 pub struct SourceTree {

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::fsio::{self, PathError};
+use crate::lang::{self, ProjectSurvey, SourceTree};
 
 use super::files::SPEC_NAME;
 use super::image::archive_name;
@@ -48,6 +49,8 @@ pub enum Detected {
         /// The file that is run.
         file: String,
     },
+    /// `Cargo.toml`.
+    Rust(ProjectSurvey),
     /// Files of which nothing is known.
     Other,
 }
@@ -109,6 +112,7 @@ impl Starter {
         let run = format!("#   layerize run {name}    runs the program on this machine\n");
         match &self.found {
             Detected::Python { file } => format!("{head}\n{}", python(name, file)),
+            Detected::Rust(found) => format!("{head}{run}\n{}\n{}", rust(name, found), self.image()),
             _ => format!("{head}{run}\n{}\n{}", self.package(), self.image()),
         }
     }
@@ -173,7 +177,7 @@ impl Starter {
                      belongs here.\nmkdir -p $out/bin\ncp {name} $out/bin/\n"
                 ),
             ),
-            Detected::Python { .. } | Detected::Other => (
+            Detected::Python { .. } | Detected::Rust(_) | Detected::Other => (
                 vec![],
                 format!("mkdir -p $out/bin\necho 'write how {name} is built' >&2\nexit 1\n"),
             ),
@@ -182,11 +186,21 @@ impl Starter {
 
     fn image(&self) -> String {
         let name = &self.name;
+        let program = match &self.found {
+            Detected::Rust(found) => found.programs.first().unwrap_or(name),
+            _ => name,
+        };
+        let others = match &self.found {
+            Detected::Rust(found) if found.programs.len() > 1 => {
+                format!("# The others: {}.\n", found.programs[1..].join(", "))
+            }
+            _ => String::new(),
+        };
         format!(
             "[image.{name}]\n\
              # The package with all that it needs at run time, and nothing else: no shell, no package manager.\n\
              contents = [\"{name}\"]\n\
-             entrypoint = [\"{name}\"]\n{MORE}"
+             {others}entrypoint = [\"{program}\"]\n{MORE}"
         )
     }
 }
@@ -205,6 +219,29 @@ fn python(name: &str, file: &str) -> String {
          # cmd = [\"--help\"]\n# ports = [8080]\n# users = {{ app = 1000 }}\n# user = \"app\"\n\n\
          [image.{name}.files]\n\
          \"/app/{file}\" = \"{file}\"\n"
+    )
+}
+
+fn rust(name: &str, found: &ProjectSurvey) -> String {
+    let libraries = match found.libraries.as_slice() {
+        [] => {
+            "# A library of the system that a crate links with: libraries = [\"deb:libc6-dev\", \"deb:libssl-dev\"]\n"
+                .to_owned()
+        }
+        wanted => {
+            let wanted = ["libc6-dev"].iter().chain(wanted).map(|deb| format!("\"deb:{deb}\""));
+            format!(
+                "# Linked against: what the program really uses becomes part of the image.\nlibraries = [{}]\n",
+                wanted.collect::<Vec<_>>().join(", ")
+            )
+        }
+    };
+    format!(
+        "[package.{name}]\n\
+         # What is here, without what .gitignore leaves out and what layerize itself writes.\n\
+         source = {{ path = \".\" }}\n\
+         # The crates of Cargo.lock, a compiler of Debian's, and `cargo build`: `layerize help languages` says more.\n\
+         rust = {{}}\n{libraries}"
     )
 }
 
@@ -229,6 +266,10 @@ fn look(dir: &Path) -> Result<Detected, PathError> {
         let is_one = |name: &&String| endings.iter().any(|ending| name.ends_with(ending));
         names.iter().filter(is_one).cloned().collect()
     };
+    // With `pyproject.toml` it is a part of a package of Python's.
+    if has("Cargo.toml") && !has("pyproject.toml") {
+        return Ok(Detected::Rust(lang::survey_rust(&SourceTree::new(dir.to_owned()))));
+    }
     if has("configure") {
         return Ok(Detected::Configure);
     }
@@ -313,7 +354,11 @@ mod tests {
             (&["one.py"], python("one.py")),
             (&["main.py", "other.py"], python("main.py")),
             (&["one.py", "two.py"], Detected::Other),
-            (&["Cargo.toml", "src"], Detected::Other),
+            (
+                &["Cargo.toml", "src", "Makefile"],
+                Detected::Rust(ProjectSurvey::default()),
+            ),
+            (&["Cargo.toml", "pyproject.toml"], Detected::Other),
         ];
         for (names, found) in cases {
             let files: Vec<(&str, &str)> = names.iter().map(|&name| (name, "")).collect();
@@ -330,6 +375,26 @@ mod tests {
             "{}",
             installing.spec()
         );
+    }
+
+    #[test]
+    fn a_rust_project_starts_its_first_program() {
+        let lock = "version = 4\n[[package]]\nname = \"openssl-sys\"\nversion = \"0.9.0\"\n\
+                    source = \"registry+https://h.invalid/rust-lang/crates.io-index\"\n\
+                    checksum = \"3bd1574e617a9a6c1f8f8181bd7e841e1f20e4277607ef28945765188d6284d4\"\n";
+        let manifest = "[package]\nname = \"api\"\ndefault-run = \"serve\"\n[[bin]]\nname = \"serve\"\n\
+                        path = \"serve.rs\"\n[[bin]]\nname = \"admin\"\npath = \"admin.rs\"\n";
+        let (_dir, starter) = starter(&[("Cargo.toml", manifest), ("Cargo.lock", lock)]);
+        let spec = starter.spec();
+        for part in [
+            "rust = {}",
+            "\"deb:libc6-dev\", \"deb:libssl-dev\"",
+            "# The others: admin.",
+            "entrypoint = [\"serve\"]",
+        ] {
+            assert!(spec.contains(part), "{part}: {spec}");
+        }
+        crate::spec::parse(&spec).unwrap_or_else(|error| panic!("{}", error.render(false)));
     }
 
     #[test]

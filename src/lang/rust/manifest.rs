@@ -75,6 +75,26 @@ impl Manifest {
         self.package().is_some()
     }
 
+    /// What the package is called.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.package()?.get("name")?.as_str()
+    }
+
+    /// The program that `cargo run` means, and those that the manifest names.
+    pub(super) fn named_programs(&self) -> Vec<&str> {
+        let default = self.package().and_then(|package| package.get("default-run")?.as_str());
+        let named = self.table.get("bin").and_then(Value::as_array).into_iter().flatten();
+        let named = named.filter_map(|program| program.get("name")?.as_str());
+        default.into_iter().chain(named).collect()
+    }
+
+    /// Whether a program that the manifest names is `src/main.rs`.
+    pub(super) fn has_own_main(&self) -> bool {
+        let named = self.table.get("bin").and_then(Value::as_array).into_iter().flatten();
+        let mut paths = named.filter_map(|program| program.get("path")?.as_str());
+        paths.any(|path| path == "src/main.rs")
+    }
+
     /// Whether it is the root of a workspace.
     pub(super) fn is_workspace(&self) -> bool {
         self.workspace().is_some()
@@ -104,7 +124,7 @@ impl Manifest {
         let Some(package) = self.package() else {
             return Vec::new();
         };
-        let name = package.get("name").and_then(Value::as_str).unwrap_or_default();
+        let name = self.name().unwrap_or_default();
         let mut targets = vec![
             library(self.table.get("lib").and_then(Value::as_table), name),
             program(vec!["src/main.rs".to_owned()]),

@@ -5,6 +5,7 @@
 
 mod cargo_lock;
 mod manifest;
+mod survey;
 mod workspace;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use super::{
 use crate::digest::Digest;
 use crate::spec::{Language, RustOptions};
 use cargo_lock::{CargoLock, CrateSource};
+pub(super) use survey::survey;
 use workspace::CargoWorkspace;
 
 /// Where the crates of Rust's own registry are in the sandbox.

@@ -57,6 +57,37 @@ impl<'a> CargoWorkspace<'a> {
             .collect()
     }
 
+    /// What its programs are called: those of the root before those of other packages.
+    pub(super) fn program_names(&self) -> Result<Vec<String>, LangError> {
+        let mut names: Vec<String> = Vec::new();
+        let root = self.manifests.get_key_value(&self.root);
+        for (dir, (_, manifest)) in root.into_iter().chain(&self.manifests) {
+            let is_there = |path: &str| self.source.is_file(&below(dir, path));
+            let mut own: Vec<String> = manifest.named_programs().into_iter().map(str::to_owned).collect();
+            if is_there("src/main.rs") && !manifest.has_own_main() {
+                own.extend(manifest.name().map(str::to_owned));
+            }
+            for program in self.programs(dir)? {
+                let path = program
+                    .candidates
+                    .first()
+                    .map_or("", |path| path.trim_start_matches("src/bin/"));
+                own.extend(
+                    path.split(['/', '.'])
+                        .next()
+                        .filter(|_| is_there(&format!("src/bin/{path}")))
+                        .map(str::to_owned),
+                );
+            }
+            for name in own {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+        Ok(names)
+    }
+
     /// What decides how the dependencies are compiled, and nothing else: manifests and Cargo's configuration as they are, an
     /// empty file for each target.
     pub(super) fn skeleton(&self) -> Result<BTreeMap<String, Vec<u8>>, LangError> {
