@@ -137,7 +137,11 @@ fn external_reference(file: &PinnedFile) -> Value {
         _ => file.name.as_str(),
     };
     let mut reference = json!({
-        "type": if file.binary { "distribution" } else { "source-distribution" },
+        "type": match (&file.commit, file.binary) {
+            (Some(_), _) => "vcs",
+            (None, true) => "distribution",
+            (None, false) => "source-distribution",
+        },
         "url": iri_reference(url),
         "comment": file.purl,
     });

@@ -275,6 +275,7 @@ impl Gathered<'_> {
                 made.files = self.files_of_script(script);
             }
             Action::Fetch(_)
+            | Action::Restore(_)
             | Action::Unpack { .. }
             | Action::UnpackCrate { .. }
             | Action::UnpackDebControl { .. }
@@ -315,15 +316,24 @@ pub(super) fn pinned_file(download: &Download) -> PinnedFile {
         DownloadOrigin::Url(url) => {
             let url = without_password(url);
             let purl = purl::download(&download.name, None, Some(&url), &hash);
-            (url, purl, false)
+            (Some(url), purl, false)
         }
-        DownloadOrigin::Crate { name, version, .. } => (download.name.clone(), purl::cargo(name, version), false),
+        DownloadOrigin::Crate { name, version, .. } => (Some(download.name.clone()), purl::cargo(name, version), false),
         DownloadOrigin::Python { project, version, .. } => {
             let is_wheel = download.name.ends_with(".whl");
-            (download.name.clone(), purl::pypi(project, version), is_wheel)
+            (Some(download.name.clone()), purl::pypi(project, version), is_wheel)
         }
-        DownloadOrigin::Npm { name, version, .. } => (download.name.clone(), purl::npm(name, version), true),
-        DownloadOrigin::Go { module, version } => (download.name.clone(), purl::golang(module, version), false),
+        DownloadOrigin::Npm { name, version, .. } => (Some(download.name.clone()), purl::npm(name, version), true),
+        DownloadOrigin::Go { module, version } => (Some(download.name.clone()), purl::golang(module, version), false),
+        DownloadOrigin::Git { package, tree } => {
+            // Where a repository of this machine is says nothing to others.
+            let location = match tree.address.is_local() {
+                true => None,
+                false => Some(purl::git_location(&tree.address.to_string(), tree.commit.as_str())),
+            };
+            let purl = purl::git(package, tree.commit.as_str(), location.as_deref());
+            (location, purl, false)
+        }
         DownloadOrigin::Deb {
             package,
             version,
@@ -332,19 +342,23 @@ pub(super) fn pinned_file(download: &Download) -> PinnedFile {
             ..
         } => {
             let purl = purl::debian(package, Some(version), Some(architecture));
-            (filename.clone(), purl, true)
+            (Some(filename.clone()), purl, true)
         }
         DownloadOrigin::DebSource {
             package,
             version,
             filename,
             ..
-        } => (filename.clone(), purl::debian_source(package, version), false),
+        } => (Some(filename.clone()), purl::debian_source(package, version), false),
     };
     PinnedFile {
         hash,
+        commit: match &download.origin {
+            DownloadOrigin::Git { tree, .. } => Some(tree.commit.to_string()),
+            _ => None,
+        },
         name: download.name.clone(),
-        location: Some(location),
+        location,
         purl,
         binary,
     }
@@ -376,6 +390,7 @@ pub(super) fn files_of(derivation: &Value) -> BTreeSet<PinnedFile> {
     one.chain(many)
         .map(|(name, hash)| PinnedFile {
             hash,
+            commit: None,
             purl: match name.strip_prefix("crate-").map(split_name) {
                 Some((name, Some(version))) if is_crate => purl::cargo(&name, &version),
                 _ => purl::download(&name, None, None, &hash),

@@ -93,8 +93,10 @@ pub enum ComponentOrigin {
 /// A file from outside, pinned by its hash.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PinnedFile {
-    /// What its bytes are known by.
+    /// What its bytes are known by; of the tree of a commit, the digest of its canonical archive (NAR).
     pub hash: FileHash,
+    /// The commit, of the tree of one.
+    pub commit: Option<String>,
     /// File name.
     pub name: String,
     /// Address, or path below a Debian mirror; `None` where it is not known.
@@ -219,7 +221,10 @@ impl Component {
             ComponentOrigin::Nix => purl::nix(&self.name, version),
             ComponentOrigin::Taken if self.sources.len() == 1 => {
                 let file = self.sources.first().expect("there is one");
-                purl::download(&self.name, version, file.location.as_deref(), &file.hash)
+                match &file.commit {
+                    Some(commit) => purl::git(&self.name, commit, file.location.as_deref()),
+                    None => purl::download(&self.name, version, file.location.as_deref(), &file.hash),
+                }
             }
             ComponentOrigin::Built | ComponentOrigin::Taken | ComponentOrigin::Unknown => {
                 purl::generic(&self.name, version)

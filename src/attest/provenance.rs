@@ -9,7 +9,8 @@
 //!   was asked for beyond the spec, or beyond an image of store paths that says nothing, by the spec's keys), `spec` (files, by digest) and `lock`; its internal ones the numbers of the formats, the date, and
 //!   `unresolved`, inputs of which the store knows no more.
 //! - `resolvedDependencies` are the files from outside by SHA-256 (by SHA-512, or Go's `dirHash`, where a lock knows
-//!   them by that), those of build tools included; local sources and
+//!   them by that), those of build tools included; trees of commits by `gitCommit` and the hash of their canonical archive;
+//!   local sources and
 //!   store paths that were not built by the hash of their canonical archive (`narSha256`); the image's `files` by
 //!   SHA-256, under their paths in the image; and its layer plan, if one was given or kept, as `layer-plan`.
 //! - `byproducts` has the store path of what maintainer scripts made, with what became of those of each package (its place is
@@ -244,7 +245,11 @@ impl Materials {
                 Some(location) if location.contains("://") => location,
                 _ => &file.purl,
             };
-            json!({ "name": file.name, "uri": uri, "digest": { algorithm(&file.hash): file.hash.hex() } })
+            let digest = match &file.commit {
+                Some(commit) => json!({ "gitCommit": commit, "narSha256": file.hash.hex() }),
+                None => json!({ algorithm(&file.hash): file.hash.hex() }),
+            };
+            json!({ "name": file.name, "uri": uri, "digest": digest })
         });
         let trees = self.trees.iter().map(|(name, hash)| nar_descriptor(name, hash));
         files.chain(trees).chain(file_descriptors(&self.local)).collect()

@@ -80,6 +80,22 @@ pub(super) fn download(name: &str, version: Option<&str>, url: Option<&str>, has
     )
 }
 
+/// The tree of a commit; `location` is where others find it.
+pub(super) fn git(name: &str, commit: &str, location: Option<&str>) -> String {
+    build("generic", name, Some(commit), &[("vcs_url", location)])
+}
+
+/// Where a commit is, as SPDX and package URLs write it: `git+https://HOST/PATH@COMMIT`.
+pub(super) fn git_location(address: &str, commit: &str) -> String {
+    let address = match address.split_once(':') {
+        _ if address.starts_with("git://") => return format!("{address}@{commit}"),
+        // `USER@HOST:PATH` is ssh's.
+        Some((host, path)) if !address.contains("://") => format!("ssh://{host}/{}", path.trim_start_matches('/')),
+        _ => address.to_owned(),
+    };
+    format!("git+{address}@{commit}")
+}
+
 /// A package of Nix.
 pub(super) fn nix(name: &str, version: Option<&str>) -> String {
     build("nix", name, version, &[])

@@ -285,5 +285,6 @@ fn is_download_location(location: &str) -> bool {
         return false;
     };
     let has_domain = url.domain().and_then(|domain| domain.rsplit_once('.')).is_some();
-    matches!(url.scheme(), "http" | "https") && has_domain
+    let scheme = url.scheme();
+    matches!(scheme.strip_prefix("git+").unwrap_or(scheme), "http" | "https" | "ssh") && has_domain
 }

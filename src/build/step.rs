@@ -127,6 +127,10 @@ impl Step<'_> {
         let derivation = self.derivation();
         match (&derivation.action, self.files.as_slice()) {
             (Action::Fetch(download), [file]) => self.keep_file(download, file),
+            (Action::Restore(archive), [file]) => {
+                // As a fetched file's, its path says what it is, whoever made it.
+                self.take_in(None, |dest| fetch::restore_archive(file, &archive.name, dest))
+            }
             (
                 Action::Unpack {
                     archive,
@@ -171,6 +175,7 @@ impl Step<'_> {
             .run(),
             (
                 Action::Fetch(_)
+                | Action::Restore(_)
                 | Action::Unpack { .. }
                 | Action::UnpackCrate { .. }
                 | Action::UnpackDeb { .. }
@@ -294,11 +299,19 @@ impl Step<'_> {
 
     /// Brings an unpacked tree into the store; what comes from outside refers to nothing.
     fn unpack(&self, unpack: impl FnOnce(&Path) -> Result<(), fetch::FetchError>) -> Result<StorePath, BuildError> {
+        self.take_in(Some(self.resolved.digest), unpack)
+    }
+
+    fn take_in(
+        &self,
+        derivation: Option<Digest>,
+        unpack: impl FnOnce(&Path) -> Result<(), fetch::FetchError>,
+    ) -> Result<StorePath, BuildError> {
         let staging = self.store.stage()?;
         let tree = staging.path().join("tree");
         unpack(&tree)?;
         let name = &self.derivation().name;
-        let info = self.store.add_leaf(name, &tree, Some(self.resolved.digest))?;
+        let info = self.store.add_leaf(name, &tree, derivation)?;
         Ok(info.path)
     }
 }

@@ -80,6 +80,7 @@ impl<'a> Context<'a> {
             epoch: epoch()?,
             bounds: config.bounds,
             debian_mirrors: config.debian_mirrors.clone(),
+            ssh_is_chosen: is_set("GIT_SSH_COMMAND") || is_set("GIT_SSH"),
             debian_snapshots: config.debian_snapshots.clone(),
         };
         Ok(Self {

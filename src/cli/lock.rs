@@ -16,7 +16,7 @@ use crate::project::golden;
 /// Arguments of `layerize lock`.
 #[derive(Debug, Args)]
 pub struct LockArgs {
-    /// Resolve these again (Debian packages, source packages, packages with a URL, Nix links), or everything if none is named
+    /// Resolve these again (Debian packages, source packages, packages with a URL or a repository, Nix links), or everything if none is named
     #[arg(long, num_args = 0.., value_name = "NAME")]
     update: Option<Vec<String>>,
     /// Resolve again only the Debian packages and source packages that no source has any more, and what their new
@@ -56,7 +56,9 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
     if let Update::Names(names) = &update
         && let Some(unknown) = names.iter().find(|name| !project.lock.names(name))
     {
-        bail!("`{unknown}` is not in the lock: it is not a Debian package, source package or download of this spec");
+        bail!(
+            "`{unknown}` is not in the lock: it is not a Debian package, source package, download or repository of this spec"
+        );
     }
     if args.golden {
         let flags = BuildFlags {

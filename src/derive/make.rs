@@ -9,7 +9,8 @@ use percent_encoding::percent_decode_str;
 
 use crate::graph;
 use crate::spec::{
-    self, Dependency, Diagnostic, Diagnostics, Image, Lock, Package, PackageName, Source, Spanned, Workspace,
+    self, Dependency, Diagnostic, Diagnostics, GitSource, GitTree, Image, Lock, Package, PackageName, Source, Spanned,
+    Workspace,
 };
 use crate::store_path::{NAME_MAX, StorePath};
 
@@ -101,7 +102,7 @@ pub(super) fn source_file_name(source: &Source) -> Option<String> {
     match source {
         Source::Path { path, .. } => path.rsplit('/').find(|part| !part.is_empty()).map(str::to_owned),
         Source::Url { url, .. } => Some(url_file_name(url)),
-        Source::DebianSource { .. } => None,
+        Source::DebianSource { .. } | Source::Git(_) => None,
     }
 }
 
@@ -242,11 +243,11 @@ impl Maker<'_> {
                     Some(false) => Action::Fetch(download),
                     None => unpack(true),
                 };
-                let label = match package.is_built() {
-                    true => format!("{name} (source)"),
-                    false => name.to_string(),
-                };
-                (label, action)
+                (source_label(package), action)
+            }
+            Source::Git(git) => {
+                let action = Action::Restore(self.git_tree(name, git, source)?);
+                (source_label(package), action)
             }
             Source::DebianSource { name } => {
                 let locked = self.lock.deb_sources.get(name);
@@ -266,6 +267,23 @@ impl Maker<'_> {
             ),
             action,
         }))
+    }
+
+    fn git_tree(
+        &self,
+        name: &PackageName,
+        git: &GitSource,
+        source: &Spanned<Source>,
+    ) -> Result<Download, Box<Diagnostic>> {
+        let locked = self.lock.git.get(name).filter(|locked| locked.wanted == git.wanted());
+        let locked = locked.ok_or_else(|| not_locked(format!("the git source of package `{name}`"), source))?;
+        let tree = GitTree {
+            address: git.address.clone(),
+            commit: locked.commit.clone(),
+            submodules: git.submodules,
+            lfs: git.lfs,
+        };
+        Ok(Download::git(name, tree, locked))
     }
 
     fn image(&mut self, image: &Image) -> Result<ImageInputs, Box<Diagnostic>> {
@@ -438,6 +456,15 @@ impl Maker<'_> {
 fn own_certificates(image: &Image) -> BTreeMap<String, String> {
     let own = image.certificates.iter().flat_map(|certificates| &certificates.own);
     own.map(|(name, own)| (name.clone(), own.certificate.pem())).collect()
+}
+
+/// What a source that was fetched is called: as the package, where it is all of it.
+fn source_label(package: &Package) -> String {
+    let name = &package.name.value;
+    match package.is_built() {
+        true => format!("{name} (source)"),
+        false => name.to_string(),
+    }
 }
 
 fn not_locked(what: String, source: &Spanned<Source>) -> Box<Diagnostic> {

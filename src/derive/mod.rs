@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::digest::FileHash;
-use crate::spec::{LockedArchive, LockedDeb, LockedDebSource, PackageName};
+use crate::spec::{GitTree, LockedArchive, LockedDeb, LockedDebSource, LockedGit, PackageName};
 use crate::store_path::StorePath;
 
 mod debs;
@@ -153,6 +153,8 @@ pub struct Derivation {
 pub enum Action {
     /// A file from outside, taken as it is: fixed output, path known beforehand.
     Fetch(Download),
+    /// A tree from outside, restored from its canonical archive (NAR): fixed output, path known beforehand.
+    Restore(Download),
     /// An archive from outside, unpacked.
     Unpack {
         /// The archive.
@@ -286,6 +288,13 @@ pub enum Origin {
         /// Version.
         version: String,
     },
+    /// The canonical archive of the tree of a commit, which whoever asks makes of the repository.
+    Git {
+        /// The package whose source it is, for messages.
+        package: String,
+        /// The tree.
+        tree: GitTree,
+    },
     /// A binary package of a Debian mirror.
     Deb {
         /// Package name.
@@ -358,6 +367,22 @@ impl Download {
     }
 }
 
+impl Download {
+    /// The archive of a locked tree.
+    pub fn git(package: &PackageName, tree: GitTree, locked: &LockedGit) -> Self {
+        let name = package.0.rsplit(':').next().unwrap_or_default();
+        Self {
+            name: format!("{name}-{}.nar", tree.commit.short()),
+            hash: locked.nar_hash.into(),
+            size: Some(locked.size),
+            origin: Origin::Git {
+                package: package.to_string(),
+                tree,
+            },
+        }
+    }
+}
+
 impl Derivation {
     /// The inputs of the step, without repetition.
     pub fn inputs(&self) -> BTreeSet<&Input> {
@@ -368,6 +393,7 @@ impl Derivation {
             Action::DebugTools { packages } => packages.iter().map(|(_, tree)| tree).collect(),
             Action::DebugInfo(info) => std::iter::once(&info.output).chain(&info.source).collect(),
             Action::Fetch(_)
+            | Action::Restore(_)
             | Action::Unpack { .. }
             | Action::UnpackCrate { .. }
             | Action::UnpackDeb { .. }
@@ -381,6 +407,7 @@ impl Derivation {
     pub fn downloads(&self) -> Vec<&Download> {
         match &self.action {
             Action::Fetch(download)
+            | Action::Restore(download)
             | Action::Unpack { archive: download, .. }
             | Action::UnpackCrate { archive: download }
             | Action::UnpackDeb { deb: download, .. }

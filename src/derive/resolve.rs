@@ -55,7 +55,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::oci::canonical_json;
-use crate::store_path::{StoreDir, StorePath, fixed_file};
+use crate::store_path::{StoreDir, StorePath, content_addressed, fixed_file};
 
 use super::{Action, Configure, ConfiguredDeb, Derivation, Download, Input, Part, Script};
 
@@ -87,6 +87,14 @@ pub fn resolved_json(derivation: &Derivation, path: &dyn Fn(&Input) -> StorePath
 pub fn fixed_path(derivation: &Derivation) -> Option<StorePath> {
     match &derivation.action {
         Action::Fetch(download) => fixed_file(&StoreDir::layerize(), &derivation.name, &download.hash.sha256()?).ok(),
+        Action::Restore(download) => content_addressed(
+            &StoreDir::layerize(),
+            &derivation.name,
+            &download.hash.sha256()?,
+            &BTreeSet::new(),
+            false,
+        )
+        .ok(),
         Action::Unpack { .. }
         | Action::UnpackCrate { .. }
         | Action::UnpackDeb { .. }
@@ -122,6 +130,7 @@ fn hashed_text(derivation: &Derivation, name: &dyn Fn(&Input) -> String) -> Stri
 fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
     match action {
         Action::Fetch(download) => of_file(json!({ "kind": "fetch" }), download),
+        Action::Restore(download) => json!({ "kind": "restore", "narSha256": download.hash.hex() }),
         Action::Unpack {
             archive,
             strip,

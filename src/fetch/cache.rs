@@ -12,7 +12,7 @@
 //! those that nobody writes any more.
 
 use std::fs::{File, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -289,12 +289,7 @@ impl Cache {
         reporter: &dyn Reporter,
     ) -> Result<(Digest, u64), FetchError> {
         let mut hasher = Hasher::new();
-        let mut part = self.part(UNPINNED, 8)?;
-        // Until it has its name, this tells others that it is being written.
-        part.as_file()
-            .try_lock()
-            .map_err(io::Error::from)
-            .context("lock", part.path())?;
+        let mut part = self.unpinned_part()?;
         let mut observe = |bytes: &[u8]| hasher.update(bytes);
         let size = receive(&mut part, content, &mut observe, SIZE_MAX, labels, reporter)?;
         let digest = hasher.digest();
@@ -305,6 +300,38 @@ impl Cache {
     /// Whether the file of a digest is there, unverified.
     pub(super) fn has(&self, digest: &Digest) -> bool {
         self.path(digest).exists()
+    }
+
+    /// Writes a file that is made here, by `make`; gives it, its digest and its size in bytes. One that is not `expected`,
+    /// where that is known, leaves nothing.
+    pub(super) fn insert_made(
+        &self,
+        expected: Option<&Digest>,
+        make: &mut dyn FnMut(&mut dyn Write) -> Result<(), FetchError>,
+        labels: Labels<'_>,
+        reporter: &dyn Reporter,
+    ) -> Result<(PathBuf, Digest, u64), FetchError> {
+        let mut part = self.unpinned_part()?;
+        let mut writer = HashingWriter::new(BufWriter::with_capacity(1 << 17, &mut part));
+        make(&mut writer)?;
+        let (writer, hasher, size) = writer.finish();
+        let flushed = writer.into_inner().map(drop).map_err(io::IntoInnerError::into_error);
+        flushed.context("write", part.path())?;
+        let digest = hasher.digest();
+        match expected {
+            Some(expected) if *expected != digest => Ok((self.path(&digest), digest, size)),
+            _ => Ok((self.publish(part, &digest, size, labels, reporter)?, digest, size)),
+        }
+    }
+
+    /// A new file whose digest is not known yet. Until it has its name, its lock tells others that it is being written.
+    fn unpinned_part(&self) -> Result<NamedTempFile, FetchError> {
+        let part = self.part(UNPINNED, 8)?;
+        part.as_file()
+            .try_lock()
+            .map_err(io::Error::from)
+            .context("lock", part.path())?;
+        Ok(part)
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -428,8 +455,9 @@ fn check_go_hash(
     Err(FetchError::Digest { name, origin, mismatch })
 }
 
-/// Notes in its time of modification that a file is used: a collection spares it. A cache that is read-only is not collected.
-fn note_use(path: &Path) {
+/// Notes in its time of modification that a file or directory is used: a collection spares it. A cache that is read-only is
+/// not collected.
+pub(super) fn note_use(path: &Path) {
     let now = rustix::fs::Timespec {
         tv_sec: 0,
         tv_nsec: rustix::fs::UTIME_NOW,

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::cache::{Cache, Stored};
-use super::{FetchConfig, FetchError};
+use super::{FetchConfig, FetchError, git};
 use crate::digest::{Digest, FileHash};
 use crate::fsio::IoContext;
 
@@ -67,10 +67,13 @@ pub fn collect(
             }
         }
     }
+    let (count, bytes) = git::collect(config, unused_since, dry_run)?;
+    collected.unused.0 += count;
+    collected.unused.1 += bytes;
     Ok(collected)
 }
 
-fn was_used_before(path: &Path, moment: SystemTime) -> Result<bool, FetchError> {
+pub(super) fn was_used_before(path: &Path, moment: SystemTime) -> Result<bool, FetchError> {
     match fs::symlink_metadata(path).and_then(|metadata| metadata.modified()) {
         Ok(used) => Ok(used < moment),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -16,10 +16,11 @@ use super::error::{Answer, Asked, Wanted};
 use super::languages::{Languages, Lead};
 use super::place::{LocalCopy, Place, Request};
 use super::transfer::{Address, Transfer};
-use super::{FetchConfig, FetchError};
+use super::{FetchConfig, FetchError, git};
 use crate::derive::{Download, Origin};
 use crate::event::{Event, Reporter};
 use crate::parallel;
+use crate::spec::GitTree;
 
 /// How many transfers run at once.
 pub(crate) const THREADS: usize = 6;
@@ -138,6 +139,7 @@ impl Fetcher<'_> {
             Origin::Crate { .. } | Origin::Python { .. } | Origin::Npm { .. } | Origin::Go { .. } => {
                 self.ask_languages(download, asked)
             }
+            Origin::Git { tree, .. } => self.ask_repository(download, tree, asked),
             Origin::Deb { filename, .. } | Origin::DebSource { filename, .. } => {
                 self.ask_mirrors(download, filename, asked)
             }
@@ -173,20 +175,49 @@ impl Fetcher<'_> {
         Ok(Err(answer))
     }
 
-    fn ask_address(&self, download: &Download, url: &str, mut asked: Vec<Asked>) -> Result<SearchEnd, FetchError> {
+    fn ask_address(&self, download: &Download, url: &str, asked: Vec<Asked>) -> Result<SearchEnd, FetchError> {
         let address = Address::parse(url)?;
         if self.config.offline && !address.is_local() {
             let wanted = Box::new(wanted(download));
             return Ok(SearchEnd::Failed(FetchError::OfflineFile { wanted, asked }));
         }
-        let error = match self.transfer(download, &address) {
-            Ok(path) => return Ok(SearchEnd::File(path)),
-            Err(error) => error,
-        };
+        match self.transfer(download, &address) {
+            Ok(path) => Ok(SearchEnd::File(path)),
+            Err(error) => self.nowhere(download, &address.display(), error, asked),
+        }
+    }
+
+    fn ask_repository(&self, download: &Download, tree: &GitTree, asked: Vec<Asked>) -> Result<SearchEnd, FetchError> {
+        let made = git::archive(
+            tree,
+            &label(download),
+            download.hash.sha256(),
+            &self.cache,
+            self.config,
+            self.reporter,
+        );
+        match made {
+            Ok(archived) => Ok(SearchEnd::File(archived.path)),
+            Err(FetchError::Offline { .. }) => {
+                let wanted = Box::new(wanted(download));
+                Ok(SearchEnd::Failed(FetchError::OfflineFile { wanted, asked }))
+            }
+            Err(error) => self.nowhere(download, &tree.address.to_string(), error, asked),
+        }
+    }
+
+    /// What it means that the last that could be asked gave an error.
+    fn nowhere(
+        &self,
+        download: &Download,
+        place: &str,
+        error: FetchError,
+        mut asked: Vec<Asked>,
+    ) -> Result<SearchEnd, FetchError> {
         let Some(answer) = Answer::about(&error) else {
             return Err(error);
         };
-        asked.push(self.told(download, &address.display(), answer));
+        asked.push(self.told(download, place, answer));
         Ok(SearchEnd::Failed(FetchError::Nowhere {
             wanted: Box::new(wanted(download)),
             asked,
@@ -405,6 +436,7 @@ pub(super) fn label(download: &Download) -> String {
         Origin::Python { project, .. } => format!("pypi:{project}"),
         Origin::Npm { name, .. } => format!("npm:{name}"),
         Origin::Go { module, .. } => format!("go:{module}"),
+        Origin::Git { package, .. } => package.clone(),
         Origin::Deb { package, .. } => format!("deb:{package}"),
         Origin::DebSource { package, .. } => format!("deb-source:{package}"),
     }
@@ -419,6 +451,7 @@ pub(super) fn wanted(download: &Download) -> Wanted {
         | Origin::Python { version, .. }
         | Origin::Npm { version, .. }
         | Origin::Go { version, .. } => Some(version.clone()),
+        Origin::Git { tree, .. } => Some(tree.commit.short().to_owned()),
         Origin::Url(_) => None,
     };
     let advice = match &download.origin {
@@ -428,7 +461,7 @@ pub(super) fn wanted(download: &Download) -> Wanted {
             Some("`npm ci --ignore-scripts` in the project brings it into npm's cache, which is asked first")
         }
         Origin::Go { .. } => Some("`go mod download` in the project brings it into Go's cache, which is asked first"),
-        Origin::Url(_) | Origin::Deb { .. } | Origin::DebSource { .. } => None,
+        Origin::Url(_) | Origin::Git { .. } | Origin::Deb { .. } | Origin::DebSource { .. } => None,
     };
     Wanted {
         name: label(download),

@@ -10,6 +10,7 @@ use crate::http::{HttpError, address, tls};
 use crate::nar::NarError;
 use crate::store::StoreError;
 
+use super::git::GitError;
 use super::unpack::UnpackError;
 
 /// A file that was wanted.
@@ -102,6 +103,23 @@ impl Answer {
                 source: HttpError::Redirect { .. },
                 ..
             } => Some(Self::Error),
+            FetchError::Git(error) => Self::about_repository(error),
+            _ => None,
+        }
+    }
+
+    /// What a repository's error says of the place; what is wrong with a tree is so wherever it comes from.
+    fn about_repository(error: &GitError) -> Option<Self> {
+        match error {
+            GitError::NotInstalled { .. } => Some(Self::NotInstalled),
+            GitError::Unreachable { .. } => Some(Self::Silence),
+            GitError::NoRepository { .. } | GitError::NoCommit { .. } => Some(Self::NotThere),
+            GitError::OtherTree { .. } => Some(Self::OtherContent),
+            GitError::Denied { .. }
+            | GitError::UnknownHost { .. }
+            | GitError::Owner { .. }
+            | GitError::Failed { .. }
+            | GitError::LfsObject { .. } => Some(Self::Error),
             _ => None,
         }
     }
@@ -182,6 +200,9 @@ pub enum FetchError {
     /// A tree could not be archived.
     #[error(transparent)]
     Nar(#[from] NarError),
+    /// The tree of a commit could not be had.
+    #[error(transparent)]
+    Git(Box<GitError>),
     /// All bytes arrived and are not the ones wanted.
     #[error("`{origin}` served different content for `{name}`: {mismatch}")]
     Digest {
@@ -361,6 +382,12 @@ pub enum FetchError {
     LocalEmpty { package: String, path: String },
 }
 
+impl From<GitError> for FetchError {
+    fn from(error: GitError) -> Self {
+        Self::Git(Box::new(error))
+    }
+}
+
 impl FetchError {
     /// What to do where a host does not give what it was asked for.
     fn network_help(&self) -> Option<String> {
@@ -493,7 +520,7 @@ impl FetchError {
             }
             Self::UnknownUpdate { similar, .. } => match similar {
                 Some(similar) => format!("did you mean `{similar}`?"),
-                None => "name Debian packages, Debian source packages or packages with a `url`".to_owned(),
+                None => "name Debian packages, Debian source packages or packages with a `url` or a `git`".to_owned(),
             },
             Self::UnknownDeb {
                 similar, providers, ..
@@ -528,6 +555,7 @@ impl FetchError {
             | Self::Place { .. }
             | Self::Http { .. }
             | Self::Cancelled { .. } => return self.network_help(),
+            Self::Git(error) => return error.help(),
             Self::Store(error) => return error.help(),
             Self::Nar(error) => return error.help(),
             Self::Io(_) | Self::TooLarge { .. } | Self::Address { .. } | Self::Stopped { .. } => return None,

@@ -14,6 +14,7 @@ mod collect;
 pub mod debian;
 mod download;
 mod error;
+mod git;
 mod gone;
 mod languages;
 pub mod local;
@@ -29,6 +30,7 @@ pub use collect::{CollectedDownloads, collect};
 pub use debian::{AptSources, unpack_deb, unpack_deb_control, unpack_deb_source};
 pub use download::fetch;
 pub use error::{Answer, Asked, FetchError, Wanted};
+pub use git::{GitError, restore_archive};
 pub use gone::gone;
 pub use languages::LanguageTools;
 pub use place::{LocalCopy, Place, Request};
@@ -55,6 +57,8 @@ pub struct FetchConfig {
     pub languages: LanguageTools,
     /// How hosts are reached.
     pub http: HttpConfig,
+    /// Whether the user says by a variable how ssh is run (`GIT_SSH_COMMAND`, `GIT_SSH`).
+    pub ssh_is_chosen: bool,
     /// Use no network: what is neither in the cache nor in a local file is an error.
     pub offline: bool,
 }

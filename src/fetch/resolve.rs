@@ -22,7 +22,7 @@ pub enum Update {
     Nothing,
     /// Everything is resolved anew.
     Everything,
-    /// These names (Debian packages, source packages, packages with a URL) and what must change with them.
+    /// These names (Debian packages, source packages, packages with a URL or a repository) and what must change with them.
     Names(Vec<String>),
     /// What no source carries any more ([`gone`](super::gone())), and what its new version needs.
     Gone(Gone),
@@ -44,7 +44,7 @@ pub enum LockEntry<'a> {
     Deb(&'a str),
     /// A Debian source package.
     DebSource(&'a str),
-    /// A download, a path of a Nix store, a base.
+    /// A download, the tree of a commit, a path of a Nix store, a base.
     Other(&'a str),
 }
 
@@ -66,7 +66,8 @@ impl Update {
 ///
 /// With [`Update::Nothing`] a locked version stays as long as it can: a set of packages that is locked and wanted
 /// as before is not asked about at all (so a version that the mirrors dropped stays locked), and for a new set
-/// the locked versions are preferred. The network is used only for what must be resolved.
+/// the locked versions are preferred. The network is used only for what must be resolved, and to see whether tags of
+/// repositories lead where they did.
 pub fn resolve(
     workspace: &Workspace,
     old: &Lock,
@@ -90,6 +91,7 @@ pub fn resolve(
         deb_sets: debs.deb_sets,
         deb_sources: solve::resolve_sources(&spec::deb_sources(workspace), &request)?,
         urls: resolve_urls(&spec::unpinned_urls(workspace), &request)?,
+        git: super::git::resolve(&spec::git_sources(workspace), old, update, config, reporter)?,
         // What a Nix store holds is not fetched: who knows the store pins it.
         nix: (old.nix.iter())
             .filter(|(name, _)| spec::nix_contents(workspace).contains_key(*name))
@@ -172,6 +174,7 @@ fn check_names(workspace: &Workspace, old: &Lock, update: &Update) -> Result<(),
     known.extend(old.debs.keys().map(String::as_str));
     known.extend(old.deb_sources.keys().map(String::as_str));
     known.extend(old.urls.keys().map(|name| name.0.as_str()));
+    known.extend(old.git.keys().map(|name| name.0.as_str()));
     let based = workspace.images.iter().filter(|(_, image)| image.base.is_some());
     known.extend(based.map(|(name, _)| name.as_str()));
     known.extend(workspace.packages.keys().map(|name| name.0.as_str()));

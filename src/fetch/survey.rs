@@ -12,10 +12,11 @@ use super::gone::Question;
 use super::languages::{Languages, Lead};
 use super::place::{Place, Request};
 use super::transfer::{Address, Transfer};
-use super::{FetchConfig, FetchError, cached};
+use super::{FetchConfig, FetchError, cached, git};
 use crate::derive::{Download, Origin};
 use crate::event::Reporter;
 use crate::parallel;
+use crate::spec::GitTree;
 
 /// Where files are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -81,7 +82,7 @@ pub fn survey(downloads: &[&Download], config: &FetchConfig, reporter: &dyn Repo
     }
     if downloads
         .iter()
-        .any(|download| matches!(download.origin, Origin::Url(_)))
+        .any(|download| matches!(download.origin, Origin::Url(_) | Origin::Git { .. }))
     {
         survey.add(
             "its address",
@@ -158,10 +159,22 @@ impl Surveyor<'_> {
     }
 
     fn ask_address(&self, download: &Download) -> Result<Availability, FetchError> {
-        let Origin::Url(url) = &download.origin else {
+        match &download.origin {
+            Origin::Url(url) => self.probe(url, download, &Address::parse(url)?),
+            Origin::Git { tree, .. } => self.ask_repository(tree),
+            _ => Ok(Availability::NotAsked),
+        }
+    }
+
+    fn ask_repository(&self, tree: &GitTree) -> Result<Availability, FetchError> {
+        if self.config.offline && !tree.address.is_local() {
             return Ok(Availability::NotAsked);
-        };
-        self.probe(url, download, &Address::parse(url)?)
+        }
+        match git::has(tree, self.config) {
+            Ok(true) => Ok(Availability::There),
+            Ok(false) => Ok(Availability::Unknown),
+            Err(error) => Answer::of(error).map(|answer| of(Some(answer))),
+        }
     }
 
     /// Asks where the language's own tools would look, until a place has the file.

@@ -402,7 +402,7 @@ fn begins_at(reply: &Reply, position: u64) -> bool {
 }
 
 /// A request without an answer.
-fn unanswered(url: &str, error: HttpError) -> FetchError {
+pub(super) fn unanswered(url: &str, error: HttpError) -> FetchError {
     let url = url.to_owned();
     match error {
         HttpError::Unreachable { source, .. } => FetchError::Unreachable { url, source },

@@ -221,7 +221,7 @@ impl Client {
 
     /// Who the user is for a download: the address says it, or the netrc file does. What the file says does not go over
     /// plain HTTP to another machine.
-    fn login(&self, url: &Url) -> Result<Option<HeaderValue>, HttpError> {
+    pub(crate) fn login(&self, url: &Url) -> Result<Option<HeaderValue>, HttpError> {
         if !url.username().is_empty() || url.password().is_some() {
             let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
             return Ok(basic(

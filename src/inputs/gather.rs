@@ -64,16 +64,19 @@ impl<'a> CopyRules<'a> {
             withheld: BTreeSet::new(),
         };
         for (name, package) in &workspace.packages {
-            let Some(Source::Url {
-                sha256, redistribute, ..
-            }) = package.source.as_ref().map(|source| &source.value)
-            else {
+            let (digest, redistribute) = match package.source.as_ref().map(|source| &source.value) {
+                Some(Source::Url {
+                    sha256, redistribute, ..
+                }) => {
+                    let locked = || lock.urls.get(name).map(|locked| locked.sha256);
+                    (sha256.or_else(locked), *redistribute)
+                }
+                Some(Source::Git(git)) => (lock.git.get(name).map(|locked| locked.nar_hash), git.redistribute),
+                _ => continue,
+            };
+            let Some(digest) = digest.map(FileHash::from) else {
                 continue;
             };
-            let Some(digest) = sha256.or_else(|| lock.urls.get(name).map(|locked| locked.sha256)) else {
-                continue;
-            };
-            let digest = FileHash::from(digest);
             rules.packages.entry(digest).or_insert(package);
             if !redistribute {
                 rules.withheld.insert(digest);
@@ -102,7 +105,7 @@ impl<'a> CopyRules<'a> {
             Origin::Python { project, version, .. } => (format!("pypi:{project}"), Some(version.clone())),
             Origin::Npm { name, version, .. } => (format!("npm:{name}"), Some(version.clone())),
             Origin::Go { module, version } => (format!("go:{module}"), Some(version.clone())),
-            Origin::Url(_) => match self.packages.get(&download.hash) {
+            Origin::Url(_) | Origin::Git { .. } => match self.packages.get(&download.hash) {
                 Some(package) => {
                     let version = package.version.as_ref().map(|version| version.value.clone());
                     (package.name.value.to_string(), version)

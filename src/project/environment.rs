@@ -52,6 +52,8 @@ pub struct Environment<'a> {
     pub bounds: Bounds,
     /// Debian mirrors that are tried before the machine's apt.
     pub debian_mirrors: Vec<String>,
+    /// Whether the user says by a variable how ssh is run (`GIT_SSH_COMMAND`, `GIT_SSH`).
+    pub ssh_is_chosen: bool,
     /// Snapshot servers, asked for versions that the mirrors no longer carry.
     pub debian_snapshots: Vec<String>,
     /// An image whose layers stand for those of its base, which need not be asked for them.
@@ -134,6 +136,7 @@ impl Environment<'_> {
             snapshots: self.debian_snapshots.clone(),
             languages: self.languages.clone(),
             http: self.registries.http.clone(),
+            ssh_is_chosen: self.ssh_is_chosen,
             offline,
         }
     }

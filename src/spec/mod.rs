@@ -11,6 +11,7 @@ mod certificates;
 mod checks;
 mod diagnostics;
 mod file;
+mod git;
 mod image;
 mod image_debian;
 mod image_debug;
@@ -32,17 +33,18 @@ mod types;
 pub use certificates::{CERTIFICATES_DEB, Certificates, OwnCertificate};
 pub use checks::{did_you_mean, parse_size};
 pub use diagnostics::{Diagnostic, Diagnostics, Note};
+pub use git::{GitAddress, GitCommit, GitRef, GitSource, GitTree, GitWanted, LfsPointers};
 pub use image_entries::*;
 pub use language::{Language, LanguageOptions, PYTHON_STEP_DEBS, PythonOptions, RustOptions, normal_python_name};
 pub use load::{FILE_NAME, load, parse, spec_path};
 pub use lock::{
     ACCOUNT_NUMBERS, Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile,
-    LockedNix, LockedUrl,
+    LockedGit, LockedNix, LockedUrl,
 };
 pub use needs::{
     GLIBC_DEB, UTF8_DEB, ZONE_DEB, build_debs, certificate_debs, contents_debs, deb_sets, deb_sources, debs,
-    debug_files, debug_sets, linked_packages, locale_debs, lock_is_current, locked_sets, nix_contents, root_debs,
-    runs_scripts, shell_debs, tool_debs, unpinned_urls, utf8_debs, wants_authorities, wants_scripts,
+    debug_files, debug_sets, git_sources, linked_packages, locale_debs, lock_is_current, locked_sets, nix_contents,
+    root_debs, runs_scripts, shell_debs, tool_debs, unpinned_urls, utf8_debs, wants_authorities, wants_scripts,
 };
 pub(crate) use needs::{machine, package_names};
 pub use schema::schema;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::certificates::CERTIFICATES_DEB;
+use super::git::{GitSource, GitWanted};
 use super::lock::Lock;
 use super::types::{
     DEBIAN_BASE, DEBIAN_ESSENTIAL, Dependency, Image, Package, PackageName, Source, Spanned, Workspace,
@@ -247,6 +248,15 @@ pub fn unpinned_urls(workspace: &Workspace) -> BTreeMap<PackageName, String> {
     urls.collect()
 }
 
+/// Repositories that packages have as their source.
+pub fn git_sources(workspace: &Workspace) -> BTreeMap<PackageName, &GitSource> {
+    let sources = (workspace.packages.iter()).filter_map(|(name, package)| match &package.source.as_ref()?.value {
+        Source::Git(source) => Some((name.clone(), source.as_ref())),
+        _ => None,
+    });
+    sources.collect()
+}
+
 /// What the images take from a Nix store, as the spec names it, with the directories of the specs that do.
 pub fn nix_contents(workspace: &Workspace) -> BTreeMap<String, PathBuf> {
     let contents = workspace.images.values().flat_map(|image| {
@@ -301,6 +311,16 @@ pub fn lock_is_current(workspace: &Workspace, lock: &Lock) -> Result<(), Vec<Str
         &mut wrong,
     );
     compare(
+        &(git_sources(workspace).into_iter())
+            .map(|(name, source)| (name, source.wanted()))
+            .collect(),
+        (lock.git.iter())
+            .map(|(name, locked)| (name.clone(), locked.wanted.clone()))
+            .collect(),
+        |(name, wanted)| git_tree(name, wanted),
+        &mut wrong,
+    );
+    compare(
         &nix_contents(workspace).into_keys().collect(),
         lock.nix.keys().cloned().collect(),
         |name| format!("the Nix store path of `{name}`"),
@@ -318,6 +338,13 @@ pub fn lock_is_current(workspace: &Workspace, lock: &Lock) -> Result<(), Vec<Str
     let unused = lock.debs.keys().filter(|name| !used.contains(name));
     wrong.extend(unused.map(|name| format!("no longer needed: the Debian package `{name}`")));
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+fn git_tree(package: &PackageName, wanted: &GitWanted) -> String {
+    let submodules = if wanted.submodules { "" } else { ", without submodules" };
+    let lfs = if wanted.lfs { ", with files of Git LFS" } else { "" };
+    let reference = &wanted.reference;
+    format!("the git source of package `{package}` ({reference}{submodules}{lfs})")
 }
 
 /// The Debian packages of `package`'s build, sorted; none where it has no script.

@@ -11,6 +11,7 @@ use toml::de::DeValue;
 
 use super::checks::{self, Complaint, did_you_mean};
 use super::diagnostics::Diagnostic;
+use super::git;
 use super::keys::{self, Key};
 use super::language;
 use super::reader::{Field, Reader, Table};
@@ -238,13 +239,14 @@ fn source(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option<Sour
         });
     }
     if !matches!(field.value, DeValue::Table(_)) {
-        let help = "write `\"DIR\"`, `{ url = \"…\", sha256 = \"…\" }` or `{ deb-source = \"NAME\" }`";
+        let help = "write `\"DIR\"`, `{ url = \"…\", sha256 = \"…\" }`, `{ git = \"…\", tag = \"…\" }` or `{ deb-source = \"NAME\" }`";
         reader.wrong_type(field, "a string or a table", Some(help.to_owned()));
         return None;
     }
     let kinds = [
         ("path", keys::SOURCE_PATH),
         ("url", keys::SOURCE_URL),
+        ("git", keys::SOURCE_GIT),
         ("deb-source", keys::SOURCE_DEBIAN),
     ];
     let all: Vec<&'static Key> = kinds.iter().flat_map(|(_, keys)| keys.iter()).collect();
@@ -252,8 +254,14 @@ fn source(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option<Sour
     let mut given = kinds.iter().filter(|(kind, _)| table.get(kind).is_some());
     let Some((kind, own)) = given.next() else {
         let diagnostic = Diagnostic::new(format!("{} does not say where from", field.title()))
-            .at(field.span.clone(), "one of `path`, `url` and `deb-source` is missing")
-            .help("write `{ path = \"DIR\" }`, `{ url = \"…\", sha256 = \"…\" }` or `{ deb-source = \"NAME\" }`");
+            .at(
+                field.span.clone(),
+                "one of `path`, `url`, `git` and `deb-source` is missing",
+            )
+            .help(
+                "write `{ path = \"DIR\" }`, `{ url = \"…\", sha256 = \"…\" }`, `{ git = \"…\", tag = \"…\" }` or \
+                 `{ deb-source = \"NAME\" }`",
+            );
         reader.error(diagnostic);
         return None;
     };
@@ -261,6 +269,7 @@ fn source(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option<Sour
     match *kind {
         "path" => path_source(reader, &table),
         "url" => url_source(reader, &table, dir),
+        "git" => git::read(reader, &table, dir).map(|source| Source::Git(Box::new(source))),
         _ => {
             let name = table.checked(reader, "deb-source", debian_source_name)?;
             Some(Source::DebianSource { name: name.value })
@@ -276,16 +285,26 @@ fn refuse_foreign_keys(
     own: &[Key],
     kinds: &[(&'static str, &'static [Key])],
 ) {
+    let mut told: Vec<&str> = own.iter().map(|key| key.name).collect();
     for (other, keys) in kinds {
-        for key in keys.iter().filter(|key| !own.iter().any(|own| own.name == key.name)) {
+        for key in *keys {
+            if told.contains(&key.name) {
+                continue;
+            }
+            told.push(key.name);
             let Some(field) = table.get(key.name) else { continue };
+            let has = |keys: &[Key]| keys.iter().any(|other| other.name == key.name);
+            let having = kinds.iter().filter(|(_, keys)| has(keys)).map(|(kind, _)| *kind);
             let diagnostic = if key.name == *other {
                 Diagnostic::new(format!("{} has both `{kind}` and `{other}`", table.what))
                     .at(field.key_span, "a source comes from one place")
                     .help(format!("keep `{kind}` or `{other}`"))
             } else {
                 Diagnostic::new(format!("`{}` does not belong to a `{kind}` source", key.name))
-                    .at(field.key_span, format!("a key of `{other}` sources"))
+                    .at(
+                        field.key_span,
+                        format!("a key of `{}` sources", having.collect::<Vec<_>>().join("` and `")),
+                    )
                     .help(format!("leave `{}` out", key.name))
             };
             reader.error(diagnostic);
@@ -355,7 +374,8 @@ fn from_dir(url: &str, dir: &Path) -> String {
 /// A path, with advice where an address or a Debian package was meant.
 fn source_path(text: &str) -> Result<String, Complaint> {
     let meant = if text.contains("://") {
-        Some(format!("write `{{ url = \"{text}\" }}`"))
+        let kind = if looks_like_git(text) { "git" } else { "url" };
+        Some(format!("write `{{ {kind} = \"{text}\" }}`"))
     } else {
         let name = text.strip_prefix("deb-source:").or_else(|| text.strip_prefix("deb:"));
         name.map(|name| format!("write `{{ deb-source = \"{name}\" }}`"))
@@ -367,6 +387,12 @@ fn source_path(text: &str) -> Result<String, Complaint> {
         }),
         None => checks::local_path(text),
     }
+}
+
+/// Whether an address is that of a repository and of no file.
+fn looks_like_git(address: &str) -> bool {
+    let scheme = address.split(':').next().unwrap_or_default();
+    matches!(scheme, "git" | "ssh") || scheme.starts_with("git+") || address.ends_with(".git")
 }
 
 fn debian_source_name(text: &str) -> Result<String, Complaint> {

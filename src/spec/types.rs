@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use super::certificates::Certificates;
+use super::git::GitSource;
 use super::image_entries::{ImageFile, Permission, User};
 use super::language::Language;
 use super::trial::ImageTest;
@@ -191,6 +192,8 @@ pub enum Source {
         /// Source package name.
         name: String,
     },
+    /// `{ git = "…", rev = "…" }`: the tree of a commit.
+    Git(Box<GitSource>),
 }
 
 /// `[debian]`: where Debian packages come from and which small set every build has.

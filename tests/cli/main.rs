@@ -31,6 +31,7 @@ mod explain;
 mod faces;
 mod fault;
 mod full_disk;
+mod git;
 mod images;
 mod index;
 mod init;

@@ -212,6 +212,8 @@ fn every_kind_of_download_is_known_by_its_digest() {
         text(source(vec![a()])),
         text(source(vec![download("b", "a")])),
         text(source(vec![a(), download("b", "b")])),
+        text(Action::Restore(a())),
+        text(Action::Restore(download("a", "b"))),
     ];
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
     let kept = Action::Unpack {
@@ -232,6 +234,7 @@ fn every_kind_of_download_is_known_by_its_digest() {
     assert_eq!(text(unpack(elsewhere(), None)), all[2]);
     assert_eq!(text(deb("x", elsewhere())), all[6]);
     assert_eq!(text(source(vec![elsewhere()])), all[9]);
+    assert_eq!(text(Action::Restore(elsewhere())), all[12]);
 }
 
 /// Files that locks of languages know by other hashes than SHA-256.

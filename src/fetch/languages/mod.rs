@@ -196,7 +196,7 @@ impl<'a> Languages<'a> {
                 let config = self.config(&self.go, go::GoConfig::read)?;
                 Ok(config.candidates(module, version, &download.hash))
             }
-            Origin::Url(_) | Origin::Deb { .. } | Origin::DebSource { .. } => Ok(Vec::new()),
+            Origin::Url(_) | Origin::Git { .. } | Origin::Deb { .. } | Origin::DebSource { .. } => Ok(Vec::new()),
         }
     }
 

@@ -116,7 +116,7 @@ fn an_update_of_nothing_known_is_an_error() {
         ("helo", "did you mean `hello`?"),
         (
             "zzz",
-            "name Debian packages, Debian source packages or packages with a `url`",
+            "name Debian packages, Debian source packages or packages with a `url` or a `git`",
         ),
     ] {
         let update = Update::Names(vec![name.to_owned()]);

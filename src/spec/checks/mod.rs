@@ -381,9 +381,10 @@ pub(super) fn url(text: &str) -> Check<String> {
     match scheme {
         "http" | "https" | "file" => {}
         "git" | "git+https" | "git+ssh" | "ssh" => {
+            let plain = text.trim_start_matches("git+");
             return advise(
-                "git addresses cannot be fetched",
-                "use the address of an archive of that revision",
+                "this is the address of a repository",
+                format!("write `{{ git = \"{plain}\", tag = \"…\" }}`"),
             );
         }
         _ => {

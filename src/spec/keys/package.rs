@@ -11,7 +11,13 @@ pub(in crate::spec) const PACKAGE: &[Key] = &[
     also(
         key(
             "source",
-            Any(&[Text, Table(SOURCE_PATH), Table(SOURCE_URL), Table(SOURCE_DEBIAN)]),
+            Any(&[
+                Text,
+                Table(SOURCE_PATH),
+                Table(SOURCE_URL),
+                Table(SOURCE_GIT),
+                Table(SOURCE_DEBIAN),
+            ]),
             "What is built: unpacked into the build's working directory; a string is a path.",
         ),
         &["src", "url", "path"],
@@ -189,7 +195,7 @@ pub(in crate::spec) const SOURCE_PATH: &[Key] = &[
 pub(in crate::spec) const SOURCE_URL: &[Key] = &[
     required(also(
         key("url", Text, "`https:`, `http:` or `file:` address of a file."),
-        &["uri", "href", "git"],
+        &["uri", "href"],
     )),
     also(
         key(
@@ -215,6 +221,53 @@ pub(in crate::spec) const SOURCE_URL: &[Key] = &[
             "Leading directories to drop; default 1 if all entries share one, else 0.",
         ),
         &["strip-components"],
+    ),
+];
+
+/// `source = { git = … }`.
+pub(in crate::spec) const SOURCE_GIT: &[Key] = &[
+    required(also(
+        key(
+            "git",
+            Text,
+            "Where the repository is: `https:`, `http:`, `ssh:`, `git:` or `file:`, `USER@HOST:PATH`, or a path relative to this file.",
+        ),
+        &["repository", "repo", "remote"],
+    )),
+    also(
+        key(
+            "rev",
+            Text,
+            "A commit, all its digits, or the name of a tag or branch; default: the repository's `HEAD`. The lock pins the commit and the hash of its tree.",
+        ),
+        &["commit", "revision", "ref", "version"],
+    ),
+    key("tag", Text, "A tag; one that was moved is told."),
+    key(
+        "branch",
+        Text,
+        "A branch; `layerize lock --update NAME` takes its newest commit.",
+    ),
+    also(
+        key(
+            "submodules",
+            Flag,
+            "Whether submodules are part of the tree, or empty directories (default true).",
+        ),
+        &["fetchSubmodules", "recursive", "recurse-submodules"],
+    ),
+    also(
+        key(
+            "lfs",
+            Flag,
+            "Whether the files of Git LFS stand in place of their pointers, or the pointers stay; where it is not said, a pointer is an error.",
+        ),
+        &["fetchLFS"],
+    ),
+    key(
+        "redistribute",
+        Flag,
+        "Whether the tree may be copied to a registry with the other inputs (default true).",
     ),
 ];
 

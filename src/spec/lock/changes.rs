@@ -110,6 +110,10 @@ fn pins(lock: &Lock) -> Vec<(String, PinnedTo)> {
         .urls
         .iter()
         .map(|(name, url)| (format!("url of {name}"), url.sha256.to_string().into()));
+    let git = lock.git.iter().map(|(name, git)| {
+        let (shown, files) = (git.commit.to_string(), vec![git.nar_hash]);
+        (format!("git of {name}"), PinnedTo { shown, files })
+    });
     let nix = lock.nix.iter().map(|(name, nix)| {
         let pin = format!("{} {}", nix.path, nix.closure);
         (format!("nix:{name}"), pin.into())
@@ -128,6 +132,7 @@ fn pins(lock: &Lock) -> Vec<(String, PinnedTo)> {
     });
     debs.chain(sources)
         .chain(urls)
+        .chain(git)
         .chain(nix)
         .chain(bases)
         .chain(accounts)

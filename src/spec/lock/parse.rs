@@ -17,6 +17,7 @@ use crate::spec::{
 
 use super::accounts::{self, ACCOUNT};
 use super::archives::{self, ARCHIVE};
+use super::git::{self, GIT};
 use super::{FILE_NAME, VERSION};
 
 /// Largest lock in bytes; ten thousand packages make some ten megabytes.
@@ -26,7 +27,7 @@ const TEXT_SIZE_MAX: usize = 256 << 20;
 const FORMAT_MAX: i64 = 1_000_000;
 
 /// Largest file that a lock may pin, in bytes: 256 GiB.
-const FILE_SIZE_MAX: i64 = 256 << 30;
+pub(super) const FILE_SIZE_MAX: i64 = 256 << 30;
 
 /// Reads a lock's text. What is wrong comes back all at once; an unknown version alone.
 pub fn parse(text: &str) -> Result<Lock, Diagnostics> {
@@ -45,7 +46,7 @@ pub fn parse(text: &str) -> Result<Lock, Diagnostics> {
     }
 }
 
-const SIZE: Key = required(key("size", Count(0, FILE_SIZE_MAX), "Size in bytes."));
+pub(super) const SIZE: Key = required(key("size", Count(0, FILE_SIZE_MAX), "Size in bytes."));
 const SHA256: Key = required(key("sha256", Text, "Digest, 64 hexadecimal digits."));
 const NAME: Key = required(key("name", Text, "Name."));
 const ARCHIVE_NAME: Key = key("archive", Text, "Where it was found: name of an archive.");
@@ -59,6 +60,7 @@ const ROOT: &[Key] = &[
     key("deb-set", Many(&TableOf(DEB_SET)), "What is resolved together."),
     key("deb-source", Many(&TableOf(DEB_SOURCE)), "Debian source packages."),
     key("url", Many(&TableOf(URL)), "Downloads."),
+    key("git", Many(&TableOf(GIT)), "Trees of commits."),
     key("nix", Many(&TableOf(NIX)), "Paths of Nix stores."),
     key("base", Many(&TableOf(BASE)), "Bases of images."),
     key("account", Many(&TableOf(ACCOUNT)), "Numbers of users and groups."),
@@ -157,26 +159,12 @@ fn read(text: &str, errors: &mut Vec<Diagnostic>) -> Option<Lock> {
         let source = read_deb_source(&mut reader, &entry, &known);
         insert(&mut reader, &entry, &mut lock.deb_sources, source);
     }
-    for entry in table.elements(&mut reader, "url") {
-        let url = read_url(&mut reader, &entry);
-        insert(&mut reader, &entry, &mut lock.urls, url);
-    }
-    for entry in table.elements(&mut reader, "nix") {
-        let nix = read_nix(&mut reader, &entry);
-        insert(&mut reader, &entry, &mut lock.nix, nix);
-    }
-    for entry in table.elements(&mut reader, "base") {
-        let base = read_base(&mut reader, &entry);
-        insert(&mut reader, &entry, &mut lock.bases, base);
-    }
-    for entry in table.elements(&mut reader, "account") {
-        let account = accounts::read(&mut reader, &entry);
-        insert(&mut reader, &entry, &mut lock.accounts, account);
-    }
-    for entry in table.elements(&mut reader, "golden") {
-        let golden = read_golden(&mut reader, &entry);
-        insert(&mut reader, &entry, &mut lock.golden, golden);
-    }
+    fill(&mut reader, &table, "url", &mut lock.urls, read_url);
+    fill(&mut reader, &table, "git", &mut lock.git, git::read);
+    fill(&mut reader, &table, "nix", &mut lock.nix, read_nix);
+    fill(&mut reader, &table, "base", &mut lock.bases, read_base);
+    fill(&mut reader, &table, "account", &mut lock.accounts, accounts::read);
+    fill(&mut reader, &table, "golden", &mut lock.golden, read_golden);
     if reader.errors.is_empty() {
         check_architectures(&mut reader, &table, &lock);
         for entry in table.elements(&mut reader, "deb-set") {
@@ -225,6 +213,20 @@ fn check_version(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Option<()> 
         .help(format!("use a newer layerize, or {again}"));
     reader.error(diagnostic);
     None
+}
+
+/// Reads all entries of a kind.
+fn fill<K: Ord, V>(
+    reader: &mut Reader<'_>,
+    table: &Table<'_>,
+    kind: &'static str,
+    map: &mut BTreeMap<K, V>,
+    read: fn(&mut Reader<'_>, &Field<'_>) -> Option<(K, V)>,
+) {
+    for entry in table.elements(reader, kind) {
+        let found = read(reader, &entry);
+        insert(reader, &entry, map, found);
+    }
 }
 
 fn insert<K: Ord, V>(reader: &mut Reader<'_>, entry: &Field<'_>, map: &mut BTreeMap<K, V>, read: Option<(K, V)>) {
@@ -349,12 +351,15 @@ fn read_file(reader: &mut Reader<'_>, element: &Field<'_>) -> Option<LockedFile>
 
 fn read_url(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(PackageName, LockedUrl)> {
     let table = open(reader, entry, URL)?;
-    let package = table.checked(reader, "package", |text| {
-        text.split(':').try_for_each(checks::package_name)?;
-        Ok(PackageName(text.to_owned()))
-    });
+    let package = table.checked(reader, "package", qualified_name);
     let (size, sha256) = read_pin(reader, &table)?;
     Some((package?.value, LockedUrl { size, sha256 }))
+}
+
+/// A package's name with the aliases that lead to it.
+pub(super) fn qualified_name(text: &str) -> Check<PackageName> {
+    text.split(':').try_for_each(checks::package_name)?;
+    Ok(PackageName(text.to_owned()))
 }
 
 fn read_nix(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<(String, LockedNix)> {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::spec::{
-    Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedNix, LockedUrl, PackageName,
+    Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedGit, LockedNix, LockedUrl,
+    PackageName,
 };
 
 use super::{VERSION, archives};
@@ -39,6 +40,9 @@ pub fn print(lock: &Lock) -> String {
     }
     for (package, url) in &lock.urls {
         printer.url(package, url);
+    }
+    for (package, git) in &lock.git {
+        printer.git(package, git);
     }
     for (name, nix) in &lock.nix {
         printer.nix(name, nix);
@@ -112,6 +116,17 @@ impl Printer {
         self.string("package", &package.0);
         self.key("size", &url.size.to_string());
         self.string("sha256", &url.sha256.hex());
+    }
+
+    fn git(&mut self, package: &PackageName, git: &LockedGit) {
+        self.header("git");
+        self.string("package", &package.0);
+        self.string("ref", git.wanted.reference.text());
+        self.key("submodules", &git.wanted.submodules.to_string());
+        self.key("lfs", &git.wanted.lfs.to_string());
+        self.string("commit", git.commit.as_str());
+        self.key("size", &git.size.to_string());
+        self.string("nar-sha256", &git.nar_hash.hex());
     }
 
     fn nix(&mut self, name: &str, nix: &LockedNix) {

@@ -4,10 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::digest::Digest;
+use crate::spec::git::{GitCommit, GitRef, GitWanted};
 use crate::spec::tests::check_golden;
 use crate::spec::{
-    Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl,
-    PackageName,
+    Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedGit, LockedNix,
+    LockedUrl, PackageName,
 };
 
 fn archive(label: &str) -> LockedArchive {
@@ -76,6 +77,12 @@ fn example() -> Lock {
             },
         )]
         .into(),
+        git: [
+            ("app", git("refs/tags/v1", true, false)),
+            ("base:lib", git(&"ab".repeat(20), false, true)),
+        ]
+        .map(|(name, git)| (PackageName(name.to_owned()), git))
+        .into(),
         nix: [(
             "../result".to_owned(),
             LockedNix {
@@ -100,6 +107,19 @@ fn example() -> Lock {
         ]
         .into(),
         golden: ["gzip", "zstd:19"].map(golden).into(),
+    }
+}
+
+fn git(reference: &str, submodules: bool, lfs: bool) -> LockedGit {
+    LockedGit {
+        wanted: GitWanted {
+            reference: GitRef::parse(reference).unwrap(),
+            submodules,
+            lfs,
+        },
+        commit: GitCommit::parse(&"ab".repeat(20)).unwrap(),
+        size: 304,
+        nar_hash: Digest::of(reference.as_bytes()),
     }
 }
 
@@ -299,6 +319,7 @@ prop_compose! {
         deb_sources in prop::collection::btree_map(arb_name(), arb_source(), 0..3),
         compressions in prop::collection::btree_set(prop::sample::select(vec!["gzip", "gzip:6", "zstd", "none"]), 0..3),
         urls in prop::collection::btree_map("([a-z]{1,5}:){0,2}[a-zA-Z0-9][a-zA-Z0-9+._-]{0,8}", (0..1u64 << 30, arb_digest()), 0..3),
+        gits in prop::collection::btree_map("[a-z]{1,9}", ("[a-z]{1,5}(/[a-z0-9]{1,5}x)?|[0-9a-f]{40}", any::<bool>(), any::<bool>()), 0..3),
         nix in prop::collection::btree_map("[a-z/.]{1,9}", (arb_digest(), arb_digest()), 0..3),
         accounts in prop::collection::btree_map(("[a-z]{1,5}", "[a-zA-Z_][a-z0-9_.-]{0,8}"), 101..=999u32, 0..4),
     ) -> Lock {
@@ -319,7 +340,14 @@ prop_compose! {
             sha256: Digest::of(b"a"),
         };
         let bases = picks.iter().enumerate().map(|(index, _)| (format!("image-{index}"), base.clone())).collect();
-        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, debs, nix, bases, accounts, golden: compressions.into_iter().map(golden).collect() }
+        let git = gits.into_iter().map(|(name, (reference, submodules, lfs))| {
+            let mut locked = git(&reference, submodules, lfs);
+            if let GitRef::Commit(commit) = &locked.wanted.reference {
+                locked.commit = commit.clone();
+            }
+            (PackageName(name), locked)
+        }).collect();
+        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, git, debs, nix, bases, accounts, golden: compressions.into_iter().map(golden).collect() }
     }
 }
 
@@ -352,6 +380,7 @@ fn changes_are_told_by_kind() {
     let count = full.debs.len()
         + full.deb_sources.len()
         + full.urls.len()
+        + full.git.len()
         + full.nix.len()
         + full.bases.len()
         + full.accounts.len()

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::digest::Digest;
 use crate::oci::{Compression, Platform};
-use crate::spec::PackageName;
+use crate::spec::{GitCommit, GitWanted, PackageName};
 use crate::store_path::LogicalPath;
 
 /// `layerize.lock`: every input that comes from outside, pinned by hash. Names no host.
@@ -22,6 +22,8 @@ pub struct Lock {
     pub deb_sources: BTreeMap<String, LockedDebSource>,
     /// Downloads of `source = { url = … }`, by package name.
     pub urls: BTreeMap<PackageName, LockedUrl>,
+    /// Trees of `source = { git = … }`, by package name.
+    pub git: BTreeMap<PackageName, LockedGit>,
     /// Paths of Nix stores, by the text in `contents = [{ nix = "…" }]`.
     pub nix: BTreeMap<String, LockedNix>,
     /// Bases of images, by the image's name. The one thing in a lock that may name a host: a registry's is part of an
@@ -145,6 +147,19 @@ pub struct LockedUrl {
     pub size: u64,
     /// Digest.
     pub sha256: Digest,
+}
+
+/// The tree of a commit as pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedGit {
+    /// What it was pinned for.
+    pub wanted: GitWanted,
+    /// The commit.
+    pub commit: GitCommit,
+    /// Size of the tree's canonical archive (NAR) in bytes.
+    pub size: u64,
+    /// Digest of that archive.
+    pub nar_hash: Digest,
 }
 
 /// A path of a Nix store as pinned.

@@ -1,7 +1,7 @@
 //! What is needed of a workspace, and what of it a lock lacks.
 
 use super::*;
-use crate::spec::{LockedUrl, parse};
+use crate::spec::{GitCommit, LockedGit, LockedUrl, parse};
 
 const SPEC: &str = r#"
         debian.base = ["dash"]
@@ -31,6 +31,9 @@ const SPEC: &str = r#"
 
         [package.plain]
         source = { url = "https://x.invalid/plain.tar.gz" }
+
+        [package.tree]
+        source = { git = "https://x.invalid/tree", tag = "v1" }
 
         [package.pinned]
         source = { url = "https://x.invalid/x", sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" }
@@ -80,10 +83,23 @@ fn current_lock() -> Lock {
         urls: (unpinned_urls(&workspace()).into_keys())
             .map(|name| (name, url.clone()))
             .collect(),
+        git: git_sources(&workspace())
+            .into_iter()
+            .map(|(name, source)| (name, locked_git(source)))
+            .collect(),
         nix: BTreeMap::new(),
         bases: BTreeMap::new(),
         accounts: BTreeMap::new(),
         golden: Default::default(),
+    }
+}
+
+fn locked_git(source: &GitSource) -> LockedGit {
+    LockedGit {
+        wanted: source.wanted(),
+        commit: GitCommit::parse(&"0".repeat(40)).unwrap(),
+        size: 0,
+        nar_hash: crate::digest::Digest::of(b""),
     }
 }
 
@@ -165,6 +181,39 @@ fn downloads_without_a_digest_are_to_be_pinned() {
     ];
     assert_eq!(urls, expected.map(|(name, url)| (name.to_owned(), url.to_owned())));
     assert_eq!(deb_sources(&workspace()), ["hello".to_owned()].into());
+}
+
+/// Where a repository is decides nothing; what is wanted of it does.
+#[test]
+fn a_tree_is_locked_for_what_is_wanted() {
+    let lock = current_lock();
+    for (source, wrong) in [
+        ("git = \"../tree\", tag = \"v1\"", None),
+        ("git = \"../tree\", tag = \"v1\", lfs = false", None),
+        ("git = \"../tree\", rev = \"refs/tags/v1\"", None),
+        ("git = \"../tree\", tag = \"v2\"", Some("tag v2")),
+        ("git = \"../tree\", branch = \"v1\"", Some("branch v1")),
+        ("git = \"../tree\"", Some("HEAD")),
+        (
+            "git = \"../tree\", tag = \"v1\", submodules = false",
+            Some("tag v1, without submodules"),
+        ),
+        (
+            "git = \"../tree\", tag = \"v1\", lfs = true",
+            Some("tag v1, with files of Git LFS"),
+        ),
+    ] {
+        let text = SPEC.replace("git = \"https://x.invalid/tree\", tag = \"v1\"", source);
+        let found = lock_is_current(&parse(&text).unwrap(), &lock);
+        let expected = wrong.map(|wrong| {
+            let what = "the git source of package `tree`";
+            vec![
+                format!("missing: {what} ({wrong})"),
+                format!("no longer needed: {what} (tag v1)"),
+            ]
+        });
+        assert_eq!(found.err(), expected, "{source}");
+    }
 }
 
 #[test]
