@@ -271,7 +271,10 @@ impl Gathered<'_> {
             }
             Action::DebugInfo(_) => made.origin = ComponentOrigin::Built,
             Action::Script(script) => {
-                made.origin = ComponentOrigin::Built;
+                // What was made elsewhere is only laid out.
+                if !script.prebuilt {
+                    made.origin = ComponentOrigin::Built;
+                }
                 made.files = self.files_of_script(script);
             }
             Action::Fetch(_)

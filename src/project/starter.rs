@@ -16,6 +16,9 @@ use super::roots::image_name;
 /// Largest file that is looked into.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Largest lock file that is looked into.
+const LOCK_BYTES_MAX: u64 = 64 << 20;
+
 /// The program that an empty directory gets.
 const HELLO: &str = "#include <stdio.h>\n\nint main(void) {\n    puts(\"Hello from layerize.\");\n    return 0;\n}\n";
 
@@ -43,6 +46,13 @@ pub enum Detected {
     Make {
         /// Whether it has a target `install`.
         installs: bool,
+    },
+    /// A Python project with a lock file that names its wheels.
+    PythonLocked {
+        /// The lock file.
+        lock: &'static str,
+        /// What is run.
+        command: Vec<String>,
     },
     /// A Python program.
     Python {
@@ -112,6 +122,7 @@ impl Starter {
         let run = format!("#   layerize run {name}    runs the program on this machine\n");
         match &self.found {
             Detected::Python { file } => format!("{head}\n{}", python(name, file)),
+            Detected::PythonLocked { lock, command } => format!("{head}\n{}", python_locked(name, lock, command)),
             Detected::Rust(found) => format!("{head}{run}\n{}\n{}", rust(name, found), self.image()),
             _ => format!("{head}{run}\n{}\n{}", self.package(), self.image()),
         }
@@ -177,7 +188,7 @@ impl Starter {
                      belongs here.\nmkdir -p $out/bin\ncp {name} $out/bin/\n"
                 ),
             ),
-            Detected::Python { .. } | Detected::Rust(_) | Detected::Other => (
+            Detected::Python { .. } | Detected::PythonLocked { .. } | Detected::Rust(_) | Detected::Other => (
                 vec![],
                 format!("mkdir -p $out/bin\necho 'write how {name} is built' >&2\nexit 1\n"),
             ),
@@ -245,6 +256,89 @@ fn rust(name: &str, found: &ProjectSurvey) -> String {
     )
 }
 
+fn python_locked(name: &str, lock: &str, command: &[String]) -> String {
+    let command: Vec<String> = command.iter().map(|word| format!("\"{word}\"")).collect();
+    let command = command.join(", ");
+    format!(
+        "[package.{name}]\n\
+         # What is here, without what .gitignore leaves out and what layerize itself writes.\n\
+         source = {{ path = \".\" }}\n\
+         # The wheels that the lock file pins, each a store path of its own, and the modules of the source.\n\
+         python = {{ lock = \"{lock}\" }}\n\n\
+         [image.{name}]\n\
+         # The interpreter, and the library of C++ that many wheels need.\n\
+         root = [\"deb:python3\", \"deb:libstdc++6\"]\n\
+         contents = [\"{name}\"]\n\
+         entrypoint = [{command}]\n\
+         # cmd = [\"--help\"]\n# ports = [8000]\n# users = {{ app = 1000 }}\n# user = \"app\"\n"
+    )
+}
+
+/// What a Python project runs: its own command, a server of the application that a module has, or a module.
+fn python_command(dir: &Path, lock: &str) -> Result<Vec<String>, PathError> {
+    let text = |path: &str| -> Result<String, PathError> {
+        let path = dir.join(path);
+        match path.is_file() {
+            true => Ok(String::from_utf8_lossy(&fsio::read_limited(&path, FILE_BYTES_MAX)?).into_owned()),
+            false => Ok(String::new()),
+        }
+    };
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let plain = |word: &str| {
+        let ends = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        word.starts_with(ends) && word.chars().all(|c| ends(c) || "-.".contains(c))
+    };
+    let manifest: toml::Table = toml::from_str(&text("pyproject.toml")?).unwrap_or_default();
+    let project = manifest.get("project").and_then(toml::Value::as_table);
+    let name = project.and_then(|project| project.get("name")?.as_str());
+    let scripts = project.and_then(|project| project.get("scripts")?.as_table());
+    let scripts: Vec<&str> = scripts
+        .into_iter()
+        .flat_map(|scripts| scripts.keys())
+        .map(String::as_str)
+        .collect();
+    let own = scripts.iter().find(|script| Some(**script) == name).or(scripts.first());
+    if let Some(own) = own.filter(|own| plain(own)) {
+        return Ok(words(&[own]));
+    }
+    let locked = fsio::read_limited(&dir.join(lock), LOCK_BYTES_MAX)?;
+    let locked = String::from_utf8_lossy(&locked);
+    let has = |name: &str| locked.contains(&format!("name = \"{name}\""));
+    let modules = [
+        "main", "app", "app/main", "src/main", "src/app", "server", "wsgi", "asgi",
+    ];
+    for module in modules {
+        let text = text(&format!("{module}.py"))?;
+        let dotted = module.strip_prefix("src/").unwrap_or(module).replace('/', ".");
+        let object = |class: &str| {
+            let call = format!("= {class}(");
+            text.lines()
+                .find_map(|line| line.split_once(&call))
+                .map(|(object, _)| object.trim().to_owned())
+        };
+        let is_asgi = object("FastAPI").or_else(|| object("Starlette"));
+        if let Some(object) = is_asgi.filter(|object| has("uvicorn") && plain(object)) {
+            return Ok(words(&["uvicorn", "--host", "0.0.0.0", &format!("{dotted}:{object}")]));
+        }
+        if let Some(object) = object("Flask").filter(|object| has("gunicorn") && plain(object)) {
+            return Ok(words(&[
+                "gunicorn",
+                "--bind",
+                "0.0.0.0:8000",
+                &format!("{dotted}:{object}"),
+            ]));
+        }
+        if !text.is_empty() {
+            return Ok(words(&["python", "-m", &dotted]));
+        }
+    }
+    let module = name
+        .filter(|name| plain(name))
+        .unwrap_or("app")
+        .replace(['-', '.'], "_");
+    Ok(words(&["python", "-m", &module]))
+}
+
 /// Names as words of a shell.
 fn quoted(names: &[String]) -> String {
     let plain = |name: &String| {
@@ -298,6 +392,10 @@ fn look(dir: &Path) -> Result<Detected, PathError> {
         let cpp_found = !cpp.is_empty();
         let files = c.into_iter().chain(cpp).collect();
         return Ok(Detected::C { files, cpp: cpp_found });
+    }
+    if let Some(lock) = ["uv.lock", "pylock.toml"].into_iter().find(|name| has(name)) {
+        let command = python_command(dir, lock)?;
+        return Ok(Detected::PythonLocked { lock, command });
     }
     let python = with(&[".py"]);
     let main = ["main.py", "app.py", "__main__.py"].into_iter().find(|name| has(name));
@@ -395,6 +493,34 @@ mod tests {
             assert!(spec.contains(part), "{part}: {spec}");
         }
         crate::spec::parse(&spec).unwrap_or_else(|error| panic!("{}", error.render(false)));
+    }
+
+    #[test]
+    fn a_locked_python_project_runs_its_command_or_what_its_modules_are() {
+        let manifest = "[project]\nname = \"web\"\nscripts = { admin = \"web:admin\", web = \"web:main\" }\n";
+        let (fastapi, flask) = ("name = \"uvicorn\"\n", "name = \"gunicorn\"\n");
+        for (files, command) in [
+            (vec![("uv.lock", ""), ("pyproject.toml", manifest)], "\"web\""),
+            (
+                vec![("uv.lock", fastapi), ("main.py", "api = FastAPI(title=1)\n")],
+                "\"uvicorn\", \"--host\", \"0.0.0.0\", \"main:api\"",
+            ),
+            (
+                vec![("pylock.toml", flask), ("app.py", "app = Flask(__name__)\n")],
+                "\"gunicorn\", \"--bind\", \"0.0.0.0:8000\", \"app:app\"",
+            ),
+            (
+                vec![("uv.lock", ""), ("main.py", "print()\n")],
+                "\"python\", \"-m\", \"main\"",
+            ),
+            (vec![("uv.lock", "")], "\"python\", \"-m\", \"app\""),
+        ] {
+            let (_dir, starter) = starter(&files);
+            let text = starter.spec();
+            assert!(text.contains(&format!("entrypoint = [{command}]")), "{text}");
+            let workspace = crate::spec::parse(&text).unwrap_or_else(|error| panic!("{}", error.render(false)));
+            assert!(workspace.packages.values().all(|package| package.language.is_some()));
+        }
     }
 
     #[test]

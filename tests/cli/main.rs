@@ -50,6 +50,7 @@ mod places;
 mod plan;
 mod programs;
 mod push;
+mod python;
 mod rebuild;
 mod recipe;
 mod references;

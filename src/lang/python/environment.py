@@ -42,7 +42,8 @@ def join(wheels, inner):
         place = os.path.join(wheel.root, inner)
         for name in os.listdir(place):
             owners.setdefault(name, []).append(wheel)
-    for name in sorted(owners):
+    # Byte code is last, so that of two modules the sources are named.
+    for name in sorted(owners, key=lambda name: (name == "__pycache__", name)):
         having = owners[name]
         path = f"{inner}/{name}" if inner else name
         places = [os.path.join(wheel.root, path) for wheel in having]
