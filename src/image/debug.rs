@@ -238,8 +238,7 @@ impl Above<'_> {
                 let count = others.len();
                 let sources = if count == 1 { "source" } else { "sources" };
                 self.notes.push(format!(
-                    "{}: {count} {sources} of `{}` are below `/{OTHER_SOURCES}/{}`, as another package's or the image's are at \
-                     their places (`/{first}`)",
+                    "{}: {count} {sources} of `{}` to be found below `/{OTHER_SOURCES}/{}`: something else is at `/{first}`",
                     self.recipe.spec.name.value, tree.name, tree.name
                 ));
             }

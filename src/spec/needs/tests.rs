@@ -51,7 +51,12 @@ fn workspace() -> Workspace {
 }
 
 fn current_lock() -> Lock {
-    let sets = deb_sets(&workspace());
+    lock_for(&workspace())
+}
+
+/// A lock of a workspace in which nothing depends on anything.
+fn lock_for(workspace: &Workspace) -> Lock {
+    let sets = deb_sets(workspace);
     let deb = |name: &String| {
         let deb = crate::spec::LockedDeb {
             archive: None,
@@ -80,10 +85,10 @@ fn current_lock() -> Lock {
         debs: sets.iter().flatten().map(deb).collect(),
         deb_sets: sets.iter().map(|set| (set.clone(), set.clone())).collect(),
         deb_sources: [("hello".to_owned(), source)].into(),
-        urls: (unpinned_urls(&workspace()).into_keys())
+        urls: (unpinned_urls(workspace).into_keys())
             .map(|name| (name, url.clone()))
             .collect(),
-        git: git_sources(&workspace())
+        git: git_sources(workspace)
             .into_iter()
             .map(|(name, source)| (name, locked_git(source)))
             .collect(),
@@ -306,4 +311,30 @@ fn the_steps_of_a_language_have_a_set_of_their_own() {
     let sets = deb_sets(&parse(text).unwrap_or_else(|errors| panic!("{errors}")));
     let sets: Vec<String> = sets.iter().map(|set| set.join(" ")).collect();
     assert_eq!(sets, ["bash git python3", "dash python3"]);
+}
+
+/// Debug files are locked where an archive has them, and that it has none makes no lock stale.
+#[test]
+fn debug_files_are_for_debug_images_and_needed_by_none() {
+    let text = format!("{SPEC}\n        debug = true\n");
+    let workspace = parse(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    let mut lock = lock_for(&workspace);
+    let image = &workspace.images["two-debug"];
+    let files: Vec<(String, String)> = debug_files(&workspace, &lock, image).into_iter().collect();
+    let expected = [("bash", "bash-dbgsym"), ("zlib1g", "zlib1g-dbgsym")];
+    assert_eq!(files, expected.map(|(name, files)| (name.to_owned(), files.to_owned())));
+    assert!(debug_files(&workspace, &lock, &workspace.images["two"]).is_empty());
+    let stale = |workspace: &Workspace, lock: &Lock| lock_is_current(workspace, lock).err().unwrap_or_default();
+    let about_debug = |workspace: &Workspace, lock: &Lock| {
+        let lines = stale(workspace, lock).into_iter();
+        lines.filter(|line| line.contains("dbgsym")).collect::<Vec<_>>()
+    };
+    assert_eq!(about_debug(&workspace, &lock), Vec::<String>::new());
+    let deb = lock.debs["bash"].clone();
+    lock.debs.insert("bash-dbgsym".to_owned(), deb);
+    let set = vec!["bash-dbgsym".to_owned()];
+    lock.deb_sets.insert(set.clone(), set);
+    assert_eq!(about_debug(&workspace, &lock), Vec::<String>::new());
+    // Who wants no debug image any more does not keep its files.
+    assert!(!about_debug(&self::workspace(), &lock).is_empty());
 }
