@@ -79,6 +79,27 @@ fn dependencies_are_a_step_of_their_own() {
 }
 
 #[test]
+fn a_lock_file_older_than_the_manifest_is_told() {
+    let lock = cargo_lock(&locked("itoa", CRATES_IO, ""));
+    let manifest = |dependency: &str| format!("[package]\nname = \"x\"\n[dependencies]\n{dependency}\n");
+    for (dependency, is_there) in [
+        ("itoa = \"1\"", true),
+        ("a = { package = \"itoa\", version = \"1\" }", true),
+        ("hex = \"0.4\"", false),
+    ] {
+        let manifest = manifest(dependency);
+        let planned = plan_of("rust = {}", &[("Cargo.toml", &manifest), ("Cargo.lock", &lock)]);
+        match planned {
+            Ok(_) => assert!(is_there, "{dependency}"),
+            Err(error) => assert!(
+                !is_there && error.contains("no `hex`, which `Cargo.toml` names"),
+                "{error}"
+            ),
+        }
+    }
+}
+
+#[test]
 fn each_registry_has_a_directory() {
     let other = "sparse+https://other.invalid/index/";
     let lock = format!(
@@ -96,7 +117,10 @@ fn each_registry_has_a_directory() {
 
 #[test]
 fn the_root_may_be_below_the_source() {
-    let lock = cargo_lock(&locked("itoa", CRATES_IO, ""));
+    let lock = format!(
+        "{}\n[[package]]\nname = \"y\"\nversion = \"0.1.0\"\n",
+        cargo_lock(&locked("itoa", CRATES_IO, ""))
+    );
     let files = [
         (
             "api/Cargo.toml",
@@ -107,7 +131,7 @@ fn the_root_may_be_below_the_source() {
         ("y/src/lib.rs", ""),
     ];
     let build = plan_of("rust = { lock = \"api/Cargo.lock\" }", &files).unwrap();
-    assert!(build.own.preamble.contains("(cd '/build/source/api' && "));
+    assert!(build.own.preamble.contains("cd '/build/source/api' &&\n"));
     assert!(build.trees[0].files.contains_key("y/src/lib.rs"));
     let error = plan_of("rust = { lock = \"other.lock\" }", &files).unwrap_err();
     assert!(error.contains("another name"), "{error}");
@@ -181,7 +205,7 @@ fn the_first_format_keeps_checksums_apart() {
     let lock = format!(
         "[[package]]\nname = \"a\"\nversion = \"1.0.0\"\nsource = \"registry+https://h.invalid/i\"\n\n[metadata]\n\"checksum a 1.0.0 (registry+https://h.invalid/i)\" = \"{CHECKSUM}\"\n"
     );
-    let build = plan_of("rust = {}", &[MANIFEST, ("Cargo.lock", &lock)]).unwrap();
+    let build = plan_of("rust = {}", &[("Cargo.toml", "[workspace]\n"), ("Cargo.lock", &lock)]).unwrap();
     assert_eq!(build.dependencies.len(), 1);
 }
 

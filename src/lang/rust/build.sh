@@ -1,4 +1,4 @@
-layerize_build
+layerize-cargo-build
 case $LAYERIZE_CARGO_PROFILE in
   dev | test) layerize_made=debug ;;
   bench) layerize_made=release ;;

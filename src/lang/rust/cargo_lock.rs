@@ -23,6 +23,8 @@ pub(super) struct CargoLock {
     pub(super) crates: Vec<LockedCrate>,
     /// Whether one of them depends on a package of the source, as where `[patch]` replaces a crate by a directory.
     pub(super) crates_need_source: bool,
+    /// What all its packages are called, those of the source among them.
+    pub(super) names: BTreeSet<String>,
 }
 
 /// A crate of a registry.
@@ -79,6 +81,7 @@ impl CargoLock {
             return Err(LangError::at(format!("`{file}`"), message, help));
         }
         let crates_need_source = crates_need_source(&document.package);
+        let names = document.package.iter().map(|entry| entry.name.clone()).collect();
         let mut crates = BTreeSet::new();
         for entry in document.package {
             crates.extend(read_entry(entry, &document.metadata, file)?);
@@ -86,6 +89,7 @@ impl CargoLock {
         Ok(Self {
             crates: crates.into_iter().collect(),
             crates_need_source,
+            names,
         })
     }
 

@@ -1,5 +1,5 @@
-layerize_build
-layerize_build --message-format json-render-diagnostics > /build/units.json
+layerize-cargo-build
+layerize-cargo-build --message-format json-render-diagnostics > /build/units.json
 # Of a package that Cargo would compile again nothing is kept, nor of the members, whose sources are not the real ones.
 gawk '
   {

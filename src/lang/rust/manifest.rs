@@ -163,6 +163,17 @@ impl Manifest {
         found
     }
 
+    /// What the packages are called that this one depends on, and it itself.
+    pub(super) fn package_names<'a>(&'a self, workspace: Option<&'a Self>) -> Vec<&'a str> {
+        let shared = workspace.and_then(|root| root.workspace()?.get("dependencies")?.as_table());
+        let dependencies = self.own_dependencies().into_iter().map(|(name, value)| {
+            let shared = || shared?.get(name)?.get("package");
+            let package = value.get("package").or_else(shared).and_then(Value::as_str);
+            package.unwrap_or(name)
+        });
+        self.name().into_iter().chain(dependencies).collect()
+    }
+
     /// The dependencies from registries that only the configuration knows.
     pub(super) fn named_registries(&self) -> Vec<NamedRegistry> {
         let workspace = self.workspace().and_then(|table| table.get("dependencies")?.as_table());
@@ -195,18 +206,24 @@ impl Manifest {
             .collect()
     }
 
+    /// The dependencies, and what replaces others.
     fn dependencies(&self) -> Vec<(&String, &Value)> {
+        let patches = self.table.get("patch").and_then(Value::as_table);
+        let patches = patches.into_iter().flatten().filter_map(|(_, value)| value.as_table());
+        let replaced = self.table.get("replace").and_then(Value::as_table);
+        let own = self.own_dependencies().into_iter();
+        own.chain(patches.chain(replaced).flatten()).collect()
+    }
+
+    fn own_dependencies(&self) -> Vec<(&String, &Value)> {
         let for_targets = self.table.get("target").and_then(Value::as_table);
         let for_targets = for_targets
             .into_iter()
             .flatten()
             .filter_map(|(_, value)| value.as_table());
-        let of_package = std::iter::once(&self.table).chain(for_targets);
-        let of_package = of_package.flat_map(|table| DEPENDENCIES.iter().filter_map(|key| table.get(*key)?.as_table()));
-        let patches = self.table.get("patch").and_then(Value::as_table);
-        let patches = patches.into_iter().flatten().filter_map(|(_, value)| value.as_table());
-        let replaced = self.table.get("replace").and_then(Value::as_table);
-        of_package.chain(patches).chain(replaced).flatten().collect()
+        let tables = std::iter::once(&self.table).chain(for_targets);
+        let tables = tables.flat_map(|table| DEPENDENCIES.iter().filter_map(|key| table.get(*key)?.as_table()));
+        tables.flatten().collect()
     }
 }
 

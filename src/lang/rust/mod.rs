@@ -60,6 +60,7 @@ impl Planner for RustOptions {
         })?;
         let lock = CargoLock::parse(&text, file)?;
         let workspace = CargoWorkspace::read(request.source, root)?;
+        workspace.check_lock(&lock, file)?;
         let preamble = self.preamble(root, &lock, &workspace);
         let recipe = Recipe {
             preamble: preamble.clone(),
@@ -118,19 +119,19 @@ impl RustOptions {
         text.push_str("export CARGO_HOME=/build/cargo-home CARGO_INCREMENTAL=0 CARGO_BUILD_RUSTC_WRAPPER=\n");
         let _ = write!(
             text,
-            "cat > /build/bin/cargo <<LAYERIZE\n#!/bin/sh\nexec $(command -v cargo) --config {CONFIG} \"\\$@\"\nLAYERIZE\n\
-             chmod +x /build/bin/cargo\nexport PATH=/build/bin:$PATH\n"
+            "cat > /build/bin/cargo <<LAYERIZE\n#!/bin/sh\nexec $(command -v cargo) --config {CONFIG} \"\\$@\"\nLAYERIZE\n"
         );
         let profile = self.profile.as_deref().unwrap_or("release");
-        let _ = writeln!(text, "LAYERIZE_CARGO_PROFILE='{profile}'");
-        let _ = writeln!(text, "LAYERIZE_CARGO_FLAGS='{}'", flags(self));
         let dir = format!("/build/source/{root}");
         let quoted = dir.trim_end_matches('/').replace('\'', r"'\''");
-        let _ = writeln!(
+        let _ = write!(
             text,
-            "layerize_build() {{ (cd '{quoted}' && cargo build --locked --profile \"$LAYERIZE_CARGO_PROFILE\" \
-             -j \"$LAYERIZE_CORES\" $LAYERIZE_CARGO_FLAGS \"$@\"); }}"
+            "cat > /build/bin/layerize-cargo-build <<'LAYERIZE'\n#!/bin/sh\ncd '{quoted}' &&\n\
+             exec cargo build --locked --profile '{profile}' -j \"$LAYERIZE_CORES\"{} \"$@\"\nLAYERIZE\n",
+            flags(self)
         );
+        text.push_str("chmod +x /build/bin/*\nexport PATH=/build/bin:$PATH\n");
+        let _ = writeln!(text, "LAYERIZE_CARGO_PROFILE='{profile}'");
         text
     }
 }
@@ -212,5 +213,5 @@ fn flags(options: &RustOptions) -> String {
     }
     flags.extend(options.packages.iter().map(|package| format!("--package={package}")));
     flags.extend(options.bins.iter().map(|bin| format!("--bin={bin}")));
-    flags.join(" ")
+    flags.iter().map(|flag| format!(" '{flag}'")).collect()
 }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::cargo_lock::CargoLock;
 use super::manifest::{Manifest, NamedRegistry, TargetFile, TargetKind};
 use crate::lang::{FileKind, LangError, SourceTree};
 
@@ -22,6 +23,8 @@ pub(super) struct CargoWorkspace<'a> {
     source: &'a SourceTree,
     /// The directory of its root, where the lock file is.
     root: String,
+    /// The directories of its members, the root's own package among them.
+    members: BTreeSet<String>,
     manifests: BTreeMap<String, (String, Manifest)>,
 }
 
@@ -31,6 +34,7 @@ impl<'a> CargoWorkspace<'a> {
         let mut workspace = Self {
             source,
             root: root.to_owned(),
+            members: BTreeSet::from([root.to_owned()]),
             manifests: BTreeMap::new(),
         };
         if !workspace.take(root)? {
@@ -39,7 +43,9 @@ impl<'a> CargoWorkspace<'a> {
             return Err(LangError::at(place, "there is no manifest beside the lock file", help));
         }
         let mut waiting = vec![root.to_owned()];
-        waiting.extend(workspace.take_members()?);
+        let members = workspace.take_members()?;
+        waiting.extend(members.iter().cloned());
+        workspace.members.extend(members);
         let mut seen = BTreeSet::new();
         while let Some(dir) = waiting.pop() {
             if seen.insert(dir.clone()) {
@@ -55,6 +61,25 @@ impl<'a> CargoWorkspace<'a> {
             .values()
             .flat_map(|(_, manifest)| manifest.named_registries())
             .collect()
+    }
+
+    /// Whether a lock file has all that the members depend on; else it is older than the manifests, and Cargo could only say
+    /// that it does not find what is not there.
+    pub(super) fn check_lock(&self, lock: &CargoLock, file: &str) -> Result<(), LangError> {
+        let shared = self.manifest(&self.root);
+        for dir in &self.members {
+            let Some(manifest) = self.manifest(dir) else { continue };
+            let mut names = manifest.package_names(shared).into_iter();
+            if let Some(name) = names.find(|name| !lock.names.contains(*name)) {
+                let message = format!("the lock file has no `{name}`, which `{}` names", manifest_path(dir));
+                return Err(LangError::at(
+                    format!("`{file}`"),
+                    message,
+                    "run `cargo update --workspace`",
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// What its programs are called: those of the root before those of other packages.
