@@ -68,6 +68,18 @@ fn whoever_a_script_becomes_it_stays_the_administrator() {
     assert_eq!(text, "x\n0\nNo such file or directory\n");
 }
 
+/// `postgresql-common` gives its directory to `postgres` unless that user, asked as itself, owns it.
+#[test]
+fn a_script_that_becomes_another_is_told_who_it_is() {
+    let (fixture, text) = configured(
+        "cd /etc; mkdir own other; chown 33:42 own; \
+         setpriv --reuid 33 --regid 42 --clear-groups sh -c 'id; [ -O own ] && [ -G own ] && echo own; [ -O other ] || echo other; \
+         setpriv --reuid 0 true 2>/dev/null || echo stays'; id -u; touch other/a; stat -c %u other/a",
+    );
+    assert_eq!(text, "uid=33 gid=42 groups=42\nown\nother\nstays\n0\n0\n");
+    assert_eq!(owner(&fixture.path("upper/etc/other")), None);
+}
+
 #[test]
 fn an_ordinary_user_is_told_the_same() {
     machine::run_again_as_an_ordinary_user("an_ordinary_user_is_told_the_same");

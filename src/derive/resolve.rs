@@ -67,7 +67,7 @@ pub const FORMAT: u32 = 1;
 pub const SANDBOX_FORMAT: u32 = 1;
 
 /// Number of the rules by which maintainer scripts are run and what they make is sifted; part of every such step's hash.
-pub const CONFIGURE_FORMAT: u32 = 7;
+pub const CONFIGURE_FORMAT: u32 = 8;
 
 /// Number of the rules by which tools are linked to each other and debug files and sources are found; part of the hash of
 /// every step of a debug image.

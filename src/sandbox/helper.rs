@@ -298,10 +298,10 @@ fn init(request: &SandboxRequest, reply: &mut File) -> Result<Infallible, Failed
         let children = notify::Children::watch().map_err(fork_failed)?;
         let program = start(request, reply, request.is_answered().then_some(&theirs))?;
         drop(theirs);
-        let callers = request
-            .container
-            .as_ref()
-            .map(|container| Callers::new(&container.user));
+        let callers = match &request.container {
+            Some(container) => Some(Callers::of_container(&container.user)),
+            None => request.is_answered().then(Callers::of_script),
+        };
         let mut attendant = Attendant::new(program, &ours, signals, callers);
         attendant.attend_until_end(&children).map_err(fork_failed)?
     } else {

@@ -1,5 +1,5 @@
-//! *Who the processes of a container are*, in a user namespace that has one user: what a process said last of itself, or its
-//! parent before it, and else the image's user.
+//! *Who the processes of a container or of a maintainer script are*, in a user namespace that has one user: what a process
+//! said last of itself, or its parent before it, and else the image's user, or the administrator.
 //!
 //! Invariant: a process is told what it would be told where all users are there: root may become anyone and nobody else may
 //! become another. What the kernel lets it do with files is what the image's user may do, whoever it became.
@@ -152,19 +152,37 @@ impl Known {
     }
 }
 
-/// The processes of a container.
+/// The processes of a container, or of a maintainer script.
 pub(super) struct Callers {
     first: Identity,
+    /// Whether what they may do with files is what the container's user may.
+    in_container: bool,
     /// Those that are not, or whose parents were not, who the container began as; by process number.
     known: BTreeMap<u32, Known>,
 }
 
 impl Callers {
-    pub(super) fn new(first: &Identity) -> Self {
+    /// Those of a container whose user is `first`.
+    pub(super) fn of_container(first: &Identity) -> Self {
         Self {
             first: first.clone(),
+            in_container: true,
             known: BTreeMap::new(),
         }
+    }
+
+    /// Those of a maintainer script: the administrator, who may do all, and whoever it becomes.
+    pub(super) fn of_script() -> Self {
+        Self {
+            first: Identity::default(),
+            in_container: false,
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// Whether they are those of a container.
+    pub(super) fn in_container(&self) -> bool {
+        self.in_container
     }
 
     /// Who the container began as.
@@ -193,10 +211,45 @@ impl Callers {
             libc::SYS_getresuid => Some(Answer::Done(tell(process, [real, effective, saved], known.users))),
             libc::SYS_getresgid => Some(Answer::Done(tell(process, [real, effective, saved], known.groups))),
             libc::SYS_getgroups => Some(groups(process, real, effective, &known.supplementary)),
-            _ => Some(Answer::Done(change(process, call, arguments, known).map(|changed| {
-                self.known.insert(number, changed);
-            }))),
+            _ => Some(Answer::Done(self.change(process, call, arguments, known).map(
+                |changed| {
+                    self.known.insert(number, changed);
+                },
+            ))),
         }
+    }
+
+    /// What a process is after a call that changes it.
+    ///
+    /// A script may change its groups whoever it is: setpriv(1) changes its user first, and has the kernel keep its rights.
+    fn change(&self, process: &Process, call: i64, arguments: &[u64; 6], known: Known) -> Result<Known, Errno> {
+        let [a, b, c] = [0, 1, 2].map(|index: usize| arguments[index] as u32);
+        let privileged = known.identity().is_privileged();
+        let may_group = privileged || !self.in_container;
+        let users = |ids: Option<Ids>| ids.map(|users| Known { users, ..known.clone() });
+        let groups = |ids: Option<Ids>| {
+            ids.map(|groups| Known {
+                groups,
+                ..known.clone()
+            })
+        };
+        let changed = match call {
+            libc::SYS_setuid => users(known.users.set(a, privileged)),
+            libc::SYS_setreuid => users(known.users.set_two([a, b], privileged)),
+            libc::SYS_setresuid => users(known.users.set_three([a, b, c], privileged)),
+            libc::SYS_setgid => groups(known.groups.set(a, may_group)),
+            libc::SYS_setregid => groups(known.groups.set_two([a, b], may_group)),
+            libc::SYS_setresgid => groups(known.groups.set_three([a, b, c], may_group)),
+            _ if may_group => {
+                let supplementary = read_groups(process, arguments[0], arguments[1])?;
+                Some(Known {
+                    supplementary,
+                    ..known.clone()
+                })
+            }
+            _ => None,
+        };
+        changed.ok_or(Errno::EPERM)
     }
 
     /// The process of a thread, and what it is: its own word, or that of the nearest parent that gave one.
@@ -237,36 +290,6 @@ impl Callers {
             (number, next, time) = (next, above, start_of(next).unwrap_or(0));
         }
     }
-}
-
-/// What a process is after a call that changes it.
-fn change(process: &Process, call: i64, arguments: &[u64; 6], known: Known) -> Result<Known, Errno> {
-    let [a, b, c] = [0, 1, 2].map(|index: usize| arguments[index] as u32);
-    let privileged = known.identity().is_privileged();
-    let users = |ids: Option<Ids>| ids.map(|users| Known { users, ..known.clone() });
-    let groups = |ids: Option<Ids>| {
-        ids.map(|groups| Known {
-            groups,
-            ..known.clone()
-        })
-    };
-    let changed = match call {
-        libc::SYS_setuid => users(known.users.set(a, privileged)),
-        libc::SYS_setreuid => users(known.users.set_two([a, b], privileged)),
-        libc::SYS_setresuid => users(known.users.set_three([a, b, c], privileged)),
-        libc::SYS_setgid => groups(known.groups.set(a, privileged)),
-        libc::SYS_setregid => groups(known.groups.set_two([a, b], privileged)),
-        libc::SYS_setresgid => groups(known.groups.set_three([a, b, c], privileged)),
-        _ if privileged => {
-            let supplementary = read_groups(process, arguments[0], arguments[1])?;
-            Some(Known {
-                supplementary,
-                ..known.clone()
-            })
-        }
-        _ => None,
-    };
-    changed.ok_or(Errno::EPERM)
 }
 
 fn read_groups(process: &Process, count: u64, list: u64) -> Result<Vec<u32>, Errno> {

@@ -34,9 +34,11 @@ pub(super) enum Answer {
     Number(i64),
 }
 
-/// The calls that are answered: those that say or tell who owns a file, and those that give it a capability.
+/// The calls that are answered: those that say or tell who owns a file or who a process is, and those that give a file a
+/// capability.
 pub(super) fn calls() -> Vec<i64> {
-    let mut calls = vec![
+    let mut calls = identity::calls();
+    calls.extend([
         libc::SYS_fchown,
         libc::SYS_fchownat,
         libc::SYS_fstat,
@@ -44,19 +46,18 @@ pub(super) fn calls() -> Vec<i64> {
         libc::SYS_setxattr,
         libc::SYS_lsetxattr,
         libc::SYS_fsetxattr,
-    ];
+    ]);
     #[cfg(target_arch = "x86_64")]
     calls.extend([libc::SYS_chown, libc::SYS_lchown, libc::SYS_stat, libc::SYS_lstat]);
     calls
 }
 
-/// Of containers: as above without capabilities, and those that change a mode, or say or tell who a process is.
+/// Of containers: as above without capabilities, and those that change a mode.
 pub(super) fn calls_of_containers() -> Vec<i64> {
     let attributes = [libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr];
     let mut calls = calls();
     calls.retain(|call| !attributes.contains(call));
     calls.extend(owners::mode_calls());
-    calls.extend(identity::calls());
     calls
 }
 
@@ -143,7 +144,7 @@ pub(super) struct Attendant<'a> {
     listener: Option<OwnedFd>,
     /// Signals to be passed on to the program.
     signals: Option<File>,
-    /// Who the processes of a container are.
+    /// Who the processes are.
     callers: Option<Callers>,
 }
 

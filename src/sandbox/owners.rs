@@ -36,7 +36,8 @@ const CAPABILITY_MAX: usize = 64;
 
 /// Answers a call of process `pid`, which `is_waiting` as long as this is so.
 ///
-/// In a container `callers` knows who that process is.
+/// `callers` knows who that process is. What maintainer scripts want done with files is done whoever they became: a file that
+/// no script gave an owner is the administrator's.
 pub(super) fn answer(
     pid: u32,
     call: i64,
@@ -54,8 +55,10 @@ pub(super) fn answer(
         if let Some(answer) = callers.answer(&process, call, arguments) {
             return answer;
         }
-        caller.identity = Some(callers.of(pid));
-        caller.first = callers.first().clone();
+        if callers.in_container() {
+            caller.identity = Some(callers.of(pid));
+            caller.first = callers.first().clone();
+        }
     }
     let [a, b, c, d, e, _] = *arguments;
     #[cfg(target_arch = "x86_64")]

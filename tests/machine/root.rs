@@ -11,8 +11,8 @@ use layerize::digest::Digest;
 
 const PROGRAMS: &[&str] = &[
     "bash", "cat", "chgrp", "chmod", "chown", "cp", "env", "find", "head", "id", "install", "ln", "ls", "mkdir", "mv",
-    "nproc", "patch", "ps", "readlink", "rm", "rmdir", "sed", "setsid", "sleep", "stat", "sync", "touch", "tr",
-    "uname",
+    "nproc", "patch", "ps", "readlink", "rm", "rmdir", "sed", "setpriv", "setsid", "sleep", "stat", "sync", "touch",
+    "tr", "uname",
 ];
 
 /// A tree with the machine's shell, core utilities and their libraries below `usr`; made once and kept in the build
