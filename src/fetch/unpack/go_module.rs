@@ -126,7 +126,7 @@ mod tests {
         ("example.com/m@v1.0.0/LICENSE", 0o100_644, ""),
     ];
 
-    /// The expected value is `go mod download -json`'s `Sum` of this module (Go 1.19), and that of a shell pipeline:
+    /// The expected value is `go mod download -json`'s `Sum` of this module (Go 1.27), and that of a shell pipeline:
     /// `sha256sum $(find -type f | sort) | sha256sum | xxd -r -p | base64`.
     #[test]
     fn the_hash_is_that_of_go_and_of_the_files_alone() {
