@@ -56,6 +56,7 @@ mod recipe;
 mod references;
 mod refresh;
 mod registry;
+mod rust;
 mod scripts;
 mod specs;
 mod store;
