@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::checks::{self, Check, Complaint};
+use super::checks::{self, Check, Complaint, advise, refuse};
 use super::reader::{Reader, Table};
 
 /// `source = { git = "…", … }`.
@@ -431,20 +431,6 @@ pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_>, dir: &Path) -> Op
         submodules: submodules.unwrap_or(true),
         lfs: lfs.unwrap_or_default(),
         redistribute: redistribute.unwrap_or(true),
-    })
-}
-
-fn refuse<T>(label: impl Into<String>) -> Check<T> {
-    Err(Complaint {
-        label: label.into(),
-        help: None,
-    })
-}
-
-fn advise<T>(label: impl Into<String>, help: impl Into<String>) -> Check<T> {
-    Err(Complaint {
-        label: label.into(),
-        help: Some(help.into()),
     })
 }
 

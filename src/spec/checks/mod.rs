@@ -26,14 +26,14 @@ pub(super) struct Complaint {
 /// The result of a check.
 pub(super) type Check<T = ()> = Result<T, Complaint>;
 
-fn refuse<T>(label: impl Into<String>) -> Check<T> {
+pub(super) fn refuse<T>(label: impl Into<String>) -> Check<T> {
     Err(Complaint {
         label: label.into(),
         help: None,
     })
 }
 
-fn advise<T>(label: impl Into<String>, help: impl Into<String>) -> Check<T> {
+pub(super) fn advise<T>(label: impl Into<String>, help: impl Into<String>) -> Check<T> {
     Err(Complaint {
         label: label.into(),
         help: Some(help.into()),
