@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use crate::digest::FileHash;
 use crate::fsio::{self, PathError};
 use crate::spec::{Diagnostic, Language, LanguageOptions, Lock, Package};
@@ -194,7 +196,7 @@ impl LangError {
         };
         match self {
             Self::Io(error) => at(
-                Diagnostic::new(format!("cannot plan package `{package}`: {error}")),
+                Diagnostic::new(format!("cannot plan package `{package}`: {error}: {}", error.source)),
                 "read for this".to_owned(),
             ),
             Self::Lock { message, place, help } => at(
@@ -204,6 +206,21 @@ impl LangError {
             .help(help),
         }
     }
+}
+
+/// Reads a file of the source that is TOML; `help` says how to have it written anew.
+fn read_toml<T: DeserializeOwned>(text: &str, file: &str, help: &str) -> Result<T, LangError> {
+    toml::from_str(text).map_err(|error| {
+        let line = |span: std::ops::Range<usize>| {
+            let before = &text.as_bytes()[..span.start.min(text.len())];
+            before.iter().filter(|&&byte| byte == b'\n').count() + 1
+        };
+        let place = match error.span().map(line) {
+            Some(line) => format!("`{file}`, line {line}"),
+            None => format!("`{file}`"),
+        };
+        LangError::at(place, format!("`{file}` cannot be read: {}", error.message()), help)
+    })
 }
 
 /// A language whose lock files become build steps.

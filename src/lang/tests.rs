@@ -18,6 +18,10 @@ pub(super) fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, SourceTree) {
 
 /// What a spec with `keys` in its only package comes to, over these files.
 fn plan_of(keys: &str, files: &[(&str, &str)]) -> Result<LanguageBuild, String> {
+    plan_with(keys, files, &Lock::default())
+}
+
+pub(super) fn plan_with(keys: &str, files: &[(&str, &str)], lock: &Lock) -> Result<LanguageBuild, String> {
     let text = format!("[package.x]\nsource = {{ path = \".\" }}\n{keys}\n");
     let workspace = crate::spec::parse(&text).map_err(|errors| errors.render(false))?;
     let package = workspace.packages.values().next().unwrap();
@@ -25,7 +29,7 @@ fn plan_of(keys: &str, files: &[(&str, &str)]) -> Result<LanguageBuild, String> 
     let request = Request {
         package,
         language: &package.language.as_ref().unwrap().value,
-        lock: &Lock::default(),
+        lock,
         source: &source,
     };
     plan(&request).map_err(|error| {
@@ -163,12 +167,26 @@ fn a_crate_is_mounted_where_cargo_looks() {
     );
 }
 
+/// Both would be what Cargo calls `crates-io`.
+#[test]
+fn two_registries_that_are_named_as_rusts_own_are_refused() {
+    let entry = |name: &str, host: &str| {
+        format!(
+            "name = \"{name}\"\nversion = \"1.0.0\"\nsource = \"registry+https://{host}.invalid/rust-lang/crates.io-index\"\n\
+             checksum = \"{CHECKSUM}\"\n"
+        )
+    };
+    let lock = cargo_lock(&format!("{}\n[[package]]\n{}", entry("a", "one"), entry("b", "other")));
+    let error = plan_of("rust = {}", &[("Cargo.lock", &lock), MANIFEST]).unwrap_err();
+    assert!(error.contains("two registries"), "{error}");
+}
+
 #[test]
 fn lock_files_that_cannot_be_used_say_what_to_do() {
     let index = "source = \"registry+https://h.invalid/i\"";
     for (lock, said) in [
         (None, "no lock file"),
-        (Some("version = ".to_owned()), "cannot be read"),
+        (Some("version = 4\nx = ".to_owned()), "in `Cargo.lock`, line 2"),
         (Some("version = 5\n".to_owned()), "version 5"),
         (
             Some(cargo_lock(&format!("name = \"a\"\nversion = \"1.0.0\"\n{index}"))),
@@ -225,6 +243,26 @@ fn links_are_followed_within_the_source_alone() {
     }
     let names: Vec<String> = source.entries("").unwrap().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["Cargo.lock", "linked", "real"]);
+}
+
+#[test]
+fn why_a_file_cannot_be_read_is_told() {
+    let text = "[package.x]\nsource = { path = \".\" }\nrust = {}\n";
+    let workspace = crate::spec::parse(text).unwrap();
+    let package = workspace.packages.values().next().unwrap();
+    let (dir, source) = tree(&[MANIFEST]);
+    let large = fs::File::create(dir.path().join("Cargo.lock")).unwrap();
+    large.set_len(TEXT_MAX + 1).unwrap();
+    let request = Request {
+        package,
+        language: &package.language.as_ref().unwrap().value,
+        lock: &Lock::default(),
+        source: &source,
+    };
+    let error = plan(&request).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    let shown = crate::spec::Diagnostics::new(vec![error.diagnostic(&request)], workspace.files.clone()).render(false);
+    assert!(shown.contains(&cause) && shown.contains("Cargo.lock"), "{shown}");
 }
 
 #[test]

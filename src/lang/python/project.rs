@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lang::{FileKind, LangError, SourceTree};
+use crate::lang::{FileKind, LangError, SourceTree, read_toml};
 use crate::spec::normal_python_name;
 
 /// A project whose modules are installed as they are.
@@ -99,14 +99,7 @@ impl OwnProject {
 }
 
 fn read_table(text: &str, file: &str) -> Result<Table, LangError> {
-    let read: PyProject = toml::from_str(text).map_err(|error| {
-        let message = format!("it cannot be read: {}", error.message());
-        LangError::at(
-            format!("`{file}`"),
-            message,
-            "write it as the packaging guide of Python has it",
-        )
-    })?;
+    let read: PyProject = read_toml(text, file, "write it as the packaging guide of Python has it")?;
     Ok(read.project.or(read.tool.poetry).unwrap_or_default())
 }
 

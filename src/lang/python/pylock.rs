@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::Selection;
 use super::locked::{Locked, LockedFile, LockedProject, file_name};
 use super::marker::{self, Environment};
-use crate::lang::LangError;
+use crate::lang::{LangError, read_toml};
 use crate::spec::normal_python_name;
 
 /// What to do with a lock file that is not as it should be.
@@ -74,16 +74,15 @@ pub(super) fn parse(
     environment: &Environment,
 ) -> Result<Locked, LangError> {
     let error = |message: String, help: &str| LangError::at(format!("`{file}`"), message, help);
-    let unread = |found: toml::de::Error| error(format!("the lock file cannot be read: {}", found.message()), ANEW);
-    let Version { lock_version } = toml::from_str(text).map_err(unread)?;
-    if lock_version != "1.0" && !lock_version.starts_with("1.") {
+    let Version { lock_version } = read_toml(text, file, ANEW)?;
+    if !lock_version.starts_with("1.") {
         let message = format!("version {lock_version} of the lock file's format is not known");
         return Err(error(
             message,
             "let the tool that wrote it write version 1.0, or use a newer layerize",
         ));
     }
-    let document: Document = toml::from_str(text).map_err(unread)?;
+    let document: Document = read_toml(text, file, ANEW)?;
     if let Some(wanted) = &document.requires_python {
         super::check_python(wanted, environment, file)?;
     }

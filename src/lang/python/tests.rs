@@ -2,8 +2,6 @@
 
 use super::*;
 use crate::digest::Digest;
-use crate::lang::plan;
-use crate::lang::tests::tree;
 use crate::spec::LockedDeb;
 
 const SHA: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -35,20 +33,7 @@ fn plan_of(python: &str, files: &[(&str, &str)]) -> Result<LanguageBuild, String
 }
 
 fn plan_with(python: &str, files: &[(&str, &str)], lock: &Lock) -> Result<LanguageBuild, String> {
-    let text = format!("[package.x]\nsource = {{ path = \".\" }}\npython = {python}\n");
-    let workspace = crate::spec::parse(&text).map_err(|errors| errors.render(false))?;
-    let package = workspace.packages.values().next().unwrap();
-    let (_dir, source) = tree(files);
-    let request = Request {
-        package,
-        language: &package.language.as_ref().unwrap().value,
-        lock,
-        source: &source,
-    };
-    plan(&request).map_err(|error| {
-        let diagnostic = error.diagnostic(&request);
-        crate::spec::Diagnostics::new(vec![diagnostic], workspace.files.clone()).render(false)
-    })
+    crate::lang::tests::plan_with(&format!("python = {python}"), files, lock)
 }
 
 fn names(build: &LanguageBuild) -> Vec<String> {

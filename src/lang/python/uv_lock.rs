@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::Selection;
 use super::locked::{Locked, LockedFile, LockedProject, file_name};
 use super::marker::{self, Environment};
-use crate::lang::LangError;
+use crate::lang::{LangError, read_toml};
 use crate::spec::normal_python_name;
 
 /// The newest format that is known; revisions within it change nothing that is read.
@@ -82,23 +82,13 @@ pub(super) fn parse(
     environment: &Environment,
 ) -> Result<Locked, LangError> {
     let error = |message: String, help: &str| LangError::at(format!("`{file}`"), message, help);
-    let version: Version = toml::from_str(text).map_err(|found| {
-        error(
-            format!("the lock file cannot be read: {}", found.message()),
-            "run `uv lock`",
-        )
-    })?;
+    let version: Version = read_toml(text, file, "run `uv lock`")?;
     if version.version > VERSION_MAX {
         let message = format!("version {} of the lock file's format is not known", version.version);
         let help = "export it with `uv export --format pylock.toml -o pylock.toml`, or use a newer layerize";
         return Err(error(message, help));
     }
-    let document: Document = toml::from_str(text).map_err(|found| {
-        error(
-            format!("the lock file cannot be read: {}", found.message()),
-            "run `uv lock`",
-        )
-    })?;
+    let document: Document = read_toml(text, file, "run `uv lock`")?;
     if let Some(wanted) = &document.requires_python {
         super::check_python(wanted, environment, file)?;
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use crate::digest::Digest;
-use crate::lang::LangError;
+use crate::lang::{LangError, read_toml};
 
 /// How the name ends that lock files give to the registry that a crate is from unless a manifest says otherwise.
 const DEFAULT_REGISTRY: &str = "/rust-lang/crates.io-index";
@@ -71,10 +71,7 @@ struct Entry {
 impl CargoLock {
     /// Reads the text of `file`.
     pub(super) fn parse(text: &str, file: &str) -> Result<Self, LangError> {
-        let document: Document = toml::from_str(text).map_err(|error| {
-            let message = format!("the lock file cannot be read: {}", error.message());
-            LangError::at(format!("`{file}`"), message, "run `cargo generate-lockfile`")
-        })?;
+        let document: Document = read_toml(text, file, "run `cargo generate-lockfile`")?;
         if let Some(version) = document.version.filter(|version| *version > VERSION_MAX) {
             let message = format!("version {version} of the lock file's format is not known");
             let help = format!("let `cargo` write version {VERSION_MAX}, or use a newer layerize");

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use crate::lang::LangError;
+use crate::lang::{LangError, read_toml};
 
 /// The tables of dependencies that a package has, as they are spelled.
 const DEPENDENCIES: &[&str] = &[
@@ -63,10 +63,7 @@ pub(super) struct NamedRegistry {
 impl Manifest {
     /// Reads the text of `file`.
     pub(super) fn parse(text: &str, file: &str) -> Result<Self, LangError> {
-        let table = toml::from_str(text).map_err(|error: toml::de::Error| {
-            let message = format!("the manifest cannot be read: {}", error.message());
-            LangError::at(format!("`{file}`"), message, "run `cargo metadata` to see where")
-        })?;
+        let table = read_toml(text, file, "`cargo metadata` says what is wrong with it")?;
         Ok(Self { table })
     }
 

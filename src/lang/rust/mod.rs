@@ -59,6 +59,11 @@ impl Planner for RustOptions {
             LangError::at(format!("`{file}`"), "the source has no lock file", help)
         })?;
         let lock = CargoLock::parse(&text, file)?;
+        if lock.sources().into_iter().filter(|source| source.is_default()).count() > 1 {
+            let message = "crates come from two registries of which each is named as Rust's own is";
+            let help = "take all of them from one, and let `cargo` write the lock file anew";
+            return Err(LangError::at(format!("`{file}`"), message, help));
+        }
         let workspace = CargoWorkspace::read(request.source, root)?;
         workspace.check_lock(&lock, file)?;
         let preamble = self.preamble(root, &lock, &workspace);
