@@ -308,8 +308,10 @@ impl Making {
     }
 }
 
+/// The `go.mod` of a module says which others there are, and is no part of what is made.
 fn pinned(downloads: &[&Download]) -> BTreeSet<PinnedFile> {
-    downloads.iter().map(|download| pinned_file(download)).collect()
+    let parts = downloads.iter().filter(|of| !matches!(of.hash, FileHash::GoMod(_)));
+    parts.map(|download| pinned_file(download)).collect()
 }
 
 /// A download as documents show it.

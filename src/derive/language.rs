@@ -197,6 +197,10 @@ fn locked(dependency: &LockedDependency) -> Derivation {
                 index: index.clone(),
                 url: Some(url.clone()),
             },
+            Registry::Go => Origin::Go {
+                module: name.clone(),
+                version: version.clone(),
+            },
         },
     };
     let (prefix, action) = match dependency.form {
@@ -209,6 +213,15 @@ fn locked(dependency: &LockedDependency) -> Derivation {
                 or_keep: false,
             },
         ),
+        Form::GoModule => (
+            "go",
+            Action::UnpackGoModule {
+                zip: download,
+                module: name.clone(),
+                version: version.clone(),
+            },
+        ),
+        Form::GoMod => ("go.mod", Action::Fetch(download)),
     };
     Derivation {
         label: format!("{prefix}:{name} {version}"),

@@ -12,6 +12,7 @@ use crate::digest::FileHash;
 use crate::fsio::{self, PathError};
 use crate::spec::{Diagnostic, Language, LanguageOptions, Lock, Package};
 
+mod go;
 mod python;
 mod rust;
 
@@ -63,6 +64,8 @@ pub enum Registry {
         /// The address that it gives.
         url: String,
     },
+    /// A proxy of Go's modules, which has two files of each: a zip, and its `go.mod`.
+    Go,
 }
 
 /// What becomes of a dependency's file in the store.
@@ -72,6 +75,10 @@ pub enum Form {
     Crate,
     /// A wheel of Python: the files of the zip as they are in it.
     Wheel,
+    /// A module of Go: the files of the zip below its name and version.
+    GoModule,
+    /// The `go.mod` of a module, as it is.
+    GoMod,
 }
 
 /// A tree that is made from a package's source while planning, so that a step depends on that alone.
@@ -238,6 +245,7 @@ pub fn plan(request: &Request<'_>) -> Result<LanguageBuild, LangError> {
     match &request.language.options {
         LanguageOptions::Rust(planner) => planner.plan(request),
         LanguageOptions::Python(planner) => planner.plan(request),
+        LanguageOptions::Go(planner) => planner.plan(request),
     }
 }
 
@@ -253,6 +261,11 @@ pub struct ProjectSurvey {
 /// Looks at a Rust project; what cannot be read is for its build to explain.
 pub fn survey_rust(source: &SourceTree) -> ProjectSurvey {
     rust::survey(source).unwrap_or_default()
+}
+
+/// Looks at a Go project; what cannot be read is for its build to explain.
+pub fn survey_go(source: &SourceTree) -> ProjectSurvey {
+    go::survey(source).unwrap_or_default()
 }
 
 /// The files of a package's source.
@@ -304,6 +317,11 @@ impl SourceTree {
             (_, true) => Some(FileKind::File),
             _ => None,
         }
+    }
+
+    /// Whether there is a link at this place.
+    pub fn is_link(&self, path: &str) -> bool {
+        self.root.join(path).is_symlink()
     }
 
     /// What is in a directory, sorted by name; nothing where there is none.

@@ -61,6 +61,8 @@ pub enum Detected {
     },
     /// `Cargo.toml`.
     Rust(ProjectSurvey),
+    /// `go.mod` or `go.work`.
+    Go(ProjectSurvey),
     /// Files of which nothing is known.
     Other,
 }
@@ -123,7 +125,8 @@ impl Starter {
         match &self.found {
             Detected::Python { file } => format!("{head}\n{}", python(name, file)),
             Detected::PythonLocked { lock, command } => format!("{head}\n{}", python_locked(name, lock, command)),
-            Detected::Rust(found) => format!("{head}{run}\n{}\n{}", rust(name, found), self.image()),
+            Detected::Rust(found) => format!("{head}{run}\n{}\n{}", compiled(name, RUST, found), self.image()),
+            Detected::Go(found) => format!("{head}{run}\n{}\n{}", compiled(name, GO, found), self.image()),
             _ => format!("{head}{run}\n{}\n{}", self.package(), self.image()),
         }
     }
@@ -188,7 +191,11 @@ impl Starter {
                      belongs here.\nmkdir -p $out/bin\ncp {name} $out/bin/\n"
                 ),
             ),
-            Detected::Python { .. } | Detected::PythonLocked { .. } | Detected::Rust(_) | Detected::Other => (
+            Detected::Python { .. }
+            | Detected::PythonLocked { .. }
+            | Detected::Rust(_)
+            | Detected::Go(_)
+            | Detected::Other => (
                 vec![],
                 format!("mkdir -p $out/bin\necho 'write how {name} is built' >&2\nexit 1\n"),
             ),
@@ -198,11 +205,11 @@ impl Starter {
     fn image(&self) -> String {
         let name = &self.name;
         let program = match &self.found {
-            Detected::Rust(found) => found.programs.first().unwrap_or(name),
+            Detected::Rust(found) | Detected::Go(found) => found.programs.first().unwrap_or(name),
             _ => name,
         };
         let others = match &self.found {
-            Detected::Rust(found) if found.programs.len() > 1 => {
+            Detected::Rust(found) | Detected::Go(found) if found.programs.len() > 1 => {
                 format!("# The others: {}.\n", found.programs[1..].join(", "))
             }
             _ => String::new(),
@@ -233,10 +240,16 @@ fn python(name: &str, file: &str) -> String {
     )
 }
 
-fn rust(name: &str, found: &ProjectSurvey) -> String {
+/// What is built of a lock file, and by what.
+const RUST: &str = "# The crates of Cargo.lock, a compiler of Debian's, and `cargo build`: `layerize help languages` says more.\n\
+                    rust = {}\n";
+const GO: &str =
+    "# The modules of go.sum, Debian's Go, and `go build`: `layerize help languages` says more.\ngo = {}\n";
+
+fn compiled(name: &str, language: &str, found: &ProjectSurvey) -> String {
     let libraries = match found.libraries.as_slice() {
         [] => {
-            "# A library of the system that a crate links with: libraries = [\"deb:libc6-dev\", \"deb:libssl-dev\"]\n"
+            "# A library of the system that something links with: libraries = [\"deb:libc6-dev\", \"deb:libssl-dev\"]\n"
                 .to_owned()
         }
         wanted => {
@@ -251,8 +264,7 @@ fn rust(name: &str, found: &ProjectSurvey) -> String {
         "[package.{name}]\n\
          # What is here, without what .gitignore leaves out and what layerize itself writes.\n\
          source = {{ path = \".\" }}\n\
-         # The crates of Cargo.lock, a compiler of Debian's, and `cargo build`: `layerize help languages` says more.\n\
-         rust = {{}}\n{libraries}"
+         {language}{libraries}"
     )
 }
 
@@ -364,6 +376,9 @@ fn look(dir: &Path) -> Result<Detected, PathError> {
     if has("Cargo.toml") && !has("pyproject.toml") {
         return Ok(Detected::Rust(lang::survey_rust(&SourceTree::new(dir.to_owned()))));
     }
+    if has("go.mod") || has("go.work") {
+        return Ok(Detected::Go(lang::survey_go(&SourceTree::new(dir.to_owned()))));
+    }
     if has("configure") {
         return Ok(Detected::Configure);
     }
@@ -457,6 +472,11 @@ mod tests {
                 Detected::Rust(ProjectSurvey::default()),
             ),
             (&["Cargo.toml", "pyproject.toml"], Detected::Other),
+            (
+                &["go.mod", "go.sum", "Makefile"],
+                Detected::Go(ProjectSurvey::default()),
+            ),
+            (&["go.work", "a.c"], Detected::Go(ProjectSurvey::default())),
         ];
         for (names, found) in cases {
             let files: Vec<(&str, &str)> = names.iter().map(|&name| (name, "")).collect();
@@ -489,6 +509,34 @@ mod tests {
             "\"deb:libc6-dev\", \"deb:libssl-dev\"",
             "# The others: admin.",
             "entrypoint = [\"serve\"]",
+        ] {
+            assert!(spec.contains(part), "{part}: {spec}");
+        }
+        crate::spec::parse(&spec).unwrap_or_else(|error| panic!("{}", error.render(false)));
+    }
+
+    #[test]
+    fn a_go_project_starts_the_program_of_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let c = "package main\n\n// #cgo linux LDFLAGS: -lm -lsqlite3\n// #cgo pkg-config: zlib\nimport \"C\"\n";
+        for (path, text) in [
+            ("go.mod", "module a.b/api/v2\n"),
+            ("cmd/admin/main.go", "package main\n"),
+            ("cmd/api/main.go", c),
+            ("examples/one/one.go", "package main\n"),
+            ("gen.go", "//go:build ignore\n\npackage main\n"),
+            ("api.go", "package api\n"),
+        ] {
+            let file = dir.path().join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        let spec = Starter::of(dir.path(), Some("thing")).unwrap().spec();
+        for part in [
+            "go = {}",
+            "libraries = [\"deb:libc6-dev\", \"deb:libsqlite3-dev\", \"deb:zlib1g-dev\"]",
+            "# The others: admin, one.",
+            "entrypoint = [\"api\"]",
         ] {
             assert!(spec.contains(part), "{part}: {spec}");
         }

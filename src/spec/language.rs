@@ -6,6 +6,7 @@
 use super::checks::{self, Complaint};
 use super::diagnostics::Diagnostic;
 use super::keys;
+use super::package;
 use super::reader::{Field, Reader, Table};
 use super::types::{Dependency, Package, Source, Spanned};
 
@@ -25,6 +26,8 @@ pub enum LanguageOptions {
     Rust(RustOptions),
     /// `python = { … }`.
     Python(PythonOptions),
+    /// `go = { … }`.
+    Go(GoOptions),
 }
 
 /// `rust = { … }`.
@@ -57,20 +60,45 @@ pub struct PythonOptions {
     pub paths: Vec<String>,
 }
 
+/// `go = { … }`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GoOptions {
+    /// `packages`: what is built, as `go build` takes it; none: all programs of the module.
+    pub packages: Vec<String>,
+    /// `tags`: build tags that are on.
+    pub tags: Vec<String>,
+    /// `ldflags`: flags of the linker.
+    pub ldflags: Option<String>,
+    /// `cgo`: whether C is compiled and linked with; `None`: where a package outside Go's own library has C.
+    pub cgo: Option<bool>,
+    /// `toolchain`: what has Go; `None`: [`GO_DEB`].
+    pub toolchain: Option<Dependency>,
+    /// `incremental`: whether Go's library and dependencies are compiled in steps of their own (default true).
+    pub incremental: bool,
+}
+
 impl Language {
     /// The key by which a spec names it.
     pub fn key(&self) -> &'static str {
         match &self.options {
             LanguageOptions::Rust(_) => "rust",
             LanguageOptions::Python(_) => "python",
+            LanguageOptions::Go(_) => "go",
         }
     }
 
-    /// The Debian packages that it is built with, beside those that the package names.
-    pub fn tools(&self) -> &'static [&'static str] {
+    /// What it is built with, beside what the package names.
+    pub fn tools(&self) -> Vec<Dependency> {
         match &self.options {
-            LanguageOptions::Rust(_) => RUST_TOOLS,
-            LanguageOptions::Python(_) => &["python3"],
+            LanguageOptions::Rust(_) => debian(RUST_TOOLS),
+            LanguageOptions::Python(_) => debian(&["python3"]),
+            LanguageOptions::Go(go) => {
+                let mut tools = vec![go.toolchain()];
+                if go.cgo != Some(false) {
+                    tools.extend(debian(CGO_TOOLS));
+                }
+                tools
+            }
         }
     }
 
@@ -79,6 +107,8 @@ impl Language {
         match &self.options {
             LanguageOptions::Rust(_) => &["libc6-dev"],
             LanguageOptions::Python(_) => &[],
+            LanguageOptions::Go(go) if go.cgo == Some(false) => &[],
+            LanguageOptions::Go(_) => &["libc6-dev"],
         }
     }
 
@@ -86,11 +116,32 @@ impl Language {
     /// share what the steps make.
     pub fn step_debs(&self) -> &'static [&'static str] {
         match &self.options {
-            LanguageOptions::Rust(_) => &[],
+            LanguageOptions::Rust(_) | LanguageOptions::Go(_) => &[],
             LanguageOptions::Python(_) => PYTHON_STEP_DEBS,
         }
     }
 }
+
+impl GoOptions {
+    /// What has Go.
+    pub fn toolchain(&self) -> Dependency {
+        let default = || Dependency::Debian(GO_DEB.to_owned());
+        self.toolchain.clone().unwrap_or_else(default)
+    }
+}
+
+fn debian(names: &[&str]) -> Vec<Dependency> {
+    names
+        .iter()
+        .map(|name| Dependency::Debian((*name).to_owned()))
+        .collect()
+}
+
+/// The Debian package of Go.
+pub const GO_DEB: &str = "golang-go";
+
+/// What compiles C for Go, and finds C libraries.
+const CGO_TOOLS: &[&str] = &["gcc", "pkg-config"];
 
 /// A Rust toolchain of today, a linker, and what finds C libraries. Debian's plain `cargo` reads no lock file of today.
 const RUST_TOOLS: &[&str] = &["cargo-web", "gcc", "pkg-config", "rustc-web"];
@@ -103,19 +154,18 @@ pub(super) fn with_defaults(mut package: Package) -> Package {
     let Some(Spanned { value: language, span }) = &package.language else {
         return package;
     };
-    let debs = |names: &'static [&'static str]| {
-        names.iter().map(|name| Spanned {
-            value: Dependency::Debian((*name).to_owned()),
-            span: span.clone(),
-        })
+    let at_key = |value: Dependency| Spanned {
+        value,
+        span: span.clone(),
     };
-    for tool in debs(language.tools()) {
-        if package.tools.iter().all(|own| own.value != tool.value) {
-            package.tools.push(tool);
+    for tool in language.tools() {
+        if package.tools.iter().all(|own| own.value != tool) {
+            package.tools.push(at_key(tool));
         }
     }
     if package.libraries.is_empty() {
-        package.libraries = debs(language.libraries()).collect();
+        let libraries = debian(language.libraries());
+        package.libraries = libraries.into_iter().map(at_key).collect();
     }
     package
 }
@@ -154,6 +204,7 @@ fn read_one(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Language> {
     match field.key {
         "rust" => read_rust(reader, field),
         "python" => read_python(reader, field),
+        "go" => read_go(reader, field),
         _ => None,
     }
 }
@@ -189,6 +240,24 @@ fn read_python(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Language> {
     Some(Language {
         lock: lock(reader, &table),
         options: LanguageOptions::Python(options),
+    })
+}
+
+fn read_go(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Language> {
+    let table = reader.table(field, field.title(), keys::GO.iter().collect())?;
+    let options = GoOptions {
+        packages: texts(reader, &table, "packages", go_package),
+        tags: texts(reader, &table, "tags", go_tag),
+        ldflags: table.checked(reader, "ldflags", one_line).map(|flags| flags.value),
+        cgo: table.flag(reader, "cgo"),
+        toolchain: table
+            .checked(reader, "toolchain", package::dependency)
+            .map(|toolchain| toolchain.value),
+        incremental: table.flag(reader, "incremental").unwrap_or(true),
+    };
+    Some(Language {
+        lock: lock(reader, &table),
+        options: LanguageOptions::Go(options),
     })
 }
 
@@ -256,4 +325,39 @@ fn cargo_word(text: &str) -> Result<String, Complaint> {
         label: "not a name that Cargo knows".to_owned(),
         help: Some("letters, digits, `_`, `-`, `+`, `.`, `/`, `?` and `:`".to_owned()),
     })
+}
+
+/// What `go build` is to build: a directory of the module, with `...` for all below, or a package's import path.
+fn go_package(text: &str) -> Result<String, Complaint> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/+".contains(c);
+    let is_outside = text.starts_with('/') || text.split('/').any(|part| part == "..");
+    if !text.is_empty() && !text.starts_with('-') && !is_outside && text.chars().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err(Complaint {
+        label: "not a package of the module".to_owned(),
+        help: Some("write it as `go build` takes it: `./cmd/serve`, or `./...` for all".to_owned()),
+    })
+}
+
+/// A build tag (`go help buildconstraint`).
+fn go_tag(text: &str) -> Result<String, Complaint> {
+    if !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.') {
+        return Ok(text.to_owned());
+    }
+    Err(Complaint {
+        label: "not a build tag".to_owned(),
+        help: Some("letters, digits, `_` and `.`; each tag is a string of its own".to_owned()),
+    })
+}
+
+/// Something that is handed on as it is.
+fn one_line(text: &str) -> Result<String, Complaint> {
+    match text.contains(char::is_control) {
+        true => Err(Complaint {
+            label: "more than one line".to_owned(),
+            help: Some("write it in one line".to_owned()),
+        }),
+        false => Ok(text.to_owned()),
+    }
 }

@@ -35,7 +35,9 @@ pub use checks::{did_you_mean, parse_size};
 pub use diagnostics::{Diagnostic, Diagnostics, Note};
 pub use git::{GitAddress, GitCommit, GitRef, GitSource, GitTree, GitWanted, LfsPointers};
 pub use image_entries::*;
-pub use language::{Language, LanguageOptions, PYTHON_STEP_DEBS, PythonOptions, RustOptions, normal_python_name};
+pub use language::{
+    GO_DEB, GoOptions, Language, LanguageOptions, PYTHON_STEP_DEBS, PythonOptions, RustOptions, normal_python_name,
+};
 pub use load::{FILE_NAME, load, parse, spec_path};
 pub use lock::{
     ACCOUNT_NUMBERS, Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile,

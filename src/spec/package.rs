@@ -186,7 +186,7 @@ fn unique(
 }
 
 /// `deb:NAME`, `NAME`, `alias:NAME` or `/layerize/store/HASH-NAME`.
-fn dependency(text: &str) -> Result<Dependency, Complaint> {
+pub(super) fn dependency(text: &str) -> Result<Dependency, Complaint> {
     if let Some(name) = text.strip_prefix("deb:") {
         return checks::debian_name(name).map(|()| Dependency::Debian(name.to_owned()));
     }

@@ -39,6 +39,14 @@ pub(in crate::spec) const PACKAGE: &[Key] = &[
         &["uv", "pip", "wheels"],
     ),
     also(
+        key(
+            "go",
+            Table(GO),
+            "Built by Go with the modules that go.sum pins; `tools` and `script` may be left out.",
+        ),
+        &["golang", "gomod"],
+    ),
+    also(
         key("tools", TEXTS, "Needed while building only."),
         &["nativeBuildInputs", "build-tools", "build-depends"],
     ),
@@ -95,7 +103,7 @@ pub(in crate::spec) const PACKAGE: &[Key] = &[
 ];
 
 /// The keys of a package that name its language; it has one of them.
-pub(in crate::spec) const LANGUAGES: &[&str] = &["rust", "python"];
+pub(in crate::spec) const LANGUAGES: &[&str] = &["rust", "python", "go"];
 
 /// `rust = { … }`.
 pub(in crate::spec) const RUST: &[Key] = &[
@@ -166,6 +174,52 @@ pub(in crate::spec) const PYTHON: &[Key] = &[
             "Directories of the source in which its modules are; default: `src` where the project has it, else the source.",
         ),
         &["path", "src"],
+    ),
+];
+
+/// `go = { … }`.
+pub(in crate::spec) const GO: &[Key] = &[
+    also(
+        key(
+            "lock",
+            Text,
+            "The module's `go.sum`, or the workspace's `go.work.sum`, relative to the source (default: the one beside `go.mod`, or `go.work`).",
+        ),
+        &["lockfile", "sum", "go-sum"],
+    ),
+    also(
+        key(
+            "packages",
+            TEXTS,
+            "What is built, as `go build` takes it: `./cmd/serve` (default: all programs of the module).",
+        ),
+        &["package", "subPackages", "main"],
+    ),
+    also(key("tags", TEXTS, "Build tags that are on."), &["tag", "build-tags"]),
+    also(
+        key("ldflags", Text, "Flags of the linker: `-s -w -X main.version=1.2`."),
+        &["link-flags"],
+    ),
+    also(
+        key(
+            "cgo",
+            Flag,
+            "Whether C is compiled and linked with (default: where a package outside Go's own library has C).",
+        ),
+        &["cgo-enabled", "CGO_ENABLED"],
+    ),
+    also(
+        key(
+            "toolchain",
+            Text,
+            "What has Go: a package whose output has `bin/go`, or a Debian package (default `deb:golang-go`).",
+        ),
+        &["go", "compiler"],
+    ),
+    key(
+        "incremental",
+        Flag,
+        "Whether Go's own library and what is depended on are compiled in steps of their own, which an edit of the package leaves as they are (default true).",
     ),
 ];
 

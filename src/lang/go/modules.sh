@@ -1,0 +1,10 @@
+layerize_download=/build/modcache/cache/download
+# Nothing is started for each module: there may be a thousand.
+while read -r number place; do
+  name=LAYERIZE_GO_MOD_$number
+  IFS= read -r -d '' text < "${!name}" || true
+  printf %s "$text" > "$layerize_download/$place.mod"
+done < /build/go-mods
+while read -r hash place; do
+  printf %s "$hash" > "$layerize_download/$place.ziphash"
+done < /build/go-zips
