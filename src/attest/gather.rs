@@ -11,7 +11,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::configure::ScriptsOutcome;
-use crate::derive::{Action, BuildPlan, Download, Input, LeftOut, Origin as DownloadOrigin, Script, StepId};
+use crate::derive::{
+    Action, BuildPlan, Derivation, Download, Input, LeftOut, Origin as DownloadOrigin, Script, StepId,
+};
 use crate::digest::{ContentDigest, Digest, FileHash};
 use crate::fsio;
 use crate::image::{Debug, Image, ImageLayer, PACKAGES_ANNOTATION, Recipe, STORE_PATHS_ANNOTATION};
@@ -241,7 +243,7 @@ impl Gathered<'_> {
         for input in script.source.iter().chain(given) {
             let Input::Step(step) = input else { continue };
             let step = &self.plan.steps[*step];
-            files.extend(pinned(&step.downloads()));
+            files.extend(files_of_step(step));
             if let Action::Script(before) = &step.action {
                 files.extend(self.files_of_script(before));
             }
@@ -281,11 +283,12 @@ impl Gathered<'_> {
             | Action::Restore(_)
             | Action::Unpack { .. }
             | Action::UnpackCrate { .. }
+            | Action::UnpackGitCrates { .. }
             | Action::UnpackDebControl { .. }
             | Action::UnpackDebSource { .. }
             | Action::UnpackGoModule { .. } => {}
         }
-        made.files.extend(pinned(&derivation.downloads()));
+        made.files.extend(files_of_step(derivation));
         made
     }
 }
@@ -306,6 +309,22 @@ impl Making {
             files: BTreeSet::new(),
         }
     }
+}
+
+/// The files from outside that a step takes; of a repository of crates, each crate.
+fn files_of_step(derivation: &Derivation) -> BTreeSet<PinnedFile> {
+    let files = pinned(&derivation.downloads());
+    let Action::UnpackGitCrates { crates, .. } = &derivation.action else {
+        return files;
+    };
+    let each = files.iter().flat_map(|file| {
+        crates.iter().map(|of| PinnedFile {
+            name: format!("{}-{}", of.name, of.version),
+            purl: purl::git_cargo(&of.name, &of.version, file.location.as_deref()),
+            ..file.clone()
+        })
+    });
+    each.collect()
 }
 
 /// The `go.mod` of a module says which others there are, and is no part of what is made.

@@ -107,6 +107,14 @@ pub struct PinnedFile {
     pub binary: bool,
 }
 
+impl PinnedFile {
+    /// What tells it from others: its hash, and of a tree that several crates are of, which of them it is.
+    pub(super) fn key(&self) -> (FileHash, Option<&str>) {
+        let is_crate = self.commit.is_some() && self.purl.starts_with("pkg:cargo/");
+        (self.hash, is_crate.then_some(&*self.name))
+    }
+}
+
 /// All that is in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inventory {
@@ -182,10 +190,10 @@ impl Inventory {
     }
 
     /// The pinned files of all components, each once, sorted by hash.
-    pub(super) fn files(&self) -> BTreeMap<FileHash, &PinnedFile> {
+    pub(super) fn files(&self) -> BTreeMap<(FileHash, Option<&str>), &PinnedFile> {
         let files = self.components.iter().flat_map(|component| &component.sources);
         // Of a file with two names the first in order counts.
-        files.rev().map(|file| (file.hash, file)).collect()
+        files.rev().map(|file| (file.key(), file)).collect()
     }
 
     /// The layers' digests, each once, in order of first appearance.

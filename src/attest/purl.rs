@@ -39,6 +39,11 @@ pub(super) fn cargo(name: &str, version: &str) -> String {
     build("cargo", name, Some(version), &[])
 }
 
+/// A crate of a repository; `location` is where others find that.
+pub(super) fn git_cargo(name: &str, version: &str, location: Option<&str>) -> String {
+    build("cargo", name, Some(version), &[("vcs_url", location)])
+}
+
 /// A distribution of Python; its name as the registry compares names.
 pub(super) fn pypi(name: &str, version: &str) -> String {
     let name = name.to_ascii_lowercase().replace('_', "-");

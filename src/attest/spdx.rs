@@ -254,9 +254,13 @@ fn layer_id(digest: &ContentDigest) -> String {
 }
 
 fn file_id(file: &PinnedFile) -> String {
-    match file.hash.sha256() {
-        Some(digest) => format!("SPDXRef-File-{}", digest.hex()),
-        None => format!("SPDXRef-File-{}-{}", file.hash.scheme(), file.hash.hex()),
+    match (file.hash.sha256(), file.key().1) {
+        (Some(digest), Some(of)) => {
+            let of = Digest::of(of.as_bytes()).hex();
+            format!("SPDXRef-File-{}-{}", digest.hex(), &of[..8])
+        }
+        (Some(digest), None) => format!("SPDXRef-File-{}", digest.hex()),
+        (None, _) => format!("SPDXRef-File-{}-{}", file.hash.scheme(), file.hash.hex()),
     }
 }
 

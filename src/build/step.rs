@@ -139,6 +139,9 @@ impl Step<'_> {
                 },
                 [file],
             ) => self.unpack_archive(archive, file, *strip, *or_keep),
+            (Action::UnpackGitCrates { archive, crates }, [file]) => {
+                self.unpack(|dest| fetch::unpack_git_crates(file, &archive.name, crates, dest))
+            }
             (Action::UnpackCrate { archive }, [file]) => self.unpack(|dest| {
                 fetch::unpack_crate(file, archive, dest)?.report(&archive.name, self.reporter);
                 Ok(())
@@ -178,6 +181,7 @@ impl Step<'_> {
                 | Action::Restore(_)
                 | Action::Unpack { .. }
                 | Action::UnpackCrate { .. }
+                | Action::UnpackGitCrates { .. }
                 | Action::UnpackDeb { .. }
                 | Action::UnpackDebControl { .. }
                 | Action::UnpackGoModule { .. },

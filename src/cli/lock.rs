@@ -11,7 +11,7 @@ use super::error::advised;
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
 use crate::project::Project;
-use crate::project::golden;
+use crate::project::{golden, languages};
 
 /// Arguments of `layerize lock`.
 #[derive(Debug, Args)]
@@ -67,6 +67,9 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
             ..BuildFlags::default()
         };
         golden::record(&mut project, &flags.options(), &context.environment)?;
+    }
+    for line in languages::defaults(&project.workspace, &project.lock) {
+        context.ui.line(&line);
     }
     let changes = spec::lock::changes(&before, &project.lock);
     for change in &changes {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::make::{Maker, store_name};
 use super::script::{Purpose, resolve, unique};
-use super::{Action, Derivation, Download, Input, Origin, Script};
+use super::{Action, CrateName, Derivation, Download, Input, Origin, Script};
 use crate::lang::{Form, LanguageBuild, LanguageStep, LockedDependency, Part, Recipe, Registry, Surroundings};
 use crate::spec::{Diagnostic, Package};
 use crate::store_path::StorePath;
@@ -201,9 +201,27 @@ fn locked(dependency: &LockedDependency) -> Derivation {
                 module: name.clone(),
                 version: version.clone(),
             },
+            Registry::Git(tree) => Origin::Git {
+                package: name.clone(),
+                tree: tree.as_ref().clone(),
+            },
         },
     };
-    let (prefix, action) = match dependency.form {
+    let (prefix, action) = match &dependency.form {
+        Form::GitCrates(crates) => {
+            let crates = crates.iter().map(|(name, version)| CrateName {
+                name: name.clone(),
+                version: version.clone(),
+            });
+            let crates = crates.collect();
+            (
+                "git-crates",
+                Action::UnpackGitCrates {
+                    archive: download,
+                    crates,
+                },
+            )
+        }
         Form::Crate => ("crate", Action::UnpackCrate { archive: download }),
         Form::Wheel => (
             "wheel",

@@ -169,6 +169,13 @@ pub enum Action {
         /// The `.crate`.
         archive: Download,
     },
+    /// Crates of a repository as Cargo wants them in a directory source: the tree of a commit, and links to its packages.
+    UnpackGitCrates {
+        /// The canonical archive of the tree.
+        archive: Download,
+        /// The packages that are wanted, sorted.
+        crates: Vec<CrateName>,
+    },
     /// A Debian binary package as a tree: usr-merged, alternatives recorded, maintainer scripts not run.
     UnpackDeb {
         /// The `.deb`.
@@ -219,6 +226,15 @@ pub enum Action {
     },
     /// What a debugger asks for of a package that a script made: debug files, and the sources that they name.
     DebugInfo(DebugInfo),
+}
+
+/// A crate by its name and version, both fit to be part of a path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CrateName {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
 }
 
 /// A package that a script made, and what it made it of.
@@ -396,6 +412,7 @@ impl Derivation {
             | Action::Restore(_)
             | Action::Unpack { .. }
             | Action::UnpackCrate { .. }
+            | Action::UnpackGitCrates { .. }
             | Action::UnpackDeb { .. }
             | Action::UnpackDebControl { .. }
             | Action::UnpackDebSource { .. }
@@ -410,6 +427,7 @@ impl Derivation {
             | Action::Restore(download)
             | Action::Unpack { archive: download, .. }
             | Action::UnpackCrate { archive: download }
+            | Action::UnpackGitCrates { archive: download, .. }
             | Action::UnpackDeb { deb: download, .. }
             | Action::UnpackDebControl { deb: download, .. }
             | Action::UnpackGoModule { zip: download, .. } => vec![download],

@@ -21,6 +21,7 @@
 //! | `fetch` | *hash* |
 //! | `unpack`, `unpack-or-keep` | *hash*, `strip` |
 //! | `unpack-crate` | *hash* |
+//! | `unpack-git-crates` | `crates` (name and version of each), `narSha256`, `rules` |
 //! | `unpack-deb` | `package` (it names files in the output), `rules`, *hash* |
 //! | `unpack-deb-control` | `package`, *hash* |
 //! | `unpack-go-module` | `module`, `version` (both stand in the names of the zip's files), *hash* |
@@ -76,6 +77,9 @@ pub const DEBUG_FORMAT: u32 = 1;
 /// Number of the rules by which Debian packages become trees; part of every such step's hash.
 const UNPACK_DEB_FORMAT: u32 = 3;
 
+/// Number of the rules by which packages of a repository are laid out for Cargo; part of every such step's hash.
+const UNPACK_GIT_CRATES_FORMAT: u32 = 1;
+
 /// The text whose SHA-256 is the resolved derivation's hash; `path` gives an input's store path.
 pub fn resolved_json(derivation: &Derivation, path: &dyn Fn(&Input) -> StorePath) -> String {
     let dir = StoreDir::layerize();
@@ -97,6 +101,7 @@ pub fn fixed_path(derivation: &Derivation) -> Option<StorePath> {
         .ok(),
         Action::Unpack { .. }
         | Action::UnpackCrate { .. }
+        | Action::UnpackGitCrates { .. }
         | Action::UnpackDeb { .. }
         | Action::UnpackDebControl { .. }
         | Action::UnpackDebSource { .. }
@@ -140,6 +145,11 @@ fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
             of_file(json!({ "kind": kind, "strip": strip }), archive)
         }
         Action::UnpackCrate { archive } => of_file(json!({ "kind": "unpack-crate" }), archive),
+        Action::UnpackGitCrates { archive, crates } => {
+            let crates: Vec<[&str; 2]> = crates.iter().map(|of| [&*of.name, &*of.version]).collect();
+            let rules = UNPACK_GIT_CRATES_FORMAT;
+            json!({ "kind": "unpack-git-crates", "crates": crates, "narSha256": archive.hash.hex(), "rules": rules })
+        }
         Action::UnpackDeb { deb, package } => {
             let action = json!({ "kind": "unpack-deb", "package": package, "rules": UNPACK_DEB_FORMAT });
             of_file(action, deb)

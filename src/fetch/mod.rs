@@ -30,13 +30,15 @@ pub use collect::{CollectedDownloads, collect};
 pub use debian::{AptSources, unpack_deb, unpack_deb_control, unpack_deb_source};
 pub use download::fetch;
 pub use error::{Answer, Asked, FetchError, Wanted};
-pub use git::{GitError, restore_archive};
+pub use git::{GitError, pin_commits, restore_archive};
 pub use gone::gone;
 pub use languages::LanguageTools;
 pub use place::{LocalCopy, Place, Request};
 pub use resolve::{Gone, LockEntry, Update, resolve};
 pub use survey::{Availability, Survey, survey};
-pub use unpack::{Remarks, UnpackError, unpack_archive, unpack_crate, unpack_go_module, unpack_or_keep};
+pub use unpack::{
+    Remarks, UnpackError, unpack_archive, unpack_crate, unpack_git_crates, unpack_go_module, unpack_or_keep,
+};
 
 /// What the machine's user configured for downloads. The environment is read by `cli` alone.
 #[derive(Debug, Clone, Default)]

@@ -92,6 +92,8 @@ pub fn resolve(
         deb_sources: solve::resolve_sources(&spec::deb_sources(workspace), &request)?,
         urls: resolve_urls(&spec::unpinned_urls(workspace), &request)?,
         git: super::git::resolve(&spec::git_sources(workspace), old, update, config, reporter)?,
+        // What lock files of languages name is read by whoever knows the sources.
+        commits: old.commits.clone(),
         // What a Nix store holds is not fetched: who knows the store pins it.
         nix: (old.nix.iter())
             .filter(|(name, _)| spec::nix_contents(workspace).contains_key(*name))

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::digest::FileHash;
 use crate::fsio::{self, PathError};
-use crate::spec::{Diagnostic, Language, LanguageOptions, Lock, Package};
+use crate::spec::{Diagnostic, GitTree, Language, LanguageOptions, Lock, NamedTree, Package};
 
 mod go;
 mod python;
@@ -66,13 +66,17 @@ pub enum Registry {
     },
     /// A proxy of Go's modules, which has two files of each: a zip, and its `go.mod`.
     Go,
+    /// The tree of a commit, whose archive is the file.
+    Git(Box<GitTree>),
 }
 
 /// What becomes of a dependency's file in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Form {
     /// A crate as Cargo wants it in a directory source: its tree, and the file that states its checksum.
     Crate,
+    /// Crates of a repository: the tree of a commit, laid out so that Cargo finds these, name and version of each, sorted.
+    GitCrates(Vec<(String, String)>),
     /// A wheel of Python: the files of the zip as they are in it.
     Wheel,
     /// A module of Go: the files of the zip below its name and version.
@@ -234,6 +238,21 @@ fn read_toml<T: DeserializeOwned>(text: &str, file: &str, help: &str) -> Result<
 trait Planner {
     /// All that `request`'s package takes from its language.
     fn plan(&self, request: &Request<'_>) -> Result<LanguageBuild, LangError>;
+
+    /// What has to be in `layerize.lock` for it; where that has the tools already, also whether these will do.
+    fn needs(&self, _request: &Request<'_>) -> Result<LockNeeds, LangError> {
+        Ok(LockNeeds::default())
+    }
+}
+
+impl LanguageOptions {
+    fn planner(&self) -> &dyn Planner {
+        match self {
+            Self::Rust(planner) => planner,
+            Self::Python(planner) => planner,
+            Self::Go(planner) => planner,
+        }
+    }
 }
 
 /// All that a package takes from its language, by the lock file in its source.
@@ -242,11 +261,25 @@ trait Planner {
 ///
 /// No lock file, one that cannot be read, an entry without a usable hash, a dependency of a kind that is not supported.
 pub fn plan(request: &Request<'_>) -> Result<LanguageBuild, LangError> {
-    match &request.language.options {
-        LanguageOptions::Rust(planner) => planner.plan(request),
-        LanguageOptions::Python(planner) => planner.plan(request),
-        LanguageOptions::Go(planner) => planner.plan(request),
-    }
+    request.language.options.planner().plan(request)
+}
+
+/// What a package's lock file wants of `layerize.lock`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LockNeeds {
+    /// Trees that it names by their commits, which say nothing of submodules and are no hashes of their content.
+    pub commits: Vec<NamedTree>,
+    /// What the user should know of the tools that the lock has, a line each.
+    pub remarks: Vec<String>,
+}
+
+/// What a package's lock file wants of `layerize.lock`.
+///
+/// # Errors
+///
+/// As [`plan`], as far as it can be known before the source is in a store; not what `layerize.lock` does not have yet.
+pub fn needs(request: &Request<'_>) -> Result<LockNeeds, LangError> {
+    request.language.options.planner().needs(request)
 }
 
 /// What is found in a project that has no spec yet.

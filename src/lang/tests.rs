@@ -228,6 +228,50 @@ fn the_first_format_keeps_checksums_apart() {
 }
 
 #[test]
+fn repositories_are_dependencies_once_their_content_is_locked() {
+    let commit = "5a03d13c097e4c0eeec952a900bd79e1c43a629d";
+    let entry = |name: &str, reference: &str| {
+        format!(
+            "\n[[package]]\nname = \"{name}\"\nversion = \"0.3.0\"\nsource = \"git+https://h.invalid/a/b{reference}#{commit}\"\n"
+        )
+    };
+    let text = format!(
+        "{}{}{}{}",
+        cargo_lock(&locked("itoa", CRATES_IO, "")),
+        entry("foo", "?branch=main"),
+        entry("bar", "?branch=main"),
+        entry("baz", "")
+    );
+    let files = [MANIFEST, ("Cargo.lock", &text)];
+    let error = plan_of("rust = {}", &files).unwrap_err();
+    assert!(
+        error.contains("`https://h.invalid/a/b` (commit 5a03d13c097e) is not in the lock"),
+        "{error}"
+    );
+    let pin = crate::spec::LockedTree {
+        size: 1,
+        nar_hash: crate::digest::Digest::of(b"x"),
+    };
+    let lock = Lock {
+        commits: BTreeMap::from([(crate::spec::GitCommit::parse(commit).unwrap(), pin)]),
+        ..Lock::default()
+    };
+    let build = plan_with("rust = {}", &files, &lock).unwrap();
+    let forms: Vec<&Form> = build.dependencies.iter().map(|of| &of.form).collect();
+    let pair = |name: &str| (name.to_owned(), "0.3.0".to_owned());
+    let crates = [vec![pair("baz")], vec![pair("bar"), pair("foo")]].map(Form::GitCrates);
+    assert_eq!(forms, [&Form::Crate, &crates[0], &crates[1]]);
+    let places: std::collections::BTreeSet<&str> = build.own.mounts.iter().map(|mount| mount.at.as_str()).collect();
+    assert_eq!(places.len(), 3, "two references are two sources: {places:?}");
+    assert!(
+        build
+            .own
+            .preamble
+            .contains("git = \"https://h.invalid/a/b\"\nbranch = \"main\"\n")
+    );
+}
+
+#[test]
 fn links_are_followed_within_the_source_alone() {
     let (dir, source) = tree(&[("real/Cargo.lock", "x")]);
     symlink("real/Cargo.lock", dir.path().join("Cargo.lock")).unwrap();

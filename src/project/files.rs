@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::derive::{self, BuildPlan};
 use crate::digest::Digest;
-use crate::event::Reporter;
+use crate::event::{Event, Reporter};
 use crate::fetch::local::LocalSource;
 use crate::fetch::{self, AptSources, LockEntry, Update};
 use crate::fsio::IoContext as _;
@@ -114,6 +114,10 @@ impl Project {
         let moved = environment.nix().moved(&self.workspace, &self.lock)?;
         reasons.extend(moved.into_iter().map(|(_, reason)| reason));
         reasons.extend(base::stale(&self.workspace, &self.lock));
+        if self.kept.is_none() {
+            let needs = languages::needs(self, &self.lock)?;
+            reasons.extend(languages::stale(&needs.commits, &self.lock));
+        }
         Ok(reasons)
     }
 
@@ -125,13 +129,16 @@ impl Project {
         mirrors: &[String],
         environment: &Environment<'_>,
     ) -> Result<(), ProjectError> {
-        let mut lock = fetch::resolve(
-            &self.workspace,
-            &self.lock,
-            update,
-            &environment.fetch_config(offline, mirrors, AptSources::of(&self.workspace)),
-            environment.reporter,
-        )?;
+        let config = environment.fetch_config(offline, mirrors, AptSources::of(&self.workspace));
+        let reporter = environment.reporter;
+        let mut lock = fetch::resolve(&self.workspace, &self.lock, update, &config, reporter)?;
+        if self.kept.is_none() {
+            let needs = languages::needs(self, &lock)?;
+            lock.commits = fetch::pin_commits(&needs.commits, &lock.commits, &config, reporter)?;
+            for text in needs.remarks {
+                reporter.report(Event::Warning { text });
+            }
+        }
         self.pin_nix(&mut lock, update, environment)?;
         base::resolve(&self.workspace, &mut lock, update, offline, environment)?;
         let path = self.lock_path();

@@ -23,7 +23,7 @@ mod files;
 pub mod golden;
 pub mod image;
 pub mod kept;
-mod languages;
+pub mod languages;
 pub mod layer_plan;
 mod mention;
 mod missing;

@@ -61,6 +61,15 @@ pub struct GitTree {
     pub lfs: LfsPointers,
 }
 
+/// A tree that a lock file of a language names by its commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedTree {
+    /// What the lock file's own tool calls what is taken from it, for messages.
+    pub name: String,
+    /// The tree.
+    pub tree: GitTree,
+}
+
 /// What becomes of files that Git LFS keeps elsewhere, of which the repository has pointers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LfsPointers {
@@ -101,6 +110,17 @@ impl GitAddress {
             Some(address) => Ok(address),
             None => local(checks::local_path(text)?.into()),
         }
+    }
+
+    /// The address that a lock file of a language gives; `None` where it could only be meant relative to something.
+    ///
+    /// # Errors
+    ///
+    /// Why it is none.
+    pub fn of_lock_file(url: &str) -> Result<Option<Self>, String> {
+        let complaint = |complaint: Complaint| complaint.label;
+        check_characters(url).map_err(complaint)?;
+        Self::absolute(url).map_err(complaint)
     }
 
     /// An address that is no path relative to something.

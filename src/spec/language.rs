@@ -112,6 +112,17 @@ impl Language {
         }
     }
 
+    /// What is done where the package has no script, in a line.
+    pub fn script_summary(&self) -> &'static str {
+        match &self.options {
+            LanguageOptions::Rust(_) => "`cargo build --locked`; programs to `$out/bin`, libraries to `$out/lib`",
+            LanguageOptions::Python(_) => {
+                "an environment of links to the wheels with the source's modules; its commands to `$out/bin`"
+            }
+            LanguageOptions::Go(_) => "`go build` of its programs to `$out/bin`",
+        }
+    }
+
     /// The Debian packages of steps that have no others, sorted: the same for all packages in the language, so that these
     /// share what the steps make.
     pub fn step_debs(&self) -> &'static [&'static str] {

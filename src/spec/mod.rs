@@ -33,7 +33,7 @@ mod types;
 pub use certificates::{CERTIFICATES_DEB, Certificates, OwnCertificate};
 pub use checks::{did_you_mean, parse_size};
 pub use diagnostics::{Diagnostic, Diagnostics, Note};
-pub use git::{GitAddress, GitCommit, GitRef, GitSource, GitTree, GitWanted, LfsPointers};
+pub use git::{GitAddress, GitCommit, GitRef, GitSource, GitTree, GitWanted, LfsPointers, NamedTree};
 pub use image_entries::*;
 pub use language::{
     GO_DEB, GoOptions, Language, LanguageOptions, PYTHON_STEP_DEBS, PythonOptions, RustOptions, normal_python_name,
@@ -41,7 +41,7 @@ pub use language::{
 pub use load::{FILE_NAME, load, parse, spec_path};
 pub use lock::{
     ACCOUNT_NUMBERS, Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile,
-    LockedGit, LockedNix, LockedUrl,
+    LockedGit, LockedNix, LockedTree, LockedUrl,
 };
 pub use needs::{
     GLIBC_DEB, UTF8_DEB, ZONE_DEB, build_debs, certificate_debs, contents_debs, deb_sets, deb_sources, debs,

@@ -10,6 +10,8 @@ use layerize::digest::Digest;
 
 use crate::support::{Place, Ran, in_another_world};
 
+mod git;
+
 /// A published crate.
 struct Crate<'a> {
     name: &'a str,
@@ -44,7 +46,7 @@ impl Crate<'_> {
 }
 
 /// The registry that manifests mean, as every lock file names it: ours does.
-fn default_registry() -> String {
+pub fn default_registry() -> String {
     let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
     let source = lock.lines().find_map(|line| line.strip_prefix("source = "));
     source.unwrap().trim_matches('"').to_owned()

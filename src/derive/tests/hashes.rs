@@ -169,6 +169,16 @@ fn whatever_can_change_an_output_changes_the_hash() {
     assert_eq!(changed(&|script| script.names.clear()), original);
 }
 
+fn crates(archive: Download, name: &str) -> Action {
+    Action::UnpackGitCrates {
+        archive,
+        crates: vec![CrateName {
+            name: name.to_owned(),
+            version: "1.0.0".to_owned(),
+        }],
+    }
+}
+
 #[test]
 fn every_kind_of_download_is_known_by_its_digest() {
     let download = |name: &str, seed: &str| Download {
@@ -214,6 +224,9 @@ fn every_kind_of_download_is_known_by_its_digest() {
         text(source(vec![a(), download("b", "b")])),
         text(Action::Restore(a())),
         text(Action::Restore(download("a", "b"))),
+        text(crates(a(), "x")),
+        text(crates(a(), "y")),
+        text(crates(download("a", "b"), "x")),
     ];
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
     let kept = Action::Unpack {
@@ -235,6 +248,7 @@ fn every_kind_of_download_is_known_by_its_digest() {
     assert_eq!(text(deb("x", elsewhere())), all[6]);
     assert_eq!(text(source(vec![elsewhere()])), all[9]);
     assert_eq!(text(Action::Restore(elsewhere())), all[12]);
+    assert_eq!(text(crates(elsewhere(), "x")), all[14]);
 }
 
 /// Files that locks of languages know by other hashes than SHA-256.

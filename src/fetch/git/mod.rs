@@ -32,6 +32,7 @@ mod submodules;
 mod tree;
 
 pub use error::GitError;
+pub use pin::pin_commits;
 pub(super) use pin::resolve;
 pub(super) use repository::collect;
 

@@ -12,7 +12,7 @@ use crate::fetch::cache::Cache;
 use crate::fetch::download::THREADS;
 use crate::fetch::{FetchConfig, FetchError, LockEntry, Update};
 use crate::parallel;
-use crate::spec::{GitSource, GitTree, Lock, LockedGit, PackageName};
+use crate::spec::{GitCommit, GitSource, GitTree, Lock, LockedGit, LockedTree, NamedTree, PackageName};
 
 /// What the lock has of each source.
 pub(in crate::fetch) fn resolve(
@@ -42,6 +42,39 @@ pub(in crate::fetch) fn resolve(
         }
     })?;
     Ok(sources.keys().cloned().zip(locked).collect())
+}
+
+/// What the lock has of each of these trees, by its commit; `name` is what the user knows a tree by. What is locked stays:
+/// a commit is what it is.
+///
+/// # Errors
+///
+/// A repository that cannot be fetched from, a commit that it does not have, a tree that cannot be taken.
+pub fn pin_commits(
+    trees: &BTreeMap<GitCommit, NamedTree>,
+    old: &BTreeMap<GitCommit, LockedTree>,
+    config: &FetchConfig,
+    reporter: &dyn Reporter,
+) -> Result<BTreeMap<GitCommit, LockedTree>, FetchError> {
+    if trees.keys().all(|commit| old.contains_key(commit)) {
+        let kept = trees
+            .keys()
+            .filter_map(|commit| Some((commit.clone(), old.get(commit)?.clone())));
+        return Ok(kept.collect());
+    }
+    let cache = Cache::open(&config.cache)?;
+    let wanted: Vec<(&GitCommit, &NamedTree)> = trees.iter().collect();
+    let locked = parallel::map(&wanted, THREADS, |(commit, named)| match old.get(*commit) {
+        Some(locked) => Ok(locked.clone()),
+        None => {
+            let made = archive(&named.tree, &named.name, None, &cache, config, reporter)?;
+            Ok::<_, FetchError>(LockedTree {
+                size: made.size,
+                nar_hash: made.digest,
+            })
+        }
+    })?;
+    Ok(trees.keys().cloned().zip(locked).collect())
 }
 
 struct Pinner<'a> {

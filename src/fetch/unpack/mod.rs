@@ -21,6 +21,7 @@ use crate::event::{Event, Reporter};
 use crate::fsio::{IoContext, PathError, copy_file};
 use crate::oci::CompressionFormat;
 
+mod git_crates;
 mod go_module;
 #[cfg(test)]
 pub(super) mod testing;
@@ -28,6 +29,7 @@ pub(super) mod testing;
 pub(super) mod tests;
 pub(super) mod tree;
 
+pub use git_crates::unpack_git_crates;
 pub(super) use go_module::hash_go_module;
 pub use go_module::unpack_go_module;
 use tree::{Duplicates, EntryPath, TreeWriter};

@@ -1,12 +1,14 @@
 //! A *Cargo.lock*: the crates that it pins, with where each comes from and its checksum.
 //!
-//! Invariant: a crate that comes back has a checksum; names and versions are fit to be part of a path. Versions 1 to 4 of
+//! Invariant: a crate that comes back has a checksum, or is of a commit; names and versions are fit to be part of a path. Versions 1 to 4 of
 //! the format are read.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use super::git::GitRepository;
 use crate::digest::Digest;
 use crate::lang::{LangError, read_toml};
 
@@ -16,11 +18,16 @@ const DEFAULT_REGISTRY: &str = "/rust-lang/crates.io-index";
 /// The newest format that is known.
 const VERSION_MAX: u32 = 4;
 
+/// The first format in which what is wanted of a repository is percent-encoded.
+const VERSION_ENCODED: u32 = 4;
+
 /// What a lock file pins, without the members of the workspace itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CargoLock {
     /// From registries, sorted by name and version.
     pub(super) crates: Vec<LockedCrate>,
+    /// Repositories that crates are taken from, sorted by how the lock file names them.
+    pub(super) repositories: Vec<GitRepository>,
     /// Whether one of them depends on a package of the source, as where `[patch]` replaces a crate by a directory.
     pub(super) crates_need_source: bool,
     /// What all its packages are called, those of the source among them.
@@ -53,13 +60,13 @@ impl CrateSource {
 struct Document {
     version: Option<u32>,
     #[serde(default)]
-    package: Vec<Entry>,
+    package: Vec<LockEntry>,
     #[serde(default)]
     metadata: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct LockEntry {
     name: String,
     version: String,
     source: Option<String>,
@@ -80,11 +87,31 @@ impl CargoLock {
         let crates_need_source = crates_need_source(&document.package);
         let names = document.package.iter().map(|entry| entry.name.clone()).collect();
         let mut crates = BTreeSet::new();
+        let mut repositories = BTreeMap::new();
         for entry in document.package {
-            crates.extend(read_entry(entry, &document.metadata, file)?);
+            let place = check_entry(&entry, file)?;
+            match entry.source.as_deref().and_then(|source| source.strip_prefix("git+")) {
+                Some(source) => {
+                    let source = source.to_owned();
+                    let known = match repositories.entry(source) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(new) => {
+                            let encoded = document.version.is_some_and(|version| version >= VERSION_ENCODED);
+                            let read = GitRepository::parse(new.key(), encoded).map_err(|reason| {
+                                let message = format!("the repository of `{}` cannot be taken: {reason}", entry.name);
+                                LangError::at(place, message, "let `cargo` write the lock file anew")
+                            })?;
+                            new.insert(read)
+                        }
+                    };
+                    known.packages.insert((entry.name, entry.version));
+                }
+                None => crates.extend(read_entry(entry, place, &document.metadata)?),
+            }
         }
         Ok(Self {
             crates: crates.into_iter().collect(),
+            repositories: repositories.into_values().collect(),
             crates_need_source,
             names,
         })
@@ -98,7 +125,7 @@ impl CargoLock {
 
 /// Whether a package from elsewhere depends on one of the source. A dependency is written as its name, with its version and
 /// where it comes from as far as that is needed to tell it from others.
-fn crates_need_source(packages: &[Entry]) -> bool {
+fn crates_need_source(packages: &[LockEntry]) -> bool {
     let own = |dependency: &String| {
         let mut words = dependency.split(' ');
         let (name, version, source) = (words.next(), words.next(), words.next());
@@ -110,8 +137,8 @@ fn crates_need_source(packages: &[Entry]) -> bool {
     others.flat_map(|package| &package.dependencies).any(own)
 }
 
-/// The crate of an entry; `None` for one that is part of the source itself.
-fn read_entry(entry: Entry, metadata: &BTreeMap<String, String>, file: &str) -> Result<Option<LockedCrate>, LangError> {
+/// Sees to it that a name and a version are fit to be part of a path; gives the entry's place in the lock file.
+fn check_entry(entry: &LockEntry, file: &str) -> Result<String, LangError> {
     let place = format!("`{file}`, package `{} {}`", entry.name, entry.version);
     let plain =
         |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_+.".contains(&b));
@@ -119,15 +146,16 @@ fn read_entry(entry: Entry, metadata: &BTreeMap<String, String>, file: &str) -> 
         let message = "a package's name or version holds what neither can hold";
         return Err(LangError::at(place, message, "let `cargo` write the lock file anew"));
     }
+    Ok(place)
+}
+
+/// The crate of an entry; `None` for one that is part of the source itself.
+fn read_entry(
+    entry: LockEntry,
+    place: String,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Option<LockedCrate>, LangError> {
     let Some(source) = entry.source else { return Ok(None) };
-    if source.starts_with("git+") {
-        let message = "a dependency from git is not supported yet";
-        return Err(LangError::at(
-            place,
-            message,
-            "depend on a published version, or copy it into the source",
-        ));
-    }
     if source.contains(|c: char| c.is_control() || c == '"' || c == '\\') {
         let message = "the place that a package comes from is not an address";
         return Err(LangError::at(place, message, "let `cargo` write the lock file anew"));

@@ -77,6 +77,15 @@ impl Manifest {
         self.package()?.get("name")?.as_str()
     }
 
+    /// The oldest compiler that it is for.
+    pub(super) fn rust_version<'a>(&'a self, workspace: Option<&'a Self>) -> Option<&'a str> {
+        let own = self.package()?.get("rust-version")?;
+        match own.as_table() {
+            Some(_) => workspace?.workspace()?.get("package")?.get("rust-version")?.as_str(),
+            None => own.as_str(),
+        }
+    }
+
     /// The program that `cargo run` means, and those that the manifest names.
     pub(super) fn named_programs(&self) -> Vec<&str> {
         let default = self.package().and_then(|package| package.get("default-run")?.as_str());

@@ -4,20 +4,23 @@
 //! that no store path of a crate can get into what it makes.
 
 mod cargo_lock;
+mod git;
 mod manifest;
 mod survey;
+mod toolchain;
 mod workspace;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{
-    Form, GeneratedTree, LangError, LanguageBuild, LanguageStep, LockedDependency, Mount, Part, Planner, Recipe,
-    Registry, Request, Surroundings,
+    Form, GeneratedTree, LangError, LanguageBuild, LanguageStep, LockNeeds, LockedDependency, Mount, Part, Planner,
+    Recipe, Registry, Request, Surroundings,
 };
 use crate::digest::Digest;
-use crate::spec::{Language, RustOptions};
+use crate::spec::{Language, Lock, RustOptions};
 use cargo_lock::{CargoLock, CrateSource};
+use git::GitRepository;
 pub(super) use survey::survey;
 use workspace::CargoWorkspace;
 
@@ -44,21 +47,12 @@ const LAY: &str = include_str!("lay.sh");
 
 impl Planner for RustOptions {
     fn plan(&self, request: &Request<'_>) -> Result<LanguageBuild, LangError> {
-        let file = lock_file(request.language);
-        let Some(root) = file
-            .strip_suffix(LOCK)
-            .filter(|root| root.is_empty() || root.ends_with('/'))
-        else {
-            let message = "Cargo reads no lock file of another name than `Cargo.lock`";
-            return Err(LangError::at(format!("`{file}`"), message, "rename it"));
-        };
-        let root = root.trim_end_matches('/');
-        let text = request.source.text(file)?.ok_or_else(|| {
-            let help =
-                "run `cargo generate-lockfile`, and see that `include`, `exclude` and `.gitignore` let it through";
-            LangError::at(format!("`{file}`"), "the source has no lock file", help)
-        })?;
-        let lock = CargoLock::parse(&text, file)?;
+        let LockFile {
+            path: file,
+            root,
+            text,
+            lock,
+        } = LockFile::read(request)?;
         if lock.sources().into_iter().filter(|source| source.is_default()).count() > 1 {
             let message = "crates come from two registries of which each is named as Rust's own is";
             let help = "take all of them from one, and let `cargo` write the lock file anew";
@@ -66,6 +60,7 @@ impl Planner for RustOptions {
         }
         let workspace = CargoWorkspace::read(request.source, root)?;
         workspace.check_lock(&lock, file)?;
+        toolchain::check(&workspace, request.lock)?;
         let preamble = self.preamble(root, &lock, &workspace);
         let recipe = Recipe {
             preamble: preamble.clone(),
@@ -77,12 +72,13 @@ impl Planner for RustOptions {
             ..recipe.clone()
         };
         let mut build = LanguageBuild {
-            dependencies: lock.crates.iter().map(dependency).collect(),
+            dependencies: dependencies(&lock, request.lock, file)?,
             own,
             ..LanguageBuild::default()
         };
         // A crate that is compiled with a package of the source cannot be compiled before it.
-        if self.incremental && !lock.crates.is_empty() && !lock.crates_need_source {
+        let has_any = !lock.crates.is_empty() || !lock.repositories.is_empty();
+        if self.incremental && has_any && !lock.crates_need_source {
             let mut skeleton = workspace.skeleton()?;
             skeleton.insert(file.to_owned(), text.into_bytes());
             let package = &request.package.name.value;
@@ -105,6 +101,52 @@ impl Planner for RustOptions {
         }
         Ok(build)
     }
+
+    fn needs(&self, request: &Request<'_>) -> Result<LockNeeds, LangError> {
+        let LockFile { path, root, lock, .. } = LockFile::read(request)?;
+        let workspace = CargoWorkspace::read(request.source, root)?;
+        workspace.check_lock(&lock, path)?;
+        toolchain::check(&workspace, request.lock)?;
+        Ok(LockNeeds {
+            commits: lock.repositories.iter().map(GitRepository::named_tree).collect(),
+            remarks: toolchain::told(request.source, root, request.lock)?
+                .into_iter()
+                .collect(),
+        })
+    }
+}
+
+/// The lock file of a package.
+struct LockFile<'a> {
+    path: &'a str,
+    /// The directory in which it is.
+    root: &'a str,
+    text: String,
+    lock: CargoLock,
+}
+
+impl<'a> LockFile<'a> {
+    fn read(request: &Request<'a>) -> Result<Self, LangError> {
+        let path = lock_file(request.language);
+        let Some(root) = path
+            .strip_suffix(LOCK)
+            .filter(|root| root.is_empty() || root.ends_with('/'))
+        else {
+            let message = "Cargo reads no lock file of another name than `Cargo.lock`";
+            return Err(LangError::at(format!("`{path}`"), message, "rename it"));
+        };
+        let text = request.source.text(path)?.ok_or_else(|| {
+            let help =
+                "run `cargo generate-lockfile`, and see that `include`, `exclude` and `.gitignore` let it through";
+            LangError::at(format!("`{path}`"), "the source has no lock file", help)
+        })?;
+        Ok(Self {
+            path,
+            root: root.trim_end_matches('/'),
+            lock: CargoLock::parse(&text, path)?,
+            text,
+        })
+    }
 }
 
 impl RustOptions {
@@ -114,6 +156,9 @@ impl RustOptions {
         let mut text = format!("cat > {CONFIG} <<'LAYERIZE'\n");
         for source in lock.sources() {
             text.push_str(&replaced(source));
+        }
+        for repository in &lock.repositories {
+            text.push_str(&repository.replaced());
         }
         for (name, source) in registries(lock, workspace) {
             let index = source.strip_prefix("registry+").unwrap_or(&source);
@@ -145,14 +190,38 @@ fn lock_file(language: &Language) -> &str {
     language.lock.as_ref().map_or(LOCK, |lock| &lock.value)
 }
 
-/// Each crate in the directory of its registry.
+/// What the lock file pins: the crates of registries, then the repositories.
+fn dependencies(lock: &CargoLock, pins: &Lock, file: &str) -> Result<Vec<LockedDependency>, LangError> {
+    let mut all: Vec<LockedDependency> = lock.crates.iter().map(dependency).collect();
+    for repository in &lock.repositories {
+        let commit = &repository.tree.commit;
+        let pin = pins.commits.get(commit).ok_or_else(|| repository.not_locked(file))?;
+        let name = repository.name();
+        all.push(LockedDependency {
+            name: name.to_owned(),
+            version: commit.short().to_owned(),
+            file: format!("{name}-{}.nar", commit.short()),
+            hash: pin.nar_hash.into(),
+            registry: Registry::Git(Box::new(repository.tree.clone())),
+            form: Form::GitCrates(repository.packages.iter().cloned().collect()),
+        });
+    }
+    Ok(all)
+}
+
+/// Each crate in the directory of its registry, and the directories of repositories.
 fn mounts(lock: &CargoLock) -> Vec<Mount> {
     let crates = lock.crates.iter().enumerate();
     let mount = crates.map(|(index, of)| Mount {
         part: Part::Dependency(index),
         at: format!("{}/{}-{}", directory(&of.source), of.name, of.version),
     });
-    mount.collect()
+    let repositories = lock.repositories.iter().zip(lock.crates.len()..);
+    let repositories = repositories.map(|(repository, index)| Mount {
+        part: Part::Dependency(index),
+        at: repository.directory(),
+    });
+    mount.chain(repositories).collect()
 }
 
 /// Where the crates of a registry are: two may have crates of one name and version.

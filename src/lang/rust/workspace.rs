@@ -63,6 +63,16 @@ impl<'a> CargoWorkspace<'a> {
             .collect()
     }
 
+    /// What the members say of the compiler that they need at least, and where.
+    pub(super) fn rust_versions(&self) -> Vec<(String, &str)> {
+        let shared = self.manifest(&self.root);
+        let of_members = self.members.iter().filter_map(|dir| {
+            let version = self.manifest(dir)?.rust_version(shared)?;
+            Some((manifest_path(dir), version))
+        });
+        of_members.collect()
+    }
+
     /// Whether a lock file has all that the members depend on; else it is older than the manifests, and Cargo could only say
     /// that it does not find what is not there.
     pub(super) fn check_lock(&self, lock: &CargoLock, file: &str) -> Result<(), LangError> {

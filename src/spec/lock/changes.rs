@@ -114,6 +114,10 @@ fn pins(lock: &Lock) -> Vec<(String, PinnedTo)> {
         let (shown, files) = (git.commit.to_string(), vec![git.nar_hash]);
         (format!("git of {name}"), PinnedTo { shown, files })
     });
+    let commits = lock.commits.iter().map(|(commit, tree)| {
+        let label = format!("tree of commit {commit}");
+        (label, tree.nar_hash.to_string().into())
+    });
     let nix = lock.nix.iter().map(|(name, nix)| {
         let pin = format!("{} {}", nix.path, nix.closure);
         (format!("nix:{name}"), pin.into())
@@ -133,6 +137,7 @@ fn pins(lock: &Lock) -> Vec<(String, PinnedTo)> {
     debs.chain(sources)
         .chain(urls)
         .chain(git)
+        .chain(commits)
         .chain(nix)
         .chain(bases)
         .chain(accounts)

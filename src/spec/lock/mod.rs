@@ -7,7 +7,8 @@
 //! # The text, version 1
 //!
 //! TOML; first a comment, `version = 1` and the Debian `architecture`, then an array of tables for each kind of
-//! input, sorted by name: `[[archive]]` (where Debian packages were found, as it was then), `[[deb]]`, `[[deb-set]]`, `[[deb-source]]`, `[[url]]`, `[[git]]`, `[[nix]]`, `[[base]]`, `[[account]]` (numbers of users and groups that
+//! input, sorted by name: `[[archive]]` (where Debian packages were found, as it was then), `[[deb]]`, `[[deb-set]]`, `[[deb-source]]`, `[[url]]`, `[[git]]`, `[[commit]]` (trees that a
+//! language's lock file names by their commits), `[[nix]]`, `[[base]]`, `[[account]]` (numbers of users and groups that
 //! maintainer scripts made, which builds add); last a `[[golden]]` for each image whose digest is recorded. An entry has the same keys
 //! always (but for `archive`, which entries of older locks and of archives without a Release file lack), each on a line of its own, and lists have an element a line: a review shows what changed and no more, and
 //! changes of two branches merge unless they are next to each other. Where they are, either side will do, as

@@ -17,7 +17,7 @@ use crate::spec::{
 
 use super::accounts::{self, ACCOUNT};
 use super::archives::{self, ARCHIVE};
-use super::git::{self, GIT};
+use super::git::{self, COMMIT, GIT};
 use super::{FILE_NAME, VERSION};
 
 /// Largest lock in bytes; ten thousand packages make some ten megabytes.
@@ -61,6 +61,11 @@ const ROOT: &[Key] = &[
     key("deb-source", Many(&TableOf(DEB_SOURCE)), "Debian source packages."),
     key("url", Many(&TableOf(URL)), "Downloads."),
     key("git", Many(&TableOf(GIT)), "Trees of commits."),
+    key(
+        "commit",
+        Many(&TableOf(COMMIT)),
+        "Trees of commits that lock files of languages name.",
+    ),
     key("nix", Many(&TableOf(NIX)), "Paths of Nix stores."),
     key("base", Many(&TableOf(BASE)), "Bases of images."),
     key("account", Many(&TableOf(ACCOUNT)), "Numbers of users and groups."),
@@ -161,6 +166,7 @@ fn read(text: &str, errors: &mut Vec<Diagnostic>) -> Option<Lock> {
     }
     fill(&mut reader, &table, "url", &mut lock.urls, read_url);
     fill(&mut reader, &table, "git", &mut lock.git, git::read);
+    fill(&mut reader, &table, "commit", &mut lock.commits, git::read_commit);
     fill(&mut reader, &table, "nix", &mut lock.nix, read_nix);
     fill(&mut reader, &table, "base", &mut lock.bases, read_base);
     fill(&mut reader, &table, "account", &mut lock.accounts, accounts::read);
@@ -242,7 +248,7 @@ fn insert<K: Ord, V>(reader: &mut Reader<'_>, entry: &Field<'_>, map: &mut BTree
 /// Opens an entry of an array of tables; all its keys but optional ones must be there.
 pub(super) fn open<'t>(reader: &mut Reader<'_>, entry: &Field<'t>, keys: &'static [Key]) -> Option<Table<'t>> {
     let named = match entry.value {
-        DeValue::Table(entries) => ["name", "package", "image"]
+        DeValue::Table(entries) => ["name", "package", "image", "commit"]
             .iter()
             .find_map(|key| entries.get(*key)?.get_ref().as_str()),
         _ => None,

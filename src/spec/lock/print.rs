@@ -44,6 +44,12 @@ pub fn print(lock: &Lock) -> String {
     for (package, git) in &lock.git {
         printer.git(package, git);
     }
+    for (commit, tree) in &lock.commits {
+        printer.header("commit");
+        printer.string("commit", commit.as_str());
+        printer.key("size", &tree.size.to_string());
+        printer.string("nar-sha256", &tree.nar_hash.hex());
+    }
     for (name, nix) in &lock.nix {
         printer.nix(name, nix);
     }

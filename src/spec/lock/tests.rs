@@ -8,7 +8,7 @@ use crate::spec::git::{GitCommit, GitRef, GitWanted};
 use crate::spec::tests::check_golden;
 use crate::spec::{
     Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedGit, LockedNix,
-    LockedUrl, PackageName,
+    LockedTree, LockedUrl, PackageName,
 };
 
 fn archive(label: &str) -> LockedArchive {
@@ -38,6 +38,14 @@ fn deb(version: &str, depends: &[&[&str]]) -> LockedDeb {
 
 fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn commit() -> (GitCommit, LockedTree) {
+    let tree = LockedTree {
+        size: 96,
+        nar_hash: Digest::of(b"tree"),
+    };
+    (GitCommit::parse(&"cd".repeat(20)).unwrap(), tree)
 }
 
 fn example() -> Lock {
@@ -83,6 +91,7 @@ fn example() -> Lock {
         ]
         .map(|(name, git)| (PackageName(name.to_owned()), git))
         .into(),
+        commits: [commit()].into(),
         nix: [(
             "../result".to_owned(),
             LockedNix {
@@ -320,6 +329,7 @@ prop_compose! {
         compressions in prop::collection::btree_set(prop::sample::select(vec!["gzip", "gzip:6", "zstd", "none"]), 0..3),
         urls in prop::collection::btree_map("([a-z]{1,5}:){0,2}[a-zA-Z0-9][a-zA-Z0-9+._-]{0,8}", (0..1u64 << 30, arb_digest()), 0..3),
         gits in prop::collection::btree_map("[a-z]{1,9}", ("[a-z]{1,5}(/[a-z0-9]{1,5}x)?|[0-9a-f]{40}", any::<bool>(), any::<bool>()), 0..3),
+        commits in prop::collection::btree_map("[0-9a-f]{40}|[0-9a-f]{64}", (0..1u64 << 30, arb_digest()), 0..3),
         nix in prop::collection::btree_map("[a-z/.]{1,9}", (arb_digest(), arb_digest()), 0..3),
         accounts in prop::collection::btree_map(("[a-z]{1,5}", "[a-zA-Z_][a-z0-9_.-]{0,8}"), 101..=999u32, 0..4),
     ) -> Lock {
@@ -347,7 +357,10 @@ prop_compose! {
             }
             (PackageName(name), locked)
         }).collect();
-        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, git, debs, nix, bases, accounts, golden: compressions.into_iter().map(golden).collect() }
+        let commits = commits.into_iter().map(|(commit, (size, nar_hash))| {
+            (GitCommit::parse(&commit).unwrap(), LockedTree { size, nar_hash })
+        }).collect();
+        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, git, commits, debs, nix, bases, accounts, golden: compressions.into_iter().map(golden).collect() }
     }
 }
 
@@ -381,6 +394,7 @@ fn changes_are_told_by_kind() {
         + full.deb_sources.len()
         + full.urls.len()
         + full.git.len()
+        + full.commits.len()
         + full.nix.len()
         + full.bases.len()
         + full.accounts.len()

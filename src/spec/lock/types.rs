@@ -24,6 +24,8 @@ pub struct Lock {
     pub urls: BTreeMap<PackageName, LockedUrl>,
     /// Trees of `source = { git = … }`, by package name.
     pub git: BTreeMap<PackageName, LockedGit>,
+    /// Trees of commits that lock files of languages name without a hash of their content.
+    pub commits: BTreeMap<GitCommit, LockedTree>,
     /// Paths of Nix stores, by the text in `contents = [{ nix = "…" }]`.
     pub nix: BTreeMap<String, LockedNix>,
     /// Bases of images, by the image's name. The one thing in a lock that may name a host: a registry's is part of an
@@ -156,6 +158,15 @@ pub struct LockedGit {
     pub wanted: GitWanted,
     /// The commit.
     pub commit: GitCommit,
+    /// Size of the tree's canonical archive (NAR) in bytes.
+    pub size: u64,
+    /// Digest of that archive.
+    pub nar_hash: Digest,
+}
+
+/// The tree of a commit that a language's lock file names, with its submodules, as pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedTree {
     /// Size of the tree's canonical archive (NAR) in bytes.
     pub size: u64,
     /// Digest of that archive.

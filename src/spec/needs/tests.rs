@@ -92,6 +92,7 @@ fn lock_for(workspace: &Workspace) -> Lock {
             .into_iter()
             .map(|(name, source)| (name, locked_git(source)))
             .collect(),
+        commits: BTreeMap::new(),
         nix: BTreeMap::new(),
         bases: BTreeMap::new(),
         accounts: BTreeMap::new(),
