@@ -22,6 +22,7 @@ mod shell;
 mod step;
 mod surroundings;
 mod tools;
+mod units;
 mod variation;
 
 use std::path::PathBuf;

@@ -25,6 +25,7 @@ use super::link;
 use super::log::BuildLog;
 use super::runner::{Runner, failed_command};
 use super::surroundings::{Surroundings, base_variables, bind_inputs};
+use super::units::UnitCache;
 use super::variation::{self, Variation};
 use super::{BuildError, BuildOptions, SandboxMode};
 use crate::closure;
@@ -115,13 +116,25 @@ impl ScriptStep<'_> {
     /// Runs the script; gives the path of what it made.
     pub(super) fn run(&self) -> Result<StorePath, BuildError> {
         let scratch = self.placeholder()?;
+        let cache = UnitCache::of(self.store, self.script, &|input| self.paths[input].clone());
+        let cache = cache.filter(|_| self.options.sandbox == SandboxMode::Namespaces);
         let rewritten = {
-            let prepared = self.execute(&scratch)?;
+            let prepared = self.execute_with(&scratch, cache.as_ref())?;
             let tree = self.take_output(&prepared)?;
             let declare = |found: &BTreeSet<StorePath>| self.declare(found);
             let output = self.new_output(&prepared, &tree, &declare);
             let added = self.store.add_rewritten(&output, &scratch);
-            added.map_err(|error| self.explain(error))?
+            let rewritten = added.map_err(|error| self.explain(error))?;
+            if let (Some(cache), Rewritten::Registered(info)) = (&cache, &rewritten)
+                && let Err(error) = cache.keep(&info.path, &prepared.build)
+            {
+                let text = format!(
+                    "what `{}` compiled is not kept crate by crate: {error}",
+                    self.derivation.label
+                );
+                self.reporter.report(Event::Warning { text });
+            }
+            rewritten
         };
         match rewritten {
             Rewritten::Registered(info) => Ok(info.path),
@@ -173,9 +186,31 @@ impl ScriptStep<'_> {
         Ok(Remade::new(tree, settled, prepared.staging))
     }
 
+    /// [`execute`](Self::execute) over what is known of each crate; where that fails, without it.
+    fn execute_with(
+        &self,
+        scratch: &StorePath,
+        cache: Option<&UnitCache<'_>>,
+    ) -> Result<PreparedScript<'_>, BuildError> {
+        let prepared = self.prepare(scratch)?;
+        let laid = cache.map_or(Ok(0), |cache| cache.lay(&prepared.build))?;
+        match self.run_prepared(prepared) {
+            Err(BuildError::Script(_)) if laid > 0 => {
+                let label = &self.derivation.label;
+                let text = format!("`{label}` failed over what was compiled before; it is run again without");
+                self.reporter.report(Event::Note { text });
+                self.execute(scratch)
+            }
+            ran => ran,
+        }
+    }
+
     /// Runs the script with `scratch` as `$out`; what it made is in the staging directory.
     fn execute(&self, scratch: &StorePath) -> Result<PreparedScript<'_>, BuildError> {
-        let prepared = self.prepare(scratch)?;
+        self.run_prepared(self.prepare(scratch)?)
+    }
+
+    fn run_prepared<'p>(&self, prepared: PreparedScript<'p>) -> Result<PreparedScript<'p>, BuildError> {
         let label = &self.derivation.label;
         self.reporter.report(Event::BuildStarted { name: label.clone() });
         let mut tell = |line: &str| {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::make::{Maker, store_name};
 use super::script::{Purpose, resolve, unique};
 use super::{Action, CrateName, Derivation, Download, Input, Origin, Script};
-use crate::lang::{Form, LanguageBuild, LanguageStep, LockedDependency, Part, Recipe, Registry, Surroundings};
+use crate::lang::{Form, LanguageBuild, LanguageStep, LockedDependency, Part, Recipe, Registry, Surroundings, Units};
 use crate::spec::{Diagnostic, Package};
 use crate::store_path::StorePath;
 
@@ -36,6 +36,8 @@ pub struct LanguageInputs {
     pub runtime: Vec<Input>,
     /// Variables that hold store paths.
     pub variables: BTreeMap<String, Input>,
+    /// What of the script's work is kept crate by crate.
+    pub units: Option<Units>,
 }
 
 impl LanguageInputs {
@@ -51,6 +53,7 @@ impl LanguageInputs {
         }
         script.mounts.clone_from(&self.mounts);
         script.variables.clone_from(&self.variables);
+        script.units.clone_from(&self.units);
         script.runtime.extend(self.runtime.iter().cloned());
         script.runtime = unique(std::mem::take(&mut script.runtime));
     }
@@ -82,6 +85,7 @@ impl Parts<'_> {
             preamble: recipe.preamble.clone(),
             script: recipe.script.clone(),
             env: recipe.env.clone(),
+            units: recipe.units.clone(),
             mounts: mounts
                 .map(|mount| Some((mount.at.clone(), self.input(mount.part)?)))
                 .collect::<Option<_>>()?,

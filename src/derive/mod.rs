@@ -19,10 +19,11 @@ mod recorded;
 mod resolve;
 mod script;
 
+pub use crate::lang::{Unit, Units};
 pub use language::{LanguageInputs, LanguageSource};
 pub use make::{make, output_name, source_name};
 pub use recorded::recorded;
-pub use resolve::{FORMAT, SANDBOX_FORMAT, fixed_path, resolved_json};
+pub use resolve::{FORMAT, SANDBOX_FORMAT, fixed_path, resolved_json, unit_scope};
 pub use script::shell;
 
 /// All steps that the spec needs, each after its inputs.
@@ -552,6 +553,8 @@ pub struct Script {
     pub names: BTreeMap<Input, String>,
     /// Most seconds it may run; not hashed.
     pub timeout_seconds: Option<u64>,
+    /// What of its work is kept crate by crate; not hashed: the output is the same without.
+    pub units: Option<Units>,
 }
 
 #[cfg(test)]

@@ -118,6 +118,7 @@ fn script(action: RecordedAction) -> Option<Script> {
         prebuilt: false,
         names: BTreeMap::new(),
         timeout_seconds: None,
+        units: None,
     })
 }
 

@@ -55,6 +55,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use crate::digest::Digest;
 use crate::oci::canonical_json;
 use crate::store_path::{StoreDir, StorePath, content_addressed, fixed_file};
 
@@ -112,6 +113,22 @@ pub fn fixed_path(derivation: &Derivation) -> Option<StorePath> {
         | Action::DebugTools { .. }
         | Action::DebugInfo(_) => None,
     }
+}
+
+/// What decides, beside a crate and those below it, how its units come out; `None` where none are kept.
+pub fn unit_scope(script: &Script, path: &dyn Fn(&Input) -> StorePath) -> Option<Digest> {
+    let surroundings = Script {
+        script: script.units.as_ref()?.scope.hex(),
+        source: None,
+        mounts: BTreeMap::new(),
+        ..script.clone()
+    };
+    let step = Derivation {
+        label: String::new(),
+        name: "units".to_owned(),
+        action: Action::Script(Box::new(surroundings)),
+    };
+    Some(Digest::of(resolved_json(&step, path).as_bytes()))
 }
 
 /// The same text within one plan, inputs by their steps: equal for equal steps.

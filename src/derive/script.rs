@@ -128,6 +128,7 @@ impl Scripts<'_> {
             mounts: BTreeMap::new(),
             variables: BTreeMap::new(),
             prebuilt: false,
+            units: None,
             names: self.names(package)?,
             timeout_seconds: package.timeout_seconds,
         })

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use crate::digest::FileHash;
+use crate::digest::{Digest, FileHash};
 use crate::fsio::{self, PathError};
 use crate::spec::{Diagnostic, GitTree, Language, LanguageOptions, Lock, NamedTree, Package};
 
@@ -146,6 +146,27 @@ pub struct Recipe {
     pub runtime: Vec<Part>,
     /// Parts whose store paths the script finds in a variable, by its name.
     pub variables: BTreeMap<String, Part>,
+    /// What of the script's work is kept crate by crate.
+    pub units: Option<Units>,
+}
+
+/// What of a script's work is kept by crates, so that the next such script does not do it again. The output is the same
+/// either way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Units {
+    /// What decides how all units come out, beside the script's tools, libraries and variables.
+    pub scope: Digest,
+    /// The crates that may be compiled, by what Cargo calls them (its package ID).
+    pub crates: BTreeMap<String, Unit>,
+}
+
+/// A crate whose units are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    /// What it and all crates below it are made of.
+    pub closure: Digest,
+    /// Where the script finds its files; `None`: within a larger tree.
+    pub at: Option<String>,
 }
 
 /// A store path that a script finds at another place.

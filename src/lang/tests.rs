@@ -272,6 +272,43 @@ fn repositories_are_dependencies_once_their_content_is_locked() {
 }
 
 #[test]
+fn a_unit_is_known_by_all_that_is_below_it() {
+    let entry = |name: &str, checksum: &str, dependencies: &str| {
+        let entry = locked(name, CRATES_IO, dependencies).replace(CHECKSUM, checksum);
+        format!("\n[[package]]\n{entry}")
+    };
+    let other = CHECKSUM.replace('3', "4");
+    let units = |leaf: &str, config: &str| {
+        let text = format!(
+            "version = 4\n\n[[package]]\nname = \"x\"\nversion = \"0.1.0\"\n{}{}{}",
+            entry("leaf", leaf, ""),
+            entry("apart", CHECKSUM, ""),
+            entry("top", CHECKSUM, "\"leaf\"")
+        );
+        let files = [MANIFEST, ("Cargo.lock", &text), (".cargo/config.toml", config)];
+        plan_of("rust = {}", &files)
+            .unwrap()
+            .steps
+            .remove(0)
+            .recipe
+            .units
+            .unwrap()
+    };
+    let id = |name: &str| format!("{CRATES_IO}#{name}@1.0.19");
+    let (before, after) = (units(CHECKSUM, ""), units(&other, ""));
+    for (name, is_same) in [("leaf", false), ("top", false), ("apart", true)] {
+        let [before, after] = [&before, &after].map(|units| units.crates[&id(name)].closure);
+        assert_eq!(before == after, is_same, "{name}");
+    }
+    assert_eq!(
+        before.crates[&id("top")].at.as_deref(),
+        Some("/build/vendor/top-1.0.19")
+    );
+    assert_eq!(before.scope, after.scope);
+    assert_ne!(before.scope, units(CHECKSUM, "[build]\n").scope);
+}
+
+#[test]
 fn links_are_followed_within_the_source_alone() {
     let (dir, source) = tree(&[("real/Cargo.lock", "x")]);
     symlink("real/Cargo.lock", dir.path().join("Cargo.lock")).unwrap();

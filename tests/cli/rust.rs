@@ -11,6 +11,7 @@ use layerize::digest::Digest;
 use crate::support::{Place, Ran, in_another_world};
 
 mod git;
+mod units;
 
 /// A published crate.
 struct Crate<'a> {
@@ -99,31 +100,46 @@ fn good_crates() -> Vec<Crate<'static>> {
     ]
 }
 
-/// The lock file, with the checksums of these crates.
-fn cargo_lock(crates: &[Crate<'_>]) -> String {
+/// The lock file of a project that depends on `direct` and its `helper`, with the checksums of these crates.
+fn cargo_lock(crates: &[Crate<'_>], direct: &[&str]) -> String {
     let registry = default_registry();
-    let mut text = "version = 4\n\n[[package]]\nname = \"helper\"\nversion = \"0.1.0\"\n".to_owned();
-    for of in crates {
-        let depends = if of.manifest.contains("two = ") {
-            "dependencies = [\n \"two\",\n]\n"
-        } else {
-            ""
+    let list =
+        |names: &mut dyn Iterator<Item = &str>| match names.map(|name| format!(" \"{name}\",\n")).collect::<String>() {
+            none if none.is_empty() => none,
+            names => format!("dependencies = [\n{names}]\n"),
         };
-        text += &format!(
-            "\n[[package]]\nname = \"{}\"\nversion = \"1.0.0\"\nsource = \"{registry}\"\nchecksum = \"{}\"\n{depends}",
-            of.name,
-            Digest::of(&of.bytes()).hex()
-        );
-        if of.name == "one" {
-            text +=
-                "\n[[package]]\nname = \"prog\"\nversion = \"0.1.0\"\ndependencies = [\n \"helper\",\n \"one\",\n]\n";
-        }
-    }
-    text
+    let mut entries: Vec<String> = (crates.iter())
+        .map(|of| {
+            let below = crates.iter().map(|other| other.name);
+            let mut below = below.filter(|name| of.manifest.contains(&format!("{name} = \"1\"")));
+            format!(
+                "name = \"{}\"\nversion = \"1.0.0\"\nsource = \"{registry}\"\nchecksum = \"{}\"\n{}",
+                of.name,
+                Digest::of(&of.bytes()).hex(),
+                list(&mut below)
+            )
+        })
+        .collect();
+    let mut own: Vec<&str> = direct.iter().copied().chain(["helper"]).collect();
+    own.sort_unstable();
+    entries.push("name = \"helper\"\nversion = \"0.1.0\"\n".to_owned());
+    entries.push(format!(
+        "name = \"prog\"\nversion = \"0.1.0\"\n{}",
+        list(&mut own.into_iter())
+    ));
+    entries.sort();
+    let entries = entries.iter().map(|entry| format!("\n[[package]]\n{entry}"));
+    format!("version = 4\n{}", entries.collect::<String>())
 }
 
 /// Puts crates where Cargo's configuration says that they are, and the lock that pins them into the project.
 fn publish(place: &Place, crates: &[Crate<'_>]) {
+    put(place, crates);
+    place.write("Cargo.lock", &cargo_lock(crates, &["one"]));
+}
+
+/// Puts crates where Cargo's configuration says that they are.
+fn put(place: &Place, crates: &[Crate<'_>]) {
     let dir = place.path().join("crates");
     fs::create_dir_all(&dir).unwrap();
     for of in crates {
@@ -136,7 +152,6 @@ fn publish(place: &Place, crates: &[Crate<'_>]) {
     let home = place.path().join(".cargo");
     fs::create_dir_all(&home).unwrap();
     fs::write(home.join("config.toml"), config).unwrap();
-    place.write("Cargo.lock", &cargo_lock(crates));
 }
 
 fn project() -> Place {
@@ -200,7 +215,6 @@ fn what_is_wrong_with_a_crate_is_told_and_nothing_is_registered() {
     let mut crates = good_crates();
     crates[1].files.push(("src/unseen.rs", &unseen));
     publish(&place, &crates);
-    let text = fs::read_to_string(place.project.join("Cargo.lock")).unwrap();
 
     // The registry answers other bytes than were locked.
     let file = place.path().join("crates/two-1.0.0.crate");
@@ -226,14 +240,6 @@ fn what_is_wrong_with_a_crate_is_told_and_nothing_is_registered() {
         .says(&["crate:two", "two-1.0.0.crate"]);
     fs::write(&file, bytes).unwrap();
 
-    // An entry lost its checksum.
-    let checksum = text.lines().rfind(|line| line.starts_with("checksum")).unwrap();
-    place.write("Cargo.lock", &text.replace(checksum, ""));
-    place
-        .run(&["build", "prog"])
-        .exits(2)
-        .says(&["`two 1.0.0` has no checksum", "Cargo.lock"]);
-
     let mut crates = good_crates();
     crates[1].files.push(("../../escape", "x"));
     publish(&place, &crates);
@@ -243,12 +249,11 @@ fn what_is_wrong_with_a_crate_is_told_and_nothing_is_registered() {
         .says(&["two-1.0.0.crate", "leads out of the archive"]);
     assert!(!place.path().join("data/escape").exists());
     let names = layerize::fsio::sorted_names(&place.store().join("store")).unwrap();
-    assert!(
-        !names
-            .iter()
-            .any(|name| name.to_string_lossy().ends_with("-crate-two-1.0.0")),
-        "{names:?}"
-    );
+    let is_new = |name: &std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        name.ends_with("-crate-two-1.0.0") || name.ends_with("-prog-1.0") || name.ends_with("-prog-dependencies")
+    };
+    assert!(!names.iter().any(is_new), "{names:?}");
 
     // A script of a crate fails: its own words are shown.
     let mut crates = good_crates();
@@ -268,4 +273,79 @@ fn what_is_wrong_with_a_crate_is_told_and_nothing_is_registered() {
     place.run(&["build", "prog"]).exits(2).says(&["three"]);
     place.write("Cargo.toml", MANIFEST);
     place.run(&["build", "prog"]).success();
+}
+
+#[test]
+fn a_checksum_that_is_no_hash_of_the_file_is_told() {
+    let place = project();
+    place.run(&["lock"]).success();
+    let text = fs::read_to_string(place.project.join("Cargo.lock")).unwrap();
+
+    // The lock has another checksum than the file of that name; it is nowhere.
+    let checksum = text.lines().rfind(|line| line.starts_with("checksum")).unwrap();
+    place.write(
+        "Cargo.lock",
+        &text.replace(checksum, &format!("checksum = \"{}\"", "1".repeat(64))),
+    );
+    place
+        .run(&["build", "prog"])
+        .exits(2)
+        .says(&["crate:two", "two-1.0.0.crate", "1111111111"]);
+    place.write("Cargo.lock", &text.replace(checksum, "checksum = \"abc\""));
+    place
+        .run(&["build", "prog"])
+        .exits(2)
+        .says(&["the checksum of `two 1.0.0` is no SHA-256"]);
+
+    // An entry lost its checksum.
+    place.write("Cargo.lock", &text.replace(checksum, ""));
+    place
+        .run(&["build", "prog"])
+        .exits(2)
+        .says(&["`two 1.0.0` has no checksum", "Cargo.lock"]);
+    let names = layerize::fsio::sorted_names(&place.store().join("store")).unwrap();
+    let is_new = |name: &std::ffi::OsString| name.to_string_lossy().contains("-crate-two-");
+    assert!(!names.iter().any(is_new), "{names:?}");
+}
+
+/// Before anything is compiled: told by `lock`, and by a build whose lock is older.
+#[test]
+fn what_the_compiler_or_the_source_lacks_is_told_when_it_is_locked() {
+    let place = project();
+    place.write("rust-toolchain.toml", "[toolchain]\nchannel = \"1.999.0\"\n");
+    let locked = place.run(&["lock"]).success();
+    locked.says(&[
+        "prog (rust), by default: tools deb:cargo-web",
+        "libraries deb:libc6-dev",
+        "script: `cargo build --locked`",
+        "`rust-toolchain.toml` asks for Rust 1.999.0; it is compiled with the lock's `rustc-web`",
+    ]);
+    let lock = fs::read_to_string(place.project.join("layerize.lock")).unwrap();
+    let package = |keys: &str| MANIFEST.replace("[dependencies]\n", &format!("{keys}\n"));
+    for (manifest, said) in [
+        (
+            MANIFEST.replace("edition = \"2021\"\n", "edition = \"2021\"\nrust-version = \"1.999\"\n"),
+            [
+                "it needs Rust 1.999, and the lock's `rustc-web` is 1.",
+                "layerize lock --update rustc-web",
+            ],
+        ),
+        (
+            package("[dependencies]\nfar = { path = \"../far\" }"),
+            [
+                "`../far` lies outside the source",
+                "let `source` be a directory that holds both",
+            ],
+        ),
+        (
+            package("[dependencies]\nnear = { path = \"near\" }"),
+            ["`near` is not in the source", "Cargo.toml"],
+        ),
+    ] {
+        place.write("Cargo.toml", &manifest);
+        for verb in ["lock", "build"] {
+            place.run(&[verb]).exits(2).says(&said);
+        }
+        assert_eq!(fs::read_to_string(place.project.join("layerize.lock")).unwrap(), lock);
+    }
 }

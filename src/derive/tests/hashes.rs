@@ -102,6 +102,10 @@ fn full_script() -> Script {
         prebuilt: false,
         names: [(path(4), "tool".to_owned())].into(),
         timeout_seconds: None,
+        units: Some(Units {
+            scope: Digest::of(b""),
+            crates: BTreeMap::new(),
+        }),
     }
 }
 
@@ -166,6 +170,7 @@ fn whatever_can_change_an_output_changes_the_hash() {
     );
     assert_eq!(changed(&|script| script.timeout_seconds = Some(1)), original);
     assert_eq!(changed(&|script| script.prebuilt = true), original);
+    assert_eq!(changed(&|script| script.units = None), original);
     assert_eq!(changed(&|script| script.names.clear()), original);
 }
 

@@ -32,7 +32,12 @@ pub(super) struct CargoLock {
     pub(super) crates_need_source: bool,
     /// What all its packages are called, those of the source among them.
     pub(super) names: BTreeSet<String>,
+    /// The packages that each needs, transitively and itself among them, by name, version and source.
+    pub(super) closures: BTreeMap<PackageKey, BTreeSet<PackageKey>>,
 }
+
+/// Name, version and source of a package; those of the source of the project have none.
+pub(super) type PackageKey = (String, String, Option<String>);
 
 /// A crate of a registry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +91,7 @@ impl CargoLock {
         }
         let crates_need_source = crates_need_source(&document.package);
         let names = document.package.iter().map(|entry| entry.name.clone()).collect();
+        let closures = closures(&document.package);
         let mut crates = BTreeSet::new();
         let mut repositories = BTreeMap::new();
         for entry in document.package {
@@ -114,6 +120,7 @@ impl CargoLock {
             repositories: repositories.into_values().collect(),
             crates_need_source,
             names,
+            closures,
         })
     }
 
@@ -121,6 +128,47 @@ impl CargoLock {
     pub(super) fn sources(&self) -> BTreeSet<&CrateSource> {
         self.crates.iter().map(|of| &of.source).collect()
     }
+}
+
+/// What each package needs, transitively and itself among it.
+fn closures(packages: &[LockEntry]) -> BTreeMap<PackageKey, BTreeSet<PackageKey>> {
+    let mut by_name: BTreeMap<&str, Vec<&LockEntry>> = BTreeMap::new();
+    for package in packages {
+        by_name.entry(&package.name).or_default().push(package);
+    }
+    let key = |entry: &LockEntry| (entry.name.clone(), entry.version.clone(), entry.source.clone());
+    let closure = |start: &LockEntry| {
+        let mut found = BTreeSet::from([key(start)]);
+        let mut waiting = vec![start];
+        while let Some(package) = waiting.pop() {
+            for dependency in &package.dependencies {
+                let mut words = dependency.splitn(3, ' ');
+                let (name, version, source) = (words.next().unwrap_or_default(), words.next(), words.next());
+                let source = source.map(|source| without_commit(source.trim_start_matches('(').trim_end_matches(')')));
+                // Of several that may be meant all count.
+                let meant = by_name.get(name).into_iter().flatten();
+                let meant = meant.filter(|other| version.is_none_or(|version| version == other.version));
+                let is_source = |other: &LockEntry| {
+                    let own = other.source.as_deref().map(without_commit);
+                    source.is_none_or(|source| own == Some(source))
+                };
+                waiting.extend(
+                    meant
+                        .filter(|other| is_source(other))
+                        .filter(|other| found.insert(key(other))),
+                );
+            }
+        }
+        found
+    };
+    packages
+        .iter()
+        .map(|package| (key(package), closure(package)))
+        .collect()
+}
+
+fn without_commit(source: &str) -> &str {
+    source.split_once('#').map_or(source, |(source, _)| source)
 }
 
 /// Whether a package from elsewhere depends on one of the source. A dependency is written as its name, with its version and

@@ -1,3 +1,11 @@
+# What was compiled before of crates that are the same is laid by hard links, with the time of all that is in a store.
+if [ -d /build/units ]; then
+  mkdir -p /build/target
+  for unit in /build/units/*/; do
+    [ ! -d "$unit" ] || cp -al "$unit." /build/target
+  done
+  find /build/target -print0 | xargs -0 touch -h -d @1
+fi
 layerize-cargo-build
 layerize-cargo-build --message-format json-render-diagnostics > /build/units.json
 # Of a package that Cargo would compile again nothing is kept, nor of the members, whose sources are not the real ones.
@@ -15,7 +23,7 @@ gawk '
     sub(/\].*$/, "", files)
     while (match(files, /-[0-9a-f]+[."\/]/)) {
       hash = substr(files, RSTART + 1, RLENGTH - 2)
-      if (length(hash) == 16) kept[hash] = 1
+      if (length(hash) == 16) kept[hash] = id
       files = substr(files, RSTART + RLENGTH - 1)
     }
   }
@@ -26,7 +34,8 @@ gawk '
     ran[substr(dir, length(dir) - 15)] = id
   }
   END {
-    for (hash in ran) if (!(ran[hash] in stale)) kept[hash] = 1
+    for (hash in ran) if (!(ran[hash] in stale)) kept[hash] = ran[hash]
+    for (hash in kept) print hash, kept[hash] > "/build/owners"
     for (hash in kept) print hash
   }
 ' /build/units.json | sort > /build/kept

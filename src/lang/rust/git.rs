@@ -15,6 +15,8 @@ use crate::spec::{GitAddress, GitCommit, GitTree, LfsPointers, NamedTree};
 /// A repository of a lock file, as the manifests that name it do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GitRepository {
+    /// All that stands there before the commit, `git+` first.
+    source: String,
     /// The address as it stands there.
     url: String,
     /// `branch`, `tag` or `rev`, and which.
@@ -38,6 +40,7 @@ impl GitRepository {
         };
         let address = GitAddress::of_lock_file(url)?.ok_or("its address is relative")?;
         Ok(Self {
+            source: format!("git+{source}"),
             url: url.to_owned(),
             reference,
             tree: GitTree {
@@ -57,6 +60,16 @@ impl GitRepository {
         let last = path.rsplit(['/', ':']).next().unwrap_or_default();
         let name = last.strip_suffix(".git").unwrap_or(last);
         if name.is_empty() { "repository" } else { name }
+    }
+
+    /// As Cargo names it, without the commit.
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether a name is the last part of the address.
+    pub(super) fn ends_in(&self, name: &str) -> bool {
+        self.url.rsplit('/').next() == Some(name)
     }
 
     /// The tree that `layerize.lock` pins.

@@ -8,6 +8,7 @@ mod git;
 mod manifest;
 mod survey;
 mod toolchain;
+mod units;
 mod workspace;
 
 use std::collections::BTreeMap;
@@ -80,6 +81,7 @@ impl Planner for RustOptions {
         let has_any = !lock.crates.is_empty() || !lock.repositories.is_empty();
         if self.incremental && has_any && !lock.crates_need_source {
             let mut skeleton = workspace.skeleton()?;
+            let units = units::units(&lock, request.lock, &skeleton);
             skeleton.insert(file.to_owned(), text.into_bytes());
             let package = &request.package.name.value;
             build.trees.push(GeneratedTree {
@@ -93,6 +95,7 @@ impl Planner for RustOptions {
                 source: Some(Part::Tree(0)),
                 recipe: Recipe {
                     script: BUILD_DEPENDENCIES.to_owned(),
+                    units: Some(units),
                     ..recipe
                 },
             });

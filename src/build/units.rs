@@ -1,0 +1,462 @@
+//! *Units*: what a step compiled for each crate, kept apart so that the next such step compiles only what changed.
+//!
+//! Invariant: units never decide how an output comes out, only how soon. A unit is laid where the crate and all crates below
+//! it, the tools, the libraries, the variables and the rules are those with which it was compiled, **and** where all crates
+//! whose code ran in the build that it is from (build scripts, procedural macros) are dependencies, too: a unit is trusted no
+//! further than the build's own code. What is read back is checked against the hash that it is called by. A check builds
+//! without units.
+//!
+//! In the store's cache, by the hash of what is the same for all crates (`SCOPE`):
+//!
+//! ```text
+//! cache/units/SCOPE/sets/HASH            crates whose code ran in a build, a key a line
+//! cache/units/SCOPE/KEY/HASH.nar         the units of a crate and what is below it, as they are in Cargo's target directory
+//! cache/units/SCOPE/KEY/HASH.ran         the sets with which they came out so, a hash a line
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
+
+use super::BuildError;
+use crate::derive::{Script, Units, unit_scope};
+use crate::digest::{Digest, HashingWriter};
+use crate::fsio::{self, AtomicFile, IoContext, create_dir_all};
+use crate::nar;
+use crate::parallel;
+use crate::store::{Store, StoreError};
+use crate::store_path::StorePath;
+
+/// Where the script finds units, below its build directory: one directory a crate, each as a target directory.
+const LAID: &str = "units";
+
+/// Where the script says whose units it made, below its build directory: `HASH ID` a line.
+const OWNERS: &str = "owners";
+
+/// Largest list of owners that is read, in bytes.
+const OWNERS_MAX: u64 = 16 << 20;
+
+/// Largest manifest and list that is read, in bytes.
+const TEXT_MAX: u64 = 4 << 20;
+
+/// Digits of a unit's hash, as Cargo writes it.
+const HASH_DIGITS: usize = 16;
+
+/// Most bytes of all units in a store; what was not used for the longest time goes first.
+const KEPT_MAX: u64 = 8 << 30;
+
+/// The units that a step can have.
+pub(super) struct UnitCache<'a> {
+    store: &'a Store,
+    /// The directory of the scope.
+    dir: PathBuf,
+    all: PathBuf,
+    units: &'a Units,
+    /// Crates whose code a build may run, by their keys.
+    runs: BTreeSet<String>,
+}
+
+impl<'a> UnitCache<'a> {
+    /// The units of `script`, if it has such; `path` gives an input's store path.
+    pub(super) fn of(
+        store: &'a Store,
+        script: &'a Script,
+        path: &dyn Fn(&crate::derive::Input) -> StorePath,
+    ) -> Option<Self> {
+        let units = script.units.as_ref()?;
+        let all = store.dir().join("cache/units");
+        let runs = units.crates.iter().filter(|(_, unit)| {
+            let tree = unit.at.as_ref().and_then(|at| script.mounts.get(at));
+            tree.is_none_or(|tree| runs_code(&store.physical(&path(tree))))
+        });
+        Some(Self {
+            store,
+            dir: all.join(unit_scope(script, path)?.hex()),
+            all,
+            runs: runs.map(|(id, unit)| key(id, unit.closure)).collect(),
+            units,
+        })
+    }
+
+    /// Lays what is known of each crate into the build directory; how many crates that are.
+    pub(super) fn lay(&self, build: &Path) -> Result<usize, BuildError> {
+        if !self.dir.is_dir() {
+            return Ok(0);
+        }
+        let crates: Vec<_> = self.units.crates.iter().enumerate().collect();
+        let laid = build.join(LAID);
+        let found = parallel::map(&crates, parallel::threads(0), |(number, (id, unit))| {
+            let dir = self.dir.join(key(id, unit.closure));
+            match self.usable(&dir) {
+                Some(archive) => restore(&archive, &laid, &number.to_string()),
+                None => Ok(false),
+            }
+        })?;
+        Ok(found.into_iter().filter(|is_laid| *is_laid).count())
+    }
+
+    /// The archive of a crate that was used last, of those that this build may use.
+    fn usable(&self, dir: &Path) -> Option<PathBuf> {
+        let names = fsio::sorted_names(dir).ok()?.into_iter();
+        let archives = names
+            .map(|name| dir.join(name))
+            .filter(|path| path.extension().is_some_and(|end| end == "nar"));
+        let usable = archives.filter(|archive| {
+            let sets = lines(&archive.with_extension("ran"));
+            sets.iter().any(|set| self.may_run(set))
+        });
+        usable.max_by_key(|archive| (modified(archive), archive.clone()))
+    }
+
+    /// Whether this build runs all code that ran in another one.
+    fn may_run(&self, set: &str) -> bool {
+        if Digest::from_hex(set).is_err() {
+            return false;
+        }
+        let path = self.dir.join("sets").join(set);
+        match fsio::read_limited(&path, TEXT_MAX) {
+            Ok(text) if Digest::of(&text).hex() == set => String::from_utf8_lossy(&text)
+                .lines()
+                .all(|key| self.runs.contains(key)),
+            _ => false,
+        }
+    }
+
+    /// Keeps what a step made of each crate: `output` is its output in the store, `build` its build directory.
+    pub(super) fn keep(&self, output: &StorePath, build: &Path) -> Result<(), BuildError> {
+        let Some(made) = owners(&build.join(OWNERS), self.units)? else {
+            return Ok(());
+        };
+        // What was laid is of builds that ran no other code.
+        let text: String = self.runs.iter().map(|key| format!("{key}\n")).collect();
+        let set = Digest::of(text.as_bytes()).hex();
+        publish(&self.dir.join("sets").join(&set), text.as_bytes())?;
+        let files = unit_files(&self.store.physical(output))?;
+        let crates: Vec<(&String, &BTreeSet<String>)> = made.iter().collect();
+        parallel::map(&crates, parallel::threads(0), |(id, hashes)| {
+            let own = hashes.iter().filter_map(|hash| files.get(hash)).flatten();
+            self.keep_crate(&key(id, self.units.crates[*id].closure), own, &set)
+        })?;
+        trim(&self.all)
+    }
+
+    fn keep_crate<'f>(
+        &self,
+        key: &str,
+        files: impl Iterator<Item = &'f UnitFile>,
+        set: &str,
+    ) -> Result<(), BuildError> {
+        let staging = self.store.stage()?;
+        let tree = staging.path().join("tree");
+        create_dir_all(&tree)?;
+        for file in files {
+            link_tree(&file.physical, &tree.join(&file.place))?;
+        }
+        let dir = self.dir.join(key);
+        create_dir_all(&dir)?;
+        let new = staging.path().join("nar");
+        let mut sink = HashingWriter::new(BufWriter::new(File::create(&new).context("create", &new)?));
+        nar::write(&tree, &mut sink).map_err(StoreError::from)?;
+        let (mut file, hasher, _) = sink.finish();
+        file.flush().context("write", &new)?;
+        let archive = dir.join(format!("{}.nar", hasher.digest().hex()));
+        match archive.exists() {
+            true => touch(&archive),
+            false => fs::rename(&new, &archive).context("rename a file to", &archive)?,
+        }
+        let list = archive.with_extension("ran");
+        let mut sets = lines(&list);
+        if sets.insert(set.to_owned()) {
+            let text: String = sets.iter().map(|set| format!("{set}\n")).collect();
+            publish(&list, text.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// Hashes of units by their crates, as a script lists them; `None` where there is no list that can be believed. Builds can
+/// write what they like to it: a crate that is not among the dependencies makes it worthless, and whose units are whose
+/// decides only where they are kept.
+fn owners(file: &Path, units: &Units) -> Result<Option<BTreeMap<String, BTreeSet<String>>>, BuildError> {
+    let is_file = fs::symlink_metadata(file).is_ok_and(|metadata| metadata.is_file());
+    if !is_file {
+        return Ok(None);
+    }
+    let text = fsio::read_limited(file, OWNERS_MAX)?;
+    let mut owners: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in String::from_utf8_lossy(&text).lines() {
+        match line.split_once(' ') {
+            Some((hash, id)) if is_hash(hash) && units.crates.contains_key(id) => {
+                owners.entry(id.to_owned()).or_default().insert(hash.to_owned());
+            }
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(owners))
+}
+
+/// A file or directory of a unit.
+struct UnitFile {
+    physical: PathBuf,
+    /// Where it is in the target directory.
+    place: PathBuf,
+}
+
+/// All that is of a unit in a target directory, by the unit's hash.
+fn unit_files(target: &Path) -> Result<BTreeMap<String, Vec<UnitFile>>, BuildError> {
+    let mut files: BTreeMap<String, Vec<UnitFile>> = BTreeMap::new();
+    // The profile's directory is at the top, or below the target's triple.
+    for top in directories(target)? {
+        for profile in directories(&target.join(&top))?
+            .into_iter()
+            .map(|below| top.join(below))
+            .chain([top.clone()])
+        {
+            for kind in [".fingerprint", "deps", "build"] {
+                let dir = profile.join(kind);
+                if !profile.ends_with(kind) && target.join(&dir).is_dir() {
+                    for name in fsio::sorted_names(&target.join(&dir))? {
+                        let hash = name.to_str().and_then(hash_of);
+                        let place = dir.join(&name);
+                        let file = UnitFile {
+                            physical: target.join(&place),
+                            place,
+                        };
+                        if let Some(hash) = hash {
+                            files.entry(hash.to_owned()).or_default().push(file);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn directories(dir: &Path) -> Result<Vec<PathBuf>, BuildError> {
+    let names = fsio::sorted_names(dir)?.into_iter().map(PathBuf::from);
+    let is_dir = |name: &PathBuf| fs::symlink_metadata(dir.join(name)).is_ok_and(|metadata| metadata.is_dir());
+    Ok(names.filter(is_dir).collect())
+}
+
+/// The hash at the end of a unit's name: of `itoa-0123456789abcdef`, of `libitoa-0123456789abcdef.rlib`.
+fn hash_of(name: &str) -> Option<&str> {
+    let base = name.split_once('.').map_or(name, |(base, _)| base);
+    let hash = base.rsplit_once('-').map(|(_, hash)| hash);
+    hash.filter(|hash| is_hash(hash))
+}
+
+fn is_hash(text: &str) -> bool {
+    text.len() == HASH_DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Name of a crate's directory in the cache.
+fn key(id: &str, closure: Digest) -> String {
+    Digest::of(format!("{id}\n{}", closure.hex()).as_bytes()).hex()
+}
+
+/// Whether a crate's code runs when it, or what depends on it, is compiled. What cannot be read might.
+fn runs_code(tree: &Path) -> bool {
+    let manifest = tree.join("Cargo.toml");
+    if !fs::symlink_metadata(&manifest).is_ok_and(|metadata| metadata.is_file()) {
+        return true;
+    }
+    let text = fsio::read_limited(&manifest, TEXT_MAX).ok();
+    let table: Option<toml::Table> = text.and_then(|text| toml::from_str(std::str::from_utf8(&text).ok()?).ok());
+    let Some(table) = table else { return true };
+    let package = table.get("package").or_else(|| table.get("project"));
+    let has_script = match package.and_then(|package| package.get("build")) {
+        Some(toml::Value::Boolean(false)) => false,
+        Some(_) => true,
+        None => tree.join("build.rs").symlink_metadata().is_ok(),
+    };
+    let lib = table.get("lib");
+    let is_macro = ["proc-macro", "proc_macro"]
+        .iter()
+        .any(|key| lib.is_some_and(|lib| lib.get(key).is_some()));
+    let kinds = ["crate-type", "crate_type"]
+        .iter()
+        .filter_map(|key| lib?.get(key)?.as_array())
+        .flatten();
+    has_script || is_macro || kinds.into_iter().any(|kind| kind.as_str() == Some("proc-macro"))
+}
+
+/// Restores an archive below `laid`; false where it is damaged: then it is removed.
+fn restore(archive: &Path, laid: &Path, name: &str) -> Result<bool, BuildError> {
+    create_dir_all(laid)?;
+    let dest = laid.join(name);
+    let expected = archive
+        .file_stem()
+        .and_then(|stem| Digest::from_hex(stem.to_str()?).ok());
+    let is_sound = expected.is_some_and(|expected| is_restored(archive, &dest, &expected));
+    match is_sound {
+        true => touch(archive),
+        false => {
+            fsio::remove_tree(&dest)?;
+            fsio::remove_tree(archive)?;
+        }
+    }
+    Ok(is_sound)
+}
+
+fn is_restored(archive: &Path, dest: &Path, expected: &Digest) -> bool {
+    let Ok(file) = File::open(archive) else { return false };
+    let mut source = BufReader::with_capacity(1 << 17, file);
+    if nar::restore(&mut source, dest).is_err() {
+        return false;
+    }
+    nar::hash(dest).is_ok_and(|(actual, _)| actual == *expected)
+}
+
+/// A tree of links to the files of another: they are in a store, and nothing is written to them.
+fn link_tree(from: &Path, to: &Path) -> Result<(), BuildError> {
+    if let Some(parent) = to.parent() {
+        create_dir_all(parent)?;
+    }
+    let metadata = fs::symlink_metadata(from).context("read", from)?;
+    if metadata.is_dir() {
+        create_dir_all(to)?;
+        for name in fsio::sorted_names(from)? {
+            link_tree(&from.join(&name), &to.join(&name))?;
+        }
+        return Ok(());
+    }
+    if fs::hard_link(from, to).is_err() {
+        match metadata.is_symlink() {
+            true => {
+                let target = fs::read_link(from).context("read the link", from)?;
+                std::os::unix::fs::symlink(target, to).context("create the link", to)?;
+            }
+            false => fsio::copy_file(from, to)?,
+        }
+    }
+    Ok(())
+}
+
+fn lines(file: &Path) -> BTreeSet<String> {
+    let text = fsio::read_limited(file, TEXT_MAX).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
+}
+
+fn publish(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
+    if let Some(parent) = path.parent() {
+        create_dir_all(parent)?;
+    }
+    let mut file = AtomicFile::create(path)?;
+    file.file().write_all(bytes).context("write", path)?;
+    Ok(file.publish_unsynced()?)
+}
+
+/// Takes note that a file was used; only which goes first depends on it, so failing is no matter.
+fn touch(path: &Path) {
+    let time = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+    let times = Timestamps {
+        last_access: time(UTIME_OMIT),
+        last_modification: time(UTIME_NOW),
+    };
+    let _ = utimensat(CWD, path, &times, AtFlags::empty());
+}
+
+fn modified(path: &Path) -> (i64, i64) {
+    fs::symlink_metadata(path).map_or((0, 0), |metadata| (metadata.mtime(), metadata.mtime_nsec()))
+}
+
+/// Removes the archives that were not used for the longest time, until few enough are left.
+fn trim(all: &Path) -> Result<(), BuildError> {
+    let mut archives = Vec::new();
+    let mut size = 0;
+    for scope in directories(all)? {
+        for key in directories(&all.join(&scope))? {
+            let dir = all.join(&scope).join(key);
+            for name in fsio::sorted_names(&dir)? {
+                let path = dir.join(name);
+                if path.extension().is_some_and(|end| end == "nar") {
+                    let bytes = fs::symlink_metadata(&path).map_or(0, |metadata| metadata.len());
+                    size += bytes;
+                    archives.push((modified(&path), path, bytes));
+                }
+            }
+        }
+    }
+    archives.sort();
+    for (_, path, bytes) in archives {
+        if size <= KEPT_MAX {
+            break;
+        }
+        fsio::remove_tree(&path.with_extension("ran"))?;
+        fsio::remove_tree(&path)?;
+        size -= bytes;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_known_by_the_end_of_its_name() {
+        for (name, hash) in [
+            ("itoa-0123456789abcdef", Some("0123456789abcdef")),
+            ("libserde_json-0123456789abcdef.rlib", Some("0123456789abcdef")),
+            ("x-0123456789abcdef.x.0-cgu.0.rcgu.o", Some("0123456789abcdef")),
+            ("libitoa.rlib", None),
+            ("itoa-0123", None),
+            ("itoa-0123456789ABCDEF", None),
+        ] {
+            assert_eq!(hash_of(name), hash, "{name}");
+        }
+    }
+
+    #[test]
+    fn code_runs_by_scripts_and_macros() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = dir.path().join("Cargo.toml");
+        assert!(runs_code(dir.path()), "nothing is known of it");
+        for (text, runs) in [
+            ("[package]\nname = \"x\"\n", false),
+            ("[package]\nname = \"x\"\nbuild = false\n", false),
+            ("[package]\nname = \"x\"\nbuild = \"b.rs\"\n", true),
+            ("[package]\nname = \"x\"\n[lib]\nproc-macro = true\n", true),
+            ("[package]\nname = \"x\"\n[lib]\ncrate-type = [\"proc-macro\"]\n", true),
+            ("[package\n", true),
+        ] {
+            fs::write(&manifest, text).unwrap();
+            assert_eq!(runs_code(dir.path()), runs, "{text}");
+        }
+        fs::write(&manifest, "[package]\nname = \"x\"\n").unwrap();
+        fs::write(dir.path().join("build.rs"), "").unwrap();
+        assert!(runs_code(dir.path()));
+    }
+
+    #[test]
+    fn a_list_with_a_stranger_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(OWNERS);
+        let unit = crate::derive::Unit {
+            closure: Digest::of(b""),
+            at: None,
+        };
+        let units = Units {
+            scope: Digest::of(b""),
+            crates: BTreeMap::from([("registry+x#a@1.0.0".to_owned(), unit)]),
+        };
+        let read = |text: &str| {
+            fs::write(&file, text).unwrap();
+            owners(&file, &units).unwrap()
+        };
+        let made = read("0123456789abcdef registry+x#a@1.0.0\n").unwrap();
+        assert_eq!(made["registry+x#a@1.0.0"].len(), 1);
+        for text in [
+            "0123456789abcdef registry+x#b@1.0.0\n",
+            "../../etc registry+x#a@1.0.0\n",
+            "nonsense\n",
+        ] {
+            assert!(read(text).is_none(), "{text}");
+        }
+    }
+}
