@@ -2,11 +2,14 @@
 //! into real engines, too.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Place, Ran, have, in_another_world, is_root, peer, podman_run};
+use crate::attest::validate;
+use crate::rust::default_registry;
+use crate::support::{Place, Ran, copy_tree, have, in_another_world, is_root, peer, podman_run};
 
 const GREETING: &str = "Hello, world!\n";
 
@@ -203,6 +206,99 @@ fn flask_serves_from_byte_code() {
     assert_tested(&Place::with_spec("flask"), 2);
 }
 
+/// A copy of `rust-service` without what layerize writes; its crates are those of the registry that our own are from.
+fn rust_service() -> Place {
+    let place = Place::new();
+    copy_tree(&place_of_spec("rust-service"), &place.project);
+    for name in ["layerize.toml", "layerize.lock"] {
+        fs::remove_file(place.project.join(name)).unwrap();
+    }
+    let file = place.project.join("Cargo.lock");
+    let lock = fs::read_to_string(&file).unwrap();
+    fs::write(
+        file,
+        lock.replace("registry+https://registry.invalid/index", &default_registry()),
+    )
+    .unwrap();
+    place
+}
+
+/// What a server on this machine answers, as soon as it does.
+fn answer(port: u16, path: &str) -> String {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    for _ in 0..100 {
+        match ask() {
+            Ok(text) if !text.is_empty() => return text,
+            _ => std::thread::sleep(std::time::Duration::from_millis(100)),
+        }
+    }
+    panic!("no answer on port {port}");
+}
+
+/// From a folder with nothing but sources and a lock file to an engine, with no edit between.
+#[test]
+fn rust_service_is_started_and_loaded_as_it_is() {
+    let place = rust_service();
+    place.run(&["init", "--name", "notes"]).success();
+    let has_docker = have("docker", &["info"]);
+    match has_docker {
+        true => place.run(&["load", "notes"]).success(),
+        false => place.run(&["build", "notes"]).success(),
+    };
+    if has_docker {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let address = format!("NOTES_ADDRESS=127.0.0.1:{port}");
+        let run = ["run", "-d", "--rm", "--network", "host", "-e", &address, "notes"];
+        let container = peer(Command::new("docker").args(run)).stdout;
+        let health = answer(port, "/health");
+        peer(Command::new("docker").args(["kill", container.trim()]));
+        peer(Command::new("docker").args(["rmi", "-f", "notes"]));
+        assert!(health.contains("ok: 0 notes in SQLite 3."), "{health}");
+    }
+
+    // The example's own spec, over what is compiled already.
+    for name in ["layerize.toml", "layerize.lock"] {
+        fs::copy(place_of_spec("rust-service").join(name), place.project.join(name)).unwrap();
+    }
+    place.run(&["lock", "--refresh"]).success();
+    assert_tested(&place, 2);
+    let closure = place.run(&["closure", "notes"]).success().stdout;
+    assert!(!closure.contains("-crate-") && !closure.contains("rustc"), "{closure}");
+
+    let documents = ["--sbom", "spdx,cyclonedx"];
+    place
+        .run(&[&["build", "--locked", "--quiet", "notes"], &documents[..]].concat())
+        .success();
+    let lock = fs::read_to_string(place.project.join("Cargo.lock")).unwrap();
+    for name in ["notes.spdx.json", "notes.cdx.json"] {
+        let document = fs::read_to_string(place.project.join(name)).unwrap();
+        let entries = lock
+            .split("[[package]]")
+            .skip(1)
+            .filter(|entry| entry.contains("checksum"));
+        let missing = entries.filter_map(|entry| {
+            let field = |key: &str| {
+                entry
+                    .lines()
+                    .find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "))
+            };
+            let [name, version] = ["name", "version"].map(|key| field(key).unwrap().trim_matches('"'));
+            let purl = format!("pkg:cargo/{name}@{}\"", version.replace('+', "%2B"));
+            (!document.contains(&purl)).then_some(purl)
+        });
+        assert_eq!(missing.collect::<Vec<_>>(), [""; 0], "{name}");
+    }
+    validate(&place, &["spdx=notes.spdx.json", "cyclonedx=notes.cdx.json"]);
+}
+
 #[test]
 fn static_is_one_store_path_and_runs() {
     let place = Place::with_spec("static");
@@ -345,7 +441,15 @@ fn every_spec_is_covered_here() {
     assert_eq!(
         names,
         [
-            "flask", "hello", "java", "monorepo", "nginx", "php", "postgres", "static"
+            "flask",
+            "hello",
+            "java",
+            "monorepo",
+            "nginx",
+            "php",
+            "postgres",
+            "rust-service",
+            "static"
         ],
         "add a test for a new spec, then its name here"
     );

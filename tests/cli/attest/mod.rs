@@ -126,7 +126,7 @@ for argument in sys.argv[1:]:
 "#;
 
 /// Has files judged, each `KIND=FILE` or `dsse=FILE=KEY`; all at once, because Python takes its time to start.
-fn validate(place: &Place, documents: &[&str]) {
+pub fn validate(place: &Place, documents: &[&str]) {
     if let Some(venv) = venv() {
         let mut python = Command::new(venv.join("bin/python"));
         peer(
