@@ -2,8 +2,8 @@
 //!
 //! Invariant: units never decide how an output comes out, only how soon. A unit is laid where the crate and all crates below
 //! it, the tools, the libraries, the variables and the rules are those with which it was compiled, **and** where all crates
-//! whose code ran in the build that it is from (build scripts, procedural macros) are dependencies, too: a unit is trusted no
-//! further than the build's own code. What is read back is checked against the hash that it is called by. A check builds
+//! whose code ran in the build that it is from (build scripts with what they depend on, procedural macros) are dependencies,
+//! too: a unit is trusted no further than the build's own code. What is read back is checked against the hash that it is called by. A check builds
 //! without units.
 //!
 //! In the store's cache, by the hash of what is the same for all crates (`SCOPE`):
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
 
 use super::BuildError;
-use crate::derive::{Script, Units, unit_scope};
+use crate::derive::{Script, Unit, Units, unit_scope};
 use crate::digest::{Digest, HashingWriter};
 use crate::fsio::{self, AtomicFile, IoContext, create_dir_all};
 use crate::nar;
@@ -69,15 +69,21 @@ impl<'a> UnitCache<'a> {
     ) -> Option<Self> {
         let units = script.units.as_ref()?;
         let all = store.dir().join("cache/units");
-        let runs = units.crates.iter().filter(|(_, unit)| {
+        let mut runs = BTreeSet::new();
+        for (id, unit) in &units.crates {
             let tree = unit.at.as_ref().and_then(|at| script.mounts.get(at));
-            tree.is_none_or(|tree| runs_code(&store.physical(&path(tree))))
-        });
+            let code = tree.map_or(Code::Library, |tree| code_of(&store.physical(&path(tree))));
+            runs.extend(match code {
+                Code::None => None,
+                Code::Library => Some(key(id, unit.closure)),
+                Code::Script(dependencies) => Some(key(id, script_closure(unit, &dependencies, units))),
+            });
+        }
         Some(Self {
             store,
             dir: all.join(unit_scope(script, path)?.hex()),
             all,
-            runs: runs.map(|(id, unit)| key(id, unit.closure)).collect(),
+            runs,
             units,
         })
     }
@@ -259,30 +265,74 @@ fn key(id: &str, closure: Digest) -> String {
     Digest::of(format!("{id}\n{}", closure.hex()).as_bytes()).hex()
 }
 
-/// Whether a crate's code runs when it, or what depends on it, is compiled. What cannot be read might.
-fn runs_code(tree: &Path) -> bool {
+/// What of a crate runs when it, or what depends on it, is compiled.
+#[derive(Debug, PartialEq, Eq)]
+enum Code {
+    /// Nothing.
+    None,
+    /// Its build script, over these of its dependencies.
+    Script(BTreeSet<String>),
+    /// Itself, with all that is below it.
+    Library,
+}
+
+/// What of the crate in `tree` runs. Of what cannot be read everything might.
+fn code_of(tree: &Path) -> Code {
     let manifest = tree.join("Cargo.toml");
     if !fs::symlink_metadata(&manifest).is_ok_and(|metadata| metadata.is_file()) {
-        return true;
+        return Code::Library;
     }
     let text = fsio::read_limited(&manifest, TEXT_MAX).ok();
     let table: Option<toml::Table> = text.and_then(|text| toml::from_str(std::str::from_utf8(&text).ok()?).ok());
-    let Some(table) = table else { return true };
-    let package = table.get("package").or_else(|| table.get("project"));
-    let has_script = match package.and_then(|package| package.get("build")) {
-        Some(toml::Value::Boolean(false)) => false,
-        Some(_) => true,
-        None => tree.join("build.rs").symlink_metadata().is_ok(),
-    };
+    let Some(table) = table else { return Code::Library };
     let lib = table.get("lib");
     let is_macro = ["proc-macro", "proc_macro"]
         .iter()
         .any(|key| lib.is_some_and(|lib| lib.get(key).is_some()));
-    let kinds = ["crate-type", "crate_type"]
+    let mut kinds = ["crate-type", "crate_type"]
         .iter()
         .filter_map(|key| lib?.get(key)?.as_array())
         .flatten();
-    has_script || is_macro || kinds.into_iter().any(|kind| kind.as_str() == Some("proc-macro"))
+    if is_macro || kinds.any(|kind| kind.as_str() == Some("proc-macro")) {
+        return Code::Library;
+    }
+    let package = table.get("package").or_else(|| table.get("project"));
+    let has_script = match package.and_then(|package| package.get("build")) {
+        Some(toml::Value::Boolean(is_found)) => *is_found,
+        Some(_) => true,
+        None => tree.join("build.rs").symlink_metadata().is_ok(),
+    };
+    match has_script {
+        true => Code::Script(build_dependencies(&table)),
+        false => Code::None,
+    }
+}
+
+/// The packages that a build script is compiled with.
+fn build_dependencies(manifest: &toml::Table) -> BTreeSet<String> {
+    let targets = manifest.get("target").and_then(toml::Value::as_table);
+    let targets = targets.into_iter().flatten().filter_map(|(_, of)| of.as_table());
+    let tables = std::iter::once(manifest).chain(targets);
+    let keys = ["build-dependencies", "build_dependencies"];
+    let named = tables.flat_map(|table| keys.iter().filter_map(|key| table.get(*key)?.as_table()));
+    let names = named.flatten().map(|(name, value)| {
+        let package = value.get("package").and_then(toml::Value::as_str);
+        package.unwrap_or(name).to_owned()
+    });
+    names.collect()
+}
+
+/// What a build script is made of: its crate's files, and all crates of the names that it depends on, with those below them.
+fn script_closure(unit: &Unit, dependencies: &BTreeSet<String>, units: &Units) -> Digest {
+    let named = units.crates.iter().filter(|(id, _)| {
+        // What has no name there might be any.
+        let name = id.rsplit_once('#').and_then(|(_, id)| Some(id.split_once('@')?.0));
+        name.is_none_or(|name| dependencies.contains(name))
+    });
+    let below: String = named
+        .map(|(id, unit)| format!("{id} {}\n", unit.closure.hex()))
+        .collect();
+    Digest::of(format!("{}\n{below}", unit.own.hex()).as_bytes())
 }
 
 /// Restores an archive below `laid`; false where it is damaged: then it is removed.
@@ -416,21 +466,36 @@ mod tests {
     fn code_runs_by_scripts_and_macros() {
         let dir = tempfile::tempdir().unwrap();
         let manifest = dir.path().join("Cargo.toml");
-        assert!(runs_code(dir.path()), "nothing is known of it");
-        for (text, runs) in [
-            ("[package]\nname = \"x\"\n", false),
-            ("[package]\nname = \"x\"\nbuild = false\n", false),
-            ("[package]\nname = \"x\"\nbuild = \"b.rs\"\n", true),
-            ("[package]\nname = \"x\"\n[lib]\nproc-macro = true\n", true),
-            ("[package]\nname = \"x\"\n[lib]\ncrate-type = [\"proc-macro\"]\n", true),
-            ("[package\n", true),
+        assert_eq!(code_of(dir.path()), Code::Library, "nothing is known of it");
+        let script = |names: &[&str]| Code::Script(names.iter().map(|name| (*name).to_owned()).collect());
+        for (text, code) in [
+            ("[package]\nname = \"x\"\n", Code::None),
+            ("[package]\nname = \"x\"\nbuild = false\n", Code::None),
+            (
+                "[package]\nname = \"x\"\nbuild = \"b.rs\"\n[dependencies]\na = \"1\"\n",
+                script(&[]),
+            ),
+            (
+                "[package]\nname = \"x\"\nbuild = \"b.rs\"\n[build-dependencies]\na = \"1\"\n\
+                 [target.'cfg(unix)'.build-dependencies]\nb = { package = \"c\", version = \"1\" }\n",
+                script(&["a", "c"]),
+            ),
+            (
+                "[package]\nname = \"x\"\nbuild = \"b.rs\"\n[lib]\nproc-macro = true\n",
+                Code::Library,
+            ),
+            (
+                "[package]\nname = \"x\"\n[lib]\ncrate-type = [\"proc-macro\"]\n",
+                Code::Library,
+            ),
+            ("[package\n", Code::Library),
         ] {
             fs::write(&manifest, text).unwrap();
-            assert_eq!(runs_code(dir.path()), runs, "{text}");
+            assert_eq!(code_of(dir.path()), code, "{text}");
         }
         fs::write(&manifest, "[package]\nname = \"x\"\n").unwrap();
         fs::write(dir.path().join("build.rs"), "").unwrap();
-        assert!(runs_code(dir.path()));
+        assert_eq!(code_of(dir.path()), script(&[]));
     }
 
     #[test]
@@ -438,6 +503,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(OWNERS);
         let unit = crate::derive::Unit {
+            own: Digest::of(b""),
             closure: Digest::of(b""),
             at: None,
         };

@@ -163,6 +163,8 @@ pub struct Units {
 /// A crate whose units are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
+    /// What it is made of.
+    pub own: Digest,
     /// What it and all crates below it are made of.
     pub closure: Digest,
     /// Where the script finds its files; `None`: within a larger tree.

@@ -31,7 +31,11 @@ pub(super) fn units(lock: &CargoLock, pins: &Lock, skeleton: &BTreeMap<String, V
     for of in &lock.crates {
         let key = (of.name.clone(), of.version.clone(), Some(of.source.0.clone()));
         let at = format!("{}/{}-{}", directory(&of.source), of.name, of.version);
-        let unit = closure(lock, pins, &key, &hashes).map(|closure| Unit { closure, at: Some(at) });
+        let unit = closure(lock, pins, &key, &hashes).map(|closure| Unit {
+            own: of.checksum,
+            closure,
+            at: Some(at),
+        });
         crates.extend(unit.map(|unit| (format!("{}#{}@{}", of.source.0, of.name, of.version), unit)));
     }
     for repository in &lock.repositories {
@@ -50,7 +54,12 @@ pub(super) fn units(lock: &CargoLock, pins: &Lock, skeleton: &BTreeMap<String, V
                 true => format!("{source}#{version}"),
                 false => format!("{source}#{name}@{version}"),
             };
-            crates.insert(id, Unit { closure, at: None });
+            let unit = Unit {
+                own: closure,
+                closure,
+                at: None,
+            };
+            crates.insert(id, unit);
         }
     }
     Units {

@@ -6,7 +6,7 @@ use std::fs;
 use super::{Crate, cargo_lock, project, put};
 use crate::support::Place;
 
-/// `one` needs `two`, which has a build script; `top` needs `leaf`.
+/// `one` needs `two`, which has a build script; `top` needs `leaf`, and has one that does not.
 fn crates(leaf: &str, script: &str) -> Vec<Crate<'static>> {
     let text = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
     let mut crates = super::good_crates();
@@ -23,8 +23,11 @@ fn crates(leaf: &str, script: &str) -> Vec<Crate<'static>> {
     });
     crates.push(Crate {
         name: "top",
-        manifest: "[dependencies]\nleaf = \"1\"\n",
-        files: vec![("src/lib.rs", "pub fn top() -> u32 { leaf::leaf() }\n")],
+        manifest: "build = \"build.rs\"\n[dependencies]\nleaf = \"1\"\n",
+        files: vec![
+            ("build.rs", "fn main() {}\n"),
+            ("src/lib.rs", "pub fn top() -> u32 { leaf::leaf() }\n"),
+        ],
     });
     crates
 }
