@@ -32,6 +32,7 @@ mod faces;
 mod fault;
 mod full_disk;
 mod git;
+mod go;
 mod images;
 mod index;
 mod init;
