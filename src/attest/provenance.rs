@@ -6,8 +6,9 @@
 //! be: `sandboxed` is `false` among its subject's annotations.
 //!
 //! - `buildType` is [`BUILD_TYPE`]. Its external parameters are `image`, `tag`, `platform`, `options` (what
-//!   was asked for beyond the spec, or beyond an image of store paths that says nothing, by the spec's keys), `spec` (files, by digest) and `lock`; its internal ones the numbers of the formats, the date, and
-//!   `unresolved`, inputs of which the store knows no more.
+//!   was asked for beyond the spec, or beyond an image of store paths that says nothing, by the spec's keys), `spec` (files, by digest) and `lock`; its internal ones the numbers of the formats, the date,
+//!   `unresolved`, inputs of which the store knows no more, and where there are any `buildCaches`: the directories that steps
+//!   may have found as earlier runs left them, by the step.
 //! - `resolvedDependencies` are the files from outside by SHA-256 (by SHA-512, or Go's `dirHash`, where a lock knows
 //!   them by that), those of build tools included; trees of commits by `gitCommit` and the hash of their canonical archive;
 //!   local sources and
@@ -22,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::derive::{self, ImageInputs, Input};
+use crate::derive::{self, Action, ImageInputs, Input};
 use crate::digest::{Digest, FileHash};
 use crate::graph;
 use crate::image::{self, Configured};
@@ -96,6 +97,9 @@ pub fn provenance(built: &Gathered<'_>, inventory: &Inventory, facts: &BuildFact
         },
     });
     let byproducts = byproducts(built, inventory, facts);
+    if !materials.caches.is_empty() {
+        predicate["buildDefinition"]["internalParameters"]["buildCaches"] = json!(materials.caches);
+    }
     if !byproducts.is_empty() {
         predicate["runDetails"]["byproducts"] = json!(byproducts);
     }
@@ -185,6 +189,8 @@ struct Materials {
     local: BTreeMap<String, Digest>,
     /// Store paths that are gone.
     unresolved: BTreeSet<String>,
+    /// The directories that steps keep from one run of their script to the next, by what the user calls the step.
+    caches: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Materials {
@@ -197,6 +203,12 @@ impl Materials {
                 let derivation = &built.plan.steps[*step];
                 let files = derivation.downloads().into_iter().map(pinned_file);
                 materials.files.extend(files);
+                if let Action::Script(script) = &derivation.action
+                    && !script.cache_dirs.is_empty()
+                {
+                    let dirs = script.cache_dirs.clone();
+                    materials.caches.insert(derivation.label.clone(), dirs);
+                }
                 Ok(derivation.inputs())
             }
         })?;
@@ -218,7 +230,9 @@ impl Materials {
             materials.files.extend(files_of(&derivation));
             let action = &derivation["action"];
             let lists = ["root", "tools", "libraries", "runtime"].map(|key| action[key].as_array());
+            let maps = ["mounts", "variables"].map(|key| action[key].as_object());
             let inputs = lists.into_iter().flatten().flatten().chain([&action["source"]]);
+            let inputs = inputs.chain(maps.into_iter().flatten().flat_map(Map::values));
             let inputs = inputs.filter_map(|input| Some(dir.split(input.as_str()?)?.0));
             Ok::<_, AttestError>(inputs.collect())
         })?;

@@ -99,11 +99,18 @@ pub enum BuildError {
     },
     /// Without a sandbox nothing can be put at a place of its own.
     #[error(
-        "cannot build `{label}` without a sandbox: it finds what its lock file pins at fixed places, which only a sandbox has"
+        "cannot build `{label}` without a sandbox: it finds what its lock file pins, or its `cache`, at fixed places, which \
+         only a sandbox has"
     )]
     NeedsSandbox {
         /// What the user calls it.
         label: String,
+    },
+    /// The source has something where a package's cache is to be.
+    #[error("cannot build with the cache `{dir}`: the source has something at this place, which it would hide")]
+    CacheInSource {
+        /// The place in the sandbox.
+        dir: String,
     },
     /// [`crate::sandbox::cancel`] was called.
     #[error("the build was cancelled")]
@@ -156,6 +163,9 @@ impl BuildError {
                 quoted(store)
             )),
             Self::NeedsSandbox { .. } => Some("leave `--sandbox none` out".to_owned()),
+            Self::CacheInSource { .. } => {
+                Some("name another place in `cache`, or leave what is there out of `source` by `exclude`".to_owned())
+            }
             _ => None,
         }
     }
@@ -178,6 +188,8 @@ pub struct ScriptFailure {
     pub command: Option<FailedCommand>,
     /// What it was allowed to use.
     pub bounds: Bounds,
+    /// Whether it found what earlier runs left in its cache.
+    pub had_cache: bool,
     /// The last lines of its log.
     pub tail: Vec<String>,
     /// Where the whole log is.
@@ -309,7 +321,9 @@ impl ScriptFailure {
             Reason::OutsideOutput(_) => Some("write to `$out` or below it alone".to_owned()),
             Reason::Exceeded(..) => Some(help_for_bounds()),
             Reason::TimedOut(_) => Some("raise `timeout` in the package, for example `timeout = \"2h\"`".to_owned()),
-            Reason::Status(_) | Reason::Signal(_) => self.help_from_log().or_else(|| self.help_to_look()),
+            Reason::Status(_) | Reason::Signal(_) => (self.help_from_log())
+                .or_else(|| self.help_with_cache())
+                .or_else(|| self.help_to_look()),
         }
     }
 
@@ -319,6 +333,11 @@ impl ScriptFailure {
             return Some(help_for_bounds());
         }
         hints::hint(&self.tail)
+    }
+
+    fn help_with_cache(&self) -> Option<String> {
+        let help = "it found what earlier runs left in its `cache`; `--no-build-cache` runs it without";
+        self.had_cache.then(|| help.to_owned())
     }
 
     fn help_to_look(&self) -> Option<String> {

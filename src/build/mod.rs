@@ -3,6 +3,7 @@
 //! Invariant: an output enters the store only from a step that ended well, scanned and canonical; a sandbox
 //! that cannot be set up is an error and never degrades silently.
 
+mod cache;
 mod check;
 mod configuring;
 mod debug;
@@ -27,6 +28,7 @@ mod variation;
 
 use std::path::PathBuf;
 
+pub use cache::collect_build_caches;
 pub use check::{Again, checked_steps, make_again};
 pub use error::{BuildError, Reason, RefusedReference, ScriptFailure};
 pub use mend::{make_recorded, makers, report_mended};
@@ -63,6 +65,8 @@ pub struct BuildOptions {
     pub bounds: Bounds,
     /// Keep the build directory of a failed script.
     pub keep_failed: bool,
+    /// The project whose build caches scripts find; `None`: they find empty ones.
+    pub cache_of: Option<String>,
     /// What downloads use.
     pub fetch: FetchConfig,
     /// The program that becomes the sandbox's helper; `None`: this one, which then must call [`sandbox_main`](crate::sandbox::sandbox_main).

@@ -20,6 +20,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::cache::{self, BuildCache};
 use super::error::{RefusedReference, ScriptFailure};
 use super::link;
 use super::log::BuildLog;
@@ -106,6 +107,7 @@ struct PreparedScript<'a> {
     policy: ReferencePolicy,
     /// Where the build directory is on disk.
     build: PathBuf,
+    cache: BuildCache,
     /// Where the directory is that becomes `/layerize/store`.
     store: PathBuf,
     /// Without a sandbox, the place in the store itself where the script makes its output.
@@ -233,6 +235,7 @@ impl ScriptStep<'_> {
                 label: label.clone(),
                 reason,
                 command: failed_command(&prepared.build, &self.script.script),
+                had_cache: prepared.cache.is_filled,
                 bounds: self.options.bounds,
                 tail,
                 log: log_path,
@@ -266,6 +269,7 @@ impl ScriptStep<'_> {
             make_dir(path, mode)?;
         }
         self.copy_source(&build.join("source"))?;
+        let mut cache = self.open_cache(&build)?;
         let mut settings = variation::settings(self.variations);
         settings.bounds = self.options.bounds;
         let mut build_bind = build.clone();
@@ -293,10 +297,11 @@ impl ScriptStep<'_> {
                 }
                 binds.extend(inputs);
                 binds.extend(self.mounts(&build)?);
+                binds.append(&mut cache.binds);
                 let sandbox = self.walled(own, dir.join("fixups"), work, binds, scratch, settings)?;
                 (sandbox, store, None)
             }
-            SandboxMode::None if !self.script.mounts.is_empty() => {
+            SandboxMode::None if !self.script.mounts.is_empty() || !self.script.cache_dirs.is_empty() => {
                 let label = self.derivation.label.clone();
                 return Err(BuildError::NeedsSandbox { label });
             }
@@ -313,9 +318,21 @@ impl ScriptStep<'_> {
             scratch: scratch.clone(),
             sandbox,
             build,
+            cache,
             store,
             place,
         })
+    }
+
+    /// The places of the directories that the package keeps, with what earlier runs left in them.
+    fn open_cache(&self, build: &Path) -> Result<BuildCache, BuildError> {
+        let project = match self.varies(Variation::BuildCache) {
+            true => None,
+            false => self.options.cache_of.as_deref(),
+        };
+        let label = &self.derivation.label;
+        let owner = project.map(|project| cache::Owner { project, label });
+        BuildCache::open(self.store, self.script, owner.as_ref(), build)
     }
 
     /// The sandbox of an ordinary build.

@@ -31,6 +31,8 @@ pub enum Variation {
     FileOrder,
     /// Inodes and change times of what is given from the store, and the order in which it is listed.
     Store,
+    /// What earlier runs left in the directories that the package keeps.
+    BuildCache,
 }
 
 /// User and group of a varied build.
@@ -43,7 +45,7 @@ const HOME: &str = "/another-homeless-shelter";
 
 impl Variation {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::User,
         Self::Host,
         Self::Umask,
@@ -54,6 +56,7 @@ impl Variation {
         Self::Addresses,
         Self::FileOrder,
         Self::Store,
+        Self::BuildCache,
     ];
 
     /// What it is, for people.
@@ -69,6 +72,7 @@ impl Variation {
             Self::Addresses => "addresses of memory",
             Self::FileOrder => "file system and directory order",
             Self::Store => "inodes, change times and order of the store's files",
+            Self::BuildCache => "build cache",
         }
     }
 }

@@ -151,6 +151,8 @@ impl Maker<'_> {
             {
                 // One build must suit all: the longest of their times, and none is longest.
                 known.timeout_seconds = known.timeout_seconds.zip(new.timeout_seconds).map(|(a, b)| a.max(b));
+                // A cache is a help only where all that share the step have it: then none can be surprised by it.
+                known.cache_dirs.retain(|dir| new.cache_dirs.contains(dir));
             }
             return Input::Step(step);
         }

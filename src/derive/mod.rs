@@ -2,7 +2,7 @@
 //!
 //! Invariant: pure; the build plan is a function of spec, lock and the store paths of local sources, and the hash
 //! of a resolved derivation covers everything that can change its output and nothing that cannot (not the
-//! URL of a download, not its mirror, not a timeout, not the number of cores).
+//! URL of a download, not its mirror, not a timeout, not a build cache, not the number of cores).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -555,6 +555,8 @@ pub struct Script {
     pub timeout_seconds: Option<u64>,
     /// What of its work is kept crate by crate; not hashed: the output is the same without.
     pub units: Option<Units>,
+    /// Directories below `/build` that are kept from one run to the next; not hashed.
+    pub cache_dirs: BTreeSet<String>,
 }
 
 #[cfg(test)]

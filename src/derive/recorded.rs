@@ -119,6 +119,7 @@ fn script(action: RecordedAction) -> Option<Script> {
         names: BTreeMap::new(),
         timeout_seconds: None,
         units: None,
+        cache_dirs: BTreeSet::new(),
     })
 }
 

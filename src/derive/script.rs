@@ -131,6 +131,7 @@ impl Scripts<'_> {
             units: None,
             names: self.names(package)?,
             timeout_seconds: package.timeout_seconds,
+            cache_dirs: package.cache_dirs.iter().map(|dir| dir.value.clone()).collect(),
         })
     }
 

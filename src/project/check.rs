@@ -185,31 +185,59 @@ impl BuildChecker<'_> {
     /// Builds one output again, as often as was asked for or until it differs.
     fn output(&self, step: StepId) -> Result<CheckedOutput, ProjectError> {
         let all = BTreeSet::from(Variation::ALL);
+        let mut builds = vec![all.clone()];
+        if self.has_cache(step) {
+            // What the store has may have been made with a full cache or with an empty one: both must give it.
+            builds.push(all.into_iter().filter(|one| *one != Variation::BuildCache).collect());
+        }
         let mut round = 1;
         loop {
-            let again = match self.again(step, &all) {
-                Ok(again) => again,
-                Err(error) if error.is_of_a_script() => return self.failed(step, round, &error.to_string()),
-                Err(error) => return Err(error.into()),
-            };
-            let mut found = CheckedOutput {
-                reproducible: again.is_same(),
-                ..self.unchanged(step, &again.known)
-            };
-            if !again.is_same() {
-                found.round = Some(round);
-                found.other_nar_hash = Some(again.nar_hash());
-                let known = self.work.store.physical(&again.known.path);
-                found.files = audit::compare_trees(&known, again.tree())?;
-                found.made_by = self.makers(step, [&known, again.tree()], &found.files)?;
-                found.kept = self.keep(&known, &again)?;
-                found.causes = self.causes(step)?;
-                return Ok(found);
-            }
-            if round >= self.options.times {
-                return Ok(found);
+            for (number, variations) in builds.iter().enumerate() {
+                let output = self.compare(step, round, variations)?;
+                let is_last = round >= self.options.times && number + 1 == builds.len();
+                if is_last || !output.reproducible {
+                    return Ok(output);
+                }
             }
             round += 1;
+        }
+    }
+
+    /// Builds one output again, once.
+    fn compare(
+        &self,
+        step: StepId,
+        round: u32,
+        variations: &BTreeSet<Variation>,
+    ) -> Result<CheckedOutput, ProjectError> {
+        let again = match self.again(step, variations) {
+            Ok(again) => again,
+            Err(error) if error.is_of_a_script() => return self.failed(step, round, &error.to_string()),
+            Err(error) => return Err(error.into()),
+        };
+        let unchanged = self.unchanged(step, &again.known);
+        if again.is_same() {
+            return Ok(unchanged);
+        }
+        let known = self.work.store.physical(&again.known.path);
+        let files = audit::compare_trees(&known, again.tree())?;
+        Ok(CheckedOutput {
+            reproducible: false,
+            round: Some(round),
+            other_nar_hash: Some(again.nar_hash()),
+            made_by: self.makers(step, [&known, again.tree()], &files)?,
+            files,
+            kept: self.keep(&known, &again)?,
+            causes: self.causes(step)?,
+            ..unchanged
+        })
+    }
+
+    /// Whether the step's script finds what earlier runs of it left.
+    fn has_cache(&self, step: StepId) -> bool {
+        match &self.work.plan.steps[step].action {
+            Action::Script(script) => !script.cache_dirs.is_empty(),
+            _ => false,
         }
     }
 
@@ -281,18 +309,36 @@ impl BuildChecker<'_> {
         if !self.options.find_cause {
             return Ok(None);
         }
-        let differs = |variations: &BTreeSet<Variation>| match self.again(step, variations) {
-            Ok(again) => Ok(!again.is_same()),
-            Err(error) if error.is_of_a_script() => Ok(true),
-            Err(error) => Err(error),
+        // The hash of what is made, and whether it is what the store has; none where the script fails.
+        let made = |variations: &[Variation]| {
+            // Without a cache, so that one run does not change what the next one finds.
+            let all = variations.iter().copied().chain([Variation::BuildCache]).collect();
+            match self.again(step, &all) {
+                Ok(again) => Ok((again.is_same(), Some(again.nar_hash()))),
+                Err(error) if error.is_of_a_script() => Ok((false, None)),
+                Err(error) => Err(error),
+            }
         };
-        if differs(&BTreeSet::new())? {
+        let cache = || Ok(Some(vec![Variation::BuildCache.name().to_owned()]));
+        let (is_same, first) = made(&[])?;
+        if !is_same {
+            if self.has_cache(step) && first.is_some() && made(&[])?.1 == first {
+                return cache();
+            }
             let text = "nothing that was varied: it differs from run to run (time, randomness, a hash seed, a race)";
             return Ok(Some(vec![text.to_owned()]));
         }
+        let with_cache = match self.again(step, &BTreeSet::new()) {
+            Ok(again) => again.is_same(),
+            Err(error) if error.is_of_a_script() => false,
+            Err(error) => return Err(error.into()),
+        };
+        if self.has_cache(step) && !with_cache {
+            return cache();
+        }
         let mut causes = Vec::new();
         for variation in Variation::ALL {
-            if differs(&BTreeSet::from([variation]))? {
+            if variation != Variation::BuildCache && !made(&[variation])?.0 {
                 causes.push(variation.name().to_owned());
             }
         }

@@ -87,6 +87,8 @@ pub struct WorkOptions {
     pub bounds: Bounds,
     /// Keep the build directory of a script that fails.
     pub keep_failed: bool,
+    /// Give scripts empty directories in place of the caches that their packages declare.
+    pub no_build_cache: bool,
 }
 
 impl Environment<'_> {
@@ -172,6 +174,7 @@ impl Environment<'_> {
             cores: options.cores,
             bounds: self.bounds_of(options, workspace),
             keep_failed: options.keep_failed,
+            cache_of: (project.filter(|_| !options.no_build_cache)).map(|project| project.dir.display().to_string()),
             fetch: FetchConfig {
                 places: places.chain(options.places.iter().cloned()).collect(),
                 languages: LanguageTools {

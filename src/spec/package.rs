@@ -41,6 +41,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         env: text_map(reader, &table, "env", checks::build_env_name),
         script: table.checked(reader, "script", checks::nonempty),
         timeout_seconds: read_timeout(reader, &table),
+        cache_dirs: read_cache(reader, &table),
         base: table.flag(reader, "base").unwrap_or(true),
     };
     let package = language::with_defaults(package);
@@ -70,6 +71,7 @@ fn check_purpose(reader: &mut Reader<'_>, table: &Table<'_>) {
         "strip-references",
         "env",
         "timeout",
+        "cache",
         "base",
     ] {
         if let Some(field) = table.get(key) {
@@ -123,6 +125,58 @@ fn read_timeout(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<u64> {
         return None;
     }
     reader.checked(&field, checks::duration).map(|seconds| seconds.value)
+}
+
+/// Reads `cache = { dirs = […] }`: places of which none is in another.
+fn read_cache(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<Spanned<String>> {
+    let Some(field) = table.get("cache") else {
+        return Vec::new();
+    };
+    let Some(table) = reader.table(&field, field.title(), keys::CACHE.iter().collect()) else {
+        return Vec::new();
+    };
+    let mut dirs: Vec<Spanned<String>> = Vec::new();
+    for element in table.elements(reader, "dirs") {
+        let Some(dir) = reader.checked(&element, cache_dir) else {
+            continue;
+        };
+        let path = Path::new(&dir.value);
+        let other = dirs
+            .iter()
+            .find(|other| path.starts_with(&other.value) || Path::new(&other.value).starts_with(path));
+        match other {
+            Some(other) => {
+                let message = format!("`{}` and `{}` are cached twice over", other.value, dir.value);
+                let diagnostic = Diagnostic::new(message).at(dir.span, "one is the other, or in it");
+                reader.error(diagnostic.help("name the outer one alone"));
+            }
+            None => dirs.push(dir),
+        }
+    }
+    if dirs.is_empty() && table.get("dirs").is_some_and(|dirs| reader.array(&dirs).is_empty()) {
+        let diagnostic = Diagnostic::new(format!("{} names no directory", field.title()))
+            .at(field.key_span, "nothing is kept")
+            .help("write `cache = { dirs = [\"/build/.ccache\"] }`, or leave it out");
+        reader.error(diagnostic);
+    }
+    dirs
+}
+
+/// A directory of the sandbox that can be a cache: below `/build`, where scripts may write.
+fn cache_dir(text: &str) -> Result<String, Complaint> {
+    let refuse = |label: &str| {
+        Err(Complaint {
+            label: label.to_owned(),
+            help: Some("name a place below `/build`, such as `/build/.ccache` or `/build/source/target`".to_owned()),
+        })
+    };
+    let is_plain = text.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
+    match text.strip_prefix("/build/") {
+        None => refuse("not below `/build`"),
+        Some(_) if !is_plain || text.contains('\0') => refuse("not a plain path"),
+        Some("source") => refuse("the source itself"),
+        Some(_) => Ok(text.to_owned()),
+    }
 }
 
 /// Reads an array of dependencies, each at most once; none where it is missing.

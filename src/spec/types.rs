@@ -123,6 +123,8 @@ pub struct Package {
     pub script: Option<Spanned<String>>,
     /// `timeout` in seconds.
     pub timeout_seconds: Option<u64>,
+    /// `cache.dirs`: directories below `/build` that are kept from one run of the script to the next.
+    pub cache_dirs: Vec<Spanned<String>>,
     /// `base`: whether Debian's small shell environment is among the tools (default true).
     pub base: bool,
 }

@@ -9,6 +9,7 @@ mod base;
 mod base_docker;
 mod binary_cache;
 mod bounds;
+mod build_cache;
 mod capabilities;
 mod certificates;
 mod check;

@@ -117,6 +117,9 @@ pub struct BuildFlags {
     /// Keep the build directory of a script that fails
     #[arg(long)]
     pub keep_failed: bool,
+    /// Run scripts without what earlier runs left in the `cache` of their packages
+    #[arg(long)]
+    pub no_build_cache: bool,
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {
@@ -182,6 +185,7 @@ impl BuildFlags {
             max_memory,
             max_processes,
             keep_failed,
+            no_build_cache,
         } = self.clone();
         WorkOptions {
             locked,
@@ -200,6 +204,7 @@ impl BuildFlags {
                 processes: max_processes,
             },
             keep_failed,
+            no_build_cache,
         }
     }
 }

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::build::collect_build_caches;
 use crate::digest::Hasher;
 use crate::fetch::CollectedDownloads;
 use crate::fsio::IoContext;
@@ -65,6 +66,9 @@ enum StoreCommand {
         /// Delete downloads that no path in the store was made from and that nobody has used for so many days
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         downloads_unused_for: u32,
+        /// Delete what scripts left in the `cache` of their packages and did not use for so many days
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        build_caches_unused_for: u32,
     },
     /// List what the garbage collector keeps, and why
     Roots,
@@ -89,7 +93,14 @@ pub fn run(args: &StoreArgs, context: &Context) -> anyhow::Result<Outcome> {
         StoreCommand::Gc {
             dry_run,
             downloads_unused_for,
-        } => gc(&stores(context)?, *dry_run, *downloads_unused_for, context),
+            build_caches_unused_for,
+        } => {
+            let days = UnusedFor {
+                downloads: *downloads_unused_for,
+                build_caches: *build_caches_unused_for,
+            };
+            gc(&stores(context)?, *dry_run, &days, context)
+        }
         StoreCommand::Roots => roots(&context.environment.store()?, context),
         StoreCommand::Copy(args) => copy::copy(args, context),
         StoreCommand::Sign(args) => copy::sign(args, context),
@@ -296,15 +307,31 @@ fn ls(stores: &[Store], context: &Context) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn gc(stores: &[Store], dry_run: bool, days: u32, context: &Context) -> anyhow::Result<Outcome> {
+/// After how many days without use something is deleted.
+struct UnusedFor {
+    downloads: u32,
+    build_caches: u32,
+}
+
+fn gc(stores: &[Store], dry_run: bool, days: &UnusedFor, context: &Context) -> anyhow::Result<Outcome> {
     for store in stores {
         let report = collect(store, dry_run, context)?;
         // Only what is built is made from downloads.
         if *store.store_dir() == StoreDir::layerize() {
             let doomed = report.removed.iter().map(|(path, _)| path).collect();
-            let since = days_ago(days);
+            let since = days_ago(days.downloads);
             let collected = collect_downloads(store, &doomed, since, dry_run, &context.environment)?;
-            if let Some(line) = downloads_summary(collected, days, dry_run) {
+            if let Some(line) = downloads_summary(collected, days.downloads, dry_run) {
+                context.ui.line(&line);
+            }
+            let (count, bytes) = collect_build_caches(store, days_ago(days.build_caches), dry_run)?;
+            if count > 0 {
+                let verb = if dry_run { "would be deleted" } else { "deleted" };
+                let line = format!(
+                    "Build caches {verb}: {count} unused for {} days ({}).",
+                    days.build_caches,
+                    size(bytes)
+                );
                 context.ui.line(&line);
             }
         }
@@ -314,7 +341,7 @@ fn gc(stores: &[Store], dry_run: bool, days: u32, context: &Context) -> anyhow::
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "how long a download was not used is told by the clock; nothing is made of it"
+    reason = "how long something was not used is told by the clock; nothing is made of it"
 )]
 fn days_ago(days: u32) -> SystemTime {
     let now = SystemTime::now();

@@ -106,6 +106,7 @@ fn full_script() -> Script {
             scope: Digest::of(b""),
             crates: BTreeMap::new(),
         }),
+        cache_dirs: BTreeSet::new(),
     }
 }
 
@@ -169,6 +170,10 @@ fn whatever_can_change_an_output_changes_the_hash() {
         "a set has no order"
     );
     assert_eq!(changed(&|script| script.timeout_seconds = Some(1)), original);
+    assert_eq!(
+        changed(&|script| drop(script.cache_dirs.insert("/build/c".to_owned()))),
+        original
+    );
     assert_eq!(changed(&|script| script.prebuilt = true), original);
     assert_eq!(changed(&|script| script.units = None), original);
     assert_eq!(changed(&|script| script.names.clear()), original);

@@ -39,6 +39,7 @@ fn workspace(sources: &[(&str, String, Option<Digest>)]) -> Workspace {
             env: BTreeMap::new(),
             script: None,
             timeout_seconds: None,
+            cache_dirs: vec![],
             base: true,
         };
         (name, package)

@@ -81,6 +81,14 @@ pub(in crate::spec) const PACKAGE: &[Key] = &[
     key("timeout", Text, "Longest time the script may run: `30m`, `1h30m`."),
     also(
         key(
+            "cache",
+            Table(CACHE),
+            "What is kept from one run of the script to the next, to make it faster; no digest depends on it.",
+        ),
+        &["build-cache", "ccache"],
+    ),
+    also(
+        key(
             "no-references",
             TEXTS,
             "Dependencies of this package that its closure may not hold: that it does is an error.",
@@ -101,6 +109,16 @@ pub(in crate::spec) const PACKAGE: &[Key] = &[
         "Whether Debian's small shell environment is among the tools (default true).",
     ),
 ];
+
+/// `cache = { … }`.
+pub(in crate::spec) const CACHE: &[Key] = &[required(also(
+    key(
+        "dirs",
+        TEXTS,
+        "Directories below `/build`, empty for the first run; `layerize check` compares the outputs with and without what is in them.",
+    ),
+    &["dir", "directories", "paths", "path"],
+))];
 
 /// The keys of a package that name its language; it has one of them.
 pub(in crate::spec) const LANGUAGES: &[&str] = &["rust", "python", "go"];
