@@ -22,6 +22,7 @@ use crate::oci::{LayerStrategyError, ParseCompressionError, PortError, Reference
 use crate::project::ProjectError;
 use crate::project::attach::AttachError;
 use crate::project::check::CheckError;
+use crate::project::update::UpdateError;
 use crate::project::place::TransferError;
 use crate::project::rebuild::RebuildError;
 use crate::root::RootError;
@@ -126,6 +127,7 @@ pub fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 BuildError,
                 CacheError,
                 CheckError,
+                UpdateError,
                 ContainerError,
                 InternalError,
                 FetchError,

@@ -59,6 +59,7 @@ mod text;
 mod transfer;
 mod trials;
 mod ui;
+mod update;
 mod verify;
 mod verify_signature;
 
@@ -122,6 +123,8 @@ enum Command {
     Key(key::KeyArgs),
     /// Pin every input that comes from outside in layerize.lock
     Lock(lock::LockArgs),
+    /// Take newer versions: by the languages' own tools in their lock files, and in layerize.lock
+    Update(update::UpdateArgs),
     /// List, check and export the files that come from outside
     Inputs(inputs::InputsArgs),
     /// Enter the build environment of a package
@@ -241,6 +244,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::VerifySignature(args) => verify_signature::run(args, &context),
         Command::Key(args) => key::run(args, &context),
         Command::Lock(args) => lock::run(args, &context),
+        Command::Update(args) => update::run(args, &context),
         Command::Inputs(args) => inputs::run(args, &context),
         Command::Shell(args) => shell::run(args, &context),
         Command::Run(args) => run::run(args, &context),

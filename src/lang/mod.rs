@@ -257,8 +257,26 @@ fn read_toml<T: DeserializeOwned>(text: &str, file: &str, help: &str) -> Result<
     })
 }
 
+/// How a language's own tool writes a lock file anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewal {
+    /// The tool.
+    pub program: &'static str,
+    /// Its arguments, of one run after another.
+    pub commands: Vec<Vec<String>>,
+    /// Where it is run, relative to the source.
+    pub dir: String,
+    /// The files in that directory that it may write, the lock file first.
+    pub files: Vec<String>,
+    /// Variables beside the user's own.
+    pub variables: Vec<(&'static str, &'static str)>,
+}
+
 /// A language whose lock files become build steps.
 trait Planner {
+    /// How `names`, or everything where none is named, are resolved anew; with `offline`, from what the tool has.
+    fn renewal(&self, request: &Request<'_>, names: &[String], offline: bool) -> Result<Renewal, LangError>;
+
     /// All that `request`'s package takes from its language.
     fn plan(&self, request: &Request<'_>) -> Result<LanguageBuild, LangError>;
 
@@ -303,6 +321,24 @@ pub struct LockNeeds {
 /// As [`plan`], as far as it can be known before the source is in a store; not what `layerize.lock` does not have yet.
 pub fn needs(request: &Request<'_>) -> Result<LockNeeds, LangError> {
     request.language.options.planner().needs(request)
+}
+
+/// How the lock file of a package is written anew by its language's own tool: `names` alone, or everything where none is named.
+///
+/// # Errors
+///
+/// No lock file, or one that no tool writes anew without being told how it was made.
+pub fn renewal(request: &Request<'_>, names: &[String], offline: bool) -> Result<Renewal, LangError> {
+    match &request.language.options {
+        LanguageOptions::Rust(planner) => planner.renewal(request, names, offline),
+        LanguageOptions::Python(planner) => planner.renewal(request, names, offline),
+        LanguageOptions::Go(planner) => planner.renewal(request, names, offline),
+    }
+}
+
+/// The directory of a file, and its name in there.
+fn split(file: &str) -> (&str, &str) {
+    file.rsplit_once('/').unwrap_or(("", file))
 }
 
 /// What is found in a project that has no spec yet.

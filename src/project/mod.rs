@@ -39,6 +39,7 @@ pub mod scripts;
 pub mod starter;
 pub mod target;
 pub mod trials;
+pub mod update;
 pub mod work;
 
 pub use closures::StoredClosure;

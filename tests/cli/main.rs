@@ -65,6 +65,7 @@ mod store;
 mod support;
 mod trials;
 mod two_readings;
+mod update;
 mod verify;
 mod workloads;
 

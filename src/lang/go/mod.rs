@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 
 use super::{
     Form, GeneratedTree, LangError, LanguageBuild, LanguageStep, LockedDependency, Mount, Part, Planner, Recipe,
-    Registry, Request, Surroundings,
+    Registry, Renewal, Request, Surroundings, split,
 };
 use crate::digest::FileHash;
 use crate::spec::{Dependency, GoOptions, Lock};
@@ -45,6 +45,29 @@ const BUILD_DEPENDENCIES: &str = include_str!("dependencies.sh");
 const BUILD: &str = include_str!("build.sh");
 
 impl Planner for GoOptions {
+    fn renewal(&self, request: &Request<'_>, names: &[String], offline: bool) -> Result<Renewal, LangError> {
+        let lock = request.language.lock.as_ref().map_or(LOCKS[0], |lock| &lock.value);
+        let (dir, file) = split(lock);
+        if file != LOCKS[0] || !request.source.is_file(lock) {
+            let message = "the modules of a workspace are updated each by itself";
+            let help = "run `go get -u ./...` and `go mod tidy` in each of them, then `go work sync` and `layerize lock`";
+            return Err(LangError::at(format!("`{lock}`"), message, help));
+        }
+        let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let mut get = own(&["get"]);
+        match names.is_empty() {
+            true => get.extend(own(&["-u", "./..."])),
+            false => get.extend(names.iter().map(|name| format!("{name}@upgrade"))),
+        }
+        Ok(Renewal {
+            program: "go",
+            commands: vec![get, own(&["mod", "tidy"])],
+            dir: dir.to_owned(),
+            files: own(&["go.sum", "go.mod"]),
+            variables: if offline { vec![("GOPROXY", "off")] } else { Vec::new() },
+        })
+    }
+
     fn plan(&self, request: &Request<'_>) -> Result<LanguageBuild, LangError> {
         let lock = request.language.lock.as_ref().map_or(LOCKS[0], |lock| &lock.value);
         let (dir, name) = lock.rsplit_once('/').unwrap_or(("", lock));

@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    Form, LangError, LanguageBuild, LanguageStep, LockedDependency, Part, Planner, Recipe, Registry, Request,
-    SourceTree, Surroundings,
+    Form, LangError, LanguageBuild, LanguageStep, LockedDependency, Part, Planner, Recipe, Registry, Renewal, Request,
+    SourceTree, Surroundings, split,
 };
 use crate::spec::{GLIBC_DEB, Language, Lock, PYTHON_STEP_DEBS, PythonOptions, machine};
 use locked::{Locked, LockedProject, Wheel};
@@ -68,6 +68,29 @@ struct WheelOfPlan<'a> {
 }
 
 impl Planner for PythonOptions {
+    fn renewal(&self, request: &Request<'_>, names: &[String], offline: bool) -> Result<Renewal, LangError> {
+        let path = lock_file(request.language, request.source)?;
+        let (dir, file) = split(&path);
+        if file != "uv.lock" {
+            let message = format!("`{file}` does not say from what it was made, so that no tool can write it anew");
+            let help = "make it anew as it was made before (`pip lock`, `pip-compile`, `uv pip compile`), then `layerize lock`";
+            return Err(LangError::at(format!("`{path}`"), message, help));
+        }
+        let mut arguments = vec!["lock".to_owned()];
+        arguments.extend(offline.then(|| "--offline".to_owned()));
+        match names.is_empty() {
+            true => arguments.push("--upgrade".to_owned()),
+            false => arguments.extend(names.iter().map(|name| format!("--upgrade-package={name}"))),
+        }
+        Ok(Renewal {
+            program: "uv",
+            commands: vec![arguments],
+            dir: dir.to_owned(),
+            files: vec![file.to_owned()],
+            variables: Vec::new(),
+        })
+    }
+
     fn plan(&self, request: &Request<'_>) -> Result<LanguageBuild, LangError> {
         let file = lock_file(request.language, request.source)?;
         let target = target(request.lock)?;

@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 
 use super::{
     Form, GeneratedTree, LangError, LanguageBuild, LanguageStep, LockNeeds, LockedDependency, Mount, Part, Planner,
-    Recipe, Registry, Request, Surroundings,
+    Recipe, Registry, Renewal, Request, Surroundings, split,
 };
 use crate::digest::Digest;
 use crate::spec::{Language, Lock, RustOptions};
@@ -47,6 +47,20 @@ const BUILD_DEPENDENCIES: &str = include_str!("dependencies.sh");
 const LAY: &str = include_str!("lay.sh");
 
 impl Planner for RustOptions {
+    fn renewal(&self, request: &Request<'_>, names: &[String], offline: bool) -> Result<Renewal, LangError> {
+        let (dir, file) = split(lock_file(request.language));
+        let mut arguments = vec!["update".to_owned()];
+        arguments.extend(offline.then(|| "--offline".to_owned()));
+        arguments.extend(names.iter().map(|name| format!("--package={name}")));
+        Ok(Renewal {
+            program: "cargo",
+            commands: vec![arguments],
+            dir: dir.to_owned(),
+            files: vec![file.to_owned()],
+            variables: Vec::new(),
+        })
+    }
+
     fn plan(&self, request: &Request<'_>) -> Result<LanguageBuild, LangError> {
         let LockFile {
             path: file,

@@ -1,0 +1,60 @@
+//! `layerize update`: newer versions, by the languages' own tools and in `layerize.lock`.
+
+use clap::Args;
+
+use crate::fetch::Update;
+use crate::project::{Project, update};
+use crate::spec;
+
+use super::context::Context;
+use super::outcome::Outcome;
+
+/// Arguments of `layerize update`.
+#[derive(Debug, Args)]
+pub struct UpdateArgs {
+    /// Dependencies in lock files of languages (`serde`, `rust:serde`), Debian packages, and other entries of layerize.lock
+    /// [default: everything]
+    names: Vec<String>,
+    /// Do not use the network: use only what was fetched before
+    #[arg(long)]
+    offline: bool,
+    /// Directory, file: or http: address with Debian packages, tried before the machine's apt; repeatable
+    #[arg(long, value_name = "MIRROR")]
+    mirror: Vec<String>,
+}
+
+/// Updates lock files, pins anew, and says what changed.
+pub fn run(args: &UpdateArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let environment = &context.environment;
+    let mut project = Project::load(environment)?;
+    let (updated, left) = update::update(&project, &args.names, args.offline, environment)?;
+    for lock in &updated {
+        let file = context.shown(&lock.file);
+        for change in &lock.changes {
+            context.ui.line(&change.to_string());
+        }
+        context.ui.line(&match lock.changes.len() {
+            0 => format!("{} is current.", file.display()),
+            count => format!("{} written, {count} changed.", file.display()),
+        });
+    }
+    let wanted = match (args.names.is_empty(), left.is_empty()) {
+        (true, _) => Update::Everything,
+        (_, true) => Update::Nothing,
+        (_, false) => Update::Names(left.into_iter().collect()),
+    };
+    let before = project.lock.clone();
+    project.update_lock(&wanted, args.offline, &args.mirror, environment)?;
+    let changes = spec::lock::changes(&before, &project.lock);
+    for change in &changes {
+        context.ui.line(&change.to_string());
+    }
+    context.ui.clear();
+    let path = project.lock_path();
+    let path = context.shown(&path);
+    context.ui.line(&match changes.len() {
+        0 => format!("{} is current.", path.display()),
+        count => format!("{} written, {count} changed.", path.display()),
+    });
+    Ok(Outcome::Done)
+}
