@@ -34,7 +34,7 @@ pub use error::{BuildError, Reason, RefusedReference, ScriptFailure};
 pub use mend::{make_recorded, makers, report_mended};
 pub use realise::realise;
 pub use runner::FailedCommand;
-pub use shell::{ShellOptions, ShellUser, run_in_store, shell};
+pub use shell::{Activation, ShellOptions, ShellUser, run_in_store, shell};
 pub use variation::Variation;
 
 pub use crate::sandbox::Bounds;

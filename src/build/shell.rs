@@ -12,6 +12,7 @@ use super::BuildError;
 use super::rootfs::{GROUP, PASSWD};
 use super::surroundings::Surroundings;
 use crate::derive::{Input, Script};
+use crate::fsio::create_dir_all;
 use crate::sandbox::tree::{Tree, close_to_others, make_dir};
 use crate::sandbox::{Bind, Isolation, Outcome, RuntimeSettings, Sandbox};
 use crate::store::Store;
@@ -32,6 +33,18 @@ pub struct ShellUser {
     pub home: PathBuf,
 }
 
+/// What brings the dependencies of a language into a shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activation {
+    /// Text for the shell.
+    pub script: String,
+    /// The package's source, as the user has it.
+    pub source: PathBuf,
+}
+
+/// Where the text of an [`Activation`] is, relative to the root.
+const ACTIVATE: &str = "usr/libexec/layerize/activate";
+
 /// How a shell is to be.
 #[derive(Debug, Clone)]
 pub struct ShellOptions {
@@ -45,6 +58,8 @@ pub struct ShellOptions {
     pub cwd: PathBuf,
     /// Who uses it.
     pub user: ShellUser,
+    /// What the shell runs before everything else, and where the files are that the package is built from.
+    pub activate: Option<Activation>,
     /// The user's variables (`TERM`, …); they replace the build's of the same name.
     pub env: BTreeMap<String, String>,
     /// See [`super::BuildOptions::helper`].
@@ -81,10 +96,18 @@ pub fn shell(
             fixups.file(name, &text, 0o644)?;
         }
     }
+    if let Some(activation) = &options.activate {
+        fixups.file(ACTIVATE, &activation.script, 0o644)?;
+    }
     let mut binds = vec![
         read_only(store.dir().join("store"), StoreDir::LAYERIZE),
         writable(build.clone(), Path::new("/build")),
     ];
+    for (at, input) in &script.mounts {
+        let Some(path) = paths.get(input) else { continue };
+        create_dir_all(&build.join(Path::new(at).strip_prefix("/build").unwrap_or(Path::new(at))))?;
+        binds.push(read_only(store.physical(path), at));
+    }
     match options.pure {
         true => binds.push(writable(tmp, Path::new("/tmp"))),
         false => {
@@ -103,7 +126,7 @@ pub fn shell(
         binds,
         ids: (uid, gid),
         argv: argv(&surroundings, options)?,
-        env: variables(&surroundings, script, options),
+        env: variables(&surroundings, script, paths, options),
         cwd: options.cwd.clone(),
         timeout: None,
         settings: RuntimeSettings::default(),
@@ -160,21 +183,39 @@ fn argv(surroundings: &Surroundings, options: &ShellOptions) -> Result<Vec<Strin
             label: "the shell".to_owned(),
         });
     };
-    let mut argv = vec![shell];
+    let mut interactive = vec![shell.clone()];
     if let (true, Some(_)) = (options.pure, bash) {
-        argv.extend(["--noprofile".to_owned(), "--norc".to_owned()]);
+        interactive.extend(["--noprofile".to_owned(), "--norc".to_owned()]);
     }
-    if !options.command.is_empty() {
-        // The shell finds the program in the build's PATH.
-        argv.extend(["-c".to_owned(), "exec \"$@\"".to_owned(), "layerize".to_owned()]);
-        argv.extend(options.command.iter().cloned());
-    }
-    Ok(argv)
+    let activate = match options.activate {
+        Some(_) => format!(". /{ACTIVATE} && "),
+        None => String::new(),
+    };
+    let program = match options.command.is_empty() {
+        true if activate.is_empty() => return Ok(interactive),
+        true => interactive,
+        false => options.command.clone(),
+    };
+    // The shell finds the program in the build's PATH.
+    let first = ["-c".to_owned(), format!("{activate}exec \"$@\""), "layerize".to_owned()];
+    Ok(std::iter::once(shell).chain(first).chain(program).collect())
 }
 
-fn variables(surroundings: &Surroundings, script: &Script, options: &ShellOptions) -> Vec<(String, String)> {
+fn variables(
+    surroundings: &Surroundings,
+    script: &Script,
+    paths: &BTreeMap<Input, StorePath>,
+    options: &ShellOptions,
+) -> Vec<(String, String)> {
     let mut all: BTreeMap<String, String> = surroundings.variables.iter().cloned().collect();
+    for (name, input) in &script.variables {
+        let path = paths.get(input).map(|path| StoreDir::layerize().join(path));
+        all.extend(path.map(|path| (name.clone(), path)));
+    }
     all.extend(script.env.clone());
+    if let Some(activation) = &options.activate {
+        all.insert("LAYERIZE_SOURCE".to_owned(), activation.source.display().to_string());
+    }
     let home = options.user.home.display().to_string();
     if !options.pure {
         all.insert("HOME".to_owned(), home);
@@ -202,7 +243,7 @@ fn add_bind(binds: &mut Vec<Bind>, fixups: &Tree, path: &Path) -> Result<(), Bui
         Some(around) if around.source == around.target => return Ok(()),
         Some(around) => {
             let below = path.strip_prefix(&around.target).unwrap_or(path);
-            crate::fsio::create_dir_all(&around.source.join(below))?;
+            create_dir_all(&around.source.join(below))?;
         }
         None => {
             fixups.directory(&path.display().to_string())?;

@@ -22,9 +22,9 @@ use crate::oci::{LayerStrategyError, ParseCompressionError, PortError, Reference
 use crate::project::ProjectError;
 use crate::project::attach::AttachError;
 use crate::project::check::CheckError;
-use crate::project::update::UpdateError;
 use crate::project::place::TransferError;
 use crate::project::rebuild::RebuildError;
+use crate::project::update::UpdateError;
 use crate::root::RootError;
 use crate::spec::Diagnostics;
 use crate::store::StoreError;

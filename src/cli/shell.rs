@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::build::{self, ShellOptions, ShellUser};
-use crate::derive::{self, Input};
+use crate::build::{self, Activation, ShellOptions, ShellUser};
+use crate::derive::{self, BuildPlan, Input};
 use crate::event::Silent;
-use crate::spec::PackageName;
+use crate::spec::{PackageName, Source};
 
 use super::context::{self, Context};
 use super::error::advised;
@@ -65,10 +65,24 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
             name: context::text_variable("USER").unwrap_or_else(|| "user".to_owned()),
             home: context::path_variable("HOME").unwrap_or_else(|| "/".into()),
         },
+        activate: activation(&package, &project, &plan),
         env: terminal_variables(),
         helper: None,
     };
     Ok(Outcome::of_status(build::shell(&store, &script, &paths, &options)?))
+}
+
+/// What brings the dependencies of the package's language into the shell.
+fn activation(package: &PackageName, project: &Project, plan: &BuildPlan) -> Option<Activation> {
+    let script = &plan.languages.get(package)?.activate;
+    let package = project.workspace.packages.get(package)?;
+    match &package.source.as_ref()?.value {
+        Source::Path { path, .. } if !script.is_empty() => Some(Activation {
+            script: script.clone(),
+            source: package.dir.join(path),
+        }),
+        _ => None,
+    }
 }
 
 /// The variables that make a program feel at home in the user's terminal.

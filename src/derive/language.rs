@@ -38,6 +38,8 @@ pub struct LanguageInputs {
     pub variables: BTreeMap<String, Input>,
     /// What of the script's work is kept crate by crate.
     pub units: Option<Units>,
+    /// What a shell of the user's runs first.
+    pub activate: String,
 }
 
 impl LanguageInputs {
@@ -86,6 +88,7 @@ impl Parts<'_> {
             script: recipe.script.clone(),
             env: recipe.env.clone(),
             units: recipe.units.clone(),
+            activate: recipe.activate.clone(),
             mounts: mounts
                 .map(|mount| Some((mount.at.clone(), self.input(mount.part)?)))
                 .collect::<Option<_>>()?,

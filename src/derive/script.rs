@@ -1,6 +1,6 @@
 //! A package's *script* with its inputs, for a build or for a shell.
 //!
-//! Invariant: a shell differs from the build by the `dev` dependencies and by nothing else.
+//! Invariant: a shell differs from the build by the `dev` dependencies, and by what only the steps of a language use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,6 +80,12 @@ impl Scripts<'_> {
         let mut script = self.of_text(package, text, source, purpose)?;
         if let Some(language) = language {
             language.apply(&mut script);
+            if purpose == Purpose::Shell {
+                // What was compiled before is for the build.
+                script
+                    .variables
+                    .retain(|name, _| language.activate.contains(name.as_str()));
+            }
         }
         Ok(script)
     }

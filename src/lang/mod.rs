@@ -148,6 +148,10 @@ pub struct Recipe {
     pub variables: BTreeMap<String, Part>,
     /// What of the script's work is kept crate by crate.
     pub units: Option<Units>,
+    /// What the shell of `layerize shell` runs first, so that the language's tools find what is pinned here; of the variables
+    /// it gets those that it names. It may write below `/build`; `LAYERIZE_SOURCE` is where the user's own files are, which
+    /// it leaves as they are.
+    pub activate: String,
 }
 
 /// What of a script's work is kept by crates, so that the next such script does not do it again. The output is the same

@@ -83,7 +83,9 @@ impl UpdateError {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Project(error) => error.help(),
-            Self::Unknown { similar: Some(name), .. } => Some(format!("did you mean `{name}`?")),
+            Self::Unknown {
+                similar: Some(name), ..
+            } => Some(format!("did you mean `{name}`?")),
             Self::Unknown { .. } => Some("`layerize inputs` lists all that comes from outside".to_owned()),
             Self::NoTool { program, .. } => Some(format!(
                 "install `{program}`, or update the file where it is; `layerize lock` then takes it as it is"
@@ -145,7 +147,10 @@ pub fn update(
         if !project.lock.names(bare) {
             let all = known.values().flat_map(BTreeMap::keys).map(String::as_str);
             let similar = did_you_mean(name, all).map(str::to_owned);
-            return Err(UpdateError::Unknown { name: name.clone(), similar });
+            return Err(UpdateError::Unknown {
+                name: name.clone(),
+                similar,
+            });
         }
         left.push(bare.to_owned());
     }
@@ -169,7 +174,9 @@ fn locked_packages(project: &Project) -> Result<Vec<LockedPackage<'_>>, UpdateEr
         let (Some(language), Some(source)) = (&package.language, &package.source) else {
             continue;
         };
-        let Source::Path { path, .. } = &source.value else { continue };
+        let Source::Path { path, .. } = &source.value else {
+            continue;
+        };
         let dir = package.dir.join(path);
         let dir = dir.canonicalize().context("resolve", &dir)?;
         let named = language.value.lock.as_ref().map(|lock| lock.value.clone());
@@ -247,7 +254,9 @@ fn run(renewal: &Renewal, dir: &Path, environment: &Environment<'_>) -> Result<(
     let file = dir.join(&renewal.files[0]);
     for arguments in &renewal.commands {
         let shown = format!("{} {}", renewal.program, arguments.join(" "));
-        environment.reporter.report(Event::Note { text: format!("running `{shown}`") });
+        environment.reporter.report(Event::Note {
+            text: format!("running `{shown}`"),
+        });
         let mut command = Command::new(renewal.program);
         command
             .args(arguments)
@@ -299,10 +308,14 @@ impl Saved {
     fn put_back(self) -> Result<(), PathError> {
         for (path, content) in self.0 {
             match content {
-                Some(content) if fs::read(&path).ok().as_ref() != Some(&content) => fsio::write_atomic(&path, &content)?,
+                Some(content) if fs::read(&path).ok().as_ref() != Some(&content) => {
+                    fsio::write_atomic(&path, &content)?
+                }
                 Some(_) => {}
                 None => match fs::remove_file(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("remove", &path),
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(error).context("remove", &path);
+                    }
                     _ => {}
                 },
             }

@@ -10,7 +10,9 @@ use crate::oci::{LayerLimit, LayerStrategy, Platform, TarProfile};
 use super::types::Join;
 use Shape::{Any, Choice, Count, Flag, Many, Map, Probability, Table, Text};
 
-pub(super) use package::{CACHE, GO, LANGUAGES, PACKAGE, PYTHON, RUST, SOURCE_DEBIAN, SOURCE_GIT, SOURCE_PATH, SOURCE_URL};
+pub(super) use package::{
+    CACHE, GO, LANGUAGES, PACKAGE, PYTHON, RUST, SOURCE_DEBIAN, SOURCE_GIT, SOURCE_PATH, SOURCE_URL,
+};
 
 /// A key of a table.
 #[derive(Debug)]

@@ -207,6 +207,25 @@ fn crates_are_compiled_once_and_a_program_starts() {
 }
 
 #[test]
+fn a_shell_has_cargo_find_the_crates_and_builds_in_the_project() {
+    let place = project();
+    place.run(&["lock"]).success();
+    let cargo = ["shell", "prog", "--", "cargo"];
+    let built = place.run(&[&cargo[..], &["build"]].concat()).success();
+    // Nothing was compiled before it: that is for the build.
+    assert!(!built.stderr.contains("(dependencies)"), "{}", built.stderr);
+    let ran = place
+        .run(&[&cargo[..], &["run", "--quiet", "--locked"]].concat())
+        .success();
+    assert_eq!(ran.line(), "one two generated 1");
+    assert!(place.project.join("target/debug/prog").is_file());
+    place.write("src/main.rs", &MAIN.replace("{} {}", "edited {} {}"));
+    let edited = place.run(&[&cargo[..], &["run"]].concat()).success();
+    assert_eq!(edited.line(), "edited one two generated 1");
+    assert_eq!(edited.stderr.matches("Compiling ").count(), 1, "{}", edited.stderr);
+}
+
+#[test]
 fn what_is_wrong_with_a_crate_is_told_and_nothing_is_registered() {
     let place = project();
     place.run(&["lock"]).success();

@@ -87,10 +87,16 @@ fn cargo_updates_what_is_named() {
     }
     let read = || fs::read_to_string(place.project.join("Cargo.lock")).unwrap();
     let ran = update(&place, cargo(), &["rust:one"]).success();
-    let ran = ran.says(&["~ rust:one 1.0.0 → 1.0.1", "Cargo.lock written, 1 changed.", "layerize.lock is current."]);
+    let ran = ran.says(&[
+        "~ rust:one 1.0.0 → 1.0.1",
+        "Cargo.lock written, 1 changed.",
+        "layerize.lock is current.",
+    ]);
     assert!(!ran.stderr.contains("other"), "{}", ran.stderr);
     assert_eq!(read().matches("1.0.1").count(), 1);
-    update(&place, cargo(), &["one"]).success().says(&["Cargo.lock is current."]);
+    update(&place, cargo(), &["one"])
+        .success()
+        .says(&["Cargo.lock is current."]);
     update(&place, cargo(), &["other", "--offline"])
         .success()
         .says(&["~ rust:other 1.0.0 → 1.0.1"]);
@@ -104,13 +110,21 @@ fn what_cannot_be_updated_is_told_and_nothing_is_lost() {
     update(&place, cargo(), &["ones"])
         .exits(2)
         .says(&["`ones` is in no lock file", "did you mean `one`?"]);
-    update(&place, Path::new("/nonexistent"), &["one"])
-        .exits(2)
-        .says(&["`cargo` is not on this machine", "Cargo.lock", "install `cargo`"]);
-    let tools = stand_in(&place, "cargo", "echo broken >Cargo.lock\necho no such crate >&2\nexit 3");
-    update(&place, &tools, &["one"])
-        .exits(2)
-        .says(&["`cargo update --package=one` failed", "no such crate", "as it was before"]);
+    update(&place, Path::new("/nonexistent"), &["one"]).exits(2).says(&[
+        "`cargo` is not on this machine",
+        "Cargo.lock",
+        "install `cargo`",
+    ]);
+    let tools = stand_in(
+        &place,
+        "cargo",
+        "echo broken >Cargo.lock\necho no such crate >&2\nexit 3",
+    );
+    update(&place, &tools, &["one"]).exits(2).says(&[
+        "`cargo update --package=one` failed",
+        "no such crate",
+        "as it was before",
+    ]);
     assert_eq!(fs::read(place.project.join("Cargo.lock")).unwrap(), before);
 }
 
@@ -118,7 +132,10 @@ fn what_cannot_be_updated_is_told_and_nothing_is_lost() {
 fn a_lock_file_that_no_tool_writes_is_told() {
     let place = Place::new();
     place
-        .write("layerize.toml", "[package.app]\nsource = { path = \"src\" }\npython = {}\n")
+        .write(
+            "layerize.toml",
+            "[package.app]\nsource = { path = \"src\" }\npython = {}\n",
+        )
         .write(
             "src/pylock.toml",
             "lock-version = \"1.0\"\ncreated-by = \"a test\"\npackages = []\n",

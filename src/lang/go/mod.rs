@@ -50,7 +50,8 @@ impl Planner for GoOptions {
         let (dir, file) = split(lock);
         if file != LOCKS[0] || !request.source.is_file(lock) {
             let message = "the modules of a workspace are updated each by itself";
-            let help = "run `go get -u ./...` and `go mod tidy` in each of them, then `go work sync` and `layerize lock`";
+            let help =
+                "run `go get -u ./...` and `go mod tidy` in each of them, then `go work sync` and `layerize lock`";
             return Err(LangError::at(format!("`{lock}`"), message, help));
         }
         let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
@@ -103,6 +104,7 @@ impl Planner for GoOptions {
             build.own.preamble.push_str(LAY);
         }
         build.own.preamble.push_str(&self.cgo());
+        build.own.activate = build.own.preamble.clone();
         Ok(build)
     }
 }

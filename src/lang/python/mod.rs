@@ -303,7 +303,11 @@ fn environment(build: &LanguageBuild, projects: &[OwnProject], target: &Target, 
             .collect(),
         projects,
     };
-    let plan = serde_json::to_string(&plan).expect("strings and maps of strings are JSON");
+    let text = |plan: &Plan<'_>| serde_json::to_string(plan).expect("strings and maps of strings are JSON");
+    let whole = text(&plan);
+    let others = Plan { projects: &[], ..plan };
+    let activate = activation(&text(&others), projects);
+    let plan = whole;
     let preamble = format!(
         "cat > /build/environment.json <<'LAYERIZE'\n{plan}\nLAYERIZE\n\
          cat > /build/environment.py <<'LAYERIZE'\n{INSTALL_ENVIRONMENT}LAYERIZE\n\
@@ -312,11 +316,30 @@ fn environment(build: &LanguageBuild, projects: &[OwnProject], target: &Target, 
     Recipe {
         preamble,
         script: "layerize_python\n".to_owned(),
+        activate,
         variables: (0..build.steps.len())
             .map(|index| (variable(index), Part::Step(index)))
             .collect(),
         ..Recipe::default()
     }
+}
+
+/// The environment of the wheels alone, and the modules where the user edits them.
+fn activation(plan: &str, projects: &[OwnProject]) -> String {
+    let paths = projects.iter().flat_map(|project| &project.paths);
+    let paths = paths.map(|path| match path.as_str() {
+        "." => "$LAYERIZE_SOURCE".to_owned(),
+        path => format!("$LAYERIZE_SOURCE/{path}"),
+    });
+    let paths: Vec<String> = paths.collect();
+    format!(
+        "cat > /build/environment.json <<'LAYERIZE'\n{plan}\nLAYERIZE\n\
+         cat > /build/environment.py <<'LAYERIZE'\n{INSTALL_ENVIRONMENT}LAYERIZE\n\
+         mkdir /build/nothing\n\
+         (cd /build/nothing && PYTHONHASHSEED=0 python3 -s -S -B /build/environment.py /build/environment.json /build) || exit\n\
+         export VIRTUAL_ENV=/build/venv PATH=/build/venv/bin:$PATH PYTHONPATH=\"{}\"\n",
+        paths.join(":")
+    )
 }
 
 #[cfg(test)]

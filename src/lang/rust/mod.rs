@@ -43,6 +43,9 @@ const BUILD: &str = include_str!("build.sh");
 /// Compiles what the package depends on.
 const BUILD_DEPENDENCIES: &str = include_str!("dependencies.sh");
 
+/// Has Cargo find its crates, and nothing else, in a shell.
+const ACTIVATE: &str = include_str!("activate.sh");
+
 /// Gives Cargo what was compiled by [`BUILD_DEPENDENCIES`].
 const LAY: &str = include_str!("lay.sh");
 
@@ -84,6 +87,7 @@ impl Planner for RustOptions {
         };
         let own = Recipe {
             script: BUILD.to_owned(),
+            activate: format!("{}{ACTIVATE}", recipe.preamble),
             ..recipe.clone()
         };
         let mut build = LanguageBuild {
