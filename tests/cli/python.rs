@@ -206,13 +206,13 @@ fn a_shell_has_the_wheels_and_the_modules_as_they_are_edited() {
     let program = "import app, ns.one, sys; print(app.__file__, ns.one.VALUE, sys.prefix)";
     let expected = format!("{} 1 /build/venv", place.project.join("src/app/__init__.py").display());
     for flags in [&[][..], &["--pure"]] {
-        let args = [&["shell", "web"][..], flags, &["--", "python", "-c", program]].concat();
+        let args = [&["shell", "app"][..], flags, &["--", "python", "-c", program]].concat();
         assert_eq!(layerize(&place, &args).success().line(), expected);
     }
-    let ran = layerize(&place, &["shell", "web", "--", "one-command"]).success();
+    let ran = layerize(&place, &["shell", "app", "--", "one-command"]).success();
     assert_eq!(ran.line(), "called");
     place.write("src/app/__init__.py", "EDITED = 5\n");
-    let edited = ["shell", "web", "--", "python", "-c", "import app; print(app.EDITED)"];
+    let edited = ["shell", "app", "--", "python", "-c", "import app; print(app.EDITED)"];
     assert_eq!(layerize(&place, &edited).success().line(), "5");
     assert!(!place.project.join("venv").exists());
 }

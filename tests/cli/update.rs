@@ -35,7 +35,7 @@ fn project() -> Place {
     let mut command = Command::new(env!("CARGO"));
     place.prepare(command.args(["generate-lockfile", "--offline"]));
     assert!(command.status().unwrap().success());
-    place.lock_base();
+    place.run(&["lock"]).success();
     place
 }
 
