@@ -171,7 +171,7 @@ fn whatever_can_change_an_output_changes_the_hash() {
     );
     assert_eq!(changed(&|script| script.timeout_seconds = Some(1)), original);
     assert_eq!(
-        changed(&|script| drop(script.cache_dirs.insert("/build/c".to_owned()))),
+        changed(&|script| script.cache_dirs = BTreeSet::from(["/build/c".to_owned()])),
         original
     );
     assert_eq!(changed(&|script| script.prebuilt = true), original);
