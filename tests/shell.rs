@@ -39,6 +39,7 @@ impl Project {
                 name: "me".to_owned(),
                 home: self.home.clone(),
             },
+            activate: None,
             env: BTreeMap::from([("TERM".to_owned(), "xterm".to_owned())]),
             helper: self.fixture.options.helper.clone(),
         }

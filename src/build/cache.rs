@@ -105,7 +105,7 @@ impl Owner<'_> {
 fn touch(lock: &FileLock, home: &Path) -> Result<(), PathError> {
     lock.file()
         .set_modified(SystemTime::now())
-        .context("write the time of", &home.join(LOCK))
+        .context("write the time of", home.join(LOCK))
 }
 
 fn hashed(text: &str) -> String {
