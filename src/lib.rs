@@ -40,7 +40,7 @@
 //! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | capability digest escape fsio store_path oci image transport archive |
 //! | 6 | [`attest`] | state things of images: bills of materials, provenance, signatures | digest escape fsio store_path oci store derive layer configure image transport graph |
 //! | 6 | [`inputs`] | keep files from outside beside images, and find them again | digest fsio nar oci store store_path spec derive fetch layer image transport |
-//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest escape event fsio nar store_path oci parallel store closure spec sandbox lang derive fetch configure build layer image transport container audit attest inputs |
+//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest child escape event fsio nar store_path oci parallel store closure spec sandbox lang derive fetch configure build layer image transport container audit attest inputs |
 //! | 8 | [`cli`] | arguments, printing, exit status: one file a verb | all |
 //!
 //! Only `cli` prints, reads the process's environment or exits; only there is an error an `anyhow::Error`.

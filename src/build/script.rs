@@ -14,6 +14,7 @@
 //! build directory where that was asked for.
 
 mod output;
+mod references;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::cache::{self, BuildCache};
-use super::error::{RefusedReference, ScriptFailure};
+use super::error::ScriptFailure;
 use super::link;
 use super::log::BuildLog;
 use super::runner::{Runner, failed_command};
@@ -38,7 +39,7 @@ use crate::parallel;
 use crate::sandbox::copy::copy_writable;
 use crate::sandbox::tree::{close_to_others, make_dir};
 use crate::sandbox::{Bind, Copied, Isolation, RuntimeSettings, Sandbox, Veil};
-use crate::store::{Addressing, BuildPlace, Place, ReferencePolicy, Rewritten, StagingDir, Store, StoreError};
+use crate::store::{Addressing, BuildPlace, Place, ReferencePolicy, Rewritten, StagingDir, Store};
 use crate::store_path::{StoreDir, StorePath, placeholder};
 
 /// User and group that a build is.
@@ -486,54 +487,6 @@ impl ScriptStep<'_> {
             });
         }
         Ok(binds)
-    }
-
-    fn stripped(&self) -> BTreeSet<StorePath> {
-        let stripped = self.script.strip_references.iter();
-        stripped.filter_map(|input| self.path_of(input)).cloned().collect()
-    }
-
-    /// What the output may not refer to: what leads to a path that may not be in its closure, and what is taken out of it.
-    fn policy(&self, visible: &BTreeSet<StorePath>) -> Result<ReferencePolicy, BuildError> {
-        let unwanted = self.script.no_references.iter();
-        let unwanted: BTreeSet<&StorePath> = unwanted.filter_map(|input| self.path_of(input)).collect();
-        let mut policy = ReferencePolicy {
-            stripped: self.stripped(),
-            ..ReferencePolicy::default()
-        };
-        if unwanted.is_empty() {
-            return Ok(policy);
-        }
-        for path in visible {
-            let closure = closure::compute(self.store, &BTreeSet::from([path.clone()]))?;
-            if closure.members.iter().any(|member| unwanted.contains(&member.path)) {
-                policy.forbidden.insert(path.clone());
-            }
-        }
-        Ok(policy)
-    }
-
-    /// A refused reference in the words of the spec.
-    fn explain(&self, error: StoreError) -> BuildError {
-        let StoreError::RefusedReference { path, evidence } = error else {
-            return error.into();
-        };
-        let named = |inputs: &[Input]| {
-            let mut inputs = inputs.iter().filter(|input| self.path_of(input) == Some(&path));
-            inputs.next().map(|input| self.script.name_of(input, &path))
-        };
-        let stripped = named(&self.script.strip_references);
-        let direct = stripped.clone().or_else(|| named(&self.script.no_references));
-        let all = self.script.no_references.iter();
-        let all = all.filter_map(|input| Some(self.script.name_of(input, self.path_of(input)?)));
-        BuildError::RefusedReference(Box::new(RefusedReference {
-            label: self.derivation.label.clone(),
-            stripped: stripped.is_some(),
-            through: direct.is_none(),
-            name: direct.unwrap_or_else(|| all.collect::<Vec<_>>().join("`, `")),
-            path,
-            evidence: *evidence,
-        }))
     }
 
     fn copy_source(&self, dest: &Path) -> Result<(), BuildError> {
