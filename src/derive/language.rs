@@ -185,6 +185,15 @@ fn misplaced(package: &Package) -> Box<Diagnostic> {
     Box::new(Diagnostic::new(message).help("this is a fault of layerize: please report it"))
 }
 
+/// Unpacks an archive without its first `strip` directories.
+fn unpacked(archive: Download, strip: u32) -> Action {
+    Action::Unpack {
+        archive,
+        strip: Some(strip),
+        or_keep: false,
+    }
+}
+
 /// The step that takes a locked dependency.
 fn locked(dependency: &LockedDependency) -> Derivation {
     let LockedDependency { name, version, .. } = dependency;
@@ -202,7 +211,7 @@ fn locked(dependency: &LockedDependency) -> Derivation {
                 project: name.clone(),
                 version: version.clone(),
                 index: index.clone(),
-                url: Some(url.clone()),
+                url: url.clone(),
             },
             Registry::Go => Origin::Go {
                 module: name.clone(),
@@ -230,14 +239,8 @@ fn locked(dependency: &LockedDependency) -> Derivation {
             )
         }
         Form::Crate => ("crate", Action::UnpackCrate { archive: download }),
-        Form::Wheel => (
-            "wheel",
-            Action::Unpack {
-                archive: download,
-                strip: Some(0),
-                or_keep: false,
-            },
-        ),
+        Form::Wheel => ("wheel", unpacked(download, 0)),
+        Form::Sdist => ("sdist", unpacked(download, 1)),
         Form::GoModule => (
             "go",
             Action::UnpackGoModule {

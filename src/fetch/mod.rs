@@ -32,7 +32,7 @@ pub use download::fetch;
 pub use error::{Answer, Asked, FetchError, Wanted};
 pub use git::{GitError, pin_commits, restore_archive};
 pub use gone::gone;
-pub use languages::LanguageTools;
+pub use languages::{LanguageTools, ListedFile, Listing, list_python_files};
 pub use place::{LocalCopy, Place, Request};
 pub use resolve::{Gone, LockEntry, Update, resolve};
 pub use survey::{Availability, Survey, survey};

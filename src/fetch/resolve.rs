@@ -94,6 +94,8 @@ pub fn resolve(
         git: super::git::resolve(&spec::git_sources(workspace), old, update, config, reporter)?,
         // What lock files of languages name is read by whoever knows the sources.
         commits: old.commits.clone(),
+        // What requirements ask for stands in the sources: who reads these pins it.
+        python: old.python.clone(),
         // What a Nix store holds is not fetched: who knows the store pins it.
         nix: (old.nix.iter())
             .filter(|(name, _)| spec::nix_contents(workspace).contains_key(*name))
@@ -177,6 +179,7 @@ fn check_names(workspace: &Workspace, old: &Lock, update: &Update) -> Result<(),
     known.extend(old.deb_sources.keys().map(String::as_str));
     known.extend(old.urls.keys().map(|name| name.0.as_str()));
     known.extend(old.git.keys().map(|name| name.0.as_str()));
+    known.extend(old.python.keys().map(|(_, name)| name.as_str()));
     let based = workspace.images.iter().filter(|(_, image)| image.base.is_some());
     known.extend(based.map(|(name, _)| name.as_str()));
     known.extend(workspace.packages.keys().map(|name| name.0.as_str()));

@@ -16,6 +16,8 @@ mod go;
 mod python;
 mod rust;
 
+pub use python::{OpenProject, open_projects};
+
 /// Largest lock file or manifest that is read, in bytes: the largest known lock files have a tenth of that.
 const TEXT_MAX: u64 = 64 << 20;
 
@@ -62,7 +64,7 @@ pub enum Registry {
         /// The index that the lock file names.
         index: Option<String>,
         /// The address that it gives.
-        url: String,
+        url: Option<String>,
     },
     /// A proxy of Go's modules, which has two files of each: a zip, and its `go.mod`.
     Go,
@@ -79,6 +81,8 @@ pub enum Form {
     GitCrates(Vec<(String, String)>),
     /// A wheel of Python: the files of the zip as they are in it.
     Wheel,
+    /// A source distribution of Python: the files in the archive's directory.
+    Sdist,
     /// A module of Go: the files of the zip below its name and version.
     GoModule,
     /// The `go.mod` of a module, as it is.
@@ -225,9 +229,9 @@ impl LangError {
     }
 
     /// As it is shown at the key that names the language.
-    pub fn diagnostic(self, request: &Request<'_>) -> Diagnostic {
-        let package = &request.package.name.value;
-        let key = request.package.language.as_ref();
+    pub fn diagnostic(self, package: &Package) -> Diagnostic {
+        let key = package.language.as_ref();
+        let package = &package.name.value;
         let at = |diagnostic: Diagnostic, label: String| match key {
             Some(key) => diagnostic.at(key.span.clone(), label),
             None => diagnostic,

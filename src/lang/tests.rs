@@ -33,7 +33,7 @@ pub(super) fn plan_with(keys: &str, files: &[(&str, &str)], lock: &Lock) -> Resu
         source: &source,
     };
     plan(&request).map_err(|error| {
-        let diagnostic = error.diagnostic(&request);
+        let diagnostic = error.diagnostic(request.package);
         crate::spec::Diagnostics::new(vec![diagnostic], workspace.files.clone()).render(false)
     })
 }
@@ -342,7 +342,8 @@ fn why_a_file_cannot_be_read_is_told() {
     };
     let error = plan(&request).unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
-    let shown = crate::spec::Diagnostics::new(vec![error.diagnostic(&request)], workspace.files.clone()).render(false);
+    let shown =
+        crate::spec::Diagnostics::new(vec![error.diagnostic(request.package)], workspace.files.clone()).render(false);
     assert!(shown.contains(&cause) && shown.contains("Cargo.lock"), "{shown}");
 }
 

@@ -22,6 +22,7 @@ use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
 use super::image::archive_name;
 use super::languages;
+use super::requirements;
 
 /// The spec's file name.
 pub const SPEC_NAME: &str = "layerize.toml";
@@ -89,6 +90,11 @@ impl Project {
         })
     }
 
+    /// Whether it was restored from what is kept beside an image: its sources are in the store alone.
+    pub(super) fn is_restored(&self) -> bool {
+        self.kept.is_some()
+    }
+
     /// Makes the lock current; with `--locked`, says why it is not.
     pub fn make_lock_current(
         &mut self,
@@ -118,6 +124,10 @@ impl Project {
             let needs = languages::needs(self, &self.lock)?;
             reasons.extend(languages::stale(&needs.commits, &self.lock));
         }
+        // What files are chosen for is in the lock.
+        if reasons.is_empty() {
+            reasons.extend(requirements::stale(self)?);
+        }
         Ok(reasons)
     }
 
@@ -139,6 +149,7 @@ impl Project {
                 reporter.report(Event::Warning { text });
             }
         }
+        requirements::pin(self, &mut lock, update, &config, reporter)?;
         self.pin_nix(&mut lock, update, environment)?;
         base::resolve(&self.workspace, &mut lock, update, offline, environment)?;
         let path = self.lock_path();

@@ -46,7 +46,7 @@ pub(super) fn plan(
                 let trees = trees.collect::<Result<_, ProjectError>>()?;
                 planned.insert(name.clone(), LanguageSource { build, trees });
             }
-            Err(error) => errors.push(error.diagnostic(&request)),
+            Err(error) => errors.push(error.diagnostic(package)),
         }
     }
     match errors.is_empty() {
@@ -92,7 +92,7 @@ pub(super) fn needs(project: &Project, lock: &Lock) -> Result<Needs, ProjectErro
                         .map(|remark| format!("package `{name}`: {remark}")),
                 );
             }
-            Err(error) => errors.push(error.diagnostic(&request)),
+            Err(error) => errors.push(error.diagnostic(package)),
         }
     }
     match errors.is_empty() {

@@ -34,6 +34,7 @@ pub mod rebuild;
 pub mod referrers;
 pub mod releases;
 mod repair;
+mod requirements;
 mod roots;
 pub mod scripts;
 pub mod starter;

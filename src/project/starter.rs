@@ -269,6 +269,11 @@ fn compiled(name: &str, language: &str, found: &ProjectSurvey) -> String {
 }
 
 fn python_locked(name: &str, lock: &str, command: &[String]) -> String {
+    // The servers that are recognised listen there by themselves.
+    let ports = match command.first().map(String::as_str) {
+        Some("uvicorn" | "gunicorn") => "ports = [8000]\n",
+        _ => "# ports = [8000]\n",
+    };
     let command: Vec<String> = command.iter().map(|word| format!("\"{word}\"")).collect();
     let command = command.join(", ");
     format!(
@@ -282,7 +287,7 @@ fn python_locked(name: &str, lock: &str, command: &[String]) -> String {
          root = [\"deb:python3\", \"deb:libstdc++6\"]\n\
          contents = [\"{name}\"]\n\
          entrypoint = [{command}]\n\
-         # cmd = [\"--help\"]\n# ports = [8000]\n# users = {{ app = 1000 }}\n# user = \"app\"\n"
+         {ports}# cmd = [\"--help\"]\n# users = {{ app = 1000 }}\n# user = \"app\"\n"
     )
 }
 
@@ -315,7 +320,9 @@ fn python_command(dir: &Path, lock: &str) -> Result<Vec<String>, PathError> {
     }
     let locked = fsio::read_limited(&dir.join(lock), LOCK_BYTES_MAX)?;
     let locked = String::from_utf8_lossy(&locked);
-    let has = |name: &str| locked.contains(&format!("name = \"{name}\""));
+    let required = |line: &str, name: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with("=="));
+    let has =
+        |name: &str| locked.contains(&format!("name = \"{name}\"")) || locked.lines().any(|line| required(line, name));
     let modules = [
         "main", "app", "app/main", "src/main", "src/app", "server", "wsgi", "asgi",
     ];
@@ -364,6 +371,22 @@ fn quoted(names: &[String]) -> String {
     names.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
+/// The lock file of a Python project; requirements without hashes are none.
+fn python_lock(dir: &Path, names: &BTreeSet<String>) -> Result<Option<&'static str>, PathError> {
+    let has = |name: &str| names.contains(name);
+    if let Some(lock) = ["uv.lock", "pylock.toml"].into_iter().find(|name| has(name)) {
+        return Ok(Some(lock));
+    }
+    let requirements = "requirements.txt";
+    if !has(requirements) {
+        return Ok(None);
+    }
+    let text = fsio::read_limited(&dir.join(requirements), LOCK_BYTES_MAX)?;
+    Ok(String::from_utf8_lossy(&text)
+        .contains("--hash")
+        .then_some(requirements))
+}
+
 fn look(dir: &Path) -> Result<Detected, PathError> {
     let names = fsio::sorted_names(dir)?;
     let names: BTreeSet<String> = names.into_iter().filter_map(|name| name.into_string().ok()).collect();
@@ -408,7 +431,7 @@ fn look(dir: &Path) -> Result<Detected, PathError> {
         let files = c.into_iter().chain(cpp).collect();
         return Ok(Detected::C { files, cpp: cpp_found });
     }
-    if let Some(lock) = ["uv.lock", "pylock.toml"].into_iter().find(|name| has(name)) {
+    if let Some(lock) = python_lock(dir, &names)? {
         let command = python_command(dir, lock)?;
         return Ok(Detected::PythonLocked { lock, command });
     }
@@ -465,6 +488,7 @@ mod tests {
             (&["meson.build", "a.c"], Detected::Meson),
             (&["Makefile", "a.c"], Detected::Make { installs: false }),
             (&["one.py"], python("one.py")),
+            (&["one.py", "requirements.txt"], python("one.py")),
             (&["main.py", "other.py"], python("main.py")),
             (&["one.py", "two.py"], Detected::Other),
             (
@@ -562,6 +586,13 @@ mod tests {
                 "\"python\", \"-m\", \"main\"",
             ),
             (vec![("uv.lock", "")], "\"python\", \"-m\", \"app\""),
+            (
+                vec![
+                    ("requirements.txt", "gunicorn==1 --hash=sha256:00\n"),
+                    ("wsgi.py", "app = Flask(__name__)\n"),
+                ],
+                "\"gunicorn\", \"--bind\", \"0.0.0.0:8000\", \"wsgi:app\"",
+            ),
         ] {
             let (_dir, starter) = starter(&files);
             let text = starter.spec();

@@ -3,12 +3,14 @@
 //! Invariant: a package has at most one; what a language is built with unless the spec says otherwise stands here, and
 //! nowhere else.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::checks::{self, Complaint};
 use super::diagnostics::Diagnostic;
 use super::keys;
 use super::package;
 use super::reader::{Field, Reader, Table};
-use super::types::{Dependency, Package, Source, Spanned};
+use super::types::{DEBIAN_BASE, Dependency, Package, Source, Spanned};
 
 /// What `[package.NAME]` says of the language that it is written in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +60,30 @@ pub struct PythonOptions {
     pub project: Option<String>,
     /// `paths`: directories of the source in which its modules are; none: `src`, or the source itself.
     pub paths: Vec<String>,
+    /// `build`: what projects are built with that are to be taken as source distributions, by their names.
+    pub build: BTreeMap<String, Vec<PythonBuildTool>>,
+}
+
+/// What a source distribution of Python is built with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PythonBuildTool {
+    /// A project that the lock file pins, with what it depends on.
+    Project(String),
+    /// A Debian package.
+    Debian(String),
+}
+
+impl PythonOptions {
+    /// The Debian packages that a source distribution is built with, sorted; `None` for a project that is not built.
+    pub fn build_debs(&self, project: &str) -> Option<Vec<String>> {
+        let tools = self.build.get(project)?.iter();
+        let own = tools.filter_map(|tool| match tool {
+            PythonBuildTool::Debian(name) => Some(name.as_str()),
+            PythonBuildTool::Project(_) => None,
+        });
+        let all: BTreeSet<&str> = own.chain(PYTHON_STEP_DEBS.iter().chain(DEBIAN_BASE).copied()).collect();
+        Some(all.into_iter().map(str::to_owned).collect())
+    }
 }
 
 /// `go = { … }`.
@@ -123,12 +149,16 @@ impl Language {
         }
     }
 
-    /// The Debian packages of steps that have no others, sorted: the same for all packages in the language, so that these
-    /// share what the steps make.
-    pub fn step_debs(&self) -> &'static [&'static str] {
+    /// The sets of Debian packages, each sorted, of steps that have others than the package: the first is the same for all
+    /// packages in the language, so that these share what the steps make.
+    pub fn step_debs(&self) -> Vec<Vec<String>> {
         match &self.options {
-            LanguageOptions::Rust(_) | LanguageOptions::Go(_) => &[],
-            LanguageOptions::Python(_) => PYTHON_STEP_DEBS,
+            LanguageOptions::Rust(_) | LanguageOptions::Go(_) => Vec::new(),
+            LanguageOptions::Python(options) => {
+                let all = PYTHON_STEP_DEBS.iter().map(|name| (*name).to_owned()).collect();
+                let built = options.build.keys().filter_map(|project| options.build_debs(project));
+                std::iter::once(all).chain(built).collect()
+            }
         }
     }
 }
@@ -247,6 +277,7 @@ fn read_python(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Language> {
             .checked(reader, "project", python_name)
             .map(|project| project.value),
         paths: texts(reader, &table, "paths", inside),
+        build: python_build(reader, &table),
     };
     Some(Language {
         lock: lock(reader, &table),
@@ -299,6 +330,42 @@ fn python_name(text: &str) -> Result<String, Complaint> {
         label: "not a name that Python's packaging knows".to_owned(),
         help: Some("letters, digits, `_`, `-` and `.`, with a letter or digit first".to_owned()),
     })
+}
+
+/// What projects are built with.
+fn python_build(reader: &mut Reader<'_>, table: &Table<'_>) -> BTreeMap<String, Vec<PythonBuildTool>> {
+    let mut build = BTreeMap::new();
+    for entry in table.entries(reader, "build") {
+        let Some(project) = reader.accept_key(&entry, "a project of Python's", python_name(entry.key)) else {
+            continue;
+        };
+        let elements = reader.array(&entry);
+        let tools = elements
+            .iter()
+            .filter_map(|element| reader.checked(element, python_build_tool));
+        let tools = tools.map(|tool| tool.value).collect();
+        if build.insert(project.clone(), tools).is_some() {
+            let diagnostic = Diagnostic::new(format!("`{project}` is named twice in {}", entry.owner))
+                .at(entry.key_span.clone(), "named again")
+                .help("keep one of them: names that differ in case, or by `-`, `_` and `.`, are one");
+            reader.error(diagnostic);
+        }
+    }
+    build
+}
+
+fn python_build_tool(text: &str) -> Result<PythonBuildTool, Complaint> {
+    match text.strip_prefix("deb:") {
+        Some(name) => checks::debian_name(name).map(|()| PythonBuildTool::Debian(name.to_owned())),
+        None => python_name(text)
+            .map(PythonBuildTool::Project)
+            .map_err(|complaint| Complaint {
+                help: Some(
+                    "write `deb:NAME`, or the name of a project that the lock file pins, without a version".to_owned(),
+                ),
+                ..complaint
+            }),
+    }
 }
 
 /// A name of Python's packaging as it is compared: lower case, runs of `-`, `_` and `.` a single `-`.

@@ -36,12 +36,13 @@ pub use diagnostics::{Diagnostic, Diagnostics, Note};
 pub use git::{GitAddress, GitCommit, GitRef, GitSource, GitTree, GitWanted, LfsPointers, NamedTree};
 pub use image_entries::*;
 pub use language::{
-    GO_DEB, GoOptions, Language, LanguageOptions, PYTHON_STEP_DEBS, PythonOptions, RustOptions, normal_python_name,
+    GO_DEB, GoOptions, Language, LanguageOptions, PYTHON_STEP_DEBS, PythonBuildTool, PythonOptions, RustOptions,
+    normal_python_name,
 };
 pub use load::{FILE_NAME, load, parse, spec_path};
 pub use lock::{
     ACCOUNT_NUMBERS, Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile,
-    LockedGit, LockedNix, LockedTree, LockedUrl,
+    LockedGit, LockedNix, LockedPython, LockedTree, LockedUrl,
 };
 pub use needs::{
     GLIBC_DEB, UTF8_DEB, ZONE_DEB, build_debs, certificate_debs, contents_debs, deb_sets, deb_sources, debs,

@@ -31,7 +31,7 @@ pub const ZONE_DEB: &str = "tzdata";
 /// They are resolved apart because each is laid out apart: what a compiler needs must not decide which
 /// alternative an image gets. A set for each
 /// - package with a script: its `tools`, `libraries` and `runtime`, and the base environment;
-/// - such a package in a language that has steps of its own: what these are run with;
+/// - such a package in a language that has steps of its own: what each kind of these is run with;
 /// - such a package that has Debian packages in `dev`: the same with these, for `layerize shell`;
 /// - image: its `root`;
 /// - image whose packages are configured: the tools that this takes, the same for all, unless they could not run here;
@@ -45,11 +45,13 @@ pub const ZONE_DEB: &str = "tzdata";
 /// the closure of a package is the same in each image.
 pub fn deb_sets(workspace: &Workspace) -> BTreeSet<Vec<String>> {
     let builds = workspace.packages.values().flat_map(|package| {
-        [
+        let own = [
             build_debs(workspace, package),
             shell_debs(workspace, package).unwrap_or_default(),
-            step_debs(package),
-        ]
+        ];
+        let language = package.language.iter();
+        own.into_iter()
+            .chain(language.flat_map(|language| language.value.step_debs()))
     });
     let images = workspace.images.values().flat_map(|image| {
         let debs = |dependencies| sorted(debs(dependencies).map(str::to_owned));
@@ -356,12 +358,6 @@ pub fn build_debs(workspace: &Workspace, package: &Package) -> Vec<String> {
     let own = own.into_iter().flat_map(|list| debs(list)).map(str::to_owned);
     let base = if package.base { base(workspace) } else { Vec::new() };
     sorted(own.chain(base))
-}
-
-/// The Debian packages of the steps that a package's language has of its own, sorted.
-pub fn step_debs(package: &Package) -> Vec<String> {
-    let language = package.language.iter();
-    sorted(language.flat_map(|language| language.value.step_debs().iter().map(|name| (*name).to_owned())))
 }
 
 /// The Debian packages of `package`'s shell, sorted; `None` where they are those of its build.

@@ -53,6 +53,8 @@ mod plan;
 mod programs;
 mod push;
 mod python;
+mod python_build;
+mod python_index;
 mod rebuild;
 mod recipe;
 mod references;

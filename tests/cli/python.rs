@@ -11,20 +11,20 @@ use layerize::digest::Digest;
 use crate::support::{Place, Ran};
 
 /// A wheel as its publisher made it.
-struct Wheel<'a> {
-    name: &'a str,
-    files: Vec<(&'a str, &'a str)>,
+pub struct Wheel<'a> {
+    pub name: &'a str,
+    pub files: Vec<(&'a str, &'a str)>,
     /// What its RECORD says beside what is right.
-    record: &'a str,
+    pub record: &'a str,
 }
 
 impl Wheel<'_> {
-    fn file(&self) -> String {
+    pub fn file(&self) -> String {
         format!("{}-1.0-py3-none-any.whl", self.name)
     }
 
     /// The zip, with metadata and the record of all files.
-    fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let info = format!("{}-1.0.dist-info", self.name);
         let metadata = format!("Metadata-Version: 2.1\nName: {}\nVersion: 1.0\n", self.name);
         let mut files: Vec<(String, String)> = vec![
@@ -75,12 +75,13 @@ fn uv_lock(wheels: &[(&str, String, String)]) -> String {
     text
 }
 
-const SPEC: &str = r#"[package.app]
+pub const SPEC: &str = r#"[package.app]
 source = { path = ".", include = ["src/**", "pyproject.toml", "uv.lock"] }
 python = {}
 
 [image.app]
 root = ["deb:python3"]
+configure = false
 contents = ["app"]
 entrypoint = ["app"]
 
@@ -101,7 +102,7 @@ run = ["two-script"]
 expect = { stdout = "script" }
 "#;
 
-const MAIN: &str = "import sys
+pub const MAIN: &str = "import sys
 from importlib.metadata import version
 from pathlib import Path
 from ns import one, two
@@ -112,7 +113,7 @@ def main():
     print(version('one'), version('app'), one.VALUE, two.VALUE, data)
 ";
 
-fn layerize(place: &Place, arguments: &[&str]) -> Ran {
+pub fn layerize(place: &Place, arguments: &[&str]) -> Ran {
     let mut command = place.command(arguments);
     command.env("PIP_FIND_LINKS", place.project.join("wheels"));
     Ran::of(command.output().unwrap())
@@ -131,7 +132,7 @@ fn publish(place: &Place, wheels: &[Wheel<'_>]) {
     place.write("uv.lock", &uv_lock(&locked));
 }
 
-fn good_wheels() -> Vec<Wheel<'static>> {
+pub fn good_wheels() -> Vec<Wheel<'static>> {
     vec![
         Wheel {
             name: "one",
@@ -170,7 +171,7 @@ fn project() -> Place {
 }
 
 /// Whether the store has a path of this name.
-fn has(store: &Path, name: &str) -> bool {
+pub fn has(store: &Path, name: &str) -> bool {
     let paths = layerize::fsio::sorted_names(&store.join("store")).unwrap();
     let name = format!("-{name}");
     paths.iter().any(|path| path.to_string_lossy().get(32..) == Some(&name))

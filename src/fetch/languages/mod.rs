@@ -26,10 +26,13 @@ use crate::http::client::{basic, sensitive};
 mod cargo;
 mod go;
 mod ini;
+mod listing;
 mod npm;
 mod pip;
 #[cfg(test)]
 mod tests;
+
+pub use listing::{ListedFile, Listing, list_python_files};
 
 /// Largest page of an index, in bytes.
 const PAGE_MAX: u64 = 128 << 20;

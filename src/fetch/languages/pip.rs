@@ -198,7 +198,7 @@ fn files(tools: &LanguageTools) -> Vec<PathBuf> {
 }
 
 /// A project's name as the simple API has it (PEP 503, "Normalized Names").
-fn normalized(name: &str) -> String {
+pub(super) fn normalized(name: &str) -> String {
     let mut text = String::new();
     for part in name.split(['-', '_', '.']).filter(|part| !part.is_empty()) {
         if !text.is_empty() {
@@ -227,15 +227,20 @@ pub(super) fn link_to(page: &[u8], file: &str) -> Option<String> {
         return found.next().map(|listed| listed.url);
     }
     let text = String::from_utf8_lossy(page);
-    anchors(&text).find(|link| {
-        let path = link.split(['#', '?']).next().unwrap_or_default();
-        let last = path.rsplit('/').next().unwrap_or_default();
-        percent_decode_str(last).decode_utf8_lossy() == file
-    })
+    let mut links = anchors(&text).map(|(link, _)| link);
+    links.find(|link| file_of(link).as_deref() == Some(file))
 }
 
-/// The addresses of a page's links. Pages of indexes are simple; what is found elsewhere in one is no file of its name.
-fn anchors(page: &str) -> impl Iterator<Item = String> + '_ {
+/// The name of the file at an address: what stands last in its path.
+pub(super) fn file_of(link: &str) -> Option<String> {
+    let path = link.split(['#', '?']).next()?;
+    let name = percent_decode_str(path.rsplit('/').next()?).decode_utf8_lossy();
+    (!name.is_empty()).then(|| name.into_owned())
+}
+
+/// The addresses of a page's links, and all that stands in their tags. Pages of indexes are simple; what is found elsewhere
+/// in one is no file of its name.
+pub(super) fn anchors(page: &str) -> impl Iterator<Item = (String, &str)> {
     page.split('<').filter_map(|tag| {
         let attributes = tag.strip_prefix('a').or_else(|| tag.strip_prefix('A'))?;
         if !attributes.starts_with(|c: char| c.is_ascii_whitespace()) {
@@ -252,7 +257,7 @@ fn anchors(page: &str) -> impl Iterator<Item = String> + '_ {
             Some(quote) => value[1..].split(quote).next()?,
             None => value.split(|c: char| c.is_ascii_whitespace() || c == '>').next()?,
         };
-        Some(unescaped(text))
+        Some((unescaped(text), attributes))
     })
 }
 

@@ -116,7 +116,8 @@ os.makedirs(programs)
 join(wheels, "")
 os.symlink(f"/usr/bin/python{version}", python)
 os.symlink("python3", os.path.join(programs, "python"))
-write(os.path.join(venv, "pyvenv.cfg"), f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {version}\n")
+system = "true" if plan.get("system") else "false"
+write(os.path.join(venv, "pyvenv.cfg"), f"home = /usr/bin\ninclude-system-site-packages = {system}\nversion = {version}\n")
 
 commands = {}
 for wheel in wheels:

@@ -1,6 +1,8 @@
 //! What a lock file of Python pins for one environment, whichever tool wrote it, and the choice of a wheel among its files.
 //!
-//! Invariant: a file that is chosen has a SHA-256 or SHA-512 and an address; names, versions and file names are fit to be part of a path.
+//! Invariant: a file that is chosen has a SHA-256 or SHA-512; names, versions and file names are fit to be part of a path.
+
+use std::collections::BTreeMap;
 
 use super::tags::{Target, WheelName};
 use crate::digest::FileHash;
@@ -17,6 +19,8 @@ pub(super) struct Locked {
     pub(super) projects: Vec<LockedProject>,
     /// Directories of the source whose projects are installed as they are.
     pub(super) own: Vec<String>,
+    /// What source distributions are built with, each with what it depends on as far as the lock file tells, by its name.
+    pub(super) tools: BTreeMap<String, Vec<LockedProject>>,
 }
 
 /// A project of an index.
@@ -36,16 +40,16 @@ pub(super) struct LockedProject {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LockedFile {
     pub(super) name: String,
-    pub(super) url: String,
+    pub(super) url: Option<String>,
     /// `ALGORITHM:HEX`, as many as there are.
     pub(super) hashes: Vec<String>,
 }
 
-/// The wheel of a project that is installed.
+/// The file of a project that is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wheel {
+pub(super) struct Chosen {
     pub(super) file: String,
-    pub(super) url: String,
+    pub(super) url: Option<String>,
     pub(super) hash: FileHash,
 }
 
@@ -78,12 +82,12 @@ impl LockedProject {
         })
     }
 
-    fn error(&self, message: impl Into<String>, help: impl Into<String>) -> LangError {
+    pub(super) fn error(&self, message: impl Into<String>, help: impl Into<String>) -> LangError {
         LangError::at(&self.place, message, help)
     }
 
     /// The best wheel for `target`.
-    pub(super) fn choose(&self, target: &Target) -> Result<Wheel, LangError> {
+    pub(super) fn choose(&self, target: &Target) -> Result<Chosen, LangError> {
         let tags = target.tags();
         let best = self
             .files
@@ -95,12 +99,35 @@ impl LockedProject {
             })
             .min_by(|a, b| (a.0, &a.1, a.2).cmp(&(b.0, &b.1, b.2)));
         match best {
-            Some((.., file)) => self.wheel(file),
+            Some((.., file)) => self.pinned(file),
             None => Err(self.no_wheel(target)),
         }
     }
 
-    fn wheel(&self, file: &LockedFile) -> Result<Wheel, LangError> {
+    /// The source distribution (PEP 625), which may have an older name than the standard's.
+    pub(super) fn sdist(&self) -> Result<Chosen, LangError> {
+        let endings = [".tar.gz", ".zip", ".tar.bz2", ".tar.xz"];
+        let mut found = endings.iter().filter_map(|ending| {
+            let mut files = self.files.iter();
+            files.find(|file| {
+                let stem = file.name.strip_suffix(ending).unwrap_or_default();
+                let project = stem.strip_suffix(&self.version).unwrap_or(stem).trim_end_matches('-');
+                normal_python_name(project) == self.name
+                    || stem
+                        .rsplit_once('-')
+                        .is_some_and(|(project, _)| normal_python_name(project) == self.name)
+            })
+        });
+        match found.next() {
+            Some(file) => self.pinned(file),
+            None => {
+                let message = format!("`{} {}` has no source distribution to build", self.name, self.version);
+                Err(self.error(message, "leave it out of `build`: its wheel is taken then"))
+            }
+        }
+    }
+
+    fn pinned(&self, file: &LockedFile) -> Result<Chosen, LangError> {
         let by = |algorithm: &str| {
             let mut hashes = file.hashes.iter().filter_map(|hash| hash.split_once(':'));
             hashes.find(|(found, _)| *found == algorithm)
@@ -121,7 +148,7 @@ impl LockedProject {
             let message = format!("the {algorithm} of `{}` is none", file.name);
             self.error(message, "let the tool that wrote the lock file write it anew")
         })?;
-        Ok(Wheel {
+        Ok(Chosen {
             file: file.name.clone(),
             url: file.url.clone(),
             hash,
@@ -132,9 +159,12 @@ impl LockedProject {
         let (name, version) = (&self.name, &self.version);
         let looked_for = target.shown();
         if self.files.iter().all(|file| !file.name.ends_with(".whl")) {
-            let message = format!("`{name} {version}` is published as source alone, and is not built here");
+            let message =
+                format!("`{name} {version}` is published as source alone, and nothing says what it is built with");
             let help = format!(
-                "lock a version that has a wheel, or build one and lock it from your own index; looked for: {looked_for}"
+                "write `build = {{ \"{name}\" = [\"setuptools\"] }}` beside `lock`, with the back end that its \
+                 `pyproject.toml` names, as locked or as `deb:python3-setuptools`, and `\"deb:gcc\", \"deb:python3-dev\"` \
+                 for C; or lock a version that has a wheel for {looked_for}"
             );
             return self.error(message, help);
         }

@@ -2,30 +2,32 @@
 //! them beside the source's own modules.
 //!
 //! Invariant: a wheel's store path is a function of the wheel and the interpreter alone, so that another version of a
-//! project moves that project and the links; nothing is built, and no file is taken that its wheel does not vouch for.
+//! project moves that project and the links; nothing is built but what the spec says how to build, and no file is taken that its
+//! wheel does not vouch for.
 
 mod locked;
 mod marker;
+mod open;
 mod project;
 mod pylock;
+mod requirements;
+mod steps;
 mod tags;
 mod uv_lock;
 mod version;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
-
-use super::{
-    Form, LangError, LanguageBuild, LanguageStep, LockedDependency, Part, Planner, Recipe, Registry, Renewal, Request,
-    SourceTree, Surroundings, split,
-};
-use crate::spec::{GLIBC_DEB, Language, Lock, PYTHON_STEP_DEBS, PythonOptions, machine};
-use locked::{Locked, LockedProject, Wheel};
+use super::{LangError, LanguageBuild, Planner, Renewal, Request, SourceTree, split};
+use crate::spec::{GLIBC_DEB, Language, Lock, PythonBuildTool, PythonOptions, machine};
+use locked::Locked;
 use marker::Environment;
 use project::OwnProject;
+use steps::Steps;
 use tags::Target;
 use version::Version;
+
+pub use open::{OpenProject, open_projects};
 
 /// The lock files that are looked for, in this order.
 const LOCK_FILES: &[&str] = &["uv.lock", "pylock.toml", "requirements.txt"];
@@ -33,38 +35,13 @@ const LOCK_FILES: &[&str] = &["uv.lock", "pylock.toml", "requirements.txt"];
 /// The Debian package of the interpreter.
 const INTERPRETER: &str = "python3";
 
-/// Brings an unpacked wheel to its places.
-const INSTALL_WHEEL: &str = include_str!("wheel.py");
-
-/// Makes the environment.
-const INSTALL_ENVIRONMENT: &str = include_str!("environment.py");
-
-/// The variable that holds the store path of a wheel, before its number.
-const WHEEL_VARIABLE: &str = "LAYERIZE_WHEEL_";
-
 /// What is chosen of what a lock file pins; names as they are compared.
 struct Selection<'a> {
     groups: &'a [String],
     extras: &'a [String],
     project: Option<&'a str>,
-}
-
-/// What makes the environment, as the script reads it.
-#[derive(Serialize)]
-struct Plan<'a> {
-    python: String,
-    /// The lock file, which says nothing at run time.
-    lock: &'a str,
-    wheels: Vec<WheelOfPlan<'a>>,
-    projects: &'a [OwnProject],
-}
-
-/// An installed wheel, as the script reads it.
-#[derive(Serialize)]
-struct WheelOfPlan<'a> {
-    name: &'a str,
-    version: &'a str,
-    variable: String,
+    /// What source distributions are built with.
+    tools: BTreeSet<&'a str>,
 }
 
 impl Planner for PythonOptions {
@@ -94,48 +71,93 @@ impl Planner for PythonOptions {
     fn plan(&self, request: &Request<'_>) -> Result<LanguageBuild, LangError> {
         let file = lock_file(request.language, request.source)?;
         let target = target(request.lock)?;
-        let locked = self.locked(&file, request.source, &target)?;
-        let base = file.rsplit_once('/').map_or("", |(dir, _)| dir);
+        let locked = self.locked(&file, request, &target)?;
+        let base = match file.rsplit_once('/') {
+            Some((dir, _)) if !requirements::is_one(&file) => dir,
+            _ => "",
+        };
         let projects = locked.own.iter().enumerate().map(|(index, dir)| {
             // `paths` is said of the project that is installed; the others are members that it needs.
             let paths: &[String] = if index == 0 { &self.paths } else { &[] };
             OwnProject::read(request.source, &within(base, dir), paths)
         });
         let projects = projects.collect::<Result<Vec<_>, _>>()?;
-        let mut build = LanguageBuild::default();
-        for project in &locked.projects {
-            if projects.iter().any(|own| project::is_named(own, &project.name)) {
-                continue;
-            }
-            let wheel = project.choose(&target)?;
-            build.dependencies.push(dependency(project, wheel));
-            let part = Part::Dependency(build.dependencies.len() - 1);
-            build.steps.push(installed(project, part, &target));
-        }
-        build.own = environment(&build, &projects, &target, &file);
-        Ok(build)
+        let mut steps = Steps::new(self, &target, &locked.tools);
+        let installed = locked.projects.iter().filter(|project| {
+            let own = |own| project::is_named(own, &project.name);
+            !projects.iter().any(own)
+        });
+        let installed = installed.map(|project| steps.install(project));
+        let installed = installed.collect::<Result<Vec<_>, _>>()?;
+        steps.build.own = steps.environment(&installed, &projects, &file);
+        Ok(steps.build)
     }
 }
 
 impl PythonOptions {
-    fn locked(&self, file: &str, source: &SourceTree, target: &Target) -> Result<Locked, LangError> {
-        let text = source.text(file)?.ok_or_else(|| no_lock_file(file))?;
+    /// What the lock file pins of what is installed and of what that is built with.
+    fn locked(&self, file: &str, request: &Request<'_>, target: &Target) -> Result<Locked, LangError> {
+        let mut locked = self.parsed(file, request, target)?;
+        locked.projects.sort_by(|a, b| a.name.cmp(&b.name));
+        for name in self.build_tools() {
+            if !locked.tools.contains_key(name) {
+                let found = locked.projects.iter().find(|project| project.name == name);
+                let project = found.ok_or_else(|| {
+                    let message = format!("`{name}`, which `build` names, is not locked");
+                    let help =
+                        "lock it with the project's dependencies, or write `deb:` before the name of a Debian package";
+                    LangError::at(format!("`{file}`"), message, help)
+                })?;
+                locked.tools.insert(name.to_owned(), vec![project.clone()]);
+            }
+        }
+        let known = |name: &String| {
+            let tools = locked.tools.values().flatten();
+            locked.projects.iter().chain(tools).any(|project| project.name == *name)
+        };
+        match self.build.keys().find(|name| !known(name)) {
+            None => Ok(locked),
+            Some(name) => {
+                let message = format!("`{name}`, which `build` says how to build, is not installed");
+                Err(LangError::at(
+                    format!("`{file}`"),
+                    message,
+                    "leave it out, or see that its name is right",
+                ))
+            }
+        }
+    }
+
+    /// The projects that source distributions are built with.
+    fn build_tools(&self) -> BTreeSet<&str> {
+        let tools = self.build.values().flatten();
+        let names = tools.filter_map(|tool| match tool {
+            PythonBuildTool::Project(name) => Some(name.as_str()),
+            PythonBuildTool::Debian(_) => None,
+        });
+        names.collect()
+    }
+
+    fn parsed(&self, file: &str, request: &Request<'_>, target: &Target) -> Result<Locked, LangError> {
+        if requirements::is_one(file) {
+            return open::locked(self, file, request, target);
+        }
+        let text = request.source.text(file)?.ok_or_else(|| no_lock_file(file))?;
         let selection = Selection {
             groups: &self.groups,
             extras: &self.extras,
             project: self.project.as_deref(),
+            tools: self.build_tools(),
         };
         let environment = markers_of(target);
         let name = file.rsplit('/').next().unwrap_or(file);
-        let mut locked = match name {
-            "uv.lock" => uv_lock::parse(&text, file, &selection, &environment)?,
+        match name {
+            "uv.lock" => uv_lock::parse(&text, file, &selection, &environment),
             name if name.starts_with("pylock.") && name.ends_with(".toml") => {
-                pylock::parse(&text, file, &selection, &environment)?
+                pylock::parse(&text, file, &selection, &environment)
             }
-            _ => return Err(unnamed_files(file, name)),
-        };
-        locked.projects.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(locked)
+            _ => Err(unknown_lock_file(file)),
+        }
     }
 }
 
@@ -156,18 +178,9 @@ fn no_lock_file(file: &str) -> LangError {
     LangError::at(format!("`{file}`"), "the source has no lock file", help)
 }
 
-/// Requirements say which hashes a file may have, and not what the files are called, so no wheel can be chosen.
-fn unnamed_files(file: &str, name: &str) -> LangError {
-    let message = match name.ends_with(".txt") || name.ends_with(".in") {
-        true => {
-            "requirements do not name the files that their hashes are of, so that no wheel can be chosen".to_owned()
-        }
-        false => format!("`{name}` is no lock file that is known"),
-    };
-    let help = format!(
-        "write a lock file that does: `uv pip compile {file} --format pylock.toml -o pylock.toml`, or `pip lock -r {file}`"
-    );
-    LangError::at(format!("`{file}`"), message, help)
+fn unknown_lock_file(file: &str) -> LangError {
+    let help = "name a `uv.lock`, a `pylock.toml` or `pylock.NAME.toml`, or requirements with hashes (`.txt`)";
+    LangError::at(format!("`{file}`"), "no lock file of a known kind is called so", help)
 }
 
 /// What wheels are chosen for, by the packages of `layerize.lock`.
@@ -249,97 +262,6 @@ fn within(base: &str, dir: &str) -> String {
         (base, ".") => base.to_owned(),
         (base, dir) => format!("{base}/{dir}"),
     }
-}
-
-fn dependency(project: &LockedProject, wheel: Wheel) -> LockedDependency {
-    LockedDependency {
-        name: project.name.clone(),
-        version: project.version.clone(),
-        file: wheel.file,
-        hash: wheel.hash,
-        registry: Registry::Python {
-            index: project.index.clone(),
-            url: wheel.url,
-        },
-        form: Form::Wheel,
-    }
-}
-
-/// The step that brings a wheel's files to their places.
-fn installed(project: &LockedProject, wheel: Part, target: &Target) -> LanguageStep {
-    let (major, minor) = target.python;
-    let name = &project.name;
-    let script = format!(
-        "PYTHONHASHSEED=0 python3 -s -S -B - \"$LAYERIZE_WHEEL\" \"$out\" {name} {major}.{minor} <<'LAYERIZE'\n\
-         {INSTALL_WHEEL}LAYERIZE\n"
-    );
-    LanguageStep {
-        label: format!("{name} {}", project.version),
-        name: format!("{name}-{}", project.version),
-        surroundings: Surroundings::Debs(PYTHON_STEP_DEBS.iter().map(|deb| (*deb).to_owned()).collect()),
-        source: None,
-        recipe: Recipe {
-            script,
-            variables: BTreeMap::from([("LAYERIZE_WHEEL".to_owned(), wheel)]),
-            ..Recipe::default()
-        },
-    }
-}
-
-/// How the environment is made. A function stands for it, so that scripts of the user's own can call it.
-fn environment(build: &LanguageBuild, projects: &[OwnProject], target: &Target, lock: &str) -> Recipe {
-    let (major, minor) = target.python;
-    let variable = |index: usize| format!("{WHEEL_VARIABLE}{index}");
-    let wheels = build.dependencies.iter().enumerate();
-    let plan = Plan {
-        python: format!("{major}.{minor}"),
-        lock,
-        wheels: wheels
-            .map(|(index, wheel)| WheelOfPlan {
-                name: &wheel.name,
-                version: &wheel.version,
-                variable: variable(index),
-            })
-            .collect(),
-        projects,
-    };
-    let text = |plan: &Plan<'_>| serde_json::to_string(plan).expect("strings and maps of strings are JSON");
-    let whole = text(&plan);
-    let others = Plan { projects: &[], ..plan };
-    let activate = activation(&text(&others), projects);
-    let plan = whole;
-    let preamble = format!(
-        "cat > /build/environment.json <<'LAYERIZE'\n{plan}\nLAYERIZE\n\
-         cat > /build/environment.py <<'LAYERIZE'\n{INSTALL_ENVIRONMENT}LAYERIZE\n\
-         layerize_python() {{\n  PYTHONHASHSEED=0 python3 -s -S -B /build/environment.py /build/environment.json \"$out\"\n}}\n"
-    );
-    Recipe {
-        preamble,
-        script: "layerize_python\n".to_owned(),
-        activate,
-        variables: (0..build.steps.len())
-            .map(|index| (variable(index), Part::Step(index)))
-            .collect(),
-        ..Recipe::default()
-    }
-}
-
-/// The environment of the wheels alone, and the modules where the user edits them.
-fn activation(plan: &str, projects: &[OwnProject]) -> String {
-    let paths = projects.iter().flat_map(|project| &project.paths);
-    let paths = paths.map(|path| match path.as_str() {
-        "." => "$LAYERIZE_SOURCE".to_owned(),
-        path => format!("$LAYERIZE_SOURCE/{path}"),
-    });
-    let paths: Vec<String> = paths.collect();
-    format!(
-        "cat > /build/environment.json <<'LAYERIZE'\n{plan}\nLAYERIZE\n\
-         cat > /build/environment.py <<'LAYERIZE'\n{INSTALL_ENVIRONMENT}LAYERIZE\n\
-         mkdir /build/nothing\n\
-         (cd /build/nothing && PYTHONHASHSEED=0 python3 -s -S -B /build/environment.py /build/environment.json /build) || exit\n\
-         export VIRTUAL_ENV=/build/venv PATH=/build/venv/bin:$PATH PYTHONPATH=\"{}\"\n",
-        paths.join(":")
-    )
 }
 
 #[cfg(test)]

@@ -189,7 +189,7 @@ fn take(entry: &Entry, file: &str, environment: &Environment, locked: &mut Locke
         let name = name.ok_or_else(|| LangError::at(place(), "a file has no name that could be one", ANEW))?;
         project.files.push(LockedFile {
             name,
-            url: url.clone(),
+            url: Some(url.clone()),
             hashes: (of_entry.hashes.iter())
                 .map(|(algorithm, hash)| format!("{algorithm}:{hash}"))
                 .collect(),

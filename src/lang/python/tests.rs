@@ -1,8 +1,11 @@
 //! Tests of what lock files of Python come to, and of what in them is refused.
 
+use super::super::{Form, Part, Registry, Surroundings};
 use super::*;
-use crate::digest::Digest;
-use crate::spec::LockedDeb;
+use std::collections::BTreeSet;
+
+use crate::digest::{Digest, FileHash};
+use crate::spec::{LockedDeb, LockedPython, PackageName};
 
 const SHA: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -303,8 +306,220 @@ fn a_pylock_says_itself_what_is_installed() {
     }
     let error = plan_of("{ groups = [\"x\"] }", &files).unwrap_err();
     assert!(error.contains("without the group `x`"), "{error}");
-    let error = plan_of("{}", &[("requirements.txt", "a==1 --hash=sha256:00\n")]).unwrap_err();
-    assert!(error.contains("pylock.toml"), "{error}");
+}
+
+/// A hash of these digits.
+fn sha(digit: char) -> String {
+    format!("--hash=sha256:{}", digit.to_string().repeat(64))
+}
+
+/// A lock that names files of projects.
+fn pinning(files: &[(&str, &str, char)]) -> Lock {
+    let pins = files.iter().map(|(name, file, digit)| {
+        let pin = LockedPython {
+            version: file.split('-').nth(1).unwrap().to_owned(),
+            file: (*file).to_owned(),
+            hash: FileHash::from_hex("sha256", &digit.to_string().repeat(64)).unwrap(),
+        };
+        ((PackageName("x".to_owned()), (*name).to_owned()), pin)
+    });
+    Lock {
+        python: pins.collect(),
+        ..lock()
+    }
+}
+
+#[test]
+fn requirements_are_read_as_pip_reads_them() {
+    let main = format!(
+        "\u{feff}# made by a tool\r\n-i https://index.invalid/simple # ours\n--require-hashes\n-r sub/more.txt\n-e .\n\
+         A.b[fast] == 1.0 \\\n    {} \\\n    {} # two files\n    # via c\n\
+         old==1 ; python_version < '3.11' {}\nc===2;sys_platform=='linux' --hash sha256:{}\n",
+        sha('a'),
+        sha('b'),
+        sha('0'),
+        "c".repeat(64)
+    );
+    let more = format!(
+        "--requirement=../requirements.txt\na-b==1 {} {}\n./libs/own\n",
+        sha('b'),
+        sha('d')
+    );
+    let files = [
+        ("requirements.txt", main.as_str()),
+        ("sub/more.txt", more.as_str()),
+        ("libs/own/own.py", ""),
+    ];
+    let lock = pinning(&[
+        ("a-b", "a_b-1.0-py3-none-any.whl", 'b'),
+        ("c", "c-2-py3-none-any.whl", 'c'),
+    ]);
+    let build = plan_with("{}", &files, &lock).unwrap();
+    assert_eq!(names(&build), ["a-b 1.0", "c 2"]);
+    assert_eq!(build.dependencies[0].file, "a_b-1.0-py3-none-any.whl");
+    let registry = Registry::Python {
+        index: Some("https://index.invalid/simple".to_owned()),
+        url: None,
+    };
+    assert_eq!(build.dependencies[0].registry, registry);
+    assert!(
+        build.own.preamble.contains("\"paths\":[\"libs/own\"]"),
+        "{}",
+        build.own.preamble
+    );
+    for (lock, what) in [
+        (pinning(&[("c", "c-2-py3-none-any.whl", 'c')]), "none"),
+        (
+            pinning(&[("a-b", "a_b-1.0-py3-none-any.whl", 'a')]),
+            "a hash that one of two lines has",
+        ),
+        (pinning(&[("a-b", "a_b-1.1-py3-none-any.whl", 'b')]), "another version"),
+    ] {
+        let error = plan_with("{}", &files, &lock).unwrap_err();
+        assert!(error.contains("names no file of `a-b 1.0`"), "{what}: {error}");
+        assert!(
+            error.contains("`requirements.txt`, line 6") && error.contains("`layerize lock`"),
+            "{what}: {error}"
+        );
+    }
+}
+
+#[test]
+fn requirements_that_pin_nothing_are_refused_with_their_line() {
+    let good = sha('a');
+    let cases = [
+        (format!("a>=1 {good}"), "not pinned to one version"),
+        (format!("a {good}"), "not pinned to one version"),
+        (format!("a==1.* {good}"), "not pinned to one version"),
+        (format!("a==1,<2 {good}"), "not pinned to one version"),
+        (format!("a=={} {good}", "$VERSION"), "not pinned to one version"),
+        ("a==1".to_owned(), "it has no hash"),
+        (
+            format!("a==1 --hash=md5:{}", "0".repeat(32)),
+            "neither a SHA-256 nor a SHA-512 (but `md5`)",
+        ),
+        ("a==1 --hash=sha256:00".to_owned(), "is not a hash"),
+        (format!("a==1 --hash=go-h1:{}", "0".repeat(64)), "is not a hash"),
+        (
+            format!("a==1 {good} --global-option=x"),
+            "`--global-option=x` is not followed",
+        ),
+        (format!("a==1 ; nothing == 'x' {good}"), "cannot be understood"),
+        (
+            format!("a @ https://h.invalid/a.whl {good}"),
+            "not a project and its version",
+        ),
+        (
+            format!("git+https://h.invalid/a {good}"),
+            "not a directory of the source",
+        ),
+        (format!("../a {good}"), "not a directory of the source"),
+        ("-e ../a".to_owned(), "not a directory of the source"),
+        (
+            "-e git+https://h.invalid/a#egg=a".to_owned(),
+            "not a directory of the source",
+        ),
+        ("./a-1-py3-none-any.whl".to_owned(), "not a directory of the source"),
+        ("-r https://h.invalid/r.txt".to_owned(), "on another machine"),
+        ("-r ../r.txt".to_owned(), "the source has no file `../r.txt`"),
+        ("-r /etc/passwd".to_owned(), "the source has no file `/etc/passwd`"),
+        ("-c c.txt".to_owned(), "constraints are not followed"),
+        ("-f wheels".to_owned(), "`-f` says where files are"),
+        ("--no-index".to_owned(), "`--no-index` says where files are"),
+        ("--no-binary=:all:".to_owned(), "`--no-binary` does not say"),
+        ("--unheard-of".to_owned(), "`--unheard-of` is not known"),
+        (format!("a==${{V}} {good}"), "`${V}` is a variable"),
+        (
+            format!("a==1 {good}\nA==2 {good}"),
+            "version 2 here and 1 at `requirements.txt`, line 2",
+        ),
+        (
+            format!("a==1 {good}\na==1.0 {}", sha('b')),
+            "other hashes here than at `requirements.txt`, line 2",
+        ),
+    ];
+    for (text, said) in cases {
+        let line = 2 + text.matches('\n').count();
+        let error = plan_of("{}", &[("requirements.txt", &format!("# first\n{text}\n"))]).unwrap_err();
+        assert!(error.contains(said) && error.contains("help: "), "{text}\n{error}");
+        assert!(
+            error.contains(&format!("`requirements.txt`, line {line}")),
+            "{text}\n{error}"
+        );
+    }
+    for key in ["groups", "extras"] {
+        let error = plan_of(&format!("{{ {key} = [\"x\"] }}"), &[("requirements.txt", "")]).unwrap_err();
+        assert!(error.contains(&format!("have no `{key}`")), "{error}");
+    }
+    let error = plan_of("{ lock = \"poetry.lock\" }", &[("poetry.lock", "")]).unwrap_err();
+    assert!(error.contains("no lock file of a known kind"), "{error}");
+}
+
+#[test]
+fn the_best_file_that_requirements_allow_is_pinned() {
+    let text = format!("a==1 {} {} {}\n", sha('a'), sha('b'), sha('c'));
+    let workspace = crate::spec::parse("[package.x]\nsource = { path = \".\" }\npython = {}\n").unwrap();
+    let package = workspace.packages.values().next().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("requirements.txt"), text).unwrap();
+    let (lock, source) = (lock(), SourceTree::new(dir.path().to_owned()));
+    let request = Request {
+        package,
+        language: &package.language.as_ref().unwrap().value,
+        lock: &lock,
+        source: &source,
+    };
+    let [open] = open_projects(&request).unwrap().try_into().unwrap();
+    let of = |digit: char| BTreeSet::from([FileHash::from_hex("sha256", &digit.to_string().repeat(64)).unwrap()]);
+    let (a, b, c, other) = (of('a'), of('b'), of('c'), of('d'));
+    let native = "a-1-cp311-cp311-manylinux_2_17_x86_64.whl";
+    let listed = [
+        ("a-1-py3-none-any.whl", &a),
+        (native, &b),
+        ("a-1-cp312-cp312-manylinux_2_17_x86_64.whl", &c),
+        ("a-1-cp311-cp311-manylinux_2_36_x86_64.whl", &other),
+    ];
+    let pin = open.choose(&listed, "x").unwrap();
+    assert_eq!((pin.file.as_str(), pin.version.as_str()), (native, "1"));
+    assert!(open.is_settled_by(&pin));
+    for wrong in [
+        LockedPython {
+            version: "2".to_owned(),
+            ..pin.clone()
+        },
+        LockedPython {
+            hash: *other.first().unwrap(),
+            ..pin.clone()
+        },
+        LockedPython {
+            file: listed[2].0.to_owned(),
+            ..pin.clone()
+        },
+        LockedPython {
+            file: "b-1-py3-none-any.whl".to_owned(),
+            ..pin
+        },
+    ] {
+        assert!(!open.is_settled_by(&wrong), "{wrong:?}");
+    }
+    let none = BTreeSet::new();
+    for (files, said) in [
+        (&listed[3..], "no file of `a 1` with one of its hashes"),
+        (
+            &[("a-1-py3-none-any.whl", &none)][..],
+            "not all that are listed have one",
+        ),
+        (&listed[2..3], "none of the files of `a 1` is a wheel that runs here"),
+        (&[("a-1.tar.gz", &a)][..], "published as source alone"),
+    ] {
+        let error = open.choose(files, "somewhere").unwrap_err();
+        let shown = error.diagnostic(package);
+        let shown = crate::spec::Diagnostics::new(vec![shown], workspace.files.clone()).render(false);
+        assert!(
+            shown.contains(said) && shown.contains("`requirements.txt`, line 1"),
+            "{shown}"
+        );
+    }
 }
 
 #[test]
@@ -330,5 +545,137 @@ fn hostile_names_of_a_project_are_refused() {
     ] {
         let error = plan_of("{}", &[("uv.lock", &text), ("pyproject.toml", toml)]).unwrap_err();
         assert!(error.contains(said) && error.contains("help: "), "{toml}\n{error}");
+    }
+}
+
+/// An entry of a uv.lock that has a source distribution, and wheels besides.
+fn sdist_entry(name: &str, wheels: &str, lines: &str) -> String {
+    format!(
+        "[[package]]\nname = \"{name}\"\nversion = \"1\"\nsource = {{ registry = \"https://h.invalid/simple\" }}\n\
+         sdist = {{ url = \"https://h.invalid/p/{}-1.tar.gz\", hash = \"sha256:{SHA}\" }}\nwheels = [{wheels}]\n{lines}\n",
+        name.replace('-', "_")
+    )
+}
+
+/// A uv.lock of a project that needs one project with a source distribution alone, and one with a wheel too.
+fn lock_with_sdists() -> String {
+    uv(
+        "dependencies = [{ name = \"my-native\" }, { name = \"both\" }]\n[package.dev-dependencies]\nbuild = [{ name = \"backend\" }]",
+        &[
+            sdist_entry("my-native", "", ""),
+            sdist_entry("both", &wheel("both-1-py3-none-any.whl"), ""),
+            entry("backend", "2", "dependencies = [{ name = \"plugin\" }]"),
+            entry("plugin", "3", ""),
+        ],
+    )
+}
+
+#[test]
+fn a_source_distribution_is_built_with_what_is_declared() {
+    let text = lock_with_sdists();
+    let files = [("uv.lock", text.as_str())];
+    let error = plan_of("{}", &files).unwrap_err();
+    for said in [
+        "`my-native 1` is published as source alone",
+        "build = { \"my-native\" = ",
+        "deb:python3-setuptools",
+    ] {
+        assert!(error.contains(said), "{said}: {error}");
+    }
+    let build = plan_of("{ build = { My_Native = [\"backend\", \"deb:gcc\"] } }", &files).unwrap();
+    let of: Vec<(&str, Form)> = build
+        .dependencies
+        .iter()
+        .map(|of| (of.file.as_str(), of.form.clone()))
+        .collect();
+    let expected = [
+        ("both-1-py3-none-any.whl", Form::Wheel),
+        ("my_native-1.tar.gz", Form::Sdist),
+        ("backend-2-py3-none-any.whl", Form::Wheel),
+        ("plugin-3-py3-none-any.whl", Form::Wheel),
+    ];
+    assert_eq!(of, expected);
+    let labels: Vec<&str> = build.steps.iter().map(|step| step.label.as_str()).collect();
+    assert_eq!(
+        labels,
+        [
+            "both 1",
+            "backend 2",
+            "plugin 3",
+            "the wheel of my-native 1",
+            "my-native 1"
+        ]
+    );
+    let step = &build.steps[3];
+    assert_eq!(step.source, Some(Part::Dependency(1)));
+    let tools = [("LAYERIZE_WHEEL_0", Part::Step(1)), ("LAYERIZE_WHEEL_1", Part::Step(2))];
+    assert_eq!(
+        step.recipe.variables,
+        tools.map(|(name, part)| (name.to_owned(), part)).into()
+    );
+    let Surroundings::Debs(debs) = &step.surroundings else {
+        panic!()
+    };
+    assert!(
+        ["dash", "gcc", "python3", "sed"]
+            .iter()
+            .all(|name| debs.iter().any(|deb| deb == name)),
+        "{debs:?}"
+    );
+    assert_eq!(build.steps[4].recipe.variables["LAYERIZE_WHEEL"], Part::Step(3));
+    // What builds is not part of what runs.
+    let environment = &build.own.variables;
+    assert_eq!(
+        environment.values().copied().collect::<Vec<_>>(),
+        [Part::Step(0), Part::Step(4)]
+    );
+}
+
+#[test]
+fn a_wheel_is_not_looked_at_where_the_project_is_to_be_built() {
+    let text = lock_with_sdists();
+    let files = [("uv.lock", text.as_str())];
+    let build = plan_of(
+        "{ build = { my-native = [], both = [\"deb:python3-setuptools\"] } }",
+        &files,
+    )
+    .unwrap();
+    assert!(build.dependencies.iter().all(|of| of.form == Form::Sdist), "{build:?}");
+}
+
+#[test]
+fn what_cannot_be_built_so_is_told() {
+    let text = lock_with_sdists();
+    let files = [("uv.lock", text.as_str())];
+    for (python, said) in [
+        (
+            "{ build = { my-native = [\"unknown\"] } }",
+            "`unknown`, which `build` names, is not locked",
+        ),
+        ("{ build = { my-native = [\"my-native\"] } }", "built with itself"),
+        (
+            "{ build = { my-native = [\"both\"], both = [\"my-native\"] } }",
+            "built with itself: for `both",
+        ),
+        (
+            "{ build = { my-native = [], other = [] } }",
+            "`other`, which `build` says how to build, is not installed",
+        ),
+        ("{ build = { my-native = [\"app\"] } }", "part of the source"),
+        (
+            "{ build = { my-native = [], backend = [\"deb:python3-setuptools\"] } }",
+            "is not installed",
+        ),
+        (
+            "{ build = { my-native = [\"plugin\"], plugin = [] } }",
+            "`plugin 3` has no source distribution",
+        ),
+        ("{ build = { my-native = [\"setuptools==80\"] } }", "without a version"),
+        ("{ build = { my-native = [\"deb:x=1\"] } }", "a version cannot be given"),
+        ("{ build = { my-native = [], My_Native = [] } }", "named twice"),
+        ("{ build = { \"../x\" = [] } }", "not a name"),
+    ] {
+        let error = plan_of(python, &files).unwrap_err();
+        assert!(error.contains(said) && error.contains("help: "), "{python}: {error}");
     }
 }

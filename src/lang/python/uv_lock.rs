@@ -97,7 +97,11 @@ pub(super) fn parse(
         entries: &document.package,
         environment: with_conflicts(&document.package, selection, environment),
     };
-    walk.from(walk.root(selection)?, selection)
+    let mut locked = walk.from(walk.root(selection)?, selection)?;
+    for tool in &selection.tools {
+        locked.tools.insert((*tool).to_owned(), walk.tool(tool)?);
+    }
+    Ok(locked)
 }
 
 #[derive(Deserialize)]
@@ -168,7 +172,7 @@ impl<'a> Walk<'a> {
     /// What `root` leads to.
     fn from(&self, root: &'a Entry, selection: &Selection<'_>) -> Result<Locked, LangError> {
         let mut locked = Locked::default();
-        let mut queue: VecDeque<&Dependency> = root.dependencies.iter().collect();
+        let mut queue: VecDeque<&'a Dependency> = root.dependencies.iter().collect();
         for (kind, key, chosen, known) in [
             ("group", "dependency-groups", selection.groups, &root.dev_dependencies),
             (
@@ -193,6 +197,50 @@ impl<'a> Walk<'a> {
             }
         }
         locked.own.extend(root.own_dir().map(str::to_owned));
+        for entry in self.reached(queue, Some(root))?.into_values() {
+            match entry.own_dir() {
+                Some(dir) if entry.has_code() => locked.own.push(dir.to_owned()),
+                Some(_) => {}
+                None => locked.projects.push(self.project(entry)?),
+            }
+        }
+        Ok(locked)
+    }
+
+    /// A project that something is built with, and what it depends on.
+    fn tool(&self, name: &str) -> Result<Vec<LockedProject>, LangError> {
+        if !self.entries.iter().any(|entry| entry.name == name) {
+            let message = format!("`{name}`, which `build` names, is not locked");
+            let help = format!("`uv add --group build {name}` locks it, and installs it with that group alone");
+            return Err(self.error(name, message, help));
+        }
+        let wanted = Dependency {
+            name: name.to_owned(),
+            version: None,
+            source: None,
+            marker: None,
+            extra: Vec::new(),
+        };
+        let (index, entry) = self.entry(&wanted)?;
+        let mut found = self.reached(entry.dependencies.iter().collect(), None)?;
+        found.insert(index, entry);
+        let projects = found.into_values().map(|entry| match entry.own_dir() {
+            Some(_) => {
+                let message = format!("`{}` is part of the source, and nothing is built with that", entry.name);
+                Err(self.error(&entry.name, message, "lock a published version of it"))
+            }
+            None => self.project(entry),
+        });
+        projects.collect()
+    }
+
+    /// What these dependencies lead to, by the places of the entries; without the root.
+    fn reached(
+        &self,
+        mut queue: VecDeque<&'a Dependency>,
+        root: Option<&Entry>,
+    ) -> Result<BTreeMap<usize, &'a Entry>, LangError> {
+        let is_root = |entry: &Entry| root.is_some_and(|root| std::ptr::eq(entry, root));
         let mut seen: BTreeSet<(usize, Option<&str>)> = BTreeSet::new();
         let mut found: BTreeMap<usize, &Entry> = BTreeMap::new();
         while let Some(dependency) = queue.pop_front() {
@@ -200,7 +248,7 @@ impl<'a> Walk<'a> {
                 continue;
             }
             let (index, entry) = self.entry(dependency)?;
-            if std::ptr::eq(entry, root) && dependency.extra.is_empty() {
+            if is_root(entry) && dependency.extra.is_empty() {
                 continue;
             }
             if seen.insert((index, None)) {
@@ -213,14 +261,8 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        for entry in found.into_values().filter(|entry| !std::ptr::eq(*entry, root)) {
-            match entry.own_dir() {
-                Some(dir) if entry.has_code() => locked.own.push(dir.to_owned()),
-                Some(_) => {}
-                None => locked.projects.push(self.project(entry)?),
-            }
-        }
-        Ok(locked)
+        found.retain(|_, entry| !is_root(entry));
+        Ok(found)
     }
 
     fn holds(&self, marker: Option<&str>, name: &str) -> Result<bool, LangError> {
@@ -305,7 +347,7 @@ impl<'a> Walk<'a> {
             };
             project.files.push(LockedFile {
                 name,
-                url: url.clone(),
+                url: Some(url.clone()),
                 hashes: file.hash.iter().cloned().collect(),
             });
         }

@@ -193,6 +193,14 @@ pub(in crate::spec) const PYTHON: &[Key] = &[
         ),
         &["path", "src"],
     ),
+    also(
+        key(
+            "build",
+            Map(&TEXTS),
+            "What projects are built with that are to be taken as source distributions, by their names: `deb:NAME`, and projects that the lock file pins.",
+        ),
+        &["build-requires", "sdist", "sdists"],
+    ),
 ];
 
 /// `go = { … }`.

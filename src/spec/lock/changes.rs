@@ -118,6 +118,10 @@ fn pins(lock: &Lock) -> Vec<(String, PinnedTo)> {
         let label = format!("tree of commit {commit}");
         (label, tree.nar_hash.to_string().into())
     });
+    let python = lock.python.iter().map(|((package, name), python)| {
+        let pin = format!("{} {}:{}", python.version, python.hash.scheme(), python.hash.hex());
+        (format!("python:{name} of {package}"), pin.into())
+    });
     let nix = lock.nix.iter().map(|(name, nix)| {
         let pin = format!("{} {}", nix.path, nix.closure);
         (format!("nix:{name}"), pin.into())
@@ -138,6 +142,7 @@ fn pins(lock: &Lock) -> Vec<(String, PinnedTo)> {
         .chain(urls)
         .chain(git)
         .chain(commits)
+        .chain(python)
         .chain(nix)
         .chain(bases)
         .chain(accounts)

@@ -8,7 +8,7 @@
 //!
 //! TOML; first a comment, `version = 1` and the Debian `architecture`, then an array of tables for each kind of
 //! input, sorted by name: `[[archive]]` (where Debian packages were found, as it was then), `[[deb]]`, `[[deb-set]]`, `[[deb-source]]`, `[[url]]`, `[[git]]`, `[[commit]]` (trees that a
-//! language's lock file names by their commits), `[[nix]]`, `[[base]]`, `[[account]]` (numbers of users and groups that
+//! language's lock file names by their commits), `[[python]]`, `[[nix]]`, `[[base]]`, `[[account]]` (numbers of users and groups that
 //! maintainer scripts made, which builds add); last a `[[golden]]` for each image whose digest is recorded. An entry has the same keys
 //! always (but for `archive`, which entries of older locks and of archives without a Release file lack), each on a line of its own, and lists have an element a line: a review shows what changed and no more, and
 //! changes of two branches merge unless they are next to each other. Where they are, either side will do, as
@@ -20,6 +20,7 @@ mod changes;
 mod git;
 mod parse;
 mod print;
+mod python;
 mod types;
 
 pub use accounts::ACCOUNT_NUMBERS;
@@ -38,7 +39,7 @@ const VERSION: i64 = 1;
 
 impl Lock {
     /// Whether an entry has this name: a Debian package or source package without its prefix, a package with a URL or a
-    /// repository, a path of a Nix store as the spec writes it, an image with a base.
+    /// repository, a path of a Nix store as the spec writes it, an image with a base, a Python project of requirements.
     pub fn names(&self, name: &str) -> bool {
         self.debs.contains_key(name)
             || self.nix.contains_key(name)
@@ -46,6 +47,7 @@ impl Lock {
             || self.urls.contains_key(&PackageName(name.to_owned()))
             || self.git.contains_key(&PackageName(name.to_owned()))
             || self.bases.contains_key(name)
+            || self.python.keys().any(|(_, project)| project == name)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::spec::{
 use super::accounts::{self, ACCOUNT};
 use super::archives::{self, ARCHIVE};
 use super::git::{self, COMMIT, GIT};
+use super::python::{self, PYTHON};
 use super::{FILE_NAME, VERSION};
 
 /// Largest lock in bytes; ten thousand packages make some ten megabytes.
@@ -66,6 +67,7 @@ const ROOT: &[Key] = &[
         Many(&TableOf(COMMIT)),
         "Trees of commits that lock files of languages name.",
     ),
+    key("python", Many(&TableOf(PYTHON)), "Files of Python projects."),
     key("nix", Many(&TableOf(NIX)), "Paths of Nix stores."),
     key("base", Many(&TableOf(BASE)), "Bases of images."),
     key("account", Many(&TableOf(ACCOUNT)), "Numbers of users and groups."),
@@ -167,6 +169,7 @@ fn read(text: &str, errors: &mut Vec<Diagnostic>) -> Option<Lock> {
     fill(&mut reader, &table, "url", &mut lock.urls, read_url);
     fill(&mut reader, &table, "git", &mut lock.git, git::read);
     fill(&mut reader, &table, "commit", &mut lock.commits, git::read_commit);
+    fill(&mut reader, &table, "python", &mut lock.python, python::read);
     fill(&mut reader, &table, "nix", &mut lock.nix, read_nix);
     fill(&mut reader, &table, "base", &mut lock.bases, read_base);
     fill(&mut reader, &table, "account", &mut lock.accounts, accounts::read);

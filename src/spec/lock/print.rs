@@ -50,6 +50,14 @@ pub fn print(lock: &Lock) -> String {
         printer.key("size", &tree.size.to_string());
         printer.string("nar-sha256", &tree.nar_hash.hex());
     }
+    for ((package, name), python) in &lock.python {
+        printer.header("python");
+        printer.string("package", &package.0);
+        printer.string("name", name);
+        printer.string("version", &python.version);
+        printer.string("file", &python.file);
+        printer.string("hash", &format!("{}:{}", python.hash.scheme(), python.hash.hex()));
+    }
     for (name, nix) in &lock.nix {
         printer.nix(name, nix);
     }

@@ -1,14 +1,16 @@
 //! Tests of the lock's text: it is what it was, comes back as it went, and refuses harm.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::digest::Digest;
+use crate::digest::{Digest, FileHash};
 use crate::spec::git::{GitCommit, GitRef, GitWanted};
 use crate::spec::tests::check_golden;
 use crate::spec::{
     Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedGit, LockedNix,
-    LockedTree, LockedUrl, PackageName,
+    LockedPython, LockedTree, LockedUrl, PackageName,
 };
 
 fn archive(label: &str) -> LockedArchive {
@@ -92,6 +94,7 @@ fn example() -> Lock {
         .map(|(name, git)| (PackageName(name.to_owned()), git))
         .into(),
         commits: [commit()].into(),
+        python: pythons(),
         nix: [(
             "../result".to_owned(),
             LockedNix {
@@ -117,6 +120,22 @@ fn example() -> Lock {
         .into(),
         golden: ["gzip", "zstd:19"].map(golden).into(),
     }
+}
+
+fn pythons() -> BTreeMap<(PackageName, String), LockedPython> {
+    [("app", "numpy", "sha256"), ("base:app", "zope-interface", "sha512")]
+        .map(|(package, name, scheme)| {
+            let hex = Digest::of(name.as_bytes())
+                .hex()
+                .repeat(if scheme == "sha512" { 2 } else { 1 });
+            let python = LockedPython {
+                version: "2.4.6".to_owned(),
+                file: format!("{}-2.4.6-cp311-cp311-manylinux_2_28_x86_64.whl", name.replace('-', "_")),
+                hash: FileHash::from_hex(scheme, &hex).unwrap(),
+            };
+            ((PackageName(package.to_owned()), name.to_owned()), python)
+        })
+        .into()
 }
 
 fn git(reference: &str, submodules: bool, lfs: bool) -> LockedGit {
@@ -231,6 +250,10 @@ fn wrong_locks_are_explained() {
             "archive = \"bookworm-security/main@20261126T210335Z\"",
             "archive = \"other\"",
         ),
+        ("name = \"numpy\"", "name = \"Num_Py\""),
+        ("file = \"numpy-2", "file = \"../numpy-2"),
+        ("hash = \"sha256:", "hash = \"md5:"),
+        ("hash = \"sha256:", "hash = \"sha256:0"),
         ("origin = \"Debian\"", "origin = \"De\\u001bbian\""),
         ("origin = \"Debian\"\n", ""),
         ("suite = \"bookworm-security\"", "suite = \"../bookworm\""),
@@ -330,6 +353,7 @@ prop_compose! {
         urls in prop::collection::btree_map("([a-z]{1,5}:){0,2}[a-zA-Z0-9][a-zA-Z0-9+._-]{0,8}", (0..1u64 << 30, arb_digest()), 0..3),
         gits in prop::collection::btree_map("[a-z]{1,9}", ("[a-z]{1,5}(/[a-z0-9]{1,5}x)?|[0-9a-f]{40}", any::<bool>(), any::<bool>()), 0..3),
         commits in prop::collection::btree_map("[0-9a-f]{40}|[0-9a-f]{64}", (0..1u64 << 30, arb_digest()), 0..3),
+        python in prop::collection::btree_map(("[a-z]{1,5}", "[a-z][a-z0-9]{0,5}(-[a-z0-9]{1,5})?"), ("[0-9][0-9.a-z+!]{0,8}", any::<bool>(), arb_digest()), 0..3),
         nix in prop::collection::btree_map("[a-z/.]{1,9}", (arb_digest(), arb_digest()), 0..3),
         accounts in prop::collection::btree_map(("[a-z]{1,5}", "[a-zA-Z_][a-z0-9_.-]{0,8}"), 101..=999u32, 0..4),
     ) -> Lock {
@@ -360,7 +384,13 @@ prop_compose! {
         let commits = commits.into_iter().map(|(commit, (size, nar_hash))| {
             (GitCommit::parse(&commit).unwrap(), LockedTree { size, nar_hash })
         }).collect();
-        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, git, commits, debs, nix, bases, accounts, golden: compressions.into_iter().map(golden).collect() }
+        let python = python.into_iter().map(|((package, name), (version, long, digest))| {
+            let (scheme, times) = if long { ("sha512", 2) } else { ("sha256", 1) };
+            let hash = FileHash::from_hex(scheme, &digest.hex().repeat(times)).unwrap();
+            let file = format!("{name}-{version}-py3-none-any.whl");
+            ((PackageName(package), name), LockedPython { version, file, hash })
+        }).collect();
+        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, git, commits, python, debs, nix, bases, accounts, golden: compressions.into_iter().map(golden).collect() }
     }
 }
 
@@ -395,6 +425,7 @@ fn changes_are_told_by_kind() {
         + full.urls.len()
         + full.git.len()
         + full.commits.len()
+        + full.python.len()
         + full.nix.len()
         + full.bases.len()
         + full.accounts.len()

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::digest::Digest;
+use crate::digest::{Digest, FileHash};
 use crate::oci::{Compression, Platform};
 use crate::spec::{GitCommit, GitWanted, PackageName};
 use crate::store_path::LogicalPath;
@@ -26,6 +26,8 @@ pub struct Lock {
     pub git: BTreeMap<PackageName, LockedGit>,
     /// Trees of commits that lock files of languages name without a hash of their content.
     pub commits: BTreeMap<GitCommit, LockedTree>,
+    /// Files of Python projects that requirements leave open, by package and project.
+    pub python: BTreeMap<(PackageName, String), LockedPython>,
     /// Paths of Nix stores, by the text in `contents = [{ nix = "…" }]`.
     pub nix: BTreeMap<String, LockedNix>,
     /// Bases of images, by the image's name. The one thing in a lock that may name a host: a registry's is part of an
@@ -171,6 +173,17 @@ pub struct LockedTree {
     pub size: u64,
     /// Digest of that archive.
     pub nar_hash: Digest,
+}
+
+/// The file of a Python project as pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedPython {
+    /// The project's version.
+    pub version: String,
+    /// The file's name, which says what the file is for.
+    pub file: String,
+    /// Which of the hashes that the project may have it has.
+    pub hash: FileHash,
 }
 
 /// A path of a Nix store as pinned.

@@ -93,6 +93,7 @@ fn lock_for(workspace: &Workspace) -> Lock {
             .map(|(name, source)| (name, locked_git(source)))
             .collect(),
         commits: BTreeMap::new(),
+        python: BTreeMap::new(),
         nix: BTreeMap::new(),
         bases: BTreeMap::new(),
         accounts: BTreeMap::new(),
