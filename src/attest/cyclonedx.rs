@@ -11,6 +11,7 @@ use crate::digest::ContentDigest;
 use crate::oci::canonical_json;
 
 use super::inventory::{Component, ComponentOrigin, Extent, Inventory, PinnedFile, TOOL, uuid};
+use super::licence::Licence;
 use super::purl;
 
 /// The document as canonical JSON.
@@ -121,6 +122,15 @@ fn component(component: &Component) -> Value {
             let name = maintainer.split('<').next().unwrap_or_default().trim();
             value["supplier"] = json!({ "name": name });
         }
+    }
+    match &component.licence {
+        Some(Licence::Expression(text)) => {
+            value["licenses"] = json!([{ "expression": text, "acknowledgement": "declared" }]);
+        }
+        Some(Licence::Words(words)) => {
+            value["licenses"] = json!([{ "license": { "name": words, "acknowledgement": "declared" } }]);
+        }
+        None => {}
     }
     value["properties"] = json!(properties);
     let references: Vec<Value> = component.sources.iter().map(external_reference).collect();

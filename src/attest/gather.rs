@@ -24,6 +24,7 @@ use super::AttestError;
 use super::inventory::{
     Component, ComponentOrigin, Extent, ImageFacts, Inventory, InventoryLayer, PinnedFile, split_name,
 };
+use super::licence::Licence;
 use super::partial::created;
 use super::purl;
 
@@ -186,6 +187,9 @@ impl Gathered<'_> {
             if version.is_some() {
                 component.version.clone_from(version);
             }
+        }
+        if component.published().is_some() {
+            component.licence = Licence::of_python(physical);
         }
         if let Some(package) = made.debian {
             let paragraph = paragraph(physical, &package)?;

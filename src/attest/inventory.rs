@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::digest::{ContentDigest, Digest, FileHash};
 use crate::oci::Platform;
 
+use super::licence::Licence;
 use super::{cyclonedx, purl, spdx};
 
 /// Name and version of the program, as documents name their maker. Golden documents outlive releases.
@@ -60,6 +61,8 @@ pub struct Component {
     pub sources: BTreeSet<PinnedFile>,
     /// Whether its files are laid out at `/` and not at its store path.
     pub at_root: bool,
+    /// What its own metadata says of its licence.
+    pub licence: Option<Licence>,
     /// What became of a Debian package's maintainer scripts, in a word; `None` where that is not known.
     pub scripts: Option<&'static str>,
     /// The layers that hold it.
@@ -215,10 +218,18 @@ impl Component {
             origin: ComponentOrigin::Unknown,
             sources: BTreeSet::new(),
             at_root: false,
+            licence: None,
             scripts: None,
             layers: BTreeSet::new(),
             references: BTreeSet::new(),
         }
+    }
+
+    /// The file of a registry that it was taken from, or built from as it was published: the one of its name and version.
+    pub(super) fn published(&self) -> Option<&PinnedFile> {
+        let version = self.version.as_deref()?;
+        let purl = purl::pypi(&self.name, version);
+        self.sources.iter().find(|file| file.purl == purl)
     }
 
     /// Its package URL.
@@ -227,6 +238,9 @@ impl Component {
         match &self.origin {
             ComponentOrigin::Debian { architecture, .. } => purl::debian(&self.name, version, architecture.as_deref()),
             ComponentOrigin::Nix => purl::nix(&self.name, version),
+            ComponentOrigin::Taken if self.published().is_some() => {
+                self.published().map_or_else(String::new, |file| file.purl.clone())
+            }
             ComponentOrigin::Taken if self.sources.len() == 1 => {
                 let file = self.sources.first().expect("there is one");
                 match &file.commit {

@@ -17,6 +17,7 @@ mod error;
 mod gather;
 mod inventory;
 mod key;
+mod licence;
 mod partial;
 mod provenance;
 mod purl;
@@ -35,6 +36,7 @@ pub use inventory::{
     Component, ComponentOrigin, Extent, ImageFacts, Inventory, InventoryLayer, PinnedFile, SbomFormat, sbom,
 };
 pub use key::{KeyKind, PrivateKey, PublicKey, generate};
+pub use licence::Licence;
 pub use partial::of_source;
 pub use provenance::{BuildFacts, PROVENANCE_TYPE, provenance};
 pub use statement::{SIGNATURE_PREDICATE, Statement, statement};

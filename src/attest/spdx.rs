@@ -13,12 +13,15 @@
 //!
 //! A component's checksum is that of its canonical archive (NAR), as its comment says: a tree has no bytes of its own.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::digest::{ContentDigest, Digest};
 use crate::oci::canonical_json;
 
 use super::inventory::{Component, ComponentOrigin, Extent, ImageFacts, Inventory, PinnedFile, TOOL, uuid};
+use super::licence::Licence;
 use super::purl;
 
 const NOTHING: &str = "NOASSERTION";
@@ -42,9 +45,33 @@ pub(super) fn write(inventory: &Inventory) -> Vec<u8> {
     if let Some(comment) = comment(&inventory.extent) {
         document["comment"] = json!(comment);
     }
+    let words = licences_of_no_list(inventory);
+    if !words.is_empty() {
+        document["hasExtractedLicensingInfos"] = json!(words);
+    }
     let id = uuid(&canonical_json(&document));
     document["documentNamespace"] = json!(format!("urn:uuid:{id}"));
     canonical_json(&document)
+}
+
+/// The licences that SPDX has no name for, each with the words that declare it.
+fn licences_of_no_list(inventory: &Inventory) -> Vec<Value> {
+    let licences: BTreeSet<&Licence> = (inventory.components.iter())
+        .filter_map(|component| component.licence.as_ref())
+        .collect();
+    let words = licences.into_iter().filter_map(|licence| match licence {
+        Licence::Words(words) => Some(words),
+        Licence::Expression(_) => None,
+    });
+    words
+        .map(|words| {
+            json!({
+                "licenseId": Licence::spdx_reference(words),
+                "extractedText": words,
+                "comment": "as the package's metadata declares it",
+            })
+        })
+        .collect()
 }
 
 /// What a reader must know of a document that does not list everything.
@@ -116,6 +143,11 @@ fn component_package(component: &Component) -> Value {
     });
     if let Some(hash) = &component.nar_hash {
         package["checksums"] = checksums(*hash);
+    }
+    match &component.licence {
+        Some(Licence::Expression(text)) => package["licenseDeclared"] = json!(text),
+        Some(Licence::Words(words)) => package["licenseDeclared"] = json!(Licence::spdx_reference(words)),
+        None => {}
     }
     match &component.origin {
         ComponentOrigin::Debian { source, maintainer, .. } => {
