@@ -246,7 +246,7 @@ impl LockedPackage<'_> {
 }
 
 fn refused(error: lang::LangError, request: &Request<'_>, project: &Project) -> ProjectError {
-    Diagnostics::new(vec![error.diagnostic(request)], project.workspace.files.clone()).into()
+    Diagnostics::new(vec![error.diagnostic(request.package)], project.workspace.files.clone()).into()
 }
 
 /// Runs a tool as the user would in the directory of the lock file.

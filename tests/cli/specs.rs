@@ -299,6 +299,87 @@ fn rust_service_is_started_and_loaded_as_it_is() {
     validate(&place, &["spdx=notes.spdx.json", "cyclonedx=notes.cdx.json"]);
 }
 
+/// What `uv lock` wrote is all that there is to be edited: `init`, then `load`, and the service answers; the spec that is
+/// committed makes the same image, as another user with a store of its own too.
+#[test]
+fn python_api_is_served_after_init_alone() {
+    let place = Place::with_spec("python-api");
+    assert_tested(&place, 3);
+    let built = place.run(&["build", "--locked"]).success();
+    assert_audited(&place, "python-api");
+    assert_every_wheel_is_listed(&place);
+
+    let bare = place.path().join("bare");
+    copy_tree(&place.project, &bare);
+    for name in ["layerize.toml", "layerize.lock", "python-api.tar"] {
+        fs::remove_file(bare.join(name)).unwrap();
+    }
+    let run = |arguments: &[&str]| {
+        let mut command = place.command(arguments);
+        Ran::of(command.current_dir(&bare).output().unwrap()).success()
+    };
+    run(&["init", "--name", "python-api"]);
+    if have("docker", &["info"]) {
+        let loaded = run(&["load", "--engine", "docker"]);
+        assert_answers(loaded.line().split_whitespace().next().unwrap());
+    }
+    // Debian may have replaced something since the lock was committed: that was refreshed, and this was made anew.
+    fs::copy(place.project.join("layerize.lock"), bare.join("layerize.lock")).unwrap();
+    assert_eq!(run(&["build", "--locked"]).stdout, built.stdout);
+    let (_world, again) = in_another_world(&place, &["build", "--locked"]);
+    assert_eq!(again.stdout, built.stdout);
+}
+
+/// The service in an image that Docker has answers; asked from inside, as the machine has no network for it.
+#[track_caller]
+fn assert_answers(image: &str) {
+    let started = peer(Command::new("docker").args(["run", "-d", "--network", "none", image]));
+    let container = started.stdout.trim();
+    let ask = "import time, urllib.request\nfor _ in range(300):\n  try:\n    \
+               print(urllib.request.urlopen('http://127.0.0.1:8000/statistics?of=1,2,6').read().decode()); break\n  \
+               except OSError: time.sleep(0.1)\n";
+    let answer = Command::new("docker")
+        .args(["exec", container, "python", "-c", ask])
+        .output();
+    peer(Command::new("docker").args(["rm", "-f", container]));
+    let answer = Ran::of(answer.unwrap()).success().stdout;
+    assert_eq!(answer.trim(), r#"{"mean":3.0,"median":2.0,"cumulative":[1.0,3.0,9.0]}"#);
+}
+
+/// The bill of materials has each wheel of the environment with its licence, and no more.
+#[track_caller]
+fn assert_every_wheel_is_listed(place: &Place) {
+    for format in ["cyclonedx", "spdx"] {
+        // Beside the project, for what is in it is part of the source.
+        let name = format!("../{format}.json");
+        place
+            .run(&["sbom", "--format", format, "-o", &name, "python-api"])
+            .success();
+    }
+    crate::attest::validate(place, &["cyclonedx=../cyclonedx.json", "spdx=../spdx.json"]);
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(place.project.join(name)).unwrap()).unwrap()
+    };
+    let closure = place.run(&["closure", "python-api"]).success().stdout;
+    let wheels = closure.lines().filter(|line| !line.contains("-python-api")).count();
+    let (cyclonedx, spdx) = (read("../cyclonedx.json"), read("../spdx.json"));
+    let is_pypi = |purl: &serde_json::Value| purl.as_str().is_some_and(|purl| purl.starts_with("pkg:pypi/"));
+    let components = cyclonedx["components"].as_array().unwrap().iter();
+    let components: Vec<_> = components.filter(|component| is_pypi(&component["purl"])).collect();
+    assert_eq!((components.len(), wheels), (16, 16), "{closure}");
+    for component in components {
+        assert!(component["licenses"][0].is_object(), "{component}");
+    }
+    let packages = spdx["packages"].as_array().unwrap().iter();
+    let packages = packages.filter(|package| {
+        is_pypi(&package["externalRefs"][0]["referenceLocator"]) && package["primaryPackagePurpose"] == "INSTALL"
+    });
+    let licences: Vec<_> = packages.map(|package| package["licenseDeclared"].clone()).collect();
+    assert_eq!(licences.len(), 16);
+    assert!(licences.iter().all(|licence| licence != "NOASSERTION"), "{licences:?}");
+    assert!(licences.iter().any(|licence| licence == "MIT"), "{licences:?}");
+}
+
 #[test]
 fn static_is_one_store_path_and_runs() {
     let place = Place::with_spec("static");
@@ -448,6 +529,7 @@ fn every_spec_is_covered_here() {
             "nginx",
             "php",
             "postgres",
+            "python-api",
             "rust-service",
             "static"
         ],
