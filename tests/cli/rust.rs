@@ -47,7 +47,7 @@ impl Crate<'_> {
 }
 
 /// The registry that manifests mean, as every lock file names it: ours does.
-pub fn default_registry() -> String {
+fn default_registry() -> String {
     let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
     let source = lock.lines().find_map(|line| line.strip_prefix("source = "));
     source.unwrap().trim_matches('"').to_owned()
