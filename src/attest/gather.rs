@@ -70,7 +70,8 @@ pub fn gather(built: &Gathered<'_>) -> Result<Inventory, AttestError> {
         let mut component = built.component(&package.logical, &package.name, &package.physical, &mut relations)?;
         component.nar_hash = Some(package.nar_hash);
         component.at_root = true;
-        component.name.clone_from(&package.name);
+        let name = package.name.strip_prefix("npm:").unwrap_or(&package.name);
+        name.clone_into(&mut component.name);
         component.scripts = built.scripts.get(&package.name).map(ScriptsOutcome::word);
         if !package.version.is_empty() {
             component.version = Some(package.version.clone());
@@ -288,6 +289,7 @@ impl Gathered<'_> {
             | Action::Unpack { .. }
             | Action::UnpackCrate { .. }
             | Action::UnpackGitCrates { .. }
+            | Action::UnpackNpm { .. }
             | Action::UnpackDebControl { .. }
             | Action::UnpackDebSource { .. }
             | Action::UnpackGoModule { .. } => {}

@@ -244,6 +244,8 @@ impl Component {
             ComponentOrigin::Taken if self.sources.len() == 1 => {
                 let file = self.sources.first().expect("there is one");
                 match &file.commit {
+                    // What stands in an image by itself is what its registry calls it.
+                    None if file.purl.starts_with("pkg:npm/") => file.purl.clone(),
                     Some(commit) => purl::git(&self.name, commit, file.location.as_deref()),
                     None => purl::download(&self.name, version, file.location.as_deref(), &file.hash),
                 }

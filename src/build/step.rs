@@ -142,10 +142,8 @@ impl Step<'_> {
             (Action::UnpackGitCrates { archive, crates }, [file]) => {
                 self.unpack(|dest| fetch::unpack_git_crates(file, &archive.name, crates, dest))
             }
-            (Action::UnpackCrate { archive }, [file]) => self.unpack(|dest| {
-                fetch::unpack_crate(file, archive, dest)?.report(&archive.name, self.reporter);
-                Ok(())
-            }),
+            (Action::UnpackCrate { archive }, [file]) => self.unpack_crate(archive, file),
+            (Action::UnpackNpm { archive, at }, [file]) => self.unpack_npm(archive, file, at.as_deref()),
             (Action::UnpackDeb { package, .. }, [file]) => self.unpack(|dest| fetch::unpack_deb(file, package, dest)),
             (Action::UnpackDebControl { package, .. }, [file]) => {
                 self.unpack(|dest| fetch::unpack_deb_control(file, package, dest))
@@ -182,6 +180,7 @@ impl Step<'_> {
                 | Action::Unpack { .. }
                 | Action::UnpackCrate { .. }
                 | Action::UnpackGitCrates { .. }
+                | Action::UnpackNpm { .. }
                 | Action::UnpackDeb { .. }
                 | Action::UnpackDebControl { .. }
                 | Action::UnpackGoModule { .. },
@@ -190,6 +189,20 @@ impl Step<'_> {
                 unreachable!("a step is started when each of its downloads has its file")
             }
         }
+    }
+
+    fn unpack_crate(&self, archive: &Download, file: &Path) -> Result<StorePath, BuildError> {
+        self.unpack(|dest| {
+            fetch::unpack_crate(file, archive, dest)?.report(&archive.name, self.reporter);
+            Ok(())
+        })
+    }
+
+    fn unpack_npm(&self, archive: &Download, file: &Path, at: Option<&str>) -> Result<StorePath, BuildError> {
+        self.unpack(|dest| {
+            fetch::unpack_npm(file, &archive.name, at, dest)?.report(&archive.name, self.reporter);
+            Ok(())
+        })
     }
 
     fn run_script(&self, script: &Script) -> Result<StorePath, BuildError> {

@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::make::{Maker, store_name};
 use super::script::{Purpose, resolve, unique};
 use super::{Action, CrateName, Derivation, Download, Input, Origin, Script};
-use crate::lang::{Form, LanguageBuild, LanguageStep, LockedDependency, Part, Recipe, Registry, Surroundings, Units};
-use crate::spec::{Diagnostic, Package};
+use crate::lang::{
+    Form, Laid, LanguageBuild, LanguageStep, LockedDependency, Part, Recipe, Registry, Surroundings, Units,
+};
+use crate::spec::{Diagnostic, Image, Package};
 use crate::store_path::StorePath;
 
 /// What a package takes from its language, and where the trees are that were made for it.
@@ -133,6 +135,86 @@ impl Maker<'_> {
         own.map(Some).ok_or_else(|| misplaced(package))
     }
 
+    /// What stands at `/` of an image that lays packages out.
+    pub(super) fn laid(&mut self, image: &Image) -> Result<Vec<(Input, String, String)>, Box<Diagnostic>> {
+        let mut laid = Vec::new();
+        for (at, named) in &image.lay {
+            let at = at.trim_start_matches('/');
+            let package = self.workspace.packages.get(&named.value);
+            let planned = self.languages.get(&named.value);
+            let Some((package, planned, Laid { parts, rest })) = package
+                .zip(planned)
+                .and_then(|(package, planned)| Some((package, planned, planned.build.laid.as_ref()?)))
+            else {
+                let message = format!("package `{}` has no parts that an image could lay out", named.value);
+                let diagnostic = Diagnostic::new(message).at(named.span.clone(), "not a Node project");
+                return Err(Box::new(diagnostic.help("name it in `contents`")));
+            };
+            for (number, place) in parts {
+                let Some(dependency) = planned.build.dependencies.get(*number) else {
+                    return Err(misplaced(package));
+                };
+                let mut derivation = locked(dependency);
+                if let Action::UnpackNpm { at: to, .. } = &mut derivation.action {
+                    *to = Some(format!("{at}/{place}"));
+                }
+                let input = self.add(derivation);
+                laid.push((input, format!("npm:{}", dependency.name), dependency.version.clone()));
+            }
+            let rest = self.rest(package, planned, rest, at)?;
+            let version = package.version.as_ref().map(|version| version.value.clone());
+            laid.push((rest, named.value.to_string(), version.unwrap_or_default()));
+        }
+        Ok(laid)
+    }
+
+    /// The step that makes what of a package is in none of its parts.
+    fn rest(
+        &mut self,
+        package: &Package,
+        planned: &LanguageSource,
+        recipe: &Recipe,
+        at: &str,
+    ) -> Result<Input, Box<Diagnostic>> {
+        let name = &package.name.value;
+        let made = self
+            .plan
+            .packages
+            .get(name)
+            .cloned()
+            .ok_or_else(|| misplaced(package))?;
+        let dependencies = planned.build.dependencies.iter().map(locked).collect::<Vec<_>>();
+        let mut parts = Parts {
+            source: None,
+            dependencies: dependencies.into_iter().map(|step| self.add(step)).collect(),
+            trees: &planned.trees,
+            steps: Vec::new(),
+        };
+        for step in &planned.build.steps {
+            let input = self.language_step(package, step, &parts)?;
+            parts.steps.push(input);
+        }
+        let inputs = parts.inputs(recipe).ok_or_else(|| misplaced(package))?;
+        let mut script = Script {
+            runtime: Vec::new(),
+            // An image that lays it out does not have its store path.
+            no_references: vec![made.clone()],
+            strip_references: Vec::new(),
+            source_file: None,
+            ..self
+                .scripts()
+                .of_text(package, inputs.whole_script(None), None, Purpose::Build)?
+        };
+        inputs.apply(&mut script);
+        script.variables.insert("LAYERIZE_PACKAGE".to_owned(), made);
+        script.env.insert("LAYERIZE_AT".to_owned(), at.to_owned());
+        Ok(self.add(Derivation {
+            label: format!("{name} (laid out)"),
+            name: store_name(&format!("{}-laid-out", name.0.replace(':', "-"))),
+            action: Action::Script(Box::new(script)),
+        }))
+    }
+
     fn language_step(
         &mut self,
         package: &Package,
@@ -194,6 +276,37 @@ fn unpacked(archive: Download, strip: u32) -> Action {
     }
 }
 
+/// Where a locked dependency is published.
+fn origin(dependency: &LockedDependency) -> Origin {
+    let LockedDependency { name, version, .. } = dependency;
+    match &dependency.registry {
+        Registry::Crates { source } => Origin::Crate {
+            name: name.clone(),
+            version: version.clone(),
+            registry: source.clone(),
+        },
+        Registry::Python { index, url } => Origin::Python {
+            project: name.clone(),
+            version: version.clone(),
+            index: index.clone(),
+            url: url.clone(),
+        },
+        Registry::Go => Origin::Go {
+            module: name.clone(),
+            version: version.clone(),
+        },
+        Registry::Git(tree) => Origin::Git {
+            package: name.clone(),
+            tree: tree.as_ref().clone(),
+        },
+        Registry::Npm { url } => Origin::Npm {
+            name: name.clone(),
+            version: version.clone(),
+            url: url.clone(),
+        },
+    }
+}
+
 /// The step that takes a locked dependency.
 fn locked(dependency: &LockedDependency) -> Derivation {
     let LockedDependency { name, version, .. } = dependency;
@@ -201,27 +314,7 @@ fn locked(dependency: &LockedDependency) -> Derivation {
         name: dependency.file.clone(),
         hash: dependency.hash,
         size: None,
-        origin: match &dependency.registry {
-            Registry::Crates { source } => Origin::Crate {
-                name: name.clone(),
-                version: version.clone(),
-                registry: source.clone(),
-            },
-            Registry::Python { index, url } => Origin::Python {
-                project: name.clone(),
-                version: version.clone(),
-                index: index.clone(),
-                url: url.clone(),
-            },
-            Registry::Go => Origin::Go {
-                module: name.clone(),
-                version: version.clone(),
-            },
-            Registry::Git(tree) => Origin::Git {
-                package: name.clone(),
-                tree: tree.as_ref().clone(),
-            },
-        },
+        origin: origin(dependency),
     };
     let (prefix, action) = match &dependency.form {
         Form::GitCrates(crates) => {
@@ -250,10 +343,20 @@ fn locked(dependency: &LockedDependency) -> Derivation {
             },
         ),
         Form::GoMod => ("go.mod", Action::Fetch(download)),
+        Form::NpmPackage => (
+            "node",
+            Action::UnpackNpm {
+                archive: download,
+                at: None,
+            },
+        ),
     };
     Derivation {
         label: format!("{prefix}:{name} {version}"),
-        name: store_name(&format!("{prefix}-{name}-{version}")),
+        name: store_name(&format!(
+            "{prefix}-{}-{version}",
+            name.trim_start_matches('@').replace('/', "-")
+        )),
         action,
     }
 }

@@ -310,6 +310,7 @@ impl Maker<'_> {
         };
         let debs = DebsOfImage::new(self.lock, image)?;
         let debug = image.debug.as_ref().map(|debug| self.debug(image, debug)).transpose()?;
+        let laid = self.laid(image)?;
         let scripts = self.scripts();
         // What is in a Nix store is there already.
         let own = image
@@ -324,6 +325,7 @@ impl Maker<'_> {
                 .collect(),
             contents,
             root: scripts.debs(debs.root.ordered())?,
+            laid,
             configured,
             utf8,
             zone,

@@ -76,6 +76,8 @@ pub struct ImageInputs {
     pub declared: BTreeSet<Input>,
     /// Debian packages laid out at `/`, each after what it depends on.
     pub root: Vec<Input>,
+    /// What stands at `/` beside them: parts of packages of the spec, with what messages call them and their versions.
+    pub laid: Vec<(Input, String, String)>,
     /// What their maintainer scripts make.
     pub configured: Option<Input>,
     /// The locale `C.UTF-8`, for an image that turns out to have glibc and not the package that brings it.
@@ -128,6 +130,7 @@ impl ImageInputs {
         (self.contents.iter())
             .chain(&self.declared)
             .chain(&self.root)
+            .chain(self.laid.iter().map(|(input, ..)| input))
             .chain(&self.configured)
             .chain(&self.utf8)
             .chain(&self.zone)
@@ -176,6 +179,13 @@ pub enum Action {
         archive: Download,
         /// The packages that are wanted, sorted.
         crates: Vec<CrateName>,
+    },
+    /// A package of npm's as npm lays it out: without the directory around it, its programs executable.
+    UnpackNpm {
+        /// The tarball.
+        archive: Download,
+        /// The directory of the tree that it stands in; `None`: it is the tree.
+        at: Option<String>,
     },
     /// A Debian binary package as a tree: usr-merged, alternatives recorded, maintainer scripts not run.
     UnpackDeb {
@@ -414,6 +424,7 @@ impl Derivation {
             | Action::Unpack { .. }
             | Action::UnpackCrate { .. }
             | Action::UnpackGitCrates { .. }
+            | Action::UnpackNpm { .. }
             | Action::UnpackDeb { .. }
             | Action::UnpackDebControl { .. }
             | Action::UnpackDebSource { .. }
@@ -429,6 +440,7 @@ impl Derivation {
             | Action::Unpack { archive: download, .. }
             | Action::UnpackCrate { archive: download }
             | Action::UnpackGitCrates { archive: download, .. }
+            | Action::UnpackNpm { archive: download, .. }
             | Action::UnpackDeb { deb: download, .. }
             | Action::UnpackDebControl { deb: download, .. }
             | Action::UnpackGoModule { zip: download, .. } => vec![download],

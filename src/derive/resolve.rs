@@ -103,6 +103,7 @@ pub fn fixed_path(derivation: &Derivation) -> Option<StorePath> {
         Action::Unpack { .. }
         | Action::UnpackCrate { .. }
         | Action::UnpackGitCrates { .. }
+        | Action::UnpackNpm { .. }
         | Action::UnpackDeb { .. }
         | Action::UnpackDebControl { .. }
         | Action::UnpackDebSource { .. }
@@ -167,6 +168,8 @@ fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
             let rules = UNPACK_GIT_CRATES_FORMAT;
             json!({ "kind": "unpack-git-crates", "crates": crates, "narSha256": archive.hash.hex(), "rules": rules })
         }
+        Action::UnpackNpm { archive, at: None } => of_file(json!({ "kind": "unpack-npm" }), archive),
+        Action::UnpackNpm { archive, at: Some(at) } => of_file(json!({ "at": at, "kind": "unpack-npm" }), archive),
         Action::UnpackDeb { deb, package } => {
             let action = json!({ "kind": "unpack-deb", "package": package, "rules": UNPACK_DEB_FORMAT });
             of_file(action, deb)

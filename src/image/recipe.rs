@@ -238,6 +238,7 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         tag: _,
         contents,
         root,
+        lay,
         exclude,
         debconf,
         locales,
@@ -269,7 +270,7 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         join,
         debug,
     } = spec;
-    let mut asked = json!({
+    let asked = json!({
         "allow-missing": allow_missing,
         "annotations": annotations,
         "base": base,
@@ -283,6 +284,7 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         "exclude": exclude,
         "files": files,
         "join": join,
+        "lay": lay,
         "labels": labels,
         "layers": asked_of_layers(layers),
         "locales": locales,
@@ -298,7 +300,11 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         "volumes": volumes,
         "workdir": workdir,
     });
-    // The image that a debug image is of does not know of it.
+    with_debug(asked, debug.as_ref())
+}
+
+/// The image that a debug image is of does not know of it.
+fn with_debug(mut asked: Value, debug: Option<&spec::DebugImage>) -> Value {
     if let Some(spec::DebugImage { of: _, tools }) = debug {
         asked["debug"] = json!({ "tools": tools });
     }

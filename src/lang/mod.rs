@@ -13,6 +13,7 @@ use crate::fsio::{self, PathError};
 use crate::spec::{Diagnostic, GitTree, Language, LanguageOptions, Lock, NamedTree, Package};
 
 mod go;
+mod node;
 mod python;
 mod rust;
 
@@ -32,6 +33,18 @@ pub struct LanguageBuild {
     pub steps: Vec<LanguageStep>,
     /// How the package itself is built.
     pub own: Recipe,
+    /// How it stands in an image that lays it out; `None`: as a whole, in its store path alone.
+    pub laid: Option<Laid>,
+}
+
+/// How a package stands in a directory of an image as real files, in parts that each depend on little.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Laid {
+    /// Dependencies that stand there as their files have them: the number of each, and where, relative to the directory.
+    pub parts: Vec<(usize, String)>,
+    /// What makes all the rest: it finds the package's store path in `LAYERIZE_PACKAGE` and the directory in `LAYERIZE_AT`,
+    /// relative to `/`, and `$out` stands for `/`.
+    pub rest: Recipe,
 }
 
 /// A dependency that a lock file pins.
@@ -70,6 +83,11 @@ pub enum Registry {
     Go,
     /// The tree of a commit, whose archive is the file.
     Git(Box<GitTree>),
+    /// A registry of npm's packages.
+    Npm {
+        /// The address that the lock file gives.
+        url: Option<String>,
+    },
 }
 
 /// What becomes of a dependency's file in the store.
@@ -87,6 +105,8 @@ pub enum Form {
     GoModule,
     /// The `go.mod` of a module, as it is.
     GoMod,
+    /// A package of npm's, as npm unpacks it.
+    NpmPackage,
 }
 
 /// A tree that is made from a package's source while planning, so that a step depends on that alone.
@@ -300,6 +320,7 @@ impl LanguageOptions {
             Self::Rust(planner) => planner,
             Self::Python(planner) => planner,
             Self::Go(planner) => planner,
+            Self::Node(planner) => planner,
         }
     }
 }
@@ -340,6 +361,7 @@ pub fn renewal(request: &Request<'_>, names: &[String], offline: bool) -> Result
     match &request.language.options {
         LanguageOptions::Rust(planner) => planner.renewal(request, names, offline),
         LanguageOptions::Python(planner) => planner.renewal(request, names, offline),
+        LanguageOptions::Node(planner) => planner.renewal(request, names, offline),
         LanguageOptions::Go(planner) => planner.renewal(request, names, offline),
     }
 }
@@ -366,6 +388,24 @@ pub fn survey_rust(source: &SourceTree) -> ProjectSurvey {
 /// Looks at a Go project; what cannot be read is for its build to explain.
 pub fn survey_go(source: &SourceTree) -> ProjectSurvey {
     go::survey(source).unwrap_or_default()
+}
+
+/// What is found in a Node project that has no spec yet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeSurvey {
+    /// Whether there is a lock file that can be read.
+    pub has_lock: bool,
+    /// The programs that it has by itself, sorted.
+    pub programs: Vec<String>,
+    /// Whether something says how it is started.
+    pub starts: bool,
+    /// Whether it has a script `build`.
+    pub builds: bool,
+}
+
+/// Looks at a Node project; what cannot be read is for its build to explain.
+pub fn survey_node(source: &SourceTree) -> NodeSurvey {
+    node::survey(source)
 }
 
 /// The files of a package's source.

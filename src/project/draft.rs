@@ -215,6 +215,13 @@ fn of_spec(
             recipe.contents.push(roots.add_own(&name, &work.path(input)));
         }
     }
+    for (input, name, version) in &inputs.laid {
+        recipe.root.push(RootPackage {
+            version: version.clone(),
+            is_part: true,
+            ..root_package(name.clone(), input, work)?
+        });
+    }
     roots.add_mentions(&recipe.spec, work)?;
     recipe.closure = roots.members(work)?;
     add_parts(&mut recipe, inputs, work)?;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::fsio::{self, PathError};
-use crate::lang::{self, ProjectSurvey, SourceTree};
+use crate::lang::{self, NodeSurvey, ProjectSurvey, SourceTree};
 
 use super::files::SPEC_NAME;
 use super::image::archive_name;
@@ -63,6 +63,8 @@ pub enum Detected {
     Rust(ProjectSurvey),
     /// `go.mod` or `go.work`.
     Go(ProjectSurvey),
+    /// A Node project with a lock file that names its packages.
+    Node(NodeSurvey),
     /// Files of which nothing is known.
     Other,
 }
@@ -127,6 +129,7 @@ impl Starter {
             Detected::PythonLocked { lock, command } => format!("{head}\n{}", python_locked(name, lock, command)),
             Detected::Rust(found) => format!("{head}{run}\n{}\n{}", compiled(name, RUST, found), self.image()),
             Detected::Go(found) => format!("{head}{run}\n{}\n{}", compiled(name, GO, found), self.image()),
+            Detected::Node(found) => format!("{head}{run}\n{}", node(name, found)),
             _ => format!("{head}{run}\n{}\n{}", self.package(), self.image()),
         }
     }
@@ -195,6 +198,7 @@ impl Starter {
             | Detected::PythonLocked { .. }
             | Detected::Rust(_)
             | Detected::Go(_)
+            | Detected::Node(_)
             | Detected::Other => (
                 vec![],
                 format!("mkdir -p $out/bin\necho 'write how {name} is built' >&2\nexit 1\n"),
@@ -265,6 +269,43 @@ fn compiled(name: &str, language: &str, found: &ProjectSurvey) -> String {
          # What is here, without what .gitignore leaves out and what layerize itself writes.\n\
          source = {{ path = \".\" }}\n\
          {language}{libraries}"
+    )
+}
+
+fn node(name: &str, found: &NodeSurvey) -> String {
+    let build = match found.builds {
+        true => "{ build = \"build\" }",
+        false => "{}",
+    };
+    // What starts it has the package's own name.
+    let program = match found.programs.first().filter(|_| !found.starts) {
+        Some(first) => first,
+        None => name,
+    };
+    let others: Vec<&str> = found
+        .programs
+        .iter()
+        .map(String::as_str)
+        .filter(|other| *other != program)
+        .collect();
+    let others = match others.as_slice() {
+        [] => String::new(),
+        others => format!("# Its other programs: {}.\n", others.join(", ")),
+    };
+    format!(
+        "[package.{name}]\n\
+         # What is here, without what .gitignore leaves out and what layerize itself writes.\n\
+         source = {{ path = \".\" }}\n\
+         # The packages that the lock file pins, laid out as npm lays them: `layerize help languages` says more.\n\
+         node = {build}\n\n\
+         [image.{name}]\n\
+         # Node, and nothing of npm.\n\
+         root = [\"deb:nodejs\"]\n\
+         # Real files in a directory of the image: of the layers only those move whose packages changed.\n\
+         lay = {{ \"/app\" = \"{name}\" }}\n\
+         {others}entrypoint = [\"{program}\"]\n\
+         env = {{ NODE_ENV = \"production\" }}\n\
+         # cmd = [\"--help\"]\n# ports = [3000]\n# users = {{ app = 1000 }}\n# user = \"app\"\n"
     )
 }
 
@@ -435,6 +476,12 @@ fn look(dir: &Path) -> Result<Detected, PathError> {
         let command = python_command(dir, lock)?;
         return Ok(Detected::PythonLocked { lock, command });
     }
+    if has("package.json") {
+        let found = lang::survey_node(&SourceTree::new(dir.to_owned()));
+        if found.has_lock {
+            return Ok(Detected::Node(found));
+        }
+    }
     let python = with(&[".py"]);
     let main = ["main.py", "app.py", "__main__.py"].into_iter().find(|name| has(name));
     match (main, python.as_slice()) {
@@ -599,6 +646,29 @@ mod tests {
             assert!(text.contains(&format!("entrypoint = [{command}]")), "{text}");
             let workspace = crate::spec::parse(&text).unwrap_or_else(|error| panic!("{}", error.render(false)));
             assert!(workspace.packages.values().all(|package| package.language.is_some()));
+        }
+    }
+
+    #[test]
+    fn a_node_project_is_started_as_npm_starts_it_or_by_its_program() {
+        let with_start = r#"{"name":"@own/web","scripts":{"start":"node a.js","build":"b"},"bin":{"admin":"b.js"}}"#;
+        for (manifest, parts) in [
+            (
+                with_start,
+                &["build = \"build\"", "entrypoint = [\"thing\"]", "programs: admin."] as &[&str],
+            ),
+            (
+                r#"{"name":"@own/web","bin":"b.js"}"#,
+                &["node = {}", "entrypoint = [\"web\"]"],
+            ),
+            ("{", &["node = {}", "entrypoint = [\"thing\"]"]),
+        ] {
+            let (_dir, starter) = starter(&[("package.json", manifest), ("package-lock.json", "{}")]);
+            let spec = starter.spec();
+            for part in parts {
+                assert!(spec.contains(part), "{part}: {spec}");
+            }
+            crate::spec::parse(&spec).unwrap_or_else(|error| panic!("{}", error.render(false)));
         }
     }
 

@@ -216,6 +216,7 @@ impl Work {
                 inputs
                     .root
                     .iter()
+                    .chain(inputs.laid.iter().map(|(input, ..)| input))
                     .chain(&inputs.configured)
                     .chain(&inputs.utf8)
                     .chain(&inputs.zone)
@@ -322,6 +323,7 @@ pub fn inputs_of(target: &Target, plan: &BuildPlan) -> Vec<Input> {
                 contents,
                 declared,
                 root,
+                laid,
                 configured,
                 utf8,
                 zone,
@@ -330,7 +332,8 @@ pub fn inputs_of(target: &Target, plan: &BuildPlan) -> Vec<Input> {
                 unrun,
                 debug,
             } = &plan.images[name];
-            let layers = contents.iter().chain(declared).chain(root);
+            let laid = laid.iter().map(|(input, ..)| input);
+            let layers = contents.iter().chain(declared).chain(root).chain(laid);
             let layers = layers.chain(configured).chain(utf8).chain(zone).chain(authorities);
             let debug = debug.iter().flat_map(DebugInputs::all);
             layers.chain(unrun.values()).chain(debug).cloned().collect()

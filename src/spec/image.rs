@@ -12,10 +12,10 @@ use super::checks::{self, Complaint, did_you_mean};
 use super::diagnostics::Diagnostic;
 use super::image_entries::User;
 use super::keys::{self, CREATED_MAX, ID_MAX};
-use super::package::{contents, dependencies, text_map};
+use super::package::{contents, dependencies, dependency, text_map};
 use super::reader::{Field, Reader, Table};
 use super::trial;
-use super::types::{Configure, Dependency, Image, Layers, Spanned};
+use super::types::{Configure, Dependency, Image, Layers, PackageName, Spanned};
 use super::{certificates, image_debian, image_debug, image_files};
 use crate::oci::{LayerLimit, Port, StopSignal};
 
@@ -46,6 +46,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         tag: (table.checked(reader, "tag", checks::tag)).map_or("latest".to_owned(), |tag| tag.value),
         contents: contents(reader, &table),
         root,
+        lay: read_lay(reader, &table),
         exclude,
         configure: read_configure(reader, &table),
         debconf: plain_map(reader, &table, "debconf", image_debian::question),
@@ -85,7 +86,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
 
 /// What no key is wrong about alone: that an image holds something, and that each of its keys has an effect.
 fn check_whole(reader: &mut Reader<'_>, table: &Table<'_>, image: &Image) {
-    let sources = ["contents", "root", "essential", "files", "certificates"];
+    let sources = ["contents", "root", "essential", "lay", "files", "certificates"];
     if image.base.is_none() && sources.iter().all(|key| is_empty(table, key)) {
         let diagnostic = Diagnostic::new(format!("{} is empty", table.what))
             .at(table.span.clone(), "an empty image")
@@ -166,6 +167,32 @@ fn read_root(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<Spanned<Dependen
         reader.error(diagnostic);
     }
     root
+}
+
+/// `lay`: a package by the directory that it stands in. Whether it is one that has parts is known when it is planned.
+fn read_lay(reader: &mut Reader<'_>, table: &Table<'_>) -> BTreeMap<String, Spanned<PackageName>> {
+    let mut laid = BTreeMap::new();
+    for entry in table.entries(reader, "lay") {
+        let place = checks::absolute_path(entry.key).and_then(|path| match path.trim_end_matches('/') {
+            "" => Err(Complaint {
+                label: "this is the whole image".to_owned(),
+                help: Some("name a directory of its own: `/app`".to_owned()),
+            }),
+            path => Ok(path.to_owned()),
+        });
+        let place = reader.accept_key(&entry, &format!("a key of {}", entry.owner), place);
+        let package = reader.checked(&entry, |text| match dependency(text)? {
+            Dependency::Package(name) => Ok(name),
+            _ => Err(Complaint {
+                label: "not a package of the spec".to_owned(),
+                help: Some("name a package with `node`".to_owned()),
+            }),
+        });
+        if let (Some(place), Some(package)) = (place, package) {
+            laid.insert(place, package);
+        }
+    }
+    laid
 }
 
 /// `configure = false`, or `{ skip = ["deb:NAME"] }`; scripts run wherever there are packages that may have some.

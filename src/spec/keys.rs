@@ -11,7 +11,7 @@ use super::types::Join;
 use Shape::{Any, Choice, Count, Flag, Many, Map, Probability, Table, Text};
 
 pub(super) use package::{
-    CACHE, GO, LANGUAGES, PACKAGE, PYTHON, RUST, SOURCE_DEBIAN, SOURCE_GIT, SOURCE_PATH, SOURCE_URL,
+    CACHE, GO, LANGUAGES, NODE, NODE_OMIT, PACKAGE, PYTHON, RUST, SOURCE_DEBIAN, SOURCE_GIT, SOURCE_PATH, SOURCE_URL,
 };
 
 /// A key of a table.
@@ -204,6 +204,11 @@ pub(super) const IMAGE: &[Key] = &[
         &["packages", "content", "from"],
     ),
     also(key("root", TEXTS, "Debian packages laid out at `/`."), &["debs"]),
+    key(
+        "lay",
+        Map(&Text),
+        "Node projects by the directory of the image in which they stand as real files, so that layers are split by the packages that they need.",
+    ),
     also(
         key(
             "essential",

@@ -30,6 +30,8 @@ pub enum LanguageOptions {
     Python(PythonOptions),
     /// `go = { … }`.
     Go(GoOptions),
+    /// `node = { … }`.
+    Node(NodeOptions),
 }
 
 /// `rust = { … }`.
@@ -103,6 +105,28 @@ pub struct GoOptions {
     pub incremental: bool,
 }
 
+/// `node = { … }`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeOptions {
+    /// `omit`: kinds of dependencies that are not part of the package.
+    pub omit: NodeOmit,
+    /// `build`: the script of `package.json` that builds it.
+    pub build: Option<String>,
+    /// `scripts`: packages whose install scripts are run.
+    pub scripts: Vec<Spanned<String>>,
+}
+
+/// `omit` of a Node project, as npm has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NodeOmit {
+    /// What only development needs.
+    pub dev: bool,
+    /// What it can do without.
+    pub optional: bool,
+    /// What is there for those that want it beside them.
+    pub peer: bool,
+}
+
 impl Language {
     /// The key by which a spec names it.
     pub fn key(&self) -> &'static str {
@@ -110,6 +134,7 @@ impl Language {
             LanguageOptions::Rust(_) => "rust",
             LanguageOptions::Python(_) => "python",
             LanguageOptions::Go(_) => "go",
+            LanguageOptions::Node(_) => "node",
         }
     }
 
@@ -118,6 +143,7 @@ impl Language {
         match &self.options {
             LanguageOptions::Rust(_) => debian(RUST_TOOLS),
             LanguageOptions::Python(_) => debian(&["python3"]),
+            LanguageOptions::Node(_) => debian(&["nodejs"]),
             LanguageOptions::Go(go) => {
                 let mut tools = vec![go.toolchain()];
                 if go.cgo != Some(false) {
@@ -132,7 +158,7 @@ impl Language {
     pub fn libraries(&self) -> &'static [&'static str] {
         match &self.options {
             LanguageOptions::Rust(_) => &["libc6-dev"],
-            LanguageOptions::Python(_) => &[],
+            LanguageOptions::Python(_) | LanguageOptions::Node(_) => &[],
             LanguageOptions::Go(go) if go.cgo == Some(false) => &[],
             LanguageOptions::Go(_) => &["libc6-dev"],
         }
@@ -146,6 +172,7 @@ impl Language {
                 "an environment of links to the wheels with the source's modules; its commands to `$out/bin`"
             }
             LanguageOptions::Go(_) => "`go build` of its programs to `$out/bin`",
+            LanguageOptions::Node(_) => "sources and `node_modules` in `$out/lib`, programs in `$out/bin`",
         }
     }
 
@@ -153,7 +180,7 @@ impl Language {
     /// packages in the language, so that these share what the steps make.
     pub fn step_debs(&self) -> Vec<Vec<String>> {
         match &self.options {
-            LanguageOptions::Rust(_) | LanguageOptions::Go(_) => Vec::new(),
+            LanguageOptions::Rust(_) | LanguageOptions::Node(_) | LanguageOptions::Go(_) => Vec::new(),
             LanguageOptions::Python(options) => {
                 let all = PYTHON_STEP_DEBS.iter().map(|name| (*name).to_owned()).collect();
                 let built = options.build.keys().filter_map(|project| options.build_debs(project));
@@ -246,6 +273,7 @@ fn read_one(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Language> {
         "rust" => read_rust(reader, field),
         "python" => read_python(reader, field),
         "go" => read_go(reader, field),
+        "node" => read_node(reader, field),
         _ => None,
     }
 }
@@ -301,6 +329,85 @@ fn read_go(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Language> {
         lock: lock(reader, &table),
         options: LanguageOptions::Go(options),
     })
+}
+
+fn read_node(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Language> {
+    let table = reader.table(field, field.title(), keys::NODE.iter().collect())?;
+    let omit = match table.get("omit") {
+        Some(_) => {
+            let kinds = texts(reader, &table, "omit", omitted);
+            let has = |kind: &str| kinds.iter().any(|given| given == kind);
+            NodeOmit {
+                dev: has("dev"),
+                optional: has("optional"),
+                peer: has("peer"),
+            }
+        }
+        None => NodeOmit {
+            dev: true,
+            ..NodeOmit::default()
+        },
+    };
+    let scripts = table.elements(reader, "scripts");
+    let options = NodeOptions {
+        omit,
+        build: table.checked(reader, "build", npm_script).map(|script| script.value),
+        scripts: scripts
+            .iter()
+            .filter_map(|element| reader.checked(element, npm_name))
+            .collect(),
+    };
+    Some(Language {
+        lock: lock(reader, &table),
+        options: LanguageOptions::Node(options),
+    })
+}
+
+/// A kind of dependencies that npm can leave out.
+fn omitted(text: &str) -> Result<String, Complaint> {
+    match keys::NODE_OMIT.contains(&text) {
+        true => Ok(text.to_owned()),
+        false => Err(Complaint {
+            label: "not a kind of dependencies".to_owned(),
+            help: Some(format!("one of {}", keys::NODE_OMIT.join(", "))),
+        }),
+    }
+}
+
+/// The name of a script in `package.json`.
+fn npm_script(text: &str) -> Result<String, Complaint> {
+    match !text.is_empty() && !text.contains(char::is_control) {
+        true => Ok(text.to_owned()),
+        false => Err(Complaint {
+            label: "not the name of a script".to_owned(),
+            help: Some("name one of `scripts` in `package.json`".to_owned()),
+        }),
+    }
+}
+
+/// The name of a package of npm's.
+fn npm_name(text: &str) -> Result<String, Complaint> {
+    match is_npm_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(Complaint {
+            label: "not a name of npm's".to_owned(),
+            help: Some("`NAME` or `@SCOPE/NAME`".to_owned()),
+        }),
+    }
+}
+
+/// Whether a text may name a package of npm's: `NAME` or `@SCOPE/NAME`, with nothing in it that would lead out of a
+/// directory. Old packages have names with capital letters and signs that new ones may not have.
+pub fn is_npm_name(text: &str) -> bool {
+    let part = |part: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.~!'()*".contains(c);
+        !part.is_empty() && !part.starts_with('.') && part.chars().all(plain)
+    };
+    match text.strip_prefix('@').map(|rest| rest.split_once('/')) {
+        Some(Some((scope, name))) => part(scope) && part(name),
+        Some(None) => false,
+        None => part(text) && text != "node_modules",
+    }
 }
 
 /// The path of the lock file.

@@ -36,8 +36,8 @@ pub use diagnostics::{Diagnostic, Diagnostics, Note};
 pub use git::{GitAddress, GitCommit, GitRef, GitSource, GitTree, GitWanted, LfsPointers, NamedTree};
 pub use image_entries::*;
 pub use language::{
-    GO_DEB, GoOptions, Language, LanguageOptions, PYTHON_STEP_DEBS, PythonBuildTool, PythonOptions, RustOptions,
-    normal_python_name,
+    GO_DEB, GoOptions, Language, LanguageOptions, NodeOmit, NodeOptions, PYTHON_STEP_DEBS, PythonBuildTool,
+    PythonOptions, RustOptions, is_npm_name, normal_python_name,
 };
 pub use load::{FILE_NAME, load, parse, spec_path};
 pub use lock::{

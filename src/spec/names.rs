@@ -32,6 +32,11 @@ pub(super) fn check(scope: &Scope<'_>, index: usize, errors: &mut Vec<Diagnostic
     for (name, image) in &file.images {
         let user = format!("image `{name}` in its `contents`");
         check_all(scope, index, &image.contents, &user, errors);
+        for (place, package) in &image.lay {
+            if let Err(diagnostic) = look_up(scope, index, &package.value.0, &package.span) {
+                errors.push(diagnostic.note(format!("needed by image `{name}` in `lay`, for `{place}`")));
+            }
+        }
     }
     check_cycles(file, errors);
 }

@@ -170,7 +170,7 @@ fn debug_files_deb(name: &str) -> String {
 
 /// The packages of the spec that an image is made of: its contents, and what these are linked to or name as `runtime`.
 pub fn linked_packages(workspace: &Workspace, image: &Image) -> BTreeSet<PackageName> {
-    let linked = graph::closure(package_names(&image.contents), |name| {
+    let linked = graph::closure(image.packages(), |name| {
         let package = workspace.packages.get(*name).into_iter();
         let lists = package.flat_map(|package| [&package.libraries, &package.runtime]);
         lists.flat_map(|list| package_names(list))
@@ -424,6 +424,13 @@ fn compare<T: Ord>(needed: &BTreeSet<T>, locked: BTreeSet<T>, name: impl Fn(&T) 
     wrong.extend(superfluous);
 }
 
+impl Image {
+    /// The packages of the spec that it names.
+    pub fn packages(&self) -> impl Iterator<Item = &PackageName> {
+        package_names(&self.contents).chain(self.lay.values().map(|package| &package.value))
+    }
+}
+
 impl Workspace {
     /// The part of the workspace that `packages` and `images` need, dev shells included: so that a plan for a
     /// few targets asks for nothing of the others.
@@ -432,7 +439,7 @@ impl Workspace {
             .filter(|(name, _)| images.contains(*name))
             .map(|(name, image)| (name.clone(), image.clone()))
             .collect();
-        let contents = images.values().flat_map(|image| package_names(&image.contents));
+        let contents = images.values().flat_map(Image::packages);
         let needed = graph::closure(packages.iter().chain(contents), |name| {
             let package = self.packages.get(*name).into_iter();
             let lists =

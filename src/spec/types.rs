@@ -265,6 +265,8 @@ pub struct Image {
     pub contents: Vec<Spanned<Dependency>>,
     /// `root`: Debian packages laid out at `/`, with those that `essential` stands for.
     pub root: Vec<Spanned<Dependency>>,
+    /// `lay`: packages of the spec whose files stand in a directory of the image, by its absolute path.
+    pub lay: BTreeMap<String, Spanned<PackageName>>,
     /// `exclude`: Debian packages (names without `deb:`) that the image does not get, though others depend on them.
     pub exclude: Vec<Spanned<String>>,
     /// `configure` (default true where there is a `root`): how the maintainer scripts of its packages are run; `None`: they
@@ -388,6 +390,7 @@ impl Image {
             user: None,
             ports: Vec::new(),
             volumes: Vec::new(),
+            lay: BTreeMap::new(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             allow_missing: Vec::new(),

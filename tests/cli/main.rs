@@ -47,6 +47,7 @@ mod mirrors;
 mod names;
 mod nested;
 mod nix;
+mod node;
 mod output;
 mod places;
 mod plan;

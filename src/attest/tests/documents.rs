@@ -126,6 +126,7 @@ impl Small {
                     contents: vec![Input::Step(5)],
                     declared: BTreeSet::from([Input::Step(0)]),
                     root: vec![Input::Step(1)],
+                    laid: Vec::new(),
                     configured: None,
                     utf8: None,
                     zone: None,

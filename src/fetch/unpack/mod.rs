@@ -23,6 +23,7 @@ use crate::oci::CompressionFormat;
 
 mod git_crates;
 mod go_module;
+mod npm;
 #[cfg(test)]
 pub(super) mod testing;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub(super) mod tree;
 pub use git_crates::unpack_git_crates;
 pub(super) use go_module::hash_go_module;
 pub use go_module::unpack_go_module;
+pub use npm::unpack_npm;
 use tree::{Duplicates, EntryPath, TreeWriter};
 
 /// Why an archive cannot be unpacked. `entry` is a name as the archive spells it.

@@ -136,6 +136,7 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         tag: |tag| *tag = "other".to_owned(),
         contents: |contents| contents.push(spanned(Dependency::Package(PackageName("x".to_owned())))),
         root: |root| root.push(spanned(Dependency::Debian("x".to_owned()))),
+        lay: |laid| laid.insert("/x".to_owned(), spanned(PackageName("x".to_owned()))),
         base: |base| *base = Some(spanned("oci:base".to_owned())),
         files: |files| {
             let file = files.get_mut("/etc/conf").unwrap();

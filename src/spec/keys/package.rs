@@ -2,7 +2,7 @@
 //!
 //! Invariant: as in [the module above](super): these tables are all that a package may hold.
 
-use super::Shape::{Any, Count, Flag, Map, Table, Text};
+use super::Shape::{Any, Choice, Count, Flag, Many, Map, Table, Text};
 use super::{Key, TEXTS, also, key, required};
 
 /// `[package.NAME]`.
@@ -45,6 +45,14 @@ pub(in crate::spec) const PACKAGE: &[Key] = &[
             "Built by Go with the modules that go.sum pins; `tools` and `script` may be left out.",
         ),
         &["golang", "gomod"],
+    ),
+    also(
+        key(
+            "node",
+            Table(NODE),
+            "Its sources beside the packages that its lock file pins, laid out as npm lays them; `tools` and `script` may be left out.",
+        ),
+        &["npm", "nodejs", "javascript"],
     ),
     also(
         key("tools", TEXTS, "Needed while building only."),
@@ -121,7 +129,7 @@ pub(in crate::spec) const CACHE: &[Key] = &[required(also(
 ))];
 
 /// The keys of a package that name its language; it has one of them.
-pub(in crate::spec) const LANGUAGES: &[&str] = &["rust", "python", "go"];
+pub(in crate::spec) const LANGUAGES: &[&str] = &["rust", "python", "go", "node"];
 
 /// `rust = { … }`.
 pub(in crate::spec) const RUST: &[Key] = &[
@@ -248,6 +256,47 @@ pub(in crate::spec) const GO: &[Key] = &[
         "Whether Go's own library and what is depended on are compiled in steps of their own, which an edit of the package leaves as they are (default true).",
     ),
 ];
+
+/// `node = { … }`.
+pub(in crate::spec) const NODE: &[Key] = &[
+    also(
+        key(
+            "lock",
+            Text,
+            "The lock file, relative to the source (default: `npm-shrinkwrap.json` or `package-lock.json`, the first that is there).",
+        ),
+        &["lockfile", "package-lock"],
+    ),
+    key(
+        "omit",
+        Many(&Choice(NODE_OMIT)),
+        "Kinds of dependencies that are not part of the package (default `[\"dev\"]`).",
+    ),
+    also(
+        key(
+            "build",
+            Text,
+            "The script of `package.json` that is run to build it; default: none.",
+        ),
+        &["run"],
+    ),
+    also(
+        key(
+            "scripts",
+            TEXTS,
+            "Packages whose install scripts are run; default: those of none.",
+        ),
+        &[
+            "install-scripts",
+            "allow-scripts",
+            "onlyBuiltDependencies",
+            "trustedDependencies",
+        ],
+    ),
+];
+
+/// What `omit` of a Node project may name.
+pub(in crate::spec) const NODE_OMIT: &[&str] = &["dev", "optional", "peer"];
 
 /// `source = { path = … }`.
 pub(in crate::spec) const SOURCE_PATH: &[Key] = &[

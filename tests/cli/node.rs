@@ -1,0 +1,649 @@
+//! A Node project from its lock file to an image: packages that the test writes, in a registry of its own on loopback, which
+//! real npm locks and installs from.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha512};
+
+use crate::support::{Place, Ran, have, in_another_world, peer};
+use crate::web::{Reply, Server};
+
+/// A file of a tarball.
+#[derive(Debug, Clone)]
+enum File {
+    Text(&'static str),
+    Program(&'static str),
+    Link(&'static str),
+}
+
+/// A published package.
+#[derive(Clone)]
+struct Package {
+    manifest: Value,
+    /// The directory around its files.
+    top: &'static str,
+    files: Vec<(&'static str, File)>,
+}
+
+impl Package {
+    fn new(manifest: Value, files: &[(&'static str, File)]) -> Self {
+        Self {
+            manifest,
+            top: "package",
+            files: files.to_vec(),
+        }
+    }
+
+    fn tarball(&self) -> Vec<u8> {
+        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        let manifest = serde_json::to_string_pretty(&self.manifest).unwrap();
+        let mut add = |path: &str, content: &[u8], mode: u32, link: Option<&str>| {
+            let mut header = tar::Header::new_ustar();
+            let name = format!("{}/{path}", self.top);
+            // A name that leads out is written as it is.
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_mode(mode);
+            if let Some(link) = link {
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_link_name(link).unwrap();
+            }
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            archive.append(&header, content).unwrap();
+        };
+        add("package.json", manifest.as_bytes(), 0o644, None);
+        for (path, file) in &self.files {
+            match file {
+                File::Text(text) => add(path, text.as_bytes(), 0o644, None),
+                File::Program(text) => add(path, text.as_bytes(), 0o755, None),
+                File::Link(target) => add(path, &[], 0o777, Some(target)),
+            }
+        }
+        let mut bytes = archive.into_inner().unwrap().finish().unwrap();
+        bytes.flush().unwrap();
+        bytes
+    }
+}
+
+fn integrity(bytes: &[u8]) -> String {
+    format!("sha512-{}", STANDARD.encode(Sha512::digest(bytes)))
+}
+
+/// What is served: pages by path. `base` is where.
+fn pages(packages: &[(Value, Vec<u8>)], base: &str) -> BTreeMap<String, Vec<u8>> {
+    let mut pages = BTreeMap::new();
+    let mut by_name: BTreeMap<&str, serde_json::Map<String, Value>> = BTreeMap::new();
+    for (manifest, tarball) in packages {
+        let [name, version] = ["name", "version"].map(|key| manifest[key].as_str().unwrap());
+        let path = format!("/{name}/-/{}-{version}.tgz", name.rsplit('/').next().unwrap());
+        let mut shown = manifest.clone();
+        shown["dist"] = json!({ "tarball": format!("{base}{path}"), "integrity": integrity(tarball) });
+        let scripts = &manifest["scripts"];
+        if ["preinstall", "install", "postinstall"]
+            .iter()
+            .any(|name| scripts[*name].is_string())
+        {
+            shown["hasInstallScript"] = json!(true);
+        }
+        by_name.entry(name).or_default().insert(version.to_owned(), shown);
+        pages.insert(path, tarball.clone());
+    }
+    for (name, versions) in by_name {
+        let latest = versions.keys().next_back().unwrap();
+        let page = json!({ "name": name, "dist-tags": { "latest": latest }, "versions": versions });
+        pages.insert(format!("/{}", name.replace('/', "%2f")), page.to_string().into_bytes());
+    }
+    pages
+}
+
+/// A registry that the test fills.
+struct Registry {
+    server: Server,
+    pages: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+}
+
+impl Registry {
+    fn of(packages: &[Package]) -> Self {
+        let pages = Arc::new(Mutex::new(BTreeMap::new()));
+        let served = Arc::clone(&pages);
+        let server = Server::start(move |path| match served.lock().unwrap().get(path) {
+            Some(page) => Reply::ok(page),
+            None => Reply::status(404),
+        });
+        let registry = Self { server, pages };
+        registry.publish(packages);
+        registry
+    }
+
+    fn publish(&self, packages: &[Package]) {
+        let published: Vec<_> = packages.iter().map(|of| (of.manifest.clone(), of.tarball())).collect();
+        self.publish_tarballs(&published);
+    }
+
+    /// Tarballs with what their registry says of them.
+    fn publish_tarballs(&self, packages: &[(Value, Vec<u8>)]) {
+        *self.pages.lock().unwrap() = pages(packages, &self.server.url(""));
+    }
+
+    fn layerize(&self, place: &Place, arguments: &[&str]) -> Ran {
+        let mut command = place.command(arguments);
+        command.env("npm_config_registry", self.server.url("/"));
+        Ran::of(command.output().unwrap())
+    }
+
+    /// Real npm in a directory, with nothing of the user's.
+    #[track_caller]
+    fn npm(&self, dir: &Path, arguments: &[&str]) {
+        let home = dir.parent().unwrap().join("npm-home");
+        let mut command = Command::new("npm");
+        command.args(arguments).current_dir(dir).env_clear();
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", &home);
+        command.env("npm_config_registry", self.server.url("/"));
+        for quiet in ["audit", "fund", "update_notifier"] {
+            command.env(format!("npm_config_{quiet}"), "false");
+        }
+        peer(&mut command);
+    }
+}
+
+fn packages() -> Vec<Package> {
+    use File::{Program, Text};
+    let package = |manifest: Value, files: &[(&'static str, File)]| Package::new(manifest, files);
+    let mut odd = package(
+        json!({ "name": "odd", "version": "0.0.1-beta.1", "main": "./lib" }),
+        &[
+            ("lib/index.js", Text("module.exports = 'odd';\n")),
+            ("lib/run.sh", Program("#!/bin/sh\n")),
+        ],
+    );
+    odd.top = "other-name";
+    let mut packages = further_packages();
+    packages.extend([
+        package(
+            json!({ "name": "left", "version": "1.0.0", "bin": "./cli.js", "license": "MIT",
+                    "dependencies": { "@scope/right": "^1.0.0" } }),
+            &[
+                (
+                    "cli.js",
+                    Text("#!/usr/bin/env node\r\nconsole.log('left', require('.'));\r\n"),
+                ),
+                (
+                    "index.js",
+                    Text("module.exports = `left with ${require('@scope/right')}`;\n"),
+                ),
+                (".gitignore", Text("*.log\n")),
+                ("deep/.npmignore", Text("own\n")),
+                ("deep/.gitignore", Text("git\n")),
+            ],
+        ),
+        package(
+            json!({ "name": "@scope/right", "version": "1.0.0", "bin": { "right-tool": "bin/tool.js" } }),
+            &[
+                ("bin/tool.js", Program("#!/usr/bin/env node\nconsole.log('tool 1');\n")),
+                ("index.js", Text("module.exports = 'right 1';\n")),
+            ],
+        ),
+        package(
+            json!({ "name": "@scope/right", "version": "2.0.0", "bin": { "right-tool": "bin/tool.js" },
+                    "license": "(ISC OR MIT)" }),
+            &[
+                ("bin/tool.js", Program("#!/usr/bin/env node\nconsole.log('tool 2');\n")),
+                ("index.js", Text("module.exports = 'right 2';\n")),
+            ],
+        ),
+        package(
+            json!({ "name": "mac", "version": "1.0.0", "os": ["darwin"], "dependencies": { "only-mac": "1", "odd": "0.0.1-beta.1" } }),
+            &[],
+        ),
+        package(
+            json!({ "name": "only-mac", "version": "1.0.0", "dependencies": { "deep-mac": "1" } }),
+            &[],
+        ),
+        package(json!({ "name": "deep-mac", "version": "1.0.0" }), &[]),
+        package(
+            json!({ "name": "linux", "version": "1.0.0", "os": ["linux", "!win32"] }),
+            &[],
+        ),
+        odd,
+    ]);
+    packages
+}
+
+/// Packages that are needed by development, bring others along, want others beside them, or have scripts.
+fn further_packages() -> Vec<Package> {
+    use File::Text;
+    let package = |manifest: Value, files: &[(&'static str, File)]| Package::new(manifest, files);
+    vec![
+        package(
+            json!({ "name": "dev-tool", "version": "1.0.0", "bin": { "dev-tool": "t.js" },
+                    "dependencies": { "dev-deep": "1" } }),
+            &[(
+                "t.js",
+                Text(
+                    "#!/usr/bin/env node\nrequire('fs').writeFileSync('made.js', `module.exports = ${require('dev-deep')};`);\n",
+                ),
+            )],
+        ),
+        package(
+            json!({ "name": "dev-deep", "version": "1.0.0" }),
+            &[("index.js", Text("module.exports = 7;\n"))],
+        ),
+        package(
+            json!({ "name": "bundler", "version": "1.0.0", "dependencies": { "inner": "1" }, "bundleDependencies": ["inner"] }),
+            &[
+                (
+                    "node_modules/inner/package.json",
+                    Text("{\"name\":\"inner\",\"version\":\"1.0.0\",\"bin\":\"i.js\"}"),
+                ),
+                ("node_modules/inner/i.js", Text("#!/usr/bin/env node\n")),
+            ],
+        ),
+        package(json!({ "name": "inner", "version": "1.0.0" }), &[]),
+        package(
+            json!({ "name": "plugin", "version": "1.0.0", "peerDependencies": { "left": "1", "absent": "1" },
+                    "peerDependenciesMeta": { "absent": { "optional": true } } }),
+            &[],
+        ),
+        package(
+            json!({ "name": "installs", "version": "1.0.0", "scripts": { "postinstall": "node make.js" },
+                    "dependencies": { "dev-deep": "1" } }),
+            &[(
+                "make.js",
+                Text(
+                    "require('fs').writeFileSync('made.txt', `made by ${process.env.npm_package_name} ${require('dev-deep')}`);\n",
+                ),
+            )],
+        ),
+    ]
+}
+
+const MANIFEST: &str = r#"{
+  "name": "@own/app",
+  "version": "3.1.0",
+  "main": "main.js",
+  "workspaces": ["packages/*"],
+  "scripts": { "build": "dev-tool && npm run second -- 'a b'", "second": "node second.js" },
+  "dependencies": {
+    "left": "^1.0.0", "@scope/right": "^2.0.0", "bundler": "1", "plugin": "1", "installs": "1", "odd": "0.0.1-beta.1",
+    "other": "npm:@scope/right@^1.0.0"
+  },
+  "devDependencies": { "dev-tool": "1" },
+  "optionalDependencies": { "mac": "1", "linux": "1" }
+}
+"#;
+
+const MAIN: &str = "const member = require('member');\n\
+    console.log(require('left'), require('@scope/right'), require('odd'), require('other'), member);\n";
+
+/// A project with a member of its workspace, locked by real npm; `None` where there is no npm.
+fn project(registry: &Registry, node: &str) -> Option<Place> {
+    if !have("npm", &["--version"]) {
+        return None;
+    }
+    let place = Place::new();
+    let spec = format!("[package.app]\nsource = {{ path = \".\" }}\nnode = {node}\n{IMAGE}");
+    place
+        .write("layerize.toml", &spec)
+        .write("package.json", MANIFEST)
+        .write("main.js", MAIN)
+        .write(
+            "second.js",
+            "require('fs').writeFileSync('second.txt', process.argv[2]);\n",
+        )
+        .write(
+            "packages/member/package.json",
+            "{\"name\":\"member\",\"version\":\"1.0.0\",\"bin\":\"m.js\",\"dependencies\":{\"@scope/right\":\"1\"}}",
+        )
+        .write(
+            "packages/member/index.js",
+            "module.exports = `member with ${require('@scope/right')}`;\n",
+        )
+        .write("packages/member/m.js", "#!/usr/bin/env node\n");
+    registry.npm(&place.project, &["install", "--package-lock-only"]);
+    registry.layerize(&place, &["lock"]).success();
+    Some(place)
+}
+
+const IMAGE: &str = r#"
+[image.app]
+root = ["deb:nodejs"]
+contents = ["app"]
+entrypoint = ["app"]
+
+[image.app.tests.says]
+run = ["app"]
+expect = { stdout = "left with right 1 right 2 odd right 1 member with right 1" }
+"#;
+
+/// The tree of the store whose name ends so.
+fn output(place: &Place, name: &str) -> PathBuf {
+    let store = place.store().join("store");
+    let name = format!("-{name}");
+    let paths = layerize::fsio::sorted_names(&store).unwrap();
+    let mut found = paths
+        .iter()
+        .filter(|path| path.to_string_lossy().get(32..) == Some(&name));
+    let found = found.next().unwrap_or_else(|| panic!("{name} is not in {paths:?}"));
+    store.join(found)
+}
+
+/// What is below a directory: kind, executable bit and content by path.
+fn tree(dir: &Path) -> BTreeMap<String, String> {
+    let mut nodes = BTreeMap::new();
+    let mut rest = vec![PathBuf::new()];
+    while let Some(below) = rest.pop() {
+        for name in layerize::fsio::sorted_names(&dir.join(&below)).unwrap() {
+            let path = below.join(name);
+            let physical = dir.join(&path);
+            let metadata = fs::symlink_metadata(&physical).unwrap();
+            let text = if metadata.is_dir() {
+                rest.push(path.clone());
+                "directory".to_owned()
+            } else if metadata.is_symlink() {
+                format!("-> {}", fs::read_link(&physical).unwrap().display())
+            } else {
+                let executable = metadata.permissions().mode() & 0o111 != 0;
+                let content = fs::read(&physical).unwrap();
+                format!("{executable} {:?}", String::from_utf8_lossy(&content))
+            };
+            nodes.insert(path.to_string_lossy().into_owned(), text);
+        }
+    }
+    nodes.remove(".package-lock.json");
+    nodes
+}
+
+/// What real npm makes of the project.
+fn npm_tree(registry: &Registry, place: &Place, arguments: &[&str]) -> BTreeMap<String, String> {
+    let dir = place.path().join(format!("npm{}", arguments.join("")));
+    peer(Command::new("cp").arg("-r").arg(&place.project).arg(&dir));
+    registry.npm(&dir, &[&["ci"], arguments].concat());
+    tree(&dir.join("node_modules"))
+}
+
+#[test]
+fn what_is_laid_out_is_what_npm_lays_out() {
+    let registry = Registry::of(&packages());
+    for (node, arguments) in [
+        ("{ omit = [] }", ["--ignore-scripts"].as_slice()),
+        ("{}", &["--ignore-scripts", "--omit=dev"]),
+        (
+            "{ omit = [\"dev\", \"optional\", \"peer\"] }",
+            &["--ignore-scripts", "--omit=dev", "--omit=optional", "--omit=peer"],
+        ),
+        ("{ scripts = [\"installs\"] }", &["--omit=dev"]),
+        ("{ build = \"build\" }", &["--ignore-scripts", "--omit=dev"]),
+    ] {
+        let Some(place) = project(&registry, node) else { return };
+        registry.layerize(&place, &["build", "app"]).success();
+        let app = output(&place, "app").join("lib/app");
+        let laid = tree(&app.join("node_modules"));
+        let real = npm_tree(&registry, &place, arguments);
+        assert!(real.contains_key("left/node_modules/@scope/right/index.js"), "{real:?}");
+        for (path, what) in &real {
+            assert_eq!(laid.get(path), Some(what), "{node}: {path}");
+        }
+        let more: Vec<_> = laid.keys().filter(|path| !real.contains_key(*path)).collect();
+        assert_eq!(more, Vec::<&String>::new(), "{node}");
+        let built = [("made.js", "module.exports = 7;"), ("second.txt", "a b")];
+        for (path, text) in built {
+            let made = fs::read_to_string(app.join(path)).ok();
+            assert_eq!(made.as_deref(), node.contains("build").then_some(text), "{node}");
+        }
+    }
+}
+
+/// An image runs what it has, laid out or in the store; another user elsewhere makes the same bytes, and nothing is asked of the
+/// registry a second time.
+#[test]
+fn an_image_runs_and_comes_out_alike_elsewhere_and_offline() {
+    let registry = Registry::of(&packages());
+    let Some(place) = project(&registry, "{ build = \"build\" }") else {
+        return;
+    };
+    let laid = IMAGE.replace("contents = [\"app\"]", "lay = { \"/srv/app\" = \"app\" }");
+    let spec = fs::read_to_string(place.project.join("layerize.toml")).unwrap();
+    place.write(
+        "layerize.toml",
+        &format!("{spec}{}", laid.replace("image.app", "image.laid")),
+    );
+    let built = registry.layerize(&place, &["build"]).success();
+    registry.layerize(&place, &["test"]).success();
+    for image in ["app.tar", "laid.tar"] {
+        place.run(&["verify", image]).success();
+    }
+    assert!(
+        registry.server.requests("/left/-/left-1.0.0.tgz") <= 1,
+        "a tarball is fetched once for all"
+    );
+
+    // The other user has the downloads, and no registry.
+    let (_other, again) = in_another_world(&place, &["build", "--offline"]);
+    assert_eq!(again.stdout, built.stdout);
+
+    let sbom = place.run(&["sbom", "app"]).success().stdout;
+    for text in [
+        "pkg:npm/left@1.0.0",
+        "pkg:npm/%40scope/right@2.0.0",
+        "pkg:npm/%40scope/right@1.0.0",
+    ] {
+        assert!(sbom.contains(text), "{text}: {sbom}");
+    }
+    let sbom = place.run(&["sbom", "laid"]).success().stdout;
+    assert!(
+        sbom.contains("pkg:npm/%40scope/right@2.0.0") && sbom.contains("pkg:npm/bundler@1.0.0"),
+        "{sbom}"
+    );
+
+    // What moves with an edit is what was edited.
+    let layers = |image: &str| place.inspect_layers(image, "digest").into_iter().collect::<Vec<_>>();
+    let before = layers("laid.tar");
+    place.write("main.js", &format!("{MAIN}// edited\n"));
+    registry.layerize(&place, &["build", "laid"]).success();
+    let after = layers("laid.tar");
+    let moved = after.iter().filter(|layer| !before.contains(layer)).count();
+    assert_eq!((before.len(), moved), (after.len(), 1), "{before:?} {after:?}");
+}
+
+/// What `init` writes builds and runs with no edit.
+#[test]
+fn a_first_spec_needs_no_edit() {
+    let registry = Registry::of(&packages());
+    let Some(place) = project(&registry, "{}") else { return };
+    for name in ["layerize.toml", "layerize.lock"] {
+        fs::remove_file(place.project.join(name)).unwrap();
+    }
+    let manifest = MANIFEST.replace("\"main\": \"main.js\"", "\"bin\": { \"other\": \"main.js\" }");
+    place
+        .write(
+            "package.json",
+            &manifest.replace("\"scripts\": {", "\"scripts\": { \"start\": \"node main.js\","),
+        )
+        .write("main.js", &format!("#!/usr/bin/env node\n{MAIN}"));
+    registry.layerize(&place, &["init", "--name", "first"]).success();
+    registry.layerize(&place, &["build"]).success();
+    let expected = "left with right 1 right 2 odd right 1 member with right 1\n";
+    for program in [["run", "--image", "first"].as_slice(), &["run", "first"]] {
+        assert_eq!(registry.layerize(&place, program).success().stdout, expected);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_package_is_told_and_nothing_is_registered() {
+    use File::{Link, Text};
+    let good = Package::new(
+        json!({ "name": "bad", "version": "1.0.0" }),
+        &[("index.js", Text("good\n"))],
+    );
+    let registry = Registry::of(std::slice::from_ref(&good));
+    let place = Place::new();
+    let spec = "[package.app]\nsource = { path = \".\", include = [\"*.json\"] }\nnode = {}\n";
+    let manifest = "{\"dependencies\":{\"bad\":\"1\"},\"main\":\"package.json\"}";
+    place.write("layerize.toml", spec).write("package.json", manifest);
+    let lock = |package: &Package| {
+        let entry = json!({ "version": "1.0.0", "integrity": integrity(&package.tarball()) });
+        let lock = json!({ "lockfileVersion": 3, "packages":
+            { "": { "dependencies": { "bad": "1" } }, "node_modules/bad": entry } });
+        place.write("package-lock.json", &lock.to_string());
+    };
+    lock(&good);
+    registry.layerize(&place, &["lock"]).success();
+    let is_there = |place: &Place| {
+        let paths = layerize::fsio::sorted_names(&place.store().join("store")).unwrap();
+        paths.iter().any(|path| path.to_string_lossy().contains("-node-bad"))
+    };
+    let with =
+        |path: &'static str, file: File| Package::new(json!({ "name": "bad", "version": "1.0.0" }), &[(path, file)]);
+    for (package, said) in [
+        (with("../../evil", Text("x")), "its name holds `..`"),
+        (
+            with("link", Link("/etc/passwd")),
+            "`link` is a symlink, which packages of npm's do not hold",
+        ),
+    ] {
+        registry.publish(std::slice::from_ref(&package));
+        lock(&package);
+        registry.layerize(&place, &["build", "app"]).exits(2).says(&[said]);
+        assert!(!is_there(&place), "{said}");
+    }
+    // The registry answers other bytes than were locked, and then none.
+    lock(&with("index.js", Text("never published")));
+    registry.publish(std::slice::from_ref(&good));
+    let other = registry
+        .layerize(&place, &["build", "app"])
+        .exits(2)
+        .says(&["bad-1.0.0.tgz", "sha512"]);
+    assert!(other.stderr.contains("help:"), "{}", other.stderr);
+    registry.publish(&[]);
+    registry
+        .layerize(&place, &["build", "app"])
+        .exits(2)
+        .says(&["bad-1.0.0.tgz"]);
+    assert!(!is_there(&place));
+    // A build that fails says what npm would.
+    registry.publish(std::slice::from_ref(&good));
+    lock(&good);
+    place.write(
+        "package.json",
+        "{\"dependencies\":{\"bad\":\"1\"},\"bin\":\"gone.js\",\"name\":\"app\"}",
+    );
+    let failed = registry.layerize(&place, &["build", "app"]).exits(2);
+    failed.says(&["`bin` of package.json names `gone.js`, which is not there"]);
+    assert!(is_there(&place));
+}
+
+/// The manifests and tarballs of `name` and all that it needs, made of what Debian has of them.
+fn of_debian(modules: &BTreeMap<String, PathBuf>, name: &str) -> Vec<(Value, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    let mut wanted = vec![name.to_owned()];
+    while let Some(name) = wanted.pop() {
+        if found.contains_key(&name) {
+            continue;
+        }
+        let dir = &modules[&name];
+        let text = fs::read_to_string(dir.join("package.json")).unwrap();
+        let mut manifest: Value = serde_json::from_str(&text).unwrap();
+        // Debian's versions are not those that were asked for, and some are other packages.
+        let needed = manifest["dependencies"].as_object().cloned().unwrap_or_default();
+        let needed: Vec<String> = needed
+            .into_iter()
+            .map(|(name, _)| name)
+            .filter(|name| modules.contains_key(name))
+            .collect();
+        let ranges: serde_json::Map<String, Value> = needed.iter().map(|name| (name.clone(), json!("*"))).collect();
+        let mut plain = json!({ "dependencies": ranges });
+        for key in ["name", "version", "main", "license", "type", "exports", "bin"] {
+            if !manifest[key].is_null() {
+                plain[key] = manifest[key].take();
+            }
+        }
+        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        let mut add = |path: &Path, content: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            header.set_size(content.len() as u64);
+            archive
+                .append_data(&mut header, Path::new("package").join(path), content)
+                .unwrap();
+        };
+        add(Path::new("package.json"), plain.to_string().as_bytes());
+        let files = tree(dir)
+            .into_keys()
+            .filter(|path| path != "package.json" && !path.starts_with("node_modules/"));
+        for path in files.filter(|path| dir.join(path).symlink_metadata().unwrap().is_file()) {
+            add(Path::new(&path), &fs::read(dir.join(&path)).unwrap());
+        }
+        let tarball = archive.into_inner().unwrap().finish().unwrap();
+        found.insert(name, (plain, tarball));
+        wanted.extend(needed);
+    }
+    found.into_values().collect()
+}
+
+/// An express service, from sources and a lock file to an answer, with what Debian has of express as tarballs.
+#[test]
+fn an_express_service_answers() {
+    if !have("npm", &["--version"]) {
+        return;
+    }
+    let debian = Place::new();
+    debian.write(
+        "layerize.toml",
+        "[image.x]\nroot = [\"deb:node-express\"]\nconfigure = false\n",
+    );
+    debian.run(&["build"]).success();
+    let mut modules = BTreeMap::new();
+    let store = debian.store().join("store");
+    for path in layerize::fsio::sorted_names(&store).unwrap() {
+        let dir = store.join(path).join("usr/share/nodejs");
+        for name in layerize::fsio::sorted_names(&dir).unwrap_or_default() {
+            let module = dir.join(&name);
+            if module.join("package.json").is_file() {
+                modules.insert(name.to_string_lossy().into_owned(), module);
+            }
+        }
+    }
+    let registry = Registry::of(&[]);
+    let published = of_debian(&modules, "express");
+    assert!(published.len() > 30, "{}", published.len());
+    registry.publish_tarballs(&published);
+
+    let place = Place::new();
+    place
+        .write(
+            "package.json",
+            "{\"name\":\"service\",\"scripts\":{\"start\":\"node server.js\"},\"dependencies\":{\"express\":\"*\"}}",
+        )
+        .write(
+            "server.js",
+            "const app = require('express')();\napp.get('/:who', (request, response) => response.send(`Hello, ${request.params.who}!`));\n\
+             app.listen(3000, '0.0.0.0');\n",
+        );
+    registry.npm(&place.project, &["install", "--package-lock-only"]);
+    registry.layerize(&place, &["init", "--name", "service"]).success();
+    registry.layerize(&place, &["build"]).success();
+    let real = npm_tree(&registry, &place, &[]);
+    let laid = tree(&output(&place, "service").join("lib/service/node_modules"));
+    assert_eq!(laid.keys().collect::<Vec<_>>(), real.keys().collect::<Vec<_>>());
+    assert!(laid == real, "the same places hold other files");
+
+    // The request that the spec's own test makes.
+    let spec = fs::read_to_string(place.project.join("layerize.toml")).unwrap();
+    let test = "\n[image.service.tests.greets]\nexpect = { http = { path = \"/you\", body = \"Hello, you!\" } }\n";
+    place.write(
+        "layerize.toml",
+        &format!("{}{test}", spec.replace("# ports = [3000]", "ports = [3000]")),
+    );
+    registry.layerize(&place, &["test"]).success();
+}
