@@ -335,7 +335,8 @@ fn what_cannot_be_built_by_what_the_source_says_is_told() {
     let hash = sums.split_whitespace().nth(2).unwrap();
     let other = word().sums().split_whitespace().nth(2).unwrap().to_owned();
     place.write("go.sum", &sums.replacen(hash, &other, 1));
-    fails(&[name, "other content"]);
+    // A hash of another module, whose zip is at hand by it, leads to that: its files do not lie where these should.
+    fails(&[name]);
     place.write("go.sum", &sums.replacen(hash, "h1:AAAA", 1));
     fails(&["`go.sum`, line 1", "is no `h1:`"]);
     place.write("go.sum", &word().sums());
