@@ -28,16 +28,6 @@ pub fn run(args: &UpdateArgs, context: &Context) -> anyhow::Result<Outcome> {
     let environment = &context.environment;
     let mut project = Project::load(environment)?;
     let (updated, left) = update::update(&project, &args.names, args.offline, environment)?;
-    for lock in &updated {
-        let file = context.shown(&lock.file);
-        for change in &lock.changes {
-            context.ui.line(&change.to_string());
-        }
-        context.ui.line(&match lock.changes.len() {
-            0 => format!("{} is current.", file.display()),
-            count => format!("{} written, {count} changed.", file.display()),
-        });
-    }
     let wanted = match (args.names.is_empty(), left.is_empty()) {
         (true, _) => Update::Everything,
         (_, true) => Update::Nothing,
@@ -45,6 +35,17 @@ pub fn run(args: &UpdateArgs, context: &Context) -> anyhow::Result<Outcome> {
     };
     let before = project.lock.clone();
     project.update_lock(&wanted, args.offline, &args.mirror, environment)?;
+    for lock in &updated {
+        let file = context.shown(&lock.file);
+        let changes = lock.changes(&project)?;
+        for change in &changes {
+            context.ui.line(&change.to_string());
+        }
+        context.ui.line(&match changes.len() {
+            0 => format!("{} is current.", file.display()),
+            count => format!("{} written, {count} changed.", file.display()),
+        });
+    }
     let changes = spec::lock::changes(&before, &project.lock);
     for change in &changes {
         context.ui.line(&change.to_string());

@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::fsio::{self, IoContext as _, PathError};
 use crate::lang::{self, Form, Renewal, Request, SourceTree};
 use crate::spec::lock::LockChange;
-use crate::spec::{Diagnostics, Language, Package, Source, did_you_mean, normal_python_name};
+use crate::spec::{Diagnostics, Language, Package, PackageName, Source, did_you_mean, normal_python_name};
 
 use super::environment::Environment;
 use super::error::ProjectError;
@@ -100,8 +100,18 @@ impl UpdateError {
 pub struct UpdatedLock {
     /// The file.
     pub file: PathBuf,
-    /// What it pins otherwise than before.
-    pub changes: Vec<LockChange>,
+    package: PackageName,
+    before: Pins,
+}
+
+impl UpdatedLock {
+    /// What it pins otherwise than before, once `project`'s own lock pins what it newly needs: a commit, for one.
+    pub fn changes(&self, project: &Project) -> Result<Vec<LockChange>, UpdateError> {
+        let packages = locked_packages(project)?;
+        let found = packages.iter().find(|of| of.package.name.value == self.package);
+        let Some(found) = found else { return Ok(Vec::new()) };
+        Ok(changes(found.language.key(), &self.before, &found.pins(project)?))
+    }
 }
 
 /// What a package's lock file pins: the versions by the name of the dependency.
@@ -240,7 +250,8 @@ impl LockedPackage<'_> {
         }
         Ok(UpdatedLock {
             file: dir.join(&renewal.files[0]),
-            changes: changes(self.language.key(), before, &self.pins(project)?),
+            package: self.package.name.value.clone(),
+            before: before.clone(),
         })
     }
 }
