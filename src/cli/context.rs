@@ -15,6 +15,7 @@ use crate::http::{HttpConfig, ProxyVariable, ProxyVariables};
 use crate::inputs;
 use crate::oci::Platform;
 use crate::project::{DEFAULT_EPOCH, Environment};
+use crate::spec::lock::LockChange;
 use crate::transport::registry::RegistryConfig;
 use crate::transport::registry::config::{AuthSource, FileKind, Helpers};
 use crate::transport::{self, Content, Location, ReadOptions, Source};
@@ -172,6 +173,19 @@ impl Context<'_> {
     /// `path` relative to the working directory where it is below it: how people would type it.
     pub fn shown<'p>(&self, path: &'p Path) -> &'p Path {
         path.strip_prefix(&self.environment.here).unwrap_or(path)
+    }
+
+    /// Says what changed in a lock file; `unchanged` is what to say of it where nothing did.
+    pub fn tell_changes(&self, changes: &[LockChange], file: &Path, unchanged: &str) {
+        for change in changes {
+            self.ui.line(&change.to_string());
+        }
+        self.ui.clear();
+        let file = self.shown(file);
+        self.ui.line(&match changes.len() {
+            0 => format!("{} {unchanged}", file.display()),
+            count => format!("{} written, {count} changed.", file.display()),
+        });
     }
 }
 

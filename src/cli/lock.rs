@@ -72,18 +72,14 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
         context.ui.line(&line);
     }
     let changes = spec::lock::changes(&before, &project.lock);
-    for change in &changes {
-        context.ui.line(&change.to_string());
-    }
-    context.ui.clear();
-    let path = project.lock_path();
-    let path = context.shown(&path);
-    context.ui.line(&match changes.len() {
-        0 if project.lock != before => format!("{} written.", path.display()),
-        0 if args.refresh => format!("{} is current: everything in it is still available.", path.display()),
-        0 => format!("{} is current.", path.display()),
-        count => format!("{} written, {count} changed.", path.display()),
-    });
+    let unchanged = if project.lock != before {
+        "written."
+    } else if args.refresh {
+        "is current: everything in it is still available."
+    } else {
+        "is current."
+    };
+    context.tell_changes(&changes, &project.lock_path(), unchanged);
     Ok(Outcome::Done)
 }
 

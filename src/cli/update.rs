@@ -36,26 +36,9 @@ pub fn run(args: &UpdateArgs, context: &Context) -> anyhow::Result<Outcome> {
     let before = project.lock.clone();
     project.update_lock(&wanted, args.offline, &args.mirror, environment)?;
     for lock in &updated {
-        let file = context.shown(&lock.file);
-        let changes = lock.changes(&project)?;
-        for change in &changes {
-            context.ui.line(&change.to_string());
-        }
-        context.ui.line(&match changes.len() {
-            0 => format!("{} is current.", file.display()),
-            count => format!("{} written, {count} changed.", file.display()),
-        });
+        context.tell_changes(&lock.changes(&project)?, &lock.file, "is current.");
     }
     let changes = spec::lock::changes(&before, &project.lock);
-    for change in &changes {
-        context.ui.line(&change.to_string());
-    }
-    context.ui.clear();
-    let path = project.lock_path();
-    let path = context.shown(&path);
-    context.ui.line(&match changes.len() {
-        0 => format!("{} is current.", path.display()),
-        count => format!("{} written, {count} changed.", path.display()),
-    });
+    context.tell_changes(&changes, &project.lock_path(), "is current.");
     Ok(Outcome::Done)
 }
