@@ -12,6 +12,9 @@
 //! bar-0.1.0 -> .tree/crates/bar
 //! Cargo.toml                            what packages inherit from: the tables of the workspace's root that say it
 //! ```
+//!
+//! Cargo looks for the root above a package's link, where there is room for one. The manifests of packages that inherit from
+//! another root, or that name theirs by a path, are written anew with what they inherit.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -20,6 +23,7 @@ use std::path::{Component, Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::git_manifest::without_workspace;
 use super::{UnpackError, named};
 use crate::derive::CrateName;
 use crate::fetch::FetchError;
@@ -49,7 +53,7 @@ const NO_CHECKSUMS: &str = "{\"files\":{},\"package\":null}";
 ///
 /// # Errors
 ///
-/// An archive that is none, a package that the tree does not have, packages that inherit from two workspaces.
+/// An archive that is none, a package that the tree does not have, or that inherits what is not there.
 pub fn unpack_git_crates(archive: &Path, name: &str, wanted: &[CrateName], dest: &Path) -> Result<(), FetchError> {
     fs::create_dir(dest).context("create directory", dest)?;
     restore_archive(archive, name, &dest.join(TREE))?;
@@ -59,21 +63,13 @@ pub fn unpack_git_crates(archive: &Path, name: &str, wanted: &[CrateName], dest:
 fn lay_out(wanted: &[CrateName], dest: &Path) -> Result<(), UnpackError> {
     let tree = dest.join(TREE);
     let manifests = Manifests::find(&tree)?;
-    let mut workspace: Option<(&CrateName, &Path)> = None;
+    let mut above: Option<&Path> = None;
     for of in wanted {
         let dir = manifests.package(of)?;
         if let Some(root) = manifests.inherited_root(of, dir)? {
-            match workspace {
-                Some((other, known)) if known != root => {
-                    return Err(refused(format!(
-                        "`{}` and `{}` inherit from two workspaces, `{}` and `{}`: Cargo's directory sources have one",
-                        other.name,
-                        of.name,
-                        shown(known),
-                        shown(root)
-                    )));
-                }
-                _ => workspace = Some((of, root)),
+            let is_found = manifests.looks_above(dir) && *above.get_or_insert(root) == root;
+            if !is_found {
+                write(&tree.join(dir).join(MANIFEST), &manifests.complete(of, dir, root)?)?;
             }
         }
         let checksum = tree.join(dir).join(".cargo-checksum.json");
@@ -83,7 +79,7 @@ fn lay_out(wanted: &[CrateName], dest: &Path) -> Result<(), UnpackError> {
         let target: PathBuf = Path::new(TREE).components().chain(dir.components()).collect();
         symlink(&target, &link).context("create the symlink", &link)?;
     }
-    match workspace.and_then(|(_, root)| manifests.inheritable(root)) {
+    match above.and_then(|root| manifests.inheritable(root)) {
         Some(text) => write(&dest.join(MANIFEST), &text),
         None => Ok(()),
     }
@@ -180,16 +176,8 @@ impl Manifests {
 
     /// The root that a package inherits from, where that is another manifest than its own.
     fn inherited_root(&self, of: &CrateName, dir: &Path) -> Result<Option<&Path>, UnpackError> {
-        let Some(manifest) = self.0.get(dir).filter(|manifest| inherits(manifest)) else {
+        if !self.0.get(dir).is_some_and(inherits) {
             return Ok(None);
-        };
-        let named = package(manifest).and_then(|package| package.get("workspace")?.as_str());
-        if let Some(path) = named.filter(|path| normal(&Path::new("x").join(path)) != Some(PathBuf::new())) {
-            return Err(refused(format!(
-                "`{}` inherits from the workspace `{path}`, and where it is laid out its manifest leads elsewhere: leave \
-                 `workspace` out there, as Cargo finds the root by itself",
-                of.name
-            )));
         }
         match self.root(dir) {
             Some(root) => Ok((root != dir).then_some(root)),
@@ -199,6 +187,23 @@ impl Manifests {
                 shown(dir)
             ))),
         }
+    }
+
+    /// Whether Cargo finds a package's root above the link to the package.
+    fn looks_above(&self, dir: &Path) -> bool {
+        let named = self
+            .0
+            .get(dir)
+            .and_then(package)
+            .and_then(|package| package.get("workspace")?.as_str());
+        named.is_none_or(|path| normal(&Path::new("x").join(path)) == Some(PathBuf::new()))
+    }
+
+    /// The text of a package's manifest with what it inherits from a root.
+    fn complete(&self, of: &CrateName, dir: &Path, root: &Path) -> Result<String, UnpackError> {
+        let told = |reason: String| refused(format!("`{}` cannot be read from `{}`: {reason}", of.name, shown(dir)));
+        let complete = without_workspace(&self.0[dir], dir, &self.0[root], root).map_err(told)?;
+        toml::to_string(&complete).map_err(|error| told(error.to_string()))
     }
 
     /// A manifest of what can be inherited from that of a root.
@@ -272,8 +277,16 @@ mod tests {
     /// What is laid out of these files for these packages, by path: a link's target, or a file's text.
     fn laid_out(files: &[(&str, &str)], wanted: &[(&str, &str)]) -> Result<BTreeMap<String, String>, String> {
         let dir = tempfile::tempdir().unwrap();
+        laid_out_in(dir.path(), files, wanted)
+    }
+
+    fn laid_out_in(
+        dir: &Path,
+        files: &[(&str, &str)],
+        wanted: &[(&str, &str)],
+    ) -> Result<BTreeMap<String, String>, String> {
         for (path, text) in files {
-            let file = dir.path().join(TREE).join(path);
+            let file = dir.join(TREE).join(path);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, text).unwrap();
         }
@@ -283,10 +296,10 @@ mod tests {
                 version: (*version).to_owned(),
             })
             .collect();
-        lay_out(&wanted, dir.path()).map_err(|error| error.to_string())?;
-        let names = fsio::sorted_names(dir.path()).unwrap().into_iter();
+        lay_out(&wanted, dir).map_err(|error| error.to_string())?;
+        let names = fsio::sorted_names(dir).unwrap().into_iter();
         let made = names.filter(|name| name != TREE).map(|name| {
-            let place = dir.path().join(&name);
+            let place = dir.join(&name);
             let content = match fs::read_link(&place) {
                 Ok(target) => {
                     assert!(place.join(".cargo-checksum.json").is_file(), "{name:?}");
@@ -346,31 +359,39 @@ mod tests {
         assert_eq!(made.len(), 1, "{made:?}");
     }
 
+    /// The manifests of what Cargo would look for another root of are complete by themselves.
+    #[test]
+    fn two_workspaces_and_roots_that_are_named_are_laid_out() {
+        let other = ("x/Cargo.toml", "[workspace.package]\nversion = \"3.0.0\"\n");
+        let of_other = ("x/y/Cargo.toml", "[package]\nname = \"y\"\nversion.workspace = true\n");
+        let named = (
+            "crates/z/Cargo.toml",
+            "[package]\nname = \"z\"\nversion.workspace = true\nworkspace = \"../..\"\n",
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let wanted = [("foo", "1.2.0"), ("y", "3.0.0"), ("z", "1.2.0")];
+        let made = laid_out_in(dir.path(), &[ROOT, FOO, other, of_other, named], &wanted).unwrap();
+        assert_eq!(made["Cargo.toml"], "[workspace.package]\nversion = \"1.2.0\"\n");
+        let manifest = |of: &str| fs::read_to_string(dir.path().join(of).join(MANIFEST)).unwrap();
+        assert_eq!(manifest("foo-1.2.0"), FOO.1);
+        assert_eq!(manifest("y-3.0.0"), "[package]\nname = \"y\"\nversion = \"3.0.0\"\n");
+        assert_eq!(manifest("z-1.2.0"), "[package]\nname = \"z\"\nversion = \"1.2.0\"\n");
+    }
+
     #[test]
     fn what_cannot_be_laid_out_is_told() {
-        let other = ("x/Cargo.toml", "[workspace.package]\nedition = \"2021\"\n");
-        let of_other = ("x/y/Cargo.toml", "[package]\nname = \"y\"\nedition.workspace = true\n");
-        let named = (
+        let lacking = (
             "crates/foo/Cargo.toml",
-            "[package]\nname = \"foo\"\nversion.workspace = true\nworkspace = \"../..\"\n",
+            "[package]\nname = \"foo\"\nworkspace = \"../..\"\nedition.workspace = true\n",
         );
         let lone = ("y/Cargo.toml", "[package]\nname = \"y\"\nedition.workspace = true\n");
         for (files, wanted, said) in [
             (vec![ROOT, FOO], ("nope", "1.0.0"), "no package `nope 1.0.0`"),
             (vec![ROOT, FOO], ("foo", "2.0.0"), "(it has version 1.2.0)"),
-            (
-                vec![ROOT, FOO, other, of_other],
-                ("y", "0.0.0"),
-                "inherit from two workspaces",
-            ),
-            (vec![ROOT, named], ("foo", "1.2.0"), "leads elsewhere"),
+            (vec![ROOT, lacking], ("foo", "0.0.0"), "`workspace.package.edition`"),
             (vec![lone], ("y", "0.0.0"), "there is none around"),
         ] {
-            let wanted: Vec<(&str, &str)> = match said.contains("two") {
-                true => vec![("foo", "1.2.0"), wanted],
-                false => vec![wanted],
-            };
-            let error = laid_out(&files, &wanted).unwrap_err();
+            let error = laid_out(&files, &[wanted]).unwrap_err();
             assert!(error.contains(said), "{said}: {error}");
         }
     }

@@ -22,6 +22,7 @@ use crate::fsio::{IoContext, PathError, copy_file};
 use crate::oci::CompressionFormat;
 
 mod git_crates;
+mod git_manifest;
 mod go_module;
 mod npm;
 #[cfg(test)]
