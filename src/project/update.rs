@@ -14,7 +14,7 @@ use crate::child;
 use crate::escape::shown_lines;
 use crate::event::Event;
 use crate::fsio::{self, IoContext as _, PathError};
-use crate::lang::{self, Form, Renewal, Request, SourceTree};
+use crate::lang::{self, Form, LockedDependency, Renewal, Request, SourceTree};
 use crate::spec::lock::LockChange;
 use crate::spec::{Diagnostics, Language, Package, PackageName, Source, did_you_mean, normal_python_name};
 
@@ -227,7 +227,18 @@ impl LockedPackage<'_> {
         let mut pins = Pins::new();
         // Of a module of which only the `go.mod` is known nothing is built.
         for dependency in build.dependencies.into_iter().filter(|of| of.form != Form::GoMod) {
-            pins.entry(dependency.name).or_default().insert(dependency.version);
+            let LockedDependency {
+                name, version, form, ..
+            } = dependency;
+            match form {
+                // What moves is the commit, and what Cargo is told is the package.
+                Form::GitCrates(packages) => {
+                    for (name, own) in packages {
+                        pins.entry(name).or_default().insert(format!("{own} ({version})"));
+                    }
+                }
+                _ => drop(pins.entry(name).or_default().insert(version)),
+            }
         }
         Ok(pins)
     }

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Place, in_another_world, peer};
+use crate::support::{Place, Ran, in_another_world, peer};
 
 const SPEC: &str = r#"[package.prog]
 version = "1.0"
@@ -18,10 +18,11 @@ entrypoint = ["prog"]
 
 [image.app.tests.says]
 run = ["prog"]
-expect = { stdout = "bar 2, read me, root 1" }
+expect = { stdout = "bar 2, read me, root 1, baz 0.4.0" }
 "#;
 
-/// A workspace whose root is a package, with members that inherit from it and read what is beside them.
+/// A workspace whose root is a package, with members that inherit from it, one of which names it, and read what is beside
+/// them; and a second workspace.
 const FILES: &[(&str, &str)] = &[
     (
         "Cargo.toml",
@@ -42,9 +43,23 @@ const FILES: &[(&str, &str)] = &[
     ),
     (
         "crates/bar/Cargo.toml",
-        "[package]\nname = \"bar\"\nversion.workspace = true\nedition.workspace = true\n",
+        "[package]\nname = \"bar\"\nversion.workspace = true\nedition.workspace = true\nworkspace = \"../..\"\n",
     ),
     ("crates/bar/src/lib.rs", "pub fn bar() -> u32 { 2 }\n"),
+    (
+        "second/Cargo.toml",
+        "[workspace]\nmembers = [\"baz\"]\n[workspace.package]\nversion = \"0.4.0\"\n\
+         [workspace.dependencies]\nrooty = { path = \"..\" }\n",
+    ),
+    (
+        "second/baz/Cargo.toml",
+        "[package]\nname = \"baz\"\nversion.workspace = true\nedition = \"2021\"\n\n\
+         [dependencies]\nrooty.workspace = true\n",
+    ),
+    (
+        "second/baz/src/lib.rs",
+        "pub fn baz() -> &'static str { assert_eq!(rooty::root(), 1); env!(\"CARGO_PKG_VERSION\") }\n",
+    ),
     // What a test of the repository has is nobody's package.
     ("fuzz/Cargo.toml", "cargo-features = [\"nope\"]\n[package\n"),
 ];
@@ -90,11 +105,12 @@ fn commit(place: &Place, files: &[(&str, &str)]) -> String {
 /// The lock file that Cargo writes for `packages` of a commit of the repository at `url`.
 fn cargo_lock(url: &str, commit: &str, packages: &[(&str, &str)]) -> String {
     let mut text = "version = 4\n".to_owned();
-    let own = ("prog", "dependencies = [\n \"foo\",\n \"rooty\",\n]\n");
+    let own = ("prog", "dependencies = [\n \"baz\",\n \"foo\",\n \"rooty\",\n]\n");
     for (name, dependencies) in packages.iter().chain([&own]) {
         text += &format!("\n[[package]]\nname = \"{name}\"\n");
         text += match *name {
             "prog" => "version = \"0.1.0\"\n",
+            "baz" => "version = \"0.4.0\"\n",
             _ => "version = \"0.3.0\"\n",
         };
         if *name != "prog" {
@@ -109,7 +125,12 @@ fn cargo_lock(url: &str, commit: &str, packages: &[(&str, &str)]) -> String {
     format!("{head}\n[[package]]{}", entries.join("\n[[package]]"))
 }
 
-const PACKAGES: &[(&str, &str)] = &[("bar", ""), ("foo", "dependencies = [\n \"bar\",\n]\n"), ("rooty", "")];
+const PACKAGES: &[(&str, &str)] = &[
+    ("bar", ""),
+    ("baz", "dependencies = [\n \"rooty\",\n]\n"),
+    ("foo", "dependencies = [\n \"bar\",\n]\n"),
+    ("rooty", ""),
+];
 
 fn project() -> (Place, String, String) {
     let place = Place::new();
@@ -117,7 +138,7 @@ fn project() -> (Place, String, String) {
     let url = format!("file://{}", at(&place, "up.git").display());
     let manifest = format!(
         "[package]\nname = \"prog\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n[dependencies]\n\
-         foo = {{ git = \"{url}\", branch = \"main\" }}\nrooty = {{ git = \"{url}\", branch = \"main\" }}\n"
+         baz = {{ git = \"{url}\", branch = \"main\" }}\nfoo = {{ git = \"{url}\", branch = \"main\" }}\nrooty = {{ git = \"{url}\", branch = \"main\" }}\n"
     );
     place
         .write("layerize.toml", SPEC)
@@ -125,7 +146,7 @@ fn project() -> (Place, String, String) {
         .write("Cargo.lock", &cargo_lock(&url, &commit, PACKAGES))
         .write(
             "src/main.rs",
-            "fn main() { println!(\"{}, root {}\", foo::foo(), rooty::root()); }\n",
+            "fn main() { println!(\"{}, root {}, baz {}\", foo::foo(), rooty::root(), baz::baz()); }\n",
         );
     (place, url, commit)
 }
@@ -147,8 +168,8 @@ fn crates_of_a_repository_are_pinned_and_found() {
     let cold = place.run(&["build", "app", "--locked"]).success();
     place.run(&["test", "--locked"]).success();
     let sbom = place.run(&["sbom", "app"]).success().stdout;
-    for name in ["bar", "foo", "rooty"] {
-        assert!(sbom.contains(&format!("pkg:cargo/{name}@0.3.0")), "{name}: {sbom}");
+    for name in ["bar@0.3.0", "baz@0.4.0", "foo@0.3.0", "rooty@0.3.0"] {
+        assert!(sbom.contains(&format!("pkg:cargo/{name}")), "{name}: {sbom}");
     }
     let closure = place.run(&["closure", "prog"]).success().stdout;
     assert!(!closure.contains("-git-crates-"), "{closure}");
@@ -162,10 +183,19 @@ fn crates_of_a_repository_are_pinned_and_found() {
     assert_eq!(elsewhere.stdout.split(' ').next(), cold.stdout.split(' ').next());
     fs::rename(at(&place, "away.git"), at(&place, "up.git")).unwrap();
 
-    // `cargo update` takes the new commit: the old one goes from the lock.
-    let text = fs::read_to_string(place.project.join("Cargo.lock")).unwrap();
-    place.write("Cargo.lock", &text.replace(&first, &second));
-    place.run(&["build", "prog"]).success();
+    // `layerize update` has Cargo take the new commit: the old one goes from the lock.
+    let cargo = Path::new(env!("CARGO")).parent().unwrap();
+    let mut command = place.command(&["update", "foo"]);
+    command.env("PATH", format!("{}:/usr/bin:/bin", cargo.display()));
+    let updated = Ran::of(command.output().unwrap()).success();
+    let [old, new] = [&first, &second].map(|commit| &commit[..12]);
+    updated.says(&[
+        &format!("~ rust:foo 0.3.0 ({old}) → 0.3.0 ({new})"),
+        "Cargo.lock written, 4 changed.",
+        &format!("+ tree of commit {second}"),
+    ]);
+    place.run(&["lock", "--check"]).success();
+    place.run(&["build", "prog", "--locked"]).success();
     let lock = fs::read_to_string(place.project.join("layerize.lock")).unwrap();
     assert!(lock.contains(&second) && !lock.contains(&first), "{lock}");
     assert!(!lock.contains("up.git"), "a lock names no place: {lock}");
