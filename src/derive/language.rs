@@ -285,10 +285,10 @@ fn origin(dependency: &LockedDependency) -> Origin {
             version: version.clone(),
             registry: source.clone(),
         },
-        Registry::Python { index, url } => Origin::Python {
+        Registry::Python { indexes, url } => Origin::Python {
             project: name.clone(),
             version: version.clone(),
-            index: index.clone(),
+            indexes: indexes.clone(),
             url: url.clone(),
         },
         Registry::Go => Origin::Go {

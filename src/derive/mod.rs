@@ -294,8 +294,8 @@ pub enum Origin {
         project: String,
         /// Version.
         version: String,
-        /// The index that the lock names.
-        index: Option<String>,
+        /// The indexes that the lock names.
+        indexes: Vec<String>,
         /// The address in the lock.
         url: Option<String>,
     },

@@ -4,6 +4,7 @@
 //! with a hash of its own length in lower-case hexadecimal digits.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -60,6 +61,23 @@ impl ContentDigest {
         let mut hasher = self.hasher();
         hasher.update(bytes);
         hasher.finish()
+    }
+
+    /// The digests of what `source` reads, by each of the algorithms.
+    pub fn all_of(source: &mut dyn Read) -> io::Result<[Self; 2]> {
+        let mut hashers = [
+            ContentHasher::Sha256(Hasher::new()),
+            ContentHasher::Sha512(Box::default()),
+        ];
+        let mut buffer = vec![0; 1 << 17];
+        loop {
+            match source.read(&mut buffer) {
+                Ok(0) => return Ok(hashers.map(ContentHasher::finish)),
+                Ok(count) => hashers.iter_mut().for_each(|hasher| hasher.update(&buffer[..count])),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// A running hash of the same algorithm.

@@ -74,8 +74,8 @@ pub enum Registry {
     },
     /// An index of Python projects.
     Python {
-        /// The index that the lock file names.
-        index: Option<String>,
+        /// The indexes that the lock file names.
+        indexes: Vec<String>,
         /// The address that it gives.
         url: Option<String>,
     },

@@ -63,7 +63,7 @@ pub(super) fn pin(
     }
     let projects: Vec<_> = wanted
         .iter()
-        .map(|(_, open)| (open.name.clone(), open.index.clone()))
+        .map(|(_, open)| (open.name.clone(), open.indexes.clone()))
         .collect();
     let listings = fetch::list_python_files(&projects, config, reporter)?;
     let mut errors = Vec::new();

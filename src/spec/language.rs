@@ -70,7 +70,12 @@ pub struct PythonOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PythonBuildTool {
     /// A project that the lock file pins, with what it depends on.
-    Project(String),
+    Project {
+        /// Its name, as names are compared.
+        name: String,
+        /// The versions that will do (`==69.5.1`), of which the lock file has to pin one.
+        wanted: Option<String>,
+    },
     /// A Debian package.
     Debian(String),
 }
@@ -81,7 +86,7 @@ impl PythonOptions {
         let tools = self.build.get(project)?.iter();
         let own = tools.filter_map(|tool| match tool {
             PythonBuildTool::Debian(name) => Some(name.as_str()),
-            PythonBuildTool::Project(_) => None,
+            PythonBuildTool::Project { .. } => None,
         });
         let all: BTreeSet<&str> = own.chain(PYTHON_STEP_DEBS.iter().chain(DEBIAN_BASE).copied()).collect();
         Some(all.into_iter().map(str::to_owned).collect())
@@ -462,16 +467,25 @@ fn python_build(reader: &mut Reader<'_>, table: &Table<'_>) -> BTreeMap<String, 
 }
 
 fn python_build_tool(text: &str) -> Result<PythonBuildTool, Complaint> {
-    match text.strip_prefix("deb:") {
-        Some(name) => checks::debian_name(name).map(|()| PythonBuildTool::Debian(name.to_owned())),
-        None => python_name(text)
-            .map(PythonBuildTool::Project)
-            .map_err(|complaint| Complaint {
-                help: Some(
-                    "write `deb:NAME`, or the name of a project that the lock file pins, without a version".to_owned(),
-                ),
-                ..complaint
-            }),
+    if let Some(name) = text.strip_prefix("deb:") {
+        return checks::debian_name(name).map(|()| PythonBuildTool::Debian(name.to_owned()));
+    }
+    let project = text.strip_prefix("pypi:").unwrap_or(text);
+    let (name, wanted) = project.split_at(project.find(['=', '<', '>', '!', '~']).unwrap_or(project.len()));
+    let plain = |c: char| c.is_ascii_alphanumeric() || "=<>!~.*+, ".contains(c);
+    match python_name(name.trim_end()) {
+        Ok(name) if wanted.chars().all(plain) => Ok(PythonBuildTool::Project {
+            name,
+            wanted: (!wanted.is_empty()).then(|| wanted.to_owned()),
+        }),
+        Ok(_) => Err(Complaint {
+            label: "not a set of versions".to_owned(),
+            help: Some("write it as requirements have it: `setuptools==69.5.1`, `setuptools>=61,<70`".to_owned()),
+        }),
+        Err(complaint) => Err(Complaint {
+            help: Some("write `deb:NAME`, or the name of a project that the lock file pins".to_owned()),
+            ..complaint
+        }),
     }
 }
 

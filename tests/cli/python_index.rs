@@ -39,6 +39,14 @@ impl Index {
         page.extend(format!("<a href=\"../../files/{file}#sha256={hash}\">{file}</a>\n").bytes());
     }
 
+    /// Says of all files of a project that it has withdrawn them.
+    fn yank(&self, project: &str, why: &str) {
+        let mut pages = self.pages.lock().unwrap();
+        let page = pages.get_mut(&format!("/simple/{project}/")).unwrap();
+        let text = String::from_utf8(std::mem::take(page)).unwrap();
+        *page = text.replace("<a ", &format!("<a data-yanked=\"{why}\" ")).into_bytes();
+    }
+
     fn withdraw(&self, file: &str) {
         self.pages.lock().unwrap().remove(&format!("/files/{file}"));
     }
@@ -136,6 +144,7 @@ fn requirements_are_locked_by_the_index_and_built_elsewhere() {
     let text = fs::read_to_string(place.project.join("requirements.txt")).unwrap();
     let bytes = bad(&[("bad.py", "")]).bytes();
     index.publish("bad", "bad-1.0-py3-none-any.whl", &bytes, &bytes);
+    index.yank("bad", "it breaks");
     let (kept, _) = text.split_once("two==").unwrap();
     place.write("requirements.txt", &format!("{kept}{}", line("bad", &bytes)));
     let reasons = index.run(&place, &["lock", "--check"]).exits(1).stderr;
@@ -151,6 +160,10 @@ fn requirements_are_locked_by_the_index_and_built_elsewhere() {
     let locked = index.run(&place, &["lock"]).success().stderr;
     assert!(
         locked.contains("+ python:bad of app") && locked.contains("- python:two of app"),
+        "{locked}"
+    );
+    assert!(
+        locked.contains("`bad 1.0` was withdrawn by its project: it breaks; lock another version"),
         "{locked}"
     );
     // What was locked stays though the index is gone.

@@ -6,14 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io;
 use std::path::Path;
 
 use serde::Deserialize;
 
 use super::pip::{self, PipConfig};
 use super::{Address, Languages, Lead};
-use crate::digest::{FileHash, HashingWriter};
+use crate::digest::{ContentDigest, FileHash};
 use crate::event::Reporter;
 use crate::fetch::download::THREADS;
 use crate::fetch::transfer::Transfer;
@@ -41,13 +40,13 @@ pub struct Listing {
     pub asked: Vec<(String, Option<String>)>,
 }
 
-/// The files of each of these projects, which a lock file may have an index of its own for.
+/// The files of each of these projects, which a lock file may name further indexes for.
 ///
 /// # Errors
 ///
 /// A configuration of pip that cannot be read. A place that does not answer is told in the listing.
 pub fn list_python_files(
-    projects: &[(String, Option<String>)],
+    projects: &[(String, Vec<String>)],
     config: &FetchConfig,
     reporter: &dyn Reporter,
 ) -> Result<Vec<Listing>, FetchError> {
@@ -57,10 +56,10 @@ pub fn list_python_files(
     let transfer = Transfer::telling(&config.http, reporter);
     let languages = Languages::new(&config.languages, &transfer);
     let pip = languages.config(&languages.pip, PipConfig::read)?;
-    parallel::map(projects, THREADS, |(project, index)| {
+    parallel::map(projects, THREADS, |(project, indexes)| {
         let mut listing = Listing::default();
         // Of a directory the whole is looked at, and of a page what it lists: no file is meant yet.
-        for candidate in pip.candidates(project, "", index.as_deref(), None) {
+        for candidate in pip.candidates(project, "", indexes, None) {
             let place = candidate.place.clone();
             let listed = match &candidate.lead {
                 Lead::Unusable(why) => Err((*why).to_owned()),
@@ -95,12 +94,11 @@ fn files_in(dir: &Path, project: &str) -> Result<Vec<ListedFile>, fsio::PathErro
         if !is_of(name, project) || !path.is_file() {
             continue;
         }
-        let mut writer = HashingWriter::new(io::sink());
         let mut file = File::open(&path).context("open", &path)?;
-        io::copy(&mut file, &mut writer).context("read", &path)?;
+        let digests = ContentDigest::all_of(&mut file).context("read", &path)?;
         files.push(ListedFile {
             name: name.to_owned(),
-            hashes: BTreeSet::from([writer.finish().1.digest().into()]),
+            hashes: digests.into_iter().map(FileHash::Content).collect(),
             withdrawn: None,
         });
     }
@@ -168,7 +166,7 @@ fn listed(page: &[u8]) -> Vec<ListedFile> {
         Some(ListedFile {
             name,
             hashes: hashes.filter_map(|(algorithm, hex)| hash(algorithm, hex)).collect(),
-            withdrawn: attributes.contains("data-yanked").then(String::new),
+            withdrawn: pip::attribute(attributes, "data-yanked"),
         })
     });
     links.collect()
@@ -188,9 +186,9 @@ mod tests {
                 {{"filename": "a-2.tar.gz", "url": "b", "hashes": {{}}}}]}}"#
         );
         let html = format!(
-            "<!DOCTYPE html><a data-yanked href=\"../x/a-1.tar.gz#sha256={SHA}\">a</a><A HREF='a-2.tar.gz?x=1'>b</A>"
+            "<!DOCTYPE html><a data-yanked=\"br&amp;oken\" href=\"../x/a-1.tar.gz#sha256={SHA}\">a</a><A HREF='a-2.tar.gz?x=1'>b</A>"
         );
-        for (page, why) in [(json, "broken"), (html, "")] {
+        for (page, why) in [(json, "broken"), (html, "br&oken")] {
             let files = listed(page.as_bytes());
             assert_eq!(files.len(), 2, "{page}");
             assert_eq!(files[0].name, "a-1.tar.gz");
@@ -218,9 +216,9 @@ mod tests {
         let files = files_in(dir.path(), "my-a").unwrap();
         let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["My_a-1.tar.gz", "my.a-1-py3-none-any.whl"]);
-        assert_eq!(
-            files[0].hashes,
-            BTreeSet::from([FileHash::from_hex("sha256", SHA).unwrap()])
-        );
+        // Requirements may have either.
+        let hashes: Vec<&str> = files[0].hashes.iter().map(FileHash::scheme).collect();
+        assert_eq!(hashes, ["sha256", "sha512"]);
+        assert!(files[0].hashes.contains(&FileHash::from_hex("sha256", SHA).unwrap()));
     }
 }

@@ -186,10 +186,10 @@ impl<'a> Languages<'a> {
                 Ok(config.candidates(name, version, registry, self.tools))
             }
             Origin::Python {
-                project, index, url, ..
+                project, indexes, url, ..
             } => {
                 let config = self.config(&self.pip, pip::PipConfig::read)?;
-                Ok(config.candidates(project, &download.name, index.as_deref(), url.as_deref()))
+                Ok(config.candidates(project, &download.name, indexes, url.as_deref()))
             }
             Origin::Npm { name, version, url } => {
                 let config = self.config(&self.npm, npm::NpmConfig::read)?;

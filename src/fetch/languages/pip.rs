@@ -99,7 +99,7 @@ impl PipConfig {
         &self,
         project: &str,
         file: &str,
-        index: Option<&str>,
+        of_lock: &[String],
         url: Option<&str>,
     ) -> Vec<Candidate> {
         let mut candidates = Vec::new();
@@ -112,7 +112,7 @@ impl PipConfig {
             candidates.push(candidate);
         }
         let own = self.indexes.iter().map(String::as_str);
-        let of_lock = index.filter(|index| {
+        let of_lock = of_lock.iter().map(String::as_str).filter(|index| {
             !self
                 .indexes
                 .iter()
@@ -246,19 +246,24 @@ pub(super) fn anchors(page: &str) -> impl Iterator<Item = (String, &str)> {
         if !attributes.starts_with(|c: char| c.is_ascii_whitespace()) {
             return None;
         }
-        let lower = attributes.to_ascii_lowercase();
-        let at = lower.find("href")?;
-        let value = attributes[at + "href".len()..]
-            .trim_start()
-            .strip_prefix('=')?
-            .trim_start();
-        let quote = value.chars().next().filter(|quote| matches!(quote, '"' | '\''));
-        let text = match quote {
-            Some(quote) => value[1..].split(quote).next()?,
-            None => value.split(|c: char| c.is_ascii_whitespace() || c == '>').next()?,
-        };
-        Some((unescaped(text), attributes))
+        let link = attribute(attributes, "href").filter(|link| !link.is_empty())?;
+        Some((link, attributes))
     })
+}
+
+/// The value of an attribute among all that stands in a tag; empty where it has none.
+pub(super) fn attribute(attributes: &str, name: &str) -> Option<String> {
+    let at = attributes.to_ascii_lowercase().find(name)?;
+    let Some(value) = attributes[at + name.len()..].trim_start().strip_prefix('=') else {
+        return Some(String::new());
+    };
+    let value = value.trim_start();
+    let quote = value.chars().next().filter(|quote| matches!(quote, '"' | '\''));
+    let text = match quote {
+        Some(quote) => value[1..].split(quote).next()?,
+        None => value.split(|c: char| c.is_ascii_whitespace() || c == '>').next()?,
+    };
+    Some(unescaped(text))
 }
 
 /// Without HTML's character references, of which addresses have few.

@@ -319,7 +319,7 @@ fn what_cargo_cannot_say_is_told() {
     assert!(error.contains(": an error"), "{error}");
 }
 
-fn of_python(content: &[u8], index: Option<String>, url: Option<String>) -> Download {
+fn of_python(content: &[u8], indexes: Vec<String>, url: Option<String>) -> Download {
     Download {
         name: "my_pkg-1.0-py3-none-any.whl".to_owned(),
         hash: Digest::of(content).into(),
@@ -327,7 +327,7 @@ fn of_python(content: &[u8], index: Option<String>, url: Option<String>) -> Down
         origin: Origin::Python {
             project: "My.Pkg".to_owned(),
             version: "1.0".to_owned(),
-            index,
+            indexes,
             url,
         },
     }
@@ -347,7 +347,7 @@ fn wheels_come_from_the_indexes_that_pip_is_told_of() {
         (file, b"abc"),
     ]);
     let (html, json) = (server.url("/html"), server.url("/json/"));
-    let download = of_python(b"abc", None, None);
+    let download = of_python(b"abc", Vec::new(), None);
     for machine in [
         Machine::new().set("PIP_INDEX_URL", &html),
         Machine::new().set("PIP_INDEX_URL", &json),
@@ -375,9 +375,14 @@ fn wheels_come_from_the_indexes_that_pip_is_told_of() {
         server.seen();
     }
     // Where nothing is configured, the lock says where.
-    let (index, url) = (Some(server.url("/json")), Some(server.url(file)));
-    assert_eq!(Machine::new().fetch(&of_python(b"abc", index, None)).unwrap(), b"abc");
-    assert_eq!(Machine::new().fetch(&of_python(b"abc", None, url)).unwrap(), b"abc");
+    // Of several indexes each is asked.
+    let indexes = vec![server.url("/nothing"), server.url("/json")];
+    let url = Some(server.url(file));
+    assert_eq!(Machine::new().fetch(&of_python(b"abc", indexes, None)).unwrap(), b"abc");
+    assert_eq!(
+        Machine::new().fetch(&of_python(b"abc", Vec::new(), url)).unwrap(),
+        b"abc"
+    );
     let error = Machine::new().fetch(&download).unwrap_err();
     assert!(
         error.contains("cannot get `pypi:My.Pkg` 1.0") && error.contains("pip download"),
@@ -399,9 +404,9 @@ fn an_index_that_answers_other_bytes_is_passed_over_and_told() {
     let machine = Machine::new()
         .set("PIP_INDEX_URL", &squatter.url("/simple"))
         .set("PIP_EXTRA_INDEX_URL", &right.url("/simple"));
-    assert_eq!(machine.fetch(&of_python(b"abc", None, None)).unwrap(), b"abc");
+    assert_eq!(machine.fetch(&of_python(b"abc", Vec::new(), None)).unwrap(), b"abc");
     assert_eq!(machine.told(), [format!("{}: other content", squatter.url("/simple"))]);
-    let error = machine.fetch(&of_python(b"neither", None, None)).unwrap_err();
+    let error = machine.fetch(&of_python(b"neither", Vec::new(), None)).unwrap_err();
     assert!(
         error.contains(&squatter.url("/simple")) && error.contains(&right.url("/simple")),
         "{error}"
@@ -424,14 +429,14 @@ fn a_login_in_an_index_s_address_stays_at_its_origin_and_is_not_shown() {
     for (index, at_files) in [("away", 1), ("moved", 1), ("here", 0)] {
         let url = server.url(&format!("/{index}")).replace("http://", "http://me:p%3Aw@");
         let machine = Machine::new().set("PIP_INDEX_URL", &url);
-        assert_eq!(machine.fetch(&of_python(b"abc", None, None)).unwrap(), b"abc");
+        assert_eq!(machine.fetch(&of_python(b"abc", Vec::new(), None)).unwrap(), b"abc");
         let seen = server.seen();
         assert!(
             !seen.is_empty() && seen.iter().all(|line| line.ends_with(basic)),
             "{seen:?}"
         );
         assert_eq!(files.seen(), vec!["/my_pkg-1.0-py3-none-any.whl"; at_files]);
-        let error = machine.fetch(&of_python(b"other", None, None)).unwrap_err();
+        let error = machine.fetch(&of_python(b"other", Vec::new(), None)).unwrap_err();
         assert!(!error.contains("p%3Aw") && !error.contains("p:w"), "{error}");
         drop((server.seen(), files.seen()));
     }
@@ -451,7 +456,7 @@ fn directories_of_wheels_are_read() {
             offline: true,
             ..Machine::new()
         };
-        assert_eq!(machine.fetch(&of_python(b"abc", None, None)).unwrap(), b"abc");
+        assert_eq!(machine.fetch(&of_python(b"abc", Vec::new(), None)).unwrap(), b"abc");
     }
 }
 

@@ -29,8 +29,8 @@ pub(super) struct LockedProject {
     /// As names are compared.
     pub(super) name: String,
     pub(super) version: String,
-    /// The index that it is from, as the lock names it.
-    pub(super) index: Option<String>,
+    /// The indexes that it may be from, as the lock names them.
+    pub(super) indexes: Vec<String>,
     pub(super) files: Vec<LockedFile>,
     /// Where it stands.
     pub(super) place: String,
@@ -76,7 +76,7 @@ impl LockedProject {
         Ok(Self {
             name: normal_python_name(name),
             version: version.to_owned(),
-            index: None,
+            indexes: Vec::new(),
             files: Vec::new(),
             place: format!("`{file}`, package `{name} {version}`"),
         })

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{LangError, LanguageBuild, Planner, Renewal, Request, SourceTree, split};
 use crate::spec::{GLIBC_DEB, Language, Lock, PythonBuildTool, PythonOptions, machine};
-use locked::Locked;
+use locked::{Locked, LockedProject};
 use marker::Environment;
 use project::OwnProject;
 use steps::Steps;
@@ -111,6 +111,21 @@ impl PythonOptions {
                 locked.tools.insert(name.to_owned(), vec![project.clone()]);
             }
         }
+        for tool in self.build.values().flatten() {
+            if let PythonBuildTool::Project {
+                name,
+                wanted: Some(wanted),
+            } = tool
+            {
+                let pinned = locked
+                    .tools
+                    .get(name)
+                    .into_iter()
+                    .flatten()
+                    .find(|project| project.name == *name);
+                pinned.map_or(Ok(()), |project| check_version(project, wanted))?;
+            }
+        }
         let known = |name: &String| {
             let tools = locked.tools.values().flatten();
             locked.projects.iter().chain(tools).any(|project| project.name == *name)
@@ -132,7 +147,7 @@ impl PythonOptions {
     fn build_tools(&self) -> BTreeSet<&str> {
         let tools = self.build.values().flatten();
         let names = tools.filter_map(|tool| match tool {
-            PythonBuildTool::Project(name) => Some(name.as_str()),
+            PythonBuildTool::Project { name, .. } => Some(name.as_str()),
             PythonBuildTool::Debian(_) => None,
         });
         names.collect()
@@ -237,6 +252,22 @@ fn markers_of(target: &Target) -> Environment {
     Environment {
         variables,
         ..Environment::default()
+    }
+}
+
+/// Whether what is locked to build with is one of the versions that `build` wants.
+fn check_version(project: &LockedProject, wanted: &str) -> Result<(), LangError> {
+    let (name, version) = (&project.name, &project.version);
+    match Version::parse(version).and_then(|version| version::satisfies(&version, wanted)) {
+        Some(true) => Ok(()),
+        Some(false) => Err(project.error(
+            format!("`build` wants `{name}{wanted}`, and {version} is locked"),
+            format!("lock another version (`uv add --group build '{name}{wanted}'`), or write `{name}` alone"),
+        )),
+        None => Err(project.error(
+            format!("`{wanted}`, which `build` wants of `{name}`, is no set of versions"),
+            "write it as requirements have it: `==69.5.1`, `>=61,<70`",
+        )),
     }
 }
 

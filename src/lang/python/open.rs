@@ -19,8 +19,8 @@ pub struct OpenProject {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// The index that the requirements name, asked after those of pip's configuration.
-    pub index: Option<String>,
+    /// The indexes that the requirements name, asked after those of pip's configuration.
+    pub indexes: Vec<String>,
     hashes: BTreeSet<FileHash>,
     place: String,
     target: Target,
@@ -66,13 +66,13 @@ fn read(
 }
 
 fn projects(options: &PythonOptions, requirements: Requirements, target: &Target) -> Vec<OpenProject> {
-    let index = requirements.index;
+    let indexes = requirements.indexes;
     let projects = requirements.projects.into_iter();
     let open = projects.map(|(name, requirement)| OpenProject {
         built: options.build.contains_key(&name),
         name,
         version: requirement.version,
-        index: index.clone(),
+        indexes: indexes.clone(),
         hashes: requirement.hashes,
         place: requirement.place,
         target: target.clone(),
@@ -132,7 +132,7 @@ impl OpenProject {
     ) -> Result<LockedProject, LangError> {
         let mut project = LockedProject::new(&self.name, Some(&self.version), &self.place)?;
         project.place.clone_from(&self.place);
-        project.index.clone_from(&self.index);
+        project.indexes.clone_from(&self.indexes);
         project.files = files
             .map(|(name, hashes)| LockedFile {
                 name: name.to_owned(),

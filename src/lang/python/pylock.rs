@@ -178,7 +178,7 @@ fn take(entry: &Entry, file: &str, environment: &Environment, locked: &mut Locke
         super::check_python(wanted, environment, file)?;
     }
     let mut project = LockedProject::new(&entry.name, entry.version.as_deref(), file)?;
-    project.index.clone_from(&entry.index);
+    project.indexes.extend(entry.index.clone());
     for of_entry in entry.wheels.iter().chain(&entry.sdist) {
         let Some(url) = &of_entry.url else {
             let path = of_entry.path.as_deref().unwrap_or("?");

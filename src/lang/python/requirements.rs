@@ -25,8 +25,8 @@ pub(super) struct Requirements {
     pub(super) projects: BTreeMap<String, Requirement>,
     /// Directories of the source whose projects are installed.
     pub(super) own: Vec<String>,
-    /// The first index that a file names.
-    pub(super) index: Option<String>,
+    /// The indexes that files name, in their order.
+    pub(super) indexes: Vec<String>,
 }
 
 /// A project that is required.
@@ -204,7 +204,9 @@ impl Requirements {
             "-e" | "--editable" => self.take_own(value, line).map(|()| None),
             // The machine's own configuration is asked first; of which index a file is makes no difference to its hash.
             "-i" | "--index-url" | "--extra-index-url" => {
-                self.index.get_or_insert_with(|| value.to_owned());
+                if !self.indexes.iter().any(|known| known == value) {
+                    self.indexes.push(value.to_owned());
+                }
                 Ok(None)
             }
             "--require-hashes" | "--only-binary" | "--prefer-binary" | "--pre" | "--trusted-host" | "--use-feature" => {

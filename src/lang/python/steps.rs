@@ -115,7 +115,7 @@ impl<'a> Steps<'a> {
             file: file.file,
             hash: file.hash,
             registry: Registry::Python {
-                index: project.index.clone(),
+                indexes: project.indexes.clone(),
                 url: file.url,
             },
             form,
@@ -144,8 +144,10 @@ impl<'a> Steps<'a> {
         self.doing.push(name.clone());
         let mut installed: Vec<Installed> = Vec::new();
         for tool in tools {
-            let PythonBuildTool::Project(tool) = tool else { continue };
-            for needed in self.tools.get(tool).into_iter().flatten() {
+            let PythonBuildTool::Project { name, .. } = tool else {
+                continue;
+            };
+            for needed in self.tools.get(name).into_iter().flatten() {
                 if installed.iter().all(|known| known.name != needed.name) {
                     installed.push(self.install(needed)?);
                 }

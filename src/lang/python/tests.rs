@@ -341,7 +341,7 @@ fn requirements_are_read_as_pip_reads_them() {
         "c".repeat(64)
     );
     let more = format!(
-        "--requirement=../requirements.txt\na-b==1 {} {}\n./libs/own\n",
+        "--requirement=../requirements.txt\n--extra-index-url https://more.invalid/simple\n-i https://index.invalid/simple\na-b==1 {} {}\n./libs/own\n",
         sha('b'),
         sha('d')
     );
@@ -358,7 +358,9 @@ fn requirements_are_read_as_pip_reads_them() {
     assert_eq!(names(&build), ["a-b 1.0", "c 2"]);
     assert_eq!(build.dependencies[0].file, "a_b-1.0-py3-none-any.whl");
     let registry = Registry::Python {
-        index: Some("https://index.invalid/simple".to_owned()),
+        indexes: ["index", "more"]
+            .map(|name| format!("https://{name}.invalid/simple"))
+            .to_vec(),
         url: None,
     };
     assert_eq!(build.dependencies[0].registry, registry);
@@ -582,7 +584,11 @@ fn a_source_distribution_is_built_with_what_is_declared() {
     ] {
         assert!(error.contains(said), "{said}: {error}");
     }
-    let build = plan_of("{ build = { My_Native = [\"backend\", \"deb:gcc\"] } }", &files).unwrap();
+    let build = plan_of(
+        "{ build = { My_Native = [\"pypi:Backend >= 2, <3\", \"deb:gcc\"] } }",
+        &files,
+    )
+    .unwrap();
     let of: Vec<(&str, Form)> = build
         .dependencies
         .iter()
@@ -663,6 +669,14 @@ fn what_cannot_be_built_so_is_told() {
         ),
         ("{ build = { my-native = [\"app\"] } }", "part of the source"),
         (
+            "{ build = { my-native = [\"backend==69\"] } }",
+            "`build` wants `backend==69`, and 2 is locked",
+        ),
+        (
+            "{ build = { my-native = [\"backend==a\"] } }",
+            "`==a`, which `build` wants of `backend`, is no set of versions",
+        ),
+        (
             "{ build = { my-native = [], backend = [\"deb:python3-setuptools\"] } }",
             "is not installed",
         ),
@@ -670,7 +684,10 @@ fn what_cannot_be_built_so_is_told() {
             "{ build = { my-native = [\"plugin\"], plugin = [] } }",
             "`plugin 3` has no source distribution",
         ),
-        ("{ build = { my-native = [\"setuptools==80\"] } }", "without a version"),
+        (
+            "{ build = { my-native = [\"setuptools==80; x\"] } }",
+            "not a set of versions",
+        ),
         ("{ build = { my-native = [\"deb:x=1\"] } }", "a version cannot be given"),
         ("{ build = { my-native = [], My_Native = [] } }", "named twice"),
         ("{ build = { \"../x\" = [] } }", "not a name"),

@@ -327,11 +327,8 @@ impl<'a> Walk<'a> {
             }
         }
         let mut project = LockedProject::new(&entry.name, entry.version.as_deref(), self.file)?;
-        project.index = entry
-            .source
-            .get("registry")
-            .and_then(|index| index.as_str())
-            .map(str::to_owned);
+        let index = entry.source.get("registry").and_then(|index| index.as_str());
+        project.indexes.extend(index.map(str::to_owned));
         for file in entry.wheels.iter().chain(&entry.sdist) {
             let Some(url) = &file.url else {
                 let what = file.path.as_ref().or(file.filename.as_ref());
