@@ -295,6 +295,16 @@ impl Place {
 /// Runs `layerize` where all that must not matter is another: another user (an ordinary one where the tests are root),
 /// store, home, directory, umask, time zone and language. Gives the place, whose project is a copy, and what came out.
 pub fn in_another_world(place: &Place, arguments: &[&str]) -> (Place, Ran) {
+    in_a_world(place, arguments, true)
+}
+
+/// Rebuilds an image of the layout `kept` in the project from what is kept beside it and from nothing else, where all that
+/// must not matter is another; fails where its digest comes out otherwise.
+pub fn rebuilt_from_what_is_kept(place: &Place, kept: &str) {
+    in_a_world(place, &["rebuild", "--offline", &format!("oci:{kept}")], false);
+}
+
+fn in_a_world(place: &Place, arguments: &[&str], has_downloads: bool) -> (Place, Ran) {
     let mut other = Place::new();
     let project = other.path().join("elsewhere/deeper");
     fs::create_dir_all(&project).unwrap();
@@ -308,7 +318,10 @@ pub fn in_another_world(place: &Place, arguments: &[&str]) -> (Place, Ran) {
     }
     let program = other.path().join("layerize");
     fs::copy(LAYERIZE, &program).unwrap();
-    copy_tree(&shared_cache().join("layerize"), &other.path().join("cache/layerize"));
+    match has_downloads {
+        true => copy_tree(&shared_cache().join("layerize"), &other.path().join("cache/layerize")),
+        false => fs::create_dir(other.path().join("cache")).unwrap(),
+    }
     peer(Command::new("chmod").args(["-R", "a+rwX"]).arg(other.path()));
 
     let shell = format!("umask 077; exec {} \"$@\"", program.display());
