@@ -177,8 +177,17 @@ fn built(ran: &Ran) -> Vec<&str> {
 #[test]
 fn crates_are_compiled_once_and_a_program_starts() {
     let place = project();
-    place.run(&["lock"]).success();
+    // What was yanked after it was locked is built as any other, and not spoken of, as Cargo has it.
+    let index = place.path().join("crates/index/3/t");
+    fs::create_dir_all(&index).unwrap();
+    let hash = Digest::of(&good_crates()[1].bytes()).hex();
+    let yanked = format!(
+        "{{\"name\":\"two\",\"vers\":\"1.0.0\",\"deps\":[],\"cksum\":\"{hash}\",\"features\":{{}},\"yanked\":true}}\n"
+    );
+    fs::write(index.join("two"), yanked).unwrap();
+    let locked = place.run(&["lock"]).success();
     let cold = place.run(&["build", "app"]).success();
+    assert!(!format!("{}{}", locked.stderr, cold.stderr).contains("yanked"));
     assert_eq!(built(&cold), ["prog (dependencies)", "prog"], "{}", cold.stderr);
     place.run(&["test"]).success();
 
