@@ -338,7 +338,7 @@ impl ProgramCheck<'_> {
             return Ok(None);
         }
         let expected = expected_machine(self.platform.architecture());
-        let elf = self.view.elf(file)?;
+        let elf = self.view.elf_in(file, content)?;
         Ok(elf.filter(|elf| expected.is_none_or(|expected| elf.machine == expected)))
     }
 

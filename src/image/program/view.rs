@@ -40,6 +40,21 @@ impl<'a> View<'a> {
         })
     }
 
+    /// The ELF file that is at `path` and has this content: of a path that was found on the way down, no directory is looked at
+    /// again.
+    pub fn elf_in(&self, path: &str, content: &Content) -> Result<Option<Rc<Elf>>, PathError> {
+        if let Some(known) = self.elfs.borrow().get(path) {
+            return Ok(known.clone());
+        }
+        let elf = match content {
+            Content::Bytes(bytes) => elf::read_bytes(bytes),
+            Content::Disk { physical, .. } => elf::read(physical)?,
+        };
+        let elf = elf.map(Rc::new);
+        self.elfs.borrow_mut().insert(path.to_owned(), elf.clone());
+        Ok(elf)
+    }
+
     /// Where the image has a file of this name, whatever directory it is in.
     pub fn anywhere(&self, name: &str) -> Result<Option<String>, PathError> {
         let names = match self.names.get() {
@@ -79,16 +94,13 @@ impl Files for View<'_> {
         if let Some(known) = self.elfs.borrow().get(path) {
             return Ok(known.clone());
         }
-        let elf = match self.files.resolve(path.as_bytes())? {
-            Some((_, Found::File { content, .. })) => match &content {
-                Content::Bytes(bytes) => elf::read_bytes(bytes),
-                Content::Disk { physical, .. } => elf::read(physical)?,
-            },
-            _ => None,
-        };
-        let elf = elf.map(Rc::new);
-        self.elfs.borrow_mut().insert(path.to_owned(), elf.clone());
-        Ok(elf)
+        match self.files.resolve(path.as_bytes())? {
+            Some((_, Found::File { content, .. })) => self.elf_in(path, &content),
+            _ => {
+                self.elfs.borrow_mut().insert(path.to_owned(), None);
+                Ok(None)
+            }
+        }
     }
 
     fn bytes(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>, PathError> {
