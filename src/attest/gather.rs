@@ -283,6 +283,14 @@ impl Gathered<'_> {
                     made.origin = ComponentOrigin::Built;
                 }
                 made.files = self.files_of_script(script);
+                let own = self
+                    .plan
+                    .packages
+                    .iter()
+                    .filter(|(_, input)| **input == Input::Step(step));
+                let languages = own.filter_map(|(name, _)| self.plan.languages.get(name));
+                made.files
+                    .extend(languages.flat_map(|language| &language.vendored).map(pinned_file));
             }
             Action::Fetch(_)
             | Action::Restore(_)

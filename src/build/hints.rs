@@ -88,6 +88,22 @@ const SIGNS: &[Sign] = &[
         hint: "a build has no network: give what it downloads as `source = { url = \"…\" }` of a package of its own, and that \
                package in `tools` or `libraries`",
     },
+    Sign {
+        any: &[
+            "no required module provides package",
+            "missing go.sum entry",
+            "updates to go.mod needed",
+            "updates to go.sum needed",
+            "import lookup disabled by -mod=",
+        ],
+        and: &[],
+        hint: "`go.mod` and `go.sum` are not what the sources import: run `go mod tidy` and build again",
+    },
+    Sign {
+        any: &["inconsistent vendoring in"],
+        and: &[],
+        hint: "the `vendor` directory is not what `go.mod` says: run `go mod vendor` and build again",
+    },
 ];
 
 /// Programs that are in Debian packages of another name, or whose package is known to exist.
@@ -334,6 +350,24 @@ mod tests {
                 "run: line 1: frobnicate: command not found",
                 "apt-file search bin/frobnicate",
             ),
+        ] {
+            let hint = of(line).unwrap_or_else(|| panic!("no hint for: {line}"));
+            assert!(hint.contains(expected), "{line}\n{hint}");
+        }
+    }
+
+    #[test]
+    fn module_files_that_are_not_tidy_are_made_so() {
+        for (line, expected) in [
+            (
+                "main.go:4:2: no required module provides package a.b/c; to add it:",
+                "run `go mod tidy`",
+            ),
+            (
+                "go: a.b/c@v1.0.0: missing go.sum entry; to add it:",
+                "run `go mod tidy`",
+            ),
+            ("go: inconsistent vendoring in /build/source:", "run `go mod vendor`"),
         ] {
             let hint = of(line).unwrap_or_else(|| panic!("no hint for: {line}"));
             assert!(hint.contains(expected), "{line}\n{hint}");

@@ -42,6 +42,8 @@ pub struct LanguageInputs {
     pub units: Option<Units>,
     /// What a shell of the user's runs first.
     pub activate: String,
+    /// Published files whose content the source holds, for what is stated of the output.
+    pub vendored: Vec<Download>,
 }
 
 impl LanguageInputs {
@@ -91,6 +93,7 @@ impl Parts<'_> {
             env: recipe.env.clone(),
             units: recipe.units.clone(),
             activate: recipe.activate.clone(),
+            vendored: Vec::new(),
             mounts: mounts
                 .map(|mount| Some((mount.at.clone(), self.input(mount.part)?)))
                 .collect::<Option<_>>()?,
@@ -131,8 +134,11 @@ impl Maker<'_> {
             let input = self.language_step(package, step, &parts)?;
             parts.steps.push(input);
         }
-        let own = parts.inputs(&planned.build.own);
-        own.map(Some).ok_or_else(|| misplaced(package))
+        let own = parts.inputs(&planned.build.own).ok_or_else(|| misplaced(package))?;
+        Ok(Some(LanguageInputs {
+            vendored: planned.build.vendored.iter().map(download).collect(),
+            ..own
+        }))
     }
 
     /// What stands at `/` of an image that lays packages out.
@@ -307,15 +313,20 @@ fn origin(dependency: &LockedDependency) -> Origin {
     }
 }
 
-/// The step that takes a locked dependency.
-fn locked(dependency: &LockedDependency) -> Derivation {
-    let LockedDependency { name, version, .. } = dependency;
-    let download = Download {
+/// The file of a locked dependency.
+fn download(dependency: &LockedDependency) -> Download {
+    Download {
         name: dependency.file.clone(),
         hash: dependency.hash,
         size: None,
         origin: origin(dependency),
-    };
+    }
+}
+
+/// The step that takes a locked dependency.
+fn locked(dependency: &LockedDependency) -> Derivation {
+    let LockedDependency { name, version, .. } = dependency;
+    let download = download(dependency);
     let (prefix, action) = match &dependency.form {
         Form::GitCrates(crates) => {
             let crates = crates.iter().map(|(name, version)| CrateName {

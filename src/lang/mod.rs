@@ -27,6 +27,8 @@ const TEXT_MAX: u64 = 64 << 20;
 pub struct LanguageBuild {
     /// What the lock file pins.
     pub dependencies: Vec<LockedDependency>,
+    /// What the source holds of others, with the hashes of the files that it was published in: nothing of it is fetched.
+    pub vendored: Vec<LockedDependency>,
     /// Trees that the steps need and that are made from the source.
     pub trees: Vec<GeneratedTree>,
     /// What is built before the package itself, each after what it needs.
@@ -369,6 +371,31 @@ pub fn renewal(request: &Request<'_>, names: &[String], offline: bool) -> Result
 /// The directory of a file, and its name in there.
 fn split(file: &str) -> (&str, &str) {
     file.rsplit_once('/').unwrap_or(("", file))
+}
+
+/// `path` below `dir`, a directory of the source; both may be empty.
+fn within(dir: &str, path: &str) -> String {
+    match (dir, path) {
+        ("", path) => path.to_owned(),
+        (dir, "") => dir.to_owned(),
+        (dir, path) => format!("{dir}/{path}"),
+    }
+}
+
+/// `path` as seen from `dir`, without dots; `None` where it leads out of the source.
+fn seen_from(dir: &str, path: &str) -> Option<String> {
+    if path.starts_with('/') {
+        return None;
+    }
+    let mut parts: Vec<&str> = dir.split('/').filter(|part| !part.is_empty()).collect();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
 }
 
 /// What is found in a project that has no spec yet.

@@ -415,6 +415,19 @@ pub fn is_npm_name(text: &str) -> bool {
     }
 }
 
+/// A path or version of a module of Go as proxies and caches have it in theirs: `!x` for `X` (golang.org/x/mod/module,
+/// `EscapePath`).
+pub fn escaped_go_path(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii_uppercase() {
+            out.push('!');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
 /// The path of the lock file.
 fn lock(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Spanned<String>> {
     table.checked(reader, "lock", inside)

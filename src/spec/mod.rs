@@ -37,7 +37,7 @@ pub use git::{GitAddress, GitCommit, GitRef, GitSource, GitTree, GitWanted, LfsP
 pub use image_entries::*;
 pub use language::{
     GO_DEB, GoOptions, Language, LanguageOptions, NodeOmit, NodeOptions, PYTHON_STEP_DEBS, PythonBuildTool,
-    PythonOptions, RustOptions, is_npm_name, normal_python_name,
+    PythonOptions, RustOptions, escaped_go_path, is_npm_name, normal_python_name,
 };
 pub use load::{FILE_NAME, load, parse, spec_path};
 pub use lock::{

@@ -228,6 +228,7 @@ fn modules_are_compiled_once_and_a_program_refers_to_nothing() {
     let closure = place.run(&["closure", "prog"]).success().stdout;
     assert_eq!(closure.lines().count(), 1, "{closure}");
 
+    place.run(&["check", "prog"]).success();
     let kept = place
         .run(&["build", "app", "--offline", "--inputs=all", "-o", "oci:kept"])
         .success();
@@ -268,6 +269,63 @@ fn modules_are_compiled_once_and_a_program_refers_to_nothing() {
     let whole = place.run(&["build", "prog"]).success();
     assert_eq!(built(&whole), ["prog"], "{}", whole.stderr);
     assert_eq!(whole.stdout, edited.stdout);
+
+    a_shell_finds_the_modules_and_leaves_the_project_alone(&place);
+    what_the_source_brings_of_others_is_listed(&place);
+}
+
+/// What the source brings of others is what it says it is.
+fn what_the_source_brings_of_others_is_listed(place: &Place) {
+    let module = |text: String, module: &Module| {
+        let (path, version) = (module.path, module.version);
+        let files = module.files.iter().filter(|(name, _)| name.ends_with(".go"));
+        let dirs = files.map(|(name, content)| {
+            place.write(&format!("vendor/{path}/{name}"), content);
+            let dir = name
+                .rsplit_once('/')
+                .map_or(String::new(), |(dir, _)| format!("/{dir}"));
+            format!("{path}{dir}\n")
+        });
+        format!("{text}# {path} {version}\n## explicit\n{}", dirs.collect::<String>())
+    };
+    let modules = [greet(), word()].iter().fold(String::new(), module);
+    place.write("vendor/modules.txt", &modules);
+    let vendored = SPEC.replace("\"**/*.go\"", "\"**/*.go\", \"vendor/**\"");
+    place.write("layerize.toml", &vendored);
+    place.run(&["build", "app", "--offline"]).success();
+    place.run(&["sbom", "app", "-o", "vendored.json"]).success();
+    let sbom = fs::read_to_string(place.project.join("vendored.json")).unwrap();
+    for text in ["greet@v1.2.0", "word/v2@v2.0.1"] {
+        let purl = format!("pkg:golang/example.invalid/{text}");
+        assert_eq!(sbom.matches(&purl).count(), 1, "{purl}: {sbom}");
+    }
+    validate(place, &["spdx=vendored.json"]);
+}
+
+/// In a shell Go finds the modules and builds what is edited; what it compiles is kept outside the project.
+fn a_shell_finds_the_modules_and_leaves_the_project_alone(place: &Place) {
+    let before = layerize::fsio::sorted_names(&place.project).unwrap();
+    let run = ["shell", "prog", "--", "go", "run", "."];
+    for number in ["3", "4"] {
+        place.write(
+            "main.go",
+            &MAIN.replace("greet.Hello()", &format!("greet.Hello(), {number}")),
+        );
+        assert_eq!(place.run(&run).success().line(), format!("hello WORLD {number}"));
+    }
+    place.write("main.go", MAIN);
+    assert_eq!(layerize::fsio::sorted_names(&place.project).unwrap(), before);
+
+    // A release of Debian's by its own name, which is not on the path.
+    let lock = fs::read_to_string(place.project.join("layerize.lock")).unwrap();
+    let start = lock.find("golang-1.").unwrap();
+    let end = start + lock[start + 9..].find('-').unwrap() + 9;
+    let toolchain = format!("go = {{ toolchain = \"deb:{}-go\" }}", &lock[start..end]);
+    place.write("layerize.toml", &SPEC.replace("go = {}", &toolchain));
+    let list = ["shell", "prog", "--pure", "--", "go", "list", "-deps", "."];
+    let ran = place.run(&list).success();
+    assert!(ran.stdout.contains("example.invalid/word/v2/sub"), "{}", ran.stdout);
+    place.write("layerize.lock", &lock);
 }
 
 /// Asserts that the build says these texts, and that the store has nothing of it.
@@ -359,6 +417,98 @@ fn what_cannot_be_built_by_what_the_source_says_is_told() {
     place.write("go.sum", &sums);
     place.write("go.mod", &format!("{GO_MOD}replace {name} => ../../greet\n"));
     fails(&["replaced by `../../greet`, which is outside the source"]);
+    let untidy = MAIN.replace("\"fmt\"", "\"fmt\"\n\t_ \"example.invalid/unknown/x\"");
+    place.write("go.mod", GO_MOD).write("main.go", &untidy);
+    fails(&["`main.go` imports `example.invalid/unknown/x`", "`go mod tidy`"]);
     place.write("go.mod", &GO_MOD.replace("go 1.18", "go 1.99"));
-    fails(&["it is for Go 1.99", "`deb:golang-go`", "toolchain"]);
+    let newer = ["it is for Go 1.99", "`deb:golang-go`", "toolchain", "go1.99.0.linux-"];
+    fails(&newer);
+    place.run(&["lock"]).exits(2).says(&newer);
+}
+
+const SERVICE: &str = "package main
+
+import (
+	\"fmt\"
+	\"net/http\"
+
+	\"example.invalid/add\"
+	greet \"example.invalid/Greet\"
+)
+
+func main() {
+	http.HandleFunc(\"/\", func(answer http.ResponseWriter, request *http.Request) {
+		fmt.Fprintf(answer, \"%s %d %d\", greet.Hello(), add.Add(40, 2), product(6, 7))
+	})
+	panic(http.ListenAndServe(\":8080\", nil))
+}
+";
+
+/// Asks SQLite, as the system has it.
+const DATABASE: &str = "package main
+
+// #cgo LDFLAGS: -lsqlite3
+// #include <sqlite3.h>
+// static int product(int a, int b) {
+//   sqlite3 *db;
+//   sqlite3_stmt *statement;
+//   int result = -1;
+//   if (sqlite3_open(\":memory:\", &db) == SQLITE_OK
+//       && sqlite3_prepare_v2(db, \"select ?1 * ?2\", -1, &statement, 0) == SQLITE_OK) {
+//     sqlite3_bind_int(statement, 1, a);
+//     sqlite3_bind_int(statement, 2, b);
+//     if (sqlite3_step(statement) == SQLITE_ROW) result = sqlite3_column_int(statement, 0);
+//     sqlite3_finalize(statement);
+//   }
+//   sqlite3_close(db);
+//   return result;
+// }
+import \"C\"
+
+func product(a, b int) int { return int(C.product(C.int(a), C.int(b))) }
+";
+
+/// A module that brings its C along.
+fn add() -> Module {
+    let go = "package add\n\n// #include \"add.h\"\nimport \"C\"\n\nfunc Add(a, b int) int { return int(C.add(C.int(a), C.int(b))) }\n";
+    Module::new(
+        "example.invalid/add",
+        "v0.3.0",
+        &[
+            ("go.mod", "module example.invalid/add\n\ngo 1.18\n"),
+            ("add.go", go),
+            ("add.h", "int add(int a, int b);\n"),
+            (
+                "add.c",
+                "#include \"add.h\"\n\nint add(int a, int b) { return a + b; }\n",
+            ),
+        ],
+    )
+}
+
+/// What `init` writes of sources and go.sum serves a request with no edit; a shell has the same modules and Go.
+#[test]
+fn a_service_with_c_answers() {
+    let (place, proxy) = project();
+    proxy.publish(&add());
+    fs::remove_file(place.project.join("layerize.toml")).unwrap();
+    place
+        .write("go.mod", &format!("{GO_MOD}\nrequire example.invalid/add v0.3.0\n"))
+        .write("go.sum", &(add().sums() + &greet().sums() + &word().sums()))
+        .write("main.go", SERVICE)
+        .write("db.go", DATABASE);
+    proxy.run(&place, &["init", "--name", "service"]).success();
+    proxy.run(&place, &["build"]).success();
+
+    // The request that the spec's own test makes.
+    let spec = fs::read_to_string(place.project.join("layerize.toml")).unwrap();
+    let body = "hello WORLD 42 42";
+    let test = format!("\n[image.service.tests.answers]\nexpect = {{ http = {{ port = 8080, body = \"{body}\" }} }}\n");
+    place.write("layerize.toml", &(spec + &test));
+    place.run(&["test"]).success();
+    let sbom = place.run(&["sbom", "service"]).success().stdout;
+    for module in ["greet@v1.2.0", "word/v2@v2.0.1", "add@v0.3.0"] {
+        let purl = format!("pkg:golang/example.invalid/{module}");
+        assert_eq!(sbom.matches(&purl).count(), 1, "{purl}: {sbom}");
+    }
 }

@@ -12,6 +12,7 @@ use url::Url;
 
 use super::{Address, Candidate, FetchError, LanguageTools, Lead, Logins, config_text, without_login};
 use crate::digest::FileHash;
+use crate::spec::escaped_go_path;
 
 /// What Go is configured with.
 #[derive(Default)]
@@ -91,7 +92,7 @@ impl GoConfig {
             FileHash::GoMod(_) => "mod",
             FileHash::GoModule(_) | FileHash::Content(_) => "zip",
         };
-        let path = format!("{}/@v/{}.{suffix}", escaped(module), escaped(version));
+        let path = format!("{}/@v/{}.{suffix}", escaped_go_path(module), escaped_go_path(version));
         let mut candidates = Vec::new();
         candidates.extend(self.cache.iter().map(|cache| Candidate::file(cache.join(&path))));
         if is_private(module, &self.private) {
@@ -136,18 +137,6 @@ impl Logins for GoConfig {
     fn logins(&self) -> Vec<(Url, HeaderValue)> {
         self.logins.clone()
     }
-}
-
-/// A path or version as proxies and caches have it: `!x` for `X` (golang.org/x/mod/module, `EscapePath`).
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        if c.is_ascii_uppercase() {
-            out.push('!');
-        }
-        out.push(c.to_ascii_lowercase());
-    }
-    out
 }
 
 /// Whether one of the patterns matches the beginning of a module's path (golang.org/x/mod/module, `MatchPrefixPatterns`).
@@ -195,6 +184,9 @@ mod unit {
         ] {
             assert_eq!(is_private(module, patterns), expected, "{module} {patterns}");
         }
-        assert_eq!(escaped("github.com/BurntSushi/toml"), "github.com/!burnt!sushi/toml");
+        assert_eq!(
+            escaped_go_path("github.com/BurntSushi/toml"),
+            "github.com/!burnt!sushi/toml"
+        );
     }
 }

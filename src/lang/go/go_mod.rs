@@ -65,6 +65,15 @@ impl GoVersion {
         Some(Self { major, minor, patch })
     }
 
+    /// What its archive is called by: since 1.21 the first of a line has a third number too.
+    pub(super) fn release(self) -> String {
+        let Self { major, minor, patch } = self;
+        match patch == 0 && (major, minor) < (1, 21) {
+            true => format!("{major}.{minor}"),
+            false => format!("{major}.{minor}.{patch}"),
+        }
+    }
+
     /// The first of a line of releases.
     pub(super) fn new(major: u32, minor: u32) -> Self {
         Self { major, minor, patch: 0 }

@@ -84,6 +84,11 @@ impl Head {
         text
     }
 
+    /// Whether the file counts on some systems, or with some tags, only.
+    pub(super) fn is_conditional(&self) -> bool {
+        !self.constraints.is_empty()
+    }
+
     /// Whether the file is only for those who name it on the command line.
     pub(super) fn is_ignored(&self) -> bool {
         let ignored = |line: &String| line.ends_with("build ignore");

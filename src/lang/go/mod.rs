@@ -8,15 +8,16 @@ mod go_sum;
 mod imports;
 mod project;
 mod survey;
+mod vendor;
 
 use std::fmt::Write as _;
 
 use super::{
-    Form, GeneratedTree, LangError, LanguageBuild, LanguageStep, LockedDependency, Mount, Part, Planner, Recipe,
-    Registry, Renewal, Request, Surroundings, split,
+    Form, GeneratedTree, LangError, LanguageBuild, LanguageStep, LockNeeds, LockedDependency, Mount, Part, Planner,
+    Recipe, Registry, Renewal, Request, Surroundings, seen_from, split, within,
 };
 use crate::digest::FileHash;
-use crate::spec::{Dependency, GoOptions, Lock};
+use crate::spec::{Dependency, GoOptions, Lock, escaped_go_path};
 use go_mod::{GoVersion, Module};
 use project::{GoProject, Needed, OwnFile};
 pub(super) use survey::survey;
@@ -26,6 +27,9 @@ const MODULES: &str = "/build/modcache";
 
 /// Lock files by name.
 const LOCKS: &[&str] = &["go.sum", "go.work.sum"];
+
+/// Flags of builds: nothing that is made names a place, and they use what processors they are given.
+const PUBLISHED: &str = "-trimpath -p=$LAYERIZE_CORES ";
 
 /// The variables that hold what was compiled before: of Go's own library, and of modules of others.
 const LIBRARY: &str = "LAYERIZE_GO_LIBRARY";
@@ -39,6 +43,7 @@ const PREAMBLE: &str = include_str!("preamble.sh");
 const MODULES_SCRIPT: &str = include_str!("modules.sh");
 const LAY: &str = include_str!("lay.sh");
 const KEEP: &str = include_str!("keep.sh");
+const ACTIVATE: &str = include_str!("activate.sh");
 /// Whole scripts: Go's library, what is depended on, the package itself.
 const BUILD_LIBRARY: &str = include_str!("library.sh");
 const BUILD_DEPENDENCIES: &str = include_str!("dependencies.sh");
@@ -69,32 +74,53 @@ impl Planner for GoOptions {
         })
     }
 
-    fn plan(&self, request: &Request<'_>) -> Result<LanguageBuild, LangError> {
-        let lock = request.language.lock.as_ref().map_or(LOCKS[0], |lock| &lock.value);
-        let (dir, name) = lock.rsplit_once('/').unwrap_or(("", lock));
-        if !LOCKS.contains(&name) {
-            let message = "Go reads no lock file of another name than `go.sum` and `go.work.sum`";
-            return Err(LangError::at(format!("`{lock}`"), message, "rename it"));
-        }
-        let project = GoProject::read(request.source, dir)?;
+    fn needs(&self, request: &Request<'_>) -> Result<LockNeeds, LangError> {
+        let project = project(request)?;
         self.check_go(&project, request.lock)?;
-        let is_vendored = project.is_vendored();
-        let needed = match is_vendored {
-            true => Needed::default(),
-            false => project.needed()?,
+        project.needed()?;
+        let unknown = project.vendored()?.unknown.into_iter();
+        let remark = |Module { path, version }| {
+            format!("`vendor` has `{path} {version}`, of which `go.sum` has no hash: no bill of materials names it")
+        };
+        Ok(LockNeeds {
+            remarks: unknown.map(remark).collect(),
+            ..LockNeeds::default()
+        })
+    }
+
+    fn plan(&self, request: &Request<'_>) -> Result<LanguageBuild, LangError> {
+        let project = project(request)?;
+        self.check_go(&project, request.lock)?;
+        let is_vendored = project.vendor_dir().is_some();
+        let needed = project.needed()?;
+        let vendored = Needed {
+            zips: project.vendored()?.known,
+            ..Needed::default()
         };
         let mut build = LanguageBuild {
             dependencies: dependencies(&needed),
+            vendored: dependencies(&vendored),
             ..LanguageBuild::default()
         };
         let files = project.own_files()?;
-        let settings = self.settings(&project, is_vendored);
+        // What else is built, the user knows.
+        if request.package.script.is_none() && !is_vendored {
+            let is_named = |file: &OwnFile| self.packages.is_empty() || self.names(&project.dir, &file.path);
+            let named: Vec<&OwnFile> = files.iter().filter(|file| is_named(file)).collect();
+            project.check_imports(&named, &needed)?;
+        }
+        let modules = modules_text(&needed);
+        let text = |at: RunAt| {
+            let settings = self.settings(at, &project, is_vendored);
+            format!("{settings}{}{modules}", self.commands(at, &project))
+        };
         build.own = Recipe {
-            preamble: format!("{settings}{}", self.commands(&project)),
+            preamble: text(RunAt::Build),
             script: BUILD.to_owned(),
+            // What was compiled before is for the build.
+            activate: format!("{}{ACTIVATE}{}", text(RunAt::Shell), self.cgo()),
             ..with_modules(&needed)
         };
-        build.own.preamble.push_str(&modules_text(&needed));
         if self.incremental {
             build.steps.push(self.compile_library(&project, &files));
             build.own.variables.insert(LIBRARY.to_owned(), Part::Step(0));
@@ -104,9 +130,39 @@ impl Planner for GoOptions {
             build.own.preamble.push_str(LAY);
         }
         build.own.preamble.push_str(&self.cgo());
-        build.own.activate = build.own.preamble.clone();
         Ok(build)
     }
+}
+
+/// Where Go is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RunAt {
+    /// In the copy of the source that is built.
+    Build,
+    /// In the files that the user edits.
+    Shell,
+}
+
+impl RunAt {
+    /// A path of the source, as a word of a shell.
+    fn place(self, path: &str) -> String {
+        match self {
+            Self::Build => quoted(&within("/build/source", path)),
+            Self::Shell if path.is_empty() => "\"$LAYERIZE_SOURCE\"".to_owned(),
+            Self::Shell => format!("\"$LAYERIZE_SOURCE\"{}", quoted(&format!("/{path}"))),
+        }
+    }
+}
+
+/// The project whose lock file the spec names.
+fn project<'a>(request: &Request<'a>) -> Result<GoProject<'a>, LangError> {
+    let lock = request.language.lock.as_ref().map_or(LOCKS[0], |lock| &lock.value);
+    let (dir, name) = split(lock);
+    if !LOCKS.contains(&name) {
+        let message = "Go reads no lock file of another name than `go.sum` and `go.work.sum`";
+        return Err(LangError::at(format!("`{lock}`"), message, "rename it"));
+    }
+    GoProject::read(request.source, dir)
 }
 
 impl GoOptions {
@@ -116,10 +172,11 @@ impl GoOptions {
         let Dependency::Debian(deb) = &toolchain else {
             return Ok(());
         };
-        let there = lock.debs.get(deb).and_then(|locked| {
-            let version = locked.version.as_str();
-            GoVersion::parse(version.split_once(':').map_or(version, |(_, version)| version))
-        });
+        let Some(locked) = lock.debs.get(deb) else {
+            return Ok(());
+        };
+        let version = locked.version.as_str();
+        let there = GoVersion::parse(version.split_once(':').map_or(version, |(_, version)| version));
         let (Some(there), Some((wanted, file))) = (there, project.go()) else {
             return Ok(());
         };
@@ -128,20 +185,45 @@ impl GoOptions {
             return Ok(());
         }
         let message = format!("it is for Go {wanted}, and `{toolchain}` is Go {there}");
-        let help = "make a package of a newer Go (`layerize help languages` shows one) and name it by `toolchain`";
+        let (major, minor) = (wanted.major, wanted.minor);
+        let help = format!(
+            "name a newer Go by `toolchain`: `\"deb:golang-{major}.{minor}-go\"` where a source of apt has it (Debian's \
+             backports), or \"NAME\" of a package of yours, as `[package.go]` with `source = {{ url = \
+             \"https://…/go{release}.linux-{architecture}.tar.gz\" }}`",
+            release = wanted.release(),
+            architecture = locked.architecture,
+        );
         Err(LangError::at(format!("`{file}`"), message, help))
     }
 
+    /// Whether one of `packages` is the directory that a file is in, or one above it with `/...`.
+    fn names(&self, dir: &str, file: &str) -> bool {
+        let (own, _) = split(file);
+        self.packages.iter().any(|package| {
+            let (of, is_all) = match package.strip_suffix("...") {
+                Some(of) => (of.trim_end_matches('/'), true),
+                None => (package.as_str(), false),
+            };
+            // Others are import paths.
+            let is_directory = of == "." || of.starts_with("./");
+            let of = seen_from(dir, of).filter(|_| is_directory);
+            of.is_some_and(|of| own == of || (is_all && project::is_below(own, &of)))
+        })
+    }
+
     /// What Go is told.
-    fn settings(&self, project: &GoProject<'_>, is_vendored: bool) -> String {
+    fn settings(&self, at: RunAt, project: &GoProject<'_>, is_vendored: bool) -> String {
         let mut text = PREAMBLE.to_owned();
         let work = match &project.work {
-            Some((path, _)) => quoted(&format!("/build/source/{path}")),
+            Some((path, _)) => at.place(path),
             None => "off".to_owned(),
         };
         let modules = if is_vendored { "vendor" } else { "readonly" };
         let _ = writeln!(text, "export GOWORK={work}");
-        text.push_str(&self.flags(&format!("-mod={modules} ")));
+        text.push_str(&match at {
+            RunAt::Build => self.flags(&format!("-mod={modules} {PUBLISHED}")),
+            RunAt::Shell => self.flags(&format!("-mod={modules} ")),
+        });
         text
     }
 
@@ -150,18 +232,18 @@ impl GoOptions {
             [] => String::new(),
             tags => format!(" -tags={}", tags.join(",")),
         };
-        format!("export GOFLAGS=\"{first}-trimpath -buildvcs=false -p=$LAYERIZE_CORES{tags}${{GOFLAGS:+ $GOFLAGS}}\"\n")
+        format!("export GOFLAGS=\"{first}-buildvcs=false{tags}${{GOFLAGS:+ $GOFLAGS}}\"\n")
     }
 
     /// Commands for scripts, which run Go where the package is with what the package is.
-    fn commands(&self, project: &GoProject<'_>) -> String {
+    fn commands(&self, at: RunAt, project: &GoProject<'_>) -> String {
         let packages = match self.packages.is_empty() {
             true => project.all_packages(),
             false => self.packages.clone(),
         };
         let packages: Vec<String> = packages.iter().map(|package| quoted(package)).collect();
         let packages = packages.join(" ");
-        let dir = quoted(format!("/build/source/{}", project.dir).trim_end_matches('/'));
+        let dir = at.place(&project.dir);
         let linked = self.ldflags.iter().map(|flags| format!(" -ldflags {}", quoted(flags)));
         let linked: String = linked.collect();
         format!(
@@ -193,7 +275,7 @@ impl GoOptions {
         let has_c = files.iter().any(|file| file.head.imports.contains("C"));
         let default = format!("export CGO_ENABLED=${{CGO_ENABLED:-{}}}\n", u8::from(has_c));
         let cgo = self.cgo.map_or(default, |_| self.cgo());
-        let preamble = format!("{PREAMBLE}export GOWORK=off\n{}{cgo}", self.flags(""));
+        let preamble = format!("{PREAMBLE}export GOWORK=off\n{}{cgo}", self.flags(PUBLISHED));
         LanguageStep {
             label: "go (library)".to_owned(),
             name: "go-library".to_owned(),
@@ -274,7 +356,11 @@ fn with_modules(needed: &Needed) -> Recipe {
         mounts: zips
             .map(|(index, module)| Mount {
                 part: Part::Dependency(index),
-                at: format!("{MODULES}/{}@{}", escaped(&module.path), escaped(&module.version)),
+                at: format!(
+                    "{MODULES}/{}@{}",
+                    escaped_go_path(&module.path),
+                    escaped_go_path(&module.version)
+                ),
             })
             .collect(),
         variables: mods
@@ -289,14 +375,20 @@ fn modules_text(needed: &Needed) -> String {
     if needed.mods.is_empty() {
         return String::new();
     }
-    let place = |module: &Module| format!("{}/@v/{}", escaped(&module.path), escaped(&module.version));
+    let place = |module: &Module| {
+        format!(
+            "{}/@v/{}",
+            escaped_go_path(&module.path),
+            escaped_go_path(&module.version)
+        )
+    };
     let mut text = "xargs mkdir -p <<'LAYERIZE'\n".to_owned();
     for module in needed.mods.keys() {
-        let _ = writeln!(text, "{MODULES}/cache/download/{}/@v", escaped(&module.path));
+        let _ = writeln!(text, "{MODULES}/cache/download/{}/@v", escaped_go_path(&module.path));
     }
     text.push_str("LAYERIZE\ncat > /build/go-mods <<'LAYERIZE'\n");
     for (index, module) in needed.mods.keys().enumerate() {
-        let _ = writeln!(text, "{index} {}", place(module));
+        let _ = writeln!(text, "{GO_MOD}{index} {}", place(module));
     }
     text.push_str("LAYERIZE\ncat > /build/go-zips <<'LAYERIZE'\n");
     for (module, hash) in &needed.zips {
@@ -305,18 +397,6 @@ fn modules_text(needed: &Needed) -> String {
     text.push_str("LAYERIZE\n");
     text.push_str(MODULES_SCRIPT);
     text
-}
-
-/// A path or version as Go's cache has it: `!x` for `X` (golang.org/x/mod/module, `EscapePath`).
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        if c.is_ascii_uppercase() {
-            out.push('!');
-        }
-        out.push(c.to_ascii_lowercase());
-    }
-    out
 }
 
 /// A word of a shell.

@@ -1,7 +1,6 @@
 layerize_download=/build/modcache/cache/download
 # Nothing is started for each module: there may be a thousand.
-while read -r number place; do
-  name=LAYERIZE_GO_MOD_$number
+while read -r name place; do
   IFS= read -r -d '' text < "${!name}" || true
   printf %s "$text" > "$layerize_download/$place.mod"
 done < /build/go-mods

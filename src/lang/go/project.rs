@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::go_mod::{GoFile, GoVersion, Module, ReplacedBy};
 use super::go_sum::GoSum;
 use super::imports::Head;
+use super::vendor;
 use crate::digest::GoHash;
-use crate::lang::{FileKind, LangError, SourceTree};
+use crate::lang::{FileKind, LangError, SourceTree, seen_from, within};
 
 /// Since then a `go.mod` names all that the packages of its module need.
 const PRUNED_SINCE: (u32, u32) = (1, 17);
@@ -33,6 +34,13 @@ pub(super) struct Needed {
     pub(super) mods: BTreeMap<Module, GoHash>,
 }
 
+/// The modules of others that a source holds.
+#[derive(Debug, Default)]
+pub(super) struct Vendored {
+    pub(super) known: BTreeMap<Module, GoHash>,
+    pub(super) unknown: Vec<Module>,
+}
+
 /// A Go file of the project's own.
 pub(super) struct OwnFile {
     pub(super) path: String,
@@ -49,10 +57,10 @@ impl<'a> GoProject<'a> {
             main: BTreeMap::new(),
             local: BTreeSet::new(),
         };
-        let own = project.go_file(&join(dir, "go.mod"))?;
+        let own = project.go_file(&within(dir, "go.mod"))?;
         let work = project.find_work()?;
         let used = |(path, work): &(String, GoFile)| {
-            let uses = work.uses.iter().map(|of| inside(parent(path), of));
+            let uses = work.uses.iter().map(|of| seen_from(parent(path), of));
             uses.flatten().any(|of| of == dir) || own.is_none()
         };
         // Go would refuse a module that its workspace does not use; here the module alone is meant.
@@ -60,8 +68,8 @@ impl<'a> GoProject<'a> {
         match (&project.work, own) {
             (Some((path, work)), _) => {
                 for used in &work.uses {
-                    let at = inside(parent(path), used).ok_or_else(|| outside(path, used))?;
-                    let file = join(&at, "go.mod");
+                    let at = seen_from(parent(path), used).ok_or_else(|| outside(path, used))?;
+                    let file = within(&at, "go.mod");
                     let found = project.go_file(&file)?.ok_or_else(|| no_go_mod(&file))?;
                     project.main.insert(at, found);
                 }
@@ -69,7 +77,7 @@ impl<'a> GoProject<'a> {
             (None, Some(own)) => {
                 project.main.insert(dir.to_owned(), own);
             }
-            (None, None) => return Err(no_go_mod(&join(dir, "go.mod"))),
+            (None, None) => return Err(no_go_mod(&within(dir, "go.mod"))),
         }
         project.local = project.local_modules()?;
         Ok(project)
@@ -84,7 +92,7 @@ impl<'a> GoProject<'a> {
     fn find_work(&self) -> Result<Option<(String, GoFile)>, LangError> {
         let mut dir = Some(self.dir.as_str());
         while let Some(at) = dir {
-            let path = join(at, "go.work");
+            let path = within(at, "go.work");
             if let Some(work) = self.go_file(&path)? {
                 return Ok(Some((path, work)));
             }
@@ -96,7 +104,7 @@ impl<'a> GoProject<'a> {
     /// The files that say what replaces what, with what they say; the first that does counts.
     fn manifests(&self) -> impl Iterator<Item = (String, &GoFile)> {
         let work = self.work.iter().map(|(path, work)| (path.clone(), work));
-        work.chain(self.main.iter().map(|(dir, file)| (join(dir, "go.mod"), file)))
+        work.chain(self.main.iter().map(|(dir, file)| (within(dir, "go.mod"), file)))
     }
 
     fn local_modules(&self) -> Result<BTreeSet<String>, LangError> {
@@ -108,8 +116,8 @@ impl<'a> GoProject<'a> {
                     continue;
                 };
                 let place = || format!("`{path}`, line {}", replace.line);
-                match inside(parent(&path), dir) {
-                    Some(at) if self.source.is_file(&join(&at, "go.mod")) => {
+                match seen_from(parent(&path), dir) {
+                    Some(at) if self.source.is_file(&within(&at, "go.mod")) => {
                         local.insert(at);
                     }
                     // Go does not look at what is not needed.
@@ -143,8 +151,8 @@ impl<'a> GoProject<'a> {
         all.max_by_key(|(go, _)| *go)
     }
 
-    /// Whether what others wrote is in the source itself.
-    pub(super) fn is_vendored(&self) -> bool {
+    /// The directory of the source in which what others wrote is, where Go takes it from there.
+    pub(super) fn vendor_dir(&self) -> Option<String> {
         let (dir, go, since) = match &self.work {
             Some((path, work)) => (parent(path), work.go, GoVersion::new(1, 22)),
             None => (
@@ -153,31 +161,58 @@ impl<'a> GoProject<'a> {
                 GoVersion::new(1, 14),
             ),
         };
-        self.source.kind(&join(dir, "vendor")) == Some(FileKind::Directory) && go.is_some_and(|go| go >= since)
+        let dir = within(dir, "vendor");
+        let is_taken = self.source.kind(&dir) == Some(FileKind::Directory) && go.is_some_and(|go| go >= since);
+        is_taken.then_some(dir)
+    }
+
+    /// The modules of others that are in the source itself; those that `go.sum` has no hash of are apart.
+    pub(super) fn vendored(&self) -> Result<Vendored, LangError> {
+        let mut found = Vendored::default();
+        let Some(dir) = self.vendor_dir() else {
+            return Ok(found);
+        };
+        let text = self.source.text(&within(&dir, "modules.txt"))?.unwrap_or_default();
+        let sum = self.sum()?;
+        for module in vendor::modules(&text) {
+            match sum.zips.get(&module) {
+                Some(zip) => drop(found.known.insert(module, *zip)),
+                None => found.unknown.push(module),
+            }
+        }
+        Ok(found)
     }
 
     /// The files with hashes that Go would read, where they are.
     fn sum_files(&self) -> Vec<String> {
-        let work = self.work.iter().map(|(path, _)| join(parent(path), "go.work.sum"));
-        let own = self.main.keys().map(|dir| join(dir, "go.sum"));
+        let work = self.work.iter().map(|(path, _)| within(parent(path), "go.work.sum"));
+        let own = self.main.keys().map(|dir| within(dir, "go.sum"));
         work.chain(own).filter(|file| self.source.is_file(file)).collect()
     }
 
-    /// The modules of others that a build takes.
-    pub(super) fn needed(&self) -> Result<Needed, LangError> {
+    /// The hashes that they have.
+    fn sum(&self) -> Result<GoSum, LangError> {
         let mut sum = GoSum::default();
         for file in self.sum_files() {
             sum.read(&self.source.text(&file)?.unwrap_or_default(), &file)?;
         }
+        Ok(sum)
+    }
+
+    /// The modules of others that a build takes from outside.
+    pub(super) fn needed(&self) -> Result<Needed, LangError> {
+        if self.vendor_dir().is_some() {
+            return Ok(Needed::default());
+        }
+        let sum = self.sum()?;
         let mut needed = Needed::default();
         let own: BTreeSet<&str> = self.main.values().filter_map(|file| file.module.as_deref()).collect();
         for (dir, module) in self.required() {
-            let replaced = self.manifests().find_map(|(_, file)| file.replacement(module));
-            let module = match replaced.map(|replace| &replace.by) {
-                Some(ReplacedBy::Directory(_)) => continue,
-                Some(ReplacedBy::Module(by)) => by,
-                None if own.contains(module.path.as_str()) => continue,
-                None => module,
+            let Some(module) = self
+                .taken_for(module)
+                .filter(|taken| !own.contains(taken.path.as_str()))
+            else {
+                continue;
             };
             let Some(go_mod) = sum.mods.get(module) else {
                 return Err(self.no_sum(dir, module));
@@ -187,10 +222,7 @@ impl<'a> GoProject<'a> {
                 needed.zips.insert(module.clone(), *zip);
             }
         }
-        let pruned = GoVersion::new(PRUNED_SINCE.0, PRUNED_SINCE.1);
-        let is_pruned = |file: &GoFile| file.go.is_some_and(|go| go >= pruned);
-        // Otherwise Go finds what is needed by all `go.mod`s that are named anywhere, of which this is the list.
-        if self.work.is_some() || !self.main.values().all(is_pruned) {
+        if self.takes_all_pinned() {
             needed.mods.extend(sum.mods);
             let zips = sum.zips.into_iter();
             needed
@@ -200,8 +232,86 @@ impl<'a> GoProject<'a> {
         Ok(needed)
     }
 
+    /// Whether Go finds what is needed by all `go.mod`s that are named anywhere, of which `go.sum` is the list.
+    fn takes_all_pinned(&self) -> bool {
+        let pruned = GoVersion::new(PRUNED_SINCE.0, PRUNED_SINCE.1);
+        let is_pruned = |file: &GoFile| file.go.is_some_and(|go| go >= pruned);
+        self.work.is_some() || !self.main.values().all(is_pruned)
+    }
+
+    /// Whether there is a module with a hash for what the own files import, as far as they are built anywhere.
+    ///
+    /// Go says it itself where it is run, but only there; and of files for other systems nothing need be there.
+    pub(super) fn check_imports(&self, files: &[&OwnFile], needed: &Needed) -> Result<(), LangError> {
+        let is_built = |file: &&&OwnFile| {
+            let is_in = |dir: &String| is_below(&file.path, dir);
+            let is_own = self.dir.is_empty() || !self.main.contains_key(&self.dir) || is_in(&self.dir);
+            is_own && !self.local.iter().any(is_in) && file.is_built_anywhere()
+        };
+        let all_pinned = || needed.zips.keys().filter(|_| self.takes_all_pinned());
+        for file in files.iter().filter(is_built) {
+            let of_others = file.head.imports.iter().filter(|path| is_of_others(path));
+            for path in of_others.filter(|path| self.main_module(path).is_none()) {
+                let having: Vec<_> = self
+                    .required()
+                    .filter(|(_, module)| is_below(path, &module.path))
+                    .collect();
+                if all_pinned().any(|module| is_below(path, &module.path)) {
+                    continue;
+                }
+                let [(dir, _), ..] = having.as_slice() else {
+                    let dir = self.main_of(&file.path).unwrap_or(&self.dir);
+                    let message = format!("`{}` imports `{path}`, which no module of its `go.mod` has", file.path);
+                    return Err(self.untidy(dir, "go.mod", message));
+                };
+                let is_missing = |module: &Module| match self.taken_for(module) {
+                    Some(taken) => !needed.zips.contains_key(taken),
+                    None => false,
+                };
+                if let Some((_, Module { path: module, version })) = having.iter().find(|(_, of)| is_missing(of)) {
+                    let message = format!(
+                        "`{}` imports `{path}`, and `go.sum` has no hash of `{module} {version}`",
+                        file.path
+                    );
+                    return Err(self.untidy(dir, "go.sum", message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The module of others that is taken for one that is required; `None`: a directory of the source.
+    fn taken_for<'m>(&'m self, module: &'m Module) -> Option<&'m Module> {
+        let replaced = self.manifests().find_map(|(_, file)| file.replacement(module));
+        match replaced.map(|replace| &replace.by) {
+            Some(ReplacedBy::Directory(_)) => None,
+            Some(ReplacedBy::Module(by)) => Some(by),
+            None => Some(module),
+        }
+    }
+
+    /// The path of the module of the source that an import path is in.
+    fn main_module(&self, path: &str) -> Option<&str> {
+        let mut own = self.main.values().filter_map(|file| file.module.as_deref());
+        own.find(|module| is_below(path, module))
+    }
+
+    /// The directory of the module of the source that a file is in.
+    fn main_of(&self, file: &str) -> Option<&str> {
+        let mut dirs = self.main.keys().rev();
+        dirs.find(|dir| is_below(file, dir)).map(String::as_str)
+    }
+
+    fn untidy(&self, dir: &str, file: &str, message: String) -> LangError {
+        let help = match self.work.is_some() {
+            true => "run `go mod tidy` in each module, and `go work sync`",
+            false => "run `go mod tidy`",
+        };
+        LangError::at(format!("`{}`", within(dir, file)), message, help)
+    }
+
     fn no_sum(&self, dir: &str, module: &Module) -> LangError {
-        let file = join(dir, "go.sum");
+        let file = within(dir, "go.sum");
         let help = match self.work.is_some() {
             true => "run `go work sync` and `go mod tidy`",
             false => "run `go mod tidy`",
@@ -233,7 +343,9 @@ impl<'a> GoProject<'a> {
     pub(super) fn manifest_files(&self) -> Result<BTreeMap<String, Vec<u8>>, LangError> {
         let work = self.work.iter().map(|(path, _)| path.clone());
         let dirs = self.main.keys().chain(&self.local);
-        let paths = work.chain(self.sum_files()).chain(dirs.map(|dir| join(dir, "go.mod")));
+        let paths = work
+            .chain(self.sum_files())
+            .chain(dirs.map(|dir| within(dir, "go.mod")));
         let mut files = BTreeMap::new();
         for path in paths {
             files.extend(self.source.bytes(&path)?.map(|bytes| (path, bytes)));
@@ -253,11 +365,11 @@ impl<'a> GoProject<'a> {
     /// The Go files of a directory of a module and below, where Go looks for packages.
     fn walk(&self, dir: &str, files: &mut Vec<OwnFile>) -> Result<(), LangError> {
         for (name, kind) in self.source.entries(dir)? {
-            let path = join(dir, &name);
+            let path = within(dir, &name);
             if name.starts_with(['.', '_']) {
                 continue;
             }
-            let is_own = || !self.source.is_link(&path) && !self.source.is_file(&join(&path, "go.mod"));
+            let is_own = || !self.source.is_link(&path) && !self.source.is_file(&within(&path, "go.mod"));
             match kind {
                 FileKind::Directory if name != "testdata" && name != "vendor" && is_own() => self.walk(&path, files)?,
                 FileKind::File if name.ends_with(".go") && !name.ends_with("_test.go") => {
@@ -278,7 +390,7 @@ impl<'a> GoProject<'a> {
             if let Some(file) = self.main.get(root) {
                 let module = file.module.as_deref()?;
                 let below = dir[root.len()..].trim_start_matches('/');
-                return Some(join(module, below));
+                return Some(within(module, below));
             }
             at = (!root.is_empty()).then(|| parent(root));
         }
@@ -290,18 +402,33 @@ impl<'a> GoProject<'a> {
         let own: Vec<&str> = self.main.values().filter_map(|file| file.module.as_deref()).collect();
         let replaced = self.manifests().flat_map(|(_, file)| &file.replace);
         let own: Vec<&str> = replaced.map(|replace| replace.path.as_str()).chain(own).collect();
-        let is_of = |path: &str, module: &str| {
-            let rest = path.strip_prefix(module);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
         let imports = files.iter().flat_map(|file| &file.head.imports);
         let library = imports.filter(|path| {
             let first = path.split('/').next().unwrap_or_default();
             let plain = |c: char| c.is_ascii_alphanumeric() || "_/".contains(c);
-            *path != "C" && !first.is_empty() && path.chars().all(plain) && !own.iter().any(|own| is_of(path, own))
+            *path != "C" && !first.is_empty() && path.chars().all(plain) && !own.iter().any(|own| is_below(path, own))
         });
         library.cloned().chain(["runtime".to_owned()]).collect()
     }
+}
+
+impl OwnFile {
+    /// Whether it is part of its package on every system: neither a line nor its name says where, and it has no C.
+    fn is_built_anywhere(&self) -> bool {
+        let name = self.path.rsplit('/').next().unwrap_or_default();
+        !name.contains('_') && !self.head.is_conditional() && !self.head.imports.contains("C")
+    }
+}
+
+/// Whether an import path is of a module that is neither Go's library nor beside this one: its first part names a host.
+fn is_of_others(path: &str) -> bool {
+    path.split('/').next().is_some_and(|first| first.contains('.'))
+}
+
+/// Whether a path is `of` or lies below it.
+pub(super) fn is_below(path: &str, of: &str) -> bool {
+    let rest = path.strip_prefix(of);
+    rest.is_some_and(|rest| of.is_empty() || rest.is_empty() || rest.starts_with('/'))
 }
 
 fn no_go_mod(file: &str) -> LangError {
@@ -318,32 +445,7 @@ fn outside(path: &str, used: &str) -> LangError {
     )
 }
 
-/// A path below a directory of the source; both may be empty.
-pub(super) fn join(dir: &str, name: &str) -> String {
-    match (dir, name) {
-        ("", name) => name.to_owned(),
-        (dir, "") => dir.to_owned(),
-        (dir, name) => format!("{dir}/{name}"),
-    }
-}
-
 /// The directory in which a path is.
 pub(super) fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(dir, _)| dir)
-}
-
-/// Where `path`, relative to `dir`, is in the source; `None`: outside.
-fn inside(dir: &str, path: &str) -> Option<String> {
-    if path.starts_with('/') {
-        return None;
-    }
-    let mut parts: Vec<&str> = dir.split('/').filter(|part| !part.is_empty()).collect();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()?),
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join("/"))
 }

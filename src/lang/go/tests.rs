@@ -200,8 +200,17 @@ fn what_is_vendored_is_taken_as_it_is() {
             ("vendor/a.b/c/c.go", "package c\n"),
         ]
     };
-    let build = plan("go = {}", &source("module own\ngo 1.14\nrequire a.b/c v1.0.0\n")).unwrap();
+    let go_mod = "module own\ngo 1.14\nrequire a.b/c v1.0.0\n";
+    let build = plan("go = {}", &source(go_mod)).unwrap();
     assert!(build.dependencies.is_empty() && build.own.preamble.contains("-mod=vendor"));
+    assert!(build.vendored.is_empty());
+    // What it is of is known by `go.sum`.
+    let go_sum = sum(&["a.b/c v1.0.0+", "d.e/f v1.0.0+"]);
+    let mut files = source(go_mod).to_vec();
+    files.push(("go.sum", &go_sum));
+    let build = plan("go = {}", &files).unwrap();
+    let names: Vec<&str> = build.vendored.iter().map(|of| of.name.as_str()).collect();
+    assert_eq!((names, build.dependencies.len()), (vec!["a.b/c"], 0));
     let error = plan("go = {}", &source("module own\ngo 1.13\nrequire a.b/c v1.0.0\n")).unwrap_err();
     assert!(error.contains("has no `go.sum`"), "{error}");
 }
@@ -263,6 +272,64 @@ fn what_cannot_be_built_is_told_before_anything_is_fetched() {
 }
 
 #[test]
+fn what_is_imported_is_in_the_module_files_where_it_is_built_anywhere() {
+    let good = sum(&["a.b/c v1.0.0+", "r.s/fork v1.0.0"]);
+    let go_mod = "module own\ngo 1.19\nrequire (\n a.b/c v1.0.0\n r.s/t v1.0.0\n l.m/n v1.0.0\n)\n\
+                  replace r.s/t => r.s/fork v1.0.0\nreplace l.m/n => ./n\n";
+    let none = "which no module of its `go.mod` has";
+    for (keys, file, head, said) in [
+        ("", "main.go", "import \"a.b/c/d\"", ""),
+        ("", "main.go", "import (\n\"own/x\"\n\"l.m/n/o\"\n\"fmt\"\n)", ""),
+        ("", "main.go", "import \"a.b/cc\"", none),
+        (
+            "",
+            "x/y.go",
+            "import \"x.y/z\"",
+            "`x/y.go` imports `x.y/z`, which no module",
+        ),
+        (
+            "",
+            "main.go",
+            "import \"r.s/t/u\"",
+            "imports `r.s/t/u`, and `go.sum` has no hash of `r.s/t v1.0.0`",
+        ),
+        // Nothing of it may be built here.
+        ("", "x_windows.go", "import \"x.y/z\"", ""),
+        ("", "main.go", "// #include <x.h>\nimport \"C\"\nimport \"x.y/z\"", ""),
+        ("", "n/n.go", "import \"x.y/z\"", ""),
+        ("packages = [\"./cmd\"]", "main.go", "import \"x.y/z\"", ""),
+        ("packages = [\".\"]", "main.go", "import \"x.y/z\"", none),
+        ("packages = [\"./cmd/...\"]", "cmd/a/main.go", "import \"x.y/z\"", none),
+        ("packages = [\"own/cmd\"]", "cmd/main.go", "import \"x.y/z\"", ""),
+    ] {
+        let text = format!("package x\n\n{head}\n");
+        let files = [
+            ("go.mod", go_mod),
+            ("go.sum", &good),
+            ("n/go.mod", "module l.m/n\n"),
+            (file, &text),
+        ];
+        match plan(&format!("go = {{ {keys} }}"), &files) {
+            Ok(_) => assert_eq!(said, "", "{head}"),
+            Err(error) => assert!(
+                !said.is_empty() && error.contains(said) && error.contains("go mod tidy"),
+                "{head}: {error}"
+            ),
+        }
+    }
+    let tagged = "//go:build tools\n\npackage x\n\nimport \"x.y/z\"\n";
+    let files = [("go.mod", "module own\ngo 1.19\n"), ("main.go", tagged)];
+    plan("go = {}", &files).unwrap();
+    // Before Go 1.17, what others require need not be named.
+    let files = [
+        ("go.mod", "module own\ngo 1.16\n"),
+        ("go.sum", &good),
+        ("main.go", "package main\nimport \"a.b/c\"\n"),
+    ];
+    plan("go = {}", &files).unwrap();
+}
+
+#[test]
 fn go_is_as_new_as_the_source_asks() {
     let locked = LockedDeb {
         version: "2:1.19~1".to_owned(),
@@ -294,6 +361,11 @@ fn go_is_as_new_as_the_source_asks() {
                 "{error}"
             ),
         }
+    }
+    let go_mod = ("go.mod", "module own\ngo 1.21\n");
+    let error = plan_with("go = {}", &[go_mod], &lock).unwrap_err();
+    for part in ["`\"deb:golang-1.21-go\"`", "/go1.21.0.linux-amd64.tar.gz"] {
+        assert!(error.contains(part), "{part}: {error}");
     }
 }
 

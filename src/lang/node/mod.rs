@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::{
     FileKind, Form, Laid, LangError, LanguageBuild, LanguageStep, LockedDependency, Part, Planner, Recipe, Registry,
-    Renewal, Request, SourceTree, Surroundings, split,
+    Renewal, Request, SourceTree, Surroundings, split, within,
 };
 use crate::spec::{Language, NodeOptions, Spanned};
 use locked::{Content, Locked, Tarball};
@@ -319,14 +319,6 @@ fn no_lock_file(file: &str) -> LangError {
     let help = "run `npm install --package-lock-only`, or name the file by `lock`; see that `include`, `exclude` and \
                 `.gitignore` let it through";
     LangError::at(format!("`{file}`"), "the source has no lock file", help)
-}
-
-fn within(dir: &str, path: &str) -> String {
-    match (dir, path) {
-        ("", path) => path.to_owned(),
-        (dir, "") => dir.to_owned(),
-        (dir, path) => format!("{dir}/{path}"),
-    }
 }
 
 /// Whether a link leads to a package, and not to a directory of the project's own.

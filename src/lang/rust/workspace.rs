@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cargo_lock::CargoLock;
 use super::manifest::{Manifest, NamedRegistry, TargetFile, TargetKind};
-use crate::lang::{FileKind, LangError, SourceTree};
+use crate::lang::{FileKind, LangError, SourceTree, seen_from};
 
 /// Stands for a library: whatever lints a manifest denies, this passes.
 const LIBRARY: &str = "//! Stands for the source.\n#![allow(warnings, missing_docs, unused_crate_dependencies)]\n";
@@ -134,7 +134,7 @@ impl<'a> CargoWorkspace<'a> {
                 targets.extend(self.programs(dir)?);
             }
             for target in targets {
-                let places = target.candidates.iter().filter_map(|path| join(dir, path));
+                let places = target.candidates.iter().filter_map(|path| seen_from(dir, path));
                 for place in places.filter(|place| self.source.kind(place) == Some(FileKind::File)) {
                     let stub = match target.kind {
                         TargetKind::Library => LIBRARY,
@@ -181,12 +181,12 @@ impl<'a> CargoWorkspace<'a> {
         let excluded: Vec<String> = manifest
             .excluded()
             .into_iter()
-            .filter_map(|dir| join(&root, dir))
+            .filter_map(|dir| seen_from(&root, dir))
             .collect();
         let patterns: Vec<String> = manifest.members().into_iter().map(str::to_owned).collect();
         let mut members = Vec::new();
         for pattern in patterns {
-            let full = join(&root, &pattern).ok_or_else(|| outside(&place, &format!("the member `{pattern}`")))?;
+            let full = seen_from(&root, &pattern).ok_or_else(|| outside(&place, &format!("the member `{pattern}`")))?;
             let is_pattern = pattern.contains(['*', '?', '[']);
             for dir in self.matching(&full)? {
                 let is_excluded = excluded.iter().any(|of| is_below(&dir, of));
@@ -256,7 +256,7 @@ impl<'a> CargoWorkspace<'a> {
             };
             let place = format!("`{}`, dependency `{}`", manifest_path(base), dependency.name);
             let what = format!("the dependency `{}` in `{}`", dependency.name, dependency.path);
-            let target = join(base, &dependency.path).ok_or_else(|| outside(&place, &what))?;
+            let target = seen_from(base, &dependency.path).ok_or_else(|| outside(&place, &what))?;
             if !self.take(&target)? {
                 return Err(absent(&place, &what));
             }
@@ -273,7 +273,7 @@ impl<'a> CargoWorkspace<'a> {
         if manifest.is_workspace() {
             return Ok(Some(dir.to_owned()));
         }
-        if let Some(named) = manifest.workspace_path().and_then(|path| join(dir, path)) {
+        if let Some(named) = manifest.workspace_path().and_then(|path| seen_from(dir, path)) {
             return Ok(self.take(&named)?.then_some(named));
         }
         for above in ancestors(dir).skip(1) {
@@ -337,24 +337,6 @@ fn ancestors(dir: &str) -> impl Iterator<Item = &str> {
         Some((above, _)) => Some(above),
         None => (!dir.is_empty()).then_some(""),
     })
-}
-
-/// `path` as seen from `dir`, without dots; `None` where it leads out of the source.
-pub(super) fn join(dir: &str, path: &str) -> Option<String> {
-    if path.starts_with('/') {
-        return None;
-    }
-    let mut parts: Vec<&str> = dir.split('/').filter(|part| !part.is_empty()).collect();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join("/"))
 }
 
 /// Whether a name fits a pattern of one part. A class of characters stands for any one of them: what is taken beside the
