@@ -25,6 +25,7 @@ use super::inventory::{
     Component, ComponentOrigin, Extent, ImageFacts, Inventory, InventoryLayer, PinnedFile, split_name,
 };
 use super::licence::Licence;
+use super::npm;
 use super::partial::created;
 use super::purl;
 
@@ -192,6 +193,19 @@ impl Gathered<'_> {
         if component.published().is_some() {
             component.licence = Licence::of_python(physical);
         }
+        if let Some(at) = &made.npm {
+            component.licence = npm::licence(&physical.join(at));
+        }
+        // Packages that are part of something larger say it there.
+        if component.sources.iter().any(|file| file.purl.starts_with("pkg:npm/")) {
+            let licences = npm::licences(physical);
+            let sources = std::mem::take(&mut component.sources).into_iter();
+            let with = |file: PinnedFile| PinnedFile {
+                licence: licences.get(&file.purl).cloned(),
+                ..file
+            };
+            component.sources = sources.map(with).collect();
+        }
         if let Some(package) = made.debian {
             let paragraph = paragraph(physical, &package)?;
             describe(&mut component, &package, &paragraph);
@@ -277,6 +291,7 @@ impl Gathered<'_> {
                 made.files = steps.flat_map(|step| pinned(&step.downloads())).collect();
             }
             Action::DebugInfo(_) => made.origin = ComponentOrigin::Built,
+            Action::UnpackNpm { at, .. } => made.npm = Some(at.clone().unwrap_or_default()),
             Action::Script(script) => {
                 // What was made elsewhere is only laid out.
                 if !script.prebuilt {
@@ -297,7 +312,6 @@ impl Gathered<'_> {
             | Action::Unpack { .. }
             | Action::UnpackCrate { .. }
             | Action::UnpackGitCrates { .. }
-            | Action::UnpackNpm { .. }
             | Action::UnpackDebControl { .. }
             | Action::UnpackDebSource { .. }
             | Action::UnpackGoModule { .. } => {}
@@ -312,6 +326,8 @@ struct Making {
     origin: ComponentOrigin,
     /// The Debian binary package that it is.
     debian: Option<String>,
+    /// Where the package of npm's is that it is.
+    npm: Option<String>,
     files: BTreeSet<PinnedFile>,
 }
 
@@ -320,6 +336,7 @@ impl Making {
         Self {
             origin,
             debian: None,
+            npm: None,
             files: BTreeSet::new(),
         }
     }
@@ -399,6 +416,7 @@ pub(super) fn pinned_file(download: &Download) -> PinnedFile {
         location,
         purl,
         binary,
+        licence: None,
     }
 }
 
@@ -429,6 +447,7 @@ pub(super) fn files_of(derivation: &Value) -> BTreeSet<PinnedFile> {
         .map(|(name, hash)| PinnedFile {
             hash,
             commit: None,
+            licence: None,
             purl: match name.strip_prefix("crate-").map(split_name) {
                 Some((name, Some(version))) if is_crate => purl::cargo(&name, &version),
                 _ => purl::download(&name, None, None, &hash),

@@ -108,6 +108,8 @@ pub struct PinnedFile {
     pub purl: String,
     /// Whether it is a binary package and no source.
     pub binary: bool,
+    /// What the metadata of its content says of its licence, where that is in the image.
+    pub licence: Option<Licence>,
 }
 
 impl PinnedFile {
@@ -194,9 +196,15 @@ impl Inventory {
 
     /// The pinned files of all components, each once, sorted by hash.
     pub(super) fn files(&self) -> BTreeMap<(FileHash, Option<&str>), &PinnedFile> {
-        let files = self.components.iter().flat_map(|component| &component.sources);
-        // Of a file with two names the first in order counts.
-        files.rev().map(|file| (file.key(), file)).collect()
+        let mut files = BTreeMap::new();
+        for file in self.components.iter().flat_map(|component| &component.sources) {
+            // Of a file with two names the first in order counts, unless only another's content is there to tell its licence.
+            let known = files.entry(file.key()).or_insert(file);
+            if known.licence.is_none() && file.licence.is_some() {
+                *known = file;
+            }
+        }
+        files
     }
 
     /// The layers' digests, each once, in order of first appearance.

@@ -18,6 +18,7 @@ mod gather;
 mod inventory;
 mod key;
 mod licence;
+mod npm;
 mod partial;
 mod provenance;
 mod purl;

@@ -56,9 +56,9 @@ pub(super) fn write(inventory: &Inventory) -> Vec<u8> {
 
 /// The licences that SPDX has no name for, each with the words that declare it.
 fn licences_of_no_list(inventory: &Inventory) -> Vec<Value> {
-    let licences: BTreeSet<&Licence> = (inventory.components.iter())
-        .filter_map(|component| component.licence.as_ref())
-        .collect();
+    let of_components = inventory.components.iter().map(|component| &component.licence);
+    let of_files = inventory.files().into_values().map(|file| &file.licence);
+    let licences: BTreeSet<&Licence> = of_components.chain(of_files).flatten().collect();
     let words = licences.into_iter().filter_map(|licence| match licence {
         Licence::Words(words) => Some(words),
         Licence::Expression(_) => None,
@@ -144,11 +144,7 @@ fn component_package(component: &Component) -> Value {
     if let Some(hash) = &component.nar_hash {
         package["checksums"] = checksums(*hash);
     }
-    match &component.licence {
-        Some(Licence::Expression(text)) => package["licenseDeclared"] = json!(text),
-        Some(Licence::Words(words)) => package["licenseDeclared"] = json!(Licence::spdx_reference(words)),
-        None => {}
-    }
+    declare(&mut package, component.licence.as_ref());
     match &component.origin {
         ComponentOrigin::Debian { source, maintainer, .. } => {
             if let Some((name, version)) = source {
@@ -191,7 +187,17 @@ fn file_package(file: &PinnedFile) -> Value {
     if !comments.is_empty() {
         package["comment"] = json!(comments.join("; "));
     }
+    declare(&mut package, file.licence.as_ref());
     package
+}
+
+/// Says of a package what its own metadata says of its licence.
+fn declare(package: &mut Value, licence: Option<&Licence>) {
+    match licence {
+        Some(Licence::Expression(text)) => package["licenseDeclared"] = json!(text),
+        Some(Licence::Words(words)) => package["licenseDeclared"] = json!(Licence::spdx_reference(words)),
+        None => {}
+    }
 }
 
 /// Adds what SPDX has no field for, as annotations (SPDX 2.3, clause 12) of the time at which the image was made.

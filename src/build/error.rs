@@ -91,6 +91,12 @@ pub enum BuildError {
         /// What the user calls it.
         label: String,
     },
+    /// A shell has something else in place of a directory, and there is none.
+    #[error("a shell cannot have packages at `{}`: what is there, or on the way, is a link or a file", place.display())]
+    NoView {
+        /// The directory.
+        place: PathBuf,
+    },
     /// Without a sandbox the store is not where its paths say.
     #[error("cannot build without a sandbox: `/layerize/store` is not a link to `{}`", store.display())]
     NotLinked {
@@ -153,6 +159,7 @@ impl BuildError {
                 "build on such a machine, or leave the packages as they are unpacked with `configure = false`"
                     .to_owned(),
             ),
+            Self::NoView { .. } => Some("put it aside, or a directory in its place".to_owned()),
             Self::NoShell { .. } => Some("add `tools = [\"deb:bash\"]`, or leave `base` at its default".to_owned()),
             Self::Several { failures } => failures.iter().find_map(Self::help),
             Self::Lost { path } => Some(format!(

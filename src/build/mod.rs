@@ -25,6 +25,7 @@ mod surroundings;
 mod tools;
 mod units;
 mod variation;
+mod views;
 
 use std::path::PathBuf;
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::BuildError;
 use super::rootfs::{GROUP, PASSWD};
 use super::surroundings::Surroundings;
+use super::views::Views;
 use crate::derive::{Input, Script};
 use crate::fsio::create_dir_all;
 use crate::sandbox::tree::{Tree, close_to_others, make_dir};
@@ -40,6 +41,8 @@ pub struct Activation {
     pub script: String,
     /// The package's source, as the user has it.
     pub source: PathBuf,
+    /// Directories in it, relative to it, in whose place the shell has others, empty at first.
+    pub views: Vec<String>,
 }
 
 /// Where the text of an [`Activation`] is, relative to the root.
@@ -116,6 +119,16 @@ pub fn shell(
         }
     }
     add_bind(&mut binds, fixups, &options.project)?;
+    let mut views = Views::default();
+    if let Some(Activation {
+        source, views: named, ..
+    }) = &options.activate
+        && !named.is_empty()
+    {
+        add_bind(&mut binds, fixups, source)?;
+        views = Views::make(source, named, &dir.join("views"))?;
+        binds.extend(views.binds().map(|(own, place)| writable(own.to_owned(), place)));
+    }
     let sandbox = Sandbox {
         helper: options.helper.clone(),
         isolation: Isolation::Shell,
@@ -131,7 +144,9 @@ pub fn shell(
         timeout: None,
         settings: RuntimeSettings::default(),
     };
-    run(&sandbox, "the shell")
+    let ended = run(&sandbox, "the shell");
+    drop(views);
+    ended
 }
 
 /// Runs a program with the machine's root and the store at its logical place; gives its exit status. `argv` starts

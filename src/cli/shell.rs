@@ -74,12 +74,14 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
 
 /// What brings the dependencies of the package's language into the shell.
 fn activation(package: &PackageName, project: &Project, plan: &BuildPlan) -> Option<Activation> {
-    let script = &plan.languages.get(package)?.activate;
+    let language = plan.languages.get(package)?;
+    let script = &language.shell.activate;
     let package = project.workspace.packages.get(package)?;
     match &package.source.as_ref()?.value {
         Source::Path { path, .. } if !script.is_empty() => Some(Activation {
             script: script.clone(),
             source: package.dir.join(path),
+            views: language.shell.views.clone(),
         }),
         _ => None,
     }

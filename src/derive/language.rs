@@ -40,10 +40,21 @@ pub struct LanguageInputs {
     pub variables: BTreeMap<String, Input>,
     /// What of the script's work is kept crate by crate.
     pub units: Option<Units>,
-    /// What a shell of the user's runs first.
-    pub activate: String,
+    /// What a shell of the user's gets instead.
+    pub shell: ShellInputs,
     /// Published files whose content the source holds, for what is stated of the output.
     pub vendored: Vec<Download>,
+}
+
+/// What a shell of the user's takes from a language.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ShellInputs {
+    /// What it runs first.
+    pub activate: String,
+    /// Variables that hold store paths.
+    pub variables: BTreeMap<String, Input>,
+    /// Directories of the user's source, relative to it, in whose place it has others.
+    pub views: Vec<String>,
 }
 
 impl LanguageInputs {
@@ -83,16 +94,26 @@ impl Parts<'_> {
         }
     }
 
+    fn variables(&self, parts: &BTreeMap<String, Part>) -> Option<BTreeMap<String, Input>> {
+        let parts = parts.iter();
+        parts
+            .map(|(name, part)| Some((name.clone(), self.input(*part)?)))
+            .collect()
+    }
+
     /// What a recipe names; `None` where that comes later or is nowhere.
     fn inputs(&self, recipe: &Recipe) -> Option<LanguageInputs> {
         let mounts = recipe.mounts.iter();
-        let variables = recipe.variables.iter();
         Some(LanguageInputs {
             preamble: recipe.preamble.clone(),
             script: recipe.script.clone(),
             env: recipe.env.clone(),
             units: recipe.units.clone(),
-            activate: recipe.activate.clone(),
+            shell: ShellInputs {
+                activate: recipe.shell.activate.clone(),
+                variables: self.variables(&recipe.shell.variables)?,
+                views: recipe.shell.views.clone(),
+            },
             vendored: Vec::new(),
             mounts: mounts
                 .map(|mount| Some((mount.at.clone(), self.input(mount.part)?)))
@@ -102,9 +123,7 @@ impl Parts<'_> {
                 .iter()
                 .map(|part| self.input(*part))
                 .collect::<Option<_>>()?,
-            variables: variables
-                .map(|(name, part)| Some((name.clone(), self.input(*part)?)))
-                .collect::<Option<_>>()?,
+            variables: self.variables(&recipe.variables)?,
         })
     }
 }

@@ -81,10 +81,7 @@ impl Scripts<'_> {
         if let Some(language) = language {
             language.apply(&mut script);
             if purpose == Purpose::Shell {
-                // What was compiled before is for the build.
-                script
-                    .variables
-                    .retain(|name, _| language.activate.contains(name.as_str()));
+                script.variables.clone_from(&language.shell.variables);
             }
         }
         Ok(script)

@@ -87,7 +87,7 @@ pub enum Registry {
     Git(Box<GitTree>),
     /// A registry of npm's packages.
     Npm {
-        /// The address that the lock file gives.
+        /// The address that the lock file gives, or that of a file of the source.
         url: Option<String>,
     },
 }
@@ -174,10 +174,32 @@ pub struct Recipe {
     pub variables: BTreeMap<String, Part>,
     /// What of the script's work is kept crate by crate.
     pub units: Option<Units>,
-    /// What the shell of `layerize shell` runs first, so that the language's tools find what is pinned here; of the variables
-    /// it gets those that it names. It may write below `/build`; `LAYERIZE_SOURCE` is where the user's own files are, which
-    /// it leaves as they are.
+    /// What the shell of `layerize shell` gets instead.
+    pub shell: ShellRecipe,
+}
+
+/// How a shell gets what a script gets, for the user's own files.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ShellRecipe {
+    /// What it runs first, so that the language's tools find what is pinned here. It may write below `/build`;
+    /// `LAYERIZE_SOURCE` is where the user's own files are, which it leaves as they are.
     pub activate: String,
+    /// Parts whose store paths it finds in a variable, by its name.
+    pub variables: BTreeMap<String, Part>,
+    /// Directories of the user's own source, relative to it, in whose place it has others, empty at first.
+    pub views: Vec<String>,
+}
+
+impl ShellRecipe {
+    /// A shell that runs this first and, of the variables of a script, has those that it names.
+    fn of(activate: String, variables: &BTreeMap<String, Part>) -> Self {
+        let named = variables.iter().filter(|(name, _)| activate.contains(name.as_str()));
+        Self {
+            variables: named.map(|(name, part)| (name.clone(), *part)).collect(),
+            activate,
+            views: Vec::new(),
+        }
+    }
 }
 
 /// What of a script's work is kept by crates, so that the next such script does not do it again. The output is the same
@@ -373,6 +395,11 @@ fn split(file: &str) -> (&str, &str) {
     file.rsplit_once('/').unwrap_or(("", file))
 }
 
+/// A word of a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// `path` below `dir`, a directory of the source; both may be empty.
 fn within(dir: &str, path: &str) -> String {
     match (dir, path) {
@@ -467,6 +494,12 @@ impl SourceTree {
             true => Ok(Some(fsio::read_limited(&self.root.join(path), TEXT_MAX)?)),
             false => Ok(None),
         }
+    }
+
+    /// The `file:` address of a file, on this machine.
+    pub fn address(&self, path: &str) -> Option<String> {
+        let address = url::Url::from_file_path(self.root.join(path)).ok()?;
+        Some(address.into())
     }
 
     /// Whether there is a regular file at this place.

@@ -16,6 +16,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha512};
 
+use crate::attest::validate;
 use crate::support::{Place, Ran, have, peer, rebuilt_from_what_is_kept};
 use crate::web::{Reply, Server};
 
@@ -276,7 +277,7 @@ const MANIFEST: &str = r#"{
   "scripts": { "build": "dev-tool && npm run second -- 'a b'", "second": "node second.js" },
   "dependencies": {
     "left": "^1.0.0", "@scope/right": "^2.0.0", "bundler": "1", "plugin": "1", "installs": "1", "odd": "0.0.1-beta.1",
-    "other": "npm:@scope/right@^1.0.0"
+    "other": "npm:@scope/right@^1.0.0", "packed": "file:vendor/packed.tgz"
   },
   "devDependencies": { "dev-tool": "1" },
   "optionalDependencies": { "mac": "1", "linux": "1" }
@@ -310,6 +311,12 @@ fn project(registry: &Registry, node: &str) -> Option<Place> {
             "module.exports = `member with ${require('@scope/right')}`;\n",
         )
         .write("packages/member/m.js", "#!/usr/bin/env node\n");
+    let packed = Package::new(
+        json!({ "name": "packed", "version": "1.0.0", "dependencies": { "@scope/right": "1" } }),
+        &[("index.js", File::Text("module.exports = 'packed';\n"))],
+    );
+    fs::create_dir(place.project.join("vendor")).unwrap();
+    fs::write(place.project.join("vendor/packed.tgz"), packed.tarball()).unwrap();
     registry.npm(&place.project, &["install", "--package-lock-only"]);
     registry.layerize(&place, &["lock"]).success();
     Some(place)
@@ -436,19 +443,31 @@ fn an_image_runs_and_comes_out_alike_elsewhere_and_offline() {
     assert!(built.stdout.contains(digest), "{digest}: {}", built.stdout);
     rebuilt_from_what_is_kept(&place, "kept");
 
-    let sbom = place.run(&["sbom", "app"]).success().stdout;
-    for text in [
-        "pkg:npm/left@1.0.0",
-        "pkg:npm/%40scope/right@2.0.0",
-        "pkg:npm/%40scope/right@1.0.0",
-    ] {
-        assert!(sbom.contains(text), "{text}: {sbom}");
+    let mut judged = Vec::new();
+    for image in ["app", "laid"] {
+        for (format, end) in [("spdx", "spdx.json"), ("cyclonedx", "cdx.json")] {
+            let file = format!("{image}.{end}");
+            place.run(&["sbom", image, "--format", format, "-o", &file]).success();
+            judged.push(format!("{format}={file}"));
+        }
+        // What only the build needed is what the image was made of, too.
+        let document = fs::read_to_string(place.project.join(format!("{image}.spdx.json"))).unwrap();
+        for (purl, licence) in [
+            ("pkg:npm/left@1.0.0", Some("MIT")),
+            ("pkg:npm/%40scope/right@2.0.0", Some("(ISC OR MIT)")),
+            ("pkg:npm/%40scope/right@1.0.0", None),
+            ("pkg:npm/bundler@1.0.0", None),
+            ("pkg:npm/dev-tool@1.0.0", None),
+        ] {
+            let found = licences(&document, purl);
+            let expected = licence.unwrap_or("NOASSERTION");
+            assert!(
+                !found.is_empty() && found.iter().all(|found| found == expected),
+                "{image}: {purl}: {found:?}"
+            );
+        }
     }
-    let sbom = place.run(&["sbom", "laid"]).success().stdout;
-    assert!(
-        sbom.contains("pkg:npm/%40scope/right@2.0.0") && sbom.contains("pkg:npm/bundler@1.0.0"),
-        "{sbom}"
-    );
+    validate(&place, &judged.iter().map(String::as_str).collect::<Vec<_>>());
 
     // What moves with an edit is what was edited.
     let layers = |image: &str| place.inspect_layers(image, "digest").into_iter().collect::<Vec<_>>();
@@ -458,6 +477,54 @@ fn an_image_runs_and_comes_out_alike_elsewhere_and_offline() {
     let after = layers("laid.tar");
     let moved = after.iter().filter(|layer| !before.contains(layer)).count();
     assert_eq!((before.len(), moved), (after.len(), 1), "{before:?} {after:?}");
+}
+
+/// What an SPDX document says of the licence of each package with this URL.
+fn licences(document: &str, purl: &str) -> Vec<String> {
+    let document: Value = serde_json::from_str(document).unwrap();
+    let packages = document["packages"].as_array().unwrap().iter();
+    let named = packages.filter(|package| package["externalRefs"][0]["referenceLocator"] == purl);
+    named
+        .map(|package| package["licenseDeclared"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// A shell has the packages where Node looks for them, with those of development, and the project as it is edited; nothing
+/// of it stays there.
+fn a_shell_has_the_packages_and_leaves_the_project_alone(registry: &Registry, place: &Place) {
+    place.write(
+        "probe.mjs",
+        "import left from 'left';\nimport deep from 'dev-deep';\nimport member from 'member';\nconsole.log(left, deep, member);\n",
+    );
+    let shell = |command: &[&str]| {
+        let shell = [&["shell", "--"][..], command].concat();
+        registry.layerize(place, &shell).success().stdout
+    };
+    let nested = "packages/member/index.js";
+    assert_eq!(
+        shell(&["node", "probe.mjs"]),
+        "left with right 1 7 member with right 1\n"
+    );
+    place.write(nested, "module.exports = `edited with ${require('@scope/right')}`;\n");
+    let program = "console.log(require('member'))";
+    assert_eq!(shell(&["node", "-e", program]), "edited with right 1\n");
+    shell(&["npx", "dev-tool"]);
+    assert_eq!(
+        fs::read_to_string(place.project.join("made.js")).unwrap(),
+        "module.exports = 7;"
+    );
+    for dir in ["node_modules", "packages/member/node_modules"] {
+        assert!(!place.project.join(dir).exists(), "{dir}");
+    }
+    // What npm laid out is as it was.
+    place.write("node_modules/left/index.js", "module.exports = 'own';\n");
+    assert_eq!(shell(&["left"]), "left left with right 1\n");
+    let own = tree(&place.project.join("node_modules"));
+    assert_eq!(own.keys().collect::<Vec<_>>(), ["left", "left/index.js"]);
+    fs::remove_dir_all(place.project.join("node_modules")).unwrap();
+    std::os::unix::fs::symlink("/tmp", place.project.join("node_modules")).unwrap();
+    let refused = registry.layerize(place, &["shell", "--", "true"]).exits(2);
+    refused.says(&["node_modules", "is a link or a file", "put it aside"]);
 }
 
 /// What `init` writes builds and runs with no edit.
@@ -481,6 +548,7 @@ fn a_first_spec_needs_no_edit() {
     for program in [["run", "--image", "first"].as_slice(), &["run", "first"]] {
         assert_eq!(registry.layerize(&place, program).success().stdout, expected);
     }
+    a_shell_has_the_packages_and_leaves_the_project_alone(&registry, &place);
 }
 
 #[test]

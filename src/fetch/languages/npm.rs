@@ -96,6 +96,12 @@ impl NpmConfig {
         {
             candidates.push(Candidate::file(cached(cache, &digest)));
         }
+        // What is a file of the project is asked of nobody.
+        let own = url.and_then(|url| Url::parse(url).ok()?.to_file_path().ok());
+        if let Some(path) = own {
+            candidates.push(Candidate::file(path));
+            return candidates;
+        }
         if let Some(registry) = self.registry(name)
             && let Ok(parsed) = Url::parse(registry)
         {

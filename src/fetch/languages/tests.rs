@@ -541,6 +541,19 @@ fn tarballs_come_from_npm_s_cache_its_registry_and_the_lock() {
     );
 }
 
+/// A registry that has the same name is not asked.
+#[test]
+fn a_tarball_of_the_project_is_taken_from_there() {
+    let server = Noting::start(|_| ok("abc"));
+    let machine = Machine::new()
+        .set("npm_config_registry", &server.url("/r/"))
+        .write("work/project/p.tgz", "abc");
+    let path = url::Url::from_file_path(machine.path("work/project/p.tgz")).unwrap();
+    let of_project = of_npm("pkg", b"abc", Some(path.into()));
+    assert_eq!(machine.fetch(&of_project).unwrap(), b"abc");
+    assert!(server.seen().is_empty());
+}
+
 #[test]
 fn a_login_of_npm_goes_where_it_is_configured_for() {
     let server = Noting::with(&[

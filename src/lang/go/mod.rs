@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 
 use super::{
     Form, GeneratedTree, LangError, LanguageBuild, LanguageStep, LockNeeds, LockedDependency, Mount, Part, Planner,
-    Recipe, Registry, Renewal, Request, Surroundings, seen_from, split, within,
+    Recipe, Registry, Renewal, Request, ShellRecipe, Surroundings, quoted, seen_from, split, within,
 };
 use crate::digest::FileHash;
 use crate::spec::{Dependency, GoOptions, Lock, escaped_go_path};
@@ -114,12 +114,14 @@ impl Planner for GoOptions {
             let settings = self.settings(at, &project, is_vendored);
             format!("{settings}{}{modules}", self.commands(at, &project))
         };
+        let laid = with_modules(&needed);
+        let activate = format!("{}{ACTIVATE}{}", text(RunAt::Shell), self.cgo());
         build.own = Recipe {
             preamble: text(RunAt::Build),
             script: BUILD.to_owned(),
             // What was compiled before is for the build.
-            activate: format!("{}{ACTIVATE}{}", text(RunAt::Shell), self.cgo()),
-            ..with_modules(&needed)
+            shell: ShellRecipe::of(activate, &laid.variables),
+            ..laid
         };
         if self.incremental {
             build.steps.push(self.compile_library(&project, &files));
@@ -397,11 +399,6 @@ fn modules_text(needed: &Needed) -> String {
     text.push_str("LAYERIZE\n");
     text.push_str(MODULES_SCRIPT);
     text
-}
-
-/// A word of a shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

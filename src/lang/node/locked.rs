@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::package_lock::is_inside;
 use super::platform::{Platform, Wanted};
 use crate::digest::FileHash;
 use crate::lang::LangError;
@@ -53,8 +54,18 @@ pub(super) struct Tarball {
     pub(super) name: String,
     pub(super) version: String,
     pub(super) hash: FileHash,
-    /// The address that the lock file gives.
-    pub(super) url: Option<String>,
+    pub(super) from: Published,
+}
+
+/// Where a tarball is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Published {
+    /// The lock file says no more than its name and version.
+    InRegistry,
+    /// The lock file gives an address.
+    At(String),
+    /// It is a file beside the lock file, or below.
+    InSource(String),
 }
 
 /// A package of a lock file before it is known whether it is laid out.
@@ -163,11 +174,17 @@ fn tarball(node: &Node, file: &str, place: &str) -> Result<Tarball, LangError> {
         let message = format!("{said} comes from a git repository, whose bytes no hash of the lock file covers");
         return Err(at(file, place, message, help));
     }
-    if is(&["file:"]) {
-        let help = "unpack it into a directory of the source and depend on that (`file:vendor/NAME`), or publish it";
-        return Err(at(file, place, format!("{said} is a tarball of the project"), help));
+    let own = resolved.and_then(|url| url.strip_prefix("file:"));
+    if own.is_some_and(|path| !is_inside(path) || ![".tgz", ".tar.gz", ".tar"].iter().any(|end| path.ends_with(end))) {
+        let message = format!(
+            "{said} is `{}`, which is no tarball in the project",
+            resolved.unwrap_or_default().escape_debug()
+        );
+        let help =
+            "put its tarball (`npm pack`) into the source and depend on that (`file:vendor/NAME.tgz`), or publish it";
+        return Err(at(file, place, message, help));
     }
-    if resolved.is_some() && !is(&["https:", "http:"]) {
+    if resolved.is_some() && own.is_none() && !is(&["https:", "http:"]) {
         let help = "depend on a published version";
         let message = format!("{said} comes from `{}`", resolved.unwrap_or_default().escape_debug());
         return Err(at(file, place, message, help));
@@ -193,7 +210,11 @@ fn tarball(node: &Node, file: &str, place: &str) -> Result<Tarball, LangError> {
         name: name.clone(),
         version: version.clone(),
         hash,
-        url: node.resolved.clone(),
+        from: match (own, resolved) {
+            (Some(path), _) => Published::InSource(path.to_owned()),
+            (None, Some(url)) => Published::At(url.to_owned()),
+            (None, None) => Published::InRegistry,
+        },
     })
 }
 

@@ -11,16 +11,17 @@ mod platform;
 mod pnpm_lock;
 mod survey;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::{
     FileKind, Form, Laid, LangError, LanguageBuild, LanguageStep, LockedDependency, Part, Planner, Recipe, Registry,
-    Renewal, Request, SourceTree, Surroundings, split, within,
+    Renewal, Request, ShellRecipe, SourceTree, Surroundings, quoted, split, within,
 };
-use crate::spec::{Language, NodeOptions, Spanned};
-use locked::{Content, Locked, Tarball};
+use crate::digest::FileHash;
+use crate::spec::{Language, NodeOmit, NodeOptions, Spanned};
+use locked::{Content, Locked, Published, Tarball};
 use manifest::Manifest;
 use platform::Platform;
 pub(super) use survey::survey;
@@ -124,24 +125,28 @@ impl Planner for NodeOptions {
             true => pnpm_lock::parse(&text, &file, &manifest.wanted_apart_from_peers())?,
             false => package_lock::parse(&text, &file, &manifest.wanted())?,
         };
-        let locked = locked::choose(&nodes, &file, self, &Platform::of(request.lock))?;
-        check_links(&locked, request.source, dir, &file)?;
+        let platform = Platform::of(request.lock);
+        let choose = |options: &NodeOptions| {
+            let locked = locked::choose(&nodes, &file, options, &platform)?;
+            check_links(&locked, request.source, dir, &file)?;
+            check_tarballs(&locked, request.source, dir, &file)?;
+            Ok::<_, LangError>(locked)
+        };
+        let locked = choose(self)?;
+        // A shell is for development; what it lacks is no reason not to build.
+        let (in_shell, lacking) = match choose(&self.with_dev()) {
+            Ok(all) => (all, None),
+            Err(error) => (locked.clone(), Some(error.to_string())),
+        };
         let scripted = scripted(&locked, &self.scripts, &file)?;
 
-        let mut build = LanguageBuild::default();
-        let mut numbers = BTreeMap::new();
-        for placed in locked.packages.values() {
-            let Content::Tarball(tarball) = &placed.content else {
-                continue;
-            };
-            numbers
-                .entry((&tarball.name, &tarball.version, tarball.hash))
-                .or_insert_with(|| {
-                    build.dependencies.push(dependency(tarball));
-                    build.dependencies.len() - 1
-                });
-        }
-        let number = |tarball: &Tarball| numbers[&(&tarball.name, &tarball.version, tarball.hash)];
+        let tarballs = Tarballs::of([&locked, &in_shell]);
+        let of_dependency = |tarball: &&Tarball| dependency(tarball, request.source, dir);
+        let mut build = LanguageBuild {
+            dependencies: tarballs.all.iter().map(of_dependency).collect(),
+            ..LanguageBuild::default()
+        };
+        let number = |tarball: &Tarball| tarballs.numbers[&Tarballs::key(tarball)];
         let name = &request.package.name.value.0;
         let planned = Planned {
             name,
@@ -151,6 +156,11 @@ impl Planner for NodeOptions {
             scripted: &scripted,
             number: &number,
         };
+        let shell = Planned {
+            locked: &in_shell,
+            ..planned
+        };
+        let shell = shell.recipe(true);
         if !scripted.is_empty() {
             build.steps.push(LanguageStep {
                 label: format!("{name} (install scripts)"),
@@ -168,6 +178,11 @@ impl Planner for NodeOptions {
                 Some(_) => "layerize_node_modules\nlayerize_node_build\nlayerize_node_install\n".to_owned(),
                 None => "layerize_node_install\n".to_owned(),
             },
+            shell: ShellRecipe {
+                activate: activate(&shell, dir, lacking.as_deref()),
+                variables: shell.variables,
+                views: views(&in_shell, dir),
+            },
             ..planned.recipe(true)
         };
         build.laid = Some(planned.laid());
@@ -175,7 +190,64 @@ impl Planner for NodeOptions {
     }
 }
 
+/// Tarballs, each once.
+#[derive(Default)]
+struct Tarballs<'a> {
+    all: Vec<&'a Tarball>,
+    numbers: BTreeMap<(&'a str, &'a str, FileHash), usize>,
+}
+
+impl<'a> Tarballs<'a> {
+    /// Those of all, in the order of the first, then of the second that the first lacks.
+    fn of(all: [&'a Locked; 2]) -> Self {
+        let mut found = Self::default();
+        for placed in all.into_iter().flat_map(|locked| locked.packages.values()) {
+            if let Content::Tarball(tarball) = &placed.content {
+                found.numbers.entry(Self::key(tarball)).or_insert_with(|| {
+                    found.all.push(tarball);
+                    found.all.len() - 1
+                });
+            }
+        }
+        found
+    }
+
+    fn key(tarball: &Tarball) -> (&str, &str, FileHash) {
+        (&tarball.name, &tarball.version, tarball.hash)
+    }
+}
+
+/// What lays packages out where the user's own sources are, and has their programs found.
+fn activate(shell: &Recipe, dir: &str, lacking: Option<&str>) -> String {
+    let lacking = lacking.map(|why| {
+        let note = format!("note: packages that only development needs are not here: {why}");
+        format!("echo {} >&2\n", quoted(&note))
+    });
+    let programs = quoted(&within(dir, "node_modules/.bin"));
+    format!(
+        "{}{}layerize_node shell && export PATH=\"$LAYERIZE_SOURCE\"/{programs}:$PATH:/build/node/bin\n",
+        shell.preamble,
+        lacking.unwrap_or_default(),
+    )
+}
+
+/// The outermost directories of packages, relative to the source.
+fn views(locked: &Locked, dir: &str) -> Vec<String> {
+    let outermost = |at: &String| Some(within(dir, &at[..at.find(locked::MODULES)? + locked::MODULES.len()]));
+    let all: BTreeSet<String> = locked.packages.keys().filter_map(outermost).collect();
+    all.into_iter().collect()
+}
+
 impl NodeOptions {
+    /// With what development needs.
+    fn with_dev(&self) -> Self {
+        let omit = NodeOmit {
+            dev: false,
+            ..self.omit
+        };
+        Self { omit, ..self.clone() }
+    }
+
     /// The script that builds the project is there.
     fn check_build(&self, manifest: &Manifest, file: &str) -> Result<(), LangError> {
         match &self.build {
@@ -381,20 +453,43 @@ fn scripted<'a>(locked: &'a Locked, names: &[Spanned<String>], file: &str) -> Re
     Ok(places)
 }
 
-fn dependency(tarball: &Tarball) -> LockedDependency {
+/// Tarballs that are files of the project are in the source.
+fn check_tarballs(locked: &Locked, source: &SourceTree, dir: &str, file: &str) -> Result<(), LangError> {
+    for (at, placed) in &locked.packages {
+        if let Content::Tarball(Tarball {
+            name,
+            from: Published::InSource(path),
+            ..
+        }) = &placed.content
+            && !source.is_file(&within(dir, path))
+        {
+            let message = format!("`{name}` is the tarball `{path}`, and the source has no such file");
+            let help = "see that `include`, `exclude` and `.gitignore` let it through";
+            return Err(LangError::at(format!("`{file}`, `{at}`"), message, help));
+        }
+    }
+    Ok(())
+}
+
+fn dependency(tarball: &Tarball, source: &SourceTree, dir: &str) -> LockedDependency {
     let Tarball {
         name,
         version,
         hash,
-        url,
+        from,
     } = tarball;
+    let url = match from {
+        Published::InRegistry => None,
+        Published::At(url) => Some(url.clone()),
+        Published::InSource(path) => source.address(&within(dir, path)),
+    };
     let short = name.rsplit('/').next().unwrap_or(name);
     LockedDependency {
         name: name.clone(),
         version: version.clone(),
         file: format!("{short}-{version}.tgz"),
         hash: *hash,
-        registry: Registry::Npm { url: url.clone() },
+        registry: Registry::Npm { url },
         form: Form::NpmPackage,
     }
 }

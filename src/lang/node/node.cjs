@@ -79,12 +79,19 @@ function programsOf({ name: own, bin }) {
   return Object.fromEntries(Object.entries(named).map(normal).filter(([name, target]) => !/^\.{0,2}$/.test(name) && target));
 }
 
+// What is mounted cannot be removed, and what is in it can
+function clear(dir) {
+  const status = there(dir);
+  if (!status || !status.isDirectory()) return fs.rmSync(dir, { force: true });
+  for (const name of names(dir)) fs.rmSync(path.join(dir, name), { recursive: true, force: true });
+}
+
 function lay(root, packages) {
   const cleared = new Set();
   for (const { at } of packages) {
     // What the source has of its own is not what the lock file says.
     const outermost = at.slice(0, at.indexOf('node_modules') + 'node_modules'.length);
-    if (!cleared.has(outermost)) fs.rmSync(path.join(root, outermost), { recursive: true, force: true });
+    if (!cleared.has(outermost)) clear(path.join(root, outermost));
     cleared.add(outermost);
   }
   // Packages around others come first.
@@ -103,8 +110,9 @@ function lay(root, packages) {
   linkPrograms(root, packages);
 }
 
+// A shell may be anywhere; scripts are in the source
 function project() {
-  return path.resolve(plan.dir || '.');
+  return path.resolve(process.env.LAYERIZE_SOURCE || '.', plan.dir || '.');
 }
 
 function manifest(dir) {
@@ -492,6 +500,10 @@ switch (command) {
   case 'lay':
     lay(project(), plan.packages);
     fs.writeFileSync(LAID, '');
+    break;
+  case 'shell':
+    lay(project(), plan.packages);
+    makePrograms();
     break;
   case 'build':
     makePrograms();

@@ -166,7 +166,15 @@ fn what_cannot_be_used_is_told_with_what_to_do() {
         ),
         (
             package("\"resolved\": \"file:b.tgz\", HASH"),
-            "is a tarball of the project",
+            "`b` is the tarball `b.tgz`, and the source has no such file",
+        ),
+        (
+            package("\"resolved\": \"file:../b.tgz\", HASH"),
+            "is `file:../b.tgz`, which is no tarball in the project",
+        ),
+        (
+            package("\"resolved\": \"file:member\", HASH"),
+            "is `file:member`, which is no tarball in the project",
         ),
         (package("\"resolved\": \"s3://b\", HASH"), "comes from `s3://b`"),
         (
@@ -394,7 +402,7 @@ fn what_cannot_be_used_of_pnpm_is_told_with_what_to_do() {
         ),
         (
             package("b@1.0.0", "directory: b, type: directory"),
-            "is a tarball of the project",
+            "is `file:b`, which is no tarball in the project",
         ),
         (
             good.replace(

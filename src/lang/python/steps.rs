@@ -11,7 +11,7 @@ use super::locked::{Chosen, LockedProject};
 use super::project::OwnProject;
 use super::tags::Target;
 use crate::lang::{
-    Form, LangError, LanguageBuild, LanguageStep, LockedDependency, Part, Recipe, Registry, Surroundings,
+    Form, LangError, LanguageBuild, LanguageStep, LockedDependency, Part, Recipe, Registry, ShellRecipe, Surroundings,
 };
 use crate::spec::{PYTHON_STEP_DEBS, PythonBuildTool, PythonOptions};
 
@@ -186,7 +186,7 @@ impl<'a> Steps<'a> {
         let (of_wheels, _) = self.environment_files(installed, &[], lock, false);
         Recipe {
             preamble,
-            activate: activation(&of_wheels, projects),
+            shell: ShellRecipe::of(activation(&of_wheels, projects), &variables),
             script: "layerize_python\n".to_owned(),
             variables,
             ..Recipe::default()

@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 
 use super::{
     Form, GeneratedTree, LangError, LanguageBuild, LanguageStep, LockNeeds, LockedDependency, Mount, Part, Planner,
-    Recipe, Registry, Renewal, Request, Surroundings, split,
+    Recipe, Registry, Renewal, Request, ShellRecipe, Surroundings, split,
 };
 use crate::digest::Digest;
 use crate::spec::{Language, Lock, RustOptions};
@@ -87,7 +87,7 @@ impl Planner for RustOptions {
         };
         let own = Recipe {
             script: BUILD.to_owned(),
-            activate: format!("{}{ACTIVATE}", recipe.preamble),
+            shell: ShellRecipe::of(format!("{}{ACTIVATE}", recipe.preamble), &recipe.variables),
             ..recipe.clone()
         };
         let mut build = LanguageBuild {
