@@ -18,7 +18,7 @@ use crate::fsio::IoContext;
 use crate::layer::Origin;
 use crate::oci::{Manifest, Raw, Reference};
 use crate::transport::read::LayoutBlobs;
-use crate::transport::registry::{RegistryConfig, RegistryError, Remote};
+use crate::transport::registry::{RegistryConfig, Remote};
 use crate::transport::{Location, TransportError};
 
 /// A place that keeps files by digest.
@@ -289,13 +289,7 @@ impl fetch::Place for FoundInputs {
 /// What a failure says of a place: that it does not answer, or that it cannot be used.
 fn failure(place: &str, error: InputsError) -> FetchError {
     let silent = match &error {
-        InputsError::Transport(TransportError::Registry(error)) => matches!(
-            **error,
-            RegistryError::Unreachable { .. }
-                | RegistryError::Broken { .. }
-                | RegistryError::Stalled { .. }
-                | RegistryError::Busy { .. }
-        ),
+        InputsError::Transport(TransportError::Registry(error)) => error.is_silence(),
         _ => false,
     };
     let url = place.to_owned();

@@ -409,6 +409,14 @@ impl TransportError {
         }
     }
 
+    /// Whether the place was looked into and has nothing of the name that was asked for.
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::Missing { .. } | Self::Choose { asked: Some(_), .. } | Self::NotAnImage { .. }
+        )
+    }
+
     /// What the user can do about it, where anything can be said.
     pub fn help(&self) -> Option<String> {
         match self {

@@ -174,6 +174,14 @@ impl RegistryError {
         }
     }
 
+    /// Whether the host gave no usable answer for as long as one was waited for.
+    pub fn is_silence(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::Stalled { .. } | Self::Busy { .. }
+        )
+    }
+
     /// What the user can do about it, where anything can be said.
     pub fn help(&self) -> Option<String> {
         match self {

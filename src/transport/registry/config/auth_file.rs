@@ -64,12 +64,20 @@ impl fmt::Debug for AuthFile {
     }
 }
 
+/// Whether it cannot even be told if there is a file.
+fn is_hidden(path: &Path) -> bool {
+    let found = path.symlink_metadata();
+    found.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 impl AuthFile {
     /// Reads the file; `None` if there is none.
     pub(super) fn read(source: &AuthSource) -> Result<Option<Self>, ConfigError> {
         match crate::fsio::read_limited(&source.path, FILE_BYTES_MAX) {
             Ok(bytes) => Self::parse(&bytes, source).map(Some),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            // In a directory that the user may not even enter, as root leaves it in `/run`, nothing is theirs.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_hidden(&source.path) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
