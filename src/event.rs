@@ -15,8 +15,14 @@ pub enum Event {
     BuildOutput { name: String, line: String },
     /// A build step is done and registered.
     BuildFinished { name: String, path: String },
+    /// A download was unpacked and registered.
+    Unpacked { name: String, path: String },
     /// A build step had been done before.
     Reused { name: String, path: String },
+    /// A build step, or something it refers to, was taken from where others keep what they built.
+    BuildShared { name: String, path: String, from: String },
+    /// What a built step takes up at a place where it is kept for others now; `sent` bytes went there.
+    BuildPublished { name: String, to: String, sent: u64 },
     /// What a place said that was asked for a file, where it did not give it over a network.
     FetchAsked {
         name: String,

@@ -36,11 +36,12 @@
 //! | 4 | [`image`] | recipe → config, manifest and layers as one value | capability digest elf escape event fsio store_path root oci layer spec configure |
 //! | 5 | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |
 //! | 5 | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest child event fsio http oci image layer archive parallel |
+//! | 5 | [`shared_cache`] | what was built, kept in registries for others who build the same | digest event fsio store_path oci parallel store fetch layer build image binary_cache transport |
 //! | 5 | [`container`] | programs of images run in the images' own roots, without an engine | digest escape event fsio spec archive sandbox layer image oci transport |
 //! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | capability digest escape fsio store_path oci image transport archive |
 //! | 6 | [`attest`] | state things of images: bills of materials, provenance, signatures | digest escape fsio store_path oci store derive layer configure image transport graph |
 //! | 6 | [`inputs`] | keep files from outside beside images, and find them again | digest fsio nar oci store store_path spec derive fetch layer image transport |
-//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest child escape event fsio nar store_path oci parallel store closure spec sandbox lang derive fetch configure build layer image transport container audit attest inputs |
+//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest child escape event fsio nar store_path oci parallel graph store closure spec sandbox lang derive fetch configure build layer image binary_cache transport shared_cache container audit attest inputs |
 //! | 8 | [`cli`] | arguments, printing, exit status: one file a verb | all |
 //!
 //! Only `cli` prints, reads the process's environment or exits; only there is an error an `anyhow::Error`.
@@ -105,6 +106,7 @@ pub mod parallel;
 pub mod project;
 pub mod root;
 pub mod sandbox;
+pub mod shared_cache;
 pub mod spec;
 pub mod store;
 pub mod store_path;

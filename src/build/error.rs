@@ -118,6 +118,17 @@ pub enum BuildError {
         /// The place in the sandbox.
         dir: String,
     },
+    /// What somebody else built cannot be taken.
+    #[error("cannot take `{label}` from `{place}`")]
+    Shared {
+        /// What the user calls it.
+        label: String,
+        /// Where it is.
+        place: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// [`crate::sandbox::cancel`] was called.
     #[error("the build was cancelled")]
     Cancelled,

@@ -19,6 +19,7 @@ mod rootfs;
 mod runner;
 mod schedule;
 mod script;
+mod shared;
 mod shell;
 mod step;
 mod surroundings;
@@ -28,6 +29,7 @@ mod variation;
 mod views;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use cache::collect_build_caches;
 pub use check::{Again, checked_steps, make_again};
@@ -35,6 +37,7 @@ pub use error::{BuildError, Reason, RefusedReference, ScriptFailure};
 pub use mend::{make_recorded, makers, report_mended};
 pub use realise::realise;
 pub use runner::FailedCommand;
+pub use shared::{Asked, BuiltPath, Offer, OfferedPath, SharedBuilds};
 pub use shell::{Activation, ShellOptions, ShellUser, run_in_store, shell};
 pub use variation::Variation;
 
@@ -70,6 +73,8 @@ pub struct BuildOptions {
     pub cache_of: Option<String>,
     /// What downloads use.
     pub fetch: FetchConfig,
+    /// Where others keep what they built, asked before anything is built here.
+    pub shared: Option<Arc<dyn SharedBuilds>>,
     /// The program that becomes the sandbox's helper; `None`: this one, which then must call [`sandbox_main`](crate::sandbox::sandbox_main).
     pub helper: Option<PathBuf>,
 }

@@ -9,12 +9,14 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::mend::report_mended;
 use super::schedule::{Job, Schedule};
+use super::shared::{self, Asked, Offer};
 use super::step::Step;
 use super::tools::warn_of_tools;
 use super::{BuildError, BuildOptions};
 use crate::derive::{Action, BuildPlan, Download, Input, StepId};
 use crate::event::{Event, Reporter};
 use crate::fetch;
+use crate::fsio::with_causes;
 use crate::parallel;
 use crate::sandbox;
 use crate::store::Store;
@@ -59,6 +61,9 @@ pub fn realise(
     reporter: &dyn Reporter,
 ) -> Result<BTreeMap<Input, StorePath>, BuildError> {
     let mut schedule = Schedule::new(store, plan, targets)?;
+    if options.shared.is_some() {
+        schedule = schedule.shared();
+    }
     let wanted = schedule.wanted()?;
     let inputs = wanted.iter().flat_map(|&id| plan.steps[id].inputs());
     check_given(store, inputs.chain(targets))?;
@@ -150,15 +155,20 @@ impl<'a> RealiseWork<'a> {
         let _guard = WakeOnPanic(self);
         while let Some(job) = self.take() {
             match job {
+                Job::Ask(questions) => self.ask(&questions),
+                Job::Take(id, offer) => self.take_offer(id, &offer),
                 Job::Fetch(batch) => self.fetch(&batch),
                 Job::Step(id, resolved, paths) => {
-                    let files = self.lock().schedule.files(id);
+                    let progress = self.lock();
+                    let (files, plan_key) = (progress.schedule.files(id), *progress.schedule.plan_key(id));
+                    drop(progress);
                     let step = Step {
                         store: self.store,
                         plan: self.plan,
                         options: self.options,
                         reporter: self.reporter,
                         id,
+                        plan_key,
                         resolved,
                         paths,
                         files,
@@ -208,6 +218,42 @@ impl<'a> RealiseWork<'a> {
             schedule.fetched(batch, files);
             Ok(())
         });
+    }
+
+    /// Asks others for what they have built.
+    fn ask(&self, questions: &[(StepId, Asked)]) {
+        let ids: Vec<StepId> = questions.iter().map(|(id, _)| *id).collect();
+        let asked: Vec<Asked> = questions.iter().map(|(_, asked)| asked.clone()).collect();
+        let offers = match &self.options.shared {
+            Some(shared) => shared.look_up(&asked, self.reporter),
+            None => vec![None; asked.len()],
+        };
+        self.settle(&ids, Ok(offers), |schedule, offers| schedule.answered(&ids, offers));
+    }
+
+    /// Takes what somebody else has built; what cannot be taken is told, and built here.
+    fn take_offer(&self, id: StepId, offer: &Offer) {
+        let label = &self.plan.steps[id].label;
+        let taken = match &self.options.shared {
+            Some(shared) => shared::take(self.store, shared, offer, label, self.reporter).map(|()| true),
+            None => Ok(false),
+        };
+        match taken {
+            Ok(true) => {
+                let path = offer.output.clone();
+                self.settle(&[id], Ok(path), |schedule, path| schedule.made(id, path));
+            }
+            Err(BuildError::Shared { label, place, source }) => {
+                let text = format!(
+                    "`{label}` of `{place}` is not taken, and built here instead: {}",
+                    with_causes(source.as_ref())
+                );
+                self.reporter.report(Event::Warning { text });
+                self.settle(&[id], Ok(()), |schedule, ()| schedule.refused(id));
+            }
+            Ok(false) => self.settle(&[id], Ok(()), |schedule, ()| schedule.refused(id)),
+            Err(error) => self.settle(&[id], Err(error), |_, ()| Ok(())),
+        }
     }
 
     /// Takes note of how a job ended and wakes those who wait for it.

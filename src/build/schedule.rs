@@ -6,14 +6,19 @@
 //! again instead of being carried out (early cutoff). What an output refers to must be there with it: where that is gone
 //! from the store, the step that makes it is carried out too.
 //!
+//! Where others keep what they built, a step that would have to be built is asked for there first, by its plan key before
+//! anything that it needs is fetched, and by its build key once that is known.
+//!
 //! Invariant: looking alone (no file is opened) until something has to be made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::BuildError;
+use super::shared::{Asked, Offer, Sharing};
 use super::step::Resolved;
 use crate::derive::{self, BuildPlan, Input, StepId};
+use crate::digest::Digest;
 use crate::graph;
 use crate::store::{Store, StoreProblem};
 use crate::store_path::StorePath;
@@ -27,12 +32,26 @@ enum ScheduleState {
     Resolved(Resolved),
     /// Where its output would be, though it is not there.
     Known(Resolved, StorePath),
+    /// Somebody else has built it.
+    Offered(Box<Accepted>),
     /// Its output is in the store.
     Valid(StorePath),
 }
 
+/// An offer that fits what is known here.
+#[derive(Debug, Clone)]
+struct Accepted {
+    offer: Offer,
+    /// The steps that make what of its closure is not in it.
+    needs: BTreeSet<StepId>,
+}
+
 /// What to do next.
 pub(super) enum Job {
+    /// Ask whether others have built these steps.
+    Ask(Vec<(StepId, Asked)>),
+    /// Take what somebody else has built of this step.
+    Take(StepId, Box<Offer>),
     /// Fetch what these steps need, in one go.
     Fetch(Vec<StepId>),
     /// Carry this step out.
@@ -53,6 +72,10 @@ pub(super) struct Schedule<'a> {
     fetching: BTreeSet<StepId>,
     /// Paths that are there with all they refer to.
     whole: BTreeSet<StorePath>,
+    /// The plan key of every step of the plan.
+    plan_keys: Vec<Digest>,
+    /// What was asked of others; `None` where there is nobody to ask.
+    sharing: Option<Sharing>,
 }
 
 impl<'a> Schedule<'a> {
@@ -81,17 +104,41 @@ impl<'a> Schedule<'a> {
             files: BTreeMap::new(),
             fetching: BTreeSet::new(),
             whole: BTreeSet::new(),
+            plan_keys: derive::plan_keys(&plan.steps),
+            sharing: None,
         };
         schedule.resolve()?;
         Ok(schedule)
     }
 
+    /// The same, where others can be asked for what they have built.
+    pub(super) fn shared(self) -> Self {
+        Self {
+            sharing: Some(Sharing::default()),
+            ..self
+        }
+    }
+
+    /// The plan key of a step.
+    pub(super) fn plan_key(&self, id: StepId) -> &Digest {
+        &self.plan_keys[id]
+    }
+
     /// The next thing to do that nobody does yet; `None`: nothing, or nothing before something else is done.
     pub(super) fn next(&mut self) -> Result<Option<Job>, BuildError> {
         let wanted = self.wanted()?;
+        // What is needed depends on the answers.
+        if self.sharing.as_ref().is_some_and(|sharing| !sharing.asking.is_empty()) {
+            return Ok(None);
+        }
+        let asked = self.next_questions();
+        if !asked.is_empty() {
+            return Ok(Some(Job::Ask(asked)));
+        }
         let unfetched = |id: &StepId| {
             let is_there = self.files.contains_key(id) || self.fetching.contains(id);
-            !is_there && !self.plan.steps[*id].downloads().is_empty()
+            let is_offered = matches!(self.states[id], ScheduleState::Offered(_));
+            !is_there && !is_offered && !self.plan.steps[*id].downloads().is_empty()
         };
         let batch: Vec<StepId> = wanted.iter().copied().filter(unfetched).collect();
         if !batch.is_empty() {
@@ -101,17 +148,21 @@ impl<'a> Schedule<'a> {
         let Some(id) = wanted.into_iter().find(|&id| self.is_ready(id)) else {
             return Ok(None);
         };
-        let (ScheduleState::Resolved(resolved) | ScheduleState::Known(resolved, _)) = &self.states[&id] else {
-            return Ok(None);
+        let job = match &self.states[&id] {
+            ScheduleState::Resolved(resolved) | ScheduleState::Known(resolved, _) => {
+                Job::Step(id, resolved.clone(), self.paths_of(id))
+            }
+            ScheduleState::Offered(accepted) => Job::Take(id, Box::new(accepted.offer.clone())),
+            ScheduleState::Unresolved | ScheduleState::Valid(_) => return Ok(None),
         };
-        let job = Job::Step(id, resolved.clone(), self.paths_of(id));
         self.running.insert(id);
         Ok(Some(job))
     }
 
     /// Whether something is being done.
     pub(super) fn is_busy(&self) -> bool {
-        !self.running.is_empty() || !self.fetching.is_empty()
+        let is_asking = self.sharing.as_ref().is_some_and(|sharing| !sharing.asking.is_empty());
+        !self.running.is_empty() || !self.fetching.is_empty() || is_asking
     }
 
     /// The files of a step's downloads.
@@ -134,7 +185,91 @@ impl<'a> Schedule<'a> {
         for id in steps {
             self.running.remove(id);
             self.fetching.remove(id);
+            if let Some(sharing) = &mut self.sharing {
+                sharing.asking.remove(id);
+            }
         }
+    }
+
+    /// The steps that would have to be built as far as can be said by now and that nobody was asked for, marked as being
+    /// asked for.
+    fn next_questions(&mut self) -> Vec<(StepId, Asked)> {
+        let Some(sharing) = &mut self.sharing else {
+            return Vec::new();
+        };
+        let mut asked = Vec::new();
+        for &id in &sharing.to_ask {
+            let build_key = match &self.states[&id] {
+                ScheduleState::Resolved(resolved) | ScheduleState::Known(resolved, _) => Some(resolved.digest),
+                _ => None,
+            };
+            let question = Asked {
+                label: self.plan.steps[id].label.clone(),
+                name: self.plan.steps[id].name.clone(),
+                plan_key: self.plan_keys[id],
+                build_key,
+            };
+            sharing.asked.insert(id);
+            sharing.asked_resolved.extend(build_key.map(|_| id));
+            sharing.asking.insert(id);
+            asked.push((id, question));
+        }
+        sharing.to_ask.clear();
+        asked
+    }
+
+    /// Takes note of what others have of the steps that were asked for.
+    pub(super) fn answered(&mut self, steps: &[StepId], offers: Vec<Option<Offer>>) -> Result<(), BuildError> {
+        if let Some(sharing) = &mut self.sharing {
+            sharing.asking.retain(|id| !steps.contains(id));
+        }
+        for (&id, offer) in steps.iter().zip(offers) {
+            if let Some(offer) = offer
+                && let Some(accepted) = self.accepted(id, offer)?
+            {
+                self.states.insert(id, ScheduleState::Offered(Box::new(accepted)));
+            }
+        }
+        self.resolve()
+    }
+
+    /// An offer with what it needs; `None` where it does not fit what is known here. What it says of downloads is what
+    /// they will turn out to be, or else it is not taken.
+    fn accepted(&mut self, id: StepId, offer: Offer) -> Result<Option<Accepted>, BuildError> {
+        if let ScheduleState::Known(_, path) = &self.states[&id]
+            && *path != offer.output
+        {
+            return Ok(None);
+        }
+        let makers: BTreeMap<&Digest, StepId> = self.inputs.keys().map(|&id| (&self.plan_keys[id], id)).collect();
+        let (mut needs, mut told) = (BTreeSet::new(), Vec::new());
+        for (path, member) in &offer.members {
+            let maker = member.plan_key.as_ref().and_then(|key| makers.get(key).copied());
+            match maker.map(|maker| (maker, &self.states[&maker])) {
+                Some((_, ScheduleState::Valid(known))) if known == path => {}
+                Some((_, ScheduleState::Valid(_))) => return Ok(None),
+                _ if member.built.is_some() => {}
+                Some((maker, ScheduleState::Known(_, known))) if known == path => drop(needs.insert(maker)),
+                Some((maker, ScheduleState::Resolved(resolved))) => {
+                    needs.insert(maker);
+                    told.push((maker, ScheduleState::Known(resolved.clone(), path.clone())));
+                }
+                Some(_) => return Ok(None),
+                None if self.store.info(path)?.is_some() => {}
+                None => return Ok(None),
+            }
+        }
+        self.states.extend(told);
+        Ok(Some(Accepted { offer, needs }))
+    }
+
+    /// Takes note that an offer could not be taken: the step is built here.
+    pub(super) fn refused(&mut self, id: StepId) -> Result<(), BuildError> {
+        self.running.remove(&id);
+        self.states.insert(id, ScheduleState::Unresolved);
+        // Its users may have been resolved with what it was said to make.
+        self.forget_users_of(id);
+        self.resolve()
     }
 
     /// Takes note of a step's output, and looks up what can be looked up now.
@@ -146,11 +281,27 @@ impl<'a> Schedule<'a> {
             && known != path
         {
             self.forget_users_of(id);
+            self.forget_offers_with(&known);
             if self.store.is_damaged(&known) {
                 self.forget_outputs_with(known)?;
             }
         }
         self.resolve()
+    }
+
+    /// No step makes `path`: what was offered with it does not fit.
+    fn forget_offers_with(&mut self, path: &StorePath) {
+        let with = |(id, state): (&StepId, &ScheduleState)| match state {
+            ScheduleState::Offered(accepted) if !self.running.contains(id) => {
+                accepted.offer.members.contains_key(path).then_some(*id)
+            }
+            _ => None,
+        };
+        let offered: Vec<StepId> = self.states.iter().filter_map(with).collect();
+        for id in offered {
+            self.states.insert(id, ScheduleState::Unresolved);
+            self.forget_users_of(id);
+        }
     }
 
     /// Nothing makes `damaged` any more: what refers to it has to be made anew too.
@@ -193,13 +344,29 @@ impl<'a> Schedule<'a> {
     fn resolve(&mut self) -> Result<(), BuildError> {
         let ids: Vec<StepId> = self.inputs.keys().copied().collect();
         for id in ids {
-            let is_open = matches!(self.states[&id], ScheduleState::Unresolved);
-            if is_open && self.inputs[&id].iter().all(|input| self.path_of(input).is_some()) {
-                let state = self.look_up(id)?;
-                self.states.insert(id, state);
+            if !matches!(self.states[&id], ScheduleState::Unresolved) {
+                continue;
             }
+            let is_resolved = self.inputs[&id].iter().all(|input| self.path_of(input).is_some());
+            let state = match is_resolved {
+                true => self.look_up(id)?,
+                false => self.look_up_planned(id)?,
+            };
+            self.states.insert(id, state);
         }
         Ok(())
+    }
+
+    /// What is known of a step by its plan alone: an output that is in the store, where it was made or taken from others
+    /// without what it is made of.
+    fn look_up_planned(&self, id: StepId) -> Result<ScheduleState, BuildError> {
+        if self.plan.steps[id].is_built()
+            && let Some(path) = self.store.known_output(&self.plan_keys[id])?
+            && self.store.info(&path)?.is_some()
+        {
+            return Ok(ScheduleState::Valid(path));
+        }
+        Ok(ScheduleState::Unresolved)
     }
 
     fn look_up(&self, id: StepId) -> Result<ScheduleState, BuildError> {
@@ -227,6 +394,7 @@ impl<'a> Schedule<'a> {
             Input::Path(path) => Some(path),
             Input::Step(id) => match self.states.get(id)? {
                 ScheduleState::Valid(path) | ScheduleState::Known(_, path) => Some(path),
+                ScheduleState::Offered(accepted) => Some(&accepted.offer.output),
                 ScheduleState::Unresolved | ScheduleState::Resolved(_) => None,
             },
         }
@@ -244,6 +412,7 @@ impl<'a> Schedule<'a> {
         let mut wanted = BTreeSet::new();
         let mut needed_valid: BTreeSet<StepId> = self.targets.clone();
         let mut needed_known = BTreeSet::new();
+        let mut to_ask = Vec::new();
         // Users come after what they use: each step is reached when all that need it have been.
         let ids: Vec<StepId> = self.inputs.keys().rev().copied().collect();
         for id in ids {
@@ -255,7 +424,15 @@ impl<'a> Schedule<'a> {
                 Input::Step(id) => Some(*id),
                 Input::Path(_) => None,
             });
+            if (valid || known) && self.may_be_asked(id, valid) {
+                to_ask.push(id);
+                continue;
+            }
             match &self.states[&id] {
+                ScheduleState::Offered(accepted) if valid => {
+                    wanted.insert(id);
+                    needed_valid.extend(&accepted.needs);
+                }
                 ScheduleState::Unresolved if valid || known => needed_known.extend(steps),
                 ScheduleState::Resolved(_) if valid || known => {
                     wanted.insert(id);
@@ -268,7 +445,23 @@ impl<'a> Schedule<'a> {
                 _ => {}
             }
         }
+        if let Some(sharing) = &mut self.sharing {
+            sharing.to_ask = to_ask;
+        }
         Ok(wanted)
+    }
+
+    /// Whether somebody else may have built what would have to be built here; `valid`: what a step makes is needed.
+    fn may_be_asked(&self, id: StepId, valid: bool) -> bool {
+        let Some(sharing) = &self.sharing else { return false };
+        self.plan.steps[id].is_built()
+            && !self.running.contains(&id)
+            && match &self.states[&id] {
+                ScheduleState::Unresolved => !sharing.asked.contains(&id),
+                ScheduleState::Resolved(_) => !sharing.asked_resolved.contains(&id),
+                ScheduleState::Known(..) => valid && !sharing.asked_resolved.contains(&id),
+                ScheduleState::Offered(_) | ScheduleState::Valid(_) => false,
+            }
     }
 
     /// The steps that make what a valid path refers to and what is gone from the store.
@@ -302,7 +495,13 @@ impl<'a> Schedule<'a> {
                 matches!(self.states.get(id), Some(ScheduleState::Valid(path)) if self.whole.contains(path))
             }
         };
-        !self.running.contains(&id) && !self.fetching.contains(&id) && self.inputs[&id].iter().all(is_valid)
+        if self.running.contains(&id) || self.fetching.contains(&id) {
+            return false;
+        }
+        match &self.states[&id] {
+            ScheduleState::Offered(accepted) => accepted.needs.iter().all(|&id| is_valid(&&Input::Step(id))),
+            _ => self.inputs[&id].iter().all(is_valid),
+        }
     }
 
     fn forget_users_of(&mut self, id: StepId) {
@@ -311,7 +510,8 @@ impl<'a> Schedule<'a> {
             let uses = inputs
                 .iter()
                 .any(|input| matches!(input, Input::Step(id) if changed.contains(id)));
-            let is_settled = matches!(self.states[&user], ScheduleState::Valid(_)) || self.running.contains(&user);
+            let is_settled = matches!(self.states[&user], ScheduleState::Valid(_) | ScheduleState::Offered(_))
+                || self.running.contains(&user);
             if uses && !is_settled {
                 self.states.insert(user, ScheduleState::Unresolved);
                 changed.insert(user);

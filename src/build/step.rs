@@ -50,6 +50,7 @@ pub(super) struct Step<'a> {
     pub options: &'a BuildOptions,
     pub reporter: &'a dyn Reporter,
     pub id: StepId,
+    pub plan_key: Digest,
     pub resolved: Resolved,
     /// The store path of every input.
     pub paths: BTreeMap<Input, StorePath>,
@@ -64,6 +65,7 @@ impl Step<'_> {
         let _lock = self.store.lock_build(digest)?;
         let label = &self.derivation().label;
         if let Some(path) = self.store.realisation(digest)? {
+            self.store.record_planned(&self.plan_key, &path)?;
             self.report_reused(&path);
             self.warn_of_tools(&path)?;
             return Ok(path);
@@ -81,11 +83,13 @@ impl Step<'_> {
             },
         })?;
         self.store.record_realisation(digest, &self.resolved.json, &path)?;
+        self.store.record_planned(&self.plan_key, &path)?;
         self.warn_of_unscanned(&path)?;
         self.warn_of_tools(&path)?;
-        self.reporter.report(Event::BuildFinished {
-            name: label.clone(),
-            path: StoreDir::layerize().join(&path),
+        let (name, logical) = (label.clone(), StoreDir::layerize().join(&path));
+        self.reporter.report(match self.derivation().is_built() {
+            true => Event::BuildFinished { name, path: logical },
+            false => Event::Unpacked { name, path: logical },
         });
         Ok(path)
     }

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::Deserialize;
 
+use crate::binary_cache::KeyError;
 use crate::build::Bounds;
 use crate::http::{HostTls, SetupError};
+use crate::project::MachineCaches;
 use crate::spec::parse_size;
 use crate::transport::registry::config::{self, HostConfig};
 
@@ -40,6 +42,8 @@ pub struct UserConfig {
     pub nix_caches: Vec<String>,
     /// `[nix] trusted-keys`: whose signatures of store paths are believed, `NAME:BASE64`.
     pub nix_trusted_keys: Vec<String>,
+    /// `[cache] from`, `to`, `trusted-keys`, `sign-key` and `unsigned`: where what was built is shared.
+    pub shared: MachineCaches,
     /// `[cache] max-size` in bytes.
     pub cache_max_size: u64,
     /// `[build] max-memory` and `max-processes`.
@@ -108,6 +112,29 @@ struct DebianSection {
 struct CacheSection {
     #[serde(deserialize_with = "size")]
     max_size: Option<u64>,
+    from: Vec<String>,
+    to: Vec<String>,
+    trusted_keys: Vec<String>,
+    sign_key: Option<PathBuf>,
+    unsigned: bool,
+}
+
+impl CacheSection {
+    /// The shared caches, with paths relative to the configuration's own directory.
+    fn shared(&self, dir: &Path) -> Result<MachineCaches, KeyError> {
+        Ok(MachineCaches {
+            dir: dir.to_owned(),
+            from: self.from.clone(),
+            to: self.to.clone(),
+            trusted_keys: self
+                .trusted_keys
+                .iter()
+                .map(|key| key.parse())
+                .collect::<Result<_, _>>()?,
+            sign_key: self.sign_key.as_ref().map(|file| dir.join(file)),
+            unsigned: self.unsigned,
+        })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -137,7 +164,7 @@ impl UserConfig {
                     path.display(),
                     error.to_string().trim_end()
                 ),
-                "known are: store, nix-store, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, [build] max-memory and max-processes, \
+                "known are: store, nix-store, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, from, to, trusted-keys, sign-key and unsigned, [build] max-memory and max-processes, \
                  [registries.\"HOST\"] mirrors, plain-http, credentials-over-http, private-network, ca-file, client-cert and client-key",
             )
         })?;
@@ -153,7 +180,12 @@ impl UserConfig {
             registries.insert(host.clone(), of_host);
             tls.insert(host.clone(), of_tls);
         }
-        Ok(file.into_config(dir, registries, tls))
+        let shared = (file.cache.shared(dir))
+            .with_context(|| format!("`{}`: `[cache] trusted-keys` cannot be used", path.display()))?;
+        Ok(UserConfig {
+            shared,
+            ..file.into_config(dir, registries, tls)
+        })
     }
 }
 
@@ -200,6 +232,7 @@ impl File {
             debian_snapshots: self.debian.snapshots,
             nix_caches: self.nix.caches,
             nix_trusted_keys: self.nix.trusted_keys,
+            shared: MachineCaches::default(),
             bounds: Bounds {
                 memory: self.build.max_memory,
                 processes: self.build.max_processes,

@@ -15,6 +15,7 @@ use crate::http::{HttpConfig, ProxyVariable, ProxyVariables};
 use crate::inputs;
 use crate::oci::Platform;
 use crate::project::{DEFAULT_EPOCH, Environment};
+use crate::shared_cache::SilentPlaces;
 use crate::spec::lock::LockChange;
 use crate::transport::registry::RegistryConfig;
 use crate::transport::registry::config::{AuthSource, FileKind, Helpers};
@@ -79,6 +80,8 @@ impl<'a> Context<'a> {
             here: std::env::current_dir().context("cannot tell the current directory")?,
             file: global.file.clone(),
             epoch: epoch()?,
+            cache: config.shared.clone(),
+            silent_caches: SilentPlaces::default(),
             bounds: config.bounds,
             debian_mirrors: config.debian_mirrors.clone(),
             ssh_is_chosen: is_set("GIT_SSH_COMMAND") || is_set("GIT_SSH"),

@@ -10,6 +10,8 @@ use super::flags::{BuildFlags, ImageFlags, InputsFlags, TransferFlags};
 use super::outcome::Outcome;
 use super::transfer;
 use super::trials::{self, Shown};
+use crate::oci::Reference;
+use crate::project::request::{self, SharedImage};
 use crate::project::trials::Trial;
 use crate::project::{self, KeepExtent, KeptInputs, kept, work};
 
@@ -61,6 +63,13 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
         let opened = context.content(&location, None, args.all)?;
         return push(&opened.content, None, &registries, args, context);
     }
+    let options = args.image.options()?;
+    if !args.test && args.inputs.inputs.is_none() {
+        let work_options = args.flags.options();
+        if let Some(shared) = request::find(&what, &work_options, &options, &context.environment)? {
+            return push_shared(&shared, &registries, args, context);
+        }
+    }
     let work = work::prepare(&what, &args.flags.options(), &context.environment)?;
     if work.image_count() != 1 {
         return Err(advised(
@@ -68,7 +77,6 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
             "name the one to push: `layerize push IMAGE REF`",
         ));
     }
-    let options = args.image.options()?;
     let images = project::images(&work, &options, &context.environment)?;
     if args.test {
         let trials = trials::run(&images, None, args.flags.jobs, &work, Shown::Aside, context)?;
@@ -83,6 +91,19 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
             None => None,
         };
         push(&named.content(), keep.as_ref(), &registries, args, context)?;
+        if named.index.is_none() {
+            let beside = repositories(&registries)?;
+            let keep = keep.as_ref();
+            request::publish(
+                &named.name,
+                &named.image,
+                &work,
+                &options,
+                &beside,
+                keep,
+                &context.environment,
+            )?;
+        }
     }
     context.trim_layer_cache()?;
     context.ui.summary();
@@ -100,6 +121,39 @@ fn push(
         transfer::write(content, keep, registry, &[], &args.transfer, context)?;
     }
     Ok(Outcome::Done)
+}
+
+/// Pushes what somebody else has made of the same request. Its layers go from the shared cache to the registry, which takes
+/// them itself where it is the same one.
+fn push_shared(
+    shared: &SharedImage,
+    registries: &[Location],
+    args: &PushArgs,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
+    context.ui.note(&format!(
+        "note: {} was made before, and is in {}: nothing is built",
+        shared.image.digest(),
+        shared.place.name()
+    ));
+    push(&Content::Image(shared.image.clone()), None, registries, args, context)?;
+    if args.inputs.extent(Some(KeepExtent::Outside)).is_some() {
+        kept::copy(&shared.place, &shared.image.digest(), registries, &context.environment)?;
+    }
+    context.ui.summary();
+    Ok(Outcome::Done)
+}
+
+/// The repositories that were pushed to, each with its registry's host.
+fn repositories(registries: &[Location]) -> anyhow::Result<Vec<(String, String)>> {
+    let mut repositories = Vec::new();
+    for location in registries {
+        if let Location::Registry(name) = location {
+            let reference: Reference = name.parse()?;
+            repositories.push((reference.registry().to_owned(), reference.repository().to_owned()));
+        }
+    }
+    Ok(repositories)
 }
 
 /// What to push, and where: every `docker://…`, or else the last argument.

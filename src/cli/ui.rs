@@ -54,6 +54,8 @@ struct DisplayState {
     running: BTreeMap<String, ProgressBar>,
     built: Vec<String>,
     reused: usize,
+    shared: usize,
+    unpacked: usize,
     fetched: usize,
     fetched_bytes: u64,
     layers_packed: usize,
@@ -153,8 +155,14 @@ impl Ui {
         self.clear();
         let state = self.lock();
         let mut parts = Vec::new();
-        if !state.built.is_empty() {
+        if !state.built.is_empty() || state.shared > 0 {
             parts.push(format!("{} built", state.built.len()));
+        }
+        if state.shared > 0 {
+            parts.push(format!("{} from shared caches", state.shared));
+        }
+        if state.unpacked > 0 {
+            parts.push(format!("{} unpacked", state.unpacked));
         }
         if state.reused > 0 {
             parts.push(format!("{} reused", state.reused));
@@ -241,10 +249,17 @@ impl Ui {
             Event::BuildOutput { name, line } => self.with_bar(name, |bar| bar.set_message(shown(line).into_owned())),
             Event::BuildFinished { name, path } => {
                 self.end(name);
+                self.done(&format!("built {name}: {path}"));
+            }
+            Event::Unpacked { name, path } => {
                 // One line for each of a hundred unpacked packages would bury what the user asked for.
                 if !name.starts_with("deb:") || self.verbose {
-                    self.done(&format!("built {name}: {path}"));
+                    self.done(&format!("unpacked {name}: {path}"));
                 }
+            }
+            Event::BuildShared { name, path, from } => self.done(&format!("took {name} from {from}: {path}")),
+            Event::BuildPublished { name, to, sent } => {
+                self.done(&format!("kept {name} in {to} ({} sent)", DecimalBytes(*sent)))
             }
             Event::Reused { name, path } if self.verbose => self.done(&format!("reused {name}: {path}")),
             Event::Reused { .. } => {}
@@ -384,6 +399,8 @@ impl Ui {
         let mut state = self.lock();
         match event {
             Event::BuildFinished { name, .. } => state.built.push(name.clone()),
+            Event::BuildShared { .. } => state.shared += 1,
+            Event::Unpacked { .. } => state.unpacked += 1,
             Event::Reused { .. } => state.reused += 1,
             Event::FetchFinished { bytes, .. } => {
                 state.fetched += 1;

@@ -23,7 +23,7 @@ pub use crate::lang::{Unit, Units};
 pub use language::{LanguageInputs, LanguageSource};
 pub use make::{make, output_name, source_name};
 pub use recorded::recorded;
-pub use resolve::{FORMAT, SANDBOX_FORMAT, fixed_path, resolved_json, unit_scope};
+pub use resolve::{FORMAT, SANDBOX_FORMAT, fixed_path, plan_keys, resolved_json, unit_scope};
 pub use script::shell;
 
 /// All steps that the spec needs, each after its inputs.
@@ -429,6 +429,24 @@ impl Derivation {
             | Action::UnpackDebControl { .. }
             | Action::UnpackDebSource { .. }
             | Action::UnpackGoModule { .. } => BTreeSet::new(),
+        }
+    }
+
+    /// Whether the output is the work of programs, which is worth keeping for others; what is only unpacked is not.
+    pub fn is_built(&self) -> bool {
+        match &self.action {
+            Action::Script(_) | Action::Configure(_) | Action::DebugTools { .. } | Action::DebugInfo(_) => true,
+            Action::Fetch(_)
+            | Action::Restore(_)
+            | Action::Unpack { .. }
+            | Action::UnpackCrate { .. }
+            | Action::UnpackGitCrates { .. }
+            | Action::UnpackNpm { .. }
+            | Action::UnpackDeb { .. }
+            | Action::UnpackDebControl { .. }
+            | Action::UnpackDebSource { .. }
+            | Action::UnpackGoModule { .. }
+            | Action::DebPart { .. } => false,
         }
     }
 

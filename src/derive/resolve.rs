@@ -87,6 +87,24 @@ pub fn resolved_json(derivation: &Derivation, path: &dyn Fn(&Input) -> StorePath
     hashed_text(derivation, &|input| dir.join(&path(input)))
 }
 
+/// The *plan key* of each step: the hash of its text with every input named by its own plan key.
+///
+/// It is known before anything was fetched or built, and equal for equal plans on all machines. Equal plan keys give equal
+/// outputs only as far as builds are reproducible; equal hashes of [resolved](resolved_json) derivations say more.
+pub fn plan_keys(steps: &[Derivation]) -> Vec<Digest> {
+    let dir = StoreDir::layerize();
+    let mut keys: Vec<Digest> = Vec::with_capacity(steps.len());
+    for step in steps {
+        // The inputs of a step are earlier ones.
+        let text = hashed_text(step, &|input| match input {
+            Input::Step(id) => keys[*id].to_string(),
+            Input::Path(path) => dir.join(path),
+        });
+        keys.push(Digest::of(text.as_bytes()));
+    }
+    keys
+}
+
 /// The path of a fixed output, known before it is fetched (`nix-store --add-fixed sha256`); `None` for a step
 /// whose output is not fixed, or is by another hash: one content has one path, whichever hash it was asked for by.
 pub fn fixed_path(derivation: &Derivation) -> Option<StorePath> {

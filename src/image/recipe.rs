@@ -174,6 +174,11 @@ impl Recipe {
         Digest::of(&canonical_json(&(version, self.format().number, asked, self.found())))
     }
 
+    /// All that is known of it before anything is built: the format, what is asked for, and the files on disk.
+    pub fn request(&self) -> impl Serialize + '_ {
+        (self.format().number, self.asked(), files(&self.files))
+    }
+
     /// Whether the files on disk are still those of the recipe.
     pub(super) fn files_are_current(&self) -> Result<bool, ImageError> {
         let now = sources::read(&self.spec)?;

@@ -246,7 +246,7 @@ fn of_spec(
 }
 
 /// What a spec's image is by itself, at the date that images have by default, before anything of it is looked up.
-fn plain_recipe(spec: spec::Image, platform: Platform) -> Result<Recipe, ProjectError> {
+pub(super) fn plain_recipe(spec: spec::Image, platform: Platform) -> Result<Recipe, ProjectError> {
     let compression = spec.compression.as_ref().map(|compression| compression.value);
     let tar_profile = spec.layers.tar_profile.as_ref().map(|profile| profile.value);
     let name = spec.name.value.clone();

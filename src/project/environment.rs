@@ -14,6 +14,7 @@ use crate::image::ImageCache;
 use crate::inputs;
 use crate::layer::LayerCache;
 use crate::oci::Platform;
+use crate::shared_cache::SilentPlaces;
 use crate::spec::{Inputs, Workspace};
 use crate::store::Store;
 use crate::transport::registry::RegistryConfig;
@@ -22,6 +23,7 @@ use crate::transport::{Location, ReadOptions, Source, TransportError};
 use super::error::ProjectError;
 use super::files::Project;
 use super::nix::LazyNix;
+use super::shared::{CacheOptions, MachineCaches};
 
 /// Seconds since 1970 of everything that has a date, unless `SOURCE_DATE_EPOCH` says otherwise. Not 0, which some tools
 /// take for "no date".
@@ -48,6 +50,10 @@ pub struct Environment<'a> {
     pub epoch: i64,
     /// Places that keep inputs, asked before addresses and mirrors.
     pub inputs_from: Vec<inputs::Place>,
+    /// The shared caches that did not answer.
+    pub silent_caches: SilentPlaces,
+    /// The machine's shared caches.
+    pub cache: MachineCaches,
     /// What builds may use at most on this machine.
     pub bounds: Bounds,
     /// Debian mirrors that are tried before the machine's apt.
@@ -85,6 +91,8 @@ pub struct WorkOptions {
     pub cores: usize,
     /// What each script may use at most; what is not given is as the machine or the spec says.
     pub bounds: Bounds,
+    /// Which shared caches are read and written, besides those of spec and machine.
+    pub cache: CacheOptions,
     /// Keep the build directory of a script that fails.
     pub keep_failed: bool,
     /// Give scripts empty directories in place of the caches that their packages declare.
@@ -174,6 +182,7 @@ impl Environment<'_> {
             cores: options.cores,
             bounds: self.bounds_of(options, workspace),
             keep_failed: options.keep_failed,
+            shared: self.shared_caches(options, workspace)?.reader(),
             cache_of: (project.filter(|_| !options.no_build_cache)).map(|project| project.dir.display().to_string()),
             fetch: FetchConfig {
                 places: places.chain(options.places.iter().cloned()).collect(),

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use crate::audit::AuditError;
+use crate::binary_cache::KeyError;
 use crate::build::BuildError;
 use crate::configure::ConfigureError;
 use crate::container::ContainerError;
@@ -17,6 +18,7 @@ use crate::inputs::InputsError;
 use crate::layer::partition::PlanError;
 use crate::nar::NarError;
 use crate::oci::{ParseCompressionError, PlatformError, ReferenceError};
+use crate::shared_cache::SharedCacheError;
 use crate::spec::Diagnostics;
 use crate::store::StoreError;
 use crate::store_path::{LogicalPath, StoreDir, StorePath};
@@ -39,6 +41,18 @@ pub enum ProjectError {
     /// A build failed.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// A shared cache cannot be used.
+    #[error(transparent)]
+    SharedCache(#[from] SharedCacheError),
+    /// A text is no key.
+    #[error("a key of shared caches cannot be used")]
+    Key(#[source] KeyError),
+    /// Shared caches are to be read, and nobody's entries would be believed.
+    #[error("the shared cache `{place}` is to be read, and nobody is trusted")]
+    NobodyTrusted {
+        /// The first of them.
+        place: String,
+    },
     /// What maintainer scripts did cannot be read.
     #[error(transparent)]
     Configure(#[from] ConfigureError),
@@ -388,6 +402,13 @@ impl ProjectError {
             Self::Making { source, .. } => source.help(),
             Self::NoPrevious { source, .. } => source.help(),
             Self::Build(error) => error.help(),
+            Self::SharedCache(error) => error.help(),
+            Self::Key(error) => error.help(),
+            Self::NobodyTrusted { .. } => Some(
+                "name the public key of who fills it: `--cache-trusted-key NAME:BASE64`, or `trusted-keys` in `[cache]`; \
+                 `--cache-unsigned` believes everybody who can write there"
+                    .to_owned(),
+            ),
             Self::Configure(error) => error.help(),
             Self::Finished { .. } => Some(
                 "name the image of the spec: `layerize explain NAME --scripts`; its bill of materials says it, too"

@@ -4,6 +4,7 @@
 //! Invariant: what a place lacks is fetched before it is sent, all of it at once; nothing is fetched that is there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::derive::{BuildPlan, Download, Input};
 use crate::digest::{ContentDigest, Digest};
@@ -11,10 +12,11 @@ use crate::event::{Event, Reporter, Silent};
 use crate::fetch::{self, FetchConfig, FetchError};
 use crate::inputs::{self, ArtifactContents, InputFile, LocalTree, MadeWith, Needed};
 use crate::oci::{MediaType, Subject};
+use crate::shared_cache::CachePlace;
 use crate::spec::{Image, PackageName};
 use crate::store::Store;
 use crate::store_path::StorePath;
-use crate::transport::{Companion, Sink, Stored};
+use crate::transport::{self, Companion, Location, ReadOptions, Sink, Source, Stored};
 
 use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
@@ -216,6 +218,46 @@ fn fetch_unknown(needed: &Needed, config: &FetchConfig, reporter: &dyn Reporter)
         .map(|(_, download)| download)
         .collect();
     fetch::fetch(&wanted, config, reporter).map(drop)
+}
+
+/// Copies the inputs that are kept beside an image in `from` to each of `places`, where they are not there already.
+pub fn copy(
+    from: &CachePlace,
+    image: &Digest,
+    places: &[Location],
+    environment: &Environment<'_>,
+) -> Result<(), ProjectError> {
+    let tag = inputs::tag_of(image);
+    let options = ReadOptions {
+        registries: environment.registries.clone(),
+        ..ReadOptions::default()
+    };
+    let open = |location: &Location| match location.source(&options) {
+        Ok(source) => Ok(Some(Arc::from(source))),
+        Err(error) if error.is_absence() => Ok(None),
+        Err(error) => Err(error),
+    };
+    for place in places {
+        let Some(to) = place.tagged(&tag)? else { continue };
+        let there: Option<Arc<dyn Source>> = open(&to)?;
+        if there.is_some() {
+            continue;
+        }
+        let Some(source) = open(&from.tagged(&tag)?)? else {
+            let text = format!(
+                "`{}` does not have the inputs of the image: they are not kept",
+                from.name()
+            );
+            environment.reporter.report(Event::Note { text });
+            return Ok(());
+        };
+        let artifact = transport::open(&source)?;
+        let sink = to.sink(None, &environment.registries, environment.reporter)?;
+        for image in artifact.images() {
+            sink.put(image, &[])?;
+        }
+    }
+    Ok(())
 }
 
 impl KeptInputs<'_> {

@@ -17,6 +17,7 @@ use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
 use super::files::Project;
 use super::nix::LazyNix;
+use super::shared::Built;
 use super::target::{self, Target};
 
 /// Targets with everything they need in the store.
@@ -135,7 +136,14 @@ fn realise(
     let plan = project.plan(&store, &sources)?;
     let build_options = environment.build_options(options, Some(&project))?;
     let inputs = all_inputs(&targets, &plan);
-    let paths = build::realise(&store, &plan, &inputs, &build_options, environment.reporter)?;
+    let realised = build::realise(&store, &plan, &inputs, &build_options, environment.reporter);
+    let caches = environment.shared_caches(options, Some(&project.workspace))?;
+    if caches.is_written() {
+        let none = BTreeMap::new();
+        let built = Built::new(&store, &plan, &inputs, realised.as_ref().unwrap_or(&none))?;
+        caches.publish(&built, &environment.layer_cache()?, environment.reporter)?;
+    }
+    let paths = realised?;
     let mut work = Work {
         store,
         nix,

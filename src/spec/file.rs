@@ -12,7 +12,7 @@ use super::checks;
 use super::diagnostics::Diagnostic;
 use super::keys;
 use super::reader::{Field, Reader, Table};
-use super::types::{BuildBounds, Debian, Image, Inputs, Package, Spanned, Withheld};
+use super::types::{BuildBounds, Debian, Image, Inputs, Package, SharedCaches, Spanned, Withheld};
 use super::{image, image_debug, package, syntax};
 
 /// One file's content.
@@ -34,14 +34,16 @@ pub(super) struct SpecFile {
     pub(super) debian: Debian,
     /// `[inputs]`; empty for an imported file.
     pub(super) inputs: Inputs,
+    /// `[cache]`; empty for an imported file.
+    pub(super) cache: SharedCaches,
     /// `[build]`; empty for an imported file.
     pub(super) build: BuildBounds,
     /// Whether the text could not even be taken apart, so that nothing is known of its names.
     pub(super) unreadable: bool,
 }
 
-/// Reads the text of file number `index`, whose paths are relative to `dir`. Images, `[debian]` and `[inputs]` of
-/// imported files do not count and are not looked at: they are another project's.
+/// Reads the text of file number `index`, whose paths are relative to `dir`. Images, `[debian]`, `[inputs]` and `[cache]`
+/// of imported files do not count and are not looked at: they are another project's.
 pub(super) fn read(index: usize, dir: &Path, text: &str, errors: &mut Vec<Diagnostic>) -> SpecFile {
     let mut file = SpecFile::default();
     let (document, syntax) = DeTable::parse_recoverable(text);
@@ -78,6 +80,9 @@ pub(super) fn read(index: usize, dir: &Path, text: &str, errors: &mut Vec<Diagno
         }
         if let Some(field) = table.get("inputs") {
             file.inputs = read_inputs(&mut reader, &field, dir).unwrap_or_default();
+        }
+        if let Some(field) = table.get("cache") {
+            file.cache = read_cache(&mut reader, &field, dir).unwrap_or_default();
         }
         if let Some(field) = table.get("build") {
             file.build = read_build(&mut reader, &field).unwrap_or_default();
@@ -158,6 +163,21 @@ fn read_inputs(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option
         dir: dir.to_owned(),
         from,
         withhold,
+    })
+}
+
+fn read_cache(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option<SharedCaches> {
+    let table = reader.table(field, "`[cache]`".to_owned(), keys::SHARED_CACHE.iter().collect())?;
+    let mut checked = |key: &'static str, check: fn(&str) -> checks::Check<String>| -> Vec<Spanned<String>> {
+        let elements = table.elements(reader, key);
+        let values = elements.iter().filter_map(|element| reader.checked(element, check));
+        values.collect()
+    };
+    Some(SharedCaches {
+        dir: dir.to_owned(),
+        from: checked("from", checks::cache_place),
+        to: checked("to", checks::cache_place),
+        trusted_keys: checked("trusted-keys", checks::public_key),
     })
 }
 

@@ -99,6 +99,11 @@ pub(super) const ROOT: &[Key] = &[
         Table(INPUTS),
         "Where the files that a build takes from outside are kept, and which of them may not be copied.",
     ),
+    key(
+        "cache",
+        Table(SHARED_CACHE),
+        "Where what was built is kept for others who build the same, and whose entries there are believed.",
+    ),
     also(
         key("package", Map(&Table(PACKAGE)), "What is built, by name."),
         &["packages", "pkg"],
@@ -157,6 +162,34 @@ pub(super) const INPUTS: &[Key] = &[
             "Debian packages whose files may not be copied to a registry: `deb:NAME`, `deb-source:NAME`.",
         ),
         &["exclude", "no-redistribute", "redistribute"],
+    ),
+];
+
+/// `[cache]`.
+pub(super) const SHARED_CACHE: &[Key] = &[
+    also(
+        key(
+            "from",
+            TEXTS,
+            "Places asked before anything is built: `docker://HOST/NAME` or `oci:DIR`, relative to this file.",
+        ),
+        &["read", "pull"],
+    ),
+    also(
+        key(
+            "to",
+            TEXTS,
+            "Places that what was built goes to, in the form of `from`.",
+        ),
+        &["write", "push"],
+    ),
+    also(
+        key(
+            "trusted-keys",
+            TEXTS,
+            "Whose entries are believed: public keys `NAME:BASE64`, as `layerize store key generate` prints them.",
+        ),
+        &["keys", "trusted-public-keys", "trust"],
     ),
 ];
 

@@ -194,6 +194,7 @@ impl SpecLoader {
             images: image_debug::with_debug_images(root.images, root.debug),
             debian: root.debian,
             inputs: root.inputs,
+            cache: root.cache,
             build: root.build,
         })
     }

@@ -455,6 +455,7 @@ impl Workspace {
             images,
             debian: self.debian.clone(),
             inputs: self.inputs.clone(),
+            cache: self.cache.clone(),
             build: self.build,
         }
     }

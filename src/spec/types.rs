@@ -87,6 +87,8 @@ pub struct Workspace {
     pub debian: Debian,
     /// The root file's `[inputs]` table.
     pub inputs: Inputs,
+    /// The root file's `[cache]` table.
+    pub cache: SharedCaches,
     /// The root file's `[build]` table.
     pub build: BuildBounds,
 }
@@ -231,6 +233,19 @@ pub struct Inputs {
     pub from: Vec<Spanned<String>>,
     /// `withhold`: Debian packages whose files may not be copied.
     pub withhold: Vec<Spanned<Withheld>>,
+}
+
+/// `[cache]`: where what was built is kept for others. Nothing in it changes what is built.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SharedCaches {
+    /// Directory of the file that has the table, to which places are relative.
+    pub dir: PathBuf,
+    /// `from`: places asked before anything is built, as the user wrote them.
+    pub from: Vec<Spanned<String>>,
+    /// `to`: places that what was built goes to.
+    pub to: Vec<Spanned<String>>,
+    /// `trusted-keys`: whose entries are believed, `NAME:BASE64`.
+    pub trusted_keys: Vec<Spanned<String>>,
 }
 
 /// An element of `withhold`: a Debian package of the lock.

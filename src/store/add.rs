@@ -152,6 +152,44 @@ impl Store {
         self.settle(output, path.clone(), Addressing::Derivation, references, &inspection)
     }
 
+    /// As [`add_output`](Self::add_output) for a tree that is said to be `expected`, whose path it may refer to: what turns
+    /// out to be something else is an error. Of a path that its content does not give (one built in its place) the archive
+    /// must be the one that was announced.
+    pub fn add_offered(&self, output: &NewOutput<'_>, expected: &PathInfo) -> Result<PathInfo, StoreError> {
+        let path = &expected.path;
+        let (inspection, references) = self.examine(output, Some(path))?;
+        let own = inspection.own.first.is_some();
+        let targets = references.keys().cloned().collect();
+        let in_place = own && !inspection.own.rewritable();
+        let addressing = match in_place {
+            true => Addressing::Derivation,
+            false => Addressing::Tree(inspection.hash),
+        };
+        if !in_place {
+            let found = content_addressed(&self.store_dir, output.name, &inspection.hash, &targets, own)?;
+            if found != *path {
+                return Err(StoreError::WrongAddress {
+                    path: path.clone(),
+                    expected: found,
+                });
+            }
+        }
+        let (hash, size) = match own {
+            true => nar::hash(output.tree)?,
+            false => (inspection.hash, inspection.size),
+        };
+        if (hash, size) != (expected.nar_hash, expected.nar_size) {
+            return Err(StoreError::ArchiveMismatch {
+                path: path.clone(),
+                how: format!(
+                    "it is {hash} ({size} bytes), not {} ({} bytes)",
+                    expected.nar_hash, expected.nar_size
+                ),
+            });
+        }
+        self.settle(output, path.clone(), addressing, references, &inspection)
+    }
+
     /// Looks at a finished tree before anything else does: what could not enter the store under this name is an error
     /// (see [`add_output`](Self::add_output)), and all directories can be listed afterwards.
     pub fn check_output(&self, tree: &Path, name: &str) -> Result<(), StoreError> {

@@ -523,6 +523,18 @@ impl Database {
         Ok(recorded > 0)
     }
 
+    /// Records that the step with this plan key made `path`. It lies beside the derivations, without a text of its own.
+    pub(super) fn record_planned(&self, plan_key: &Digest, path: &StorePath) -> Result<(), StoreError> {
+        self.lock()
+            .prepare_cached(
+                "INSERT INTO realisation (derivation, path) VALUES (?1, ?2)
+                 ON CONFLICT (derivation) DO UPDATE SET path = excluded.path WHERE path <> excluded.path",
+            )
+            .and_then(|mut statement| statement.execute(params![&plan_key.as_bytes()[..], path.to_string()]))
+            .during("record what a step made", &self.file)?;
+        Ok(())
+    }
+
     /// Forgets `paths`, their references and the text of what derivations made them; no other path may refer to
     /// them.
     pub(super) fn forget<'a>(&self, paths: impl IntoIterator<Item = &'a StorePath>) -> Result<(), StoreError> {

@@ -247,6 +247,12 @@ impl Store {
         })
     }
 
+    /// Records that the step with this plan key made `path`: enough to find it where the step's inputs are not known.
+    pub fn record_planned(&self, plan_key: &Digest, path: &StorePath) -> Result<(), StoreError> {
+        self.check_writable()?;
+        self.database.record_planned(plan_key, path)
+    }
+
     /// Waits until no other process or thread builds `derivation`. Check [`realisation`](Self::realisation) again after.
     pub fn lock_build(&self, derivation: &Digest) -> Result<FileLock, StoreError> {
         self.check_writable()?;

@@ -63,6 +63,7 @@ mod refresh;
 mod registry;
 mod rust;
 mod scripts;
+mod shared_builds;
 mod specs;
 mod store;
 mod support;

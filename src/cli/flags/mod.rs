@@ -15,9 +15,10 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
+use crate::binary_cache::NixPublicKey;
 use crate::build::{Bounds, SandboxMode};
 use crate::oci::{Compression, LayerLimit, LayerStrategy, Platform, Port, PortError, TarProfile};
-use crate::project::{Description, ImageOptions, KeepExtent, WorkOptions, permissions};
+use crate::project::{CacheOptions, Description, ImageOptions, KeepExtent, WorkOptions, permissions};
 use crate::spec::parse_size;
 use crate::transport::registry::ConfigError;
 use crate::transport::registry::config::check_host;
@@ -114,6 +115,24 @@ pub struct BuildFlags {
     /// Most processes and threads of each script [default: `[build] max-processes`, as above]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     pub max_processes: Option<u64>,
+    /// Shared cache asked before anything is built: docker://HOST/NAME or oci:DIR; repeatable, before those of spec and machine
+    #[arg(long, value_name = "PLACE")]
+    pub cache_from: Vec<String>,
+    /// Shared cache that what was built goes to; repeatable, besides those of spec and machine
+    #[arg(long, value_name = "PLACE")]
+    pub cache_to: Vec<String>,
+    /// Public key whose entries in shared caches are believed, NAME:BASE64; repeatable
+    #[arg(long, value_name = "KEY", value_parser = value::<NixPublicKey>)]
+    pub cache_trusted_key: Vec<NixPublicKey>,
+    /// File of the secret key that signs what goes to shared caches [default: the configuration's]
+    #[arg(long, value_name = "FILE")]
+    pub cache_sign_key: Option<PathBuf>,
+    /// Believe entries of shared caches that nobody signed
+    #[arg(long)]
+    pub cache_unsigned: bool,
+    /// Neither read nor write shared caches
+    #[arg(long, conflicts_with_all = ["cache_from", "cache_to"])]
+    pub no_shared_cache: bool,
     /// Keep the build directory of a script that fails
     #[arg(long)]
     pub keep_failed: bool,
@@ -184,6 +203,12 @@ impl BuildFlags {
             cores,
             max_memory,
             max_processes,
+            cache_from,
+            cache_to,
+            cache_trusted_key,
+            cache_sign_key,
+            cache_unsigned,
+            no_shared_cache,
             keep_failed,
             no_build_cache,
         } = self.clone();
@@ -202,6 +227,14 @@ impl BuildFlags {
             bounds: Bounds {
                 memory: max_memory,
                 processes: max_processes,
+            },
+            cache: CacheOptions {
+                from: cache_from,
+                to: cache_to,
+                trusted_keys: cache_trusted_key,
+                sign_key: cache_sign_key,
+                unsigned: cache_unsigned,
+                none: no_shared_cache,
             },
             keep_failed,
             no_build_cache,

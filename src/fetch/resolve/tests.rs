@@ -45,6 +45,7 @@ fn workspace(sources: &[(&str, String, Option<Digest>)]) -> Workspace {
         (name, package)
     };
     Workspace {
+        cache: Default::default(),
         files: vec![],
         packages: sources.iter().map(package).collect(),
         images: BTreeMap::new(),

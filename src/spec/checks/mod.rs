@@ -241,6 +241,45 @@ pub(super) fn input_place(text: &str) -> Check<String> {
     local_path(text)
 }
 
+/// A place of a shared cache: `docker://HOST/NAME` or `oci:DIR`, without a tag.
+pub(super) fn cache_place(text: &str) -> Check<String> {
+    let (name, is_registry) = match (text.strip_prefix("docker://"), text.strip_prefix("oci:")) {
+        (Some(name), _) => (name, true),
+        (None, Some(name)) => (name, false),
+        (None, None) => {
+            return advise(
+                "it is not a place for a shared cache",
+                "write `docker://HOST/NAME` or `oci:DIR`",
+            );
+        }
+    };
+    let last = name.rsplit('/').next().unwrap_or_default();
+    if name.is_empty() || (is_registry && !name.contains('/')) {
+        return advise("it names no repository", "write `docker://HOST/NAME` or `oci:DIR`");
+    }
+    if last.contains([':', '@']) {
+        return advise(
+            "it names one image",
+            "leave out what follows the name: entries have tags of their own",
+        );
+    }
+    Ok(text.to_owned())
+}
+
+/// A public key: `NAME:BASE64` of 32 bytes.
+pub(super) fn public_key(text: &str) -> Check<String> {
+    let is_key = text.split_once(':').is_some_and(|(name, encoded)| {
+        !name.is_empty() && encoded.len() == 44 && encoded.ends_with('=') && encoded.is_ascii()
+    });
+    match is_key {
+        true => Ok(text.to_owned()),
+        false => advise(
+            "it is not a public key",
+            "write `NAME:BASE64`, as `layerize store key generate NAME` prints it",
+        ),
+    }
+}
+
 /// An absolute path without `.`, `..` or empty components, `/` itself allowed.
 pub(super) fn absolute_path(text: &str) -> Check<String> {
     let Some(relative) = text.strip_prefix('/') else {

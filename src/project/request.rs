@@ -1,0 +1,201 @@
+//! A *request* is all that an image of a spec is asked for: known before anything of it is fetched or built.
+//!
+//! Invariant: equal requests give equal images, as far as builds are reproducible. What a request cannot say (paths of a
+//! Nix store, an image of before) has none, and is built.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::derive::{self, BuildPlan, DebugInputs, ImageInputs, Input};
+use crate::digest::Digest;
+use crate::image::Image;
+use crate::oci::canonical_json;
+use crate::shared_cache::CachePlace;
+use crate::spec::Dependency;
+use crate::store_path::StoreDir;
+
+use super::draft::{plain_recipe, platform_of_spec};
+use super::environment::{Environment, WorkOptions};
+use super::error::ProjectError;
+use super::files::Project;
+use super::kept::KeptInputs;
+use super::layer_plan;
+use super::options::ImageOptions;
+use super::target::{self, Target};
+use super::work::Work;
+
+/// An image that somebody else made of the same request.
+pub struct SharedImage {
+    /// The image, its layers where they are.
+    pub image: Image,
+    /// The shared cache that has it.
+    pub place: CachePlace,
+}
+
+/// Looks for the image that `argument` names, or the only one of the project, in the shared caches; `None` where there
+/// is none, or what is named is no image of a spec.
+pub fn find(
+    arguments: &[String],
+    options: &WorkOptions,
+    image: &ImageOptions,
+    environment: &Environment<'_>,
+) -> Result<Option<SharedImage>, ProjectError> {
+    if options.cache.none || arguments.iter().any(|argument| argument.starts_with('/')) {
+        return Ok(None);
+    }
+    let mut project = Project::load(environment)?;
+    let caches = environment.shared_caches(options, Some(&project.workspace))?;
+    if !caches.is_read() {
+        return Ok(None);
+    }
+    let targets = target::named(arguments, &project, &environment.nix())?;
+    let [Target::Image(name)] = targets.as_slice() else {
+        return Ok(None);
+    };
+    project.make_lock_current(options, environment)?;
+    let store = environment.store()?;
+    let sources = project.add_sources(&store, environment.reporter)?;
+    let plan = project.plan(&store, &sources)?;
+    let Some(key) = key(name, &project, &plan, image, environment)? else {
+        return Ok(None);
+    };
+    Ok(caches.image(&key, environment.reporter))
+}
+
+/// Keeps an image that was made in the shared caches that are written. `beside` are repositories that have its layers,
+/// each with its registry's host, and `keep` is what is kept beside the image.
+pub fn publish(
+    name: &str,
+    image: &Image,
+    work: &Work,
+    options: &ImageOptions,
+    beside: &[(String, String)],
+    keep: Option<&KeptInputs<'_>>,
+    environment: &Environment<'_>,
+) -> Result<(), ProjectError> {
+    let Some(project) = &work.project else { return Ok(()) };
+    let caches = environment.shared_caches(&work.options, Some(&project.workspace))?;
+    if !caches.is_written() || !work.targets.contains(&Target::Image(name.to_owned())) {
+        return Ok(());
+    }
+    // The lock and the kept plan are those of after the build: who finds them finds the image.
+    let project = Project::load(environment)?;
+    if let Some(key) = key(name, &project, &work.plan, options, environment)? {
+        caches.publish_image(&key, name, image, beside, keep, environment.reporter);
+    }
+    Ok(())
+}
+
+/// The hash of an image's request; `None` where there is more to the image than can be said before it is built.
+fn key(
+    name: &str,
+    project: &Project,
+    plan: &BuildPlan,
+    options: &ImageOptions,
+    environment: &Environment<'_>,
+) -> Result<Option<Digest>, ProjectError> {
+    let spec = &project.workspace.images[name];
+    let from_nix = |content: &crate::spec::Spanned<Dependency>| matches!(content.value, Dependency::Nix(_));
+    if options.previous.is_some() || options.nix_db || spec.nix_db || spec.contents.iter().any(from_nix) {
+        return Ok(None);
+    }
+    let mentions = super::mentions(spec);
+    if mentions.iter().any(|mention| mention.nix) {
+        return Ok(None);
+    }
+    let platform = platform_of_spec(spec, &project.lock)?;
+    let mut recipe = plain_recipe(spec.clone(), platform)?;
+    recipe.created = recipe.spec.created.unwrap_or(environment.epoch);
+    options.apply(&mut recipe);
+    let kept;
+    (recipe.plan, kept) = layer_plan::of_spec(&recipe.spec, options)?;
+    let kept = kept
+        .and_then(|kept| kept.plan)
+        .map(|plan| Digest::of(plan.print().as_bytes()));
+    let base = project.lock.bases.get(spec.spec_name()).map(|base| base.sha256);
+    let keys = Keys::new(plan);
+    let asked = json!({
+        "base": base,
+        "inputs": keys.of_image(&plan.images[name]),
+        "kept-plan": kept,
+        "layerize": env!("CARGO_PKG_VERSION"),
+        "numbers": project.lock.numbers_of(spec.spec_name()),
+        "packages": packages(&plan.images[name], plan, project),
+    });
+    Ok(Some(Digest::of(&canonical_json(&(recipe.request(), asked)))))
+}
+
+/// Names and versions of the Debian packages that an image tells of.
+fn packages(inputs: &ImageInputs, plan: &BuildPlan, project: &Project) -> Value {
+    let at_root = |input: &Input| inputs.root.contains(input);
+    let debs = plan.debs.iter().filter(|(_, input)| at_root(input));
+    let version = |name: &String| project.lock.debs.get(name).map(|deb| deb.version.clone());
+    debs.map(|(name, _)| json!([name, version(name)])).collect()
+}
+
+/// What inputs are, before they are made.
+struct Keys(Vec<Digest>);
+
+impl Keys {
+    fn new(plan: &BuildPlan) -> Self {
+        Self(derive::plan_keys(&plan.steps))
+    }
+
+    fn of(&self, input: &Input) -> String {
+        match input {
+            Input::Step(id) => self.0[*id].to_string(),
+            Input::Path(path) => StoreDir::layerize().join(path),
+        }
+    }
+
+    fn all<'a>(&self, inputs: impl IntoIterator<Item = &'a Input>) -> Vec<String> {
+        inputs.into_iter().map(|input| self.of(input)).collect()
+    }
+
+    fn of_image(&self, inputs: &ImageInputs) -> Value {
+        let ImageInputs {
+            contents,
+            declared,
+            root,
+            laid,
+            configured,
+            utf8,
+            zone,
+            authorities,
+            left_out,
+            // These are told of and are not in the image.
+            unrun: _,
+            debug,
+        } = inputs;
+        let laid: Vec<_> = laid
+            .iter()
+            .map(|(input, name, version)| (self.of(input), name, version))
+            .collect();
+        let one = |input: &Option<Input>| input.as_ref().map(|input| self.of(input));
+        json!({
+            "authorities": one(authorities),
+            "configured": one(configured),
+            "contents": self.all(contents),
+            "debug": debug.as_ref().map(|debug| self.of_debug(debug)),
+            "declared": self.all(declared),
+            "laid": laid,
+            "left-out": left_out.keys().collect::<Vec<_>>(),
+            "root": self.all(root),
+            "utf-8": one(utf8),
+            "zone": one(zone),
+        })
+    }
+
+    fn of_debug(&self, debug: &DebugInputs) -> impl Serialize {
+        let DebugInputs { tools, built, debs } = debug;
+        let built: Vec<_> = built
+            .iter()
+            .map(|(name, input)| (name.clone(), self.of(input)))
+            .collect();
+        let debs = debs.iter().map(|(name, files)| {
+            let files = files.as_ref().map(|(package, input)| (package.clone(), self.of(input)));
+            (name.clone(), files)
+        });
+        (self.of(tools), built, debs.collect::<Vec<_>>())
+    }
+}

@@ -1,0 +1,365 @@
+//! *Shared caches* of a command: the command line's, the spec's and the machine's together.
+//!
+//! Invariant: a shared cache that cannot be written is told and fails nothing; what cannot be understood of the settings is
+//! an error before anything is built.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::binary_cache::{NixPublicKey, SecretKey};
+use crate::build::{SandboxMode, SharedBuilds};
+use crate::closure;
+use crate::derive::{self, BuildPlan, Input, StepId};
+use crate::digest::Digest;
+use crate::event::{Event, Reporter};
+use crate::fsio::{read_limited, with_causes};
+use crate::graph;
+use crate::image::Image;
+use crate::inputs;
+use crate::layer::LayerCache;
+use crate::shared_cache::{CachePlace, CacheTrust, Published, PublishedPath, SharedCache, SharedCacheError, Signers};
+use crate::spec::{SharedCaches, Workspace};
+use crate::store::Store;
+use crate::store_path::StorePath;
+
+use super::environment::{Environment, WorkOptions};
+use super::error::ProjectError;
+use super::kept::KeptInputs;
+use super::request::SharedImage;
+
+/// Largest file of a key that is read, in bytes.
+const KEY_SIZE_MAX: u64 = 4096;
+
+/// What the command line says of shared caches.
+#[derive(Debug, Clone, Default)]
+pub struct CacheOptions {
+    /// Places that are asked before others.
+    pub from: Vec<String>,
+    /// Places that what was built goes to.
+    pub to: Vec<String>,
+    /// Whose entries are believed.
+    pub trusted_keys: Vec<NixPublicKey>,
+    /// File of the key that signs.
+    pub sign_key: Option<PathBuf>,
+    /// Believe what nobody signed.
+    pub unsigned: bool,
+    /// Neither read nor write any.
+    pub none: bool,
+}
+
+/// What the machine's configuration says of shared caches.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MachineCaches {
+    /// Directory to which places are relative.
+    pub dir: PathBuf,
+    /// Places that are asked after the spec's.
+    pub from: Vec<String>,
+    /// Places that what was built goes to.
+    pub to: Vec<String>,
+    /// Whose entries are believed.
+    pub trusted_keys: Vec<NixPublicKey>,
+    /// File of the key that signs.
+    pub sign_key: Option<PathBuf>,
+    /// Believe what nobody signed.
+    pub unsigned: bool,
+}
+
+/// The shared caches of a command.
+pub struct Caches {
+    from: Vec<CachePlace>,
+    to: Vec<CachePlace>,
+    trust: CacheTrust,
+    signers: Signers,
+}
+
+impl Environment<'_> {
+    /// The shared caches of a command, for a project as its spec says.
+    pub fn shared_caches(&self, options: &WorkOptions, workspace: Option<&Workspace>) -> Result<Caches, ProjectError> {
+        let given = &options.cache;
+        let mut caches = Caches {
+            from: Vec::new(),
+            to: Vec::new(),
+            trust: CacheTrust::default(),
+            signers: Signers::default(),
+        };
+        if given.none {
+            return Ok(caches);
+        }
+        let spec = workspace.map(|workspace| workspace.cache.clone()).unwrap_or_default();
+        let (machine, SharedCaches { dir, .. }) = (&self.cache, &spec);
+        let of_spec = |texts: &[crate::spec::Spanned<String>]| -> Vec<String> {
+            texts.iter().map(|text| text.value.clone()).collect()
+        };
+        caches.from = self.places([
+            (&given.from, &self.here),
+            (&of_spec(&spec.from), dir),
+            (&machine.from, &machine.dir),
+        ])?;
+        caches.to = self.places([
+            (&given.to, &self.here),
+            (&of_spec(&spec.to), dir),
+            (&machine.to, &machine.dir),
+        ])?;
+        if options.offline {
+            caches.from.retain(|place| place.repository().is_none());
+            caches.to.retain(|place| place.repository().is_none());
+        }
+        if let Some(file) = given.sign_key.as_ref().or(machine.sign_key.as_ref()) {
+            caches.signers.keys.push(read_key(file)?);
+        }
+        let mut keys = [given.trusted_keys.clone(), machine.trusted_keys.clone()].concat();
+        for text in &spec.trusted_keys {
+            keys.push(text.value.parse().map_err(ProjectError::Key)?);
+        }
+        // Whoever signs here is believed here.
+        keys.extend(caches.signers.keys.iter().map(SecretKey::public));
+        caches.trust = CacheTrust {
+            keys,
+            unsigned: given.unsigned || machine.unsigned,
+            unwalled: options.sandbox == SandboxMode::None,
+        };
+        if let (Some(place), true) = (
+            caches.from.first(),
+            caches.trust.keys.is_empty() && !caches.trust.unsigned,
+        ) {
+            return Err(ProjectError::NobodyTrusted {
+                place: place.name().to_owned(),
+            });
+        }
+        Ok(caches)
+    }
+
+    fn places(&self, lists: [(&Vec<String>, &PathBuf); 3]) -> Result<Vec<CachePlace>, ProjectError> {
+        let mut places: Vec<CachePlace> = Vec::new();
+        for (texts, dir) in lists {
+            for text in texts {
+                let place = CachePlace::parse(text, dir, &self.registries, &self.silent_caches)?;
+                if places.iter().all(|other| other.name() != place.name()) {
+                    places.push(place);
+                }
+            }
+        }
+        Ok(places)
+    }
+}
+
+fn read_key(file: &Path) -> Result<SecretKey, ProjectError> {
+    let bytes = read_limited(file, KEY_SIZE_MAX)?;
+    SecretKey::parse(&String::from_utf8_lossy(&bytes)).map_err(ProjectError::Key)
+}
+
+impl Caches {
+    /// What is asked before anything is built; `None` where there is nobody to ask.
+    pub fn reader(&self) -> Option<Arc<dyn SharedBuilds>> {
+        let is_some = !self.from.is_empty();
+        is_some.then(|| Arc::new(SharedCache::new(self.from.clone(), self.trust.clone())) as Arc<dyn SharedBuilds>)
+    }
+
+    /// Whether anybody is asked.
+    pub fn is_read(&self) -> bool {
+        !self.from.is_empty()
+    }
+
+    /// The image that was made of what `key` is the hash of.
+    pub fn image(&self, key: &Digest, reporter: &dyn Reporter) -> Option<SharedImage> {
+        let cache = SharedCache::new(self.from.clone(), self.trust.clone());
+        let (image, place) = cache.image(key, reporter)?;
+        Some(SharedImage {
+            image,
+            place: place.clone(),
+        })
+    }
+
+    /// Keeps an image under what `key` is the hash of; `beside` has its layers: repositories with their registries' hosts.
+    pub fn publish_image(
+        &self,
+        key: &Digest,
+        name: &str,
+        image: &Image,
+        beside: &[(String, String)],
+        keep: Option<&KeptInputs<'_>>,
+        reporter: &dyn Reporter,
+    ) {
+        for place in self.to.iter().filter(|place| place.answers()) {
+            let published = place.publish_image(key, image, &self.signers, beside, reporter);
+            let kept = published.map_err(ProjectError::from).and_then(|()| match keep {
+                Some(keep) => {
+                    let tag = inputs::tag_of(&image.digest());
+                    let sink = place.sink(&tag, beside, reporter)?;
+                    keep.put(sink.as_ref(), place.name(), false).map(drop)
+                }
+                None => Ok(()),
+            });
+            if let Err(error) = kept {
+                let text = format!(
+                    "image `{name}` is not kept in `{}`: {}",
+                    place.name(),
+                    with_causes(&error)
+                );
+                reporter.report(Event::Warning { text });
+            }
+        }
+    }
+
+    /// Whether what was built goes anywhere.
+    pub fn is_written(&self) -> bool {
+        !self.to.is_empty()
+    }
+
+    /// Keeps what was built of `targets` for others. `paths` are those that are known of the plan's steps; where the build
+    /// failed what it made before is kept all the same.
+    pub fn publish(&self, built: &Built<'_>, layers: &LayerCache, reporter: &dyn Reporter) -> Result<(), ProjectError> {
+        if self.to.is_empty() {
+            return Ok(());
+        }
+        let steps = built.steps()?;
+        for place in &self.to {
+            if !place.answers() {
+                let text = format!(
+                    "what was built is not kept in `{}`, which does not answer",
+                    place.name()
+                );
+                reporter.report(Event::Warning { text });
+                continue;
+            }
+            for step in &steps {
+                if let Err(error) = self.publish_step(place, step, built, layers, reporter) {
+                    place.note(&error);
+                    let text = format!(
+                        "`{}` and what follows it is not kept in `{}`: {}",
+                        built.plan.steps[step.id].label,
+                        place.name(),
+                        with_causes(&error)
+                    );
+                    reporter.report(Event::Warning { text });
+                    // A place that does not work once is not asked for each step.
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn publish_step(
+        &self,
+        place: &CachePlace,
+        step: &BuiltStep,
+        built: &Built<'_>,
+        layers: &LayerCache,
+        reporter: &dyn Reporter,
+    ) -> Result<(), SharedCacheError> {
+        if place.has(&step.plan_key, &self.signers)? {
+            return Ok(());
+        }
+        if let Some(published) = built.published(step)? {
+            place.publish(&published, &self.signers, layers, reporter)?;
+        }
+        Ok(())
+    }
+}
+
+/// What was built.
+pub struct Built<'a> {
+    store: &'a Store,
+    plan: &'a BuildPlan,
+    plan_keys: Vec<Digest>,
+    /// Every step that the targets may need.
+    reached: BTreeSet<StepId>,
+    /// Who makes a path: the plan key of the step, and whether it only unpacks.
+    makers: BTreeMap<StorePath, (Digest, bool)>,
+}
+
+/// A built step whose output is in the store.
+struct BuiltStep {
+    id: StepId,
+    plan_key: Digest,
+    output: StorePath,
+}
+
+impl<'a> Built<'a> {
+    /// What is known of the steps that lead to `targets`.
+    pub fn new(
+        store: &'a Store,
+        plan: &'a BuildPlan,
+        targets: &[Input],
+        paths: &BTreeMap<Input, StorePath>,
+    ) -> Result<Self, ProjectError> {
+        let steps = |inputs: &mut dyn Iterator<Item = &Input>| -> Vec<StepId> {
+            let steps = inputs.filter_map(|input| match input {
+                Input::Step(id) => Some(*id),
+                Input::Path(_) => None,
+            });
+            steps.collect()
+        };
+        let reached = graph::closure(steps(&mut targets.iter()), |&id| {
+            steps(&mut plan.steps[id].inputs().into_iter())
+        });
+        let plan_keys = derive::plan_keys(&plan.steps);
+        let mut makers = BTreeMap::new();
+        for &id in &reached {
+            let is_unpacked = !plan.steps[id].is_built();
+            let known = match paths.get(&Input::Step(id)) {
+                Some(path) => {
+                    store.record_planned(&plan_keys[id], path)?;
+                    Some(path.clone())
+                }
+                None => store.known_output(&plan_keys[id])?,
+            };
+            if let Some(path) = known {
+                let maker = makers.entry(path).or_insert((plan_keys[id], is_unpacked));
+                if is_unpacked {
+                    *maker = (plan_keys[id], true);
+                }
+            }
+        }
+        Ok(Self {
+            store,
+            plan,
+            plan_keys,
+            reached,
+            makers,
+        })
+    }
+
+    /// The built steps whose outputs are in the store.
+    fn steps(&self) -> Result<Vec<BuiltStep>, ProjectError> {
+        let mut steps = Vec::new();
+        for &id in self.reached.iter().filter(|&&id| self.plan.steps[id].is_built()) {
+            let plan_key = self.plan_keys[id];
+            if let Some(output) = self.store.known_output(&plan_key)?
+                && self.store.info(&output)?.is_some()
+            {
+                steps.push(BuiltStep { id, plan_key, output });
+            }
+        }
+        Ok(steps)
+    }
+
+    /// A step's output with all that it refers to; `None` where something of that is gone.
+    fn published(&self, step: &BuiltStep) -> Result<Option<Published>, SharedCacheError> {
+        let roots = BTreeSet::from([step.output.clone()]);
+        let Ok(closure) = closure::compute(self.store, &roots) else {
+            return Ok(None);
+        };
+        let mut paths = Vec::new();
+        for info in closure.topological() {
+            let Some(details) = self.store.info_full(&info.path)? else {
+                return Ok(None);
+            };
+            let maker = self.makers.get(&info.path);
+            paths.push(PublishedPath {
+                details,
+                physical: self.store.physical(&info.path),
+                plan_key: maker.map(|(key, _)| *key),
+                is_unpacked: info.path != step.output && maker.is_some_and(|(_, is_unpacked)| *is_unpacked),
+            });
+        }
+        Ok(Some(Published {
+            label: self.plan.steps[step.id].label.clone(),
+            plan_key: step.plan_key,
+            output: step.output.clone(),
+            closure: paths,
+        }))
+    }
+}

@@ -1,0 +1,94 @@
+//! *Images* of a shared cache: found by all that they are asked for, before anything of them is built.
+//!
+//! Invariant: the index under a key's tag lists one image; that this is the key's image is what is signed.
+
+use std::sync::Arc;
+
+use super::error::SharedCacheError;
+use super::place::CachePlace;
+use super::trust::{CacheTrust, Statement};
+use super::write::Signers;
+use super::{SharedCache, image_tag};
+use crate::digest::Digest;
+use crate::event::{Event, Reporter};
+use crate::fsio::with_causes;
+use crate::image::{Image, ImageIndex, Listed};
+use crate::transport::{self, Content, ReadOptions, Source};
+
+impl SharedCache {
+    /// The image that was made of what `key` is the hash of, with the place that has it; what is not believed is told.
+    pub fn image(&self, key: &Digest, reporter: &dyn Reporter) -> Option<(Image, &CachePlace)> {
+        for place in self.places.iter().filter(|place| place.answers()) {
+            match place.image(key, &self.trust) {
+                Ok(Some(image)) => return Some((image, place)),
+                Ok(None) => {}
+                Err(error) => {
+                    place.note(&error);
+                    let text = format!("the image is made here: {}", with_causes(&error));
+                    reporter.report(Event::Warning { text });
+                }
+            }
+        }
+        None
+    }
+}
+
+impl CachePlace {
+    fn image(&self, key: &Digest, trust: &CacheTrust) -> Result<Option<Image>, SharedCacheError> {
+        let tag = image_tag(key);
+        let refused = |reason: String| SharedCacheError::Refused {
+            place: self.name().to_owned(),
+            tag: tag.clone(),
+            reason,
+        };
+        let options = ReadOptions {
+            whole: true,
+            registries: self.registries().clone(),
+            ..ReadOptions::default()
+        };
+        if !self.exists() {
+            return Ok(None);
+        }
+        let source: Arc<dyn Source> = match self.tagged(&tag)?.source(&options) {
+            Ok(source) => Arc::from(source),
+            Err(error) if error.is_absence() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let Content::Index(index) = transport::open(&source)? else {
+            return Err(refused("it is not an index".to_owned()));
+        };
+        let [Listed::Image(image)] = index.entries.as_slice() else {
+            return Err(refused("it does not list one image".to_owned()));
+        };
+        let statement = Statement::Image {
+            key,
+            image: &image.digest(),
+        };
+        trust.check(&statement, &index.document.annotations).map_err(refused)?;
+        Ok(Some(image.clone()))
+    }
+
+    /// Keeps an image under the hash of all that it was asked for. `beside` are repositories that have its layers, each with
+    /// its registry's host: a registry takes them from there.
+    pub fn publish_image(
+        &self,
+        key: &Digest,
+        image: &Image,
+        signers: &Signers,
+        beside: &[(String, String)],
+        reporter: &dyn Reporter,
+    ) -> Result<(), SharedCacheError> {
+        let statement = Statement::Image {
+            key,
+            image: &image.digest(),
+        };
+        let index = ImageIndex::new(vec![image.clone()], statement.signed(&signers.keys));
+        let index = index.map_err(|source| SharedCacheError::Index { source })?;
+        let sink = self.sink(&image_tag(key), beside, reporter)?;
+        let current = sink.current(&[]).unwrap_or_default();
+        if !current.iter().any(|(_, digest)| *digest == index.digest()) {
+            sink.put_index(&index, &[])?;
+        }
+        Ok(())
+    }
+}

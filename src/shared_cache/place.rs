@@ -1,0 +1,161 @@
+//! A *place* of a shared cache: a repository of a registry, or an OCI layout.
+//!
+//! Invariant: looking changes nothing there, and what it gives is unverified unless its name says what it is.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::error::SharedCacheError;
+use crate::digest::Digest;
+use crate::event::Reporter;
+use crate::oci::{Manifest, Raw, Reference};
+use crate::transport::read::LayoutBlobs;
+use crate::transport::registry::{PushOptions, RegistryConfig, RegistrySink, Remote};
+use crate::transport::{Location, Sink, TransportError};
+
+/// A repository or a layout.
+#[derive(Debug, Clone)]
+pub struct CachePlace {
+    name: String,
+    location: Location,
+    kind: PlaceKind,
+    registries: RegistryConfig,
+    silent: SilentPlaces,
+}
+
+/// The places that did not answer: they are not asked again, as each question takes as long as the first one did.
+#[derive(Debug, Clone, Default)]
+pub struct SilentPlaces(Arc<Mutex<BTreeSet<String>>>);
+
+#[derive(Debug, Clone)]
+enum PlaceKind {
+    Registry(Box<Remote>, Reference),
+    Layout(PathBuf),
+}
+
+impl CachePlace {
+    /// The place that a text names: `docker://HOST/NAME` or `oci:DIR`, a path relative to `dir`. Nobody is asked yet.
+    pub fn parse(
+        text: &str,
+        dir: &Path,
+        registries: &RegistryConfig,
+        silent: &SilentPlaces,
+    ) -> Result<Self, SharedCacheError> {
+        let wrong = |reason: &str| SharedCacheError::Place {
+            text: text.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let location: Location = text.parse().map_err(SharedCacheError::Transport)?;
+        let location = location.below(dir);
+        let kind = match &location {
+            Location::Registry(name) => {
+                let reference: Reference = name.parse().map_err(TransportError::from)?;
+                if reference.tag().is_some() || reference.digest().is_some() {
+                    return Err(wrong("it names one image; entries have tags of their own"));
+                }
+                PlaceKind::Registry(Box::new(Remote::new(registries, &reference)?), reference)
+            }
+            Location::Layout { path, name: None } => PlaceKind::Layout(path.clone()),
+            Location::Layout { name: Some(_), .. } => {
+                return Err(wrong("it names one image; entries have names of their own"));
+            }
+            _ => return Err(wrong("it is neither a registry nor a layout")),
+        };
+        Ok(Self {
+            name: text.to_owned(),
+            location,
+            kind,
+            registries: registries.clone(),
+            silent: silent.clone(),
+        })
+    }
+
+    /// As the user wrote it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The registry's host and the repository, where the place is one.
+    pub fn repository(&self) -> Option<(&str, &str)> {
+        match &self.kind {
+            PlaceKind::Registry(_, reference) => Some((reference.registry(), reference.repository())),
+            PlaceKind::Layout(_) => None,
+        }
+    }
+
+    /// Whether it answered so far, as far as it was asked.
+    pub fn answers(&self) -> bool {
+        let silent = self.silent.0.lock().unwrap_or_else(PoisonError::into_inner);
+        !silent.contains(&self.name)
+    }
+
+    /// Takes note of a failure: who does not answer is not asked again.
+    pub fn note(&self, error: &SharedCacheError) {
+        if let SharedCacheError::Transport(TransportError::Registry(error)) = error
+            && error.is_silence()
+        {
+            let mut silent = self.silent.0.lock().unwrap_or_else(PoisonError::into_inner);
+            silent.insert(self.name.clone());
+        }
+    }
+
+    /// How registries are reached.
+    pub(super) fn registries(&self) -> &RegistryConfig {
+        &self.registries
+    }
+
+    /// The place of what has this tag.
+    pub fn tagged(&self, tag: &str) -> Result<Location, TransportError> {
+        let tagged = self.location.tagged(tag)?;
+        Ok(tagged.expect("registries and layouts have tags"))
+    }
+
+    /// False for a layout that nobody has written yet.
+    pub(super) fn exists(&self) -> bool {
+        match &self.kind {
+            PlaceKind::Registry(..) => true,
+            PlaceKind::Layout(path) => path.join("oci-layout").exists(),
+        }
+    }
+
+    /// The manifest under a tag; `None` where there is none.
+    pub(super) fn manifest(&self, tag: &str) -> Result<Option<Raw<Manifest>>, TransportError> {
+        match &self.kind {
+            PlaceKind::Registry(remote, _) => remote.manifest(tag),
+            PlaceKind::Layout(_) if !self.exists() => Ok(None),
+            PlaceKind::Layout(path) => LayoutBlobs::open(path)?.tagged(tag),
+        }
+    }
+
+    /// A blob, **unverified**; `None` where it is not there.
+    pub(super) fn blob(&self, digest: &Digest, size: u64) -> Result<Option<Box<dyn Read + Send>>, TransportError> {
+        match &self.kind {
+            PlaceKind::Registry(remote, _) => remote.blob(digest, Some(size)),
+            PlaceKind::Layout(path) => LayoutBlobs::open(path)?.blob(digest),
+        }
+    }
+
+    /// Opens it for writing under a tag; `beside` are repositories that blobs may be taken from, each with its registry's
+    /// host.
+    pub fn sink<'a>(
+        &self,
+        tag: &str,
+        beside: &[(String, String)],
+        reporter: &'a dyn Reporter,
+    ) -> Result<Box<dyn Sink + 'a>, TransportError> {
+        let (location, host) = (self.tagged(tag)?, self.repository().map(|(host, _)| host));
+        let Location::Registry(name) = &location else {
+            return location.sink(None, &self.registries, reporter);
+        };
+        let here = beside.iter().filter(|(other, _)| Some(other.as_str()) == host);
+        let options = PushOptions {
+            mount_from: here.map(|(_, repository)| repository.clone()).collect(),
+            ..PushOptions::default()
+        };
+        Ok(Box::new(
+            RegistrySink::new(name, &self.registries, reporter)?.options(options),
+        ))
+    }
+}

@@ -1,0 +1,163 @@
+//! *Reading*: entries looked up by their keys, and paths taken out of layers.
+//!
+//! Invariant: a place that is down, or an entry that is damaged or not believed, is told and passed over.
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use super::entry::{ENTRY_SIZE_MAX, ENTRY_TYPE, Entry};
+use super::error::SharedCacheError;
+use super::place::CachePlace;
+use super::trust::{CacheTrust, Statement};
+use super::{SharedCache, build_tag, plan_tag};
+use crate::build::{Asked, Offer, SharedBuilds};
+use crate::digest::{Digest, VerifyingReader};
+use crate::event::{Event, Reporter};
+use crate::fetch;
+use crate::fsio::{IoContext, with_causes};
+use crate::oci::{Manifest, Raw};
+use crate::parallel;
+use crate::store_path::StorePath;
+use crate::transport::TransportError;
+
+/// How many entries are asked for at once.
+const THREADS: usize = 8;
+
+/// Directories above a store path in a layer: `layerize/store`.
+const ABOVE: u32 = 2;
+
+impl SharedBuilds for SharedCache {
+    fn look_up(&self, steps: &[Asked], reporter: &dyn Reporter) -> Vec<Option<Offer>> {
+        let found = parallel::map(steps, THREADS, |asked| {
+            Ok::<_, std::convert::Infallible>(self.look_up_one(asked, reporter))
+        });
+        match found {
+            Ok(offers) => offers,
+            Err(never) => match never {},
+        }
+    }
+
+    fn fetch(&self, offer: &Offer, path: &StorePath, dest: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let place = self.places.iter().find(|place| place.name() == offer.place);
+        let built = offer.members.get(path).and_then(|member| member.built.as_ref());
+        let (Some(place), Some(built)) = (place, built) else {
+            unreachable!("what is offered comes from one of the places, and only what was built is fetched");
+        };
+        Ok(unpack(place, &built.blob, built.size, path, dest)?)
+    }
+}
+
+impl SharedCache {
+    fn look_up_one(&self, asked: &Asked, reporter: &dyn Reporter) -> Option<Offer> {
+        let tags = [Some(plan_tag(&asked.plan_key)), asked.build_key.as_ref().map(build_tag)];
+        for place in self.places.iter().filter(|place| place.answers()) {
+            for tag in tags.iter().flatten() {
+                match read_entry(place, tag, asked, &self.trust) {
+                    Ok(Some(offer)) => return Some(offer),
+                    Ok(None) => {}
+                    // Somebody else has told meanwhile.
+                    Err(_) if !place.answers() => break,
+                    Err(error) => {
+                        place.note(&error);
+                        let text = format!("`{}` is built here: {}", asked.label, with_causes(&error));
+                        reporter.report(Event::Warning { text });
+                        break;
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+/// The entry under a tag, checked and believed; `None` where there is none.
+fn read_entry(
+    place: &CachePlace,
+    tag: &str,
+    asked: &Asked,
+    trust: &CacheTrust,
+) -> Result<Option<Offer>, SharedCacheError> {
+    let Some(manifest) = place.manifest(tag)? else {
+        return Ok(None);
+    };
+    let refused = |reason: String| SharedCacheError::Refused {
+        place: place.name().to_owned(),
+        tag: tag.to_owned(),
+        reason,
+    };
+    let digest = believed(&manifest, trust).map_err(refused)?;
+    let config = read_config(place, &digest, manifest.config.size)?;
+    let offer = Entry::offer(&config, &manifest, asked, place.name()).map_err(refused)?;
+    let mut built = offer.members.values().filter_map(|member| member.built.as_ref());
+    if !trust.unwalled && built.any(|built| !built.sandboxed) {
+        return Err(refused("it was built without a sandbox".to_owned()));
+    }
+    Ok(Some(offer))
+}
+
+/// The digest of the config of an entry that is believed; or why it is not.
+pub(super) fn believed(manifest: &Raw<Manifest>, trust: &CacheTrust) -> Result<Digest, String> {
+    if manifest.artifact_type.as_deref() != Some(ENTRY_TYPE) || manifest.config.media_type != ENTRY_TYPE {
+        return Err(format!("it is not of the type `{ENTRY_TYPE}`"));
+    }
+    if manifest.config.size > ENTRY_SIZE_MAX {
+        return Err(format!("it is larger than {ENTRY_SIZE_MAX} bytes"));
+    }
+    let digest = manifest.config.digest.sha256();
+    let digest = digest.ok_or_else(|| format!("its config `{}` is not named by a SHA-256", manifest.config.digest))?;
+    trust.check(&Statement::Build(&digest), &manifest.annotations)?;
+    Ok(digest)
+}
+
+fn read_config(place: &CachePlace, digest: &Digest, size: u64) -> Result<Vec<u8>, SharedCacheError> {
+    let mut config = Vec::new();
+    let opened = open(place, digest, size)?;
+    let read = io::Read::read_to_end(&mut VerifyingReader::new(opened, *digest, Some(size)), &mut config);
+    read.map_err(|source| unreadable(place, digest, source))?;
+    Ok(config)
+}
+
+fn open(place: &CachePlace, digest: &Digest, size: u64) -> Result<Box<dyn io::Read + Send>, SharedCacheError> {
+    let missing = || SharedCacheError::Missing {
+        place: place.name().to_owned(),
+        digest: *digest,
+    };
+    place.blob(digest, size)?.ok_or_else(missing)
+}
+
+fn unreadable(place: &CachePlace, digest: &Digest, source: io::Error) -> SharedCacheError {
+    SharedCacheError::Transport(TransportError::Read {
+        place: place.name().to_owned(),
+        what: format!("the blob `{digest}`"),
+        source,
+    })
+}
+
+/// Writes the tree of `path` that a layer holds to `dest`.
+fn unpack(
+    place: &CachePlace,
+    digest: &Digest,
+    size: u64,
+    path: &StorePath,
+    dest: &Path,
+) -> Result<(), SharedCacheError> {
+    let (blob, unpacked) = (dest.with_extension("layer"), dest.with_extension("unpacked"));
+    let mut file = File::create_new(&blob).context("create", &blob)?;
+    let opened = open(place, digest, size)?;
+    let mut reader = VerifyingReader::new(opened, *digest, Some(size));
+    io::copy(&mut reader, &mut file).map_err(|source| unreadable(place, digest, source))?;
+    fetch::unpack_archive(&blob, &format!("the layer {digest}"), Some(ABOVE), &unpacked)?;
+    fs::remove_file(&blob).context("remove", &blob)?;
+    let name = path.to_string();
+    let names = crate::fsio::sorted_names(&unpacked)?;
+    if names.len() != 1 || names[0].to_str() != Some(&name) {
+        return Err(SharedCacheError::OtherContent {
+            digest: *digest,
+            path: path.clone(),
+        });
+    }
+    let tree = unpacked.join(&name);
+    Ok(fs::rename(&tree, dest).context("rename", &tree)?)
+}

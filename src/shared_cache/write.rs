@@ -1,0 +1,203 @@
+//! *Writing*: what was built here, as entries for others.
+//!
+//! Invariant: an entry is complete before it has a tag; one that is there and believed stays as it is.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::entry::{BuiltMember, ENTRY_TYPE, Entry, Member};
+use super::error::SharedCacheError;
+use super::place::CachePlace;
+use super::read::believed;
+use super::trust::{CacheTrust, Statement};
+use super::{build_tag, plan_tag};
+use crate::binary_cache::SecretKey;
+use crate::digest::Digest;
+use crate::event::{Event, Reporter};
+use crate::image::{Image, ImageLayer};
+use crate::layer::{self, LayerCache, LayerContent, LayerInput, PackOptions, StoreEntry};
+use crate::oci::{self, ConfigDocument, Descriptor, Raw};
+use crate::store::PathDetails;
+use crate::store_path::{StoreDir, StorePath};
+use crate::transport::Companion;
+
+/// Whose names stand under what is published.
+#[derive(Debug, Default)]
+pub struct Signers {
+    /// The keys that sign.
+    pub keys: Vec<SecretKey>,
+}
+
+impl Signers {
+    /// Whose entries, found in place of one's own, are left as they are.
+    fn trust(&self) -> CacheTrust {
+        CacheTrust {
+            keys: self.keys.iter().map(SecretKey::public).collect(),
+            unsigned: self.keys.is_empty(),
+            unwalled: true,
+        }
+    }
+}
+
+/// What a step made, to be published.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// What the user calls the step.
+    pub label: String,
+    /// Its plan key.
+    pub plan_key: Digest,
+    /// What it made.
+    pub output: StorePath,
+    /// The closure of that, itself included.
+    pub closure: Vec<PublishedPath>,
+}
+
+/// A path of a closure.
+#[derive(Debug, Clone)]
+pub struct PublishedPath {
+    /// What is known of it.
+    pub details: PathDetails,
+    /// Where it is on disk.
+    pub physical: PathBuf,
+    /// The plan key of the step that makes it, where one does.
+    pub plan_key: Option<Digest>,
+    /// Whether everybody makes it of a download: then it is not held.
+    pub is_unpacked: bool,
+}
+
+impl CachePlace {
+    /// Whether there is an entry of a step that need not be written again.
+    pub fn has(&self, plan_key: &Digest, signers: &Signers) -> Result<bool, SharedCacheError> {
+        let found = self.manifest(&plan_tag(plan_key))?;
+        Ok(found.is_some_and(|manifest| believed(&manifest, &signers.trust()).is_ok()))
+    }
+
+    /// Writes an entry; gives how many bytes of layers were sent.
+    pub fn publish(
+        &self,
+        step: &Published,
+        signers: &Signers,
+        cache: &LayerCache,
+        reporter: &dyn Reporter,
+    ) -> Result<u64, SharedCacheError> {
+        let layers = pack(step, cache, reporter)?;
+        let by_path: BTreeMap<&StorePath, &ImageLayer> =
+            (step.held().map(|held| &held.details.info.path)).zip(&layers).collect();
+        let members = step.closure.iter().map(|path| path.member(&by_path));
+        let entry = Entry::new(step.plan_key, step.output.clone(), sorted(members.collect()));
+        let companion = companion(step, &entry, layers.clone(), signers)?;
+        let stored = self
+            .sink(&companion.tag, &[], reporter)?
+            .put_companion(&companion, &|_| Ok(()))?;
+        reporter.report(Event::BuildPublished {
+            name: step.label.clone(),
+            to: self.name().to_owned(),
+            sent: stored.bytes_sent,
+        });
+        Ok(stored.bytes_sent)
+    }
+}
+
+fn sorted(mut members: Vec<Member>) -> Vec<Member> {
+    members.sort_by(|a, b| a.path.cmp(&b.path));
+    members
+}
+
+impl Published {
+    /// The paths that the entry holds.
+    fn held(&self) -> impl Iterator<Item = &PublishedPath> {
+        self.closure.iter().filter(|path| !path.is_unpacked)
+    }
+
+    /// The build key, where a derivation made the output.
+    fn build_key(&self) -> Option<Digest> {
+        let output = self.closure.iter().find(|path| path.details.info.path == self.output)?;
+        let derivation = output.details.derivation_json.as_ref()?;
+        Some(Digest::of(derivation.as_bytes()))
+    }
+}
+
+impl PublishedPath {
+    fn member(&self, layers: &BTreeMap<&StorePath, &ImageLayer>) -> Member {
+        let info = &self.details.info;
+        let layer = layers.get(&info.path).and_then(|layer| layer.digest().sha256());
+        let provenance = &self.details.provenance;
+        Member {
+            path: info.path.clone(),
+            nar_hash: info.nar_hash,
+            nar_size: info.nar_size,
+            references: info.references.clone(),
+            self_reference: info.self_reference,
+            plan_key: self.plan_key,
+            built: layer.map(|layer| BuiltMember {
+                derivation: self.details.derivation_json.clone(),
+                sandboxed: provenance.sandboxed,
+                declared: provenance.declared.iter().cloned().collect(),
+                layer,
+            }),
+        }
+    }
+}
+
+/// The layers of the paths that an entry holds, each as in an image whose layer it is alone.
+fn pack(step: &Published, cache: &LayerCache, reporter: &dyn Reporter) -> Result<Vec<ImageLayer>, SharedCacheError> {
+    let input = |held: &PublishedPath| LayerInput {
+        content: LayerContent::StorePaths(vec![StoreEntry {
+            logical: StoreDir::layerize().logical(&held.details.info.path),
+            physical: held.physical.clone(),
+            nar_hash: held.details.info.nar_hash,
+            nar_size: held.details.info.nar_size,
+            attributes: Vec::new(),
+        }]),
+        comment: String::new(),
+    };
+    let inputs: Vec<LayerInput> = step.held().map(input).collect();
+    let options = PackOptions {
+        cache: Some(cache),
+        ..PackOptions::default()
+    };
+    let packed = layer::pack(&inputs, &options, reporter)?;
+    let of_image = |layer: layer::PackedLayer| ImageLayer {
+        descriptor: Descriptor::new(layer.compression.media_type(), layer.digest, layer.size),
+        diff_id: Some(layer.diff_id),
+        content: layer.blob,
+    };
+    Ok(packed.into_iter().map(of_image).collect())
+}
+
+fn companion(
+    step: &Published,
+    entry: &Entry,
+    layers: Vec<ImageLayer>,
+    signers: &Signers,
+) -> Result<Companion, SharedCacheError> {
+    let config = entry.bytes();
+    let digest = Digest::of(&config);
+    let config = Raw::opaque(config, digest.into());
+    let mut seen = std::collections::BTreeSet::new();
+    let layers: Vec<ImageLayer> = layers.into_iter().filter(|layer| seen.insert(layer.digest())).collect();
+    let mut manifest = oci::Manifest::new(
+        Descriptor::new(ENTRY_TYPE, config.digest(), config.size()),
+        layers.iter().map(|layer| layer.descriptor.clone()).collect(),
+        Statement::Build(&digest).signed(&signers.keys),
+    );
+    manifest.artifact_type = Some(ENTRY_TYPE.to_owned());
+    let manifest = Raw::write(manifest).map_err(|source| SharedCacheError::TooLarge {
+        output: step.output.clone(),
+        source,
+    })?;
+    let tag = plan_tag(&step.plan_key);
+    Ok(Companion {
+        artifact: Image {
+            manifest,
+            config: ConfigDocument::Artifact(config),
+            layers,
+        },
+        artifact_type: ENTRY_TYPE,
+        subject: None,
+        anchor: step.build_key().as_ref().map_or_else(|| tag.clone(), build_tag),
+        tag,
+        // An entry takes nobody's place.
+        tag_of: plan_tag,
+    })
+}
