@@ -81,6 +81,7 @@ impl<'a> Context<'a> {
             file: global.file.clone(),
             epoch: epoch()?,
             cache: config.shared.clone(),
+            now: now(epoch()?).ok(),
             silent_caches: SilentPlaces::default(),
             bounds: config.bounds,
             debian_mirrors: config.debian_mirrors.clone(),
@@ -118,18 +119,8 @@ impl<'a> Context<'a> {
     }
 
     /// Seconds since 1970 of an act that must be dated: SOURCE_DATE_EPOCH where it is set, else what the clock shows.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a statement about an act names its time; no image does"
-    )]
     pub fn now(&self) -> anyhow::Result<i64> {
-        if is_set("SOURCE_DATE_EPOCH") {
-            return Ok(self.environment.epoch);
-        }
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Ok(i64::try_from(
-            since.context("the clock shows a time before 1970")?.as_secs(),
-        )?)
+        now(self.environment.epoch)
     }
 
     /// Deletes the packed layers used longest ago where there are more bytes than may be, if any was added.
@@ -139,6 +130,21 @@ impl<'a> Context<'a> {
         }
         Ok(())
     }
+}
+
+/// `epoch` where SOURCE_DATE_EPOCH is set, else what the clock shows.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a statement about an act names its time; no image does"
+)]
+fn now(epoch: i64) -> anyhow::Result<i64> {
+    if is_set("SOURCE_DATE_EPOCH") {
+        return Ok(epoch);
+    }
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Ok(i64::try_from(
+        since.context("the clock shows a time before 1970")?.as_secs(),
+    )?)
 }
 
 /// How registries are reached and who the user is there: the environment, the configuration file and the flags.

@@ -26,6 +26,7 @@ use crate::project::place::TransferError;
 use crate::project::rebuild::RebuildError;
 use crate::project::update::UpdateError;
 use crate::root::RootError;
+use crate::shared_cache::SharedCacheError;
 use crate::spec::Diagnostics;
 use crate::store::StoreError;
 use crate::transport::TransportError;
@@ -145,6 +146,7 @@ pub fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 RebuildError,
                 ReferenceError,
                 RootError,
+                SharedCacheError,
                 StoreError,
                 TarProfileError,
                 TransferError,

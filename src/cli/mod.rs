@@ -18,6 +18,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 mod attach;
 mod auth;
 mod build;
+mod cache;
 mod check;
 mod closure;
 mod completions;
@@ -135,6 +136,8 @@ enum Command {
     Test(test::TestArgs),
     /// Manage the store
     Store(store::StoreArgs),
+    /// List what shared caches keep, and remove what nobody uses
+    Cache(cache::CacheArgs),
     /// Show the login and the connection settings for a registry
     Auth(auth::AuthArgs),
     /// Show a chapter of the manual, or the help of a command
@@ -250,6 +253,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Run(args) => run::run(args, &context),
         Command::Test(args) => test::run(args, &context),
         Command::Store(args) => store::run(args, &context),
+        Command::Cache(args) => cache::run(args, &context),
         Command::Auth(args) => auth::run(args, &context),
         Command::Help(args) => help::run(args, Cli::command(), ui),
         Command::Man(args) => man::run(args, Cli::command(), &context),

@@ -54,6 +54,8 @@ pub struct Environment<'a> {
     pub silent_caches: SilentPlaces,
     /// The machine's shared caches.
     pub cache: MachineCaches,
+    /// Seconds since 1970, with which entries of shared caches are dated; `None`: they get no date.
+    pub now: Option<i64>,
     /// What builds may use at most on this machine.
     pub bounds: Bounds,
     /// Debian mirrors that are tried before the machine's apt.

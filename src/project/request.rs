@@ -22,7 +22,7 @@ use super::kept::KeptInputs;
 use super::layer_plan;
 use super::options::ImageOptions;
 use super::target::{self, Target};
-use super::work::Work;
+use super::work::{Work, inputs_of};
 
 /// An image that somebody else made of the same request.
 pub struct SharedImage {
@@ -59,7 +59,12 @@ pub fn find(
     let Some(key) = key(name, &project, &plan, image, environment)? else {
         return Ok(None);
     };
-    Ok(caches.image(&key, environment.reporter))
+    let found = caches.image(&key, environment.reporter);
+    if let Some(found) = &found {
+        let inputs = inputs_of(&targets[0], &plan);
+        caches.renew(&key, &found.image, &plan, &inputs, environment.reporter);
+    }
+    Ok(found)
 }
 
 /// Keeps an image that was made in the shared caches that are written. `beside` are repositories that have its layers,

@@ -18,18 +18,25 @@ use crate::graph;
 use crate::image::Image;
 use crate::inputs;
 use crate::layer::LayerCache;
-use crate::shared_cache::{CachePlace, CacheTrust, Published, PublishedPath, SharedCache, SharedCacheError, Signers};
+use crate::parallel;
+use crate::shared_cache::{
+    CachePlace, CacheTrust, Held, Published, PublishedPath, SharedCache, SharedCacheError, Signers,
+};
 use crate::spec::{SharedCaches, Workspace};
 use crate::store::Store;
 use crate::store_path::StorePath;
 
 use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
+use super::files::Project;
 use super::kept::KeptInputs;
 use super::request::SharedImage;
 
 /// Largest file of a key that is read, in bytes.
 const KEY_SIZE_MAX: u64 = 4096;
+
+/// How many entries are dated at once.
+const RENEWED_AT_ONCE: usize = 4;
 
 /// What the command line says of shared caches.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +78,8 @@ pub struct Caches {
     to: Vec<CachePlace>,
     trust: CacheTrust,
     signers: Signers,
+    /// With which entries are dated.
+    now: Option<i64>,
 }
 
 impl Environment<'_> {
@@ -82,6 +91,7 @@ impl Environment<'_> {
             to: Vec::new(),
             trust: CacheTrust::default(),
             signers: Signers::default(),
+            now: self.now,
         };
         if given.none {
             return Ok(caches);
@@ -128,6 +138,26 @@ impl Environment<'_> {
             });
         }
         Ok(caches)
+    }
+
+    /// The places that `texts` name; where they name none, those that the spec of the project, if there is one, and the
+    /// machine's configuration write to.
+    pub fn written_caches(&self, texts: &[String]) -> Result<Vec<CachePlace>, ProjectError> {
+        let mut spec = SharedCaches::default();
+        if texts.is_empty() {
+            match Project::load(self) {
+                Ok(project) => spec = project.workspace.cache,
+                Err(ProjectError::NoSpec) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let machine: &[String] = if texts.is_empty() { &self.cache.to } else { &[] };
+        let of_spec = spec.to.iter().map(|text| text.value.clone()).collect();
+        self.places([
+            (&texts.to_vec(), &self.here),
+            (&of_spec, &spec.dir),
+            (&machine.to_vec(), &self.cache.dir),
+        ])
     }
 
     fn places(&self, lists: [(&Vec<String>, &PathBuf); 3]) -> Result<Vec<CachePlace>, ProjectError> {
@@ -182,7 +212,7 @@ impl Caches {
         reporter: &dyn Reporter,
     ) {
         for place in self.to.iter().filter(|place| place.answers()) {
-            let published = place.publish_image(key, image, &self.signers, beside, reporter);
+            let published = place.publish_image(key, image, &self.signers, self.now, beside, reporter);
             let kept = published.map_err(ProjectError::from).and_then(|()| match keep {
                 Some(keep) => {
                     let tag = inputs::tag_of(&image.digest());
@@ -223,8 +253,9 @@ impl Caches {
                 reporter.report(Event::Warning { text });
                 continue;
             }
+            let mut renews = true;
             for step in &steps {
-                if let Err(error) = self.publish_step(place, step, built, layers, reporter) {
+                if let Err(error) = self.publish_step(place, step, built, layers, &mut renews, reporter) {
                     place.note(&error);
                     let text = format!(
                         "`{}` and what follows it is not kept in `{}`: {}",
@@ -247,16 +278,89 @@ impl Caches {
         step: &BuiltStep,
         built: &Built<'_>,
         layers: &LayerCache,
+        renews: &mut bool,
         reporter: &dyn Reporter,
     ) -> Result<(), SharedCacheError> {
-        if place.has(&step.plan_key, &self.signers)? {
-            return Ok(());
-        }
-        if let Some(published) = built.published(step)? {
-            place.publish(&published, &self.signers, layers, reporter)?;
+        match place.has(&step.plan_key, &self.signers, self.now)? {
+            Held::Current => {}
+            Held::Stale(entry) => {
+                if let (Some(now), true) = (self.now, *renews)
+                    && let Err(error) = place.renew(&entry, &step.plan_key, now)
+                {
+                    // The entry is there all the same. Where tags cannot be moved, none can be renewed.
+                    tell_not_renewed(place, &error, reporter);
+                    *renews = false;
+                }
+            }
+            Held::Lacking => {
+                if let Some(published) = built.published(step)? {
+                    place.publish(&published, &self.signers, self.now, layers, reporter)?;
+                }
+            }
         }
         Ok(())
     }
+
+    /// Dates an image that was found instead of made, and what was built for it, where that was last done on another day:
+    /// they are in use, although nothing is built.
+    pub fn renew(&self, key: &Digest, image: &Image, plan: &BuildPlan, targets: &[Input], reporter: &dyn Reporter) {
+        let Some(now) = self.now else { return };
+        for place in self.to.iter().filter(|place| place.answers()) {
+            let renewed = place.renew_image(key, image, &self.signers, now);
+            let renewed = renewed.and_then(|is_renewed| match is_renewed {
+                true => self.renew_steps(place, plan, targets, now),
+                false => Ok(()),
+            });
+            if let Err(error) = renewed {
+                place.note(&error);
+                tell_not_renewed(place, &error, reporter);
+            }
+        }
+    }
+
+    fn renew_steps(
+        &self,
+        place: &CachePlace,
+        plan: &BuildPlan,
+        targets: &[Input],
+        now: i64,
+    ) -> Result<(), SharedCacheError> {
+        let plan_keys = derive::plan_keys(&plan.steps);
+        let reached = reached(plan, targets).into_iter();
+        let keys: Vec<Digest> = (reached.filter(|&id| plan.steps[id].is_built()))
+            .map(|id| plan_keys[id])
+            .collect();
+        let renewed = parallel::map(&keys, RENEWED_AT_ONCE, |key| {
+            match place.has(key, &self.signers, self.now)? {
+                Held::Stale(entry) => place.renew(&entry, key, now),
+                Held::Current | Held::Lacking => Ok(()),
+            }
+        });
+        renewed.map(drop)
+    }
+}
+
+fn tell_not_renewed(place: &CachePlace, error: &SharedCacheError, reporter: &dyn Reporter) {
+    let text = format!(
+        "entries of `{}` that are in use keep their old dates: {}",
+        place.name(),
+        with_causes(error)
+    );
+    reporter.report(Event::Warning { text });
+}
+
+/// The steps that `targets` may need.
+fn reached(plan: &BuildPlan, targets: &[Input]) -> BTreeSet<StepId> {
+    let steps = |inputs: &mut dyn Iterator<Item = &Input>| -> Vec<StepId> {
+        let steps = inputs.filter_map(|input| match input {
+            Input::Step(id) => Some(*id),
+            Input::Path(_) => None,
+        });
+        steps.collect()
+    };
+    graph::closure(steps(&mut targets.iter()), |&id| {
+        steps(&mut plan.steps[id].inputs().into_iter())
+    })
 }
 
 /// What was built.
@@ -285,16 +389,7 @@ impl<'a> Built<'a> {
         targets: &[Input],
         paths: &BTreeMap<Input, StorePath>,
     ) -> Result<Self, ProjectError> {
-        let steps = |inputs: &mut dyn Iterator<Item = &Input>| -> Vec<StepId> {
-            let steps = inputs.filter_map(|input| match input {
-                Input::Step(id) => Some(*id),
-                Input::Path(_) => None,
-            });
-            steps.collect()
-        };
-        let reached = graph::closure(steps(&mut targets.iter()), |&id| {
-            steps(&mut plan.steps[id].inputs().into_iter())
-        });
+        let reached = reached(plan, targets);
         let plan_keys = derive::plan_keys(&plan.steps);
         let mut makers = BTreeMap::new();
         for &id in &reached {

@@ -88,6 +88,12 @@ impl Entry {
         canonical_json(self)
     }
 
+    /// The build key in the config of an entry, where a derivation made its output.
+    pub(super) fn build_key_in(config: &[u8]) -> Result<Option<Digest>, String> {
+        let entry: Self = parse_json(config).map_err(|error| crate::fsio::with_causes(&error))?;
+        Ok(entry.build_key())
+    }
+
     /// The build key of its output, where a derivation made it.
     fn build_key(&self) -> Option<Digest> {
         let output = self.members.iter().find(|member| member.path == self.output)?;

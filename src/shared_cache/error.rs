@@ -67,6 +67,12 @@ pub enum SharedCacheError {
         /// Why.
         source: crate::image::IndexError,
     },
+    /// An entry cannot be dated.
+    #[error("cannot write the date of an entry")]
+    Date {
+        /// Why.
+        source: DocumentError,
+    },
     /// A closure is too large for a manifest.
     #[error("the entry of `{output}` is too large")]
     TooLarge {
@@ -90,6 +96,7 @@ impl SharedCacheError {
             | Self::Refused { .. }
             | Self::Missing { .. }
             | Self::Index { .. }
+            | Self::Date { .. }
             | Self::OtherContent { .. }
             | Self::TooLarge { .. } => None,
         }

@@ -8,11 +8,12 @@ use super::error::SharedCacheError;
 use super::place::CachePlace;
 use super::trust::{CacheTrust, Statement};
 use super::write::Signers;
-use super::{SharedCache, image_tag};
+use super::{SharedCache, age, image_tag};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fsio::with_causes;
 use crate::image::{Image, ImageIndex, Listed};
+use crate::oci::{Document, Index, Raw};
 use crate::transport::{self, Content, ReadOptions, Source};
 
 impl SharedCache {
@@ -68,27 +69,63 @@ impl CachePlace {
         Ok(Some(image.clone()))
     }
 
-    /// Keeps an image under the hash of all that it was asked for. `beside` are repositories that have its layers, each with
+    /// Keeps an image under the hash of all that it was asked for, dated `now`. `beside` are repositories that have its layers, each with
     /// its registry's host: a registry takes them from there.
     pub fn publish_image(
         &self,
         key: &Digest,
         image: &Image,
         signers: &Signers,
+        now: Option<i64>,
         beside: &[(String, String)],
         reporter: &dyn Reporter,
     ) -> Result<(), SharedCacheError> {
+        // One that cannot be read is written anew.
+        let held = self.held_image(key, image, signers).unwrap_or_default();
+        if held.is_some_and(|held| !age::is_stale(&held.annotations, now)) {
+            return Ok(());
+        }
         let statement = Statement::Image {
             key,
             image: &image.digest(),
         };
-        let index = ImageIndex::new(vec![image.clone()], statement.signed(&signers.keys));
+        let index = ImageIndex::new(vec![image.clone()], age::dated(statement.signed(&signers.keys), now));
         let index = index.map_err(|source| SharedCacheError::Index { source })?;
-        let sink = self.sink(&image_tag(key), beside, reporter)?;
-        let current = sink.current(&[]).unwrap_or_default();
-        if !current.iter().any(|(_, digest)| *digest == index.digest()) {
-            sink.put_index(&index, &[])?;
-        }
+        self.sink(&image_tag(key), beside, reporter)?.put_index(&index, &[])?;
         Ok(())
+    }
+
+    /// Writes an image's index that is there and whose date is of another day again, with the date of `now`; false where
+    /// there is none, or its date is young.
+    pub fn renew_image(
+        &self,
+        key: &Digest,
+        image: &Image,
+        signers: &Signers,
+        now: i64,
+    ) -> Result<bool, SharedCacheError> {
+        let held = self.held_image(key, image, signers)?;
+        let Some(held) = held.filter(|held| age::is_stale(&held.annotations, Some(now))) else {
+            return Ok(false);
+        };
+        self.put_document(&image_tag(key), &age::renewed(&Document::Index(held), now)?)?;
+        Ok(true)
+    }
+
+    /// The index of an image under its key, where there is one that these signers need not write again.
+    fn held_image(
+        &self,
+        key: &Digest,
+        image: &Image,
+        signers: &Signers,
+    ) -> Result<Option<Raw<Index>>, SharedCacheError> {
+        let Some(Document::Index(index)) = self.document(&image_tag(key))? else {
+            return Ok(None);
+        };
+        let image = image.digest();
+        let is_alone = index.unknown.is_empty() && matches!(&index.manifests[..], [listed] if image == listed.digest);
+        let statement = Statement::Image { key, image: &image };
+        let is_believed = signers.trust().check(&statement, &index.annotations).is_ok();
+        Ok(Some(index).filter(|_| is_alone && is_believed))
     }
 }

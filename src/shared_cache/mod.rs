@@ -19,11 +19,16 @@
 //!
 //! An image stands under `i-HEX`, the hash of all that it is asked for: an index that lists it, with signatures in the same
 //! annotation.
+//!
+//! Both have the date on which a writer last had use for them in the annotation `org.opencontainers.image.created`. It is
+//! not signed: it decides how long something stays, never what is believed.
 
+mod age;
 mod entry;
 mod error;
 mod image;
 mod place;
+mod prune;
 mod read;
 mod trust;
 mod write;
@@ -35,8 +40,9 @@ use crate::digest::Digest;
 pub use entry::ENTRY_TYPE;
 pub use error::SharedCacheError;
 pub use place::{CachePlace, SilentPlaces};
+pub use prune::{CachedEntry, Pruned};
 pub use trust::CacheTrust;
-pub use write::{Published, PublishedPath, Signers};
+pub use write::{Held, Published, PublishedPath, Signers};
 
 /// The caches that a command reads.
 #[derive(Debug, Clone)]

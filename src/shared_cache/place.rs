@@ -10,17 +10,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::error::SharedCacheError;
 use crate::digest::Digest;
 use crate::event::Reporter;
-use crate::oci::{Manifest, Raw, Reference};
+use crate::oci::{Document, Manifest, Raw, Reference};
 use crate::transport::read::LayoutBlobs;
 use crate::transport::registry::{PushOptions, RegistryConfig, RegistrySink, Remote};
-use crate::transport::{Location, Sink, TransportError};
+use crate::transport::{Layout, Location, Sink, TransportError};
 
 /// A repository or a layout.
 #[derive(Debug, Clone)]
 pub struct CachePlace {
     name: String,
     location: Location,
-    kind: PlaceKind,
+    pub(super) kind: PlaceKind,
     registries: RegistryConfig,
     silent: SilentPlaces,
 }
@@ -30,7 +30,7 @@ pub struct CachePlace {
 pub struct SilentPlaces(Arc<Mutex<BTreeSet<String>>>);
 
 #[derive(Debug, Clone)]
-enum PlaceKind {
+pub(super) enum PlaceKind {
     Registry(Box<Remote>, Reference),
     Layout(PathBuf),
 }
@@ -126,6 +126,28 @@ impl CachePlace {
             PlaceKind::Registry(remote, _) => remote.manifest(tag),
             PlaceKind::Layout(_) if !self.exists() => Ok(None),
             PlaceKind::Layout(path) => LayoutBlobs::open(path)?.tagged(tag),
+        }
+    }
+
+    /// The manifest or index under a tag, as the place itself has it; `None` where there is none.
+    pub(super) fn document(&self, tag: &str) -> Result<Option<Document>, TransportError> {
+        match &self.kind {
+            PlaceKind::Registry(remote, _) => remote.document(tag),
+            PlaceKind::Layout(_) if !self.exists() => Ok(None),
+            PlaceKind::Layout(path) => {
+                let blobs = LayoutBlobs::open(path)?;
+                let named = blobs.named()?;
+                let found = named.iter().find(|(name, _)| name == tag);
+                found.map(|(_, listed)| blobs.document(listed)).transpose()
+            }
+        }
+    }
+
+    /// Writes a manifest or an index, whose blobs are there, under a tag.
+    pub(super) fn put_document(&self, tag: &str, document: &Document) -> Result<(), TransportError> {
+        match &self.kind {
+            PlaceKind::Registry(remote, _) => remote.put_document(tag, document),
+            PlaceKind::Layout(path) => Layout::new(path, None).put_document(tag, document),
         }
     }
 

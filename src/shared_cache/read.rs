@@ -111,7 +111,7 @@ pub(super) fn believed(manifest: &Raw<Manifest>, trust: &CacheTrust) -> Result<D
     Ok(digest)
 }
 
-fn read_config(place: &CachePlace, digest: &Digest, size: u64) -> Result<Vec<u8>, SharedCacheError> {
+pub(super) fn read_config(place: &CachePlace, digest: &Digest, size: u64) -> Result<Vec<u8>, SharedCacheError> {
     let mut config = Vec::new();
     let opened = open(place, digest, size)?;
     let read = io::Read::read_to_end(&mut VerifyingReader::new(opened, *digest, Some(size)), &mut config);

@@ -8,15 +8,15 @@ use std::path::PathBuf;
 use super::entry::{BuiltMember, ENTRY_TYPE, Entry, Member};
 use super::error::SharedCacheError;
 use super::place::CachePlace;
-use super::read::believed;
+use super::read::{believed, read_config};
 use super::trust::{CacheTrust, Statement};
-use super::{build_tag, plan_tag};
+use super::{age, build_tag, plan_tag};
 use crate::binary_cache::SecretKey;
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::image::{Image, ImageLayer};
 use crate::layer::{self, LayerCache, LayerContent, LayerInput, PackOptions, StoreEntry};
-use crate::oci::{self, ConfigDocument, Descriptor, Raw};
+use crate::oci::{self, ConfigDocument, Descriptor, Document, Manifest, Raw};
 use crate::store::PathDetails;
 use crate::store_path::{StoreDir, StorePath};
 use crate::transport::Companion;
@@ -30,13 +30,24 @@ pub struct Signers {
 
 impl Signers {
     /// Whose entries, found in place of one's own, are left as they are.
-    fn trust(&self) -> CacheTrust {
+    pub(super) fn trust(&self) -> CacheTrust {
         CacheTrust {
             keys: self.keys.iter().map(SecretKey::public).collect(),
             unsigned: self.keys.is_empty(),
             unwalled: true,
         }
     }
+}
+
+/// What a place has of a step.
+#[derive(Debug, Clone)]
+pub enum Held {
+    /// Nothing that is believed.
+    Lacking,
+    /// An entry.
+    Current,
+    /// An entry whose date is of another day: who uses it writes it again.
+    Stale(Box<Raw<Manifest>>),
 }
 
 /// What a step made, to be published.
@@ -67,16 +78,46 @@ pub struct PublishedPath {
 
 impl CachePlace {
     /// Whether there is an entry of a step that need not be written again.
-    pub fn has(&self, plan_key: &Digest, signers: &Signers) -> Result<bool, SharedCacheError> {
+    pub fn has(&self, plan_key: &Digest, signers: &Signers, now: Option<i64>) -> Result<Held, SharedCacheError> {
         let found = self.manifest(&plan_tag(plan_key))?;
-        Ok(found.is_some_and(|manifest| believed(&manifest, &signers.trust()).is_ok()))
+        let believed = found.filter(|manifest| believed(manifest, &signers.trust()).is_ok());
+        Ok(match believed {
+            None => Held::Lacking,
+            Some(manifest) if age::is_stale(&manifest.annotations, now) => Held::Stale(Box::new(manifest)),
+            Some(_) => Held::Current,
+        })
     }
 
-    /// Writes an entry; gives how many bytes of layers were sent.
+    /// Writes an entry that is there again, with the date of `now` and nothing else changed.
+    pub fn renew(&self, entry: &Raw<Manifest>, plan_key: &Digest, now: i64) -> Result<(), SharedCacheError> {
+        let unreadable = |reason: String| SharedCacheError::Refused {
+            place: self.name().to_owned(),
+            tag: plan_tag(plan_key),
+            reason,
+        };
+        let digest = entry.config.digest.sha256();
+        let digest = digest.ok_or_else(|| unreadable("its config is not named by a SHA-256".to_owned()))?;
+        let config = read_config(self, &digest, entry.config.size)?;
+        let build_key = Entry::build_key_in(&config).map_err(unreadable)?;
+        let renewed = age::renewed(&Document::Manifest(entry.clone()), now)?;
+        self.put_document(&plan_tag(plan_key), &renewed)?;
+        let Some(tag) = build_key.as_ref().map(build_tag) else {
+            return Ok(());
+        };
+        // Another plan's entry of the same build that is still young stays.
+        let other = self.manifest(&tag)?;
+        if other.is_none_or(|other| age::is_stale(&other.annotations, Some(now))) {
+            self.put_document(&tag, &renewed)?;
+        }
+        Ok(())
+    }
+
+    /// Writes an entry, dated `now`; gives how many bytes of layers were sent.
     pub fn publish(
         &self,
         step: &Published,
         signers: &Signers,
+        now: Option<i64>,
         cache: &LayerCache,
         reporter: &dyn Reporter,
     ) -> Result<u64, SharedCacheError> {
@@ -85,7 +126,7 @@ impl CachePlace {
             (step.held().map(|held| &held.details.info.path)).zip(&layers).collect();
         let members = step.closure.iter().map(|path| path.member(&by_path));
         let entry = Entry::new(step.plan_key, step.output.clone(), sorted(members.collect()));
-        let companion = companion(step, &entry, layers.clone(), signers)?;
+        let companion = companion(step, &entry, layers.clone(), signers, now)?;
         let stored = self
             .sink(&companion.tag, &[], reporter)?
             .put_companion(&companion, &|_| Ok(()))?;
@@ -170,6 +211,7 @@ fn companion(
     entry: &Entry,
     layers: Vec<ImageLayer>,
     signers: &Signers,
+    now: Option<i64>,
 ) -> Result<Companion, SharedCacheError> {
     let config = entry.bytes();
     let digest = Digest::of(&config);
@@ -179,7 +221,7 @@ fn companion(
     let mut manifest = oci::Manifest::new(
         Descriptor::new(ENTRY_TYPE, config.digest(), config.size()),
         layers.iter().map(|layer| layer.descriptor.clone()).collect(),
-        Statement::Build(&digest).signed(&signers.keys),
+        age::dated(Statement::Build(&digest).signed(&signers.keys), now),
     );
     manifest.artifact_type = Some(ENTRY_TYPE.to_owned());
     let manifest = Raw::write(manifest).map_err(|source| SharedCacheError::TooLarge {

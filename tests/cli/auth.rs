@@ -212,7 +212,11 @@ fn a_login_of_skopeo_under_a_private_authority_is_explained() {
         return;
     }
     let place = Place::new();
-    let demands = Demands { tls: true, user: true };
+    let demands = Demands {
+        tls: true,
+        user: true,
+        ..Demands::default()
+    };
     let registry = served::start(&place.path().join("registry"), demands);
     let ca_file = registry.ca_file.as_deref().unwrap();
     let mut login = Command::new("skopeo");

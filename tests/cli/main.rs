@@ -64,6 +64,7 @@ mod registry;
 mod rust;
 mod scripts;
 mod shared_builds;
+mod shared_prune;
 mod specs;
 mod store;
 mod support;

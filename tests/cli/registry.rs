@@ -107,7 +107,11 @@ fn two_images(place: &Place) -> [String; 2] {
 #[test]
 fn a_push_over_tls_with_a_login_sends_what_changed_and_others_pull_it_by_digest() {
     let place = Place::new();
-    let demands = Demands { tls: true, user: true };
+    let demands = Demands {
+        tls: true,
+        user: true,
+        ..Demands::default()
+    };
     let Some(registry) = registry(&place, demands).filter(|_| have("skopeo", &["--version"])) else {
         return;
     };

@@ -12,7 +12,7 @@ use crate::served::Demands;
 use crate::support::{Place, Ran, in_another_world};
 
 /// Two packages, of which the image has both: `app` is built with `tool`, refers to `data`, and says a word of its source.
-const SPEC: &str = r##"
+pub const SPEC: &str = r##"
 [package.tool]
 script = 'mkdir -p $out/bin; printf "#!/bin/sh\necho made\n" > $out/bin/make-it; chmod +x $out/bin/make-it'
 
@@ -30,14 +30,14 @@ contents = ["app"]
 "##;
 
 /// A project that is locked, its base tools in the store, and the key of who builds there.
-struct Builder {
-    place: Place,
-    secret: PathBuf,
-    public: String,
+pub struct Builder {
+    pub place: Place,
+    pub secret: PathBuf,
+    pub public: String,
 }
 
 impl Builder {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = Place::new();
         place.write("layerize.toml", SPEC).write("src/word", "word\n");
         place.lock_base();
@@ -60,13 +60,13 @@ impl Builder {
     }
 
     /// The flags of who reads a cache.
-    fn reading<'a>(&'a self, command: &[&'a str], cache: &'a str) -> Vec<&'a str> {
+    pub fn reading<'a>(&'a self, command: &[&'a str], cache: &'a str) -> Vec<&'a str> {
         [command, &["--cache-from", cache, "--cache-trusted-key", &self.public]].concat()
     }
 }
 
 /// The last line, which counts.
-fn summary(ran: &Ran) -> &str {
+pub fn summary(ran: &Ran) -> &str {
     ran.stderr.lines().last().unwrap_or_default()
 }
 

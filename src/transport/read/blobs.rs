@@ -8,7 +8,7 @@ use std::path::Path;
 use super::super::{TransportError, manifest_of};
 use super::{Container, choose, document, referrers, top_index};
 use crate::digest::Digest;
-use crate::oci::{Manifest, Raw};
+use crate::oci::{Descriptor, Document, Manifest, REF_NAME, Raw};
 
 /// Most artifacts of one kind that are read.
 const ARTIFACTS_MAX: usize = 100;
@@ -43,6 +43,19 @@ impl LayoutBlobs {
     /// The manifest that `index.json` lists under a name.
     pub fn tagged(&self, name: &str) -> Result<Option<Raw<Manifest>>, TransportError> {
         referrers::tagged(&self.container, &self.place, name)
+    }
+
+    /// What `index.json` lists under names.
+    pub fn named(&self) -> Result<Vec<(String, Descriptor)>, TransportError> {
+        let index = top_index(&self.container, &self.place)?;
+        let listed = index.iter().flat_map(|index| &index.manifests);
+        let named = listed.filter_map(|found| Some((found.annotation(REF_NAME)?.to_owned(), found.clone())));
+        Ok(named.collect())
+    }
+
+    /// The manifest or index that something lists.
+    pub fn document(&self, listed: &Descriptor) -> Result<Document, TransportError> {
+        document(&self.container, &self.place, listed, "the manifest")
     }
 
     /// The manifests of artifacts of a kind, each once.

@@ -213,6 +213,11 @@ impl RegistryError {
                 }
                 .to_owned(),
             ),
+            Self::Status { status, action, .. } if action.starts_with("delete ") && is_no_method(*status) => Some(
+                "the registry lets nobody delete manifests: allow it (`storage: {delete: {enabled: true}}` of distribution), or \
+                 let its own rules remove what is old"
+                    .to_owned(),
+            ),
             Self::Status { codes, .. } if codes.iter().any(|code| code == "NAME_UNKNOWN") => {
                 Some("create the repository at the registry first, if it does not do so by itself".to_owned())
             }
@@ -276,6 +281,14 @@ impl RegistryError {
             _ => None,
         }
     }
+}
+
+/// Whether an answer says that what was asked for cannot be done there at all.
+fn is_no_method(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED | StatusCode::BAD_REQUEST
+    )
 }
 
 /// The errors in a body (distribution-spec, "Error Codes"): codes and words.

@@ -3,7 +3,7 @@
 //! Invariant: what arrives is verified against its digest before it is believed; a secret goes to the host it is for
 //! and to no other, and is in no message.
 //!
-//! From below: `client` ([`http`](crate::http), and who we are: `challenge`, `token`) → `repo` (manifests, tags, presence), `upload` (one blob: `content`, and `state`
+//! From below: `client` ([`http`](crate::http), and who we are: `challenge`, `token`) → `repo` (manifests, presence), `tags` (what a repository lists, and what is taken out of it), `upload` (one blob: `content`, and `state`
 //! that outlives the process) → [`push()`] and [`attach`], [`RemoteImage`] for reading.
 
 mod challenge;
@@ -20,6 +20,7 @@ mod repo;
 mod sink;
 mod source;
 mod state;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod token;

@@ -99,7 +99,7 @@ fn api(repo: &Repo<'_, '_>, digest: &ContentDigest) -> Result<Option<Referrers>,
 }
 
 /// The target of `<…>; rel="next"` (RFC 8288).
-fn next_link(header: &str) -> Option<String> {
+pub(super) fn next_link(header: &str) -> Option<String> {
     header.split(',').find_map(|link| {
         let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
         let next = parameters

@@ -64,6 +64,12 @@ impl<'c, 'r> Repo<'c, 'r> {
         Self::with_scopes(client, endpoint, repository, scopes)
     }
 
+    /// A repository from which manifests are deleted.
+    pub(super) fn deleting(client: &'c RegistryClient<'r>, endpoint: Endpoint, repository: &str) -> Self {
+        let scopes = vec![format!("repository:{repository}:pull,push,delete")];
+        Self::with_scopes(client, endpoint, repository, scopes)
+    }
+
     fn with_scopes(client: &'c RegistryClient<'r>, endpoint: Endpoint, repository: &str, scopes: Vec<String>) -> Self {
         let repository = repository.to_owned();
         let access = Access {
@@ -91,7 +97,7 @@ impl<'c, 'r> Repo<'c, 'r> {
         url
     }
 
-    fn own_url(&self, rest: &str) -> Url {
+    pub(super) fn own_url(&self, rest: &str) -> Url {
         self.url(rest, &self.access.endpoint.host)
     }
 

@@ -27,14 +27,14 @@ use crate::transport::{Referrers, Source, TransportError, manifest_of};
 
 /// A repository of a registry that blobs are read from. A clone is the same one.
 #[derive(Clone)]
-pub struct Remote(Arc<Inner>);
+pub struct Remote(pub(super) Arc<Inner>);
 
-struct Inner {
-    client: RegistryClient<'static>,
-    registry: String,
-    repository: String,
+pub(super) struct Inner {
+    pub(super) client: RegistryClient<'static>,
+    pub(super) registry: String,
+    pub(super) repository: String,
     /// Mirrors first, the registry itself last.
-    endpoints: Vec<Endpoint>,
+    pub(super) endpoints: Vec<Endpoint>,
     /// Hosts of mirrors that gave no answer, not even after several attempts: they are not asked again for every blob.
     silent: Mutex<BTreeSet<String>>,
 }

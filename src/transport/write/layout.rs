@@ -26,7 +26,7 @@ use crate::oci::{
 /// A layout directory: `oci:DIR[:TAG]`.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     reference: Option<String>,
     /// Layers that are left out.
     without: BTreeSet<ContentDigest>,
@@ -50,8 +50,16 @@ impl Layout {
         self
     }
 
-    fn place(&self) -> String {
+    pub(super) fn place(&self) -> String {
         format!("oci:{}", self.path.display())
+    }
+
+    /// Locks out other writers for as long as the file is open. The directory itself is locked, so that no lock file is left
+    /// in a layout that is published as it is.
+    pub(super) fn locked(&self) -> Result<File, TransportError> {
+        let lock = File::open(&self.path).context("open", &self.path)?;
+        lock.lock().context("lock", &self.path)?;
+        Ok(lock)
     }
 
     /// Sees that the directory is a layout, or empty.
@@ -112,9 +120,7 @@ impl Layout {
     fn write(&self, images: &[&Image], over: &[&ImageIndex], added: &[Value]) -> Result<(), TransportError> {
         let place = self.place();
         fsio::create_dir_all(&self.path)?;
-        // The directory itself is locked, so that no lock file is left in a layout that is published as it is.
-        let lock = File::open(&self.path).context("open", &self.path)?;
-        lock.lock().context("lock", &self.path)?;
+        let _lock = self.locked()?;
         self.prepare(&place)?;
         for image in images {
             self.blobs(image)?;
@@ -127,7 +133,7 @@ impl Layout {
         self.merge_index(added)
     }
 
-    fn document(&self, digest: &ContentDigest, bytes: &[u8]) -> Result<(), TransportError> {
+    pub(super) fn document(&self, digest: &ContentDigest, bytes: &[u8]) -> Result<(), TransportError> {
         self.blob(digest, bytes.len() as u64, |file, path| {
             Ok(file.write_all(bytes).context("write", path)?)
         })
@@ -156,7 +162,7 @@ impl Layout {
         self.document(&image.manifest.digest(), image.manifest.bytes())
     }
 
-    fn read_index(&self) -> Result<Option<Raw<oci::Index>>, TransportError> {
+    pub(super) fn read_index(&self) -> Result<Option<Raw<oci::Index>>, TransportError> {
         match fsio::read_limited(&self.path.join("index.json"), INDEX_SIZE_MAX) {
             Ok(bytes) => {
                 let read = Raw::read(bytes).map(Some);
@@ -171,8 +177,7 @@ impl Layout {
     /// the list under the subject's fallback tag, where clients look that do not read all of an index (regclient).
     pub fn attach(&self, artifact: &Artifact) -> Result<(), TransportError> {
         let place = self.place();
-        let lock = File::open(&self.path).context("open", &self.path)?;
-        lock.lock().context("lock", &self.path)?;
+        let _lock = self.locked()?;
         let subject = self.path.join("blobs/sha256").join(artifact.subject.digest.hex());
         if !subject.is_file() {
             return Err(TransportError::Missing {
@@ -220,7 +225,7 @@ impl Layout {
         Ok(canonical_json(&list))
     }
 
-    fn merge_index(&self, added: &[Value]) -> Result<(), TransportError> {
+    pub(super) fn merge_index(&self, added: &[Value]) -> Result<(), TransportError> {
         let path = self.path.join("index.json");
         let old = self.read_index()?;
         let mut index: Value = match &old {

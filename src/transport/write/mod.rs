@@ -22,10 +22,12 @@ use crate::oci::{ConfigDocument, LayerCodec, LayerLimit, Reference};
 mod bundle;
 mod header;
 mod layout;
+mod prune;
 mod record;
 
 use bundle::{Bundle, Label};
 pub use layout::Layout;
+pub use prune::Freed;
 
 const COPY_BUFFER: usize = 256 << 10;
 

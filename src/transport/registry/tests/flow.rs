@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::super::Remote;
 use super::super::referrers::list;
 use super::faulty::{Act, Answer, Faulty, Ways};
 use super::*;
@@ -361,4 +362,24 @@ fn row_38_a_list_in_pages_is_read_to_its_end() {
     let found = listed(&registry, &image);
     assert!(found.cut);
     assert_eq!(found.listed.len(), 1, "an entry that stands in each page counts once");
+}
+
+#[test]
+fn a_list_of_tags_is_read_to_its_end() {
+    let remote = |registry: &Faulty| {
+        let name = format!("{}/app", registry.host).parse().unwrap();
+        Remote::tuned(&RegistryConfig::default(), &name, hasty()).unwrap()
+    };
+    let page = |tags: Value| Answer::new(200).text(json!({ "name": "app", "tags": tags }).to_string());
+    let registry = Faulty::start(Ways::default());
+    let first = page(json!(["a", "b"])).with("Link", "</v2/app/tags/list?n=1000&last=b>; rel=\"next\"");
+    registry.once("GET", "/tags/list", Act::Reply(first));
+    registry.once("GET", "last=b", Act::Reply(page(json!(["c"]))));
+    assert_eq!(remote(&registry).tags().unwrap(), ["a", "b", "c"]);
+    // Where all were deleted, or there never was one.
+    for answer in [page(Value::Null), Answer::new(404)] {
+        let registry = Faulty::start(Ways::default());
+        registry.once("GET", "/tags/list", Act::Reply(answer));
+        assert_eq!(remote(&registry).tags().unwrap(), Vec::<String>::new());
+    }
 }

@@ -52,7 +52,14 @@ fn skopeo_and_podman_log_in_over_tls_and_their_file_is_read() {
         return;
     }
     let home = Home::new();
-    let registry = served::start(&home.at("registry"), Demands { tls: true, user: true });
+    let registry = served::start(
+        &home.at("registry"),
+        Demands {
+            tls: true,
+            user: true,
+            ..Demands::default()
+        },
+    );
     let ca_file = registry.ca_file.as_deref().unwrap();
     let without = config(&home.at("absent.json"), FileKind::Containers, Some(ca_file));
     assert_eq!(status(&without, &registry.host), 401);

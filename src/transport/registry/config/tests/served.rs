@@ -123,6 +123,8 @@ pub struct Demands {
     pub tls: bool,
     /// That the user is [`USER`] with [`PASSWORD`].
     pub user: bool,
+    /// That nothing is deleted.
+    pub keep: bool,
 }
 
 /// Starts a registry whose files are in `dir`.
@@ -166,9 +168,10 @@ pub fn start_with(dir: &Path, demands: Demands, more: &str) -> Registry {
         drop(listener);
         let config = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
-             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
+             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: {}}}}}\n\
              http: {{addr: '{host}'{tls}}}\n{auth}{more}",
-            storage.display()
+            storage.display(),
+            !demands.keep
         );
         fs::write(dir.join("registry.yml"), config).unwrap();
         let mut child = Command::new("docker-registry")
