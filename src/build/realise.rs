@@ -244,6 +244,9 @@ impl<'a> RealiseWork<'a> {
                 self.settle(&[id], Ok(path), |schedule, path| schedule.made(id, path));
             }
             Err(BuildError::Shared { label, place, source }) => {
+                if let Some(shared) = &self.options.shared {
+                    shared.note_damage(offer);
+                }
                 let text = format!(
                     "`{label}` of `{place}` is not taken, and built here instead: {}",
                     with_causes(source.as_ref())

@@ -267,6 +267,9 @@ impl<'a> Schedule<'a> {
     pub(super) fn refused(&mut self, id: StepId) -> Result<(), BuildError> {
         self.running.remove(&id);
         self.states.insert(id, ScheduleState::Unresolved);
+        if let Some(sharing) = &mut self.sharing {
+            sharing.asked_resolved.insert(id);
+        }
         // Its users may have been resolved with what it was said to make.
         self.forget_users_of(id);
         self.resolve()
@@ -480,12 +483,27 @@ impl<'a> Schedule<'a> {
         if lost.is_empty() {
             self.whole.append(&mut reached);
         }
-        let maker = |path: StorePath| {
-            let mut states = self.states.iter();
-            let found = states.find(|(_, state)| matches!(state, ScheduleState::Known(_, known) if *known == path));
-            found.map(|(&id, _)| id).ok_or(BuildError::Lost { path })
-        };
-        lost.into_iter().map(maker).collect()
+        lost.into_iter().map(|path| self.maker_of(path)).collect()
+    }
+
+    /// The step that makes a path that is gone, as far as it is known: also of one that was taken from others, whose inputs
+    /// are not.
+    fn maker_of(&self, path: StorePath) -> Result<StepId, BuildError> {
+        for (&id, state) in &self.states {
+            let makes_it = match state {
+                ScheduleState::Known(_, known) => *known == path,
+                ScheduleState::Offered(accepted) => accepted.offer.output == path,
+                ScheduleState::Unresolved | ScheduleState::Resolved(_) => {
+                    self.plan.steps[id].name == path.name()
+                        && self.store.known_output(&self.plan_keys[id])?.as_ref() == Some(&path)
+                }
+                ScheduleState::Valid(_) => false,
+            };
+            if makes_it {
+                return Ok(id);
+            }
+        }
+        Err(BuildError::Lost { path })
     }
 
     fn is_ready(&self, id: StepId) -> bool {

@@ -75,6 +75,9 @@ pub trait SharedBuilds: Debug + Send + Sync {
 
     /// Writes the tree of a built path of an offer to `dest`, which is not there yet.
     fn fetch(&self, offer: &Offer, path: &StorePath, dest: &Path) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+    /// Takes note that an offer is not what it says, so that it is written anew by who writes there.
+    fn note_damage(&self, offer: &Offer);
 }
 
 /// Makes an offer's output valid, with all built paths that it refers to; all others are valid already.

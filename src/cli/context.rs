@@ -15,7 +15,7 @@ use crate::http::{HttpConfig, ProxyVariable, ProxyVariables};
 use crate::inputs;
 use crate::oci::Platform;
 use crate::project::{DEFAULT_EPOCH, Environment};
-use crate::shared_cache::SilentPlaces;
+use crate::shared_cache::PlaceNotes;
 use crate::spec::lock::LockChange;
 use crate::transport::registry::RegistryConfig;
 use crate::transport::registry::config::{AuthSource, FileKind, Helpers};
@@ -82,7 +82,7 @@ impl<'a> Context<'a> {
             epoch: epoch()?,
             cache: config.shared.clone(),
             now: now(epoch()?).ok(),
-            silent_caches: SilentPlaces::default(),
+            cache_notes: PlaceNotes::default(),
             bounds: config.bounds,
             debian_mirrors: config.debian_mirrors.clone(),
             ssh_is_chosen: is_set("GIT_SSH_COMMAND") || is_set("GIT_SSH"),

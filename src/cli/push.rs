@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::event::{Event, Reporter};
 use crate::transport::{Content, Location};
 
 use super::context::Context;
@@ -64,13 +65,26 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
         return push(&opened.content, None, &registries, args, context);
     }
     let options = args.image.options()?;
-    if !args.test && args.inputs.inputs.is_none() {
-        let work_options = args.flags.options();
-        if let Some(shared) = request::find(&what, &work_options, &options, &context.environment)? {
-            return push_shared(&shared, &registries, args, context);
+    let mut work_options = args.flags.options();
+    work_options.cache.read_only = args.transfer.is_dry_run();
+    if !args.test
+        && args.inputs.inputs.is_none()
+        && let Some(shared) = request::find(&what, &work_options, &options, &context.environment)?
+    {
+        match push_shared(&shared, &registries, args, context) {
+            Ok(outcome) => return Ok(outcome),
+            // Where the registry is at fault, making the image ends in the same error.
+            Err(error) => {
+                shared.place.note_damage(&shared.key);
+                let text = format!(
+                    "the image in {} is not taken, and made here instead: {error:#}",
+                    shared.place.name()
+                );
+                context.ui.report(Event::Warning { text });
+            }
         }
     }
-    let work = work::prepare(&what, &args.flags.options(), &context.environment)?;
+    let work = work::prepare(&what, &work_options, &context.environment)?;
     if work.image_count() != 1 {
         return Err(advised(
             format!("{} images are to be pushed to one name", work.image_count()),
@@ -91,19 +105,8 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
             None => None,
         };
         push(&named.content(), keep.as_ref(), &registries, args, context)?;
-        if named.index.is_none() {
-            let beside = repositories(&registries)?;
-            let keep = keep.as_ref();
-            request::publish(
-                &named.name,
-                &named.image,
-                &work,
-                &options,
-                &beside,
-                keep,
-                &context.environment,
-            )?;
-        }
+        let beside = repositories(&registries)?;
+        request::publish(&named, &work, &options, &beside, keep.as_ref(), &context.environment)?;
     }
     context.trim_layer_cache()?;
     context.ui.summary();
@@ -137,7 +140,7 @@ fn push_shared(
         shared.place.name()
     ));
     push(&Content::Image(shared.image.clone()), None, registries, args, context)?;
-    if args.inputs.extent(Some(KeepExtent::Outside)).is_some() {
+    if args.inputs.extent(Some(KeepExtent::Outside)).is_some() && !args.transfer.is_dry_run() {
         kept::copy(&shared.place, &shared.image.digest(), registries, &context.environment)?;
     }
     context.ui.summary();

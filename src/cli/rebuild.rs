@@ -15,6 +15,7 @@ use crate::transport::Source;
 
 use super::context::Context;
 use super::documents::deliver;
+use super::error::advised;
 use super::flags::{BuildFlags, value};
 use super::outcome::Outcome;
 use super::output;
@@ -57,10 +58,18 @@ pub fn run(args: &RebuildArgs, context: &Context) -> anyhow::Result<Outcome> {
     let source: Arc<dyn Source> = Arc::from(context.environment.source(&args.source, args.platform.as_ref())?);
     let mut environment = context.environment.clone();
     environment.file = args.spec.clone().or(environment.file);
+    let mut work = args.flags.options();
+    if !work.cache.from.is_empty() || !work.cache.to.is_empty() {
+        return Err(advised(
+            "a rebuild neither reads nor writes shared caches: it would compare what was built with itself",
+            "leave out `--cache-from` and `--cache-to`",
+        ));
+    }
+    work.cache.none = true;
     let options = RebuildOptions {
         image: args.image.clone(),
         compression: args.compression,
-        work: args.flags.options(),
+        work,
     };
     let rebuilt = rebuild::rebuild(&source, &options, &environment)?;
     let report = &rebuilt.report;

@@ -14,7 +14,7 @@ use crate::image::ImageCache;
 use crate::inputs;
 use crate::layer::LayerCache;
 use crate::oci::Platform;
-use crate::shared_cache::SilentPlaces;
+use crate::shared_cache::PlaceNotes;
 use crate::spec::{Inputs, Workspace};
 use crate::store::Store;
 use crate::transport::registry::RegistryConfig;
@@ -50,8 +50,8 @@ pub struct Environment<'a> {
     pub epoch: i64,
     /// Places that keep inputs, asked before addresses and mirrors.
     pub inputs_from: Vec<inputs::Place>,
-    /// The shared caches that did not answer.
-    pub silent_caches: SilentPlaces,
+    /// What was found out about shared caches.
+    pub cache_notes: PlaceNotes,
     /// The machine's shared caches.
     pub cache: MachineCaches,
     /// Seconds since 1970, with which entries of shared caches are dated; `None`: they get no date.

@@ -53,6 +53,9 @@ pub enum ProjectError {
         /// The first of them.
         place: String,
     },
+    /// What nobody signed is to be taken, and what was taken is to be signed.
+    #[error("entries that nobody signed are to be believed, and what is made of them is to be signed")]
+    SignsUnsigned,
     /// What maintainer scripts did cannot be read.
     #[error(transparent)]
     Configure(#[from] ConfigureError),
@@ -404,6 +407,10 @@ impl ProjectError {
             Self::Build(error) => error.help(),
             Self::SharedCache(error) => error.help(),
             Self::Key(error) => error.help(),
+            Self::SignsUnsigned => Some(
+                "leave out `--cache-unsigned`, or write without a key: who signs vouches for what was built elsewhere, too"
+                    .to_owned(),
+            ),
             Self::NobodyTrusted { .. } => Some(
                 "name the public key of who fills it: `--cache-trusted-key NAME:BASE64`, or `trusted-keys` in `[cache]`; \
                  `--cache-unsigned` believes everybody who can write there"

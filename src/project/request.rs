@@ -6,18 +6,21 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::build::SandboxMode;
 use crate::derive::{self, BuildPlan, DebugInputs, ImageInputs, Input};
 use crate::digest::Digest;
-use crate::image::Image;
+use crate::image::{Image, Recipe};
+use crate::layer::partition::LayerPlan;
 use crate::oci::canonical_json;
 use crate::shared_cache::CachePlace;
-use crate::spec::Dependency;
+use crate::spec::{self, Dependency};
 use crate::store_path::StoreDir;
 
-use super::draft::{plain_recipe, platform_of_spec};
+use super::draft::{Draft, plain_recipe, platform_of_spec};
 use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
 use super::files::Project;
+use super::image::NamedImage;
 use super::kept::KeptInputs;
 use super::layer_plan;
 use super::options::ImageOptions;
@@ -30,6 +33,8 @@ pub struct SharedImage {
     pub image: Image,
     /// The shared cache that has it.
     pub place: CachePlace,
+    /// The hash of its request.
+    pub key: Digest,
 }
 
 /// Looks for the image that `argument` names, or the only one of the project, in the shared caches; `None` where there
@@ -56,9 +61,16 @@ pub fn find(
     let store = environment.store()?;
     let sources = project.add_sources(&store, environment.reporter)?;
     let plan = project.plan(&store, &sources)?;
-    let Some(key) = key(name, &project, &plan, image, environment)? else {
+    let spec = &project.workspace.images[name];
+    if !has_request(spec, image) {
         return Ok(None);
-    };
+    }
+    let mut recipe = plain_recipe(spec.clone(), platform_of_spec(spec, &project.lock)?)?;
+    recipe.created = recipe.spec.created.unwrap_or(environment.epoch);
+    image.apply(&mut recipe);
+    let kept;
+    (recipe.plan, kept) = layer_plan::of_spec(&recipe.spec, image)?;
+    let key = key(name, &project, &plan, &recipe, kept.and_then(|kept| kept.plan).as_ref());
     let found = caches.image(&key, environment.reporter);
     if let Some(found) = &found {
         let inputs = inputs_of(&targets[0], &plan);
@@ -69,9 +81,10 @@ pub fn find(
 
 /// Keeps an image that was made in the shared caches that are written. `beside` are repositories that have its layers,
 /// each with its registry's host, and `keep` is what is kept beside the image.
+///
+/// It is kept for what it was made of: what was edited meanwhile is another request.
 pub fn publish(
-    name: &str,
-    image: &Image,
+    named: &NamedImage,
     work: &Work,
     options: &ImageOptions,
     beside: &[(String, String)],
@@ -80,54 +93,62 @@ pub fn publish(
 ) -> Result<(), ProjectError> {
     let Some(project) = &work.project else { return Ok(()) };
     let caches = environment.shared_caches(&work.options, Some(&project.workspace))?;
-    if !caches.is_written() || !work.targets.contains(&Target::Image(name.to_owned())) {
+    let name = &named.name;
+    let is_one = named.index.is_none() && work.targets.contains(&Target::Image(name.clone()));
+    if !caches.is_written() || !is_one {
         return Ok(());
     }
-    // The lock and the kept plan are those of after the build: who finds them finds the image.
-    let project = Project::load(environment)?;
-    if let Some(key) = key(name, &project, &work.plan, options, environment)? {
-        caches.publish_image(&key, name, image, beside, keep, environment.reporter);
+    let Draft { recipe, kept, .. } = &named.draft;
+    if !has_request(&project.workspace.images[name], options) || !is_walled(work)? {
+        return Ok(());
     }
+    let mut recipe = recipe.clone();
+    // A kept plan is found in its file, which has the new one by now.
+    let plan = match kept {
+        Some(kept) if kept.overridden => kept.plan.clone(),
+        Some(_) => recipe.plan.clone(),
+        None => None,
+    };
+    if kept.is_some() {
+        (recipe.plan, recipe.previous) = (None, None);
+    }
+    let key = key(name, project, &work.plan, &recipe, plan.as_ref());
+    caches.publish_image(&key, name, &named.image, beside, keep, environment.reporter);
     Ok(())
 }
 
-/// The hash of an image's request; `None` where there is more to the image than can be said before it is built.
-fn key(
-    name: &str,
-    project: &Project,
-    plan: &BuildPlan,
-    options: &ImageOptions,
-    environment: &Environment<'_>,
-) -> Result<Option<Digest>, ProjectError> {
+/// Whether all that an image was made of was built in a sandbox: readers would refuse it otherwise.
+fn is_walled(work: &Work) -> Result<bool, ProjectError> {
+    for path in work.paths.values() {
+        let details = work.store.info_full(path)?;
+        if details.is_some_and(|details| !details.provenance.sandboxed) {
+            return Ok(false);
+        }
+    }
+    Ok(work.options.sandbox != SandboxMode::None)
+}
+
+/// Whether all that an image is asked for can be said before it is built.
+fn has_request(spec: &spec::Image, options: &ImageOptions) -> bool {
+    let from_nix = |content: &spec::Spanned<Dependency>| matches!(content.value, Dependency::Nix(_));
+    let has_nix = options.nix_db || spec.nix_db || spec.contents.iter().any(from_nix);
+    options.previous.is_none() && !has_nix && !super::mentions(spec).iter().any(|mention| mention.nix)
+}
+
+/// The hash of an image's request. `kept` is the plan in the file that its spec names.
+fn key(name: &str, project: &Project, plan: &BuildPlan, recipe: &Recipe, kept: Option<&LayerPlan>) -> Digest {
     let spec = &project.workspace.images[name];
-    let from_nix = |content: &crate::spec::Spanned<Dependency>| matches!(content.value, Dependency::Nix(_));
-    if options.previous.is_some() || options.nix_db || spec.nix_db || spec.contents.iter().any(from_nix) {
-        return Ok(None);
-    }
-    let mentions = super::mentions(spec);
-    if mentions.iter().any(|mention| mention.nix) {
-        return Ok(None);
-    }
-    let platform = platform_of_spec(spec, &project.lock)?;
-    let mut recipe = plain_recipe(spec.clone(), platform)?;
-    recipe.created = recipe.spec.created.unwrap_or(environment.epoch);
-    options.apply(&mut recipe);
-    let kept;
-    (recipe.plan, kept) = layer_plan::of_spec(&recipe.spec, options)?;
-    let kept = kept
-        .and_then(|kept| kept.plan)
-        .map(|plan| Digest::of(plan.print().as_bytes()));
     let base = project.lock.bases.get(spec.spec_name()).map(|base| base.sha256);
     let keys = Keys::new(plan);
     let asked = json!({
         "base": base,
         "inputs": keys.of_image(&plan.images[name]),
-        "kept-plan": kept,
+        "kept-plan": kept.map(|plan| Digest::of(plan.print().as_bytes())),
         "layerize": env!("CARGO_PKG_VERSION"),
         "numbers": project.lock.numbers_of(spec.spec_name()),
         "packages": packages(&plan.images[name], plan, project),
     });
-    Ok(Some(Digest::of(&canonical_json(&(recipe.request(), asked)))))
+    Digest::of(&canonical_json(&(recipe.request(), asked)))
 }
 
 /// Names and versions of the Debian packages that an image tells of.

@@ -51,6 +51,8 @@ pub struct CacheOptions {
     pub sign_key: Option<PathBuf>,
     /// Believe what nobody signed.
     pub unsigned: bool,
+    /// Write none.
+    pub read_only: bool,
     /// Neither read nor write any.
     pub none: bool,
 }
@@ -111,6 +113,9 @@ impl Environment<'_> {
             (&of_spec(&spec.to), dir),
             (&machine.to, &machine.dir),
         ])?;
+        if given.read_only {
+            caches.to.clear();
+        }
         if options.offline {
             caches.from.retain(|place| place.repository().is_none());
             caches.to.retain(|place| place.repository().is_none());
@@ -124,9 +129,13 @@ impl Environment<'_> {
         }
         // Whoever signs here is believed here.
         keys.extend(caches.signers.keys.iter().map(SecretKey::public));
+        let unsigned = given.unsigned || machine.unsigned;
+        if unsigned && !caches.signers.keys.is_empty() && !caches.from.is_empty() && !caches.to.is_empty() {
+            return Err(ProjectError::SignsUnsigned);
+        }
         caches.trust = CacheTrust {
             keys,
-            unsigned: given.unsigned || machine.unsigned,
+            unsigned,
             unwalled: options.sandbox == SandboxMode::None,
         };
         if let (Some(place), true) = (
@@ -164,7 +173,7 @@ impl Environment<'_> {
         let mut places: Vec<CachePlace> = Vec::new();
         for (texts, dir) in lists {
             for text in texts {
-                let place = CachePlace::parse(text, dir, &self.registries, &self.silent_caches)?;
+                let place = CachePlace::parse(text, dir, &self.registries, &self.cache_notes)?;
                 if places.iter().all(|other| other.name() != place.name()) {
                     places.push(place);
                 }
@@ -198,6 +207,7 @@ impl Caches {
         Some(SharedImage {
             image,
             place: place.clone(),
+            key: *key,
         })
     }
 
@@ -222,6 +232,9 @@ impl Caches {
                 None => Ok(()),
             });
             if let Err(error) = kept {
+                if let ProjectError::SharedCache(error) = &error {
+                    place.note(error);
+                }
                 let text = format!(
                     "image `{name}` is not kept in `{}`: {}",
                     place.name(),

@@ -10,7 +10,7 @@ use super::trust::{CacheTrust, Statement};
 use super::write::Signers;
 use super::{SharedCache, age, image_tag};
 use crate::digest::Digest;
-use crate::event::{Event, Reporter};
+use crate::event::Reporter;
 use crate::fsio::with_causes;
 use crate::image::{Image, ImageIndex, Listed};
 use crate::oci::{Document, Index, Raw};
@@ -25,8 +25,7 @@ impl SharedCache {
                 Ok(None) => {}
                 Err(error) => {
                     place.note(&error);
-                    let text = format!("the image is made here: {}", with_causes(&error));
-                    reporter.report(Event::Warning { text });
+                    place.warn(format!("the image is made here: {}", with_causes(&error)), reporter);
                 }
             }
         }
@@ -82,6 +81,7 @@ impl CachePlace {
     ) -> Result<(), SharedCacheError> {
         // One that cannot be read is written anew.
         let held = self.held_image(key, image, signers).unwrap_or_default();
+        let held = held.filter(|_| !self.is_damaged(key));
         if held.is_some_and(|held| !age::is_stale(&held.annotations, now)) {
             return Ok(());
         }

@@ -12,7 +12,7 @@
 //! | `p-HEX` | the *plan key*: known before anything is fetched |
 //! | `b-HEX` | the *build key*, the hash of the resolved derivation: equal also where an input was built anew to the same content |
 //!
-//! Its config (`application/vnd.layerize.build.v1+json`) is an [`entry::Entry`]: the output and its closure. Its layers are the
+//! Its config (`application/vnd.layerize.build.v1+json`) is an entry: the output and its closure. Its layers are the
 //! built paths of that, each in a layer of its own, with the bytes that it has in an image of gzip layers: pushing such an
 //! image mounts them. What is unpacked from downloads is named and not held: see [`inputs`](crate::inputs). Signatures of the config
 //! stand in the annotation `dev.layerize.signatures`.
@@ -39,7 +39,7 @@ use crate::digest::Digest;
 
 pub use entry::ENTRY_TYPE;
 pub use error::SharedCacheError;
-pub use place::{CachePlace, SilentPlaces};
+pub use place::{CachePlace, PlaceNotes};
 pub use prune::{CachedEntry, Pruned};
 pub use trust::CacheTrust;
 pub use write::{Held, Published, PublishedPath, Signers};

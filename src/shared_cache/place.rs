@@ -5,11 +5,11 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::SharedCacheError;
 use crate::digest::Digest;
-use crate::event::Reporter;
+use crate::event::{Event, Reporter};
 use crate::oci::{Document, Manifest, Raw, Reference};
 use crate::transport::read::LayoutBlobs;
 use crate::transport::registry::{PushOptions, RegistryConfig, RegistrySink, Remote};
@@ -22,12 +22,22 @@ pub struct CachePlace {
     location: Location,
     pub(super) kind: PlaceKind,
     registries: RegistryConfig,
-    silent: SilentPlaces,
+    notes: PlaceNotes,
 }
 
-/// The places that did not answer: they are not asked again, as each question takes as long as the first one did.
+/// What a command has found out about places, by their names.
 #[derive(Debug, Clone, Default)]
-pub struct SilentPlaces(Arc<Mutex<BTreeSet<String>>>);
+pub struct PlaceNotes(Arc<Mutex<Notes>>);
+
+#[derive(Debug, Default)]
+struct Notes {
+    /// Places that failed: they are not asked again, as each question would take as long as the first one did.
+    failed: BTreeSet<String>,
+    /// Entries whose content is not what they say, by their keys: who writes them writes them anew.
+    damaged: BTreeSet<(String, Digest)>,
+    /// What was told: of one entry that two tags have, for instance, once.
+    told: BTreeSet<String>,
+}
 
 #[derive(Debug, Clone)]
 pub(super) enum PlaceKind {
@@ -41,7 +51,7 @@ impl CachePlace {
         text: &str,
         dir: &Path,
         registries: &RegistryConfig,
-        silent: &SilentPlaces,
+        notes: &PlaceNotes,
     ) -> Result<Self, SharedCacheError> {
         let wrong = |reason: &str| SharedCacheError::Place {
             text: text.to_owned(),
@@ -68,7 +78,7 @@ impl CachePlace {
             location,
             kind,
             registries: registries.clone(),
-            silent: silent.clone(),
+            notes: notes.clone(),
         })
     }
 
@@ -85,20 +95,38 @@ impl CachePlace {
         }
     }
 
-    /// Whether it answered so far, as far as it was asked.
+    /// Whether it has not failed so far.
     pub fn answers(&self) -> bool {
-        let silent = self.silent.0.lock().unwrap_or_else(PoisonError::into_inner);
-        !silent.contains(&self.name)
+        !self.notes().failed.contains(&self.name)
     }
 
-    /// Takes note of a failure: who does not answer is not asked again.
+    /// Takes note of a failure: a registry that failed is not asked again.
     pub fn note(&self, error: &SharedCacheError) {
-        if let SharedCacheError::Transport(TransportError::Registry(error)) = error
-            && error.is_silence()
-        {
-            let mut silent = self.silent.0.lock().unwrap_or_else(PoisonError::into_inner);
-            silent.insert(self.name.clone());
+        if matches!(error, SharedCacheError::Transport(TransportError::Registry(_))) {
+            self.notes().failed.insert(self.name.clone());
         }
+    }
+
+    /// Takes note that what is under a key is not what it says.
+    pub fn note_damage(&self, key: &Digest) {
+        self.notes().damaged.insert((self.name.clone(), *key));
+    }
+
+    /// Whether that was found.
+    pub(super) fn is_damaged(&self, key: &Digest) -> bool {
+        self.notes().damaged.contains(&(self.name.clone(), *key))
+    }
+
+    /// Warns, of the same thing once.
+    pub(super) fn warn(&self, text: String, reporter: &dyn Reporter) {
+        let is_new = self.notes().told.insert(text.clone());
+        if is_new {
+            reporter.report(Event::Warning { text });
+        }
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How registries are reached.

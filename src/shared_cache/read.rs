@@ -14,7 +14,7 @@ use super::trust::{CacheTrust, Statement};
 use super::{SharedCache, build_tag, plan_tag};
 use crate::build::{Asked, Offer, SharedBuilds};
 use crate::digest::{Digest, VerifyingReader};
-use crate::event::{Event, Reporter};
+use crate::event::Reporter;
 use crate::fetch;
 use crate::fsio::{IoContext, with_causes};
 use crate::oci::{Manifest, Raw};
@@ -47,6 +47,14 @@ impl SharedBuilds for SharedCache {
         };
         Ok(unpack(place, &built.blob, built.size, path, dest)?)
     }
+
+    fn note_damage(&self, offer: &Offer) {
+        let place = self.places.iter().find(|place| place.name() == offer.place);
+        let output = offer.members.get(&offer.output);
+        if let (Some(place), Some(key)) = (place, output.and_then(|output| output.plan_key)) {
+            place.note_damage(&key);
+        }
+    }
 }
 
 impl SharedCache {
@@ -61,8 +69,14 @@ impl SharedCache {
                     Err(_) if !place.answers() => break,
                     Err(error) => {
                         place.note(&error);
-                        let text = format!("`{}` is built here: {}", asked.label, with_causes(&error));
-                        reporter.report(Event::Warning { text });
+                        // One manifest has two tags.
+                        let text = match &error {
+                            SharedCacheError::Refused { place, reason, .. } => {
+                                format!("its entry in `{place}` is refused: {reason}")
+                            }
+                            error => with_causes(error),
+                        };
+                        place.warn(format!("`{}` is built here: {text}", asked.label), reporter);
                         break;
                     }
                 }

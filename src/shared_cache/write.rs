@@ -81,6 +81,7 @@ impl CachePlace {
     pub fn has(&self, plan_key: &Digest, signers: &Signers, now: Option<i64>) -> Result<Held, SharedCacheError> {
         let found = self.manifest(&plan_tag(plan_key))?;
         let believed = found.filter(|manifest| believed(manifest, &signers.trust()).is_ok());
+        let believed = believed.filter(|_| !self.is_damaged(plan_key));
         Ok(match believed {
             None => Held::Lacking,
             Some(manifest) if age::is_stale(&manifest.annotations, now) => Held::Stale(Box::new(manifest)),

@@ -520,3 +520,128 @@ fn an_entry_that_is_not_right_is_refused_and_the_step_is_built() {
         reader.run(&["store", "verify", ran.line()]).success();
     }
 }
+
+#[test]
+fn an_image_is_kept_for_what_it_was_made_of_and_for_nothing_else() {
+    let builder = Builder::new();
+    let Some(registry) = registry(&builder.place, Demands::default()) else {
+        return;
+    };
+    let host = &registry.host;
+    let (cache, to) = (format!("docker://{host}/cache"), format!("{host}/app:1"));
+    // While the script runs, the spec is edited: the image is not that of the edited one.
+    let hurried = SPEC.replace("cat word;", "cat word; sleep 2;");
+    builder.place.write("layerize.toml", &hurried);
+    let secret = builder.secret.to_str().unwrap();
+    let push = ["push", "app", &to, "--cache-to", &cache, "--cache-sign-key", secret];
+    let child = builder.place.command(&push).spawn().unwrap();
+    let store = builder.place.store().join("store");
+    let is_building = || {
+        let names = layerize::fsio::sorted_names(&store).unwrap_or_default();
+        names.iter().any(|name| name.to_string_lossy().ends_with("-tool"))
+    };
+    while !is_building() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let edited = format!("{hurried}env = {{ EDITED = \"yes\" }}\n");
+    builder.place.write("layerize.toml", &edited);
+    assert!(child.wait_with_output().unwrap().status.success());
+    let other = builder.place.elsewhere();
+    other.write("layerize.toml", &edited);
+    other.lock_base();
+    let read = builder.reading(&["push", "app", &to], &cache);
+    let pushed = other.run(&read).success();
+    assert!(!pushed.stderr.contains("nothing is built"), "{}", pushed.stderr);
+    other.write("layerize.toml", &hurried);
+    other.run(&read).success().says(&["nothing is built"]);
+
+    // A dry run writes nothing, neither where it finds the image nor where it does not.
+    let dry = format!("{host}/dry:1");
+    let empty = format!("docker://{host}/empty");
+    other
+        .run(&builder.reading(&["push", "app", &dry, "--dry-run"], &cache))
+        .success();
+    let flags = ["--cache-to", &empty, "--cache-sign-key", secret];
+    builder
+        .place
+        .run(&[&["push", "app", &dry, "--dry-run"], &flags[..]].concat())
+        .success();
+    for name in [format!("docker://{dry}"), empty] {
+        other.run(&["inspect", &name]).exits(2);
+    }
+    // A rebuild compares what it builds.
+    let rebuild = builder.reading(&["rebuild", "oci:x"], &cache);
+    other.run(&["build", "app", "-o", "oci:x"]).success();
+    other
+        .run(&rebuild)
+        .exits(2)
+        .says(&["compare what was built with itself"]);
+    // Nobody signs what nobody signed.
+    let flags = [
+        "--cache-from",
+        &cache,
+        "--cache-unsigned",
+        "--cache-to",
+        &cache,
+        "--cache-sign-key",
+        secret,
+    ];
+    other
+        .run(&[&["build", "app"], &flags[..]].concat())
+        .exits(2)
+        .says(&["leave out `--cache-unsigned`"]);
+}
+
+#[test]
+fn what_is_damaged_or_gone_is_made_and_written_anew() {
+    let builder = Builder::new();
+    let Some(registry) = registry(&builder.place, Demands::default()) else {
+        return;
+    };
+    let dir = builder.place.path().join("cache");
+    let cache = format!("oci:{}", dir.display());
+    let to = format!("{}/app:1", registry.host);
+    let first = builder.fill(&["push", "app", &to], &cache);
+    let digest = first.stdout.split(' ').next().unwrap().to_owned();
+    // Every layer is gone.
+    let key = SecretKey::parse(&fs::read_to_string(&builder.secret).unwrap()).unwrap();
+    let tampered = Tampered { dir: dir.clone(), key };
+    for entry in tampered.index()["manifests"].as_array().unwrap() {
+        let manifest = tampered.json(entry["digest"].as_str().unwrap());
+        for layer in manifest["layers"].as_array().into_iter().flatten() {
+            let _ = fs::remove_file(tampered.blob(layer["digest"].as_str().unwrap()));
+        }
+    }
+    let other = builder.place.elsewhere();
+    other.lock_base();
+    let elsewhere = format!("{}/other:1", registry.host);
+    let push = builder.reading(&["push", "app", &elsewhere], &cache);
+    let secret = builder.secret.to_str().unwrap();
+    let writing = [&push[..], &["--cache-to", &cache, "--cache-sign-key", secret]].concat();
+    let pushed = other.run(&writing).success();
+    let pushed = pushed.says(&["made here instead", "built app:", "kept app in"]);
+    assert!(pushed.stdout.starts_with(&digest), "{}", pushed.stdout);
+    let third = builder.place.elsewhere();
+    let read = builder.reading(&["build", "app", "-o", "oci:image"], &cache);
+    let built = third.run(&read).success();
+    assert!(
+        summary(&built).starts_with("0 built, 2 from shared caches"),
+        "{}",
+        built.stderr
+    );
+
+    // A dependency that is lost is taken or built again, whoever built it.
+    for store in [&other, &third] {
+        for flags in [&read[..], &read[..4]] {
+            let names = layerize::fsio::sorted_names(&store.store().join("store")).unwrap();
+            let data = names
+                .iter()
+                .find(|name| name.to_string_lossy().ends_with("-data"))
+                .unwrap();
+            layerize::fsio::remove_tree(&store.store().join("store").join(data)).unwrap();
+            let mended = store.run(flags).success();
+            assert!(mended.stdout.starts_with(&digest), "{}", mended.stdout);
+            store.run(&["store", "verify"]).success();
+        }
+    }
+}

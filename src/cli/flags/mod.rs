@@ -234,6 +234,7 @@ impl BuildFlags {
                 trusted_keys: cache_trusted_key,
                 sign_key: cache_sign_key,
                 unsigned: cache_unsigned,
+                read_only: false,
                 none: no_shared_cache,
             },
             keep_failed,
