@@ -14,7 +14,7 @@ use super::trials::{self, Shown};
 use crate::oci::Reference;
 use crate::project::request::{self, SharedImage};
 use crate::project::trials::Trial;
-use crate::project::{self, KeepExtent, KeptInputs, kept, work};
+use crate::project::{self, ImageOptions, KeepExtent, KeptInputs, WorkOptions, kept, work};
 
 /// Arguments of `layerize push`.
 #[derive(Debug, Args)]
@@ -69,20 +69,9 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
     work_options.cache.read_only = args.transfer.is_dry_run();
     if !args.test
         && args.inputs.inputs.is_none()
-        && let Some(shared) = request::find(&what, &work_options, &options, &context.environment)?
+        && push_found(&what, &work_options, &options, &registries, args, context)?
     {
-        match push_shared(&shared, &registries, args, context) {
-            Ok(outcome) => return Ok(outcome),
-            // Where the registry is at fault, making the image ends in the same error.
-            Err(error) => {
-                shared.place.note_damage(&shared.key);
-                let text = format!(
-                    "the image in {} is not taken, and made here instead: {error:#}",
-                    shared.place.name()
-                );
-                context.ui.report(Event::Warning { text });
-            }
-        }
+        return Ok(Outcome::Done);
     }
     let work = work::prepare(&what, &work_options, &context.environment)?;
     if work.image_count() != 1 {
@@ -126,6 +115,31 @@ fn push(
     Ok(Outcome::Done)
 }
 
+/// Pushes the image that somebody else has made, where there is one; false where it is to be made here.
+fn push_found(
+    what: &[String],
+    work_options: &WorkOptions,
+    options: &ImageOptions,
+    registries: &[Location],
+    args: &PushArgs,
+    context: &Context,
+) -> anyhow::Result<bool> {
+    let Some(shared) = request::find(what, work_options, options, &context.environment)? else {
+        return Ok(false);
+    };
+    if let Err(error) = push_shared(&shared, registries, args, context) {
+        // Where the registry is at fault, making the image ends in the same error.
+        shared.place.note_damage(&shared.key);
+        let place = shared.place.name();
+        let text = format!("the image in {place} is not taken, and made here instead: {error:#}");
+        context.ui.report(Event::Warning { text });
+        return Ok(false);
+    }
+    request::pass_on(&shared, work_options, &repositories(registries)?, &context.environment)?;
+    context.ui.summary();
+    Ok(true)
+}
+
 /// Pushes what somebody else has made of the same request. Its layers go from the shared cache to the registry, which takes
 /// them itself where it is the same one.
 fn push_shared(
@@ -133,7 +147,7 @@ fn push_shared(
     registries: &[Location],
     args: &PushArgs,
     context: &Context,
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<()> {
     context.ui.note(&format!(
         "note: {} was made before, and is in {}: nothing is built",
         shared.image.digest(),
@@ -141,10 +155,9 @@ fn push_shared(
     ));
     push(&Content::Image(shared.image.clone()), None, registries, args, context)?;
     if args.inputs.extent(Some(KeepExtent::Outside)).is_some() && !args.transfer.is_dry_run() {
-        kept::copy(&shared.place, &shared.image.digest(), registries, &context.environment)?;
+        kept::copy(shared, registries, &context.environment)?;
     }
-    context.ui.summary();
-    Ok(Outcome::Done)
+    Ok(())
 }
 
 /// The repositories that were pushed to, each with its registry's host.

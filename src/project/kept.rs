@@ -12,7 +12,6 @@ use crate::event::{Event, Reporter, Silent};
 use crate::fetch::{self, FetchConfig, FetchError};
 use crate::inputs::{self, ArtifactContents, InputFile, LocalTree, MadeWith, Needed};
 use crate::oci::{MediaType, Subject};
-use crate::shared_cache::CachePlace;
 use crate::spec::{Image, PackageName};
 use crate::store::Store;
 use crate::store_path::StorePath;
@@ -22,6 +21,7 @@ use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
 use super::files::Project;
 use super::image::NamedImage;
+use super::request::SharedImage;
 use super::target::Target;
 use super::work::{Work, inputs_of};
 
@@ -220,14 +220,9 @@ fn fetch_unknown(needed: &Needed, config: &FetchConfig, reporter: &dyn Reporter)
     fetch::fetch(&wanted, config, reporter).map(drop)
 }
 
-/// Copies the inputs that are kept beside an image in `from` to each of `places`, where they are not there already.
-pub fn copy(
-    from: &CachePlace,
-    image: &Digest,
-    places: &[Location],
-    environment: &Environment<'_>,
-) -> Result<(), ProjectError> {
-    let tag = inputs::tag_of(image);
+/// Copies the inputs that are kept beside a shared image to each of `places`, where they are not there already.
+pub fn copy(shared: &SharedImage, places: &[Location], environment: &Environment<'_>) -> Result<(), ProjectError> {
+    let (from, tag) = (&shared.place, inputs::tag_of(&shared.image.digest()));
     let options = ReadOptions {
         registries: environment.registries.clone(),
         ..ReadOptions::default()
@@ -252,9 +247,13 @@ pub fn copy(
             return Ok(());
         };
         let artifact = transport::open(&source)?;
-        let sink = to.sink(None, &environment.registries, environment.reporter)?;
-        for image in artifact.images() {
-            sink.put(image, &[])?;
+        let anchor = place.tagged(&shared.anchor)?;
+        let anchor = anchor.map(|anchor| open(&anchor).map(|there| there.is_none().then_some(anchor)));
+        for to in [Some(to), anchor.transpose()?.flatten()].into_iter().flatten() {
+            let sink = to.sink(None, &environment.registries, environment.reporter)?;
+            for image in artifact.images() {
+                sink.put(image, &[])?;
+            }
         }
     }
     Ok(())

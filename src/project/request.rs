@@ -10,6 +10,7 @@ use crate::build::SandboxMode;
 use crate::derive::{self, BuildPlan, DebugInputs, ImageInputs, Input};
 use crate::digest::Digest;
 use crate::image::{Image, Recipe};
+use crate::inputs;
 use crate::layer::partition::LayerPlan;
 use crate::oci::canonical_json;
 use crate::shared_cache::CachePlace;
@@ -35,6 +36,8 @@ pub struct SharedImage {
     pub place: CachePlace,
     /// The hash of its request.
     pub key: Digest,
+    /// The tag under which the inputs of its lock are kept (see [`inputs::anchor_of`]).
+    pub anchor: String,
 }
 
 /// Looks for the image that `argument` names, or the only one of the project, in the shared caches; `None` where there
@@ -71,7 +74,8 @@ pub fn find(
     let kept;
     (recipe.plan, kept) = layer_plan::of_spec(&recipe.spec, image)?;
     let key = key(name, &project, &plan, &recipe, kept.and_then(|kept| kept.plan).as_ref());
-    let found = caches.image(&key, environment.reporter);
+    let anchor = inputs::anchor_of(&project.lock);
+    let found = caches.image(&key, anchor, environment.reporter);
     if let Some(found) = &found {
         let inputs = inputs_of(&targets[0], &plan);
         caches.renew(&key, &found.image, &plan, &inputs, environment.reporter);
@@ -114,6 +118,20 @@ pub fn publish(
     }
     let key = key(name, project, &work.plan, &recipe, plan.as_ref());
     caches.publish_image(&key, name, &named.image, beside, keep, environment.reporter);
+    Ok(())
+}
+
+/// Keeps an image that was found in one shared cache in those that are written, too.
+pub fn pass_on(
+    shared: &SharedImage,
+    options: &WorkOptions,
+    beside: &[(String, String)],
+    environment: &Environment<'_>,
+) -> Result<(), ProjectError> {
+    let project = Project::load(environment)?;
+    let caches = environment.shared_caches(options, Some(&project.workspace))?;
+    let name = shared.image.digest().to_string();
+    caches.publish_image(&shared.key, &name, &shared.image, beside, None, environment.reporter);
     Ok(())
 }
 

@@ -200,14 +200,15 @@ impl Caches {
         !self.from.is_empty()
     }
 
-    /// The image that was made of what `key` is the hash of.
-    pub fn image(&self, key: &Digest, reporter: &dyn Reporter) -> Option<SharedImage> {
+    /// The image that was made of what `key` is the hash of; `anchor` is where the inputs of its lock are kept.
+    pub fn image(&self, key: &Digest, anchor: String, reporter: &dyn Reporter) -> Option<SharedImage> {
         let cache = SharedCache::new(self.from.clone(), self.trust.clone());
         let (image, place) = cache.image(key, reporter)?;
         Some(SharedImage {
             image,
             place: place.clone(),
             key: *key,
+            anchor,
         })
     }
 

@@ -119,6 +119,16 @@ fn another_machine_builds_nothing_and_pushes_what_is_unchanged_at_once() {
     // What the image was built from went along with it.
     let inputs = format!("docker://{host}/team/other:{}.inputs", digest.replace(':', "-"));
     third.run(&["inspect", &inputs]).success();
+    // What is found in one cache is kept in another.
+    let second_cache = format!("docker://{host}/cache2");
+    let secret = builder.secret.to_str().unwrap();
+    let passing = ["--cache-to", &second_cache, "--cache-sign-key", secret];
+    third
+        .run(&[&push[..], &passing].concat())
+        .success()
+        .says(&["nothing is built"]);
+    let push_again = builder.reading(&["push", "--locked", "app", &other_name], &second_cache);
+    third.run(&push_again).success().says(&["nothing is built"]);
 
     // An edit is built, with what the cache has, and pushed.
     third.write("src/word", "other\n");
