@@ -42,7 +42,7 @@ fn spec(packages: &[(&str, &str)]) -> String {
 
 #[test]
 fn planted_non_determinism_is_found() {
-    let place = Place::new();
+    let place = Place::on_disk();
     let mut packages: Vec<(&str, &str)> = PLANTED.iter().map(|(name, script, _)| (*name, *script)).collect();
     packages.push(("good", "mkdir $out; cat * >$out/all; echo $out >$out/self"));
     place.write(

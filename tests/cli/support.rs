@@ -75,7 +75,15 @@ impl Ran {
 impl Place {
     /// A new place with an empty project.
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::in_dir(tempfile::tempdir().unwrap())
+    }
+
+    /// The same on a disk, wherever tests have their files else: in memory the order of a directory does not vary.
+    pub fn on_disk() -> Self {
+        Self::in_dir(tempfile::tempdir_in("/var/tmp").unwrap())
+    }
+
+    fn in_dir(dir: tempfile::TempDir) -> Self {
         // An ordinary user must be able to enter.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let project = dir.path().join("project");
