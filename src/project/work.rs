@@ -4,10 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::build;
+use crate::build::{self, BuildError};
 use crate::derive::{BuildPlan, DebugInputs, ImageInputs, Input};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter, Silent};
+use crate::fsio::with_causes;
 use crate::image;
 use crate::spec::{Dependency, PackageName};
 use crate::store::Store;
@@ -137,11 +138,14 @@ fn realise(
     let build_options = environment.build_options(options, Some(&project))?;
     let inputs = all_inputs(&targets, &plan);
     let realised = build::realise(&store, &plan, &inputs, &build_options, environment.reporter);
-    let caches = environment.shared_caches(options, Some(&project.workspace))?;
-    if caches.is_written() {
+    if !matches!(realised, Err(BuildError::Cancelled)) {
         let none = BTreeMap::new();
-        let built = Built::new(&store, &plan, &inputs, realised.as_ref().unwrap_or(&none))?;
-        caches.publish(&built, &environment.layer_cache()?, environment.reporter)?;
+        let made = realised.as_ref().unwrap_or(&none);
+        // What cannot be shared takes nothing from what was built, and hides no failure of that.
+        if let Err(error) = share(&store, &plan, &inputs, made, &project, options, environment) {
+            let text = format!("what was built is not kept in shared caches: {}", with_causes(&error));
+            environment.reporter.report(Event::Warning { text });
+        }
     }
     let paths = realised?;
     let mut work = Work {
@@ -157,6 +161,24 @@ fn realise(
     .check_paths()?;
     work.record_numbers(environment.reporter)?;
     Ok(work)
+}
+
+/// Keeps what was built in the shared caches that are written.
+fn share(
+    store: &Store,
+    plan: &BuildPlan,
+    inputs: &[Input],
+    made: &BTreeMap<Input, StorePath>,
+    project: &Project,
+    options: &WorkOptions,
+    environment: &Environment<'_>,
+) -> Result<(), ProjectError> {
+    let caches = environment.shared_caches(options, Some(&project.workspace))?;
+    if !caches.is_written() {
+        return Ok(());
+    }
+    let built = Built::new(store, plan, inputs, made)?;
+    caches.publish(&built, &environment.layer_cache()?, environment.reporter)
 }
 
 impl Work {

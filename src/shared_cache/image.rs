@@ -68,8 +68,8 @@ impl CachePlace {
         Ok(Some(image.clone()))
     }
 
-    /// Keeps an image under the hash of all that it was asked for, dated `now`. `beside` are repositories that have its layers, each with
-    /// its registry's host: a registry takes them from there.
+    /// Keeps an image under the hash of all that it was asked for, dated `now`. `beside` are repositories that have its
+    /// layers, each with its registry's host: a registry takes them from there.
     pub fn publish_image(
         &self,
         key: &Digest,

@@ -14,8 +14,8 @@
 //!
 //! Its config (`application/vnd.layerize.build.v1+json`) is an entry: the output and its closure. Its layers are the
 //! built paths of that, each in a layer of its own, with the bytes that it has in an image of gzip layers: pushing such an
-//! image mounts them. What is unpacked from downloads is named and not held: see [`inputs`](crate::inputs). Signatures of the config
-//! stand in the annotation `dev.layerize.signatures`.
+//! image mounts them. What is unpacked from downloads is named and not held: see [`inputs`](crate::inputs). Signatures of the
+//! config stand in the annotation `dev.layerize.signatures`.
 //!
 //! An image stands under `i-HEX`, the hash of all that it is asked for: an index that lists it, with signatures in the same
 //! annotation.

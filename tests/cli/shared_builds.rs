@@ -655,3 +655,34 @@ fn what_is_damaged_or_gone_is_made_and_written_anew() {
         }
     }
 }
+
+#[test]
+fn what_was_built_before_a_failure_is_kept_and_the_failure_is_told() {
+    let builder = Builder::new();
+    let failing = format!("{SPEC}\n[package.bad]\ntools = [\"tool\"]\nscript = 'echo spoilt; exit 3'\n");
+    builder.place.write("layerize.toml", &failing);
+    let secret = builder.secret.to_str().unwrap();
+    let cache = format!("oci:{}", builder.place.path().join("cache").display());
+    let build = ["build", "bad", "--cache-to", &cache, "--cache-sign-key", secret];
+    builder.place.run(&build).exits(2).says(&["kept tool in", "spoilt"]);
+    let other = builder.place.elsewhere();
+    other
+        .run(&builder.reading(&["build", "tool"], &cache))
+        .success()
+        .says(&["0 built"]);
+    // A cache that cannot be written hides neither a result nor a failure.
+    let blocked = builder.place.path().join("blocked");
+    fs::write(&blocked, "").unwrap();
+    let cache = format!("oci:{}", blocked.display());
+    let flags = ["--cache-to", &cache, "--cache-sign-key", secret];
+    builder
+        .place
+        .run(&[&["build", "tool"], &flags[..]].concat())
+        .success()
+        .says(&["is not kept in"]);
+    builder
+        .place
+        .run(&[&["build", "bad"], &flags[..]].concat())
+        .exits(2)
+        .says(&["is not kept in", "spoilt"]);
+}
