@@ -21,7 +21,7 @@ mod walk;
 
 pub use output::{Target, is_standard_output, write_output};
 pub use owner::{Owner, give, keep_owner, owner_at};
-pub use remove::remove_tree;
+pub use remove::{remove_tree, remove_tree_while};
 pub use sweep::{is_temporary, sweep};
 pub use walk::{walk, walk_upwards};
 

@@ -24,8 +24,13 @@ const OPEN_MAX: usize = 48;
 /// Removes a tree of any modes (store paths are read-only); a missing path is no error. Where something cannot be removed
 /// the rest is, and the first failure is the error.
 pub fn remove_tree(path: &Path) -> Result<(), PathError> {
+    remove_tree_while(path, &|| true).map(drop)
+}
+
+/// As [`remove_tree`] for as long as `go_on`, which is asked before each name, says so; true where nothing is left.
+pub fn remove_tree_while(path: &Path, go_on: &dyn Fn() -> bool) -> Result<bool, PathError> {
     match unlinkat(CWD, path, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Ok(()) | Err(Errno::NOENT) => return Ok(true),
         Err(Errno::ISDIR) => {}
         Err(error) => return Err(io::Error::from(error)).context("remove", path),
     }
@@ -37,14 +42,16 @@ pub fn remove_tree(path: &Path) -> Result<(), PathError> {
         failure: None,
     };
     match open_directory(CWD, path.as_os_str()) {
-        Ok(None) => return Ok(()),
+        Ok(None) => return Ok(true),
         Ok(Some(top)) => removal.enter(CString::default(), top),
         Err(error) => return Err(error).context("open", path),
     }
-    removal.empty();
+    if !removal.empty(go_on) {
+        return removal.failure.map_or(Ok(false), Err);
+    }
     match (removal.failure, unlinkat(CWD, path, AtFlags::REMOVEDIR)) {
         (Some(failure), _) => Err(failure),
-        (None, Ok(()) | Err(Errno::NOENT)) => Ok(()),
+        (None, Ok(()) | Err(Errno::NOENT)) => Ok(true),
         (None, Err(error)) => Err(io::Error::from(error)).context("remove directory", path),
     }
 }
@@ -70,14 +77,18 @@ struct Removal<'a> {
 }
 
 impl Removal<'_> {
-    /// Removes what is in the open directories, the lowest first, until none is open.
-    fn empty(&mut self) {
+    /// Removes what is in the open directories, the lowest first, until none is open; false where it was to stop.
+    fn empty(&mut self, go_on: &dyn Fn() -> bool) -> bool {
         while let Some(level) = self.open.last_mut() {
+            if !go_on() {
+                return false;
+            }
             match level.names.pop() {
                 Some(name) => self.remove(name),
                 None => self.leave(),
             }
         }
+        true
     }
 
     /// Removes a name of the lowest open directory, or opens it to be emptied.
@@ -259,6 +270,28 @@ mod tests {
         }
         remove_tree(&tree).unwrap();
         assert!(!tree.exists());
+    }
+
+    #[test]
+    fn a_removal_that_is_stopped_can_be_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        chain(&tree, 5);
+        (0..500).for_each(|number| fs::write(tree.join(number.to_string()), "").unwrap());
+        let mut rounds = 0;
+        loop {
+            let left = std::cell::Cell::new(20);
+            let go_on = || {
+                left.set(left.get() - 1);
+                left.get() > 0
+            };
+            rounds += 1;
+            if remove_tree_while(&tree, &go_on).unwrap() {
+                break;
+            }
+            assert!(tree.exists() && rounds < 1000);
+        }
+        assert!(!tree.exists() && rounds > 10, "{rounds}");
     }
 
     #[test]
