@@ -67,6 +67,9 @@ pub fn realise(
     let wanted = schedule.wanted()?;
     let inputs = wanted.iter().flat_map(|&id| plan.steps[id].inputs());
     check_given(store, inputs.chain(targets))?;
+    // What a build finds done is as much in use as what it does, and stays together with it.
+    let found = schedule.valid_paths();
+    store.note_use(found.values().chain(targets.iter().filter_map(path_of_given)))?;
     report_reused(store, plan, &schedule, reporter)?;
     let work = RealiseWork {
         store,
@@ -104,11 +107,15 @@ pub fn realise(
     }
 }
 
-fn given(input: &Input) -> Option<(Input, StorePath)> {
+fn path_of_given(input: &Input) -> Option<&StorePath> {
     match input {
-        Input::Path(path) => Some((input.clone(), path.clone())),
+        Input::Path(path) => Some(path),
         Input::Step(_) => None,
     }
+}
+
+fn given(input: &Input) -> Option<(Input, StorePath)> {
+    path_of_given(input).map(|path| (input.clone(), path.clone()))
 }
 
 /// Paths that the plan takes for granted must be there where they are needed.

@@ -16,7 +16,7 @@ use crate::shared_cache::{CachePlace, CachedEntry};
 use super::context::Context;
 use super::error::advised;
 use super::outcome::Outcome;
-use super::text::size;
+use super::text::{duration, size};
 
 /// Arguments of `layerize cache`.
 #[derive(Debug, Args)]
@@ -42,30 +42,13 @@ struct PruneArgs {
     places: Vec<String>,
     /// For how long nobody had use for what goes: days, or a number with its unit, such as 12h or 8w
     #[arg(long, value_name = "DURATION", value_parser = duration)]
-    older_than: i64,
+    older_than: u64,
     /// Remove entries without a date, too: those of before entries had one
     #[arg(long)]
     undated: bool,
     /// Only show what would be removed
     #[arg(long)]
     dry_run: bool,
-}
-
-/// A span in seconds.
-fn duration(text: &str) -> Result<i64, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let seconds = match unit.trim() {
-        "" | "d" => Some(24 * 60 * 60),
-        "w" => Some(7 * 24 * 60 * 60),
-        "h" => Some(60 * 60),
-        "m" | "min" => Some(60),
-        "s" => Some(1),
-        _ => None,
-    };
-    let span = number.parse::<i64>().ok().zip(seconds);
-    let span = span.and_then(|(number, seconds)| number.checked_mul(seconds));
-    span.ok_or_else(|| "write days, or a number with `s`, `m`, `h`, `d` or `w`, such as 30d".to_owned())
 }
 
 /// Does what the subcommand says.
@@ -107,7 +90,7 @@ fn ls(places: &[CachePlace], context: &Context) -> anyhow::Result<Outcome> {
 
 fn prune(args: &PruneArgs, context: &Context) -> anyhow::Result<Outcome> {
     let places = named(&args.places, context)?;
-    let before = context.now()?.saturating_sub(args.older_than);
+    let before = context.now()?.saturating_sub_unsigned(args.older_than);
     let removed: Mutex<Vec<Value>> = Mutex::default();
     let mut kept = 0;
     for place in &places {

@@ -16,9 +16,16 @@ use crate::spec::parse_size;
 use crate::transport::registry::config::{self, HostConfig};
 
 use super::error::advised;
+use super::text::duration;
 
 /// How many bytes of packed layers are kept unless `[cache] max-size` says otherwise.
 const DEFAULT_CACHE_BYTES: u64 = 20_000_000_000;
+
+/// For how many seconds what was used stays unless `[store] keep-builds` says otherwise: 30 days.
+const DEFAULT_KEEP_BUILDS: u64 = 30 * 24 * 60 * 60;
+
+/// What `keep-builds` is where nothing goes for its age.
+const FOREVER: &str = "forever";
 
 /// Largest configuration file that is read.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -26,8 +33,10 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// What the user configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserConfig {
-    /// `store`: the physical store.
+    /// `store`, or `[store] dir`: the physical store.
     pub store: Option<PathBuf>,
+    /// `[store] keep-builds` in seconds: for how long what a build used stays though no root reaches it.
+    pub keep_builds: u64,
     /// `nix-store`: the directory that `nix/store` is in.
     pub nix_store: Option<PathBuf>,
     /// `[inputs] from`: places that keep inputs, asked before mirrors.
@@ -65,7 +74,8 @@ impl Default for UserConfig {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 struct File {
-    store: Option<PathBuf>,
+    #[serde(deserialize_with = "store")]
+    store: StoreSection,
     nix_store: Option<PathBuf>,
     inputs: InputsSection,
     debian: DebianSection,
@@ -73,6 +83,14 @@ struct File {
     cache: CacheSection,
     build: BuildSection,
     registries: BTreeMap<String, Registry>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct StoreSection {
+    dir: Option<PathBuf>,
+    #[serde(deserialize_with = "keep_builds")]
+    keep_builds: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -164,7 +182,7 @@ impl UserConfig {
                     path.display(),
                     error.to_string().trim_end()
                 ),
-                "known are: store, nix-store, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, from, to, trusted-keys, sign-key and unsigned, [build] max-memory and max-processes, \
+                "known are: store, nix-store, [store] dir and keep-builds, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, from, to, trusted-keys, sign-key and unsigned, [build] max-memory and max-processes, \
                  [registries.\"HOST\"] mirrors, plain-http, credentials-over-http, private-network, ca-file, client-cert and client-key",
             )
         })?;
@@ -226,7 +244,8 @@ impl File {
             dir: dir.to_owned(),
             registries,
             tls,
-            store: self.store,
+            store: self.store.dir,
+            keep_builds: self.store.keep_builds.unwrap_or(DEFAULT_KEEP_BUILDS),
             nix_store: self.nix_store,
             debian_mirrors: self.debian.mirrors,
             debian_snapshots: self.debian.snapshots,
@@ -240,6 +259,40 @@ impl File {
             cache_max_size: self.cache.max_size.unwrap_or(DEFAULT_CACHE_BYTES),
         }
     }
+}
+
+/// A directory, or a table that may name one.
+fn store<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<StoreSection, D::Error> {
+    struct Either;
+    impl<'de> serde::de::Visitor<'de> for Either {
+        type Value = StoreSection;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a directory, or a table `[store]`")
+        }
+
+        fn visit_str<E>(self, dir: &str) -> Result<StoreSection, E> {
+            Ok(StoreSection {
+                dir: Some(dir.into()),
+                ..StoreSection::default()
+            })
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, table: A) -> Result<StoreSection, A::Error> {
+            StoreSection::deserialize(serde::de::value::MapAccessDeserializer::new(table))
+        }
+    }
+    deserializer.deserialize_any(Either)
+}
+
+/// A span of time with its unit, or [`FOREVER`].
+fn keep_builds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == FOREVER {
+        return Ok(Some(u64::MAX));
+    }
+    let error = |advice| serde::de::Error::custom(format!("`{text}` is not a duration: {advice}, or \"{FOREVER}\""));
+    duration(&text).map(Some).map_err(error)
 }
 
 /// Bytes as a number, or as text with a unit: `"20GB"`, `"500MiB"`.
@@ -285,6 +338,26 @@ mod tests {
             (config.debian_mirrors.as_slice(), config.cache_max_size),
             (&["/m".to_owned()][..], 1_000_000_000)
         );
+        for (text, store, days) in [
+            ("", None, 30),
+            ("store = \"/s\"\n", Some("/s"), 30),
+            ("[store]\ndir = \"/s\"\nkeep-builds = \"2w\"\n", Some("/s"), 14),
+            ("store = { keep-builds = \"48h\" }\n", None, 2),
+        ] {
+            let config = UserConfig::parse(text, path).unwrap();
+            assert_eq!(config.store.as_deref(), store.map(Path::new), "{text}");
+            assert_eq!(config.keep_builds, days * 24 * 60 * 60, "{text}");
+        }
+        let forever = UserConfig::parse("[store]\nkeep-builds = \"forever\"\n", path).unwrap();
+        assert_eq!(forever.keep_builds, u64::MAX);
+        for (text, expected) in [
+            ("[store]\nkeep-builds = \"long\"\n", "`long` is not a duration"),
+            ("[store]\nkeep-build = \"30d\"\n", "unknown field `keep-build`"),
+            ("store = 7\n", "a directory, or a table"),
+        ] {
+            let error = UserConfig::parse(text, path).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("config.toml"), "{error}");
+        }
         let error = UserConfig::parse("[cache]\nmax-size = \"much\"\n", path)
             .unwrap_err()
             .to_string();

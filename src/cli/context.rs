@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 
@@ -145,6 +146,16 @@ fn now(epoch: i64) -> anyhow::Result<i64> {
     Ok(i64::try_from(
         since.context("the clock shows a time before 1970")?.as_secs(),
     )?)
+}
+
+/// The moment so many seconds ago.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long something was not used is told by the clock; nothing is made of it"
+)]
+pub fn ago(seconds: u64) -> SystemTime {
+    let moment = SystemTime::now().checked_sub(Duration::from_secs(seconds));
+    moment.unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// How registries are reached and who the user is there: the environment, the configuration file and the flags.

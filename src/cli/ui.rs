@@ -90,6 +90,11 @@ impl Ui {
         self.mode == Mode::Json
     }
 
+    /// Whether everything is to be told.
+    pub fn verbose(&self) -> bool {
+        self.verbose
+    }
+
     /// How many layers were packed and not found in the cache.
     pub fn layers_packed(&self) -> usize {
         self.lock().layers_packed

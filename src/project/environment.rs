@@ -109,7 +109,7 @@ impl Environment<'_> {
         if store.was_full() {
             let text = format!(
                 "no space is left on the disk of the store `{}`: what is there can be looked at, and `layerize store gc` \
-                 frees what nothing needs",
+                 frees what nothing needs (`--all`: what builds used of late, too)",
                 self.store_dir.display()
             );
             self.reporter.report(Event::Warning { text });

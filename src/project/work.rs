@@ -6,12 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::build::{self, BuildError};
 use crate::derive::{BuildPlan, DebugInputs, ImageInputs, Input};
-use crate::digest::Digest;
 use crate::event::{Event, Reporter, Silent};
 use crate::fsio::with_causes;
 use crate::image;
 use crate::spec::{Dependency, PackageName};
-use crate::store::Store;
+use crate::store::{RootOwner, Store};
 use crate::store_path::StorePath;
 
 use super::environment::{Environment, WorkOptions};
@@ -237,8 +236,15 @@ impl Work {
             Target::Package(name) => ("package", name.0.as_str()),
             Target::Path(_) | Target::Nix(_) => return Ok(()),
         };
-        let project = Digest::of(project.dir.as_os_str().as_encoded_bytes()).hex();
-        let root = |index: usize| format!("{}-{kind}-{}-{index}", &project[..12], name.replace([':', '/'], "-"));
+        // What stays in somebody else's store is theirs to say.
+        if self.store.is_read_only() {
+            return Ok(());
+        }
+        let owner = RootOwner {
+            folder: project.dir.clone(),
+            kind: kind.to_owned(),
+            target: name.to_owned(),
+        };
         let mut kept = self.roots(target);
         if let Target::Image(name) = target {
             let inputs = &self.plan.images[name];
@@ -255,15 +261,7 @@ impl Work {
                     .map(|input| self.path(input)),
             );
         }
-        let mut index = 0;
-        for path in kept {
-            self.store.add_root(&root(index), &path)?;
-            index += 1;
-        }
-        while self.store.remove_root(&root(index))? {
-            index += 1;
-        }
-        Ok(())
+        Ok(self.store.keep(&owner, &kept)?)
     }
 
     /// Makes again a path that was found to be other than it was registered; false where nothing says how.
@@ -320,6 +318,11 @@ impl Work {
     }
 
     fn check_paths(self) -> Result<Self, ProjectError> {
+        let given = self.targets.iter().filter_map(|target| match target {
+            Target::Path(path) => Some(path),
+            _ => None,
+        });
+        self.store.note_use(given)?;
         for target in &self.targets {
             if let Target::Path(path) = target
                 && self.store.info(path)?.is_none()

@@ -14,8 +14,10 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, Transactio
 
 mod attestation;
 mod rows;
+mod usage;
 
 use rows::{PATH_COLUMNS, PathRow, ReferenceRow};
+pub(super) use usage::PathNode;
 
 use super::error::{DatabaseContext, StoreError};
 use super::evidence::Evidence;
@@ -24,8 +26,11 @@ use crate::digest::Digest;
 use crate::fsio::{FileLock, LockKind, give};
 use crate::store_path::{PathInfo, StorePath};
 
+/// What makes each schema of the one before it.
+const STEPS: [&str; 3] = [CREATE, CREATE_2, usage::CREATE];
+
 /// The newest schema this program knows.
-const SCHEMA: i64 = 2;
+const SCHEMA: i64 = STEPS.len() as i64;
 
 /// How long a statement waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -211,11 +216,11 @@ impl Database {
     fn upgrade(&self, dir: &Path) -> Result<(), StoreError> {
         // Switching to a write-ahead log does not wait for others by itself.
         let _lock = FileLock::acquire(&dir.join("locks/create"), LockKind::Exclusive)?;
-        let create = match self.schema()? {
-            0 => CREATE,
-            1 => "",
-            _ => return Ok(()),
-        };
+        let found = usize::try_from(self.schema()?).unwrap_or(STEPS.len());
+        let missing = STEPS.get(found..).unwrap_or_default().concat();
+        if missing.is_empty() {
+            return Ok(());
+        }
         let mut connection = self.lock();
         connection
             .execute_batch("PRAGMA journal_mode = WAL;")
@@ -223,7 +228,7 @@ impl Database {
         let transaction = self.begin(&mut connection)?;
         transaction
             .execute_batch(&format!(
-                "{create} {CREATE_2} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA};"
+                "{missing} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA};"
             ))
             .during("create tables", &self.file)?;
         transaction.commit().during("create tables", &self.file)?;
@@ -452,7 +457,9 @@ impl Database {
             .during("register a path", &self.file)?;
         let id = transaction.last_insert_rowid();
         self.insert_references(&transaction, id, new)?;
-        attestation::insert(&transaction, id, &new.attestation).during("register a path", &self.file)?;
+        attestation::insert(&transaction, id, &new.attestation)
+            .and_then(|()| usage::insert(&transaction, id))
+            .during("register a path", &self.file)?;
         transaction.commit().during("register a path", &self.file)
     }
 

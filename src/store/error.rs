@@ -158,9 +158,11 @@ impl StoreError {
     /// What the user can do about it.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::NoSpace { .. } => {
-                Some("free some space, for instance with `layerize store gc`, and try again".to_owned())
-            }
+            Self::NoSpace { .. } => Some(
+                "free some space, for instance with `layerize store gc`, or with `layerize store gc --all`, which takes what \
+                 builds used of late, too, and try again"
+                    .to_owned(),
+            ),
             Self::Tree(error) => error.help(),
             Self::Nix(error) => error.help(),
             Self::DatabaseLocked { .. } => {

@@ -9,7 +9,8 @@
 //! | `store/HASH-NAME` | the trees, read-only |
 //! | `db/db.sqlite` | what is known of them |
 //! | `tmp/session-X.lock` | one for each process that has the store open: its lock, and the paths it relies on |
-//! | `tmp/session-X.N` | staging directories and what is being deleted |
+//! | `tmp/session-X.N` | staging directories |
+//! | `trash/` | trees that were valid and are being deleted |
 //! | `locks/store` | held shared to rely on a path, exclusively to add one or to collect garbage; never for long |
 //! | `locks/build-HASH` | held while a derivation is built |
 //! | `roots/NAME` | symlinks to what must stay |
@@ -47,10 +48,10 @@ pub use canonical::MTIME;
 pub use database::Addressing;
 pub use error::StoreError;
 pub use evidence::{Evidence, Place, PlaceKind};
-pub use gc::{GcOptions, GcReport, Kept};
+pub use gc::{GcOptions, GcReport, Kept, KeptBy};
 pub use import::{Attestation, NewNar, StagedNar};
 pub use query::{PathDetails, Provenance};
-pub use roots::Root;
+pub use roots::{Root, RootOwner};
 pub use session::StagingDir;
 pub use strip::{ANY_REFERENCE, ReferencePolicy};
 pub use verify::StoreProblem;
@@ -95,7 +96,7 @@ impl ReadStore for Store {
 }
 
 /// The directories of a store.
-const DIRECTORIES: [&str; 7] = ["store", "db", "locks", "roots", "tmp", "cache", "log"];
+const DIRECTORIES: [&str; 8] = ["store", "db", "locks", "roots", "tmp", "trash", "cache", "log"];
 
 /// An open store, to be shared by all threads of a process.
 ///
@@ -235,6 +236,14 @@ impl Store {
         Ok(self.info(&path)?.map(|info| info.path))
     }
 
+    /// Takes note that somebody has use for `paths`: what was used of late is collected last.
+    pub fn note_use<'a>(&self, paths: impl IntoIterator<Item = &'a StorePath>) -> Result<(), StoreError> {
+        match self.is_read_only() {
+            true => Ok(()),
+            false => self.database.note_use(paths),
+        }
+    }
+
     /// Records that a resolved derivation (its canonical JSON kept for later questions) made `path`.
     pub fn record_realisation(&self, derivation: &Digest, json: &str, path: &StorePath) -> Result<(), StoreError> {
         self.check_writable()?;
@@ -283,6 +292,15 @@ impl Store {
 
     fn tmp(&self) -> PathBuf {
         self.dir.join("tmp")
+    }
+
+    fn trash(&self) -> PathBuf {
+        self.dir.join("trash")
+    }
+
+    /// Whether nothing can be written: whoever owns it decides what stays in it.
+    pub fn is_read_only(&self) -> bool {
+        self.database.read_only()
     }
 
     fn check_writable(&self) -> Result<(), StoreError> {

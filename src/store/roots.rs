@@ -1,14 +1,17 @@
 //! *Roots* are what the garbage collector keeps, with everything that is reachable from them.
 //!
 //! Invariant: a root is a symlink in `roots/`, either to a store path or (indirect) to a link elsewhere that the
-//! user may delete: then the root is stale and the next collection removes it.
+//! user may delete: then the root is stale and the next collection removes it. For whom a root is stands in the database.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
 
 use super::Store;
 use super::error::StoreError;
@@ -22,6 +25,35 @@ const INDIRECT_PREFIX: &str = "link-";
 /// Longest name of a root in bytes.
 const MAX_NAME: usize = 200;
 
+/// Longest part of it that is a target's name, in bytes.
+const MAX_TARGET: usize = 120;
+
+/// For whom a root is: what was built.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RootOwner {
+    /// The folder of the project.
+    pub folder: PathBuf,
+    /// What kind of thing it is: `image` or `package`.
+    pub kind: String,
+    /// What the project calls it.
+    pub target: String,
+}
+
+impl RootOwner {
+    /// What the names of its roots begin with.
+    fn prefix(&self) -> String {
+        let folder = Digest::of(self.folder.as_os_str().as_bytes()).hex();
+        let end = (0..=MAX_TARGET.min(self.target.len())).rev();
+        let end = end.into_iter().find(|&end| self.target.is_char_boundary(end));
+        let mut name = self.target[..end.unwrap_or(0)].replace(|c: char| c == '/' || c == ':' || c.is_control(), "-");
+        if name != self.target {
+            // Another target may have come to the same name.
+            name += &format!("-{}", &Digest::of(self.target.as_bytes()).hex()[..8]);
+        }
+        format!("{}-{}-{name}", &folder[..12], self.kind)
+    }
+}
+
 /// A root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
@@ -33,6 +65,17 @@ pub struct Root {
     pub target: Option<StorePath>,
     /// When it was made or renewed.
     pub modified: SystemTime,
+    /// For whom it is, where that is known.
+    pub owner: Option<RootOwner>,
+}
+
+impl Root {
+    /// Whether the folder of its project is gone. One on a disk that is not there at the moment looks the same.
+    pub fn has_vanished(&self) -> bool {
+        let is_gone = |error: io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+        let folder = self.owner.as_ref().map(|owner| fs::symlink_metadata(&owner.folder));
+        folder.is_some_and(|metadata| metadata.is_err_and(is_gone))
+    }
 }
 
 impl Store {
@@ -43,6 +86,29 @@ impl Store {
         let target = Path::new("../store").join(path.to_string());
         let _lock = self.lock(LockKind::Shared)?;
         Ok(replace_symlink(&target, &self.root_file(name))?)
+    }
+
+    /// Keeps `paths` for `owner`, in place of what was kept for it before.
+    pub fn keep(&self, owner: &RootOwner, paths: &BTreeSet<StorePath>) -> Result<(), StoreError> {
+        for path in paths {
+            self.require(path)?;
+        }
+        let prefix = owner.prefix();
+        let names: Vec<String> = (0..paths.len()).map(|index| format!("{prefix}-{index}")).collect();
+        let _lock = self.lock(LockKind::Shared)?;
+        self.database.note_roots(&names, owner)?;
+        for (name, path) in names.iter().zip(paths) {
+            let (target, file) = (Path::new("../store").join(path.to_string()), self.root_file(name));
+            match fs::read_link(&file) {
+                Ok(old) if old == target && renew(&file) => {}
+                _ => replace_symlink(&target, &file)?,
+            }
+        }
+        let mut surplus = paths.len();
+        while self.remove_root_file(&format!("{prefix}-{surplus}"))? {
+            surplus += 1;
+        }
+        Ok(())
     }
 
     /// Makes `link` a symlink to the tree of `path` on disk, and keeps `path` for as long as it is one.
@@ -75,9 +141,21 @@ impl Store {
     pub(super) fn remove_root_file(&self, name: &str) -> Result<bool, StoreError> {
         let file = self.root_file(name);
         match fs::remove_file(&file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            other => Ok(other.map(|()| true).context("remove", &file)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other.context("remove", &file)?,
         }
+        self.database.forget_root(name)?;
+        Ok(true)
+    }
+
+    /// Forgets for whom roots were that are not there. To be called with the store's lock held exclusively.
+    pub(super) fn forget_lost_owners(&self) -> Result<(), StoreError> {
+        for name in self.database.root_owners()?.into_keys() {
+            if !self.root_file(&name).is_symlink() {
+                self.database.forget_root(&name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Links that a crash left half made. To be called with the store's lock held exclusively.
@@ -90,6 +168,7 @@ impl Store {
     /// All roots, sorted by name.
     pub fn roots(&self) -> Result<Vec<Root>, StoreError> {
         let dir = self.dir.join("roots");
+        let mut owners = self.database.root_owners()?;
         let mut roots = Vec::new();
         for name in sorted_names(&dir)? {
             let file = dir.join(&name);
@@ -101,7 +180,10 @@ impl Store {
                 continue;
             };
             let modified = metadata.modified().context("read the time of", &file)?;
-            roots.push(self.root(name, &file, &target, modified));
+            roots.push(Root {
+                owner: owners.remove(name),
+                ..self.root(name, &file, &target, modified)
+            });
         }
         Ok(roots)
     }
@@ -115,6 +197,7 @@ impl Store {
             target: direct.or_else(|| link.as_ref().and_then(through)),
             link,
             modified,
+            owner: None,
         }
     }
 
@@ -164,6 +247,19 @@ fn check_name(name: &str) -> Result<(), StoreError> {
         name: name.to_owned(),
         reason,
     })
+}
+
+/// Sets the time of a root to now; false where that cannot be done.
+fn renew(link: &Path) -> bool {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_NOW,
+    };
+    let times = Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    utimensat(CWD, link, &times, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// Makes `link` a symlink to `target`, in one step where it is one already. What a process that was killed meanwhile left

@@ -166,7 +166,7 @@ fn paths_of_nix_need_a_signature_by_a_trusted_key() {
     ];
     args.extend(["--option", "trusted-public-keys", public.trim_end()]);
     nix(&place, "nix", &args);
-    place.run(&["store", "gc"]).success();
+    place.run(&["store", "gc", "--all"]).success();
     assert_eq!(place.run(&["store", "ls"]).success().stdout, "");
 }
 

@@ -52,9 +52,9 @@ fn a_script_finds_what_earlier_runs_left() {
     place.run(&["store", "gc"]).success();
     place.write("src/a", "e");
     assert!(said(&place, &build).contains("found 2 and 1"));
-    let collected = place.run(&["store", "gc", "--build-caches-unused-for", "0"]).success();
+    let collected = place.run(&["store", "gc", "--older-than", "0"]).success();
     assert!(
-        collected.stderr.contains("Build caches deleted: 2 unused for 0 days"),
+        collected.stderr.contains("Build caches deleted: 2 not used of late"),
         "{}",
         collected.stderr
     );

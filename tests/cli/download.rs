@@ -271,7 +271,7 @@ fn a_collection_keeps_downloads_that_something_was_made_from() {
     };
     run(&["build", "data"]).success();
     assert_eq!(left(&place).len(), 1);
-    let now = ["store", "gc", "--downloads-unused-for", "0"];
+    let now = ["store", "gc", "--older-than", "0s"];
     let quiet = |args: &[&str]| {
         let ran = run(args).success();
         assert!(!ran.stderr.contains("Downloads"), "{args:?}: {}", ran.stderr);
@@ -285,7 +285,7 @@ fn a_collection_keeps_downloads_that_something_was_made_from() {
     // A dry run takes into account what would go.
     run(&[&now[..], &["--dry-run"]].concat())
         .success()
-        .says(&["Downloads would be deleted: 1 needed by nothing here and unused for 0 days (9 B)"]);
+        .says(&["Downloads would be deleted: 1 needed by nothing here and not used of late (9 B)"]);
     quiet(&["store", "gc"]);
     assert_eq!(left(&place).len(), 1, "it was used just now");
     run(&now)

@@ -129,7 +129,10 @@ fn a_store_on_a_full_disk_can_be_looked_at_and_collected() {
         for root in layerize::fsio::sorted_names(&store.join("roots")).unwrap() {
             fs::remove_file(store.join("roots").join(root)).unwrap();
         }
-        let collected = run(&["store", "gc"]).success();
+        // Of all that, builds had use just now.
+        let kept = run(&["store", "gc"]).success();
+        kept.says(&["0 paths deleted", "(`--all` deletes it)"]);
+        let collected = run(&["store", "gc", "--all", "--verbose"]).success();
         assert!(!collected.stdout.is_empty(), "{}", collected.stderr);
         assert_eq!(run(&["store", "ls"]).success().stdout, "");
         // There is a reserve again, for the next collection on a full disk.

@@ -97,7 +97,7 @@ fn the_closure_holds_libc_and_no_compiler(place: &Place) {
 fn a_collected_store_still_knows_what_was_built() {
     let place = Place::with_script("mkdir $out; echo made > $out/file");
     let line = place.run(&["build", "thing"]).success().line().to_owned();
-    let collected = place.run(&["store", "gc"]).success().stdout;
+    let collected = place.run(&["store", "gc", "--all", "--verbose"]).success().stdout;
     assert!(
         collected.contains("-coreutils-") && !collected.contains("-thing"),
         "{collected}"

@@ -75,7 +75,14 @@ fn what_no_root_needs_is_collected() {
     let listed = place.run(&["store", "ls"]).success().stdout;
     assert!(listed.contains(&kept) && listed.contains(&lost), "{listed}");
 
-    let dry = place.run(&["store", "gc", "--dry-run"]).success().stdout;
+    // It was used just now.
+    place.run(&["store", "gc"]).success().says(&[
+        "kept by package kept in ",
+        "kept because it was used in the last 30 days (`--all` deletes it): ",
+        "0 paths deleted",
+    ]);
+    let gc = ["store", "gc", "--all", "--verbose"];
+    let dry = place.run(&[&gc[..], &["--dry-run"]].concat()).success().stdout;
     assert!(dry.contains(&lost) && !dry.contains(&kept), "{dry}");
     assert_eq!(
         place.run(&["store", "ls"]).success().stdout,
@@ -83,12 +90,95 @@ fn what_no_root_needs_is_collected() {
         "a dry run deletes nothing"
     );
 
-    let done = place.run(&["store", "gc"]).success().stdout;
+    let json = place.run(&["store", "gc", "--all", "--dry-run", "--json"]).success();
+    let json: serde_json::Value = serde_json::from_str(json.line()).unwrap();
+    let removed: Vec<&str> = json["removed"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|path| path["path"].as_str().unwrap())
+        .collect();
+    assert_eq!(removed, dry.lines().collect::<Vec<_>>());
+    assert_eq!(
+        (&json["dryRun"], &json["kept"][0]["target"]),
+        (&true.into(), &"kept".into())
+    );
+    let done = place.run(&gc).success().stdout;
     assert_eq!(done, dry);
     let left = place.run(&["store", "ls"]).success().stdout;
     assert!(left.contains(&kept) && !left.contains(&lost), "{left}");
     place.run(&["store", "verify"]).success();
     place.run(&["store", "info", &lost]).exits(2).says(&[&lost]);
+}
+
+#[test]
+fn roots_tell_for_whom_they_are_and_can_be_removed() {
+    let place = Place::new();
+    make_tree(&place);
+    place.write(
+        "layerize.toml",
+        "[package.kept]\nsource = \"tree/dir\"\n\n[image.app]\ncontents = [\"kept\"]\n",
+    );
+    place.run(&["build", "kept"]).success();
+    place.run(&["build", "app"]).success();
+    let folder = place.project.display().to_string();
+    let listed = place.run(&["store", "roots"]).success().stdout;
+    assert_eq!(
+        listed,
+        format!("image app in {folder}: 1 roots\npackage kept in {folder}: 1 roots\n")
+    );
+    let all = place.run(&["store", "roots", "--verbose"]).success().stdout;
+    assert!(
+        all.lines().count() == 2 && all.contains("-image-app-0 → /layerize/store/"),
+        "{all}"
+    );
+    let json = place.run(&["store", "roots", "--json"]).success().stdout;
+    let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["folder"], &first["of"]["name"]),
+        (&folder.as_str().into(), &"app".into())
+    );
+    place
+        .run(&["store", "roots", "remove", "nothing"])
+        .exits(2)
+        .says(&["`nothing` is neither", "help: "]);
+    let name = first["name"].as_str().unwrap();
+    place
+        .run(&["store", "roots", "remove", name])
+        .success()
+        .says(&["1 roots removed"]);
+    // From elsewhere, by the folder, which is gone by now.
+    fs::remove_dir_all(&place.project).unwrap();
+    let run = |args: &[&str]| Ran::of(place.command(args).current_dir(place.path()).output().unwrap());
+    let listed = run(&["store", "roots"]).success().stdout;
+    assert!(listed.contains(" (the folder is gone): 1 roots"), "{listed}");
+    run(&["store", "gc", "--all"]).success().says(&["0 paths deleted"]);
+    run(&["store", "roots", "remove", "project"]).success();
+    run(&["store", "gc", "--all"]).success().says(&["1 paths deleted"]);
+    assert_eq!(run(&["store", "roots"]).success().stdout, "");
+}
+
+/// What one had built with stays over a collection: the next edit is as fast as it was.
+#[test]
+fn a_collection_keeps_what_recent_builds_opened() {
+    let place = Place::with_script("mkdir $out; echo one > $out/file");
+    place.run(&["build", "thing"]).success();
+    let listed = place.run(&["store", "ls"]).success().stdout;
+    assert!(listed.contains("-coreutils-"));
+    place.run(&["store", "gc"]).success();
+    assert_eq!(place.run(&["store", "ls"]).success().stdout, listed);
+    place.write(
+        "layerize.toml",
+        &crate::support::script_spec("mkdir $out; echo two > $out/file"),
+    );
+    let edited = place.run(&["build", "--offline", "thing"]).success();
+    assert!(!edited.stderr.contains("unpacked"), "{}", edited.stderr);
+    // What was made first is unused from now on, the tools are not.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    place.run(&["build", "thing"]).success();
+    let collected = place.run(&["store", "gc", "--older-than", "1s", "--verbose"]).success();
+    assert!(collected.line().ends_with("-thing"), "{}", collected.stdout);
+    place.run(&["store", "verify", "--no-contents"]).success();
 }
 
 #[test]
@@ -145,7 +235,7 @@ fn the_owner_of_a_store_is_kept_when_root_runs_in_it() {
         &["build", "thing", "-o", "oci:out:v1"],
         &["store", "verify"],
         &["check", "thing"],
-        &["store", "gc"],
+        &["store", "gc", "--all"],
         &["store", "add", "tree"],
     ] {
         let ran = place.run(command);

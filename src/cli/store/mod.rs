@@ -1,23 +1,21 @@
 //! `layerize store`: add, info, ls, verify, gc, roots, and the verbs of binary caches ([`super::store_copy`]).
 
 mod copy;
+mod gc;
+mod roots;
 mod verify;
 
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::build::collect_build_caches;
 use crate::digest::Hasher;
-use crate::fetch::CollectedDownloads;
 use crate::fsio::IoContext;
-use crate::project::collect_downloads;
 use crate::store::nix_store::NixPath;
-use crate::store::{Evidence, GcOptions, GcReport, PathDetails, ReadStore, Store};
+use crate::store::{Evidence, PathDetails, ReadStore, Store};
 use crate::store_path::{StoreDir, StorePath};
 
 use super::context::Context;
@@ -25,6 +23,8 @@ use super::error::advised;
 use super::outcome::Outcome;
 use super::text::size;
 use copy::{StoreCopyArgs, StoreKeyCommand, StoreSignArgs};
+use gc::GcArgs;
+use roots::RootsArgs;
 use verify::StoreVerifyArgs;
 
 /// Arguments of `layerize store`.
@@ -58,20 +58,10 @@ enum StoreCommand {
     Ls,
     /// Read store paths and compare them with the store's records: exit status 1 if anything is wrong
     Verify(StoreVerifyArgs),
-    /// Delete what no root needs
-    Gc {
-        /// Only show what would be deleted
-        #[arg(long)]
-        dry_run: bool,
-        /// Delete downloads that no path in the store was made from and that nobody has used for so many days
-        #[arg(long, value_name = "DAYS", default_value_t = 30)]
-        downloads_unused_for: u32,
-        /// Delete what scripts left in the `cache` of their packages and did not use for so many days
-        #[arg(long, value_name = "DAYS", default_value_t = 30)]
-        build_caches_unused_for: u32,
-    },
-    /// List what the garbage collector keeps, and why
-    Roots,
+    /// Delete what no root needs and nobody used of late
+    Gc(GcArgs),
+    /// List what the garbage collector keeps, and for whom
+    Roots(RootsArgs),
     /// Copy closures from a binary cache into the store, or from the store to a binary cache
     Copy(StoreCopyArgs),
     /// Sign store paths; the signatures go with every copy
@@ -90,18 +80,8 @@ pub fn run(args: &StoreArgs, context: &Context) -> anyhow::Result<Outcome> {
         StoreCommand::Info { paths } => info(&context.environment.store()?, paths, context),
         StoreCommand::Ls => ls(&stores(context)?, context),
         StoreCommand::Verify(args) => verify::run(args, &stores(context)?, context),
-        StoreCommand::Gc {
-            dry_run,
-            downloads_unused_for,
-            build_caches_unused_for,
-        } => {
-            let days = UnusedFor {
-                downloads: *downloads_unused_for,
-                build_caches: *build_caches_unused_for,
-            };
-            gc(&stores(context)?, *dry_run, &days, context)
-        }
-        StoreCommand::Roots => roots(&context.environment.store()?, context),
+        StoreCommand::Gc(args) => gc::run(args, &stores(context)?, context),
+        StoreCommand::Roots(args) => roots::run(args, &context.environment.store()?, context),
         StoreCommand::Copy(args) => copy::copy(args, context),
         StoreCommand::Sign(args) => copy::sign(args, context),
         StoreCommand::Key(command) => copy::key(command, context),
@@ -303,121 +283,6 @@ fn ls(stores: &[Store], context: &Context) -> anyhow::Result<Outcome> {
             };
             context.ui.data(&line)?;
         }
-    }
-    Ok(Outcome::Done)
-}
-
-/// After how many days without use something is deleted.
-struct UnusedFor {
-    downloads: u32,
-    build_caches: u32,
-}
-
-fn gc(stores: &[Store], dry_run: bool, days: &UnusedFor, context: &Context) -> anyhow::Result<Outcome> {
-    for store in stores {
-        let report = collect(store, dry_run, context)?;
-        // Only what is built is made from downloads.
-        if *store.store_dir() == StoreDir::layerize() {
-            let doomed = report.removed.iter().map(|(path, _)| path).collect();
-            let since = days_ago(days.downloads);
-            let collected = collect_downloads(store, &doomed, since, dry_run, &context.environment)?;
-            if let Some(line) = downloads_summary(collected, days.downloads, dry_run) {
-                context.ui.line(&line);
-            }
-            let (count, bytes) = collect_build_caches(store, days_ago(days.build_caches), dry_run)?;
-            if count > 0 {
-                let verb = if dry_run { "would be deleted" } else { "deleted" };
-                let line = format!(
-                    "Build caches {verb}: {count} unused for {} days ({}).",
-                    days.build_caches,
-                    size(bytes)
-                );
-                context.ui.line(&line);
-            }
-        }
-    }
-    Ok(Outcome::Done)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how long something was not used is told by the clock; nothing is made of it"
-)]
-fn days_ago(days: u32) -> SystemTime {
-    let now = SystemTime::now();
-    let span = Duration::from_secs(u64::from(days) * 24 * 60 * 60);
-    now.checked_sub(span).unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-fn downloads_summary(collected: CollectedDownloads, days: u32, dry_run: bool) -> Option<String> {
-    let verb = if dry_run { "would be deleted" } else { "deleted" };
-    let parts: Vec<String> = [
-        (collected.interrupted, "interrupted".to_owned()),
-        (
-            collected.unused,
-            format!("needed by nothing here and unused for {days} days"),
-        ),
-    ]
-    .into_iter()
-    .filter(|((count, _), _)| *count > 0)
-    .map(|((count, bytes), what)| format!("{count} {what} ({})", size(bytes)))
-    .collect();
-    (!parts.is_empty()).then(|| format!("Downloads {verb}: {}.", parts.join(", ")))
-}
-
-fn collect(store: &Store, dry_run: bool, context: &Context) -> anyhow::Result<GcReport> {
-    let report = store.gc(&GcOptions {
-        dry_run,
-        ..GcOptions::default()
-    })?;
-    context.environment.tell_of_debris(store);
-    for (path, nar_size) in &report.removed {
-        let path = store.store_dir().join(path);
-        let line = if context.ui.json() {
-            json!({ "path": path, "narSize": nar_size }).to_string()
-        } else {
-            path
-        };
-        context.ui.data(&line)?;
-    }
-    context.ui.line(&gc_summary(&report, dry_run));
-    Ok(report)
-}
-
-fn gc_summary(report: &GcReport, dry_run: bool) -> String {
-    let verb = if dry_run { "would be deleted" } else { "deleted" };
-    let mut lines: Vec<String> = report
-        .kept
-        .iter()
-        .map(|kept| {
-            let name = kept.root.as_ref().map_or("running processes", |root| &root.name);
-            format!(
-                "kept by {name}: {} paths, {}, {} of it by nothing else",
-                kept.paths,
-                size(kept.bytes),
-                size(kept.own_bytes)
-            )
-        })
-        .collect();
-    lines.push(format!(
-        "{} paths {verb} ({}), {} paths kept ({}).",
-        report.removed.len(),
-        size(report.removed_bytes()),
-        report.kept_paths,
-        size(report.kept_bytes),
-    ));
-    lines.join("\n")
-}
-
-fn roots(store: &Store, context: &Context) -> anyhow::Result<Outcome> {
-    for root in store.roots()? {
-        let target = root.target.as_ref().map(|path| StoreDir::layerize().join(path));
-        let line = if context.ui.json() {
-            json!({ "name": root.name, "link": root.link, "target": target }).to_string()
-        } else {
-            format!("{} → {}", root.name, target.as_deref().unwrap_or("nothing (stale)"))
-        };
-        context.ui.data(&line)?;
     }
     Ok(Outcome::Done)
 }

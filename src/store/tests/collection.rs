@@ -57,9 +57,9 @@ fn what_a_root_reaches_stays_and_the_rest_goes() {
     let [kept, running] = report.kept.as_slice() else {
         panic!("{report:?}")
     };
-    assert_eq!(kept.root.as_ref().map(|root| root.name.as_str()), Some("app"));
+    assert_eq!(kept.by, KeptBy::Root("app".to_owned()));
     assert_eq!((kept.paths, kept.own_bytes), (2, report.kept_bytes));
-    assert_eq!((&running.root, running.paths), (&None, 0));
+    assert_eq!((&running.by, running.paths), (&KeptBy::Processes, 0));
     assert!(!store.physical(&garbage.path).exists());
     assert_eq!(store.realisation(&Digest::of(b"g")).unwrap(), None);
     assert_eq!(
@@ -129,7 +129,7 @@ fn a_link_never_takes_the_place_of_anything_else() {
 }
 
 #[test]
-fn roots_can_be_replaced_removed_and_expire() {
+fn roots_can_be_replaced_and_removed() {
     let scene = Scene::new();
     let [one, two] = ["one", "two"].map(|name| file(&scene, name, name, &[]).path);
     scene.store.add_root("app", &one).unwrap();
@@ -143,19 +143,131 @@ fn roots_can_be_replaced_removed_and_expire() {
     assert_eq!(targets, [("app", Some(two.clone())), ("other", Some(one))]);
     assert!(scene.store.remove_root("other").unwrap());
     assert!(!scene.store.remove_root("other").unwrap());
-    let made = roots[0].modified;
     let (_dir, store) = later(scene);
-    let options = |moment: SystemTime| GcOptions {
-        expire_roots_before: Some(moment),
+    assert_eq!(removed(&store.gc(&GcOptions::default()).unwrap()), ["one"]);
+}
+
+fn owner(folder: &Path, target: &str) -> RootOwner {
+    RootOwner {
+        folder: folder.to_owned(),
+        kind: "image".to_owned(),
+        target: target.to_owned(),
+    }
+}
+
+#[test]
+fn a_target_keeps_what_it_was_built_of_last() {
+    let scene = Scene::new();
+    let [one, two, three] = ["one", "two", "three"].map(|name| file(&scene, name, name, &[]).path);
+    let folder = scene.dir.path().join("project");
+    let app = owner(&folder, "app");
+    let keep = |owner: &RootOwner, paths: &[&StorePath]| {
+        let paths = paths.iter().map(|&path| path.clone()).collect();
+        scene.store.keep(owner, &paths).unwrap();
+    };
+    keep(&app, &[&one, &two]);
+    keep(&app, &[&three]);
+    // Names that are much the same are of different targets, and so are long ones.
+    let long = "n".repeat(300);
+    let others = ["a:b", "a-b", "a/b", "ä", &long, &format!("{long}n")].map(|name| owner(&folder, name));
+    for (other, path) in others.iter().zip([&one, &one, &two, &one, &one, &two]) {
+        keep(other, &[path]);
+    }
+    let roots = scene.store.roots().unwrap();
+    assert_eq!(roots.len(), 1 + others.len());
+    let of = |owner: &RootOwner| -> Vec<StorePath> {
+        let of_owner = roots.iter().filter(|root| root.owner.as_ref() == Some(owner));
+        of_owner.filter_map(|root| root.target.clone()).collect()
+    };
+    assert_eq!(of(&app), [three]);
+    assert!(others.iter().all(|owner| of(owner).len() == 1));
+    for other in &others {
+        keep(other, &[]);
+    }
+    assert_eq!(scene.store.roots().unwrap().len(), 1);
+    let (_dir, store) = later(scene);
+    let report = store.gc(&GcOptions::default()).unwrap();
+    assert_eq!(removed(&report), ["one", "two"]);
+    assert_eq!((&report.kept[0].by, report.kept[0].paths), (&KeptBy::Target(app), 1));
+    assert_eq!(store.database.root_owners().unwrap().len(), 1);
+}
+
+/// One on a disk that is not there at the moment looks like one that was removed: both have their time.
+#[test]
+fn roots_of_a_folder_that_is_gone_expire_when_nobody_renewed_them() {
+    let scene = Scene::new();
+    let info = file(&scene, "x", "x", &[]);
+    let folder = scene.dir.path().join("project");
+    fs::create_dir(&folder).unwrap();
+    let paths = BTreeSet::from([info.path.clone()]);
+    scene.store.keep(&owner(&folder, "app"), &paths).unwrap();
+    let made = scene.store.roots().unwrap()[0].modified;
+    let (dir, store) = later(scene);
+    let expired = |moment: SystemTime| {
+        let options = GcOptions {
+            expire_vanished_before: Some(moment),
+            ..GcOptions::default()
+        };
+        store.gc(&options).unwrap().expired_roots.len()
+    };
+    let later = made + Duration::from_secs(1);
+    assert_eq!(expired(later), 0, "the folder is there");
+    fs::remove_dir(&folder).unwrap();
+    assert!(store.roots().unwrap()[0].has_vanished());
+    assert_eq!(expired(made - Duration::from_secs(1)), 0, "it was renewed since");
+    assert_eq!(expired(later), 1);
+    assert_eq!((store.list().unwrap(), store.roots().unwrap()), (vec![], vec![]));
+    drop(dir);
+}
+
+#[test]
+fn what_was_used_of_late_stays_with_all_it_refers_to() {
+    let scene = Scene::new();
+    let library = file(&scene, "library", "l", &[]);
+    let tool = file(&scene, "tool", &format!("{}", library.path), &[&library.path]);
+    let old = file(&scene, "old", "o", &[]);
+    let (dir, store) = later(scene);
+    let age = |paths: &[&StorePath]| {
+        let connection = rusqlite::Connection::open(store.dir().join("db/db.sqlite")).unwrap();
+        for path in paths {
+            let id = "(SELECT id FROM path WHERE path = ?1)";
+            let change = format!("UPDATE use SET last = last - 100000 WHERE path = {id}");
+            assert_eq!(connection.execute(&change, [path.to_string()]).unwrap(), 1);
+        }
+    };
+    #[expect(clippy::disallowed_methods, reason = "the store tells by the clock, too")]
+    let since = SystemTime::now() - Duration::from_secs(50);
+    let options = |dry_run| GcOptions {
+        dry_run,
+        keep_used_since: Some(since),
         ..GcOptions::default()
     };
-    let report = store.gc(&options(made - Duration::from_secs(1))).unwrap();
-    assert_eq!((removed(&report), report.expired_roots.len()), (vec!["one"], 0));
-    let report = store.gc(&options(made + Duration::from_secs(1))).unwrap();
     assert_eq!(
-        (removed(&report), report.expired_roots.join(" ")),
-        (vec!["two"], "app".to_owned())
+        store.gc(&options(true)).unwrap().removed,
+        [],
+        "they were just registered"
     );
+    age(&[&library.path, &tool.path, &old.path]);
+    assert_eq!(store.gc(&options(true)).unwrap().removed.len(), 3);
+    let stranger = "0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-x".parse().unwrap();
+    store.note_use([&tool.path, &stranger]).unwrap();
+    let report = store.gc(&options(false)).unwrap();
+    assert_eq!(removed(&report), ["old"]);
+    assert_eq!((&report.kept[0].by, report.kept[0].paths), (&KeptBy::Recent, 2));
+    assert_eq!(store.gc(&GcOptions::default()).unwrap().removed.len(), 2);
+    drop(dir);
+}
+
+#[test]
+fn a_collection_that_died_over_the_trash_is_finished_by_the_next() {
+    let scene = Scene::new();
+    let trash = scene.store.dir().join("trash/session-dead.1");
+    sample(&trash);
+    assert!(!scene.store.empty_trash(&|| false));
+    assert!(trash.exists());
+    assert_eq!(scene.store.verify(true).unwrap(), []);
+    scene.store.gc(&GcOptions::default()).unwrap();
+    assert!(!trash.exists());
 }
 
 #[test]

@@ -208,10 +208,20 @@ fn a_store_of_the_first_schema_is_upgraded() {
     let dir = scene.store.dir().to_owned();
     drop(scene.store);
     let database = rusqlite::Connection::open(dir.join("db/db.sqlite")).unwrap();
-    let older = "DROP TABLE signature; DROP TABLE attestation; PRAGMA user_version = 1";
+    let older =
+        "DROP TABLE signature; DROP TABLE attestation; DROP TABLE use; DROP TABLE root; PRAGMA user_version = 1";
     database.execute_batch(older).unwrap();
     drop(database);
     let store = Store::open(&dir).unwrap();
+    // Nobody knows when what is in it was used: that counts from now on.
+    let hour = std::time::Duration::from_secs(3600);
+    #[expect(clippy::disallowed_methods, reason = "the store tells by the clock, too")]
+    let since = std::time::SystemTime::now() - hour;
+    let kept = store.gc(&GcOptions {
+        keep_used_since: Some(since),
+        ..GcOptions::default()
+    });
+    assert_eq!(kept.unwrap().removed, []);
     assert_eq!(store.attestation(&info.path).unwrap(), Attestation::default());
     store.add_signature(&info.path, "name:signature").unwrap();
     store.add_signature(&info.path, "name:signature").unwrap();
