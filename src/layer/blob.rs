@@ -122,6 +122,31 @@ impl Blob {
         BlobReader { ranges, current: None }
     }
 
+    /// As [`open`](Self::open), from byte `at` on: files that end before it are not opened.
+    pub fn open_at(&self, mut at: u64) -> io::Result<BlobReader> {
+        let mut reader = self.open();
+        while let Some(first) = reader.ranges.front_mut() {
+            let size = first.size();
+            if at >= size {
+                at -= size;
+                reader.ranges.pop_front();
+                continue;
+            }
+            match first {
+                Self::File { offset, len, .. } | Self::Kept { offset, len, .. } => {
+                    *offset += at;
+                    *len -= at;
+                }
+                // What is made or fetched while it is read has no other beginning.
+                _ => {
+                    io::copy(&mut reader.by_ref().take(at), &mut io::sink())?;
+                }
+            }
+            break;
+        }
+        Ok(reader)
+    }
+
     fn flatten(&self, ranges: &mut VecDeque<Self>) {
         match self {
             Self::Parts(parts) => parts.iter().for_each(|part| part.flatten(ranges)),
@@ -399,6 +424,11 @@ mod tests {
         let mut text = String::new();
         blob.open().read_to_string(&mut text).unwrap();
         assert_eq!((text.as_str(), blob.size()), ("ab2349", 6));
+        for at in 0..8 {
+            let mut rest = String::new();
+            blob.open_at(at as u64).unwrap().read_to_string(&mut rest).unwrap();
+            assert_eq!(rest, text.get(at..).unwrap_or_default(), "{at}");
+        }
     }
 
     #[test]

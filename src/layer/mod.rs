@@ -13,7 +13,7 @@ mod profile;
 mod size;
 pub mod tar;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod tree;
 
 use std::path::PathBuf;

@@ -10,7 +10,7 @@ use crate::event::Silent;
 pub(super) use crate::testing::oracle;
 
 /// Makes a small store path of every kind of entry below `dir` and describes it.
-pub(super) fn sample(dir: &Path, name: &str, size: usize) -> StoreEntry {
+pub(crate) fn sample(dir: &Path, name: &str, size: usize) -> StoreEntry {
     let base = format!("{:0>32}-{name}", name.len());
     let physical = dir.join(&base);
     crate::fsio::remove_tree(&physical).unwrap();
