@@ -104,6 +104,21 @@ pub enum Event {
         blobs_there: u64,
         dry_run: bool,
     },
+    /// A registry of images that are built when they are pulled is there.
+    Serving { address: String },
+    /// An image that is served is this one from now on, under these names.
+    ImageServed {
+        name: String,
+        digest: String,
+        references: Vec<String>,
+    },
+    /// A request of a client was answered.
+    Answered {
+        client: String,
+        method: String,
+        path: String,
+        status: u16,
+    },
     /// Something the user should know but need not act on.
     Note { text: String },
     /// Something the user should act on.

@@ -63,15 +63,23 @@ pub fn advised(message: impl Into<String>, help: impl Into<String>) -> anyhow::E
 /// Prints a failure to standard error.
 pub fn show(error: &anyhow::Error, ui: &Ui) {
     ui.clear();
-    ui.lines(render(error, ui).trim_end());
+    let rendered = render(error, ui.color(), &|word, sgr| ui.paint(word, sgr));
+    ui.lines(rendered.trim_end());
 }
 
-fn render(error: &anyhow::Error, ui: &Ui) -> String {
+/// A failure as it is shown, for somewhere else than a terminal: its first line says what failed.
+pub fn plain(error: &anyhow::Error) -> String {
+    let rendered = render(error, false, &|word, _| word.to_owned());
+    let text = rendered.trim_end();
+    text.strip_prefix("error: ").unwrap_or(text).to_owned()
+}
+
+fn render(error: &anyhow::Error, color: bool, paint: &dyn Fn(&str, &str) -> String) -> String {
     if let Some(diagnostics) = diagnostics(error) {
-        return diagnostics.render(ui.color());
+        return diagnostics.render(color);
     }
     let mut last = error.to_string();
-    let mut text = format!("{} {}\n", ui.paint("error:", "1;31"), shown_message(&last));
+    let mut text = format!("{} {}\n", paint("error:", "1;31"), shown_message(&last));
     for cause in error.chain().skip(1).map(ToString::to_string) {
         // Transparent errors print what their source prints: once is enough.
         if cause != last {
@@ -85,7 +93,7 @@ fn render(error: &anyhow::Error, ui: &Ui) -> String {
         helps.extend(error.chain().find_map(help_of_system));
     }
     for help in helps {
-        let _ = writeln!(text, "{} {}", ui.paint("help:", "1;36"), shown_message(&help));
+        let _ = writeln!(text, "{} {}", paint("help:", "1;36"), shown_message(&help));
     }
     text
 }

@@ -22,6 +22,7 @@ pub const TOPICS: &[Topic] = topics![
     "spec",
     "layers",
     "registries",
+    "serve",
     "inputs",
     "audit",
     "nix",

@@ -51,6 +51,7 @@ mod rebuild;
 mod run;
 mod sbom;
 mod schema;
+mod serve;
 mod shell;
 mod sign;
 mod sinks;
@@ -90,6 +91,8 @@ enum Command {
     Load(load::LoadArgs),
     /// Build an image and push it to a registry
     Push(push::PushArgs),
+    /// Serve the images of the spec as a registry: pulled from this machine, each is built when it is asked for
+    Serve(serve::ServeArgs),
     /// Copy an image, or all of an index, from one place to another, byte for byte
     Copy(copy::CopyArgs),
     /// Create or extend an index of images for several platforms
@@ -203,6 +206,7 @@ fn run(cli: &Cli) -> ExitCode {
     let ui = Ui::new(mode, wants_color(cli.global.color), cli.global.verbose);
     interrupt::watch();
     match fault::catch(|| dispatch(cli, &ui)) {
+        Ok(Outcome::Ended) => ExitCode::SUCCESS,
         Ok(_) if interrupt::requested() => interrupt::exit_code(),
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::No) => ExitCode::from(1),
@@ -230,6 +234,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         Command::Build(args) => build::run(args, &context),
         Command::Load(args) => load::run(args, &context),
         Command::Push(args) => push::run(args, &context),
+        Command::Serve(args) => serve::run(args, &context),
         Command::Copy(args) => copy::run(args, &context),
         Command::Index(args) => index::run(args, &context),
         Command::Plan(args) => plan::run(args, &context),

@@ -9,6 +9,8 @@ pub enum Outcome {
     No,
     /// The status of a program that was run.
     Status(u8),
+    /// What goes on until it is interrupted was interrupted: 0.
+    Ended,
 }
 
 impl Outcome {

@@ -333,6 +333,15 @@ impl Ui {
                 DecimalBytes(*mounted)
             )),
             Event::InputsKept { .. } => self.show_kept(event),
+            Event::ImageServed {
+                digest, references, ..
+            } => self.done(&format!("{} is {digest}", references.join(", "))),
+            Event::Answered {
+                client,
+                method,
+                path,
+                status,
+            } if self.verbose => self.done(&format!("{client}: {method} {path}: {status}")),
             Event::Transferred {
                 destination,
                 written,

@@ -63,6 +63,7 @@ mod refresh;
 mod registry;
 mod rust;
 mod scripts;
+mod serve;
 mod shared_builds;
 mod shared_prune;
 mod specs;
