@@ -184,10 +184,9 @@ fn plan(count: usize) -> Result<Value> {
         references.extend((0..roll(3)).map(|_| path(roll(at.min(50)))));
         references.retain(|_| at > 0);
         nodes.push(Node {
-            name: String::new(),
-            path: path(at),
             size: 1 << (8 + roll(17)),
             references,
+            ..Node::new(path(at))
         });
     }
     let begun = Instant::now();

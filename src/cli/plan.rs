@@ -263,7 +263,7 @@ fn trade_off(fleet: &Fleet) -> String {
 fn simulate(dir: &Path, options: &PlanOptions, context: &Context) -> anyhow::Result<()> {
     for (how, result) in releases::simulate(dir, options)? {
         let line = if context.ui.json() {
-            json!({ "way": how.name(), "first": result.first, "steps": result.steps, "resent": result.resent() })
+            json!({ "way": how.name(), "first": result.first, "steps": result.steps, "resent": result.resent(), "loads": result.loads, "loaded": result.loaded() })
                 .to_string()
         } else {
             let megabytes = |bytes: u64| bytes as f64 / 1e6;
@@ -273,10 +273,11 @@ fn simulate(dir: &Path, options: &PlanOptions, context: &Context) -> anyhow::Res
                 .map(|step| format!("{:.0}", megabytes(*step)))
                 .collect();
             format!(
-                "{:<17} first {:>7.1} MB  re-sent {:>8.1} MB  ({})",
+                "{:<17} first {:>7.1} MB  re-sent {:>8.1} MB  loaded {:>8.1} MB  ({})",
                 how.name(),
                 megabytes(result.first),
                 megabytes(result.resent()),
+                megabytes(result.loaded()),
                 steps.join(" "),
             )
         };

@@ -169,10 +169,9 @@ fn parts(recipe: &Recipe) -> Result<Vec<Half>, ImageError> {
 
 fn graphs(recipe: &Recipe) -> Result<(Graph, Graph), ImageError> {
     let packages = recipe.root.iter().map(|package| Node {
-        name: String::new(),
-        path: root_path(package),
         size: package.nar_size,
-        references: Vec::new(),
+        origin: package.origin,
+        ..Node::new(root_path(package))
     });
     Ok((Graph::new(packages.collect())?, closure_graph(recipe)?))
 }
@@ -180,10 +179,10 @@ fn graphs(recipe: &Recipe) -> Result<(Graph, Graph), ImageError> {
 /// The store paths of an image as the planner sees them.
 pub fn closure_graph(recipe: &Recipe) -> Result<Graph, PlanError> {
     let members = recipe.closure.iter().map(|member| Node {
-        name: String::new(),
-        path: member.logical.to_string(),
         size: member.nar_size,
         references: member.references.iter().map(ToString::to_string).collect(),
+        origin: member.origin,
+        ..Node::new(member.logical.to_string())
     });
     Graph::new(members.collect())
 }

@@ -19,7 +19,7 @@ use super::error::ImageError;
 use super::format::Format;
 use super::sources::{self, Source, SourceEntry};
 use crate::digest::Digest;
-use crate::layer::partition::{History, LayerPlan};
+use crate::layer::partition::{History, LayerPlan, Origin};
 use crate::oci::{Compression, Platform, TarProfile, canonical_json};
 use crate::spec;
 use crate::store_path::{LogicalPath, PathInfo, StoreDir};
@@ -423,11 +423,13 @@ pub struct ClosureMember {
     pub references: BTreeSet<LogicalPath>,
     /// Whether a script of the spec made it, or the user named it: its programs must be able to start.
     pub is_built: bool,
+    /// Whose releases change it.
+    pub origin: Origin,
 }
 
 impl ClosureMember {
     /// The member that a store's record describes, its tree being at `physical`.
-    pub fn new(info: &PathInfo, dir: &StoreDir, physical: PathBuf, is_built: bool) -> Self {
+    pub fn new(info: &PathInfo, dir: &StoreDir, physical: PathBuf, is_built: bool, origin: Origin) -> Self {
         Self {
             name: info.path.name().to_owned(),
             logical: dir.logical(&info.path),
@@ -436,6 +438,7 @@ impl ClosureMember {
             nar_size: info.nar_size,
             references: info.references.iter().map(|reference| dir.logical(reference)).collect(),
             is_built,
+            origin,
         }
     }
 }
@@ -458,6 +461,8 @@ pub struct RootPackage {
     pub nar_size: u64,
     /// Whether it is but a few files of the package, which make no Debian system of an image.
     pub is_part: bool,
+    /// Whose releases change it.
+    pub origin: Origin,
 }
 
 /// A store path that holds what maintainer scripts made.
@@ -506,7 +511,13 @@ mod tests {
             references: BTreeSet::from([path("0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-libc6-2.36")]),
             self_reference: true,
         };
-        let member = ClosureMember::new(&info, &StoreDir::nix(), PathBuf::from("/physical"), true);
+        let member = ClosureMember::new(
+            &info,
+            &StoreDir::nix(),
+            PathBuf::from("/physical"),
+            true,
+            Origin::Unknown,
+        );
         assert_eq!(member.name, "hello-2.10");
         assert_eq!(
             member.logical.as_str(),

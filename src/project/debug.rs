@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::derive::{ImageInputs, Input};
 use crate::event::Event;
 use crate::image::{self, ClosureMember, Debug, DebugTree, Recipe};
+use crate::layer::partition::Origin;
 use crate::store_path::StoreDir;
 use crate::transport;
 
@@ -89,6 +90,7 @@ fn tools(input: &Input, work: &Work) -> Result<ClosureMember, ProjectError> {
         &StoreDir::layerize(),
         work.store.physical(&path),
         false,
+        Origin::Distribution,
     ))
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::audit;
 use crate::derive::{ImageInputs, Input};
 use crate::image::{self, ImageError, Recipe, RootPackage};
+use crate::layer::partition::Origin;
 use crate::oci::Platform;
 use crate::spec::{self, Dependency, GoldenKey};
 use crate::store_path::StoreDir;
@@ -20,6 +21,7 @@ use super::environment::{DEFAULT_EPOCH, Environment};
 use super::error::ProjectError;
 use super::layer_plan::{self, PlanFile};
 use super::options::ImageOptions;
+use super::origins::Origins;
 use super::roots::Roots;
 use super::scripts;
 use super::target::Target;
@@ -157,7 +159,7 @@ fn of_paths(
     let beyond = recipe.asked_beyond(&plain);
     roots.add_mentions(&recipe.spec, work)?;
     recipe.contents = contents;
-    recipe.closure = roots.members(work)?;
+    recipe.closure = roots.members(work, &Origins::default())?;
     recipe.generated = roots.database(&recipe.spec, work)?;
     if let Some(text) = &recipe.spec.base {
         let base = base::of_option(
@@ -205,6 +207,7 @@ fn of_spec(
         own: work.roots(&Target::Image(name.to_owned())),
         ..Roots::default()
     };
+    let origins = Origins::of_image(&work.plan, inputs);
     let mut own = inputs.contents.iter();
     for dependency in &recipe.spec.contents {
         let name = dependency.value.to_string();
@@ -216,14 +219,16 @@ fn of_spec(
         }
     }
     for (input, name, version) in &inputs.laid {
+        let package = root_package(name.clone(), input, work)?;
         recipe.root.push(RootPackage {
             version: version.clone(),
             is_part: true,
-            ..root_package(name.clone(), input, work)?
+            origin: origins.of(package.logical.store_path().name()),
+            ..package
         });
     }
     roots.add_mentions(&recipe.spec, work)?;
-    recipe.closure = roots.members(work)?;
+    recipe.closure = roots.members(work, &origins)?;
     add_parts(&mut recipe, inputs, work)?;
     recipe.previous = layer_plan::read_previous(options.previous.as_deref(), &recipe.root, environment)?;
     let beyond = recipe.asked_beyond(&plain);
@@ -344,5 +349,6 @@ fn root_package(name: String, input: &Input, work: &Work) -> Result<RootPackage,
         nar_hash: info.nar_hash,
         nar_size: info.nar_size,
         is_part: false,
+        origin: Origin::Distribution,
     })
 }

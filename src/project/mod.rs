@@ -29,6 +29,7 @@ mod mention;
 mod missing;
 mod nix;
 mod options;
+mod origins;
 pub mod place;
 pub mod rebuild;
 pub mod referrers;

@@ -44,13 +44,7 @@ fn read(path: &Path) -> Result<Release, ProjectError> {
     let graph = match LayerPlan::parse(&text) {
         Ok(plan) => {
             let paths = plan.layers.iter().flat_map(|layer| &layer.paths);
-            let node = |path: &String| Node {
-                name: String::new(),
-                path: path.clone(),
-                size: 0,
-                references: Vec::new(),
-            };
-            Graph::new(paths.map(node).collect())?
+            Graph::new(paths.cloned().map(Node::new).collect())?
         }
         Err(_) => Graph::parse_json(&text).map_err(|source| ProjectError::NoRelease {
             path: path.to_owned(),

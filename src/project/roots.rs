@@ -15,6 +15,7 @@ use crate::store_path::{StoreDir, StorePath};
 
 use super::error::ProjectError;
 use super::mention::{Mention, mentions};
+use super::origins::Origins;
 use super::work::Work;
 
 /// The roots of an image's closure, in either store.
@@ -86,7 +87,7 @@ impl Roots {
     }
 
     /// Both closures.
-    pub fn members(&self, work: &Work) -> Result<Vec<ClosureMember>, ProjectError> {
+    pub fn members(&self, work: &Work, origins: &Origins) -> Result<Vec<ClosureMember>, ProjectError> {
         let own = crate::closure::compute(&work.store, &self.own)?;
         let mut built = self.own.clone();
         for info in &own.members {
@@ -94,21 +95,32 @@ impl Roots {
                 built.insert(info.path.clone());
             }
         }
-        let mut members = closure_members(&own, &work.store, &built);
+        let mut members = closure_members(&own, &work.store, &built, origins);
         if !self.nix.is_empty() {
             let nix = work.nix.closure(&self.nix)?;
-            members.extend(closure_members(&nix, work.nix.get()?, &BTreeSet::new()));
+            members.extend(closure_members(
+                &nix,
+                work.nix.get()?,
+                &BTreeSet::new(),
+                &Origins::default(),
+            ));
         }
         Ok(members)
     }
 }
 
-fn closure_members(closure: &Closure, store: &dyn ReadStore, built: &BTreeSet<StorePath>) -> Vec<ClosureMember> {
+fn closure_members(
+    closure: &Closure,
+    store: &dyn ReadStore,
+    built: &BTreeSet<StorePath>,
+    origins: &Origins,
+) -> Vec<ClosureMember> {
     let members = closure.members.iter();
     members
         .map(|info| {
             let is_built = built.contains(&info.path);
-            ClosureMember::new(info, &closure.dir, store.physical(&info.path), is_built)
+            let origin = origins.of(info.path.name());
+            ClosureMember::new(info, &closure.dir, store.physical(&info.path), is_built, origin)
         })
         .collect()
 }

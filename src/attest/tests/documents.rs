@@ -11,6 +11,7 @@ use crate::configure::ScriptsOutcome;
 use crate::derive::{self, Action, BuildPlan, Derivation, Download, ImageInputs, Input, LeftOut, Script};
 use crate::digest::{ContentDigest, Digest, FileHash, GoHash};
 use crate::image::{ClosureMember, Configured, ContentRoot, Image, Recipe, RootPackage};
+use crate::layer::partition::Origin;
 use crate::oci::Compression;
 use crate::spec;
 use crate::store::Store;
@@ -168,6 +169,7 @@ impl Small {
             nar_size: 1,
             references: references.iter().map(|base| logical(base).parse().unwrap()).collect(),
             is_built: true,
+            origin: Origin::Unknown,
         };
         let mut recipe = Recipe::new(self.spec.clone(), "linux/arm64/v8".parse().unwrap(), 1).unwrap();
         recipe.contents = vec![ContentRoot {
@@ -183,6 +185,7 @@ impl Small {
             nar_hash: Digest::of(CERTS.as_bytes()),
             nar_size: 1,
             is_part: false,
+            origin: Origin::Distribution,
         }];
         recipe.configured = Some(Configured {
             logical: logical(CONFIGURED).parse().unwrap(),

@@ -22,6 +22,7 @@ use std::path::Path;
 use super::*;
 use crate::digest::Digest;
 use crate::event::Silent;
+use crate::layer::partition::Origin;
 use crate::layer::{LayerContent, LayerError, LayerInput, StoreEntry};
 use crate::oci::{Compression, LayerCodec, LayerLimit};
 use crate::spec::{self, ImageFile, ImageFileKind, Span, Spanned};
@@ -69,6 +70,7 @@ impl Fixture {
             nar_size,
             references,
             is_built: true,
+            origin: Origin::default(),
         });
     }
 
@@ -96,6 +98,7 @@ impl Fixture {
             nar_hash,
             nar_size,
             is_part: false,
+            origin: Origin::Distribution,
         });
     }
 

@@ -18,7 +18,7 @@ use super::graph::{Graph, Node};
 use super::history::Changes;
 use super::model::{self, Group, HORIZON, MILLION, Model, Outlook};
 use super::{
-    GROUPED, PlanError, PlanOptions, by_weight, churn, fixed_groups, given_weights, layer_limit, learned, partition,
+    GROUPED, PlanError, PlanOptions, churn, fixed_groups, given_weights, layer_limit, learned, order, partition,
     planned, reason, update,
 };
 use crate::oci::LayerStrategy;
@@ -206,8 +206,7 @@ impl Sharing<'_> {
                 .collect();
             let fixed = fixed[image].iter();
             layers.extend(fixed.map(|members| (self.model.group(members.clone()), GROUPED.to_owned())));
-            layers.sort_by(by_weight);
-            let layers = layers.into_iter();
+            let layers = order::order(self.model, layers).into_iter();
             LayerPlan {
                 format: PLAN_FORMAT,
                 history: apart[image].history.clone(),

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::PlanError;
+use super::{Origin, PlanError};
 use crate::graph::NodeSet;
 
 /// Most paths in a graph.
@@ -29,6 +29,21 @@ pub struct Node {
     pub size: u64,
     /// Paths it refers to; itself may be among them.
     pub references: Vec<String>,
+    /// Whose releases change it.
+    pub origin: Origin,
+}
+
+impl Node {
+    /// A path of which nothing else is known.
+    pub fn new(path: String) -> Self {
+        Self {
+            name: String::new(),
+            path,
+            size: 0,
+            references: Vec::new(),
+            origin: Origin::default(),
+        }
+    }
 }
 
 /// A closure to be planned.
@@ -301,10 +316,9 @@ fn json_node(path: Option<&String>, item: &Value) -> Result<Node, PlanError> {
     });
     let references = references.collect::<Result<_, _>>()?;
     Ok(Node {
-        name: String::new(),
-        path,
         size,
         references,
+        ..Node::new(path)
     })
 }
 

@@ -7,10 +7,9 @@ const B: &str = "/nix/store/0000000000000000000000000000000b-app";
 
 fn node(path: &str, references: &[&str]) -> Node {
     Node {
-        name: String::new(),
-        path: path.to_owned(),
         size: 1,
         references: references.iter().map(|&reference| reference.to_owned()).collect(),
+        ..Node::new(path.to_owned())
     }
 }
 

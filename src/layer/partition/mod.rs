@@ -15,6 +15,8 @@ mod fleet;
 mod graph;
 mod history;
 mod model;
+mod order;
+mod origin;
 mod polish;
 mod simulate;
 mod update;
@@ -28,6 +30,7 @@ pub use fleet::{Fleet, FleetCost, plan_fleet};
 pub use graph::{Graph, Node};
 pub use history::{History, Observed};
 pub use model::{MILLION, PRIOR, STRENGTH};
+pub use origin::Origin;
 pub use simulate::{PlanningMethod, Simulated, simulate};
 
 use crate::oci::{LayerLimit, LayerStrategy};
@@ -199,8 +202,8 @@ impl PlanError {
     }
 }
 
-/// Partitions a closure into layers, lowest first: least expected changes first, so that what is below a changed
-/// layer stays what it was.
+/// Partitions a closure into layers, lowest first: what is large and steady first, what is small or changes often last,
+/// so that little lies above a layer that changes.
 pub fn partition(graph: &Graph, options: &PlanOptions) -> Result<LayerPlan, PlanError> {
     let limit = layer_limit(options)?;
     let history = learned(graph, options);
@@ -221,7 +224,7 @@ pub fn partition(graph: &Graph, options: &PlanOptions) -> Result<LayerPlan, Plan
         let reason = reason(&model, options, &group);
         layers.push((group, reason));
     }
-    layers.sort_by(by_weight);
+    let layers = order::order(&model, layers);
     Ok(LayerPlan {
         format: PLAN_FORMAT,
         history,
@@ -242,11 +245,6 @@ fn learned(graph: &Graph, options: &PlanOptions) -> History {
     }
     history.retain(graph.keys());
     history
-}
-
-/// The order of layers: least expected changes lowest.
-fn by_weight((a, _): &(Group, String), (b, _): &(Group, String)) -> std::cmp::Ordering {
-    (a.weight, &a.members).cmp(&(b.weight, &b.members))
 }
 
 fn layer_limit(options: &PlanOptions) -> Result<usize, PlanError> {

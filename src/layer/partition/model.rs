@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use super::graph::Graph;
+use super::graph::{Graph, Node};
 use super::history::History;
 use super::weights::Weights;
 use crate::graph::NodeSet;
@@ -58,8 +58,10 @@ impl Outlook {
 
     /// By node: probability of change before anything is known of it, in parts per million.
     fn priors(self, graph: &Graph) -> Vec<u64> {
+        let by_origin = |(node, prior): (&Node, u64)| node.origin.scale(prior);
         if self == Self::Once {
-            return vec![PRIOR; graph.len()];
+            let nodes = graph.nodes().iter();
+            return nodes.map(|node| by_origin((node, PRIOR))).collect();
         }
         // A path is in its own closure.
         let mut counts = vec![0; graph.len()];
@@ -67,7 +69,8 @@ impl Outlook {
             graph.closure(node).iter().for_each(|below| counts[below] += 1);
         }
         let prior = |count: u64| (KEPT_PRIOR_MOST / (count * count)).max(KEPT_PRIOR_LEAST);
-        counts.into_iter().map(prior).collect()
+        let priors = counts.into_iter().map(prior);
+        graph.nodes().iter().zip(priors).map(by_origin).collect()
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Simulated {
     pub first: u64,
     /// Each further release.
     pub steps: Vec<u64>,
+    /// What Docker loads at each further release: it knows a layer only together with all that is below it.
+    pub loads: Vec<u64>,
 }
 
 impl Simulated {
@@ -47,12 +49,19 @@ impl Simulated {
     pub fn resent(&self) -> u64 {
         self.steps.iter().sum()
     }
+
+    /// What Docker loads at all further releases together.
+    pub fn loaded(&self) -> u64 {
+        self.loads.iter().sum()
+    }
 }
 
 /// Replays `releases`, oldest first; `options` give the limit, groups and weights.
 pub fn simulate(releases: &[Graph], method: PlanningMethod, options: &PlanOptions) -> Result<Simulated, PlanError> {
     let mut sent: BTreeSet<Vec<String>> = BTreeSet::new();
     let mut bytes = Vec::with_capacity(releases.len());
+    let mut loads = Vec::with_capacity(releases.len());
+    let mut loaded: Option<LayerPlan> = None;
     let mut previous: Option<LayerPlan> = None;
     for graph in releases {
         let plan = match method {
@@ -86,11 +95,28 @@ pub fn simulate(releases: &[Graph], method: PlanningMethod, options: &PlanOption
         };
         let new = plan.layers.iter().filter(|layer| sent.insert(layer.paths.clone()));
         bytes.push(new.map(|layer| layer.size).sum());
+        if let Some(loaded) = &loaded {
+            loads.push(loaded_after(loaded, &plan));
+        }
+        loaded = Some(plan.clone());
         previous = Some(plan);
     }
     let mut bytes = bytes.into_iter();
     Ok(Simulated {
         first: bytes.next().unwrap_or(0),
         steps: bytes.collect(),
+        loads,
     })
+}
+
+/// Bytes of the layers from the lowest that differs.
+fn loaded_after(before: &LayerPlan, after: &LayerPlan) -> u64 {
+    let paths =
+        |plan: &LayerPlan| -> Vec<Vec<String>> { plan.layers.iter().map(|layer| layer.paths.clone()).collect() };
+    let same = paths(before)
+        .iter()
+        .zip(paths(after))
+        .take_while(|(a, b)| *a == b)
+        .count();
+    after.layers[same..].iter().map(|layer| layer.size).sum()
 }

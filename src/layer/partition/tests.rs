@@ -208,10 +208,9 @@ fn plans_by_hand_are_checked() {
 fn small() -> Graph {
     let path = |name: &str| format!("/s/{name:0>32}-{name}-1.0");
     let node = |name: &str, size, references: &[&str]| Node {
-        name: String::new(),
-        path: path(name),
         size,
         references: references.iter().map(|name| path(name)).collect(),
+        ..Node::new(path(name))
     };
     Graph::new(vec![node("c", 30, &["b"]), node("b", 20, &["a"]), node("a", 10, &[])]).unwrap()
 }
@@ -360,10 +359,9 @@ fn popularity_is_that_of_its_source() {
         ("G", ""),
     ];
     let nodes = edges.map(|(name, below)| Node {
-        name: String::new(),
-        path: path(name),
         size: 1,
         references: below.chars().map(|c| path(&c.to_string())).collect(),
+        ..Node::new(path(name))
     });
     let graph = Graph::new(nodes.to_vec()).unwrap();
     let all: Vec<usize> = (0..7).collect();
@@ -417,10 +415,9 @@ fn near_pairs_are_almost_as_good_as_all_pairs() {
     let mut dice = Dice(3);
     let path = |n: usize| format!("/s/{n:032}-p{n}");
     let nodes = (0..300).map(|n| Node {
-        name: String::new(),
-        path: path(n),
         size: 1 + dice.roll(1_000_000) as u64,
         references: (0..n.min(3)).map(|_| path(dice.roll(n))).collect(),
+        ..Node::new(path(n))
     });
     let graph = Graph::new(nodes.collect()).unwrap();
     let model = Model::new(&graph, &BTreeMap::new(), &History::default(), Outlook::Once);
@@ -438,10 +435,9 @@ fn any_graph() -> impl proptest::strategy::Strategy<Value = Graph> {
         let count = nodes.len();
         let path = |n: usize| format!("/s/{n:032}-p{n}");
         let nodes = nodes.into_iter().enumerate().map(|(n, (size, references))| Node {
-            name: String::new(),
-            path: path(n),
             size,
             references: references.into_iter().map(|other| path(other % count)).collect(),
+            ..Node::new(path(n))
         });
         Graph::new(nodes.collect()).unwrap()
     })
