@@ -78,6 +78,40 @@ pub fn in_order<T: Sync, P, E: Send>(
     map(&indices, threads, work).map(drop)
 }
 
+/// *Seats* for what not all threads may do at once.
+pub struct Seats {
+    free: Mutex<usize>,
+    left: Condvar,
+}
+
+/// A seat that is taken; whoever drops it leaves it to the next.
+pub struct Seat<'a>(&'a Seats);
+
+impl Seats {
+    /// So many seats, at least one.
+    pub fn new(count: usize) -> Self {
+        Self {
+            free: Mutex::new(count.max(1)),
+            left: Condvar::new(),
+        }
+    }
+
+    /// Takes a seat; waits until one is free.
+    pub fn sit(&self) -> Seat<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.left.wait_while(free, |free| *free == 0);
+        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Seat(self)
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.left.notify_one();
+    }
+}
+
 /// Which items are done, and whether one has failed.
 struct WorkState {
     items: Mutex<(Vec<bool>, bool)>,
@@ -183,6 +217,23 @@ mod tests {
         );
         assert_eq!(result, Err(20));
         assert!(done.into_inner().unwrap().iter().all(|&n| n < 20));
+    }
+
+    #[test]
+    fn no_more_sit_than_there_are_seats() {
+        let seats = Seats::new(3);
+        let (sitting, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let items: Vec<usize> = (0..50).collect();
+        map(&items, 20, |_| {
+            let _seat = seats.sit();
+            most.fetch_max(sitting.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            thread::sleep(Duration::from_micros(200));
+            sitting.fetch_sub(1, Ordering::SeqCst);
+            Ok::<_, ()>(())
+        })
+        .unwrap();
+        assert!((1..=3).contains(&most.into_inner()));
+        drop(Seats::new(0).sit());
     }
 
     #[test]
