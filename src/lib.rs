@@ -32,6 +32,7 @@
 //! | 3 | [`layer`] | partition, tar, compression, layer cache | capability digest escape event fsio store_path graph archive oci parallel nar |
 //! | 4 | [`fetch`] | downloads, archives, Debian packages | capability digest child escape event fsio http nar store store_path spec derive root archive oci parallel |
 //! | 4 | [`configure`] | Debian's maintainer scripts run over packages' trees, and what they made | escape fsio spec oci root sandbox fetch |
+//! | 4 | [`remote`] | steps run at builders that speak the Remote Execution API | digest escape fsio http nar parallel sandbox store_path |
 //! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest elf escape event fsio nar store_path store closure spec derive root sandbox fetch configure graph parallel |
 //! | 4 | [`image`] | recipe → config, manifest and layers as one value | capability digest elf escape event fsio store_path root oci layer spec configure |
 //! | 5 | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |
@@ -105,6 +106,7 @@ pub mod nar;
 pub mod oci;
 pub mod parallel;
 pub mod project;
+pub mod remote;
 pub mod root;
 pub mod sandbox;
 pub mod serve;

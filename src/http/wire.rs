@@ -82,6 +82,11 @@ impl Wire {
         Ok(Self(handle))
     }
 
+    /// Has the thread do something that only moves bytes.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.0.spawn(work).abort_handle()
+    }
+
     /// Sends a request with a body that is supplied piece by piece, and waits for the head of its answer.
     pub(crate) fn send(
         &self,

@@ -1,0 +1,450 @@
+//! *Remote builders*: what a sandbox would run here, run at a server of the Remote Execution API, version 2
+//! (github.com/bazelbuild/remote-apis), and what it made brought here.
+//!
+//! Invariant: a builder can make a build fail, or last; what it gives is written only where its step's output goes, is
+//! the bytes that it announced, and is judged here like the output of a step that ran here. Nothing here knows of
+//! derivations: a step is a [`Sandbox`], and its output a directory, file or link.
+//!
+//! From below: `blob` (a name of bytes), `tree` (directories by their hashes), `disk` (trees of this machine), `line` (the
+//! connections) → `transfer` (blobs sent and fetched), `execution` (an action watched to its end) → `root` (a sandbox as an
+//! action), `outcome` (what came of it).
+
+mod address;
+mod blob;
+mod disk;
+mod error;
+mod execution;
+mod line;
+mod outcome;
+mod root;
+mod transfer;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bazel_remote_apis::build::bazel::remote::execution::v2 as api;
+use tonic::Code;
+use tonic::metadata::AsciiMetadataValue;
+
+pub use address::{BuilderAddress, BuilderAddressError};
+pub use error::RemoteError;
+
+use crate::fsio::{IoContext, read_limited, remove_tree};
+use crate::http::HttpConfig;
+use crate::parallel::{Seat, Seats};
+use crate::sandbox::{Outcome, Sandbox};
+use disk::Trees;
+use execution::{Ended, Execution, Watcher};
+use line::{Line, MESSAGE_MAX};
+use outcome::Wanted;
+use root::Work;
+use transfer::Transfers;
+
+/// Steps under way at a builder unless its configuration says otherwise.
+pub const DEFAULT_JOBS: usize = 200;
+
+/// Steps that are being prepared, sent or fetched at once: this bounds memory.
+const SEATS: usize = 8;
+
+/// Largest file of a token, in bytes.
+const TOKEN_MAX: u64 = 64 << 10;
+
+/// How often a step is sent and run again because the builder lost something.
+const ROUNDS: usize = 4;
+
+/// How a builder is reached and asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuilderConfig {
+    /// Where it is.
+    pub address: BuilderAddress,
+    /// Properties by which it chooses its workers.
+    pub properties: BTreeMap<String, String>,
+    /// File with the token that it wants.
+    pub token_file: Option<PathBuf>,
+    /// Most steps under way there.
+    pub jobs: usize,
+}
+
+impl BuilderConfig {
+    /// A builder of which nothing is known but where it is.
+    pub fn at(address: BuilderAddress) -> Self {
+        Self {
+            address,
+            properties: BTreeMap::new(),
+            token_file: None,
+            jobs: DEFAULT_JOBS,
+        }
+    }
+}
+
+/// A builder.
+pub struct Farm {
+    config: BuilderConfig,
+    http: HttpConfig,
+    trees: Trees,
+    seats: Seats,
+    contact: Mutex<Option<Result<Arc<Contact>, RemoteError>>>,
+}
+
+impl std::fmt::Debug for Farm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Farm")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A builder that answered.
+struct Contact {
+    line: Line,
+    transfers: Transfers,
+    platform: api::Platform,
+}
+
+/// Where what a step makes goes.
+#[derive(Debug, Clone, Copy)]
+pub struct RemotePlace<'a> {
+    /// The directory that is `/layerize/store` inside: it gets the output, and an empty file for each other name that is in
+    /// it at the end.
+    pub store: &'a Path,
+    /// Name of the output there.
+    pub name: &'a str,
+    /// The directory that is `/build` inside: it gets what tells which command failed.
+    pub build: &'a Path,
+}
+
+impl Farm {
+    /// A builder, for steps whose inputs are in the store below `store_dir`; it is not called yet.
+    pub fn new(config: BuilderConfig, http: HttpConfig, store_dir: &Path) -> Self {
+        Self {
+            config,
+            http,
+            trees: Trees::new(store_dir),
+            seats: Seats::new(SEATS),
+            contact: Mutex::new(None),
+        }
+    }
+
+    /// Its address.
+    pub fn name(&self) -> String {
+        self.config.address.to_string()
+    }
+
+    /// Most steps under way there.
+    pub fn jobs(&self) -> usize {
+        self.config.jobs
+    }
+
+    /// A seat for work on a step here, of which there are few.
+    pub fn seat(&self) -> Seat<'_> {
+        self.seats.sit()
+    }
+
+    /// Runs what `sandbox` would run here, and writes what it made to `place`; what it prints goes to `output`.
+    pub fn run(
+        &self,
+        sandbox: &Sandbox,
+        place: RemotePlace<'_>,
+        output: &mut dyn FnMut(&[u8]),
+    ) -> Result<Outcome, RemoteError> {
+        let ran = self.contact().and_then(|contact| {
+            let step = RemoteStep {
+                farm: self,
+                contact: &contact,
+                place,
+            };
+            step.run(sandbox, output)
+        });
+        match ran {
+            Err(RemoteError::Cancelled) => Ok(Outcome::Cancelled),
+            Err(error) if error.is_for_all() => {
+                let again = error.again();
+                *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Some(Err(again));
+                Err(error)
+            }
+            ran => ran,
+        }
+    }
+
+    fn contact(&self) -> Result<Arc<Contact>, RemoteError> {
+        let mut contact = self.contact.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*contact {
+            Some(Ok(contact)) => Ok(contact.clone()),
+            Some(Err(error)) => Err(error.again()),
+            None => {
+                let made = Arc::new(self.call()?);
+                *contact = Some(Ok(made.clone()));
+                Ok(made)
+            }
+        }
+    }
+
+    /// Calls the builder for the first time, and sees whether it can do what is needed.
+    fn call(&self) -> Result<Contact, RemoteError> {
+        let token = self.config.token_file.as_ref().map(|file| token(file)).transpose()?;
+        let line = Line::new(&self.config.address, token, &self.http, self.config.jobs)?;
+        let request = api::GetCapabilitiesRequest {
+            instance_name: line.instance.clone(),
+        };
+        let capabilities = line.call("asking what it can do", || {
+            let client = api::capabilities_client::CapabilitiesClient::new(line.channel());
+            let mut client = client.max_decoding_message_size(MESSAGE_MAX);
+            let request = line.request(request.clone());
+            async move { client.get_capabilities(request).await }
+        })?;
+        line.answered();
+        check(&capabilities, &line.builder)?;
+        let cache = capabilities.cache_capabilities.unwrap_or_default();
+        let properties = self.config.properties.iter();
+        let properties = properties.map(|(name, value)| api::platform::Property {
+            name: name.clone(),
+            value: value.clone(),
+        });
+        Ok(Contact {
+            line,
+            transfers: Transfers::new(u64::try_from(cache.max_batch_total_size_bytes).unwrap_or(0)),
+            platform: api::Platform {
+                properties: properties.collect(),
+            },
+        })
+    }
+}
+
+fn token(file: &Path) -> Result<AsciiMetadataValue, RemoteError> {
+    let bytes = read_limited(file, TOKEN_MAX)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let value = AsciiMetadataValue::try_from(format!("Bearer {}", text.trim()));
+    let mut value = value
+        .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "it holds more than one line of ASCII"))
+        .context("use the token in", file)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// That a builder can run what it is sent.
+fn check(capabilities: &api::ServerCapabilities, builder: &str) -> Result<(), RemoteError> {
+    let unfit = |reason: &str, help| {
+        Err(RemoteError::Unfit {
+            builder: builder.to_owned(),
+            reason: reason.to_owned(),
+            help,
+        })
+    };
+    let sha256 = i32::from(api::digest_function::Value::Sha256);
+    let Some(execution) = capabilities
+        .execution_capabilities
+        .as_ref()
+        .filter(|execution| execution.exec_enabled)
+    else {
+        return unfit(
+            "it keeps files and runs nothing",
+            "name a builder whose server offers the Execution service",
+        );
+    };
+    // A builder that says nothing of several has the one.
+    let runs = execution.digest_function == sha256 || execution.digest_functions.contains(&sha256);
+    let cache = capabilities.cache_capabilities.clone().unwrap_or_default();
+    if !runs || !cache.digest_functions.contains(&sha256) {
+        return unfit(
+            "it does not name files by SHA-256",
+            "configure its digest function as SHA256",
+        );
+    }
+    let disallowed = i32::from(api::symlink_absolute_path_strategy::Value::Disallowed);
+    if cache.symlink_absolute_path_strategy == disallowed {
+        return unfit(
+            "it allows no links with absolute paths, which packages have",
+            "configure its symlink_absolute_path_strategy as ALLOWED",
+        );
+    }
+    let newest = capabilities.high_api_version.as_ref();
+    let oldest = capabilities.low_api_version.as_ref();
+    if newest.is_some_and(|newest| (newest.major, newest.minor) < (2, 1))
+        || oldest.is_some_and(|oldest| oldest.major > 2)
+    {
+        return unfit(
+            "it does not speak version 2.1 of the Remote Execution API",
+            "update its server",
+        );
+    }
+    Ok(())
+}
+
+/// A step on its way.
+struct RemoteStep<'a> {
+    farm: &'a Farm,
+    contact: &'a Contact,
+    place: RemotePlace<'a>,
+}
+
+impl RemoteStep<'_> {
+    fn run(&self, sandbox: &Sandbox, output: &mut dyn FnMut(&[u8])) -> Result<Outcome, RemoteError> {
+        let Contact {
+            line,
+            transfers,
+            platform,
+        } = self.contact;
+        let out = root::output_path(self.place.name);
+        let mut skip_cache = false;
+        let mut lost = None;
+        for _ in 0..ROUNDS {
+            let seat = self.farm.seat();
+            let work = root::compose(&self.farm.trees, sandbox, &out, platform)?;
+            if !skip_cache && let Some(result) = self.known(&work)? {
+                match self.finish(&result, &out, output, false) {
+                    // What is remembered is not there any more.
+                    Err(RemoteError::Gone { .. }) => skip_cache = true,
+                    finished => return finished,
+                }
+            }
+            transfers.send(line, &work.root, &work.messages)?;
+            drop(seat);
+            let mut greeted = Greeted::new(output);
+            let mut watcher = Watcher {
+                output: &mut |bytes| greeted.take(bytes),
+                has_streamed: false,
+            };
+            let ended = Execution::run(line, work.action, skip_cache, &mut watcher)?;
+            let has_streamed = watcher.has_streamed;
+            let _seat = self.farm.seat();
+            let finished = match ended {
+                Ended::TimedOut => return Ok(Outcome::TimedOut),
+                Ended::Missing => {
+                    transfers.forget();
+                    let (builder, what) = (line.builder.clone(), "files that it was sent".to_owned());
+                    lost = Some(RemoteError::Gone { builder, what });
+                    continue;
+                }
+                Ended::Result(result) => match has_streamed && greeted.was_greeted {
+                    true => self.finish(&result, &out, &mut |_| {}, true),
+                    false => self.finish(&result, &out, output, false),
+                },
+            };
+            match finished {
+                Err(error @ RemoteError::Gone { .. }) => lost = Some(error),
+                finished => return finished,
+            }
+            skip_cache = true;
+        }
+        Err(lost.unwrap_or_else(|| line.wrong("nothing")))
+    }
+
+    /// What the builder remembers of an action that it ran before.
+    fn known(&self, work: &Work) -> Result<Option<api::ActionResult>, RemoteError> {
+        let line = &self.contact.line;
+        let request = api::GetActionResultRequest {
+            instance_name: line.instance.clone(),
+            action_digest: Some(work.action.to_api()),
+            digest_function: api::digest_function::Value::Sha256.into(),
+            ..api::GetActionResultRequest::default()
+        };
+        let client = api::action_cache_client::ActionCacheClient::new(line.channel());
+        let (mut client, request) = (client.max_decoding_message_size(MESSAGE_MAX), line.request(request));
+        match line.wait(async move { client.get_action_result(request).await })? {
+            Ok(response) => Ok(Some(response.into_inner()).filter(|result| result.exit_code == 0)),
+            // It is asked to run it then, and says what is wrong where something is.
+            Err(status) if status.code() != Code::Unauthenticated => Ok(None),
+            Err(status) => Err(line.error("asking what it has built", &status)),
+        }
+    }
+
+    /// Takes what came of an action.
+    fn finish(
+        &self,
+        result: &api::ActionResult,
+        out: &str,
+        output: &mut dyn FnMut(&[u8]),
+        was_told: bool,
+    ) -> Result<Outcome, RemoteError> {
+        let Contact { line, transfers, .. } = self.contact;
+        if !was_told {
+            let mut greeted = Greeted::new(output);
+            outcome::take_log(line, result, &mut |bytes| greeted.take(bytes))?;
+            if !greeted.was_greeted {
+                return Err(RemoteError::NoRoot {
+                    builder: line.builder.clone(),
+                });
+            }
+        }
+        let places = [
+            (out, self.place.store.join(self.place.name)),
+            (root::LISTED, self.place.build.join(".layerize-store")),
+            (root::FAILED, self.place.build.join(".layerize-failed")),
+        ];
+        let wanted: Vec<Wanted<'_>> = places
+            .iter()
+            .map(|(path, dest)| Wanted {
+                path,
+                dest,
+                inside: Path::new("/").join(path),
+            })
+            .collect();
+        for (_, dest) in &places {
+            remove_tree(dest)?;
+        }
+        let mut result = result.clone();
+        if result.exit_code != 0 {
+            // What a script left that failed is nobody's.
+            result.output_files.retain(|file| file.path == root::FAILED);
+            result.output_symlinks.clear();
+            result.output_directories.clear();
+        }
+        outcome::take(line, transfers, &result, &wanted)?;
+        self.note_others(&places[1].1)?;
+        Ok(Outcome::Exited(result.exit_code))
+    }
+
+    /// Makes an empty file for each name that was in the store at the end and is not there.
+    fn note_others(&self, listed: &Path) -> Result<(), RemoteError> {
+        if listed.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        let text = read_limited(listed, 1 << 20)?;
+        for name in String::from_utf8_lossy(&text).lines() {
+            let is_name = !name.is_empty() && !name.contains('/') && !matches!(name, "." | "..");
+            let place = self.place.store.join(name);
+            if is_name && place.symlink_metadata().is_err() && name != self.place.name {
+                fs::write(&place, "").context("write", &place)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes away the greeting with which everything begins that is printed in the root.
+struct Greeted<'a> {
+    output: &'a mut dyn FnMut(&[u8]),
+    /// What came before it is clear whether it is the greeting.
+    begun: Vec<u8>,
+    is_clear: bool,
+    was_greeted: bool,
+}
+
+impl<'a> Greeted<'a> {
+    fn new(output: &'a mut dyn FnMut(&[u8])) -> Self {
+        Self {
+            output,
+            begun: Vec::new(),
+            is_clear: false,
+            was_greeted: false,
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        if self.is_clear {
+            return (self.output)(bytes);
+        }
+        self.begun.extend_from_slice(bytes);
+        if self.begun.len() < root::GREETING.len() && root::GREETING.starts_with(&self.begun) {
+            return;
+        }
+        self.is_clear = true;
+        self.was_greeted = self.begun.starts_with(root::GREETING);
+        let rest = std::mem::take(&mut self.begun);
+        let start = if self.was_greeted { root::GREETING.len() } else { 0 };
+        (self.output)(&rest[start..]);
+    }
+}
