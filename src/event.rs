@@ -9,8 +9,12 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// A build step has its sandbox and runs.
-    BuildStarted { name: String },
+    /// A build step has its sandbox and runs, or is given to the builder `at`.
+    BuildStarted {
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        at: Option<String>,
+    },
     /// A running build wrote a line to its standard output or error.
     BuildOutput { name: String, line: String },
     /// A build step is done and registered.

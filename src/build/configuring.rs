@@ -77,7 +77,10 @@ impl ConfigureStep<'_> {
             return Err(BuildError::ScriptsUnwalled);
         }
         let label = &self.derivation.label;
-        self.reporter.report(Event::BuildStarted { name: label.clone() });
+        self.reporter.report(Event::BuildStarted {
+            name: label.clone(),
+            at: None,
+        });
         let staging = self.store.stage()?;
         let (work, output) = (staging.path().join("work"), staging.path().join("output"));
         create_dir_all(&work)?;

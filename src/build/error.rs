@@ -7,6 +7,7 @@ use super::hints;
 use super::runner::{FailedCommand, quoted};
 use crate::escape::shown_bytes;
 use crate::fsio::with_causes;
+use crate::remote::RemoteError;
 use crate::sandbox::{Bound, Bounds, SandboxError};
 use crate::store::Evidence;
 use crate::store_path::{StorePath, StorePathError};
@@ -46,6 +47,15 @@ pub enum BuildError {
         /// Why.
         #[source]
         source: SandboxError,
+    },
+    /// A script could not be run at a builder.
+    #[error("cannot build `{label}`")]
+    Remote {
+        /// What the user calls it.
+        label: String,
+        /// Why.
+        #[source]
+        source: Box<RemoteError>,
     },
     /// Debian packages could not be configured.
     #[error(transparent)]
@@ -141,6 +151,11 @@ pub enum BuildError {
 }
 
 impl BuildError {
+    /// Whether it was said of another step already.
+    pub(super) fn is_known(&self) -> bool {
+        matches!(self, Self::Remote { source, .. } if source.is_known())
+    }
+
     /// Whether a script ran and failed, whoever wrote it.
     pub fn is_of_a_script(&self) -> bool {
         use crate::configure::ConfigureError;
@@ -156,6 +171,7 @@ impl BuildError {
             Self::Fetch(error) => error.help(),
             Self::Root(error) => error.help(),
             Self::Script(failure) => failure.help(),
+            Self::Remote { source, .. } => source.help(),
             Self::RefusedReference(refused) => Some(refused.help()),
             Self::Configure(error) => error.help(),
             Self::UnknownZone { similar, .. } => Some(match similar {

@@ -15,6 +15,7 @@ mod log;
 mod mend;
 mod part;
 mod realise;
+mod remote;
 mod rootfs;
 mod runner;
 mod schedule;
@@ -36,6 +37,7 @@ pub use check::{Again, checked_steps, make_again};
 pub use error::{BuildError, Reason, RefusedReference, ScriptFailure};
 pub use mend::{make_recorded, makers, report_mended};
 pub use realise::realise;
+pub use remote::RemoteBuilds;
 pub use runner::FailedCommand;
 pub use shared::{Asked, BuiltPath, Offer, OfferedPath, SharedBuilds};
 pub use shell::{Activation, ShellOptions, ShellUser, run_in_store, shell};
@@ -75,6 +77,8 @@ pub struct BuildOptions {
     pub fetch: FetchConfig,
     /// Where others keep what they built, asked before anything is built here.
     pub shared: Option<Arc<dyn SharedBuilds>>,
+    /// The builder that runs scripts; `None`: they run here.
+    pub remote: Option<Arc<RemoteBuilds>>,
     /// The program that becomes the sandbox's helper; `None`: this one, which then must call [`sandbox_main`](crate::sandbox::sandbox_main).
     pub helper: Option<PathBuf>,
 }

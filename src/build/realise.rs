@@ -82,7 +82,10 @@ pub fn realise(
         }),
         changed: Condvar::new(),
     };
-    let jobs = parallel::threads(options.jobs);
+    let jobs = match &options.remote {
+        Some(remote) => remote.farm.jobs(),
+        None => parallel::threads(options.jobs),
+    };
     std::thread::scope(|scope| {
         for _ in 1..jobs {
             scope.spawn(|| work.run());
@@ -161,6 +164,17 @@ impl<'a> RealiseWork<'a> {
     fn run(&self) {
         let _guard = WakeOnPanic(self);
         while let Some(job) = self.take() {
+            // With a builder there are more threads than may work here at once.
+            let _seat = self
+                .options
+                .remote
+                .as_ref()
+                .filter(|_| !self.is_remote(&job))
+                .map(|remote| remote.seat_here());
+            if self.is_stopped() {
+                self.lock().schedule.failed(&job.steps());
+                return;
+            }
             match job {
                 Job::Ask(questions) => self.ask(&questions),
                 Job::Take(id, offer) => self.take_offer(id, &offer),
@@ -185,6 +199,16 @@ impl<'a> RealiseWork<'a> {
                 }
             }
         }
+    }
+
+    /// Whether a job is done at the builder, if there is one.
+    fn is_remote(&self, job: &Job) -> bool {
+        matches!(job, Job::Step(id, ..) if matches!(self.plan.steps[*id].action, Action::Script(_)))
+    }
+
+    /// Whether nothing new is to be started.
+    fn is_stopped(&self) -> bool {
+        sandbox::is_cancelled() || !self.lock().failures.is_empty()
     }
 
     /// The next job; waits while others may still lead to one.
@@ -277,7 +301,10 @@ impl<'a> RealiseWork<'a> {
         let result = result.and_then(|value| note(&mut progress.schedule, value));
         if let Err(error) = result {
             progress.schedule.failed(steps);
-            progress.failures.push(error);
+            // That a builder is gone need not be said of each of hundreds of steps.
+            if !error.is_known() || progress.failures.is_empty() {
+                progress.failures.push(error);
+            }
         }
         drop(progress);
         self.changed.notify_all();

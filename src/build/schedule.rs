@@ -58,6 +58,17 @@ pub(super) enum Job {
     Step(StepId, Resolved, BTreeMap<Input, StorePath>),
 }
 
+impl Job {
+    /// The steps that it is about.
+    pub(super) fn steps(&self) -> Vec<StepId> {
+        match self {
+            Self::Ask(asked) => asked.iter().map(|(id, _)| *id).collect(),
+            Self::Fetch(ids) => ids.clone(),
+            Self::Take(id, _) | Self::Step(id, ..) => vec![*id],
+        }
+    }
+}
+
 /// The steps that some targets need, and how far they are.
 pub(super) struct Schedule<'a> {
     store: &'a Store,

@@ -15,6 +15,7 @@
 
 mod output;
 mod references;
+mod remotely;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,7 +30,7 @@ use super::runner::{Runner, failed_command};
 use super::surroundings::{Surroundings, base_variables, bind_inputs};
 use super::units::UnitCache;
 use super::variation::{self, Variation};
-use super::{BuildError, BuildOptions, SandboxMode};
+use super::{BuildError, BuildOptions, RemoteBuilds, SandboxMode};
 use crate::closure;
 use crate::derive::{Derivation, Input, Script};
 use crate::digest::Digest;
@@ -113,6 +114,8 @@ struct PreparedScript<'a> {
     store: PathBuf,
     /// Without a sandbox, the place in the store itself where the script makes its output.
     place: Option<BuildPlace<'a>>,
+    /// The builder at which it runs.
+    at: Option<&'a RemoteBuilds>,
 }
 
 impl ScriptStep<'_> {
@@ -122,13 +125,14 @@ impl ScriptStep<'_> {
         let cache = UnitCache::of(self.store, self.script, &|input| self.paths[input].clone());
         let cache = cache.filter(|_| self.options.sandbox == SandboxMode::Namespaces);
         let rewritten = {
-            let prepared = self.execute_with(&scratch, cache.as_ref())?;
+            let prepared = self.execute_anywhere(&scratch, cache.as_ref())?;
+            let _seat = prepared.at.map(|remote| remote.farm.seat());
             let tree = self.take_output(&prepared)?;
             let declare = |found: &BTreeSet<StorePath>| self.declare(found);
             let output = self.new_output(&prepared, &tree, &declare);
             let added = self.store.add_rewritten(&output, &scratch);
             let rewritten = added.map_err(|error| self.explain(error))?;
-            if let (Some(cache), Rewritten::Registered(info)) = (&cache, &rewritten)
+            if let (Some(cache), None, Rewritten::Registered(info)) = (&cache, prepared.at, &rewritten)
                 && let Err(error) = cache.keep(&info.path, &prepared.build)
             {
                 let text = format!(
@@ -150,7 +154,8 @@ impl ScriptStep<'_> {
 
     /// Runs the script for an output that must be built at its own path.
     fn run_in_place(&self, path: StorePath) -> Result<StorePath, BuildError> {
-        let prepared = self.execute(&path)?;
+        let prepared = self.execute_anywhere(&path, None)?;
+        let _seat = prepared.at.map(|remote| remote.farm.seat());
         let tree = self.take_output(&prepared)?;
         let declare = |found: &BTreeSet<StorePath>| self.declare(found);
         let output = self.new_output(&prepared, &tree, &declare);
@@ -195,7 +200,7 @@ impl ScriptStep<'_> {
         scratch: &StorePath,
         cache: Option<&UnitCache<'_>>,
     ) -> Result<PreparedScript<'_>, BuildError> {
-        let prepared = self.prepare(scratch)?;
+        let prepared = self.prepare(scratch, None)?;
         let laid = cache.map_or(Ok(0), |cache| cache.lay(&prepared.build))?;
         match self.run_prepared(prepared) {
             Err(BuildError::Script(_)) if laid > 0 => {
@@ -210,12 +215,15 @@ impl ScriptStep<'_> {
 
     /// Runs the script with `scratch` as `$out`; what it made is in the staging directory.
     fn execute(&self, scratch: &StorePath) -> Result<PreparedScript<'_>, BuildError> {
-        self.run_prepared(self.prepare(scratch)?)
+        self.run_prepared(self.prepare(scratch, None)?)
     }
 
     fn run_prepared<'p>(&self, prepared: PreparedScript<'p>) -> Result<PreparedScript<'p>, BuildError> {
         let label = &self.derivation.label;
-        self.reporter.report(Event::BuildStarted { name: label.clone() });
+        self.reporter.report(Event::BuildStarted {
+            name: label.clone(),
+            at: prepared.at.map(|remote| remote.farm.name()),
+        });
         let mut tell = |line: &str| {
             self.reporter.report(Event::BuildOutput {
                 name: label.clone(),
@@ -223,14 +231,17 @@ impl ScriptStep<'_> {
             });
         };
         let mut log = BuildLog::create(self.log_path())?;
-        let outcome = prepared.sandbox.run(&mut |bytes| log.take(bytes, &mut tell));
+        let mut take = |bytes: &[u8]| log.take(bytes, &mut tell);
+        let outcome = match prepared.at {
+            None => prepared.sandbox.run(&mut take).map_err(|source| BuildError::Sandbox {
+                what: format!("the script of `{label}`"),
+                source,
+            }),
+            Some(remote) => self.run_at(remote, &prepared, &mut take),
+        };
         let log_path = log.path().to_owned();
         let tail = log.finish(&mut tell)?;
-        let outcome = outcome.map_err(|source| BuildError::Sandbox {
-            what: format!("the script of `{label}`"),
-            source,
-        })?;
-        match self.judge(&prepared, outcome)? {
+        match self.judge(&prepared, outcome?)? {
             None => Ok(prepared),
             Some(reason) => Err(BuildError::Script(Box::new(ScriptFailure {
                 label: label.clone(),
@@ -252,25 +263,21 @@ impl ScriptStep<'_> {
         log.join(format!("{}{again}.log", self.digest.hex()))
     }
 
-    fn prepare(&self, scratch: &StorePath) -> Result<PreparedScript<'_>, BuildError> {
+    /// Prepares a run here, or at a builder.
+    fn prepare<'a>(
+        &'a self,
+        scratch: &StorePath,
+        at: Option<&'a RemoteBuilds>,
+    ) -> Result<PreparedScript<'a>, BuildError> {
         let staging = self.store.stage()?;
         let dir = staging.path();
         close_to_others(dir)?;
         let visible = self.visible()?;
-        let (work, own) = (dir.join("work"), dir.join("sandbox"));
-        let [build, tmp, store] = ["build", "tmp", "store"].map(|name| work.join(name));
-        let dirs = [
-            (&work, 0o755),
-            (&build, 0o755),
-            (&tmp, 0o1777),
-            (&store, 0o755),
-            (&own, 0o700),
-        ];
-        for (path, mode) in dirs {
-            make_dir(path, mode)?;
+        let [work, own, build, tmp, store] = make_dirs(dir)?;
+        if at.is_none() {
+            self.copy_source(&build.join("source"))?;
         }
-        self.copy_source(&build.join("source"))?;
-        let mut cache = self.open_cache(&build)?;
+        let mut cache = self.open_cache(&build, at)?;
         let mut settings = variation::settings(self.variations);
         settings.bounds = self.options.bounds;
         let mut build_bind = build.clone();
@@ -292,6 +299,7 @@ impl ScriptStep<'_> {
                         writable: true,
                     })
                     .into();
+                binds.extend(at.map(|_| self.source_bind(&build)).transpose()?.flatten());
                 let mut inputs = bind_inputs(self.store, &visible, &store)?;
                 if self.varies(Variation::Store) && self.is_small(&visible)? {
                     settings.copies.extend(bind_copies(&mut inputs, &dir.join("copies"))?);
@@ -299,6 +307,7 @@ impl ScriptStep<'_> {
                 binds.extend(inputs);
                 binds.extend(self.mounts(&build)?);
                 binds.append(&mut cache.binds);
+                binds.extend(at.into_iter().flat_map(|_| self.unkept_binds(&tmp)));
                 let sandbox = self.walled(own, dir.join("fixups"), work, binds, scratch, settings)?;
                 (sandbox, store, None)
             }
@@ -322,12 +331,13 @@ impl ScriptStep<'_> {
             cache,
             store,
             place,
+            at,
         })
     }
 
-    /// The places of the directories that the package keeps, with what earlier runs left in them.
-    fn open_cache(&self, build: &Path) -> Result<BuildCache, BuildError> {
-        let project = match self.varies(Variation::BuildCache) {
+    /// The places of the directories that the package keeps, with what earlier runs left in them; a builder has none.
+    fn open_cache(&self, build: &Path, at: Option<&RemoteBuilds>) -> Result<BuildCache, BuildError> {
+        let project = match self.varies(Variation::BuildCache) || at.is_some() {
             true => None,
             false => self.options.cache_of.as_deref(),
         };
@@ -546,6 +556,18 @@ impl ScriptStep<'_> {
         fs::rename(&prepared.build, &kept).context("move", &prepared.build)?;
         Ok(Some(kept))
     }
+}
+
+/// Makes the directories of a run: the one that holds the last three, the sandbox's own, and those that become `/build`,
+/// `/tmp` and `/layerize/store`.
+fn make_dirs(dir: &Path) -> Result<[PathBuf; 5], BuildError> {
+    let (work, own) = (dir.join("work"), dir.join("sandbox"));
+    let [build, tmp, store] = ["build", "tmp", "store"].map(|name| work.join(name));
+    let dirs = [work, own, build, tmp, store];
+    for (path, mode) in dirs.iter().zip([0o755, 0o700, 0o755, 0o1777, 0o755]) {
+        make_dir(path, mode)?;
+    }
+    Ok(dirs)
 }
 
 /// Has directories bound from copies, each in memory of its own: the same trees with other inodes, change times and order.

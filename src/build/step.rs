@@ -75,6 +75,7 @@ impl Step<'_> {
             BuildError::Script(_)
             | BuildError::RefusedReference(_)
             | BuildError::Sandbox { .. }
+            | BuildError::Remote { .. }
             | BuildError::NoShell { .. }
             | BuildError::Cancelled => error,
             error => BuildError::Step {

@@ -3,6 +3,7 @@
 //! Invariant: nothing in it can change what is built, only where bytes come from and how long they are kept.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -11,7 +12,8 @@ use serde::Deserialize;
 use crate::binary_cache::KeyError;
 use crate::build::Bounds;
 use crate::http::{HostTls, SetupError};
-use crate::project::MachineCaches;
+use crate::project::{MachineBuilder, MachineBuilders, MachineCaches};
+use crate::remote::{BuilderAddressError, BuilderConfig};
 use crate::spec::parse_size;
 use crate::transport::registry::config::{self, HostConfig};
 
@@ -55,6 +57,8 @@ pub struct UserConfig {
     pub shared: MachineCaches,
     /// `[cache] max-size` in bytes.
     pub cache_max_size: u64,
+    /// `[builders.NAME]`, and `[build] builder`.
+    pub builders: MachineBuilders,
     /// `[build] max-memory` and `max-processes`.
     pub bounds: Bounds,
     /// `[registries."HOST"]`: how single registries are reached.
@@ -82,6 +86,7 @@ struct File {
     nix: NixSection,
     cache: CacheSection,
     build: BuildSection,
+    builders: BTreeMap<String, BuilderSection>,
     registries: BTreeMap<String, Registry>,
 }
 
@@ -161,6 +166,35 @@ struct BuildSection {
     #[serde(deserialize_with = "size")]
     max_memory: Option<u64>,
     max_processes: Option<u64>,
+    builder: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct BuilderSection {
+    address: String,
+    #[serde(default)]
+    properties: BTreeMap<String, String>,
+    token_file: Option<PathBuf>,
+    jobs: Option<NonZeroUsize>,
+    #[serde(default)]
+    fallback: bool,
+}
+
+impl BuilderSection {
+    /// The builder, with paths relative to the configuration's own directory.
+    fn builder(&self, dir: &Path) -> Result<MachineBuilder, BuilderAddressError> {
+        let config = BuilderConfig::at(self.address.parse()?);
+        Ok(MachineBuilder {
+            falls_back: self.fallback,
+            config: BuilderConfig {
+                properties: self.properties.clone(),
+                token_file: self.token_file.as_ref().map(|file| dir.join(file)),
+                jobs: self.jobs.map_or(config.jobs, NonZeroUsize::get),
+                ..config
+            },
+        })
+    }
 }
 
 impl UserConfig {
@@ -182,7 +216,8 @@ impl UserConfig {
                     path.display(),
                     error.to_string().trim_end()
                 ),
-                "known are: store, nix-store, [store] dir and keep-builds, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, from, to, trusted-keys, sign-key and unsigned, [build] max-memory and max-processes, \
+                "known are: store, nix-store, [store] dir and keep-builds, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, from, to, trusted-keys, sign-key and unsigned, [build] max-memory, max-processes and builder, \
+                 [builders.NAME] address, properties, token-file, jobs and fallback, \
                  [registries.\"HOST\"] mirrors, plain-http, credentials-over-http, private-network, ca-file, client-cert and client-key",
             )
         })?;
@@ -200,8 +235,18 @@ impl UserConfig {
         }
         let shared = (file.cache.shared(dir))
             .with_context(|| format!("`{}`: `[cache] trusted-keys` cannot be used", path.display()))?;
+        let mut builders = MachineBuilders {
+            default: file.build.builder.clone(),
+            ..MachineBuilders::default()
+        };
+        for (name, section) in &file.builders {
+            let builder = section.builder(dir);
+            let builder = builder.with_context(|| format!("`{}`: [builders.{name}] cannot be used", path.display()))?;
+            builders.named.insert(name.clone(), builder);
+        }
         Ok(UserConfig {
             shared,
+            builders,
             ..file.into_config(dir, registries, tls)
         })
     }
@@ -252,6 +297,7 @@ impl File {
             nix_caches: self.nix.caches,
             nix_trusted_keys: self.nix.trusted_keys,
             shared: MachineCaches::default(),
+            builders: MachineBuilders::default(),
             bounds: Bounds {
                 memory: self.build.max_memory,
                 processes: self.build.max_processes,
@@ -377,6 +423,32 @@ mod tests {
                 .to_string()
                 .contains("stroe")
         );
+    }
+
+    #[test]
+    fn builders_are_read_and_errors_name_them() {
+        let path = Path::new("/home/me/.config/layerize/config.toml");
+        let text = "[build]\nbuilder = \"farm\"\n[builders.farm]\naddress = \"grpc://farm:1/main\"\n\
+                    properties = { ISA = \"x86-64\" }\ntoken-file = \"token\"\njobs = 7\nfallback = true\n";
+        let config = UserConfig::parse(text, path).unwrap();
+        assert_eq!(config.builders.default.as_deref(), Some("farm"));
+        let farm = &config.builders.named["farm"];
+        assert_eq!((farm.config.jobs, farm.falls_back), (7, true));
+        assert_eq!(farm.config.address.to_string(), "grpc://farm:1/main");
+        let token = Path::new("/home/me/.config/layerize/token");
+        assert_eq!(farm.config.token_file.as_deref(), Some(token));
+        for (text, words) in [
+            ("[builders.farm]\naddress = \"http://farm:1\"\n", "neither"),
+            ("[builders.farm]\naddress = \"grpc://farm:1\"\njobs = 0\n", "nonzero"),
+            ("[builders.farm]\njobs = 1\n", "address"),
+            (
+                "[builders.farm]\naddress = \"grpc://farm:1\"\nproperty = 1\n",
+                "property",
+            ),
+        ] {
+            let error = format!("{:#}", UserConfig::parse(text, path).unwrap_err());
+            assert!(error.contains(words) && error.contains("config.toml"), "{error}");
+        }
     }
 
     #[test]

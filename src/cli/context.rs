@@ -82,6 +82,7 @@ impl<'a> Context<'a> {
             file: global.file.clone(),
             epoch: epoch()?,
             cache: config.shared.clone(),
+            builders: config.builders.clone(),
             now: now(epoch()?).ok(),
             cache_notes: PlaceNotes::default(),
             bounds: config.bounds,

@@ -25,6 +25,7 @@ use crate::project::check::CheckError;
 use crate::project::place::TransferError;
 use crate::project::rebuild::RebuildError;
 use crate::project::update::UpdateError;
+use crate::remote::{BuilderAddressError, RemoteError};
 use crate::root::RootError;
 use crate::shared_cache::SharedCacheError;
 use crate::spec::Diagnostics;
@@ -134,6 +135,8 @@ pub fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 AttestError,
                 AuditError,
                 BuildError,
+                BuilderAddressError,
+                RemoteError,
                 CacheError,
                 CheckError,
                 UpdateError,

@@ -30,6 +30,7 @@ pub const TOPICS: &[Topic] = topics![
     "sandbox",
     "containers",
     "ci",
+    "builders",
     "caches",
     "exit-status",
 ];

@@ -216,7 +216,7 @@ impl Ui {
         if let Some(length) = length {
             bar.set_length(length);
         }
-        bar.set_style(ProgressStyle::with_template(style).expect("a constant template"));
+        bar.set_style(ProgressStyle::with_template(style).expect("a template of ours"));
         bar.set_prefix(shown(name).into_owned());
         bar.enable_steady_tick(Duration::from_millis(120));
         self.lock().running.insert(name.to_owned(), bar);
@@ -244,10 +244,15 @@ impl Ui {
 
     fn show(&self, event: &Event) {
         match event {
-            Event::BuildStarted { name } => {
-                self.start(name, "{spinner} building {prefix} {elapsed} {wide_msg:.dim}", None);
+            Event::BuildStarted { name, at } => {
+                let at = at.as_ref().map_or_else(String::new, |at| format!(" at {at}"));
+                let style = format!(
+                    "{{spinner}} building {{prefix}}{} {{elapsed}} {{wide_msg:.dim}}",
+                    template_text(&at)
+                );
+                self.start(name, &style, None);
                 if self.mode == Mode::Plain {
-                    self.line(&format!("building {name}"));
+                    self.line(&format!("building {name}{at}"));
                 }
             }
             Event::BuildOutput { name, line } if self.verbose => self.line(&format!("{name}> {line}")),
@@ -437,6 +442,11 @@ impl Reporter for Ui {
         // A consumer that went away must not stop the work; the exit status tells what became of it.
         let _ = self.data(&line);
     }
+}
+
+/// A text that stands in a template for itself.
+fn template_text(text: &str) -> String {
+    shown(text).replace('{', "{{").replace('}', "}}")
 }
 
 fn layer_name(layer: usize, layers: usize) -> String {

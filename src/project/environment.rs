@@ -20,6 +20,7 @@ use crate::store::Store;
 use crate::transport::registry::RegistryConfig;
 use crate::transport::{Location, ReadOptions, Source, TransportError};
 
+use super::builders::{BuilderChoice, MachineBuilders};
 use super::error::ProjectError;
 use super::files::Project;
 use super::nix::LazyNix;
@@ -54,6 +55,8 @@ pub struct Environment<'a> {
     pub cache_notes: PlaceNotes,
     /// The machine's shared caches.
     pub cache: MachineCaches,
+    /// The machine's builders.
+    pub builders: MachineBuilders,
     /// Seconds since 1970, with which entries of shared caches are dated; `None`: they get no date.
     pub now: Option<i64>,
     /// What builds may use at most on this machine.
@@ -87,6 +90,8 @@ pub struct WorkOptions {
     pub mirrors: Vec<String>,
     /// How scripts are run.
     pub sandbox: SandboxMode,
+    /// Where scripts are run.
+    pub builder: BuilderChoice,
     /// Most steps at once; 0: the number of cores.
     pub jobs: usize,
     /// Cores that each script may use; 0: all.
@@ -180,6 +185,7 @@ impl Environment<'_> {
         let fetch = self.fetch_config(options.offline, &options.mirrors, apt);
         Ok(BuildOptions {
             sandbox: options.sandbox,
+            remote: self.builder(options)?,
             jobs: options.jobs,
             cores: options.cores,
             bounds: self.bounds_of(options, workspace),

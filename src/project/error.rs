@@ -18,6 +18,7 @@ use crate::inputs::InputsError;
 use crate::layer::partition::PlanError;
 use crate::nar::NarError;
 use crate::oci::{ParseCompressionError, PlatformError, ReferenceError};
+use crate::remote::BuilderAddressError;
 use crate::shared_cache::SharedCacheError;
 use crate::spec::Diagnostics;
 use crate::store::StoreError;
@@ -56,6 +57,20 @@ pub enum ProjectError {
     /// What nobody signed is to be taken, and what was taken is to be signed.
     #[error("entries that nobody signed are to be believed, and what is made of them is to be signed")]
     SignsUnsigned,
+    /// A text is no address of a builder.
+    #[error(transparent)]
+    BuilderAddress(#[from] BuilderAddressError),
+    /// The configuration has no builder of a name.
+    #[error("there is no builder `{name}` in the configuration")]
+    UnknownBuilder {
+        /// The name.
+        name: String,
+        /// Those that it has.
+        known: Vec<String>,
+    },
+    /// A builder was named, and no sandbox.
+    #[error("without a sandbox scripts run on this machine, and not at a builder")]
+    BuilderUnwalled,
     /// What maintainer scripts did cannot be read.
     #[error(transparent)]
     Configure(#[from] ConfigureError),
@@ -416,6 +431,14 @@ impl ProjectError {
                  `--cache-unsigned` believes everybody who can write there"
                     .to_owned(),
             ),
+            Self::BuilderAddress(error) => error.help(),
+            Self::UnknownBuilder { known, .. } if known.is_empty() => Some(
+                "write its address, `--builder grpc://HOST:PORT`, or give it a name in the configuration \
+                 (`layerize help builders`)"
+                    .to_owned(),
+            ),
+            Self::UnknownBuilder { known, .. } => Some(format!("known are `{}`", known.join("`, `"))),
+            Self::BuilderUnwalled => Some("leave out `--builder` or `--sandbox none`".to_owned()),
             Self::Configure(error) => error.help(),
             Self::Finished { .. } => Some(
                 "name the image of the spec: `layerize explain NAME --scripts`; its bill of materials says it, too"

@@ -9,6 +9,7 @@
 
 pub mod attach;
 mod base;
+mod builders;
 mod certificates;
 pub mod check;
 mod closures;
@@ -46,6 +47,7 @@ pub mod trials;
 pub mod update;
 pub mod work;
 
+pub use builders::{BuilderChoice, MachineBuilder, MachineBuilders};
 pub use closures::StoredClosure;
 pub use downloads::collect_downloads;
 pub use draft::{Draft, drafts};

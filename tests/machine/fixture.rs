@@ -40,7 +40,7 @@ impl Recorder {
     pub fn started(&self) -> Vec<String> {
         let events = self.0.lock().unwrap();
         let names = events.iter().filter_map(|event| match event {
-            Event::BuildStarted { name } => Some(name.clone()),
+            Event::BuildStarted { name, .. } => Some(name.clone()),
             _ => None,
         });
         names.collect()

@@ -102,7 +102,7 @@ impl ScriptStep<'_> {
             declare,
             derivation: Some(self.digest),
             policy: &prepared.policy,
-            sandboxed: self.options.sandbox == SandboxMode::Namespaces,
+            sandboxed: self.options.sandbox == SandboxMode::Namespaces && prepared.at.is_none(),
         }
     }
 

@@ -18,7 +18,7 @@ use clap::{Args, ValueEnum};
 use crate::binary_cache::NixPublicKey;
 use crate::build::{Bounds, SandboxMode};
 use crate::oci::{Compression, LayerLimit, LayerStrategy, Platform, Port, PortError, TarProfile};
-use crate::project::{CacheOptions, Description, ImageOptions, KeepExtent, WorkOptions, permissions};
+use crate::project::{BuilderChoice, CacheOptions, Description, ImageOptions, KeepExtent, WorkOptions, permissions};
 use crate::spec::parse_size;
 use crate::transport::registry::ConfigError;
 use crate::transport::registry::config::check_host;
@@ -103,7 +103,17 @@ pub struct BuildFlags {
     /// How scripts are run
     #[arg(long, value_enum, default_value = "namespaces", value_name = "HOW")]
     pub sandbox: SandboxFlag,
-    /// How many steps run at once [default: the number of cores]
+    /// Builder that runs scripts, a server of the Remote Execution API: grpc://HOST:PORT[/INSTANCE], grpcs://… or a name of the
+    /// configuration
+    #[arg(long, value_name = "BUILDER", conflicts_with = "offline")]
+    pub builder: Option<String>,
+    /// Run scripts here that the builder does not run
+    #[arg(long)]
+    pub builder_fallback: bool,
+    /// Run scripts here, whatever the configuration says
+    #[arg(long, conflicts_with_all = ["builder", "builder_fallback"])]
+    pub no_builder: bool,
+    /// How many steps run at once [default: the number of cores; with a builder 200]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub jobs: usize,
     /// Cores that each script may use [default: all]
@@ -199,6 +209,9 @@ impl BuildFlags {
             inputs_from,
             mirror,
             sandbox,
+            builder,
+            builder_fallback,
+            no_builder,
             jobs,
             cores,
             max_memory,
@@ -221,6 +234,11 @@ impl BuildFlags {
             sandbox: match sandbox {
                 SandboxFlag::Namespaces => SandboxMode::Namespaces,
                 SandboxFlag::None => SandboxMode::None,
+            },
+            builder: BuilderChoice {
+                at: builder,
+                falls_back: builder_fallback,
+                none: no_builder,
             },
             jobs,
             cores,

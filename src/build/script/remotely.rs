@@ -1,0 +1,93 @@
+//! A script *at a builder*: what it gets besides what a sandbox of this machine has, and what is done where it does not run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{PreparedScript, ScriptStep};
+use crate::build::units::UnitCache;
+use crate::build::{BuildError, RemoteBuilds};
+use crate::fsio::IoContext;
+use crate::remote::RemotePlace;
+use crate::sandbox::tree::make_dir;
+use crate::sandbox::{Bind, Outcome};
+use crate::store_path::StorePath;
+
+impl ScriptStep<'_> {
+    /// Runs the script at the builder, where there is one; here, over what is known of each crate, where there is none or it
+    /// does not run it.
+    pub(super) fn execute_anywhere(
+        &self,
+        scratch: &StorePath,
+        cache: Option<&UnitCache<'_>>,
+    ) -> Result<PreparedScript<'_>, BuildError> {
+        // A check is of this machine's sandbox.
+        let Some(remote) = self.options.remote.as_deref().filter(|_| self.variations.is_empty()) else {
+            return self.execute_with(scratch, cache);
+        };
+        let seat = remote.farm.seat();
+        let prepared = self.prepare(scratch, Some(remote))?;
+        drop(seat);
+        match self.run_prepared(prepared) {
+            Err(BuildError::Remote { label, source }) if remote.falls_back(&label, &source, self.reporter) => {
+                let _seat = remote.seat_here();
+                self.execute_with(scratch, cache)
+            }
+            ran => ran,
+        }
+    }
+
+    /// Runs what is prepared at a builder.
+    pub(super) fn run_at(
+        &self,
+        remote: &RemoteBuilds,
+        prepared: &PreparedScript<'_>,
+        output: &mut dyn FnMut(&[u8]),
+    ) -> Result<Outcome, BuildError> {
+        let name = prepared.scratch.to_string();
+        let place = RemotePlace {
+            store: &prepared.store,
+            name: &name,
+            build: &prepared.build,
+        };
+        let ran = remote.farm.run(&prepared.sandbox, place, output);
+        ran.map_err(|source| BuildError::Remote {
+            label: self.derivation.label.clone(),
+            source: Box::new(source),
+        })
+    }
+
+    /// The source as a builder gets it, which makes a copy of its own; a directory in `build` where there is none.
+    pub(super) fn source_bind(&self, build: &Path) -> Result<Option<Bind>, BuildError> {
+        let Some(path) = self.script.source.as_ref().and_then(|input| self.path_of(input)) else {
+            make_dir(&build.join("source"), 0o755)?;
+            return Ok(None);
+        };
+        let source = self.store.physical(path);
+        let hidden = |dir: &&String| {
+            let below = Path::new(dir).strip_prefix("/build/source");
+            below.is_ok_and(|below| source.join(below).symlink_metadata().is_ok())
+        };
+        if let Some(dir) = self.script.cache_dirs.iter().find(hidden) {
+            return Err(BuildError::CacheInSource { dir: dir.clone() });
+        }
+        let mut target = PathBuf::from("/build/source");
+        if !fs::symlink_metadata(&source).context("read", &source)?.is_dir() {
+            target.push(self.script.source_file.as_deref().unwrap_or(path.name()));
+        }
+        Ok(Some(Bind {
+            source,
+            target,
+            writable: true,
+        }))
+    }
+
+    /// The directories that a package keeps from one run to the next, which a builder does not: like `empty`.
+    pub(super) fn unkept_binds(&self, empty: &Path) -> Vec<Bind> {
+        let bind = |dir: &String| Bind {
+            source: empty.to_owned(),
+            target: dir.into(),
+            writable: true,
+        };
+        self.script.cache_dirs.iter().map(bind).collect()
+    }
+}
