@@ -57,6 +57,9 @@ pub enum CacheError {
         path: StorePath,
         found: Box<StorePath>,
     },
+    /// A narinfo is about other content than a path has.
+    #[error("`{cache}` has other content for `{path}`")]
+    OtherContent { cache: String, path: StorePath },
     /// Nobody who is trusted vouches for a path.
     #[error("`{path}` from `{cache}` is not trusted: {reason}")]
     Untrusted {
@@ -141,10 +144,11 @@ impl CacheError {
                     "`layerize store verify {path}` shows what changed, `--repair` makes it again"
                 ));
             }
-            Self::NotWritable { .. } => "write to a directory with `--to file:DIR` and serve that by any web server",
+            Self::NotWritable { .. } => "write to a directory, `file:DIR`, and serve that by any web server",
             Self::CacheInfo { .. }
             | Self::NarInfo { .. }
             | Self::WrongPath { .. }
+            | Self::OtherContent { .. }
             | Self::Place { .. }
             | Self::Circle { .. } => {
                 "the cache is damaged or hostile; nothing of it was registered: name another with `--from`"

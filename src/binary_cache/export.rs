@@ -20,7 +20,7 @@ use crate::fsio::{self, AtomicFile, IoContext, write_atomic};
 use crate::nar;
 use crate::oci::CompressionFormat;
 use crate::parallel;
-use crate::store::{Attestation, Store, StoreError};
+use crate::store::{Attestation, PathDetails, Store, StoreError};
 use crate::store_path::{PathInfo, StoreDir, StorePath, base32_encode};
 
 /// Largest text file of a cache that is read.
@@ -38,6 +38,20 @@ pub struct ExportMember {
     pub physical: PathBuf,
     /// Who made and signed it.
     pub attestation: Attestation,
+}
+
+impl ExportMember {
+    /// A path of layerize's store, at `physical`, with what proves it without a signature.
+    pub fn of(details: &PathDetails, physical: PathBuf) -> Self {
+        Self {
+            info: details.info.clone(),
+            physical,
+            attestation: Attestation {
+                content_address: print_address(&details.addressing),
+                ..Attestation::default()
+            },
+        }
+    }
 }
 
 /// How paths are exported.

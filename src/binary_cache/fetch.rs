@@ -6,18 +6,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
 
 use super::error::CacheError;
 use super::narinfo::NarInfo;
-use super::remote::BinaryCache;
+use super::remote::{ArchiveFile, BinaryCache};
 use super::trust::Trust;
 use crate::archive::compression::Decompressor;
 use crate::event::{Event, Reporter};
 use crate::fsio::IoContext;
 use crate::graph;
+use crate::nar;
 use crate::parallel;
 use crate::store::{NewNar, StagedNar, Store};
-use crate::store_path::StorePath;
+use crate::store_path::{PathInfo, StoreDir, StorePath};
 
 /// How many archives are on their way at once.
 const THREADS: usize = 6;
@@ -158,18 +161,53 @@ fn in_topological_order(
     Ok((order, needs))
 }
 
+impl BinaryCache {
+    /// Writes the tree of a path of the store at `dir` to `dest`, which is not there yet. The narinfo's word is not taken for
+    /// anything: what is there must be announced as `info` has it, and whether it is that is for the caller to see.
+    pub fn restore(
+        &self,
+        info: &PathInfo,
+        dir: &StoreDir,
+        dest: &Path,
+        downloads: &Path,
+        reporter: &dyn Reporter,
+    ) -> Result<(), CacheError> {
+        let path = &info.path;
+        let narinfo = self.narinfo(path, dir)?.ok_or_else(|| CacheError::Missing {
+            path: path.clone(),
+            needed_by: None,
+            caches: vec![self.display()],
+        })?;
+        if (narinfo.info.nar_hash, narinfo.info.nar_size) != (info.nar_hash, info.nar_size) {
+            return Err(CacheError::OtherContent {
+                cache: self.display(),
+                path: path.clone(),
+            });
+        }
+        let file = self.archive(&narinfo, downloads, reporter)?;
+        let mut archive = decoder(&file, &narinfo)?.take(info.nar_size);
+        nar::restore(&mut archive, dest).map_err(|source| CacheError::Unpack {
+            url: narinfo.url,
+            source: io::Error::other(source),
+        })
+    }
+}
+
+/// The archive in a compressed file.
+fn decoder(file: &ArchiveFile, narinfo: &NarInfo) -> Result<Decompressor<File>, CacheError> {
+    let opened = File::open(&file.path).context("open", &file.path)?;
+    Decompressor::with_format(narinfo.compression, opened).map_err(|source| CacheError::Unpack {
+        url: narinfo.url.clone(),
+        source,
+    })
+}
+
 /// Brings one path's archive and unpacks it beside the store's paths.
 fn stage(store: &Store, found: &FoundPath<'_>, reporter: &dyn Reporter) -> Result<StagedNar, CacheError> {
     let FoundPath { cache, narinfo } = found;
     let path = &narinfo.info.path;
     let file = cache.archive(narinfo, &store.dir().join("cache/nar"), reporter)?;
-    let url = narinfo.url.clone();
-    let opened = File::open(&file.path).context("open", &file.path)?;
-    let decoder = Decompressor::with_format(narinfo.compression, opened);
-    let mut decoder = decoder.map_err(|source| CacheError::Unpack {
-        url: url.clone(),
-        source,
-    })?;
+    let mut decoder = decoder(&file, narinfo)?;
     let new = NewNar {
         info: narinfo.info.clone(),
         addressing: narinfo.addressing(store.store_dir()),
@@ -179,7 +217,7 @@ fn stage(store: &Store, found: &FoundPath<'_>, reporter: &dyn Reporter) -> Resul
         .stage_nar(&new, &mut decoder)
         .map_err(|source| CacheError::Archive {
             path: path.clone(),
-            url: format!("{}/{url}", cache.display().trim_end_matches('/')),
+            url: format!("{}/{}", cache.display().trim_end_matches('/'), narinfo.url),
             source: Box::new(source),
         })?;
     Ok(staged)

@@ -98,7 +98,7 @@ impl BinaryCache {
     }
 
     fn check_info(&self, dir: &StoreDir) -> Result<(), CacheError> {
-        let Some(text) = self.text(&self.below("nix-cache-info"))? else {
+        let Some(text) = self.text(&self.below(&["nix-cache-info"]))? else {
             return Err(CacheError::NotACache { cache: self.display() });
         };
         let found = store_dir_of(&text).unwrap_or(StoreDir::NIX);
@@ -114,7 +114,7 @@ impl BinaryCache {
 
     /// What the cache has of `path`; `None` where it has nothing.
     pub(super) fn narinfo(&self, path: &StorePath, dir: &StoreDir) -> Result<Option<NarInfo>, CacheError> {
-        let address = self.below(&format!("{}.narinfo", path.hash()));
+        let address = self.below(&[&format!("{}.narinfo", path.hash())]);
         let Some(text) = self.text(&address)? else {
             return Ok(None);
         };
@@ -131,6 +131,11 @@ impl BinaryCache {
             });
         }
         Ok(Some(narinfo))
+    }
+
+    /// How many bytes the compressed archive of a path has, where the cache has one and says so.
+    pub fn archive_size(&self, path: &StorePath, dir: &StoreDir) -> Result<Option<u64>, CacheError> {
+        Ok(self.narinfo(path, dir)?.and_then(|narinfo| narinfo.file_size))
     }
 
     /// The compressed archive of a narinfo, verified; one that comes over the network passes through `downloads`.
@@ -228,13 +233,13 @@ impl BinaryCache {
         Ok(())
     }
 
-    fn below(&self, name: &str) -> Address {
+    fn below(&self, names: &[&str]) -> Address {
         match &self.place {
-            CacheAddress::Dir(dir) => Address::Local(dir.join(name)),
+            CacheAddress::Dir(dir) => Address::Local(names.iter().fold(dir.clone(), |path, name| path.join(name))),
             CacheAddress::Http(url) => {
                 let mut url = url.clone();
                 if let Ok(mut segments) = url.path_segments_mut() {
-                    segments.pop_if_empty().push(name);
+                    segments.pop_if_empty().extend(names);
                 }
                 Address::Http(Box::new(url))
             }
@@ -245,7 +250,9 @@ impl BinaryCache {
     fn place_of(&self, narinfo: &NarInfo) -> Result<Address, CacheError> {
         let place = &narinfo.url;
         let outside = || CacheError::Place {
-            url: self.below(&format!("{}.narinfo", narinfo.info.path.hash())).display(),
+            url: self
+                .below(&[&format!("{}.narinfo", narinfo.info.path.hash())])
+                .display(),
             place: place.chars().take(200).collect::<String>().escape_debug().to_string(),
         };
         let (path, query) = match place.split_once('?') {
@@ -269,12 +276,35 @@ impl BinaryCache {
         })
     }
 
-    /// A small text file; `None` where it is not there. Some object stores say 403 of what is not there.
+    /// A small file that the cache has beside its narinfos, by the names on its path; `None` where it is not there. One of
+    /// more than `limit` bytes is an error.
+    pub fn file(&self, names: &[&str], limit: u64) -> Result<Option<Vec<u8>>, CacheError> {
+        self.bytes(&self.below(names), limit)
+    }
+
+    /// A small text file; `None` where it is not there.
     fn text(&self, address: &Address) -> Result<Option<String>, CacheError> {
+        let Some(bytes) = self.bytes(address, TEXT_MAX)? else {
+            return Ok(None);
+        };
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Some(text)),
+            Err(_) => Err(CacheError::NarInfo {
+                url: address.display(),
+                source: super::narinfo::NarInfoError {
+                    line: 0,
+                    reason: "it is not UTF-8".to_owned(),
+                },
+            }),
+        }
+    }
+
+    /// A small file; `None` where it is not there. Some object stores say 403 of what is not there.
+    fn bytes(&self, address: &Address, limit: u64) -> Result<Option<Vec<u8>>, CacheError> {
         let url = address.display();
         let read = self.transfer.with(address, |content| {
             let mut bytes = Vec::new();
-            let mut content = content.take(TEXT_MAX + 1);
+            let mut content = content.take(limit + 1);
             content
                 .read_to_end(&mut bytes)
                 .map_err(|error| interrupted(&url, error))?;
@@ -285,19 +315,10 @@ impl BinaryCache {
             Err(FetchError::Status { status, .. }) if status == 403 => return Ok(None),
             other => other?,
         };
-        if bytes.len() as u64 > TEXT_MAX {
-            return Err(FetchError::TooLarge { url, limit: TEXT_MAX }.into());
+        if bytes.len() as u64 > limit {
+            return Err(FetchError::TooLarge { url, limit }.into());
         }
-        match String::from_utf8(bytes) {
-            Ok(text) => Ok(Some(text)),
-            Err(_) => Err(CacheError::NarInfo {
-                url,
-                source: super::narinfo::NarInfoError {
-                    line: 0,
-                    reason: "it is not UTF-8".to_owned(),
-                },
-            }),
-        }
+        Ok(Some(bytes))
     }
 }
 
