@@ -37,7 +37,7 @@
 //! | 4 | [`image`] | recipe → config, manifest and layers as one value | capability digest elf escape event fsio store_path root oci layer spec configure |
 //! | 5 | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |
 //! | 5 | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest child event fsio http oci image layer archive parallel |
-//! | 5 | [`shared_cache`] | what was built, kept in registries for others who build the same | digest event fsio store_path oci parallel store fetch layer build image binary_cache transport |
+//! | 5 | [`shared_cache`] | what was built, kept in registries and binary caches for others who build the same | digest event fsio store_path oci parallel store fetch layer build image binary_cache transport |
 //! | 5 | [`serve`] | a registry whose images are made when they are pulled | digest escape fsio oci layer image |
 //! | 5 | [`container`] | programs of images run in the images' own roots, without an engine | digest escape event fsio spec archive sandbox layer image oci transport |
 //! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | capability digest escape fsio store_path oci image transport archive |

@@ -29,7 +29,7 @@ pub struct CacheArgs {
 enum CacheCommand {
     /// List the entries of shared caches: tag, size, and when a writer last had use for it
     Ls {
-        /// Shared caches: docker://HOST/NAME or oci:DIR [default: `[cache] to` of spec and configuration]
+        /// Shared caches: docker://HOST/NAME, oci:DIR or file:DIR [default: `[cache] to` of spec and configuration]
         places: Vec<String>,
     },
     /// Remove the entries of shared caches that no writer has had use for
@@ -38,7 +38,7 @@ enum CacheCommand {
 
 #[derive(Debug, Args)]
 struct PruneArgs {
-    /// Shared caches: docker://HOST/NAME or oci:DIR [default: `[cache] to` of spec and configuration]
+    /// Shared caches: docker://HOST/NAME, oci:DIR or file:DIR [default: `[cache] to` of spec and configuration]
     places: Vec<String>,
     /// For how long nobody had use for what goes: days, or a number with its unit, such as 12h or 8w
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -64,7 +64,7 @@ fn named(texts: &[String], context: &Context) -> anyhow::Result<Vec<CachePlace>>
     if places.is_empty() {
         return Err(advised(
             "no shared cache is named, and neither spec nor configuration has `[cache] to`",
-            "name one: `docker://HOST/NAME` or `oci:DIR`",
+            "name one: `docker://HOST/NAME`, `oci:DIR` or `file:DIR`",
         ));
     }
     Ok(places)

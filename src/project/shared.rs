@@ -113,12 +113,13 @@ impl Environment<'_> {
             (&of_spec(&spec.to), dir),
             (&machine.to, &machine.dir),
         ])?;
+        caches.to.iter().try_for_each(CachePlace::check_writable)?;
         if given.read_only {
             caches.to.clear();
         }
         if options.offline {
-            caches.from.retain(|place| place.repository().is_none());
-            caches.to.retain(|place| place.repository().is_none());
+            caches.from.retain(|place| !place.is_remote());
+            caches.to.retain(|place| !place.is_remote());
         }
         if let Some(file) = given.sign_key.as_ref().or(machine.sign_key.as_ref()) {
             caches.signers.keys.push(read_key(file)?);
@@ -162,11 +163,13 @@ impl Environment<'_> {
         }
         let machine: &[String] = if texts.is_empty() { &self.cache.to } else { &[] };
         let of_spec = spec.to.iter().map(|text| text.value.clone()).collect();
-        self.places([
+        let places = self.places([
             (&texts.to_vec(), &self.here),
             (&of_spec, &spec.dir),
             (&machine.to_vec(), &self.cache.dir),
-        ])
+        ])?;
+        places.iter().try_for_each(CachePlace::check_writable)?;
+        Ok(places)
     }
 
     fn places(&self, lists: [(&Vec<String>, &PathBuf); 3]) -> Result<Vec<CachePlace>, ProjectError> {
@@ -222,7 +225,7 @@ impl Caches {
         keep: Option<&KeptInputs<'_>>,
         reporter: &dyn Reporter,
     ) {
-        for place in self.to.iter().filter(|place| place.answers()) {
+        for place in self.to.iter().filter(|place| place.keeps_images() && place.answers()) {
             let published = place.publish_image(key, image, &self.signers, self.now, beside, reporter);
             let kept = published.map_err(ProjectError::from).and_then(|()| match keep {
                 Some(keep) => {

@@ -108,7 +108,7 @@ impl ServeOptions {
     pub fn new(is_ending: Arc<dyn Fn() -> bool + Send + Sync>) -> Self {
         Self {
             token: None,
-            connections: 512,
+            connections: 256,
             head_patience: Duration::from_secs(30),
             write_patience: Duration::from_secs(60),
             is_ending,

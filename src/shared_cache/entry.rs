@@ -1,4 +1,4 @@
-//! An *entry* says what a step made, as the config of its manifest.
+//! An *entry* says what a step made: the config of a manifest, or the larger part of a file beside narinfos.
 //!
 //! Invariant: what was read is closed under references, names its output and belongs to the step that was asked for;
 //! everything in it that is not proved by a hash stands under the signature.
@@ -68,8 +68,36 @@ pub(super) struct BuiltMember {
     /// References that the scan did not find, each with the path through which it was declared.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub declared: BTreeMap<StorePath, StorePath>,
-    /// The layer that holds it.
-    pub layer: Digest,
+    /// The layer that holds it; `None` where the archive of its path does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<Digest>,
+}
+
+/// Where the bytes of the paths that an entry holds are.
+pub(super) enum Holding<'a> {
+    /// In layers of the entry's manifest.
+    Layers(&'a Manifest),
+    /// In archives of their own, which their paths name.
+    Archives,
+}
+
+impl Holding<'_> {
+    /// What the bytes of a path are known by, and how many they are.
+    fn of(&self, member: &Member, built: &BuiltMember) -> Result<(Digest, u64), String> {
+        match (self, built.layer) {
+            (Self::Layers(manifest), Some(digest)) => {
+                let layer = manifest
+                    .layers
+                    .iter()
+                    .find(|layer| layer.digest.sha256() == Some(digest));
+                let layer = layer.ok_or_else(|| format!("it has no layer of `{}`", member.path))?;
+                Ok((digest, layer.size))
+            }
+            (Self::Layers(_), None) => Err(format!("it names no layer of `{}`", member.path)),
+            (Self::Archives, None) => Ok((member.nar_hash, member.nar_size)),
+            (Self::Archives, Some(_)) => Err(format!("it names a layer of `{}`, where there are none", member.path)),
+        }
+    }
 }
 
 impl Entry {
@@ -88,22 +116,21 @@ impl Entry {
         canonical_json(self)
     }
 
-    /// The build key in the config of an entry, where a derivation made its output.
-    pub(super) fn build_key_in(config: &[u8]) -> Result<Option<Digest>, String> {
-        let entry: Self = parse_json(config).map_err(|error| crate::fsio::with_causes(&error))?;
-        Ok(entry.build_key())
+    /// The entry in `config`; or why it is none.
+    pub(super) fn parse(config: &[u8]) -> Result<Self, String> {
+        parse_json(config).map_err(|error| crate::fsio::with_causes(&error))
     }
 
     /// The build key of its output, where a derivation made it.
-    fn build_key(&self) -> Option<Digest> {
+    pub(super) fn build_key(&self) -> Option<Digest> {
         let output = self.members.iter().find(|member| member.path == self.output)?;
         let derivation = output.built.as_ref()?.derivation.as_ref()?;
         Some(Digest::of(derivation.as_bytes()))
     }
 
-    /// The entry in `config`, as what it offers for the step `asked`; or why it cannot be used.
-    pub(super) fn offer(config: &[u8], manifest: &Manifest, asked: &Asked, place: &str) -> Result<Offer, String> {
-        let entry: Self = parse_json(config).map_err(|error| crate::fsio::with_causes(&error))?;
+    /// What it offers for the step `asked`; or why it cannot be used.
+    pub(super) fn offer(self, holding: &Holding<'_>, asked: &Asked, place: &str) -> Result<Offer, String> {
+        let entry = self;
         if entry.format != FORMAT {
             return Err(format!("it follows format {}, not {FORMAT}", entry.format));
         }
@@ -120,7 +147,7 @@ impl Entry {
         }
         let mut members = BTreeMap::new();
         for member in entry.members {
-            let offered = member.offered(manifest)?;
+            let offered = member.offered(holding)?;
             if let Some(twice) = members.insert(offered.info.path.clone(), offered) {
                 return Err(format!("it names `{}` twice", twice.info.path));
             }
@@ -145,16 +172,14 @@ impl Entry {
 }
 
 impl Member {
-    /// What it offers, with the size of its layer in `manifest`.
-    fn offered(self, manifest: &Manifest) -> Result<OfferedPath, String> {
+    /// What it offers.
+    fn offered(self, holding: &Holding<'_>) -> Result<OfferedPath, String> {
+        let bytes = self.built.as_ref().map(|built| holding.of(&self, built)).transpose()?;
         let path = self.path;
-        let built = match self.built {
+        let built = match self.built.zip(bytes) {
             None if self.plan_key.is_none() => return Err(format!("nothing makes `{path}`, and it does not hold it")),
             None => None,
-            Some(built) => {
-                let mut layers = manifest.layers.iter();
-                let layer = layers.find(|layer| layer.digest.sha256() == Some(built.layer));
-                let layer = layer.ok_or_else(|| format!("it has no layer of `{path}`"))?;
+            Some((built, (blob, size))) => {
                 if let Some(other) = built.declared.keys().find(|key| !self.references.contains(key)) {
                     return Err(format!(
                         "`{path}` is said to declare `{other}`, to which it does not refer"
@@ -164,8 +189,8 @@ impl Member {
                     derivation: built.derivation,
                     sandboxed: built.sandboxed,
                     declared: built.declared,
-                    blob: built.layer,
-                    size: layer.size,
+                    blob,
+                    size,
                 })
             }
         };
@@ -199,7 +224,11 @@ mod fuzz {
         let config = Descriptor::new(ENTRY_TYPE, Digest::of(b""), 0);
         let manifest = Raw::write(Manifest::new(config, Vec::new(), Annotations::new())).unwrap();
         crate::testing::fuzz("shared-cache-entry", |bytes| {
-            let _ = Entry::offer(bytes, &manifest, &asked, "fuzz");
+            if let Ok(entry) = Entry::parse(bytes) {
+                assert_eq!(Entry::parse(&entry.bytes()).as_ref(), Ok(&entry));
+                let _ = entry.clone().offer(&Holding::Layers(&manifest), &asked, "fuzz");
+                let _ = entry.offer(&Holding::Archives, &asked, "fuzz");
+            }
         });
     }
 }

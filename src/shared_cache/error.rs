@@ -1,5 +1,6 @@
 //! A *shared cache error* says which place could not be used, for what, and what to type next.
 
+use crate::binary_cache::CacheError;
 use crate::digest::Digest;
 use crate::fetch::FetchError;
 use crate::fsio::PathError;
@@ -27,6 +28,15 @@ pub enum SharedCacheError {
     /// A layer could not be unpacked.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// A binary cache failed.
+    #[error(transparent)]
+    Nix(#[from] CacheError),
+    /// A binary cache keeps no images.
+    #[error("`{place}` is a binary cache, which keeps no images")]
+    NoImages {
+        /// The place.
+        place: String,
+    },
     /// A text is no place of a shared cache.
     #[error("`{text}` is not a place for a shared cache: {reason}")]
     Place {
@@ -90,7 +100,12 @@ impl SharedCacheError {
             Self::Transport(error) => error.help(),
             Self::Store(error) => error.help(),
             Self::Layer(error) => error.help(),
-            Self::Place { .. } => Some("write `docker://HOST/NAME` or `oci:DIR`".to_owned()),
+            Self::Nix(error) => error.help(),
+            Self::Place { .. } => Some(
+                "write `docker://HOST/NAME`, `oci:DIR`, or for a binary cache `file:DIR` or `https://HOST/PATH`"
+                    .to_owned(),
+            ),
+            Self::NoImages { .. } => Some("name a registry or a layout".to_owned()),
             Self::Io(_)
             | Self::Fetch(_)
             | Self::Refused { .. }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::error::SharedCacheError;
-use super::place::CachePlace;
+use super::place::{CachePlace, PlaceKind};
 use super::trust::{CacheTrust, Statement};
 use super::write::Signers;
 use super::{SharedCache, age, image_tag};
@@ -36,20 +36,19 @@ impl SharedCache {
 impl CachePlace {
     fn image(&self, key: &Digest, trust: &CacheTrust) -> Result<Option<Image>, SharedCacheError> {
         let tag = image_tag(key);
-        let refused = |reason: String| SharedCacheError::Refused {
-            place: self.name().to_owned(),
-            tag: tag.clone(),
-            reason,
+        let refused = |reason: String| self.refused(&tag, reason);
+        let PlaceKind::Oci(oci) = &self.kind else {
+            return Ok(None);
         };
         let options = ReadOptions {
             whole: true,
-            registries: self.registries().clone(),
+            registries: oci.registries().clone(),
             ..ReadOptions::default()
         };
-        if !self.exists() {
+        if !oci.exists() {
             return Ok(None);
         }
-        let source: Arc<dyn Source> = match self.tagged(&tag)?.source(&options) {
+        let source: Arc<dyn Source> = match oci.tagged(&tag)?.source(&options) {
             Ok(source) => Arc::from(source),
             Err(error) if error.is_absence() => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -96,7 +95,7 @@ impl CachePlace {
     }
 
     /// Writes an image's index that is there and whose date is of another day again, with the date of `now`; false where
-    /// there is none, or its date is young.
+    /// there is none, or its date is young: then its steps were in use on the same day.
     pub fn renew_image(
         &self,
         key: &Digest,
@@ -104,11 +103,17 @@ impl CachePlace {
         signers: &Signers,
         now: i64,
     ) -> Result<bool, SharedCacheError> {
+        if !self.keeps_images() {
+            // There is nothing that would tell when its steps were last in use.
+            return Ok(true);
+        }
         let held = self.held_image(key, image, signers)?;
         let Some(held) = held.filter(|held| age::is_stale(&held.annotations, Some(now))) else {
             return Ok(false);
         };
-        self.put_document(&image_tag(key), &age::renewed(&Document::Index(held), now)?)?;
+        if let PlaceKind::Oci(oci) = &self.kind {
+            oci.put_document(&image_tag(key), &age::renewed(&Document::Index(held), now)?)?;
+        }
         Ok(true)
     }
 
@@ -119,7 +124,10 @@ impl CachePlace {
         image: &Image,
         signers: &Signers,
     ) -> Result<Option<Raw<Index>>, SharedCacheError> {
-        let Some(Document::Index(index)) = self.document(&image_tag(key))? else {
+        let PlaceKind::Oci(oci) = &self.kind else {
+            return Ok(None);
+        };
+        let Some(Document::Index(index)) = oci.document(&image_tag(key))? else {
             return Ok(None);
         };
         let image = image.digest();

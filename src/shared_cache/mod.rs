@@ -1,4 +1,5 @@
-//! A *shared cache* keeps what was built, in a repository of a registry or an OCI layout, for others who build the same.
+//! A *shared cache* keeps what was built, in a repository of a registry, an OCI layout or a binary cache in Nix's format, for
+//! others who build the same.
 //!
 //! Invariant: an entry says what a step made; that is believed of a trusted key alone (or of anybody, where the user says
 //! so), and what a path holds is proved by its name. Nothing lists all entries: writers never wait for each other, and the
@@ -20,6 +21,8 @@
 //! An image stands under `i-HEX`, the hash of all that it is asked for: an index that lists it, with signatures in the same
 //! annotation.
 //!
+//! A binary cache has the same entries in files beside its narinfos (see `nix_place`), and no images.
+//!
 //! Both have the date on which a writer last had use for them in the annotation `org.opencontainers.image.created`. It is
 //! not signed: it decides how long something stays, never what is believed.
 
@@ -27,6 +30,7 @@ mod age;
 mod entry;
 mod error;
 mod image;
+mod nix_place;
 mod place;
 mod prune;
 mod read;
@@ -42,7 +46,7 @@ pub use error::SharedCacheError;
 pub use place::{CachePlace, PlaceNotes};
 pub use prune::{CachedEntry, Pruned};
 pub use trust::CacheTrust;
-pub use write::{Held, Published, PublishedPath, Signers};
+pub use write::{Held, HeldEntry, Published, PublishedPath, Signers};
 
 /// The caches that a command reads.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! A *place* of a shared cache: a repository of a registry, or an OCI layout.
+//! A *place* of a shared cache: a repository of a registry, an OCI layout, or a binary cache in Nix's format.
 //!
 //! Invariant: looking changes nothing there, and what it gives is unverified unless its name says what it is.
 
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::SharedCacheError;
+use super::nix_place::NixPlace;
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::oci::{Document, Manifest, Raw, Reference};
@@ -15,13 +16,11 @@ use crate::transport::read::LayoutBlobs;
 use crate::transport::registry::{PushOptions, RegistryConfig, RegistrySink, Remote};
 use crate::transport::{Layout, Location, Sink, TransportError};
 
-/// A repository or a layout.
+/// A repository, a layout or a binary cache.
 #[derive(Debug, Clone)]
 pub struct CachePlace {
     name: String,
-    location: Location,
     pub(super) kind: PlaceKind,
-    registries: RegistryConfig,
     notes: PlaceNotes,
 }
 
@@ -41,43 +40,44 @@ struct Notes {
 
 #[derive(Debug, Clone)]
 pub(super) enum PlaceKind {
+    /// Keeps layers, and images.
+    Oci(OciPlace),
+    /// Keeps archives, and no images.
+    Nix(NixPlace),
+}
+
+/// A repository or a layout.
+#[derive(Debug, Clone)]
+pub(super) struct OciPlace {
+    /// As the user wrote it.
+    pub name: String,
+    location: Location,
+    pub kind: OciKind,
+    registries: RegistryConfig,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum OciKind {
     Registry(Box<Remote>, Reference),
     Layout(PathBuf),
 }
 
 impl CachePlace {
-    /// The place that a text names: `docker://HOST/NAME` or `oci:DIR`, a path relative to `dir`. Nobody is asked yet.
+    /// The place that a text names: `docker://HOST/NAME`, `oci:DIR`, `file:DIR` or `https://…`, a path relative to `dir`.
+    /// Nobody is asked yet.
     pub fn parse(
         text: &str,
         dir: &Path,
         registries: &RegistryConfig,
         notes: &PlaceNotes,
     ) -> Result<Self, SharedCacheError> {
-        let wrong = |reason: &str| SharedCacheError::Place {
-            text: text.to_owned(),
-            reason: reason.to_owned(),
-        };
-        let location: Location = text.parse().map_err(SharedCacheError::Transport)?;
-        let location = location.below(dir);
-        let kind = match &location {
-            Location::Registry(name) => {
-                let reference: Reference = name.parse().map_err(TransportError::from)?;
-                if reference.tag().is_some() || reference.digest().is_some() {
-                    return Err(wrong("it names one image; entries have tags of their own"));
-                }
-                PlaceKind::Registry(Box::new(Remote::new(registries, &reference)?), reference)
-            }
-            Location::Layout { path, name: None } => PlaceKind::Layout(path.clone()),
-            Location::Layout { name: Some(_), .. } => {
-                return Err(wrong("it names one image; entries have names of their own"));
-            }
-            _ => return Err(wrong("it is neither a registry nor a layout")),
+        let kind = match NixPlace::parse(text, dir, registries) {
+            Some(place) => PlaceKind::Nix(place),
+            None => PlaceKind::Oci(OciPlace::parse(text, dir, registries)?),
         };
         Ok(Self {
             name: text.to_owned(),
-            location,
             kind,
-            registries: registries.clone(),
             notes: notes.clone(),
         })
     }
@@ -87,11 +87,24 @@ impl CachePlace {
         &self.name
     }
 
-    /// The registry's host and the repository, where the place is one.
-    pub fn repository(&self) -> Option<(&str, &str)> {
+    /// Whether a network lies before it.
+    pub fn is_remote(&self) -> bool {
         match &self.kind {
-            PlaceKind::Registry(_, reference) => Some((reference.registry(), reference.repository())),
-            PlaceKind::Layout(_) => None,
+            PlaceKind::Oci(oci) => oci.repository().is_some(),
+            PlaceKind::Nix(nix) => nix.dir().is_none(),
+        }
+    }
+
+    /// Whether it keeps images, and what belongs to them.
+    pub fn keeps_images(&self) -> bool {
+        matches!(self.kind, PlaceKind::Oci(_))
+    }
+
+    /// What can be read alone is an error.
+    pub fn check_writable(&self) -> Result<(), SharedCacheError> {
+        match &self.kind {
+            PlaceKind::Nix(nix) => nix.writable().map(drop),
+            PlaceKind::Oci(_) => Ok(()),
         }
     }
 
@@ -100,9 +113,13 @@ impl CachePlace {
         !self.notes().failed.contains(&self.name)
     }
 
-    /// Takes note of a failure: a registry that failed is not asked again.
+    /// Takes note of a failure: a registry or a binary cache that failed is not asked again.
     pub fn note(&self, error: &SharedCacheError) {
-        if matches!(error, SharedCacheError::Transport(TransportError::Registry(_))) {
+        let failed = matches!(
+            error,
+            SharedCacheError::Transport(TransportError::Registry(_)) | SharedCacheError::Nix(_)
+        );
+        if failed {
             self.notes().failed.insert(self.name.clone());
         }
     }
@@ -129,13 +146,86 @@ impl CachePlace {
         self.notes.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Why an entry cannot be used.
+    pub(super) fn refused(&self, tag: &str, reason: String) -> SharedCacheError {
+        SharedCacheError::Refused {
+            place: self.name.clone(),
+            tag: tag.to_owned(),
+            reason,
+        }
+    }
+
+    /// The place of what has this tag.
+    pub fn tagged(&self, tag: &str) -> Result<Location, SharedCacheError> {
+        Ok(self.oci()?.tagged(tag)?)
+    }
+
+    /// Opens it for writing under a tag; `beside` are repositories that blobs may be taken from, each with its registry's
+    /// host.
+    pub fn sink<'a>(
+        &self,
+        tag: &str,
+        beside: &[(String, String)],
+        reporter: &'a dyn Reporter,
+    ) -> Result<Box<dyn Sink + 'a>, SharedCacheError> {
+        Ok(self.oci()?.sink(tag, beside, reporter)?)
+    }
+
+    fn oci(&self) -> Result<&OciPlace, SharedCacheError> {
+        match &self.kind {
+            PlaceKind::Oci(oci) => Ok(oci),
+            PlaceKind::Nix(_) => Err(SharedCacheError::NoImages {
+                place: self.name.clone(),
+            }),
+        }
+    }
+}
+
+impl OciPlace {
+    fn parse(text: &str, dir: &Path, registries: &RegistryConfig) -> Result<Self, SharedCacheError> {
+        let wrong = |reason: &str| SharedCacheError::Place {
+            text: text.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let location: Location = text.parse().map_err(SharedCacheError::Transport)?;
+        let location = location.below(dir);
+        let kind = match &location {
+            Location::Registry(name) => {
+                let reference: Reference = name.parse().map_err(TransportError::from)?;
+                if reference.tag().is_some() || reference.digest().is_some() {
+                    return Err(wrong("it names one image; entries have tags of their own"));
+                }
+                OciKind::Registry(Box::new(Remote::new(registries, &reference)?), reference)
+            }
+            Location::Layout { path, name: None } => OciKind::Layout(path.clone()),
+            Location::Layout { name: Some(_), .. } => {
+                return Err(wrong("it names one image; entries have names of their own"));
+            }
+            _ => return Err(wrong("it is neither a registry nor a layout nor a binary cache")),
+        };
+        Ok(Self {
+            name: text.to_owned(),
+            location,
+            kind,
+            registries: registries.clone(),
+        })
+    }
+
+    /// The registry's host and the repository, where the place is one.
+    fn repository(&self) -> Option<(&str, &str)> {
+        match &self.kind {
+            OciKind::Registry(_, reference) => Some((reference.registry(), reference.repository())),
+            OciKind::Layout(_) => None,
+        }
+    }
+
     /// How registries are reached.
     pub(super) fn registries(&self) -> &RegistryConfig {
         &self.registries
     }
 
     /// The place of what has this tag.
-    pub fn tagged(&self, tag: &str) -> Result<Location, TransportError> {
+    pub(super) fn tagged(&self, tag: &str) -> Result<Location, TransportError> {
         let tagged = self.location.tagged(tag)?;
         Ok(tagged.expect("registries and layouts have tags"))
     }
@@ -143,26 +233,26 @@ impl CachePlace {
     /// False for a layout that nobody has written yet.
     pub(super) fn exists(&self) -> bool {
         match &self.kind {
-            PlaceKind::Registry(..) => true,
-            PlaceKind::Layout(path) => path.join("oci-layout").exists(),
+            OciKind::Registry(..) => true,
+            OciKind::Layout(path) => path.join("oci-layout").exists(),
         }
     }
 
     /// The manifest under a tag; `None` where there is none.
     pub(super) fn manifest(&self, tag: &str) -> Result<Option<Raw<Manifest>>, TransportError> {
         match &self.kind {
-            PlaceKind::Registry(remote, _) => remote.manifest(tag),
-            PlaceKind::Layout(_) if !self.exists() => Ok(None),
-            PlaceKind::Layout(path) => LayoutBlobs::open(path)?.tagged(tag),
+            OciKind::Registry(remote, _) => remote.manifest(tag),
+            OciKind::Layout(_) if !self.exists() => Ok(None),
+            OciKind::Layout(path) => LayoutBlobs::open(path)?.tagged(tag),
         }
     }
 
     /// The manifest or index under a tag, as the place itself has it; `None` where there is none.
     pub(super) fn document(&self, tag: &str) -> Result<Option<Document>, TransportError> {
         match &self.kind {
-            PlaceKind::Registry(remote, _) => remote.document(tag),
-            PlaceKind::Layout(_) if !self.exists() => Ok(None),
-            PlaceKind::Layout(path) => {
+            OciKind::Registry(remote, _) => remote.document(tag),
+            OciKind::Layout(_) if !self.exists() => Ok(None),
+            OciKind::Layout(path) => {
                 let blobs = LayoutBlobs::open(path)?;
                 let named = blobs.named()?;
                 let found = named.iter().find(|(name, _)| name == tag);
@@ -174,22 +264,21 @@ impl CachePlace {
     /// Writes a manifest or an index, whose blobs are there, under a tag.
     pub(super) fn put_document(&self, tag: &str, document: &Document) -> Result<(), TransportError> {
         match &self.kind {
-            PlaceKind::Registry(remote, _) => remote.put_document(tag, document),
-            PlaceKind::Layout(path) => Layout::new(path, None).put_document(tag, document),
+            OciKind::Registry(remote, _) => remote.put_document(tag, document),
+            OciKind::Layout(path) => Layout::new(path, None).put_document(tag, document),
         }
     }
 
     /// A blob, **unverified**; `None` where it is not there.
     pub(super) fn blob(&self, digest: &Digest, size: u64) -> Result<Option<Box<dyn Read + Send>>, TransportError> {
         match &self.kind {
-            PlaceKind::Registry(remote, _) => remote.blob(digest, Some(size)),
-            PlaceKind::Layout(path) => LayoutBlobs::open(path)?.blob(digest),
+            OciKind::Registry(remote, _) => remote.blob(digest, Some(size)),
+            OciKind::Layout(path) => LayoutBlobs::open(path)?.blob(digest),
         }
     }
 
-    /// Opens it for writing under a tag; `beside` are repositories that blobs may be taken from, each with its registry's
-    /// host.
-    pub fn sink<'a>(
+    /// Opens it for writing under a tag: see [`CachePlace::sink`].
+    pub(super) fn sink<'a>(
         &self,
         tag: &str,
         beside: &[(String, String)],

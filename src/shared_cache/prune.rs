@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::ENTRY_TYPE;
 use super::age;
 use super::error::SharedCacheError;
-use super::place::{CachePlace, PlaceKind};
+use super::place::{CachePlace, OciKind, PlaceKind};
 use crate::digest::{ContentDigest, Digest};
 use crate::oci::Document;
 use crate::parallel;
@@ -56,8 +56,12 @@ impl CachedEntry {
 impl CachePlace {
     /// All entries, by their tags.
     pub fn entries(&self) -> Result<Vec<CachedEntry>, SharedCacheError> {
-        let found = match &self.kind {
-            PlaceKind::Registry(remote, _) => {
+        let oci = match &self.kind {
+            PlaceKind::Oci(oci) => oci,
+            PlaceKind::Nix(nix) => return nix.entries(),
+        };
+        let found = match &oci.kind {
+            OciKind::Registry(remote, _) => {
                 let tags: Vec<String> = remote.tags()?.into_iter().filter(|tag| is_entry_tag(tag)).collect();
                 let read = parallel::map(&tags, THREADS, |tag| remote.document(tag))?;
                 tags.into_iter()
@@ -65,30 +69,24 @@ impl CachePlace {
                     .filter_map(|(tag, read)| Some((tag, read?)))
                     .collect()
             }
-            PlaceKind::Layout(_) if !self.exists() => Vec::new(),
-            PlaceKind::Layout(path) => {
+            OciKind::Layout(_) if !oci.exists() => Vec::new(),
+            OciKind::Layout(path) => {
                 let blobs = LayoutBlobs::open(path)?;
                 let named = blobs.named()?.into_iter().filter(|(name, _)| is_entry_tag(name));
                 let read = named.map(|(name, listed)| Ok((name, blobs.document(&listed)?)));
                 read.collect::<Result<Vec<(String, Document)>, TransportError>>()?
             }
         };
-        let mut by_digest: BTreeMap<ContentDigest, CachedEntry> = BTreeMap::new();
-        for (tag, document) in found {
-            let Some(entry) = entry_in(&tag, &document) else {
-                continue;
-            };
-            let entry = by_digest.entry(entry.digest).or_insert(entry);
-            entry.tags.push(tag);
-        }
-        let mut entries: Vec<CachedEntry> = by_digest.into_values().collect();
-        entries.iter_mut().for_each(|entry| entry.tags.sort());
-        entries.sort_by(|a, b| a.tag().cmp(b.tag()));
-        Ok(entries)
+        Ok(joined(
+            found
+                .into_iter()
+                .filter_map(|(tag, document)| Some((entry_in(&tag, &document)?, tag))),
+        ))
     }
 
     /// Takes entries out, and tells each that is gone. `beside` is the name of what is kept beside an image: in a layout it
-    /// goes with the last entry of its image, in a registry nobody can tell whether that was the last.
+    /// goes with the last entry of its image, in a registry nobody can tell whether that was the last. The archives of a binary
+    /// cache stay: others take paths from it without any entry.
     pub fn prune(
         &self,
         entries: &[CachedEntry],
@@ -98,9 +96,13 @@ impl CachePlace {
         if entries.is_empty() {
             return Ok(Pruned::default());
         }
-        match &self.kind {
-            PlaceKind::Registry(remote, _) => prune_registry(remote, entries, told),
-            PlaceKind::Layout(path) => {
+        let oci = match &self.kind {
+            PlaceKind::Oci(oci) => oci,
+            PlaceKind::Nix(nix) => return nix.prune(entries, told),
+        };
+        match &oci.kind {
+            OciKind::Registry(remote, _) => prune_registry(remote, entries, told),
+            OciKind::Layout(path) => {
                 let pairs = entries.iter().flat_map(|entry| {
                     let tags = entry.tags.iter();
                     tags.map(|tag| (tag.clone(), entry.digest))
@@ -114,6 +116,18 @@ impl CachePlace {
             }
         }
     }
+}
+
+/// Entries with all their tags, by the tags; each comes once with each of them.
+pub(super) fn joined(found: impl Iterator<Item = (CachedEntry, String)>) -> Vec<CachedEntry> {
+    let mut by_digest: BTreeMap<ContentDigest, CachedEntry> = BTreeMap::new();
+    for (entry, tag) in found {
+        by_digest.entry(entry.digest).or_insert(entry).tags.push(tag);
+    }
+    let mut entries: Vec<CachedEntry> = by_digest.into_values().collect();
+    entries.iter_mut().for_each(|entry| entry.tags.sort());
+    entries.sort_by(|a, b| a.tag().cmp(b.tag()));
+    entries
 }
 
 /// Deletes manifests. That takes all their tags, so that those are looked at first that are none of entries.
@@ -137,7 +151,7 @@ fn prune_registry(
 }
 
 /// Whether a tag has the form of an entry's.
-fn is_entry_tag(tag: &str) -> bool {
+pub(super) fn is_entry_tag(tag: &str) -> bool {
     let hex = ["p-", "b-", "i-"].iter().find_map(|prefix| tag.strip_prefix(prefix));
     hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
 }

@@ -7,9 +7,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use super::entry::{ENTRY_SIZE_MAX, ENTRY_TYPE, Entry};
+use super::entry::{ENTRY_SIZE_MAX, ENTRY_TYPE, Entry, Holding};
 use super::error::SharedCacheError;
-use super::place::CachePlace;
+use super::place::{CachePlace, OciPlace, PlaceKind};
 use super::trust::{CacheTrust, Statement};
 use super::{SharedCache, build_tag, plan_tag};
 use crate::build::{Asked, Offer, SharedBuilds};
@@ -41,11 +41,16 @@ impl SharedBuilds for SharedCache {
 
     fn fetch(&self, offer: &Offer, path: &StorePath, dest: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
         let place = self.places.iter().find(|place| place.name() == offer.place);
-        let built = offer.members.get(path).and_then(|member| member.built.as_ref());
-        let (Some(place), Some(built)) = (place, built) else {
+        let member = offer.members.get(path);
+        let built = member.and_then(|member| Some((&member.info, member.built.as_ref()?)));
+        let (Some(place), Some((info, built))) = (place, built) else {
             unreachable!("what is offered comes from one of the places, and only what was built is fetched");
         };
-        Ok(unpack(place, &built.blob, built.size, path, dest)?)
+        let fetched = match &place.kind {
+            PlaceKind::Oci(oci) => unpack(oci, &built.blob, built.size, path, dest),
+            PlaceKind::Nix(nix) => nix.restore(info, dest),
+        };
+        Ok(fetched?)
     }
 
     fn note_damage(&self, offer: &Offer) {
@@ -93,17 +98,27 @@ fn read_entry(
     asked: &Asked,
     trust: &CacheTrust,
 ) -> Result<Option<Offer>, SharedCacheError> {
-    let Some(manifest) = place.manifest(tag)? else {
-        return Ok(None);
+    let refused = |reason: String| place.refused(tag, reason);
+    let offer = match &place.kind {
+        PlaceKind::Oci(oci) => {
+            let Some(manifest) = oci.manifest(tag)? else {
+                return Ok(None);
+            };
+            let digest = believed(&manifest, trust).map_err(refused)?;
+            let config = read_config(oci, &digest, manifest.config.size)?;
+            let entry = Entry::parse(&config).map_err(refused)?;
+            entry.offer(&Holding::Layers(&manifest), asked, place.name())
+        }
+        PlaceKind::Nix(nix) => {
+            let Some(record) = nix.record(tag)? else {
+                return Ok(None);
+            };
+            let record = record.map_err(refused)?;
+            record.check(trust).map_err(refused)?;
+            record.entry.offer(&Holding::Archives, asked, place.name())
+        }
     };
-    let refused = |reason: String| SharedCacheError::Refused {
-        place: place.name().to_owned(),
-        tag: tag.to_owned(),
-        reason,
-    };
-    let digest = believed(&manifest, trust).map_err(refused)?;
-    let config = read_config(place, &digest, manifest.config.size)?;
-    let offer = Entry::offer(&config, &manifest, asked, place.name()).map_err(refused)?;
+    let offer = offer.map_err(refused)?;
     let mut built = offer.members.values().filter_map(|member| member.built.as_ref());
     if !trust.unwalled && built.any(|built| !built.sandboxed) {
         return Err(refused("it was built without a sandbox".to_owned()));
@@ -125,7 +140,7 @@ pub(super) fn believed(manifest: &Raw<Manifest>, trust: &CacheTrust) -> Result<D
     Ok(digest)
 }
 
-pub(super) fn read_config(place: &CachePlace, digest: &Digest, size: u64) -> Result<Vec<u8>, SharedCacheError> {
+pub(super) fn read_config(place: &OciPlace, digest: &Digest, size: u64) -> Result<Vec<u8>, SharedCacheError> {
     let mut config = Vec::new();
     let opened = open(place, digest, size)?;
     let read = io::Read::read_to_end(&mut VerifyingReader::new(opened, *digest, Some(size)), &mut config);
@@ -133,30 +148,24 @@ pub(super) fn read_config(place: &CachePlace, digest: &Digest, size: u64) -> Res
     Ok(config)
 }
 
-fn open(place: &CachePlace, digest: &Digest, size: u64) -> Result<Box<dyn io::Read + Send>, SharedCacheError> {
+fn open(place: &OciPlace, digest: &Digest, size: u64) -> Result<Box<dyn io::Read + Send>, SharedCacheError> {
     let missing = || SharedCacheError::Missing {
-        place: place.name().to_owned(),
+        place: place.name.clone(),
         digest: *digest,
     };
     place.blob(digest, size)?.ok_or_else(missing)
 }
 
-fn unreadable(place: &CachePlace, digest: &Digest, source: io::Error) -> SharedCacheError {
+fn unreadable(place: &OciPlace, digest: &Digest, source: io::Error) -> SharedCacheError {
     SharedCacheError::Transport(TransportError::Read {
-        place: place.name().to_owned(),
+        place: place.name.clone(),
         what: format!("the blob `{digest}`"),
         source,
     })
 }
 
 /// Writes the tree of `path` that a layer holds to `dest`.
-fn unpack(
-    place: &CachePlace,
-    digest: &Digest,
-    size: u64,
-    path: &StorePath,
-    dest: &Path,
-) -> Result<(), SharedCacheError> {
+fn unpack(place: &OciPlace, digest: &Digest, size: u64, path: &StorePath, dest: &Path) -> Result<(), SharedCacheError> {
     let (blob, unpacked) = (dest.with_extension("layer"), dest.with_extension("unpacked"));
     let mut file = File::create_new(&blob).context("create", &blob)?;
     let opened = open(place, digest, size)?;

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use super::entry::{BuiltMember, ENTRY_TYPE, Entry, Member};
 use super::error::SharedCacheError;
-use super::place::CachePlace;
+use super::nix_place::Record;
+use super::place::{CachePlace, OciPlace, PlaceKind};
 use super::read::{believed, read_config};
 use super::trust::{CacheTrust, Statement};
 use super::{age, build_tag, plan_tag};
@@ -16,7 +17,7 @@ use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::image::{Image, ImageLayer};
 use crate::layer::{self, LayerCache, LayerContent, LayerInput, PackOptions, StoreEntry};
-use crate::oci::{self, ConfigDocument, Descriptor, Document, Manifest, Raw};
+use crate::oci::{self, Annotations, ConfigDocument, Descriptor, Document, Manifest, Raw};
 use crate::store::PathDetails;
 use crate::store_path::{StoreDir, StorePath};
 use crate::transport::Companion;
@@ -47,7 +48,26 @@ pub enum Held {
     /// An entry.
     Current,
     /// An entry whose date is of another day: who uses it writes it again.
-    Stale(Box<Raw<Manifest>>),
+    Stale(HeldEntry),
+}
+
+/// An entry as its place has it.
+#[derive(Debug, Clone)]
+pub struct HeldEntry(Box<HeldForm>);
+
+#[derive(Debug, Clone)]
+enum HeldForm {
+    Manifest(Raw<Manifest>),
+    Record(Record),
+}
+
+impl HeldForm {
+    fn annotations(&self) -> &Annotations {
+        match self {
+            Self::Manifest(manifest) => &manifest.annotations,
+            Self::Record(record) => &record.annotations,
+        }
+    }
 }
 
 /// What a step made, to be published.
@@ -79,41 +99,64 @@ pub struct PublishedPath {
 impl CachePlace {
     /// Whether there is an entry of a step that need not be written again.
     pub fn has(&self, plan_key: &Digest, signers: &Signers, now: Option<i64>) -> Result<Held, SharedCacheError> {
-        let found = self.manifest(&plan_tag(plan_key))?;
-        let believed = found.filter(|manifest| believed(manifest, &signers.trust()).is_ok());
-        let believed = believed.filter(|_| !self.is_damaged(plan_key));
-        Ok(match believed {
+        let tag = plan_tag(plan_key);
+        let trust = signers.trust();
+        let believed = match &self.kind {
+            PlaceKind::Oci(oci) => {
+                let found = oci.manifest(&tag)?;
+                let believed = found.filter(|manifest| believed(manifest, &trust).is_ok());
+                believed.map(HeldForm::Manifest)
+            }
+            PlaceKind::Nix(nix) => {
+                let found = nix.record(&tag)?.and_then(Result::ok);
+                found
+                    .filter(|record| record.check(&trust).is_ok())
+                    .map(HeldForm::Record)
+            }
+        };
+        Ok(match believed.filter(|_| !self.is_damaged(plan_key)) {
             None => Held::Lacking,
-            Some(manifest) if age::is_stale(&manifest.annotations, now) => Held::Stale(Box::new(manifest)),
+            Some(held) if age::is_stale(held.annotations(), now) => Held::Stale(HeldEntry(Box::new(held))),
             Some(_) => Held::Current,
         })
     }
 
     /// Writes an entry that is there again, with the date of `now` and nothing else changed.
-    pub fn renew(&self, entry: &Raw<Manifest>, plan_key: &Digest, now: i64) -> Result<(), SharedCacheError> {
-        let unreadable = |reason: String| SharedCacheError::Refused {
-            place: self.name().to_owned(),
-            tag: plan_tag(plan_key),
-            reason,
-        };
+    pub fn renew(&self, held: &HeldEntry, plan_key: &Digest, now: i64) -> Result<(), SharedCacheError> {
+        match (&self.kind, &*held.0) {
+            (PlaceKind::Oci(oci), HeldForm::Manifest(manifest)) => self.renew_manifest(oci, manifest, plan_key, now),
+            (PlaceKind::Nix(nix), HeldForm::Record(record)) => nix.put(&record.dated(Some(now)), Some(now)),
+            // What one kind of place has is never given to the other.
+            _ => Ok(()),
+        }
+    }
+
+    fn renew_manifest(
+        &self,
+        oci: &OciPlace,
+        entry: &Raw<Manifest>,
+        plan_key: &Digest,
+        now: i64,
+    ) -> Result<(), SharedCacheError> {
+        let unreadable = |reason: String| self.refused(&plan_tag(plan_key), reason);
         let digest = entry.config.digest.sha256();
         let digest = digest.ok_or_else(|| unreadable("its config is not named by a SHA-256".to_owned()))?;
-        let config = read_config(self, &digest, entry.config.size)?;
-        let build_key = Entry::build_key_in(&config).map_err(unreadable)?;
+        let config = read_config(oci, &digest, entry.config.size)?;
+        let build_key = Entry::parse(&config).map_err(unreadable)?.build_key();
         let renewed = age::renewed(&Document::Manifest(entry.clone()), now)?;
-        self.put_document(&plan_tag(plan_key), &renewed)?;
+        oci.put_document(&plan_tag(plan_key), &renewed)?;
         let Some(tag) = build_key.as_ref().map(build_tag) else {
             return Ok(());
         };
         // Another plan's entry of the same build that is still young stays.
-        let other = self.manifest(&tag)?;
+        let other = oci.manifest(&tag)?;
         if other.is_none_or(|other| age::is_stale(&other.annotations, Some(now))) {
-            self.put_document(&tag, &renewed)?;
+            oci.put_document(&tag, &renewed)?;
         }
         Ok(())
     }
 
-    /// Writes an entry, dated `now`; gives how many bytes of layers were sent.
+    /// Writes an entry, dated `now`; gives how many bytes of layers or archives were sent.
     pub fn publish(
         &self,
         step: &Published,
@@ -122,21 +165,24 @@ impl CachePlace {
         cache: &LayerCache,
         reporter: &dyn Reporter,
     ) -> Result<u64, SharedCacheError> {
-        let layers = pack(step, cache, reporter)?;
-        let by_path: BTreeMap<&StorePath, &ImageLayer> =
-            (step.held().map(|held| &held.details.info.path)).zip(&layers).collect();
-        let members = step.closure.iter().map(|path| path.member(&by_path));
-        let entry = Entry::new(step.plan_key, step.output.clone(), sorted(members.collect()));
-        let companion = companion(step, &entry, layers.clone(), signers, now)?;
-        let stored = self
-            .sink(&companion.tag, &[], reporter)?
-            .put_companion(&companion, &|_| Ok(()))?;
+        let sent = match &self.kind {
+            PlaceKind::Oci(oci) => {
+                let companion = companion(step, signers, now, cache, reporter)?;
+                let sink = oci.sink(&companion.tag, &[], reporter)?;
+                sink.put_companion(&companion, &|_| Ok(()))?.bytes_sent
+            }
+            PlaceKind::Nix(nix) => {
+                let sent = nix.put_archives(&step.closure, &signers.keys)?;
+                nix.put(&Record::new(step.entry(&|_| None), &signers.keys).dated(now), now)?;
+                sent
+            }
+        };
         reporter.report(Event::BuildPublished {
             name: step.label.clone(),
             to: self.name().to_owned(),
-            sent: stored.bytes_sent,
+            sent,
         });
-        Ok(stored.bytes_sent)
+        Ok(sent)
     }
 }
 
@@ -151,6 +197,12 @@ impl Published {
         self.closure.iter().filter(|path| !path.is_unpacked)
     }
 
+    /// What is said of it, where `layer_of` knows the layer of a path that is held.
+    fn entry(&self, layer_of: &dyn Fn(&StorePath) -> Option<Digest>) -> Entry {
+        let members = self.closure.iter().map(|path| path.member(layer_of));
+        Entry::new(self.plan_key, self.output.clone(), sorted(members.collect()))
+    }
+
     /// The build key, where a derivation made the output.
     fn build_key(&self) -> Option<Digest> {
         let output = self.closure.iter().find(|path| path.details.info.path == self.output)?;
@@ -160,10 +212,15 @@ impl Published {
 }
 
 impl PublishedPath {
-    fn member(&self, layers: &BTreeMap<&StorePath, &ImageLayer>) -> Member {
+    fn member(&self, layer_of: &dyn Fn(&StorePath) -> Option<Digest>) -> Member {
         let info = &self.details.info;
-        let layer = layers.get(&info.path).and_then(|layer| layer.digest().sha256());
         let provenance = &self.details.provenance;
+        let built = || BuiltMember {
+            derivation: self.details.derivation_json.clone(),
+            sandboxed: provenance.sandboxed,
+            declared: provenance.declared.iter().cloned().collect(),
+            layer: layer_of(&info.path),
+        };
         Member {
             path: info.path.clone(),
             nar_hash: info.nar_hash,
@@ -171,12 +228,7 @@ impl PublishedPath {
             references: info.references.clone(),
             self_reference: info.self_reference,
             plan_key: self.plan_key,
-            built: layer.map(|layer| BuiltMember {
-                derivation: self.details.derivation_json.clone(),
-                sandboxed: provenance.sandboxed,
-                declared: provenance.declared.iter().cloned().collect(),
-                layer,
-            }),
+            built: (!self.is_unpacked).then(built),
         }
     }
 }
@@ -207,13 +259,18 @@ fn pack(step: &Published, cache: &LayerCache, reporter: &dyn Reporter) -> Result
     Ok(packed.into_iter().map(of_image).collect())
 }
 
+/// The entry of a step with its layers.
 fn companion(
     step: &Published,
-    entry: &Entry,
-    layers: Vec<ImageLayer>,
     signers: &Signers,
     now: Option<i64>,
+    cache: &LayerCache,
+    reporter: &dyn Reporter,
 ) -> Result<Companion, SharedCacheError> {
+    let layers = pack(step, cache, reporter)?;
+    let by_path: BTreeMap<&StorePath, &ImageLayer> =
+        (step.held().map(|held| &held.details.info.path)).zip(&layers).collect();
+    let entry = step.entry(&|path| by_path.get(path).and_then(|layer| layer.digest().sha256()));
     let config = entry.bytes();
     let digest = Digest::of(&config);
     let config = Raw::opaque(config, digest.into());

@@ -176,7 +176,7 @@ fn read_cache(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option<
     Some(SharedCaches {
         dir: dir.to_owned(),
         from: checked("from", checks::cache_place),
-        to: checked("to", checks::cache_place),
+        to: checked("to", checks::written_cache_place),
         trusted_keys: checked("trusted-keys", checks::public_key),
     })
 }

@@ -171,7 +171,7 @@ pub(super) const SHARED_CACHE: &[Key] = &[
         key(
             "from",
             TEXTS,
-            "Places asked before anything is built: `docker://HOST/NAME` or `oci:DIR`, relative to this file.",
+            "Places asked before anything is built: `docker://HOST/NAME`, `oci:DIR`, `file:DIR` or `https://…`, relative to this file.",
         ),
         &["read", "pull"],
     ),
@@ -179,7 +179,7 @@ pub(super) const SHARED_CACHE: &[Key] = &[
         key(
             "to",
             TEXTS,
-            "Places that what was built goes to, in the form of `from`.",
+            "Places that what was built goes to: `docker://HOST/NAME`, `oci:DIR` or `file:DIR`, relative to this file.",
         ),
         &["write", "push"],
     ),

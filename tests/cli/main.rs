@@ -65,6 +65,7 @@ mod rust;
 mod scripts;
 mod serve;
 mod shared_builds;
+mod shared_nix;
 mod shared_prune;
 mod specs;
 mod store;

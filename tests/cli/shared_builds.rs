@@ -53,7 +53,7 @@ impl Builder {
     }
 
     /// Builds with a cache to write to.
-    fn fill(&self, command: &[&str], cache: &str) -> Ran {
+    pub fn fill(&self, command: &[&str], cache: &str) -> Ran {
         let secret = self.secret.to_str().unwrap();
         let more = ["--cache-to", cache, "--cache-sign-key", secret];
         self.place.run(&[command, &more].concat()).success()

@@ -125,10 +125,12 @@ pub struct BuildFlags {
     /// Most processes and threads of each script [default: `[build] max-processes`, as above]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     pub max_processes: Option<u64>,
-    /// Shared cache asked before anything is built: docker://HOST/NAME or oci:DIR; repeatable, before those of spec and machine
+    /// Shared cache asked before anything is built: docker://HOST/NAME, oci:DIR, or a binary cache file:DIR or https://…;
+    /// repeatable, before those of spec and machine
     #[arg(long, value_name = "PLACE")]
     pub cache_from: Vec<String>,
-    /// Shared cache that what was built goes to; repeatable, besides those of spec and machine
+    /// Shared cache that what was built goes to: docker://HOST/NAME, oci:DIR or file:DIR; repeatable, besides those of spec and
+    /// machine
     #[arg(long, value_name = "PLACE")]
     pub cache_to: Vec<String>,
     /// Public key whose entries in shared caches are believed, NAME:BASE64; repeatable

@@ -241,21 +241,29 @@ pub(super) fn input_place(text: &str) -> Check<String> {
     local_path(text)
 }
 
-/// A place of a shared cache: `docker://HOST/NAME` or `oci:DIR`, without a tag.
+/// What a place of a shared cache may be.
+const CACHE_PLACES: &str =
+    "write `docker://HOST/NAME`, `oci:DIR`, or for a binary cache `file:DIR` or `https://HOST/PATH`";
+
+/// A place of a shared cache that is read: `docker://HOST/NAME` or `oci:DIR` without a tag, `file:DIR` or `https://…`.
 pub(super) fn cache_place(text: &str) -> Check<String> {
+    if let Some(rest) = ["file:", "http://", "https://"]
+        .iter()
+        .find_map(|prefix| text.strip_prefix(prefix))
+    {
+        return match rest.is_empty() {
+            true => advise("it names no binary cache", CACHE_PLACES),
+            false => Ok(text.to_owned()),
+        };
+    }
     let (name, is_registry) = match (text.strip_prefix("docker://"), text.strip_prefix("oci:")) {
         (Some(name), _) => (name, true),
         (None, Some(name)) => (name, false),
-        (None, None) => {
-            return advise(
-                "it is not a place for a shared cache",
-                "write `docker://HOST/NAME` or `oci:DIR`",
-            );
-        }
+        (None, None) => return advise("it is not a place for a shared cache", CACHE_PLACES),
     };
     let last = name.rsplit('/').next().unwrap_or_default();
     if name.is_empty() || (is_registry && !name.contains('/')) {
-        return advise("it names no repository", "write `docker://HOST/NAME` or `oci:DIR`");
+        return advise("it names no repository", CACHE_PLACES);
     }
     if last.contains([':', '@']) {
         return advise(
@@ -264,6 +272,17 @@ pub(super) fn cache_place(text: &str) -> Check<String> {
         );
     }
     Ok(text.to_owned())
+}
+
+/// A place of a shared cache that is written: a binary cache only in a directory.
+pub(super) fn written_cache_place(text: &str) -> Check<String> {
+    match text.starts_with("http:") || text.starts_with("https:") {
+        true => advise(
+            "a binary cache is not written over HTTP",
+            "name the directory that the web server serves: `file:DIR`",
+        ),
+        false => cache_place(text),
+    }
 }
 
 /// A public key: `NAME:BASE64` of 32 bytes.
