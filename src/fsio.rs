@@ -17,12 +17,16 @@ mod output;
 mod owner;
 mod remove;
 mod sweep;
+mod used;
 mod walk;
 
 pub use output::{Target, is_standard_output, write_output};
 pub use owner::{Owner, give, keep_owner, owner_at};
 pub use remove::{remove_tree, remove_tree_while};
 pub use sweep::{is_temporary, sweep};
+pub use used::{
+    Disposable, cached_names, disposable_files, disposable_tree, free_bytes, last_use, note_use, on_one_disk,
+};
 pub use walk::{walk, walk_upwards};
 
 /// A path without `.` and, where a name stands before it, `..`; no link is looked at. `..` at the root leads nowhere.

@@ -174,7 +174,11 @@ impl StoreError {
             ),
             Self::NewerSchema { .. } => Some("use that newer layerize, or another store with `--store DIR`".to_owned()),
             Self::ReadOnly { .. } => {
-                Some("run as the store's owner, or use another store with `--store DIR`".to_owned())
+                Some(
+                    "what was built there can be used; to build or add something new run as the store's owner, or use a store \
+                     of your own: `--store DIR`"
+                        .to_owned(),
+                )
             }
             Self::NotValid { needed_by: None, .. } => {
                 Some("`layerize store ls` lists what is there; build the package that makes it".to_owned())

@@ -83,6 +83,21 @@ impl GcReport {
     }
 }
 
+/// A valid path, as [`Store::survey`] finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SurveyedPath {
+    /// The path.
+    pub path: StorePath,
+    /// Size of its archive in bytes.
+    pub bytes: u64,
+    /// When somebody last had use for it itself.
+    pub used: SystemTime,
+    /// What it refers to, as indices.
+    pub references: Vec<usize>,
+    /// Whether roots or running processes keep it.
+    pub is_kept: bool,
+}
+
 /// All valid paths, and what keeps them.
 struct Picture {
     nodes: Vec<PathNode>,
@@ -231,6 +246,72 @@ impl Store {
             }
         }
         is_empty
+    }
+
+    /// Everything that is valid, and whether roots or processes keep it, sorted.
+    pub fn survey(&self) -> Result<Vec<SurveyedPath>, StoreError> {
+        let picture = self.picture(None)?;
+        let kept = picture.all_kept();
+        let paths = picture.nodes.into_iter().enumerate();
+        let paths = paths.map(|(at, node)| SurveyedPath {
+            path: node.path,
+            bytes: node.size,
+            used: node.used,
+            references: node.references,
+            is_kept: kept.contains(at),
+        });
+        Ok(paths.collect())
+    }
+
+    /// Removes those of `paths` that nothing keeps, that nobody used since the moment beside each, and to which nothing refers
+    /// but what goes with them; gives what went, with the sizes of the archives in bytes. The trees go by
+    /// [`empty_trash`](Self::empty_trash).
+    pub fn remove_unkept(&self, paths: &[(StorePath, SystemTime)]) -> Result<Vec<(StorePath, u64)>, StoreError> {
+        self.check_writable()?;
+        match self.try_remove_unkept(paths) {
+            Err(StoreError::NoSpace { .. }) => {
+                // Forgetting takes space for SQLite's log, of which a full disk has none.
+                let _ = fs::remove_file(self.dir.join(RESERVE));
+                let removed = self.try_remove_unkept(paths);
+                self.database.reserve();
+                removed
+            }
+            other => other,
+        }
+    }
+
+    fn try_remove_unkept(&self, paths: &[(StorePath, SystemTime)]) -> Result<Vec<(StorePath, u64)>, StoreError> {
+        let session = self.session()?;
+        let _lock = self.lock(LockKind::Exclusive)?;
+        let picture = self.picture(None)?;
+        let mut is_chosen = vec![false; picture.nodes.len()];
+        for (path, used) in paths {
+            if let Some(at) = picture.place(path).filter(|&at| picture.nodes[at].used <= *used) {
+                is_chosen[at] = true;
+            }
+        }
+        let others = (0..picture.nodes.len()).filter(|&at| !is_chosen[at]);
+        let mut stays = picture.reach(others);
+        stays.extend(&picture.all_kept());
+        let dead = (0..picture.nodes.len()).filter(|&at| !stays.contains(at));
+        let dead: Vec<&PathNode> = dead.map(|at| &picture.nodes[at]).collect();
+        self.database.forget(dead.iter().map(|node| &node.path))?;
+        self.throw_away(dead.iter().map(|node| &node.path), &session)?;
+        Ok(dead.into_iter().map(|node| (node.path.clone(), node.size)).collect())
+    }
+
+    /// Removes roots whose link is gone, and those of projects whose folder is gone if they were renewed before a moment.
+    pub fn expire_roots(&self, vanished_before: Option<SystemTime>) -> Result<(), StoreError> {
+        self.check_writable()?;
+        // Nobody renews one while this is held.
+        let _lock = self.lock(LockKind::Exclusive)?;
+        for root in self.roots()? {
+            let is_old = || vanished_before.is_some_and(|moment| root.modified < moment);
+            if root.target.is_none() || (is_old() && root.has_vanished()) {
+                self.remove_root_file(&root.name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Finds out what stays and what goes.

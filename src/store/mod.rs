@@ -29,6 +29,7 @@ mod inspect;
 mod mend;
 mod modulo;
 pub mod nix_store;
+mod optimise;
 mod query;
 mod roots;
 mod scan;
@@ -48,8 +49,9 @@ pub use canonical::MTIME;
 pub use database::Addressing;
 pub use error::StoreError;
 pub use evidence::{Evidence, Place, PlaceKind};
-pub use gc::{GcOptions, GcReport, Kept, KeptBy};
+pub use gc::{GcOptions, GcReport, Kept, KeptBy, SurveyedPath};
 pub use import::{Attestation, NewNar, StagedNar};
+pub use optimise::Optimised;
 pub use query::{PathDetails, Provenance};
 pub use roots::{Root, RootOwner};
 pub use session::StagingDir;
@@ -218,6 +220,20 @@ impl Store {
         }
     }
 
+    /// A new empty directory for what is not to become a path of the store, removed when dropped: also where the store is
+    /// somebody else's.
+    pub fn scratch(&self) -> Result<StagingDir, StoreError> {
+        match self.is_read_only() {
+            true => StagingDir::elsewhere(),
+            false => self.stage(),
+        }
+    }
+
+    /// Whether there is a store in `dir` that this user may not write to.
+    pub fn is_foreign(dir: &Path) -> bool {
+        is_read_only(dir)
+    }
+
     /// A new empty directory on the store's file system, removed when dropped (or by the next run after a crash).
     pub fn stage(&self) -> Result<StagingDir, StoreError> {
         StagingDir::create(&self.session()?)
@@ -303,7 +319,12 @@ impl Store {
         self.database.read_only()
     }
 
-    fn check_writable(&self) -> Result<(), StoreError> {
+    /// That something can be written.
+    ///
+    /// # Errors
+    ///
+    /// The store belongs to somebody else, or is on a disk that is read-only.
+    pub fn check_writable(&self) -> Result<(), StoreError> {
         if self.database.read_only() {
             return Err(StoreError::ReadOnly { dir: self.dir.clone() });
         }
@@ -321,6 +342,9 @@ impl Store {
         if let Some(_lock) = FileLock::try_acquire(&path, LockKind::Exclusive)? {
             for path in self.unregistered()? {
                 self.discard(&self.physical(&path));
+            }
+            for session in &dead {
+                self.reseal(session)?;
             }
             for session in dead {
                 session.forget()?;

@@ -11,12 +11,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
-
 use super::Store;
 use super::error::StoreError;
 use crate::digest::Digest;
-use crate::fsio::{IoContext, LockKind, PathError, TEMPORARY_PREFIX, give, is_temporary, sorted_names};
+use crate::fsio::{IoContext, LockKind, PathError, TEMPORARY_PREFIX, give, is_temporary, note_use, sorted_names};
 use crate::store_path::StorePath;
 
 /// What the names of indirect roots begin with.
@@ -100,7 +98,7 @@ impl Store {
         for (name, path) in names.iter().zip(paths) {
             let (target, file) = (Path::new("../store").join(path.to_string()), self.root_file(name));
             match fs::read_link(&file) {
-                Ok(old) if old == target && renew(&file) => {}
+                Ok(old) if old == target && note_use(&file) => {}
                 _ => replace_symlink(&target, &file)?,
             }
         }
@@ -247,19 +245,6 @@ fn check_name(name: &str) -> Result<(), StoreError> {
         name: name.to_owned(),
         reason,
     })
-}
-
-/// Sets the time of a root to now; false where that cannot be done.
-fn renew(link: &Path) -> bool {
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: UTIME_NOW,
-    };
-    let times = Timestamps {
-        last_access: now,
-        last_modification: now,
-    };
-    utimensat(CWD, link, &times, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// Makes `link` a symlink to `target`, in one step where it is one already. What a process that was killed meanwhile left

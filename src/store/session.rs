@@ -3,7 +3,8 @@
 //! Invariant: as long as a session lives it holds an exclusive lock on `tmp/session-X.lock`, so whoever can take
 //! that lock knows that the session is dead and that everything named `tmp/session-X.*` is debris. The file's
 //! lines are the session's temporary roots: the paths that it was told are valid and that the garbage
-//! collector must therefore keep; after [`BUILDING`], a path that is not a valid one, at which it builds.
+//! collector must therefore keep; after [`BUILDING`], a path that is not a valid one, at which it builds; after [`LINKING`], one
+//! whose directories may be other than they should be.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -13,13 +14,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::StoreError;
-use crate::fsio::{FileLock, IoContext, LockKind, PathError, give, remove_tree, sorted_names};
+use crate::fsio::{FileLock, IoContext, LockKind, PathError, give, read_limited, remove_tree, sorted_names};
 use crate::store_path::StorePath;
 
 const PREFIX: &str = "session-";
 
 /// What precedes the path of a build place in a session's file.
 const BUILDING: &str = "building ";
+
+/// What precedes a path in which files are becoming links.
+const LINKING: &str = "linking ";
+
+/// Largest file of a session that is read after a crash, in bytes.
+const NOTES_MAX: u64 = 64 << 20;
 
 /// An open session; dead when dropped.
 pub(super) struct Session {
@@ -84,6 +91,13 @@ impl Session {
         self.note(&format!("{BUILDING}{path}"))
     }
 
+    /// Says that files of `path` are becoming links; on disk before anything is changed.
+    pub(super) fn note_linking(&self, path: &StorePath) -> Result<(), StoreError> {
+        let _state = self.state();
+        self.note(&format!("{LINKING}{path}"))?;
+        Ok(self.lock.file().sync_data().context("sync", self.lock_path())?)
+    }
+
     fn note(&self, line: &str) -> Result<(), StoreError> {
         let mut file = self.lock.file();
         Ok(file
@@ -118,8 +132,8 @@ impl Drop for Session {
 /// A temporary directory on the store's file system, removed when dropped (or by the next run after a crash).
 pub struct StagingDir {
     path: PathBuf,
-    /// Keeps others from taking the directory for debris.
-    _session: Arc<Session>,
+    /// Keeps others from taking the directory for debris, where it is in the store.
+    _session: Option<Arc<Session>>,
 }
 
 impl StagingDir {
@@ -128,7 +142,16 @@ impl StagingDir {
         fs::create_dir(&path).context("create directory", &path)?;
         Ok(Self {
             path,
-            _session: Arc::clone(session),
+            _session: Some(Arc::clone(session)),
+        })
+    }
+
+    /// One among the machine's temporary files.
+    pub(super) fn elsewhere() -> Result<Self, StoreError> {
+        let dir = tempfile::Builder::new().prefix("layerize-").tempdir();
+        Ok(Self {
+            path: dir.context("create a directory in", std::env::temp_dir())?.keep(),
+            _session: None,
         })
     }
 
@@ -184,6 +207,18 @@ pub(super) struct Dead {
 }
 
 impl Dead {
+    /// The path in which files were becoming links at last.
+    pub(super) fn linking(&self) -> Option<StorePath> {
+        let notes = read_limited(&self.path, NOTES_MAX).ok()?;
+        let notes = String::from_utf8_lossy(&notes);
+        notes
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix(LINKING))?
+            .parse()
+            .ok()
+    }
+
     /// Removes its file: nothing of it is left.
     pub(super) fn forget(self) -> Result<(), StoreError> {
         Ok(fs::remove_file(&self.path).context("remove", &self.path)?)

@@ -168,7 +168,7 @@ impl Store {
         let tree = self.physical(path);
         let problem = match fs::symlink_metadata(&tree) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Some(StoreProblem::Missing { path: path.clone() }),
-            _ => examine(&tree, registration, contents),
+            _ => self.lasting(|| examine(&tree, registration, contents))?,
         };
         // A collection that runs meanwhile is no problem.
         if let Some(problem) = problem

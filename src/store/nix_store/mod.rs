@@ -132,6 +132,11 @@ impl NixStore {
         }
     }
 
+    /// Takes note that somebody has use for those of `paths` that were fetched: what was used of late is collected last.
+    pub fn note_use<'a>(&self, paths: impl IntoIterator<Item = &'a StorePath>) -> Result<(), StoreError> {
+        self.fetched.as_ref().map_or(Ok(()), |store| store.note_use(paths))
+    }
+
     /// The same with the paths that were fetched into `store`, where they are not valid here.
     pub fn and_fetched(self, store: Store) -> Self {
         Self {

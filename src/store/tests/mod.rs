@@ -10,6 +10,7 @@ mod collection;
 mod crash;
 mod modes;
 mod opening;
+mod optimising;
 mod oracle;
 mod processes;
 mod references;

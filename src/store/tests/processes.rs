@@ -35,6 +35,10 @@ fn child() {
         "long" => (0..10_000).for_each(|round| work(store, round)),
         "ten times" => (0..10).for_each(|round| work(store, round)),
         "thrice" => (0..3).for_each(|round| work(store, round)),
+        "optimise" => (0..10_000).for_each(|round| {
+            work(store, round);
+            Store::open(store).unwrap().optimise(&|| true).unwrap();
+        }),
         "read" => {
             let store = Store::open(store).unwrap();
             let all = store.list().unwrap();
@@ -81,11 +85,20 @@ fn work(dir: &Path, round: u64) {
 
 #[test]
 fn a_process_killed_at_any_moment_leaves_a_sound_store() {
+    killed_at_any_moment("long", 12);
+}
+
+#[test]
+fn a_process_killed_while_files_become_links_leaves_a_sound_store() {
+    killed_at_any_moment("optimise", 12);
+}
+
+fn killed_at_any_moment(task: &str, rounds: u64) {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("s");
     let mut seen = 0;
-    for round in 0..12 {
-        let mut child = spawn(&dir, "long", None).unwrap();
+    for round in 0..rounds {
+        let mut child = spawn(&dir, task, None).unwrap();
         std::thread::sleep(Duration::from_millis(60 + 23 * round));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -105,7 +118,10 @@ fn processes_that_add_and_collect_at_once_do_not_hurt_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("s");
     let children: Vec<_> = (0..5).map(|_| spawn(&dir, "ten times", None)).collect();
+    let mut optimising = spawn(&dir, "optimise", None).unwrap();
     children.into_iter().for_each(finish);
+    optimising.kill().unwrap();
+    optimising.wait().unwrap();
     let store = Store::open(&dir).unwrap();
     assert_eq!(store.verify(true).unwrap(), []);
     let names: Vec<String> = store
