@@ -3,14 +3,16 @@
 //! Invariant: no digest depends on it: it is in no derivation, and `layerize check` compares what is made with it and without
 //! it. One run has it at a time; another that wants it meanwhile finds empty directories, as the first run of all did.
 
-use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
 use super::BuildError;
 use crate::derive::Script;
 use crate::digest::Digest;
-use crate::fsio::{FileLock, IoContext, LockKind, PathError, create_dir_all, remove_tree, sorted_names, walk};
+use crate::fsio::{
+    Disposable, FileLock, IoContext, LockKind, PathError, cached_names, create_dir_all, disposable_tree, last_use,
+    remove_tree, sorted_names,
+};
 use crate::sandbox::Bind;
 use crate::sandbox::tree::make_dir;
 use crate::store::Store;
@@ -20,6 +22,9 @@ const DIR: &str = "build-caches";
 
 /// The file of a cache that is locked while a script has it; its time is that of the last use.
 const LOCK: &str = "lock";
+
+/// The file of a cache that says what it takes up.
+const SIZE: &str = "size";
 
 /// Characters of a hash in the names of directories.
 const NAME_CHARS: usize = 32;
@@ -112,54 +117,46 @@ fn hashed(text: &str) -> String {
     Digest::of(text.as_bytes()).hex()[..NAME_CHARS].to_owned()
 }
 
-/// Removes the build caches that no script had since `unused_since`; gives how many there are and their size in bytes, also
-/// where `dry_run` leaves them.
+/// The build caches that are kept in a store; `go_on` ends the list.
 ///
 /// # Errors
 ///
-/// A directory that cannot be read or removed.
-pub fn collect_build_caches(store: &Store, unused_since: SystemTime, dry_run: bool) -> Result<(u64, u64), PathError> {
+/// A directory that cannot be read.
+pub fn stored_build_caches(store: &Store, go_on: &dyn Fn() -> bool) -> Result<Vec<Disposable>, PathError> {
     let dir = store.dir().join(DIR);
-    let (mut count, mut bytes) = (0, 0);
-    if !dir.is_dir() {
-        return Ok((count, bytes));
-    }
-    for name in sorted_names(&dir)? {
-        let home = dir.join(name);
-        let lock = home.join(LOCK);
-        let used = fs::metadata(&lock).and_then(|metadata| metadata.modified());
-        if used.is_ok_and(|used| used > unused_since) {
-            continue;
-        }
-        // A script may have begun to use it since.
-        let Some(_held) = FileLock::try_acquire(&lock, LockKind::Exclusive)? else {
-            continue;
-        };
-        count += 1;
-        bytes += size_of(&home)?;
-        if !dry_run {
-            remove_tree(&home)?;
-        }
-    }
-    Ok((count, bytes))
+    let homes = cached_names(&dir)?.into_iter().map(|name| dir.join(name));
+    let caches = homes.filter_map(|home| {
+        let used = last_use(&home.join(LOCK))?;
+        disposable_tree(&home, used, &home.join(SIZE), go_on)
+    });
+    Ok(caches.collect())
 }
 
-/// Size of the files in a tree, in bytes.
-fn size_of(tree: &Path) -> Result<u64, PathError> {
-    let mut bytes = 0;
-    for entry in walk(tree) {
-        let path = entry?.into_path();
-        let metadata = path.symlink_metadata().context("read", &path)?;
-        bytes += if metadata.is_file() { metadata.len() } else { 0 };
+/// Removes a build cache, unless a script has it or had it since it was listed; true where it is gone.
+///
+/// # Errors
+///
+/// A directory that cannot be removed.
+pub fn remove_build_cache(cache: &Disposable) -> Result<bool, PathError> {
+    let lock = cache.path.join(LOCK);
+    if last_use(&lock) != Some(cache.used) {
+        return Ok(false);
     }
-    Ok(bytes)
+    let Some(_held) = FileLock::try_acquire(&lock, LockKind::Exclusive)? else {
+        return Ok(false);
+    };
+    let is_unused = last_use(&lock) == Some(cache.used);
+    if is_unused {
+        remove_tree(&cache.path)?;
+    }
+    Ok(is_unused)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::fs;
     use std::path::PathBuf;
-    use std::time::Duration;
 
     use super::*;
 
@@ -241,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_is_collected() {
+    fn what_nobody_has_or_had_since_can_be_removed() {
         let fixture = Fixture::new();
         let held = fixture.open(&["/build/a"], Some(owner("p", "held")));
         for label in ["old", "new"] {
@@ -249,17 +246,21 @@ mod tests {
             fs::write(cache.binds[0].source.join("object"), "four").unwrap();
         }
         let home = |label| fixture.store.dir().join(DIR).join(owner("p", label).name());
-        let now = fs::metadata(home("new").join(LOCK)).unwrap().modified().unwrap();
-        let lock = fs::File::options().write(true).open(home("old").join(LOCK)).unwrap();
-        lock.set_modified(now - Duration::from_secs(1000)).unwrap();
-        let since = now - Duration::from_secs(500);
-        assert_eq!(collect_build_caches(&fixture.store, since, true).unwrap(), (1, 4));
-        assert!(home("old").exists());
-        assert_eq!(collect_build_caches(&fixture.store, since, false).unwrap(), (1, 4));
-        assert!(!home("old").exists() && home("new").exists());
+        let listed = || stored_build_caches(&fixture.store, &|| true).unwrap();
+        let of = |label| listed().into_iter().find(|cache| cache.path == home(label)).unwrap();
+        assert_eq!(listed().len(), 3);
+        let (old, new) = (of("old"), of("new"));
+        assert!(old.bytes >= 4 && old.used <= new.used);
+        drop(fixture.open(&["/build/a"], Some(owner("p", "new"))));
+        assert!(remove_build_cache(&old).unwrap() && !home("old").exists());
+        assert!(!remove_build_cache(&old).unwrap(), "it is gone");
+        assert!(!remove_build_cache(&new).unwrap(), "it was used since");
         // One that a script has stays, however old it is.
-        let later = now + Duration::from_secs(500);
-        assert_eq!(collect_build_caches(&fixture.store, later, false).unwrap(), (1, 4));
+        assert!(!remove_build_cache(&of("held")).unwrap());
         assert!(held.binds[0].source.exists());
+        assert!(remove_build_cache(&of("new")).unwrap());
+        // What has nothing to tell when it was used is not ours.
+        fs::create_dir(home("stranger")).unwrap();
+        assert_eq!(listed().len(), 1);
     }
 }

@@ -32,7 +32,7 @@ mod views;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use cache::collect_build_caches;
+pub use cache::{remove_build_cache, stored_build_caches};
 pub use check::{Again, checked_steps, make_again};
 pub use error::{BuildError, Reason, RefusedReference, ScriptFailure};
 pub use mend::{make_recorded, makers, report_mended};
@@ -41,6 +41,7 @@ pub use remote::RemoteBuilds;
 pub use runner::FailedCommand;
 pub use shared::{Asked, BuiltPath, Offer, OfferedPath, SharedBuilds};
 pub use shell::{Activation, ShellOptions, ShellUser, run_in_store, shell};
+pub use units::{remove_unit, stored_units};
 pub use variation::Variation;
 
 pub use crate::sandbox::Bounds;

@@ -70,6 +70,13 @@ pub fn realise(
     // What a build finds done is as much in use as what it does, and stays together with it.
     let found = schedule.valid_paths();
     store.note_use(found.values().chain(targets.iter().filter_map(path_of_given)))?;
+    // What is in somebody else's store can be used; what has to be made is told before anything is fetched for it.
+    if let (Err(error), Some(&last)) = (store.check_writable(), wanted.last()) {
+        return Err(BuildError::Step {
+            label: plan.steps[last].label.clone(),
+            source: Box::new(error.into()),
+        });
+    }
     report_reused(store, plan, &schedule, reporter)?;
     let work = RealiseWork {
         store,

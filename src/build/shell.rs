@@ -79,7 +79,7 @@ pub fn shell(
     paths: &BTreeMap<Input, StorePath>,
     options: &ShellOptions,
 ) -> Result<i32, BuildError> {
-    let staging = store.stage()?;
+    let staging = store.scratch()?;
     let dir = staging.path();
     close_to_others(dir)?;
     let [build, tmp, own] = ["build", "tmp", "sandbox"].map(|name| dir.join(name));
@@ -158,7 +158,7 @@ pub fn run_in_store(
     cwd: PathBuf,
     helper: Option<PathBuf>,
 ) -> Result<i32, BuildError> {
-    let staging = store.stage()?;
+    let staging = store.scratch()?;
     let what = format!("`{}`", argv.first().map_or("", String::as_str));
     let sandbox = Sandbox {
         helper,

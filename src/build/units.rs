@@ -19,17 +19,19 @@ use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
+use std::time::SystemTime;
 
 use super::BuildError;
 use crate::derive::{Script, Unit, Units, unit_scope};
 use crate::digest::{Digest, HashingWriter};
-use crate::fsio::{self, AtomicFile, IoContext, create_dir_all};
+use crate::fsio::{self, AtomicFile, Disposable, IoContext, PathError, create_dir_all};
 use crate::nar;
 use crate::parallel;
 use crate::store::{Store, StoreError};
 use crate::store_path::StorePath;
+
+/// Where all units are, below the store's directory.
+const ALL: &str = "cache/units";
 
 /// Where the script finds units, below its build directory: one directory a crate, each as a target directory.
 const LAID: &str = "units";
@@ -54,7 +56,6 @@ pub(super) struct UnitCache<'a> {
     store: &'a Store,
     /// The directory of the scope.
     dir: PathBuf,
-    all: PathBuf,
     units: &'a Units,
     /// Crates whose code a build may run, by their keys.
     runs: BTreeSet<String>,
@@ -68,7 +69,7 @@ impl<'a> UnitCache<'a> {
         path: &dyn Fn(&crate::derive::Input) -> StorePath,
     ) -> Option<Self> {
         let units = script.units.as_ref()?;
-        let all = store.dir().join("cache/units");
+        let all = store.dir().join(ALL);
         let mut runs = BTreeSet::new();
         for (id, unit) in &units.crates {
             let tree = unit.at.as_ref().and_then(|at| script.mounts.get(at));
@@ -82,7 +83,6 @@ impl<'a> UnitCache<'a> {
         Some(Self {
             store,
             dir: all.join(unit_scope(script, path)?.hex()),
-            all,
             runs,
             units,
         })
@@ -147,7 +147,7 @@ impl<'a> UnitCache<'a> {
             let own = hashes.iter().filter_map(|hash| files.get(hash)).flatten();
             self.keep_crate(&key(id, self.units.crates[*id].closure), own, &set)
         })?;
-        trim(&self.all)
+        trim(self.store)
     }
 
     fn keep_crate<'f>(
@@ -171,7 +171,7 @@ impl<'a> UnitCache<'a> {
         file.flush().context("write", &new)?;
         let archive = dir.join(format!("{}.nar", hasher.digest().hex()));
         match archive.exists() {
-            true => touch(&archive),
+            true => drop(fsio::note_use(&archive)),
             false => fs::rename(&new, &archive).context("rename a file to", &archive)?,
         }
         let list = archive.with_extension("ran");
@@ -344,7 +344,7 @@ fn restore(archive: &Path, laid: &Path, name: &str) -> Result<bool, BuildError> 
         .and_then(|stem| Digest::from_hex(stem.to_str()?).ok());
     let is_sound = expected.is_some_and(|expected| is_restored(archive, &dest, &expected));
     match is_sound {
-        true => touch(archive),
+        true => drop(fsio::note_use(archive)),
         false => {
             fsio::remove_tree(&dest)?;
             fsio::remove_tree(archive)?;
@@ -401,47 +401,67 @@ fn publish(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
     Ok(file.publish_unsynced()?)
 }
 
-/// Takes note that a file was used; only which goes first depends on it, so failing is no matter.
-fn touch(path: &Path) {
-    let time = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
-    let times = Timestamps {
-        last_access: time(UTIME_OMIT),
-        last_modification: time(UTIME_NOW),
-    };
-    let _ = utimensat(CWD, path, &times, AtFlags::empty());
-}
-
 fn modified(path: &Path) -> (i64, i64) {
     fs::symlink_metadata(path).map_or((0, 0), |metadata| (metadata.mtime(), metadata.mtime_nsec()))
 }
 
 /// Removes the archives that were not used for the longest time, until few enough are left.
-fn trim(all: &Path) -> Result<(), BuildError> {
+fn trim(store: &Store) -> Result<(), BuildError> {
+    let mut archives = stored_units(store)?;
+    archives.sort_by(|a, b| (a.used, &a.path).cmp(&(b.used, &b.path)));
+    let mut size: u64 = archives.iter().map(|archive| archive.bytes).sum();
+    for archive in archives {
+        if size <= KEPT_MAX {
+            break;
+        }
+        size -= archive.bytes;
+        remove_unit(&archive)?;
+    }
+    Ok(())
+}
+
+/// The compiled crates that are kept in a store.
+///
+/// # Errors
+///
+/// A directory that cannot be read.
+pub fn stored_units(store: &Store) -> Result<Vec<Disposable>, BuildError> {
+    let all = store.dir().join(ALL);
     let mut archives = Vec::new();
-    let mut size = 0;
-    for scope in directories(all)? {
+    if !all.is_dir() {
+        return Ok(archives);
+    }
+    for scope in directories(&all)? {
         for key in directories(&all.join(&scope))? {
             let dir = all.join(&scope).join(key);
-            for name in fsio::sorted_names(&dir)? {
-                let path = dir.join(name);
-                if path.extension().is_some_and(|end| end == "nar") {
-                    let bytes = fs::symlink_metadata(&path).map_or(0, |metadata| metadata.len());
-                    size += bytes;
-                    archives.push((modified(&path), path, bytes));
+            for path in fsio::sorted_names(&dir)?.into_iter().map(|name| dir.join(name)) {
+                if path.extension().is_some_and(|end| end == "nar")
+                    && let Ok(metadata) = fs::symlink_metadata(&path)
+                {
+                    archives.push(Disposable {
+                        bytes: metadata.len(),
+                        used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+                        path,
+                    });
                 }
             }
         }
     }
-    archives.sort();
-    for (_, path, bytes) in archives {
-        if size <= KEPT_MAX {
-            break;
-        }
-        fsio::remove_tree(&path.with_extension("ran"))?;
-        fsio::remove_tree(&path)?;
-        size -= bytes;
+    Ok(archives)
+}
+
+/// Removes the archive of a compiled crate, unless somebody used it since it was listed; true where it is gone.
+///
+/// # Errors
+///
+/// A file that cannot be removed.
+pub fn remove_unit(archive: &Disposable) -> Result<bool, PathError> {
+    let is_unused = fsio::last_use(&archive.path) == Some(archive.used);
+    if is_unused {
+        fsio::remove_tree(&archive.path.with_extension("ran"))?;
+        fsio::remove_tree(&archive.path)?;
     }
-    Ok(())
+    Ok(is_unused)
 }
 
 #[cfg(test)]

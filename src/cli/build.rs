@@ -78,7 +78,6 @@ pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
             context.ui.data(&StoreDir::layerize().join(&path))?;
         }
     }
-    context.trim_layer_cache()?;
     context.ui.summary();
     Ok(Outcome::Done)
 }

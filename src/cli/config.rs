@@ -39,6 +39,10 @@ pub struct UserConfig {
     pub store: Option<PathBuf>,
     /// `[store] keep-builds` in seconds: for how long what a build used stays though no root reaches it.
     pub keep_builds: u64,
+    /// `[store] max-size` in bytes: of all that is kept on this machine.
+    pub max_size: Option<u64>,
+    /// `[store] min-free` in bytes: what is to be free on the store's disk.
+    pub min_free: Option<u64>,
     /// `nix-store`: the directory that `nix/store` is in.
     pub nix_store: Option<PathBuf>,
     /// `[inputs] from`: places that keep inputs, asked before mirrors.
@@ -94,6 +98,10 @@ struct File {
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 struct StoreSection {
     dir: Option<PathBuf>,
+    #[serde(deserialize_with = "size")]
+    max_size: Option<u64>,
+    #[serde(deserialize_with = "size")]
+    min_free: Option<u64>,
     #[serde(deserialize_with = "keep_builds")]
     keep_builds: Option<u64>,
 }
@@ -216,7 +224,7 @@ impl UserConfig {
                     path.display(),
                     error.to_string().trim_end()
                 ),
-                "known are: store, nix-store, [store] dir and keep-builds, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, from, to, trusted-keys, sign-key and unsigned, [build] max-memory, max-processes and builder, \
+                "known are: store, nix-store, [store] dir, max-size, min-free and keep-builds, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, from, to, trusted-keys, sign-key and unsigned, [build] max-memory, max-processes and builder, \
                  [builders.NAME] address, properties, token-file, jobs and fallback, \
                  [registries.\"HOST\"] mirrors, plain-http, credentials-over-http, private-network, ca-file, client-cert and client-key",
             )
@@ -290,6 +298,8 @@ impl File {
             registries,
             tls,
             store: self.store.dir,
+            max_size: self.store.max_size,
+            min_free: self.store.min_free,
             keep_builds: self.store.keep_builds.unwrap_or(DEFAULT_KEEP_BUILDS),
             nix_store: self.nix_store,
             debian_mirrors: self.debian.mirrors,
@@ -394,10 +404,17 @@ mod tests {
             assert_eq!(config.store.as_deref(), store.map(Path::new), "{text}");
             assert_eq!(config.keep_builds, days * 24 * 60 * 60, "{text}");
         }
+        let bounds = UserConfig::parse("[store]\nmax-size = \"50GB\"\nmin-free = \"1 GiB\"\n", path).unwrap();
+        assert_eq!(
+            (bounds.max_size, bounds.min_free),
+            (Some(50_000_000_000), Some(1 << 30))
+        );
         let forever = UserConfig::parse("[store]\nkeep-builds = \"forever\"\n", path).unwrap();
         assert_eq!(forever.keep_builds, u64::MAX);
         for (text, expected) in [
             ("[store]\nkeep-builds = \"long\"\n", "`long` is not a duration"),
+            ("[store]\nmax-size = \"big\"\n", "`big` is not a size"),
+            ("[store]\nmin-free = \"-1GB\"\n", "`-1GB` is not a size"),
             ("[store]\nkeep-build = \"30d\"\n", "unknown field `keep-build`"),
             ("store = 7\n", "a directory, or a table"),
         ] {

@@ -61,7 +61,6 @@ pub fn of_one_image(
     };
     let named = project::image::assemble(draft, &context.environment)?;
     let result = then(&Documents::new(&named, &work))?;
-    context.trim_layer_cache()?;
     Ok(result)
 }
 

@@ -70,7 +70,6 @@ pub fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Outcome> {
                 .data(&format!("{} {engine}:{}", loaded.id, named.names.join(",")))?;
         }
     }
-    context.trim_layer_cache()?;
     context.ui.summary();
     Ok(Outcome::Done)
 }

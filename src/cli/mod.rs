@@ -4,7 +4,7 @@
 //! is 0 for done, 1 where the answer is no, 2 for trouble.
 //!
 //! What verbs share, each importing only from those before it: `interrupt` `fault` `outcome` `text` `ui` `error` `config`
-//! `flags` `context` `manual` `output` `documents` `sinks` `transfer` `trials`. Every other file is a verb, which imports no other verb.
+//! `flags` `context` `upkeep` `manual` `output` `documents` `sinks` `transfer` `trials`. Every other file is a verb, which imports no other verb.
 
 // Help texts are doc comments, and write what may be left out in brackets.
 #![allow(rustdoc::broken_intra_doc_links)]
@@ -62,6 +62,7 @@ mod transfer;
 mod trials;
 mod ui;
 mod update;
+mod upkeep;
 mod verify;
 mod verify_signature;
 
@@ -160,6 +161,28 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether it may build, fetch or pack something.
+    fn adds_to_the_store(&self) -> bool {
+        use Command::{Build, Check, Load, Lock, Plan, Push, Rebuild, Run, Serve, Shell, Test, Update};
+        matches!(
+            self,
+            Build(_)
+                | Check(_)
+                | Load(_)
+                | Lock(_)
+                | Plan(_)
+                | Push(_)
+                | Rebuild(_)
+                | Run(_)
+                | Serve(_)
+                | Shell(_)
+                | Test(_)
+                | Update(_)
+        )
+    }
+}
+
 /// Runs the program: parses the arguments, does what they say, shows errors, gives the exit status.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -229,40 +252,50 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         return help::run(args, Cli::command(), ui);
     }
     let context = Context::new(&cli.global, ui)?;
-    match &cli.command {
-        Command::Init(args) => init::run(args, &context),
-        Command::Build(args) => build::run(args, &context),
-        Command::Load(args) => load::run(args, &context),
-        Command::Push(args) => push::run(args, &context),
-        Command::Serve(args) => serve::run(args, &context),
-        Command::Copy(args) => copy::run(args, &context),
-        Command::Index(args) => index::run(args, &context),
-        Command::Plan(args) => plan::run(args, &context),
-        Command::Closure(args) => closure::run(args, &context),
-        Command::Inspect(args) => inspect::run(args, &context),
-        Command::Diff(args) => diff::run(args, &context),
-        Command::Verify(args) => verify::run(args, &context),
-        Command::Check(args) => check::run(args, &context),
-        Command::Rebuild(args) => rebuild::run(args, &context),
-        Command::Explain(args) => explain::run(args, &context),
-        Command::Sbom(args) => sbom::run(args, &context),
-        Command::Provenance(args) => provenance::run(args, &context),
-        Command::Attach(args) => attach::run(args, &context),
-        Command::Sign(args) => sign::run(args, &context),
-        Command::VerifySignature(args) => verify_signature::run(args, &context),
-        Command::Key(args) => key::run(args, &context),
-        Command::Lock(args) => lock::run(args, &context),
-        Command::Update(args) => update::run(args, &context),
-        Command::Inputs(args) => inputs::run(args, &context),
-        Command::Shell(args) => shell::run(args, &context),
-        Command::Run(args) => run::run(args, &context),
-        Command::Test(args) => test::run(args, &context),
-        Command::Store(args) => store::run(args, &context),
-        Command::Cache(args) => cache::run(args, &context),
-        Command::Auth(args) => auth::run(args, &context),
-        Command::Help(args) => help::run(args, Cli::command(), ui),
-        Command::Man(args) => man::run(args, Cli::command(), &context),
-        Command::Schema => schema::run(&context),
+    let background = (cli.command.adds_to_the_store())
+        .then(|| upkeep::begin(&context))
+        .flatten();
+    // Whatever it has open is closed when it comes back, and counts as used no more.
+    let outcome = dispatch_in(&cli.command, &context);
+    upkeep::finish(background, &context);
+    outcome
+}
+
+fn dispatch_in(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Init(args) => init::run(args, context),
+        Command::Build(args) => build::run(args, context),
+        Command::Load(args) => load::run(args, context),
+        Command::Push(args) => push::run(args, context),
+        Command::Serve(args) => serve::run(args, context),
+        Command::Copy(args) => copy::run(args, context),
+        Command::Index(args) => index::run(args, context),
+        Command::Plan(args) => plan::run(args, context),
+        Command::Closure(args) => closure::run(args, context),
+        Command::Inspect(args) => inspect::run(args, context),
+        Command::Diff(args) => diff::run(args, context),
+        Command::Verify(args) => verify::run(args, context),
+        Command::Check(args) => check::run(args, context),
+        Command::Rebuild(args) => rebuild::run(args, context),
+        Command::Explain(args) => explain::run(args, context),
+        Command::Sbom(args) => sbom::run(args, context),
+        Command::Provenance(args) => provenance::run(args, context),
+        Command::Attach(args) => attach::run(args, context),
+        Command::Sign(args) => sign::run(args, context),
+        Command::VerifySignature(args) => verify_signature::run(args, context),
+        Command::Key(args) => key::run(args, context),
+        Command::Lock(args) => lock::run(args, context),
+        Command::Update(args) => update::run(args, context),
+        Command::Inputs(args) => inputs::run(args, context),
+        Command::Shell(args) => shell::run(args, context),
+        Command::Run(args) => run::run(args, context),
+        Command::Test(args) => test::run(args, context),
+        Command::Store(args) => store::run(args, context),
+        Command::Cache(args) => cache::run(args, context),
+        Command::Auth(args) => auth::run(args, context),
+        Command::Help(args) => help::run(args, Cli::command(), context.ui),
+        Command::Man(args) => man::run(args, Cli::command(), context),
+        Command::Schema => schema::run(context),
         Command::Completions(args) => completions::run(args, Cli::command()),
         #[cfg(debug_assertions)]
         Command::InternalError { kind } => {

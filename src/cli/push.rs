@@ -97,7 +97,6 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
         let beside = repositories(&registries)?;
         request::publish(&named, &work, &options, &beside, keep.as_ref(), &context.environment)?;
     }
-    context.trim_layer_cache()?;
     context.ui.summary();
     Ok(Outcome::Done)
 }

@@ -34,7 +34,6 @@ pub fn run(args: &TestArgs, context: &Context) -> anyhow::Result<Outcome> {
         Shown::AsResult,
         context,
     )?;
-    context.trim_layer_cache()?;
     if all.is_empty() {
         return Err(match &args.filter {
             Some(filter) => advised(

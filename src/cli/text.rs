@@ -1,6 +1,7 @@
 //! Words and numbers as people read them.
 
 use crate::closure::Chain;
+use crate::spec::parse_size;
 use crate::store::Evidence;
 use crate::store_path::StoreDir;
 use indicatif::DecimalBytes;
@@ -8,6 +9,11 @@ use indicatif::DecimalBytes;
 /// Bytes in decimal units: `13.40 MB`.
 pub fn size(bytes: u64) -> String {
     DecimalBytes(bytes).to_string()
+}
+
+/// A number of bytes: `20GB`, `512 MiB`.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    parse_size(text).ok_or_else(|| "write a number with its unit, such as 512MiB or 20GB".to_owned())
 }
 
 /// A span of time in seconds: days, or a number with its unit (`12h`, `8w`).

@@ -22,7 +22,7 @@ use super::flat::{Body, ContentKey, Flat, Node};
 use crate::archive::compression::Decompressor;
 use crate::archive::tar::{Streamed, TarPolicy, TarReader};
 use crate::digest::Digest;
-use crate::fsio::{self, FileLock, IoContext, LockKind, PathError, create_dir_all, remove_tree};
+use crate::fsio::{self, Disposable, FileLock, IoContext, LockKind, PathError, create_dir_all, remove_tree};
 use crate::image::ImageLayer;
 use crate::sandbox::{Identity, OWNER_ATTRIBUTE, OwnerNote};
 use crate::transport;
@@ -128,28 +128,55 @@ impl Roots {
 
     /// Removes the roots that nobody uses and that were used longest ago, until there is room for one more.
     fn remove_oldest(&self, made: &str) -> Result<(), ContainerError> {
-        let mut kept = Vec::new();
-        for name in fsio::sorted_names(&self.dir)? {
-            let lock_file = self.dir.join(&name);
-            let Some(root) = name.to_str().and_then(|name| name.strip_suffix(".lock")) else {
-                continue;
-            };
-            if root != made {
-                let time = lock_file.metadata().and_then(|metadata| metadata.modified());
-                kept.push((time.unwrap_or(SystemTime::UNIX_EPOCH), root.to_owned(), lock_file));
-            }
-        }
+        let mut kept: Vec<(SystemTime, PathBuf)> = Self::kept(&self.dir)?.into_iter().collect();
+        kept.retain(|(_, path)| *path != self.dir.join(made));
         kept.sort();
         let surplus = (kept.len() + 1).saturating_sub(KEPT_MAX);
-        for (_, root, lock_file) in kept.into_iter().take(surplus) {
-            if let Some(_lock) = FileLock::try_acquire(&lock_file, LockKind::Exclusive)? {
-                remove_tree(&self.dir.join(&root))?;
-                remove_tree(&self.dir.join(format!("{root}.new")))?;
-                fs::remove_file(&lock_file).context("remove", &lock_file)?;
-            }
+        for (used, path) in kept.into_iter().take(surplus) {
+            remove_unused(&path, used)?;
         }
         Ok(())
     }
+
+    /// The roots in `dir`, by when they were used last.
+    fn kept(dir: &Path) -> Result<Vec<(SystemTime, PathBuf)>, PathError> {
+        let names = fsio::cached_names(dir)?.into_iter();
+        let kept = names.filter_map(|name| {
+            let path = dir.join(name.strip_suffix(".lock")?);
+            Some((fsio::last_use(&dir.join(&name))?, path))
+        });
+        Ok(kept.collect())
+    }
+
+    /// The roots that are kept in `dir`; `go_on` ends the list.
+    pub fn stored(dir: &Path, go_on: &dyn Fn() -> bool) -> Result<Vec<Disposable>, PathError> {
+        let kept = Self::kept(dir)?.into_iter();
+        let kept =
+            kept.filter_map(|(used, path)| fsio::disposable_tree(&path, used, &path.with_extension("size"), go_on));
+        Ok(kept.collect())
+    }
+
+    /// Removes a root, unless somebody uses it or did since it was listed; true where it is gone.
+    pub fn remove(root: &Disposable) -> Result<bool, PathError> {
+        remove_unused(&root.path, root.used)
+    }
+}
+
+fn remove_unused(root: &Path, used: SystemTime) -> Result<bool, PathError> {
+    let lock_file = root.with_extension("lock");
+    if fsio::last_use(&lock_file) != Some(used) {
+        return Ok(false);
+    }
+    let Some(_lock) = FileLock::try_acquire(&lock_file, LockKind::Exclusive)? else {
+        return Ok(false);
+    };
+    let is_unused = fsio::last_use(&lock_file) == Some(used);
+    if is_unused {
+        for end in ["", "new", "size", "lock"] {
+            remove_tree(&root.with_extension(end))?;
+        }
+    }
+    Ok(is_unused)
 }
 
 /// What names a root: all that decides what is in it.

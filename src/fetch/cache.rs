@@ -22,7 +22,7 @@ use super::FetchError;
 use super::unpack::{UnpackError, hash_go_module};
 use crate::digest::{Digest, DigestMismatch, FileHash, GoHash, Hasher, HashingWriter, VerifyError, VerifyingReader};
 use crate::event::{Event, Reporter};
-use crate::fsio::{self, FileLock, IoContext, LockKind};
+use crate::fsio::{self, FileLock, IoContext, LockKind, note_use};
 
 /// Most bytes of a download whose size is not known.
 pub(super) const SIZE_MAX: u64 = 64 << 30;
@@ -89,15 +89,6 @@ pub(super) enum Stored {
     File { digest: Digest, path: PathBuf },
     /// One on its way, and the file whose lock its writer holds.
     Part { path: PathBuf, lock: PathBuf },
-}
-
-impl Stored {
-    /// Where it is.
-    pub(super) fn path(&self) -> &Path {
-        match self {
-            Self::File { path, .. } | Self::Part { path, .. } => path,
-        }
-    }
 }
 
 /// Downloads by digest.
@@ -188,6 +179,14 @@ impl Cache {
         Ok(names.iter().filter_map(|name| stored(name.to_str()?)).collect())
     }
 
+    /// The file of a digest that is at `path`; `None` where that is something else.
+    pub(super) fn file_at(&self, path: &Path) -> Option<Stored> {
+        let name = path.file_name()?.to_str()?;
+        let digest = Digest::from_hex(name).ok().filter(|digest| self.path(digest) == path)?;
+        let path = path.to_owned();
+        Some(Stored::File { digest, path })
+    }
+
     /// Takes the lock of something in the cache; `None` where somebody is at it.
     pub(super) fn hold(&self, stored: &Stored) -> Result<Option<FileLock>, FetchError> {
         let lock = match stored {
@@ -222,8 +221,10 @@ impl Cache {
             return Ok(None);
         };
         let path = self.path(&digest);
+        // First: a collection that looks at it from now on spares it, and one that did before has removed it by the time
+        // that it is read.
+        note_use(&path);
         if verify(&path, &expected.hash)? {
-            note_use(&path);
             return Ok(Some(path));
         }
         if !path.exists() {
@@ -453,20 +454,6 @@ fn check_go_hash(
         actual,
     });
     Err(FetchError::Digest { name, origin, mismatch })
-}
-
-/// Notes in its time of modification that a file or directory is used: a collection spares it. A cache that is read-only is
-/// not collected.
-pub(super) fn note_use(path: &Path) {
-    let now = rustix::fs::Timespec {
-        tv_sec: 0,
-        tv_nsec: rustix::fs::UTIME_NOW,
-    };
-    let times = rustix::fs::Timestamps {
-        last_access: now,
-        last_modification: now,
-    };
-    let _ = rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::empty());
 }
 
 /// Writes `content` to `part`, showing its bytes to `observe`; gives its size in bytes.

@@ -1,84 +1,83 @@
-//! *Collecting* downloads: the cache's files that nothing needs, and what interrupted downloads left.
+//! *Collecting* downloads: what interrupted ones left, and single files of the cache.
 //!
-//! Invariant: a file goes only under its lock, so that none goes that is on its way, and only when nobody has used it for
-//! as long as the user says: other stores and projects share the cache, and a store does not know of them.
+//! Invariant: a file goes only under its lock, so that none goes that is on its way, and only if nobody has used it since it
+//! was listed: other stores and projects share the cache, and a store does not know of them.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::cache::{Cache, Stored};
-use super::{FetchConfig, FetchError, git};
-use crate::digest::{Digest, FileHash};
-use crate::fsio::IoContext;
+use super::{FetchConfig, FetchError};
+use crate::fsio::{Disposable, IoContext, last_use, remove_tree};
 
-/// What a collection of downloads takes away.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CollectedDownloads {
-    /// Number of interrupted downloads, and their bytes.
-    pub interrupted: (u64, u64),
-    /// Number of downloads that nothing needs, and their bytes.
-    pub unused: (u64, u64),
-}
-
-/// Removes interrupted downloads, and those that were used last before `unused_since` unless they `are_needed`. With
-/// `dry_run` nothing goes, and what would is told.
-pub fn collect(
-    config: &FetchConfig,
-    are_needed: &dyn Fn(&FileHash) -> bool,
-    unused_since: SystemTime,
-    dry_run: bool,
-) -> Result<CollectedDownloads, FetchError> {
-    let mut collected = CollectedDownloads::default();
+/// Removes what interrupted downloads left, and notes of hashes whose files are gone: how many interrupted downloads there
+/// were, and their bytes. With `dry_run` nothing goes.
+pub fn sweep(config: &FetchConfig, dry_run: bool) -> Result<(u64, u64), FetchError> {
+    let (mut count, mut bytes) = (0, 0);
     let Some(cache) = Cache::existing(&config.cache) else {
-        return Ok(collected);
+        return Ok((count, bytes));
     };
-    // A file may be needed by another hash than the one that it is kept by.
-    let known = cache.known()?;
-    let needed = known.iter().filter(|known| are_needed(&known.hash));
-    let needed: BTreeSet<Digest> = needed.filter_map(|known| known.sha256).collect();
-    let are_needed = |digest: &Digest| needed.contains(digest) || are_needed(&(*digest).into());
     for stored in cache.stored()? {
-        let path = stored.path().to_owned();
-        let (count, bytes) = match &stored {
-            Stored::Part { .. } => &mut collected.interrupted,
-            Stored::File { digest, .. } if !are_needed(digest) && was_used_before(&path, unused_since)? => {
-                &mut collected.unused
-            }
-            Stored::File { .. } => continue,
-        };
+        let Stored::Part { path, .. } = &stored else { continue };
         let Some(_held) = cache.hold(&stored)? else { continue };
         // Whoever had it locked may have renamed or removed it.
-        let Ok(metadata) = fs::symlink_metadata(&path) else {
+        let Ok(metadata) = fs::symlink_metadata(path) else {
             continue;
         };
-        *count += 1;
-        *bytes += metadata.len();
+        count += 1;
+        bytes += metadata.len();
         if !dry_run {
-            fs::remove_file(&path).context("remove", &path)?;
+            fs::remove_file(path).context("remove", path)?;
         }
     }
     if !dry_run {
-        for known in &known {
+        for known in cache.known()? {
             if known.sha256.is_none_or(|digest| !cache.has(&digest)) {
-                cache.forget(known)?;
+                cache.forget(&known)?;
             }
         }
     }
-    let (count, bytes) = git::collect(config, unused_since, dry_run)?;
-    collected.unused.0 += count;
-    collected.unused.1 += bytes;
-    Ok(collected)
+    Ok((count, bytes))
 }
 
-pub(super) fn was_used_before(path: &Path, moment: SystemTime) -> Result<bool, FetchError> {
-    match fs::symlink_metadata(path).and_then(|metadata| metadata.modified()) {
-        Ok(used) => Ok(used < moment),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).context("read the attributes of", path)?,
+/// The files of the cache, as [`cached`](super::cached) names them.
+pub fn stored_downloads(config: &FetchConfig) -> Result<Vec<Disposable>, FetchError> {
+    let Some(cache) = Cache::existing(&config.cache) else {
+        return Ok(Vec::new());
+    };
+    let file = |stored: Stored| match stored {
+        Stored::File { path, .. } => of_file(path),
+        Stored::Part { .. } => None,
+    };
+    Ok(cache.stored()?.into_iter().filter_map(file).collect())
+}
+
+fn of_file(path: PathBuf) -> Option<Disposable> {
+    let metadata = path.symlink_metadata().ok()?;
+    Some(Disposable {
+        bytes: metadata.len(),
+        used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+        path,
+    })
+}
+
+/// Removes a file of the cache, unless somebody is at it or has used it since it was listed; true where it is gone.
+pub fn remove_download(config: &FetchConfig, file: &Disposable) -> Result<bool, FetchError> {
+    let Some(cache) = Cache::existing(&config.cache) else {
+        return Ok(false);
+    };
+    let Some(stored) = cache.file_at(&file.path) else {
+        return Ok(false);
+    };
+    let Some(_held) = cache.hold(&stored)? else {
+        return Ok(false);
+    };
+    let is_unused = last_use(&file.path) == Some(file.used);
+    if is_unused {
+        remove_tree(&file.path)?;
     }
+    Ok(is_unused)
 }
 
 #[cfg(test)]
@@ -87,28 +86,28 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::digest::ContentDigest;
+    use crate::digest::{ContentDigest, Digest, FileHash};
+    use crate::fetch::cache::{Expected, Labels};
 
-    #[test]
-    fn what_is_interrupted_or_unused_goes_and_what_is_needed_or_on_its_way_stays() {
+    fn config() -> (tempfile::TempDir, FetchConfig) {
         let dir = tempfile::tempdir().unwrap();
         let config = FetchConfig {
             cache: dir.path().join("fetch"),
             ..FetchConfig::default()
         };
-        let everything = UNIX_EPOCH + Duration::from_secs(1 << 40);
-        let nothing = CollectedDownloads::default();
-        let run = |since, dry_run| collect(&config, &|hash| *hash == Digest::of(b"needed"), since, dry_run).unwrap();
-        assert_eq!(run(everything, false), nothing, "there is no cache yet");
+        (dir, config)
+    }
+
+    #[test]
+    fn what_was_interrupted_goes_and_what_is_on_its_way_stays() {
+        let (_dir, config) = config();
+        assert_eq!(sweep(&config, false).unwrap(), (0, 0), "there is no cache yet");
         assert!(!config.cache.exists(), "and none is made");
 
         let cache = Cache::open(&config.cache).unwrap();
         let files = config.cache.join("sha256");
-        for text in ["needed", "unused", "new"] {
-            let file = File::create(files.join(Digest::of(text.as_bytes()).hex())).unwrap();
-            file.set_modified(UNIX_EPOCH + Duration::from_secs(if text == "new" { 100 } else { 10 }))
-                .unwrap();
-        }
+        let whole = Digest::of(b"whole").hex();
+        fs::write(files.join(&whole), "whole").unwrap();
         let on_its_way = Digest::of(b"on its way");
         let lock = cache.lock(&on_its_way.into()).unwrap();
         for (name, size) in [
@@ -119,27 +118,16 @@ mod tests {
             fs::write(files.join(format!("{name}.part")), vec![0; size]).unwrap();
         }
         fs::write(files.join("notes"), "").unwrap();
-
-        let since = UNIX_EPOCH + Duration::from_secs(50);
-        let expected = CollectedDownloads {
-            interrupted: (2, 320),
-            unused: (1, 0),
-        };
         let before = crate::fsio::sorted_names(&files).unwrap();
-        assert_eq!(run(since, true), expected);
+        assert_eq!(sweep(&config, true).unwrap(), (2, 320));
         assert_eq!(
             crate::fsio::sorted_names(&files).unwrap(),
             before,
             "a dry run removes nothing"
         );
-        assert_eq!(run(since, false), expected);
-        assert_eq!(run(since, false), nothing);
-        let mut left = vec![
-            Digest::of(b"needed").hex(),
-            Digest::of(b"new").hex(),
-            format!("{}.part", on_its_way.hex()),
-            "notes".to_owned(),
-        ];
+        assert_eq!(sweep(&config, false).unwrap(), (2, 320));
+        assert_eq!(sweep(&config, false).unwrap(), (0, 0));
+        let mut left = vec![whole, format!("{}.part", on_its_way.hex()), "notes".to_owned()];
         left.sort();
         let names = crate::fsio::sorted_names(&files).unwrap();
         assert_eq!(
@@ -147,25 +135,55 @@ mod tests {
             left
         );
         drop(lock);
-        assert_eq!(run(since, false).interrupted, (1, 1));
+        assert_eq!(sweep(&config, false).unwrap(), (1, 1));
     }
 
-    /// A lock that knows a file by its SHA-512 needs it as much as one that knows it by its SHA-256.
     #[test]
-    fn a_file_is_needed_by_whatever_it_is_known_by() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = FetchConfig {
-            cache: dir.path().to_owned(),
-            ..FetchConfig::default()
+    fn a_file_goes_unless_it_is_held_or_was_used_since() {
+        let (_dir, config) = config();
+        let cache = Cache::open(&config.cache).unwrap();
+        let digests = ["unused", "used", "held"].map(|text| Digest::of(text.as_bytes()));
+        for digest in &digests {
+            let file = File::create(super::super::cache::path_in(&config.cache, digest)).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(10)).unwrap();
+        }
+        let stored = stored_downloads(&config).unwrap();
+        assert_eq!(stored.len(), 3);
+        assert!(
+            stored
+                .iter()
+                .all(|file| file.used == UNIX_EPOCH + Duration::from_secs(10))
+        );
+        let of = |digest: &Digest| {
+            let path = super::super::cache::path_in(&config.cache, digest);
+            stored.iter().find(|file| file.path == path).unwrap()
         };
-        let cache = Cache::open(dir.path()).unwrap();
+        let _held = cache.lock(&digests[2].into()).unwrap();
+        assert!(crate::fsio::note_use(&of(&digests[1]).path));
+        let gone = digests
+            .each_ref()
+            .map(|digest| remove_download(&config, of(digest)).unwrap());
+        assert_eq!(gone, [true, false, false]);
+        assert_eq!(digests.each_ref().map(|digest| cache.has(digest)), [false, true, true]);
+        let stranger = Disposable {
+            path: config.cache.join("sha256/notes"),
+            ..of(&digests[0]).clone()
+        };
+        assert!(!remove_download(&config, &stranger).unwrap());
+    }
+
+    /// What a hash knows is forgotten when the file is gone.
+    #[test]
+    fn notes_without_a_file_go() {
+        let (_dir, config) = config();
+        let cache = Cache::open(&config.cache).unwrap();
         let hash = |text: &[u8]| FileHash::from(ContentDigest::Sha512([0; 64]).same_algorithm(text));
-        for text in [&b"needed"[..], b"unused"] {
-            let expected = super::super::cache::Expected {
+        for text in [&b"kept"[..], b"lost"] {
+            let expected = Expected {
                 hash: hash(text),
                 size: None,
             };
-            let labels = super::super::cache::Labels {
+            let labels = Labels {
                 name: "x",
                 origin: "somewhere",
             };
@@ -173,37 +191,34 @@ mod tests {
                 .insert(expected, &mut { text }, labels, &crate::event::Silent)
                 .unwrap();
         }
-        let later = UNIX_EPOCH + Duration::from_secs(1 << 40);
-        let needed = |wanted: &FileHash| *wanted == hash(b"needed");
+        fs::remove_file(super::super::cache::path_in(&config.cache, &Digest::of(b"lost"))).unwrap();
         for dry_run in [true, false] {
             assert_eq!(cache.known().unwrap().len(), 2);
-            assert_eq!(collect(&config, &needed, later, dry_run).unwrap().unused, (1, 6));
+            sweep(&config, dry_run).unwrap();
         }
         let known: Vec<FileHash> = cache.known().unwrap().iter().map(|known| known.hash).collect();
-        assert_eq!(known, [hash(b"needed")]);
-        assert!(cache.has(&Digest::of(b"needed")));
+        assert_eq!(known, [hash(b"kept")]);
     }
 
     /// A file that was found was used, whatever its age.
     #[test]
     fn a_lookup_is_a_use() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::open(dir.path()).unwrap();
+        let (_dir, config) = config();
+        let cache = Cache::open(&config.cache).unwrap();
         let digest = Digest::of(b"x");
-        let path = dir.path().join("sha256").join(digest.hex());
-        fs::write(&path, "x").unwrap();
+        fs::write(super::super::cache::path_in(&config.cache, &digest), "x").unwrap();
         let long_ago = UNIX_EPOCH + Duration::from_secs(10);
-        File::options()
+        let file = File::options()
             .write(true)
-            .open(&path)
-            .unwrap()
-            .set_modified(long_ago)
-            .unwrap();
-        let expected = super::super::cache::Expected {
+            .open(super::super::cache::path_in(&config.cache, &digest));
+        file.unwrap().set_modified(long_ago).unwrap();
+        let listed = stored_downloads(&config).unwrap();
+        assert_eq!(listed[0].used, long_ago);
+        let expected = Expected {
             hash: digest.into(),
             size: None,
         };
         cache.lookup(expected, &crate::event::Silent).unwrap().unwrap();
-        assert!(!was_used_before(&path, long_ago + Duration::from_secs(1_000_000)).unwrap());
+        assert!(!remove_download(&config, &listed[0]).unwrap());
     }
 }

@@ -26,11 +26,11 @@ pub(crate) mod testing;
 pub(crate) mod transfer;
 mod unpack;
 
-pub use collect::{CollectedDownloads, collect};
+pub use collect::{remove_download, stored_downloads, sweep};
 pub use debian::{AptSources, unpack_deb, unpack_deb_control, unpack_deb_source};
 pub use download::fetch;
 pub use error::{Answer, Asked, FetchError, Wanted};
-pub use git::{GitError, pin_commits, restore_archive};
+pub use git::{GitError, pin_commits, remove_repository, restore_archive, stored_repositories};
 pub use gone::gone;
 pub use languages::{LanguageTools, ListedFile, Listing, list_python_files};
 pub use place::{LocalCopy, Place, Request};

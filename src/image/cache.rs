@@ -47,7 +47,9 @@ impl ImageCache {
 
     /// The layers of an image, if they are known. No store path is looked at.
     pub(super) fn get(&self, key: &Digest, recipe: &Recipe) -> Option<Vec<Cut>> {
-        let bytes = fsio::read_limited(&self.path(key), RECORD_SIZE_MAX).ok()?;
+        let path = self.path(key);
+        let bytes = fsio::read_limited(&path, RECORD_SIZE_MAX).ok()?;
+        fsio::note_use(&path);
         let newline = bytes.iter().position(|&byte| byte == b'\n')?;
         let (line, json) = (std::str::from_utf8(&bytes[..newline]).ok()?, &bytes[newline + 1..]);
         if Digest::from_hex(line).ok()? != Digest::of(json) {

@@ -15,11 +15,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{DiffId, Digest};
-use crate::fsio::{self, AtomicFile, FileLock, IoContext, LockKind, PathError};
+use crate::fsio::{self, AtomicFile, Disposable, FileLock, IoContext, LockKind, PathError};
 
 const MAGIC: &[u8; 8] = b"lzpiece1";
 /// Index digest, index length and magic.
@@ -100,22 +99,39 @@ impl LayerCache {
             after: before,
             busy: true,
         };
+        let mut trimmed = busy;
+        self.alone(|cache| {
+            entries = cache.entries()?;
+            entries.sort();
+            trimmed = remove_oldest(&entries, max_size)?;
+            Ok(())
+        })?;
+        Ok(trimmed)
+    }
+
+    /// Removes entries that nobody used since they were listed; false where none was, because the cache is in use, here or
+    /// by another process.
+    pub fn remove(&mut self, entries: &[Disposable]) -> Result<bool, PathError> {
+        self.alone(|_| {
+            let unused = entries
+                .iter()
+                .filter(|entry| fsio::last_use(&entry.path) == Some(entry.used));
+            unused
+                .map(|entry| &entry.path)
+                .try_for_each(|path| fsio::remove_tree(path))
+        })
+    }
+
+    /// Does something while nobody else has the cache open; false where it was not done, because somebody has.
+    fn alone(&mut self, work: impl FnOnce(&Self) -> Result<(), PathError>) -> Result<bool, PathError> {
         if Arc::strong_count(&self.lock) > 1 {
-            return Ok(busy);
+            return Ok(false);
         }
         // Our own shared lock would exclude an exclusive one: it is converted, and back again.
-        let exclusive = self.lock.file().try_lock().is_ok();
-        if exclusive {
-            entries = self.entries()?;
-            entries.sort();
-        }
-        let result = if exclusive {
-            remove_oldest(&entries, max_size)
-        } else {
-            Ok(busy)
-        };
+        let is_alone = self.lock.file().try_lock().is_ok();
+        let result = if is_alone { work(self) } else { Ok(()) };
         self.lock.file().lock_shared().context("lock", self.dir.join("lock"))?;
-        result
+        result.map(|()| is_alone)
     }
 
     /// Where a piece is or would be.
@@ -134,7 +150,7 @@ impl LayerCache {
         let mut file = File::open(&path).ok()?;
         match read_index(&mut file) {
             Ok(index) => {
-                touch(&path);
+                fsio::note_use(&path);
                 Some((file, index))
             }
             Err(_) => {
@@ -185,9 +201,9 @@ impl LayerCache {
             if std::fs::metadata(&piece).ok()?.len() != *file_size {
                 return None;
             }
-            touch(&piece);
+            fsio::note_use(&piece);
         }
-        touch(&path);
+        fsio::note_use(&path);
         Some(record)
     }
 
@@ -270,16 +286,6 @@ fn remove_oldest(entries: &[StoredLayer], max_size: u64) -> Result<Trimmed, Path
         after,
         busy: false,
     })
-}
-
-/// Sets the modification time to now; only the order of removal depends on it, so failing is no matter.
-fn touch(path: &Path) {
-    let time = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
-    let times = Timestamps {
-        last_access: time(UTIME_OMIT),
-        last_modification: time(UTIME_NOW),
-    };
-    let _ = rustix::fs::utimensat(CWD, path, &times, AtFlags::empty());
 }
 
 fn encode_tail(index: &PieceIndex) -> io::Result<Vec<u8>> {

@@ -238,7 +238,7 @@ fn kept_links(path: &Path) -> Option<BTreeMap<String, BaseEntry>> {
 }
 
 fn documents_dir(environment: &Environment<'_>) -> PathBuf {
-    environment.store_dir.join("cache/bases")
+    environment.caches_dir().join("bases")
 }
 
 /// Keeps a manifest or config by its digest.

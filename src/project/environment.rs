@@ -224,23 +224,31 @@ impl Environment<'_> {
         })
     }
 
+    /// Where caches are: in the store, unless that is somebody else's.
+    pub fn caches_dir(&self) -> PathBuf {
+        match Store::is_foreign(&self.store_dir) {
+            true => self.cache_dir.join("of-other-stores"),
+            false => self.store_dir.join("cache"),
+        }
+    }
+
     /// Where packed layers are kept.
     pub fn layer_cache(&self) -> Result<LayerCache, ProjectError> {
-        Ok(LayerCache::open(&self.store_dir.join("cache/layers"))?)
+        Ok(LayerCache::open(&self.caches_dir().join("layers"))?)
     }
 
     /// Where it is kept which layers made up an image.
     pub fn image_cache(&self) -> Result<ImageCache, ProjectError> {
-        Ok(ImageCache::open(&self.store_dir.join("cache/images"))?)
+        Ok(ImageCache::open(&self.caches_dir().join("images"))?)
     }
 
     /// Where the roots of images that were run are kept.
     pub fn roots(&self) -> Result<Roots, ProjectError> {
-        Ok(Roots::open(&self.store_dir.join("cache/roots"))?)
+        Ok(Roots::open(&self.caches_dir().join("roots"))?)
     }
 
     /// Where it is kept what was written to which place.
     pub fn records_dir(&self) -> PathBuf {
-        self.store_dir.join("cache/outputs")
+        self.caches_dir().join("outputs")
     }
 }

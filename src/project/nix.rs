@@ -125,6 +125,7 @@ impl LazyNix {
     /// The closure of paths of the store.
     pub fn closure(&self, roots: &BTreeSet<StorePath>) -> Result<Closure, ProjectError> {
         let store = self.get()?;
+        store.note_use(roots)?;
         closure::compute(store, roots).map_err(|error| match error {
             StoreError::NotValid { path, needed_by } => ProjectError::NixIncomplete {
                 path,

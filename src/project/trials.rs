@@ -157,7 +157,7 @@ impl Case<'_> {
             layers: &self.named.image.layers,
             config: self.config,
         };
-        let staging = store.stage()?;
+        let staging = store.scratch()?;
         let started = Instant::now();
         let tried = container::try_image(image, self.test, workshop, staging.path(), &mut |bytes| log.take(bytes));
         trial.milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -54,7 +54,7 @@ fn a_script_finds_what_earlier_runs_left() {
     assert!(said(&place, &build).contains("found 2 and 1"));
     let collected = place.run(&["store", "gc", "--older-than", "0"]).success();
     assert!(
-        collected.stderr.contains("Build caches deleted: 2 not used of late"),
+        collected.stderr.contains("deleted: 2 build caches"),
         "{}",
         collected.stderr
     );

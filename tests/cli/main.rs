@@ -73,6 +73,7 @@ mod support;
 mod trials;
 mod two_readings;
 mod update;
+mod upkeep;
 mod verify;
 mod workloads;
 

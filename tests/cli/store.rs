@@ -182,6 +182,25 @@ fn a_collection_keeps_what_recent_builds_opened() {
 }
 
 #[test]
+fn identical_files_share_their_place_on_the_disk() {
+    let place = Place::new();
+    make_tree(&place);
+    peer(
+        Command::new("cp")
+            .args(["-r", "tree", "other"])
+            .current_dir(&place.project),
+    );
+    place.write("other/more", "more");
+    place.run(&["store", "add", "tree", "other"]).success();
+    let shares = |ran: Ran| ran.says(&["4 more files share", "5.00 MB saved"]);
+    shares(place.run(&["store", "optimise"]).success());
+    place.run(&["store", "verify"]).success();
+    let again = place.run(&["store", "optimize", "--json"]).success();
+    let again: serde_json::Value = serde_json::from_str(again.line()).unwrap();
+    assert_eq!(again, serde_json::json!({ "files": 0, "bytes": 0 }));
+}
+
+#[test]
 fn verify_names_what_was_changed() {
     let place = Place::new();
     make_tree(&place);

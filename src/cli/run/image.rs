@@ -76,7 +76,7 @@ pub fn run(
         config,
     };
     let (store, roots) = (context.environment.store()?, context.environment.roots()?);
-    let staging = store.stage()?;
+    let staging = store.scratch()?;
     let workshop = Workshop {
         roots: &roots,
         helper: None,
@@ -120,7 +120,6 @@ fn find(name: &str, flags: &ContainerFlags, build: &BuildFlags, context: &Contex
         ..ImageOptions::default()
     };
     let named = project::images(&work, &options, &context.environment)?.pop();
-    context.trim_layer_cache()?;
     let named = named.ok_or_else(|| {
         advised(
             format!("`{name}` is no image"),

@@ -3,20 +3,21 @@
 //! Invariant: what is rooted, in use or (without `--all`) was used of late stays; what went is counted for people, and named
 //! one by one for programs and for who asks.
 
-use std::time::SystemTime;
-
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::build::collect_build_caches;
-use crate::fetch::CollectedDownloads;
-use crate::project::collect_downloads;
+use crate::event::{Event, Reporter};
+use crate::fetch::{self, AptSources};
+use crate::fsio::{FileLock, LockKind};
+use crate::project::upkeep::{self, Bounds, How, Upkeep};
 use crate::store::{GcOptions, GcReport, Kept, KeptBy, Store};
 use crate::store_path::StoreDir;
 
 use crate::cli::context::{Context, ago};
+use crate::cli::interrupt;
 use crate::cli::outcome::Outcome;
-use crate::cli::text::{duration, size, span};
+use crate::cli::text::{bytes, duration, size, span};
+use crate::cli::upkeep::{removed_line, shortfall};
 
 /// How many of the targets that keep something are named unless everything is.
 const NAMED_MAX: usize = 5;
@@ -35,98 +36,138 @@ pub struct GcArgs {
     /// again, go by their age all the same
     #[arg(long, conflicts_with = "older_than")]
     all: bool,
+    /// Of what no root needs, delete what was used longest ago until all that layerize keeps, downloads and caches among it, has at
+    /// most this size [default: `[store] max-size` of the configuration]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    max_size: Option<u64>,
 }
 
-/// What was collected in one store, and around it.
+/// What was collected.
 struct Collected {
-    dir: StoreDir,
-    report: GcReport,
-    downloads: CollectedDownloads,
-    /// Number of build caches, and their bytes.
-    build_caches: (u64, u64),
+    stores: Vec<(StoreDir, GcReport)>,
+    /// Number of interrupted downloads, and their bytes.
+    interrupted: (u64, u64),
+    /// What went of caches, and to hold the bounds.
+    upkeep: Upkeep,
 }
 
 /// Collects, and says what went and what keeps the rest.
 pub fn run(args: &GcArgs, stores: &[Store], context: &Context) -> anyhow::Result<Outcome> {
     let keep = args.older_than.unwrap_or(context.config.keep_builds);
-    let since = ago(keep);
-    let mut all = Vec::new();
-    for store in stores {
-        let collected = collect(store, args, since, context)?;
-        if !context.ui.json() {
-            tell(&collected, args.dry_run, (!args.all).then_some(keep), context)?;
-        }
-        all.push(collected);
+    let bounds = Bounds {
+        max_size: args.max_size.or(context.config.max_size),
+        min_free: context.config.min_free,
+        unused_since: Some(ago(keep)),
+        floor: None,
+    };
+    let collected = collect(args, stores, &bounds, context)?;
+    match context.ui.json() {
+        true => context.ui.data(&value(&collected, args.dry_run).to_string())?,
+        false => tell(&collected, args, keep, context)?,
     }
-    if context.ui.json() {
-        context.ui.data(&value(&all, args.dry_run).to_string())?;
+    if let Some(text) = shortfall(&collected.upkeep, &bounds) {
+        context.ui.report(Event::Warning { text });
     }
     Ok(Outcome::Done)
 }
 
-fn collect(store: &Store, args: &GcArgs, since: SystemTime, context: &Context) -> anyhow::Result<Collected> {
-    let report = store.gc(&GcOptions {
-        dry_run: args.dry_run,
-        keep_used_since: (!args.all).then_some(since),
-        // A folder may be on a disk that is not there at the moment, whatever else is to go.
-        expire_vanished_before: Some(ago(context.config.keep_builds)),
-    })?;
-    context.environment.tell_of_debris(store);
-    let mut collected = Collected {
-        dir: store.store_dir().clone(),
-        report,
-        downloads: CollectedDownloads::default(),
-        build_caches: (0, 0),
-    };
-    // Only what is built is made from downloads.
-    if collected.dir == StoreDir::layerize() {
-        let doomed = collected.report.removed.iter().map(|(path, _)| path).collect();
-        collected.downloads = collect_downloads(store, &doomed, since, args.dry_run, &context.environment)?;
-        collected.build_caches = collect_build_caches(store, since, args.dry_run)?;
+fn collect(args: &GcArgs, stores: &[Store], bounds: &Bounds, context: &Context) -> anyhow::Result<Collected> {
+    let mut reports = Vec::new();
+    for store in stores {
+        let report = store.gc(&GcOptions {
+            dry_run: args.dry_run,
+            keep_used_since: bounds.unused_since.filter(|_| !args.all),
+            // A folder may be on a disk that is not there at the moment, whatever else is to go.
+            expire_vanished_before: Some(ago(context.config.keep_builds)),
+        })?;
+        reports.push((store.store_dir().clone(), report));
     }
-    Ok(collected)
+    let fetch = context.environment.fetch_config(true, &[], AptSources::default());
+    let interrupted = fetch::sweep(&fetch, args.dry_run)?;
+    // Commands that do the same in their background leave it to this one.
+    let _lock = match args.dry_run {
+        true => None,
+        false => Some(FileLock::acquire(
+            &context.environment.store_dir.join(upkeep::LOCK),
+            LockKind::Exclusive,
+        )?),
+    };
+    let doomed = reports.iter().flat_map(|(_, report)| &report.removed);
+    let upkeep = upkeep::hold(
+        stores,
+        &fetch,
+        bounds,
+        &How {
+            dry_run: args.dry_run,
+            ahead: false,
+            doomed: &doomed.map(|(path, _)| path.clone()).collect(),
+            go_on: &|| !interrupt::requested(),
+        },
+    )?;
+    stores
+        .iter()
+        .for_each(|store| context.environment.tell_of_debris(store));
+    Ok(Collected {
+        stores: reports,
+        interrupted,
+        upkeep,
+    })
 }
 
 /// A summary for people; with `--verbose` everything.
-fn tell(collected: &Collected, dry_run: bool, keep: Option<u64>, context: &Context) -> anyhow::Result<()> {
-    let report = &collected.report;
+fn tell(collected: &Collected, args: &GcArgs, keep: u64, context: &Context) -> anyhow::Result<()> {
+    let verb = if args.dry_run { "would be deleted" } else { "deleted" };
     if context.ui.verbose() {
-        for (path, _) in &report.removed {
-            context.ui.data(&collected.dir.join(path))?;
+        for path in collected.paths() {
+            context.ui.data(&path.0)?;
         }
     }
-    for line in kept_lines(report, keep, context.ui.verbose()) {
-        context.ui.line(&line);
+    for (_, report) in &collected.stores {
+        for line in kept_lines(report, keep, context.ui.verbose()) {
+            context.ui.line(&line);
+        }
+        for root in &report.expired_roots {
+            let verb = if args.dry_run { "would expire" } else { "expired" };
+            context
+                .ui
+                .line(&format!("root {root} {verb}: the folder of its project is gone"));
+        }
+        context.ui.line(&format!(
+            "{} paths {verb} ({}), {} paths kept ({}).",
+            report.removed.len(),
+            size(report.removed_bytes()),
+            report.kept_paths,
+            size(report.kept_bytes),
+        ));
     }
-    let verb = if dry_run { "would be deleted" } else { "deleted" };
-    for root in &report.expired_roots {
-        let verb = if dry_run { "would expire" } else { "expired" };
+    let (count, bytes) = collected.interrupted;
+    if count > 0 {
         context
             .ui
-            .line(&format!("root {root} {verb}: the folder of its project is gone"));
+            .line(&format!("Downloads {verb}: {count} interrupted ({}).", size(bytes)));
     }
-    context.ui.line(&format!(
-        "{} paths {verb} ({}), {} paths kept ({}).",
-        report.removed.len(),
-        size(report.removed_bytes()),
-        report.kept_paths,
-        size(report.kept_bytes),
-    ));
-    if let Some(line) = downloads_line(collected.downloads, verb) {
+    let upkeep = &collected.upkeep;
+    let line = removed_line(upkeep.paths.len(), &upkeep.caches, upkeep.removed_bytes(), verb);
+    if let Some(line) = line {
         context.ui.line(&line);
-    }
-    let (count, bytes) = collected.build_caches;
-    if count > 0 {
-        context.ui.line(&format!(
-            "Build caches {verb}: {count} not used of late ({}).",
-            size(bytes)
-        ));
     }
     Ok(())
 }
 
+impl Collected {
+    /// All store paths that went, and the sizes of their archives in bytes.
+    fn paths(&self) -> impl Iterator<Item = (String, u64)> {
+        let by_age = self.stores.iter().flat_map(|(dir, report)| {
+            let removed = report.removed.iter();
+            removed.map(move |(path, size)| (dir.join(path), *size))
+        });
+        let by_bounds = self.upkeep.paths.iter();
+        by_age.chain(by_bounds.map(|(dir, path, size)| (dir.join(path), *size)))
+    }
+}
+
 /// What keeps how much: the targets that alone keep the most before others.
-fn kept_lines(report: &GcReport, keep: Option<u64>, is_verbose: bool) -> Vec<String> {
+fn kept_lines(report: &GcReport, keep: u64, is_verbose: bool) -> Vec<String> {
     let is_target = |kept: &&Kept| matches!(kept.by, KeptBy::Target(_) | KeptBy::Root(_));
     let (mut targets, others): (Vec<&Kept>, Vec<&Kept>) = report.kept.iter().partition(is_target);
     targets.sort_by_key(|kept| std::cmp::Reverse((kept.own_bytes, kept.bytes)));
@@ -153,63 +194,47 @@ fn kept_lines(report: &GcReport, keep: Option<u64>, is_verbose: bool) -> Vec<Str
     lines
 }
 
-fn kept_by(by: &KeptBy, keep: Option<u64>) -> String {
+fn kept_by(by: &KeptBy, keep: u64) -> String {
     match by {
         KeptBy::Target(owner) => {
             let folder = owner.folder.display();
             format!("kept by {} {} in {folder}", owner.kind, owner.target)
         }
         KeptBy::Root(name) => format!("kept by the root {name}"),
-        KeptBy::Recent => match keep {
-            Some(seconds) => format!(
-                "kept because it was used in the last {} (`--all` deletes it)",
-                span(seconds)
-            ),
-            None => "kept because it was used of late".to_owned(),
-        },
+        KeptBy::Recent => format!(
+            "kept because it was used in the last {} (`--all` deletes it)",
+            span(keep)
+        ),
         KeptBy::Processes => "kept by running processes".to_owned(),
     }
 }
 
-fn downloads_line(collected: CollectedDownloads, verb: &str) -> Option<String> {
-    let parts: Vec<String> = [
-        (collected.interrupted, "interrupted"),
-        (collected.unused, "needed by nothing here and not used of late"),
-    ]
-    .into_iter()
-    .filter(|((count, _), _)| *count > 0)
-    .map(|((count, bytes), what)| format!("{count} {what} ({})", size(bytes)))
-    .collect();
-    (!parts.is_empty()).then(|| format!("Downloads {verb}: {}.", parts.join(", ")))
-}
-
 /// The same for programs.
-fn value(all: &[Collected], dry_run: bool) -> Value {
-    let paths = all.iter().flat_map(|collected| {
-        let removed = collected.report.removed.iter();
-        removed.map(|(path, size)| json!({ "path": collected.dir.join(path), "narSize": size }))
-    });
-    let kept = all.iter().flat_map(|collected| &collected.report.kept).map(kept_value);
-    let expired = all.iter().flat_map(|collected| &collected.report.expired_roots);
-    let sum = |of: fn(&Collected) -> u64| all.iter().map(of).sum::<u64>();
+fn value(collected: &Collected, dry_run: bool) -> Value {
+    let reports = || collected.stores.iter().map(|(_, report)| report);
+    let upkeep = &collected.upkeep;
+    let paths: Vec<(String, u64)> = collected.paths().collect();
+    let removed = paths
+        .iter()
+        .map(|(path, size)| json!({ "path": path, "narSize": size }));
     let counted = |(count, bytes): (u64, u64)| json!({ "count": count, "bytes": bytes });
-    let both = |of: fn(&Collected) -> (u64, u64)| {
-        all.iter().fold((0, 0), |(count, bytes), collected| {
-            let (more, more_bytes) = of(collected);
-            (count + more, bytes + more_bytes)
-        })
-    };
+    let by_bounds: u64 = upkeep.paths.iter().map(|(.., bytes)| bytes).sum();
+    let caches = upkeep
+        .caches
+        .iter()
+        .map(|(kind, sum)| (kind.name().to_owned(), counted(*sum)));
     json!({
         "dryRun": dry_run,
-        "removed": paths.collect::<Vec<_>>(),
-        "removedBytes": sum(|collected| collected.report.removed_bytes()),
-        "kept": kept.collect::<Vec<_>>(),
-        "keptPaths": sum(|collected| collected.report.kept_paths),
-        "keptBytes": sum(|collected| collected.report.kept_bytes),
-        "expiredRoots": expired.collect::<Vec<_>>(),
-        "interruptedDownloads": counted(both(|collected| collected.downloads.interrupted)),
-        "unusedDownloads": counted(both(|collected| collected.downloads.unused)),
-        "buildCaches": counted(both(|collected| collected.build_caches)),
+        "removed": removed.collect::<Vec<_>>(),
+        "removedBytes": paths.iter().map(|(_, size)| size).sum::<u64>(),
+        "kept": reports().flat_map(|report| &report.kept).map(kept_value).collect::<Vec<_>>(),
+        "keptPaths": reports().map(|report| report.kept_paths).sum::<u64>() - upkeep.paths.len() as u64,
+        "keptBytes": reports().map(|report| report.kept_bytes).sum::<u64>() - by_bounds,
+        "expiredRoots": reports().flat_map(|report| &report.expired_roots).collect::<Vec<_>>(),
+        "interruptedDownloads": counted(collected.interrupted),
+        "caches": caches.collect::<serde_json::Map<_, _>>(),
+        "totalBytes": upkeep.total,
+        "freeBytes": upkeep.free,
     })
 }
 

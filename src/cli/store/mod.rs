@@ -15,11 +15,12 @@ use serde_json::json;
 use crate::digest::Hasher;
 use crate::fsio::IoContext;
 use crate::store::nix_store::NixPath;
-use crate::store::{Evidence, PathDetails, ReadStore, Store};
+use crate::store::{Evidence, Optimised, PathDetails, ReadStore, Store};
 use crate::store_path::{StoreDir, StorePath};
 
 use super::context::Context;
 use super::error::advised;
+use super::interrupt;
 use super::outcome::Outcome;
 use super::text::size;
 use copy::{StoreCopyArgs, StoreKeyCommand, StoreSignArgs};
@@ -60,6 +61,9 @@ enum StoreCommand {
     Verify(StoreVerifyArgs),
     /// Delete what no root needs and nobody used of late
     Gc(GcArgs),
+    /// Let identical files of store paths share their place on the disk
+    #[command(visible_alias = "optimize")]
+    Optimise,
     /// List what the garbage collector keeps, and for whom
     Roots(RootsArgs),
     /// Copy closures from a binary cache into the store, or from the store to a binary cache
@@ -81,6 +85,7 @@ pub fn run(args: &StoreArgs, context: &Context) -> anyhow::Result<Outcome> {
         StoreCommand::Ls => ls(&stores(context)?, context),
         StoreCommand::Verify(args) => verify::run(args, &stores(context)?, context),
         StoreCommand::Gc(args) => gc::run(args, &stores(context)?, context),
+        StoreCommand::Optimise => optimise(&stores(context)?, context),
         StoreCommand::Roots(args) => roots::run(args, &context.environment.store()?, context),
         StoreCommand::Copy(args) => copy::copy(args, context),
         StoreCommand::Sign(args) => copy::sign(args, context),
@@ -283,6 +288,26 @@ fn ls(stores: &[Store], context: &Context) -> anyhow::Result<Outcome> {
             };
             context.ui.data(&line)?;
         }
+    }
+    Ok(Outcome::Done)
+}
+
+fn optimise(stores: &[Store], context: &Context) -> anyhow::Result<Outcome> {
+    let mut all = Optimised::default();
+    for store in stores {
+        let done = store.optimise(&|| !interrupt::requested())?;
+        all.files += done.files;
+        all.bytes += done.bytes;
+    }
+    let Optimised { files, bytes } = all;
+    match context.ui.json() {
+        true => context
+            .ui
+            .data(&json!({ "files": files, "bytes": bytes }).to_string())?,
+        false => context.ui.line(&format!(
+            "{files} more files share their place on the disk with others: {} saved.",
+            size(bytes)
+        )),
     }
     Ok(Outcome::Done)
 }

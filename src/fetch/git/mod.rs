@@ -34,7 +34,7 @@ mod tree;
 pub use error::GitError;
 pub use pin::pin_commits;
 pub(super) use pin::resolve;
-pub(super) use repository::collect;
+pub use repository::{remove_repository, stored_repositories};
 
 use tree::Tree;
 

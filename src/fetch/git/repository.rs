@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
@@ -12,10 +11,8 @@ use super::command::{Git, NO_COMMIT, SHALLOW_REFUSED, local_git_dir, operands};
 use super::{GitError, SIZE_MAX};
 use crate::child::RunningChild;
 use crate::digest::Digest;
-use crate::fetch::cache::note_use;
-use crate::fetch::collect::was_used_before;
 use crate::fetch::{FetchConfig, FetchError};
-use crate::fsio::{self, FileLock, IoContext, LockKind};
+use crate::fsio::{self, Disposable, FileLock, IoContext, LockKind, PathError, note_use};
 use crate::spec::{GitAddress, GitCommit};
 
 /// Directory of the repositories in a cache.
@@ -161,37 +158,36 @@ impl<'a> Repository<'a> {
     }
 }
 
-/// Removes repositories that nobody has used since a moment: how many, and their bytes. With `dry_run` none goes.
-pub(in crate::fetch) fn collect(
-    config: &FetchConfig,
-    unused_since: SystemTime,
-    dry_run: bool,
-) -> Result<(u64, u64), FetchError> {
+/// The repositories in the cache; `go_on` ends the list.
+///
+/// # Errors
+///
+/// A directory that cannot be read.
+pub fn stored_repositories(config: &FetchConfig, go_on: &dyn Fn() -> bool) -> Result<Vec<Disposable>, PathError> {
     let all = config.cache.join(REPOSITORIES);
-    let (mut count, mut bytes) = (0, 0);
-    if !all.is_dir() {
-        return Ok((count, bytes));
+    let dirs = fsio::cached_names(&all)?.into_iter().map(|name| all.join(name));
+    let dirs = dirs.filter(|dir| dir.extension().is_some_and(|extension| extension == "git"));
+    let stored = dirs.filter_map(|dir| {
+        let used = fsio::last_use(&dir)?;
+        fsio::disposable_tree(&dir, used, &dir.with_extension("size"), go_on)
+    });
+    Ok(stored.collect())
+}
+
+/// Removes a repository, unless somebody fetches into it or has used it since it was listed; true where it is gone.
+///
+/// # Errors
+///
+/// A file that cannot be removed.
+pub fn remove_repository(repository: &Disposable) -> Result<bool, PathError> {
+    let dir = &repository.path;
+    let lock = FileLock::try_acquire(&dir.with_extension("lock"), LockKind::Exclusive)?;
+    if lock.is_none() || fsio::last_use(dir) != Some(repository.used) {
+        return Ok(false);
     }
-    for name in fsio::sorted_names(&all)? {
-        let dir = all.join(name);
-        if dir.extension().is_none_or(|extension| extension != "git") {
-            continue;
-        }
-        let lock = FileLock::try_acquire(&dir.with_extension("lock"), LockKind::Exclusive)?;
-        if lock.is_none() || !was_used_before(&dir, unused_since)? {
-            continue;
-        }
-        count += 1;
-        let files = walkdir::WalkDir::new(&dir).into_iter().filter_map(Result::ok);
-        bytes += files
-            .filter_map(|file| file.metadata().ok())
-            .map(|file| file.len())
-            .sum::<u64>();
-        if !dry_run {
-            fsio::remove_tree(&dir)?;
-        }
-    }
-    Ok((count, bytes))
+    fsio::remove_tree(&dir.with_extension("size"))?;
+    fsio::remove_tree(dir)?;
+    Ok(true)
 }
 
 /// Runs a command that fetches, none of whose files may become larger than a tree may be.
