@@ -79,10 +79,11 @@ pub enum Event {
         mounted: u64,
         milliseconds: u64,
     },
-    /// An image was written or loaded.
+    /// An image was written or loaded. `digest` is that of its manifest, `id` that of its config, by which engines name it.
     ImageWritten {
         name: String,
         digest: String,
+        id: String,
         destination: String,
     },
     /// An image or an index is where it was to go; of its bytes, `written` were sent and `skipped` were there

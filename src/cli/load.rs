@@ -5,6 +5,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 
 use crate::event::{Event, Reporter};
+use crate::image::Image;
 use crate::oci::Compression;
 use crate::transport::{Daemon, Engine};
 
@@ -54,6 +55,7 @@ pub fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Outcome> {
         context.ui.report(Event::ImageWritten {
             name: named.name.clone(),
             digest,
+            id: named.image.config_digest().to_string(),
             destination,
         });
         context.ui.report(Event::Transferred {
@@ -64,6 +66,9 @@ pub fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Outcome> {
             milliseconds: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             dry_run: false,
         });
+        context
+            .ui
+            .note(&format!("{}: {}", named.name, of_id(&named.image, &loaded.id)));
         if !context.ui.json() {
             context
                 .ui
@@ -72,4 +77,20 @@ pub fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Outcome> {
     }
     context.ui.summary();
     Ok(Outcome::Done)
+}
+
+/// What the engine's ID of an image is the digest of: a build prints that of the manifest, which is another one.
+fn of_id(image: &Image, id: &str) -> String {
+    let digest = image.config_digest();
+    match id.trim_start_matches("sha256:") == digest.hex() {
+        true => {
+            format!("image ID {digest}, as Docker and podman name it; `build` and `push` print the manifest's digest")
+        }
+        // Docker's containerd store.
+        false => format!(
+            "image ID {}, by which this engine means the manifest without compression; `build` and `push` print the \
+             digest of the compressed one",
+            image.digest()
+        ),
+    }
 }

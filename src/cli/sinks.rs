@@ -100,11 +100,17 @@ fn told(named: &NamedImage, digest: &str, location: &Location, context: &Context
     if location.is_standard_output() {
         return Ok(());
     }
+    let id = named.image.config_digest();
     context.ui.report(Event::ImageWritten {
         name: named.name.clone(),
         digest: digest.to_owned(),
+        id: id.to_string(),
         destination: location.to_string(),
     });
+    context.ui.note(&format!(
+        "{}: manifest {digest}, as registries name it; image ID {id}, as Docker and podman do",
+        named.name
+    ));
     if !context.ui.json() {
         context
             .ui

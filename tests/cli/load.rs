@@ -1,11 +1,12 @@
 //! `layerize load`: only what the engine lacks is sent.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Place, have, peer};
+use crate::support::{Place, Ran, have, peer};
 
 /// A place with a spec of three packages with 1 MB each, in a layer of its own each, and an image of them. `mark` makes
 /// them other than every other test's.
@@ -38,15 +39,8 @@ fn load(place: &Place, engine: &str) -> (u64, u64, String) {
     )
 }
 
-/// Podman reads a temporary layout that has only what it lacks.
-#[test]
-fn podman_gets_the_layers_that_it_lacks() {
-    if !have("podman", &["--version"]) {
-        return;
-    }
-    let mark = format!("podman-{}", std::process::id());
-    let place = with_packages(&mark);
-    let name = format!("layerize-test-{mark}:latest");
+/// A `podman` with a storage of the place's own, in the directory that `PATH` is to begin with; and how it is called.
+fn own_podman(place: &Place) -> PathBuf {
     let program = peer(Command::new("sh").args(["-c", "command -v podman"]))
         .line()
         .to_owned();
@@ -59,9 +53,29 @@ fn podman_gets_the_layers_that_it_lacks() {
     place.write("bin/podman", &script);
     let podman = place.project.join("bin/podman");
     fs::set_permissions(&podman, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    podman
+}
+
+/// `layerize` with programs of the place's own before the machine's.
+fn with_own_programs(place: &Place, args: &[&str]) -> Command {
+    let mut command = place.command(args);
+    let own = place.project.join("bin");
+    command.env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", own.display()));
+    command
+}
+
+/// Podman reads a temporary layout that has only what it lacks.
+#[test]
+fn podman_gets_the_layers_that_it_lacks() {
+    if !have("podman", &["--version"]) {
+        return;
+    }
+    let mark = format!("podman-{}", std::process::id());
+    let place = with_packages(&mark);
+    let name = format!("layerize-test-{mark}:latest");
+    let podman = own_podman(&place);
     let load = || {
-        let mut command = place.command(&["load", "--json", "--engine", "podman"]);
-        command.env("PATH", format!("{}:/usr/bin:/bin", place.project.join("bin").display()));
+        let mut command = with_own_programs(&place, &["load", "--json", "--engine", "podman"]);
         let events = peer(&mut command).stdout;
         let mut events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let event = events.rfind(|event| event["event"] == "transferred").unwrap();
@@ -78,6 +92,68 @@ fn podman_gets_the_layers_that_it_lacks() {
         seen("{{json .RepoTags}}").trim(),
         format!("[\"localhost/{name}\"]").replace("localhost", "docker.io/library")
     );
+}
+
+/// One image has a manifest, by which registries name it, and an ID, by which engines do: `build` and `load` say which is
+/// which, and both say the same.
+#[test]
+fn build_and_load_say_which_digest_is_which() {
+    let mark = format!("digests-{}", std::process::id());
+    let image = format!("layerize-test-{mark}");
+    let place = Place::new();
+    place.write("file", &mark).write(
+        "layerize.toml",
+        &format!("[image.{image}]\nfiles = {{ \"/file\" = \"file\" }}\n"),
+    );
+    let written = |ran: Ran| {
+        let mut events = ran
+            .success()
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect::<Vec<Value>>();
+        events.retain(|event| event["event"] == "image-written");
+        events.pop().unwrap()
+    };
+    let built = place.run(&["build"]).success();
+    let digest = built.line().split(' ').next().unwrap().to_owned();
+    let event = written(place.run(&["build", "--json"]));
+    let id = event["id"].as_str().unwrap();
+    assert_eq!(event["digest"], digest);
+    let inspected = place.inspect(&format!("{image}.tar"));
+    assert_eq!(inspected["config_digest"], id, "{inspected:#}");
+    built.says(&[
+        &format!("{image}: manifest {digest}, as registries"),
+        &format!("image ID {id}, as Docker"),
+    ]);
+    if have("docker", &["info"]) {
+        let loaded = place.run(&["load", "--engine", "docker"]).success();
+        let name = format!("{image}:latest");
+        let shown = docker(&["image", "inspect", "--format", "{{.Id}}", &name]);
+        assert_eq!(loaded.line(), format!("{} docker:{name}", shown.trim()));
+        loaded.says(&[
+            &format!("{image}: image ID {}", shown.trim()),
+            "`build` and `push` print",
+        ]);
+        docker(&["rmi", "-f", &name]);
+        // Docker's classic store; its containerd store has the manifest's digest.
+        if docker(&["info", "--format", "{{.DriverStatus}}"]).contains("containerd") {
+            return;
+        }
+        assert_eq!(shown.trim(), id);
+    }
+    if have("podman", &["--version"]) {
+        let podman = own_podman(&place);
+        let loaded = Ran::of(
+            with_own_programs(&place, &["load", "--engine", "podman"])
+                .output()
+                .unwrap(),
+        );
+        let loaded = loaded.success();
+        let shown = peer(Command::new(&podman).args(["image", "inspect", "--format", "{{.Id}}", &image])).stdout;
+        assert_eq!(shown.trim(), id.trim_start_matches("sha256:"));
+        loaded.says(&[&format!("{image}: image ID {id}, as Docker and podman")]);
+    }
 }
 
 fn docker(args: &[&str]) -> String {
@@ -172,12 +248,7 @@ fn an_engine_that_refuses_what_is_left_out_gets_all() {
     place.write("bin/docker", &script);
     let program = place.project.join("bin/docker");
     fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let mut command = place.command(&["load", "--engine", "docker"]);
-    command.env(
-        "PATH",
-        format!("{}:/usr/local/bin:/usr/bin:/bin", place.project.join("bin").display()),
-    );
-    peer(&mut command);
+    peer(&mut with_own_programs(&place, &["load", "--engine", "docker"]));
     let found = docker(&["image", "inspect", "--format", "{{json .RootFS.Layers}}", &name]);
     assert_eq!(serde_json::from_str::<Vec<String>>(&found).unwrap(), ids);
     docker(&["rmi", "-f", &name]);
