@@ -9,6 +9,7 @@ use crate::escape::shown;
 
 use super::context::Context;
 use super::outcome::Outcome;
+use super::output;
 
 /// Arguments of `layerize key`.
 #[derive(Debug, Args)]
@@ -46,6 +47,7 @@ pub fn run(args: &KeyArgs, context: &Context) -> anyhow::Result<Outcome> {
         KeyType::P256 => KeyKind::P256,
     };
     let (private, public) = attest::generate(kind, prefix)?;
+    output::keep_private(&private, context)?;
     for path in [private, public] {
         context.ui.data(&shown(&path.display().to_string()))?;
     }

@@ -4,7 +4,10 @@
 
 use std::path::Path;
 
+use anyhow::Context as _;
+
 use crate::fsio;
+use crate::project::git_ignore;
 
 use super::context::Context;
 
@@ -23,6 +26,19 @@ pub fn report(text: &str, file: Option<&Path>, context: &Context) -> anyhow::Res
     match taken {
         true => context.ui.lines(text.trim_end()),
         false => context.ui.data(text.trim_end())?,
+    }
+    Ok(())
+}
+
+/// Has git leave a private key alone, and says so.
+pub fn keep_private(key: &Path, context: &Context) -> anyhow::Result<()> {
+    let key = context.environment.here.join(key);
+    if let Some(ignore) = git_ignore::keep_out(&key).context("the key is made, and git would take it")? {
+        context.ui.note(&format!(
+            "`{}` is in {}: git leaves it alone, and builds do too",
+            context.shown(&key).display(),
+            context.shown(&ignore).display()
+        ));
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::transport::{self, Location};
 
 use super::context::Context;
 use super::error::advised;
+use crate::project::git_ignore;
 use crate::project::image::archive_name;
 use crate::project::place;
 use crate::project::{KeptInputs, NamedImage, Project};
@@ -64,11 +65,13 @@ pub fn write(
     locations: &[Location],
     context: &Context,
 ) -> anyhow::Result<()> {
+    let archive = archive_name(&named.name);
     let default = [Location::DockerArchive {
-        path: archive_name(&named.name).into(),
+        path: archive.clone().into(),
         name: None,
     }];
-    let locations = if locations.is_empty() { &default } else { locations };
+    let is_default = locations.is_empty();
+    let locations = if is_default { &default } else { locations };
     let sinks = place::open_sinks(named, locations, &context.environment)?;
     let mut failure = None;
     let results = transport::put_all(&sinks, &named.content(), &named.names);
@@ -93,7 +96,22 @@ pub fn write(
             }
         }
     }
-    failure.map_or(Ok(()), Err)
+    match failure {
+        Some(error) => return Err(error),
+        None if is_default => tell_of_git(&archive, context),
+        None => {}
+    }
+    Ok(())
+}
+
+/// An archive at the default place is there because nobody named another: in a repository it is in the way.
+fn tell_of_git(archive: &str, context: &Context) {
+    if git_ignore::would_take(&context.environment.here.join(archive)) {
+        let text = format!(
+            "`git add -A` would take {archive}: add `/*.tar` to .gitignore, or name another place with `-o docker-archive:FILE`"
+        );
+        context.ui.report(Event::Note { text });
+    }
 }
 
 fn told(named: &NamedImage, digest: &str, location: &Location, context: &Context) -> anyhow::Result<()> {

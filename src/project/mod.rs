@@ -20,6 +20,7 @@ mod environment;
 mod error;
 pub mod explain;
 mod files;
+pub mod git_ignore;
 pub mod golden;
 pub mod image;
 pub mod kept;

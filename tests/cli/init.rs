@@ -1,8 +1,9 @@
 //! The first image in an empty directory, and the manual.
 
 use std::fs;
+use std::process::Command;
 
-use crate::support::Place;
+use crate::support::{Place, have, peer};
 
 #[test]
 fn an_empty_directory_gets_an_image_that_runs() {
@@ -14,7 +15,7 @@ fn an_empty_directory_gets_an_image_that_runs() {
     );
     ran.says(&["Next: cd my first && layerize build"]);
     let dir = place.project.join("my first");
-    assert_eq!(fs::read_to_string(dir.join(".gitignore")).unwrap(), "/my-first.tar\n");
+    assert_eq!(fs::read_to_string(dir.join(".gitignore")).unwrap(), "/*.tar\n");
     place
         .run(&["init", "my first"])
         .exits(2)
@@ -50,10 +51,81 @@ fn what_is_there_is_built_by_its_own_rules() {
     assert_eq!(ran.stdout, "layerize.toml\n.gitignore\n");
     assert_eq!(
         fs::read_to_string(place.project.join(".gitignore")).unwrap(),
-        "/say\n/say.tar\n"
+        "/say\n/*.tar\n"
     );
     place.run(&["build"]).success();
     assert_eq!(place.run(&["run", "say"]).success().stdout, "made\n");
+}
+
+/// What a first day leaves in a repository is the project alone: no archive of any image, and no private key.
+#[test]
+fn git_takes_neither_archives_nor_private_keys() {
+    if !have("git", &["--version"]) {
+        return;
+    }
+    let git = |place: &Place, args: &[&str]| {
+        let mut command = Command::new("git");
+        place.prepare(command.args(args));
+        peer(&mut command).stdout
+    };
+    let taken = |place: &Place| {
+        git(place, &["add", "-A"]);
+        git(place, &["ls-files"]).lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let place = Place::new();
+    git(&place, &["init", "--quiet"]);
+    place.write("say.sh", "echo hello\n");
+    place.run(&["init", "--name", "say"]).success();
+    // A spec as it is some days later: a second image, and a debug image.
+    let files = "files = { \"/say.sh\" = \"say.sh\" }\n";
+    place.write(
+        "layerize.toml",
+        &format!("[image.say]\n{files}\n[image.other]\n{files}"),
+    );
+    let built = place.run(&["build"]).success();
+    assert!(!built.stderr.contains("git add"), "{}", built.stderr);
+    place
+        .run(&["key", "generate", "release"])
+        .success()
+        .says(&["`release.key` is in .gitignore: git leaves it alone"]);
+    place.write("keys/README", "");
+    place
+        .run(&["store", "key", "generate", "ci-1", "--dir", "keys"])
+        .success()
+        .says(&["`keys/ci-1.secret` is in keys/.gitignore"]);
+    assert!(place.project.join("other.tar").exists());
+    assert_eq!(
+        taken(&place),
+        [
+            ".gitignore",
+            "keys/.gitignore",
+            "keys/README",
+            "keys/ci-1.public",
+            "layerize.toml",
+            "release.pub",
+            "say.sh"
+        ]
+    );
+
+    // Without `init` nothing was said of archives: the first one is told.
+    let place = Place::new();
+    place
+        .write("say.sh", "echo hello\n")
+        .write("layerize.toml", &format!("[image.say]\n{files}"));
+    let told = "`git add -A` would take say.tar: add `/*.tar` to .gitignore";
+    let built = place.run(&["build"]).success();
+    assert!(
+        !built.stderr.contains("git add"),
+        "there is no repository: {}",
+        built.stderr
+    );
+    git(&place, &["init", "--quiet"]);
+    place.run(&["build"]).success().says(&[told]);
+    let named = place.run(&["build", "-o", "docker-archive:say.tar"]).success();
+    assert!(!named.stderr.contains("git add"), "the user named it: {}", named.stderr);
+    place.write(".gitignore", "*.tar\n");
+    let built = place.run(&["build"]).success();
+    assert!(!built.stderr.contains("git add"), "{}", built.stderr);
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::store_path::{StoreDir, StorePath};
 use crate::cli::context::Context;
 use crate::cli::error::advised;
 use crate::cli::outcome::Outcome;
+use crate::cli::output;
 
 /// Largest file of a key that is read.
 const KEY_BYTES_MAX: u64 = 4096;
@@ -206,7 +207,9 @@ pub fn key(command: &StoreKeyCommand, context: &Context) -> anyhow::Result<Outco
     let key = match command {
         StoreKeyCommand::Generate { name, dir } => {
             let key = SecretKey::generate(name)?;
-            write_new(&dir.join(format!("{name}.secret")), &key.to_text(), 0o600)?;
+            let secret = dir.join(format!("{name}.secret"));
+            write_new(&secret, &key.to_text(), 0o600)?;
+            output::keep_private(&secret, context)?;
             write_new(
                 &dir.join(format!("{name}.public")),
                 &format!("{}\n", key.public()),

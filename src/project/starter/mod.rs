@@ -10,6 +10,7 @@ use crate::fsio::{self, PathError};
 use crate::lang::{self, NodeSurvey, ProjectSurvey, SourceTree};
 
 use super::files::SPEC_NAME;
+use super::git_ignore;
 use super::image::archive_name;
 use super::roots::image_name;
 
@@ -100,21 +101,23 @@ impl Starter {
         if self.found == Detected::Nothing {
             files.push((dir.join("hello.c"), native::HELLO.to_owned()));
         }
-        let ignore = dir.join(".gitignore");
-        let before = match ignore.exists() {
-            true => String::from_utf8_lossy(&fsio::read_limited(&ignore, FILE_BYTES_MAX)?).into_owned(),
-            false => String::new(),
-        };
-        let line = format!("/{}", archive_name(&self.name));
-        if !before.lines().any(|known| known.trim() == line) {
-            let end = if before.is_empty() || before.ends_with('\n') {
-                ""
-            } else {
-                "\n"
-            };
-            files.push((ignore, format!("{before}{end}{line}\n")));
+        let ignore = dir.join(git_ignore::IGNORE_NAME);
+        let before = git_ignore::read(&ignore)?;
+        if let Some(text) = git_ignore::with_lines(&before, &self.ignored(dir)?) {
+            files.push((ignore, text));
         }
         Ok(files)
+    }
+
+    /// What git is to leave alone: the archives of all images that the spec will have, or, where archives are part of the
+    /// project, that of the first one.
+    fn ignored(&self, dir: &Path) -> Result<Vec<String>, PathError> {
+        let names = fsio::sorted_names(dir)?;
+        let is_archive = |name: &std::ffi::OsString| Path::new(name).extension().is_some_and(|end| end == "tar");
+        Ok(vec![match names.iter().any(is_archive) {
+            true => format!("/{}", archive_name(&self.name)),
+            false => format!("/{}", archive_name("*")),
+        }])
     }
 
     /// The spec's text.
@@ -341,11 +344,15 @@ mod tests {
             .map(|(path, _)| path.file_name().unwrap().to_str().unwrap())
             .collect();
         assert_eq!(names, ["layerize.toml", "hello.c", ".gitignore"]);
-        assert_eq!(files[2].1, "target\n/my-app-2.tar\n");
+        assert_eq!(files[2].1, "target\n/*.tar\n");
         for (path, text) in &files {
             fs::write(path, text).unwrap();
         }
         let again = Starter::of(&dir, None).unwrap();
-        assert_eq!(again.files(&dir).unwrap().len(), 1, "the archive is ignored already");
+        assert_eq!(again.files(&dir).unwrap().len(), 1, "archives are ignored already");
+        // Archives that are the project's own stay part of it.
+        fs::write(dir.join("data.tar"), "").unwrap();
+        let files = again.files(&dir).unwrap();
+        assert_eq!(files[1].1, "target\n/*.tar\n/my-app-2.tar\n");
     }
 }
