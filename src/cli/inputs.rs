@@ -11,6 +11,7 @@ use crate::fetch::{self, Availability, Survey};
 use crate::inputs::InputFile;
 use crate::oci::Reference;
 use crate::project::{KeepExtent, Project, Target, attach, kept, target};
+use crate::spec::LockScope;
 use crate::transport::Location;
 use crate::transport::registry::{PushOptions, RegistrySink};
 
@@ -83,7 +84,7 @@ fn load(arguments: &[String], flags: &BuildFlags, context: &Context) -> anyhow::
             named.collect::<Result<_, _>>()?
         }
     };
-    project.make_lock_current(&flags.options(), &context.environment)?;
+    project.make_lock_current(LockScope::Whole, &flags.options(), &context.environment)?;
     Ok((project, targets))
 }
 

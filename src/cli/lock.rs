@@ -4,7 +4,7 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::fetch::{self, AptSources, Update};
-use crate::spec;
+use crate::spec::{self, LockScope};
 
 use super::context::Context;
 use super::error::advised;
@@ -41,12 +41,12 @@ pub struct LockArgs {
 pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
     let mut project = Project::load(&context.environment)?;
     if args.check {
-        let reasons = project.lock_reasons(&context.environment)?;
+        let reasons = project.lock_reasons(LockScope::Whole, &context.environment)?;
         if reasons.is_empty() {
             return Ok(Outcome::Done);
         }
-        for reason in reasons {
-            context.ui.line(&reason);
+        for line in project.told(reasons, &args.mirror, &context.environment) {
+            context.ui.line(&line);
         }
         return Ok(Outcome::No);
     }

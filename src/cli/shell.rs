@@ -8,7 +8,7 @@ use clap::Args;
 use crate::build::{self, Activation, ShellOptions, ShellUser};
 use crate::derive::{self, BuildPlan, Input};
 use crate::event::Silent;
-use crate::spec::{PackageName, Source};
+use crate::spec::{LockScope, PackageName, Source};
 
 use super::context::{self, Context};
 use super::error::advised;
@@ -41,7 +41,7 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
     let store = context.environment.store()?;
     let mut project = Project::load(&context.environment)?;
     let package = package(args.package.as_deref(), &project)?;
-    project.make_lock_current(&args.flags.options(), &context.environment)?;
+    project.make_lock_current(LockScope::Whole, &args.flags.options(), &context.environment)?;
     let plan = project.plan(&store, &project.add_sources(&store, &Silent)?)?;
     let script = derive::shell(&project.workspace, &project.lock, &plan, &package)?;
     let inputs: Vec<Input> = script.inputs().into_iter().cloned().collect();

@@ -63,6 +63,8 @@ pub struct FetchConfig {
     pub ssh_is_chosen: bool,
     /// Use no network: what is neither in the cache nor in a local file is an error.
     pub offline: bool,
+    /// Resolve Debian packages by the lists that were fetched before, where no network may be used.
+    pub known_lists: bool,
 }
 
 /// Where the file of a hash is in the download cache, or would be, and its SHA-256; unverified. `None` where that is not

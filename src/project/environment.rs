@@ -155,6 +155,7 @@ impl Environment<'_> {
             http: self.registries.http.clone(),
             ssh_is_chosen: self.ssh_is_chosen,
             offline,
+            known_lists: false,
         }
     }
 

@@ -121,12 +121,12 @@ pub enum ProjectError {
     #[error("there is no {SPEC_NAME} here or in any directory above")]
     NoSpec,
     /// The lock is missing or not the spec's.
-    #[error("{LOCK_NAME} is {}: {}", if *missing { "missing" } else { "stale" }, reasons.join("; "))]
+    #[error("{LOCK_NAME} is {}:\n  {}", if *missing { "missing" } else { "stale" }, lines.join("\n  "))]
     Stale {
         /// Whether there is none.
         missing: bool,
-        /// What differs, a sentence each.
-        reasons: Vec<String>,
+        /// What differs, and what would change it, a line each.
+        lines: Vec<String>,
     },
     /// A local source could not be added to the store.
     #[error("cannot add the source of package `{package}` to the store")]

@@ -1,6 +1,6 @@
 //! A *project* is `layerize.toml` with what it imports, and its lock.
 //!
-//! Invariant: the lock that is used is current for the spec; with `--locked` a stale one is an error.
+//! Invariant: the lock that is used is current for what it is used for; with `--locked` a stale one is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use crate::derive::{self, BuildPlan};
 use crate::digest::Digest;
-use crate::event::{Event, Reporter};
+use crate::event::{Event, Reporter, Silent};
 use crate::fetch::local::LocalSource;
-use crate::fetch::{self, AptSources, LockEntry, Update};
+use crate::fetch::{self, AptSources, FetchConfig, LockEntry, Update};
 use crate::fsio::IoContext as _;
 use crate::inputs::{self, FoundInputs};
-use crate::spec::{self, Diagnostics, Lock, PackageName, Workspace};
+use crate::spec::{self, Diagnostics, Lock, LockScope, PackageName, Workspace};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath, content_addressed};
 
@@ -32,6 +32,9 @@ pub const LOCK_NAME: &str = "layerize.lock";
 
 /// Largest spec or lock that is read, in bytes.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
+
+/// Most changes that are told of a lock that is not current.
+const CHANGES_TOLD_MAX: usize = 20;
 
 /// A loaded spec and its lock.
 pub struct Project {
@@ -95,26 +98,46 @@ impl Project {
         self.kept.is_some()
     }
 
-    /// Makes the lock current; with `--locked`, says why it is not.
+    /// Makes the lock current; with `--locked`, says why it is not for `scope`.
     pub fn make_lock_current(
         &mut self,
+        scope: LockScope,
         options: &WorkOptions,
         environment: &Environment<'_>,
     ) -> Result<(), ProjectError> {
-        let reasons = self.lock_reasons(environment)?;
+        let scope = if options.locked { scope } else { LockScope::Whole };
+        let reasons = self.lock_reasons(scope, environment)?;
         if reasons.is_empty() {
             return Ok(());
         }
         if options.locked {
-            let missing = self.lock == Lock::default();
-            return Err(ProjectError::Stale { missing, reasons });
+            return Err(self.stale(reasons, options, environment));
         }
         self.update_lock(&Update::Nothing, options.offline, &options.mirrors, environment)
     }
 
-    /// Why the lock is not current, a line each.
-    pub fn lock_reasons(&self, environment: &Environment<'_>) -> Result<Vec<String>, ProjectError> {
-        let mut reasons = spec::lock_is_current(&self.workspace, &self.lock)
+    /// The error of a lock that is not current, for these reasons.
+    pub(super) fn stale(
+        &self,
+        reasons: Vec<String>,
+        options: &WorkOptions,
+        environment: &Environment<'_>,
+    ) -> ProjectError {
+        match self.lock == Lock::default() {
+            true => ProjectError::Stale {
+                missing: true,
+                lines: reasons,
+            },
+            false => ProjectError::Stale {
+                missing: false,
+                lines: self.told(reasons, &options.mirrors, environment),
+            },
+        }
+    }
+
+    /// Why the lock is not current for `scope`, a line each.
+    pub fn lock_reasons(&self, scope: LockScope, environment: &Environment<'_>) -> Result<Vec<String>, ProjectError> {
+        let mut reasons = spec::lock_is_current(&self.workspace, &self.lock, scope)
             .err()
             .unwrap_or_default();
         let moved = environment.nix().moved(&self.workspace, &self.lock)?;
@@ -131,6 +154,26 @@ impl Project {
         Ok(reasons)
     }
 
+    /// What is told of a lock that is not current: the reasons, and, where what was fetched before is enough to tell, what
+    /// `layerize lock` would say that it changed. No network is used, and nothing is written.
+    pub fn told(&self, reasons: Vec<String>, mirrors: &[String], environment: &Environment<'_>) -> Vec<String> {
+        let environment = Environment {
+            reporter: &Silent,
+            ..environment.clone()
+        };
+        let config = FetchConfig {
+            offline: true,
+            known_lists: true,
+            ..environment.fetch_config(true, mirrors, AptSources::of(&self.workspace))
+        };
+        let resolved = self.resolved(&Update::Nothing, &config, &environment);
+        let changes = resolved.map_or_else(|_| Vec::new(), |lock| spec::lock::changes(&self.lock, &lock));
+        let more = changes.len().saturating_sub(CHANGES_TOLD_MAX);
+        let changes = changes.iter().take(CHANGES_TOLD_MAX).map(ToString::to_string);
+        let more = (more > 0).then(|| format!("… and {more} more changes"));
+        reasons.into_iter().chain(changes).chain(more).collect()
+    }
+
     /// Resolves what `update` says and writes the lock where it changed.
     pub fn update_lock(
         &mut self,
@@ -140,24 +183,35 @@ impl Project {
         environment: &Environment<'_>,
     ) -> Result<(), ProjectError> {
         let config = environment.fetch_config(offline, mirrors, AptSources::of(&self.workspace));
-        let reporter = environment.reporter;
-        let mut lock = fetch::resolve(&self.workspace, &self.lock, update, &config, reporter)?;
-        if self.kept.is_none() {
-            let needs = languages::needs(self, &lock)?;
-            lock.commits = fetch::pin_commits(&needs.commits, &lock.commits, &config, reporter)?;
-            for text in needs.remarks {
-                reporter.report(Event::Warning { text });
-            }
-        }
-        requirements::pin(self, &mut lock, update, &config, reporter)?;
-        self.pin_nix(&mut lock, update, environment)?;
-        base::resolve(&self.workspace, &mut lock, update, offline, environment)?;
+        let lock = self.resolved(update, &config, environment)?;
         let path = self.lock_path();
         if lock != self.lock || !path.exists() {
             crate::fsio::write_output(&path, spec::lock::print(&lock).as_bytes())?;
         }
         self.lock = lock;
         Ok(())
+    }
+
+    /// The lock in which what `update` says is resolved anew.
+    fn resolved(
+        &self,
+        update: &Update,
+        config: &FetchConfig,
+        environment: &Environment<'_>,
+    ) -> Result<Lock, ProjectError> {
+        let reporter = environment.reporter;
+        let mut lock = fetch::resolve(&self.workspace, &self.lock, update, config, reporter)?;
+        if self.kept.is_none() {
+            let needs = languages::needs(self, &lock)?;
+            lock.commits = fetch::pin_commits(&needs.commits, &lock.commits, config, reporter)?;
+            for text in needs.remarks {
+                reporter.report(Event::Warning { text });
+            }
+        }
+        requirements::pin(self, &mut lock, update, config, reporter)?;
+        self.pin_nix(&mut lock, update, environment)?;
+        base::resolve(&self.workspace, &mut lock, update, config.offline, environment)?;
+        Ok(lock)
     }
 
     /// Pins the paths of a Nix store that are not pinned yet, that `update` takes, or whose links lead elsewhere now.

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::build::{self, BuildOptions};
 use crate::event::{Event, Silent};
+use crate::spec::LockScope;
 use crate::store::{Store, StoreProblem};
 use crate::store_path::{StoreDir, StorePath};
 
@@ -90,12 +91,9 @@ fn by_project(
     repair: &mut Repair,
 ) -> Result<BuildOptions, ProjectError> {
     let project = Project::load(environment)?;
-    let reasons = project.lock_reasons(environment)?;
+    let reasons = project.lock_reasons(LockScope::Builds, environment)?;
     if !reasons.is_empty() {
-        return Err(ProjectError::Stale {
-            missing: false,
-            reasons,
-        });
+        return Err(project.stale(reasons, options, environment));
     }
     let plan = project.plan(store, &project.add_sources(store, &Silent)?)?;
     let build_options = environment.build_options(options, Some(&project))?;

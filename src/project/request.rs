@@ -14,7 +14,7 @@ use crate::inputs;
 use crate::layer::partition::LayerPlan;
 use crate::oci::canonical_json;
 use crate::shared_cache::CachePlace;
-use crate::spec::{self, Dependency};
+use crate::spec::{self, Dependency, LockScope};
 use crate::store_path::StoreDir;
 
 use super::draft::{Draft, plain_recipe, platform_of_spec};
@@ -60,7 +60,7 @@ pub fn find(
     let [Target::Image(name)] = targets.as_slice() else {
         return Ok(None);
     };
-    project.make_lock_current(options, environment)?;
+    project.make_lock_current(LockScope::Builds, options, environment)?;
     let store = environment.store()?;
     let sources = project.add_sources(&store, environment.reporter)?;
     let plan = project.plan(&store, &sources)?;

@@ -9,7 +9,7 @@ use crate::derive::{BuildPlan, DebugInputs, ImageInputs, Input};
 use crate::event::{Event, Reporter, Silent};
 use crate::fsio::with_causes;
 use crate::image;
-use crate::spec::{Dependency, PackageName};
+use crate::spec::{Dependency, LockScope, PackageName};
 use crate::store::{RootOwner, Store};
 use crate::store_path::StorePath;
 
@@ -81,7 +81,7 @@ pub fn prepare_image(
     options: &WorkOptions,
     environment: &Environment<'_>,
 ) -> Result<Work, ProjectError> {
-    project.make_lock_current(options, environment)?;
+    project.make_lock_current(LockScope::Builds, options, environment)?;
     let targets = vec![Target::Image(image.to_owned())];
     realise_in_store(project, targets, options, environment)
 }
@@ -119,7 +119,7 @@ fn prepare_named(
     }
     let mut project = Project::load(environment)?;
     let targets = choose(&project, &nix)?;
-    project.make_lock_current(options, environment)?;
+    project.make_lock_current(LockScope::Builds, options, environment)?;
     realise(store, nix, project, targets, options, environment)
 }
 

@@ -20,6 +20,12 @@ const ACCOUNTS_DEB: &str = "adduser";
 /// The Debian package of the C library.
 pub const GLIBC_DEB: &str = "libc6";
 
+/// The Debian package with the C library's debug files.
+const GLIBC_DEBUG_DEB: &str = "libc6-dbg";
+
+/// How the names of other packages with debug files end.
+const DEBUG_DEB_ENDING: &str = "-dbgsym";
+
 /// The Debian package that brings the C library's locale `C.UTF-8`.
 pub const UTF8_DEB: &str = "libc-bin";
 
@@ -44,29 +50,45 @@ pub const ZONE_DEB: &str = "tzdata";
 /// What a package's `runtime` depends on when an image holds it was resolved with the package's build, so that
 /// the closure of a package is the same in each image.
 pub fn deb_sets(workspace: &Workspace) -> BTreeSet<Vec<String>> {
-    let builds = workspace.packages.values().flat_map(|package| {
+    needed_sets(workspace).into_iter().map(|(set, _)| set).collect()
+}
+
+/// The sets of [`deb_sets`], each as often as something needs it, with what that is.
+fn needed_sets(workspace: &Workspace) -> Vec<(Vec<String>, String)> {
+    let builds = workspace.packages.iter().flat_map(|(name, package)| {
         let own = [
-            build_debs(workspace, package),
-            shell_debs(workspace, package).unwrap_or_default(),
+            (build_debs(workspace, package), format!("package `{name}`")),
+            (
+                shell_debs(workspace, package).unwrap_or_default(),
+                format!("the shell of package `{name}`"),
+            ),
         ];
         let language = package.language.iter();
+        let steps = language.flat_map(|language| language.value.step_debs());
         own.into_iter()
-            .chain(language.flat_map(|language| language.value.step_debs()))
+            .chain(steps.map(move |set| (set, format!("the language of package `{name}`"))))
     });
-    let images = workspace.images.values().flat_map(|image| {
+    let images = workspace.images.iter().flat_map(|(name, image)| {
         let debs = |dependencies| sorted(debs(dependencies).map(str::to_owned));
         let zones = image.timezone.iter().map(|_| ZONE_DEB.to_owned()).collect();
         let certificates = wants_authorities(image).then(certificate_debs).unwrap_or_default();
         let tools = image.debug.iter().flat_map(|debug| debug.tools.clone()).collect();
-        [debs(&image.root), debs(&image.contents), zones, certificates, tools]
+        let sets = [
+            (debs(&image.root), "`root`"),
+            (debs(&image.contents), "`contents`"),
+            (zones, "`timezone`"),
+            (certificates, "`certificates`"),
+            (tools, "`debug`"),
+        ];
+        sets.map(|(set, key)| (set, format!("{key} of image `{name}`")))
     });
     let step = match is_foreign(workspace) {
         true => Vec::new(),
         false => step_sets(workspace),
     };
     (builds.chain(images))
-        .filter(|set| !set.is_empty())
-        .chain(step)
+        .filter(|(set, _)| !set.is_empty())
+        .chain(step.into_iter().map(|set| (set, "maintainer scripts".to_owned())))
         .collect()
 }
 
@@ -163,9 +185,14 @@ pub fn debug_files(workspace: &Workspace, lock: &Lock, image: &Image) -> BTreeMa
 fn debug_files_deb(name: &str) -> String {
     match name {
         // The one package whose debug files Debian keeps in the archive itself: debuggers and profilers need them.
-        GLIBC_DEB => "libc6-dbg".to_owned(),
-        _ => format!("{name}-dbgsym"),
+        GLIBC_DEB => GLIBC_DEBUG_DEB.to_owned(),
+        _ => format!("{name}{DEBUG_DEB_ENDING}"),
     }
+}
+
+/// Whether a package is one that [`debug_files_deb`] names.
+fn is_debug_files_deb(name: &str) -> bool {
+    name == GLIBC_DEBUG_DEB || name.ends_with(DEBUG_DEB_ENDING)
 }
 
 /// The packages of the spec that an image is made of: its contents, and what these are linked to or name as `runtime`.
@@ -279,9 +306,26 @@ pub fn bases(workspace: &Workspace) -> BTreeSet<(String, String)> {
     bases.collect()
 }
 
-/// Whether `lock` holds exactly what `workspace` needs; if not, what is missing and what is too much, a line
+/// What a lock is to be current for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockScope {
+    /// Everything in the spec.
+    Whole,
+    /// Packages and images: what `dev` adds for shells may be other than the spec says.
+    Builds,
+}
+
+/// Whether `lock` holds exactly what `workspace` needs for `scope`; if not, what is missing and what is too much, a line
 /// each.
-pub fn lock_is_current(workspace: &Workspace, lock: &Lock) -> Result<(), Vec<String>> {
+pub fn lock_is_current(workspace: &Workspace, lock: &Lock, scope: LockScope) -> Result<(), Vec<String>> {
+    let without_dev;
+    let workspace = match scope {
+        LockScope::Whole => workspace,
+        LockScope::Builds => {
+            without_dev = workspace.without_dev();
+            &without_dev
+        }
+    };
     let mut wrong = Vec::new();
     let wanted = workspace.debian.architecture.as_ref();
     if let (Some(wanted), Some(locked)) = (wanted, &lock.architecture)
@@ -291,15 +335,7 @@ pub fn lock_is_current(workspace: &Workspace, lock: &Lock) -> Result<(), Vec<Str
             "the lock is for architecture `{locked}`, the spec for `{wanted}`"
         ));
     }
-    compare(
-        &locked_sets(workspace, lock),
-        lock.deb_sets.keys().cloned().collect(),
-        |names| match *names == tool_debs() {
-            true => "the tools that maintainer scripts need".to_owned(),
-            false => format!("the resolution of `deb:{}`", names.join("`, `deb:")),
-        },
-        &mut wrong,
-    );
+    compare_sets(workspace, lock, scope, &mut wrong);
     compare(
         &deb_sources(workspace),
         lock.deb_sources.keys().cloned().collect(),
@@ -340,6 +376,72 @@ pub fn lock_is_current(workspace: &Workspace, lock: &Lock) -> Result<(), Vec<Str
     let unused = lock.debs.keys().filter(|name| !used.contains(name));
     wrong.extend(unused.map(|name| format!("no longer needed: the Debian package `{name}`")));
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// Tells of sets that are missing and sets that are too many. A missing one is told by how it differs from one that is too
+/// much and like it, else from the largest that is a part of it: `package `x`: + deb:new, - deb:old`.
+fn compare_sets(workspace: &Workspace, lock: &Lock, scope: LockScope, wrong: &mut Vec<String>) {
+    let needed = locked_sets(workspace, lock);
+    let missing: Vec<&Vec<String>> = needed.iter().filter(|set| !lock.deb_sets.contains_key(*set)).collect();
+    let mut surplus: BTreeSet<&Vec<String>> = lock.deb_sets.keys().filter(|set| !needed.contains(*set)).collect();
+    if !missing.is_empty() {
+        // What sets imply, a locale for the C library and debug files, is known when they are resolved.
+        surplus.retain(|set| **set != utf8_debs() && !set.iter().all(|name| is_debug_files_deb(name)));
+    }
+    let owners = needed_sets(workspace);
+    let owner = |set: &Vec<String>| owners.iter().find(|(other, _)| other == set).map(|(_, owner)| owner);
+    let is_within = |part: &[String], set: &[String]| part.iter().all(|name| set.contains(name));
+    let mut replaced = BTreeSet::new();
+    for set in missing {
+        let common = |other: &[String]| set.iter().filter(|name| other.contains(name)).count();
+        let like = |other: &&Vec<String>| 2 * common(other) >= set.len().min(other.len());
+        let before = surplus.iter().copied().filter(like).max_by_key(|other| common(other));
+        let part = needed
+            .iter()
+            .filter(|other| lock.deb_sets.contains_key(*other) && is_within(other, set));
+        match (before.or(part.max_by_key(|other| other.len())), owner(set)) {
+            (Some(near), Some(owner)) => {
+                replaced.extend(before);
+                let added = set.iter().filter(|name| !near.contains(name)).map(|name| ('+', name));
+                let gone = near.iter().filter(|name| !set.contains(name)).map(|name| ('-', name));
+                let changes = added.chain(gone).map(|(sign, name)| format!("{sign} deb:{name}"));
+                wrong.push(format!("{owner}: {}", changes.collect::<Vec<_>>().join(", ")));
+            }
+            _ => wrong.push(format!("missing: {}", resolution_of(set))),
+        }
+    }
+    let builds = workspace
+        .packages
+        .values()
+        .map(|package| build_debs(workspace, package));
+    let builds: Vec<Vec<String>> = builds.filter(|set| !set.is_empty()).collect();
+    // A build's packages and more can be those of its shell.
+    let may_be_shell = |set: &[String]| {
+        let before = replaced.iter().copied();
+        builds.iter().chain(before).any(|build| is_within(build, set))
+    };
+    for set in surplus.difference(&replaced) {
+        if scope == LockScope::Builds && may_be_shell(set) {
+            continue;
+        }
+        // Of a shell whose package has no `dev` any more: what the package itself needs is no news.
+        let known = needed.iter().chain(replaced.iter().copied());
+        let within = known
+            .filter(|other| is_within(other, set))
+            .max_by_key(|other| other.len());
+        let rest = match within {
+            Some(within) => set.iter().filter(|name| !within.contains(name)).cloned().collect(),
+            None => (*set).clone(),
+        };
+        wrong.push(format!("no longer needed: {}", resolution_of(&rest)));
+    }
+}
+
+fn resolution_of(set: &[String]) -> String {
+    match set == tool_debs() {
+        true => "the tools that maintainer scripts need".to_owned(),
+        false => format!("the resolution of `deb:{}`", set.join("`, `deb:")),
+    }
 }
 
 fn git_tree(package: &PackageName, wanted: &GitWanted) -> String {
@@ -432,6 +534,13 @@ impl Image {
 }
 
 impl Workspace {
+    /// The workspace whose shells have nothing that builds lack.
+    fn without_dev(&self) -> Self {
+        let mut workspace = self.clone();
+        workspace.packages.values_mut().for_each(|package| package.dev.clear());
+        workspace
+    }
+
     /// The part of the workspace that `packages` and `images` need, dev shells included: so that a plan for a
     /// few targets asks for nothing of the others.
     pub fn only(&self, packages: &BTreeSet<PackageName>, images: &BTreeSet<String>) -> Self {

@@ -283,3 +283,74 @@ fn what_an_archive_replaced_comes_from_a_snapshot_that_apt_knows() {
         &format!("apt: not there, {NOBODY}/20260102T030405Z/: no answer"),
     ]);
 }
+
+/// A package with a script, and more keys.
+fn write_thing(place: &Place, more: &str) {
+    let script = "script = \"mkdir $out; echo hello > $out/hello\"\n";
+    place.write(
+        "layerize.toml",
+        &format!("[package.thing]\n{script}{more}\n[image.thing]\ncontents = [\"thing\"]\n"),
+    );
+}
+
+/// A stale lock is told by `--locked` and by `lock --check` as `lock` itself then tells it.
+#[test]
+fn a_stale_lock_is_told_as_lock_tells_it() {
+    if !have("apt-get", &["--version"]) {
+        return;
+    }
+    let place = Place::new();
+    write_thing(&place, "dev = [\"deb:time\"]");
+    place.run(&["lock"]).success();
+    write_thing(&place, "tools = [\"deb:libzstd-dev\"]\ndev = [\"deb:time\"]");
+    let refused = place.run(&["build", "--locked"]).exits(2);
+    let checked = place.run(&["lock", "--check"]).exits(1);
+    let before = fs::read_to_string(place.project.join("layerize.lock")).unwrap();
+    assert!(!before.contains("libzstd-dev"), "nothing is written");
+    // On a machine that fetched nothing the names alone are known.
+    let mut command = place.command(&["build", "--locked"]);
+    command.env("XDG_CACHE_HOME", place.path().join("empty"));
+    let elsewhere = Ran::of(command.output().unwrap()).exits(2);
+    elsewhere.says(&[
+        "layerize.lock is stale:\n  package `thing`: + deb:libzstd-dev\n",
+        "run `layerize lock`",
+    ]);
+    let locked = place.run(&["lock"]).success();
+    let changes: Vec<&str> = locked.stderr.lines().filter(|line| line.starts_with("+ ")).collect();
+    assert!(changes[0].starts_with("+ deb:libzstd-dev 1."), "{}", locked.stderr);
+    for ran in [refused, checked] {
+        let text = &ran.stderr;
+        assert!(text.contains("package `thing`: + deb:libzstd-dev\n"), "{text}");
+        assert!(!text.contains("coreutils"), "what every build has is no news: {text}");
+        ran.says(&changes);
+    }
+}
+
+/// What a shell alone has makes no locked build stale; `lock --check` and a shell ask for it.
+#[test]
+fn what_shells_have_makes_no_build_stale() {
+    if !have("apt-get", &["--version"]) {
+        return;
+    }
+    let place = Place::new();
+    write_thing(&place, "");
+    place.run(&["lock"]).success();
+    let built = || {
+        let built = place.run(&["build", "--locked"]).success();
+        built.line().split(' ').next().unwrap().to_owned()
+    };
+    let plain = built();
+    let told = "the shell of package `thing`: + deb:t";
+    for dev in ["time", "tree"] {
+        write_thing(&place, &format!("dev = [\"deb:{dev}\"]"));
+        assert_eq!(built(), plain);
+        place.run(&["shell", "--locked", "--", "true"]).exits(2).says(&[told]);
+        place.run(&["inputs", "list", "--locked"]).exits(2).says(&[told]);
+        place.run(&["lock", "--check"]).exits(1).says(&[told]);
+        place.run(&["lock"]).success();
+        assert_eq!(built(), plain);
+    }
+    write_thing(&place, "");
+    assert_eq!(built(), plain);
+    place.run(&["lock", "--check"]).exits(1).says(&["- deb:tree"]);
+}

@@ -126,9 +126,9 @@ fn with_siblings(old: &Lock, names: &BTreeSet<String>) -> BTreeSet<String> {
     siblings.map(|(name, _)| name.clone()).collect()
 }
 
-/// Opens apt's state and fetches its lists.
+/// Opens apt's state and fetches its lists, or takes those that are there.
 fn open(request: &Request<'_>, kind: Kind, architecture: Option<String>, what: &str) -> Result<Apt, FetchError> {
-    if request.config.offline {
+    if request.config.offline && !request.config.known_lists {
         return Err(FetchError::Offline {
             name: format!("the index of {what}"),
         });
@@ -138,9 +138,11 @@ fn open(request: &Request<'_>, kind: Kind, architecture: Option<String>, what: &
         ..request.sources.clone()
     };
     let apt = Apt::open(&request.config.apt_state, &sources, kind)?;
-    let text = format!("resolving {what}");
-    request.reporter.report(Event::Note { text });
-    apt.update()?;
+    if !request.config.offline {
+        let text = format!("resolving {what}");
+        request.reporter.report(Event::Note { text });
+        apt.update()?;
+    }
     Ok(apt)
 }
 

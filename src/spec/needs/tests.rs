@@ -163,7 +163,9 @@ fn tools_are_needed_where_scripts_run() {
         lock.deb_sets.insert(tool_debs(), Vec::new());
         let runs = runs_scripts(&workspace, &lock, &workspace.images["x"]);
         assert_eq!(runs, expected || debian == foreign, "{text}");
-        let superfluous = lock_is_current(&workspace, &lock).err().unwrap_or_default();
+        let superfluous = lock_is_current(&workspace, &lock, LockScope::Whole)
+            .err()
+            .unwrap_or_default();
         let told = "no longer needed: the tools that maintainer scripts need".to_owned();
         assert_eq!(superfluous.contains(&told), !runs, "{text}: {superfluous:?}");
     }
@@ -211,7 +213,7 @@ fn a_tree_is_locked_for_what_is_wanted() {
         ),
     ] {
         let text = SPEC.replace("git = \"https://x.invalid/tree\", tag = \"v1\"", source);
-        let found = lock_is_current(&parse(&text).unwrap(), &lock);
+        let found = lock_is_current(&parse(&text).unwrap(), &lock, LockScope::Whole);
         let expected = wrong.map(|wrong| {
             let what = "the git source of package `tree`";
             vec![
@@ -225,7 +227,7 @@ fn a_tree_is_locked_for_what_is_wanted() {
 
 #[test]
 fn a_lock_is_current_or_says_why_not() {
-    assert_eq!(lock_is_current(&workspace(), &current_lock()), Ok(()));
+    assert_eq!(lock_is_current(&workspace(), &current_lock(), LockScope::Whole), Ok(()));
     let mut lock = current_lock();
     lock.deb_sets.remove(&vec!["nginx".to_owned()]);
     lock.deb_sets.insert(vec!["old".to_owned()], Vec::new());
@@ -236,7 +238,7 @@ fn a_lock_is_current_or_says_why_not() {
     let mut workspace = workspace();
     workspace.debian.architecture = Some("amd64".to_owned());
     assert_eq!(
-        lock_is_current(&workspace, &lock).unwrap_err(),
+        lock_is_current(&workspace, &lock, LockScope::Whole).unwrap_err(),
         [
             "the lock is for architecture `arm64`, the spec for `amd64`",
             "missing: the resolution of `deb:nginx`",
@@ -247,6 +249,76 @@ fn a_lock_is_current_or_says_why_not() {
             "no longer needed: the Debian package `nginx`",
         ]
     );
+}
+
+/// A set that takes the place of another one is told by what is new in it, and by what it is for.
+#[test]
+fn a_set_that_changed_is_told_by_its_difference() {
+    let stale = |from: &str, to: &str| {
+        let workspace = parse(&SPEC.replace(from, to)).unwrap_or_else(|errors| panic!("{errors}"));
+        let mut lock = current_lock();
+        // Implied by what is not resolved yet.
+        lock.deb_sets.insert(utf8_debs(), Vec::new());
+        lock_is_current(&workspace, &lock, LockScope::Whole).unwrap_err()
+    };
+    let tool = stale("tools = [\"deb:gcc\",", "tools = [\"deb:clang\", \"deb:gcc\",");
+    assert_eq!(
+        tool,
+        ["the shell of package `app`: + deb:clang", "package `app`: + deb:clang"]
+    );
+    let instead = stale("libraries = [\"deb:libc6-dev\"]", "libraries = [\"deb:musl-dev\"]");
+    assert_eq!(
+        instead,
+        [
+            "the shell of package `app`: + deb:musl-dev, - deb:libc6-dev",
+            "package `app`: + deb:musl-dev, - deb:libc6-dev"
+        ]
+    );
+}
+
+/// A build needs what shells have no more than what they are not to have any longer.
+#[test]
+fn what_is_for_shells_alone_makes_no_lock_stale_for_builds() {
+    let builds = |lock: &Lock, from: &str, to: &str| {
+        let workspace = parse(&SPEC.replace(from, to)).unwrap_or_else(|errors| panic!("{errors}"));
+        let whole = lock_is_current(&workspace, lock, LockScope::Whole);
+        (whole.is_ok(), lock_is_current(&workspace, lock, LockScope::Builds))
+    };
+    let dev = "dev = [\"deb:gdb\"]";
+    let mut lock = current_lock();
+    let shell = lock
+        .deb_sets
+        .keys()
+        .find(|set| set.contains(&"gdb".to_owned()))
+        .cloned()
+        .unwrap();
+    let members = [&shell[..], &["libpython3".to_owned()]].concat();
+    lock.debs.insert("libpython3".to_owned(), lock.debs["gdb"].clone());
+    lock.deb_sets.insert(shell, members);
+    assert_eq!(builds(&lock, dev, dev), (true, Ok(())));
+    for other in [
+        "",
+        "dev = [\"deb:strace\"]",
+        "dev = [\"deb:gdb\", \"deb:strace\"]",
+        "dev = [\"plain\"]",
+    ] {
+        assert_eq!(builds(&lock, dev, other), (false, Ok(())), "{other}");
+    }
+    // What a build has is another matter.
+    let (_, tool) = builds(
+        &lock,
+        dev,
+        "dev = [\"deb:gdb\"]\n        env = {}\n        no-references = []",
+    );
+    assert_eq!(tool, Ok(()));
+    let (_, tool) = builds(&lock, "tools = [\"deb:gcc\",", "tools = [\"deb:clang\", \"deb:gcc\",");
+    assert_eq!(tool.unwrap_err(), ["package `app`: + deb:clang"]);
+    let (_, tool) = builds(&lock, "tools = [\"deb:gcc\",", "tools = [");
+    assert_eq!(tool.unwrap_err(), ["package `app`: - deb:gcc"]);
+    // Nor may there be what nothing of the spec explains.
+    lock.deb_sets.insert(vec!["old".to_owned()], Vec::new());
+    let (_, old) = builds(&lock, dev, dev);
+    assert_eq!(old.unwrap_err(), ["no longer needed: the resolution of `deb:old`"]);
 }
 
 /// The C library's locale is in a package on which nothing depends: that it is needed shows once the library is locked.
@@ -326,7 +398,11 @@ fn debug_files_are_for_debug_images_and_needed_by_none() {
     let expected = [("bash", "bash-dbgsym"), ("zlib1g", "zlib1g-dbgsym")];
     assert_eq!(files, expected.map(|(name, files)| (name.to_owned(), files.to_owned())));
     assert!(debug_files(&workspace, &lock, &workspace.images["two"]).is_empty());
-    let stale = |workspace: &Workspace, lock: &Lock| lock_is_current(workspace, lock).err().unwrap_or_default();
+    let stale = |workspace: &Workspace, lock: &Lock| {
+        lock_is_current(workspace, lock, LockScope::Whole)
+            .err()
+            .unwrap_or_default()
+    };
     let about_debug = |workspace: &Workspace, lock: &Lock| {
         let lines = stale(workspace, lock).into_iter();
         lines.filter(|line| line.contains("dbgsym")).collect::<Vec<_>>()
