@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use crate::attest::{self, read_document, subject_of};
 use crate::oci::Platform;
@@ -17,6 +17,7 @@ use super::outcome::Outcome;
 #[derive(Debug, Args)]
 pub struct AttachArgs {
     /// The image: oci:DIR[:TAG] or docker://NAME
+    #[arg(value_hint = ValueHint::AnyPath)]
     source: String,
     /// The document: an SPDX or CycloneDX file, an in-toto statement, a sigstore bundle, or anything with `--type`
     file: PathBuf,

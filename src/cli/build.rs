@@ -1,7 +1,8 @@
 //! `layerize build`: packages into the store, images into sinks.
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
+use super::complete;
 use super::context::Context;
 use super::documents;
 use super::error::advised;
@@ -21,10 +22,11 @@ use crate::transport::Location;
 #[derive(Debug, Args)]
 pub struct BuildArgs {
     /// Images or packages of the spec, or store paths that together make one image [default: all images]
+    #[arg(add = complete::targets())]
     targets: Vec<String>,
     /// Where each image goes: docker-archive:FILE, oci-archive:FILE, oci:DIR[:TAG], docker://NAME, docker-daemon:NAME, or - for
     /// standard output [default: docker-archive:NAME.tar]
-    #[arg(short, long, value_name = "SINK")]
+    #[arg(short, long, value_name = "SINK", value_hint = ValueHint::AnyPath)]
     output: Vec<String>,
     /// Run the tests of the images first; where one fails no image is written
     #[arg(long)]

@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueHint};
 use serde_json::{Value, json};
 
 use crate::escape::shown;
@@ -30,6 +30,7 @@ enum CacheCommand {
     /// List the entries of shared caches: tag, size, and when a writer last had use for it
     Ls {
         /// Shared caches: docker://HOST/NAME, oci:DIR or file:DIR [default: `[cache] to` of spec and configuration]
+        #[arg(value_hint = ValueHint::AnyPath)]
         places: Vec<String>,
     },
     /// Remove the entries of shared caches that no writer has had use for
@@ -39,6 +40,7 @@ enum CacheCommand {
 #[derive(Debug, Args)]
 struct PruneArgs {
     /// Shared caches: docker://HOST/NAME, oci:DIR or file:DIR [default: `[cache] to` of spec and configuration]
+    #[arg(value_hint = ValueHint::AnyPath)]
     places: Vec<String>,
     /// For how long nobody had use for what goes: days, or a number with its unit, such as 12h or 8w
     #[arg(long, value_name = "DURATION", value_parser = duration)]

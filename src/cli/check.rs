@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::complete;
 use super::context::Context;
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
@@ -18,6 +19,7 @@ const FILES_SHOWN: usize = 10;
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// Images or packages of the spec [default: all images]
+    #[arg(add = complete::targets())]
     targets: Vec<String>,
     /// How often to build each again
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]

@@ -7,6 +7,7 @@ use crate::closure::{Closure, ClosureReport};
 use crate::project::StoredClosure;
 use crate::project::work;
 
+use super::complete;
 use super::context::Context;
 use super::error::advised;
 use super::flags::BuildFlags;
@@ -17,6 +18,7 @@ use super::text::{render_chain, size};
 #[derive(Debug, Args)]
 pub struct ClosureArgs {
     /// Images, packages or store paths [default: all images]
+    #[arg(add = complete::targets())]
     targets: Vec<String>,
     /// Show who needs whom
     #[arg(long, group = "form")]

@@ -1,7 +1,7 @@
 //! `layerize copy`: an image, or all of an index, from one place to another.
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use crate::oci::Platform;
 use crate::project::{attach, referrers};
@@ -17,8 +17,10 @@ use super::transfer;
 pub struct CopyArgs {
     /// Where the image is: docker-archive:FILE, oci-archive:FILE, oci:DIR[:TAG], docker://NAME, docker-daemon:NAME,
     /// containers-storage:NAME, a file, or - for standard input
+    #[arg(value_hint = ValueHint::AnyPath)]
     source: String,
     /// Where it goes, named likewise; a file becomes a docker-archive
+    #[arg(value_hint = ValueHint::AnyPath)]
     sink: String,
     /// Copy the whole index with the images for all platforms
     #[arg(long, conflicts_with = "platform")]

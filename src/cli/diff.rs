@@ -11,6 +11,7 @@ use crate::store::Store;
 use crate::store_path::StoreDir;
 use crate::transport::{Location, Source, TransportError};
 
+use super::complete;
 use super::context::Context;
 use super::error::advised;
 use super::flags::{BuildFlags, value};
@@ -26,8 +27,10 @@ use crate::project::{target, work};
 #[command(after_long_help = classes())]
 pub struct DiffArgs {
     /// An image, named as for `inspect`; or an image or package of the spec, or a store path, which is built
+    #[arg(add = complete::targets_or_files())]
     a: String,
     /// The other image, named likewise
+    #[arg(add = complete::targets_or_files())]
     b: String,
     /// Which platform of multi-platform images [default: all of both, one by one]
     #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]

@@ -16,6 +16,7 @@ use crate::project::scripts::{self, ScriptsStory};
 use crate::project::work;
 use crate::store_path::StoreDir;
 
+use super::complete;
 use super::context::Context;
 use super::documents::finished;
 use super::flags::{BuildFlags, value};
@@ -30,6 +31,7 @@ const INPUTS_SHOWN: usize = 8;
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     /// An image, named as for `inspect`; with --scripts, one of the spec
+    #[arg(add = complete::images_or_files())]
     source: String,
     /// A path in it; links of the image are followed
     #[arg(required_unless_present = "scripts")]

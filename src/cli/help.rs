@@ -3,6 +3,7 @@
 use clap::error::ErrorKind;
 use clap::{Args, Command};
 
+use super::complete;
 use super::error::advised;
 use super::manual::{TOPICS, Topic};
 use super::outcome::Outcome;
@@ -12,7 +13,7 @@ use super::ui::Ui;
 #[derive(Debug, Args)]
 pub struct HelpArgs {
     /// A topic, or a command with its subcommand [default: the list of all]
-    #[arg(value_name = "TOPIC|COMMAND")]
+    #[arg(value_name = "TOPIC|COMMAND", add = complete::topics())]
     words: Vec<String>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueHint};
 
 use crate::event::{Event, Reporter};
 use crate::image::{Image, ImageIndex, platform_of};
@@ -32,9 +32,10 @@ enum IndexCommand {
 #[derive(Debug, Args)]
 struct PartsArgs {
     /// Where the index is, or goes: oci:DIR[:TAG], oci-archive:FILE or docker://NAME
+    #[arg(value_hint = ValueHint::AnyPath)]
     sink: String,
     /// The images, named as for `copy`; of an index, all of its images
-    #[arg(required = true)]
+    #[arg(required = true, value_hint = ValueHint::AnyPath)]
     sources: Vec<String>,
     /// Annotation of the index; repeatable
     #[arg(long, value_name = "KEY=VALUE")]

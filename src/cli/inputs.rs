@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing is built; the lock must be current, as the files are those that it pins.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueHint};
 use indicatif::DecimalBytes;
 use serde::Serialize;
 
@@ -15,6 +15,7 @@ use crate::spec::LockScope;
 use crate::transport::Location;
 use crate::transport::registry::{PushOptions, RegistrySink};
 
+use super::complete;
 use super::context::Context;
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
@@ -39,6 +40,7 @@ enum Verb {
 #[derive(Debug, Args)]
 struct ListArgs {
     /// Images or packages of the spec [default: all]
+    #[arg(add = complete::targets())]
     targets: Vec<String>,
     #[command(flatten)]
     flags: BuildFlags,
@@ -47,6 +49,7 @@ struct ListArgs {
 #[derive(Debug, Args)]
 struct InputsCheckArgs {
     /// Images or packages of the spec [default: all]
+    #[arg(add = complete::targets())]
     targets: Vec<String>,
     #[command(flatten)]
     flags: BuildFlags,
@@ -55,8 +58,10 @@ struct InputsCheckArgs {
 #[derive(Debug, Args)]
 struct ExportArgs {
     /// Where they go: oci:DIR, a directory, or docker://NAME
+    #[arg(value_hint = ValueHint::AnyPath)]
     sink: String,
     /// Images or packages of the spec [default: all]
+    #[arg(add = complete::targets())]
     targets: Vec<String>,
     /// Local files too
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! `layerize inspect`: what an image holds.
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use crate::audit::{self, InspectOptions};
 use crate::oci::Platform;
@@ -15,6 +15,7 @@ use super::outcome::Outcome;
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// The image (or a path of a Nix store): an archive, docker-archive:FILE, oci-archive:FILE, oci:DIR[:TAG], docker://NAME, docker-daemon:NAME or -
+    #[arg(value_hint = ValueHint::AnyPath)]
     source: String,
     /// Read the layers too: what is in each, and how large it is unpacked
     #[arg(long)]

@@ -9,6 +9,7 @@ use crate::image::Image;
 use crate::oci::Compression;
 use crate::transport::{Daemon, Engine};
 
+use super::complete;
 use super::context::Context;
 use super::flags::BuildFlags;
 use super::flags::ImageFlags;
@@ -20,6 +21,7 @@ use crate::project::work;
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     /// Images of the spec, or store paths that together make one image [default: all images]
+    #[arg(add = complete::images())]
     targets: Vec<String>,
     /// Which engine [default: the first that is installed]
     #[arg(long, value_enum, value_name = "ENGINE")]

@@ -6,6 +6,7 @@ use clap::Args;
 use crate::fetch::{self, AptSources, Update};
 use crate::spec::{self, LockScope};
 
+use super::complete;
 use super::context::Context;
 use super::error::advised;
 use super::flags::BuildFlags;
@@ -17,7 +18,7 @@ use crate::project::{golden, languages};
 #[derive(Debug, Args)]
 pub struct LockArgs {
     /// Resolve these again (Debian packages, source packages, packages with a URL or a repository, Nix links), or everything if none is named
-    #[arg(long, num_args = 0.., value_name = "NAME")]
+    #[arg(long, num_args = 0.., value_name = "NAME", add = complete::locked())]
     update: Option<Vec<String>>,
     /// Resolve again only the Debian packages and source packages that no source has any more, and what their new
     /// versions need; the sources are asked for all that is locked, whatever was downloaded before

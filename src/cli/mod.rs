@@ -4,7 +4,7 @@
 //! is 0 for done, 1 where the answer is no, 2 for trouble.
 //!
 //! What verbs share, each importing only from those before it: `interrupt` `fault` `outcome` `text` `ui` `error` `config`
-//! `flags` `context` `upkeep` `manual` `output` `documents` `sinks` `transfer` `trials`. Every other file is a verb, which imports no other verb.
+//! `flags` `context` `upkeep` `manual` `complete` `output` `documents` `sinks` `transfer` `trials`. Every other file is a verb, which imports no other verb.
 
 // Help texts are doc comments, and write what may be left out in brackets.
 #![allow(rustdoc::broken_intra_doc_links)]
@@ -21,6 +21,7 @@ mod build;
 mod cache;
 mod check;
 mod closure;
+mod complete;
 mod completions;
 mod config;
 mod context;
@@ -189,6 +190,9 @@ pub fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|argument| argument == "__sandbox") {
         crate::sandbox::sandbox_main();
     }
+    if let Some(answered) = complete::answer(&arguments, Cli::command) {
+        return answered;
+    }
     fault::watch();
     fault::catch(|| Ok(parse_and_run(arguments))).unwrap_or_else(|error| {
         // Before there is a printer, or when it is gone.
@@ -296,7 +300,7 @@ fn dispatch_in(command: &Command, context: &Context) -> anyhow::Result<Outcome> 
         Command::Help(args) => help::run(args, Cli::command(), context.ui),
         Command::Man(args) => man::run(args, Cli::command(), context),
         Command::Schema => schema::run(context),
-        Command::Completions(args) => completions::run(args, Cli::command()),
+        Command::Completions(args) => completions::run(args),
         #[cfg(debug_assertions)]
         Command::InternalError { kind } => {
             fault::provoke(kind);

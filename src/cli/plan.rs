@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::image::{self, Recipe};
 use crate::layer::partition::{self, Explanation, Fleet, FleetCost, Graph, LayerPlan, PlanOptions, Replan};
 
+use super::complete;
 use super::context::Context;
 use super::error::advised;
 use super::flags::BuildFlags;
@@ -25,6 +26,7 @@ const NAMES_SHOWN: usize = 6;
 #[derive(Debug, Args)]
 pub struct PlanArgs {
     /// Images or store paths [default: all images]
+    #[arg(add = complete::images())]
     targets: Vec<String>,
     /// Plan this closure graph: JSON of `nix path-info --json`, exportReferencesGraph, or the like
     #[arg(long, value_name = "FILE", conflicts_with = "targets")]

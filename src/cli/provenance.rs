@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::complete;
 use super::context::Context;
 use super::documents::of_one_image;
 use super::flags::BuildFlags;
@@ -15,6 +16,7 @@ use super::output;
 #[derive(Debug, Args)]
 pub struct ProvenanceArgs {
     /// An image of the spec, or store paths that together make one
+    #[arg(add = complete::images())]
     targets: Vec<String>,
     /// Where to write it [default: standard output]
     #[arg(short, long, value_name = "FILE")]

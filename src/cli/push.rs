@@ -5,6 +5,7 @@ use clap::Args;
 use crate::event::{Event, Reporter};
 use crate::transport::{Content, Location};
 
+use super::complete;
 use super::context::Context;
 use super::error::advised;
 use super::flags::{BuildFlags, ImageFlags, InputsFlags, TransferFlags};
@@ -21,7 +22,7 @@ use crate::project::{self, ImageOptions, KeepExtent, KeptInputs, WorkOptions, ke
 pub struct PushArgs {
     /// What to push (an image of the spec, store paths that together make one image, or a place such as oci:DIR:TAG or
     /// FILE.tar) and then where to: NAME[:TAG] with a host, or docker://NAME[:TAG], repeatable
-    #[arg(required = true, value_name = "[NAME…] REF…")]
+    #[arg(required = true, value_name = "[NAME…] REF…", add = complete::images_or_files())]
     arguments: Vec<String>,
     /// Push the whole index of a place with the images for all platforms
     #[arg(long)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use crate::attest::{PrivateKey, subject_of};
 use crate::audit::DiffReport;
@@ -13,6 +13,7 @@ use crate::project::attach;
 use crate::project::rebuild::{self, MakingFacts, RebuildOptions, RebuildReport};
 use crate::transport::Source;
 
+use super::complete;
 use super::context::Context;
 use super::documents::deliver;
 use super::error::advised;
@@ -24,13 +25,14 @@ use super::output;
 #[derive(Debug, Args)]
 pub struct RebuildArgs {
     /// An image of layerize's, named as for `inspect`
+    #[arg(value_hint = ValueHint::AnyPath)]
     source: String,
     /// The spec that it was made from, or its directory [default: what is kept beside the image, else the nearest
     /// layerize.toml]
     #[arg(long, value_name = "PATH")]
     spec: Option<PathBuf>,
     /// Which image of the spec [default: the one of its name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::images())]
     image: Option<String>,
     /// Which platform of a multi-platform image
     #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]

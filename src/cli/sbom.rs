@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::attest;
 
+use super::complete;
 use super::context::Context;
 use super::documents::{finished, of_one_image, partial};
 use super::flags::{BuildFlags, ImageFlags, SbomForm};
@@ -17,6 +18,7 @@ use super::output;
 pub struct SbomArgs {
     /// An image of the spec or store paths (exact), or a finished image named as for `inspect` (what its annotations
     /// tell)
+    #[arg(add = complete::images_or_files())]
     targets: Vec<String>,
     /// Form of the document
     #[arg(long, value_enum, default_value = "spdx")]

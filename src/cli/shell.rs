@@ -10,6 +10,7 @@ use crate::derive::{self, BuildPlan, Input};
 use crate::event::Silent;
 use crate::spec::{LockScope, PackageName, Source};
 
+use super::complete;
 use super::context::{self, Context};
 use super::error::advised;
 use super::flags::BuildFlags;
@@ -25,6 +26,7 @@ const TERMINAL_VARIABLES: [&str; 4] = ["TERM", "COLORTERM", "LANG", "EDITOR"];
 #[derive(Debug, Args)]
 pub struct ShellArgs {
     /// The package [default: the spec's only one]
+    #[arg(add = complete::packages())]
     package: Option<String>,
     /// A command instead of an interactive shell
     #[arg(last = true, value_name = "COMMAND")]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use serde_json::json;
 
 use crate::attest::{self, PrivateKey, SIGNATURE_PREDICATE, subject_of};
@@ -18,6 +18,7 @@ use super::outcome::Outcome;
 #[derive(Debug, Args)]
 pub struct SignArgs {
     /// An image, named as for `inspect`; without `-o` the bundle is attached to it, which needs oci:DIR[:TAG] or docker://NAME
+    #[arg(value_hint = ValueHint::AnyPath)]
     source: String,
     /// Private key: Ed25519 or P-256, PKCS #8 in PEM
     #[arg(long, value_name = "FILE")]

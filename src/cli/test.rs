@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::complete;
 use super::context::Context;
 use super::error::advised;
 use super::flags::BuildFlags;
@@ -14,6 +15,7 @@ use crate::project::{self, ImageOptions, work};
 #[derive(Debug, Args)]
 pub struct TestArgs {
     /// Images of the spec [default: all images]
+    #[arg(add = complete::images())]
     images: Vec<String>,
     /// Only tests whose IMAGE/TEST holds this text
     #[arg(long, value_name = "TEXT")]

@@ -6,6 +6,7 @@ use crate::fetch::Update;
 use crate::project::{Project, update};
 use crate::spec;
 
+use super::complete;
 use super::context::Context;
 use super::outcome::Outcome;
 
@@ -14,6 +15,7 @@ use super::outcome::Outcome;
 pub struct UpdateArgs {
     /// Dependencies in lock files of languages (`serde`, `rust:serde`), Debian packages, and other entries of layerize.lock
     /// [default: everything]
+    #[arg(add = complete::locked())]
     names: Vec<String>,
     /// Do not use the network: use only what was fetched before
     #[arg(long)]

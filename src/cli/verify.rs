@@ -1,6 +1,6 @@
 //! `layerize verify`: whether every digest of an image is right, and whether its consumers can read it.
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use crate::audit::{self, Profile, VerifyReport};
 use crate::oci::Platform;
@@ -13,7 +13,7 @@ use super::outcome::Outcome;
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// An image, named as for `inspect`
-    #[arg(required_unless_present = "rules")]
+    #[arg(required_unless_present = "rules", value_hint = ValueHint::AnyPath)]
     source: Option<String>,
     /// Which platform of a multi-platform image
     #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use crate::attest::{self, RejectedBundle, Signers, Verdict, WantedStatement};
 use crate::escape::shown;
@@ -18,6 +18,7 @@ use crate::oci::Platform;
 #[derive(Debug, Args)]
 pub struct VerifySignatureArgs {
     /// An image, named as for `inspect`; the bundles attached to it are checked
+    #[arg(value_hint = ValueHint::AnyPath)]
     source: String,
     /// Public key: Ed25519 or P-256, PEM; repeat it for each of several signers
     #[arg(long = "key", value_name = "FILE", required = true)]

@@ -59,11 +59,15 @@ struct KeptFiles {
 impl Project {
     /// Finds and reads spec and lock.
     pub fn load(environment: &Environment<'_>) -> Result<Self, ProjectError> {
-        let spec_path = find_spec(environment)?;
-        let workspace =
-            spec::load(&spec_path, &mut read_text).map_err(|diagnostics| diagnostics.shown_from(&environment.here))?;
+        Self::load_from(environment.file.as_deref(), &environment.here)
+    }
+
+    /// As [`load`](Self::load), of the spec that is named or else the nearest one above `here`.
+    pub fn load_from(file: Option<&Path>, here: &Path) -> Result<Self, ProjectError> {
+        let spec_path = find_spec(file, here)?;
+        let workspace = spec::load(&spec_path, &mut read_text).map_err(|diagnostics| diagnostics.shown_from(here))?;
         let dir = spec_path.parent().map_or_else(PathBuf::new, Path::to_owned);
-        let lock = read_lock(&dir.join(LOCK_NAME), &environment.here)?;
+        let lock = read_lock(&dir.join(LOCK_NAME), here)?;
         Ok(Self {
             workspace,
             dir,
@@ -325,13 +329,13 @@ impl Project {
 }
 
 /// The spec that the user named, or the nearest.
-pub fn find_spec(environment: &Environment<'_>) -> Result<PathBuf, ProjectError> {
-    let named = environment.file.as_ref().map(|file| environment.here.join(file));
+pub(super) fn find_spec(file: Option<&Path>, here: &Path) -> Result<PathBuf, ProjectError> {
+    let named = file.map(|file| here.join(file));
     match named {
         Some(dir) if dir.is_dir() => Ok(clean(dir.join(SPEC_NAME))),
         Some(file) => Ok(clean(file)),
         None => {
-            let candidates = environment.here.ancestors().map(|dir| dir.join(SPEC_NAME));
+            let candidates = here.ancestors().map(|dir| dir.join(SPEC_NAME));
             candidates
                 .into_iter()
                 .find(|path| path.is_file())

@@ -39,7 +39,7 @@ pub(super) fn store_paths(
     environment: &Environment<'_>,
 ) -> Result<Option<Vec<Target>>, ProjectError> {
     // Where there is a spec, what is called `result` there is meant before a link of that name.
-    let bare = find_spec(environment).is_err();
+    let bare = find_spec(environment.file.as_deref(), &environment.here).is_err();
     let targets = arguments.iter().map(|argument| parse_path(argument, nix, bare));
     let targets: Option<Vec<Target>> = targets.collect::<Result<_, ProjectError>>()?;
     Ok(targets.filter(|targets| !targets.is_empty()))

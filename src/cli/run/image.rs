@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::complete;
 use crate::cli::context::{self, Context};
 use crate::cli::documents;
 use crate::cli::error::{self, advised};
@@ -22,7 +23,7 @@ use crate::transport::{Content, Location};
 #[command(next_help_heading = "Image options")]
 pub struct ContainerFlags {
     /// Run an image: one of the spec, a store path, or a place such as docker-archive:FILE, oci:DIR[:TAG] or docker://NAME
-    #[arg(long, value_name = "NAME|PLACE")]
+    #[arg(long, value_name = "NAME|PLACE", add = complete::images_or_files())]
     pub image: Option<String>,
     /// Which platform of a multi-platform image
     #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>, requires = "image")]

@@ -10,6 +10,7 @@ use clap::Args;
 use crate::build;
 use crate::store_path::StoreDir;
 
+use super::complete;
 use super::context::{self, Context};
 use super::error::advised;
 use super::flags::BuildFlags;
@@ -21,7 +22,7 @@ use crate::project::{Target, Work};
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// The package or store path
-    #[arg(conflicts_with = "image")]
+    #[arg(conflicts_with = "image", add = complete::packages())]
     target: Option<String>,
     /// Its program [default: its only one, or the one with the package's name]
     #[arg(long, value_name = "NAME", conflicts_with = "image")]

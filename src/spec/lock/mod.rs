@@ -29,8 +29,6 @@ pub use parse::parse;
 pub use print::print;
 pub use types::*;
 
-use super::PackageName;
-
 /// Name of a lock beside its spec.
 pub const FILE_NAME: &str = "layerize.lock";
 
@@ -41,13 +39,19 @@ impl Lock {
     /// Whether an entry has this name: a Debian package or source package without its prefix, a package with a URL or a
     /// repository, a path of a Nix store as the spec writes it, an image with a base, a Python project of requirements.
     pub fn names(&self, name: &str) -> bool {
-        self.debs.contains_key(name)
-            || self.nix.contains_key(name)
-            || self.deb_sources.contains_key(name)
-            || self.urls.contains_key(&PackageName(name.to_owned()))
-            || self.git.contains_key(&PackageName(name.to_owned()))
-            || self.bases.contains_key(name)
-            || self.python.keys().any(|(_, project)| project == name)
+        self.all_names().any(|known| known == name)
+    }
+
+    /// The names of all entries, as [`names`](Self::names) takes them; one may come twice.
+    pub fn all_names(&self) -> impl Iterator<Item = &str> {
+        let packages = self.urls.keys().chain(self.git.keys()).map(|name| name.0.as_str());
+        let texts = self.debs.keys().chain(self.nix.keys()).chain(self.deb_sources.keys());
+        let projects = self.python.keys().map(|(_, project)| project);
+        texts
+            .chain(self.bases.keys())
+            .chain(projects)
+            .map(String::as_str)
+            .chain(packages)
     }
 }
 
