@@ -235,7 +235,7 @@ impl Report {
 }
 
 /// The config's fields in the order people expect them.
-const FIELDS: [(&str, &str); 9] = [
+const FIELDS: [(&str, &str); 10] = [
     ("entrypoint", "Entrypoint"),
     ("cmd", "Cmd"),
     ("env", "Env"),
@@ -245,6 +245,7 @@ const FIELDS: [(&str, &str); 9] = [
     ("volume", "Volumes"),
     ("label", "Labels"),
     ("stop signal", "StopSignal"),
+    ("health check", "Healthcheck"),
 ];
 
 /// The lines of a config field: a command on one line, a map or an environment on one line for each member.
@@ -262,10 +263,12 @@ fn values(value: &Value) -> Vec<String> {
         }
         Value::Object(map) => map
             .iter()
-            .map(|(key, value)| {
-                value
-                    .as_str()
-                    .map_or_else(|| key.clone(), |text| format!("{key}={text}"))
+            .map(|(key, value)| match value {
+                Value::String(text) => format!("{key}={text}"),
+                // Go's sets are objects of empty objects.
+                Value::Object(empty) if empty.is_empty() => key.clone(),
+                Value::Null => key.clone(),
+                other => format!("{key}={other}"),
             })
             .collect(),
         other => vec![other.to_string()],

@@ -7,8 +7,9 @@
 //! - `Entrypoint` and `Cmd`: a spec with an `entrypoint` drops the base's `Cmd` (it was written for another program); a
 //!   spec with a `cmd` alone keeps the base's `Entrypoint`.
 //! - `User`, `WorkingDir`, `StopSignal`: the spec's, else the base's. `ExposedPorts`, `Volumes`: both.
-//! - `Healthcheck`, `Shell` and `StopTimeout`, which a spec cannot say: the base's, but with an `entrypoint` of the
-//!   spec's no `Healthcheck`. Everything else in the base's config is left out (`OnBuild`, `Hostname`, …).
+//! - `Healthcheck`: the spec's, else the base's, but with an `entrypoint` of the spec's, or `healthcheck = false`, none.
+//! - `Shell` and `StopTimeout`, which a spec cannot say: the base's. Everything else in the base's config is left out
+//!   (`OnBuild`, `Hostname`, …).
 //! - Annotations of the manifest: by key, the spec's over the base's, without `org.opencontainers.image.*` and
 //!   `dev.layerize.*` of the base, which speak of the base itself.
 //!   `org.opencontainers.image.base.digest` is the base's manifest, and `….base.name` its name where it has one.
@@ -29,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use super::accounts::AccountFiles;
 use super::error::ImageError;
-use super::settings::{RESERVED, Settings};
+use super::settings::{HEALTHCHECK, RESERVED, Settings};
 use super::value::{Image, ImageLayer};
 use super::{LISTS_SIZE_MAX, STORE_PATHS_ANNOTATION};
 use crate::oci::{Annotations, Descriptor, Execution, History, MediaType, Platform, Port, try_canonical_json};
@@ -40,7 +41,7 @@ const BASE_NAME: &str = "org.opencontainers.image.base.name";
 const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 
 /// Fields of a config that a spec cannot say.
-const KEPT: &[&str] = &["Healthcheck", "Shell", "StopTimeout"];
+const KEPT: &[&str] = &[HEALTHCHECK, "Shell", "StopTimeout"];
 
 /// What a base is known to have before anybody looks into its layers.
 const LINKS: &[(&str, &str)] = &[("var/lock", "/run/lock"), ("var/run", "/run")];
@@ -114,6 +115,7 @@ pub fn needs_links(spec: &spec::Image) -> bool {
         text.split(is_end).any(|word| word.starts_with('/') && is_below(word))
     };
     let words = spec.entrypoint.iter().chain(&spec.cmd).chain(spec.env.values());
+    let words = words.chain(spec.health_command());
     let paths = spec.files.keys().chain(&spec.volumes).chain(&spec.workdir);
     // Accounts go to `/etc`, which is read for them anyway, and may be a link.
     let has_accounts = !spec.users.is_empty();
@@ -206,8 +208,8 @@ impl BaseParts {
             |own: Option<String>, base: &Option<String>| own.or_else(|| base.clone().filter(|text| !text.is_empty()));
         let over =
             |base: BTreeMap<String, String>, own: BTreeMap<String, String>| base.into_iter().chain(own).collect();
-        let has_program = !spec.entrypoint.is_empty();
-        let kept = |key: &&&str| !has_program || **key != "Healthcheck";
+        let is_other = !spec.entrypoint.is_empty() || spec.healthcheck.is_some();
+        let kept = |key: &&&str| !is_other || **key != HEALTHCHECK;
         let rest = KEPT.iter().filter(kept).filter_map(|key| {
             let value = base.others.get(*key).filter(|value| !value.is_null())?;
             // Numbers that no canonical document can hold are in no sane health check.
@@ -225,7 +227,7 @@ impl BaseParts {
             labels: over(base.labels.clone(), settings.labels),
             annotations: over(self.annotations.clone(), settings.annotations),
             stop_signal: given(settings.stop_signal, &base.stop_signal),
-            rest: rest.collect(),
+            rest: rest.chain(settings.rest).collect(),
         }
     }
 }

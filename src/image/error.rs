@@ -177,7 +177,7 @@ pub enum ImageError {
     /// The command is not in the image.
     #[error("the {field} `{command}` is not in the image")]
     CommandMissing {
-        /// `entrypoint` or `cmd`.
+        /// `entrypoint`, `cmd` or `healthcheck`.
         field: &'static str,
         /// As the spec has it.
         command: String,

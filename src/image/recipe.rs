@@ -262,6 +262,7 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         labels,
         annotations,
         stop_signal,
+        healthcheck,
         // What is tried decides nothing.
         tests: _,
         layers,
@@ -305,7 +306,15 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         "volumes": volumes,
         "workdir": workdir,
     });
-    with_debug(asked, debug.as_ref())
+    with_health(with_debug(asked, debug.as_ref()), healthcheck.as_ref())
+}
+
+/// Images without a health check are asked for as they were before there were any.
+fn with_health(mut asked: Value, healthcheck: Option<&spec::HealthCheck>) -> Value {
+    if let Some(healthcheck) = healthcheck {
+        asked["healthcheck"] = json!(healthcheck);
+    }
+    asked
 }
 
 /// The image that a debug image is of does not know of it.

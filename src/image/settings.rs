@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::{Map, Value, json};
+
 use super::error::ImageError;
 use super::filesystem::absolute;
 use super::sources::normal_path;
@@ -12,6 +14,12 @@ use crate::spec;
 
 /// `PATH` of an image that sets none: that of every common base image.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Nanoseconds of a second.
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// Docker's field of a config for the command that says whether a container works.
+pub(super) const HEALTHCHECK: &str = "Healthcheck";
 
 /// Keys of labels and annotations that begin so are layerize's own.
 pub(super) const RESERVED: &str = "dev.layerize.";
@@ -30,8 +38,8 @@ pub(super) struct Settings {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     pub stop_signal: Option<String>,
-    /// What a base's config has and a spec cannot say.
-    pub rest: BTreeMap<String, serde_json::Value>,
+    /// What OCI's config has no field for: a health check, and what a base's config has and a spec cannot say.
+    pub rest: BTreeMap<String, Value>,
 }
 
 impl Settings {
@@ -52,13 +60,7 @@ impl Settings {
             check_keys(field, keys)?;
         }
         for (field, words) in [("entrypoint", &image.entrypoint), ("cmd", &image.cmd)] {
-            if words.first().is_some_and(String::is_empty) || words.iter().any(|word| word.contains('\0')) {
-                return Err(value_error(
-                    field,
-                    "",
-                    "its first word is not empty, and none holds a NUL",
-                ));
-            }
+            check_command(field, words)?;
         }
         let paths = |field, paths: &[String]| -> Result<BTreeSet<String>, ImageError> {
             paths.iter().map(|path| clean(field, path)).collect()
@@ -78,7 +80,10 @@ impl Settings {
             labels: image.labels.clone(),
             annotations: image.annotations.clone(),
             stop_signal: image.stop_signal.as_ref().map(ToString::to_string),
-            rest: BTreeMap::new(),
+            rest: health(image)?
+                .map(|check| (HEALTHCHECK.to_owned(), check))
+                .into_iter()
+                .collect(),
         })
     }
 
@@ -92,6 +97,46 @@ impl Settings {
     pub fn command(&self) -> Option<(&'static str, &str)> {
         let entrypoint = self.entrypoint.first().map(|word| ("entrypoint", word.as_str()));
         entrypoint.or_else(|| self.cmd.first().map(|word| ("cmd", word.as_str())))
+    }
+}
+
+/// A health check in Docker's form: what the spec does not say is not there, and left to the engine; times are in
+/// nanoseconds.
+fn health(image: &spec::Image) -> Result<Option<Value>, ImageError> {
+    let Some(spec::HealthCheck::Run(probe)) = &image.healthcheck else {
+        return Ok(None);
+    };
+    let spec::HealthProbe {
+        run,
+        interval,
+        timeout,
+        start_period,
+        start_interval,
+        retries,
+    } = probe;
+    check_command("healthcheck", run)?;
+    let test: Vec<&str> = ["CMD"].into_iter().chain(run.iter().map(String::as_str)).collect();
+    let mut check = Map::from_iter([("Test".to_owned(), json!(test))]);
+    let times = [
+        ("Interval", interval),
+        ("Timeout", timeout),
+        ("StartPeriod", start_period),
+        ("StartInterval", start_interval),
+    ];
+    let times = times.into_iter().filter_map(|(key, seconds)| Some((key, (*seconds)?)));
+    check.extend(times.map(|(key, seconds)| (key.to_owned(), json!(seconds * NANOSECONDS))));
+    check.extend(retries.map(|retries| ("Retries".to_owned(), json!(retries))));
+    Ok(Some(Value::Object(check)))
+}
+
+fn check_command(field: &'static str, words: &[String]) -> Result<(), ImageError> {
+    match words.first().is_some_and(String::is_empty) || words.iter().any(|word| word.contains('\0')) {
+        true => Err(value_error(
+            field,
+            "",
+            "its first word is not empty, and none holds a NUL",
+        )),
+        false => Ok(()),
     }
 }
 

@@ -16,7 +16,7 @@ use super::package::{contents, dependencies, dependency, text_map};
 use super::reader::{Field, Reader, Table};
 use super::trial;
 use super::types::{Configure, Dependency, Image, Layers, PackageName, Spanned};
-use super::{certificates, image_debian, image_debug, image_files};
+use super::{certificates, health, image_debian, image_debug, image_files};
 use crate::oci::{LayerLimit, Port, StopSignal};
 
 /// An image, and the tools of its debug image where it is to have one.
@@ -65,6 +65,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         annotations: plain_map(reader, &table, "annotations", nonempty_key),
         allow_missing: read_allow_missing(reader, &table),
         stop_signal: read_signal(reader, &table),
+        healthcheck: health::read(reader, &table),
         layers: read_layers(reader, &table).unwrap_or_default(),
         platform: table.checked(reader, "platform", checks::platform),
         compression: table.checked(reader, "compression", checks::compression),
@@ -224,8 +225,8 @@ fn read_configure(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Configur
     Some(Configure { skip })
 }
 
-/// Reads `entrypoint` or `cmd`: a list, as no shell is there to split a string.
-fn command(reader: &mut Reader<'_>, table: &Table<'_>, key: &'static str) -> Vec<String> {
+/// Reads `entrypoint`, `cmd` or another command: a list, as no shell is there to split a string.
+pub(super) fn command(reader: &mut Reader<'_>, table: &Table<'_>, key: &'static str) -> Vec<String> {
     let Some(field) = table.get(key) else {
         return Vec::new();
     };

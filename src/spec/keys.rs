@@ -315,6 +315,7 @@ pub(super) const IMAGE: &[Key] = &[
         key("stop-signal", Text, "Signal that asks it to end: `SIGQUIT`."),
         &["stopsignal", "signal"],
     ),
+    super::health::HEALTHCHECK,
     also(
         key(
             "tests",

@@ -12,6 +12,7 @@ mod checks;
 mod diagnostics;
 mod file;
 mod git;
+mod health;
 mod image;
 mod image_debian;
 mod image_debug;
@@ -34,6 +35,7 @@ pub use certificates::{CERTIFICATES_DEB, Certificates, OwnCertificate};
 pub use checks::{did_you_mean, parse_size};
 pub use diagnostics::{Diagnostic, Diagnostics, Note};
 pub use git::{GitAddress, GitCommit, GitRef, GitSource, GitTree, GitWanted, LfsPointers, NamedTree};
+pub use health::{HealthCheck, HealthProbe};
 pub use image_entries::*;
 pub use language::{
     GO_DEB, GoOptions, Language, LanguageOptions, NodeOmit, NodeOptions, PYTHON_STEP_DEBS, PythonBuildTool,

@@ -40,7 +40,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         strip_references: dependencies(reader, &table, "strip-references"),
         env: text_map(reader, &table, "env", checks::build_env_name),
         script: table.checked(reader, "script", checks::nonempty),
-        timeout_seconds: read_timeout(reader, &table),
+        timeout_seconds: read_duration(reader, &table, "timeout"),
         cache_dirs: read_cache(reader, &table),
         base: table.flag(reader, "base").unwrap_or(true),
     };
@@ -116,9 +116,9 @@ fn check_references(reader: &mut Reader<'_>, table: &Table<'_>, package: &Packag
     }
 }
 
-/// A number without a unit is a mistake that deserves its own advice.
-fn read_timeout(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<u64> {
-    let field = table.get("timeout")?;
+/// A time in seconds. A number without a unit is a mistake that deserves its own advice.
+pub(super) fn read_duration(reader: &mut Reader<'_>, table: &Table<'_>, key: &'static str) -> Option<u64> {
+    let field = table.get(key)?;
     if matches!(field.value, DeValue::Integer(_)) {
         let help = "write the unit: `\"90s\"`, `\"30m\"`, `\"2h\"`".to_owned();
         reader.wrong_type(&field, "a string", Some(help));

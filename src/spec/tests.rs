@@ -246,7 +246,7 @@ mod properties {
                 "image.a.contents", "image.a.root", "image.a.base", "image.a.files", "image.a.files.\"/a\"",
                 "image.a.files.\"/a\".mode", "image.a.files.\"/a\".owner", "image.a.users", "image.a.users.u",
                 "image.a.users.u.uid", "image.a.entrypoint", "image.a.env", "image.a.workdir", "image.a.user",
-                "image.a.ports", "image.a.volumes", "image.a.labels", "image.a.stop-signal", "image.a.layers",
+                "image.a.ports", "image.a.volumes", "image.a.labels", "image.a.stop-signal", "image.a.healthcheck", "image.a.healthcheck.run", "image.a.healthcheck.interval", "image.a.layers",
                 "image.a.layers.max", "image.a.layers.groups", "image.a.layers.weights", "image.a.layers.weights.a",
                 "image.a.platform", "image.a.compression",
             ];

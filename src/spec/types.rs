@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 use super::certificates::Certificates;
 use super::git::GitSource;
+use super::health::HealthCheck;
 use super::image_entries::{ImageFile, Permission, User};
 use super::language::Language;
 use super::trial::ImageTest;
@@ -321,6 +322,8 @@ pub struct Image {
     pub allow_missing: Vec<String>,
     /// `stop-signal`.
     pub stop_signal: Option<StopSignal>,
+    /// `healthcheck`.
+    pub healthcheck: Option<HealthCheck>,
     /// `tests`, in the order of their names.
     pub tests: Vec<ImageTest>,
     /// `layers`.
@@ -410,6 +413,7 @@ impl Image {
             annotations: BTreeMap::new(),
             allow_missing: Vec::new(),
             stop_signal: None,
+            healthcheck: None,
             tests: Vec::new(),
             layers: Layers::default(),
             platform: None,
@@ -427,6 +431,14 @@ impl Image {
     /// The name by which the spec has it: a debug image is in the spec's text, and in the lock, as the image that it is of.
     pub fn spec_name(&self) -> &str {
         self.debug.as_ref().map_or(&self.name.value, |debug| &debug.of)
+    }
+
+    /// The words of its health check's command.
+    pub fn health_command(&self) -> &[String] {
+        match &self.healthcheck {
+            Some(HealthCheck::Run(probe)) => &probe.run,
+            Some(HealthCheck::Off) | None => &[],
+        }
     }
 
     /// `NAME:TAG`, as registries and engines are told.

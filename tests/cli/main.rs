@@ -35,6 +35,7 @@ mod fault;
 mod full_disk;
 mod git;
 mod go;
+mod health;
 mod images;
 mod index;
 mod init;

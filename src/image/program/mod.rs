@@ -5,6 +5,7 @@
 //!
 //! What is checked, each with all that it leads to:
 //! * the command of a container (`entrypoint`, else `cmd`), with the interpreters of scripts and what `env` runs;
+//! * the command of its health check, likewise;
 //! * every ELF program that the spec's own packages bring;
 //! * every ELF library that they bring and that no program of theirs loads: what it needs must be somewhere in the image,
 //!   for it may be loaded by a program that has it in memory already.
@@ -72,10 +73,12 @@ pub(super) fn check(recipe: &Recipe, settings: &Settings, files: &FileSystem) ->
         faults: RefCell::default(),
         loaded: RefCell::default(),
     };
-    if let Some((field, command)) = settings.command()
-        && let Some(path) = check.find(field, command)?
-    {
-        check.startable(&path, 0)?;
+    let health = recipe.spec.health_command().first();
+    let health = health.map(|command| ("healthcheck", command.as_str()));
+    for (field, command) in settings.command().into_iter().chain(health) {
+        if let Some(path) = check.find(field, command)? {
+            check.startable(&path, 0)?;
+        }
     }
     check.packages()?;
     let mut faults = check.faults.into_inner();
@@ -231,7 +234,7 @@ impl ProgramCheck<'_> {
                         .to_owned(),
                     help: format!(
                         "write `#!/bin/sh`, or its own interpreter, as its first line, or have that run it: `entrypoint = \
-                         [\"/bin/sh\", \"{file}\"]`"
+                         [\"/bin/sh\", \"{file}\"]`, or `run` of a health check likewise"
                     ),
                 };
                 self.fault(&file, lack)?;

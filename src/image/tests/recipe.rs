@@ -128,6 +128,17 @@ fn a_test() -> spec::ImageTest {
     }
 }
 
+/// A rule of an image.
+fn a_permission() -> spec::Permission {
+    spec::Permission {
+        paths: PermissionPaths::Path("/tmp".to_owned()),
+        mode: Some(0o700),
+        owner: None,
+        group: None,
+        capabilities: None,
+    }
+}
+
 /// Every field of the spec's image, changed in turn; the files are read again.
 fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
     let images = each_changed!(SpecImage, fixture.spec.clone(), {
@@ -154,17 +165,12 @@ fn with_other_spec(fixture: &Fixture) -> Vec<(&'static str, Recipe)> {
         annotations: |annotations| annotations.insert("a".to_owned(), "b".to_owned()),
         allow_missing: |names| names.push("libcuda.so.1".to_owned()),
         stop_signal: |signal| *signal = "SIGINT".parse().ok(),
+        healthcheck: |check| *check = Some(spec::HealthCheck::Off),
         tests: |tests| tests.push(a_test()),
         layers: |layers| layers.max = Some(limit(5)),
         platform: |platform| *platform = Some(spanned("linux/arm64".parse().unwrap())),
         compression: |compression| *compression = Some(spanned(Compression::None)),
-        permissions: |permissions| permissions.push(spec::Permission {
-            paths: PermissionPaths::Path("/tmp".to_owned()),
-            mode: Some(0o700),
-            owner: None,
-            group: None,
-            capabilities: None,
-        }),
+        permissions: |permissions| permissions.push(a_permission()),
         created: |created| *created = Some(5),
         nix_db: |nix_db| *nix_db = true,
         debconf: |answers| answers.insert("a/b".to_owned(), "c".to_owned()),
