@@ -574,7 +574,7 @@ pub struct Script {
     pub strip_references: Vec<Input>,
     /// Inputs that are found at other places than in the store, by these places below `/build`; they cannot be referred to.
     pub mounts: BTreeMap<String, Input>,
-    /// Inputs whose store paths are in variables, by their names.
+    /// Inputs whose store paths are in variables, by their names: the packages of the spec, and what a language adds.
     pub variables: BTreeMap<String, Input>,
     /// Whether it lays out what was made elsewhere, for libraries that an image has at `/`: that these are not in the store is
     /// nothing to be told; not hashed.

@@ -84,7 +84,35 @@ impl Scripts<'_> {
                 script.variables.clone_from(&language.shell.variables);
             }
         }
+        for (name, input) in self.places(package, purpose)? {
+            script.variables.entry(name).or_insert(input);
+        }
         Ok(script)
+    }
+
+    /// The packages of the spec that a script is given, by the variables in which it finds where each is.
+    fn places(&self, package: &Package, purpose: Purpose) -> Result<BTreeMap<String, Input>, Box<Diagnostic>> {
+        let dev = package.dev.iter().filter(|_| purpose == Purpose::Shell);
+        let given = package.tools.iter().chain(&package.libraries).chain(&package.runtime);
+        let mut places: BTreeMap<String, (&PackageName, Input)> = BTreeMap::new();
+        for dependency in given.chain(dev) {
+            let Dependency::Package(name) = &dependency.value else {
+                continue;
+            };
+            let variable = place_variable(name, &package.name.value);
+            if let Some((other, _)) = places.get(&variable).filter(|(other, _)| *other != name) {
+                let message = format!("the places of `{other}` and `{name}` would both be in `${variable}`");
+                let diagnostic = Diagnostic::new(message)
+                    .at(dependency.span.clone(), format!("`{other}` is given too"))
+                    .help("rename one of them");
+                return Err(Box::new(diagnostic));
+            }
+            places.insert(variable, (name, self.input(&dependency.value)?));
+        }
+        Ok(places
+            .into_iter()
+            .map(|(variable, (_, input))| (variable, input))
+            .collect())
     }
 
     /// A script of this text in the surroundings of `package`, without what its language adds.
@@ -216,6 +244,14 @@ impl Scripts<'_> {
             Box::new(diagnostic.help("run `layerize lock`"))
         })
     }
+}
+
+/// The variable of `user`'s script that holds where a package is. The package is called as in the file that has both, whoever
+/// imports that; what no variable's name can hold is `_`.
+fn place_variable(name: &PackageName, user: &PackageName) -> String {
+    let import = user.0.rfind(':').map_or("", |end| &user.0[..=end]);
+    let name = name.0.strip_prefix(import).unwrap_or(&name.0);
+    format!("package_{}", name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"))
 }
 
 /// What `wanted` comes to, for `user`.

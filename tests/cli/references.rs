@@ -125,3 +125,69 @@ fn references_are_taken_out_of_what_is_not_compressed() {
         ]);
     }
 }
+
+/// A script finds what it is given where `$package_NAME` says, whatever a name holds; Debian's packages and what is not
+/// given are not there.
+#[test]
+fn a_script_is_told_where_packages_are() {
+    let place = Place::with_script("true");
+    place.write(
+        "base/layerize.toml",
+        "[package.zlib]\nscript = \"mkdir $out; echo z > $out/z\"\n\n[package.wide]\nscript = \"mkdir $out; ln -s $package_zlib/z $out/z\"\ntools = [\"zlib\"]\n",
+    );
+    let given =
+        "tools = [\"a-tool\", \"base:wide\"]\nlibraries = [\"lib.1\"]\nruntime = [\"c++\"]\ndev = [\"other\"]\n";
+    let script = "mkdir $out; env | grep ^package_ | sort > $out/given; test -e $package_a_tool/bin/x -a -h $package_base_wide/z";
+    let spec = |package: &str| {
+        let mut text = "[imports]\nbase = { path = \"base\" }\n".to_owned();
+        for name in ["a-tool", "\"lib.1\"", "\"c++\"", "other"] {
+            text.push_str(&format!(
+                "\n[package.{name}]\nscript = \"mkdir -p $out/bin; echo x > $out/bin/x\"\n"
+            ));
+        }
+        place.write("layerize.toml", &format!("{text}\n[package.app]\n{package}"));
+    };
+    spec(&format!("{given}script = \"{script}\"\n"));
+    let path = |name: &str| place.run(&["build", name]).success().line().to_owned();
+    let expected = [
+        ("a_tool", path("a-tool")),
+        ("base_wide", path("base:wide")),
+        ("c__", path("c++")),
+        ("lib_1", path("lib.1")),
+    ];
+    let lines = |pairs: &[(&str, String)]| {
+        let lines = pairs.iter().map(|(name, path)| format!("package_{name}={path}\n"));
+        lines.collect::<String>()
+    };
+    let app = path("app");
+    let read = |app: &str| {
+        let tree = app.trim_start_matches("/layerize/store/");
+        std::fs::read_to_string(place.store().join("store").join(tree).join("given")).unwrap()
+    };
+    assert_eq!(read(&app), lines(&expected));
+    assert!(
+        closure(&place, "app").iter().any(|line| line.contains("-a-tool")),
+        "it refers to what it names"
+    );
+
+    // A shell has what `dev` adds, too.
+    let shell = place
+        .run(&["shell", "app", "--", "bash", "-c", "env | grep ^package_ | sort"])
+        .success();
+    let mut with_dev = expected.to_vec();
+    with_dev.push(("other", path("other")));
+    assert_eq!(shell.stdout, lines(&with_dev));
+
+    // The user's own variable of the same name wins; what is another variable makes another package.
+    spec(&format!(
+        "{given}env = {{ package_c__ = \"mine\" }}\nscript = \"{script}\"\n"
+    ));
+    assert!(read(&path("app")).contains("package_c__=mine\n"));
+
+    // Two names that one variable would stand for.
+    spec("tools = [\"a-tool\", \"a_tool\"]\nscript = \"x\"\n\n[package.a_tool]\nscript = \"x\"\n");
+    place.run(&["build", "app"]).exits(2).says(&[
+        "the places of `a-tool` and `a_tool` would both be in `$package_a_tool`",
+        "rename one of them",
+    ]);
+}
