@@ -210,7 +210,10 @@ fn derivation(store: &Store, path: &str) -> Option<String> {
 
 /// The report for people, what is gone and what is new in colours where colours are wanted.
 fn colored(report: &DiffReport, context: &Context) -> String {
-    let text = report.render();
+    let text = match context.ui.verbose() {
+        true => report.render(),
+        false => report.render_short(),
+    };
     let line = |line: &str| match line.trim_start().chars().next() {
         Some('-') => context.ui.paint_out(line, "31"),
         Some('+') => context.ui.paint_out(line, "32"),

@@ -212,3 +212,69 @@ fn the_page_is_rendered_by_a_browser() {
     assert!(dom.contains("&lt;img src=x onerror="), "{dom}");
     assert!(!ran.stderr.contains("CONSOLE"), "{}", ran.stderr);
 }
+
+/// What people read first is a summary; the files of a package stand below it, and a package that only one image has takes a
+/// line, unless all is asked for.
+#[test]
+fn a_summary_comes_first_and_files_stand_by_their_packages() {
+    let place = Place::new();
+    for n in 0..20 {
+        place.write(&format!("lib/share/{n:02}"), "library\n");
+    }
+    place
+        .write("app/one", "1\n")
+        .write("app/two", "2\n")
+        .write("conf", "a\n")
+        .write(
+            "layerize.toml",
+            "[package.app]\nsource = \"app\"\n\n[package.lib]\nsource = \"lib\"\n\n\
+             [image.old]\ncontents = [\"app\"]\nfiles = { \"/etc/conf\" = \"conf\" }\n\n\
+             [image.new]\ncontents = [\"app\", \"lib\"]\nfiles = { \"/etc/conf\" = \"conf\" }\nenv = { A = \"b\" }\n",
+        );
+    place.run(&["build", "old"]).success();
+    place
+        .write("app/one", "one\n")
+        .write("app/two", "two\n")
+        .write("conf", "b\n");
+    let text = place.run(&["diff", "old.tar", "new"]).exits(1).stdout;
+    let lines: Vec<&str> = text.lines().collect();
+    let at = |start: &str| {
+        let found = lines.iter().position(|line| line.starts_with(start));
+        found.unwrap_or_else(|| panic!("`{start}` is missing in:\n{text}"))
+    };
+    assert!(lines[0].starts_with("- ") && lines[1].starts_with("+ "), "{text}");
+    assert_eq!(
+        lines[2],
+        "summary   1 field of the config, 3 of 3 layers, 1 package, 48 differences of files (43 added, 3 content, 2 store-hash)"
+    );
+    // The package, its files and the links to it, then the next.
+    let package = at("store ");
+    let library = at("package   +/layerize/store/");
+    let below = lines[package..library]
+        .iter()
+        .filter(|line| line.starts_with("  file "));
+    let parts = [
+        "-app/one content",
+        "-app/two content",
+        "one link target",
+        "two link target",
+    ];
+    assert_eq!(below.clone().count(), parts.len(), "{text}");
+    for (line, part) in below.zip(parts) {
+        assert!(line.contains(part), "{line}: {part}");
+    }
+    assert!(
+        lines[library].ends_with("-lib added: 22 files (--verbose lists them)"),
+        "{text}"
+    );
+    assert!(library < at("file      etc/conf content"), "{text}");
+    assert!(!text.contains("-lib/share/07"), "{text}");
+    let whole = place.run(&["diff", "old.tar", "new", "--verbose"]).exits(1).stdout;
+    assert_eq!(whole.matches("-lib/share/").count(), 20, "{whole}");
+    assert!(!whole.contains("--verbose"), "{whole}");
+    let same = place.run(&["diff", "new", "new"]).success().stdout;
+    assert!(
+        same.contains("the images are equal") && !same.contains("summary"),
+        "{same}"
+    );
+}

@@ -22,6 +22,7 @@ mod dialect;
 mod documents;
 mod files;
 mod flatten;
+mod groups;
 mod html;
 mod index;
 mod inside;

@@ -1,4 +1,5 @@
-//! A report of differences *for people*: one line a difference, what the first image has before what the second has.
+//! A report of differences *for people*: a summary, then one line a difference, what the first image has before what the
+//! second has; those of a package's files below the line of the package.
 //!
 //! Invariant: a function of the report; values are cut to one line.
 
@@ -7,6 +8,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::super::human_size;
+use super::groups::{self, Group};
 use super::{
     ArchiveChange, Cause, Class, ContentChange, DiffReport, Difference, FieldChange, FileChange, InsideChange,
     LayerChange, LayerPlace, StorePathChange,
@@ -14,12 +16,23 @@ use super::{
 use crate::escape::{shown, shown_line};
 
 const VALUE_MAX: usize = 120;
+/// Files of a package that are listed where one image has them all and the other has none.
+const ONE_SIDED_MAX: usize = 8;
 /// Columns before what belongs to the line above.
 const INDENT: usize = 12;
 
 impl DiffReport {
-    /// The report for people.
+    /// The report for people, with a line for every file.
     pub fn render(&self) -> String {
+        self.render_with(usize::MAX)
+    }
+
+    /// The report for people, in which packages of which one image has many files and the other has none take one line.
+    pub fn render_short(&self) -> String {
+        self.render_with(ONE_SIDED_MAX)
+    }
+
+    fn render_with(&self, one_sided_max: usize) -> String {
         let mut text = String::new();
         let digest = |digest: &Option<crate::digest::ContentDigest>| {
             digest.map_or_else(|| "no manifest".to_owned(), |digest| digest.to_string())
@@ -39,9 +52,17 @@ impl DiffReport {
             let _ = writeln!(text, "the images are equal{ignored}");
             return text;
         }
-        self.differences
-            .iter()
-            .for_each(|difference| render(difference, &mut text));
+        if !self.differences.is_empty() {
+            let _ = writeln!(text, "summary   {}", groups::summary(self));
+        }
+        let (tars, others): (Vec<_>, Vec<_>) = (self.differences.iter())
+            .filter(|difference| !matches!(difference, Difference::StorePath(_) | Difference::File(_)))
+            .partition(|difference| matches!(difference, Difference::Archive(_)));
+        others.into_iter().for_each(|difference| render(difference, &mut text));
+        for group in groups::groups(self) {
+            render_group(&group, one_sided_max, &mut text);
+        }
+        tars.into_iter().for_each(|difference| render(difference, &mut text));
         if self.omitted > 0 {
             let _ = writeln!(text, "… and {} more files", self.omitted);
         }
@@ -51,7 +72,7 @@ impl DiffReport {
             None => {}
         }
         for image in &self.images {
-            text.push_str(&image.render());
+            text.push_str(&image.render_with(one_sided_max));
         }
         if self.platform.is_none() && !self.classes.is_empty() {
             let classes: Vec<&str> = self.classes.iter().map(|class| class.name()).collect();
@@ -68,9 +89,36 @@ fn render(difference: &Difference, text: &mut String) {
         Difference::Config(change) => writeln!(text, "config    {}", field(change)),
         Difference::Layer(change) => writeln!(text, "layer     {}", layer(change.class, &change.change)),
         Difference::StorePath(change) => writeln!(text, "store     {}", store_path(change)),
-        Difference::File(change) => writeln!(text, "file      {}", file(change)),
+        Difference::File(change) => writeln!(text, "file      {}", file(change, INDENT)),
         Difference::Archive(change) => writeln!(text, "tar       {}", archive(change)),
     };
+}
+
+/// The line of a package, and below it those of its files; files of no package stand by themselves.
+fn render_group(group: &Group<'_>, one_sided_max: usize, text: &mut String) {
+    let side = group.one_sided().filter(|_| group.files.len() > one_sided_max);
+    let _ = match (group.change, group.owner, side) {
+        (Some(change), ..) => writeln!(text, "store     {}", store_path(change)),
+        (None, Some(owner), Some(side)) => {
+            let (sign, count) = (if side == Class::Added { '+' } else { '-' }, group.files.len());
+            let _ = writeln!(
+                text,
+                "package   {sign}{} {}: {count} files (--verbose lists them)",
+                cut(owner),
+                side.name()
+            );
+            return;
+        }
+        (None, Some(owner), None) => writeln!(text, "package   {}", cut(owner)),
+        (None, None, _) => Ok(()),
+    };
+    let by = match group.change.is_some() || group.owner.is_some() {
+        true => 2,
+        false => 0,
+    };
+    for change in &group.files {
+        let _ = writeln!(text, "{:by$}file      {}", "", file(change, INDENT + by));
+    }
 }
 
 fn store_path(change: &StorePathChange) -> String {
@@ -138,7 +186,7 @@ fn indexes(a: usize, b: usize) -> String {
     if a == b { a.to_string() } else { format!("{a}/{b}") }
 }
 
-fn file(change: &FileChange) -> String {
+fn file(change: &FileChange, indent: usize) -> String {
     let value = |value: &Option<String>| cut(value.as_deref().unwrap_or("absent"));
     let (a, b) = (value(&change.a), value(&change.b));
     let path = shown(&change.path);
@@ -158,7 +206,7 @@ fn file(change: &FileChange) -> String {
     let package = package.map(|name| format!(", package {name}")).unwrap_or_default();
     let _ = write!(line, "  ({}{})", place(change.layer), cut(&package));
     if let Some(found) = &change.content {
-        content(found, INDENT, &mut line);
+        content(found, indent, &mut line);
     }
     line
 }

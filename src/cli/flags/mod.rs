@@ -44,7 +44,7 @@ pub struct Global {
     /// Print nothing but warnings and errors to standard error
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Print every line that builds write
+    /// Print every line that builds write, and every file that differs
     #[arg(short, long, global = true)]
     pub verbose: bool,
     /// Print JSON to standard output
