@@ -44,7 +44,7 @@ fn boxed() -> Place {
 
 /// What `layerize run` does with the image.
 fn ours(place: &Place, flags: &[&str], arguments: &[&str]) -> Ran {
-    let mut all = vec!["run", "--quiet", "--image", "box.tar", "--network", "none"];
+    let mut all = vec!["run", "--quiet", "--isolated", "box.tar", "--network", "none"];
     all.extend(flags);
     all.push("--");
     all.extend(arguments);
@@ -257,10 +257,10 @@ fn signalled(command: &mut Command, signals: &[Signal]) -> (String, i32) {
 fn signals_reach_the_program_of_an_image() {
     let place = boxed();
     let started = Instant::now();
-    let mut command = place.command(&["run", "-q", "--image", "box.tar", "--", LISTENER]);
+    let mut command = place.command(&["run", "-q", "--isolated", "box.tar", "--", LISTENER]);
     let told = signalled(&mut command, &[Signal::USR1, Signal::TERM]);
     assert_eq!(told, ("USR1\nTERM\n".to_owned(), 7));
-    let mut command = place.command(&["run", "-q", "--image", "box.tar", "--", "echo ready; exec sleep 60"]);
+    let mut command = place.command(&["run", "-q", "--isolated", "box.tar", "--", "echo ready; exec sleep 60"]);
     assert_eq!(signalled(&mut command, &[Signal::TERM]), (String::new(), 143));
     assert!(started.elapsed() < Duration::from_secs(30));
 }
@@ -286,7 +286,7 @@ fn input_is_passed_on_and_ports_are_the_machines() {
         .command(&[
             "run",
             "-q",
-            "--image",
+            "--isolated",
             "box",
             "--",
             "cat; ls /sys/class/net /proc/sys/net/ipv4 > /dev/null; exit 3",
@@ -302,7 +302,7 @@ fn input_is_passed_on_and_ports_are_the_machines() {
         let flags = [
             "run",
             "-q",
-            "--image",
+            "--isolated",
             "box",
             "--network",
             network,
@@ -325,12 +325,61 @@ fn what_is_no_image_of_this_machine_is_said() {
         "layerize.toml",
         "[image.far]\nplatform = \"linux/s390x\"\nentrypoint = [\"/x\"]\n[image.far.files]\n\"/etc/motd\" = { text = \"\" }\n",
     );
-    let far = place.run(&["run", "--image", "far"]);
+    let far = place.run(&["run", "--isolated", "far"]);
     assert_eq!(far.status, 2, "{}", far.stderr);
-    place.run(&["run", "--image", "nowhere.tar"]).exits(2);
-    place.run(&["run"]).exits(2).says(&["--image"]);
+    place.run(&["run", "--isolated", "nowhere.tar"]).exits(2);
+    place.run(&["run"]).exits(2).says(&["TARGET"]);
+}
+
+/// A package that says what it is, an image of it, and one whose program is in its own root.
+const SAME: &str = r#"
+[package.thing]
+script = '''
+mkdir -p $out/bin
+printf '#!/bin/dash\necho "$0 ${FLAVOUR-none} $*"; exit 5\n' >$out/bin/thing
+chmod +x $out/bin/thing
+'''
+
+[package.user]
+tools = ["thing"]
+script = "mkdir $out"
+
+[image.web]
+contents = ["thing"]
+root = ["deb:dash"]
+configure = false
+entrypoint = ["thing"]
+cmd = ["default"]
+env = { FLAVOUR = "sweet" }
+
+[image.own]
+root = ["deb:dash"]
+configure = false
+entrypoint = ["/bin/dash"]
+"#;
+
+#[test]
+fn a_program_is_the_same_in_a_shell_by_itself_and_in_its_image() {
+    let place = Place::new();
+    place.write("layerize.toml", SAME);
+    let path = place.run(&["build", "thing"]).success().line().to_owned();
+    let said = |arguments: &[&str]| place.run(&[&["run", "-q"], arguments].concat()).exits(5).stdout;
+    let program = format!("{path}/bin/thing");
+    assert_eq!(said(&["thing", "--", "a"]), format!("{program} none a\n"));
+    assert_eq!(said(&["web"]), format!("{program} sweet default\n"));
+    assert_eq!(said(&["web", "--", "a", "b"]), format!("{program} sweet a b\n"));
+    for isolated in [&["--isolated", "web"][..], &["web", "--network", "none"]] {
+        let said = said(isolated);
+        assert!(said.ends_with("/bin/thing sweet default\n"), "{isolated:?}: {said}");
+    }
+    let shell = place.run(&["shell", "-q", "user", "--", "thing", "c"]).exits(5);
+    assert_eq!(shell.stdout, format!("{program} none c\n"));
+    let own = place.run(&["run", "own"]).exits(2);
+    own.says(&["own root", "layerize run --isolated own"]);
     place
-        .run(&["run", "thing", "--image", "far"])
+        .run(&["run", "web", "--program", "x"])
         .exits(2)
-        .says(&["cannot be used with"]);
+        .says(&["--entrypoint"]);
+    let package = place.run(&["run", "--isolated", "user"]).exits(2);
+    package.says(&["without `--isolated`"]);
 }

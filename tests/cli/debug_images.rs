@@ -64,7 +64,7 @@ fn inside(place: &Place, program: &str, arguments: &[&str]) -> Ran {
     let mut all = vec![
         "run",
         "--quiet",
-        "--image",
+        "--isolated",
         "app-debug",
         "--network",
         "none",
@@ -134,7 +134,7 @@ fn debug_inside(place: &Place) {
     let ran = place.run(&[
         "run",
         "--quiet",
-        "--image",
+        "--isolated",
         "app",
         "--network",
         "none",

@@ -545,7 +545,7 @@ fn a_first_spec_needs_no_edit() {
     registry.layerize(&place, &["init", "--name", "first"]).success();
     registry.layerize(&place, &["build"]).success();
     let expected = "left with right 1 right 2 odd right 1 member with right 1\n";
-    for program in [["run", "--image", "first"].as_slice(), &["run", "first"]] {
+    for program in [["run", "--isolated", "first"].as_slice(), &["run", "first"]] {
         assert_eq!(registry.layerize(&place, program).success().stdout, expected);
     }
     a_shell_has_the_packages_and_leaves_the_project_alone(&registry, &place);

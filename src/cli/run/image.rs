@@ -1,11 +1,10 @@
-//! `layerize run --image`: a program of an image, in the image's own root and without an engine.
+//! `layerize run --isolated`: a program of an image, in the image's own root and without an engine.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::complete;
 use crate::cli::context::{self, Context};
 use crate::cli::documents;
 use crate::cli::error::{self, advised};
@@ -22,33 +21,54 @@ use crate::transport::{Content, Location};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Image options")]
 pub struct ContainerFlags {
-    /// Run an image: one of the spec, a store path, or a place such as docker-archive:FILE, oci:DIR[:TAG] or docker://NAME
-    #[arg(long, value_name = "NAME|PLACE", add = complete::images_or_files())]
-    pub image: Option<String>,
+    /// Run an image in its own root, as its user, in namespaces; so is every image that is not one of the spec
+    #[arg(long)]
+    isolated: bool,
     /// Which platform of a multi-platform image
-    #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>, requires = "image")]
+    #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]
     platform: Option<Platform>,
     /// Program in place of the image's entrypoint and `cmd`; empty: none
-    #[arg(long, value_name = "PROGRAM", requires = "image")]
+    #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
     /// Variable, or the name of one of yours; repeatable
-    #[arg(short, long, value_name = "KEY[=VALUE]", requires = "image")]
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
     env: Vec<String>,
     /// File or directory of the machine, and where it is in the container; repeatable
-    #[arg(long, value_name = "PATH:PLACE[:ro]", requires = "image")]
+    #[arg(long, value_name = "PATH:PLACE[:ro]")]
     volume: Vec<String>,
     /// Working directory
-    #[arg(short, long, value_name = "DIR", requires = "image")]
+    #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
     /// User, by name or number
-    #[arg(short, long, value_name = "USER[:GROUP]", requires = "image")]
+    #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
     /// Let nothing be written but in volumes
-    #[arg(long, requires = "image")]
+    #[arg(long)]
     read_only: bool,
-    /// Whose network the program has
-    #[arg(long, value_enum, default_value = "host", value_name = "WHOSE", requires = "image")]
-    network: NetworkFlag,
+    /// Whose network the program has [default: host]
+    #[arg(long, value_enum, value_name = "WHOSE")]
+    network: Option<NetworkFlag>,
+}
+
+impl ContainerFlags {
+    /// Whether the image is to have its own root: what these flags are about is not to be had on the machine's.
+    pub fn isolate(&self) -> bool {
+        let Self {
+            isolated,
+            platform,
+            entrypoint,
+            env,
+            volume,
+            workdir,
+            user,
+            read_only,
+            network,
+        } = self;
+        let named =
+            platform.is_some() || entrypoint.is_some() || workdir.is_some() || user.is_some() || network.is_some();
+        let listed = !env.is_empty() || !volume.is_empty();
+        *isolated || *read_only || named || listed
+    }
 }
 
 /// Whose network a program has.
@@ -124,7 +144,7 @@ fn find(name: &str, flags: &ContainerFlags, build: &BuildFlags, context: &Contex
     let named = named.ok_or_else(|| {
         advised(
             format!("`{name}` is no image"),
-            format!("run a package's program without `--image`: `layerize run {name}`"),
+            format!("run a package's program without `--isolated`: `layerize run {name}`"),
         )
     })?;
     Ok(named.image)
@@ -148,7 +168,7 @@ fn options(flags: &ContainerFlags, arguments: &[String]) -> anyhow::Result<RunOp
         workdir: flags.workdir.clone(),
         user: flags.user.clone(),
         read_only: flags.read_only,
-        no_network: flags.network == NetworkFlag::None,
+        no_network: flags.network == Some(NetworkFlag::None),
         terminal: std::io::stdin().is_terminal() && std::io::stdout().is_terminal(),
     })
 }
