@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use layerize::build::{ShellOptions, ShellUser, realise, run_in_store, shell};
+use layerize::build::{ShellOptions, ShellPart, ShellUser, Task, realise, run_in_store, shell};
 use layerize::derive::{BuildPlan, Input};
 use machine::{Fixture, logical};
 
@@ -31,16 +31,16 @@ impl Project {
 
     fn options(&self, pure: bool, command: &str) -> ShellOptions {
         ShellOptions {
-            command: ["sh", "-euc", command].map(str::to_owned).to_vec(),
+            task: Task::Program(["sh", "-euc", command].map(str::to_owned).to_vec()),
             pure,
-            project: self.dir.clone(),
+            projects: vec![self.dir.clone()],
             cwd: self.dir.clone(),
             user: ShellUser {
                 name: "me".to_owned(),
                 home: self.home.clone(),
+                shell: None,
             },
-            activate: None,
-            env: BTreeMap::from([("TERM".to_owned(), "xterm".to_owned())]),
+            caller: BTreeMap::from([("TERM".to_owned(), "xterm".to_owned())]),
             helper: self.fixture.options.helper.clone(),
         }
     }
@@ -57,7 +57,15 @@ impl Project {
             &self.fixture.recorder,
         )
         .unwrap();
-        let status = shell(&self.fixture.store, &script, &paths, &self.options(pure, command)).unwrap();
+        let part = ShellPart {
+            name: "thing".to_owned(),
+            script,
+            own: Vec::new(),
+            debs: BTreeMap::new(),
+            paths,
+            activate: None,
+        };
+        let status = shell(&self.fixture.store, &[part], &self.options(pure, command)).unwrap();
         (status, fs::read_to_string(self.dir.join("seen")).unwrap_or_default())
     }
 }

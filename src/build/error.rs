@@ -39,6 +39,18 @@ pub enum BuildError {
         #[source]
         source: Box<BuildError>,
     },
+    /// What is to be entered runs no script.
+    #[error("it is built without a script, so there is none to stand before")]
+    NoScript,
+    /// There is no failed build to be entered.
+    #[error("no failed build of `{label}` is kept")]
+    NothingFailed {
+        /// What the user calls it.
+        label: String,
+    },
+    /// Surroundings of builds cannot be had in one shell.
+    #[error(transparent)]
+    ShellConflict(Box<super::ShellConflict>),
     /// Something could not be run in its sandbox.
     #[error("cannot run {what}")]
     Sandbox {
@@ -196,6 +208,12 @@ impl BuildError {
                 "sudo mkdir -p /layerize && sudo ln -sfn {} /layerize/store",
                 quoted(store)
             )),
+            Self::NoScript => Some("name a package that has a `script` or a language".to_owned()),
+            Self::NothingFailed { label } => Some(format!("keep one: `layerize build --keep-failed {label}`")),
+            Self::ShellConflict(conflict) => Some(format!(
+                "enter `{}` and `{}` one at a time, or make them agree",
+                conflict.first, conflict.second
+            )),
             Self::NeedsSandbox { .. } => Some("leave `--sandbox none` out".to_owned()),
             Self::CacheInSource { .. } => {
                 Some("name another place in `cache`, or leave what is there out of `source` by `exclude`".to_owned())
@@ -321,7 +339,12 @@ impl fmt::Display for ScriptFailure {
         }
         write!(f, "\n  the whole log: {}", self.log.display())?;
         match &self.kept {
-            Some(kept) => write!(f, "\n  the build directory: {}", kept.display()),
+            Some(kept) => write!(
+                f,
+                "\n  the build directory: {}\n  `layerize shell --build {} --failed` enters it",
+                kept.display(),
+                self.label
+            ),
             None => Ok(()),
         }
     }

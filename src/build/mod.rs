@@ -39,8 +39,9 @@ pub use mend::{make_recorded, makers, report_mended};
 pub use realise::realise;
 pub use remote::RemoteBuilds;
 pub use runner::FailedCommand;
+pub use script::enter::{EnterOptions, enter};
 pub use shared::{Asked, BuiltPath, Offer, OfferedPath, SharedBuilds};
-pub use shell::{Activation, ShellOptions, ShellUser, run_in_store, shell};
+pub use shell::{Activation, ShellConflict, ShellOptions, ShellPart, ShellUser, Task, run_in_store, shell};
 pub use units::{remove_unit, stored_units};
 pub use variation::Variation;
 

@@ -133,6 +133,35 @@ fn text(is_bash: bool, has_debian_patches: bool, script: &str, build: &str) -> S
     text + &format!(". {script}\n")
 }
 
+/// What a person's shell in the script's place reads first: what the runner does before the script, and functions that do the
+/// rest. `(label, note)`: what the user calls the package, and what is to be said besides.
+pub(super) fn start_file(
+    is_bash: bool,
+    has_debian_patches: bool,
+    preamble: &str,
+    (label, note): (&str, Option<&str>),
+) -> String {
+    const ENTER: &str = include_str!("enter.sh");
+    let mut text = String::new();
+    if has_debian_patches {
+        text += &format!("(set -eu\n{DEBIAN_PATCHES})\n");
+    }
+    text += preamble;
+    let run = match is_bash {
+        true => format!("bash {} /{DIR}/run", NO_START_FILES.join(" ")),
+        false => format!("sh /{DIR}/run"),
+    };
+    text += &ENTER
+        .replace("@RUN@", &run)
+        .replace("@SCRIPT@", &format!("/{DIR}/script"))
+        .replace(
+            "@NOTE@",
+            &quoted(Path::new(note.unwrap_or("its script has not run yet"))),
+        )
+        .replace("@LABEL@", &quoted(Path::new(label)));
+    text
+}
+
 /// A path as one word of a shell.
 pub(super) fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))

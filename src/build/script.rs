@@ -13,6 +13,7 @@
 //! Invariant: an output is registered only after the script ended well; a script that failed leaves its log, and its
 //! build directory where that was asked for.
 
+pub(super) mod enter;
 mod output;
 mod references;
 mod remotely;

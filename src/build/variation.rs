@@ -96,6 +96,8 @@ pub(super) fn settings(variations: &BTreeSet<Variation>) -> RuntimeSettings {
         one_processor: varies(Variation::Processors),
         copies: ordinary.copies,
         bounds: ordinary.bounds,
+        machine_root: ordinary.machine_root,
+        is_typed_in: ordinary.is_typed_in,
     }
 }
 

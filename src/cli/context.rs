@@ -37,6 +37,8 @@ pub struct Context<'a> {
     pub config: UserConfig,
     /// What the machine, the user and the working directory bring.
     pub environment: Environment<'a>,
+    /// Specs beside the first, for those who take several.
+    pub further_files: Vec<PathBuf>,
 }
 
 impl<'a> Context<'a> {
@@ -79,7 +81,7 @@ impl<'a> Context<'a> {
             closure_graph: global.closure_graph.clone(),
             cache_dir,
             here: std::env::current_dir().context("cannot tell the current directory")?,
-            file: global.file.clone(),
+            file: global.file.first().cloned(),
             epoch: epoch()?,
             cache: config.shared.clone(),
             builders: config.builders.clone(),
@@ -94,6 +96,7 @@ impl<'a> Context<'a> {
             ui,
             config,
             environment,
+            further_files: global.file.iter().skip(1).cloned().collect(),
         })
     }
 
@@ -118,6 +121,15 @@ impl<'a> Context<'a> {
             names: source.names().to_vec(),
             synthesized: source.synthesized(),
         })
+    }
+
+    /// The environment with each of the specs that were named.
+    pub fn environments(&self) -> Vec<Environment<'_>> {
+        let further = self.further_files.iter().map(|file| Environment {
+            file: Some(file.clone()),
+            ..self.environment.clone()
+        });
+        std::iter::once(self.environment.clone()).chain(further).collect()
     }
 
     /// Seconds since 1970 of an act that must be dated: SOURCE_DATE_EPOCH where it is set, else what the clock shows.

@@ -28,6 +28,7 @@ pub const TOPICS: &[Topic] = topics![
     "nix",
     "languages",
     "sandbox",
+    "shell",
     "containers",
     "ci",
     "builders",

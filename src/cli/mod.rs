@@ -193,6 +193,9 @@ pub fn main() -> ExitCode {
     if let Some(answered) = complete::answer(&arguments, Cli::command) {
         return answered;
     }
+    if arguments.get(1).is_some_and(|argument| argument == "__cross") {
+        return cross(&arguments[2..]);
+    }
     fault::watch();
     fault::catch(|| Ok(parse_and_run(arguments))).unwrap_or_else(|error| {
         // Before there is a printer, or when it is gone.
@@ -200,6 +203,14 @@ pub fn main() -> ExitCode {
         error::show(&error, &ui);
         ExitCode::from(2)
     })
+}
+
+/// Becomes a program of the other root of a shell.
+fn cross(arguments: &[OsString]) -> ExitCode {
+    let error = crate::sandbox::cross::cross(arguments, &context::all_variables());
+    let status = error.status();
+    error::show(&error.into(), &Ui::new(Mode::Plain, wants_color(Color::Auto), false));
+    ExitCode::from(status)
 }
 
 fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
@@ -256,6 +267,12 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         return help::run(args, Cli::command(), ui);
     }
     let context = Context::new(&cli.global, ui)?;
+    if let ([_, ..], false) = (&context.further_files[..], matches!(cli.command, Command::Shell(_))) {
+        return Err(error::advised(
+            "several specs are named",
+            "name one with `--file`; `layerize shell` alone takes several",
+        ));
+    }
     let background = (cli.command.adds_to_the_store())
         .then(|| upkeep::begin(&context))
         .flatten();

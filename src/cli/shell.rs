@@ -1,14 +1,12 @@
-//! `layerize shell`: the build environment of a package, for people.
+//! `layerize shell`: the build environments of packages, for people.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::Args;
 
-use crate::build::{self, Activation, ShellOptions, ShellUser};
-use crate::derive::{self, BuildPlan, Input};
-use crate::event::Silent;
-use crate::spec::{LockScope, PackageName, Source};
+use crate::build::{self, ShellOptions, ShellPart, ShellUser, Task};
+use crate::spec::{LockScope, PackageName};
 
 use super::complete;
 use super::context::{self, Context};
@@ -17,97 +15,148 @@ use super::flags::BuildFlags;
 use super::outcome::Outcome;
 use crate::project::Project;
 use crate::project::Target;
+use crate::project::shell::{BuildEntry, shell_parts};
 use crate::project::target;
-
-/// Variables that a shell takes over from the terminal it is in.
-const TERMINAL_VARIABLES: [&str; 4] = ["TERM", "COLORTERM", "LANG", "EDITOR"];
 
 /// Arguments of `layerize shell`.
 #[derive(Debug, Args)]
 pub struct ShellArgs {
-    /// The package [default: the spec's only one]
+    /// The packages, whose environments are one [default: the only one of each spec]
     #[arg(add = complete::packages())]
-    package: Option<String>,
-    /// A command instead of an interactive shell
+    packages: Vec<String>,
+    /// Run a text of the shell's language instead of an interactive shell
+    #[arg(short = 'c', long = "command", value_name = "TEXT", conflicts_with = "program")]
+    text: Option<String>,
+    /// A program with its arguments instead of an interactive shell
     #[arg(last = true, value_name = "COMMAND")]
-    command: Vec<String>,
-    /// Only the project: no home directory, no start files
+    program: Vec<String>,
+    /// Only the project: no home directory, no start files, no variables of yours, no programs of the machine
     #[arg(long)]
     pure: bool,
+    /// Stand in a build's sandbox just before its script runs
+    #[arg(long, conflicts_with = "pure")]
+    build: bool,
+    /// With `--build`: where a build that failed under `--keep-failed` has left off
+    #[arg(long, requires = "build")]
+    failed: bool,
     #[command(flatten)]
     flags: BuildFlags,
 }
 
-/// Realises the package's tools and libraries, and runs a shell among them.
+/// Realises the packages' tools and libraries, and runs a shell among them.
 pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
     let store = context.environment.store()?;
-    let mut project = Project::load(&context.environment)?;
-    let package = package(args.package.as_deref(), &project)?;
-    project.make_lock_current(LockScope::Whole, &args.flags.options(), &context.environment)?;
-    let plan = project.plan(&store, &project.add_sources(&store, &Silent)?)?;
-    let script = derive::shell(&project.workspace, &project.lock, &plan, &package)?;
-    let inputs: Vec<Input> = script.inputs().into_iter().cloned().collect();
     let options = args.flags.options();
-    let options = context.environment.build_options(&options, Some(&project))?;
-    let paths = build::realise(&store, &plan, &inputs, &options, context.ui)?;
+    let mut projects = context
+        .environments()
+        .iter()
+        .map(Project::load)
+        .collect::<Result<Vec<_>, _>>()?;
+    let chosen = choose(&args.packages, &projects)?;
+    if args.build {
+        return enter(args, projects, chosen, context);
+    }
+    let mut parts: Vec<ShellPart> = Vec::new();
+    for ((project, packages), environment) in projects.iter_mut().zip(chosen).zip(context.environments()) {
+        project.make_lock_current(LockScope::Whole, &options, &environment)?;
+        parts.extend(shell_parts(project, &packages, &store, &options, &environment)?);
+    }
     context.ui.clear();
-    let cwd = std::env::current_dir().context("cannot tell the current directory")?;
-    // The shell starts where the user is; where that is outside the project, at the project.
-    let cwd = if cwd.starts_with(&project.dir) {
-        cwd
-    } else {
-        project.dir.clone()
+    let user = ShellUser {
+        name: context::text_variable("USER").unwrap_or_else(|| "user".to_owned()),
+        home: context::path_variable("HOME").unwrap_or_else(|| "/".into()),
+        shell: context::path_variable("SHELL"),
     };
+    let dirs: Vec<PathBuf> = projects.iter().map(|project| project.dir.clone()).collect();
     let options = ShellOptions {
-        command: args.command.clone(),
+        task: args.task(),
         pure: args.pure,
-        project: project.dir.clone(),
-        cwd,
-        user: ShellUser {
-            name: context::text_variable("USER").unwrap_or_else(|| "user".to_owned()),
-            home: context::path_variable("HOME").unwrap_or_else(|| "/".into()),
-        },
-        activate: activation(&package, &project, &plan),
-        env: terminal_variables(),
+        cwd: start(
+            &context.environment.here,
+            &dirs,
+            (!args.pure).then_some(user.home.as_path()),
+        ),
+        projects: dirs,
+        user,
+        caller: context::all_variables(),
         helper: None,
     };
-    Ok(Outcome::of_status(build::shell(&store, &script, &paths, &options)?))
+    Ok(Outcome::of_status(build::shell(&store, &parts, &options)?))
 }
 
-/// What brings the dependencies of the package's language into the shell.
-fn activation(package: &PackageName, project: &Project, plan: &BuildPlan) -> Option<Activation> {
-    let language = plan.languages.get(package)?;
-    let script = &language.shell.activate;
-    let package = project.workspace.packages.get(package)?;
-    match &package.source.as_ref()?.value {
-        Source::Path { path, .. } if !script.is_empty() => Some(Activation {
-            script: script.clone(),
-            source: package.dir.join(path),
-            views: language.shell.views.clone(),
-        }),
-        _ => None,
+impl ShellArgs {
+    fn task(&self) -> Task {
+        match (&self.text, self.program.is_empty()) {
+            (Some(text), _) => Task::Text(text.clone()),
+            (None, false) => Task::Program(self.program.clone()),
+            (None, true) => Task::Interactive,
+        }
     }
 }
 
-/// The variables that make a program feel at home in the user's terminal.
-pub fn terminal_variables() -> BTreeMap<String, String> {
-    TERMINAL_VARIABLES
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), context::text_variable(name)?)))
-        .collect()
+/// Stands in the sandbox of the only package's build.
+fn enter(
+    args: &ShellArgs,
+    projects: Vec<Project>,
+    chosen: Vec<Vec<PackageName>>,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
+    let all: Vec<(Project, PackageName)> = (projects.into_iter().zip(chosen))
+        .filter_map(|(project, mut packages)| (packages.len() == 1).then_some(project).zip(packages.pop()))
+        .collect();
+    let Ok([(mut project, package)]) = <[_; 1]>::try_from(all) else {
+        return Err(advised("a build is entered one at a time", "name one package"));
+    };
+    let options = args.flags.options();
+    project.make_lock_current(&options, &context.environment)?;
+    let terminal = ["TERM", "COLORTERM"].into_iter();
+    let terminal = terminal
+        .filter_map(|name| Some((name.to_owned(), context::text_variable(name)?)))
+        .collect();
+    let entry = BuildEntry::prepare(&project, &package, &options, &context.environment)?;
+    context.ui.clear();
+    let status = entry.enter(args.task(), args.failed, terminal, context.ui)?;
+    Ok(Outcome::of_status(status))
 }
 
-/// The package that is meant: the one named, or the only one of the file.
-fn package(name: Option<&str>, project: &Project) -> anyhow::Result<PackageName> {
-    if let Some(name) = name {
-        return match target::package(name, project)? {
-            Target::Package(package) => Ok(package),
-            _ => Err(advised(
-                format!("`{name}` is not a package"),
-                "a shell is the build environment of a package",
-            )),
-        };
+/// A shell starts where the user is; where that is not seen, at the project.
+fn start(here: &Path, projects: &[PathBuf], home: Option<&Path>) -> PathBuf {
+    let is_seen = |dir: &Path| dir != Path::new("/") && here.starts_with(dir);
+    match projects.first() {
+        Some(first) if !projects.iter().any(|dir| is_seen(dir)) && !home.is_some_and(is_seen) => first.clone(),
+        _ => here.to_owned(),
     }
+}
+
+/// The packages of each project that are meant: those named, or the only one of each.
+fn choose(names: &[String], projects: &[Project]) -> anyhow::Result<Vec<Vec<PackageName>>> {
+    if names.is_empty() {
+        return projects.iter().map(|project| Ok(vec![only(project)?])).collect();
+    }
+    let mut chosen = vec![Vec::new(); projects.len()];
+    for name in names {
+        let mut found = projects.iter().map(|project| package(name, project));
+        let index = (0..projects.len()).find_map(|index| Some((index, found.next()?.ok()?)));
+        match index {
+            Some((index, package)) => chosen[index].push(package),
+            None => return Err(package(name, &projects[0]).expect_err("no project has it")),
+        }
+    }
+    Ok(chosen)
+}
+
+fn package(name: &str, project: &Project) -> anyhow::Result<PackageName> {
+    match target::package(name, project).map_err(anyhow::Error::from)? {
+        Target::Package(package) => Ok(package),
+        _ => Err(advised(
+            format!("`{name}` is not a package"),
+            "a shell is the build environment of a package",
+        )),
+    }
+}
+
+/// The only package of a spec.
+fn only(project: &Project) -> anyhow::Result<PackageName> {
     let own: BTreeSet<&PackageName> = project
         .workspace
         .packages

@@ -24,7 +24,7 @@ pub use language::{LanguageInputs, LanguageSource};
 pub use make::{make, output_name, source_name};
 pub use recorded::recorded;
 pub use resolve::{FORMAT, SANDBOX_FORMAT, fixed_path, plan_keys, resolved_json, unit_scope};
-pub use script::shell;
+pub use script::{Shell, shell};
 
 /// All steps that the spec needs, each after its inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

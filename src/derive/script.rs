@@ -12,7 +12,18 @@ use super::debs::Resolution;
 use super::make::{source_file_name, store_name};
 use super::{BuildPlan, Input, Script};
 
-/// The environment of `layerize shell PACKAGE`: the package's build with its `dev` dependencies.
+/// What `layerize shell PACKAGE` is made of.
+#[derive(Debug, Clone)]
+pub struct Shell {
+    /// The package's build with its `dev` dependencies.
+    pub script: Script,
+    /// The packages of the script's root that are there for the package and not as everybody's base.
+    pub own: Vec<Input>,
+    /// The Debian packages of the script's root by name.
+    pub debs: BTreeMap<String, Input>,
+}
+
+/// The environment of `layerize shell PACKAGE`.
 ///
 /// `plan` must have been made from the same workspace and lock.
 pub fn shell(
@@ -20,11 +31,11 @@ pub fn shell(
     lock: &Lock,
     plan: &BuildPlan,
     package: &PackageName,
-) -> Result<Script, Diagnostics> {
+) -> Result<Shell, Diagnostics> {
     let scripts = Scripts { workspace, lock, plan };
     let found = workspace.packages.get(package);
     let unknown = || Box::new(Diagnostic::new(format!("unknown package `{package}`")));
-    let script = found.ok_or_else(unknown).and_then(|found| {
+    let shell = found.ok_or_else(unknown).and_then(|found| {
         let source = match &plan.packages.get(package) {
             Some(Input::Step(step)) => plan.steps.get(*step).and_then(|step| match &step.action {
                 super::Action::Script(script) => script.source.clone(),
@@ -32,9 +43,9 @@ pub fn shell(
             }),
             _ => None,
         };
-        scripts.of(found, source, Purpose::Shell)
+        scripts.shell(found, source)
     });
-    script.map_err(|diagnostic| in_files(vec![*diagnostic], &workspace.files))
+    shell.map_err(|diagnostic| in_files(vec![*diagnostic], &workspace.files))
 }
 
 /// Diagnostics about a workspace's files.
@@ -123,14 +134,7 @@ impl Scripts<'_> {
         source: Option<Input>,
         purpose: Purpose,
     ) -> Result<Script, Box<Diagnostic>> {
-        let name = &package.name.value;
-        let build = || spec::build_debs(self.workspace, package);
-        let wanted = match purpose {
-            Purpose::Build => build(),
-            Purpose::Shell => spec::shell_debs(self.workspace, package).unwrap_or_else(build),
-        };
-        let place = &package.name.span;
-        let resolution = resolve(self.lock, &wanted, &format!("package `{name}`"), place)?;
+        let resolution = self.resolution(package, purpose)?;
         let mut tools = self.packages(&package.tools)?;
         if purpose == Purpose::Shell {
             tools.extend(self.packages(&package.dev)?);
@@ -163,6 +167,48 @@ impl Scripts<'_> {
             names: self.names(package)?,
             timeout_seconds: package.timeout_seconds,
             cache_dirs: package.cache_dirs.iter().map(|dir| dir.value.clone()).collect(),
+        })
+    }
+
+    fn resolution(&self, package: &Package, purpose: Purpose) -> Result<Resolution<'_>, Box<Diagnostic>> {
+        let name = &package.name.value;
+        let build = || spec::build_debs(self.workspace, package);
+        let wanted = match purpose {
+            Purpose::Build => build(),
+            Purpose::Shell => spec::shell_debs(self.workspace, package).unwrap_or_else(build),
+        };
+        resolve(self.lock, &wanted, &format!("package `{name}`"), &package.name.span)
+    }
+
+    fn shell(&self, package: &Package, source: Option<Input>) -> Result<Shell, Box<Diagnostic>> {
+        let resolution = self.resolution(package, Purpose::Shell)?;
+        let with_needs = |name: &str| -> BTreeSet<String> {
+            let needed = resolution.needed_by(name).into_iter().chain([name]);
+            needed.map(str::to_owned).collect()
+        };
+        let base = spec::base_debs(self.workspace, package);
+        let base: BTreeSet<String> = base.iter().flat_map(|name| with_needs(name)).collect();
+        let lists = [&package.tools, &package.libraries, &package.runtime, &package.dev];
+        let named = lists
+            .into_iter()
+            .flatten()
+            .filter_map(|dependency| match &dependency.value {
+                Dependency::Debian(name) => Some(name.as_str()),
+                _ => None,
+            });
+        let mut own: BTreeSet<String> = BTreeSet::new();
+        for name in named.filter(|name| resolution.contains(name)) {
+            own.extend(with_needs(name).into_iter().filter(|needed| !base.contains(needed)));
+            own.insert(name.to_owned());
+        }
+        let mut debs = BTreeMap::new();
+        for name in resolution.names() {
+            debs.insert(name.to_owned(), self.deb(name)?);
+        }
+        Ok(Shell {
+            script: self.of(package, source, Purpose::Shell)?,
+            own: self.debs(own.iter().map(String::as_str).collect())?,
+            debs,
         })
     }
 

@@ -41,6 +41,7 @@ mod requirements;
 mod roots;
 pub mod scripts;
 mod shared;
+pub mod shell;
 pub mod starter;
 pub mod target;
 pub mod trials;

@@ -349,10 +349,13 @@ fn program(request: &SandboxRequest, reply: &mut File, channel: Option<&OwnedFd>
         return container_program(request, container, reply, channel);
     }
     if request.isolation.are_closed() {
-        setsid().map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
+        if !request.is_interactive() {
+            setsid().map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
+        }
         limits::fix(&request.settings)?;
     }
     match channel {
+        None if request.settings.machine_root => limits::keep_right_to_nest()?,
         None => limits::drop_privileges()?,
         Some(channel) => {
             limits::keep_rights_over_files()?;
@@ -415,7 +418,7 @@ fn exec(request: &SandboxRequest) -> Result<Infallible, Failed> {
         .args(arguments)
         .env_clear()
         .envs(request.env.iter().map(|(k, v)| (k, v)));
-    if request.isolation.are_closed() || request.isolation == Isolation::None {
+    if !request.is_interactive() && (request.isolation.are_closed() || request.isolation == Isolation::None) {
         limits::detach_input()?;
     }
     let error = command.exec();

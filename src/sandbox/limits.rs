@@ -13,7 +13,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Pid, sethostname};
+use nix::unistd::{Pid, geteuid, sethostname};
 
 use super::helper::Failed;
 use super::request::{ContainerPlan, Network, RuntimeSettings, SetupStep};
@@ -135,6 +135,13 @@ pub(super) fn loopback_up() -> Result<(), Failed> {
 /// Gives up every capability, for good.
 pub(super) fn drop_privileges() -> Result<(), Failed> {
     keep_capabilities(0)
+}
+
+/// Gives up every capability, for good, but the one that lets root be root of a further user namespace, as whoever crosses to
+/// another root of the shell is (SETFCAP, Linux 5.12). An ordinary user needs none for that.
+pub(super) fn keep_right_to_nest() -> Result<(), Failed> {
+    const SETFCAP: u32 = 31;
+    keep_capabilities(if geteuid().is_root() { 1 << SETFCAP } else { 0 })
 }
 
 /// Gives up every capability, for good, but those by which an administrator's scripts get at any file of their root. In

@@ -13,6 +13,7 @@
 
 mod bounds;
 pub(crate) mod copy;
+pub mod cross;
 mod diagnose;
 mod helper;
 mod identity;
@@ -238,6 +239,9 @@ impl Sandbox {
         close_to_others(&self.staging)?;
         let mount_point = self.staging.join("root");
         create_dir_all(&mount_point)?;
+        if self.settings.machine_root {
+            create_dir_all(&mounts::machine_place(&mount_point))?;
+        }
         let overlays = self.staging.join("overlays");
         let root = match self.isolation {
             Isolation::Build | Isolation::Shell | Isolation::Configure | Isolation::Container => RootPlan::Overlay {

@@ -14,6 +14,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::copy::{Look, copy_in_other_order};
+use super::cross::{CROSSING, ENVIRONMENT, MACHINE};
 use super::helper::Failed;
 use super::request::{Bind, ContainerPlan, Copied, Isolation, Network, RootPlan, SandboxRequest, SetupStep, Veil};
 use crate::fsio::sorted_names;
@@ -53,9 +54,15 @@ pub(super) fn enter(request: &SandboxRequest) -> Result<(), Failed> {
         .map_err(|error| error.during(SetupStep::Propagation))?;
     match &request.root {
         RootPlan::Overlay { groups, writable } => {
+            if request.settings.machine_root {
+                machine_root(&machine_place(root))?;
+            }
             overlay_root(request, groups, *writable)?;
             devices(&root.join("dev"))?;
             proc(&root.join("proc"), request.container.as_ref())?;
+            if request.settings.machine_root {
+                show_machine_root(root)?;
+            }
         }
         RootPlan::Host => host_root(root)?,
     }
@@ -68,6 +75,13 @@ pub(super) fn enter(request: &SandboxRequest) -> Result<(), Failed> {
     }
     if request.isolation == Isolation::Run {
         remount(root, MsFlags::MS_RDONLY)?;
+    }
+    if request.settings.machine_root {
+        let machine = below(root, Path::new(MACHINE));
+        remount(&machine, MsFlags::MS_RDONLY)?;
+        for place in [root, &machine] {
+            mount_at(None, place, None, MsFlags::MS_PRIVATE, "")?;
+        }
     }
     if let Some(container) = request.container.as_ref().filter(|container| container.read_only) {
         seal_root(root, container)?;
@@ -223,6 +237,37 @@ fn host_root(root: &Path) -> Result<(), Failed> {
     }
     let store = below(root, Path::new(StoreDir::LAYERIZE));
     fs::create_dir_all(&store).map_err(|error| Failed::io(SetupStep::Bind, &store, &error))
+}
+
+/// Where the machine's root is put together for a shell whose own root is `root`.
+pub(super) fn machine_place(root: &Path) -> PathBuf {
+    root.with_file_name("machine")
+}
+
+/// The machine's root beside a shell's: as [`host_root`], with room for what is needed to cross.
+fn machine_root(place: &Path) -> Result<(), Failed> {
+    host_root(place)?;
+    for name in [ENVIRONMENT, CROSSING] {
+        make_dir(&below(place, Path::new(name)))?;
+    }
+    Ok(())
+}
+
+/// Moves the machine's root to where a shell sees it. Neither root is to be bound with the directories in which they were made.
+fn show_machine_root(root: &Path) -> Result<(), Failed> {
+    mount_at(None, root, None, MsFlags::MS_UNBINDABLE, "")?;
+    let target = below(root, Path::new(MACHINE));
+    mount_at(
+        Some(machine_place(root).as_os_str()),
+        &target,
+        None,
+        MsFlags::MS_MOVE,
+        "",
+    )?;
+    // The machine's own would not know the shell's processes.
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount_at(Some("proc".as_ref()), &target.join("proc"), Some("proc"), flags, "")
+        .map_err(|error| error.during(SetupStep::Proc))
 }
 
 /// Mounts a memory file system and copies a directory there, so that everything is listed in another order.

@@ -65,7 +65,7 @@ impl SandboxRequest {
     pub fn is_interactive(&self) -> bool {
         match &self.container {
             Some(container) => container.session.is_none(),
-            None => self.isolation == Isolation::Shell,
+            None => self.isolation == Isolation::Shell || self.settings.is_typed_in,
         }
     }
 
@@ -91,6 +91,10 @@ pub struct RuntimeSettings {
     pub copies: Vec<Copied>,
     /// What a build may use at most.
     pub bounds: Bounds,
+    /// Whether a shell sees the machine's own root, at [`super::cross::MACHINE`], which it needs a directory for.
+    pub machine_root: bool,
+    /// Whether a person types where a build's script would run: then the terminal is theirs.
+    pub is_typed_in: bool,
 }
 
 /// A directory that is copied.
@@ -113,6 +117,8 @@ impl Default for RuntimeSettings {
             one_processor: false,
             copies: Vec::new(),
             bounds: Bounds::default(),
+            machine_root: false,
+            is_typed_in: false,
         }
     }
 }

@@ -458,8 +458,15 @@ pub fn build_debs(workspace: &Workspace, package: &Package) -> Vec<String> {
     }
     let own = [&package.tools, &package.libraries, &package.runtime];
     let own = own.into_iter().flat_map(|list| debs(list)).map(str::to_owned);
-    let base = if package.base { base(workspace) } else { Vec::new() };
-    sorted(own.chain(base))
+    sorted(own.chain(base_debs(workspace, package)))
+}
+
+/// The Debian packages that a package's build has as every build has them.
+pub fn base_debs(workspace: &Workspace, package: &Package) -> Vec<String> {
+    match package.base {
+        true => base(workspace),
+        false => Vec::new(),
+    }
 }
 
 /// The Debian packages of `package`'s shell, sorted; `None` where they are those of its build.

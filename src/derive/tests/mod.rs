@@ -359,7 +359,10 @@ fn a_shell_is_the_build_with_what_dev_adds() {
     let lock = lock_for(&workspace);
     let plan = plan_of(&workspace, &lock);
     let name = PackageName("app".to_owned());
-    let shell = shell(&workspace, &lock, &plan, &name).unwrap();
+    let made = shell(&workspace, &lock, &plan, &name).unwrap();
+    assert!(made.own.contains(&plan.debs["gdb"]) && !made.own.contains(&plan.debs["bash"]));
+    assert_eq!(made.debs["bash"], plan.debs["bash"]);
+    let shell = made.script;
     let Some(Input::Step(step)) = plan.packages.get(&name) else {
         panic!()
     };
