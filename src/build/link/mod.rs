@@ -17,6 +17,7 @@
 //! relocatable and otherwise special links as they are, and those of programs for musl's loader.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::rootfs::Root;
@@ -48,6 +49,9 @@ const COMPILER_LIBRARIES: &[&str] = &[
     "libquadmath.so.0",
     "libstdc++.so.6",
 ];
+
+/// Most links that lead to one file, as the kernel has it.
+const LINKS_MAX: usize = 40;
 
 /// What is particular to a machine's architecture.
 struct Architecture {
@@ -269,7 +273,20 @@ fn has_shared_objects(dir: &Path) -> Result<bool, PathError> {
     let names = sorted_names(dir)?;
     Ok(names
         .iter()
-        .any(|name| name.to_string_lossy().contains(".so") && dir.join(name).is_file()))
+        .any(|name| name.to_string_lossy().contains(".so") && is_shared_object(dir.join(name))))
+}
+
+/// Whether it is a file, or a link to one, as far as the package tells. An absolute link (`libcrypt.so` of libcrypt-dev) is
+/// taken for one: whether this machine has what it leads to must change nothing.
+fn is_shared_object(mut path: PathBuf) -> bool {
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&path) {
+            Err(_) => return is_plain_file(&path),
+            Ok(target) if target.is_absolute() => return true,
+            Ok(target) => path = path.with_file_name(target),
+        }
+    }
+    false
 }
 
 fn is_plain_file(path: &Path) -> bool {

@@ -25,6 +25,29 @@ fn logical(name: &str, below: &str) -> String {
 }
 
 #[test]
+fn no_link_is_followed_to_this_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, links, is_library) in [
+        ("there", &[("libx.so", "/bin/sh")][..], true),
+        ("missing", &[("libx.so", "/missing/libx.so.1")], true),
+        (
+            "chain",
+            &[("libx.so", "liby.so"), ("liby.so", "/missing/libx.so.1")],
+            true,
+        ),
+        ("other", &[("libx.so", "libx.so.1")], false),
+        ("loop", &[("libx.so", "liby.so"), ("liby.so", "libx.so")], false),
+    ] {
+        let dir = dir.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        for (link, target) in links {
+            symlink(target, dir.join(link)).unwrap();
+        }
+        assert_eq!(has_shared_objects(&dir).unwrap(), is_library, "{name}");
+    }
+}
+
+#[test]
 fn directories_follow_from_the_packages() {
     let dir = tempfile::tempdir().unwrap();
     let libc = package(
