@@ -4,17 +4,17 @@
 mod machine;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use layerize::build::{BuildError, Reason, SandboxMode, realise};
+use layerize::build::{BuildError, Reason, WallsChoice, realise};
 use layerize::derive::{Action, Derivation, Download, Input, Origin, Script};
 use layerize::digest::Digest;
 use layerize::event::Event;
 use layerize::store::{GcOptions, Store};
 use layerize::store_path::StorePath;
+use layerize::walls::Walls;
 use machine::{Fixture, logical};
 
 #[test]
@@ -399,11 +399,11 @@ fn a_root_without_shell_is_an_error() {
 #[test]
 fn without_a_sandbox_the_store_must_be_where_its_paths_say() {
     let mut fixture = Fixture::new();
-    fixture.options.sandbox = SandboxMode::None;
+    fixture.options.walls = WallsChoice::new(Some(Walls::None), None);
     let error = fixture.build(fixture.script("touch $out")).unwrap_err();
     let store = fixture.store.dir().join("store");
     assert_eq!(
-        error.source().unwrap().to_string(),
+        error.to_string(),
         format!(
             "cannot build without a sandbox: `/layerize/store` is not a link to `{}`",
             store.display()

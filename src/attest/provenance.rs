@@ -2,8 +2,8 @@
 //! predicate of an in-toto statement).
 //!
 //! Invariant: no time, no machine and no run is named (SLSA leaves all of `runDetails.metadata` optional), so that
-//! whoever builds the image again gets the same document. A store path that was built without the sandbox is said to
-//! be: `sandboxed` is `false` among its subject's annotations.
+//! whoever builds the image again gets the same document. A store path that was built behind less than
+//! namespaces is said to be: `walls` is `chroot` or `none` among its subject's annotations.
 //!
 //! - `buildType` is [`BUILD_TYPE`]. Its external parameters are `image`, `tag`, `platform`, `options` (what
 //!   was asked for beyond the spec, or beyond an image of store paths that says nothing, by the spec's keys), `spec` (files, by digest) and `lock`; its internal ones the numbers of the formats, the date,
@@ -30,6 +30,7 @@ use crate::image::{self, Configured};
 use crate::layer;
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
+use crate::walls::Walls;
 
 use super::AttestError;
 use super::gather::{Gathered, files_of, pinned_file};
@@ -166,9 +167,9 @@ fn subjects(built: &Gathered<'_>, inventory: &Inventory) -> Result<Vec<Value>, A
         if let Some((path, _)) = StoreDir::layerize().split(&component.key)
             && let Some(details) = built.store.info_full(&path)?
             && details.provenance.derivation.is_some()
-            && !details.provenance.sandboxed
+            && details.provenance.walls != Walls::Namespaces
         {
-            subject["annotations"] = json!({ "sandboxed": false });
+            subject["annotations"] = json!({ "walls": details.provenance.walls });
         }
         subjects.push(subject);
     }

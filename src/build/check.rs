@@ -93,6 +93,7 @@ pub fn make_again(
             reporter,
             derivation,
             script,
+            walls: options.choose_walls(store, reporter)?,
             digest,
             paths: &paths,
             variations,

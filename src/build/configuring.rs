@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::log::BuildLog;
 use super::script::Remade;
 use super::variation::{self, Variation};
-use super::{BuildError, BuildOptions, SandboxMode};
+use super::{BuildError, BuildOptions};
 use crate::configure::{self, Record, Request, Source};
 use crate::derive::{Configure, ConfiguredDeb, Derivation, Input};
 use crate::digest::Digest;
@@ -73,9 +73,7 @@ impl ConfigureStep<'_> {
         if *system != format!("{}-linux", std::env::consts::ARCH) {
             return Err(BuildError::ForeignScripts { system: system.clone() });
         }
-        if self.options.sandbox == SandboxMode::None {
-            return Err(BuildError::ScriptsUnwalled);
-        }
+        self.options.check_walls_of_configuring(self.store, self.reporter)?;
         let label = &self.derivation.label;
         self.reporter.report(Event::BuildStarted {
             name: label.clone(),

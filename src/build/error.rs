@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use super::hints;
 use super::runner::{FailedCommand, quoted};
+use super::walls::RefusedWalls;
 use crate::escape::shown_bytes;
 use crate::fsio::with_causes;
 use crate::remote::RemoteError;
 use crate::sandbox::{Bound, Bounds, SandboxError};
 use crate::store::Evidence;
 use crate::store_path::{StorePath, StorePathError};
+use crate::walls::Walls;
 
 /// Why a build failed.
 #[derive(Debug, thiserror::Error)]
@@ -87,8 +89,29 @@ pub enum BuildError {
         similar: Option<String>,
     },
     /// Maintainer scripts were to run without a sandbox.
-    #[error("maintainer scripts run in the sandbox only: on the machine itself they would configure the machine")]
-    ScriptsUnwalled,
+    #[error(
+        "maintainer scripts run in namespaces only, not behind `{walls}`: they need a root of their own that they can change"
+    )]
+    ScriptsUnwalled {
+        /// What there is instead.
+        walls: Walls,
+    },
+    /// No walls that are strong enough can be had.
+    #[error("scripts cannot run here behind `{least}` or more:\n{}", refusals(refused))]
+    NoWalls {
+        /// The weakest that were asked for; with none asked for, those that are chosen unasked.
+        least: Walls,
+        /// What was tried.
+        refused: Vec<RefusedWalls>,
+    },
+    /// Two wishes that go against each other.
+    #[error("scripts are to run behind `{walls}`, and something requires `{least}`")]
+    TooWeak {
+        /// What was asked for.
+        walls: Walls,
+        /// What is required.
+        least: Walls,
+    },
     /// A script failed.
     #[error(transparent)]
     Script(Box<ScriptFailure>),
@@ -190,10 +213,15 @@ impl BuildError {
                 Some(similar) => format!("did you mean `timezone = \"{similar}\"`?"),
                 None => "write a name of the time zone database, such as `Europe/Berlin` or `Etc/UTC`".to_owned(),
             }),
-            Self::ScriptsUnwalled => Some(
-                "leave out `--sandbox=none`, or leave the packages as they are unpacked with `configure = false`"
+            Self::ScriptsUnwalled { .. } => Some(
+                "leave out `--sandbox`, and allow user namespaces (`layerize help sandbox`); or leave the packages as they \
+                 are unpacked with `configure = false`"
                     .to_owned(),
             ),
+            Self::NoWalls { refused, .. } => Some(help_for_walls(refused)),
+            Self::TooWeak { walls, .. } => Some(format!(
+                "leave `--sandbox {walls}`, or the builder, out, or ask for less with `--require-sandbox` and `[build] require`"
+            )),
             Self::ForeignScripts { .. } => Some(
                 "build on such a machine, or leave the packages as they are unpacked with `configure = false`"
                     .to_owned(),
@@ -221,6 +249,23 @@ impl BuildError {
             _ => None,
         }
     }
+}
+
+/// Each wall that was tried, and why it cannot be had.
+fn refusals(refused: &[RefusedWalls]) -> String {
+    let lines = refused
+        .iter()
+        .map(|refused| format!("  {}: {}", refused.walls, refused.reason));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn help_for_walls(refused: &[RefusedWalls]) -> String {
+    let helps = refused
+        .iter()
+        .filter_map(|refused| Some(format!("for `{}`: {}", refused.walls, refused.help.as_ref()?)));
+    let mut helps: Vec<String> = helps.collect();
+    helps.push("`layerize help sandbox` says what each of them needs".to_owned());
+    helps.join("\n  ")
 }
 
 /// Each failure with its causes, below what they are failures of.

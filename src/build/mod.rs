@@ -1,7 +1,7 @@
 //! A *build* realises derivations: fetches and unpacks, runs scripts in the sandbox, registers what they made.
 //!
 //! Invariant: an output enters the store only from a step that ended well, scanned and canonical; a sandbox
-//! that cannot be set up is an error and never degrades silently.
+//! that cannot be set up is an error, or told and recorded: it never degrades silently.
 
 mod cache;
 mod check;
@@ -28,6 +28,7 @@ mod tools;
 mod units;
 mod variation;
 mod views;
+mod walls;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,27 +45,18 @@ pub use shared::{Asked, BuiltPath, Offer, OfferedPath, SharedBuilds};
 pub use shell::{Activation, ShellConflict, ShellOptions, ShellPart, ShellUser, Task, run_in_store, shell};
 pub use units::{remove_unit, stored_units};
 pub use variation::Variation;
+pub use walls::{RefusedWalls, WallsChoice};
 
 pub use crate::sandbox::Bounds;
 
 use crate::fetch::FetchConfig;
 
-/// How scripts are run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SandboxMode {
-    /// Own user, mount, pid, net, ipc and uts namespaces.
-    #[default]
-    Namespaces,
-    /// None at all, recorded in the path's info: the script runs on the machine itself, with the machine's
-    /// programs and network. `/layerize/store` must be a link to the store's directory of trees.
-    None,
-}
-
 /// Options of one run.
 #[derive(Debug, Clone, Default)]
 pub struct BuildOptions {
-    /// How scripts are run.
-    pub sandbox: SandboxMode,
+    /// What scripts run behind. With [`Walls::None`](crate::walls::Walls::None) a script runs on the machine itself, with
+    /// its programs and network, and `/layerize/store` must be a link to the store's directory of trees.
+    pub walls: WallsChoice,
     /// How many steps run at once (0: as many as there are cores).
     pub jobs: usize,
     /// What a script may use (`LAYERIZE_CORES`; 0: all); not hashed.

@@ -67,6 +67,10 @@ pub fn realise(
     let wanted = schedule.wanted()?;
     let inputs = wanted.iter().flat_map(|&id| plan.steps[id].inputs());
     check_given(store, inputs.chain(targets))?;
+    if options.shared.is_none() {
+        // What others built needs no walls.
+        options.check_walls(store, plan, &schedule.expected()?, reporter)?;
+    }
     // What a build finds done is as much in use as what it does, and stays together with it.
     let found = schedule.valid_paths();
     store.note_use(found.values().chain(targets.iter().filter_map(path_of_given)))?;

@@ -87,6 +87,8 @@ pub(super) struct Schedule<'a> {
     plan_keys: Vec<Digest>,
     /// What was asked of others; `None` where there is nobody to ask.
     sharing: Option<Sharing>,
+    /// Steps that are carried out unless it turns out, when their inputs are there, that this was done before.
+    unresolved: BTreeSet<StepId>,
 }
 
 impl<'a> Schedule<'a> {
@@ -117,6 +119,7 @@ impl<'a> Schedule<'a> {
             whole: BTreeSet::new(),
             plan_keys: derive::plan_keys(&plan.steps),
             sharing: None,
+            unresolved: BTreeSet::new(),
         };
         schedule.resolve()?;
         Ok(schedule)
@@ -427,6 +430,7 @@ impl<'a> Schedule<'a> {
         let mut needed_valid: BTreeSet<StepId> = self.targets.clone();
         let mut needed_known = BTreeSet::new();
         let mut to_ask = Vec::new();
+        self.unresolved.clear();
         // Users come after what they use: each step is reached when all that need it have been.
         let ids: Vec<StepId> = self.inputs.keys().rev().copied().collect();
         for id in ids {
@@ -447,7 +451,10 @@ impl<'a> Schedule<'a> {
                     wanted.insert(id);
                     needed_valid.extend(&accepted.needs);
                 }
-                ScheduleState::Unresolved if valid || known => needed_known.extend(steps),
+                ScheduleState::Unresolved if valid || known => {
+                    self.unresolved.insert(id);
+                    needed_known.extend(steps);
+                }
                 ScheduleState::Resolved(_) if valid || known => {
                     wanted.insert(id);
                     needed_valid.extend(steps);
@@ -463,6 +470,12 @@ impl<'a> Schedule<'a> {
             sharing.to_ask = to_ask;
         }
         Ok(wanted)
+    }
+
+    /// The steps that have to be carried out, with those of which it cannot be said before their inputs are there.
+    pub(super) fn expected(&mut self) -> Result<BTreeSet<StepId>, BuildError> {
+        let wanted = self.wanted()?;
+        Ok(wanted.union(&self.unresolved).copied().collect())
     }
 
     /// Whether somebody else may have built what would have to be built here; `valid`: what a step makes is needed.

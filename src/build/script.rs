@@ -31,7 +31,7 @@ use super::runner::{Runner, failed_command};
 use super::surroundings::{Surroundings, base_variables, bind_inputs};
 use super::units::UnitCache;
 use super::variation::{self, Variation};
-use super::{BuildError, BuildOptions, RemoteBuilds, SandboxMode};
+use super::{BuildError, BuildOptions, RemoteBuilds};
 use crate::closure;
 use crate::derive::{Derivation, Input, Script};
 use crate::digest::Digest;
@@ -40,12 +40,10 @@ use crate::fsio::{IoContext, create_dir_all, remove_tree};
 use crate::parallel;
 use crate::sandbox::copy::copy_writable;
 use crate::sandbox::tree::{close_to_others, make_dir};
-use crate::sandbox::{Bind, Copied, Isolation, RuntimeSettings, Sandbox, Veil};
+use crate::sandbox::{BUILDER, Bind, Copied, Isolation, RuntimeSettings, Sandbox, Veil};
 use crate::store::{Addressing, BuildPlace, Place, ReferencePolicy, Rewritten, StagingDir, Store};
 use crate::store_path::{StoreDir, StorePath, placeholder};
-
-/// User and group that a build is.
-const BUILDER: (u32, u32) = (1000, 100);
+use crate::walls::Walls;
 
 /// `PATH` without a sandbox.
 const HOST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -66,6 +64,8 @@ pub(super) struct ScriptStep<'a> {
     pub reporter: &'a dyn Reporter,
     pub derivation: &'a Derivation,
     pub script: &'a Script,
+    /// What it runs behind.
+    pub walls: Walls,
     /// Hash of the resolved derivation.
     pub digest: Digest,
     /// The store path of every input, all of them valid.
@@ -124,7 +124,7 @@ impl ScriptStep<'_> {
     pub(super) fn run(&self) -> Result<StorePath, BuildError> {
         let scratch = self.placeholder()?;
         let cache = UnitCache::of(self.store, self.script, &|input| self.paths[input].clone());
-        let cache = cache.filter(|_| self.options.sandbox == SandboxMode::Namespaces);
+        let cache = cache.filter(|_| self.walls != Walls::None);
         let rewritten = {
             let prepared = self.execute_anywhere(&scratch, cache.as_ref())?;
             let _seat = prepared.at.map(|remote| remote.farm.seat());
@@ -291,8 +291,8 @@ impl ScriptStep<'_> {
                 sealed: false,
             });
         }
-        let (sandbox, store, place) = match self.options.sandbox {
-            SandboxMode::Namespaces => {
+        let (sandbox, store, place) = match self.walls {
+            Walls::Namespaces | Walls::Chroot => {
                 let mut binds: Vec<Bind> = [(&build_bind, "/build"), (&tmp, "/tmp"), (&store, StoreDir::LAYERIZE)]
                     .map(|(source, target)| Bind {
                         source: source.clone(),
@@ -312,11 +312,11 @@ impl ScriptStep<'_> {
                 let sandbox = self.walled(own, dir.join("fixups"), work, binds, scratch, settings)?;
                 (sandbox, store, None)
             }
-            SandboxMode::None if !self.script.mounts.is_empty() || !self.script.cache_dirs.is_empty() => {
+            Walls::None if !self.script.mounts.is_empty() || !self.script.cache_dirs.is_empty() => {
                 let label = self.derivation.label.clone();
                 return Err(BuildError::NeedsSandbox { label });
             }
-            SandboxMode::None => {
+            Walls::None => {
                 let sandbox = self.bare(own, dir, &build, scratch)?;
                 let place = self.store.build_place(scratch)?;
                 (sandbox, self.store.dir().join("store"), Some(place))
@@ -383,7 +383,10 @@ impl ScriptStep<'_> {
         };
         Ok(Sandbox {
             helper: self.options.helper.clone(),
-            isolation: Isolation::Build,
+            isolation: match self.walls {
+                Walls::Chroot => Isolation::Chroot,
+                _ => Isolation::Build,
+            },
             staging,
             layers: surroundings.root.layers(),
             upper: None,
@@ -407,12 +410,8 @@ impl ScriptStep<'_> {
         })
     }
 
-    /// No sandbox: the script runs on the machine itself, with its programs. Store paths must be where they say.
+    /// No sandbox: the script runs on the machine itself, with its programs. Store paths are where they say.
     fn bare(&self, staging: PathBuf, dir: &Path, build: &Path, scratch: &StorePath) -> Result<Sandbox, BuildError> {
-        let physical = self.store.dir().join("store");
-        if fs::canonicalize(StoreDir::LAYERIZE).ok() != fs::canonicalize(&physical).ok() {
-            return Err(BuildError::NotLinked { store: physical });
-        }
         let runner = Runner::on_host(
             &dir.join("runner"),
             build,

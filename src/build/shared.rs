@@ -17,6 +17,7 @@ use crate::event::{Event, Reporter};
 use crate::graph;
 use crate::store::{NewOutput, ReferencePolicy, Store};
 use crate::store_path::{PathInfo, StoreDir, StorePath};
+use crate::walls::Walls;
 
 /// A step to be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +59,8 @@ pub struct OfferedPath {
 pub struct BuiltPath {
     /// The canonical JSON of the resolved derivation that made it, where one did.
     pub derivation: Option<String>,
-    /// False where it was built with `--sandbox=none`.
-    pub sandboxed: bool,
+    /// What it was built behind.
+    pub walls: Walls,
     /// References that were declared rather than found, each with the path through which.
     pub declared: BTreeMap<StorePath, StorePath>,
     /// What its place knows the bytes by that hold it.
@@ -164,7 +165,7 @@ impl Taking<'_> {
             },
             derivation,
             policy: &policy,
-            sandboxed: built.sandboxed,
+            walls: built.walls,
         };
         self.store
             .add_offered(&output, &member.info)

@@ -21,6 +21,7 @@ use crate::fetch;
 use crate::fsio::IoContext;
 use crate::store::{NewOutput, ReferencePolicy, Rewritten, Store};
 use crate::store_path::{StoreDir, StorePath, placeholder};
+use crate::walls::Walls;
 
 /// What the tools of debug images refer to besides themselves.
 static NO_CANDIDATES: BTreeSet<StorePath> = BTreeSet::new();
@@ -76,6 +77,8 @@ impl Step<'_> {
             | BuildError::RefusedReference(_)
             | BuildError::Sandbox { .. }
             | BuildError::Remote { .. }
+            | BuildError::NoWalls { .. }
+            | BuildError::TooWeak { .. }
             | BuildError::NoShell { .. }
             | BuildError::Cancelled => error,
             error => BuildError::Step {
@@ -217,6 +220,7 @@ impl Step<'_> {
             reporter: self.reporter,
             derivation: self.derivation(),
             script,
+            walls: self.options.choose_walls(self.store, self.reporter)?,
             digest: self.resolved.digest,
             paths: &self.paths,
             variations: &BTreeSet::new(),
@@ -284,7 +288,7 @@ impl Step<'_> {
             declare: &|_| Vec::new(),
             derivation: Some(self.resolved.digest),
             policy: &policy,
-            sandboxed: true,
+            walls: Walls::Namespaces,
         };
         let staging = self.store.stage()?;
         let tree = staging.path().join("tree");

@@ -11,6 +11,7 @@ use super::flags::BuildFlags;
 use super::outcome::Outcome;
 use crate::project::check::{self, CheckOptions, CheckReport, CheckedOutput};
 use crate::project::work;
+use crate::walls::Walls;
 
 /// Most files of one output that are shown to people.
 const FILES_SHOWN: usize = 10;
@@ -36,8 +37,9 @@ pub struct CheckArgs {
 
 /// Builds again what the targets need, compares, and reports.
 pub fn run(args: &CheckArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let options = args.flags.options();
+    let mut options = args.flags.options();
     check::check_sandbox(options.sandbox)?;
+    options.sandbox = Some(Walls::Namespaces);
     let work = work::prepare(&args.targets, &options, &context.environment)?;
     let options = CheckOptions {
         times: args.times,

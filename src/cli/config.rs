@@ -16,6 +16,7 @@ use crate::project::{MachineBuilder, MachineBuilders, MachineCaches};
 use crate::remote::{BuilderAddressError, BuilderConfig};
 use crate::spec::parse_size;
 use crate::transport::registry::config::{self, HostConfig};
+use crate::walls::Walls;
 
 use super::error::advised;
 use super::text::duration;
@@ -65,6 +66,8 @@ pub struct UserConfig {
     pub builders: MachineBuilders,
     /// `[build] max-memory` and `max-processes`.
     pub bounds: Bounds,
+    /// `[build] require`: the weakest walls that are enough.
+    pub require: Option<Walls>,
     /// `[registries."HOST"]`: how single registries are reached.
     pub registries: BTreeMap<String, HostConfig>,
     /// Those with `private-network`: their answers may lead to addresses of this machine and its network.
@@ -175,6 +178,14 @@ struct BuildSection {
     max_memory: Option<u64>,
     max_processes: Option<u64>,
     builder: Option<String>,
+    #[serde(deserialize_with = "walls")]
+    require: Option<Walls>,
+}
+
+/// The name of walls.
+fn walls<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Walls>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    name.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 #[derive(Debug, Deserialize)]
@@ -224,7 +235,7 @@ impl UserConfig {
                     path.display(),
                     error.to_string().trim_end()
                 ),
-                "known are: store, nix-store, [store] dir, max-size, min-free and keep-builds, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, from, to, trusted-keys, sign-key and unsigned, [build] max-memory, max-processes and builder, \
+                "known are: store, nix-store, [store] dir, max-size, min-free and keep-builds, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, from, to, trusted-keys, sign-key and unsigned, [build] max-memory, max-processes, builder and require, \
                  [builders.NAME] address, properties, token-file, jobs and fallback, \
                  [registries.\"HOST\"] mirrors, plain-http, credentials-over-http, private-network, ca-file, client-cert and client-key",
             )
@@ -312,6 +323,7 @@ impl File {
                 memory: self.build.max_memory,
                 processes: self.build.max_processes,
             },
+            require: self.build.require,
             cache_max_size: self.cache.max_size.unwrap_or(DEFAULT_CACHE_BYTES),
         }
     }

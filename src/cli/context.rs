@@ -88,6 +88,7 @@ impl<'a> Context<'a> {
             now: now(epoch()?).ok(),
             cache_notes: PlaceNotes::default(),
             bounds: config.bounds,
+            require: config.require,
             debian_mirrors: config.debian_mirrors.clone(),
             ssh_is_chosen: is_set("GIT_SSH_COMMAND") || is_set("GIT_SSH"),
             debian_snapshots: config.debian_snapshots.clone(),

@@ -15,6 +15,7 @@ use crate::project::explain::{FileStory, MadeBy, explain};
 use crate::project::scripts::{self, ScriptsStory};
 use crate::project::work;
 use crate::store_path::StoreDir;
+use crate::walls::Walls;
 
 use super::complete;
 use super::context::Context;
@@ -198,8 +199,10 @@ fn render_made(made: &MadeBy, text: &mut String) {
         Some(derivation) => writeln!(text, "made by      derivation {derivation}"),
         None => writeln!(text, "made by      nothing: it was added to the store as it is"),
     };
-    if !made.sandboxed {
-        let _ = writeln!(text, "             without a sandbox");
+    match made.walls {
+        Walls::Namespaces => {}
+        Walls::None => drop(writeln!(text, "             without walls")),
+        walls => drop(writeln!(text, "             behind {walls}")),
     }
     let Some(action) = made.resolved.as_ref().map(|resolved| &resolved["action"]) else {
         return;

@@ -150,10 +150,16 @@ fn push_shared(
 ) -> anyhow::Result<()> {
     context.ui.note(&format!(
         "note: {} was made before, and is in {}: nothing is built",
-        shared.image.digest(),
+        shared.made.image.digest(),
         shared.place.name()
     ));
-    push(&Content::Image(shared.image.clone()), None, registries, args, context)?;
+    push(
+        &Content::Image(shared.made.image.clone()),
+        None,
+        registries,
+        args,
+        context,
+    )?;
     if args.inputs.extent(Some(KeepExtent::Outside)).is_some() && !args.transfer.is_dry_run() {
         kept::copy(shared, registries, &context.environment)?;
     }

@@ -6,6 +6,7 @@ use super::*;
 use crate::store::NewOutput;
 use crate::store::Store;
 use crate::store_path::StoreDir;
+use crate::walls::Walls;
 
 struct Scene {
     _dir: tempfile::TempDir,
@@ -39,7 +40,7 @@ impl Scene {
             },
             derivation: None,
             policy: &crate::store::ANY_REFERENCE,
-            sandboxed: true,
+            walls: Walls::Namespaces,
         };
         self.store.add_output(&output).unwrap().path
     }

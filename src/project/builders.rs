@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::build::{RemoteBuilds, SandboxMode};
+use crate::build::RemoteBuilds;
 use crate::remote::{BuilderAddress, BuilderConfig, Farm};
+use crate::walls::Walls;
 
 use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
@@ -45,7 +46,7 @@ impl Environment<'_> {
     /// The builder of a command, if it has one.
     pub fn builder(&self, options: &WorkOptions) -> Result<Option<Arc<RemoteBuilds>>, ProjectError> {
         let choice = &options.builder;
-        let unwalled = options.sandbox == SandboxMode::None;
+        let unwalled = options.sandbox == Some(Walls::None);
         if choice.none || choice.at.is_none() && (options.offline || unwalled) {
             return Ok(None);
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::audit::{self, TreeChange};
-use crate::build::{self, Again, BuildError, BuildOptions, SandboxMode, Variation};
+use crate::build::{self, Again, BuildError, BuildOptions, Variation};
 use crate::configure::{Record, TREE};
 use crate::derive::{Action, Input, StepId};
 use crate::digest::Digest;
@@ -18,6 +18,7 @@ use crate::fsio::{self, IoContext as _};
 use crate::nar;
 use crate::sandbox;
 use crate::store_path::{PathInfo, StoreDir};
+use crate::walls::Walls;
 
 use super::environment::Environment;
 use super::error::ProjectError;
@@ -47,9 +48,12 @@ pub enum CheckError {
     /// The work or the images failed.
     #[error(transparent)]
     Project(Box<ProjectError>),
-    /// Without a sandbox, nothing can be varied.
-    #[error("without a sandbox there is no environment to vary")]
-    NoSandbox,
+    /// With less than namespaces, not everything can be varied.
+    #[error("behind `{walls}` there is no environment to vary: a check runs scripts in namespaces")]
+    NoSandbox {
+        /// What was asked for.
+        walls: Walls,
+    },
     /// A target is a store path.
     #[error("a store path does not say how to build it")]
     StorePath,
@@ -66,7 +70,7 @@ impl CheckError {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Project(error) => error.help(),
-            Self::NoSandbox => Some("leave out `--sandbox=none`".to_owned()),
+            Self::NoSandbox { walls } => Some(format!("leave out `--sandbox={walls}`")),
             Self::StorePath => Some("name the image or package of the spec that makes it".to_owned()),
         }
     }
@@ -135,10 +139,10 @@ pub struct CheckedImage {
 }
 
 /// Refuses, before anything is built, what cannot be checked.
-pub fn check_sandbox(sandbox: SandboxMode) -> Result<(), CheckError> {
+pub fn check_sandbox(sandbox: Option<Walls>) -> Result<(), CheckError> {
     match sandbox {
-        SandboxMode::None => Err(CheckError::NoSandbox),
-        SandboxMode::Namespaces => Ok(()),
+        None | Some(Walls::Namespaces) => Ok(()),
+        Some(walls) => Err(CheckError::NoSandbox { walls }),
     }
 }
 

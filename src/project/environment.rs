@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::build::{Bounds, BuildOptions, SandboxMode};
+use crate::build::{Bounds, BuildOptions, WallsChoice};
 use crate::container::Roots;
 use crate::event::{Event, Reporter};
 use crate::fetch::{self, AptSources, FetchConfig, LanguageTools};
@@ -19,6 +19,7 @@ use crate::spec::{Inputs, Workspace};
 use crate::store::Store;
 use crate::transport::registry::RegistryConfig;
 use crate::transport::{Location, ReadOptions, Source, TransportError};
+use crate::walls::Walls;
 
 use super::builders::{BuilderChoice, MachineBuilders};
 use super::error::ProjectError;
@@ -61,6 +62,8 @@ pub struct Environment<'a> {
     pub now: Option<i64>,
     /// What builds may use at most on this machine.
     pub bounds: Bounds,
+    /// The weakest walls that are enough on this machine.
+    pub require: Option<Walls>,
     /// Debian mirrors that are tried before the machine's apt.
     pub debian_mirrors: Vec<String>,
     /// Whether the user says by a variable how ssh is run (`GIT_SSH_COMMAND`, `GIT_SSH`).
@@ -88,8 +91,10 @@ pub struct WorkOptions {
     pub places: Vec<Arc<dyn fetch::Place>>,
     /// Debian mirrors that are tried before all others.
     pub mirrors: Vec<String>,
-    /// How scripts are run.
-    pub sandbox: SandboxMode,
+    /// What scripts run behind; `None`: the strongest walls that can be had.
+    pub sandbox: Option<Walls>,
+    /// What they must run behind at least; machine and spec may require more.
+    pub require: Option<Walls>,
     /// Where scripts are run.
     pub builder: BuilderChoice,
     /// Most steps at once; 0: the number of cores.
@@ -104,6 +109,13 @@ pub struct WorkOptions {
     pub keep_failed: bool,
     /// Give scripts empty directories in place of the caches that their packages declare.
     pub no_build_cache: bool,
+}
+
+impl WorkOptions {
+    /// The weakest walls behind which what is taken from others may have been built: those that were asked for, and else any.
+    pub(super) fn least_walls(&self, required: Option<Walls>) -> Walls {
+        required.or(self.sandbox).unwrap_or(Walls::Chroot)
+    }
 }
 
 impl Environment<'_> {
@@ -185,7 +197,7 @@ impl Environment<'_> {
         let places = places.map(|place| Arc::new(place.anchored(anchor.clone())) as Arc<dyn fetch::Place>);
         let fetch = self.fetch_config(options.offline, &options.mirrors, apt);
         Ok(BuildOptions {
-            sandbox: options.sandbox,
+            walls: WallsChoice::new(options.sandbox, self.required_walls(options, workspace)),
             remote: self.builder(options)?,
             jobs: options.jobs,
             cores: options.cores,
@@ -213,6 +225,12 @@ impl Environment<'_> {
             memory: given.memory.or(machine.memory).or(spec.max_memory),
             processes: given.processes.or(machine.processes).or(spec.max_processes),
         }
+    }
+
+    /// The weakest walls that are enough for everybody: the command line, the machine and the spec.
+    pub(super) fn required_walls(&self, options: &WorkOptions, workspace: Option<&Workspace>) -> Option<Walls> {
+        let spec = workspace.and_then(|workspace| workspace.build.require);
+        options.require.max(self.require).max(spec)
     }
 
     /// Opens the image that a text names; `platform` chooses one of several.

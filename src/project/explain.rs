@@ -14,6 +14,7 @@ use crate::digest::Digest;
 use crate::store::{PathDetails, Store};
 use crate::store_path::{LogicalPath, StoreDir, StorePath};
 use crate::transport::Source;
+use crate::walls::Walls;
 
 use super::environment::Environment;
 use super::error::ProjectError;
@@ -37,8 +38,8 @@ pub struct FileStory {
 pub struct MadeBy {
     /// The derivation; `None` where the path was added as it is.
     pub derivation: Option<Digest>,
-    /// Whether its script ran in a sandbox.
-    pub sandboxed: bool,
+    /// What its script ran behind.
+    pub walls: Walls,
     /// Size of its archive in bytes.
     pub nar_size: u64,
     /// The resolved derivation: the action with its script, variables and inputs.
@@ -115,7 +116,7 @@ impl MadeBy {
         let resolved = details.derivation_json.as_deref().map(serde_json::from_str);
         Self {
             derivation: details.provenance.derivation,
-            sandboxed: details.provenance.sandboxed,
+            walls: details.provenance.walls,
             nar_size: details.info.nar_size,
             resolved: resolved.and_then(Result::ok),
         }

@@ -222,7 +222,7 @@ fn fetch_unknown(needed: &Needed, config: &FetchConfig, reporter: &dyn Reporter)
 
 /// Copies the inputs that are kept beside a shared image to each of `places`, where they are not there already.
 pub fn copy(shared: &SharedImage, places: &[Location], environment: &Environment<'_>) -> Result<(), ProjectError> {
-    let (from, tag) = (&shared.place, inputs::tag_of(&shared.image.digest()));
+    let (from, tag) = (&shared.place, inputs::tag_of(&shared.made.image.digest()));
     let options = ReadOptions {
         registries: environment.registries.clone(),
         ..ReadOptions::default()

@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use crate::attest::{self, AttestError, PrivateKey, RebuildFacts};
 use crate::audit::{self, AuditError, DiffOptions, DiffReport, InspectOptions, Report as Inspection};
-use crate::build::SandboxMode;
 use crate::digest::Digest;
 use crate::escape::shown;
 use crate::event::Event;
@@ -20,6 +19,7 @@ use crate::layer;
 use crate::oci::{Compression, ParseCompressionError, PlatformError};
 use crate::spec::Inputs;
 use crate::transport::Source;
+use crate::walls::Walls;
 
 use super::documents::build_facts;
 use super::draft::{self, Draft};
@@ -143,7 +143,9 @@ impl RebuildError {
                 "name the archive or layout that `layerize build` wrote: images that went through Docker's own store lose it"
             }
             Self::Format { .. } => "use a release of layerize that has this format",
-            Self::Sandbox => "leave out `--sandbox none`, or name a project that you trust with `--spec DIR`",
+            Self::Sandbox => {
+                "leave out `--sandbox none` and `require = \"none\"`, or name a project that you trust with `--spec DIR`"
+            }
             Self::NoSpec { .. } => {
                 "name the project with `--spec DIR`, or a place that keeps the inputs with `--inputs-from oci:DIR`"
             }
@@ -356,7 +358,8 @@ fn project(
     environment: &Environment<'_>,
 ) -> Result<(Project, String), RebuildError> {
     if let Some(found) = found.filter(|_| environment.file.is_none()) {
-        if options.work.sandbox == SandboxMode::None {
+        let require = environment.required_walls(&options.work, None);
+        if [options.work.sandbox, require].contains(&Some(Walls::None)) {
             return Err(RebuildError::Sandbox);
         }
         let name = match (&options.image, &found.artifact.about.image) {

@@ -6,16 +6,16 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::build::SandboxMode;
 use crate::derive::{self, BuildPlan, DebugInputs, ImageInputs, Input};
 use crate::digest::Digest;
-use crate::image::{Image, Recipe};
+use crate::image::Recipe;
 use crate::inputs;
 use crate::layer::partition::LayerPlan;
 use crate::oci::canonical_json;
-use crate::shared_cache::CachePlace;
+use crate::shared_cache::{CachePlace, MadeImage};
 use crate::spec::{self, Dependency, LockScope};
 use crate::store_path::StoreDir;
+use crate::walls::Walls;
 
 use super::draft::{Draft, plain_recipe, platform_of_spec};
 use super::environment::{Environment, WorkOptions};
@@ -31,7 +31,7 @@ use super::work::{Work, inputs_of};
 /// An image that somebody else made of the same request.
 pub struct SharedImage {
     /// The image, its layers where they are.
-    pub image: Image,
+    pub made: MadeImage,
     /// The shared cache that has it.
     pub place: CachePlace,
     /// The hash of its request.
@@ -78,7 +78,7 @@ pub fn find(
     let found = caches.image(&key, anchor, environment.reporter);
     if let Some(found) = &found {
         let inputs = inputs_of(&targets[0], &plan);
-        caches.renew(&key, &found.image, &plan, &inputs, environment.reporter);
+        caches.renew(&key, &found.made, &plan, &inputs, environment.reporter);
     }
     Ok(found)
 }
@@ -103,7 +103,9 @@ pub fn publish(
         return Ok(());
     }
     let Draft { recipe, kept, .. } = &named.draft;
-    if !has_request(&project.workspace.images[name], options) || !is_walled(work)? {
+    let walls = weakest_walls(work)?;
+    // Readers refuse it otherwise.
+    if !has_request(&project.workspace.images[name], options) || walls == Walls::None {
         return Ok(());
     }
     let mut recipe = recipe.clone();
@@ -117,7 +119,11 @@ pub fn publish(
         (recipe.plan, recipe.previous) = (None, None);
     }
     let key = key(name, project, &work.plan, &recipe, plan.as_ref());
-    caches.publish_image(&key, name, &named.image, beside, keep, environment.reporter);
+    let made = MadeImage {
+        image: named.image.clone(),
+        walls,
+    };
+    caches.publish_image(&key, name, &made, beside, keep, environment.reporter);
     Ok(())
 }
 
@@ -130,20 +136,19 @@ pub fn pass_on(
 ) -> Result<(), ProjectError> {
     let project = Project::load(environment)?;
     let caches = environment.shared_caches(options, Some(&project.workspace))?;
-    let name = shared.image.digest().to_string();
-    caches.publish_image(&shared.key, &name, &shared.image, beside, None, environment.reporter);
+    let name = shared.made.image.digest().to_string();
+    caches.publish_image(&shared.key, &name, &shared.made, beside, None, environment.reporter);
     Ok(())
 }
 
-/// Whether all that an image was made of was built in a sandbox: readers would refuse it otherwise.
-fn is_walled(work: &Work) -> Result<bool, ProjectError> {
+/// What the weakest of what an image was made of was built behind.
+fn weakest_walls(work: &Work) -> Result<Walls, ProjectError> {
+    let mut weakest = Walls::Namespaces;
     for path in work.paths.values() {
         let details = work.store.info_full(path)?;
-        if details.is_some_and(|details| !details.provenance.sandboxed) {
-            return Ok(false);
-        }
+        weakest = details.map_or(weakest, |details| weakest.min(details.provenance.walls));
     }
-    Ok(work.options.sandbox != SandboxMode::None)
+    Ok(weakest)
 }
 
 /// Whether all that an image is asked for can be said before it is built.

@@ -8,19 +8,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::binary_cache::{NixPublicKey, SecretKey};
-use crate::build::{SandboxMode, SharedBuilds};
+use crate::build::SharedBuilds;
 use crate::closure;
 use crate::derive::{self, BuildPlan, Input, StepId};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fsio::{read_limited, with_causes};
 use crate::graph;
-use crate::image::Image;
 use crate::inputs;
 use crate::layer::LayerCache;
 use crate::parallel;
 use crate::shared_cache::{
-    CachePlace, CacheTrust, Held, Published, PublishedPath, SharedCache, SharedCacheError, Signers,
+    CachePlace, CacheTrust, Held, MadeImage, Published, PublishedPath, SharedCache, SharedCacheError, Signers,
 };
 use crate::spec::{SharedCaches, Workspace};
 use crate::store::Store;
@@ -137,7 +136,7 @@ impl Environment<'_> {
         caches.trust = CacheTrust {
             keys,
             unsigned,
-            unwalled: options.sandbox == SandboxMode::None,
+            least: options.least_walls(self.required_walls(options, workspace)),
         };
         if let (Some(place), true) = (
             caches.from.first(),
@@ -206,9 +205,9 @@ impl Caches {
     /// The image that was made of what `key` is the hash of; `anchor` is where the inputs of its lock are kept.
     pub fn image(&self, key: &Digest, anchor: String, reporter: &dyn Reporter) -> Option<SharedImage> {
         let cache = SharedCache::new(self.from.clone(), self.trust.clone());
-        let (image, place) = cache.image(key, reporter)?;
+        let (made, place) = cache.image(key, reporter)?;
         Some(SharedImage {
-            image,
+            made,
             place: place.clone(),
             key: *key,
             anchor,
@@ -220,16 +219,16 @@ impl Caches {
         &self,
         key: &Digest,
         name: &str,
-        image: &Image,
+        made: &MadeImage,
         beside: &[(String, String)],
         keep: Option<&KeptInputs<'_>>,
         reporter: &dyn Reporter,
     ) {
         for place in self.to.iter().filter(|place| place.keeps_images() && place.answers()) {
-            let published = place.publish_image(key, image, &self.signers, self.now, beside, reporter);
+            let published = place.publish_image(key, made, &self.signers, self.now, beside, reporter);
             let kept = published.map_err(ProjectError::from).and_then(|()| match keep {
                 Some(keep) => {
-                    let tag = inputs::tag_of(&image.digest());
+                    let tag = inputs::tag_of(&made.image.digest());
                     let sink = place.sink(&tag, beside, reporter)?;
                     keep.put(sink.as_ref(), place.name(), false).map(drop)
                 }
@@ -320,10 +319,10 @@ impl Caches {
 
     /// Dates an image that was found instead of made, and what was built for it, where that was last done on another day:
     /// they are in use, although nothing is built.
-    pub fn renew(&self, key: &Digest, image: &Image, plan: &BuildPlan, targets: &[Input], reporter: &dyn Reporter) {
+    pub fn renew(&self, key: &Digest, made: &MadeImage, plan: &BuildPlan, targets: &[Input], reporter: &dyn Reporter) {
         let Some(now) = self.now else { return };
         for place in self.to.iter().filter(|place| place.answers()) {
-            let renewed = place.renew_image(key, image, &self.signers, now);
+            let renewed = place.renew_image(key, made, &self.signers, now);
             let renewed = renewed.and_then(|is_renewed| match is_renewed {
                 true => self.renew_steps(place, plan, targets, now),
                 false => Ok(()),

@@ -103,6 +103,10 @@ pub enum Cause {
     OverlayTooDeep,
     /// A container hides parts of `/proc`, so that no fresh one may be mounted.
     MaskedProc,
+    /// An ordinary user, who may not change the root.
+    NotRoot,
+    /// Running as root without a capability that changing the root, or the user, takes.
+    NoCapability(&'static str),
 }
 
 impl Cause {
@@ -130,12 +134,17 @@ impl Cause {
             SetupStep::Overlay if denied => facts.userns_refused(),
             SetupStep::Proc if denied => Some(Self::MaskedProc),
             SetupStep::Limits if denied && facts.is_filtered => Some(Self::Container),
+            SetupStep::Chroot | SetupStep::Builder if denied && !facts.is_root => Some(Self::NotRoot),
+            SetupStep::Chroot if denied => Some(Self::NoCapability("SYS_CHROOT")),
+            SetupStep::Builder if denied => Some(Self::NoCapability("SETUID` and `SETGID")),
             _ => None,
         }
     }
 
-    fn text(self) -> &'static str {
-        match self {
+    fn text(self) -> String {
+        let text = match self {
+            Self::NoCapability(name) => return format!("this is root without the capability `{name}`"),
+            Self::NotRoot => "only root can do that",
             Self::UnprivilegedUsernsClone => "the sysctl `kernel.unprivileged_userns_clone` is 0",
             Self::MaxUserNamespaces => "the sysctl `user.max_user_namespaces` allows no more of them",
             Self::AppArmor => "AppArmor forbids it (the sysctl `kernel.apparmor_restrict_unprivileged_userns` is 1)",
@@ -145,7 +154,8 @@ impl Cause {
             Self::NoOverlay => "this kernel has no overlayfs",
             Self::OverlayTooDeep => "the store lies on an overlay (a container's root) and the packages are too many",
             Self::MaskedProc => "a container hides parts of its own /proc",
-        }
+        };
+        text.to_owned()
     }
 
     fn help(self) -> String {
@@ -165,6 +175,8 @@ impl Cause {
             Self::OldKernel => "use a newer kernel, or build without a sandbox: `--sandbox=none`".to_owned(),
             Self::NoOverlay => "sudo modprobe overlay".to_owned(),
             Self::OverlayTooDeep => "put the store on a volume: `--store DIR`".to_owned(),
+            Self::NotRoot => "be root in the container: `docker run --user 0`".to_owned(),
+            Self::NoCapability(name) => format!("let the container keep `{name}`: `--cap-add`"),
         }
     }
 }

@@ -20,14 +20,14 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getegid, geteuid, getppid, setgroups, setsid};
 
 use super::identity::Callers;
-use super::notify::Attendant;
+use super::notify::{Answering, Attendant};
 use super::request::{ContainerPlan, Isolation, REQUEST, Refusal, SandboxReply, SandboxRequest, SetupStep};
-use super::{bounds, limits, mounts, notify, seccomp, session};
+use super::{bounds, fence, limits, mounts, notify, seccomp, session};
 use crate::fsio::read_limited;
 
 /// Largest request: some thousand paths.
@@ -106,13 +106,13 @@ fn read_request() -> io::Result<(SandboxRequest, File)> {
     Ok((request, reply))
 }
 
-fn refuse(reply: &mut File, failed: Failed) -> i32 {
+pub(super) fn refuse(reply: &mut File, failed: Failed) -> i32 {
     answer(reply, &SandboxReply::Refused(failed.into()));
     REFUSED
 }
 
 /// Writes the reply, unless another process of this sandbox has already done so.
-fn answer(reply: &mut File, answer: &SandboxReply) {
+pub(super) fn answer(reply: &mut File, answer: &SandboxReply) {
     let written = reply.metadata().map_or(0, |metadata| metadata.len());
     if let (0, Ok(json)) = (written, serde_json::to_vec(answer)) {
         // A failure shows as a missing reply.
@@ -152,13 +152,12 @@ fn become_sandbox(request: &SandboxRequest, reply: &mut File) -> Result<(), Fail
             mounts::enter(request)?;
             exec(request).map(|never| match never {})
         }
-        Isolation::None => {
+        Isolation::Chroot | Isolation::None => {
+            if request.isolation == Isolation::Chroot {
+                limits::leave_keyrings()?;
+            }
             end_with(request.parent)?;
-            contain(request, reply, |request, _| {
-                setsid().map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
-                limits::fix(&request.settings)?;
-                exec(request)
-            })
+            fence::contain(request, reply)
         }
     }
 }
@@ -194,7 +193,7 @@ fn namespaces(flags: CloneFlags) -> Result<(), Failed> {
 
 /// Has the kernel kill this process when its parent ends. To be called after the last change of credentials,
 /// which would undo it.
-fn end_with(parent: i32) -> Result<(), Failed> {
+pub(super) fn end_with(parent: i32) -> Result<(), Failed> {
     set_pdeathsig(Signal::SIGKILL).map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
     match getppid().as_raw() == parent {
         true => Ok(()),
@@ -224,10 +223,7 @@ fn contain(
     };
     drop(alive);
     if !request.is_interactive() && !wait_for_end(child).map_err(fork_failed)? {
-        let _ = match request.isolation {
-            Isolation::None => killpg(child, Signal::SIGKILL).or_else(|_| kill(child, Signal::SIGKILL)),
-            _ => kill(child, Signal::SIGKILL),
-        };
+        let _ = kill(child, Signal::SIGKILL);
     }
     // In a pid namespace init's end is everyone's end: the kernel waits for them before it lets us reap init.
     let status = loop {
@@ -236,9 +232,6 @@ fn contain(
             status => break status.map_err(fork_failed)?,
         }
     };
-    if request.isolation == Isolation::None {
-        let _ = killpg(child, Signal::SIGKILL);
-    }
     drop(outer);
     match status {
         WaitStatus::Signaled(_, signal, _) => answer(reply, &SandboxReply::Signaled(signal as i32)),
@@ -260,7 +253,7 @@ fn end_with_pipe(alive: &OwnedFd) -> Result<(), Failed> {
 }
 
 /// Waits for the end of `child` (true) or of standard input (false).
-fn wait_for_end(child: Pid) -> nix::Result<bool> {
+pub(super) fn wait_for_end(child: Pid) -> nix::Result<bool> {
     let pid = rustix::process::Pid::from_raw(child.as_raw()).ok_or(Errno::ESRCH)?;
     let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
         .map_err(|error| Errno::from_raw(error.raw_os_error()))?;
@@ -302,7 +295,7 @@ fn init(request: &SandboxRequest, reply: &mut File) -> Result<Infallible, Failed
             Some(container) => Some(Callers::of_container(&container.user)),
             None => request.is_answered().then(Callers::of_script),
         };
-        let mut attendant = Attendant::new(program, &ours, signals, callers);
+        let mut attendant = Attendant::new(program, &ours, signals, callers.map(Answering::Callers));
         attendant.attend_until_end(&children).map_err(fork_failed)?
     } else {
         reap_until(start(request, reply, None)?).map_err(fork_failed)?
@@ -353,6 +346,7 @@ fn program(request: &SandboxRequest, reply: &mut File, channel: Option<&OwnedFd>
             setsid().map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
         }
         limits::fix(&request.settings)?;
+        limits::fix_addresses(&request.settings)?;
     }
     match channel {
         None if request.settings.machine_root => limits::keep_right_to_nest()?,
@@ -405,8 +399,12 @@ fn container_program(
     }
 }
 
-fn exec(request: &SandboxRequest) -> Result<Infallible, Failed> {
+pub(super) fn exec(request: &SandboxRequest) -> Result<Infallible, Failed> {
     limits::reset_signals()?;
+    if request.argv.is_empty() {
+        // It was only to be seen whether the walls can be set up.
+        std::process::exit(0);
+    }
     std::env::set_current_dir(&request.cwd)
         .map_err(|error| Failed::io(SetupStep::WorkingDirectory, &request.cwd, &error))?;
     let (name, arguments) = request
@@ -418,7 +416,7 @@ fn exec(request: &SandboxRequest) -> Result<Infallible, Failed> {
         .args(arguments)
         .env_clear()
         .envs(request.env.iter().map(|(k, v)| (k, v)));
-    if !request.is_interactive() && (request.isolation.are_closed() || request.isolation == Isolation::None) {
+    if !request.is_interactive() && request.isolation.are_closed() {
         limits::detach_input()?;
     }
     let error = command.exec();

@@ -335,7 +335,7 @@ fn tell(process: &Process, places: [u64; 3], ids: Ids) -> Result<(), Errno> {
 }
 
 /// The process of a thread, and its parent.
-fn process_of(thread: u32) -> Option<(u32, u32)> {
+pub(super) fn process_of(thread: u32) -> Option<(u32, u32)> {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;

@@ -13,7 +13,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Pid, geteuid, sethostname};
+use nix::unistd::{Gid, Pid, Uid, geteuid, getuid, setgroups, sethostname, setresgid, setresuid};
 
 use super::helper::Failed;
 use super::request::{ContainerPlan, Network, RuntimeSettings, SetupStep};
@@ -58,7 +58,7 @@ pub(super) fn leave_keyrings() -> Result<(), Failed> {
     }
 }
 
-/// Umask, resource limits, and addresses that do not vary unless a check wants them to.
+/// Umask and resource limits.
 pub(super) fn fix(settings: &RuntimeSettings) -> Result<(), Failed> {
     umask(Mode::from_bits_truncate(settings.umask));
     let failed = |errno| Failed::errno(SetupStep::Limits, None, errno);
@@ -68,15 +68,86 @@ pub(super) fn fix(settings: &RuntimeSettings) -> Result<(), Failed> {
         setrlimit(resource, wanted.min(hard), hard).map_err(failed)?;
     }
     settings.bounds.limit_resources().map_err(failed)?;
-    if settings.one_processor {
-        one_processor()?;
+    match settings.one_processor {
+        true => one_processor(),
+        false => Ok(()),
     }
+}
+
+/// Addresses that do not vary, unless a check wants them to.
+pub(super) fn fix_addresses(settings: &RuntimeSettings) -> Result<(), Failed> {
+    personality(settings).map_err(|errno| Failed::errno(SetupStep::Limits, None, errno))
+}
+
+/// The same where a container's filter allows it.
+pub(super) fn fix_addresses_if_allowed(settings: &RuntimeSettings) -> Result<(), Failed> {
+    match personality(settings) {
+        Err(Errno::EPERM | Errno::ENOSYS) => Ok(()),
+        other => other.map_err(|errno| Failed::errno(SetupStep::Limits, None, errno)),
+    }
+}
+
+fn personality(settings: &RuntimeSettings) -> nix::Result<()> {
     if settings.addresses_vary {
         return Ok(());
     }
     // SAFETY: takes a number only.
-    let result = unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
-    Errno::result(result).map(drop).map_err(failed)
+    Errno::result(unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) }).map(drop)
+}
+
+/// Makes `root` the root of this process. There must be no descriptor of a directory that is open.
+pub(super) fn change_root(root: &Path) -> Result<(), Failed> {
+    let failed = |errno| Failed::errno(SetupStep::Chroot, Some(root), errno);
+    nix::unistd::chroot(root).map_err(failed)?;
+    nix::unistd::chdir("/").map_err(failed)
+}
+
+/// Becomes another user for good, with one group. Capabilities go with root.
+pub(super) fn become_user((user, group): (u32, u32)) -> Result<(), Failed> {
+    let failed = |errno| Failed::errno(SetupStep::Builder, None, errno);
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+    if getuid() != user || geteuid() != user {
+        setgroups(&[]).map_err(failed)?;
+        setresgid(group, group, group).map_err(failed)?;
+        setresuid(user, user, user).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Lets another user open the pipes that standard output and error are once more, as `/dev/stderr`.
+pub(super) fn give_output_to((user, group): (u32, u32)) {
+    for descriptor in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+        // SAFETY: takes numbers only. Where it fails, nothing but that is missing.
+        unsafe { libc::fchown(descriptor, user, group) };
+    }
+}
+
+/// Lets no program that is started have any capability, as far as this may be asked for.
+pub(super) fn forget_capabilities() {
+    for capability in 0..=63 as libc::c_ulong {
+        // SAFETY: takes numbers only. Without the right to do so nobody gains any either: see `no_new_privs`.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    }
+}
+
+/// Keeps signals and sockets without a path within this process and those it starts, where the kernel can (Landlock, Linux
+/// 6.12) and a container lets us ask it to. What cannot be had so is the guard's, or said in the manual.
+pub(super) fn scope_signals_and_sockets() {
+    const SYS_LANDLOCK_CREATE_RULESET: libc::c_long = 444;
+    const SYS_LANDLOCK_RESTRICT_SELF: libc::c_long = 446;
+    /// `struct landlock_ruleset_attr`: file system, network, scopes (abstract unix sockets, signals).
+    const RULESET: [u64; 3] = [0, 0, 1 | 2];
+    if nix::sys::prctl::set_no_new_privs().is_err() {
+        return;
+    }
+    // SAFETY: pointer and size describe a live value; the descriptor is this function's alone and closed in it.
+    unsafe {
+        let ruleset = libc::syscall(SYS_LANDLOCK_CREATE_RULESET, RULESET.as_ptr(), size_of_val(&RULESET), 0);
+        if ruleset >= 0 {
+            libc::syscall(SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0);
+            libc::close(ruleset as libc::c_int);
+        }
+    }
 }
 
 /// The file creation mask alone, for what runs as it would anywhere else.
@@ -165,13 +236,15 @@ pub(super) fn keep_rights_of_container(container: &ContainerPlan) -> Result<(), 
     keep_capabilities(kept.into_iter().fold(0, |all, bit: u32| all | 1 << bit))
 }
 
+/// The same for a user who may not say so of programs that are started, and need not: none of them gains any.
+pub(super) fn drop_own_privileges() -> Result<(), Failed> {
+    let failed = |errno| Failed::errno(SetupStep::Privileges, None, errno);
+    nix::sys::prctl::set_no_new_privs().map_err(failed)?;
+    set_capabilities(0).map_err(failed)
+}
+
 /// Gives up, for good, every capability that is not in `kept`, a set of the first 32.
 fn keep_capabilities(kept: u32) -> Result<(), Failed> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
     let failed = |errno| Failed::errno(SetupStep::Privileges, None, errno);
     nix::sys::prctl::set_no_new_privs().map_err(failed)?;
     for capability in (0..=63).filter(|&capability| capability >= 32 || kept & 1 << capability == 0) {
@@ -184,6 +257,16 @@ fn keep_capabilities(kept: u32) -> Result<(), Failed> {
             Err(errno) => return Err(failed(errno)),
         }
     }
+    set_capabilities(kept).map_err(failed)
+}
+
+/// Has these capabilities, a set of the first 32, and no others.
+fn set_capabilities(kept: u32) -> nix::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
     let header = Header {
         version: CAPABILITY_VERSION_3,
         pid: 0,
@@ -192,7 +275,7 @@ fn keep_capabilities(kept: u32) -> Result<(), Failed> {
     let sets = [kept, kept, 0, 0, 0, 0];
     // SAFETY: both pointers are to live values of the layout that version 3 prescribes.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
-    Errno::result(result).map(drop).map_err(failed)
+    Errno::result(result).map(drop)
 }
 
 /// Gives every signal its default action: a build must not notice that layerize was started by `nohup`.

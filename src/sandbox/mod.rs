@@ -12,9 +12,12 @@
 )]
 
 mod bounds;
+mod composed;
 pub(crate) mod copy;
 pub mod cross;
 mod diagnose;
+mod fence;
+mod guard;
 mod helper;
 mod identity;
 mod limits;
@@ -23,6 +26,7 @@ mod notify;
 mod owners;
 mod request;
 mod seccomp;
+mod served;
 pub mod session;
 mod signals;
 pub(crate) mod tree;
@@ -48,13 +52,21 @@ pub use request::{Bind, ContainerPlan, Copied, Isolation, Network, Refusal, Runt
 pub use signals::{has_foreground, pass_on};
 
 use crate::fsio::{IoContext, PathError, create_dir_all, read_limited};
+use crate::walls::Walls;
+use composed::ComposedRoot;
 use request::{REQUEST, RootPlan, SandboxReply, SandboxRequest};
 use session::SessionReport;
 use signals::Foreground;
-use tree::close_to_others;
+use tree::{Tree, close_to_others};
 
 /// Most directories in one overlay. The kernel takes 500, and their names must fit a page.
 const OVERLAY_MAX: usize = 400;
+
+/// User and group that a build is.
+pub const BUILDER: (u32, u32) = (1000, 100);
+
+/// Most time that it may take to try walls.
+const TRIAL: Duration = Duration::from_secs(20);
 
 /// Largest reply: one path and a few words.
 const REPLY_LIMIT: u64 = 1 << 20;
@@ -140,14 +152,60 @@ impl Sandbox {
         }
         let groups = bounds::Groups::make(&self.settings.bounds);
         let reply = self.prepare(&groups, None, false)?;
-        let killed = self.run_helper(output)?;
-        match killed {
+        let composed = match self.isolation {
+            Isolation::Chroot => Some(self.compose()?),
+            _ => None,
+        };
+        let killed = self.run_helper(output);
+        // Whatever it came to, the build's directories are wanted at their places.
+        composed.map(ComposedRoot::give_back).transpose()?;
+        match killed? {
             Some(outcome) => Ok(outcome),
             None => Ok(match (read_reply(&reply)?, groups.hit()) {
                 (Outcome::Exited(1..) | Outcome::Signaled(_), Some(bound)) => Outcome::Exceeded(bound),
                 (outcome, _) => outcome,
             }),
         }
+    }
+
+    /// Tries whether these walls can be set up, in `staging`, an empty directory on the file system of the store.
+    pub fn try_walls(walls: Walls, helper: Option<&Path>, staging: &Path) -> Result<(), SandboxError> {
+        let isolation = match walls {
+            Walls::Namespaces => Isolation::Build,
+            Walls::Chroot => Isolation::Chroot,
+            Walls::None => Isolation::None,
+        };
+        let layer = Tree::create(staging.join("layer"))?;
+        for mount_point in ["dev", "proc"] {
+            layer.directory(mount_point)?;
+        }
+        let own = staging.join("sandbox");
+        create_dir_all(&own)?;
+        let sandbox = Self {
+            helper: helper.map(Path::to_owned),
+            isolation,
+            staging: own,
+            layers: vec![layer.dir().to_owned()],
+            upper: None,
+            veils: Vec::new(),
+            binds: Vec::new(),
+            ids: BUILDER,
+            argv: Vec::new(),
+            env: Vec::new(),
+            cwd: "/".into(),
+            timeout: Some(TRIAL),
+            settings: RuntimeSettings::default(),
+        };
+        match sandbox.run(&mut |_| {})? {
+            Outcome::Exited(0) | Outcome::Cancelled => Ok(()),
+            _ => Err(SandboxError::NoReply),
+        }
+    }
+
+    /// Composes the root where it would be mounted.
+    fn compose(&self) -> Result<ComposedRoot, SandboxError> {
+        let root = self.staging.join("root");
+        Ok(ComposedRoot::compose(&root, &self.layers, &self.binds, self.ids)?)
     }
 
     /// Does what the plan's session says with the program, and gives what programs print to `output`. `None`: [`cancel`] was
@@ -248,6 +306,7 @@ impl Sandbox {
                 groups: link_layers(&self.layers, &overlays, &self.staging)?,
                 writable: link_upper(self.upper.as_deref(), &overlays)?,
             },
+            Isolation::Chroot => RootPlan::Composed,
             Isolation::Run | Isolation::None => RootPlan::Host,
         };
         let signals = match passes_signals && self.isolation != Isolation::Run {

@@ -39,7 +39,7 @@ const PROC_HIDDEN: [&str; 11] = [
 ];
 
 /// Links in `/dev`.
-const DEVICE_LINKS: [(&str, &str); 5] = [
+pub(super) const DEVICE_LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
@@ -65,6 +65,8 @@ pub(super) fn enter(request: &SandboxRequest) -> Result<(), Failed> {
             }
         }
         RootPlan::Host => host_root(root)?,
+        // Nothing is mounted there.
+        RootPlan::Composed => return Ok(()),
     }
     for copied in &request.settings.copies {
         copy_to_memory(copied)?;

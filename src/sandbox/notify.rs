@@ -19,6 +19,7 @@ use nix::sys::socket::{
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::guard::Guard;
 use super::helper::Failed;
 use super::identity::{self, Callers};
 use super::owners;
@@ -32,6 +33,8 @@ pub(super) enum Answer {
     Done(Result<(), Errno>),
     /// It gives this number.
     Number(i64),
+    /// It gives a descriptor of this file, which the next program is not to have where that is true.
+    File(OwnedFd, bool),
 }
 
 /// The calls that are answered: those that say or tell who owns a file or who a process is, and those that give a file a
@@ -137,6 +140,14 @@ impl Children {
     }
 }
 
+/// Who answers.
+pub(super) enum Answering {
+    /// Those who know the owners of files and who processes are.
+    Callers(Callers),
+    /// Who keeps processes from others.
+    Guard(Guard),
+}
+
 /// What process 1 does while the program runs.
 pub(super) struct Attendant<'a> {
     program: Pid,
@@ -144,23 +155,34 @@ pub(super) struct Attendant<'a> {
     listener: Option<OwnedFd>,
     /// Signals to be passed on to the program.
     signals: Option<File>,
-    /// Who the processes are.
-    callers: Option<Callers>,
+    /// Who answers; `None`: nobody is asked.
+    answering: Option<Answering>,
+    /// A pipe that ends with whoever asked for the program.
+    alive: Option<&'a OwnedFd>,
 }
 
 impl<'a> Attendant<'a> {
-    pub(super) fn new(program: Pid, channel: &'a OwnedFd, signals: Option<File>, callers: Option<Callers>) -> Self {
+    pub(super) fn new(program: Pid, channel: &'a OwnedFd, signals: Option<File>, answering: Option<Answering>) -> Self {
         Self {
             program,
             channel,
             listener: None,
             signals,
-            callers,
+            answering,
+            alive: None,
+        }
+    }
+
+    /// Attends no longer than this pipe is held elsewhere.
+    pub(super) fn until_end_of(self, alive: &'a OwnedFd) -> Self {
+        Self {
+            alive: Some(alive),
+            ..self
         }
     }
 
     /// Answers notified calls, passes signals on and reaps every process that ends until the program does; tells how that
-    /// one ended.
+    /// one ended, or that it is to be killed.
     pub(super) fn attend_until_end(&mut self, children: &Children) -> nix::Result<SandboxReply> {
         loop {
             let notified = self.listener.as_ref().unwrap_or(self.channel);
@@ -170,6 +192,7 @@ impl<'a> Attendant<'a> {
             ];
             let signals = self.signals.as_ref();
             fds.extend(signals.map(|signals| PollFd::new(signals.as_fd(), PollFlags::POLLIN)));
+            fds.extend(self.alive.map(|alive| PollFd::new(alive.as_fd(), PollFlags::empty())));
             match poll(&mut fds, PollTimeout::NONE) {
                 Err(Errno::EINTR) => continue,
                 result => result?,
@@ -178,13 +201,16 @@ impl<'a> Attendant<'a> {
                 .map(|fd| fd.revents().unwrap_or(PollFlags::empty()))
                 .collect();
             let (ended, called) = (told[0], told[1]);
+            if self.alive.is_some() && told.last().is_some_and(|told| !told.is_empty()) {
+                return Ok(SandboxReply::Signaled(Signal::SIGKILL as i32));
+            }
             if called.contains(PollFlags::POLLIN) {
                 match &self.listener {
                     None => self.listener = Some(receive(self.channel)?),
-                    Some(listener) => answer_one(listener, self.callers.as_mut())?,
+                    Some(listener) => answer_one(listener, self.answering.as_mut())?,
                 }
             }
-            if told.get(2).is_some_and(|told| told.contains(PollFlags::POLLIN)) {
+            if self.signals.is_some() && told[2].contains(PollFlags::POLLIN) {
                 self.pass_signal_on();
             }
             // A filter that nobody uses any more hangs up; its last process has ended then.
@@ -245,7 +271,7 @@ fn reap(program: Pid) -> nix::Result<Option<SandboxReply>> {
     }
 }
 
-fn answer_one(listener: &OwnedFd, callers: Option<&mut Callers>) -> nix::Result<()> {
+fn answer_one(listener: &OwnedFd, answering: Option<&mut Answering>) -> nix::Result<()> {
     // SAFETY: plain data, for which zeros are valid; the kernel wants them.
     let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is to a live value of the type that the request prescribes.
@@ -268,7 +294,11 @@ fn answer_one(listener: &OwnedFd, callers: Option<&mut Callers>) -> nix::Result<
         valid == 0
     };
     let number = i64::from(call.data.nr);
-    let answer = owners::answer(call.pid, number, &call.data.args, &is_waiting, callers);
+    let answer = match answering {
+        None => Answer::Continue,
+        Some(Answering::Callers(callers)) => owners::answer(call.pid, number, &call.data.args, &is_waiting, callers),
+        Some(Answering::Guard(guard)) => guard.answer(call.pid, number, &call.data.args),
+    };
     let mut reply = libc::seccomp_notif_resp {
         id: call.id,
         val: 0,
@@ -280,10 +310,28 @@ fn answer_one(listener: &OwnedFd, callers: Option<&mut Callers>) -> nix::Result<
         Answer::Done(Ok(())) => {}
         Answer::Number(number) => reply.val = number,
         Answer::Done(Err(errno)) => reply.error = -(errno as i32),
+        Answer::File(file, is_closed) => match give(listener, call.id, &file, is_closed) {
+            Ok(number) => reply.val = number,
+            Err(errno) => reply.error = -(errno as i32),
+        },
     }
     // SAFETY: as above. Where whoever called is gone, nobody waits for the answer.
     unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut reply) };
     Ok(())
+}
+
+/// Gives whoever made a call a descriptor, and tells its number there (Linux 5.9).
+fn give(listener: &OwnedFd, id: u64, file: &OwnedFd, is_closed: bool) -> nix::Result<i64> {
+    let given = libc::seccomp_notif_addfd {
+        id,
+        flags: 0,
+        srcfd: file.as_raw_fd().unsigned_abs(),
+        newfd: 0,
+        newfd_flags: if is_closed { libc::O_CLOEXEC.unsigned_abs() } else { 0 },
+    };
+    // SAFETY: the pointer is to a live value of the type that the request prescribes.
+    let number = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, &raw const given) };
+    Errno::result(number).map(i64::from)
 }
 
 #[cfg(test)]

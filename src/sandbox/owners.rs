@@ -43,7 +43,7 @@ pub(super) fn answer(
     call: i64,
     arguments: &[u64; 6],
     is_waiting: &dyn Fn() -> bool,
-    callers: Option<&mut Callers>,
+    callers: &mut Callers,
 ) -> Answer {
     let process = Process { pid };
     let mut caller = Caller {
@@ -51,14 +51,12 @@ pub(super) fn answer(
         identity: None,
         first: Identity::default(),
     };
-    if let Some(callers) = callers {
-        if let Some(answer) = callers.answer(&process, call, arguments) {
-            return answer;
-        }
-        if callers.in_container() {
-            caller.identity = Some(callers.of(pid));
-            caller.first = callers.first().clone();
-        }
+    if let Some(answer) = callers.answer(&process, call, arguments) {
+        return answer;
+    }
+    if callers.in_container() {
+        caller.identity = Some(callers.of(pid));
+        caller.first = callers.first().clone();
     }
     let [a, b, c, d, e, _] = *arguments;
     #[cfg(target_arch = "x86_64")]
@@ -304,7 +302,7 @@ impl Caller {
 
 impl Process {
     /// The text at an address of the caller's memory.
-    fn text(&self, address: u64) -> Result<CString, Errno> {
+    pub(super) fn text(&self, address: u64) -> Result<CString, Errno> {
         const PAGE: u64 = 4096;
         let memory = self.memory(false)?;
         let mut text = Vec::new();

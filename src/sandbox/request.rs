@@ -36,7 +36,7 @@ pub(super) struct SandboxRequest {
     pub binds: Vec<Bind>,
     /// User and group ID inside.
     pub ids: (u32, u32),
-    /// Program (absolute, as seen inside) and its arguments.
+    /// Program (absolute, as seen inside) and its arguments; none: only the setup is tried.
     pub argv: Vec<String>,
     /// The whole environment.
     pub env: Vec<(String, String)>,
@@ -133,6 +133,9 @@ pub enum Isolation {
     Shell,
     /// A program of the store on the machine's own root: own user and mount namespaces.
     Run,
+    /// A build where there are no namespaces to be had: own root by chroot(2), own user, system call filter without network,
+    /// signals that reach nobody else.
+    Chroot,
     /// None: for `--sandbox=none` alone.
     None,
     /// Maintainer scripts: as a build, but whoever runs is the administrator of a root that can be written to, and keeps
@@ -189,6 +192,8 @@ pub(super) enum RootPlan {
     },
     /// The machine's root: each of its entries bound.
     Host,
+    /// What is at the mount point already.
+    Composed,
 }
 
 /// A directory of the machine whose place is not to be told inside.
@@ -286,6 +291,10 @@ pub enum SetupStep {
     Loopback,
     /// Making the composed root the root.
     Pivot,
+    /// Making it the root of the build's processes alone, without mounts.
+    Chroot,
+    /// Becoming the user of the build.
+    Builder,
     /// Setting limits and personality.
     Limits,
     /// Giving up privileges.
@@ -317,6 +326,8 @@ impl SetupStep {
             Self::HostName => "name the sandbox's host",
             Self::Loopback => "bring up the loopback interface",
             Self::Pivot => "enter the composed root",
+            Self::Chroot => "change the root (chroot)",
+            Self::Builder => "become the build's user",
             Self::Limits => "fix limits and address layout",
             Self::Privileges => "give up privileges",
             Self::Filter => "install the system call filter",

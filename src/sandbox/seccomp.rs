@@ -91,6 +91,55 @@ const UNKNOWN: [i64; 7] = [
 /// Address families that lead nowhere but to the sandbox's own processes.
 const FAMILIES: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 
+/// The same where there is no network namespace: sockets between processes.
+const LOCAL_FAMILIES: [i32; 1] = [libc::AF_UNIX];
+
+/// Objects that processes of one machine share, whoever made them, and that outlive them.
+const SHARED_OBJECTS: [i64; 6] = [
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_msgget,
+    libc::SYS_semget,
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
+];
+
+/// Calls by which a process gets at another one of the same user, or at another root. `clone3` is answered as unknown: its
+/// flags cannot be inspected, and libraries use `clone` then.
+const REACHING: [i64; 14] = [
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    libc::SYS_perf_event_open,
+    libc::SYS_bpf,
+    libc::SYS_chroot,
+    libc::SYS_pivot_root,
+    libc::SYS_mount,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_open_by_handle_at,
+];
+
+/// Flags of `clone` that make namespaces.
+const NEW_NAMESPACES: [i32; 7] = [
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWCGROUP,
+];
+
+/// Requests that have the kernel send signals to a process of one's choice (`linux/sockios.h`).
+const OWNER_REQUESTS: [u64; 2] = [0x8901, 0x8902];
+
+/// `fcntl` commands that do the same: F_SETOWN, F_SETOWN_EX.
+const OWNER_COMMANDS: [u64; 2] = [8, 15];
+
 /// Calls that wait until something is on disk: what a script made is thrown away when the machine fails meanwhile.
 const SYNCHRONISING: [i64; 5] = [
     libc::SYS_fsync,
@@ -103,6 +152,11 @@ const SYNCHRONISING: [i64; 5] = [
 /// Installs the filter of a build for this process and all it starts.
 pub(super) fn install() -> Result<(), Failed> {
     install_all(programs())
+}
+
+/// Installs the filter of a build that has neither processes nor a network of its own.
+pub(super) fn install_for_chroot() -> Result<(), Failed> {
+    install_all(chroot_programs())
 }
 
 /// Installs what is refused to maintainer scripts; which calls are answered by process 1 is `notify`'s to say.
@@ -138,18 +192,70 @@ fn failed(text: String) -> Failed {
 }
 
 fn programs() -> Result<Vec<BpfProgram>, String> {
+    build_programs(&FAMILIES)
+}
+
+/// The filters of a build whose sockets are of these families.
+fn build_programs(families: &[i32]) -> Result<Vec<BpfProgram>, String> {
     let whole = |calls: &[i64]| calls.iter().map(|&call| (call, Vec::new())).collect();
     let mut programs = vec![
         filter(set_id_rules().map_err(|error| error.to_string())?, libc::EPERM)?,
         filter(whole(&xattr_calls()), libc::EOPNOTSUPP)?,
         filter(whole(&UNKNOWN), libc::ENOSYS)?,
         filter(
-            family_rules(&FAMILIES).map_err(|error| error.to_string())?,
+            family_rules(families).map_err(|error| error.to_string())?,
             libc::EAFNOSUPPORT,
         )?,
     ];
     programs.extend(second_table());
     Ok(programs)
+}
+
+fn chroot_programs() -> Result<Vec<BpfProgram>, String> {
+    let whole = |calls: &[i64]| calls.iter().map(|&call| (call, Vec::new())).collect();
+    let mut programs = build_programs(&LOCAL_FAMILIES)?;
+    let unknown = [&SHARED_OBJECTS[..], &[libc::SYS_clone3]].concat();
+    programs.push(filter(whole(&unknown), libc::ENOSYS)?);
+    programs.push(filter(whole(&REACHING), libc::EPERM)?);
+    programs.push(filter(
+        reaching_rules().map_err(|error| error.to_string())?,
+        libc::EPERM,
+    )?);
+    Ok(programs)
+}
+
+/// What reaches other processes depending on an argument.
+fn reaching_rules() -> Result<Rules, BackendError> {
+    let equal = |argument: u8, value: u64| {
+        SeccompRule::new(vec![SeccompCondition::new(
+            argument,
+            SeccompCmpArgLen::Dword,
+            SeccompCmpOp::Eq,
+            value,
+        )?])
+    };
+    let other = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
+    let flags = NEW_NAMESPACES.into_iter();
+    let flags = flags.map(|flag| SeccompRule::new(vec![has(0, u64::from(flag.unsigned_abs()))?]));
+    Ok(Rules::from([
+        (libc::SYS_clone, flags.collect::<Result<_, _>>()?),
+        // Of another process by its number; nobody needs to name itself so.
+        (libc::SYS_prlimit64, vec![SeccompRule::new(vec![other])?]),
+        (
+            libc::SYS_ioctl,
+            OWNER_REQUESTS
+                .into_iter()
+                .map(|request| equal(1, request))
+                .collect::<Result<_, _>>()?,
+        ),
+        (
+            libc::SYS_fcntl,
+            OWNER_COMMANDS
+                .into_iter()
+                .map(|command| equal(1, command))
+                .collect::<Result<_, _>>()?,
+        ),
+    ]))
 }
 
 fn configuring_programs() -> Result<Vec<BpfProgram>, String> {
@@ -270,7 +376,14 @@ mod tests {
 
     #[test]
     fn all_filters_compile_and_fit_the_kernel() {
-        for programs in [programs(), configuring_programs(), container_programs()].map(Result::unwrap) {
+        for programs in [
+            programs(),
+            chroot_programs(),
+            configuring_programs(),
+            container_programs(),
+        ]
+        .map(Result::unwrap)
+        {
             assert!(programs.iter().all(|program| (1..4096).contains(&program.len())));
         }
     }

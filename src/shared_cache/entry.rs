@@ -11,12 +11,13 @@ use crate::build::{Asked, BuiltPath, Offer, OfferedPath};
 use crate::digest::Digest;
 use crate::oci::{Manifest, canonical_json, parse_json};
 use crate::store_path::{PathInfo, StorePath};
+use crate::walls::Walls;
 
 /// Media type of an entry, and kind of its manifest.
 pub const ENTRY_TYPE: &str = "application/vnd.layerize.build.v1+json";
 
-/// The rules of entries.
-const FORMAT: u32 = 1;
+/// The rules of entries: those that are written, which are the newest that are read.
+const FORMAT: u32 = 2;
 
 /// Largest config of an entry that is read, in bytes.
 pub(super) const ENTRY_SIZE_MAX: u64 = 32 << 20;
@@ -63,8 +64,9 @@ pub(super) struct BuiltMember {
     /// The resolved derivation that made it, as canonical JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub derivation: Option<String>,
-    /// False where it was built with `--sandbox=none`.
-    pub sandboxed: bool,
+    /// What it was built behind. Format 1 had `sandboxed`.
+    #[serde(alias = "sandboxed", deserialize_with = "Walls::deserialize_record")]
+    pub walls: Walls,
     /// References that the scan did not find, each with the path through which it was declared.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub declared: BTreeMap<StorePath, StorePath>,
@@ -131,8 +133,11 @@ impl Entry {
     /// What it offers for the step `asked`; or why it cannot be used.
     pub(super) fn offer(self, holding: &Holding<'_>, asked: &Asked, place: &str) -> Result<Offer, String> {
         let entry = self;
-        if entry.format != FORMAT {
-            return Err(format!("it follows format {}, not {FORMAT}", entry.format));
+        if !(1..=FORMAT).contains(&entry.format) {
+            return Err(format!(
+                "it follows format {}, and the newest known is {FORMAT}",
+                entry.format
+            ));
         }
         let is_asked =
             entry.plan_key == asked.plan_key || asked.build_key.is_some_and(|key| entry.build_key() == Some(key));
@@ -187,7 +192,7 @@ impl Member {
                 }
                 Some(BuiltPath {
                     derivation: built.derivation,
-                    sandboxed: built.sandboxed,
+                    walls: built.walls,
                     declared: built.declared,
                     blob,
                     size,

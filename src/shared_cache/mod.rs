@@ -19,7 +19,7 @@
 //! config stand in the annotation `dev.layerize.signatures`.
 //!
 //! An image stands under `i-HEX`, the hash of all that it is asked for: an index that lists it, with signatures in the same
-//! annotation.
+//! annotation. One that was built behind less than namespaces says so in `dev.layerize.walls`, which is signed with it.
 //!
 //! A binary cache has the same entries in files beside its narinfos (see `nix_place`), and no images.
 //!
@@ -43,6 +43,7 @@ use crate::digest::Digest;
 
 pub use entry::ENTRY_TYPE;
 pub use error::SharedCacheError;
+pub use image::MadeImage;
 pub use place::{CachePlace, PlaceNotes};
 pub use prune::{CachedEntry, Pruned};
 pub use trust::CacheTrust;

@@ -119,9 +119,9 @@ fn read_entry(
         }
     };
     let offer = offer.map_err(refused)?;
-    let mut built = offer.members.values().filter_map(|member| member.built.as_ref());
-    if !trust.unwalled && built.any(|built| !built.sandboxed) {
-        return Err(refused("it was built without a sandbox".to_owned()));
+    let built = offer.members.values().filter_map(|member| member.built.as_ref());
+    if let Some(weakest) = built.map(|built| built.walls).min() {
+        trust.check_walls(weakest).map_err(refused)?;
     }
     Ok(Some(offer))
 }

@@ -6,9 +6,13 @@
 use crate::binary_cache::{NixPublicKey, SecretKey};
 use crate::digest::Digest;
 use crate::oci::Annotations;
+use crate::walls::Walls;
 
 /// The annotation that holds signatures, `NAME:BASE64` each, separated by spaces.
 const SIGNATURES: &str = "dev.layerize.signatures";
+
+/// The annotation that says what an image was built behind, where that is less than namespaces.
+const WALLS: &str = "dev.layerize.walls";
 
 /// Most signatures that are looked at.
 const SIGNATURES_MAX: usize = 32;
@@ -20,8 +24,8 @@ pub struct CacheTrust {
     pub keys: Vec<NixPublicKey>,
     /// Believe entries that nobody signed, too.
     pub unsigned: bool,
-    /// Take what was built without a sandbox.
-    pub unwalled: bool,
+    /// The weakest walls behind which what is taken may have been built.
+    pub least: Walls,
 }
 
 /// What is signed.
@@ -29,15 +33,24 @@ pub struct CacheTrust {
 pub(super) enum Statement<'a> {
     /// The config of an entry.
     Build(&'a Digest),
-    /// That an image is what is asked for under a key.
-    Image { key: &'a Digest, image: &'a Digest },
+    /// That an image is what is asked for under a key, and what it was built behind.
+    Image {
+        key: &'a Digest,
+        image: &'a Digest,
+        walls: Walls,
+    },
 }
 
 impl Statement<'_> {
     fn text(&self) -> String {
         match self {
             Self::Build(config) => format!("layerize-build-1\n{config}"),
-            Self::Image { key, image } => format!("layerize-image-1\n{key}\n{image}"),
+            Self::Image {
+                key,
+                image,
+                walls: Walls::Namespaces,
+            } => format!("layerize-image-1\n{key}\n{image}"),
+            Self::Image { key, image, walls } => format!("layerize-image-1\n{key}\n{image}\n{walls}"),
         }
     }
 
@@ -45,14 +58,39 @@ impl Statement<'_> {
     pub(super) fn signed(&self, keys: &[SecretKey]) -> Annotations {
         let text = self.text();
         let signatures: Vec<String> = keys.iter().map(|key| key.sign(&text)).collect();
-        match signatures.is_empty() {
-            true => Annotations::new(),
-            false => Annotations::from([(SIGNATURES.to_owned(), signatures.join(" "))]),
+        let mut annotations = Annotations::new();
+        if !signatures.is_empty() {
+            annotations.insert(SIGNATURES.to_owned(), signatures.join(" "));
         }
+        if let Self::Image { walls, .. } = self
+            && *walls != Walls::Namespaces
+        {
+            annotations.insert(WALLS.to_owned(), walls.to_string());
+        }
+        annotations
     }
 }
 
+/// What an image was built behind, as the annotations of its index say.
+pub(super) fn walls_in(annotations: &Annotations) -> Result<Walls, String> {
+    let walls = annotations.get(WALLS).map(|name| name.parse());
+    walls
+        .unwrap_or(Ok(Walls::Namespaces))
+        .map_err(|error| error.to_string())
+}
+
 impl CacheTrust {
+    /// Why what was built behind these walls is not taken; nothing where it is.
+    pub(super) fn check_walls(&self, walls: Walls) -> Result<(), String> {
+        match walls >= self.least {
+            true => Ok(()),
+            false => Err(format!(
+                "it was built behind `{walls}`, which is less than `{}`",
+                self.least
+            )),
+        }
+    }
+
     /// Whether the statement in a document with these annotations is believed; if not, why.
     pub(super) fn check(&self, statement: &Statement<'_>, annotations: &Annotations) -> Result<(), String> {
         if self.unsigned {
@@ -100,8 +138,16 @@ mod tests {
         assert_eq!(trust.check(&build, &signed), Ok(()));
         for other in [
             Statement::Build(&two),
-            Statement::Image { key: &one, image: &one },
-            Statement::Image { key: &one, image: &two },
+            Statement::Image {
+                key: &one,
+                image: &one,
+                walls: Walls::Namespaces,
+            },
+            Statement::Image {
+                key: &one,
+                image: &two,
+                walls: Walls::Chroot,
+            },
         ] {
             let reason = trust.check(&other, &signed).unwrap_err();
             assert!(reason.contains("its signature by `ci-1` is wrong"), "{reason}");

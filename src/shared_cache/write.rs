@@ -21,6 +21,7 @@ use crate::oci::{self, Annotations, ConfigDocument, Descriptor, Document, Manife
 use crate::store::PathDetails;
 use crate::store_path::{StoreDir, StorePath};
 use crate::transport::Companion;
+use crate::walls::Walls;
 
 /// Whose names stand under what is published.
 #[derive(Debug, Default)]
@@ -35,7 +36,7 @@ impl Signers {
         CacheTrust {
             keys: self.keys.iter().map(SecretKey::public).collect(),
             unsigned: self.keys.is_empty(),
-            unwalled: true,
+            least: Walls::None,
         }
     }
 }
@@ -217,7 +218,7 @@ impl PublishedPath {
         let provenance = &self.details.provenance;
         let built = || BuiltMember {
             derivation: self.details.derivation_json.clone(),
-            sandboxed: provenance.sandboxed,
+            walls: provenance.walls,
             declared: provenance.declared.iter().cloned().collect(),
             layer: layer_of(&info.path),
         };

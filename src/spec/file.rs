@@ -12,7 +12,7 @@ use super::checks;
 use super::diagnostics::Diagnostic;
 use super::keys;
 use super::reader::{Field, Reader, Table};
-use super::types::{BuildBounds, Debian, Image, Inputs, Package, SharedCaches, Spanned, Withheld};
+use super::types::{BuildSettings, Debian, Image, Inputs, Package, SharedCaches, Spanned, Withheld};
 use super::{image, image_debug, package, syntax};
 
 /// One file's content.
@@ -37,7 +37,7 @@ pub(super) struct SpecFile {
     /// `[cache]`; empty for an imported file.
     pub(super) cache: SharedCaches,
     /// `[build]`; empty for an imported file.
-    pub(super) build: BuildBounds,
+    pub(super) build: BuildSettings,
     /// Whether the text could not even be taken apart, so that nothing is known of its names.
     pub(super) unreadable: bool,
 }
@@ -181,7 +181,7 @@ fn read_cache(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option<
     })
 }
 
-fn read_build(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<BuildBounds> {
+fn read_build(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<BuildSettings> {
     let table = reader.table(field, "`[build]`".to_owned(), keys::BUILD.iter().collect())?;
     let max_memory = table.get("max-memory").and_then(|field| {
         if matches!(field.value, DeValue::Integer(_)) {
@@ -195,9 +195,12 @@ fn read_build(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<BuildBounds>
         let count = reader.integer(&field, 1, keys::PROCESSES_MAX)?;
         u64::try_from(count).ok()
     });
-    Some(BuildBounds {
+    Some(BuildSettings {
         max_memory,
         max_processes,
+        require: table
+            .checked(reader, "require", checks::walls)
+            .map(|require| require.value),
     })
 }
 

@@ -8,6 +8,7 @@ mod package;
 use crate::oci::{LayerLimit, LayerStrategy, Platform, TarProfile};
 
 use super::types::Join;
+use crate::walls::Walls;
 use Shape::{Any, Choice, Count, Flag, Many, Map, Probability, Table, Text};
 
 pub(super) use package::{
@@ -92,7 +93,7 @@ pub(super) const ROOT: &[Key] = &[
     key(
         "build",
         Table(BUILD),
-        "What builds may use at most; the machine's configuration and the command line overrule it.",
+        "What builds may use at most, and what must stand between them and the machine.",
     ),
     key(
         "inputs",
@@ -142,6 +143,14 @@ pub(super) const BUILD: &[Key] = &[
             "Most processes and threads that a script may have at one time; nothing built depends on it.",
         ),
         &["processes", "max-tasks", "pids", "nproc"],
+    ),
+    also(
+        key(
+            "require",
+            Choice(&Walls::NAMES),
+            "The weakest walls that scripts may run behind: `\"namespaces\"`, `\"chroot\"` or `\"none\"`; nothing built depends on it.",
+        ),
+        &["walls", "sandbox", "isolation"],
     ),
 ];
 

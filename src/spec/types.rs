@@ -17,6 +17,7 @@ use super::trial::ImageTest;
 use crate::digest::Digest;
 use crate::oci::{Compression, LayerLimit, LayerStrategy, Platform, Port, StopSignal, TarProfile};
 use crate::store_path::LogicalPath;
+use crate::walls::Walls;
 
 /// A value and where it stands: file index into [`Workspace::files`] and byte range in that file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +92,7 @@ pub struct Workspace {
     /// The root file's `[cache]` table.
     pub cache: SharedCaches,
     /// The root file's `[build]` table.
-    pub build: BuildBounds,
+    pub build: BuildSettings,
 }
 
 /// `[package.NAME]`.
@@ -216,13 +217,15 @@ pub struct Debian {
     pub base: Option<Vec<String>>,
 }
 
-/// `[build]`: what scripts may use at most. Nothing in it changes what is built.
+/// `[build]`: what scripts may use at most, and what they must run behind. Nothing in it changes what is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct BuildBounds {
+pub struct BuildSettings {
     /// `max-memory` in bytes.
     pub max_memory: Option<u64>,
     /// `max-processes`.
     pub max_processes: Option<u64>,
+    /// `require`: the weakest walls that are enough.
+    pub require: Option<Walls>,
 }
 
 /// `[inputs]`: where files from outside are kept. Nothing in it changes what is built.

@@ -24,6 +24,7 @@ use crate::digest::{Digest, HashingWriter};
 use crate::fsio::{IoContext, LockKind, PathError, sync_file_system, sync_parent};
 use crate::nar::{self, Entry, EntryKind};
 use crate::store_path::{HASH_CHARS, PathInfo, StorePath, built_in_place, check_name, content_addressed, fixed_file};
+use crate::walls::Walls;
 
 /// Up to so many entries are synced one by one; for more, one sync of the whole file system is cheaper.
 const SYNCED_SINGLY: u64 = 8;
@@ -100,7 +101,7 @@ impl Store {
             declare: &|_| Vec::new(),
             derivation,
             policy: &ANY_REFERENCE,
-            sandboxed: true,
+            walls: Walls::Namespaces,
         })
     }
 
@@ -240,7 +241,7 @@ impl Store {
         }
         let mut new = Registration {
             derivation: output.derivation,
-            sandboxed: output.sandboxed,
+            walls: output.walls,
             ..plain_registration(path, inspection, addressing)
         };
         new.references = references;
@@ -348,7 +349,7 @@ fn plain_registration(path: StorePath, inspection: &Inspection, addressing: Addr
         nar_size: inspection.size,
         addressing,
         derivation: None,
-        sandboxed: true,
+        walls: Walls::Namespaces,
         references: BTreeMap::new(),
         unscanned: inspection.unscanned.clone(),
         attestation: Attestation::default(),

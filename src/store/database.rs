@@ -16,7 +16,7 @@ mod attestation;
 mod rows;
 mod usage;
 
-use rows::{PATH_COLUMNS, PathRow, ReferenceRow};
+use rows::{PathRow, ReferenceRow, path_columns};
 pub(super) use usage::PathNode;
 
 use super::error::{DatabaseContext, StoreError};
@@ -25,9 +25,10 @@ use super::import::Attestation;
 use crate::digest::Digest;
 use crate::fsio::{FileLock, LockKind, give};
 use crate::store_path::{PathInfo, StorePath};
+use crate::walls::Walls;
 
 /// What makes each schema of the one before it.
-const STEPS: [&str; 3] = [CREATE, CREATE_2, usage::CREATE];
+const STEPS: [&str; 4] = [CREATE, CREATE_2, usage::CREATE, CREATE_4];
 
 /// The newest schema this program knows.
 const SCHEMA: i64 = STEPS.len() as i64;
@@ -101,6 +102,13 @@ CREATE TABLE signature (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// What schema 4 changed: which walls a path was built behind, where there was only whether it was in a sandbox.
+const CREATE_4: &str = "
+ALTER TABLE path ADD COLUMN walls TEXT NOT NULL DEFAULT 'namespaces' CHECK (walls IN ('namespaces', 'chroot', 'none'));
+UPDATE path SET walls = 'none' WHERE sandboxed = 0;
+ALTER TABLE path DROP COLUMN sandboxed;
+";
+
 /// An open database.
 pub(super) struct Database {
     connection: Mutex<Connection>,
@@ -108,6 +116,8 @@ pub(super) struct Database {
     read_only: bool,
     /// Whether the disk was full when it was opened, so that the reserve had to go.
     was_full: bool,
+    /// What is read of `path`, as its schema has it.
+    path_columns: &'static str,
 }
 
 /// What a path is computed from.
@@ -130,7 +140,7 @@ pub(super) struct Registration {
     pub nar_size: u64,
     pub addressing: Addressing,
     pub derivation: Option<Digest>,
-    pub sandboxed: bool,
+    pub walls: Walls,
     /// Why it refers to each path; with itself where it holds its own hash.
     pub references: BTreeMap<StorePath, Evidence>,
     pub unscanned: Vec<String>,
@@ -191,8 +201,9 @@ impl Database {
         let parameters = if in_use { "?mode=ro" } else { "?immutable=1" };
         let uri = format!("file:{}{parameters}", uri_path(&file));
         let connection = Connection::open_with_flags(uri, flags).during("open tables", &file)?;
-        let database = Self::new(connection, file, true)?;
+        let mut database = Self::new(connection, file, true)?;
         database.check_schema(dir)?;
+        database.path_columns = path_columns(database.schema()?);
         Ok(database)
     }
 
@@ -209,6 +220,7 @@ impl Database {
             file,
             read_only,
             was_full: false,
+            path_columns: path_columns(SCHEMA),
         })
     }
 
@@ -313,7 +325,7 @@ impl Database {
     pub(super) fn registration(&self, path: &StorePath) -> Result<Option<(i64, Registration)>, StoreError> {
         let connection = self.lock();
         let row = connection
-            .prepare_cached(&format!("SELECT {PATH_COLUMNS} FROM path WHERE path = ?1"))
+            .prepare_cached(&format!("SELECT {} FROM path WHERE path = ?1", self.path_columns))
             .and_then(|mut statement| statement.query_row([path.to_string()], PathRow::read).optional())
             .during("look a path up", &self.file)?;
         let Some(row) = row else {
@@ -329,7 +341,7 @@ impl Database {
     pub(super) fn registrations(&self) -> Result<BTreeMap<StorePath, Registration>, StoreError> {
         let connection = self.lock();
         let rows = connection
-            .prepare_cached(&format!("SELECT {PATH_COLUMNS} FROM path"))
+            .prepare_cached(&format!("SELECT {} FROM path", self.path_columns))
             .and_then(|mut statement| {
                 statement
                     .query_map([], PathRow::read)?
@@ -441,7 +453,7 @@ impl Database {
         let unscanned = serde_json::Value::from(new.unscanned.clone()).to_string();
         transaction
             .execute(
-                "INSERT INTO path (path, nar_hash, nar_size, addressing, address_hash, derivation, sandboxed, unscanned)
+                "INSERT INTO path (path, nar_hash, nar_size, addressing, address_hash, derivation, walls, unscanned)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 params![
                     new.path.to_string(),
@@ -450,7 +462,7 @@ impl Database {
                     addressing,
                     address_hash.as_ref().map(|hash| &hash.as_bytes()[..]),
                     new.derivation.as_ref().map(|hash| &hash.as_bytes()[..]),
-                    new.sandboxed,
+                    new.walls.name(),
                     unscanned,
                 ],
             )

@@ -17,6 +17,7 @@ use super::verify::{differing_address, expected_path};
 use crate::digest::Hasher;
 use crate::nar;
 use crate::store_path::{PathInfo, StorePath};
+use crate::walls::Walls;
 
 /// What others said of a path, kept to be said again; of a path that was made here, who signed it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -132,7 +133,7 @@ fn registration(new: &NewNar) -> Registration {
         nar_size: *nar_size,
         addressing: new.addressing,
         derivation: None,
-        sandboxed: true,
+        walls: Walls::Namespaces,
         references: references.iter().chain(own).map(declared).collect::<BTreeMap<_, _>>(),
         unscanned: Vec::new(),
         attestation: new.attestation.clone(),

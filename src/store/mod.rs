@@ -61,6 +61,7 @@ pub use verify::StoreProblem;
 use crate::digest::Digest;
 use crate::fsio::{FileLock, IoContext, LockKind, PathError, create_dir_all, keep_owner, remove_tree};
 use crate::store_path::{PathInfo, StoreDir, StorePath};
+use crate::walls::Walls;
 use database::Database;
 use session::Session;
 
@@ -129,8 +130,8 @@ pub struct NewOutput<'a> {
     pub derivation: Option<Digest>,
     /// What it may refer to.
     pub policy: &'a ReferencePolicy,
-    /// False where it was built with `--sandbox=none`.
-    pub sandboxed: bool,
+    /// What it was built behind.
+    pub walls: Walls,
 }
 
 /// From the references that the scan found to those to add: (reference, declared through).

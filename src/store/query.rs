@@ -8,14 +8,15 @@ use super::error::StoreError;
 use super::evidence::Evidence;
 use crate::digest::Digest;
 use crate::store_path::{PathInfo, StorePath};
+use crate::walls::Walls;
 
 /// How a path came to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Provenance {
     /// The resolved derivation's hash, where one made the path.
     pub derivation: Option<Digest>,
-    /// False where it was built with `--sandbox=none`.
-    pub sandboxed: bool,
+    /// What it was built behind.
+    pub walls: Walls,
     /// References that were declared rather than found: reference → through which path of the same closure.
     pub declared: Vec<(StorePath, StorePath)>,
 }
@@ -65,7 +66,7 @@ impl Store {
             info: registration.info(),
             provenance: Provenance {
                 derivation: registration.derivation,
-                sandboxed: registration.sandboxed,
+                walls: registration.walls,
                 declared: declared.collect(),
             },
             derivation_json,

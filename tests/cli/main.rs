@@ -79,6 +79,7 @@ mod two_readings;
 mod update;
 mod upkeep;
 mod verify;
+mod walls;
 mod workloads;
 
 // Debian archives that tests make.

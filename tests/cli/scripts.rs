@@ -185,7 +185,10 @@ fn scripts_are_told_of_one_by_one() {
     place.write("layerize.toml", &spec.concat());
     place.run(&["lock"]).success();
     let unwalled = place.run(&["build", "told", "--sandbox=none"]).exits(2);
-    unwalled.says(&["maintainer scripts run in the sandbox only", "`configure = false`"]);
+    unwalled.says(&[
+        "maintainer scripts run in namespaces only, not behind `none`",
+        "`configure = false`",
+    ]);
     let documents = ["--sbom", "spdx,cyclonedx", "--provenance"];
     let build = [&["build", "--locked", "told"][..], &documents].concat();
     place

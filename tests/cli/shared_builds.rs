@@ -378,9 +378,9 @@ fn wrong_statements() -> Vec<Attack> {
         ),
         (
             "other rules",
-            "it follows format 2",
+            "it follows format 3",
             Box::new(|cache| {
-                cache.forge(&|config, _| config["format"] = json!(2));
+                cache.forge(&|config, _| config["format"] = json!(3));
             }),
         ),
         (
@@ -392,9 +392,28 @@ fn wrong_statements() -> Vec<Attack> {
         ),
         (
             "no walls",
-            "it was built without a sandbox",
+            "it was built behind `none`, which is less than `chroot`",
             Box::new(|cache| {
-                cache.forge(&|config, _| output(config)["built"]["sandboxed"] = json!(false));
+                cache.forge(&|config, _| output(config)["built"]["walls"] = json!("none"));
+            }),
+        ),
+        (
+            "no walls, as older versions said it",
+            "it was built behind `none`, which is less than `chroot`",
+            Box::new(|cache| {
+                cache.forge(&|config, _| {
+                    let built = output(config)["built"].as_object_mut().unwrap();
+                    built.remove("walls");
+                    built.insert("sandboxed".to_owned(), json!(false));
+                    config["format"] = json!(1);
+                });
+            }),
+        ),
+        (
+            "walls that nobody knows",
+            "`moat` names no walls",
+            Box::new(|cache| {
+                cache.forge(&|config, _| output(config)["built"]["walls"] = json!("moat"));
             }),
         ),
     ]

@@ -78,6 +78,7 @@ fn hello_is_built_loaded_run_and_rebuilt_from_nothing_but_its_records() {
     the_closure_holds_libc_and_no_compiler(&place);
     place.run(&["check", "--locked"]).success();
     nothing_changed_opens_no_store_path(&place, &line);
+    crate::walls::containers_build_the_same(&place, &line);
 }
 
 fn the_closure_holds_libc_and_no_compiler(place: &Place) {

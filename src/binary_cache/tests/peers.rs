@@ -4,6 +4,7 @@ use std::process::Command;
 
 use super::*;
 use crate::nar::oracle::Nix;
+use crate::walls::Walls;
 
 /// Nix with the options that the command `nix` wants, on its own store of `/nix/store`.
 struct Peer {
@@ -203,7 +204,7 @@ fn output_that_refers_to_itself(store: &Store, other: &StorePath) -> PathInfo {
         declare: &|_| Vec::new(),
         derivation: None,
         policy: &crate::store::ANY_REFERENCE,
-        sandboxed: true,
+        walls: Walls::Namespaces,
     };
     match store.add_rewritten(&output, &scratch).unwrap() {
         crate::store::Rewritten::Registered(info) => info,

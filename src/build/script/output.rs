@@ -6,15 +6,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{NAMES_SHOWN, PreparedScript, ScriptStep};
+use crate::build::BuildError;
 use crate::build::error::Reason;
 use crate::build::fixup::{self, Missing, Places};
 use crate::build::link::{self, Linkage};
-use crate::build::{BuildError, SandboxMode};
 use crate::event::Event;
 use crate::fsio::{IoContext, normalize, sorted_names};
 use crate::sandbox::Outcome;
 use crate::store::{Declare, NewOutput};
 use crate::store_path::{StoreDir, StorePath};
+use crate::walls::Walls;
 
 impl ScriptStep<'_> {
     /// What is wrong with how the script ended and with what it left; `None`: nothing.
@@ -28,7 +29,7 @@ impl ScriptStep<'_> {
             Outcome::Exceeded(bound) => return Ok(Some(Reason::Exceeded(bound, self.options.bounds))),
             Outcome::Cancelled => return Err(BuildError::Cancelled),
         }
-        if self.options.sandbox == SandboxMode::Namespaces {
+        if self.walls != Walls::None {
             let mut others = sorted_names(&prepared.store)?;
             others.retain(|name| *name != out && !is_visible(name, &prepared.visible));
             if !others.is_empty() {
@@ -102,7 +103,8 @@ impl ScriptStep<'_> {
             declare,
             derivation: Some(self.digest),
             policy: &prepared.policy,
-            sandboxed: self.options.sandbox == SandboxMode::Namespaces && prepared.at.is_none(),
+            // What stands between a builder and the script is not known here.
+            walls: if prepared.at.is_some() { Walls::None } else { self.walls },
         }
     }
 

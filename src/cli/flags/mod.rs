@@ -16,7 +16,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 
 use crate::binary_cache::NixPublicKey;
-use crate::build::{Bounds, SandboxMode};
+use crate::build::Bounds;
 use crate::oci::{Compression, LayerLimit, LayerStrategy, Platform, Port, PortError, TarProfile};
 use crate::project::{BuilderChoice, CacheOptions, Description, ImageOptions, KeepExtent, WorkOptions, permissions};
 use crate::spec::parse_size;
@@ -24,6 +24,7 @@ use crate::transport::registry::ConfigError;
 use crate::transport::registry::config::check_host;
 
 use crate::cli::error::{self, advised};
+use crate::walls::{Walls, WallsError};
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -100,9 +101,13 @@ pub struct BuildFlags {
     /// Directory, file: or http: address with Debian packages, tried before the machine's apt; repeatable
     #[arg(long, value_name = "MIRROR")]
     pub mirror: Vec<String>,
-    /// How scripts are run
-    #[arg(long, value_enum, default_value = "namespaces", value_name = "HOW")]
-    pub sandbox: SandboxFlag,
+    /// What scripts run behind: auto, namespaces, chroot or none; auto is the strongest that can be had [default: auto]
+    #[arg(long, value_parser = parse_sandbox, value_name = "WALLS")]
+    pub sandbox: Option<SandboxFlag>,
+    /// Fail where scripts would run behind less: namespaces, chroot or none; machine and spec may require more with `[build]
+    /// require` [default: chroot]
+    #[arg(long, value_parser = value::<Walls>, value_name = "WALLS")]
+    pub require_sandbox: Option<Walls>,
     /// Builder that runs scripts, a server of the Remote Execution API: grpc://HOST:PORT[/INSTANCE], grpcs://… or a name of the
     /// configuration
     #[arg(long, value_name = "BUILDER", conflicts_with = "offline")]
@@ -192,14 +197,15 @@ impl InputsFlags {
     }
 }
 
-/// How scripts are run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum SandboxFlag {
-    /// In namespaces of their own, without network
-    #[default]
-    Namespaces,
-    /// Directly on the machine; this is recorded in the store
-    None,
+/// What scripts run behind; `None`: the strongest walls that can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SandboxFlag(Option<Walls>);
+
+fn parse_sandbox(text: &str) -> Result<SandboxFlag, WallsError> {
+    match text {
+        "auto" => Ok(SandboxFlag(None)),
+        text => Ok(SandboxFlag(Some(text.parse()?))),
+    }
 }
 
 impl BuildFlags {
@@ -214,6 +220,7 @@ impl BuildFlags {
             builder,
             builder_fallback,
             no_builder,
+            require_sandbox,
             jobs,
             cores,
             max_memory,
@@ -233,10 +240,8 @@ impl BuildFlags {
             inputs_from,
             places: Vec::new(),
             mirrors: mirror,
-            sandbox: match sandbox {
-                SandboxFlag::Namespaces => SandboxMode::Namespaces,
-                SandboxFlag::None => SandboxMode::None,
-            },
+            sandbox: sandbox.and_then(|SandboxFlag(walls)| walls),
+            require: require_sandbox,
             builder: BuilderChoice {
                 at: builder,
                 falls_back: builder_fallback,

@@ -239,7 +239,7 @@ fn info_json(details: &PathDetails) -> serde_json::Value {
         "selfReference": details.info.self_reference,
         "evidence": evidence,
         "derivation": details.provenance.derivation,
-        "sandboxed": details.provenance.sandboxed,
+        "walls": details.provenance.walls,
     })
 }
 
@@ -254,9 +254,7 @@ fn info_text(store: &Store, details: &PathDetails) -> String {
     ];
     if let Some(derivation) = &details.provenance.derivation {
         lines.push(format!("  derivation  {derivation}"));
-        if !details.provenance.sandboxed {
-            lines.push("  sandbox     none: built with --sandbox=none".to_owned());
-        }
+        lines.push(format!("  walls       {}", details.provenance.walls));
     }
     for (path, evidence) in &details.evidence {
         let because = match evidence {

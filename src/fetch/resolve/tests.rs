@@ -51,7 +51,7 @@ fn workspace(sources: &[(&str, String, Option<Digest>)]) -> Workspace {
         images: BTreeMap::new(),
         debian: Debian::default(),
         inputs: Inputs::default(),
-        build: crate::spec::BuildBounds::default(),
+        build: crate::spec::BuildSettings::default(),
     }
 }
 

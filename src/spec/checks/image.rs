@@ -7,6 +7,7 @@ use crate::oci::{
     Compression, LayerStrategy, ParseCompressionError, Platform, Port, StopSignal, StopSignalError, TarProfile,
 };
 use crate::spec::Join;
+use crate::walls::Walls;
 
 /// A platform that Debian has an architecture for.
 pub(in super::super) fn platform(text: &str) -> Check<Platform> {
@@ -201,6 +202,11 @@ pub(in super::super) fn strategy(text: &str) -> Check<LayerStrategy> {
 /// The name of a tar profile.
 pub(in super::super) fn tar_profile(text: &str) -> Check<TarProfile> {
     one_of(text, &TarProfile::NAMES, "unknown tar profile")
+}
+
+/// The name of walls.
+pub(in super::super) fn walls(text: &str) -> Check<Walls> {
+    one_of(text, &Walls::NAMES, "no walls")
 }
 
 /// A value whose texts are these few.

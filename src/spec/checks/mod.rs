@@ -11,7 +11,7 @@ mod image;
 
 pub(super) use image::{
     base_image, compression, file_path, image_name, join, mode, pattern, platform, ports, signal, strategy, tag,
-    tar_profile, time_zone, timestamp, user_name,
+    tar_profile, time_zone, timestamp, user_name, walls,
 };
 
 /// What is wrong with a text.

@@ -12,9 +12,15 @@ use crate::store::evidence::{Evidence, Place, PlaceKind};
 use crate::store::import::Attestation;
 use crate::store_path::StorePath;
 
-/// What [`PathRow::read`] takes.
-pub(super) const PATH_COLUMNS: &str =
-    "id, path, nar_hash, nar_size, addressing, address_hash, derivation, sandboxed, unscanned";
+/// What [`PathRow::read`] takes, of a database with this schema: one that cannot be written to may still have an older one.
+pub(super) const fn path_columns(schema: i64) -> &'static str {
+    match schema {
+        ..4 => {
+            "id, path, nar_hash, nar_size, addressing, address_hash, derivation, iif(sandboxed, 'namespaces', 'none'), unscanned"
+        }
+        _ => "id, path, nar_hash, nar_size, addressing, address_hash, derivation, walls, unscanned",
+    }
+}
 
 /// A row of `path`, not yet understood.
 pub(super) struct PathRow {
@@ -25,12 +31,12 @@ pub(super) struct PathRow {
     pub(super) addressing: String,
     pub(super) address_hash: Option<[u8; 32]>,
     pub(super) derivation: Option<[u8; 32]>,
-    pub(super) sandboxed: bool,
+    pub(super) walls: String,
     pub(super) unscanned: String,
 }
 
 impl PathRow {
-    /// Takes [`PATH_COLUMNS`].
+    /// Takes [`path_columns`].
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             id: row.get(0)?,
@@ -40,7 +46,7 @@ impl PathRow {
             addressing: row.get(4)?,
             address_hash: row.get(5)?,
             derivation: row.get(6)?,
-            sandboxed: row.get(7)?,
+            walls: row.get(7)?,
             unscanned: row.get(8)?,
         })
     }
@@ -59,12 +65,13 @@ impl PathRow {
         };
         let unscanned = serde_json::from_str(&self.unscanned)
             .map_err(|_| format!("its list of files of `{path}` that were not scanned is not a list"))?;
+        let walls = self.walls.parse().map_err(|error| format!("of `{path}`: {error}"))?;
         Ok(Registration {
             nar_hash: Digest::from_bytes(self.nar_hash),
             nar_size: self.nar_size.cast_unsigned(),
             addressing,
             derivation: self.derivation.map(Digest::from_bytes),
-            sandboxed: self.sandboxed,
+            walls,
             references: BTreeMap::new(),
             unscanned,
             path,

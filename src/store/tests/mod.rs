@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use super::*;
+use crate::walls::Walls;
 
 mod collection;
 mod crash;
@@ -71,7 +72,7 @@ impl Scene {
             declare: &|_| Vec::new(),
             derivation: None,
             policy: &crate::store::ANY_REFERENCE,
-            sandboxed: true,
+            walls: Walls::Namespaces,
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixListener;
 
 use super::*;
+use crate::walls::Walls;
 
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o7777
@@ -110,7 +111,7 @@ fn what_has_no_archive_is_refused_and_nothing_registered() {
             declare: &|_| Vec::new(),
             derivation: None,
             policy: &crate::store::ANY_REFERENCE,
-            sandboxed: true,
+            walls: Walls::Namespaces,
         })
         .unwrap_err();
     assert!(matches!(&error, StoreError::Tree(_)));

@@ -2,6 +2,7 @@
 
 use super::crash::Mounted;
 use super::*;
+use crate::walls::Walls;
 
 fn database(store: &Path) -> rusqlite::Connection {
     rusqlite::Connection::open(store.join("db/db.sqlite")).unwrap()
@@ -18,7 +19,14 @@ fn a_newer_schema_is_refused() {
         .execute_batch("PRAGMA user_version = 99")
         .unwrap();
     let error = open_error(scene.store.dir());
-    assert!(matches!(error, StoreError::NewerSchema { found: 99, .. }));
+    assert!(matches!(
+        error,
+        StoreError::NewerSchema {
+            found: 99,
+            known: 4,
+            ..
+        }
+    ));
     assert!(error.help().unwrap().contains("newer layerize"));
 }
 
@@ -158,7 +166,7 @@ fn realisations_keep_their_derivation() {
         declare: &|_| Vec::new(),
         derivation: Some(derivation),
         policy: &crate::store::ANY_REFERENCE,
-        sandboxed: true,
+        walls: Walls::Namespaces,
     };
     let info = scene.store.add_output(&output).unwrap();
     assert_eq!(scene.store.realisation(&derivation).unwrap(), None);
@@ -192,6 +200,73 @@ fn a_file_with_another_hash_is_refused() {
     assert_eq!(scene.debris(), Vec::<String>::new());
 }
 
+/// Makes a store one of the third schema, with everything in it built without a sandbox.
+const THIRD: &str = "
+ALTER TABLE path ADD COLUMN sandboxed INTEGER NOT NULL DEFAULT 0 CHECK (sandboxed IN (0, 1));
+ALTER TABLE path DROP COLUMN walls;
+PRAGMA user_version = 3;
+";
+
+#[test]
+fn walls_are_kept_and_those_of_older_stores_are_understood() {
+    let scene = Scene::new();
+    let walls = |store: &Store, path: &StorePath| store.info_full(path).unwrap().unwrap().provenance.walls;
+    let made: Vec<(StorePath, Walls)> = (Walls::LADDER.into_iter())
+        .map(|walls| {
+            let staging = scene.store.stage().unwrap();
+            let tree = staging.path().join("out");
+            fs::write(&tree, walls.name()).unwrap();
+            let output = NewOutput {
+                name: walls.name(),
+                tree: &tree,
+                candidates: &BTreeSet::new(),
+                declare: &|_| Vec::new(),
+                derivation: None,
+                policy: &crate::store::ANY_REFERENCE,
+                walls,
+            };
+            (scene.store.add_output(&output).unwrap().path, walls)
+        })
+        .collect();
+    for (path, expected) in &made {
+        assert_eq!(walls(&scene.store, path), *expected);
+    }
+    let dir = scene.store.dir().to_owned();
+    drop(scene.store);
+    let database = rusqlite::Connection::open(dir.join("db/db.sqlite")).unwrap();
+    let set = |path: &StorePath, walls: &str| {
+        let set = "UPDATE path SET sandboxed = ?2 WHERE path = ?1";
+        database.execute(set, (path.to_string(), walls != "none")).unwrap();
+    };
+    database.execute_batch(THIRD).unwrap();
+    for (path, walls) in &made {
+        set(path, walls.name());
+    }
+    drop(database);
+    // Where nothing can be written it stays what it is.
+    let read_only = crate::store::database::Database::open_read_only(&dir).unwrap();
+    for (path, expected) in &made {
+        let understood = read_only.registration(path).unwrap().unwrap().1.walls;
+        let kept = if *expected == Walls::None {
+            Walls::None
+        } else {
+            Walls::Namespaces
+        };
+        assert_eq!(understood, kept, "{expected}");
+    }
+    drop(read_only);
+    let store = Store::open(&dir).unwrap();
+    for (path, expected) in &made {
+        let kept = if *expected == Walls::None {
+            Walls::None
+        } else {
+            Walls::Namespaces
+        };
+        assert_eq!(walls(&store, path), kept);
+    }
+    assert_eq!(store.verify(true).unwrap(), []);
+}
+
 #[test]
 fn a_store_of_the_first_schema_is_upgraded() {
     let scene = Scene::new();
@@ -200,11 +275,14 @@ fn a_store_of_the_first_schema_is_upgraded() {
     let info = scene.store.add_tree("file", &file).unwrap();
     let dir = scene.store.dir().to_owned();
     drop(scene.store);
-    let database = rusqlite::Connection::open(dir.join("db/db.sqlite")).unwrap();
-    let older =
-        "DROP TABLE signature; DROP TABLE attestation; DROP TABLE use; DROP TABLE root; PRAGMA user_version = 1";
-    database.execute_batch(older).unwrap();
-    drop(database);
+    rusqlite::Connection::open(dir.join("db/db.sqlite"))
+        .and_then(|database| {
+            database.execute_batch(THIRD)?;
+            database.execute_batch(
+                "DROP TABLE signature; DROP TABLE attestation; DROP TABLE use; DROP TABLE root; PRAGMA user_version = 1",
+            )
+        })
+        .unwrap();
     let store = Store::open(&dir).unwrap();
     // Nobody knows when what is in it was used: that counts from now on.
     let hour = std::time::Duration::from_secs(3600);

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::*;
+use crate::walls::Walls;
 
 const STORE: &str = "LAYERIZE_TEST_STORE";
 const TASK: &str = "LAYERIZE_TEST_TASK";
@@ -67,7 +68,7 @@ fn work(dir: &Path, round: u64) {
             declare: &|_| Vec::new(),
             derivation: None,
             policy: &crate::store::ANY_REFERENCE,
-            sandboxed: true,
+            walls: Walls::Namespaces,
         };
         match store.add_rewritten(&output, &scratch).unwrap() {
             Rewritten::Registered(info) => info.path,

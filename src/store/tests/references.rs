@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::*;
+use crate::walls::Walls;
 
 const SCRATCH: &str = "0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-self";
 
@@ -67,7 +68,7 @@ fn declared_references_are_part_of_the_path() {
             declare,
             derivation: Some(Digest::of(b"d")),
             policy: &crate::store::ANY_REFERENCE,
-            sandboxed: false,
+            walls: Walls::None,
         };
         scene.store.add_output(&output)
     };
@@ -82,7 +83,7 @@ fn declared_references_are_part_of_the_path() {
     let details = scene.store.info_full(&more.path).unwrap().unwrap();
     let expected = Provenance {
         derivation: Some(Digest::of(b"d")),
-        sandboxed: false,
+        walls: Walls::None,
         declared: vec![(declared.clone(), found.clone())],
     };
     assert_eq!(details.provenance, expected, "what was found stays found");
