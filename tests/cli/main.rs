@@ -13,6 +13,7 @@ mod build_cache;
 mod capabilities;
 mod certificates;
 mod check;
+mod ci;
 mod completions;
 mod configure;
 mod containers;
