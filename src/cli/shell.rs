@@ -108,7 +108,7 @@ fn enter(
         return Err(advised("a build is entered one at a time", "name one package"));
     };
     let options = args.flags.options();
-    project.make_lock_current(&options, &context.environment)?;
+    project.make_lock_current(LockScope::Builds, &options, &context.environment)?;
     let terminal = ["TERM", "COLORTERM"].into_iter();
     let terminal = terminal
         .filter_map(|name| Some((name.to_owned(), context::text_variable(name)?)))

@@ -47,10 +47,10 @@ pub use lock::{
     LockedGit, LockedNix, LockedPython, LockedTree, LockedUrl,
 };
 pub use needs::{
-    GLIBC_DEB, LockScope, UTF8_DEB, ZONE_DEB, base_debs, build_debs, certificate_debs, contents_debs, deb_sets, deb_sources,
-    debs,
-    debug_files, debug_sets, git_sources, linked_packages, locale_debs, lock_is_current, locked_sets, nix_contents,
-    root_debs, runs_scripts, shell_debs, tool_debs, unpinned_urls, utf8_debs, wants_authorities, wants_scripts,
+    GLIBC_DEB, LockScope, UTF8_DEB, ZONE_DEB, base_debs, build_debs, certificate_debs, contents_debs, deb_sets,
+    deb_sources, debs, debug_files, debug_sets, git_sources, linked_packages, locale_debs, lock_is_current,
+    locked_sets, nix_contents, root_debs, runs_scripts, shell_debs, tool_debs, unpinned_urls, utf8_debs,
+    wants_authorities, wants_scripts,
 };
 pub(crate) use needs::{machine, package_names};
 pub use schema::schema;

@@ -327,8 +327,8 @@ fn wrong_records(stranger: SecretKey) -> Vec<Attack> {
         ),
         (
             "other rules",
-            "it follows format 2",
-            Box::new(|cache| cache.forge(&|entry| entry["format"] = json!(2))),
+            "it follows format 99",
+            Box::new(|cache| cache.forge(&|entry| entry["format"] = json!(99))),
         ),
         (
             "a key that is unknown",
@@ -337,9 +337,15 @@ fn wrong_records(stranger: SecretKey) -> Vec<Attack> {
         ),
         (
             "no walls",
-            "it was built without a sandbox",
-            Box::new(|cache| cache.forge(&|entry| output(entry)["built"]["sandboxed"] = json!(false))),
+            "it was built behind `none`, which is less than `chroot`",
+            Box::new(|cache| cache.forge(&|entry| output(entry)["built"]["walls"] = json!("none"))),
         ),
+    ]
+}
+
+/// What records say of paths, and records that are not whole.
+fn wrong_members() -> Vec<Attack> {
+    vec![
         (
             "a closure with a gap",
             "it says nothing of",
@@ -437,6 +443,12 @@ fn wrong_archives() -> Vec<Attack> {
             "no cache has",
             Box::new(|cache| fs::remove_file(cache.narinfo()).unwrap()),
         ),
+    ]
+}
+
+/// Archives that are not what their narinfos say.
+fn damaged_archives() -> Vec<Attack> {
+    vec![
         (
             "an archive that is gone",
             "nothing was found at",
@@ -480,7 +492,12 @@ fn a_record_that_is_not_right_is_refused_and_the_step_is_built() {
     let stranger = SecretKey::generate("ci-1").unwrap();
     let reader = builder.place.elsewhere();
     reader.lock_base();
-    let attacks = [wrong_records(stranger), wrong_archives()];
+    let attacks = [
+        wrong_records(stranger),
+        wrong_members(),
+        wrong_archives(),
+        damaged_archives(),
+    ];
     for (number, (what, words, attack)) in attacks.into_iter().flatten().enumerate() {
         // Another output each time, which the reader does not have.
         let spec = SPEC.replace("data of", &format!("data {number} of"));

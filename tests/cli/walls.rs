@@ -50,12 +50,10 @@ fn what_is_built_is_the_same_behind_all_walls_and_they_are_recorded() {
     let path = path_of(&other, "-thing");
     let told = other.run(&["store", "info", &path]).success().stdout;
     assert!(told.contains("  walls       chroot\n"), "{told}");
-    let provenance = fs::read_dir(&other.project).unwrap();
-    let provenance = provenance.map(|entry| entry.unwrap().path());
-    let file = provenance
-        .into_iter()
-        .find(|path| path.display().to_string().contains("provenance"));
-    let statement: Value = serde_json::from_slice(&fs::read(file.unwrap()).unwrap()).unwrap();
+    let names = layerize::fsio::sorted_names(&other.project).unwrap();
+    let name = names.iter().find(|name| name.to_string_lossy().contains("provenance"));
+    let statement = fs::read(other.project.join(name.unwrap())).unwrap();
+    let statement: Value = serde_json::from_slice(&statement).unwrap();
     let subjects = statement["subject"].as_array().unwrap();
     let subject = subjects
         .iter()

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{BuildError, BuildOptions, FAILED_CHARS, PreparedScript, SandboxMode, ScriptStep};
+use super::{BuildError, BuildOptions, FAILED_CHARS, PreparedScript, ScriptStep};
 use crate::build::runner::{self, failed_command};
 use crate::build::shell::Task;
 use crate::derive::{Action, BuildPlan, Input};
@@ -17,6 +17,7 @@ use crate::fsio::{IoContext, sorted_names};
 use crate::sandbox::Outcome;
 use crate::store::Store;
 use crate::store_path::StorePath;
+use crate::walls::Walls;
 
 /// The shell's start file, relative to the root.
 const START: &str = "usr/libexec/layerize/enter";
@@ -55,7 +56,8 @@ pub fn enter(
     let Some((derivation, Action::Script(script))) = step.map(|step| (step, &step.action)) else {
         return Err(BuildError::NoScript);
     };
-    if build.sandbox == SandboxMode::None {
+    let walls = build.choose_walls(store, reporter)?;
+    if walls != Walls::Namespaces {
         return Err(BuildError::NeedsSandbox {
             label: derivation.label.clone(),
         });
@@ -69,6 +71,7 @@ pub fn enter(
         digest: Digest::of(derivation.label.as_bytes()),
         paths,
         variations: &BTreeSet::new(),
+        walls,
     };
     step.enter(options)
 }

@@ -199,10 +199,8 @@ pub fn shell(store: &Store, parts: &[ShellPart], options: &ShellOptions) -> Resu
         bind_below(&mut binds, fixups, file, file, false)?;
     }
     let mut views = Vec::new();
-    for (number, activation) in merged.activations.iter().enumerate() {
-        if activation.views.is_empty() {
-            continue;
-        }
+    let viewed = merged.activations.iter().enumerate();
+    for (number, activation) in viewed.filter(|(_, activation)| !activation.views.is_empty()) {
         add_bind(&mut binds, fixups, &activation.source)?;
         let made = Views::make(
             &activation.source,
