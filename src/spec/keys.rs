@@ -3,14 +3,16 @@
 //! Invariant: the parser and the published JSON Schema both read these tables, so neither knows a key that
 //! the other does not.
 
+mod layers;
 mod package;
 
-use crate::oci::{LayerLimit, LayerStrategy, Platform, TarProfile};
+use crate::oci::Platform;
 
 use super::types::Join;
 use crate::walls::Walls;
-use Shape::{Any, Choice, Count, Flag, Many, Map, Probability, Table, Text};
+use Shape::{Any, Choice, Count, Flag, Many, Map, Table, Text};
 
+pub(super) use layers::LAYERS;
 pub(super) use package::{
     CACHE, GO, LANGUAGES, NODE, NODE_OMIT, PACKAGE, PYTHON, RUST, SOURCE_DEBIAN, SOURCE_GIT, SOURCE_PATH, SOURCE_URL,
 };
@@ -551,51 +553,6 @@ pub(super) const USER: &[Key] = &[
         &["home-dir"],
     ),
     key("shell", Text, "Login shell, absolute (default `/sbin/nologin`)."),
-];
-
-/// `layers = { … }`.
-pub(super) const LAYERS: &[Key] = &[
-    key(
-        "strategy",
-        Choice(&LayerStrategy::NAMES),
-        "How paths are grouped (default `churn`).",
-    ),
-    also(
-        key(
-            "max",
-            Count(1, LayerLimit::MAX.get() as i64),
-            "Most layers the image may have (default 100; more than 125 only with `beyond-docker`).",
-        ),
-        &["max-layers", "limit"],
-    ),
-    key(
-        "beyond-docker",
-        Flag,
-        "Whether the image may have more layers than Docker loads (125).",
-    ),
-    key(
-        "groups",
-        Many(&TEXTS),
-        "Groups of package names that stand together in a layer of their own.",
-    ),
-    key(
-        "weights",
-        Map(&Probability),
-        "Probability that an update changes a package, by name.",
-    ),
-    key(
-        "plan",
-        Text,
-        "File that keeps the plan from release to release, or a plan written by hand, relative to this file.",
-    ),
-    also(
-        key(
-            "tar-profile",
-            Choice(&TarProfile::NAMES),
-            "Match another tool's tar bytes (default `layerize`).",
-        ),
-        &["tar", "profile"],
-    ),
 ];
 
 #[cfg(test)]

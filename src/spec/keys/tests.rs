@@ -1,6 +1,7 @@
 //! What the tables of keys promise each other and the schema.
 
 use super::*;
+use crate::oci::LayerLimit;
 
 /// Every table with its keys.
 fn tables() -> Vec<&'static [Key]> {
@@ -12,7 +13,7 @@ fn tables() -> Vec<&'static [Key]> {
             }
             Many(inner) | Map(inner) => walk(inner, found),
             Any(shapes) => shapes.iter().for_each(|shape| walk(shape, found)),
-            Text | Flag | Count(..) | Probability | Choice(_) => {}
+            Text | Flag | Count(..) | Shape::Probability | Choice(_) => {}
         }
     }
     let mut found = vec![ROOT];
