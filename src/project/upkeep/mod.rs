@@ -2,7 +2,7 @@
 //! together.
 //!
 //! Invariant: what roots need, what running processes use and what the command that is running used stays, whatever the
-//! bounds; of the rest goes what was used longest ago, [one before the other](victims). Each step is bounded, and whoever is
+//! bounds; of the rest goes what was used longest ago, one before the other (`victims`). Each step is bounded, and whoever is
 //! killed in one leaves nothing but work for the next. One process at a time is at it.
 
 mod background;
