@@ -37,6 +37,8 @@ pub struct Asked {
 pub struct Offer {
     /// Where it is, for messages.
     pub place: String,
+    /// Whether somebody whom the user trusts has signed it; else it is taken on nobody's word.
+    pub vouched: bool,
     /// What the step made.
     pub output: StorePath,
     /// The output's closure, itself included.
@@ -131,7 +133,11 @@ impl Taking<'_> {
             self.fetch(member, built, derivation)?;
         }
         if let (Some(digest), Some(json)) = (&derivation, &built.derivation) {
+            let known = self.store.known_output(digest)?.is_some() && !self.store.is_unvouched(digest)?;
             self.store.record_realisation(digest, json, path)?;
+            if !self.offer.vouched && !known {
+                self.store.note_unvouched(digest, path)?;
+            }
         }
         if let Some(plan_key) = &member.plan_key {
             self.store.record_planned(plan_key, path)?;

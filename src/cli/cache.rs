@@ -72,10 +72,21 @@ fn named(texts: &[String], context: &Context) -> anyhow::Result<Vec<CachePlace>>
     Ok(places)
 }
 
+/// The entries of a place that is there.
+fn entries(place: &CachePlace) -> anyhow::Result<Vec<CachedEntry>> {
+    if !place.exists() {
+        return Err(advised(
+            format!("there is no shared cache at `{}`", shown(place.name())),
+            "check how the place is written; `--cache-to` makes one with the first build",
+        ));
+    }
+    Ok(place.entries()?)
+}
+
 fn ls(places: &[CachePlace], context: &Context) -> anyhow::Result<Outcome> {
     let mut all = Vec::new();
     for place in places {
-        let entries = place.entries()?;
+        let entries = entries(place)?;
         for entry in &entries {
             tell(entry, context)?;
         }
@@ -96,7 +107,7 @@ fn prune(args: &PruneArgs, context: &Context) -> anyhow::Result<Outcome> {
     let removed: Mutex<Vec<Value>> = Mutex::default();
     let mut kept = 0;
     for place in &places {
-        let entries = place.entries()?;
+        let entries = entries(place)?;
         let is_old = |entry: &CachedEntry| entry.is_unused_since(before, args.undated);
         let (old, young): (Vec<CachedEntry>, Vec<CachedEntry>) = entries.into_iter().partition(is_old);
         let told = |entry: &CachedEntry| {

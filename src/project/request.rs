@@ -25,6 +25,7 @@ use super::image::NamedImage;
 use super::kept::KeptInputs;
 use super::layer_plan;
 use super::options::ImageOptions;
+use super::shared::Built;
 use super::target::{self, Target};
 use super::work::{Work, inputs_of};
 
@@ -107,6 +108,16 @@ pub fn publish(
     // Readers refuse it otherwise.
     if !has_request(&project.workspace.images[name], options) || walls == Walls::None {
         return Ok(());
+    }
+    if caches.signs() {
+        let inputs = inputs_of(&Target::Image(name.clone()), &work.plan);
+        // Who reads the output has been told of the steps.
+        if !Built::new(&work.store, &work.plan, &inputs, &work.paths)?
+            .unvouched()?
+            .is_empty()
+        {
+            return Ok(());
+        }
     }
     let mut recipe = recipe.clone();
     // A kept plan is found in its file, which has the new one by now.

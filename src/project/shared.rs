@@ -175,10 +175,14 @@ impl Environment<'_> {
         let mut places: Vec<CachePlace> = Vec::new();
         for (texts, dir) in lists {
             for text in texts {
-                let place = CachePlace::parse(text, dir, &self.registries, &self.cache_notes)?;
-                if places.iter().all(|other| other.name() != place.name()) {
-                    places.push(place);
+                let mut place = CachePlace::parse(text, dir, &self.registries, &self.cache_notes)?;
+                if places.iter().any(|other| other.is_same(&place)) {
+                    continue;
                 }
+                if places.iter().any(|other| other.name() == place.name()) {
+                    place.name_in_full();
+                }
+                places.push(place);
             }
         }
         Ok(places)
@@ -248,6 +252,11 @@ impl Caches {
         }
     }
 
+    /// Whether what is kept is signed.
+    pub fn signs(&self) -> bool {
+        !self.signers.keys.is_empty()
+    }
+
     /// Whether what was built goes anywhere.
     pub fn is_written(&self) -> bool {
         !self.to.is_empty()
@@ -259,7 +268,16 @@ impl Caches {
         if self.to.is_empty() {
             return Ok(());
         }
-        let steps = built.steps()?;
+        let mut steps = built.steps()?;
+        if self.signs() {
+            let unvouched = built.unvouched()?;
+            steps.retain(|step| !unvouched.contains(&step.id));
+            if let Some(first) = unvouched.first() {
+                reporter.report(Event::Warning {
+                    text: unvouched_text(&built.plan.steps[*first].label, unvouched.len()),
+                });
+            }
+        }
         for place in &self.to {
             if !place.answers() {
                 let text = format!(
@@ -356,6 +374,18 @@ impl Caches {
     }
 }
 
+/// Why steps are not kept although there is a key to sign them with.
+fn unvouched_text(label: &str, count: usize) -> String {
+    let others = match count {
+        1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    format!(
+        "`{label}`{others} cannot be signed and is not kept: it was taken from a shared cache that nobody signed, or built of \
+         that (build it in a store that never read with `--cache-unsigned`)"
+    )
+}
+
 fn tell_not_renewed(place: &CachePlace, error: &SharedCacheError, reporter: &dyn Reporter) {
     let text = format!(
         "entries of `{}` that are in use keep their old dates: {}",
@@ -445,6 +475,32 @@ impl<'a> Built<'a> {
             }
         }
         Ok(steps)
+    }
+
+    /// The steps whose outputs rest on what was taken on nobody's word: their own, or one that they were built of.
+    pub fn unvouched(&self) -> Result<BTreeSet<StepId>, ProjectError> {
+        let mut found = BTreeSet::new();
+        // A step comes after those that it needs.
+        for &id in &self.reached {
+            let step = &self.plan.steps[id];
+            let is_input = |input: &&Input| matches!(input, Input::Step(id) if found.contains(id));
+            if step.inputs().iter().any(is_input) || (step.is_built() && self.is_unvouched(id)?) {
+                found.insert(id);
+            }
+        }
+        Ok(found)
+    }
+
+    fn is_unvouched(&self, id: StepId) -> Result<bool, ProjectError> {
+        let Some(output) = self.store.known_output(&self.plan_keys[id])? else {
+            return Ok(false);
+        };
+        let details = self.store.info_full(&output)?;
+        let derivation = details.and_then(|details| details.derivation_json);
+        match derivation {
+            Some(json) => Ok(self.store.is_unvouched(&Digest::of(json.as_bytes()))?),
+            None => Ok(false),
+        }
     }
 
     /// A step's output with all that it refers to; `None` where something of that is gone.

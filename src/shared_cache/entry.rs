@@ -170,6 +170,7 @@ impl Entry {
         }
         Ok(Offer {
             place: place.to_owned(),
+            vouched: false,
             output: entry.output,
             members,
         })

@@ -11,7 +11,6 @@ use super::write::Signers;
 use super::{SharedCache, age, image_tag};
 use crate::digest::Digest;
 use crate::event::Reporter;
-use crate::fsio::with_causes;
 use crate::image::{Image, ImageIndex, Listed};
 use crate::oci::{Document, Index, Raw};
 use crate::transport::{self, Content, ReadOptions, Source};
@@ -34,7 +33,7 @@ impl SharedCache {
                 Ok(None) => {}
                 Err(error) => {
                     place.note(&error);
-                    place.warn(format!("the image is made here: {}", with_causes(&error)), reporter);
+                    place.warn("the image is made here:", &error, reporter);
                 }
             }
         }

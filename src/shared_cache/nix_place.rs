@@ -73,6 +73,12 @@ impl Record {
         trust.check(&Statement::Build(&digest), &self.annotations)
     }
 
+    /// Whether one of the trusted keys has signed it.
+    pub(super) fn check_signed(&self, trust: &CacheTrust) -> Result<(), String> {
+        let digest = Digest::of(&self.entry.bytes());
+        trust.check_signed(&Statement::Build(&digest), &self.annotations)
+    }
+
     fn parse(text: &[u8]) -> Result<Self, String> {
         parse_json(text).map_err(|error| crate::fsio::with_causes(&error))
     }

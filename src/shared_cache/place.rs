@@ -11,6 +11,7 @@ use super::error::SharedCacheError;
 use super::nix_place::NixPlace;
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
+use crate::fsio::with_causes;
 use crate::oci::{Document, Manifest, Raw, Reference};
 use crate::transport::read::LayoutBlobs;
 use crate::transport::registry::{PushOptions, RegistryConfig, RegistrySink, Remote};
@@ -20,17 +21,20 @@ use crate::transport::{Layout, Location, Sink, TransportError};
 #[derive(Debug, Clone)]
 pub struct CachePlace {
     name: String,
+    /// Where it is, however it is written.
+    key: String,
     pub(super) kind: PlaceKind,
     notes: PlaceNotes,
 }
 
-/// What a command has found out about places, by their names.
+/// What a command has found out about places, by where they are.
 #[derive(Debug, Clone, Default)]
 pub struct PlaceNotes(Arc<Mutex<Notes>>);
 
 #[derive(Debug, Default)]
 struct Notes {
-    /// Places that failed: they are not asked again, as each question would take as long as the first one did.
+    /// Places that failed, and hosts of registries: they are not asked again, as each question would take as long as the
+    /// first one did.
     failed: BTreeSet<String>,
     /// Entries whose content is not what they say, by their keys: who writes them writes them anew.
     damaged: BTreeSet<(String, Digest)>,
@@ -75,16 +79,41 @@ impl CachePlace {
             Some(place) => PlaceKind::Nix(place),
             None => PlaceKind::Oci(OciPlace::parse(text, dir, registries)?),
         };
+        let key = match &kind {
+            PlaceKind::Oci(oci) => oci.location.to_string(),
+            PlaceKind::Nix(nix) => nix
+                .dir()
+                .map_or(text.to_owned(), |dir| format!("file:{}", dir.display())),
+        };
         Ok(Self {
             name: text.to_owned(),
+            key,
             kind,
             notes: notes.clone(),
         })
     }
 
-    /// As the user wrote it.
+    /// As the user wrote it, unless that names two places.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it is the same repository, directory or address.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+
+    /// Calls it by where it is, as another place is written like it: the same relative path, taken from elsewhere.
+    pub fn name_in_full(&mut self) {
+        self.name.clone_from(&self.key);
+    }
+
+    /// False for a layout that nobody has written yet.
+    pub fn exists(&self) -> bool {
+        match &self.kind {
+            PlaceKind::Oci(oci) => oci.exists(),
+            PlaceKind::Nix(nix) => nix.dir().is_none_or(Path::exists),
+        }
     }
 
     /// Whether a network lies before it.
@@ -110,36 +139,60 @@ impl CachePlace {
 
     /// Whether it has not failed so far.
     pub fn answers(&self) -> bool {
-        !self.notes().failed.contains(&self.name)
+        let notes = self.notes();
+        !notes.failed.contains(&self.key) && !self.host().is_some_and(|host| notes.failed.contains(host))
     }
 
-    /// Takes note of a failure: a registry or a binary cache that failed is not asked again.
-    pub fn note(&self, error: &SharedCacheError) {
-        let failed = matches!(
-            error,
-            SharedCacheError::Transport(TransportError::Registry(_)) | SharedCacheError::Nix(_)
-        );
-        if failed {
-            self.notes().failed.insert(self.name.clone());
+    /// The registry's host, where it is in one.
+    fn host(&self) -> Option<&str> {
+        match &self.kind {
+            PlaceKind::Oci(oci) => oci.repository().map(|(host, _)| host),
+            PlaceKind::Nix(_) => None,
         }
+    }
+
+    /// Takes note of a failure: a registry or a binary cache that failed is not asked again, and nothing at a host that
+    /// does not answer.
+    pub fn note(&self, error: &SharedCacheError) {
+        let failed = match (error, self.host()) {
+            (SharedCacheError::Transport(TransportError::Registry(error)), Some(host)) if !error.is_of_repository() => {
+                host.to_owned()
+            }
+            (SharedCacheError::Transport(TransportError::Registry(_)) | SharedCacheError::Nix(_), _) => {
+                self.key.clone()
+            }
+            _ => return,
+        };
+        self.notes().failed.insert(failed);
     }
 
     /// Takes note that what is under a key is not what it says.
     pub fn note_damage(&self, key: &Digest) {
-        self.notes().damaged.insert((self.name.clone(), *key));
+        self.notes().damaged.insert((self.key.clone(), *key));
     }
 
     /// Whether that was found.
     pub(super) fn is_damaged(&self, key: &Digest) -> bool {
-        self.notes().damaged.contains(&(self.name.clone(), *key))
+        self.notes().damaged.contains(&(self.key.clone(), *key))
     }
 
-    /// Warns, of the same thing once.
-    pub(super) fn warn(&self, text: String, reporter: &dyn Reporter) {
-        let is_new = self.notes().told.insert(text.clone());
-        if is_new {
-            reporter.report(Event::Warning { text });
+    /// Warns of what happens because of an error, of the same error once: one mistake may concern many steps.
+    pub(super) fn warn(&self, what: &str, error: &SharedCacheError, reporter: &dyn Reporter) {
+        let reason = match error {
+            SharedCacheError::Refused { place, reason, .. } => format!("its entry in `{place}` is refused: {reason}"),
+            error => with_causes(error),
+        };
+        if !self.notes().told.insert(format!("{} {reason}", self.key)) {
+            return;
         }
+        let mut text = format!("{what} {reason}");
+        if !self.answers() {
+            text.push_str("; it is not asked again");
+        }
+        if let Some(help) = error.help() {
+            text.push_str(&format!(" ({help})"));
+        }
+        reporter.report(Event::Warning { text });
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -187,7 +240,11 @@ impl OciPlace {
             text: text.to_owned(),
             reason: reason.to_owned(),
         };
-        let location: Location = text.parse().map_err(SharedCacheError::Transport)?;
+        let location: Location = match text.parse() {
+            Ok(location) => location,
+            Err(TransportError::Location { reason, .. }) => return Err(wrong(reason)),
+            Err(error) => return Err(error.into()),
+        };
         let location = location.below(dir);
         let kind = match &location {
             Location::Registry(name) => {

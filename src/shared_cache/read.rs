@@ -16,7 +16,7 @@ use crate::build::{Asked, Offer, SharedBuilds};
 use crate::digest::{Digest, VerifyingReader};
 use crate::event::Reporter;
 use crate::fetch;
-use crate::fsio::{IoContext, with_causes};
+use crate::fsio::IoContext;
 use crate::oci::{Manifest, Raw};
 use crate::parallel;
 use crate::store_path::StorePath;
@@ -74,14 +74,7 @@ impl SharedCache {
                     Err(_) if !place.answers() => break,
                     Err(error) => {
                         place.note(&error);
-                        // One manifest has two tags.
-                        let text = match &error {
-                            SharedCacheError::Refused { place, reason, .. } => {
-                                format!("its entry in `{place}` is refused: {reason}")
-                            }
-                            error => with_causes(error),
-                        };
-                        place.warn(format!("`{}` is built here: {text}", asked.label), reporter);
+                        place.warn(&format!("`{}` is built here:", asked.label), &error, reporter);
                         break;
                     }
                 }
@@ -99,7 +92,7 @@ fn read_entry(
     trust: &CacheTrust,
 ) -> Result<Option<Offer>, SharedCacheError> {
     let refused = |reason: String| place.refused(tag, reason);
-    let offer = match &place.kind {
+    let (offer, vouched) = match &place.kind {
         PlaceKind::Oci(oci) => {
             let Some(manifest) = oci.manifest(tag)? else {
                 return Ok(None);
@@ -107,7 +100,8 @@ fn read_entry(
             let digest = believed(&manifest, trust).map_err(refused)?;
             let config = read_config(oci, &digest, manifest.config.size)?;
             let entry = Entry::parse(&config).map_err(refused)?;
-            entry.offer(&Holding::Layers(&manifest), asked, place.name())
+            let vouched = trust.check_signed(&Statement::Build(&digest), &manifest.annotations);
+            (entry.offer(&Holding::Layers(&manifest), asked, place.name()), vouched)
         }
         PlaceKind::Nix(nix) => {
             let Some(record) = nix.record(tag)? else {
@@ -115,10 +109,14 @@ fn read_entry(
             };
             let record = record.map_err(refused)?;
             record.check(trust).map_err(refused)?;
-            record.entry.offer(&Holding::Archives, asked, place.name())
+            let vouched = record.check_signed(trust);
+            (record.entry.offer(&Holding::Archives, asked, place.name()), vouched)
         }
     };
-    let offer = offer.map_err(refused)?;
+    let offer = Offer {
+        vouched: vouched.is_ok(),
+        ..offer.map_err(refused)?
+    };
     let built = offer.members.values().filter_map(|member| member.built.as_ref());
     if let Some(weakest) = built.map(|built| built.walls).min() {
         trust.check_walls(weakest).map_err(refused)?;

@@ -104,7 +104,12 @@ impl CachePlace {
         let trust = signers.trust();
         let believed = match &self.kind {
             PlaceKind::Oci(oci) => {
-                let found = oci.manifest(&tag)?;
+                let found = match oci.manifest(&tag) {
+                    Ok(found) => found,
+                    // What a layout has lost is written anew.
+                    Err(_) if !self.is_remote() => None,
+                    Err(error) => return Err(error.into()),
+                };
                 let believed = found.filter(|manifest| believed(manifest, &trust).is_ok());
                 believed.map(HeldForm::Manifest)
             }

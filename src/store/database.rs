@@ -542,6 +542,15 @@ impl Database {
         Ok(recorded > 0)
     }
 
+    /// Forgets what was recorded under a key.
+    pub(super) fn forget_realisation(&self, key: &Digest) -> Result<(), StoreError> {
+        self.lock()
+            .prepare_cached("DELETE FROM realisation WHERE derivation = ?1")
+            .and_then(|mut statement| statement.execute(params![&key.as_bytes()[..]]))
+            .during("forget who said what a derivation made", &self.file)?;
+        Ok(())
+    }
+
     /// Records that the step with this plan key made `path`. It lies beside the derivations, without a text of its own.
     pub(super) fn record_planned(&self, plan_key: &Digest, path: &StorePath) -> Result<(), StoreError> {
         self.lock()

@@ -35,6 +35,11 @@ mod roots;
 mod scan;
 mod session;
 mod strip;
+/// Under what the note lies that a realisation is unvouched for: beside the realisations, where no derivation's hash is.
+fn unvouched(derivation: &Digest) -> Digest {
+    Digest::of(format!("unvouched\n{derivation}").as_bytes())
+}
+
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -265,12 +270,24 @@ impl Store {
     pub fn record_realisation(&self, derivation: &Digest, json: &str, path: &StorePath) -> Result<(), StoreError> {
         self.check_writable()?;
         if self.database.record_realisation(derivation, json, path)? {
+            self.database.forget_realisation(&unvouched(derivation))?;
             return Ok(());
         }
         Err(StoreError::NotValid {
             path: path.clone(),
             needed_by: None,
         })
+    }
+
+    /// Takes note that what a resolved derivation made was learned from somebody who did not sign it: who signs what is in
+    /// this store must not vouch for that. Recording the realisation again, from who built or signed it, clears the note.
+    pub fn note_unvouched(&self, derivation: &Digest, path: &StorePath) -> Result<(), StoreError> {
+        self.record_planned(&unvouched(derivation), path)
+    }
+
+    /// Whether [`note_unvouched`](Self::note_unvouched) was called for a resolved derivation.
+    pub fn is_unvouched(&self, derivation: &Digest) -> Result<bool, StoreError> {
+        Ok(self.database.realisation(&unvouched(derivation))?.is_some())
     }
 
     /// Records that the step with this plan key made `path`: enough to find it where the step's inputs are not known.

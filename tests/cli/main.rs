@@ -69,6 +69,7 @@ mod scripts;
 mod serve;
 mod shared_builds;
 mod shared_nix;
+mod shared_places;
 mod shared_prune;
 mod shells;
 mod specs;

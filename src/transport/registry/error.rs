@@ -154,6 +154,15 @@ fn after(words: &str) -> String {
 }
 
 impl RegistryError {
+    /// Whether it says something of what was asked for, and not of the host: that this may not be done, or is not there.
+    pub fn is_of_repository(&self) -> bool {
+        match self {
+            Self::Denied { .. } => true,
+            Self::Status { status, .. } => status.is_client_error() && *status != StatusCode::TOO_MANY_REQUESTS,
+            _ => false,
+        }
+    }
+
     /// A request that has no answer, while this was being done.
     pub(super) fn of(error: HttpError, action: &str) -> Self {
         let action = action.to_owned();

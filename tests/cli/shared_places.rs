@@ -1,0 +1,68 @@
+//! Places of shared caches, and whose word what is kept there is: what is not in order is told, and mended by who writes.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::shared_builds::{Builder, SPEC, summary};
+
+#[test]
+fn what_was_taken_on_nobody_s_word_is_not_signed_later() {
+    let builder = Builder::new();
+    builder
+        .place
+        .run(&["build", "app", "-o", "oci:first", "--cache-to", "oci:unsigned"])
+        .success();
+    let other = builder.place.elsewhere();
+    let unsigned = ["--cache-from", "oci:unsigned", "--cache-unsigned"];
+    let build = ["build", "--locked", "app", "-o", "oci:image"];
+    let taken = other.run(&[&build[..], &unsigned].concat()).success();
+    assert!(summary(&taken).starts_with("0 built"), "{}", taken.stderr);
+    // Another command, which signs: neither the steps nor the image that is made of them.
+    let secret = builder.secret.to_str().unwrap();
+    let signing = ["--cache-to", "oci:signed", "--cache-sign-key", secret];
+    let signed = other.run(&[&build[..], &signing].concat()).success();
+    signed.says(&["cannot be signed and is not kept", "--cache-unsigned"]);
+    assert!(!other.project.join("signed").exists(), "something was signed");
+    // What is built here, or taken from who signed it, is as good as ever.
+    let trusted = builder.place.elsewhere();
+    builder.fill(&["build", "app", "-o", "oci:first"], "oci:good");
+    let good = builder.place.project.join("good");
+    let good = format!("oci:{}", good.display());
+    trusted
+        .run(&[&builder.reading(&build, &good)[..], &signing].concat())
+        .success();
+    assert!(trusted.project.join("signed").exists());
+}
+
+#[test]
+fn a_layout_that_lost_a_manifest_is_written_anew_and_what_is_no_cache_is_an_error() {
+    let builder = Builder::new();
+    let place = &builder.place;
+    builder.fill(&["build", "app", "-o", "oci:image"], "oci:cache");
+    let index: Value = serde_json::from_slice(&fs::read(place.project.join("cache/index.json")).unwrap()).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap().replace("sha256:", "");
+    fs::remove_file(place.project.join("cache/blobs/sha256").join(digest)).unwrap();
+    builder.fill(&["build", "app", "-o", "oci:image"], "oci:cache");
+    place.run(&["cache", "ls", "oci:cache"]).success();
+
+    let read = builder.reading(&["build", "app", "-o", "oci:image"], "dir:cache");
+    place.run(&read).exits(2).says(&["write `docker://HOST/NAME`"]);
+    place
+        .run(&["cache", "ls", "oci:missing"])
+        .exits(2)
+        .says(&["there is no shared cache at"]);
+}
+
+#[test]
+fn one_relative_path_in_two_directories_is_two_places() {
+    let builder = Builder::new();
+    let place = &builder.place;
+    let spec = format!("{SPEC}\n[cache]\nto = [\"oci:rel\"]\n");
+    place.write("layerize.toml", &spec).write("src/sub/file", "x");
+    let mut build = place.command(&["build", "app", "-o", "oci:image", "--cache-to", "oci:rel"]);
+    let ran = build.current_dir(place.project.join("src/sub")).output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    assert!(place.project.join("rel/index.json").exists());
+    assert!(place.project.join("src/sub/rel/index.json").exists());
+}
