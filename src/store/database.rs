@@ -13,6 +13,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
 mod attestation;
+mod realisation;
 mod rows;
 mod usage;
 
@@ -540,27 +541,6 @@ impl Database {
             )
             .during("record what a derivation made", &self.file)?;
         Ok(recorded > 0)
-    }
-
-    /// Forgets what was recorded under a key.
-    pub(super) fn forget_realisation(&self, key: &Digest) -> Result<(), StoreError> {
-        self.lock()
-            .prepare_cached("DELETE FROM realisation WHERE derivation = ?1")
-            .and_then(|mut statement| statement.execute(params![&key.as_bytes()[..]]))
-            .during("forget who said what a derivation made", &self.file)?;
-        Ok(())
-    }
-
-    /// Records that the step with this plan key made `path`. It lies beside the derivations, without a text of its own.
-    pub(super) fn record_planned(&self, plan_key: &Digest, path: &StorePath) -> Result<(), StoreError> {
-        self.lock()
-            .prepare_cached(
-                "INSERT INTO realisation (derivation, path) VALUES (?1, ?2)
-                 ON CONFLICT (derivation) DO UPDATE SET path = excluded.path WHERE path <> excluded.path",
-            )
-            .and_then(|mut statement| statement.execute(params![&plan_key.as_bytes()[..], path.to_string()]))
-            .during("record what a step made", &self.file)?;
-        Ok(())
     }
 
     /// Forgets `paths`, their references and the text of what derivations made them; no other path may refer to

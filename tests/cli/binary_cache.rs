@@ -224,7 +224,7 @@ fn wrong_arguments_are_explained() {
         ),
         (
             &["copy", "--to", "http://host/c", &path],
-            &["cannot be written to", "--to file:DIR"],
+            &["cannot be written to", "`file:DIR`, and serve that"],
         ),
         (&["copy", "--to", "file:c", nix], &["is not valid"]),
         (

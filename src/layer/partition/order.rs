@@ -8,7 +8,8 @@
 //! be small. From the lowest, the layer is taken next whose closure brings the fewest new expected changes for each of
 //! its bytes; then neighbours change places while that saves something.
 //!
-//! Leaving the layers of the plan before below all others, in their old order, was measured too: Docker loads no less.
+//! Sizes count by their powers of two: a layer that grows a little keeps its place, else everything above it would be loaded
+//! again for that alone. Leaving the layers of the plan before below all others, in their old order, was measured too: Docker loads no less.
 
 use std::cmp::Ordering;
 
@@ -30,6 +31,11 @@ pub(super) fn order(model: &Model<'_>, mut layers: Vec<Reasoned>) -> Vec<Reasone
     }
 }
 
+/// The power of two below a size.
+fn rough(size: u64) -> u64 {
+    size.checked_ilog2().map_or(0, |power| 1 << power)
+}
+
 /// Takes one layer after another, each time the one that adds least to what all that are still to come cost.
 fn choose(model: &Model<'_>, layers: Vec<Reasoned>) -> Vec<Reasoned> {
     // By node: the layers whose closures hold it, for as long as no chosen layer's does.
@@ -41,7 +47,7 @@ fn choose(model: &Model<'_>, layers: Vec<Reasoned>) -> Vec<Reasoned> {
     let mut added: Vec<u64> = layers.iter().map(|(group, _)| group.weight).collect();
     let mut waiting: Vec<usize> = (0..layers.len()).collect();
     let mut order = Vec::with_capacity(layers.len());
-    let size = |layer: usize| layers[layer].0.size;
+    let size = |layer: usize| rough(layers[layer].0.size);
     while let Some(at) = (0..waiting.len()).min_by(|&a, &b| {
         let [a, b] = [waiting[a], waiting[b]];
         compare((added[a], size(a)), (added[b], size(b))).then(a.cmp(&b))
@@ -81,8 +87,8 @@ fn settle(model: &Model<'_>, mut layers: Vec<Reasoned>) -> Vec<Reasoned> {
                 model.weights.sum_union(&both, &second.closure)
             };
             let cost = |low: &Group, high: &Group| {
-                u128::from(low.size) * u128::from(model.weights.sum_union(&below, &low.closure))
-                    + u128::from(high.size) * u128::from(both)
+                u128::from(rough(low.size)) * u128::from(model.weights.sum_union(&below, &low.closure))
+                    + u128::from(rough(high.size)) * u128::from(both)
             };
             if cost(second, first) < cost(first, second) {
                 layers.swap(at - 1, at);
@@ -137,6 +143,18 @@ mod tests {
     }
 
     #[test]
+    fn a_little_growth_moves_nothing() {
+        for size in [1_000_000, 1_000_008, 1_040_000] {
+            let nodes = vec![
+                node("a", 1_000_000, &[]),
+                node("b", size, &[]),
+                node("c", 1_000_000, &[]),
+            ];
+            assert_eq!(ordered(nodes, &[]), ["a", "b", "c"], "{size}");
+        }
+    }
+
+    #[test]
     fn what_changes_often_lies_above_even_where_it_is_larger() {
         let nodes = vec![node("app", 200, &[]), node("lib", 100, &[])];
         assert_eq!(ordered(nodes, &[("app", 500_000)]), ["lib", "app"]);
@@ -160,8 +178,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// No order of a few layers is found that costs less than the chosen one by more than a half, and the order does
-        /// not depend on how they were given.
+        /// No order of a few layers costs less than half of the chosen one, and that does not depend on how they were given.
         #[test]
         fn the_order_is_near_the_best(
             weights in proptest::collection::vec((0u64..1000, 0u64..1000), 1..6),
@@ -194,7 +211,7 @@ mod tests {
             let ours = chosen(&mut (0..graph.len()));
             proptest::prop_assert_eq!(&ours, &chosen(&mut (0..graph.len()).rev()));
             let best = permutations(graph.len()).iter().map(|order| cost(order)).min().unwrap();
-            proptest::prop_assert!(cost(&ours) * 2 <= best * 3, "{} against {best}", cost(&ours));
+            proptest::prop_assert!(cost(&ours) <= best * 2, "{} against {best}", cost(&ours));
         }
     }
 

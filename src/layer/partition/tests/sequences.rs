@@ -219,7 +219,7 @@ fn two_small_packages_added_to_a_root_load_little() {
         Graph::new(nodes.collect()).unwrap()
     };
     let (before, after) = (root(&[]), root(&[("jq", 120_000), ("less", 310_000)]));
-    for (layers, share) in [(20, 8), (40, 15), (100, 25)] {
+    for (layers, share) in [(20, 8), (40, 15), (100, 15)] {
         let sent = simulate(
             &[before.clone(), after.clone()],
             PlanningMethod::Scratch(LayerStrategy::Churn),
