@@ -13,6 +13,7 @@ mod artifact;
 mod error;
 mod find;
 mod gather;
+mod lock_place;
 mod pack;
 mod place;
 mod portable;
@@ -23,6 +24,7 @@ pub use artifact::{ARTIFACT_TYPE, About, Artifact, InputFile, MadeWith, Part, Pa
 pub use error::InputsError;
 pub use find::{FoundInputs, beside};
 pub use gather::{Needed, gather};
+pub use lock_place::LockPlace;
 pub use pack::{ArtifactContents, LocalTree, pack};
 pub use place::Place;
 pub use portable::{Portable, portable};

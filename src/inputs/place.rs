@@ -97,6 +97,11 @@ impl Place {
         })
     }
 
+    /// The artifacts of the lock that the place is anchored to, or all that a layout has.
+    pub(super) fn of_lock(&self) -> Result<Vec<FoundInputs>, InputsError> {
+        self.artifacts(self.anchor.clone())
+    }
+
     /// The artifacts that are kept here under names that are known: those of a repository by `tag` and the one that the
     /// place has, those of a layout by the latter, or all.
     fn artifacts(&self, tag: Option<String>) -> Result<Vec<FoundInputs>, InputsError> {
@@ -129,7 +134,7 @@ impl Place {
         let known = match &mut *known {
             Some(known) => known,
             none => {
-                let artifacts = self.artifacts(self.anchor.clone())?;
+                let artifacts = self.of_lock()?;
                 let blobs = artifacts.iter().flat_map(|found| found.artifact.known_by());
                 none.insert(blobs.collect())
             }
@@ -287,7 +292,7 @@ impl fetch::Place for FoundInputs {
 }
 
 /// What a failure says of a place: that it does not answer, or that it cannot be used.
-fn failure(place: &str, error: InputsError) -> FetchError {
+pub(super) fn failure(place: &str, error: InputsError) -> FetchError {
     let silent = match &error {
         InputsError::Transport(TransportError::Registry(error)) => error.is_silence(),
         _ => false,

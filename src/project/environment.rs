@@ -194,7 +194,13 @@ impl Environment<'_> {
         let spec = workspace.map(|workspace| workspace.inputs.clone()).unwrap_or_default();
         let places = self.input_places(options, &spec)?.into_iter();
         let anchor = project.map(|project| inputs::anchor_of(&project.lock));
+        let caches = self.shared_caches(options, workspace)?;
         let places = places.map(|place| Arc::new(place.anchored(anchor.clone())) as Arc<dyn fetch::Place>);
+        let mut places: Vec<Arc<dyn fetch::Place>> = places.chain(options.places.iter().cloned()).collect();
+        if let Some(anchor) = &anchor {
+            let cached = caches.lock_files(anchor, &self.registries)?.into_iter();
+            places.extend(cached.map(|place| Arc::new(place) as Arc<dyn fetch::Place>));
+        }
         let fetch = self.fetch_config(options.offline, &options.mirrors, apt);
         Ok(BuildOptions {
             walls: WallsChoice::new(options.sandbox, self.required_walls(options, workspace)),
@@ -203,10 +209,10 @@ impl Environment<'_> {
             cores: options.cores,
             bounds: self.bounds_of(options, workspace),
             keep_failed: options.keep_failed,
-            shared: self.shared_caches(options, workspace)?.reader(),
+            shared: caches.reader(),
             cache_of: (project.filter(|_| !options.no_build_cache)).map(|project| project.dir.display().to_string()),
             fetch: FetchConfig {
-                places: places.chain(options.places.iter().cloned()).collect(),
+                places,
                 languages: LanguageTools {
                     project: project.map(|project| project.dir.clone()),
                     ..fetch.languages.clone()

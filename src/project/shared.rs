@@ -15,7 +15,7 @@ use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fsio::{read_limited, with_causes};
 use crate::graph;
-use crate::inputs;
+use crate::inputs::{self, LockPlace};
 use crate::layer::LayerCache;
 use crate::parallel;
 use crate::shared_cache::{
@@ -24,6 +24,7 @@ use crate::shared_cache::{
 use crate::spec::{SharedCaches, Workspace};
 use crate::store::Store;
 use crate::store_path::StorePath;
+use crate::transport::registry::RegistryConfig;
 
 use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
@@ -199,6 +200,16 @@ impl Caches {
     pub fn reader(&self) -> Option<Arc<dyn SharedBuilds>> {
         let is_some = !self.from.is_empty();
         is_some.then(|| Arc::new(SharedCache::new(self.from.clone(), self.trust.clone())) as Arc<dyn SharedBuilds>)
+    }
+
+    /// The files of a project's lock, where those that are asked keep them. They are hashes' content: no key is needed.
+    pub fn lock_files(&self, anchor: &str, registries: &RegistryConfig) -> Result<Vec<LockPlace>, ProjectError> {
+        let asked = self.from.iter().filter(|place| place.exists());
+        let places = asked.filter_map(CachePlace::location).map(|location| {
+            let place = inputs::Place::parse(&location.to_string(), Path::new("/"), registries)?;
+            Ok(LockPlace::new(place.anchored(Some(anchor.to_owned()))))
+        });
+        places.collect()
     }
 
     /// Whether anybody is asked.

@@ -124,6 +124,14 @@ impl CachePlace {
         }
     }
 
+    /// Where it is, if it keeps images: the inputs of theirs are kept there too.
+    pub fn location(&self) -> Option<&Location> {
+        match &self.kind {
+            PlaceKind::Oci(oci) => Some(&oci.location),
+            PlaceKind::Nix(_) => None,
+        }
+    }
+
     /// Whether it keeps images, and what belongs to them.
     pub fn keeps_images(&self) -> bool {
         matches!(self.kind, PlaceKind::Oci(_))

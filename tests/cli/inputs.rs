@@ -562,3 +562,34 @@ fn a_rebuild_needs_no_network_but_the_registrys() {
     let rebuilt = Ran::of(command.output().unwrap()).success();
     assert!(rebuilt.line().starts_with("same     image thing"), "{}", rebuilt.stdout);
 }
+
+#[test]
+fn a_shared_cache_gives_the_files_of_the_lock_too() {
+    let Some(project) = Project::new() else { return };
+    let Some(registry) = registry(&project.place, Demands::default()) else {
+        return;
+    };
+    let layout = format!("oci:{}", project.place.path().join("shared").display());
+    let caches = [layout, format!("docker://{}/cache", registry.host)];
+    let app = format!("{}/app:1", registry.host);
+    let to = caches.clone().map(|cache| format!("--cache-to={cache}"));
+    project.run(&["push", "thing", &app, &to[0], &to[1]]).success();
+    // A cache that keeps none of them is asked once.
+    let empty = format!("--cache-from=docker://{}/empty", registry.host);
+    for dir in ["archive", "project/blob.tar"] {
+        layerize::fsio::remove_tree(&project.place.path().join(dir)).unwrap();
+    }
+    let spec = project.place.project.join("layerize.toml");
+    let edited = fs::read_to_string(&spec).unwrap().replace("a = \"b\"", "a = \"c\"");
+    fs::write(&spec, edited).unwrap();
+    for cache in &caches {
+        let other = Place::new();
+        copy_tree(&project.place.project, &other.project);
+        let build = ["build", "--locked", "thing", "-o", "oci:two", "--cache-unsigned"];
+        let refused = project.run_in(&other, &[&build[..], &[&empty]].concat(), false);
+        assert_ne!(refused.status, 0, "{}", refused.stderr);
+        let from = format!("--cache-from={cache}");
+        let args = [&build[..], &[&empty, &from]].concat();
+        project.run_in(&other, &args, false).success();
+    }
+}
