@@ -4,7 +4,8 @@
 //! is 0 for done, 1 where the answer is no, 2 for trouble.
 //!
 //! What verbs share, each importing only from those before it: `interrupt` `fault` `outcome` `text` `ui` `error` `config`
-//! `flags` `context` `upkeep` `manual` `complete` `output` `documents` `sinks` `transfer` `trials`. Every other file is a verb, which imports no other verb.
+//! `flags` `context` `upkeep` `manual` `complete` `output` `documents` `sinks` `transfer` `trials`
+//! `surroundings`. Every other file is a verb, which imports no other verb.
 
 // Help texts are doc comments, and write what may be left out in brackets.
 #![allow(rustdoc::broken_intra_doc_links)]
@@ -28,6 +29,7 @@ mod context;
 mod copy;
 mod diff;
 mod documents;
+mod env;
 mod error;
 mod explain;
 mod fault;
@@ -57,6 +59,7 @@ mod shell;
 mod sign;
 mod sinks;
 mod store;
+mod surroundings;
 mod test;
 mod text;
 mod transfer;
@@ -135,6 +138,8 @@ enum Command {
     Inputs(inputs::InputsArgs),
     /// Enter the build environment of a package
     Shell(shell::ShellArgs),
+    /// Print the build environment of a package as text: for direnv, editors and language servers
+    Env(env::EnvArgs),
     /// Run a program of a package, or of an image
     Run(run::RunArgs),
     /// Build images and run their tests: exit status 0 if all pass, else 1
@@ -153,6 +158,9 @@ enum Command {
     Schema,
     /// Print completions for a shell
     Completions(completions::CompletionsArgs),
+    /// Run a program in the environment of a view
+    #[command(name = "__enter", hide = true)]
+    Enter(env::EnterArgs),
     /// Panic, for the test of what becomes of a panic
     #[cfg(debug_assertions)]
     #[command(name = "__fault", hide = true)]
@@ -165,11 +173,12 @@ enum Command {
 impl Command {
     /// Whether it may build, fetch or pack something.
     fn adds_to_the_store(&self) -> bool {
-        use Command::{Build, Check, Load, Lock, Plan, Push, Rebuild, Run, Serve, Shell, Test, Update};
+        use Command::{Build, Check, Env, Load, Lock, Plan, Push, Rebuild, Run, Serve, Shell, Test, Update};
         matches!(
             self,
             Build(_)
                 | Check(_)
+                | Env(_)
                 | Load(_)
                 | Lock(_)
                 | Plan(_)
@@ -267,10 +276,11 @@ fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
         return help::run(args, Cli::command(), ui);
     }
     let context = Context::new(&cli.global, ui)?;
-    if let ([_, ..], false) = (&context.further_files[..], matches!(cli.command, Command::Shell(_))) {
+    let takes_several = matches!(cli.command, Command::Shell(_) | Command::Env(_));
+    if let ([_, ..], false) = (&context.further_files[..], takes_several) {
         return Err(error::advised(
             "several specs are named",
-            "name one with `--file`; `layerize shell` alone takes several",
+            "name one with `--file`; `layerize shell` and `layerize env` alone take several",
         ));
     }
     let background = (cli.command.adds_to_the_store())
@@ -309,6 +319,8 @@ fn dispatch_in(command: &Command, context: &Context) -> anyhow::Result<Outcome> 
         Command::Update(args) => update::run(args, context),
         Command::Inputs(args) => inputs::run(args, context),
         Command::Shell(args) => shell::run(args, context),
+        Command::Env(args) => env::run(args, context),
+        Command::Enter(args) => env::enter(args, context),
         Command::Run(args) => run::run(args, context),
         Command::Test(args) => test::run(args, context),
         Command::Store(args) => store::run(args, context),

@@ -1,11 +1,10 @@
 //! `layerize shell`: the build environments of packages, for people.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::build::{self, ShellOptions, ShellPart, ShellUser, Task};
+use crate::build::{self, ShellOptions, ShellPart, Task};
 use crate::spec::{LockScope, PackageName};
 
 use super::complete;
@@ -13,10 +12,9 @@ use super::context::{self, Context};
 use super::error::advised;
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
+use super::surroundings;
 use crate::project::Project;
-use crate::project::Target;
 use crate::project::shell::{BuildEntry, shell_parts};
-use crate::project::target;
 
 /// Arguments of `layerize shell`.
 #[derive(Debug, Args)]
@@ -52,7 +50,7 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
         .iter()
         .map(Project::load)
         .collect::<Result<Vec<_>, _>>()?;
-    let chosen = choose(&args.packages, &projects)?;
+    let chosen = surroundings::choose(&args.packages, &projects)?;
     if args.build {
         return enter(args, projects, chosen, context);
     }
@@ -62,16 +60,12 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
         parts.extend(shell_parts(project, &packages, &store, &options, &environment)?);
     }
     context.ui.clear();
-    let user = ShellUser {
-        name: context::text_variable("USER").unwrap_or_else(|| "user".to_owned()),
-        home: context::path_variable("HOME").unwrap_or_else(|| "/".into()),
-        shell: context::path_variable("SHELL"),
-    };
+    let user = surroundings::user();
     let dirs: Vec<PathBuf> = projects.iter().map(|project| project.dir.clone()).collect();
     let options = ShellOptions {
         task: args.task(),
         pure: args.pure,
-        cwd: start(
+        cwd: surroundings::start(
             &context.environment.here,
             &dirs,
             (!args.pure).then_some(user.home.as_path()),
@@ -117,60 +111,4 @@ fn enter(
     context.ui.clear();
     let status = entry.enter(args.task(), args.failed, terminal, context.ui)?;
     Ok(Outcome::of_status(status))
-}
-
-/// A shell starts where the user is; where that is not seen, at the project.
-fn start(here: &Path, projects: &[PathBuf], home: Option<&Path>) -> PathBuf {
-    let is_seen = |dir: &Path| dir != Path::new("/") && here.starts_with(dir);
-    match projects.first() {
-        Some(first) if !projects.iter().any(|dir| is_seen(dir)) && !home.is_some_and(is_seen) => first.clone(),
-        _ => here.to_owned(),
-    }
-}
-
-/// The packages of each project that are meant: those named, or the only one of each.
-fn choose(names: &[String], projects: &[Project]) -> anyhow::Result<Vec<Vec<PackageName>>> {
-    if names.is_empty() {
-        return projects.iter().map(|project| Ok(vec![only(project)?])).collect();
-    }
-    let mut chosen = vec![Vec::new(); projects.len()];
-    for name in names {
-        let mut found = projects.iter().map(|project| package(name, project));
-        let index = (0..projects.len()).find_map(|index| Some((index, found.next()?.ok()?)));
-        match index {
-            Some((index, package)) => chosen[index].push(package),
-            None => return Err(package(name, &projects[0]).expect_err("no project has it")),
-        }
-    }
-    Ok(chosen)
-}
-
-fn package(name: &str, project: &Project) -> anyhow::Result<PackageName> {
-    match target::package(name, project).map_err(anyhow::Error::from)? {
-        Target::Package(package) => Ok(package),
-        _ => Err(advised(
-            format!("`{name}` is not a package"),
-            "a shell is the build environment of a package",
-        )),
-    }
-}
-
-/// The only package of a spec.
-fn only(project: &Project) -> anyhow::Result<PackageName> {
-    let own: BTreeSet<&PackageName> = project
-        .workspace
-        .packages
-        .keys()
-        .filter(|name| !name.0.contains(':'))
-        .collect();
-    match own.len() {
-        1 => Ok(own.into_iter().next().cloned().expect("there is one")),
-        _ => Err(advised(
-            format!("this spec has {} packages", own.len()),
-            format!(
-                "name one: {}",
-                own.iter().map(|name| name.0.as_str()).collect::<Vec<_>>().join(", ")
-            ),
-        )),
-    }
 }

@@ -120,6 +120,12 @@ pub enum ProjectError {
     /// There is no spec.
     #[error("there is no {SPEC_NAME} here or in any directory above")]
     NoSpec,
+    /// There is no view of an environment, or not all that it leads to.
+    #[error("`{}` is no environment any more, or the store lacks a part of it", dir.display())]
+    NoView {
+        /// Where it should be.
+        dir: PathBuf,
+    },
     /// The lock is missing or not the spec's.
     #[error("{LOCK_NAME} is {}:\n  {}", if *missing { "missing" } else { "stale" }, lines.join("\n  "))]
     Stale {
@@ -460,6 +466,7 @@ impl ProjectError {
 
     fn own_help(&self) -> Option<String> {
         let text = match self {
+            Self::NoView { .. } => "make it anew in the project's folder: `layerize env`",
             Self::NoSpec => {
                 return Some(format!(
                     "`layerize init` writes one, `layerize help spec` explains it; or name it with `--file PATH/{SPEC_NAME}`"

@@ -22,6 +22,7 @@ use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
 use super::image::archive_name;
 use super::languages;
+use super::outside::OWN_DIR;
 use super::requirements;
 
 /// The spec's file name.
@@ -315,7 +316,7 @@ impl Project {
         let mut patterns = Vec::new();
         let root = source.dir.join(source.path);
         if root.canonicalize().ok() == self.dir.canonicalize().ok() {
-            patterns.extend([format!("/{SPEC_NAME}"), format!("/{LOCK_NAME}")]);
+            patterns.extend([format!("/{SPEC_NAME}"), format!("/{LOCK_NAME}"), format!("/{OWN_DIR}")]);
             patterns.extend(
                 self.workspace
                     .images

@@ -31,6 +31,7 @@ mod missing;
 mod nix;
 mod options;
 mod origins;
+pub mod outside;
 pub mod place;
 pub mod rebuild;
 pub mod referrers;

@@ -138,14 +138,14 @@ pub(super) struct Environment<'a> {
     pub variables: &'a BTreeMap<String, String>,
     /// All variables of whoever started it.
     pub caller: &'a BTreeMap<String, String>,
-    /// Directories of programs that are there because the package asked for them, on disk.
-    pub programs: &'a [PathBuf],
+    /// The programs that are there because the package asked for them.
+    pub programs: BTreeSet<String>,
     /// The program that is layerize.
     pub layerize: &'a Path,
 }
 
 /// Writes what crossing needs to `dir`. Gives whether that is possible: layerize itself must start in the shell's root.
-pub(super) fn prepare(dir: &Path, environment: &Environment<'_>) -> Result<bool, BuildError> {
+pub(super) fn prepare(dir: &Path, environment: Environment<'_>) -> Result<bool, BuildError> {
     let Some(layerize) = MachineProgram::find(environment.layerize, dir)? else {
         return Ok(false);
     };
@@ -162,7 +162,7 @@ pub(super) fn prepare(dir: &Path, environment: &Environment<'_>) -> Result<bool,
         (
             "environment",
             format!("#!/bin/sh\nexec {home} __cross \"$0\" \"$@\"\n"),
-            programs_in(environment.programs),
+            environment.programs,
         ),
     ] {
         let target = format!("to-{name}");
@@ -201,7 +201,7 @@ fn side(here: &BTreeMap<String, String>, there: &BTreeMap<String, String>) -> Si
 }
 
 /// The names of the programs in directories; one that cannot be read has none.
-fn programs_in(dirs: &[PathBuf]) -> BTreeSet<String> {
+pub(super) fn programs_in(dirs: &[PathBuf]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for dir in dirs {
         let names = sorted_names(dir).unwrap_or_default().into_iter();
@@ -222,7 +222,7 @@ fn programs_in(dirs: &[PathBuf]) -> BTreeSet<String> {
     found
 }
 
-fn write_program(path: &Path, text: &str) -> Result<(), PathError> {
+pub(super) fn write_program(path: &Path, text: &str) -> Result<(), PathError> {
     fs::write(path, text).context("write", path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).context("set the mode of", path)
 }

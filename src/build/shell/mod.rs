@@ -6,11 +6,15 @@
 
 mod machine;
 mod merge;
+mod outside;
+mod record;
 mod start;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use super::BuildError;
 use super::rootfs::{GROUP, PASSWD};
@@ -18,6 +22,7 @@ use super::surroundings::Surroundings;
 use super::views::Views;
 use crate::derive::{Input, Script};
 use crate::fsio::create_dir_all;
+use crate::root;
 use crate::sandbox::cross::{CROSSING, MACHINE};
 use crate::sandbox::tree::{Tree, close_to_others, make_dir};
 use crate::sandbox::{Bind, Isolation, Outcome, RuntimeSettings, Sandbox};
@@ -27,6 +32,8 @@ use machine::Environment;
 use start::ShellProgram;
 
 pub use merge::ShellConflict;
+pub use outside::{OutsideView, ViewPlace};
+pub use record::ShellRecord;
 
 /// Name services of a shell: those of a build, and the network's.
 const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
@@ -82,7 +89,7 @@ pub struct ShellUser {
 }
 
 /// What brings the dependencies of a language into a shell.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activation {
     /// Text for the shell.
     pub script: String,
@@ -180,10 +187,18 @@ impl Dirs {
 ///
 /// Parts that cannot be had together, or a sandbox that cannot be made.
 pub fn shell(store: &Store, parts: &[ShellPart], options: &ShellOptions) -> Result<i32, BuildError> {
+    shell_of(store, &merge::merge(parts)?, options)
+}
+
+/// As [`shell`], of what was recorded of one; all of it must be in the store.
+pub fn recorded_shell(store: &Store, record: &ShellRecord, options: &ShellOptions) -> Result<i32, BuildError> {
+    shell_of(store, &record.merged(), options)
+}
+
+fn shell_of(store: &Store, merged: &merge::Merged, options: &ShellOptions) -> Result<i32, BuildError> {
     let staging = store.scratch()?;
     let dir = staging.path();
     let dirs = Dirs::make(dir)?;
-    let merged = merge::merge(parts)?;
     let surroundings = Surroundings::make(store, &merged.script, &merged.paths, dir.join("fixups"))?;
     let fixups = &surroundings.root.fixups;
     write_etc(fixups, options)?;
@@ -192,9 +207,9 @@ pub fn shell(store: &Store, parts: &[ShellPart], options: &ShellOptions) -> Resu
         Task::Interactive => start::interactive(&surroundings.root, options, &dirs.crossing)?,
         Task::Text(_) | Task::Program(_) => None,
     };
-    let env = variables(&surroundings, &merged, options, program.as_ref());
-    let has_machine = !options.pure && prepare_crossing(store, &merged, options, &env, &dirs)?;
-    let mut binds = binds(store, &merged, options, &surroundings, &dirs)?;
+    let env = variables(&surroundings, merged, options, program.as_ref());
+    let has_machine = !options.pure && prepare_crossing(store, merged, options, &env, &dirs)?;
+    let mut binds = binds(store, merged, options, &surroundings, &dirs)?;
     for file in program.iter().flat_map(|program| &program.files) {
         bind_below(&mut binds, fixups, file, file, false)?;
     }
@@ -353,18 +368,31 @@ fn prepare_crossing(
         Some(helper) => helper.clone(),
         None => PathBuf::from("/proc/self/exe"),
     };
-    let own = merged.own.iter().map(|path| store.physical(path));
-    let programs: Vec<PathBuf> = own
-        .flat_map(|path| ["bin", "usr/bin", "usr/sbin"].map(|dir| path.join(dir)))
-        .filter(|dir| dir.is_dir())
-        .collect();
     let environment = Environment {
         variables: env,
         caller: &options.caller,
-        programs: &programs,
+        programs: own_programs(store, merged)?,
         layerize: &layerize,
     };
-    machine::prepare(&dirs.crossing, &environment)
+    machine::prepare(&dirs.crossing, environment)
+}
+
+/// The programs that are there because the packages asked for them, under the names of alternatives too.
+fn own_programs(store: &Store, merged: &merge::Merged) -> Result<BTreeSet<String>, BuildError> {
+    let own: Vec<PathBuf> = merged.own.iter().map(|path| store.physical(path)).collect();
+    let dirs = own
+        .iter()
+        .flat_map(|path| ["bin", "usr/bin", "usr/sbin"].map(|dir| path.join(dir)));
+    let dirs: Vec<PathBuf> = dirs.filter(|dir| dir.is_dir()).collect();
+    let mut programs = machine::programs_in(&dirs);
+    let own: Vec<&Path> = own.iter().map(PathBuf::as_path).collect();
+    for link in root::alternatives(&own)?.into_keys() {
+        let name = ["/usr/bin/", "/usr/sbin/", "/bin/", "/sbin/"]
+            .iter()
+            .find_map(|dir| link.strip_prefix(dir));
+        programs.extend(name.map(str::to_owned));
+    }
+    Ok(programs)
 }
 
 /// What is seen in the shell beside its root, but for views and what crossing needs.

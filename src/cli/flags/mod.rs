@@ -39,7 +39,7 @@ pub struct Global {
     /// exportReferencesGraph
     #[arg(long, global = true, value_name = "FILE")]
     pub closure_graph: Option<PathBuf>,
-    /// The spec, or its directory; `shell` takes several [default: the nearest layerize.toml]
+    /// The spec, or its directory; `shell` and `env` take several [default: the nearest layerize.toml]
     #[arg(short, long, global = true, value_name = "PATH")]
     pub file: Vec<PathBuf>,
     /// Print nothing but warnings and errors to standard error

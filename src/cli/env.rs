@@ -1,0 +1,235 @@
+//! `layerize env`: the build environments of packages as text, for programs that stay outside of them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use crate::build::{self, ShellOptions, ShellPart, Task};
+use crate::event::{Reporter, Silent};
+use crate::project::outside::{KeptView, Wanted};
+use crate::project::shell::shell_parts;
+use crate::project::{Environment, Project};
+use crate::spec::{LockScope, PackageName};
+
+use super::complete;
+use super::context::{self, Context};
+use super::error::advised;
+use super::flags::BuildFlags;
+use super::outcome::Outcome;
+use super::surroundings;
+
+/// Arguments of `layerize env`.
+#[derive(Debug, Args)]
+pub struct EnvArgs {
+    /// The packages, whose environments are one [default: the only one of each spec]
+    #[arg(add = complete::packages())]
+    packages: Vec<String>,
+    /// Print what `.envrc` evaluates: the variables, and the files to watch
+    #[arg(long, conflicts_with = "dotenv")]
+    direnv: bool,
+    /// Print lines of a `.env` file, `PATH` in full
+    #[arg(long)]
+    dotenv: bool,
+    /// Make it anew, though neither spec nor lock changed: a package among its tools did
+    #[arg(long)]
+    refresh: bool,
+    #[command(flatten)]
+    flags: BuildFlags,
+}
+
+/// Arguments of the launchers of a view.
+#[derive(Debug, Args)]
+pub struct EnterArgs {
+    /// The view
+    dir: PathBuf,
+    /// A program with its arguments
+    #[arg(last = true, required = true)]
+    program: Vec<String>,
+}
+
+/// Makes the view where it does not hold any more, and prints what leads there.
+pub fn run(args: &EnvArgs, context: &Context) -> anyhow::Result<Outcome> {
+    // What is evaluated holds no events.
+    let reporter: &dyn Reporter = match context.ui.json() {
+        true => &Silent,
+        false => context.ui,
+    };
+    let environments = context.environments().into_iter();
+    let environments: Vec<Environment<'_>> = environments
+        .map(|environment| Environment { reporter, ..environment })
+        .collect();
+    let mut projects = environments.iter().map(Project::load).collect::<Result<Vec<_>, _>>()?;
+    let chosen = surroundings::choose(&args.packages, &projects)?;
+    let kept = match args.refresh {
+        true => None,
+        false => kept(&wanted(&projects, &chosen, context)?, context)?,
+    };
+    let kept = match kept {
+        Some(kept) => kept,
+        None => make(args, &mut projects, &chosen, &environments, context)?,
+    };
+    context.ui.clear();
+    let text = match (context.ui.json(), args.direnv, args.dotenv) {
+        (true, ..) => json(&kept, &wanted(&projects, &chosen, context)?),
+        (_, true, _) => direnv(&kept, &wanted(&projects, &chosen, context)?.files()),
+        (.., true) => dotenv(&kept),
+        _ => exports(&kept),
+    };
+    context.ui.result(text.as_bytes())?;
+    Ok(Outcome::Done)
+}
+
+fn wanted<'a>(
+    projects: &'a [Project],
+    chosen: &'a [Vec<PackageName>],
+    context: &Context,
+) -> anyhow::Result<Wanted<'a>> {
+    let all = projects.iter().zip(chosen.iter().map(Vec::as_slice));
+    let launcher = std::env::current_exe().map_err(|error| {
+        advised(
+            format!("cannot tell where layerize itself is: {error}"),
+            "start it by its path",
+        )
+    })?;
+    Ok(Wanted::new(
+        all.filter(|(_, packages)| !packages.is_empty()).collect(),
+        context.environment.store_dir.clone(),
+        vec![launcher.display().to_string(), "__enter".to_owned()],
+    ))
+}
+
+/// The view that was made before, where nothing changed since.
+fn kept(wanted: &Wanted<'_>, context: &Context) -> anyhow::Result<Option<KeptView>> {
+    let Some(kept) = wanted.kept()? else {
+        return Ok(None);
+    };
+    let store = context.environment.store()?;
+    Ok(kept.check(&store, &wanted.dir()).is_ok().then_some(kept))
+}
+
+fn make(
+    args: &EnvArgs,
+    projects: &mut [Project],
+    chosen: &[Vec<PackageName>],
+    environments: &[Environment<'_>],
+    context: &Context,
+) -> anyhow::Result<KeptView> {
+    let store = context.environment.store()?;
+    let options = args.flags.options();
+    let mut parts: Vec<ShellPart> = Vec::new();
+    for ((project, packages), environment) in projects.iter_mut().zip(chosen).zip(environments) {
+        project.make_lock_current(LockScope::Whole, &options, environment)?;
+        parts.extend(shell_parts(project, packages, &store, &options, environment)?);
+    }
+    Ok(wanted(projects, chosen, context)?.make(&store, &parts)?)
+}
+
+/// Runs a program in the shell that a view is of, where the user is.
+pub fn enter(args: &EnterArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let kept = KeptView::read(&args.dir)?;
+    let store = Environment {
+        store_dir: kept.store.clone(),
+        ..context.environment.clone()
+    }
+    .store()?;
+    kept.check(&store, &args.dir)?;
+    let mut caller = context::all_variables();
+    kept.view.taken_from(&mut caller);
+    let here = context.environment.here.clone();
+    let options = ShellOptions {
+        task: Task::Program(args.program.clone()),
+        pure: false,
+        projects: kept.projects.iter().chain([&here]).cloned().collect(),
+        cwd: here,
+        user: surroundings::user(),
+        caller,
+        helper: None,
+    };
+    Ok(Outcome::of_status(build::recorded_shell(&store, &kept.record, &options)?))
+}
+
+/// Lines that a shell evaluates.
+fn exports(kept: &KeptView) -> String {
+    let dir = quoted(&kept.view.path.display().to_string());
+    let path = format!("case \":$PATH:\" in *:{dir}:*) ;; *) export PATH={dir}\"${{PATH:+:$PATH}}\" ;; esac\n");
+    variables(kept) + &path
+}
+
+fn variables(kept: &KeptView) -> String {
+    let all = kept.view.variables.iter();
+    all.map(|(name, value)| format!("export {name}={}\n", quoted(value)))
+        .collect()
+}
+
+/// What direnv evaluates.
+fn direnv(kept: &KeptView, files: &[PathBuf]) -> String {
+    let watched: String = files.iter().map(|file| format!("watch_file {}\n", shown(file))).collect();
+    watched + &variables(kept) + &format!("PATH_add {}\n", shown(&kept.view.path))
+}
+
+fn shown(path: &Path) -> String {
+    quoted(&path.display().to_string())
+}
+
+/// In single quotes everything is itself, in shells and in the readers of `.env` files alike.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Lines of a `.env` file: nothing in them is computed by whoever reads it.
+fn dotenv(kept: &KeptView) -> String {
+    let mut all: BTreeMap<&str, String> = BTreeMap::new();
+    for (name, value) in &kept.view.variables {
+        all.insert(name, value.clone());
+    }
+    let mut caller = context::all_variables();
+    kept.view.taken_from(&mut caller);
+    let own = kept.view.path.display().to_string();
+    let path = match caller.get("PATH").filter(|path| !path.is_empty()) {
+        Some(path) => format!("{own}:{path}"),
+        None => own,
+    };
+    all.insert("PATH", path);
+    let lines = all.into_iter().map(|(name, value)| match value.contains('\'') {
+        false => format!("{name}='{value}'\n"),
+        true => {
+            let mut escaped = String::new();
+            for c in value.chars() {
+                if matches!(c, '"' | '\\' | '$' | '`') {
+                    escaped.push('\\');
+                }
+                escaped.push(c);
+            }
+            format!("{name}=\"{escaped}\"\n")
+        }
+    });
+    lines.collect()
+}
+
+fn json(kept: &KeptView, wanted: &Wanted<'_>) -> String {
+    let view = &kept.view;
+    let text = |path: &Path| path.display().to_string();
+    json!({
+        "name": kept.record.name,
+        "path": [text(&view.path)],
+        "variables": view.variables,
+        "root": text(&view.root),
+        "programs": view.programs,
+        "files": wanted.files().iter().map(|file| text(file)).collect::<Vec<_>>(),
+    })
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quoted_is_one_word() {
+        for (text, expected) in [("", "''"), ("a b$c", "'a b$c'"), ("it's", r"'it'\''s'")] {
+            assert_eq!(quoted(text), expected);
+        }
+    }
+}
