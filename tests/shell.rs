@@ -41,6 +41,7 @@ impl Project {
                 shell: None,
             },
             caller: BTreeMap::from([("TERM".to_owned(), "xterm".to_owned())]),
+            links: None,
             helper: self.fixture.options.helper.clone(),
         }
     }

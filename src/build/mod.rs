@@ -43,8 +43,8 @@ pub use runner::FailedCommand;
 pub use script::enter::{EnterOptions, enter};
 pub use shared::{Asked, BuiltPath, Offer, OfferedPath, SharedBuilds};
 pub use shell::{
-    Activation, OutsideView, ShellConflict, ShellOptions, ShellPart, ShellRecord, ShellUser, Task, ViewPlace, recorded_shell,
-    run_in_store, shell,
+    Activation, OutsideView, ShellConflict, ShellOptions, ShellPart, ShellRecord, ShellUser, Task, ViewPlace,
+    recorded_shell, run_in_store, shell,
 };
 pub use units::{remove_unit, stored_units};
 pub use variation::Variation;

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::BuildError;
-use crate::root::{self, MERGED_DIRS};
+use crate::root::{self, MERGED_DIRS, Trees};
 use crate::sandbox::tree::Tree;
 use crate::store_path::StoreDir;
 
@@ -88,10 +88,11 @@ impl Root {
 
     fn link_alternatives(&self) -> Result<(), BuildError> {
         let packages: Vec<&Path> = self.packages.iter().map(PathBuf::as_path).collect();
+        let trees = Trees::new(&packages);
         for (link, target) in root::alternatives(&packages)? {
             let below = merged(link.trim_start_matches('/'));
             // A package's own file at the link's place would be hidden by it.
-            if !self.has(&below) && !is_there(&self.fixups.dir().join(&below)) {
+            if !trees.have(&below) && !is_there(&self.fixups.dir().join(&below)) {
                 self.fixups.link(&below, &target)?;
             }
         }

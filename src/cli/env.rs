@@ -58,7 +58,10 @@ pub fn run(args: &EnvArgs, context: &Context) -> anyhow::Result<Outcome> {
     };
     let environments = context.environments().into_iter();
     let environments: Vec<Environment<'_>> = environments
-        .map(|environment| Environment { reporter, ..environment })
+        .map(|environment| Environment {
+            reporter,
+            ..environment
+        })
         .collect();
     let mut projects = environments.iter().map(Project::load).collect::<Result<Vec<_>, _>>()?;
     let chosen = surroundings::choose(&args.packages, &projects)?;
@@ -145,9 +148,14 @@ pub fn enter(args: &EnterArgs, context: &Context) -> anyhow::Result<Outcome> {
         cwd: here,
         user: surroundings::user(),
         caller,
+        links: Some(context.environment.links_dir()),
         helper: None,
     };
-    Ok(Outcome::of_status(build::recorded_shell(&store, &kept.record, &options)?))
+    Ok(Outcome::of_status(build::recorded_shell(
+        &store,
+        &kept.record,
+        &options,
+    )?))
 }
 
 /// Lines that a shell evaluates.
@@ -165,7 +173,10 @@ fn variables(kept: &KeptView) -> String {
 
 /// What direnv evaluates.
 fn direnv(kept: &KeptView, files: &[PathBuf]) -> String {
-    let watched: String = files.iter().map(|file| format!("watch_file {}\n", shown(file))).collect();
+    let watched: String = files
+        .iter()
+        .map(|file| format!("watch_file {}\n", shown(file)))
+        .collect();
     watched + &variables(kept) + &format!("PATH_add {}\n", shown(&kept.view.path))
 }
 

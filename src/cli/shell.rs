@@ -73,6 +73,7 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
         projects: dirs,
         user,
         caller: context::all_variables(),
+        links: Some(context.environment.links_dir()),
         helper: None,
     };
     Ok(Outcome::of_status(build::shell(&store, &parts, &options)?))

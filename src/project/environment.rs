@@ -272,6 +272,11 @@ impl Environment<'_> {
         Ok(Roots::open(&self.caches_dir().join("roots"))?)
     }
 
+    /// Where links to the machine's programs are kept, for shells.
+    pub fn links_dir(&self) -> PathBuf {
+        self.caches_dir().join("links")
+    }
+
     /// Where it is kept what was written to which place.
     pub fn records_dir(&self) -> PathBuf {
         self.caches_dir().join("outputs")

@@ -169,7 +169,10 @@ impl<'a> Wanted<'a> {
             text += &format!("{}\n", Digest::of(spec::lock::print(&project.lock).as_bytes()));
             for package in *packages {
                 text += &format!("{package}\n");
-                for file in pinning_files(project, package).into_iter().filter(|file| file.is_file()) {
+                for file in pinning_files(project, package)
+                    .into_iter()
+                    .filter(|file| file.is_file())
+                {
                     let bytes = fsio::read_limited(&file, PINS_BYTES_MAX)?;
                     text += &format!("{} {}\n", file.display(), Digest::of(&bytes));
                 }
@@ -204,6 +207,8 @@ fn pinning_files(project: &Project, package: &PackageName) -> Vec<PathBuf> {
         Source::Path { path, .. } => Some(package.dir.join(path)),
         _ => None,
     });
-    let files = source.iter().flat_map(|dir| PINNING_FILES.map(|name| dir.join(name)));
+    let files = source
+        .iter()
+        .flat_map(|dir| PINNING_FILES.map(|name| fsio::normalize(&dir.join(name))));
     files.collect()
 }

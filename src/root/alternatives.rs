@@ -2,9 +2,11 @@
 //!
 //! Invariant: a function of the packages' records and contents; the order of the packages does not matter.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::rc::Rc;
 
 use super::{ALTERNATIVES_DIR, RootError};
 use crate::fsio;
@@ -23,12 +25,8 @@ pub fn alternatives(packages: &[&Path]) -> Result<BTreeMap<String, String>, Root
     for package in packages {
         read_package(package, &mut choices)?;
     }
-    let exists = |absolute: &str| {
-        let relative = absolute.trim_start_matches('/');
-        packages
-            .iter()
-            .any(|package| package.join(relative).symlink_metadata().is_ok())
-    };
+    let trees = Trees::new(packages);
+    let exists = |absolute: &str| trees.have(absolute.trim_start_matches('/'));
     let mut best: BTreeMap<&str, &Choice> = BTreeMap::new();
     for choice in choices.iter().filter(|choice| exists(&choice.master.target)) {
         let winner = best.entry(&choice.master.name).or_insert(choice);
@@ -46,6 +44,38 @@ pub fn alternatives(packages: &[&Path]) -> Result<BTreeMap<String, String>, Root
         }
     }
     Ok(links)
+}
+
+/// Packages' trees that are asked for many files: most packages lack most directories, and are asked for those once.
+pub struct Trees<'a> {
+    packages: &'a [&'a Path],
+    /// The packages that have a directory.
+    having: RefCell<BTreeMap<String, Rc<[&'a Path]>>>,
+}
+
+impl<'a> Trees<'a> {
+    /// The trees of these packages, which stay as they are.
+    pub fn new(packages: &'a [&'a Path]) -> Self {
+        Self {
+            packages,
+            having: RefCell::default(),
+        }
+    }
+
+    /// Whether one of them has something at `below`, relative to its root.
+    pub fn have(&self, below: &str) -> bool {
+        let parent = below.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let known = self.having.borrow().get(parent).cloned();
+        let having = known.unwrap_or_else(|| {
+            let having = self.packages.iter().filter(|package| package.join(parent).is_dir());
+            let having: Rc<[&Path]> = having.copied().collect();
+            self.having.borrow_mut().insert(parent.to_owned(), having.clone());
+            having
+        });
+        having
+            .iter()
+            .any(|package| package.join(below).symlink_metadata().is_ok())
+    }
 }
 
 /// One `update-alternatives --install`.

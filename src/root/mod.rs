@@ -19,7 +19,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use alternatives::alternatives;
+pub use alternatives::{Trees, alternatives};
 pub use record::{Ownership, PackageRecord, RECORDS_DIR};
 
 /// Top-level directories whose content stands below `usr` in every package's store path (Debian's merged `/usr`,

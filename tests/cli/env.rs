@@ -44,7 +44,13 @@ fn place() -> Place {
 fn in_bash(place: &Place, text: &str) -> Ran {
     let mut command = Command::new("bash");
     place.prepare(command.args(["-euc", text]));
-    let path = format!("{}:/usr/bin:/bin", std::path::Path::new(crate::support::LAYERIZE).parent().unwrap().display());
+    let path = format!(
+        "{}:/usr/bin:/bin",
+        std::path::Path::new(crate::support::LAYERIZE)
+            .parent()
+            .unwrap()
+            .display()
+    );
     Ran::of(command.env("PATH", path).output().unwrap())
 }
 
@@ -62,8 +68,14 @@ fn a_shell_evaluates_the_environment_and_its_programs_run_in_it() {
     let ran = in_bash(&place, text).success();
     let project = place.project.canonicalize().unwrap();
     let (first, rest) = ran.stdout.split_once('\n').unwrap();
-    let start = format!("the tool: one, {}/below, sweet, none, /layerize/store/", project.display());
-    assert!(first.starts_with(&start) && first.ends_with("-tool/bin/tool"), "{first}\n{start}");
+    let start = format!(
+        "the tool: one, {}/below, sweet, none, /layerize/store/",
+        project.display()
+    );
+    assert!(
+        first.starts_with(&start) && first.ends_with("-tool/bin/tool"),
+        "{first}\n{start}"
+    );
     let bin = view(&place, "thing").join("bin");
     let rest = rest.strip_prefix("status 7\n").unwrap();
     let (nasty, rest) = rest.split_once("|sweet|").unwrap();
@@ -98,7 +110,9 @@ fn a_view_is_made_anew_where_spec_or_lock_changed_and_only_there() {
     let launcher = view(&place, "thing").join("bin/tool");
     let mut lost = Command::new(&launcher);
     place.prepare(&mut lost);
-    Ran::of(lost.output().unwrap()).exits(2).says(&["is no environment any more", "layerize env"]);
+    Ran::of(lost.output().unwrap())
+        .exits(2)
+        .says(&["is no environment any more", "layerize env"]);
     place.lock_base();
     env(&["thing"]);
     let mut again = Command::new(&launcher);
@@ -141,7 +155,12 @@ fn the_environment_is_json() {
     assert_eq!(value["name"], "thing");
     let root = value["root"].as_str().unwrap();
     assert_eq!(value["programs"], serde_json::json!(["tool"]));
-    for path in [&value["path"][0], &value["root"], &value["files"][0], &value["files"][1]] {
+    for path in [
+        &value["path"][0],
+        &value["root"],
+        &value["files"][0],
+        &value["files"][1],
+    ] {
         assert!(fs::metadata(path.as_str().unwrap()).is_ok(), "{path}");
     }
     // What names the store names it as it is on this machine.
@@ -172,8 +191,15 @@ fn a_dotenv_file_is_read_as_it_is_meant() {
     let place = place();
     let text = place.run(&["env", "-q", "--dotenv", "thing"]).success().stdout;
     place.write("env.txt", &text);
-    let ran = in_bash(&place, "set -a; . ./env.txt; printf '%s|' \"$NASTY\" \"$FLAVOUR\"; echo \"$PATH\"").success();
-    let rest = ran.stdout.strip_prefix(NASTY).unwrap_or_else(|| panic!("{}", ran.stdout));
+    let ran = in_bash(
+        &place,
+        "set -a; . ./env.txt; printf '%s|' \"$NASTY\" \"$FLAVOUR\"; echo \"$PATH\"",
+    )
+    .success();
+    let rest = ran
+        .stdout
+        .strip_prefix(NASTY)
+        .unwrap_or_else(|| panic!("{}", ran.stdout));
     let bin = view(&place, "thing").join("bin");
     assert!(rest.starts_with(&format!("|sweet|{}:", bin.display())), "{rest}");
     assert!(rest.contains(":/usr/bin:"), "{rest}");
@@ -215,7 +241,10 @@ fn direnv_loads_the_environment_and_knows_what_it_depends_on() {
 #[test]
 fn compilers_and_language_servers_outside_find_headers() {
     let place = Place::with_spec("hello");
-    place.write("include.c", "#include <stdio.h>\nint main(void) { puts(\"from outside\"); return 0; }\n");
+    place.write(
+        "include.c",
+        "#include <stdio.h>\nint main(void) { puts(\"from outside\"); return 0; }\n",
+    );
     let text = "eval \"$(layerize env -q hello)\"\n\
          gcc -o program include.c && layerize shell -q -- ./program\n\
          cc --version >/dev/null\n\
@@ -225,10 +254,20 @@ fn compilers_and_language_servers_outside_find_headers() {
     assert_eq!(ran.stdout, format!("from outside\n. {}\n", header.display()));
     // The view is of links, and no link leads elsewhere than it does in the shell.
     let root = view(&place, "hello").join("root");
-    for below in ["usr/include/stdio.h", "usr/lib/x86_64-linux-gnu/libc.so.6", "lib/x86_64-linux-gnu/libc.so"] {
+    for below in [
+        "usr/include/stdio.h",
+        "usr/lib/x86_64-linux-gnu/libc.so.6",
+        "lib/x86_64-linux-gnu/libc.so",
+    ] {
         let path = root.join(below);
-        let real = path.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert!(real.starts_with(place.store().canonicalize().unwrap()), "{}", real.display());
+        let real = path
+            .canonicalize()
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(
+            real.starts_with(place.store().canonicalize().unwrap()),
+            "{}",
+            real.display()
+        );
     }
     if have("clangd", &["--version"]) {
         let text = "eval \"$(layerize env -q hello)\"; clangd --check=include.c 2>&1 | grep -c \"$LAYERIZE_ROOT\"";

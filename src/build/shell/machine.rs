@@ -8,11 +8,16 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::BuildError;
+use crate::digest::Digest;
 use crate::elf::loader::{Files, Loader, Surroundings};
 use crate::elf::{self, Elf};
-use crate::fsio::{IoContext, PathError, create_dir_all, read_limited, sorted_names};
+use crate::fsio::{
+    IoContext, PathError, TEMPORARY_PREFIX, cached_names, create_dir_all, last_use, note_use, read_limited,
+    remove_tree, sorted_names,
+};
 use crate::sandbox::cross::{CROSSING, Crossing, MACHINE, SIDES, Side};
 
 /// Where the links are that stand for the machine's programs.
@@ -23,6 +28,12 @@ const CROSSING_BACK: &str = "/layerize/crossing/environment";
 
 /// Directory of links to libraries, relative to that of what crossing needs.
 const LIBRARIES: &str = "libraries";
+
+/// Characters of a digest by which links are kept.
+const KEY_CHARS: usize = 32;
+
+/// How long links are kept that no shell uses. One that is open all the time lacks the machine's programs then.
+const KEPT_FOR: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// Variables that are not the one root's or the other's.
 const OF_BOTH: [&str; 6] = ["PATH", "PWD", "OLDPWD", "SHLVL", "LAYERIZE_SHELL", "_"];
@@ -144,10 +155,15 @@ pub(super) struct Environment<'a> {
     pub layerize: &'a Path,
 }
 
-/// Writes what crossing needs to `dir`. Gives whether that is possible: layerize itself must start in the shell's root.
-pub(super) fn prepare(dir: &Path, environment: Environment<'_>) -> Result<bool, BuildError> {
+/// Writes what crossing needs to `dir`; `None` where that is not possible: layerize itself must start in the shell's root.
+/// Gives directories of links that are to be seen in `dir` too, by their names there, where `kept` keeps such.
+pub(super) fn prepare(
+    dir: &Path,
+    kept: Option<&Path>,
+    environment: Environment<'_>,
+) -> Result<Option<Vec<(String, PathBuf)>>, BuildError> {
     let Some(layerize) = MachineProgram::find(environment.layerize, dir)? else {
-        return Ok(false);
+        return Ok(None);
     };
     let path = environment.caller.get("PATH").map_or("", String::as_str);
     let machine_dirs: Vec<PathBuf> = path
@@ -157,22 +173,12 @@ pub(super) fn prepare(dir: &Path, environment: Environment<'_>) -> Result<bool, 
         .map(PathBuf::from)
         .collect();
     let home = quoted(&layerize.path);
-    for (name, script, programs) in [
-        ("machine", layerize.script("__cross \"$0\""), programs_in(&machine_dirs)),
-        (
-            "environment",
-            format!("#!/bin/sh\nexec {home} __cross \"$0\" \"$@\"\n"),
-            environment.programs,
-        ),
+    for (name, script) in [
+        ("machine", layerize.script("__cross \"$0\"")),
+        ("environment", format!("#!/bin/sh\nexec {home} __cross \"$0\" \"$@\"\n")),
     ] {
-        let target = format!("to-{name}");
-        write_program(&dir.join(&target), &script)?;
-        let links = dir.join(name);
-        create_dir_all(&links)?;
-        for program in programs {
-            let link = links.join(program);
-            symlink(format!("../{target}"), &link).context("create the link", &link)?;
-        }
+        write_program(&dir.join(format!("to-{name}")), &script)?;
+        create_dir_all(&dir.join(name))?;
     }
     let crossing = Crossing {
         environment: side(environment.variables, environment.caller),
@@ -184,7 +190,54 @@ pub(super) fn prepare(dir: &Path, environment: Environment<'_>) -> Result<bool, 
     let file = dir.join(SIDES);
     let json = serde_json::to_vec(&crossing).unwrap_or_default();
     fs::write(&file, json).context("write", &file)?;
-    Ok(true)
+    link_programs(&dir.join("environment"), "environment", &environment.programs)?;
+    match kept {
+        None => {
+            link_programs(&dir.join("machine"), "machine", &programs_in(&machine_dirs))?;
+            Ok(Some(Vec::new()))
+        }
+        Some(kept) => Ok(Some(vec![("machine".to_owned(), kept_links(kept, &machine_dirs)?)])),
+    }
+}
+
+/// Makes a link in `links` for each program, to the script that crosses to where it is.
+fn link_programs(links: &Path, name: &str, programs: &BTreeSet<String>) -> Result<(), PathError> {
+    for program in programs {
+        let link = links.join(program);
+        symlink(format!("../to-{name}"), &link).context("create the link", &link)?;
+    }
+    Ok(())
+}
+
+/// The links for the programs of the machine's `dirs`, made where nothing is kept of these directories as they are.
+fn kept_links(kept: &Path, dirs: &[PathBuf]) -> Result<PathBuf, PathError> {
+    let mut state = String::new();
+    for dir in dirs {
+        let changed = dir.metadata().and_then(|metadata| metadata.modified());
+        state += &format!("{} {:?}\n", dir.display(), changed.ok());
+    }
+    let links = kept.join(&Digest::of(state.as_bytes()).hex()[..KEY_CHARS]);
+    if note_use(&links) {
+        return Ok(links);
+    }
+    create_dir_all(kept)?;
+    for name in cached_names(kept)? {
+        let old = kept.join(name);
+        let unused = last_use(&old).and_then(|used| used.elapsed().ok());
+        if unused.is_some_and(|unused| unused > KEPT_FOR) {
+            remove_tree(&old)?;
+        }
+    }
+    let made = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempdir_in(kept);
+    let made = made.context("create a directory in", kept)?;
+    let new = made.path().join("links");
+    create_dir_all(&new)?;
+    link_programs(&new, "machine", &programs_in(dirs))?;
+    match fs::rename(&new, &links) {
+        // Somebody else was faster.
+        Err(_) if links.is_dir() => Ok(links),
+        renamed => renamed.context("create", &links).map(|()| links),
+    }
 }
 
 /// What is so where `here` is set, and not where `there` is.

@@ -142,6 +142,8 @@ pub struct ShellOptions {
     pub user: ShellUser,
     /// All variables of whoever starts it.
     pub caller: BTreeMap<String, String>,
+    /// Where links to the machine's programs are kept from one shell to the next; `None`: each shell makes its own.
+    pub links: Option<PathBuf>,
     /// See [`super::BuildOptions::helper`].
     pub helper: Option<PathBuf>,
 }
@@ -208,7 +210,11 @@ fn shell_of(store: &Store, merged: &merge::Merged, options: &ShellOptions) -> Re
         Task::Text(_) | Task::Program(_) => None,
     };
     let env = variables(&surroundings, merged, options, program.as_ref());
-    let has_machine = !options.pure && prepare_crossing(store, merged, options, &env, &dirs)?;
+    let links = match options.pure {
+        true => None,
+        false => prepare_crossing(store, merged, options, &env, &dirs)?,
+    };
+    let has_machine = links.is_some();
     let mut binds = binds(store, merged, options, &surroundings, &dirs)?;
     for file in program.iter().flat_map(|program| &program.files) {
         bind_below(&mut binds, fixups, file, file, false)?;
@@ -231,11 +237,13 @@ fn shell_of(store: &Store, merged: &merge::Merged, options: &ShellOptions) -> Re
         }
         views.push(made);
     }
-    if has_machine {
+    if let Some(links) = &links {
         fixups.directory(MACHINE)?;
         fixups.directory(CROSSING)?;
         for place in [PathBuf::from(CROSSING), in_machine(Path::new(CROSSING))] {
             binds.push(read_only(dirs.crossing.clone(), &place.display().to_string()));
+            let kept = links.iter();
+            binds.extend(kept.map(|(name, links)| read_only(links.clone(), &place.join(name).display().to_string())));
         }
         let place = in_machine(Path::new(StoreDir::LAYERIZE)).display().to_string();
         binds.push(read_only(store.dir().join("store"), &place));
@@ -356,14 +364,14 @@ fn write_etc(fixups: &Tree, options: &ShellOptions) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Writes what programs need to cross between the shell's root and the machine's; gives whether they can.
+/// Writes what programs need to cross between the shell's root and the machine's, where they can.
 fn prepare_crossing(
     store: &Store,
     merged: &merge::Merged,
     options: &ShellOptions,
     env: &BTreeMap<String, String>,
     dirs: &Dirs,
-) -> Result<bool, BuildError> {
+) -> Result<Option<Vec<(String, PathBuf)>>, BuildError> {
     let layerize = match &options.helper {
         Some(helper) => helper.clone(),
         None => PathBuf::from("/proc/self/exe"),
@@ -374,7 +382,7 @@ fn prepare_crossing(
         programs: own_programs(store, merged)?,
         layerize: &layerize,
     };
-    machine::prepare(&dirs.crossing, environment)
+    machine::prepare(&dirs.crossing, options.links.as_deref(), environment)
 }
 
 /// The programs that are there because the packages asked for them, under the names of alternatives too.

@@ -21,7 +21,7 @@ use super::merge::Merged;
 use super::record::ShellRecord;
 use super::{BuildError, machine, own_programs};
 use crate::build::link::Linkage;
-use crate::fsio::{IoContext, PathError, create_dir_all, remove_tree, sorted_names, walk};
+use crate::fsio::{IoContext, PathError, create_dir_all, read_limited, remove_tree, sorted_names, walk};
 use crate::root::{self, MERGED_DIRS};
 use crate::store::Store;
 use crate::store_path::StoreDir;
@@ -34,6 +34,12 @@ const ROOT: &str = "root";
 
 /// The text that all launchers are.
 const LAUNCHER: &str = "launch";
+
+/// Largest list of a wheel's entry points, in bytes.
+const ENTRY_POINTS_MAX: u64 = 4 << 20;
+
+/// What the variables begin with in which scripts find packages of the spec.
+const PLACE_PREFIX: &str = "package_";
 
 /// What of the packages' trees is of no use outside.
 const LEFT_OUT: [&str; 10] = [
@@ -224,6 +230,13 @@ impl Maker<'_> {
         create_dir_all(&dir)?;
         let mut programs = own_programs(self.store, self.merged)?;
         programs.extend(machine::programs_in(&self.of_languages(PROGRAMS)));
+        if let Some(python) = self.python()?.filter(|_| programs.contains("python3")) {
+            // Where an environment is active, it is called so too.
+            programs.insert("python".to_owned());
+            for site in self.of_languages(&site_packages(&python)) {
+                programs.extend(commands_of_wheel(&site)?);
+            }
+        }
         for program in &programs {
             link(&Path::new("..").join(LAUNCHER), &dir.join(program))?;
         }
@@ -239,7 +252,9 @@ impl Maker<'_> {
     }
 
     fn variables(&self) -> Result<BTreeMap<String, String>, BuildError> {
-        let Merged { script, paths, name, .. } = self.merged;
+        let Merged {
+            script, paths, name, ..
+        } = self.merged;
         let physical = self.store.dir().join("store").display().to_string();
         let in_store = |text: &str| text.replace(StoreDir::LAYERIZE, &physical);
         let root = self.dir.join(ROOT).display().to_string();
@@ -252,7 +267,12 @@ impl Maker<'_> {
             };
             all.insert(name.to_owned(), value);
         }
-        for (name, input) in &script.variables {
+        // What languages find their parts by is theirs.
+        let places = script
+            .variables
+            .iter()
+            .filter(|(name, _)| name.starts_with(PLACE_PREFIX));
+        for (name, input) in places {
             let path = paths.get(input).map(|path| self.store.physical(path));
             all.extend(path.map(|path| (name.clone(), path.display().to_string())));
         }
@@ -287,7 +307,9 @@ impl Maker<'_> {
         let cpp = cpp.chain([multi.clone(), include.clone()]).filter(has).collect();
         let c = [multi, include].into_iter().filter(has).collect();
         let pkg_config = [&format!("usr/lib/{triplet}"), "usr/lib", "usr/share"].map(|dir| format!("{dir}/pkgconfig"));
-        let rust = self.newest("usr/src", "rustc-")?.map(|name| format!("usr/src/{name}/library"));
+        let rust = self
+            .newest("usr/src", "rustc-")?
+            .map(|name| format!("usr/src/{name}/library"));
         let rust = rust.into_iter().chain(["usr/lib/rustlib/src/rust/library".to_owned()]);
         Ok(vec![
             ("C_INCLUDE_PATH", c),
@@ -306,7 +328,9 @@ impl Maker<'_> {
                 false => Vec::new(),
             };
             for name in names.into_iter().filter_map(|name| name.into_string().ok()) {
-                let numbers = name.strip_prefix(prefix).map(|rest| rest.split('.').map(str::parse).collect());
+                let numbers = name
+                    .strip_prefix(prefix)
+                    .map(|rest| rest.split('.').map(str::parse).collect());
                 let Some(Ok(numbers)) = numbers else { continue };
                 best = best.max(Some((numbers, name)));
             }
@@ -327,7 +351,7 @@ impl Maker<'_> {
         let text = format!("home = {home}\nversion = {version}\ninclude-system-site-packages = false\n");
         let file = self.new.join("pyvenv.cfg");
         fs::write(&file, text).context("write", &file)?;
-        let site = format!("lib/{python}/site-packages");
+        let site = site_packages(python);
         let mut dirs = self.of_languages(&site);
         let of_debian = "usr/lib/python3/dist-packages";
         if self.packages.iter().any(|package| package.join(of_debian).is_dir()) {
@@ -341,8 +365,38 @@ impl Maker<'_> {
     }
 }
 
+/// Where the modules of an environment are in it.
+fn site_packages(python: &str) -> String {
+    format!("lib/{python}/site-packages")
+}
+
+/// The commands that a wheel declares, by the entry points of its metadata.
+fn commands_of_wheel(site: &Path) -> Result<BTreeSet<String>, PathError> {
+    let mut commands = BTreeSet::new();
+    for name in sorted_names(site)? {
+        let file = site.join(&name).join("entry_points.txt");
+        if !name.to_string_lossy().ends_with(".dist-info") || !file.is_file() {
+            continue;
+        }
+        let text = read_limited(&file, ENTRY_POINTS_MAX)?;
+        let text = String::from_utf8_lossy(&text);
+        let section = text
+            .lines()
+            .map(str::trim)
+            .skip_while(|line| *line != "[console_scripts]")
+            .skip(1);
+        let lines = section.take_while(|line| !line.starts_with('['));
+        let names = lines.filter_map(|line| Some(line.split_once('=')?.0.trim().to_owned()));
+        commands.extend(names.filter(|name| !name.is_empty() && !name.contains('/')));
+    }
+    Ok(commands)
+}
+
 fn is_left_out(below: &str) -> bool {
-    LEFT_OUT.contains(&below) || LEFT_OUT.iter().any(|dir| below.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/')))
+    LEFT_OUT.contains(&below)
+        || LEFT_OUT
+            .iter()
+            .any(|dir| below.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/')))
 }
 
 /// Whether a link is in a tree: it may lead to what another package has.
@@ -361,4 +415,35 @@ fn link(target: &Path, place: &Path) -> Result<(), PathError> {
 
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_those_of_entry_points() {
+        let dir = tempfile::tempdir().unwrap();
+        let info = dir.path().join("thing-1.dist-info");
+        create_dir_all(&info).unwrap();
+        create_dir_all(&dir.path().join("thing")).unwrap();
+        assert_eq!(commands_of_wheel(dir.path()).unwrap(), BTreeSet::new());
+        let text = "[console_scripts]\nthing = thing:main\n other=thing.x:y [extra]\nbad/name = a:b\n\n[gui_scripts]\nno = a:b\n";
+        fs::write(info.join("entry_points.txt"), text).unwrap();
+        let commands = ["other", "thing"].map(str::to_owned);
+        assert_eq!(commands_of_wheel(dir.path()).unwrap(), BTreeSet::from(commands));
+    }
+
+    #[test]
+    fn what_is_left_out_is_left_out_whole() {
+        for (below, expected) in [
+            ("etc", true),
+            ("etc/x", true),
+            ("etcetera", false),
+            ("usr/share", false),
+            ("usr/share/man/x", true),
+        ] {
+            assert_eq!(is_left_out(below), expected, "{below}");
+        }
+    }
 }
