@@ -238,15 +238,7 @@ fn shell_of(store: &Store, merged: &merge::Merged, options: &ShellOptions) -> Re
         views.push(made);
     }
     if let Some(links) = &links {
-        fixups.directory(MACHINE)?;
-        fixups.directory(CROSSING)?;
-        for place in [PathBuf::from(CROSSING), in_machine(Path::new(CROSSING))] {
-            binds.push(read_only(dirs.crossing.clone(), &place.display().to_string()));
-            let kept = links.iter();
-            binds.extend(kept.map(|(name, links)| read_only(links.clone(), &place.join(name).display().to_string())));
-        }
-        let place = in_machine(Path::new(StoreDir::LAYERIZE)).display().to_string();
-        binds.push(read_only(store.dir().join("store"), &place));
+        bind_crossing(&mut binds, fixups, store, &dirs, links)?;
     }
     let sandbox = Sandbox {
         helper: options.helper.clone(),
@@ -383,6 +375,26 @@ fn prepare_crossing(
         layerize: &layerize,
     };
     machine::prepare(&dirs.crossing, options.links.as_deref(), environment)
+}
+
+/// Shows what crossing needs in both roots, and the store in the machine's.
+fn bind_crossing(
+    binds: &mut Vec<Bind>,
+    fixups: &Tree,
+    store: &Store,
+    dirs: &Dirs,
+    links: &[(String, PathBuf)],
+) -> Result<(), BuildError> {
+    fixups.directory(MACHINE)?;
+    fixups.directory(CROSSING)?;
+    for place in [PathBuf::from(CROSSING), in_machine(Path::new(CROSSING))] {
+        binds.push(read_only(dirs.crossing.clone(), &place.display().to_string()));
+        let kept = links.iter();
+        binds.extend(kept.map(|(name, links)| read_only(links.clone(), &place.join(name).display().to_string())));
+    }
+    let place = in_machine(Path::new(StoreDir::LAYERIZE)).display().to_string();
+    binds.push(read_only(store.dir().join("store"), &place));
+    Ok(())
 }
 
 /// The programs that are there because the packages asked for them, under the names of alternatives too.
