@@ -18,6 +18,7 @@
 //! | 1 | [`graph`] | directed graphs: closures, strongly connected components, orders | – |
 //! | 1 | [`store_path`] | store paths: parsed, printed, ordered, computed; pure | digest |
 //! | 1 | [`walls`] | what stands between a build and the machine: names and order; pure | – |
+//! | 1 | [`execution`] | how scripts' programs ran: on the processor, emulated, cross; pure | – |
 //! | 1 | [`oci`] | OCI documents, references, canonical JSON; pure | digest |
 //! | 2 | [`nar`] | canonical archive of a tree, its hash, the ordered walk | digest fsio |
 //! | 2 | [`spec`] | the user's TOML and the lock; pure | capability certificate digest escape fsio store_path graph oci walls |
@@ -25,7 +26,7 @@
 //! | 2 | [`elf`] | what programs and libraries ask of the loader, and how it answers | fsio |
 //! | 2 | [`root`] | a root file system composed of packages' trees | escape fsio |
 //! | 2 | [`archive`] | tar, ar and zip read, tar headers written, compression undone | capability digest oci |
-//! | 3 | [`store`] | add, look up, verify, collect garbage; a Nix store read-only | digest child fsio nar store_path graph walls |
+//! | 3 | [`store`] | add, look up, verify, collect garbage; a Nix store read-only | digest child execution fsio nar store_path graph walls |
 //! | 3 | [`closure`] | closed set, topological order, why-chains | store_path store graph |
 //! | 3 | [`lang`] | lock files of languages → what they pin, and how it is built | digest fsio spec |
 //! | 3 | [`derive`] | spec and lock → derivations in order; pure | digest spec store_path graph oci lang |
@@ -34,17 +35,17 @@
 //! | 4 | [`fetch`] | downloads, archives, Debian packages | capability digest child escape event fsio http nar store store_path spec derive root archive oci parallel |
 //! | 4 | [`configure`] | Debian's maintainer scripts run over packages' trees, and what they made | escape fsio spec oci root sandbox fetch |
 //! | 4 | [`remote`] | steps run at builders that speak the Remote Execution API | digest escape fsio http nar parallel sandbox store_path |
-//! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest elf escape event fsio nar store_path store closure spec derive root sandbox fetch configure remote graph parallel walls |
+//! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest elf escape event execution fsio nar store_path store closure spec derive root sandbox fetch configure remote graph parallel walls |
 //! | 4 | [`image`] | recipe → config, manifest and layers as one value | capability digest elf escape event fsio store_path root oci layer spec configure |
 //! | 5 | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |
 //! | 5 | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest child event fsio http oci image layer archive parallel |
-//! | 5 | [`shared_cache`] | what was built, kept in registries and binary caches for others who build the same | digest event fsio store_path oci parallel store fetch layer build image binary_cache transport walls |
+//! | 5 | [`shared_cache`] | what was built, kept in registries and binary caches for others who build the same | digest event execution fsio store_path oci parallel store fetch layer build image binary_cache transport walls |
 //! | 5 | [`serve`] | a registry whose images are made when they are pulled | digest escape fsio oci layer image |
 //! | 5 | [`container`] | programs of images run in the images' own roots, without an engine | digest escape event fsio spec archive sandbox layer image oci transport |
 //! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | capability digest escape fsio store_path oci image transport archive |
-//! | 6 | [`attest`] | state things of images: bills of materials, provenance, signatures | digest escape fsio store_path oci store derive layer configure image transport graph walls |
+//! | 6 | [`attest`] | state things of images: bills of materials, provenance, signatures | digest escape execution fsio store_path oci store derive layer configure image transport graph walls |
 //! | 6 | [`inputs`] | keep files from outside beside images, and find them again | digest fsio nar oci store store_path spec derive fetch layer image transport |
-//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest child escape event fsio nar store_path oci parallel graph store closure spec sandbox lang derive fetch configure remote build layer image binary_cache transport shared_cache container audit attest inputs walls |
+//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest child escape event execution fsio nar store_path oci parallel graph store closure spec sandbox lang derive fetch configure remote build layer image binary_cache transport shared_cache container audit attest inputs walls |
 //! | 8 | [`cli`] | arguments, printing, exit status: one file a verb | all |
 //!
 //! Only `cli` prints, reads the process's environment or exits; only there is an error an `anyhow::Error`.
@@ -95,6 +96,7 @@ pub mod digest;
 pub mod elf;
 pub mod escape;
 pub mod event;
+pub mod execution;
 pub mod fetch;
 pub mod fsio;
 pub mod graph;

@@ -314,6 +314,7 @@ impl Gathered<'_> {
             | Action::UnpackGitCrates { .. }
             | Action::UnpackDebControl { .. }
             | Action::UnpackDebSource { .. }
+            | Action::UnpackEmulator { .. }
             | Action::UnpackGoModule { .. } => {}
         }
         made.files.extend(files_of_step(derivation));

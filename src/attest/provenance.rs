@@ -3,7 +3,8 @@
 //!
 //! Invariant: no time, no machine and no run is named (SLSA leaves all of `runDetails.metadata` optional), so that
 //! whoever builds the image again gets the same document. A store path that was built behind less than
-//! namespaces is said to be: `walls` is `chroot` or `none` among its subject's annotations.
+//! namespaces is said to be: `walls` is `chroot` or `none` among its subject's annotations. So is one whose script's
+//! programs did not run on the machine's own processor: `execution` is `emulated`, `emulated-by-machine` or `cross`.
 //!
 //! - `buildType` is [`BUILD_TYPE`]. Its external parameters are `image`, `tag`, `platform`, `options` (what
 //!   was asked for beyond the spec, or beyond an image of store paths that says nothing, by the spec's keys), `spec` (files, by digest) and `lock`; its internal ones the numbers of the formats, the date,
@@ -25,6 +26,7 @@ use serde_json::{Map, Value, json};
 
 use crate::derive::{self, Action, ImageInputs, Input};
 use crate::digest::{Digest, FileHash};
+use crate::execution::Execution;
 use crate::graph;
 use crate::image::{self, Configured};
 use crate::layer;
@@ -167,9 +169,14 @@ fn subjects(built: &Gathered<'_>, inventory: &Inventory) -> Result<Vec<Value>, A
         if let Some((path, _)) = StoreDir::layerize().split(&component.key)
             && let Some(details) = built.store.info_full(&path)?
             && details.provenance.derivation.is_some()
-            && details.provenance.walls != Walls::Namespaces
         {
-            subject["annotations"] = json!({ "walls": details.provenance.walls });
+            let (walls, execution) = (details.provenance.walls, details.provenance.execution);
+            if walls != Walls::Namespaces {
+                subject["annotations"]["walls"] = json!(walls);
+            }
+            if execution != Execution::Native {
+                subject["annotations"]["execution"] = json!(execution);
+            }
         }
         subjects.push(subject);
     }

@@ -86,6 +86,7 @@ pub fn make_again(
         None => realise(store, plan, &[Input::Step(id)], options, reporter)?[&Input::Step(id)].clone(),
     };
     let digest = resolved.digest;
+    let walls = options.choose_walls(store, reporter)?;
     let remade = match &derivation.action {
         Action::Script(script) => ScriptStep {
             store,
@@ -93,7 +94,8 @@ pub fn make_again(
             reporter,
             derivation,
             script,
-            walls: options.choose_walls(store, reporter)?,
+            walls,
+            execution: options.execution_of(derivation, walls, store, reporter)?,
             digest,
             paths: &paths,
             variations,

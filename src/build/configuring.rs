@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::emulation::{Foreigner, emulator_of};
 use super::log::BuildLog;
 use super::script::Remade;
 use super::variation::{self, Variation};
@@ -13,10 +14,13 @@ use crate::configure::{self, Record, Request, Source};
 use crate::derive::{Configure, ConfiguredDeb, Derivation, Input};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
+use crate::execution::Execution;
 use crate::fsio::create_dir_all;
 use crate::sandbox::RuntimeSettings;
+use crate::sandbox::emulator::Emulator;
 use crate::store::{StagingDir, Store};
 use crate::store_path::StorePath;
+use crate::walls::Walls;
 
 /// What a check varies of a configure step. Maintainer scripts always run as root with a umask of 022, which `dpkg` sets, and
 /// here with one processor; where the packages' trees lie is what overlayfs makes of them.
@@ -47,6 +51,7 @@ pub(super) struct ConfigureStep<'a> {
 struct ConfiguredTree {
     output: PathBuf,
     record: Record,
+    execution: Execution,
     /// Holds the output; removed when dropped.
     staging: StagingDir,
 }
@@ -57,7 +62,8 @@ impl ConfigureStep<'_> {
         let made = self.execute()?;
         self.tell(&made.record);
         let name = &self.derivation.name;
-        let info = self.store.add_leaf(name, &made.output, Some(self.digest))?;
+        let output = &made.output;
+        let info = (self.store).add_leaf_of_scripts(name, output, self.digest, made.execution)?;
         Ok(info.path)
     }
 
@@ -69,11 +75,8 @@ impl ConfigureStep<'_> {
     }
 
     fn execute(&self) -> Result<ConfiguredTree, BuildError> {
-        let system = &self.configure.system;
-        if *system != format!("{}-linux", std::env::consts::ARCH) {
-            return Err(BuildError::ForeignScripts { system: system.clone() });
-        }
         self.options.check_walls_of_configuring(self.store, self.reporter)?;
+        let (execution, emulator) = self.execution()?;
         let label = &self.derivation.label;
         self.reporter.report(Event::BuildStarted {
             name: label.clone(),
@@ -96,6 +99,7 @@ impl ConfigureStep<'_> {
             .collect();
         let settings = RuntimeSettings {
             bounds: self.options.bounds,
+            emulator,
             ..variation::settings(&varied)
         };
         let mut env = configure::environment();
@@ -118,8 +122,19 @@ impl ConfigureStep<'_> {
         Ok(ConfiguredTree {
             output,
             record: made?,
+            execution,
             staging,
         })
+    }
+
+    /// How the scripts are run, and through what.
+    fn execution(&self) -> Result<(Execution, Option<Emulator>), BuildError> {
+        let Some(script) = Foreigner::of(self.derivation) else {
+            return Ok((Execution::Native, None));
+        };
+        let options = self.options;
+        let execution = options.choose_execution(script, Walls::Namespaces, self.store, self.reporter)?;
+        Ok((execution, emulator_of(execution, script, self.store, self.paths)))
     }
 
     fn physical(&self, input: &Input) -> PathBuf {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::emulation::ForeignScript;
 use super::hints;
 use super::runner::{FailedCommand, quoted};
 use super::walls::RefusedWalls;
@@ -74,12 +75,9 @@ pub enum BuildError {
     /// Debian packages could not be configured.
     #[error(transparent)]
     Configure(#[from] crate::configure::ConfigureError),
-    /// Maintainer scripts are for another machine than this one.
-    #[error("maintainer scripts for {system} cannot run on this machine")]
-    ForeignScripts {
-        /// What they are for: `aarch64-linux`.
-        system: String,
-    },
+    /// Scripts are for another processor than this machine's, and nothing can run them.
+    #[error(transparent)]
+    Foreign(Box<ForeignScript>),
     /// A time zone is none of those that the package has.
     #[error("there is no time zone `{zone}`")]
     UnknownZone {
@@ -222,10 +220,7 @@ impl BuildError {
             Self::TooWeak { walls, .. } => Some(format!(
                 "leave `--sandbox {walls}`, or the builder, out, or ask for less with `--require-sandbox` and `[build] require`"
             )),
-            Self::ForeignScripts { .. } => Some(
-                "build on such a machine, or leave the packages as they are unpacked with `configure = false`"
-                    .to_owned(),
-            ),
+            Self::Foreign(foreign) => Some(foreign.help()),
             Self::NoView { .. } => Some("put it aside, or a directory in its place".to_owned()),
             Self::NoShell { .. } => Some("add `tools = [\"deb:bash\"]`, or leave `base` at its default".to_owned()),
             Self::Several { failures } => failures.iter().find_map(Self::help),

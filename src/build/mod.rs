@@ -7,6 +7,7 @@ mod cache;
 mod check;
 mod configuring;
 mod debug;
+mod emulation;
 mod error;
 mod fixup;
 mod hints;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 
 pub use cache::{remove_build_cache, stored_build_caches};
 pub use check::{Again, checked_steps, make_again};
+pub use emulation::{EmulationChoice, ForeignScript};
 pub use error::{BuildError, Reason, RefusedReference, ScriptFailure};
 pub use mend::{make_recorded, makers, report_mended};
 pub use realise::realise;
@@ -60,6 +62,8 @@ pub struct BuildOptions {
     /// What scripts run behind. With [`Walls::None`](crate::walls::Walls::None) a script runs on the machine itself, with
     /// its programs and network, and `/layerize/store` must be a link to the store's directory of trees.
     pub walls: WallsChoice,
+    /// What runs scripts for another processor than the machine's.
+    pub emulation: EmulationChoice,
     /// How many steps run at once (0: as many as there are cores).
     pub jobs: usize,
     /// What a script may use (`LAYERIZE_CORES`; 0: all); not hashed.

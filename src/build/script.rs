@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::cache::{self, BuildCache};
+use super::emulation::{Foreigner, emulator_of};
 use super::error::ScriptFailure;
 use super::link;
 use super::log::BuildLog;
@@ -36,6 +37,7 @@ use crate::closure;
 use crate::derive::{Derivation, Input, Script};
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
+use crate::execution::Execution;
 use crate::fsio::{IoContext, create_dir_all, remove_tree};
 use crate::parallel;
 use crate::sandbox::copy::copy_writable;
@@ -66,6 +68,8 @@ pub(super) struct ScriptStep<'a> {
     pub script: &'a Script,
     /// What it runs behind.
     pub walls: Walls,
+    /// How its programs are run.
+    pub execution: Execution,
     /// Hash of the resolved derivation.
     pub digest: Digest,
     /// The store path of every input, all of them valid.
@@ -281,6 +285,8 @@ impl ScriptStep<'_> {
         let mut cache = self.open_cache(&build, at)?;
         let mut settings = variation::settings(self.variations);
         settings.bounds = self.options.bounds;
+        settings.emulator = Foreigner::of(self.derivation)
+            .and_then(|script| emulator_of(self.execution, script, self.store, self.paths));
         let mut build_bind = build.clone();
         if self.varies(Variation::FileOrder) {
             build_bind = dir.join("memory");

@@ -14,6 +14,7 @@ use super::BuildError;
 use crate::derive::StepId;
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
+use crate::execution::Execution;
 use crate::graph;
 use crate::store::{NewOutput, ReferencePolicy, Store};
 use crate::store_path::{PathInfo, StoreDir, StorePath};
@@ -63,6 +64,8 @@ pub struct BuiltPath {
     pub derivation: Option<String>,
     /// What it was built behind.
     pub walls: Walls,
+    /// How the programs of its script ran.
+    pub execution: Execution,
     /// References that were declared rather than found, each with the path through which.
     pub declared: BTreeMap<StorePath, StorePath>,
     /// What its place knows the bytes by that hold it.
@@ -172,6 +175,7 @@ impl Taking<'_> {
             derivation,
             policy: &policy,
             walls: built.walls,
+            execution: built.execution,
         };
         self.store
             .add_offered(&output, &member.info)

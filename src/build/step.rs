@@ -17,6 +17,7 @@ use super::{BuildError, BuildOptions};
 use crate::derive::{self, Action, BuildPlan, DebugInfo, Derivation, Download, Input, Part, Script, StepId};
 use crate::digest::{Digest, HashingWriter};
 use crate::event::{Event, Reporter};
+use crate::execution::Execution;
 use crate::fetch;
 use crate::fsio::IoContext;
 use crate::store::{NewOutput, ReferencePolicy, Rewritten, Store};
@@ -79,6 +80,7 @@ impl Step<'_> {
             | BuildError::Remote { .. }
             | BuildError::NoWalls { .. }
             | BuildError::TooWeak { .. }
+            | BuildError::Foreign(_)
             | BuildError::NoShell { .. }
             | BuildError::Cancelled => error,
             error => BuildError::Step {
@@ -167,6 +169,7 @@ impl Step<'_> {
             (Action::UnpackGoModule { zip, module, version }, [file]) => {
                 self.unpack(|dest| fetch::unpack_go_module(file, &zip.name, module, version, dest))
             }
+            (Action::UnpackEmulator { debs, programs }, files) => self.unpack_emulator(debs, programs, files),
             (Action::DebPart { tree, part, .. }, _) => self.take_part(tree, part),
             (Action::DebugTools { packages }, _) => self.link_tools(packages),
             (Action::DebugInfo(info), _) => self.find_debug_info(info),
@@ -206,6 +209,17 @@ impl Step<'_> {
         })
     }
 
+    fn unpack_emulator(
+        &self,
+        debs: &[(String, Download)],
+        programs: &[String],
+        files: &[PathBuf],
+    ) -> Result<StorePath, BuildError> {
+        let names = debs.iter().map(|(name, _)| name.clone());
+        let named: Vec<(String, PathBuf)> = names.zip(files.iter().cloned()).collect();
+        self.unpack(|dest| fetch::unpack_emulator(&named, programs, dest))
+    }
+
     fn unpack_npm(&self, archive: &Download, file: &Path, at: Option<&str>) -> Result<StorePath, BuildError> {
         self.unpack(|dest| {
             fetch::unpack_npm(file, &archive.name, at, dest)?.report(&archive.name, self.reporter);
@@ -214,13 +228,15 @@ impl Step<'_> {
     }
 
     fn run_script(&self, script: &Script) -> Result<StorePath, BuildError> {
+        let walls = self.options.choose_walls(self.store, self.reporter)?;
         let step = ScriptStep {
             store: self.store,
             options: self.options,
             reporter: self.reporter,
             derivation: self.derivation(),
             script,
-            walls: self.options.choose_walls(self.store, self.reporter)?,
+            walls,
+            execution: (self.options).execution_of(self.derivation(), walls, self.store, self.reporter)?,
             digest: self.resolved.digest,
             paths: &self.paths,
             variations: &BTreeSet::new(),
@@ -289,6 +305,7 @@ impl Step<'_> {
             derivation: Some(self.resolved.digest),
             policy: &policy,
             walls: Walls::Namespaces,
+            execution: Execution::Native,
         };
         let staging = self.store.stage()?;
         let tree = staging.path().join("tree");

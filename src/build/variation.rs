@@ -97,6 +97,7 @@ pub(super) fn settings(variations: &BTreeSet<Variation>) -> RuntimeSettings {
         copies: ordinary.copies,
         bounds: ordinary.bounds,
         machine_root: ordinary.machine_root,
+        emulator: ordinary.emulator,
         is_typed_in: ordinary.is_typed_in,
     }
 }

@@ -9,8 +9,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::emulation::Foreigner;
 use super::{BuildError, BuildOptions};
-use crate::derive::{Action, BuildPlan, StepId};
+use crate::derive::{Action, BuildPlan, Derivation, StepId};
 use crate::event::{Event, Reporter};
 use crate::fsio::with_causes;
 use crate::sandbox::Sandbox;
@@ -150,14 +151,27 @@ impl BuildOptions {
         if store.is_read_only() {
             return Ok(());
         }
-        let actions = || expected.iter().map(|&id| &plan.steps[id].action);
-        if actions().any(|action| matches!(action, Action::Configure(_))) {
+        let steps = || expected.iter().map(|&id| &plan.steps[id]);
+        let configures = |step: &&Derivation| matches!(step.action, Action::Configure(_));
+        if steps().any(|step| configures(&step)) {
             self.check_walls_of_configuring(store, reporter)?;
         }
-        match actions().any(|action| matches!(action, Action::Script(_))) {
-            true => self.choose_walls(store, reporter).map(drop),
-            false => Ok(()),
+        let runs = |step: &&Derivation| matches!(step.action, Action::Script(_));
+        if steps().any(|step| runs(&step)) {
+            let walls = self.choose_walls(store, reporter)?;
+            // What a builder has is not known here.
+            for script in steps()
+                .filter(runs)
+                .filter_map(Foreigner::of)
+                .filter(|_| self.remote.is_none())
+            {
+                self.choose_execution(script, walls, store, reporter)?;
+            }
         }
+        for script in steps().filter(configures).filter_map(Foreigner::of) {
+            self.choose_execution(script, Walls::Namespaces, store, reporter)?;
+        }
+        Ok(())
     }
 
     /// Refuses to run maintainer scripts in anything but namespaces.

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::audit::{Explanation, Reading};
 use crate::configure::ScriptsOutcome;
 use crate::escape::shown;
+use crate::execution::Execution;
 use crate::oci::Platform;
 use crate::project::ProjectError;
 use crate::project::explain::{FileStory, MadeBy, explain};
@@ -203,6 +204,9 @@ fn render_made(made: &MadeBy, text: &mut String) {
         Walls::Namespaces => {}
         Walls::None => drop(writeln!(text, "             without walls")),
         walls => drop(writeln!(text, "             behind {walls}")),
+    }
+    if made.execution != Execution::Native {
+        let _ = writeln!(text, "             {}", made.execution);
     }
     let Some(action) = made.resolved.as_ref().map(|resolved| &resolved["action"]) else {
         return;

@@ -32,6 +32,7 @@ pub const TOPICS: &[Topic] = topics![
     "containers",
     "ci",
     "builders",
+    "emulation",
     "caches",
     "exit-status",
 ];

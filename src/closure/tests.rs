@@ -41,6 +41,7 @@ impl Scene {
             derivation: None,
             policy: &crate::store::ANY_REFERENCE,
             walls: Walls::Namespaces,
+            execution: crate::execution::Execution::Native,
         };
         self.store.add_output(&output).unwrap().path
     }

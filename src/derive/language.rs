@@ -265,6 +265,7 @@ impl Maker<'_> {
                 Script {
                     script: text,
                     system: scripts.system(),
+                    emulator: scripts.plan.emulator.clone(),
                     source,
                     root: scripts.debs(resolution.ordered())?,
                     declared: scripts.declared(&resolution)?,

@@ -387,6 +387,7 @@ impl Maker<'_> {
             name: "debian-tools".to_owned(),
             action: Action::Configure(Box::new(Configure {
                 system: system.clone(),
+                emulator: self.plan.emulator.clone(),
                 tools: None,
                 groups,
                 ..Configure::default()
@@ -407,6 +408,7 @@ impl Maker<'_> {
                 locales,
                 certificates: own_certificates(image),
                 incomplete: !image.exclude.is_empty(),
+                emulator: self.plan.emulator.clone(),
             })),
         }))
     }

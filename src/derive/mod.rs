@@ -10,6 +10,7 @@ use crate::digest::FileHash;
 use crate::spec::{GitTree, LockedArchive, LockedDeb, LockedDebSource, LockedGit, PackageName};
 use crate::store_path::StorePath;
 
+mod configure;
 mod debs;
 mod debug;
 mod exclude;
@@ -20,6 +21,7 @@ mod resolve;
 mod script;
 
 pub use crate::lang::{Unit, Units};
+pub use configure::{Configure, ConfiguredDeb};
 pub use language::{LanguageInputs, LanguageSource};
 pub use make::{make, output_name, source_name};
 pub use recorded::recorded;
@@ -37,6 +39,8 @@ pub struct BuildPlan {
     pub languages: BTreeMap<PackageName, LanguageInputs>,
     /// The step that unpacks each Debian package.
     pub debs: BTreeMap<String, Input>,
+    /// What runs scripts for another machine than this one, where the lock pins it.
+    pub emulator: Option<Input>,
     /// What each image is made of.
     pub images: BTreeMap<String, ImageInputs>,
 }
@@ -207,6 +211,13 @@ pub enum Action {
         files: Vec<Download>,
         /// Source package name.
         package: String,
+    },
+    /// The emulator of a processor, out of the packages that have it.
+    UnpackEmulator {
+        /// Name and file of each package.
+        debs: Vec<(String, Download)>,
+        /// What it may be called, in `/usr/bin`.
+        programs: Vec<String>,
     },
     /// A Go module, from the zip that module proxies give.
     UnpackGoModule {
@@ -428,6 +439,7 @@ impl Derivation {
             | Action::UnpackDeb { .. }
             | Action::UnpackDebControl { .. }
             | Action::UnpackDebSource { .. }
+            | Action::UnpackEmulator { .. }
             | Action::UnpackGoModule { .. } => BTreeSet::new(),
         }
     }
@@ -445,6 +457,7 @@ impl Derivation {
             | Action::UnpackDeb { .. }
             | Action::UnpackDebControl { .. }
             | Action::UnpackDebSource { .. }
+            | Action::UnpackEmulator { .. }
             | Action::UnpackGoModule { .. }
             | Action::DebPart { .. } => false,
         }
@@ -463,6 +476,7 @@ impl Derivation {
             | Action::UnpackDebControl { deb: download, .. }
             | Action::UnpackGoModule { zip: download, .. } => vec![download],
             Action::UnpackDebSource { files, .. } => files.iter().collect(),
+            Action::UnpackEmulator { debs, .. } => debs.iter().map(|(_, deb)| deb).collect(),
             Action::Script(_)
             | Action::Configure(_)
             | Action::DebPart { .. }
@@ -491,53 +505,9 @@ impl Script {
             .chain(&self.libraries)
             .chain(&self.runtime)
             .chain(declared)
+            .chain(&self.emulator)
             .chain(language::further_inputs(self))
             .collect()
-    }
-}
-
-/// Debian packages to be configured.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Configure {
-    /// `x86_64-linux`, `aarch64-linux`: scripts run on such a machine alone.
-    pub system: String,
-    /// What came of configuring the tools, whose programs the scripts use, and the tools themselves; none where these are
-    /// to be configured.
-    pub tools: Option<(Input, Vec<ConfiguredDeb>)>,
-    /// The packages, those that depend on each other together, each group after those that it depends on.
-    pub groups: Vec<Vec<ConfiguredDeb>>,
-    /// Names of packages whose scripts are not to run.
-    pub skip: BTreeSet<String>,
-    /// Answers to what the scripts ask, by the question's name.
-    pub answers: BTreeMap<String, String>,
-    /// Locales to make, by name, and the package that has what they are made of.
-    pub locales: Option<(Input, Vec<String>)>,
-    /// Certificates that the image is to trust beside Debian's, in PEM form, by name.
-    pub certificates: BTreeMap<String, String>,
-    /// Whether packages are missing that these depend on.
-    pub incomplete: bool,
-}
-
-/// A Debian package to be configured.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ConfiguredDeb {
-    /// Its name.
-    pub name: String,
-    /// Its files.
-    pub tree: Input,
-    /// Its maintainer scripts.
-    pub control: Input,
-}
-
-impl Configure {
-    /// Everything that must be in the store before the scripts run, without repetition.
-    pub fn inputs(&self) -> BTreeSet<&Input> {
-        let of_tools = self.tools.iter().flat_map(|(_, packages)| packages);
-        let packages = self.groups.iter().flatten().chain(of_tools);
-        let inputs = packages.flat_map(|package| [&package.tree, &package.control]);
-        let single = self.tools.iter().map(|(output, _)| output);
-        let single = single.chain(self.locales.iter().map(|(package, _)| package));
-        inputs.chain(single).collect()
     }
 }
 
@@ -576,6 +546,8 @@ pub struct Script {
     pub mounts: BTreeMap<String, Input>,
     /// Inputs whose store paths are in variables, by their names: the packages of the spec, and what a language adds.
     pub variables: BTreeMap<String, Input>,
+    /// What runs its programs where the machine is another one than `system`; not hashed.
+    pub emulator: Option<Input>,
     /// Whether it lays out what was made elsewhere, for libraries that an image has at `/`: that these are not in the store is
     /// nothing to be told; not hashed.
     pub prebuilt: bool,

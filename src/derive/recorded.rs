@@ -115,6 +115,7 @@ fn script(action: RecordedAction) -> Option<Script> {
         strip_references: inputs(strip_references)?,
         mounts: named(mounts)?,
         variables: named(variables)?,
+        emulator: None,
         prebuilt: false,
         names: BTreeMap::new(),
         timeout_seconds: None,

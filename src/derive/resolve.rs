@@ -26,6 +26,7 @@
 //! | `unpack-deb-control` | `package`, *hash* |
 //! | `unpack-go-module` | `module`, `version` (both stand in the names of the zip's files), *hash* |
 //! | `unpack-deb-source` | `files`: digest by file name, as the `.dsc` refers to names |
+//! | `unpack-emulator` | `debs`: digests in the order in which they are looked into; `programs` |
 //! | `deb-part` | `part`: `c.utf-8`, `authorities`, or the `zone`; `tree` |
 //! | `configure` | `answers`, `certificates` where there are any, `groups`, `incomplete` where it is, `locales`, `rules`, `skip`, `system`, `tools` |
 //! | `debug-tools` | `packages` (name and tree of each), `rules` |
@@ -43,7 +44,8 @@
 //! they are not empty, as do `mounts` and `variables`, which give a store path by where it is found too. `declared` is in because it becomes references of the
 //! output, though it changes no byte of it.
 //!
-//! **Out** is what cannot: where a download comes from (URL, mirror, pool path, size: its digest says it all;
+//! **Out** is what cannot: the emulator that runs a script for another processor, as the script is to make the same on that
+//! processor itself; where a download comes from (URL, mirror, pool path, size: its digest says it all;
 //! its file name only where a script sees it, as the name of a single file), a Debian package's version (it is in the package), labels, how long a script may run and on
 //! how many cores. And inputs stand by their *content-addressed* paths: an input that was rebuilt to the same
 //! content does not count as changed.
@@ -125,6 +127,7 @@ pub fn fixed_path(derivation: &Derivation) -> Option<StorePath> {
         | Action::UnpackDeb { .. }
         | Action::UnpackDebControl { .. }
         | Action::UnpackDebSource { .. }
+        | Action::UnpackEmulator { .. }
         | Action::UnpackGoModule { .. }
         | Action::DebPart { .. }
         | Action::Script(_)
@@ -204,6 +207,10 @@ fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
                 .map(|file| (file.name.as_str(), file.hash.hex()))
                 .collect();
             json!({ "kind": "unpack-deb-source", "files": files })
+        }
+        Action::UnpackEmulator { debs, programs } => {
+            let debs: Vec<String> = debs.iter().map(|(_, deb)| deb.hash.hex()).collect();
+            json!({ "kind": "unpack-emulator", "debs": debs, "programs": programs })
         }
         Action::DebPart { package: _, tree, part } => {
             let part = match part {

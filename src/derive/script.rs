@@ -144,7 +144,8 @@ impl Scripts<'_> {
             env: (package.env.iter())
                 .map(|(name, value)| (name.clone(), value.value.clone()))
                 .collect(),
-            system: system(self.workspace, self.lock),
+            system: self.system(),
+            emulator: self.plan.emulator.clone(),
             source,
             source_file: (package.source.as_ref())
                 .and_then(|source| source_file_name(&source.value))
@@ -327,6 +328,6 @@ pub(super) fn unique(inputs: Vec<Input>) -> Vec<Input> {
 /// machine that layerize itself was compiled for, which is the one that runs the script.
 fn system(workspace: &Workspace, lock: &Lock) -> String {
     let architecture = lock.architecture.as_ref().or(workspace.debian.architecture.as_ref());
-    let machine = architecture.map_or(std::env::consts::ARCH, |architecture| spec::machine(architecture));
+    let machine = architecture.map_or(spec::own_machine(), |architecture| spec::machine(architecture));
     format!("{machine}-linux")
 }

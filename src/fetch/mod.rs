@@ -27,7 +27,7 @@ pub(crate) mod transfer;
 mod unpack;
 
 pub use collect::{remove_download, stored_downloads, sweep};
-pub use debian::{AptSources, unpack_deb, unpack_deb_control, unpack_deb_source};
+pub use debian::{AptSources, EMULATOR, unpack_deb, unpack_deb_control, unpack_deb_source, unpack_emulator};
 pub use download::fetch;
 pub use error::{Answer, Asked, FetchError, Wanted};
 pub use git::{GitError, pin_commits, remove_repository, restore_archive, stored_repositories};

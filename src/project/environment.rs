@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::build::{Bounds, BuildOptions, WallsChoice};
+use crate::build::{Bounds, BuildOptions, EmulationChoice, WallsChoice};
 use crate::container::Roots;
 use crate::event::{Event, Reporter};
 use crate::fetch::{self, AptSources, FetchConfig, LanguageTools};
@@ -204,6 +204,7 @@ impl Environment<'_> {
         let fetch = self.fetch_config(options.offline, &options.mirrors, apt);
         Ok(BuildOptions {
             walls: WallsChoice::new(options.sandbox, self.required_walls(options, workspace)),
+            emulation: EmulationChoice::new(workspace.map(|workspace| workspace.build.emulate).unwrap_or_default()),
             remote: self.builder(options)?,
             jobs: options.jobs,
             cores: options.cores,

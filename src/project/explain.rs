@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::audit::{self, Explanation};
 use crate::closure::{self, Chain};
 use crate::digest::Digest;
+use crate::execution::Execution;
 use crate::store::{PathDetails, Store};
 use crate::store_path::{LogicalPath, StoreDir, StorePath};
 use crate::transport::Source;
@@ -40,6 +41,8 @@ pub struct MadeBy {
     pub derivation: Option<Digest>,
     /// What its script ran behind.
     pub walls: Walls,
+    /// How the programs of its script ran.
+    pub execution: Execution,
     /// Size of its archive in bytes.
     pub nar_size: u64,
     /// The resolved derivation: the action with its script, variables and inputs.
@@ -117,6 +120,7 @@ impl MadeBy {
         Self {
             derivation: details.provenance.derivation,
             walls: details.provenance.walls,
+            execution: details.provenance.execution,
             nar_size: details.info.nar_size,
             resolved: resolved.and_then(Result::ok),
         }

@@ -62,6 +62,7 @@ fn of_step(step: &Derivation, known: &[Origin]) -> Origin {
         Action::UnpackDeb { .. }
         | Action::UnpackDebControl { .. }
         | Action::UnpackDebSource { .. }
+        | Action::UnpackEmulator { .. }
         | Action::DebPart { .. }
         | Action::Configure(_)
         | Action::DebugTools { .. } => Origin::Distribution,

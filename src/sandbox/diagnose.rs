@@ -97,6 +97,10 @@ pub enum Cause {
     NoSetfcap,
     /// The kernel is older than 5.11: no overlayfs in user namespaces.
     OldKernel,
+    /// The kernel is older than 6.7: no registrations of emulators in user namespaces.
+    OldKernelForEmulators,
+    /// The kernel has no registrations of emulators at all.
+    NoBinfmt,
     /// The kernel has no overlayfs.
     NoOverlay,
     /// The packages lie on an overlay already (a container's root) and there are too many for one more.
@@ -128,6 +132,9 @@ impl Cause {
             {
                 facts.userns_refused()
             }
+            SetupStep::Emulator if refusal.errno == libc::ENODEV => Some(Self::NoBinfmt),
+            SetupStep::Emulator if facts.kernel < (6, 7) => Some(Self::OldKernelForEmulators),
+            SetupStep::Emulator if denied => facts.userns_refused(),
             SetupStep::Overlay if refusal.errno == libc::ENODEV => Some(Self::NoOverlay),
             SetupStep::Overlay if facts.kernel < (5, 11) => Some(Self::OldKernel),
             SetupStep::Overlay if refusal.errno == libc::EINVAL && facts.root_is_overlay => Some(Self::OverlayTooDeep),
@@ -151,6 +158,8 @@ impl Cause {
             Self::Container => "a container's system call filter or missing capabilities forbid it",
             Self::NoSetfcap => "this is root without the capability CAP_SETFCAP",
             Self::OldKernel => "this kernel is older than Linux 5.11",
+            Self::OldKernelForEmulators => "this kernel is older than Linux 6.7",
+            Self::NoBinfmt => "this kernel has no binfmt_misc",
             Self::NoOverlay => "this kernel has no overlayfs",
             Self::OverlayTooDeep => "the store lies on an overlay (a container's root) and the packages are too many",
             Self::MaskedProc => "a container hides parts of its own /proc",
@@ -173,6 +182,11 @@ impl Cause {
             Self::Container | Self::MaskedProc => CONTAINER.to_owned(),
             Self::NoSetfcap => format!("run as an ordinary user, add `--cap-add SETFCAP`, or {CONTAINER}"),
             Self::OldKernel => "use a newer kernel, or build without a sandbox: `--sandbox=none`".to_owned(),
+            Self::OldKernelForEmulators => {
+                "use a newer kernel, or teach the machine: `sudo apt install qemu-user-static binfmt-support`"
+                    .to_owned()
+            }
+            Self::NoBinfmt => "sudo modprobe binfmt_misc".to_owned(),
             Self::NoOverlay => "sudo modprobe overlay".to_owned(),
             Self::OverlayTooDeep => "put the store on a volume: `--store DIR`".to_owned(),
             Self::NotRoot => "be root in the container: `docker run --user 0`".to_owned(),
@@ -303,6 +317,13 @@ mod tests {
             (&plain, Overlay, libc::ENODEV, Some(Cause::NoOverlay)),
             (&old, Overlay, libc::EPERM, Some(Cause::OldKernel)),
             (&container, Overlay, libc::EINVAL, Some(Cause::OverlayTooDeep)),
+            (&plain, SetupStep::Emulator, libc::ENODEV, Some(Cause::NoBinfmt)),
+            (
+                &plain,
+                SetupStep::Emulator,
+                libc::EPERM,
+                Some(Cause::OldKernelForEmulators),
+            ),
             (&plain, Proc, libc::EPERM, Some(Cause::MaskedProc)),
             (&filtered, Limits, libc::ENOSYS, Some(Cause::Container)),
             (&plain, Limits, libc::ENOSYS, None),

@@ -33,6 +33,9 @@ use crate::fsio::read_limited;
 /// Largest request: some thousand paths.
 const REQUEST_LIMIT: u64 = 64 << 20;
 
+/// User and group of the administrator.
+const ROOT: (u32, u32) = (0, 0);
+
 /// Status of a helper process that has written a refusal.
 const REFUSED: i32 = 125;
 
@@ -162,7 +165,7 @@ fn become_sandbox(request: &SandboxRequest, reply: &mut File) -> Result<(), Fail
     }
 }
 
-/// A user namespace in which the caller is `request.ids`.
+/// A user namespace in which the caller is `request.ids`; around it, where there is an emulator, the one that knows it.
 fn user_namespace(request: &SandboxRequest) -> Result<(), Failed> {
     let (user, group) = (geteuid(), getegid());
     if user.is_root() && (request.isolation.are_closed() || request.isolation == Isolation::Container) {
@@ -172,14 +175,24 @@ fn user_namespace(request: &SandboxRequest) -> Result<(), Failed> {
             Err(errno) => return Err(Failed::errno(SetupStep::Groups, None, errno)),
         }
     }
+    let Some(emulator) = &request.settings.emulator else {
+        return become_in_namespace(request.ids, (user.as_raw(), group.as_raw()));
+    };
+    become_in_namespace(ROOT, (user.as_raw(), group.as_raw()))?;
+    emulator.register(request.isolation == Isolation::Run)?;
+    become_in_namespace(request.ids, ROOT)
+}
+
+/// A user namespace in which the caller, here `outside`, is `inside`: user and group.
+fn become_in_namespace(inside: (u32, u32), outside: (u32, u32)) -> Result<(), Failed> {
     unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| Failed::errno(SetupStep::UserNamespace, None, errno))?;
     let write = |path: &str, text: String| {
         fs::write(path, text).map_err(|error| Failed::io(SetupStep::IdMap, Path::new(path), &error))
     };
     // Without this the group map may not be written.
     write("/proc/self/setgroups", "deny".to_owned())?;
-    write("/proc/self/uid_map", format!("{} {user} 1", request.ids.0))?;
-    write("/proc/self/gid_map", format!("{} {group} 1", request.ids.1))
+    write("/proc/self/uid_map", format!("{} {} 1", inside.0, outside.0))?;
+    write("/proc/self/gid_map", format!("{} {} 1", inside.1, outside.1))
 }
 
 /// The other namespaces; the cgroup namespace where the kernel has one.

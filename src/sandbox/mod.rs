@@ -16,6 +16,7 @@ mod composed;
 pub(crate) mod copy;
 pub mod cross;
 mod diagnose;
+pub mod emulator;
 mod fence;
 mod guard;
 mod helper;
@@ -31,6 +32,7 @@ pub mod session;
 mod signals;
 pub(crate) mod tree;
 
+use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
@@ -54,6 +56,7 @@ pub use signals::{has_foreground, pass_on};
 use crate::fsio::{IoContext, PathError, create_dir_all, read_limited};
 use crate::walls::Walls;
 use composed::ComposedRoot;
+use emulator::{Emulator, Processor};
 use request::{REQUEST, RootPlan, SandboxReply, SandboxRequest};
 use session::SessionReport;
 use signals::Foreground;
@@ -170,6 +173,40 @@ impl Sandbox {
 
     /// Tries whether these walls can be set up, in `staging`, an empty directory on the file system of the store.
     pub fn try_walls(walls: Walls, helper: Option<&Path>, staging: &Path) -> Result<(), SandboxError> {
+        Self::try_out(walls, RuntimeSettings::default(), &[], helper, staging)
+    }
+
+    /// Tries, as [`try_walls`](Self::try_walls), whether a sandbox can have an emulator for `processor` of its own.
+    pub fn try_emulator(processor: &Processor, helper: Option<&Path>, staging: &Path) -> Result<(), SandboxError> {
+        // It is registered and not run: any program will do.
+        let program = helper.unwrap_or(Path::new("/proc/self/exe"));
+        let program = fs::canonicalize(program).context("find", program)?;
+        let settings = RuntimeSettings {
+            emulator: Some(Emulator::new(processor, program)),
+            ..RuntimeSettings::default()
+        };
+        Self::try_out(Walls::Namespaces, settings, &[], helper, staging)
+    }
+
+    /// Tries, as [`try_walls`](Self::try_walls), whether the machine runs programs for `processor` behind these walls: by
+    /// itself, or because it was taught to.
+    pub fn try_processor(
+        processor: &Processor,
+        walls: Walls,
+        helper: Option<&Path>,
+        staging: &Path,
+    ) -> Result<(), SandboxError> {
+        Self::try_out(walls, RuntimeSettings::default(), &processor.probe(), helper, staging)
+    }
+
+    /// Tries a sandbox, and that a program runs in it, unless that is empty.
+    fn try_out(
+        walls: Walls,
+        settings: RuntimeSettings,
+        program: &[u8],
+        helper: Option<&Path>,
+        staging: &Path,
+    ) -> Result<(), SandboxError> {
         let isolation = match walls {
             Walls::Namespaces => Isolation::Build,
             Walls::Chroot => Isolation::Chroot,
@@ -178,6 +215,11 @@ impl Sandbox {
         let layer = Tree::create(staging.join("layer"))?;
         for mount_point in ["dev", "proc"] {
             layer.directory(mount_point)?;
+        }
+        let mut argv = Vec::new();
+        if !program.is_empty() {
+            layer.program("probe", program)?;
+            argv.push("/probe".to_owned());
         }
         let own = staging.join("sandbox");
         create_dir_all(&own)?;
@@ -190,11 +232,11 @@ impl Sandbox {
             veils: Vec::new(),
             binds: Vec::new(),
             ids: BUILDER,
-            argv: Vec::new(),
+            argv,
             env: Vec::new(),
             cwd: "/".into(),
             timeout: Some(TRIAL),
-            settings: RuntimeSettings::default(),
+            settings,
         };
         match sandbox.run(&mut |_| {})? {
             Outcome::Exited(0) | Outcome::Cancelled => Ok(()),
@@ -313,6 +355,9 @@ impl Sandbox {
             true => Some(signals::make_pipe(&self.staging.join(SIGNALS))?),
             false => None,
         };
+        if let Some(emulator) = &self.settings.emulator {
+            emulator.prepare(&self.staging)?;
+        }
         let (file, reply) = (self.staging.join(REQUEST), self.staging.join("reply.json"));
         let request = SandboxRequest {
             parent: std::process::id() as i32,
@@ -333,7 +378,7 @@ impl Sandbox {
             signals,
         };
         let json = serde_json::to_vec(&request).map_err(|error| SandboxError::start(error.into()))?;
-        std::fs::write(&file, json).context("write", &file)?;
+        fs::write(&file, json).context("write", &file)?;
         Ok(reply)
     }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::bounds::{Bounds, Joined};
+use super::emulator::Emulator;
 use super::identity::Identity;
 use super::session::{Session, SessionReport};
 
@@ -93,6 +94,8 @@ pub struct RuntimeSettings {
     pub bounds: Bounds,
     /// Whether a shell sees the machine's own root, at [`super::cross::MACHINE`], which it needs a directory for.
     pub machine_root: bool,
+    /// What runs programs for another processor than the machine's.
+    pub emulator: Option<Emulator>,
     /// Whether a person types where a build's script would run: then the terminal is theirs.
     pub is_typed_in: bool,
 }
@@ -118,6 +121,7 @@ impl Default for RuntimeSettings {
             copies: Vec::new(),
             bounds: Bounds::default(),
             machine_root: false,
+            emulator: None,
             is_typed_in: false,
         }
     }
@@ -269,6 +273,8 @@ pub enum SetupStep {
     UserNamespace,
     /// Writing its user and group ID maps.
     IdMap,
+    /// Registering an emulator.
+    Emulator,
     /// Creating the other namespaces.
     Namespaces,
     /// Starting a process.
@@ -315,6 +321,7 @@ impl SetupStep {
             Self::Groups => "give up supplementary groups",
             Self::UserNamespace => "create a user namespace",
             Self::IdMap => "map the user into the sandbox",
+            Self::Emulator => "register an emulator of its own (binfmt_misc)",
             Self::Namespaces => "create mount, pid, net, ipc and uts namespaces",
             Self::Fork => "start a process",
             Self::Propagation => "detach the sandbox's mounts",

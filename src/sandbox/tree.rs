@@ -47,6 +47,14 @@ impl Tree {
         Ok(path)
     }
 
+    /// A program.
+    pub(crate) fn program(&self, below: &str, bytes: &[u8]) -> Result<PathBuf, PathError> {
+        let path = self.prepare(below)?;
+        fs::write(&path, bytes).context("write", &path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context("set the mode of", &path)?;
+        Ok(path)
+    }
+
     /// Gives everything in it the time that the store's files have: when it was made is nothing to a build.
     pub(crate) fn settle(&self) -> Result<(), PathError> {
         settle(&self.dir)

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::build::{Asked, BuiltPath, Offer, OfferedPath};
 use crate::digest::Digest;
+use crate::execution::Execution;
 use crate::oci::{Manifest, canonical_json, parse_json};
 use crate::store_path::{PathInfo, StorePath};
 use crate::walls::Walls;
@@ -67,12 +68,19 @@ pub(super) struct BuiltMember {
     /// What it was built behind. Format 1 had `sandboxed`.
     #[serde(alias = "sandboxed", deserialize_with = "Walls::deserialize_record")]
     pub walls: Walls,
+    /// How the programs of its script ran; where nothing is said, natively.
+    #[serde(default, skip_serializing_if = "is_native")]
+    pub execution: Execution,
     /// References that the scan did not find, each with the path through which it was declared.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub declared: BTreeMap<StorePath, StorePath>,
     /// The layer that holds it; `None` where the archive of its path does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<Digest>,
+}
+
+fn is_native(execution: &Execution) -> bool {
+    *execution == Execution::Native
 }
 
 /// Where the bytes of the paths that an entry holds are.
@@ -194,6 +202,7 @@ impl Member {
                 Some(BuiltPath {
                     derivation: built.derivation,
                     walls: built.walls,
+                    execution: built.execution,
                     declared: built.declared,
                     blob,
                     size,

@@ -224,6 +224,7 @@ impl PublishedPath {
         let built = || BuiltMember {
             derivation: self.details.derivation_json.clone(),
             walls: provenance.walls,
+            execution: provenance.execution,
             declared: provenance.declared.iter().cloned().collect(),
             layer: layer_of(&info.path),
         };

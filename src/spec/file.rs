@@ -201,6 +201,10 @@ fn read_build(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<BuildSetting
         require: table
             .checked(reader, "require", checks::walls)
             .map(|require| require.value),
+        emulate: table
+            .checked(reader, "emulate", checks::emulate)
+            .map(|emulate| emulate.value)
+            .unwrap_or_default(),
     })
 }
 

@@ -8,7 +8,7 @@ mod package;
 
 use crate::oci::Platform;
 
-use super::types::Join;
+use super::types::{Emulate, Join};
 use crate::walls::Walls;
 use Shape::{Any, Choice, Count, Flag, Many, Map, Table, Text};
 
@@ -153,6 +153,15 @@ pub(super) const BUILD: &[Key] = &[
             "The weakest walls that scripts may run behind: `\"namespaces\"`, `\"chroot\"` or `\"none\"`; nothing built depends on it.",
         ),
         &["walls", "sandbox", "isolation"],
+    ),
+    also(
+        key(
+            "emulate",
+            Choice(&Emulate::NAMES),
+            "What may run scripts for another processor: `\"auto\"` (an emulator of the lock, else the machine's), `\"machine\"`, \
+             `\"never\"`; nothing built depends on it.",
+        ),
+        &["emulation", "qemu", "binfmt", "emulator"],
     ),
 ];
 

@@ -22,6 +22,7 @@ mod keys;
 mod language;
 mod load;
 pub mod lock;
+mod machine;
 mod names;
 mod needs;
 mod package;
@@ -46,13 +47,15 @@ pub use lock::{
     ACCOUNT_NUMBERS, Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile,
     LockedGit, LockedNix, LockedPython, LockedTree, LockedUrl,
 };
+pub(crate) use machine::machine;
+pub use machine::{emulator_programs, own_machine};
+pub(crate) use needs::package_names;
 pub use needs::{
     GLIBC_DEB, LockScope, UTF8_DEB, ZONE_DEB, base_debs, build_debs, certificate_debs, contents_debs, deb_sets,
     deb_sources, debs, debug_files, debug_sets, git_sources, linked_packages, locale_debs, lock_is_current,
     locked_sets, nix_contents, root_debs, runs_scripts, shell_debs, tool_debs, unpinned_urls, utf8_debs,
     wants_authorities, wants_scripts,
 };
-pub(crate) use needs::{machine, package_names};
 pub use schema::schema;
 pub use trial::{Expectation, HttpExpectation, ImageTest, Pattern};
 pub use types::*;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use super::certificates::CERTIFICATES_DEB;
 use super::git::{GitSource, GitWanted};
 use super::lock::Lock;
+use super::machine::machine;
 use super::types::{
     DEBIAN_BASE, DEBIAN_ESSENTIAL, Dependency, Image, Package, PackageName, Source, Spanned, Workspace,
 };
@@ -240,20 +241,6 @@ pub fn runs_scripts(workspace: &Workspace, lock: &Lock, image: &Image) -> bool {
 fn is_foreign(workspace: &Workspace) -> bool {
     let architecture = workspace.debian.architecture.as_deref();
     architecture.is_some_and(|architecture| machine(architecture) != std::env::consts::ARCH)
-}
-
-/// The kernel's name of the machine for Debian's architecture.
-pub(crate) fn machine(architecture: &str) -> &str {
-    match architecture {
-        "amd64" => "x86_64",
-        "arm64" => "aarch64",
-        "armel" => "armv5tel",
-        "armhf" => "armv7l",
-        "i386" => "i686",
-        "loong64" => "loongarch64",
-        "ppc64el" => "powerpc64le",
-        other => other,
-    }
 }
 
 /// Names of the Debian source packages that are built.

@@ -226,6 +226,38 @@ pub struct BuildSettings {
     pub max_processes: Option<u64>,
     /// `require`: the weakest walls that are enough.
     pub require: Option<Walls>,
+    /// `emulate`: what may run scripts for another processor than the machine's.
+    pub emulate: Emulate,
+}
+
+/// What may run scripts for another processor than the machine's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Emulate {
+    /// An emulator that the lock pins, else the machine's.
+    #[default]
+    Auto,
+    /// The machine's.
+    Machine,
+    /// Nothing.
+    Never,
+}
+
+impl Emulate {
+    /// All that a spec may say.
+    pub const NAMES: [&str; 3] = ["auto", "machine", "never"];
+}
+
+impl FromStr for Emulate {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "machine" => Ok(Self::Machine),
+            "never" => Ok(Self::Never),
+            _ => Err(()),
+        }
+    }
 }
 
 /// `[inputs]`: where files from outside are kept. Nothing in it changes what is built.

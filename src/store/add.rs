@@ -21,6 +21,7 @@ use super::session::Session;
 use super::strip::{ANY_REFERENCE, strip};
 use super::{NewOutput, Store};
 use crate::digest::{Digest, HashingWriter};
+use crate::execution::Execution;
 use crate::fsio::{IoContext, LockKind, PathError, sync_file_system, sync_parent};
 use crate::nar::{self, Entry, EntryKind};
 use crate::store_path::{HASH_CHARS, PathInfo, StorePath, built_in_place, check_name, content_addressed, fixed_file};
@@ -102,6 +103,27 @@ impl Store {
             derivation,
             policy: &ANY_REFERENCE,
             walls: Walls::Namespaces,
+            execution: Execution::Native,
+        })
+    }
+
+    /// As [`add_leaf`](Self::add_leaf) for what scripts made that ran so.
+    pub fn add_leaf_of_scripts(
+        &self,
+        name: &str,
+        tree: &Path,
+        derivation: Digest,
+        execution: Execution,
+    ) -> Result<PathInfo, StoreError> {
+        self.add_output(&NewOutput {
+            name,
+            tree,
+            candidates: &BTreeSet::new(),
+            declare: &|_| Vec::new(),
+            derivation: Some(derivation),
+            policy: &ANY_REFERENCE,
+            walls: Walls::Namespaces,
+            execution,
         })
     }
 
@@ -242,6 +264,7 @@ impl Store {
         let mut new = Registration {
             derivation: output.derivation,
             walls: output.walls,
+            execution: output.execution,
             ..plain_registration(path, inspection, addressing)
         };
         new.references = references;
@@ -350,6 +373,7 @@ fn plain_registration(path: StorePath, inspection: &Inspection, addressing: Addr
         addressing,
         derivation: None,
         walls: Walls::Namespaces,
+        execution: Execution::Native,
         references: BTreeMap::new(),
         unscanned: inspection.unscanned.clone(),
         attestation: Attestation::default(),

@@ -24,12 +24,13 @@ use super::error::{DatabaseContext, StoreError};
 use super::evidence::Evidence;
 use super::import::Attestation;
 use crate::digest::Digest;
+use crate::execution::Execution;
 use crate::fsio::{FileLock, LockKind, give};
 use crate::store_path::{PathInfo, StorePath};
 use crate::walls::Walls;
 
 /// What makes each schema of the one before it.
-const STEPS: [&str; 4] = [CREATE, CREATE_2, usage::CREATE, CREATE_4];
+const STEPS: [&str; 5] = [CREATE, CREATE_2, usage::CREATE, CREATE_4, CREATE_5];
 
 /// The newest schema this program knows.
 const SCHEMA: i64 = STEPS.len() as i64;
@@ -110,6 +111,12 @@ UPDATE path SET walls = 'none' WHERE sandboxed = 0;
 ALTER TABLE path DROP COLUMN sandboxed;
 ";
 
+/// What schema 5 added: how the programs of the script ran that made a path.
+const CREATE_5: &str = "
+ALTER TABLE path ADD COLUMN execution TEXT NOT NULL DEFAULT 'native'
+    CHECK (execution IN ('native', 'emulated', 'emulated-by-machine', 'cross'));
+";
+
 /// An open database.
 pub(super) struct Database {
     connection: Mutex<Connection>,
@@ -142,6 +149,7 @@ pub(super) struct Registration {
     pub addressing: Addressing,
     pub derivation: Option<Digest>,
     pub walls: Walls,
+    pub execution: Execution,
     /// Why it refers to each path; with itself where it holds its own hash.
     pub references: BTreeMap<StorePath, Evidence>,
     pub unscanned: Vec<String>,
@@ -454,8 +462,9 @@ impl Database {
         let unscanned = serde_json::Value::from(new.unscanned.clone()).to_string();
         transaction
             .execute(
-                "INSERT INTO path (path, nar_hash, nar_size, addressing, address_hash, derivation, walls, unscanned)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT INTO path (path, nar_hash, nar_size, addressing, address_hash, derivation, walls, execution,
+                     unscanned)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                 params![
                     new.path.to_string(),
                     &new.nar_hash.as_bytes()[..],
@@ -464,6 +473,7 @@ impl Database {
                     address_hash.as_ref().map(|hash| &hash.as_bytes()[..]),
                     new.derivation.as_ref().map(|hash| &hash.as_bytes()[..]),
                     new.walls.name(),
+                    new.execution.name(),
                     unscanned,
                 ],
             )

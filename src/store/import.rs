@@ -15,6 +15,7 @@ use super::evidence::Evidence;
 use super::session::StagingDir;
 use super::verify::{differing_address, expected_path};
 use crate::digest::Hasher;
+use crate::execution::Execution;
 use crate::nar;
 use crate::store_path::{PathInfo, StorePath};
 use crate::walls::Walls;
@@ -134,6 +135,7 @@ fn registration(new: &NewNar) -> Registration {
         addressing: new.addressing,
         derivation: None,
         walls: Walls::Namespaces,
+        execution: Execution::Native,
         references: references.iter().chain(own).map(declared).collect::<BTreeMap<_, _>>(),
         unscanned: Vec::new(),
         attestation: new.attestation.clone(),

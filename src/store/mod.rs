@@ -64,6 +64,7 @@ pub use strip::{ANY_REFERENCE, ReferencePolicy};
 pub use verify::StoreProblem;
 
 use crate::digest::Digest;
+use crate::execution::Execution;
 use crate::fsio::{FileLock, IoContext, LockKind, PathError, create_dir_all, keep_owner, remove_tree};
 use crate::store_path::{PathInfo, StoreDir, StorePath};
 use crate::walls::Walls;
@@ -137,6 +138,8 @@ pub struct NewOutput<'a> {
     pub policy: &'a ReferencePolicy,
     /// What it was built behind.
     pub walls: Walls,
+    /// How the programs of its script ran.
+    pub execution: Execution,
 }
 
 /// From the references that the scan found to those to add: (reference, declared through).

@@ -7,6 +7,7 @@ use super::database::Addressing;
 use super::error::StoreError;
 use super::evidence::Evidence;
 use crate::digest::Digest;
+use crate::execution::Execution;
 use crate::store_path::{PathInfo, StorePath};
 use crate::walls::Walls;
 
@@ -17,6 +18,8 @@ pub struct Provenance {
     pub derivation: Option<Digest>,
     /// What it was built behind.
     pub walls: Walls,
+    /// How the programs of the script ran that made it.
+    pub execution: Execution,
     /// References that were declared rather than found: reference → through which path of the same closure.
     pub declared: Vec<(StorePath, StorePath)>,
 }
@@ -67,6 +70,7 @@ impl Store {
             provenance: Provenance {
                 derivation: registration.derivation,
                 walls: registration.walls,
+                execution: registration.execution,
                 declared: declared.collect(),
             },
             derivation_json,

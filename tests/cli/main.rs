@@ -29,6 +29,7 @@ mod diff_pairs;
 mod documents;
 mod download;
 mod early_cutoff;
+mod emulation;
 mod env;
 mod escapes;
 mod explain;

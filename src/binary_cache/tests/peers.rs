@@ -205,6 +205,7 @@ fn output_that_refers_to_itself(store: &Store, other: &StorePath) -> PathInfo {
         derivation: None,
         policy: &crate::store::ANY_REFERENCE,
         walls: Walls::Namespaces,
+        execution: crate::execution::Execution::Native,
     };
     match store.add_rewritten(&output, &scratch).unwrap() {
         crate::store::Rewritten::Registered(info) => info,

@@ -72,6 +72,7 @@ pub fn enter(
         paths,
         variations: &BTreeSet::new(),
         walls,
+        execution: build.execution_of(derivation, walls, store, reporter)?,
     };
     step.enter(options)
 }

@@ -105,6 +105,7 @@ impl ScriptStep<'_> {
             policy: &prepared.policy,
             // What stands between a builder and the script is not known here.
             walls: if prepared.at.is_some() { Walls::None } else { self.walls },
+            execution: self.execution,
         }
     }
 

@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::digest::Hasher;
+use crate::execution::Execution;
 use crate::fsio::IoContext;
 use crate::store::nix_store::NixPath;
 use crate::store::{Evidence, Optimised, PathDetails, ReadStore, Store};
@@ -240,6 +241,7 @@ fn info_json(details: &PathDetails) -> serde_json::Value {
         "evidence": evidence,
         "derivation": details.provenance.derivation,
         "walls": details.provenance.walls,
+        "execution": details.provenance.execution,
     })
 }
 
@@ -255,6 +257,9 @@ fn info_text(store: &Store, details: &PathDetails) -> String {
     if let Some(derivation) = &details.provenance.derivation {
         lines.push(format!("  derivation  {derivation}"));
         lines.push(format!("  walls       {}", details.provenance.walls));
+        if details.provenance.execution != Execution::Native {
+            lines.push(format!("  execution   {}", details.provenance.execution));
+        }
     }
     for (path, evidence) in &details.evidence {
         let because = match evidence {

@@ -99,6 +99,7 @@ fn full_script() -> Script {
         strip_references: vec![path(5)],
         mounts: [("/build/m".to_owned(), path(1))].into(),
         variables: [("V".to_owned(), path(1))].into(),
+        emulator: None,
         prebuilt: false,
         names: [(path(4), "tool".to_owned())].into(),
         timeout_seconds: None,
@@ -174,6 +175,7 @@ fn whatever_can_change_an_output_changes_the_hash() {
         changed(&|script| script.cache_dirs = BTreeSet::from(["/build/c".to_owned()])),
         original
     );
+    assert_eq!(changed(&|script| script.emulator = Some(path(1))), original);
     assert_eq!(changed(&|script| script.prebuilt = true), original);
     assert_eq!(changed(&|script| script.units = None), original);
     assert_eq!(changed(&|script| script.names.clear()), original);

@@ -8,6 +8,7 @@ pub(super) mod client;
 mod control;
 mod deb;
 pub(super) mod debug_files;
+mod emulator;
 mod index;
 mod maintainer;
 mod postinst;
@@ -26,6 +27,7 @@ mod usrmerge;
 mod version;
 
 pub use deb::unpack_deb;
+pub use emulator::{EMULATOR, unpack_emulator};
 pub use maintainer::{CONTROL, FILES, unpack_deb_control};
 pub use source::{DIFF_NAME, unpack_deb_source};
 pub use sources::AptSources;

@@ -6,7 +6,7 @@ use super::{Check, Complaint, absolute_path, advise, did_you_mean, refuse};
 use crate::oci::{
     Compression, LayerStrategy, ParseCompressionError, Platform, Port, StopSignal, StopSignalError, TarProfile,
 };
-use crate::spec::Join;
+use crate::spec::{Emulate, Join};
 use crate::walls::Walls;
 
 /// A platform that Debian has an architecture for.
@@ -207,6 +207,11 @@ pub(in super::super) fn tar_profile(text: &str) -> Check<TarProfile> {
 /// The name of walls.
 pub(in super::super) fn walls(text: &str) -> Check<Walls> {
     one_of(text, &Walls::NAMES, "no walls")
+}
+
+/// What may run scripts for another processor.
+pub(in super::super) fn emulate(text: &str) -> Check<Emulate> {
+    one_of(text, &Emulate::NAMES, "no such way to run scripts")
 }
 
 /// A value whose texts are these few.

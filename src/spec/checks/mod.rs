@@ -10,8 +10,8 @@ use crate::store_path::{LogicalPath, StoreDir};
 mod image;
 
 pub(super) use image::{
-    base_image, compression, file_path, image_name, join, mode, pattern, platform, ports, signal, strategy, tag,
-    tar_profile, time_zone, timestamp, user_name, walls,
+    base_image, compression, emulate, file_path, image_name, join, mode, pattern, platform, ports, signal, strategy,
+    tag, tar_profile, time_zone, timestamp, user_name, walls,
 };
 
 /// What is wrong with a text.

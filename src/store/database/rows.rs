@@ -16,9 +16,10 @@ use crate::store_path::StorePath;
 pub(super) const fn path_columns(schema: i64) -> &'static str {
     match schema {
         ..4 => {
-            "id, path, nar_hash, nar_size, addressing, address_hash, derivation, iif(sandboxed, 'namespaces', 'none'), unscanned"
+            "id, path, nar_hash, nar_size, addressing, address_hash, derivation, iif(sandboxed, 'namespaces', 'none'), 'native', unscanned"
         }
-        _ => "id, path, nar_hash, nar_size, addressing, address_hash, derivation, walls, unscanned",
+        4 => "id, path, nar_hash, nar_size, addressing, address_hash, derivation, walls, 'native', unscanned",
+        _ => "id, path, nar_hash, nar_size, addressing, address_hash, derivation, walls, execution, unscanned",
     }
 }
 
@@ -32,6 +33,7 @@ pub(super) struct PathRow {
     pub(super) address_hash: Option<[u8; 32]>,
     pub(super) derivation: Option<[u8; 32]>,
     pub(super) walls: String,
+    pub(super) execution: String,
     pub(super) unscanned: String,
 }
 
@@ -47,7 +49,8 @@ impl PathRow {
             address_hash: row.get(5)?,
             derivation: row.get(6)?,
             walls: row.get(7)?,
-            unscanned: row.get(8)?,
+            execution: row.get(8)?,
+            unscanned: row.get(9)?,
         })
     }
 
@@ -66,12 +69,14 @@ impl PathRow {
         let unscanned = serde_json::from_str(&self.unscanned)
             .map_err(|_| format!("its list of files of `{path}` that were not scanned is not a list"))?;
         let walls = self.walls.parse().map_err(|error| format!("of `{path}`: {error}"))?;
+        let execution = (self.execution.parse()).map_err(|error| format!("of `{path}`: {error}"))?;
         Ok(Registration {
             nar_hash: Digest::from_bytes(self.nar_hash),
             nar_size: self.nar_size.cast_unsigned(),
             addressing,
             derivation: self.derivation.map(Digest::from_bytes),
             walls,
+            execution,
             references: BTreeMap::new(),
             unscanned,
             path,

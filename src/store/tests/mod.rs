@@ -73,6 +73,7 @@ impl Scene {
             derivation: None,
             policy: &crate::store::ANY_REFERENCE,
             walls: Walls::Namespaces,
+            execution: crate::execution::Execution::Native,
         })
     }
 }

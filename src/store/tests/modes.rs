@@ -112,6 +112,7 @@ fn what_has_no_archive_is_refused_and_nothing_registered() {
             derivation: None,
             policy: &crate::store::ANY_REFERENCE,
             walls: Walls::Namespaces,
+            execution: crate::execution::Execution::Native,
         })
         .unwrap_err();
     assert!(matches!(&error, StoreError::Tree(_)));

@@ -23,7 +23,7 @@ fn a_newer_schema_is_refused() {
         error,
         StoreError::NewerSchema {
             found: 99,
-            known: 4,
+            known: 5,
             ..
         }
     ));
@@ -167,6 +167,7 @@ fn realisations_keep_their_derivation() {
         derivation: Some(derivation),
         policy: &crate::store::ANY_REFERENCE,
         walls: Walls::Namespaces,
+        execution: crate::execution::Execution::Native,
     };
     let info = scene.store.add_output(&output).unwrap();
     assert_eq!(scene.store.realisation(&derivation).unwrap(), None);
@@ -204,6 +205,7 @@ fn a_file_with_another_hash_is_refused() {
 const THIRD: &str = "
 ALTER TABLE path ADD COLUMN sandboxed INTEGER NOT NULL DEFAULT 0 CHECK (sandboxed IN (0, 1));
 ALTER TABLE path DROP COLUMN walls;
+ALTER TABLE path DROP COLUMN execution;
 PRAGMA user_version = 3;
 ";
 
@@ -224,6 +226,7 @@ fn walls_are_kept_and_those_of_older_stores_are_understood() {
                 derivation: None,
                 policy: &crate::store::ANY_REFERENCE,
                 walls,
+                execution: crate::execution::Execution::Native,
             };
             (scene.store.add_output(&output).unwrap().path, walls)
         })

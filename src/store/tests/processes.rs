@@ -69,6 +69,7 @@ fn work(dir: &Path, round: u64) {
             derivation: None,
             policy: &crate::store::ANY_REFERENCE,
             walls: Walls::Namespaces,
+            execution: crate::execution::Execution::Native,
         };
         match store.add_rewritten(&output, &scratch).unwrap() {
             Rewritten::Registered(info) => info.path,

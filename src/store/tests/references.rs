@@ -69,6 +69,7 @@ fn declared_references_are_part_of_the_path() {
             derivation: Some(Digest::of(b"d")),
             policy: &crate::store::ANY_REFERENCE,
             walls: Walls::None,
+            execution: crate::execution::Execution::Native,
         };
         scene.store.add_output(&output)
     };
@@ -84,6 +85,7 @@ fn declared_references_are_part_of_the_path() {
     let expected = Provenance {
         derivation: Some(Digest::of(b"d")),
         walls: Walls::None,
+        execution: crate::execution::Execution::Native,
         declared: vec![(declared.clone(), found.clone())],
     };
     assert_eq!(details.provenance, expected, "what was found stays found");
