@@ -65,19 +65,29 @@ impl RunningChild {
 
     /// As [`wait`](Self::wait) where it has ended already; `None` where it has not.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        match self.is_running()? {
+            true => Ok(None),
+            false => self.wait().map(Some),
+        }
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&self) -> io::Result<bool> {
         let pid = Pid::from_raw(group(&self.child));
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
-        match waitid(Id::Pid(pid), flags)? {
-            WaitStatus::StillAlive => Ok(None),
-            _ => self.wait().map(Some),
-        }
+        Ok(waitid(Id::Pid(pid), flags)? == WaitStatus::StillAlive)
+    }
+
+    /// Kills what it started and, where it has not ended, it too; gives how it ended.
+    pub fn end(&mut self) -> io::Result<ExitStatus> {
+        // There may be nobody left; there is nothing to be done about that.
+        let _ = killpg(Pid::from_raw(group(&self.child)), Signal::SIGKILL);
+        self.wait()
     }
 
     /// Kills it and what it started, and waits for it.
     pub fn kill(&mut self) {
-        // It may have ended meanwhile; there is nothing to be done about either.
-        let _ = killpg(Pid::from_raw(group(&self.child)), Signal::SIGKILL);
-        let _ = self.wait();
+        let _ = self.end();
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! What verbs share, each importing only from those before it: `interrupt` `fault` `outcome` `text` `ui` `error` `config`
 //! `flags` `context` `upkeep` `manual` `complete` `output` `documents` `sinks` `transfer` `trials`
-//! `surroundings`. Every other file is a verb, which imports no other verb.
+//! `surroundings` `programs`. Every other file is a verb, which imports no other verb.
 
 // Help texts are doc comments, and write what may be left out in brackets.
 #![allow(rustdoc::broken_intra_doc_links)]
@@ -48,6 +48,7 @@ mod manual;
 mod outcome;
 mod output;
 mod plan;
+mod programs;
 mod provenance;
 mod push;
 mod rebuild;
@@ -69,6 +70,7 @@ mod update;
 mod upkeep;
 mod verify;
 mod verify_signature;
+mod watch;
 
 use crate::escape::shown_colored;
 use context::Context;
@@ -142,6 +144,8 @@ enum Command {
     Env(env::EnvArgs),
     /// Run a program of a package, or of an image
     Run(run::RunArgs),
+    /// Build again whenever files change, and start what was built anew
+    Watch(watch::WatchArgs),
     /// Build images and run their tests: exit status 0 if all pass, else 1
     Test(test::TestArgs),
     /// Manage the store
@@ -161,6 +165,9 @@ enum Command {
     /// Run a program in the environment of a view
     #[command(name = "__enter", hide = true)]
     Enter(env::EnterArgs),
+    /// Run a program on the machine's root with the store in its place
+    #[command(name = "__start", hide = true)]
+    Start(watch::StartArgs),
     /// Panic, for the test of what becomes of a panic
     #[cfg(debug_assertions)]
     #[command(name = "__fault", hide = true)]
@@ -173,7 +180,7 @@ enum Command {
 impl Command {
     /// Whether it may build, fetch or pack something.
     fn adds_to_the_store(&self) -> bool {
-        use Command::{Build, Check, Env, Load, Lock, Plan, Push, Rebuild, Run, Serve, Shell, Test, Update};
+        use Command::{Build, Check, Env, Load, Lock, Plan, Push, Rebuild, Run, Serve, Shell, Test, Update, Watch};
         matches!(
             self,
             Build(_)
@@ -189,6 +196,7 @@ impl Command {
                 | Shell(_)
                 | Test(_)
                 | Update(_)
+                | Watch(_)
         )
     }
 }
@@ -322,6 +330,8 @@ fn dispatch_in(command: &Command, context: &Context) -> anyhow::Result<Outcome> 
         Command::Env(args) => env::run(args, context),
         Command::Enter(args) => env::enter(args, context),
         Command::Run(args) => run::run(args, context),
+        Command::Watch(args) => watch::run(args, context),
+        Command::Start(args) => watch::start(args, context),
         Command::Test(args) => test::run(args, context),
         Command::Store(args) => store::run(args, context),
         Command::Cache(args) => cache::run(args, context),

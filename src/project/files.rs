@@ -63,6 +63,11 @@ impl Project {
         Self::load_from(environment.file.as_deref(), &environment.here)
     }
 
+    /// Where the spec is that is meant.
+    pub fn spec_path(environment: &Environment<'_>) -> Result<PathBuf, ProjectError> {
+        find_spec(environment.file.as_deref(), &environment.here)
+    }
+
     /// As [`load`](Self::load), of the spec that is named or else the nearest one above `here`.
     pub fn load_from(file: Option<&Path>, here: &Path) -> Result<Self, ProjectError> {
         let spec_path = find_spec(file, here)?;
@@ -312,7 +317,7 @@ fn nowhere(name: &str) -> Option<StorePath> {
 impl Project {
     /// The patterns that a source leaves out. At the project's own directory what layerize itself writes there is
     /// no source, or each build would change the next one's; the source's own patterns can take it back.
-    fn exclude(&self, source: &LocalSource<'_>) -> Vec<String> {
+    pub(super) fn exclude(&self, source: &LocalSource<'_>) -> Vec<String> {
         let mut patterns = Vec::new();
         let root = source.dir.join(source.path);
         if root.canonicalize().ok() == self.dir.canonicalize().ok() {

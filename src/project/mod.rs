@@ -43,6 +43,7 @@ mod roots;
 pub mod scripts;
 mod shared;
 pub mod shell;
+pub mod sight;
 pub mod starter;
 pub mod target;
 pub mod trials;

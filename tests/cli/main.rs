@@ -84,6 +84,7 @@ mod update;
 mod upkeep;
 mod verify;
 mod walls;
+mod watch;
 mod workloads;
 
 // Debian archives that tests make.

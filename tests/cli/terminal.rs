@@ -96,6 +96,12 @@ impl Terminal {
         self.seen.push_str(&text);
     }
 
+    /// Presses Ctrl-C.
+    pub fn interrupt(&mut self) -> &mut Self {
+        self.keys.write_all(b"\x03").unwrap();
+        self
+    }
+
     /// Types a line.
     pub fn line(&mut self, text: &str) -> &mut Self {
         self.keys.write_all(format!("{text}\r").as_bytes()).unwrap();

@@ -4,13 +4,11 @@
 mod image;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
 
 use crate::build;
-use crate::store_path::{LogicalPath, StoreDir};
 
 use super::complete;
 use super::context::{self, Context};
@@ -18,9 +16,9 @@ use super::documents;
 use super::error::advised;
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
-use crate::project;
+use super::programs::{self, Started};
+use crate::project::Project;
 use crate::project::work;
-use crate::project::{ImageOptions, Project, Target, Work};
 
 /// Arguments of `layerize run`.
 #[derive(Debug, Args)]
@@ -40,12 +38,6 @@ pub struct RunArgs {
     flags: BuildFlags,
 }
 
-/// What is started on the machine's own root.
-struct Started {
-    argv: Vec<String>,
-    env: BTreeMap<String, String>,
-}
-
 /// Realises the package, or the image, and runs its program.
 pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Outcome> {
     let named = std::slice::from_ref(&args.target);
@@ -61,12 +53,18 @@ pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Outcome> {
     let (work, started) = match is_image && !is_package {
         true => {
             let work = work::prepare(named, &options, &context.environment)?;
-            let started = program_of_image(args, &work, context)?;
+            if args.program.is_some() {
+                return Err(advised(
+                    format!("`{}` is an image, and says itself which its program is", args.target),
+                    "name another with `--entrypoint`",
+                ));
+            }
+            let started = programs::of_image(&args.target, &args.arguments, &work, &context.environment)?;
             (work, started)
         }
         false => {
             let work = work::prepare_package(&args.target, &options, &context.environment)?;
-            let argv = std::iter::once(program_of_package(args, &work)?);
+            let argv = std::iter::once(programs::of_package(args.program.as_deref(), &work)?);
             let started = Started {
                 argv: argv.chain(args.arguments.iter().cloned()).collect(),
                 env: BTreeMap::new(),
@@ -80,107 +78,4 @@ pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Outcome> {
     env.extend(started.env);
     let status = build::run_in_store(&work.store, started.argv, env, cwd, None)?;
     Ok(Outcome::of_status(status))
-}
-
-/// The program of an image of the spec, where it is one of the store: any other needs the image's own root.
-fn program_of_image(args: &RunArgs, work: &Work, context: &Context) -> anyhow::Result<Started> {
-    if args.program.is_some() {
-        return Err(advised(
-            format!("`{}` is an image, and says itself which its program is", args.target),
-            "name another with `--entrypoint`",
-        ));
-    }
-    let draft = project::drafts(work, &ImageOptions::default(), &context.environment)?.pop();
-    let recipe = draft.with_context(|| format!("`{}` is no image", args.target))?.recipe;
-    let spec = &recipe.spec;
-    let cmd = match args.arguments.is_empty() {
-        true => &spec.cmd,
-        false => &args.arguments,
-    };
-    let mut argv: Vec<String> = spec.entrypoint.iter().chain(cmd).cloned().collect();
-    let program = argv.first().cloned().ok_or_else(|| {
-        advised(
-            format!("the image `{}` has no program", args.target),
-            "give it an `entrypoint`, or name one with `--entrypoint`",
-        )
-    })?;
-    let below = match program.strip_prefix('/') {
-        Some(below) => below.to_owned(),
-        None => format!("bin/{program}"),
-    };
-    let contents = recipe.contents.iter().map(|content| &content.logical);
-    let found = contents
-        .filter(|path| physical(path, work).join(&below).is_file())
-        .map(|path| format!("{}/{below}", path.as_str()))
-        .next();
-    argv[0] = match found {
-        Some(found) => found,
-        None if program.starts_with(StoreDir::LAYERIZE) => program,
-        None => {
-            return Err(advised(
-                format!(
-                    "`{program}` of the image `{}` is in the image's own root and not in a package's `bin`",
-                    args.target
-                ),
-                format!("run it there: `layerize run --isolated {}`", args.target),
-            ));
-        }
-    };
-    Ok(Started {
-        argv,
-        env: spec.env.clone(),
-    })
-}
-/// Where a store path's tree is on this machine.
-fn physical(path: &LogicalPath, work: &Work) -> PathBuf {
-    match path.dir() == StoreDir::LAYERIZE {
-        true => work.store.physical(path.store_path()),
-        false => PathBuf::from(path.as_str()),
-    }
-}
-
-/// The absolute logical path of the program that is meant.
-fn program_of_package(args: &RunArgs, work: &Work) -> anyhow::Result<String> {
-    let (path, called) = match &work.targets[..] {
-        [Target::Package(name)] => {
-            let called = name.0.rsplit(':').next().unwrap_or_default().to_owned();
-            (work.path(&work.plan.packages[name]), called)
-        }
-        [Target::Path(path)] => (path.clone(), path.name().to_owned()),
-        _ => {
-            return Err(advised(
-                "one package was expected",
-                "name a package of the spec, or a store path",
-            ));
-        }
-    };
-    let programs = programs(&work.store.physical(&path))?;
-    let wanted = match &args.program {
-        Some(program) => program,
-        None if programs.len() == 1 => &programs[0],
-        None => &called,
-    };
-    if !programs.contains(wanted) {
-        let help = match programs.len() {
-            0 => "it has no `bin`: it is not a program".to_owned(),
-            _ => format!("choose with `--program`: {}", programs.join(", ")),
-        };
-        return Err(advised(
-            format!("`{}` has no program `{wanted}`", StoreDir::layerize().join(&path)),
-            help,
-        ));
-    }
-    Ok(format!("{}/bin/{wanted}", StoreDir::layerize().join(&path)))
-}
-
-/// What is in the path's `bin`.
-fn programs(physical: &Path) -> anyhow::Result<Vec<String>> {
-    let bin = physical.join("bin");
-    if !bin.is_dir() {
-        return Ok(Vec::new());
-    }
-    Ok(crate::fsio::sorted_names(&bin)?
-        .into_iter()
-        .filter_map(|name| name.into_string().ok())
-        .collect())
 }

@@ -168,6 +168,12 @@ pub fn add(store: &Store, source: &LocalSource<'_>, reporter: &dyn Reporter) -> 
     Ok(added.path)
 }
 
+/// Where the files and directories of a local source are, as [`copy`] would take them: directories before what is in them.
+pub fn paths(source: &LocalSource<'_>) -> Result<Vec<PathBuf>, FetchError> {
+    let (root, entries) = source.entries()?;
+    Ok(entries.iter().map(|entry| entry.below(&root)).collect())
+}
+
 /// The files that have capabilities, and which.
 fn capabilities(root: &Path, entries: &[Entry]) -> BTreeMap<String, String> {
     let files = entries
