@@ -3,6 +3,9 @@
 //! Invariant: none outlives an interrupt. Each is the head of a process group, which is asked to end ([`end_all`]) and, where
 //! it does not, killed ([`kill_all`]); after that no new one starts. (Builds have a sandbox, which ends them.)
 //!
+//! One that may have to ask the person at the terminal (ssh, for a password) stays in our group, as only that one may: Ctrl-C
+//! comes to it from the terminal, everything else from here.
+//!
 //! The signals that interrupt us are blocked in our threads, and children inherit that: of those asked to end only programs
 //! do that listen for it, docker's and podman's among them; the others are killed.
 
@@ -13,12 +16,12 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-/// Process groups of children that were not waited for yet.
-static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+/// Children that were not waited for yet: the number, and whether it is the head of a group.
+static CHILDREN: Mutex<BTreeSet<(i32, bool)>> = Mutex::new(BTreeSet::new());
 
 static ENDED: AtomicBool = AtomicBool::new(false);
 
@@ -27,37 +30,60 @@ static ENDED: AtomicBool = AtomicBool::new(false);
 pub struct RunningChild {
     /// The child, whose pipes may be taken. It is waited for by [`RunningChild::wait`].
     pub child: Child,
+    has_group: bool,
     waited: bool,
 }
 
 impl RunningChild {
     /// Starts a program in a group of its own: what the terminal sends to ours, Ctrl-C, comes to it through [`end_all`].
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        Self::spawn_with(command.process_group(0), true)
+    }
+
+    /// Starts a program that may speak to the person at the terminal: in our own group, and with the signals as a shell starts
+    /// it.
+    pub fn spawn_for_terminal(command: &mut Command) -> io::Result<Self> {
+        // What a thread blocks its children block. A thread of its own, so that no other is without a mask meanwhile.
+        let spawned = std::thread::scope(|scope| {
+            let spawning = scope.spawn(|| {
+                SigSet::all().thread_unblock().map_err(io::Error::from)?;
+                Self::spawn_with(command, false)
+            });
+            spawning.join()
+        });
+        spawned.unwrap_or_else(|_| Err(io::Error::other("it could not be started")))
+    }
+
+    fn spawn_with(command: &mut Command, has_group: bool) -> io::Result<Self> {
         // Held until the child is known, so that none is missed by who ends them all.
-        let mut groups = lock();
+        let mut children = lock();
         if ENDED.load(Ordering::SeqCst) {
             return Err(io::Error::new(
                 io::ErrorKind::Interrupted,
                 "the command was interrupted",
             ));
         }
-        let child = command.process_group(0).spawn()?;
-        groups.insert(group(&child));
-        Ok(Self { child, waited: false })
+        let child = command.spawn()?;
+        children.insert((number(&child), has_group));
+        Ok(Self {
+            child,
+            has_group,
+            waited: false,
+        })
     }
 
     /// Waits until it has ended; with it ends who is left of its group, but only where all were told to end.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
-        let pid = Pid::from_raw(group(&self.child));
+        let pid = Pid::from_raw(number(&self.child));
         // Its number is nobody else's as long as it was not waited for.
         while let Err(error) = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
             if error != nix::errno::Errno::EINTR {
                 return Err(error.into());
             }
         }
-        lock().remove(&group(&self.child));
+        lock().remove(&(number(&self.child), self.has_group));
         self.waited = true;
-        if is_ended() {
+        if is_ended() && self.has_group {
             let _ = killpg(pid, Signal::SIGKILL);
         }
         self.child.wait()
@@ -73,7 +99,7 @@ impl RunningChild {
 
     /// Whether it has not ended yet.
     pub fn is_running(&self) -> io::Result<bool> {
-        let pid = Pid::from_raw(group(&self.child));
+        let pid = Pid::from_raw(number(&self.child));
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
         Ok(waitid(Id::Pid(pid), flags)? == WaitStatus::StillAlive)
     }
@@ -81,7 +107,7 @@ impl RunningChild {
     /// Kills what it started and, where it has not ended, it too; gives how it ended.
     pub fn end(&mut self) -> io::Result<ExitStatus> {
         // There may be nobody left; there is nothing to be done about that.
-        let _ = killpg(Pid::from_raw(group(&self.child)), Signal::SIGKILL);
+        signal_one(number(&self.child), self.has_group, Signal::SIGKILL);
         self.wait()
     }
 
@@ -146,18 +172,26 @@ pub fn is_ended() -> bool {
 }
 
 fn signal_all(signal: Signal) {
-    for group in lock().iter() {
-        // One that has ended is waited for by whoever started it.
-        let _ = killpg(Pid::from_raw(*group), signal);
+    for (number, has_group) in lock().iter() {
+        signal_one(*number, *has_group, signal);
     }
 }
 
-fn group(child: &Child) -> i32 {
+/// Signals a child. One that has ended is waited for by whoever started it.
+fn signal_one(number: i32, has_group: bool, signal: Signal) {
+    let pid = Pid::from_raw(number);
+    let _ = match has_group {
+        true => killpg(pid, signal),
+        false => kill(pid, signal),
+    };
+}
+
+fn number(child: &Child) -> i32 {
     child.id().cast_signed()
 }
 
-fn lock() -> std::sync::MutexGuard<'static, BTreeSet<i32>> {
-    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> std::sync::MutexGuard<'static, BTreeSet<(i32, bool)>> {
+    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -192,7 +226,7 @@ mod tests {
         let mut running = RunningChild::spawn(&mut command).unwrap();
         let mut line = [0; 8];
         io::Read::read_exact(running.child.stdout.as_mut().unwrap(), &mut line).unwrap();
-        let group = Pid::from_raw(group(&running.child));
+        let group = Pid::from_raw(number(&running.child));
         drop(running);
         let gone = || killpg(group, None).is_err();
         let started = std::time::Instant::now();

@@ -3,10 +3,12 @@
 //! Invariant: a path is taken if its content proves its name, or one of the trusted keys signed what it is and what it
 //! refers to; else only where the user said so for this command.
 
+use std::collections::BTreeSet;
+
 use super::key::{NixPublicKey, signer};
 use super::narinfo::{NarInfo, fingerprint};
 use crate::store::Addressing;
-use crate::store_path::StoreDir;
+use crate::store_path::{PathInfo, StoreDir};
 
 /// Whom to believe.
 #[derive(Debug, Clone, Default)]
@@ -20,11 +22,18 @@ pub struct Trust {
 impl Trust {
     /// Whether to believe a narinfo; if not, why.
     pub(super) fn check(&self, narinfo: &NarInfo, dir: &StoreDir) -> Result<(), String> {
-        if self.unsigned || narinfo.addressing(dir) != Addressing::Derivation {
+        match narinfo.addressing(dir) {
+            Addressing::Derivation => self.check_signed(&narinfo.info, &narinfo.attestation.signatures, dir),
+            Addressing::Tree(_) | Addressing::File(_) => Ok(()),
+        }
+    }
+
+    /// Whether to believe what is said of a path that its content does not prove; if not, why.
+    pub fn check_signed(&self, info: &PathInfo, signatures: &BTreeSet<String>, dir: &StoreDir) -> Result<(), String> {
+        if self.unsigned {
             return Ok(());
         }
-        let signatures = &narinfo.attestation.signatures;
-        let message = fingerprint(&narinfo.info, dir);
+        let message = fingerprint(info, dir);
         let mut bad = None;
         for key in &self.keys {
             let by_name = |signature: &&String| signer(signature) == Some(key.name());

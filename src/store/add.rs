@@ -179,12 +179,34 @@ impl Store {
     /// out to be something else is an error. Of a path that its content does not give (one built in its place) the archive
     /// must be the one that was announced.
     pub fn add_offered(&self, output: &NewOutput<'_>, expected: &PathInfo) -> Result<PathInfo, StoreError> {
+        self.take_offered(output, expected, false)
+    }
+
+    /// As [`add_offered`](Self::add_offered) where nobody vouches for it: a path that its content does not give is an error.
+    pub(super) fn add_proved(&self, output: &NewOutput<'_>, expected: &PathInfo) -> Result<PathInfo, StoreError> {
+        self.take_offered(output, expected, true)
+    }
+
+    fn take_offered(
+        &self,
+        output: &NewOutput<'_>,
+        expected: &PathInfo,
+        must_prove: bool,
+    ) -> Result<PathInfo, StoreError> {
         let path = &expected.path;
         let (inspection, references) = self.examine(output, Some(path))?;
         let own = inspection.own.first.is_some();
         let targets = references.keys().cloned().collect();
         let in_place = own && !inspection.own.rewritable();
         let addressing = match in_place {
+            true if must_prove => {
+                let how = "it names itself where that cannot be rewritten, which only a path without an address may"
+                    .to_owned();
+                return Err(StoreError::WrongContent {
+                    path: path.clone(),
+                    how,
+                });
+            }
             true => Addressing::Derivation,
             false => Addressing::Tree(inspection.hash),
         };

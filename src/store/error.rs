@@ -63,6 +63,16 @@ pub enum StoreError {
         /// The newest schema this version knows.
         known: i64,
     },
+    /// There is less room than what is to come needs.
+    #[error("`{}` has room for {room} bytes, and {needed} are needed", dir.display())]
+    NoRoom {
+        /// The store's directory.
+        dir: PathBuf,
+        /// Bytes that are to come.
+        needed: u64,
+        /// Bytes that are free.
+        room: u64,
+    },
     /// The store may only be read.
     #[error("the store at `{}` cannot be written to", dir.display())]
     ReadOnly {
@@ -158,7 +168,7 @@ impl StoreError {
     /// What the user can do about it.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::NoSpace { .. } => Some(
+            Self::NoSpace { .. } | Self::NoRoom { .. } => Some(
                 "free some space, for instance with `layerize store gc`, or with `layerize store gc --all`, which takes what \
                  builds used of late, too, and try again"
                     .to_owned(),

@@ -6,16 +6,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
+use std::path::Path;
 
-use super::Store;
 use super::canonical::canonicalise;
 use super::database::{Addressing, Registration};
 use super::error::StoreError;
 use super::evidence::Evidence;
 use super::session::StagingDir;
+use super::strip::ANY_REFERENCE;
 use super::verify::{differing_address, expected_path};
+use super::{NewOutput, Store};
 use crate::digest::Hasher;
 use crate::execution::Execution;
+use crate::fsio::IoContext;
 use crate::nar;
 use crate::store_path::{PathInfo, StorePath};
 use crate::walls::Walls;
@@ -40,6 +43,19 @@ pub struct NewNar {
     pub addressing: Addressing,
     /// The rest.
     pub attestation: Attestation,
+}
+
+/// What is said of a path that comes from another store of layerize.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopiedPath {
+    /// What is said of it as of any path.
+    pub nar: NewNar,
+    /// References that were declared rather than found, each with the path through which.
+    pub declared: BTreeMap<StorePath, StorePath>,
+    /// What it was built behind.
+    pub walls: Walls,
+    /// How the programs ran that made it.
+    pub execution: Execution,
 }
 
 /// An imported tree that waits for what it refers to; dropped, it is gone.
@@ -69,18 +85,7 @@ impl Store {
         }
         let staging = self.stage()?;
         let tree = staging.path().join("tree");
-        let mut announced = Announced::new(archive, new.info.nar_size);
-        nar::restore(&mut announced, &tree)?;
-        let actual = (announced.hasher.digest(), announced.size);
-        if actual != (new.info.nar_hash, new.info.nar_size) {
-            return Err(StoreError::ArchiveMismatch {
-                path: new.info.path.clone(),
-                how: format!(
-                    "it is {} ({} bytes), not {} ({} bytes)",
-                    actual.0, actual.1, new.info.nar_hash, new.info.nar_size
-                ),
-            });
-        }
+        restore_announced(&new.info, archive, &tree)?;
         canonicalise(&tree, self.place_length(new.info.path.name()))?;
         if let Some(how) = differing_address(&tree, &registration)? {
             let path = new.info.path.clone();
@@ -99,6 +104,65 @@ impl Store {
         self.publish(&tree, staged.registration, staged.entries)
     }
 
+    /// Takes a path over from another store of layerize; everything that it refers to must be valid. One that is said to come
+    /// from its content must do so, and is searched for what it refers to as if it had been built here; whether another is to
+    /// be believed is the caller's to know.
+    pub fn add_copied(&self, new: &CopiedPath, archive: &mut dyn Read) -> Result<PathInfo, StoreError> {
+        let info = &new.nar.info;
+        self.check_room(info.nar_size)?;
+        let Addressing::Tree(_) = new.nar.addressing else {
+            let mut staged = self.stage_nar(&new.nar, archive)?;
+            (staged.registration.walls, staged.registration.execution) = (new.walls, new.execution);
+            return self.register_nar(staged);
+        };
+        // Before it is read: what it refers to must be there, whatever it holds.
+        for reference in &info.references {
+            if self.info(reference)?.is_none() {
+                return Err(StoreError::NotValid {
+                    path: reference.clone(),
+                    needed_by: Some(info.path.clone()),
+                });
+            }
+        }
+        let staging = self.stage()?;
+        let tree = staging.path().join("tree");
+        restore_announced(info, archive, &tree)?;
+        let via = |reference: &StorePath| new.declared.get(reference).unwrap_or(&info.path).clone();
+        let output = NewOutput {
+            name: info.path.name(),
+            tree: &tree,
+            candidates: &info.references,
+            declare: &|found| {
+                let missing = info.references.difference(found);
+                missing.map(|reference| (reference.clone(), via(reference))).collect()
+            },
+            derivation: None,
+            policy: &ANY_REFERENCE,
+            walls: new.walls,
+            execution: new.execution,
+        };
+        let added = self.add_proved(&output, info)?;
+        for signature in &new.nar.attestation.signatures {
+            self.database.add_signature(&info.path, signature)?;
+        }
+        Ok(added)
+    }
+
+    /// That there is room for so many bytes more.
+    pub fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
+        let stat = rustix::fs::statvfs(&self.dir).map_err(io::Error::from);
+        let stat = stat.context("look for room in", &self.dir)?;
+        let room = stat.f_bavail.saturating_mul(stat.f_frsize);
+        match bytes <= room {
+            true => Ok(()),
+            false => Err(StoreError::NoRoom {
+                dir: self.dir.clone(),
+                needed: bytes,
+                room,
+            }),
+        }
+    }
+
     /// What others said of `path`.
     pub fn attestation(&self, path: &StorePath) -> Result<Attestation, StoreError> {
         self.database.attestation(path)
@@ -115,6 +179,24 @@ impl Store {
             needed_by: None,
         })
     }
+}
+
+/// Writes the tree in an archive to `dest`, which is not there yet; no more is read than was announced, and an archive that is
+/// another than the announced one is an error.
+pub fn restore_announced(info: &PathInfo, archive: &mut dyn Read, dest: &Path) -> Result<(), StoreError> {
+    let mut announced = Announced::new(archive, info.nar_size);
+    nar::restore(&mut announced, dest)?;
+    let actual = (announced.hasher.digest(), announced.size);
+    if actual != (info.nar_hash, info.nar_size) {
+        return Err(StoreError::ArchiveMismatch {
+            path: info.path.clone(),
+            how: format!(
+                "it is {} ({} bytes), not {} ({} bytes)",
+                actual.0, actual.1, info.nar_hash, info.nar_size
+            ),
+        });
+    }
+    Ok(())
 }
 
 fn registration(new: &NewNar) -> Registration {

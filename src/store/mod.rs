@@ -55,7 +55,7 @@ pub use database::Addressing;
 pub use error::StoreError;
 pub use evidence::{Evidence, Place, PlaceKind};
 pub use gc::{GcOptions, GcReport, Kept, KeptBy, SurveyedPath};
-pub use import::{Attestation, NewNar, StagedNar};
+pub use import::{Attestation, CopiedPath, NewNar, StagedNar, restore_announced};
 pub use optimise::Optimised;
 pub use query::{PathDetails, Provenance};
 pub use roots::{Root, RootOwner};
