@@ -35,7 +35,9 @@
 //! | 4 | [`fetch`] | downloads, archives, Debian packages | capability digest child escape event fsio http nar store store_path spec derive root archive oci parallel |
 //! | 4 | [`configure`] | Debian's maintainer scripts run over packages' trees, and what they made | escape fsio spec oci root sandbox fetch |
 //! | 4 | [`remote`] | steps run at builders that speak the Remote Execution API | digest escape fsio http nar parallel sandbox store_path |
-//! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest elf escape event execution fsio nar store_path store closure spec derive root sandbox fetch configure remote graph parallel walls |
+//! | 4 | [`peer`] | closures copied to layerize on another machine and from it, over ssh | child closure digest escape event execution fsio nar store store_path walls |
+//! | 4 | [`profile`] | a user's installed programs: one directory of links, in generations | fsio nar store store_path |
+//! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest elf escape event execution fsio nar store_path store closure spec derive root sandbox fetch configure remote peer graph parallel walls |
 //! | 4 | [`image`] | recipe → config, manifest and layers as one value | capability digest elf escape event fsio store_path root oci layer spec configure |
 //! | 5 | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |
 //! | 5 | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest child event fsio http oci image layer archive parallel |
@@ -45,7 +47,7 @@
 //! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | capability digest escape fsio store_path oci image transport archive |
 //! | 6 | [`attest`] | state things of images: bills of materials, provenance, signatures | digest escape execution fsio store_path oci store derive layer configure image transport graph walls |
 //! | 6 | [`inputs`] | keep files from outside beside images, and find them again | digest fsio nar oci store store_path spec derive fetch layer image transport |
-//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest child escape event execution fsio nar store_path oci parallel graph store closure spec sandbox lang derive fetch configure remote build layer image binary_cache transport shared_cache container audit attest inputs walls |
+//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest child escape event execution fsio nar store_path oci parallel graph store closure spec sandbox lang derive fetch configure remote peer build layer image binary_cache transport shared_cache container audit attest inputs walls |
 //! | 8 | [`cli`] | arguments, printing, exit status: one file a verb | all |
 //!
 //! Only `cli` prints, reads the process's environment or exits; only there is an error an `anyhow::Error`.
@@ -108,6 +110,8 @@ pub mod layer;
 pub mod nar;
 pub mod oci;
 pub mod parallel;
+pub mod peer;
+pub mod profile;
 pub mod project;
 pub mod remote;
 pub mod root;

@@ -9,6 +9,7 @@ use super::runner::{FailedCommand, quoted};
 use super::walls::RefusedWalls;
 use crate::escape::shown_bytes;
 use crate::fsio::with_causes;
+use crate::peer::PeerError;
 use crate::remote::RemoteError;
 use crate::sandbox::{Bound, Bounds, SandboxError};
 use crate::store::Evidence;
@@ -71,6 +72,15 @@ pub enum BuildError {
         /// Why.
         #[source]
         source: Box<RemoteError>,
+    },
+    /// A script could not be run at another machine.
+    #[error("cannot build `{label}`")]
+    Peer {
+        /// What the user calls it.
+        label: String,
+        /// Why.
+        #[source]
+        source: Box<PeerError>,
     },
     /// Debian packages could not be configured.
     #[error(transparent)]
@@ -186,7 +196,11 @@ pub enum BuildError {
 impl BuildError {
     /// Whether it was said of another step already.
     pub(super) fn is_known(&self) -> bool {
-        matches!(self, Self::Remote { source, .. } if source.is_known())
+        match self {
+            Self::Remote { source, .. } => source.is_known(),
+            Self::Peer { source, .. } => source.is_known(),
+            _ => false,
+        }
     }
 
     /// Whether a script ran and failed, whoever wrote it.
@@ -205,6 +219,7 @@ impl BuildError {
             Self::Root(error) => error.help(),
             Self::Script(failure) => failure.help(),
             Self::Remote { source, .. } => source.help(),
+            Self::Peer { source, .. } => source.help(),
             Self::RefusedReference(refused) => Some(refused.help()),
             Self::Configure(error) => error.help(),
             Self::UnknownZone { similar, .. } => Some(match similar {

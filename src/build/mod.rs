@@ -40,7 +40,7 @@ pub use emulation::{EmulationChoice, ForeignScript};
 pub use error::{BuildError, Reason, RefusedReference, ScriptFailure};
 pub use mend::{make_recorded, makers, report_mended};
 pub use realise::realise;
-pub use remote::RemoteBuilds;
+pub use remote::{Builder, RemoteBuilds};
 pub use runner::FailedCommand;
 pub use script::enter::{EnterOptions, enter};
 pub use shared::{Asked, BuiltPath, Offer, OfferedPath, SharedBuilds};

@@ -94,7 +94,7 @@ pub fn realise(
         changed: Condvar::new(),
     };
     let jobs = match &options.remote {
-        Some(remote) => remote.farm.jobs(),
+        Some(remote) => remote.jobs(),
         None => parallel::threads(options.jobs),
     };
     std::thread::scope(|scope| {

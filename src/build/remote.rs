@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::event::{Event, Reporter};
 use crate::fsio::with_causes;
 use crate::parallel::{self, Seat, Seats};
+use crate::peer::PeerBuilder;
 use crate::remote::{Farm, RemoteError};
 
 /// A builder that runs scripts.
 pub struct RemoteBuilds {
-    /// The builder.
-    pub(super) farm: Farm,
+    place: Builder,
     /// Whether scripts that it does not run are run here.
     falls_back: bool,
     has_warned: AtomicBool,
@@ -23,18 +23,51 @@ pub struct RemoteBuilds {
 
 impl std::fmt::Debug for RemoteBuilds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.farm.fmt(f)
+        self.place.fmt(f)
     }
 }
 
+/// Where scripts run.
+#[derive(Debug)]
+pub enum Builder {
+    /// At a server of the Remote Execution API.
+    Farm(Farm),
+    /// At layerize on another machine.
+    Peer(PeerBuilder),
+}
+
 impl RemoteBuilds {
-    /// Scripts run at `farm`; with `falls_back` here, where it does not run them.
-    pub fn new(farm: Farm, falls_back: bool) -> Self {
+    /// Scripts run at `place`; with `falls_back` here, where it does not run them.
+    pub fn new(place: Builder, falls_back: bool) -> Self {
         Self {
-            farm,
+            place,
             falls_back,
             has_warned: AtomicBool::new(false),
             here: Seats::new(parallel::threads(0)),
+        }
+    }
+
+    /// The server, where that is what it is.
+    pub(super) fn farm(&self) -> Option<&Farm> {
+        match &self.place {
+            Builder::Farm(farm) => Some(farm),
+            Builder::Peer(_) => None,
+        }
+    }
+
+    /// The other machine, where that is what it is.
+    pub(super) fn peer(&self) -> Option<&PeerBuilder> {
+        match &self.place {
+            Builder::Farm(_) => None,
+            Builder::Peer(peer) => Some(peer),
+        }
+    }
+
+    /// Most steps under way.
+    pub(super) fn jobs(&self) -> usize {
+        match &self.place {
+            Builder::Farm(farm) => farm.jobs(),
+            Builder::Peer(peer) => peer.jobs(),
         }
     }
 
@@ -45,9 +78,20 @@ impl RemoteBuilds {
 
     /// Whether a step that failed so is run here instead; tells it.
     pub(super) fn falls_back(&self, label: &str, error: &RemoteError, reporter: &dyn Reporter) -> bool {
-        let does = self.falls_back && error.is_builders();
+        error.is_builders() && self.goes_on_here(label, error, error.is_known(), reporter)
+    }
+
+    /// Whether a step that a builder could not do is run here instead; tells it. `is_known`: it was said of another before.
+    pub(super) fn goes_on_here(
+        &self,
+        label: &str,
+        error: &(dyn std::error::Error + 'static),
+        is_known: bool,
+        reporter: &dyn Reporter,
+    ) -> bool {
+        let does = self.falls_back;
         // That a builder is gone is said once, not of each of hundreds of steps.
-        if does && !(error.is_known() && self.has_warned.swap(true, Ordering::Relaxed)) {
+        if does && !(is_known && self.has_warned.swap(true, Ordering::Relaxed)) {
             let text = format!("`{label}` is built here instead: {}", with_causes(error));
             reporter.report(Event::Warning { text });
         }

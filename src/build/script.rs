@@ -13,6 +13,7 @@
 //! Invariant: an output is registered only after the script ended well; a script that failed leaves its log, and its
 //! build directory where that was asked for.
 
+mod at_peer;
 pub(super) mod enter;
 mod output;
 mod references;
@@ -40,6 +41,7 @@ use crate::event::{Event, Reporter};
 use crate::execution::Execution;
 use crate::fsio::{IoContext, create_dir_all, remove_tree};
 use crate::parallel;
+use crate::remote::Farm;
 use crate::sandbox::copy::copy_writable;
 use crate::sandbox::tree::{close_to_others, make_dir};
 use crate::sandbox::{BUILDER, Bind, Copied, Isolation, RuntimeSettings, Sandbox, Veil};
@@ -126,12 +128,18 @@ struct PreparedScript<'a> {
 impl ScriptStep<'_> {
     /// Runs the script; gives the path of what it made.
     pub(super) fn run(&self) -> Result<StorePath, BuildError> {
+        if let Some(path) = self.run_at_peer()? {
+            return Ok(path);
+        }
+        // Where a peer did not run it, it runs here, as one of few.
+        let peer = self.options.remote.as_deref().filter(|remote| remote.peer().is_some());
+        let _seat = peer.map(RemoteBuilds::seat_here);
         let scratch = self.placeholder()?;
         let cache = UnitCache::of(self.store, self.script, &|input| self.paths[input].clone());
         let cache = cache.filter(|_| self.walls != Walls::None);
         let rewritten = {
             let prepared = self.execute_anywhere(&scratch, cache.as_ref())?;
-            let _seat = prepared.at.map(|remote| remote.farm.seat());
+            let _seat = prepared.at.and_then(RemoteBuilds::farm).map(Farm::seat);
             let tree = self.take_output(&prepared)?;
             let declare = |found: &BTreeSet<StorePath>| self.declare(found);
             let output = self.new_output(&prepared, &tree, &declare);
@@ -160,7 +168,7 @@ impl ScriptStep<'_> {
     /// Runs the script for an output that must be built at its own path.
     fn run_in_place(&self, path: StorePath) -> Result<StorePath, BuildError> {
         let prepared = self.execute_anywhere(&path, None)?;
-        let _seat = prepared.at.map(|remote| remote.farm.seat());
+        let _seat = prepared.at.and_then(RemoteBuilds::farm).map(Farm::seat);
         let tree = self.take_output(&prepared)?;
         let declare = |found: &BTreeSet<StorePath>| self.declare(found);
         let output = self.new_output(&prepared, &tree, &declare);
@@ -227,7 +235,7 @@ impl ScriptStep<'_> {
         let label = &self.derivation.label;
         self.reporter.report(Event::BuildStarted {
             name: label.clone(),
-            at: prepared.at.map(|remote| remote.farm.name()),
+            at: prepared.at.and_then(RemoteBuilds::farm).map(Farm::name),
         });
         let mut tell = |line: &str| {
             self.reporter.report(Event::BuildOutput {
@@ -237,12 +245,12 @@ impl ScriptStep<'_> {
         };
         let mut log = BuildLog::create(self.log_path())?;
         let mut take = |bytes: &[u8]| log.take(bytes, &mut tell);
-        let outcome = match prepared.at {
+        let outcome = match prepared.at.and_then(RemoteBuilds::farm) {
             None => prepared.sandbox.run(&mut take).map_err(|source| BuildError::Sandbox {
                 what: format!("the script of `{label}`"),
                 source,
             }),
-            Some(remote) => self.run_at(remote, &prepared, &mut take),
+            Some(farm) => self.run_at(farm, &prepared, &mut take),
         };
         let log_path = log.path().to_owned();
         let tail = log.finish(&mut tell)?;

@@ -78,6 +78,7 @@ impl Step<'_> {
             | BuildError::RefusedReference(_)
             | BuildError::Sandbox { .. }
             | BuildError::Remote { .. }
+            | BuildError::Peer { .. }
             | BuildError::NoWalls { .. }
             | BuildError::TooWeak { .. }
             | BuildError::Foreign(_)

@@ -51,6 +51,11 @@ impl WallsChoice {
         }
     }
 
+    /// The weakest that are enough, where something is required.
+    pub(super) fn least(&self) -> Option<Walls> {
+        self.at_least
+    }
+
     /// The walls of this run.
     ///
     /// # Errors
@@ -127,7 +132,9 @@ fn tell(walls: Walls, stronger: &RefusedWalls, reporter: &dyn Reporter) {
 impl BuildOptions {
     /// The walls of this run.
     pub(super) fn choose_walls(&self, store: &Store, reporter: &dyn Reporter) -> Result<Walls, BuildError> {
-        match (&self.remote, self.walls.at_least) {
+        let farm = self.remote.as_ref().filter(|remote| remote.peer().is_none());
+        // A peer chooses its own, and has to have what is required.
+        match (&self.remote, self.walls.at_least.filter(|_| farm.is_some())) {
             (None, _) => self.walls.choose(store, self.helper.as_deref(), reporter),
             // What a builder has is not known here.
             (Some(_), Some(least)) if least > Walls::None => Err(BuildError::TooWeak {

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use crate::binary_cache::KeyError;
 use crate::build::Bounds;
 use crate::http::{HostTls, SetupError};
-use crate::project::{MachineBuilder, MachineBuilders, MachineCaches};
-use crate::remote::{BuilderAddressError, BuilderConfig};
+use crate::project::{BuilderPlace, MachineBuilder, MachineBuilders, MachineCaches};
+use crate::remote::BuilderConfig;
 use crate::spec::parse_size;
 use crate::transport::registry::config::{self, HostConfig};
 use crate::walls::Walls;
@@ -202,15 +202,26 @@ struct BuilderSection {
 
 impl BuilderSection {
     /// The builder, with paths relative to the configuration's own directory.
-    fn builder(&self, dir: &Path) -> Result<MachineBuilder, BuilderAddressError> {
-        let config = BuilderConfig::at(self.address.parse()?);
-        Ok(MachineBuilder {
-            falls_back: self.fallback,
-            config: BuilderConfig {
+    fn builder(&self, dir: &Path) -> anyhow::Result<MachineBuilder> {
+        let place = match BuilderPlace::at(&self.address)? {
+            BuilderPlace::Farm(config) => BuilderPlace::Farm(BuilderConfig {
                 properties: self.properties.clone(),
                 token_file: self.token_file.as_ref().map(|file| dir.join(file)),
-                jobs: self.jobs.map_or(config.jobs, NonZeroUsize::get),
                 ..config
+            }),
+            BuilderPlace::Peer { .. } if !self.properties.is_empty() || self.token_file.is_some() => {
+                return Err(advised(
+                    "`properties` and `token-file` are for servers of the Remote Execution API, and not for `ssh://`",
+                    "leave them out; who logs in is said in ssh's own configuration",
+                ));
+            }
+            peer => peer,
+        };
+        Ok(MachineBuilder {
+            falls_back: self.fallback,
+            place: match self.jobs {
+                Some(jobs) => place.with_jobs(jobs.get()),
+                None => place,
             },
         })
     }
@@ -462,14 +473,25 @@ mod tests {
         let config = UserConfig::parse(text, path).unwrap();
         assert_eq!(config.builders.default.as_deref(), Some("farm"));
         let farm = &config.builders.named["farm"];
-        assert_eq!((farm.config.jobs, farm.falls_back), (7, true));
-        assert_eq!(farm.config.address.to_string(), "grpc://farm:1/main");
+        let BuilderPlace::Farm(server) = &farm.place else {
+            panic!("{farm:?}");
+        };
+        assert_eq!((server.jobs, farm.falls_back), (7, true));
+        assert_eq!(server.address.to_string(), "grpc://farm:1/main");
         let token = Path::new("/home/me/.config/layerize/token");
-        assert_eq!(farm.config.token_file.as_deref(), Some(token));
+        assert_eq!(server.token_file.as_deref(), Some(token));
+        let config = UserConfig::parse("[builders.box]\naddress = \"ssh://me@box\"\njobs = 2\n", path).unwrap();
+        let place = &config.builders.named["box"].place;
+        assert!(matches!(place, BuilderPlace::Peer { jobs: 2, .. }), "{place:?}");
         for (text, words) in [
             ("[builders.farm]\naddress = \"http://farm:1\"\n", "neither"),
             ("[builders.farm]\naddress = \"grpc://farm:1\"\njobs = 0\n", "nonzero"),
             ("[builders.farm]\njobs = 1\n", "address"),
+            ("[builders.box]\naddress = \"ssh://-x\"\n", "begins with"),
+            (
+                "[builders.box]\naddress = \"ssh://box\"\nproperties = { a = \"b\" }\n",
+                "not for `ssh://`",
+            ),
             (
                 "[builders.farm]\naddress = \"grpc://farm:1\"\nproperty = 1\n",
                 "property",

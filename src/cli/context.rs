@@ -15,6 +15,7 @@ use crate::fsio::keep_owner;
 use crate::http::{HttpConfig, ProxyVariable, ProxyVariables};
 use crate::inputs;
 use crate::oci::Platform;
+use crate::profile::Profile;
 use crate::project::{DEFAULT_EPOCH, Environment};
 use crate::shared_cache::PlaceNotes;
 use crate::spec::lock::LockChange;
@@ -37,6 +38,8 @@ pub struct Context<'a> {
     pub config: UserConfig,
     /// What the machine, the user and the working directory bring.
     pub environment: Environment<'a>,
+    /// Where the user's profile is: `$XDG_STATE_HOME/layerize`; `None`: there is no home.
+    pub state_dir: Option<PathBuf>,
     /// Specs beside the first, for those who take several.
     pub further_files: Vec<PathBuf>,
 }
@@ -97,6 +100,7 @@ impl<'a> Context<'a> {
             ui,
             config,
             environment,
+            state_dir: xdg_dir("XDG_STATE_HOME", ".local/state").map(|dir| dir.join("layerize")),
             further_files: global.file.iter().skip(1).cloned().collect(),
         })
     }
@@ -122,6 +126,14 @@ impl<'a> Context<'a> {
             names: source.names().to_vec(),
             synthesized: source.synthesized(),
         })
+    }
+
+    /// The user's profile.
+    pub fn profile(&self) -> anyhow::Result<Profile> {
+        let dir = self.state_dir.as_ref();
+        let dir =
+            dir.ok_or_else(|| advised("no place for a profile: HOME is not set", "set HOME or XDG_STATE_HOME"))?;
+        Ok(Profile::new(dir))
     }
 
     /// The environment with each of the specs that were named.

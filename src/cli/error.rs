@@ -19,6 +19,8 @@ use crate::layer::LayerError;
 use crate::layer::partition::PlanError;
 use crate::nar::NarError;
 use crate::oci::{LayerStrategyError, ParseCompressionError, PortError, ReferenceError, TarProfileError};
+use crate::peer::{PeerError, SshAddressError};
+use crate::profile::ProfileError;
 use crate::project::ProjectError;
 use crate::project::attach::AttachError;
 use crate::project::check::CheckError;
@@ -151,13 +153,16 @@ pub fn help(error: &(dyn std::error::Error + 'static)) -> Option<String> {
                 LayerStrategyError,
                 NarError,
                 ParseCompressionError,
+                PeerError,
                 PlanError,
                 PortError,
+                ProfileError,
                 ProjectError,
                 RebuildError,
                 ReferenceError,
                 RootError,
                 SharedCacheError,
+                SshAddressError,
                 StoreError,
                 TarProfileError,
                 TransferError,

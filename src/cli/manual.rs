@@ -33,6 +33,8 @@ pub const TOPICS: &[Topic] = topics![
     "ci",
     "builders",
     "emulation",
+    "profiles",
+    "machines",
     "caches",
     "exit-status",
 ];

@@ -27,6 +27,7 @@ mod completions;
 mod config;
 mod context;
 mod copy;
+mod copy_closure;
 mod diff;
 mod documents;
 mod env;
@@ -48,6 +49,7 @@ mod manual;
 mod outcome;
 mod output;
 mod plan;
+mod profile;
 mod programs;
 mod provenance;
 mod push;
@@ -56,6 +58,7 @@ mod run;
 mod sbom;
 mod schema;
 mod serve;
+mod serve_store;
 mod shell;
 mod sign;
 mod sinks;
@@ -148,6 +151,23 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Build images and run their tests: exit status 0 if all pass, else 1
     Test(test::TestArgs),
+    /// Install packages into the profile: their programs on the PATH, with manual pages and completions
+    Install(profile::InstallArgs),
+    /// Take packages out of the profile
+    Uninstall(profile::UninstallArgs),
+    /// Build what the profile has anew, as the specs are now
+    Upgrade(profile::UpgradeArgs),
+    /// Go back to the profile as it was before, or to a generation
+    Rollback(profile::RollbackArgs),
+    /// Show what is installed, and the profile's generations
+    Profile(profile::ProfileArgs),
+    /// Copy packages, with all they refer to, to another machine over ssh, or from it
+    CopyClosure(copy_closure::CopyClosureArgs),
+    /// Serve the store to another layerize, on standard input and output: what `copy-closure` runs over ssh
+    ServeStore(serve_store::ServeStoreArgs),
+    /// Start a program of the store with the store at its place
+    #[command(name = "__launch", hide = true)]
+    Launch(profile::LaunchArgs),
     /// Manage the store
     Store(store::StoreArgs),
     /// List what shared caches keep, and remove what nobody uses
@@ -180,12 +200,17 @@ enum Command {
 impl Command {
     /// Whether it may build, fetch or pack something.
     fn adds_to_the_store(&self) -> bool {
-        use Command::{Build, Check, Env, Load, Lock, Plan, Push, Rebuild, Run, Serve, Shell, Test, Update, Watch};
+        use Command::{
+            Build, Check, CopyClosure, Env, Install, Load, Lock, Plan, Push, Rebuild, Run, Serve, ServeStore, Shell,
+            Test, Update, Upgrade, Watch,
+        };
         matches!(
             self,
             Build(_)
                 | Check(_)
+                | CopyClosure(_)
                 | Env(_)
+                | Install(_)
                 | Load(_)
                 | Lock(_)
                 | Plan(_)
@@ -193,9 +218,11 @@ impl Command {
                 | Rebuild(_)
                 | Run(_)
                 | Serve(_)
+                | ServeStore(_)
                 | Shell(_)
                 | Test(_)
                 | Update(_)
+                | Upgrade(_)
                 | Watch(_)
         )
     }
@@ -212,6 +239,12 @@ pub fn main() -> ExitCode {
     }
     if arguments.get(1).is_some_and(|argument| argument == "__cross") {
         return cross(&arguments[2..]);
+    }
+    if arguments.get(1).is_some_and(|argument| argument == "__launch")
+        && let Some(error) = profile::become_program(&arguments[2..])
+    {
+        error::show(&error, &Ui::new(Mode::Plain, wants_color(Color::Auto), false));
+        return ExitCode::from(126);
     }
     fault::watch();
     fault::catch(|| Ok(parse_and_run(arguments))).unwrap_or_else(|error| {
@@ -333,6 +366,14 @@ fn dispatch_in(command: &Command, context: &Context) -> anyhow::Result<Outcome> 
         Command::Watch(args) => watch::run(args, context),
         Command::Start(args) => watch::start(args, context),
         Command::Test(args) => test::run(args, context),
+        Command::Install(args) => profile::install(args, context),
+        Command::Uninstall(args) => profile::uninstall(args, context),
+        Command::Upgrade(args) => profile::upgrade(args, context),
+        Command::Rollback(args) => profile::rollback(args, context),
+        Command::Profile(args) => profile::run(args, context),
+        Command::CopyClosure(args) => copy_closure::run(args, context),
+        Command::ServeStore(args) => serve_store::run(args, context),
+        Command::Launch(args) => profile::launch(args, context),
         Command::Store(args) => store::run(args, context),
         Command::Cache(args) => cache::run(args, context),
         Command::Auth(args) => auth::run(args, context),

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::build::RemoteBuilds;
+use crate::build::{Builder, RemoteBuilds};
+use crate::peer::{DEFAULT_PEER_JOBS, PeerBuilder, SshAddress};
 use crate::remote::{BuilderAddress, BuilderConfig, Farm};
 use crate::walls::Walls;
 
@@ -37,9 +38,46 @@ pub struct MachineBuilders {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineBuilder {
     /// How it is reached and asked.
-    pub config: BuilderConfig,
+    pub place: BuilderPlace,
     /// Build here what it does not build.
     pub falls_back: bool,
+}
+
+/// How a builder is reached and asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuilderPlace {
+    /// A server of the Remote Execution API.
+    Farm(BuilderConfig),
+    /// Layerize on another machine.
+    Peer {
+        /// Where it is.
+        address: SshAddress,
+        /// Most steps under way there.
+        jobs: usize,
+    },
+}
+
+impl BuilderPlace {
+    /// A builder of which nothing is known but where it is.
+    pub fn at(text: &str) -> Result<Self, ProjectError> {
+        Ok(match SshAddress::is_meant_by(text) {
+            true => Self::Peer {
+                address: text.parse()?,
+                jobs: DEFAULT_PEER_JOBS,
+            },
+            false => Self::Farm(BuilderConfig::at(text.parse()?)),
+        })
+    }
+
+    /// The same with so many steps under way at most.
+    #[must_use]
+    pub fn with_jobs(mut self, most: usize) -> Self {
+        match &mut self {
+            Self::Farm(config) => config.jobs = most,
+            Self::Peer { jobs, .. } => *jobs = most,
+        }
+        self
+    }
 }
 
 impl Environment<'_> {
@@ -59,7 +97,7 @@ impl Environment<'_> {
         let mut builder = match (self.builders.named.get(text), BuilderAddress::is_meant_by(text)) {
             (Some(builder), _) => builder.clone(),
             (None, true) => MachineBuilder {
-                config: BuilderConfig::at(text.parse()?),
+                place: BuilderPlace::at(text)?,
                 falls_back: false,
             },
             (None, false) => {
@@ -70,11 +108,16 @@ impl Environment<'_> {
             }
         };
         if options.jobs > 0 {
-            builder.config.jobs = options.jobs;
+            builder.place = builder.place.with_jobs(options.jobs);
         }
-        let farm = Farm::new(builder.config, self.registries.http.clone(), &self.store_dir);
+        let place = match builder.place {
+            BuilderPlace::Farm(config) => {
+                Builder::Farm(Farm::new(config, self.registries.http.clone(), &self.store_dir))
+            }
+            BuilderPlace::Peer { address, jobs } => Builder::Peer(PeerBuilder::new(address, jobs)),
+        };
         Ok(Some(Arc::new(RemoteBuilds::new(
-            farm,
+            place,
             builder.falls_back || choice.falls_back,
         ))))
     }

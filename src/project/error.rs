@@ -18,6 +18,7 @@ use crate::inputs::InputsError;
 use crate::layer::partition::PlanError;
 use crate::nar::NarError;
 use crate::oci::{ParseCompressionError, PlatformError, ReferenceError};
+use crate::peer::SshAddressError;
 use crate::remote::BuilderAddressError;
 use crate::shared_cache::SharedCacheError;
 use crate::spec::Diagnostics;
@@ -60,6 +61,9 @@ pub enum ProjectError {
     /// A text is no address of a builder.
     #[error(transparent)]
     BuilderAddress(#[from] BuilderAddressError),
+    /// A text is no address of another machine.
+    #[error(transparent)]
+    SshAddress(#[from] SshAddressError),
     /// The configuration has no builder of a name.
     #[error("there is no builder `{name}` in the configuration")]
     UnknownBuilder {
@@ -438,6 +442,7 @@ impl ProjectError {
                     .to_owned(),
             ),
             Self::BuilderAddress(error) => error.help(),
+            Self::SshAddress(error) => error.help(),
             Self::UnknownBuilder { known, .. } if known.is_empty() => Some(
                 "write its address, `--builder grpc://HOST:PORT`, or give it a name in the configuration \
                  (`layerize help builders`)"

@@ -51,7 +51,7 @@ pub mod update;
 pub mod upkeep;
 pub mod work;
 
-pub use builders::{BuilderChoice, MachineBuilder, MachineBuilders};
+pub use builders::{BuilderChoice, BuilderPlace, MachineBuilder, MachineBuilders};
 pub use closures::StoredClosure;
 pub use draft::{Draft, drafts};
 pub use environment::{DEFAULT_EPOCH, Environment, WorkOptions};

@@ -64,6 +64,22 @@ pub fn prepare_package(
     prepare_named(std::slice::from_ref(argument), choose, options, environment)
 }
 
+/// As [`prepare`], where a package goes before an image of its name.
+pub fn prepare_packages_first(
+    arguments: &[String],
+    options: &WorkOptions,
+    environment: &Environment<'_>,
+) -> Result<Work, ProjectError> {
+    let choose = |project: &Project, _: &LazyNix| {
+        let target = |argument: &String| match target::package(argument, project) {
+            Err(ProjectError::NoPackage { .. }) => target::name(argument, project),
+            other => other,
+        };
+        arguments.iter().map(target).collect()
+    };
+    prepare_named(arguments, choose, options, environment)
+}
+
 /// As [`prepare`] for images of a project that is loaded, its lock current.
 pub fn prepare_images(
     project: Project,

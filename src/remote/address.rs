@@ -34,8 +34,8 @@ impl BuilderAddressError {
     /// What to write instead.
     pub fn help(&self) -> Option<String> {
         Some(
-            "write `grpc://HOST:PORT`, with TLS `grpcs://HOST:PORT`, with `/INSTANCE` where it has several; or the name of a \
-             `[builders.NAME]` of the configuration"
+            "write `grpc://HOST:PORT`, with TLS `grpcs://HOST:PORT`, with `/INSTANCE` where it has several; `ssh://HOST` for \
+             another machine with layerize; or the name of a `[builders.NAME]` of the configuration"
                 .to_owned(),
         )
     }
@@ -65,7 +65,11 @@ impl FromStr for BuilderAddress {
         let is_secure = match url.scheme() {
             "grpc" => false,
             "grpcs" => true,
-            _ => return Err(error("it begins neither with `grpc://` nor with `grpcs://`")),
+            _ => {
+                return Err(error(
+                    "it begins neither with `grpc://` or `grpcs://` nor with `ssh://`",
+                ));
+            }
         };
         if !url.username().is_empty() || url.password().is_some() {
             return Err(error(

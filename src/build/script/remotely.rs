@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{PreparedScript, ScriptStep};
+use crate::build::BuildError;
 use crate::build::units::UnitCache;
-use crate::build::{BuildError, RemoteBuilds};
 use crate::fsio::IoContext;
-use crate::remote::RemotePlace;
+use crate::remote::{Farm, RemotePlace};
 use crate::sandbox::tree::make_dir;
 use crate::sandbox::{Bind, Outcome};
 use crate::store_path::StorePath;
@@ -21,10 +21,11 @@ impl ScriptStep<'_> {
         cache: Option<&UnitCache<'_>>,
     ) -> Result<PreparedScript<'_>, BuildError> {
         // A check is of this machine's sandbox.
-        let Some(remote) = self.options.remote.as_deref().filter(|_| self.variations.is_empty()) else {
+        let remote = self.options.remote.as_deref().filter(|_| self.variations.is_empty());
+        let Some((remote, farm)) = remote.and_then(|remote| Some((remote, remote.farm()?))) else {
             return self.execute_with(scratch, cache);
         };
-        let seat = remote.farm.seat();
+        let seat = farm.seat();
         let prepared = self.prepare(scratch, Some(remote))?;
         drop(seat);
         match self.run_prepared(prepared) {
@@ -39,7 +40,7 @@ impl ScriptStep<'_> {
     /// Runs what is prepared at a builder.
     pub(super) fn run_at(
         &self,
-        remote: &RemoteBuilds,
+        farm: &Farm,
         prepared: &PreparedScript<'_>,
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<Outcome, BuildError> {
@@ -49,7 +50,7 @@ impl ScriptStep<'_> {
             name: &name,
             build: &prepared.build,
         };
-        let ran = remote.farm.run(&prepared.sandbox, place, output);
+        let ran = farm.run(&prepared.sandbox, place, output);
         ran.map_err(|source| BuildError::Remote {
             label: self.derivation.label.clone(),
             source: Box::new(source),

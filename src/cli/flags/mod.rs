@@ -108,8 +108,8 @@ pub struct BuildFlags {
     /// require` [default: chroot]
     #[arg(long, value_parser = value::<Walls>, value_name = "WALLS")]
     pub require_sandbox: Option<Walls>,
-    /// Builder that runs scripts, a server of the Remote Execution API: grpc://HOST:PORT[/INSTANCE], grpcs://… or a name of the
-    /// configuration
+    /// Builder that runs scripts: grpc://HOST:PORT[/INSTANCE] or grpcs://… of the Remote Execution API, ssh://HOST with layerize, or
+    /// a name of the configuration
     #[arg(long, value_name = "BUILDER", conflicts_with = "offline")]
     pub builder: Option<String>,
     /// Run scripts here that the builder does not run
@@ -118,7 +118,7 @@ pub struct BuildFlags {
     /// Run scripts here, whatever the configuration says
     #[arg(long, conflicts_with_all = ["builder", "builder_fallback"])]
     pub no_builder: bool,
-    /// How many steps run at once [default: the number of cores; with a builder 200]
+    /// How many steps run at once [default: the number of cores; at a builder 200, over ssh 4]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub jobs: usize,
     /// Cores that each script may use [default: all]
