@@ -421,7 +421,7 @@ fn what_a_hostile_machine_says_is_refused() {
     let victim = Place::new();
     let bin = victim.path().join("bin");
     let said = victim.path().join("said");
-    fake_ssh(&bin, &format!("cat {0}; cat >/dev/null", said.display()));
+    fake_ssh(&bin, &format!("cat {0}; timeout 1 cat >/dev/null", said.display()));
     let ask = |answer: Vec<u8>| {
         fs::write(&said, answer).unwrap();
         let mut command = victim.command(&["copy-closure", "--from", "ssh://x", &path]);
@@ -495,7 +495,7 @@ fn scripts_run_at_a_machine_and_what_they_make_is_the_same() {
     let ran = bad("ssh://box");
     assert!(
         ran.stderr
-            .contains("cannot build `bad`: `sh -c 'exit 7'` (line 3 of its script) failed with exit status 7"),
+            .contains("cannot build `bad`: `sh -c 'exit 7'` (line 2 of its script) failed with exit status 7"),
         "{}",
         ran.stderr
     );

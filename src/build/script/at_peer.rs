@@ -61,7 +61,16 @@ impl ScriptStep<'_> {
         };
         let inputs: BTreeSet<StorePath> = self.paths.values().cloned().collect();
         let built = peer.with(|line| {
-            line.copy_to(self.store, &inputs, &Silent)?;
+            let copied = line.copy_to(self.store, &inputs, &Silent)?;
+            if !copied.copied.is_empty() {
+                let (count, bytes) = (copied.copied.len(), copied.bytes);
+                self.reporter.report(Event::Note {
+                    text: format!(
+                        "{count} store paths ({bytes} bytes) copied to {} for `{label}`",
+                        peer.name()
+                    ),
+                });
+            }
             self.reporter.report(Event::BuildStarted {
                 name: label.clone(),
                 at: Some(peer.name()),
