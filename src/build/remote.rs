@@ -31,7 +31,7 @@ impl std::fmt::Debug for RemoteBuilds {
 #[derive(Debug)]
 pub enum Builder {
     /// At a server of the Remote Execution API.
-    Farm(Farm),
+    Farm(Box<Farm>),
     /// At layerize on another machine.
     Peer(PeerBuilder),
 }

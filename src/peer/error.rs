@@ -73,7 +73,7 @@ pub enum PeerError {
         peer: String,
         what: String,
         #[source]
-        failure: Failure,
+        failure: Box<Failure>,
     },
     /// What the other side says cannot be.
     #[error("what `{peer}` says is not taken: {reason}")]
@@ -145,15 +145,15 @@ impl PeerError {
 
     /// Whether no other step would fare better.
     pub(super) fn is_for_all(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::NoSsh { .. }
-            | Self::Unreachable { .. }
-            | Self::NoProgram { .. }
-            | Self::Noise { .. }
-            | Self::NotServed { .. }
-            | Self::Version { .. } => true,
-            _ => false,
-        }
+                | Self::Unreachable { .. }
+                | Self::NoProgram { .. }
+                | Self::Noise { .. }
+                | Self::NotServed { .. }
+                | Self::Version { .. }
+        )
     }
 
     /// Whether it was said of another step already.

@@ -163,7 +163,7 @@ impl PeerLine {
             Ok(Answer::Failed { failure }) => Err(PeerError::Said {
                 peer: self.name(),
                 what: what.to_owned(),
-                failure,
+                failure: Box::new(failure),
             }),
             Ok(answer) => Ok(answer),
             Err(error) => Err(self.broken(error, &format!("while it was to {what}"))),
@@ -177,7 +177,7 @@ impl PeerLine {
                 return PeerError::Said {
                     peer: self.name(),
                     what: what.trim_start_matches("while it was to ").to_owned(),
-                    failure,
+                    failure: Box::new(failure),
                 };
             }
         }

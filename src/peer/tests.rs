@@ -230,144 +230,105 @@ fn archive_with(name: &str) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn what_a_hostile_client_sends_is_refused_and_nothing_of_it_stays() {
-    let here = Scene::new();
-    let [base, user] = here.two();
-    let value = |info| serde_json::to_value(here.member(info)).unwrap();
-    let archive = here.archive(&base);
-    let with = |changes: &[(&str, Value)]| {
-        let mut member = value(&base);
-        for (key, new) in changes {
-            member[key] = new.clone();
-        }
-        member
+/// A name, what a client sends, and why it is refused.
+type Lie = (&'static str, Client, &'static str);
+
+/// What is said of a path is changed.
+fn lies_of_members(here: &Scene, base: &PathInfo) -> Vec<Lie> {
+    let archive = here.archive(base);
+    let other = "1mdqa9w1p6cmli6976v4wi0sw9r4p5pr-base";
+    let changes = [
+        ("nar-hash", json!(Digest::of(b"other")), "does not match"),
+        ("nar-size", json!(8), "larger than the 8 bytes"),
+        ("nar-size", json!(1_u64 << 62), "has room for"),
+        ("nar-size", json!(-1), "makes no sense"),
+        ("path", json!(other), "is not the path"),
+        ("path", json!("../../etc/passwd"), "not a store path"),
+        ("references", json!([base.path]), "itself"),
+        ("references", json!([other]), "needed by"),
+        ("declared", json!({ other: other }), "declare"),
+        ("deriver", json!("../x"), "made by"),
+        ("walls", json!("glass"), "makes no sense"),
+    ];
+    let lie = |(key, new, expected): (&'static str, Value, &'static str)| {
+        let mut member = serde_json::to_value(here.member(base)).unwrap();
+        member[key] = new;
+        (key, Client::new().add(&member, &archive), expected)
     };
-    let hash = json!(Digest::of(b"other"));
+    changes.map(lie).into()
+}
+
+/// What is sent is not what is said.
+fn lies_of_archives(here: &Scene, base: &PathInfo, user: &PathInfo) -> Vec<Lie> {
+    let value = |info| serde_json::to_value(here.member(info)).unwrap();
+    let archive = here.archive(base);
+    let longer = [&archive[..], &[0; 8]].concat();
     let escaping = |name: &str| {
         let bytes = archive_with(name);
-        let changed = [
-            ("nar-hash", json!(Digest::of(&bytes))),
-            ("nar-size", json!(bytes.len())),
-        ];
-        Client::new().add(&with(&changed), &bytes)
+        let mut member = value(base);
+        member["nar-hash"] = json!(Digest::of(&bytes));
+        member["nar-size"] = json!(bytes.len());
+        Client::new().add(&member, &bytes)
     };
     let scratch: StorePath = "0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-fixed".parse().unwrap();
     let fixed = here.output("fixed", &utf16(&scratch), &[], Some(&scratch));
     let mut lying = value(&fixed);
-    lying["address"] = json!({"by": "tree", "hash": hash});
-    let other: StorePath = "1mdqa9w1p6cmli6976v4wi0sw9r4p5pr-base".parse().unwrap();
-    let many: Vec<StorePath> = std::iter::repeat_n(other.clone(), PATHS_MAX + 1).collect();
-    let cases: Vec<(&str, Client, &str)> = vec![
-        (
-            "another hash",
-            Client::new().add(&with(&[("nar-hash", hash.clone())]), &archive),
-            "does not match",
-        ),
-        (
-            "more bytes",
-            Client::new().add(&with(&[("nar-size", json!(8))]), &archive),
-            "larger than the 8 bytes",
-        ),
-        (
-            "too few bytes",
-            Client::new().add(&value(&base), &archive[..64]),
-            "archive",
-        ),
-        (
-            "no room",
-            Client::new().add(&with(&[("nar-size", json!(1_u64 << 62))]), &archive),
-            "has room for",
-        ),
-        (
-            "bytes behind",
-            Client::new().add(&value(&base), &[&archive[..], &[0; 8]].concat()),
-            "archive",
-        ),
-        (
-            "another path",
-            Client::new().add(&with(&[("path", json!(other))]), &archive),
-            "is not the path",
-        ),
-        (
-            "not sent",
-            Client::new().add(&value(&user), &here.archive(&user)),
-            "needed by",
-        ),
-        (
-            "itself",
-            Client::new().add(&with(&[("references", json!([base.path]))]), &archive),
-            "itself",
-        ),
-        (
-            "declares",
-            Client::new().add(&with(&[("declared", json!({other.to_string(): other}))]), &archive),
-            "declare",
-        ),
-        (
-            "a bad name",
-            Client::new().add(&with(&[("path", json!("../../etc/passwd"))]), &archive),
-            "not a store path",
-        ),
-        (
-            "a deriver",
-            Client::new().add(&with(&[("deriver", json!("../x"))]), &archive),
-            "made by",
-        ),
+    lying["address"] = json!({"by": "tree", "hash": Digest::of(b"other")});
+    let add = |member: &Value, archive: &[u8]| Client::new().add(member, archive);
+    vec![
+        ("too short", add(&value(base), &archive[..64]), "archive"),
+        ("too long", add(&value(base), &longer), "archive"),
+        ("too early", add(&value(user), &here.archive(user)), "needed by"),
         (
             "unsigned",
-            Client::new().add(&value(&fixed), &here.archive(&fixed)),
+            add(&value(&fixed), &here.archive(&fixed)),
             "nobody signed it",
         ),
-        (
-            "unproved",
-            Client::new().add(&lying, &here.archive(&fixed)),
-            "names itself",
-        ),
+        ("unproved", add(&lying, &here.archive(&fixed)), "names itself"),
         ("escapes", escaping(".."), "name"),
         ("escapes by a slash", escaping("a/../../b"), "name"),
-        (
-            "an unknown request",
-            Client::new().say(&json!({"ask": "everything"})),
-            "makes no sense",
-        ),
+    ]
+}
+
+/// What is sent is no message, or asks for what there is not.
+fn lies_of_messages() -> Vec<Lie> {
+    let other: StorePath = "1mdqa9w1p6cmli6976v4wi0sw9r4p5pr-base".parse().unwrap();
+    let many = std::iter::repeat_n(other.clone(), PATHS_MAX + 1).collect();
+    let say = |value: Value| Client::new().say(&value);
+    let bare = |bytes: &[u8]| Client(Outgoing(bytes.to_vec()));
+    let below = json!({"ask": "closure", "names": ["/layerize/store/x/../.."]});
+    let many = Client::new().ask(&Request::Missing { paths: many });
+    let lost = Client::new().ask(&Request::Send { path: other });
+    vec![
+        ("unknown", say(json!({"ask": "everything"})), "makes no sense"),
         (
             "no JSON",
             Client::new().raw(&[2, 0, 0, 0, b'{', b'x']),
             "makes no sense",
         ),
         (
-            "a huge frame",
+            "huge",
             Client::new().raw(&[0xff, 0xff, 0xff, 0x7f]),
             "where there may be",
         ),
-        (
-            "an HTTP client",
-            Client(Outgoing(b"GET / HTTP/1.1\r\n\r\n".to_vec())),
-            "where there may be",
-        ),
-        (
-            "the future",
-            Client(Outgoing(Vec::new())).say(&json!({"version": 2})),
-            "version 2",
-        ),
-        (
-            "too many",
-            Client::new().ask(&Request::Missing { paths: many }),
-            "at once",
-        ),
-        (
-            "not there",
-            Client::new().ask(&Request::Send { path: other }),
-            "is not valid",
-        ),
-        (
-            "a path below",
-            Client::new().say(&json!({"ask": "closure", "names": ["/layerize/store/x/../.."]})),
-            "nothing",
-        ),
+        ("HTTP", bare(b"GET / HTTP/1.1\r\n\r\n"), "where there may be"),
+        ("the future", bare(b"").say(&json!({"version": 2})), "version 2"),
+        ("too many", many, "at once"),
+        ("not there", lost, "is not valid"),
+        ("a path below", say(below), "nothing"),
+    ]
+}
+
+#[test]
+fn what_a_hostile_client_sends_is_refused_and_nothing_of_it_stays() {
+    let here = Scene::new();
+    let [base, user] = here.two();
+    let lies = [
+        lies_of_members(&here, &base),
+        lies_of_archives(&here, &base, &user),
+        lies_of_messages(),
     ];
-    for (name, client, expected) in cases {
+    for (name, client, expected) in lies.into_iter().flatten() {
         let there = Scene::new();
         let (said, ended) = client.at(&there.store, &nobody);
         let message = ended.expect_err(name).message;
@@ -377,7 +338,8 @@ fn what_a_hostile_client_sends_is_refused_and_nothing_of_it_stays() {
         assert_eq!(left(there.store.dir()), Vec::<String>::new(), "{name}");
     }
     // What stops in the middle is nobody's fault.
-    let whole = Client::new().add(&value(&base), &archive);
+    let member = serde_json::to_value(here.member(&base)).unwrap();
+    let whole = Client::new().add(&member, &here.archive(&base));
     let bytes = &whole.0.0;
     for end in (0..bytes.len()).step_by(37) {
         let there = Scene::new();
@@ -404,7 +366,7 @@ fn what_a_key_signed_is_taken() {
         .add(&member, &here.archive(&fixed))
         .at(&there.store, &signed);
     ended.unwrap();
-    assert_eq!(there.store.list().unwrap(), [fixed.clone()]);
+    assert_eq!(there.store.list().unwrap(), std::slice::from_ref(&fixed));
     assert!(
         there
             .store

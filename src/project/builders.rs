@@ -111,9 +111,11 @@ impl Environment<'_> {
             builder.place = builder.place.with_jobs(options.jobs);
         }
         let place = match builder.place {
-            BuilderPlace::Farm(config) => {
-                Builder::Farm(Farm::new(config, self.registries.http.clone(), &self.store_dir))
-            }
+            BuilderPlace::Farm(config) => Builder::Farm(Box::new(Farm::new(
+                config,
+                self.registries.http.clone(),
+                &self.store_dir,
+            ))),
             BuilderPlace::Peer { address, jobs } => Builder::Peer(PeerBuilder::new(address, jobs)),
         };
         Ok(Some(Arc::new(RemoteBuilds::new(

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -343,118 +343,105 @@ fn hello(oldest: u32, newest: u32) -> Vec<u8> {
     [b"layerize-store\n".to_vec(), frame(&hello)].concat()
 }
 
-/// Machines that say what they like: nothing of it is taken.
-#[test]
-fn what_a_hostile_machine_says_is_refused() {
-    let honest = Place::new();
-    honest.write("tree/file", "text").write("other/file", "other");
-    let add = |name: &str| {
-        let path = honest.run(&["store", "add", name]).success().line().to_owned();
-        let info = honest.run(&["--json", "store", "info", &path]).success().stdout;
-        let info: Value = serde_json::from_str(&info).unwrap();
-        let base = path.strip_prefix("/layerize/store/").unwrap();
-        let member = json!({
-            "path": base, "nar-hash": info["narHash"], "nar-size": info["narSize"], "references": [],
-            "self-reference": false, "address": {"by": "tree", "hash": info["narHash"]}, "walls": "namespaces",
-        });
-        let mut archive = Vec::new();
-        layerize::nar::write(&honest.store().join("store").join(base), &mut archive).unwrap();
-        (path, member, archive)
-    };
-    let ((path, member, archive), (_, other, _)) = (add("tree"), add("other"));
-    let closure =
-        |members: &[&Value], root: &Value| frame(&json!({"answer": "closure", "members": members, "roots": [root]}));
-    let sent = |archive: &[u8]| {
-        let length = u32::try_from(archive.len()).unwrap().to_le_bytes();
-        [&frame(&json!({"answer": "archive"}))[..], &length, archive, &[0; 4]].concat()
-    };
-    let with = |key: &str, value: Value| {
+/// A path, what is said of it, and its archive.
+fn described(place: &Place, name: &str) -> (String, Value, Vec<u8>) {
+    let path = place.run(&["store", "add", name]).success().line().to_owned();
+    let info = place.run(&["--json", "store", "info", &path]).success().stdout;
+    let info: Value = serde_json::from_str(&info).unwrap();
+    let base = path.strip_prefix("/layerize/store/").unwrap();
+    let member = json!({
+        "path": base, "nar-hash": info["narHash"], "nar-size": info["narSize"], "references": [],
+        "self-reference": false, "address": {"by": "tree", "hash": info["narHash"]}, "walls": "namespaces",
+    });
+    let mut archive = Vec::new();
+    layerize::nar::write(&place.store().join("store").join(base), &mut archive).unwrap();
+    (path, member, archive)
+}
+
+fn closure(members: &[&Value], root: &Value) -> Vec<u8> {
+    frame(&json!({"answer": "closure", "members": members, "roots": [root]}))
+}
+
+fn sent(archive: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(archive.len()).unwrap().to_le_bytes();
+    [&frame(&json!({"answer": "archive"}))[..], &length, archive, &[0; 4]].concat()
+}
+
+/// What a machine says that is asked for `member`, and why it is refused.
+fn lies(member: &Value, other: &Value, archive: &[u8]) -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let root = &member["path"];
+    let changed = |key: &str, value: Value| {
         let mut changed = member.clone();
         changed[key] = value;
-        changed
+        closure(&[&changed], root)
     };
-    let root = &member["path"];
-    let good = [closure(&[&member], root), sent(&archive)].concat();
-    let mut wrong_bytes = archive.clone();
+    let mut wrong = archive.to_vec();
     let place = archive.windows(8).position(|bytes| bytes == b"text\0\0\0\0").unwrap();
-    wrong_bytes[place..place + 4].copy_from_slice(b"TEXT");
-    let huge = with("nar-size", json!(1_u64 << 60));
-    let lacking = with("references", json!([other["path"]]));
-    let unsigned = with("address", json!({"by": "derivation"}));
-    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("another path", closure(&[&other], &other["path"]), "it gives `"),
+    wrong[place..place + 4].copy_from_slice(b"TEXT");
+    let longer = [archive, &[0; 8]].concat();
+    let failed = json!({"answer": "failed", "failure": {"message": "\u{1b}[31mno", "help": null}});
+    let then = |archive: &[u8]| [closure(&[member], root), sent(archive)].concat();
+    vec![
+        ("another", closure(&[other], &other["path"]), "it gives `"),
         (
             "one too many",
-            closure(&[&other, &member], root),
+            closure(&[other, member], root),
             "for which it was not asked",
         ),
-        ("twice", closure(&[&member, &member], root), "twice"),
+        ("twice", closure(&[member, member], root), "twice"),
         ("nothing", closure(&[], root), "does not give"),
-        ("a reference that is not sent", closure(&[&lacking], root), "refers to"),
-        ("unsigned", closure(&[&unsigned], root), "nobody signed it"),
-        ("huge", closure(&[&huge], root), "has room for"),
+        ("not sent", changed("references", json!([other["path"]])), "refers to"),
         (
-            "a path that escapes",
-            closure(&[&with("path", json!("../../x"))], root),
-            "not a store path",
+            "unsigned",
+            changed("address", json!({"by": "derivation"})),
+            "nobody signed it",
         ),
-        (
-            "other bytes",
-            [closure(&[&member], root), sent(&wrong_bytes)].concat(),
-            "does not match",
-        ),
-        (
-            "more bytes",
-            [closure(&[&member], root), sent(&[&archive[..], &[0; 8]].concat())].concat(),
-            "cannot take",
-        ),
+        ("huge", changed("nar-size", json!(1_u64 << 60)), "has room for"),
+        ("escapes", changed("path", json!("../../x")), "not a store path"),
+        ("other bytes", then(&wrong), "does not match"),
+        ("more bytes", then(&longer), "cannot take"),
         ("something else", frame(&json!({"answer": "added"})), "something else"),
         ("garbage", vec![4, 0, 0, 0, 1, 2, 3, 4], "makes no sense"),
         ("a huge message", vec![0xff; 64], "where there may be"),
         ("its end", Vec::new(), "was lost"),
-        (
-            "a failure with colours",
-            frame(&json!({"answer": "failed", "failure": {"message": "\u{1b}[31mno", "help": null}})),
-            "no",
-        ),
-    ];
-    let victim = Place::new();
-    let bin = victim.path().join("bin");
-    let said = victim.path().join("said");
-    fake_ssh(&bin, &format!("cat {0}; timeout 1 cat >/dev/null", said.display()));
-    let ask = |answer: Vec<u8>| {
+        ("colours", frame(&failed), "no"),
+    ]
+}
+
+/// Machines that say what they like: nothing of it is taken.
+#[test]
+fn what_a_hostile_machine_says_is_refused() {
+    let (honest, victim) = (Place::new(), Place::new());
+    honest.write("tree/file", "text").write("other/file", "other");
+    let (path, member, archive) = described(&honest, "tree");
+    let (_, other, _) = described(&honest, "other");
+    let (bin, said) = (victim.path().join("bin"), victim.path().join("said"));
+    fake_ssh(&bin, &format!("cat {}; timeout 1 cat >/dev/null", said.display()));
+    let ask = |answer: &[u8]| {
         fs::write(&said, answer).unwrap();
         let mut command = victim.command(&["copy-closure", "--from", "ssh://x", &path]);
-        Ran::of(
-            command
-                .env("PATH", format!("{}:/usr/bin:/bin", bin.display()))
-                .stdin(Stdio::null())
-                .output()
-                .unwrap(),
-        )
+        command.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+        Ran::of(command.output().unwrap())
     };
-    for (name, answer, expected) in cases {
-        let ran = ask([hello(1, 1), answer].concat()).exits(2);
+    for (name, answer, expected) in lies(&member, &other, &archive) {
+        let ran = ask(&[hello(1, 1), answer].concat()).exits(2);
         assert!(ran.stderr.contains(expected), "{name}: {}", ran.stderr);
         assert!(!ran.stderr.contains('\u{1b}'), "{name}: {}", ran.stderr);
         assert_eq!(victim.run(&["store", "ls"]).success().stdout, "", "{name}");
     }
+    let newer = "speaks versions 2 to 3 of the protocol, this one 1\nhelp: update the layerize here";
+    let noise = "but with `Welcome to x!`\nhelp: a start file";
     for (answer, expected) in [
-        (
-            hello(2, 3),
-            "speaks versions 2 to 3 of the protocol, this one 1\nhelp: update the layerize here",
-        ),
+        (hello(2, 3), newer),
         (hello(0, 0), "update the layerize there"),
-        (
-            b"Welcome to x!\nlayerize-store\n".to_vec(),
-            "but with `Welcome to x!`\nhelp: a start file",
-        ),
+        (b"Welcome to x!\nlayerize-store\n".to_vec(), noise),
     ] {
-        let ran = ask(answer).exits(2);
+        let ran = ask(&answer).exits(2);
         assert!(ran.stderr.contains(expected), "{}", ran.stderr);
     }
     // The same machine, honest.
-    ask([hello(1, 1), good].concat()).success();
+    let good = [hello(1, 1), closure(&[&member], &member["path"]), sent(&archive)].concat();
+    ask(&good).success();
     assert_eq!(victim.run(&["store", "ls"]).success().line(), path);
 }
 

@@ -4,6 +4,7 @@
 //! only of an output that had to be built at its own path the peer is believed what that is.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::ScriptStep;
 use crate::build::error::{Reason, ScriptFailure};
@@ -91,28 +92,33 @@ impl ScriptStep<'_> {
                 Refused::Build(error) => error,
             }),
             Err(PeerError::Said { failure, .. }) if failure.end.is_some() => {
-                let ScriptEnd {
-                    status,
-                    signal,
-                    command,
-                    line,
-                } = failure.end.unwrap_or_default();
-                Err(BuildError::Script(Box::new(ScriptFailure {
-                    label: label.clone(),
-                    reason: match signal {
-                        Some(signal) => Reason::Signal(signal),
-                        None => Reason::Status(status),
-                    },
-                    command: command.map(|text| FailedCommand { text, line }),
-                    had_cache: false,
-                    bounds: self.options.bounds,
-                    tail,
-                    log: log_path,
-                    kept: None,
-                })))
+                Err(self.failed_at_peer(failure.end.unwrap_or_default(), tail, log_path))
             }
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// A script that ran at a peer and did not end well, as if it had run here.
+    fn failed_at_peer(&self, end: ScriptEnd, tail: Vec<String>, log: PathBuf) -> BuildError {
+        let ScriptEnd {
+            status,
+            signal,
+            command,
+            line,
+        } = end;
+        BuildError::Script(Box::new(ScriptFailure {
+            label: self.derivation.label.clone(),
+            reason: match signal {
+                Some(signal) => Reason::Signal(signal),
+                None => Reason::Status(status),
+            },
+            command: command.map(|text| FailedCommand { text, line }),
+            had_cache: false,
+            bounds: self.options.bounds,
+            tail,
+            log,
+            kept: None,
+        }))
     }
 
     /// Takes what a peer made.
