@@ -10,7 +10,7 @@ use crate::build::{self, ShellOptions, ShellPart, Task};
 use crate::event::{Reporter, Silent};
 use crate::project::outside::{KeptView, Wanted};
 use crate::project::shell::shell_parts;
-use crate::project::{Environment, Project};
+use crate::project::{Environment, LOCK_NAME, Project};
 use crate::spec::{LockScope, PackageName};
 
 use super::complete;
@@ -27,11 +27,14 @@ pub struct EnvArgs {
     #[arg(add = complete::packages())]
     packages: Vec<String>,
     /// Print what `.envrc` evaluates: the variables, and the files to watch
-    #[arg(long, conflicts_with = "dotenv")]
+    #[arg(long, conflicts_with_all = ["dotenv", "fish"])]
     direnv: bool,
     /// Print lines of a `.env` file, `PATH` in full
-    #[arg(long)]
+    #[arg(long, conflicts_with = "fish")]
     dotenv: bool,
+    /// Print what fish evaluates: `layerize env --fish | source`
+    #[arg(long)]
+    fish: bool,
     /// Make it anew, though neither spec nor lock changed: a package among its tools did
     #[arg(long)]
     refresh: bool,
@@ -51,6 +54,24 @@ pub struct EnterArgs {
 
 /// Makes the view where it does not hold any more, and prints what leads there.
 pub fn run(args: &EnvArgs, context: &Context) -> anyhow::Result<Outcome> {
+    if context.ui.json() && (args.direnv || args.dotenv || args.fish) {
+        return Err(advised(
+            "the environment is printed as JSON, or in another form",
+            "leave out `--json`, or the other",
+        ));
+    }
+    let done = print(args, context);
+    if done.is_err() && args.direnv {
+        // So that the environment is loaded again once they are mended.
+        let specs = context.environments().into_iter();
+        let specs = specs.filter_map(|environment| Project::spec_path(&environment).ok());
+        let files: Vec<PathBuf> = specs.flat_map(|spec| [spec.with_file_name(LOCK_NAME), spec]).collect();
+        context.ui.result(watched(&files).as_bytes())?;
+    }
+    done
+}
+
+fn print(args: &EnvArgs, context: &Context) -> anyhow::Result<Outcome> {
     // What is evaluated holds no events.
     let reporter: &dyn Reporter = match context.ui.json() {
         true => &Silent,
@@ -74,10 +95,11 @@ pub fn run(args: &EnvArgs, context: &Context) -> anyhow::Result<Outcome> {
         None => make(args, &mut projects, &chosen, &environments, context)?,
     };
     context.ui.clear();
-    let text = match (context.ui.json(), args.direnv, args.dotenv) {
-        (true, ..) => json(&kept, &wanted(&projects, &chosen, context)?),
-        (_, true, _) => direnv(&kept, &wanted(&projects, &chosen, context)?.files()),
-        (.., true) => dotenv(&kept),
+    let text = match args {
+        _ if context.ui.json() => json(&kept, &wanted(&projects, &chosen, context)?),
+        EnvArgs { direnv: true, .. } => direnv(&kept, &wanted(&projects, &chosen, context)?.files()),
+        EnvArgs { dotenv: true, .. } => dotenv(&kept),
+        EnvArgs { fish: true, .. } => fish(&kept),
         _ => exports(&kept),
     };
     context.ui.result(text.as_bytes())?;
@@ -99,7 +121,12 @@ fn wanted<'a>(
     Ok(Wanted::new(
         all.filter(|(_, packages)| !packages.is_empty()).collect(),
         context.environment.store_dir.clone(),
-        vec![launcher.display().to_string(), "__enter".to_owned()],
+        vec![
+            launcher.display().to_string(),
+            // Where neither this nor a home is set, too.
+            format!("--store={}", context.environment.store_dir.display()),
+            "__enter".to_owned(),
+        ],
     ))
 }
 
@@ -161,7 +188,7 @@ pub fn enter(args: &EnterArgs, context: &Context) -> anyhow::Result<Outcome> {
 /// Lines that a shell evaluates.
 fn exports(kept: &KeptView) -> String {
     let dir = quoted(&kept.view.path.display().to_string());
-    let path = format!("case \":$PATH:\" in *:{dir}:*) ;; *) export PATH={dir}\"${{PATH:+:$PATH}}\" ;; esac\n");
+    let path = format!("case \"$PATH:\" in {dir}:*) ;; *) export PATH={dir}\"${{PATH:+:$PATH}}\" ;; esac\n");
     variables(kept) + &path
 }
 
@@ -173,11 +200,24 @@ fn variables(kept: &KeptView) -> String {
 
 /// What direnv evaluates.
 fn direnv(kept: &KeptView, files: &[PathBuf]) -> String {
-    let watched: String = files
-        .iter()
-        .map(|file| format!("watch_file {}\n", shown(file)))
+    watched(files) + &variables(kept) + &format!("PATH_add {}\n", shown(&kept.view.path))
+}
+
+fn watched(files: &[PathBuf]) -> String {
+    let lines = files.iter().map(|file| format!("watch_file {}\n", shown(file)));
+    lines.collect()
+}
+
+/// What fish evaluates; its quotes know two escapes.
+fn fish(kept: &KeptView) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"));
+    let all = kept.view.variables.iter();
+    let mut text: String = all
+        .map(|(name, value)| format!("set -gx {name} {}\n", quoted(value)))
         .collect();
-    watched + &variables(kept) + &format!("PATH_add {}\n", shown(&kept.view.path))
+    let dir = quoted(&kept.view.path.display().to_string());
+    text += &format!("test \"$PATH[1]\" = {dir}; or set -gx PATH {dir} $PATH\n");
+    text
 }
 
 fn shown(path: &Path) -> String {

@@ -124,6 +124,12 @@ pub enum ProjectError {
     /// There is no spec.
     #[error("there is no {SPEC_NAME} here or in any directory above")]
     NoSpec,
+    /// A directory that is to be on `PATH` cannot be.
+    #[error("`{}` cannot be on `PATH`: a `:` ends a directory there", dir.display())]
+    NotOnPath {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// There is no view of an environment, or not all that it leads to.
     #[error("`{}` is no environment any more, or the store lacks a part of it", dir.display())]
     NoView {
@@ -471,6 +477,7 @@ impl ProjectError {
 
     fn own_help(&self) -> Option<String> {
         let text = match self {
+            Self::NotOnPath { .. } => "move the project to a folder without `:` in its path",
             Self::NoView { .. } => "make it anew in the project's folder: `layerize env`",
             Self::NoSpec => {
                 return Some(format!(

@@ -15,7 +15,7 @@ use crate::spec::{self, PackageName, Source};
 use crate::store::{RootOwner, Store};
 
 use super::error::ProjectError;
-use super::files::Project;
+use super::files::{Project, SPEC_NAME};
 use super::git_ignore::IGNORE_NAME;
 
 /// Directory beside a spec for what layerize keeps of its own there; it is no part of any source.
@@ -32,6 +32,9 @@ const KEPT_BYTES_MAX: u64 = 64 << 20;
 
 /// Largest file of a language that is looked at, in bytes.
 const PINS_BYTES_MAX: u64 = 256 << 20;
+
+/// Digits of a digest that tell specs apart.
+const SPECS_DIGITS: usize = 8;
 
 /// Changes with what a view has.
 const FORMAT: u32 = 1;
@@ -96,7 +99,22 @@ impl<'a> Wanted<'a> {
     pub fn dir(&self) -> PathBuf {
         let parent = self.projects.first().map_or(Path::new(""), |(project, _)| &project.dir);
         // What imports are called is no part of a search path.
-        parent.join(OWN_DIR).join(VIEWS).join(self.name().replace(':', "_"))
+        let name = self.name().replace(':', "@");
+        let specs = self.projects.iter().filter_map(|(project, _)| {
+            let file = project.workspace.files.first()?;
+            Some(project.dir.join(&file.path))
+        });
+        let specs: Vec<PathBuf> = specs.collect();
+        let view = match specs.as_slice() {
+            [spec] if spec.ends_with(SPEC_NAME) => name,
+            // Other specs have packages of the same names.
+            specs => {
+                let all: Vec<String> = specs.iter().map(|spec| format!("{}\n", spec.display())).collect();
+                let digest = Digest::of(all.concat().as_bytes()).hex();
+                format!("{name}-{}", &digest[..SPECS_DIGITS])
+            }
+        };
+        parent.join(OWN_DIR).join(VIEWS).join(view)
     }
 
     /// The files on which it depends, those that are there.
@@ -121,6 +139,9 @@ impl<'a> Wanted<'a> {
     /// Makes the view anew of `parts`, which are those of the packages; the lock must be current.
     pub fn make(&self, store: &Store, parts: &[ShellPart]) -> Result<KeptView, ProjectError> {
         let dir = self.dir();
+        if dir.as_os_str().as_encoded_bytes().contains(&b':') {
+            return Err(ProjectError::NotOnPath { dir });
+        }
         let (own, views) = (dir.parent().and_then(Path::parent), dir.parent());
         let (Some(own), Some(views)) = (own, views) else {
             return Err(ProjectError::NoSpec);
@@ -131,6 +152,7 @@ impl<'a> Wanted<'a> {
             fsio::write_output(&ignore, b"# Made by layerize; all of it can be made again.\n*\n")?;
         }
         let _one_at_a_time = FileLock::acquire(&views.join(".lock"), LockKind::Exclusive)?;
+        remove_left(views)?;
         let record = ShellRecord::of(parts)?;
         let first = self.projects.first().map(|(project, _)| project.dir.clone());
         if !store.is_read_only() {
@@ -147,15 +169,18 @@ impl<'a> Wanted<'a> {
                 .collect(),
             dir,
         };
-        let kept = KeptView {
+        let mut kept = KeptView {
             key: self.key()?,
             store: self.store.clone(),
             projects: self.projects.iter().map(|(project, _)| project.dir.clone()).collect(),
-            view: OutsideView::make(store, &record, &place)?,
-            record,
+            view: OutsideView::default(),
+            record: record.clone(),
         };
-        let json = serde_json::to_vec(&kept).expect("strings, and maps by strings, are JSON");
-        fsio::write_atomic(&place.dir.join(KEPT_NAME), &json)?;
+        OutsideView::make(store, &record, &place, |view, new| {
+            kept.view = view.clone();
+            let json = serde_json::to_vec(&kept).expect("strings, and maps by strings, are JSON");
+            fsio::write_output(&new.join(KEPT_NAME), &json)
+        })?;
         Ok(kept)
     }
 
@@ -197,6 +222,16 @@ impl KeptView {
             false => Err(ProjectError::NoView { dir: dir.to_owned() }),
         }
     }
+}
+
+/// Removes what is left of views that were being made when something ended that; nobody makes one now.
+fn remove_left(views: &Path) -> Result<(), ProjectError> {
+    for name in fsio::sorted_names(views)? {
+        if name.as_encoded_bytes().starts_with(fsio::TEMPORARY_PREFIX.as_bytes()) {
+            fsio::remove_tree(&views.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Where the files may be by which a package's language says what the package depends on.

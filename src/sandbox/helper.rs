@@ -195,10 +195,10 @@ fn become_in_namespace(inside: (u32, u32), outside: (u32, u32)) -> Result<(), Fa
     write("/proc/self/gid_map", format!("{} {} 1", inside.1, outside.1))
 }
 
-/// The other namespaces; the cgroup namespace where the kernel has one.
+/// The other namespaces; the cgroup namespace where the kernel has one, and lets one be made: inside of a sandbox it does not.
 fn namespaces(flags: CloneFlags) -> Result<(), Failed> {
     match unshare(flags | CloneFlags::CLONE_NEWCGROUP) {
-        Err(Errno::EINVAL) => unshare(flags),
+        Err(Errno::EINVAL | Errno::ENOSPC) => unshare(flags),
         result => result,
     }
     .map_err(|errno| Failed::errno(SetupStep::Namespaces, None, errno))

@@ -275,3 +275,84 @@ fn compilers_and_language_servers_outside_find_headers() {
         assert!(lines > 0);
     }
 }
+
+#[test]
+fn launchers_start_while_the_view_is_made_anew() {
+    let place = place();
+    place.run(&["env", "-q", "thing"]).success();
+    let text = "for i in 1 2 3 4; do layerize env -q --refresh thing >made; done & maker=$!\n\
+         while kill -0 $maker 2>/dev/null; do\n\
+         .layerize/env/thing/bin/tool one >said 2>>errors || [ $? = 7 ] || echo failed\ndone\n\
+         wait $maker; cat errors";
+    assert_eq!(in_bash(&place, text).success().stdout, "");
+    // What a killed one left is removed by the next.
+    fs::create_dir(place.project.join(".layerize/env/.layerize-left")).unwrap();
+    place.run(&["env", "-q", "thing", "--refresh"]).success();
+    let names = layerize::fsio::sorted_names(&place.project.join(".layerize/env")).unwrap();
+    assert_eq!(names, [".lock", "thing"]);
+}
+
+#[test]
+fn launchers_start_in_shells_and_without_a_home() {
+    let place = place();
+    place.run(&["env", "-q", "thing"]).success();
+    let text = "layerize shell other -c '.layerize/env/thing/bin/tool inside' || echo status $?\n\
+         env -i .layerize/env/thing/bin/tool alone || echo status $?";
+    let ran = in_bash(&place, text).success();
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert!(lines[0].starts_with("the tool: inside, "), "{ran:?}");
+    assert!(lines[2].starts_with("the tool: alone, "), "{ran:?}");
+    assert_eq!((lines[1], lines[3]), ("status 7", "status 7"));
+}
+
+#[test]
+fn the_environment_that_was_evaluated_last_is_first() {
+    let place = place();
+    let text = "for name in thing other thing; do eval \"$(layerize env -q $name)\"; done; printf %s \"$PATH\"";
+    let ran = in_bash(&place, text).success();
+    let bin = view(&place, "thing").join("bin").display().to_string();
+    assert!(ran.stdout.starts_with(&bin), "{}", ran.stdout);
+    // Another spec beside it has another view.
+    place.write("other.toml", "[package.thing]\nscript = \"mkdir $out\"\n");
+    let other = place.run(&["env", "-q", "--file", "other.toml", "--json"]).success();
+    assert!(other.stdout.contains("/.layerize/env/thing-"), "{}", other.stdout);
+    assert!(view(&place, "thing").join("bin/tool").exists());
+}
+
+#[test]
+fn fish_evaluates_the_environment() {
+    if !have("fish", &["--version"]) {
+        return;
+    }
+    let place = place();
+    let mut fish = Command::new("fish");
+    let text = "layerize env -q --fish thing | source; tool three; printf '%s|%s' \"$NASTY\" \"$FLAVOUR\"";
+    place.prepare(fish.args(["--no-config", "-c", text]));
+    let bin = std::path::Path::new(crate::support::LAYERIZE).parent().unwrap();
+    let ran = Ran::of(
+        fish.env("PATH", format!("{}:/usr/bin:/bin", bin.display()))
+            .output()
+            .unwrap(),
+    );
+    assert!(ran.stdout.starts_with("the tool: three, "), "{ran:?}");
+    assert!(ran.stdout.ends_with(&format!("{NASTY}|sweet")), "{ran:?}");
+}
+
+#[test]
+fn what_is_broken_is_watched_and_what_would_run_on_its_own_is_refused() {
+    let place = place();
+    place.write(
+        "layerize.toml",
+        "[package.thing]\nenv = { \"A;touch pwned\" = \"x\" }\n",
+    );
+    let broken = place.run(&["env", "-q", "--direnv", "thing"]).exits(2);
+    for name in ["layerize.toml", "layerize.lock"] {
+        let line = format!("watch_file '{}'\n", place.project.join(name).display());
+        assert!(broken.stdout.contains(&line), "{}", broken.stdout);
+    }
+    broken.says(&["letters, digits and `_` alone"]);
+    place
+        .run(&["env", "-q", "--direnv", "--json", "thing"])
+        .exits(2)
+        .says(&["leave out `--json`"]);
+}

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::BuildError;
+use super::{BuildError, outside};
 use crate::digest::Digest;
 use crate::elf::loader::{Files, Loader, Surroundings};
 use crate::elf::{self, Elf};
@@ -168,8 +168,8 @@ pub(super) fn prepare(
     let path = environment.caller.get("PATH").map_or("", String::as_str);
     let machine_dirs: Vec<PathBuf> = path
         .split(':')
-        // Those of a shell in which this one is started lead into that.
-        .filter(|dir| dir.starts_with('/') && !dir.starts_with("/layerize/"))
+        // Those of a shell in which this one is started lead into that, and launchers into shells like this one.
+        .filter(|dir| dir.starts_with('/') && !dir.starts_with("/layerize/") && !outside::has_launchers(Path::new(dir)))
         .map(PathBuf::from)
         .collect();
     let home = quoted(&layerize.path);

@@ -15,6 +15,8 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::merge::Merged;
@@ -40,6 +42,20 @@ const ENTRY_POINTS_MAX: u64 = 4 << 20;
 
 /// What the variables begin with in which scripts find packages of the spec.
 const PLACE_PREFIX: &str = "package_";
+
+/// Variables of a script that are meant for the root in which it runs: outside they would be those of every program.
+const OF_THE_ROOT: [&str; 10] = [
+    "BASH_ENV",
+    "ENV",
+    "HOME",
+    "IFS",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "PATH",
+    "SHELL",
+    "TMPDIR",
+    "USER",
+];
 
 /// What of the packages' trees is of no use outside.
 const LEFT_OUT: [&str; 10] = [
@@ -78,8 +94,14 @@ pub struct OutsideView {
 }
 
 impl OutsideView {
-    /// Makes the view of a shell that was recorded, in place of what is there; all of it must be in the store.
-    pub fn make(store: &Store, record: &ShellRecord, place: &ViewPlace) -> Result<Self, BuildError> {
+    /// Makes the view of a shell that was recorded, in place of what is there; all of it must be in the store. `complete` adds
+    /// to its directory before it is at its place.
+    pub fn make(
+        store: &Store,
+        record: &ShellRecord,
+        place: &ViewPlace,
+        complete: impl FnOnce(&Self, &Path) -> Result<(), PathError>,
+    ) -> Result<Self, BuildError> {
         let parent = place.dir.parent().unwrap_or(&place.dir);
         create_dir_all(parent)?;
         let staged = tempfile::Builder::new()
@@ -95,6 +117,7 @@ impl OutsideView {
             dir: &place.dir,
         };
         let view = maker.make(&place.launcher)?;
+        complete(&view, &new)?;
         publish(&new, &place.dir, staged.path())?;
         Ok(view)
     }
@@ -110,15 +133,26 @@ impl OutsideView {
     }
 }
 
-/// Puts a view at its place; what was there goes with `staged`.
+/// Puts a view at its place, and removes what was there. There is one at any moment: programs are started by it meanwhile.
 fn publish(new: &Path, dir: &Path, staged: &Path) -> Result<(), PathError> {
-    let old = staged.join("old");
-    match fs::rename(dir, &old) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("replace", dir),
-        _ => {}
+    match rustix::fs::renameat_with(CWD, new, CWD, dir, RenameFlags::EXCHANGE) {
+        Ok(()) => return remove_tree(new),
+        Err(Errno::NOENT) => {}
+        // Not every file system exchanges.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            let old = staged.join("old");
+            fs::rename(dir, &old).context("replace", dir)?;
+            fs::rename(new, dir).context("create", dir)?;
+            return remove_tree(&old);
+        }
+        Err(error) => return Err(io::Error::from(error)).context("replace", dir),
     }
-    fs::rename(new, dir).context("create", dir)?;
-    remove_tree(&old)
+    fs::rename(new, dir).context("create", dir)
+}
+
+/// Whether a directory of programs is that of a view.
+pub(super) fn has_launchers(dir: &Path) -> bool {
+    dir.ends_with(PROGRAMS) && dir.parent().is_some_and(|view| view.join(LAUNCHER).is_file())
 }
 
 struct Maker<'a> {
@@ -231,9 +265,9 @@ impl Maker<'_> {
         let mut programs = own_programs(self.store, self.merged)?;
         programs.extend(machine::programs_in(&self.of_languages(PROGRAMS)));
         if let Some(python) = self.python()?.filter(|_| programs.contains("python3")) {
-            // Where an environment is active, it is called so too.
-            programs.insert("python".to_owned());
             for site in self.of_languages(&site_packages(&python)) {
+                // The shell has it active, where it is called so too.
+                programs.insert("python".to_owned());
                 programs.extend(commands_of_wheel(&site)?);
             }
         }
@@ -276,7 +310,11 @@ impl Maker<'_> {
             let path = paths.get(input).map(|path| self.store.physical(path));
             all.extend(path.map(|path| (name.clone(), path.display().to_string())));
         }
-        all.extend(script.env.iter().map(|(name, value)| (name.clone(), in_store(value))));
+        let own = script
+            .env
+            .iter()
+            .filter(|(name, _)| !OF_THE_ROOT.contains(&name.as_str()));
+        all.extend(own.map(|(name, value)| (name.clone(), in_store(value))));
         for (name, dirs) in self.searched()? {
             let dirs: Vec<String> = dirs.iter().map(|dir| format!("{root}/{dir}")).collect();
             if !dirs.is_empty() {
@@ -284,7 +322,8 @@ impl Maker<'_> {
             }
         }
         if all.contains_key("PKG_CONFIG_PATH") || all.contains_key("PKG_CONFIG_LIBDIR") {
-            all.insert("PKG_CONFIG_SYSROOT_DIR".to_owned(), root.clone());
+            all.entry("PKG_CONFIG_SYSROOT_DIR".to_owned())
+                .or_insert_with(|| root.clone());
         }
         all.insert("LAYERIZE_ROOT".to_owned(), root);
         all.insert("LAYERIZE_SHELL".to_owned(), name.clone());

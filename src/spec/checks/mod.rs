@@ -182,7 +182,12 @@ pub(super) fn build_env_name(text: &str) -> Check {
     if text == "out" || text.starts_with("LAYERIZE_") {
         return refuse("layerize sets this variable itself");
     }
-    env_name(text)
+    env_name(text)?;
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    match text.chars().all(is_word) && !text.starts_with(|c: char| c.is_ascii_digit()) {
+        true => Ok(()),
+        false => refuse("a shell knows letters, digits and `_` alone in the name of a variable, no digit first"),
+    }
 }
 
 /// A non-empty text.

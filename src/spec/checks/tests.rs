@@ -92,8 +92,23 @@ fn variables() {
         ["A", "a.b", "ä ö"]
     );
     assert_eq!(
-        accepted(build_env_name, &["A", "out", "LAYERIZE_X", "output"]),
-        ["A", "output"]
+        accepted(
+            build_env_name,
+            &[
+                "A",
+                "_1",
+                "out",
+                "LAYERIZE_X",
+                "output",
+                "1A",
+                "A-B",
+                "A B",
+                "A;x",
+                "ä",
+                ""
+            ]
+        ),
+        ["A", "_1", "output"]
     );
 }
 
