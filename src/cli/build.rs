@@ -50,7 +50,9 @@ pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
     if extent.is_some() {
         check_places(&locations)?;
     }
-    let work = work::prepare(&args.targets, &args.flags.options(), &context.environment)?;
+    let choice = args.image.platforms(sinks::platforms(&locations));
+    let work_options = args.flags.options_for(choice.clone());
+    let work = work::prepare(&args.targets, &work_options, &context.environment)?;
     sinks::check_count(work.image_count(), &locations)?;
     let options = args.image.options()?;
     let images = project::images(&work, &options, &context.environment)?;
@@ -67,17 +69,20 @@ pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
             golden::compare(image, &work, &context.environment)?;
         }
         let keep = match extent {
-            Some(extent) => kept::of_image(image, &work, options.made_with(), extent, &context.environment)?,
-            None => None,
+            Some(extent) => kept::of_image(image, &work, &options.made_with(), extent, &context.environment)?,
+            None => Vec::new(),
         };
-        sinks::write(image, keep.as_ref(), &locations, context)?;
+        sinks::write(image, &keep, &locations, context)?;
     }
+    sinks::tell_of_others(&work, &choice, context);
     documents::write(&args.attest.options(), &work, &images, &trials, &locations, context)?;
-    for target in &work.targets {
-        if let Target::Package(name) = target {
-            let path = work.path(&work.plan.packages[name]);
-            work.add_root(target)?;
-            context.ui.data(&StoreDir::layerize().join(&path))?;
+    for here in work.everywhere() {
+        for target in &here.targets {
+            if let Target::Package(name) = target {
+                let path = here.path(&here.plan.packages[name]);
+                work.add_root(target)?;
+                context.ui.data(&StoreDir::layerize().join(&path))?;
+            }
         }
     }
     context.ui.summary();

@@ -4,8 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::closure::{Closure, ClosureReport};
-use crate::project::StoredClosure;
-use crate::project::work;
+use crate::project::{PlatformChoice, StoredClosure, work};
 
 use super::complete;
 use super::context::Context;
@@ -35,7 +34,11 @@ pub struct ClosureArgs {
 
 /// Realises the targets and prints their closure.
 pub fn run(args: &ClosureArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let work = work::prepare(&args.targets, &args.flags.options(), &context.environment)?;
+    let work = work::prepare(
+        &args.targets,
+        &args.flags.options_for(PlatformChoice::Own),
+        &context.environment,
+    )?;
     context.ui.clear();
     let closures = work.closures()?;
     if let Some(wanted) = &args.why {

@@ -53,7 +53,7 @@ pub fn run(args: &CopyArgs, context: &Context) -> anyhow::Result<Outcome> {
             .ui
             .note("note: an engine keeps config and layers and makes a manifest of its own when it pushes");
     }
-    transfer::write(&opened.content, None, &sink, &opened.names, &args.flags, context)?;
+    transfer::write(&opened.content, &[], &sink, &opened.names, &args.flags, context)?;
     if args.referrers && !args.flags.is_dry_run() {
         let copied = referrers::copy(&opened.content, &source, &sink, &context.environment)
             .with_context(|| format!("cannot copy what refers to the image to `{sink}`"))?;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::binary_cache::{NixPublicKey, Trust};
 use crate::peer::{Activation, Copied, Named, PeerLine, SshAddress};
-use crate::project::{Target, Work, work};
+use crate::project::{PlatformChoice, Target, Work, work};
 use crate::store_path::{StoreDir, StorePath};
 
 use super::complete;
@@ -61,7 +61,11 @@ pub fn run(args: &CopyClosureArgs, context: &Context) -> anyhow::Result<Outcome>
 }
 
 fn copy_to(args: &CopyClosureArgs, to: &SshAddress, context: &Context) -> anyhow::Result<Outcome> {
-    let work = work::prepare_packages_first(&args.targets, &args.flags.options(), &context.environment)?;
+    let work = work::prepare_packages_first(
+        &args.targets,
+        &args.flags.options_for(PlatformChoice::Own),
+        &context.environment,
+    )?;
     let mut roots = BTreeSet::new();
     for target in &work.targets {
         if let Target::Nix(path) = target {

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::audit::{self, Child, Class, DiffOptions, DiffReport};
 use crate::digest::ContentDigest;
-use crate::oci::{Document, Platform};
+use crate::oci::{Document, Index, Platform, Raw};
 use crate::store::Store;
 use crate::store_path::StoreDir;
 use crate::transport::{Location, Source, TransportError};
@@ -19,7 +19,7 @@ use super::outcome::Outcome;
 use super::output;
 use crate::project;
 use crate::project::Target;
-use crate::project::{ImageOptions, Project};
+use crate::project::{ImageOptions, NamedImage, PlatformChoice, Project};
 use crate::project::{target, work};
 
 /// Arguments of `layerize diff`.
@@ -65,6 +65,10 @@ pub fn run(args: &DiffArgs, context: &Context) -> anyhow::Result<Outcome> {
         options.ignore.insert(class.trim().parse::<Class>()?);
     }
     let (a, b) = (open(&args.a, args, context)?, open(&args.b, args, context)?);
+    if matches!(a, OpenedSide::Made(_)) || matches!(b, OpenedSide::Made(_)) {
+        // What was just made is at no place that could name it.
+        options.ignore.insert(Class::Names);
+    }
     let mut report = match (a, b) {
         (OpenedSide::One(a), OpenedSide::One(b)) => audit::diff(a.as_ref(), b.as_ref(), &options)?,
         (a, b) => audit::diff_indexes(&a.children()?, &b.children()?, &options)?,
@@ -93,12 +97,14 @@ pub fn run(args: &DiffArgs, context: &Context) -> anyhow::Result<Outcome> {
 enum OpenedSide {
     One(Box<dyn Source>),
     Many(Vec<Child>),
+    /// The same, made of an image of the spec.
+    Made(Vec<Child>),
 }
 
 impl OpenedSide {
     fn children(self) -> anyhow::Result<Vec<Child>> {
         match self {
-            Self::Many(children) => Ok(children),
+            Self::Many(children) | Self::Made(children) => Ok(children),
             Self::One(source) => Ok(vec![Child {
                 platform: platform_of(source.as_ref())?,
                 source,
@@ -114,8 +120,8 @@ fn platform_of(source: &dyn Source) -> anyhow::Result<String> {
 }
 
 fn open(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<OpenedSide> {
-    if let Some(image) = built(text, args, context)? {
-        return Ok(OpenedSide::One(image));
+    if let Some(side) = built(text, args, context)? {
+        return Ok(side);
     }
     match context.environment.source(text, args.platform.as_ref()) {
         Ok(source) => Ok(OpenedSide::One(source)),
@@ -137,14 +143,19 @@ fn open(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Opened
 }
 
 /// The image of a store path or of a target of the spec, if the text names one and no file or layout.
-fn built(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Option<Box<dyn Source>>> {
+fn built(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Option<OpenedSide>> {
     let is_path = StoreDir::layerize()
         .split(text.trim_end_matches('/'))
         .is_some_and(|(_, below)| below.is_empty());
     if !is_path && !is_target(text, context) {
         return Ok(None);
     }
-    let mut work = work::prepare(&[text.to_owned()], &args.flags.options(), &context.environment)?;
+    let platforms = match &args.platform {
+        Some(platform) if is_for_several(text, context) => PlatformChoice::These(vec![platform.clone()]),
+        _ => PlatformChoice::All,
+    };
+    let options = args.flags.options_for(platforms);
+    let mut work = work::prepare(&[text.to_owned()], &options, &context.environment)?;
     let mut options = ImageOptions::default();
     for target in &mut work.targets {
         if let Target::Package(name) = target {
@@ -162,10 +173,29 @@ fn built(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Optio
             "name an image, a package or a store path",
         )
     })?;
-    Ok(Some(Box::new(Built {
-        place: text.to_owned(),
-        image: image.image,
-    })))
+    let index = image.index.as_ref().map(|index| index.document.clone());
+    let source = |image: &NamedImage| -> Box<dyn Source> {
+        Box::new(Built {
+            place: text.to_owned(),
+            image: image.image.clone(),
+            index: index.clone(),
+        })
+    };
+    if image.parts.is_empty() {
+        return Ok(Some(OpenedSide::One(source(&image))));
+    }
+    let children = image.parts.iter().map(|part| Child {
+        platform: part.draft.recipe.platform.to_string(),
+        source: source(part),
+    });
+    Ok(Some(OpenedSide::Made(children.collect())))
+}
+
+/// Whether a text names an image of the spec that is for several platforms.
+fn is_for_several(text: &str, context: &Context) -> bool {
+    let project = Project::load(&context.environment).ok();
+    let image = project.as_ref().and_then(|project| project.workspace.images.get(text));
+    image.is_some_and(|image| image.platforms.len() > 1)
 }
 
 /// Whether a text names something of the nearest spec. What is an image as it stands is meant as such.
@@ -186,6 +216,8 @@ fn is_target(text: &str, context: &Context) -> bool {
 struct Built {
     place: String,
     image: crate::image::Image,
+    /// The index of it and of those for other platforms.
+    index: Option<Raw<Index>>,
 }
 
 impl Source for Built {
@@ -195,6 +227,10 @@ impl Source for Built {
 
     fn document(&self) -> Result<Document, TransportError> {
         self.image.document()
+    }
+
+    fn index(&self) -> Option<&Raw<Index>> {
+        self.index.as_ref()
     }
 
     fn blob(&self, digest: &ContentDigest, size: u64) -> Result<Box<dyn std::io::Read + Send>, TransportError> {

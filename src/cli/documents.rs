@@ -9,7 +9,7 @@ use crate::oci::{self, Artifact, Platform};
 use crate::project::attach;
 use crate::project::documents::{DocumentOptions, Documents, dirs_beside};
 use crate::project::trials::Trial;
-use crate::project::{self, NamedImage, Work, work};
+use crate::project::{self, NamedImage, PlatformChoice, Work, work};
 use crate::transport::Location;
 
 use super::context::Context;
@@ -42,7 +42,14 @@ pub fn of_one_image(
     context: &Context,
     then: impl FnOnce(&Documents<'_>) -> Result<Vec<u8>, AttestError>,
 ) -> anyhow::Result<Vec<u8>> {
-    let work = work::prepare(targets, &flags.options(), &context.environment)?;
+    let options = flags.options_for(image_flags.platforms(PlatformChoice::Own));
+    let work = work::prepare(targets, &options, &context.environment)?;
+    if !work.elsewhere.is_empty() {
+        return Err(advised(
+            "a document is about one image, and several platforms are named",
+            "name one of them",
+        ));
+    }
     let mut drafts = project::drafts(&work, &image_flags.options()?, &context.environment)?;
     let draft = match (drafts.pop(), drafts.len()) {
         (Some(draft), 0) => draft,
@@ -73,8 +80,11 @@ pub fn write(
     locations: &[Location],
     context: &Context,
 ) -> anyhow::Result<()> {
-    for named in images {
-        for document in Documents::new(named, work).tried(trials).all(options)? {
+    for named in images.iter().flat_map(NamedImage::each) {
+        for document in Documents::new(named, work.of(&named.draft))
+            .tried(trials)
+            .all(options)?
+        {
             if options.attach {
                 let artifact = document.artifact(named);
                 for location in locations {

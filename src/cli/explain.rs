@@ -11,10 +11,10 @@ use crate::configure::ScriptsOutcome;
 use crate::escape::shown;
 use crate::execution::Execution;
 use crate::oci::Platform;
-use crate::project::ProjectError;
 use crate::project::explain::{FileStory, MadeBy, explain};
 use crate::project::scripts::{self, ScriptsStory};
 use crate::project::work;
+use crate::project::{PlatformChoice, ProjectError};
 use crate::store_path::StoreDir;
 use crate::walls::Walls;
 
@@ -73,7 +73,11 @@ fn explain_scripts(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outc
         return Err(ProjectError::Finished { image }.into());
     }
     let targets = std::slice::from_ref(&args.source);
-    let work = work::prepare(targets, &args.flags.options(), &context.environment)?;
+    let platforms = match &args.platform {
+        Some(platform) => PlatformChoice::These(vec![platform.clone()]),
+        None => PlatformChoice::Own,
+    };
+    let work = work::prepare(targets, &args.flags.options_for(platforms), &context.environment)?;
     context.ui.clear();
     let story = scripts::story(&work, &args.source)?;
     let text = match context.ui.json() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand, ValueHint};
 
 use crate::event::{Event, Reporter};
-use crate::image::{Image, ImageIndex, platform_of};
+use crate::image::{ImageIndex, IndexPart};
 use crate::transport::{Content, Location};
 
 use super::context::Context;
@@ -51,10 +51,10 @@ pub fn run(args: &IndexArgs, context: &Context) -> anyhow::Result<Outcome> {
         IndexCommand::Add(parts) => (parts, true),
     };
     let sink: Location = parts.sink.parse()?;
-    let mut images = Vec::new();
+    let mut all = Vec::new();
     for source in &parts.sources {
         let opened = context.content(&source.parse()?, None, true)?;
-        images.extend(runnable(&opened.content, context));
+        all.extend(usable(&opened.content, context));
     }
     let mut annotations = BTreeMap::new();
     if adds {
@@ -66,29 +66,48 @@ pub fn run(args: &IndexArgs, context: &Context) -> anyhow::Result<Outcome> {
             ));
         };
         annotations = index.document.annotations.clone();
-        let added: Vec<_> = images.iter().filter_map(|image| platform_of(image).ok()).collect();
-        let kept = runnable(&opened.content, context).into_iter();
-        images.extend(kept.filter(|image| platform_of(image).is_ok_and(|platform| !added.contains(&platform))));
+        let is_image = |part: &&IndexPart| part.attests().is_none();
+        let added: Vec<_> = all
+            .iter()
+            .filter(is_image)
+            .filter_map(|part| part.platform().ok())
+            .collect();
+        let kept = usable(&opened.content, context).into_iter();
+        let is_kept =
+            |part: &IndexPart| !is_image(&part) || part.platform().is_ok_and(|platform| !added.contains(&platform));
+        all.extend(kept.filter(is_kept));
     }
     annotations.extend(pairs("--annotation", &parts.annotation)?);
-    let index = ImageIndex::new(images, annotations)?;
-    for image in index.images() {
-        context.ui.note(&format!("{} {}", platform_of(image)?, image.digest()));
+    let index = ImageIndex::of_parts(all, annotations)?;
+    for part in index.parts() {
+        let digest = part.image.digest();
+        context.ui.note(&match part.attests() {
+            Some(of) => format!("attestation {digest} of {of}"),
+            None => format!("{} {digest}", part.platform()?),
+        });
     }
-    transfer::write(&Content::Index(index), None, &sink, &[], &parts.flags, context)?;
+    transfer::write(&Content::Index(index), &[], &sink, &[], &parts.flags, context)?;
     Ok(Outcome::Done)
 }
 
-/// The images that can be run; what else an index lists (attestations of a build) belongs to that very index.
-fn runnable(content: &Content, context: &Context) -> Vec<Image> {
-    let is_runnable = |image: &&Image| platform_of(image).is_ok_and(|platform| platform.os() != "unknown");
-    let all = content.images();
-    let images: Vec<Image> = all.iter().copied().filter(is_runnable).cloned().collect();
-    let left_out = all.len() - images.len();
+/// The images that can be run, and the attestations of them. What else an index lists belongs to that very index.
+fn usable(content: &Content, context: &Context) -> Vec<IndexPart> {
+    let all = match content {
+        Content::Image(image) => vec![IndexPart {
+            image: image.clone(),
+            entry: None,
+        }],
+        Content::Index(index) => index.parts(),
+    };
+    let count = all.len();
+    let is_usable =
+        |part: &IndexPart| part.attests().is_some() || part.platform().is_ok_and(|platform| platform.os() != "unknown");
+    let usable: Vec<IndexPart> = all.into_iter().filter(is_usable).collect();
+    let left_out = count - usable.len();
     if left_out > 0 {
         context.ui.report(Event::Warning {
             text: format!("{left_out} entries without a platform are left out: they describe another index"),
         });
     }
-    images
+    usable
 }

@@ -14,8 +14,8 @@ use super::context::Context;
 use super::flags::BuildFlags;
 use super::flags::ImageFlags;
 use super::outcome::Outcome;
-use crate::project;
 use crate::project::work;
+use crate::project::{self, PlatformChoice};
 
 /// Arguments of `layerize load`.
 #[derive(Debug, Args)]
@@ -45,12 +45,17 @@ pub fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Outcome> {
         Some(EngineName::Podman) => Engine::Podman,
         None => Engine::find()?,
     };
-    let work = work::prepare(&args.targets, &args.flags.options(), &context.environment)?;
+    let work = work::prepare(
+        &args.targets,
+        &args.flags.options_for(args.image.platforms(PlatformChoice::Own)),
+        &context.environment,
+    )?;
     // The pipe to a local engine is faster than any compressor, and the engine would only decompress again.
     let mut flags = args.image.clone();
     flags.compression.get_or_insert(Compression::None);
     for named in project::images(&work, &flags.options()?, &context.environment)? {
         let started = Instant::now();
+        let named = named.own()?;
         let loaded = Daemon::new(engine).load(&named.image, &named.names)?;
         let destination = format!("{engine}:{}", named.names.join(","));
         let digest = named.image.digest().to_string();

@@ -1,17 +1,21 @@
 //! `layerize lock`: pins what comes from outside.
 
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
 use anyhow::bail;
 use clap::Args;
 
-use crate::fetch::{self, AptSources, Update};
+use crate::fetch::{self, AptSources, Gone, Update};
+use crate::oci::{Platform, PlatformError};
 use crate::spec::{self, LockScope};
 
 use super::complete;
 use super::context::Context;
 use super::error::advised;
-use super::flags::BuildFlags;
+use super::flags::{BuildFlags, value};
 use super::outcome::Outcome;
-use crate::project::Project;
+use crate::project::{Project, SPEC_NAME, listed};
 use crate::project::{golden, languages};
 
 /// Arguments of `layerize lock`.
@@ -30,12 +34,33 @@ pub struct LockArgs {
     /// Change nothing: exit status 1 if the lock is not current
     #[arg(long, conflicts_with = "update")]
     check: bool,
+    /// Resolve again only what is for these platforms, separated by commas, of those that images are for [default: all]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = value::<LockedFor>, conflicts_with = "check")]
+    platform: Vec<LockedFor>,
     /// Do not use the network: use only what was fetched before
     #[arg(long)]
     offline: bool,
     /// Directory, file: or http: address with Debian packages, tried before the machine's apt; repeatable
     #[arg(long, value_name = "MIRROR")]
     mirror: Vec<String>,
+}
+
+/// A platform of the lock, or all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum LockedFor {
+    All,
+    One(Platform),
+}
+
+impl FromStr for LockedFor {
+    type Err = PlatformError;
+
+    fn from_str(text: &str) -> Result<Self, PlatformError> {
+        match text {
+            "all" => Ok(Self::All),
+            text => text.parse().map(Self::One),
+        }
+    }
 }
 
 /// Makes the lock current and says what changed.
@@ -54,9 +79,7 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
     let update = update(args, &project, context)?;
     let before = project.lock.clone();
     project.update_lock(&update, args.offline, &args.mirror, &context.environment)?;
-    if let Update::Names(names) = &update
-        && let Some(unknown) = names.iter().find(|name| !project.lock.names(name))
-    {
+    if let Some(unknown) = update.names().iter().find(|name| !project.lock.names(name)) {
         bail!(
             "`{unknown}` is not in the lock: it is not a Debian package, source package, download or repository of this spec"
         );
@@ -86,6 +109,46 @@ pub fn run(args: &LockArgs, context: &Context) -> anyhow::Result<Outcome> {
 
 /// What the flags say is to be resolved anew.
 fn update(args: &LockArgs, project: &Project, context: &Context) -> anyhow::Result<Update> {
+    let architectures = architectures(args, project)?;
+    let update = Box::new(update_of(args, &architectures, project, context)?);
+    Ok(match architectures.len() == project.from_all().len() {
+        true => *update,
+        false => Update::Platforms { architectures, update },
+    })
+}
+
+/// The Debian architectures of the platforms that the flags name; without any, all that the spec is for.
+fn architectures(args: &LockArgs, project: &Project) -> anyhow::Result<BTreeSet<String>> {
+    let all: BTreeSet<String> = project
+        .from_all()
+        .into_iter()
+        .map(|(architecture, _)| architecture)
+        .collect();
+    let mut named = BTreeSet::new();
+    for one in &args.platform {
+        match one {
+            LockedFor::All => return Ok(all),
+            LockedFor::One(platform) => match platform.debian_architecture().filter(|name| all.contains(*name)) {
+                Some(name) => drop(named.insert(name.to_owned())),
+                None => {
+                    let known: Vec<Platform> = all.iter().filter_map(|name| Platform::from_debian(name)).collect();
+                    return Err(advised(
+                        format!("nothing in {SPEC_NAME} is for {platform}: it is for {}", listed(&known)),
+                        format!("add `\"{platform}\"` to `platform = […]` of an image"),
+                    ));
+                }
+            },
+        }
+    }
+    Ok(if named.is_empty() { all } else { named })
+}
+
+fn update_of(
+    args: &LockArgs,
+    architectures: &BTreeSet<String>,
+    project: &Project,
+    context: &Context,
+) -> anyhow::Result<Update> {
     if args.refresh && args.offline {
         return Err(advised(
             "`--refresh` asks the sources what they still have, which `--offline` forbids",
@@ -93,9 +156,16 @@ fn update(args: &LockArgs, project: &Project, context: &Context) -> anyhow::Resu
         ));
     }
     if args.refresh {
-        let sources = AptSources::of(&project.workspace);
-        let config = context.environment.fetch_config(args.offline, &args.mirror, sources);
-        return Ok(Update::Gone(fetch::gone(&project.lock, &config, context.ui)?));
+        let mut all = Gone::default();
+        for architecture in architectures {
+            let seen = project.at(architecture);
+            let sources = AptSources::of(&seen.workspace);
+            let config = context.environment.fetch_config(args.offline, &args.mirror, sources);
+            let gone = fetch::gone(&seen.lock, &config, context.ui)?;
+            all.debs.extend(gone.debs);
+            all.deb_sources.extend(gone.deb_sources);
+        }
+        return Ok(Update::Gone(all));
     }
     Ok(match &args.update {
         None => Update::Nothing,

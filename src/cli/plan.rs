@@ -16,7 +16,7 @@ use super::flags::ImageFlags;
 use super::outcome::Outcome;
 use super::text::size;
 use crate::project::layer_plan::{self, PlanFile};
-use crate::project::{self, Draft};
+use crate::project::{self, Draft, PlatformChoice};
 use crate::project::{releases, work};
 
 /// Names that a layer's line shows before it counts the rest.
@@ -71,8 +71,9 @@ pub fn run(args: &PlanArgs, context: &Context) -> anyhow::Result<Outcome> {
 }
 
 fn of_targets(args: &PlanArgs, context: &Context) -> anyhow::Result<()> {
-    let work = work::prepare(&args.targets, &args.flags.options(), &context.environment)?;
-    let mut drafts = project::drafts(&work, &args.image.options()?, &context.environment)?;
+    let options = args.flags.options_for(args.image.platforms(PlatformChoice::All));
+    let work = work::prepare(&args.targets, &options, &context.environment)?;
+    let mut drafts = project::all_drafts(&work, &args.image.options()?, &context.environment)?;
     context.ui.clear();
     if drafts.is_empty() {
         return Err(advised(
@@ -125,18 +126,27 @@ fn of_fleet(args: &PlanArgs, recipes: &[Recipe], context: &Context) -> anyhow::R
     if args.explain.is_some() {
         return Err(advised(
             format!("`--explain` is about one image, and {} are planned", recipes.len()),
-            "name the image",
+            "name the image, and of one for several platforms one in `--platform`",
         ));
     }
     let fleet = image::plan_fleet(recipes)?;
     for (recipe, plan) in recipes.iter().zip(&fleet.plans) {
         if !context.ui.json() {
-            context.ui.data(&format!("{}:", recipe.spec.name.value))?;
+            context.ui.data(&format!("{}:", title(recipe, recipes)))?;
         }
         show(plan, context)?;
     }
     context.ui.note(&trade_off(&fleet));
     Ok(fleet.plans)
+}
+
+/// What an image is called among others: one of several platforms by its platform too.
+fn title(recipe: &Recipe, all: &[Recipe]) -> String {
+    let name = &recipe.spec.name.value;
+    match all.iter().filter(|other| other.spec.name.value == *name).count() {
+        1 => name.clone(),
+        _ => format!("{name} ({})", recipe.platform),
+    }
 }
 
 /// Where a plan is saved.

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::build;
 use crate::profile::{Change, DEFAULT_PRIORITY, Generation, Origin, Profile, ProfileError, ProfilePackage, name_of};
-use crate::project::{Environment, Target, Work, work};
+use crate::project::{Environment, PlatformChoice, Target, Work, work};
 use crate::store::Store;
 use crate::store_path::StoreDir;
 
@@ -98,7 +98,11 @@ pub struct LaunchArgs {
 
 /// Installs packages.
 pub fn install(args: &InstallArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let work = work::prepare_packages_first(&args.targets, &args.flags.options(), &context.environment)?;
+    let work = work::prepare_packages_first(
+        &args.targets,
+        &args.flags.options_for(PlatformChoice::Own),
+        &context.environment,
+    )?;
     let found: Vec<Found> = work
         .targets
         .iter()
@@ -258,7 +262,7 @@ pub fn upgrade(args: &UpgradeArgs, context: &Context) -> anyhow::Result<Outcome>
             .iter()
             .filter_map(|package| Some(package.origin.as_ref()?.target.clone()));
         let targets: Vec<String> = targets.collect();
-        let work = work::prepare_packages_first(&targets, &args.flags.options(), &environment);
+        let work = work::prepare_packages_first(&targets, &args.flags.options_for(PlatformChoice::Own), &environment);
         let work = work.with_context(|| format!("cannot upgrade `{}`", targets.join("`, `")))?;
         let found: Vec<Found> = work
             .targets

@@ -1,8 +1,11 @@
 //! `layerize push`: an image into registries.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 
 use crate::event::{Event, Reporter};
+use crate::image::ImageIndex;
 use crate::transport::{Content, Location};
 
 use super::complete;
@@ -15,7 +18,7 @@ use super::trials::{self, Shown};
 use crate::oci::Reference;
 use crate::project::request::{self, SharedImage};
 use crate::project::trials::Trial;
-use crate::project::{self, ImageOptions, KeepExtent, KeptInputs, WorkOptions, kept, work};
+use crate::project::{self, ImageOptions, KeepExtent, KeptInputs, PlatformChoice, WorkOptions, kept, work};
 
 /// Arguments of `layerize push`.
 #[derive(Debug, Args)]
@@ -63,10 +66,10 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
             ));
         }
         let opened = context.content(&location, None, args.all)?;
-        return push(&opened.content, None, &registries, args, context);
+        return push(&opened.content, &[], &registries, args, context);
     }
     let options = args.image.options()?;
-    let mut work_options = args.flags.options();
+    let mut work_options = args.flags.options_for(args.image.platforms(PlatformChoice::All));
     work_options.cache.read_only = args.transfer.is_dry_run();
     if !args.test
         && args.inputs.inputs.is_none()
@@ -91,12 +94,15 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
     }
     for named in images {
         let keep = match args.inputs.extent(Some(KeepExtent::Outside)) {
-            Some(extent) => kept::of_image(&named, &work, options.made_with(), extent, &context.environment)?,
-            None => None,
+            Some(extent) => kept::of_image(&named, &work, &options.made_with(), extent, &context.environment)?,
+            None => Vec::new(),
         };
-        push(&named.content(), keep.as_ref(), &registries, args, context)?;
+        push(&named.content(), &keep, &registries, args, context)?;
         let beside = repositories(&registries)?;
-        request::publish(&named, &work, &options, &beside, keep.as_ref(), &context.environment)?;
+        for (index, part) in named.each().enumerate() {
+            let work = work.of(&part.draft);
+            request::publish(part, work, &options, &beside, keep.get(index), &context.environment)?;
+        }
     }
     context.ui.summary();
     Ok(Outcome::Done)
@@ -104,7 +110,7 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
 
 fn push(
     content: &Content,
-    keep: Option<&KeptInputs<'_>>,
+    keep: &[KeptInputs<'_>],
     registries: &[Location],
     args: &PushArgs,
     context: &Context,
@@ -124,44 +130,45 @@ fn push_found(
     args: &PushArgs,
     context: &Context,
 ) -> anyhow::Result<bool> {
-    let Some(shared) = request::find(what, work_options, options, &context.environment)? else {
+    let all = request::find(what, work_options, options, &context.environment)?;
+    let Some(first) = all.first() else {
         return Ok(false);
     };
-    if let Err(error) = push_shared(&shared, registries, args, context) {
+    if let Err(error) = push_shared(&all, registries, args, context) {
         // Where the registry is at fault, making the image ends in the same error.
-        shared.place.note_damage(&shared.key);
-        let place = shared.place.name();
+        all.iter().for_each(|shared| shared.place.note_damage(&shared.key));
+        let place = first.place.name();
         let text = format!("the image in {place} is not taken, and made here instead: {error:#}");
         context.ui.report(Event::Warning { text });
         return Ok(false);
     }
-    request::pass_on(&shared, work_options, &repositories(registries)?, &context.environment)?;
+    for shared in &all {
+        request::pass_on(shared, work_options, &repositories(registries)?, &context.environment)?;
+    }
     context.ui.summary();
     Ok(true)
 }
 
 /// Pushes what somebody else has made of the same request. Its layers go from the shared cache to the registry, which takes
 /// them itself where it is the same one.
-fn push_shared(
-    shared: &SharedImage,
-    registries: &[Location],
-    args: &PushArgs,
-    context: &Context,
-) -> anyhow::Result<()> {
-    context.ui.note(&format!(
-        "note: {} was made before, and is in {}: nothing is built",
-        shared.made.image.digest(),
-        shared.place.name()
-    ));
-    push(
-        &Content::Image(shared.made.image.clone()),
-        None,
-        registries,
-        args,
-        context,
-    )?;
+fn push_shared(all: &[SharedImage], registries: &[Location], args: &PushArgs, context: &Context) -> anyhow::Result<()> {
+    for shared in all {
+        context.ui.note(&format!(
+            "note: {} was made before, and is in {}: nothing is built",
+            shared.made.image.digest(),
+            shared.place.name()
+        ));
+    }
+    let images = all.iter().map(|shared| shared.made.image.clone());
+    let content = match all {
+        [only] => Content::Image(only.made.image.clone()),
+        _ => Content::Index(ImageIndex::new(images.collect(), BTreeMap::new())?),
+    };
+    push(&content, &[], registries, args, context)?;
     if args.inputs.extent(Some(KeepExtent::Outside)).is_some() && !args.transfer.is_dry_run() {
-        kept::copy(shared, registries, &context.environment)?;
+        for shared in all {
+            kept::copy(shared, registries, &context.environment)?;
+        }
     }
     Ok(())
 }

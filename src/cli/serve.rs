@@ -19,7 +19,7 @@ use crate::fsio::read_limited;
 use crate::image::Image;
 use crate::oci::{Artifact, Compression, DEFAULT_TAG};
 use crate::project::documents::{DocumentOptions, Documents};
-use crate::project::{self, ImageOptions, NamedImage, Project, Work, WorkOptions, work};
+use crate::project::{self, ImageOptions, NamedImage, PlatformChoice, Project, Work, WorkOptions, work};
 use crate::serve::{Answered, Failure, ServeOptions, ServedName, Stock, Token, serve};
 
 /// Largest file of a token that is read, in bytes.
@@ -63,7 +63,7 @@ pub fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let registry = Registry {
         context,
         address,
-        work: args.flags.options(),
+        work: args.flags.options_for(PlatformChoice::Own),
         image: ImageOptions {
             compression: args.compression,
             ..ImageOptions::default()

@@ -13,7 +13,7 @@ use super::error::advised;
 use crate::project::git_ignore;
 use crate::project::image::archive_name;
 use crate::project::place;
-use crate::project::{KeptInputs, NamedImage, Project};
+use crate::project::{KeptInputs, NamedImage, PlatformChoice, Project, Target, Work};
 
 /// The `-o` arguments; empty for the default.
 pub fn parse(outputs: &[String]) -> anyhow::Result<Vec<Location>> {
@@ -58,10 +58,69 @@ pub fn check_names(targets: &[String], locations: &[Location], context: &Context
     }
 }
 
-/// Writes an image to its sinks, with what is to be kept beside it, and prints a line for each.
+/// Whether a place holds one image, whatever the number of platforms that it is made for.
+fn holds_one(location: &Location) -> bool {
+    match location {
+        Location::DockerArchive { .. }
+        | Location::Daemon(_)
+        | Location::Podman(_)
+        | Location::Stdio
+        | Location::Path(_) => true,
+        Location::OciArchive { .. } | Location::Layout { .. } | Location::Registry(_) => false,
+    }
+}
+
+/// Which platforms are made for these places where nobody names some: all, unless each of them holds one image.
+pub fn platforms(locations: &[Location]) -> PlatformChoice {
+    match locations.iter().all(holds_one) {
+        true => PlatformChoice::Own,
+        false => PlatformChoice::All,
+    }
+}
+
+/// Says what is not written of images for several platforms, of which the machine's own goes to the default places.
+pub fn tell_of_others(work: &Work, choice: &PlatformChoice, context: &Context) {
+    let Some(project) = work.project.as_ref().filter(|_| *choice == PlatformChoice::Own) else {
+        return;
+    };
+    for (name, others) in project.elsewhere() {
+        if work.targets.contains(&Target::Image(name.clone())) {
+            let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+            context.ui.report(Event::Note {
+                text: format!(
+                    "image `{name}` is written for this machine alone, and not for {}: `-o oci:DIR`, `-o oci-archive:FILE` and \
+                     `layerize push` take all of them",
+                    others.join(", ")
+                ),
+            });
+        }
+    }
+}
+
+/// Writes an image to its sinks, with what is to be kept beside it, and prints a line for each. Of an image for several
+/// platforms those that hold one get the machine's own.
 pub fn write(
     named: &NamedImage,
-    keep: Option<&KeptInputs<'_>>,
+    keep: &[KeptInputs<'_>],
+    locations: &[Location],
+    context: &Context,
+) -> anyhow::Result<()> {
+    if named.parts.is_empty() {
+        return write_content(named, keep, locations, context);
+    }
+    let (one, all): (Vec<Location>, Vec<Location>) = locations.iter().cloned().partition(holds_one);
+    if !all.is_empty() {
+        write_content(named, keep, &all, context)?;
+    }
+    if one.is_empty() && !locations.is_empty() {
+        return Ok(());
+    }
+    write_content(named.own()?, &[], &one, context)
+}
+
+fn write_content(
+    named: &NamedImage,
+    keep: &[KeptInputs<'_>],
     locations: &[Location],
     context: &Context,
 ) -> anyhow::Result<()> {
@@ -80,15 +139,14 @@ pub fn write(
             .with_context(|| format!("cannot write image `{}` to `{location}`", named.name))
             .and_then(|digest| {
                 told(named, &digest.to_string(), location, context)?;
-                match keep {
-                    Some(keep) => keep
-                        .put(sink.as_ref(), &location.to_string(), false)
-                        .with_context(|| not_kept(location)),
-                    None => Ok(Default::default()),
+                for keep in keep {
+                    keep.put(sink.as_ref(), &location.to_string(), false)
+                        .with_context(|| not_kept(location))?;
                 }
+                Ok(())
             });
         match written {
-            Ok(_) => {}
+            Ok(()) => {}
             Err(error) => {
                 if let Some(earlier) = failure.replace(error) {
                     super::error::show(&earlier, context.ui);
@@ -125,10 +183,13 @@ fn told(named: &NamedImage, digest: &str, location: &Location, context: &Context
         id: id.to_string(),
         destination: location.to_string(),
     });
-    context.ui.note(&format!(
-        "{}: manifest {digest}, as registries name it; image ID {id}, as Docker and podman do",
-        named.name
-    ));
+    context.ui.note(&match named.parts.is_empty() {
+        true => format!(
+            "{}: manifest {digest}, as registries name it; image ID {id}, as Docker and podman do",
+            named.name
+        ),
+        false => format!("{}: index {digest} of images for {}", named.name, platforms_of(named)),
+    });
     if !context.ui.json() {
         context
             .ui
@@ -136,6 +197,15 @@ fn told(named: &NamedImage, digest: &str, location: &Location, context: &Context
             .context("cannot write to standard output")?;
     }
     Ok(())
+}
+
+/// The platforms of an image that is for several.
+fn platforms_of(named: &NamedImage) -> String {
+    let names: Vec<String> = named
+        .each()
+        .map(|part| part.draft.recipe.platform.to_string())
+        .collect();
+    names.join(", ")
 }
 
 /// What is said where an image was written and its inputs were not.

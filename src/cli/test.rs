@@ -9,7 +9,7 @@ use super::flags::BuildFlags;
 use super::outcome::Outcome;
 use super::trials::{self, Shown};
 use crate::project::trials::Trial;
-use crate::project::{self, ImageOptions, work};
+use crate::project::{self, ImageOptions, PlatformChoice, work};
 
 /// Arguments of `layerize test`.
 #[derive(Debug, Args)]
@@ -26,7 +26,11 @@ pub struct TestArgs {
 
 /// Builds the images, runs their tests, and says what failed.
 pub fn run(args: &TestArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let work = work::prepare(&args.images, &args.flags.options(), &context.environment)?;
+    let work = work::prepare(
+        &args.images,
+        &args.flags.options_for(PlatformChoice::Own),
+        &context.environment,
+    )?;
     let images = project::images(&work, &ImageOptions::default(), &context.environment)?;
     let all = trials::run(
         &images,

@@ -17,7 +17,7 @@ use super::sinks::not_kept;
 /// beside it goes there once, whatever the number of tags.
 pub fn write(
     content: &Content,
-    mut keep: Option<&KeptInputs<'_>>,
+    mut keep: &[KeptInputs<'_>],
     location: &Location,
     names: &[String],
     flags: &TransferFlags,
@@ -37,9 +37,11 @@ pub fn write(
                 Ok(is_there)
             })
             .with_context(|| format!("cannot write to `{place}`"))?;
-        if let Some(keep) = keep.take_if(|_| is_there) {
-            keep.put(sink.as_ref(), &place.to_string(), options.dry_run)
-                .with_context(|| not_kept(place))?;
+        if is_there {
+            for keep in std::mem::take(&mut keep) {
+                keep.put(sink.as_ref(), &place.to_string(), options.dry_run)
+                    .with_context(|| not_kept(place))?;
+            }
         }
     }
     if file.is_some() {

@@ -14,7 +14,7 @@ use crate::child::RunningChild;
 use crate::event::{Event, Reporter};
 use crate::oci::Compression;
 use crate::project::sight::{Alarm, Sight};
-use crate::project::{self, Environment, ImageOptions, Project, Target, Work, work};
+use crate::project::{self, Environment, ImageOptions, PlatformChoice, Project, Target, Work, work};
 use crate::store_path::StoreDir;
 use crate::transport::{Daemon, Engine};
 
@@ -179,7 +179,7 @@ impl Watch<'_> {
     fn make(&self) -> anyhow::Result<Made> {
         let (args, environment) = (self.args, &self.context.environment);
         let named = std::slice::from_ref(&args.name);
-        let work = work::prepare(named, &args.flags.options(), environment)?;
+        let work = work::prepare(named, &args.flags.options_for(PlatformChoice::Own), environment)?;
         if args.load {
             let options = ImageOptions {
                 // Faster than any compressor, and the engine would only decompress again.

@@ -26,9 +26,17 @@ pub enum Update {
     Names(Vec<String>),
     /// What no source carries any more ([`gone`](super::gone())), and what its new version needs.
     Gone(Gone),
+    /// Another update, of what is for some platforms alone: by their Debian architectures.
+    Platforms {
+        /// The architectures.
+        architectures: BTreeSet<String>,
+        /// What is updated for these.
+        update: Box<Update>,
+    },
 }
 
-/// Entries of a lock that no source carries any more.
+/// Entries of a lock that no source carries any more. What is gone for one platform is resolved anew for each, so that all get
+/// the same version where there is one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Gone {
     /// Names of Debian binary packages.
@@ -53,11 +61,32 @@ impl Update {
     pub fn takes(&self, entry: LockEntry<'_>) -> bool {
         let (LockEntry::Deb(name) | LockEntry::DebSource(name) | LockEntry::Other(name)) = entry;
         match (self, entry) {
-            (Self::Nothing, _) | (Self::Gone(_), LockEntry::Other(_)) => false,
+            // What all platforms share is not for some of them.
+            (Self::Nothing | Self::Platforms { .. }, _) | (Self::Gone(_), LockEntry::Other(_)) => false,
             (Self::Everything, _) => true,
             (Self::Names(names), _) => names.iter().any(|wanted| wanted == name),
             (Self::Gone(gone), LockEntry::Deb(_)) => gone.debs.contains(name),
             (Self::Gone(gone), LockEntry::DebSource(_)) => gone.deb_sources.contains(name),
+        }
+    }
+
+    /// What of it is for a platform, by its Debian architecture.
+    pub fn on(&self, architecture: &str) -> &Self {
+        match self {
+            Self::Platforms { architectures, update } if architectures.contains(architecture) => {
+                update.on(architecture)
+            }
+            Self::Platforms { .. } => &Self::Nothing,
+            update => update,
+        }
+    }
+
+    /// The names that are to be updated.
+    pub fn names(&self) -> &[String] {
+        match self {
+            Self::Names(names) => names,
+            Self::Platforms { update, .. } => update.names(),
+            Self::Nothing | Self::Everything | Self::Gone(_) => &[],
         }
     }
 }
@@ -76,6 +105,9 @@ pub fn resolve(
     reporter: &dyn Reporter,
 ) -> Result<Lock, FetchError> {
     check_names(workspace, old, update)?;
+    let home = spec::home_architecture(workspace, old);
+    let old = &old.at(&home, &home);
+    let mut lock = resolve_platforms(workspace, &home, old, update, config, reporter)?;
     let sources = AptSources::of(workspace);
     let request = solve::Request {
         sources: &sources,
@@ -84,28 +116,63 @@ pub fn resolve(
         config,
         reporter,
     };
-    let debs = resolve_debs(workspace, &request)?;
-    Ok(Lock {
-        architecture: debs.architecture,
-        debs: debs.debs,
-        deb_sets: debs.deb_sets,
-        deb_sources: solve::resolve_sources(&spec::deb_sources(workspace), &request)?,
-        urls: resolve_urls(&spec::unpinned_urls(workspace), &request)?,
-        git: super::git::resolve(&spec::git_sources(workspace), old, update, config, reporter)?,
-        // What lock files of languages name is read by whoever knows the sources.
-        commits: old.commits.clone(),
-        // What requirements ask for stands in the sources: who reads these pins it.
-        python: old.python.clone(),
-        // What a Nix store holds is not fetched: who knows the store pins it.
-        nix: (old.nix.iter())
-            .filter(|(name, _)| spec::nix_contents(workspace).contains_key(*name))
-            .map(|(name, locked)| (name.clone(), locked.clone()))
-            .collect(),
-        // Bases are images, which this module does not read: whoever does brings them up to date.
-        bases: old.bases.clone(),
-        accounts: accounts_of(workspace, old),
-        golden: golden_of(workspace, old),
-    })
+    lock.deb_sources = solve::resolve_sources(&spec::deb_sources(workspace), &request)?;
+    lock.urls = resolve_urls(&spec::unpinned_urls(workspace), &request)?;
+    lock.git = super::git::resolve(&spec::git_sources(workspace), old, update, config, reporter)?;
+    // What lock files of languages name is read by whoever knows the sources.
+    lock.commits = old.commits.clone();
+    // What a Nix store holds is not fetched: who knows the store pins it.
+    lock.nix = (old.nix.iter())
+        .filter(|(name, _)| spec::nix_contents(workspace).contains_key(*name))
+        .map(|(name, locked)| (name.clone(), locked.clone()))
+        .collect();
+    lock.accounts = accounts_of(workspace, old);
+    lock.golden = golden_of(workspace, old);
+    Ok(lock)
+}
+
+/// A lock of what is for one platform alone, for each that the workspace is for.
+fn resolve_platforms(
+    workspace: &Workspace,
+    home: &str,
+    old: &Lock,
+    update: &Update,
+    config: &FetchConfig,
+    reporter: &dyn Reporter,
+) -> Result<Lock, FetchError> {
+    let mut lock = Lock::default();
+    let all = spec::architectures(workspace, home);
+    for architecture in &all {
+        let (workspace, old) = (workspace.at(architecture, home), old.at(architecture, home));
+        let mut sources = AptSources::of(&workspace);
+        if all.len() > 1 {
+            sources.architecture = Some(architecture.clone());
+        }
+        let request = solve::Request {
+            sources: &sources,
+            old: &old,
+            update: update.on(architecture),
+            config,
+            reporter,
+        };
+        let debs = resolve_debs(&workspace, &request)?;
+        let here = Lock {
+            architecture: debs.architecture,
+            debs: debs.debs,
+            deb_sets: debs.deb_sets,
+            // What requirements ask for stands in the sources: who reads these pins it.
+            python: old.python,
+            // Bases are images, which this module does not read: whoever does brings them up to date.
+            bases: old.bases,
+            ..Lock::default()
+        };
+        match architecture == home {
+            true => lock.take_home(here),
+            false => lock.take_platform(architecture, here),
+        }
+    }
+    lock.settle(home);
+    Ok(lock)
 }
 
 /// The recorded numbers of accounts in images that there still are: which accounts these have shows when they are built.
@@ -173,13 +240,8 @@ fn golden_of(workspace: &Workspace, old: &Lock) -> BTreeMap<spec::GoldenKey, spe
 
 /// A name that is to be updated must be that of something.
 fn check_names(workspace: &Workspace, old: &Lock, update: &Update) -> Result<(), FetchError> {
-    let Update::Names(names) = update else { return Ok(()) };
-    let mut known: BTreeSet<&str> = BTreeSet::new();
-    known.extend(old.debs.keys().map(String::as_str));
-    known.extend(old.deb_sources.keys().map(String::as_str));
-    known.extend(old.urls.keys().map(|name| name.0.as_str()));
-    known.extend(old.git.keys().map(|name| name.0.as_str()));
-    known.extend(old.python.keys().map(|(_, name)| name.as_str()));
+    let names = update.names();
+    let mut known: BTreeSet<&str> = old.all_names().collect();
     let based = workspace.images.iter().filter(|(_, image)| image.base.is_some());
     known.extend(based.map(|(name, _)| name.as_str()));
     known.extend(workspace.packages.keys().map(|name| name.0.as_str()));

@@ -43,7 +43,7 @@ pub use debug::{Debug, DebugTree, seen as debug_tools_seen};
 pub use document::{FORMAT_ANNOTATION, LISTS_SIZE_MAX, PACKAGES_ANNOTATION, STORE_PATHS_ANNOTATION};
 pub use error::{Collision, ImageError};
 pub use format::{Format, UnknownFormat};
-pub use index::{ImageIndex, IndexError, Listed, platform_of};
+pub use index::{ImageIndex, IndexError, IndexPart, Listed, platform_of};
 pub use numbers::numbers;
 pub use plan::{closure_graph, explain, fits, plan, plan_fleet, replan, root_path};
 pub use program::{Lack, LoadFault, Owner};

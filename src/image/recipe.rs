@@ -266,7 +266,7 @@ fn asked_of_spec(spec: &spec::Image) -> Value {
         // What is tried decides nothing.
         tests: _,
         layers,
-        platform: _,
+        platforms: _,
         compression: _,
         permissions,
         created: _,

@@ -19,6 +19,20 @@ pub struct Needed {
     pub withheld: Vec<(InputFile, Download)>,
 }
 
+impl Needed {
+    /// These files and those, each once; what may not be copied of one may not be copied of both.
+    pub fn and(self, other: Self) -> Self {
+        let withheld: BTreeSet<FileHash> = (self.withheld.iter().chain(&other.withheld))
+            .map(|(file, _)| file.digest)
+            .collect();
+        let mut files = BTreeMap::new();
+        for (file, download) in [self.files, self.withheld, other.files, other.withheld].concat() {
+            files.entry(file.digest).or_insert((file, download));
+        }
+        sorted(files, &withheld)
+    }
+}
+
 /// What `targets` need, with everything that they are built with.
 pub fn gather(plan: &BuildPlan, targets: &[Input], workspace: &Workspace, lock: &Lock) -> Result<Needed, InputsError> {
     let rules = CopyRules::of(workspace, lock)?;
@@ -27,12 +41,14 @@ pub fn gather(plan: &BuildPlan, targets: &[Input], workspace: &Workspace, lock: 
         let file = rules.describe(download);
         files.entry(file.digest).or_insert_with(|| (file, download.clone()));
     }
+    Ok(sorted(files, &rules.withheld))
+}
+
+fn sorted(files: BTreeMap<FileHash, (InputFile, Download)>, withheld: &BTreeSet<FileHash>) -> Needed {
     let mut files: Vec<(InputFile, Download)> = files.into_values().collect();
     files.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let (withheld, files) = files
-        .into_iter()
-        .partition(|(file, _)| rules.withheld.contains(&file.digest));
-    Ok(Needed { files, withheld })
+    let (withheld, files) = files.into_iter().partition(|(file, _)| withheld.contains(&file.digest));
+    Needed { files, withheld }
 }
 
 /// The downloads of the steps that `targets` lead to.
@@ -84,7 +100,13 @@ impl<'a> CopyRules<'a> {
         }
         for withheld in &workspace.inputs.withhold {
             let files: Option<Vec<FileHash>> = match &withheld.value {
-                Withheld::Deb(name) => lock.debs.get(name).map(|deb| vec![deb.sha256.into()]),
+                Withheld::Deb(name) => {
+                    let elsewhere = lock.elsewhere.values().filter_map(|platform| platform.debs.get(name));
+                    let all: Vec<FileHash> = (lock.debs.get(name).into_iter().chain(elsewhere))
+                        .map(|deb| deb.sha256.into())
+                        .collect();
+                    (!all.is_empty()).then_some(all)
+                }
                 Withheld::DebSource(name) => {
                     let source = lock.deb_sources.get(name);
                     source.map(|source| source.files.iter().map(|file| file.sha256.into()).collect())

@@ -30,6 +30,9 @@ pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Annotation by which Docker marks the attestations beside an image.
 pub const ATTESTATION: &str = "vnd.docker.reference.type";
 
+/// Annotation by which Docker says of which image in the same index an attestation is.
+pub const ATTESTED: &str = "vnd.docker.reference.digest";
+
 /// Annotations of whatever has them.
 pub type Annotations = BTreeMap<String, String>;
 

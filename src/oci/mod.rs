@@ -31,8 +31,8 @@ pub use json::{INTEGER_MAX, JsonError, canonical_json, parse_json, try_canonical
 pub use layer_limit::{LayerLimit, LayerLimitError};
 pub use layer_strategy::{LayerStrategy, LayerStrategyError};
 pub use manifest::{
-    ATTESTATION, Annotations, CONTAINERD_NAME, Descriptor, INDEX_DEPTH_MAX, INDEX_SIZE_MAX, Index, MANIFEST_SIZE_MAX,
-    Manifest, REF_NAME, UnknownEntry, is_fallback_tag, is_index,
+    ATTESTATION, ATTESTED, Annotations, CONTAINERD_NAME, Descriptor, INDEX_DEPTH_MAX, INDEX_SIZE_MAX, Index,
+    MANIFEST_SIZE_MAX, Manifest, REF_NAME, UnknownEntry, is_fallback_tag, is_index,
 };
 pub use media_type::{DocumentKind, LayerCodec, MediaType};
 pub use platform::{Platform, PlatformError};

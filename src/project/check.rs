@@ -23,7 +23,7 @@ use crate::walls::Walls;
 use super::environment::Environment;
 use super::error::ProjectError;
 use super::golden;
-use super::image;
+use super::image::{self, NamedImage};
 use super::options::ImageOptions;
 use super::target::Target;
 use super::work::{Work, inputs_of};
@@ -152,22 +152,28 @@ pub fn check(work: &Work, options: &CheckOptions, environment: &Environment<'_>)
     if work.targets.iter().any(|target| matches!(target, Target::Path(_))) {
         return Err(CheckError::StorePath);
     }
-    let check = BuildChecker {
-        work,
-        options,
-        environment,
-        build: environment.build_options(&work.options, work.project.as_ref())?,
-    };
-    let inputs = work.targets.iter().flat_map(|target| inputs_of(target, &work.plan));
-    let inputs: Vec<Input> = inputs.collect();
-    let mut outputs = Vec::new();
-    for step in build::checked_steps(&work.plan, &inputs) {
-        outputs.push(check.output(step)?);
-        if sandbox::is_cancelled() {
-            return Err(ProjectError::from(BuildError::Cancelled).into());
+    let mut outputs: Vec<CheckedOutput> = Vec::new();
+    for work in work.everywhere() {
+        let check = BuildChecker {
+            work,
+            options,
+            environment,
+            build: environment.build_options(&work.options, work.project.as_ref())?,
+        };
+        let inputs = work.targets.iter().flat_map(|target| inputs_of(target, &work.plan));
+        let inputs: Vec<Input> = inputs.collect();
+        for step in build::checked_steps(&work.plan, &inputs) {
+            let output = check.output(step)?;
+            // What platforms share is told of once.
+            if outputs.iter().all(|known| known.path != output.path) {
+                outputs.push(output);
+            }
+            if sandbox::is_cancelled() {
+                return Err(ProjectError::from(BuildError::Cancelled).into());
+            }
         }
     }
-    let images = check.images()?;
+    let images = images(work, environment)?;
     Ok(CheckReport {
         reproducible: outputs.iter().all(|output| output.reproducible) && images.iter().all(|image| image.reproducible),
         varied: Variation::ALL.to_vec(),
@@ -359,24 +365,24 @@ impl BuildChecker<'_> {
         }
         Ok(Some(dir))
     }
+}
 
-    /// Assembles the targets' images again, without caches and with one thread.
-    fn images(&self) -> Result<Vec<CheckedImage>, ProjectError> {
-        let images = image::images(self.work, &ImageOptions::default(), self.environment)?;
-        let mut reports = Vec::new();
-        for image in &images {
-            golden::compare(image, self.work, self.environment)?;
-            let digest = image.image.digest();
-            let other = image::digest_from_scratch(&image.draft, self.environment)?;
-            reports.push(CheckedImage {
-                name: image.name.clone(),
-                reproducible: other == digest,
-                digest,
-                other_digest: (other != digest).then_some(other),
-            });
-        }
-        Ok(reports)
+/// Assembles the targets' images again, without caches and with one thread.
+fn images(work: &Work, environment: &Environment<'_>) -> Result<Vec<CheckedImage>, ProjectError> {
+    let images = image::images(work, &ImageOptions::default(), environment)?;
+    let mut reports = Vec::new();
+    for image in images.iter().flat_map(NamedImage::each) {
+        golden::compare(image, work, environment)?;
+        let digest = image.image.digest();
+        let other = image::digest_from_scratch(&image.draft, environment)?;
+        reports.push(CheckedImage {
+            name: image.name.clone(),
+            reproducible: other == digest,
+            digest,
+            other_digest: (other != digest).then_some(other),
+        });
     }
+    Ok(reports)
 }
 
 /// Copies a tree of the store, as its canonical archive has it.

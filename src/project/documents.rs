@@ -113,8 +113,15 @@ impl<'a> Documents<'a> {
     /// All that options ask for, in a fixed order.
     pub fn all(&self, options: &DocumentOptions) -> Result<Vec<NamedDocument>, AttestError> {
         let short = self.named.name.rsplit('/').next().unwrap_or(&self.named.name);
+        // One of an image for several platforms says for which it is.
+        let project = self.work.project.as_ref();
+        let is_part = project.is_some_and(|project| project.elsewhere().contains_key(&self.named.name));
+        let platform = self.named.draft.recipe.platform.to_string().replace('/', "-");
         let document = |suffix: &str, bytes: Vec<u8>| NamedDocument {
-            file_name: format!("{short}.{suffix}"),
+            file_name: match is_part {
+                true => format!("{short}.{platform}.{suffix}"),
+                false => format!("{short}.{suffix}"),
+            },
             bytes,
         };
         let mut documents = Vec::new();
@@ -178,7 +185,7 @@ pub fn build_facts(work: &Work) -> BuildFacts {
     let files = files.map(|file| (relative(&file.path, &project.dir), Digest::of(file.text.as_bytes())));
     BuildFacts {
         spec: files.collect(),
-        lock: Some(Digest::of(spec::lock::print(&project.lock).as_bytes())),
+        lock: Some(Digest::of(spec::lock::print(&project.whole_lock()).as_bytes())),
         options: Map::new(),
         tests: BTreeMap::new(),
     }

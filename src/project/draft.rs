@@ -116,7 +116,17 @@ impl Draft {
     }
 }
 
-/// The drafts of all images among the targets; all store paths among them make up one.
+/// The drafts of all images among the targets, for each of their platforms.
+pub fn all_drafts(
+    work: &Work,
+    options: &ImageOptions,
+    environment: &Environment<'_>,
+) -> Result<Vec<Draft>, ProjectError> {
+    let all = work.everywhere().map(|work| drafts(work, options, environment));
+    Ok(all.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+/// The drafts of all images among the targets that are for one platform; all store paths among them make up one.
 pub fn drafts(work: &Work, options: &ImageOptions, environment: &Environment<'_>) -> Result<Vec<Draft>, ProjectError> {
     let paths: Vec<&Target> = work.targets.iter().filter(|target| target.is_path()).collect();
     let mut drafts = Vec::new();
@@ -264,7 +274,7 @@ pub(super) fn plain_recipe(spec: spec::Image, platform: Platform) -> Result<Reci
 
 /// What an image of a spec is for.
 pub fn platform_of_spec(spec: &spec::Image, lock: &spec::Lock) -> Result<Platform, ProjectError> {
-    Ok(match (&spec.platform, &lock.architecture) {
+    Ok(match (spec.platforms.first(), &lock.architecture) {
         (Some(platform), _) => platform.value.clone(),
         (None, Some(architecture)) => {
             Platform::from_debian(architecture).ok_or_else(|| ProjectError::Architecture {

@@ -25,6 +25,7 @@ use super::builders::{BuilderChoice, MachineBuilders};
 use super::error::ProjectError;
 use super::files::Project;
 use super::nix::LazyNix;
+use super::platforms::PlatformChoice;
 use super::shared::{CacheOptions, MachineCaches};
 
 /// Seconds since 1970 of everything that has a date, unless `SOURCE_DATE_EPOCH` says otherwise. Not 0, which some tools
@@ -103,6 +104,8 @@ pub struct WorkOptions {
     pub cores: usize,
     /// What each script may use at most; what is not given is as the machine or the spec says.
     pub bounds: Bounds,
+    /// Which platforms are made of images that are for several.
+    pub platforms: PlatformChoice,
     /// Which shared caches are read and written, besides those of spec and machine.
     pub cache: CacheOptions,
     /// Keep the build directory of a script that fails.

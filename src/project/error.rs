@@ -17,7 +17,7 @@ use crate::image::{ImageError, IndexError};
 use crate::inputs::InputsError;
 use crate::layer::partition::PlanError;
 use crate::nar::NarError;
-use crate::oci::{ParseCompressionError, PlatformError, ReferenceError};
+use crate::oci::{ParseCompressionError, Platform, PlatformError, ReferenceError};
 use crate::peer::SshAddressError;
 use crate::remote::BuilderAddressError;
 use crate::shared_cache::SharedCacheError;
@@ -270,6 +270,30 @@ pub enum ProjectError {
         /// Debian's name.
         architecture: String,
     },
+    /// Something of the spec is not made for a platform that was asked for.
+    #[error("{name} is for {}, not for {platform}", listed(platforms))]
+    NotForPlatform {
+        /// What it is, with its name.
+        name: String,
+        /// What was asked for.
+        platform: Box<Platform>,
+        /// What it is for.
+        platforms: Vec<Platform>,
+    },
+    /// An image is for several platforms, none of which is the machine's.
+    #[error(
+        "{name} is for {}, and this machine is {}",
+        listed(platforms),
+        machine.as_ref().map_or_else(|| std::env::consts::ARCH.to_owned(), |machine| machine.to_string())
+    )]
+    NotForMachine {
+        /// What it is, with its name.
+        name: String,
+        /// This machine, where it has a platform.
+        machine: Option<Box<Platform>>,
+        /// What it is for.
+        platforms: Vec<Platform>,
+    },
     /// An image of store paths has no name.
     #[error("an image of store paths needs a name")]
     NoName,
@@ -413,6 +437,15 @@ impl From<InputsError> for ProjectError {
     }
 }
 
+/// Platforms as a sentence has them.
+pub fn listed(platforms: &[Platform]) -> String {
+    let names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+    match names.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => names.concat(),
+    }
+}
+
 impl ProjectError {
     /// That an image could not be made.
     pub(super) fn making(image: &str, source: ImageError) -> Self {
@@ -513,9 +546,17 @@ impl ProjectError {
             Self::NixDatabase => "leave `nix-db` out, or name a path of `/nix/store`",
             Self::Mention { .. } => "name a path that is there: it becomes part of the image",
             Self::NoName => "add for example `--name app --entrypoint app`",
-            Self::PathFlag { flag: "--platform" } => {
-                "set it in layerize.toml; a lock is for one architecture: build on each, and join the images with \
-                 `layerize index create`"
+            Self::NotForPlatform { platform, .. } => {
+                return Some(format!(
+                    "add `\"{platform}\"` to `platform = […]` of the image in {SPEC_NAME}; `layerize lock` then pins what that takes"
+                ));
+            }
+            Self::NotForMachine {
+                machine: Some(machine), ..
+            } => {
+                return Some(format!(
+                    "add `\"{machine}\"` to its `platform = […]`; `layerize build -o oci:DIR` and `layerize push` make all of them"
+                ));
             }
             Self::PathFlag { .. } => "set it in layerize.toml",
             Self::PermissionRule { .. } => {

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::derive::{self, BuildPlan};
 use crate::digest::Digest;
@@ -13,6 +14,7 @@ use crate::fetch::local::LocalSource;
 use crate::fetch::{self, AptSources, FetchConfig, LockEntry, Update};
 use crate::fsio::IoContext as _;
 use crate::inputs::{self, FoundInputs};
+use crate::oci::Platform;
 use crate::spec::{self, Diagnostics, Lock, LockScope, PackageName, Workspace};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath, content_addressed};
@@ -46,7 +48,11 @@ pub struct Project {
     /// What the lock file holds; empty where there is none.
     pub lock: Lock,
     /// What stands for the local files, of a project that was restored from what is kept beside an image.
-    kept: Option<KeptFiles>,
+    kept: Option<Arc<KeptFiles>>,
+    /// The architecture from which the lock's text is seen, where this is the project as seen from another platform.
+    home: Option<String>,
+    /// For what else its images are, where this is the project as seen from one platform.
+    elsewhere: BTreeMap<String, Vec<Platform>>,
 }
 
 /// The local files of a restored project.
@@ -79,6 +85,8 @@ impl Project {
             dir,
             lock,
             kept: None,
+            home: None,
+            elsewhere: BTreeMap::new(),
         })
     }
 
@@ -96,11 +104,80 @@ impl Project {
                 .map_or_else(PathBuf::new, Path::to_owned),
             workspace: restored.workspace,
             lock: restored.lock,
-            kept: Some(KeptFiles {
+            kept: Some(Arc::new(KeptFiles {
                 _dir: restored.dir,
                 sources: restored.sources,
-            }),
+            })),
+            home: None,
+            elsewhere: BTreeMap::new(),
         })
+    }
+
+    /// The architecture of all that names no platform.
+    pub fn home(&self) -> String {
+        let home = self.home.clone();
+        home.unwrap_or_else(|| spec::home_architecture(&self.workspace, &self.lock))
+    }
+
+    /// The Debian architecture that the project is seen from, where it is.
+    pub fn seen_from(&self) -> Option<&str> {
+        let home = self.home.as_deref()?;
+        Some(self.lock.architecture.as_deref().unwrap_or(home))
+    }
+
+    /// The project as seen from a platform, by its Debian architecture: its packages and images as if they were for that
+    /// alone. One that is seen so already cannot be seen from elsewhere.
+    pub fn at(&self, architecture: &str) -> Self {
+        self.with_lock_at(&self.lock, architecture, self.home())
+    }
+
+    /// As [`at`](Self::at), with another lock.
+    fn with_lock_at(&self, lock: &Lock, architecture: &str, home: String) -> Self {
+        debug_assert!(self.home.is_none(), "it is seen from one platform already");
+        let is_elsewhere = |platform: &Platform| platform.debian_architecture() != Some(architecture);
+        let workspace = self.workspace.at(architecture, &home);
+        let elsewhere = workspace.images.keys().filter_map(|name| {
+            let platforms = self.workspace.images[name].platforms.iter();
+            let others = platforms.map(|platform| platform.value.clone()).filter(is_elsewhere);
+            let others: Vec<Platform> = others.collect();
+            (!others.is_empty()).then(|| (name.clone(), others))
+        });
+        Self {
+            elsewhere: elsewhere.collect(),
+            workspace,
+            lock: lock.at(architecture, &home),
+            dir: self.dir.clone(),
+            kept: self.kept.clone(),
+            home: Some(home),
+        }
+    }
+
+    /// The project as seen from a platform that has these packages: home, if it does.
+    pub fn with_packages(&self, packages: &[PackageName]) -> Self {
+        let has_all = |seen: &Self| packages.iter().all(|name| seen.workspace.packages.contains_key(name));
+        let home = self.at(&self.home());
+        match has_all(&home) {
+            true => home,
+            false => {
+                let mut others = self.from_all().into_iter().map(|(_, seen)| seen);
+                others.find(has_all).unwrap_or(home)
+            }
+        }
+    }
+
+    /// The images that are for further platforms than the one from which the project is seen, with these.
+    pub fn elsewhere(&self) -> &BTreeMap<String, Vec<Platform>> {
+        &self.elsewhere
+    }
+
+    /// The lock as its file has it, from wherever the project is seen.
+    pub fn whole_lock(&self) -> Lock {
+        let Some(home) = &self.home else {
+            return self.lock.clone();
+        };
+        let mut lock = self.lock.at(home, home);
+        lock.settle(home);
+        lock
     }
 
     /// Whether it was restored from what is kept beside an image: its sources are in the store alone.
@@ -152,16 +229,35 @@ impl Project {
             .unwrap_or_default();
         let moved = environment.nix().moved(&self.workspace, &self.lock)?;
         reasons.extend(moved.into_iter().map(|(_, reason)| reason));
-        reasons.extend(base::stale(&self.workspace, &self.lock));
+        let seen = self.from_all();
+        let mut commits = BTreeMap::new();
+        for (_, project) in &seen {
+            reasons.extend(base::stale(&project.workspace, &project.lock));
+            if self.kept.is_none() {
+                commits.extend(languages::needs(project, &project.lock)?.commits);
+            }
+        }
         if self.kept.is_none() {
-            let needs = languages::needs(self, &self.lock)?;
-            reasons.extend(languages::stale(&needs.commits, &self.lock));
+            reasons.extend(languages::stale(&commits, &self.lock));
         }
         // What files are chosen for is in the lock.
         if reasons.is_empty() {
-            reasons.extend(requirements::stale(self)?);
+            for (_, project) in &seen {
+                reasons.extend(requirements::stale(project)?);
+            }
         }
         Ok(reasons)
+    }
+
+    /// The project as seen from each platform that it is for, by architecture.
+    pub fn from_all(&self) -> Vec<(String, Self)> {
+        let all = spec::architectures(&self.workspace, &self.home());
+        all.into_iter()
+            .map(|architecture| {
+                let seen = self.at(&architecture);
+                (architecture, seen)
+            })
+            .collect()
     }
 
     /// What is told of a lock that is not current: the reasons, and, where what was fetched before is enough to tell, what
@@ -211,16 +307,35 @@ impl Project {
     ) -> Result<Lock, ProjectError> {
         let reporter = environment.reporter;
         let mut lock = fetch::resolve(&self.workspace, &self.lock, update, config, reporter)?;
+        let home = spec::home_architecture(&self.workspace, &lock);
+        let all = spec::architectures(&self.workspace, &home);
+        let seen_from = |architecture: &str, lock: &Lock| self.with_lock_at(lock, architecture, home.clone());
         if self.kept.is_none() {
-            let needs = languages::needs(self, &lock)?;
-            lock.commits = fetch::pin_commits(&needs.commits, &lock.commits, config, reporter)?;
-            for text in needs.remarks {
+            let (mut commits, mut remarks) = (BTreeMap::new(), BTreeSet::new());
+            for architecture in &all {
+                let project = seen_from(architecture, &lock);
+                let needs = languages::needs(&project, &project.lock)?;
+                commits.extend(needs.commits);
+                remarks.extend(needs.remarks);
+            }
+            lock.commits = fetch::pin_commits(&commits, &lock.commits, config, reporter)?;
+            for text in remarks {
                 reporter.report(Event::Warning { text });
             }
         }
-        requirements::pin(self, &mut lock, update, config, reporter)?;
+        for architecture in &all {
+            let project = seen_from(architecture, &lock);
+            let mut here = project.lock.clone();
+            let update = update.on(architecture);
+            requirements::pin(&project, &mut here, update, config, reporter)?;
+            base::resolve(&project.workspace, &mut here, update, config.offline, environment)?;
+            match *architecture == home {
+                true => lock.take_home(here),
+                false => lock.take_platform(architecture, here),
+            }
+        }
+        lock.settle(&home);
         self.pin_nix(&mut lock, update, environment)?;
-        base::resolve(&self.workspace, &mut lock, update, config.offline, environment)?;
         Ok(lock)
     }
 
@@ -255,7 +370,7 @@ impl Project {
     pub fn write_lock(&self) -> Result<(), ProjectError> {
         Ok(crate::fsio::write_output(
             &self.lock_path(),
-            spec::lock::print(&self.lock).as_bytes(),
+            spec::lock::print(&self.whole_lock()).as_bytes(),
         )?)
     }
 

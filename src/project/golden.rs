@@ -25,12 +25,14 @@ pub fn record(project: &mut Project, options: &WorkOptions, environment: &Enviro
     let work = work::prepare_images(Project::load(environment)?, options, environment)?;
     let mut golden = BTreeMap::new();
     for image in image::images(&work, &ImageOptions::default(), environment)? {
-        let Some(key) = image.draft.golden_key() else {
-            return Err(ProjectError::DatedDigest);
-        };
-        let inputs = inputs(&key.image, &work)?;
-        let digest = image.image.digest();
-        golden.insert(key, Golden { inputs, digest });
+        for part in image.each() {
+            let Some(key) = part.draft.golden_key() else {
+                return Err(ProjectError::DatedDigest);
+            };
+            let inputs = inputs(&key.image, work.of(&part.draft))?;
+            let digest = part.image.digest();
+            golden.insert(key, Golden { inputs, digest });
+        }
     }
     if let Some(built) = &work.project {
         project.lock.accounts = built.lock.accounts.clone();
@@ -45,6 +47,11 @@ pub fn record(project: &mut Project, options: &WorkOptions, environment: &Enviro
 /// Compares an image that was built with what is recorded of it. Other inputs may give another digest: that is said;
 /// the same inputs may not: that is an error.
 pub fn compare(image: &NamedImage, work: &Work, environment: &Environment<'_>) -> Result<(), ProjectError> {
+    let mut parts = image.each();
+    parts.try_for_each(|part| compare_part(part, work.of(&part.draft), environment))
+}
+
+fn compare_part(image: &NamedImage, work: &Work, environment: &Environment<'_>) -> Result<(), ProjectError> {
     let recorded = match (image.draft.golden_key(), &work.project) {
         (Some(key), Some(project)) => project.lock.golden.get(&key),
         _ => None,
@@ -82,7 +89,8 @@ struct GoldenInputs {
 fn inputs(name: &str, work: &Work) -> Result<Digest, ProjectError> {
     let project = work.project.as_ref().expect("images of a spec have a project");
     let image = &project.workspace.images[name];
-    let mut lock = project.lock.clone();
+    // What the lock has for other platforms is not in it.
+    let mut lock = project.lock.alone();
     lock.golden.clear();
     let mut files = BTreeMap::new();
     for (path, file) in &image.files {

@@ -11,6 +11,8 @@ use crate::audit;
 use crate::digest::Digest;
 use crate::image::{self, Image, ImageError, ImageIndex, Resources};
 use crate::layer::LayerError;
+use crate::oci::Platform;
+use crate::spec::machine_architecture;
 use crate::store_path::{StoreDir, StorePath};
 use crate::transport::Content;
 #[cfg(debug_assertions)]
@@ -25,6 +27,7 @@ use super::target::Target;
 use super::work::Work;
 
 /// An assembled image with its names.
+#[derive(Clone)]
 pub struct NamedImage {
     /// What the user calls it; names the default archive.
     pub name: String,
@@ -32,10 +35,12 @@ pub struct NamedImage {
     pub names: Vec<String>,
     /// What it was made from.
     pub draft: Draft,
-    /// The image; the first of them where it is made for several platforms.
+    /// The image; where it is made for several platforms, the machine's own, else the first.
     pub image: Image,
     /// The images for all platforms, where there are several.
     pub index: Option<ImageIndex>,
+    /// The image for each platform by itself, where there are several; of an image of the spec.
+    pub parts: Vec<NamedImage>,
 }
 
 impl NamedImage {
@@ -48,7 +53,59 @@ impl NamedImage {
             draft,
             image,
             index: None,
+            parts: Vec::new(),
         }
+    }
+
+    /// The images of a spec for several platforms under the name that they share.
+    fn joined(mut parts: Vec<Self>) -> Result<Self, ProjectError> {
+        if parts.len() == 1
+            && let Some(only) = parts.pop()
+        {
+            return Ok(only);
+        }
+        let images = parts.iter().map(|part| part.image.clone()).collect();
+        let index = ImageIndex::new(images, BTreeMap::new())?;
+        let machine = Platform::from_debian(machine_architecture());
+        let own = parts
+            .iter()
+            .find(|part| Some(&part.draft.recipe.platform) == machine.as_ref());
+        let Self {
+            name,
+            names,
+            draft,
+            image,
+            ..
+        } = own.unwrap_or(&parts[0]).clone();
+        Ok(Self {
+            name,
+            names,
+            draft,
+            image,
+            index: Some(index),
+            parts,
+        })
+    }
+
+    /// It for each platform by itself.
+    pub fn each(&self) -> impl Iterator<Item = &Self> {
+        let alone = self.parts.is_empty().then_some(self);
+        alone.into_iter().chain(&self.parts)
+    }
+
+    /// What a place that holds one image gets, where that is not all of them: the machine's own.
+    ///
+    /// # Errors
+    ///
+    /// An image for several platforms, none of which is the machine's.
+    pub fn own(&self) -> Result<&Self, ProjectError> {
+        let machine = Platform::from_debian(machine_architecture());
+        let is_own = |part: &&Self| self.parts.is_empty() || Some(&part.draft.recipe.platform) == machine.as_ref();
+        self.each().find(is_own).ok_or_else(|| ProjectError::NotForMachine {
+            name: format!("image `{}`", self.name),
+            platforms: self.each().map(|part| part.draft.recipe.platform.clone()).collect(),
+            machine: machine.map(Box::new),
+        })
     }
 
     /// What is to be written: the image, or all of them.
@@ -66,9 +123,36 @@ pub fn images(
     options: &ImageOptions,
     environment: &Environment<'_>,
 ) -> Result<Vec<NamedImage>, ProjectError> {
-    if options.platforms.len() > 1 {
+    if options.platforms.len() > 1 && work.targets.iter().any(Target::is_path) {
         return for_platforms(work, options, environment);
     }
+    let mut by_name: Vec<Vec<NamedImage>> = Vec::new();
+    for work in work.everywhere() {
+        for named in images_here(work, options, environment)? {
+            match by_name.iter_mut().find(|parts| parts[0].name == named.name) {
+                Some(parts) if !work.targets.iter().any(Target::is_path) => parts.push(named),
+                _ => by_name.push(vec![named]),
+            }
+        }
+    }
+    for target in work
+        .everywhere()
+        .flat_map(|work| &work.targets)
+        .collect::<BTreeSet<_>>()
+    {
+        if let Target::Image(_) = target {
+            work.add_root(target)?;
+        }
+    }
+    by_name.into_iter().map(NamedImage::joined).collect()
+}
+
+/// Assembles the images of one platform.
+fn images_here(
+    work: &Work,
+    options: &ImageOptions,
+    environment: &Environment<'_>,
+) -> Result<Vec<NamedImage>, ProjectError> {
     let mut images = Vec::new();
     for draft in drafts(work, options, environment)? {
         if let Some(kept) = draft.kept.as_ref().filter(|_| work.options.locked) {
@@ -82,11 +166,6 @@ pub fn images(
             kept.keep(plan, environment.reporter)?;
         }
         images.push(named);
-    }
-    for target in &work.targets {
-        if let Target::Image(_) = target {
-            work.add_root(target)?;
-        }
     }
     Ok(images)
 }

@@ -21,6 +21,7 @@ use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
 use super::files::Project;
 use super::image::NamedImage;
+use super::platforms::{self, PlatformChoice};
 use super::request::SharedImage;
 use super::target::Target;
 use super::work::{Work, inputs_of};
@@ -44,8 +45,29 @@ pub struct KeptInputs<'a> {
     reporter: &'a dyn Reporter,
 }
 
-/// The inputs of an image that was made of a project; `None` where it was made of store paths.
+/// The inputs of an image that was made of a project, for each of its platforms in [their order](NamedImage::each); none where
+/// it was made of store paths.
 pub fn of_image<'a>(
+    named: &NamedImage,
+    work: &Work,
+    made_with: &MadeWith,
+    extent: KeepExtent,
+    environment: &Environment<'a>,
+) -> Result<Vec<KeptInputs<'a>>, ProjectError> {
+    let mut all = Vec::new();
+    for part in named.each() {
+        all.extend(of_part(
+            part,
+            work.of(&part.draft),
+            made_with.clone(),
+            extent,
+            environment,
+        )?);
+    }
+    Ok(all)
+}
+
+fn of_part<'a>(
     named: &NamedImage,
     work: &Work,
     made_with: MadeWith,
@@ -61,12 +83,13 @@ pub fn of_image<'a>(
         size: named.image.manifest.size(),
     };
     let base = named.draft.recipe.base.iter();
+    let targets = vec![Target::Image(named.name.clone())];
     let wanted = InputsRequest {
         project,
-        plan: &work.plan,
+        needed: gathered(project, &work.plan, &targets)?,
         store: &work.store,
         sources: &work.sources,
-        targets: vec![Target::Image(named.name.clone())],
+        targets,
         made_with,
         subject: Some(subject),
         base: base
@@ -89,7 +112,7 @@ pub fn of_targets<'a>(
     let sources = project.add_sources(&store, &Silent)?;
     let wanted = InputsRequest {
         project,
-        plan: &project.plan(&store, &sources)?,
+        needed: needed(project, &targets, environment)?,
         store: &store,
         sources: &sources,
         targets,
@@ -101,18 +124,28 @@ pub fn of_targets<'a>(
     wanted.keep(options, environment)
 }
 
-/// The files that `targets` need from outside.
+/// The files that `targets` need from outside, for all of their platforms.
 pub fn needed(project: &Project, targets: &[Target], environment: &Environment<'_>) -> Result<Needed, ProjectError> {
     let store = environment.store()?;
-    let plan = project.plan(&store, &project.add_sources(&store, &Silent)?)?;
-    let inputs: Vec<Input> = targets.iter().flat_map(|target| inputs_of(target, &plan)).collect();
-    Ok(inputs::gather(&plan, &inputs, &project.workspace, &project.lock)?)
+    let mut all = Needed::default();
+    for (architecture, targets) in platforms::shared_out(project, targets, &PlatformChoice::All)? {
+        let seen = project.at(&architecture);
+        let plan = seen.plan(&store, &seen.add_sources(&store, &Silent)?)?;
+        all = all.and(gathered(&seen, &plan, &targets)?);
+    }
+    Ok(all)
+}
+
+/// The files that targets of one plan need.
+fn gathered(project: &Project, plan: &BuildPlan, targets: &[Target]) -> Result<Needed, ProjectError> {
+    let inputs: Vec<Input> = targets.iter().flat_map(|target| inputs_of(target, plan)).collect();
+    Ok(inputs::gather(plan, &inputs, &project.workspace, &project.lock)?)
 }
 
 /// Of what the inputs are wanted.
 struct InputsRequest<'w> {
     project: &'w Project,
-    plan: &'w BuildPlan,
+    needed: Needed,
     store: &'w Store,
     sources: &'w BTreeMap<PackageName, StorePath>,
     targets: Vec<Target>,
@@ -125,16 +158,12 @@ struct InputsRequest<'w> {
 impl InputsRequest<'_> {
     fn keep<'a>(&self, options: &WorkOptions, environment: &Environment<'a>) -> Result<KeptInputs<'a>, ProjectError> {
         let Project { workspace, lock, .. } = self.project;
-        let inputs: Vec<Input> = self
-            .targets
-            .iter()
-            .flat_map(|target| inputs_of(target, self.plan))
-            .collect();
-        let needed = inputs::gather(self.plan, &inputs, workspace, lock)?;
+        let needed = self.needed.clone();
         let config = environment.build_options(options, Some(self.project))?.fetch;
         let all = self.extent == KeepExtent::All;
         let images: Vec<&Image> = self.images().filter_map(|name| workspace.images.get(name)).collect();
-        let portable = inputs::portable(workspace, lock, &images, all);
+        // What is kept is what the folder has, from wherever it is seen.
+        let portable = inputs::portable(workspace, &self.project.whole_lock(), &images, all);
         if let Err(why) = &portable {
             let text = format!("the spec is not kept with the inputs: {why}; a rebuild will need `--spec DIR`");
             environment.reporter.report(Event::Warning { text });

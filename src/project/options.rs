@@ -19,7 +19,7 @@ use super::roots::image_name;
 pub struct ImageOptions {
     /// What describes an image of store paths.
     pub described: Description,
-    /// What the image is for; several make an index. Of store paths only.
+    /// What an image of store paths is for; several make an index. What is made of one of the spec, the work says.
     pub platforms: Vec<Platform>,
     /// How layers are compressed.
     pub compression: Option<Compression>,
@@ -212,7 +212,6 @@ impl ImageOptions {
             ("--user", user.is_some()),
             ("--label", !labels.is_empty()),
             ("--port", !ports.is_empty()),
-            ("--platform", !self.platforms.is_empty()),
             ("--base", base.is_some()),
         ];
         match given.into_iter().find(|(_, given)| *given) {

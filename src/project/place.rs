@@ -169,16 +169,14 @@ impl<'a> Transfer<'a> {
     }
 
     /// Opens a place. Of `keep` only the repositories are used, from which a registry may take blobs.
-    pub fn open(
-        &self,
-        location: &Location,
-        keep: Option<&KeptInputs<'_>>,
-    ) -> Result<Box<dyn Sink + 'a>, TransferError> {
+    pub fn open(&self, location: &Location, keep: &[KeptInputs<'_>]) -> Result<Box<dyn Sink + 'a>, TransferError> {
         let environment = self.environment;
         if let Location::Registry(name) = location {
             let reference: Reference = name.parse()?;
             let options = PushOptions {
+                // Those of one platform are those of all.
                 mount_from: keep
+                    .first()
                     .map(|keep| keep.repositories(reference.registry()))
                     .unwrap_or_default(),
                 dry_run: self.options.dry_run,

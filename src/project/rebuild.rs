@@ -28,6 +28,7 @@ use super::error::ProjectError;
 use super::files::{Project, SPEC_NAME};
 use super::image::{NamedImage, assemble};
 use super::options::ImageOptions;
+use super::platforms::PlatformChoice;
 use super::work::{self, Work};
 
 /// What is said of the making of an image beyond what the image itself says.
@@ -316,6 +317,7 @@ fn prepare(
     let options = WorkOptions {
         locked: true,
         places: places.collect(),
+        platforms: PlatformChoice::These(vec![old.platform.parse()?]),
         ..options.work.clone()
     };
     let work = work::prepare_image(project, &image, &options, environment)?;

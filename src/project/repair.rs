@@ -95,14 +95,16 @@ fn by_project(
     if !reasons.is_empty() {
         return Err(project.stale(reasons, options, environment));
     }
-    let plan = project.plan(store, &project.add_sources(store, &Silent)?)?;
-    let build_options = environment.build_options(options, Some(&project))?;
-    for (path, step) in build::makers(store, &plan, damaged)? {
-        if let Err(error) = build::realise(store, &plan, &[step], &build_options, environment.reporter) {
-            repair.failed.push((path, error.into()));
+    for (_, project) in project.from_all() {
+        let plan = project.plan(store, &project.add_sources(store, &Silent)?)?;
+        let build_options = environment.build_options(options, Some(&project))?;
+        for (path, step) in build::makers(store, &plan, damaged)? {
+            if let Err(error) = build::realise(store, &plan, &[step], &build_options, environment.reporter) {
+                repair.failed.push((path, error.into()));
+            }
         }
     }
-    Ok(build_options)
+    environment.build_options(options, Some(&project))
 }
 
 /// Makes again what the store says how to make, inputs before what is made of them.

@@ -25,7 +25,8 @@ use super::image::NamedImage;
 use super::kept::KeptInputs;
 use super::layer_plan;
 use super::options::ImageOptions;
-use super::shared::Built;
+use super::platforms;
+use super::shared::{Built, Caches};
 use super::target::{self, Target};
 use super::work::{Work, inputs_of};
 
@@ -41,27 +42,46 @@ pub struct SharedImage {
     pub anchor: String,
 }
 
-/// Looks for the image that `argument` names, or the only one of the project, in the shared caches; `None` where there
-/// is none, or what is named is no image of a spec.
+/// Looks for the image that `argument` names, or the only one of the project, in the shared caches, for each of its
+/// platforms; none where one is missing, or what is named is no image of a spec.
 pub fn find(
     arguments: &[String],
     options: &WorkOptions,
     image: &ImageOptions,
     environment: &Environment<'_>,
-) -> Result<Option<SharedImage>, ProjectError> {
+) -> Result<Vec<SharedImage>, ProjectError> {
+    let none = Vec::new();
     if options.cache.none || arguments.iter().any(|argument| argument.starts_with('/')) {
-        return Ok(None);
+        return Ok(none);
     }
     let mut project = Project::load(environment)?;
     let caches = environment.shared_caches(options, Some(&project.workspace))?;
     if !caches.is_read() {
-        return Ok(None);
+        return Ok(none);
     }
     let targets = target::named(arguments, &project, &environment.nix())?;
     let [Target::Image(name)] = targets.as_slice() else {
-        return Ok(None);
+        return Ok(none);
     };
     project.make_lock_current(LockScope::Builds, options, environment)?;
+    let mut all = Vec::new();
+    for (architecture, _) in platforms::shared_out(&project, &targets, &options.platforms)? {
+        match find_here(name, &project.at(&architecture), &caches, image, environment)? {
+            Some(found) => all.push(found),
+            None => return Ok(none),
+        }
+    }
+    Ok(all)
+}
+
+/// Looks for an image as it is seen from one platform.
+fn find_here(
+    name: &str,
+    project: &Project,
+    caches: &Caches,
+    image: &ImageOptions,
+    environment: &Environment<'_>,
+) -> Result<Option<SharedImage>, ProjectError> {
     let store = environment.store()?;
     let sources = project.add_sources(&store, environment.reporter)?;
     let plan = project.plan(&store, &sources)?;
@@ -74,11 +94,11 @@ pub fn find(
     image.apply(&mut recipe);
     let kept;
     (recipe.plan, kept) = layer_plan::of_spec(&recipe.spec, image)?;
-    let key = key(name, &project, &plan, &recipe, kept.and_then(|kept| kept.plan).as_ref());
+    let key = key(name, project, &plan, &recipe, kept.and_then(|kept| kept.plan).as_ref());
     let anchor = inputs::anchor_of(&project.lock);
     let found = caches.image(&key, anchor, environment.reporter);
     if let Some(found) = &found {
-        let inputs = inputs_of(&targets[0], &plan);
+        let inputs = inputs_of(&Target::Image(name.to_owned()), &plan);
         caches.renew(&key, &found.made, &plan, &inputs, environment.reporter);
     }
     Ok(found)

@@ -23,6 +23,7 @@ pub fn shell_parts(
     options: &WorkOptions,
     environment: &Environment<'_>,
 ) -> Result<Vec<ShellPart>, ProjectError> {
+    let project = &project.with_packages(packages);
     let plan = project.plan(store, &project.add_sources(store, &Silent)?)?;
     let build_options = environment.build_options(options, Some(project))?;
     let mut parts = Vec::new();
@@ -76,6 +77,7 @@ impl BuildEntry {
         environment: &Environment<'_>,
     ) -> Result<Self, ProjectError> {
         let store = environment.store()?;
+        let project = &project.with_packages(std::slice::from_ref(package));
         let plan = project.plan(&store, &project.add_sources(&store, &Silent)?)?;
         let options = environment.build_options(options, Some(project))?;
         let Some(step @ Input::Step(id)) = plan.packages.get(package).cloned() else {

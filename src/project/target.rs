@@ -13,7 +13,7 @@ use super::files::{Project, find_spec};
 use super::nix::LazyNix;
 
 /// What an argument names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// `[image.NAME]`.
     Image(String),

@@ -108,7 +108,7 @@ pub fn run(
     tell: &(dyn Fn(&Trial) + Sync),
 ) -> Result<Vec<Trial>, ProjectError> {
     let mut cases = Vec::new();
-    for named in images {
+    for named in images.iter().flat_map(NamedImage::each) {
         let config = named.image.config.image().ok_or(ContainerError::Artifact)?;
         let tests = named.draft.recipe.spec.tests.iter();
         let is_wanted = |test: &&ImageTest| {

@@ -13,10 +13,12 @@ use crate::spec::{Dependency, LockScope, PackageName};
 use crate::store::{RootOwner, Store};
 use crate::store_path::StorePath;
 
+use super::draft::Draft;
 use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
 use super::files::Project;
 use super::nix::LazyNix;
+use super::platforms;
 use super::shared::Built;
 use super::target::{self, Target};
 
@@ -38,6 +40,8 @@ pub struct Work {
     pub paths: BTreeMap<Input, StorePath>,
     /// How the targets' inputs were made.
     pub options: WorkOptions,
+    /// What of the targets is for further platforms, each as if it were all; such a one has none of these.
+    pub elsewhere: Vec<Work>,
 }
 
 /// Understands the arguments and realises what they name.
@@ -86,8 +90,8 @@ pub fn prepare_images(
     options: &WorkOptions,
     environment: &Environment<'_>,
 ) -> Result<Work, ProjectError> {
-    let targets = project.workspace.images.keys().cloned().map(Target::Image).collect();
-    realise_in_store(project, targets, options, environment)
+    let targets: Vec<Target> = project.workspace.images.keys().cloned().map(Target::Image).collect();
+    realise_everywhere(project, &targets, options, environment)
 }
 
 /// As [`prepare`] for one image of a project that is loaded, which must have a lock that is current.
@@ -98,18 +102,41 @@ pub fn prepare_image(
     environment: &Environment<'_>,
 ) -> Result<Work, ProjectError> {
     project.make_lock_current(LockScope::Builds, options, environment)?;
-    let targets = vec![Target::Image(image.to_owned())];
-    realise_in_store(project, targets, options, environment)
+    let targets = [Target::Image(image.to_owned())];
+    realise_everywhere(project, &targets, options, environment)
 }
 
-fn realise_in_store(
-    project: Project,
-    targets: Vec<Target>,
+/// Makes all that the targets need, for one platform after the other.
+fn realise_everywhere(
+    mut project: Project,
+    targets: &[Target],
     options: &WorkOptions,
     environment: &Environment<'_>,
 ) -> Result<Work, ProjectError> {
-    let (store, nix) = (environment.store()?, environment.nix());
-    realise(store, nix, project, targets, options, environment)
+    let mut all = Vec::new();
+    for (architecture, targets) in platforms::shared_out(&project, targets, &options.platforms)? {
+        let seen = project.at(&architecture);
+        let work = realise(
+            environment.store()?,
+            environment.nix(),
+            seen,
+            targets,
+            options,
+            environment,
+        )?;
+        // What was recorded for one platform goes for the others.
+        if let Some(seen) = &work.project {
+            project.lock.accounts = seen.lock.accounts.clone();
+        }
+        all.push(work);
+    }
+    for seen in all.iter_mut().filter_map(|work| work.project.as_mut()) {
+        seen.lock.accounts = project.lock.accounts.clone();
+    }
+    let mut all = all.into_iter();
+    let mut work = all.next().expect("there is a share for home where there is none else");
+    work.elsewhere = all.collect();
+    Ok(work)
 }
 
 fn prepare_named(
@@ -118,11 +145,10 @@ fn prepare_named(
     options: &WorkOptions,
     environment: &Environment<'_>,
 ) -> Result<Work, ProjectError> {
-    let store = environment.store()?;
     let nix = environment.nix();
     if let Some(targets) = target::store_paths(arguments, &nix, environment)? {
         let work = Work {
-            store,
+            store: environment.store()?,
             nix,
             project: None,
             sources: BTreeMap::new(),
@@ -130,13 +156,14 @@ fn prepare_named(
             targets,
             paths: BTreeMap::new(),
             options: options.clone(),
+            elsewhere: Vec::new(),
         };
         return work.check_paths();
     }
     let mut project = Project::load(environment)?;
     let targets = choose(&project, &nix)?;
     project.make_lock_current(LockScope::Builds, options, environment)?;
-    realise(store, nix, project, targets, options, environment)
+    realise_everywhere(project, &targets, options, environment)
 }
 
 /// Makes all that the targets need.
@@ -172,6 +199,7 @@ fn realise(
         targets,
         paths,
         options: options.clone(),
+        elsewhere: Vec::new(),
     }
     .check_paths()?;
     work.record_numbers(environment.reporter)?;
@@ -197,6 +225,23 @@ fn share(
 }
 
 impl Work {
+    /// This work, and that for further platforms.
+    pub fn everywhere(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.elsewhere)
+    }
+
+    /// The work of an image that was made of it.
+    pub fn of(&self, draft: &Draft) -> &Self {
+        let platform = &draft.recipe.platform;
+        let is_it = |work: &&Self| {
+            let project = work.project.as_ref();
+            let architecture = project.and_then(|project| project.seen_from());
+            let has_it = work.targets.contains(&Target::Image(draft.name().to_owned()));
+            has_it && architecture.is_some() && architecture == platform.debian_architecture()
+        };
+        self.everywhere().find(is_it).unwrap_or(self)
+    }
+
     /// The store path of an input that was realised.
     pub fn path(&self, input: &Input) -> StorePath {
         match input {
@@ -261,6 +306,13 @@ impl Work {
             kind: kind.to_owned(),
             target: name.to_owned(),
         };
+        let all = self.everywhere().filter(|work| work.targets.contains(target));
+        let kept = all.flat_map(|work| work.kept_for(target)).collect();
+        Ok(self.store.keep(&owner, &kept)?)
+    }
+
+    /// What is kept of a target that is for this work's platform.
+    fn kept_for(&self, target: &Target) -> BTreeSet<StorePath> {
         let mut kept = self.roots(target);
         if let Target::Image(name) = target {
             let inputs = &self.plan.images[name];
@@ -277,7 +329,7 @@ impl Work {
                     .map(|input| self.path(input)),
             );
         }
-        Ok(self.store.keep(&owner, &kept)?)
+        kept
     }
 
     /// Makes again a path that was found to be other than it was registered; false where nothing says how.
@@ -294,12 +346,14 @@ impl Work {
 
     /// How many images the targets make: one each, and one of all store paths together.
     pub fn image_count(&self) -> usize {
-        let images = self
-            .targets
-            .iter()
-            .filter(|target| matches!(target, Target::Image(_)))
-            .count();
-        images + usize::from(self.targets.iter().any(Target::is_path))
+        let targets = self.everywhere().flat_map(|work| &work.targets);
+        let images: BTreeSet<&String> = targets
+            .filter_map(|target| match target {
+                Target::Image(name) => Some(name),
+                _ => None,
+            })
+            .collect();
+        images.len() + usize::from(self.targets.iter().any(Target::is_path))
     }
 
     /// Records the numbers of the accounts that scripts made in the lock, so that they stay theirs. They are the same where

@@ -87,7 +87,6 @@ pub(super) fn read(index: usize, dir: &Path, text: &str, errors: &mut Vec<Diagno
         if let Some(field) = table.get("build") {
             file.build = read_build(&mut reader, &field).unwrap_or_default();
         }
-        check_platforms(&mut reader, &file);
     }
     file
 }
@@ -240,23 +239,4 @@ fn read_base(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Vec<String>> 
         .filter_map(|element| reader.checked(element, check))
         .map(|name| name.value);
     Some(names.collect())
-}
-
-/// An image for another machine than the one whose Debian packages are locked cannot hold them.
-fn check_platforms(reader: &mut Reader<'_>, file: &SpecFile) {
-    let Some(architecture) = &file.debian.architecture else {
-        return;
-    };
-    for image in file.images.values() {
-        let Some(platform) = &image.platform else { continue };
-        let expected = platform.value.debian_architecture();
-        if expected.is_some_and(|expected| expected != architecture) {
-            let message = format!(
-                "image `{}` is for another architecture than `[debian]`",
-                image.name.value
-            );
-            let label = format!("`[debian] architecture` is `{architecture}`");
-            reader.error(Diagnostic::new(message).at(platform.span.clone(), label));
-        }
-    }
 }

@@ -17,7 +17,7 @@ use super::reader::{Field, Reader, Table};
 use super::trial;
 use super::types::{Configure, Dependency, Image, Layers, PackageName, Spanned};
 use super::{certificates, health, image_debian, image_debug, image_files};
-use crate::oci::{LayerLimit, Port, StopSignal};
+use crate::oci::{LayerLimit, Platform, Port, StopSignal};
 
 /// An image, and the tools of its debug image where it is to have one.
 pub(super) type ReadImage = (Image, Option<Spanned<Vec<String>>>);
@@ -67,7 +67,7 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         stop_signal: read_signal(reader, &table),
         healthcheck: health::read(reader, &table),
         layers: read_layers(reader, &table).unwrap_or_default(),
-        platform: table.checked(reader, "platform", checks::platform),
+        platforms: read_platforms(reader, &table),
         compression: table.checked(reader, "compression", checks::compression),
         permissions: image_files::read_permissions(reader, &table, &known),
         created: read_created(reader, &table),
@@ -105,6 +105,37 @@ fn check_whole(reader: &mut Reader<'_>, table: &Table<'_>, image: &Image) {
     }
     image_debian::check_scripts(reader, table, image);
     image_debian::check_certificates(reader, table, image);
+}
+
+/// One platform or several, each once.
+fn read_platforms(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<Spanned<Platform>> {
+    let Some(field) = table.get("platform") else {
+        return Vec::new();
+    };
+    let DeValue::Array(elements) = field.value else {
+        return reader.checked(&field, checks::platform).into_iter().collect();
+    };
+    if elements.is_empty() {
+        let diagnostic = Diagnostic::new(format!("{} names no platform", field.title()))
+            .at(field.span.clone(), "for nothing at all")
+            .help("name one, such as `\"linux/amd64\"`, or leave the key out");
+        reader.error(diagnostic);
+    }
+    let mut platforms: Vec<Spanned<Platform>> = Vec::new();
+    for element in reader.array(&field) {
+        let Some(platform) = reader.checked(&element, checks::platform) else {
+            continue;
+        };
+        if platforms.iter().any(|known| known.value == platform.value) {
+            let diagnostic = Diagnostic::new(format!("{} names `{}` twice", field.title(), platform.value))
+                .at(platform.span.clone(), "named again")
+                .help("leave it out here");
+            reader.error(diagnostic);
+            continue;
+        }
+        platforms.push(platform);
+    }
+    platforms
 }
 
 /// The accounts that names in an image may mean.

@@ -356,8 +356,8 @@ pub(super) const IMAGE: &[Key] = &[
     also(
         key(
             "platform",
-            Text,
-            "`linux/ARCHITECTURE[/VARIANT]`; default: what the lock's architecture says.",
+            Any(&[Text, TEXTS]),
+            "`linux/ARCHITECTURE[/VARIANT]`, or several in an array; default: what the lock's architecture says.",
         ),
         &["arch", "architecture"],
     ),

@@ -9,6 +9,7 @@
 
 mod certificates;
 mod checks;
+mod current;
 mod diagnostics;
 mod file;
 mod git;
@@ -26,6 +27,7 @@ mod machine;
 mod names;
 mod needs;
 mod package;
+mod platforms;
 mod reader;
 mod schema;
 mod syntax;
@@ -34,6 +36,7 @@ mod types;
 
 pub use certificates::{CERTIFICATES_DEB, Certificates, OwnCertificate};
 pub use checks::{did_you_mean, parse_size};
+pub use current::{LockScope, lock_is_current};
 pub use diagnostics::{Diagnostic, Diagnostics, Note};
 pub use git::{GitAddress, GitCommit, GitRef, GitSource, GitTree, GitWanted, LfsPointers, NamedTree};
 pub use health::{HealthCheck, HealthProbe};
@@ -45,17 +48,17 @@ pub use language::{
 pub use load::{FILE_NAME, load, parse, spec_path};
 pub use lock::{
     ACCOUNT_NUMBERS, Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile,
-    LockedGit, LockedNix, LockedPython, LockedTree, LockedUrl,
+    LockedGit, LockedNix, LockedPlatform, LockedPython, LockedTree, LockedUrl,
 };
 pub(crate) use machine::machine;
 pub use machine::{emulator_programs, own_machine};
 pub(crate) use needs::package_names;
 pub use needs::{
-    GLIBC_DEB, LockScope, UTF8_DEB, ZONE_DEB, base_debs, build_debs, certificate_debs, contents_debs, deb_sets,
-    deb_sources, debs, debug_files, debug_sets, git_sources, linked_packages, locale_debs, lock_is_current,
-    locked_sets, nix_contents, root_debs, runs_scripts, shell_debs, tool_debs, unpinned_urls, utf8_debs,
-    wants_authorities, wants_scripts,
+    GLIBC_DEB, UTF8_DEB, ZONE_DEB, base_debs, build_debs, certificate_debs, contents_debs, deb_sets, deb_sources, debs,
+    debug_files, debug_sets, git_sources, linked_packages, locale_debs, locked_sets, nix_contents, root_debs,
+    runs_scripts, shell_debs, tool_debs, unpinned_urls, utf8_debs, wants_authorities, wants_scripts,
 };
+pub use platforms::{architectures, home_architecture, machine_architecture};
 pub use schema::schema;
 pub use trial::{Expectation, HttpExpectation, ImageTest, Pattern};
 pub use types::*;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::certificates::CERTIFICATES_DEB;
-use super::git::{GitSource, GitWanted};
+use super::git::GitSource;
 use super::lock::Lock;
 use super::machine::machine;
 use super::types::{
@@ -55,7 +55,7 @@ pub fn deb_sets(workspace: &Workspace) -> BTreeSet<Vec<String>> {
 }
 
 /// The sets of [`deb_sets`], each as often as something needs it, with what that is.
-fn needed_sets(workspace: &Workspace) -> Vec<(Vec<String>, String)> {
+pub(super) fn needed_sets(workspace: &Workspace) -> Vec<(Vec<String>, String)> {
     let builds = workspace.packages.iter().flat_map(|(name, package)| {
         let own = [
             (build_debs(workspace, package), format!("package `{name}`")),
@@ -192,7 +192,7 @@ fn debug_files_deb(name: &str) -> String {
 }
 
 /// Whether a package is one that [`debug_files_deb`] names.
-fn is_debug_files_deb(name: &str) -> bool {
+pub(super) fn is_debug_files_deb(name: &str) -> bool {
     name == GLIBC_DEBUG_DEB || name.ends_with(DEBUG_DEB_ENDING)
 }
 
@@ -286,156 +286,11 @@ pub fn nix_contents(workspace: &Workspace) -> BTreeMap<String, PathBuf> {
 }
 
 /// Bases of the workspace's images: the image's name and the base as the spec has it.
-pub fn bases(workspace: &Workspace) -> BTreeSet<(String, String)> {
+pub(super) fn bases(workspace: &Workspace) -> BTreeSet<(String, String)> {
     // A debug image has the base of the image that it is of.
     let images = workspace.images.iter().filter(|(_, image)| image.debug.is_none());
     let bases = images.filter_map(|(name, image)| Some((name.clone(), image.base.as_ref()?.value.clone())));
     bases.collect()
-}
-
-/// What a lock is to be current for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LockScope {
-    /// Everything in the spec.
-    Whole,
-    /// Packages and images: what `dev` adds for shells may be other than the spec says.
-    Builds,
-}
-
-/// Whether `lock` holds exactly what `workspace` needs for `scope`; if not, what is missing and what is too much, a line
-/// each.
-pub fn lock_is_current(workspace: &Workspace, lock: &Lock, scope: LockScope) -> Result<(), Vec<String>> {
-    let without_dev;
-    let workspace = match scope {
-        LockScope::Whole => workspace,
-        LockScope::Builds => {
-            without_dev = workspace.without_dev();
-            &without_dev
-        }
-    };
-    let mut wrong = Vec::new();
-    let wanted = workspace.debian.architecture.as_ref();
-    if let (Some(wanted), Some(locked)) = (wanted, &lock.architecture)
-        && wanted != locked
-    {
-        wrong.push(format!(
-            "the lock is for architecture `{locked}`, the spec for `{wanted}`"
-        ));
-    }
-    compare_sets(workspace, lock, scope, &mut wrong);
-    compare(
-        &deb_sources(workspace),
-        lock.deb_sources.keys().cloned().collect(),
-        |name| format!("the Debian source package `{name}`"),
-        &mut wrong,
-    );
-    compare(
-        &unpinned_urls(workspace).into_keys().collect(),
-        lock.urls.keys().cloned().collect(),
-        |name| format!("the download for package `{name}`"),
-        &mut wrong,
-    );
-    compare(
-        &(git_sources(workspace).into_iter())
-            .map(|(name, source)| (name, source.wanted()))
-            .collect(),
-        (lock.git.iter())
-            .map(|(name, locked)| (name.clone(), locked.wanted.clone()))
-            .collect(),
-        |(name, wanted)| git_tree(name, wanted),
-        &mut wrong,
-    );
-    compare(
-        &nix_contents(workspace).into_keys().collect(),
-        lock.nix.keys().cloned().collect(),
-        |name| format!("the Nix store path of `{name}`"),
-        &mut wrong,
-    );
-    compare(
-        &bases(workspace),
-        (lock.bases.iter())
-            .map(|(image, base)| (image.clone(), base.reference.clone()))
-            .collect(),
-        |(image, base)| format!("the base `{base}` of image `{image}`"),
-        &mut wrong,
-    );
-    let used: BTreeSet<&String> = lock.deb_sets.values().flatten().collect();
-    let unused = lock.debs.keys().filter(|name| !used.contains(name));
-    wrong.extend(unused.map(|name| format!("no longer needed: the Debian package `{name}`")));
-    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
-}
-
-/// Tells of sets that are missing and sets that are too many. A missing one is told by how it differs from one that is too
-/// much and like it, else from the largest that is a part of it: `package `x`: + deb:new, - deb:old`.
-fn compare_sets(workspace: &Workspace, lock: &Lock, scope: LockScope, wrong: &mut Vec<String>) {
-    let needed = locked_sets(workspace, lock);
-    let missing: Vec<&Vec<String>> = needed.iter().filter(|set| !lock.deb_sets.contains_key(*set)).collect();
-    let mut surplus: BTreeSet<&Vec<String>> = lock.deb_sets.keys().filter(|set| !needed.contains(*set)).collect();
-    if !missing.is_empty() {
-        // What sets imply, a locale for the C library and debug files, is known when they are resolved.
-        surplus.retain(|set| **set != utf8_debs() && !set.iter().all(|name| is_debug_files_deb(name)));
-    }
-    let owners = needed_sets(workspace);
-    let owner = |set: &Vec<String>| owners.iter().find(|(other, _)| other == set).map(|(_, owner)| owner);
-    let is_within = |part: &[String], set: &[String]| part.iter().all(|name| set.contains(name));
-    let mut replaced = BTreeSet::new();
-    for set in missing {
-        let common = |other: &[String]| set.iter().filter(|name| other.contains(name)).count();
-        let like = |other: &&Vec<String>| 2 * common(other) >= set.len().min(other.len());
-        let before = surplus.iter().copied().filter(like).max_by_key(|other| common(other));
-        let part = needed
-            .iter()
-            .filter(|other| lock.deb_sets.contains_key(*other) && is_within(other, set));
-        match (before.or(part.max_by_key(|other| other.len())), owner(set)) {
-            (Some(near), Some(owner)) => {
-                replaced.extend(before);
-                let added = set.iter().filter(|name| !near.contains(name)).map(|name| ('+', name));
-                let gone = near.iter().filter(|name| !set.contains(name)).map(|name| ('-', name));
-                let changes = added.chain(gone).map(|(sign, name)| format!("{sign} deb:{name}"));
-                wrong.push(format!("{owner}: {}", changes.collect::<Vec<_>>().join(", ")));
-            }
-            _ => wrong.push(format!("missing: {}", resolution_of(set))),
-        }
-    }
-    let builds = workspace
-        .packages
-        .values()
-        .map(|package| build_debs(workspace, package));
-    let builds: Vec<Vec<String>> = builds.filter(|set| !set.is_empty()).collect();
-    // A build's packages and more can be those of its shell.
-    let may_be_shell = |set: &[String]| {
-        let before = replaced.iter().copied();
-        builds.iter().chain(before).any(|build| is_within(build, set))
-    };
-    for set in surplus.difference(&replaced) {
-        if scope == LockScope::Builds && may_be_shell(set) {
-            continue;
-        }
-        // Of a shell whose package has no `dev` any more: what the package itself needs is no news.
-        let known = needed.iter().chain(replaced.iter().copied());
-        let within = known
-            .filter(|other| is_within(other, set))
-            .max_by_key(|other| other.len());
-        let rest = match within {
-            Some(within) => set.iter().filter(|name| !within.contains(name)).cloned().collect(),
-            None => (*set).clone(),
-        };
-        wrong.push(format!("no longer needed: {}", resolution_of(&rest)));
-    }
-}
-
-fn resolution_of(set: &[String]) -> String {
-    match set == tool_debs() {
-        true => "the tools that maintainer scripts need".to_owned(),
-        false => format!("the resolution of `deb:{}`", set.join("`, `deb:")),
-    }
-}
-
-fn git_tree(package: &PackageName, wanted: &GitWanted) -> String {
-    let submodules = if wanted.submodules { "" } else { ", without submodules" };
-    let lfs = if wanted.lfs { ", with files of Git LFS" } else { "" };
-    let reference = &wanted.reference;
-    format!("the git source of package `{package}` ({reference}{submodules}{lfs})")
 }
 
 /// The Debian packages of `package`'s build, sorted; none where it has no script.
@@ -509,17 +364,6 @@ fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
     names.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-fn compare<T: Ord>(needed: &BTreeSet<T>, locked: BTreeSet<T>, name: impl Fn(&T) -> String, wrong: &mut Vec<String>) {
-    let missing = needed
-        .difference(&locked)
-        .map(|item| format!("missing: {}", name(item)));
-    wrong.extend(missing);
-    let superfluous = locked
-        .difference(needed)
-        .map(|item| format!("no longer needed: {}", name(item)));
-    wrong.extend(superfluous);
-}
-
 impl Image {
     /// The packages of the spec that it names.
     pub fn packages(&self) -> impl Iterator<Item = &PackageName> {
@@ -529,7 +373,7 @@ impl Image {
 
 impl Workspace {
     /// The workspace whose shells have nothing that builds lack.
-    fn without_dev(&self) -> Self {
+    pub(super) fn without_dev(&self) -> Self {
         let mut workspace = self.clone();
         workspace.packages.values_mut().for_each(|package| package.dev.clear());
         workspace

@@ -363,8 +363,8 @@ pub struct Image {
     pub tests: Vec<ImageTest>,
     /// `layers`.
     pub layers: Layers,
-    /// `platform` (default `linux/amd64` or what the lock's architecture says).
-    pub platform: Option<Spanned<Platform>>,
+    /// `platform`: what it is made for, one image each; none: `linux/amd64` or what the lock's architecture says.
+    pub platforms: Vec<Spanned<Platform>>,
     /// `compression` (default gzip).
     pub compression: Option<Spanned<Compression>>,
     /// `permissions`: modes and owners by path or pattern, in the order in which they apply.
@@ -451,7 +451,7 @@ impl Image {
             healthcheck: None,
             tests: Vec::new(),
             layers: Layers::default(),
-            platform: None,
+            platforms: Vec::new(),
             compression: None,
             permissions: Vec::new(),
             created: None,

@@ -258,7 +258,7 @@ fn a_base_is_pinned_and_moves_when_asked() {
     place
         .run(&["lock", "--check"])
         .exits(1)
-        .says(&["pinned for `linux/amd64`, not `linux/arm64`"]);
+        .says(&["arm64: missing: the base `oci:base:v1` of image `web`"]);
     place
         .run(&["build"])
         .exits(2)

@@ -185,3 +185,96 @@ fn data_can_be_built_for_several_platforms_and_a_program_cannot() {
         .exits(2)
         .says(&["linux/arm64", "amd64"]);
 }
+
+/// Adds an index `built` to the layout `parts` as Docker's builder writes it: two images, each with its attestation, which has a
+/// platform that is none. Gives what it lists.
+fn attested(place: &Place, digests: &[String]) -> Vec<Value> {
+    let layout = place.project.join("parts");
+    let put = |bytes: &[u8]| {
+        let digest = layerize::digest::Digest::of(bytes).to_string();
+        fs::write(layout.join("blobs/sha256").join(&digest[7..]), bytes).unwrap();
+        (digest, bytes.len())
+    };
+    let manifest = |digest: &str| {
+        fs::metadata(layout.join("blobs/sha256").join(&digest[7..]))
+            .unwrap()
+            .len()
+    };
+    let mut entries = Vec::new();
+    for (architecture, digest) in ["amd64", "arm64"].iter().zip(digests) {
+        entries.push(serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": manifest(digest),
+            "platform": { "architecture": architecture, "os": "linux" },
+        }));
+    }
+    for digest in &digests[..2] {
+        let (layer, layer_size) = put(format!("{{\"subject\":\"{digest}\"}}").as_bytes());
+        let config = format!(
+            "{{\"architecture\":\"unknown\",\"os\":\"unknown\",\"config\":{{}},\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[\"{layer}\"]}}}}"
+        );
+        let (config, config_size) = put(config.as_bytes());
+        let attestation = serde_json::json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": config_size },
+            "layers": [{ "mediaType": "application/vnd.in-toto+json", "digest": layer, "size": layer_size }],
+        });
+        let (attestation, size) = put(attestation.to_string().as_bytes());
+        entries.push(serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": attestation, "size": size,
+            "platform": { "architecture": "unknown", "os": "unknown" },
+            "annotations": { "vnd.docker.reference.digest": digest, "vnd.docker.reference.type": "attestation-manifest" },
+        }));
+    }
+    let index = serde_json::json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries,
+    });
+    let (digest, size) = put(index.to_string().as_bytes());
+    let list = serde_json::json!({ "schemaVersion": 2, "manifests": [{
+        "mediaType": "application/vnd.oci.image.index.v1+json", "digest": digest, "size": size,
+        "annotations": { "org.opencontainers.image.ref.name": "built" },
+    }]});
+    let arm = fs::read_to_string(layout.join("index.json")).unwrap();
+    let mut all: Value = serde_json::from_str(&arm).unwrap();
+    all["manifests"]
+        .as_array_mut()
+        .unwrap()
+        .push(list["manifests"][0].clone());
+    fs::write(layout.join("index.json"), all.to_string()).unwrap();
+    entries
+}
+
+/// Images and their attestations go into another index; an attestation whose image is not there stays away.
+#[test]
+fn attestations_go_where_their_images_go() {
+    let (place, digests) = parts();
+    let entries = attested(&place, &digests);
+    let read = |name: &str| {
+        let raw: Value =
+            serde_json::from_str(&fs::read_to_string(place.project.join(name).join("index.json")).unwrap()).unwrap();
+        let digest = raw["manifests"][0]["digest"].as_str().unwrap().to_owned();
+        let bytes = fs::read(place.project.join(name).join("blobs/sha256").join(&digest[7..])).unwrap();
+        serde_json::from_slice::<Value>(&bytes).unwrap()["manifests"]
+            .as_array()
+            .unwrap()
+            .clone()
+    };
+    let created = place
+        .run(&["index", "create", "oci:all:v1", "oci:parts:built", "oci:parts:arm"])
+        .success();
+    created.says(&[&format!("of {}", digests[0])]);
+    let listed = read("all");
+    let named = |entry: &Value| entry["digest"].as_str().unwrap().to_owned();
+    let images: Vec<String> = listed[..3].iter().map(named).collect();
+    assert_eq!(images, [digests[0].clone(), digests[2].clone(), digests[1].clone()]);
+    assert_eq!(listed[3..], entries[2..]);
+    for platform in ["linux/amd64", "linux/arm64", "linux/arm/v7"] {
+        place.run(&["verify", "oci:all:v1", "--platform", platform]).success();
+    }
+    // In place of the image that it is of comes another one: the attestation goes with its image.
+    let newer = build(&place, "newer", &["--platform", "linux/amd64", "-o", "oci:parts:newer"]);
+    place.run(&["index", "add", "oci:all:v1", "oci:parts:newer"]).success();
+    let listed = read("all");
+    assert_eq!(listed.len(), 4);
+    assert_eq!(listed[0]["digest"], newer.as_str());
+    assert_eq!(listed[3], entries[3]);
+}

@@ -57,6 +57,7 @@ mod output;
 mod over_ssh;
 mod places;
 mod plan;
+mod platforms;
 mod profiles;
 mod programs;
 mod push;

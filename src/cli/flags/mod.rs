@@ -18,7 +18,9 @@ use clap::{Args, ValueEnum};
 use crate::binary_cache::NixPublicKey;
 use crate::build::Bounds;
 use crate::oci::{Compression, LayerLimit, LayerStrategy, Platform, Port, PortError, TarProfile};
-use crate::project::{BuilderChoice, CacheOptions, Description, ImageOptions, KeepExtent, WorkOptions, permissions};
+use crate::project::{
+    BuilderChoice, CacheOptions, Description, ImageOptions, KeepExtent, PlatformChoice, WorkOptions, permissions,
+};
 use crate::spec::parse_size;
 use crate::transport::registry::ConfigError;
 use crate::transport::registry::config::check_host;
@@ -209,6 +211,14 @@ fn parse_sandbox(text: &str) -> Result<SandboxFlag, WallsError> {
 }
 
 impl BuildFlags {
+    /// The same for some platforms of images that are for several.
+    pub fn options_for(&self, platforms: PlatformChoice) -> WorkOptions {
+        WorkOptions {
+            platforms,
+            ..self.options()
+        }
+    }
+
     /// The flags as the options they stand for.
     pub fn options(&self) -> WorkOptions {
         let Self {
@@ -249,6 +259,7 @@ impl BuildFlags {
             },
             jobs,
             cores,
+            platforms: PlatformChoice::All,
             bounds: Bounds {
                 memory: max_memory,
                 processes: max_processes,
@@ -299,7 +310,8 @@ pub struct ImageFlags {
     /// Base image of an image of store paths: docker://NAME, oci:DIR:TAG, docker-archive:FILE, …
     #[arg(long, value_name = "IMAGE")]
     pub base: Option<String>,
-    /// Platform of an image of store paths; several, separated by commas, make an index [default: linux/amd64]
+    /// Platforms to make of an image of the spec [default: all that it is for], or platform of an image of store paths
+    /// [default: linux/amd64]; several, separated by commas, make an index
     #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = value::<Platform>)]
     pub platform: Vec<Platform>,
     /// gzip[:LEVEL], zstd[:LEVEL] or none [default: the spec's, else gzip]
@@ -392,6 +404,14 @@ impl ImageFlags {
             single_member,
             pack_threads,
         })
+    }
+
+    /// Which platforms are made of images of the spec that are for several: those that are named, else `other`.
+    pub fn platforms(&self, other: PlatformChoice) -> PlatformChoice {
+        match self.platform.is_empty() {
+            true => other,
+            false => PlatformChoice::These(self.platform.clone()),
+        }
     }
 
     /// Which platform of a finished image, or for an image of store paths.

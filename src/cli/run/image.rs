@@ -13,7 +13,7 @@ use crate::cli::outcome::Outcome;
 use crate::container::{Container, RunOptions, RunnableImage, Volume, Workshop};
 use crate::image::Image;
 use crate::oci::Platform;
-use crate::project::{self, ImageOptions, Project, work};
+use crate::project::{self, ImageOptions, PlatformChoice, Project, work};
 use crate::sandbox;
 use crate::transport::{Content, Location};
 
@@ -135,7 +135,11 @@ fn find(name: &str, flags: &ContainerFlags, build: &BuildFlags, context: &Contex
             )),
         };
     }
-    let work = work::prepare(&arguments, &build.options(), &context.environment)?;
+    let platforms = match &flags.platform {
+        Some(platform) => PlatformChoice::These(vec![platform.clone()]),
+        None => PlatformChoice::Own,
+    };
+    let work = work::prepare(&arguments, &build.options_for(platforms), &context.environment)?;
     let options = ImageOptions {
         platforms: flags.platform.iter().cloned().collect(),
         ..ImageOptions::default()

@@ -17,8 +17,7 @@ use super::error::advised;
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
 use super::programs::{self, Started};
-use crate::project::Project;
-use crate::project::work;
+use crate::project::{PlatformChoice, Project, work};
 
 /// Arguments of `layerize run`.
 #[derive(Debug, Args)]
@@ -49,7 +48,7 @@ pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Outcome> {
     if is_place || args.container.isolate() {
         return image::run(&args.target, &args.container, &args.arguments, &args.flags, context);
     }
-    let options = args.flags.options();
+    let options = args.flags.options_for(PlatformChoice::Own);
     let (work, started) = match is_image && !is_package {
         true => {
             let work = work::prepare(named, &options, &context.environment)?;

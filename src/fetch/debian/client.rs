@@ -30,8 +30,8 @@ pub(in crate::fetch) enum AptAnswer {
     Failed(String),
 }
 
-/// Downloads what apt carries of `wanted` (files of Debian packages), the binary packages in one run; one answer
-/// for each, in order.
+/// Downloads what apt carries of `wanted` (files of Debian packages), the binary packages of an architecture in one run; one
+/// answer for each, in order.
 pub(in crate::fetch) fn download(
     wanted: &[&Download],
     config: &FetchConfig,
@@ -39,11 +39,7 @@ pub(in crate::fetch) fn download(
     reporter: &dyn Reporter,
 ) -> Result<Vec<AptAnswer>, FetchError> {
     let mut answers: BTreeMap<usize, AptAnswer> = BTreeMap::new();
-    for kind in [Kind::Binary, Kind::Source] {
-        let mut batch = Batch::of(kind, wanted);
-        if batch.files.is_empty() {
-            continue;
-        }
+    for mut batch in Batch::all(wanted) {
         batch.check()?;
         let apt = batch.open(config)?;
         // Another process may have fetched them while this one waited for the state.
@@ -62,11 +58,7 @@ pub(in crate::fetch) fn download(
 /// purpose. A source that cannot be read is an error.
 pub(in crate::fetch) fn carries(wanted: &[&Download], config: &FetchConfig) -> Result<Vec<bool>, FetchError> {
     let mut answers: BTreeMap<usize, bool> = BTreeMap::new();
-    for kind in [Kind::Binary, Kind::Source] {
-        let batch = Batch::of(kind, wanted);
-        if batch.files.is_empty() {
-            continue;
-        }
+    for batch in Batch::all(wanted) {
         batch.check()?;
         let apt = batch.open(config)?;
         apt.update()?;
@@ -76,7 +68,7 @@ pub(in crate::fetch) fn carries(wanted: &[&Download], config: &FetchConfig) -> R
     Ok(answers.into_values().collect())
 }
 
-/// The files that one kind of apt's sources may carry, by their place in the caller's list.
+/// The files that one kind of apt's sources may carry for one architecture, by their place in the caller's list.
 struct Batch<'a> {
     kind: Kind,
     files: BTreeMap<usize, AptRequest<'a>>,
@@ -92,6 +84,29 @@ struct AptRequest<'a> {
 }
 
 impl<'a> Batch<'a> {
+    /// What is asked for, shared out: packages for each architecture, those for all with the first of them, and sources.
+    fn all(wanted: &[&'a Download]) -> Vec<Self> {
+        let mut binary = Self::of(Kind::Binary, wanted);
+        let mut batches = Vec::new();
+        while let Some(architecture) = binary.architecture() {
+            let is_other = |file: &AptRequest<'_>| file.architecture != architecture && file.architecture != "all";
+            let (others, own) = std::mem::take(&mut binary.files)
+                .into_iter()
+                .partition(|(_, file)| is_other(file));
+            binary.files = own;
+            batches.push(std::mem::replace(
+                &mut binary,
+                Self {
+                    kind: Kind::Binary,
+                    files: others,
+                },
+            ));
+        }
+        batches.extend([binary, Self::of(Kind::Source, wanted)]);
+        batches.retain(|batch| !batch.files.is_empty());
+        batches
+    }
+
     fn of(kind: Kind, wanted: &[&'a Download]) -> Self {
         let file = |download: &'a Download| match (&download.origin, kind) {
             (
@@ -139,7 +154,7 @@ impl<'a> Batch<'a> {
 
     fn open(&self, config: &FetchConfig) -> Result<Apt, FetchError> {
         let sources = AptSources {
-            architecture: config.apt.architecture.clone().or_else(|| self.architecture()),
+            architecture: self.architecture().or_else(|| config.apt.architecture.clone()),
             ..config.apt.clone()
         };
         Apt::open(&config.apt_state, &sources, self.kind)

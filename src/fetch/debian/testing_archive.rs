@@ -64,7 +64,8 @@ impl Archive {
             ("control.tar".to_owned(), tar(&members)),
             ("data.tar".to_owned(), tar(files)),
         ]);
-        let filename = format!("pool/{package}_{}_all.deb", version.replace(':', "%3a"));
+        let (version, architecture) = (version.replace(':', "%3a"), architecture(fields).0);
+        let filename = format!("pool/{package}_{version}_{architecture}.deb");
         fs::write(self.dir.join(&filename), &deb).unwrap();
         let (size, digest) = (deb.len(), sha256(&deb));
         self.packages.push(format!(
@@ -137,11 +138,20 @@ impl Archive {
     }
 }
 
-/// The control paragraph of a package.
+/// The control paragraph of a package, which is for all architectures unless `more` names one.
 pub fn control(package: &str, version: &str, more: &str) -> String {
+    let (architecture, more) = architecture(more);
     format!(
-        "Package: {package}\nVersion: {version}\nArchitecture: all\nMaintainer: Nobody <nobody@localhost>\n{more}Description: a test\n"
+        "Package: {package}\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: Nobody <nobody@localhost>\n{more}Description: a test\n"
     )
+}
+
+/// The architecture that fields name, and the other fields.
+fn architecture(fields: &str) -> (&str, String) {
+    let (named, others): (Vec<&str>, Vec<&str>) =
+        (fields.split_inclusive('\n')).partition(|line| line.starts_with("Architecture: "));
+    let named = named.first().and_then(|line| line.trim_end().split_once(": "));
+    (named.map_or("all", |(_, name)| name), others.concat())
 }
 
 /// An ar(5) archive of these members.

@@ -1,16 +1,16 @@
 //! *Archives* in a lock's text: a table for each, and a name by which packages refer to it.
 //!
-//! Invariant: a name is a function of all archives of a lock, so that one lock has one text; what was read holds nothing
-//! that could do harm in the address of a snapshot.
+//! Invariant: a name is a function of all archives that are listed together, so that one lock has one text; what was read
+//! holds nothing that could do harm in the address of a snapshot.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::spec::LockedArchive;
 use crate::spec::checks::Check;
 use crate::spec::diagnostics::Diagnostic;
 use crate::spec::keys::Shape::Text;
 use crate::spec::keys::{Key, key, required};
 use crate::spec::reader::{Field, Reader, Table};
-use crate::spec::{Lock, LockedArchive};
 
 use super::parse::{open, refuse};
 
@@ -26,12 +26,8 @@ pub(super) const ARCHIVE: &[Key] = &[
 /// Longest text of a field, in bytes.
 const TEXT_MAX: usize = 128;
 
-/// A name for each archive that something in `lock` was found in, in order: `SUITE/COMPONENT@DATE`, with `#2` and so on
-/// after it where several have that.
-pub(super) fn names(lock: &Lock) -> Vec<(&LockedArchive, String)> {
-    let of_debs = lock.debs.values().filter_map(|deb| deb.archive.as_ref());
-    let of_sources = lock.deb_sources.values().filter_map(|source| source.archive.as_ref());
-    let archives: BTreeSet<&LockedArchive> = of_debs.chain(of_sources).collect();
+/// A name for each archive, in order: `SUITE/COMPONENT@DATE`, with `#2` and so on after it where several have that.
+pub(super) fn names(archives: BTreeSet<&LockedArchive>) -> Vec<(&LockedArchive, String)> {
     let mut taken: BTreeMap<String, usize> = BTreeMap::new();
     let mut names = Vec::new();
     for archive in archives {

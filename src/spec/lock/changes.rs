@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::digest::Digest;
-use crate::spec::Lock;
+use crate::spec::{Lock, LockedBase, LockedDeb, LockedPython, PackageName};
 
 /// How one entry of a lock differs from that of another lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,10 +97,6 @@ impl From<String> for PinnedTo {
 }
 
 fn pins(lock: &Lock) -> Vec<(String, PinnedTo)> {
-    let debs = lock.debs.iter().map(|(name, deb)| {
-        let (shown, files) = (deb.version.clone(), vec![deb.sha256]);
-        (format!("deb:{name}"), PinnedTo { shown, files })
-    });
     let sources = lock.deb_sources.iter().map(|(name, source)| {
         let shown = source.version.clone();
         let files = source.files.iter().map(|file| file.sha256).collect();
@@ -118,18 +114,10 @@ fn pins(lock: &Lock) -> Vec<(String, PinnedTo)> {
         let label = format!("tree of commit {commit}");
         (label, tree.nar_hash.to_string().into())
     });
-    let python = lock.python.iter().map(|((package, name), python)| {
-        let pin = format!("{} {}:{}", python.version, python.hash.scheme(), python.hash.hex());
-        (format!("python:{name} of {package}"), pin.into())
-    });
     let nix = lock.nix.iter().map(|(name, nix)| {
         let pin = format!("{} {}", nix.path, nix.closure);
         (format!("nix:{name}"), pin.into())
     });
-    let bases = lock
-        .bases
-        .iter()
-        .map(|(name, base)| (format!("base of {name}"), base.sha256.to_string().into()));
     let accounts = lock.accounts.iter().map(|((image, name), number)| {
         let label = format!("number of {name} in {image}");
         (label, number.to_string().into())
@@ -138,14 +126,38 @@ fn pins(lock: &Lock) -> Vec<(String, PinnedTo)> {
         let label = format!("digest of {} ({}, {})", key.image, key.platform, key.compression);
         (label, golden.digest.to_string().into())
     });
-    debs.chain(sources)
+    let own = platform_pins(&lock.debs, &lock.python, &lock.bases);
+    let elsewhere = lock.elsewhere.iter().flat_map(|(architecture, platform)| {
+        let pins = platform_pins(&platform.debs, &platform.python, &platform.bases);
+        pins.map(move |(label, pin)| (format!("{label} ({architecture})"), pin))
+    });
+    own.chain(sources)
         .chain(urls)
         .chain(git)
         .chain(commits)
-        .chain(python)
         .chain(nix)
-        .chain(bases)
         .chain(accounts)
         .chain(golden)
+        .chain(elsewhere)
         .collect()
+}
+
+/// The pins of what is for one platform.
+fn platform_pins<'a>(
+    debs: &'a BTreeMap<String, LockedDeb>,
+    python: &'a BTreeMap<(PackageName, String), LockedPython>,
+    bases: &'a BTreeMap<String, LockedBase>,
+) -> impl Iterator<Item = (String, PinnedTo)> + 'a {
+    let debs = debs.iter().map(|(name, deb)| {
+        let (shown, files) = (deb.version.clone(), vec![deb.sha256]);
+        (format!("deb:{name}"), PinnedTo { shown, files })
+    });
+    let python = python.iter().map(|((package, name), python)| {
+        let pin = format!("{} {}:{}", python.version, python.hash.scheme(), python.hash.hex());
+        (format!("python:{name} of {package}"), pin.into())
+    });
+    let bases = bases
+        .iter()
+        .map(|(name, base)| (format!("base of {name}"), base.sha256.to_string().into()));
+    debs.chain(python).chain(bases)
 }

@@ -9,7 +9,9 @@
 //! TOML; first a comment, `version = 1` and the Debian `architecture`, then an array of tables for each kind of
 //! input, sorted by name: `[[archive]]` (where Debian packages were found, as it was then), `[[deb]]`, `[[deb-set]]`, `[[deb-source]]`, `[[url]]`, `[[git]]`, `[[commit]]` (trees that a
 //! language's lock file names by their commits), `[[python]]`, `[[nix]]`, `[[base]]`, `[[account]]` (numbers of users and groups that
-//! maintainer scripts made, which builds add); last a `[[golden]]` for each image whose digest is recorded. An entry has the same keys
+//! maintainer scripts made, which builds add); a `[[golden]]` for each image whose digest is recorded. What is for a further
+//! platform comes last, in tables of its own: `[[platform.arm64.archive]]`, then `deb`, `deb-set`, `python` and `base` alike, so
+//! that one more platform is one more piece of text, and all else is as it was. An entry has the same keys
 //! always (but for `archive`, which entries of older locks and of archives without a Release file lack), each on a line of its own, and lists have an element a line: a review shows what changed and no more, and
 //! changes of two branches merge unless they are next to each other. Where they are, either side will do, as
 //! `layerize lock` adds what is missing.
@@ -19,9 +21,11 @@ mod archives;
 mod changes;
 mod git;
 mod parse;
+mod platforms;
 mod print;
 mod python;
 mod types;
+mod values;
 
 pub use accounts::ACCOUNT_NUMBERS;
 pub use changes::{LockChange, changes};
@@ -47,9 +51,14 @@ impl Lock {
         let packages = self.urls.keys().chain(self.git.keys()).map(|name| name.0.as_str());
         let texts = self.debs.keys().chain(self.nix.keys()).chain(self.deb_sources.keys());
         let projects = self.python.keys().map(|(_, project)| project);
+        let elsewhere = self.elsewhere.values().flat_map(|platform| {
+            let projects = platform.python.keys().map(|(_, project)| project);
+            platform.debs.keys().chain(platform.bases.keys()).chain(projects)
+        });
         texts
             .chain(self.bases.keys())
             .chain(projects)
+            .chain(elsewhere)
             .map(String::as_str)
             .chain(packages)
     }

@@ -6,19 +6,20 @@ use toml::de::{DeTable, DeValue};
 
 use crate::spec::checks::{self, Check, Complaint};
 use crate::spec::diagnostics::{Diagnostic, Diagnostics};
-use crate::spec::keys::Shape::{Count, Many, Table as TableOf, Text};
+use crate::spec::keys::Shape::{Count, Many, Map, Table as TableOf, Text};
 use crate::spec::keys::{Key, key, required};
 use crate::spec::reader::{Field, Reader, Table};
 use crate::spec::syntax;
 use crate::spec::{
-    Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedNix, LockedUrl,
-    PackageName, SourceFile, Span, Spanned,
+    Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedNix,
+    LockedPlatform, LockedUrl, PackageName, SourceFile, Span, Spanned,
 };
 
 use super::accounts::{self, ACCOUNT};
 use super::archives::{self, ARCHIVE};
 use super::git::{self, COMMIT, GIT};
 use super::python::{self, PYTHON};
+use super::values::{alternatives, debian_version, file_name, pool_path, source_and_version};
 use super::{FILE_NAME, VERSION};
 
 /// Largest lock in bytes; ten thousand packages make some ten megabytes.
@@ -72,6 +73,18 @@ const ROOT: &[Key] = &[
     key("base", Many(&TableOf(BASE)), "Bases of images."),
     key("account", Many(&TableOf(ACCOUNT)), "Numbers of users and groups."),
     key("golden", Many(&TableOf(GOLDEN)), "Digests of images."),
+    key(
+        "platform",
+        Map(&TableOf(PLATFORM)),
+        "What is for further platforms, by Debian architecture.",
+    ),
+];
+const PLATFORM: &[Key] = &[
+    key("archive", Many(&TableOf(ARCHIVE)), "Archives, as they were."),
+    key("deb", Many(&TableOf(DEB)), "Debian binary packages."),
+    key("deb-set", Many(&TableOf(DEB_SET)), "What is resolved together."),
+    key("python", Many(&TableOf(PYTHON)), "Files of Python projects."),
+    key("base", Many(&TableOf(BASE)), "Bases of images."),
 ];
 const BASE: &[Key] = &[
     required(key("image", Text, "The image over it.")),
@@ -153,11 +166,7 @@ fn read(text: &str, errors: &mut Vec<Diagnostic>) -> Option<Lock> {
         architecture: (table.checked(&mut reader, "architecture", checks::architecture)).map(|name| name.value),
         ..Lock::default()
     };
-    let mut known = BTreeMap::new();
-    for entry in table.elements(&mut reader, "archive") {
-        let archive = archives::read(&mut reader, &entry);
-        insert(&mut reader, &entry, &mut known, archive);
-    }
+    let known = read_archives(&mut reader, &table);
     for entry in table.elements(&mut reader, "deb") {
         let deb = read_deb(&mut reader, &entry, &known);
         insert(&mut reader, &entry, &mut lock.debs, deb);
@@ -175,13 +184,67 @@ fn read(text: &str, errors: &mut Vec<Diagnostic>) -> Option<Lock> {
     fill(&mut reader, &table, "account", &mut lock.accounts, accounts::read);
     fill(&mut reader, &table, "golden", &mut lock.golden, read_golden);
     if reader.errors.is_empty() {
-        check_architectures(&mut reader, &table, &lock);
-        for entry in table.elements(&mut reader, "deb-set") {
-            let set = read_deb_set(&mut reader, &entry, &lock.debs);
-            insert(&mut reader, &entry, &mut lock.deb_sets, set);
-        }
+        check_architectures(&mut reader, &table, lock.architecture.as_deref());
+        lock.deb_sets = read_deb_sets(&mut reader, &table, &lock.debs);
+    }
+    for field in table.entries(&mut reader, "platform") {
+        let platform = read_platform(&mut reader, &field, lock.architecture.as_deref());
+        lock.elsewhere.extend(platform);
     }
     Some(lock)
+}
+
+/// What is for a further platform.
+fn read_platform(reader: &mut Reader<'_>, field: &Field<'_>, own: Option<&str>) -> Option<(String, LockedPlatform)> {
+    let architecture = field.key.to_owned();
+    reader.accept_key(field, "an architecture", checks::architecture(&architecture))?;
+    if own.is_none_or(|own| own == architecture) {
+        let message = match own {
+            Some(_) => format!("what is for `{architecture}` stands in two places"),
+            None => "the lock has several platforms, and no `architecture` of its own".to_owned(),
+        };
+        let diagnostic = Diagnostic::new(message)
+            .at(field.key_span.clone(), "a further platform")
+            .help("run `layerize lock --update` to regenerate the lock");
+        reader.error(diagnostic);
+        return None;
+    }
+    let table = reader.table(field, format!("platform `{architecture}`"), PLATFORM.iter().collect())?;
+    let known = read_archives(reader, &table);
+    let mut platform = LockedPlatform::default();
+    for entry in table.elements(reader, "deb") {
+        let deb = read_deb(reader, &entry, &known);
+        insert(reader, &entry, &mut platform.debs, deb);
+    }
+    fill(reader, &table, "python", &mut platform.python, python::read);
+    fill(reader, &table, "base", &mut platform.bases, read_base);
+    if reader.errors.is_empty() {
+        check_architectures(reader, &table, Some(&architecture));
+        platform.deb_sets = read_deb_sets(reader, &table, &platform.debs);
+    }
+    Some((architecture, platform)).filter(|(_, platform)| *platform != LockedPlatform::default())
+}
+
+fn read_archives(reader: &mut Reader<'_>, table: &Table<'_>) -> BTreeMap<String, LockedArchive> {
+    let mut known = BTreeMap::new();
+    for entry in table.elements(reader, "archive") {
+        let archive = archives::read(reader, &entry);
+        insert(reader, &entry, &mut known, archive);
+    }
+    known
+}
+
+fn read_deb_sets(
+    reader: &mut Reader<'_>,
+    table: &Table<'_>,
+    debs: &BTreeMap<String, LockedDeb>,
+) -> BTreeMap<Vec<String>, Vec<String>> {
+    let mut sets = BTreeMap::new();
+    for entry in table.elements(reader, "deb-set") {
+        let set = read_deb_set(reader, &entry, debs);
+        insert(reader, &entry, &mut sets, set);
+    }
+    sets
 }
 
 fn conflict_marker(text: &str) -> Option<Span> {
@@ -461,9 +524,8 @@ fn read_deb_set(
     Some((wanted.into_iter().collect(), resolved.into_iter().collect()))
 }
 
-/// All packages are for the lock's one architecture, or for all.
-fn check_architectures(reader: &mut Reader<'_>, table: &Table<'_>, lock: &Lock) {
-    let locked = lock.architecture.as_deref();
+/// All packages in a table are for its one architecture, or for all.
+fn check_architectures(reader: &mut Reader<'_>, table: &Table<'_>, locked: Option<&str>) {
     for element in table.elements(reader, "deb") {
         let DeValue::Table(entries) = element.value else {
             continue;
@@ -474,7 +536,7 @@ fn check_architectures(reader: &mut Reader<'_>, table: &Table<'_>, lock: &Lock) 
         let text = architecture.get_ref().as_str();
         if locked.is_none() || (text != Some("all") && text != locked) {
             let label = match locked {
-                Some(locked) => format!("the lock is for `{locked}`"),
+                Some(locked) => format!("{} is for `{locked}`", table.what),
                 None => "the lock has no `architecture`".to_owned(),
             };
             let diagnostic = Diagnostic::new("a Debian package for another architecture than the lock")
@@ -494,59 +556,4 @@ pub(super) fn refuse<T>(label: &str) -> Check<T> {
         label: label.to_owned(),
         help: None,
     })
-}
-
-/// A Debian version (Debian policy §5.6.12): `[epoch:]upstream[-revision]`.
-fn debian_version(text: &str) -> Check<String> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".+~:-".contains(&byte);
-    match text.as_bytes() {
-        [] => refuse("it is empty"),
-        bytes if bytes.len() > 128 => refuse("it is longer than 128 bytes"),
-        bytes if !bytes.iter().all(|&byte| allowed(byte)) => refuse("not a Debian version"),
-        [first, ..] if !first.is_ascii_alphanumeric() => refuse("not a Debian version"),
-        _ => Ok(text.to_owned()),
-    }
-}
-
-/// A path below a mirror: relative, without `..`, without a host.
-fn pool_path(text: &str) -> Check<String> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-._~%:/".contains(&byte);
-    // A `:` may come with an epoch in a file's name; before the first `/` it would make the path an address.
-    let (first, below) = text.split_once('/').unwrap_or(("", text));
-    match text {
-        _ if first.contains(':') || below.contains("://") => refuse("a lock names no host"),
-        _ if text.len() > 1024 => refuse("it is longer than 1024 bytes"),
-        _ if !text.bytes().all(allowed) => refuse("only letters, digits and `+ - . _ ~ % : /` are allowed"),
-        _ if text.split('/').any(|component| component.is_empty()) => {
-            refuse("it must be relative, without empty components")
-        }
-        _ if text.split('/').any(|component| component == "..") => refuse("`..` is not allowed"),
-        _ => Ok(text.to_owned()),
-    }
-}
-
-/// A single component of such a path.
-fn file_name(text: &str) -> Check<String> {
-    match text {
-        "." | ".." => refuse("not a file's name"),
-        _ if text.contains('/') => refuse("a file's name has no `/`"),
-        _ if text.len() > 255 => refuse("it is longer than 255 bytes"),
-        _ => pool_path(text),
-    }
-}
-
-/// `NAME=VERSION`.
-fn source_and_version(text: &str) -> Check<(String, String)> {
-    let Some((name, version)) = text.split_once('=') else {
-        return refuse("it must be `NAME=VERSION`");
-    };
-    checks::debian_name(name)?;
-    Ok((name.to_owned(), debian_version(version)?))
-}
-
-/// `NAME | NAME | …`.
-fn alternatives(text: &str) -> Check<Vec<String>> {
-    let names: Vec<String> = text.split(" | ").map(str::to_owned).collect();
-    names.iter().try_for_each(|name| checks::debian_name(name))?;
-    Ok(names)
 }

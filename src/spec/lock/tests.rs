@@ -10,7 +10,7 @@ use crate::spec::git::{GitCommit, GitRef, GitWanted};
 use crate::spec::tests::check_golden;
 use crate::spec::{
     Golden, GoldenKey, Lock, LockedArchive, LockedBase, LockedDeb, LockedDebSource, LockedFile, LockedGit, LockedNix,
-    LockedPython, LockedTree, LockedUrl, PackageName,
+    LockedPlatform, LockedPython, LockedTree, LockedUrl, PackageName,
 };
 
 fn archive(label: &str) -> LockedArchive {
@@ -119,6 +119,26 @@ fn example() -> Lock {
         ]
         .into(),
         golden: ["gzip", "zstd:19"].map(golden).into(),
+        elsewhere: [("arm64".to_owned(), further_platform())].into(),
+    }
+}
+
+fn further_platform() -> LockedPlatform {
+    let base = LockedBase {
+        reference: "oci:images/base:v1".to_owned(),
+        platform: "linux/arm64".parse().unwrap(),
+        sha256: Digest::of(b"arm64 base"),
+    };
+    let deb = LockedDeb {
+        architecture: "arm64".to_owned(),
+        sha256: Digest::of(b"arm64"),
+        ..deb("2.36-9+deb12u10", &[])
+    };
+    LockedPlatform {
+        debs: [("libc6".to_owned(), deb)].into(),
+        deb_sets: [(names(&["libc6"]), names(&["libc6"]))].into(),
+        python: pythons(),
+        bases: [("web".to_owned(), base)].into(),
     }
 }
 
@@ -181,10 +201,80 @@ fn the_text_comes_back() {
     }
 }
 
+/// One more platform is one more piece of text at the end: a lock from before there were several is read, and what it has is
+/// written as it was.
+#[test]
+fn a_further_platform_is_added_at_the_end() {
+    let (one, two) = (example().alone(), example());
+    let text = print(&one);
+    assert!(!text.contains("platform."), "{text}");
+    assert_eq!(parse(&text).unwrap(), one);
+    let added = print(&two);
+    let added = added.strip_prefix(&text).expect("all that was there is as it was");
+    let tables = added.lines().filter(|line| line.starts_with('['));
+    assert!(tables.clone().count() > 4, "{added}");
+    assert!(
+        tables.clone().all(|line| line.starts_with("[[platform.arm64.")),
+        "{added}"
+    );
+    let mut three = two.clone();
+    three.elsewhere.insert(
+        "riscv64".to_owned(),
+        LockedPlatform {
+            debs: BTreeMap::new(),
+            deb_sets: BTreeMap::new(),
+            ..further_platform()
+        },
+    );
+    assert!(print(&three).starts_with(&print(&two)));
+    assert_eq!(parse(&print(&three)).unwrap(), three);
+}
+
+/// Seen from another platform and back, whatever is done there, a lock has for all others what it had.
+#[test]
+fn platforms_do_not_touch_each_other() {
+    let lock = example();
+    assert_eq!(lock.at("amd64", "amd64"), lock);
+    let seen = lock.at("arm64", "amd64");
+    assert_eq!(
+        (&seen.debs, &seen.bases),
+        (&further_platform().debs, &further_platform().bases)
+    );
+    assert_eq!(seen.elsewhere["amd64"].debs, lock.debs);
+    assert_eq!(seen.at("amd64", "amd64"), lock);
+    let new = lock.at("riscv64", "amd64");
+    assert!(new.debs.is_empty() && new.python.is_empty());
+    assert_eq!(new.at("amd64", "amd64"), lock, "what was only looked at leaves nothing");
+
+    let mut changed = lock.clone();
+    let mut seen = lock.at("arm64", "amd64");
+    seen.debs.clear();
+    seen.deb_sets.clear();
+    changed.take_platform("arm64", seen.clone());
+    assert_eq!(changed.alone(), lock.alone());
+    assert_eq!(changed.elsewhere["arm64"].python, pythons());
+    (seen.python, seen.bases) = Default::default();
+    changed.take_platform("arm64", seen);
+    assert_eq!(changed, lock.alone(), "a platform for which there is nothing is none");
+}
+
+/// A lock of nothing but a further platform's names its own, so that it is the same lock on every machine.
+#[test]
+fn a_lock_of_several_platforms_names_its_own() {
+    let mut lock = Lock::default();
+    lock.take_platform("arm64", example().at("arm64", "amd64"));
+    lock.settle("amd64");
+    assert_eq!(lock.architecture.as_deref(), Some("amd64"));
+    assert_eq!(parse(&print(&lock)).unwrap(), lock);
+    lock.elsewhere.clear();
+    lock.settle("amd64");
+    assert_eq!(lock, Lock::default());
+}
+
 /// Locks from before archives were recorded are read, and written as they were.
 #[test]
 fn a_lock_without_archives_comes_back() {
-    let mut old = example();
+    let mut old = example().alone();
     for deb in old.debs.values_mut() {
         deb.archive = None;
     }
@@ -390,7 +480,7 @@ prop_compose! {
             let file = format!("{name}-{version}-py3-none-any.whl");
             ((PackageName(package), name), LockedPython { version, file, hash })
         }).collect();
-        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, git, commits, python, debs, nix, bases, accounts, golden: compressions.into_iter().map(golden).collect() }
+        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, git, commits, python, debs, nix, bases, accounts, golden: compressions.into_iter().map(golden).collect(), elsewhere: BTreeMap::new() }
     }
 }
 
@@ -401,6 +491,25 @@ proptest! {
         let read = parse(&text).map_err(|errors| TestCaseError::fail(errors.to_string()))?;
         prop_assert_eq!(&read, &lock);
         prop_assert_eq!(print(&read), text);
+    }
+
+    /// Any lock, with what any other one has for its platform added: nothing of the first one's text moves, and both are found
+    /// again.
+    #[test]
+    fn a_further_platform_moves_nothing(lock in arb_lock(), other in arb_lock(), architecture in prop::sample::select(vec!["amd64", "armhf", "s390x"])) {
+        let before = print(&lock);
+        let mut other = other;
+        other.debs.values_mut().filter(|deb| deb.architecture == "arm64").for_each(|deb| deb.architecture = architecture.to_owned());
+        let mut both = lock.clone();
+        both.take_platform(architecture, other.clone());
+        both.settle("arm64");
+        let text = print(&both);
+        prop_assert!(text.starts_with(&before));
+        let read = parse(&text).map_err(|errors| TestCaseError::fail(errors.to_string()))?;
+        prop_assert_eq!(&read, &both);
+        let seen = read.at(architecture, "arm64");
+        prop_assert_eq!((&seen.debs, &seen.deb_sets, &seen.python), (&other.debs, &other.deb_sets, &other.python));
+        prop_assert_eq!(seen.at("arm64", "arm64"), both);
     }
 
     /// Bytes of a lock swapped for others: read or refused, never a panic.
@@ -429,7 +538,10 @@ fn changes_are_told_by_kind() {
         + full.nix.len()
         + full.bases.len()
         + full.accounts.len()
-        + full.golden.len();
+        + full.golden.len()
+        + 1
+        + pythons().len()
+        + 1;
     let added = changes(&empty, &full);
     assert_eq!(added.len(), count);
     assert!(added.iter().all(|change| matches!(change, LockChange::Added { .. })));
@@ -446,12 +558,15 @@ fn changes_are_told_by_kind() {
     let mut other = full.clone();
     other.debs.get_mut("libc6").unwrap().version = "2.37-1".to_owned();
     other.debs.get_mut("hello").unwrap().sha256 = Digest::of(b"rebuilt");
+    let elsewhere = other.elsewhere.get_mut("arm64").unwrap();
+    elsewhere.debs.get_mut("libc6").unwrap().version = "2.38-1".to_owned();
     let texts: Vec<String> = changes(&full, &other).iter().map(ToString::to_string).collect();
     assert_eq!(
         texts,
         [
             "~ deb:hello 1:2.10-3: other files",
-            "~ deb:libc6 2.36-9+deb12u9 → 2.37-1"
+            "~ deb:libc6 2.36-9+deb12u9 → 2.37-1",
+            "~ deb:libc6 (arm64) 2.36-9+deb12u10 → 2.38-1"
         ]
     );
 }

@@ -12,7 +12,8 @@ use crate::store_path::LogicalPath;
 /// `layerize.lock`: every input that comes from outside, pinned by hash. Names no host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lock {
-    /// Debian architecture of `debs` (`amd64`); `None` while there are none.
+    /// Debian architecture of `debs` (`amd64`), by which the platform is known that `debs`, `deb_sets`, `python` and `bases`
+    /// are for; `None` while there are neither packages nor other platforms.
     pub architecture: Option<String>,
     /// Debian binary packages by name; one version each.
     pub debs: BTreeMap<String, LockedDeb>,
@@ -37,6 +38,21 @@ pub struct Lock {
     pub accounts: BTreeMap<(String, String), u32>,
     /// Digests that images had when they were last recorded.
     pub golden: BTreeMap<GoldenKey, Golden>,
+    /// What is for further platforms, by their Debian architecture; none of them is empty, and none is `architecture`.
+    pub elsewhere: BTreeMap<String, LockedPlatform>,
+}
+
+/// What a lock holds for one platform alone; all else in it is the same for all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LockedPlatform {
+    /// As [`Lock::debs`].
+    pub debs: BTreeMap<String, LockedDeb>,
+    /// As [`Lock::deb_sets`].
+    pub deb_sets: BTreeMap<Vec<String>, Vec<String>>,
+    /// As [`Lock::python`].
+    pub python: BTreeMap<(PackageName, String), LockedPython>,
+    /// As [`Lock::bases`].
+    pub bases: BTreeMap<String, LockedBase>,
 }
 
 /// A base as pinned.

@@ -1,7 +1,7 @@
 //! What is needed of a workspace, and what of it a lock lacks.
 
 use super::*;
-use crate::spec::{GitCommit, LockedGit, LockedUrl, parse};
+use crate::spec::{GitCommit, LockScope, LockedGit, LockedPlatform, LockedUrl, lock_is_current, parse};
 
 const SPEC: &str = r#"
         debian.base = ["dash"]
@@ -96,6 +96,7 @@ fn lock_for(workspace: &Workspace) -> Lock {
         python: BTreeMap::new(),
         nix: BTreeMap::new(),
         bases: BTreeMap::new(),
+        elsewhere: BTreeMap::new(),
         accounts: BTreeMap::new(),
         golden: Default::default(),
     }
@@ -234,20 +235,26 @@ fn a_lock_is_current_or_says_why_not() {
     lock.deb_sources.clear();
     let url = lock.urls.remove(&PackageName("lib".to_owned())).unwrap();
     lock.urls.insert(PackageName("gone".to_owned()), url);
-    lock.architecture = Some("arm64".to_owned());
+    lock.elsewhere.insert("s390x".to_owned(), LockedPlatform::default());
     let mut workspace = workspace();
-    workspace.debian.architecture = Some("amd64".to_owned());
     assert_eq!(
         lock_is_current(&workspace, &lock, LockScope::Whole).unwrap_err(),
         [
-            "the lock is for architecture `arm64`, the spec for `amd64`",
             "missing: the resolution of `deb:nginx`",
             "no longer needed: the resolution of `deb:old`",
+            "no longer needed: the Debian package `nginx`",
+            "no longer needed: all that is for `s390x`",
             "missing: the Debian source package `hello`",
             "missing: the download for package `lib`",
             "no longer needed: the download for package `gone`",
-            "no longer needed: the Debian package `nginx`",
         ]
+    );
+    let mut lock = current_lock();
+    lock.architecture = Some("arm64".to_owned());
+    workspace.debian.architecture = Some("amd64".to_owned());
+    assert_eq!(
+        lock_is_current(&workspace, &lock, LockScope::Whole).unwrap_err(),
+        ["the lock is for architecture `arm64`, the spec for `amd64`"]
     );
 }
 
