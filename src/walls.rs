@@ -11,8 +11,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The walls that a script ran behind, or is to run behind; weaker ones are less.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Walls {
-    /// None: the script is the user who builds, on the machine itself.
+    /// None: the script is the user who builds, on the machine itself; or a builder's worker of which the script could see
+    /// that it has a network, or could not see that it has none.
     None,
+    /// A builder's: what it was sent was its root, and it saw no network. What else stood between it and the worker's machine
+    /// is not known here.
+    Builder,
     /// A changed root, a user of the build's own and a filter of system calls that cuts the network, as root of a container
     /// can have them. Processes and unix sockets without a path are the container's.
     Chroot,
@@ -23,20 +27,31 @@ pub enum Walls {
 
 /// A text that names no walls.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` names no walls: write `namespaces`, `chroot` or `none`")]
+#[error("`{0}` names no walls: write `namespaces`, `chroot`, `builder` or `none`")]
 pub struct WallsError(String);
 
 impl Walls {
     /// All, from the strongest down.
-    pub const LADDER: [Self; 3] = [Self::Namespaces, Self::Chroot, Self::None];
+    pub const LADDER: [Self; 4] = [Self::Namespaces, Self::Chroot, Self::Builder, Self::None];
 
     /// The names of all.
-    pub const NAMES: [&str; 3] = [Self::Namespaces.name(), Self::Chroot.name(), Self::None.name()];
+    pub const NAMES: [&str; 4] = [
+        Self::Namespaces.name(),
+        Self::Chroot.name(),
+        Self::Builder.name(),
+        Self::None.name(),
+    ];
+
+    /// Whether a sandbox of this machine can be these.
+    pub const fn is_of_this_machine(self) -> bool {
+        !matches!(self, Self::Builder)
+    }
 
     /// Its name in specs, records and flags.
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
+            Self::Builder => "builder",
             Self::Chroot => "chroot",
             Self::Namespaces => "namespaces",
         }
@@ -97,7 +112,11 @@ mod tests {
             assert_eq!(walls.to_string().parse(), Ok(walls));
         }
         let error = "chrooot".parse::<Walls>().unwrap_err();
-        assert!(error.to_string().contains("`namespaces`, `chroot` or `none`"));
+        assert!(
+            error
+                .to_string()
+                .contains("`namespaces`, `chroot`, `builder` or `none`")
+        );
     }
 
     #[test]
@@ -106,6 +125,7 @@ mod tests {
             ("true", Some(Walls::Namespaces)),
             ("false", Some(Walls::None)),
             ("\"chroot\"", Some(Walls::Chroot)),
+            ("\"builder\"", Some(Walls::Builder)),
             ("\"\"", None),
             ("1", None),
             ("null", None),

@@ -22,6 +22,10 @@ use crate::sandbox;
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
+/// Bytes of stack that a worker has, as many as the main thread: trees may be a thousand directories deep, and some of what
+/// walks them calls itself.
+const STACK: usize = 8 << 20;
+
 /// What all worker threads share.
 struct RealiseWork<'a> {
     store: &'a Store,
@@ -99,7 +103,11 @@ pub fn realise(
     };
     std::thread::scope(|scope| {
         for _ in 1..jobs {
-            scope.spawn(|| work.run());
+            let thread = std::thread::Builder::new().stack_size(STACK);
+            // Where no more threads can be had, those that there are do all the work.
+            if thread.spawn_scoped(scope, || work.run()).is_err() {
+                break;
+            }
         }
         work.run();
     });

@@ -9,7 +9,8 @@ use crate::event::{Event, Reporter};
 use crate::fsio::with_causes;
 use crate::parallel::{self, Seat, Seats};
 use crate::peer::PeerBuilder;
-use crate::remote::{Farm, RemoteError};
+use crate::remote::{Farm, Network, RemoteError};
+use crate::walls::Walls;
 
 /// A builder that runs scripts.
 pub struct RemoteBuilds {
@@ -17,6 +18,7 @@ pub struct RemoteBuilds {
     /// Whether scripts that it does not run are run here.
     falls_back: bool,
     has_warned: AtomicBool,
+    has_warned_of_network: AtomicBool,
     /// For steps that run here.
     here: Seats,
 }
@@ -43,6 +45,7 @@ impl RemoteBuilds {
             place,
             falls_back,
             has_warned: AtomicBool::new(false),
+            has_warned_of_network: AtomicBool::new(false),
             here: Seats::new(parallel::threads(0)),
         }
     }
@@ -74,6 +77,17 @@ impl RemoteBuilds {
     /// A seat for a step that runs here.
     pub(super) fn seat_here(&self) -> Seat<'_> {
         self.here.sit()
+    }
+
+    /// Says once that workers may have a network.
+    pub(super) fn warn_of_network(&self, builder: &str, network: Network, reporter: &dyn Reporter) {
+        if !self.has_warned_of_network.swap(true, Ordering::Relaxed) {
+            let walls = Walls::None;
+            let text = format!(
+                "scripts at `{builder}` are taken to run behind no walls (`{walls}`, `layerize help builders`): {network}"
+            );
+            reporter.report(Event::Warning { text });
+        }
     }
 
     /// Whether a step that failed so is run here instead; tells it.

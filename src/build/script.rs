@@ -30,7 +30,7 @@ use super::error::ScriptFailure;
 use super::link;
 use super::log::BuildLog;
 use super::runner::{Runner, failed_command};
-use super::surroundings::{Surroundings, base_variables, bind_inputs};
+use super::surroundings::{Surroundings, base_variables, bind_inputs, writable_binds};
 use super::units::UnitCache;
 use super::variation::{self, Variation};
 use super::{BuildError, BuildOptions, RemoteBuilds};
@@ -68,7 +68,7 @@ pub(super) struct ScriptStep<'a> {
     pub reporter: &'a dyn Reporter,
     pub derivation: &'a Derivation,
     pub script: &'a Script,
-    /// What it runs behind.
+    /// What it runs behind; at a builder, the strongest that are to be had there.
     pub walls: Walls,
     /// How its programs are run.
     pub execution: Execution,
@@ -123,6 +123,8 @@ struct PreparedScript<'a> {
     place: Option<BuildPlace<'a>>,
     /// The builder at which it runs.
     at: Option<&'a RemoteBuilds>,
+    /// What it runs behind; at a builder, what it ran behind, once that is known.
+    walls: Walls,
 }
 
 impl ScriptStep<'_> {
@@ -136,7 +138,6 @@ impl ScriptStep<'_> {
         let _seat = peer.map(RemoteBuilds::seat_here);
         let scratch = self.placeholder()?;
         let cache = UnitCache::of(self.store, self.script, &|input| self.paths[input].clone());
-        let cache = cache.filter(|_| self.walls != Walls::None);
         let rewritten = {
             let prepared = self.execute_anywhere(&scratch, cache.as_ref())?;
             let _seat = prepared.at.and_then(RemoteBuilds::farm).map(Farm::seat);
@@ -146,6 +147,7 @@ impl ScriptStep<'_> {
             let added = self.store.add_rewritten(&output, &scratch);
             let rewritten = added.map_err(|error| self.explain(error))?;
             if let (Some(cache), None, Rewritten::Registered(info)) = (&cache, prepared.at, &rewritten)
+                && prepared.walls != Walls::None
                 && let Err(error) = cache.keep(&info.path, &prepared.build)
             {
                 let text = format!(
@@ -214,6 +216,7 @@ impl ScriptStep<'_> {
         cache: Option<&UnitCache<'_>>,
     ) -> Result<PreparedScript<'_>, BuildError> {
         let prepared = self.prepare(scratch, None)?;
+        let cache = cache.filter(|_| prepared.walls != Walls::None);
         let laid = cache.map_or(Ok(0), |cache| cache.lay(&prepared.build))?;
         match self.run_prepared(prepared) {
             Err(BuildError::Script(_)) if laid > 0 => {
@@ -231,7 +234,7 @@ impl ScriptStep<'_> {
         self.run_prepared(self.prepare(scratch, None)?)
     }
 
-    fn run_prepared<'p>(&self, prepared: PreparedScript<'p>) -> Result<PreparedScript<'p>, BuildError> {
+    fn run_prepared<'p>(&self, mut prepared: PreparedScript<'p>) -> Result<PreparedScript<'p>, BuildError> {
         let label = &self.derivation.label;
         self.reporter.report(Event::BuildStarted {
             name: label.clone(),
@@ -245,12 +248,12 @@ impl ScriptStep<'_> {
         };
         let mut log = BuildLog::create(self.log_path())?;
         let mut take = |bytes: &[u8]| log.take(bytes, &mut tell);
-        let outcome = match prepared.at.and_then(RemoteBuilds::farm) {
+        let outcome = match prepared.at.and_then(|remote| Some((remote, remote.farm()?))) {
             None => prepared.sandbox.run(&mut take).map_err(|source| BuildError::Sandbox {
                 what: format!("the script of `{label}`"),
                 source,
             }),
-            Some(farm) => self.run_at(farm, &prepared, &mut take),
+            Some((remote, farm)) => self.run_at(remote, farm, &mut prepared, &mut take),
         };
         let log_path = log.path().to_owned();
         let tail = log.finish(&mut tell)?;
@@ -305,15 +308,10 @@ impl ScriptStep<'_> {
                 sealed: false,
             });
         }
-        let (sandbox, store, place) = match self.walls {
-            Walls::Namespaces | Walls::Chroot => {
-                let mut binds: Vec<Bind> = [(&build_bind, "/build"), (&tmp, "/tmp"), (&store, StoreDir::LAYERIZE)]
-                    .map(|(source, target)| Bind {
-                        source: source.clone(),
-                        target: target.into(),
-                        writable: true,
-                    })
-                    .into();
+        let walls = self.walls_of(at)?;
+        let (sandbox, store, place) = match walls {
+            Walls::Namespaces | Walls::Chroot | Walls::Builder => {
+                let mut binds = writable_binds([(&build_bind, "/build"), (&tmp, "/tmp"), (&store, StoreDir::LAYERIZE)]);
                 binds.extend(at.map(|_| self.source_bind(&build)).transpose()?.flatten());
                 let mut inputs = bind_inputs(self.store, &visible, &store)?;
                 if self.varies(Variation::Store) && self.is_small(&visible)? {
@@ -323,7 +321,10 @@ impl ScriptStep<'_> {
                 binds.extend(self.mounts(&build)?);
                 binds.append(&mut cache.binds);
                 binds.extend(at.into_iter().flat_map(|_| self.unkept_binds(&tmp)));
-                let sandbox = self.walled(own, dir.join("fixups"), work, binds, scratch, settings)?;
+                let mut sandbox = self.walled(own, dir.join("fixups"), work, binds, scratch, settings)?;
+                if walls == Walls::Chroot {
+                    sandbox.isolation = Isolation::Chroot;
+                }
                 (sandbox, store, None)
             }
             Walls::None if !self.script.mounts.is_empty() || !self.script.cache_dirs.is_empty() => {
@@ -347,6 +348,7 @@ impl ScriptStep<'_> {
             store,
             place,
             at,
+            walls,
         })
     }
 
@@ -397,10 +399,7 @@ impl ScriptStep<'_> {
         };
         Ok(Sandbox {
             helper: self.options.helper.clone(),
-            isolation: match self.walls {
-                Walls::Chroot => Isolation::Chroot,
-                _ => Isolation::Build,
-            },
+            isolation: Isolation::Build,
             staging,
             layers: surroundings.root.layers(),
             upper: None,

@@ -84,6 +84,16 @@ pub(super) fn base_variables(path: &str, locale: &str) -> Vec<(String, String)> 
     .into()
 }
 
+/// Directories that a script can write to.
+pub(super) fn writable_binds(places: [(&PathBuf, &str); 3]) -> Vec<Bind> {
+    let bind = |(source, target): (&PathBuf, &str)| Bind {
+        source: source.clone(),
+        target: target.into(),
+        writable: true,
+    };
+    places.map(bind).into()
+}
+
 /// Makes a place for each visible path in the directory that becomes `/layerize/store`, and binds it there.
 pub(super) fn bind_inputs(store: &Store, visible: &BTreeSet<StorePath>, dir: &Path) -> Result<Vec<Bind>, BuildError> {
     let mut binds = Vec::new();

@@ -82,7 +82,8 @@ impl WallsChoice {
         }
         let least = self.at_least.unwrap_or(UNASKED);
         let mut refused = Vec::new();
-        for walls in Walls::LADDER.into_iter().filter(|&walls| walls >= least) {
+        let ladder = Walls::LADDER.into_iter().filter(|walls| walls.is_of_this_machine());
+        for walls in ladder.filter(|&walls| walls >= least) {
             match try_walls(walls, store, helper)? {
                 None => {
                     if let Some(stronger) = refused.first() {
@@ -136,14 +137,18 @@ impl BuildOptions {
         // A peer chooses its own, and has to have what is required.
         match (&self.remote, self.walls.at_least.filter(|_| farm.is_some())) {
             (None, _) => self.walls.choose(store, self.helper.as_deref(), reporter),
-            // What a builder has is not known here.
-            (Some(_), Some(least)) if least > Walls::None => Err(BuildError::TooWeak {
-                walls: Walls::None,
+            (Some(_), Some(least)) if least > Walls::Builder => Err(BuildError::TooWeak {
+                walls: Walls::Builder,
                 least,
             }),
-            // What runs here after all has all of them.
-            (Some(_), _) => Ok(Walls::Namespaces),
+            // What it has shows there. What runs here after all chooses then.
+            (Some(_), _) => Ok(Walls::Builder),
         }
+    }
+
+    /// The walls of a script that runs here although the run has a builder.
+    pub(super) fn choose_walls_here(&self, store: &Store, reporter: &dyn Reporter) -> Result<Walls, BuildError> {
+        self.walls.choose(store, self.helper.as_deref(), reporter)
     }
 
     /// Refuses, before anything is done, to do steps for which there are no walls here.
@@ -186,7 +191,8 @@ impl BuildOptions {
         // Whether other walls that were asked for can be had does not matter.
         let walls = match self.walls.exactly {
             Some(walls) => walls,
-            None => self.choose_walls(store, reporter)?,
+            // They run here in any case.
+            None => self.choose_walls_here(store, reporter)?,
         };
         match walls {
             Walls::Namespaces => Ok(()),

@@ -207,7 +207,8 @@ fn render_made(made: &MadeBy, text: &mut String) {
     match made.walls {
         Walls::Namespaces => {}
         Walls::None => drop(writeln!(text, "             without walls")),
-        walls => drop(writeln!(text, "             behind {walls}")),
+        Walls::Builder => drop(writeln!(text, "             at a builder")),
+        Walls::Chroot => drop(writeln!(text, "             behind {}", made.walls)),
     }
     if made.execution != Execution::Native {
         let _ = writeln!(text, "             {}", made.execution);

@@ -81,17 +81,22 @@ impl BuilderPlace {
 }
 
 impl Environment<'_> {
+    /// What was chosen as the builder of a command: a name, or an address.
+    pub(super) fn chosen_builder<'a>(&'a self, options: &'a WorkOptions) -> Option<&'a String> {
+        let choice = &options.builder;
+        let stays_here = options.offline || options.sandbox == Some(Walls::None);
+        if choice.none || choice.at.is_none() && stays_here {
+            return None;
+        }
+        choice.at.as_ref().or(self.builders.default.as_ref())
+    }
+
     /// The builder of a command, if it has one.
     pub fn builder(&self, options: &WorkOptions) -> Result<Option<Arc<RemoteBuilds>>, ProjectError> {
-        let choice = &options.builder;
-        let unwalled = options.sandbox == Some(Walls::None);
-        if choice.none || choice.at.is_none() && (options.offline || unwalled) {
-            return Ok(None);
-        }
-        let Some(text) = choice.at.as_ref().or(self.builders.default.as_ref()) else {
+        let Some(text) = self.chosen_builder(options) else {
             return Ok(None);
         };
-        if unwalled {
+        if options.sandbox == Some(Walls::None) {
             return Err(ProjectError::BuilderUnwalled);
         }
         let mut builder = match (self.builders.named.get(text), BuilderAddress::is_meant_by(text)) {
@@ -120,7 +125,7 @@ impl Environment<'_> {
         };
         Ok(Some(Arc::new(RemoteBuilds::new(
             place,
-            builder.falls_back || choice.falls_back,
+            builder.falls_back || options.builder.falls_back,
         ))))
     }
 }

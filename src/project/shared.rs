@@ -137,7 +137,10 @@ impl Environment<'_> {
         caches.trust = CacheTrust {
             keys,
             unsigned,
-            least: options.least_walls(self.required_walls(options, workspace)),
+            least: options.least_walls(
+                self.required_walls(options, workspace),
+                self.chosen_builder(options).is_some(),
+            ),
         };
         if let (Some(place), true) = (
             caches.from.first(),

@@ -186,11 +186,9 @@ fn write_note(note: &Path, path: &Path, node: &Node) -> Result<(), RemoteError> 
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let root = Dir::new(BTreeMap::from([(name, node.clone())]));
-    let mut children = BTreeMap::new();
-    collect(&root, &mut children);
     let tree = api::Tree {
         root: Some(root.message()),
-        children: children.into_values().collect(),
+        children: collect(&root).into_values().collect(),
     };
     let mut file = AtomicFile::create(note)?;
     file.file().write_all(&tree.encode_to_vec()).context("write", note)?;
@@ -198,15 +196,20 @@ fn write_note(note: &Path, path: &Path, node: &Node) -> Result<(), RemoteError> 
 }
 
 /// All directories below one, each once.
-fn collect(dir: &Dir, found: &mut BTreeMap<Blob, api::Directory>) {
-    for node in dir.entries().values() {
-        if let Node::Dir(below) = node
-            && !found.contains_key(&below.blob())
-        {
-            found.insert(below.blob(), below.message());
-            collect(below, found);
+fn collect(dir: &Dir) -> BTreeMap<Blob, api::Directory> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![dir];
+    while let Some(dir) = open.pop() {
+        for node in dir.entries().values() {
+            if let Node::Dir(below) = node
+                && !found.contains_key(&below.blob())
+            {
+                found.insert(below.blob(), below.message());
+                open.push(below);
+            }
         }
     }
+    found
 }
 
 /// What a note says of the store path at `path`; `None` where it says nothing that can be believed.
@@ -220,34 +223,66 @@ fn noted(note: &Path, path: &Path) -> Option<Node> {
         .map(|child| (Blob::of_message(child).0, child))
         .collect();
     let (parent, name) = (path.parent()?, path.file_name()?.to_str()?);
-    restored(tree.root.as_ref()?, &children, parent, nar::MAX_DEPTH)?.remove(name)
+    restored(tree.root.as_ref()?, &children, parent)?.remove(name)
 }
 
+/// What is in the directory at `path`; `None` where not all of it is told.
 fn restored(
     directory: &api::Directory,
     children: &BTreeMap<Blob, &api::Directory>,
     path: &Path,
-    depth: usize,
 ) -> Option<BTreeMap<String, Node>> {
-    let depth = depth.checked_sub(1)?;
-    let mut entries = BTreeMap::new();
-    for file in &directory.files {
-        let leaf = Leaf {
-            blob: Blob::from_api(file.digest.as_ref())?,
-            executable: file.is_executable,
-            contents: Contents::Disk(path.join(&file.name)),
-        };
-        entries.insert(file.name.clone(), Node::File(leaf));
+    // Open directories, outermost first.
+    let mut open = vec![Restored::new(String::new(), directory, path.to_owned())?];
+    loop {
+        let innermost = open.last_mut()?;
+        if let Some((name, blob)) = innermost.left.pop() {
+            let (child, path) = (children.get(&blob)?, innermost.path.join(&name));
+            if open.len() > nar::MAX_DEPTH {
+                return None;
+            }
+            open.push(Restored::new(name, child, path)?);
+            continue;
+        }
+        let done = open.pop()?;
+        match open.last_mut() {
+            None => return Some(done.entries),
+            Some(outer) => drop(outer.entries.insert(done.name, Node::Dir(Dir::new(done.entries)))),
+        }
     }
-    for link in &directory.symlinks {
-        entries.insert(link.name.clone(), Node::Link(link.target.clone()));
+}
+
+/// A directory of a note, of which some may be left to be looked into.
+struct Restored {
+    name: String,
+    path: PathBuf,
+    entries: BTreeMap<String, Node>,
+    left: Vec<(String, Blob)>,
+}
+
+impl Restored {
+    fn new(name: String, directory: &api::Directory, path: PathBuf) -> Option<Self> {
+        let mut entries = BTreeMap::new();
+        for file in &directory.files {
+            let leaf = Leaf {
+                blob: Blob::from_api(file.digest.as_ref())?,
+                executable: file.is_executable,
+                contents: Contents::Disk(path.join(&file.name)),
+            };
+            entries.insert(file.name.clone(), Node::File(leaf));
+        }
+        for link in &directory.symlinks {
+            entries.insert(link.name.clone(), Node::Link(link.target.clone()));
+        }
+        let below = directory.directories.iter();
+        let left = below.map(|below| Some((below.name.clone(), Blob::from_api(below.digest.as_ref())?)));
+        Some(Self {
+            name,
+            path,
+            entries,
+            left: left.collect::<Option<_>>()?,
+        })
     }
-    for below in &directory.directories {
-        let child = children.get(&Blob::from_api(below.digest.as_ref())?)?;
-        let entries_below = restored(child, children, &path.join(&below.name), depth)?;
-        entries.insert(below.name.clone(), Node::Dir(Dir::new(entries_below)));
-    }
-    Some(entries)
 }
 
 #[cfg(test)]
@@ -319,5 +354,24 @@ mod tests {
         fs::write(dir.path().join(name), "").unwrap();
         let error = Trees::new(dir.path()).node(dir.path()).unwrap_err();
         assert!(matches!(error, RemoteError::Name { path } if path.ends_with(name)));
+    }
+
+    #[test]
+    fn trees_may_be_as_deep_as_archives() {
+        let (dir, path) = store_with("x");
+        let deep = path.join("d/".repeat(nar::MAX_DEPTH - 2));
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(deep.join("f"), "deep").unwrap();
+        // The stack of a thread is small, and with it that of a step.
+        let work = move || {
+            let first = Trees::new(dir.path()).node(&path).unwrap();
+            let noted = Trees::new(dir.path()).node(&path).unwrap();
+            let (Node::Dir(first), Node::Dir(noted)) = (&first, &noted) else {
+                panic!("{first:?}")
+            };
+            assert_eq!(first.blob(), noted.blob());
+        };
+        let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(work);
+        thread.unwrap().join().unwrap();
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use tonic::{Code, Status};
 
+use super::greeting::Network;
 use crate::escape::{shown, shown_bytes};
 use crate::fsio::{PathError, with_causes};
 use crate::http::SetupError;
@@ -60,6 +61,19 @@ pub enum RemoteError {
         /// What it says.
         message: String,
     },
+    /// The builder said no to a root that has what it says it does not take.
+    #[error(
+        "the builder `{builder}` takes no links with absolute paths, such as `{}`: {message}",
+        shown_bytes(link.as_os_str().as_encoded_bytes())
+    )]
+    AbsoluteLink {
+        /// Its address.
+        builder: String,
+        /// One of them, as it is inside.
+        link: PathBuf,
+        /// What it says.
+        message: String,
+    },
     /// The builder cannot do what is needed.
     #[error("the builder `{builder}` cannot be used: {reason}")]
     Unfit {
@@ -100,6 +114,14 @@ pub enum RemoteError {
         /// Its address.
         builder: String,
     },
+    /// A worker is less walled off than is required.
+    #[error("`builder` is required, and at the builder `{builder}` {network}")]
+    Walls {
+        /// Its address.
+        builder: String,
+        /// What was seen.
+        network: Network,
+    },
     /// The process is about to end.
     #[error("interrupted")]
     Cancelled,
@@ -127,6 +149,10 @@ impl RemoteError {
                 Code::NotFound => Some("see that the instance at the end of its address is right".to_owned()),
                 _ => Some("`--builder-fallback` builds here what it does not".to_owned()),
             },
+            Self::AbsoluteLink { .. } => Some(
+                "configure its symlink_absolute_path_strategy as ALLOWED: packages have such links, and scripts copy them"
+                    .to_owned(),
+            ),
             Self::Unfit { help, .. } => Some((*help).to_owned()),
             Self::Again { help, .. } => help.clone(),
             Self::Gone { .. } => Some(
@@ -143,6 +169,11 @@ impl RemoteError {
                  which makes the root there itself"
                     .to_owned(),
             ),
+            Self::Walls { .. } => Some(
+                "have its workers run scripts without a network and with `/proc` (`layerize help builders`), or ask for less \
+                 with `--require-sandbox none` and `[build] require`"
+                    .to_owned(),
+            ),
             Self::Name { .. } => Some("build it here, without `--builder`".to_owned()),
             Self::Io(_) | Self::Start(_) | Self::Cancelled => None,
         }
@@ -156,12 +187,27 @@ impl RemoteError {
             | Self::Setup(_)
             | Self::Unreachable { .. }
             | Self::Refused { .. }
+            | Self::AbsoluteLink { .. }
             | Self::Unfit { .. }
             | Self::Wrong { .. }
             | Self::Gone { .. }
             | Self::Again { .. }
+            | Self::Walls { .. }
             | Self::NoRoot { .. } => true,
             Self::Io(_) | Self::Nar(_) | Self::Cancelled => false,
+        }
+    }
+
+    /// The same of a builder that says that it does not take links such as this one, which was among what it was sent.
+    pub(super) fn because_of_link(self, link: PathBuf) -> Self {
+        match self {
+            Self::Refused {
+                builder,
+                code: Code::InvalidArgument | Code::FailedPrecondition,
+                message,
+                ..
+            } => Self::AbsoluteLink { builder, link, message },
+            error => error,
         }
     }
 

@@ -6,14 +6,15 @@
 //! derivations: a step is a [`Sandbox`], and its output a directory, file or link.
 //!
 //! From below: `blob` (a name of bytes), `tree` (directories by their hashes), `disk` (trees of this machine), `line` (the
-//! connections) → `transfer` (blobs sent and fetched), `execution` (an action watched to its end) → `root` (a sandbox as an
-//! action), `outcome` (what came of it).
+//! connections) → `transfer` (blobs sent and fetched), `execution` (an action watched to its end), `greeting` (what a worker
+//! is like) → `root` (a sandbox as an action), `outcome` (what came of it).
 
 mod address;
 mod blob;
 mod disk;
 mod error;
 mod execution;
+mod greeting;
 mod line;
 mod outcome;
 mod root;
@@ -31,13 +32,16 @@ use tonic::metadata::AsciiMetadataValue;
 
 pub use address::{BuilderAddress, BuilderAddressError};
 pub use error::RemoteError;
+pub use greeting::Network;
 
 use crate::fsio::{IoContext, read_limited, remove_tree};
 use crate::http::HttpConfig;
+use crate::nar;
 use crate::parallel::{Seat, Seats};
 use crate::sandbox::{Outcome, Sandbox};
 use disk::Trees;
 use execution::{Ended, Execution, Watcher};
+use greeting::Greeted;
 use line::{Line, MESSAGE_MAX};
 use outcome::Wanted;
 use root::Work;
@@ -51,6 +55,9 @@ const SEATS: usize = 8;
 
 /// Largest file of a token, in bytes.
 const TOKEN_MAX: u64 = 64 << 10;
+
+/// Largest list of what is in the store at the end, in bytes.
+const LISTED_MAX: u64 = 1 << 20;
 
 /// How often a step is sent and run again because the builder lost something.
 const ROUNDS: usize = 4;
@@ -102,6 +109,8 @@ struct Contact {
     line: Line,
     transfers: Transfers,
     platform: api::Platform,
+    /// Whether it says that it takes no links with absolute paths. Some say so and take them.
+    forbids_absolute_links: bool,
 }
 
 /// Where what a step makes goes.
@@ -114,6 +123,22 @@ pub struct RemotePlace<'a> {
     pub name: &'a str,
     /// The directory that is `/build` inside: it gets what tells which command failed.
     pub build: &'a Path,
+}
+
+/// What came of a step at a builder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ran {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whether it had a network; `None` where it did not end by itself.
+    pub network: Option<Network>,
+}
+
+impl Ran {
+    /// Of a step that did not end by itself.
+    fn stopped(outcome: Outcome) -> Self {
+        Self { outcome, network: None }
+    }
 }
 
 impl Farm {
@@ -133,6 +158,14 @@ impl Farm {
         self.config.address.to_string()
     }
 
+    /// Why what a step made is not taken where workers must have no network.
+    pub fn has_network(&self, network: Network) -> RemoteError {
+        RemoteError::Walls {
+            builder: self.name(),
+            network,
+        }
+    }
+
     /// Most steps under way there.
     pub fn jobs(&self) -> usize {
         self.config.jobs
@@ -149,7 +182,7 @@ impl Farm {
         sandbox: &Sandbox,
         place: RemotePlace<'_>,
         output: &mut dyn FnMut(&[u8]),
-    ) -> Result<Outcome, RemoteError> {
+    ) -> Result<Ran, RemoteError> {
         let ran = self.contact().and_then(|contact| {
             let step = RemoteStep {
                 farm: self,
@@ -159,7 +192,7 @@ impl Farm {
             step.run(sandbox, output)
         });
         match ran {
-            Err(RemoteError::Cancelled) => Ok(Outcome::Cancelled),
+            Err(RemoteError::Cancelled) => Ok(Ran::stopped(Outcome::Cancelled)),
             Err(error) if error.is_for_all() => {
                 let again = error.again();
                 *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Some(Err(again));
@@ -198,6 +231,7 @@ impl Farm {
         line.answered();
         check(&capabilities, &line.builder)?;
         let cache = capabilities.cache_capabilities.unwrap_or_default();
+        let disallowed = i32::from(api::symlink_absolute_path_strategy::Value::Disallowed);
         let properties = self.config.properties.iter();
         let properties = properties.map(|(name, value)| api::platform::Property {
             name: name.clone(),
@@ -209,6 +243,7 @@ impl Farm {
             platform: api::Platform {
                 properties: properties.collect(),
             },
+            forbids_absolute_links: cache.symlink_absolute_path_strategy == disallowed,
         })
     }
 }
@@ -253,13 +288,6 @@ fn check(capabilities: &api::ServerCapabilities, builder: &str) -> Result<(), Re
             "configure its digest function as SHA256",
         );
     }
-    let disallowed = i32::from(api::symlink_absolute_path_strategy::Value::Disallowed);
-    if cache.symlink_absolute_path_strategy == disallowed {
-        return unfit(
-            "it allows no links with absolute paths, which packages have",
-            "configure its symlink_absolute_path_strategy as ALLOWED",
-        );
-    }
     let newest = capabilities.high_api_version.as_ref();
     let oldest = capabilities.low_api_version.as_ref();
     if newest.is_some_and(|newest| (newest.major, newest.minor) < (2, 1))
@@ -281,11 +309,12 @@ struct RemoteStep<'a> {
 }
 
 impl RemoteStep<'_> {
-    fn run(&self, sandbox: &Sandbox, output: &mut dyn FnMut(&[u8])) -> Result<Outcome, RemoteError> {
+    fn run(&self, sandbox: &Sandbox, output: &mut dyn FnMut(&[u8])) -> Result<Ran, RemoteError> {
         let Contact {
             line,
             transfers,
             platform,
+            forbids_absolute_links,
         } = self.contact;
         let out = root::output_path(self.place.name);
         let mut skip_cache = false;
@@ -294,7 +323,7 @@ impl RemoteStep<'_> {
             let seat = self.farm.seat();
             let work = root::compose(&self.farm.trees, sandbox, &out, platform)?;
             if !skip_cache && let Some(result) = self.known(&work)? {
-                match self.finish(&result, &out, output, false) {
+                match self.finish(&result, &out, output, None) {
                     // What is remembered is not there any more.
                     Err(RemoteError::Gone { .. }) => skip_cache = true,
                     finished => return finished,
@@ -307,20 +336,25 @@ impl RemoteStep<'_> {
                 output: &mut |bytes| greeted.take(bytes),
                 has_streamed: false,
             };
-            let ended = Execution::run(line, work.action, skip_cache, &mut watcher)?;
+            let ended = Execution::run(line, work.action, skip_cache, &mut watcher).map_err(|error| {
+                match forbids_absolute_links.then(|| work.root.absolute_link()).flatten() {
+                    Some(link) => error.because_of_link(link),
+                    None => error,
+                }
+            })?;
             let has_streamed = watcher.has_streamed;
             let _seat = self.farm.seat();
             let finished = match ended {
-                Ended::TimedOut => return Ok(Outcome::TimedOut),
+                Ended::TimedOut => return Ok(Ran::stopped(Outcome::TimedOut)),
                 Ended::Missing => {
                     transfers.forget();
                     let (builder, what) = (line.builder.clone(), "files that it was sent".to_owned());
                     lost = Some(RemoteError::Gone { builder, what });
                     continue;
                 }
-                Ended::Result(result) => match has_streamed && greeted.was_greeted {
-                    true => self.finish(&result, &out, &mut |_| {}, true),
-                    false => self.finish(&result, &out, output, false),
+                Ended::Result(result) => match greeted.network().filter(|_| has_streamed) {
+                    Some(network) => self.finish(&result, &out, &mut |_| {}, Some(network)),
+                    None => self.finish(&result, &out, output, None),
                 },
             };
             match finished {
@@ -351,24 +385,23 @@ impl RemoteStep<'_> {
         }
     }
 
-    /// Takes what came of an action.
+    /// Takes what came of an action; `told` is what its log said, where it was read while it came.
     fn finish(
         &self,
         result: &api::ActionResult,
         out: &str,
         output: &mut dyn FnMut(&[u8]),
-        was_told: bool,
-    ) -> Result<Outcome, RemoteError> {
+        told: Option<Network>,
+    ) -> Result<Ran, RemoteError> {
         let Contact { line, transfers, .. } = self.contact;
-        if !was_told {
-            let mut greeted = Greeted::new(output);
-            outcome::take_log(line, result, &mut |bytes| greeted.take(bytes))?;
-            if !greeted.was_greeted {
-                return Err(RemoteError::NoRoot {
-                    builder: line.builder.clone(),
-                });
+        let network = match told {
+            Some(network) => network,
+            None => {
+                let mut greeted = Greeted::new(output);
+                outcome::take_log(line, result, &mut |bytes| greeted.take(bytes))?;
+                greeted.expect(&line.builder)?
             }
-        }
+        };
         let places = [
             (out, self.place.store.join(self.place.name)),
             (root::LISTED, self.place.build.join(".layerize-store")),
@@ -380,6 +413,7 @@ impl RemoteStep<'_> {
                 path,
                 dest,
                 inside: Path::new("/").join(path),
+                is_read: *path != out,
             })
             .collect();
         for (_, dest) in &places {
@@ -394,7 +428,10 @@ impl RemoteStep<'_> {
         }
         outcome::take(line, transfers, &result, &wanted)?;
         self.note_others(&places[1].1)?;
-        Ok(Outcome::Exited(result.exit_code))
+        Ok(Ran {
+            outcome: Outcome::Exited(result.exit_code),
+            network: Some(network),
+        })
     }
 
     /// Makes an empty file for each name that was in the store at the end and is not there.
@@ -402,49 +439,25 @@ impl RemoteStep<'_> {
         if listed.symlink_metadata().is_err() {
             return Ok(());
         }
-        let text = read_limited(listed, 1 << 20)?;
+        let line = &self.contact.line;
+        let size = listed.symlink_metadata().context("read", listed)?.len();
+        if size > LISTED_MAX {
+            return Err(line.wrong(format!("a list of {size} bytes of what is in the store")));
+        }
+        let text = read_limited(listed, LISTED_MAX)?;
         for name in String::from_utf8_lossy(&text).lines() {
-            let is_name = !name.is_empty() && !name.contains('/') && !matches!(name, "." | "..");
+            let is_name = !name.is_empty() && name.len() <= nar::MAX_NAME && !name.contains(['/', '\0']);
+            if !is_name || matches!(name, "." | "..") {
+                return Err(line.wrong(format!(
+                    "`{}` is no name of what is in the store",
+                    error::shortened(name)
+                )));
+            }
             let place = self.place.store.join(name);
-            if is_name && place.symlink_metadata().is_err() && name != self.place.name {
+            if place.symlink_metadata().is_err() && name != self.place.name {
                 fs::write(&place, "").context("write", &place)?;
             }
         }
         Ok(())
-    }
-}
-
-/// Takes away the greeting with which everything begins that is printed in the root.
-struct Greeted<'a> {
-    output: &'a mut dyn FnMut(&[u8]),
-    /// What came before it is clear whether it is the greeting.
-    begun: Vec<u8>,
-    is_clear: bool,
-    was_greeted: bool,
-}
-
-impl<'a> Greeted<'a> {
-    fn new(output: &'a mut dyn FnMut(&[u8])) -> Self {
-        Self {
-            output,
-            begun: Vec::new(),
-            is_clear: false,
-            was_greeted: false,
-        }
-    }
-
-    fn take(&mut self, bytes: &[u8]) {
-        if self.is_clear {
-            return (self.output)(bytes);
-        }
-        self.begun.extend_from_slice(bytes);
-        if self.begun.len() < root::GREETING.len() && root::GREETING.starts_with(&self.begun) {
-            return;
-        }
-        self.is_clear = true;
-        self.was_greeted = self.begun.starts_with(root::GREETING);
-        let rest = std::mem::take(&mut self.begun);
-        let start = if self.was_greeted { root::GREETING.len() } else { 0 };
-        (self.output)(&rest[start..]);
     }
 }

@@ -24,9 +24,9 @@ use crate::store_path::StoreDir;
 /// Largest description of an output that is read, in bytes: some hundred thousand files.
 const TREE_MAX: u64 = 64 << 20;
 
-/// Most files, directories and links of an output. A small description can stand for more than any disk holds, since
-/// directories that are the same are described once.
-const ENTRIES_MAX: usize = 4 << 20;
+/// Most files, directories and links of an output. A small description can stand for more than any disk, or this program's
+/// memory, holds, since directories that are the same are described once.
+const ENTRIES_MAX: usize = 1 << 20;
 
 /// Largest log that is fetched, in bytes.
 const LOG_MAX: u64 = 256 << 20;
@@ -39,6 +39,8 @@ pub(super) struct Wanted<'a> {
     pub dest: &'a Path,
     /// Where it is for those inside: links that lead out of the store from there are refused.
     pub inside: PathBuf,
+    /// Whether it is read here, and so must be a regular file.
+    pub is_read: bool,
 }
 
 /// An entry to be made, below the directory that holds it.
@@ -83,11 +85,13 @@ pub(super) fn take(
     // The lists by kind, of which builders said links before, say the same again.
     for api::OutputSymlink { path, target, .. } in &result.output_symlinks {
         let wanted = place(path)?;
+        judge.kind(wanted, "link")?;
         judge.link(&wanted.inside, target)?;
         draft.add(line, wanted.dest.to_owned(), Made::Link(target.to_owned()))?;
     }
     for directory in &result.output_directories {
         let wanted = place(&directory.path)?;
+        judge.kind(wanted, "directory")?;
         judge.tree(directory, wanted, &mut draft)?;
     }
     draft.check_room(line, wanted)?;
@@ -142,6 +146,14 @@ impl Judge<'_> {
         Blob::from_api(digest).ok_or_else(|| self.line.wrong(reason()))
     }
 
+    /// What is read here is read where it is, and nowhere else.
+    fn kind(&self, wanted: &Wanted<'_>, kind: &str) -> Result<(), RemoteError> {
+        match wanted.is_read {
+            true => Err(self.line.wrong(format!("`{}` is a {kind} and no file", wanted.path))),
+            false => Ok(()),
+        }
+    }
+
     /// A link may lead anywhere by its full path, as one of a script that ran here may: it is a text. A relative one that
     /// leads out of the store would lead elsewhere on this disk than it did there.
     fn link(&self, inside: &Path, target: &str) -> Result<(), RemoteError> {
@@ -186,40 +198,45 @@ impl Judge<'_> {
             ))
         };
         let tree = RawTree::decode(bytes.as_slice()).map_err(unreadable)?;
-        let children = tree
+        let children: BTreeMap<Blob, &[u8]> = tree
             .children
             .iter()
             .map(|child| (Blob::of(child), child.as_slice()))
             .collect();
-        let root = Raw {
-            children: &children,
+        draft.add(self.line, wanted.dest.to_owned(), Made::Dir)?;
+        // What is still to be looked into. A builder decides how deep that is, so nothing here calls itself.
+        let mut open = vec![OpenDir {
             bytes: &tree.root,
-        };
-        self.directory(&root, wanted.dest, &wanted.inside, 0, draft)
+            dest: wanted.dest.to_owned(),
+            inside: wanted.inside.clone(),
+            depth: 1,
+        }];
+        while let Some(dir) = open.pop() {
+            self.directory(&dir, &children, draft, &mut open)?;
+        }
+        Ok(())
     }
 
-    fn directory(
+    /// Takes what is in a directory; those below it are added to `open`.
+    fn directory<'t>(
         &self,
-        raw: &Raw<'_>,
-        dest: &Path,
-        inside: &Path,
-        depth: usize,
+        dir: &OpenDir<'t>,
+        children: &BTreeMap<Blob, &'t [u8]>,
         draft: &mut Draft,
+        open: &mut Vec<OpenDir<'t>>,
     ) -> Result<(), RemoteError> {
-        let shown = || shortened(&inside.display().to_string());
-        if depth >= nar::MAX_DEPTH {
-            return Err(self.line.wrong(format!(
-                "`{}` is more than {} directories deep",
-                shown(),
-                nar::MAX_DEPTH
-            )));
+        let shown = || shortened(&dir.inside.display().to_string());
+        if dir.depth > nar::MAX_DEPTH {
+            let most = nar::MAX_DEPTH;
+            return Err(self
+                .line
+                .wrong(format!("`{}` is more than {most} directories deep", shown())));
         }
-        let directory = api::Directory::decode(raw.bytes);
+        let directory = api::Directory::decode(dir.bytes);
         let directory = directory.map_err(|error| {
             self.line
                 .wrong(format!("what it says of `{}` cannot be read: {error}", shown()))
         })?;
-        draft.add(self.line, dest.to_owned(), Made::Dir)?;
         let mut names = BTreeSet::new();
         let mut name_of = |name: &str| {
             let is_name = !name.is_empty() && name.len() <= nar::MAX_NAME && !name.contains(['/', '\0']);
@@ -238,12 +255,16 @@ impl Judge<'_> {
         for file in &directory.files {
             name_of(&file.name)?;
             let blob = self.blob(file.digest.as_ref(), &file.name)?;
-            draft.add(self.line, dest.join(&file.name), Made::File(blob, file.is_executable))?;
+            draft.add(
+                self.line,
+                dir.dest.join(&file.name),
+                Made::File(blob, file.is_executable),
+            )?;
         }
         for link in &directory.symlinks {
             name_of(&link.name)?;
-            self.link(&inside.join(&link.name), &link.target)?;
-            draft.add(self.line, dest.join(&link.name), Made::Link(link.target.clone()))?;
+            self.link(&dir.inside.join(&link.name), &link.target)?;
+            draft.add(self.line, dir.dest.join(&link.name), Made::Link(link.target.clone()))?;
         }
         for below in &directory.directories {
             name_of(&below.name)?;
@@ -255,27 +276,26 @@ impl Judge<'_> {
                     shown()
                 )
             };
-            let bytes = raw.children.get(&blob).ok_or_else(|| self.line.wrong(missing()))?;
-            let raw = Raw {
-                children: raw.children,
+            let bytes = children.get(&blob).ok_or_else(|| self.line.wrong(missing()))?;
+            let dest = dir.dest.join(&below.name);
+            draft.add(self.line, dest.clone(), Made::Dir)?;
+            open.push(OpenDir {
                 bytes,
-            };
-            self.directory(
-                &raw,
-                &dest.join(&below.name),
-                &inside.join(&below.name),
-                depth + 1,
-                draft,
-            )?;
+                dest,
+                inside: dir.inside.join(&below.name),
+                depth: dir.depth + 1,
+            });
         }
         Ok(())
     }
 }
 
-/// A directory as it came, and all that may be below it.
-struct Raw<'a> {
-    children: &'a BTreeMap<Blob, &'a [u8]>,
+/// A directory as it came, which is to be looked into.
+struct OpenDir<'a> {
     bytes: &'a [u8],
+    dest: PathBuf,
+    inside: PathBuf,
+    depth: usize,
 }
 
 /// `Tree` of the API with its directories as they came: they are known by the hash of these very bytes.

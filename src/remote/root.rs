@@ -16,13 +16,14 @@ use bazel_remote_apis::google::protobuf::Duration as ApiDuration;
 use super::blob::Blob;
 use super::disk::Trees;
 use super::error::RemoteError;
+use super::greeting::{GREETING, Network};
 use super::tree::{Dir, Leaf, Node};
 use crate::sandbox::Sandbox;
 use crate::sandbox::copy::SOURCE_DATE_EPOCH;
 use crate::store_path::StoreDir;
 
 /// Rules by which actions are made. Another number makes other actions, of which no builder knows a result yet.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Where the opening is, relative to the root.
 const OPENING: &str = "usr/libexec/layerize/remote";
@@ -33,13 +34,23 @@ pub(super) const LISTED: &str = "build/.layerize-store";
 /// What says which command failed, relative to the root (see `build::runner`).
 pub(super) const FAILED: &str = "build/.layerize-failed";
 
-/// What the opening says first of all. A worker that does not make the tree the root never comes so far.
-pub(super) const GREETING: &[u8] = b"layerize: in the root\n";
-
-/// `@EPOCH@` is the time of a source's files. The copy is there because a worker may share files between actions.
+/// `@EPOCH@` is the time of a source's files. The copy is there because a worker may share files between actions. A route that
+/// leads elsewhere than to the loopback device is a network; devices say less, as a kernel gives some to every one.
 const TEXT: &str = r#"# Made by layerize: what a sandbox sets up, as far as a shell can.
 exec </dev/null 2>&1
-echo 'layerize: in the root'
+seen='@UNKNOWN@'
+if [ -r /proc/net/route ]; then
+  seen='@NONE@'
+  for routes in /proc/net/route /proc/net/ipv6_route; do
+    if [ -r "$routes" ]; then
+      while read -r line; do
+        case $line in '' | Iface* | lo[[:space:]]* | *[[:space:]]lo) ;; *) seen='@SOME@' ;; esac
+      done <"$routes"
+    fi
+  done
+fi
+echo "@GREETING@$seen"
+unset seen routes line
 umask 022
 ulimit -c 0
 ulimit -S -n 1024 2>/dev/null
@@ -85,7 +96,7 @@ pub(super) fn compose(
         let path = relative(&bind.target)?;
         root = root.with(&path, trees.node(&bind.source)?);
     }
-    let opening = TEXT.replace("@EPOCH@", &SOURCE_DATE_EPOCH.to_string());
+    let opening = opening();
     let parts: Vec<&str> = OPENING.split('/').collect();
     root = root.with(&parts, Node::File(Leaf::of_bytes(opening.as_bytes(), false)));
     let command = command(sandbox, out, platform);
@@ -107,6 +118,15 @@ pub(super) fn compose(
         messages: [command, action],
         action: blob,
     })
+}
+
+/// The text of the opening.
+fn opening() -> String {
+    TEXT.replace("@EPOCH@", &SOURCE_DATE_EPOCH.to_string())
+        .replace("@GREETING@", GREETING)
+        .replace("@UNKNOWN@", Network::Unknown.word())
+        .replace("@NONE@", Network::None.word())
+        .replace("@SOME@", Network::Some.word())
 }
 
 #[expect(deprecated, reason = "builders of before version 2.2 look for the platform here")]

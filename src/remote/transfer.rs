@@ -236,20 +236,23 @@ impl Drop for Claims<'_> {
 }
 
 /// What of a tree is not known to be there, and the directories that were looked into.
-fn collect(dir: &Arc<Dir>, whole: &BTreeSet<Blob>, needed: &mut BTreeMap<Blob, Source>, dirs: &mut BTreeSet<Blob>) {
-    if whole.contains(&dir.blob()) || !dirs.insert(dir.blob()) {
-        return;
-    }
-    needed.insert(dir.blob(), Source::Dir(dir.clone()));
-    for node in dir.entries().values() {
-        match node {
-            Node::Dir(below) => collect(below, whole, needed, dirs),
-            Node::File(leaf) => {
-                needed
-                    .entry(leaf.blob)
-                    .or_insert_with(|| Source::Contents(leaf.contents.clone()));
+fn collect(root: &Arc<Dir>, whole: &BTreeSet<Blob>, needed: &mut BTreeMap<Blob, Source>, dirs: &mut BTreeSet<Blob>) {
+    let mut open = vec![root];
+    while let Some(dir) = open.pop() {
+        if whole.contains(&dir.blob()) || !dirs.insert(dir.blob()) {
+            continue;
+        }
+        needed.insert(dir.blob(), Source::Dir(dir.clone()));
+        for node in dir.entries().values() {
+            match node {
+                Node::Dir(below) => open.push(below),
+                Node::File(leaf) => {
+                    needed
+                        .entry(leaf.blob)
+                        .or_insert_with(|| Source::Contents(leaf.contents.clone()));
+                }
+                Node::Link(_) => {}
             }
-            Node::Link(_) => {}
         }
     }
 }

@@ -82,6 +82,21 @@ impl Dir {
         message(&self.entries)
     }
 
+    /// Where a link is in it that has an absolute path.
+    pub(super) fn absolute_link(&self) -> Option<PathBuf> {
+        let mut open = vec![(PathBuf::from("/"), self)];
+        while let Some((path, dir)) = open.pop() {
+            for (name, node) in &dir.entries {
+                match node {
+                    Node::Link(target) if target.starts_with('/') => return Some(path.join(name)),
+                    Node::Dir(below) => open.push((path.join(name), below)),
+                    Node::Link(_) | Node::File(_) => {}
+                }
+            }
+        }
+        None
+    }
+
     /// The same with `node` at `path`, below which nothing else stays; directories on the way are made.
     pub(super) fn with(&self, path: &[&str], node: Node) -> Arc<Self> {
         let mut entries = self.entries.clone();
@@ -122,6 +137,22 @@ impl Dir {
             (name.clone(), node)
         });
         Self::new(merged.collect())
+    }
+}
+
+impl Drop for Dir {
+    /// Without calling itself: trees are as deep as somebody's source.
+    fn drop(&mut self) {
+        let mut open = vec![std::mem::take(&mut self.entries)];
+        while let Some(entries) = open.pop() {
+            for node in entries.into_values() {
+                if let Node::Dir(dir) = node
+                    && let Some(mut dir) = Arc::into_inner(dir)
+                {
+                    open.push(std::mem::take(&mut dir.entries));
+                }
+            }
+        }
     }
 }
 

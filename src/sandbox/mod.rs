@@ -210,7 +210,8 @@ impl Sandbox {
         let isolation = match walls {
             Walls::Namespaces => Isolation::Build,
             Walls::Chroot => Isolation::Chroot,
-            Walls::None => Isolation::None,
+            // No sandbox of this machine is a builder.
+            Walls::Builder | Walls::None => Isolation::None,
         };
         let layer = Tree::create(staging.join("layer"))?;
         for mount_point in ["dev", "proc"] {

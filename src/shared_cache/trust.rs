@@ -85,7 +85,7 @@ impl CacheTrust {
         match walls >= self.least {
             true => Ok(()),
             false => Err(format!(
-                "it was built behind `{walls}`, which is less than `{}`",
+                "it was built behind `{walls}`, which is less than `{}`: `[build] require = \"{walls}\"` takes it",
                 self.least
             )),
         }

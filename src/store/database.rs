@@ -30,7 +30,7 @@ use crate::store_path::{PathInfo, StorePath};
 use crate::walls::Walls;
 
 /// What makes each schema of the one before it.
-const STEPS: [&str; 5] = [CREATE, CREATE_2, usage::CREATE, CREATE_4, CREATE_5];
+const STEPS: [&str; 6] = [CREATE, CREATE_2, usage::CREATE, CREATE_4, CREATE_5, CREATE_6];
 
 /// The newest schema this program knows.
 const SCHEMA: i64 = STEPS.len() as i64;
@@ -115,6 +115,15 @@ ALTER TABLE path DROP COLUMN sandboxed;
 const CREATE_5: &str = "
 ALTER TABLE path ADD COLUMN execution TEXT NOT NULL DEFAULT 'native'
     CHECK (execution IN ('native', 'emulated', 'emulated-by-machine', 'cross'));
+";
+
+/// What schema 6 changed: a path may have been built behind a builder's walls.
+const CREATE_6: &str = "
+ALTER TABLE path ADD COLUMN behind TEXT NOT NULL DEFAULT 'namespaces'
+    CHECK (behind IN ('namespaces', 'chroot', 'builder', 'none'));
+UPDATE path SET behind = walls;
+ALTER TABLE path DROP COLUMN walls;
+ALTER TABLE path RENAME COLUMN behind TO walls;
 ";
 
 /// An open database.

@@ -15,7 +15,6 @@ use crate::fsio::{IoContext, normalize, sorted_names};
 use crate::sandbox::Outcome;
 use crate::store::{Declare, NewOutput};
 use crate::store_path::{StoreDir, StorePath};
-use crate::walls::Walls;
 
 impl ScriptStep<'_> {
     /// What is wrong with how the script ended and with what it left; `None`: nothing.
@@ -29,7 +28,8 @@ impl ScriptStep<'_> {
             Outcome::Exceeded(bound) => return Ok(Some(Reason::Exceeded(bound, self.options.bounds))),
             Outcome::Cancelled => return Err(BuildError::Cancelled),
         }
-        if self.walls != Walls::None {
+        // Without walls it is the store itself.
+        if prepared.place.is_none() {
             let mut others = sorted_names(&prepared.store)?;
             others.retain(|name| *name != out && !is_visible(name, &prepared.visible));
             if !others.is_empty() {
@@ -103,8 +103,7 @@ impl ScriptStep<'_> {
             declare,
             derivation: Some(self.digest),
             policy: &prepared.policy,
-            // What stands between a builder and the script is not known here.
-            walls: if prepared.at.is_some() { Walls::None } else { self.walls },
+            walls: prepared.walls,
             execution: self.execution,
         }
     }

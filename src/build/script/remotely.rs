@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{PreparedScript, ScriptStep};
-use crate::build::BuildError;
 use crate::build::units::UnitCache;
+use crate::build::{BuildError, RemoteBuilds};
 use crate::fsio::IoContext;
-use crate::remote::{Farm, RemotePlace};
+use crate::remote::{Farm, Network, Ran, RemotePlace};
 use crate::sandbox::tree::make_dir;
 use crate::sandbox::{Bind, Outcome};
 use crate::store_path::StorePath;
+use crate::walls::Walls;
 
 impl ScriptStep<'_> {
     /// Runs the script at the builder, where there is one; here, over what is known of each crate, where there is none or it
@@ -37,11 +38,20 @@ impl ScriptStep<'_> {
         }
     }
 
-    /// Runs what is prepared at a builder.
+    /// What a run is prepared for, here or at a builder.
+    pub(super) fn walls_of(&self, at: Option<&RemoteBuilds>) -> Result<Walls, BuildError> {
+        match (at, self.walls) {
+            (None, Walls::Builder) => self.options.choose_walls_here(self.store, self.reporter),
+            (_, walls) => Ok(walls),
+        }
+    }
+
+    /// Runs what is prepared at a builder; takes note of the walls that it had there.
     pub(super) fn run_at(
         &self,
+        remote: &RemoteBuilds,
         farm: &Farm,
-        prepared: &PreparedScript<'_>,
+        prepared: &mut PreparedScript<'_>,
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<Outcome, BuildError> {
         let name = prepared.scratch.to_string();
@@ -50,11 +60,28 @@ impl ScriptStep<'_> {
             name: &name,
             build: &prepared.build,
         };
-        let ran = farm.run(&prepared.sandbox, place, output);
-        ran.map_err(|source| BuildError::Remote {
+        let failed = |source| BuildError::Remote {
             label: self.derivation.label.clone(),
             source: Box::new(source),
-        })
+        };
+        let Ran { outcome, network } = farm.run(&prepared.sandbox, place, output).map_err(failed)?;
+        let network = match (outcome, network) {
+            (Outcome::Exited(0), Some(network)) => network,
+            // Nothing is taken of it.
+            _ => return Ok(outcome),
+        };
+        let walls = match network {
+            Network::None => Walls::Builder,
+            Network::Some | Network::Unknown => Walls::None,
+        };
+        if walls < self.options.walls.least().unwrap_or(Walls::None) {
+            return Err(failed(farm.has_network(network)));
+        }
+        if walls < Walls::Builder {
+            remote.warn_of_network(&farm.name(), network, self.reporter);
+        }
+        prepared.walls = walls;
+        Ok(outcome)
     }
 
     /// The source as a builder gets it, which makes a copy of its own; a directory in `build` where there is none.

@@ -26,7 +26,7 @@ use crate::transport::registry::ConfigError;
 use crate::transport::registry::config::check_host;
 
 use crate::cli::error::{self, advised};
-use crate::walls::{Walls, WallsError};
+use crate::walls::Walls;
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -106,7 +106,7 @@ pub struct BuildFlags {
     /// What scripts run behind: auto, namespaces, chroot or none; auto is the strongest that can be had [default: auto]
     #[arg(long, value_parser = parse_sandbox, value_name = "WALLS")]
     pub sandbox: Option<SandboxFlag>,
-    /// Fail where scripts would run behind less: namespaces, chroot or none; machine and spec may require more with `[build]
+    /// Fail where scripts would run behind less: namespaces, chroot, builder or none; machine and spec may require more with `[build]
     /// require` [default: chroot]
     #[arg(long, value_parser = value::<Walls>, value_name = "WALLS")]
     pub require_sandbox: Option<Walls>,
@@ -203,10 +203,16 @@ impl InputsFlags {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SandboxFlag(Option<Walls>);
 
-fn parse_sandbox(text: &str) -> Result<SandboxFlag, WallsError> {
+fn parse_sandbox(text: &str) -> Result<SandboxFlag, String> {
     match text {
         "auto" => Ok(SandboxFlag(None)),
-        text => Ok(SandboxFlag(Some(text.parse()?))),
+        text => match value::<Walls>(text)? {
+            walls if walls.is_of_this_machine() => Ok(SandboxFlag(Some(walls))),
+            walls => Err(format!(
+                "no sandbox of this machine is `{walls}`: write `namespaces`, `chroot` or `none`\nhelp: `--builder` runs \
+                 scripts at a builder"
+            )),
+        },
     }
 }
 
