@@ -165,8 +165,7 @@ impl RemoteError {
                     .to_owned(),
             ),
             Self::NoRoot { .. } => Some(
-                "have its workers do so (`layerize help builders` says how), or use a layerize that is linked statically, \
-                 which makes the root there itself"
+                "have its workers do so (`layerize help builders` says how); `--builder-fallback` builds here what it does not"
                     .to_owned(),
             ),
             Self::Walls { .. } => Some(
