@@ -86,7 +86,7 @@ pub fn make_again(
         None => realise(store, plan, &[Input::Step(id)], options, reporter)?[&Input::Step(id)].clone(),
     };
     let digest = resolved.digest;
-    let walls = options.choose_walls(store, reporter)?;
+    let walls = options.choose_walls_here(store, reporter)?;
     let remade = match &derivation.action {
         Action::Script(script) => ScriptStep {
             store,

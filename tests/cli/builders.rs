@@ -355,6 +355,22 @@ fn a_token_a_name_and_an_instance() {
         .says(&["no builder `mine`", "layerize help builders"]);
 }
 
+/// What runs scripts on this machine in any case does so whatever builder there is, behind this machine's walls.
+#[test]
+fn shells_and_checks_are_of_this_machine() {
+    if !can_run() {
+        return;
+    }
+    let place = small();
+    place.run(&["build", "thing"]).success();
+    let config = place.path().join("config/layerize");
+    fs::create_dir_all(&config).unwrap();
+    let text = "[build]\nbuilder = \"grpc://127.0.0.1:1\"\nrequire = \"namespaces\"\n";
+    fs::write(config.join("config.toml"), text).unwrap();
+    place.run(&["shell", "-q", "--build", "thing", "-c", "exit 3"]).exits(3);
+    place.run(&["check", "thing"]).success();
+}
+
 #[test]
 fn tls_with_an_authority_of_ones_own() {
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};

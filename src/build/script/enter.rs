@@ -56,7 +56,7 @@ pub fn enter(
     let Some((derivation, Action::Script(script))) = step.map(|step| (step, &step.action)) else {
         return Err(BuildError::NoScript);
     };
-    let walls = build.choose_walls(store, reporter)?;
+    let walls = build.choose_walls_here(store, reporter)?;
     if walls != Walls::Namespaces {
         return Err(BuildError::NeedsSandbox {
             label: derivation.label.clone(),
