@@ -13,8 +13,8 @@ use crate::support::{LAYERIZE, Place, Ran, script_spec, skipped};
 /// Makes what differs where the surroundings do: modes, times, links, limits, what is in the store and what is not.
 const SCRIPT: &str = r#"
 mkdir -p $out/bin $out/share/empty
-ls -lR --time-style=+%s /build/source | sed 's/ [0-9]* [0-9]* / /' >$out/share/source
-{ id -u; id -g; umask; ulimit -c; ulimit -n; pwd; echo "$0 $PATH $HOME $TMPDIR $PWD"; date; } >$out/share/who
+stat -c '%n %A %U %G %Y' . run.sh docs docs/a docs/a/text >$out/share/source
+{ id -u; id -g; umask; ulimit -c; ulimit -n; pwd; echo "$0 $PATH $HOME $TMPDIR $PWD"; } >$out/share/who
 env | sort >$out/share/variables
 printf '#!/bin/sh\necho hello\n' >$out/bin/hello
 chmod 700 $out/bin/hello
