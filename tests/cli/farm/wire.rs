@@ -36,6 +36,7 @@ impl Drop for Up {
 }
 
 /// Serves at a port, 0 for any that is free; gives the port.
+#[expect(clippy::disallowed_methods, reason = "this thread is the farm's own")]
 pub fn serve(state: &Arc<State>, port: u16) -> (u16, Up) {
     let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
     listener.set_nonblocking(true).unwrap();
