@@ -15,9 +15,11 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, Transactio
 mod attestation;
 mod realisation;
 mod rows;
+mod steps;
 mod usage;
 
 use rows::{PathRow, ReferenceRow, path_columns};
+use steps::{CREATE_4, CREATE_5, CREATE_6};
 pub(super) use usage::PathNode;
 
 use super::error::{DatabaseContext, StoreError};
@@ -102,28 +104,6 @@ CREATE TABLE signature (
     signature TEXT NOT NULL,
     PRIMARY KEY (path, signature)
 ) STRICT, WITHOUT ROWID;
-";
-
-/// What schema 4 changed: which walls a path was built behind, where there was only whether it was in a sandbox.
-const CREATE_4: &str = "
-ALTER TABLE path ADD COLUMN walls TEXT NOT NULL DEFAULT 'namespaces' CHECK (walls IN ('namespaces', 'chroot', 'none'));
-UPDATE path SET walls = 'none' WHERE sandboxed = 0;
-ALTER TABLE path DROP COLUMN sandboxed;
-";
-
-/// What schema 5 added: how the programs of the script ran that made a path.
-const CREATE_5: &str = "
-ALTER TABLE path ADD COLUMN execution TEXT NOT NULL DEFAULT 'native'
-    CHECK (execution IN ('native', 'emulated', 'emulated-by-machine', 'cross'));
-";
-
-/// What schema 6 changed: a path may have been built behind a builder's walls.
-const CREATE_6: &str = "
-ALTER TABLE path ADD COLUMN behind TEXT NOT NULL DEFAULT 'namespaces'
-    CHECK (behind IN ('namespaces', 'chroot', 'builder', 'none'));
-UPDATE path SET behind = walls;
-ALTER TABLE path DROP COLUMN walls;
-ALTER TABLE path RENAME COLUMN behind TO walls;
 ";
 
 /// An open database.
