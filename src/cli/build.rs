@@ -8,6 +8,7 @@ use super::documents;
 use super::error::advised;
 use super::flags::{AttestFlags, BuildFlags, ImageFlags, InputsFlags};
 use super::outcome::Outcome;
+use super::places::Names;
 use super::sinks;
 use super::trials::{self, Shown};
 use crate::project;
@@ -21,7 +22,8 @@ use crate::transport::Location;
 /// Arguments of `layerize build`.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
-    /// Images or packages of the spec, or store paths that together make one image [default: all images]
+    /// Images or packages of the spec, or of one elsewhere (git+https://…#NAME), or store paths that together make one image
+    /// [default: all images]
     #[arg(add = complete::targets())]
     targets: Vec<String>,
     /// Where each image goes: docker-archive:FILE, oci-archive:FILE, oci:DIR[:TAG], docker://NAME, docker-daemon:NAME, or - for
@@ -39,6 +41,13 @@ pub struct BuildArgs {
     attest: AttestFlags,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl BuildArgs {
+    /// Where a place of a spec may be named.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Several(&mut self.targets), &mut self.flags)
+    }
 }
 
 /// Builds what the arguments name; prints a line per image and sink, or per package.

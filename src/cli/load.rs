@@ -14,6 +14,7 @@ use super::context::Context;
 use super::flags::BuildFlags;
 use super::flags::ImageFlags;
 use super::outcome::Outcome;
+use super::places::Names;
 use crate::project::work;
 use crate::project::{self, PlatformChoice};
 
@@ -36,6 +37,13 @@ pub struct LoadArgs {
 enum EngineName {
     Docker,
     Podman,
+}
+
+impl LoadArgs {
+    /// Where a place of a spec may be named.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Several(&mut self.targets), &mut self.flags)
+    }
 }
 
 /// Builds images and pipes each into the engine.

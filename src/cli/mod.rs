@@ -5,7 +5,7 @@
 //!
 //! What verbs share, each importing only from those before it: `interrupt` `fault` `outcome` `text` `ui` `error` `config`
 //! `flags` `context` `upkeep` `manual` `complete` `output` `documents` `sinks` `transfer` `trials`
-//! `surroundings` `programs`. Every other file is a verb, which imports no other verb.
+//! `surroundings` `programs` `places`. Every other file is a verb, which imports no other verb.
 
 // Help texts are doc comments, and write what may be left out in brackets.
 #![allow(rustdoc::broken_intra_doc_links)]
@@ -48,6 +48,7 @@ mod man;
 mod manual;
 mod outcome;
 mod output;
+mod places;
 mod plan;
 mod profile;
 mod programs;
@@ -198,6 +199,18 @@ enum Command {
 }
 
 impl Command {
+    /// Where it may be told a place of a spec.
+    fn names(&mut self) -> Option<(places::Names<'_>, &mut flags::BuildFlags)> {
+        match self {
+            Self::Build(args) => Some(args.names()),
+            Self::Load(args) => Some(args.names()),
+            Self::Push(args) => Some(args.names()),
+            Self::Run(args) => Some(args.names()),
+            Self::Shell(args) => Some(args.names()),
+            _ => None,
+        }
+    }
+
     /// Whether it may build, fetch or pack something.
     fn adds_to_the_store(&self) -> bool {
         use Command::{
@@ -265,7 +278,7 @@ fn cross(arguments: &[OsString]) -> ExitCode {
 
 fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
     match Cli::try_parse_from(arguments) {
-        Ok(cli) => run(&cli),
+        Ok(cli) => run(cli),
         Err(error) => {
             let trouble = error.use_stderr();
             // If nobody reads it there is nobody to tell.
@@ -289,7 +302,7 @@ fn complain(error: &clap::Error) -> std::io::Result<()> {
     std::io::stderr().write_all(shown_colored(&text).as_bytes())
 }
 
-fn run(cli: &Cli) -> ExitCode {
+fn run(cli: Cli) -> ExitCode {
     let mode = Mode::choose(cli.global.quiet, cli.global.json);
     let ui = Ui::new(mode, wants_color(cli.global.color), cli.global.verbose);
     interrupt::watch();
@@ -311,18 +324,21 @@ fn run(cli: &Cli) -> ExitCode {
     }
 }
 
-fn dispatch(cli: &Cli, ui: &Ui) -> anyhow::Result<Outcome> {
+fn dispatch(mut cli: Cli, ui: &Ui) -> anyhow::Result<Outcome> {
     // Help is for those whose machine is not set up, too.
     if let Command::Help(args) = &cli.command {
         return help::run(args, Cli::command(), ui);
     }
-    let context = Context::new(&cli.global, ui)?;
+    let mut context = Context::new(&cli.global, ui)?;
     let takes_several = matches!(cli.command, Command::Shell(_) | Command::Env(_));
     if let ([_, ..], false) = (&context.further_files[..], takes_several) {
         return Err(error::advised(
             "several specs are named",
             "name one with `--file`; `layerize shell` and `layerize env` alone take several",
         ));
+    }
+    if let Some((names, flags)) = cli.command.names() {
+        places::take(names, flags, &mut context)?;
     }
     let background = (cli.command.adds_to_the_store())
         .then(|| upkeep::begin(&context))

@@ -13,6 +13,7 @@ use super::context::Context;
 use super::error::advised;
 use super::flags::{BuildFlags, ImageFlags, InputsFlags, TransferFlags};
 use super::outcome::Outcome;
+use super::places::Names;
 use super::transfer;
 use super::trials::{self, Shown};
 use crate::oci::Reference;
@@ -41,6 +42,13 @@ pub struct PushArgs {
     image: ImageFlags,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl PushArgs {
+    /// Where a place of a spec may be named.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Several(&mut self.arguments), &mut self.flags)
+    }
 }
 
 /// Builds what is to be built and pushes it.

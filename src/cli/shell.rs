@@ -12,6 +12,7 @@ use super::context::{self, Context};
 use super::error::advised;
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
+use super::places::Names;
 use super::surroundings;
 use crate::project::Project;
 use crate::project::shell::{BuildEntry, shell_parts};
@@ -19,7 +20,7 @@ use crate::project::shell::{BuildEntry, shell_parts};
 /// Arguments of `layerize shell`.
 #[derive(Debug, Args)]
 pub struct ShellArgs {
-    /// The packages, whose environments are one [default: the only one of each spec]
+    /// The packages, whose environments are one; of a spec elsewhere: git+https://…#NAME [default: the only one of each spec]
     #[arg(add = complete::packages())]
     packages: Vec<String>,
     /// Run a text of the shell's language instead of an interactive shell
@@ -39,6 +40,13 @@ pub struct ShellArgs {
     failed: bool,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl ShellArgs {
+    /// Where a place of a spec may be named.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Several(&mut self.packages), &mut self.flags)
+    }
 }
 
 /// Realises the packages' tools and libraries, and runs a shell among them.
@@ -61,7 +69,11 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
     }
     context.ui.clear();
     let user = surroundings::user();
-    let dirs: Vec<PathBuf> = projects.iter().map(|project| project.dir.clone()).collect();
+    let dirs: Vec<PathBuf> = match context.environment.within {
+        // One's own files are to be worked on, by the environment of others.
+        Some(_) => vec![context.environment.here.clone()],
+        None => projects.iter().map(|project| project.dir.clone()).collect(),
+    };
     let options = ShellOptions {
         task: args.task(),
         pure: args.pure,

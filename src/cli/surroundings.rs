@@ -66,6 +66,15 @@ fn only(project: &Project) -> anyhow::Result<PackageName> {
         .filter(|name| !name.0.contains(':'))
         .collect();
     match own.len() {
+        0 => Err(advised(
+            "this spec has no package, and so no build environment",
+            match project.workspace.images.keys().next() {
+                Some(image) => {
+                    format!("a shell in an image that has one: `layerize run --isolated --entrypoint sh {image}`")
+                }
+                None => "`layerize help spec` says how one is written".to_owned(),
+            },
+        )),
         1 => Ok(own.into_iter().next().cloned().expect("there is one")),
         _ => Err(advised(
             format!("this spec has {} packages", own.len()),

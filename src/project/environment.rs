@@ -49,6 +49,8 @@ pub struct Environment<'a> {
     pub here: PathBuf,
     /// The spec or its directory; `None`: the nearest one above `here`.
     pub file: Option<PathBuf>,
+    /// The tree that the spec reads nothing outside of, and that is not written to; `None`: the spec is the user's own.
+    pub within: Option<PathBuf>,
     /// `SOURCE_DATE_EPOCH`, in seconds.
     pub epoch: i64,
     /// Places that keep inputs, asked before addresses and mirrors.

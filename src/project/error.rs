@@ -130,6 +130,9 @@ pub enum ProjectError {
         /// The directory.
         dir: PathBuf,
     },
+    /// A place has no spec that can be used.
+    #[error(transparent)]
+    SpecPlace(#[from] super::spec_place::SpecPlaceError),
     /// There is no view of an environment, or not all that it leads to.
     #[error("`{}` is no environment any more, or the store lacks a part of it", dir.display())]
     NoView {
@@ -501,6 +504,7 @@ impl ProjectError {
             Self::Container(error) => error.help(),
             Self::Audit(error) => error.help(),
             Self::Nar(error) => error.help(),
+            Self::SpecPlace(error) => Some(error.help()),
             Self::Inputs(error) => error.help(),
             Self::Compression(error) => error.help(),
             Self::Reference(error) => error.help(),

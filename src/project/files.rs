@@ -26,6 +26,7 @@ use super::image::archive_name;
 use super::languages;
 use super::outside::OWN_DIR;
 use super::requirements;
+use super::spec_place;
 
 /// The spec's file name.
 pub const SPEC_NAME: &str = "layerize.toml";
@@ -47,6 +48,8 @@ pub struct Project {
     pub dir: PathBuf,
     /// What the lock file holds; empty where there is none.
     pub lock: Lock,
+    /// Whether the spec is from elsewhere, and what is beside it is not to be written to.
+    pub is_elsewhere: bool,
     /// What stands for the local files, of a project that was restored from what is kept beside an image.
     kept: Option<Arc<KeptFiles>>,
     /// The architecture from which the lock's text is seen, where this is the project as seen from another platform.
@@ -66,7 +69,11 @@ struct KeptFiles {
 impl Project {
     /// Finds and reads spec and lock.
     pub fn load(environment: &Environment<'_>) -> Result<Self, ProjectError> {
-        Self::load_from(environment.file.as_deref(), &environment.here)
+        Self::load_within(
+            environment.file.as_deref(),
+            &environment.here,
+            environment.within.as_deref(),
+        )
     }
 
     /// Where the spec is that is meant.
@@ -76,14 +83,26 @@ impl Project {
 
     /// As [`load`](Self::load), of the spec that is named or else the nearest one above `here`.
     pub fn load_from(file: Option<&Path>, here: &Path) -> Result<Self, ProjectError> {
+        Self::load_within(file, here, None)
+    }
+
+    fn load_within(file: Option<&Path>, here: &Path, tree: Option<&Path>) -> Result<Self, ProjectError> {
         let spec_path = find_spec(file, here)?;
-        let workspace = spec::load(&spec_path, &mut read_text).map_err(|diagnostics| diagnostics.shown_from(here))?;
+        let mut read = |path: &Path| match tree.is_none_or(|tree| spec_place::is_within(path, tree)) {
+            true => read_text(path),
+            false => Err(io::Error::other("it is not in the tree that the spec comes from")),
+        };
+        let workspace = spec::load(&spec_path, &mut read).map_err(|diagnostics| diagnostics.shown_from(here))?;
+        if let Some(tree) = tree {
+            spec_place::check_within(&workspace, tree)?;
+        }
         let dir = spec_path.parent().map_or_else(PathBuf::new, Path::to_owned);
         let lock = read_lock(&dir.join(LOCK_NAME), here)?;
         Ok(Self {
             workspace,
             dir,
             lock,
+            is_elsewhere: tree.is_some(),
             kept: None,
             home: None,
             elsewhere: BTreeMap::new(),
@@ -104,6 +123,7 @@ impl Project {
                 .map_or_else(PathBuf::new, Path::to_owned),
             workspace: restored.workspace,
             lock: restored.lock,
+            is_elsewhere: false,
             kept: Some(Arc::new(KeptFiles {
                 _dir: restored.dir,
                 sources: restored.sources,

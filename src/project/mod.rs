@@ -45,6 +45,7 @@ pub mod scripts;
 mod shared;
 pub mod shell;
 pub mod sight;
+pub mod spec_place;
 pub mod starter;
 pub mod target;
 pub mod trials;

@@ -49,11 +49,16 @@ fn activation(package: &PackageName, project: &Project, plan: &BuildPlan) -> Opt
     let script = &language.shell.activate;
     let package = project.workspace.packages.get(package)?;
     match &package.source.as_ref()?.value {
-        Source::Path { path, .. } if !script.is_empty() => Some(Activation {
-            script: script.clone(),
-            source: package.dir.join(path),
-            views: language.shell.views.clone(),
-        }),
+        // What would be laid out beside the sources has no place where nothing is written to.
+        Source::Path { path, .. }
+            if !script.is_empty() && (!project.is_elsewhere || language.shell.views.is_empty()) =>
+        {
+            Some(Activation {
+                script: script.clone(),
+                source: package.dir.join(path),
+                views: language.shell.views.clone(),
+            })
+        }
         _ => None,
     }
 }

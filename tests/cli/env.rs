@@ -356,3 +356,12 @@ fn what_is_broken_is_watched_and_what_would_run_on_its_own_is_refused() {
         .exits(2)
         .says(&["leave out `--json`"]);
 }
+
+#[test]
+fn a_spec_without_packages_says_what_there_is_instead() {
+    let place = Place::new();
+    place.write("layerize.toml", "[image.web]\nroot = [\"deb:nginx\"]\n");
+    let says = ["has no package", "layerize run --isolated --entrypoint sh web"];
+    place.run(&["shell"]).exits(2).says(&says);
+    place.run(&["env"]).exits(2).says(&says);
+}

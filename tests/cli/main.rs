@@ -82,6 +82,7 @@ mod shared_nix;
 mod shared_places;
 mod shared_prune;
 mod shells;
+mod spec_places;
 mod specs;
 mod store;
 mod support;

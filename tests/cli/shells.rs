@@ -302,3 +302,58 @@ fn one_stands_before_a_script_and_where_it_failed() {
     assert_eq!(terminal.end(), 6, "{}", terminal.seen);
     place.run(&["build", "thing"]).exits(2);
 }
+
+/// Says where it is, and where each library is that it was loaded with.
+const WHERE: &str = r#"#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+  char path[4096];
+  ssize_t size = readlink("/proc/self/exe", path, sizeof path - 1);
+  printf("program %.*s %s\n", (int)size, path, argc > 1 ? argv[1] : "");
+  FILE *maps = fopen("/proc/self/maps", "r");
+  for (char line[4096]; fgets(line, sizeof line, maps);) {
+    char *place = strchr(line, '/');
+    if (place && strstr(place, ".so") && strstr(line, "r-xp")) printf("library %s", place);
+  }
+  return 5;
+}
+"#;
+
+#[test]
+fn a_program_is_the_same_in_a_shell_on_the_machine_in_its_image_and_in_docker() {
+    let place = Place::with_spec("hello");
+    let name = format!("layerize-test-same-{}", std::process::id());
+    let spec = format!(
+        "[package.where]\nsource = {{ path = \".\", include = [\"where.c\"] }}\ntools = [\"deb:gcc\", \"deb:make\"]\n\
+         libraries = [\"deb:libc6-dev\"]\nscript = \"mkdir -p $out/bin; gcc -o $out/bin/where where.c\"\n\n\
+         [image.{name}]\ncontents = [\"where\"]\nentrypoint = [\"where\"]\n"
+    );
+    place.write("where.c", WHERE).write("layerize.toml", &spec);
+    let built = place.run(&["build", "-q", "where"]).success().stdout;
+    let program = format!("{}/bin/where", built.trim());
+    let run = |arguments: &[&str]| place.run(arguments).exits(5).stdout;
+    let said = run(&["run", "-q", "where", "--", "it"]);
+    assert!(
+        said.starts_with(&format!("program {program} it\nlibrary /layerize/store/")),
+        "{said}"
+    );
+    let in_store = |line: &str| {
+        line.split(' ')
+            .nth(1)
+            .is_some_and(|place| place.starts_with("/layerize/store/"))
+    };
+    assert!(said.lines().count() >= 3 && said.lines().all(in_store), "{said}");
+    assert_eq!(run(&["shell", "-q", "where", "-c", &format!("{program} it")]), said);
+    assert_eq!(run(&["run", "-q", &name, "--", "it"]), said);
+    assert_eq!(run(&["run", "-q", "--isolated", &name, "--", "it"]), said);
+    if have("docker", &["info"]) {
+        place.run(&["load", "-q", "--engine", "docker"]).success();
+        let output = Command::new("docker")
+            .args(["run", "--rm", "--network", "none", &name, "it"])
+            .output();
+        let ran = Ran::of(output.unwrap());
+        let _ = Command::new("docker").args(["rmi", "-f", &name]).output();
+        assert_eq!(ran.exits(5).stdout, said);
+    }
+}

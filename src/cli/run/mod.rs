@@ -16,13 +16,15 @@ use super::documents;
 use super::error::advised;
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
+use super::places::Names;
 use super::programs::{self, Started};
 use crate::project::{PlatformChoice, Project, work};
 
 /// Arguments of `layerize run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// A package or image of the spec, a store path, or a place of images: docker-archive:FILE, oci:DIR[:TAG], docker://NAME
+    /// A package or image of the spec, one elsewhere (git+https://…#NAME), a store path, or a place of images:
+    /// docker-archive:FILE, oci:DIR[:TAG], docker://NAME
     #[arg(add = complete::targets_or_files())]
     target: String,
     /// A package's program [default: its only one, or the one with the package's name]
@@ -35,6 +37,13 @@ pub struct RunArgs {
     container: image::ContainerFlags,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl RunArgs {
+    /// Where a place of a spec may be named.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::One(&mut self.target), &mut self.flags)
+    }
 }
 
 /// Realises the package, or the image, and runs its program.
