@@ -30,6 +30,7 @@ impl Repository {
             .write("layerize.toml", SPEC)
             .write("app.sh", "#!/bin/sh\necho first from $(basename $(pwd)) $*\n");
         place.lock_base();
+        place.run(&["lock", "-q"]).success();
         let repository = Self { place };
         repository.git(&["init", "-q", "-b", "main"]);
         repository.commit("first");
@@ -84,6 +85,7 @@ fn a_spec_in_a_repository_is_run_built_and_entered() {
     let elsewhere = repository.place.path().join("elsewhere");
     assert_eq!(ran.stdout, format!("{}\napp\n", elsewhere.display()));
     repository.place.write("layerize.toml", &(SPEC.to_owned() + IMAGE));
+    repository.place.run(&["lock", "-q"]).success();
     let first = repository.commit("an image");
     repository.run(&["build", "-q", &repository.at("#data")]).success();
     assert!(elsewhere.join("data.tar").is_file());
