@@ -167,6 +167,7 @@ impl Project {
             workspace,
             lock: lock.at(architecture, &home),
             dir: self.dir.clone(),
+            is_elsewhere: self.is_elsewhere,
             kept: self.kept.clone(),
             home: Some(home),
         }
