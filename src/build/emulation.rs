@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{BuildError, BuildOptions};
-use crate::derive::{Action, Derivation, Input};
+use super::{BuildError, BuildOptions, realise};
+use crate::derive::{Action, BuildPlan, Derivation, Input, Script};
 use crate::event::{Event, Reporter};
 use crate::execution::Execution;
 use crate::fetch::EMULATOR;
@@ -218,6 +218,54 @@ impl From<ForeignScript> for BuildError {
     fn from(refused: ForeignScript) -> Self {
         Self::Foreign(Box::new(refused))
     }
+}
+
+/// The emulator that the lock pins for what a plan makes, with which a sandbox on this machine runs it; `None` where there is
+/// none or sandboxes can have none.
+///
+/// # Errors
+///
+/// It cannot be fetched.
+pub fn emulator(
+    store: &Store,
+    plan: &BuildPlan,
+    options: &BuildOptions,
+    reporter: &dyn Reporter,
+) -> Result<Option<Emulator>, BuildError> {
+    let Some((input, processor)) = plan.emulator.as_ref().zip(Processor::of_system(&plan.system)) else {
+        return Ok(None);
+    };
+    let helper = options.helper.as_deref();
+    if Sandbox::try_emulator(processor, helper, store.stage()?.path()).is_err() {
+        return Ok(None);
+    }
+    let paths = realise(store, plan, std::slice::from_ref(input), options, reporter)?;
+    let path = paths.get(input);
+    Ok(path.map(|path| Emulator::new(processor, program(store, path))))
+}
+
+/// Leaves a script that is to be entered the emulator that the lock pins only where that is what runs it; `label` is what the
+/// user calls it.
+///
+/// # Errors
+///
+/// It is for another processor, and nothing runs it here.
+pub fn choose_emulator(
+    label: &str,
+    script: &mut Script,
+    store: &Store,
+    options: &BuildOptions,
+    reporter: &dyn Reporter,
+) -> Result<(), BuildError> {
+    let foreigner = Foreigner {
+        label,
+        system: &script.system,
+        emulator: script.emulator.as_ref(),
+    };
+    if options.choose_execution(foreigner, Walls::Namespaces, store, reporter)? != Execution::Emulated {
+        script.emulator = None;
+    }
+    Ok(())
 }
 
 /// What a sandbox is given for a script that is run so.

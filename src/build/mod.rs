@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 pub use cache::{remove_build_cache, stored_build_caches};
 pub use check::{Again, checked_steps, make_again};
-pub use emulation::{EmulationChoice, ForeignScript};
+pub use emulation::{EmulationChoice, ForeignScript, choose_emulator, emulator};
 pub use error::{BuildError, Reason, RefusedReference, ScriptFailure};
 pub use mend::{make_recorded, makers, report_mended};
 pub use realise::realise;

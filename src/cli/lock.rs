@@ -165,6 +165,15 @@ fn update_of(
             all.debs.extend(gone.debs);
             all.deb_sources.extend(gone.deb_sources);
         }
+        for machine in project.lock.machines.keys() {
+            let sources = AptSources {
+                architecture: Some(machine.clone()),
+                ..AptSources::of(&project.workspace)
+            };
+            let config = context.environment.fetch_config(args.offline, &args.mirror, sources);
+            let gone = fetch::gone(&project.lock.of_machine(machine), &config, context.ui)?;
+            all.debs.extend(gone.debs);
+        }
         return Ok(Update::Gone(all));
     }
     Ok(match &args.update {

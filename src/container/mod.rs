@@ -29,6 +29,7 @@ pub use trial::try_image;
 use crate::event::{Event, Reporter};
 use crate::image::ImageLayer;
 use crate::oci::{Config, Execution};
+use crate::sandbox::emulator::Emulator;
 use crate::sandbox::session::{Program, Session, SessionReport};
 use crate::sandbox::tree::{close_to_others, make_dir};
 use crate::sandbox::{Bind, ContainerPlan, Isolation, Network, Outcome, RuntimeSettings, Sandbox};
@@ -86,6 +87,8 @@ pub struct Workshop<'a> {
     pub roots: &'a Roots,
     /// The program that becomes the sandbox's helper; `None`: this one.
     pub helper: Option<&'a Path>,
+    /// What runs programs for another processor than the machine's.
+    pub emulator: Option<&'a Emulator>,
     /// Who is told what an image has that no container gets here.
     pub reporter: &'a dyn Reporter,
 }
@@ -107,7 +110,9 @@ impl Container {
         workshop: Workshop<'_>,
         staging: &Path,
     ) -> Result<Self, ContainerError> {
-        machine::check(image.config)?;
+        if workshop.emulator.is_none() {
+            machine::check(image.config)?;
+        }
         close_to_others(staging)?;
         let execution = &image.config.execution;
         let account = find_account(image, options, workshop.roots)?;
@@ -142,6 +147,7 @@ impl Container {
             timeout: None,
             settings: RuntimeSettings {
                 host,
+                emulator: workshop.emulator.cloned(),
                 ..RuntimeSettings::default()
             },
         };

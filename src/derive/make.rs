@@ -46,6 +46,7 @@ pub fn make(
         return Err(in_files(errors, &workspace.files));
     }
     maker.add_debs();
+    maker.add_emulator();
     for package in in_order(workspace) {
         match maker.package(package) {
             Ok(input) => {

@@ -13,6 +13,7 @@ use crate::store_path::StorePath;
 mod configure;
 mod debs;
 mod debug;
+mod emulator;
 mod exclude;
 mod language;
 mod make;
@@ -41,6 +42,8 @@ pub struct BuildPlan {
     pub debs: BTreeMap<String, Input>,
     /// What runs scripts for another machine than this one, where the lock pins it.
     pub emulator: Option<Input>,
+    /// What scripts are for: `aarch64-linux`.
+    pub system: String,
     /// What each image is made of.
     pub images: BTreeMap<String, ImageInputs>,
 }

@@ -37,6 +37,7 @@ const GLIBC_DIRS: &[(&str, &str)] = &[
     ("ld-linux-aarch64.so.1", "aarch64-linux-gnu"),
     ("ld-linux.so.2", "i386-linux-gnu"),
     ("ld-linux-armhf.so.3", "arm-linux-gnueabihf"),
+    ("ld-linux.so.3", "arm-linux-gnueabi"),
     ("ld-linux-riscv64-lp64d.so.1", "riscv64-linux-gnu"),
     ("ld-linux-loongarch-lp64d.so.1", "loongarch64-linux-gnu"),
     ("ld64.so.2", "powerpc64le-linux-gnu"),

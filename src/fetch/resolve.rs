@@ -13,7 +13,7 @@ use super::{FetchConfig, FetchError};
 use crate::event::{Event, Reporter};
 use crate::parallel;
 use crate::spec;
-use crate::spec::{Lock, LockedUrl, PackageName, Workspace};
+use crate::spec::{Lock, LockedPlatform, LockedUrl, PackageName, Workspace};
 
 /// Which locked entries [`resolve`] may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +108,7 @@ pub fn resolve(
     let home = spec::home_architecture(workspace, old);
     let old = &old.at(&home, &home);
     let mut lock = resolve_platforms(workspace, &home, old, update, config, reporter)?;
+    lock.machines = resolve_machines(workspace, old, update, config, reporter)?;
     let sources = AptSources::of(workspace);
     let request = solve::Request {
         sources: &sources,
@@ -173,6 +174,51 @@ fn resolve_platforms(
     }
     lock.settle(home);
     Ok(lock)
+}
+
+/// What machines need to build for other ones: this one, and those of which the lock knows.
+fn resolve_machines(
+    workspace: &Workspace,
+    old: &Lock,
+    update: &Update,
+    config: &FetchConfig,
+    reporter: &dyn Reporter,
+) -> Result<BTreeMap<String, LockedPlatform>, FetchError> {
+    let own = spec::machine_architecture();
+    let mut machines: BTreeSet<&str> = old.machines.keys().map(String::as_str).collect();
+    machines.insert(own);
+    machines.retain(|machine| spec::wants_emulator(workspace, old, machine));
+    let mut resolved = BTreeMap::new();
+    for machine in machines {
+        let sources = AptSources {
+            architecture: Some(machine.to_owned()),
+            ..AptSources::of(workspace)
+        };
+        let request = solve::Request {
+            sources: &sources,
+            old: &old.of_machine(machine),
+            update: update.on(machine),
+            config,
+            reporter,
+        };
+        match solve::resolve_sets(&BTreeSet::from([spec::emulator_debs()]), &request) {
+            Ok(solve::Debs { debs, deb_sets, .. }) => {
+                let locked = LockedPlatform {
+                    debs,
+                    deb_sets,
+                    ..LockedPlatform::default()
+                };
+                resolved.insert(machine.to_owned(), locked);
+            }
+            // It is needed where scripts are run, if nothing else runs them there, and told then.
+            Err(error @ (FetchError::UnknownDeb { .. } | FetchError::Offline { .. })) => {
+                let text = format!("no emulator for machines of {machine} is locked: {error}");
+                reporter.report(Event::Note { text });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(resolved)
 }
 
 /// The recorded numbers of accounts in images that there still are: which accounts these have shows when they are built.

@@ -28,7 +28,14 @@ pub fn shell_parts(
     let build_options = environment.build_options(options, Some(project))?;
     let mut parts = Vec::new();
     for package in packages {
-        let shell = derive::shell(&project.workspace, &project.lock, &plan, package)?;
+        let mut shell = derive::shell(&project.workspace, &project.lock, &plan, package)?;
+        build::choose_emulator(
+            &package.0,
+            &mut shell.script,
+            store,
+            &build_options,
+            environment.reporter,
+        )?;
         let inputs: Vec<Input> = shell.script.inputs().into_iter().cloned().collect();
         let paths = build::realise(store, &plan, &inputs, &build_options, environment.reporter)?;
         parts.push(ShellPart {

@@ -124,6 +124,7 @@ pub fn run(
     let workshop = Workshop {
         roots: &roots,
         helper: None,
+        emulator: None,
         reporter: environment.reporter,
     };
     let telling = Mutex::new(());

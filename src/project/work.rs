@@ -9,6 +9,7 @@ use crate::derive::{BuildPlan, DebugInputs, ImageInputs, Input};
 use crate::event::{Event, Reporter, Silent};
 use crate::fsio::with_causes;
 use crate::image;
+use crate::sandbox::emulator::Emulator;
 use crate::spec::{Dependency, LockScope, PackageName};
 use crate::store::{RootOwner, Store};
 use crate::store_path::StorePath;
@@ -42,6 +43,19 @@ pub struct Work {
     pub options: WorkOptions,
     /// What of the targets is for further platforms, each as if it were all; such a one has none of these.
     pub elsewhere: Vec<Work>,
+}
+
+impl Work {
+    /// The emulator that runs what was made, where that is for another processor and the lock pins one.
+    pub fn emulator(&self, environment: &Environment<'_>) -> Result<Option<Emulator>, ProjectError> {
+        let options = environment.build_options(&self.options, self.project.as_ref())?;
+        Ok(build::emulator(
+            &self.store,
+            &self.plan,
+            &options,
+            environment.reporter,
+        )?)
+    }
 }
 
 /// Understands the arguments and realises what they name.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::git::GitWanted;
 use super::lock::Lock;
+use super::machine::wants_emulator;
 use super::needs::{
     bases, build_debs, deb_sources, git_sources, is_debug_files_deb, locked_sets, needed_sets, nix_contents, tool_debs,
     unpinned_urls, utf8_debs,
@@ -63,6 +64,9 @@ pub fn lock_is_current(workspace: &Workspace, lock: &Lock, scope: LockScope) -> 
         |name| format!("the Nix store path of `{name}`"),
         &mut wrong,
     );
+    let machines = lock.machines.keys();
+    let superfluous = machines.filter(|machine| !wants_emulator(workspace, lock, machine));
+    wrong.extend(superfluous.map(|machine| format!("no longer needed: the emulator for machines of `{machine}`")));
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 

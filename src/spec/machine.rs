@@ -1,6 +1,14 @@
-//! What a *machine* is called: by its kernel, by Debian, by QEMU.
+//! What a *machine* is called, by its kernel, by Debian and by QEMU, and what the lock pins for machines that build.
 //!
-//! Invariant: names alone; whether one runs what is for another is found out by trying.
+//! Invariant: names alone; whether a machine runs what is for another is found out by trying.
+
+use super::lock::Lock;
+use super::needs::wants_scripts;
+use super::platforms::{architectures, home_architecture};
+use super::types::{Emulate, Package, Workspace};
+
+/// The Debian package with programs that emulate each machine.
+const EMULATOR_DEB: &str = "qemu-user-static";
 
 /// The kernel's name of the machine that layerize was compiled for, which is the one that runs scripts.
 pub fn own_machine() -> &'static str {
@@ -10,6 +18,11 @@ pub fn own_machine() -> &'static str {
         "x86" => "i686",
         other => other,
     }
+}
+
+/// The Debian packages of emulators, as they are resolved for a machine.
+pub fn emulator_debs() -> Vec<String> {
+    vec![EMULATOR_DEB.to_owned()]
 }
 
 /// What the program is called that emulates a machine, in QEMU's packages of all releases of Debian.
@@ -23,6 +36,18 @@ pub fn emulator_programs(machine: &str) -> Vec<String> {
     vec![format!("qemu-{name}-static"), format!("qemu-{name}")]
 }
 
+/// Whether a machine, by its Debian architecture, runs scripts of the workspace through an emulator.
+pub fn wants_emulator(workspace: &Workspace, lock: &Lock, machine: &str) -> bool {
+    let home = home_architecture(workspace, lock);
+    let is_foreign =
+        |architecture: &String| architecture != machine && (machine, architecture.as_str()) != ("amd64", "i386");
+    let has_scripts =
+        |seen: &Workspace| seen.packages.values().any(Package::is_built) || seen.images.values().any(wants_scripts);
+    let foreign = || architectures(workspace, &home).into_iter().filter(is_foreign);
+    workspace.build.emulate == Emulate::Auto
+        && foreign().any(|architecture| has_scripts(&workspace.at(&architecture, &home)))
+}
+
 /// The kernel's name of the machine for Debian's architecture.
 pub(crate) fn machine(architecture: &str) -> &str {
     match architecture {
@@ -34,5 +59,49 @@ pub(crate) fn machine(architecture: &str) -> &str {
         "loong64" => "loongarch64",
         "ppc64el" => "powerpc64le",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    #[test]
+    fn an_emulator_is_wanted_where_scripts_are_for_another_machine() {
+        let script = "[package.x]\nscript = \"true\"\n";
+        let root = "[image.x]\nroot = [\"deb:ab\"]\n";
+        let both = "contents = [\"x\"]\nplatform = [\"linux/amd64\", \"linux/s390x\"]\n";
+        for (architecture, rest, on_amd64, on_arm64) in [
+            ("arm64", script, true, false),
+            ("amd64", script, false, true),
+            ("i386", script, false, true),
+            ("arm64", root, true, false),
+            (
+                "arm64",
+                "[image.x]\nroot = [\"deb:ab\"]\nconfigure = false\n",
+                false,
+                false,
+            ),
+            ("arm64", "[image.x]\ncontents = [\"deb:ab\"]\n", false, false),
+            (
+                "arm64",
+                "[build]\nemulate = \"never\"\n[package.x]\nscript = \"true\"\n",
+                false,
+                false,
+            ),
+            (
+                "arm64",
+                "[build]\nemulate = \"machine\"\n[package.x]\nscript = \"true\"\n",
+                false,
+                false,
+            ),
+            ("amd64", &format!("{script}[image.x]\n{both}"), true, true),
+        ] {
+            let text = format!("[debian]\narchitecture = \"{architecture}\"\n{rest}");
+            let workspace = parse(&text).unwrap_or_else(|errors| panic!("{text}: {errors}"));
+            let wanted = ["amd64", "arm64"].map(|machine| wants_emulator(&workspace, &Lock::default(), machine));
+            assert_eq!(wanted, [on_amd64, on_arm64], "{text}");
+        }
     }
 }

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use super::certificates::CERTIFICATES_DEB;
 use super::git::GitSource;
 use super::lock::Lock;
-use super::machine::machine;
+use super::machine::{machine, own_machine};
 use super::types::{
-    DEBIAN_BASE, DEBIAN_ESSENTIAL, Dependency, Image, Package, PackageName, Source, Spanned, Workspace,
+    DEBIAN_BASE, DEBIAN_ESSENTIAL, Dependency, Emulate, Image, Package, PackageName, Source, Spanned, Workspace,
 };
 use crate::graph;
 
@@ -83,7 +83,7 @@ pub(super) fn needed_sets(workspace: &Workspace) -> Vec<(Vec<String>, String)> {
         ];
         sets.map(|(set, key)| (set, format!("{key} of image `{name}`")))
     });
-    let step = match is_foreign(workspace) {
+    let step = match is_unrun(workspace) {
         true => Vec::new(),
         false => step_sets(workspace),
     };
@@ -237,10 +237,11 @@ pub fn runs_scripts(workspace: &Workspace, lock: &Lock, image: &Image) -> bool {
     wants_scripts(image) && locked_sets(workspace, lock).contains(&tool_debs())
 }
 
-/// Whether the packages are for another kind of machine than this one, as the spec says.
-fn is_foreign(workspace: &Workspace) -> bool {
+/// Whether scripts of packages for another kind of machine than this one, as the spec says, do not run here.
+fn is_unrun(workspace: &Workspace) -> bool {
     let architecture = workspace.debian.architecture.as_deref();
-    architecture.is_some_and(|architecture| machine(architecture) != std::env::consts::ARCH)
+    let is_foreign = architecture.is_some_and(|architecture| machine(architecture) != own_machine());
+    is_foreign && workspace.build.emulate == Emulate::Never
 }
 
 /// Names of the Debian source packages that are built.

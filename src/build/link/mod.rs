@@ -74,17 +74,19 @@ pub(super) struct Linkage {
 }
 
 fn architecture(system: &str) -> Option<Architecture> {
-    match system {
-        "x86_64-linux" => Some(Architecture {
-            triplet: "x86_64-linux-gnu",
-            interpreter: "ld-linux-x86-64.so.2",
-        }),
-        "aarch64-linux" => Some(Architecture {
-            triplet: "aarch64-linux-gnu",
-            interpreter: "ld-linux-aarch64.so.1",
-        }),
-        _ => None,
-    }
+    let (triplet, interpreter) = match system {
+        "x86_64-linux" => ("x86_64-linux-gnu", "ld-linux-x86-64.so.2"),
+        "aarch64-linux" => ("aarch64-linux-gnu", "ld-linux-aarch64.so.1"),
+        "armv5tel-linux" => ("arm-linux-gnueabi", "ld-linux.so.3"),
+        "armv7l-linux" => ("arm-linux-gnueabihf", "ld-linux-armhf.so.3"),
+        "i686-linux" => ("i386-linux-gnu", "ld-linux.so.2"),
+        "loongarch64-linux" => ("loongarch64-linux-gnu", "ld-linux-loongarch-lp64d.so.1"),
+        "powerpc64le-linux" => ("powerpc64le-linux-gnu", "ld64.so.2"),
+        "riscv64-linux" => ("riscv64-linux-gnu", "ld-linux-riscv64-lp64d.so.1"),
+        "s390x-linux" => ("s390x-linux-gnu", "ld64.so.1"),
+        _ => return None,
+    };
+    Some(Architecture { triplet, interpreter })
 }
 
 impl Linkage {

@@ -5,7 +5,11 @@
 use std::collections::BTreeMap;
 
 use super::{Activation, BuildError, ShellPart};
+use crate::build::emulation::{Foreigner, emulator_of};
 use crate::derive::{Input, Script};
+use crate::execution::Execution;
+use crate::sandbox::emulator::Emulator;
+use crate::store::Store;
 use crate::store_path::StorePath;
 
 /// Parts of a shell that cannot be had together.
@@ -38,6 +42,18 @@ pub(super) struct Merged {
     pub activations: Vec<Activation>,
 }
 
+impl Merged {
+    /// What runs the programs where they are for another processor.
+    pub(super) fn emulator(&self, store: &Store) -> Option<Emulator> {
+        let script = Foreigner {
+            label: &self.name,
+            system: &self.script.system,
+            emulator: self.script.emulator.as_ref(),
+        };
+        emulator_of(Execution::Emulated, script, store, &self.paths)
+    }
+}
+
 /// Puts the parts together; `parts` must not be empty.
 pub(super) fn merge(parts: &[ShellPart]) -> Result<Merged, BuildError> {
     let mut merged = Merged {
@@ -58,6 +74,9 @@ pub(super) fn merge(parts: &[ShellPart]) -> Result<Merged, BuildError> {
         let (script, from) = (&mut merged.script, &part.script);
         if script.system.is_empty() {
             script.system.clone_from(&from.system);
+        }
+        if script.emulator.is_none() {
+            script.emulator = from.emulator.as_ref().and_then(path).map(Input::Path);
         }
         for (name, value) in &from.env {
             said.say(&format!("the variable `{name}`"), value, &part.name)?;

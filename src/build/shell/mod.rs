@@ -24,6 +24,7 @@ use crate::derive::{Input, Script};
 use crate::fsio::create_dir_all;
 use crate::root;
 use crate::sandbox::cross::{CROSSING, MACHINE};
+use crate::sandbox::emulator::Emulator;
 use crate::sandbox::tree::{Tree, close_to_others, make_dir};
 use crate::sandbox::{Bind, Isolation, Outcome, RuntimeSettings, Sandbox};
 use crate::store::Store;
@@ -259,7 +260,7 @@ fn shell_of(store: &Store, merged: &merge::Merged, options: &ShellOptions) -> Re
         env: env.into_iter().collect(),
         cwd: options.cwd.clone(),
         timeout: None,
-        settings: settings(options, has_machine),
+        settings: settings(options, has_machine, merged.emulator(store)),
     };
     let ended = run(&sandbox, "the shell");
     drop(views);
@@ -328,9 +329,10 @@ fn ids() -> (u32, u32) {
     (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
 }
 
-fn settings(options: &ShellOptions, machine_root: bool) -> RuntimeSettings {
+fn settings(options: &ShellOptions, machine_root: bool, emulator: Option<Emulator>) -> RuntimeSettings {
     let mut settings = RuntimeSettings {
         machine_root,
+        emulator,
         ..RuntimeSettings::default()
     };
     if !options.pure

@@ -14,7 +14,7 @@ use crate::container::{Container, RunOptions, RunnableImage, Volume, Workshop};
 use crate::image::Image;
 use crate::oci::Platform;
 use crate::project::{self, ImageOptions, PlatformChoice, Project, work};
-use crate::sandbox;
+use crate::sandbox::{self, emulator::Emulator};
 use crate::transport::{Content, Location};
 
 /// Flags of `layerize run` that are about an image.
@@ -89,7 +89,7 @@ pub fn run(
     context: &Context,
 ) -> anyhow::Result<Outcome> {
     let options = options(flags, arguments)?;
-    let image = find(name, flags, build, context)?;
+    let (image, emulator) = find(name, flags, build, context)?;
     context.ui.clear();
     let config = image.config.image().ok_or(crate::container::ContainerError::Artifact)?;
     let runnable = RunnableImage {
@@ -101,6 +101,7 @@ pub fn run(
     let workshop = Workshop {
         roots: &roots,
         helper: None,
+        emulator: emulator.as_ref(),
         reporter: context.ui,
     };
     let container = Container::make(runnable, &options, workshop, staging.path())?;
@@ -119,8 +120,14 @@ pub fn run(
     }
 }
 
-/// The image that is meant: one of the spec goes before a file of the same name.
-fn find(name: &str, flags: &ContainerFlags, build: &BuildFlags, context: &Context) -> anyhow::Result<Image> {
+/// The image that is meant, and what runs its programs where they are for another processor: one of the spec goes before a
+/// file of the same name.
+fn find(
+    name: &str,
+    flags: &ContainerFlags,
+    build: &BuildFlags,
+    context: &Context,
+) -> anyhow::Result<(Image, Option<Emulator>)> {
     let project = Project::load(&context.environment).ok();
     let is_of_spec = project.is_some_and(|project| project.workspace.images.contains_key(name));
     let arguments = [name.to_owned()];
@@ -128,7 +135,7 @@ fn find(name: &str, flags: &ContainerFlags, build: &BuildFlags, context: &Contex
         let location: Location = place.parse()?;
         let opened = context.content(&location, flags.platform.as_ref(), false)?;
         return match opened.content {
-            Content::Image(image) => Ok(image),
+            Content::Image(image) => Ok((image, None)),
             Content::Index(_) => Err(advised(
                 format!("`{name}` holds images for several platforms"),
                 "choose one with `--platform`",
@@ -151,7 +158,7 @@ fn find(name: &str, flags: &ContainerFlags, build: &BuildFlags, context: &Contex
             format!("run a package's program without `--isolated`: `layerize run {name}`"),
         )
     })?;
-    Ok(named.image)
+    Ok((named.image, work.emulator(&context.environment)?))
 }
 
 fn options(flags: &ContainerFlags, arguments: &[String]) -> anyhow::Result<RunOptions> {

@@ -49,6 +49,12 @@ const DEPTH_MAX: usize = 5;
 const LOADERS: &[(&str, &str)] = &[
     ("amd64", "/lib64/ld-linux-x86-64.so.2"),
     ("arm64", "/lib/ld-linux-aarch64.so.1"),
+    ("386", "/lib/ld-linux.so.2"),
+    ("arm", "/lib/ld-linux-armhf.so.3"),
+    ("loong64", "/lib64/ld-linux-loongarch-lp64d.so.1"),
+    ("ppc64le", "/lib64/ld64.so.2"),
+    ("riscv64", "/lib/ld-linux-riscv64-lp64d.so.1"),
+    ("s390x", "/lib/ld64.so.1"),
     ("amd64", "/lib/ld-musl-x86_64.so.1"),
     ("arm64", "/lib/ld-musl-aarch64.so.1"),
 ];

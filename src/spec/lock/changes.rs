@@ -131,6 +131,10 @@ fn pins(lock: &Lock) -> Vec<(String, PinnedTo)> {
         let pins = platform_pins(&platform.debs, &platform.python, &platform.bases);
         pins.map(move |(label, pin)| (format!("{label} ({architecture})"), pin))
     });
+    let machines = lock.machines.iter().flat_map(|(architecture, machine)| {
+        let pins = platform_pins(&machine.debs, &machine.python, &machine.bases);
+        pins.map(move |(label, pin)| (format!("{label} (to build on {architecture})"), pin))
+    });
     own.chain(sources)
         .chain(urls)
         .chain(git)
@@ -139,6 +143,7 @@ fn pins(lock: &Lock) -> Vec<(String, PinnedTo)> {
         .chain(accounts)
         .chain(golden)
         .chain(elsewhere)
+        .chain(machines)
         .collect()
 }
 

@@ -11,7 +11,8 @@
 //! language's lock file names by their commits), `[[python]]`, `[[nix]]`, `[[base]]`, `[[account]]` (numbers of users and groups that
 //! maintainer scripts made, which builds add); a `[[golden]]` for each image whose digest is recorded. What is for a further
 //! platform comes last, in tables of its own: `[[platform.arm64.archive]]`, then `deb`, `deb-set`, `python` and `base` alike, so
-//! that one more platform is one more piece of text, and all else is as it was. An entry has the same keys
+//! that one more platform is one more piece of text, and all else is as it was. Before these stands what
+//! machines need to build for others, by what the machine is: `[[machine.amd64.deb]]`. An entry has the same keys
 //! always (but for `archive`, which entries of older locks and of archives without a Release file lack), each on a line of its own, and lists have an element a line: a review shows what changed and no more, and
 //! changes of two branches merge unless they are next to each other. Where they are, either side will do, as
 //! `layerize lock` adds what is missing.
@@ -51,10 +52,14 @@ impl Lock {
         let packages = self.urls.keys().chain(self.git.keys()).map(|name| name.0.as_str());
         let texts = self.debs.keys().chain(self.nix.keys()).chain(self.deb_sources.keys());
         let projects = self.python.keys().map(|(_, project)| project);
-        let elsewhere = self.elsewhere.values().flat_map(|platform| {
-            let projects = platform.python.keys().map(|(_, project)| project);
-            platform.debs.keys().chain(platform.bases.keys()).chain(projects)
-        });
+        let elsewhere = self
+            .elsewhere
+            .values()
+            .chain(self.machines.values())
+            .flat_map(|platform| {
+                let projects = platform.python.keys().map(|(_, project)| project);
+                platform.debs.keys().chain(platform.bases.keys()).chain(projects)
+            });
         texts
             .chain(self.bases.keys())
             .chain(projects)

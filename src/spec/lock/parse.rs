@@ -78,6 +78,16 @@ const ROOT: &[Key] = &[
         Map(&TableOf(PLATFORM)),
         "What is for further platforms, by Debian architecture.",
     ),
+    key(
+        "machine",
+        Map(&TableOf(MACHINE)),
+        "What machines need to build for other ones, by Debian architecture.",
+    ),
+];
+const MACHINE: &[Key] = &[
+    key("archive", Many(&TableOf(ARCHIVE)), "Archives, as they were."),
+    key("deb", Many(&TableOf(DEB)), "Debian binary packages."),
+    key("deb-set", Many(&TableOf(DEB_SET)), "What is resolved together."),
 ];
 const PLATFORM: &[Key] = &[
     key("archive", Many(&TableOf(ARCHIVE)), "Archives, as they were."),
@@ -191,6 +201,10 @@ fn read(text: &str, errors: &mut Vec<Diagnostic>) -> Option<Lock> {
         let platform = read_platform(&mut reader, &field, lock.architecture.as_deref());
         lock.elsewhere.extend(platform);
     }
+    for field in table.entries(&mut reader, "machine") {
+        let machine = read_machine(&mut reader, &field);
+        lock.machines.extend(machine);
+    }
     Some(lock)
 }
 
@@ -210,19 +224,34 @@ fn read_platform(reader: &mut Reader<'_>, field: &Field<'_>, own: Option<&str>) 
         return None;
     }
     let table = reader.table(field, format!("platform `{architecture}`"), PLATFORM.iter().collect())?;
-    let known = read_archives(reader, &table);
+    let mut platform = read_debs(reader, &table, &architecture);
+    fill(reader, &table, "python", &mut platform.python, python::read);
+    fill(reader, &table, "base", &mut platform.bases, read_base);
+    Some((architecture, platform)).filter(|(_, platform)| *platform != LockedPlatform::default())
+}
+
+/// What machines of one architecture need to build for others.
+fn read_machine(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<(String, LockedPlatform)> {
+    let architecture = field.key.to_owned();
+    reader.accept_key(field, "an architecture", checks::architecture(&architecture))?;
+    let table = reader.table(field, format!("machine `{architecture}`"), MACHINE.iter().collect())?;
+    let machine = read_debs(reader, &table, &architecture);
+    Some((architecture, machine)).filter(|(_, machine)| *machine != LockedPlatform::default())
+}
+
+/// Debian packages of one architecture and what they are resolved to.
+fn read_debs(reader: &mut Reader<'_>, table: &Table<'_>, architecture: &str) -> LockedPlatform {
+    let known = read_archives(reader, table);
     let mut platform = LockedPlatform::default();
     for entry in table.elements(reader, "deb") {
         let deb = read_deb(reader, &entry, &known);
         insert(reader, &entry, &mut platform.debs, deb);
     }
-    fill(reader, &table, "python", &mut platform.python, python::read);
-    fill(reader, &table, "base", &mut platform.bases, read_base);
     if reader.errors.is_empty() {
-        check_architectures(reader, &table, Some(&architecture));
-        platform.deb_sets = read_deb_sets(reader, &table, &platform.debs);
+        check_architectures(reader, table, Some(architecture));
+        platform.deb_sets = read_deb_sets(reader, table, &platform.debs);
     }
-    Some((architecture, platform)).filter(|(_, platform)| *platform != LockedPlatform::default())
+    platform
 }
 
 fn read_archives(reader: &mut Reader<'_>, table: &Table<'_>) -> BTreeMap<String, LockedArchive> {

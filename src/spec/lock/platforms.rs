@@ -24,6 +24,17 @@ impl Lock {
         lock
     }
 
+    /// A lock of what machines of a Debian architecture need to build for others.
+    pub fn of_machine(&self, architecture: &str) -> Self {
+        let machine = self.machines.get(architecture).cloned().unwrap_or_default();
+        Self {
+            architecture: Some(architecture.to_owned()),
+            debs: machine.debs,
+            deb_sets: machine.deb_sets,
+            ..Self::default()
+        }
+    }
+
     /// The lock that is for its own platform alone.
     pub fn alone(&self) -> Self {
         let mut lock = self.clone();

@@ -52,8 +52,11 @@ pub fn print(lock: &Lock) -> String {
     for (key, golden) in &lock.golden {
         printer.golden(key, golden);
     }
+    for (architecture, machine) in &lock.machines {
+        printer.platform("machine", architecture, machine);
+    }
     for (architecture, platform) in &lock.elsewhere {
-        printer.platform(architecture, platform);
+        printer.platform("platform", architecture, platform);
     }
     printer.text
 }
@@ -73,9 +76,9 @@ struct Printer {
 }
 
 impl Printer {
-    /// What is for a further platform, after all else: no line of it stands between those of another one.
-    fn platform(&mut self, architecture: &str, platform: &LockedPlatform) {
-        self.within = format!("platform.{architecture}.");
+    /// What is for a further platform, or a machine, after all else: no line of it stands between those of another one.
+    fn platform(&mut self, kind: &str, architecture: &str, platform: &LockedPlatform) {
+        self.within = format!("{kind}.{architecture}.");
         let archives = self.archives(archives_of(&platform.debs));
         self.debs(&platform.debs, &platform.deb_sets, &archives);
         self.python(&platform.python);

@@ -113,13 +113,23 @@ fn example() -> Lock {
             },
         )]
         .into(),
-        accounts: [
-            (("web".to_owned(), "Debian-exim".to_owned()), 101),
-            (("web".to_owned(), "redis".to_owned()), 999),
-        ]
-        .into(),
+        accounts: [("Debian-exim", 101), ("redis", 999)].map(account).into(),
         golden: ["gzip", "zstd:19"].map(golden).into(),
         elsewhere: [("arm64".to_owned(), further_platform())].into(),
+        machines: [("amd64".to_owned(), machine())].into(),
+    }
+}
+
+fn account((name, number): (&str, u32)) -> ((String, String), u32) {
+    (("web".to_owned(), name.to_owned()), number)
+}
+
+fn machine() -> LockedPlatform {
+    let emulators = "qemu-user-static".to_owned();
+    LockedPlatform {
+        debs: [(emulators.clone(), deb("1:7.2+dfsg-7", &[]))].into(),
+        deb_sets: [(vec![emulators.clone()], vec![emulators])].into(),
+        ..LockedPlatform::default()
     }
 }
 
@@ -480,7 +490,7 @@ prop_compose! {
             let file = format!("{name}-{version}-py3-none-any.whl");
             ((PackageName(package), name), LockedPython { version, file, hash })
         }).collect();
-        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, git, commits, python, debs, nix, bases, accounts, golden: compressions.into_iter().map(golden).collect(), elsewhere: BTreeMap::new() }
+        Lock { architecture: Some("arm64".to_owned()), deb_sets, deb_sources, urls, git, commits, python, debs, nix, bases, accounts, golden: compressions.into_iter().map(golden).collect(), elsewhere: BTreeMap::new(), machines: BTreeMap::new() }
     }
 }
 
@@ -541,7 +551,8 @@ fn changes_are_told_by_kind() {
         + full.golden.len()
         + 1
         + pythons().len()
-        + 1;
+        + 1
+        + machine().debs.len();
     let added = changes(&empty, &full);
     assert_eq!(added.len(), count);
     assert!(added.iter().all(|change| matches!(change, LockChange::Added { .. })));

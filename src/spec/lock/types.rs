@@ -40,6 +40,9 @@ pub struct Lock {
     pub golden: BTreeMap<GoldenKey, Golden>,
     /// What is for further platforms, by their Debian architecture; none of them is empty, and none is `architecture`.
     pub elsewhere: BTreeMap<String, LockedPlatform>,
+    /// What machines need to build for other ones, by the Debian architecture of the machine that builds: Debian packages
+    /// alone.
+    pub machines: BTreeMap<String, LockedPlatform>,
 }
 
 /// What a lock holds for one platform alone; all else in it is the same for all.

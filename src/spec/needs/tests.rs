@@ -97,6 +97,7 @@ fn lock_for(workspace: &Workspace) -> Lock {
         nix: BTreeMap::new(),
         bases: BTreeMap::new(),
         elsewhere: BTreeMap::new(),
+        machines: BTreeMap::new(),
         accounts: BTreeMap::new(),
         golden: Default::default(),
     }
@@ -129,7 +130,7 @@ fn each_way_of_laying_out_has_its_set() {
 }
 
 /// The tools are there for scripts that run: not without packages, where the spec says no, over a base, or for another
-/// kind of machine, unless a lock that was made there has them.
+/// kind of machine where nothing may emulate that, unless a lock that was made there has them.
 #[test]
 fn tools_are_needed_where_scripts_run() {
     let native = if std::env::consts::ARCH == "x86_64" {
@@ -146,10 +147,12 @@ fn tools_are_needed_where_scripts_run() {
         ("", "root = [\"deb:ab\"]\nbase = \"oci:base\"", false),
         ("", "contents = [\"deb:ab\"]", false),
         (native, "root = [\"deb:ab\"]", true),
-        (foreign, "root = [\"deb:ab\"]", false),
+        (foreign, "root = [\"deb:ab\"]", true),
+        ("never", "root = [\"deb:ab\"]", false),
     ] {
         let head = match debian {
             "" => String::new(),
+            "never" => format!("[debian]\narchitecture = \"{foreign}\"\n[build]\nemulate = \"never\"\n"),
             architecture => format!("[debian]\narchitecture = \"{architecture}\"\n"),
         };
         let text = format!("{head}[image.x]\n{image}\n");
@@ -163,7 +166,7 @@ fn tools_are_needed_where_scripts_run() {
         );
         lock.deb_sets.insert(tool_debs(), Vec::new());
         let runs = runs_scripts(&workspace, &lock, &workspace.images["x"]);
-        assert_eq!(runs, expected || debian == foreign, "{text}");
+        assert_eq!(runs, expected || debian == "never", "{text}");
         let superfluous = lock_is_current(&workspace, &lock, LockScope::Whole)
             .err()
             .unwrap_or_default();
