@@ -8,7 +8,9 @@ use std::path::Path;
 
 use super::error::PeerError;
 use super::line::{PeerLine, Watched, WatchedWriter};
-use super::message::{Activation, Answer, BuildOrder, CLOSURE_MAX, Installed, Member, PATHS_MAX, Request};
+use super::message::{
+    Activation, Answer, BuildOrder, CLOSURE_BYTES_MAX, CLOSURE_MAX, Installed, Member, PATHS_MAX, Request,
+};
 use crate::closure;
 use crate::event::{BlobOutcome, Event, Reporter};
 use crate::nar;
@@ -201,16 +203,19 @@ impl PeerLine {
         let what = "say what it has";
         let names = names.to_vec();
         self.ask(&Request::Closure { names: names.clone() }, what)?;
-        let mut all = Vec::new();
+        let (mut all, mut bytes) = (Vec::new(), 0);
         let roots = loop {
             let Answer::Closure { members, roots } = self.answer(what)? else {
                 return Err(self.wrong("it answers something else than it was asked"));
             };
             for member in members {
+                bytes += member.weight();
                 all.push(member.copied().map_err(|reason| self.wrong(reason))?);
             }
-            if all.len() > CLOSURE_MAX {
-                return Err(self.wrong(format!("a closure of more than {CLOSURE_MAX} paths")));
+            if all.len() > CLOSURE_MAX || bytes > CLOSURE_BYTES_MAX {
+                return Err(self.wrong(format!(
+                    "a closure of more than {CLOSURE_MAX} paths, or of more than {CLOSURE_BYTES_MAX} bytes of what is said of them"
+                )));
             }
             if let Some(roots) = roots {
                 break roots;

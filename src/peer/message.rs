@@ -24,6 +24,9 @@ pub(super) const PATHS_MAX: usize = 4096;
 /// Most paths of one closure.
 pub(super) const CLOSURE_MAX: usize = 1 << 20;
 
+/// Most bytes of what is said of the paths of one closure.
+pub(super) const CLOSURE_BYTES_MAX: usize = 256 << 20;
+
 /// What a server says first.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Hello {
@@ -222,6 +225,13 @@ impl Member {
             deriver: attestation.deriver,
             signatures: attestation.signatures,
         }
+    }
+
+    /// Bytes that it takes up, about.
+    pub(super) fn weight(&self) -> usize {
+        let signatures: usize = self.signatures.iter().map(String::len).sum();
+        let paths = self.references.len() + 2 * self.declared.len();
+        512 + 256 * paths + signatures + self.deriver.as_ref().map_or(0, String::len)
     }
 
     /// Or why nothing can be what is said.

@@ -195,7 +195,7 @@ impl<R: Read, W: Write + Send> Server<'_, R, W> {
         let (mut members, mut bytes) = (Vec::new(), 0);
         for info in closure.topological() {
             let member = Member::of(&described(store, info)?);
-            bytes += 512 + 256 * (member.references.len() + member.declared.len() + member.signatures.len());
+            bytes += member.weight();
             members.push(member);
             if bytes > ANSWER_BYTES {
                 let members = std::mem::take(&mut members);
