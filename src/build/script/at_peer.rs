@@ -64,10 +64,10 @@ impl ScriptStep<'_> {
         let built = peer.with(|line| {
             let copied = line.copy_to(self.store, &inputs, &Silent)?;
             if !copied.copied.is_empty() {
-                let (count, bytes) = (copied.copied.len(), copied.bytes);
+                let (count, megabytes) = (copied.copied.len(), copied.bytes.div_ceil(1_000_000));
                 self.reporter.report(Event::Note {
                     text: format!(
-                        "{count} store paths ({bytes} bytes) copied to {} for `{label}`",
+                        "{count} store paths ({megabytes} MB) copied to {} for `{label}`",
                         peer.name()
                     ),
                 });
