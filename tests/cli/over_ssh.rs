@@ -508,6 +508,47 @@ fn scripts_run_at_a_machine_and_what_they_make_is_the_same() {
         .says(&["`data` is built here instead: cannot reach `ssh://nowhere.invalid`"]);
 }
 
+/// What a machine says that was to build, with which flags, and why it is refused.
+type BuilderLie = (&'static str, Vec<u8>, &'static [&'static str], &'static str);
+
+fn lies_of_builders(thing: &Value, other: &Value, archive: &[u8]) -> Vec<BuilderLie> {
+    let root = &thing["path"];
+    let changed = |key: &str, value: Value| {
+        let mut changed = thing.clone();
+        changed[key] = value;
+        made(root, closure(&[&changed], root))
+    };
+    let mut wrong = archive.to_vec();
+    let place = archive.windows(8).position(|bytes| bytes == b"text\0\0\0\0").unwrap();
+    wrong[place..place + 4].copy_from_slice(b"TEXT");
+    let bytes = made(root, [closure(&[thing], root), sent(&wrong)].concat());
+    let another = made(&other["path"], closure(&[other], &other["path"]));
+    let weak: &[&str] = &["--require-sandbox", "namespaces"];
+    vec![
+        ("another", another, &[], "not called `thing`"),
+        ("unknown", made(root, closure(&[other], root)), &[], "which it built"),
+        (
+            "a reference",
+            changed("references", json!([other["path"]])),
+            &[],
+            "which it was not given",
+        ),
+        (
+            "weak walls",
+            changed("walls", json!("chroot")),
+            weak,
+            "it built behind `chroot`",
+        ),
+        ("huge", changed("nar-size", json!(1_u64 << 60)), &[], "has room for"),
+        ("bytes", bytes, &[], "does not match"),
+        ("no answer", frame(&json!({"answer": "added"})), &[], "something else"),
+    ]
+}
+
+fn made(path: &Value, rest: Vec<u8>) -> Vec<u8> {
+    [frame(&json!({"answer": "built", "path": path})), rest].concat()
+}
+
 /// A machine that builds can say what a script made, and nothing else.
 #[test]
 fn what_a_hostile_builder_gives_is_refused() {
@@ -515,66 +556,21 @@ fn what_a_hostile_builder_gives_is_refused() {
     honest.write("thing/file", "text").write("other/file", "other");
     let (_, thing, archive) = described(&honest, "thing");
     let (_, other, _) = described(&honest, "other");
-    let root = &thing["path"];
-    let changed = |key: &str, value: Value| {
-        let mut changed = thing.clone();
-        changed[key] = value;
-        closure(&[&changed], root)
-    };
-    let built = |path: &Value| frame(&json!({"answer": "built", "path": path}));
-    let made = |rest: Vec<u8>| [built(root), rest].concat();
-    let mut wrong = archive.clone();
-    let place = archive.windows(8).position(|bytes| bytes == b"text\0\0\0\0").unwrap();
-    wrong[place..place + 4].copy_from_slice(b"TEXT");
-    let line = json!({"answer": "printed", "line": "\u{1b}[2Jhello"});
     let victim = Place::with_script("echo built here > $out");
     let (bin, said) = (victim.path().join("bin"), victim.path().join("said"));
     fake_ssh(&bin, &format!("cat {}; timeout 5 cat >/dev/null", said.display()));
     let missing = frame(&json!({"answer": "missing", "paths": []}));
-    let build = |answer: Vec<u8>, more: &[&str]| {
-        fs::write(&said, [hello(1, 1), missing.clone(), frame(&line), answer].concat()).unwrap();
-        let mut command = victim.command(&[&["build", "-v", "-o", "oci:out", "--builder", "ssh://x"], more].concat());
+    let line = frame(&json!({"answer": "printed", "line": "\u{1b}[2Jhello"}));
+    let build = |place: &Place, answer: &[u8], more: &[&str]| {
+        fs::write(&said, [&hello(1, 1)[..], &missing, &line, answer].concat()).unwrap();
+        let mut command = place.command(&[&["build", "-v", "-o", "oci:out", "--builder", "ssh://x"], more].concat());
         command.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
         let ran = Ran::of(command.output().unwrap());
         assert!(!ran.stderr.contains('\u{1b}'), "{}", ran.stderr);
         ran
     };
-    let weak: &[&str] = &["--require-sandbox", "namespaces"];
-    for (name, answer, more, expected) in [
-        (
-            "another",
-            [built(&other["path"]), closure(&[&other], &other["path"])].concat(),
-            &[][..],
-            "not called `thing`",
-        ),
-        ("unknown", made(closure(&[&other], root)), &[], "which it built"),
-        (
-            "a reference",
-            made(changed("references", json!([other["path"]]))),
-            &[],
-            "which it was not given",
-        ),
-        (
-            "weak walls",
-            made(changed("walls", json!("chroot"))),
-            weak,
-            "it built behind `chroot`",
-        ),
-        (
-            "huge",
-            made(changed("nar-size", json!(1_u64 << 60))),
-            &[],
-            "has room for",
-        ),
-        (
-            "bytes",
-            made([closure(&[&thing], root), sent(&wrong)].concat()),
-            &[],
-            "does not match",
-        ),
-        ("no answer", frame(&json!({"answer": "added"})), &[], "something else"),
-    ] {
-        let ran = build(answer, more).exits(2);
+    for (name, answer, more, expected) in lies_of_builders(&thing, &other, &archive) {
+        let ran = build(&victim, &answer, more).exits(2);
         assert!(ran.stderr.contains(expected), "{name}: {}", ran.stderr);
         let listed = victim.run(&["store", "ls"]).success().stdout;
         assert!(
@@ -583,26 +579,13 @@ fn what_a_hostile_builder_gives_is_refused() {
         );
     }
     // What it may say, and what is done here where it lies.
-    let lie = made(closure(&[&other], root));
-    build(lie, &["--builder-fallback"])
-        .success()
-        .says(&["`thing` is built here instead", "built thing"]);
     let fresh = Place::with_script("echo never run > $out");
-    let mut command = fresh.command(&["build", "--builder", "ssh://x"]);
-    fs::write(
-        &said,
-        [
-            hello(1, 1),
-            missing.clone(),
-            made([closure(&[&thing], root), sent(&archive)].concat()),
-        ]
-        .concat(),
-    )
-    .unwrap();
-    command.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
-    Ran::of(command.output().unwrap())
-        .success()
-        .says(&["/layerize/store/", "-thing from ssh://x"]);
+    let root = &thing["path"];
+    let good = made(root, [closure(&[&thing], root), sent(&archive)].concat());
+    build(&fresh, &good, &[]).success().says(&["-thing from ssh://x"]);
+    let lie = made(root, closure(&[&other], root));
+    let ran = build(&victim, &lie, &["--builder-fallback"]).success();
+    ran.says(&["`thing` is built here instead", "built thing"]);
 }
 
 /// Whoever is interrupted here has nothing go on there.
