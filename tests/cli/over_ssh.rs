@@ -556,7 +556,7 @@ fn what_a_hostile_builder_gives_is_refused() {
     honest.write("thing/file", "text").write("other/file", "other");
     let (_, thing, archive) = described(&honest, "thing");
     let (_, other, _) = described(&honest, "other");
-    let victim = Place::with_script("echo built here > $out");
+    let victim = Place::with_script("mkdir $out; echo built here > $out/word");
     let (bin, said) = (victim.path().join("bin"), victim.path().join("said"));
     fake_ssh(&bin, &format!("cat {}; timeout 5 cat >/dev/null", said.display()));
     let missing = frame(&json!({"answer": "missing", "paths": []}));
@@ -579,7 +579,7 @@ fn what_a_hostile_builder_gives_is_refused() {
         );
     }
     // What it may say, and what is done here where it lies.
-    let fresh = Place::with_script("echo never run > $out");
+    let fresh = Place::with_script("exit 9");
     let root = &thing["path"];
     let good = made(root, [closure(&[&thing], root), sent(&archive)].concat());
     build(&fresh, &good, &[]).success().says(&["-thing from ssh://x"]);
