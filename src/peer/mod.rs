@@ -17,7 +17,7 @@
 //! archive = { length > 0, so many bytes }, 0; or in place of the 0 0xffff_ffff: it could not be read to its end
 //! ```
 //!
-//! After [`Answer::Failed`] the server ends. The client ends by closing its side.
+//! After `Answer::Failed` the server ends. The client ends by closing its side.
 
 mod address;
 mod builder;
