@@ -149,8 +149,10 @@ fn become_sandbox(request: &SandboxRequest, reply: &mut File) -> Result<(), Fail
             contain(request, reply, init)
         }
         Isolation::Run => {
-            user_namespace(request)?;
-            namespaces(CloneFlags::CLONE_NEWNS)?;
+            if !has_mounts_as_root(request)? {
+                user_namespace(request)?;
+                namespaces(CloneFlags::CLONE_NEWNS)?;
+            }
             end_with(request.parent)?;
             mounts::enter(request)?;
             exec(request).map(|never| match never {})
@@ -162,6 +164,19 @@ fn become_sandbox(request: &SandboxRequest, reply: &mut File) -> Result<(), Fail
             end_with(request.parent)?;
             fence::contain(request, reply)
         }
+    }
+}
+
+/// Whether this process is root with a mount namespace of its own now, made without a user namespace: the program stays the
+/// root that it is, with all users and ports. Root of a container that may not make one has to do as ordinary users do.
+fn has_mounts_as_root(request: &SandboxRequest) -> Result<bool, Failed> {
+    if !geteuid().is_root() || request.settings.emulator.is_some() {
+        return Ok(false);
+    }
+    match unshare(CloneFlags::CLONE_NEWNS) {
+        Ok(()) => Ok(true),
+        Err(Errno::EPERM) => Ok(false),
+        Err(errno) => Err(Failed::errno(SetupStep::Namespaces, None, errno)),
     }
 }
 

@@ -135,7 +135,8 @@ pub enum Isolation {
     Build,
     /// A development shell: own user, mount, pid, ipc and uts namespaces; the machine's network and terminal.
     Shell,
-    /// A program of the store on the machine's own root: own user and mount namespaces.
+    /// A program of the store on the machine's own root: own mount namespace, and own user namespace unless it is root that
+    /// needs none.
     Run,
     /// A build where there are no namespaces to be had: own root by chroot(2), own user, system call filter without network,
     /// signals that reach nobody else.
