@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args};
 use serde_json::json;
 
 use crate::binary_cache::{NixPublicKey, Trust};
-use crate::peer::{Activation, Copied, Named, PeerLine, SshAddress};
+use crate::peer::{Activation, Copied, Installed, Named, PeerLine, SshAddress};
 use crate::project::{PlatformChoice, Target, Work, work};
 use crate::store_path::{StoreDir, StorePath};
 
@@ -17,6 +17,7 @@ use super::context::Context;
 use super::error::advised;
 use super::flags::{BuildFlags, value};
 use super::outcome::Outcome;
+use super::profile;
 use super::text::size;
 
 /// Arguments of `layerize copy-closure`.
@@ -36,7 +37,13 @@ pub struct CopyClosureArgs {
     #[arg(long, conflicts_with = "from")]
     profile: bool,
     /// Which goes first there where two packages have a file of one name: the lower [default: 5]
-    #[arg(long, value_name = "N", requires = "profile", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "profile",
+        conflicts_with = "from",
+        allow_hyphen_values = true
+    )]
     priority: Option<i32>,
     /// Trusted key of paths that their content does not prove, NAME:BASE64; repeatable, besides the configuration's
     #[arg(long, value_name = "KEY", conflicts_with = "to", value_parser = value::<NixPublicKey>)]
@@ -61,6 +68,9 @@ pub fn run(args: &CopyClosureArgs, context: &Context) -> anyhow::Result<Outcome>
 }
 
 fn copy_to(args: &CopyClosureArgs, to: &SshAddress, context: &Context) -> anyhow::Result<Outcome> {
+    if args.profile {
+        profile::check_targets(&args.targets)?;
+    }
     let work = work::prepare_packages_first(
         &args.targets,
         &args.flags.options_for(PlatformChoice::Own),
@@ -83,10 +93,20 @@ fn copy_to(args: &CopyClosureArgs, to: &SshAddress, context: &Context) -> anyhow
     let mut line = PeerLine::open(to, args.no_check_sigs)?;
     let copied = line.copy_to(&work.store, &roots, context.ui)?;
     context.ui.clear();
-    tell(&copied, &format!("copied to {to}"), context)?;
-    if args.profile {
+    let how = format!("copied to {to}");
+    let activate = |line: &mut PeerLine| {
         let priority = args.priority;
-        let installed = line.activate(Activation { packages, priority })?;
+        line.activate(Activation { packages, priority })
+    };
+    if context.ui.json() {
+        // One result, of both.
+        let installed = args.profile.then(|| activate(&mut line)).transpose()?;
+        context.ui.data(&result(&copied, installed.as_ref()).to_string())?;
+        return Ok(Outcome::Done);
+    }
+    tell(&copied, &how, context)?;
+    if args.profile {
+        let installed = activate(&mut line)?;
         let before = installed
             .previous
             .map_or(String::new(), |before| format!(" (before: {before})"));
@@ -94,8 +114,8 @@ fn copy_to(args: &CopyClosureArgs, to: &SshAddress, context: &Context) -> anyhow
             "Generation {} of the profile is in use at {to}{before}; programs are in {}.",
             installed.generation, installed.bin
         ));
-        if installed.previous.is_some() {
-            let back = to.command_here("rollback");
+        if let Some(previous) = installed.previous {
+            let back = to.command_here(&format!("rollback {previous}"));
             context.ui.note(&format!("Back: `{back}`"));
         }
     }
@@ -147,21 +167,32 @@ fn copy_from(args: &CopyClosureArgs, from: &SshAddress, context: &Context) -> an
     Ok(Outcome::Done)
 }
 
-fn tell(copied: &Copied, how: &str, context: &Context) -> anyhow::Result<()> {
+/// What was done, for programs.
+fn result(copied: &Copied, installed: Option<&Installed>) -> serde_json::Value {
     let dir = StoreDir::layerize();
     let paths = |paths: &[StorePath]| paths.iter().map(|path| dir.join(path)).collect::<Vec<_>>();
+    let mut value = json!({
+        "roots": paths(&copied.roots),
+        "copied": paths(&copied.copied),
+        "bytes": copied.bytes,
+        "there": copied.there,
+    });
+    if let Some(installed) = installed {
+        value["generation"] = json!(installed.generation);
+        value["previous"] = json!(installed.previous);
+        value["bin"] = json!(installed.bin);
+    }
+    value
+}
+
+fn tell(copied: &Copied, how: &str, context: &Context) -> anyhow::Result<()> {
+    let dir = StoreDir::layerize();
     if context.ui.json() {
-        let value = json!({
-            "roots": paths(&copied.roots),
-            "copied": paths(&copied.copied),
-            "bytes": copied.bytes,
-            "there": copied.there,
-        });
-        context.ui.data(&value.to_string())?;
+        context.ui.data(&result(copied, None).to_string())?;
         return Ok(());
     }
-    for root in paths(&copied.roots) {
-        context.ui.data(&root)?;
+    for root in &copied.roots {
+        context.ui.data(&dir.join(root))?;
     }
     let count = match copied.copied.len() {
         1 => "1 store path".to_owned(),

@@ -15,11 +15,11 @@ use crate::build;
 use crate::profile::{Change, DEFAULT_PRIORITY, Generation, Origin, Profile, ProfileError, ProfilePackage, name_of};
 use crate::project::{Environment, PlatformChoice, Target, Work, work};
 use crate::store::Store;
-use crate::store_path::StoreDir;
+use crate::store_path::{StoreDir, StorePath};
 
 use super::complete;
 use super::context::{self, Context};
-use super::error::advised;
+use super::error::{self, advised};
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
 use super::text::{duration, span};
@@ -98,6 +98,7 @@ pub struct LaunchArgs {
 
 /// Installs packages.
 pub fn install(args: &InstallArgs, context: &Context) -> anyhow::Result<Outcome> {
+    check_targets(&args.targets)?;
     let work = work::prepare_packages_first(
         &args.targets,
         &args.flags.options_for(PlatformChoice::Own),
@@ -116,6 +117,15 @@ pub fn install(args: &InstallArgs, context: &Context) -> anyhow::Result<Outcome>
         Ok(())
     })?;
     context.ui.clear();
+    if context.ui.json() {
+        let mut value = result(&change, &profile);
+        let packages = found.iter();
+        value["packages"] = packages
+            .map(|found| json!({ "name": found.name, "path": StoreDir::layerize().join(&found.path) }))
+            .collect();
+        context.ui.data(&value.to_string())?;
+        return Ok(Outcome::Done);
+    }
     for found in &found {
         context.ui.data(&StoreDir::layerize().join(&found.path))?;
     }
@@ -123,10 +133,37 @@ pub fn install(args: &InstallArgs, context: &Context) -> anyhow::Result<Outcome>
     Ok(Outcome::Done)
 }
 
+/// That no target is of a kind that is never installed, and would only be looked for in the spec.
+pub(super) fn check_targets(targets: &[String]) -> anyhow::Result<()> {
+    for target in targets {
+        if target.starts_with("deb:") {
+            return Err(advised(
+                format!("`{target}` is a package of Debian's, and those are not installed that way"),
+                "make a package of the spec that is linked to what it needs of it, or an image: `root = [\"deb:…\"]` and \
+                 `layerize run --isolated` (`layerize help profiles`)",
+            ));
+        }
+        let below = target
+            .strip_prefix(StoreDir::LAYERIZE)
+            .and_then(|below| below.strip_prefix('/'));
+        let Some((base, rest)) = below.and_then(|below| below.split_once('/')) else {
+            continue;
+        };
+        if let (Ok(path), false) = (base.parse::<StorePath>(), rest.trim_matches('/').is_empty()) {
+            let path = StoreDir::layerize().join(&path);
+            return Err(advised(
+                format!("`{target}` is a path within the store path `{path}`, and whole store paths are installed"),
+                format!("name that: `layerize install {path}`"),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// A package to be installed.
 struct Found {
     name: String,
-    path: crate::store_path::StorePath,
+    path: StorePath,
     origin: Option<Origin>,
 }
 
@@ -183,6 +220,36 @@ fn change(
     Ok(profile.change(store, &launcher, change)?)
 }
 
+/// What a change did, for programs.
+fn result(change: &Change, profile: &Profile) -> serde_json::Value {
+    json!({
+        "generation": change.generation,
+        "previous": change.previous,
+        "bin": profile.bin().display().to_string(),
+    })
+}
+
+/// Says what a change did, where there is no more to it.
+fn tell_result(change: &Change, profile: &Profile, context: &Context) -> anyhow::Result<Outcome> {
+    match context.ui.json() {
+        true => context.ui.data(&result(change, profile).to_string())?,
+        false => tell(change, profile, context),
+    }
+    Ok(Outcome::Done)
+}
+
+/// A path as it stands between double quotes of a shell.
+fn in_double_quotes(path: &Path) -> String {
+    let mut text = String::new();
+    for c in path.display().to_string().chars() {
+        if "\"$`\\".contains(c) {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
+}
+
 /// Says which generation is in use, and how its programs are found.
 fn tell(change: &Change, profile: &Profile, context: &Context) {
     let before = change
@@ -199,8 +266,8 @@ fn tell(change: &Change, profile: &Profile, context: &Context) {
         context.ui.note(&format!(
             "Its programs are found with `export PATH=\"{}:$PATH\"`, completions with `export XDG_DATA_DIRS=\"{}:\
              ${{XDG_DATA_DIRS:-/usr/local/share:/usr/share}}\"`.",
-            bin.display(),
-            share.display()
+            in_double_quotes(&bin),
+            in_double_quotes(&share)
         ));
     }
 }
@@ -216,8 +283,7 @@ pub fn uninstall(args: &UninstallArgs, context: &Context) -> anyhow::Result<Outc
         }
         Ok(())
     })?;
-    tell(&change, &profile, context);
-    Ok(Outcome::Done)
+    tell_result(&change, &profile, context)
 }
 
 fn named<'p>(packages: &'p [ProfilePackage], name: &str) -> Result<&'p ProfilePackage, ProfileError> {
@@ -228,54 +294,28 @@ fn named<'p>(packages: &'p [ProfilePackage], name: &str) -> Result<&'p ProfilePa
     })
 }
 
-/// Builds what comes from specs anew.
+/// Builds what comes from specs anew. A project where that fails does not keep the others from it.
 pub fn upgrade(args: &UpgradeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let profile = context.profile()?;
     let current = profile.current()?.ok_or_else(|| ProfileError::Empty {
         profile: profile.link(),
     })?;
-    let packages = &current.manifest.packages;
-    let mut of_specs: BTreeMap<&Path, Vec<&ProfilePackage>> = BTreeMap::new();
-    for name in &args.names {
-        if named(packages, name)?.origin.is_none() {
-            return Err(advised(
-                format!("`{name}` was installed as a store path, of which there is nothing newer"),
-                format!("install it from its spec: `layerize install {name}`"),
-            ));
+    let (mut works, mut failed) = (Vec::new(), Vec::new());
+    for (spec, packages) in of_specs(&current.manifest.packages, &args.names)? {
+        match built_anew(spec, &packages, &args.flags, context) {
+            // What was built stays in use until the generation has it.
+            Ok(built) => works.push(built),
+            Err(error) if crate::child::is_ended() => return Err(error),
+            Err(error) => {
+                tell_failed(error, spec, &packages, context);
+                failed.extend(packages.iter().map(|package| package.name.clone()));
+            }
         }
     }
-    for package in packages {
-        let is_meant = args.names.is_empty() || args.names.contains(&package.name);
-        if let Some(origin) = package.origin.as_ref().filter(|_| is_meant) {
-            of_specs.entry(&origin.spec).or_default().push(package);
-        }
-    }
-    // What was built stays in use until the generation has it.
-    let mut works = Vec::new();
-    for (spec, packages) in of_specs {
-        let environment = Environment {
-            file: Some(spec.to_owned()),
-            here: spec.parent().unwrap_or(spec).to_owned(),
-            ..context.environment.clone()
-        };
-        let targets = packages
-            .iter()
-            .filter_map(|package| Some(package.origin.as_ref()?.target.clone()));
-        let targets: Vec<String> = targets.collect();
-        let work = work::prepare_packages_first(&targets, &args.flags.options_for(PlatformChoice::Own), &environment);
-        let work = work.with_context(|| format!("cannot upgrade `{}`", targets.join("`, `")))?;
-        let found: Vec<Found> = work
-            .targets
-            .iter()
-            .map(|target| found(target, &work))
-            .collect::<Result<_, _>>()?;
-        let names = packages.iter().map(|package| package.name.clone());
-        let found = names
-            .zip(found)
-            .map(|(name, found)| Found { name, ..found })
-            .collect::<Vec<_>>();
-        works.push((work, found));
-    }
+    let outcome = match failed.is_empty() {
+        true => Outcome::Done,
+        false => Outcome::Status(2),
+    };
     let store = context.environment.store()?;
     let change = change(&profile, &store, |packages| {
         for found in works.iter().flat_map(|(_, found)| found) {
@@ -287,24 +327,100 @@ pub fn upgrade(args: &UpgradeArgs, context: &Context) -> anyhow::Result<Outcome>
         Ok(())
     })?;
     context.ui.clear();
+    let now = profile.current()?.filter(|_| change.previous.is_some());
+    let changes = now.map_or_else(Vec::new, |now| differences(Some(&current), &now));
+    if context.ui.json() {
+        let mut value = result(&change, &profile);
+        value["changes"] = json!(changes);
+        value["failed"] = json!(failed);
+        context.ui.data(&value.to_string())?;
+        return Ok(outcome);
+    }
     if change.previous.is_none() {
         context.ui.note("Nothing has changed.");
-        return Ok(Outcome::Done);
+        return Ok(outcome);
     }
-    let now = profile.current()?;
-    for line in now.iter().flat_map(|now| differences(Some(&current), now)) {
-        context.ui.data(&line)?;
+    for line in &changes {
+        context.ui.data(line)?;
     }
     tell(&change, &profile, context);
-    Ok(Outcome::Done)
+    Ok(outcome)
+}
+
+/// The packages that are meant, by the spec that they come from: with their origin.
+fn of_specs<'p>(
+    packages: &'p [ProfilePackage],
+    names: &[String],
+) -> anyhow::Result<BTreeMap<&'p Path, Vec<&'p ProfilePackage>>> {
+    for name in names {
+        if named(packages, name)?.origin.is_none() {
+            return Err(advised(
+                format!("`{name}` was installed as a store path, of which there is nothing newer"),
+                format!("install it from its spec: `layerize install {name}`"),
+            ));
+        }
+    }
+    let mut of_specs: BTreeMap<&Path, Vec<&ProfilePackage>> = BTreeMap::new();
+    for package in packages {
+        let is_meant = names.is_empty() || names.contains(&package.name);
+        if let Some(origin) = package.origin.as_ref().filter(|_| is_meant) {
+            of_specs.entry(&origin.spec).or_default().push(package);
+        }
+    }
+    Ok(of_specs)
+}
+
+/// What a spec makes of these packages now.
+fn built_anew(
+    spec: &Path,
+    packages: &[&ProfilePackage],
+    flags: &BuildFlags,
+    context: &Context,
+) -> anyhow::Result<(Work, Vec<Found>)> {
+    let environment = Environment {
+        file: Some(spec.to_owned()),
+        here: spec.parent().unwrap_or(spec).to_owned(),
+        ..context.environment.clone()
+    };
+    let targets = packages
+        .iter()
+        .filter_map(|package| Some(package.origin.as_ref()?.target.clone()));
+    let targets: Vec<String> = targets.collect();
+    let work = work::prepare_packages_first(&targets, &flags.options_for(PlatformChoice::Own), &environment)?;
+    let found: Vec<Found> = work
+        .targets
+        .iter()
+        .map(|target| found(target, &work))
+        .collect::<Result<_, _>>()?;
+    let names = packages.iter().map(|package| package.name.clone());
+    let found = names.zip(found).map(|(name, found)| Found { name, ..found });
+    let found = found.collect();
+    Ok((work, found))
+}
+
+/// Says that packages of a spec stay as they are, why, and what to do about it.
+fn tell_failed(error: anyhow::Error, spec: &Path, packages: &[&ProfilePackage], context: &Context) {
+    let names: Vec<&str> = packages.iter().map(|package| package.name.as_str()).collect();
+    let folder = spec.parent().unwrap_or(spec).display();
+    let what = format!("cannot upgrade `{}` of the project `{folder}`", names.join("`, `"));
+    error::show(&error.context(what.clone()), context.ui);
+    let targets = packages.iter().filter_map(|package| package.origin.as_ref());
+    let targets: Vec<&str> = targets.map(|origin| origin.target.as_str()).collect();
+    // Mistakes in a spec are shown without what was being done.
+    context.ui.lines(&format!(
+        "{} {what}: where the project is elsewhere now, `layerize install {} -f NEW/layerize.toml`; to be without, \
+         `layerize uninstall {}`",
+        context.ui.paint("help:", "1;36"),
+        targets.join(" "),
+        names.join(" ")
+    ));
 }
 
 /// Goes back.
 pub fn rollback(args: &RollbackArgs, context: &Context) -> anyhow::Result<Outcome> {
     let profile = context.profile()?;
     let change = profile.roll_back(&context.environment.store()?, args.generation)?;
-    tell(&change, &profile, context);
-    Ok(Outcome::Done)
+    tell_result(&change, &profile, context)
 }
 
 /// Shows the profile, or removes what is old of it.
@@ -316,7 +432,12 @@ pub fn run(args: &ProfileArgs, context: &Context) -> anyhow::Result<Outcome> {
         ProfileCommand::WipeHistory { older_than } => {
             let limit = older_than.map(context::ago);
             let store = context.environment.store()?;
-            let removed = profile.wipe(&store, |generation| limit.is_none_or(|limit| generation.made < limit))?;
+            let removed = profile.wipe(&store, |made| limit.is_none_or(|limit| made < limit))?;
+            if context.ui.json() {
+                let value = json!({ "generation": profile.current_number()?, "removed": removed });
+                context.ui.data(&value.to_string())?;
+                return Ok(Outcome::Done);
+            }
             for number in &removed {
                 context.ui.data(&number.to_string())?;
             }
@@ -351,22 +472,48 @@ fn list(profile: &Profile, context: &Context) -> anyhow::Result<()> {
 }
 
 fn history(profile: &Profile, context: &Context) -> anyhow::Result<()> {
-    let current = profile.current()?.map(|current| current.number);
-    let mut before: Option<Generation> = None;
-    for generation in profile.generations()? {
-        let is_current = Some(generation.number) == current;
-        let changes = differences(before.as_ref(), &generation);
+    let current = profile.current_number()?;
+    let generations = profile.generations()?;
+    let of_number: BTreeMap<u64, &Generation> = generations
+        .iter()
+        .filter_map(|(number, generation)| Some((*number, generation.as_ref().ok()?)))
+        .collect();
+    for (number, generation) in &generations {
+        let is_current = Some(*number) == current;
+        let made_from = generation
+            .as_ref()
+            .ok()
+            .and_then(|generation| generation.manifest.made_from);
+        let before = made_from.and_then(|number| of_number.get(&number).copied());
+        let changes = generation
+            .as_ref()
+            .map_or_else(|_| Vec::new(), |generation| differences(before, generation));
+        let damage = generation.as_ref().err().map(ToString::to_string);
         if context.ui.json() {
-            let value = json!({ "generation": generation.number, "current": is_current, "changes": changes });
+            let value = json!({
+                "generation": number, "current": is_current, "made_from": made_from, "changes": changes, "damage": damage,
+            });
             context.ui.data(&value.to_string())?;
-        } else {
-            let mark = if is_current { " (in use)" } else { "" };
-            context.ui.data(&format!("generation {}{mark}", generation.number))?;
-            for change in changes {
-                context.ui.data(&format!("  {change}"))?;
-            }
+            continue;
         }
-        before = Some(generation);
+        let mark = if is_current { " (in use)" } else { "" };
+        let from = match made_from {
+            // As one expects.
+            Some(from) if from + 1 != *number => format!(", made from {from}"),
+            _ => String::new(),
+        };
+        context.ui.data(&format!("generation {number}{mark}{from}"))?;
+        for line in changes
+            .into_iter()
+            .chain(damage.map(|damage| format!("damaged: {damage}")))
+        {
+            context.ui.data(&format!("  {line}"))?;
+        }
+    }
+    if let Some(gone) = current.filter(|&current| generations.iter().all(|(number, _)| *number != current)) {
+        context.ui.note(&format!(
+            "Generation {gone} is in use, and it is gone: `layerize help profiles`"
+        ));
     }
     Ok(())
 }

@@ -146,6 +146,11 @@ impl FromStr for SshAddress {
                 return Err(error(&format!("`{key}` has no value that can be used")));
             }
             match key.as_ref() {
+                "store" if !value.starts_with('/') => {
+                    return Err(error(&format!(
+                        "its store `{value}` is not absolute: no shell there makes it so"
+                    )));
+                }
                 "program" => address.program = value.into_owned(),
                 "store" => address.store = Some(value.into_owned()),
                 _ => return Err(error(&format!("`{key}` is not known: there are `program` and `store`"))),
@@ -229,6 +234,8 @@ mod tests {
             ("ssh://box:0", "port 0"),
             ("ssh://box?programme=x", "not known"),
             ("ssh://box?program=-x", "value"),
+            ("ssh://box?store=st", "not absolute"),
+            ("ssh://box?store=~/st", "not absolute"),
             ("ssh://box:99999", "port"),
         ] {
             let error = text.parse::<SshAddress>().unwrap_err();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::links::quoted;
 use crate::fsio::PathError;
 use crate::store::StoreError;
 use crate::store_path::{StoreDir, StorePath};
@@ -52,6 +53,17 @@ pub enum ProfileError {
     /// The oldest generation is in use.
     #[error("generation {current} is in use, and there is none before it")]
     NothingEarlier { current: u64 },
+    /// What the generation in use was made from was removed.
+    #[error("generation {current} was made from generation {before}, which is gone")]
+    EarlierGone { current: u64, before: u64, known: Vec<u64> },
+    /// The generation in use cannot be read.
+    #[error("generation {number}, which `{}` leads to, cannot be used: {reason}", link.display())]
+    Damaged {
+        link: PathBuf,
+        number: u64,
+        others: Vec<u64>,
+        reason: String,
+    },
     /// A generation leads to what the store has no more.
     #[error("generation {number} cannot be used: `{name}`, `{}`, is gone from the store", StoreDir::layerize().join(path))]
     Lost { number: u64, name: String, path: StorePath },
@@ -64,7 +76,10 @@ impl ProfileError {
             Self::Store(error) => return error.help(),
             Self::Io(_) => return None,
             Self::Manifest { .. } => "use another generation: `layerize rollback N` (`layerize profile history` lists them)".to_owned(),
-            Self::NotALink { link } => format!("move it away: `mv {0} {0}.old`", link.display()),
+            Self::NotALink { link } => {
+                let old = link.with_extension("old");
+                format!("move it away: `mv {} {}`", quoted(link), quoted(&old))
+            }
             Self::OtherStore { store, .. } => format!("use that store: `--store {}`", store.display()),
             Self::Nothing { of_root: true, .. } => "it is laid out for the root of a system (`usr/…`), as Debian's packages are: put it \
                                                     into an image (`root = [\"deb:…\"]`) and use `layerize run --isolated`, or \
@@ -84,13 +99,26 @@ impl ProfileError {
             ),
             Self::NotInstalled { known, .. } if known.is_empty() => "nothing is: `layerize install NAME`".to_owned(),
             Self::NotInstalled { known, .. } => format!("installed are: {}", known.join(", ")),
-            Self::NoGeneration { known, .. } => {
-                let known: Vec<String> = known.iter().map(u64::to_string).collect();
-                format!("there are: {}", known.join(", "))
+            Self::NoGeneration { known, .. } if known.is_empty() => {
+                "there are none: install something, `layerize install NAME`".to_owned()
+            }
+            Self::NoGeneration { known, .. } => format!("there are: {}", listed(known)),
+            Self::EarlierGone { known, .. } => format!("name one: `layerize rollback N` (there are: {})", listed(known)),
+            Self::Damaged { link, others, .. } => {
+                let anew = format!("begin anew: `rm {}`, then `layerize install NAME`", quoted(link));
+                match others.is_empty() {
+                    true => anew,
+                    false => format!("use another: `layerize rollback N` (there are: {}); or {anew}", listed(others)),
+                }
             }
             Self::Empty { .. } => "install something: `layerize install NAME`".to_owned(),
             Self::NothingEarlier { .. } => "`layerize profile history` lists what there is".to_owned(),
             Self::Lost { .. } => "install it again, from its spec".to_owned(),
         })
     }
+}
+
+fn listed(numbers: &[u64]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    numbers.join(", ")
 }

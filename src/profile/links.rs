@@ -220,6 +220,6 @@ fn is_program(place: &Path) -> bool {
 }
 
 /// A path as a shell reads it back.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }

@@ -26,6 +26,9 @@ pub struct Manifest {
     version: u32,
     /// The directory of the store that has the packages.
     pub store: PathBuf,
+    /// The generation that it was made from, whatever its number; `None`: there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_from: Option<u64>,
     /// The packages, by name.
     pub packages: Vec<ProfilePackage>,
 }
@@ -59,6 +62,7 @@ impl Manifest {
         Self {
             version: VERSION,
             store: store.to_owned(),
+            made_from: None,
             packages: Vec::new(),
         }
     }

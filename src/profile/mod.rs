@@ -85,8 +85,8 @@ impl Profile {
         self.dir.join(format!("{NAME}-{number}"))
     }
 
-    /// The number of the generation in use.
-    fn current_number(&self) -> Result<Option<u64>, ProfileError> {
+    /// The number of the generation in use, or of the one that the link leads to where it is damaged or gone.
+    pub fn current_number(&self) -> Result<Option<u64>, ProfileError> {
         let link = self.link();
         match fs::read_link(&link) {
             Ok(target) => match target.to_str().and_then(number_of) {
@@ -101,7 +101,25 @@ impl Profile {
 
     /// The generation in use; `None` where nothing was ever installed.
     pub fn current(&self) -> Result<Option<Generation>, ProfileError> {
-        self.current_number()?.map(|number| self.generation(number)).transpose()
+        self.current_number()?.map(|number| self.in_use(number)).transpose()
+    }
+
+    /// The generation that the link leads to.
+    fn in_use(&self, number: u64) -> Result<Generation, ProfileError> {
+        self.generation(number).map_err(|error| {
+            let known = self.numbers().unwrap_or_default();
+            let reason = match error {
+                ProfileError::NoGeneration { .. } => "it is gone".to_owned(),
+                ProfileError::Manifest { reason, .. } => format!("its `{}` cannot be read: {reason}", manifest::FILE),
+                other => return other,
+            };
+            ProfileError::Damaged {
+                link: self.link(),
+                number,
+                others: known.into_iter().filter(|&other| other != number).collect(),
+                reason,
+            }
+        })
     }
 
     fn generation(&self, number: u64) -> Result<Generation, ProfileError> {
@@ -132,12 +150,10 @@ impl Profile {
         Ok(numbers)
     }
 
-    /// All generations, the oldest first.
-    pub fn generations(&self) -> Result<Vec<Generation>, ProfileError> {
-        self.numbers()?
-            .into_iter()
-            .map(|number| self.generation(number))
-            .collect()
+    /// The numbers of all generations, the oldest first, with what is in each or why that cannot be told.
+    pub fn generations(&self) -> Result<Vec<(u64, Result<Generation, ProfileError>)>, ProfileError> {
+        let numbers = self.numbers()?.into_iter();
+        Ok(numbers.map(|number| (number, self.generation(number))).collect())
     }
 
     fn lock(&self) -> Result<FileLock, ProfileError> {
@@ -155,7 +171,12 @@ impl Profile {
     ) -> Result<Change, ProfileError> {
         store.check_writable()?;
         let _lock = self.lock()?;
-        let current = self.current()?;
+        let numbers = self.numbers()?;
+        let current = match numbers.is_empty() {
+            // A link that is left of generations that are all gone leads to nothing that could be kept.
+            true if self.current_number()?.is_some() => None,
+            _ => self.current()?,
+        };
         let mut manifest = match &current {
             Some(generation) => generation.manifest.clone(),
             None => Manifest::of(store.dir()),
@@ -170,7 +191,8 @@ impl Profile {
             });
         }
         self.sweep(store)?;
-        let number = self.numbers()?.last().map_or(1, |last| last + 1);
+        manifest.made_from = current.as_ref().map(|current| current.number);
+        let number = numbers.last().map_or(1, |last| last + 1);
         // The roots first: links that nothing keeps are worse than roots that keep nothing.
         let paths: BTreeSet<StorePath> = manifest.packages.iter().map(|package| package.path.clone()).collect();
         store.keep(&self.owner(number), &paths)?;
@@ -226,19 +248,15 @@ impl Profile {
         Ok(sync_parent(&link)?)
     }
 
-    /// Goes back to the generation before the one in use, or to the one that is named.
+    /// Goes back to the generation that the one in use was made from, or to the one that is named.
     pub fn roll_back(&self, store: &Store, to: Option<u64>) -> Result<Change, ProfileError> {
         let _lock = self.lock()?;
         let Some(current) = self.current_number()? else {
             return Err(ProfileError::Empty { profile: self.link() });
         };
-        let earlier = || {
-            self.numbers()
-                .map(|numbers| numbers.into_iter().rfind(|&number| number < current))
-        };
         let number = match to {
             Some(number) => number,
-            None => earlier()?.ok_or(ProfileError::NothingEarlier { current })?,
+            None => self.made_from(current)?,
         };
         let generation = self.generation(number)?;
         self.check_store(&generation.manifest, store)?;
@@ -260,17 +278,34 @@ impl Profile {
         })
     }
 
-    /// Removes generations that are not in use and of which `is_old` says so; gives their numbers. What only they led to goes
-    /// with the next collection.
-    pub fn wipe(&self, store: &Store, is_old: impl Fn(&Generation) -> bool) -> Result<Vec<u64>, ProfileError> {
+    /// The generation that the one in use was made from, and that is there.
+    fn made_from(&self, current: u64) -> Result<u64, ProfileError> {
+        let before = self.in_use(current)?.manifest.made_from;
+        let before = before.ok_or(ProfileError::NothingEarlier { current })?;
+        let known = self.numbers()?;
+        match known.contains(&before) {
+            true => Ok(before),
+            false => Err(ProfileError::EarlierGone { current, before, known }),
+        }
+    }
+
+    /// Removes generations that are not in use and of whose time `is_old` says so; gives their numbers. What only they led to
+    /// goes with the next collection. Where the one in use is damaged nothing is removed: another may be needed in its place.
+    pub fn wipe(&self, store: &Store, is_old: impl Fn(SystemTime) -> bool) -> Result<Vec<u64>, ProfileError> {
         store.check_writable()?;
         let _lock = self.lock()?;
+        let current = self.current()?.map(|current| current.number);
         self.sweep(store)?;
-        let current = self.current_number()?;
         let mut removed = Vec::new();
         for number in self.numbers()?.into_iter().filter(|&number| Some(number) != current) {
-            let generation = self.generation(number)?;
-            if is_old(&generation) {
+            let place = self.place(number);
+            // Of one that is damaged the directory's time is left.
+            let made = place
+                .join(manifest::FILE)
+                .metadata()
+                .or_else(|_| place.symlink_metadata());
+            let made = made.and_then(|metadata| metadata.modified());
+            if is_old(made.context("read the time of", &place)?) {
                 // Away from its name first: what is left of it otherwise would look like a generation.
                 let away = self.dir.join(format!("{TEMPORARY_PREFIX}{NAME}-{number}"));
                 fs::rename(self.place(number), &away).context("rename", self.place(number))?;

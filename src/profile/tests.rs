@@ -133,6 +133,70 @@ fn generations_keep_what_they_lead_to_and_are_gone_back_to() {
     assert_eq!(scene.set(&[&old]).unwrap().generation, 3);
 }
 
+/// One that was made after going back is taken back to what it was made from, not to what was undone before.
+#[test]
+fn the_way_back_is_the_way_there() {
+    let scene = Scene::new();
+    let tools: Vec<ProfilePackage> = ["one", "two", "three"]
+        .iter()
+        .map(|word| scene.package("tool", &[("bin/tool", word)]))
+        .collect();
+    scene.set(&[&tools[0]]).unwrap();
+    scene.set(&[&tools[1]]).unwrap();
+    scene.profile.roll_back(&scene.store, None).unwrap();
+    scene.set(&[&tools[2]]).unwrap();
+    let back = scene.profile.roll_back(&scene.store, None).unwrap();
+    assert_eq!((back.generation, back.previous), (1, Some(3)));
+    scene.profile.roll_back(&scene.store, Some(3)).unwrap();
+    scene.profile.wipe(&scene.store, |_| true).unwrap();
+    let error = scene.profile.roll_back(&scene.store, None).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "generation 3 was made from generation 1, which is gone"
+    );
+}
+
+/// Whatever of the profile is damaged, there is a way on, and nothing is removed before.
+#[test]
+fn damaged_generations_are_no_dead_end() {
+    let scene = Scene::new();
+    let one = scene.package("tool", &[("bin/tool", "one")]);
+    let two = scene.package("tool", &[("bin/tool", "two")]);
+    for tool in [&one, &two, &one] {
+        scene.set(&[tool]).unwrap();
+    }
+    let damage = |number: u64| fs::write(scene.profile.place(number).join(manifest::FILE), "{").unwrap();
+    damage(2);
+    let told = scene.profile.generations().unwrap();
+    let damaged = told.iter().filter(|(_, generation)| generation.is_err());
+    assert_eq!(damaged.map(|(number, _)| *number).collect::<Vec<_>>(), [2]);
+    damage(3);
+    for error in [
+        scene.set(&[&two]).unwrap_err(),
+        scene.profile.wipe(&scene.store, |_| true).unwrap_err(),
+        scene.profile.roll_back(&scene.store, None).unwrap_err(),
+    ] {
+        let help = error.help().unwrap();
+        assert!(matches!(error, ProfileError::Damaged { number: 3, .. }), "{error}");
+        assert!(
+            help.contains("rollback N` (there are: 1, 2)") && help.contains("`rm "),
+            "{help}"
+        );
+    }
+    assert_eq!(scene.profile.numbers().unwrap(), [1, 2, 3]);
+    scene.profile.roll_back(&scene.store, Some(1)).unwrap();
+    assert_eq!(scene.read("bin/tool").as_deref(), Some("one"));
+    assert_eq!(scene.profile.wipe(&scene.store, |_| true).unwrap(), [2, 3]);
+    // All are gone, and the link is left.
+    remove_tree(&scene.profile.place(1)).unwrap();
+    let error = scene.profile.current().unwrap_err();
+    assert!(error.help().unwrap().starts_with("begin anew"), "{error}");
+    let error = scene.profile.roll_back(&scene.store, Some(1)).unwrap_err();
+    assert!(error.help().unwrap().starts_with("there are none"), "{error}");
+    scene.set(&[&two]).unwrap();
+    assert_eq!(scene.read("bin/tool").as_deref(), Some("two"));
+}
+
 #[test]
 fn what_has_nothing_and_what_is_in_the_way_is_told() {
     let scene = Scene::new();

@@ -192,7 +192,7 @@ fn a_package_goes_to_a_machine_is_used_there_and_taken_back() {
         .success()
         .says(&[
             "Generation 2 of the profile is in use at ssh://box (before: 1)",
-            "`ssh box layerize rollback`",
+            "`ssh box layerize rollback 1`",
         ]);
     assert_eq!(machine.profile_runs("hello"), "second\n");
     let back = Command::new(machine.dir.join("bin/ssh"))

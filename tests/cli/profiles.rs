@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{Place, peer};
+use serde_json::{Value, json};
+
+use crate::support::{Place, is_root, peer};
 
 /// Two packages that have a program of one name, and one that refers to the first.
 const SPEC: &str = r#"
@@ -20,6 +22,7 @@ mkdir -p $out/bin $out/share/man/man1 $out/share/bash-completion/completions
 printf '#!/bin/sh\ncat %s/share/word\n[ -z "$1" ] || printf "%%s\\n" "$@"; exit ${STATUS:-0}\n' $package_data > $out/bin/hello
 printf '#!/bin/sh\nexec hello inner\n' > $out/bin/twice
 echo $package_data >> $out/bin/twice
+printf '#!/bin/sh\n: %s\nexec cat /proc/self/uid_map\n' $package_data > $out/bin/users
 chmod +x $out/bin/*
 echo hello > $out/share/man/man1/hello.1
 echo 'complete -W x hello' > $out/share/bash-completion/completions/hello
@@ -65,6 +68,13 @@ fn packages_are_installed_upgraded_and_taken_back() {
     assert!(ran.line().ends_with("-hello"), "{}", ran.stdout);
     ran.says(&["Generation 1 of the profile is in use.", "export PATH="]);
     assert_eq!(runs(&place, "hello", &["a b", "--json"]), "first\na b\n--json\n");
+    if is_root() {
+        // Root is the root that it was, with all users.
+        assert_eq!(
+            runs(&place, "users", &[]),
+            fs::read_to_string("/proc/self/uid_map").unwrap()
+        );
+    }
     // A program of the profile that starts another.
     assert_eq!(runs(&place, "twice", &[]), "first\ninner\n");
     let mut failing = Command::new(profile(&place).join("bin/hello"));
@@ -147,6 +157,16 @@ fn what_cannot_be_installed_is_told() {
         .run(&["install", "web"])
         .exits(2)
         .says(&["`web` is an image", "layerize run web"]);
+    for argument in ["deb:jq", "/layerize/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-jq-1/bin/jq"] {
+        let told = match argument.starts_with("deb:") {
+            true => ["a package of Debian's", "layerize help profiles"],
+            false => [
+                "a path within the store path",
+                "layerize install /layerize/store/0mdqa9w1p6cmli6976v4wi0sw9r4p5pr-jq-1",
+            ],
+        };
+        place.run(&["install", argument]).exits(2).says(&told);
+    }
     place
         .run(&["install", "helo"])
         .exits(2)
@@ -178,6 +198,66 @@ fn what_cannot_be_installed_is_told() {
         .run(&["--store", "other", "uninstall", "good"])
         .exits(2)
         .says(&["are in the store", "--store "]);
+}
+
+/// What each verb did is one object for programs; a project that is gone keeps no other from being upgraded.
+#[test]
+fn results_are_objects_and_one_dead_project_stops_no_other() {
+    let place = Place::new();
+    let spec = |name: &str, word: &str| {
+        format!("[package.{name}]\nscript = 'mkdir -p $out/bin; echo {word} > $out/bin/{name}; chmod +x $out/bin/*'\n")
+    };
+    place
+        .write("a/layerize.toml", &spec("alive", "1"))
+        .write("d/layerize.toml", &spec("dead", "1"));
+    place.lock_base();
+    let run = |arguments: &[&str]| -> Value {
+        let ran = place.run(&[&["--json"], arguments].concat()).success();
+        serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap()
+    };
+    for (name, dir) in [("alive", "a"), ("dead", "d")] {
+        fs::copy(
+            place.project.join("layerize.lock"),
+            place.project.join(dir).join("layerize.lock"),
+        )
+        .unwrap();
+        let file = format!("{dir}/layerize.toml");
+        let value = run(&["install", name, "-f", &file]);
+        assert_eq!(value["packages"][0]["name"], json!(name), "{value}");
+    }
+    fs::remove_dir_all(place.project.join("d")).unwrap();
+    place.write("a/layerize.toml", &spec("alive", "2"));
+    let ran = place.run(&["--json", "upgrade"]).exits(2).says(&[
+        "cannot upgrade `dead` of the project",
+        "layerize install dead -f NEW/layerize.toml",
+        "layerize uninstall dead",
+    ]);
+    let value: Value = serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&value["generation"], &value["previous"]),
+        (&json!(3), &json!(2)),
+        "{value}"
+    );
+    assert_eq!(value["failed"], json!(["dead"]), "{value}");
+    assert!(value["changes"][0].as_str().unwrap().starts_with("~ alive "), "{value}");
+    let value = run(&["uninstall", "dead"]);
+    assert_eq!(
+        (&value["generation"], &value["previous"]),
+        (&json!(4), &json!(3)),
+        "{value}"
+    );
+    let value = run(&["rollback"]);
+    assert_eq!(
+        (&value["generation"], &value["previous"]),
+        (&json!(3), &json!(4)),
+        "{value}"
+    );
+    let value = run(&["profile", "wipe-history"]);
+    assert_eq!(
+        (&value["generation"], &value["removed"]),
+        (&json!(3), &json!([1, 2, 4])),
+        "{value}"
+    );
 }
 
 /// Whenever it is killed, the profile is one generation or the other, whole.
