@@ -74,6 +74,9 @@ impl RunningChild {
 
     /// Waits until it has ended; with it ends who is left of its group, but only where all were told to end.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        if self.waited {
+            return self.child.wait();
+        }
         let pid = Pid::from_raw(number(&self.child));
         // Its number is nobody else's as long as it was not waited for.
         while let Err(error) = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
@@ -99,6 +102,9 @@ impl RunningChild {
 
     /// Whether it has not ended yet.
     pub fn is_running(&self) -> io::Result<bool> {
+        if self.waited {
+            return Ok(false);
+        }
         let pid = Pid::from_raw(number(&self.child));
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
         Ok(waitid(Id::Pid(pid), flags)? == WaitStatus::StillAlive)
@@ -106,8 +112,10 @@ impl RunningChild {
 
     /// Kills what it started and, where it has not ended, it too; gives how it ended.
     pub fn end(&mut self) -> io::Result<ExitStatus> {
-        // There may be nobody left; there is nothing to be done about that.
-        signal_one(number(&self.child), self.has_group, Signal::SIGKILL);
+        // There may be nobody left; there is nothing to be done about that. Once it was waited for, its number may be another's.
+        if !self.waited {
+            signal_one(number(&self.child), self.has_group, Signal::SIGKILL);
+        }
         self.wait()
     }
 

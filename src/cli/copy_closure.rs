@@ -90,7 +90,7 @@ fn copy_to(args: &CopyClosureArgs, to: &SshAddress, context: &Context) -> anyhow
         true => packages(&work)?,
         false => Vec::new(),
     };
-    let mut line = PeerLine::open(to, args.no_check_sigs)?;
+    let mut line = PeerLine::open(to, args.no_check_sigs, || tell_waiting(to, context))?;
     let copied = line.copy_to(&work.store, &roots, context.ui)?;
     context.ui.clear();
     let how = format!("copied to {to}");
@@ -120,6 +120,10 @@ fn copy_to(args: &CopyClosureArgs, to: &SshAddress, context: &Context) -> anyhow
         }
     }
     Ok(Outcome::Done)
+}
+
+fn tell_waiting(address: &SshAddress, context: &Context) {
+    context.ui.note(&format!("Waiting for {address} to answer."));
 }
 
 /// What each target is called in a profile.
@@ -159,7 +163,7 @@ fn copy_from(args: &CopyClosureArgs, from: &SshAddress, context: &Context) -> an
             .collect::<Result<_, _>>()?,
         unsigned: args.no_check_sigs,
     };
-    let mut line = PeerLine::open(from, false)?;
+    let mut line = PeerLine::open(from, false, || tell_waiting(from, context))?;
     let judge = |info: &_, signatures: &_| trust.check_signed(info, signatures, &StoreDir::layerize());
     let copied = line.copy_from(&store, &args.targets, &judge, context.ui)?;
     context.ui.clear();

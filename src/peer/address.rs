@@ -55,8 +55,14 @@ impl SshAddress {
     /// The arguments of ssh.
     pub(super) fn arguments(&self, words: &str) -> Vec<String> {
         let mut arguments: Vec<String> = Vec::new();
-        // No terminal, nothing forwarded; a machine that vanished is noticed.
-        for option in ["-T", "-x", "-oServerAliveInterval=30", "-oServerAliveCountMax=4"] {
+        // No terminal, nothing forwarded; a machine that vanished is noticed, and one that accepts and says nothing. (The time
+        // that a person takes for a password is not counted.)
+        let alive = [
+            "-oServerAliveInterval=30",
+            "-oServerAliveCountMax=4",
+            "-oConnectTimeout=60",
+        ];
+        for option in ["-T", "-x"].into_iter().chain(alive) {
             arguments.push(option.to_owned());
         }
         if let Some(port) = self.port {

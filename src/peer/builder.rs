@@ -55,7 +55,7 @@ impl PeerBuilder {
             return Err(PeerError::Again { message, help });
         }
         let idle = lock(&self.idle).pop();
-        let opened = idle.map_or_else(|| PeerLine::open(&self.address, true), Ok);
+        let opened = idle.map_or_else(|| PeerLine::open(&self.address, true, || ()), Ok);
         let mut line = opened.inspect_err(|error| {
             if error.is_for_all() {
                 *lock(&self.failed) = Some((with_causes(error), error.help()));

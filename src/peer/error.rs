@@ -56,6 +56,14 @@ pub enum PeerError {
         said: String,
         is_old: bool,
     },
+    /// Somebody is there and says nothing.
+    #[error("`{peer}` was waited for, and has not greeted in {seconds} seconds{}", also(said))]
+    Silent {
+        peer: String,
+        seconds: u64,
+        said: String,
+        try_it: String,
+    },
     /// The programs have no version in common.
     #[error("layerize {program} at `{peer}` speaks versions {oldest} to {newest} of the protocol, this one {VERSION}")]
     Version {
@@ -127,6 +135,7 @@ impl PeerError {
             Self::Noise { .. } => "a start file of the shell there prints something (`~/.bashrc`, `~/.zshenv`): have it do so only \
                                    where there is a terminal: `[ -t 1 ] && …`"
                 .to_owned(),
+            Self::Silent { try_it, .. } => format!("see what it waits for, the login there or its shell: `{try_it}`"),
             Self::NotServed { is_old: true, .. } => "the layerize there is older than `serve-store`: update it".to_owned(),
             Self::Version { oldest, .. } if *oldest > VERSION => "update the layerize here".to_owned(),
             Self::Version { .. } => "update the layerize there".to_owned(),
@@ -152,6 +161,7 @@ impl PeerError {
                 | Self::NoProgram { .. }
                 | Self::Noise { .. }
                 | Self::NotServed { .. }
+                | Self::Silent { .. }
                 | Self::Version { .. }
         )
     }

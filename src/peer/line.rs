@@ -5,10 +5,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::fd::AsFd;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::address::SshAddress;
 use super::error::{PeerError, shortened};
@@ -23,6 +27,15 @@ const SAID_MAX: usize = 4096;
 /// How long ssh may take to end after its connection did.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long a peer may say nothing before that is told.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// How long the greeting may take where ssh has nobody to ask.
+const GREETING: Duration = Duration::from_secs(60);
+
+/// The same where somebody may be typing passwords: those of jump hosts, too, and sshd gives two minutes for each.
+const GREETING_ASKED: Duration = Duration::from_secs(300);
+
 /// ssh's own status where it did not get there.
 const SSH_FAILED: i32 = 255;
 
@@ -32,7 +45,7 @@ const NO_PROGRAM: [i32; 2] = [127, 126];
 /// A peer that answered.
 pub struct PeerLine {
     pub(super) address: SshAddress,
-    pub(super) from: Incoming<BufReader<ChildStdout>>,
+    pub(super) from: Incoming<BufReader<Heard>>,
     /// Closed where nothing is to be said any more.
     pub(super) to: Option<Outgoing<BufWriter<ChildStdin>>>,
     ssh: RunningChild,
@@ -43,8 +56,8 @@ pub struct PeerLine {
 
 impl PeerLine {
     /// Calls a peer. With `unsigned` it takes what nobody signed and no content proves, where whoever it is that logs in may say
-    /// so.
-    pub fn open(address: &SshAddress, unsigned: bool) -> Result<Self, PeerError> {
+    /// so. `waiting` is called where nothing was said for some seconds.
+    pub fn open(address: &SshAddress, unsigned: bool, waiting: impl FnOnce()) -> Result<Self, PeerError> {
         let mut command = Command::new("ssh");
         command.args(address.arguments(match unsigned {
             true => "serve-store --stdio --no-check-sigs",
@@ -70,14 +83,23 @@ impl PeerLine {
         let listener = Arc::clone(&said);
         let mut line = Self {
             address: address.clone(),
-            from: Incoming(BufReader::new(stdout)),
+            from: Incoming(BufReader::new(Heard { stdout, until: None })),
             to: Some(Outgoing(BufWriter::new(stdin))),
             ssh,
             said,
             listening: Some(std::thread::spawn(move || listen(stderr, &listener))),
             writable: false,
         };
-        line.greet()?;
+        let is_asked = std::fs::File::open("/dev/tty").is_ok();
+        let patience = if is_asked { GREETING_ASKED } else { GREETING };
+        let started = Instant::now();
+        let heard = line.from.0.get_mut();
+        heard.until = Some(started + patience);
+        if wait_for(&heard.stdout, started + QUIET).is_err() {
+            waiting();
+        }
+        line.greet(patience)?;
+        line.from.0.get_mut().until = None;
         Ok(line)
     }
 
@@ -99,9 +121,12 @@ impl PeerLine {
         }
     }
 
-    fn greet(&mut self) -> Result<(), PeerError> {
+    fn greet(&mut self, patience: Duration) -> Result<(), PeerError> {
         let mut magic = Vec::new();
         let read = (&mut self.from.0).take(MAGIC.len() as u64).read_to_end(&mut magic);
+        if read.as_ref().is_err_and(is_time_out) {
+            return Err(self.silent(patience));
+        }
         if read.is_err() || (magic.len() < MAGIC.len() && MAGIC.starts_with(&magic)) {
             return Err(self.unserved());
         }
@@ -111,10 +136,10 @@ impl PeerLine {
             let (peer, said) = (self.name(), shortened(first));
             return Err(PeerError::Noise { peer, said });
         }
-        let hello: Hello = self
-            .from
-            .frame()
-            .map_err(|error| self.broken(error, "at its beginning"))?;
+        let hello: Hello = self.from.frame().map_err(|error| match error {
+            WireError::Ended(error) if is_time_out(&error) => self.silent(patience),
+            error => self.broken(error, "at its beginning"),
+        })?;
         if !(hello.oldest..=hello.newest).contains(&VERSION) {
             return Err(PeerError::Version {
                 peer: self.name(),
@@ -203,6 +228,20 @@ impl PeerLine {
         }
     }
 
+    /// It is there, and has not said all of its greeting.
+    fn silent(&mut self, patience: Duration) -> PeerError {
+        let (_, said) = self.end();
+        if child::is_ended() {
+            return PeerError::Cancelled;
+        }
+        PeerError::Silent {
+            peer: self.name(),
+            seconds: patience.as_secs(),
+            said,
+            try_it: self.address.command_here("--version"),
+        }
+    }
+
     /// It ended before it said anything.
     fn unserved(&mut self) -> PeerError {
         let (status, said) = self.end();
@@ -280,6 +319,40 @@ fn listen(mut from: impl Read, said: &Mutex<VecDeque<u8>>) {
     }
 }
 
+/// What ssh prints: what the other side says.
+pub(super) struct Heard {
+    stdout: ChildStdout,
+    /// Until when there must be something; `None`: ssh notices a machine that vanished, and else it takes its time.
+    until: Option<Instant>,
+}
+
+impl Read for Heard {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(until) = self.until {
+            wait_for(&self.stdout, until)?;
+        }
+        self.stdout.read(buffer)
+    }
+}
+
+/// Waits until there is something to read, or the end of it.
+fn wait_for(from: &impl AsFd, until: Instant) -> io::Result<()> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+            Ok(0) if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn is_time_out(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut
+}
+
 /// A reader that tells how far it is.
 pub(super) struct Watched<'a, R> {
     pub(super) from: R,
@@ -324,5 +397,28 @@ impl Write for WatchedWriter<'_, '_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_says_nothing_is_waited_for_so_long_and_no_longer() {
+        let mut sleeping = Command::new("sh");
+        let sleeping = sleeping.args(["-c", "printf a; sleep 60"]).stdout(Stdio::piped());
+        let mut running = RunningChild::spawn(sleeping).unwrap();
+        let started = Instant::now();
+        let mut heard = Heard {
+            stdout: running.child.stdout.take().unwrap(),
+            until: Some(started + Duration::from_secs(5)),
+        };
+        let mut bytes = Vec::new();
+        let error = heard.read_to_end(&mut bytes).unwrap_err();
+        assert!(is_time_out(&error) && bytes == b"a", "{error}: {bytes:?}");
+        assert!(started.elapsed() < Duration::from_secs(40));
+        running.kill();
+        heard.read_to_end(&mut bytes).unwrap();
     }
 }

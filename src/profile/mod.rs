@@ -56,6 +56,9 @@ pub struct Generation {
     pub made: SystemTime,
 }
 
+/// The number of a generation, and what is in it or why that cannot be told.
+pub type Listed = (u64, Result<Generation, ProfileError>);
+
 /// What a change did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -150,8 +153,8 @@ impl Profile {
         Ok(numbers)
     }
 
-    /// The numbers of all generations, the oldest first, with what is in each or why that cannot be told.
-    pub fn generations(&self) -> Result<Vec<(u64, Result<Generation, ProfileError>)>, ProfileError> {
+    /// All generations, the oldest first.
+    pub fn generations(&self) -> Result<Vec<Listed>, ProfileError> {
         let numbers = self.numbers()?.into_iter();
         Ok(numbers.map(|number| (number, self.generation(number))).collect())
     }

@@ -220,6 +220,21 @@ fn a_package_goes_to_a_machine_is_used_there_and_taken_back() {
         .run(&third, &["copy-closure", "--from", "ssh://box", "helo"])
         .exits(2)
         .says(&["nothing called `helo`"]);
+    // For programs: one object, of the copy and of what is in use there.
+    let ran = machine
+        .run(
+            &here,
+            &["--json", "copy-closure", "--to", "ssh://box", "hello", "--profile"],
+        )
+        .success();
+    let value: Value = serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&value["generation"], &value["previous"]),
+        (&json!(3), &json!(1)),
+        "{value}"
+    );
+    let from = ["copy-closure", "--from", "ssh://box", "hello", "--priority", "4"];
+    machine.run(&here, &from).exits(2).says(&["--priority"]);
 }
 
 #[test]
