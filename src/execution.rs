@@ -18,18 +18,16 @@ pub enum Execution {
     Emulated,
     /// Through an emulator of the machine's, whichever it has.
     EmulatedByMachine,
-    /// On the machine's own processor, by tools that make programs for another one.
-    Cross,
 }
 
 /// A text that names no execution.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` does not say how a script ran: `native`, `emulated`, `emulated-by-machine` or `cross`")]
+#[error("`{0}` does not say how a script ran: `native`, `emulated` or `emulated-by-machine`")]
 pub struct ExecutionError(String);
 
 impl Execution {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Native, Self::Emulated, Self::EmulatedByMachine, Self::Cross];
+    pub const ALL: [Self; 3] = [Self::Native, Self::Emulated, Self::EmulatedByMachine];
 
     /// Its name in records.
     pub const fn name(self) -> &'static str {
@@ -37,7 +35,6 @@ impl Execution {
             Self::Native => "native",
             Self::Emulated => "emulated",
             Self::EmulatedByMachine => "emulated-by-machine",
-            Self::Cross => "cross",
         }
     }
 

@@ -18,7 +18,7 @@
 //! | 1 | [`graph`] | directed graphs: closures, strongly connected components, orders | – |
 //! | 1 | [`store_path`] | store paths: parsed, printed, ordered, computed; pure | digest |
 //! | 1 | [`walls`] | what stands between a build and the machine: names and order; pure | – |
-//! | 1 | [`execution`] | how scripts' programs ran: on the processor, emulated, cross; pure | – |
+//! | 1 | [`execution`] | how scripts' programs ran: on the processor or emulated; pure | – |
 //! | 1 | [`oci`] | OCI documents, references, canonical JSON; pure | digest |
 //! | 2 | [`nar`] | canonical archive of a tree, its hash, the ordered walk | digest fsio |
 //! | 2 | [`spec`] | the user's TOML and the lock; pure | capability certificate digest escape fsio store_path graph oci walls |

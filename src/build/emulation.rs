@@ -69,7 +69,7 @@ impl<'a> Foreigner<'a> {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cannot run the scripts of `{label}`: they are for {system}, and this machine is {machine}\n  \
-     emulator: {}\n  cross compiler: {cross}\n  builder: none is given",
+     emulator: {}\n  cross compiler: specs cannot ask for one yet\n  builder: none is given",
     emulator.join("; ")
 )]
 pub struct ForeignScript {
@@ -81,8 +81,6 @@ pub struct ForeignScript {
     pub machine: String,
     /// Why no emulator runs it.
     pub emulator: Vec<String>,
-    /// Why no cross compiler makes it.
-    pub cross: &'static str,
     /// What is to be done for an emulator.
     pub help: Vec<String>,
 }
@@ -126,7 +124,7 @@ impl BuildOptions {
         let how = match execution {
             Execution::Emulated => "through the emulator of the lock",
             Execution::EmulatedByMachine => "through an emulator of this machine",
-            Execution::Native | Execution::Cross => "as it is",
+            Execution::Native => "as it is",
         };
         if execution.is_emulated() {
             let text = format!("scripts for {} run {how}, which takes its time", script.system);
@@ -156,7 +154,6 @@ impl BuildOptions {
             system: script.system.to_owned(),
             machine: own_system(),
             emulator: Vec::new(),
-            cross: "the package has no `cross = true`",
             help: Vec::new(),
         };
         let mut refuse = |reason: String, help: Option<String>| {

@@ -109,6 +109,8 @@ pub enum Cause {
     MaskedProc,
     /// An ordinary user, who may not change the root.
     NotRoot,
+    /// What is to be started has a format that the kernel does not start here.
+    NotForThisProcessor,
     /// Running as root without a capability that changing the root, or the user, takes.
     NoCapability(&'static str),
 }
@@ -135,6 +137,7 @@ impl Cause {
             SetupStep::Emulator if refusal.errno == libc::ENODEV => Some(Self::NoBinfmt),
             SetupStep::Emulator if facts.kernel < (6, 7) => Some(Self::OldKernelForEmulators),
             SetupStep::Emulator if denied => facts.userns_refused(),
+            SetupStep::Exec if refusal.errno == libc::ENOEXEC => Some(Self::NotForThisProcessor),
             SetupStep::Overlay if refusal.errno == libc::ENODEV => Some(Self::NoOverlay),
             SetupStep::Overlay if facts.kernel < (5, 11) => Some(Self::OldKernel),
             SetupStep::Overlay if refusal.errno == libc::EINVAL && facts.root_is_overlay => Some(Self::OverlayTooDeep),
@@ -151,6 +154,10 @@ impl Cause {
     fn text(self) -> String {
         let text = match self {
             Self::NoCapability(name) => return format!("this is root without the capability `{name}`"),
+            Self::NotForThisProcessor => {
+                let machine = std::env::consts::ARCH;
+                return format!("it is no program for this machine's processor, {machine}");
+            }
             Self::NotRoot => "only root can do that",
             Self::UnprivilegedUsernsClone => "the sysctl `kernel.unprivileged_userns_clone` is 0",
             Self::MaxUserNamespaces => "the sysctl `user.max_user_namespaces` allows no more of them",
@@ -189,6 +196,11 @@ impl Cause {
             Self::NoBinfmt => "sudo modprobe binfmt_misc".to_owned(),
             Self::NoOverlay => "sudo modprobe overlay".to_owned(),
             Self::OverlayTooDeep => "put the store on a volume: `--store DIR`".to_owned(),
+            Self::NotForThisProcessor => {
+                "programs of images for another processor run through an emulator: `layerize run --isolated IMAGE` \
+                 (`layerize help emulation`)"
+                    .to_owned()
+            }
             Self::NotRoot => "be root in the container: `docker run --user 0`".to_owned(),
             Self::NoCapability(name) => format!("let the container keep `{name}`: `--cap-add`"),
         }
@@ -328,6 +340,7 @@ mod tests {
             (&filtered, Limits, libc::ENOSYS, Some(Cause::Container)),
             (&plain, Limits, libc::ENOSYS, None),
             (&plain, Exec, libc::ENOENT, None),
+            (&plain, Exec, libc::ENOEXEC, Some(Cause::NotForThisProcessor)),
         ] {
             assert_eq!(
                 Cause::of(&refusal(step, errno), facts),

@@ -12,7 +12,7 @@ ALTER TABLE path DROP COLUMN sandboxed;
 /// What schema 5 added: how the programs of the script ran that made a path.
 pub(super) const CREATE_5: &str = "
 ALTER TABLE path ADD COLUMN execution TEXT NOT NULL DEFAULT 'native'
-    CHECK (execution IN ('native', 'emulated', 'emulated-by-machine', 'cross'));
+    CHECK (execution IN ('native', 'emulated', 'emulated-by-machine'));
 ";
 
 /// What schema 6 changed: a path may have been built behind a builder's walls.
