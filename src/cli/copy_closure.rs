@@ -17,7 +17,7 @@ use super::context::Context;
 use super::error::advised;
 use super::flags::{BuildFlags, value};
 use super::outcome::Outcome;
-use super::profile;
+use super::programs;
 use super::text::size;
 
 /// Arguments of `layerize copy-closure`.
@@ -69,7 +69,7 @@ pub fn run(args: &CopyClosureArgs, context: &Context) -> anyhow::Result<Outcome>
 
 fn copy_to(args: &CopyClosureArgs, to: &SshAddress, context: &Context) -> anyhow::Result<Outcome> {
     if args.profile {
-        profile::check_targets(&args.targets)?;
+        programs::check_installable(&args.targets)?;
     }
     let work = work::prepare_packages_first(
         &args.targets,

@@ -22,6 +22,7 @@ use super::context::{self, Context};
 use super::error::{self, advised};
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
+use super::programs;
 use super::text::{duration, span};
 
 /// Arguments of `layerize install`.
@@ -98,7 +99,7 @@ pub struct LaunchArgs {
 
 /// Installs packages.
 pub fn install(args: &InstallArgs, context: &Context) -> anyhow::Result<Outcome> {
-    check_targets(&args.targets)?;
+    programs::check_installable(&args.targets)?;
     let work = work::prepare_packages_first(
         &args.targets,
         &args.flags.options_for(PlatformChoice::Own),
@@ -131,33 +132,6 @@ pub fn install(args: &InstallArgs, context: &Context) -> anyhow::Result<Outcome>
     }
     tell(&change, &profile, context);
     Ok(Outcome::Done)
-}
-
-/// That no target is of a kind that is never installed, and would only be looked for in the spec.
-pub(super) fn check_targets(targets: &[String]) -> anyhow::Result<()> {
-    for target in targets {
-        if target.starts_with("deb:") {
-            return Err(advised(
-                format!("`{target}` is a package of Debian's, and those are not installed that way"),
-                "make a package of the spec that is linked to what it needs of it, or an image: `root = [\"deb:…\"]` and \
-                 `layerize run --isolated` (`layerize help profiles`)",
-            ));
-        }
-        let below = target
-            .strip_prefix(StoreDir::LAYERIZE)
-            .and_then(|below| below.strip_prefix('/'));
-        let Some((base, rest)) = below.and_then(|below| below.split_once('/')) else {
-            continue;
-        };
-        if let (Ok(path), false) = (base.parse::<StorePath>(), rest.trim_matches('/').is_empty()) {
-            let path = StoreDir::layerize().join(&path);
-            return Err(advised(
-                format!("`{target}` is a path within the store path `{path}`, and whole store paths are installed"),
-                format!("name that: `layerize install {path}`"),
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// A package to be installed.

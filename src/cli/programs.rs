@@ -1,4 +1,4 @@
-//! The *programs* of packages and images that are run on the machine's own root.
+//! The *programs* of packages and images that are run on the machine's own root, or installed.
 //!
 //! Invariant: what is run was made, and is of the target that was named.
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::project::{self, Environment, ImageOptions, Target, Work};
-use crate::store_path::{LogicalPath, StoreDir};
+use crate::store_path::{LogicalPath, StoreDir, StorePath};
 
 use super::error::advised;
 
@@ -120,4 +120,31 @@ fn programs(physical: &Path) -> anyhow::Result<Vec<String>> {
         .into_iter()
         .filter_map(|name| name.into_string().ok())
         .collect())
+}
+
+/// That no target is of a kind that is never installed, and would only be looked for in the spec.
+pub fn check_installable(targets: &[String]) -> anyhow::Result<()> {
+    for target in targets {
+        if target.starts_with("deb:") {
+            return Err(advised(
+                format!("`{target}` is a package of Debian's, and those are not installed that way"),
+                "make a package of the spec that is linked to what it needs of it, or an image: `root = [\"deb:…\"]` and \
+                 `layerize run --isolated` (`layerize help profiles`)",
+            ));
+        }
+        let below = target
+            .strip_prefix(StoreDir::LAYERIZE)
+            .and_then(|below| below.strip_prefix('/'));
+        let Some((base, rest)) = below.and_then(|below| below.split_once('/')) else {
+            continue;
+        };
+        if let (Ok(path), false) = (base.parse::<StorePath>(), rest.trim_matches('/').is_empty()) {
+            let path = StoreDir::layerize().join(&path);
+            return Err(advised(
+                format!("`{target}` is a path within the store path `{path}`, and whole store paths are installed"),
+                format!("name that: `layerize install {path}`"),
+            ));
+        }
+    }
+    Ok(())
 }
