@@ -91,7 +91,7 @@ fn scripts_that_cannot_run_are_warned_of_and_data_is_laid_out() {
     let root = "root = [\"deb:lz-service\", \"deb:lz-plain\"]\n";
     for (head, image, reason) in [
         (
-            format!("architecture = \"{foreign}\"\n"),
+            format!("architecture = \"{foreign}\"\n[build]\nemulate = \"never\"\n"),
             "",
             "the lock was made on another kind of machine",
         ),
