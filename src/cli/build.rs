@@ -44,7 +44,7 @@ pub struct BuildArgs {
 }
 
 impl BuildArgs {
-    /// Where a place of a spec may be named.
+    /// The arguments that may name a spec elsewhere.
     pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
         (Names::Several(&mut self.targets), &mut self.flags)
     }

@@ -56,8 +56,8 @@ pub struct EnterArgs {
 pub fn run(args: &EnvArgs, context: &Context) -> anyhow::Result<Outcome> {
     if context.ui.json() && (args.direnv || args.dotenv || args.fish) {
         return Err(advised(
-            "the environment is printed as JSON, or in another form",
-            "leave out `--json`, or the other",
+            "the environment is asked for as JSON and in another form at once",
+            "leave out `--json`, or the other form",
         ));
     }
     let done = print(args, context);

@@ -40,7 +40,7 @@ enum EngineName {
 }
 
 impl LoadArgs {
-    /// Where a place of a spec may be named.
+    /// The arguments that may name a spec elsewhere.
     pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
         (Names::Several(&mut self.targets), &mut self.flags)
     }

@@ -199,7 +199,7 @@ enum Command {
 }
 
 impl Command {
-    /// Where it may be told a place of a spec.
+    /// The arguments that may name a spec elsewhere, if it has any.
     fn names(&mut self) -> Option<(places::Names<'_>, &mut flags::BuildFlags)> {
         match self {
             Self::Build(args) => Some(args.names()),

@@ -18,7 +18,7 @@ pub enum Names<'a> {
     Several(&'a mut Vec<String>),
 }
 
-/// Where names say a place, its spec is what the command is about, and they are names in that.
+/// Has the command work on the spec of the place that its names give, if they give one, and leaves the names in that spec.
 pub fn take(names: Names<'_>, flags: &mut BuildFlags, context: &mut Context) -> anyhow::Result<()> {
     let here = context.environment.here.clone();
     let all: Vec<&String> = match &names {

@@ -45,7 +45,7 @@ pub struct PushArgs {
 }
 
 impl PushArgs {
-    /// Where a place of a spec may be named.
+    /// The arguments that may name a spec elsewhere.
     pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
         (Names::Several(&mut self.arguments), &mut self.flags)
     }

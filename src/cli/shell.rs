@@ -43,7 +43,7 @@ pub struct ShellArgs {
 }
 
 impl ShellArgs {
-    /// Where a place of a spec may be named.
+    /// The arguments that may name a spec elsewhere.
     pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
         (Names::Several(&mut self.packages), &mut self.flags)
     }

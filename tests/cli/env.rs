@@ -365,3 +365,29 @@ fn a_spec_without_packages_says_what_there_is_instead() {
     place.run(&["shell"]).exits(2).says(&says);
     place.run(&["env"]).exits(2).says(&says);
 }
+
+#[test]
+fn variables_that_are_meant_for_the_root_stay_in_it() {
+    let place = place();
+    let names = [
+        "BASH_ENV",
+        "ENV",
+        "HOME",
+        "IFS",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "PATH",
+        "SHELL",
+        "TMPDIR",
+        "UID",
+        "USER",
+    ];
+    let env = names.map(|name| format!("{name} = \"/wrong\"")).join(", ");
+    let spec = format!("[package.thing]\nenv = {{ OWN = \"/right\", {env} }}\nscript = \"mkdir $out\"\n");
+    place.write("layerize.toml", &spec);
+    for form in ["", "--fish", "--direnv", "--dotenv", "--json"] {
+        let arguments = ["env", "-q", "thing", form].into_iter().filter(|word| !word.is_empty());
+        let text = place.run(&arguments.collect::<Vec<_>>()).success().stdout;
+        assert!(text.contains("/right") && !text.contains("/wrong"), "{form}: {text}");
+    }
+}

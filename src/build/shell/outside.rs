@@ -44,7 +44,7 @@ const ENTRY_POINTS_MAX: u64 = 4 << 20;
 const PLACE_PREFIX: &str = "package_";
 
 /// Variables of a script that are meant for the root in which it runs: outside they would be those of every program.
-const OF_THE_ROOT: [&str; 10] = [
+const OF_THE_ROOT: [&str; 11] = [
     "BASH_ENV",
     "ENV",
     "HOME",
@@ -54,6 +54,7 @@ const OF_THE_ROOT: [&str; 10] = [
     "PATH",
     "SHELL",
     "TMPDIR",
+    "UID",
     "USER",
 ];
 

@@ -40,7 +40,7 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// Where a place of a spec may be named.
+    /// The arguments that may name a spec elsewhere.
     pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
         (Names::One(&mut self.target), &mut self.flags)
     }
