@@ -272,7 +272,11 @@ fn what_was_cut_goes_on_from_where_it_was() {
 
     // ssh is killed in the middle of what comes from there.
     let third = Place::new();
-    machine.have_ssh("/usr/bin/ssh -F \"$config\" \"$@\" | dd bs=64k count=1500000 iflag=count_bytes status=none");
+    // (Without the kill it would wait where all has been sent: a pipe that is closed is seen by whoever writes to it.)
+    let here_it_ends = "dd bs=64k count=1500000 iflag=count_bytes status=none; kill -9 $(cat \"$config.pid\")";
+    machine.have_ssh(&format!(
+        "{{ {{ /usr/bin/ssh -F \"$config\" \"$@\" <&3 & echo $! > \"$config.pid\"; wait; }} | {{ {here_it_ends}; }}; }} 3<&0"
+    ));
     let arguments = [&["copy-closure", "--from", "ssh://box"][..], &paths].concat();
     machine
         .run(&third, &arguments)
