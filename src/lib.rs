@@ -34,7 +34,7 @@
 //! | 3 | [`layer`] | partition, tar, compression, layer cache | capability digest escape event fsio store_path graph archive oci parallel nar |
 //! | 4 | [`fetch`] | downloads, archives, Debian packages | capability digest child escape event fsio http nar store store_path spec derive root archive oci parallel |
 //! | 4 | [`configure`] | Debian's maintainer scripts run over packages' trees, and what they made | escape fsio spec oci root sandbox fetch |
-//! | 4 | [`remote`] | steps run at builders that speak the Remote Execution API | digest escape fsio http nar parallel sandbox store_path |
+//! | 4 | [`remote`] | steps run at builders that speak the Remote Execution API | digest elf escape fsio http nar parallel sandbox store_path walls |
 //! | 4 | [`peer`] | closures copied to layerize on another machine and from it, over ssh | child closure digest escape event execution fsio nar store store_path walls |
 //! | 4 | [`profile`] | a user's installed programs: one directory of links, in generations | fsio nar store store_path |
 //! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest elf escape event execution fsio nar store_path store closure spec derive root sandbox fetch configure remote peer graph parallel walls |

@@ -14,6 +14,7 @@ use super::{BuildError, BuildOptions};
 use crate::derive::{Action, BuildPlan, Derivation, StepId};
 use crate::event::{Event, Reporter};
 use crate::fsio::with_causes;
+use crate::remote::Farm;
 use crate::sandbox::Sandbox;
 use crate::store::Store;
 use crate::store_path::StoreDir;
@@ -133,11 +134,12 @@ fn tell(walls: Walls, stronger: &RefusedWalls, reporter: &dyn Reporter) {
 impl BuildOptions {
     /// The walls of this run.
     pub(super) fn choose_walls(&self, store: &Store, reporter: &dyn Reporter) -> Result<Walls, BuildError> {
-        let farm = self.remote.as_ref().filter(|remote| remote.peer().is_none());
+        let farm = self.remote.as_ref().and_then(|remote| remote.farm());
+        let makes_walls = farm.is_some_and(Farm::makes_walls);
         // A peer chooses its own, and has to have what is required.
         match (&self.remote, self.walls.at_least.filter(|_| farm.is_some())) {
             (None, _) => self.walls.choose(store, self.helper.as_deref(), reporter),
-            (Some(_), Some(least)) if least > Walls::Builder => Err(BuildError::TooWeak {
+            (Some(_), Some(least)) if least > Walls::Builder && !makes_walls => Err(BuildError::TooWeak {
                 walls: Walls::Builder,
                 least,
             }),

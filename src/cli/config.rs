@@ -13,7 +13,7 @@ use crate::binary_cache::KeyError;
 use crate::build::Bounds;
 use crate::http::{HostTls, SetupError};
 use crate::project::{BuilderPlace, MachineBuilder, MachineBuilders, MachineCaches};
-use crate::remote::BuilderConfig;
+use crate::remote::{BuilderConfig, RootMaker};
 use crate::spec::parse_size;
 use crate::transport::registry::config::{self, HostConfig};
 use crate::walls::Walls;
@@ -195,6 +195,7 @@ struct BuilderSection {
     #[serde(default)]
     properties: BTreeMap<String, String>,
     token_file: Option<PathBuf>,
+    root: Option<RootMaker>,
     jobs: Option<NonZeroUsize>,
     #[serde(default)]
     fallback: bool,
@@ -207,11 +208,14 @@ impl BuilderSection {
             BuilderPlace::Farm(config) => BuilderPlace::Farm(BuilderConfig {
                 properties: self.properties.clone(),
                 token_file: self.token_file.as_ref().map(|file| dir.join(file)),
+                root: self.root,
                 ..config
             }),
-            BuilderPlace::Peer { .. } if !self.properties.is_empty() || self.token_file.is_some() => {
+            BuilderPlace::Peer { .. }
+                if !self.properties.is_empty() || self.token_file.is_some() || self.root.is_some() =>
+            {
                 return Err(advised(
-                    "`properties` and `token-file` are for servers of the Remote Execution API, and not for `ssh://`",
+                    "`properties`, `token-file` and `root` are for servers of the Remote Execution API, and not for `ssh://`",
                     "leave them out; who logs in is said in ssh's own configuration",
                 ));
             }
@@ -247,7 +251,7 @@ impl UserConfig {
                     error.to_string().trim_end()
                 ),
                 "known are: store, nix-store, [store] dir, max-size, min-free and keep-builds, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, from, to, trusted-keys, sign-key and unsigned, [build] max-memory, max-processes, builder and require, \
-                 [builders.NAME] address, properties, token-file, jobs and fallback, \
+                 [builders.NAME] address, properties, token-file, root, jobs and fallback, \
                  [registries.\"HOST\"] mirrors, plain-http, credentials-over-http, private-network, ca-file, client-cert and client-key",
             )
         })?;
@@ -469,7 +473,7 @@ mod tests {
     fn builders_are_read_and_errors_name_them() {
         let path = Path::new("/home/me/.config/layerize/config.toml");
         let text = "[build]\nbuilder = \"farm\"\n[builders.farm]\naddress = \"grpc://farm:1/main\"\n\
-                    properties = { ISA = \"x86-64\" }\ntoken-file = \"token\"\njobs = 7\nfallback = true\n";
+                    properties = { ISA = \"x86-64\" }\ntoken-file = \"token\"\nroot = \"helper\"\njobs = 7\nfallback = true\n";
         let config = UserConfig::parse(text, path).unwrap();
         assert_eq!(config.builders.default.as_deref(), Some("farm"));
         let farm = &config.builders.named["farm"];
@@ -477,6 +481,7 @@ mod tests {
             panic!("{farm:?}");
         };
         assert_eq!((server.jobs, farm.falls_back), (7, true));
+        assert_eq!(server.root, Some(RootMaker::Helper));
         assert_eq!(server.address.to_string(), "grpc://farm:1/main");
         let token = Path::new("/home/me/.config/layerize/token");
         assert_eq!(server.token_file.as_deref(), Some(token));
@@ -491,6 +496,14 @@ mod tests {
             (
                 "[builders.box]\naddress = \"ssh://box\"\nproperties = { a = \"b\" }\n",
                 "not for `ssh://`",
+            ),
+            (
+                "[builders.box]\naddress = \"ssh://box\"\nroot = \"worker\"\n",
+                "not for `ssh://`",
+            ),
+            (
+                "[builders.farm]\naddress = \"grpc://farm:1\"\nroot = \"chroot\"\n",
+                "expected `worker` or `helper`",
             ),
             (
                 "[builders.farm]\naddress = \"grpc://farm:1\"\nproperty = 1\n",

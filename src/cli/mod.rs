@@ -247,6 +247,12 @@ pub fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|argument| argument == "__sandbox") {
         crate::sandbox::sandbox_main();
     }
+    if arguments
+        .get(1)
+        .is_some_and(|argument| argument == crate::remote::WORKER)
+    {
+        return work_for_farm();
+    }
     if let Some(answered) = complete::answer(&arguments, Cli::command) {
         return answered;
     }
@@ -266,6 +272,20 @@ pub fn main() -> ExitCode {
         error::show(&error, &ui);
         ExitCode::from(2)
     })
+}
+
+/// Runs the step that was sent to the working directory, as the helper that was sent with it.
+fn work_for_farm() -> ExitCode {
+    use std::io::Write;
+    let Ok(dir) = std::env::current_dir() else {
+        return ExitCode::from(2);
+    };
+    let status = crate::remote::work(&dir, &mut |bytes| {
+        let mut out = std::io::stdout().lock();
+        // Where nobody reads it there is nobody to tell.
+        let _ = out.write_all(bytes).and_then(|()| out.flush());
+    });
+    ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))
 }
 
 /// Becomes a program of the other root of a shell.

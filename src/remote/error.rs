@@ -12,6 +12,7 @@ use crate::escape::{shown, shown_bytes};
 use crate::fsio::{PathError, with_causes};
 use crate::http::SetupError;
 use crate::nar::NarError;
+use crate::walls::Walls;
 
 /// Longest text of a builder that is shown, in characters.
 const SHOWN_MAX: usize = 2000;
@@ -114,6 +115,32 @@ pub enum RemoteError {
         /// Its address.
         builder: String,
     },
+    /// The helper can make no walls where it was sent.
+    #[error("workers of the builder `{builder}` have no walls for what they run: {reason}")]
+    NoWalls {
+        /// Its address.
+        builder: String,
+        /// What the helper says.
+        reason: String,
+    },
+    /// What the helper made is less than is required.
+    #[error("`{least}` is required, and at the builder `{builder}` the helper could make `{walls}`")]
+    Weak {
+        /// Its address.
+        builder: String,
+        /// What it says that it made.
+        walls: Walls,
+        /// What is required.
+        least: Walls,
+    },
+    /// This program cannot travel.
+    #[error("`{}` cannot be sent to a builder as its helper: its library `{library}` is not found", shown_bytes(program.as_os_str().as_encoded_bytes()))]
+    Helper {
+        /// What was to be sent.
+        program: PathBuf,
+        /// What it needs.
+        library: String,
+    },
     /// A worker is less walled off than is required.
     #[error("`builder` is required, and at the builder `{builder}` {network}")]
     Walls {
@@ -165,7 +192,18 @@ impl RemoteError {
                     .to_owned(),
             ),
             Self::NoRoot { .. } => Some(
-                "have its workers do so (`layerize help builders` says how); `--builder-fallback` builds here what it does not"
+                "have its workers do so, or leave `root` out of its `[builders.NAME]` or make it `helper` (`layerize help \
+                 builders`); `--builder-fallback` builds here what it does not"
+                    .to_owned(),
+            ),
+            Self::NoWalls { .. } | Self::Weak { .. } => Some(
+                "have its workers allow user namespaces, or run as root with CAP_SYS_CHROOT, or make what they are sent the \
+                 root (`layerize help builders`); `--builder-fallback` builds here what it does not"
+                    .to_owned(),
+            ),
+            Self::Helper { .. } => Some(
+                "run the layerize that was installed, or one built statically: `RUSTFLAGS=-Ctarget-feature=+crt-static cargo \
+                 install --path . --target x86_64-unknown-linux-gnu`"
                     .to_owned(),
             ),
             Self::Walls { .. } => Some(
@@ -192,6 +230,9 @@ impl RemoteError {
             | Self::Gone { .. }
             | Self::Again { .. }
             | Self::Walls { .. }
+            | Self::Weak { .. }
+            | Self::Helper { .. }
+            | Self::NoWalls { .. }
             | Self::NoRoot { .. } => true,
             Self::Io(_) | Self::Nar(_) | Self::Cancelled => false,
         }
@@ -226,9 +267,12 @@ impl RemoteError {
     /// Whether no other step would fare better.
     pub(super) fn is_for_all(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Unfit { .. } | Self::Setup(_) | Self::Start(_) | Self::NoRoot { .. } => {
-                true
-            }
+            Self::Unreachable { .. }
+            | Self::Unfit { .. }
+            | Self::Setup(_)
+            | Self::Start(_)
+            | Self::Helper { .. }
+            | Self::NoRoot { .. } => true,
             Self::Refused { code, .. } => matches!(
                 code,
                 Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented

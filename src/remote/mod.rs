@@ -7,7 +7,8 @@
 //!
 //! From below: `blob` (a name of bytes), `tree` (directories by their hashes), `disk` (trees of this machine), `line` (the
 //! connections) → `transfer` (blobs sent and fetched), `execution` (an action watched to its end), `greeting` (what a worker
-//! is like) → `root` (a sandbox as an action), `outcome` (what came of it).
+//! is like) → `helper` (this program, which travels), `worker` (what it does there) → `root` (a sandbox as an action),
+//! `outcome` (what came of it).
 
 mod address;
 mod blob;
@@ -15,15 +16,18 @@ mod disk;
 mod error;
 mod execution;
 mod greeting;
+mod helper;
 mod line;
 mod outcome;
 mod root;
 mod transfer;
 mod tree;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bazel_remote_apis::build::bazel::remote::execution::v2 as api;
@@ -33,18 +37,22 @@ use tonic::metadata::AsciiMetadataValue;
 pub use address::{BuilderAddress, BuilderAddressError};
 pub use error::RemoteError;
 pub use greeting::Network;
+pub use helper::WORKER;
+pub use worker::work;
 
 use crate::fsio::{IoContext, read_limited, remove_tree};
 use crate::http::HttpConfig;
 use crate::nar;
 use crate::parallel::{Seat, Seats};
 use crate::sandbox::{Outcome, Sandbox};
+use crate::walls::Walls;
 use disk::Trees;
 use execution::{Ended, Execution, Watcher};
-use greeting::Greeted;
+use greeting::{Greeted, Greeting};
+use helper::Helpers;
 use line::{Line, MESSAGE_MAX};
 use outcome::Wanted;
-use root::Work;
+use root::{Outputs, Work};
 use transfer::Transfers;
 
 /// Steps under way at a builder unless its configuration says otherwise.
@@ -73,6 +81,18 @@ pub struct BuilderConfig {
     pub token_file: Option<PathBuf>,
     /// Most steps under way there.
     pub jobs: usize,
+    /// What makes what a worker is sent the root of what it runs; `None`: it is tried.
+    pub root: Option<RootMaker>,
+}
+
+/// What makes the tree that a worker is sent the root of what it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootMaker {
+    /// The worker itself.
+    Worker,
+    /// The helper, which travels there, as the worker only changes its directory.
+    Helper,
 }
 
 impl BuilderConfig {
@@ -83,6 +103,7 @@ impl BuilderConfig {
             properties: BTreeMap::new(),
             token_file: None,
             jobs: DEFAULT_JOBS,
+            root: None,
         }
     }
 }
@@ -93,6 +114,9 @@ pub struct Farm {
     http: HttpConfig,
     trees: Trees,
     seats: Seats,
+    helpers: Helpers,
+    /// Whether the helper makes the root: as was said, or as it turned out.
+    needs_helper: AtomicBool,
     contact: Mutex<Option<Result<Arc<Contact>, RemoteError>>>,
 }
 
@@ -132,12 +156,18 @@ pub struct Ran {
     pub outcome: Outcome,
     /// Whether it had a network; `None` where it did not end by itself.
     pub network: Option<Network>,
+    /// The walls that the helper made around it, where it made the root.
+    pub walls: Option<Walls>,
 }
 
 impl Ran {
     /// Of a step that did not end by itself.
     fn stopped(outcome: Outcome) -> Self {
-        Self { outcome, network: None }
+        Self {
+            outcome,
+            network: None,
+            walls: None,
+        }
     }
 }
 
@@ -145,6 +175,8 @@ impl Farm {
     /// A builder, for steps whose inputs are in the store below `store_dir`; it is not called yet.
     pub fn new(config: BuilderConfig, http: HttpConfig, store_dir: &Path) -> Self {
         Self {
+            needs_helper: AtomicBool::new(config.root == Some(RootMaker::Helper)),
+            helpers: Helpers::default(),
             config,
             http,
             trees: Trees::new(store_dir),
@@ -166,6 +198,20 @@ impl Farm {
         }
     }
 
+    /// Why what a step made is not taken where its walls must be stronger.
+    pub fn is_weak(&self, walls: Walls, least: Walls) -> RemoteError {
+        RemoteError::Weak {
+            builder: self.name(),
+            walls,
+            least,
+        }
+    }
+
+    /// Whether it is known that steps run there behind walls that the helper makes.
+    pub fn makes_walls(&self) -> bool {
+        self.config.root == Some(RootMaker::Helper)
+    }
+
     /// Most steps under way there.
     pub fn jobs(&self) -> usize {
         self.config.jobs
@@ -183,13 +229,25 @@ impl Farm {
         place: RemotePlace<'_>,
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<Ran, RemoteError> {
+        let has_helper = self.needs_helper.load(Ordering::Relaxed);
         let ran = self.contact().and_then(|contact| {
-            let step = RemoteStep {
+            let mut step = RemoteStep {
                 farm: self,
                 contact: &contact,
                 place,
+                outputs: Outputs::new(place.name, has_helper),
+                has_helper,
             };
-            step.run(sandbox, output)
+            match step.run(sandbox, output) {
+                // Its script has not run.
+                Err(RemoteError::NoRoot { .. }) if step.is_tried() => {
+                    self.needs_helper.store(true, Ordering::Relaxed);
+                    step.has_helper = true;
+                    step.outputs = Outputs::new(place.name, true);
+                    step.run(sandbox, output)
+                }
+                ran => ran,
+            }
         });
         match ran {
             Err(RemoteError::Cancelled) => Ok(Ran::stopped(Outcome::Cancelled)),
@@ -306,6 +364,9 @@ struct RemoteStep<'a> {
     farm: &'a Farm,
     contact: &'a Contact,
     place: RemotePlace<'a>,
+    outputs: Outputs,
+    /// Whether the helper makes its root.
+    has_helper: bool,
 }
 
 impl RemoteStep<'_> {
@@ -316,22 +377,26 @@ impl RemoteStep<'_> {
             platform,
             forbids_absolute_links,
         } = self.contact;
-        let out = root::output_path(self.place.name);
+        let farm = self.farm;
+        let helper = match self.has_helper {
+            true => Some(farm.helpers.of(sandbox.helper.as_deref())?),
+            false => None,
+        };
         let mut skip_cache = false;
         let mut lost = None;
         for _ in 0..ROUNDS {
-            let seat = self.farm.seat();
-            let work = root::compose(&self.farm.trees, sandbox, &out, platform)?;
+            let seat = farm.seat();
+            let work = root::compose(&farm.trees, sandbox, &self.outputs, platform, helper.as_deref())?;
             if !skip_cache && let Some(result) = self.known(&work)? {
-                match self.finish(&result, &out, output, None) {
+                match self.finish(&result, output, None) {
                     // What is remembered is not there any more.
                     Err(RemoteError::Gone { .. }) => skip_cache = true,
                     finished => return finished,
                 }
             }
-            transfers.send(line, &work.root, &work.messages)?;
+            transfers.send(line, &work.sent, &work.messages)?;
             drop(seat);
-            let mut greeted = Greeted::new(output);
+            let mut greeted = self.greeted(output);
             let mut watcher = Watcher {
                 output: &mut |bytes| greeted.take(bytes),
                 has_streamed: false,
@@ -343,7 +408,7 @@ impl RemoteStep<'_> {
                 }
             })?;
             let has_streamed = watcher.has_streamed;
-            let _seat = self.farm.seat();
+            let _seat = farm.seat();
             let finished = match ended {
                 Ended::TimedOut => return Ok(Ran::stopped(Outcome::TimedOut)),
                 Ended::Missing => {
@@ -352,9 +417,9 @@ impl RemoteStep<'_> {
                     lost = Some(RemoteError::Gone { builder, what });
                     continue;
                 }
-                Ended::Result(result) => match greeted.network().filter(|_| has_streamed) {
-                    Some(network) => self.finish(&result, &out, &mut |_| {}, Some(network)),
-                    None => self.finish(&result, &out, output, None),
+                Ended::Result(result) => match greeted.greeting().filter(|_| has_streamed) {
+                    Some(greeting) => self.finish(&result, &mut |_| {}, Some(greeting)),
+                    None => self.finish(&result, output, None),
                 },
             };
             match finished {
@@ -364,6 +429,19 @@ impl RemoteStep<'_> {
             skip_cache = true;
         }
         Err(lost.unwrap_or_else(|| line.wrong("nothing")))
+    }
+
+    fn greeted<'o>(&self, output: &'o mut dyn FnMut(&[u8])) -> Greeted<'o> {
+        let greeted = Greeted::new(output);
+        match self.is_tried() {
+            true => greeted.that_may_lack(),
+            false => greeted,
+        }
+    }
+
+    /// Whether it is tried if the worker makes the root, and else sent again with the helper.
+    fn is_tried(&self) -> bool {
+        !self.has_helper && self.farm.config.root.is_none()
     }
 
     /// What the builder remembers of an action that it ran before.
@@ -389,30 +467,32 @@ impl RemoteStep<'_> {
     fn finish(
         &self,
         result: &api::ActionResult,
-        out: &str,
         output: &mut dyn FnMut(&[u8]),
-        told: Option<Network>,
+        told: Option<Greeting>,
     ) -> Result<Ran, RemoteError> {
         let Contact { line, transfers, .. } = self.contact;
-        let network = match told {
-            Some(network) => network,
+        let greeting = match told {
+            Some(greeting) => greeting,
             None => {
-                let mut greeted = Greeted::new(output);
+                let mut greeted = self.greeted(output);
                 outcome::take_log(line, result, &mut |bytes| greeted.take(bytes))?;
                 greeted.expect(&line.builder)?
             }
         };
+        let Outputs {
+            out, listed, failed, ..
+        } = &self.outputs;
         let places = [
             (out, self.place.store.join(self.place.name)),
-            (root::LISTED, self.place.build.join(".layerize-store")),
-            (root::FAILED, self.place.build.join(".layerize-failed")),
+            (listed, self.place.build.join(".layerize-store")),
+            (failed, self.place.build.join(".layerize-failed")),
         ];
         let wanted: Vec<Wanted<'_>> = places
             .iter()
             .map(|(path, dest)| Wanted {
                 path,
                 dest,
-                inside: Path::new("/").join(path),
+                inside: self.outputs.inside(path),
                 is_read: *path != out,
             })
             .collect();
@@ -422,7 +502,7 @@ impl RemoteStep<'_> {
         let mut result = result.clone();
         if result.exit_code != 0 {
             // What a script left that failed is nobody's.
-            result.output_files.retain(|file| file.path == root::FAILED);
+            result.output_files.retain(|file| file.path == *failed);
             result.output_symlinks.clear();
             result.output_directories.clear();
         }
@@ -430,7 +510,9 @@ impl RemoteStep<'_> {
         self.note_others(&places[1].1)?;
         Ok(Ran {
             outcome: Outcome::Exited(result.exit_code),
-            network: Some(network),
+            network: Some(greeting.network),
+            // Where the worker made the root, nothing of ours made walls.
+            walls: greeting.walls.filter(|_| self.has_helper),
         })
     }
 

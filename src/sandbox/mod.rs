@@ -32,6 +32,7 @@ pub mod session;
 mod signals;
 pub(crate) mod tree;
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -39,6 +40,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -91,6 +93,15 @@ static CANCELLED: AtomicBool = AtomicBool::new(false);
 /// Ends every running sandbox of this process and lets no new one start: for Ctrl-C. Safe in a signal handler.
 pub fn cancel() {
     CANCELLED.store(true, Ordering::SeqCst);
+}
+
+/// What starts this program, where that is not its file: a loader and its arguments.
+static STARTER: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// Has helpers started so that are this program: by a loader, its arguments and the program, with absolute paths. For a
+/// program that was itself started so; to be called once, before any sandbox.
+pub(crate) fn start_with(starter: Vec<OsString>) {
+    let _ = STARTER.set(starter);
 }
 
 /// Whether [`cancel`] was called.
@@ -321,12 +332,17 @@ impl Sandbox {
 
     /// The helper, which finds its request in its working directory: what stands in its arguments can be read inside.
     fn command(&self) -> Result<Command, SandboxError> {
-        let helper = match &self.helper {
-            None => PathBuf::from("/proc/self/exe"),
-            Some(helper) => std::path::absolute(helper).context("find", helper)?,
+        let (helper, arguments) = match (&self.helper, STARTER.get().and_then(|starter| starter.split_first())) {
+            (Some(helper), _) => (std::path::absolute(helper).context("find", helper)?, [].as_slice()),
+            (None, Some((loader, arguments))) => (loader.into(), arguments),
+            (None, None) => (PathBuf::from("/proc/self/exe"), [].as_slice()),
         };
         let mut command = Command::new(helper);
-        command.arg0("layerize").arg("__sandbox").current_dir(&self.staging);
+        command
+            .args(arguments)
+            .arg0("layerize")
+            .arg("__sandbox")
+            .current_dir(&self.staging);
         Ok(command)
     }
 

@@ -12,6 +12,7 @@ mod bounds;
 mod build_cache;
 mod builders;
 mod builders_buildbox;
+mod builders_directory;
 mod builders_faults;
 mod builders_hostile;
 mod capabilities;

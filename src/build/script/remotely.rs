@@ -64,18 +64,29 @@ impl ScriptStep<'_> {
             label: self.derivation.label.clone(),
             source: Box::new(source),
         };
-        let Ran { outcome, network } = farm.run(&prepared.sandbox, place, output).map_err(failed)?;
+        let Ran {
+            outcome,
+            network,
+            walls: made,
+        } = farm.run(&prepared.sandbox, place, output).map_err(failed)?;
         let network = match (outcome, network) {
             (Outcome::Exited(0), Some(network)) => network,
             // Nothing is taken of it.
             _ => return Ok(outcome),
         };
-        let walls = match network {
-            Network::None => Walls::Builder,
-            Network::Some | Network::Unknown => Walls::None,
+        let walls = match (made, network) {
+            // What our helper says that it made, of which the cut network is a part; not all of them show a `/proc` that tells.
+            (Some(made), Network::None | Network::Unknown) => made,
+            // Nobody here knows more of the worker.
+            (None, Network::None) => Walls::Builder,
+            (_, Network::Some) | (None, Network::Unknown) => Walls::None,
         };
-        if walls < self.options.walls.least().unwrap_or(Walls::None) {
-            return Err(failed(farm.has_network(network)));
+        let least = self.options.walls.least().unwrap_or(Walls::None);
+        if walls < least {
+            return Err(failed(match walls {
+                Walls::None => farm.has_network(network),
+                _ => farm.is_weak(walls, least),
+            }));
         }
         if walls < Walls::Builder {
             remote.warn_of_network(&farm.name(), network, self.reporter);

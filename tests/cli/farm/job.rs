@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +81,48 @@ struct Violation {
     subject: String,
 }
 
+/// What a worker is like that only changes its directory.
+#[derive(Debug, Clone, Copy)]
+pub enum Worker {
+    /// As this machine is.
+    Plain,
+    /// Root without namespaces, as in a container.
+    WithoutNamespaces,
+    /// Nobody in particular, without namespaces.
+    WithoutWalls,
+}
+
+impl Worker {
+    /// What runs a command in `root`.
+    fn command(self, dir: &Path, root: &Path) -> Command {
+        let chdir = "cd \"$1\" && shift && exec \"$@\"";
+        let nobody: &[&str] = match self {
+            Self::Plain => {
+                let mut command = Command::new("sh");
+                command.args(["-c", chdir, "sh"]).arg(root);
+                return command;
+            }
+            Self::WithoutNamespaces => &[],
+            Self::WithoutWalls => &["setpriv", "--reuid", "1234", "--regid", "1234", "--clear-groups"],
+        };
+        // Below a changed root there are none.
+        let world = dir.join("world");
+        fs::create_dir(&world).unwrap();
+        let script = "mount --rbind / \"$1\" && shift && exec chroot \"$@\"";
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
+            .args([&world, &world])
+            .args(nobody)
+            .args(["sh", "-c", chdir, "sh"])
+            .arg(root);
+        if matches!(self, Self::WithoutWalls) {
+            std::os::unix::fs::chown(root, Some(1234), Some(1234)).unwrap();
+        }
+        command
+    }
+}
+
 /// An action to be run.
 pub struct Job {
     pub state: Arc<State>,
@@ -108,7 +151,7 @@ impl Job {
     /// The path of what the script is to make.
     pub fn out(&self) -> String {
         let mut paths = self.command().output_paths;
-        paths.retain(|path| path.starts_with("layerize/store/"));
+        paths.retain(|path| path.contains("layerize/store/"));
         paths.remove(0)
     }
 
@@ -210,13 +253,47 @@ impl Job {
             Outcome::TimedOut => return Answer::status(Code::DeadlineExceeded, "it took too long"),
             other => panic!("{other:?}"),
         };
+        self.ended(&root, &command, exit_code, &stdout)
+    }
+
+    /// Runs it as workers do that only change to the directory of what they are sent.
+    pub fn run_in_directory(&self, worker: Worker) -> Answer {
+        let dir = tempfile::tempdir_in(self.state.dir.path().join("jobs")).unwrap();
+        // A worker may be somebody else.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let root = dir.path().join("sent");
+        let command = self.command();
+        self.state
+            .write_directory(self.action().input_root_digest.as_ref(), &root);
+        let mut program = worker.command(dir.path(), &root);
+        let (name, arguments) = command.arguments.split_first().unwrap();
+        // Relative to that directory.
+        program.arg(match name.contains('/') {
+            true => root.join(name),
+            false => name.into(),
+        });
+        let variables = command.environment_variables.iter();
+        let ran = program
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs(variables.map(|variable| (&variable.name, &variable.value)))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let stdout = [ran.stdout, ran.stderr].concat();
+        self.ended(&root, &command, ran.status.code().unwrap_or(-1), &stdout)
+    }
+
+    /// What is at the end in what was sent.
+    fn ended(&self, root: &Path, command: &api::Command, exit_code: i32, stdout: &[u8]) -> Answer {
         let mut result = api::ActionResult {
             exit_code,
-            stdout_digest: Some(self.state.put(&stdout)),
+            stdout_digest: Some(self.state.put(stdout)),
             ..api::ActionResult::default()
         };
         for path in &command.output_paths {
-            self.collect(&root, path, &mut result);
+            self.collect(root, path, &mut result);
         }
         Answer::Result(Box::new(result))
     }

@@ -20,7 +20,7 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 use tonic::Status;
 
-pub use job::{Answer, Job};
+pub use job::{Answer, Job, Worker};
 
 /// How long a test waits for something to happen.
 const PATIENCE: Duration = Duration::from_secs(60);
