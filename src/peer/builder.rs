@@ -49,13 +49,18 @@ impl PeerBuilder {
         self.jobs
     }
 
-    /// Does work over a line that nobody else uses meanwhile. What the server could not do ended it.
-    pub fn with<T>(&self, work: impl FnOnce(&mut PeerLine) -> Result<T, PeerError>) -> Result<T, PeerError> {
+    /// Does work over a line that nobody else uses meanwhile. What the server could not do ended it. `waiting` is called where a
+    /// new line's other end says nothing for some seconds.
+    pub fn with<T>(
+        &self,
+        waiting: impl FnOnce(),
+        work: impl FnOnce(&mut PeerLine) -> Result<T, PeerError>,
+    ) -> Result<T, PeerError> {
         if let Some((message, help)) = lock(&self.failed).clone() {
             return Err(PeerError::Again { message, help });
         }
         let idle = lock(&self.idle).pop();
-        let opened = idle.map_or_else(|| PeerLine::open(&self.address, true, || ()), Ok);
+        let opened = idle.map_or_else(|| PeerLine::open(&self.address, true, waiting), Ok);
         let mut line = opened.inspect_err(|error| {
             if error.is_for_all() {
                 *lock(&self.failed) = Some((with_causes(error), error.help()));

@@ -91,6 +91,15 @@ impl Environment<'_> {
         choice.at.as_ref().or(self.builders.default.as_ref())
     }
 
+    /// Whether a command's builder is a farm, of whose walls little is known. Layerize on another machine knows its own.
+    pub(super) fn has_farm(&self, options: &WorkOptions) -> bool {
+        let is_farm = |text: &String| match self.builders.named.get(text) {
+            Some(builder) => matches!(builder.place, BuilderPlace::Farm(_)),
+            None => !SshAddress::is_meant_by(text),
+        };
+        self.chosen_builder(options).is_some_and(is_farm)
+    }
+
     /// The builder of a command, if it has one.
     pub fn builder(&self, options: &WorkOptions) -> Result<Option<Arc<RemoteBuilds>>, ProjectError> {
         let Some(text) = self.chosen_builder(options) else {

@@ -118,9 +118,9 @@ pub struct WorkOptions {
 
 impl WorkOptions {
     /// The weakest walls behind which what is taken from others may have been built: those that were asked for, and else
-    /// any that a sandbox has, or those of builders where one is used here, too.
-    pub(super) fn least_walls(&self, required: Option<Walls>, has_builder: bool) -> Walls {
-        let unasked = if has_builder { Walls::Builder } else { Walls::Chroot };
+    /// any that a sandbox has, or those of a farm's workers where one is used here, too.
+    pub(super) fn least_walls(&self, required: Option<Walls>, has_farm: bool) -> Walls {
+        let unasked = if has_farm { Walls::Builder } else { Walls::Chroot };
         required.or(self.sandbox).unwrap_or(unasked)
     }
 }

@@ -137,10 +137,7 @@ impl Environment<'_> {
         caches.trust = CacheTrust {
             keys,
             unsigned,
-            least: options.least_walls(
-                self.required_walls(options, workspace),
-                self.chosen_builder(options).is_some(),
-            ),
+            least: options.least_walls(self.required_walls(options, workspace), self.has_farm(options)),
         };
         if let (Some(place), true) = (
             caches.from.first(),

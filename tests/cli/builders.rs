@@ -257,6 +257,13 @@ fn shared_caches_say_that_a_builder_made_it_and_who_takes_that() {
     let said = "it was built behind `builder`, which is less than `chroot`: `[build] require = \"builder\"` takes it";
     assert!(refused.stderr.contains(said), "{}", refused.stderr);
     assert_ne!(walls(&other, "-thing"), "builder");
+    // Nor where the builder is layerize elsewhere, which knows its walls; here nobody answers.
+    let peer = place.elsewhere();
+    peer.lock_base();
+    let elsewhere = ["--builder", "ssh://127.0.0.1:1"];
+    peer.run(&[&["build", "thing", "--locked"][..], &taken, &elsewhere].concat())
+        .exits(2)
+        .says(&[said, "ssh://127.0.0.1:1"]);
     for flags in [
         &["--require-sandbox", "builder"][..],
         &["--builder", "grpc://127.0.0.1:1"],

@@ -61,7 +61,11 @@ impl ScriptStep<'_> {
             });
         };
         let inputs: BTreeSet<StorePath> = self.paths.values().cloned().collect();
-        let built = peer.with(|line| {
+        let waiting = || {
+            let text = format!("waiting for {} to answer", peer.name());
+            self.reporter.report(Event::Note { text });
+        };
+        let built = peer.with(waiting, |line| {
             let copied = line.copy_to(self.store, &inputs, &Silent)?;
             if !copied.copied.is_empty() {
                 let (count, megabytes) = (copied.copied.len(), copied.bytes.div_ceil(1_000_000));
