@@ -20,7 +20,7 @@ use crate::image::Image;
 use crate::oci::{Artifact, Compression, DEFAULT_TAG};
 use crate::project::documents::{DocumentOptions, Documents};
 use crate::project::{self, ImageOptions, NamedImage, PlatformChoice, Project, Work, WorkOptions, work};
-use crate::serve::{Answered, Failure, ServeOptions, ServedName, Stock, Token, serve};
+use crate::serve::{Answered, Failure, Hosts, Secure, ServeOptions, ServedName, Stock, Token, serve};
 
 /// Largest file of a token that is read, in bytes.
 const TOKEN_SIZE_MAX: u64 = 4096;
@@ -37,6 +37,15 @@ pub struct ServeArgs {
     /// File with the token that clients show as the password of any user [default: none on loopback, elsewhere one is made]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Name by which clients may call the registry, besides those of loopback; repeatable. With a token any will do
+    #[arg(long = "host", value_name = "NAME")]
+    hosts: Vec<String>,
+    /// File with a certificate (PEM), and those of authorities between: clients speak TLS then
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// File with the certificate's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// gzip[:LEVEL], zstd[:LEVEL] or none [default: the spec's, else gzip]
     #[arg(long, value_name = "HOW", value_parser = value::<Compression>)]
     compression: Option<Compression>,
@@ -57,7 +66,12 @@ pub fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let listener = TcpListener::bind(args.listen).map_err(|source| unbound(args.listen, &source))?;
     let address = listener.local_addr().context("cannot tell the address")?;
     let options = ServeOptions {
+        hosts: match token {
+            Some(_) => Hosts::any(),
+            None => Hosts::of_loopback_and(args.hosts.iter().cloned()),
+        },
         token,
+        secure: secure(args)?,
         ..ServeOptions::new(Arc::new(crate::http::is_cancelled))
     };
     let registry = Registry {
@@ -84,6 +98,15 @@ pub fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
     serve(listener, &registry, &options).context("the registry cannot be run")?;
     context.ui.clear();
     Ok(Outcome::Ended)
+}
+
+/// What encrypts, where that is asked for.
+fn secure(args: &ServeArgs) -> anyhow::Result<Option<Secure>> {
+    let (Some(certificate), Some(key)) = (&args.tls_cert, &args.tls_key) else {
+        return Ok(None);
+    };
+    let secure = Secure::read(certificate, key);
+    Ok(Some(secure.context("the registry cannot speak TLS")?))
 }
 
 fn unbound(address: SocketAddr, source: &std::io::Error) -> anyhow::Error {
@@ -113,8 +136,12 @@ fn token(args: &ServeArgs, context: &Context) -> anyhow::Result<Option<Token>> {
         return Ok(None);
     }
     let token = Token::generate()?;
+    let encryption = match args.tls_cert {
+        Some(_) => "",
+        None => ", without encryption",
+    };
     let text = format!(
-        "others can reach {ip}, without encryption: they log in with any name and the password {}",
+        "others can reach {ip}{encryption}: they log in with any name and the password {}",
         token.secret()
     );
     context.ui.report(Event::Warning { text });
@@ -175,18 +202,20 @@ impl Registry<'_> {
     }
 
     /// Tells of an image that is another than before.
-    fn tell(&self, named: &NamedImage) {
+    fn tell(&self, image: &str, named: &NamedImage) {
         let digest = named.image.digest();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.insert(named.name.clone(), digest) != Some(digest) {
             self.context.ui.report(Event::ImageServed {
                 name: named.name.clone(),
                 digest: digest.to_string(),
-                references: named
-                    .names
-                    .iter()
-                    .map(|name| format!("{}/{name}", self.address))
-                    .collect(),
+                references: match image.strip_prefix('/') {
+                    Some(path) => vec![format!("{}/{path}:{DEFAULT_TAG}", self.address)],
+                    None => {
+                        let names = named.names.iter();
+                        names.map(|name| format!("{}/{name}", self.address)).collect()
+                    }
+                },
             });
         }
     }
@@ -211,7 +240,7 @@ impl Stock for Registry<'_> {
 
     fn image(&self, image: &str) -> Result<Image, Failure> {
         let (_, named) = self.made(image).map_err(|error| self.failed(&error))?;
-        self.tell(&named);
+        self.tell(image, &named);
         Ok(named.image)
     }
 

@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessage, RootCertStore,
-    SignatureScheme,
+    ServerConfig, SignatureScheme,
 };
 use serde::Serialize;
 
@@ -202,6 +202,24 @@ fn trusting(
             .map_err(tls_error),
         _ => Ok(builder.with_no_client_auth()),
     }
+}
+
+/// The TLS library's configuration of a server with these files: its certificate and those of authorities between, and its key.
+pub(crate) fn server_config(certificate: &Path, key: &Path) -> Result<ServerConfig, SetupError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let unusable = |error: rustls::Error| SetupError::Certificates {
+        path: certificate.to_owned(),
+        reason: format!("cannot be used with the key `{}`: {error}", key.display()),
+    };
+    let builder = ServerConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().map_err(unusable)?;
+    let own = (certificates(certificate)?, private_key(key)?);
+    let mut config = builder
+        .with_no_client_auth()
+        .with_single_cert(own.0, own.1)
+        .map_err(unusable)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 fn system_roots(config: &HttpConfig) -> Result<Vec<CertificateDer<'static>>, SetupError> {

@@ -10,7 +10,7 @@ use hyper::header::{
     ACCEPT_RANGES, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LINK,
     WWW_AUTHENTICATE,
 };
-use hyper::{HeaderMap, Method, Response, StatusCode};
+use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
@@ -23,8 +23,9 @@ use crate::oci::{MediaType, canonical_json};
 use super::body::{AnswerBody, Pieces, Streamed};
 use super::fault::{Code, Fault};
 use super::headers::{self, Part};
+use super::hosts::Hosts;
 use super::login::Token;
-use super::route::{ManifestName, Page, Route, order};
+use super::route::{self, ManifestName, Page, Route, order};
 use super::shelf::{FoundBlob, FoundManifest, Shelf, Version};
 use super::workshop::Workshop;
 use super::{Failure, ServedName};
@@ -46,12 +47,13 @@ pub(super) struct Desk {
     pub workshop: Workshop,
     pub shelf: Arc<Shelf>,
     pub token: Option<Token>,
+    pub hosts: Hosts,
 }
 
 impl Desk {
-    /// The answer to a request, whose path and query are as they stand in it.
-    pub(super) async fn answer(&self, method: &Method, path: &str, query: &str, headers: &HeaderMap) -> Answer {
-        let mut answer = match self.found(method, path, query, headers).await {
+    /// The answer to a request.
+    pub(super) async fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Answer {
+        let mut answer = match self.found(method, uri, headers).await {
             Ok(answer) => answer,
             Err(fault) => refused(&fault),
         };
@@ -66,14 +68,18 @@ impl Desk {
         answer
     }
 
-    async fn found(&self, method: &Method, path: &str, query: &str, headers: &HeaderMap) -> Result<Answer, Fault> {
+    async fn found(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Answer, Fault> {
+        if let Some(name) = self.hosts.stranger(uri, headers) {
+            let text = format!("this registry is not called `{name}`: whoever runs it can say so, by `--host`");
+            return Err(Fault::new(Code::Misdirected, text));
+        }
         if let Some(token) = &self.token
             && !token.is_shown(headers)
         {
             let text = "log in with any name, and the registry's token as the password";
             return Err(Fault::new(Code::Unauthorized, text));
         }
-        let route = Route::parse(path, query)?;
+        let route = Route::parse(uri.path(), uri.query().unwrap_or_default())?;
         let reads = method == Method::GET || method == Method::HEAD;
         if !reads || route == Route::Upload {
             let text =
@@ -259,7 +265,8 @@ impl Desk {
     /// An image as it is now.
     async fn make(&self, name: &str) -> Result<Arc<Version>, Fault> {
         let image = self.workshop.image(name).await.map_err(failed)?;
-        let names = self.names().await?;
+        let mut names = self.names().await?;
+        names.extend(route::store_path(name.trim_start_matches('/')));
         let own = names.iter().filter(|own| own.image == name);
         Ok(self.shelf.put(name, image, own.map(|own| own.repository.as_str())))
     }
@@ -287,7 +294,10 @@ impl Desk {
     /// The names in a repository, at least one.
     async fn names_in(&self, repository: &str) -> Result<Vec<ServedName>, Fault> {
         let names = self.names().await?;
-        let (own, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.repository == repository);
+        let (mut own, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.repository == repository);
+        if own.is_empty() {
+            own.extend(route::store_path(repository));
+        }
         if own.is_empty() {
             let others = sorted(others.into_iter().map(|name| name.repository)).join(", ");
             let text = format!("there is no image `{repository}` here: there are {others}");

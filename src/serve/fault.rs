@@ -14,6 +14,8 @@ pub(super) enum Code {
     NameUnknown,
     Unauthorized,
     Unsupported,
+    /// The client calls the registry by a name that is not its.
+    Misdirected,
     /// The client takes none of the types that a manifest is to be had in.
     NotAcceptable,
     /// An image was not built. It is the client's kind of fault, not the server's: clients try the other kind again by
@@ -40,6 +42,7 @@ impl Code {
             Self::NameUnknown => ("NAME_UNKNOWN", StatusCode::NOT_FOUND),
             Self::Unauthorized => ("UNAUTHORIZED", StatusCode::UNAUTHORIZED),
             Self::Unsupported => ("UNSUPPORTED", StatusCode::METHOD_NOT_ALLOWED),
+            Self::Misdirected => ("DENIED", StatusCode::MISDIRECTED_REQUEST),
             Self::NotAcceptable => ("MANIFEST_UNKNOWN", StatusCode::NOT_ACCEPTABLE),
             Self::BuildFailed => ("BUILD_FAILED", StatusCode::UNPROCESSABLE_ENTITY),
             Self::PaginationNumberInvalid => ("PAGINATION_NUMBER_INVALID", StatusCode::BAD_REQUEST),

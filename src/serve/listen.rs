@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::{Semaphore, watch};
@@ -58,6 +59,7 @@ pub(super) fn run(listener: TcpListener, workshop: Workshop, options: &ServeOpti
         workshop,
         shelf: Arc::new(Shelf::default()),
         token: options.token.clone(),
+        hosts: options.hosts.clone(),
     });
     #[expect(
         clippy::disallowed_methods,
@@ -115,35 +117,56 @@ fn connection(
     mut ending: watch::Receiver<()>,
 ) -> impl Future<Output = ()> + use<> {
     let _ = stream.set_nodelay(true);
-    let io = TokioIo::new(Patient::new(stream, options.write_patience));
+    let (stream, secure, patience) = (
+        Patient::new(stream, options.write_patience),
+        options.secure.clone(),
+        options.head_patience,
+    );
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(options.head_patience)
         .max_buf_size(BUFFER);
     async move {
-        let service = service_fn(move |request| {
-            let desk = desk.clone();
-            async move { Ok::<_, Infallible>(answer(&desk, client, &request).await) }
-        });
-        let mut served = pin!(builder.serve_connection(io, service));
-        let mut ended = pin!(ending.changed());
-        let mut is_ending = false;
-        poll_fn(|context| {
-            if !is_ending && ended.as_mut().poll(context).is_ready() {
-                is_ending = true;
-                served.as_mut().graceful_shutdown();
+        match secure {
+            None => converse(stream, client, desk, &builder, &mut ending).await,
+            Some(secure) => {
+                if let Some(stream) = secure.greet(stream, patience).await {
+                    converse(stream, client, desk, &builder, &mut ending).await;
+                }
             }
-            served.as_mut().poll(context).map(drop)
-        })
-        .await;
+        }
     }
+}
+
+/// Answers what comes on a stream, until it or the registry ends.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    client: SocketAddr,
+    desk: Arc<Desk>,
+    builder: &http1::Builder,
+    ending: &mut watch::Receiver<()>,
+) {
+    let service = service_fn(move |request| {
+        let desk = desk.clone();
+        async move { Ok::<_, Infallible>(answer(&desk, client, &request).await) }
+    });
+    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut ended = pin!(ending.changed());
+    let mut is_ending = false;
+    poll_fn(|context| {
+        if !is_ending && ended.as_mut().poll(context).is_ready() {
+            is_ending = true;
+            served.as_mut().graceful_shutdown();
+        }
+        served.as_mut().poll(context).map(drop)
+    })
+    .await;
 }
 
 async fn answer(desk: &Desk, client: SocketAddr, request: &Request<Incoming>) -> Response<AnswerBody> {
     let (method, uri) = (request.method(), request.uri());
-    let query = uri.query().unwrap_or_default();
-    let answer = desk.answer(method, uri.path(), query, request.headers()).await;
+    let answer = desk.answer(method, uri, request.headers()).await;
     desk.workshop.tell(Answered {
         client: client.to_string(),
         method: method.to_string(),

@@ -4,7 +4,8 @@
 //! Invariant: nothing is taken in; what is given is what its digest says; no client can make another wait, or the process grow,
 //! beyond fixed bounds.
 //!
-//! From below: `route` (what a request asks for) and `fault` (why it is refused), pure → `login` (who may ask) → `shelf` (images
+//! From below: `route` (what a request asks for), `hosts` (by what name) and `fault` (why it is refused), pure → `login` (who may
+//! ask), `secure` (encryption) → `shelf` (images
 //! that were made) and `workshop` (images being made, once for all who ask) → `body` (bytes on their way) → `answer` (what is
 //! said to a request) → `listen` (connections, and how long they may rest).
 
@@ -20,23 +21,27 @@ mod answer;
 mod body;
 mod fault;
 mod headers;
+mod hosts;
 mod listen;
 mod login;
 mod patient;
 mod route;
+mod secure;
 mod shelf;
 #[cfg(test)]
 mod tests;
 mod workshop;
 
+pub use hosts::Hosts;
 pub use login::{Token, TokenError};
+pub use secure::Secure;
 
 /// What a registry serves, and who is told of it. Calls come from several threads and may take as long as a build does.
 pub trait Stock: Sync {
     /// The names that images have now, without making any.
     fn names(&self) -> Result<Vec<ServedName>, Failure>;
 
-    /// Makes an image, or finds it, as it is now.
+    /// Makes an image, or finds it, as it is now; of a store path, one with its closure.
     fn image(&self, image: &str) -> Result<Image, Failure>;
 
     /// What is to be listed as referring to an image; nothing where the image has another digest now.
@@ -56,7 +61,7 @@ pub struct ServedName {
     pub repository: String,
     /// Its tag.
     pub tag: String,
-    /// What the image is called where it is made.
+    /// What the image is called where it is made, or a store path.
     pub image: String,
 }
 
@@ -93,6 +98,10 @@ pub struct Answered {
 pub struct ServeOptions {
     /// What clients must show.
     pub token: Option<Token>,
+    /// By what names they may call the registry.
+    pub hosts: Hosts,
+    /// How bytes are encrypted, where they are.
+    pub secure: Option<Secure>,
     /// Most connections at a time; others wait to be taken.
     pub connections: usize,
     /// How long the head of a request may take, and how long a connection may rest between two.
@@ -108,6 +117,8 @@ impl ServeOptions {
     pub fn new(is_ending: Arc<dyn Fn() -> bool + Send + Sync>) -> Self {
         Self {
             token: None,
+            hosts: Hosts::default(),
+            secure: None,
             connections: 256,
             head_patience: Duration::from_secs(30),
             write_patience: Duration::from_secs(60),

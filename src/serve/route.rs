@@ -7,8 +7,10 @@ use percent_encoding::percent_decode_str;
 use url::form_urlencoded;
 
 use crate::digest::ContentDigest;
-use crate::oci::Reference;
+use crate::oci::{DEFAULT_TAG, Reference};
+use crate::store_path::StoreDir;
 
+use super::ServedName;
 use super::fault::{Code, Fault};
 
 /// What is asked for.
@@ -135,6 +137,19 @@ fn page(query: &str) -> Result<Page, Fault> {
     })
 }
 
+/// The name of a repository that is a store path without its first slash: it stands for an image of the path's closure.
+pub(super) fn store_path(repository: &str) -> Option<ServedName> {
+    let image = format!("/{repository}");
+    let is_path = [StoreDir::layerize(), StoreDir::nix()]
+        .iter()
+        .any(|dir| matches!(dir.split(&image), Some((_, ""))));
+    is_path.then(|| ServedName {
+        repository: repository.to_owned(),
+        tag: DEFAULT_TAG.to_owned(),
+        image,
+    })
+}
+
 fn value(query: &str, key: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(query.as_bytes());
     pairs.find(|(name, _)| name == key).map(|(_, value)| value.into_owned())
@@ -257,6 +272,23 @@ mod tests {
         }
         assert_eq!(code("/v2/_catalog", "n=many"), Code::PaginationNumberInvalid);
         assert_eq!(code("/v2/a/tags/list", "n=-1"), Code::PaginationNumberInvalid);
+    }
+
+    #[test]
+    fn a_store_path_is_a_repository() {
+        let name = format!("layerize/store/{}-hello-2.10", "0".repeat(32));
+        let served = store_path(&name).unwrap();
+        assert_eq!((served.tag.as_str(), served.image), ("latest", format!("/{name}")));
+        assert!(store_path(&format!("nix/store/{}-hello", "a".repeat(32))).is_some());
+        for other in [
+            "hello",
+            "layerize/store",
+            "layerize/store/hello",
+            &format!("{name}/bin"),
+            &format!("x/{name}"),
+        ] {
+            assert_eq!(store_path(other), None, "{other}");
+        }
     }
 
     #[test]

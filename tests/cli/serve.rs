@@ -516,3 +516,92 @@ fn an_interrupt_ends_what_is_built() {
     place.write("layerize.toml", SPEC);
     built(&place, "thing");
 }
+
+/// The status line of an answer to a request that calls the registry by a name.
+fn called(served: &Served, name: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(&served.host).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let request = format!("GET /v2/_catalog HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn who_calls_the_registry_by_another_name_is_told_nothing() {
+    let place = project();
+    let served = Served::start(&place, &["--host", "registry.example"]);
+    let port = served.host.rsplit(':').next().unwrap();
+    for own in ["localhost", "127.0.0.1", "registry.example"] {
+        assert!(called(&served, &format!("{own}:{port}")).contains(" 200 "), "{own}");
+    }
+    for other in ["evil.example", "localhost.evil.example", "192.0.2.1"] {
+        let line = called(&served, &format!("{other}:{port}"));
+        assert!(line.contains(" 421 ") && line.contains("not called"), "{line}");
+    }
+    // A token is what no page has.
+    let token = place.path().join("token");
+    fs::write(&token, "a-token-of-some-length\n").unwrap();
+    let guarded = Served::start(&place, &["--token-file", token.to_str().unwrap()]);
+    assert!(called(&guarded, "evil.example").contains(" 401 "));
+}
+
+#[test]
+fn tls_and_a_store_path_by_its_name() {
+    use rcgen::{CertificateParams, KeyPair};
+    let place = project();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    place
+        .write("own.pem", &certificate.pem())
+        .write("own.key", &key.serialize_pem());
+    let flags = ["--tls-cert", "own.pem", "--tls-key", "own.key"];
+    let served = Served::start(&place, &flags);
+    let digest = built(&place, "thing");
+    let pull = |name: &str, to: &str| {
+        let from = format!("docker://{}/{name}", served.host);
+        place.run(&["copy", "--ca-file", "own.pem", &from, to])
+    };
+    let copied = pull("thing:1.0", "oci:pulled:1").success();
+    assert!(copied.stdout.contains(&digest), "{}", copied.stdout);
+    let from = format!("docker://{}/thing", served.host);
+    let other = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let other = other.self_signed(&KeyPair::generate().unwrap()).unwrap();
+    place.write("other.pem", &other.pem());
+    place
+        .run(&["copy", "--ca-file", "other.pem", &from, "oci:untrusted:1"])
+        .exits(2)
+        .says(&["certificate"]);
+
+    // What is in the store is there by its own name, and is what `build` makes of it.
+    let listed = place.run(&["store", "ls"]).success().stdout;
+    let path = listed.lines().filter_map(|line| line.split_whitespace().next());
+    let path = path.into_iter().find(|path| path.ends_with("-thing")).unwrap();
+    let built = place.run(&["build", path, "-o", "oci:path"]).success();
+    let copied = pull(&format!("{}:latest", &path[1..]), "oci:pulled-path:1").success();
+    let digest = built.line().split(' ').next().unwrap();
+    assert!(copied.stdout.contains(digest), "{} {}", copied.stdout, built.stdout);
+    let absent = format!("layerize/store/{}-absent", "0".repeat(32));
+    pull(&absent, "oci:absent:1").exits(2).says(&["absent"]);
+
+    place.write("other.key", &KeyPair::generate().unwrap().serialize_pem());
+    for (key, said) in [
+        ("other.key", "cannot be used with the key"),
+        ("own.pem", "no private key"),
+    ] {
+        place
+            .run(&[
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--tls-cert",
+                "own.pem",
+                "--tls-key",
+                key,
+            ])
+            .exits(2)
+            .says(&["cannot speak TLS", said]);
+    }
+}

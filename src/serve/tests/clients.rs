@@ -141,7 +141,9 @@ fn heads_that_never_end_are_given_up() {
     // One that says nothing at all, and one that was served and stays, too.
     let mut silent = running.connect();
     let mut served = running.connect();
-    served.write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    served
+        .write_all(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
     for stream in [&mut silent, &mut served] {
         stream.read_to_end(&mut Vec::new()).unwrap();
     }
@@ -152,7 +154,7 @@ fn heads_are_not_taken_whatever_their_size() {
     let running = Running::plain();
     let long = format!("X-Long: {}", "x".repeat(200_000));
     let mut stream = running.connect();
-    let head = format!("GET /v2/ HTTP/1.1\r\nHost: x\r\n{long}\r\n\r\n");
+    let head = format!("GET /v2/ HTTP/1.1\r\nHost: localhost\r\n{long}\r\n\r\n");
     // The registry may close before all of it was sent.
     let _ = stream.write_all(head.as_bytes());
     let mut bytes = Vec::new();
@@ -181,7 +183,7 @@ fn heads_are_not_taken_whatever_their_size() {
 fn an_upload_is_refused_before_it_is_sent() {
     let running = Running::plain();
     let mut stream = running.connect();
-    let head = "PATCH /v2/app/blobs/uploads/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n";
+    let head = "PATCH /v2/app/blobs/uploads/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
@@ -194,7 +196,7 @@ fn connections_are_used_again() {
     let mut stream = running.connect();
     for _ in 0..3 {
         stream
-            .write_all(b"HEAD /v2/app/manifests/latest HTTP/1.1\r\nHost: x\r\n\r\n")
+            .write_all(b"HEAD /v2/app/manifests/latest HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
