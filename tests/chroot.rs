@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use layerize::sandbox::{Isolation, Outcome};
-use machine::Sandboxed;
+use machine::{Sandboxed, helpers, marker, processes_with, wait_until};
 
 /// A sandbox behind these walls; `None` where we are not root.
 fn chrooted(script: &str) -> Option<Sandboxed> {
@@ -271,28 +271,6 @@ fn there_is_no_way_out_of_the_root() {
     );
 }
 
-/// Processes of this machine whose arguments hold `marker`.
-fn processes_with(marker: &str) -> Vec<u32> {
-    let names = layerize::fsio::sorted_names(Path::new("/proc")).unwrap();
-    let pids = names.iter().filter_map(|name| name.to_str()?.parse::<u32>().ok());
-    let arguments = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let holds = |bytes: &[u8]| bytes.windows(marker.len()).any(|window| window == marker.as_bytes());
-    pids.filter(|pid| holds(&arguments(pid))).collect()
-}
-
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !condition() {
-        assert!(started.elapsed() < Duration::from_secs(20), "not within 20 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// A number of seconds that no other process sleeps.
-fn marker(number: u32) -> String {
-    format!("{number}{}.25", std::process::id())
-}
-
 #[test]
 fn nothing_is_left_behind_by_a_script_that_ended() {
     let marker = marker(91);
@@ -316,26 +294,6 @@ fn nothing_is_left_behind_after_a_timeout() {
     assert_eq!(processes_with(&marker), Vec::<u32>::new());
 }
 
-/// The helper's processes that are below this one: the outer, and the keeper below it.
-fn helpers() -> Vec<u32> {
-    let parent = |pid: u32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("PPid:"))
-            .map(str::trim);
-        line.and_then(|text| text.parse::<u32>().ok()).unwrap_or(0)
-    };
-    let all = processes_with("__sandbox");
-    let outer: Vec<u32> = all
-        .iter()
-        .copied()
-        .filter(|&pid| parent(pid) == std::process::id())
-        .collect();
-    let below = all.iter().copied().filter(|&pid| outer.contains(&parent(pid)));
-    outer.iter().copied().chain(below).collect()
-}
-
 #[test]
 fn nothing_is_left_behind_whichever_helper_is_killed() {
     for victim in 0..2 {
@@ -345,7 +303,7 @@ fn nothing_is_left_behind_whichever_helper_is_killed() {
         std::thread::scope(|scope| {
             let run = scope.spawn(|| fixture.run().0);
             wait_until("it runs", || processes_with(&marker).len() >= 4);
-            let helpers = helpers();
+            let helpers = helpers(&marker);
             assert_eq!(helpers.len(), 2, "{helpers:?}");
             let pid = helpers[usize::try_from(victim).unwrap()].to_string();
             assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
