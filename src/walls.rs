@@ -17,6 +17,10 @@ pub enum Walls {
     /// A builder's: what it was sent was its root, and it saw no network. What else stood between it and the worker's machine
     /// is not known here.
     Builder,
+    /// A root of its own because each call about a path is answered or changed on its way, by layerize, as any user can have it;
+    /// the same filter of system calls as below. They keep what is given apart from what is not, and stop nobody who tries to
+    /// get around them.
+    Traced,
     /// A changed root, a user of the build's own and a filter of system calls that cuts the network, as root of a container
     /// can have them. Processes and unix sockets without a path are the container's.
     Chroot,
@@ -27,17 +31,18 @@ pub enum Walls {
 
 /// A text that names no walls.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` names no walls: write `namespaces`, `chroot`, `builder` or `none`")]
+#[error("`{0}` names no walls: write `namespaces`, `chroot`, `traced`, `builder` or `none`")]
 pub struct WallsError(String);
 
 impl Walls {
     /// All, from the strongest down.
-    pub const LADDER: [Self; 4] = [Self::Namespaces, Self::Chroot, Self::Builder, Self::None];
+    pub const LADDER: [Self; 5] = [Self::Namespaces, Self::Chroot, Self::Traced, Self::Builder, Self::None];
 
     /// The names of all.
-    pub const NAMES: [&str; 4] = [
+    pub const NAMES: [&str; 5] = [
         Self::Namespaces.name(),
         Self::Chroot.name(),
+        Self::Traced.name(),
         Self::Builder.name(),
         Self::None.name(),
     ];
@@ -52,6 +57,7 @@ impl Walls {
         match self {
             Self::None => "none",
             Self::Builder => "builder",
+            Self::Traced => "traced",
             Self::Chroot => "chroot",
             Self::Namespaces => "namespaces",
         }
@@ -115,7 +121,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .contains("`namespaces`, `chroot`, `builder` or `none`")
+                .contains("`namespaces`, `chroot`, `traced`, `builder` or `none`")
         );
     }
 
@@ -125,6 +131,7 @@ mod tests {
             ("true", Some(Walls::Namespaces)),
             ("false", Some(Walls::None)),
             ("\"chroot\"", Some(Walls::Chroot)),
+            ("\"traced\"", Some(Walls::Traced)),
             ("\"builder\"", Some(Walls::Builder)),
             ("\"\"", None),
             ("1", None),

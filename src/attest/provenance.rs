@@ -3,7 +3,7 @@
 //!
 //! Invariant: no time, no machine and no run is named (SLSA leaves all of `runDetails.metadata` optional), so that
 //! whoever builds the image again gets the same document. A store path that was built behind less than
-//! namespaces is said to be: `walls` is `chroot`, `builder` or `none` among its subject's annotations. So is one whose script's
+//! namespaces is said to be: `walls` is `chroot`, `traced`, `builder` or `none` among its subject's annotations. So is one whose script's
 //! programs did not run on the machine's own processor: `execution` is `emulated` or `emulated-by-machine`.
 //!
 //! - `buildType` is [`BUILD_TYPE`]. Its external parameters are `image`, `tag`, `platform`, `options` (what

@@ -310,7 +310,7 @@ impl ScriptStep<'_> {
         }
         let walls = self.walls_of(at)?;
         let (sandbox, store, place) = match walls {
-            Walls::Namespaces | Walls::Chroot | Walls::Builder => {
+            Walls::Namespaces | Walls::Chroot | Walls::Traced | Walls::Builder => {
                 let mut binds = writable_binds([(&build_bind, "/build"), (&tmp, "/tmp"), (&store, StoreDir::LAYERIZE)]);
                 binds.extend(at.map(|_| self.source_bind(&build)).transpose()?.flatten());
                 let mut inputs = bind_inputs(self.store, &visible, &store)?;
@@ -322,8 +322,10 @@ impl ScriptStep<'_> {
                 binds.append(&mut cache.binds);
                 binds.extend(at.into_iter().flat_map(|_| self.unkept_binds(&tmp)));
                 let mut sandbox = self.walled(own, dir.join("fixups"), work, binds, scratch, settings)?;
-                if walls == Walls::Chroot {
-                    sandbox.isolation = Isolation::Chroot;
+                match walls {
+                    Walls::Chroot => sandbox.isolation = Isolation::Chroot,
+                    Walls::Traced => sandbox.isolation = Isolation::Traced,
+                    _ => {}
                 }
                 (sandbox, store, None)
             }

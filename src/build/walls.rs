@@ -21,7 +21,7 @@ use crate::store_path::StoreDir;
 use crate::walls::Walls;
 
 /// The weakest that are chosen where nothing is said.
-const UNASKED: Walls = Walls::Chroot;
+const UNASKED: Walls = Walls::Traced;
 
 /// Which walls scripts are to run behind.
 #[derive(Debug, Clone, Default)]

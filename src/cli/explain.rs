@@ -208,7 +208,7 @@ fn render_made(made: &MadeBy, text: &mut String) {
         Walls::Namespaces => {}
         Walls::None => drop(writeln!(text, "             without walls")),
         Walls::Builder => drop(writeln!(text, "             at a builder")),
-        Walls::Chroot => drop(writeln!(text, "             behind {}", made.walls)),
+        Walls::Chroot | Walls::Traced => drop(writeln!(text, "             behind {}", made.walls)),
     }
     if made.execution != Execution::Native {
         let _ = writeln!(text, "             {}", made.execution);

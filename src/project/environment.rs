@@ -120,7 +120,7 @@ impl WorkOptions {
     /// The weakest walls behind which what is taken from others may have been built: those that were asked for, and else
     /// any that a sandbox has, or those of a farm's workers where one is used here, too.
     pub(super) fn least_walls(&self, required: Option<Walls>, has_farm: bool) -> Walls {
-        let unasked = if has_farm { Walls::Builder } else { Walls::Chroot };
+        let unasked = if has_farm { Walls::Builder } else { Walls::Traced };
         required.or(self.sandbox).unwrap_or(unasked)
     }
 }

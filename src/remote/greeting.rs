@@ -61,9 +61,10 @@ impl Greeting {
     }
 }
 
-/// Whether a helper at a worker can make these walls.
+/// Whether a helper at a worker makes these walls. Traced ones stop nobody who tries to get around them, and a worker is
+/// somebody else's.
 pub(super) fn is_made_by_helper(walls: Walls) -> bool {
-    walls.is_of_this_machine() && walls != Walls::None
+    matches!(walls, Walls::Namespaces | Walls::Chroot)
 }
 
 /// Whether there is a network where a script ran, as it could see.

@@ -2,7 +2,7 @@
 //! of its own, and the build's own directories moved in for as long as the build runs.
 //!
 //! Invariant: nothing of the store can be changed through it. Its files are the store's, so whoever runs in it must be a
-//! user who owns none of them: what that user would own is copied. Afterwards what was moved in is back at its place and
+//! user who owns none of them: what that user would own is copied; or be kept from changing anything (`traced`). Afterwards what was moved in is back at its place and
 //! belongs to who builds, and no file in it is another's by a second name.
 
 use std::fs::{self, Metadata};
@@ -32,8 +32,8 @@ pub(super) struct ComposedRoot {
     moved: Vec<(PathBuf, PathBuf)>,
     /// Inputs that were placed in what was moved.
     placed: Vec<PathBuf>,
-    /// User and group of the build.
-    builder: (u32, u32),
+    /// User and group of the build; `None`: it is whoever builds.
+    builder: Option<(u32, u32)>,
 }
 
 impl ComposedRoot {
@@ -42,10 +42,10 @@ impl ComposedRoot {
         root: &Path,
         layers: &[PathBuf],
         binds: &[Bind],
-        builder: (u32, u32),
+        builder: Option<(u32, u32)>,
     ) -> Result<Self, PathError> {
         let mut composition = Composition {
-            owner: builder.0,
+            owner: builder.map(|(user, _)| user),
             directories: Vec::new(),
         };
         for layer in layers {
@@ -72,14 +72,16 @@ impl ComposedRoot {
     }
 
     fn move_in(&mut self, bind: &Bind, place: PathBuf, binds: &[Bind]) -> Result<(), PathError> {
-        for entry in walk_upwards(&bind.source) {
-            change_owner(entry?.path(), self.builder)?;
-        }
-        let holds_inputs = |other: &Bind| !other.writable && other.target.parent() == Some(&bind.target);
-        if binds.iter().any(holds_inputs) {
-            // Nobody but its owner renames or removes what is in a sticky directory.
-            change_owner(&bind.source, own_ids())?;
-            set_mode(&bind.source, 0o1777)?;
+        if let Some(builder) = self.builder {
+            for entry in walk_upwards(&bind.source) {
+                change_owner(entry?.path(), builder)?;
+            }
+            let holds_inputs = |other: &Bind| !other.writable && other.target.parent() == Some(&bind.target);
+            if binds.iter().any(holds_inputs) {
+                // Nobody but its owner renames or removes what is in a sticky directory.
+                change_owner(&bind.source, own_ids())?;
+                set_mode(&bind.source, 0o1777)?;
+            }
         }
         fs::rename(&bind.source, &place).context("move", &bind.source)?;
         self.moved.push((bind.source.clone(), place));
@@ -90,7 +92,7 @@ impl ComposedRoot {
     fn place(&mut self, bind: &Bind, place: PathBuf) -> Result<(), PathError> {
         remove_tree(&place)?;
         let mut composition = Composition {
-            owner: self.builder.0,
+            owner: self.builder.map(|(user, _)| user),
             directories: Vec::new(),
         };
         composition.merge(&bind.source, &place)?;
@@ -105,30 +107,39 @@ impl ComposedRoot {
             remove_tree(place)?;
         }
         for (source, place) in self.moved.iter().rev() {
+            if self.builder.is_none() {
+                // Only root moves what is in a directory that nobody may write to, and a directory that is one.
+                for dir in [place.parent(), Some(place)].into_iter().flatten() {
+                    let mode = fs::symlink_metadata(dir).context("read", dir)?.mode();
+                    set_mode(dir, mode & 0o7777 | 0o700)?;
+                }
+            }
             fs::rename(place, source).context("move", place)?;
-            for entry in walk_upwards(source) {
-                self.take_over(entry?.path())?;
+            if let Some((builder, _)) = self.builder {
+                for entry in walk_upwards(source) {
+                    take_over(entry?.path(), builder)?;
+                }
             }
             let mode = fs::symlink_metadata(source).context("read", source)?.mode();
             set_mode(source, mode & 0o777)?;
         }
         Ok(())
     }
+}
 
-    /// Makes what the build left ours.
-    fn take_over(&self, path: &Path) -> Result<(), PathError> {
-        let metadata = fs::symlink_metadata(path).context("read", path)?;
-        if metadata.uid() == self.builder.0 {
-            return change_owner(path, own_ids());
-        }
-        // A second name of a file that the build did not make.
-        if metadata.is_file() && metadata.nlink() > 1 {
-            let aside = path.with_extension("layerize-copy");
-            copy(path, &aside, &metadata)?;
-            fs::rename(&aside, path).context("move", &aside)?;
-        }
-        Ok(())
+/// Makes what the build left ours.
+fn take_over(path: &Path, builder: u32) -> Result<(), PathError> {
+    let metadata = fs::symlink_metadata(path).context("read", path)?;
+    if metadata.uid() == builder {
+        return change_owner(path, own_ids());
     }
+    // A second name of a file that the build did not make.
+    if metadata.is_file() && metadata.nlink() > 1 {
+        let aside = path.with_extension("layerize-copy");
+        copy(path, &aside, &metadata)?;
+        fs::rename(&aside, path).context("move", &aside)?;
+    }
+    Ok(())
 }
 
 /// Whoever builds.
@@ -146,8 +157,8 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), PathError> {
 
 /// Trees being laid over each other.
 struct Composition {
-    /// Who may own nothing that is linked.
-    owner: u32,
+    /// Who may own nothing that is linked; `None`: nobody can change anything, whoever owns it.
+    owner: Option<u32>,
     /// The directories that were made, with what they are to look like.
     directories: Vec<(PathBuf, Metadata)>,
 }
@@ -184,7 +195,7 @@ impl Composition {
             return set_time_to(dest, metadata.mtime());
         }
         // A file may have no more names, or be one that its owner alone may give another.
-        let is_linked = metadata.uid() != self.owner && fs::hard_link(source, dest).is_ok();
+        let is_linked = Some(metadata.uid()) != self.owner && fs::hard_link(source, dest).is_ok();
         if is_linked {
             Ok(())
         } else {

@@ -111,6 +111,10 @@ pub enum Cause {
     NotRoot,
     /// What is to be started has a format that the kernel does not start here.
     NotForThisProcessor,
+    /// The kernel is older than 5.19: calls cannot be answered so that no signal comes in between.
+    OldKernelForTracing,
+    /// The machine or a container lets nobody trace a process.
+    NoTracing,
     /// Running as root without a capability that changing the root, or the user, takes.
     NoCapability(&'static str),
 }
@@ -144,6 +148,8 @@ impl Cause {
             SetupStep::Overlay if denied => facts.userns_refused(),
             SetupStep::Proc if denied => Some(Self::MaskedProc),
             SetupStep::Limits if denied && facts.is_filtered => Some(Self::Container),
+            SetupStep::Trace if facts.kernel < (5, 19) => Some(Self::OldKernelForTracing),
+            SetupStep::Trace if denied => Some(Self::NoTracing),
             SetupStep::Chroot | SetupStep::Builder if denied && !facts.is_root => Some(Self::NotRoot),
             SetupStep::Chroot if denied => Some(Self::NoCapability("SYS_CHROOT")),
             SetupStep::Builder if denied => Some(Self::NoCapability("SETUID` and `SETGID")),
@@ -159,6 +165,10 @@ impl Cause {
                 return format!("it is no program for this machine's processor, {machine}");
             }
             Self::NotRoot => "only root can do that",
+            Self::OldKernelForTracing => "this kernel is older than Linux 5.19",
+            Self::NoTracing => {
+                "a container's system call filter, or the machine (the sysctl `kernel.yama.ptrace_scope`), forbids it"
+            }
             Self::UnprivilegedUsernsClone => "the sysctl `kernel.unprivileged_userns_clone` is 0",
             Self::MaxUserNamespaces => "the sysctl `user.max_user_namespaces` allows no more of them",
             Self::AppArmor => "AppArmor forbids it (the sysctl `kernel.apparmor_restrict_unprivileged_userns` is 1)",
@@ -199,6 +209,13 @@ impl Cause {
             Self::NotForThisProcessor => {
                 "programs of images for another processor run through an emulator: `layerize run --isolated IMAGE` \
                  (`layerize help emulation`)"
+                    .to_owned()
+            }
+            Self::OldKernelForTracing => "use a newer kernel".to_owned(),
+            Self::NoTracing => {
+                "the sysctl `kernel.yama.ptrace_scope` must be 0 or 1, and a container's filter must allow `ptrace`, \
+                 `process_vm_readv`, `process_vm_writev`, `pidfd_getfd`, `openat2` and `seccomp`, as Docker's and podman's do: \
+                 or start it with `--security-opt seccomp=unconfined`"
                     .to_owned()
             }
             Self::NotRoot => "be root in the container: `docker run --user 0`".to_owned(),
@@ -298,7 +315,7 @@ mod tests {
 
     #[test]
     fn causes_follow_from_the_facts() {
-        use SetupStep::{Exec, IdMap, Limits, Overlay, Proc, Propagation, UserNamespace};
+        use SetupStep::{Exec, IdMap, Limits, Overlay, Proc, Propagation, Trace, UserNamespace};
         let facts = |change: fn(&mut Facts)| {
             let mut facts = Facts {
                 kernel: (6, 1),
@@ -337,6 +354,9 @@ mod tests {
                 Some(Cause::OldKernelForEmulators),
             ),
             (&plain, Proc, libc::EPERM, Some(Cause::MaskedProc)),
+            (&plain, Trace, libc::EPERM, Some(Cause::NoTracing)),
+            (&filtered, Trace, libc::ENOSYS, Some(Cause::NoTracing)),
+            (&old, Trace, libc::EINVAL, Some(Cause::OldKernelForTracing)),
             (&filtered, Limits, libc::ENOSYS, Some(Cause::Container)),
             (&plain, Limits, libc::ENOSYS, None),
             (&plain, Exec, libc::ENOENT, None),

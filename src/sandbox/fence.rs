@@ -24,7 +24,7 @@ use super::helper::{self, Failed, answer, refuse};
 use super::identity::process_of;
 use super::notify::{self, Answering, Attendant, Children};
 use super::request::{Isolation, SandboxReply, SandboxRequest, SetupStep};
-use super::{limits, seccomp};
+use super::{limits, seccomp, traced};
 
 /// How long processes may take to end once they are killed.
 const GRACE: Duration = Duration::from_secs(10);
@@ -82,6 +82,9 @@ fn keep(request: &SandboxRequest, reply: &mut File, alive: &OwnedFd) -> Result<I
     // Whoever kills the outer process by its group does not kill this one.
     setsid().map_err(failed)?;
     set_child_subreaper(true).map_err(failed)?;
+    if request.isolation == Isolation::Traced {
+        return traced::keep(request, reply, alive);
+    }
     let (ours, theirs) = notify::channel().map_err(failed)?;
     let own = getpid();
     let children = Children::watch().map_err(failed)?;
@@ -110,7 +113,7 @@ fn keep(request: &SandboxRequest, reply: &mut File, alive: &OwnedFd) -> Result<I
 }
 
 /// The process that becomes what was asked for.
-fn program(request: &SandboxRequest, keeper: Pid, channel: &OwnedFd) -> Result<Infallible, Failed> {
+pub(super) fn program(request: &SandboxRequest, keeper: Pid, channel: &OwnedFd) -> Result<Infallible, Failed> {
     setsid().map_err(|errno| Failed::errno(SetupStep::Fork, None, errno))?;
     limits::fix(&request.settings)?;
     limits::fix_addresses_if_allowed(&request.settings)?;
@@ -125,13 +128,20 @@ fn program(request: &SandboxRequest, keeper: Pid, channel: &OwnedFd) -> Result<I
         seccomp::install_for_chroot()?;
         notify::install(channel, &guard::calls())?;
     }
+    if request.isolation == Isolation::Traced {
+        limits::scope_signals_and_sockets();
+        limits::forget_capabilities();
+        limits::drop_own_privileges()?;
+        seccomp::install_for_traced()?;
+        traced::enter(channel)?;
+    }
     // Should both of those who end it be killed.
     helper::end_with(keeper.as_raw())?;
     helper::exec(request)
 }
 
 /// Ends every process below this one, as far as it may.
-fn end_all() {
+pub(super) fn end_all() {
     let started = Instant::now();
     while started.elapsed() < GRACE {
         for child in children() {

@@ -38,8 +38,12 @@ const ON_GROUPS: [i64; 2] = [libc::SYS_setpriority, libc::SYS_ioprio_set];
 
 /// The calls that are answered.
 pub(super) fn calls() -> Vec<i64> {
-    let served = served::calls();
-    [&ON_PROCESSES[..], &ON_GROUPS, &[libc::SYS_uname], &served].concat()
+    [calls_about_processes(), served::calls()].concat()
+}
+
+/// Those of them that are about processes and the machine's name, and not about files.
+pub(super) fn calls_about_processes() -> Vec<i64> {
+    [&ON_PROCESSES[..], &ON_GROUPS, &[libc::SYS_uname]].concat()
 }
 
 /// What answers.
@@ -89,18 +93,7 @@ impl Guard {
 
     /// Whether a process or thread is below ours.
     fn is_own(&self, number: u64) -> bool {
-        let top = self.top.as_raw().unsigned_abs();
-        let mut next = u32::try_from(number).ok();
-        while let Some(number) = next {
-            let Some((process, parent)) = process_of(number) else {
-                return false;
-            };
-            if parent == top {
-                return true;
-            }
-            next = (parent > 1 && process != top).then_some(parent);
-        }
-        false
+        is_below(self.top, number)
     }
 
     fn is_own_group(&self, group: i32) -> bool {
@@ -143,6 +136,22 @@ impl Guard {
             false => Answer::Continue,
         }
     }
+}
+
+/// Whether a process or thread is below `top`.
+pub(super) fn is_below(top: Pid, number: u64) -> bool {
+    let top = top.as_raw().unsigned_abs();
+    let mut next = u32::try_from(number).ok();
+    while let Some(number) = next {
+        let Some((process, parent)) = process_of(number) else {
+            return false;
+        };
+        if parent == top {
+            return true;
+        }
+        next = (parent > 1 && process != top).then_some(parent);
+    }
+    false
 }
 
 fn write_name(field: &mut [libc::c_char], name: &str) {

@@ -37,7 +37,7 @@ const REQUEST_LIMIT: u64 = 64 << 20;
 const ROOT: (u32, u32) = (0, 0);
 
 /// Status of a helper process that has written a refusal.
-const REFUSED: i32 = 125;
+pub(super) const REFUSED: i32 = 125;
 
 /// A step of the setup that failed, on its way to the reply.
 #[derive(Debug)]
@@ -157,8 +157,8 @@ fn become_sandbox(request: &SandboxRequest, reply: &mut File) -> Result<(), Fail
             mounts::enter(request)?;
             exec(request).map(|never| match never {})
         }
-        Isolation::Chroot | Isolation::None => {
-            if request.isolation == Isolation::Chroot {
+        Isolation::Chroot | Isolation::Traced | Isolation::None => {
+            if request.isolation != Isolation::None {
                 limits::leave_keyrings()?;
             }
             end_with(request.parent)?;

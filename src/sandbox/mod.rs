@@ -30,6 +30,7 @@ mod seccomp;
 mod served;
 pub mod session;
 mod signals;
+mod traced;
 pub(crate) mod tree;
 
 use std::ffi::OsString;
@@ -167,7 +168,8 @@ impl Sandbox {
         let groups = bounds::Groups::make(&self.settings.bounds);
         let reply = self.prepare(&groups, None, false)?;
         let composed = match self.isolation {
-            Isolation::Chroot => Some(self.compose()?),
+            Isolation::Chroot => Some(self.compose(Some(self.ids))?),
+            Isolation::Traced => Some(self.compose(None)?),
             _ => None,
         };
         let killed = self.run_helper(output);
@@ -221,6 +223,7 @@ impl Sandbox {
         let isolation = match walls {
             Walls::Namespaces => Isolation::Build,
             Walls::Chroot => Isolation::Chroot,
+            Walls::Traced => Isolation::Traced,
             // No sandbox of this machine is a builder.
             Walls::Builder | Walls::None => Isolation::None,
         };
@@ -256,10 +259,10 @@ impl Sandbox {
         }
     }
 
-    /// Composes the root where it would be mounted.
-    fn compose(&self) -> Result<ComposedRoot, SandboxError> {
+    /// Composes the root where it would be mounted, for a build that is another user on the machine, or the same.
+    fn compose(&self, builder: Option<(u32, u32)>) -> Result<ComposedRoot, SandboxError> {
         let root = self.staging.join("root");
-        Ok(ComposedRoot::compose(&root, &self.layers, &self.binds, self.ids)?)
+        Ok(ComposedRoot::compose(&root, &self.layers, &self.binds, builder)?)
     }
 
     /// Does what the plan's session says with the program, and gives what programs print to `output`. `None`: [`cancel`] was
@@ -365,7 +368,7 @@ impl Sandbox {
                 groups: link_layers(&self.layers, &overlays, &self.staging)?,
                 writable: link_upper(self.upper.as_deref(), &overlays)?,
             },
-            Isolation::Chroot => RootPlan::Composed,
+            Isolation::Chroot | Isolation::Traced => RootPlan::Composed,
             Isolation::Run | Isolation::None => RootPlan::Host,
         };
         let signals = match passes_signals && self.isolation != Isolation::Run {

@@ -71,8 +71,31 @@ pub(super) fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
 
 /// Has these calls of this process and all it starts answered by whoever is at the other end of `channel`.
 pub(super) fn install(channel: &OwnedFd, calls: &[i64]) -> Result<(), Failed> {
-    let failed = |errno| Failed::errno(SetupStep::Filter, None, errno);
-    let program = program(calls);
+    let installed = install_program(
+        channel,
+        &program(calls, &[], &[]),
+        libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+    );
+    installed.map_err(|errno| Failed::errno(SetupStep::Filter, None, errno))
+}
+
+/// The same, and whoever traces this process is told of the calls `traced`. No signal but one that ends a process keeps it from
+/// being answered, as what was done for it cannot be undone (Linux 5.19).
+pub(super) fn install_traced(
+    channel: &OwnedFd,
+    calls: &[i64],
+    traced: &[i64],
+    flagged: &[Flagged],
+) -> Result<(), Failed> {
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | WAIT_KILLABLE;
+    let installed = install_program(channel, &program(calls, traced, flagged), flags);
+    installed.map_err(|errno| Failed::errno(SetupStep::Trace, None, errno))
+}
+
+/// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`.
+const WAIT_KILLABLE: libc::c_ulong = 1 << 5;
+
+fn install_program(channel: &OwnedFd, program: &[libc::sock_filter], flags: libc::c_ulong) -> nix::Result<()> {
     let description = libc::sock_fprog {
         len: program.len() as u16,
         filter: program.as_ptr().cast_mut(),
@@ -82,11 +105,11 @@ pub(super) fn install(channel: &OwnedFd, calls: &[i64]) -> Result<(), Failed> {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            flags,
             &raw const description,
         )
     };
-    let listener = Errno::result(listener).map_err(failed)?;
+    let listener = Errno::result(listener)?;
     // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
     let listener = unsafe { OwnedFd::from_raw_fd(listener as RawFd) };
     let message = ControlMessage::ScmRights(&[listener.as_raw_fd()]);
@@ -98,26 +121,57 @@ pub(super) fn install(channel: &OwnedFd, calls: &[i64]) -> Result<(), Failed> {
         None,
     )
     .map(drop)
-    .map_err(failed)
 }
 
-/// Notifies of these calls, lets all others pass. Foreign tables of calls are dealt with by the other filters.
-fn program(calls: &[i64]) -> Vec<libc::sock_filter> {
-    let statement = |code: u32, k: u32, jt: usize| libc::sock_filter {
+/// A call that is traced where a flag stands in one of its arguments, and answered where not.
+pub(super) type Flagged = (i64, u32, u32);
+
+/// Notifies of these calls, stops the traced ones, lets all others pass. Foreign tables of calls are dealt with by the other
+/// filters.
+fn program(calls: &[i64], traced: &[i64], flagged: &[Flagged]) -> Vec<libc::sock_filter> {
+    /// Where the arguments are of what a filter is shown (`seccomp_data`), the number of the call being its first word.
+    const ARGUMENTS: u32 = 16;
+    let load = |at: u32| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at, 0, 0);
+    let is_call =
+        |call: i64, jt: usize, jf: usize| statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32, jt, jf);
+    let answer = |action: u32| statement(libc::BPF_RET | libc::BPF_K, action, 0, 0);
+    let mut program = vec![load(0)];
+    // The last three statements: nothing, traced, answered.
+    let end = 1 + 3 * flagged.len() + calls.len() + traced.len();
+    let (stopped, answered) = (end + 1, end + 2);
+    let from = |program: &Vec<libc::sock_filter>, target: usize| target - program.len() - 1;
+    for &(call, argument, flag) in flagged {
+        program.push(is_call(call, 0, 2));
+        // Of eight bytes the lower four.
+        let half = if cfg!(target_endian = "big") { 4 } else { 0 };
+        program.push(load(ARGUMENTS + 8 * argument + half));
+        let (jt, jf) = (from(&program, stopped), from(&program, answered));
+        program.push(statement(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, flag, jt, jf));
+    }
+    for &call in calls {
+        program.push(is_call(call, from(&program, answered), 0));
+    }
+    for &call in traced {
+        program.push(is_call(call, from(&program, stopped), 0));
+    }
+    program.extend(
+        [
+            libc::SECCOMP_RET_ALLOW,
+            libc::SECCOMP_RET_TRACE,
+            libc::SECCOMP_RET_USER_NOTIF,
+        ]
+        .map(answer),
+    );
+    program
+}
+
+fn statement(code: u32, k: u32, jt: usize, jf: usize) -> libc::sock_filter {
+    libc::sock_filter {
         code: code as u16,
         jt: jt as u8,
-        jf: 0,
+        jf: jf as u8,
         k,
-    };
-    // The number is the first word of what a filter is shown (`seccomp_data`).
-    let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
-    let jump = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    let count = calls.len();
-    program.extend((calls.iter().enumerate()).map(|(index, &call)| statement(jump, call as u32, count - index)));
-    let answer = libc::BPF_RET | libc::BPF_K;
-    program.push(statement(answer, libc::SECCOMP_RET_ALLOW, 0));
-    program.push(statement(answer, libc::SECCOMP_RET_USER_NOTIF, 0));
-    program
+    }
 }
 
 /// Tells when a child has ended.
@@ -235,7 +289,8 @@ impl<'a> Attendant<'a> {
     }
 }
 
-fn receive(channel: &OwnedFd) -> nix::Result<OwnedFd> {
+/// Takes the listener that was sent.
+pub(super) fn receive(channel: &OwnedFd) -> nix::Result<OwnedFd> {
     let mut byte = [0];
     let mut parts = [IoSliceMut::new(&mut byte)];
     let mut space = nix::cmsg_space!(RawFd);
@@ -272,18 +327,11 @@ fn reap(program: Pid) -> nix::Result<Option<SandboxReply>> {
 }
 
 fn answer_one(listener: &OwnedFd, answering: Option<&mut Answering>) -> nix::Result<()> {
-    // SAFETY: plain data, for which zeros are valid; the kernel wants them.
-    let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a live value of the type that the request prescribes.
-    let result = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut call) };
-    match Errno::result(result) {
-        Ok(_) => {}
-        // Whoever called was killed meanwhile.
-        Err(Errno::ENOENT | Errno::EINTR) => return Ok(()),
-        Err(errno) => return Err(errno),
-    }
+    let Some(call) = next(listener)? else {
+        return Ok(());
+    };
     let is_waiting = || {
-        // SAFETY: as above, with a number.
+        // SAFETY: the request takes the address of a number.
         let valid = unsafe {
             libc::ioctl(
                 listener.as_raw_fd(),
@@ -299,8 +347,27 @@ fn answer_one(listener: &OwnedFd, answering: Option<&mut Answering>) -> nix::Res
         Some(Answering::Callers(callers)) => owners::answer(call.pid, number, &call.data.args, &is_waiting, callers),
         Some(Answering::Guard(guard)) => guard.answer(call.pid, number, &call.data.args),
     };
+    send(listener, call.id, answer);
+    Ok(())
+}
+
+/// Waits for the next call; `None`: whoever made it was killed meanwhile.
+pub(super) fn next(listener: &OwnedFd) -> nix::Result<Option<libc::seccomp_notif>> {
+    // SAFETY: plain data, for which zeros are valid; the kernel wants them.
+    let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live value of the type that the request prescribes.
+    let result = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut call) };
+    match Errno::result(result) {
+        Ok(_) => Ok(Some(call)),
+        Err(Errno::ENOENT | Errno::EINTR) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Tells what a call comes to.
+pub(super) fn send(listener: &OwnedFd, id: u64, answer: Answer) {
     let mut reply = libc::seccomp_notif_resp {
-        id: call.id,
+        id,
         val: 0,
         error: 0,
         flags: 0,
@@ -310,14 +377,13 @@ fn answer_one(listener: &OwnedFd, answering: Option<&mut Answering>) -> nix::Res
         Answer::Done(Ok(())) => {}
         Answer::Number(number) => reply.val = number,
         Answer::Done(Err(errno)) => reply.error = -(errno as i32),
-        Answer::File(file, is_closed) => match give(listener, call.id, &file, is_closed) {
+        Answer::File(file, is_closed) => match give(listener, id, &file, is_closed) {
             Ok(number) => reply.val = number,
             Err(errno) => reply.error = -(errno as i32),
         },
     }
     // SAFETY: as above. Where whoever called is gone, nobody waits for the answer.
     unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut reply) };
-    Ok(())
 }
 
 /// Gives whoever made a call a descriptor, and tells its number there (Linux 5.9).
@@ -338,14 +404,48 @@ fn give(listener: &OwnedFd, id: u64, file: &OwnedFd, is_closed: bool) -> nix::Re
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_answered_call_jumps_to_the_last_statement() {
-        for calls in [calls(), calls_of_containers()] {
-            let program = program(&calls);
-            assert_eq!(program.len(), calls.len() + 3);
-            for (index, statement) in program.iter().enumerate().skip(1).take(calls.len()) {
-                assert_eq!(index + 1 + usize::from(statement.jt), program.len() - 1);
+    /// What a program says of a call with these arguments.
+    fn verdict(program: &[libc::sock_filter], call: i64, arguments: [u64; 6]) -> u32 {
+        let (mut at, mut loaded) = (0, 0);
+        loop {
+            let statement = &program[at];
+            at += 1;
+            let code = u32::from(statement.code);
+            let is = |bits: u32| code == bits | libc::BPF_K;
+            let jump = |is_so: bool| usize::from(if is_so { statement.jt } else { statement.jf });
+            if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS {
+                loaded = match statement.k {
+                    0 => call as u32,
+                    at => arguments[(at as usize - 16) / 8] as u32,
+                };
+            } else if is(libc::BPF_JMP | libc::BPF_JEQ) {
+                at += jump(loaded == statement.k);
+            } else if is(libc::BPF_JMP | libc::BPF_JSET) {
+                at += jump(loaded & statement.k != 0);
+            } else {
+                return statement.k;
             }
+        }
+    }
+
+    #[test]
+    fn every_call_is_answered_traced_or_neither() {
+        let (traced, flagged) = ([1004, 1005], [(1006, 2, 8), (1007, 1, 8)]);
+        for calls in [calls(), calls_of_containers(), vec![1001, 1002]] {
+            let program = program(&calls, &traced, &flagged);
+            assert!(program.len() < 250, "jumps reach no further than 255");
+            let says = |call: i64, argument: u64| verdict(&program, call, [0, argument, argument, 0, 0, 0]);
+            for &call in &calls {
+                assert_eq!(says(call, 8), libc::SECCOMP_RET_USER_NOTIF, "{call}");
+            }
+            for call in traced {
+                assert_eq!(says(call, 0), libc::SECCOMP_RET_TRACE, "{call}");
+            }
+            for (call, ..) in flagged {
+                assert_eq!(says(call, 12), libc::SECCOMP_RET_TRACE, "{call}");
+                assert_eq!(says(call, 4), libc::SECCOMP_RET_USER_NOTIF, "{call}");
+            }
+            assert_eq!(says(1003, 8), libc::SECCOMP_RET_ALLOW);
         }
     }
 }

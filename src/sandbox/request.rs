@@ -141,6 +141,8 @@ pub enum Isolation {
     /// A build where there are no namespaces to be had: own root by chroot(2), own user, system call filter without network,
     /// signals that reach nobody else.
     Chroot,
+    /// A build where there is not even that: own root because its calls of paths are answered or changed, the same filter.
+    Traced,
     /// None: for `--sandbox=none` alone.
     None,
     /// Maintainer scripts: as a build, but whoever runs is the administrator of a root that can be written to, and keeps
@@ -300,6 +302,8 @@ pub enum SetupStep {
     Pivot,
     /// Making it the root of the build's processes alone, without mounts.
     Chroot,
+    /// Tracing the processes of the build and answering their calls.
+    Trace,
     /// Becoming the user of the build.
     Builder,
     /// Setting limits and personality.
@@ -335,6 +339,7 @@ impl SetupStep {
             Self::Loopback => "bring up the loopback interface",
             Self::Pivot => "enter the composed root",
             Self::Chroot => "change the root (chroot)",
+            Self::Trace => "trace the build's processes and answer their calls (ptrace, seccomp)",
             Self::Builder => "become the build's user",
             Self::Limits => "fix limits and address layout",
             Self::Privileges => "give up privileges",

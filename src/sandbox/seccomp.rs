@@ -123,6 +123,24 @@ const REACHING: [i64; 14] = [
     libc::SYS_open_by_handle_at,
 ];
 
+/// Calls about mounts and the whole machine that take paths, and that only an administrator may make.
+const OF_MOUNTS: [i64; 14] = [
+    libc::SYS_umount2,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_fanotify_init,
+    libc::SYS_fanotify_mark,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_landlock_create_ruleset,
+];
+
 /// Flags of `clone` that make namespaces.
 const NEW_NAMESPACES: [i32; 7] = [
     libc::CLONE_NEWUSER,
@@ -157,6 +175,11 @@ pub(super) fn install() -> Result<(), Failed> {
 /// Installs the filter of a build that has neither processes nor a network of its own.
 pub(super) fn install_for_chroot() -> Result<(), Failed> {
     install_all(chroot_programs())
+}
+
+/// Installs the filter of a traced build: the same, and what is about paths and is neither answered nor changed.
+pub(super) fn install_for_traced() -> Result<(), Failed> {
+    install_all(traced_programs())
 }
 
 /// Installs what is refused to maintainer scripts; which calls are answered by process 1 is `notify`'s to say.
@@ -222,6 +245,35 @@ fn chroot_programs() -> Result<Vec<BpfProgram>, String> {
         libc::EPERM,
     )?);
     Ok(programs)
+}
+
+fn traced_programs() -> Result<Vec<BpfProgram>, String> {
+    let whole = |calls: &[i64]| calls.iter().map(|&call| (call, Vec::new())).collect();
+    let mut programs = chroot_programs()?;
+    programs.push(filter(whole(&[libc::SYS_openat2]), libc::ENOSYS)?);
+    programs.push(filter(whole(&[libc::SYS_name_to_handle_at]), libc::EOPNOTSUPP)?);
+    programs.push(filter(whole(&OF_MOUNTS), libc::EPERM)?);
+    programs.push(filter(
+        untraced_rules().map_err(|error| error.to_string())?,
+        libc::EPERM,
+    )?);
+    // Error number 0 is success: a process that would not be read could not be answered.
+    let hides = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::Eq,
+        u64::from(libc::PR_SET_DUMPABLE.unsigned_abs()),
+    );
+    let hides = hides.and_then(|condition| SeccompRule::new(vec![condition]));
+    let hides = hides.map_err(|error| error.to_string())?;
+    programs.push(filter(Rules::from([(libc::SYS_prctl, vec![hides])]), 0)?);
+    Ok(programs)
+}
+
+/// Processes that would not be traced with those who make them.
+fn untraced_rules() -> Result<Rules, BackendError> {
+    let rule = SeccompRule::new(vec![has(0, libc::CLONE_UNTRACED.unsigned_abs().into())?])?;
+    Ok(Rules::from([(libc::SYS_clone, vec![rule])]))
 }
 
 /// What reaches other processes depending on an argument.
@@ -379,6 +431,7 @@ mod tests {
         for programs in [
             programs(),
             chroot_programs(),
+            traced_programs(),
             configuring_programs(),
             container_programs(),
         ]

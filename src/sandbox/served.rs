@@ -66,7 +66,7 @@ pub(super) fn calls() -> Vec<i64> {
 
 /// What is at a path of a build's root.
 #[derive(Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     /// A device by its name.
     Device(&'static str),
     /// Something that `/proc` has of a process; `None`: of the caller.
@@ -77,7 +77,7 @@ enum Place {
 
 impl Place {
     /// What an absolute path leads to, where it is not the root's own.
-    fn of(path: &[u8]) -> Option<Self> {
+    pub(super) fn of(path: &[u8]) -> Option<Self> {
         let path = std::str::from_utf8(path).ok()?.strip_prefix('/')?;
         let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
         let (top, rest) = parts.split_first()?;
@@ -226,8 +226,13 @@ fn open(place: &Place, flags: i32) -> Answer {
     }
 }
 
+/// Whether a file that a process has in `/proc` is shown.
+pub(super) fn is_of_processes(name: &str) -> bool {
+    OF_PROCESSES.contains(&name)
+}
+
 /// Whether a file of `/proc` that is the machine's is shown.
-fn is_told(rest: &str) -> bool {
+pub(super) fn is_told(rest: &str) -> bool {
     let top = rest.split('/').next().unwrap_or_default();
     OF_MACHINE.contains(&top) && !NAMES_OF_MACHINE.contains(&rest)
 }

@@ -150,7 +150,7 @@ pub(super) const BUILD: &[Key] = &[
         key(
             "require",
             Choice(&Walls::NAMES),
-            "The weakest walls that scripts may run behind: `\"namespaces\"`, `\"chroot\"`, `\"builder\"` or `\"none\"`; nothing built depends on it.",
+            "The weakest walls that scripts may run behind: `\"namespaces\"`, `\"chroot\"`, `\"traced\"`, `\"builder\"` or `\"none\"`; nothing built depends on it.",
         ),
         &["walls", "sandbox", "isolation"],
     ),

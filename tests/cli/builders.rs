@@ -254,7 +254,7 @@ fn shared_caches_say_that_a_builder_made_it_and_who_takes_that() {
         .run(&[&["build", "thing", "--locked"][..], &taken].concat())
         .success();
     assert_eq!(refused.line(), line);
-    let said = "it was built behind `builder`, which is less than `chroot`: `[build] require = \"builder\"` takes it";
+    let said = "it was built behind `builder`, which is less than `traced`: `[build] require = \"builder\"` takes it";
     assert!(refused.stderr.contains(said), "{}", refused.stderr);
     assert_ne!(walls(&other, "-thing"), "builder");
     // Nor where the builder is layerize elsewhere, which knows its walls; here nobody answers.

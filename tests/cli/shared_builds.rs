@@ -392,14 +392,14 @@ fn wrong_statements() -> Vec<Attack> {
         ),
         (
             "no walls",
-            "it was built behind `none`, which is less than `chroot`",
+            "it was built behind `none`, which is less than `traced`",
             Box::new(|cache| {
                 cache.forge(&|config, _| output(config)["built"]["walls"] = json!("none"));
             }),
         ),
         (
             "no walls, as older versions said it",
-            "it was built behind `none`, which is less than `chroot`",
+            "it was built behind `none`, which is less than `traced`",
             Box::new(|cache| {
                 cache.forge(&|config, _| {
                     let built = output(config)["built"].as_object_mut().unwrap();

@@ -337,7 +337,7 @@ fn wrong_records(stranger: SecretKey) -> Vec<Attack> {
         ),
         (
             "no walls",
-            "it was built behind `none`, which is less than `chroot`",
+            "it was built behind `none`, which is less than `traced`",
             Box::new(|cache| cache.forge(&|entry| output(entry)["built"]["walls"] = json!("none"))),
         ),
     ]

@@ -41,27 +41,29 @@ fn what_is_built_is_the_same_behind_all_walls_and_they_are_recorded() {
     let place = Place::with_script(SCRIPT);
     let walled = place.run(&["build", "thing"]).success().line().to_owned();
     assert_eq!(info(&place, "-thing")["walls"], "namespaces");
-    let other = place.elsewhere();
-    let flags = ["build", "thing", "--sandbox", "chroot", "--provenance"];
-    let built = other.run(&flags).success();
-    assert_eq!(built.line(), walled);
-    assert!(!built.stderr.contains("warning"), "it was asked for: {}", built.stderr);
-    assert_eq!(info(&other, "-thing")["walls"], "chroot");
-    let path = path_of(&other, "-thing");
-    let told = other.run(&["store", "info", &path]).success().stdout;
-    assert!(told.contains("  walls       chroot\n"), "{told}");
-    let names = layerize::fsio::sorted_names(&other.project).unwrap();
-    let name = names.iter().find(|name| name.to_string_lossy().contains("provenance"));
-    let statement = fs::read(other.project.join(name.unwrap())).unwrap();
-    let statement: Value = serde_json::from_slice(&statement).unwrap();
-    let subjects = statement["subject"].as_array().unwrap();
-    let subject = subjects
-        .iter()
-        .find(|subject| subject["name"] == path.as_str())
-        .unwrap();
-    assert_eq!(subject["annotations"]["walls"], "chroot");
-    // What was built behind less is there for all who do not ask for more.
-    other.run(&["build", "thing", "--offline"]).success();
+    for walls in ["chroot", "traced"] {
+        let other = place.elsewhere();
+        let flags = ["build", "thing", "--sandbox", walls, "--provenance"];
+        let built = other.run(&flags).success();
+        assert_eq!(built.line(), walled);
+        assert!(!built.stderr.contains("warning"), "it was asked for: {}", built.stderr);
+        assert_eq!(info(&other, "-thing")["walls"], walls);
+        let path = path_of(&other, "-thing");
+        let told = other.run(&["store", "info", &path]).success().stdout;
+        assert!(told.contains(&format!("  walls       {walls}\n")), "{told}");
+        let names = layerize::fsio::sorted_names(&other.project).unwrap();
+        let name = names.iter().find(|name| name.to_string_lossy().contains("provenance"));
+        let statement = fs::read(other.project.join(name.unwrap())).unwrap();
+        let statement: Value = serde_json::from_slice(&statement).unwrap();
+        let subjects = statement["subject"].as_array().unwrap();
+        let subject = subjects
+            .iter()
+            .find(|subject| subject["name"] == path.as_str())
+            .unwrap();
+        assert_eq!(subject["annotations"]["walls"], walls);
+        // What was built behind less is there for all who do not ask for more.
+        other.run(&["build", "thing", "--offline"]).success();
+    }
 }
 
 /// Runs a command of a place where namespaces are refused, as they are below any changed root.
@@ -236,9 +238,23 @@ pub fn containers_build_the_same(place: &Place, line: &str) {
     peer(Command::new("docker").args(["image", "rm", "-f", &image]));
 }
 
-/// Where not even the root can be changed, that is said with all that was tried, before anything is unpacked.
+/// Where not even the root can be changed the calls are traced; who requires more is told all that was tried, before anything is
+/// unpacked.
 fn containers_with_less(place: &Place, image: &str) {
-    let script = format!("{BUILD} hello");
+    let small = Place::with_script(SCRIPT);
+    let line = small.run(&["build", "thing"]).success().line().to_owned();
+    let _ = fs::remove_file(small.project.join("thing.tar"));
+    let shared = place.path().join("shared");
+    copy_tree(&small.project, &shared.join("small"));
+    small
+        .run(&["inputs", "export", &format!("oci:{}", shared.join("inputs").display())])
+        .success();
+    peer(Command::new("chmod").args(["-R", "a+rwX"]).arg(&shared));
+    let build = format!("cd ../small; {BUILD} thing --inputs-from oci:/shared/inputs");
+    let script = format!(
+        "set -e; {build}; \
+         $layerize store ls | while read path rest; do case $path in *-thing) $layerize store info $path;; esac; done"
+    );
     let ordinary = ["--user", "1234", "-e", "XDG_CACHE_HOME=/tmp/cache"];
     let dropped = ["--cap-drop", "SYS_CHROOT"];
     let unable = ["--cap-drop", "SETUID"];
@@ -247,6 +263,12 @@ fn containers_with_less(place: &Place, image: &str) {
         (&dropped, "this is root without the capability `SYS_CHROOT`"),
         (&unable, "this is root without the capability `SETUID` and `SETGID`"),
     ] {
+        let ran = contained(place, image, flags, &script).success();
+        assert_eq!(ran.stdout.lines().next().unwrap(), line, "{}", ran.stderr);
+        assert_eq!(field(&ran.stdout, "walls"), "traced");
+        let ran = ran.says(&["warning: scripts run behind weaker walls, `traced` instead of `namespaces`"]);
+        assert_eq!(ran.stderr.matches("warning: scripts").count(), 1);
+        let script = format!("{build} --require-sandbox chroot");
         let ran = contained(place, image, flags, &script).exits(2);
         let ran = ran.says(&[
             "  namespaces: cannot set up",
@@ -268,11 +290,25 @@ fn containers_with_less(place: &Place, image: &str) {
     copy_tree(&bare.store(), &at_place);
     peer(Command::new("chown").args(["-R", "1234"]).arg(&at_place));
     let volume = format!("{}:/layerize", at_place.display());
+    // A filter that lets nobody trace anything either.
+    let profile = place.path().join("profile.json");
+    let filter = r#"{"defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["ptrace", "unshare"], "action": "SCMP_ACT_ERRNO"}]}"#;
+    fs::write(&profile, filter).unwrap();
+    let filter = format!("seccomp={}", profile.display());
+    let flags = [&ordinary[..], &["-v", &volume, "--security-opt", &filter]].concat();
+    let script = format!("cd ../bare; {BUILD} --store /layerize thing");
+    let refused = contained(place, image, &flags, &script).exits(2);
+    refused.says(&[
+        "  chroot: cannot set up",
+        "  traced: cannot set up the sandbox: cannot trace the build's processes",
+        "`kernel.yama.ptrace_scope`",
+    ]);
     let script = format!(
         "set -e; cd ../bare; {BUILD} --store /layerize --require-sandbox none thing; cat /layerize/store/*-thing/who; \
          for p in /proc/[0-9]*; do read name <$p/comm || true; echo \"process $name\"; done"
     );
-    let ran = contained(place, image, &[&ordinary[..], &["-v", &volume]].concat(), &script).success();
+    let ran = contained(place, image, &flags, &script).success();
     assert!(
         ran.stdout.contains("\n1234\n") && !ran.stdout.contains("process sleep"),
         "{}",
@@ -281,10 +317,6 @@ fn containers_with_less(place: &Place, image: &str) {
     let ran = ran.says(&["warning: scripts run behind weaker walls, `none` instead of `namespaces`"]);
     assert_eq!(ran.stderr.matches("warning: scripts").count(), 1);
     // Without the right to make nodes, devices are served.
-    let small = Place::with_script(SCRIPT);
-    let line = small.run(&["build", "thing"]).success().line().to_owned();
-    let _ = fs::remove_file(small.project.join("thing.tar"));
-    copy_tree(&small.project, &place.path().join("shared/small"));
     let script = format!("cd ../small; {BUILD} thing");
     let ran = contained(place, image, &["--cap-drop", "MKNOD"], &script).success();
     assert_eq!(ran.stdout.trim_end(), line, "{}", ran.stderr);

@@ -103,11 +103,11 @@ pub struct BuildFlags {
     /// Directory, file: or http: address with Debian packages, tried before the machine's apt; repeatable
     #[arg(long, value_name = "MIRROR")]
     pub mirror: Vec<String>,
-    /// What scripts run behind: auto, namespaces, chroot or none; auto is the strongest that can be had [default: auto]
+    /// What scripts run behind: auto, namespaces, chroot, traced or none; auto is the strongest that can be had [default: auto]
     #[arg(long, value_parser = parse_sandbox, value_name = "WALLS")]
     pub sandbox: Option<SandboxFlag>,
-    /// Fail where scripts would run behind less: namespaces, chroot, builder or none; machine and spec may require more with `[build]
-    /// require` [default: chroot]
+    /// Fail where scripts would run behind less: namespaces, chroot, traced, builder or none; machine and spec may require more with
+    /// `[build] require` [default: traced]
     #[arg(long, value_parser = value::<Walls>, value_name = "WALLS")]
     pub require_sandbox: Option<Walls>,
     /// Builder that runs scripts: grpc://HOST:PORT[/INSTANCE] or grpcs://… of the Remote Execution API, ssh://HOST with layerize, or
@@ -209,7 +209,7 @@ fn parse_sandbox(text: &str) -> Result<SandboxFlag, String> {
         text => match value::<Walls>(text)? {
             walls if walls.is_of_this_machine() => Ok(SandboxFlag(Some(walls))),
             walls => Err(format!(
-                "no sandbox of this machine is `{walls}`: write `namespaces`, `chroot` or `none`\nhelp: `--builder` runs \
+                "no sandbox of this machine is `{walls}`: write `namespaces`, `chroot`, `traced` or `none`\nhelp: `--builder` runs \
                  scripts at a builder"
             )),
         },

@@ -23,3 +23,12 @@ UPDATE path SET behind = walls;
 ALTER TABLE path DROP COLUMN walls;
 ALTER TABLE path RENAME COLUMN behind TO walls;
 ";
+
+/// What schema 7 changed: a path may have been built behind traced walls.
+pub(super) const CREATE_7: &str = "
+ALTER TABLE path ADD COLUMN behind TEXT NOT NULL DEFAULT 'namespaces'
+    CHECK (behind IN ('namespaces', 'chroot', 'traced', 'builder', 'none'));
+UPDATE path SET behind = walls;
+ALTER TABLE path DROP COLUMN walls;
+ALTER TABLE path RENAME COLUMN behind TO walls;
+";
