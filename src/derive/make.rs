@@ -291,9 +291,7 @@ impl Maker<'_> {
 
     fn image(&mut self, image: &Image) -> Result<ImageInputs, Box<Diagnostic>> {
         let configured = match &image.configure {
-            Some(configure) if spec::runs_scripts(self.workspace, self.lock, image) => {
-                Some(self.configured(image, configure)?)
-            }
+            Some(configure) if spec::wants_scripts(image) => Some(self.configured(image, configure)?),
             _ => None,
         };
         let wants_utf8 = image.utf8 && image.base.is_none() && self.lock.deb_sets.contains_key(&spec::utf8_debs());

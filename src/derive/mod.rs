@@ -95,8 +95,8 @@ pub struct ImageInputs {
     pub authorities: Option<Input>,
     /// Debian packages that others of the image depend on and that it does not get.
     pub left_out: BTreeMap<String, LeftOut>,
-    /// The maintainer scripts that should run and cannot: over a base, or on another kind of machine than the lock was made
-    /// for. By package; empty where they run or are not wanted.
+    /// The maintainer scripts that should run and cannot: those of an image over a base. By package; empty where they run or
+    /// are not wanted.
     pub unrun: BTreeMap<String, Input>,
     /// What a debug image has above the image that it is of.
     pub debug: Option<DebugInputs>,

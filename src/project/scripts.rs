@@ -21,6 +21,9 @@ const NAMES_SHOWN: usize = 8;
 /// Why scripts do not run that the spec's `configure` does not want.
 const OFF: &str = "the image's `configure` says so";
 
+/// Why scripts that should run cannot.
+const OVER_BASE: &str = "what the package manager of its base knows is not known";
+
 /// What became of an image's maintainer scripts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ScriptsStory {
@@ -81,7 +84,7 @@ fn unrun<'a>(inputs: &'a ImageInputs, work: &Work) -> Vec<&'a str> {
 fn unrun_outcome(name: &str, unrun: &[&str], spec: &spec::Image) -> ScriptsOutcome {
     let skip = spec.configure.iter().flat_map(|configure| &configure.skip);
     let reason = match unrun.contains(&name) {
-        true => why(spec.base.is_some()),
+        true => OVER_BASE,
         false if skip.map(|name| name.value.as_str()).any(|skipped| skipped == name) => OFF,
         false => return ScriptsOutcome::None,
     };
@@ -90,25 +93,17 @@ fn unrun_outcome(name: &str, unrun: &[&str], spec: &spec::Image) -> ScriptsOutco
     }
 }
 
-/// Why scripts that should run cannot.
-fn why(over_base: bool) -> &'static str {
-    match over_base {
-        true => "what the package manager of its base knows is not known",
-        false => "the lock was made on another kind of machine than its packages are for",
-    }
-}
-
 /// Warns of an image's scripts that do not run; an image without any is as it should be.
 pub(super) fn warn(spec: &spec::Image, inputs: &ImageInputs, work: &Work, reporter: &dyn Reporter) {
     let names = unrun(inputs, work);
     if !names.is_empty() {
         reporter.report(Event::Warning {
-            text: warning(&spec.name.value, &names, spec.base.is_some()),
+            text: warning(&spec.name.value, &names),
         });
     }
 }
 
-fn warning(image: &str, names: &[&str], over_base: bool) -> String {
+fn warning(image: &str, names: &[&str]) -> String {
     let shown: Vec<String> = (names.iter().take(NAMES_SHOWN))
         .map(|name| format!("`deb:{name}`"))
         .collect();
@@ -117,11 +112,10 @@ fn warning(image: &str, names: &[&str], over_base: bool) -> String {
         count => format!(" and {count} more"),
     };
     format!(
-        "image `{image}`: the maintainer scripts of {}{more} did not run, as {}; accounts, enabled modules and caches that \
+        "image `{image}`: the maintainer scripts of {}{more} did not run, as {OVER_BASE}; accounts, enabled modules and caches that \
          only they make may be missing, while alternatives, CA certificates and the directories that an init makes are there: \
          `configure = false` accepts that",
-        shown.join(", "),
-        why(over_base)
+        shown.join(", ")
     )
 }
 
@@ -131,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_warning_names_packages_and_what_to_type() {
-        let told = warning("web", &["a", "b"], true);
+        let told = warning("web", &["a", "b"]);
         assert!(
             told.starts_with(
                 "image `web`: the maintainer scripts of `deb:a`, `deb:b` did not run, as what the package"
@@ -141,10 +135,7 @@ mod tests {
         assert!(told.ends_with("`configure = false` accepts that"), "{told}");
         let names: Vec<String> = (0..20).map(|number| format!("p{number}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let told = warning("web", &names, false);
-        assert!(
-            told.contains("`deb:p7` and 12 more did not run, as the lock was made"),
-            "{told}"
-        );
+        let told = warning("web", &names);
+        assert!(told.contains("`deb:p7` and 12 more did not run, as what"), "{told}");
     }
 }

@@ -56,7 +56,7 @@ pub(crate) use needs::package_names;
 pub use needs::{
     GLIBC_DEB, UTF8_DEB, ZONE_DEB, base_debs, build_debs, certificate_debs, contents_debs, deb_sets, deb_sources, debs,
     debug_files, debug_sets, git_sources, linked_packages, locale_debs, locked_sets, nix_contents, root_debs,
-    runs_scripts, shell_debs, tool_debs, unpinned_urls, utf8_debs, wants_authorities, wants_scripts,
+    shell_debs, tool_debs, unpinned_urls, utf8_debs, wants_authorities, wants_scripts,
 };
 pub use platforms::{architectures, home_architecture, machine_architecture};
 pub use schema::schema;

@@ -9,9 +9,8 @@ use std::path::PathBuf;
 use super::certificates::CERTIFICATES_DEB;
 use super::git::GitSource;
 use super::lock::Lock;
-use super::machine::{machine, own_machine};
 use super::types::{
-    DEBIAN_BASE, DEBIAN_ESSENTIAL, Dependency, Emulate, Image, Package, PackageName, Source, Spanned, Workspace,
+    DEBIAN_BASE, DEBIAN_ESSENTIAL, Dependency, Image, Package, PackageName, Source, Spanned, Workspace,
 };
 use crate::graph;
 
@@ -41,10 +40,10 @@ pub const ZONE_DEB: &str = "tzdata";
 /// - such a package in a language that has steps of its own: what each kind of these is run with;
 /// - such a package that has Debian packages in `dev`: the same with these, for `layerize shell`;
 /// - image: its `root`;
-/// - image whose packages are configured: the tools that this takes, the same for all, unless they could not run here;
+/// - image whose packages are configured: the tools that this takes, the same for all;
 /// - image with a time zone: the package of all zones, of which it gets one;
 /// - image with `certificates` and no `root`: the package of Debian's authorities, of which it gets the bundle;
-/// - image with `locales`: what these are made of, unless they could not be made here;
+/// - image with `locales`: what these are made of;
 /// - image: the Debian packages in its `contents`, whose own dependencies are members of its closure;
 /// - debug image: its tools.
 ///
@@ -83,10 +82,7 @@ pub(super) fn needed_sets(workspace: &Workspace) -> Vec<(Vec<String>, String)> {
         ];
         sets.map(|(set, key)| (set, format!("{key} of image `{name}`")))
     });
-    let step = match is_unrun(workspace) {
-        true => Vec::new(),
-        false => step_sets(workspace),
-    };
+    let step = step_sets(workspace);
     (builds.chain(images))
         .filter(|(set, _)| !set.is_empty())
         .chain(step.into_iter().map(|set| (set, "maintainer scripts".to_owned())))
@@ -111,12 +107,9 @@ fn step_sets(workspace: &Workspace) -> Vec<Vec<String>> {
     tools.into_iter().chain(locales).collect()
 }
 
-/// The sets that the workspace needs, as far as `lock` shows: with the tools of another kind of machine, which a lock that was
-/// made there has (what was locked so is built so wherever it is built), and with what the resolved ones imply.
+/// The sets that the workspace needs, as far as `lock` shows: with what the resolved ones imply.
 pub fn locked_sets(workspace: &Workspace, lock: &Lock) -> BTreeSet<Vec<String>> {
     let mut sets = deb_sets(workspace);
-    let step = step_sets(workspace).into_iter();
-    sets.extend(step.filter(|set| lock.deb_sets.contains_key(set)));
     if workspace
         .images
         .values()
@@ -225,23 +218,10 @@ pub fn utf8_debs() -> Vec<String> {
     vec![UTF8_DEB.to_owned()]
 }
 
-/// Whether the maintainer scripts of an image's packages would run where the tools for it are. Over a base they do not: what
-/// its package manager knows is not known.
+/// Whether the maintainer scripts of an image's packages run: where nothing can run them, that is an error wherever it is, and no
+/// other image. Over a base they do not: what its package manager knows is not known.
 pub fn wants_scripts(image: &Image) -> bool {
     image.configure.is_some() && !image.root.is_empty() && image.base.is_none()
-}
-
-/// Whether the maintainer scripts of an image's packages run: a lock that was made on another kind of machine than its
-/// packages are for has no tools that they could run with.
-pub fn runs_scripts(workspace: &Workspace, lock: &Lock, image: &Image) -> bool {
-    wants_scripts(image) && locked_sets(workspace, lock).contains(&tool_debs())
-}
-
-/// Whether scripts of packages for another kind of machine than this one, as the spec says, do not run here.
-fn is_unrun(workspace: &Workspace) -> bool {
-    let architecture = workspace.debian.architecture.as_deref();
-    let is_foreign = architecture.is_some_and(|architecture| machine(architecture) != own_machine());
-    is_foreign && workspace.build.emulate == Emulate::Never
 }
 
 /// Names of the Debian source packages that are built.
