@@ -43,7 +43,7 @@
 //! | 5 | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest child event fsio http oci image layer archive parallel |
 //! | 5 | [`shared_cache`] | what was built, kept in registries and binary caches for others who build the same | digest event execution fsio store_path oci parallel store fetch layer build image binary_cache transport walls |
 //! | 5 | [`serve`] | a registry whose images are made when they are pulled | digest escape fsio http store_path oci layer image |
-//! | 5 | [`container`] | programs of images run in the images' own roots, without an engine | digest escape event fsio spec archive sandbox layer image oci transport |
+//! | 5 | [`container`] | programs of images run in the images' own roots, without an engine | digest escape event fsio spec archive sandbox layer image oci transport walls |
 //! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | capability digest escape fsio store_path oci image transport archive |
 //! | 6 | [`attest`] | state things of images: bills of materials, provenance, signatures | digest escape execution fsio store_path oci store derive layer configure image transport graph walls |
 //! | 6 | [`inputs`] | keep files from outside beside images, and find them again | digest fsio nar oci store store_path spec derive fetch layer image transport |

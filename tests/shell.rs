@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use layerize::build::{ShellOptions, ShellPart, ShellUser, Task, realise, run_in_store, shell};
+use layerize::build::{ShellOptions, ShellPart, ShellUser, StoreProgram, Task, realise, run_in_store, shell};
 use layerize::derive::{BuildPlan, Input};
 use machine::{Fixture, logical};
 
@@ -120,25 +120,24 @@ fn a_program_of_the_store_runs_on_the_machines_root() {
         ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
     ]);
     let helper = fixture.options.helper.clone();
-    let status = run_in_store(
-        &fixture.store,
-        vec![program.clone()],
+    let started = StoreProgram {
+        argv: vec![program.clone()],
         env,
-        project.dir.clone(),
-        helper.clone(),
-    )
-    .unwrap();
+        cwd: project.dir.clone(),
+        emulator: None,
+        helper,
+    };
+    let status = run_in_store(&fixture.store, started.clone()).unwrap();
     assert_eq!(status, 4);
     let seen = fs::read_to_string(project.dir.join("seen")).unwrap();
     assert!(seen.ends_with(&format!("\nhi\n{}\n", nix::unistd::geteuid())), "{seen}");
     let missing = format!("{program}-missing");
-    let error = run_in_store(
-        &fixture.store,
-        vec![missing.clone()],
-        BTreeMap::new(),
-        "/".into(),
-        helper,
-    )
-    .unwrap_err();
+    let started = StoreProgram {
+        argv: vec![missing.clone()],
+        env: BTreeMap::new(),
+        cwd: "/".into(),
+        ..started
+    };
+    let error = run_in_store(&fixture.store, started).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot run `{missing}`"));
 }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{BuildError, BuildOptions, realise};
-use crate::derive::{Action, BuildPlan, Derivation, Input, Script};
+use super::{BuildError, BuildOptions};
+use crate::derive::{Action, Derivation, Input};
 use crate::event::{Event, Reporter};
 use crate::execution::Execution;
 use crate::fetch::EMULATOR;
@@ -35,6 +35,11 @@ impl EmulationChoice {
             allowed,
             chosen: Arc::default(),
         }
+    }
+
+    /// Whether the lock's emulator is not to be used, whatever it pins.
+    pub(super) fn is_without_lock(&self) -> bool {
+        self.allowed != Emulate::Auto
     }
 }
 
@@ -62,6 +67,13 @@ impl<'a> Foreigner<'a> {
             system,
             emulator: emulator.as_ref(),
         })
+    }
+}
+
+impl Foreigner<'_> {
+    /// Whether it is for another processor than this machine's.
+    pub(super) fn is_foreign(&self) -> bool {
+        !self.system.is_empty() && self.system != own_system()
     }
 }
 
@@ -111,8 +123,7 @@ impl BuildOptions {
         store: &Store,
         reporter: &dyn Reporter,
     ) -> Result<Execution, BuildError> {
-        let machine = own_system();
-        if script.system.is_empty() || script.system == machine {
+        if !script.is_foreign() {
             return Ok(Execution::Native);
         }
         let key = format!("{} {walls} {}", script.system, script.emulator.is_some());
@@ -127,7 +138,7 @@ impl BuildOptions {
             Execution::Native => "as it is",
         };
         if execution.is_emulated() {
-            let text = format!("scripts for {} run {how}, which takes its time", script.system);
+            let text = format!("programs for {} run {how}, which takes its time", script.system);
             reporter.report(Event::Note { text });
         }
         chosen.insert(key, execution);
@@ -211,58 +222,21 @@ impl BuildOptions {
     }
 }
 
+impl BuildError {
+    /// The same of maintainer scripts, which an image can do without.
+    pub(super) fn of_maintainer_scripts(mut self) -> Self {
+        if let Self::Foreign(refused) = &mut self {
+            let without = "`configure = false` in the image leaves its packages as they are unpacked";
+            refused.help.push(without.to_owned());
+        }
+        self
+    }
+}
+
 impl From<ForeignScript> for BuildError {
     fn from(refused: ForeignScript) -> Self {
         Self::Foreign(Box::new(refused))
     }
-}
-
-/// The emulator that the lock pins for what a plan makes, with which a sandbox on this machine runs it; `None` where there is
-/// none or sandboxes can have none.
-///
-/// # Errors
-///
-/// It cannot be fetched.
-pub fn emulator(
-    store: &Store,
-    plan: &BuildPlan,
-    options: &BuildOptions,
-    reporter: &dyn Reporter,
-) -> Result<Option<Emulator>, BuildError> {
-    let Some((input, processor)) = plan.emulator.as_ref().zip(Processor::of_system(&plan.system)) else {
-        return Ok(None);
-    };
-    let helper = options.helper.as_deref();
-    if Sandbox::try_emulator(processor, helper, store.stage()?.path()).is_err() {
-        return Ok(None);
-    }
-    let paths = realise(store, plan, std::slice::from_ref(input), options, reporter)?;
-    let path = paths.get(input);
-    Ok(path.map(|path| Emulator::new(processor, program(store, path))))
-}
-
-/// Leaves a script that is to be entered the emulator that the lock pins only where that is what runs it; `label` is what the
-/// user calls it.
-///
-/// # Errors
-///
-/// It is for another processor, and nothing runs it here.
-pub fn choose_emulator(
-    label: &str,
-    script: &mut Script,
-    store: &Store,
-    options: &BuildOptions,
-    reporter: &dyn Reporter,
-) -> Result<(), BuildError> {
-    let foreigner = Foreigner {
-        label,
-        system: &script.system,
-        emulator: script.emulator.as_ref(),
-    };
-    if options.choose_execution(foreigner, Walls::Namespaces, store, reporter)? != Execution::Emulated {
-        script.emulator = None;
-    }
-    Ok(())
 }
 
 /// What a sandbox is given for a script that is run so.
@@ -278,7 +252,7 @@ pub(super) fn emulator_of(
 }
 
 /// The program of the step that takes an emulator out of its package.
-fn program(store: &Store, path: &StorePath) -> PathBuf {
+pub(super) fn program(store: &Store, path: &StorePath) -> PathBuf {
     store.physical(path).join(EMULATOR)
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::emulation::ForeignScript;
+use super::foreign::ForeignPrograms;
 use super::hints;
 use super::runner::{FailedCommand, quoted};
 use super::walls::RefusedWalls;
@@ -88,6 +89,9 @@ pub enum BuildError {
     /// Scripts are for another processor than this machine's, and nothing can run them.
     #[error(transparent)]
     Foreign(Box<ForeignScript>),
+    /// Programs of what was built are for another processor than this machine's, and nothing can run them.
+    #[error(transparent)]
+    ForeignPrograms(Box<ForeignPrograms>),
     /// A time zone is none of those that the package has.
     #[error("there is no time zone `{zone}`")]
     UnknownZone {
@@ -236,6 +240,7 @@ impl BuildError {
                 "leave `--sandbox {walls}`, or the builder, out, or ask for less with `--require-sandbox` and `[build] require`"
             )),
             Self::Foreign(foreign) => Some(foreign.help()),
+            Self::ForeignPrograms(foreign) => Some(foreign.help()),
             Self::NoView { .. } => Some("put it aside, or a directory in its place".to_owned()),
             Self::NoShell { .. } => Some("add `tools = [\"deb:bash\"]`, or leave `base` at its default".to_owned()),
             Self::Several { failures } => failures.iter().find_map(Self::help),

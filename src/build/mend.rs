@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::foreign::known_emulator;
 use super::schedule::Schedule;
 use super::{BuildError, BuildOptions, realise};
-use crate::derive::{self, BuildPlan, Input};
+use crate::derive::{self, Action, BuildPlan, Input};
 use crate::event::{Event, Reporter};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
@@ -40,9 +41,13 @@ pub fn make_recorded(
     reporter: &dyn Reporter,
 ) -> Result<bool, BuildError> {
     let json = store.info_full(path)?.and_then(|details| details.derivation_json);
-    let Some(derivation) = json.and_then(|json| derive::recorded(&json)) else {
+    let Some(mut derivation) = json.and_then(|json| derive::recorded(&json)) else {
         return Ok(false);
     };
+    if let Action::Script(script) = &mut derivation.action {
+        // No hash holds the emulator: any that runs the script does.
+        script.emulator = known_emulator(store, &script.system)?.map(Input::Path);
+    }
     for input in derivation.inputs() {
         let Input::Path(path) = input else { continue };
         if store.info(path)?.is_none() {

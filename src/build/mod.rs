@@ -10,6 +10,7 @@ mod debug;
 mod emulation;
 mod error;
 mod fixup;
+mod foreign;
 mod hints;
 mod link;
 mod log;
@@ -35,9 +36,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use cache::{remove_build_cache, stored_build_caches};
-pub use check::{Again, checked_steps, make_again};
-pub use emulation::{EmulationChoice, ForeignScript, choose_emulator, emulator};
+pub use check::{Again, Compared, checked_steps, make_again, make_again_elsewhere};
+pub use emulation::{EmulationChoice, ForeignScript};
 pub use error::{BuildError, Reason, RefusedReference, ScriptFailure};
+pub use foreign::{ForeignPrograms, choose_emulator, emulator};
 pub use mend::{make_recorded, makers, report_mended};
 pub use realise::realise;
 pub use remote::{Builder, RemoteBuilds};
@@ -45,8 +47,8 @@ pub use runner::FailedCommand;
 pub use script::enter::{EnterOptions, enter};
 pub use shared::{Asked, BuiltPath, Offer, OfferedPath, SharedBuilds};
 pub use shell::{
-    Activation, OutsideView, ShellConflict, ShellOptions, ShellPart, ShellRecord, ShellUser, Task, ViewPlace,
-    recorded_shell, run_in_store, shell,
+    Activation, OutsideView, ShellConflict, ShellOptions, ShellPart, ShellRecord, ShellUser, StoreProgram, Task,
+    ViewPlace, recorded_shell, run_in_store, shell,
 };
 pub use units::{remove_unit, stored_units};
 pub use variation::Variation;

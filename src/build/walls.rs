@@ -183,7 +183,8 @@ impl BuildOptions {
             }
         }
         for script in steps().filter(configures).filter_map(Foreigner::of) {
-            self.choose_execution(script, Walls::Namespaces, store, reporter)?;
+            let chosen = self.choose_execution(script, Walls::Namespaces, store, reporter);
+            chosen.map_err(BuildError::of_maintainer_scripts)?;
         }
         Ok(())
     }

@@ -7,10 +7,12 @@ use clap::Args;
 
 use super::complete;
 use super::context::Context;
-use super::flags::BuildFlags;
+use super::flags::{BuildFlags, PlatformOrAll, value};
 use super::outcome::Outcome;
+use crate::build::Compared;
+use crate::execution::Execution;
 use crate::project::check::{self, CheckOptions, CheckReport, CheckedOutput};
-use crate::project::work;
+use crate::project::{PlatformChoice, work};
 use crate::walls::Walls;
 
 /// Most files of one output that are shown to people.
@@ -31,13 +33,18 @@ pub struct CheckArgs {
     /// If something differs, vary one aspect of the environment at a time to find out which one it depends on
     #[arg(long)]
     find_cause: bool,
+    /// Check only what is for these platforms, separated by commas [default: all]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = value::<PlatformOrAll>)]
+    platform: Vec<PlatformOrAll>,
     #[command(flatten)]
     flags: BuildFlags,
 }
 
 /// Builds again what the targets need, compares, and reports.
 pub fn run(args: &CheckArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let mut options = args.flags.options();
+    let mut options = args
+        .flags
+        .options_for(PlatformOrAll::choice(&args.platform, PlatformChoice::All));
     check::check_sandbox(options.sandbox)?;
     options.sandbox = Some(Walls::Namespaces);
     let work = work::prepare(&args.targets, &options, &context.environment)?;
@@ -76,9 +83,31 @@ fn render(report: &CheckReport) -> String {
     text
 }
 
+/// What was held against what, of programs for another processor.
+fn described(compared: &Compared) -> String {
+    let name = |execution: Execution| match execution {
+        Execution::Native => "a native build",
+        Execution::Emulated => "a build through the emulator of the lock",
+        Execution::EmulatedByMachine => "a build through an emulator of this machine",
+    };
+    let (first, again) = (name(compared.first), name(compared.again));
+    match &compared.builder {
+        Some(builder) => format!("{first} with {again} at {builder}"),
+        None if compared.first.is_emulated() && compared.again.is_emulated() => {
+            format!(
+                "{first} with {again}; with a native one where `--builder ssh://…` names a machine of that processor"
+            )
+        }
+        None => format!("{first} with {again}"),
+    }
+}
+
 fn render_output(output: &CheckedOutput, text: &mut String) {
     let word = if output.reproducible { "same   " } else { "DIFFERS" };
     let _ = writeln!(text, "{word}  {} {}", output.name, output.path);
+    for compared in &output.compared {
+        let _ = writeln!(text, "  compared: {}", described(compared));
+    }
     if let Some(failure) = &output.failure {
         let _ = writeln!(text, "  in other surroundings it cannot be built: {failure}");
     }

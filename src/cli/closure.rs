@@ -9,7 +9,7 @@ use crate::project::{PlatformChoice, StoredClosure, work};
 use super::complete;
 use super::context::Context;
 use super::error::advised;
-use super::flags::BuildFlags;
+use super::flags::{BuildFlags, PlatformOrAll, value};
 use super::outcome::Outcome;
 use super::text::{render_chain, size};
 
@@ -28,6 +28,9 @@ pub struct ClosureArgs {
     /// Show why this store path (or name of one) is in the closure: the file and offset that name it
     #[arg(long, group = "form", value_name = "PATH")]
     why: Option<String>,
+    /// Show what is for these platforms, separated by commas, or `all` [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = value::<PlatformOrAll>)]
+    platform: Vec<PlatformOrAll>,
     #[command(flatten)]
     flags: BuildFlags,
 }
@@ -36,7 +39,9 @@ pub struct ClosureArgs {
 pub fn run(args: &ClosureArgs, context: &Context) -> anyhow::Result<Outcome> {
     let work = work::prepare(
         &args.targets,
-        &args.flags.options_for(PlatformChoice::Own),
+        &args
+            .flags
+            .options_for(PlatformOrAll::choice(&args.platform, PlatformChoice::Own)),
         &context.environment,
     )?;
     context.ui.clear();

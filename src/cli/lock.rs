@@ -1,19 +1,18 @@
 //! `layerize lock`: pins what comes from outside.
 
 use std::collections::BTreeSet;
-use std::str::FromStr;
 
 use anyhow::bail;
 use clap::Args;
 
 use crate::fetch::{self, AptSources, Gone, Update};
-use crate::oci::{Platform, PlatformError};
+use crate::oci::Platform;
 use crate::spec::{self, LockScope};
 
 use super::complete;
 use super::context::Context;
 use super::error::advised;
-use super::flags::{BuildFlags, value};
+use super::flags::{BuildFlags, PlatformOrAll, value};
 use super::outcome::Outcome;
 use crate::project::{Project, SPEC_NAME, listed};
 use crate::project::{golden, languages};
@@ -35,32 +34,14 @@ pub struct LockArgs {
     #[arg(long, conflicts_with = "update")]
     check: bool,
     /// Resolve again only what is for these platforms, separated by commas, of those that images are for [default: all]
-    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = value::<LockedFor>, conflicts_with = "check")]
-    platform: Vec<LockedFor>,
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = value::<PlatformOrAll>, conflicts_with = "check")]
+    platform: Vec<PlatformOrAll>,
     /// Do not use the network: use only what was fetched before
     #[arg(long)]
     offline: bool,
     /// Directory, file: or http: address with Debian packages, tried before the machine's apt; repeatable
     #[arg(long, value_name = "MIRROR")]
     mirror: Vec<String>,
-}
-
-/// A platform of the lock, or all of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum LockedFor {
-    All,
-    One(Platform),
-}
-
-impl FromStr for LockedFor {
-    type Err = PlatformError;
-
-    fn from_str(text: &str) -> Result<Self, PlatformError> {
-        match text {
-            "all" => Ok(Self::All),
-            text => text.parse().map(Self::One),
-        }
-    }
 }
 
 /// Makes the lock current and says what changed.
@@ -127,8 +108,8 @@ fn architectures(args: &LockArgs, project: &Project) -> anyhow::Result<BTreeSet<
     let mut named = BTreeSet::new();
     for one in &args.platform {
         match one {
-            LockedFor::All => return Ok(all),
-            LockedFor::One(platform) => match platform.debian_architecture().filter(|name| all.contains(*name)) {
+            PlatformOrAll::All => return Ok(all),
+            PlatformOrAll::One(platform) => match platform.debian_architecture().filter(|name| all.contains(*name)) {
                 Some(name) => drop(named.insert(name.to_owned())),
                 None => {
                     let known: Vec<Platform> = all.iter().filter_map(|name| Platform::from_debian(name)).collect();

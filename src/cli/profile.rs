@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::build;
+use crate::build::{self, StoreProgram};
 use crate::profile::{Change, DEFAULT_PRIORITY, Generation, Origin, Profile, ProfileError, ProfilePackage, name_of};
 use crate::project::{Environment, PlatformChoice, Target, Work, work};
 use crate::store::Store;
@@ -105,6 +105,7 @@ pub fn install(args: &InstallArgs, context: &Context) -> anyhow::Result<Outcome>
         &args.flags.options_for(PlatformChoice::Own),
         &context.environment,
     )?;
+    programs::check_native(&args.targets, &work, &context.environment)?;
     let found: Vec<Found> = work
         .targets
         .iter()
@@ -361,6 +362,7 @@ fn built_anew(
         .filter_map(|package| Some(package.origin.as_ref()?.target.clone()));
     let targets: Vec<String> = targets.collect();
     let work = work::prepare_packages_first(&targets, &flags.options_for(PlatformChoice::Own), &environment)?;
+    programs::check_native(&targets, &work, &environment)?;
     let found: Vec<Found> = work
         .targets
         .iter()
@@ -533,6 +535,12 @@ pub fn launch(args: &LaunchArgs, context: &Context) -> anyhow::Result<Outcome> {
     let store = Store::open(&args.store_dir)?;
     let argv = std::iter::once(args.program.clone()).chain(args.arguments.iter().cloned());
     let here = context.environment.here.clone();
-    let status = build::run_in_store(&store, argv.collect(), context::all_variables(), here, None)?;
+    let program = StoreProgram {
+        argv: argv.collect(),
+        env: context::all_variables(),
+        cwd: here,
+        ..StoreProgram::default()
+    };
+    let status = build::run_in_store(&store, program)?;
     Ok(Outcome::of_status(status))
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::project::{self, Environment, ImageOptions, Target, Work};
+use crate::sandbox::emulator::Emulator;
 use crate::store_path::{LogicalPath, StoreDir, StorePath};
 
 use super::error::advised;
@@ -19,6 +20,8 @@ pub struct Started {
     pub argv: Vec<String>,
     /// Variables that it is given.
     pub env: BTreeMap<String, String>,
+    /// What runs it where it is for another processor.
+    pub emulator: Option<Emulator>,
 }
 
 /// The program of an image of the spec, where it is one of the store: any other needs the image's own root. `arguments` are in
@@ -65,6 +68,7 @@ pub fn of_image(
     Ok(Started {
         argv,
         env: spec.env.clone(),
+        emulator: work.emulator(name, environment)?,
     })
 }
 
@@ -147,4 +151,20 @@ pub fn check_installable(targets: &[String]) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// That this machine itself starts what was made: what is installed has no sandbox around it, which an emulator of the lock
+/// would take.
+pub fn check_native(targets: &[String], work: &Work, environment: &Environment<'_>) -> anyhow::Result<()> {
+    let names = targets.join("`, `");
+    match work.emulator(&names, environment)? {
+        None => Ok(()),
+        Some(_) => Err(advised(
+            format!(
+                "`{names}` cannot be installed: it is for {}, and installed programs are started by the machine itself, which                  knows no emulator",
+                work.plan.system
+            ),
+            "`layerize run` runs it through the emulator of the lock; a machine that was taught to run such programs installs              it (`layerize help emulation`)",
+        )),
+    }
 }

@@ -10,12 +10,13 @@ use crate::spec::{LockScope, PackageName};
 use super::complete;
 use super::context::{self, Context};
 use super::error::advised;
-use super::flags::BuildFlags;
+use super::flags::{BuildFlags, value};
 use super::outcome::Outcome;
 use super::places::Names;
 use super::surroundings;
-use crate::project::Project;
+use crate::oci::Platform;
 use crate::project::shell::{BuildEntry, shell_parts};
+use crate::project::{PlatformChoice, Project, WorkOptions};
 
 /// Arguments of `layerize shell`.
 #[derive(Debug, Args)]
@@ -38,6 +39,9 @@ pub struct ShellArgs {
     /// With `--build`: where a build that failed under `--keep-failed` has left off
     #[arg(long, requires = "build")]
     failed: bool,
+    /// For which platform the packages are, of those that images with them are for [default: the spec's own]
+    #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]
+    platform: Option<Platform>,
     #[command(flatten)]
     flags: BuildFlags,
 }
@@ -52,7 +56,7 @@ impl ShellArgs {
 /// Realises the packages' tools and libraries, and runs a shell among them.
 pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
     let store = context.environment.store()?;
-    let options = args.flags.options();
+    let options = args.options();
     let mut projects = context
         .environments()
         .iter()
@@ -92,6 +96,14 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
 }
 
 impl ShellArgs {
+    fn options(&self) -> WorkOptions {
+        let platform = self.platform.iter().cloned();
+        match &self.platform {
+            Some(_) => self.flags.options_for(PlatformChoice::These(platform.collect())),
+            None => self.flags.options(),
+        }
+    }
+
     fn task(&self) -> Task {
         match (&self.text, self.program.is_empty()) {
             (Some(text), _) => Task::Text(text.clone()),
@@ -114,7 +126,7 @@ fn enter(
     let Ok([(mut project, package)]) = <[_; 1]>::try_from(all) else {
         return Err(advised("a build is entered one at a time", "name one package"));
     };
-    let options = args.flags.options();
+    let options = args.options();
     project.make_lock_current(LockScope::Builds, &options, &context.environment)?;
     let terminal = ["TERM", "COLORTERM"].into_iter();
     let terminal = terminal

@@ -5,7 +5,7 @@ use clap::Args;
 use super::complete;
 use super::context::Context;
 use super::error::advised;
-use super::flags::BuildFlags;
+use super::flags::{BuildFlags, PlatformOrAll, value};
 use super::outcome::Outcome;
 use super::trials::{self, Shown};
 use crate::project::trials::Trial;
@@ -20,6 +20,9 @@ pub struct TestArgs {
     /// Only tests whose IMAGE/TEST holds this text
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+    /// Test only images for these platforms, separated by commas, or `all` [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = value::<PlatformOrAll>)]
+    platform: Vec<PlatformOrAll>,
     #[command(flatten)]
     flags: BuildFlags,
 }
@@ -28,7 +31,9 @@ pub struct TestArgs {
 pub fn run(args: &TestArgs, context: &Context) -> anyhow::Result<Outcome> {
     let work = work::prepare(
         &args.images,
-        &args.flags.options_for(PlatformChoice::Own),
+        &args
+            .flags
+            .options_for(PlatformOrAll::choice(&args.platform, PlatformChoice::Own)),
         &context.environment,
     )?;
     let images = project::images(&work, &ImageOptions::default(), &context.environment)?;

@@ -38,14 +38,7 @@ pub fn run(
         (false, Shown::AsResult) => drop(ui.data(render(trial, context).trim_end())),
         (false, Shown::Aside) => ui.lines(render(trial, context).trim_end()),
     };
-    Ok(trials::run(
-        images,
-        filter,
-        jobs,
-        &work.store,
-        &context.environment,
-        &tell,
-    )?)
+    Ok(trials::run(images, filter, jobs, work, &context.environment, &tell)?)
 }
 
 fn event(trial: &Trial) -> String {
@@ -59,7 +52,8 @@ fn event(trial: &Trial) -> String {
 fn render(trial: &Trial, context: &Context) -> String {
     let ui = context.ui;
     let seconds = trial.milliseconds as f64 / 1000.0;
-    let name = format!("{}/{}", trial.image, trial.test);
+    let platform = trial.platform.iter().map(|platform| format!(" ({platform})"));
+    let name = format!("{}/{}{}", trial.image, trial.test, platform.collect::<String>());
     match &trial.result {
         TrialResult::Passed => format!("{}    {name} {seconds:.2} s\n", ui.paint_out("ok", "32")),
         TrialResult::Skipped { reason } => format!("{}  {name}: {}\n", ui.paint_out("SKIP", "1;33"), shown(reason)),

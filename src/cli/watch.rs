@@ -9,12 +9,13 @@ use clap::Args;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgrp, getppid};
 
-use crate::build;
+use crate::build::{self, StoreProgram};
 use crate::child::RunningChild;
 use crate::event::{Event, Reporter};
 use crate::oci::Compression;
 use crate::project::sight::{Alarm, Sight};
 use crate::project::{self, Environment, ImageOptions, PlatformChoice, Project, Target, Work, work};
+use crate::sandbox::emulator::Emulator;
 use crate::store_path::StoreDir;
 use crate::transport::{Daemon, Engine};
 
@@ -69,9 +70,16 @@ pub struct WatchArgs {
 /// Arguments of a program that is started in a process of its own.
 #[derive(Debug, Args)]
 pub struct StartArgs {
+    /// What runs it where it is for another processor
+    #[arg(long, value_parser = emulator)]
+    emulator: Option<Emulator>,
     /// The program, by its path, and its arguments
     #[arg(last = true, required = true)]
     argv: Vec<String>,
+}
+
+fn emulator(text: &str) -> Result<Emulator, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 /// Becomes a program on the machine's root with the store in its place; whoever asked for it takes it along when it ends.
@@ -81,7 +89,14 @@ pub fn start(args: &StartArgs, context: &Context) -> anyhow::Result<Outcome> {
     let parent = getppid();
     let store = context.environment.store()?;
     let cwd = context.environment.here.clone();
-    let status = build::run_in_store(&store, args.argv.clone(), context::all_variables(), cwd, None)?;
+    let program = StoreProgram {
+        argv: args.argv.clone(),
+        env: context::all_variables(),
+        cwd,
+        emulator: args.emulator.clone(),
+        helper: None,
+    };
+    let status = build::run_in_store(&store, program)?;
     if getppid() != parent {
         // Nobody is left to end what the program started: ours is a process group of our own.
         let _ = killpg(getpgrp(), Signal::SIGKILL);
@@ -103,7 +118,7 @@ impl Made {
     /// By which it is the same as before.
     fn key(&self) -> String {
         match self {
-            Self::Program(Started { argv, env }) => format!("{argv:?} {env:?}"),
+            Self::Program(Started { argv, env, .. }) => format!("{argv:?} {env:?}"),
             Self::Image(named) => named.image.digest().to_string(),
             Self::Built(place) => place.clone(),
         }
@@ -201,11 +216,13 @@ impl Watch<'_> {
             (false, _) => Started {
                 argv: self.command()?,
                 env: [("out".to_owned(), out)].into(),
+                emulator: None,
             },
             (true, [Target::Image(_)]) => programs::of_image(&args.name, &[], &work, environment)?,
             (true, _) => Started {
                 argv: vec![programs::of_package(args.program.as_deref(), &work)?],
                 env: Default::default(),
+                emulator: work.emulator(&args.name, environment)?,
             },
         }))
     }
@@ -260,7 +277,12 @@ impl Watch<'_> {
         command
             .arg("--store")
             .arg(&self.context.environment.store_dir)
-            .args(["__start", "--"])
+            .arg("__start");
+        if let Some(emulator) = &started.emulator {
+            command.arg("--emulator").arg(serde_json::to_string(emulator)?);
+        }
+        command
+            .arg("--")
             .args(&started.argv)
             .envs(&started.env)
             .current_dir(&self.context.environment.here)

@@ -72,7 +72,8 @@ impl ContainerError {
         let text = match self {
             Self::Sandbox { source, .. } => return source.help(),
             Self::Foreign { .. } => {
-                "choose another platform with `--platform`, or install qemu-user-static with binfmt support"
+                "choose another platform with `--platform`, or run it in the folder of a project whose lock pins an emulator, or \
+                 install qemu-user-static with binfmt support (`layerize help emulation`)"
             }
             Self::NoProgram => "say what is to be run: `-- PROGRAM ARGUMENT…`",
             Self::NoAccount { .. } => "give a number, or a name that the image's accounts have",

@@ -3,9 +3,14 @@
 //! Invariant: what cannot run is said before anything is unpacked.
 
 use std::fs;
+use std::path::Path;
 
 use super::ContainerError;
 use crate::oci::Config;
+use crate::sandbox::Sandbox;
+use crate::sandbox::emulator::Processor;
+use crate::sandbox::tree::make_dir;
+use crate::walls::Walls;
 
 /// This machine's architectures as images name them, and as programs of emulators do.
 const ARCHITECTURES: [(&str, &str, &str); 9] = [
@@ -20,12 +25,35 @@ const ARCHITECTURES: [(&str, &str, &str); 9] = [
     ("mips64", "mips64le", "mips64el"),
 ];
 
-/// Refuses an image whose programs cannot run here.
-pub(super) fn check(config: &Config) -> Result<(), ContainerError> {
-    match foreign(config) {
-        Some((platform, machine)) => Err(ContainerError::Foreign { platform, machine }),
-        None => Ok(()),
+/// Refuses an image whose programs cannot run here. What the machine is not known to run is tried, in a sandbox in `staging`.
+pub(super) fn check(config: &Config, helper: Option<&Path>, staging: &Path) -> Result<(), ContainerError> {
+    let Some((platform, machine)) = foreign(config) else {
+        return Ok(());
+    };
+    let processor = processor(&config.architecture).filter(|_| config.os == "linux");
+    let Some(processor) = processor else {
+        return Err(ContainerError::Foreign { platform, machine });
+    };
+    let place = staging.join("probe");
+    make_dir(&place, 0o700)?;
+    match Sandbox::try_processor(processor, Walls::Namespaces, helper, &place) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(ContainerError::Foreign { platform, machine }),
     }
+}
+
+/// The processor of an image's architecture.
+fn processor(architecture: &str) -> Option<&'static Processor> {
+    let machine = match architecture {
+        "386" => "i686",
+        "arm" => "armv7l",
+        "ppc64le" => "powerpc64le",
+        other => ARCHITECTURES
+            .iter()
+            .find(|(_, own, _)| *own == other)
+            .map(|(.., name)| *name)?,
+    };
+    Processor::of_system(&format!("{machine}-linux"))
 }
 
 /// The platform of an image whose programs do not run here, and this machine's.

@@ -110,10 +110,10 @@ impl Container {
         workshop: Workshop<'_>,
         staging: &Path,
     ) -> Result<Self, ContainerError> {
-        if workshop.emulator.is_none() {
-            machine::check(image.config)?;
-        }
         close_to_others(staging)?;
+        if workshop.emulator.is_none() {
+            machine::check(image.config, workshop.helper, staging)?;
+        }
         let execution = &image.config.execution;
         let account = find_account(image, options, workshop.roots)?;
         let user = &account.identity;

@@ -23,6 +23,7 @@ mod script;
 
 pub use crate::lang::{Unit, Units};
 pub use configure::{Configure, ConfiguredDeb};
+pub use emulator::emulator_alone;
 pub use language::{LanguageInputs, LanguageSource};
 pub use make::{make, output_name, source_name};
 pub use recorded::recorded;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing that is built again enters the store; what could not be varied is listed in the report.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::audit::{self, TreeChange};
-use crate::build::{self, Again, BuildError, BuildOptions, Variation};
+use crate::build::{self, Again, BuildError, BuildOptions, Compared, Variation};
 use crate::configure::{Record, TREE};
 use crate::derive::{Action, Input, StepId};
 use crate::digest::Digest;
@@ -103,6 +104,9 @@ pub struct CheckedOutput {
     /// Which time it first differed, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub round: Option<u32>,
+    /// How the programs of its script ran each time, where they are for another processor than this machine's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub compared: Vec<Compared>,
     /// Hash of what the store has.
     pub nar_hash: Digest,
     /// Hash of what differs from it.
@@ -192,8 +196,30 @@ struct BuildChecker<'a> {
 }
 
 impl BuildChecker<'_> {
-    /// Builds one output again, as often as was asked for or until it differs.
+    /// Builds one output again, as often as was asked for or until it differs, and then at a builder where its programs may
+    /// run on their own processor.
     fn output(&self, step: StepId) -> Result<CheckedOutput, ProjectError> {
+        let output = self.output_here(step)?;
+        if !output.reproducible {
+            return Ok(output);
+        }
+        let Work { store, plan, .. } = self.work;
+        match build::make_again_elsewhere(store, plan, step, &self.build, self.environment.reporter) {
+            Ok(None) => Ok(output),
+            Ok(Some(again)) => {
+                let elsewhere = self.judge(step, self.options.times, again)?;
+                Ok(CheckedOutput {
+                    compared: output.compared.into_iter().chain(elsewhere.compared).collect(),
+                    ..elsewhere
+                })
+            }
+            Err(error) if error.is_of_a_script() => self.failed(step, self.options.times, &error.to_string()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Builds one output again on this machine.
+    fn output_here(&self, step: StepId) -> Result<CheckedOutput, ProjectError> {
         let all = BTreeSet::from(Variation::ALL);
         let mut builds = vec![all.clone()];
         if self.has_cache(step) {
@@ -225,7 +251,15 @@ impl BuildChecker<'_> {
             Err(error) if error.is_of_a_script() => return self.failed(step, round, &error.to_string()),
             Err(error) => return Err(error.into()),
         };
-        let unchanged = self.unchanged(step, &again.known);
+        self.judge(step, round, again)
+    }
+
+    /// Compares what was made again with what the store has.
+    fn judge(&self, step: StepId, round: u32, again: Again) -> Result<CheckedOutput, ProjectError> {
+        let unchanged = CheckedOutput {
+            compared: again.compared.iter().cloned().collect(),
+            ..self.unchanged(step, &again.known)
+        };
         if again.is_same() {
             return Ok(unchanged);
         }
@@ -258,6 +292,7 @@ impl BuildChecker<'_> {
             path: StoreDir::layerize().join(&known.path),
             reproducible: true,
             round: None,
+            compared: Vec::new(),
             nar_hash: known.nar_hash,
             other_nar_hash: None,
             files: Vec::new(),
@@ -319,12 +354,18 @@ impl BuildChecker<'_> {
         if !self.options.find_cause {
             return Ok(None);
         }
+        let between_processors = Cell::new(false);
         // The hash of what is made, and whether it is what the store has; none where the script fails.
         let made = |variations: &[Variation]| {
             // Without a cache, so that one run does not change what the next one finds.
             let all = variations.iter().copied().chain([Variation::BuildCache]).collect();
             match self.again(step, &all) {
-                Ok(again) => Ok((again.is_same(), Some(again.nar_hash()))),
+                Ok(again) => {
+                    if again.compared.iter().any(|both| both.first != both.again) {
+                        between_processors.set(true);
+                    }
+                    Ok((again.is_same(), Some(again.nar_hash())))
+                }
                 Err(error) if error.is_of_a_script() => Ok((false, None)),
                 Err(error) => Err(error),
             }
@@ -335,8 +376,14 @@ impl BuildChecker<'_> {
             if self.has_cache(step) && first.is_some() && made(&[])?.1 == first {
                 return cache();
             }
-            let text = "nothing that was varied: it differs from run to run (time, randomness, a hash seed, a race)";
-            return Ok(Some(vec![text.to_owned()]));
+            let mut causes = vec![
+                "nothing that was varied: it differs from run to run (time, randomness, a hash seed, a race)"
+                    .to_owned(),
+            ];
+            if between_processors.get() {
+                causes.push("or whether its programs run on their own processor or through an emulator".to_owned());
+            }
+            return Ok(Some(causes));
         }
         let with_cache = match self.again(step, &BTreeSet::new()) {
             Ok(again) => again.is_same(),

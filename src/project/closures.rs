@@ -20,17 +20,20 @@ pub struct StoredClosure<'a> {
 }
 
 impl Work {
-    /// The closures of all targets, one for each store in which there is anything of them: the own one, then Nix's.
+    /// The closures of all targets for all their platforms together, one for each store in which there is anything of them: the own one, then Nix's.
     ///
     /// # Errors
     ///
     /// A path that a store lacks, and a store that cannot be asked.
     pub fn closures(&self) -> Result<Vec<StoredClosure<'_>>, ProjectError> {
         let (mut own, mut in_nix) = (BTreeSet::new(), BTreeSet::new());
-        for target in &self.targets {
-            own.extend(self.roots(target));
-            in_nix.extend(self.nix_roots(target)?);
-            if let (Target::Image(name), Some(project)) = (target, &self.project) {
+        let targets = self
+            .everywhere()
+            .flat_map(|work| work.targets.iter().map(move |target| (work, target)));
+        for (work, target) in targets {
+            own.extend(work.roots(target));
+            in_nix.extend(work.nix_roots(target)?);
+            if let (Target::Image(name), Some(project)) = (target, &work.project) {
                 for mention in mentions(&project.workspace.images[name]) {
                     match mention.nix {
                         true => in_nix.insert(mention.path),

@@ -37,7 +37,7 @@ const PINS_BYTES_MAX: u64 = 256 << 20;
 const SPECS_DIGITS: usize = 8;
 
 /// Changes with what a view has.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Files by which languages say and pin what a package depends on.
 const PINNING_FILES: [&str; 13] = [

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::oci::Platform;
-use crate::spec::machine_architecture;
+use crate::spec::{PackageName, machine_architecture};
 
 use super::draft::platform_of_spec;
 use super::error::ProjectError;
@@ -54,6 +54,25 @@ pub(super) fn shared_out(
         return Ok(vec![(home, Vec::new())]);
     }
     Ok(shares.into_values().collect())
+}
+
+/// The project as seen from the platform for which packages are wanted: one that has them, at home if that does.
+///
+/// # Errors
+///
+/// A package that is not for the platform that is wanted.
+pub(super) fn seen_with(
+    project: &Project,
+    packages: &[PackageName],
+    choice: &PlatformChoice,
+) -> Result<Project, ProjectError> {
+    let PlatformChoice::These(_) = choice else {
+        return Ok(project.with_packages(packages));
+    };
+    let targets: Vec<Target> = packages.iter().cloned().map(Target::Package).collect();
+    let shares = shared_out(project, &targets, choice)?;
+    let architecture = shares.into_iter().next().map(|(architecture, _)| architecture);
+    Ok(project.at(&architecture.unwrap_or_else(|| project.home())))
 }
 
 /// Whether a target is an image without a platform of its own, and that which it has by default is wanted.

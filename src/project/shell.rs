@@ -14,6 +14,7 @@ use crate::store_path::StorePath;
 use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
 use super::files::Project;
+use super::platforms;
 
 /// Makes what the shells of `packages` are made of, which are packages of the project; its lock must be current.
 pub fn shell_parts(
@@ -23,7 +24,7 @@ pub fn shell_parts(
     options: &WorkOptions,
     environment: &Environment<'_>,
 ) -> Result<Vec<ShellPart>, ProjectError> {
-    let project = &project.with_packages(packages);
+    let project = &platforms::seen_with(project, packages, &options.platforms)?;
     let plan = project.plan(store, &project.add_sources(store, &Silent)?)?;
     let build_options = environment.build_options(options, Some(project))?;
     let mut parts = Vec::new();
@@ -89,7 +90,8 @@ impl BuildEntry {
         environment: &Environment<'_>,
     ) -> Result<Self, ProjectError> {
         let store = environment.store()?;
-        let project = &project.with_packages(std::slice::from_ref(package));
+        let packages = std::slice::from_ref(package);
+        let project = &platforms::seen_with(project, packages, &options.platforms)?;
         let plan = project.plan(&store, &project.add_sources(&store, &Silent)?)?;
         let options = environment.build_options(options, Some(project))?;
         let Some(step @ Input::Step(id)) = plan.packages.get(package).cloned() else {

@@ -2,6 +2,8 @@
 //!
 //! Invariant: a test decides nothing about its image. What is tested is the very image that is written: its layers as they are.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,24 +12,31 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::build::BuildError;
 use crate::container::{self, ContainerError, RunnableImage, Workshop};
 use crate::digest::Digest;
 use crate::escape::shown_bytes;
+use crate::event::Event;
 use crate::fsio::{IoContext, PathError, create_dir_all};
 use crate::oci::Config;
 use crate::parallel;
+use crate::sandbox::emulator::Emulator;
 use crate::spec::ImageTest;
 use crate::store::Store;
 
 use super::environment::Environment;
 use super::error::ProjectError;
 use super::image::NamedImage;
+use super::work::Work;
 
 /// How many of the last lines of a log are shown.
 const TAIL: usize = 20;
 
 /// Most bytes of a log that are kept.
 const LOG_MAX: u64 = 64 << 20;
+
+/// How many times its `timeout` a test may take whose programs run through an emulator.
+const EMULATED_TIMES: u64 = 5;
 
 /// Longest line of a log that is shown, in bytes.
 const LINE_MAX: usize = 2000;
@@ -37,6 +46,9 @@ const LINE_MAX: usize = 2000;
 pub struct Trial {
     /// The image, by the spec's name.
     pub image: String,
+    /// Its platform, where the image is made for several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
     /// Its manifest.
     pub digest: Digest,
     /// The test's name.
@@ -95,64 +107,155 @@ struct Case<'a> {
     named: &'a NamedImage,
     config: &'a Config,
     test: &'a ImageTest,
+    /// Whether the image is made for several platforms.
+    is_one_of_several: bool,
 }
 
-/// Runs the tests of these images whose `IMAGE/TEST` holds `filter`, at most `jobs` at once (0: as many as there are cores);
-/// each is told to `tell` as soon as it has ended. They come back in the images' order and that of their names.
+/// What runs the programs of an image; `Err`: why nothing does.
+type Means = Result<Option<Emulator>, String>;
+
+/// Runs the tests of these images of `work` whose `IMAGE/TEST` holds `filter`, at most `jobs` at once (0: as many as there are
+/// cores); each is told to `tell` as soon as it has ended. They come back in the images' order and that of their names.
 pub fn run(
     images: &[NamedImage],
     filter: Option<&str>,
     jobs: usize,
-    store: &Store,
+    work: &Work,
     environment: &Environment<'_>,
     tell: &(dyn Fn(&Trial) + Sync),
 ) -> Result<Vec<Trial>, ProjectError> {
     let mut cases = Vec::new();
-    for named in images.iter().flat_map(NamedImage::each) {
+    let parts = images
+        .iter()
+        .flat_map(|image| image.each().map(|part| (part, image.parts.len() > 1)));
+    for (named, is_one_of_several) in parts {
         let config = named.image.config.image().ok_or(ContainerError::Artifact)?;
         let tests = named.draft.recipe.spec.tests.iter();
         let is_wanted = |test: &&ImageTest| {
             let name = format!("{}/{}", named.name, test.name.value);
             filter.is_none_or(|filter| name.contains(filter))
         };
-        cases.extend(tests.filter(is_wanted).map(|test| Case { named, config, test }));
+        cases.extend(tests.filter(is_wanted).map(|test| Case {
+            named,
+            config,
+            test,
+            is_one_of_several,
+        }));
     }
     if cases.is_empty() {
         return Ok(Vec::new());
     }
     let roots = environment.roots()?;
-    let workshop = Workshop {
-        roots: &roots,
-        helper: None,
-        emulator: None,
-        reporter: environment.reporter,
-    };
-    let telling = Mutex::new(());
+    let means = all_means(&cases, work, environment)?;
+    let (store, telling) = (&work.store, Mutex::new(()));
     parallel::map(&cases, parallel::threads(jobs), |case| {
-        let trial = case.run(store, workshop)?;
+        let trial = match &means[&case.platform()] {
+            Err(reason) => case.skipped(reason),
+            Ok(emulator) => {
+                let workshop = Workshop {
+                    roots: &roots,
+                    helper: None,
+                    emulator: emulator.as_ref(),
+                    reporter: environment.reporter,
+                };
+                case.run(store, workshop)?
+            }
+        };
         let _one_at_a_time = telling.lock().unwrap_or_else(PoisonError::into_inner);
         tell(&trial);
         Ok(trial)
     })
 }
 
+/// What runs the programs of the images, by platform. Of what nothing runs it is told once, and in full.
+fn all_means(
+    cases: &[Case<'_>],
+    work: &Work,
+    environment: &Environment<'_>,
+) -> Result<BTreeMap<String, Means>, ProjectError> {
+    let mut all = BTreeMap::new();
+    for case in cases {
+        if let Entry::Vacant(place) = all.entry(case.platform()) {
+            place.insert(case.means(work, environment)?);
+        }
+    }
+    Ok(all)
+}
+
 impl Case<'_> {
-    fn run(&self, store: &Store, workshop: Workshop<'_>) -> Result<Trial, ProjectError> {
-        let mut trial = Trial {
+    /// What the image is for, as it says itself.
+    fn platform(&self) -> String {
+        format!("{}/{}", self.config.os, self.config.architecture)
+    }
+
+    fn means(&self, work: &Work, environment: &Environment<'_>) -> Result<Means, ProjectError> {
+        let Some((platform, machine)) = container::foreign(self.config) else {
+            return Ok(Ok(None));
+        };
+        let reason = format!("the image is for {platform}, and this machine is {machine}");
+        if self.config.os != "linux" {
+            return Ok(Err(reason));
+        }
+        let label = &self.named.name;
+        match work.of(&self.named.draft).emulator(label, environment) {
+            Ok(emulator) => Ok(Ok(emulator)),
+            Err(ProjectError::Build(error @ BuildError::ForeignPrograms(_))) => {
+                let help = error.help().unwrap_or_default();
+                let text = format!("the tests of images for {platform} are not run: {error}\n{help}");
+                environment.reporter.report(Event::Warning { text });
+                Ok(Err(reason))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A test that is not run.
+    fn skipped(&self, reason: &str) -> Trial {
+        let reason = reason.to_owned();
+        Trial {
+            result: TrialResult::Skipped { reason },
+            ..self.passed()
+        }
+    }
+
+    /// A test of which all came as it was to come.
+    fn passed(&self) -> Trial {
+        Trial {
             image: self.named.name.clone(),
+            platform: self.is_one_of_several.then(|| self.platform()),
             digest: self.named.image.digest(),
             test: self.test.name.value.clone(),
             result: TrialResult::Passed,
             milliseconds: 0,
             log: None,
             tail: Vec::new(),
-        };
-        if let Some((platform, machine)) = container::foreign(self.config) {
-            let reason = format!("the image is for {platform}, and this machine is {machine}");
-            trial.result = TrialResult::Skipped { reason };
-            return Ok(trial);
         }
-        let file_name = format!("{}.{}.log", trial.image.replace('/', "_"), trial.test);
+    }
+
+    /// What its logs are called: with the platform where the image is for several.
+    fn log_name(&self) -> String {
+        let name = self.named.name.replace('/', "_");
+        match self.is_one_of_several {
+            true => format!("{name}.{}", self.platform().replace('/', "-")),
+            false => name,
+        }
+    }
+
+    fn run(&self, store: &Store, workshop: Workshop<'_>) -> Result<Trial, ProjectError> {
+        let mut trial = self.passed();
+        // What runs through an emulator takes its time.
+        let patient;
+        let test = match workshop.emulator {
+            None => self.test,
+            Some(_) => {
+                patient = ImageTest {
+                    timeout: self.test.timeout.saturating_mul(EMULATED_TIMES),
+                    ..self.test.clone()
+                };
+                &patient
+            }
+        };
+        let file_name = format!("{}.{}.log", self.log_name(), trial.test);
         let mut log = TrialLog::create(store.dir().join("log/tests"), &file_name)?;
         let image = RunnableImage {
             layers: &self.named.image.layers,
@@ -160,7 +263,7 @@ impl Case<'_> {
         };
         let staging = store.scratch()?;
         let started = Instant::now();
-        let tried = container::try_image(image, self.test, workshop, staging.path(), &mut |bytes| log.take(bytes));
+        let tried = container::try_image(image, test, workshop, staging.path(), &mut |bytes| log.take(bytes));
         trial.milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         trial.result = match tried {
             Ok(failures) if failures.is_empty() => TrialResult::Passed,

@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::build::{self, BuildError};
-use crate::derive::{BuildPlan, DebugInputs, ImageInputs, Input};
+use crate::derive::{self, BuildPlan, DebugInputs, ImageInputs, Input};
 use crate::event::{Event, Reporter, Silent};
 use crate::fsio::with_causes;
 use crate::image;
+use crate::oci::Platform;
 use crate::sandbox::emulator::Emulator;
-use crate::spec::{Dependency, LockScope, PackageName};
+use crate::spec::{self, Dependency, LockScope, PackageName};
 use crate::store::{RootOwner, Store};
 use crate::store_path::StorePath;
 
@@ -46,16 +47,38 @@ pub struct Work {
 }
 
 impl Work {
-    /// The emulator that runs what was made, where that is for another processor and the lock pins one.
-    pub fn emulator(&self, environment: &Environment<'_>) -> Result<Option<Emulator>, ProjectError> {
+    /// The emulator that runs programs of what was made, where that is for another processor and the machine does not run
+    /// them itself; `label` is what the user calls what has them.
+    ///
+    /// # Errors
+    ///
+    /// Nothing runs them here.
+    pub fn emulator(&self, label: &str, environment: &Environment<'_>) -> Result<Option<Emulator>, ProjectError> {
         let options = environment.build_options(&self.options, self.project.as_ref())?;
         Ok(build::emulator(
+            label,
             &self.store,
             &self.plan,
             &options,
             environment.reporter,
         )?)
     }
+}
+
+/// As [`Work::emulator`], of an image that is no work of the project's: what its lock pins runs any programs.
+pub fn emulator_of_project(
+    label: &str,
+    platform: &Platform,
+    project: &Project,
+    options: &WorkOptions,
+    environment: &Environment<'_>,
+) -> Result<Option<Emulator>, ProjectError> {
+    let Some(architecture) = platform.debian_architecture() else {
+        return Ok(None);
+    };
+    let plan = derive::emulator_alone(&project.lock, &spec::system(architecture));
+    let (store, options) = (environment.store()?, environment.build_options(options, Some(project))?);
+    Ok(build::emulator(label, &store, &plan, &options, environment.reporter)?)
 }
 
 /// Understands the arguments and realises what they name.

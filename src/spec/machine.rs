@@ -5,7 +5,7 @@
 use super::lock::Lock;
 use super::needs::wants_scripts;
 use super::platforms::{architectures, home_architecture};
-use super::types::{Emulate, Package, Workspace};
+use super::types::{Emulate, Image, Package, Workspace};
 
 /// The Debian package with programs that emulate each machine.
 const EMULATOR_DEB: &str = "qemu-user-static";
@@ -36,16 +36,27 @@ pub fn emulator_programs(machine: &str) -> Vec<String> {
     vec![format!("qemu-{name}-static"), format!("qemu-{name}")]
 }
 
-/// Whether a machine, by its Debian architecture, runs scripts of the workspace through an emulator.
+/// The system of Debian's architecture, as Nix names it: `aarch64-linux`.
+pub fn system(architecture: &str) -> String {
+    format!("{}-linux", machine(architecture))
+}
+
+/// The name part of the store path of the emulator of a machine.
+pub fn emulator_name(machine: &str) -> String {
+    format!("emulator-of-{machine}")
+}
+
+/// Whether a machine, by its Debian architecture, runs scripts of the workspace, or tests of its images, through an emulator.
 pub fn wants_emulator(workspace: &Workspace, lock: &Lock, machine: &str) -> bool {
     let home = home_architecture(workspace, lock);
     let is_foreign =
         |architecture: &String| architecture != machine && (machine, architecture.as_str()) != ("amd64", "i386");
-    let has_scripts =
-        |seen: &Workspace| seen.packages.values().any(Package::is_built) || seen.images.values().any(wants_scripts);
+    let runs = |image: &Image| wants_scripts(image) || !image.tests.is_empty();
+    let has_programs =
+        |seen: &Workspace| seen.packages.values().any(Package::is_built) || seen.images.values().any(runs);
     let foreign = || architectures(workspace, &home).into_iter().filter(is_foreign);
     workspace.build.emulate == Emulate::Auto
-        && foreign().any(|architecture| has_scripts(&workspace.at(&architecture, &home)))
+        && foreign().any(|architecture| has_programs(&workspace.at(&architecture, &home)))
 }
 
 /// The kernel's name of the machine for Debian's architecture.
@@ -84,6 +95,12 @@ mod tests {
                 false,
             ),
             ("arm64", "[image.x]\ncontents = [\"deb:ab\"]\n", false, false),
+            (
+                "arm64",
+                "[image.x]\ncontents = [\"deb:ab\"]\n[image.x.tests.a]\nrun = [\"/x\"]\n",
+                true,
+                false,
+            ),
             (
                 "arm64",
                 "[build]\nemulate = \"never\"\n[package.x]\nscript = \"true\"\n",

@@ -51,7 +51,7 @@ pub use lock::{
     LockedGit, LockedNix, LockedPlatform, LockedPython, LockedTree, LockedUrl,
 };
 pub(crate) use machine::machine;
-pub use machine::{emulator_debs, emulator_programs, own_machine, wants_emulator};
+pub use machine::{emulator_debs, emulator_name, emulator_programs, own_machine, system, wants_emulator};
 pub(crate) use needs::package_names;
 pub use needs::{
     GLIBC_DEB, UTF8_DEB, ZONE_DEB, base_debs, build_debs, certificate_debs, contents_debs, deb_sets, deb_sources, debs,

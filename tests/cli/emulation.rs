@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Place, skipped};
+use crate::support::{Place, Ran, skipped};
 
 /// Debian's name of a processor that this machine has not.
 const FOREIGN: &str = if cfg!(target_arch = "aarch64") {
@@ -25,17 +25,48 @@ fn what_nothing_can_run_is_told_with_each_way_before_anything_is_fetched() {
     let place = Place::new();
     place.write("layerize.toml", &spec("emulate = \"never\"", "echo x >$out"));
     place.run(&["lock"]).success();
-    let failed = place.run(&["build", "thing"]).exits(2).says(&[
-        "cannot run the scripts of `thing`: they are for",
-        "\n  emulator: `emulate = \"never\"` in `[build]`\n",
-        "\n  cross compiler: ",
-        "\n  builder: none is given\n",
-        "help: leave `emulate` out",
-        "layerize help emulation",
-    ]);
-    assert!(!failed.stderr.contains("fetch"), "{}", failed.stderr);
+    let failed = place.run(&["build", "thing"]).exits(2);
+    let (own, other) = match cfg!(target_arch = "aarch64") {
+        true => ("aarch64", "x86_64"),
+        false => ("x86_64", "aarch64"),
+    };
+    assert_eq!(
+        failed.stderr,
+        format!(
+            "error: cannot run the scripts of `thing`: they are for {other}-linux, and this machine is {own}-linux\n  \
+             emulator: `emulate = \"never\"` in `[build]`\n  \
+             cross compiler: specs cannot ask for one yet\n  \
+             builder: none is given\n\
+             help: leave `emulate` out, and scripts run through an emulator\n  \
+             `--builder ADDRESS` builds where there is such a processor (`layerize help builders`); \
+             `layerize help emulation` says what {other}-linux takes here\n"
+        )
+    );
     place.write("layerize.toml", &spec("emulate = \"nevr\"", "echo x >$out"));
     place.run(&["build", "thing"]).exits(2).says(&["did you mean `never`?"]);
+}
+
+/// Where nothing may run maintainer scripts for another processor, the lock is the one that every machine makes, and only the
+/// build says so.
+#[test]
+fn maintainer_scripts_that_nothing_may_run_are_an_error_and_no_other_image() {
+    let place = Place::new();
+    let spec = |build: &str, more: &str| {
+        format!("[debian]\narchitecture = \"{FOREIGN}\"\n{build}[image.app]\nroot = [\"deb:netbase\"]\n{more}")
+    };
+    let never = "[build]\nemulate = \"never\"\n";
+    place.write("layerize.toml", &spec(never, ""));
+    place.run(&["lock"]).success();
+    place.run(&["lock", "--check"]).success();
+    let lock = fs::read_to_string(place.project.join("layerize.lock")).unwrap();
+    assert!(lock.contains("name = \"coreutils\""), "the lock has no tools:\n{lock}");
+    place.run(&["build", "--locked", "app"]).exits(2).says(&[
+        "cannot run the scripts of ",
+        "\n  emulator: `emulate = \"never\"` in `[build]`\n",
+        "`configure = false` in the image leaves its packages as they are unpacked",
+    ]);
+    place.write("layerize.toml", &spec(never, "configure = false\n"));
+    place.run(&["build", "app"]).success();
 }
 
 /// What ELF files for the other processor have as their machine.
@@ -112,6 +143,147 @@ fn scripts_for_another_processor_run_through_the_emulator_of_the_lock() {
     place.run(&["build", "app"]).success();
     let statement = place.run(&["provenance", "app"]).success().stdout;
     assert!(statement.contains(r#""execution":"emulated""#), "{statement}");
+}
+
+/// A package whose program comes from a package of Debian and needs nothing, and an image of it with a test.
+const UNAME: &str = r#"
+[package.thing]
+tools = ["deb:busybox-static"]
+script = "mkdir -p $out/bin; cp /bin/busybox $out/bin/uname"
+
+[image.app]
+contents = ["thing"]
+entrypoint = ["uname"]
+cmd = ["-m"]
+
+[image.app.tests.machine]
+expect = { stdout = "MACHINE" }
+
+[image.app.tests.name]
+args = ["-s"]
+expect = { stdout = "Linux" }
+"#;
+
+/// The kernel's name of the other processor.
+const MACHINE_NAME: &str = if cfg!(target_arch = "aarch64") {
+    "x86_64"
+} else {
+    "aarch64"
+};
+
+/// Whatever runs a program of what was made for another processor has the emulator: tests of images, `run` in the image's root and
+/// on the machine's, launchers of `env`, a mended step, and a check. What would have none is refused.
+#[test]
+fn programs_for_another_processor_run_wherever_they_are_started() {
+    if !own_registrations() {
+        skipped("an emulator of a sandbox's own needs Linux 6.7");
+        return;
+    }
+    let place = Place::new();
+    let spec = UNAME.replace("MACHINE", MACHINE_NAME);
+    place.write(
+        "layerize.toml",
+        &format!("[debian]\narchitecture = \"{FOREIGN}\"\n{spec}"),
+    );
+    let tested = place.run(&["test"]).success().says(&["2 passed."]);
+    assert!(tested.stdout.contains("ok    app/machine ") && tested.stdout.contains("ok    app/name "));
+    for arguments in [
+        &["run", "thing", "--", "-m"][..],
+        &["run", "app"],
+        &["run", "--isolated", "app"],
+        &["run", "--isolated", "docker-archive:app.tar"],
+    ] {
+        if arguments.last() == Some(&"docker-archive:app.tar") {
+            place.run(&["build", "app"]).success();
+        }
+        let ran = place.run(arguments).success();
+        assert_eq!(ran.line(), MACHINE_NAME, "{arguments:?}");
+    }
+    place.run(&["install", "thing"]).exits(2).says(&[
+        "`thing` cannot be installed: it is for",
+        "`layerize run` runs it through the emulator",
+    ]);
+
+    place.run(&["env", "thing"]).success();
+    let launcher = place.project.join(".layerize/env/thing/bin/busybox");
+    let mut command = Command::new(&launcher);
+    place.prepare(command.args(["uname", "-m"]));
+    assert_eq!(Ran::of(command.output().unwrap()).success().line(), MACHINE_NAME);
+
+    let built = place.run(&["build", "thing"]).success().line().to_owned();
+    let checked = place.run(&["check", "thing"]).success().stdout;
+    assert!(
+        checked.contains(
+            "compared: a build through the emulator of the lock with a build through the emulator of the lock;"
+        ),
+        "{checked}"
+    );
+    // Without spec and lock, by what the store knows.
+    let program = place
+        .store()
+        .join("store")
+        .join(built.rsplit('/').next().unwrap())
+        .join("bin/uname");
+    let sound = fs::read(&program).unwrap();
+    fs::remove_file(&program).unwrap();
+    let mut command = place.command(&["store", "verify", "--repair"]);
+    let repaired = Ran::of(command.current_dir("/").output().unwrap()).success();
+    assert_eq!(fs::read(&program).unwrap(), sound, "{}", repaired.stderr);
+    assert!(repaired.stderr.contains("rebuilt"), "{}", repaired.stderr);
+}
+
+/// Of what is for both processors each verb takes the platform that is named.
+#[test]
+fn each_platform_is_tested_run_checked_and_entered() {
+    if !own_registrations() {
+        skipped("an emulator of a sandbox's own needs Linux 6.7");
+        return;
+    }
+    let (own, other) = match cfg!(target_arch = "aarch64") {
+        true => (["arm64", "aarch64"], ["amd64", "x86_64"]),
+        false => (["amd64", "x86_64"], ["arm64", "aarch64"]),
+    };
+    let place = Place::new();
+    let spec = UNAME.replace("MACHINE", &format!("/^({}|{})$/", own[1], other[1]));
+    let platforms = "[image.app]\nplatform = [\"linux/amd64\", \"linux/arm64\"]";
+    let home = format!("[debian]\narchitecture = \"{}\"\n", own[0]);
+    place.write(
+        "layerize.toml",
+        &format!("{home}{}", spec.replace("[image.app]", platforms)),
+    );
+    let [own_platform, platform] = [own[0], other[0]].map(|architecture| format!("linux/{architecture}"));
+    let tested = place.run(&["test"]).success().says(&["2 passed."]).stdout;
+    assert!(!tested.contains(&platform), "{tested}");
+    let tested = place.run(&["test", "--platform", "all"]).success().says(&["4 passed."]);
+    let tested = tested.stdout;
+    assert!(tested.contains(&format!("app/machine ({own_platform})")), "{tested}");
+    assert!(tested.contains(&format!("app/machine ({platform})")), "{tested}");
+    for (arguments, expected) in [
+        (&["run", "thing", "--platform", &platform, "--", "-m"][..], other[1]),
+        (&["run", "thing", "--", "-m"], own[1]),
+        (&["run", "app"], own[1]),
+        (&["run", "app", "--platform", &platform], other[1]),
+        (&["shell", "thing", "--platform", &platform, "-c", "uname -m"], other[1]),
+        (&["shell", "thing", "-c", "uname -m"], own[1]),
+    ] {
+        assert_eq!(place.run(arguments).success().line(), expected, "{arguments:?}");
+    }
+    let closure = |platform: &str| place.run(&["closure", "app", "--platform", platform]).success().stdout;
+    let (mine, its, all) = (closure(&own_platform), closure(&platform), closure("all"));
+    assert_ne!(mine, its);
+    assert!(
+        mine.lines().chain(its.lines()).all(|line| all.contains(line)),
+        "{mine}{its}{all}"
+    );
+    let checked = place.run(&["check", "app", "--platform", &platform]).success().stdout;
+    assert_eq!(checked.matches("compared: ").count(), 1, "{checked}");
+    for verb in ["test", "closure", "check", "run", "shell"] {
+        let target = if verb == "shell" { "thing" } else { "app" };
+        place
+            .run(&[verb, target, "--platform", "linux/s390x"])
+            .exits(2)
+            .says(&["not for linux/s390x"]);
+    }
 }
 
 /// Whether the kernel lets user namespaces have registrations of their own.

@@ -260,20 +260,30 @@ fn what_does_not_is_told_and_nothing_is_written() {
 }
 
 #[test]
-fn an_image_of_another_machine_is_skipped_loudly() {
+fn an_image_that_nothing_here_runs_is_skipped_loudly() {
     let place = Place::new();
     place.write(
         "layerize.toml",
         r#"
+[build]
+emulate = "never"
 [image.far]
 platform = "linux/s390x"
 allow-missing = ["/x"]
 files = { "/etc/motd" = { text = "x" } }
 [image.far.tests.any]
 run = ["/x"]
+[image.far.tests.other]
+run = ["/x"]
 "#,
     );
-    let ran = place.run(&["test"]).success();
+    let ran = place.run(&["test"]).success().says(&[
+        "the tests of images for linux/s390x are not run: cannot run the programs of `far`: they are for s390x-linux",
+        "emulator: `emulate = \"never\"` in `[build]`",
+        "leave `emulate` out",
+        "2 skipped",
+    ]);
+    assert_eq!(ran.stderr.matches("are not run").count(), 1, "{}", ran.stderr);
     assert!(
         ran.stdout
             .starts_with("SKIP  far/any: the image is for linux/s390x, and this machine is "),

@@ -6,14 +6,15 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::ScriptStep;
+use super::{Remade, ScriptStep};
 use crate::build::error::{Reason, ScriptFailure};
 use crate::build::log::BuildLog;
 use crate::build::runner::FailedCommand;
 use crate::build::{BuildError, RemoteBuilds};
 use crate::derive::{self, Input};
 use crate::event::{Event, Silent};
-use crate::peer::{BuildOrder, PeerBuilder, PeerError, ScriptEnd};
+use crate::execution::Execution;
+use crate::peer::{BuildOrder, PeerBuilder, PeerError, PeerLine, ScriptEnd};
 use crate::store::{CopiedPath, NewOutput};
 use crate::store_path::{StoreDir, StorePath};
 
@@ -36,6 +37,16 @@ impl ScriptStep<'_> {
     }
 
     fn build_at(&self, peer: &PeerBuilder) -> Result<StorePath, BuildError> {
+        self.order(peer, &|line, made| self.take_from_peer(line, made))
+    }
+
+    /// Runs the script at a peer and registers nothing: what it made there, and how its programs ran.
+    pub(in crate::build) fn run_again_at(&self, peer: &PeerBuilder) -> Result<(Remade, Execution), BuildError> {
+        self.order(peer, &|line, made| self.look_at(line, made))
+    }
+
+    /// Has a peer run the script; what it made is for `take`.
+    fn order<T>(&self, peer: &PeerBuilder, take: &Take<'_, T>) -> Result<T, BuildError> {
         let label = &self.derivation.label;
         let failed = |source| match source {
             PeerError::Cancelled => BuildError::Cancelled,
@@ -81,7 +92,7 @@ impl ScriptStep<'_> {
                 at: Some(peer.name()),
             });
             let made = line.build(order, &mut |text| log.take(format!("{text}\n").as_bytes(), &mut tell))?;
-            Ok((self.take_from_peer(line, &made), made))
+            Ok((take(line, &made), made))
         });
         let log_path = log.path().to_owned();
         let tail = log.finish(&mut tell)?;
@@ -125,8 +136,20 @@ impl ScriptStep<'_> {
         }))
     }
 
+    /// What a peer made, put aside.
+    fn look_at(&self, line: &mut PeerLine, made: &CopiedPath) -> Result<(Remade, Execution), Refused> {
+        let info = &made.nar.info;
+        let staging = self.store.stage().map_err(BuildError::from)?;
+        let tree = staging.path().join("tree");
+        self.store.check_room(info.nar_size).map_err(BuildError::from)?;
+        let restored = line.restore(info, &tree, &Silent);
+        restored.map_err(|error| Refused::Peer(Box::new(error)))?;
+        let remade = Remade::new(tree, (info.nar_hash, info.nar_size), staging);
+        Ok((remade, made.execution))
+    }
+
     /// Takes what a peer made.
-    fn take_from_peer(&self, line: &mut crate::peer::PeerLine, made: &CopiedPath) -> Result<StorePath, Refused> {
+    fn take_from_peer(&self, line: &mut PeerLine, made: &CopiedPath) -> Result<StorePath, Refused> {
         let info = &made.nar.info;
         let wrong = |reason: String| {
             Refused::Peer(Box::new(PeerError::Wrong {
@@ -182,6 +205,9 @@ impl ScriptStep<'_> {
         visible.contains(path) || self.declare(visible).iter().any(|(declared, _)| declared == path)
     }
 }
+
+/// What is done with what a peer made.
+type Take<'a, T> = dyn Fn(&mut PeerLine, &CopiedPath) -> Result<T, Refused> + 'a;
 
 /// Why what a peer made is not taken.
 enum Refused {

@@ -7,6 +7,7 @@
 mod machine;
 mod merge;
 mod outside;
+mod program;
 mod record;
 mod start;
 
@@ -34,6 +35,7 @@ use start::ShellProgram;
 
 pub use merge::ShellConflict;
 pub use outside::{OutsideView, ViewPlace};
+pub use program::{StoreProgram, run_in_store};
 pub use record::ShellRecord;
 
 /// Name services of a shell: those of a build, and the network's.
@@ -265,35 +267,6 @@ fn shell_of(store: &Store, merged: &merge::Merged, options: &ShellOptions) -> Re
     let ended = run(&sandbox, "the shell");
     drop(views);
     ended
-}
-
-/// Runs a program with the machine's root and the store at its logical place; gives its exit status. `argv` starts
-/// with the program's absolute path.
-pub fn run_in_store(
-    store: &Store,
-    argv: Vec<String>,
-    env: BTreeMap<String, String>,
-    cwd: PathBuf,
-    helper: Option<PathBuf>,
-) -> Result<i32, BuildError> {
-    let staging = store.scratch()?;
-    let what = format!("`{}`", argv.first().map_or("", String::as_str));
-    let sandbox = Sandbox {
-        helper,
-        isolation: Isolation::Run,
-        staging: staging.path().to_owned(),
-        layers: Vec::new(),
-        upper: None,
-        veils: Vec::new(),
-        binds: vec![read_only(store.dir().join("store"), StoreDir::LAYERIZE)],
-        ids: ids(),
-        argv,
-        env: env.into_iter().collect(),
-        cwd,
-        timeout: None,
-        settings: RuntimeSettings::default(),
-    };
-    run(&sandbox, &what)
 }
 
 fn run(sandbox: &Sandbox, what: &str) -> Result<i32, BuildError> {

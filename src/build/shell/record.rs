@@ -31,6 +31,9 @@ pub struct ShellRecord {
     declared: BTreeMap<StorePath, BTreeSet<StorePath>>,
     pub(super) own: Vec<StorePath>,
     activations: Vec<Activation>,
+    /// What runs its programs, where they are for another processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    emulator: Option<StorePath>,
 }
 
 impl ShellRecord {
@@ -65,6 +68,7 @@ impl ShellRecord {
             declared: declared.collect(),
             own: merged.own.clone(),
             activations: merged.activations.clone(),
+            emulator: script.emulator.as_ref().and_then(|input| paths.get(input).cloned()),
             name: merged.name,
         })
     }
@@ -73,7 +77,8 @@ impl ShellRecord {
     pub fn paths(&self) -> BTreeSet<StorePath> {
         let lists = [&self.root, &self.tools, &self.libraries, &self.runtime, &self.own];
         let named = self.variables.values().chain(self.mounts.values());
-        lists.into_iter().flatten().chain(named).cloned().collect()
+        let all = lists.into_iter().flatten().chain(named).chain(&self.emulator);
+        all.cloned().collect()
     }
 
     /// Whether the store has all of it.
@@ -113,6 +118,7 @@ impl ShellRecord {
             libraries: list(&self.libraries),
             runtime: list(&self.runtime),
             declared: declared.collect(),
+            emulator: self.emulator.clone().map(Input::Path),
             ..Script::default()
         };
         let all = script.inputs().into_iter();

@@ -4,9 +4,11 @@
 //! added cannot be forgotten on the way.
 
 mod attest;
+mod platform;
 mod transfer;
 
 pub use attest::{AttestFlags, SbomForm};
+pub use platform::PlatformOrAll;
 pub use transfer::TransferFlags;
 
 use std::collections::BTreeMap;

@@ -10,7 +10,7 @@ use crate::cli::documents;
 use crate::cli::error::{self, advised};
 use crate::cli::flags::{BuildFlags, value};
 use crate::cli::outcome::Outcome;
-use crate::container::{Container, RunOptions, RunnableImage, Volume, Workshop};
+use crate::container::{Container, RunOptions, RunnableImage, Volume, Workshop, foreign};
 use crate::image::Image;
 use crate::oci::Platform;
 use crate::project::{self, ImageOptions, PlatformChoice, Project, work};
@@ -51,8 +51,17 @@ pub struct ContainerFlags {
 }
 
 impl ContainerFlags {
-    /// Whether the image is to have its own root: what these flags are about is not to be had on the machine's.
-    pub fn isolate(&self) -> bool {
+    /// Which platform is meant of what the spec has: the machine's own, unless one is named.
+    pub fn platforms(&self) -> PlatformChoice {
+        match &self.platform {
+            Some(platform) => PlatformChoice::These(vec![platform.clone()]),
+            None => PlatformChoice::Own,
+        }
+    }
+
+    /// Whether an image is to have its own root: what these flags are about is not to be had on the machine's. A package is
+    /// made for a platform, too.
+    pub fn isolate(&self, is_package: bool) -> bool {
         let Self {
             isolated,
             platform,
@@ -64,8 +73,11 @@ impl ContainerFlags {
             read_only,
             network,
         } = self;
-        let named =
-            platform.is_some() || entrypoint.is_some() || workdir.is_some() || user.is_some() || network.is_some();
+        let named = platform.is_some() && !is_package
+            || entrypoint.is_some()
+            || workdir.is_some()
+            || user.is_some()
+            || network.is_some();
         let listed = !env.is_empty() || !volume.is_empty();
         *isolated || *read_only || named || listed
     }
@@ -129,24 +141,23 @@ fn find(
     context: &Context,
 ) -> anyhow::Result<(Image, Option<Emulator>)> {
     let project = Project::load(&context.environment).ok();
-    let is_of_spec = project.is_some_and(|project| project.workspace.images.contains_key(name));
+    let is_of_spec = (project.as_ref()).is_some_and(|project| project.workspace.images.contains_key(name));
     let arguments = [name.to_owned()];
     if !is_of_spec && let Some(place) = documents::finished(&arguments) {
         let location: Location = place.parse()?;
         let opened = context.content(&location, flags.platform.as_ref(), false)?;
         return match opened.content {
-            Content::Image(image) => Ok((image, None)),
+            Content::Image(image) => {
+                let emulator = emulator_of(name, &image, project.as_ref(), build, context)?;
+                Ok((image, emulator))
+            }
             Content::Index(_) => Err(advised(
                 format!("`{name}` holds images for several platforms"),
                 "choose one with `--platform`",
             )),
         };
     }
-    let platforms = match &flags.platform {
-        Some(platform) => PlatformChoice::These(vec![platform.clone()]),
-        None => PlatformChoice::Own,
-    };
-    let work = work::prepare(&arguments, &build.options_for(platforms), &context.environment)?;
+    let work = work::prepare(&arguments, &build.options_for(flags.platforms()), &context.environment)?;
     let options = ImageOptions {
         platforms: flags.platform.iter().cloned().collect(),
         ..ImageOptions::default()
@@ -158,7 +169,26 @@ fn find(
             format!("run a package's program without `--isolated`: `layerize run {name}`"),
         )
     })?;
-    Ok((named.image, work.emulator(&context.environment)?))
+    let emulator = work.emulator(name, &context.environment)?;
+    Ok((named.image, emulator))
+}
+
+/// What runs the programs of an image from elsewhere, where they are for another processor and the project here has that.
+fn emulator_of(
+    name: &str,
+    image: &Image,
+    project: Option<&Project>,
+    build: &BuildFlags,
+    context: &Context,
+) -> anyhow::Result<Option<Emulator>> {
+    let config = image.config.image().filter(|config| foreign(config).is_some());
+    let platform = config.and_then(|config| config.platform());
+    let (Some(project), Some(platform)) = (project, platform) else {
+        return Ok(None);
+    };
+    let options = build.options();
+    let found = work::emulator_of_project(name, &platform, project, &options, &context.environment);
+    Ok(found?)
 }
 
 fn options(flags: &ContainerFlags, arguments: &[String]) -> anyhow::Result<RunOptions> {

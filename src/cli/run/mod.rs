@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::build;
+use crate::build::{self, StoreProgram};
 
 use super::complete;
 use super::context::{self, Context};
@@ -18,7 +18,7 @@ use super::flags::BuildFlags;
 use super::outcome::Outcome;
 use super::places::Names;
 use super::programs::{self, Started};
-use crate::project::{PlatformChoice, Project, work};
+use crate::project::{Project, work};
 
 /// Arguments of `layerize run`.
 #[derive(Debug, Args)]
@@ -54,10 +54,10 @@ pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Outcome> {
     let is_package = workspace.is_some_and(|workspace| workspace.packages.keys().any(|name| name.0 == args.target));
     let is_image = workspace.is_some_and(|workspace| workspace.images.contains_key(&args.target));
     let is_place = !is_package && !is_image && documents::finished(named).is_some();
-    if is_place || args.container.isolate() {
+    if is_place || args.container.isolate(is_package && !is_image) {
         return image::run(&args.target, &args.container, &args.arguments, &args.flags, context);
     }
-    let options = args.flags.options_for(PlatformChoice::Own);
+    let options = args.flags.options_for(args.container.platforms());
     let (work, started) = match is_image && !is_package {
         true => {
             let work = work::prepare(named, &options, &context.environment)?;
@@ -76,6 +76,7 @@ pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Outcome> {
             let started = Started {
                 argv: argv.chain(args.arguments.iter().cloned()).collect(),
                 env: BTreeMap::new(),
+                emulator: work.emulator(&args.target, &context.environment)?,
             };
             (work, started)
         }
@@ -84,6 +85,13 @@ pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Outcome> {
     let cwd = std::env::current_dir().context("cannot tell the current directory")?;
     let mut env = context::all_variables();
     env.extend(started.env);
-    let status = build::run_in_store(&work.store, started.argv, env, cwd, None)?;
+    let program = StoreProgram {
+        argv: started.argv,
+        env,
+        cwd,
+        emulator: started.emulator,
+        helper: None,
+    };
+    let status = build::run_in_store(&work.store, program)?;
     Ok(Outcome::of_status(status))
 }
