@@ -10,13 +10,13 @@ use clap::Args;
 
 use super::context::Context;
 use super::error::{self, advised};
-use super::flags::{BuildFlags, value};
+use super::flags::{BuildFlags, PlatformOrAll, value};
 use super::outcome::Outcome;
 use crate::attest::SbomFormat;
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
 use crate::fsio::read_limited;
-use crate::image::Image;
+use crate::image::Listed;
 use crate::oci::{Artifact, Compression, DEFAULT_TAG};
 use crate::project::documents::{DocumentOptions, Documents};
 use crate::project::{self, ImageOptions, NamedImage, PlatformChoice, Project, Work, WorkOptions, work};
@@ -49,6 +49,9 @@ pub struct ServeArgs {
     /// gzip[:LEVEL], zstd[:LEVEL] or none [default: the spec's, else gzip]
     #[arg(long, value_name = "HOW", value_parser = value::<Compression>)]
     compression: Option<Compression>,
+    /// Serve only images for these platforms, separated by commas [default: all]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = value::<PlatformOrAll>)]
+    platform: Vec<PlatformOrAll>,
     #[command(flatten)]
     flags: BuildFlags,
 }
@@ -77,7 +80,9 @@ pub fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let registry = Registry {
         context,
         address,
-        work: args.flags.options_for(PlatformChoice::Own),
+        work: args
+            .flags
+            .options_for(PlatformOrAll::choice(&args.platform, PlatformChoice::All)),
         image: ImageOptions {
             compression: args.compression,
             ..ImageOptions::default()
@@ -188,22 +193,25 @@ impl Registry<'_> {
     }
 
     fn documents_of(&self, image: &str, digest: &Digest) -> anyhow::Result<Vec<Artifact>> {
-        let (work, named) = self.made(image)?;
-        if named.image.digest() != *digest {
+        let (work, all) = self.made(image)?;
+        let Some(named) = all.each().find(|part| part.image.digest() == *digest) else {
             return Ok(Vec::new());
-        }
+        };
         let options = DocumentOptions {
             sboms: vec![SbomFormat::Spdx, SbomFormat::CycloneDx],
             provenance: true,
             ..DocumentOptions::default()
         };
-        let documents = Documents::new(&named, &work).all(&options)?;
-        Ok(documents.iter().map(|document| document.artifact(&named)).collect())
+        let documents = Documents::new(named, work.of(&named.draft)).all(&options)?;
+        Ok(documents.iter().map(|document| document.artifact(named)).collect())
     }
 
     /// Tells of an image that is another than before.
     fn tell(&self, image: &str, named: &NamedImage) {
-        let digest = named.image.digest();
+        let digest = match &named.index {
+            Some(index) => index.digest(),
+            None => named.image.digest(),
+        };
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.insert(named.name.clone(), digest) != Some(digest) {
             self.context.ui.report(Event::ImageServed {
@@ -238,10 +246,13 @@ impl Stock for Registry<'_> {
             .map_err(|error| self.failed(&error.into()))
     }
 
-    fn image(&self, image: &str) -> Result<Image, Failure> {
+    fn image(&self, image: &str) -> Result<Listed, Failure> {
         let (_, named) = self.made(image).map_err(|error| self.failed(&error))?;
         self.tell(image, &named);
-        Ok(named.image)
+        Ok(match named.index {
+            Some(index) => Listed::Index(index),
+            None => Listed::Image(named.image),
+        })
     }
 
     fn documents(&self, image: &str, digest: &Digest) -> Result<Vec<Artifact>, Failure> {

@@ -132,7 +132,7 @@ impl Desk {
                     return Err(Fault::new(Code::ManifestUnknown, text));
                 };
                 let version = self.make(&name.image).await?;
-                Ok(FoundManifest::of_image(&version.image))
+                Ok(version.manifest())
             }
             ManifestName::Digest(digest) => {
                 if let Some(found) = self.shelf.manifest(repository, digest) {
@@ -170,13 +170,15 @@ impl Desk {
             self.make_all(repository).await?;
         }
         let mut listed: Vec<Value> = Vec::new();
-        if let Some(version) = self.shelf.version(repository, digest) {
-            let documents = match version.documents.get() {
+        if let Some((version, image)) = self.shelf.version(repository, digest)
+            && let Some(said) = version.documents(&image)
+        {
+            let documents = match said.get() {
                 Some(documents) => documents.clone(),
                 None => {
-                    let made = self.workshop.documents(&version.name, version.digest()).await;
+                    let made = self.workshop.documents(&version.name, image).await;
                     let made = made.map_err(failed)?;
-                    version.documents.get_or_init(|| made).clone()
+                    said.get_or_init(|| made).clone()
                 }
             };
             let wanted = documents
@@ -201,7 +203,7 @@ impl Desk {
     ) -> Result<Answer, Fault> {
         let size = match &found {
             FoundBlob::Bytes(bytes) => bytes.len() as u64,
-            FoundBlob::Layer(version, layer) => version.image.layers[*layer].size(),
+            FoundBlob::Layer(version, layer) => version.layer(*layer).size(),
         };
         if headers::has(headers, &digest) {
             return Ok(unchanged(&digest));
@@ -244,7 +246,7 @@ impl Desk {
     /// Bytes of a layer, of which the first piece is there: what cannot be read at all is a fault and not a broken answer.
     async fn streamed(&self, version: Arc<Version>, layer: usize, at: u64, len: u64) -> Result<AnswerBody, Fault> {
         let begun = version.clone();
-        let begun = spawn_blocking(move || begin(&begun.image.layers[layer], at, len)).await;
+        let begun = spawn_blocking(move || begin(begun.layer(layer), at, len)).await;
         let (first, pieces) = match begun {
             Ok(Ok(begun)) => begun,
             Ok(Err(error)) => {

@@ -141,7 +141,7 @@ impl Streamed {
     fn damaged(&self, error: io::Error) -> io::Error {
         let (shelf, version, layer) = &self.source;
         shelf.forget(version);
-        io::Error::other(version.image.layers[*layer].read_error(error))
+        io::Error::other(version.layer(*layer).read_error(error))
     }
 }
 

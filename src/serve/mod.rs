@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::digest::Digest;
-use crate::image::Image;
+use crate::image::Listed;
 use crate::oci::Artifact;
 
 mod answer;
@@ -41,10 +41,11 @@ pub trait Stock: Sync {
     /// The names that images have now, without making any.
     fn names(&self) -> Result<Vec<ServedName>, Failure>;
 
-    /// Makes an image, or finds it, as it is now; of a store path, one with its closure.
-    fn image(&self, image: &str) -> Result<Image, Failure>;
+    /// Makes an image, or finds it, as it is now: with those for its other platforms in an index, where it is for several. Of a
+    /// store path it is one with its closure.
+    fn image(&self, image: &str) -> Result<Listed, Failure>;
 
-    /// What is to be listed as referring to an image; nothing where the image has another digest now.
+    /// What is to be listed as referring to an image, or to that of one platform; nothing where none has that digest now.
     fn documents(&self, image: &str, digest: &Digest) -> Result<Vec<Artifact>, Failure>;
 
     /// A request was answered.

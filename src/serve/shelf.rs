@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::digest::{ContentDigest, Digest};
-use crate::image::{Image, ImageLayer};
+use crate::image::{Image, ImageIndex, ImageLayer, Listed};
 use crate::oci::{Artifact, MediaType};
 
 /// How long an image is held that nobody asks for.
@@ -19,30 +19,60 @@ pub(super) const HELD: Duration = Duration::from_secs(60 * 60);
 /// Most images of a repository that are held, the newest of them.
 const VERSIONS_MAX: usize = 32;
 
-/// An image as it was made once.
+/// What is said of an image, once somebody has asked for that.
+type Said = OnceLock<Arc<Vec<Artifact>>>;
+
+/// An image as it was made once, or the index of the images for all its platforms.
 pub(super) struct Version {
     /// What the spec calls it.
     pub name: String,
-    pub image: Image,
-    /// What is said of it, once somebody has asked for that.
-    pub documents: OnceLock<Arc<Vec<Artifact>>>,
+    made: Listed,
+    /// What is said of each image of it.
+    documents: BTreeMap<Digest, Said>,
     /// When somebody asked for it last.
     asked: Mutex<Instant>,
 }
 
 impl Version {
-    fn new(name: &str, image: Image) -> Self {
+    fn new(name: &str, made: Listed) -> Self {
+        let images = images(&made).into_iter();
         Self {
             name: name.to_owned(),
-            image,
-            documents: OnceLock::new(),
+            documents: images.map(|image| (image.digest(), Said::new())).collect(),
+            made,
             asked: Mutex::new(Instant::now()),
         }
     }
 
     /// By what it is known.
-    pub(super) fn digest(&self) -> Digest {
-        self.image.digest()
+    fn digest(&self) -> Digest {
+        match &self.made {
+            Listed::Image(image) => image.digest(),
+            Listed::Index(index) => index.digest(),
+        }
+    }
+
+    /// Its manifest, or its index.
+    pub(super) fn manifest(&self) -> FoundManifest {
+        match &self.made {
+            Listed::Image(image) => FoundManifest::of_image(image),
+            Listed::Index(index) => FoundManifest::of_index(index),
+        }
+    }
+
+    /// The layers of all its images, one image's after the other's.
+    fn layers(&self) -> impl Iterator<Item = &ImageLayer> {
+        images(&self.made).into_iter().flat_map(|image| &image.layers)
+    }
+
+    /// A layer by its place among all.
+    pub(super) fn layer(&self, place: usize) -> &ImageLayer {
+        self.layers().nth(place).expect("a layer that was found")
+    }
+
+    /// What is said of an image of it.
+    pub(super) fn documents(&self, image: &Digest) -> Option<&Said> {
+        self.documents.get(image)
     }
 
     fn touch(&self) {
@@ -54,14 +84,27 @@ impl Version {
     }
 
     fn document(&self, digest: &ContentDigest) -> Option<FoundManifest> {
-        if self.image.manifest.digest() == *digest || self.digest() == *digest {
+        let is_it = |image: &&&Image| image.manifest.digest() == *digest || image.digest() == *digest;
+        if let Some(image) = images(&self.made).iter().find(is_it) {
             return Some(FoundManifest {
                 digest: *digest,
-                ..FoundManifest::of_image(&self.image)
+                ..FoundManifest::of_image(image)
             });
         }
-        let documents = self.documents.get()?;
-        let artifact = documents.iter().find(|artifact| artifact.digest == *digest)?;
+        let mut indexes = match &self.made {
+            Listed::Image(_) => Vec::new(),
+            Listed::Index(index) => index.indexes(),
+        }
+        .into_iter();
+        let is_it = |index: &&ImageIndex| index.document.digest() == *digest || index.digest() == *digest;
+        if let Some(index) = indexes.find(is_it) {
+            return Some(FoundManifest {
+                digest: *digest,
+                ..FoundManifest::of_index(index)
+            });
+        }
+        let mut documents = self.said();
+        let artifact = documents.find(|artifact| artifact.digest == *digest)?;
         Some(FoundManifest {
             bytes: artifact.manifest.clone().into(),
             media_type: MediaType::MANIFEST.to_owned(),
@@ -70,17 +113,31 @@ impl Version {
     }
 
     fn blob(self: &Arc<Self>, digest: &ContentDigest) -> Option<FoundBlob> {
-        let image = &self.image;
-        if image.config.digest() == *digest {
+        let all = images(&self.made);
+        if let Some(image) = all.iter().find(|image| image.config.digest() == *digest) {
             return Some(FoundBlob::Bytes(Bytes::copy_from_slice(image.config.bytes())));
         }
         let here = |layer: &ImageLayer| layer.digest() == *digest && !layer.is_absent();
-        if let Some(layer) = image.layers.iter().position(here) {
+        if let Some(layer) = self.layers().position(here) {
             return Some(FoundBlob::Layer(self.clone(), layer));
         }
-        let mut blobs = self.documents.get()?.iter().flat_map(|artifact| &artifact.blobs);
+        let mut blobs = self.said().flat_map(|artifact| &artifact.blobs);
         let (_, bytes) = blobs.find(|(own, _)| own == digest)?;
         Some(FoundBlob::Bytes(bytes.clone().into()))
+    }
+
+    /// All that was said of its images.
+    fn said(&self) -> impl Iterator<Item = &Artifact> {
+        let said = self.documents.values().filter_map(OnceLock::get);
+        said.flat_map(|documents| documents.iter())
+    }
+}
+
+/// The image that was made, or all of an index.
+fn images(made: &Listed) -> Vec<&Image> {
+    match made {
+        Listed::Image(image) => vec![image],
+        Listed::Index(index) => index.images(),
     }
 }
 
@@ -93,11 +150,19 @@ pub(super) struct FoundManifest {
 }
 
 impl FoundManifest {
-    pub(super) fn of_image(image: &Image) -> Self {
+    fn of_image(image: &Image) -> Self {
         Self {
             bytes: Bytes::copy_from_slice(image.manifest.bytes()),
             media_type: image.manifest.media_type().to_owned(),
             digest: image.digest().into(),
+        }
+    }
+
+    fn of_index(index: &ImageIndex) -> Self {
+        Self {
+            bytes: Bytes::copy_from_slice(index.document.bytes()),
+            media_type: index.document.media_type().to_owned(),
+            digest: index.digest().into(),
         }
     }
 }
@@ -105,7 +170,7 @@ impl FoundManifest {
 /// A blob that was found.
 pub(super) enum FoundBlob {
     Bytes(Bytes),
-    /// A layer of an image.
+    /// A layer by its place among those of all images.
     Layer(Arc<Version>, usize),
 }
 
@@ -118,17 +183,19 @@ impl Shelf {
     pub(super) fn put<'a>(
         &self,
         name: &str,
-        image: Image,
+        made: Listed,
         repositories: impl Iterator<Item = &'a str>,
     ) -> Arc<Version> {
-        let version = Version::new(name, image);
+        let version = Version::new(name, made);
         let mut held = lock(&self.0);
         let versions = held.values().flatten();
         let same = versions
             .into_iter()
             .find(|other| other.name == name && other.digest() == version.digest());
-        if let Some(documents) = same.and_then(|same| same.documents.get()) {
-            let _ = version.documents.set(documents.clone());
+        for (image, said) in same.into_iter().flat_map(|same| &same.documents) {
+            if let (Some(known), Some(own)) = (said.get(), version.documents.get(image)) {
+                let _ = own.set(known.clone());
+            }
         }
         let version = Arc::new(version);
         for repository in repositories {
@@ -158,10 +225,11 @@ impl Shelf {
         self.find(repository, |version| version.blob(digest))
     }
 
-    /// The image of that digest in a repository.
-    pub(super) fn version(&self, repository: &str, digest: &ContentDigest) -> Option<Arc<Version>> {
+    /// What has the image of that digest in a repository, and the image's digest.
+    pub(super) fn version(&self, repository: &str, digest: &ContentDigest) -> Option<(Arc<Version>, Digest)> {
         self.find(repository, |version| {
-            (version.digest() == *digest).then(|| version.clone())
+            let image = version.documents.keys().find(|image| **image == *digest)?;
+            Some((version.clone(), *image))
         })
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::digest::Digest;
-use crate::image::Image;
+use crate::image::Listed;
 use crate::oci::Artifact;
 
 use super::{Answered, Failure, ServedName, Stock};
@@ -32,7 +32,7 @@ enum Order {
 /// What was made.
 #[derive(Clone)]
 enum Made {
-    Image(Image),
+    Image(Listed),
     Documents(Arc<Vec<Artifact>>),
 }
 
@@ -90,7 +90,7 @@ impl Workshop {
     }
 
     /// An image as it is now.
-    pub(super) async fn image(&self, name: &str) -> Result<Image, Failure> {
+    pub(super) async fn image(&self, name: &str) -> Result<Listed, Failure> {
         match self.order(Order::Image(name.to_owned())).await? {
             Made::Image(image) => Ok(image),
             Made::Documents(_) => Err(Failure::ending()),

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::archive::Archive;
 use crate::registry::registry;
+use crate::serve::Served;
 use crate::served::Demands;
 use crate::support::{Place, Ran, have, peer, podman};
 
@@ -326,6 +327,85 @@ fn a_plan_is_kept_for_each_platform() {
     );
 }
 
+/// Engines get the image for a platform out of an index at a registry.
+fn engines_pull(project: &Project, name: &str, platform: &str) {
+    let location = format!("docker://{name}");
+    let architecture = platform.strip_prefix("linux/").unwrap();
+    if have("podman", &["info"]) {
+        let mut podman = podman(&project.place);
+        podman.args(["pull", "-q", "--tls-verify=false", "--platform", platform, name]);
+        let id = peer(&mut podman).line().to_owned();
+        let seen = project
+            .run(&["inspect", "--json", "--platform", platform, &location])
+            .success();
+        let seen: Value = serde_json::from_str(&seen.stdout).unwrap();
+        assert!(seen.to_string().contains(&id), "{id} is the image's ID: {seen}");
+    }
+    if have("docker", &["info"]) {
+        let docker = |args: &[&str]| peer(Command::new("docker").args(args));
+        docker(&["pull", "-q", "--platform", platform, name]);
+        let seen = docker(&[
+            "image",
+            "inspect",
+            "--format",
+            "{{.Architecture}} {{json .RootFS.Layers}}",
+            name,
+        ]);
+        let (found, layers) = seen.line().split_once(' ').unwrap();
+        assert_eq!(found, architecture);
+        let config = project.run(&["inspect", "--json", "--platform", platform, &location]);
+        let config = config.success().stdout;
+        let layers: Vec<String> = serde_json::from_str(layers).unwrap();
+        assert!(
+            layers.iter().all(|layer| config.contains(layer)),
+            "{layers:?}\n{config}"
+        );
+        docker(&["rmi", "-f", name]);
+    }
+}
+
+/// What is served is the index, and whoever pulls gets what is for the platform that is wanted.
+#[test]
+fn an_index_is_served_and_pulled_by_platform() {
+    let Some(project) = Project::new(BOTH) else { return };
+    let index = project.build("all", &[]);
+    let served = Served::start(&project.place, &[]);
+    let name = format!("{}/web", served.host);
+    let location = format!("docker://{name}");
+    for platform in PLATFORMS {
+        assert_eq!(
+            project.digest(&location, platform),
+            project.digest("oci:all:v1", platform)
+        );
+        project.run(&["verify", &location, "--platform", platform]).success();
+        engines_pull(&project, &name, platform);
+    }
+    let copied = project
+        .run(&["copy", "--all", "--referrers", &location, "oci:copied:v1"])
+        .success();
+    assert!(copied.stdout.contains(&index), "{}", copied.stdout);
+    if have("skopeo", &["--version"]) {
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args([
+            "copy",
+            "-q",
+            "--all",
+            "--preserve-digests",
+            "--src-tls-verify=false",
+            &location,
+        ]);
+        peer(skopeo.arg(format!("oci:{}:v1", project.place.project.join("skopeo").display())));
+        let seen = project.run(&["inspect", "--json", "--platform", PLATFORMS[1], "oci:skopeo:v1"]);
+        assert!(seen.success().stdout.contains("arm64"));
+    }
+    drop(served);
+    // One of them alone.
+    let [_, other] = machine_and_other();
+    let served = Served::start(&project.place, &["--platform", other]);
+    let location = format!("docker://{}/web", served.host);
+    assert_eq!(project.digest(&location, other), project.digest("oci:all:v1", other));
+}
+
 /// One push is one index, of which everybody takes what is for them; what is kept beside it makes each again.
 #[test]
 fn an_index_is_pushed_and_pulled_by_platform() {
@@ -358,16 +438,7 @@ fn an_index_is_pushed_and_pulled_by_platform() {
             let config: Value = serde_json::from_str(&peer(&mut skopeo).stdout).unwrap();
             assert_eq!(config["architecture"], architecture);
         }
-        if have("podman", &["info"]) {
-            let mut podman = podman(&project.place);
-            podman.args(["pull", "-q", "--tls-verify=false", "--platform", platform, &name]);
-            let id = peer(&mut podman).line().to_owned();
-            let seen = project
-                .run(&["inspect", "--json", "--platform", platform, &location])
-                .success();
-            let seen: Value = serde_json::from_str(&seen.stdout).unwrap();
-            assert!(seen.to_string().contains(&id), "{id} is the image's ID: {seen}");
-        }
+        engines_pull(&project, &name, platform);
     }
     // Somebody else finds both, and builds none.
     let from = ["--cache-from", &cache, "--cache-unsigned", "--locked"];

@@ -34,15 +34,15 @@ fn project() -> Place {
 }
 
 /// A registry that runs, and ends when it is dropped.
-struct Served {
+pub struct Served {
     child: Child,
     /// `127.0.0.1:PORT`
-    host: String,
+    pub host: String,
     log: PathBuf,
 }
 
 impl Served {
-    fn start(place: &Place, more: &[&str]) -> Self {
+    pub fn start(place: &Place, more: &[&str]) -> Self {
         let log = place.path().join("serve.log");
         let mut command = place.command(&[&["serve", "--listen", "127.0.0.1:0", "-v"], more].concat());
         command.stdout(Stdio::piped()).stderr(fs::File::create(&log).unwrap());

@@ -256,7 +256,7 @@ fn what_nobody_asks_for_is_forgotten() {
     use super::shelf::Shelf;
     let shelf = Shelf::default();
     for mark in ["one", "two"] {
-        shelf.put("app", sample(mark), ["app", "debug"].into_iter());
+        shelf.put("app", Listed::Image(sample(mark)), ["app", "debug"].into_iter());
     }
     assert!(!shelf.forget_rested(Duration::from_secs(60)));
     thread::sleep(Duration::from_millis(30));
@@ -270,7 +270,7 @@ fn what_nobody_asks_for_is_forgotten() {
     assert!(!shelf.forget_rested(Duration::ZERO), "nothing was there");
     // The newest are held, however many there are.
     for mark in 0..40 {
-        shelf.put("app", sample(&mark.to_string()), ["app"].into_iter());
+        shelf.put("app", Listed::Image(sample(&mark.to_string())), ["app"].into_iter());
     }
     assert!(shelf.manifest("app", &sample("39").digest().into()).is_some());
     assert!(shelf.manifest("app", &sample("0").digest().into()).is_none());

@@ -10,7 +10,7 @@ const TAKES_MANIFESTS: &str = "Accept: application/vnd.oci.image.manifest.v1+jso
 fn pulled() -> (Running, Image) {
     let running = Running::plain();
     running.get("/v2/app/manifests/latest", &[TAKES_MANIFESTS]).is(200);
-    let image = running.shop.images.lock().unwrap()["app"].clone().unwrap();
+    let image = running.shop.images_of("app").unwrap().remove(0);
     (running, image)
 }
 

@@ -3,10 +3,11 @@
 use std::fs;
 
 use super::*;
+use crate::digest::ContentDigest;
 use crate::event::Silent;
 use crate::layer::{Blob, LayerCache, LayerContent, LayerInput, PackOptions, pack};
 use crate::oci::Descriptor;
-use crate::transport::testing::{config, image_of};
+use crate::transport::testing::{config, image_of, layer};
 
 #[test]
 fn parts_of_a_blob_are_given_by_range() {
@@ -256,4 +257,65 @@ fn who_has_no_token_is_shown_the_door() {
     // `x:0123456789abcdef`
     let basic = "Authorization: Basic eDowMTIzNDU2Nzg5YWJjZGVm";
     running.get("/v2/app/manifests/latest", &[basic]).is(200);
+}
+
+/// An index is pulled as one, and each image of it as if it were alone: manifests, configs, layers and what is said of it.
+#[test]
+fn an_index_is_served_with_all_that_it_lists() {
+    const TAKES_INDEXES: &str = "Accept: application/vnd.oci.image.index.v1+json";
+    let running = Running::plain();
+    let image_for = |architecture: &str| {
+        let layer = layer(&tar(&[Node::file("mark", architecture)]), Compression::default());
+        let mut config = config(&[layer.diff_id.unwrap()]);
+        config["architecture"] = architecture.into();
+        image_of(vec![layer], &config, None)
+    };
+    let index = ImageIndex::new(vec![image_for("arm64"), image_for("amd64")], BTreeMap::new()).unwrap();
+    running.shop.put_index("app", index.clone());
+    let reply = running.get("/v2/app/manifests/latest", &[TAKES_INDEXES]).is(200);
+    assert_eq!(reply.header("content-type"), MediaType::INDEX);
+    assert_eq!(reply.header("docker-content-digest"), index.digest().to_string());
+    assert_eq!(reply.body, index.document.bytes());
+    let by_digest = running
+        .get(&format!("/v2/app/manifests/{}", index.digest()), &[])
+        .is(200);
+    assert_eq!(by_digest.body, reply.body);
+    for image in index.images() {
+        let manifest = running
+            .get(&format!("/v2/app/manifests/{}", image.digest()), &[])
+            .is(200);
+        assert_eq!(manifest.body, image.manifest.bytes());
+        assert_eq!(manifest.header("content-type"), image.manifest.media_type());
+        let config = running
+            .get(&format!("/v2/app/blobs/{}", image.config.digest()), &[])
+            .is(200);
+        assert_eq!(config.body, image.config.bytes());
+        for layer in &image.layers {
+            let blob = running.get(&format!("/v2/app/blobs/{}", layer.digest()), &[]).is(200);
+            assert_eq!(blob.body.len() as u64, layer.size());
+            assert_eq!(ContentDigest::from(Digest::of(&blob.body)), layer.digest());
+        }
+        let said = running
+            .get(&format!("/v2/app/referrers/{}", image.digest()), &[])
+            .is(200);
+        assert_eq!(said.json()["manifests"].as_array().unwrap().len(), 3);
+        let document = said.json()["manifests"][0]["digest"].as_str().unwrap().to_owned();
+        let document = running.get(&format!("/v2/app/manifests/{document}"), &[]).is(200);
+        assert_eq!(document.json()["subject"]["digest"], image.digest().to_string());
+    }
+    // Nothing is said of all of them together.
+    let said = running
+        .get(&format!("/v2/app/referrers/{}", index.digest()), &[])
+        .is(200);
+    assert!(said.json()["manifests"].as_array().unwrap().is_empty());
+    // Who takes images alone is told what it is.
+    let refused = running.get(
+        "/v2/app/manifests/latest",
+        &["Accept: application/vnd.oci.image.manifest.v1+json"],
+    );
+    assert!(
+        refused.status >= 400 && refused.reason.contains("index"),
+        "{}",
+        refused.reason
+    );
 }

@@ -15,13 +15,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::*;
+use crate::image::{Image, ImageIndex};
 use crate::oci::{Compression, MediaType, Subject};
 use crate::transport::testing::{Node, image, tar};
 
 /// Images that are made at once, or when the test lets them be.
 pub(super) struct Shop {
     pub names: Mutex<Vec<ServedName>>,
-    pub images: Mutex<BTreeMap<String, Result<Image, Failure>>>,
+    pub images: Mutex<BTreeMap<String, Result<Listed, Failure>>>,
     /// How many makings were begun.
     pub begun: AtomicUsize,
     /// How many makings of one image were under way at most.
@@ -47,8 +48,8 @@ impl Shop {
         Self {
             names: Mutex::new(names.collect()),
             images: Mutex::new(BTreeMap::from([
-                ("app".to_owned(), Ok(sample("app"))),
-                ("team/other".to_owned(), Ok(sample("other"))),
+                ("app".to_owned(), Ok(Listed::Image(sample("app")))),
+                ("team/other".to_owned(), Ok(Listed::Image(sample("other")))),
             ])),
             begun: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
@@ -61,7 +62,21 @@ impl Shop {
     }
 
     pub fn put(&self, name: &str, image: Result<Image, Failure>) {
-        self.images.lock().unwrap().insert(name.to_owned(), image);
+        let made = image.map(Listed::Image);
+        self.images.lock().unwrap().insert(name.to_owned(), made);
+    }
+
+    pub fn put_index(&self, name: &str, index: ImageIndex) {
+        let made = Ok(Listed::Index(index));
+        self.images.lock().unwrap().insert(name.to_owned(), made);
+    }
+
+    /// The images that a name stands for.
+    pub fn images_of(&self, name: &str) -> Result<Vec<Image>, Failure> {
+        Ok(match self.images.lock().unwrap()[name].clone()? {
+            Listed::Image(image) => vec![image],
+            Listed::Index(index) => index.images().into_iter().cloned().collect(),
+        })
     }
 
     /// Makings begun from now on wait for [`open`](Self::open).
@@ -84,7 +99,7 @@ impl Stock for Shop {
         Ok(self.names.lock().unwrap().clone())
     }
 
-    fn image(&self, name: &str) -> Result<Image, Failure> {
+    fn image(&self, name: &str) -> Result<Listed, Failure> {
         // What is made is what was there when it was begun.
         let image = self.images.lock().unwrap()[name].clone();
         self.begun.fetch_add(1, Ordering::SeqCst);
@@ -97,10 +112,10 @@ impl Stock for Shop {
     }
 
     fn documents(&self, name: &str, digest: &Digest) -> Result<Vec<Artifact>, Failure> {
-        let image = self.images.lock().unwrap()[name].clone()?;
-        if image.digest() != *digest {
+        let images = self.images_of(name)?;
+        let Some(image) = images.iter().find(|image| image.digest() == *digest) else {
             return Ok(Vec::new());
-        }
+        };
         let subject = Subject {
             media_type: MediaType::MANIFEST.to_owned(),
             digest: image.digest(),
