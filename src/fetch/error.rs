@@ -8,6 +8,7 @@ use crate::digest::{DigestMismatch, FileHash};
 use crate::fsio::PathError;
 use crate::http::{HttpError, address, tls};
 use crate::nar::NarError;
+use crate::spec::machine_architecture;
 use crate::store::StoreError;
 
 use super::git::GitError;
@@ -343,6 +344,9 @@ pub enum FetchError {
         /// The packages that provide it, where the name is virtual.
         providers: Vec<String>,
     },
+    /// No source has a package of the name, or one like it, for an architecture that is not this machine's.
+    #[error("there is no Debian package `{name}` for {architecture}")]
+    NotForArchitecture { name: String, architecture: String },
     /// No source has a package that maintainer scripts take for granted.
     #[error("there is no Debian package `{name}`, which is among the tools that maintainer scripts need")]
     NoTools { name: String },
@@ -389,6 +393,21 @@ impl From<GitError> for FetchError {
 }
 
 impl FetchError {
+    /// The same of packages for this architecture.
+    pub(super) fn for_architecture(self, architecture: &str) -> Self {
+        match self {
+            Self::UnknownDeb {
+                name,
+                similar: None,
+                providers,
+            } if providers.is_empty() && architecture != machine_architecture() => Self::NotForArchitecture {
+                name,
+                architecture: architecture.to_owned(),
+            },
+            other => other,
+        }
+    }
+
     /// What to do where a host does not give what it was asked for.
     fn network_help(&self) -> Option<String> {
         match self {
@@ -529,6 +548,10 @@ impl FetchError {
                 ([], None) => "`apt-cache search WORD` lists packages".to_owned(),
                 (providers, _) => format!("the name is virtual; take one that provides it: {}", providers.join(", ")),
             },
+            Self::NotForArchitecture { architecture, .. } => format!(
+                "not every release has every architecture, and this one may have nothing for {architecture}: leave it out of \
+                 `platform`, or name a release that has it in `[debian] sources`"
+            ),
             Self::NoTools { .. } => {
                 "name an archive of Debian's own in `[debian] sources`, or write `configure = false` in the images with \
                  `root`: their packages are laid out and no script runs"

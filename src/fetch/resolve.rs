@@ -156,7 +156,7 @@ fn resolve_platforms(
             config,
             reporter,
         };
-        let debs = resolve_debs(&workspace, &request)?;
+        let debs = resolve_debs(&workspace, &request).map_err(|error| error.for_architecture(architecture))?;
         let here = Lock {
             architecture: debs.architecture,
             debs: debs.debs,

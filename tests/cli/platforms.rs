@@ -200,6 +200,18 @@ fn a_platform_is_updated_by_itself() {
     refreshed.says(&["~ deb:libx1 1.0 → 1.1", "~ deb:libx1 (arm64) 1.0 → 1.1"]);
 }
 
+/// Debian 12 has nothing for riscv64: what a release lacks is told with the architecture.
+#[test]
+fn an_architecture_that_no_source_has_is_told() {
+    let Some(project) = Project::new(r#"["linux/amd64", "linux/riscv64"]"#) else {
+        return;
+    };
+    project.run(&["lock"]).exits(2).says(&[
+        "there is no Debian package `prog` for riscv64",
+        "leave it out of `platform`, or name a release that has it in `[debian] sources`",
+    ]);
+}
+
 /// The verbs that write, of an image for several platforms.
 #[test]
 fn what_is_written_is_all_or_the_machines_own() {
