@@ -213,9 +213,8 @@ impl Cause {
             }
             Self::OldKernelForTracing => "use a newer kernel".to_owned(),
             Self::NoTracing => {
-                "the sysctl `kernel.yama.ptrace_scope` must be 0 or 1, and a container's filter must allow `ptrace`, \
-                 `process_vm_readv`, `process_vm_writev`, `pidfd_getfd`, `openat2` and `seccomp`, as Docker's and podman's do: \
-                 or start it with `--security-opt seccomp=unconfined`"
+                "the sysctl `kernel.yama.ptrace_scope` must be 0 or 1, and a container's filter must allow `ptrace`, `seccomp` and \
+                 `openat2`, as those of Docker 20.10 and podman do: or start it with `--security-opt seccomp=unconfined`"
                     .to_owned()
             }
             Self::NotRoot => "be root in the container: `docker run --user 0`".to_owned(),
