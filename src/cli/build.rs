@@ -61,8 +61,10 @@ pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
     }
     let choice = args.image.platforms(sinks::platforms(&locations));
     let work_options = args.flags.options_for(choice.clone());
+    if !locations.is_empty() {
+        sinks::check_count(work::image_count(&args.targets, &context.environment)?, &locations)?;
+    }
     let work = work::prepare(&args.targets, &work_options, &context.environment)?;
-    sinks::check_count(work.image_count(), &locations)?;
     let options = args.image.options()?;
     let images = project::images(&work, &options, &context.environment)?;
     let trials = match args.test {

@@ -213,6 +213,7 @@ fn http(flags: &RegistryFlags, config: &UserConfig) -> HttpConfig {
             .cloned()
             .collect(),
         netrc: path_variable("NETRC").or_else(|| Some(path_variable("HOME")?.join(".netrc"))),
+        is_optional: false,
     }
 }
 

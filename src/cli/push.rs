@@ -74,7 +74,15 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
             ));
         }
         let opened = context.content(&location, None, args.all)?;
-        return push(&opened.content, &[], &registries, args, context);
+        return push(&opened.content, &[], &registries, (args, &[]), context);
+    }
+    // Nothing is looked for or built for what has no one name.
+    let count = work::image_count(&what, &context.environment)?;
+    if count != 1 {
+        return Err(advised(
+            format!("{count} images are to be pushed to one name"),
+            "name the one to push: `layerize push IMAGE REF`",
+        ));
     }
     let options = args.image.options()?;
     let mut work_options = args.flags.options_for(args.image.platforms(PlatformChoice::All));
@@ -86,12 +94,6 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let work = work::prepare(&what, &work_options, &context.environment)?;
-    if work.image_count() != 1 {
-        return Err(advised(
-            format!("{} images are to be pushed to one name", work.image_count()),
-            "name the one to push: `layerize push IMAGE REF`",
-        ));
-    }
     let images = project::images(&work, &options, &context.environment)?;
     if args.test {
         let trials = trials::run(&images, None, args.flags.jobs, &work, Shown::Aside, context)?;
@@ -105,7 +107,9 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
             Some(extent) => kept::of_image(&named, &work, &options.made_with(), extent, &context.environment)?,
             None => Vec::new(),
         };
-        push(&named.content(), &keep, &registries, args, context)?;
+        let workspace = work.project.as_ref().map(|project| &project.workspace);
+        let caches = context.environment.cache_repositories(&work_options, workspace)?;
+        push(&named.content(), &keep, &registries, (args, &caches), context)?;
         let beside = repositories(&registries)?;
         for (index, part) in named.each().enumerate() {
             let work = work.of(&part.draft);
@@ -116,15 +120,16 @@ pub fn run(args: &PushArgs, context: &Context) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// Pushes to all registries; `caches` are repositories from which those may take blobs.
 fn push(
     content: &Content,
     keep: &[KeptInputs<'_>],
     registries: &[Location],
-    args: &PushArgs,
+    (args, caches): (&PushArgs, &[(String, String)]),
     context: &Context,
 ) -> anyhow::Result<Outcome> {
     for registry in registries {
-        transfer::write(content, keep, registry, &[], &args.transfer, context)?;
+        transfer::write_beside(content, keep, registry, &[], (&args.transfer, caches), context)?;
     }
     Ok(Outcome::Done)
 }
@@ -151,7 +156,14 @@ fn push_found(
         return Ok(false);
     }
     for shared in &all {
-        request::pass_on(shared, work_options, &repositories(registries)?, &context.environment)?;
+        let keeps = args.inputs.extent(Some(KeepExtent::Outside)).is_some();
+        request::pass_on(
+            shared,
+            work_options,
+            &repositories(registries)?,
+            keeps,
+            &context.environment,
+        )?;
     }
     context.ui.summary();
     Ok(true)
@@ -172,7 +184,7 @@ fn push_shared(all: &[SharedImage], registries: &[Location], args: &PushArgs, co
         [only] => Content::Image(only.made.image.clone()),
         _ => Content::Index(ImageIndex::new(images.collect(), BTreeMap::new())?),
     };
-    push(&content, &[], registries, args, context)?;
+    push(&content, &[], registries, (args, &[]), context)?;
     if args.inputs.extent(Some(KeepExtent::Outside)).is_some() && !args.transfer.is_dry_run() {
         for shared in all {
             kept::copy(shared, registries, &context.environment)?;

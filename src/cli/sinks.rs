@@ -38,7 +38,7 @@ pub fn parse(outputs: &[String]) -> anyhow::Result<Vec<Location>> {
     Ok(locations)
 }
 
-/// Several images cannot share one place.
+/// Several images cannot share one place: to be asked before any is built.
 pub fn check_count(images: usize, locations: &[Location]) -> anyhow::Result<()> {
     if images > 1 && !locations.is_empty() {
         return Err(advised(

@@ -17,13 +17,28 @@ use super::sinks::not_kept;
 /// beside it goes there once, whatever the number of tags.
 pub fn write(
     content: &Content,
-    mut keep: &[KeptInputs<'_>],
+    keep: &[KeptInputs<'_>],
     location: &Location,
     names: &[String],
     flags: &TransferFlags,
     context: &Context,
 ) -> anyhow::Result<()> {
-    let options: TransferOptions = flags.options();
+    write_beside(content, keep, location, names, (flags, &[]), context)
+}
+
+/// As [`write`], where these repositories, each with its registry's host, may have some of the blobs.
+pub fn write_beside(
+    content: &Content,
+    mut keep: &[KeptInputs<'_>],
+    location: &Location,
+    names: &[String],
+    (flags, beside): (&TransferFlags, &[(String, String)]),
+    context: &Context,
+) -> anyhow::Result<()> {
+    let options = TransferOptions {
+        beside: beside.to_vec(),
+        ..flags.options()
+    };
     let transfer = Transfer::new(&options, &context.environment);
     let file = flags.digest_file.as_deref();
     for to in destinations(location, &options.tags, names)? {

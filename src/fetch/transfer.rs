@@ -305,7 +305,11 @@ impl<'a> Transfer<'a> {
                 _ => None,
             };
             let too_long = asked.is_some_and(|asked| asked > persistence.wait_max);
-            if failures >= persistence.attempts || too_long || !may_pass(&error) {
+            let attempts = match self.client.pace.has_answered(&host) {
+                true => persistence.attempts,
+                false => persistence.attempts.min(persistence.attempts_at_first),
+            };
+            if failures >= attempts || too_long || !may_pass(&error) {
                 return Err(error);
             }
             let pause = self.client.pace.failed(&host, began, asked, persistence);

@@ -28,6 +28,8 @@ use super::wire::{Answer, Head, Patience, Supply, Wire, lock};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long nothing may move where a host can be done without.
+const OPTIONAL_IDLE: Duration = Duration::from_secs(20);
 /// Most redirects that are followed.
 pub(crate) const REDIRECTS_MAX: usize = 10;
 
@@ -127,7 +129,11 @@ pub(crate) struct Client {
 
 impl Client {
     /// A client that has asked nobody; nothing is started yet.
-    pub(crate) fn new(config: &HttpConfig, tuning: Tuning) -> Self {
+    pub(crate) fn new(config: &HttpConfig, mut tuning: Tuning) -> Self {
+        if config.is_optional {
+            tuning.patience.idle = tuning.patience.idle.min(OPTIONAL_IDLE);
+            tuning.persistence.attempts_at_first = 1;
+        }
         Self {
             config: config.clone(),
             tuning,
@@ -261,7 +267,7 @@ impl Client {
             .user_agent(concat!("layerize/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT.min(self.tuning.patience.idle))
             .no_proxy()
             .proxy(reqwest::Proxy::custom(move |url| proxies.choose(url).cloned()))
             .tls_backend_preconfigured(tls)

@@ -27,6 +27,8 @@ pub struct HttpConfig {
     pub private_network: BTreeSet<String>,
     /// The file with logins for downloads (`~/.netrc`), which need not exist.
     pub netrc: Option<PathBuf>,
+    /// Whether what hosts have can be done without: one that says nothing is given up soon.
+    pub is_optional: bool,
 }
 
 /// Certificates for one host.

@@ -32,6 +32,8 @@ pub struct TransferOptions {
     pub dry_run: bool,
     /// Send layers to registries that only their vendor hands out.
     pub non_distributable: bool,
+    /// Repositories from which blobs may be taken, each with its registry's host.
+    pub beside: Vec<(String, String)>,
 }
 
 /// Why a transfer failed.
@@ -173,12 +175,14 @@ impl<'a> Transfer<'a> {
         let environment = self.environment;
         if let Location::Registry(name) = location {
             let reference: Reference = name.parse()?;
+            // Those of one platform are those of all.
+            let kept = keep.first().map(|keep| keep.repositories(reference.registry()));
+            let here = |(host, _): &&(String, String)| host == reference.registry();
+            let beside = self.options.beside.iter().filter(here);
             let options = PushOptions {
-                // Those of one platform are those of all.
-                mount_from: keep
-                    .first()
-                    .map(|keep| keep.repositories(reference.registry()))
-                    .unwrap_or_default(),
+                mount_from: (kept.unwrap_or_default().into_iter())
+                    .chain(beside.map(|(_, repository)| repository.clone()))
+                    .collect(),
                 dry_run: self.options.dry_run,
                 immutable_tags: self.options.immutable,
                 non_distributable: self.options.non_distributable,

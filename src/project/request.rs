@@ -26,7 +26,7 @@ use super::kept::KeptInputs;
 use super::layer_plan;
 use super::options::ImageOptions;
 use super::platforms;
-use super::shared::{Built, Caches};
+use super::shared::{self, Built, Caches};
 use super::target::{self, Target};
 use super::work::{Work, inputs_of};
 
@@ -40,6 +40,8 @@ pub struct SharedImage {
     pub key: Digest,
     /// The tag under which the inputs of its lock are kept (see [`inputs::anchor_of`]).
     pub anchor: String,
+    /// The plan keys of the steps that lead to it.
+    pub steps: Vec<Digest>,
 }
 
 /// Looks for the image that `argument` names, or the only one of the project, in the shared caches, for each of its
@@ -96,9 +98,10 @@ fn find_here(
     (recipe.plan, kept) = layer_plan::of_spec(&recipe.spec, image)?;
     let key = key(name, project, &plan, &recipe, kept.and_then(|kept| kept.plan).as_ref());
     let anchor = inputs::anchor_of(&project.lock);
-    let found = caches.image(&key, anchor, environment.reporter);
-    if let Some(found) = &found {
+    let mut found = caches.image(&key, anchor, environment.reporter);
+    if let Some(found) = &mut found {
         let inputs = inputs_of(&Target::Image(name.to_owned()), &plan);
+        found.steps = shared::built_keys(&plan, &inputs);
         caches.renew(&key, &found.made, &plan, &inputs, environment.reporter);
     }
     Ok(found)
@@ -158,17 +161,18 @@ pub fn publish(
     Ok(())
 }
 
-/// Keeps an image that was found in one shared cache in those that are written, too.
+/// Keeps an image that was found in one shared cache in those that are written, too, with the steps that lead to it and, if
+/// `keeps_inputs`, what it was built from.
 pub fn pass_on(
     shared: &SharedImage,
     options: &WorkOptions,
     beside: &[(String, String)],
+    keeps_inputs: bool,
     environment: &Environment<'_>,
 ) -> Result<(), ProjectError> {
     let project = Project::load(environment)?;
     let caches = environment.shared_caches(options, Some(&project.workspace))?;
-    let name = shared.made.image.digest().to_string();
-    caches.publish_image(&shared.key, &name, &shared.made, beside, None, environment.reporter);
+    caches.pass_on(shared, beside, keeps_inputs, environment);
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 //! Invariant: a shared cache that cannot be written is told and fails nothing; what cannot be understood of the settings is
 //! an error before anything is built.
 
+mod pass;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use crate::shared_cache::{
     CachePlace, CacheTrust, Held, MadeImage, Published, PublishedPath, SharedCache, SharedCacheError, Signers,
 };
 use crate::spec::{SharedCaches, Workspace};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::store_path::StorePath;
 use crate::transport::registry::RegistryConfig;
 
@@ -150,6 +152,18 @@ impl Environment<'_> {
         Ok(caches)
     }
 
+    /// The repositories of the shared caches of a command, each with its registry's host: what was built is there in the layers
+    /// that it has in an image.
+    pub fn cache_repositories(
+        &self,
+        options: &WorkOptions,
+        workspace: Option<&Workspace>,
+    ) -> Result<Vec<(String, String)>, ProjectError> {
+        let caches = self.shared_caches(options, workspace)?;
+        let all = caches.to.iter().chain(&caches.from).filter(|place| place.answers());
+        Ok(all.filter_map(CachePlace::repository).collect())
+    }
+
     /// The places that `texts` name; where they name none, those that the spec of the project, if there is one, and the
     /// machine's configuration write to.
     pub fn written_caches(&self, texts: &[String]) -> Result<Vec<CachePlace>, ProjectError> {
@@ -226,6 +240,7 @@ impl Caches {
             place: place.clone(),
             key: *key,
             anchor,
+            steps: Vec::new(),
         })
     }
 
@@ -241,7 +256,7 @@ impl Caches {
     ) {
         for place in self.to.iter().filter(|place| place.keeps_images() && place.answers()) {
             let published = place.publish_image(key, made, &self.signers, self.now, beside, reporter);
-            let kept = published.map_err(ProjectError::from).and_then(|()| match keep {
+            let kept = published.map_err(ProjectError::from).and_then(|_| match keep {
                 Some(keep) => {
                     let tag = inputs::tag_of(&made.image.digest());
                     let sink = place.sink(&tag, beside, reporter)?;
@@ -326,20 +341,25 @@ impl Caches {
         renews: &mut bool,
         reporter: &dyn Reporter,
     ) -> Result<(), SharedCacheError> {
-        match place.has(&step.plan_key, &self.signers, self.now)? {
+        let held = place.has(&step.plan_key, &self.signers, self.now)?;
+        match &held {
             Held::Current => {}
             Held::Stale(entry) => {
                 if let (Some(now), true) = (self.now, *renews)
-                    && let Err(error) = place.renew(&entry, &step.plan_key, now)
+                    && let Err(error) = place.renew(entry, &step.plan_key, now)
                 {
                     // The entry is there all the same. Where tags cannot be moved, none can be renewed.
                     tell_not_renewed(place, &error, reporter);
                     *renews = false;
                 }
             }
-            Held::Lacking => {
+            Held::Lacking | Held::Others(_) => {
                 if let Some(published) = built.published(step)? {
-                    place.publish(&published, &self.signers, self.now, layers, reporter)?;
+                    let others = match &held {
+                        Held::Others(entry) => Some(entry),
+                        _ => None,
+                    };
+                    place.publish(&published, others, &self.signers, self.now, layers, reporter)?;
                 }
             }
         }
@@ -370,19 +390,24 @@ impl Caches {
         targets: &[Input],
         now: i64,
     ) -> Result<(), SharedCacheError> {
-        let plan_keys = derive::plan_keys(&plan.steps);
-        let reached = reached(plan, targets).into_iter();
-        let keys: Vec<Digest> = (reached.filter(|&id| plan.steps[id].is_built()))
-            .map(|id| plan_keys[id])
-            .collect();
+        let keys = built_keys(plan, targets);
         let renewed = parallel::map(&keys, RENEWED_AT_ONCE, |key| {
             match place.has(key, &self.signers, self.now)? {
                 Held::Stale(entry) => place.renew(&entry, key, now),
-                Held::Current | Held::Lacking => Ok(()),
+                Held::Current | Held::Lacking | Held::Others(_) => Ok(()),
             }
         });
         renewed.map(drop)
     }
+}
+
+/// The plan keys of the built steps that `targets` may need.
+pub fn built_keys(plan: &BuildPlan, targets: &[Input]) -> Vec<Digest> {
+    let plan_keys = derive::plan_keys(&plan.steps);
+    let built = reached(plan, targets)
+        .into_iter()
+        .filter(|&id| plan.steps[id].is_built());
+    built.map(|id| plan_keys[id]).collect()
 }
 
 /// Why steps are not kept although there is a key to sign them with.
@@ -517,8 +542,9 @@ impl<'a> Built<'a> {
     /// A step's output with all that it refers to; `None` where something of that is gone.
     fn published(&self, step: &BuiltStep) -> Result<Option<Published>, SharedCacheError> {
         let roots = BTreeSet::from([step.output.clone()]);
-        let Ok(closure) = closure::compute(self.store, &roots) else {
-            return Ok(None);
+        let closure = match closure::compute(self.store, &roots) {
+            Err(StoreError::NotValid { .. }) => return Ok(None),
+            closure => closure?,
         };
         let mut paths = Vec::new();
         for info in closure.topological() {

@@ -95,6 +95,28 @@ pub fn prepare(
     )
 }
 
+/// How many images [`prepare`] would make of these arguments, before any of it is done.
+pub fn image_count(arguments: &[String], environment: &Environment<'_>) -> Result<usize, ProjectError> {
+    let nix = environment.nix();
+    if let Some(targets) = target::store_paths(arguments, &nix, environment)? {
+        return Ok(count(&targets));
+    }
+    let project = Project::load(environment)?;
+    Ok(count(&target::named(arguments, &project, &nix)?))
+}
+
+/// How many images targets make: one each, and one of all store paths together.
+fn count<'a>(targets: impl IntoIterator<Item = &'a Target>) -> usize {
+    let (mut images, mut has_paths) = (BTreeSet::new(), false);
+    for target in targets {
+        match target {
+            Target::Image(name) => drop(images.insert(name)),
+            target => has_paths |= target.is_path(),
+        }
+    }
+    images.len() + usize::from(has_paths)
+}
+
 /// As [`prepare`] for a package or a store path: an image of the same name is not meant.
 pub fn prepare_package(
     argument: &String,
@@ -379,18 +401,6 @@ impl Work {
         let inputs = all_inputs(&self.targets, &self.plan);
         build::realise(&self.store, &self.plan, &inputs, &options, environment.reporter)?;
         Ok(!self.store.is_damaged(path))
-    }
-
-    /// How many images the targets make: one each, and one of all store paths together.
-    pub fn image_count(&self) -> usize {
-        let targets = self.everywhere().flat_map(|work| &work.targets);
-        let images: BTreeSet<&String> = targets
-            .filter_map(|target| match target {
-                Target::Image(name) => Some(name),
-                _ => None,
-            })
-            .collect();
-        images.len() + usize::from(self.targets.iter().any(Target::is_path))
     }
 
     /// Records the numbers of the accounts that scripts made in the lock, so that they stay theirs. They are the same where

@@ -50,7 +50,7 @@ impl CachePlace {
         };
         let options = ReadOptions {
             whole: true,
-            registries: oci.registries().clone(),
+            registries: oci.asked().clone(),
             ..ReadOptions::default()
         };
         if !oci.exists() {
@@ -83,7 +83,7 @@ impl CachePlace {
     }
 
     /// Keeps an image under the hash of all that it was asked for, dated `now`. `beside` are repositories that have its
-    /// layers, each with its registry's host: a registry takes them from there.
+    /// layers, each with its registry's host: a registry takes them from there. False where it is there already.
     pub fn publish_image(
         &self,
         key: &Digest,
@@ -92,23 +92,31 @@ impl CachePlace {
         now: Option<i64>,
         beside: &[(String, String)],
         reporter: &dyn Reporter,
-    ) -> Result<(), SharedCacheError> {
+    ) -> Result<bool, SharedCacheError> {
         let MadeImage { image, walls } = made;
         // One that cannot be read is written anew.
-        let held = self.held_image(key, made, signers).unwrap_or_default();
+        let held = self.listed_image(key, image).unwrap_or_default();
         let held = held.filter(|_| !self.is_damaged(key));
-        if held.is_some_and(|held| !age::is_stale(&held.annotations, now)) {
-            return Ok(());
+        if held.as_ref().is_some_and(|(held, at)| {
+            is_enough(held, *at, key, made, signers) && !age::is_stale(&held.annotations, now)
+        }) {
+            return Ok(false);
         }
+        // What others signed stays, where it is the same.
+        let same = held.as_ref().filter(|(_, at)| at == walls);
+        let same = same.map(|(held, _)| &held.annotations);
         let statement = Statement::Image {
             key,
             image: &image.digest(),
             walls: *walls,
         };
-        let index = ImageIndex::new(vec![image.clone()], age::dated(statement.signed(&signers.keys), now));
+        let index = ImageIndex::new(
+            vec![image.clone()],
+            age::dated(statement.signed(&signers.keys, same), now),
+        );
         let index = index.map_err(|source| SharedCacheError::Index { source })?;
         self.sink(&image_tag(key), beside, reporter)?.put_index(&index, &[])?;
-        Ok(())
+        Ok(true)
     }
 
     /// Writes an image's index that is there and whose date is of another day again, with the date of `now`; false where
@@ -124,8 +132,9 @@ impl CachePlace {
             // There is nothing that would tell when its steps were last in use.
             return Ok(true);
         }
-        let held = self.held_image(key, made, signers)?;
-        let Some(held) = held.filter(|held| age::is_stale(&held.annotations, Some(now))) else {
+        let held = self.listed_image(key, &made.image)?;
+        let held = held.filter(|(held, at)| is_enough(held, *at, key, made, signers));
+        let Some((held, _)) = held.filter(|(held, _)| age::is_stale(&held.annotations, Some(now))) else {
             return Ok(false);
         };
         if let PlaceKind::Oci(oci) = &self.kind {
@@ -134,31 +143,29 @@ impl CachePlace {
         Ok(true)
     }
 
-    /// The index of an image under its key, where there is one that these signers need not write again: one that was built
-    /// behind stronger walls stays.
-    fn held_image(
-        &self,
-        key: &Digest,
-        made: &MadeImage,
-        signers: &Signers,
-    ) -> Result<Option<Raw<Index>>, SharedCacheError> {
+    /// The index under an image's key, where it lists that image and nothing else, with what it says that this was built behind.
+    fn listed_image(&self, key: &Digest, image: &Image) -> Result<Option<(Raw<Index>, Walls)>, SharedCacheError> {
         let PlaceKind::Oci(oci) = &self.kind else {
             return Ok(None);
         };
         let Some(Document::Index(index)) = oci.document(&image_tag(key))? else {
             return Ok(None);
         };
-        let image = made.image.digest();
         let Ok(walls) = walls_in(&index.annotations) else {
             return Ok(None);
         };
+        let image = image.digest();
         let is_alone = index.unknown.is_empty() && matches!(&index.manifests[..], [listed] if image == listed.digest);
-        let statement = Statement::Image {
-            key,
-            image: &image,
-            walls,
-        };
-        let is_believed = walls >= made.walls && signers.trust().check(&statement, &index.annotations).is_ok();
-        Ok(Some(index).filter(|_| is_alone && is_believed))
+        Ok(is_alone.then_some((index, walls)))
     }
+}
+
+/// Whether these signers need not write an image's index again: one that was built behind stronger walls stays.
+fn is_enough(index: &Raw<Index>, walls: Walls, key: &Digest, made: &MadeImage, signers: &Signers) -> bool {
+    let statement = Statement::Image {
+        key,
+        image: &made.image.digest(),
+        walls,
+    };
+    walls >= made.walls && signers.trust().check(&statement, &index.annotations).is_ok()
 }

@@ -31,6 +31,7 @@ mod entry;
 mod error;
 mod image;
 mod nix_place;
+mod pass;
 mod place;
 mod prune;
 mod read;

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{ENTRY_SIZE_MAX, Entry};
 use super::error::SharedCacheError;
+use super::place::optional;
 use super::prune::{CachedEntry, Pruned, is_entry_tag, joined};
 use super::trust::{CacheTrust, Statement};
 use super::write::PublishedPath;
@@ -50,11 +51,11 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// An entry that is signed by all keys.
-    pub(super) fn new(entry: Entry, keys: &[SecretKey]) -> Self {
+    /// An entry that is signed by all keys, and by those that signed the same in a record with the annotations `held`.
+    pub(super) fn new(entry: Entry, keys: &[SecretKey], held: Option<&Annotations>) -> Self {
         let digest = Digest::of(&entry.bytes());
         Self {
-            annotations: Statement::Build(&digest).signed(keys),
+            annotations: Statement::Build(&digest).signed(keys, held),
             entry,
         }
     }
@@ -115,7 +116,7 @@ impl NixPlace {
         Some(Self {
             name: text.to_owned(),
             dir,
-            registries: registries.clone(),
+            registries: optional(registries),
             opened: Arc::default(),
         })
     }
@@ -135,7 +136,9 @@ impl NixPlace {
 
     /// The cache; `None` for a directory that nobody has written yet.
     fn cache(&self) -> Result<Option<&BinaryCache>, SharedCacheError> {
-        if self.dir().is_some_and(|dir| !dir.join("nix-cache-info").exists()) {
+        let is_there = |dir: &Path| dir.join("nix-cache-info").try_exists();
+        // What cannot be looked at is not empty: reading it says why.
+        if self.dir().is_some_and(|dir| matches!(is_there(dir), Ok(false))) {
             return Ok(None);
         }
         if let Some(cache) = self.opened.get() {

@@ -58,6 +58,8 @@ pub(super) struct OciPlace {
     location: Location,
     pub kind: OciKind,
     registries: RegistryConfig,
+    /// The same for what is asked for, which is built where nobody answers.
+    asked: RegistryConfig,
 }
 
 #[derive(Debug, Clone)]
@@ -112,7 +114,8 @@ impl CachePlace {
     pub fn exists(&self) -> bool {
         match &self.kind {
             PlaceKind::Oci(oci) => oci.exists(),
-            PlaceKind::Nix(nix) => nix.dir().is_none_or(Path::exists),
+            // What cannot be looked at is there, and says why when it is read.
+            PlaceKind::Nix(nix) => nix.dir().is_none_or(|dir| dir.try_exists().unwrap_or(true)),
         }
     }
 
@@ -149,6 +152,17 @@ impl CachePlace {
     pub fn answers(&self) -> bool {
         let notes = self.notes();
         !notes.failed.contains(&self.key) && !self.host().is_some_and(|host| notes.failed.contains(host))
+    }
+
+    /// The repository that it is, where it is one, after its registry's host.
+    pub fn repository(&self) -> Option<(String, String)> {
+        match &self.kind {
+            PlaceKind::Oci(oci) => {
+                let (host, repository) = oci.repository()?;
+                Some((host.to_owned(), repository.to_owned()))
+            }
+            PlaceKind::Nix(_) => None,
+        }
     }
 
     /// The registry's host, where it is in one.
@@ -254,13 +268,14 @@ impl OciPlace {
             Err(error) => return Err(error.into()),
         };
         let location = location.below(dir);
+        let asked = optional(registries);
         let kind = match &location {
             Location::Registry(name) => {
                 let reference: Reference = name.parse().map_err(TransportError::from)?;
                 if reference.tag().is_some() || reference.digest().is_some() {
                     return Err(wrong("it names one image; entries have tags of their own"));
                 }
-                OciKind::Registry(Box::new(Remote::new(registries, &reference)?), reference)
+                OciKind::Registry(Box::new(Remote::new(&asked, &reference)?), reference)
             }
             Location::Layout { path, name: None } => OciKind::Layout(path.clone()),
             Location::Layout { name: Some(_), .. } => {
@@ -273,6 +288,7 @@ impl OciPlace {
             location,
             kind,
             registries: registries.clone(),
+            asked,
         })
     }
 
@@ -284,9 +300,9 @@ impl OciPlace {
         }
     }
 
-    /// How registries are reached.
-    pub(super) fn registries(&self) -> &RegistryConfig {
-        &self.registries
+    /// How registries are asked.
+    pub(super) fn asked(&self) -> &RegistryConfig {
+        &self.asked
     }
 
     /// The place of what has this tag.
@@ -299,7 +315,8 @@ impl OciPlace {
     pub(super) fn exists(&self) -> bool {
         match &self.kind {
             OciKind::Registry(..) => true,
-            OciKind::Layout(path) => path.join("oci-layout").exists(),
+            // What cannot be looked at is there, and says why when it is read.
+            OciKind::Layout(path) => path.join("oci-layout").try_exists().unwrap_or(true),
         }
     }
 
@@ -362,4 +379,11 @@ impl OciPlace {
             RegistrySink::new(name, &self.registries, reporter)?.options(options),
         ))
     }
+}
+
+/// The same, for hosts that can be done without.
+pub(super) fn optional(registries: &RegistryConfig) -> RegistryConfig {
+    let mut registries = registries.clone();
+    registries.http.is_optional = true;
+    registries
 }

@@ -17,6 +17,9 @@ const WALLS: &str = "dev.layerize.walls";
 /// Most signatures that are looked at.
 const SIGNATURES_MAX: usize = 32;
 
+/// Longest signature of somebody else that is kept, in bytes: a name, and the Base64 of 64 bytes.
+const SIGNATURE_MAX: usize = 512;
+
 /// Whom to believe.
 #[derive(Debug, Clone, Default)]
 pub struct CacheTrust {
@@ -54,10 +57,23 @@ impl Statement<'_> {
         }
     }
 
-    /// The annotations of a document that states this, signed by all keys.
-    pub(super) fn signed(&self, keys: &[SecretKey]) -> Annotations {
+    /// The annotations of a document that states this, signed by all keys. `held` are those of documents that state the same:
+    /// what others signed stays, as far as there is room. Whether a signature is one is found out by who reads it.
+    pub(super) fn signed<'a>(
+        &self,
+        keys: &[SecretKey],
+        held: impl IntoIterator<Item = &'a Annotations>,
+    ) -> Annotations {
         let text = self.text();
-        let signatures: Vec<String> = keys.iter().map(|key| key.sign(&text)).collect();
+        let mut signatures: Vec<String> = keys.iter().map(|key| key.sign(&text)).collect();
+        let others = held.into_iter().filter_map(|held| held.get(SIGNATURES));
+        for other in others.flat_map(|text| text.split_whitespace()) {
+            // One's own is the same again; another key may have the same name.
+            let is_there = signatures.iter().any(|signature| signature == other);
+            if !is_there && other.len() <= SIGNATURE_MAX && signatures.len() < SIGNATURES_MAX {
+                signatures.push(other.to_owned());
+            }
+        }
         let mut annotations = Annotations::new();
         if !signatures.is_empty() {
             annotations.insert(SIGNATURES.to_owned(), signatures.join(" "));
@@ -139,7 +155,7 @@ mod tests {
         };
         let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
         let build = Statement::Build(&one);
-        let signed = build.signed(std::slice::from_ref(&key));
+        let signed = build.signed(std::slice::from_ref(&key), None);
         assert_eq!(trust.check(&build, &signed), Ok(()));
         for other in [
             Statement::Build(&two),
@@ -160,9 +176,37 @@ mod tests {
         let reason = trust.check(&build, &Annotations::new()).unwrap_err();
         assert_eq!(reason, "nobody signed it");
         let stranger = SecretKey::generate("other-1").unwrap();
-        let reason = trust.check(&build, &build.signed(&[stranger])).unwrap_err();
+        let reason = trust.check(&build, &build.signed(&[stranger], None)).unwrap_err();
         assert!(reason.contains("`other-1`, which is not a trusted key"), "{reason}");
         let impostor = SecretKey::generate("ci-1").unwrap();
-        assert!(trust.check(&build, &build.signed(&[impostor])).is_err());
+        assert!(trust.check(&build, &build.signed(&[impostor], None)).is_err());
+    }
+
+    #[test]
+    fn what_others_signed_stays_and_ones_own_is_made_anew() {
+        let [one, two] = ["ci-1", "ci-2"].map(|name| SecretKey::generate(name).unwrap());
+        let trusting = |key: &SecretKey| CacheTrust {
+            keys: vec![key.public()],
+            ..CacheTrust::default()
+        };
+        let (digest, other) = (Digest::of(b"1"), Digest::of(b"2"));
+        let build = Statement::Build(&digest);
+        let first = build.signed(std::slice::from_ref(&one), None);
+        let both = build.signed(std::slice::from_ref(&two), Some(&first));
+        for key in [&one, &two] {
+            assert_eq!(trusting(key).check(&build, &both), Ok(()));
+        }
+        // Signing again adds nothing, whoever does it.
+        let again = build.signed(&[one, two], Some(&both));
+        assert_eq!(again[SIGNATURES].split(' ').count(), 2);
+        // There is an end to what strangers may leave.
+        let many: Vec<String> = (0..100).map(|number| format!("k{number}:AAAA")).collect();
+        let long = format!("{} {}", "x".repeat(SIGNATURE_MAX + 1), many.join(" "));
+        let key = SecretKey::generate("ci-3").unwrap();
+        let held = Annotations::from([(SIGNATURES.to_owned(), long)]);
+        let kept = build.signed(std::slice::from_ref(&key), Some(&held));
+        assert_eq!(kept[SIGNATURES].split(' ').count(), SIGNATURES_MAX);
+        assert_eq!(trusting(&key).check(&build, &kept), Ok(()));
+        assert!(trusting(&key).check(&Statement::Build(&other), &kept).is_err());
     }
 }

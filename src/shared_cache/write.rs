@@ -46,6 +46,8 @@ impl Signers {
 pub enum Held {
     /// Nothing that is believed.
     Lacking,
+    /// An entry that others have signed, and none of one's own keys.
+    Others(HeldEntry),
     /// An entry.
     Current,
     /// An entry whose date is of another day: who uses it writes it again.
@@ -60,6 +62,17 @@ pub struct HeldEntry(Box<HeldForm>);
 enum HeldForm {
     Manifest(Raw<Manifest>),
     Record(Record),
+}
+
+impl HeldEntry {
+    /// Its annotations, if what it says is the entry in these bytes.
+    pub(super) fn says(&self, entry: &[u8]) -> Option<&Annotations> {
+        let is_same = match &*self.0 {
+            HeldForm::Manifest(manifest) => manifest.config.digest == Digest::of(entry),
+            HeldForm::Record(record) => record.entry.bytes() == entry,
+        };
+        is_same.then(|| self.0.annotations())
+    }
 }
 
 impl HeldForm {
@@ -102,7 +115,7 @@ impl CachePlace {
     pub fn has(&self, plan_key: &Digest, signers: &Signers, now: Option<i64>) -> Result<Held, SharedCacheError> {
         let tag = plan_tag(plan_key);
         let trust = signers.trust();
-        let believed = match &self.kind {
+        let found = match &self.kind {
             PlaceKind::Oci(oci) => {
                 let found = match oci.manifest(&tag) {
                     Ok(found) => found,
@@ -110,20 +123,18 @@ impl CachePlace {
                     Err(_) if !self.is_remote() => None,
                     Err(error) => return Err(error.into()),
                 };
-                let believed = found.filter(|manifest| believed(manifest, &trust).is_ok());
-                believed.map(HeldForm::Manifest)
+                found.map(|manifest| (believed(&manifest, &trust).is_ok(), HeldForm::Manifest(manifest)))
             }
             PlaceKind::Nix(nix) => {
                 let found = nix.record(&tag)?.and_then(Result::ok);
-                found
-                    .filter(|record| record.check(&trust).is_ok())
-                    .map(HeldForm::Record)
+                found.map(|record| (record.check(&trust).is_ok(), HeldForm::Record(record)))
             }
         };
-        Ok(match believed.filter(|_| !self.is_damaged(plan_key)) {
+        Ok(match found.filter(|_| !self.is_damaged(plan_key)) {
             None => Held::Lacking,
-            Some(held) if age::is_stale(held.annotations(), now) => Held::Stale(HeldEntry(Box::new(held))),
-            Some(_) => Held::Current,
+            Some((false, held)) => Held::Others(HeldEntry(Box::new(held))),
+            Some((true, held)) if age::is_stale(held.annotations(), now) => Held::Stale(HeldEntry(Box::new(held))),
+            Some((true, _)) => Held::Current,
         })
     }
 
@@ -162,10 +173,12 @@ impl CachePlace {
         Ok(())
     }
 
-    /// Writes an entry, dated `now`; gives how many bytes of layers or archives were sent.
+    /// Writes an entry, dated `now`; gives how many bytes of layers or archives were sent. Of one that others signed, `held`,
+    /// which says the same, the signatures stay.
     pub fn publish(
         &self,
         step: &Published,
+        held: Option<&HeldEntry>,
         signers: &Signers,
         now: Option<i64>,
         cache: &LayerCache,
@@ -173,13 +186,15 @@ impl CachePlace {
     ) -> Result<u64, SharedCacheError> {
         let sent = match &self.kind {
             PlaceKind::Oci(oci) => {
-                let companion = companion(step, signers, now, cache, reporter)?;
+                let companion = companion(step, held, signers, now, cache, reporter)?;
                 let sink = oci.sink(&companion.tag, &[], reporter)?;
                 sink.put_companion(&companion, &|_| Ok(()))?.bytes_sent
             }
             PlaceKind::Nix(nix) => {
                 let sent = nix.put_archives(&step.closure, &signers.keys)?;
-                nix.put(&Record::new(step.entry(&|_| None), &signers.keys).dated(now), now)?;
+                let entry = step.entry(&|_| None);
+                let held = held.and_then(|held| held.says(&entry.bytes()));
+                nix.put(&Record::new(entry, &signers.keys, held).dated(now), now)?;
                 sent
             }
         };
@@ -269,6 +284,7 @@ fn pack(step: &Published, cache: &LayerCache, reporter: &dyn Reporter) -> Result
 /// The entry of a step with its layers.
 fn companion(
     step: &Published,
+    held: Option<&HeldEntry>,
     signers: &Signers,
     now: Option<i64>,
     cache: &LayerCache,
@@ -280,13 +296,14 @@ fn companion(
     let entry = step.entry(&|path| by_path.get(path).and_then(|layer| layer.digest().sha256()));
     let config = entry.bytes();
     let digest = Digest::of(&config);
+    let held = held.and_then(|held| held.says(&config));
     let config = Raw::opaque(config, digest.into());
     let mut seen = std::collections::BTreeSet::new();
     let layers: Vec<ImageLayer> = layers.into_iter().filter(|layer| seen.insert(layer.digest())).collect();
     let mut manifest = oci::Manifest::new(
         Descriptor::new(ENTRY_TYPE, config.digest(), config.size()),
         layers.iter().map(|layer| layer.descriptor.clone()).collect(),
-        age::dated(Statement::Build(&digest).signed(&signers.keys), now),
+        age::dated(Statement::Build(&digest).signed(&signers.keys, held), now),
     );
     manifest.artifact_type = Some(ENTRY_TYPE.to_owned());
     let manifest = Raw::write(manifest).map_err(|source| SharedCacheError::TooLarge {

@@ -129,6 +129,14 @@ fn another_machine_builds_nothing_and_pushes_what_is_unchanged_at_once() {
         .says(&["nothing is built"]);
     let push_again = builder.reading(&["push", "--locked", "app", &other_name], &second_cache);
     third.run(&push_again).success().says(&["nothing is built"]);
+    // So are the steps that lead to it, and what it was built from.
+    let inputs = format!("{second_cache}:{}.inputs", digest.replace(':', "-"));
+    third.run(&["inspect", &inputs]).success();
+    let later = builder.place.elsewhere();
+    later.write("src/word", "later\n");
+    let build = builder.reading(&["build", "--locked", "app", "-o", "oci:later"], &second_cache);
+    let built = later.run(&build).success();
+    assert!(summary(&built).contains("2 from shared caches"), "{}", built.stderr);
 
     // An edit is built, with what the cache has, and pushed.
     third.write("src/word", "other\n");

@@ -66,3 +66,49 @@ fn one_relative_path_in_two_directories_is_two_places() {
     assert!(place.project.join("rel/index.json").exists());
     assert!(place.project.join("src/sub/rel/index.json").exists());
 }
+
+#[test]
+fn who_builds_what_another_signed_signs_beside_it() {
+    let first = Builder::new();
+    let second = Builder::new();
+    let dir = first.place.project.join("of-all");
+    for kind in ["oci", "file"] {
+        let cache = format!("{kind}:{}-{kind}", dir.display());
+        for builder in [&first, &second, &second] {
+            builder.fill(&["build", "app", "-o", "oci:image"], &cache);
+        }
+        for (builder, name) in [(&first, "1"), (&second, "2")] {
+            let reader = builder.place.elsewhere();
+            let read = builder.reading(&["build", "--locked", "app", "-o", "oci:image"], &cache);
+            let taken = reader.run(&read).success();
+            assert!(
+                summary(&taken).starts_with("0 built"),
+                "{name} {kind}: {}",
+                taken.stderr
+            );
+        }
+    }
+    // The image, too.
+    let image = first.place.elsewhere();
+    let cache = format!("oci:{}-oci", dir.display());
+    let read = first.reading(&["build", "--locked", "app", "-o", "oci:image"], &cache);
+    let taken = image.run(&read).success();
+    assert!(!taken.stderr.contains("refused"), "{}", taken.stderr);
+}
+
+#[test]
+fn a_cache_that_cannot_be_looked_at_is_not_taken_for_an_empty_one() {
+    let builder = Builder::new();
+    for cache in ["oci:file/cache", "file:file/cache"] {
+        let reader = builder.place.elsewhere();
+        // Nobody can look below a file, whoever they are.
+        reader.write("file", "x");
+        let read = builder.reading(&["build", "--locked", "app", "-o", "oci:image"], cache);
+        let built = reader.run(&read).success();
+        assert!(
+            built.stderr.contains("warning: ") && built.stderr.contains("file/cache"),
+            "{cache}: {}",
+            built.stderr
+        );
+    }
+}

@@ -52,6 +52,7 @@ impl TransferFlags {
             immutable: *immutable,
             dry_run: *dry_run,
             non_distributable: *non_distributable,
+            beside: Vec::new(),
         }
     }
 }

@@ -39,3 +39,17 @@ fn write_pem(path: &Path, pem: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, pem).unwrap();
 }
+
+#[test]
+fn a_host_that_can_be_done_without_is_given_up_sooner() {
+    let usual = Client::new(&HttpConfig::default(), Tuning::default()).tuning;
+    let config = HttpConfig {
+        is_optional: true,
+        ..HttpConfig::default()
+    };
+    let optional = Client::new(&config, Tuning::default()).tuning;
+    let least = |tuning: &Tuning| tuning.patience.idle * tuning.persistence.attempts_at_first;
+    assert!(least(&usual).as_secs() >= 60 && least(&optional).as_secs() <= 20);
+    // One that has answered is as good as any.
+    assert_eq!(optional.persistence.attempts, usual.persistence.attempts);
+}

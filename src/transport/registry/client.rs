@@ -207,7 +207,7 @@ impl<'r> RegistryClient<'r> {
         failures: u32,
         began: Instant,
     ) -> Result<(), RegistryError> {
-        let (host, persistence) = (&access.endpoint.host, &self.tuning.http.persistence);
+        let (host, persistence) = (&access.endpoint.host, &self.http.tuning.persistence);
         let mut attempts = persistence.attempts;
         if !self.http.pace.has_answered(host) || access.endpoint.mirror {
             attempts = attempts.min(persistence.attempts_at_first);
