@@ -75,7 +75,7 @@ fn the_walls_are_those_that_the_worker_has() {
     if !is_root() {
         return skipped("workers that are root without namespaces");
     }
-    let here = project(false);
+    let here = small();
     let line = here.run(&["build", "thing"]).success().line().to_owned();
     let chrooted = farm_of(Worker::WithoutNamespaces);
     let there = here.elsewhere();
