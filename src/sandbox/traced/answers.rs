@@ -531,10 +531,14 @@ impl Answers<'_> {
 
     fn working_directory(&self, caller: Caller, buffer: u64, size: u64) -> Result<i64, Errno> {
         let here = caller.held(libc::AT_FDCWD)?;
-        if here.stat()?.st_nlink == 0 {
+        let place = here.place()?;
+        // Not every file system tells by the number of names that there are none.
+        let (status, told) = (here.stat()?, rustix::fs::stat(&place[..]));
+        let is_there = told.is_ok_and(|told| (told.st_dev, told.st_ino) == (status.st_dev, status.st_ino));
+        if place.ends_with(b" (deleted)") && !is_there {
             return Err(Errno::ENOENT);
         }
-        let mut path = self.view.inside(&here.place()?);
+        let mut path = self.view.inside(&place);
         path.push(0);
         match path.len() {
             length if length > PATH_MAX => Err(Errno::ENAMETOOLONG),
