@@ -258,16 +258,18 @@ fn containers_with_less(place: &Place, image: &str) {
     let ordinary = ["--user", "1234", "-e", "XDG_CACHE_HOME=/tmp/cache"];
     let dropped = ["--cap-drop", "SYS_CHROOT"];
     let unable = ["--cap-drop", "SETUID"];
-    for (flags, said) in [
-        (&ordinary[..], "only root can do that"),
-        (&dropped, "this is root without the capability `SYS_CHROOT`"),
-        (&unable, "this is root without the capability `SETUID` and `SETGID`"),
-    ] {
+    for flags in [&ordinary[..], &dropped] {
         let ran = contained(place, image, flags, &script).success();
         assert_eq!(ran.stdout.lines().next().unwrap(), line, "{}", ran.stderr);
         assert_eq!(field(&ran.stdout, "walls"), "traced");
         let ran = ran.says(&["warning: scripts run behind weaker walls, `traced` instead of `namespaces`"]);
         assert_eq!(ran.stderr.matches("warning: scripts").count(), 1);
+    }
+    for (flags, said) in [
+        (&ordinary[..], "only root can do that"),
+        (&dropped, "this is root without the capability `SYS_CHROOT`"),
+        (&unable, "this is root without the capability `SETUID` and `SETGID`"),
+    ] {
         let script = format!("{build} --require-sandbox chroot");
         let ran = contained(place, image, flags, &script).exits(2);
         let ran = ran.says(&[
