@@ -1,16 +1,16 @@
-//! *Units*: what a step compiled for each crate, kept apart so that the next such step compiles only what changed.
+//! *Units*: what a step compiled for each crate or module, kept apart so that the next such step compiles only what changed.
 //!
 //! Invariant: units never decide how an output comes out, only how soon. A unit is laid where the crate and all crates below
 //! it, the tools, the libraries, the variables and the rules are those with which it was compiled, **and** where all crates
 //! whose code ran in the build that it is from (build scripts with what they depend on, procedural macros) are dependencies,
 //! too: a unit is trusted no further than the build's own code. What is read back is checked against the hash that it is called by. A check builds
-//! without units.
+//! without units. Of Go's modules no code runs, and Go looks for each file by what it would make it of: of theirs any may be laid.
 //!
 //! In the store's cache, by the hash of what is the same for all crates (`SCOPE`):
 //!
 //! ```text
 //! cache/units/SCOPE/sets/HASH            crates whose code ran in a build, a key a line
-//! cache/units/SCOPE/KEY/HASH.nar         the units of a crate and what is below it, as they are in Cargo's target directory
+//! cache/units/SCOPE/KEY/HASH.nar         the units of a crate, as they are in Cargo's target directory or Go's cache
 //! cache/units/SCOPE/KEY/HASH.ran         the sets with which they came out so, a hash a line
 //! ```
 
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::BuildError;
-use crate::derive::{Script, Unit, Units, unit_scope};
+use crate::derive::{Script, Unit, UnitKind, Units, unit_scope};
 use crate::digest::{Digest, HashingWriter};
 use crate::fsio::{self, AtomicFile, Disposable, IoContext, PathError, create_dir_all};
 use crate::nar;
@@ -48,6 +48,12 @@ const TEXT_MAX: u64 = 4 << 20;
 /// Digits of a unit's hash, as Cargo writes it.
 const HASH_DIGITS: usize = 16;
 
+/// Digits of the names in Go's cache.
+const GO_DIGITS: usize = 64;
+
+/// Most archives of one module that are laid: which of them Go has use for it finds out itself.
+const LAID_OF_MODULE: usize = 3;
+
 /// Most bytes of all units in a store; what was not used for the longest time goes first.
 const KEPT_MAX: u64 = 8 << 30;
 
@@ -71,7 +77,8 @@ impl<'a> UnitCache<'a> {
         let units = script.units.as_ref()?;
         let all = store.dir().join(ALL);
         let mut runs = BTreeSet::new();
-        for (id, unit) in &units.crates {
+        let running = units.crates.iter().filter(|_| units.kind == UnitKind::Cargo);
+        for (id, unit) in running {
             let tree = unit.at.as_ref().and_then(|at| script.mounts.get(at));
             let code = tree.map_or(Code::Library, |tree| code_of(&store.physical(&path(tree))));
             runs.extend(match code {
@@ -95,19 +102,22 @@ impl<'a> UnitCache<'a> {
         }
         let crates: Vec<_> = self.units.crates.iter().enumerate().collect();
         let laid = build.join(LAID);
+        let most = match self.units.kind {
+            UnitKind::Cargo => 1,
+            UnitKind::Go => LAID_OF_MODULE,
+        };
         let found = parallel::map(&crates, parallel::threads(0), |(number, (id, unit))| {
-            let dir = self.dir.join(key(id, unit.closure));
-            match self.usable(&dir) {
-                Some(archive) => restore(&archive, &laid, &number.to_string()),
-                None => Ok(false),
-            }
+            let usable = self.usable(&self.dir.join(key(id, unit.closure)));
+            let last = usable.iter().rev().take(most).enumerate();
+            let restored = last.map(|(of, archive)| restore(archive, &laid, &format!("{number}-{of}")));
+            Ok::<_, BuildError>(restored.collect::<Result<Vec<_>, _>>()?.contains(&true))
         })?;
         Ok(found.into_iter().filter(|is_laid| *is_laid).count())
     }
 
-    /// The archive of a crate that was used last, of those that this build may use.
-    fn usable(&self, dir: &Path) -> Option<PathBuf> {
-        let names = fsio::sorted_names(dir).ok()?.into_iter();
+    /// The archives of a crate that this build may use, those that were used last at the end.
+    fn usable(&self, dir: &Path) -> Vec<PathBuf> {
+        let names = fsio::sorted_names(dir).unwrap_or_default().into_iter();
         let archives = names
             .map(|name| dir.join(name))
             .filter(|path| path.extension().is_some_and(|end| end == "nar"));
@@ -115,7 +125,9 @@ impl<'a> UnitCache<'a> {
             let sets = lines(&archive.with_extension("ran"));
             sets.iter().any(|set| self.may_run(set))
         });
-        usable.max_by_key(|archive| (modified(archive), archive.clone()))
+        let mut usable: Vec<_> = usable.map(|archive| (modified(&archive), archive)).collect();
+        usable.sort();
+        usable.into_iter().map(|(_, archive)| archive).collect()
     }
 
     /// Whether this build runs all code that ran in another one.
@@ -141,7 +153,11 @@ impl<'a> UnitCache<'a> {
         let text: String = self.runs.iter().map(|key| format!("{key}\n")).collect();
         let set = Digest::of(text.as_bytes()).hex();
         publish(&self.dir.join("sets").join(&set), text.as_bytes())?;
-        let files = unit_files(&self.store.physical(output))?;
+        let output = self.store.physical(output);
+        let files = match self.units.kind {
+            UnitKind::Cargo => unit_files(&output)?,
+            UnitKind::Go => go_files(&output)?,
+        };
         let crates: Vec<(&String, &BTreeSet<String>)> = made.iter().collect();
         parallel::map(&crates, parallel::threads(0), |(id, hashes)| {
             let own = hashes.iter().filter_map(|hash| files.get(hash)).flatten();
@@ -196,7 +212,7 @@ fn owners(file: &Path, units: &Units) -> Result<Option<BTreeMap<String, BTreeSet
     let mut owners: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for line in String::from_utf8_lossy(&text).lines() {
         match line.split_once(' ') {
-            Some((hash, id)) if is_hash(hash) && units.crates.contains_key(id) => {
+            Some((hash, id)) if is_hash(hash, units.kind.digits()) && units.crates.contains_key(id) => {
                 owners.entry(id.to_owned()).or_default().insert(hash.to_owned());
             }
             _ => return Ok(None),
@@ -243,6 +259,38 @@ fn unit_files(target: &Path) -> Result<BTreeMap<String, Vec<UnitFile>>, BuildErr
     Ok(files)
 }
 
+/// All that is in a cache of Go's, by the name that Go gives it.
+fn go_files(cache: &Path) -> Result<BTreeMap<String, Vec<UnitFile>>, BuildError> {
+    let mut files: BTreeMap<String, Vec<UnitFile>> = BTreeMap::new();
+    for dir in directories(cache)? {
+        for name in fsio::sorted_names(&cache.join(&dir))? {
+            let hash = name
+                .to_str()
+                .and_then(|name| name.rsplit_once('-'))
+                .map(|(hash, _)| hash);
+            let Some(hash) = hash.filter(|hash| is_hash(hash, GO_DIGITS)) else {
+                continue;
+            };
+            let place = dir.join(&name);
+            files.entry(hash.to_owned()).or_default().push(UnitFile {
+                physical: cache.join(&place),
+                place,
+            });
+        }
+    }
+    Ok(files)
+}
+
+impl UnitKind {
+    /// Digits of the hashes by which units are told from each other.
+    fn digits(self) -> usize {
+        match self {
+            Self::Cargo => HASH_DIGITS,
+            Self::Go => GO_DIGITS,
+        }
+    }
+}
+
 fn directories(dir: &Path) -> Result<Vec<PathBuf>, BuildError> {
     let names = fsio::sorted_names(dir)?.into_iter().map(PathBuf::from);
     let is_dir = |name: &PathBuf| fs::symlink_metadata(dir.join(name)).is_ok_and(|metadata| metadata.is_dir());
@@ -253,11 +301,11 @@ fn directories(dir: &Path) -> Result<Vec<PathBuf>, BuildError> {
 fn hash_of(name: &str) -> Option<&str> {
     let base = name.split_once('.').map_or(name, |(base, _)| base);
     let hash = base.rsplit_once('-').map(|(_, hash)| hash);
-    hash.filter(|hash| is_hash(hash))
+    hash.filter(|hash| is_hash(hash, HASH_DIGITS))
 }
 
-fn is_hash(text: &str) -> bool {
-    text.len() == HASH_DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+fn is_hash(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Name of a crate's directory in the cache.
@@ -528,6 +576,7 @@ mod tests {
             at: None,
         };
         let units = Units {
+            kind: UnitKind::Cargo,
             scope: Digest::of(b""),
             crates: BTreeMap::from([("registry+x#a@1.0.0".to_owned(), unit)]),
         };

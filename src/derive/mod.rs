@@ -21,7 +21,7 @@ mod recorded;
 mod resolve;
 mod script;
 
-pub use crate::lang::{Unit, Units};
+pub use crate::lang::{Unit, UnitKind, Units};
 pub use configure::{Configure, ConfiguredDeb};
 pub use emulator::emulator_alone;
 pub use language::{LanguageInputs, LanguageSource};

@@ -139,10 +139,13 @@ pub fn fixed_path(derivation: &Derivation) -> Option<StorePath> {
 
 /// What decides, beside a crate and those below it, how its units come out; `None` where none are kept.
 pub fn unit_scope(script: &Script, path: &dyn Fn(&Input) -> StorePath) -> Option<Digest> {
+    // What a language hands to its own part of the script is in the keys of units, as what is mounted is.
+    let is_users = |(name, _): &(String, Input)| !name.starts_with("LAYERIZE_");
     let surroundings = Script {
         script: script.units.as_ref()?.scope.hex(),
         source: None,
         mounts: BTreeMap::new(),
+        variables: script.variables.clone().into_iter().filter(is_users).collect(),
         ..script.clone()
     };
     let step = Derivation {

@@ -202,24 +202,36 @@ impl ShellRecipe {
     }
 }
 
-/// What of a script's work is kept by crates, so that the next such script does not do it again. The output is the same
-/// either way.
+/// What of a script's work is kept by crates or modules, so that the next such script does not do it again. The output is the
+/// same either way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Units {
-    /// What decides how all units come out, beside the script's tools, libraries and variables.
+    /// Whose they are.
+    pub kind: UnitKind,
+    /// What decides how all units come out, beside the script's tools, libraries and variables; those that a language adds
+    /// (`LAYERIZE_…`) do not count by themselves.
     pub scope: Digest,
-    /// The crates that may be compiled, by what Cargo calls them (its package ID).
+    /// The crates or modules that may be compiled, by what Cargo (its package ID) or Go (`PATH@VERSION`) calls them.
     pub crates: BTreeMap<String, Unit>,
 }
 
-/// A crate whose units are kept.
+/// Whose units are kept, and so how they lie in what a script makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnitKind {
+    /// Cargo's, as in its target directory. Code of crates runs while others are compiled.
+    Cargo,
+    /// Go's, as in its cache, whose names say what each was made of. No code of modules runs.
+    Go,
+}
+
+/// A crate or module whose units are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
     /// What it is made of.
     pub own: Digest,
-    /// What it and all crates below it are made of.
+    /// What decides how its units come out: what it and all crates below it are made of.
     pub closure: Digest,
-    /// Where the script finds its files; `None`: within a larger tree.
+    /// Where the script finds its files; `None`: within a larger tree, or of no concern.
     pub at: Option<String>,
 }
 
@@ -432,6 +444,8 @@ pub struct ProjectSurvey {
     pub programs: Vec<String>,
     /// Debian packages that it is linked against beside those of its language.
     pub libraries: Vec<&'static str>,
+    /// The release of its compiler that it is for, where Debian's may be older.
+    pub compiler: Option<String>,
 }
 
 /// Looks at a Rust project; what cannot be read is for its build to explain.

@@ -104,6 +104,7 @@ fn full_script() -> Script {
         names: [(path(4), "tool".to_owned())].into(),
         timeout_seconds: None,
         units: Some(Units {
+            kind: UnitKind::Cargo,
             scope: Digest::of(b""),
             crates: BTreeMap::new(),
         }),

@@ -5,3 +5,4 @@
     }}{{if .Module.Replace.Version}}{{.ImportPath}}{{end}}{{else}}{{.ImportPath}}{{end}}{{end}}{{end}}'
 } > /build/dependencies
 (cd "$layerize_dir" && xargs -r go build -o /dev/null < /build/dependencies)
+layerize_packages() { (cd "$layerize_dir" && xargs -r go list -export -deps -f "$1" < /build/dependencies); }

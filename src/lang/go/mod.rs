@@ -14,9 +14,10 @@ use std::fmt::Write as _;
 
 use super::{
     Form, GeneratedTree, LangError, LanguageBuild, LanguageStep, LockNeeds, LockedDependency, Mount, Part, Planner,
-    Recipe, Registry, Renewal, Request, ShellRecipe, Surroundings, quoted, seen_from, split, within,
+    Recipe, Registry, Renewal, Request, ShellRecipe, Surroundings, Unit, UnitKind, Units, quoted, seen_from, split,
+    within,
 };
-use crate::digest::FileHash;
+use crate::digest::{Digest, FileHash};
 use crate::spec::{Dependency, GoOptions, Lock, escaped_go_path};
 use go_mod::{GoVersion, Module};
 use project::{GoProject, Needed, OwnFile};
@@ -38,10 +39,17 @@ const DEPENDENCIES: &str = "LAYERIZE_GO_DEPENDENCIES";
 /// The variable that holds the `go.mod` of a module, before its number.
 const GO_MOD: &str = "LAYERIZE_GO_MOD_";
 
+/// What Go's own library is called among units.
+const LIBRARY_UNIT: &str = "std";
+
+/// Number of the rules by which units are kept.
+const UNITS_FORMAT: u32 = 1;
+
 /// Parts of scripts: what Go is told, the modules, what was compiled before, what is kept of what was compiled.
 const PREAMBLE: &str = include_str!("preamble.sh");
 const MODULES_SCRIPT: &str = include_str!("modules.sh");
 const LAY: &str = include_str!("lay.sh");
+const UNITS: &str = include_str!("units.sh");
 const KEEP: &str = include_str!("keep.sh");
 const ACTIVATE: &str = include_str!("activate.sh");
 /// Whole scripts: Go's library, what is depended on, the package itself.
@@ -127,7 +135,7 @@ impl Planner for GoOptions {
             build.steps.push(self.compile_library(&project, &files));
             build.own.variables.insert(LIBRARY.to_owned(), Part::Step(0));
             if !needed.zips.is_empty() {
-                self.add_dependencies(request, &project, &files, &mut build)?;
+                self.add_dependencies(request, &project, &files, &needed, &mut build)?;
             }
             build.own.preamble.push_str(LAY);
         }
@@ -272,7 +280,7 @@ impl GoOptions {
 
     /// Compiles what the package imports of Go's own library, with all that this needs.
     fn compile_library(&self, project: &GoProject<'_>, files: &[OwnFile]) -> LanguageStep {
-        let script = format!("{}{BUILD_LIBRARY}{KEEP}", imports(project, files));
+        let script = format!("{UNITS}{}{BUILD_LIBRARY}{KEEP}", imports(project, files));
         // What other modules have is not known yet; what they change of the library is compiled with them.
         let has_c = files.iter().any(|file| file.head.imports.contains("C"));
         let default = format!("export CGO_ENABLED=${{CGO_ENABLED:-{}}}\n", u8::from(has_c));
@@ -286,6 +294,7 @@ impl GoOptions {
             recipe: Recipe {
                 preamble,
                 script,
+                units: Some(units("library", &Needed::default())),
                 ..Recipe::default()
             },
         }
@@ -297,6 +306,7 @@ impl GoOptions {
         request: &Request<'_>,
         project: &GoProject<'_>,
         files: &[OwnFile],
+        needed: &Needed,
         build: &mut LanguageBuild,
     ) -> Result<(), LangError> {
         let package = request.package.name.value.0.replace(':', "-");
@@ -313,7 +323,8 @@ impl GoOptions {
         let mut recipe = build.own.clone();
         recipe.preamble.push_str(LAY);
         recipe.preamble.push_str(&self.cgo());
-        recipe.script = format!("{}{BUILD_DEPENDENCIES}{KEEP}", imports(project, files));
+        recipe.script = format!("{UNITS}{}{BUILD_DEPENDENCIES}{KEEP}", imports(project, files));
+        recipe.units = Some(units("dependencies", needed));
         build.steps.push(LanguageStep {
             label: format!("{} (dependencies)", request.package.name.value),
             name: format!("{package}-dependencies"),
@@ -330,6 +341,25 @@ impl GoOptions {
 fn imports(project: &GoProject<'_>, files: &[OwnFile]) -> String {
     let imports: Vec<String> = project.std_imports(files).into_iter().collect();
     format!("layerize_imports='{}'\n", imports.join(" "))
+}
+
+/// What of a step is kept module by module, Go's own library as one of them. Go finds by itself what of it is still right.
+fn units(step: &str, needed: &Needed) -> Units {
+    let unit = |content: Digest| Unit {
+        own: content,
+        closure: content,
+        at: None,
+    };
+    let modules = needed.zips.iter().map(|(module, hash)| {
+        let id = format!("{}@{}", module.path, module.version);
+        (id, unit(Digest::of(hash.to_string().as_bytes())))
+    });
+    let library = (LIBRARY_UNIT.to_owned(), unit(Digest::of(LIBRARY_UNIT.as_bytes())));
+    Units {
+        kind: UnitKind::Go,
+        scope: Digest::of(format!("go {UNITS_FORMAT} {step}").as_bytes()),
+        crates: modules.chain([library]).collect(),
+    }
 }
 
 /// Files from outside: the zips, then the `go.mod`s.

@@ -50,6 +50,9 @@ const MODULES: &[(&str, &str)] = &[
     ("libvirt.org/go/libvirt", "libvirt-dev"),
 ];
 
+/// The oldest Go among Debian's that are in use (that of Debian 12).
+const DEBIANS: (u32, u32) = (1, 19);
+
 /// Looks at the project in `source`.
 pub(in crate::lang) fn survey(source: &SourceTree) -> Result<ProjectSurvey, LangError> {
     let project = GoProject::read(source, "")?;
@@ -65,9 +68,11 @@ pub(in crate::lang) fn survey(source: &SourceTree) -> Result<ProjectSurvey, Lang
         let found = LIBRARIES.iter().find(|(names, _)| names.contains(&name));
         libraries.extend(found.map(|(_, deb)| *deb));
     }
+    let newer = project.go().filter(|(go, _)| (go.major, go.minor) > DEBIANS);
     Ok(ProjectSurvey {
         programs: programs(&project, &files),
         libraries: libraries.into_iter().collect(),
+        compiler: newer.map(|(go, _)| go.release()),
     })
 }
 

@@ -112,7 +112,7 @@ fn what_is_compiled_before_knows_of_imports_and_of_nothing_else() {
     );
     let library = &build.steps[0].recipe.script;
     assert!(
-        library.starts_with("layerize_imports='fmt os runtime strings'\n"),
+        library.contains("\nlayerize_imports='fmt os runtime strings'\n"),
         "{library}"
     );
     let edited = source.map(|(path, text)| match path {

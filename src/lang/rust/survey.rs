@@ -34,5 +34,6 @@ pub(in crate::lang) fn survey(source: &SourceTree) -> Result<ProjectSurvey, Lang
     Ok(ProjectSurvey {
         programs: workspace.program_names()?,
         libraries: wanted.map(|(_, _, deb)| *deb).collect(),
+        compiler: None,
     })
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::cargo_lock::{CargoLock, PackageKey};
 use super::{BUILD_DEPENDENCIES, directory};
 use crate::digest::Digest;
-use crate::lang::{Unit, Units};
+use crate::lang::{Unit, UnitKind, Units};
 use crate::spec::Lock;
 
 /// Number of the rules by which units are told from each other and laid.
@@ -63,6 +63,7 @@ pub(super) fn units(lock: &CargoLock, pins: &Lock, skeleton: &BTreeMap<String, V
         }
     }
     Units {
+        kind: UnitKind::Cargo,
         scope: Digest::of(scope.as_bytes()),
         crates,
     }

@@ -9,7 +9,31 @@ const GO: &str =
 
 /// The package's part of the spec.
 pub(super) fn package(name: &str, found: &ProjectSurvey) -> String {
-    compiled(name, GO, found)
+    match &found.compiler {
+        Some(release) => with_compiler(name, found, release),
+        None => compiled(name, GO, found),
+    }
+}
+
+/// The same with a release of Go's own, where Debian's may be too old.
+fn with_compiler(name: &str, found: &ProjectSurvey, release: &str) -> String {
+    let go = if name == "go" { "golang" } else { "go" };
+    let architecture = match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "amd64",
+    };
+    let language = format!(
+        "# The modules of go.sum, and `go build`: `layerize help languages` says more. go.mod is for Go {release}; Debian's own is\n\
+         # 1.19 in Debian 12 and 1.24 in Debian 13: where that is new enough, `go = {{}}` is all, and [package.{go}] can go.\n\
+         go = {{ toolchain = \"{go}\" }}\n"
+    );
+    format!(
+        "{}\n\
+         # Go as it is released; `layerize lock` pins what is there. A mirror of yours will do as well.\n\
+         [package.{go}]\n\
+         source = {{ url = \"https://go.dev/dl/go{release}.linux-{architecture}.tar.gz\" }}\n",
+        compiled(name, &language, found)
+    )
 }
 
 #[cfg(test)]
@@ -44,5 +68,24 @@ mod tests {
             assert!(spec.contains(part), "{part}: {spec}");
         }
         crate::spec::parse(&spec).unwrap_or_else(|error| panic!("{}", error.render(false)));
+    }
+
+    #[test]
+    fn a_go_that_debian_may_not_have_is_pinned() {
+        for (line, name, release) in [
+            ("go 1.19", "thing", None),
+            ("go 1.20", "thing", Some("go1.20.linux-")),
+            ("go 1.22", "thing", Some("go1.22.0.linux-")),
+            ("go 1.23.4", "go", Some("go1.23.4.linux-")),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("go.mod"), format!("module a.b/api\n\n{line}\n")).unwrap();
+            fs::write(dir.path().join("main.go"), "package main\n").unwrap();
+            let spec = Starter::of(dir.path(), Some(name)).unwrap().spec();
+            let parsed = crate::spec::parse(&spec).unwrap_or_else(|error| panic!("{}", error.render(false)));
+            assert_eq!(parsed.packages.len(), 1 + usize::from(release.is_some()), "{spec}");
+            assert_eq!(spec.contains("toolchain = "), release.is_some(), "{spec}");
+            assert!(release.is_none_or(|release| spec.contains(release)), "{spec}");
+        }
     }
 }

@@ -22,7 +22,7 @@ pub enum CacheKind {
     Repositories,
     /// What scripts left for their next run.
     BuildCaches,
-    /// Compiled crates.
+    /// Compiled crates, and modules of Go.
     Units,
     /// Packed layers.
     Layers,
@@ -50,7 +50,7 @@ impl CacheKind {
             Self::Downloads => "downloads",
             Self::Repositories => "git repositories",
             Self::BuildCaches => "build caches",
-            Self::Units => "compiled crates",
+            Self::Units => "compiled crates and modules",
             Self::Layers => "packed layers",
             Self::Images => "records of images",
             Self::ImageRoots => "roots of images that were run",
