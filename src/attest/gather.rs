@@ -343,9 +343,22 @@ impl Making {
     }
 }
 
-/// The files from outside that a step takes; of a repository of crates, each crate.
+/// The files from outside that a step takes; of a repository of crates, each crate; of one of npm's, the package.
 fn files_of_step(derivation: &Derivation) -> BTreeSet<PinnedFile> {
     let files = pinned(&derivation.downloads());
+    if let Action::UnpackNpm {
+        archive,
+        repository: Some(version),
+        ..
+    } = &derivation.action
+        && let DownloadOrigin::Git { package, .. } = &archive.origin
+    {
+        let of_package = |file: PinnedFile| PinnedFile {
+            purl: purl::git_npm(package, version, file.location.as_deref()),
+            ..file
+        };
+        return files.into_iter().map(of_package).collect();
+    }
     let Action::UnpackGitCrates { crates, .. } = &derivation.action else {
         return files;
     };

@@ -52,9 +52,20 @@ pub(super) fn pypi(name: &str, version: &str) -> String {
 
 /// A package of npm; its scope is the name space.
 pub(super) fn npm(name: &str, version: &str) -> String {
+    git_npm(name, version, None)
+}
+
+/// A package of npm from a repository; `location` is where others find that.
+pub(super) fn git_npm(name: &str, version: &str, location: Option<&str>) -> String {
+    let qualifiers = [("vcs_url", location)];
     match name.split_once('/') {
-        Some((scope, name)) => build(&format!("npm/{}", encode(scope, COMPONENT)), name, Some(version), &[]),
-        None => build("npm", name, Some(version), &[]),
+        Some((scope, name)) => build(
+            &format!("npm/{}", encode(scope, COMPONENT)),
+            name,
+            Some(version),
+            &qualifiers,
+        ),
+        None => build("npm", name, Some(version), &qualifiers),
     }
 }
 

@@ -14,7 +14,7 @@ use super::part;
 use super::script::ScriptStep;
 use super::tools::warn_of_tools;
 use super::{BuildError, BuildOptions};
-use crate::derive::{self, Action, BuildPlan, DebugInfo, Derivation, Download, Input, Part, Script, StepId};
+use crate::derive::{self, Action, BuildPlan, DebugInfo, Derivation, Download, Input, Origin, Part, Script, StepId};
 use crate::digest::{Digest, HashingWriter};
 use crate::event::{Event, Reporter};
 use crate::execution::Execution;
@@ -154,7 +154,7 @@ impl Step<'_> {
                 self.unpack(|dest| fetch::unpack_git_crates(file, &archive.name, crates, dest))
             }
             (Action::UnpackCrate { archive }, [file]) => self.unpack_crate(archive, file),
-            (Action::UnpackNpm { archive, at }, [file]) => self.unpack_npm(archive, file, at.as_deref()),
+            (Action::UnpackNpm { archive, at, .. }, [file]) => self.unpack_npm(archive, file, at.as_deref()),
             (Action::UnpackDeb { package, .. }, [file]) => self.unpack(|dest| fetch::unpack_deb(file, package, dest)),
             (Action::UnpackDebControl { package, .. }, [file]) => {
                 self.unpack(|dest| fetch::unpack_deb_control(file, package, dest))
@@ -222,6 +222,9 @@ impl Step<'_> {
     }
 
     fn unpack_npm(&self, archive: &Download, file: &Path, at: Option<&str>) -> Result<StorePath, BuildError> {
+        if matches!(archive.origin, Origin::Git { .. }) {
+            return self.unpack(|dest| fetch::unpack_npm_repository(file, &archive.name, at, dest));
+        }
         self.unpack(|dest| {
             fetch::unpack_npm(file, &archive.name, at, dest)?.report(&archive.name, self.reporter);
             Ok(())

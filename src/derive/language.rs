@@ -377,6 +377,7 @@ fn locked(dependency: &LockedDependency) -> Derivation {
         Form::NpmPackage => (
             "node",
             Action::UnpackNpm {
+                repository: matches!(dependency.registry, Registry::Git(_)).then(|| version.clone()),
                 archive: download,
                 at: None,
             },

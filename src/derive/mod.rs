@@ -190,8 +190,11 @@ pub enum Action {
     },
     /// A package of npm's as npm lays it out: without the directory around it, its programs executable.
     UnpackNpm {
-        /// The tarball.
+        /// The tarball, or the canonical archive of a repository's tree.
         archive: Download,
+        /// The version of the package where it is of a repository, of which what `npm pack` would take is the package; not hashed,
+        /// as its `package.json` says it.
+        repository: Option<String>,
         /// The directory of the tree that it stands in; `None`: it is the tree.
         at: Option<String>,
     },

@@ -22,6 +22,8 @@
 //! | `unpack`, `unpack-or-keep` | *hash*, `strip` |
 //! | `unpack-crate` | *hash* |
 //! | `unpack-git-crates` | `crates` (name and version of each), `narSha256`, `rules` |
+//! | `unpack-npm` | `at` where it is not the tree, *hash* |
+//! | `unpack-npm-repository` | `at` likewise, `narSha256`, `rules` |
 //! | `unpack-deb` | `package` (it names files in the output), `rules`, *hash* |
 //! | `unpack-deb-control` | `package`, *hash* |
 //! | `unpack-go-module` | `module`, `version` (both stand in the names of the zip's files), *hash* |
@@ -82,6 +84,9 @@ const UNPACK_DEB_FORMAT: u32 = 3;
 
 /// Number of the rules by which packages of a repository are laid out for Cargo; part of every such step's hash.
 const UNPACK_GIT_CRATES_FORMAT: u32 = 1;
+
+/// Number of the rules by which a repository becomes a package of npm's; part of every such step's hash.
+const UNPACK_NPM_REPOSITORY_FORMAT: u32 = 1;
 
 /// The text whose SHA-256 is the resolved derivation's hash; `path` gives an input's store path.
 pub fn resolved_json(derivation: &Derivation, path: &dyn Fn(&Input) -> StorePath) -> String {
@@ -192,8 +197,11 @@ fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
             let rules = UNPACK_GIT_CRATES_FORMAT;
             json!({ "kind": "unpack-git-crates", "crates": crates, "narSha256": archive.hash.hex(), "rules": rules })
         }
-        Action::UnpackNpm { archive, at: None } => of_file(json!({ "kind": "unpack-npm" }), archive),
-        Action::UnpackNpm { archive, at: Some(at) } => of_file(json!({ "at": at, "kind": "unpack-npm" }), archive),
+        Action::UnpackNpm {
+            archive,
+            repository,
+            at,
+        } => npm_action(archive, repository.is_some(), at.as_deref()),
         Action::UnpackDeb { deb, package } => {
             let action = json!({ "kind": "unpack-deb", "package": package, "rules": UNPACK_DEB_FORMAT });
             of_file(action, deb)
@@ -240,6 +248,21 @@ fn action(action: &Action, name: &dyn Fn(&Input) -> String) -> Value {
             "sourceFile": info.source_file,
         }),
     }
+}
+
+fn npm_action(archive: &Download, is_repository: bool, at: Option<&str>) -> Value {
+    let mut action = match is_repository {
+        false => of_file(json!({ "kind": "unpack-npm" }), archive),
+        true => json!({
+            "kind": "unpack-npm-repository",
+            "narSha256": archive.hash.hex(),
+            "rules": UNPACK_NPM_REPOSITORY_FORMAT,
+        }),
+    };
+    if let Some(at) = at {
+        action["at"] = json!(at);
+    }
+    action
 }
 
 /// `action` with the hash of the file from outside that it takes.

@@ -37,7 +37,8 @@ pub use place::{LocalCopy, Place, Request};
 pub use resolve::{Gone, LockEntry, Update, resolve};
 pub use survey::{Availability, Survey, survey};
 pub use unpack::{
-    Remarks, UnpackError, unpack_archive, unpack_crate, unpack_git_crates, unpack_go_module, unpack_npm, unpack_or_keep,
+    Remarks, UnpackError, unpack_archive, unpack_crate, unpack_git_crates, unpack_go_module, unpack_npm,
+    unpack_npm_repository, unpack_or_keep,
 };
 
 /// What the machine's user configured for downloads. The environment is read by `cli` alone.

@@ -107,7 +107,7 @@ pub enum Form {
     GoModule,
     /// The `go.mod` of a module, as it is.
     GoMod,
-    /// A package of npm's, as npm unpacks it.
+    /// A package of npm's, as npm unpacks it; of a repository, as npm would pack it.
     NpmPackage,
 }
 

@@ -25,6 +25,7 @@ mod git_crates;
 mod git_manifest;
 mod go_module;
 mod npm;
+mod npm_files;
 #[cfg(test)]
 pub(super) mod testing;
 #[cfg(test)]
@@ -34,7 +35,7 @@ pub(super) mod tree;
 pub use git_crates::unpack_git_crates;
 pub(super) use go_module::hash_go_module;
 pub use go_module::unpack_go_module;
-pub use npm::unpack_npm;
+pub use npm::{unpack_npm, unpack_npm_repository};
 use tree::{Duplicates, EntryPath, TreeWriter};
 
 /// Why an archive cannot be unpacked. `entry` is a name as the archive spells it.

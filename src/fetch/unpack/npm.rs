@@ -13,10 +13,11 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::tree::{Duplicates, EntryPath, Node, TreeWriter};
-use super::{EntryContent, Remarks, UnpackError, content_of, named};
+use super::{EntryContent, Remarks, UnpackError, content_of, named, npm_files};
 use crate::archive::Kind;
 use crate::archive::tar::{Streamed, TarPolicy, TarReader};
 use crate::fetch::FetchError;
+use crate::fetch::git::restore_archive;
 use crate::fsio::{self, IoContext, PathError};
 
 /// What says of a package what it is.
@@ -37,6 +38,42 @@ pub fn unpack_npm(archive: &Path, name: &str, at: Option<&str>, dest: &Path) -> 
         let removed = fsio::remove_tree(dest);
         removed.map_or_else(FetchError::from, |()| named(name, source))
     })
+}
+
+/// Restores the archive of a repository's tree as [`unpack_npm`] does a tarball, with what `npm pack` would take of it.
+///
+/// # Errors
+///
+/// An archive that is none, and a tree without a `package.json`.
+pub fn unpack_npm_repository(archive: &Path, name: &str, at: Option<&str>, dest: &Path) -> Result<(), FetchError> {
+    let place = at.map_or_else(|| dest.to_owned(), |at| dest.join(at));
+    fsio::create_dir_all(place.parent().unwrap_or(dest))?;
+    let packed = restore_archive(archive, name, &place).and_then(|()| pack(&place).map_err(|error| named(name, error)));
+    if packed.is_err() {
+        fsio::remove_tree(dest)?;
+    }
+    packed
+}
+
+fn pack(root: &Path) -> Result<(), UnpackError> {
+    let file = root.join("package.json");
+    if !fs::symlink_metadata(&file).is_ok_and(|metadata| metadata.is_file()) {
+        return Err(not_npm("the repository has no `package.json` at its top"));
+    }
+    let manifest: Value = serde_json::from_slice(&fsio::read_limited(&file, MANIFEST_MAX)?).unwrap_or_default();
+    // What is made of it first is made of all of it.
+    if manifest["scripts"]["prepare"].is_null() {
+        npm_files::keep_packed(root, &manifest)?;
+    }
+    for target in targets(&manifest) {
+        // Links are gone, so that it is where it seems to be, unless its name leads out.
+        let is_inside = target.split('/').all(|part| part != "..");
+        let program = root.join(target.trim_start_matches('/'));
+        if is_inside && fs::symlink_metadata(&program).is_ok_and(|metadata| metadata.is_file()) {
+            make_program(&program)?;
+        }
+    }
+    Ok(())
 }
 
 fn unpack(archive: &Path, dest: &Path) -> Result<Remarks, UnpackError> {
@@ -118,18 +155,27 @@ fn programs(tree: &TreeWriter) -> Result<Vec<Vec<u8>>, PathError> {
         let text = fsio::read_limited(&tree.physical(path), MANIFEST_MAX)?;
         // One that cannot be read is for npm's tools and the program to complain of.
         let manifest: Value = serde_json::from_slice(&text).unwrap_or_default();
-        let targets: Vec<&str> = match &manifest["bin"] {
-            Value::String(target) => vec![target],
-            Value::Object(named) => named.values().filter_map(Value::as_str).collect(),
-            _ => Vec::new(),
-        };
         let normal = |target: &str| {
             let parts = target.split('/').filter(|part| !matches!(*part, "" | "."));
             [dir, parts.collect::<Vec<_>>().join("/").as_bytes()].concat()
         };
-        programs.extend(targets.into_iter().map(normal).filter(|target| is_file(target)));
+        programs.extend(
+            targets(&manifest)
+                .into_iter()
+                .map(normal)
+                .filter(|target| is_file(target)),
+        );
     }
     Ok(programs)
+}
+
+/// The files that a `package.json` calls programs.
+fn targets(manifest: &Value) -> Vec<&str> {
+    match &manifest["bin"] {
+        Value::String(target) => vec![target],
+        Value::Object(named) => named.values().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Whether a path is that of the `package.json` of the package, or of one in a `node_modules` of it.

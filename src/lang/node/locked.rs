@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::git;
 use super::package_lock::is_inside;
 use super::platform::{Platform, Wanted};
 use crate::digest::FileHash;
 use crate::lang::LangError;
-use crate::spec::NodeOptions;
+use crate::spec::{GitTree, Lock, NodeOptions};
 
 /// The directory of packages.
 pub(super) const MODULES: &str = "node_modules";
@@ -48,6 +49,13 @@ pub(super) enum Content {
     Bundled,
 }
 
+impl Content {
+    /// Whether it is the tree of a repository's commit.
+    pub(super) fn is_repository(&self) -> bool {
+        matches!(self, Self::Tarball(tarball) if matches!(tarball.from, Published::InRepository(_)))
+    }
+}
+
 /// A package from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tarball {
@@ -66,6 +74,8 @@ pub(super) enum Published {
     At(String),
     /// It is a file beside the lock file, or below.
     InSource(String),
+    /// It is the tree of a repository's commit.
+    InRepository(Box<GitTree>),
 }
 
 /// A package of a lock file before it is known whether it is laid out.
@@ -112,7 +122,13 @@ pub(super) struct Flags {
 pub(super) type Nodes = BTreeMap<String, Node>;
 
 /// Chooses what is laid out: all that is needed to build, or to run where nothing is built.
-pub(super) fn choose(nodes: &Nodes, file: &str, options: &NodeOptions, target: &Platform) -> Result<Locked, LangError> {
+pub(super) fn choose(
+    nodes: &Nodes,
+    file: &str,
+    options: &NodeOptions,
+    target: &Platform,
+    lock: &Lock,
+) -> Result<Locked, LangError> {
     let left_out = left_out(nodes, target);
     let mut packages = BTreeMap::new();
     for (place, node) in nodes {
@@ -136,7 +152,7 @@ pub(super) fn choose(nodes: &Nodes, file: &str, options: &NodeOptions, target: &
         let content = match &node.kind {
             NodeKind::Link(target) => Content::Link(target.clone()),
             NodeKind::Bundled => Content::Bundled,
-            NodeKind::Package | NodeKind::Own => Content::Tarball(tarball(node, file, place)?),
+            NodeKind::Package | NodeKind::Own => Content::Tarball(tarball(node, file, place, lock)?),
         };
         let placed = Placed {
             content,
@@ -164,15 +180,20 @@ fn at(file: &str, place: &str, message: impl Into<String>, help: impl Into<Strin
     LangError::at(format!("`{file}`, `{place}`"), message, help)
 }
 
-fn tarball(node: &Node, file: &str, place: &str) -> Result<Tarball, LangError> {
+fn tarball(node: &Node, file: &str, place: &str, lock: &Lock) -> Result<Tarball, LangError> {
     let Node { name, version, .. } = node;
     let said = format!("`{name}` {version}");
     let resolved = node.resolved.as_deref();
     let is = |schemes: &[&str]| resolved.is_some_and(|url| schemes.iter().any(|scheme| url.starts_with(scheme)));
-    if is(&["git+", "git:", "git@", "github:", "gitlab:", "bitbucket:"]) {
-        let help = "depend on a published version; or have the repository packed (`npm pack`) and depend on the tarball's address";
-        let message = format!("{said} comes from a git repository, whose bytes no hash of the lock file covers");
-        return Err(at(file, place, message, help));
+    if let Some(url) = resolved.filter(|url| git::is_git(url)) {
+        // An `integrity` would be that of what npm packed on somebody's machine.
+        let tree = git::tree(node, url, file, place)?;
+        return Ok(Tarball {
+            name: name.clone(),
+            version: version.clone(),
+            hash: git::pinned(&tree, name, lock, file, place)?,
+            from: Published::InRepository(Box::new(tree)),
+        });
     }
     let own = resolved.and_then(|url| url.strip_prefix("file:"));
     if own.is_some_and(|path| !is_inside(path) || ![".tgz", ".tar.gz", ".tar"].iter().any(|end| path.ends_with(end))) {

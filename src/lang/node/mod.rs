@@ -4,6 +4,7 @@
 //! Invariant: no link leads from one store path to another: Node resolves links before it looks for what a package needs. No
 //! script of a package is run unless the spec names it.
 
+mod git;
 mod locked;
 mod manifest;
 mod package_lock;
@@ -16,12 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::{
-    FileKind, Form, Laid, LangError, LanguageBuild, LanguageStep, LockedDependency, Part, Planner, Recipe, Registry,
-    Renewal, Request, ShellRecipe, SourceTree, Surroundings, quoted, split, within,
+    FileKind, Form, Laid, LangError, LanguageBuild, LanguageStep, LockNeeds, LockedDependency, Part, Planner, Recipe,
+    Registry, Renewal, Request, ShellRecipe, SourceTree, Surroundings, quoted, split, within,
 };
 use crate::digest::FileHash;
 use crate::spec::{Language, NodeOmit, NodeOptions, Spanned};
-use locked::{Content, Locked, Published, Tarball};
+use locked::{Content, Locked, Nodes, Published, Tarball};
 use manifest::Manifest;
 use platform::Platform;
 pub(super) use survey::survey;
@@ -74,6 +75,9 @@ struct PackageOfPlan<'a> {
     /// Whether its install scripts are run.
     #[serde(skip_serializing_if = "is_false")]
     scripts: bool,
+    /// Whether it is a repository as it is, of which nothing was made yet.
+    #[serde(skip_serializing_if = "is_false")]
+    repository: bool,
 }
 
 fn is_empty(bins: &&BTreeMap<String, String>) -> bool {
@@ -120,14 +124,10 @@ impl Planner for NodeOptions {
         let dir = file.rsplit_once('/').map_or("", |(dir, _)| dir);
         let manifest = Manifest::read(request.source, &within(dir, "package.json"))?;
         self.check_build(&manifest, &within(dir, "package.json"))?;
-        let text = request.source.text(&file)?.ok_or_else(|| no_lock_file(&file))?;
-        let nodes = match file.ends_with(PNPM_LOCK) {
-            true => pnpm_lock::parse(&text, &file, &manifest.wanted_apart_from_peers())?,
-            false => package_lock::parse(&text, &file, &manifest.wanted())?,
-        };
+        let nodes = nodes(request.source, &file, &manifest)?;
         let platform = Platform::of(request.lock);
         let choose = |options: &NodeOptions| {
-            let locked = locked::choose(&nodes, &file, options, &platform)?;
+            let locked = locked::choose(&nodes, &file, options, &platform, request.lock)?;
             check_links(&locked, request.source, dir, &file)?;
             check_tarballs(&locked, request.source, dir, &file)?;
             Ok::<_, LangError>(locked)
@@ -187,6 +187,25 @@ impl Planner for NodeOptions {
         };
         build.laid = Some(planned.laid());
         Ok(build)
+    }
+
+    fn needs(&self, request: &Request<'_>) -> Result<LockNeeds, LangError> {
+        let file = lock_file(request.language, request.source)?;
+        let (dir, _) = split(&file);
+        let manifest = Manifest::read(request.source, &within(dir, "package.json"))?;
+        Ok(LockNeeds {
+            commits: git::trees(&nodes(request.source, &file, &manifest)?, &file)?,
+            ..LockNeeds::default()
+        })
+    }
+}
+
+/// The packages of a lock file, by their places.
+fn nodes(source: &SourceTree, file: &str, manifest: &Manifest) -> Result<Nodes, LangError> {
+    let text = source.text(file)?.ok_or_else(|| no_lock_file(file))?;
+    match file.ends_with(PNPM_LOCK) {
+        true => pnpm_lock::parse(&text, file, &manifest.wanted_apart_from_peers()),
+        false => package_lock::parse(&text, file, &manifest.wanted()),
     }
 }
 
@@ -314,6 +333,7 @@ impl Planned<'_> {
                 reads_bins: placed.reads_bins,
                 kept: placed.kept,
                 scripts: is_scripted && !is_after_scripts,
+                repository: placed.content.is_repository() && !(is_scripted && is_after_scripts),
             });
         }
         let plan = Plan {
@@ -426,7 +446,11 @@ fn scripted<'a>(locked: &'a Locked, names: &[Spanned<String>], file: &str) -> Re
         let called: Vec<_> = called.collect();
         let message = match called.as_slice() {
             [] => format!("`scripts` names `{name}`, which is not among the packages that are laid out"),
-            called if called.iter().all(|(_, placed)| placed.has_scripts == Some(false)) => {
+            called
+                if called
+                    .iter()
+                    .all(|(_, placed)| placed.has_scripts == Some(false) && !placed.content.is_repository()) =>
+            {
                 format!("`scripts` names `{name}`, which has no install scripts")
             }
             called => {
@@ -482,14 +506,22 @@ fn dependency(tarball: &Tarball, source: &SourceTree, dir: &str) -> LockedDepend
         Published::InRegistry => None,
         Published::At(url) => Some(url.clone()),
         Published::InSource(path) => source.address(&within(dir, path)),
+        Published::InRepository(_) => None,
     };
     let short = name.rsplit('/').next().unwrap_or(name);
+    let (file, registry) = match from {
+        Published::InRepository(tree) => (
+            format!("{short}-{}.nar", tree.commit.short()),
+            Registry::Git(tree.clone()),
+        ),
+        _ => (format!("{short}-{version}.tgz"), Registry::Npm { url }),
+    };
     LockedDependency {
         name: name.clone(),
         version: version.clone(),
-        file: format!("{short}-{version}.tgz"),
+        file,
         hash: *hash,
-        registry: Registry::Npm { url },
+        registry,
         form: Form::NpmPackage,
     }
 }

@@ -86,6 +86,17 @@ function clear(dir) {
   for (const name of names(dir)) fs.rmSync(path.join(dir, name), { recursive: true, force: true });
 }
 
+// What is published was made ready by `prepare`; a repository is not
+function checkPrepared(at, dir) {
+  const { name, scripts } = manifest(dir);
+  if ((scripts || {}).prepare === undefined) return;
+  fail(
+    `${at} comes from a git repository, and its script \`prepare\` (${scripts.prepare}) makes what it needs`,
+    `\`node = { scripts = ["${name}"] }\` has it run, with what the package depends on but for development; or depend on a ` +
+      'published version',
+  );
+}
+
 function lay(root, packages) {
   const cleared = new Set();
   for (const { at } of packages) {
@@ -95,7 +106,7 @@ function lay(root, packages) {
     cleared.add(outermost);
   }
   // Packages around others come first.
-  for (const { at, from, below, link } of packages) {
+  for (const { at, from, below, link, repository, scripts } of packages) {
     const dest = path.join(root, at);
     if (link !== undefined) {
       makeParents(dest);
@@ -105,6 +116,7 @@ function lay(root, packages) {
       makeParents(dest);
       fs.rmSync(dest, { recursive: true, force: true });
       copy(path.join(process.env[from], below || ''), dest);
+      if (repository && !scripts) checkPrepared(at, dest);
     }
   }
   linkPrograms(root, packages);
@@ -240,13 +252,13 @@ function scripts(out) {
   lay(root, plan.packages);
   makePrograms();
   const named = plan.packages.filter((placed) => placed.scripts);
-  for (const { at } of inOrder(root, named)) {
+  for (const { at, repository } of inOrder(root, named)) {
     const dir = path.join(root, at);
     const own = manifest(dir).scripts || {};
     const implied = { install: 'node-gyp rebuild' };
     const has = own.install !== undefined || own.preinstall !== undefined;
     const all = !has && there(path.join(dir, 'binding.gyp')) ? { ...implied, ...own } : own;
-    for (const name of ['preinstall', 'install', 'postinstall']) {
+    for (const name of [...(repository ? ['prepare'] : []), 'preinstall', 'install', 'postinstall']) {
       if (all[name] !== undefined) runScript(dir, name, all[name]);
     }
   }

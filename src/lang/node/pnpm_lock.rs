@@ -230,7 +230,7 @@ impl Reader<'_> {
             directory,
         } = &package.resolution;
         let resolved = match (repo, directory) {
-            (Some(repo), _) => Some(format!("git+{repo}")),
+            (Some(repo), _) => Some(format!("the git repository {repo}")),
             (None, Some(directory)) => Some(format!("file:{directory}")),
             (None, None) => tarball.clone(),
         };

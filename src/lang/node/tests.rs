@@ -162,7 +162,14 @@ fn what_cannot_be_used_is_told_with_what_to_do() {
         ),
         (
             package("\"resolved\": \"git+ssh://git@h.invalid/b.git#0123\""),
-            "comes from a git repository",
+            "the repository of `b` cannot be taken: its commit has not all its digits",
+        ),
+        (
+            package(&format!(
+                "\"resolved\": \"git+ssh://git@h.invalid/b.git#{}\"",
+                "0123456789".repeat(4)
+            )),
+            "the git dependency `b` (`ssh://git@h.invalid/b.git`, commit 0123456",
         ),
         (
             package("\"resolved\": \"file:b.tgz\", HASH"),
@@ -398,7 +405,7 @@ fn what_cannot_be_used_of_pnpm_is_told_with_what_to_do() {
         ),
         (
             package("b@1.0.0", "type: git, repo: 'https://h.invalid/b.git', commit: 01"),
-            "from a git repository",
+            "comes from `the git repository https://h.invalid/b.git`",
         ),
         (
             package("b@1.0.0", "directory: b, type: directory"),
