@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use layerize::digest::{Digest, GoHash};
 
 use crate::attest::validate;
-use crate::support::{Place, Ran, rebuilt_from_what_is_kept};
+use crate::specs::{answer_of_image, assert_tested, bare_spec, take_spec};
+use crate::support::{GO, Place, Ran, have, rebuilt_from_what_is_kept};
 use crate::web::{Reply, Server};
 
 /// A published module.
@@ -149,18 +150,34 @@ fn greet() -> Module {
 }
 
 fn word() -> Module {
+    word_of("world")
+}
+
+/// The same, or another version of it, which says another word.
+fn word_of(word: &str) -> Module {
+    let text =
+        format!("package sub\n\nimport \"strings\"\n\nfunc Word() string {{ return strings.ToUpper(\"{word}\") }}\n");
     Module::new(
         "example.invalid/word/v2",
-        "v2.0.1",
+        if word == "world" { "v2.0.1" } else { "v2.0.2" },
         &[
             (
                 "go.mod",
                 "module example.invalid/word/v2\n\ngo 1.16\n\nrequire example.invalid/old v0.1.0\n",
             ),
-            (
-                "sub/sub.go",
-                "package sub\n\nimport \"strings\"\n\nfunc Word() string { return strings.ToUpper(\"world\") }\n",
-            ),
+            ("sub/sub.go", &text),
+        ],
+    )
+}
+
+/// Needs none of the others.
+fn apart() -> Module {
+    Module::new(
+        "example.invalid/apart",
+        "v1.0.0",
+        &[
+            ("go.mod", "module example.invalid/apart\n\ngo 1.18\n"),
+            ("apart.go", "package apart\n\nconst End = \"\"\n"),
         ],
     )
 }
@@ -177,6 +194,7 @@ fn old() -> Module {
 const SPEC: &str = r#"[package.prog]
 version = "1.0"
 source = { path = ".", include = ["**/*.go", "go.*"] }
+env = { GOFLAGS = "-v" }
 go = {}
 
 [image.app]
@@ -189,20 +207,21 @@ expect = { stdout = "hello WORLD" }
 "#;
 
 const GO_MOD: &str = "module example.invalid/prog\n\ngo 1.18\n\nrequire example.invalid/Greet v1.2.0\n\n\
-    require example.invalid/word/v2 v2.0.1 // indirect\n";
+    require example.invalid/apart v1.0.0\n\nrequire example.invalid/word/v2 v2.0.1 // indirect\n";
 
-const MAIN: &str = "package main\n\nimport (\n\t\"fmt\"\n\n\tgreet \"example.invalid/Greet\"\n)\n\n\
-    func main() { fmt.Println(greet.Hello()) }\n";
+const MAIN: &str = "package main\n\nimport (\n\t\"fmt\"\n\n\tgreet \"example.invalid/Greet\"\n\t\"example.invalid/apart\"\n)\n\n\
+    func main() { fmt.Println(apart.End + greet.Hello()) }\n";
 
 fn project() -> (Place, Proxy) {
     let place = Place::new();
+    place.take_debs(GO);
     let (greet, word) = (greet(), word());
     place
         .write("layerize.toml", SPEC)
         .write("go.mod", GO_MOD)
-        .write("go.sum", &(greet.sums() + &word.sums()))
+        .write("go.sum", &(apart().sums() + &greet.sums() + &word.sums()))
         .write("main.go", MAIN);
-    (place, Proxy::new(&[greet, word, old()]))
+    (place, Proxy::new(&[apart(), greet, word, old()]))
 }
 
 fn built(ran: &Ran) -> Vec<&str> {
@@ -228,7 +247,29 @@ fn modules_are_compiled_once_and_a_program_refers_to_nothing() {
     let closure = place.run(&["closure", "prog"]).success().stdout;
     assert_eq!(closure.lines().count(), 1, "{closure}");
 
+    // Another version of a module: it is compiled, what depends on it, and nothing else; a check compiles all, and compares.
+    let newer = word_of("world!");
+    proxy.publish(&newer);
+    place
+        .write("go.sum", &(apart().sums() + &greet().sums() + &newer.sums()))
+        .write("go.mod", &GO_MOD.replace("v2.0.1", "v2.0.2"));
+    let bumped = proxy.run(&place, &["build", "prog", "--verbose"]).success();
+    let compiled = |ran: &Ran| -> Vec<String> {
+        let lines = ran
+            .stderr
+            .lines()
+            .filter_map(|line| line.split_once("> example.invalid/"));
+        lines.map(|(_, package)| package.to_owned()).collect()
+    };
+    assert_eq!(compiled(&bumped), ["word/v2/sub", "Greet", "prog"], "{}", bumped.stderr);
     place.run(&["check", "prog"]).success();
+    // Back again, all is there.
+    place
+        .write("go.sum", &(apart().sums() + &greet().sums() + &word().sums()))
+        .write("go.mod", GO_MOD);
+    let back = place.run(&["build", "app", "--verbose"]).success();
+    assert_eq!(compiled(&back), [""; 0], "{}", back.stderr);
+
     let kept = place
         .run(&["build", "app", "--offline", "--inputs=all", "-o", "oci:kept"])
         .success();
@@ -248,6 +289,7 @@ fn modules_are_compiled_once_and_a_program_refers_to_nothing() {
     for text in [
         "pkg:golang/example.invalid/greet@v1.2.0",
         "pkg:golang/example.invalid/word/v2@v2.0.1",
+        "pkg:golang/example.invalid/apart@v1.0.0",
     ] {
         assert_eq!(sbom.matches(text).count(), 1, "{text}: {sbom}");
     }
@@ -288,7 +330,7 @@ fn what_the_source_brings_of_others_is_listed(place: &Place) {
         });
         format!("{text}# {path} {version}\n## explicit\n{}", dirs.collect::<String>())
     };
-    let modules = [greet(), word()].iter().fold(String::new(), module);
+    let modules = [apart(), greet(), word()].iter().fold(String::new(), module);
     place.write("vendor/modules.txt", &modules);
     let vendored = SPEC.replace("\"**/*.go\"", "\"**/*.go\", \"vendor/**\"");
     place.write("layerize.toml", &vendored);
@@ -349,7 +391,7 @@ fn what_is_wrong_with_a_module_is_told_and_nothing_is_registered() {
     proxy.run(&place, &["lock"]).success();
     let fails = |said: &[&str]| fails(&place, &proxy, said);
     let unseen = unseen(&place);
-    let lock = |module: &Module| place.write("go.sum", &(module.sums() + &word().sums()));
+    let lock = |module: &Module| place.write("go.sum", &(apart().sums() + &module.sums() + &word().sums()));
     let name = "example.invalid/Greet";
 
     // The proxy has other bytes than were locked, none, or no zip.
@@ -392,7 +434,7 @@ fn what_cannot_be_built_by_what_the_source_says_is_told() {
 
     // The hash in go.sum is another, or is none, or is missing.
     proxy.publish(&unseen);
-    let sums = unseen.sums() + &word().sums();
+    let sums = unseen.sums() + &word().sums() + &apart().sums();
     let hash = sums.split_whitespace().nth(2).unwrap();
     let other = word().sums().split_whitespace().nth(2).unwrap().to_owned();
     place.write("go.sum", &sums.replacen(hash, &other, 1));
@@ -400,7 +442,7 @@ fn what_cannot_be_built_by_what_the_source_says_is_told() {
     fails(&[name]);
     place.write("go.sum", &sums.replacen(hash, "h1:AAAA", 1));
     fails(&["`go.sum`, line 1", "is no `h1:`"]);
-    place.write("go.sum", &word().sums());
+    place.write("go.sum", &(word().sums() + &apart().sums()));
     fails(&[
         "`go.sum` has no hashes of `example.invalid/Greet v1.2.0`",
         "go mod tidy",
@@ -426,48 +468,6 @@ fn what_cannot_be_built_by_what_the_source_says_is_told() {
     place.run(&["lock"]).exits(2).says(&newer);
 }
 
-const SERVICE: &str = "package main
-
-import (
-	\"fmt\"
-	\"net/http\"
-
-	\"example.invalid/add\"
-	greet \"example.invalid/Greet\"
-)
-
-func main() {
-	http.HandleFunc(\"/\", func(answer http.ResponseWriter, request *http.Request) {
-		fmt.Fprintf(answer, \"%s %d %d\", greet.Hello(), add.Add(40, 2), product(6, 7))
-	})
-	panic(http.ListenAndServe(\":8080\", nil))
-}
-";
-
-/// Asks SQLite, as the system has it.
-const DATABASE: &str = "package main
-
-// #cgo LDFLAGS: -lsqlite3
-// #include <sqlite3.h>
-// static int product(int a, int b) {
-//   sqlite3 *db;
-//   sqlite3_stmt *statement;
-//   int result = -1;
-//   if (sqlite3_open(\":memory:\", &db) == SQLITE_OK
-//       && sqlite3_prepare_v2(db, \"select ?1 * ?2\", -1, &statement, 0) == SQLITE_OK) {
-//     sqlite3_bind_int(statement, 1, a);
-//     sqlite3_bind_int(statement, 2, b);
-//     if (sqlite3_step(statement) == SQLITE_ROW) result = sqlite3_column_int(statement, 0);
-//     sqlite3_finalize(statement);
-//   }
-//   sqlite3_close(db);
-//   return result;
-// }
-import \"C\"
-
-func product(a, b int) int { return int(C.product(C.int(a), C.int(b))) }
-";
-
 /// A module that brings its C along.
 fn add() -> Module {
     let go = "package add\n\n// #include \"add.h\"\nimport \"C\"\n\nfunc Add(a, b int) int { return int(C.add(C.int(a), C.int(b))) }\n";
@@ -486,29 +486,38 @@ fn add() -> Module {
     )
 }
 
-/// What `init` writes of sources and go.sum serves a request with no edit; a shell has the same modules and Go.
+/// The example: `init` and `load` over sources and go.sum serve a request, with no edit; the spec that is committed passes its
+/// tests, and bills of materials have every module.
 #[test]
 fn a_service_with_c_answers() {
-    let (place, proxy) = project();
-    proxy.publish(&add());
-    fs::remove_file(place.project.join("layerize.toml")).unwrap();
-    place
-        .write("go.mod", &format!("{GO_MOD}\nrequire example.invalid/add v0.3.0\n"))
-        .write("go.sum", &(add().sums() + &greet().sums() + &word().sums()))
-        .write("main.go", SERVICE)
-        .write("db.go", DATABASE);
-    proxy.run(&place, &["init", "--name", "service"]).success();
-    proxy.run(&place, &["build"]).success();
-
-    // The request that the spec's own test makes.
-    let spec = fs::read_to_string(place.project.join("layerize.toml")).unwrap();
+    let place = bare_spec("go-service");
+    place.take_debs(GO);
+    let modules = [greet(), add(), word()];
+    let sums: String = modules.iter().map(Module::sums).collect();
+    let text = fs::read_to_string(place.project.join("go.sum")).unwrap();
+    assert_eq!(text, sums, "the example has the modules of this test");
+    let proxy = Proxy::new(&modules);
+    proxy.publish(&old());
+    proxy.run(&place, &["init", "--name", "go-service"]).success();
     let body = "hello WORLD 42 42";
-    let test = format!("\n[image.service.tests.answers]\nexpect = {{ http = {{ port = 8080, body = \"{body}\" }} }}\n");
-    place.write("layerize.toml", &(spec + &test));
-    place.run(&["test"]).success();
-    let sbom = place.run(&["sbom", "service"]).success().stdout;
-    for module in ["greet@v1.2.0", "word/v2@v2.0.1", "add@v0.3.0"] {
-        let purl = format!("pkg:golang/example.invalid/{module}");
-        assert_eq!(sbom.matches(&purl).count(), 1, "{purl}: {sbom}");
+    if have("docker", &["info"]) {
+        proxy.run(&place, &["load", "--engine", "docker"]).success();
+        let answer = answer_of_image("go-service", |port| format!("PORT={port}"), "/");
+        assert!(answer.ends_with(body), "{answer}");
     }
+
+    take_spec(&place, "go-service", |place, verb| proxy.run(place, verb));
+    proxy.run(&place, &["build", "--locked"]).success();
+    assert_tested(&place, 1);
+    for (format, file) in [("spdx", "service.spdx.json"), ("cyclonedx", "service.cdx.json")] {
+        place
+            .run(&["sbom", "service", "--format", format, "-o", file])
+            .success();
+        let sbom = fs::read_to_string(place.project.join(file)).unwrap();
+        for module in ["greet@v1.2.0", "word/v2@v2.0.1", "add@v0.3.0"] {
+            let purl = format!("pkg:golang/example.invalid/{module}");
+            assert!(sbom.contains(&purl), "{purl}: {sbom}");
+        }
+    }
+    validate(&place, &["spdx=service.spdx.json", "cyclonedx=service.cdx.json"]);
 }

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha512};
 
 use crate::attest::validate;
-use crate::support::{Place, Ran, have, peer, rebuilt_from_what_is_kept};
+use crate::specs::{answer_of_image, assert_tested, bare_spec, take_spec};
+use crate::support::{NODE, Place, Ran, have, peer, rebuilt_from_what_is_kept, skipped};
 use crate::web::{Reply, Server};
 
 /// A file of a tarball.
@@ -293,6 +294,7 @@ fn project(registry: &Registry, node: &str) -> Option<Place> {
         return None;
     }
     let place = Place::new();
+    place.take_debs(NODE);
     let spec = format!("[package.app]\nsource = {{ path = \".\" }}\nnode = {node}\n{IMAGE}");
     place
         .write("layerize.toml", &spec)
@@ -560,15 +562,17 @@ fn what_is_wrong_with_a_package_is_told_and_nothing_is_registered() {
     );
     let registry = Registry::of(std::slice::from_ref(&good));
     let place = Place::new();
+    place.take_debs(NODE);
     let spec = "[package.app]\nsource = { path = \".\", include = [\"*.json\"] }\nnode = {}\n";
     let manifest = "{\"dependencies\":{\"bad\":\"1\"},\"main\":\"package.json\"}";
     place.write("layerize.toml", spec).write("package.json", manifest);
-    let lock = |package: &Package| {
-        let entry = json!({ "version": "1.0.0", "integrity": integrity(&package.tarball()) });
+    let lock_of = |integrity: &str| {
+        let entry = json!({ "version": "1.0.0", "integrity": integrity });
         let lock = json!({ "lockfileVersion": 3, "packages":
             { "": { "dependencies": { "bad": "1" } }, "node_modules/bad": entry } });
         place.write("package-lock.json", &lock.to_string());
     };
+    let lock = |package: &Package| lock_of(&integrity(&package.tarball()));
     lock(&good);
     registry.layerize(&place, &["lock"]).success();
     let is_there = |place: &Place| {
@@ -589,6 +593,14 @@ fn what_is_wrong_with_a_package_is_told_and_nothing_is_registered() {
         registry.layerize(&place, &["build", "app"]).exits(2).says(&[said]);
         assert!(!is_there(&place), "{said}");
     }
+    let bomb = bomb();
+    registry.publish_tarballs(&[(good.manifest.clone(), bomb.clone())]);
+    lock_of(&integrity(&bomb));
+    registry
+        .layerize(&place, &["build", "app"])
+        .exits(2)
+        .says(&["bad-1.0.0.tgz", "2048 MiB"]);
+    assert!(!is_there(&place), "a bomb");
     // The registry answers other bytes than were locked, and then none.
     lock(&with("index.js", Text("never published")));
     registry.publish(std::slice::from_ref(&good));
@@ -613,6 +625,175 @@ fn what_is_wrong_with_a_package_is_told_and_nothing_is_registered() {
     let failed = registry.layerize(&place, &["build", "app"]).exits(2);
     failed.says(&["`bin` of package.json names `gone.js`, which is not there"]);
     assert!(is_there(&place));
+}
+
+/// A tarball of a few kilobytes that says it holds three gigabytes.
+fn bomb() -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let mut header = tar::Header::new_gnu();
+    header.set_path("package/zeros").unwrap();
+    header.set_mode(0o644);
+    header.set_size(3 << 30);
+    header.set_cksum();
+    encoder.write_all(header.as_bytes()).unwrap();
+    for _ in 0..64 {
+        encoder.write_all(&[0; 1 << 16]).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+/// git in a directory, with nothing of the machine's or the user's; what it prints.
+fn git(place: &Place, dir: &Path, args: &[&str]) -> String {
+    let mut command = Command::new("git");
+    place.prepare(&mut command);
+    command.env("GIT_CONFIG_NOSYSTEM", "1").current_dir(dir);
+    let own = ["-c", "user.name=a", "-c", "user.email=a@x.invalid"];
+    peer(command.args(own).args(args)).stdout.trim().to_owned()
+}
+
+/// Makes a repository of these files beside the project; its address with the commit.
+fn repository(place: &Place, name: &str, files: &[(&str, &str)]) -> String {
+    let dir = place.path().join(name);
+    for (path, text) in files {
+        let file = dir.join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+    git(place, &dir, &["init", "-q", "-b", "main"]);
+    git(place, &dir, &["add", "-A", "-f"]);
+    git(place, &dir, &["commit", "-q", "-m", "x"]);
+    format!(
+        "git+file://{}#{}",
+        dir.display(),
+        git(place, &dir, &["rev-parse", "HEAD"])
+    )
+}
+
+/// A package that says which of its files are it, and one that says which are not.
+fn repositories(place: &Place) -> [String; 2] {
+    let listing = r#"{"name":"listing","version":"1.2.0","license":"ISC","main":"lib","bin":{"listing":"bin/run.js"},
+        "files":["lib/","*.txt"],"dependencies":{"left":"1"}}"#;
+    let listing = [
+        ("package.json", listing),
+        ("lib/index.js", "module.exports = 'listed';\n"),
+        ("lib/.npmignore", "*.tmp\n"),
+        ("lib/a.tmp", ""),
+        (
+            "bin/run.js",
+            "#!/usr/bin/env node\nconsole.log(require('..'), require('left'));\n",
+        ),
+        ("bin/other.js", ""),
+        ("one.txt", ""),
+        ("test/one.js", ""),
+        ("Readme.md", ""),
+        (".npmrc", ""),
+    ];
+    let leaving = [
+        ("package.json", r#"{"name":"@own/leaving","version":"0.1.0"}"#),
+        (".gitignore", "*.log\n/made/\n"),
+        ("index.js", "module.exports = 'left over';\n"),
+        ("x.log", ""),
+        ("made/x.js", ""),
+        ("deep/made/x.js", ""),
+        ("deep/.gitignore", "y.js\n"),
+        ("deep/y.js", ""),
+        ("package-lock.json", "{}"),
+    ];
+    [
+        repository(place, "listing", &listing),
+        repository(place, "leaving", &leaving),
+    ]
+}
+
+/// Packages of git repositories are pinned by their content and are what npm packs of them; a rebuild needs no repository.
+#[test]
+fn packages_of_repositories_are_what_npm_packs() {
+    if !have("npm", &["--version"]) || !have("git", &["--version"]) {
+        return;
+    }
+    let registry = Registry::of(&packages());
+    let place = Place::new();
+    place.take_debs(NODE);
+    let [listing, leaving] = repositories(&place);
+    let spec = "[package.app]\nsource = { path = \".\" }\nnode = {}\n\n[image.app]\nroot = [\"deb:nodejs\"]\n\
+                lay = { \"/app\" = \"app\" }\nentrypoint = [\"app\"]\n\n[image.app.tests.says]\nrun = [\"app\"]\n\
+                expect = { stdout = \"listed left over\" }\n";
+    let manifest = json!({ "name": "app", "version": "1.0.0", "main": "main.js",
+        "dependencies": { "listing": listing, "@own/leaving": leaving } });
+    place
+        .write("layerize.toml", spec)
+        .write("package.json", &manifest.to_string())
+        .write("main.js", "console.log(require('listing'), require('@own/leaving'));\n");
+    registry.npm(&place.project, &["install", "--package-lock-only"]);
+    let real = npm_tree(&registry, &place, &[]);
+    registry.layerize(&place, &["lock"]).success();
+    let lock = fs::read_to_string(place.project.join("layerize.lock")).unwrap();
+    for url in [&listing, &leaving] {
+        assert!(lock.contains(url.rsplit('#').next().unwrap()), "{url}: {lock}");
+    }
+    registry.layerize(&place, &["build", "app"]).success();
+    let laid = tree(&output(&place, "app").join("lib/app/node_modules"));
+    assert_eq!(laid, real);
+    place.run(&["test"]).success();
+    let sbom = place.run(&["sbom", "app"]).success().stdout;
+    for purl in [
+        "pkg:npm/listing@1.2.0",
+        "pkg:npm/%40own/leaving@0.1.0",
+        "pkg:npm/left@1.0.0",
+    ] {
+        assert!(sbom.contains(purl), "{purl}: {sbom}");
+    }
+
+    // Without the repositories.
+    for name in ["listing", "leaving"] {
+        fs::remove_dir_all(place.path().join(name)).unwrap();
+    }
+    place
+        .run(&["build", "app", "--offline", "--inputs=all", "-o", "oci:kept"])
+        .success();
+    rebuilt_from_what_is_kept(&place, "kept");
+
+    // What is made by `prepare` is made where that is wanted.
+    let prepared = repository(
+        &place,
+        "prepared",
+        &[
+            (
+                "package.json",
+                r#"{"name":"prepared","version":"1.0.0","main":"made.js","files":["made.js"],"scripts":{"prepare":"node make.js"}}"#,
+            ),
+            (
+                "make.js",
+                "require('fs').writeFileSync('made.js', \"module.exports = 'prepared';\\n\");\n",
+            ),
+        ],
+    );
+    let manifest =
+        json!({ "name": "app", "version": "1.0.0", "main": "main.js", "dependencies": { "prepared": prepared } });
+    place
+        .write("package.json", &manifest.to_string())
+        .write("main.js", "console.log(require('prepared'));\n");
+    fs::remove_file(place.project.join("package-lock.json")).unwrap();
+    registry.npm(&place.project, &["install", "--package-lock-only"]);
+    registry.layerize(&place, &["build", "--locked", "app"]).exits(2);
+    registry
+        .layerize(&place, &["build", "app"])
+        .exits(2)
+        .says(&["its script `prepare`", "scripts = [\"prepared\"]"]);
+    place.write(
+        "layerize.toml",
+        &spec.replace("node = {}", "node = { scripts = [\"prepared\"] }"),
+    );
+    registry.layerize(&place, &["build", "app"]).success();
+    assert_eq!(place.run(&["run", "app"]).success().stdout, "prepared\n");
+
+    // A lock file that names no whole commit.
+    let lock = fs::read_to_string(place.project.join("package-lock.json")).unwrap();
+    let commit = prepared.rsplit('#').next().unwrap();
+    place.write("package-lock.json", &lock.replace(&format!("#{commit}\""), "#main\""));
+    place.write("package.json", &manifest.to_string().replace(commit, "main"));
+    let refused = registry.layerize(&place, &["lock"]).exits(2);
+    refused.says(&["the repository of `prepared` cannot be taken: its commit has not all its digits"]);
 }
 
 /// The manifests and tarballs of `name` and all that it needs, made of what Debian has of them.
@@ -640,7 +821,7 @@ fn of_debian(modules: &BTreeMap<String, PathBuf>, name: &str) -> Vec<(Value, Vec
                 plain[key] = manifest[key].take();
             }
         }
-        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::none()));
         let mut add = |path: &Path, content: &[u8]| {
             let mut header = tar::Header::new_gnu();
             header.set_mode(0o644);
@@ -663,12 +844,8 @@ fn of_debian(modules: &BTreeMap<String, PathBuf>, name: &str) -> Vec<(Value, Vec
     found.into_values().collect()
 }
 
-/// An express service, from sources and a lock file to an answer, with what Debian has of express as tarballs.
-#[test]
-fn an_express_service_answers() {
-    if !have("npm", &["--version"]) {
-        return;
-    }
+/// What Debian has of express, as tarballs.
+fn express() -> Vec<(Value, Vec<u8>)> {
     let debian = Place::new();
     debian.write(
         "layerize.toml",
@@ -686,36 +863,70 @@ fn an_express_service_answers() {
             }
         }
     }
-    let registry = Registry::of(&[]);
     let published = of_debian(&modules, "express");
     assert!(published.len() > 30, "{}", published.len());
-    registry.publish_tarballs(&published);
+    published
+}
 
-    let place = Place::new();
-    place
-        .write(
-            "package.json",
-            "{\"name\":\"service\",\"scripts\":{\"start\":\"node server.js\"},\"dependencies\":{\"express\":\"*\"}}",
-        )
-        .write(
-            "server.js",
-            "const app = require('express')();\napp.get('/:who', (request, response) => response.send(`Hello, ${request.params.who}!`));\n\
-             app.listen(3000, '0.0.0.0');\n",
-        );
-    registry.npm(&place.project, &["install", "--package-lock-only"]);
-    registry.layerize(&place, &["init", "--name", "service"]).success();
-    registry.layerize(&place, &["build"]).success();
+/// Has npm write the lock file of the example anew, where Debian has replaced something since it was committed; the repository's
+/// own too, with `LAYERIZE_BLESS=1`.
+#[expect(clippy::disallowed_methods, reason = "fixtures are written where that is asked for")]
+fn lock_express(place: &Place, registry: &Registry, published: &[(Value, Vec<u8>)]) {
+    let locked = fs::read_to_string(place.project.join("package-lock.json")).unwrap_or_default();
+    if published
+        .iter()
+        .all(|(_, tarball)| locked.contains(&integrity(tarball)))
+    {
+        return;
+    }
+    skipped("the lock file of specs/express-service is not that of Debian's express of today: it is written anew");
+    fs::remove_file(place.project.join("package-lock.json")).unwrap_or_default();
+    // The port of this registry says nothing to others.
+    let lock = ["install", "--package-lock-only", "--omit-lockfile-registry-resolved"];
+    registry.npm(&place.project, &lock);
+    if std::env::var_os("LAYERIZE_BLESS").is_some() {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("specs/express-service/package-lock.json");
+        fs::copy(place.project.join("package-lock.json"), own).unwrap();
+    }
+}
+
+/// The example: `init` and `load` over sources and a lock file that real npm installs from serve a request, with no edit; the spec
+/// that is committed passes its tests, and bills of materials have every package.
+#[test]
+fn an_express_service_answers() {
+    if !have("npm", &["--version"]) {
+        return;
+    }
+    let published = express();
+    let registry = Registry::of(&[]);
+    registry.publish_tarballs(&published);
+    let place = bare_spec("express-service");
+    place.take_debs(NODE);
+    lock_express(&place, &registry, &published);
+    registry.layerize(&place, &["init", "--name", "express"]).success();
+    if have("docker", &["info"]) {
+        registry.layerize(&place, &["load", "--engine", "docker"]).success();
+        let answer = answer_of_image("express", |port| format!("PORT={port}"), "/hello/you");
+        assert!(answer.ends_with("Hello, you!"), "{answer}");
+    }
+
+    take_spec(&place, "express-service", |place, verb| registry.layerize(place, verb));
+    registry.layerize(&place, &["build", "--locked"]).success();
     let real = npm_tree(&registry, &place, &[]);
     let laid = tree(&output(&place, "service").join("lib/service/node_modules"));
     assert_eq!(laid.keys().collect::<Vec<_>>(), real.keys().collect::<Vec<_>>());
     assert!(laid == real, "the same places hold other files");
-
-    // The request that the spec's own test makes.
-    let spec = fs::read_to_string(place.project.join("layerize.toml")).unwrap();
-    let test = "\n[image.service.tests.greets]\nexpect = { http = { path = \"/you\", body = \"Hello, you!\" } }\n";
-    place.write(
-        "layerize.toml",
-        &format!("{}{test}", spec.replace("# ports = [3000]", "ports = [3000]")),
-    );
-    registry.layerize(&place, &["test"]).success();
+    assert_tested(&place, 2);
+    for (format, file) in [("spdx", "../express.spdx.json"), ("cyclonedx", "../express.cdx.json")] {
+        place
+            .run(&["sbom", "service", "--format", format, "-o", file])
+            .success();
+        let document = fs::read_to_string(place.project.join(file)).unwrap();
+        for (manifest, _) in &published {
+            let [name, version] = ["name", "version"].map(|key| manifest[key].as_str().unwrap());
+            let purl = format!("pkg:npm/{name}@{version}\"");
+            assert!(document.contains(&purl), "{format} lacks {purl}");
+        }
+    }
+    validate(&place, &["spdx=../express.spdx.json", "cyclonedx=../express.cdx.json"]);
 }

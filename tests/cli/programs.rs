@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::{Place, Ran, have, peer, skipped};
+use crate::support::{self, C, Place, Ran, have, peer, skipped};
 
 const GO: &str = r#"
 [package.app]
@@ -53,6 +53,7 @@ fn run(place: &Place, image: &str) -> Option<String> {
 #[test]
 fn a_program_of_go_with_cgo_starts_in_its_image() {
     let place = Place::new();
+    place.take_debs(support::GO);
     place.write("layerize.toml", GO);
     place.write("go/go.mod", "module example.com/app\n\ngo 1.19\n");
     place.write(
@@ -68,6 +69,7 @@ fn a_program_of_go_with_cgo_starts_in_its_image() {
 #[test]
 fn a_cpp_program_brings_the_runtime_that_it_was_linked_with() {
     let place = Place::new();
+    place.take_debs(C);
     place.write("layerize.toml", CPP);
     place.write(
         "cpp/main.cc",

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use layerize::digest::Digest;
 
-use crate::support::{Place, Ran};
+use crate::support::{PYTHON, Place, Ran};
 
 /// A wheel as its publisher made it.
 pub struct Wheel<'a> {
@@ -159,6 +159,7 @@ pub fn good_wheels() -> Vec<Wheel<'static>> {
 
 fn project() -> Place {
     let place = Place::new();
+    place.take_debs(PYTHON);
     place
         .write("layerize.toml", SPEC)
         .write(

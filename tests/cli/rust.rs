@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use layerize::digest::Digest;
 
-use crate::support::{Place, Ran, in_another_world};
+use crate::support::{Place, RUST, Ran, in_another_world};
 
 mod git;
 mod units;
@@ -156,6 +156,7 @@ fn put(place: &Place, crates: &[Crate<'_>]) {
 
 fn project() -> Place {
     let place = Place::new();
+    place.take_debs(RUST);
     place
         .write("layerize.toml", SPEC)
         .write("Cargo.toml", MANIFEST)

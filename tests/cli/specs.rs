@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::attest::validate;
-use crate::support::{Place, Ran, copy_tree, have, in_another_world, is_root, peer, podman_run};
+use crate::support::{Place, RUST, Ran, copy_tree, have, in_another_world, is_root, peer, podman_run};
 
 const GREETING: &str = "Hello, world!\n";
 
@@ -178,7 +178,7 @@ fn nginx_serves_its_page() {
 
 /// All tests of a spec pass.
 #[track_caller]
-fn assert_tested(place: &Place, tests: usize) {
+pub fn assert_tested(place: &Place, tests: usize) {
     let tested = place.run(&["test", "--locked"]).success().stdout;
     let passed = tested.lines().filter(|line| line.starts_with("ok ")).count();
     assert_eq!((passed, tested.lines().count()), (tests, tests), "{tested}");
@@ -206,16 +206,6 @@ fn flask_serves_from_byte_code() {
     assert_tested(&Place::with_spec("flask"), 2);
 }
 
-/// A copy of `rust-service` without what layerize writes.
-fn rust_service() -> Place {
-    let place = Place::new();
-    copy_tree(&place_of_spec("rust-service"), &place.project);
-    for name in ["layerize.toml", "layerize.lock"] {
-        fs::remove_file(place.project.join(name)).unwrap();
-    }
-    place
-}
-
 /// What a server on this machine answers, as soon as it does.
 fn answer(port: u16, path: &str) -> String {
     let ask = || -> std::io::Result<String> {
@@ -234,10 +224,42 @@ fn answer(port: u16, path: &str) -> String {
     panic!("no answer on port {port}");
 }
 
+/// What the program of an image that Docker has answers where a variable names the port; the image goes.
+pub fn answer_of_image(image: &str, variable: impl Fn(u16) -> String, path: &str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let run = ["run", "-d", "--rm", "--network", "host", "-e", &variable(port), image];
+    let container = peer(Command::new("docker").args(run)).stdout;
+    let answer = answer(port, path);
+    peer(Command::new("docker").args(["kill", container.trim()]));
+    peer(Command::new("docker").args(["rmi", "-f", image]));
+    answer
+}
+
+/// A copy of an example without what layerize writes.
+pub fn bare_spec(name: &str) -> Place {
+    let place = Place::new();
+    copy_tree(&place_of_spec(name), &place.project);
+    for name in ["layerize.toml", "layerize.lock"] {
+        fs::remove_file(place.project.join(name)).unwrap();
+    }
+    place
+}
+
+/// Puts the spec of an example into a copy that had none, with its lock, refreshed where Debian has replaced something.
+pub fn take_spec(place: &Place, name: &str, refresh: impl Fn(&Place, &[&str]) -> Ran) {
+    for file in ["layerize.toml", "layerize.lock"] {
+        fs::copy(place_of_spec(name).join(file), place.project.join(file)).unwrap();
+    }
+    refresh(place, &["lock", "--refresh"]).success();
+}
+
 /// From a folder with nothing but sources and a lock file to an engine, with no edit between.
 #[test]
 fn rust_service_is_started_and_loaded_as_it_is() {
-    let place = rust_service();
+    let place = bare_spec("rust-service");
+    place.take_debs(RUST);
     place.run(&["init", "--name", "notes"]).success();
     let has_docker = have("docker", &["info"]);
     match has_docker {
@@ -245,23 +267,12 @@ fn rust_service_is_started_and_loaded_as_it_is() {
         false => place.run(&["build", "notes"]).success(),
     };
     if has_docker {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-        let address = format!("NOTES_ADDRESS=127.0.0.1:{port}");
-        let run = ["run", "-d", "--rm", "--network", "host", "-e", &address, "notes"];
-        let container = peer(Command::new("docker").args(run)).stdout;
-        let health = answer(port, "/health");
-        peer(Command::new("docker").args(["kill", container.trim()]));
-        peer(Command::new("docker").args(["rmi", "-f", "notes"]));
+        let health = answer_of_image("notes", |port| format!("NOTES_ADDRESS=127.0.0.1:{port}"), "/health");
         assert!(health.contains("ok: 0 notes in SQLite 3."), "{health}");
     }
 
     // The example's own spec, over what is compiled already.
-    for name in ["layerize.toml", "layerize.lock"] {
-        fs::copy(place_of_spec("rust-service").join(name), place.project.join(name)).unwrap();
-    }
-    place.run(&["lock", "--refresh"]).success();
+    take_spec(&place, "rust-service", |place, verb| place.run(verb));
     assert_tested(&place, 2);
     let closure = place.run(&["closure", "notes"]).success().stdout;
     assert!(!closure.contains("-crate-") && !closure.contains("rustc"), "{closure}");
@@ -515,7 +526,9 @@ fn every_spec_is_covered_here() {
     assert_eq!(
         names,
         [
+            "express-service",
             "flask",
+            "go-service",
             "hello",
             "java",
             "monorepo",

@@ -11,6 +11,13 @@ use layerize::fsio::{FileLock, LockKind};
 /// The program under test.
 pub const LAYERIZE: &str = env!("CARGO_BIN_EXE_layerize");
 
+/// Debian packages that many tests build with: a C compiler, Go, Rust, Node, Python.
+pub const C: &[&str] = &["gcc", "make", "libc6-dev"];
+pub const GO: &[&str] = &["golang-go", "gcc", "libc6-dev"];
+pub const RUST: &[&str] = &["cargo-web", "rustc-web", "gcc", "libc6-dev", "pkg-config"];
+pub const NODE: &[&str] = &["nodejs"];
+pub const PYTHON: &[&str] = &["python3", "libstdc++6"];
+
 /// A directory with a home, a store and a project in it, removed at the end.
 pub struct Place {
     dir: tempfile::TempDir,
@@ -94,19 +101,30 @@ impl Place {
     /// A new place whose project is a copy of `specs/NAME`, its lock refreshed: what Debian replaced since it was
     /// committed fails no test.
     pub fn with_spec(name: &str) -> Self {
-        Self::with_copy_of(&format!("specs/{name}"))
+        let place = Self::new();
+        match name {
+            "hello" | "static" | "monorepo" => place.take_debs(C),
+            "flask" | "python-api" => place.take_debs(PYTHON),
+            _ => {}
+        }
+        place.holds_copy_of(&format!("specs/{name}"));
+        place
     }
 
     /// As [`with_spec`](Self::with_spec), of any folder of the repository.
     pub fn with_copy_of(name: &str) -> Self {
         let place = Self::new();
-        copy_tree(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name), &place.project);
-        let refreshed = place.run(&["lock", "--refresh"]).success().stderr;
+        place.holds_copy_of(name);
+        place
+    }
+
+    fn holds_copy_of(&self, name: &str) {
+        copy_tree(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name), &self.project);
+        let refreshed = self.run(&["lock", "--refresh"]).success().stderr;
         #[expect(clippy::print_stderr, reason = "what is tested must be seen")]
         {
             eprintln!("a copy of {name}: {}", refreshed.lines().last().unwrap_or_default());
         }
-        place
     }
 
     /// Another place, with a store of its own, whose project is a copy of this one's.
@@ -276,28 +294,45 @@ impl Place {
     /// Puts the lock of the base tools into the project, and the tools into the store; both are made once for all
     /// tests.
     pub fn lock_base(&self) {
-        let base = shared_cache().join("base");
-        let lock_file = shared_cache().join("base.making");
-        let guard = FileLock::acquire(&lock_file, LockKind::Exclusive).unwrap();
-        // A store of another build of the program may have another schema.
-        let program = format!("{:?}", fs::metadata(LAYERIZE).unwrap().modified().unwrap());
-        if fs::read_to_string(base.join("program")).unwrap_or_default() != program {
-            layerize::fsio::remove_tree(&base).unwrap();
-            let maker = Self::new();
-            maker.write("layerize.toml", &script_spec("mkdir $out").replace("thing", "probe"));
-            maker.run(&["build"]).success();
-            let made = shared_cache().join("base.new");
-            layerize::fsio::remove_tree(&made).unwrap();
-            fs::create_dir(&made).unwrap();
-            fs::copy(maker.project.join("layerize.lock"), made.join("layerize.lock")).unwrap();
-            copy_tree_to(&maker.store(), &made.join("store"));
-            fs::write(made.join("program"), program).unwrap();
-            fs::rename(&made, &base).unwrap();
-        }
-        drop(guard);
+        let base = made_once("base", &script_spec("mkdir $out").replace("thing", "probe"));
         fs::copy(base.join("layerize.lock"), self.project.join("layerize.lock")).unwrap();
         copy_tree_to(&base.join("store"), &self.store());
     }
+
+    /// Puts these Debian packages and those that they need, unpacked, into the store, which must be new. To unpack a compiler takes
+    /// as long as many a test: it is done once for all of them.
+    pub fn take_debs(&self, debs: &[&str]) {
+        let tools: Vec<String> = debs.iter().map(|deb| format!("\"deb:{deb}\"")).collect();
+        let spec = format!(
+            "[package.probe]\ntools = [{}]\nscript = \"mkdir $out\"\n",
+            tools.join(", ")
+        );
+        let made = made_once(&debs.join("+"), &spec);
+        copy_tree_to(&made.join("store"), &self.store());
+    }
+}
+
+/// The store in which the package `probe` of `spec` was built, and its lock, as the test that came first made them.
+fn made_once(name: &str, spec: &str) -> PathBuf {
+    let made = shared_cache().join(name);
+    let guard = FileLock::acquire(&made.with_extension("making"), LockKind::Exclusive).unwrap();
+    // A store of another build of the program may have another schema.
+    let program = format!("{:?}", fs::metadata(LAYERIZE).unwrap().modified().unwrap());
+    if fs::read_to_string(made.join("program")).unwrap_or_default() != program {
+        layerize::fsio::remove_tree(&made).unwrap();
+        let maker = Place::new();
+        maker.write("layerize.toml", spec);
+        maker.run(&["build", "probe"]).success();
+        let new = made.with_extension("new");
+        layerize::fsio::remove_tree(&new).unwrap();
+        fs::create_dir(&new).unwrap();
+        fs::copy(maker.project.join("layerize.lock"), new.join("layerize.lock")).unwrap();
+        copy_tree_to(&maker.store(), &new.join("store"));
+        fs::write(new.join("program"), program).unwrap();
+        fs::rename(&new, &made).unwrap();
+    }
+    drop(guard);
+    made
 }
 
 /// Runs `layerize` where all that must not matter is another: another user (an ordinary one where the tests are root),

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Place, Ran, in_another_world, peer};
+use crate::support::{Place, RUST, Ran, in_another_world, peer};
 
 const SPEC: &str = r#"[package.prog]
 version = "1.0"
@@ -134,6 +134,7 @@ const PACKAGES: &[(&str, &str)] = &[
 
 fn project() -> (Place, String, String) {
     let place = Place::new();
+    place.take_debs(RUST);
     let commit = commit(&place, FILES);
     let url = format!("file://{}", at(&place, "up.git").display());
     let manifest = format!(
