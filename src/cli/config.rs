@@ -44,6 +44,8 @@ pub struct UserConfig {
     pub max_size: Option<u64>,
     /// `[store] min-free` in bytes: what is to be free on the store's disk.
     pub min_free: Option<u64>,
+    /// `[store] auto-optimise`: whether identical files of the store share their content by themselves.
+    pub auto_optimise: bool,
     /// `nix-store`: the directory that `nix/store` is in.
     pub nix_store: Option<PathBuf>,
     /// `[inputs] from`: places that keep inputs, asked before mirrors.
@@ -107,6 +109,7 @@ struct StoreSection {
     min_free: Option<u64>,
     #[serde(deserialize_with = "keep_builds")]
     keep_builds: Option<u64>,
+    auto_optimise: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -250,7 +253,7 @@ impl UserConfig {
                     path.display(),
                     error.to_string().trim_end()
                 ),
-                "known are: store, nix-store, [store] dir, max-size, min-free and keep-builds, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, from, to, trusted-keys, sign-key and unsigned, [build] max-memory, max-processes, builder and require, \
+                "known are: store, nix-store, [store] dir, max-size, min-free, keep-builds and auto-optimise, [inputs] from, [debian] mirrors and snapshots, [nix] caches and trusted-keys, [cache] max-size, from, to, trusted-keys, sign-key and unsigned, [build] max-memory, max-processes, builder and require, \
                  [builders.NAME] address, properties, token-file, root, jobs and fallback, \
                  [registries.\"HOST\"] mirrors, plain-http, credentials-over-http, private-network, ca-file, client-cert and client-key",
             )
@@ -326,6 +329,7 @@ impl File {
             store: self.store.dir,
             max_size: self.store.max_size,
             min_free: self.store.min_free,
+            auto_optimise: self.store.auto_optimise,
             keep_builds: self.store.keep_builds.unwrap_or(DEFAULT_KEEP_BUILDS),
             nix_store: self.nix_store,
             debian_mirrors: self.debian.mirrors,

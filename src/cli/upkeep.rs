@@ -34,6 +34,7 @@ fn orders(context: &Context, floor: SystemTime) -> Orders {
             unused_since: Some(ago(context.config.keep_builds)),
             floor: Some(floor),
         },
+        optimise: context.config.auto_optimise,
     }
 }
 

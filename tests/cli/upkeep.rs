@@ -1,6 +1,7 @@
 //! What is kept stays within bounds, whatever is built, killed or collected beside it; nothing that is needed goes for that.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -279,4 +280,37 @@ fn somebody_else_s_store_serves_what_was_built() {
     place.write("src/word", "word 0\n").write("layerize.toml", &spec);
     peer(Command::new("chown").args(["-R", "4242:4242"]).arg(&place.project));
     user(&["build", "app"]).exits(2).says(&["app", "cannot be written to"]);
+}
+
+/// Identical files become one beside a command.
+#[test]
+fn identical_files_share_their_content_by_themselves() {
+    let place = Place::new();
+    let text = "x".repeat(100_000);
+    place.write("a/one", &text).write("b/two", &text);
+    place.write(
+        "layerize.toml",
+        "[package.a]\nsource = \"a\"\n[package.b]\nsource = \"b\"\n",
+    );
+    let config = place.path().join("config/layerize");
+    fs::create_dir_all(&config).unwrap();
+    place.run(&["build"]).success();
+    let inodes = || {
+        let built = place.run(&["build", "-q"]).success().stdout;
+        let inode = |path: &str, file: &str| {
+            let below = path.trim_start_matches("/layerize/store/");
+            fs::metadata(place.store().join("store").join(below).join(file))
+                .unwrap()
+                .ino()
+        };
+        let paths: Vec<&str> = built.lines().collect();
+        (inode(paths[0], "one"), inode(paths[1], "two"))
+    };
+    let (one, two) = inodes();
+    assert_ne!(one, two);
+    fs::write(config.join("config.toml"), "[store]\nauto-optimise = true\n").unwrap();
+    // A command that has ended waits for nothing.
+    let shared = (0..20).map(|_| inodes()).any(|(one, two)| one == two);
+    assert!(shared, "what is the same is there twice");
+    place.run(&["store", "verify"]).success();
 }

@@ -10,12 +10,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{Bounds, How, Upkeep, hold};
 use crate::fetch::FetchConfig;
-use crate::fsio::{FileLock, LockKind, last_use, note_use};
+use crate::fsio::{self, FileLock, LockKind, last_use, note_use};
 use crate::project::error::ProjectError;
 use crate::store::Store;
 
 /// The file in the store's directory whose lock is held by who is at it; its time is that of the last time that all was done.
 pub const LOCK: &str = "locks/upkeep";
+
+/// The file whose time is that of the last time that identical files were looked for.
+const OPTIMISED: &str = "locks/optimised";
 
 /// How often what was not used for long is looked for where no bounds ask for more.
 const EVERY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -35,6 +38,8 @@ pub struct Orders {
     pub fetch: FetchConfig,
     /// What is to be held.
     pub bounds: Bounds,
+    /// Whether identical files are to share their content.
+    pub optimise: bool,
 }
 
 /// When the thread has to end what it is at; `None`: it has time.
@@ -50,7 +55,7 @@ pub struct Background {
 impl Background {
     /// Begins, where there is a store and something may have to be done.
     pub fn begin(orders: Orders) -> Option<Self> {
-        if !orders.store_dir.join("db/db.sqlite").exists() || !(orders.bounds.hold_room() || is_due(&orders)) {
+        if !orders.store_dir.join("db/db.sqlite").exists() || !(orders.bounds.hold_room() || has_due(&orders)) {
             return None;
         }
         let deadline = Deadline::default();
@@ -94,8 +99,13 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn is_due(orders: &Orders) -> bool {
-    let last = last_use(&orders.store_dir.join(LOCK));
+fn has_due(orders: &Orders) -> bool {
+    is_due(orders, LOCK) || (orders.optimise && is_due(orders, OPTIMISED))
+}
+
+/// Whether what leaves this mark was not done for long.
+fn is_due(orders: &Orders, mark: &str) -> bool {
+    let last = last_use(&orders.store_dir.join(mark));
     #[expect(clippy::disallowed_methods, reason = "how long ago it was done is told by the clock")]
     let now = SystemTime::now();
     // A time to come is of a clock that was wrong.
@@ -128,6 +138,16 @@ fn step(orders: &Orders, go_on: &dyn Fn() -> bool) -> Result<Option<Upkeep>, Pro
     let done = hold(&stores, &orders.fetch, &orders.bounds, &how)?;
     if done.is_complete {
         note_use(&lock_file);
+    }
+    if orders.optimise && is_due(orders, OPTIMISED) {
+        for store in &stores {
+            store.optimise(go_on)?;
+        }
+        let mark = orders.store_dir.join(OPTIMISED);
+        if go_on() {
+            fsio::write_atomic(&mark, b"")?;
+            note_use(&mark);
+        }
     }
     Ok(Some(done))
 }
