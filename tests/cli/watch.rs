@@ -174,3 +174,37 @@ fn a_killed_watch_leaves_no_program_behind() {
     child.wait().unwrap();
     is_gone(pid);
 }
+
+/// What the engine has is what was edited last.
+#[test]
+fn an_image_is_loaded_anew_when_its_files_change() {
+    if !have("setsid", &["--version"]) || !have("docker", &["info"]) {
+        return;
+    }
+    let place = Place::new();
+    let name = "layerize-test-watched";
+    let spec = format!("[package.data]\nsource = \"data\"\n[image.{name}]\ncontents = [\"data\"]\n");
+    place.write("layerize.toml", &spec).write("data/word", "one\n");
+    let id = || {
+        let inspect = ["image", "inspect", "--format", "{{.Id}}", name];
+        let output = std::process::Command::new("docker").args(inspect).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let mut terminal = Terminal::start(&place.command(&["watch", "--load", name]));
+    terminal.expect("loaded in ").expect("waiting for changes");
+    let first = id();
+    save(&place, "data/word", "two\n");
+    terminal.expect("word changed").expect("loaded in ");
+    terminal.expect("waiting for changes");
+    let second = id();
+    terminal.interrupt();
+    let status = terminal.end();
+    let _ = std::process::Command::new("docker")
+        .args(["rmi", "-f", name, &first])
+        .output();
+    assert_eq!(status, 0, "{}", terminal.seen);
+    assert!(
+        first.starts_with("sha256:") && second.starts_with("sha256:") && first != second,
+        "{first} {second}"
+    );
+}
