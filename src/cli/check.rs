@@ -9,6 +9,7 @@ use super::complete;
 use super::context::Context;
 use super::flags::{BuildFlags, PlatformOrAll, value};
 use super::outcome::Outcome;
+use super::places::Names;
 use crate::build::Compared;
 use crate::execution::Execution;
 use crate::project::check::{self, CheckOptions, CheckReport, CheckedOutput};
@@ -38,6 +39,13 @@ pub struct CheckArgs {
     platform: Vec<PlatformOrAll>,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl CheckArgs {
+    /// The arguments that may name a spec elsewhere.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Several(&mut self.targets), &mut self.flags)
+    }
 }
 
 /// Builds again what the targets need, compares, and reports.

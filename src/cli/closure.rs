@@ -11,6 +11,7 @@ use super::context::Context;
 use super::error::advised;
 use super::flags::{BuildFlags, PlatformOrAll, value};
 use super::outcome::Outcome;
+use super::places::Names;
 use super::text::{render_chain, size};
 
 /// Arguments of `layerize closure`.
@@ -33,6 +34,13 @@ pub struct ClosureArgs {
     platform: Vec<PlatformOrAll>,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl ClosureArgs {
+    /// The arguments that may name a spec elsewhere.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Several(&mut self.targets), &mut self.flags)
+    }
 }
 
 /// Realises the targets and prints their closure.

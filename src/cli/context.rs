@@ -85,7 +85,7 @@ impl<'a> Context<'a> {
             cache_dir,
             here: std::env::current_dir().context("cannot tell the current directory")?,
             file: global.file.first().cloned(),
-            within: None,
+            elsewhere: None,
             epoch: epoch()?,
             cache: config.shared.clone(),
             builders: config.builders.clone(),

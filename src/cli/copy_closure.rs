@@ -17,6 +17,7 @@ use super::context::Context;
 use super::error::advised;
 use super::flags::{BuildFlags, value};
 use super::outcome::Outcome;
+use super::places::Names;
 use super::programs;
 use super::text::size;
 
@@ -53,6 +54,13 @@ pub struct CopyClosureArgs {
     no_check_sigs: bool,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl CopyClosureArgs {
+    /// The arguments that may name a spec elsewhere.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Packages(&mut self.targets), &mut self.flags)
+    }
 }
 
 /// Copies closures.

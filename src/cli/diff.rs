@@ -17,6 +17,7 @@ use super::error::advised;
 use super::flags::{BuildFlags, value};
 use super::outcome::Outcome;
 use super::output;
+use super::places::Names;
 use crate::project;
 use crate::project::Target;
 use crate::project::{ImageOptions, NamedImage, PlatformChoice, Project};
@@ -46,6 +47,13 @@ pub struct DiffArgs {
     html: Option<PathBuf>,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl DiffArgs {
+    /// The arguments that may name a spec elsewhere.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Each(vec![&mut self.a, &mut self.b]), &mut self.flags)
+    }
 }
 
 /// All classes with their meanings, for the long help.

@@ -18,12 +18,13 @@ use super::context::{self, Context};
 use super::error::advised;
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
+use super::places::Names;
 use super::surroundings;
 
 /// Arguments of `layerize env`.
 #[derive(Debug, Args)]
 pub struct EnvArgs {
-    /// The packages, whose environments are one [default: the only one of each spec]
+    /// The packages, whose environments are one; of a spec elsewhere: git+https://…#NAME [default: the only one of each spec]
     #[arg(add = complete::packages())]
     packages: Vec<String>,
     /// Print what `.envrc` evaluates: the variables, and the files to watch
@@ -40,6 +41,13 @@ pub struct EnvArgs {
     refresh: bool,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl EnvArgs {
+    /// The arguments that may name a spec elsewhere.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Packages(&mut self.packages), &mut self.flags)
+    }
 }
 
 /// Arguments of the launchers of a view.
@@ -118,7 +126,7 @@ fn wanted<'a>(
             "start it by its path",
         )
     })?;
-    Ok(Wanted::new(
+    let wanted = Wanted::new(
         all.filter(|(_, packages)| !packages.is_empty()).collect(),
         context.environment.store_dir.clone(),
         vec![
@@ -127,7 +135,11 @@ fn wanted<'a>(
             format!("--store={}", context.environment.store_dir.display()),
             "__enter".to_owned(),
         ],
-    ))
+    );
+    Ok(match &context.environment.elsewhere {
+        Some(place) => wanted.of_place(place, &context.environment.here),
+        None => wanted,
+    })
 }
 
 /// The view that was made before, where nothing changed since.

@@ -23,6 +23,7 @@ use super::context::Context;
 use super::documents::finished;
 use super::flags::{BuildFlags, value};
 use super::outcome::Outcome;
+use super::places::Names;
 use super::text::{render_chain, size};
 
 /// Most lines of a script and most store paths of one kind of input that are shown to people.
@@ -46,6 +47,13 @@ pub struct ExplainArgs {
     platform: Option<Platform>,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl ExplainArgs {
+    /// The arguments that may name a spec elsewhere.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Each(vec![&mut self.source]), &mut self.flags)
+    }
 }
 
 /// Prints where a file comes from; the answer is no if the image has no such file.

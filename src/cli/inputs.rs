@@ -19,6 +19,7 @@ use super::complete;
 use super::context::Context;
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
+use super::places::Names;
 
 /// Arguments of `layerize inputs`.
 #[derive(Debug, Args)]
@@ -68,6 +69,18 @@ struct ExportArgs {
     all: bool,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl InputsArgs {
+    /// The arguments that may name a spec elsewhere.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        let (targets, flags) = match &mut self.verb {
+            Verb::List(args) => (&mut args.targets, &mut args.flags),
+            Verb::Check(args) => (&mut args.targets, &mut args.flags),
+            Verb::Export(args) => (&mut args.targets, &mut args.flags),
+        };
+        (Names::Several(targets), flags)
+    }
 }
 
 /// Does what the verb says.

@@ -203,10 +203,23 @@ impl Command {
     fn names(&mut self) -> Option<(places::Names<'_>, &mut flags::BuildFlags)> {
         match self {
             Self::Build(args) => Some(args.names()),
+            Self::Check(args) => Some(args.names()),
+            Self::Closure(args) => Some(args.names()),
+            Self::CopyClosure(args) => Some(args.names()),
+            Self::Diff(args) => Some(args.names()),
+            Self::Env(args) => Some(args.names()),
+            Self::Explain(args) => Some(args.names()),
+            Self::Inputs(args) => Some(args.names()),
+            Self::Install(args) => Some(args.names()),
             Self::Load(args) => Some(args.names()),
+            Self::Plan(args) => Some(args.names()),
+            Self::Provenance(args) => Some(args.names()),
             Self::Push(args) => Some(args.names()),
             Self::Run(args) => Some(args.names()),
+            Self::Sbom(args) => Some(args.names()),
             Self::Shell(args) => Some(args.names()),
+            Self::Test(args) => Some(args.names()),
+            Self::Watch(args) => Some(args.names()),
             _ => None,
         }
     }

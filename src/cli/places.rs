@@ -2,9 +2,11 @@
 //!
 //! Invariant: a command is about one spec; of a place's it changes nothing, the lock included.
 
+use std::collections::BTreeSet;
+
 use crate::project::Project;
-use crate::project::spec_place::SpecPlace;
-use crate::spec::LockScope;
+use crate::project::spec_place::{FetchedPlace, PlaceForm, SpecPlace};
+use crate::spec::{LockScope, PackageName, Workspace};
 
 use super::context::Context;
 use super::error::advised;
@@ -12,24 +14,71 @@ use super::flags::BuildFlags;
 
 /// Where a verb takes names of the spec.
 pub enum Names<'a> {
-    /// Exactly one.
-    One(&'a mut String),
-    /// Any number of them.
+    /// Each of these is one.
+    Each(Vec<&'a mut String>),
+    /// Any number of them; where there is none, the verb knows what is meant.
     Several(&'a mut Vec<String>),
+    /// Packages, at least one.
+    Packages(&'a mut Vec<String>),
 }
 
 /// Has the command work on the spec of the place that its names give, if they give one, and leaves the names in that spec.
 pub fn take(names: Names<'_>, flags: &mut BuildFlags, context: &mut Context) -> anyhow::Result<()> {
-    let here = context.environment.here.clone();
     let all: Vec<&String> = match &names {
-        Names::One(name) => vec![&**name],
-        Names::Several(names) => names.iter().collect(),
+        Names::Each(names) => names.iter().map(|name| &**name).collect(),
+        Names::Several(names) | Names::Packages(names) => names.iter().collect(),
     };
+    let Some((place, meant)) = split(&all, context)? else {
+        return Ok(());
+    };
+    if context.environment.file.is_some() {
+        return Err(advised(
+            "a spec and a place of one are named",
+            "leave out `--file`, or the place",
+        ));
+    }
+    let fetched = place.fetch(&flags.options(), &context.environment)?;
+    context.environment = context.environment.clone().with_place(fetched.clone());
+    flags.locked = true;
+    let project = Project::load(&context.environment)?;
+    let reasons = project.lock_reasons(LockScope::Builds, &context.environment)?;
+    if !reasons.is_empty() {
+        return Err(advised(
+            format!("the lock of `{place}` is not current:\n  {}", reasons.join("\n  ")),
+            "whoever keeps it runs `layerize lock` there and commits the file",
+        ));
+    }
+    let had = Had::new(&project.workspace, &fetched);
+    meant.iter().flatten().try_for_each(|name| had.check(name, &place))?;
+    match names {
+        Names::Each(names) => {
+            for (name, meant) in names.into_iter().zip(meant) {
+                *name = meant.map_or_else(|| had.only(&place), Ok)?;
+            }
+        }
+        Names::Several(names) => {
+            *names = meant.into_iter().flatten().collect();
+            if names.is_empty() {
+                names.extend(had.image.iter().map(|name| (*name).to_owned()));
+            }
+        }
+        Names::Packages(names) => {
+            *names = meant.into_iter().flatten().collect();
+            if names.is_empty() {
+                names.push(had.only_package(&place)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The place that names give, if they give one, and the names in its spec.
+fn split(all: &[&String], context: &Context) -> anyhow::Result<Option<(SpecPlace, Vec<Option<String>>)>> {
     let mut found: Option<SpecPlace> = None;
     let mut meant = Vec::new();
     for text in all {
-        let Some(parsed) = SpecPlace::parse(text, &here) else {
-            meant.push(Some(text.clone()));
+        let Some(parsed) = SpecPlace::parse(text, &context.environment.here) else {
+            meant.push(Some((*text).clone()));
             continue;
         };
         let (place, name) = parsed?;
@@ -42,42 +91,79 @@ pub fn take(names: Names<'_>, flags: &mut BuildFlags, context: &mut Context) -> 
         found = Some(place);
         meant.push(name);
     }
-    let Some(place) = found else { return Ok(()) };
-    if context.environment.file.is_some() {
-        return Err(advised(
-            "a spec and a place of one are named",
-            "leave out `--file`, or the place",
-        ));
-    }
-    let fetched = place.fetch(&flags.options(), &context.environment)?;
-    context.environment.file = Some(fetched.spec);
-    context.environment.within = Some(fetched.tree);
-    flags.locked = true;
-    let project = Project::load(&context.environment)?;
-    let reasons = project.lock_reasons(LockScope::Builds, &context.environment)?;
-    if !reasons.is_empty() {
-        return Err(advised(
-            format!("the lock of `{place}` is not current:\n  {}", reasons.join("\n  ")),
-            "whoever keeps it runs `layerize lock` there and commits the file",
-        ));
-    }
-    match names {
-        Names::One(name) => *name = meant.pop().flatten().map_or_else(|| only(&project, &place), Ok)?,
-        Names::Several(names) => *names = meant.into_iter().flatten().collect(),
-    }
-    Ok(())
+    Ok(found.map(|place| (place, meant)))
 }
 
-/// The only image of a spec, or else its only package.
-fn only(project: &Project, place: &SpecPlace) -> anyhow::Result<String> {
-    let images: Vec<&str> = project.workspace.images.keys().map(String::as_str).collect();
-    let packages = project.workspace.packages.keys().map(|name| name.0.as_str());
-    let packages: Vec<&str> = packages.filter(|name| !name.contains(':')).collect();
-    match (&images[..], &packages[..]) {
-        ([only], _) | ([], [only]) => Ok((*only).to_owned()),
-        _ => Err(advised(
-            format!("`{place}` has {} images and {} packages", images.len(), packages.len()),
-            format!("name one behind `#`: {}", [images, packages].concat().join(", ")),
-        )),
+/// What can be made of the spec of a place.
+struct Had<'a> {
+    images: Vec<&'a str>,
+    packages: Vec<&'a str>,
+    /// The image that carries the spec, which is what can be made with all that this needs.
+    image: Option<&'a str>,
+}
+
+impl<'a> Had<'a> {
+    fn new(workspace: &'a Workspace, fetched: &'a FetchedPlace) -> Self {
+        let image = match &fetched.form {
+            PlaceForm::Image(carried) => Some(carried.image.as_str()),
+            PlaceForm::Tree { .. } => None,
+        };
+        let part = image.map(|image| workspace.only(&BTreeSet::new(), &BTreeSet::from([image.to_owned()])));
+        let is_had = |name: &&PackageName| part.as_ref().is_none_or(|part| part.packages.contains_key(*name));
+        let images = workspace.images.keys().map(String::as_str);
+        Self {
+            images: images.filter(|name| image.is_none_or(|image| image == *name)).collect(),
+            packages: workspace
+                .packages
+                .keys()
+                .filter(is_had)
+                .map(|name| name.0.as_str())
+                .collect(),
+            image,
+        }
+    }
+
+    /// Of a spec that an image carries, that a name is of what the image is made of.
+    fn check(&self, name: &str, place: &SpecPlace) -> anyhow::Result<()> {
+        if self.image.is_none() || self.images.contains(&name) || self.packages.contains(&name) {
+            return Ok(());
+        }
+        Err(advised(
+            format!("`{place}` carries nothing that is called `{name}`"),
+            format!("it carries what the image is made of: {}", self.listed()),
+        ))
+    }
+
+    fn listed(&self) -> String {
+        [self.images.clone(), self.own_packages()].concat().join(", ")
+    }
+
+    fn own_packages(&self) -> Vec<&'a str> {
+        let own = self.packages.iter().copied().filter(|name| !name.contains(':'));
+        own.collect()
+    }
+
+    /// The only image of a spec, or else its only package.
+    fn only(&self, place: &SpecPlace) -> anyhow::Result<String> {
+        match (&self.images[..], &self.own_packages()[..]) {
+            ([only], _) | ([], [only]) => Ok((*only).to_owned()),
+            (images, packages) => Err(advised(
+                format!("`{place}` has {} images and {} packages", images.len(), packages.len()),
+                format!("name one behind `#`: {}", self.listed()),
+            )),
+        }
+    }
+
+    fn only_package(&self, place: &SpecPlace) -> anyhow::Result<String> {
+        match &self.own_packages()[..] {
+            [only] => Ok((*only).to_owned()),
+            packages => Err(advised(
+                format!("`{place}` has {} packages", packages.len()),
+                match packages.is_empty() {
+                    true => "run or build an image of it instead".to_owned(),
+                    false => format!("name one behind `#`: {}", packages.join(", ")),
+                },
+            )),
+        }
     }
 }

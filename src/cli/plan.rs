@@ -14,6 +14,7 @@ use super::error::advised;
 use super::flags::BuildFlags;
 use super::flags::ImageFlags;
 use super::outcome::Outcome;
+use super::places::Names;
 use super::text::size;
 use crate::project::layer_plan::{self, PlanFile};
 use crate::project::{self, Draft, PlatformChoice};
@@ -49,6 +50,13 @@ pub struct PlanArgs {
     flags: BuildFlags,
 }
 
+impl PlanArgs {
+    /// The arguments that may name a spec elsewhere.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Several(&mut self.targets), &mut self.flags)
+    }
+}
+
 /// Plans what the arguments name and prints the plan, or answers a question about it.
 pub fn run(args: &PlanArgs, context: &Context) -> anyhow::Result<Outcome> {
     if let Some(dir) = &args.simulate {
@@ -79,6 +87,12 @@ fn of_targets(args: &PlanArgs, context: &Context) -> anyhow::Result<()> {
         return Err(advised(
             "there is no image to plan",
             "name an image of the spec, or a store path",
+        ));
+    }
+    if let Some(elsewhere) = context.environment.elsewhere.as_ref().filter(|_| args.save) {
+        return Err(advised(
+            format!("nothing is written beside the spec of `{}`", elsewhere.place),
+            "leave out `--save`, or get the repository and plan there",
         ));
     }
     if args.save {

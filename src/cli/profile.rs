@@ -13,7 +13,8 @@ use serde_json::json;
 
 use crate::build::{self, StoreProgram};
 use crate::profile::{Change, DEFAULT_PRIORITY, Generation, Origin, Profile, ProfileError, ProfilePackage, name_of};
-use crate::project::{Environment, PlatformChoice, Target, Work, work};
+use crate::project::spec_place::SpecPlace;
+use crate::project::{Environment, PlatformChoice, Project, Target, Work, work};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
@@ -22,13 +23,14 @@ use super::context::{self, Context};
 use super::error::{self, advised};
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
+use super::places::Names;
 use super::programs;
 use super::text::{duration, span};
 
 /// Arguments of `layerize install`.
 #[derive(Debug, Args)]
 pub struct InstallArgs {
-    /// Packages of the spec, or store paths
+    /// Packages of the spec, or of one elsewhere (git+https://…#NAME), or store paths
     #[arg(required = true, value_name = "NAME|PATH", add = complete::packages())]
     targets: Vec<String>,
     /// Which goes first where two packages have a file of one name: the lower [default: 5]
@@ -36,6 +38,13 @@ pub struct InstallArgs {
     priority: Option<i32>,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl InstallArgs {
+    /// The arguments that may name a spec elsewhere.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Packages(&mut self.targets), &mut self.flags)
+    }
 }
 
 /// Arguments of `layerize uninstall`.
@@ -109,7 +118,7 @@ pub fn install(args: &InstallArgs, context: &Context) -> anyhow::Result<Outcome>
     let found: Vec<Found> = work
         .targets
         .iter()
-        .map(|target| found(target, &work))
+        .map(|target| found(target, &work, &context.environment))
         .collect::<Result<_, _>>()?;
     let profile = context.profile()?;
     let change = change(&profile, &work.store, |packages| {
@@ -142,18 +151,19 @@ struct Found {
     origin: Option<Origin>,
 }
 
-fn found(target: &Target, work: &Work) -> anyhow::Result<Found> {
+fn found(target: &Target, work: &Work, environment: &Environment<'_>) -> anyhow::Result<Found> {
+    // A spec's first file is its own.
+    let file = |project: &Project| Some(project.workspace.files.first()?.path.clone());
+    let spec = || match &environment.elsewhere {
+        Some(elsewhere) => Some(PathBuf::from(&elsewhere.place)),
+        None => work.project.as_ref().and_then(file),
+    };
     match target {
         Target::Package(name) => Ok(Found {
             name: name.0.clone(),
             path: work.path(&work.plan.packages[name]),
-            // A spec's first file is its own.
-            origin: (work
-                .project
-                .as_ref()
-                .and_then(|project| project.workspace.files.first()))
-            .map(|file| Origin {
-                spec: file.path.clone(),
+            origin: spec().map(|spec| Origin {
+                spec,
                 target: name.0.clone(),
             }),
         }),
@@ -352,21 +362,33 @@ fn built_anew(
     flags: &BuildFlags,
     context: &Context,
 ) -> anyhow::Result<(Work, Vec<Found>)> {
-    let environment = Environment {
-        file: Some(spec.to_owned()),
-        here: spec.parent().unwrap_or(spec).to_owned(),
-        ..context.environment.clone()
+    let mut options = flags.options_for(PlatformChoice::Own);
+    let environment = match spec
+        .to_str()
+        .and_then(|text| SpecPlace::parse(text, spec))
+        .transpose()?
+    {
+        Some((place, _)) => {
+            options.locked = true;
+            let fetched = place.fetch(&options, &context.environment)?;
+            context.environment.clone().with_place(fetched)
+        }
+        None => Environment {
+            file: Some(spec.to_owned()),
+            here: spec.parent().unwrap_or(spec).to_owned(),
+            ..context.environment.clone()
+        },
     };
     let targets = packages
         .iter()
         .filter_map(|package| Some(package.origin.as_ref()?.target.clone()));
     let targets: Vec<String> = targets.collect();
-    let work = work::prepare_packages_first(&targets, &flags.options_for(PlatformChoice::Own), &environment)?;
+    let work = work::prepare_packages_first(&targets, &options, &environment)?;
     programs::check_native(&targets, &work, &environment)?;
     let found: Vec<Found> = work
         .targets
         .iter()
-        .map(|target| found(target, &work))
+        .map(|target| found(target, &work, &environment))
         .collect::<Result<_, _>>()?;
     let names = packages.iter().map(|package| package.name.clone());
     let found = names.zip(found).map(|(name, found)| Found { name, ..found });
@@ -377,7 +399,8 @@ fn built_anew(
 /// Says that packages of a spec stay as they are, why, and what to do about it.
 fn tell_failed(error: anyhow::Error, spec: &Path, packages: &[&ProfilePackage], context: &Context) {
     let names: Vec<&str> = packages.iter().map(|package| package.name.as_str()).collect();
-    let folder = spec.parent().unwrap_or(spec).display();
+    let is_place = spec.to_str().is_some_and(|text| SpecPlace::parse(text, spec).is_some());
+    let folder = if is_place { spec } else { spec.parent().unwrap_or(spec) }.display();
     let what = format!("cannot upgrade `{}` of the project `{folder}`", names.join("`, `"));
     error::show(&error.context(what.clone()), context.ui);
     let targets = packages.iter().filter_map(|package| package.origin.as_ref());

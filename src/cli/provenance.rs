@@ -11,6 +11,7 @@ use super::flags::BuildFlags;
 use super::flags::ImageFlags;
 use super::outcome::Outcome;
 use super::output;
+use super::places::Names;
 
 /// Arguments of `layerize provenance`.
 #[derive(Debug, Args)]
@@ -25,6 +26,13 @@ pub struct ProvenanceArgs {
     image: ImageFlags,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl ProvenanceArgs {
+    /// The arguments that may name a spec elsewhere.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Several(&mut self.targets), &mut self.flags)
+    }
 }
 
 /// Prints the statement.

@@ -12,6 +12,7 @@ use super::documents::{finished, of_one_image, partial};
 use super::flags::{BuildFlags, ImageFlags, SbomForm};
 use super::outcome::Outcome;
 use super::output;
+use super::places::Names;
 
 /// Arguments of `layerize sbom`.
 #[derive(Debug, Args)]
@@ -30,6 +31,13 @@ pub struct SbomArgs {
     image: ImageFlags,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl SbomArgs {
+    /// The arguments that may name a spec elsewhere.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Several(&mut self.targets), &mut self.flags)
+    }
 }
 
 /// Prints the document.

@@ -49,7 +49,7 @@ pub struct ShellArgs {
 impl ShellArgs {
     /// The arguments that may name a spec elsewhere.
     pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
-        (Names::Several(&mut self.packages), &mut self.flags)
+        (Names::Packages(&mut self.packages), &mut self.flags)
     }
 }
 
@@ -73,7 +73,7 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
     }
     context.ui.clear();
     let user = surroundings::user();
-    let dirs: Vec<PathBuf> = match context.environment.within {
+    let dirs: Vec<PathBuf> = match context.environment.elsewhere {
         // One's own files are to be worked on, by the environment of others.
         Some(_) => vec![context.environment.here.clone()],
         None => projects.iter().map(|project| project.dir.clone()).collect(),

@@ -7,6 +7,7 @@ use super::context::Context;
 use super::error::advised;
 use super::flags::{BuildFlags, PlatformOrAll, value};
 use super::outcome::Outcome;
+use super::places::Names;
 use super::trials::{self, Shown};
 use crate::project::trials::Trial;
 use crate::project::{self, ImageOptions, PlatformChoice, work};
@@ -25,6 +26,13 @@ pub struct TestArgs {
     platform: Vec<PlatformOrAll>,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl TestArgs {
+    /// The arguments that may name a spec elsewhere.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Several(&mut self.images), &mut self.flags)
+    }
 }
 
 /// Builds the images, runs their tests, and says what failed.

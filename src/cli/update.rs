@@ -1,9 +1,12 @@
 //! `layerize update`: newer versions, by the languages' own tools and in `layerize.lock`.
 
+use std::path::Path;
+
 use clap::Args;
 
 use crate::fetch::Update;
-use crate::project::{Project, update};
+use crate::project::spec_place::SpecPlace;
+use crate::project::{Project, WorkOptions, update};
 use crate::spec;
 
 use super::complete;
@@ -13,8 +16,8 @@ use super::outcome::Outcome;
 /// Arguments of `layerize update`.
 #[derive(Debug, Args)]
 pub struct UpdateArgs {
-    /// Dependencies in lock files of languages (`serde`, `rust:serde`), Debian packages, and other entries of layerize.lock
-    /// [default: everything]
+    /// Dependencies in lock files of languages (`serde`, `rust:serde`), Debian packages, and other entries of layerize.lock; or
+    /// places of specs (https://…, git+https://…?tag=…), of which what is there now is pinned [default: everything]
     #[arg(add = complete::locked())]
     names: Vec<String>,
     /// Do not use the network: use only what was fetched before
@@ -28,6 +31,20 @@ pub struct UpdateArgs {
 /// Updates lock files, pins anew, and says what changed.
 pub fn run(args: &UpdateArgs, context: &Context) -> anyhow::Result<Outcome> {
     let environment = &context.environment;
+    let places = args.names.iter().map(|name| SpecPlace::parse(name, &environment.here));
+    if let Some(places) = places.collect::<Option<Vec<_>>>().filter(|places| !places.is_empty()) {
+        let options = WorkOptions {
+            offline: args.offline,
+            mirrors: args.mirror.clone(),
+            ..WorkOptions::default()
+        };
+        for place in places {
+            let (place, _) = place?;
+            let changes = place.update(&options, environment)?;
+            context.tell_changes(&changes, Path::new(&place.to_string()), "is as it was.");
+        }
+        return Ok(Outcome::Done);
+    }
     let mut project = Project::load(environment)?;
     let (updated, left) = update::update(&project, &args.names, args.offline, environment)?;
     let wanted = match (args.names.is_empty(), left.is_empty()) {

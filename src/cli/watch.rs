@@ -25,6 +25,7 @@ use super::error::{self, advised};
 use super::flags::BuildFlags;
 use super::interrupt;
 use super::outcome::Outcome;
+use super::places::Names;
 use super::programs::{self, Started};
 
 /// How long nothing must change before what changed is looked at: an editor writes several files.
@@ -65,6 +66,13 @@ pub struct WatchArgs {
     command: Vec<String>,
     #[command(flatten)]
     flags: BuildFlags,
+}
+
+impl WatchArgs {
+    /// The arguments that may name a spec elsewhere.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Each(vec![&mut self.name]), &mut self.flags)
+    }
 }
 
 /// Arguments of a program that is started in a process of its own.
@@ -135,6 +143,19 @@ struct Watch<'a> {
 
 /// Builds, runs and waits for changes until it is interrupted.
 pub fn run(args: &WatchArgs, context: &Context) -> anyhow::Result<Outcome> {
+    if let Some(elsewhere) = &context.environment.elsewhere {
+        return Err(advised(
+            format!(
+                "nothing is edited in `{}`, so that there is nothing to watch",
+                elsewhere.place
+            ),
+            format!(
+                "`layerize run {}#{}` runs it",
+                elsewhere.place.trim_end_matches('#'),
+                args.name
+            ),
+        ));
+    }
     // What cannot be watched at all is told at once.
     let project = Project::load(&context.environment)?;
     project::target::name(&args.name, &project)?;

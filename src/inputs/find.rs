@@ -21,6 +21,10 @@ pub struct FoundInputs {
     pub artifact: Artifact,
     /// The place, as the user wrote it.
     pub place: String,
+    /// Its manifest.
+    pub(super) manifest: Vec<u8>,
+    /// Its config.
+    pub(super) config: Vec<u8>,
     /// The place's blobs, unverified.
     pub(super) origin: Arc<dyn Origin>,
 }
@@ -76,6 +80,8 @@ pub(super) fn open(
     Ok(Some(FoundInputs {
         artifact: artifact::read(manifest, &config, place)?,
         place: place.to_owned(),
+        manifest: manifest.bytes().to_vec(),
+        config,
         origin: origin.clone(),
     }))
 }

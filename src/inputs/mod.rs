@@ -10,6 +10,7 @@
 //! artifact of an image, [`restore()`] makes a project of it again, and a [`Place`] carries files for a fetch.
 
 mod artifact;
+mod carry;
 mod error;
 mod find;
 mod gather;
@@ -21,6 +22,7 @@ mod restore;
 mod tree;
 
 pub use artifact::{ARTIFACT_TYPE, About, Artifact, InputFile, MadeWith, Part, PartKind, TextKind, anchor_of, tag_of};
+pub use carry::{carry, open_carried};
 pub use error::InputsError;
 pub use find::{FoundInputs, beside};
 pub use gather::{Needed, gather};

@@ -68,6 +68,16 @@ impl Place {
         })
     }
 
+    /// The layout in a directory, under a name of its own.
+    pub(super) fn of_layout(name: &str, dir: &Path) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind: InputsPlaceKind::Layout(dir.to_owned(), None),
+            anchor: None,
+            known: Arc::default(),
+        }
+    }
+
     /// The same, where the files of a lock are looked for: see [`anchor_of`](super::anchor_of).
     pub fn anchored(self, anchor: Option<String>) -> Self {
         Self {

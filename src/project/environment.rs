@@ -27,6 +27,7 @@ use super::files::Project;
 use super::nix::LazyNix;
 use super::platforms::PlatformChoice;
 use super::shared::{CacheOptions, MachineCaches};
+use super::spec_place::{FetchedPlace, PlaceForm};
 
 /// Seconds since 1970 of everything that has a date, unless `SOURCE_DATE_EPOCH` says otherwise. Not 0, which some tools
 /// take for "no date".
@@ -49,8 +50,8 @@ pub struct Environment<'a> {
     pub here: PathBuf,
     /// The spec or its directory; `None`: the nearest one above `here`.
     pub file: Option<PathBuf>,
-    /// The tree that the spec reads nothing outside of, and that is not written to; `None`: the spec is the user's own.
-    pub within: Option<PathBuf>,
+    /// Where the spec is from, beside which nothing is written; `None`: it is the user's own.
+    pub elsewhere: Option<FetchedPlace>,
     /// `SOURCE_DATE_EPOCH`, in seconds.
     pub epoch: i64,
     /// Places that keep inputs, asked before addresses and mirrors.
@@ -161,6 +162,27 @@ impl Environment<'_> {
         )
     }
 
+    /// The same with the spec of a place.
+    pub fn with_place(self, fetched: FetchedPlace) -> Self {
+        let file = match &fetched.form {
+            PlaceForm::Tree { spec, .. } => Some(spec.clone()),
+            PlaceForm::Image(_) => None,
+        };
+        Self {
+            file,
+            elsewhere: Some(fetched),
+            ..self
+        }
+    }
+
+    /// What keeps the inputs of a spec that an image carries.
+    fn carrying(&self, offline: bool) -> Option<Arc<dyn fetch::Place>> {
+        match &self.elsewhere.as_ref()?.form {
+            PlaceForm::Image(carried) => carried.inputs(offline),
+            PlaceForm::Tree { .. } => None,
+        }
+    }
+
     /// Where downloads come from.
     pub fn fetch_config(&self, offline: bool, mirrors: &[String], apt: AptSources) -> FetchConfig {
         FetchConfig {
@@ -203,7 +225,9 @@ impl Environment<'_> {
         let anchor = project.map(|project| inputs::anchor_of(&project.lock));
         let caches = self.shared_caches(options, workspace)?;
         let places = places.map(|place| Arc::new(place.anchored(anchor.clone())) as Arc<dyn fetch::Place>);
-        let mut places: Vec<Arc<dyn fetch::Place>> = places.chain(options.places.iter().cloned()).collect();
+        let carrying = self.carrying(options.offline);
+        let mut places: Vec<Arc<dyn fetch::Place>> =
+            places.chain(options.places.iter().cloned()).chain(carrying).collect();
         if let Some(anchor) = &anchor {
             let cached = caches.lock_files(anchor, &self.registries)?.into_iter();
             places.extend(cached.map(|place| Arc::new(place) as Arc<dyn fetch::Place>));

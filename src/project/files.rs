@@ -26,7 +26,7 @@ use super::image::archive_name;
 use super::languages;
 use super::outside::OWN_DIR;
 use super::requirements;
-use super::spec_place;
+use super::spec_place::{self, PlaceForm};
 
 /// The spec's file name.
 pub const SPEC_NAME: &str = "layerize.toml";
@@ -69,11 +69,17 @@ struct KeptFiles {
 impl Project {
     /// Finds and reads spec and lock.
     pub fn load(environment: &Environment<'_>) -> Result<Self, ProjectError> {
-        Self::load_within(
-            environment.file.as_deref(),
-            &environment.here,
-            environment.within.as_deref(),
-        )
+        let tree = match environment.elsewhere.as_ref().map(|place| &place.form) {
+            Some(PlaceForm::Image(carried)) => {
+                return Ok(Self {
+                    is_elsewhere: true,
+                    ..Self::restore(&carried.found, &carried.image, environment)?
+                });
+            }
+            Some(PlaceForm::Tree { tree, .. }) => Some(tree.as_path()),
+            None => None,
+        };
+        Self::load_within(environment.file.as_deref(), &environment.here, tree)
     }
 
     /// Where the spec is that is meant.

@@ -10,6 +10,7 @@
 pub mod attach;
 mod base;
 mod builders;
+mod carried;
 mod certificates;
 pub mod check;
 mod closures;

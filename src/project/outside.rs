@@ -17,6 +17,7 @@ use crate::store::{RootOwner, Store};
 use super::error::ProjectError;
 use super::files::{Project, SPEC_NAME};
 use super::git_ignore::IGNORE_NAME;
+use super::spec_place::FetchedPlace;
 
 /// Directory beside a spec for what layerize keeps of its own there; it is no part of any source.
 pub const OWN_DIR: &str = ".layerize";
@@ -76,6 +77,8 @@ pub struct Wanted<'a> {
     projects: Vec<(&'a Project, &'a [PackageName])>,
     store: PathBuf,
     launcher: Vec<String>,
+    /// Where the user is, and the place that the spec is from, where it is from elsewhere.
+    elsewhere: Option<(PathBuf, String)>,
 }
 
 impl<'a> Wanted<'a> {
@@ -86,7 +89,21 @@ impl<'a> Wanted<'a> {
             projects,
             store,
             launcher,
+            elsewhere: None,
         }
+    }
+
+    /// The same for a user who is `here`, with a spec from elsewhere: the view is made here.
+    pub fn of_place(self, place: &FetchedPlace, here: &Path) -> Self {
+        Self {
+            elsewhere: Some((here.to_owned(), place.place.clone())),
+            ..self
+        }
+    }
+
+    /// Where the user works on a project.
+    fn dir_of<'d>(&'d self, project: &'d Project) -> &'d Path {
+        self.elsewhere.as_ref().map_or(&project.dir, |(here, _)| here)
     }
 
     /// What the user calls it.
@@ -97,16 +114,22 @@ impl<'a> Wanted<'a> {
 
     /// Where its view is.
     pub fn dir(&self) -> PathBuf {
-        let parent = self.projects.first().map_or(Path::new(""), |(project, _)| &project.dir);
+        let parent = self
+            .projects
+            .first()
+            .map_or(Path::new(""), |(project, _)| self.dir_of(project));
         // What imports are called is no part of a search path.
         let name = self.name().replace(':', "@");
         let specs = self.projects.iter().filter_map(|(project, _)| {
             let file = project.workspace.files.first()?;
             Some(project.dir.join(&file.path))
         });
-        let specs: Vec<PathBuf> = specs.collect();
+        let specs: Vec<PathBuf> = match &self.elsewhere {
+            Some((_, place)) => vec![PathBuf::from(place)],
+            None => specs.collect(),
+        };
         let view = match specs.as_slice() {
-            [spec] if spec.ends_with(SPEC_NAME) => name,
+            [spec] if self.elsewhere.is_none() && spec.ends_with(SPEC_NAME) => name,
             // Other specs have packages of the same names.
             specs => {
                 let all: Vec<String> = specs.iter().map(|spec| format!("{}\n", spec.display())).collect();
@@ -154,7 +177,10 @@ impl<'a> Wanted<'a> {
         let _one_at_a_time = FileLock::acquire(&views.join(".lock"), LockKind::Exclusive)?;
         remove_left(views)?;
         let record = ShellRecord::of(parts)?;
-        let first = self.projects.first().map(|(project, _)| project.dir.clone());
+        let first = self
+            .projects
+            .first()
+            .map(|(project, _)| self.dir_of(project).to_owned());
         if !store.is_read_only() {
             let owner = RootOwner {
                 folder: first.unwrap_or_default(),
@@ -172,7 +198,9 @@ impl<'a> Wanted<'a> {
         let mut kept = KeptView {
             key: self.key()?,
             store: self.store.clone(),
-            projects: self.projects.iter().map(|(project, _)| project.dir.clone()).collect(),
+            projects: (self.projects.iter())
+                .map(|(project, _)| self.dir_of(project).to_owned())
+                .collect(),
             view: OutsideView::default(),
             record: record.clone(),
         };
@@ -187,9 +215,14 @@ impl<'a> Wanted<'a> {
     fn key(&self) -> Result<String, ProjectError> {
         let mut text = format!("{FORMAT}\n{}\n{:?}\n", self.store.display(), self.launcher);
         for (project, packages) in &self.projects {
-            text += &format!("{}\n", project.dir.display());
+            text += &format!("{}\n", self.dir_of(project).display());
             for file in &project.workspace.files {
-                text += &format!("{} {}\n", file.path.display(), Digest::of(file.text.as_bytes()));
+                // What is from elsewhere lies somewhere else each time.
+                let path = match &self.elsewhere {
+                    Some(_) => file.path.strip_prefix(&project.dir).unwrap_or(&file.path),
+                    None => &file.path,
+                };
+                text += &format!("{} {}\n", path.display(), Digest::of(file.text.as_bytes()));
             }
             text += &format!("{}\n", Digest::of(spec::lock::print(&project.lock).as_bytes()));
             for package in *packages {

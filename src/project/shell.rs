@@ -59,7 +59,9 @@ fn activation(package: &PackageName, project: &Project, plan: &BuildPlan) -> Opt
     match &package.source.as_ref()?.value {
         // What would be laid out beside the sources has no place where nothing is written to.
         Source::Path { path, .. }
-            if !script.is_empty() && (!project.is_elsewhere || language.shell.views.is_empty()) =>
+            if !script.is_empty()
+                && !project.is_restored()
+                && (!project.is_elsewhere || language.shell.views.is_empty()) =>
         {
             Some(Activation {
                 script: script.clone(),

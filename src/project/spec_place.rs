@@ -1,6 +1,7 @@
-//! *Places of specs* that are not on this machine's own ground: repositories and archives, whose tree holds a spec.
+//! *Places of specs* that are not on this machine's own ground: repositories and archives, whose tree holds a spec, and images
+//! that [carry](super::carried) theirs.
 //!
-//! A place is fetched as the source of a package is: by a spec of our own with one package, whose lock pins what was fetched. So
+//! A tree is fetched as the source of a package is: by a spec of our own with one package, whose lock pins what was fetched. So
 //! a tag that moved is told, and what was fetched once needs no network.
 //!
 //! Invariant: a spec of a place reads nothing outside of its tree, and nothing of it is written to: its lock must be current.
@@ -8,12 +9,16 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::digest::{Digest, HashingWriter};
 use crate::fetch::Update;
 use crate::fsio::{self, FileLock, IoContext, LockKind, PathError, create_dir_all, walk};
-use crate::spec::{ImageFileKind, PackageName, Source, Workspace};
+use crate::spec::lock::LockChange;
+use crate::spec::{self, ImageFileKind, PackageName, Source, Workspace};
+use crate::transport::Location;
 
+use super::carried::{self, CarriedSpec};
 use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
 use super::files::{Project, SPEC_NAME};
@@ -54,6 +59,10 @@ enum PlaceSource {
     },
     /// An archive on this machine.
     Archive(PathBuf),
+    /// An archive at an address.
+    Download(String),
+    /// An image that carries its spec.
+    Image(Location),
 }
 
 /// Why a text is no place, or a place has no spec that can be used.
@@ -75,6 +84,12 @@ pub enum SpecPlaceError {
         /// Where in its tree.
         dir: String,
     },
+    /// An image does not carry its spec.
+    #[error("`{place}` carries no spec: no inputs are kept beside it")]
+    CarriesNone {
+        /// The image.
+        place: String,
+    },
     /// A spec names something outside of its tree.
     #[error("a spec from elsewhere, or a link beside it, leads out of its own tree: `{path}`")]
     Outside {
@@ -89,27 +104,54 @@ impl SpecPlaceError {
         match self {
             Self::Malformed { .. } => {
                 "write `github:OWNER/REPOSITORY[/REF]`, `git+https://HOST/PATH[?rev=|tag=|branch=…&dir=…]`, \
-                                       `git+ssh://…`, `git+file:PATH` or `file:ARCHIVE`, and `#NAME` behind it"
+                 `git+ssh://…`, `git+file:PATH`, `https://HOST/ARCHIVE` or `file:ARCHIVE`, and `#NAME` behind it; of an \
+                 image that carries its spec `docker://REF#NAME` or `oci:DIR:TAG#NAME`"
                     .to_owned()
             }
             Self::NoSpec { .. } => "name its directory: `?dir=PATH` behind the address".to_owned(),
+            Self::CarriesNone { .. } => "`layerize push --inputs=all` and `layerize build --inputs=all -o oci:DIR` keep the \
+                                         spec, the lock and the local files beside an image; the image itself is named \
+                                         without `#`"
+                .to_owned(),
             Self::Outside { .. } => "get the repository with git, look at it, and use it from there".to_owned(),
         }
     }
 }
 
 /// A place that was fetched.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct FetchedPlace {
-    /// The tree, in the store.
-    pub tree: PathBuf,
-    /// The spec in it.
-    pub spec: PathBuf,
+    /// The place, by a text that means the same from anywhere on this machine.
+    pub place: String,
+    /// What the spec is in.
+    pub form: PlaceForm,
+}
+
+/// What a spec from elsewhere is in.
+#[derive(Debug, Clone)]
+pub enum PlaceForm {
+    /// A tree, which the spec reads nothing outside of.
+    Tree {
+        /// The tree, in the store.
+        tree: PathBuf,
+        /// The spec in it.
+        spec: PathBuf,
+    },
+    /// What is kept beside an image.
+    Image(Arc<CarriedSpec>),
 }
 
 impl SpecPlace {
     /// Splits `PLACE#NAME`; `None` where a text is none, but a name of a spec, a path or an image.
     pub fn parse(text: &str, here: &Path) -> Option<Result<(Self, Option<String>), SpecPlaceError>> {
+        if let Some((location, name)) = Self::image(text, here) {
+            let place = Self {
+                text: format!("{location}#"),
+                source: PlaceSource::Image(location),
+                dir: String::new(),
+            };
+            return Some(Ok((place, Some(name).filter(|name| !name.is_empty()))));
+        }
         let (place, name) = match text.split_once('#') {
             Some((place, name)) => (place, Some(name.to_owned())),
             None => (text, None),
@@ -152,11 +194,30 @@ impl SpecPlace {
         if place.starts_with("git+") {
             return Some(Err("git does not fetch from there"));
         }
-        let path = place.strip_prefix("file:")?;
+        if place.starts_with("https://") || place.starts_with("http://") {
+            let (address, dir) = without_dir(place);
+            let host = address.split_once("://").map_or("", |(_, rest)| rest);
+            return Some(match host.split_once('/') {
+                Some((host, path)) if !host.is_empty() && !path.is_empty() => Ok((PlaceSource::Download(address), dir)),
+                _ => Err("an address of an archive has a host and a path"),
+            });
+        }
+        let (path, dir) = without_dir(place.strip_prefix("file:")?);
         Some(match path.trim_start_matches("//") {
             "" => Err("the path is missing"),
-            path => Ok((PlaceSource::Archive(here.join(path)), String::new())),
+            path => Ok((PlaceSource::Archive(here.join(path)), dir)),
         })
+    }
+
+    /// An image is itself wherever images may be named, so that the `#` behind it says that its spec is meant.
+    fn image(text: &str, here: &Path) -> Option<(Location, String)> {
+        let (place, name) = text.split_once('#')?;
+        match place.parse::<Location>() {
+            Ok(location @ (Location::Registry(_) | Location::Layout { .. })) => {
+                Some((location.below(here), name.to_owned()))
+            }
+            _ => None,
+        }
     }
 
     fn with_query(scheme: &str, path: &str, query: &str, here: &Path) -> Result<(PlaceSource, String), &'static str> {
@@ -185,20 +246,84 @@ impl SpecPlace {
         Ok((PlaceSource::Git { address, reference }, dir))
     }
 
-    /// Fetches its tree, and gives where the spec is. What names no fixed commit is asked anew where the network may be used.
+    /// Fetches it. What names no fixed commit is asked anew where the network may be used; an address is asked once.
     pub fn fetch(&self, options: &WorkOptions, environment: &Environment<'_>) -> Result<FetchedPlace, ProjectError> {
-        let text = self.own_spec()?;
-        let key = &Digest::of(self.text.as_bytes()).hex()[..KEY_CHARS];
-        let dir = environment.caches_dir().join("places").join(key);
+        let dir = self.own_dir(environment);
         create_dir_all(&dir)?;
         let _one_at_a_time = FileLock::acquire(&dir.join("lock"), LockKind::Exclusive)?;
-        fsio::write_atomic(&dir.join(SPEC_NAME), text.as_bytes())?;
-        let environment = Environment {
-            file: Some(dir.clone()),
-            here: dir.clone(),
-            within: None,
-            ..environment.clone()
+        let form = match &self.source {
+            PlaceSource::Image(location) => {
+                let carried = carried::fetch(location, &dir, options.offline, environment)?;
+                PlaceForm::Image(Arc::new(carried))
+            }
+            _ => self.fetch_tree(&dir, options, environment)?,
         };
+        Ok(FetchedPlace {
+            place: self.absolute(),
+            form,
+        })
+    }
+
+    /// Pins what is there now, and gives what changed by that: of tags and addresses, too.
+    pub fn update(
+        &self,
+        options: &WorkOptions,
+        environment: &Environment<'_>,
+    ) -> Result<Vec<LockChange>, ProjectError> {
+        let dir = self.own_dir(environment);
+        create_dir_all(&dir)?;
+        let _one_at_a_time = FileLock::acquire(&dir.join("lock"), LockKind::Exclusive)?;
+        if let PlaceSource::Image(location) = &self.source {
+            carried::fetch(location, &dir, options.offline, environment)?;
+            return Ok(Vec::new());
+        }
+        let environment = self.own_environment(&dir, environment)?;
+        let mut project = Project::load(&environment)?;
+        let before = project.lock.clone();
+        project.update_lock(&Update::Everything, options.offline, &options.mirrors, &environment)?;
+        Ok(spec::lock::changes(&before, &project.lock))
+    }
+
+    /// Where what is pinned of it is kept.
+    fn own_dir(&self, environment: &Environment<'_>) -> PathBuf {
+        let key = &Digest::of(self.absolute().as_bytes()).hex()[..KEY_CHARS];
+        environment.caches_dir().join("places").join(key)
+    }
+
+    /// By a text that means the same wherever one is.
+    fn absolute(&self) -> String {
+        let dir = match self.dir.is_empty() {
+            true => String::new(),
+            false => format!("?dir={}", self.dir),
+        };
+        match &self.source {
+            PlaceSource::Archive(path) => format!("file:{}{dir}", path.display()),
+            PlaceSource::Git { address, .. } if address.starts_with("file://") => {
+                let query = self.text.split_once('?').map(|(_, query)| format!("?{query}"));
+                format!("git+{address}{}", query.unwrap_or_default())
+            }
+            PlaceSource::Git { .. } | PlaceSource::Download(_) | PlaceSource::Image(_) => self.text.clone(),
+        }
+    }
+
+    /// The environment of the spec by which the tree is fetched.
+    fn own_environment<'e>(&self, dir: &Path, environment: &Environment<'e>) -> Result<Environment<'e>, ProjectError> {
+        fsio::write_atomic(&dir.join(SPEC_NAME), self.own_spec()?.as_bytes())?;
+        Ok(Environment {
+            file: Some(dir.to_owned()),
+            here: dir.to_owned(),
+            elsewhere: None,
+            ..environment.clone()
+        })
+    }
+
+    fn fetch_tree(
+        &self,
+        dir: &Path,
+        options: &WorkOptions,
+        environment: &Environment<'_>,
+    ) -> Result<PlaceForm, ProjectError> {
+        let environment = self.own_environment(dir, environment)?;
         let options = WorkOptions {
             locked: false,
             ..options.clone()
@@ -213,19 +338,8 @@ impl SpecPlace {
         let path = work.path(&work.plan.packages[&PackageName(PACKAGE.to_owned())]);
         let tree = work.store.physical(&path);
         let tree = tree.canonicalize().context("resolve", &tree)?;
-        if let Some(link) = link_outside(&tree)? {
-            let path = link.strip_prefix(&tree).unwrap_or(&link).display().to_string();
-            return Err(SpecPlaceError::Outside { path }.into());
-        }
-        let spec = fsio::normalize(&tree.join(&self.dir)).join(SPEC_NAME);
-        if !is_within(&spec, &tree) || !spec.is_file() {
-            return Err(SpecPlaceError::NoSpec {
-                place: self.text.clone(),
-                dir: self.dir.clone(),
-            }
-            .into());
-        }
-        Ok(FetchedPlace { tree, spec })
+        let spec = spec_in(&tree, &self.dir, &self.text)?;
+        Ok(PlaceForm::Tree { tree, spec })
     }
 
     /// Whether what it names may be another commit tomorrow, and nobody need be told.
@@ -241,7 +355,7 @@ impl SpecPlace {
         }
     }
 
-    /// The spec by which the tree is fetched.
+    /// The spec by which a tree is fetched.
     fn own_spec(&self) -> Result<String, ProjectError> {
         let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
         let source = match &self.source {
@@ -258,9 +372,45 @@ impl SpecPlace {
                 let address = format!("file://{}", path.display());
                 format!("url = {}, sha256 = {}", quoted(&address), quoted(&digest.hex()))
             }
+            PlaceSource::Download(address) => format!("url = {}, unpack = true", quoted(address)),
+            PlaceSource::Image(location) => unreachable!("`{location}` is no tree"),
         };
         Ok(format!("[package.{PACKAGE}]\nsource = {{ {source} }}\n"))
     }
+}
+
+/// The spec in a directory of a tree that came from `place`; nothing in the tree may lead out of it.
+pub(super) fn spec_in(tree: &Path, dir: &str, place: &str) -> Result<PathBuf, ProjectError> {
+    if let Some(link) = link_outside(tree)? {
+        let path = link.strip_prefix(tree).unwrap_or(&link).display().to_string();
+        return Err(SpecPlaceError::Outside { path }.into());
+    }
+    let spec = fsio::normalize(&tree.join(dir)).join(SPEC_NAME);
+    match is_within(&spec, tree) && spec.is_file() {
+        true => Ok(spec),
+        false => Err(SpecPlaceError::NoSpec {
+            place: place.to_owned(),
+            dir: dir.to_owned(),
+        }
+        .into()),
+    }
+}
+
+/// An address without `dir=…` behind its `?`, which is ours and not the server's, and that directory.
+fn without_dir(address: &str) -> (String, String) {
+    let Some((path, query)) = address.split_once('?') else {
+        return (address.to_owned(), String::new());
+    };
+    let (ours, theirs): (Vec<&str>, Vec<&str>) = query.split('&').partition(|part| part.starts_with("dir="));
+    let dir = ours
+        .last()
+        .and_then(|part| part.strip_prefix("dir="))
+        .unwrap_or_default();
+    let rest = match theirs.is_empty() {
+        true => String::new(),
+        false => format!("?{}", theirs.join("&")),
+    };
+    (format!("{path}{rest}"), dir.to_owned())
 }
 
 /// Whether a path, its links followed, is in a tree; one that is not there is where it would be.
@@ -341,6 +491,19 @@ mod tests {
         ] {
             assert!(SpecPlace::parse(name, here).is_none(), "{name}");
         }
+    }
+
+    fn check(text: &str, source: PlaceSource, dir: &str, name: Option<&str>) {
+        let (place, named) = SpecPlace::parse(text, Path::new("/here")).unwrap().unwrap();
+        assert_eq!(
+            (place.source, place.dir.as_str(), named.as_deref()),
+            (source, dir, name),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn repositories_are_places() {
         let git = |address: &str, reference: Option<(&'static str, &str)>| PlaceSource::Git {
             address: address.to_owned(),
             reference: reference.map(|(key, value)| (key, value.to_owned())),
@@ -372,6 +535,14 @@ mod tests {
                 "",
                 None,
             ),
+        ] {
+            check(text, source, dir, name);
+        }
+    }
+
+    #[test]
+    fn archives_and_images_are_places() {
+        for (text, source, dir, name) in [
             (
                 "file:x.tar.gz#y",
                 PlaceSource::Archive("/here/x.tar.gz".into()),
@@ -379,14 +550,38 @@ mod tests {
                 Some("y"),
             ),
             ("file:///x.tar", PlaceSource::Archive("/x.tar".into()), "", None),
+            (
+                "file:x.tar?dir=sub",
+                PlaceSource::Archive("/here/x.tar".into()),
+                "sub",
+                None,
+            ),
+            (
+                "https://h/x.tar.gz?token=1&dir=sub#y",
+                PlaceSource::Download("https://h/x.tar.gz?token=1".to_owned()),
+                "sub",
+                Some("y"),
+            ),
+            (
+                "docker://h/x:1#y",
+                PlaceSource::Image("docker://h/x:1".parse().unwrap()),
+                "",
+                Some("y"),
+            ),
+            (
+                "oci:d:v1#",
+                PlaceSource::Image("oci:/here/d:v1".parse().unwrap()),
+                "",
+                None,
+            ),
         ] {
-            let (place, named) = SpecPlace::parse(text, here).unwrap().unwrap();
-            assert_eq!(
-                (place.source, place.dir.as_str(), named.as_deref()),
-                (source, dir, name),
-                "{text}"
-            );
+            check(text, source, dir, name);
         }
+    }
+
+    #[test]
+    fn what_is_no_place_is_told() {
+        let here = Path::new("/here");
         for text in [
             "github:a",
             "github:/b",
@@ -395,6 +590,9 @@ mod tests {
             "git+https://h/p?x=1",
             "git+file:r?rev=a&tag=b",
             "file:",
+            "https://",
+            "https://h",
+            "http://h/",
         ] {
             assert!(SpecPlace::parse(text, here).unwrap().is_err(), "{text}");
         }

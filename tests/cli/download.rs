@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use crate::support::{Place, Ran};
 
 /// A server that hands each connection and the head of its request to `answer`; gives its port.
-fn serve(answer: impl Fn(TcpStream, &str) + Send + Sync + Clone + 'static) -> u16 {
+pub fn serve(answer: impl Fn(TcpStream, &str) + Send + Sync + Clone + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {

@@ -42,7 +42,7 @@ pub struct RunArgs {
 impl RunArgs {
     /// The arguments that may name a spec elsewhere.
     pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
-        (Names::One(&mut self.target), &mut self.flags)
+        (Names::Each(vec![&mut self.target]), &mut self.flags)
     }
 }
 
