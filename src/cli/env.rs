@@ -93,6 +93,7 @@ fn print(args: &EnvArgs, context: &Context) -> anyhow::Result<Outcome> {
         })
         .collect();
     let mut projects = environments.iter().map(Project::load).collect::<Result<Vec<_>, _>>()?;
+    surroundings::bring_imports(&args.packages, &mut projects, &args.flags.options(), &environments)?;
     let chosen = surroundings::choose(&args.packages, &projects)?;
     let kept = match args.refresh {
         true => None,

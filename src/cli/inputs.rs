@@ -11,7 +11,7 @@ use crate::fetch::{self, Availability, Survey};
 use crate::inputs::InputFile;
 use crate::oci::Reference;
 use crate::project::{KeepExtent, Project, Target, attach, kept, target};
-use crate::spec::LockScope;
+use crate::spec::{LockScope, PackageName};
 use crate::transport::Location;
 use crate::transport::registry::{PushOptions, RegistrySink};
 
@@ -108,7 +108,9 @@ fn load(arguments: &[String], flags: &BuildFlags, context: &Context) -> anyhow::
 
 fn all(project: &Project) -> Vec<Target> {
     let images = project.workspace.images.keys().cloned().map(Target::Image);
-    let packages = project.workspace.packages.keys().cloned().map(Target::Package);
+    let is_tree = |name: &&PackageName| project.workspace.imports.contains_key(&name.0);
+    let packages = project.workspace.packages.keys().filter(|name| !is_tree(name));
+    let packages = packages.cloned().map(Target::Package);
     images.chain(packages).collect()
 }
 

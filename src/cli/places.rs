@@ -28,7 +28,12 @@ pub fn take(names: Names<'_>, flags: &mut BuildFlags, context: &mut Context) -> 
         Names::Each(names) => names.iter().map(|name| &**name).collect(),
         Names::Several(names) | Names::Packages(names) => names.iter().collect(),
     };
-    let Some((place, meant)) = split(&all, context)? else {
+    let Some(Meant {
+        place,
+        of_place,
+        names: meant,
+    }) = split(&all, context)?
+    else {
         return Ok(());
     };
     if context.environment.file.is_some() {
@@ -49,7 +54,7 @@ pub fn take(names: Names<'_>, flags: &mut BuildFlags, context: &mut Context) -> 
         ));
     }
     let had = Had::new(&project.workspace, &fetched);
-    meant.iter().flatten().try_for_each(|name| had.check(name, &place))?;
+    of_place.iter().try_for_each(|name| had.check(name, &place))?;
     match names {
         Names::Each(names) => {
             for (name, meant) in names.into_iter().zip(meant) {
@@ -72,10 +77,19 @@ pub fn take(names: Names<'_>, flags: &mut BuildFlags, context: &mut Context) -> 
     Ok(())
 }
 
+/// What names mean that give a place.
+struct Meant {
+    place: SpecPlace,
+    /// Those that stand behind the place.
+    of_place: Vec<String>,
+    /// All in their order, without the place: others may be files and places of images.
+    names: Vec<Option<String>>,
+}
+
 /// The place that names give, if they give one, and the names in its spec.
-fn split(all: &[&String], context: &Context) -> anyhow::Result<Option<(SpecPlace, Vec<Option<String>>)>> {
+fn split(all: &[&String], context: &Context) -> anyhow::Result<Option<Meant>> {
     let mut found: Option<SpecPlace> = None;
-    let mut meant = Vec::new();
+    let (mut meant, mut of_place) = (Vec::new(), Vec::new());
     for text in all {
         let Some(parsed) = SpecPlace::parse(text, &context.environment.here) else {
             meant.push(Some((*text).clone()));
@@ -89,15 +103,21 @@ fn split(all: &[&String], context: &Context) -> anyhow::Result<Option<(SpecPlace
             ));
         }
         found = Some(place);
+        of_place.extend(name.clone());
         meant.push(name);
     }
-    Ok(found.map(|place| (place, meant)))
+    Ok(found.map(|place| Meant {
+        place,
+        of_place,
+        names: meant,
+    }))
 }
 
 /// What can be made of the spec of a place.
 struct Had<'a> {
     images: Vec<&'a str>,
     packages: Vec<&'a str>,
+    own_packages: Vec<&'a str>,
     /// The image that carries the spec, which is what can be made with all that this needs.
     image: Option<&'a str>,
 }
@@ -111,7 +131,9 @@ impl<'a> Had<'a> {
         let part = image.map(|image| workspace.only(&BTreeSet::new(), &BTreeSet::from([image.to_owned()])));
         let is_had = |name: &&PackageName| part.as_ref().is_none_or(|part| part.packages.contains_key(*name));
         let images = workspace.images.keys().map(String::as_str);
+        let own = workspace.own_packages().filter(is_had);
         Self {
+            own_packages: own.map(|name| name.0.as_str()).collect(),
             images: images.filter(|name| image.is_none_or(|image| image == *name)).collect(),
             packages: workspace
                 .packages
@@ -135,17 +157,12 @@ impl<'a> Had<'a> {
     }
 
     fn listed(&self) -> String {
-        [self.images.clone(), self.own_packages()].concat().join(", ")
-    }
-
-    fn own_packages(&self) -> Vec<&'a str> {
-        let own = self.packages.iter().copied().filter(|name| !name.contains(':'));
-        own.collect()
+        [self.images.clone(), self.own_packages.clone()].concat().join(", ")
     }
 
     /// The only image of a spec, or else its only package.
     fn only(&self, place: &SpecPlace) -> anyhow::Result<String> {
-        match (&self.images[..], &self.own_packages()[..]) {
+        match (&self.images[..], &self.own_packages[..]) {
             ([only], _) | ([], [only]) => Ok((*only).to_owned()),
             (images, packages) => Err(advised(
                 format!("`{place}` has {} images and {} packages", images.len(), packages.len()),
@@ -155,7 +172,7 @@ impl<'a> Had<'a> {
     }
 
     fn only_package(&self, place: &SpecPlace) -> anyhow::Result<String> {
-        match &self.own_packages()[..] {
+        match &self.own_packages[..] {
             [only] => Ok((*only).to_owned()),
             packages => Err(advised(
                 format!("`{place}` has {} packages", packages.len()),

@@ -62,6 +62,7 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
         .iter()
         .map(Project::load)
         .collect::<Result<Vec<_>, _>>()?;
+    surroundings::bring_imports(&args.packages, &mut projects, &options, &context.environments())?;
     let chosen = surroundings::choose(&args.packages, &projects)?;
     if args.build {
         return enter(args, projects, chosen, context);

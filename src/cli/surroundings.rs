@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::build::ShellUser;
-use crate::project::{Project, Target, target};
-use crate::spec::PackageName;
+use crate::project::{Environment, Project, Target, WorkOptions, target};
+use crate::spec::{LockScope, PackageName};
 
 use super::context;
 use super::error::advised;
@@ -28,6 +28,23 @@ pub fn start(here: &Path, projects: &[PathBuf], home: Option<&Path>) -> PathBuf 
         Some(first) if !projects.iter().any(|dir| is_seen(dir)) && !home.is_some_and(is_seen) => first.clone(),
         _ => here.to_owned(),
     }
+}
+
+/// Has projects fetch what they import where names may be of that.
+pub fn bring_imports(
+    names: &[String],
+    projects: &mut [Project],
+    options: &WorkOptions,
+    environments: &[Environment<'_>],
+) -> anyhow::Result<()> {
+    if names.iter().any(|name| name.contains(':')) {
+        for (project, environment) in projects.iter_mut().zip(environments) {
+            if !project.workspace.imports.is_empty() {
+                project.make_lock_current(LockScope::Whole, options, environment)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The packages of each project that are meant: those named, or the only one of each.
@@ -59,12 +76,7 @@ fn package(name: &str, project: &Project) -> anyhow::Result<PackageName> {
 
 /// The only package of a spec.
 fn only(project: &Project) -> anyhow::Result<PackageName> {
-    let own: BTreeSet<&PackageName> = project
-        .workspace
-        .packages
-        .keys()
-        .filter(|name| !name.0.contains(':'))
-        .collect();
+    let own: BTreeSet<&PackageName> = project.workspace.own_packages().collect();
     match own.len() {
         0 => Err(advised(
             "this spec has no package, and so no build environment",

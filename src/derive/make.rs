@@ -19,8 +19,8 @@ use super::exclude::DebsOfImage;
 use super::resolve::step_key;
 use super::script::{Purpose, Scripts, in_files, resolve, unique};
 use super::{
-    Action, BuildPlan, Configure, ConfiguredDeb, Derivation, Download, ImageInputs, Input, LanguageSource, Origin,
-    Part, StepId,
+    Action, BuildPlan, Configure, ConfiguredDeb, Derivation, Download, ImageInputs, ImportedPlan, Input,
+    LanguageSource, Origin, Part, StepId,
 };
 
 /// The plan of all packages and images in `workspace`, with the Debian packages that they need.
@@ -32,6 +32,17 @@ pub fn make(
     lock: &Lock,
     sources: &BTreeMap<PackageName, StorePath>,
     languages: &BTreeMap<PackageName, LanguageSource>,
+) -> Result<BuildPlan, Diagnostics> {
+    make_with(workspace, lock, sources, languages, &[])
+}
+
+/// As [`make`], with the plans of the projects that the workspace imports.
+pub fn make_with(
+    workspace: &Workspace,
+    lock: &Lock,
+    sources: &BTreeMap<PackageName, StorePath>,
+    languages: &BTreeMap<PackageName, LanguageSource>,
+    imported: &[ImportedPlan],
 ) -> Result<BuildPlan, Diagnostics> {
     let mut maker = Maker {
         workspace,
@@ -47,6 +58,7 @@ pub fn make(
     }
     maker.add_debs();
     maker.add_emulator();
+    imported.iter().for_each(|plan| maker.adopt(plan));
     for package in in_order(workspace) {
         match maker.package(package) {
             Ok(input) => {

@@ -34,8 +34,13 @@ impl Needed {
 }
 
 /// What `targets` need, with everything that they are built with.
-pub fn gather(plan: &BuildPlan, targets: &[Input], workspace: &Workspace, lock: &Lock) -> Result<Needed, InputsError> {
-    let rules = CopyRules::of(workspace, lock)?;
+///
+/// `projects` are those that say something of files: the one whose plan it is, and those that it imports.
+pub fn gather(plan: &BuildPlan, targets: &[Input], projects: &[(&Workspace, &Lock)]) -> Result<Needed, InputsError> {
+    let mut rules = CopyRules::default();
+    for (workspace, lock) in projects {
+        rules.add(workspace, lock)?;
+    }
     let mut files: BTreeMap<FileHash, (InputFile, Download)> = BTreeMap::new();
     for download in downloads(plan, targets) {
         let file = rules.describe(download);
@@ -65,7 +70,8 @@ fn downloads<'p>(plan: &'p BuildPlan, targets: &[Input]) -> Vec<&'p Download> {
     reached.into_iter().flat_map(|id| plan.steps[id].downloads()).collect()
 }
 
-/// What spec and lock say of files.
+/// What specs and locks say of files.
+#[derive(Default)]
 struct CopyRules<'a> {
     /// The packages that have a file as their source.
     packages: BTreeMap<FileHash, &'a Package>,
@@ -74,11 +80,8 @@ struct CopyRules<'a> {
 }
 
 impl<'a> CopyRules<'a> {
-    fn of(workspace: &'a Workspace, lock: &Lock) -> Result<Self, InputsError> {
-        let mut rules = Self {
-            packages: BTreeMap::new(),
-            withheld: BTreeSet::new(),
-        };
+    fn add(&mut self, workspace: &'a Workspace, lock: &Lock) -> Result<(), InputsError> {
+        let rules = self;
         for (name, package) in &workspace.packages {
             let (digest, redistribute) = match package.source.as_ref().map(|source| &source.value) {
                 Some(Source::Url {
@@ -116,7 +119,7 @@ impl<'a> CopyRules<'a> {
                 name: withheld.value.to_string(),
             })?);
         }
-        Ok(rules)
+        Ok(())
     }
 
     fn describe(&self, download: &Download) -> InputFile {

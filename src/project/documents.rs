@@ -165,7 +165,7 @@ impl<'a> Documents<'a> {
                 Input::Path(path) => path,
                 Input::Step(_) => self.work.paths.get(input)?,
             };
-            let version = project.workspace.packages.get(name)?.version.as_ref();
+            let version = project.package(name)?.version.as_ref();
             let own = name.0.rsplit(':').next().unwrap_or(&name.0);
             Some((
                 path.clone(),

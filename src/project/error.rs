@@ -133,6 +133,9 @@ pub enum ProjectError {
     /// A place has no spec that can be used.
     #[error(transparent)]
     SpecPlace(#[from] super::spec_place::SpecPlaceError),
+    /// A project elsewhere cannot be imported.
+    #[error(transparent)]
+    Import(#[from] super::imports::ImportError),
     /// There is no view of an environment, or not all that it leads to.
     #[error("`{}` is no environment any more, or the store lacks a part of it", dir.display())]
     NoView {
@@ -505,6 +508,7 @@ impl ProjectError {
             Self::Audit(error) => error.help(),
             Self::Nar(error) => error.help(),
             Self::SpecPlace(error) => Some(error.help()),
+            Self::Import(error) => error.help(),
             Self::Inputs(error) => error.help(),
             Self::Compression(error) => error.help(),
             Self::Reference(error) => error.help(),

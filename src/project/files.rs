@@ -23,6 +23,7 @@ use super::base;
 use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
 use super::image::archive_name;
+use super::imports::ImportedProject;
 use super::languages;
 use super::outside::OWN_DIR;
 use super::requirements;
@@ -50,6 +51,8 @@ pub struct Project {
     pub lock: Lock,
     /// Whether the spec is from elsewhere, and what is beside it is not to be written to.
     pub is_elsewhere: bool,
+    /// The projects that it imports, once they were brought.
+    pub(super) imports: Arc<Vec<ImportedProject>>,
     /// What stands for the local files, of a project that was restored from what is kept beside an image.
     kept: Option<Arc<KeptFiles>>,
     /// The architecture from which the lock's text is seen, where this is the project as seen from another platform.
@@ -109,6 +112,7 @@ impl Project {
             dir,
             lock,
             is_elsewhere: tree.is_some(),
+            imports: Arc::default(),
             kept: None,
             home: None,
             elsewhere: BTreeMap::new(),
@@ -130,6 +134,7 @@ impl Project {
             workspace: restored.workspace,
             lock: restored.lock,
             is_elsewhere: false,
+            imports: Arc::default(),
             kept: Some(Arc::new(KeptFiles {
                 _dir: restored.dir,
                 sources: restored.sources,
@@ -174,6 +179,7 @@ impl Project {
             lock: lock.at(architecture, &home),
             dir: self.dir.clone(),
             is_elsewhere: self.is_elsewhere,
+            imports: self.imports.clone(),
             kept: self.kept.clone(),
             home: Some(home),
         }
@@ -181,7 +187,7 @@ impl Project {
 
     /// The project as seen from a platform that has these packages: home, if it does.
     pub fn with_packages(&self, packages: &[PackageName]) -> Self {
-        let has_all = |seen: &Self| packages.iter().all(|name| seen.workspace.packages.contains_key(name));
+        let has_all = |seen: &Self| packages.iter().all(|name| seen.package(name).is_some());
         let home = self.at(&self.home());
         match has_all(&home) {
             true => home,
@@ -221,13 +227,13 @@ impl Project {
     ) -> Result<(), ProjectError> {
         let scope = if options.locked { scope } else { LockScope::Whole };
         let reasons = self.lock_reasons(scope, environment)?;
-        if reasons.is_empty() {
-            return Ok(());
+        if !reasons.is_empty() {
+            if options.locked {
+                return Err(self.stale(reasons, options, environment));
+            }
+            self.update_lock(&Update::Nothing, options.offline, &options.mirrors, environment)?;
         }
-        if options.locked {
-            return Err(self.stale(reasons, options, environment));
-        }
-        self.update_lock(&Update::Nothing, options.offline, &options.mirrors, environment)
+        self.bring_imports(options, environment)
     }
 
     /// The error of a lock that is not current, for these reasons.
@@ -322,6 +328,8 @@ impl Project {
             crate::fsio::write_output(&path, spec::lock::print(&lock).as_bytes())?;
         }
         self.lock = lock;
+        // Others may be pinned now.
+        self.imports = Arc::default();
         Ok(())
     }
 
@@ -409,7 +417,14 @@ impl Project {
     /// All steps of the project, whose local sources were [added](Self::add_sources) to the store.
     pub fn plan(&self, store: &Store, sources: &BTreeMap<PackageName, StorePath>) -> Result<BuildPlan, ProjectError> {
         let languages = languages::plan(self, store, sources)?;
-        Ok(derive::make(&self.workspace, &self.lock, sources, &languages)?)
+        let imported = self.imported_plans(store)?;
+        Ok(derive::make_with(
+            &self.workspace,
+            &self.lock,
+            sources,
+            &languages,
+            &imported,
+        )?)
     }
 
     /// Adds the local sources to the store, and gives where each package's is.

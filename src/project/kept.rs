@@ -138,8 +138,12 @@ pub fn needed(project: &Project, targets: &[Target], environment: &Environment<'
 
 /// The files that targets of one plan need.
 fn gathered(project: &Project, plan: &BuildPlan, targets: &[Target]) -> Result<Needed, ProjectError> {
-    let inputs: Vec<Input> = targets.iter().flat_map(|target| inputs_of(target, plan)).collect();
-    Ok(inputs::gather(plan, &inputs, &project.workspace, &project.lock)?)
+    let named = targets.iter().flat_map(|target| inputs_of(target, plan));
+    // What is made of an import's own files needs its tree.
+    let imports = project.workspace.imports.keys();
+    let trees = imports.filter_map(|alias| plan.packages.get(&PackageName(alias.clone())).cloned());
+    let inputs: Vec<Input> = named.chain(trees).collect();
+    Ok(inputs::gather(plan, &inputs, &project.all_specs())?)
 }
 
 /// Of what the inputs are wanted.

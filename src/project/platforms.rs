@@ -93,7 +93,7 @@ fn architectures_of(
         Target::Path(_) | Target::Nix(_) => return Ok(vec![home.to_owned()]),
         Target::Package(name) => {
             let seen = project.from_all().into_iter();
-            let has_it = seen.filter(|(_, seen)| seen.workspace.packages.contains_key(name));
+            let has_it = seen.filter(|(_, seen)| seen.package(name).is_some());
             let mut all: Vec<String> = has_it.map(|(architecture, _)| architecture).collect();
             all.sort_by_key(|architecture| architecture != home);
             (format!("package `{name}`"), all)

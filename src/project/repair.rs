@@ -90,11 +90,12 @@ fn by_project(
     environment: &Environment<'_>,
     repair: &mut Repair,
 ) -> Result<BuildOptions, ProjectError> {
-    let project = Project::load(environment)?;
+    let mut project = Project::load(environment)?;
     let reasons = project.lock_reasons(LockScope::Builds, environment)?;
     if !reasons.is_empty() {
         return Err(project.stale(reasons, options, environment));
     }
+    project.bring_imports(options, environment)?;
     for (_, project) in project.from_all() {
         let plan = project.plan(store, &project.add_sources(store, &Silent)?)?;
         let build_options = environment.build_options(options, Some(&project))?;

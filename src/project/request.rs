@@ -61,6 +61,9 @@ pub fn find(
     if !caches.is_read() {
         return Ok(none);
     }
+    if !project.workspace.imports.is_empty() {
+        project.make_lock_current(LockScope::Builds, options, environment)?;
+    }
     let targets = target::named(arguments, &project, &environment.nix())?;
     let [Target::Image(name)] = targets.as_slice() else {
         return Ok(none);

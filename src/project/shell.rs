@@ -24,11 +24,25 @@ pub fn shell_parts(
     options: &WorkOptions,
     environment: &Environment<'_>,
 ) -> Result<Vec<ShellPart>, ProjectError> {
-    let project = &platforms::seen_with(project, packages, &options.platforms)?;
+    let mut parts = Vec::new();
+    let mut own = Vec::new();
+    for name in packages {
+        let Some((owner, of)) = project.owner_of(name) else {
+            own.push(name.clone());
+            continue;
+        };
+        for part in shell_parts(owner, &[of], store, options, environment)? {
+            let name = name.0.clone();
+            parts.push(ShellPart { name, ..part });
+        }
+    }
+    if own.is_empty() {
+        return Ok(parts);
+    }
+    let project = &platforms::seen_with(project, &own, &options.platforms)?;
     let plan = project.plan(store, &project.add_sources(store, &Silent)?)?;
     let build_options = environment.build_options(options, Some(project))?;
-    let mut parts = Vec::new();
-    for package in packages {
+    for package in &own {
         let mut shell = derive::shell(&project.workspace, &project.lock, &plan, package)?;
         build::choose_emulator(
             &package.0,
@@ -91,6 +105,9 @@ impl BuildEntry {
         options: &WorkOptions,
         environment: &Environment<'_>,
     ) -> Result<Self, ProjectError> {
+        if let Some((owner, name)) = project.owner_of(package) {
+            return Self::prepare(owner, &name, options, environment);
+        }
         let store = environment.store()?;
         let packages = std::slice::from_ref(package);
         let project = &platforms::seen_with(project, packages, &options.platforms)?;

@@ -64,8 +64,7 @@ pub(super) fn named(arguments: &[String], project: &Project, nix: &LazyNix) -> R
         return Ok(workspace.images.keys().cloned().map(Target::Image).collect());
     }
     if arguments.is_empty() {
-        let own = workspace.packages.keys().filter(|name| !name.0.contains(':'));
-        return Ok(own.cloned().map(Target::Package).collect());
+        return Ok(workspace.own_packages().cloned().map(Target::Package).collect());
     }
     let target = |argument: &String| match name(argument, project) {
         Ok(target) => Ok(target),
@@ -77,7 +76,7 @@ pub(super) fn named(arguments: &[String], project: &Project, nix: &LazyNix) -> R
 /// One name of a package.
 pub fn package(argument: &str, project: &Project) -> Result<Target, ProjectError> {
     let package = PackageName(argument.to_owned());
-    if project.workspace.packages.contains_key(&package) {
+    if project.package(&package).is_some() {
         return Ok(Target::Package(package));
     }
     match name(argument, project)? {
@@ -96,15 +95,11 @@ pub fn name(argument: &str, project: &Project) -> Result<Target, ProjectError> {
         return Ok(Target::Image(argument.to_owned()));
     }
     let package = PackageName(argument.to_owned());
-    if workspace.packages.contains_key(&package) {
+    if project.package(&package).is_some() {
         return Ok(Target::Package(package));
     }
-    let known: Vec<&str> = workspace
-        .images
-        .keys()
-        .map(String::as_str)
-        .chain(workspace.packages.keys().map(|name| name.0.as_str()))
-        .collect();
+    let names = project.names();
+    let known: Vec<&str> = (workspace.images.keys().chain(&names).map(String::as_str)).collect();
     let closest = known
         .iter()
         .map(|known| (strsim::damerau_levenshtein(known, argument), *known))

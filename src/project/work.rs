@@ -102,7 +102,13 @@ pub fn image_count(arguments: &[String], environment: &Environment<'_>) -> Resul
         return Ok(count(&targets));
     }
     let project = Project::load(environment)?;
-    Ok(count(&target::named(arguments, &project, &nix)?))
+    // Of what is imported there are packages alone, and which is known once it is there.
+    let is_own = |name: &&String| project.workspace.imported(&PackageName((*name).clone())).is_none();
+    let own: Vec<String> = arguments.iter().filter(is_own).cloned().collect();
+    match own.is_empty() && !arguments.is_empty() {
+        true => Ok(0),
+        false => Ok(count(&target::named(&own, &project, &nix)?)),
+    }
 }
 
 /// How many images targets make: one each, and one of all store paths together.
@@ -172,6 +178,7 @@ fn realise_everywhere(
     options: &WorkOptions,
     environment: &Environment<'_>,
 ) -> Result<Work, ProjectError> {
+    project.bring_imports(options, environment)?;
     let mut all = Vec::new();
     for (architecture, targets) in platforms::shared_out(&project, targets, &options.platforms)? {
         let seen = project.at(&architecture);
@@ -220,6 +227,10 @@ fn prepare_named(
         return work.check_paths();
     }
     let mut project = Project::load(environment)?;
+    if !project.workspace.imports.is_empty() {
+        // What they have is known once they are there.
+        project.make_lock_current(LockScope::Builds, options, environment)?;
+    }
     let targets = choose(&project, &nix)?;
     project.make_lock_current(LockScope::Builds, options, environment)?;
     realise_everywhere(project, &targets, options, environment)

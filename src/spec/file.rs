@@ -10,16 +10,19 @@ use toml::de::{DeTable, DeValue};
 
 use super::checks;
 use super::diagnostics::Diagnostic;
+use super::imported::{Import, ImportedSpec};
 use super::keys;
 use super::reader::{Field, Reader, Table};
 use super::types::{BuildSettings, Debian, Image, Inputs, Package, SharedCaches, Spanned, Withheld};
-use super::{image, image_debug, package, syntax};
+use super::{image, image_debug, imported, package, syntax};
 
 /// One file's content.
 #[derive(Debug, Default)]
 pub(super) struct SpecFile {
     /// Paths of imported files as written, by alias.
     pub(super) imports: BTreeMap<String, Spanned<String>>,
+    /// Projects elsewhere, by alias.
+    pub(super) elsewhere: BTreeMap<String, ImportedSpec>,
     /// Aliases whose import is itself wrong: names through them are not looked up.
     pub(super) broken_imports: BTreeSet<String>,
     /// Packages by their own names.
@@ -57,7 +60,7 @@ pub(super) fn read(index: usize, dir: &Path, text: &str, errors: &mut Vec<Diagno
     }
     let mut reader = Reader { file: index, errors };
     let table = reader.document(document.get_ref(), "the spec", keys::ROOT);
-    read_imports(&mut reader, &table, &mut file);
+    read_imports(&mut reader, &table, dir, &mut file);
     for field in table.entries(&mut reader, "package") {
         let name = field.key.to_owned();
         if let Some(package) = package::read(&mut reader, &field, dir) {
@@ -66,6 +69,7 @@ pub(super) fn read(index: usize, dir: &Path, text: &str, errors: &mut Vec<Diagno
             file.broken_packages.insert(name);
         }
     }
+    imported::check_aliases(&mut reader, &file);
     if index == 0 {
         for field in table.entries(&mut reader, "image") {
             let Some((image, debug)) = image::read(&mut reader, &field, dir) else {
@@ -91,32 +95,20 @@ pub(super) fn read(index: usize, dir: &Path, text: &str, errors: &mut Vec<Diagno
     file
 }
 
-fn read_imports(reader: &mut Reader<'_>, table: &Table<'_>, file: &mut SpecFile) {
+fn read_imports(reader: &mut Reader<'_>, table: &Table<'_>, dir: &Path, file: &mut SpecFile) {
     for entry in table.entries(reader, "imports") {
         reader.accept_key(&entry, "an import's alias", checks::alias(entry.key));
-        let path = match entry.value {
-            DeValue::String(_) => reader.checked(&entry, checks::local_path),
-            _ => read_import(reader, &entry),
+        let import = match entry.value {
+            DeValue::String(_) => reader.checked(&entry, checks::local_path).map(Import::File),
+            _ => imported::read(reader, &entry, dir),
         };
-        if let Some(path) = path {
-            file.imports.insert(entry.key.to_owned(), path);
-        } else {
-            file.broken_imports.insert(entry.key.to_owned());
+        let alias = entry.key.to_owned();
+        match import {
+            Some(Import::File(path)) => drop(file.imports.insert(alias, path)),
+            Some(Import::Elsewhere(import)) => drop(file.elsewhere.insert(alias, import)),
+            None => drop(file.broken_imports.insert(alias)),
         }
     }
-}
-
-fn read_import(reader: &mut Reader<'_>, entry: &Field<'_>) -> Option<Spanned<String>> {
-    let what = format!("import `{}`", entry.key);
-    let table = reader.table(entry, what, keys::IMPORT.iter().collect())?;
-    let Some(path) = table.get("path") else {
-        let diagnostic = Diagnostic::new(format!("{} has no `path`", table.what))
-            .at(table.span, "`path` is missing")
-            .help(format!("write `{} = {{ path = \"../DIR\" }}`", entry.key));
-        reader.error(diagnostic);
-        return None;
-    };
-    reader.checked(&path, checks::local_path)
 }
 
 fn read_debian(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Debian> {

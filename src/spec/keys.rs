@@ -18,7 +18,7 @@ pub(super) use package::{
 };
 
 /// A key of a table.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) shape: Shape,
@@ -30,7 +30,7 @@ pub(super) struct Key {
 }
 
 /// What a value looks like.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Shape {
     Text,
     Flag,
@@ -82,8 +82,8 @@ pub(super) const ROOT: &[Key] = &[
     also(
         key(
             "imports",
-            Map(&Any(&[Text, Table(IMPORT)])),
-            "Other spec files whose packages are used as `alias:package`.",
+            Map(&Any(&[Text, Table(IMPORT), Table(IMPORT_GIT), Table(IMPORT_URL)])),
+            "Other spec files, or projects elsewhere, whose packages are used as `alias:package`.",
         ),
         &["import", "include"],
     ),
@@ -127,6 +127,28 @@ pub(super) const IMPORT: &[Key] = &[required(key(
     Text,
     "A folder with a `layerize.toml`, or a `.toml` file, relative to this file.",
 ))];
+
+/// The directory of a spec in the tree of an import.
+const IMPORT_DIR: Key = key(
+    "dir",
+    Text,
+    "The directory in the tree that has the `layerize.toml`; default: the tree itself.",
+);
+
+/// `[imports] ALIAS = { git = … }`.
+pub(super) const IMPORT_GIT: &[Key] = &[
+    SOURCE_GIT[0],
+    SOURCE_GIT[1],
+    SOURCE_GIT[2],
+    SOURCE_GIT[3],
+    SOURCE_GIT[4],
+    SOURCE_GIT[5],
+    SOURCE_GIT[6],
+    IMPORT_DIR,
+];
+
+/// `[imports] ALIAS = { url = … }`: as a source, and always unpacked.
+pub(super) const IMPORT_URL: &[Key] = &[SOURCE_URL[0], SOURCE_URL[1], SOURCE_URL[3], SOURCE_URL[4], IMPORT_DIR];
 
 /// `[build]`.
 pub(super) const BUILD: &[Key] = &[

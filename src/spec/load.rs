@@ -11,6 +11,7 @@ use super::certificates;
 use super::diagnostics::{Diagnostic, Diagnostics};
 use super::file::{self, SpecFile};
 use super::image_debug;
+use super::imported::ImportedSpec;
 use super::names::{self, Scope};
 use super::syntax;
 use super::types::{Dependency, Package, PackageName, SourceFile, Span, Spanned, Workspace};
@@ -129,6 +130,9 @@ impl SpecLoader {
             let imported = self.add_file(path, Some((alias.clone(), import.span.clone())));
             self.imports[index].insert(alias.clone(), imported);
         }
+        // What they have is not known here.
+        let elsewhere = spec.elsewhere.keys().map(|alias| (alias.clone(), None));
+        self.imports[index].extend(elsewhere);
         self.specs[index] = spec;
     }
 
@@ -180,9 +184,9 @@ impl SpecLoader {
     }
 
     fn finish(mut self) -> Result<Workspace, Diagnostics> {
-        let mut packages = BTreeMap::new();
+        let (mut packages, mut imports) = (BTreeMap::new(), BTreeMap::new());
         if self.errors.is_empty() {
-            self.instantiate(&mut packages);
+            self.instantiate(&mut packages, &mut imports);
         }
         if !self.errors.is_empty() {
             return Err(Diagnostics::new(self.errors, self.texts));
@@ -191,6 +195,7 @@ impl SpecLoader {
         Ok(Workspace {
             files: self.texts,
             packages,
+            imports,
             images: image_debug::with_debug_images(root.images, root.debug),
             debian: root.debian,
             inputs: root.inputs,
@@ -200,7 +205,11 @@ impl SpecLoader {
     }
 
     /// Gives every package its qualified name, once for each way of imports that leads to its file.
-    fn instantiate(&mut self, packages: &mut BTreeMap<PackageName, Package>) {
+    fn instantiate(
+        &mut self,
+        packages: &mut BTreeMap<PackageName, Package>,
+        imports: &mut BTreeMap<String, ImportedSpec>,
+    ) {
         let mut todo = vec![(0, String::new(), 0)];
         let mut ways = 0;
         while let Some((index, prefix, depth)) = todo.pop() {
@@ -217,6 +226,12 @@ impl SpecLoader {
             for (name, package) in &self.specs[index].packages {
                 let qualified = PackageName(format!("{prefix}{name}"));
                 packages.insert(qualified.clone(), qualify(package, qualified, &prefix));
+            }
+            let dir = self.texts[index].path.parent().unwrap_or(Path::new(""));
+            for (alias, import) in &self.specs[index].elsewhere {
+                let qualified = PackageName(format!("{prefix}{alias}"));
+                packages.insert(qualified.clone(), import.tree(qualified.clone(), dir));
+                imports.insert(qualified.0, import.clone());
             }
             let imported = (self.imports[index].iter()).filter_map(|(alias, target)| Some((alias, (*target)?)));
             todo.extend(imported.map(|(alias, target)| (target, format!("{prefix}{alias}:"), depth + 1)));

@@ -19,6 +19,7 @@ mod image_debian;
 mod image_debug;
 mod image_entries;
 mod image_files;
+mod imported;
 mod keys;
 mod language;
 mod load;
@@ -41,6 +42,7 @@ pub use diagnostics::{Diagnostic, Diagnostics, Note};
 pub use git::{GitAddress, GitCommit, GitRef, GitSource, GitTree, GitWanted, LfsPointers, NamedTree};
 pub use health::{HealthCheck, HealthProbe};
 pub use image_entries::*;
+pub use imported::{ImportedSpec, check_imported};
 pub use language::{
     GO_DEB, GoOptions, Language, LanguageOptions, NodeOmit, NodeOptions, PYTHON_STEP_DEBS, PythonBuildTool,
     PythonOptions, RustOptions, escaped_go_path, is_npm_name, normal_python_name,

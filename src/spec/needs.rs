@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::certificates::CERTIFICATES_DEB;
 use super::git::GitSource;
+use super::imported::ImportedSpec;
 use super::lock::Lock;
 use super::types::{
     DEBIAN_BASE, DEBIAN_ESSENTIAL, Dependency, Image, Package, PackageName, Source, Spanned, Workspace,
@@ -374,12 +375,21 @@ impl Workspace {
                 package.flat_map(|package| [&package.tools, &package.libraries, &package.runtime, &package.dev]);
             lists.flat_map(|list| package_names(list))
         });
-        let packages = self.packages.iter().filter(|(name, _)| needed.contains(name));
+        let imports: BTreeMap<String, ImportedSpec> = (self.imports.iter())
+            .filter(|(alias, _)| {
+                let is_of = |name: &&&PackageName| self.imported(name).is_some_and(|(of, _)| of == *alias);
+                needed.contains(&PackageName((*alias).clone())) || needed.iter().any(|name| is_of(&name))
+            })
+            .map(|(alias, import)| (alias.clone(), import.clone()))
+            .collect();
+        let is_needed = |name: &PackageName| needed.contains(name) || imports.contains_key(&name.0);
+        let packages = self.packages.iter().filter(|(name, _)| is_needed(name));
         Self {
             files: self.files.clone(),
             packages: packages
                 .map(|(name, package)| (name.clone(), package.clone()))
                 .collect(),
+            imports,
             images,
             debian: self.debian.clone(),
             inputs: self.inputs.clone(),

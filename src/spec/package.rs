@@ -332,7 +332,7 @@ fn source(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Option<Sour
 }
 
 /// Keys of another kind of source than the one that is given.
-fn refuse_foreign_keys(
+pub(super) fn refuse_foreign_keys(
     reader: &mut Reader<'_>,
     table: &Table<'_>,
     kind: &'static str,
@@ -384,8 +384,18 @@ fn path_source(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Source> {
 }
 
 fn url_source(reader: &mut Reader<'_>, table: &Table<'_>, dir: &Path) -> Option<Source> {
-    let sha256 = table.checked(reader, "sha256", checks::sha256);
     let unpack = table.flag(reader, "unpack");
+    unpacked_url(reader, table, dir, unpack)
+}
+
+/// What an address says, where it is known whether the file is unpacked.
+pub(super) fn unpacked_url(
+    reader: &mut Reader<'_>,
+    table: &Table<'_>,
+    dir: &Path,
+    unpack: Option<bool>,
+) -> Option<Source> {
+    let sha256 = table.checked(reader, "sha256", checks::sha256);
     let redistribute = table.flag(reader, "redistribute");
     let strip = table.get("strip").and_then(|field| {
         let strip = reader.integer(&field, 0, 64)?;

@@ -12,6 +12,7 @@ use super::certificates::Certificates;
 use super::git::GitSource;
 use super::health::HealthCheck;
 use super::image_entries::{ImageFile, Permission, User};
+use super::imported::ImportedSpec;
 use super::language::Language;
 use super::trial::ImageTest;
 use crate::digest::Digest;
@@ -83,6 +84,9 @@ pub struct Workspace {
     pub files: Vec<SourceFile>,
     /// All packages by qualified name; the root file's own have no prefix.
     pub packages: BTreeMap<PackageName, Package>,
+    /// Projects elsewhere, by the qualified aliases of their imports. The tree of each is the source of a package that is
+    /// called so; their own packages are not among ours.
+    pub imports: BTreeMap<String, ImportedSpec>,
     /// The root file's images.
     pub images: BTreeMap<String, Image>,
     /// The root file's `[debian]` table.

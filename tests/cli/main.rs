@@ -46,6 +46,7 @@ mod git;
 mod go;
 mod health;
 mod images;
+mod imports;
 mod index;
 mod init;
 mod inputs;

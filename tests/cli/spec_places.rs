@@ -348,7 +348,7 @@ fn verbs_take_places_wherever_they_take_names() {
         );
         assert_eq!(run(&["install", "-q", &app]).line(), own);
         let listed = run(&["profile", "list"]).stdout;
-        assert!(listed.contains(kind), "{kind}: {listed}");
+        assert!(listed.contains(kind.rsplit(':').next().unwrap()), "{kind}: {listed}");
         run(&["upgrade"]).says(&["Nothing has changed."]);
         let env: Value = serde_json::from_str(&run(&["env", "--json", &app]).stdout).unwrap();
         let view = env["path"][0].as_str().unwrap();

@@ -48,6 +48,7 @@ fn workspace(sources: &[(&str, String, Option<Digest>)]) -> Workspace {
         cache: Default::default(),
         files: vec![],
         packages: sources.iter().map(package).collect(),
+        imports: BTreeMap::new(),
         images: BTreeMap::new(),
         debian: Debian::default(),
         inputs: Inputs::default(),
