@@ -13,8 +13,9 @@ use clap::{Command, CommandFactory as _};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter as _};
 
-use super::context::text_variable;
+use super::context::{state_dir, text_variable};
 use super::manual::TOPICS;
+use crate::profile::Profile;
 use crate::project::Project;
 
 /// The variable by which a shell's script asks.
@@ -27,6 +28,7 @@ enum Names {
     Packages,
     Targets,
     Locked,
+    Installed,
 }
 
 /// Images of the spec.
@@ -57,6 +59,11 @@ pub fn targets_or_files() -> ArgValueCompleter {
 /// Entries of the lock.
 pub fn locked() -> ArgValueCompleter {
     completer(Names::Locked, false)
+}
+
+/// What is installed in the profile.
+pub fn installed() -> ArgValueCompleter {
+    completer(Names::Installed, false)
 }
 
 /// Chapters of the manual, and commands.
@@ -111,7 +118,11 @@ fn without_flags(command: Command) -> Command {
 
 fn completer(names: Names, files: bool) -> ArgValueCompleter {
     ArgValueCompleter::new(move |current: &OsStr| {
-        let mut found: Vec<_> = beginning_with(current, of_project(names)).collect();
+        let all = match names {
+            Names::Installed => of_profile(),
+            names => of_project(names),
+        };
+        let mut found: Vec<_> = beginning_with(current, all).collect();
         if files {
             found.extend(PathCompleter::any().complete(current));
         }
@@ -149,7 +160,18 @@ fn of_project(names: Names) -> Vec<(String, &'static str)> {
             .all_names()
             .map(|name| (name.to_owned(), "locked"))
             .collect(),
+        Names::Installed => Vec::new(),
     }
+}
+
+/// The packages of the profile's generation that is in use; none where there is none that can be read.
+fn of_profile() -> Vec<(String, &'static str)> {
+    let current = state_dir().and_then(|dir| Profile::new(&dir).current().ok()?);
+    let packages = current.map(|current| current.manifest.packages).unwrap_or_default();
+    packages
+        .into_iter()
+        .map(|package| (package.name, "installed"))
+        .collect()
 }
 
 /// The spec that the words before the one in question name.

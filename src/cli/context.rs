@@ -101,7 +101,7 @@ impl<'a> Context<'a> {
             ui,
             config,
             environment,
-            state_dir: xdg_dir("XDG_STATE_HOME", ".local/state").map(|dir| dir.join("layerize")),
+            state_dir: state_dir(),
             further_files: global.file.iter().skip(1).cloned().collect(),
         })
     }
@@ -272,6 +272,11 @@ pub fn all_variables() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
+}
+
+/// Where what belongs to the user and to this machine is kept.
+pub fn state_dir() -> Option<PathBuf> {
+    xdg_dir("XDG_STATE_HOME", ".local/state").map(|dir| dir.join("layerize"))
 }
 
 /// A directory of the XDG base directory specification: the variable if it is absolute, else below the home directory.

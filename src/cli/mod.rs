@@ -5,7 +5,7 @@
 //!
 //! What verbs share, each importing only from those before it: `interrupt` `fault` `outcome` `text` `ui` `error` `config`
 //! `flags` `context` `upkeep` `manual` `complete` `output` `documents` `sinks` `transfer` `trials`
-//! `surroundings` `programs` `places`. Every other file is a verb, which imports no other verb.
+//! `surroundings` `programs` `isolated` `places`. Every other file is a verb, which imports no other verb.
 
 // Help texts are doc comments, and write what may be left out in brackets.
 #![allow(rustdoc::broken_intra_doc_links)]
@@ -41,6 +41,7 @@ mod init;
 mod inputs;
 mod inspect;
 mod interrupt;
+mod isolated;
 mod key;
 mod load;
 mod lock;
@@ -77,6 +78,7 @@ mod verify_signature;
 mod watch;
 
 use crate::escape::shown_colored;
+use crate::event::Silent;
 use context::Context;
 use flags::{Color, Global};
 use outcome::Outcome;
@@ -369,6 +371,10 @@ fn dispatch(mut cli: Cli, ui: &Ui) -> anyhow::Result<Outcome> {
             "several specs are named",
             "name one with `--file`; `layerize shell` and `layerize env` alone take several",
         ));
+    }
+    if matches!(cli.command, Command::Env(_)) && ui.json() {
+        // What is evaluated holds no events, those of fetching a spec neither.
+        context.environment.reporter = &Silent;
     }
     if let Some((names, flags)) = cli.command.names() {
         places::take(names, flags, &mut context)?;

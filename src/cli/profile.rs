@@ -51,7 +51,7 @@ impl InstallArgs {
 #[derive(Debug, Args)]
 pub struct UninstallArgs {
     /// What `layerize profile list` calls them
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", add = complete::installed())]
     names: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ pub struct UninstallArgs {
 #[derive(Debug, Args)]
 pub struct UpgradeArgs {
     /// What `layerize profile list` calls them [default: all that come from a spec]
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = complete::installed())]
     names: Vec<String>,
     #[command(flatten)]
     flags: BuildFlags,

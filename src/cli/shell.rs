@@ -1,27 +1,31 @@
-//! `layerize shell`: the build environments of packages, for people.
+//! `layerize shell`: the build environments of packages for people, and shells in images.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::build::{self, ShellOptions, ShellPart, Task};
+use crate::build::{self, ShellOptions, ShellPart, StoreProgram, Task};
 use crate::spec::{LockScope, PackageName};
 
 use super::complete;
 use super::context::{self, Context};
+use super::documents;
 use super::error::advised;
 use super::flags::{BuildFlags, value};
+use super::isolated::{self, ShellTask};
 use super::outcome::Outcome;
 use super::places::Names;
 use super::surroundings;
 use crate::oci::Platform;
 use crate::project::shell::{BuildEntry, shell_parts};
-use crate::project::{PlatformChoice, Project, WorkOptions};
+use crate::project::{PlatformChoice, Project, WorkOptions, work};
+use crate::store_path::StoreDir;
 
 /// Arguments of `layerize shell`.
 #[derive(Debug, Args)]
 pub struct ShellArgs {
-    /// The packages, whose environments are one; of a spec elsewhere: git+https://…#NAME [default: the only one of each spec]
+    /// The packages, whose environments are one; of a spec elsewhere: git+https://…#NAME; or an image, of the spec or a place
+    /// (docker://NAME, oci:DIR[:TAG], docker-archive:FILE), for a shell in its own root [default: the only package of each spec]
     #[arg(add = complete::packages())]
     packages: Vec<String>,
     /// Run a text of the shell's language instead of an interactive shell
@@ -55,6 +59,9 @@ impl ShellArgs {
 
 /// Realises the packages' tools and libraries, and runs a shell among them.
 pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
+    if let Some(image) = image_of(args, context) {
+        return in_image(image, args, context);
+    }
     let store = context.environment.store()?;
     let options = args.options();
     let mut projects = context
@@ -66,6 +73,9 @@ pub fn run(args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
     let chosen = surroundings::choose(&args.packages, &projects)?;
     if args.build {
         return enter(args, projects, chosen, context);
+    }
+    if let Some(package) = scriptless(&projects, &chosen) {
+        return beside(package, args, context);
     }
     let mut parts: Vec<ShellPart> = Vec::new();
     for ((project, packages), environment) in projects.iter_mut().zip(chosen).zip(context.environments()) {
@@ -112,6 +122,83 @@ impl ShellArgs {
             (None, true) => Task::Interactive,
         }
     }
+}
+
+/// The image that is meant: a place of images, or one of the spec that has no package of its name.
+fn image_of<'a>(args: &'a ShellArgs, context: &Context) -> Option<&'a str> {
+    let [name] = &args.packages[..] else { return None };
+    let project = Project::load(&context.environment).ok();
+    let is_package = project.as_ref().is_some_and(|project| {
+        let name = PackageName(name.clone());
+        project.workspace.packages.contains_key(&name)
+    });
+    let is_image = project.is_some_and(|project| project.workspace.images.contains_key(name));
+    let is_place = documents::finished(&args.packages).is_some();
+    (!is_package && (is_image || is_place)).then_some(name.as_str())
+}
+
+/// Runs a shell of the image's own in its root.
+fn in_image(image: &str, args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
+    if args.build || args.pure {
+        return Err(advised(
+            format!("`{image}` is an image, which has no build, and nothing of yours is in it"),
+            "leave out `--build` and `--pure`",
+        ));
+    }
+    let task = match (&args.text, args.program.is_empty()) {
+        (Some(text), _) => ShellTask::Text(text),
+        (None, false) => ShellTask::Program(&args.program),
+        (None, true) => ShellTask::Interactive,
+    };
+    isolated::shell(image, args.platform.as_ref(), &task, &args.flags, context)
+}
+
+/// The only package that is meant, where nothing is run to make it.
+fn scriptless<'p>(projects: &'p [Project], chosen: &'p [Vec<PackageName>]) -> Option<&'p PackageName> {
+    let all = projects.iter().zip(chosen);
+    let all = all.flat_map(|(project, names)| names.iter().map(move |name| (project, name)));
+    let all: Vec<(&Project, &PackageName)> = all.collect();
+    let [(project, name)] = all[..] else { return None };
+    let package = project.package(name)?;
+    (!package.is_built()).then_some(name)
+}
+
+/// Runs the user's shell on the machine's own root, with the package's programs first on `PATH`: without a script it has no
+/// build whose environment there could be.
+fn beside(name: &PackageName, args: &ShellArgs, context: &Context) -> anyhow::Result<Outcome> {
+    if args.pure {
+        return Err(advised(
+            format!("the package `{name}` has no script, and so no environment of its own"),
+            "leave out `--pure`: the shell is the machine's, with the package at hand",
+        ));
+    }
+    let work = work::prepare_package(&name.0, &args.options(), &context.environment)?;
+    let place = StoreDir::layerize().join(&work.path(&work.plan.packages[name]));
+    let shell = context::path_variable("SHELL").unwrap_or_else(|| "/bin/sh".into());
+    let shell = shell.display().to_string();
+    let argv = match (&args.text, args.program.is_empty()) {
+        (Some(text), _) => vec![shell, "-c".to_owned(), text.clone()],
+        (None, false) => [vec!["/usr/bin/env".to_owned()], args.program.clone()].concat(),
+        (None, true) => vec![shell],
+    };
+    let mut env = context::all_variables();
+    let path = env.remove("PATH").unwrap_or_default();
+    let variable = name.0.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    env.extend([
+        ("PATH".to_owned(), format!("{place}/bin:{path}")),
+        (format!("package_{variable}"), place),
+        ("LAYERIZE_SHELL".to_owned(), name.0.clone()),
+    ]);
+    context.ui.clear();
+    let program = StoreProgram {
+        argv,
+        env,
+        cwd: context.environment.here.clone(),
+        emulator: None,
+        helper: None,
+    };
+    let status = build::run_in_store(&work.store, program)?;
+    Ok(Outcome::of_status(status))
 }
 
 /// Stands in the sandbox of the only package's build.

@@ -383,3 +383,54 @@ fn a_program_is_the_same_in_a_shell_by_itself_and_in_its_image() {
     let package = place.run(&["run", "--isolated", "user"]).exits(2);
     package.says(&["without `--isolated`"]);
 }
+
+#[test]
+fn a_shell_is_opened_in_an_image() {
+    let place = Place::new();
+    let more = "\n[package.data]\nsource = \"data\"\n\n[image.none]\ncontents = [\"data\"]\n";
+    place.write("layerize.toml", &(BOX.to_owned() + more));
+    place.write("data/bin/tool", "#!/bin/sh\necho the tool $1\n");
+    let tool = place.project.join("data/bin/tool");
+    std::fs::set_permissions(tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    place.run(&["build", "box"]).success();
+    for image in ["box", "docker-archive:box.tar"] {
+        let ran = place
+            .run(&["shell", "-q", image, "-c", "echo $A; pwd; exit 3"])
+            .exits(3);
+        assert_eq!(ran.stdout, "1\n/srv/app\n", "{image}");
+        let ran = place.run(&["shell", "-q", image, "--", "id", "-u"]).success();
+        assert_eq!(ran.stdout, "1000\n", "{image}");
+    }
+    place
+        .run(&["shell", "-q", "box", "--", "nothing"])
+        .exits(127)
+        .says(&["nothing"]);
+    place
+        .run(&["shell", "none"])
+        .exits(2)
+        .says(&["the image `none` has no shell", "debug = true"]);
+    place
+        .run(&["shell", "--pure", "box"])
+        .exits(2)
+        .says(&["`box` is an image", "--pure"]);
+    // A package without a script has no build whose environment there could be.
+    let said = place.run(&[
+        "shell",
+        "-q",
+        "data",
+        "-c",
+        "tool one; ls $package_data; echo $LAYERIZE_SHELL",
+    ]);
+    assert_eq!(said.success().stdout, "the tool one\nbin\ndata\n");
+    assert_eq!(
+        place
+            .run(&["shell", "-q", "data", "--", "tool", "two"])
+            .success()
+            .stdout,
+        "the tool two\n"
+    );
+    place
+        .run(&["shell", "--pure", "data"])
+        .exits(2)
+        .says(&["has no script"]);
+}

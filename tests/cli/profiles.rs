@@ -302,3 +302,19 @@ fn a_killed_install_leaves_the_old_or_the_new() {
     place.run(&["store", "gc", "--all"]).success();
     assert_eq!(place.run(&["store", "verify"]).success().status, 0);
 }
+
+#[test]
+fn completions_offer_what_is_installed() {
+    let place = project();
+    place.run(&["install", "-q", "hello", "data"]).success();
+    for verb in ["uninstall", "upgrade"] {
+        let mut completed = place.command(&["--", "layerize", verb, ""]);
+        completed
+            .env("LAYERIZE_COMPLETE", "bash")
+            .env("_CLAP_COMPLETE_INDEX", "2");
+        let found = peer(&mut completed).stdout;
+        let mut names: Vec<&str> = found.lines().map(str::trim).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["data", "hello"], "{verb}");
+    }
+}

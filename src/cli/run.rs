@@ -1,8 +1,6 @@
 //! `layerize run`: a program of a package or of an image on this machine, with the store where its paths say it is, or of an
 //! image in its own root.
 
-mod image;
-
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
@@ -15,6 +13,7 @@ use super::context::{self, Context};
 use super::documents;
 use super::error::advised;
 use super::flags::BuildFlags;
+use super::isolated;
 use super::outcome::Outcome;
 use super::places::Names;
 use super::programs::{self, Started};
@@ -34,7 +33,7 @@ pub struct RunArgs {
     #[arg(last = true)]
     arguments: Vec<String>,
     #[command(flatten)]
-    container: image::ContainerFlags,
+    container: isolated::ContainerFlags,
     #[command(flatten)]
     flags: BuildFlags,
 }
@@ -55,7 +54,7 @@ pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Outcome> {
     let is_image = workspace.is_some_and(|workspace| workspace.images.contains_key(&args.target));
     let is_place = !is_package && !is_image && documents::finished(named).is_some();
     if is_place || args.container.isolate(is_package && !is_image) {
-        return image::run(&args.target, &args.container, &args.arguments, &args.flags, context);
+        return isolated::run(&args.target, &args.container, &args.arguments, &args.flags, context);
     }
     let options = args.flags.options_for(args.container.platforms());
     let (work, started) = match is_image && !is_package {

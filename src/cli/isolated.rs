@@ -1,16 +1,18 @@
-//! `layerize run --isolated`: a program of an image, in the image's own root and without an engine.
+//! Programs of images *isolated*: in the image's own root and without an engine, for `layerize run` and `layerize shell`.
+//!
+//! Invariant: the root of an image is what the image says; nothing of the machine is in it but what was asked for.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::context::{self, Context};
-use crate::cli::documents;
-use crate::cli::error::{self, advised};
-use crate::cli::flags::{BuildFlags, value};
-use crate::cli::outcome::Outcome;
-use crate::container::{Container, RunOptions, RunnableImage, Volume, Workshop, foreign};
+use super::context::{self, Context};
+use super::documents;
+use super::error::{self, advised};
+use super::flags::{BuildFlags, value};
+use super::outcome::Outcome;
+use crate::container::{Container, ContainerError, RunOptions, RunnableImage, Volume, Workshop, foreign};
 use crate::image::Image;
 use crate::oci::Platform;
 use crate::project::{self, ImageOptions, PlatformChoice, Project, work};
@@ -18,7 +20,7 @@ use crate::sandbox::{self, emulator::Emulator};
 use crate::transport::{Content, Location};
 
 /// Flags of `layerize run` that are about an image.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Image options")]
 pub struct ContainerFlags {
     /// Run an image in its own root, as its user, in namespaces; so is every image that is not one of the spec
@@ -103,7 +105,75 @@ pub fn run(
     let options = options(flags, arguments)?;
     let (image, emulator) = find(name, flags, build, context)?;
     context.ui.clear();
-    let config = image.config.image().ok_or(crate::container::ContainerError::Artifact)?;
+    ended(start(&image, emulator.as_ref(), &options, context)?, context)
+}
+
+/// Shells that images may have, those that people like better first.
+const SHELLS: [&str; 5] = ["bash", "ash", "sh", "/busybox/sh", "fish"];
+
+/// What a shell of an image does: what its user types, a text, or a program instead of it.
+pub enum ShellTask<'a> {
+    /// What is typed.
+    Interactive,
+    /// A text of the shell's language.
+    Text(&'a str),
+    /// A program with its arguments.
+    Program(&'a [String]),
+}
+
+/// Makes or opens the image and runs a shell of its own in it.
+pub fn shell(
+    name: &str,
+    platform: Option<&Platform>,
+    task: &ShellTask<'_>,
+    build: &BuildFlags,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
+    let flags = ContainerFlags {
+        platform: platform.cloned(),
+        ..ContainerFlags::default()
+    };
+    let (image, emulator) = find(name, &flags, build, context)?;
+    context.ui.clear();
+    let with = |entrypoint: Vec<String>| -> anyhow::Result<RunOptions> {
+        Ok(RunOptions {
+            entrypoint: Some(entrypoint),
+            ..options(&ContainerFlags::default(), &[])?
+        })
+    };
+    if let ShellTask::Program(argv) = task {
+        return ended(
+            start(&image, emulator.as_ref(), &with(argv.to_vec())?, context)?,
+            context,
+        );
+    }
+    for shell in SHELLS {
+        let mut argv = vec![shell.to_owned()];
+        if let ShellTask::Text(text) = task {
+            argv.extend(["-c".to_owned(), (*text).to_owned()]);
+        }
+        match start(&image, emulator.as_ref(), &with(argv)?, context)? {
+            Err(error) if error.status() == Some(127) => {}
+            other => return ended(other, context),
+        }
+    }
+    Err(advised(
+        format!("the image `{name}` has no shell"),
+        format!(
+            "run a program of it: `layerize run --isolated --entrypoint PROGRAM {name}`; an image of a spec has a second one \
+             with a shell by `debug = true`"
+        ),
+    ))
+}
+
+/// Runs a program of an image, unless it cannot be started.
+fn start(
+    image: &Image,
+    emulator: Option<&Emulator>,
+    options: &RunOptions,
+    context: &Context,
+) -> anyhow::Result<Result<Outcome, ContainerError>> {
+    let config = image.config.image().ok_or(ContainerError::Artifact)?;
     let runnable = RunnableImage {
         layers: &image.layers,
         config,
@@ -113,15 +183,27 @@ pub fn run(
     let workshop = Workshop {
         roots: &roots,
         helper: None,
-        emulator: emulator.as_ref(),
+        emulator,
         reporter: context.ui,
     };
-    let container = Container::make(runnable, &options, workshop, staging.path())?;
+    let container = match Container::make(runnable, options, workshop, staging.path()) {
+        Ok(container) => container,
+        Err(error) if error.status().is_some() => return Ok(Err(error)),
+        Err(error) => return Err(error.into()),
+    };
     match container.run() {
-        Ok(sandbox::Outcome::Exited(status)) => Ok(Outcome::of_status(status)),
+        Ok(sandbox::Outcome::Exited(status)) => Ok(Ok(Outcome::of_status(status))),
         // As shells tell it.
-        Ok(sandbox::Outcome::Signaled(signal)) => Ok(Outcome::of_status(128 + signal)),
-        Ok(_) => Err(crate::container::ContainerError::Cancelled.into()),
+        Ok(sandbox::Outcome::Signaled(signal)) => Ok(Ok(Outcome::of_status(128 + signal))),
+        Ok(_) => Err(ContainerError::Cancelled.into()),
+        Err(failure) => Ok(Err(failure)),
+    }
+}
+
+/// How it ended; why it did not start is told with the status that container engines have for it.
+fn ended(started: Result<Outcome, ContainerError>, context: &Context) -> anyhow::Result<Outcome> {
+    match started {
+        Ok(outcome) => Ok(outcome),
         Err(failure) => match failure.status() {
             Some(status) => {
                 error::show(&failure.into(), context.ui);
