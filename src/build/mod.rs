@@ -48,7 +48,7 @@ pub use script::enter::{EnterOptions, enter};
 pub use shared::{Asked, BuiltPath, Offer, OfferedPath, SharedBuilds};
 pub use shell::{
     Activation, OutsideView, ShellConflict, ShellOptions, ShellPart, ShellRecord, ShellUser, StoreProgram, Task,
-    ViewPlace, recorded_shell, run_in_store, shell,
+    ViewPlace, recorded_shell, run_in_store, shell, shell_variables,
 };
 pub use units::{remove_unit, stored_units};
 pub use variation::Variation;

@@ -9,6 +9,7 @@ use super::error::advised;
 use super::flags::{AttestFlags, BuildFlags, ImageFlags, InputsFlags};
 use super::outcome::Outcome;
 use super::places::Names;
+use super::programs;
 use super::sinks;
 use super::trials::{self, Shown};
 use crate::project;
@@ -33,6 +34,9 @@ pub struct BuildArgs {
     /// Run the tests of the images first; where one fails no image is written
     #[arg(long)]
     test: bool,
+    /// Build the environment of a package as an image, NAME-dev, for containers to develop in
+    #[arg(long, conflicts_with_all = ["test", "inputs", "attach"])]
+    dev: bool,
     #[command(flatten)]
     image: ImageFlags,
     #[command(flatten)]
@@ -61,10 +65,13 @@ pub fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<Outcome> {
     }
     let choice = args.image.platforms(sinks::platforms(&locations));
     let work_options = args.flags.options_for(choice.clone());
-    if !locations.is_empty() {
+    if !locations.is_empty() && !args.dev {
         sinks::check_count(work::image_count(&args.targets, &context.environment)?, &locations)?;
     }
-    let work = work::prepare(&args.targets, &work_options, &context.environment)?;
+    let work = match args.dev {
+        true => programs::dev_image(&args.targets, &work_options, &context.environment)?,
+        false => work::prepare(&args.targets, &work_options, &context.environment)?,
+    };
     let options = args.image.options()?;
     let images = project::images(&work, &options, &context.environment)?;
     let trials = match args.test {

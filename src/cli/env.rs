@@ -10,7 +10,7 @@ use crate::build::{self, ShellOptions, ShellPart, Task};
 use crate::event::{Reporter, Silent};
 use crate::project::outside::{KeptView, Wanted};
 use crate::project::shell::shell_parts;
-use crate::project::{Environment, LOCK_NAME, Project};
+use crate::project::{Environment, LOCK_NAME, Project, dev_image};
 use crate::spec::{LockScope, PackageName};
 
 use super::complete;
@@ -19,6 +19,7 @@ use super::error::advised;
 use super::flags::BuildFlags;
 use super::outcome::Outcome;
 use super::places::Names;
+use super::programs;
 use super::surroundings;
 
 /// Arguments of `layerize env`.
@@ -36,6 +37,9 @@ pub struct EnvArgs {
     /// Print what fish evaluates: `layerize env --fish | source`
     #[arg(long)]
     fish: bool,
+    /// Print a devcontainer.json: an image of the environment, which `layerize load --dev` makes before the container starts
+    #[arg(long, conflicts_with_all = ["direnv", "dotenv", "fish"])]
+    devcontainer: bool,
     /// Make it anew, though neither spec nor lock changed: a package among its tools did
     #[arg(long)]
     refresh: bool,
@@ -67,6 +71,9 @@ pub fn run(args: &EnvArgs, context: &Context) -> anyhow::Result<Outcome> {
             "the environment is asked for as JSON and in another form at once",
             "leave out `--json`, or the other form",
         ));
+    }
+    if args.devcontainer {
+        return devcontainer(args, context);
     }
     let done = print(args, context);
     if done.is_err() && args.direnv {
@@ -196,6 +203,42 @@ pub fn enter(args: &EnterArgs, context: &Context) -> anyhow::Result<Outcome> {
         &kept.record,
         &options,
     )?))
+}
+
+/// Prints what editors make a dev container of: the image, and how it is made.
+fn devcontainer(args: &EnvArgs, context: &Context) -> anyhow::Result<Outcome> {
+    if context.environment.elsewhere.is_some() || !context.further_files.is_empty() {
+        return Err(advised(
+            "a dev container is that of one spec of yours",
+            "get the repository, and ask there",
+        ));
+    }
+    let mut project = Project::load(&context.environment)?;
+    let package = programs::only_package(&args.packages, &project)?;
+    project.make_lock_current(LockScope::Whole, &args.flags.options(), &context.environment)?;
+    let image = dev_image::name_of(&package);
+    let mut load = vec!["layerize", "load", "--dev", package.0.as_str()];
+    let file = context.environment.file.as_ref().map(|file| file.display().to_string());
+    load.extend(file.iter().flat_map(|file| ["--file", file.as_str()]));
+    let document = json!({
+        "name": package.0,
+        "image": format!("{image}:latest"),
+        // On the machine, before the container is made.
+        "initializeCommand": load,
+        "overrideCommand": true,
+        "remoteUser": "root",
+        "updateRemoteUserUID": false,
+    });
+    let lacks = dev_image::lacks(&project, &package);
+    if !lacks.is_empty() {
+        context.ui.note(&format!(
+            "what VS Code runs in a container needs `deb:{}` beside the C library: add it to `dev` of `{package}`",
+            lacks.join("`, `deb:")
+        ));
+    }
+    context.ui.clear();
+    context.ui.result(format!("{document:#}\n").as_bytes())?;
+    Ok(Outcome::Done)
 }
 
 /// Lines that a shell evaluates.

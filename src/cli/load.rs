@@ -15,6 +15,7 @@ use super::flags::BuildFlags;
 use super::flags::ImageFlags;
 use super::outcome::Outcome;
 use super::places::Names;
+use super::programs;
 use crate::project::work;
 use crate::project::{self, PlatformChoice};
 
@@ -24,6 +25,9 @@ pub struct LoadArgs {
     /// Images of the spec, or store paths that together make one image [default: all images]
     #[arg(add = complete::images())]
     targets: Vec<String>,
+    /// Load the environment of a package as an image, NAME-dev, for containers to develop in
+    #[arg(long)]
+    dev: bool,
     /// Which engine [default: the first that is installed]
     #[arg(long, value_enum, value_name = "ENGINE")]
     engine: Option<EngineName>,
@@ -53,11 +57,11 @@ pub fn run(args: &LoadArgs, context: &Context) -> anyhow::Result<Outcome> {
         Some(EngineName::Podman) => Engine::Podman,
         None => Engine::find()?,
     };
-    let work = work::prepare(
-        &args.targets,
-        &args.flags.options_for(args.image.platforms(PlatformChoice::Own)),
-        &context.environment,
-    )?;
+    let options = args.flags.options_for(args.image.platforms(PlatformChoice::Own));
+    let work = match args.dev {
+        true => programs::dev_image(&args.targets, &options, &context.environment)?,
+        false => work::prepare(&args.targets, &options, &context.environment)?,
+    };
     // The pipe to a local engine is faster than any compressor, and the engine would only decompress again.
     let mut flags = args.image.clone();
     flags.compression.get_or_insert(Compression::None);

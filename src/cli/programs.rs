@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::project::{self, Environment, ImageOptions, Target, Work};
+use crate::project::{self, Environment, ImageOptions, Project, Target, Work, WorkOptions, dev_image};
 use crate::sandbox::emulator::Emulator;
+use crate::spec::PackageName;
 use crate::store_path::{LogicalPath, StoreDir, StorePath};
 
 use super::error::advised;
@@ -22,6 +23,34 @@ pub struct Started {
     pub env: BTreeMap<String, String>,
     /// What runs it where it is for another processor.
     pub emulator: Option<Emulator>,
+}
+
+/// The only package that names give, or that the spec has.
+pub fn only_package(names: &[String], project: &Project) -> anyhow::Result<PackageName> {
+    let own: Vec<&PackageName> = project.workspace.own_packages().collect();
+    match (names, &own[..]) {
+        ([name], _) => match project::target::package(name, project)? {
+            Target::Package(package) => Ok(package),
+            _ => Err(advised(
+                format!("`{name}` is not a package of the spec"),
+                "a package has an environment, and nothing else does",
+            )),
+        },
+        ([], [only]) => Ok((*only).clone()),
+        _ => Err(advised(
+            "an environment is that of one package here",
+            format!(
+                "name one: {}",
+                own.iter().map(|name| name.0.as_str()).collect::<Vec<_>>().join(", ")
+            ),
+        )),
+    }
+}
+
+/// The work of the dev image of the only package that is meant.
+pub fn dev_image(names: &[String], options: &WorkOptions, environment: &Environment<'_>) -> anyhow::Result<Work> {
+    let package = only_package(names, &Project::load(environment)?)?;
+    Ok(dev_image::prepare(&package, options, environment)?)
 }
 
 /// The program of an image of the spec, where it is one of the store: any other needs the image's own root. `arguments` are in

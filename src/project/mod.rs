@@ -15,6 +15,7 @@ mod certificates;
 pub mod check;
 mod closures;
 mod debug;
+pub mod dev_image;
 pub mod documents;
 mod draft;
 mod environment;

@@ -391,3 +391,43 @@ fn variables_that_are_meant_for_the_root_stay_in_it() {
         assert!(text.contains("/right") && !text.contains("/wrong"), "{form}: {text}");
     }
 }
+
+/// The file has what the format of containers.dev has, and its image the environment.
+#[test]
+fn a_dev_container_is_the_environment_as_an_image() {
+    let place = place();
+    let ran = place.run(&["env", "--devcontainer", "thing"]).success();
+    let file: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(file["name"], "thing");
+    assert_eq!(file["image"], "thing-dev:latest");
+    let load = serde_json::json!(["layerize", "load", "--dev", "thing"]);
+    assert_eq!(file["initializeCommand"], load);
+    assert!(file["overrideCommand"].is_boolean() && file["updateRemoteUserUID"].is_boolean());
+    ran.says(&["libstdc++6", "add it to `dev`"]);
+    let build = [
+        "build",
+        "-q",
+        "--dev",
+        "thing",
+        "--compression",
+        "none",
+        "-o",
+        "dev.tar",
+    ];
+    place.run(&build).success();
+    let text = "tool one || echo $?; echo $FLAVOUR; command -v sed; cat $package_tool/include/tool.h; echo $CPATH";
+    let ran = place.run(&["shell", "-q", "dev.tar", "-c", text]).success();
+    assert!(ran.stdout.starts_with("the tool: one, /, sweet,"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("\n7\nsweet\n"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("/bin/sed\n#define TOOL 42\n/layerize/store/"),
+        "{}",
+        ran.stdout
+    );
+    place.run(&["build", "--dev", "nothing"]).exits(2).says(&["nothing"]);
+    place.run(&["build", "--dev"]).exits(2).says(&["name one", "thing"]);
+    place
+        .run(&["env", "--devcontainer", "--fish", "thing"])
+        .exits(2)
+        .says(&["cannot be used with"]);
+}

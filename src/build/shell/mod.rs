@@ -36,7 +36,7 @@ use start::ShellProgram;
 pub use merge::ShellConflict;
 pub use outside::{OutsideView, ViewPlace};
 pub use program::{StoreProgram, run_in_store};
-pub use record::ShellRecord;
+pub use record::{ShellRecord, shell_variables};
 
 /// Name services of a shell: those of a build, and the network's.
 const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\n";

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::merge::{Merged, merge};
 use super::{Activation, BuildError, ShellPart};
+use crate::build::surroundings::Surroundings;
 use crate::derive::{Input, Script};
 use crate::store::Store;
-use crate::store_path::StorePath;
+use crate::store_path::{StoreDir, StorePath};
 
 /// What a shell is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,4 +135,19 @@ impl ShellRecord {
             script,
         }
     }
+}
+
+/// The variables that a shell of all `parts` has on account of what is in it and of the spec, for somewhere else that has the
+/// same at the same places: those of searches, of the spec, and of where packages are.
+pub fn shell_variables(store: &Store, parts: &[ShellPart]) -> Result<BTreeMap<String, String>, BuildError> {
+    let merged = merge(parts)?;
+    let staging = store.scratch()?;
+    let surroundings = Surroundings::make(store, &merged.script, &merged.paths, staging.path().join("fixups"))?;
+    let searched = surroundings.variables.into_iter();
+    let searched = searched.filter(|(name, _)| name.ends_with("PATH") && name != "PATH" && name != "COMPILER_PATH");
+    let places = merged.script.variables.iter().filter_map(|(name, input)| {
+        let path = merged.paths.get(input)?;
+        Some((name.clone(), StoreDir::layerize().join(path)))
+    });
+    Ok(searched.chain(places).chain(merged.script.env.clone()).collect())
 }
