@@ -282,7 +282,7 @@ fn somebody_else_s_store_serves_what_was_built() {
     user(&["build", "app"]).exits(2).says(&["app", "cannot be written to"]);
 }
 
-/// Identical files become one beside a command.
+/// Identical files become one beside a command, and the room that a small disk is to have free is made.
 #[test]
 fn identical_files_share_their_content_by_themselves() {
     let place = Place::new();
@@ -313,4 +313,51 @@ fn identical_files_share_their_content_by_themselves() {
     let shared = (0..20).map(|_| inodes()).any(|(one, two)| one == two);
     assert!(shared, "what is the same is there twice");
     place.run(&["store", "verify"]).success();
+}
+
+/// A disk of 40 MB of which 20 are to be free: what was built long ago goes, the last build stays.
+#[test]
+fn room_is_made_on_a_small_disk() {
+    let disk = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=40m", "tmpfs"])
+        .arg(disk.path())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        skipped("a small disk needs the right to mount");
+        return;
+    }
+    let place = Place::new();
+    let config = place.path().join("config/layerize");
+    fs::create_dir_all(&config).unwrap();
+    let store = disk.path().join("store");
+    let text = format!("[store]\ndir = \"{}\"\nmin-free = \"20MB\"\n", store.display());
+    fs::write(config.join("config.toml"), text).unwrap();
+    place.write("layerize.toml", "[package.a]\nsource = \"a\"\n");
+    let mut last = String::new();
+    for number in 0..6 {
+        place.write("a/data", &format!("{number} ").repeat(2_500_000));
+        place.run(&["build", "-q"]).success();
+    }
+    let free = || {
+        let free = rustix::fs::statvfs(disk.path()).unwrap();
+        free.f_bavail * free.f_frsize
+    };
+    // What was used a moment ago stays for that long, and what was being deleted when a command ended is gone on with.
+    for _ in 0..40 {
+        std::thread::sleep(Duration::from_millis(250));
+        last = place.run(&["build", "-q"]).success().stdout;
+        if free() >= 20_000_000 {
+            break;
+        }
+    }
+    let free = free();
+    let left = layerize::fsio::sorted_names(&store.join("store")).unwrap();
+    let unmounted = Command::new("umount").arg(disk.path()).status().unwrap();
+    assert!(unmounted.success());
+    assert!(free >= 20_000_000, "{free}: {left:?}");
+    let stays = left
+        .iter()
+        .any(|name| last.trim_end().ends_with(name.to_str().unwrap()));
+    assert!(stays && left.len() < 6, "{left:?} and {last}");
 }
