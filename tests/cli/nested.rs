@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::crafted::{Crafted, memory_is_bounded};
-use crate::documents::{image, index, tag};
+use crate::documents::{CONFIG, MANIFEST, blob, document, image, index, tag};
 use crate::places::{Kind, Places};
 use crate::support::{Place, Ran, have, peer};
 
@@ -152,6 +152,111 @@ fn an_index_made_of_nested_indexes_lists_their_images_each_once() {
     for platform in PLATFORMS.iter().chain(&["linux/riscv64"]) {
         place.run(&["verify", "--platform", platform, "oci:made:v1"]).success();
     }
+}
+
+/// What Docker's builder lists beside an image: a statement about it, for a platform that is none.
+fn attestation(layout: &Crafted, image: &Value) -> Value {
+    let statement = blob(layout, "application/vnd.in-toto+json", b"{\"predicate\":{}}");
+    let config = json!({
+        "architecture": "unknown", "os": "unknown", "config": {},
+        "rootfs": { "type": "layers", "diff_ids": [statement["digest"]] },
+    });
+    let config = document(layout, CONFIG, &config, json!({}));
+    let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [statement] });
+    let listed = json!({
+        "platform": { "architecture": "unknown", "os": "unknown" },
+        "annotations": {
+            "vnd.docker.reference.digest": image["digest"],
+            "vnd.docker.reference.type": "attestation-manifest",
+        },
+    });
+    document(layout, MANIFEST, &manifest, listed)
+}
+
+/// Whatever reads an image finds the one that is meant in an index within an index, past attestations, and one of Windows by its
+/// version: from each place that holds indexes.
+#[test]
+fn every_reader_finds_its_image_among_nested_indexes_and_attestations() {
+    const WINDOWS: [&str; 2] = ["windows(10.0.20348.3091)/amd64", "windows(10.0.17763.6893)/amd64"];
+    let places = Places::new();
+    let layout = Crafted::at(&places.place.project.join("made"));
+    let [amd64, arm64, newer, older] =
+        ["linux/amd64", "linux/arm64", WINDOWS[0], WINDOWS[1]].map(|text| image(&layout, text));
+    let attested = [&arm64, &newer].map(|image| attestation(&layout, image));
+    let inner = [&arm64, &newer, &older].map(Clone::clone);
+    let within = index(&layout, &[inner.as_slice(), &attested].concat());
+    let beside = attestation(&layout, &amd64);
+    tag(&layout, index(&layout, &[amd64.clone(), beside, within]));
+    let wanted = [
+        ("linux/amd64", &amd64),
+        ("linux/arm64", &arm64),
+        ("windows/amd64", &newer),
+        ("windows(10.0.17763)/amd64", &older),
+    ];
+    for kind in places.kinds.iter().copied().filter(|kind| kind.holds_indexes()) {
+        let from = places.location(kind, "all", 0);
+        places.run(&["copy", "--all", "oci:made:v1", &from]).success();
+        // What is no image is not offered.
+        let several = places.run(&["inspect", &from]).exits(2);
+        assert!(!several.stderr.contains("unknown"), "{kind:?}: {}", several.stderr);
+        for (platform, image) in wanted {
+            let read = |args: &[&str]| places.run(&[args, &["--platform", platform]].concat());
+            let seen = read(&["inspect", "--json", &from]).success().stdout;
+            let seen: Value = serde_json::from_str(&seen).unwrap();
+            assert_eq!(seen["digest"], image["digest"], "{kind:?} {platform}");
+            read(&["verify", &from]).success();
+            let explained = read(&["explain", &from, "/f"]).success().stdout;
+            assert!(explained.contains("file"), "{kind:?}: {explained}");
+            read(&["diff", &from, &from]).success();
+            read(&["sbom", &from]).success();
+            let copied = read(&["copy", &from, &format!("oci:one-{kind:?}:v1")]).success();
+            assert_eq!(digest_of(&copied), seen["digest"].as_str().unwrap(), "{kind:?}");
+            let ran = read(&["run", &from]).exits(2);
+            let reason = if platform.starts_with("linux/") {
+                "names no program"
+            } else {
+                "windows"
+            };
+            let is_foreign = ran.stderr.contains("cannot run") || ran.stderr.contains("this machine");
+            assert!(
+                ran.stderr.contains(reason) || is_foreign,
+                "{kind:?} {platform}: {}",
+                ran.stderr
+            );
+        }
+        // As a base it is the image's own platform.
+        for (name, platform, base) in [("amd64", "linux/amd64", &amd64), ("arm64", "linux/arm64", &arm64)] {
+            let image = format!("[image.{name}]\nbase = \"{from}\"\nplatform = \"{platform}\"\n");
+            let files = "files = { \"/etc/motd\" = { text = \"x\" } }\n";
+            places.place.write("layerize.toml", &format!("{image}{files}"));
+            places
+                .run(&["build", name, "-o", &format!("oci:over-{kind:?}:v1")])
+                .success();
+            let lock = fs::read_to_string(places.place.project.join("layerize.lock")).unwrap();
+            let hex = base["digest"].as_str().unwrap().trim_start_matches("sha256:");
+            assert!(lock.contains(hex), "{kind:?}: {lock}");
+            fs::remove_file(places.place.project.join("layerize.lock")).unwrap();
+        }
+    }
+    // Made flat, it lists images with their versions, and what attests them.
+    places.run(&["index", "create", "oci:flat:v1", "oci:made:v1"]).success();
+    let list = fs::read_to_string(places.place.project.join("flat/index.json")).unwrap();
+    let list: Value = serde_json::from_str(&list).unwrap();
+    let digest = list["manifests"][0]["digest"].as_str().unwrap();
+    let flat = fs::read(places.place.project.join("flat/blobs/sha256").join(&digest[7..])).unwrap();
+    let flat: Value = serde_json::from_slice(&flat).unwrap();
+    let manifests = flat["manifests"].as_array().unwrap();
+    let versions: Vec<&str> = manifests
+        .iter()
+        .filter_map(|entry| entry["platform"]["os.version"].as_str())
+        .collect();
+    assert_eq!(versions.len(), 2, "{flat}");
+    assert!(
+        versions.contains(&"10.0.20348.3091") && versions.contains(&"10.0.17763.6893"),
+        "{flat}"
+    );
+    let attestations = manifests.iter().filter(|entry| entry["platform"]["os"] == "unknown");
+    assert_eq!((manifests.len(), attestations.count()), (7, 3), "{flat}");
 }
 
 /// Indexes that list one another many times, and indexes deeper than are followed, cost nothing.
