@@ -203,11 +203,16 @@ fn a_platform_is_updated_by_itself() {
 /// Debian 12 has nothing for riscv64: what a release lacks is told with the architecture.
 #[test]
 fn an_architecture_that_no_source_has_is_told() {
-    let Some(project) = Project::new(r#"["linux/amd64", "linux/riscv64"]"#) else {
+    if !have("apt-get", &["--version"]) {
         return;
-    };
-    project.run(&["lock"]).exits(2).says(&[
-        "there is no Debian package `prog` for riscv64",
+    }
+    let place = Place::new();
+    place.write(
+        "layerize.toml",
+        "[image.x]\nroot = [\"deb:netbase\"]\nconfigure = false\nplatform = [\"linux/amd64\", \"linux/riscv64\"]\n",
+    );
+    place.run(&["lock"]).exits(2).says(&[
+        "there is no Debian package `netbase` for riscv64",
         "leave it out of `platform`, or name a release that has it in `[debian] sources`",
     ]);
 }
