@@ -45,9 +45,9 @@ struct Notes {
 #[derive(Debug, Clone)]
 pub(super) enum PlaceKind {
     /// Keeps layers, and images.
-    Oci(OciPlace),
+    Oci(Box<OciPlace>),
     /// Keeps archives, and no images.
-    Nix(NixPlace),
+    Nix(Box<NixPlace>),
 }
 
 /// A repository or a layout.
@@ -78,8 +78,8 @@ impl CachePlace {
         notes: &PlaceNotes,
     ) -> Result<Self, SharedCacheError> {
         let kind = match NixPlace::parse(text, dir, registries) {
-            Some(place) => PlaceKind::Nix(place),
-            None => PlaceKind::Oci(OciPlace::parse(text, dir, registries)?),
+            Some(place) => PlaceKind::Nix(Box::new(place)),
+            None => PlaceKind::Oci(Box::new(OciPlace::parse(text, dir, registries)?)),
         };
         let key = match &kind {
             PlaceKind::Oci(oci) => oci.location.to_string(),
