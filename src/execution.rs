@@ -1,7 +1,8 @@
 //! An *execution* is how the programs of a build's script ran on the machine that built: on its processor, or through an
-//! emulator.
+//! emulator; and whether that machine is the one that they made programs for.
 //!
-//! Invariant: what was built is to be the same whichever it was: it is recorded beside a path, never in a digest.
+//! Invariant: it is recorded beside a path, never in a digest. Emulated scripts are to make what they make on their own
+//! processor; cross compilers are programs of another machine, with digests of their own.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,16 +19,18 @@ pub enum Execution {
     Emulated,
     /// Through an emulator of the machine's, whichever it has.
     EmulatedByMachine,
+    /// On the machine's own processor, making programs for another one.
+    Cross,
 }
 
 /// A text that names no execution.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` does not say how a script ran: `native`, `emulated` or `emulated-by-machine`")]
+#[error("`{0}` does not say how a script ran: `native`, `emulated`, `emulated-by-machine` or `cross`")]
 pub struct ExecutionError(String);
 
 impl Execution {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Native, Self::Emulated, Self::EmulatedByMachine];
+    pub const ALL: [Self; 4] = [Self::Native, Self::Emulated, Self::EmulatedByMachine, Self::Cross];
 
     /// Its name in records.
     pub const fn name(self) -> &'static str {
@@ -35,6 +38,7 @@ impl Execution {
             Self::Native => "native",
             Self::Emulated => "emulated",
             Self::EmulatedByMachine => "emulated-by-machine",
+            Self::Cross => "cross",
         }
     }
 

@@ -4,7 +4,8 @@
 //! Invariant: no time, no machine and no run is named (SLSA leaves all of `runDetails.metadata` optional), so that
 //! whoever builds the image again gets the same document. A store path that was built behind less than
 //! namespaces is said to be: `walls` is `chroot`, `traced`, `builder` or `none` among its subject's annotations. So is one whose script's
-//! programs did not run on the machine's own processor: `execution` is `emulated` or `emulated-by-machine`.
+//! programs did not run on the machine's own processor, or made programs for another one: `execution` is `emulated`,
+//! `emulated-by-machine` or `cross`.
 //!
 //! - `buildType` is [`BUILD_TYPE`]. Its external parameters are `image`, `tag`, `platform`, `options` (what
 //!   was asked for beyond the spec, or beyond an image of store paths that says nothing, by the spec's keys), `spec` (files, by digest) and `lock`; its internal ones the numbers of the formats, the date,

@@ -52,6 +52,8 @@ pub(super) struct Foreigner<'a> {
     pub system: &'a str,
     /// The emulator that the lock pins for this machine.
     pub emulator: Option<&'a Input>,
+    /// Whether this machine could make the same with compilers of its own: maintainer scripts have to be run.
+    pub is_build: bool,
 }
 
 impl<'a> Foreigner<'a> {
@@ -66,6 +68,7 @@ impl<'a> Foreigner<'a> {
             label: &step.label,
             system,
             emulator: emulator.as_ref(),
+            is_build: matches!(step.action, Action::Script(_)),
         })
     }
 }
@@ -81,8 +84,9 @@ impl Foreigner<'_> {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cannot run the scripts of `{label}`: they are for {system}, and this machine is {machine}\n  \
-     emulator: {}\n  cross compiler: specs cannot ask for one yet\n  builder: none is given",
-    emulator.join("; ")
+     emulator: {}\n  cross compiler: {}\n  builder: none is given",
+    emulator.join("; "),
+    if *is_build { "not asked for" } else { "none makes what maintainer scripts make" }
 )]
 pub struct ForeignScript {
     /// What the user calls what it makes.
@@ -95,12 +99,21 @@ pub struct ForeignScript {
     pub emulator: Vec<String>,
     /// What is to be done for an emulator.
     pub help: Vec<String>,
+    /// Whether it is a package's script.
+    pub is_build: bool,
 }
 
 impl ForeignScript {
     /// What to type next.
     pub(super) fn help(&self) -> String {
         let mut help = self.help.clone();
+        if self.is_build {
+            help.push(
+                "`cross = true` in `[package.NAME]`, or in `[build]` for all, compiles with this machine's tools, where the \
+                 script uses `$CC` and the like"
+                    .to_owned(),
+            );
+        }
         help.push(format!(
             "`--builder ADDRESS` builds where there is such a processor (`layerize help builders`); \
              `layerize help emulation` says what {} takes here",
@@ -135,7 +148,7 @@ impl BuildOptions {
         let how = match execution {
             Execution::Emulated => "through the emulator of the lock",
             Execution::EmulatedByMachine => "through an emulator of this machine",
-            Execution::Native => "as it is",
+            Execution::Native | Execution::Cross => "as it is",
         };
         if execution.is_emulated() {
             let text = format!("programs for {} run {how}, which takes its time", script.system);
@@ -153,6 +166,11 @@ impl BuildOptions {
         store: &Store,
         reporter: &dyn Reporter,
     ) -> Result<Execution, BuildError> {
+        if let Action::Script(script) = &step.action
+            && script.is_cross()
+        {
+            return Ok(Execution::Cross);
+        }
         match Foreigner::of(step) {
             Some(script) if self.remote.is_none() => self.choose_execution(script, walls, store, reporter),
             _ => Ok(Execution::Native),
@@ -166,6 +184,7 @@ impl BuildOptions {
             machine: own_system(),
             emulator: Vec::new(),
             help: Vec::new(),
+            is_build: script.is_build,
         };
         let mut refuse = |reason: String, help: Option<String>| {
             refused.emulator.push(reason);

@@ -92,6 +92,22 @@ pub enum BuildError {
     /// Programs of what was built are for another processor than this machine's, and nothing can run them.
     #[error(transparent)]
     ForeignPrograms(Box<ForeignPrograms>),
+    /// A script made programs for the machine that ran it, and was to make them for another.
+    #[error(
+        "cannot build `{label}`: it is cross-compiled for {target}, and its script made programs for this machine ({machine}): \
+         `{}`",
+        files.join("`, `")
+    )]
+    NotForTarget {
+        /// What the user calls it.
+        label: String,
+        /// What it is for: `aarch64-linux`.
+        target: String,
+        /// What this machine is.
+        machine: String,
+        /// Some of the files, relative to the output.
+        files: Vec<String>,
+    },
     /// A time zone is none of those that the package has.
     #[error("there is no time zone `{zone}`")]
     UnknownZone {
@@ -241,6 +257,11 @@ impl BuildError {
             )),
             Self::Foreign(foreign) => Some(foreign.help()),
             Self::ForeignPrograms(foreign) => Some(foreign.help()),
+            Self::NotForTarget { .. } => Some(
+                "have the script compile with `$CC`, `$CXX` and the like, or leave `cross` out; what programs of this machine \
+                 have to be there for is a package of its own in `tools` (`layerize help emulation`)"
+                    .to_owned(),
+            ),
             Self::NoView { .. } => Some("put it aside, or a directory in its place".to_owned()),
             Self::NoShell { .. } => Some("add `tools = [\"deb:bash\"]`, or leave `base` at its default".to_owned()),
             Self::Several { failures } => failures.iter().find_map(Self::help),

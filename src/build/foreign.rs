@@ -82,6 +82,7 @@ pub fn emulator(
         label,
         system: &plan.system,
         emulator: plan.emulator.as_ref(),
+        is_build: false,
     };
     let execution = match options.choose_execution(programs, Walls::Namespaces, store, &Silent) {
         Err(BuildError::Foreign(script)) => {
@@ -118,6 +119,7 @@ pub fn choose_emulator(
         label,
         system: &script.system,
         emulator: script.emulator.as_ref(),
+        is_build: true,
     };
     if options.choose_execution(foreigner, Walls::Namespaces, store, reporter)? != Execution::Emulated {
         script.emulator = None;

@@ -100,6 +100,12 @@ const SIGNS: &[Sign] = &[
         hint: "`go.mod` and `go.sum` are not what the sources import: run `go mod tidy` and build again",
     },
     Sign {
+        any: &["exec format error", "cannot execute binary file"],
+        and: &[],
+        hint: "a program of another machine was run. A cross build (`cross = true`) runs this machine's programs only: have the \
+               script run none of what it compiles, or leave `cross` out, and an emulator runs all of it",
+    },
+    Sign {
         any: &["inconsistent vendoring in"],
         and: &[],
         hint: "the `vendor` directory is not what `go.mod` says: run `go mod vendor` and build again",

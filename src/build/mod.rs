@@ -26,6 +26,7 @@ mod shared;
 mod shell;
 mod step;
 mod surroundings;
+mod targeted;
 mod tools;
 mod units;
 mod variation;

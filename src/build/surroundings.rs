@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::BuildError;
 use super::link::Linkage;
 use super::rootfs::Root;
+use super::targeted;
 use crate::derive::{Input, Script};
 use crate::fsio::IoContext;
 use crate::sandbox::Bind;
@@ -57,7 +58,10 @@ impl Surroundings {
             "C"
         };
         let mut variables = base_variables(&path.join(":"), locale);
-        variables.extend(wrappers.map(|dir| ("COMPILER_PATH".to_owned(), dir)));
+        // The machine's own compilers, which look there too, link as they do.
+        let searched = wrappers.filter(|_| !linkage.is_crossed());
+        variables.extend(searched.map(|dir| ("COMPILER_PATH".to_owned(), dir)));
+        variables.extend(targeted::variables(script, &root)?);
         variables.extend(
             linkage
                 .variables()

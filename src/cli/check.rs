@@ -97,6 +97,7 @@ fn described(compared: &Compared) -> String {
         Execution::Native => "a native build",
         Execution::Emulated => "a build through the emulator of the lock",
         Execution::EmulatedByMachine => "a build through an emulator of this machine",
+        Execution::Cross => "a build by cross compilers",
     };
     let (first, again) = (name(compared.first), name(compared.again));
     match &compared.builder {

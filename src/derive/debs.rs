@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::LeftOut;
 use crate::graph;
-use crate::spec::Lock;
+use crate::spec::{Lock, LockedDeb, LockedPlatform};
 
 /// A set of Debian packages that were resolved together.
 pub(super) struct Resolution<'a> {
@@ -31,17 +31,30 @@ impl<'a> Resolution<'a> {
 
     /// What `wanted` (sorted names) comes to; `None` where the lock does not say.
     pub(super) fn new(lock: &'a Lock, wanted: &[String]) -> Option<Self> {
+        Self::within(&lock.debs, &lock.deb_sets, wanted)
+    }
+
+    /// The same for a machine that builds for others.
+    pub(super) fn on_machine(machine: &'a LockedPlatform, wanted: &[String]) -> Option<Self> {
+        Self::within(&machine.debs, &machine.deb_sets, wanted)
+    }
+
+    fn within(
+        debs: &'a BTreeMap<String, LockedDeb>,
+        sets: &'a BTreeMap<Vec<String>, Vec<String>>,
+        wanted: &[String],
+    ) -> Option<Self> {
         if wanted.is_empty() {
             return Some(Self {
                 names: Vec::new(),
                 depends: Vec::new(),
             });
         }
-        let resolved: BTreeSet<&str> = lock.deb_sets.get(wanted)?.iter().map(String::as_str).collect();
+        let resolved: BTreeSet<&str> = sets.get(wanted)?.iter().map(String::as_str).collect();
         let names: Vec<&str> = resolved.into_iter().collect();
         let depends = (names.iter().enumerate())
             .map(|(own, name)| {
-                let alternatives = lock.debs.get(*name)?.depends.iter().flatten();
+                let alternatives = debs.get(*name)?.depends.iter().flatten();
                 let members: BTreeSet<usize> = alternatives
                     .filter_map(|name| names.binary_search(&name.as_str()).ok())
                     .filter(|member| *member != own)

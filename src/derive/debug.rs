@@ -100,6 +100,7 @@ impl Maker<'_> {
             action: Action::Script(Box::new(Script {
                 script: COPY_SOURCE.to_owned(),
                 system: script.system,
+                target: script.target,
                 emulator: script.emulator,
                 source: script.source,
                 debian_patches: true,

@@ -83,6 +83,7 @@ impl Script {
             script: _,
             env: _,
             system: _,
+            target: _,
             source,
             source_file: _,
             debian_patches: _,

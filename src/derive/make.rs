@@ -52,21 +52,15 @@ pub fn make_with(
         plan: BuildPlan::default(),
         known: BTreeMap::new(),
     };
+    maker.add_machine_part()?;
     let mut errors: Vec<Diagnostic> = check_lock(workspace, lock).into_iter().collect();
     if !errors.is_empty() {
         return Err(in_files(errors, &workspace.files));
     }
-    maker.add_debs();
+    maker.add_debs(&spec::locked_sets(workspace, lock));
     maker.add_emulator();
     imported.iter().for_each(|plan| maker.adopt(plan));
-    for package in in_order(workspace) {
-        match maker.package(package) {
-            Ok(input) => {
-                maker.plan.packages.insert(package.name.value.clone(), input);
-            }
-            Err(diagnostic) => errors.push(*diagnostic),
-        }
-    }
+    errors.extend(maker.add_packages());
     // What needs a package that failed would only say so again.
     if errors.is_empty() {
         for (name, image) in &workspace.images {
@@ -147,11 +141,11 @@ fn check_lock(workspace: &Workspace, lock: &Lock) -> Option<Diagnostic> {
 pub(super) struct Maker<'a> {
     pub(super) workspace: &'a Workspace,
     pub(super) lock: &'a Lock,
-    sources: &'a BTreeMap<PackageName, StorePath>,
+    pub(super) sources: &'a BTreeMap<PackageName, StorePath>,
     pub(super) languages: &'a BTreeMap<PackageName, LanguageSource>,
     pub(super) plan: BuildPlan,
     /// Steps by everything in them that is hashed.
-    known: BTreeMap<String, StepId>,
+    pub(super) known: BTreeMap<String, StepId>,
 }
 
 impl Maker<'_> {
@@ -174,10 +168,23 @@ impl Maker<'_> {
         Input::Step(self.plan.steps.len() - 1)
     }
 
-    /// A step for each Debian package of each set that the workspace needs.
-    fn add_debs(&mut self) {
+    /// A step for each package; what is wrong with any comes back.
+    pub(super) fn add_packages(&mut self) -> Vec<Diagnostic> {
+        let mut errors = Vec::new();
+        for package in in_order(self.workspace) {
+            match self.package(package) {
+                Ok(input) => {
+                    self.plan.packages.insert(package.name.value.clone(), input);
+                }
+                Err(diagnostic) => errors.push(*diagnostic),
+            }
+        }
+        errors
+    }
+
+    /// A step for each Debian package of each of these sets.
+    pub(super) fn add_debs(&mut self, sets: &BTreeSet<Vec<String>>) {
         let lock = self.lock;
-        let sets = spec::locked_sets(self.workspace, lock);
         let needed = sets.iter().filter_map(|set| lock.deb_sets.get(set)).flatten();
         let needed: BTreeSet<&String> = needed.collect();
         for name in needed {

@@ -11,6 +11,7 @@ use crate::spec::{GitTree, LockedArchive, LockedDeb, LockedDebSource, LockedGit,
 use crate::store_path::StorePath;
 
 mod configure;
+mod cross;
 mod debs;
 mod debug;
 mod emulator;
@@ -49,6 +50,17 @@ pub struct BuildPlan {
     pub system: String,
     /// What each image is made of.
     pub images: BTreeMap<String, ImageInputs>,
+    /// What runs on this machine while packages are compiled for another one.
+    pub machine: MachinePart,
+}
+
+/// The part of a plan for another machine that is for the one that builds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MachinePart {
+    /// The step that unpacks each Debian package.
+    pub debs: BTreeMap<String, Input>,
+    /// The step that makes each package.
+    pub packages: BTreeMap<PackageName, Input>,
 }
 
 impl BuildPlan {
@@ -496,6 +508,16 @@ impl Derivation {
 }
 
 impl Script {
+    /// The machine that it makes programs for.
+    pub fn target(&self) -> &str {
+        self.target.as_ref().unwrap_or(&self.system)
+    }
+
+    /// Whether it is run on another machine than it makes programs for.
+    pub fn is_cross(&self) -> bool {
+        self.target() != self.system
+    }
+
     /// What the spec calls an input, whose path is `path`.
     pub fn name_of(&self, input: &Input, path: &StorePath) -> String {
         let named = self.names.get(input).cloned();
@@ -527,8 +549,10 @@ pub struct Script {
     pub script: String,
     /// The user's variables.
     pub env: BTreeMap<String, String>,
-    /// `x86_64-linux`, `aarch64-linux`.
+    /// The machine that runs it: `x86_64-linux`, `aarch64-linux`.
     pub system: String,
+    /// The machine that it makes programs for, where compilers are told: another than `system` where they are cross compilers.
+    pub target: Option<String>,
     /// Unpacked into `/build/source`, the working directory.
     pub source: Option<Input>,
     /// What a source that is a single file is called in the working directory, where its store path's name cannot say it.

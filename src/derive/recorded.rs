@@ -46,6 +46,7 @@ struct RecordedScript {
     #[serde(default)]
     strip_references: Vec<String>,
     system: String,
+    target: Option<String>,
     tools: Vec<String>,
     #[serde(default)]
     variables: BTreeMap<String, String>,
@@ -84,6 +85,7 @@ fn script(action: RecordedAction) -> Option<Script> {
         source,
         source_file,
         system,
+        target,
         tools,
         variables,
     } = *script;
@@ -100,6 +102,7 @@ fn script(action: RecordedAction) -> Option<Script> {
         script,
         env,
         system,
+        target,
         source: match source {
             Some(path) => Some(input(&path)?),
             None => None,

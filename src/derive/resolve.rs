@@ -43,7 +43,8 @@
 //! variables, the machine, the rules of its sandbox ([`SANDBOX_FORMAT`]) and the store paths of its inputs.
 //! `root`, `tools` and `libraries` keep their order, as it decides which of two files of one name is found;
 //! `runtime`, `declared`, `noReferences` and `stripReferences` are sets and are sorted; the last two stand there only where
-//! they are not empty, as do `mounts` and `variables`, which give a store path by where it is found too. `declared` is in because it becomes references of the
+//! they are not empty, as do `mounts` and `variables`, which give a store path by where it is found too, and `target`, the machine that compilers are told to
+//! compile for. `declared` is in because it becomes references of the
 //! output, though it changes no byte of it.
 //!
 //! **Out** is what cannot: the emulator that runs a script for another processor, as the script is to make the same on that
@@ -326,6 +327,9 @@ fn script_action(script: &Script, name: &dyn Fn(&Input) -> String) -> Value {
         if !inputs.is_empty() {
             action[key] = json!(set(&mut inputs.iter()));
         }
+    }
+    if let Some(target) = &script.target {
+        action["target"] = json!(target);
     }
     for (key, inputs) in [("mounts", &script.mounts), ("variables", &script.variables)] {
         if !inputs.is_empty() {

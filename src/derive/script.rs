@@ -8,6 +8,7 @@ use crate::spec::{
     self, Dependency, Diagnostic, Diagnostics, Lock, Package, PackageName, Source, SourceFile, Span, Spanned, Workspace,
 };
 
+use super::cross::{Crossing, ToolsOfShell};
 use super::debs::Resolution;
 use super::make::{source_file_name, store_name};
 use super::{BuildPlan, Input, Script};
@@ -106,6 +107,7 @@ impl Scripts<'_> {
         let dev = package.dev.iter().filter(|_| purpose == Purpose::Shell);
         let given = package.tools.iter().chain(&package.libraries).chain(&package.runtime);
         let mut places: BTreeMap<String, (&PackageName, Input)> = BTreeMap::new();
+        let crossing = self.crossing(package, purpose)?;
         for dependency in given.chain(dev) {
             let Dependency::Package(name) = &dependency.value else {
                 continue;
@@ -118,7 +120,10 @@ impl Scripts<'_> {
                     .help("rename one of them");
                 return Err(Box::new(diagnostic));
             }
-            places.insert(variable, (name, self.input(&dependency.value)?));
+            places.insert(
+                variable,
+                (name, self.given(package, crossing.as_ref(), &dependency.value)?),
+            );
         }
         Ok(places
             .into_iter()
@@ -135,17 +140,29 @@ impl Scripts<'_> {
         purpose: Purpose,
     ) -> Result<Script, Box<Diagnostic>> {
         let resolution = self.resolution(package, purpose)?;
-        let mut tools = self.packages(&package.tools)?;
-        if purpose == Purpose::Shell {
-            tools.extend(self.packages(&package.dev)?);
-        }
+        let crossing = self.crossing(package, purpose)?;
+        let given = |dependency: &Dependency| self.given(package, crossing.as_ref(), dependency);
+        let all = |dependencies: &[Spanned<Dependency>]| -> Result<Vec<Input>, Box<Diagnostic>> {
+            let given = dependencies.iter().map(|dependency| given(&dependency.value));
+            Ok(unique(given.collect::<Result<_, _>>()?))
+        };
+        let dev = package.dev.iter().filter(|_| purpose == Purpose::Shell);
+        let tools = package.tools.iter().chain(dev).cloned();
+        let tools: Vec<_> = tools
+            .filter(|tool| !matches!(tool.value, Dependency::Debian(_)))
+            .collect();
+        let root = self.debs(resolution.ordered())?;
         Ok(Script {
             script: text,
             env: (package.env.iter())
                 .map(|(name, value)| (name.clone(), value.value.clone()))
                 .collect(),
-            system: self.system(),
-            emulator: self.plan.emulator.clone(),
+            system: match crossing {
+                Some(_) => format!("{}-linux", spec::own_machine()),
+                None => self.system(),
+            },
+            target: spec::wants_cross(self.workspace, package).then(|| self.system()),
+            emulator: self.plan.emulator.clone().filter(|_| crossing.is_none()),
             source,
             source_file: (package.source.as_ref())
                 .and_then(|source| source_file_name(&source.value))
@@ -154,18 +171,21 @@ impl Scripts<'_> {
                 package.source.as_ref().map(|source| &source.value),
                 Some(Source::DebianSource { .. })
             ),
-            root: self.debs(resolution.ordered())?,
-            tools: unique(tools),
+            root: match &crossing {
+                Some(crossing) => crossing.root(root, &resolution)?,
+                None => root,
+            },
+            tools: all(&tools)?,
             libraries: self.libraries(package, &resolution)?,
             runtime: unique(self.all(&package.runtime)?),
             declared: self.declared(&resolution)?,
-            no_references: unique(self.all(&package.no_references)?),
-            strip_references: unique(self.all(&package.strip_references)?),
+            no_references: all(&package.no_references)?,
+            strip_references: all(&package.strip_references)?,
             mounts: BTreeMap::new(),
             variables: BTreeMap::new(),
             prebuilt: false,
             units: None,
-            names: self.names(package)?,
+            names: self.names(package, crossing.as_ref())?,
             timeout_seconds: package.timeout_seconds,
             cache_dirs: package.cache_dirs.iter().map(|dir| dir.value.clone()).collect(),
         })
@@ -206,19 +226,45 @@ impl Scripts<'_> {
         for name in resolution.names() {
             debs.insert(name.to_owned(), self.deb(name)?);
         }
+        let mut own = self.debs(own.iter().map(String::as_str).collect())?;
+        if let Some(crossing) = self.crossing(package, Purpose::Shell)? {
+            // What is linked to is found where the compilers look; what is run is the machine's.
+            ToolsOfShell { own, debs } = crossing.shell(package, self.workspace)?;
+        }
         Ok(Shell {
             script: self.of(package, source, Purpose::Shell)?,
-            own: self.debs(own.iter().map(String::as_str).collect())?,
+            own,
             debs,
         })
     }
 
     /// What the spec calls what the build is given.
-    fn names(&self, package: &Package) -> Result<BTreeMap<Input, String>, Box<Diagnostic>> {
+    fn names(
+        &self,
+        package: &Package,
+        crossing: Option<&Crossing<'_>>,
+    ) -> Result<BTreeMap<Input, String>, Box<Diagnostic>> {
         let given = package.tools.iter().chain(&package.libraries).chain(&package.runtime);
-        given
-            .map(|dependency| Ok((self.input(&dependency.value)?, dependency.value.to_string())))
-            .collect()
+        let named = given.map(|dependency| {
+            let input = self.given(package, crossing, &dependency.value)?;
+            Ok((input, dependency.value.to_string()))
+        });
+        named.collect()
+    }
+
+    /// What a dependency of `package` is: for the machine that compiles it where it is among the tools alone.
+    fn given(
+        &self,
+        package: &Package,
+        crossing: Option<&Crossing<'_>>,
+        dependency: &Dependency,
+    ) -> Result<Input, Box<Diagnostic>> {
+        let linked = [&package.libraries, &package.runtime];
+        let is_linked = linked.into_iter().flatten().any(|linked| linked.value == *dependency);
+        match crossing.filter(|_| !is_linked) {
+            Some(crossing) => crossing.tool(dependency),
+            None => self.input(dependency),
+        }
     }
 
     /// Packages as they are, and Debian packages each followed by what it depends on.
@@ -245,14 +291,6 @@ impl Scripts<'_> {
             }
         }
         Ok(declared)
-    }
-
-    /// The inputs of `dependencies`, Debian packages left out.
-    fn packages(&self, dependencies: &[Spanned<Dependency>]) -> Result<Vec<Input>, Box<Diagnostic>> {
-        let others = dependencies
-            .iter()
-            .filter(|dependency| !matches!(dependency.value, Dependency::Debian(_)));
-        others.map(|dependency| self.input(&dependency.value)).collect()
     }
 
     /// The inputs of `dependencies`, in their order.

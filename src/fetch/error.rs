@@ -350,6 +350,9 @@ pub enum FetchError {
     /// No source has a package that maintainer scripts take for granted.
     #[error("there is no Debian package `{name}`, which is among the tools that maintainer scripts need")]
     NoTools { name: String },
+    /// No source has a compiler for another machine.
+    #[error("there is no Debian package `{name}`, which {owner} takes")]
+    NoCrossCompiler { name: String, owner: String },
     /// No source has a source package of the name.
     #[error("there is no Debian source package `{name}`")]
     UnknownDebSource { name: String },
@@ -555,6 +558,11 @@ impl FetchError {
             Self::NoTools { .. } => {
                 "name an archive of Debian's own in `[debian] sources`, or write `configure = false` in the images with \
                  `root`: their packages are laid out and no script runs"
+                    .to_owned()
+            }
+            Self::NoCrossCompiler { .. } => {
+                "name an archive that has it in `[debian] sources`, or leave `cross` out of the package: it is built through an \
+                 emulator, or at a builder (`layerize help emulation`)"
                     .to_owned()
             }
             Self::UnknownDebSource { .. } => {

@@ -108,7 +108,7 @@ pub fn resolve(
     let home = spec::home_architecture(workspace, old);
     let old = &old.at(&home, &home);
     let mut lock = resolve_platforms(workspace, &home, old, update, config, reporter)?;
-    lock.machines = resolve_machines(workspace, old, update, config, reporter)?;
+    lock.machines = resolve_machines(workspace, (old, &lock), update, config, reporter)?;
     let sources = AptSources::of(workspace);
     let request = solve::Request {
         sources: &sources,
@@ -176,49 +176,89 @@ fn resolve_platforms(
     Ok(lock)
 }
 
-/// What machines need to build for other ones: this one, and those of which the lock knows.
+/// What machines need to build for other ones: this one, and those of which the lock knows. What is locked for a machine's
+/// own platform already is taken in the same version.
 fn resolve_machines(
     workspace: &Workspace,
-    old: &Lock,
+    (old, new): (&Lock, &Lock),
     update: &Update,
     config: &FetchConfig,
     reporter: &dyn Reporter,
 ) -> Result<BTreeMap<String, LockedPlatform>, FetchError> {
     let own = spec::machine_architecture();
+    let home = spec::home_architecture(workspace, new);
     let mut machines: BTreeSet<&str> = old.machines.keys().map(String::as_str).collect();
     machines.insert(own);
-    machines.retain(|machine| spec::wants_emulator(workspace, old, machine));
     let mut resolved = BTreeMap::new();
     for machine in machines {
+        let tools = spec::cross_sets(workspace, &home, machine);
+        let mut sets: BTreeSet<Vec<String>> = tools.keys().cloned().collect();
+        let emulator = spec::emulator_debs();
+        sets.extend(spec::wants_emulator(workspace, old, machine).then(|| emulator.clone()));
+        if sets.is_empty() {
+            continue;
+        }
         let sources = AptSources {
             architecture: Some(machine.to_owned()),
             ..AptSources::of(workspace)
         };
+        let mut known = old.of_machine(machine);
+        for (name, deb) in new.at(machine, &home).debs {
+            known.debs.entry(name).or_insert(deb);
+        }
         let request = solve::Request {
             sources: &sources,
-            old: &old.of_machine(machine),
+            old: &known,
             update: update.on(machine),
             config,
             reporter,
         };
-        match solve::resolve_sets(&BTreeSet::from([spec::emulator_debs()]), &request) {
-            Ok(solve::Debs { debs, deb_sets, .. }) => {
-                let locked = LockedPlatform {
-                    debs,
-                    deb_sets,
-                    ..LockedPlatform::default()
-                };
-                resolved.insert(machine.to_owned(), locked);
-            }
+        let solved = match solve::resolve_sets(&sets, &request) {
             // It is needed where scripts are run, if nothing else runs them there, and told then.
-            Err(error @ (FetchError::UnknownDeb { .. } | FetchError::Offline { .. })) => {
+            Err(error) if sets.contains(&emulator) && is_about(&error, &emulator) => {
                 let text = format!("no emulator for machines of {machine} is locked: {error}");
                 reporter.report(Event::Note { text });
+                sets.remove(&emulator);
+                solve::resolve_sets(&sets, &request)
             }
-            Err(error) => return Err(error),
+            solved => solved,
+        };
+        let solve::Debs { debs, deb_sets, .. } = solved.map_err(|error| lacking_compiler(error, &tools))?;
+        if !sets.is_empty() {
+            let locked = LockedPlatform {
+                debs,
+                deb_sets,
+                ..LockedPlatform::default()
+            };
+            resolved.insert(machine.to_owned(), locked);
         }
     }
     Ok(resolved)
+}
+
+/// Whether a set is what cannot be had.
+fn is_about(error: &FetchError, set: &[String]) -> bool {
+    match error {
+        FetchError::UnknownDeb { name, .. } => set.contains(name),
+        FetchError::Offline { .. } => true,
+        _ => false,
+    }
+}
+
+/// Says for what a compiler is wanted that the archives lack: no spec names it.
+fn lacking_compiler(error: FetchError, tools: &BTreeMap<Vec<String>, String>) -> FetchError {
+    let FetchError::UnknownDeb { name, .. } = &error else {
+        return error;
+    };
+    let ends = ["-linux-gnu", "-linux-gnueabi", "-linux-gnueabihf"];
+    let wanted = tools.iter().find(|(set, _)| set.contains(name));
+    match wanted.filter(|_| ends.iter().any(|end| name.ends_with(end))) {
+        Some((_, owner)) => FetchError::NoCrossCompiler {
+            name: name.clone(),
+            owner: owner.clone(),
+        },
+        None => error,
+    }
 }
 
 /// The recorded numbers of accounts in images that there still are: which accounts these have shows when they are built.

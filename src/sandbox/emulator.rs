@@ -93,6 +93,11 @@ impl Processor {
         PROCESSORS.iter().find(|processor| processor.machine == machine)
     }
 
+    /// Whether an ELF file with this class and `e_machine` is for it.
+    pub fn is_of(&self, is_64: bool, elf_machine: u16) -> bool {
+        (self.is_64, self.elf_machine) == (is_64, elf_machine)
+    }
+
     /// The smallest program for it, which ends with status 0.
     pub(super) fn probe(&self) -> Vec<u8> {
         let (header, segment) = if self.is_64 { (64_u16, 56_u16) } else { (52, 32) };

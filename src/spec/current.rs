@@ -4,14 +4,15 @@
 
 use std::collections::BTreeSet;
 
+use super::cross::cross_sets;
 use super::git::GitWanted;
 use super::lock::Lock;
-use super::machine::wants_emulator;
+use super::machine::{emulator_debs, wants_emulator};
 use super::needs::{
     bases, build_debs, deb_sources, git_sources, is_debug_files_deb, locked_sets, needed_sets, nix_contents, tool_debs,
     unpinned_urls, utf8_debs,
 };
-use super::platforms::{architectures, home_architecture};
+use super::platforms::{architectures, home_architecture, machine_architecture};
 use super::types::{PackageName, Workspace};
 
 /// What a lock is to be current for.
@@ -64,10 +65,44 @@ pub fn lock_is_current(workspace: &Workspace, lock: &Lock, scope: LockScope) -> 
         |name| format!("the Nix store path of `{name}`"),
         &mut wrong,
     );
-    let machines = lock.machines.keys();
-    let superfluous = machines.filter(|machine| !wants_emulator(workspace, lock, machine));
-    wrong.extend(superfluous.map(|machine| format!("no longer needed: the emulator for machines of `{machine}`")));
+    compare_machines(workspace, lock, scope, &mut wrong);
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// Tells of what machines need to build for others: of what is too much for any, and of what this one lacks. An emulator is
+/// told of where it is needed.
+fn compare_machines(workspace: &Workspace, lock: &Lock, scope: LockScope, wrong: &mut Vec<String>) {
+    let home = home_architecture(workspace, lock);
+    let own = machine_architecture();
+    let needed = cross_sets(workspace, &home, own);
+    let locked = |machine: &str| lock.machines.get(machine);
+    for (set, owner) in &needed {
+        if locked(own).is_none_or(|machine| !machine.deb_sets.contains_key(set)) {
+            wrong.push(format!("missing: this machine's tools for {owner}"));
+        }
+    }
+    for (machine, locked) in &lock.machines {
+        let needed = cross_sets(workspace, &home, machine);
+        let emulator = wants_emulator(workspace, lock, machine).then(emulator_debs);
+        let is_needed = |set: &Vec<String>| needed.contains_key(set) || emulator.as_ref() == Some(set);
+        for set in locked.deb_sets.keys().filter(|set| !is_needed(set)) {
+            let is_part = |other: &Vec<String>| other.iter().all(|name| set.contains(name));
+            match *set == emulator_debs() {
+                true => wrong.push(format!("no longer needed: the emulator for machines of `{machine}`")),
+                // A shell's, with what the spec may say otherwise by now.
+                false if scope == LockScope::Builds && needed.keys().any(is_part) => {}
+                false => wrong.push(format!(
+                    "no longer needed: {} on machines of `{machine}`",
+                    resolution_of(set)
+                )),
+            }
+        }
+        let used: BTreeSet<&String> = locked.deb_sets.values().flatten().collect();
+        let unused = locked.debs.keys().filter(|name| !used.contains(name));
+        wrong.extend(
+            unused.map(|name| format!("no longer needed: the Debian package `{name}` on machines of `{machine}`")),
+        );
+    }
 }
 
 /// Tells of what is for one platform, platform by platform: of further ones with their architecture before each line.

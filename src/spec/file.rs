@@ -196,6 +196,7 @@ fn read_build(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<BuildSetting
             .checked(reader, "emulate", checks::emulate)
             .map(|emulate| emulate.value)
             .unwrap_or_default(),
+        cross: table.flag(reader, "cross").unwrap_or_default(),
     })
 }
 

@@ -117,6 +117,7 @@ impl ImportedSpec {
             timeout_seconds: None,
             cache_dirs: Vec::new(),
             base: false,
+            cross: None,
         }
     }
 }

@@ -185,6 +185,14 @@ pub(super) const BUILD: &[Key] = &[
         ),
         &["emulation", "qemu", "binfmt", "emulator"],
     ),
+    also(
+        key(
+            "cross",
+            Flag,
+            "Whether packages for another platform are compiled by tools of the machine that builds, unless they say otherwise (default false).",
+        ),
+        &["cross-compile", "crossCompile"],
+    ),
 ];
 
 /// `[inputs]`.

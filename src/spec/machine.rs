@@ -2,6 +2,7 @@
 //!
 //! Invariant: names alone; whether a machine runs what is for another is found out by trying.
 
+use super::cross::is_crossed_on;
 use super::lock::Lock;
 use super::needs::wants_scripts;
 use super::platforms::{architectures, home_architecture};
@@ -51,12 +52,31 @@ pub fn wants_emulator(workspace: &Workspace, lock: &Lock, machine: &str) -> bool
     let home = home_architecture(workspace, lock);
     let is_foreign =
         |architecture: &String| architecture != machine && (machine, architecture.as_str()) != ("amd64", "i386");
+    let is_run = |seen: &Workspace, package: &Package| package.is_built() && !is_crossed_on(seen, package, machine);
     let runs = |image: &Image| wants_scripts(image) || !image.tests.is_empty();
-    let has_programs =
-        |seen: &Workspace| seen.packages.values().any(Package::is_built) || seen.images.values().any(runs);
+    let has_programs = |seen: &Workspace| {
+        seen.packages.values().any(|package| is_run(seen, package)) || seen.images.values().any(runs)
+    };
     let foreign = || architectures(workspace, &home).into_iter().filter(is_foreign);
     workspace.build.emulate == Emulate::Auto
         && foreign().any(|architecture| has_programs(&workspace.at(&architecture, &home)))
+}
+
+/// GNU's name of a machine with Debian on it, by the kernel's name of that: what the programs of its cross compilers begin
+/// with.
+pub fn gnu_triplet(machine: &str) -> Option<&'static str> {
+    Some(match machine {
+        "x86_64" => "x86_64-linux-gnu",
+        "aarch64" => "aarch64-linux-gnu",
+        "armv5tel" => "arm-linux-gnueabi",
+        "armv7l" => "arm-linux-gnueabihf",
+        "i686" => "i686-linux-gnu",
+        "loongarch64" => "loongarch64-linux-gnu",
+        "powerpc64le" => "powerpc64le-linux-gnu",
+        "riscv64" => "riscv64-linux-gnu",
+        "s390x" => "s390x-linux-gnu",
+        _ => return None,
+    })
 }
 
 /// The kernel's name of the machine for Debian's architecture.

@@ -9,6 +9,7 @@
 
 mod certificates;
 mod checks;
+mod cross;
 mod current;
 mod diagnostics;
 mod file;
@@ -37,6 +38,9 @@ mod types;
 
 pub use certificates::{CERTIFICATES_DEB, Certificates, OwnCertificate};
 pub use checks::{did_you_mean, parse_size};
+pub use cross::{
+    cross_debs, cross_sets, cross_shell_debs, is_crossed, is_hidden_by, machine_tools, sets_for, wants_cross,
+};
 pub use current::{LockScope, lock_is_current};
 pub use diagnostics::{Diagnostic, Diagnostics, Note};
 pub use git::{GitAddress, GitCommit, GitRef, GitSource, GitTree, GitWanted, LfsPointers, NamedTree};
@@ -53,7 +57,7 @@ pub use lock::{
     LockedGit, LockedNix, LockedPlatform, LockedPython, LockedTree, LockedUrl,
 };
 pub(crate) use machine::machine;
-pub use machine::{emulator_debs, emulator_name, emulator_programs, own_machine, system, wants_emulator};
+pub use machine::{emulator_debs, emulator_name, emulator_programs, gnu_triplet, own_machine, system, wants_emulator};
 pub(crate) use needs::package_names;
 pub use needs::{
     GLIBC_DEB, UTF8_DEB, ZONE_DEB, base_debs, build_debs, certificate_debs, contents_debs, deb_sets, deb_sources, debs,

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::certificates::CERTIFICATES_DEB;
+use super::cross::{is_crossed, target_debs, wants_cross};
 use super::git::GitSource;
 use super::imported::ImportedSpec;
 use super::lock::Lock;
@@ -111,6 +112,7 @@ fn step_sets(workspace: &Workspace) -> Vec<Vec<String>> {
 /// The sets that the workspace needs, as far as `lock` shows: with what the resolved ones imply.
 pub fn locked_sets(workspace: &Workspace, lock: &Lock) -> BTreeSet<Vec<String>> {
     let mut sets = deb_sets(workspace);
+    sets.extend(sets_of_other_machines(workspace, lock));
     if workspace
         .images
         .values()
@@ -120,6 +122,18 @@ pub fn locked_sets(workspace: &Workspace, lock: &Lock) -> BTreeSet<Vec<String>> 
     }
     sets.extend(debug_sets(workspace, lock));
     sets
+}
+
+/// The sets of the lock with which machines of other kinds build what is compiled where it is built.
+fn sets_of_other_machines<'a>(workspace: &'a Workspace, lock: &'a Lock) -> impl Iterator<Item = Vec<String>> + 'a {
+    let packages = workspace.packages.values();
+    let crossed = packages.filter(|package| wants_cross(workspace, package));
+    let sets = crossed.flat_map(|package| {
+        let shell = native_shell_debs(workspace, package);
+        let all = [target_debs(package), native_debs(workspace, package)];
+        all.into_iter().chain(shell)
+    });
+    sets.filter(|set| lock.deb_sets.contains_key(set))
 }
 
 /// The sets of the packages with debug files that the lock has: no debug image needs them.
@@ -275,8 +289,17 @@ pub(super) fn bases(workspace: &Workspace) -> BTreeSet<(String, String)> {
     bases.collect()
 }
 
-/// The Debian packages of `package`'s build, sorted; none where it has no script.
+/// The Debian packages of `package`'s build for the platform that the workspace is seen from, sorted; none where it has no
+/// script. Where it is cross-compiled, its tools are among [`cross_debs`](super::cross::cross_debs).
 pub fn build_debs(workspace: &Workspace, package: &Package) -> Vec<String> {
+    match is_crossed(workspace, package) {
+        true => target_debs(package),
+        false => native_debs(workspace, package),
+    }
+}
+
+/// The Debian packages of `package`'s build on a machine that it is for.
+pub(super) fn native_debs(workspace: &Workspace, package: &Package) -> Vec<String> {
     if !package.is_built() {
         return Vec::new();
     }
@@ -295,10 +318,17 @@ pub fn base_debs(workspace: &Workspace, package: &Package) -> Vec<String> {
 
 /// The Debian packages of `package`'s shell, sorted; `None` where they are those of its build.
 pub fn shell_debs(workspace: &Workspace, package: &Package) -> Option<Vec<String>> {
+    match is_crossed(workspace, package) {
+        true => None,
+        false => native_shell_debs(workspace, package),
+    }
+}
+
+fn native_shell_debs(workspace: &Workspace, package: &Package) -> Option<Vec<String>> {
     if !package.is_built() {
         return None;
     }
-    let build = build_debs(workspace, package);
+    let build = native_debs(workspace, package);
     let dev = debs(&package.dev).map(str::to_owned);
     let shell = sorted(build.iter().cloned().chain(dev));
     (shell != build).then_some(shell)

@@ -10,6 +10,7 @@ use std::path::Path;
 use toml::de::DeValue;
 
 use super::checks::{self, Complaint, did_you_mean};
+use super::cross;
 use super::diagnostics::Diagnostic;
 use super::git;
 use super::keys::{self, Key};
@@ -43,10 +44,12 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, dir: &Path) -> Op
         timeout_seconds: read_duration(reader, &table, "timeout"),
         cache_dirs: read_cache(reader, &table),
         base: table.flag(reader, "base").unwrap_or(true),
+        cross: table.flag(reader, "cross"),
     };
     let package = language::with_defaults(package);
     check_purpose(reader, &table);
     check_references(reader, &table, &package);
+    check_cross(reader, &table, &package);
     Some(package)
 }
 
@@ -73,6 +76,7 @@ fn check_purpose(reader: &mut Reader<'_>, table: &Table<'_>) {
         "timeout",
         "cache",
         "base",
+        "cross",
     ] {
         if let Some(field) = table.get(key) {
             let diagnostic = Diagnostic::new(format!("{} has no effect without a `script`", field.title()))
@@ -81,6 +85,18 @@ fn check_purpose(reader: &mut Reader<'_>, table: &Table<'_>) {
             reader.error(diagnostic);
         }
     }
+}
+
+/// What a language lays out as others compiled it cannot be compiled for another platform.
+fn check_cross(reader: &mut Reader<'_>, table: &Table<'_>, package: &Package) {
+    let (Some(field), Some(true), false) = (table.get("cross"), package.cross, cross::can_be_crossed(package)) else {
+        return;
+    };
+    let key = package.language.as_ref().map_or("", |language| language.value.key());
+    let diagnostic = Diagnostic::new(format!("{} cannot be cross-compiled: it is in `{key}`", table.what))
+        .at(field.key_span, "its parts are run where they are laid out")
+        .help("leave `cross` out: it is built through an emulator, or at a builder (`layerize help emulation`)");
+    reader.error(diagnostic);
 }
 
 /// What may not be referred to, or is taken out, must be something that the build is given: all else it cannot refer to.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use super::cross::wants_cross;
 use super::lock::Lock;
 use super::machine::{machine, own_machine};
 use super::types::{Image, PackageName, Workspace};
@@ -47,8 +48,13 @@ impl Workspace {
     /// The part of the workspace that is made for an architecture: its images, each for that alone, with the packages that
     /// they need, and at home also the packages that no image needs.
     pub fn at(&self, architecture: &str, home: &str) -> Self {
+        let is_some_crossed = self.packages.values().any(|package| wants_cross(self, package));
         if architecture == home && architectures(self, home).len() == 1 {
-            return self.clone();
+            let mut seen = self.clone();
+            if is_some_crossed {
+                seen.debian.architecture = Some(architecture.to_owned());
+            }
+            return seen;
         }
         let is_for = |image: &Image| image.architectures(home).any(|known| known == architecture);
         let here = self.images.iter().filter(|(_, image)| is_for(image));
@@ -72,6 +78,8 @@ impl Workspace {
             for plan in plans {
                 plan.value = plan_of(&plan.value, architecture);
             }
+        }
+        if architecture != home || is_some_crossed {
             seen.debian.architecture = Some(architecture.to_owned());
         }
         seen

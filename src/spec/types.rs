@@ -135,6 +135,8 @@ pub struct Package {
     pub cache_dirs: Vec<Spanned<String>>,
     /// `base`: whether Debian's small shell environment is among the tools (default true).
     pub base: bool,
+    /// `cross`: whether tools of another machine make it where that builds; `None`: as `[build]` says.
+    pub cross: Option<bool>,
 }
 
 impl Package {
@@ -221,7 +223,8 @@ pub struct Debian {
     pub base: Option<Vec<String>>,
 }
 
-/// `[build]`: what scripts may use at most, and what they must run behind. Nothing in it changes what is built.
+/// `[build]`: what scripts may use at most, and what they must run behind. Nothing in it changes what is built, but for
+/// `cross`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BuildSettings {
     /// `max-memory` in bytes.
@@ -232,6 +235,8 @@ pub struct BuildSettings {
     pub require: Option<Walls>,
     /// `emulate`: what may run scripts for another processor than the machine's.
     pub emulate: Emulate,
+    /// `cross`: whether packages that do not say so themselves are compiled by tools of the machine that builds.
+    pub cross: bool,
 }
 
 /// What may run scripts for another processor than the machine's.

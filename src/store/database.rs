@@ -19,7 +19,7 @@ mod steps;
 mod usage;
 
 use rows::{PathRow, ReferenceRow, path_columns};
-use steps::{CREATE_4, CREATE_5, CREATE_6, CREATE_7};
+use steps::{CREATE_4, CREATE_5, CREATE_6, CREATE_7, CREATE_8};
 pub(super) use usage::PathNode;
 
 use super::error::{DatabaseContext, StoreError};
@@ -32,7 +32,16 @@ use crate::store_path::{PathInfo, StorePath};
 use crate::walls::Walls;
 
 /// What makes each schema of the one before it.
-const STEPS: [&str; 7] = [CREATE, CREATE_2, usage::CREATE, CREATE_4, CREATE_5, CREATE_6, CREATE_7];
+const STEPS: [&str; 8] = [
+    CREATE,
+    CREATE_2,
+    usage::CREATE,
+    CREATE_4,
+    CREATE_5,
+    CREATE_6,
+    CREATE_7,
+    CREATE_8,
+];
 
 /// The newest schema this program knows.
 const SCHEMA: i64 = STEPS.len() as i64;

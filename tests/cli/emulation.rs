@@ -287,7 +287,7 @@ fn each_platform_is_tested_run_checked_and_entered() {
 }
 
 /// Whether the kernel lets user namespaces have registrations of their own.
-fn own_registrations() -> bool {
+pub fn own_registrations() -> bool {
     let tried = Command::new("unshare")
         .args(["-Urm", "mount", "-t", "binfmt_misc", "none", "/mnt"])
         .output();

@@ -25,6 +25,7 @@ mod containers;
 mod copy;
 mod crafted;
 mod crash;
+mod cross;
 mod debian_root;
 mod debian_words;
 mod debug_images;

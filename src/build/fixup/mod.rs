@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use super::link::Linkage;
 use crate::elf::{self, Elf};
 use crate::fsio::{IoContext, PathError, normalize, sorted_names};
+use crate::sandbox::emulator::Processor;
 use crate::store_path::StoreDir;
 
 /// Most links followed to find a library.
@@ -38,6 +39,25 @@ pub(super) struct Places<'a> {
     pub linkage: &'a Linkage,
     /// Beginnings of directories that stay on run paths, used or not.
     pub kept: &'a [String],
+}
+
+/// The ELF files of a tree that are for a processor, relative to it.
+pub(super) fn programs_for(tree: &Path, processor: &Processor) -> Result<Vec<String>, PathError> {
+    let mut found = Vec::new();
+    let mut pending = vec![tree.to_owned()];
+    while let Some(path) = pending.pop() {
+        let metadata = fs::symlink_metadata(&path).context("read", &path)?;
+        if metadata.is_dir() {
+            let names = sorted_names(&path)?;
+            pending.extend(names.iter().rev().map(|name| path.join(name)));
+        } else if metadata.is_file()
+            && let Some(elf) = elf::read(&path)?
+            && processor.is_of(elf.is_64, elf.machine.0)
+        {
+            found.push(path.strip_prefix(tree).unwrap_or(&path).display().to_string());
+        }
+    }
+    Ok(found)
 }
 
 /// What an output needs from outside the store: what → the first file that needs it, relative to the output.

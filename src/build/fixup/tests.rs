@@ -281,3 +281,35 @@ fn damaged_files_are_left_alone() {
         elf::read(&damaged).unwrap();
     }
 }
+
+/// What is for a machine is found wherever it is, and nothing else.
+#[test]
+fn programs_for_a_machine_are_found() {
+    use crate::elf::testing::{AARCH64, Sample, X86_64, program};
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    let of = |machine: u16| {
+        Sample {
+            machine,
+            ..program(&[])
+        }
+        .bytes()
+    };
+    write("bin/here", &of(X86_64));
+    write("bin/there", &of(AARCH64));
+    write("lib/deep/down/here", &of(X86_64));
+    write("share/text", b"text");
+    std::os::unix::fs::symlink("here", dir.path().join("bin/link")).unwrap();
+    let found = |system: &str| {
+        let mut found = programs_for(dir.path(), Processor::of_system(system).unwrap()).unwrap();
+        found.sort();
+        found
+    };
+    assert_eq!(found("x86_64-linux"), ["bin/here", "lib/deep/down/here"]);
+    assert_eq!(found("aarch64-linux"), ["bin/there"]);
+    assert_eq!(found("s390x-linux"), Vec::<String>::new());
+}

@@ -37,4 +37,4 @@ if [ -z "$layerize_special" ] && [ -n "$layerize_program$layerize_shared" ]; the
         set -- "$@" --dynamic-linker "@INTERPRETER@"
     fi
 fi
-exec @PROGRAM@ "$@"
+exec @PROGRAM@ "$@"@SEARCHED@

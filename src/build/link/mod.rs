@@ -24,6 +24,7 @@ use super::rootfs::Root;
 use crate::derive::{Input, Script};
 use crate::elf::Elf;
 use crate::fsio::{PathError, sorted_names};
+use crate::spec;
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 
@@ -64,6 +65,8 @@ struct Architecture {
 pub(super) struct Linkage {
     interpreter: Option<String>,
     triplet: String,
+    /// GNU's name of the machine that cross compilers make programs for, where they do.
+    crossed: Option<&'static str>,
     /// Directories with shared objects.
     run_path: Vec<String>,
     /// For packages that are not part of the root: where compilers and `pkg-config` are to look.
@@ -71,6 +74,16 @@ pub(super) struct Linkage {
     library: Vec<String>,
     pkg_config: Vec<String>,
     prefix: Vec<String>,
+}
+
+/// Debian's name of the directories of a system's libraries.
+pub(super) fn multiarch(system: &str) -> Option<&'static str> {
+    architecture(system).map(|architecture| architecture.triplet)
+}
+
+/// GNU's name of a system of Nix's.
+fn gnu_triplet(system: &str) -> Option<&'static str> {
+    spec::gnu_triplet(system.strip_suffix("-linux")?)
 }
 
 fn architecture(system: &str) -> Option<Architecture> {
@@ -136,7 +149,8 @@ impl Linkage {
             let paths = inputs.iter().filter_map(|input| paths.get(input));
             paths.map(|path| (path.clone(), store.physical(path))).collect()
         };
-        let mut linkage = Self::of(&located(&script.libraries), &script.system)?;
+        let mut linkage = Self::of(&located(&script.libraries), script.target())?;
+        linkage.crossed = script.is_cross().then(|| gnu_triplet(script.target())).flatten();
         if linkage.run_path.is_empty() {
             return Ok(linkage);
         }
@@ -145,7 +159,7 @@ impl Linkage {
             .into_iter()
             .chain(located(&runtime));
         let further: Vec<_> = further.collect();
-        for dir in Self::of(&further, &script.system)?.run_path {
+        for dir in Self::of(&further, script.target())?.run_path {
             if !linkage.run_path.contains(&dir) {
                 linkage.run_path.push(dir);
             }
@@ -186,6 +200,14 @@ impl Linkage {
     /// Wraps the linkers that `root` has; gives the wrappers' directory as seen inside, or `None` where there is
     /// nothing to add.
     pub(super) fn wrap_linkers(&self, root: &Root) -> Result<Option<String>, PathError> {
+        let Self { run_path, library, .. } = self;
+        if run_path.is_empty() && self.interpreter.is_none() && library.is_empty() {
+            return Ok(None);
+        }
+        if let Some(triplet) = self.crossed {
+            self.wrap_cross_linkers(triplet, root)?;
+            return Ok(Some(format!("/{WRAPPERS}")));
+        }
         if self.run_path.is_empty() && self.interpreter.is_none() {
             return Ok(None);
         }
@@ -199,6 +221,27 @@ impl Linkage {
         }
         root.fixups.directory(WRAPPERS)?;
         Ok(Some(format!("/{WRAPPERS}")))
+    }
+
+    /// Wraps the linkers for another machine, and not this one's: where cross compilers look for them, and under their names.
+    fn wrap_cross_linkers(&self, triplet: &str, root: &Root) -> Result<(), PathError> {
+        for name in LINKERS {
+            let program = format!("usr/bin/{triplet}-{name}");
+            if !root.has(&program) {
+                continue;
+            }
+            let text = self.wrapper(&format!("/{program}"));
+            root.fixups
+                .file(&format!("{WRAPPERS}/{triplet}-{name}"), &text, 0o755)?;
+            root.fixups.file(&format!("usr/{triplet}/bin/{name}"), &text, 0o755)?;
+        }
+        root.fixups.directory(WRAPPERS)?;
+        Ok(())
+    }
+
+    /// Whether the wrapped linkers are those of cross compilers.
+    pub(super) fn is_crossed(&self) -> bool {
+        self.crossed.is_some()
     }
 
     /// Variables by which compilers find the libraries that are not part of the root.
@@ -216,8 +259,15 @@ impl Linkage {
     }
 
     fn wrapper(&self, program: &str) -> String {
+        // Cross compilers do not read `LIBRARY_PATH`.
+        let Self { library, crossed, .. } = self;
+        let searched: Vec<String> = match crossed {
+            Some(_) => library.iter().map(|dir| format!(" -L \"{dir}\"")).collect(),
+            None => Vec::new(),
+        };
         WRAPPER
             .replace("@PROGRAM@", program)
+            .replace("@SEARCHED@", &searched.concat())
             .replace("@INTERPRETER@", self.interpreter.as_deref().unwrap_or(""))
             .replace("@RPATH@", &self.run_path.join(":"))
     }
@@ -247,7 +297,7 @@ pub(super) fn compiler_runtime(
     script: &Script,
     paths: &BTreeMap<Input, StorePath>,
 ) -> Vec<(StorePath, PathBuf)> {
-    let Some(architecture) = architecture(&script.system).filter(|_| !script.libraries.is_empty()) else {
+    let Some(architecture) = architecture(script.target()).filter(|_| !script.libraries.is_empty()) else {
         return Vec::new();
     };
     let dir = format!("usr/lib/{}", architecture.triplet);

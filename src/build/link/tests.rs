@@ -82,6 +82,7 @@ fn directories_follow_from_the_packages() {
         Linkage {
             interpreter: Some(logical("libc6", "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")),
             triplet: "x86_64-linux-gnu".to_owned(),
+            crossed: None,
             run_path: vec![
                 logical("libc6", "usr/lib/x86_64-linux-gnu"),
                 logical("libc6", "usr/lib64"),
@@ -161,4 +162,37 @@ fn only_dynamic_links_are_changed() {
     ] {
         assert_eq!(wrapped(arguments), [arguments, added].concat(), "{arguments:?}");
     }
+}
+
+/// Linkers for another machine are wrapped where its compilers look; this machine's own are left as they are.
+#[test]
+fn linkers_of_cross_compilers_are_wrapped() {
+    let dir = tempfile::tempdir().unwrap();
+    let tools = package(
+        dir.path(),
+        "binutils",
+        &[
+            "usr/bin/ld",
+            "usr/bin/aarch64-linux-gnu-ld",
+            "usr/aarch64-linux-gnu/bin/ld",
+        ],
+    );
+    let own = package(dir.path(), "own", &["lib/libown.so"]);
+    let root = Root::compose(dir.path().join("fixups"), &[tools.1]).unwrap();
+    let mut linkage = Linkage::of(&[own], "aarch64-linux").unwrap();
+    linkage.crossed = Some("aarch64-linux-gnu");
+    assert_eq!(linkage.wrap_linkers(&root).unwrap(), Some(format!("/{WRAPPERS}")));
+    let read = |file: &str| fs::read_to_string(dir.path().join("fixups").join(file));
+    for file in [
+        format!("{WRAPPERS}/aarch64-linux-gnu-ld"),
+        "usr/aarch64-linux-gnu/bin/ld".to_owned(),
+    ] {
+        let text = read(&file).unwrap();
+        let last = format!(
+            "exec /usr/bin/aarch64-linux-gnu-ld \"$@\" -L \"{}\"\n",
+            logical("own", "lib")
+        );
+        assert!(text.ends_with(&last), "{text}");
+    }
+    assert!(read(&format!("{WRAPPERS}/ld")).is_err());
 }

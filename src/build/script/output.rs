@@ -13,6 +13,7 @@ use crate::build::link::{self, Linkage};
 use crate::event::Event;
 use crate::fsio::{IoContext, normalize, sorted_names};
 use crate::sandbox::Outcome;
+use crate::sandbox::emulator::Processor;
 use crate::store::{Declare, NewOutput};
 use crate::store_path::{StoreDir, StorePath};
 
@@ -80,10 +81,31 @@ impl ScriptStep<'_> {
             linkage: &Linkage::of_script(self.store, self.script, self.paths)?,
             kept: &link::kept_on_run_paths(self.script, self.paths),
         })?;
+        if self.script.is_cross() {
+            self.check_target(&tree)?;
+        }
         if self.variations.is_empty() {
             self.warn_of(&missing);
         }
         Ok(tree)
+    }
+
+    /// Refuses what a compiler of this machine's own made, where another's was to be used.
+    fn check_target(&self, tree: &Path) -> Result<(), BuildError> {
+        let Some(processor) = Processor::of_system(&self.script.system) else {
+            return Ok(());
+        };
+        let mut files = fixup::programs_for(tree, processor)?;
+        if files.is_empty() {
+            return Ok(());
+        }
+        files.truncate(NAMES_SHOWN);
+        Err(BuildError::NotForTarget {
+            label: self.derivation.label.clone(),
+            target: self.script.target().to_owned(),
+            machine: self.script.system.clone(),
+            files,
+        })
     }
 
     /// What is to enter the store.

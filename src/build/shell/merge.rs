@@ -49,6 +49,7 @@ impl Merged {
             label: &self.name,
             system: &self.script.system,
             emulator: self.script.emulator.as_ref(),
+            is_build: true,
         };
         emulator_of(Execution::Emulated, script, store, &self.paths)
     }
@@ -74,7 +75,11 @@ pub(super) fn merge(parts: &[ShellPart]) -> Result<Merged, BuildError> {
         let (script, from) = (&mut merged.script, &part.script);
         if script.system.is_empty() {
             script.system.clone_from(&from.system);
+            script.target.clone_from(&from.target);
         }
+        // What is for two machines has no compiler in common.
+        let machines = format!("{} on {}", from.target(), from.system);
+        said.say("the machine that programs are made for", &machines, &part.name)?;
         if script.emulator.is_none() {
             script.emulator = from.emulator.as_ref().and_then(path).map(Input::Path);
         }

@@ -334,7 +334,7 @@ impl Maker<'_> {
     /// Variables that name directories of the root, and which of these there are.
     fn searched(&self) -> Result<Vec<(&'static str, Vec<String>)>, PathError> {
         let has = |below: &String| self.packages.iter().any(|package| package.join(below).is_dir());
-        let triplet = format!("{}-linux-gnu", self.merged.script.system.trim_end_matches("-linux"));
+        let triplet = format!("{}-linux-gnu", self.merged.script.target().trim_end_matches("-linux"));
         let (include, multi) = ("usr/include".to_owned(), format!("usr/include/{triplet}"));
         // A C++ header asks for the C header of its name in a directory that comes after its own.
         let cpp = self.newest("usr/include/c++", "")?.into_iter().flat_map(|version| {

@@ -20,6 +20,8 @@ pub struct ShellRecord {
     /// What the user calls it.
     pub name: String,
     system: String,
+    #[serde(default)]
+    target: Option<String>,
     /// The user's variables.
     pub env: BTreeMap<String, String>,
     /// Variables that hold where a store path is.
@@ -59,6 +61,7 @@ impl ShellRecord {
         });
         Ok(Self {
             system: script.system.clone(),
+            target: script.target.clone(),
             env: script.env.clone(),
             variables: named(&script.variables),
             mounts: named(&script.mounts),
@@ -111,6 +114,7 @@ impl ShellRecord {
         });
         let script = Script {
             system: self.system.clone(),
+            target: self.target.clone(),
             env: self.env.clone(),
             variables: named(&self.variables),
             mounts: named(&self.mounts),

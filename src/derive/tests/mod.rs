@@ -17,6 +17,7 @@ use crate::spec::{
 use crate::store_path::StoreHash;
 
 mod certificates;
+mod cross;
 mod exclude;
 mod hashes;
 

@@ -41,6 +41,7 @@ fn workspace(sources: &[(&str, String, Option<Digest>)]) -> Workspace {
             timeout_seconds: None,
             cache_dirs: vec![],
             base: true,
+            cross: None,
         };
         (name, package)
     };

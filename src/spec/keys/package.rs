@@ -116,6 +116,14 @@ pub(in crate::spec) const PACKAGE: &[Key] = &[
         Flag,
         "Whether Debian's small shell environment is among the tools (default true).",
     ),
+    also(
+        key(
+            "cross",
+            Flag,
+            "Whether it is compiled for another platform by tools of the machine that builds (default: as `[build]` says).",
+        ),
+        &["cross-compile", "crossCompile"],
+    ),
 ];
 
 /// `cache = { … }`.

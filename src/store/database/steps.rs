@@ -32,3 +32,12 @@ UPDATE path SET behind = walls;
 ALTER TABLE path DROP COLUMN walls;
 ALTER TABLE path RENAME COLUMN behind TO walls;
 ";
+
+/// What schema 8 changed: a path may have been made on another machine than it is for.
+pub(super) const CREATE_8: &str = "
+ALTER TABLE path ADD COLUMN ran TEXT NOT NULL DEFAULT 'native'
+    CHECK (ran IN ('native', 'emulated', 'emulated-by-machine', 'cross'));
+UPDATE path SET ran = execution;
+ALTER TABLE path DROP COLUMN execution;
+ALTER TABLE path RENAME COLUMN ran TO execution;
+";

@@ -23,7 +23,7 @@ fn a_newer_schema_is_refused() {
         error,
         StoreError::NewerSchema {
             found: 99,
-            known: 6,
+            known: 8,
             ..
         }
     ));
