@@ -8,7 +8,6 @@ use crate::digest::{DigestMismatch, FileHash};
 use crate::fsio::PathError;
 use crate::http::{HttpError, address, tls};
 use crate::nar::NarError;
-use crate::spec::machine_architecture;
 use crate::store::StoreError;
 
 use super::git::GitError;
@@ -396,21 +395,6 @@ impl From<GitError> for FetchError {
 }
 
 impl FetchError {
-    /// The same of packages for this architecture.
-    pub(super) fn for_architecture(self, architecture: &str) -> Self {
-        match self {
-            Self::UnknownDeb {
-                name,
-                similar: None,
-                providers,
-            } if providers.is_empty() && architecture != machine_architecture() => Self::NotForArchitecture {
-                name,
-                architecture: architecture.to_owned(),
-            },
-            other => other,
-        }
-    }
-
     /// What to do where a host does not give what it was asked for.
     fn network_help(&self) -> Option<String> {
         match self {
@@ -544,30 +528,13 @@ impl FetchError {
                 Some(similar) => format!("did you mean `{similar}`?"),
                 None => "name Debian packages, Debian source packages or packages with a `url` or a `git`".to_owned(),
             },
-            Self::UnknownDeb {
-                similar, providers, ..
-            } => match (providers.as_slice(), similar) {
-                ([], Some(similar)) => format!("did you mean `deb:{similar}`?"),
-                ([], None) => "`apt-cache search WORD` lists packages".to_owned(),
-                (providers, _) => format!("the name is virtual; take one that provides it: {}", providers.join(", ")),
-            },
-            Self::NotForArchitecture { architecture, .. } => format!(
-                "not every release has every architecture, and this one may have nothing for {architecture}: leave it out of \
-                 `platform`, or name a release that has it in `[debian] sources`"
-            ),
-            Self::NoTools { .. } => {
-                "name an archive of Debian's own in `[debian] sources`, or write `configure = false` in the images with \
-                 `root`: their packages are laid out and no script runs"
-                    .to_owned()
-            }
-            Self::NoCrossCompiler { .. } => {
-                "name an archive that has it in `[debian] sources`, or leave `cross` out of the package: it is built through an \
-                 emulator, or at a builder (`layerize help emulation`)"
-                    .to_owned()
-            }
-            Self::UnknownDebSource { .. } => {
-                "`apt-cache showsrc PACKAGE` tells a binary package's source (it needs deb-src lines)".to_owned()
-            }
+            Self::UnknownDeb { .. }
+            | Self::NotForArchitecture { .. }
+            | Self::NoTools { .. }
+            | Self::NoCrossCompiler { .. }
+            | Self::UnknownDebSource { .. }
+            | Self::Apt { .. }
+            | Self::AptAnswer { .. } => return self.debian_help(),
             Self::MalformedEntry { .. } => "make the lock anew: `layerize lock --update`".to_owned(),
             Self::Unpack { source, .. } => return source.help(),
             Self::LocalMissing { similar, .. } => match similar {
@@ -577,9 +544,6 @@ impl FetchError {
             Self::Pattern { .. } => "patterns are those of `.gitignore`: `*.c`, `/build`, `docs/**`".to_owned(),
             Self::LocalSpecial { .. } => "leave it out with `exclude`".to_owned(),
             Self::LocalEmpty { .. } => "check `include` and `exclude`, or set `gitignore = false`".to_owned(),
-            Self::Apt { .. } | Self::AptAnswer { .. } => {
-                "apt's sources are those of `[debian] sources`, or else this machine's (`/etc/apt`)".to_owned()
-            }
             Self::Unreachable { .. }
             | Self::Interrupted { .. }
             | Self::Status { .. }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing of the host's package state is read and nothing of a package is ever run.
 
+mod advice;
 mod apt;
 mod archives;
 pub(super) mod client;
