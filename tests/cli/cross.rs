@@ -25,16 +25,10 @@ fn stand_in(source: &str, cross: &str, platforms: &str) -> String {
     )
 }
 
-/// The lock has tools with the machine and libraries with the target, and all that it had stays byte for byte.
-#[test]
-fn tools_are_locked_for_the_machine_and_libraries_for_the_target() {
-    if !have("apt-get", &["--version"]) {
-        return;
-    }
-    let (machine, other, triplet) = MACHINES;
-    let place = Place::new();
+/// An archive with what a compiler for these architectures is made of, but for the cross compiler.
+fn archive(place: &Place, architectures: [&str; 2]) -> Archive {
     let mut archive = Archive::new(&place.path().join("archive"));
-    for architecture in [machine, other] {
+    for architecture in architectures {
         let fields = format!("Architecture: {architecture}\n");
         for name in [
             "libatomic1",
@@ -49,6 +43,18 @@ fn tools_are_locked_for_the_machine_and_libraries_for_the_target() {
         }
         archive.add("libz-dev", "1.0", &format!("{fields}Depends: libz1\n"));
     }
+    archive
+}
+
+/// The lock has tools with the machine and libraries with the target, and all that it had stays byte for byte.
+#[test]
+fn tools_are_locked_for_the_machine_and_libraries_for_the_target() {
+    if !have("apt-get", &["--version"]) {
+        return;
+    }
+    let (machine, other, triplet) = MACHINES;
+    let place = Place::new();
+    let mut archive = archive(&place, [machine, other]);
     let platforms = [machine, other].map(|name| format!("\"linux/{name}\""));
     let (own, both) = (platforms[0].clone(), platforms.join(", "));
     let source = archive.source_line();

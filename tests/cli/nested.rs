@@ -173,6 +173,28 @@ fn attestation(layout: &Crafted, image: &Value) -> Value {
     document(layout, MANIFEST, &manifest, listed)
 }
 
+/// Made flat, the index lists images with their versions, and what attests them.
+fn lists_all_when_flat(places: &Places) {
+    places.run(&["index", "create", "oci:flat:v1", "oci:made:v1"]).success();
+    let list = fs::read_to_string(places.place.project.join("flat/index.json")).unwrap();
+    let list: Value = serde_json::from_str(&list).unwrap();
+    let digest = list["manifests"][0]["digest"].as_str().unwrap();
+    let flat = fs::read(places.place.project.join("flat/blobs/sha256").join(&digest[7..])).unwrap();
+    let flat: Value = serde_json::from_slice(&flat).unwrap();
+    let manifests = flat["manifests"].as_array().unwrap();
+    let versions: Vec<&str> = manifests
+        .iter()
+        .filter_map(|entry| entry["platform"]["os.version"].as_str())
+        .collect();
+    assert_eq!(versions.len(), 2, "{flat}");
+    assert!(
+        versions.contains(&"10.0.20348.3091") && versions.contains(&"10.0.17763.6893"),
+        "{flat}"
+    );
+    let attestations = manifests.iter().filter(|entry| entry["platform"]["os"] == "unknown");
+    assert_eq!((manifests.len(), attestations.count()), (7, 3), "{flat}");
+}
+
 /// Whatever reads an image finds the one that is meant in an index within an index, past attestations, and one of Windows by its
 /// version: from each place that holds indexes.
 #[test]
@@ -238,25 +260,7 @@ fn every_reader_finds_its_image_among_nested_indexes_and_attestations() {
             fs::remove_file(places.place.project.join("layerize.lock")).unwrap();
         }
     }
-    // Made flat, it lists images with their versions, and what attests them.
-    places.run(&["index", "create", "oci:flat:v1", "oci:made:v1"]).success();
-    let list = fs::read_to_string(places.place.project.join("flat/index.json")).unwrap();
-    let list: Value = serde_json::from_str(&list).unwrap();
-    let digest = list["manifests"][0]["digest"].as_str().unwrap();
-    let flat = fs::read(places.place.project.join("flat/blobs/sha256").join(&digest[7..])).unwrap();
-    let flat: Value = serde_json::from_slice(&flat).unwrap();
-    let manifests = flat["manifests"].as_array().unwrap();
-    let versions: Vec<&str> = manifests
-        .iter()
-        .filter_map(|entry| entry["platform"]["os.version"].as_str())
-        .collect();
-    assert_eq!(versions.len(), 2, "{flat}");
-    assert!(
-        versions.contains(&"10.0.20348.3091") && versions.contains(&"10.0.17763.6893"),
-        "{flat}"
-    );
-    let attestations = manifests.iter().filter(|entry| entry["platform"]["os"] == "unknown");
-    assert_eq!((manifests.len(), attestations.count()), (7, 3), "{flat}");
+    lists_all_when_flat(&places);
 }
 
 /// Indexes that list one another many times, and indexes deeper than are followed, cost nothing.

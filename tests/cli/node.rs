@@ -705,6 +705,11 @@ fn repositories(place: &Place) -> [String; 2] {
     ]
 }
 
+/// A spec that depends on repositories.
+const OF_REPOSITORIES: &str = "[package.app]\nsource = { path = \".\" }\nnode = {}\n\n[image.app]\nroot = [\"deb:nodejs\"]\n\
+                lay = { \"/app\" = \"app\" }\nentrypoint = [\"app\"]\n\n[image.app.tests.says]\nrun = [\"app\"]\n\
+                expect = { stdout = \"listed left over\" }\n";
+
 /// Packages of git repositories are pinned by their content and are what npm packs of them; a rebuild needs no repository.
 #[test]
 fn packages_of_repositories_are_what_npm_packs() {
@@ -715,9 +720,7 @@ fn packages_of_repositories_are_what_npm_packs() {
     let place = Place::new();
     place.take_debs(NODE);
     let [listing, leaving] = repositories(&place);
-    let spec = "[package.app]\nsource = { path = \".\" }\nnode = {}\n\n[image.app]\nroot = [\"deb:nodejs\"]\n\
-                lay = { \"/app\" = \"app\" }\nentrypoint = [\"app\"]\n\n[image.app.tests.says]\nrun = [\"app\"]\n\
-                expect = { stdout = \"listed left over\" }\n";
+    let spec = OF_REPOSITORIES;
     let manifest = json!({ "name": "app", "version": "1.0.0", "main": "main.js",
         "dependencies": { "listing": listing, "@own/leaving": leaving } });
     place
@@ -752,8 +755,19 @@ fn packages_of_repositories_are_what_npm_packs() {
         .run(&["build", "app", "--offline", "--inputs=all", "-o", "oci:kept"])
         .success();
     rebuilt_from_what_is_kept(&place, "kept");
+}
 
-    // What is made by `prepare` is made where that is wanted.
+/// What is made by `prepare` is made where that is wanted, and a lock file that names no whole commit is refused.
+#[test]
+fn packages_of_repositories_are_prepared_where_that_is_wanted() {
+    if !have("npm", &["--version"]) || !have("git", &["--version"]) {
+        return;
+    }
+    let registry = Registry::of(&packages());
+    let place = Place::new();
+    place.take_debs(NODE);
+    let spec = OF_REPOSITORIES;
+    place.write("layerize.toml", spec);
     let prepared = repository(
         &place,
         "prepared",
@@ -773,7 +787,6 @@ fn packages_of_repositories_are_what_npm_packs() {
     place
         .write("package.json", &manifest.to_string())
         .write("main.js", "console.log(require('prepared'));\n");
-    fs::remove_file(place.project.join("package-lock.json")).unwrap();
     registry.npm(&place.project, &["install", "--package-lock-only"]);
     registry.layerize(&place, &["build", "--locked", "app"]).exits(2);
     registry

@@ -88,8 +88,8 @@ fn what_is_run_is_the_machines_and_what_is_linked_to_the_targets() {
         &plan.machine.packages[&PackageName("gen".to_owned())],
         script_of(&plan, "gen"),
     );
-    assert_eq!(app.tools, [run.clone()]);
-    assert_eq!(app.no_references, [run.clone()]);
+    assert_eq!(app.tools, std::slice::from_ref(run));
+    assert_eq!(app.no_references, std::slice::from_ref(run));
     assert_eq!(app.variables["package_gen"], *run);
     assert_eq!((linked.system.as_str(), linked.target), (system, None));
     assert_eq!(
