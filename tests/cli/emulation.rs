@@ -35,9 +35,11 @@ fn what_nothing_can_run_is_told_with_each_way_before_anything_is_fetched() {
         format!(
             "error: cannot run the scripts of `thing`: they are for {other}-linux, and this machine is {own}-linux\n  \
              emulator: `emulate = \"never\"` in `[build]`\n  \
-             cross compiler: specs cannot ask for one yet\n  \
+             cross compiler: not asked for\n  \
              builder: none is given\n\
              help: leave `emulate` out, and scripts run through an emulator\n  \
+             `cross = true` in `[package.NAME]`, or in `[build]` for all, compiles with this machine's tools, where the script \
+             uses `$CC` and the like\n  \
              `--builder ADDRESS` builds where there is such a processor (`layerize help builders`); \
              `layerize help emulation` says what {other}-linux takes here\n"
         )
