@@ -1,5 +1,5 @@
 //! *Places of specs* that are not on this machine's own ground: repositories and archives, whose tree holds a spec, and images
-//! that [carry](super::carried) theirs.
+//! that carry theirs.
 //!
 //! A tree is fetched as the source of a package is: by a spec of our own with one package, whose lock pins what was fetched. So
 //! a tag that moved is told, and what was fetched once needs no network.
