@@ -5,7 +5,7 @@ use std::fs;
 use layerize::digest::Digest;
 
 use crate::python::{Wheel, has, layerize};
-use crate::support::{PYTHON, Place, in_another_world};
+use crate::support::{Place, in_another_world};
 
 const SPEC: &str = r#"[package.app]
 source = { path = ".", include = ["app.py", "uv.lock"] }
@@ -94,7 +94,6 @@ fn publish(place: &Place, files: &[(&str, &str)]) {
 
 fn project(build: &str, files: &[(&str, &str)]) -> Place {
     let place = Place::new();
-    place.take_debs(PYTHON);
     place.write("layerize.toml", &SPEC.replace("BUILD", build)).write(
         "app.py",
         "import importlib.resources\nfrom native.seven import seven\n\

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use layerize::digest::Digest;
 
 use crate::python::{SPEC, Wheel, good_wheels, has};
-use crate::support::{PYTHON, Place, Ran};
+use crate::support::{Place, Ran};
 use crate::web::{Reply, Server};
 
 /// What an index has: answers by path.
@@ -64,7 +64,6 @@ impl Index {
 /// A project whose requirements are the good wheels, on an index.
 fn project() -> (Place, Index) {
     let place = Place::new();
-    place.take_debs(PYTHON);
     let spec = SPEC
         .replace("\"uv.lock\"]", "\"*.txt\"]")
         .replace("python = {}", "python = { lock = \"requirements.txt\" }");
