@@ -19,9 +19,14 @@ const SUFFIX: &str = "dev";
 /// What the server needs that editors run in a container, by the Debian packages that have it.
 const SERVER_DEBS: [&str; 3] = ["libstdc++6", "tar", "ca-certificates"];
 
-/// What the dev image of a package is called.
+/// What the dev image of a package is called: images have lowercase names, with a single separator between words.
 pub fn name_of(package: &PackageName) -> String {
-    format!("{}-{SUFFIX}", package.0.replace(':', "-"))
+    let lowercase = package.0.to_ascii_lowercase();
+    let words: Vec<&str> = lowercase
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect();
+    format!("{}-{SUFFIX}", words.join("-"))
 }
 
 /// Makes what the dev image of a package of the spec is made of.
@@ -96,4 +101,22 @@ fn packages_of(package: &Package) -> Vec<Spanned<Dependency>> {
         .filter(|dependency| seen.insert(dependency.value.clone()))
         .cloned()
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dev_images_of_all_packages_have_names_of_images() {
+        for (package, image) in [
+            ("thing", "thing-dev"),
+            ("My_App", "my-app-dev"),
+            ("a+b..c", "a-b-c-dev"),
+            ("g++", "g-dev"),
+            ("x:api", "x-api-dev"),
+        ] {
+            assert_eq!(name_of(&PackageName(package.to_owned())), image);
+        }
+    }
 }
