@@ -16,6 +16,7 @@ use std::sync::Mutex;
 mod output;
 mod owner;
 mod remove;
+mod stamp;
 mod sweep;
 mod used;
 mod walk;
@@ -23,6 +24,7 @@ mod walk;
 pub use output::{Target, is_standard_output, write_output};
 pub use owner::{Owner, give, keep_owner, owner_at};
 pub use remove::{remove_tree, remove_tree_while};
+pub use stamp::Stamp;
 pub use sweep::{is_temporary, sweep};
 pub use used::{
     Disposable, cached_names, disposable_files, disposable_tree, free_bytes, last_use, note_use, on_one_disk,

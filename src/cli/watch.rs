@@ -13,7 +13,7 @@ use crate::build::{self, StoreProgram};
 use crate::child::RunningChild;
 use crate::event::{Event, Reporter};
 use crate::oci::Compression;
-use crate::project::sight::{Alarm, Sight};
+use crate::project::sight::{Alarm, Sight, Told};
 use crate::project::{self, Environment, ImageOptions, PlatformChoice, Project, Target, Work, work};
 use crate::sandbox::emulator::Emulator;
 use crate::store_path::StoreDir;
@@ -42,6 +42,9 @@ const ROUND: Duration = Duration::from_secs(2);
 
 /// How many times as long as a look takes no further look is taken.
 const REST: u32 = 20;
+
+/// The same where looks are all there is, as the kernel tells nothing.
+const DEAF_REST: u32 = 5;
 
 /// How long a program has to end that is asked to.
 const GRACE: Duration = Duration::from_secs(3);
@@ -171,10 +174,14 @@ pub fn run(args: &WatchArgs, context: &Context) -> anyhow::Result<Outcome> {
     if args.load {
         Engine::find()?;
     }
+    let mut alarm = Alarm::new();
     let mut seen = Sight::of(&project)?;
     drop(project);
     loop {
-        let alarm = Alarm::of(&seen);
+        // What was changed in a directory before it was attended to was not heard of.
+        while alarm.attend(&seen) && !interrupt::requested() {
+            seen = watch.look(&seen);
+        }
         watch.round();
         if interrupt::requested() {
             break;
@@ -318,17 +325,29 @@ impl Watch<'_> {
         let mut cost = Duration::ZERO;
         while !interrupt::requested() {
             self.tell_end();
-            let told = alarm.wait(TICK);
-            if told {
-                let flood = Instant::now();
-                while alarm.wait(QUIET) && flood.elapsed() < FLOOD {}
-            } else if looked.elapsed() < ROUND.max(cost * REST) {
+            let mut told = seen.filter(alarm.wait(TICK));
+            let rest = if alarm.is_deaf() { DEAF_REST } else { REST };
+            if told == Told::Nothing && looked.elapsed() < ROUND.max(cost * rest) {
                 continue;
             }
-            looked = Instant::now();
-            let new = self.look(seen);
-            cost = looked.elapsed();
-            looked = Instant::now();
+            let flood = Instant::now();
+            while told != Told::Nothing && flood.elapsed() < FLOOD {
+                match alarm.wait(QUIET) {
+                    Told::Nothing => break,
+                    more => told = told.and(seen.filter(more)),
+                }
+            }
+            let again = match told {
+                Told::At(paths) => seen.again(&paths),
+                Told::Nothing | Told::Anywhere => None,
+            };
+            let new = again.unwrap_or_else(|| {
+                let begun = Instant::now();
+                let new = self.look(seen);
+                cost = begun.elapsed();
+                looked = Instant::now();
+                new
+            });
             let changes = seen.changes(&new);
             if let Some(first) = changes.first() {
                 let more = match changes.len() {

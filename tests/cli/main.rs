@@ -92,6 +92,7 @@ mod support;
 mod terminal;
 mod trials;
 mod two_readings;
+mod unchanged;
 mod update;
 mod upkeep;
 mod verify;

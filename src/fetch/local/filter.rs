@@ -12,24 +12,26 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use super::LocalSource;
 use super::archive::{Entry, EntryKind};
 use crate::fetch::FetchError;
-use crate::fsio::{self, IoContext};
+use crate::fsio::{self, IoContext, Stamp};
 use crate::nar::{self, NarError};
 
 /// Largest `.gitignore` that is read, in bytes.
 const GITIGNORE_MAX: u64 = 4 << 20;
 
-/// What the filters leave of the tree at `root`, directories before what is in them, names in byte order.
-pub(super) fn walk(source: &LocalSource<'_>, root: &Path) -> Result<Vec<Entry>, FetchError> {
+/// What the filters leave of the tree at `root`, directories before what is in them, names in byte order, each with its stamp.
+pub(super) fn walk(source: &LocalSource<'_>, root: &Path) -> Result<Vec<(Entry, Stamp)>, FetchError> {
+    let stamp = Stamp::of(&fs::metadata(root).context("read", root)?);
+    let top = Entry {
+        path: Vec::new(),
+        kind: EntryKind::Directory,
+    };
     let mut walker = Walker {
         source,
         root,
         include: patterns(source, root, source.include)?,
         exclude: patterns(source, root, source.exclude)?,
         gitignores: Vec::new(),
-        entries: vec![Entry {
-            path: Vec::new(),
-            kind: EntryKind::Directory,
-        }],
+        entries: vec![(top, stamp)],
     };
     let only_included = !source.include.is_empty();
     let on_disk = walker.directory(&[], !only_included)?;
@@ -65,7 +67,7 @@ struct Walker<'a> {
     exclude: Gitignore,
     /// Those of the directories above what is being looked at, the root's first.
     gitignores: Vec<Gitignore>,
-    entries: Vec<Entry>,
+    entries: Vec<(Entry, Stamp)>,
 }
 
 impl Walker<'_> {
@@ -99,7 +101,7 @@ impl Walker<'_> {
         }
         nar::check_length(&physical, 0)?;
         let metadata = fs::symlink_metadata(&physical).context("read", &physical)?;
-        let kind = metadata.file_type();
+        let (kind, stamp) = (metadata.file_type(), Stamp::of(&metadata));
         if self.is_excluded(&physical, kind.is_dir()) {
             return Ok(());
         }
@@ -110,10 +112,14 @@ impl Walker<'_> {
         };
         if kind.is_dir() {
             let before = self.entries.len();
-            self.entries.push(Entry {
-                path: path.clone(),
-                kind: EntryKind::Directory,
-            });
+            let kind = EntryKind::Directory;
+            self.entries.push((
+                Entry {
+                    path: path.clone(),
+                    kind,
+                },
+                stamp,
+            ));
             let on_disk = self.directory(&path, included)?;
             let nothing_left = self.entries.len() == before + 1;
             if nothing_left && (on_disk > 0 || !included) {
@@ -137,7 +143,7 @@ impl Walker<'_> {
         } else {
             return Err(self.source.special(&path, kind));
         };
-        self.entries.push(Entry { path, kind });
+        self.entries.push((Entry { path, kind }, stamp));
         Ok(())
     }
 

@@ -8,13 +8,16 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 mod archive;
 mod filter;
+mod known;
 #[cfg(test)]
 mod tests;
 
 use archive::{Entry, EntryKind};
+use known::Known;
 
 use super::FetchError;
 use super::resolve::most_similar;
@@ -22,7 +25,7 @@ use crate::capability;
 use crate::derive;
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
-use crate::fsio::{self, IoContext};
+use crate::fsio::{self, IoContext, Stamp};
 use crate::spec::{Package, Source};
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath, content_addressed};
@@ -87,13 +90,19 @@ impl<'a> LocalSource<'a> {
         }
     }
 
-    /// The root, and what the filters leave of it: directories before what is in them, names in byte order.
-    fn entries(&self) -> Result<(PathBuf, Vec<Entry>), FetchError> {
+    /// What the filters leave of it.
+    fn listing(&self) -> Result<Listing, FetchError> {
+        let began = SystemTime::now();
         let root = self.root()?;
         let metadata = fs::metadata(&root).context("read", &root)?;
         if metadata.is_dir() {
-            let entries = filter::walk(self, &root)?;
-            return Ok((root, entries));
+            let (entries, stamps) = filter::walk(self, &root)?.into_iter().unzip();
+            return Ok(Listing {
+                root,
+                entries,
+                stamps,
+                began,
+            });
         }
         if !metadata.is_file() {
             return Err(self.special(&[], metadata.file_type()));
@@ -102,13 +111,18 @@ impl<'a> LocalSource<'a> {
             executable: metadata.permissions().mode() & 0o100 != 0,
             size: metadata.len(),
         };
-        Ok((root, vec![Entry { path: Vec::new(), kind }]))
+        Ok(Listing {
+            root,
+            entries: vec![Entry { path: Vec::new(), kind }],
+            stamps: vec![Stamp::of(&metadata)],
+            began,
+        })
     }
 
     /// Hash of the canonical archive (NAR) of what the filters leave, taken where it lies.
     pub fn nar_hash(&self) -> Result<Digest, FetchError> {
-        let (root, entries) = self.entries()?;
-        archive::hash(&root, &entries)
+        let listing = self.listing()?;
+        archive::hash(&listing.root, &listing.entries)
     }
 
     fn special(&self, path: &[u8], kind: fs::FileType) -> FetchError {
@@ -127,6 +141,17 @@ impl<'a> LocalSource<'a> {
     }
 }
 
+/// What the filters leave of a source, of which no file was opened.
+struct Listing {
+    root: PathBuf,
+    /// Directories before what is in them, names in byte order.
+    entries: Vec<Entry>,
+    /// Of each entry.
+    stamps: Vec<Stamp>,
+    /// When the first was looked at.
+    began: SystemTime,
+}
+
 /// Copies a local file or tree to `dest`, which must not exist: what the filters leave of it, modes 0755 and 0644.
 ///
 /// `.git` is always left out. A path is left out when `exclude` matches it (a later `!pattern` takes it back, also
@@ -134,21 +159,23 @@ impl<'a> LocalSource<'a> {
 /// matches neither it nor a directory above it. A directory of which nothing is left is left out, one that is
 /// empty on disk is not. Filters do not apply to a source that is a single file. A failure leaves nothing behind.
 pub fn copy(source: &LocalSource<'_>, dest: &Path) -> Result<(), FetchError> {
-    let (root, entries) = source.entries()?;
-    copy_entries(&root, &entries, dest)
+    let listing = source.listing()?;
+    copy_entries(&listing, dest)
 }
 
 /// Adds a local source to the store, under its content address; gives its path.
 ///
-/// Nothing is copied where the store has it already: the filtered tree is hashed as it lies there. Capabilities of files,
-/// which a tree of the store has no place for, are told.
+/// Nothing is copied where the store has it already: the filtered tree is hashed as it lies there, unless nobody changed it since
+/// it was hashed before. Capabilities of files, which a tree of the store has no place for, are told.
 pub fn add(store: &Store, source: &LocalSource<'_>, reporter: &dyn Reporter) -> Result<StorePath, FetchError> {
-    let (root, entries) = source.entries()?;
-    if let Some(text) = capability::not_kept(source.path, &capabilities(&root, &entries)) {
-        reporter.report(Event::Warning { text });
-    }
-    let hash = archive::hash(&root, &entries)?;
-    let is_file = entries
+    let listing = source.listing()?;
+    let known = Known::of(store, source, &listing);
+    let hash = match known.hash() {
+        Some(hash) => hash,
+        None => hash(source, &listing, &known, reporter)?,
+    };
+    let is_file = listing
+        .entries
         .iter()
         .any(|entry| entry.path.is_empty() && entry.kind != EntryKind::Directory);
     let name = if is_file { &source.file_name } else { &source.tree_name };
@@ -162,20 +189,40 @@ pub fn add(store: &Store, source: &LocalSource<'_>, reporter: &dyn Reporter) -> 
     }
     let stage = store.stage()?;
     let tree = stage.path().join("source");
-    copy_entries(&root, &entries, &tree)?;
+    copy_entries(&listing, &tree)?;
     let added = store.add_leaf(name, &tree, None)?;
     // Another path than was computed only where a file changed in between; what was copied counts.
     Ok(added.path)
 }
 
-/// Where the files and directories of a local source are, as [`copy`] would take them: directories before what is in them.
-pub fn paths(source: &LocalSource<'_>) -> Result<Vec<PathBuf>, FetchError> {
-    let (root, entries) = source.entries()?;
-    Ok(entries.iter().map(|entry| entry.below(&root)).collect())
+/// Reads a source for the hash of its archive, which is kept where it is all that there is to say of it.
+fn hash(
+    source: &LocalSource<'_>,
+    listing: &Listing,
+    known: &Known,
+    reporter: &dyn Reporter,
+) -> Result<Digest, FetchError> {
+    let told = capability::not_kept(source.path, &capabilities(listing));
+    let hash = archive::hash(&listing.root, &listing.entries)?;
+    match told {
+        Some(text) => reporter.report(Event::Warning { text }),
+        None => known.keep(&hash),
+    }
+    Ok(hash)
+}
+
+/// Where the files and directories of a local source are, as [`copy`] would take them, directories before what is in them, and
+/// what was seen of each.
+pub fn stamps(source: &LocalSource<'_>) -> Result<Vec<(PathBuf, Stamp)>, FetchError> {
+    let Listing {
+        root, entries, stamps, ..
+    } = source.listing()?;
+    let paths = entries.iter().map(|entry| entry.below(&root));
+    Ok(paths.zip(stamps).collect())
 }
 
 /// The files that have capabilities, and which.
-fn capabilities(root: &Path, entries: &[Entry]) -> BTreeMap<String, String> {
+fn capabilities(Listing { root, entries, .. }: &Listing) -> BTreeMap<String, String> {
     let files = entries
         .iter()
         .filter(|entry| matches!(entry.kind, EntryKind::File { .. }));
@@ -190,7 +237,7 @@ fn capabilities(root: &Path, entries: &[Entry]) -> BTreeMap<String, String> {
     capable.collect()
 }
 
-fn copy_entries(root: &Path, entries: &[Entry], dest: &Path) -> Result<(), FetchError> {
+fn copy_entries(Listing { root, entries, .. }: &Listing, dest: &Path) -> Result<(), FetchError> {
     if fs::symlink_metadata(dest).is_ok() {
         return Err(io::Error::from(io::ErrorKind::AlreadyExists)).context("create", dest)?;
     }

@@ -28,19 +28,22 @@ pub enum CacheKind {
     Layers,
     /// How images were cut into layers.
     Images,
+    /// What local sources hash to.
+    Sources,
     /// Roots of images that were run.
     ImageRoots,
 }
 
 impl CacheKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Downloads,
         Self::Repositories,
         Self::BuildCaches,
         Self::Units,
         Self::Layers,
         Self::Images,
+        Self::Sources,
         Self::ImageRoots,
     ];
 
@@ -53,6 +56,7 @@ impl CacheKind {
             Self::Units => "compiled crates and modules",
             Self::Layers => "packed layers",
             Self::Images => "records of images",
+            Self::Sources => "records of sources",
             Self::ImageRoots => "roots of images that were run",
         }
     }
@@ -80,6 +84,7 @@ impl CacheKind {
                 .chain(disposable_files(&dir.join("layers/layers"), go_on))
                 .collect(),
             Self::Images => disposable_files(&dir.join("images"), go_on),
+            Self::Sources => disposable_files(&dir.join("sources"), go_on),
             Self::ImageRoots => Roots::stored(&dir.join("roots"), go_on)?,
         })
     }
@@ -110,7 +115,7 @@ impl CacheKind {
                 Self::BuildCaches => build::remove_build_cache(&thing)?,
                 Self::Units => build::remove_unit(&thing)?,
                 Self::ImageRoots => Roots::remove(&thing)?,
-                Self::Layers | Self::Images => {
+                Self::Layers | Self::Images | Self::Sources => {
                     let is_unused = last_use(&thing.path) == Some(thing.used);
                     if is_unused {
                         remove_tree(&thing.path)?;
