@@ -59,7 +59,12 @@ pub struct CopyClosureArgs {
 impl CopyClosureArgs {
     /// The arguments that may name a spec elsewhere.
     pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
-        (Names::Packages(&mut self.targets), &mut self.flags)
+        // Those of another machine are names there.
+        let names = match self.from {
+            Some(_) => Names::Each(Vec::new()),
+            None => Names::Packages(&mut self.targets),
+        };
+        (names, &mut self.flags)
     }
 }
 

@@ -219,6 +219,7 @@ impl Command {
             Self::Push(args) => Some(args.names()),
             Self::Run(args) => Some(args.names()),
             Self::Sbom(args) => Some(args.names()),
+            Self::Serve(args) => Some(args.names()),
             Self::Shell(args) => Some(args.names()),
             Self::Test(args) => Some(args.names()),
             Self::Watch(args) => Some(args.names()),

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context as _;
 use clap::Args;
 
+use super::complete;
 use super::context::Context;
 use super::error::{self, advised};
 use super::flags::{BuildFlags, PlatformOrAll, value};
 use super::outcome::Outcome;
+use super::places::Names;
 use crate::attest::SbomFormat;
 use crate::digest::Digest;
 use crate::event::{Event, Reporter};
@@ -19,7 +21,7 @@ use crate::fsio::read_limited;
 use crate::image::Listed;
 use crate::oci::{Artifact, Compression, DEFAULT_TAG};
 use crate::project::documents::{DocumentOptions, Documents};
-use crate::project::{self, ImageOptions, NamedImage, PlatformChoice, Project, Work, WorkOptions, work};
+use crate::project::{self, ImageOptions, NamedImage, PlatformChoice, Project, Target, Work, WorkOptions, work};
 use crate::serve::{Answered, Failure, Hosts, Secure, ServeOptions, ServedName, Stock, Token, serve};
 
 /// Largest file of a token that is read, in bytes.
@@ -31,6 +33,9 @@ const FAILURE_MAX: usize = 4000;
 /// Arguments of `layerize serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
+    /// Images of the spec that are served [default: all]
+    #[arg(value_name = "NAME", add = complete::images())]
+    images: Vec<String>,
     /// Address to listen on; port 0 takes a free one. Others than those of this machine need a token
     #[arg(long, default_value = "127.0.0.1:5000", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
@@ -56,6 +61,13 @@ pub struct ServeArgs {
     flags: BuildFlags,
 }
 
+impl ServeArgs {
+    /// The arguments that may name a spec elsewhere.
+    pub fn names(&mut self) -> (Names<'_>, &mut BuildFlags) {
+        (Names::Several(&mut self.images), &mut self.flags)
+    }
+}
+
 /// Serves until it is interrupted.
 pub fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let token = token(args, context)?;
@@ -65,6 +77,14 @@ pub fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
             "the spec has no image",
             "add `[image.NAME]` with `contents` to it",
         ));
+    }
+    for name in &args.images {
+        if !matches!(project::target::name(name, &project)?, Target::Image(_)) {
+            return Err(advised(
+                format!("`{name}` is no image, and images are served"),
+                "name an image of the spec; a store path is pulled by its own name",
+            ));
+        }
     }
     let listener = TcpListener::bind(args.listen).map_err(|source| unbound(args.listen, &source))?;
     let address = listener.local_addr().context("cannot tell the address")?;
@@ -80,6 +100,7 @@ pub fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let registry = Registry {
         context,
         address,
+        images: args.images.iter().cloned().collect(),
         work: args
             .flags
             .options_for(PlatformOrAll::choice(&args.platform, PlatformChoice::All)),
@@ -89,7 +110,7 @@ pub fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
         },
         told: Mutex::default(),
     };
-    for name in names(&project) {
+    for name in registry.names_of(&project) {
         context
             .ui
             .note(&format!("docker pull {address}/{}:{}", name.repository, name.tag));
@@ -153,7 +174,7 @@ fn token(args: &ServeArgs, context: &Context) -> anyhow::Result<Option<Token>> {
     Ok(Some(token))
 }
 
-/// The names of all images of a project: each by its name with its own tag and `latest`, a debug image also beside the image
+/// The names of all images of a spec: each by its name with its own tag and `latest`, a debug image also beside the image
 /// that it is of.
 fn names(project: &Project) -> Vec<ServedName> {
     let mut names = BTreeSet::new();
@@ -177,6 +198,8 @@ fn names(project: &Project) -> Vec<ServedName> {
 struct Registry<'a> {
     context: &'a Context<'a>,
     address: SocketAddr,
+    /// Those that are served; all where there are none.
+    images: BTreeSet<String>,
     work: WorkOptions,
     image: ImageOptions,
     /// What each image was when it was told of last.
@@ -184,6 +207,12 @@ struct Registry<'a> {
 }
 
 impl Registry<'_> {
+    fn names_of(&self, project: &Project) -> Vec<ServedName> {
+        let mut all = names(project);
+        all.retain(|name| self.images.is_empty() || self.images.contains(&name.image));
+        all
+    }
+
     fn made(&self, image: &str) -> anyhow::Result<(Work, NamedImage)> {
         let environment = &self.context.environment;
         let work = work::prepare(&[image.to_owned()], &self.work, environment)?;
@@ -242,7 +271,7 @@ impl Stock for Registry<'_> {
     fn names(&self) -> Result<Vec<ServedName>, Failure> {
         let project = Project::load(&self.context.environment);
         project
-            .map(|project| names(&project))
+            .map(|project| self.names_of(&project))
             .map_err(|error| self.failed(&error.into()))
     }
 

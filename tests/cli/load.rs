@@ -40,7 +40,7 @@ fn load(place: &Place, engine: &str) -> (u64, u64, String) {
 }
 
 /// A `podman` with a storage of the place's own, in the directory that `PATH` is to begin with; and how it is called.
-fn own_podman(place: &Place) -> PathBuf {
+pub fn own_podman(place: &Place) -> PathBuf {
     let program = peer(Command::new("sh").args(["-c", "command -v podman"]))
         .line()
         .to_owned();
@@ -57,7 +57,7 @@ fn own_podman(place: &Place) -> PathBuf {
 }
 
 /// `layerize` with programs of the place's own before the machine's.
-fn with_own_programs(place: &Place, args: &[&str]) -> Command {
+pub fn with_own_programs(place: &Place, args: &[&str]) -> Command {
     let mut command = place.command(args);
     let own = place.project.join("bin");
     command.env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", own.display()));

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,8 +43,14 @@ pub struct Served {
 
 impl Served {
     pub fn start(place: &Place, more: &[&str]) -> Self {
+        Self::start_in(place, &place.project, &[&["serve"], more].concat())
+    }
+
+    /// As [`start`](Self::start), from another directory, with all arguments.
+    pub fn start_in(place: &Place, dir: &Path, arguments: &[&str]) -> Self {
         let log = place.path().join("serve.log");
-        let mut command = place.command(&[&["serve", "--listen", "127.0.0.1:0", "-v"], more].concat());
+        let mut command = place.command(&[arguments, &["--listen", "127.0.0.1:0", "-v"]].concat());
+        command.current_dir(dir);
         command.stdout(Stdio::piped()).stderr(fs::File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();

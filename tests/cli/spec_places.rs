@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::Value;
 
 use crate::download::serve;
+use crate::load::{own_podman, with_own_programs};
+use crate::over_ssh::Machine;
 use crate::registry::registry;
+use crate::serve::Served;
 use crate::served::Demands;
 use crate::support::{Place, Ran, have, peer};
 
@@ -312,73 +315,183 @@ impl Everywhere {
     }
 }
 
-/// Every kind of place for verbs that do each something else with it.
+/// Where a spec can be, and how a name of it is written there.
+struct Kind {
+    /// What stands before `#NAME`; of a spec on this machine nothing does.
+    place: Option<String>,
+    flags: Vec<String>,
+}
+
+impl Kind {
+    fn name(&self, name: &str) -> String {
+        match &self.place {
+            Some(place) => format!("{place}#{name}"),
+            None => name.to_owned(),
+        }
+    }
+
+    /// These arguments behind its flags.
+    fn with<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
+        let flags = self.flags.iter().map(String::as_str);
+        flags.chain(arguments.iter().copied()).collect()
+    }
+
+    /// Every kind of place, and `--file`.
+    fn all(everywhere: &Everywhere, registry: Option<&str>) -> Vec<Self> {
+        let repository = &everywhere.repository;
+        let archive = repository.archive();
+        let places = [
+            Some(repository.at("")),
+            Some(format!("file:{}", archive.display())),
+            Some(served(archive).0),
+            Some(everywhere.layout.clone()),
+            registry.map(|host| {
+                let name = format!("docker://{host}/team/data:1");
+                let push = ["push", "-q", "--inputs=all", "data", &name];
+                repository.place.run(&push).success();
+                name
+            }),
+        ];
+        let places = places.into_iter().flatten().map(|place| Self {
+            place: Some(place),
+            flags: Vec::new(),
+        });
+        let file = Self {
+            place: None,
+            flags: vec!["--file".to_owned(), repository.place.project.display().to_string()],
+        };
+        places.chain([file]).collect()
+    }
+}
+
+/// What a verb does with a place, in words: the same at every kind.
+fn use_place(kind: &Kind, everywhere: &Everywhere) {
+    let Everywhere {
+        repository,
+        app,
+        digest,
+        layout,
+    } = everywhere;
+    let (name, data) = (kind.name("app"), kind.name("data"));
+    let ran = |arguments: &[&str]| repository.run(&kind.with(arguments));
+    let run = |arguments: &[&str]| ran(arguments).success();
+    assert_eq!(run(&["build", "-q", &name]).line(), app, "{name}");
+    let said = run(&["run", "-q", &name, "--", "on"]).stdout;
+    assert_eq!(said, "first from elsewhere on\n");
+    assert_eq!(
+        run(&["shell", "-q", &name, "-c", "basename $(pwd)"]).line(),
+        "elsewhere"
+    );
+    assert!(run(&["closure", "-q", &data]).stdout.contains(app));
+    let built = run(&["build", "-q", &data, "-o", "oci:out:v1"]).stdout;
+    assert!(built.starts_with(digest), "{name}: {built}");
+    assert_eq!(run(&["install", "-q", &name]).line(), app);
+    let listed = run(&["profile", "list"]).stdout;
+    let place = kind.place.as_deref().unwrap_or("app");
+    assert!(listed.contains(place.rsplit(':').next().unwrap()), "{name}: {listed}");
+    run(&["upgrade"]).says(&["Nothing has changed."]);
+    let env: Value = serde_json::from_str(&run(&["env", "--json", &name]).stdout).unwrap();
+    let again: Value = serde_json::from_str(&run(&["env", "--json", &name]).stdout).unwrap();
+    assert_eq!(env, again);
+    let dir = match kind.place {
+        Some(_) => "/elsewhere/.layerize/env/app-",
+        None => "/project/.layerize/env/app/",
+    };
+    let view = env["path"][0].as_str().unwrap();
+    assert!(view.contains(dir), "{view}");
+
+    assert!(run(&["plan", &data]).stdout.contains("app"), "{name}");
+    assert!(run(&["sbom", &data]).stdout.contains("SPDX"), "{name}");
+    assert!(run(&["provenance", &data]).stdout.contains("slsa"), "{name}");
+    run(&["diff", &data, layout]);
+    run(&["inputs", "list", &data]);
+    run(&["explain", "--scripts", &data]);
+    ran(&["test", &data]).exits(2).says(&["no tests of these images"]);
+    if kind.place.is_some() {
+        // Nothing is written beside it, and nothing changes there.
+        ran(&["plan", "--save", &data])
+            .exits(2)
+            .says(&["nothing is written beside"]);
+        ran(&["watch", &data])
+            .exits(2)
+            .says(&["nothing to watch", "layerize run"]);
+    }
+}
+
+/// Every kind of place for every verb that takes names of a spec.
 #[test]
 fn verbs_take_places_wherever_they_take_names() {
     if !have("git", &["--version"]) {
         return;
     }
-    let Everywhere {
-        repository,
-        app: own,
-        layout,
-        digest,
-    } = Everywhere::new();
-    let archive = repository.archive();
-    let kinds = [
-        repository.at(""),
-        format!("file:{}", archive.display()),
-        served(archive).0,
-        layout,
-    ];
+    let everywhere = Everywhere::new();
+    let repository = &everywhere.repository;
+    let registry = registry(&repository.place, Demands::default());
+    let host = registry.as_ref().map(|registry| registry.host.as_str());
+    let kinds = Kind::all(&everywhere, host);
     for kind in &kinds {
-        let (app, data) = (format!("{kind}#app"), format!("{kind}#data"));
-        let run = |arguments: &[&str]| repository.run(arguments).success();
-        assert_eq!(run(&["build", "-q", &app]).line(), own, "{kind}");
-        assert_eq!(
-            run(&["run", "-q", &app, "--", "on"]).stdout,
-            "first from elsewhere on\n"
-        );
-        assert_eq!(run(&["shell", "-q", &app, "-c", "basename $(pwd)"]).line(), "elsewhere");
-        assert!(run(&["closure", "-q", &data]).stdout.contains(&own));
-        assert!(
-            run(&["build", "-q", &data, "-o", "oci:out:v1"])
-                .stdout
-                .starts_with(&digest)
-        );
-        assert_eq!(run(&["install", "-q", &app]).line(), own);
-        let listed = run(&["profile", "list"]).stdout;
-        assert!(listed.contains(kind.rsplit(':').next().unwrap()), "{kind}: {listed}");
-        run(&["upgrade"]).says(&["Nothing has changed."]);
-        let env: Value = serde_json::from_str(&run(&["env", "--json", &app]).stdout).unwrap();
-        let view = env["path"][0].as_str().unwrap();
-        assert!(view.contains("/elsewhere/.layerize/env/app-"), "{view}");
-        let again: Value = serde_json::from_str(&run(&["env", "--json", &app]).stdout).unwrap();
-        assert_eq!(env, again);
+        use_place(kind, &everywhere);
     }
+    // A build again, apart from the store, takes its time: of one kind.
+    repository.run(&["check", &kinds[0].name("app")]).success();
 }
 
+/// As above, of those that take what is elsewhere to others: engines, machines and clients.
 #[test]
-fn verbs_about_images_take_places() {
+fn what_is_elsewhere_is_served_loaded_pushed_and_copied() {
     if !have("git", &["--version"]) {
         return;
     }
-    let Everywhere { repository, layout, .. } = Everywhere::new();
-    let data = format!("{layout}#data");
-    let run = |arguments: &[&str]| repository.run(arguments).success();
-    assert!(run(&["plan", &data]).stdout.contains("app"));
-    assert!(run(&["sbom", &data]).stdout.contains("SPDX"));
-    assert!(run(&["provenance", &data]).stdout.contains("slsa"));
-    run(&["diff", &data, &layout]);
-    run(&["check", &format!("{layout}#app")]);
-    run(&["inputs", "list", &data]);
-    repository.run(&["test", &data]).exits(2);
-    repository.run(&["explain", "--scripts", &data]).success();
-    // Nothing is written beside it, and nothing changes there.
-    let save = repository.run(&["plan", "--save", &data]).exits(2);
-    save.says(&["nothing is written beside"]);
-    let watch = repository.run(&["watch", &data]).exits(2);
-    watch.says(&["nothing to watch", "layerize run"]);
+    let everywhere = Everywhere::new();
+    let repository = &everywhere.repository;
+    let place = &repository.place;
+    let (Some(registry), Some(machine)) = (registry(place, Demands::default()), Machine::start(place)) else {
+        return;
+    };
+    let elsewhere = place.path().join("elsewhere");
+    let engine = have("podman", &["--version"]).then(|| own_podman(place));
+    for kind in Kind::all(&everywhere, Some(&registry.host)) {
+        let (name, data) = (kind.name("app"), kind.name("data"));
+        let run = |command: &mut Command| Ran::of(command.current_dir(&elsewhere).output().unwrap()).success();
+
+        let served = Served::start_in(place, &elsewhere, &kind.with(&["serve", &data]));
+        let from = format!("docker://{}/data", served.host);
+        let copied = repository.run(&["copy", &from, "oci:served:v1"]).success();
+        assert!(
+            copied.stdout.starts_with(&everywhere.digest),
+            "{data}: {}",
+            copied.stdout
+        );
+        drop(served);
+        let to = format!("docker://{}/team/again:1", registry.host);
+        let pushed = run(&mut place.command(&kind.with(&["push", "-q", &data, &to])));
+        assert!(
+            pushed.stdout.starts_with(&everywhere.digest),
+            "{data}: {}",
+            pushed.stdout
+        );
+        let copy = kind.with(&["copy-closure", "-q", "--to", "ssh://box", &name]);
+        let copied = run(&mut machine.command(place, &copy));
+        assert_eq!(copied.line(), everywhere.app, "{name}");
+        if engine.is_some() {
+            let load = kind.with(&["load", "-q", "--engine", "podman", &data]);
+            let loaded = run(&mut with_own_programs(place, &load));
+            assert!(
+                loaded.stdout.contains("podman:data:latest"),
+                "{data}: {}",
+                loaded.stdout
+            );
+        }
+    }
+    // A name of another machine is one there, whatever it looks like.
+    let from = ["copy-closure", "--from", "ssh://box", "file:x.tar.gz#app"];
+    machine.run(place, &from).exits(2).says(&["file:x.tar.gz#app"]);
+    for (name, says) in [
+        (repository.at("#app"), "`app` is no image, and images are served"),
+        (repository.at("#dat"), "did you mean `data`?"),
+    ] {
+        repository.run(&["serve", &name]).exits(2).says(&[says]);
+    }
 }
 
 #[test]
