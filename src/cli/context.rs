@@ -253,6 +253,11 @@ pub fn is_set(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| !value.is_empty())
 }
 
+/// Whether this is a job of a CI system, where nobody reads what is said: all of them set `CI`.
+pub fn in_ci() -> bool {
+    text_variable("CI").is_some_and(|value| !matches!(value.as_str(), "0" | "false"))
+}
+
 /// An environment variable as a path, if it is set and not empty.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub fn path_variable(name: &str) -> Option<PathBuf> {

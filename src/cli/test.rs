@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::complete;
-use super::context::Context;
+use super::context::{self, Context};
 use super::error::advised;
 use super::flags::{BuildFlags, PlatformOrAll, value};
 use super::outcome::Outcome;
@@ -24,6 +24,9 @@ pub struct TestArgs {
     /// Test only images for these platforms, separated by commas, or `all` [default: this machine's]
     #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = value::<PlatformOrAll>)]
     platform: Vec<PlatformOrAll>,
+    /// Fail where a test is skipped as nothing here runs its image; `--no-skip=false` lets it be [default: where `CI` is set]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "false")]
+    no_skip: Option<bool>,
     #[command(flatten)]
     flags: BuildFlags,
 }
@@ -65,8 +68,19 @@ pub fn run(args: &TestArgs, context: &Context) -> anyhow::Result<Outcome> {
             ),
         });
     }
-    context.ui.note(&format!("{}.", trials::summary(&all)));
-    Ok(match all.iter().any(Trial::has_failed) {
+    let (has_skipped, is_strict) = (
+        all.iter().any(Trial::was_skipped),
+        args.no_skip.unwrap_or_else(context::in_ci),
+    );
+    let remark = match (has_skipped, is_strict) {
+        (true, true) => "; a skipped test is a failure here (`--no-skip=false` lets it be)",
+        (true, false) if all.iter().all(Trial::was_skipped) => {
+            "; nothing was tested (`--no-skip` makes that a failure, and so does CI)"
+        }
+        _ => "",
+    };
+    context.ui.note(&format!("{}{remark}.", trials::summary(&all)));
+    Ok(match all.iter().any(Trial::has_failed) || has_skipped && is_strict {
         true => Outcome::No,
         false => Outcome::Done,
     })

@@ -96,6 +96,11 @@ impl TrialResult {
 }
 
 impl Trial {
+    /// Whether it was not run.
+    pub fn was_skipped(&self) -> bool {
+        matches!(self.result, TrialResult::Skipped { .. })
+    }
+
     /// Whether it failed.
     pub fn has_failed(&self) -> bool {
         matches!(self.result, TrialResult::Failed { .. })

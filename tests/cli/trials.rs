@@ -281,7 +281,7 @@ run = ["/x"]
         "the tests of images for linux/s390x are not run: cannot run the programs of `far`: they are for s390x-linux",
         "emulator: `emulate = \"never\"` in `[build]`",
         "leave `emulate` out",
-        "2 skipped",
+        "0 passed, 2 skipped; nothing was tested (`--no-skip`",
     ]);
     assert_eq!(ran.stderr.matches("are not run").count(), 1, "{}", ran.stderr);
     assert!(
@@ -290,4 +290,25 @@ run = ["/x"]
         "{}",
         ran.stdout
     );
+    // Where nobody reads it, it counts; what runs counts as it comes out.
+    let near = "[image.near]\ntests.one.run = [\"/x\"]\nfiles = { \"/x\" = \"x\" }\n";
+    let text = std::fs::read_to_string(place.project.join("layerize.toml")).unwrap();
+    place.write("layerize.toml", &(text + near)).write("x", "#!/x\n");
+    for (ci, flag, status) in [
+        (None, None, 0),
+        (None, Some("--no-skip"), 1),
+        (Some("true"), None, 1),
+        (Some("1"), Some("--no-skip=false"), 0),
+        (Some("false"), None, 0),
+    ] {
+        let mut command = place.command(&["test", "far"]);
+        command.args(flag).envs(ci.map(|ci| ("CI", ci)));
+        let ran = Ran::of(command.output().unwrap()).exits(status);
+        assert_eq!(
+            ran.stderr.contains("a skipped test is a failure here"),
+            status == 1,
+            "{}",
+            ran.stderr
+        );
+    }
 }
