@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use crate::digest::Digest;
 use crate::image::Image;
 use crate::oci::{Artifact, Compression, Descriptor, MediaType, Subject, canonical_json};
-use crate::transport::testing::sample;
+use crate::transport::testing::{changed_manifest, sample};
 use crate::transport::{
-    Layout, REFERRERS_MAX, ReadOptions, Referrer, Referrers, Sink, Source, TransportError, read, read_blob,
+    Companion, Layout, REFERRERS_MAX, ReadOptions, Referrer, Referrers, Sink, Source, TransportError, read, read_blob,
 };
 
 fn subject(image: &Image) -> Subject {
@@ -212,4 +212,40 @@ fn fallback_tags_and_artifacts_are_no_images() {
         };
         assert_eq!(descriptor.is_attestation(), expected, "{kind}");
     }
+}
+
+/// What the anchor names is written again where its manifest was lost; until then the anchor does not move.
+#[test]
+fn an_anchor_whose_manifest_was_lost_is_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(&dir.path().join("layout"), Some("v1"));
+    let put = |text: &str| {
+        let artifact = changed_manifest(&sample(Compression::None), |manifest| {
+            manifest["annotations"]["of"] = text.into();
+        });
+        let companion = Companion {
+            artifact_type: "text/x-note",
+            subject: None,
+            tag: format!("tag-{text}"),
+            anchor: "anchor".to_owned(),
+            tag_of: |image| image.hex(),
+            artifact,
+        };
+        layout.put_companion(&companion, &|_| Ok(())).unwrap();
+        companion.artifact.digest()
+    };
+    let anchored = || {
+        let anchor = Layout::new(&dir.path().join("layout"), Some("anchor"));
+        let current = anchor.current(&[]).unwrap();
+        current.into_iter().map(|(_, digest)| digest).collect::<Vec<_>>()
+    };
+    let first = put("one");
+    assert_eq!(anchored(), [first]);
+    let second = put("two");
+    assert_eq!(anchored(), [first]);
+    fs::remove_file(dir.path().join("layout/blobs/sha256").join(first.hex())).unwrap();
+    assert_eq!(put("two"), second);
+    assert_eq!(anchored(), [second], "the manifest is there");
+    assert_eq!(put("one"), first);
+    assert_eq!(anchored(), [second]);
 }

@@ -162,6 +162,13 @@ impl Layout {
         self.document(&image.manifest.digest(), image.manifest.bytes())
     }
 
+    /// Whether something has this name, and its manifest is there.
+    fn has_manifest_of(&self, name: &str) -> Result<bool, TransportError> {
+        let index = self.read_index()?;
+        let mut listed = index.iter().flat_map(|index| &index.manifests);
+        Ok(listed.any(|found| found.annotation(REF_NAME) == Some(name) && self.holds(&found.digest, found.size)))
+    }
+
     pub(super) fn read_index(&self) -> Result<Option<Raw<oci::Index>>, TransportError> {
         match fsio::read_limited(&self.path.join("index.json"), INDEX_SIZE_MAX) {
             Ok(bytes) => {
@@ -290,9 +297,9 @@ impl Sink for Layout {
             ..self.clone()
         };
         named(&companion.tag).put(artifact, &[])?;
-        let anchor = named(&companion.anchor);
-        if anchor.current(&[])?.is_empty() {
-            anchor.put(artifact, &[])?;
+        // One whose manifest was lost anchors nothing.
+        if !self.has_manifest_of(&companion.anchor)? {
+            named(&companion.anchor).put(artifact, &[])?;
         }
         if let Some(subject) = &companion.subject {
             self.attach(&Artifact {
