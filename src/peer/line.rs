@@ -28,7 +28,7 @@ const SAID_MAX: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a peer may say nothing before that is told.
-const QUIET: Duration = Duration::from_secs(15);
+const QUIET: Duration = Duration::from_secs(5);
 
 /// How long the greeting may take where ssh has nobody to ask.
 const GREETING: Duration = Duration::from_secs(60);

@@ -612,6 +612,8 @@ fn what_a_hostile_builder_gives_is_refused() {
 fn an_interrupt_ends_the_script_there() {
     let here = Place::with_script("echo begun; sleep 97531");
     let Some(machine) = Machine::start(&here) else { return };
+    // One that is busy or far away is waited for, and that is said.
+    machine.have_ssh("sleep 6; exec /usr/bin/ssh -F \"$config\" \"$@\"");
     let log = here.path().join("err");
     let mut command = machine.command(&here, &["build", "-v", "--builder", "ssh://box"]);
     let mut child = command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
@@ -632,6 +634,9 @@ fn an_interrupt_ends_the_script_there() {
         }
     };
     wait("it does not begin", &sleeps);
+    let text = fs::read_to_string(&log).unwrap();
+    let waited = text.find("waiting for ssh://box to answer");
+    assert!(waited.is_some() && waited < text.find("building"), "{text}");
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
