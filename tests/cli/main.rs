@@ -81,6 +81,7 @@ mod rust;
 mod scripts;
 mod serve;
 mod shared_builds;
+mod shared_counts;
 mod shared_nix;
 mod shared_places;
 mod shared_prune;

@@ -125,6 +125,22 @@ pub struct Demands {
     pub user: bool,
     /// That nothing is deleted.
     pub keep: bool,
+    /// That each request is written down: see [`Registry::requests`].
+    pub log: bool,
+}
+
+impl Registry {
+    /// Method, path and status of each request so far, as the registry itself wrote them down.
+    pub fn requests(&self) -> Vec<(String, String, u16)> {
+        let log = fs::read_to_string(self.storage.with_file_name("access.log")).unwrap();
+        let request = |line: &str| {
+            let (request, rest) = line.split_once('"')?.1.split_once('"')?;
+            let mut words = request.split(' ');
+            let status = rest.split_whitespace().next()?.parse().ok()?;
+            Some((words.next()?.to_owned(), words.next()?.to_owned(), status))
+        };
+        log.lines().filter_map(request).collect()
+    }
 }
 
 /// Starts a registry whose files are in `dir`.
@@ -167,9 +183,10 @@ pub fn start_with(dir: &Path, demands: Demands, more: &str) -> Registry {
         let host = listener.local_addr().unwrap().to_string();
         drop(listener);
         let config = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: {}}}}}\n\
              storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: {}}}}}\n\
              http: {{addr: '{host}'{tls}}}\n{auth}{more}",
+            !demands.log,
             storage.display(),
             !demands.keep
         );
@@ -178,7 +195,7 @@ pub fn start_with(dir: &Path, demands: Demands, more: &str) -> Registry {
             .arg("serve")
             .arg(dir.join("registry.yml"))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(fs::File::create(dir.join("access.log")).unwrap())
             .stderr(fs::File::create(dir.join("registry.log")).unwrap())
             .spawn()
             .unwrap();
