@@ -131,23 +131,19 @@ fn open(text: &str, args: &DiffArgs, context: &Context) -> anyhow::Result<Opened
     if let Some(side) = built(text, args, context)? {
         return Ok(side);
     }
-    match context.environment.source(text, args.platform.as_ref()) {
-        Ok(source) => Ok(OpenedSide::One(source)),
-        Err(TransportError::Platform {
-            wanted: None,
-            available,
-            ..
-        }) => {
-            let child = |platform: Platform| -> anyhow::Result<Child> {
-                let source = context.environment.source(text, Some(&platform))?;
-                let platform = platform.to_string();
-                Ok(Child { platform, source })
-            };
-            let children = available.into_iter().map(child);
-            Ok(OpenedSide::Many(children.collect::<anyhow::Result<_>>()?))
-        }
-        Err(error) => Err(error.into()),
+    let (environment, platform) = (&context.environment, args.platform.as_ref());
+    if platform.is_some() {
+        return Ok(OpenedSide::One(environment.source(text, platform)?));
     }
+    let mut children = Vec::new();
+    for (platform, source) in environment.sources(text, &PlatformChoice::All)? {
+        let Some(platform) = platform else {
+            return Ok(OpenedSide::One(source));
+        };
+        let platform = platform.to_string();
+        children.push(Child { platform, source });
+    }
+    Ok(OpenedSide::Many(children))
 }
 
 /// The image of a store path or of a target of the spec, if the text names one and no file or layout.

@@ -10,7 +10,6 @@ use crate::audit::{Explanation, Reading};
 use crate::configure::ScriptsOutcome;
 use crate::escape::shown;
 use crate::execution::Execution;
-use crate::oci::Platform;
 use crate::project::explain::{FileStory, MadeBy, explain};
 use crate::project::scripts::{self, ScriptsStory};
 use crate::project::work;
@@ -21,7 +20,7 @@ use crate::walls::Walls;
 use super::complete;
 use super::context::Context;
 use super::documents::finished;
-use super::flags::{BuildFlags, value};
+use super::flags::{BuildFlags, PlatformOrAll, value};
 use super::outcome::Outcome;
 use super::places::Names;
 use super::text::{render_chain, size};
@@ -40,11 +39,11 @@ pub struct ExplainArgs {
     #[arg(required_unless_present = "scripts")]
     path: Option<String>,
     /// Tell instead which maintainer scripts of its Debian packages ran and what they made
-    #[arg(long, conflicts_with_all = ["path", "platform"])]
+    #[arg(long, conflicts_with = "path")]
     scripts: bool,
-    /// Which platform of a multi-platform image
-    #[arg(long, value_name = "OS/ARCH", value_parser = value::<Platform>)]
-    platform: Option<Platform>,
+    /// Which platforms of a multi-platform image, separated by commas, or `all` [default of --scripts: this machine's]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = value::<PlatformOrAll>)]
+    platform: Vec<PlatformOrAll>,
     #[command(flatten)]
     flags: BuildFlags,
 }
@@ -61,17 +60,38 @@ pub fn run(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outcome> {
     let Some(path) = &args.path else {
         return explain_scripts(args, context);
     };
-    let source = context.environment.source(&args.source, args.platform.as_ref())?;
-    let story = explain(source.as_ref(), path, &context.environment)?;
-    let text = match context.ui.json() {
-        true => serde_json::to_string(&story)?,
-        false => render(&story),
-    };
+    let choice = PlatformOrAll::choice(&args.platform, PlatformChoice::Own);
+    let is_one = choice.names_one();
+    let mut outcome = Outcome::Done;
+    for (number, (platform, source)) in context
+        .environment
+        .sources(&args.source, &choice)?
+        .into_iter()
+        .enumerate()
+    {
+        let story = FileStory {
+            platform: platform.filter(|_| !is_one),
+            ..explain(source.as_ref(), path, &context.environment)?
+        };
+        if story.image.file.is_none() {
+            outcome = Outcome::No;
+        }
+        let text = match context.ui.json() {
+            true => serde_json::to_string(&story)?,
+            false => render(&story),
+        };
+        print(&text, number, context)?;
+    }
+    Ok(outcome)
+}
+
+/// Prints what is told of one of several platforms, apart from that of the one before.
+fn print(text: &str, number: usize, context: &Context) -> anyhow::Result<()> {
+    if number > 0 && !context.ui.json() {
+        context.ui.data("")?;
+    }
     context.ui.data(text.trim_end())?;
-    Ok(match story.image.file {
-        Some(_) => Outcome::Done,
-        None => Outcome::No,
-    })
+    Ok(())
 }
 
 /// Prints what became of the maintainer scripts of an image of the spec; it is built where it is not in the store.
@@ -81,30 +101,34 @@ fn explain_scripts(args: &ExplainArgs, context: &Context) -> anyhow::Result<Outc
         return Err(ProjectError::Finished { image }.into());
     }
     let targets = std::slice::from_ref(&args.source);
-    let platforms = match &args.platform {
-        Some(platform) => PlatformChoice::These(vec![platform.clone()]),
-        None => PlatformChoice::Own,
-    };
+    let platforms = PlatformOrAll::choice(&args.platform, PlatformChoice::Own);
+    let is_one = platforms.names_one();
     let work = work::prepare(targets, &args.flags.options_for(platforms), &context.environment)?;
     context.ui.clear();
-    let story = scripts::story(&work, &args.source)?;
-    let text = match context.ui.json() {
-        true => serde_json::to_string(&story)?,
-        false => render_scripts(&story),
-    };
-    context.ui.data(text.trim_end())?;
+    for (number, mut story) in scripts::stories(&work, &args.source)?.into_iter().enumerate() {
+        story.platform = story.platform.filter(|_| !is_one);
+        let text = match context.ui.json() {
+            true => serde_json::to_string(&story)?,
+            false => render_scripts(&story),
+        };
+        print(&text, number, context)?;
+    }
     Ok(Outcome::Done)
 }
 
 fn render_scripts(story: &ScriptsStory) -> String {
+    let mut text = String::new();
+    if let Some(platform) = &story.platform {
+        let _ = writeln!(text, "{platform}");
+    }
     if story.packages.is_empty() {
-        return match story.wanted {
-            true => "no package is laid out at /".to_owned(),
-            false => "no script runs: the image has no `root`, or says `configure = false`".to_owned(),
+        text += match story.wanted {
+            true => "no package is laid out at /",
+            false => "no script runs: the image has no `root`, or says `configure = false`",
         };
+        return text;
     }
     let width = story.packages.keys().map(String::len).max().unwrap_or_default();
-    let mut text = String::new();
     for (package, outcome) in &story.packages {
         let _ = match outcome {
             ScriptsOutcome::Skipped { reason } => writeln!(text, "{package:width$}  skipped: {reason}"),
@@ -131,6 +155,9 @@ fn render_scripts(story: &ScriptsStory) -> String {
 
 fn render(story: &FileStory) -> String {
     let mut text = String::new();
+    if let Some(platform) = &story.platform {
+        let _ = writeln!(text, "platform     {platform}");
+    }
     render_image(&story.image, &mut text);
     if let Some(store_path) = &story.image.store_path {
         let _ = writeln!(text, "store path   {store_path}");

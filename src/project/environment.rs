@@ -281,6 +281,30 @@ impl Environment<'_> {
         })
     }
 
+    /// The images of a multi-platform image that is at a place; where none is chosen, the only one that there is.
+    pub fn sources(
+        &self,
+        location: &str,
+        choice: &PlatformChoice,
+    ) -> Result<Vec<(Option<Platform>, Box<dyn Source>)>, TransportError> {
+        let one = |platform: Platform| {
+            let source = self.source(location, Some(&platform))?;
+            Ok((Some(platform), source))
+        };
+        match choice {
+            PlatformChoice::These(platforms) => platforms.iter().cloned().map(one).collect(),
+            PlatformChoice::Own => Ok(vec![(None, self.source(location, None)?)]),
+            PlatformChoice::All => match self.source(location, None) {
+                Err(TransportError::Platform {
+                    wanted: None,
+                    available,
+                    ..
+                }) => available.into_iter().map(one).collect(),
+                source => Ok(vec![(None, source?)]),
+            },
+        }
+    }
+
     /// Where caches are: in the store, unless that is somebody else's.
     pub fn caches_dir(&self) -> PathBuf {
         match Store::is_foreign(&self.store_dir) {

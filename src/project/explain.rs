@@ -12,6 +12,7 @@ use crate::audit::{self, Explanation};
 use crate::closure::{self, Chain};
 use crate::digest::Digest;
 use crate::execution::Execution;
+use crate::oci::Platform;
 use crate::store::{PathDetails, Store};
 use crate::store_path::{LogicalPath, StoreDir, StorePath};
 use crate::transport::Source;
@@ -23,6 +24,9 @@ use super::error::ProjectError;
 /// All that is known of a file.
 #[derive(Debug, Serialize)]
 pub struct FileStory {
+    /// The platform of the image, where it is one of several that are told of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
     /// What the image says.
     #[serde(flatten)]
     pub image: Explanation,
@@ -56,6 +60,7 @@ pub struct MadeBy {
 /// An image that cannot be read, and a store that cannot be opened or asked.
 pub fn explain(source: &dyn Source, path: &str, environment: &Environment<'_>) -> Result<FileStory, ProjectError> {
     let mut story = FileStory {
+        platform: None,
         image: audit::explain(source, path)?,
         package_path: None,
         why: None,

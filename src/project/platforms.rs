@@ -24,6 +24,17 @@ pub enum PlatformChoice {
     These(Vec<Platform>),
 }
 
+impl PlatformChoice {
+    /// Whether it can mean one platform only.
+    pub fn names_one(&self) -> bool {
+        match self {
+            Self::All => false,
+            Self::Own => true,
+            Self::These(platforms) => platforms.len() == 1,
+        }
+    }
+}
+
 /// The targets by the Debian architecture of what they are for: first those at home, else as they are named.
 ///
 /// # Errors

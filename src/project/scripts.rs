@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::configure::{self, ConfigureError, Record, ScriptsOutcome};
 use crate::derive::{ImageInputs, Input};
 use crate::event::{Event, Reporter};
+use crate::oci::Platform;
 use crate::spec;
 
 use super::target::Target;
@@ -27,6 +28,9 @@ const OVER_BASE: &str = "what the package manager of its base knows is not known
 /// What became of an image's maintainer scripts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ScriptsStory {
+    /// The platform of the image, where it is one of several that are told of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
     /// The image's name.
     pub image: String,
     /// Whether the spec wants scripts to run.
@@ -35,12 +39,23 @@ pub struct ScriptsStory {
     pub packages: BTreeMap<String, ScriptsOutcome>,
 }
 
-/// Tells it of an image of the spec.
+/// Tells it of an image of the spec, for each platform that is worked for.
 ///
 /// # Errors
 ///
 /// A record in the store that cannot be read.
-pub fn story(work: &Work, image: &str) -> Result<ScriptsStory, ConfigureError> {
+pub fn stories(work: &Work, image: &str) -> Result<Vec<ScriptsStory>, ConfigureError> {
+    let target = Target::Image(image.to_owned());
+    let all = work.everywhere().filter(|work| work.targets.contains(&target));
+    let stories: Vec<_> = all.map(|work| story(work, image)).collect::<Result<_, _>>()?;
+    Ok(match stories.is_empty() {
+        true => vec![ScriptsStory::default()],
+        false => stories,
+    })
+}
+
+/// Tells it for one platform.
+pub(super) fn story(work: &Work, image: &str) -> Result<ScriptsStory, ConfigureError> {
     let is_target = work.targets.contains(&Target::Image(image.to_owned()));
     let (Some(project), Some(inputs), true) = (&work.project, work.plan.images.get(image), is_target) else {
         return Ok(ScriptsStory::default());
@@ -61,6 +76,7 @@ pub fn story(work: &Work, image: &str) -> Result<ScriptsStory, ConfigureError> {
         }
     };
     Ok(ScriptsStory {
+        platform: project.seen_from().and_then(Platform::from_debian),
         image: image.to_owned(),
         wanted: spec.configure.is_some(),
         packages,

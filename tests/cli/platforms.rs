@@ -280,6 +280,18 @@ fn what_is_told_is_of_each_platform() {
         .run(&["explain", "oci:all:v1", "/etc/motd", "--platform", other])
         .success();
     assert!(explained.stdout.contains("motd"), "{}", explained.stdout);
+    for platforms in ["all", "linux/amd64,linux/arm64"] {
+        let args = ["explain", "--json", "oci:all:v1", "/etc/motd", "--platform", platforms];
+        let told = project.run(&args).success().stdout;
+        let told = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let told: Vec<String> = told.map(|one| one["platform"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(told, PLATFORMS);
+        let told = project
+            .run(&["explain", "--scripts", "web", "--platform", platforms])
+            .success();
+        assert_eq!(told.stdout.matches("no script runs").count(), 2, "{}", told.stdout);
+        assert!(told.stdout.starts_with("linux/amd64\n"), "{}", told.stdout);
+    }
     project.run(&["check", "web"]).success().says(&[]);
     let sbom = project.run(&["sbom", "web", "--platform", "linux/arm64"]).success();
     assert!(sbom.stdout.contains("arch=arm64"), "{}", sbom.stdout);
