@@ -15,6 +15,7 @@ pub mod daemon;
 mod error;
 mod location;
 mod names;
+mod nested;
 mod open;
 mod peek;
 pub mod read;

@@ -218,9 +218,26 @@ fn every_reader_finds_its_image_among_nested_indexes_and_attestations() {
     for kind in places.kinds.iter().copied().filter(|kind| kind.holds_indexes()) {
         let from = places.location(kind, "all", 0);
         places.run(&["copy", "--all", "oci:made:v1", &from]).success();
-        // What is no image is not offered.
+        // All images are offered by what tells them apart, and what is no image is not; what is offered is taken.
         let several = places.run(&["inspect", &from]).exits(2);
         assert!(!several.stderr.contains("unknown"), "{kind:?}: {}", several.stderr);
+        let windows = WINDOWS.map(|platform| format!("'{platform}'"));
+        for platform in ["linux/amd64", "linux/arm64", &windows[0], &windows[1]] {
+            let offered = format!("`--platform {platform}`");
+            assert!(several.stderr.contains(&offered), "{kind:?}: {}", several.stderr);
+        }
+        let lacks = places.run(&["inspect", "--platform", "linux/s390x", &from]).exits(2);
+        assert!(
+            lacks.stderr.contains("linux/amd64") && lacks.stderr.contains("linux/arm64"),
+            "{}",
+            lacks.stderr
+        );
+        places.run(&["diff", &from, &from]).success();
+        let all = places
+            .run(&["explain", "--platform", "all", &from, "/f"])
+            .success()
+            .stdout;
+        assert_eq!(all.matches("platform     ").count(), 4, "{kind:?}: {all}");
         for (platform, image) in wanted {
             let read = |args: &[&str]| places.run(&[args, &["--platform", platform]].concat());
             let seen = read(&["inspect", "--json", &from]).success().stdout;

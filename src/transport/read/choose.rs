@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::nested::Flat;
 use super::super::{TransportError, names, parse};
 use super::faces::{self, Faces};
 use super::{Container, ReadOptions, StoredImage, document, top_index};
@@ -214,6 +215,9 @@ impl Layout<'_> {
     /// Follows indexes down to one manifest.
     fn descend(&self, mut from: Candidates) -> Result<Chosen, TransportError> {
         for _ in 0..INDEX_DEPTH_MAX {
+            if let Some(flat) = self.flat(&from) {
+                return self.choose_among(&flat, &from);
+            }
             let descriptor = self.pick(&from)?;
             match self.document(&descriptor)? {
                 Document::Index(nested) if !self.options.whole => {
@@ -233,6 +237,28 @@ impl Layout<'_> {
             }
         }
         Err(TransportError::nested_too_deep(self.place))
+    }
+
+    /// The images of all indexes below, where indexes stand beside images or other indexes that no name tells apart.
+    fn flat(&self, from: &Candidates) -> Option<Flat> {
+        let is_named = from.entries.len() > 1 && from.entries.iter().any(|entry| display_name(entry).is_some());
+        if self.options.whole || is_named {
+            return None;
+        }
+        let flat = Flat::of(&from.entries, &from.index, &|entry| self.document(entry))?;
+        let is_here = |entry: &Descriptor| self.container.has(&super::blob_path(&entry.digest));
+        let is_whole = flat.entries().all(is_here);
+        is_whole.then_some(flat)
+    }
+
+    fn choose_among(&self, flat: &Flat, from: &Candidates) -> Result<Chosen, TransportError> {
+        let chosen = flat.choose(self.options.platform.as_ref());
+        let (descriptor, index) = chosen.map_err(|why| self.no_choice(why, &from.entries))?;
+        Ok(Chosen {
+            document: self.document(descriptor)?,
+            descriptor: descriptor.clone(),
+            index: index.clone(),
+        })
     }
 
     /// The entry that is wanted, of those that are there: `docker save` lists platforms that the engine does not hold.

@@ -21,7 +21,8 @@ use crate::digest::{ContentDigest, Digest, VerifyError, VerifyingReader};
 use crate::event::Silent;
 use crate::http::wire::lock;
 use crate::layer::Origin;
-use crate::oci::{self, Descriptor, Document, INDEX_DEPTH_MAX, Index, Manifest, NoChoice, Raw, Reference};
+use crate::oci::{self, Descriptor, Document, INDEX_DEPTH_MAX, Index, Manifest, NoChoice, Platform, Raw, Reference};
+use crate::transport::nested::Flat;
 use crate::transport::read::ReadOptions;
 use crate::transport::{Referrers, Source, TransportError, manifest_of};
 
@@ -329,11 +330,11 @@ impl RemoteImage {
         for _ in 0..INDEX_DEPTH_MAX {
             match document {
                 Document::Index(listed) if !options.whole => {
-                    let platform = options.platform.as_ref();
-                    let chosen = oci::choose(&listed.manifests, &listed.unknown, platform);
-                    let chosen = chosen.map_err(|why| no_choice(&reference, &place, options, why))?;
-                    document = remote.0.document(&chosen.digest.to_string())?;
-                    index = Some(listed);
+                    let read = |entry: &Descriptor| remote.0.document(&entry.digest.to_string());
+                    let (chosen, lists) = choose(&listed, options.platform.as_ref(), &read)
+                        .map_err(|why| no_choice(&reference, &place, options, why))?;
+                    document = read(&chosen)?;
+                    index = Some(lists);
                 }
                 document => {
                     return Ok(Self {
@@ -356,6 +357,20 @@ impl RemoteImage {
     pub fn remote(&self) -> &Remote {
         &self.remote
     }
+}
+
+/// What is wanted of an index, and the index that lists it.
+fn choose(
+    listed: &Raw<Index>,
+    wanted: Option<&Platform>,
+    read: &dyn Fn(&Descriptor) -> Result<Document, TransportError>,
+) -> Result<(Descriptor, Raw<Index>), NoChoice> {
+    if let Some(flat) = Flat::of(&listed.manifests, listed, read) {
+        let (chosen, lists) = flat.choose(wanted)?;
+        return Ok((chosen.clone(), lists.clone()));
+    }
+    let chosen = oci::choose(&listed.manifests, &listed.unknown, wanted)?;
+    Ok((chosen.clone(), listed.clone()))
 }
 
 /// Images that no platform tells apart, and what is no image, are named by their digests.
