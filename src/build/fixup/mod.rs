@@ -41,7 +41,11 @@ pub(super) struct Places<'a> {
     pub kept: &'a [String],
 }
 
-/// The ELF files of a tree that are for a processor, relative to it.
+/// What only directories have in which Cargo works. Whatever a crate is compiled for, its build script and its macros are
+/// programs of the machine that compiles, and stay there for whoever goes on with the work.
+const CARGO_WORK: &str = ".fingerprint";
+
+/// The ELF files of a tree that are for a processor, relative to it, without those that lie where Cargo works.
 pub(super) fn programs_for(tree: &Path, processor: &Processor) -> Result<Vec<String>, PathError> {
     let mut found = Vec::new();
     let mut pending = vec![tree.to_owned()];
@@ -49,6 +53,9 @@ pub(super) fn programs_for(tree: &Path, processor: &Processor) -> Result<Vec<Str
         let metadata = fs::symlink_metadata(&path).context("read", &path)?;
         if metadata.is_dir() {
             let names = sorted_names(&path)?;
+            if names.iter().any(|name| name == CARGO_WORK) {
+                continue;
+            }
             pending.extend(names.iter().rev().map(|name| path.join(name)));
         } else if metadata.is_file()
             && let Some(elf) = elf::read(&path)?

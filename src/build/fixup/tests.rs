@@ -303,6 +303,8 @@ fn programs_for_a_machine_are_found() {
     write("bin/there", &of(AARCH64));
     write("lib/deep/down/here", &of(X86_64));
     write("share/text", b"text");
+    write("release/.fingerprint/crate/lib", b"text");
+    write("release/build/crate/build-script-build", &of(X86_64));
     std::os::unix::fs::symlink("here", dir.path().join("bin/link")).unwrap();
     let found = |system: &str| {
         let mut found = programs_for(dir.path(), Processor::of_system(system).unwrap()).unwrap();
