@@ -14,7 +14,7 @@ use super::rootfs::Root;
 /// Where files for build systems are, relative to the root.
 const FILES: &str = "usr/share/layerize";
 
-/// The newest release of GCC whose name is looked for, and the oldest.
+/// The newest release of a compiler whose name is looked for, and the oldest.
 const RELEASES: [u32; 2] = [30, 8];
 
 /// Variables of tools of GNU's, and the names of these behind the machine's.
@@ -128,7 +128,7 @@ pub(super) fn variables(script: &Script, root: &Root) -> Result<Vec<(String, Str
         ("build_triplet".to_owned(), own.gnu.to_owned()),
         ("host_triplet".to_owned(), target.gnu.to_owned()),
     ];
-    let tools = tools(root, target.gnu);
+    let tools = tools(root, target.gnu, own.gnu);
     found.extend(tools.iter().map(|(name, tool)| ((*name).to_owned(), tool.clone())));
     if script.is_cross() {
         found.extend(cross_variables(root, &target, &own, &tools)?);
@@ -138,22 +138,32 @@ pub(super) fn variables(script: &Script, root: &Root) -> Result<Vec<(String, Str
     Ok(found)
 }
 
-/// The tools that there are for a machine. Where GCC is not there, LLVM's compilers compile for every machine.
-fn tools(root: &Root, triplet: &str) -> Vec<(&'static str, String)> {
-    let is_there = |name: &String| root.has(&format!("usr/bin/{name}"));
-    let releases = || (RELEASES[1]..=RELEASES[0]).rev();
-    let find = |tool: &str| {
-        let named = std::iter::once(format!("{triplet}-{tool}"));
-        let named = named.chain(releases().map(|release| format!("{triplet}-{tool}-{release}")));
-        named.into_iter().find(is_there)
-    };
-    let clang = |name: &str| is_there(&name.to_owned()).then(|| format!("{name} --target={triplet}"));
+/// A program of the root by its name, else by that of its newest release.
+fn program(root: &Root, name: &str) -> Option<String> {
+    let releases = (RELEASES[1]..=RELEASES[0]).rev();
+    let mut named = std::iter::once(name.to_owned()).chain(releases.map(|release| format!("{name}-{release}")));
+    named.find(|name| root.has(&format!("usr/bin/{name}")))
+}
+
+/// The tools that there are for a machine. LLVM's compilers compile for every machine: where there are these and no GCC for the
+/// machine that compiles, they are meant, and GCC's for the target are there for their libraries.
+fn tools(root: &Root, triplet: &str, own: &str) -> Vec<(&'static str, String)> {
     let tools = TOOLS.iter().filter_map(|(variable, tool)| {
-        let found = find(tool).or_else(|| match *variable {
-            "CC" => clang("clang"),
-            "CXX" => clang("clang++"),
+        let gnu = program(root, &format!("{triplet}-{tool}"));
+        let clang = match *variable {
+            "CC" => program(root, "clang"),
+            "CXX" => program(root, "clang++"),
             _ => None,
-        });
+        };
+        let has_own = || {
+            program(root, tool)
+                .or_else(|| program(root, &format!("{own}-{tool}")))
+                .is_some()
+        };
+        let found = match clang {
+            Some(clang) if gnu.is_none() || !has_own() => Some(format!("{clang} --target={triplet}")),
+            _ => gnu,
+        };
         Some((*variable, found?))
     });
     tools.collect()
@@ -171,12 +181,12 @@ fn cross_variables(
     };
     let mut found: Vec<(&str, String)> = Vec::new();
     // What compiles for the machine that compiles, by the names that build systems have for it.
-    for (names, tool) in [
-        (["BUILD_CC", "CC_FOR_BUILD", "HOST_CC"], "gcc"),
-        (["BUILD_CXX", "CXX_FOR_BUILD", "HOST_CXX"], "g++"),
+    for (names, tools) in [
+        (["BUILD_CC", "CC_FOR_BUILD", "HOST_CC"], ["gcc", "clang"]),
+        (["BUILD_CXX", "CXX_FOR_BUILD", "HOST_CXX"], ["g++", "clang++"]),
     ] {
-        if root.has(&format!("usr/bin/{tool}")) {
-            found.extend(names.map(|name| (name, tool.to_owned())));
+        if let Some(tool) = tools.iter().find_map(|tool| program(root, tool)) {
+            found.extend(names.map(|name| (name, tool.clone())));
         }
     }
     let searched = format!("/usr/lib/{}/pkgconfig:/usr/share/pkgconfig", target.multiarch);
@@ -200,7 +210,9 @@ fn cross_variables(
     found.push(("CARGO_BUILD_TARGET", target.rust.to_owned()));
     let named = target.rust.to_uppercase().replace('-', "_");
     let linker = format!("CARGO_TARGET_{named}_LINKER");
-    found.extend(tool("CC").map(|cc| (linker.as_str(), cc.to_owned())));
+    // It takes no arguments.
+    let links = program(root, &format!("{}-gcc", target.gnu));
+    found.extend(links.map(|program| (linker.as_str(), program)));
     found.extend([("GOOS", "linux".to_owned()), ("GOARCH", target.go.0.to_owned())]);
     found.extend(target.go.1.map(|(name, value)| (name, value.to_owned())));
     Ok(found
@@ -372,6 +384,27 @@ mod tests {
 
     #[test]
     fn llvm_compiles_where_gcc_is_not_there() {
+        // What it links with comes with a compiler that nobody asked for.
+        let dir = tempfile::tempdir().unwrap();
+        let programs = [
+            "clang-16",
+            "clang++",
+            "aarch64-linux-gnu-gcc-12",
+            "aarch64-linux-gnu-ar",
+        ];
+        let beside = told(dir.path(), Some("aarch64-linux"), &programs);
+        for (name, value) in [
+            ("CC", "clang-16 --target=aarch64-linux-gnu"),
+            ("CXX", "clang++ --target=aarch64-linux-gnu"),
+            ("AR", "aarch64-linux-gnu-ar"),
+            ("CC_FOR_BUILD", "clang-16"),
+            (
+                "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
+                "aarch64-linux-gnu-gcc-12",
+            ),
+        ] {
+            assert_eq!(beside[name], value, "{name}");
+        }
         let dir = tempfile::tempdir().unwrap();
         let told = told(dir.path(), Some("armv7l-linux"), &["clang"]);
         assert_eq!(told["CC"], "clang --target=arm-linux-gnueabihf");
