@@ -4,7 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Place, Ran, skipped};
+use serde_json::json;
+
+use crate::over_ssh::{closure, described, fake_ssh, frame, hello, made, sent};
+use crate::support::{LAYERIZE, Place, Ran, copy_tree, skipped};
 
 /// Debian's name of a processor that this machine has not.
 const FOREIGN: &str = if cfg!(target_arch = "aarch64") {
@@ -220,6 +223,7 @@ fn programs_for_another_processor_run_wherever_they_are_started() {
         ),
         "{checked}"
     );
+    is_compared_with_a_native_build(&place, &built);
     // Without spec and lock, by what the store knows.
     let program = place
         .store()
@@ -232,6 +236,106 @@ fn programs_for_another_processor_run_wherever_they_are_started() {
     let repaired = Ran::of(command.current_dir("/").output().unwrap()).success();
     assert_eq!(fs::read(&program).unwrap(), sound, "{}", repaired.stderr);
     assert!(repaired.stderr.contains("rebuilt"), "{}", repaired.stderr);
+}
+
+/// What was emulated is held against what a machine of the other processor makes: here one that says what it is told to say.
+fn is_compared_with_a_native_build(place: &Place, built: &str) {
+    let honest = Place::new();
+    let tree = place.store().join("store").join(built.rsplit('/').next().unwrap());
+    copy_tree(&tree, &honest.project.join("same"));
+    honest.write("other/file", "x");
+    let (bin, said) = (place.path().join("bin"), place.path().join("said"));
+    fake_ssh(&bin, &format!("cat {}; timeout 5 cat >/dev/null", said.display()));
+    for (name, status, word) in [("same", 0, "same     thing "), ("other", 1, "DIFFERS  thing ")] {
+        let (_, mut member, archive) = described(&honest, name);
+        member["execution"] = json!("native");
+        let root = member["path"].clone();
+        let answer = [
+            hello(1, 1),
+            frame(&json!({"answer": "missing", "paths": []})),
+            made(&root, [closure(&[&member], &root), sent(&archive)].concat()),
+        ];
+        fs::write(&said, answer.concat()).unwrap();
+        let mut command = place.command(&["check", "thing", "--builder", "ssh://x"]);
+        command.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+        let ran = Ran::of(command.output().unwrap());
+        assert_eq!(ran.status, status, "{}", ran.stderr);
+        assert!(ran.stdout.contains(word), "{}", ran.stdout);
+        let compared = "compared: a build through the emulator of the lock with a native build at ssh://x\n";
+        assert!(ran.stdout.contains(compared), "{}", ran.stdout);
+    }
+}
+
+/// Runs `layerize` where the kernel knows one emulator, which this registers, or none.
+fn on_a_machine(place: &Place, registered: &str, arguments: &[&str]) -> Ran {
+    const SCRIPT: &str = "cd /proc/sys/fs/binfmt_misc && mount -t binfmt_misc none . && cd . && \
+                          { test -z \"$0\" || printf %s \"$0\" >register; } && cd \"$1\" && shift && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    let project = place.project.to_str().unwrap();
+    command.args(["-Urm", "sh", "-c", SCRIPT, registered, project, LAYERIZE]);
+    place.prepare(command.args(arguments));
+    Ran::of(command.output().unwrap())
+}
+
+/// `emulate = "machine"`: with the machine's own emulator, without one, and at a builder that is no such machine either.
+#[test]
+fn a_machine_has_an_emulator_of_its_own_or_none() {
+    if !own_registrations() {
+        skipped("registrations of a user namespace need Linux 6.7");
+        return;
+    }
+    let place = Place::new();
+    let write = |emulate: &str, script: &str| {
+        let spec = UNAME.replace("MACHINE", MACHINE_NAME).replace("script = \"", script);
+        let home = format!("[debian]\narchitecture = \"{FOREIGN}\"\n\n[build]\nemulate = \"{emulate}\"\n");
+        place.write("layerize.toml", &format!("{home}{spec}"));
+    };
+    write("auto", "script = \"");
+    place.run(&["build", "thing"]).success();
+    let names = layerize::fsio::sorted_names(&place.store().join("store")).unwrap();
+    let emulator = names
+        .iter()
+        .find(|name| name.to_string_lossy().contains("-emulator-of-"));
+    let emulator = place
+        .store()
+        .join("store")
+        .join(emulator.unwrap())
+        .join(layerize::fetch::EMULATOR);
+    // Something else than was made before, of which the store knows how that ran.
+    write("machine", "script = \"mkdir -p $out/other; ");
+    on_a_machine(&place, "", &["build", "thing"]).exits(2).says(&[
+        "cannot run the scripts of `thing`: they are for ",
+        &format!("\n  emulator: this machine itself runs no programs for {MACHINE_NAME}\n"),
+        "\n  cross compiler: not asked for\n  builder: none is given\n",
+        "`sudo apt install qemu-user-static binfmt-support` teaches this machine to",
+    ]);
+    let begins = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00";
+    let mask = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff";
+    let rule = format!(
+        ":other:M::{begins}\\x{MACHINE:02x}\\x00:{mask}:{}:F",
+        emulator.display()
+    );
+    let built = on_a_machine(&place, &rule, &["build", "thing"]).success();
+    let built = built.says(&["run through an emulator of this machine"]);
+    let info = place.run(&["store", "info", built.line()]).success().stdout;
+    assert!(info.contains("execution   emulated-by-machine\n"), "{info}");
+
+    // A builder that would need an emulator itself is none for this.
+    write("never", "script = \"true; ");
+    let (bin, there) = (place.path().join("bin"), Place::new());
+    fake_ssh(
+        &bin,
+        &format!(
+            "export XDG_DATA_HOME={}; exec {LAYERIZE} serve-store --stdio",
+            there.path().display()
+        ),
+    );
+    let mut command = place.command(&["build", "thing", "--builder", "ssh://x"]);
+    command.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+    Ran::of(command.output().unwrap()).exits(2).says(&[
+        &format!("`thing` is built on {MACHINE_NAME}-linux, and this machine is "),
+        "name a builder of that kind",
+    ]);
 }
 
 /// Of what is for both processors each verb takes the platform that is named.

@@ -144,7 +144,7 @@ impl Drop for Machine {
     }
 }
 
-fn fake_ssh(bin: &Path, script: &str) {
+pub fn fake_ssh(bin: &Path, script: &str) {
     fs::create_dir_all(bin).unwrap();
     let ssh = bin.join("ssh");
     fs::write(&ssh, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -350,12 +350,12 @@ fn what_is_wrong_with_a_machine_is_told() {
 }
 
 /// A message as the protocol has it.
-fn frame(message: &Value) -> Vec<u8> {
+pub fn frame(message: &Value) -> Vec<u8> {
     let text = message.to_string();
     [&u32::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat()
 }
 
-fn hello(oldest: u32, newest: u32) -> Vec<u8> {
+pub fn hello(oldest: u32, newest: u32) -> Vec<u8> {
     let hello = json!({
         "oldest": oldest, "newest": newest, "program": "9.9", "store_dir": "/layerize/store", "writable": true,
     });
@@ -363,7 +363,7 @@ fn hello(oldest: u32, newest: u32) -> Vec<u8> {
 }
 
 /// A path, what is said of it, and its archive.
-fn described(place: &Place, name: &str) -> (String, Value, Vec<u8>) {
+pub fn described(place: &Place, name: &str) -> (String, Value, Vec<u8>) {
     let path = place.run(&["store", "add", name]).success().line().to_owned();
     let info = place.run(&["--json", "store", "info", &path]).success().stdout;
     let info: Value = serde_json::from_str(&info).unwrap();
@@ -377,13 +377,18 @@ fn described(place: &Place, name: &str) -> (String, Value, Vec<u8>) {
     (path, member, archive)
 }
 
-fn closure(members: &[&Value], root: &Value) -> Vec<u8> {
+pub fn closure(members: &[&Value], root: &Value) -> Vec<u8> {
     frame(&json!({"answer": "closure", "members": members, "roots": [root]}))
 }
 
-fn sent(archive: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(archive.len()).unwrap().to_le_bytes();
-    [&frame(&json!({"answer": "archive"}))[..], &length, archive, &[0; 4]].concat()
+pub fn sent(archive: &[u8]) -> Vec<u8> {
+    let mut all = frame(&json!({"answer": "archive"}));
+    for piece in archive.chunks(1 << 20) {
+        all.extend(u32::try_from(piece.len()).unwrap().to_le_bytes());
+        all.extend(piece);
+    }
+    all.extend([0; 4]);
+    all
 }
 
 /// What a machine says that is asked for `member`, and why it is refused.
@@ -564,7 +569,7 @@ fn lies_of_builders(thing: &Value, other: &Value, archive: &[u8]) -> Vec<Builder
     ]
 }
 
-fn made(path: &Value, rest: Vec<u8>) -> Vec<u8> {
+pub fn made(path: &Value, rest: Vec<u8>) -> Vec<u8> {
     [frame(&json!({"answer": "built", "path": path})), rest].concat()
 }
 
