@@ -105,7 +105,8 @@ impl Registers {
         set_result(&mut self.all, result);
     }
 
-    /// Whether the call was interrupted, and is made again only where the signal's handler wants it so.
+    /// Whether the call was interrupted, and is made again only where the signal's handler wants it so. On arm64 the kernel has
+    /// gone back to the call before it tells of the signal, so that nobody sees that here, and the handler's wish is heeded.
     pub fn was_interrupted(&self) -> bool {
         self.result() == -RESTART_IF_WANTED
     }
