@@ -70,19 +70,25 @@ pub(super) fn programs_for(tree: &Path, processor: &Processor) -> Result<Vec<Str
 /// What an output needs from outside the store: what → the first file that needs it, relative to the output.
 pub(super) type Missing = BTreeMap<String, String>;
 
-/// Shrinks every run path in the output; gives the interpreters and libraries that no store path provides.
+/// Shrinks every run path in the output; gives the interpreters and libraries that no store path provides. What Cargo works with
+/// is started by builds alone, where the machine's own interpreter is: what it needs is not missed.
 pub(super) fn fix(places: &Places<'_>) -> Result<Missing, PathError> {
     let mut missing = Missing::new();
-    let mut pending = vec![places.tree.to_owned()];
-    while let Some(path) = pending.pop() {
+    let mut pending = vec![(places.tree.to_owned(), false)];
+    while let Some((path, is_work)) = pending.pop() {
         let metadata = fs::symlink_metadata(&path).context("read", &path)?;
         if metadata.is_dir() {
             make_readable(&path, &metadata)?;
             let names = sorted_names(&path)?;
-            pending.extend(names.iter().rev().map(|name| path.join(name)));
+            let is_work = is_work || names.iter().any(|name| name == CARGO_WORK);
+            pending.extend(names.iter().rev().map(|name| (path.join(name), is_work)));
         } else if metadata.is_file() {
             make_readable(&path, &metadata)?;
-            fix_file(places, &path, &mut missing)?;
+            let needed = fix_file(places, &path)?;
+            let shown = path.strip_prefix(places.tree).unwrap_or(&path).display().to_string();
+            for name in needed.into_iter().filter(|_| !is_work) {
+                missing.entry(name).or_insert_with(|| shown.clone());
+            }
         }
     }
     Ok(missing)
@@ -99,12 +105,12 @@ fn make_readable(path: &Path, metadata: &fs::Metadata) -> Result<(), PathError> 
     Ok(())
 }
 
-fn fix_file(places: &Places<'_>, path: &Path, missing: &mut Missing) -> Result<(), PathError> {
+/// Shrinks the run path of a file; gives the interpreter and the libraries that it needs and no store path provides.
+fn fix_file(places: &Places<'_>, path: &Path) -> Result<Vec<String>, PathError> {
     let Some(elf) = elf::read(path)? else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     let elf = link_afterwards(places, path, elf)?;
-    let shown = path.strip_prefix(places.tree).unwrap_or(path).display().to_string();
     let origin = places.origin(path);
     let use_of = Use::of(places, &elf, &origin)?;
     let needs_loading = elf.interpreter.is_some() || elf.run_path.is_some();
@@ -114,11 +120,9 @@ fn fix_file(places: &Places<'_>, path: &Path, missing: &mut Missing) -> Result<(
         .filter(|interpreter| places.find(interpreter).is_none());
     // A library without run path is for others to load, with theirs.
     let libraries = use_of.missing.iter().filter(|_| needs_loading);
-    for name in outside.chain(libraries) {
-        missing.entry(name.clone()).or_insert_with(|| shown.clone());
-    }
+    let missing = outside.chain(libraries).cloned().collect();
     let Some(run_path) = &elf.run_path else {
-        return Ok(());
+        return Ok(missing);
     };
     let mut seen = BTreeSet::new();
     let kept: Vec<&str> = directories(&run_path.value)
@@ -128,7 +132,7 @@ fn fix_file(places: &Places<'_>, path: &Path, missing: &mut Missing) -> Result<(
     if value != run_path.value {
         elf::set_run_path(path, run_path, &value)?;
     }
-    Ok(())
+    Ok(missing)
 }
 
 /// Links a program to the store that the wrapped linkers did not see, where that finds it anything.

@@ -198,6 +198,15 @@ fn what_no_store_path_provides_is_told() {
         "{names:?}"
     );
     assert!(!names.contains(&"liba.so") && !names.contains(&"libb.so"), "{names:?}");
+
+    // Nobody starts what Cargo works with but Cargo, in a build.
+    let tree = fixture.physical("out");
+    let work = tree.join("release");
+    fs::create_dir_all(work.join("build")).unwrap();
+    fs::rename(tree.join("bin"), work.join("build/crate")).unwrap();
+    assert_eq!(fixture.fix().len(), missing.len());
+    fs::create_dir(work.join(".fingerprint")).unwrap();
+    assert_eq!(fixture.fix(), Missing::new());
 }
 
 #[test]
