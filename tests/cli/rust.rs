@@ -216,6 +216,47 @@ fn crates_are_compiled_once_and_a_program_starts() {
     assert_eq!(whole.stdout, edited.stdout);
 }
 
+/// What crates run while they are compiled is compiled for the machine that compiles, and the program for the other one.
+#[test]
+fn a_project_is_cross_compiled_with_what_its_crates_run() {
+    let (other, machine) = match cfg!(target_arch = "aarch64") {
+        true => ("amd64", 62),
+        false => ("arm64", 183),
+    };
+    let place = project();
+    let mut crates = good_crates();
+    crates.push(Crate {
+        name: "three",
+        manifest: "[lib]\nproc-macro = true\n",
+        files: vec![(
+            "src/lib.rs",
+            "use proc_macro::TokenStream;\n#[proc_macro]\npub fn three(_: TokenStream) -> TokenStream { \"3\".parse().unwrap() }\n",
+        )],
+    });
+    put(&place, &crates);
+    let manifest = MANIFEST.replace("one = \"1\"\n", "one = \"1\"\nthree = \"1\"\n");
+    let home = format!("[debian]\narchitecture = \"{other}\"\n\n");
+    place
+        .write("Cargo.lock", &cargo_lock(&crates, &["one", "three"]))
+        .write("Cargo.toml", &manifest)
+        .write(
+            "src/main.rs",
+            &MAIN.replace("helper::number()", "helper::number() + three::three!()"),
+        )
+        .write(
+            "layerize.toml",
+            &format!("{home}{}", SPEC.replace("rust = {}", "rust = {}\ncross = true")),
+        );
+    let ran = place.run(&["build", "prog"]).success();
+    assert_eq!(built(&ran), ["prog (dependencies)", "prog"], "{}", ran.stderr);
+    assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
+    let tree = place.store().join("store").join(ran.line().rsplit('/').next().unwrap());
+    assert_eq!(fs::read(tree.join("bin/prog")).unwrap()[18], machine);
+    place.write("src/main.rs", &MAIN.replace("{} {}", "edited {} {}"));
+    let edited = place.run(&["build", "prog"]).success();
+    assert_eq!(built(&edited), ["prog"], "{}", edited.stderr);
+}
+
 #[test]
 fn a_shell_has_cargo_find_the_crates_and_builds_in_the_project() {
     let place = project();
