@@ -87,10 +87,13 @@ const SYS_FCHMODAT2: i64 = 452;
 
 /// The calls that change a mode.
 pub(super) fn mode_calls() -> Vec<i64> {
-    let mut calls = vec![libc::SYS_fchmod, libc::SYS_fchmodat, SYS_FCHMODAT2];
-    #[cfg(target_arch = "x86_64")]
-    calls.push(libc::SYS_chmod);
-    calls
+    vec![
+        libc::SYS_fchmod,
+        libc::SYS_fchmodat,
+        SYS_FCHMODAT2,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_chmod,
+    ]
 }
 
 /// What file such a call is about, and the new mode.

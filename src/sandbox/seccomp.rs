@@ -39,23 +39,27 @@ const SYS_XATTRAT: [i64; 4] = [463, 464, 465, 466];
 
 /// Calls that change a mode, and which argument it is.
 fn chmod_calls() -> Vec<(i64, u8)> {
-    let mut calls = vec![
+    vec![
         (libc::SYS_fchmod, 1),
         (libc::SYS_fchmodat, 2),
         (SYS_FCHMODAT2, 2),
         (libc::SYS_mknodat, 2),
-    ];
-    #[cfg(target_arch = "x86_64")]
-    calls.extend([(libc::SYS_chmod, 1), (libc::SYS_mknod, 1), (libc::SYS_creat, 1)]);
-    calls
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_chmod, 1),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_mknod, 1),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_creat, 1),
+    ]
 }
 
 /// Calls that may create a file: which arguments are the flags and the mode.
 fn open_calls() -> Vec<(i64, u8, u8)> {
-    let mut calls = vec![(libc::SYS_openat, 2, 3)];
-    #[cfg(target_arch = "x86_64")]
-    calls.push((libc::SYS_open, 1, 2));
-    calls
+    vec![
+        (libc::SYS_openat, 2, 3),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_open, 1, 2),
+    ]
 }
 
 fn xattr_calls() -> Vec<i64> {

@@ -58,10 +58,16 @@ const MAKING: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC | libc::O_NOFOL
 
 /// The calls that are answered.
 pub(super) fn calls() -> Vec<i64> {
-    let mut calls = vec![libc::SYS_openat, libc::SYS_readlinkat];
-    #[cfg(target_arch = "x86_64")]
-    calls.extend([libc::SYS_open, libc::SYS_creat, libc::SYS_readlink]);
-    calls
+    vec![
+        libc::SYS_openat,
+        libc::SYS_readlinkat,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_open,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_creat,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_readlink,
+    ]
 }
 
 /// What is at a path of a build's root.
@@ -130,7 +136,7 @@ impl Served {
         arguments: &[u64; 6],
         is_own: &dyn Fn(u32) -> bool,
     ) -> Answer {
-        let [a, b, c, d, ..] = *arguments;
+        let [_, b, c, d, ..] = *arguments;
         let process = Process { pid: caller };
         let place = |address: u64| {
             let path = process.text(address).ok()?;
@@ -149,11 +155,11 @@ impl Served {
             libc::SYS_openat => place(b).map(|place| open(&place, c as i32)),
             libc::SYS_readlinkat => place(b).and_then(|place| self.read_link(&place, process, c, d)),
             #[cfg(target_arch = "x86_64")]
-            libc::SYS_open => place(a).map(|place| open(&place, b as i32)),
+            libc::SYS_open => place(arguments[0]).map(|place| open(&place, b as i32)),
             #[cfg(target_arch = "x86_64")]
-            libc::SYS_creat => place(a).map(|place| open(&place, libc::O_WRONLY | libc::O_CREAT)),
+            libc::SYS_creat => place(arguments[0]).map(|place| open(&place, libc::O_WRONLY | libc::O_CREAT)),
             #[cfg(target_arch = "x86_64")]
-            libc::SYS_readlink => place(a).and_then(|place| self.read_link(&place, process, b, c)),
+            libc::SYS_readlink => place(arguments[0]).and_then(|place| self.read_link(&place, process, b, c)),
             _ => None,
         };
         served.unwrap_or(Answer::Continue)
