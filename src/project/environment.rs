@@ -33,6 +33,9 @@ use super::spec_place::{FetchedPlace, PlaceForm};
 /// take for "no date".
 pub const DEFAULT_EPOCH: i64 = 1;
 
+/// An image, and its platform where it was chosen by that.
+pub type PlatformSource = (Option<Platform>, Box<dyn Source>);
+
 /// Where things are, where bytes come from, and who is told.
 #[derive(Clone)]
 pub struct Environment<'a> {
@@ -282,11 +285,7 @@ impl Environment<'_> {
     }
 
     /// The images of a multi-platform image that is at a place; where none is chosen, the only one that there is.
-    pub fn sources(
-        &self,
-        location: &str,
-        choice: &PlatformChoice,
-    ) -> Result<Vec<(Option<Platform>, Box<dyn Source>)>, TransportError> {
+    pub fn sources(&self, location: &str, choice: &PlatformChoice) -> Result<Vec<PlatformSource>, TransportError> {
         let one = |platform: Platform| {
             let source = self.source(location, Some(&platform))?;
             Ok((Some(platform), source))

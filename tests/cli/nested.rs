@@ -263,21 +263,23 @@ fn every_reader_finds_its_image_among_nested_indexes_and_attestations() {
                 ran.stderr
             );
         }
-        // As a base it is the image's own platform.
-        for (name, platform, base) in [("amd64", "linux/amd64", &amd64), ("arm64", "linux/arm64", &arm64)] {
-            let image = format!("[image.{name}]\nbase = \"{from}\"\nplatform = \"{platform}\"\n");
-            let files = "files = { \"/etc/motd\" = { text = \"x\" } }\n";
-            places.place.write("layerize.toml", &format!("{image}{files}"));
-            places
-                .run(&["build", name, "-o", &format!("oci:over-{kind:?}:v1")])
-                .success();
-            let lock = fs::read_to_string(places.place.project.join("layerize.lock")).unwrap();
-            let hex = base["digest"].as_str().unwrap().trim_start_matches("sha256:");
-            assert!(lock.contains(hex), "{kind:?}: {lock}");
-            fs::remove_file(places.place.project.join("layerize.lock")).unwrap();
-        }
+        is_a_base_of_its_own_platform(&places, &from, [("linux/amd64", &amd64), ("linux/arm64", &arm64)]);
     }
     lists_all_when_flat(&places);
+}
+
+/// Over an index, an image has the base of its own platform.
+fn is_a_base_of_its_own_platform(places: &Places, from: &str, bases: [(&str, &Value); 2]) {
+    for (platform, base) in bases {
+        let image = format!("[image.over]\nbase = \"{from}\"\nplatform = \"{platform}\"\n");
+        let files = "files = { \"/etc/motd\" = { text = \"x\" } }\n";
+        places.place.write("layerize.toml", &format!("{image}{files}"));
+        places.run(&["build", "over", "-o", "oci:over:v1"]).success();
+        let lock = fs::read_to_string(places.place.project.join("layerize.lock")).unwrap();
+        let hex = base["digest"].as_str().unwrap().trim_start_matches("sha256:");
+        assert!(lock.contains(hex), "{from}: {lock}");
+        fs::remove_file(places.place.project.join("layerize.lock")).unwrap();
+    }
 }
 
 /// Indexes that list one another many times, and indexes deeper than are followed, cost nothing.
