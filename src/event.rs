@@ -21,6 +21,8 @@ pub enum Event {
     BuildFinished { name: String, path: String },
     /// A download was unpacked and registered.
     Unpacked { name: String, path: String },
+    /// What a build step compiled of `part` is compiled anew by the next one, whatever that is for.
+    NotKept { name: String, part: String, reason: String },
     /// A build step had been done before.
     Reused { name: String, path: String },
     /// A build step, or something it refers to, was taken from where others keep what they built.

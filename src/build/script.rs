@@ -15,6 +15,7 @@
 
 mod at_peer;
 pub(super) mod enter;
+mod kept;
 mod output;
 mod references;
 mod remotely;
@@ -137,7 +138,7 @@ impl ScriptStep<'_> {
         let peer = self.options.remote.as_deref().filter(|remote| remote.peer().is_some());
         let _seat = peer.map(RemoteBuilds::seat_here);
         let scratch = self.placeholder()?;
-        let cache = UnitCache::of(self.store, self.script, &|input| self.paths[input].clone());
+        let cache = UnitCache::of(self.store, self.script, &|input| self.paths[input].clone())?;
         let rewritten = {
             let prepared = self.execute_anywhere(&scratch, cache.as_ref())?;
             let _seat = prepared.at.and_then(RemoteBuilds::farm).map(Farm::seat);
@@ -146,15 +147,8 @@ impl ScriptStep<'_> {
             let output = self.new_output(&prepared, &tree, &declare);
             let added = self.store.add_rewritten(&output, &scratch);
             let rewritten = added.map_err(|error| self.explain(error))?;
-            if let (Some(cache), None, Rewritten::Registered(info)) = (&cache, prepared.at, &rewritten)
-                && prepared.walls != Walls::None
-                && let Err(error) = cache.keep(&info.path, &prepared.build)
-            {
-                let text = format!(
-                    "what `{}` compiled is not kept crate by crate: {error}",
-                    self.derivation.label
-                );
-                self.reporter.report(Event::Warning { text });
+            if let (Some(cache), Rewritten::Registered(info)) = (&cache, &rewritten) {
+                self.keep_units(cache, &prepared, &info.path);
             }
             rewritten
         };
@@ -207,26 +201,6 @@ impl ScriptStep<'_> {
         let stripped = self.stripped();
         let settled = self.store.settle_output(&tree, &prepared.scratch, path, &stripped)?;
         Ok(Remade::new(tree, settled, prepared.staging))
-    }
-
-    /// [`execute`](Self::execute) over what is known of each crate; where that fails, without it.
-    fn execute_with(
-        &self,
-        scratch: &StorePath,
-        cache: Option<&UnitCache<'_>>,
-    ) -> Result<PreparedScript<'_>, BuildError> {
-        let prepared = self.prepare(scratch, None)?;
-        let cache = cache.filter(|_| prepared.walls != Walls::None);
-        let laid = cache.map_or(Ok(0), |cache| cache.lay(&prepared.build))?;
-        match self.run_prepared(prepared) {
-            Err(BuildError::Script(_)) if laid > 0 => {
-                let label = &self.derivation.label;
-                let text = format!("`{label}` failed over what was compiled before; it is run again without");
-                self.reporter.report(Event::Note { text });
-                self.execute(scratch)
-            }
-            ran => ran,
-        }
     }
 
     /// Runs the script with `scratch` as `$out`; what it made is in the staging directory.

@@ -13,6 +13,12 @@
 //! cache/units/SCOPE/KEY/HASH.nar         the units of a crate, as they are in Cargo's target directory or Go's cache
 //! cache/units/SCOPE/KEY/HASH.ran         the sets with which they came out so, a hash a line
 //! ```
+//!
+//! Packages of the source have a scope of their own ([`members`]); in their sets are also the files of the source that ran.
+
+mod macros;
+mod members;
+mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -29,6 +35,8 @@ use crate::nar;
 use crate::parallel;
 use crate::store::{Store, StoreError};
 use crate::store_path::StorePath;
+use members::MemberUnits;
+pub(super) use members::NotKept;
 
 /// Where all units are, below the store's directory.
 const ALL: &str = "cache/units";
@@ -65,6 +73,8 @@ pub(super) struct UnitCache<'a> {
     units: &'a Units,
     /// Crates whose code a build may run, by their keys.
     runs: BTreeSet<String>,
+    /// The packages of the source whose units they are, instead of the crates'.
+    members: Option<MemberUnits<'a>>,
 }
 
 impl<'a> UnitCache<'a> {
@@ -73,8 +83,10 @@ impl<'a> UnitCache<'a> {
         store: &'a Store,
         script: &'a Script,
         path: &dyn Fn(&crate::derive::Input) -> StorePath,
-    ) -> Option<Self> {
-        let units = script.units.as_ref()?;
+    ) -> Result<Option<Self>, BuildError> {
+        let (Some(units), Some(scope)) = (script.units.as_ref(), unit_scope(script, path)) else {
+            return Ok(None);
+        };
         let all = store.dir().join(ALL);
         let mut runs = BTreeSet::new();
         let running = units.crates.iter().filter(|_| units.kind == UnitKind::Cargo);
@@ -87,18 +99,22 @@ impl<'a> UnitCache<'a> {
                 Code::Script(dependencies) => Some(key(id, script_closure(unit, &dependencies, units))),
             });
         }
-        Some(Self {
+        Ok(Some(Self {
             store,
-            dir: all.join(unit_scope(script, path)?.hex()),
+            dir: all.join(scope.hex()),
             runs,
             units,
-        })
+            members: MemberUnits::of(store, script, units, path)?,
+        }))
     }
 
     /// Lays what is known of each crate into the build directory; how many crates that are.
     pub(super) fn lay(&self, build: &Path) -> Result<usize, BuildError> {
         if !self.dir.is_dir() {
             return Ok(0);
+        }
+        if let Some(members) = &self.members {
+            return members.lay(self, build);
         }
         let crates: Vec<_> = self.units.crates.iter().enumerate().collect();
         let laid = build.join(LAID);
@@ -139,15 +155,24 @@ impl<'a> UnitCache<'a> {
         match fsio::read_limited(&path, TEXT_MAX) {
             Ok(text) if Digest::of(&text).hex() == set => String::from_utf8_lossy(&text)
                 .lines()
-                .all(|key| self.runs.contains(key)),
+                .all(|key| self.runs.contains(key) || self.members.as_ref().is_some_and(|members| members.has(key))),
             _ => false,
         }
     }
 
-    /// Keeps what a step made of each crate: `output` is its output in the store, `build` its build directory.
-    pub(super) fn keep(&self, output: &StorePath, build: &Path) -> Result<(), BuildError> {
+    /// Whether a build that failed over what was laid fails without, too, as its last lines have it.
+    pub(super) fn fails_without(&self, tail: &[String]) -> bool {
+        self.members.is_some() && members::is_of_source(tail)
+    }
+
+    /// Keeps what a step made of each crate: `output` is its output in the store, `build` its build directory. Gives what is not
+    /// kept that might have been.
+    pub(super) fn keep(&self, output: &StorePath, build: &Path) -> Result<BTreeSet<NotKept>, BuildError> {
+        if let Some(members) = &self.members {
+            return members.keep(self, build);
+        }
         let Some(made) = owners(&build.join(OWNERS), self.units)? else {
-            return Ok(());
+            return Ok(BTreeSet::new());
         };
         // What was laid is of builds that ran no other code.
         let text: String = self.runs.iter().map(|key| format!("{key}\n")).collect();
@@ -161,15 +186,18 @@ impl<'a> UnitCache<'a> {
         let crates: Vec<(&String, &BTreeSet<String>)> = made.iter().collect();
         parallel::map(&crates, parallel::threads(0), |(id, hashes)| {
             let own = hashes.iter().filter_map(|hash| files.get(hash)).flatten();
-            self.keep_crate(&key(id, self.units.crates[*id].closure), own, &set)
+            self.keep_crate(&key(id, self.units.crates[*id].closure), own, None, &set)
         })?;
-        trim(self.store)
+        trim(self.store)?;
+        Ok(BTreeSet::new())
     }
 
+    /// Keeps these files, with a `list` beside them.
     fn keep_crate<'f>(
         &self,
         key: &str,
         files: impl Iterator<Item = &'f UnitFile>,
+        list: Option<(&str, &[u8])>,
         set: &str,
     ) -> Result<(), BuildError> {
         let staging = self.store.stage()?;
@@ -177,6 +205,10 @@ impl<'a> UnitCache<'a> {
         create_dir_all(&tree)?;
         for file in files {
             link_tree(&file.physical, &tree.join(&file.place))?;
+        }
+        if let Some((name, text)) = list {
+            let list = tree.join(name);
+            fs::write(&list, text).context("write", &list)?;
         }
         let dir = self.dir.join(key);
         create_dir_all(&dir)?;
@@ -240,7 +272,8 @@ fn unit_files(target: &Path) -> Result<BTreeMap<String, Vec<UnitFile>>, BuildErr
         {
             for kind in [".fingerprint", "deps", "build"] {
                 let dir = profile.join(kind);
-                if !profile.ends_with(kind) && target.join(&dir).is_dir() {
+                let is_dir = fs::symlink_metadata(target.join(&dir)).is_ok_and(|metadata| metadata.is_dir());
+                if !profile.ends_with(kind) && is_dir {
                     for name in fsio::sorted_names(&target.join(&dir))? {
                         let hash = name.to_str().and_then(hash_of);
                         let place = dir.join(&name);
@@ -579,6 +612,7 @@ mod tests {
             kind: UnitKind::Cargo,
             scope: Digest::of(b""),
             crates: BTreeMap::from([("registry+x#a@1.0.0".to_owned(), unit)]),
+            members: None,
         };
         let read = |text: &str| {
             fs::write(&file, text).unwrap();

@@ -273,6 +273,10 @@ impl Ui {
             }
             Event::Reused { name, path } if self.verbose => self.done(&format!("reused {name}: {path}")),
             Event::Reused { .. } => {}
+            Event::NotKept { name, part, reason } if self.verbose => {
+                self.done(&format!("{name}: `{part}` is compiled anew after each edit: {reason}"));
+            }
+            Event::NotKept { .. } => {}
             Event::FetchStarted { name, size } => self.start(
                 name,
                 "{spinner} fetching {prefix} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {wide_bar}",

@@ -23,7 +23,7 @@ mod recorded;
 mod resolve;
 mod script;
 
-pub use crate::lang::{Unit, UnitKind, Units};
+pub use crate::lang::{Member, Members, Unit, UnitKind, Units};
 pub use configure::{Configure, ConfiguredDeb};
 pub use emulator::emulator_alone;
 pub use import::ImportedPlan;

@@ -3,8 +3,9 @@
 //! Invariant: what comes out is a function of the package's spec, its source and `layerize.lock`; nothing is fetched and
 //! nothing is run. Each dependency that a lock file pins is a file from outside of its own, with the hash that stands there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
@@ -213,6 +214,30 @@ pub struct Units {
     pub scope: Digest,
     /// The crates or modules that may be compiled, by what Cargo (its package ID) or Go (`PATH@VERSION`) calls them.
     pub crates: BTreeMap<String, Unit>,
+    /// The packages of the script's source whose units are kept instead, over these crates.
+    pub members: Option<Members>,
+}
+
+/// Packages of a source that Cargo compiles, each of which is kept as long as it and what it needs are the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members {
+    /// The directory in which Cargo runs, relative to the source, as all that follow.
+    pub root: String,
+    /// The directories of all packages; a file belongs to the one that is next above it.
+    pub dirs: BTreeSet<String>,
+    /// Those that are kept, by their names, which no crate has beside them.
+    pub packages: BTreeMap<String, Member>,
+    /// The names of all packages and crates that each may need, its own among them.
+    pub needs: Arc<BTreeMap<String, BTreeSet<String>>>,
+}
+
+/// A package of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its directory.
+    pub dir: String,
+    /// What decides how its units come out beside the files of its directory and those of the packages that it needs.
+    pub closure: Digest,
 }
 
 /// Whose units are kept, and so how they lie in what a script makes.

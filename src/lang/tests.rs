@@ -309,6 +309,51 @@ fn a_unit_is_known_by_all_that_is_below_it() {
 }
 
 #[test]
+fn members_are_kept_where_all_is_known_that_they_depend_on() {
+    let own = |name: &str, needs: &str| {
+        format!("\n[[package]]\nname = \"{name}\"\nversion = \"0.1.0\"\ndependencies = [{needs}]\n")
+    };
+    let lock = |crates: &str| format!("version = 4\n{}{}{crates}", own("x", "\"y\""), own("y", "\"itoa\""));
+    let itoa = format!("\n[[package]]\n{}", locked("itoa", CRATES_IO, ""));
+    let second = format!("\n[[package]]\n{}", locked("y", CRATES_IO, ""));
+    let root = "[package]\nname = \"x\"\n[dependencies]\ny = { path = \"y\" }\n[workspace]\n";
+    let members = |keys: &str, root: &str, crates: &str, more: &[(&str, &str)]| {
+        let lock = lock(crates);
+        let y = ("y/Cargo.toml", "[package]\nname = \"y\"\n");
+        let mut files = vec![("Cargo.toml", root), y, ("Cargo.lock", lock.as_str())];
+        files.extend(more);
+        plan_of(keys, &files).unwrap().own.units.and_then(|units| units.members)
+    };
+    let plain = members("rust = {}", root, &itoa, &[]).unwrap();
+    let dirs: Vec<(&str, &str)> = (plain.packages.iter())
+        .map(|(name, member)| (name.as_str(), member.dir.as_str()))
+        .collect();
+    assert_eq!(dirs, [("x", ""), ("y", "y")]);
+    assert_eq!(plain.needs["x"].iter().collect::<Vec<_>>(), ["itoa", "x", "y"]);
+    let alias = (".cargo/config.toml", "[alias]\nz = \"run\"\n");
+    assert_eq!(members("rust = {}", root, &itoa, &[alias]), Some(plain.clone()));
+    // Another crate below, or another profile.
+    let bumped = members("rust = {}", root, &itoa.replace('3', "4"), &[]).unwrap();
+    let profile = format!("{root}[profile.release]\nlto = true\n");
+    for other in [bumped, members("rust = {}", &profile, &itoa, &[]).unwrap()] {
+        for name in ["x", "y"] {
+            assert_ne!(other.packages[name].closure, plain.packages[name].closure);
+        }
+    }
+    let flags = (".cargo/config.toml", "[build]\nrustflags = []\n");
+    for (keys, crates, more) in [
+        ("rust = { incremental = false }", &itoa, &[] as &[_]),
+        ("rust = {}\nscript = \"x\"", &itoa, &[]),
+        ("rust = {}\ncache.dirs = [\"/build/.ccache\"]", &itoa, &[]),
+        ("rust = {}\nenv = { RUSTFLAGS = \"-Lx\" }", &itoa, &[]),
+        ("rust = {}", &itoa, &[flags]),
+        ("rust = {}", &format!("{itoa}{second}"), &[]),
+    ] {
+        assert_eq!(members(keys, root, crates, more), None, "{keys} {more:?}");
+    }
+}
+
+#[test]
 fn links_are_followed_within_the_source_alone() {
     let (dir, source) = tree(&[("real/Cargo.lock", "x")]);
     symlink("real/Cargo.lock", dir.path().join("Cargo.lock")).unwrap();

@@ -108,6 +108,7 @@ fn full_script() -> Script {
             kind: UnitKind::Cargo,
             scope: Digest::of(b""),
             crates: BTreeMap::new(),
+            members: None,
         }),
         cache_dirs: BTreeSet::new(),
     }

@@ -359,6 +359,7 @@ fn units(step: &str, needed: &Needed) -> Units {
         kind: UnitKind::Go,
         scope: Digest::of(format!("go {UNITS_FORMAT} {step}").as_bytes()),
         crates: modules.chain([library]).collect(),
+        members: None,
     }
 }
 

@@ -125,6 +125,23 @@ impl Manifest {
             .unwrap_or_default()
     }
 
+    /// What it says as a workspace of how members are compiled. Which there are and what they depend on is left out: Cargo
+    /// compares what came of that with what a unit was compiled with.
+    pub(super) fn shared_text(&self) -> String {
+        let kept = |table: &Table, keys: &[&str]| -> Table {
+            let found = keys
+                .iter()
+                .filter_map(|key| Some(((*key).to_owned(), table.get(*key)?.clone())));
+            found.collect()
+        };
+        let mut shared = kept(&self.table, &["cargo-features", "patch", "profile", "replace"]);
+        if let Some(workspace) = self.workspace() {
+            let keys = ["package", "lints", "resolver"];
+            shared.insert("workspace".to_owned(), Value::Table(kept(workspace, &keys)));
+        }
+        shared.to_string()
+    }
+
     /// The files that the package's targets need; those that Cargo would find by itself are all optional.
     pub(super) fn targets(&self) -> Vec<TargetFile> {
         let Some(package) = self.package() else {

@@ -6,6 +6,7 @@
 mod cargo_lock;
 mod git;
 mod manifest;
+mod members;
 mod survey;
 mod toolchain;
 mod units;
@@ -95,30 +96,19 @@ impl Planner for RustOptions {
             own,
             ..LanguageBuild::default()
         };
+        if !self.incremental {
+            return Ok(build);
+        }
+        let mut skeleton = workspace.skeleton()?;
+        let units = units::units(&lock, request.lock, &skeleton);
+        let members = members::members(request, (root, &lock), &workspace, &skeleton);
+        build.own.units = members.map(|members| units::of_members(&units, members));
         // A crate that is compiled with a package of the source cannot be compiled before it.
         let has_any = !lock.crates.is_empty() || !lock.repositories.is_empty();
-        if self.incremental && has_any && !lock.crates_need_source {
-            let mut skeleton = workspace.skeleton()?;
-            let units = units::units(&lock, request.lock, &skeleton);
+        if has_any && !lock.crates_need_source {
             skeleton.insert(file.to_owned(), text.into_bytes());
-            let package = &request.package.name.value;
-            build.trees.push(GeneratedTree {
-                name: format!("{}-manifests", package.0.replace(':', "-")),
-                files: skeleton,
-            });
-            build.steps.push(LanguageStep {
-                label: format!("{package} (dependencies)"),
-                name: format!("{}-dependencies", package.0.replace(':', "-")),
-                surroundings: Surroundings::Package,
-                source: Some(Part::Tree(0)),
-                recipe: Recipe {
-                    script: BUILD_DEPENDENCIES.to_owned(),
-                    units: Some(units),
-                    ..recipe
-                },
-            });
-            build.own.preamble.push_str(LAY);
-            build.own.variables = BTreeMap::from([(DEPENDENCIES.to_owned(), Part::Step(0))]);
+            let units = Some(units);
+            build_dependencies(&mut build, request, skeleton, Recipe { units, ..recipe });
         }
         Ok(build)
     }
@@ -135,6 +125,33 @@ impl Planner for RustOptions {
                 .collect(),
         })
     }
+}
+
+/// Has what a package depends on compiled in a step of its own.
+fn build_dependencies(
+    build: &mut LanguageBuild,
+    request: &Request<'_>,
+    skeleton: BTreeMap<String, Vec<u8>>,
+    recipe: Recipe,
+) {
+    let package = &request.package.name.value;
+    let name = package.0.replace(':', "-");
+    build.trees.push(GeneratedTree {
+        name: format!("{name}-manifests"),
+        files: skeleton,
+    });
+    build.steps.push(LanguageStep {
+        label: format!("{package} (dependencies)"),
+        name: format!("{name}-dependencies"),
+        surroundings: Surroundings::Package,
+        source: Some(Part::Tree(0)),
+        recipe: Recipe {
+            script: BUILD_DEPENDENCIES.to_owned(),
+            ..recipe
+        },
+    });
+    build.own.preamble.push_str(LAY);
+    build.own.variables = BTreeMap::from([(DEPENDENCIES.to_owned(), Part::Step(0))]);
 }
 
 /// The lock file of a package.

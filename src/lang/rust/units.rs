@@ -4,14 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cargo_lock::{CargoLock, PackageKey};
-use super::{BUILD_DEPENDENCIES, directory};
+use super::cargo_lock::{CargoLock, LockedCrate, PackageKey};
+use super::{BUILD, BUILD_DEPENDENCIES, directory};
 use crate::digest::Digest;
-use crate::lang::{Unit, UnitKind, Units};
+use crate::lang::{Members, Unit, UnitKind, Units};
 use crate::spec::Lock;
 
 /// Number of the rules by which units are told from each other and laid.
 const FORMAT: u32 = 1;
+
+/// Number of the rules by which those of packages of the source are.
+const MEMBERS_FORMAT: u32 = 1;
 
 /// The units of a step over `skeleton`, whose directories `.cargo` hold what is configured.
 pub(super) fn units(lock: &CargoLock, pins: &Lock, skeleton: &BTreeMap<String, Vec<u8>>) -> Units {
@@ -22,11 +25,7 @@ pub(super) fn units(lock: &CargoLock, pins: &Lock, skeleton: &BTreeMap<String, V
         .map(|(path, content)| format!("{path} {}\n", Digest::of(content).hex()))
         .collect();
     let scope = format!("{FORMAT}\n{BUILD_DEPENDENCIES}\n{configured}");
-    let mut hashes = BTreeMap::new();
-    for of in &lock.crates {
-        let source = Some(of.source.0.clone());
-        hashes.insert((of.name.clone(), of.version.clone(), source), of.checksum);
-    }
+    let hashes = hashes(lock);
     let mut crates = BTreeMap::new();
     for of in &lock.crates {
         let key = (of.name.clone(), of.version.clone(), Some(of.source.0.clone()));
@@ -66,26 +65,47 @@ pub(super) fn units(lock: &CargoLock, pins: &Lock, skeleton: &BTreeMap<String, V
         kind: UnitKind::Cargo,
         scope: Digest::of(scope.as_bytes()),
         crates,
+        members: None,
     }
+}
+
+/// The units of the step that compiles the packages of the source, over the same crates.
+pub(super) fn of_members(crates: &Units, members: Members) -> Units {
+    let scope = format!("{MEMBERS_FORMAT}\n{BUILD}\n{}", crates.scope.hex());
+    Units {
+        scope: Digest::of(scope.as_bytes()),
+        members: Some(members),
+        ..crates.clone()
+    }
+}
+
+/// The hashes of the registries' crates.
+pub(super) fn hashes(lock: &CargoLock) -> BTreeMap<PackageKey, Digest> {
+    let crates = lock.crates.iter();
+    let key = |of: &LockedCrate| (of.name.clone(), of.version.clone(), Some(of.source.0.clone()));
+    crates.map(|of| (key(of), of.checksum)).collect()
 }
 
 /// What a package and all that it needs are made of; `None` where some of it is in the source of the project.
 fn closure(lock: &CargoLock, pins: &Lock, key: &PackageKey, hashes: &BTreeMap<PackageKey, Digest>) -> Option<Digest> {
-    let mut lines = BTreeSet::new();
-    for member in lock.closures.get(key)? {
-        let hash = match hashes.get(member) {
-            Some(hash) => *hash,
-            None => {
-                let commit = member.2.as_deref()?.rsplit_once('#')?.1;
-                pins.commits
-                    .iter()
-                    .find(|(known, _)| known.as_str() == commit)?
-                    .1
-                    .nar_hash
-            }
-        };
-        let (name, version, source) = member;
-        lines.insert(format!("{name} {version} {} {}\n", source.as_deref()?, hash.hex()));
-    }
+    let members = lock.closures.get(key)?.iter();
+    let lines: BTreeSet<String> = members
+        .map(|member| line(pins, member, hashes))
+        .collect::<Option<_>>()?;
     Some(Digest::of(lines.into_iter().collect::<String>().as_bytes()))
+}
+
+/// What a package is made of that is not in the source of the project.
+pub(super) fn line(pins: &Lock, key: &PackageKey, hashes: &BTreeMap<PackageKey, Digest>) -> Option<String> {
+    let (name, version, source) = key;
+    let source = source.as_deref()?;
+    let hash = match hashes.get(key) {
+        Some(hash) => *hash,
+        None => {
+            let commit = source.rsplit_once('#')?.1;
+            let mut pinned = pins.commits.iter();
+            pinned.find(|(known, _)| known.as_str() == commit)?.1.nar_hash
+        }
+    };
+    Some(format!("{name} {version} {source} {}\n", hash.hex()))
 }

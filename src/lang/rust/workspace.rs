@@ -63,6 +63,24 @@ impl<'a> CargoWorkspace<'a> {
             .collect()
     }
 
+    /// The directories of all packages that Cargo may read, with their names.
+    pub(super) fn packages(&self) -> BTreeMap<String, String> {
+        let packages = self.manifests.iter();
+        let named = packages.filter_map(|(dir, (_, manifest))| Some((dir.clone(), manifest.name()?.to_owned())));
+        named.collect()
+    }
+
+    /// What workspaces say of how their members are compiled, but for what Cargo compares by itself.
+    pub(super) fn shared_text(&self) -> String {
+        let workspaces = self
+            .manifests
+            .iter()
+            .filter(|(_, (_, manifest))| manifest.is_workspace());
+        workspaces
+            .map(|(dir, (_, manifest))| format!("{dir}\n{}\n", manifest.shared_text()))
+            .collect()
+    }
+
     /// What the members say of the compiler that they need at least, and where.
     pub(super) fn rust_versions(&self) -> Vec<(String, &str)> {
         let shared = self.manifest(&self.root);
