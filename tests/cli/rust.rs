@@ -11,6 +11,7 @@ use layerize::digest::Digest;
 use crate::support::{Place, RUST, Ran, in_another_world};
 
 mod git;
+mod members;
 mod units;
 
 /// A published crate.

@@ -50,7 +50,7 @@ fn renew(place: &Place, crates: &[Crate<'_>]) {
 }
 
 /// Builds, and gives the crates that were compiled on the way, and where the outputs are.
-fn build(place: &Place, package: &str) -> (BTreeSet<String>, String, BTreeSet<String>) {
+pub(super) fn build(place: &Place, package: &str) -> (BTreeSet<String>, String, BTreeSet<String>) {
     let names = |dir: &str| -> BTreeSet<String> {
         let names = layerize::fsio::sorted_names(&place.store().join(dir)).unwrap_or_default();
         names.into_iter().map(|name| name.into_string().unwrap()).collect()
@@ -71,7 +71,7 @@ fn build(place: &Place, package: &str) -> (BTreeSet<String>, String, BTreeSet<St
     (compiled.collect(), path, dependencies)
 }
 
-fn set(names: &[&str]) -> BTreeSet<String> {
+pub(super) fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
