@@ -61,7 +61,7 @@ impl Drop for Bystander {
 #[test]
 fn a_script_sees_what_it_sees_in_namespaces() {
     let script = "id -u; id -g; uname -n; umask; ulimit -c; ulimit -n; ulimit -s; env; ls / /build /layerize; \
-                  stat -c '%a %u %g %Y' /build; pwd; stat -c '%a %Y' /usr /usr/bin/bash /layerize";
+                  stat -c '%a %u %g %Y' /build; pwd; stat -c '%a %Y' /usr /usr/bin/bash; stat -c %a /layerize";
     let Some(fixture) = chrooted(script) else { return };
     let (outcome, text) = fixture.run();
     assert_eq!(outcome.unwrap(), Outcome::Exited(0), "{text}");

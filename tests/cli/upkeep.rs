@@ -207,7 +207,8 @@ fn caches_go_by_their_age() {
     collected.says(&[
         "Used longest ago and deleted: ",
         " packed layers, ",
-        " records of images (",
+        " records of images, ",
+        " records of sources (",
     ]);
     assert!(count() >= 1 && count() <= before, "the package is there");
     bounded.run(&["store", "roots", "remove", "."]).success();
