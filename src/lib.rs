@@ -11,6 +11,7 @@
 //! | 1 | [`parallel`] | work shared among threads | – |
 //! | 1 | [`child`] | programs that are run for what they say; none outlives an interrupt | – |
 //! | 1 | [`escape`] | text from outside, made safe to show | – |
+//! | 1 | [`shell_word`] | texts as words of a shell; pure | – |
 //! | 1 | [`certificate`] | certificates of authorities in PEM form; pure | digest escape |
 //! | 1 | [`capability`] | file capabilities: libcap's text, the kernel's bytes | – |
 //! | 1 | [`event`] | what is reported while work is done | – |
@@ -28,16 +29,16 @@
 //! | 2 | [`archive`] | tar, ar and zip read, tar headers written, compression undone | capability digest oci |
 //! | 3 | [`store`] | add, look up, verify, collect garbage; a Nix store read-only | digest child execution fsio nar store_path graph walls |
 //! | 3 | [`closure`] | closed set, topological order, why-chains | store_path store graph |
-//! | 3 | [`lang`] | lock files of languages → what they pin, and how it is built | digest fsio spec |
+//! | 3 | [`lang`] | lock files of languages → what they pin, and how it is built | digest fsio spec shell_word |
 //! | 3 | [`derive`] | spec and lock → derivations in order; pure | digest spec store_path graph oci lang |
 //! | 3 | [`sandbox`] | the walled-off place in which scripts run, and its mounts | fsio store_path walls |
 //! | 3 | [`layer`] | partition, tar, compression, layer cache | capability digest escape event fsio store_path graph archive oci parallel nar |
 //! | 4 | [`fetch`] | downloads, archives, Debian packages | capability digest child escape event fsio http nar store store_path spec derive root archive oci parallel |
 //! | 4 | [`configure`] | Debian's maintainer scripts run over packages' trees, and what they made | escape fsio spec oci root sandbox fetch |
 //! | 4 | [`remote`] | steps run at builders that speak the Remote Execution API | digest elf escape fsio http nar parallel sandbox store_path walls |
-//! | 4 | [`peer`] | closures copied to layerize on another machine and from it, over ssh | child closure digest escape event execution fsio nar store store_path walls |
-//! | 4 | [`profile`] | a user's installed programs: one directory of links, in generations | fsio nar store store_path |
-//! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest elf escape event execution fsio nar store_path store closure spec derive root sandbox fetch configure remote peer graph parallel walls |
+//! | 4 | [`peer`] | closures copied to layerize on another machine and from it, over ssh | child closure digest escape event execution fsio nar store store_path walls shell_word |
+//! | 4 | [`profile`] | a user's installed programs: one directory of links, in generations | fsio nar store store_path shell_word |
+//! | 4 | [`build`] | realise derivations: schedule, run, scan, register | digest elf escape event execution fsio nar store_path store closure spec derive root sandbox fetch configure remote peer graph parallel walls shell_word |
 //! | 4 | [`image`] | recipe → config, manifest and layers as one value | capability digest elf escape event fsio store_path root oci layer spec configure |
 //! | 5 | [`binary_cache`] | store paths as signed archives: taken from Nix's caches, written to one | digest event fsio http nar store_path store closure fetch graph archive oci parallel |
 //! | 5 | [`transport`] | archives, layouts, registries, daemons: sources and sinks | digest child event fsio http oci image layer archive parallel |
@@ -47,7 +48,7 @@
 //! | 6 | [`audit`] | read images back: inspect, diff, verify, explain | capability digest escape fsio store_path oci image transport archive |
 //! | 6 | [`attest`] | state things of images: bills of materials, provenance, signatures | digest escape execution fsio store_path oci store derive layer configure image transport graph walls |
 //! | 6 | [`inputs`] | keep files from outside beside images, and find them again | digest fsio nar oci store store_path spec derive fetch layer image transport |
-//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest child escape event execution fsio nar store_path oci parallel graph store closure spec sandbox lang derive fetch configure remote peer build layer image binary_cache transport shared_cache container audit attest inputs walls |
+//! | 7 | [`project`] | spec, lock, store and targets → recipe → image | digest child escape event execution fsio nar store_path oci parallel graph store closure spec sandbox lang derive fetch configure remote peer build layer image binary_cache transport shared_cache container audit attest inputs walls shell_word |
 //! | 8 | [`cli`] | arguments, printing, exit status: one file a verb | all |
 //!
 //! Only `cli` prints, reads the process's environment or exits; only there is an error an `anyhow::Error`.
@@ -118,6 +119,7 @@ pub mod root;
 pub mod sandbox;
 pub mod serve;
 pub mod shared_cache;
+pub mod shell_word;
 pub mod spec;
 pub mod store;
 pub mod store_path;

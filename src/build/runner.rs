@@ -9,6 +9,7 @@ use super::BuildError;
 use super::rootfs::Root;
 use crate::fsio::{PathError, read_limited};
 use crate::sandbox::tree::Tree;
+use crate::shell_word::quoted;
 
 /// Where runner and script are, relative to the root.
 const DIR: &str = "usr/libexec/layerize";
@@ -128,7 +129,7 @@ fn text(is_bash: bool, has_debian_patches: bool, script: &str, build: &str) -> S
         text += DEBIAN_PATCHES;
     }
     if is_bash {
-        text += &TRAP.replace("@FAILED@", &quoted(&Path::new(build).join(FAILED)));
+        text += &TRAP.replace("@FAILED@", &quoted(Path::new(build).join(FAILED)));
     }
     text + &format!(". {script}\n")
 }
@@ -160,11 +161,6 @@ pub(super) fn start_file(
         )
         .replace("@LABEL@", &quoted(Path::new(label)));
     text
-}
-
-/// A path as one word of a shell.
-pub(super) fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 /// Which command of `script` failed, as the runner tells in the build directory; `None` where it does not.
@@ -205,7 +201,7 @@ mod tests {
         }
         fs::create_dir_all(&source).unwrap();
         fs::write(dir.path().join("script"), script).unwrap();
-        let script = quoted(&dir.path().join("script"));
+        let script = quoted(dir.path().join("script"));
         let runner = dir.path().join("run");
         let build = dir.path().display().to_string();
         fs::write(&runner, text(shell == "bash", has_debian_patches, &script, &build)).unwrap();

@@ -11,6 +11,7 @@ use crate::event::{Reporter, Silent};
 use crate::project::outside::{KeptView, Wanted};
 use crate::project::shell::shell_parts;
 use crate::project::{Environment, LOCK_NAME, Project, dev_image};
+use crate::shell_word::quoted;
 use crate::spec::{LockScope, PackageName};
 
 use super::complete;
@@ -220,11 +221,19 @@ fn devcontainer(args: &EnvArgs, context: &Context) -> anyhow::Result<Outcome> {
     let mut load = vec!["layerize", "load", "--dev", package.0.as_str()];
     let file = context.environment.file.as_ref().map(|file| file.display().to_string());
     load.extend(file.iter().flat_map(|file| ["--file", file.as_str()]));
+    let workspace = "${containerWorkspaceFolder}";
+    // What is laid out for the container's programs is not the machine's.
+    let mounts: Vec<String> = dev_image::views(&project, &package, &context.environment)?
+        .iter()
+        .map(|view| format!("type=volume,target={workspace}/{view}"))
+        .collect();
     let document = json!({
         "name": package.0,
         "image": format!("{image}:latest"),
         // On the machine, before the container is made.
         "initializeCommand": load,
+        "containerEnv": { "LAYERIZE_PROJECT": workspace },
+        "mounts": mounts,
         "overrideCommand": true,
         "remoteUser": "root",
         "updateRemoteUserUID": false,
@@ -243,7 +252,7 @@ fn devcontainer(args: &EnvArgs, context: &Context) -> anyhow::Result<Outcome> {
 
 /// Lines that a shell evaluates.
 fn exports(kept: &KeptView) -> String {
-    let dir = quoted(&kept.view.path.display().to_string());
+    let dir = quoted(kept.view.path.display().to_string());
     let path = format!("case \"$PATH:\" in {dir}:*) ;; *) export PATH={dir}\"${{PATH:+:$PATH}}\" ;; esac\n");
     variables(kept) + &path
 }
@@ -277,12 +286,7 @@ fn fish(kept: &KeptView) -> String {
 }
 
 fn shown(path: &Path) -> String {
-    quoted(&path.display().to_string())
-}
-
-/// In single quotes everything is itself, in shells and in the readers of `.env` files alike.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
+    quoted(path.display().to_string())
 }
 
 /// Lines of a `.env` file: nothing in them is computed by whoever reads it.
@@ -327,16 +331,4 @@ fn json(kept: &KeptView, wanted: &Wanted<'_>) -> String {
         "files": wanted.files().iter().map(|file| text(file)).collect::<Vec<_>>(),
     })
     .to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_quoted_is_one_word() {
-        for (text, expected) in [("", "''"), ("a b$c", "'a b$c'"), ("it's", r"'it'\''s'")] {
-            assert_eq!(quoted(text), expected);
-        }
-    }
 }

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::digest::{Digest, FileHash};
 use crate::fsio::{self, PathError};
+use crate::shell_word::quoted;
 use crate::spec::{Diagnostic, GitTree, Language, LanguageOptions, Lock, NamedTree, Package};
 
 mod go;
@@ -430,11 +431,6 @@ pub fn renewal(request: &Request<'_>, names: &[String], offline: bool) -> Result
 /// The directory of a file, and its name in there.
 fn split(file: &str) -> (&str, &str) {
     file.rsplit_once('/').unwrap_or(("", file))
-}
-
-/// A word of a shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// `path` below `dir`, a directory of the source; both may be empty.

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use url::Url;
 
+use crate::shell_word;
+
 /// The program that is run there unless the address says otherwise: found on the `PATH` of that login.
 const PROGRAM: &str = "layerize";
 
@@ -98,7 +100,7 @@ fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:=,".contains(c);
     match !word.is_empty() && word.chars().all(is_plain) {
         true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
+        false => shell_word::quoted(word),
     }
 }
 

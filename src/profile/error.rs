@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::links::quoted;
 use crate::fsio::PathError;
+use crate::shell_word::quoted;
 use crate::store::StoreError;
 use crate::store_path::{StoreDir, StorePath};
 

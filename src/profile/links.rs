@@ -15,6 +15,7 @@ use super::error::ProfileError;
 use super::manifest::{Manifest, ProfilePackage};
 use crate::fsio::{IoContext, PathError, sorted_names};
 use crate::nar;
+use crate::shell_word::quoted;
 use crate::store::{Store, StoreError};
 use crate::store_path::StoreDir;
 
@@ -217,9 +218,4 @@ impl Links<'_> {
 fn is_program(place: &Path) -> bool {
     let metadata = place.metadata();
     metadata.is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-}
-
-/// A path as a shell reads it back.
-pub(super) fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }

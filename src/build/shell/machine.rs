@@ -19,6 +19,7 @@ use crate::fsio::{
     remove_tree, sorted_names,
 };
 use crate::sandbox::cross::{CROSSING, Crossing, MACHINE, SIDES, Side};
+use crate::shell_word::quoted;
 
 /// Where the links are that stand for the machine's programs.
 pub(super) const CROSSING_PROGRAMS: &str = "/layerize/crossing/machine";
@@ -124,7 +125,7 @@ impl MachineProgram {
                 let all: Vec<String> = std::iter::once(links).chain(dirs).collect();
                 format!(
                     "{} --library-path {} {}",
-                    quoted(&seen(loader)),
+                    quoted(seen(loader)),
                     quoted(Path::new(&all.join(":"))),
                     quoted(&program)
                 )
@@ -137,10 +138,6 @@ impl MachineProgram {
 /// Where something of the machine is seen in the shell's root.
 fn seen(path: &Path) -> PathBuf {
     Path::new(MACHINE).join(path.strip_prefix("/").unwrap_or(path))
-}
-
-fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 /// The environment, for what crosses from and to it.

@@ -28,6 +28,7 @@ use crate::sandbox::cross::{CROSSING, MACHINE};
 use crate::sandbox::emulator::Emulator;
 use crate::sandbox::tree::{Tree, close_to_others, make_dir};
 use crate::sandbox::{Bind, Isolation, Outcome, RuntimeSettings, Sandbox};
+use crate::shell_word;
 use crate::store::Store;
 use crate::store_path::{StoreDir, StorePath};
 use machine::Environment;
@@ -290,8 +291,8 @@ fn write_activations(fixups: &Tree, activations: &[Activation]) -> Result<Vec<St
     let mut files = Vec::new();
     for (number, activation) in activations.iter().enumerate() {
         let file = format!("{ACTIVATE}.{number}");
-        let source = activation.source.display().to_string().replace('\'', r"'\''");
-        let text = format!("export LAYERIZE_SOURCE='{source}'\n{}", activation.script);
+        let source = shell_word::quoted(&activation.source);
+        let text = format!("export LAYERIZE_SOURCE={source}\n{}", activation.script);
         fixups.file(&file, &text, 0o644)?;
         files.push(file);
     }

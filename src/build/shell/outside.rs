@@ -25,6 +25,7 @@ use super::{BuildError, machine, own_programs};
 use crate::build::link::Linkage;
 use crate::fsio::{IoContext, PathError, create_dir_all, read_limited, remove_tree, sorted_names, walk};
 use crate::root::{self, MERGED_DIRS};
+use crate::shell_word::quoted;
 use crate::store::Store;
 use crate::store_path::StoreDir;
 
@@ -254,7 +255,7 @@ impl Maker<'_> {
     }
 
     fn write_launchers(&self, launcher: &[String]) -> Result<BTreeSet<String>, BuildError> {
-        let words: Vec<String> = launcher.iter().map(|word| quoted(word)).collect();
+        let words: Vec<String> = launcher.iter().map(quoted).collect();
         // What is not at its place any more may be found by its name.
         let text = format!(
             "#!/bin/sh\nset -- {} \"${{0##*/}}\" \"$@\"\n[ -x \"$1\" ] || {{ shift; set -- layerize \"$@\"; }}\nexec \"$@\"\n",
@@ -451,10 +452,6 @@ fn has_links(dir: &Path) -> Result<bool, PathError> {
 
 fn link(target: &Path, place: &Path) -> Result<(), PathError> {
     symlink(target, place).context("create the link", place)
-}
-
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

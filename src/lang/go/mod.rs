@@ -157,9 +157,9 @@ impl RunAt {
     /// A path of the source, as a word of a shell.
     fn place(self, path: &str) -> String {
         match self {
-            Self::Build => quoted(&within("/build/source", path)),
+            Self::Build => quoted(within("/build/source", path)),
             Self::Shell if path.is_empty() => "\"$LAYERIZE_SOURCE\"".to_owned(),
-            Self::Shell => format!("\"$LAYERIZE_SOURCE\"{}", quoted(&format!("/{path}"))),
+            Self::Shell => format!("\"$LAYERIZE_SOURCE\"{}", quoted(format!("/{path}"))),
         }
     }
 }
@@ -251,7 +251,7 @@ impl GoOptions {
             true => project.all_packages(),
             false => self.packages.clone(),
         };
-        let packages: Vec<String> = packages.iter().map(|package| quoted(package)).collect();
+        let packages: Vec<String> = packages.iter().map(quoted).collect();
         let packages = packages.join(" ");
         let dir = at.place(&project.dir);
         let linked = self.ldflags.iter().map(|flags| format!(" -ldflags {}", quoted(flags)));

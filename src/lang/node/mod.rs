@@ -242,7 +242,7 @@ fn activate(shell: &Recipe, dir: &str, lacking: Option<&str>) -> String {
         let note = format!("note: packages that only development needs are not here: {why}");
         format!("echo {} >&2\n", quoted(&note))
     });
-    let programs = quoted(&within(dir, "node_modules/.bin"));
+    let programs = quoted(within(dir, "node_modules/.bin"));
     format!(
         "{}{}layerize_node shell && export PATH=\"$LAYERIZE_SOURCE\"/{programs}:$PATH:/build/node/bin\n",
         shell.preamble,

@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 
 use super::{
     Form, GeneratedTree, LangError, LanguageBuild, LanguageStep, LockNeeds, LockedDependency, Mount, Part, Planner,
-    Recipe, Registry, Renewal, Request, ShellRecipe, Surroundings, split,
+    Recipe, Registry, Renewal, Request, ShellRecipe, Surroundings, quoted, split,
 };
 use crate::digest::Digest;
 use crate::spec::{Language, Lock, RustOptions};
@@ -211,10 +211,10 @@ impl RustOptions {
         );
         let profile = self.profile.as_deref().unwrap_or("release");
         let dir = format!("/build/source/{root}");
-        let quoted = dir.trim_end_matches('/').replace('\'', r"'\''");
+        let dir = quoted(dir.trim_end_matches('/'));
         let _ = write!(
             text,
-            "cat > /build/bin/layerize-cargo-build <<'LAYERIZE'\n#!/bin/sh\ncd '{quoted}' &&\n\
+            "cat > /build/bin/layerize-cargo-build <<'LAYERIZE'\n#!/bin/sh\ncd {dir} &&\n\
              exec cargo build --locked --profile '{profile}' -j \"$LAYERIZE_CORES\"{} \"$@\"\nLAYERIZE\n",
             flags(self)
         );

@@ -1,6 +1,7 @@
 //! The starters of what is written in C or C++, or is built by a script of its own.
 
 use super::Detected;
+use crate::shell_word;
 
 /// The program that an empty directory gets.
 pub(super) const HELLO: &str =
@@ -84,7 +85,7 @@ fn quoted(names: &[String]) -> String {
     };
     let word = |name: &String| match plain(name) && !name.starts_with('-') {
         true => name.clone(),
-        false => format!("./'{}'", name.replace('\'', "'\\''")),
+        false => format!("./{}", shell_word::quoted(name)),
     };
     names.iter().map(word).collect::<Vec<_>>().join(" ")
 }
