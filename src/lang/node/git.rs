@@ -1,4 +1,4 @@
-//! *Git dependencies*: the repositories that a `package-lock.json` names, each with its commit.
+//! *Git dependencies*: the repositories that a lock file names, each with its commit.
 //!
 //! Invariant: an address that comes back is one that git may be given; the commit is a whole one.
 
@@ -29,6 +29,40 @@ pub(super) fn parse(resolved: &str) -> Result<GitTree, String> {
         submodules: true,
         lfs: LfsPointers::Kept,
     })
+}
+
+/// The address of a commit of `repo`, which may be any that git takes.
+pub(super) fn address(repo: &str, commit: &str) -> String {
+    match repo.starts_with("git+") {
+        true => format!("{repo}#{commit}"),
+        false => format!("git+{repo}#{commit}"),
+    }
+}
+
+/// The repository and the commit of which a host makes a tarball: whose bytes are not always the same, so that pnpm locks none.
+pub(super) fn of_hosts_tarball(url: &str) -> Option<String> {
+    let (host, path) = url.strip_prefix("https://")?.split_once('/')?;
+    let named = |host: &str, repository: &str, commit: &str| {
+        let (owner, name) = repository.split_once('/')?;
+        let is_plain = !owner.is_empty() && !name.is_empty() && GitCommit::parse(commit).is_some();
+        is_plain.then(|| address(&format!("https://{host}/{repository}.git"), commit))
+    };
+    match host {
+        "codeload.github.com" => {
+            let (repository, commit) = path.split_once("/tar.gz/")?;
+            named("github.com", repository, commit)
+        }
+        "gitlab.com" => {
+            let (repository, commit) = path.split_once("/repository/archive.tar.gz?ref=")?;
+            let repository = repository.strip_prefix("api/v4/projects/").unwrap_or(repository);
+            named(host, &repository.replace("%2F", "/").replace("%2f", "/"), commit)
+        }
+        "bitbucket.org" => {
+            let (repository, commit) = path.split_once("/get/")?;
+            named(host, repository, commit.strip_suffix(".tar.gz")?)
+        }
+        _ => None,
+    }
 }
 
 /// An address as git takes it.
@@ -73,7 +107,8 @@ pub(super) fn trees(nodes: &Nodes, file: &str) -> Result<Vec<NamedTree>, LangErr
 pub(super) fn tree(node: &Node, resolved: &str, file: &str, place: &str) -> Result<GitTree, LangError> {
     parse(resolved).map_err(|reason| {
         let message = format!("the repository of `{}` cannot be taken: {reason}", node.name);
-        let help = "let `npm install --package-lock-only` write the lock file anew, or depend on a published version";
+        let help = "let `npm install --package-lock-only` or `pnpm install --lockfile-only` write the lock file anew, or depend on \
+                    a published version";
         LangError::at(format!("`{file}`, `{place}`"), message, help)
     })
 }
@@ -130,6 +165,36 @@ mod tests {
                 ),
                 (address, COMMIT)
             );
+        }
+    }
+
+    #[test]
+    fn tarballs_that_hosts_make_are_their_repositories() {
+        let of = |url: &str| of_hosts_tarball(&url.replace("COMMIT", COMMIT));
+        for (url, address) in [
+            (
+                "https://codeload.github.com/a/b/tar.gz/COMMIT",
+                "https://github.com/a/b.git",
+            ),
+            (
+                "https://gitlab.com/api/v4/projects/a%2Fb/repository/archive.tar.gz?ref=COMMIT",
+                "https://gitlab.com/a/b.git",
+            ),
+            (
+                "https://bitbucket.org/a/b/get/COMMIT.tar.gz",
+                "https://bitbucket.org/a/b.git",
+            ),
+        ] {
+            let tree = parse(&of(url).unwrap()).unwrap();
+            assert_eq!((&*tree.address.to_string(), tree.commit.as_str()), (address, COMMIT));
+        }
+        for url in [
+            "https://codeload.github.com/a/b/tar.gz/main",
+            "https://codeload.github.com/a/tar.gz/COMMIT",
+            "https://h.invalid/a/b/tar.gz/COMMIT",
+            "http://codeload.github.com/a/b/tar.gz/COMMIT",
+        ] {
+            assert_eq!(of(url), None, "{url}");
         }
     }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use super::git;
 use super::locked::{Flags, MODULES, Node, NodeKind, Nodes};
 use super::package_lock::{OneOrMany, Unique, is_inside, is_version};
 use super::platform::Wanted;
@@ -80,7 +81,29 @@ struct Resolution {
     integrity: Option<String>,
     tarball: Option<String>,
     repo: Option<String>,
+    commit: Option<String>,
+    /// A directory in the repository.
+    path: Option<String>,
     directory: Option<String>,
+}
+
+impl Resolution {
+    /// Where the package is, if that is neither by its name in a registry nor in a directory, as `package-lock.json` has it.
+    fn address(&self) -> Option<String> {
+        match (&self.repo, &self.commit, &self.tarball) {
+            (Some(repo), Some(commit), _) => Some(git::address(repo, commit)),
+            (Some(repo), None, _) => Some(format!("git+{repo}")),
+            (None, _, Some(tarball)) if self.integrity.is_none() => {
+                Some(git::of_hosts_tarball(tarball).unwrap_or_else(|| tarball.clone()))
+            }
+            (None, _, tarball) => tarball.clone(),
+        }
+    }
+
+    /// Whether it is a commit of a repository.
+    fn is_git(&self) -> bool {
+        self.address().is_some_and(|address| git::is_git(&address))
+    }
 }
 
 /// A package with what it gets, peers among it.
@@ -223,22 +246,20 @@ impl Reader<'_> {
             nodes.insert(format!("{around}{alias}"), link(&alias, target, flags, false));
             needs.insert(alias, is_optional);
         }
-        let Resolution {
-            integrity,
-            tarball,
-            repo,
-            directory,
-        } = &package.resolution;
-        let resolved = match (repo, directory) {
-            (Some(repo), _) => Some(format!("the git repository {repo}")),
+        let resolution = &package.resolution;
+        if resolution.is_git() && resolution.path.as_deref().is_some_and(|path| !path.is_empty()) {
+            let message = format!("`{name}` is a directory of a repository");
+            return Err(self.error(key, message, "depend on a published version"));
+        }
+        let resolved = match (resolution.address(), &resolution.directory) {
             (None, Some(directory)) => Some(format!("file:{directory}")),
-            (None, None) => tarball.clone(),
+            (address, _) => address,
         };
         let node = Node {
             name,
             version,
             kind: NodeKind::Package,
-            integrity: integrity.clone(),
+            integrity: resolution.integrity.clone(),
             resolved,
             reads_bins: package.has_bin,
             // Version 6 says of all that have some that they have, version 9 of none.
@@ -373,9 +394,10 @@ impl Reader<'_> {
         if !is_npm_name(name) {
             return Err(self.refused(key, format!("`{}` is no name of npm's", name.escape_debug())));
         }
-        let Resolution { repo, directory, .. } = &package.resolution;
+        let resolution = &package.resolution;
         // What is wrong with these is told of the package as a whole.
-        let is_judged_later = repo.is_some() || directory.is_some() || package.resolution.integrity.is_none();
+        let is_judged_later =
+            !resolution.is_git() && (resolution.directory.is_some() || resolution.integrity.is_none());
         if !is_version(version) && !is_judged_later {
             return Err(self.refused(key, format!("`{}` is no version of `{name}`", version.escape_debug())));
         }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::lang::LanguageBuild;
+use crate::digest::Digest;
 use crate::lang::tests::plan_with;
-use crate::spec::Lock;
+use crate::lang::{LanguageBuild, Registry};
+use crate::spec::{GitCommit, Lock, LockedTree};
 
 const SHA512: &str = "sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg==";
 
@@ -361,16 +362,73 @@ fn lock_files_of_pnpm_of_version_6_are_read_too() {
     assert!(error.contains("`scripts` names"), "{error}");
 }
 
+const COMMIT: &str = "5a03d13c097e4c0eeec952a900bd79e1c43a629d";
+
+/// Versions 9 and 6 name repositories otherwise, and hosts' tarballs as if they were published.
+#[test]
+fn packages_of_pnpm_may_be_of_repositories() {
+    let url = format!("https://codeload.github.com/o/b/tar.gz/{COMMIT}");
+    let (of_9, of_6) = (format!("b@{url}"), format!("github.com/o/b/{COMMIT}"));
+    for (key, wanted) in [(&of_9, &url), (&of_6, &of_6)] {
+        for resolution in [
+            format!("tarball: '{url}'"),
+            format!("type: git, repo: 'https://github.com/o/b.git', commit: {COMMIT}"),
+            format!("type: git, repo: 'git+ssh://git@github.com/o/b.git', commit: {COMMIT}"),
+        ] {
+            let entry = format!("  {key}:\n    name: b\n    version: 1.2.3\n    resolution: {{{resolution}}}\n");
+            let lock = pnpm_lock(&entry, &format!("  {key}: {{}}\n"));
+            let lock = lock.replace("'@s/peer': 2.0.0\n  '@s", &format!("b: {wanted}\n  '@s"));
+            let files = [
+                ("pnpm-lock.yaml", &*lock),
+                ("package.json", PNPM_MANIFEST),
+                ("member/package.json", "{}"),
+            ];
+            let mut pins = Lock {
+                architecture: Some("amd64".to_owned()),
+                ..Lock::default()
+            };
+            let error = plan_with("node = {}", &files, &pins).unwrap_err();
+            assert!(
+                error.contains("`b` (`https://github.com/o/b.git`, commit 5a03d13c"),
+                "{error}"
+            );
+            let tree = LockedTree {
+                size: 1,
+                nar_hash: Digest::of(b""),
+            };
+            pins.commits.insert(GitCommit::parse(COMMIT).unwrap(), tree);
+            let build = plan_with("node = {}", &files, &pins).unwrap();
+            let of_repository = build
+                .dependencies
+                .iter()
+                .find(|dependency| dependency.name == "b")
+                .unwrap();
+            assert_eq!(of_repository.version, "1.2.3");
+            assert!(matches!(&of_repository.registry, Registry::Git(tree) if tree.commit.as_str() == COMMIT));
+        }
+    }
+}
+
+/// A lock file with one more package, which `web` depends on.
+fn with_package(key: &str, resolution: &str) -> String {
+    let text = pnpm_lock(&format!("  {key}:\n    resolution: {{{resolution}}}\n"), "");
+    text.replace(
+        "'@s/peer': 2.0.0\n  '@s",
+        &format!("b: {}\n  '@s", key.trim_start_matches("b@")),
+    )
+}
+
+#[track_caller]
+fn refuses_of_pnpm(text: &str, said: &str) {
+    let error = plan_pnpm("", text)
+        .err()
+        .unwrap_or_else(|| panic!("{said}: taken:\n{text}"));
+    assert!(error.contains(said) && error.contains("help:"), "{said}: {error}");
+}
+
 #[test]
 fn what_cannot_be_used_of_pnpm_is_told_with_what_to_do() {
     let good = pnpm_lock("", "");
-    let package = |key: &str, resolution: &str| {
-        let text = pnpm_lock(&format!("  {key}:\n    resolution: {{{resolution}}}\n"), "");
-        text.replace(
-            "'@s/peer': 2.0.0\n  '@s",
-            &format!("b: {}\n  '@s", key.trim_start_matches("b@")),
-        )
-    };
     for (text, said) in [
         (good.replace("'9.0'", "5.4"), "it is of version 5.4"),
         ("a: [".to_owned(), "`pnpm-lock.yaml` cannot be read"),
@@ -396,19 +454,15 @@ fn what_cannot_be_used_of_pnpm_is_told_with_what_to_do() {
             "`3.0.0` is not among the packages",
         ),
         (
-            package("b@1.0.0", "tarball: 'https://h.invalid/b.tgz'"),
+            with_package("b@1.0.0", "tarball: 'https://h.invalid/b.tgz'"),
             "has no `integrity`",
         ),
         (
-            package("b@1.0.0", "integrity: sha1-2jmj7l5rSw0yVb/vlWAYkK/YBwk="),
+            with_package("b@1.0.0", "integrity: sha1-2jmj7l5rSw0yVb/vlWAYkK/YBwk="),
             "too weak",
         ),
         (
-            package("b@1.0.0", "type: git, repo: 'https://h.invalid/b.git', commit: 01"),
-            "comes from `the git repository https://h.invalid/b.git`",
-        ),
-        (
-            package("b@1.0.0", "directory: b, type: directory"),
+            with_package("b@1.0.0", "directory: b, type: directory"),
             "is `file:b`, which is no tarball in the project",
         ),
         (
@@ -419,9 +473,47 @@ fn what_cannot_be_used_of_pnpm_is_told_with_what_to_do() {
             "cannot be read",
         ),
     ] {
-        let error = plan_pnpm("", &text)
-            .err()
-            .unwrap_or_else(|| panic!("{said}: taken:\n{text}"));
-        assert!(error.contains(said) && error.contains("help:"), "{said}: {error}");
+        refuses_of_pnpm(&text, said);
+    }
+}
+
+#[test]
+fn what_cannot_be_used_of_repositories_in_pnpm_s_lock_file_is_told() {
+    for (text, said) in [
+        (
+            with_package("b@1.0.0", "type: git, repo: 'https://h.invalid/b.git', commit: 01"),
+            "its commit has not all its digits",
+        ),
+        (
+            with_package("b@1.0.0", &format!("type: git, repo: 'ext::sh -c x', commit: {COMMIT}")),
+            "the repository of `b` cannot be taken",
+        ),
+        (
+            with_package("b@1.0.0", "type: git, repo: 'https://h.invalid/b.git'"),
+            "it names no commit",
+        ),
+        (
+            with_package(
+                "b@1.0.0",
+                &format!("type: git, repo: 'https://h.invalid/b.git', commit: {COMMIT}, path: /b"),
+            ),
+            "is a directory of a repository",
+        ),
+        (
+            with_package(
+                "b@1.0.0",
+                &format!("type: git, repo: 'https://h.invalid/b.git', commit: {COMMIT}"),
+            ),
+            "is not in the lock",
+        ),
+        (
+            with_package(
+                "b@https://h.invalid/b.git",
+                &format!("type: git, repo: 'https://h.invalid/b.git', commit: {COMMIT}"),
+            ),
+            "is no version of `b`",
+        ),
+    ] {
+        refuses_of_pnpm(&text, said);
     }
 }
