@@ -250,7 +250,7 @@ fn write_etc(places: &mut Places<'_>, options: &RunOptions, host: &str) -> Resul
 }
 
 fn binds(options: &RunOptions, places: &mut Places<'_>) -> Result<Vec<Bind>, ContainerError> {
-    let mut binds = Vec::new();
+    let mut binds: Vec<Bind> = Vec::new();
     for volume in &options.volumes {
         let failed = |reason: String| ContainerError::Volume {
             path: volume.source.display().to_string(),
@@ -274,5 +274,49 @@ fn binds(options: &RunOptions, places: &mut Places<'_>) -> Result<Vec<Bind>, Con
             writable: !volume.read_only,
         });
     }
+    // One that is in another comes after it.
+    binds.sort_by(|a, b| a.target.cmp(&b.target));
+    for (number, bind) in binds.iter().enumerate() {
+        let outer = binds[..number]
+            .iter()
+            .rev()
+            .find(|outer| bind.target.starts_with(&outer.target));
+        if let Some(outer) = outer {
+            make_within(outer, bind).map_err(|reason| ContainerError::Volume {
+                path: bind.source.display().to_string(),
+                reason,
+            })?;
+        }
+    }
     Ok(binds)
+}
+
+/// Makes the place of a volume in another one, as engines do: on the machine, since what is at that place is there.
+fn make_within(outer: &Bind, bind: &Bind) -> Result<(), String> {
+    let below = bind.target.strip_prefix(&outer.target).unwrap_or(&bind.target);
+    if below.as_os_str().is_empty() {
+        return Err(format!("there is another volume at `{}`", bind.target.display()));
+    }
+    let mut place = outer.source.clone();
+    let count = below.components().count();
+    for (number, part) in below.components().enumerate() {
+        place.push(part);
+        let shown = place.display();
+        let made = match place.symlink_metadata() {
+            Ok(metadata) if metadata.is_symlink() => {
+                return Err(format!("its place is in another volume, and `{shown}` is a link"));
+            }
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            Err(_) if !outer.writable => {
+                return Err(format!(
+                    "its place is in a volume that cannot be written to, and `{shown}` is missing"
+                ));
+            }
+            Err(_) if number + 1 == count && bind.source.is_file() => std::fs::File::create(&place).map(drop),
+            Err(_) => std::fs::create_dir(&place),
+        };
+        made.map_err(|error| format!("its place `{shown}` cannot be made: {error}"))?;
+    }
+    Ok(())
 }

@@ -234,6 +234,42 @@ fn what_is_written_is_thrown_away_and_volumes_stay() {
     ]);
 }
 
+/// In whatever order they are given; their places are made on the machine, and never through a link.
+#[test]
+fn volumes_lie_in_volumes() {
+    let place = boxed();
+    place.write("outer/kept", "outer\n").write("inner/kept", "inner\n");
+    let at = |name: &str, target: &str| format!("{}:{target}", place.project.join(name).display());
+    let run = |volumes: &[&str], script: &str| {
+        let flags: Vec<&str> = volumes.iter().flat_map(|volume| ["--volume", volume]).collect();
+        ours(&place, &flags, &[script])
+    };
+    let (outer, inner, file) = (
+        at("outer", "/data"),
+        at("inner", "/data/deep/in"),
+        at("inner/kept", "/data/file"),
+    );
+    for volumes in [[&*outer, &*inner, &*file], [&*file, &*inner, &*outer]] {
+        let ran = run(
+            &volumes,
+            "cat /data/kept /data/deep/in/kept /data/file; echo new > /data/deep/in/new",
+        );
+        assert_eq!(ran.success().stdout, "outer\ninner\ninner\n");
+        assert!(place.project.join("inner/new").is_file() && !place.project.join("outer/deep/in/new").exists());
+        std::fs::remove_dir_all(place.project.join("outer/deep")).unwrap();
+        std::fs::remove_file(place.project.join("outer/file")).unwrap();
+    }
+    let fails = |volumes: &[&str], said: &str| {
+        run(volumes, "true").exits(2).says(&["cannot bind", said]);
+        assert!(!place.project.join("outer/deep").exists());
+    };
+    fails(&[&format!("{outer}:ro"), &inner], "cannot be written to");
+    fails(&[&outer, &at("inner", "/data")], "another volume at `/data`");
+    fails(&[&outer, &at("inner", "/data/kept/x")], "cannot be made");
+    std::os::unix::fs::symlink("/tmp", place.project.join("outer/link")).unwrap();
+    fails(&[&outer, &at("inner", "/data/link/x")], "is a link");
+}
+
 /// A program that tells which signals reach it.
 const LISTENER: &str = "trap 'echo TERM; exit 7' TERM; trap 'echo USR1' USR1; echo ready; while :; do sleep 0.05; done";
 
