@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use crate::audit;
-use crate::derive::{ImageInputs, Input};
+use crate::derive::{Action, ImageInputs, Input};
+use crate::event::{Event, Reporter};
 use crate::image::{self, ImageError, Recipe, RootPackage};
 use crate::layer::partition::Origin;
 use crate::oci::Platform;
 use crate::spec::{self, Dependency, GoldenKey};
-use crate::store_path::StoreDir;
+use crate::store_path::{LogicalPath, StoreDir};
 
 use super::base;
 use super::certificates;
@@ -239,7 +240,7 @@ fn of_spec(
     }
     roots.add_mentions(&recipe.spec, work)?;
     recipe.closure = roots.members(work, &origins)?;
-    add_parts(&mut recipe, inputs, work)?;
+    add_parts(&mut recipe, inputs, work, environment.reporter)?;
     recipe.previous = layer_plan::read_previous(options.previous.as_deref(), &recipe.root, environment)?;
     let beyond = recipe.asked_beyond(&plain);
     recipe.generated = roots.database(&recipe.spec, work)?;
@@ -304,20 +305,27 @@ fn configured(input: &Input, spec: &spec::Image, work: &Work) -> Result<image::C
 
 /// Adds what the image gets of packages that it does not have: its time zone, authorities, and a UTF-8 locale for its C
 /// library.
-fn add_parts(recipe: &mut Recipe, inputs: &ImageInputs, work: &Work) -> Result<(), ProjectError> {
+fn add_parts(
+    recipe: &mut Recipe,
+    inputs: &ImageInputs,
+    work: &Work,
+    reporter: &dyn Reporter,
+) -> Result<(), ProjectError> {
     let at_root = |recipe: &Recipe, name: &str| recipe.root.iter().any(|package| package.name == name);
-    let libc = work
-        .plan
-        .debs
-        .get(spec::GLIBC_DEB)
-        .and_then(|input| work.paths.get(input));
-    let libc = libc.map(|path| StoreDir::layerize().logical(path));
-    let has_libc = at_root(recipe, spec::GLIBC_DEB)
-        || recipe
-            .closure
-            .iter()
-            .any(|member| Some(&member.logical) == libc.as_ref());
+    let libcs = c_libraries(work);
+    let has_libc =
+        at_root(recipe, spec::GLIBC_DEB) || recipe.closure.iter().any(|member| libcs.contains(&member.logical));
     let utf8 = inputs.utf8.as_ref().filter(|_| has_libc);
+    if has_libc && utf8.is_none() && recipe.spec.utf8 && recipe.spec.base.is_none() && !at_root(recipe, spec::UTF8_DEB)
+    {
+        let text = format!(
+            "image `{}` has no UTF-8 locale: its C library is of a project that is imported, for which this lock has none; add \
+             \"deb:{}\" to its `contents`, or write `utf-8 = false`",
+            recipe.spec.name.value,
+            spec::GLIBC_DEB
+        );
+        reporter.report(Event::Warning { text });
+    }
     let parts = [
         (spec::UTF8_DEB, utf8),
         (spec::ZONE_DEB, inputs.zone.as_ref()),
@@ -333,6 +341,15 @@ fn add_parts(recipe: &mut Recipe, inputs: &ImageInputs, work: &Work) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Debian's C library as the project and those that it imports pin it.
+fn c_libraries(work: &Work) -> BTreeSet<LogicalPath> {
+    let steps = work.plan.steps.iter().enumerate();
+    let libcs = steps
+        .filter(|(_, step)| matches!(&step.action, Action::UnpackDeb { package, .. } if package == spec::GLIBC_DEB));
+    let paths = libcs.filter_map(|(id, _)| work.paths.get(&Input::Step(id)));
+    paths.map(|path| StoreDir::layerize().logical(path)).collect()
 }
 
 fn root_packages(inputs: &[Input], work: &Work) -> Result<Vec<RootPackage>, ProjectError> {

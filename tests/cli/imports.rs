@@ -160,6 +160,39 @@ fn a_project_elsewhere_is_pinned_and_built_as_it_is_there() {
     );
 }
 
+/// A C library that only an import has pinned has no locale in this lock: that is told, with what gives it one.
+#[test]
+fn an_imported_c_library_without_a_locale_is_told() {
+    let Some(importing) = Importing::new() else { return };
+    let linked = "[package.linked]\nruntime = [\"deb:libc6\"]\nscript = \"mkdir $out; echo $LAYERIZE_CORES >$out/x\"\n";
+    importing.write("layerize.toml", &format!("{LIB}{linked}"));
+    let mut lock = importing.place.command(&["lock", "-q"]);
+    Ran::of(lock.current_dir(&importing.lib).output().unwrap()).success();
+    importing.commit("linked");
+    let build = |more: &str| {
+        let image = format!("[image.it]\ncontents = [\"lib:linked\"]\n{more}");
+        let imports = "[imports]\nlib = { git = \"../lib\" }\n";
+        importing.place.write("layerize.toml", &format!("{imports}{image}"));
+        importing.run(&["build", "it", "-o", "oci:out:v1"]).success()
+    };
+    let help = [
+        "has no UTF-8 locale",
+        "add \"deb:libc6\" to its `contents`, or write `utf-8 = false`",
+    ];
+    build("").says(&help);
+    assert!(!build("utf-8 = false\n").stderr.contains(help[0]));
+    build("");
+    let spec = fs::read_to_string(importing.place.project.join("layerize.toml")).unwrap();
+    importing.place.write(
+        "layerize.toml",
+        &spec.replace("\"lib:linked\"", "\"lib:linked\", \"deb:libc6\""),
+    );
+    let ran = importing.run(&["build", "it", "-o", "oci:out:v1"]).success();
+    assert!(!ran.stderr.contains(help[0]), "{}", ran.stderr);
+    let config = importing.run(&["inspect", "--json", "oci:out:v1"]).success().stdout;
+    assert!(config.contains("LANG=C.UTF-8"), "{config}");
+}
+
 #[test]
 fn what_is_wrong_with_an_import_is_told() {
     let Some(importing) = Importing::new() else { return };
