@@ -10,7 +10,7 @@ use layerize::digest::{Digest, GoHash};
 
 use crate::attest::validate;
 use crate::specs::{answer_of_image, assert_tested, bare_spec, take_spec};
-use crate::support::{GO, Place, Ran, have, rebuilt_from_what_is_kept};
+use crate::support::{DEV_IMAGE, GO, Place, Ran, have, rebuilt_from_what_is_kept};
 use crate::web::{Reply, Server};
 
 /// A published module.
@@ -356,6 +356,10 @@ fn a_shell_finds_the_modules_and_leaves_the_project_alone(place: &Place) {
         assert_eq!(place.run(&run).success().line(), format!("hello WORLD {number}"));
     }
     place.write("main.go", MAIN);
+    place.run(&DEV_IMAGE).success();
+    let ran = place.in_dev_container(&[], &["go", "run", "."]).success();
+    assert_eq!(ran.line(), "hello WORLD");
+    fs::remove_dir_all(place.project.join("dev")).unwrap();
     assert_eq!(layerize::fsio::sorted_names(&place.project).unwrap(), before);
 
     // A release of Debian's by its own name, which is not on the path.

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha512};
 
 use crate::attest::validate;
 use crate::specs::{answer_of_image, assert_tested, bare_spec, take_spec};
-use crate::support::{NODE, Place, Ran, have, peer, rebuilt_from_what_is_kept, skipped};
+use crate::support::{DEV_IMAGE, NODE, Place, Ran, have, peer, rebuilt_from_what_is_kept, skipped};
 use crate::web::{Reply, Server};
 
 /// A file of a tarball.
@@ -491,6 +491,37 @@ fn licences(document: &str, purl: &str) -> Vec<String> {
         .collect()
 }
 
+/// A dev container has what a shell has, and writes none of it into the project.
+fn a_dev_container_has_the_packages_in_volumes(registry: &Registry, place: &Place) {
+    registry.layerize(place, &DEV_IMAGE).success();
+    let file = registry.layerize(place, &["env", "--devcontainer"]).success().stdout;
+    let file: Value = serde_json::from_str(&file).unwrap();
+    let targets = file["mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|mount| mount.as_str().unwrap());
+    let prefix = "type=volume,target=${containerWorkspaceFolder}";
+    let volumes = targets.enumerate().map(|(number, target)| {
+        let volume = place.path().join(format!("volume{number}"));
+        fs::create_dir(&volume).unwrap();
+        format!("{}:/work{}", volume.display(), target.strip_prefix(prefix).unwrap())
+    });
+    let volumes: Vec<String> = volumes.collect();
+    let ran = place.in_dev_container(&volumes, &["node", "probe.mjs"]).success();
+    assert_eq!(ran.stdout, "left with right 1 7 edited with right 1\n");
+    place
+        .in_dev_container(&volumes, &["bash", "-c", "npx dev-tool"])
+        .success();
+    let told = place.in_dev_container(&[], &["node", "probe.mjs"]).exits(1);
+    told.says(&["nothing is mounted there"]);
+    for volume in volumes {
+        // The places of volumes are made in the project, as by an engine.
+        let place_of = volume.rsplit_once(":/work/").unwrap().1;
+        fs::remove_dir(place.project.join(place_of)).unwrap();
+    }
+}
+
 /// A shell has the packages where Node looks for them, with those of development, and the project as it is edited; nothing
 /// of it stays there.
 fn a_shell_has_the_packages_and_leaves_the_project_alone(registry: &Registry, place: &Place) {
@@ -518,6 +549,7 @@ fn a_shell_has_the_packages_and_leaves_the_project_alone(registry: &Registry, pl
     for dir in ["node_modules", "packages/member/node_modules"] {
         assert!(!place.project.join(dir).exists(), "{dir}");
     }
+    a_dev_container_has_the_packages_in_volumes(registry, place);
     // What npm laid out is as it was.
     place.write("node_modules/left/index.js", "module.exports = 'own';\n");
     assert_eq!(shell(&["left"]), "left left with right 1\n");

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use layerize::digest::Digest;
 
-use crate::support::{PYTHON, Place, Ran};
+use crate::support::{DEV_IMAGE, PYTHON, Place, Ran};
 
 /// A wheel as its publisher made it.
 pub struct Wheel<'a> {
@@ -217,6 +217,23 @@ fn a_shell_has_the_wheels_and_the_modules_as_they_are_edited() {
     let edited = ["shell", "app", "--", "python", "-c", "import app; print(app.EDITED)"];
     assert_eq!(layerize(&place, &edited).success().line(), "5");
     assert!(!place.project.join("venv").exists());
+}
+
+#[test]
+fn a_dev_container_has_the_wheels_and_the_modules_as_they_are_edited() {
+    let place = project();
+    layerize(&place, &DEV_IMAGE).success();
+    let program = "import app, ns.one, sys; print(app.__file__, ns.one.VALUE, sys.prefix)";
+    let expected = "/work/src/app/__init__.py 1 /build/venv";
+    let said = |program: &[&str]| place.in_dev_container(&[], program).success().stdout;
+    assert_eq!(said(&["python", "-c", program]), format!("{expected}\n"));
+    // What the first shell brought is what all that follow find, whatever starts them.
+    let shells = "one-command; PATH=/usr/bin:/bin LAYERIZE_ACTIVATED= bash -c one-command; env -i PATH=/bin bash -lc one-command";
+    assert_eq!(said(&["bash", "-c", shells]), "called\ncalled\ncalled\n");
+    let at_once = "unset LAYERIZE_ACTIVATED; rm -r /build/* /build/.[!.]* 2>/dev/null; for i in 1 2 3; do bash -c one-command & done; wait";
+    assert_eq!(said(&["bash", "-c", at_once]), "called\ncalled\ncalled\n");
+    place.write("src/app/__init__.py", "EDITED = 5\n");
+    assert_eq!(said(&["python", "-c", "import app; print(app.EDITED)"]), "5\n");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use layerize::digest::Digest;
 
-use crate::support::{Place, RUST, Ran, in_another_world};
+use crate::support::{DEV_IMAGE, Place, RUST, Ran, in_another_world};
 
 mod git;
 mod members;
@@ -275,6 +275,13 @@ fn a_shell_has_cargo_find_the_crates_and_builds_in_the_project() {
     let edited = place.run(&[&cargo[..], &["run"]].concat()).success();
     assert_eq!(edited.line(), "edited one two generated 1");
     assert_eq!(edited.stderr.matches("Compiling ").count(), 1, "{}", edited.stderr);
+
+    // What the shell linked names libraries at the shell's places.
+    fs::remove_dir_all(place.project.join("target")).unwrap();
+    place.run(&DEV_IMAGE).success();
+    let program = "cargo run --quiet --locked && bash -c 'cargo run --quiet'";
+    let ran = place.in_dev_container(&[], &["bash", "-c", program]).success();
+    assert_eq!(ran.stdout, "edited one two generated 1\n".repeat(2));
 }
 
 #[test]

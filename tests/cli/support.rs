@@ -299,6 +299,25 @@ impl Place {
         copy_tree_to(&base.join("store"), &self.store());
     }
 
+    /// What a container of the dev image in the layout `dev` says, with the project at `/work` and these volumes.
+    pub fn in_dev_container(&self, volumes: &[String], program: &[&str]) -> Ran {
+        let project = format!("{}:/work", self.project.display());
+        let mut all = vec![
+            "run",
+            "-q",
+            "--isolated",
+            "oci:dev:v1",
+            "--workdir",
+            "/work",
+            "--volume",
+            &project,
+        ];
+        all.extend(volumes.iter().flat_map(|volume| ["--volume", volume]));
+        all.push("--");
+        all.extend(program);
+        self.run(&all)
+    }
+
     /// Puts these Debian packages and those that they need, unpacked, into the store, which must be new. To unpack a compiler takes
     /// as long as many a test: it is done once for all of them.
     pub fn take_debs(&self, debs: &[&str]) {
@@ -415,3 +434,6 @@ pub fn podman(place: &Place) -> Command {
         ]);
     command
 }
+
+/// The arguments that write a dev image into the layout `dev`.
+pub const DEV_IMAGE: [&str; 7] = ["build", "-q", "--dev", "--compression", "none", "-o", "oci:dev:v1"];

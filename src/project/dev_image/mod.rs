@@ -1,11 +1,21 @@
 //! The *dev image* of a package: what `layerize shell` has of it, as an image for containers that people develop in.
 //!
 //! Invariant: the spec does not know of it; it is made of what the lock pins for the shell, and of nothing else.
+//!
+//! What the package's language depends on is brought by the first shell of a container, as its place is in the user's own
+//! sources: `/etc/profile.d/layerize.sh` has all shells do so, and find what came of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use crate::build;
-use crate::spec::{self, Dependency, Image, LockScope, Package, PackageName, Spanned};
+use crate::build::{self, Activation, ShellPart};
+use crate::event::Silent;
+use crate::fsio;
+use crate::shell_word;
+use crate::spec::{
+    self, Dependency, Image, ImageFile, ImageFileKind, LockScope, Package, PackageName, Source, Spanned,
+};
+use crate::store_path::StoreDir;
 
 use super::environment::{Environment, WorkOptions};
 use super::error::ProjectError;
@@ -18,6 +28,22 @@ const SUFFIX: &str = "dev";
 
 /// What the server needs that editors run in a container, by the Debian packages that have it.
 const SERVER_DEBS: [&str; 3] = ["libstdc++6", "tar", "ca-certificates"];
+
+/// What shells read when they start.
+const VARIABLES: &str = "/etc/profile.d/layerize.sh";
+const VARIABLES_TEXT: &str = include_str!("variables.sh");
+
+/// What login shells read.
+const PROFILE_TEXT: &str = include_str!("profile.sh");
+
+/// What runs a container's program as if such a shell had started it.
+const ENTER: &str = "/usr/libexec/layerize/enter";
+const ENTER_TEXT: &str = include_str!("enter.sh");
+
+/// What brings dependencies into a container, and the language's own part of it.
+const ACTIVATE: &str = "/usr/libexec/layerize/activate";
+const ACTIVATE_TEXT: &str = include_str!("activate.sh");
+const LANGUAGE: &str = "/usr/libexec/layerize/language";
 
 /// What the dev image of a package is called: images have lowercase names, with a single separator between words.
 pub fn name_of(package: &PackageName) -> String {
@@ -86,9 +112,107 @@ fn image_of(
     image.contents = packages_of(package);
     let store = environment.store()?;
     let parts = shell_parts(project, std::slice::from_ref(name), &store, options, environment)?;
-    let variables: BTreeMap<String, String> = build::shell_variables(&store, &parts)?;
+    let mut variables: BTreeMap<String, String> = build::shell_variables(&store, &parts)?;
+    // The linker of a build has its output find the libraries that it was given; one that nobody has wrapped reads this.
+    if let Some(libraries) = variables.get("LIBRARY_PATH") {
+        variables.insert("LD_RUN_PATH".to_owned(), libraries.clone());
+    }
     image.env = variables;
+    // Debian's own would have login shells forget the image's `PATH`.
+    add_file(
+        &mut image,
+        "/etc/profile",
+        ImageFileKind::Text(PROFILE_TEXT.to_owned()),
+        None,
+    );
+    for part in &parts {
+        add_language(&mut image, project, part);
+    }
     Ok(image)
+}
+
+/// Has shells bring what the package's language depends on.
+fn add_language(image: &mut Image, project: &Project, part: &ShellPart) {
+    let Some((activation, source)) = activation_of(project, part) else {
+        return;
+    };
+    for (at, input) in &part.script.mounts {
+        let target = part.paths.get(input).map(|path| StoreDir::layerize().join(path));
+        add_file(
+            image,
+            at,
+            target.map_or(ImageFileKind::Directory, ImageFileKind::Symlink),
+            None,
+        );
+    }
+    let views: Vec<String> = activation.views.iter().map(shell_word::quoted).collect();
+    let activate = format!(
+        "#!/bin/bash\nsource={}\nviews=({})\n{ACTIVATE_TEXT}",
+        shell_word::quoted(source),
+        views.join(" ")
+    );
+    let text = |text: &str| ImageFileKind::Text(text.to_owned());
+    add_file(image, "/build", ImageFileKind::Directory, Some(0o1777));
+    add_file(image, LANGUAGE, text(&activation.script), None);
+    add_file(image, ACTIVATE, text(&activate), Some(0o755));
+    add_file(image, VARIABLES, text(VARIABLES_TEXT), None);
+    add_file(image, "/root/.bashrc", text(&format!(". {VARIABLES}\n")), None);
+    add_file(image, ENTER, text(ENTER_TEXT), Some(0o755));
+    image.entrypoint = vec![ENTER.to_owned()];
+    image.env.insert("BASH_ENV".to_owned(), VARIABLES.to_owned());
+}
+
+/// What brings a language into a shell, and where the package's source is in the project: what is beside the project is in no
+/// container.
+fn activation_of<'a>(project: &Project, part: &'a ShellPart) -> Option<(&'a Activation, String)> {
+    let activation = part.activate.as_ref()?;
+    Some((activation, place_in(project, &activation.source)?))
+}
+
+/// `/` and a path in the project, or nothing where that is the project itself.
+fn place_in(project: &Project, path: &Path) -> Option<String> {
+    let below = fsio::normalize(path);
+    let below = below.strip_prefix(fsio::normalize(&project.dir)).ok()?.to_str()?;
+    Some(match below.is_empty() {
+        true => String::new(),
+        false => format!("/{below}"),
+    })
+}
+
+fn add_file(image: &mut Image, path: &str, kind: ImageFileKind, mode: Option<u32>) {
+    let file = ImageFile {
+        kind,
+        mode,
+        owner: None,
+        group: None,
+    };
+    image.files.insert(path.to_owned(), Spanned::nowhere(file));
+}
+
+/// The directories of the project, relative to it, in which a shell of the package lays out what its language depends on; the
+/// project's lock must be current.
+pub fn views(
+    project: &Project,
+    package: &PackageName,
+    environment: &Environment<'_>,
+) -> Result<Vec<String>, ProjectError> {
+    let store = environment.store()?;
+    let plan = project.plan(&store, &project.add_sources(&store, &Silent)?)?;
+    let of_language = plan.languages.get(package).map(|language| &language.shell.views);
+    let source = project
+        .workspace
+        .packages
+        .get(package)
+        .and_then(|package| match &package.source.as_ref()?.value {
+            Source::Path { path, .. } => place_in(project, &package.dir.join(path)),
+            _ => None,
+        });
+    let views = of_language.into_iter().flatten();
+    Ok(source.map_or_else(Vec::new, |source| {
+        views
+            .map(|view| format!("{source}/{view}").trim_start_matches('/').to_owned())
+            .collect()
+    }))
 }
 
 /// The packages of the spec among what a package's shell has, each once.

@@ -1,0 +1,3 @@
+#!/bin/sh
+. /etc/profile.d/layerize.sh
+exec "$@"
