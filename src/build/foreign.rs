@@ -46,8 +46,8 @@ impl ForeignPrograms {
 
     /// Of what is said of scripts, as much as goes for programs.
     fn of(script: ForeignScript, is_locked: bool) -> Self {
-        let lacks = "an emulator is locked where the spec has a script or a test of an image for such a processor: \
-                     `layerize lock` adds it";
+        let lacks = "`layerize lock` adds an emulator where the spec has a test of an image for such a processor \
+                     (`[image.NAME.tests.NAME]`), or a script that is not crossed";
         let help = match is_locked {
             true => script.help,
             // Of the advice for scripts, what is about the lock does not go for every image.
