@@ -1,9 +1,12 @@
 //! What *macros* may read: whether the text of a crate has a word of files.
 //!
 //! Invariant: a crate that opens, lists or looks for files by Rust's own library, by that of C or by another program says so in
-//! one of these words. What only looks like one counts as well: then less is kept.
+//! one of these words, and one that is compiled from other files than those that are looked at says that. What only looks like
+//! one counts as well: then less is kept.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
 use std::sync::OnceLock;
 
 use regex::bytes::Regex;
@@ -17,7 +20,11 @@ const WORDS: &str = r#"(?x)
     | (\.|\bPath\s*::\s*|\bPathBuf\s*::\s*)(exists|try_exists|is_file|is_dir|is_symlink|symlink_metadata|canonicalize|read_link)\b
     | (\.|\bPath\s*::\s*|\bPathBuf\s*::\s*)metadata\(\)
     | extern\s*"(C|system)" | \b(global_)?asm!
+    | \binclude\b
 "#;
+
+/// Where an attribute says that a module is.
+const MODULE_PATH: &str = r#"\bpath\s*=\s*r?\#*"([^"]*)"#;
 
 /// Largest file of a crate that is read, in bytes.
 const TEXT_MAX: u64 = 16 << 20;
@@ -27,6 +34,7 @@ const ASIDE: &[&str] = &["tests", "benches", "examples", "build.rs"];
 
 /// Whether no file of the crate in `tree` has such a word.
 pub(super) fn is_deaf(tree: &Path) -> bool {
+    let Some(aside) = aside(tree) else { return false };
     fsio::walk(tree).all(|entry| {
         let Ok(entry) = entry else { return false };
         let path = entry.path();
@@ -34,7 +42,7 @@ pub(super) fn is_deaf(tree: &Path) -> bool {
             .strip_prefix(tree)
             .ok()
             .and_then(|below| below.iter().next()?.to_str());
-        let is_aside = top.is_some_and(|name| ASIDE.contains(&name));
+        let is_aside = top.is_some_and(|name| aside.contains(&name));
         if is_aside || entry.file_type().is_dir() || path.extension().is_none_or(|end| end != "rs") {
             return true;
         }
@@ -42,13 +50,46 @@ pub(super) fn is_deaf(tree: &Path) -> bool {
     })
 }
 
+/// The directories that are no part of a crate in `tree`; `None` where its library may be in any file.
+fn aside(tree: &Path) -> Option<&'static [&'static str]> {
+    let text = fsio::read_limited(&tree.join("Cargo.toml"), TEXT_MAX).ok()?;
+    let manifest: toml::Table = std::str::from_utf8(&text).ok()?.parse().ok()?;
+    let path = manifest.get("lib").and_then(|lib| lib.get("path"));
+    let Some(path) = path else { return Some(ASIDE) };
+    let path = Path::new(path.as_str()?);
+    let is_plain = path.extension().is_some_and(|end| end == "rs") && stays_below(path);
+    match path.starts_with("src") {
+        _ if !is_plain => None,
+        true => Some(ASIDE),
+        // Its modules are beside it.
+        false => Some(&[]),
+    }
+}
+
+fn stays_below(path: &Path) -> bool {
+    path.components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+}
+
 fn has_word(text: &[u8]) -> bool {
-    static REGEX: OnceLock<Option<Regex>> = OnceLock::new();
-    let Some(words) = REGEX.get_or_init(|| Regex::new(WORDS).ok()) else {
+    static REGEX: OnceLock<Option<[Regex; 2]>> = OnceLock::new();
+    let compile = || Some([Regex::new(WORDS).ok()?, Regex::new(MODULE_PATH).ok()?]);
+    let Some([words, paths]) = REGEX.get_or_init(compile) else {
         return true;
     };
-    let mut lines = text.split(|byte| *byte == b'\n');
-    lines.any(|line| !line.trim_ascii_start().starts_with(b"//") && words.is_match(line))
+    // A module in a file of another kind, or of another place.
+    let is_elsewhere = |code: &[u8]| {
+        paths.captures_iter(code).any(|found| {
+            let path = Path::new(OsStr::from_bytes(&found[1]));
+            path.extension().is_none_or(|end| end != "rs") || !stays_below(path)
+        })
+    };
+    let lines = text.split(|byte| *byte == b'\n');
+    let code: Vec<&[u8]> = lines
+        .filter(|line| !line.trim_ascii_start().starts_with(b"//"))
+        .collect();
+    let code = code.join(&b'\n');
+    words.is_match(&code) || is_elsewhere(&code)
 }
 
 #[cfg(test)]
@@ -70,6 +111,12 @@ mod tests {
             "extern \"C\" {",
             "    for entry in walkdir::WalkDir::new(fs_root) { entry.path().is_dir() }",
             "proc_macro::tracked_path::path(\"x\")",
+            "include!(\"code.inc\");",
+            "core::include ! { \"x\" }",
+            "use std::include as data;",
+            "#[path = \"code.tmpl\"]",
+            "#[cfg_attr(any(), path = r#\"../tests/x.rs\"#)]",
+            "#[path\n=\n\"/x.rs\"]",
         ] {
             assert!(has_word(text.as_bytes()), "{text}");
         }
@@ -79,10 +126,36 @@ mod tests {
             "pub struct File { items: Vec<Item> }",
             "serialize::structs::process(&input)",
             "attr.metadata(name)",
+            "include_str!(\"data\")",
+            "#[path = \"wrapper.rs\"]",
+            "// #[path = \"x\"]\nmod x;",
             "Command",
             "offset",
         ] {
             assert!(!has_word(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_library_is_made_of_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("tests/mod.rs", "use std::fs;");
+        write("src/lib.rs", "fn f() {}");
+        for (manifest, expected) in [
+            ("[package]\nname = \"x\"", true),
+            ("[lib]\nproc-macro = true\npath = \"src/lib.rs\"", true),
+            ("[lib]\npath = \"src/lib.inc\"", false),
+            ("[lib]\npath = \"lib.rs\"", false),
+            ("[lib]\npath = \"../lib.rs\"", false),
+            ("[broken", false),
+        ] {
+            write("Cargo.toml", manifest);
+            assert_eq!(is_deaf(dir.path()), expected, "{manifest}");
         }
     }
 }

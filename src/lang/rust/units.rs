@@ -14,7 +14,7 @@ use crate::spec::Lock;
 const FORMAT: u32 = 1;
 
 /// Number of the rules by which those of packages of the source are.
-const MEMBERS_FORMAT: u32 = 1;
+const MEMBERS_FORMAT: u32 = 2;
 
 /// The units of a step over `skeleton`, whose directories `.cargo` hold what is configured.
 pub(super) fn units(lock: &CargoLock, pins: &Lock, skeleton: &BTreeMap<String, Vec<u8>>) -> Units {

@@ -201,6 +201,36 @@ fn an_edit_compiles_what_it_changes() {
     assert_eq!(compiled, and(&["calm", "mac"]));
 }
 
+/// A macro's text counts in whatever file it is.
+#[test]
+fn what_a_macro_reads_is_read_again_though_no_file_of_rust_s_says_so() {
+    let place = workspace();
+    let reads = "fn read() -> String {\n    std::fs::read_to_string(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/../mac/table\")).unwrap()\n}\n";
+    let text = |elsewhere: &str, call: &str| {
+        format!(
+            "use proc_macro::TokenStream;\n{elsewhere}\n#[proc_macro]\npub fn table(_: TokenStream) -> TokenStream {{\n    \
+             format!(\"{{:?}}\", {call}()).parse().unwrap()\n}}\n"
+        )
+    };
+    place
+        .write("crates/loud/src/code.inc", reads)
+        .write("crates/loud/src/module.tmpl", &format!("pub {reads}"));
+    for (number, (elsewhere, call)) in [
+        ("include!(\"code.inc\");", "read"),
+        ("#[path = \"module.tmpl\"]\nmod module;", "module::read"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        place.write("crates/loud/src/lib.rs", &text(elsewhere, call));
+        for time in ["first", "second"] {
+            let table = format!("{time} table of {number}");
+            place.write("crates/mac/table", &table);
+            built(&place, &[&table]);
+        }
+    }
+}
+
 #[test]
 fn members_change_their_places_and_features() {
     let place = workspace();
