@@ -8,9 +8,10 @@ use serde_json::json;
 
 use crate::build::{self, ShellOptions, ShellPart, Task};
 use crate::event::{Reporter, Silent};
+use crate::fsio;
 use crate::project::outside::{KeptView, Wanted};
 use crate::project::shell::shell_parts;
-use crate::project::{Environment, LOCK_NAME, Project, dev_image};
+use crate::project::{Environment, LOCK_NAME, Project, SPEC_NAME, dev_image};
 use crate::shell_word::quoted;
 use crate::spec::{LockScope, PackageName};
 
@@ -219,9 +220,21 @@ fn devcontainer(args: &EnvArgs, context: &Context) -> anyhow::Result<Outcome> {
     project.make_lock_current(LockScope::Whole, &args.flags.options(), &context.environment)?;
     let image = dev_image::name_of(&package);
     let mut load = vec!["layerize", "load", "--dev", package.0.as_str()];
-    let file = context.environment.file.as_ref().map(|file| file.display().to_string());
-    load.extend(file.iter().flat_map(|file| ["--file", file.as_str()]));
-    let workspace = "${containerWorkspaceFolder}";
+    // The file is for whoever opens the folder that it is written in: no path of this machine helps them.
+    let dir = folder_of(&project, context)?;
+    let below = dir.display().to_string();
+    let spec = Project::spec_path(&context.environment)?;
+    let spec = match spec.file_name().and_then(|name| name.to_str()) {
+        Some(name) if name != SPEC_NAME => dir.join(name).display().to_string(),
+        _ => below.clone(),
+    };
+    if !spec.is_empty() {
+        load.extend(["--file", &spec]);
+    }
+    let workspace = match below.as_str() {
+        "" => "${containerWorkspaceFolder}".to_owned(),
+        below => format!("${{containerWorkspaceFolder}}/{below}"),
+    };
     // What is laid out for the container's programs is not the machine's.
     let mounts: Vec<String> = dev_image::views(&project, &package, &context.environment)?
         .iter()
@@ -248,6 +261,23 @@ fn devcontainer(args: &EnvArgs, context: &Context) -> anyhow::Result<Outcome> {
     context.ui.clear();
     context.ui.result(format!("{document:#}\n").as_bytes())?;
     Ok(Outcome::Done)
+}
+
+/// Where the project is in the folder that is opened: in the one where the user is, or that is the project's own.
+fn folder_of(project: &Project, context: &Context) -> anyhow::Result<PathBuf> {
+    let here = fsio::normalize(&context.environment.here);
+    let dir = fsio::normalize(&here.join(&project.dir));
+    match (dir.strip_prefix(&here), here.starts_with(&dir)) {
+        (Ok(below), _) => Ok(below.to_owned()),
+        (Err(_), true) => Ok(PathBuf::new()),
+        (Err(_), false) => Err(advised(
+            format!(
+                "the spec is in `{}`, which is not below the directory that you are in",
+                dir.display()
+            ),
+            "ask where the folder begins that editors are to open",
+        )),
+    }
 }
 
 /// Lines that a shell evaluates.

@@ -232,8 +232,39 @@ fn a_dev_container_has_the_wheels_and_the_modules_as_they_are_edited() {
     assert_eq!(said(&["bash", "-c", shells]), "called\ncalled\ncalled\n");
     let at_once = "unset LAYERIZE_ACTIVATED; rm -r /build/* /build/.[!.]* 2>/dev/null; for i in 1 2 3; do bash -c one-command & done; wait";
     assert_eq!(said(&["bash", "-c", at_once]), "called\ncalled\ncalled\n");
+    // A shell that was stopped while it brought them, a process that only has its number, and one that nobody waited for.
+    for holder in ["99999 1", "1 1", ""] {
+        let stopped = format!(
+            "unset LAYERIZE_ACTIVATED; rm -r /build/*; mkdir /build/activating /build/venv; echo '{holder}' > \
+             /build/activating/process; bash -c one-command"
+        );
+        assert_eq!(said(&["bash", "-c", &stopped]), "called\n", "{holder}");
+    }
     place.write("src/app/__init__.py", "EDITED = 5\n");
     assert_eq!(said(&["python", "-c", "import app; print(app.EDITED)"]), "5\n");
+    let read_only = [
+        "run",
+        "-q",
+        "--isolated",
+        "oci:dev:v1",
+        "--read-only",
+        "--",
+        "python",
+        "-V",
+    ];
+    place
+        .run(&read_only)
+        .says(&["/build cannot be written to", "--tmpfs /build:exec"]);
+
+    // A spec in a directory of the folder that editors open.
+    let outside = place
+        .command(&["env", "--devcontainer", "--file", "project"])
+        .current_dir(place.path())
+        .output();
+    let file = Ran::of(outside.unwrap()).success().stdout;
+    for text in ["${containerWorkspaceFolder}/project\"", "\"--file\"", "\"project\""] {
+        assert!(file.contains(text), "{file}");
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 # Brings the dependencies of the package's language, and notes the variables that lead to them. `source` is where the package's
 # source is in the project, and `views` the directories of it in which dependencies are laid out.
 export LAYERIZE_ACTIVATED=1
+# Other users of the container find it, too.
+umask 022
 export LAYERIZE_SOURCE=${LAYERIZE_PROJECT:-$PWD}$source
 
 tell() {
@@ -39,21 +41,51 @@ changed() {
   echo "export PATH=$(quoted "${PATH%%"$path"*}")\"\$PATH\"$(quoted "${PATH#*"$path"}")"
 }
 
-if ! mkdir /build/activating 2>/dev/null; then
+# When a process started, if it still runs.
+started() {
+  local stat
+  { stat=$(< "/proc/$1/stat"); } 2>/dev/null || return
+  # The name of the program, in parentheses, may be anything.
+  set -- ${stat##*)}
+  case $1 in Z | X) return ;; esac
+  echo "${20}"
+}
+
+is_running() {
+  local process time
+  read -r process time 2>/dev/null < /build/activating/process && [ -n "$time" ] && [ "$(started "$process")" = "$time" ]
+}
+
+# One shell brings them, and the others wait; what one has begun that was stopped is begun anew.
+waited=0 idle=0
+until mkdir /build/activating 2>/dev/null; do
+  [ ! -e /build/activated ] || exit 0
   if [ ! -w /build ]; then
-    tell "what the package depends on is not there: /build cannot be written to"
+    tell "what the package depends on is not there: /build cannot be written to; give the container one (\`--tmpfs /build:exec\`)"
     exit 1
   fi
-  until [ -e /build/activated ]; do
-    if ! kill -0 "$(cat /build/activating/process 2>/dev/null)" 2>/dev/null && sleep 1 && [ ! -e /build/activated ]; then
-      tell "what the package depends on is not there: the shell that was to bring it was stopped; make the container anew"
+  if is_running; then idle=0; else idle=$((idle + 1)); fi
+  if [ $idle -ge 10 ]; then
+    if ! mv /build/activating "/build/stopped.$$" 2>/dev/null; then
+      [ -d /build/activating ] || continue
+      tell "what the package depends on is not there: another user's shell that was to bring it was stopped; make the container anew"
       exit 1
     fi
-    sleep 0.1
+    idle=0
+    continue
+  fi
+  waited=$((waited + 1))
+  [ $waited -ne 50 ] || tell "another shell brings what the package depends on; this one waits"
+  sleep 0.1
+done
+echo "$$ $(started $$)" > /build/activating/process
+[ ! -e /build/activated ] || exit 0
+if compgen -G '/build/stopped.*' > /dev/null; then
+  for entry in /build/* /build/.[!.]*; do
+    [ "$entry" = /build/activating ] || rm -rf "$entry"
   done
-  exit 0
 fi
-echo $$ > /build/activating/process
+cp -RP /usr/libexec/layerize/build/. /build || exit
 
 for view in "${views[@]}"; do
   if ! is_mounted "$LAYERIZE_SOURCE/$view"; then

@@ -45,6 +45,9 @@ const ACTIVATE: &str = "/usr/libexec/layerize/activate";
 const ACTIVATE_TEXT: &str = include_str!("activate.sh");
 const LANGUAGE: &str = "/usr/libexec/layerize/language";
 
+/// What is in `/build` of a container from the beginning, by its whole paths.
+const BUILD: &str = "/usr/libexec/layerize";
+
 /// What the dev image of a package is called: images have lowercase names, with a single separator between words.
 pub fn name_of(package: &PackageName) -> String {
     let lowercase = package.0.to_ascii_lowercase();
@@ -138,9 +141,10 @@ fn add_language(image: &mut Image, project: &Project, part: &ShellPart) {
     };
     for (at, input) in &part.script.mounts {
         let target = part.paths.get(input).map(|path| StoreDir::layerize().join(path));
+        // Whoever mounts something at `/build` has them, too.
         add_file(
             image,
-            at,
+            &format!("{BUILD}{at}"),
             target.map_or(ImageFileKind::Directory, ImageFileKind::Symlink),
             None,
         );
@@ -152,6 +156,7 @@ fn add_language(image: &mut Image, project: &Project, part: &ShellPart) {
         views.join(" ")
     );
     let text = |text: &str| ImageFileKind::Text(text.to_owned());
+    add_file(image, &format!("{BUILD}/build"), ImageFileKind::Directory, None);
     add_file(image, "/build", ImageFileKind::Directory, Some(0o1777));
     add_file(image, LANGUAGE, text(&activation.script), None);
     add_file(image, ACTIVATE, text(&activate), Some(0o755));
