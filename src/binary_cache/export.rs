@@ -14,7 +14,7 @@ use super::error::CacheError;
 use super::key::SecretKey;
 use super::narinfo::{NarInfo, fingerprint, print_address};
 use super::remote::store_dir_of;
-use crate::digest::HashingWriter;
+use crate::digest::{HashingWriter, VerifyingReader};
 use crate::event::{Event, Reporter};
 use crate::fsio::{self, AtomicFile, IoContext, write_atomic};
 use crate::nar;
@@ -142,6 +142,31 @@ pub fn export(
     )?;
     let written = written.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     Ok(written.into_iter().collect())
+}
+
+/// Removes what the cache in `dir` has of these paths and is not what it says: that is written anew then.
+pub fn remove_damaged(dir: &Path, store_dir: &StoreDir, paths: &[StorePath]) -> Result<(), CacheError> {
+    for path in paths {
+        let Ok(bytes) = fsio::read_limited(&dir.join(format!("{}.narinfo", path.hash())), TEXT_MAX) else {
+            continue;
+        };
+        let text = std::str::from_utf8(&bytes).unwrap_or_default();
+        let Ok(NarInfo {
+            url,
+            file_hash: Some(hash),
+            ..
+        }) = NarInfo::parse(text, store_dir)
+        else {
+            continue;
+        };
+        let archive = dir.join(url);
+        let Ok(file) = fs::File::open(&archive) else { continue };
+        let mut whole = VerifyingReader::new(file, hash, None);
+        if std::io::copy(&mut whole, &mut std::io::sink()).is_err() {
+            fs::remove_file(&archive).context("remove", &archive)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes `nix-cache-info`, or checks the one that is there.

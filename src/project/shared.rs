@@ -314,8 +314,11 @@ impl Caches {
                 continue;
             }
             let mut renews = true;
+            let mut has_written = false;
             for step in &steps {
-                if let Err(error) = self.publish_step(place, step, built, layers, &mut renews, reporter) {
+                let written = self.publish_step(place, step, built, layers, &mut renews, reporter);
+                has_written |= matches!(written, Ok(true));
+                if let Err(error) = written {
                     place.note(&error);
                     let text = format!(
                         "`{}` and what follows it is not kept in `{}`: {}",
@@ -328,10 +331,19 @@ impl Caches {
                     break;
                 }
             }
+            if has_written && self.signers.keys.is_empty() {
+                let text = format!(
+                    "nobody has signed what is kept in `{}`: it is believed where `--cache-unsigned` is said; \
+                     `--cache-sign-key FILE` signs it (`layerize store key generate NAME`)",
+                    place.name()
+                );
+                reporter.report(Event::Note { text });
+            }
         }
         Ok(())
     }
 
+    /// Writes the entry of a step where that is not there; true where it was written.
     fn publish_step(
         &self,
         place: &CachePlace,
@@ -340,7 +352,7 @@ impl Caches {
         layers: &LayerCache,
         renews: &mut bool,
         reporter: &dyn Reporter,
-    ) -> Result<(), SharedCacheError> {
+    ) -> Result<bool, SharedCacheError> {
         let held = place.has(&step.plan_key, &self.signers, self.now)?;
         match &held {
             Held::Current => {}
@@ -355,15 +367,12 @@ impl Caches {
             }
             Held::Lacking | Held::Others(_) => {
                 if let Some(published) = built.published(step)? {
-                    let others = match &held {
-                        Held::Others(entry) => Some(entry),
-                        _ => None,
-                    };
-                    place.publish(&published, others, &self.signers, self.now, layers, reporter)?;
+                    place.publish(&published, &self.signers, self.now, layers, reporter)?;
+                    return Ok(true);
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Dates an image that was found instead of made, and what was built for it, where that was last done on another day:

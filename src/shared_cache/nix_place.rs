@@ -191,6 +191,25 @@ impl NixPlace {
         Ok(sent)
     }
 
+    /// Locks out others who sign what is there.
+    pub(super) fn turn(&self) -> Result<fs::File, SharedCacheError> {
+        let folder = self.writable()?.join(FOLDER);
+        create_dir_all(&folder)?;
+        let turn = fs::File::open(&folder).context("open", &folder)?;
+        turn.lock().context("lock", &folder)?;
+        Ok(turn)
+    }
+
+    /// Removes archives of a closure that are not what is said of them.
+    pub(super) fn remove_damaged(&self, closure: &[PublishedPath]) -> Result<(), SharedCacheError> {
+        let paths: Vec<_> = closure.iter().map(|path| path.details.info.path.clone()).collect();
+        Ok(binary_cache::remove_damaged(
+            self.writable()?,
+            &StoreDir::layerize(),
+            &paths,
+        )?)
+    }
+
     /// Writes a record under its tags. Another plan's record of the same build that is still young stays.
     pub(super) fn put(&self, record: &Record, now: Option<i64>) -> Result<(), SharedCacheError> {
         let folder = self.writable()?.join(FOLDER);

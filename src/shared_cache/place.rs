@@ -3,6 +3,7 @@
 //! Invariant: looking changes nothing there, and what it gives is unverified unless its name says what it is.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -244,6 +245,18 @@ impl CachePlace {
         reporter: &'a dyn Reporter,
     ) -> Result<Box<dyn Sink + 'a>, SharedCacheError> {
         Ok(self.oci()?.sink(tag, beside, reporter)?)
+    }
+
+    /// Locks out others on this machine who add to what is there: none of them loses what the other has signed. Registries have
+    /// no locks.
+    pub(super) fn turn(&self) -> Result<Option<File>, SharedCacheError> {
+        match &self.kind {
+            PlaceKind::Nix(nix) => nix.turn().map(Some),
+            PlaceKind::Oci(oci) => match &oci.kind {
+                OciKind::Registry(..) => Ok(None),
+                OciKind::Layout(path) => Ok(Some(Layout::new(path, None).turn()?)),
+            },
+        }
     }
 
     fn oci(&self) -> Result<&OciPlace, SharedCacheError> {

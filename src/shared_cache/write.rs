@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::entry::{BuiltMember, ENTRY_TYPE, Entry, Member};
 use super::error::SharedCacheError;
 use super::nix_place::Record;
-use super::place::{CachePlace, OciPlace, PlaceKind};
+use super::place::{CachePlace, OciKind, OciPlace, PlaceKind};
 use super::read::{believed, read_config};
 use super::trust::{CacheTrust, Statement};
 use super::{age, build_tag, plan_tag};
@@ -20,7 +20,7 @@ use crate::layer::{self, LayerCache, LayerContent, LayerInput, PackOptions, Stor
 use crate::oci::{self, Annotations, ConfigDocument, Descriptor, Document, Manifest, Raw};
 use crate::store::PathDetails;
 use crate::store_path::{StoreDir, StorePath};
-use crate::transport::Companion;
+use crate::transport::{Companion, Layout};
 use crate::walls::Walls;
 
 /// Whose names stand under what is published.
@@ -173,9 +173,40 @@ impl CachePlace {
         Ok(())
     }
 
-    /// Writes an entry, dated `now`; gives how many bytes of layers or archives were sent. Of one that others signed, `held`,
-    /// which says the same, the signatures stay.
+    /// Writes an entry, dated `now`, that others may be writing, too: what each of them signs is to stay.
     pub fn publish(
+        &self,
+        step: &Published,
+        signers: &Signers,
+        now: Option<i64>,
+        cache: &LayerCache,
+        reporter: &dyn Reporter,
+    ) -> Result<(), SharedCacheError> {
+        /// How many times an entry is written that somebody writes over.
+        const TRIES: usize = 4;
+        let _turn = self.turn()?;
+        let mut held = self.has(&step.plan_key, signers, now)?;
+        for _ in 0..TRIES {
+            let others = match &held {
+                Held::Others(entry) => Some(entry),
+                Held::Lacking => None,
+                Held::Current | Held::Stale(_) => break,
+            };
+            self.write(step, others, signers, now, cache, reporter)?;
+            if !self.is_remote() {
+                break;
+            }
+            held = match self.has(&step.plan_key, signers, now)? {
+                Held::Others(entry) => Held::Others(entry),
+                _ => break,
+            };
+        }
+        Ok(())
+    }
+
+    /// Of an entry that others signed, `held`, which says the same, the signatures stay. Tells how many bytes of layers or archives
+    /// were sent.
+    fn write(
         &self,
         step: &Published,
         held: Option<&HeldEntry>,
@@ -183,14 +214,21 @@ impl CachePlace {
         now: Option<i64>,
         cache: &LayerCache,
         reporter: &dyn Reporter,
-    ) -> Result<u64, SharedCacheError> {
+    ) -> Result<(), SharedCacheError> {
         let sent = match &self.kind {
             PlaceKind::Oci(oci) => {
                 let companion = companion(step, held, signers, now, cache, reporter)?;
+                if let (OciKind::Layout(path), true) = (&oci.kind, self.is_damaged(&step.plan_key)) {
+                    let layers = companion.artifact.layers.iter().map(ImageLayer::digest);
+                    Layout::new(path, None).remove_damaged(&layers.collect::<Vec<_>>())?;
+                }
                 let sink = oci.sink(&companion.tag, &[], reporter)?;
                 sink.put_companion(&companion, &|_| Ok(()))?.bytes_sent
             }
             PlaceKind::Nix(nix) => {
+                if self.is_damaged(&step.plan_key) {
+                    nix.remove_damaged(&step.closure)?;
+                }
                 let sent = nix.put_archives(&step.closure, &signers.keys)?;
                 let entry = step.entry(&|_| None);
                 let held = held.and_then(|held| held.says(&entry.bytes()));
@@ -203,7 +241,7 @@ impl CachePlace {
             to: self.name().to_owned(),
             sent,
         });
-        Ok(sent)
+        Ok(())
     }
 }
 

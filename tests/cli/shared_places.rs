@@ -96,6 +96,70 @@ fn who_builds_what_another_signed_signs_beside_it() {
     assert!(!taken.stderr.contains("refused"), "{}", taken.stderr);
 }
 
+/// Two that write at once, each with a key of its own, lose nothing that the other has signed.
+#[test]
+fn what_two_write_at_the_same_moment_has_both_signatures() {
+    let builders = [Builder::new(), Builder::new()];
+    let dir = builders[0].place.project.join("at-once");
+    for builder in &builders {
+        builder.place.run(&["build", "app", "-o", "oci:image"]).success();
+    }
+    for kind in ["oci", "file"] {
+        for round in 0..3 {
+            let cache = format!("{kind}:{}-{kind}-{round}", dir.display());
+            std::thread::scope(|scope| {
+                for builder in &builders {
+                    scope.spawn(|| builder.fill(&["build", "app", "-o", "oci:image"], &cache));
+                }
+            });
+            for builder in &builders {
+                let read = builder.reading(&["build", "--locked", "app", "-o", "oci:image"], &cache);
+                let taken = builder.place.elsewhere().run(&read).success();
+                assert!(summary(&taken).starts_with("0 built"), "{cache}: {}", taken.stderr);
+            }
+        }
+    }
+}
+
+/// What was found to be other bytes than were written is written again by who found it.
+#[test]
+fn what_is_damaged_in_a_place_of_this_machine_is_written_anew() {
+    let builder = Builder::new();
+    for kind in ["oci", "file"] {
+        let dir = builder.place.project.join(format!("damaged-{kind}"));
+        let cache = format!("{kind}:{}", dir.display());
+        builder.fill(&["build", "app", "-o", "oci:image"], &cache);
+        let mut damaged = 0;
+        for entry in layerize::fsio::walk(&dir.join(if kind == "oci" { "blobs" } else { "nar" })) {
+            let path = entry.unwrap().into_path();
+            let bytes = fs::read(&path).unwrap_or_default();
+            // Layers and archives alone are no text.
+            if std::str::from_utf8(&bytes).is_err() {
+                let other: Vec<u8> = bytes.iter().map(|byte| byte ^ 1).collect();
+                fs::write(&path, other).unwrap();
+                damaged += 1;
+            }
+        }
+        assert!(damaged > 0, "{kind}");
+        let other = builder.place.elsewhere();
+        other.lock_base();
+        let read = builder.reading(&["build", "app", "-o", "oci:image"], &cache);
+        let secret = builder.secret.to_str().unwrap();
+        let writing = [&read[..], &["--cache-to", &cache, "--cache-sign-key", secret]].concat();
+        other
+            .run(&writing)
+            .success()
+            .says(&["instead", "built app:", "kept app in"]);
+        let taken = builder.place.elsewhere().run(&read).success();
+        assert!(summary(&taken).starts_with("0 built"), "{kind}: {}", taken.stderr);
+    }
+    // Who signs nothing is told that nobody will believe it.
+    let unsigned = builder
+        .place
+        .run(&["build", "app", "-o", "oci:image", "--cache-to", "oci:nobody-s"]);
+    unsigned.success().says(&["nobody has signed", "--cache-sign-key FILE"]);
+}
+
 #[test]
 fn a_cache_that_cannot_be_looked_at_is_not_taken_for_an_empty_one() {
     let builder = Builder::new();

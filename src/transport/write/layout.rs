@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::super::names;
 use super::super::{Companion, Sink, Stored, Supply, Tally, Transferred, TransportError};
 use super::{bundle, oci_labels};
-use crate::digest::{ContentDigest, Digest};
+use crate::digest::{ContentDigest, Digest, VerifyingReader};
 use crate::fsio::{self, AtomicFile, IoContext};
 use crate::image::ImageLayer;
 use crate::image::{Image, ImageIndex};
@@ -60,6 +60,33 @@ impl Layout {
         let lock = File::open(&self.path).context("open", &self.path)?;
         lock.lock().context("lock", &self.path)?;
         Ok(lock)
+    }
+
+    /// Locks out others who change by what is there what they write. The file that marks a layout is locked, so that writers
+    /// go on meanwhile: the one who has this is one of them.
+    pub fn turn(&self) -> Result<File, TransportError> {
+        fsio::create_dir_all(&self.path)?;
+        {
+            let _lock = self.locked()?;
+            self.prepare(&self.place())?;
+        }
+        let marker = self.path.join("oci-layout");
+        let turn = File::open(&marker).context("open", &marker)?;
+        turn.lock().context("lock", &marker)?;
+        Ok(turn)
+    }
+
+    /// Removes those of these blobs that are not what they are named after: they are written anew then.
+    pub fn remove_damaged(&self, blobs: &[ContentDigest]) -> Result<(), TransportError> {
+        for digest in blobs {
+            let path = self.blob_path(digest);
+            let Ok(file) = File::open(&path) else { continue };
+            let mut whole = VerifyingReader::new(file, *digest, None);
+            if io::copy(&mut whole, &mut io::sink()).is_err() {
+                fs::remove_file(&path).context("remove", &path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Sees that the directory is a layout, or empty.
