@@ -59,7 +59,7 @@ pub mod work;
 pub use builders::{BuilderChoice, BuilderPlace, MachineBuilder, MachineBuilders};
 pub use closures::StoredClosure;
 pub use draft::{Draft, all_drafts, drafts};
-pub use environment::{DEFAULT_EPOCH, Environment, WorkOptions};
+pub use environment::{DEFAULT_EPOCH, Environment, PlatformSource, WorkOptions};
 pub use error::{ProjectError, listed};
 pub use files::{LOCK_NAME, Project, SPEC_NAME};
 pub use image::{NamedImage, images};

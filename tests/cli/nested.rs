@@ -233,6 +233,8 @@ fn every_reader_finds_its_image_among_nested_indexes_and_attestations() {
             lacks.stderr
         );
         places.run(&["diff", &from, &from]).success();
+        let verified = places.run(&["verify", &from]).success().stdout;
+        assert_eq!(verified.matches(": no problems").count(), 4, "{kind:?}: {verified}");
         let all = places
             .run(&["explain", "--platform", "all", &from, "/f"])
             .success()

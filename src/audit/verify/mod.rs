@@ -27,7 +27,7 @@ use crate::fsio::with_causes;
 use crate::oci::shape::{self, Shape};
 use crate::oci::{
     ATTESTATION, Annotations, CONFIG_SIZE_MAX, CompressionFormat, Config, DocumentError, Fault, Index, Manifest,
-    MediaType, NAME_MAX, Raw, Typed, parse_json,
+    MediaType, NAME_MAX, Platform, Raw, Typed, parse_json,
 };
 use crate::transport::{Source, TransportError, read_blob};
 use layer::{Files, LayerSeen};
@@ -40,6 +40,9 @@ const TAG_MAX: usize = 128;
 pub struct VerifyReport {
     /// Where the image is.
     pub place: String,
+    /// What it is for, where it is one of several that are told of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
     /// Digest of its manifest; `None` where it could not be read.
     pub digest: Option<ContentDigest>,
     /// Number of layers read.
@@ -86,6 +89,7 @@ impl VerifyReport {
         }
         Self {
             place: place.to_owned(),
+            platform: None,
             digest: None,
             layers: 0,
             bytes: 0,
@@ -104,6 +108,9 @@ impl VerifyReport {
     /// The report for people.
     pub fn render(&self) -> String {
         let mut text = String::new();
+        if let Some(platform) = &self.platform {
+            let _ = writeln!(text, "{platform}");
+        }
         for problem in &self.problems {
             let _ = write!(text, "{}: {}", shown(&problem.subject), shown(&problem.text));
             if let Some(offset) = problem.offset {
@@ -163,6 +170,7 @@ fn check(source: &dyn Source, profiles: &[Profile], below: usize) -> Result<Veri
         manifest => manifest?,
     };
     let mut report = VerifyReport {
+        platform: None,
         place: source.place().to_owned(),
         digest: Some(manifest.digest()),
         layers: 0,
