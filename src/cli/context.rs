@@ -16,7 +16,7 @@ use crate::http::{HttpConfig, ProxyVariable, ProxyVariables};
 use crate::inputs;
 use crate::oci::Platform;
 use crate::profile::Profile;
-use crate::project::{DEFAULT_EPOCH, Environment};
+use crate::project::{DEFAULT_EPOCH, Environment, Project};
 use crate::shared_cache::PlaceNotes;
 use crate::spec::lock::LockChange;
 use crate::transport::registry::RegistryConfig;
@@ -45,6 +45,17 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
+    /// The same for who stays with the spec that is found now: where that is gone for a moment, one in a directory above is not
+    /// taken for it.
+    pub fn with_spec_found(&self) -> anyhow::Result<Self> {
+        let mut context = self.clone();
+        if context.environment.elsewhere.is_some() {
+            return Ok(context);
+        }
+        context.environment.file = Some(Project::spec_path(&self.environment)?);
+        Ok(context)
+    }
+
     /// Reads the environment and the user's configuration.
     pub fn new(global: &Global, ui: &'a Ui) -> anyhow::Result<Self> {
         let config =

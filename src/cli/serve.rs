@@ -71,6 +71,7 @@ impl ServeArgs {
 /// Serves until it is interrupted.
 pub fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let token = token(args, context)?;
+    let context = &context.with_spec_found()?;
     let project = Project::load(&context.environment)?;
     if project.workspace.images.is_empty() {
         return Err(advised(

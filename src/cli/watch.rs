@@ -159,6 +159,7 @@ pub fn run(args: &WatchArgs, context: &Context) -> anyhow::Result<Outcome> {
             ),
         ));
     }
+    let context = &context.with_spec_found()?;
     // What cannot be watched at all is told at once.
     let project = Project::load(&context.environment)?;
     project::target::name(&args.name, &project)?;

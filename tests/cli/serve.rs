@@ -452,6 +452,25 @@ fn elsewhere_than_on_loopback_there_is_a_token() {
     );
 }
 
+/// A spec that is gone for a moment, as while an editor writes it, is not looked for in the directories above.
+#[test]
+fn a_spec_that_is_gone_is_an_error_and_not_another_spec() {
+    let place = project();
+    let motto = |text: &str| format!("[image.plain]\nfiles = {{ \"/etc/motd\" = {{ text = \"{text}\" }} }}\n");
+    place
+        .write("layerize.toml", &motto("above"))
+        .write("below/layerize.toml", &motto("below"));
+    let below = place.project.join("below");
+    let served = Served::start_in(&place, &below, &["serve"]);
+    let reference = format!("docker://{}/plain:latest", served.host);
+    let pull = || skopeo(&["inspect", "--tls-verify=false", &reference]);
+    let first = pull().success().stdout;
+    fs::rename(below.join("layerize.toml"), below.join("aside")).unwrap();
+    assert_ne!(pull().status, 0);
+    fs::rename(below.join("aside"), below.join("layerize.toml")).unwrap();
+    assert_eq!(pull().success().stdout, first);
+}
+
 #[test]
 fn what_cannot_be_served_is_told_at_once() {
     let place = project();
