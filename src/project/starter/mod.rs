@@ -103,21 +103,36 @@ impl Starter {
         }
         let ignore = dir.join(git_ignore::IGNORE_NAME);
         let before = git_ignore::read(&ignore)?;
-        if let Some(text) = git_ignore::with_lines(&before, &self.ignored(dir)?) {
+        if let Some(text) = git_ignore::with_lines(&before, &self.ignored(dir, &before)?) {
             files.push((ignore, text));
         }
         Ok(files)
     }
 
-    /// What git is to leave alone: the archives of all images that the spec will have, or, where archives are part of the
-    /// project, that of the first one.
-    fn ignored(&self, dir: &Path) -> Result<Vec<String>, PathError> {
+    /// What git is to leave alone, and so no part of the source: the archives of all images that the spec will have, or, where
+    /// archives are part of the project, that of the first one; and what the language's own tools make in the project.
+    fn ignored(&self, dir: &Path, before: &str) -> Result<Vec<String>, PathError> {
         let names = fsio::sorted_names(dir)?;
         let is_archive = |name: &std::ffi::OsString| Path::new(name).extension().is_some_and(|end| end == "tar");
-        Ok(vec![match names.iter().any(is_archive) {
+        let archives = match names.iter().any(is_archive) {
             true => format!("/{}", archive_name(&self.name)),
             false => format!("/{}", archive_name("*")),
-        }])
+        };
+        let made: &[&str] = match &self.found {
+            Detected::Rust(_) => &["/target/"],
+            Detected::PythonLocked { .. } => &["__pycache__/", "/.venv/"],
+            Detected::Node(_) => &["node_modules/"],
+            _ => &[],
+        };
+        let is_said = |wanted: &str| {
+            let mut lines = before.lines().map(|line| line.trim().trim_matches('/'));
+            lines.any(|line| line == wanted.trim_matches('/'))
+        };
+        let made = made.iter().filter(|wanted| !is_said(wanted));
+        Ok([archives]
+            .into_iter()
+            .chain(made.map(|line| (*line).to_owned()))
+            .collect())
     }
 
     /// The spec's text.
@@ -328,6 +343,21 @@ mod tests {
             "{}",
             installing.spec()
         );
+    }
+
+    #[test]
+    fn what_a_language_s_tools_make_is_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path();
+        fs::write(dir.join("Cargo.toml"), "[package]\nname = \"x\"\nversion = \"1.0.0\"\n").unwrap();
+        fs::write(dir.join("Cargo.lock"), "version = 4\n").unwrap();
+        fs::create_dir(dir.join("src")).unwrap();
+        fs::write(dir.join("src/main.rs"), "fn main() {}").unwrap();
+        for (before, expected) in [("", "/*.tar\n/target/\n"), ("/target\n", "/target\n/*.tar\n")] {
+            fs::write(dir.join(".gitignore"), before).unwrap();
+            let files = Starter::of(dir, None).unwrap().files(dir).unwrap();
+            assert_eq!(files.last().unwrap().1, expected, "{before}");
+        }
     }
 
     #[test]
