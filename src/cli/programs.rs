@@ -109,6 +109,16 @@ fn physical(path: &LogicalPath, work: &Work) -> PathBuf {
     }
 }
 
+/// Whether the only target, a package, has a program of its own name.
+pub fn has_own(work: &Work) -> anyhow::Result<bool> {
+    let [Target::Package(name)] = &work.targets[..] else {
+        return Ok(true);
+    };
+    let called = name.0.rsplit(':').next().unwrap_or_default();
+    let programs = programs(&work.store.physical(&work.path(&work.plan.packages[name])))?;
+    Ok(programs.iter().any(|program| program == called))
+}
+
 /// The absolute logical path of the only target's program of this name, or of the one that is meant without a name.
 pub fn of_package(wanted: Option<&str>, work: &Work) -> anyhow::Result<String> {
     let (path, called) = match &work.targets[..] {

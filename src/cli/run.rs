@@ -17,7 +17,7 @@ use super::isolated;
 use super::outcome::Outcome;
 use super::places::Names;
 use super::programs::{self, Started};
-use crate::project::{Project, work};
+use crate::project::{Project, Work, work};
 
 /// Arguments of `layerize run`.
 #[derive(Debug, Args)]
@@ -59,18 +59,22 @@ pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Outcome> {
     let options = args.flags.options_for(args.container.platforms());
     let (work, started) = match is_image && !is_package {
         true => {
-            let work = work::prepare(named, &options, &context.environment)?;
             if args.program.is_some() {
                 return Err(advised(
                     format!("`{}` is an image, and says itself which its program is", args.target),
                     "name another with `--entrypoint`",
                 ));
             }
-            let started = programs::of_image(&args.target, &args.arguments, &work, &context.environment)?;
-            (work, started)
+            image(args, context)?
         }
         false => {
             let work = work::prepare_package(&args.target, &options, &context.environment)?;
+            let asks_image = is_image && args.program.is_none() && !programs::has_own(&work)?;
+            let of_image = asks_image.then(|| image(args, context));
+            // Of an environment of Python's, with nothing in it but Python, the image knows what it is for.
+            if let Some(Ok(started)) = of_image {
+                return start(started, context);
+            }
             let argv = std::iter::once(programs::of_package(args.program.as_deref(), &work)?);
             let started = Started {
                 argv: argv.chain(args.arguments.iter().cloned()).collect(),
@@ -80,6 +84,19 @@ pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Outcome> {
             (work, started)
         }
     };
+    start((work, started), context)
+}
+
+/// The program of the image of the name that a package has, too.
+fn image(args: &RunArgs, context: &Context) -> anyhow::Result<(Work, Started)> {
+    let options = args.flags.options_for(args.container.platforms());
+    let work = work::prepare(std::slice::from_ref(&args.target), &options, &context.environment)?;
+    let started = programs::of_image(&args.target, &args.arguments, &work, &context.environment)?;
+    Ok((work, started))
+}
+
+/// Runs it where the user is, and gives its status.
+fn start((work, started): (Work, Started), context: &Context) -> anyhow::Result<Outcome> {
     context.ui.clear();
     let cwd = std::env::current_dir().context("cannot tell the current directory")?;
     let mut env = context::all_variables();

@@ -76,6 +76,12 @@ impl<'a> Places<'a> {
     /// An empty file on which another is bound; gives where it is.
     pub(super) fn file_mount_point(&mut self, path: &str) -> Result<PathBuf, ContainerError> {
         let place = resolve(self.root, path)?;
+        if self.root.join(&place).is_dir() || self.over.join(&place).is_dir() {
+            return Err(ContainerError::Place {
+                path: path.to_owned(),
+                reason: "a file cannot take the place of a directory".to_owned(),
+            });
+        }
         let physical = self.over_file(&place)?;
         fs::write(&physical, "").context("write", &physical)?;
         Ok(place)
