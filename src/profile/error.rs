@@ -92,8 +92,8 @@ impl ProfileError {
                 priority,
                 ..
             } => format!(
-                "say which goes first: `layerize install {second} --priority {}` (or `--priority {}`, for `{first}`); or take one \
-                 out: `layerize uninstall {first}`",
+                "say which goes first: `layerize install {second} --priority {}` (or `--priority {}`, for `{first}`); or, where \
+                 both are installed, take one out: `layerize uninstall {first}`",
                 priority.saturating_sub(1),
                 priority.saturating_add(1)
             ),

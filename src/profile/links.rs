@@ -5,7 +5,7 @@
 //! that goes first, and is an error where none does.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -72,7 +72,11 @@ pub(super) fn make(tree: &Path, manifest: &Manifest, store: &Store, launcher: &P
     }
     let bin = tree.join("bin");
     fs::create_dir(&bin).context("create directory", &bin)?;
-    for (name, sources) in entries(&bins)? {
+    for (name, mut sources) in entries(&bins)? {
+        sources.retain(|source| !is_interpreter(&name, source));
+        if sources.is_empty() {
+            continue;
+        }
         let program = links.first(&format!("bin/{}", name.display()), &sources)?;
         links.program(program, &bin.join(&name))?;
     }
@@ -80,6 +84,16 @@ pub(super) fn make(tree: &Path, manifest: &Manifest, store: &Store, launcher: &P
         true => Ok(()),
         false => links.directory("share", &shares, &tree.join("share"), 0),
     }
+}
+
+/// Whether a program is the Python of an environment that has commands of its own: it is for these, and every environment has it.
+fn is_interpreter(name: &OsStr, source: &Source<'_>) -> bool {
+    let is_python = |name: &OsStr| name.as_encoded_bytes().starts_with(b"python");
+    let Some(bin) = source.place.parent().filter(|_| is_python(name)) else {
+        return false;
+    };
+    let is_environment = bin.parent().is_some_and(|root| root.join("venv/pyvenv.cfg").is_file());
+    is_environment && sorted_names(bin).is_ok_and(|names| names.iter().any(|name| !is_python(name)))
 }
 
 /// The names in directories, each with who has it, in the order of the directories.

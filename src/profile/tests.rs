@@ -103,6 +103,32 @@ fn packages_are_joined_and_what_both_have_is_an_error_or_the_firsts() {
     assert_eq!(scene.set(&[&one, &two]).unwrap(), change);
 }
 
+/// Two environments have a Python each, which is for their commands; one without commands is its Python.
+#[test]
+fn pythons_of_environments_are_not_linked() {
+    let scene = Scene::new();
+    let environment = |name: &str, programs: &[&str]| {
+        let programs = programs
+            .iter()
+            .map(|program| (format!("bin/{program}"), format!("{program} of {name}")));
+        let files: Vec<(String, String)> = programs
+            .chain([("venv/pyvenv.cfg".to_owned(), String::new())])
+            .collect();
+        let files: Vec<(&str, &str)> = files
+            .iter()
+            .map(|(file, text)| (file.as_str(), text.as_str()))
+            .collect();
+        scene.package(name, &files)
+    };
+    let [one, two] = ["one", "two"].map(|name| environment(name, &["python", "python3", name]));
+    scene.set(&[&one, &two]).unwrap();
+    assert_eq!(scene.read("bin/one").as_deref(), Some("one of one"));
+    assert_eq!((scene.read("bin/python"), scene.read("bin/python3")), (None, None));
+    let bare = environment("bare", &["python"]);
+    scene.set(&[&one, &bare]).unwrap();
+    assert_eq!(scene.read("bin/python").as_deref(), Some("python of bare"));
+}
+
 #[test]
 fn generations_keep_what_they_lead_to_and_are_gone_back_to() {
     let scene = Scene::new();
