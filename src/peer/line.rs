@@ -419,6 +419,7 @@ mod tests {
         assert!(is_time_out(&error) && bytes == b"a", "{error}: {bytes:?}");
         assert!(started.elapsed() < Duration::from_secs(40));
         running.kill();
+        heard.until = Some(Instant::now() + Duration::from_secs(30));
         heard.read_to_end(&mut bytes).unwrap();
     }
 }
