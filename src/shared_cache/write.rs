@@ -236,6 +236,16 @@ impl CachePlace {
                 sent
             }
         };
+        if sent == 0 && self.is_remote() && self.is_damaged(&step.plan_key) {
+            let text = format!(
+                "`{}` stays damaged in `{}`: a registry keeps the blob that it has of a name; `layerize cache prune` and the \
+                 registry's own garbage collection remove it, and then it is written again",
+                step.label,
+                self.name()
+            );
+            reporter.report(Event::Warning { text });
+            return Ok(());
+        }
         reporter.report(Event::BuildPublished {
             name: step.label.clone(),
             to: self.name().to_owned(),
