@@ -26,7 +26,7 @@ pub struct RunArgs {
     /// docker-archive:FILE, oci:DIR[:TAG], docker://NAME
     #[arg(add = complete::targets_or_files())]
     target: String,
-    /// A package's program [default: its only one, or the one with the package's name]
+    /// A package's program [default: the one with its name; else that of an image with its name, or its only one]
     #[arg(long, value_name = "NAME")]
     program: Option<String>,
     /// Arguments of the program; of an image, in place of its `cmd`

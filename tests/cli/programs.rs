@@ -318,3 +318,36 @@ fn an_entrypoint_that_is_a_text_is_an_error() {
     ]);
     assert!(!place.project.join("thing.tar").exists());
 }
+
+/// A name that a package and an image have: the package's own program is run, and where it has none of that name what the image
+/// says.
+#[test]
+fn a_name_of_both_runs_what_the_image_says_where_the_package_has_no_such_program() {
+    const SPEC: &str = r#"
+[package.named]
+script = "mkdir -p $out/bin; printf '#!/bin/sh\\necho named \"$@\"\\n' >$out/bin/named; chmod +x $out/bin/named"
+
+[image.named]
+contents = ["named"]
+entrypoint = ["named", "of-image"]
+
+[package.tool]
+script = "mkdir -p $out/bin; printf '#!/bin/sh\\necho other \"$@\"\\n' >$out/bin/other; chmod +x $out/bin/other"
+
+[image.tool]
+contents = ["tool"]
+entrypoint = ["other"]
+cmd = ["of-image"]
+"#;
+    let place = Place::new();
+    place.write("layerize.toml", SPEC);
+    place.lock_base();
+    let said = |arguments: &[&str]| {
+        let all = [&["run", "-q"], arguments].concat();
+        place.run(&all).success().stdout
+    };
+    assert_eq!(said(&["named", "--", "x"]), "named x\n");
+    assert_eq!(said(&["tool"]), "other of-image\n");
+    assert_eq!(said(&["tool", "--", "x"]), "other x\n");
+    assert_eq!(said(&["tool", "--program", "other"]), "other\n");
+}
