@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::compression::Encoder;
@@ -144,29 +144,31 @@ pub fn export(
     Ok(written.into_iter().collect())
 }
 
-/// Removes what the cache in `dir` has of these paths and is not what it says: that is written anew then.
-pub fn remove_damaged(dir: &Path, store_dir: &StoreDir, paths: &[StorePath]) -> Result<(), CacheError> {
+/// Removes what the cache in `dir` says of those of these paths whose archives are not what it says: they are written anew then.
+/// The archives stay: what a narinfo names may be any file.
+pub fn forget_damaged(dir: &Path, store_dir: &StoreDir, paths: &[StorePath]) -> Result<(), CacheError> {
     for path in paths {
-        let Ok(bytes) = fsio::read_limited(&dir.join(format!("{}.narinfo", path.hash())), TEXT_MAX) else {
+        let narinfo = dir.join(format!("{}.narinfo", path.hash()));
+        let Ok(bytes) = fsio::read_limited(&narinfo, TEXT_MAX) else {
             continue;
         };
-        let text = std::str::from_utf8(&bytes).unwrap_or_default();
-        let Ok(NarInfo {
-            url,
-            file_hash: Some(hash),
-            ..
-        }) = NarInfo::parse(text, store_dir)
-        else {
-            continue;
-        };
-        let archive = dir.join(url);
-        let Ok(file) = fs::File::open(&archive) else { continue };
-        let mut whole = VerifyingReader::new(file, hash, None);
-        if std::io::copy(&mut whole, &mut std::io::sink()).is_err() {
-            fs::remove_file(&archive).context("remove", &archive)?;
+        let parsed = NarInfo::parse(&String::from_utf8_lossy(&bytes), store_dir);
+        if !parsed.is_ok_and(|parsed| has_archive(dir, &parsed)) {
+            fs::remove_file(&narinfo).context("remove", &narinfo)?;
         }
     }
     Ok(())
+}
+
+/// Whether the archive is there with the bytes that a narinfo says.
+fn has_archive(dir: &Path, narinfo: &NarInfo) -> bool {
+    let archive = dir.join(&narinfo.url);
+    let (Some(hash), Some(size)) = (narinfo.file_hash, narinfo.file_size) else {
+        return false;
+    };
+    let is_file = fs::metadata(&archive).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size);
+    let file = is_file.then(|| fs::File::open(&archive).ok()).flatten();
+    file.is_some_and(|file| io::copy(&mut VerifyingReader::new(file, hash, Some(size)), &mut io::sink()).is_ok())
 }
 
 /// Writes `nix-cache-info`, or checks the one that is there.

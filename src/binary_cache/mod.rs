@@ -21,7 +21,7 @@ mod tests;
 mod trust;
 
 pub use error::CacheError;
-pub use export::{ExportMember, ExportOptions, export, members, remove_damaged, sign};
+pub use export::{ExportMember, ExportOptions, export, forget_damaged, members, sign};
 pub use fetch::fetch_closure;
 pub use key::{KeyError, NixPublicKey, SecretKey};
 pub use narinfo::{NarInfo, NarInfoError, fingerprint, parse_hash, print_hash};

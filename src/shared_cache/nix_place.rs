@@ -192,18 +192,18 @@ impl NixPlace {
     }
 
     /// Locks out others who sign what is there.
-    pub(super) fn turn(&self) -> Result<fs::File, SharedCacheError> {
+    pub(super) fn lock(&self) -> Result<fs::File, SharedCacheError> {
         let folder = self.writable()?.join(FOLDER);
         create_dir_all(&folder)?;
-        let turn = fs::File::open(&folder).context("open", &folder)?;
-        turn.lock().context("lock", &folder)?;
-        Ok(turn)
+        let file = fs::File::open(&folder).context("open", &folder)?;
+        file.lock().context("lock", &folder)?;
+        Ok(file)
     }
 
-    /// Removes archives of a closure that are not what is said of them.
-    pub(super) fn remove_damaged(&self, closure: &[PublishedPath]) -> Result<(), SharedCacheError> {
+    /// Forgets the paths of a closure whose archives are not what is said of them.
+    pub(super) fn forget_damaged(&self, closure: &[PublishedPath]) -> Result<(), SharedCacheError> {
         let paths: Vec<_> = closure.iter().map(|path| path.details.info.path.clone()).collect();
-        Ok(binary_cache::remove_damaged(
+        Ok(binary_cache::forget_damaged(
             self.writable()?,
             &StoreDir::layerize(),
             &paths,

@@ -249,12 +249,12 @@ impl CachePlace {
 
     /// Locks out others on this machine who add to what is there: none of them loses what the other has signed. Registries have
     /// no locks.
-    pub(super) fn turn(&self) -> Result<Option<File>, SharedCacheError> {
+    pub(super) fn lock(&self) -> Result<Option<File>, SharedCacheError> {
         match &self.kind {
-            PlaceKind::Nix(nix) => nix.turn().map(Some),
+            PlaceKind::Nix(nix) => nix.lock().map(Some),
             PlaceKind::Oci(oci) => match &oci.kind {
                 OciKind::Registry(..) => Ok(None),
-                OciKind::Layout(path) => Ok(Some(Layout::new(path, None).turn()?)),
+                OciKind::Layout(path) => Ok(Some(Layout::new(path, None).lock_updates()?)),
             },
         }
     }

@@ -184,7 +184,7 @@ impl CachePlace {
     ) -> Result<(), SharedCacheError> {
         /// How many times an entry is written that somebody writes over.
         const TRIES: usize = 4;
-        let _turn = self.turn()?;
+        let _lock = self.lock()?;
         let mut held = self.has(&step.plan_key, signers, now)?;
         for _ in 0..TRIES {
             let others = match &held {
@@ -204,8 +204,8 @@ impl CachePlace {
         Ok(())
     }
 
-    /// Of an entry that others signed, `held`, which says the same, the signatures stay. Tells how many bytes of layers or archives
-    /// were sent.
+    /// Writes an entry once, and tells how many bytes of layers or archives were sent. The signatures of `held`, an entry of others
+    /// that says the same, stay.
     fn write(
         &self,
         step: &Published,
@@ -219,7 +219,11 @@ impl CachePlace {
             PlaceKind::Oci(oci) => {
                 let companion = companion(step, held, signers, now, cache, reporter)?;
                 if let (OciKind::Layout(path), true) = (&oci.kind, self.is_damaged(&step.plan_key)) {
-                    let layers = companion.artifact.layers.iter().map(ImageLayer::digest);
+                    let layers = companion
+                        .artifact
+                        .layers
+                        .iter()
+                        .map(|layer| (layer.digest(), layer.descriptor.size));
                     Layout::new(path, None).remove_damaged(&layers.collect::<Vec<_>>())?;
                 }
                 let sink = oci.sink(&companion.tag, &[], reporter)?;
@@ -227,7 +231,7 @@ impl CachePlace {
             }
             PlaceKind::Nix(nix) => {
                 if self.is_damaged(&step.plan_key) {
-                    nix.remove_damaged(&step.closure)?;
+                    nix.forget_damaged(&step.closure)?;
                 }
                 let sent = nix.put_archives(&step.closure, &signers.keys)?;
                 let entry = step.entry(&|_| None);

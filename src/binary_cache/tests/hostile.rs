@@ -364,3 +364,37 @@ fn a_content_addressed_path_needs_no_signature_and_must_have_that_content() {
     fs::write(&file, right).unwrap();
     assert_eq!(fetch().unwrap(), [info.path]);
 }
+
+/// What is damaged is forgotten, in whatever way it is; what a narinfo names instead of an archive stays, whatever that is.
+#[test]
+fn damage_is_forgotten_and_nothing_else_is_removed() {
+    let scene = Scene::new();
+    let victim = scene.dir.path().join("victim");
+    fs::write(&victim, "another's").unwrap();
+    let forget = || forget_damaged(&scene.cache(), &StoreDir::nix(), &scene.paths).unwrap();
+    forget();
+    let right = fs::read_to_string(scene.narinfo_file(0)).unwrap();
+    for index in 1..3 {
+        assert!(scene.narinfo_file(index).exists(), "what is right stays");
+    }
+    let narinfo = scene.narinfo(0);
+    let archive = scene.cache().join(&narinfo.url);
+    let bytes = fs::read(&archive).unwrap();
+    let flipped: Vec<u8> = bytes.iter().map(|byte| byte ^ 1).collect();
+    let url = |place: &str| right.replace(&format!("URL: {}", narinfo.url), &format!("URL: {place}"));
+    for (text, content) in [
+        (right.clone(), &flipped[..]),
+        (right.clone(), &bytes[1..]),
+        (url("../victim"), &bytes),
+        (url(victim.to_str().unwrap()), &bytes),
+        (url("/dev/zero"), &bytes),
+        (url("nar"), &bytes),
+        ("nothing".to_owned(), &bytes),
+    ] {
+        fs::write(scene.narinfo_file(0), &text).unwrap();
+        fs::write(&archive, content).unwrap();
+        forget();
+        assert!(!scene.narinfo_file(0).exists(), "{text}");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "another's", "{text}");
+    }
+}

@@ -62,26 +62,31 @@ impl Layout {
         Ok(lock)
     }
 
-    /// Locks out others who change by what is there what they write. The file that marks a layout is locked, so that writers
-    /// go on meanwhile: the one who has this is one of them.
-    pub fn turn(&self) -> Result<File, TransportError> {
+    /// Locks out others who read an entry in order to replace it. The file that marks a layout is locked, not its directory, so
+    /// that whoever holds this lock can write.
+    pub fn lock_updates(&self) -> Result<File, TransportError> {
         fsio::create_dir_all(&self.path)?;
         {
             let _lock = self.locked()?;
             self.prepare(&self.place())?;
         }
         let marker = self.path.join("oci-layout");
-        let turn = File::open(&marker).context("open", &marker)?;
-        turn.lock().context("lock", &marker)?;
-        Ok(turn)
+        let file = File::open(&marker).context("open", &marker)?;
+        file.lock().context("lock", &marker)?;
+        Ok(file)
     }
 
-    /// Removes those of these blobs that are not what they are named after: they are written anew then.
-    pub fn remove_damaged(&self, blobs: &[ContentDigest]) -> Result<(), TransportError> {
-        for digest in blobs {
+    /// Removes those of these blobs, each with its size in bytes, whose content does not match their name: they are written anew
+    /// then.
+    pub fn remove_damaged(&self, blobs: &[(ContentDigest, u64)]) -> Result<(), TransportError> {
+        for (digest, size) in blobs {
+            // One of another size, or none, is written anew in any case.
+            if !self.holds(digest, *size) {
+                continue;
+            }
             let path = self.blob_path(digest);
-            let Ok(file) = File::open(&path) else { continue };
-            let mut whole = VerifyingReader::new(file, *digest, None);
+            let file = File::open(&path).context("open", &path)?;
+            let mut whole = VerifyingReader::new(file, *digest, Some(*size));
             if io::copy(&mut whole, &mut io::sink()).is_err() {
                 fs::remove_file(&path).context("remove", &path)?;
             }
