@@ -33,7 +33,7 @@ const TEXT_MAX: u64 = 16 << 20;
 const ASIDE: &[&str] = &["tests", "benches", "examples", "build.rs"];
 
 /// Whether no file of the crate in `tree` has such a word.
-pub(super) fn is_deaf(tree: &Path) -> bool {
+pub(super) fn reads_no_files(tree: &Path) -> bool {
     let Some(aside) = aside(tree) else { return false };
     fsio::walk(tree).all(|entry| {
         let Ok(entry) = entry else { return false };
@@ -155,7 +155,7 @@ mod tests {
             ("[broken", false),
         ] {
             write("Cargo.toml", manifest);
-            assert_eq!(is_deaf(dir.path()), expected, "{manifest}");
+            assert_eq!(reads_no_files(dir.path()), expected, "{manifest}");
         }
     }
 }

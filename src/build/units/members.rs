@@ -206,7 +206,7 @@ impl<'a> MemberUnits<'a> {
         // Macros do not run while they themselves are compiled.
         let counts = |name: &str| name != unit.package || ran.scripts.contains(name);
         let mut needs = self.needs(unit.package).filter(|name| counts(name)).chain([""]);
-        if let Some(reason) = needs.find_map(|name| ran.secretive.get(name)) {
+        if let Some(reason) = needs.find_map(|name| ran.may_read_files.get(name)) {
             return Err(reason.clone());
         }
         let dir = &self.members.packages[unit.package].dir;
@@ -323,7 +323,7 @@ struct Ran {
     /// Packages and crates with macros.
     macros: BTreeSet<String>,
     /// Those that may have read files, and what is told of it.
-    secretive: BTreeMap<String, String>,
+    may_read_files: BTreeMap<String, String>,
 }
 
 impl Ran {
@@ -335,7 +335,7 @@ impl Ran {
         let mut ran = Self {
             scripts: BTreeSet::new(),
             macros: BTreeSet::new(),
-            secretive: BTreeMap::new(),
+            may_read_files: BTreeMap::new(),
         };
         for (hash, files) in files {
             if files.iter().any(is_macro) {
@@ -351,12 +351,12 @@ impl Ran {
             if unit.files.iter().any(is_script) {
                 ran.scripts.insert(unit.package.to_owned());
                 let reason = format!("the build script of `{}` may read any file", unit.package);
-                ran.secretive.insert(unit.package.to_owned(), reason);
+                ran.may_read_files.insert(unit.package.to_owned(), reason);
             }
         }
-        for name in ran.macros.iter().filter(|name| !of.is_deaf(name)) {
+        for name in ran.macros.iter().filter(|name| !of.reads_no_files(name)) {
             let reason = format!("macros of `{name}` may read any file");
-            ran.secretive.entry(name.clone()).or_insert(reason);
+            ran.may_read_files.entry(name.clone()).or_insert(reason);
         }
         ran
     }
@@ -364,7 +364,7 @@ impl Ran {
 
 impl MemberUnits<'_> {
     /// Whether neither a crate's text nor that of what it needs has a word of files.
-    fn is_deaf(&self, name: &str) -> bool {
+    fn reads_no_files(&self, name: &str) -> bool {
         let Some(needs) = self.members.needs.get(name) else {
             return false;
         };
@@ -379,7 +379,7 @@ impl MemberUnits<'_> {
                 .cloned()
                 .chain(own)
                 .peekable();
-            trees.peek().is_some() && trees.all(|tree| tree.is_some_and(|tree| macros::is_deaf(&tree)))
+            trees.peek().is_some() && trees.all(|tree| tree.is_some_and(|tree| macros::reads_no_files(&tree)))
         })
     }
 }
