@@ -72,8 +72,12 @@ pub fn run(args: &RunArgs, context: &Context) -> anyhow::Result<Outcome> {
             let asks_image = is_image && args.program.is_none() && !programs::has_own(&work)?;
             let of_image = asks_image.then(|| image(args, context));
             // Of an environment of Python's, with nothing in it but Python, the image knows what it is for.
-            if let Some(Ok(started)) = of_image {
-                return start(started, context);
+            match of_image {
+                Some(Ok(started)) => return start(started, context),
+                Some(Err(error)) => context.ui.note(&format!(
+                    "a program of the package is run, since that of the image cannot be: {error:#}"
+                )),
+                None => {}
             }
             let argv = std::iter::once(programs::of_package(args.program.as_deref(), &work)?);
             let started = Started {
