@@ -505,7 +505,7 @@ fn a_dev_container_has_the_packages_in_volumes(registry: &Registry, place: &Plac
     let volumes = targets.enumerate().map(|(number, target)| {
         let volume = place.path().join(format!("volume{number}"));
         fs::create_dir(&volume).unwrap();
-        format!("{}:/work{}", volume.display(), target.strip_prefix(prefix).unwrap())
+        format!("{}:/project{}", volume.display(), target.strip_prefix(prefix).unwrap())
     });
     let volumes: Vec<String> = volumes.collect();
     let ran = place.in_dev_container(&volumes, &["node", "probe.mjs"]).success();
@@ -517,7 +517,7 @@ fn a_dev_container_has_the_packages_in_volumes(registry: &Registry, place: &Plac
     told.says(&["nothing is mounted there"]);
     for volume in volumes {
         // The places of volumes are made in the project, as by an engine.
-        let place_of = volume.rsplit_once(":/work/").unwrap().1;
+        let place_of = volume.rsplit_once(":/project/").unwrap().1;
         fs::remove_dir(place.project.join(place_of)).unwrap();
     }
 }

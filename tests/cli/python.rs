@@ -224,7 +224,7 @@ fn a_dev_container_has_the_wheels_and_the_modules_as_they_are_edited() {
     let place = project();
     layerize(&place, &DEV_IMAGE).success();
     let program = "import app, ns.one, sys; print(app.__file__, ns.one.VALUE, sys.prefix)";
-    let expected = "/work/src/app/__init__.py 1 /build/venv";
+    let expected = "/project/src/app/__init__.py 1 /build/venv";
     let said = |program: &[&str]| place.in_dev_container(&[], program).success().stdout;
     assert_eq!(said(&["python", "-c", program]), format!("{expected}\n"));
     // What the first shell brought is what all that follow find, whatever starts them.

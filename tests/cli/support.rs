@@ -299,16 +299,16 @@ impl Place {
         copy_tree_to(&base.join("store"), &self.store());
     }
 
-    /// What a container of the dev image in the layout `dev` says, with the project at `/work` and these volumes.
+    /// What a container of the dev image in the layout `dev` says, with the project at `/project` and these volumes.
     pub fn in_dev_container(&self, volumes: &[String], program: &[&str]) -> Ran {
-        let project = format!("{}:/work", self.project.display());
+        let project = format!("{}:/project", self.project.display());
         let mut all = vec![
             "run",
             "-q",
             "--isolated",
             "oci:dev:v1",
             "--workdir",
-            "/work",
+            "/project",
             "--volume",
             &project,
         ];
