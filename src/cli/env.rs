@@ -275,7 +275,7 @@ fn folder_of(project: &Project, context: &Context) -> anyhow::Result<PathBuf> {
                 "the spec is in `{}`, which is not below the directory that you are in",
                 dir.display()
             ),
-            "ask where the folder begins that editors are to open",
+            "run this in the folder that editors are to open, which must hold the project",
         )),
     }
 }
